@@ -1,0 +1,116 @@
+package sign
+
+import (
+	"crypto/hmac"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"hash"
+	"strings"
+
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Algorithms of version 1, as the parameter SignatureMethod spells them.
+const (
+	HMACSHA1   = "HMAC-SHA1"
+	HMACSHA256 = "HMAC-SHA256"
+)
+
+var (
+	errAlgorithm   = errors.New("sign: SignatureMethod is neither HMAC-SHA1 nor HMAC-SHA256")
+	errNoSignature = errors.New("sign: the parameter Signature is missing or empty")
+)
+
+// StringToSignV1 returns what version 1 signs: the method, "/" whatever path was called, and the canonical query of
+// every parameter but Signature, percent-encoded once more.
+func StringToSignV1(method string, p Params) string {
+	return string(stringToSignV1(method, p))
+}
+
+// SignatureV1 returns the Base64 signature of stringToSign. An empty algorithm means HMAC-SHA1.
+func SignatureV1(secret sensitive.Value, algorithm, stringToSign string) (string, error) {
+	sum, err := macV1(secret, algorithm, []byte(stringToSign))
+	if err != nil {
+		return "", err
+	}
+	return base64.StdEncoding.EncodeToString(sum), nil
+}
+
+// VerifyV1 reports whether the parameter Signature is the one that secret makes of the rest. It returns the server's
+// string to sign too, which a client wants to see after a mismatch. A signature that is not the one canonical Base64
+// spelling of its bytes does not match: a caller that remembers signatures against replay may rely on that. An error
+// means that the request names an unknown algorithm or has no signature.
+func VerifyV1(secret sensitive.Value, method string, p Params) (stringToSign string, ok bool, err error) {
+	signature, _ := p.Get("Signature")
+	if signature == "" {
+		return "", false, errNoSignature
+	}
+	algorithm, _ := p.Get("SignatureMethod")
+	text := stringToSignV1(method, p)
+	want, err := macV1(secret, algorithm, text)
+	if err != nil {
+		return "", false, err
+	}
+	return string(text), equalBase64(signature, want), nil
+}
+
+// equalBase64 reports in constant time whether s spells want. The length is checked because the decoder skips line
+// breaks, and Strict because it would ignore the spare bits of the last digit.
+func equalBase64(s string, want []byte) bool {
+	var got [sha256.Size + 2]byte
+	if len(s) != base64.StdEncoding.EncodedLen(len(want)) {
+		return false
+	}
+	n, err := base64.StdEncoding.Strict().Decode(got[:], []byte(s))
+	return err == nil && subtle.ConstantTimeCompare(got[:n], want) == 1
+}
+
+func macV1(secret sensitive.Value, algorithm string, text []byte) ([]byte, error) {
+	var newHash func() hash.Hash
+	switch algorithm {
+	case "", HMACSHA1:
+		newHash = sha1.New
+	case HMACSHA256:
+		newHash = sha256.New
+	default:
+		return nil, errAlgorithm
+	}
+	mac := hmac.New(newHash, []byte(secret.Reveal()+"&"))
+	mac.Write(text)
+	return mac.Sum(nil), nil
+}
+
+// stringToSignV1 encodes twice in one pass: the canonical query itself is never made.
+func stringToSignV1(method string, p Params) []byte {
+	dst := make([]byte, 0, len(method)+8+querySize(p)+8*len(p))
+	dst = append(dst, strings.ToUpper(method)...)
+	dst = append(dst, "&%2F&"...)
+	first := true
+	for _, q := range sorted(p) {
+		if q.Name == "Signature" {
+			continue
+		}
+		if !first {
+			dst = append(dst, "%26"...)
+		}
+		first = false
+		dst = appendEncodedTwice(dst, q.Name)
+		dst = append(dst, "%3D"...)
+		dst = appendEncodedTwice(dst, q.Value)
+	}
+	return dst
+}
+
+func appendEncodedTwice(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; unreserved(c) {
+			dst = append(dst, c)
+		} else {
+			dst = append(dst, '%', '2', '5', upperHex[c>>4], upperHex[c&15])
+		}
+	}
+	return dst
+}
