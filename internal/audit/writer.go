@@ -1,0 +1,271 @@
+package audit
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	filePerm = 0o600
+	dirPerm  = 0o700
+
+	// maxUnsynced bounds the bytes kept for a second try; beyond it they are put on disk at once.
+	maxUnsynced = 8 << 20
+)
+
+// file is what the writer needs of a segment; tests put a failing one in its place.
+type file interface {
+	WriteAt(b []byte, off int64) (int, error)
+	Truncate(size int64) error
+	Sync() error
+	Close() error
+}
+
+func openFile(name string) (file, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, filePerm)
+	if err != nil {
+		return nil, err // and no typed nil
+	}
+	return f, nil
+}
+
+// writer appends to the last segment. One goroutine owns it; an fsync runs beside it, so that a read does not wait for
+// the disk of somebody's change.
+//
+// After a failed fsync the kernel may have dropped the pages and call the next fsync a success. So the bytes written
+// since the last good one are kept, and repair writes them again.
+type writer struct {
+	dir          string
+	segmentBytes int64
+	now          func() time.Time
+	log          *slog.Logger
+	open         func(name string) (file, error)
+
+	f        file
+	name     string
+	end      link
+	size     int64  // length of the whole records in f; nothing behind it counts
+	synced   int64  // length that is on disk
+	unsynced []byte // what lies between the two
+	broken   error  // set when f must be repaired before it is used
+	failing  bool   // the last batch or sync failed, and the log says so
+
+	buf     []byte
+	waiting []*entry // written, and wait for a sync to begin
+	running []*entry // wait for the sync under way
+	upTo    int64    // what that sync covers
+	done    chan error
+	syncing bool
+}
+
+// write appends the batch and answers it: whoever wants no sync at once, the others when they are on disk.
+func (w *writer) write(batch []*entry) {
+	err := w.ready()
+	if err == nil {
+		err = w.writeLines(batch)
+	}
+	w.note(err)
+	for _, e := range batch {
+		switch {
+		case err != nil || !e.durable:
+			e.done <- err
+		default:
+			w.waiting = append(w.waiting, e)
+		}
+	}
+	if len(w.waiting) > 0 || len(w.unsynced) > maxUnsynced {
+		w.startSync()
+	}
+}
+
+func (w *writer) writeLines(batch []*entry) error {
+	end := w.end
+	w.buf = w.buf[:0]
+	for _, e := range batch {
+		w.buf, end = appendLine(w.buf, end, w.now(), e.members())
+	}
+	n, err := w.f.WriteAt(w.buf, w.size)
+	if err == nil && n < len(w.buf) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		// What arrived of the batch is cut off again, now if the disk lets us, else before the next batch.
+		if cutErr := w.f.Truncate(w.size); cutErr != nil {
+			w.broken = cutErr
+		}
+		return fmt.Errorf("audit: write %s: %w", w.name, err)
+	}
+	w.end = end
+	w.size += int64(len(w.buf))
+	w.unsynced = append(w.unsynced, w.buf...)
+	return nil
+}
+
+// ready makes the segment fit to take a batch.
+func (w *writer) ready() error {
+	if w.broken != nil {
+		if err := w.repair(); err != nil {
+			return err
+		}
+	}
+	if len(w.unsynced) > 2*maxUnsynced {
+		w.settle() // the disk is slower than the callers: they wait for it
+	}
+	if w.size < w.segmentBytes {
+		return nil
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return w.begin(w.end)
+}
+
+// begin makes the segment for the record after end. Bytes that a failed batch may have left under that name were
+// never acknowledged.
+func (w *writer) begin(end link) error {
+	name := segmentName(end.seq + 1)
+	f, err := w.open(filepath.Join(w.dir, name))
+	if err != nil {
+		return fmt.Errorf("audit: open segment: %w", err)
+	}
+	if err = f.Truncate(0); err == nil {
+		err = syncDir(w.dir)
+	}
+	if err != nil {
+		_ = f.Close()
+		return fmt.Errorf("audit: begin segment %s: %w", name, err)
+	}
+	if w.f != nil {
+		_ = w.f.Close() // flushed: nothing is left to lose
+	}
+	w.f, w.name, w.end, w.size, w.synced = f, name, end, 0, 0
+	return nil
+}
+
+// repair opens the segment anew, cuts off what does not count, and writes again what may not have reached the disk.
+func (w *writer) repair() error {
+	w.settle()
+	err := w.reopen()
+	if err != nil {
+		err = fmt.Errorf("audit: repair segment %s: %w", w.name, err)
+	} else {
+		w.broken, w.synced, w.unsynced = nil, w.size, w.unsynced[:0]
+	}
+	answer(w.waiting, err)
+	w.waiting = nil
+	w.note(err)
+	return err
+}
+
+func (w *writer) reopen() error {
+	f, err := w.open(filepath.Join(w.dir, w.name))
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(w.size); err == nil && len(w.unsynced) > 0 {
+		_, err = f.WriteAt(w.unsynced, w.synced)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		_ = f.Close()
+		return err
+	}
+	_ = w.f.Close()
+	w.f = f
+	return nil
+}
+
+// tick puts on disk what has been waiting since the last tick. It is also what mends a trail that nobody writes to.
+func (w *writer) tick() {
+	switch {
+	case w.broken != nil:
+		_ = w.repair() // noted there; the next caller sees it too
+	case w.synced < w.size:
+		w.startSync()
+	}
+}
+
+// startSync begins an fsync that covers all written so far, unless one is under way.
+func (w *writer) startSync() {
+	if w.syncing {
+		return
+	}
+	w.syncing, w.upTo = true, w.size
+	w.running, w.waiting = w.waiting, nil
+	f := w.f
+	go func() { w.done <- f.Sync() }()
+}
+
+// finish answers those who waited for the sync that ended with err. When it failed, what came after it is not on
+// disk either.
+func (w *writer) finish(err error) {
+	w.syncing = false
+	if err != nil {
+		err = fmt.Errorf("audit: sync %s: %w", w.name, err)
+		w.broken = err
+		answer(w.waiting, err)
+		w.waiting = nil
+		w.note(err)
+	} else {
+		rest := copy(w.unsynced, w.unsynced[w.upTo-w.synced:])
+		w.unsynced, w.synced = w.unsynced[:rest], w.upTo
+	}
+	answer(w.running, err)
+	w.running = nil
+}
+
+// settle waits for the sync under way.
+func (w *writer) settle() {
+	if w.syncing {
+		w.finish(<-w.done)
+	}
+}
+
+// flush puts everything on disk and answers everybody.
+func (w *writer) flush() error {
+	w.settle()
+	if w.broken != nil {
+		return w.repair()
+	}
+	if w.synced < w.size {
+		w.startSync()
+		w.settle()
+	}
+	return w.broken
+}
+
+// note logs when the trail stops and when it goes on. The errors between reach the callers.
+func (w *writer) note(err error) {
+	switch {
+	case err != nil && !w.failing:
+		w.log.Error("audit trail cannot be written", "dir", w.dir, "segment", w.name, "err", err)
+	case err == nil && w.failing:
+		w.log.Info("audit trail is written again", "dir", w.dir, "segment", w.name)
+	}
+	w.failing = err != nil
+}
+
+func answer(entries []*entry, err error) {
+	for _, e := range entries {
+		e.done <- err
+	}
+}
+
+// syncDir makes the names in dir survive a crash.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if closeErr := d.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
