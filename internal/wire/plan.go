@@ -1,0 +1,232 @@
+// Package wire turns the request and response structs of package kms into what crosses the wire and back: parameters,
+// JSON and XML.
+//
+// A struct's `kms` tags are the description of an operation; nothing about a parameter is written down twice. The tag is
+// the wire name followed by options:
+//
+//	required        absent or empty is Missing
+//	min=N max=N     characters of a string, value of an integer, items of a list
+//	bytes           max counts bytes of UTF-8 instead of characters
+//	enum=a|b        the values allowed, case sensitive
+//	default=V       the value assumed when absent
+//	pattern=P       "name": letters, digits and _ / + = . @ -
+//	arn             an ARN is taken as it is; the rules apply to the name inside it, which the gate takes apart
+//	literal=L       this one value is allowed besides
+//	json            the parameter is JSON text; or, in a response, the field is such text
+//	flat            the field is flattened: Name.1, Name.2 or Name.1.Key, Name.1.Value; of a map: Name.member
+//	list=Item       in a response: the list stands inside an object, as the member Item
+//	omitempty       in a response: left out when empty; without it the member is always there
+package wire
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Param describes one parameter of an operation, for tables and their tests.
+type Param struct {
+	Name     string
+	Type     string // string, integer, boolean, json or list
+	Required bool
+	Min, Max int // 0 means no bound
+	HasMin   bool
+	Bytes    bool
+	Enum     []string
+	Default  string
+	Pattern  string
+	Literal  string
+	ARN      bool
+
+	index int
+	kind  kind
+}
+
+// Field describes one member of a response.
+type Field struct {
+	Name      string
+	List      string // the item's name, for a list that stands inside an object
+	OmitEmpty bool
+	Type      reflect.Type
+	index     int
+	kind      kind
+}
+
+type kind uint8
+
+const (
+	kindString kind = iota
+	kindOptional
+	kindValue
+	kindBool
+	kindInt
+	kindTime
+	kindJSON
+	kindList
+	kindStructList
+	kindMap
+	kindStruct
+)
+
+var (
+	valueType = reflect.TypeFor[sensitive.Value]()
+	timeType  = reflect.TypeFor[time.Time]()
+	params    sync.Map // reflect.Type -> []Param
+	fields    sync.Map // reflect.Type -> []Field
+)
+
+// Params describes the parameters of a request struct, in the order of its fields. It panics when a tag is malformed,
+// which is a fault of our own and is met by the first test that names the type.
+func Params(t reflect.Type) []Param {
+	if p, ok := params.Load(t); ok {
+		return p.([]Param)
+	}
+	var list []Param
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag, ok := f.Tag.Lookup("kms")
+		if !ok {
+			continue
+		}
+		list = append(list, parseParam(t, f, tag, i))
+	}
+	params.Store(t, list)
+	return list
+}
+
+func parseParam(t reflect.Type, f reflect.StructField, tag string, index int) Param {
+	parts := strings.Split(tag, ",")
+	p := Param{Name: parts[0], index: index}
+	var asJSON, flat bool
+	for _, opt := range parts[1:] {
+		key, value, _ := strings.Cut(opt, "=")
+		switch key {
+		case "required":
+			p.Required = true
+		case "min":
+			p.Min, p.HasMin = number(t, f, value), true
+		case "max":
+			p.Max = number(t, f, value)
+		case "bytes":
+			p.Bytes = true
+		case "enum":
+			p.Enum = strings.Split(value, "|")
+		case "default":
+			p.Default = value
+		case "pattern":
+			p.Pattern = value
+		case "arn":
+			p.ARN = true
+		case "literal":
+			p.Literal = value
+		case "json":
+			asJSON = true
+		case "flat":
+			flat = true
+		default:
+			panic(fmt.Sprintf("wire: %s.%s: unknown option %q", t, f.Name, opt))
+		}
+	}
+	p.kind, p.Type = paramKind(t, f, asJSON, flat)
+	return p
+}
+
+func paramKind(t reflect.Type, f reflect.StructField, asJSON, flat bool) (kind, string) {
+	switch {
+	case asJSON && flat && f.Type.Kind() == reflect.Map:
+		return kindMap, "json"
+	case asJSON && f.Type.Kind() == reflect.String:
+		return kindString, "json"
+	case asJSON:
+		return kindJSON, "json"
+	case flat && f.Type.Elem().Kind() == reflect.String:
+		return kindList, "list"
+	case flat:
+		return kindStructList, "list"
+	case f.Type == valueType:
+		return kindValue, "string"
+	case f.Type.Kind() == reflect.String:
+		return kindString, "string"
+	case f.Type.Kind() == reflect.Bool:
+		return kindBool, "boolean"
+	case f.Type.Kind() == reflect.Int:
+		return kindInt, "integer"
+	case f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.String:
+		return kindOptional, "string"
+	}
+	panic(fmt.Sprintf("wire: %s.%s: no parameter has type %s", t, f.Name, f.Type))
+}
+
+func number(t reflect.Type, f reflect.StructField, s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		panic(fmt.Sprintf("wire: %s.%s: %v", t, f.Name, err))
+	}
+	return n
+}
+
+// Fields describes the members of a response struct, in order. It panics when a tag is malformed.
+func Fields(t reflect.Type) []Field {
+	if f, ok := fields.Load(t); ok {
+		return f.([]Field)
+	}
+	var list []Field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag, ok := f.Tag.Lookup("kms")
+		if !ok {
+			continue
+		}
+		list = append(list, parseField(t, f, tag, i))
+	}
+	fields.Store(t, list)
+	return list
+}
+
+func parseField(t reflect.Type, f reflect.StructField, tag string, index int) Field {
+	parts := strings.Split(tag, ",")
+	out := Field{Name: parts[0], Type: f.Type, index: index}
+	for _, opt := range parts[1:] {
+		key, value, _ := strings.Cut(opt, "=")
+		switch key {
+		case "omitempty":
+			out.OmitEmpty = true
+		case "list":
+			out.List = value
+		case "json": // JSON text in a string: nothing to do, it names what the reader finds
+		default:
+			panic(fmt.Sprintf("wire: %s.%s: unknown option %q", t, f.Name, opt))
+		}
+	}
+	out.kind = fieldKind(t, f, out.List)
+	return out
+}
+
+func fieldKind(t reflect.Type, f reflect.StructField, list string) kind {
+	ft := f.Type
+	if ft.Kind() == reflect.Pointer && ft.Elem().Kind() == reflect.Slice {
+		ft = ft.Elem()
+	}
+	switch {
+	case ft == valueType:
+		return kindValue
+	case ft == timeType:
+		return kindTime
+	case ft.Kind() == reflect.String:
+		return kindString
+	case ft.Kind() == reflect.Int:
+		return kindInt
+	case ft.Kind() == reflect.Slice && list != "" && ft.Elem().Kind() == reflect.String:
+		return kindList
+	case ft.Kind() == reflect.Slice && list != "" && ft.Elem().Kind() == reflect.Struct:
+		return kindStructList
+	case ft.Kind() == reflect.Struct:
+		return kindStruct
+	}
+	panic(fmt.Sprintf("wire: %s.%s: no member has type %s", t, f.Name, ft))
+}

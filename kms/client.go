@@ -1,0 +1,229 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/wire"
+	"github.com/keyturn/keyturn/sign"
+)
+
+const (
+	maxAnswer   = 16 << 20
+	maxAttempts = 3
+	firstDelay  = 100 * time.Millisecond
+	maxDelay    = 2 * time.Second
+	formType    = "application/x-www-form-urlencoded"
+)
+
+// Config says how to reach an endpoint.
+type Config struct {
+	// Endpoint is host[:port], reached over TLS, or a URL that begins with https:// or http://. Required.
+	Endpoint string
+	// Credentials sign each request. Required.
+	Credentials sign.Credentials
+	// RootCAs are the authorities to trust; nil means the system's.
+	RootCAs *x509.CertPool
+	// HTTPClient replaces the default client, which has a timeout of 30 seconds and keeps connections open. RootCAs is
+	// then not looked at.
+	HTTPClient *http.Client
+	// UserAgent is sent with each request; empty means "keyturn-go".
+	UserAgent string
+	// MaxAttempts bounds how often one call is sent: 0 means 3, 1 means no retry. Only calls that change nothing when
+	// repeated are sent again, after an answer that says "later" or none at all, with full jitter from 0.1 s to 2 s.
+	MaxAttempts int
+	// Now is the clock of the signatures; nil means time.Now.
+	Now func() time.Time
+}
+
+// Client calls one endpoint. It is safe for concurrent use.
+type Client struct {
+	endpoint string
+	config   Config
+	http     *http.Client
+}
+
+// NewClient returns a client, or an error that names what is wrong with the configuration.
+func NewClient(c Config) (*Client, error) {
+	endpoint := c.Endpoint
+	if !strings.Contains(endpoint, "://") {
+		endpoint = "https://" + endpoint
+	}
+	u, err := url.Parse(endpoint)
+	switch {
+	case c.Endpoint == "" || err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New("kms: Endpoint must be host[:port] or an http:// or https:// URL")
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil:
+		return nil, errors.New("kms: Endpoint must have no path, query or user")
+	case c.Credentials.AccessKeyID == "" || c.Credentials.AccessKeySecret.IsZero():
+		return nil, errors.New("kms: Credentials need an AccessKeyID and an AccessKeySecret")
+	}
+	if c.UserAgent == "" {
+		c.UserAgent = "keyturn-go"
+	}
+	if c.MaxAttempts == 0 {
+		c.MaxAttempts = maxAttempts
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	h := c.HTTPClient
+	if h == nil {
+		h = &http.Client{Timeout: 30 * time.Second, Transport: transport(c.RootCAs)}
+	}
+	return &Client{endpoint: u.Scheme + "://" + u.Host + "/", config: c, http: h}, nil
+}
+
+func transport(roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: 5 * time.Second,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     90 * time.Second,
+	}
+}
+
+// Endpoint is the URL that the client calls.
+func (c *Client) Endpoint() string { return c.endpoint }
+
+// Call is one request by name, for operations that this package has no method for.
+type Call struct {
+	// Action is the operation, such as GetSecretValue.
+	Action string
+	// Version is the API version; empty means Version.
+	Version string
+	// Params are its parameters. They travel in the body, so that no value is in a URL.
+	Params sign.Params
+	// Accept is the wanted form of the answer; empty means application/json.
+	Accept string
+	// Idempotent allows the call to be sent again when its outcome is not known.
+	Idempotent bool
+}
+
+// Do sends a call and returns the body of a successful answer. An answer that is not successful is an *Error.
+func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
+	if call.Version == "" {
+		call.Version = Version
+	}
+	form := url.Values{}
+	for _, p := range call.Params {
+		form.Add(p.Name, p.Value)
+	}
+	body := []byte(form.Encode())
+	for attempt := 1; ; attempt++ {
+		answer, err := c.once(ctx, call, body)
+		if err == nil || attempt >= c.config.MaxAttempts || !mayRetry(ctx, call, err) {
+			return answer, err
+		}
+		if !sleep(ctx, delay(attempt, err)) {
+			return nil, err
+		}
+	}
+}
+
+// mayRetry reports whether sending the call again can help and cannot harm: a refusal that came before anything was
+// done may always be repeated, an unknown outcome only for idempotent calls.
+func mayRetry(ctx context.Context, call Call, err error) bool {
+	var e *Error
+	switch {
+	case ctx.Err() != nil:
+		return false
+	case errors.As(err, &e) && e.HTTPStatus == http.StatusTooManyRequests:
+		return true
+	case errors.As(err, &e):
+		return call.Idempotent && e.Temporary()
+	}
+	var op *net.OpError
+	return call.Idempotent || errors.As(err, &op) && op.Op == "dial"
+}
+
+func delay(attempt int, err error) time.Duration {
+	var e *Error
+	if errors.As(err, &e) && e.RetryAfter() > 0 {
+		return e.RetryAfter()
+	}
+	return mathrand.N(min(firstDelay<<attempt, maxDelay))
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (c *Client) once(ctx context.Context, call Call, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("kms: %s: build the request: %w", call.Action, err)
+	}
+	req.Header.Set("User-Agent", c.config.UserAgent)
+	req.Header.Set("Accept", "application/json")
+	if call.Accept != "" {
+		req.Header.Set("Accept", call.Accept)
+	}
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", formType)
+	}
+	now := c.config.Now()
+	if err := c.config.Credentials.SignHTTP(sign.ACS3, "", req, body, call.Action, call.Version, now, rand.Text()); err != nil {
+		return nil, fmt.Errorf("kms: %s: sign the request: %w", call.Action, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("kms: %s: %w", call.Action, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("kms: %s: read the answer: %w", call.Action, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, decodeError(resp, answer)
+	}
+	return answer, nil
+}
+
+// decodeError makes an *Error of an answer. One that is not of the documented form, say from a proxy, keeps its status.
+func decodeError(resp *http.Response, body []byte) error {
+	var e struct{ Code, Message, RequestId, HostId, Recommend string }
+	if json.Unmarshal(body, &e) != nil || e.Code == "" {
+		e.Code, e.Message = "HTTP"+fmt.Sprint(resp.StatusCode), "the answer is not one of this API: "+http.StatusText(resp.StatusCode)
+	}
+	return &Error{
+		HTTPStatus: resp.StatusCode, Code: e.Code, Message: e.Message, RequestID: e.RequestId, HostID: e.HostId,
+		Recommend: e.Recommend, Header: resp.Header,
+	}
+}
+
+func call[Out any](ctx context.Context, c *Client, action, version string, in any, idempotent bool) (*Out, error) {
+	body, err := c.Do(ctx, Call{Action: action, Version: version, Params: wire.Encode(in), Idempotent: idempotent})
+	if err != nil {
+		return nil, err
+	}
+	out := new(Out)
+	if err := wire.DecodeResponse(body, out); err != nil {
+		return nil, fmt.Errorf("kms: %s: %w", action, err)
+	}
+	return out, nil
+}

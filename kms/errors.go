@@ -1,0 +1,102 @@
+package kms
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Error is what the service answered instead of a result.
+type Error struct {
+	// HTTPStatus is the status of the answer; it follows from Code.
+	HTTPStatus int
+	// Code is the documented code to branch on, such as Forbidden.ResourceNotFound.
+	Code string
+	// Message is for people. It changes between releases.
+	Message string
+	// RequestID finds the call in the audit trail.
+	RequestID string
+	// HostID is the host that was called.
+	HostID string
+	// Recommend may point to more about the error.
+	Recommend string
+	// Header is the header of the answer.
+	Header http.Header
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: %s (status %d, request %s)", e.Code, e.Message, e.HTTPStatus, e.RequestID)
+}
+
+// Is reports whether target is an *Error of the same code, so that errors.Is works with the Err variables.
+func (e *Error) Is(target error) bool {
+	var t *Error
+	return errors.As(target, &t) && t.Code == e.Code
+}
+
+// Temporary reports whether the same call may succeed later: throttled, unavailable, or a fault of the service.
+func (e *Error) Temporary() bool {
+	return e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus >= http.StatusInternalServerError
+}
+
+// RetryAfter is how long the service asks to wait, from x-acs-retry-after in milliseconds; 0 when it does not say.
+func (e *Error) RetryAfter() time.Duration {
+	d, err := time.ParseDuration(e.Header.Get("X-Acs-Retry-After") + "ms")
+	if err != nil || d < 0 || d > time.Minute {
+		return 0
+	}
+	return d
+}
+
+// CodeOf returns the code of an error that the service answered, and "" for any other.
+func CodeOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// Codes that a client may want to branch on. docs/compat.md lists every code.
+const (
+	CodeMissingParameter       = "MissingParameter"
+	CodeInvalidParameter       = "InvalidParameter"
+	CodeSignatureDoesNotMatch  = "SignatureDoesNotMatch"
+	CodeIncompleteSignature    = "IncompleteSignature"
+	CodeSignatureNonceUsed     = "SignatureNonceUsed"
+	CodeTimestampExpired       = "InvalidTimeStamp.Expired"
+	CodeAccessKeyNotFound      = "InvalidAccessKeyId.NotFound"
+	CodeAccessKeyDisabled      = "Forbidden.AccessKey"
+	CodeNoPermission           = "Forbidden.NoPermission"
+	CodeResourceNotFound       = "Forbidden.ResourceNotFound"
+	CodeKeyNotFound            = "Forbidden.KeyNotFound"
+	CodeResourceExist          = "Rejected.ResourceExist"
+	CodeResourceInDeleteWindow = "Rejected.ResourceInDeleteWindow"
+	CodeResourceInUse          = "Rejected.ResourceInUse"
+	CodeLimitExceeded          = "Rejected.LimitExceeded"
+	CodeThrottling             = "Rejected.Throttling"
+	CodeUnsupportedOperation   = "UnsupportedOperation"
+	CodeActionNotFound         = "InvalidAction.NotFound"
+	CodeDryRunOperation        = "DryRunOperationError"
+	CodeInternalFailure        = "InternalFailure"
+	CodeUnavailable            = "ServiceUnavailableTemporary"
+)
+
+// For errors.Is.
+var (
+	ErrAccessKeyNotFound      error = &Error{Code: CodeAccessKeyNotFound}
+	ErrInvalidParameter       error = &Error{Code: CodeInvalidParameter}
+	ErrMissingParameter       error = &Error{Code: CodeMissingParameter}
+	ErrSignatureDoesNotMatch  error = &Error{Code: CodeSignatureDoesNotMatch}
+	ErrNoPermission           error = &Error{Code: CodeNoPermission}
+	ErrResourceNotFound       error = &Error{Code: CodeResourceNotFound}
+	ErrKeyNotFound            error = &Error{Code: CodeKeyNotFound}
+	ErrResourceExist          error = &Error{Code: CodeResourceExist}
+	ErrResourceInDeleteWindow error = &Error{Code: CodeResourceInDeleteWindow}
+	ErrResourceInUse          error = &Error{Code: CodeResourceInUse}
+	ErrLimitExceeded          error = &Error{Code: CodeLimitExceeded}
+	ErrThrottling             error = &Error{Code: CodeThrottling}
+	ErrUnsupportedOperation   error = &Error{Code: CodeUnsupportedOperation}
+	ErrUnavailable            error = &Error{Code: CodeUnavailable}
+)

@@ -1,0 +1,346 @@
+package kms
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Tag is one label of a resource that people and policies use. The key has 1 to 128 and the value 0 to 128 characters
+// of letters, digits and / \ _ - . + = : @; a key does not begin with "aliyun" or "acs:". A resource has at most 20.
+type Tag struct {
+	TagKey   string `json:"TagKey" kms:"TagKey"`
+	TagValue string `json:"TagValue" kms:"TagValue"`
+}
+
+// CreateSecretRequest creates a secret and stores its first version, which takes ACSCurrent.
+type CreateSecretRequest struct {
+	// SecretName has 1 to 192 of A-Z a-z 0-9 _ / + = . @ -. Names of Generic, Rds and Redis secrets do not begin with
+	// "acs/", names of ECS secrets begin with "acs/ecs/", and RAMCredentials secrets are named Auto.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,literal=$Auto"`
+	// SecretData is the value, 1 to 30720 bytes; for managed types the JSON that secrets of that type are made from.
+	SecretData sensitive.Value `kms:"SecretData,required,min=1,max=30720,bytes"`
+	// VersionID identifies the version within the secret: 1 to 64 characters, the set of SecretName.
+	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
+	// EncryptionKeyID names the customer master key; empty means the account's default key.
+	EncryptionKeyID string `kms:"EncryptionKeyId"`
+	// SecretDataType is DataText (the default) or DataBinary.
+	SecretDataType string `kms:"SecretDataType,enum=text|binary,default=text"`
+	// Description is free text of at most 8192 characters.
+	Description string `kms:"Description,min=0,max=8192"`
+	// Tags to start with, at most 20.
+	Tags []Tag `kms:"Tags,json"`
+	// SecretType is one of the Type constants; empty means TypeGeneric. It never changes.
+	SecretType string `kms:"SecretType,enum=Generic|Rds|Redis|RAMCredentials|ECS|PolarDB,default=Generic"`
+	// ExtendedConfig is a JSON object of at most 1024 characters, required for managed types and for them alone.
+	ExtendedConfig string `kms:"ExtendedConfig,json,max=1024"`
+	// EnableAutomaticRotation plans the first rotation for creation plus RotationInterval. Ignored for Generic secrets.
+	EnableAutomaticRotation bool `kms:"EnableAutomaticRotation,default=false"`
+	// RotationInterval is a whole number and a unit, d, h, m or s (none means seconds): 6h to 8760h.
+	RotationInterval string `kms:"RotationInterval"`
+	// DKMSInstanceID is stored and returned; Keyturn has no instances.
+	DKMSInstanceID string `kms:"DKMSInstanceId"`
+	// Policy is the secret's policy document of at most 32768 bytes; empty means the default one.
+	Policy string `kms:"Policy,json,max=32768,bytes"`
+}
+
+// CreateSecretResponse answers CreateSecret.
+type CreateSecretResponse struct {
+	ARN               string    `kms:"Arn"`
+	SecretName        string    `kms:"SecretName"`
+	VersionID         string    `kms:"VersionId"`
+	SecretType        string    `kms:"SecretType"`
+	AutomaticRotation string    `kms:"AutomaticRotation,omitempty"`
+	RotationInterval  string    `kms:"RotationInterval,omitempty"`
+	NextRotationDate  time.Time `kms:"NextRotationDate,omitempty"`
+	ExtendedConfig    string    `kms:"ExtendedConfig,omitempty"`
+	DKMSInstanceID    string    `kms:"DKMSInstanceId,omitempty"`
+	RequestID         string    `kms:"RequestId"`
+}
+
+// DeleteSecretRequest plans the deletion of a secret, or deletes it at once.
+type DeleteSecretRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// ForceDeleteWithoutRecovery deletes now; nothing can be recovered, and RecoveryWindowInDays is ignored.
+	ForceDeleteWithoutRecovery bool `kms:"ForceDeleteWithoutRecovery,default=false"`
+	// RecoveryWindowInDays is how long RestoreSecret remains possible: 7 to 30, 0 means 30.
+	RecoveryWindowInDays int `kms:"RecoveryWindowInDays,min=7,max=30,default=30"`
+}
+
+// DeleteSecretResponse answers DeleteSecret.
+type DeleteSecretResponse struct {
+	SecretName        string    `kms:"SecretName"`
+	PlannedDeleteTime time.Time `kms:"PlannedDeleteTime"`
+	RequestID         string    `kms:"RequestId"`
+}
+
+// RestoreSecretRequest cancels a planned deletion.
+type RestoreSecretRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+}
+
+// SecretNameResponse is the answer of operations that return the name alone.
+type SecretNameResponse struct {
+	SecretName string `kms:"SecretName"`
+	RequestID  string `kms:"RequestId"`
+}
+
+// DescribeSecretRequest asks for the metadata of a secret.
+type DescribeSecretRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// FetchTags adds Tags to the answer.
+	FetchTags bool `kms:"FetchTags,default=false"`
+}
+
+// DescribeSecretResponse is the metadata of a secret, never its value.
+type DescribeSecretResponse struct {
+	ARN         string `kms:"Arn"`
+	SecretName  string `kms:"SecretName"`
+	SecretType  string `kms:"SecretType"`
+	Description string `kms:"Description"`
+	// EncryptionKeyID is absent for the account's default key.
+	EncryptionKeyID string    `kms:"EncryptionKeyId,omitempty"`
+	CreateTime      time.Time `kms:"CreateTime"`
+	UpdateTime      time.Time `kms:"UpdateTime"`
+	// PlannedDeleteTime is set while a deletion is planned.
+	PlannedDeleteTime time.Time `kms:"PlannedDeleteTime,omitempty"`
+	// AutomaticRotation is Enabled, Disabled or Invalid; managed types only.
+	AutomaticRotation string `kms:"AutomaticRotation,omitempty"`
+	// RotationInterval is in seconds with the suffix s.
+	RotationInterval string    `kms:"RotationInterval,omitempty"`
+	LastRotationDate time.Time `kms:"LastRotationDate,omitempty"`
+	NextRotationDate time.Time `kms:"NextRotationDate,omitempty"`
+	// ExtendedConfig is JSON text.
+	ExtendedConfig string `kms:"ExtendedConfig,omitempty"`
+	DKMSInstanceID string `kms:"DKMSInstanceId,omitempty"`
+	// Tags is nil unless FetchTags was set.
+	Tags      *[]Tag `kms:"Tags,list=Tag,omitempty"`
+	RequestID string `kms:"RequestId"`
+}
+
+// GetRandomPasswordRequest asks for a random password. It touches no secret.
+type GetRandomPasswordRequest struct {
+	// PasswordLength is 8 to 128; 0 means 32.
+	PasswordLength int `kms:"PasswordLength,min=8,max=128,default=32"`
+	// ExcludeCharacters are left out one by one: at most 100.
+	ExcludeCharacters  string `kms:"ExcludeCharacters,max=100"`
+	ExcludeLowercase   bool   `kms:"ExcludeLowercase,default=false"`
+	ExcludeUppercase   bool   `kms:"ExcludeUppercase,default=false"`
+	ExcludeNumbers     bool   `kms:"ExcludeNumbers,default=false"`
+	ExcludePunctuation bool   `kms:"ExcludePunctuation,default=false"`
+	// RequireEachIncludedType asks for at least one character of each class that is not excluded.
+	RequireEachIncludedType bool `kms:"RequireEachIncludedType,default=false"`
+}
+
+// GetRandomPasswordResponse answers GetRandomPassword.
+type GetRandomPasswordResponse struct {
+	RandomPassword sensitive.Value `kms:"RandomPassword"`
+	RequestID      string          `kms:"RequestId"`
+}
+
+// GetSecretValueRequest asks for one version of the value.
+type GetSecretValueRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// VersionStage is the label to read; empty means ACSCurrent, unless VersionID is given.
+	VersionStage string `kms:"VersionStage,min=1,max=64"`
+	// VersionID is the exact version. With VersionStage too, that version must carry the label. Ignored for managed types.
+	VersionID string `kms:"VersionId,min=1,max=64"`
+	// FetchExtendedConfig adds ExtendedConfig; managed types only.
+	FetchExtendedConfig bool `kms:"FetchExtendedConfig,default=false"`
+	// DryRun checks and authorises, and always answers an error: DryRunOperationError when the call would have worked.
+	DryRun bool `kms:"DryRun,default=false"`
+}
+
+// GetSecretValueResponse is one version of the value.
+type GetSecretValueResponse struct {
+	SecretName string          `kms:"SecretName"`
+	SecretType string          `kms:"SecretType"`
+	SecretData sensitive.Value `kms:"SecretData"`
+	// SecretDataType is DataText or DataBinary.
+	SecretDataType string   `kms:"SecretDataType"`
+	VersionID      string   `kms:"VersionId"`
+	VersionStages  []string `kms:"VersionStages,list=VersionStage"`
+	// CreateTime is when this version was created.
+	CreateTime        time.Time `kms:"CreateTime"`
+	AutomaticRotation string    `kms:"AutomaticRotation,omitempty"`
+	RotationInterval  string    `kms:"RotationInterval,omitempty"`
+	LastRotationDate  time.Time `kms:"LastRotationDate,omitempty"`
+	NextRotationDate  time.Time `kms:"NextRotationDate,omitempty"`
+	ExtendedConfig    string    `kms:"ExtendedConfig,omitempty"`
+	RequestID         string    `kms:"RequestId"`
+}
+
+// Filter narrows ListSecrets. Values of one filter are alternatives; several filters must all hold.
+type Filter struct {
+	// Key is SecretName (a prefix), Description (a part), TagKey, TagValue, DKMSInstanceId, SecretType or Creator (equal).
+	Key string `json:"Key"`
+	// Values are at most 10.
+	Values []string `json:"Values"`
+}
+
+// ListSecretsRequest lists the secrets of the account, ordered by name.
+type ListSecretsRequest struct {
+	// Filters are at most 10.
+	Filters []Filter `kms:"Filters,json"`
+	// FetchTags adds Tags to each row.
+	FetchTags bool `kms:"FetchTags,default=false"`
+	// PageNumber starts at 1; 0 means 1.
+	PageNumber int `kms:"PageNumber,min=1,default=1"`
+	// PageSize is 1 to 100; 0 means 10.
+	PageSize int `kms:"PageSize,min=1,max=100,default=10"`
+}
+
+// ListedSecret is one row of ListSecrets.
+type ListedSecret struct {
+	SecretName        string    `kms:"SecretName"`
+	SecretType        string    `kms:"SecretType"`
+	CreateTime        time.Time `kms:"CreateTime"`
+	UpdateTime        time.Time `kms:"UpdateTime"`
+	PlannedDeleteTime time.Time `kms:"PlannedDeleteTime,omitempty"`
+	Tags              *[]Tag    `kms:"Tags,list=Tag,omitempty"`
+}
+
+// ListSecretsResponse is a page of secrets.
+type ListSecretsResponse struct {
+	SecretList []ListedSecret `kms:"SecretList,list=Secret"`
+	PageNumber int            `kms:"PageNumber"`
+	PageSize   int            `kms:"PageSize"`
+	// TotalCount counts all that match, on every page.
+	TotalCount int    `kms:"TotalCount"`
+	RequestID  string `kms:"RequestId"`
+}
+
+// ListSecretVersionIdsRequest lists the versions of a secret, newest first.
+type ListSecretVersionIdsRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// IncludeDeprecated also lists versions without a label.
+	IncludeDeprecated bool `kms:"IncludeDeprecated,default=false"`
+	// PageNumber starts at 1; 0 means 1.
+	PageNumber int `kms:"PageNumber,min=1,default=1"`
+	// PageSize is 1 to 100; 0 means 20.
+	PageSize int `kms:"PageSize,min=1,max=100,default=20"`
+}
+
+// ListedVersion is one row of ListSecretVersionIds.
+type ListedVersion struct {
+	VersionID     string    `kms:"VersionId"`
+	CreateTime    time.Time `kms:"CreateTime"`
+	VersionStages []string  `kms:"VersionStages,list=VersionStage"`
+}
+
+// ListSecretVersionIdsResponse is a page of versions.
+type ListSecretVersionIdsResponse struct {
+	SecretName string          `kms:"SecretName"`
+	VersionIDs []ListedVersion `kms:"VersionIds,list=VersionId"`
+	PageNumber int             `kms:"PageNumber"`
+	PageSize   int             `kms:"PageSize"`
+	TotalCount int             `kms:"TotalCount"`
+	RequestID  string          `kms:"RequestId"`
+}
+
+// PutSecretValueRequest stores a new version of a Generic secret. The same VersionID with the same value is a no-op, so
+// it may be retried; with another value it is refused.
+type PutSecretValueRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// SecretData is the value, 1 to 30720 bytes.
+	SecretData sensitive.Value `kms:"SecretData,required,min=1,max=30720,bytes"`
+	// VersionID is new and unique in the secret: 1 to 64 characters, the set of SecretName.
+	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
+	// SecretDataType is DataText (the default) or DataBinary.
+	SecretDataType string `kms:"SecretDataType,enum=text|binary,default=text"`
+	// VersionStages are the labels of the new version; empty means ACSCurrent. Without ACSCurrent among them, the current
+	// and the previous version stay where they are.
+	VersionStages []string `kms:"VersionStages,json,default=[\"ACSCurrent\"]"`
+}
+
+// PutSecretValueResponse answers PutSecretValue.
+type PutSecretValueResponse struct {
+	SecretName string `kms:"SecretName"`
+	VersionID  string `kms:"VersionId"`
+	// VersionStages are the labels that the version carries now.
+	VersionStages []string `kms:"VersionStages,list=VersionStage"`
+	RequestID     string   `kms:"RequestId"`
+}
+
+// UpdateSecretRequest changes the metadata of a secret.
+type UpdateSecretRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// Description: nil leaves it, a pointer to "" clears it. At most 8192 characters.
+	Description *string `kms:"Description,min=0,max=8192"`
+	// CustomData replaces that part of ExtendedConfig: at most 10 pairs, managed types only.
+	CustomData map[string]string `kms:"ExtendedConfig.CustomData,json,flat"`
+}
+
+// UpdateSecretVersionStageRequest adds, moves or removes one label of a Generic secret.
+type UpdateSecretVersionStageRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// VersionStage is the label: ACSCurrent, ACSPrevious or a custom one of 1 to 64 characters.
+	VersionStage string `kms:"VersionStage,required,min=1,max=64,pattern=name"`
+	// MoveToVersion gets the label. Required for the two built-in ones.
+	MoveToVersion string `kms:"MoveToVersion,min=1,max=64"`
+	// RemoveFromVersion loses the label, and must carry it: with MoveToVersion, a compare-and-swap.
+	RemoveFromVersion string `kms:"RemoveFromVersion,min=1,max=64"`
+}
+
+// RotateSecretRequest starts a rotation of a managed secret now.
+type RotateSecretRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// VersionID identifies the version that the rotation makes; repeating the call with it does not rotate again.
+	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
+}
+
+// RotateSecretResponse answers RotateSecret.
+type RotateSecretResponse struct {
+	ARN        string `kms:"Arn"`
+	SecretName string `kms:"SecretName"`
+	VersionID  string `kms:"VersionId"`
+	RequestID  string `kms:"RequestId"`
+}
+
+// UpdateSecretRotationPolicyRequest turns automatic rotation of a managed secret on or off.
+type UpdateSecretRotationPolicyRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName              string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	EnableAutomaticRotation bool   `kms:"EnableAutomaticRotation,required"`
+	// RotationInterval is a whole number and a unit, d, h, m or s (none means seconds): 6h to 8760h. Required to enable.
+	RotationInterval string `kms:"RotationInterval"`
+}
+
+// GetSecretPolicyRequest asks for the policy of a secret.
+type GetSecretPolicyRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// PolicyName is "default", the only one; empty means it.
+	PolicyName string `kms:"PolicyName,default=default"`
+}
+
+// GetSecretPolicyResponse answers GetSecretPolicy.
+type GetSecretPolicyResponse struct {
+	// Policy is the document, JSON text.
+	Policy    string `kms:"Policy,json"`
+	RequestID string `kms:"RequestId"`
+}
+
+// SetSecretPolicyRequest replaces the policy of a secret. POST only.
+type SetSecretPolicyRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// Policy is a document of at most 32768 bytes.
+	Policy string `kms:"Policy,required,json,max=32768,bytes"`
+	// PolicyName is "default", the only one; empty means it.
+	PolicyName string `kms:"PolicyName,default=default"`
+}
+
+// EmptyResponse is the answer of operations that return nothing.
+type EmptyResponse struct {
+	RequestID string `kms:"RequestId"`
+}
