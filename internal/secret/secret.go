@@ -1,0 +1,361 @@
+// Package secret holds the rules of secrets, their versions and stage labels.
+//
+// It is pure: a rule takes a Secret and returns a changed copy or a *fault.Error, and time arrives as an argument. It
+// promises that a live secret has exactly one ACSCurrent, that no label is on two versions, and that a version is
+// written once. Values are not here: a Version carries a keyed digest of its value, which is enough to tell whether two
+// are equal. The sentences of the API reference that these rules come from are in docs/compat.md.
+package secret
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/wire"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// Limits of one secret (secrets.md section 2).
+const (
+	MaxVersions = 10 // of a Generic secret; storing one more removes the oldest without a label
+	MaxStages   = 8  // stage labels of a secret, the two built-in ones always counted
+	MaxTags     = 20
+)
+
+// Stage is a stage label: a pointer from a name to exactly one version.
+type Stage string
+
+// The built-in labels.
+const (
+	Current  Stage = kms.StageCurrent
+	Previous Stage = kms.StagePrevious
+)
+
+// Digest identifies a value without telling anything about it: it is keyed. Equal digests mean equal values.
+type Digest [32]byte
+
+// Version is one value, written once, never changed.
+type Version struct {
+	ID        string    `json:"id"`
+	DataType  string    `json:"data_type"`
+	Digest    Digest    `json:"digest"`
+	CreatedAt time.Time `json:"created_at"`
+	// Order counts the versions of a secret from 1: creation times have ties, this has none.
+	Order uint64 `json:"order"`
+}
+
+// Secret is a named object with versions and metadata.
+type Secret struct {
+	Account        string             `json:"account"`
+	Name           string             `json:"name"`
+	Type           string             `json:"type"`
+	Description    string             `json:"description,omitempty"`
+	KeyID          string             `json:"key_id"`
+	DefaultKey     bool               `json:"default_key"`
+	DKMSInstanceID string             `json:"dkms_instance_id,omitempty"`
+	Creator        string             `json:"creator,omitempty"`
+	ExtendedConfig string             `json:"extended_config,omitempty"`
+	Policy         string             `json:"policy,omitempty"`
+	Tags           map[string]string  `json:"tags,omitempty"`
+	Rotation       RotationPolicy     `json:"rotation"`
+	CreatedAt      time.Time          `json:"created_at"`
+	UpdatedAt      time.Time          `json:"updated_at"`
+	DeleteAt       time.Time          `json:"delete_at,omitzero"`
+	Versions       map[string]Version `json:"versions"`
+	Stages         map[Stage]string   `json:"stages"`
+	LastOrder      uint64             `json:"last_order"`
+}
+
+// ARN names the secret across accounts and regions.
+func (s Secret) ARN(region string) string { return ARN(region, s.Account, s.Name) }
+
+// ARN is the ARN of the secret with that name.
+func ARN(region, account, name string) string {
+	return "acs:kms:" + region + ":" + account + ":secret/" + name
+}
+
+// Managed reports whether the service changes the credential at its target: every type but Generic.
+func (s Secret) Managed() bool { return s.Type != kms.TypeGeneric }
+
+// Deleting reports whether a deletion is planned.
+func (s Secret) Deleting() bool { return !s.DeleteAt.IsZero() }
+
+// Gone reports whether the planned deletion time has come. A secret that is gone answers like one that never was, also
+// while its record is still there.
+func (s Secret) Gone(now time.Time) bool { return s.Deleting() && !now.Before(s.DeleteAt) }
+
+// Usable refuses a secret that waits in its deletion window.
+func (s Secret) Usable() error {
+	if s.Deleting() {
+		return fault.New(fault.Deleting, "Secret %q will be deleted at %s; RestoreSecret brings it back.", s.Name, s.DeleteAt.UTC().Format(wire.TimeFormat))
+	}
+	return nil
+}
+
+// NotFound is the answer for a secret that does not exist.
+func NotFound(name string) error {
+	return fault.New(fault.NotFound, "There is no secret %q.", name)
+}
+
+func (s Secret) clone() Secret {
+	s.Tags = maps.Clone(s.Tags)
+	s.Versions = maps.Clone(s.Versions)
+	s.Stages = maps.Clone(s.Stages)
+	return s
+}
+
+func (s Secret) touched(now time.Time) Secret {
+	s.UpdatedAt = now
+	return s
+}
+
+// Put adds v to s and points stages at it, or Current when there are none. When Current moves, Previous takes the
+// version that it left. A version is written once: the same value again is a no-op, so callers may retry, and no label
+// moves; another value is refused. The eleventh version removes the oldest without a label.
+func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
+	if s.Managed() {
+		return s, unsupported(s, "PutSecretValue")
+	}
+	if err := s.Usable(); err != nil {
+		return s, err
+	}
+	if old, ok := s.Versions[v.ID]; ok {
+		if old.Digest == v.Digest {
+			return s, nil
+		}
+		return s, fault.New(fault.Exists, "Secret %q already has version %q with another value; a version never changes, so use a new VersionId.", s.Name, v.ID)
+	}
+	if len(stages) == 0 {
+		stages = []Stage{Current}
+	}
+	s = s.clone().touched(now)
+	s.add(v, now)
+	for _, stage := range stages {
+		if err := s.point(stage, v.ID); err != nil {
+			return s, err
+		}
+	}
+	s.evict()
+	return s, nil
+}
+
+// add stores v as the newest version. The maps of s must be its own.
+func (s *Secret) add(v Version, now time.Time) {
+	s.LastOrder++
+	v.Order, v.CreatedAt = s.LastOrder, now
+	s.Versions[v.ID] = v
+}
+
+// point moves a label of a Put to a version: with Current, Previous takes the version that it leaves.
+func (s *Secret) point(stage Stage, id string) error {
+	switch stage {
+	case Previous:
+		return fault.Parameter("VersionStages", "ACSPrevious cannot be set on a new version; it follows ACSCurrent.")
+	case Current:
+		s.Stages[Previous] = s.Stages[Current]
+	default:
+		if err := s.room(stage); err != nil {
+			return err
+		}
+	}
+	s.Stages[stage] = id
+	return nil
+}
+
+// room refuses a custom label that is new and over the limit. The two built-in labels are always counted, so that a
+// version without a label is always there to make room for another.
+func (s *Secret) room(stage Stage) error {
+	if !wire.IsName(string(stage)) || len(stage) > 64 {
+		return fault.Parameter("VersionStages", "a label has 1 to 64 letters, digits and _ / + = . @ -")
+	}
+	if _, ok := s.Stages[stage]; ok {
+		return nil
+	}
+	custom := len(s.Stages)
+	for _, builtIn := range []Stage{Current, Previous} {
+		if _, ok := s.Stages[builtIn]; ok {
+			custom--
+		}
+	}
+	if custom+1+2 > MaxStages {
+		return fault.New(fault.LimitExceeded, "A secret has at most %d stage labels, ACSCurrent and ACSPrevious included; remove one first.", MaxStages)
+	}
+	return nil
+}
+
+func (s *Secret) evict() {
+	for len(s.Versions) > MaxVersions {
+		labelled := map[string]bool{}
+		for _, id := range s.Stages {
+			labelled[id] = true
+		}
+		var oldest Version
+		for id, v := range s.Versions {
+			if !labelled[id] && (oldest.ID == "" || v.Order < oldest.Order) {
+				oldest = v
+			}
+		}
+		delete(s.Versions, oldest.ID)
+	}
+}
+
+// MoveStage adds, moves or removes one label: it is put on the version to, and taken from the version from, which must
+// carry it. Either may be empty, not both; the built-in labels need to. When Current moves, Previous takes the version
+// that it left.
+func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, error) {
+	if s.Managed() {
+		return s, unsupported(s, "UpdateSecretVersionStage")
+	}
+	if err := s.Usable(); err != nil {
+		return s, err
+	}
+	if err := s.checkMove(stage, to, from); err != nil {
+		return s, err
+	}
+	if s.Stages[stage] == to {
+		return s, nil
+	}
+	s = s.clone().touched(now)
+	switch {
+	case to == "":
+		delete(s.Stages, stage)
+		return s, nil
+	case stage == Current:
+		s.Stages[Previous] = s.Stages[Current]
+	case stage != Previous:
+		if err := s.room(stage); err != nil {
+			return s, err
+		}
+	}
+	s.Stages[stage] = to
+	return s, nil
+}
+
+func (s Secret) checkMove(stage Stage, to, from string) error {
+	builtIn := stage == Current || stage == Previous
+	switch {
+	case to == "" && from == "":
+		return fault.Parameter("MoveToVersion", "give MoveToVersion, RemoveFromVersion or both.")
+	case to == "" && builtIn:
+		return fault.Parameter("MoveToVersion", "%s can be moved, not removed: give MoveToVersion.", stage)
+	}
+	for _, id := range []string{to, from} {
+		if _, ok := s.Versions[id]; id != "" && !ok {
+			return fault.New(fault.NotFound, "Secret %q has no version %q.", s.Name, id)
+		}
+	}
+	switch {
+	case from != "" && s.Stages[stage] != from:
+		return fault.Parameter("RemoveFromVersion", "version %q does not carry the label %s.", from, stage)
+	case from != "" && from == to:
+		return nil
+	case stage == Previous && to == s.Stages[Current]:
+		return fault.Parameter("MoveToVersion", "version %q carries ACSCurrent; ACSPrevious must be on another.", to)
+	}
+	return nil
+}
+
+// Select finds the version that a read asks for. Both empty means Current. With both, the version must carry the label.
+// A managed secret knows only the two built-in labels, and ignores id.
+func (s Secret) Select(stage Stage, id string) (Version, error) {
+	if s.Managed() {
+		id = ""
+		if stage != "" && stage != Current && stage != Previous {
+			return Version{}, s.noVersion("label", string(stage))
+		}
+	}
+	switch {
+	case stage == "" && id == "":
+		stage = Current
+		fallthrough
+	case id == "":
+		held, ok := s.Stages[stage]
+		if !ok {
+			return Version{}, s.noVersion("label", string(stage))
+		}
+		return s.Versions[held], nil
+	}
+	v, ok := s.Versions[id]
+	switch {
+	case !ok:
+		return v, s.noVersion("version", id)
+	case stage != "" && s.Stages[stage] != id:
+		return v, fault.New(fault.NotFound, "Version %q of secret %q does not carry the label %q.", id, s.Name, string(stage))
+	}
+	return v, nil
+}
+
+func (s Secret) noVersion(what, name string) error {
+	return fault.New(fault.NotFound, "Secret %q has no %s %q.", s.Name, what, name)
+}
+
+// Labels are the labels of a version: ACSCurrent and ACSPrevious first, then by name. Never nil.
+func (s Secret) Labels(id string) []string {
+	list := []string{}
+	for stage, held := range s.Stages {
+		if held == id {
+			list = append(list, string(stage))
+		}
+	}
+	rank := func(l string) int { return slices.Index([]string{string(Previous), string(Current)}, l) }
+	slices.SortFunc(list, func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(b), rank(a)), cmp.Compare(a, b))
+	})
+	return list
+}
+
+// List returns the versions, newest first; those without a label only when deprecated is set.
+func (s Secret) List(deprecated bool) []Version {
+	var list []Version
+	for id, v := range s.Versions {
+		if deprecated || len(s.Labels(id)) > 0 {
+			list = append(list, v)
+		}
+	}
+	slices.SortFunc(list, func(a, b Version) int { return cmp.Compare(b.Order, a.Order) })
+	return list
+}
+
+// Delete plans the deletion after the window, or for now when force is set. A forced deletion of a secret that is
+// already planned to go succeeds, so that a tool that destroys what a person scheduled can finish.
+func (s Secret) Delete(force bool, window time.Duration, now time.Time) (Secret, error) {
+	if force {
+		s.DeleteAt = now
+		return s.touched(now), nil
+	}
+	if err := s.Usable(); err != nil {
+		return s, err
+	}
+	s.DeleteAt = now.Add(window)
+	return s.touched(now), nil
+}
+
+// Restore cancels a planned deletion. Everything else is as it was before; a rotation that fell due meanwhile is due now.
+func (s Secret) Restore(now time.Time) (Secret, error) {
+	if !s.Deleting() {
+		return s, fault.New(fault.InUse, "restore normal secret")
+	}
+	s.DeleteAt = time.Time{}
+	if s.Rotation.Enabled && s.Rotation.Next.Before(now) {
+		s.Rotation.Next = now
+	}
+	return s.touched(now), nil
+}
+
+func unsupported(s Secret, operation string) error {
+	if s.Managed() {
+		return fault.New(fault.Unsupported, "%s is for Generic secrets; %q is of type %s, which the service itself rotates.", operation, s.Name, s.Type)
+	}
+	return fault.New(fault.Unsupported, "%s is for managed secrets; %q is of type Generic.", operation, s.Name)
+}
+
+// SetPolicy replaces the policy of the secret by a document that package policy has accepted.
+func (s Secret) SetPolicy(document string, now time.Time) (Secret, error) {
+	if err := s.Usable(); err != nil {
+		return s, err
+	}
+	s.Policy = document
+	return s.touched(now), nil
+}
