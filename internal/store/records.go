@@ -1,0 +1,257 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/keyturn/keyturn/internal/cmk"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// Keys. A name may hold "/" and never ":", so the version follows a colon.
+const (
+	metaKey   = "meta"
+	dueLayout = "20060102T150405.000000000Z"
+)
+
+func accountKey(id string) string          { return "account/" + id }
+func accessKeyKey(id string) string        { return "accesskey/" + id }
+func cmkKey(account, id string) string     { return "cmk/" + account + "/" + id }
+func secretPrefix(account string) string   { return "secret/" + account + "/" }
+func secretKey(account, n string) string   { return secretPrefix(account) + n }
+func valueKey(account, n, v string) string { return "value/" + account + "/" + n + ":" + v }
+func dueKey(t time.Time, account, n string) string {
+	return "due/" + t.UTC().Format(dueLayout) + "/" + account + "/" + n
+}
+
+// Meta describes the store. It is written last on a first run: a store without it is new.
+type Meta struct {
+	Account   string    `json:"account"`
+	RootCheck []byte    `json:"root_check"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Account owns everything in it.
+type Account struct {
+	ID        string    `json:"id"`
+	CreatedAt time.Time `json:"created_at"`
+	// DefaultKeyID names the key of secrets that name none; empty until the first such secret.
+	DefaultKeyID string `json:"default_key_id,omitempty"`
+}
+
+// AccessKey signs requests of one principal. Its secret, and the token of a temporary key, are sealed.
+type AccessKey struct {
+	ID        string           `json:"id"`
+	Principal policy.Principal `json:"principal"`
+	Disabled  bool             `json:"disabled,omitempty"`
+	Secret    []byte           `json:"secret"`
+	Token     []byte           `json:"token,omitempty"`
+	CreatedAt time.Time        `json:"created_at"`
+	// ExpiresAt is zero for a permanent key.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+}
+
+// Meta reads the description of the store; ok is false when the store is new.
+func (tx *Tx) Meta() (Meta, bool, error) { return load[Meta](tx, metaKey) }
+
+// PutMeta marks the store as set up.
+func (tx *Tx) PutMeta(m Meta) error { return save(tx, metaKey, m) }
+
+// Account reads an account.
+func (tx *Tx) Account(id string) (Account, bool, error) { return load[Account](tx, accountKey(id)) }
+
+// PutAccount writes an account.
+func (tx *Tx) PutAccount(a Account) error { return save(tx, accountKey(a.ID), a) }
+
+// AccessKey reads an access key.
+func (tx *Tx) AccessKey(id string) (AccessKey, bool, error) {
+	if id == "" || strings.ContainsAny(id, "/:") {
+		return AccessKey{}, false, nil
+	}
+	return load[AccessKey](tx, accessKeyKey(id))
+}
+
+// PutAccessKey writes an access key.
+func (tx *Tx) PutAccessKey(k AccessKey) error { return save(tx, accessKeyKey(k.ID), k) }
+
+// Key reads a customer master key.
+func (tx *Tx) Key(account, id string) (cmk.Key, bool, error) {
+	return load[cmk.Key](tx, cmkKey(account, id))
+}
+
+// PutKey writes a customer master key.
+func (tx *Tx) PutKey(k cmk.Key) error { return save(tx, cmkKey(k.Account, k.ID), k) }
+
+// Secret reads a secret. One whose planned deletion time has come is absent, whether or not its record is still there.
+func (tx *Tx) Secret(account, name string, now time.Time) (secret.Secret, bool, error) {
+	key := secretKey(account, name)
+	s, ok, err := load[secret.Secret](tx, key)
+	if err != nil || !ok {
+		return secret.Secret{}, false, err
+	}
+	tx.loaded[key] = s
+	if s.Gone(now) {
+		return secret.Secret{}, false, nil
+	}
+	return s, true, nil
+}
+
+// PutSecret writes a secret, the sealed values of its new versions, and what follows from the change: values of
+// versions that are no longer there are removed, and the time at which something is due is indexed. The secret must
+// have been read in this transaction.
+func (tx *Tx) PutSecret(s secret.Secret, values map[string][]byte) error {
+	key := secretKey(s.Account, s.Name)
+	if _, ok := tx.reads[key]; !ok {
+		return fmt.Errorf("secret %q is written without having been read", s.Name)
+	}
+	tx.forget(tx.loaded[key], s.Versions)
+	for id, box := range values {
+		tx.writes[valueKey(s.Account, s.Name, id)] = box
+	}
+	if !s.Due().IsZero() {
+		if err := save(tx, dueKey(s.Due(), s.Account, s.Name), Due{Account: s.Account, Name: s.Name}); err != nil {
+			return err
+		}
+	}
+	return save(tx, key, s)
+}
+
+// DeleteSecret removes a secret with all its values.
+func (tx *Tx) DeleteSecret(account, name string) error {
+	key := secretKey(account, name)
+	old, ok := tx.loaded[key]
+	if !ok {
+		return fmt.Errorf("secret %q is deleted without having been read", name)
+	}
+	tx.forget(old, nil)
+	tx.writes[key] = nil
+	return nil
+}
+
+// PurgeSecret removes a secret whose planned deletion time has come. One that was restored meanwhile, or is gone already,
+// is left as it is.
+func (tx *Tx) PurgeSecret(account, name string, now time.Time) error {
+	key := secretKey(account, name)
+	s, ok, err := load[secret.Secret](tx, key)
+	if err != nil || !ok || !s.Gone(now) {
+		return err
+	}
+	tx.loaded[key] = s
+	return tx.DeleteSecret(account, name)
+}
+
+// forget removes what the old record had and the new one has not: values and the due time.
+func (tx *Tx) forget(old secret.Secret, keep map[string]secret.Version) {
+	for id, v := range old.Versions {
+		if kept, ok := keep[id]; !ok || kept.Order != v.Order || !kept.CreatedAt.Equal(v.CreatedAt) {
+			tx.writes[valueKey(old.Account, old.Name, id)] = nil
+		}
+	}
+	if !old.Due().IsZero() {
+		tx.writes[dueKey(old.Due(), old.Account, old.Name)] = nil
+	}
+}
+
+// Value reads the sealed value of a version.
+func (tx *Tx) Value(account, name, version string) ([]byte, error) {
+	r, err := tx.get(valueKey(account, name, version))
+	if err != nil {
+		return nil, err
+	}
+	if r.data == nil {
+		return nil, fmt.Errorf("secret %q: the value of version %q is missing from the store", name, version)
+	}
+	return r.data, nil
+}
+
+// Due is something that must happen at a time.
+type Due struct {
+	Account string `json:"account"`
+	Name    string `json:"name"`
+}
+
+// DueBefore lists at most limit secrets whose time has come, and says when the next one is due; zero when none is.
+func (tx *Tx) DueBefore(now time.Time, limit int) (due []Due, next time.Time, err error) {
+	resp, err := tx.db.kv.Get(tx.ctx, "due/", tx.options(clientv3.WithPrefix(), clientv3.WithLimit(int64(limit)+1))...)
+	if err != nil {
+		return nil, next, unavailable(err)
+	}
+	for _, kv := range resp.Kvs {
+		key := string(kv.Key)
+		at, err := time.Parse(dueLayout, strings.SplitN(strings.TrimPrefix(key, "due/"), "/", 2)[0])
+		if err != nil {
+			return nil, next, fmt.Errorf("stored record %q is damaged", key)
+		}
+		if at.After(now) || len(due) == limit {
+			return due, at, nil
+		}
+		d, err := decode[Due](key, kv.Value)
+		if err != nil {
+			return nil, next, err
+		}
+		due = append(due, d)
+	}
+	return due, next, nil
+}
+
+// SecretPage calls row for the secrets of one page, those whose name begins with prefix in the order of names, and
+// returns how many there are in all. It reads no more records than the page has; what comes before is skipped by key.
+func (tx *Tx) SecretPage(account, prefix string, skip, take int, now time.Time, row func(secret.Secret)) (total int, err error) {
+	first := secretKey(account, prefix)
+	resp, err := tx.db.kv.Get(tx.ctx, first, tx.options(clientv3.WithPrefix(), clientv3.WithCountOnly())...)
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	tx.seen(resp)
+	total = int(resp.Count)
+	if skip >= total {
+		return total, nil
+	}
+	after := ""
+	if skip > 0 {
+		resp, err = tx.db.kv.Get(tx.ctx, first, tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(int64(skip)))...)
+		if err != nil {
+			return 0, unavailable(err)
+		}
+		after = strings.TrimPrefix(string(resp.Kvs[len(resp.Kvs)-1].Key), secretPrefix(account))
+	}
+	return total, tx.Secrets(account, prefix, after, now, func(s secret.Secret) bool {
+		row(s)
+		take--
+		return take > 0
+	})
+}
+
+// Secrets calls visit for each secret of an account whose name begins with prefix, in the order of names, from the
+// name after (exclusive) on, until visit returns false. Secrets that are gone are left out.
+func (tx *Tx) Secrets(account, prefix, after string, now time.Time, visit func(secret.Secret) bool) error {
+	start := secretKey(account, prefix)
+	end := clientv3.GetPrefixRangeEnd(start)
+	if after != "" && secretKey(account, after) >= start {
+		start = secretKey(account, after) + "\x00"
+	}
+	for {
+		resp, err := tx.db.kv.Get(tx.ctx, start, tx.options(clientv3.WithRange(end), clientv3.WithLimit(chunk))...)
+		if err != nil {
+			return unavailable(err)
+		}
+		tx.seen(resp)
+		for _, kv := range resp.Kvs {
+			s, err := decode[secret.Secret](string(kv.Key), kv.Value)
+			if err != nil {
+				return err
+			}
+			if !s.Gone(now) && !visit(s) {
+				return nil
+			}
+		}
+		if !resp.More {
+			return nil
+		}
+		start = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}

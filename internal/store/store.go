@@ -1,0 +1,136 @@
+// Package store keeps Keyturn's records in etcd: a member inside this process by default, or a cluster.
+//
+// A change is one transaction guarded by the revisions that it read. Update reads, decides and commits, and decides
+// again after a conflict. Reads are linearizable: when a call has answered, every later read on every node sees it. A
+// record that is absent is a result; a store that does not answer is a fault of kind Unavailable. They never share a
+// path.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/namespace"
+
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+const (
+	maxAttempts  = 64
+	firstDelay   = 500 * time.Microsecond
+	maxDelay     = 50 * time.Millisecond
+	chunk        = 256 // records of one read of a longer list
+	closeTimeout = 10 * time.Second
+)
+
+// DB is a store of typed records.
+type DB struct {
+	client *clientv3.Client
+	kv     clientv3.KV
+	log    *slog.Logger
+	close  func() error
+}
+
+// Open starts the embedded member, or connects to the endpoints, and waits until the store answers.
+func Open(ctx context.Context, c Config) (*DB, error) {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	open := openEmbedded
+	if len(c.Endpoints) > 0 {
+		open = connect
+	}
+	client, stop, err := open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), log: c.Logger, close: stop}
+	if err := db.Ready(ctx); err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	return db, nil
+}
+
+// Close stops the member, or closes the connection. Changes that were acknowledged are on disk already.
+func (db *DB) Close() error { return db.close() }
+
+// Ready returns nil when a linearizable read succeeds: this node has a leader and has caught up.
+func (db *DB) Ready(ctx context.Context) error {
+	if _, err := db.kv.Get(ctx, metaKey, clientv3.WithKeysOnly()); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// unavailable says that the store did not answer. The cause is for the log.
+func unavailable(err error) error {
+	return fault.Wrap(fault.Unavailable, err, "The store did not answer; try again.")
+}
+
+// ErrUnknown marks a change whose outcome is not known: it was sent, and no answer came.
+var ErrUnknown = errors.New("the outcome of the change is not known")
+
+// Update runs decide on a fresh transaction and commits what it wrote, together or not at all. After a conflict with
+// another change it runs decide again, so decide must only read, decide and write through tx. An error of decide is
+// returned as it is, and nothing is written.
+func Update[T any](ctx context.Context, db *DB, decide func(*Tx) (T, error)) (T, error) {
+	var zero T
+	for attempt := range maxAttempts {
+		tx := newTx(ctx, db)
+		out, err := decide(tx)
+		if err != nil || !tx.dirty() {
+			return out, err
+		}
+		done, err := tx.commit()
+		if err != nil {
+			return zero, err
+		}
+		if done {
+			return out, nil
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return zero, unavailable(err)
+		}
+	}
+	return zero, fault.New(fault.Unavailable, "Too many changes to the same record at once; try again.")
+}
+
+func pause(ctx context.Context, attempt int) error {
+	t := time.NewTimer(rand.N(min(firstDelay<<min(attempt, 10), maxDelay)) + time.Microsecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// View runs read on a consistent snapshot that is at least as new as every change acknowledged before.
+func View[T any](ctx context.Context, db *DB, read func(*Tx) (T, error)) (T, error) {
+	return read(Snapshot(ctx, db))
+}
+
+// commitError tells a change that was certainly refused from one whose outcome is not known.
+func commitError(err error) error {
+	for _, refused := range []error{rpctypes.ErrNoSpace, rpctypes.ErrTooManyRequests, rpctypes.ErrRequestTooLarge, rpctypes.ErrNoLeader} {
+		if errors.Is(err, refused) {
+			return fault.Wrap(fault.Unavailable, err, "The store refused the change; nothing was changed.")
+		}
+	}
+	return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", ErrUnknown, err), "The store did not confirm the change; read before trying again.")
+}
+
+// Snapshot returns a transaction for reading one consistent revision, as View does, for callers that read in several
+// places. It must not be written to.
+func Snapshot(ctx context.Context, db *DB) *Tx {
+	tx := newTx(ctx, db)
+	tx.pinned = true
+	return tx
+}

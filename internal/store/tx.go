@@ -1,0 +1,129 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// recordFormat is the format number that every record carries. A newer one is refused, not guessed at.
+const recordFormat = 1
+
+type record[T any] struct {
+	Format int `json:"format"`
+	Record T   `json:"record"`
+}
+
+// Tx reads and writes records. Writes are kept until the commit. It belongs to one goroutine.
+type Tx struct {
+	ctx    context.Context
+	db     *DB
+	pinned bool  // every read is of one revision
+	rev    int64 // that revision, once there was a read
+	reads  map[string]read
+	writes map[string][]byte // nil deletes
+	loaded map[string]secret.Secret
+}
+
+type read struct {
+	data []byte
+	rev  int64 // 0 when absent
+}
+
+func newTx(ctx context.Context, db *DB) *Tx {
+	return &Tx{ctx: ctx, db: db, reads: map[string]read{}, writes: map[string][]byte{}, loaded: map[string]secret.Secret{}}
+}
+
+func (tx *Tx) dirty() bool { return len(tx.writes) > 0 }
+
+// options pin a read to the revision of the first one.
+func (tx *Tx) options(opts ...clientv3.OpOption) []clientv3.OpOption {
+	if tx.pinned && tx.rev > 0 {
+		opts = append(opts, clientv3.WithRev(tx.rev))
+	}
+	return opts
+}
+
+func (tx *Tx) get(key string) (read, error) {
+	if data, ok := tx.writes[key]; ok {
+		return read{data: data}, nil
+	}
+	if r, ok := tx.reads[key]; ok {
+		return r, nil
+	}
+	resp, err := tx.db.kv.Get(tx.ctx, key, tx.options()...)
+	if err != nil {
+		return read{}, unavailable(err)
+	}
+	tx.seen(resp)
+	var r read
+	if len(resp.Kvs) > 0 {
+		r = read{data: resp.Kvs[0].Value, rev: resp.Kvs[0].ModRevision}
+	}
+	tx.reads[key] = r
+	return r, nil
+}
+
+func (tx *Tx) seen(resp *clientv3.GetResponse) {
+	if tx.rev == 0 {
+		tx.rev = resp.Header.Revision
+	}
+}
+
+// load reads one record. ok is false when it is absent.
+func load[T any](tx *Tx, key string) (out T, ok bool, err error) {
+	r, err := tx.get(key)
+	if err != nil || r.data == nil {
+		return out, false, err
+	}
+	out, err = decode[T](key, r.data)
+	return out, err == nil, err
+}
+
+func decode[T any](key string, data []byte) (T, error) {
+	var r record[T]
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r.Record, fmt.Errorf("stored record %q is damaged", key)
+	}
+	if r.Format != recordFormat {
+		return r.Record, fmt.Errorf("stored record %q has format %d; this release knows %d: run the release that wrote it, or a newer one", key, r.Format, recordFormat)
+	}
+	return r.Record, nil
+}
+
+// save writes one record.
+func save[T any](tx *Tx, key string, v T) error {
+	data, err := json.Marshal(record[T]{recordFormat, v})
+	if err != nil {
+		return fmt.Errorf("record %q: %w", key, err)
+	}
+	tx.writes[key] = data
+	return nil
+}
+
+// commit writes everything if nothing that was read has changed since. done is false after a conflict.
+func (tx *Tx) commit() (done bool, err error) {
+	var guards []clientv3.Cmp
+	for _, key := range slices.Sorted(maps.Keys(tx.reads)) {
+		guards = append(guards, clientv3.Compare(clientv3.ModRevision(key), "=", tx.reads[key].rev))
+	}
+	var ops []clientv3.Op
+	for _, key := range slices.Sorted(maps.Keys(tx.writes)) {
+		if data := tx.writes[key]; data != nil {
+			ops = append(ops, clientv3.OpPut(key, string(data)))
+		} else {
+			ops = append(ops, clientv3.OpDelete(key))
+		}
+	}
+	resp, err := tx.db.kv.Txn(tx.ctx).If(guards...).Then(ops...).Commit()
+	if err != nil {
+		return false, commitError(err)
+	}
+	return resp.Succeeded, nil
+}
