@@ -1,0 +1,32 @@
+# Two commands do all the set-up on a machine with Go and make: `make demo` and `make test`.
+GO ?= go
+BIN := bin/keyturn
+
+.PHONY: all build demo test lint bench deps clean
+
+all: build
+
+# The binary is built without cgo, so that it runs on any machine of its kind.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/keyturn
+
+# demo rotates real credentials on a throw-away server and stays up; ARGS=--exit ends it.
+demo: build
+	$(BIN) demo $(ARGS)
+
+# deps installs what the tests need and the machine lacks.
+deps:
+	scripts/test-deps
+
+test: deps
+	$(GO) test -race -timeout 20m ./...
+
+lint:
+	scripts/lint
+
+# bench prints one figure per line, name and value, and fails when a bound does not hold.
+bench: build
+	$(GO) run ./test/bench -keyturn $(BIN)
+
+clean:
+	rm -rf bin

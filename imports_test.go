@@ -1,0 +1,107 @@
+package keyturn_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/keyturn/keyturn/"
+
+// lines is the picture of docs/ARCHITECTURE.md: packages import downwards, and those on one line do not know each other,
+// but for the wiring, which knows everything.
+var lines = [][]string{
+	{"sensitive", "internal/fault"},
+	{"sign"},
+	{"internal/wire"},
+	{"kms"},
+	{"internal/secret", "internal/cmk", "internal/policy"},
+	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth"},
+	{"internal/api"},
+	{"internal/api/rpc"},
+	{"internal/server", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn"},
+}
+
+func line(path string) int {
+	for i, packages := range lines {
+		for _, p := range packages {
+			if p == path {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+func TestImports(t *testing.T) {
+	t.Parallel()
+	wiring := len(lines) - 1
+	checked := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && (d.Name() == "node_modules" || strings.HasPrefix(d.Name(), ".") && d.Name() != ".") {
+			if d != nil && d.IsDir() && err == nil {
+				return filepath.SkipDir
+			}
+			return err
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "test/") || strings.HasPrefix(path, "examples/") {
+			return nil
+		}
+		from := filepath.ToSlash(filepath.Dir(path))
+		if line(from) < 0 {
+			t.Errorf("package %s is on no line: add it to the picture", from)
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range file.Imports {
+			name, _ := strconv.Unquote(spec.Path.Value)
+			to, ours := strings.CutPrefix(name, module)
+			if !ours {
+				continue
+			}
+			checked++
+			if line(to) >= line(from) && line(from) != wiring {
+				t.Errorf("%s imports %s, which is not below it", path, to)
+			}
+			if spec.Name != nil && spec.Name.Name == "_" {
+				t.Errorf("%s imports %s for its side effects", path, to)
+			}
+		}
+		return nil
+	})
+	if err != nil || checked == 0 {
+		t.Fatalf("%d imports checked, %v", checked, err)
+	}
+}
+
+// TestLeavesAreLight holds that core and leaves have no dependency, and that drivers stay out of what clients link.
+func TestLeavesAreLight(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{"sensitive", "sign", "kms", "internal/fault", "internal/wire", "internal/secret", "internal/cmk", "internal/policy"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", dir, len(files), err)
+		}
+		for _, path := range files {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range file.Imports {
+				name, _ := strconv.Unquote(spec.Path.Value)
+				if first, _, _ := strings.Cut(name, "/"); strings.Contains(first, ".") && !strings.HasPrefix(name, module) {
+					t.Errorf("%s imports %s", path, name)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,79 @@
+// Package api is what Keyturn does: one table of operations, one gate before them, one short handler for each.
+//
+// A door (api/rpc, the console, the rotation engine) establishes who calls and hands a Request to Gate.Call. The gate has
+// one order for all: look the operation up, decode and check its parameters, evaluate the policies, record the call,
+// handle it, record the outcome. A handler takes a decoded request and returns a response or an error; it never sees
+// net/http.
+package api
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/sign"
+)
+
+// Env is what handlers work with.
+type Env struct {
+	DB      *store.DB
+	Keyring *envelope.Keyring
+	// Region is the one region of this server; it appears in ARNs.
+	Region string
+	// Now is the clock.
+	Now func() time.Time
+	// Random is a cryptographic source.
+	Random io.Reader
+	// Log is for the operator.
+	Log *slog.Logger
+}
+
+// Request is one call by a verified caller.
+type Request struct {
+	// ID names the call in the answer, the audit trail and the log: a lower-case UUID.
+	ID        string
+	Principal policy.Principal
+	// Method is the HTTP method; empty for callers inside this process.
+	Method          string
+	Action, Version string
+	Params          sign.Params
+	// Source is the address of the peer.
+	Source netip.Addr
+	// Secure says that the request came over TLS.
+	Secure    bool
+	UserAgent string
+}
+
+// Call is one call while it is handled.
+type Call struct {
+	*Env
+	Request
+	// At is the time of the call: everything that it writes carries it.
+	At time.Time
+	// Snapshot is the consistent view that the policies were evaluated on; reads go on from it.
+	Snapshot *store.Tx
+
+	op       *Op
+	resource resource // the first one, for the audit trail
+	detail   struct{ version, stage string }
+}
+
+// Account is the account of the caller, which owns what it calls.
+func (c *Call) Account() string { return c.Principal.Account }
+
+// concerns notes the version and label that the call is about, for the audit trail.
+func (c *Call) concerns(version, stage string) { c.detail.version, c.detail.stage = version, stage }
+
+func asFault(err error) *fault.Error {
+	var e *fault.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &fault.Error{Kind: fault.Internal}
+}

@@ -1,0 +1,299 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/wire"
+)
+
+// Recorder keeps the audit trail. With durable set, Append returns when the record is on disk; without, when it has
+// left the process.
+type Recorder interface {
+	Append(ctx context.Context, r audit.Record, durable bool) error
+}
+
+// recordTimeout bounds how long a call waits for its audit record.
+const recordTimeout = 5 * time.Second
+
+// Gate is the one way to an operation.
+type Gate struct {
+	env   *Env
+	audit Recorder
+}
+
+// NewGate returns the gate before the operations.
+func NewGate(env *Env, recorder Recorder) *Gate { return &Gate{env: env, audit: recorder} }
+
+// Call does one operation for a verified caller, and returns a pointer to its response struct. What cannot be recorded
+// does not happen: when the audit trail refuses a record, so does the call.
+func (g *Gate) Call(ctx context.Context, r Request) (any, error) {
+	c := &Call{Env: g.env, Request: r, At: g.env.Now().UTC()}
+	out, err := g.call(ctx, c)
+	if err != nil && r.Action == "GetSecretValue" || err == nil && isDryRun(c) {
+		err = dryRun(c, err)
+	}
+	return out, err
+}
+
+func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
+	in, err := g.admit(c)
+	if err != nil {
+		return nil, g.refuse(ctx, c, "", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.op.Deadline)
+	defer cancel()
+	c.Snapshot = store.Snapshot(ctx, g.env.DB)
+	resources, err := c.op.resources(c, in)
+	if err != nil {
+		return nil, g.refuse(ctx, c, "", err)
+	}
+	c.resource = resources[0]
+	if err := g.authorise(c, resources); err != nil {
+		return nil, g.refuse(ctx, c, decisionOf(err), err)
+	}
+	if c.op.Change {
+		return g.change(ctx, c, in)
+	}
+	out, err := c.op.run(ctx, c, in)
+	if rerr := g.record(ctx, c, audit.Call, audit.Allow, outcome(err), false); rerr != nil {
+		return nil, rerr
+	}
+	return answer(c, out), err
+}
+
+// admit looks the operation up and decodes its parameters.
+func (g *Gate) admit(c *Call) (any, error) {
+	var err error
+	if c.op, err = lookup(c.Version, c.Action); err != nil {
+		return nil, err
+	}
+	if c.Method != "" && !slices.Contains(c.op.Methods, c.Method) {
+		return nil, fault.New(fault.Method, "%s takes %s.", c.op.Name, strings.Join(c.op.Methods, " or "))
+	}
+	version, _ := c.Params.Get("VersionId")
+	stage, _ := c.Params.Get("VersionStage")
+	c.concerns(version, stage)
+	return c.op.decode(c.Params)
+}
+
+// change records the intent on disk, makes the change, and records its outcome on disk before the reply. Once the
+// effect may have happened, its record is finished whatever becomes of the caller.
+func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
+	if err := g.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
+		return nil, err
+	}
+	out, err := c.op.run(ctx, c, in)
+	if rerr := g.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err), true); rerr != nil {
+		return nil, rerr
+	}
+	return answer(c, out), err
+}
+
+// refuse records a call that did not reach its handler. A refusal changes nothing, so it need not be on disk first.
+func (g *Gate) refuse(ctx context.Context, c *Call, d audit.Decision, err error) error {
+	if rerr := g.record(ctx, c, audit.Call, d, outcome(err), false); rerr != nil {
+		return rerr
+	}
+	return err
+}
+
+// Refuse records a request that no caller was found for: its signature did not verify, or it could not be decoded. What
+// it claims to be is recorded as a claim.
+func (g *Gate) Refuse(ctx context.Context, r Request, accessKeyID string, err error) error {
+	r.Principal.AccessKeyID = clipped(accessKeyID)
+	r.Action = clipped(r.Action)
+	if r.Action == "" {
+		r.Action = "-"
+	}
+	return g.refuse(ctx, &Call{Env: g.env, Request: r}, audit.Deny, err)
+}
+
+func clipped(s string) string {
+	if len(s) > 64 {
+		return s[:64]
+	}
+	return s
+}
+
+func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, d audit.Decision, outcome string, durable bool) error {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	service, operation := "Kms", c.Action
+	if c.op != nil {
+		service, operation = c.op.Service(), c.op.Name
+	}
+	if operation == "" {
+		operation = "-"
+	}
+	p := c.Principal
+	err := g.audit.Append(ctx, audit.Record{
+		RequestID: c.ID, Phase: phase, Principal: p.ARN(), PrincipalType: string(p.Kind), AccessKeyID: p.AccessKeyID,
+		Account: p.Account, Source: c.source(), UserAgent: c.UserAgent, Service: service, APIVersion: clipped(c.Version),
+		Operation: clipped(operation), Resource: c.resource.arn, VersionID: c.detail.version, VersionStage: c.detail.stage,
+		Decision: d, Outcome: outcome,
+	}, durable)
+	if err == nil {
+		return nil
+	}
+	g.env.Log.Error("audit record not written", "request_id", c.ID, "operation", operation, "phase", string(phase), "err", err)
+	if phase == audit.Outcome {
+		return fault.Wrap(fault.Unavailable, err, "The change was made, but its outcome could not be recorded; read before trying again.")
+	}
+	return fault.Wrap(fault.Unavailable, err, "The call could not be recorded, so it was not made; try again.")
+}
+
+func (c *Call) source() string {
+	if !c.Source.IsValid() {
+		return ""
+	}
+	return c.Source.String()
+}
+
+// outcome is what the audit trail says of an error.
+func outcome(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, store.ErrUnknown):
+		return "unknown"
+	}
+	return CodeFor(err).Code
+}
+
+// answer puts the request's ID into its response.
+func answer(c *Call, out any) any {
+	if out != nil {
+		wire.SetRequestID(reflect.ValueOf(out).Elem(), c.ID)
+	}
+	return out
+}
+
+// authorise evaluates the policies for every resource; one refusal refuses the whole call. It comes before existence,
+// so that a caller without rights cannot find out which names there are.
+func (g *Gate) authorise(c *Call, resources []resource) error {
+	if c.op.Action == "" {
+		return nil
+	}
+	for _, r := range resources {
+		d, err := g.decide(c, r)
+		if err != nil {
+			return err
+		}
+		if !d.Allowed {
+			c.resource = r
+			return denied(c, d)
+		}
+	}
+	return nil
+}
+
+func (g *Gate) decide(c *Call, r resource) (policy.Decision, error) {
+	request := policy.Request{
+		Principal: c.Principal, Action: c.op.Action, Resource: r.arn,
+		Context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
+	}
+	if r.secret == "" {
+		return policy.Evaluate(request, nil, nil), nil
+	}
+	s, ok, err := c.Snapshot.Secret(c.Account(), r.secret, c.At)
+	if err != nil || !ok || s.Policy == "" {
+		return policy.Evaluate(request, nil, nil), err
+	}
+	request.Context.Tags = s.Tags
+	document, err := policy.ParseSecret(s.Policy, c.Account())
+	if err != nil {
+		g.env.Log.Error("stored secret policy does not parse", "secret", r.secret, "err", err)
+		return policy.Decision{}, nil // what cannot be judged is denied
+	}
+	return policy.Evaluate(request, nil, &document), nil
+}
+
+// Denial is what a refusal by policy tells the caller (access.md section 3).
+type Denial struct {
+	AuthAction               string `json:"AuthAction"`
+	AuthPrincipalType        string `json:"AuthPrincipalType"`
+	AuthPrincipalOwnerID     string `json:"AuthPrincipalOwnerId"`
+	AuthPrincipalDisplayName string `json:"AuthPrincipalDisplayName"`
+	NoPermissionType         string `json:"NoPermissionType"`
+	PolicyType               string `json:"PolicyType"`
+}
+
+// DeniedError is a refusal by policy with its detail.
+type DeniedError struct {
+	fault  *fault.Error
+	Detail Denial
+}
+
+func (e *DeniedError) Error() string { return "denied: " + e.Detail.AuthAction }
+
+// Unwrap makes the error one of kind Denied.
+func (e *DeniedError) Unwrap() error { return e.fault }
+
+func denied(c *Call, d policy.Decision) error {
+	detail := Denial{
+		AuthAction: c.op.Action, AuthPrincipalType: principalType(c.Principal.Kind), AuthPrincipalOwnerID: c.Account(),
+		AuthPrincipalDisplayName: c.Principal.Name, NoPermissionType: "ImplicitDeny", PolicyType: "AccountLevelIdentityBasedPolicy",
+	}
+	if d.Explicit {
+		detail.NoPermissionType = "ExplicitDeny"
+	}
+	if d.Policy == policy.PolicySecret {
+		detail.PolicyType = "ResourceBasedPolicy"
+	}
+	return &DeniedError{fault: fault.New(fault.Denied, ""), Detail: detail}
+}
+
+func principalType(k policy.PrincipalKind) string {
+	switch k {
+	case policy.KindRAMUser:
+		return "SubUser"
+	default:
+		return string(k)
+	}
+}
+
+func decisionOf(err error) audit.Decision {
+	if fault.KindOf(err) == fault.Denied {
+		return audit.Deny
+	}
+	return ""
+}
+
+func isDryRun(c *Call) bool {
+	s, _ := c.Params.Get("DryRun")
+	return c.op != nil && c.op.Name == "GetSecretValue" && strings.EqualFold(s, "true")
+}
+
+// dryRun turns the outcome of a dry run into its error: a dry run never succeeds.
+func dryRun(c *Call, err error) error {
+	if !isDryRun(c) {
+		return err
+	}
+	switch kind := fault.KindOf(err); kind {
+	case fault.OK:
+		return fault.New(fault.DryRunOK, "")
+	case fault.Denied:
+		return fault.New(fault.DryRunDenied, "")
+	case fault.Internal, fault.Unavailable, fault.Throttled:
+		return err
+	default:
+		return fault.New(fault.DryRunInvalid, "%s", CodeFor(err).Message)
+	}
+}
+
+var _ slog.LogValuer = Request{}
+
+// LogValue keeps a request out of a log but for its ID and operation: parameters hold values.
+func (r Request) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("request_id", r.ID), slog.String("operation", clipped(r.Action)))
+}

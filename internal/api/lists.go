@@ -1,0 +1,143 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/kms"
+)
+
+const maxFilters = 10 // of ListSecrets, and of values in each
+
+func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.ListSecretsResponse, error) {
+	if err := checkFilters(in.Filters); err != nil {
+		return nil, err
+	}
+	skip, take := (in.PageNumber-1)*in.PageSize, in.PageSize
+	list := []kms.ListedSecret{}
+	row := func(s secret.Secret) { list = append(list, listedSecret(s, in.FetchTags)) }
+	total, err := 0, error(nil)
+	if prefix, ok := onlyPrefix(in.Filters); ok {
+		total, err = c.Snapshot.SecretPage(c.Account(), prefix, skip, take, c.At, row)
+	} else {
+		err = c.Snapshot.Secrets(c.Account(), "", "", c.At, func(s secret.Secret) bool {
+			if matches(s, in.Filters) {
+				if total++; total > skip && total <= skip+take {
+					row(s)
+				}
+			}
+			return true
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &kms.ListSecretsResponse{SecretList: list, PageNumber: in.PageNumber, PageSize: in.PageSize, TotalCount: total}, nil
+}
+
+func listedSecret(s secret.Secret, tags bool) kms.ListedSecret {
+	row := kms.ListedSecret{
+		SecretName: s.Name, SecretType: s.Type, CreateTime: s.CreatedAt, UpdateTime: s.UpdatedAt, PlannedDeleteTime: s.DeleteAt,
+	}
+	if tags {
+		t := s.SortedTags()
+		row.Tags = &t
+	}
+	return row
+}
+
+// filters say how a value of each key is matched; the reference leaves it open for SecretName and Description.
+var filters = map[string]func(s secret.Secret, value string) bool{
+	"SecretName":     func(s secret.Secret, v string) bool { return strings.HasPrefix(s.Name, v) },
+	"Description":    func(s secret.Secret, v string) bool { return strings.Contains(s.Description, v) },
+	"TagKey":         func(s secret.Secret, v string) bool { _, ok := s.Tags[v]; return ok },
+	"TagValue":       hasTagValue,
+	"DKMSInstanceId": func(s secret.Secret, v string) bool { return s.DKMSInstanceID == v },
+	"SecretType":     func(s secret.Secret, v string) bool { return s.Type == v },
+	"Creator":        func(s secret.Secret, v string) bool { return s.Creator == v },
+}
+
+func hasTagValue(s secret.Secret, v string) bool {
+	for _, value := range s.Tags {
+		if value == v {
+			return true
+		}
+	}
+	return false
+}
+
+func checkFilters(list []kms.Filter) error {
+	if len(list) > maxFilters {
+		return fault.Parameter("Filters", "use at most %d filters.", maxFilters)
+	}
+	for _, f := range list {
+		switch {
+		case filters[f.Key] == nil:
+			return fault.Parameter("Filters", "a Key is one of SecretName, Description, TagKey, TagValue, DKMSInstanceId, SecretType, Creator.")
+		case len(f.Values) > maxFilters:
+			return fault.Parameter("Filters", "use at most %d values in a filter.", maxFilters)
+		}
+	}
+	return nil
+}
+
+// onlyPrefix reports whether the filters ask for nothing but names that begin with one text, which the store can answer
+// without looking at every secret.
+func onlyPrefix(list []kms.Filter) (string, bool) {
+	switch {
+	case len(list) == 0:
+		return "", true
+	case len(list) == 1 && list[0].Key == "SecretName" && len(list[0].Values) == 1:
+		return list[0].Values[0], true
+	}
+	return "", false
+}
+
+// matches reports whether all filters hold. A filter without values narrows nothing.
+func matches(s secret.Secret, list []kms.Filter) bool {
+	for _, f := range list {
+		if len(f.Values) > 0 && !slices.ContainsFunc(f.Values, func(v string) bool { return filters[f.Key](s, v) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func listSecretVersionIds(_ context.Context, c *Call, in *kms.ListSecretVersionIdsRequest) (*kms.ListSecretVersionIdsResponse, error) {
+	s, err := c.existing(c.Snapshot, in.SecretName)
+	if err != nil {
+		return nil, err
+	}
+	versions := s.List(in.IncludeDeprecated)
+	out := &kms.ListSecretVersionIdsResponse{
+		SecretName: s.Name, VersionIDs: []kms.ListedVersion{}, PageNumber: in.PageNumber, PageSize: in.PageSize, TotalCount: len(versions),
+	}
+	start := min((in.PageNumber-1)*in.PageSize, len(versions))
+	for _, v := range versions[start:min(start+in.PageSize, len(versions))] {
+		out.VersionIDs = append(out.VersionIDs, kms.ListedVersion{VersionID: v.ID, CreateTime: v.CreatedAt, VersionStages: s.Labels(v.ID)})
+	}
+	return out, nil
+}
+
+func describeRegions(_ context.Context, c *Call, _ *kms.DescribeRegionsRequest) (*kms.DescribeRegionsResponse, error) {
+	return &kms.DescribeRegionsResponse{Regions: []kms.Region{{RegionID: c.Region}}}, nil
+}
+
+func describeAccountKmsStatus(context.Context, *Call, *kms.DescribeAccountKmsStatusRequest) (*kms.DescribeAccountKmsStatusResponse, error) {
+	return &kms.DescribeAccountKmsStatusResponse{AccountStatus: "Enabled"}, nil
+}
+
+func getCallerIdentity(_ context.Context, c *Call, _ *kms.GetCallerIdentityRequest) (*kms.GetCallerIdentityResponse, error) {
+	p := c.Principal
+	out := &kms.GetCallerIdentityResponse{AccountID: p.Account, ARN: p.ARN(), IdentityType: string(p.Kind), PrincipalID: p.ID}
+	switch out.IdentityType {
+	case "RAMUser":
+		out.UserID = p.ID
+	case "AssumedRoleUser":
+		out.RoleID, _, _ = strings.Cut(p.ID, ":")
+	}
+	return out, nil
+}

@@ -1,0 +1,196 @@
+package api
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/cmk"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/wire"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sign"
+)
+
+const (
+	defaultDeadline = 10 * time.Second
+	arnPrefix       = "acs:kms:"
+)
+
+// Op is one operation of the API.
+type Op struct {
+	Name    string
+	Version string
+	// Methods are the HTTP methods that it takes.
+	Methods []string
+	// Action is what a policy must allow, such as kms:GetSecretValue; empty means that any caller may.
+	Action string
+	// Resource says in the words of the contract what the action is on.
+	Resource string
+	// Change says that the operation changes something: it is recorded before and after.
+	Change bool
+	// Deadline bounds the handling.
+	Deadline time.Duration
+
+	in, out   reflect.Type
+	resources func(c *Call, in any) ([]resource, error)
+	run       func(ctx context.Context, c *Call, in any) (any, error)
+}
+
+// Params describes the parameters of the operation.
+func (o *Op) Params() []wire.Param { return wire.Params(o.in) }
+
+// Response is the type of its answer.
+func (o *Op) Response() reflect.Type { return o.out }
+
+// Service is the name of the service that the operation belongs to.
+func (o *Op) Service() string {
+	if o.Version == kms.STSVersion {
+		return "Sts"
+	}
+	return "Kms"
+}
+
+// resource is what an operation is about.
+type resource struct {
+	arn    string // or "*"
+	secret string // the name, when it is a secret
+}
+
+// on says how an operation finds its resources in its request.
+type on[In any] struct {
+	text string
+	find func(c *Call, in *In) ([]resource, error)
+}
+
+// handler is one operation's function.
+type handler[In, Out any] func(ctx context.Context, c *Call, in *In) (*Out, error)
+
+func op[In, Out any](name string, where on[In], h handler[In, Out]) Op {
+	return Op{
+		Name: name, Version: kms.Version, Methods: []string{"GET", "POST"}, Action: "kms:" + name, Resource: where.text,
+		Deadline: defaultDeadline,
+		in:       reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
+		resources: func(c *Call, in any) ([]resource, error) { return where.find(c, in.(*In)) },
+		run: func(ctx context.Context, c *Call, in any) (any, error) {
+			out, err := h(ctx, c, in.(*In))
+			if err != nil {
+				return nil, err
+			}
+			return out, nil
+		},
+	}
+}
+
+// change marks an operation that changes something.
+func change(o Op) Op { o.Change = true; return o }
+
+// open marks an operation that any verified caller may use.
+func open(o Op) Op { o.Action = ""; return o }
+
+// only restricts an operation to one HTTP method.
+func only(method string, o Op) Op { o.Methods = []string{method}; return o }
+
+// sts moves an operation to the token service.
+func sts(o Op) Op { o.Version = kms.STSVersion; return o }
+
+// nothing is for operations without a resource: a policy allows them on "*".
+func nothing[In any]() on[In] {
+	return on[In]{"*", func(*Call, *In) ([]resource, error) { return []resource{{arn: "*"}}, nil }}
+}
+
+// container is the collection of all secrets, which is not matched by patterns for single ones.
+func container[In any]() on[In] {
+	return on[In]{"secret", func(c *Call, _ *In) ([]resource, error) {
+		return []resource{{arn: c.containerARN()}}, nil
+	}}
+}
+
+func (c *Call) containerARN() string { return arnPrefix + c.Region + ":" + c.Account() + ":secret" }
+
+// named is the secret that a parameter names or whose ARN it is. The parameter becomes the name.
+func named[In any](field func(*In) *string) on[In] {
+	return on[In]{"secret/${SecretName}", func(c *Call, in *In) ([]resource, error) {
+		p := field(in)
+		name, err := c.secretName(*p)
+		if err != nil {
+			return nil, err
+		}
+		*p = name
+		return []resource{c.secretResource(name)}, nil
+	}}
+}
+
+func (c *Call) secretResource(name string) resource {
+	return resource{arn: secret.ARN(c.Region, c.Account(), name), secret: name}
+}
+
+// secretName takes an ARN apart. One of another region or account names nothing here.
+func (c *Call) secretName(s string) (string, error) {
+	if !strings.HasPrefix(s, arnPrefix) {
+		return s, nil
+	}
+	name, ok := strings.CutPrefix(s, secret.ARN(c.Region, c.Account(), ""))
+	switch {
+	case !ok:
+		return "", fault.New(fault.NotFound, "The ARN is not of a secret in region %s and the caller's account.", c.Region)
+	case len(name) > 192 || !wire.IsName(name):
+		return "", fault.Parameter("SecretName", "the name in the ARN has 1 to 192 letters, digits and _ / + = . @ -")
+	}
+	return name, nil
+}
+
+// tagged are the resources of the older tag calls: exactly one of a key, a secret and a certificate.
+func tagged[In any](fields func(*In) (key, name, certificate string)) on[In] {
+	return on[In]{"key or secret", func(c *Call, in *In) ([]resource, error) {
+		key, name, certificate := fields(in)
+		given := slices.DeleteFunc([]string{key, name, certificate}, func(s string) bool { return s == "" })
+		switch {
+		case len(given) != 1:
+			return nil, fault.Parameter("SecretName", "give exactly one of KeyId, SecretName and CertificateId.")
+		case name != "":
+			return []resource{c.secretResource(name)}, nil
+		case key != "":
+			return []resource{{arn: cmk.ARN(c.Region, c.Account(), key)}}, nil
+		}
+		return []resource{{arn: arnPrefix + c.Region + ":" + c.Account() + ":certificate/" + certificate}}, nil
+	}}
+}
+
+// listed are the resources of the newer tag calls.
+func listed[In any](fields func(*In) (kind string, ids []string)) on[In] {
+	return on[In]{"each", func(c *Call, in *In) ([]resource, error) {
+		kind, ids := fields(in)
+		if len(ids) == 0 {
+			return []resource{{arn: arnPrefix + c.Region + ":" + c.Account() + ":" + kind}}, nil
+		}
+		list := make([]resource, len(ids))
+		for i, id := range ids {
+			list[i] = resource{arn: cmk.ARN(c.Region, c.Account(), id)}
+			if kind == kms.ResourceSecret {
+				if len(id) > 192 || !wire.IsName(id) {
+					return nil, fault.Parameter("ResourceId", "a secret name has 1 to 192 letters, digits and _ / + = . @ -")
+				}
+				list[i] = c.secretResource(id)
+			}
+		}
+		return list, nil
+	}}
+}
+
+// key is the customer master key that a parameter names.
+func key[In any](field func(*In) string) on[In] {
+	return on[In]{"key/${KeyId}", func(c *Call, in *In) ([]resource, error) {
+		id := strings.TrimPrefix(field(in), cmk.ARN(c.Region, c.Account(), ""))
+		return []resource{{arn: cmk.ARN(c.Region, c.Account(), id)}}, nil
+	}}
+}
+
+// decode reads the parameters into a new request struct.
+func (o *Op) decode(p sign.Params) (any, error) {
+	in := reflect.New(o.in).Interface()
+	return in, wire.Decode(p, in)
+}

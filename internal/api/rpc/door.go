@@ -1,0 +1,148 @@
+// Package rpc is the HTTP door: it decodes a request of the RPC protocol, has its signature verified, takes it to the
+// gate, and encodes the answer as JSON or XML. It logs no query, body, header or string to sign: values travel in them.
+package rpc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+// Authenticator verifies who calls.
+type Authenticator interface {
+	Authenticate(ctx context.Context, r auth.Request) (auth.Identity, auth.Claim, error)
+}
+
+// Observer is told of each call, for metrics. operation is "" when the request named none that exists.
+type Observer func(operation, code string, took time.Duration)
+
+// Door serves the RPC protocol at the path "/".
+type Door struct {
+	Gate *api.Gate
+	Auth Authenticator
+	Log  *slog.Logger
+	// Observe may be nil.
+	Observe Observer
+	// NewID makes the ID of a request; nil means a random UUID.
+	NewID func() string
+}
+
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	id := d.id()
+	in, err := decode(r)
+	asXML := wantsXML(r, in)
+	var operation string
+	var body []byte
+	if err == nil {
+		operation, body, err = d.serve(r, id, in, asXML)
+	} else {
+		err = d.Gate.Refuse(r.Context(), d.request(r, id, in), "", err)
+	}
+	code := "OK"
+	if err == nil {
+		write(w, http.StatusOK, body, asXML)
+	} else {
+		code = writeError(w, id, r.Host, err, asXML).Code
+		d.logFailure(r.Context(), id, operation, err)
+	}
+	if d.Observe != nil {
+		d.Observe(operation, code, time.Since(start))
+	}
+}
+
+func (d *Door) id() string {
+	if d.NewID != nil {
+		return d.NewID()
+	}
+	return uuid.NewString()
+}
+
+// logFailure writes what the operator should know: faults of our own, and a store or trail that is away.
+func (d *Door) logFailure(ctx context.Context, id, operation string, err error) {
+	switch fault.KindOf(err) {
+	case fault.Internal:
+		d.Log.ErrorContext(ctx, "call failed", "request_id", id, "operation", operation, "err", err)
+	case fault.Unavailable:
+		d.Log.WarnContext(ctx, "call not served", "request_id", id, "operation", operation, "err", err)
+	}
+}
+
+// wantsXML reports which form the caller asks for: the parameter Format, and under versions 3 and 4 the header Accept.
+func wantsXML(r *http.Request, in input) bool {
+	if format, ok := in.form.Get("Format"); ok && format != "" {
+		return strings.EqualFold(format, "XML")
+	}
+	accept := r.Header.Get("Accept")
+	return strings.HasPrefix(r.Header.Get("Authorization"), "ACS") && strings.HasPrefix(accept, "application/xml")
+}
+
+func (d *Door) request(r *http.Request, id string, in input) api.Request {
+	return api.Request{
+		ID: id, Method: r.Method, Params: in.all, Source: source(r), Secure: r.TLS != nil, UserAgent: r.UserAgent(),
+	}
+}
+
+// serve verifies the request, takes it to the gate and encodes the answer. operation is empty unless it exists.
+func (d *Door) serve(r *http.Request, id string, in input, asXML bool) (operation string, body []byte, err error) {
+	request := d.request(r, id, in)
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodPost:
+		return "", nil, d.Gate.Refuse(r.Context(), request, "", fault.New(fault.Method, "Use GET or POST."))
+	case r.URL.Path != "/" && r.URL.Path != "":
+		return "", nil, d.Gate.Refuse(r.Context(), request, "", fault.New(fault.NoAction, "The path is /."))
+	case in.json && !strings.HasPrefix(r.Header.Get("Authorization"), "ACS"):
+		return "", nil, d.Gate.Refuse(r.Context(), request, "", fault.New(fault.Malformed, "Signature version 1 does not cover a JSON body; send a form, or sign with version 3."))
+	}
+	identity, claim, err := d.Auth.Authenticate(r.Context(), covered(r, in))
+	request.Action, request.Version = claim.Action, identity.Version
+	if err != nil {
+		return "", nil, d.Gate.Refuse(r.Context(), request, claim.AccessKeyID, err)
+	}
+	request.Action, request.Principal = identity.Action, identity.Principal
+	out, err := d.Gate.Call(r.Context(), request)
+	if api.Known(request.Version, request.Action) {
+		operation = request.Action
+	}
+	if err != nil {
+		return operation, nil, err
+	}
+	body, err = encode(operation, out, asXML)
+	return operation, body, err
+}
+
+// covered is what the signature of a request covers.
+func covered(r *http.Request, in input) auth.Request {
+	return auth.Request{
+		Method: r.Method, Params: in.form, Query: in.query,
+		Header: func(name string) string {
+			if name == "host" {
+				return r.Host
+			}
+			return r.Header.Get(name)
+		},
+		BodySHA256: func() string {
+			digest := sha256.Sum256(in.body)
+			return hex.EncodeToString(digest[:])
+		},
+	}
+}
+
+func source(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap()
+}

@@ -1,0 +1,80 @@
+package rpc
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/wire"
+)
+
+const (
+	jsonType = "application/json;charset=utf-8"
+	xmlType  = "text/xml;charset=utf-8" // exactly so: the V2 SDK compares it
+	// retryAfter is how long a throttled client is asked to wait, in milliseconds. The official CLI waits only if asked.
+	retryAfter = 500
+)
+
+// encode makes the answer's body of a response struct.
+func encode(operation string, response any, asXML bool) ([]byte, error) {
+	if asXML {
+		return wire.XML(operation+"Response", response)
+	}
+	return wire.AppendJSON(make([]byte, 0, 512), response), nil
+}
+
+func write(w http.ResponseWriter, status int, body []byte, asXML bool) {
+	h := w.Header()
+	h.Set("Content-Type", jsonType)
+	if asXML {
+		h.Set("Content-Type", xmlType)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a caller that has gone needs no answer
+}
+
+// envelope is an error on the wire: all the members that any official client asserts on, in the types that they insist
+// on (protocol.md section 5).
+type envelope struct {
+	XMLName            xml.Name    `json:"-" xml:"Error"`
+	HTTPStatus         int         `json:"HttpStatus" xml:"HttpStatus"`
+	RequestID          string      `json:"RequestId" xml:"RequestId"`
+	HostID             string      `json:"HostId" xml:"HostId"`
+	Code               string      `json:"Code" xml:"Code"`
+	Message            string      `json:"Message" xml:"Message"`
+	Recommend          string      `json:"Recommend" xml:"-"`
+	AccessDeniedDetail *api.Denial `json:"AccessDeniedDetail,omitempty" xml:"-"`
+}
+
+func writeError(w http.ResponseWriter, id, host string, err error, asXML bool) api.Code {
+	c := api.CodeFor(err)
+	e := envelope{HTTPStatus: c.Status, RequestID: id, HostID: host, Code: c.Code, Message: c.Message}
+	var d *api.DeniedError
+	if errors.As(err, &d) {
+		e.AccessDeniedDetail = &d.Detail
+	}
+	if fault.KindOf(err) == fault.Throttled {
+		w.Header().Set("x-acs-retry-after", strconv.Itoa(retryAfter))
+	}
+	write(w, c.Status, e.encode(asXML), asXML)
+	return c
+}
+
+func (e envelope) encode(asXML bool) []byte {
+	if asXML {
+		body, _ := xml.Marshal(e) // strings and a number cannot fail
+		return append([]byte("<?xml version='1.0' encoding='UTF-8'?>\n"), body...)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(e) // strings and a number cannot fail
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

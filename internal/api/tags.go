@@ -1,0 +1,193 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/kms"
+)
+
+const tagPage = 200 // rows of ListTagResources
+
+func tagResource(ctx context.Context, c *Call, in *kms.TagResourceRequest) (*kms.EmptyResponse, error) {
+	if err := onlySecrets(in.KeyID, in.CertificateID); err != nil {
+		return nil, err
+	}
+	return c.retag(ctx, []string{in.SecretName}, func(s secret.Secret) (secret.Secret, error) { return s.Tag(in.Tags, c.At) })
+}
+
+func untagResource(ctx context.Context, c *Call, in *kms.UntagResourceRequest) (*kms.EmptyResponse, error) {
+	if err := checkTagKeys("TagKeys", in.TagKeys); err != nil {
+		return nil, err
+	}
+	if err := onlySecrets(in.KeyID, in.CertificateID); err != nil {
+		return nil, err
+	}
+	return c.retag(ctx, []string{in.SecretName}, func(s secret.Secret) (secret.Secret, error) {
+		return s.Untag(in.TagKeys, false, c.At), nil
+	})
+}
+
+// onlySecrets refuses the resources that this server does not have.
+func onlySecrets(keyID, certificateID string) error {
+	switch {
+	case keyID != "":
+		return fault.New(fault.KeyNotFound, "There is no key %q.", clipped(keyID))
+	case certificateID != "":
+		return fault.New(fault.NotFound, "There is no certificate %q.", clipped(certificateID))
+	}
+	return nil
+}
+
+func checkTagKeys(parameter string, keys []string) error {
+	for _, k := range keys {
+		if k == "" || len(k) > 128 {
+			return fault.Parameter(parameter, "a tag key has 1 to 128 bytes.")
+		}
+	}
+	return nil
+}
+
+func tagResources(ctx context.Context, c *Call, in *kms.TagResourcesRequest) (*kms.EmptyResponse, error) {
+	if err := onlySecretIDs(in.ResourceType, in.ResourceIDs); err != nil {
+		return nil, err
+	}
+	tags := make([]kms.Tag, len(in.Tags))
+	for i, t := range in.Tags {
+		tags[i] = kms.Tag{TagKey: t.Key, TagValue: t.Value}
+	}
+	return c.retag(ctx, in.ResourceIDs, func(s secret.Secret) (secret.Secret, error) { return s.Tag(tags, c.At) })
+}
+
+func untagResources(ctx context.Context, c *Call, in *kms.UntagResourcesRequest) (*kms.EmptyResponse, error) {
+	if len(in.TagKeys) == 0 && !in.All {
+		return nil, fault.Required("TagKey")
+	}
+	if err := checkTagKeys("TagKey", in.TagKeys); err != nil {
+		return nil, err
+	}
+	if err := onlySecretIDs(in.ResourceType, in.ResourceIDs); err != nil {
+		return nil, err
+	}
+	return c.retag(ctx, in.ResourceIDs, func(s secret.Secret) (secret.Secret, error) {
+		return s.Untag(in.TagKeys, len(in.TagKeys) == 0, c.At), nil
+	})
+}
+
+func onlySecretIDs(kind string, ids []string) error {
+	if kind == kms.ResourceKey {
+		return onlySecrets(ids[0], "")
+	}
+	return nil
+}
+
+// retag changes the tags of several secrets, all or none.
+func (c *Call) retag(ctx context.Context, names []string, rule func(secret.Secret) (secret.Secret, error)) (*kms.EmptyResponse, error) {
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.EmptyResponse, error) {
+		for _, name := range names {
+			s, err := c.existing(tx, name)
+			if err != nil {
+				return nil, err
+			}
+			if s, err = rule(s); err != nil {
+				return nil, err
+			}
+			if err := tx.PutSecret(s, nil); err != nil {
+				return nil, err
+			}
+		}
+		return &kms.EmptyResponse{}, nil
+	})
+}
+
+func listResourceTags(_ context.Context, c *Call, in *kms.ListResourceTagsRequest) (*kms.ListResourceTagsResponse, error) {
+	id := strings.TrimPrefix(in.KeyID, arnPrefix+c.Region+":"+c.Account()+":key/")
+	_, ok, err := c.Snapshot.Key(c.Account(), id)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, fault.New(fault.KeyNotFound, "There is no key %q.", clipped(id))
+	}
+	return &kms.ListResourceTagsResponse{Tags: []kms.KeyTag{}}, nil
+}
+
+func listTagResources(_ context.Context, c *Call, in *kms.ListTagResourcesRequest) (*kms.ListTagResourcesResponse, error) {
+	out := &kms.ListTagResourcesResponse{TagResources: []kms.TagResource{}}
+	afterName, afterKey, err := parseToken(in.NextToken)
+	if err != nil || in.ResourceType == kms.ResourceKey {
+		return out, err
+	}
+	visit := func(s secret.Secret) bool {
+		if !hasTags(s, in.Tags) || s.Name < afterName {
+			return true
+		}
+		for _, t := range s.SortedTags() {
+			if s.Name == afterName && t.TagKey <= afterKey {
+				continue
+			}
+			if len(out.TagResources) == tagPage {
+				last := out.TagResources[tagPage-1]
+				out.NextToken = token(last.ResourceID, last.TagKey)
+				return false
+			}
+			out.TagResources = append(out.TagResources, kms.TagResource{ResourceID: s.Name, ResourceType: kms.ResourceSecret, TagKey: t.TagKey, TagValue: t.TagValue})
+		}
+		return true
+	}
+	return out, c.visitSecrets(in.ResourceIDs, afterName, visit)
+}
+
+// visitSecrets visits the named secrets that exist, or all of the account when none is named, in the order of names.
+func (c *Call) visitSecrets(names []string, from string, visit func(secret.Secret) bool) error {
+	if len(names) == 0 {
+		return c.Snapshot.Secrets(c.Account(), "", from, c.At, visit)
+	}
+	names = slices.Clone(names)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		s, ok, err := c.Snapshot.Secret(c.Account(), name, c.At)
+		if err != nil {
+			return err
+		}
+		if ok && !visit(s) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// hasTags reports whether a secret has all these tags; a filter without a value matches any.
+func hasTags(s secret.Secret, want []kms.TagFilter) bool {
+	for _, f := range want {
+		value, ok := s.Tags[f.Key]
+		if !ok || f.Value != nil && *f.Value != value {
+			return false
+		}
+	}
+	return true
+}
+
+// token continues a list after one row; it is opaque to callers.
+func token(name, key string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(name + ":" + key))
+}
+
+func parseToken(s string) (name, key string, err error) {
+	if s == "" {
+		return "", "", nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(s)
+	name, key, ok := strings.Cut(string(raw), ":")
+	if err != nil || !ok {
+		return "", "", fault.Parameter("NextToken", "use the token of the page before, as it is.")
+	}
+	return name, key, nil
+}

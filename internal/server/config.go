@@ -1,0 +1,131 @@
+// Package server puts Keyturn's parts together into one running process. It is wiring: nothing here decides anything.
+package server
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/wire"
+	"github.com/keyturn/keyturn/sign"
+)
+
+// Config says how a server runs. Its zero values are usable but for DataDir.
+type Config struct {
+	// DataDir holds everything that the server keeps on this machine; made with mode 0700. Required.
+	DataDir string
+	// Listen is the address of the TLS listener; empty means no such listener.
+	Listen string
+	// ListenHTTP is the address of the plain listener; empty means no such listener. It must be on loopback unless
+	// AllowPlainHTTP is set.
+	ListenHTTP string
+	// AllowPlainHTTP permits ListenHTTP on any address: values then cross the network in clear.
+	AllowPlainHTTP bool
+	// Region appears in ARNs; empty means "local". 1 to 32 lower-case letters, digits and hyphens.
+	Region string
+	// RootKey finds the root key; nil means the file root.key in DataDir.
+	RootKey root.Provider
+	// TLSCertFile and TLSKeyFile are a certificate of one's own; empty means one by the local CA.
+	TLSCertFile, TLSKeyFile string
+	// TLSNames are more host names and addresses for the certificate by the local CA, besides the machine's own.
+	TLSNames []string
+	// Etcd names an etcd cluster instead of the embedded store.
+	Etcd Etcd
+	// AuditDir holds the audit trail; empty means the directory audit in DataDir.
+	AuditDir string
+	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
+	NonceLimit int
+	// Logger is for the operator; nil means nothing is logged.
+	Logger *slog.Logger
+
+	// Now is the clock; nil means time.Now. For tests.
+	Now func() time.Time
+	// NewID makes request IDs; nil means random UUIDs. For tests.
+	NewID func() string
+	// Random is the source of GetRandomPassword; nil means crypto/rand. For tests.
+	Random io.Reader
+	// Admin is the administrator's access key of a new store; zero means a random one. AccountID likewise. For tests.
+	Admin     sign.Credentials
+	AccountID string
+	// NoSync leaves out fsync of the store: for throw-away servers only.
+	NoSync bool
+}
+
+// Etcd says how to reach an etcd cluster.
+type Etcd struct {
+	// Endpoints are URLs or host:port; empty means the embedded store.
+	Endpoints []string
+	// TLS is nil for plain connections.
+	TLS *tls.Config
+	// Username and Password are for clusters with authentication.
+	Username, Password string
+	// Prefix stands before every key; empty means "keyturn/".
+	Prefix string
+}
+
+// Check reports every mistake at once.
+func (c Config) Check() error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.DataDir == "" {
+		add("data-dir is required")
+	}
+	if c.Listen == "" && c.ListenHTTP == "" {
+		add("listen or listen-http is required: the server would listen nowhere")
+	}
+	for name, address := range map[string]string{"listen": c.Listen, "listen-http": c.ListenHTTP} {
+		if address == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			add("%s %q is not host:port", name, address)
+		} else if name == "listen-http" && !c.AllowPlainHTTP && !loopback(host) {
+			add("listen-http %q is not on loopback: values would cross the network in clear; use listen, or set allow-plain-http if you mean it", address)
+		}
+	}
+	if c.Region != "" && (len(c.Region) > 32 || strings.Trim(c.Region, "abcdefghijklmnopqrstuvwxyz0123456789-") != "") {
+		add("region %q is not 1 to 32 lower-case letters, digits and hyphens", c.Region)
+	}
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		add("tls-cert-file and tls-key-file go together")
+	}
+	if c.NonceLimit < 0 {
+		add("nonce-limit %d is negative", c.NonceLimit)
+	}
+	if c.AccountID != "" && (len(c.AccountID) != 16 || !wire.IsName(c.AccountID)) {
+		add("the account ID has 16 digits")
+	}
+	return errors.Join(errs...)
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c Config) withDefaults() Config {
+	if c.Region == "" {
+		c.Region = "local"
+	}
+	if c.RootKey == nil {
+		c.RootKey = root.File{Path: filepath.Join(c.DataDir, "root.key")}
+	}
+	if c.AuditDir == "" {
+		c.AuditDir = filepath.Join(c.DataDir, "audit")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}

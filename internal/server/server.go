@@ -1,0 +1,291 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/api/rpc"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+const (
+	maxHeader       = 1 << 20 // of the request line and the headers: values travel in the query
+	headerTimeout   = 10 * time.Second
+	requestTimeout  = 30 * time.Second
+	idleTimeout     = 2 * time.Minute
+	shutdownTimeout = 10 * time.Second
+	openTimeout     = 30 * time.Second
+	readyTimeout    = 2 * time.Second
+	purgeEvery      = 30 * time.Second
+)
+
+// Server is one Keyturn node.
+type Server struct {
+	config     Config
+	db         *store.DB
+	keyring    *envelope.Keyring
+	trail      *audit.Log
+	gate       *api.Gate
+	auth       *auth.Authenticator
+	metrics    *metrics
+	account    string
+	admin      Admin
+	firstAdmin bool
+	caFile     string
+	tls, plain net.Listener
+	ready      chan struct{}
+}
+
+// New opens the store and the trail, sets a new store up, and listens; nothing is served before Run. What it has opened
+// is closed again when it fails.
+func New(ctx context.Context, c Config) (s *Server, err error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	s = &Server{config: c, ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
+		}
+	}()
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	// The trail's lock comes first: it tells in plain words that another server has this directory.
+	if s.trail, err = audit.Open(audit.Config{Dir: c.AuditDir, Now: c.Now, Logger: c.Logger}); err != nil {
+		return nil, err
+	}
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	s.db, err = store.Open(ctx, store.Config{
+		Dir: filepath.Join(c.DataDir, "store"), NoSync: c.NoSync, Logger: c.Logger, Endpoints: c.Etcd.Endpoints,
+		TLS: c.Etcd.TLS, Username: c.Etcd.Username, Password: c.Etcd.Password, Prefix: c.Etcd.Prefix,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.setUp(ctx); err != nil {
+		return nil, err
+	}
+	s.assemble()
+	return s, nil
+}
+
+func (s *Server) listen() error {
+	c := s.config
+	if c.ListenHTTP != "" {
+		l, err := net.Listen("tcp", c.ListenHTTP)
+		if err != nil {
+			return fmt.Errorf("listen-http: %w", err)
+		}
+		s.plain = l
+	}
+	if c.Listen == "" {
+		return nil
+	}
+	config, caFile, err := tlsConfig(c)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	s.tls, s.caFile = tls.NewListener(l, config), caFile
+	return nil
+}
+
+// assemble makes the parts that requests go through.
+func (s *Server) assemble() {
+	c := s.config
+	env := &api.Env{DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger}
+	if env.Random == nil {
+		env.Random = rand.Reader
+	}
+	s.gate = api.NewGate(env, s.trail)
+	s.auth = auth.New(&accessKeys{db: s.db, keyring: s.keyring}, c.Now, c.NonceLimit, c.Logger)
+	s.metrics = newMetrics(s.auth.Nonces)
+}
+
+func address(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}
+
+// Endpoint is host:port of the TLS listener; empty without one.
+func (s *Server) Endpoint() string { return address(s.tls) }
+
+// HTTPEndpoint is host:port of the plain listener; empty without one.
+func (s *Server) HTTPEndpoint() string { return address(s.plain) }
+
+// Admin is the administrator, as admin.json has it. first says that this start has made it.
+func (s *Server) Admin() (admin Admin, first bool) { return s.admin, s.firstAdmin }
+
+// Account is the ID of the account.
+func (s *Server) Account() string { return s.account }
+
+// CAFile is the certificate to trust; empty when the server has one of the operator's own.
+func (s *Server) CAFile() string { return s.caFile }
+
+// Ready is closed when the server serves.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// release closes what New has opened.
+func (s *Server) release() error {
+	var errs []error
+	for _, l := range []net.Listener{s.tls, s.plain} {
+		if l != nil {
+			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if s.trail != nil {
+		errs = append(errs, s.trail.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends or a part fails, then finishes the requests that are under way, for at most 10 seconds, and
+// stops every part. It returns nil after an orderly stop.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	trailCtx, stopTrail := context.WithCancel(context.Background())
+	defer stopTrail()
+	var trail, parts sync.WaitGroup
+	trail.Go(func() {
+		if err := s.trail.Run(trailCtx); err != nil {
+			stop(fmt.Errorf("audit trail: %w", err))
+		}
+	})
+	<-s.trail.Ready()
+	parts.Go(func() { s.purgeLoop(ctx) })
+	var servers []*http.Server
+	for _, l := range []net.Listener{s.tls, s.plain} {
+		if l == nil {
+			continue
+		}
+		h := s.httpServer(ctx)
+		servers = append(servers, h)
+		parts.Go(func() {
+			if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				stop(fmt.Errorf("serve %s: %w", l.Addr(), err))
+			}
+		})
+	}
+	close(s.ready)
+	<-ctx.Done()
+	err := s.shutDown(servers)
+	parts.Wait()
+	stopTrail()
+	trail.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return errors.Join(err, s.release())
+}
+
+func (s *Server) shutDown(servers []*http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	var errs []error
+	for _, h := range servers {
+		if err := h.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop serving: %w", err), h.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) httpServer(ctx context.Context) *http.Server {
+	return &http.Server{
+		Handler: s.handler(), MaxHeaderBytes: maxHeader,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: idleTimeout,
+		// Requests under way are finished when the server stops, so they do not hang on its context.
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		ErrorLog:    slog.NewLogLogger(quiet{s.config.Logger.Handler()}, slog.LevelDebug),
+	}
+}
+
+// quiet drops what net/http says of single connections: it may quote a request, and a stranger can cause it at will.
+type quiet struct{ slog.Handler }
+
+func (quiet) Handle(context.Context, slog.Record) error { return nil }
+
+// handler tells the door from the operator's pages, which need no signature and show no secret.
+func (s *Server) handler() http.Handler {
+	door := &rpc.Door{Gate: s.gate, Auth: s.auth, Log: s.config.Logger, Observe: s.metrics.observe, NewID: s.config.NewID}
+	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/healthz":
+			fmt.Fprintln(w, "ok")
+		case "/readyz":
+			s.readyz(w, r)
+		case "/metrics":
+			metrics.ServeHTTP(w, r)
+		default:
+			door.ServeHTTP(w, r)
+		}
+	})
+}
+
+// readyz answers 200 when a linearizable read succeeds: a call would be served.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := s.db.Ready(ctx); err != nil {
+		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// purgeLoop removes secrets at their planned time. What is due is read from the store, so downtime only delays it.
+func (s *Server) purgeLoop(ctx context.Context) {
+	for {
+		next, err := s.gate.Purge(ctx)
+		wait := purgeEvery
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.config.Logger.Warn("planned deletion failed; it will be tried again", "err", err)
+		case !next.IsZero():
+			wait = max(0, min(wait, next.Sub(s.config.Now())))
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}

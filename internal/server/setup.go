@@ -1,0 +1,198 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Admin is the content of DATA_DIR/admin.json, mode 0600: all that a client needs.
+type Admin struct {
+	AccountID   string
+	AccessKeyID string
+	// AccessKeySecret is written to the file in clear: the file is how the administrator learns it.
+	AccessKeySecret sensitive.Value
+	Region          string
+	// Endpoint and HTTPEndpoint are host:port of the two listeners; empty without that listener.
+	Endpoint, HTTPEndpoint string
+	// CAFile is the certificate to trust; empty when the server has one of the operator's own.
+	CAFile string
+}
+
+type adminFile struct {
+	AccountID       string `json:"account_id"`
+	AccessKeyID     string `json:"access_key_id"`
+	AccessKeySecret string `json:"access_key_secret"`
+	Region          string `json:"region"`
+	Endpoint        string `json:"endpoint"`
+	HTTPEndpoint    string `json:"http_endpoint"`
+	CAFile          string `json:"ca_file"`
+}
+
+// ReadAdmin reads an admin.json.
+func ReadAdmin(path string) (Admin, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Admin{}, err
+	}
+	var f adminFile
+	if json.Unmarshal(data, &f) != nil {
+		return Admin{}, fmt.Errorf("%s is not the JSON that keyturn serve writes", path)
+	}
+	return Admin{
+		AccountID: f.AccountID, AccessKeyID: f.AccessKeyID, AccessKeySecret: sensitive.New(f.AccessKeySecret), Region: f.Region,
+		Endpoint: f.Endpoint, HTTPEndpoint: f.HTTPEndpoint, CAFile: f.CAFile,
+	}, nil
+}
+
+func (a Admin) write(path string) error {
+	data, err := json.MarshalIndent(adminFile{
+		a.AccountID, a.AccessKeyID, a.AccessKeySecret.Reveal(), a.Region, a.Endpoint, a.HTTPEndpoint, a.CAFile,
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return root.WriteFile(path, append(data, '\n'))
+}
+
+// setUp finds the root key, and on a first run makes the account and its administrator.
+//
+// It can be cut off at any point and goes on at the next start: the root key is on disk before anything is sealed with
+// it, admin.json before the store knows the key in it, and the store is set up by one transaction. Until that, admin.json
+// is taken as it is; after that, it is only brought up to date with the listeners.
+func (s *Server) setUp(ctx context.Context) error {
+	meta, found, err := readMeta(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	key, err := s.config.RootKey.Load(!found)
+	if err != nil {
+		return err
+	}
+	s.keyring = envelope.New(key)
+	path := filepath.Join(s.config.DataDir, "admin.json")
+	if !found {
+		if meta, err = s.firstRun(ctx, key, path); err != nil {
+			return err
+		}
+	}
+	if err := envelope.CheckRoot(key, meta.RootCheck); err != nil {
+		return err
+	}
+	s.account = meta.Account
+	return s.refreshAdmin(path)
+}
+
+func readMeta(ctx context.Context, db *store.DB) (meta store.Meta, found bool, err error) {
+	_, err = store.View(ctx, db, func(tx *store.Tx) (struct{}, error) {
+		var err error
+		meta, found, err = tx.Meta()
+		return struct{}{}, err
+	})
+	return meta, found, err
+}
+
+// firstRun writes admin.json and sets the store up. When another node of a cluster was first, its set-up stands, and the
+// file that this one has just made is removed: its key is in no store.
+func (s *Server) firstRun(ctx context.Context, key *root.Key, path string) (store.Meta, error) {
+	admin, made, err := s.newAdmin(path)
+	if err != nil {
+		return store.Meta{}, err
+	}
+	now := s.config.Now().UTC()
+	mine := store.Meta{Account: admin.AccountID, RootCheck: envelope.Check(key), CreatedAt: now}
+	meta, err := store.Update(ctx, s.db, func(tx *store.Tx) (store.Meta, error) {
+		if meta, found, err := tx.Meta(); err != nil || found {
+			return meta, err
+		}
+		return mine, errors.Join(tx.PutMeta(mine), s.putAdmin(tx, admin, now))
+	})
+	switch {
+	case err != nil:
+		return meta, err
+	case meta.Account == mine.Account:
+		s.firstAdmin = true
+	case made:
+		return meta, os.Remove(path)
+	}
+	return meta, nil
+}
+
+func (s *Server) putAdmin(tx *store.Tx, a Admin, now time.Time) error {
+	return errors.Join(
+		tx.PutAccount(store.Account{ID: a.AccountID, CreatedAt: now}),
+		tx.PutAccessKey(store.AccessKey{
+			ID: a.AccessKeyID, CreatedAt: now, Secret: s.keyring.SealAccessKey(a.AccessKeyID, "secret", a.AccessKeySecret),
+			Principal: policy.Principal{Kind: policy.KindAccount, Account: a.AccountID, ID: a.AccountID},
+		}),
+	)
+}
+
+// newAdmin takes up an admin.json that an earlier first run left behind, or makes one.
+func (s *Server) newAdmin(path string) (admin Admin, made bool, err error) {
+	admin, err = ReadAdmin(path)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return admin, false, err
+	}
+	admin = Admin{
+		AccountID: s.config.AccountID, AccessKeyID: s.config.Admin.AccessKeyID, AccessKeySecret: s.config.Admin.AccessKeySecret,
+	}
+	if admin.AccountID == "" {
+		admin.AccountID = randomText("123456789", 1) + randomText("0123456789", 15)
+	}
+	if admin.AccessKeyID == "" {
+		const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+		admin.AccessKeyID, admin.AccessKeySecret = "KT"+randomText(letters, 22), sensitive.New(randomText(letters, 40))
+	}
+	return s.reachable(admin), true, s.reachable(admin).write(path)
+}
+
+// reachable puts into admin how the server is reached now.
+func (s *Server) reachable(a Admin) Admin {
+	a.Region, a.CAFile = s.config.Region, s.caFile
+	a.Endpoint, a.HTTPEndpoint = s.Endpoint(), s.HTTPEndpoint()
+	return a
+}
+
+// refreshAdmin keeps admin.json true when the listeners change. An operator who has put the file away keeps it so.
+func (s *Server) refreshAdmin(path string) error {
+	a, err := ReadAdmin(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	now := s.reachable(a)
+	if now.Endpoint == a.Endpoint && now.HTTPEndpoint == a.HTTPEndpoint && now.Region == a.Region && now.CAFile == a.CAFile {
+		s.admin = a
+		return nil
+	}
+	s.admin = now
+	return now.write(path)
+}
+
+func randomText(alphabet string, n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		k, err := rand.Int(rand.Reader, big.NewInt(int64(len(alphabet))))
+		if err != nil {
+			panic("server: " + err.Error()) // crypto/rand never fails
+		}
+		b[i] = alphabet[k.Int64()]
+	}
+	return string(b)
+}
