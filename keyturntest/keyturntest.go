@@ -125,7 +125,7 @@ func (s *Server) connect(now func() time.Time) error {
 	}
 	s.RootCAs = x509.NewCertPool()
 	s.RootCAs.AppendCertsFromPEM(pem)
-	s.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS13}, ForceAttemptHTTP2: true}
+	s.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS13, Time: now}, ForceAttemptHTTP2: true}
 	s.Client, err = kms.NewClient(kms.Config{
 		Endpoint: s.Endpoint, Credentials: s.Credentials, Now: now,
 		HTTPClient: &http.Client{Transport: s.transport, Timeout: startTimeout},

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 )
@@ -67,7 +68,7 @@ func CodeFor(err error) Code {
 	case c.Message == "":
 		c.Message = e.Msg
 	case e.Msg != "":
-		c.Message += " " + e.Msg
+		c.Message = strings.TrimSuffix(c.Message, ".") + ". " + e.Msg
 	}
 	return c
 }

@@ -228,7 +228,7 @@ func (a *Authenticator) accept(key Key, token string, at time.Time, nonce string
 func parseTime(s string) (time.Time, error) {
 	t, err := time.Parse(wire.TimeFormat, s)
 	if err != nil || len(s) != len(wire.TimeFormat) {
-		return t, fault.New(fault.NoTimestamp, `The input parameter "Timestamp" that is mandatory for processing this request is not supplied, or is not of the form %s.`, wire.TimeFormat)
+		return t, fault.New(fault.NoTimestamp, `The input parameter "Timestamp" that is mandatory for processing this request is not supplied. It has the form YYYY-MM-DDThh:mm:ssZ.`)
 	}
 	return t, nil
 }

@@ -97,7 +97,7 @@ func (f File) Load(create bool) (*Key, error) {
 	case errors.Is(err, fs.ErrNotExist) && create:
 		return f.create()
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("the root key file %s is missing, and the store is sealed with it: put the file back from its copy; a new key cannot open the store", f.Path)
+		return nil, fmt.Errorf("the root key file %s is missing: put the file back from its copy; a new key cannot open what is sealed with the old one", f.Path)
 	case err != nil:
 		return nil, fmt.Errorf("root key file: %w", err)
 	case info.Mode().Perm()&0o077 != 0:

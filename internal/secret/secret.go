@@ -335,7 +335,7 @@ func (s Secret) Delete(force bool, window time.Duration, now time.Time) (Secret,
 // Restore cancels a planned deletion. Everything else is as it was before; a rotation that fell due meanwhile is due now.
 func (s Secret) Restore(now time.Time) (Secret, error) {
 	if !s.Deleting() {
-		return s, fault.New(fault.InUse, "restore normal secret")
+		return s, fault.New(fault.InUse, "restore normal secret: no deletion of %q is planned.", s.Name)
 	}
 	s.DeleteAt = time.Time{}
 	if s.Rotation.Enabled && s.Rotation.Next.Before(now) {

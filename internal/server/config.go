@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -38,10 +39,15 @@ type Config struct {
 	TLSNames []string
 	// Etcd names an etcd cluster instead of the embedded store.
 	Etcd Etcd
+	// Cluster makes the embedded store one of several members; nil means that it is alone.
+	Cluster *store.Cluster
 	// AuditDir holds the audit trail; empty means the directory audit in DataDir.
 	AuditDir string
 	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
 	NonceLimit int
+	// RequestTimeout is how long a client may take to send a request, and to take its answer; 0 means 30 seconds. Its
+	// header must come in a third of that.
+	RequestTimeout time.Duration
 	// Logger is for the operator; nil means nothing is logged.
 	Logger *slog.Logger
 
@@ -80,7 +86,8 @@ func (c Config) Check() error {
 	if c.Listen == "" && c.ListenHTTP == "" {
 		add("listen or listen-http is required: the server would listen nowhere")
 	}
-	for name, address := range map[string]string{"listen": c.Listen, "listen-http": c.ListenHTTP} {
+	for _, listener := range [][2]string{{"listen", c.Listen}, {"listen-http", c.ListenHTTP}} {
+		name, address := listener[0], listener[1]
 		if address == "" {
 			continue
 		}
@@ -96,6 +103,12 @@ func (c Config) Check() error {
 	}
 	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
 		add("tls-cert-file and tls-key-file go together")
+	}
+	if c.Cluster != nil {
+		errs = append(errs, c.Cluster.Check())
+		if len(c.Etcd.Endpoints) > 0 {
+			add("cluster-peers and etcd-endpoints exclude each other")
+		}
 	}
 	if c.NonceLimit < 0 {
 		add("nonce-limit %d is negative", c.NonceLimit)
@@ -126,6 +139,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.RequestTimeout <= 0 {
+		c.RequestTimeout = requestTimeout
 	}
 	return c
 }

@@ -26,11 +26,11 @@ import (
 
 const (
 	maxHeader       = 1 << 20 // of the request line and the headers: values travel in the query
-	headerTimeout   = 10 * time.Second
 	requestTimeout  = 30 * time.Second
 	idleTimeout     = 2 * time.Minute
-	shutdownTimeout = 10 * time.Second
+	shutdownTimeout = 5 * time.Second
 	openTimeout     = 30 * time.Second
+	clusterTimeout  = 5 * time.Minute // for a majority of the nodes to come up
 	readyTimeout    = 2 * time.Second
 	purgeEvery      = 30 * time.Second
 )
@@ -54,14 +54,18 @@ type Server struct {
 
 // New opens the store and the trail, sets a new store up, and listens; nothing is served before Run. What it has opened
 // is closed again when it fails.
-func New(ctx context.Context, c Config) (s *Server, err error) {
+func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
 	c = c.withDefaults()
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	timeout := openTimeout
+	if c.Cluster != nil {
+		timeout = clusterTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	s = &Server{config: c, ready: make(chan struct{})}
+	s := &Server{config: c, ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
@@ -79,7 +83,7 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	}
 	s.db, err = store.Open(ctx, store.Config{
 		Dir: filepath.Join(c.DataDir, "store"), NoSync: c.NoSync, Logger: c.Logger, Endpoints: c.Etcd.Endpoints,
-		TLS: c.Etcd.TLS, Username: c.Etcd.Username, Password: c.Etcd.Password, Prefix: c.Etcd.Prefix,
+		TLS: c.Etcd.TLS, Username: c.Etcd.Username, Password: c.Etcd.Password, Prefix: c.Etcd.Prefix, Cluster: c.Cluster,
 	})
 	if err != nil {
 		return nil, err
@@ -171,7 +175,7 @@ func (s *Server) release() error {
 	return errors.Join(errs...)
 }
 
-// Run serves until ctx ends or a part fails, then finishes the requests that are under way, for at most 10 seconds, and
+// Run serves until ctx ends or a part fails, then finishes the requests that are under way, for at most 5 seconds, and
 // stops every part. It returns nil after an orderly stop.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
@@ -201,32 +205,38 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	<-ctx.Done()
-	err := s.shutDown(servers)
+	s.shutDown(servers)
 	parts.Wait()
 	stopTrail()
 	trail.Wait()
+	var failure error
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		err = errors.Join(cause, err)
+		failure = cause
 	}
-	return errors.Join(err, s.release())
+	return errors.Join(failure, s.release())
 }
 
-func (s *Server) shutDown(servers []*http.Server) error {
+// shutDown finishes the requests under way. What is not finished in time, a client that sends no further say, is cut off.
+func (s *Server) shutDown(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	var errs []error
+	var all sync.WaitGroup
 	for _, h := range servers {
-		if err := h.Shutdown(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("stop serving: %w", err), h.Close())
-		}
+		all.Go(func() {
+			if h.Shutdown(ctx) != nil {
+				s.config.Logger.Warn("requests were cut off: their clients were too slow")
+				_ = h.Close() // what it reports, Shutdown has reported
+			}
+		})
 	}
-	return errors.Join(errs...)
+	all.Wait()
 }
 
 func (s *Server) httpServer(ctx context.Context) *http.Server {
 	return &http.Server{
 		Handler: s.handler(), MaxHeaderBytes: maxHeader,
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: idleTimeout,
+		ReadHeaderTimeout: s.config.RequestTimeout / 3, ReadTimeout: s.config.RequestTimeout, WriteTimeout: s.config.RequestTimeout,
+		IdleTimeout: idleTimeout,
 		// Requests under way are finished when the server stops, so they do not hang on its context.
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		ErrorLog:    slog.NewLogLogger(quiet{s.config.Logger.Handler()}, slog.LevelDebug),

@@ -78,7 +78,12 @@ func (s *Server) setUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	key, err := s.config.RootKey.Load(!found)
+	// The nodes of a cluster share one root key, so none makes its own.
+	alone := s.config.Cluster == nil
+	key, err := s.config.RootKey.Load(!found && alone)
+	if err != nil && !found && !alone {
+		return fmt.Errorf("%w; the nodes of a new cluster need the same root key: make one with `head -c 32 /dev/urandom | base64`, mode 0600, and give each node a copy", err)
+	}
 	if err != nil {
 		return err
 	}

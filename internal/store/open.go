@@ -6,11 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -19,10 +25,12 @@ import (
 )
 
 const (
-	tick         = 10  // milliseconds
-	election     = 100 // milliseconds
-	dialTimeout  = 5 * time.Second
-	defaultQuota = 8 << 30
+	tick            = 10   // milliseconds; of a member that is alone
+	election        = 100  // milliseconds
+	clusterTick     = 100  // milliseconds
+	clusterElection = 1000 // milliseconds
+	dialTimeout     = 5 * time.Second
+	defaultQuota    = 8 << 30
 )
 
 // Config says where the records are.
@@ -36,10 +44,77 @@ type Config struct {
 	Username, Password string
 	// Prefix stands before every key, so that a cluster can serve others too; empty means "keyturn/".
 	Prefix string
+	// Cluster makes the embedded member one of several; nil means that it is alone.
+	Cluster *Cluster
 	// NoSync leaves out fsync: for throw-away stores only, such as those of tests.
 	NoSync bool
 	// Logger receives what etcd warns of. Nil means nothing is logged.
 	Logger *slog.Logger
+}
+
+// Cluster says which members there are and how they reach each other.
+type Cluster struct {
+	// Name is this member's.
+	Name string
+	// Peers are the URLs of all members by name, this one's included: https://host:port, or http:// on loopback.
+	Peers map[string]string
+	// Listen is host:port where this member listens for the others; empty means that of its own URL.
+	Listen string
+	// CertFile, KeyFile and CAFile are PEM; each member proves to the others who it is. Empty for http.
+	CertFile, KeyFile, CAFile string
+}
+
+// Check reports every mistake at once.
+func (c Cluster) Check() error {
+	var errs []error
+	own, ok := c.Peers[c.Name]
+	if !ok {
+		errs = append(errs, fmt.Errorf("cluster-peers does not have this node, %q", c.Name))
+	}
+	if len(c.Peers) < 3 {
+		errs = append(errs, errors.New("cluster-peers has fewer than three nodes: none could be lost"))
+	}
+	for name, peer := range c.Peers {
+		u, err := url.Parse(peer)
+		switch {
+		case err != nil || u.Host == "" || u.Port() == "" || u.Scheme != "https" && u.Scheme != "http":
+			errs = append(errs, fmt.Errorf("cluster-peers: %s=%q is not https://host:port", name, peer))
+		case u.Scheme == "http" && !loopback(u.Hostname()):
+			errs = append(errs, fmt.Errorf("cluster-peers: %s=%q is not https and not on loopback", name, peer))
+		}
+	}
+	if https := strings.HasPrefix(own, "https://"); https != (c.CertFile != "" && c.KeyFile != "" && c.CAFile != "") {
+		errs = append(errs, errors.New("peer-cert-file, peer-key-file and peer-ca-file go with https peers, all three"))
+	}
+	return errors.Join(errs...)
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// apply makes the member one of the cluster. Between machines etcd's own timing is used: ticks of 0.1 s.
+func (c Cluster) apply(e *embed.Config) error {
+	own, err := url.Parse(c.Peers[c.Name])
+	if err != nil {
+		return fmt.Errorf("cluster-peers: %w", err)
+	}
+	listen := *own
+	if c.Listen != "" {
+		listen.Host = c.Listen
+	}
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
+		all = append(all, name+"="+c.Peers[name])
+	}
+	e.Name, e.InitialCluster, e.InitialClusterToken = c.Name, strings.Join(all, ","), "keyturn"
+	e.ListenPeerUrls, e.AdvertisePeerUrls = []url.URL{listen}, []url.URL{*own}
+	e.TickMs, e.ElectionMs = clusterTick, clusterElection
+	if own.Scheme == "https" {
+		e.PeerTLSInfo = transport.TLSInfo{CertFile: c.CertFile, KeyFile: c.KeyFile, TrustedCAFile: c.CAFile, ClientCertAuth: true}
+	}
+	return nil
 }
 
 func (c Config) prefix() string {
@@ -49,13 +124,20 @@ func (c Config) prefix() string {
 	return c.Prefix
 }
 
-// openEmbedded starts a member that has no listener at all: this process is its only client, so there is no socket to
-// guard and no limit on the length of the data directory's path.
+// openEmbedded starts a member that has no listener for clients: this process is its only client, so there is no socket to
+// guard and no limit on the length of the data directory's path. A member that is alone listens nowhere.
 func openEmbedded(ctx context.Context, c Config) (*clientv3.Client, func() error, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("data directory: %w", err)
 	}
-	member, err := embed.StartEtcd(embeddedConfig(c))
+	start := &startLog{}
+	failed := true
+	defer func() { start.end(failed) }()
+	config, err := embeddedConfig(c, start)
+	if err != nil {
+		return nil, nil, err
+	}
+	member, err := embed.StartEtcd(config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
 	}
@@ -70,6 +152,7 @@ func openEmbedded(ctx context.Context, c Config) (*clientv3.Client, func() error
 	}
 	select {
 	case <-member.Server.ReadyNotify():
+		failed = false
 		return client, stop, nil
 	case err := <-member.Err():
 		return nil, nil, errors.Join(fmt.Errorf("start the store in %s: %w", c.Dir, err), stop())
@@ -78,7 +161,7 @@ func openEmbedded(ctx context.Context, c Config) (*clientv3.Client, func() error
 	}
 }
 
-func embeddedConfig(c Config) *embed.Config {
+func embeddedConfig(c Config, start *startLog) (*embed.Config, error) {
 	e := embed.NewConfig()
 	e.Name = "keyturn"
 	e.Dir = filepath.Join(c.Dir, "etcd")
@@ -91,15 +174,18 @@ func embeddedConfig(c Config) *embed.Config {
 	e.QuotaBackendBytes = defaultQuota
 	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
 	e.MaxRequestBytes = 4 << 20
-	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(bridge{log: c.Logger}))
-	return e
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(bridge{log: c.Logger, start: start}))
+	if c.Cluster != nil {
+		return e, c.Cluster.apply(e)
+	}
+	return e, nil
 }
 
 func connect(ctx context.Context, c Config) (*clientv3.Client, func() error, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password,
 		DialTimeout: dialTimeout, DialKeepAliveTime: dialTimeout, DialKeepAliveTimeout: dialTimeout,
-		Logger: zap.New(bridge{log: c.Logger}),
+		Logger: zap.New(bridge{log: c.Logger, start: &startLog{over: true}}),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the store at %q: %w", c.Endpoints, err)
@@ -107,10 +193,41 @@ func connect(ctx context.Context, c Config) (*clientv3.Client, func() error, err
 	return client, client.Close, nil
 }
 
-// bridge hands what etcd logs from Warn on to slog.
+// bridge hands what etcd logs from Warn on to slog. While a member starts, etcd warns of things that are as they should
+// be here, an empty store among them; those lines are kept back, and shown only when the start fails.
 type bridge struct {
 	log    *slog.Logger
+	start  *startLog
 	fields []zapcore.Field
+}
+
+// startLog keeps lines back until it is known whether they matter.
+type startLog struct {
+	mu    sync.Mutex
+	over  bool     // guarded by mu
+	lines []func() // guarded by mu
+}
+
+func (s *startLog) add(line func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		line()
+		return
+	}
+	s.lines = append(s.lines, line)
+}
+
+// end shows or drops what was kept back; from now on lines are shown as they come.
+func (s *startLog) end(show bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, line := range s.lines {
+		if show {
+			line()
+		}
+	}
+	s.over, s.lines = true, nil
 }
 
 func (b bridge) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
@@ -127,8 +244,14 @@ func (b bridge) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checke
 	return ce
 }
 
+// harmless are lines about a store in which nothing was written yet; etcd says them once and mends it with the first write.
+var harmless = map[string]bool{"Failed to detect schema version": true, "failed to update storage version": true}
+
 // Write keeps the message and the error and drops the other fields: etcd's may hold keys and sizes of requests.
 func (b bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if harmless[e.Message] {
+		return nil
+	}
 	attrs := []any{"event", e.Message}
 	for _, f := range append(b.fields[:len(b.fields):len(b.fields)], fields...) {
 		if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
@@ -139,7 +262,7 @@ func (b bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if e.Level > zapcore.WarnLevel {
 		level = slog.LevelError
 	}
-	b.log.Log(context.Background(), level, "store", attrs...)
+	b.start.add(func() { b.log.Log(context.Background(), level, "store", attrs...) })
 	return nil
 }
 

@@ -1,0 +1,504 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+func create(t *testing.T, s *keyturntest.Server, name, value string) {
+	t.Helper()
+	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(value)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAdminFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := keyturntest.Start(t, keyturntest.WithDataDir(dir))
+	path := filepath.Join(dir, "admin.json")
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("admin.json: %v, %v; want mode 0600", info, err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file map[string]string
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	for member, want := range map[string]string{
+		"account_id": first.AccountID, "access_key_id": first.Credentials.AccessKeyID, "access_key_secret": first.Credentials.AccessKeySecret.Reveal(),
+		"region": "local", "endpoint": first.Endpoint, "http_endpoint": first.HTTPEndpoint, "ca_file": first.CAFile,
+	} {
+		if file[member] != want || want == "" {
+			t.Errorf("%s differs from the server's, or is empty", member)
+		}
+	}
+	create(t, first, "a", "value")
+	if err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	second := keyturntest.Start(t, keyturntest.WithDataDir(dir))
+	if second.AccountID != first.AccountID || second.Credentials.AccessKeyID != first.Credentials.AccessKeyID {
+		t.Error("a restart made another administrator")
+	}
+	got, err := second.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"})
+	if err != nil || got.SecretData.Reveal() != "value" {
+		t.Errorf("after a restart: %v", err)
+	}
+	if a, err := server.ReadAdmin(path); err != nil || a.Endpoint != second.Endpoint {
+		t.Errorf("admin.json has endpoint %s, the server %s, %v", a.Endpoint, second.Endpoint, err)
+	}
+}
+
+// TestFirstRunResumes cuts the first run off at each point at which its files differ, and starts again.
+func TestFirstRunResumes(t *testing.T) {
+	t.Parallel()
+	for _, cut := range []string{"root.key", "root.key tls", "root.key tls admin.json"} {
+		t.Run(cut, func(t *testing.T) {
+			t.Parallel()
+			whole, dir := t.TempDir(), t.TempDir()
+			if err := keyturntest.Start(t, keyturntest.WithDataDir(whole)).Stop(); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range strings.Fields(cut) {
+				if name == "tls" {
+					if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(whole, name))); err != nil {
+						t.Fatal(err)
+					}
+					continue
+				}
+				data, err := os.ReadFile(filepath.Join(whole, name))
+				if err == nil {
+					err = os.WriteFile(filepath.Join(dir, name), data, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
+			create(t, s, "a", "value")
+			before, err := server.ReadAdmin(filepath.Join(whole, "admin.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(cut, "admin.json") && s.Credentials.AccessKeyID != before.AccessKeyID {
+				t.Error("an administrator that may have been seen already was replaced")
+			}
+		})
+	}
+}
+
+func TestRootKey(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
+	create(t, s, "a", "value")
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	start := func(c server.Config) error {
+		c.DataDir, c.ListenHTTP = dir, "127.0.0.1:0"
+		node, err := server.New(t.Context(), c)
+		if err == nil {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			err = node.Run(ctx)
+		}
+		return err
+	}
+	key := filepath.Join(dir, "root.key")
+	if err := os.Rename(key, key+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(server.Config{}); err == nil || !strings.Contains(err.Error(), "put the file back") {
+		t.Errorf("without its root key: %v", err)
+	}
+	if _, err := os.Stat(key); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a new root key was made over a store: %v", err)
+	}
+	other := filepath.Join(t.TempDir(), "other.key")
+	if _, err := (root.File{Path: other}).Load(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(server.Config{RootKey: root.File{Path: other}}); err == nil || !strings.Contains(err.Error(), "sealed with another root key") {
+		t.Errorf("with another root key: %v", err)
+	}
+	if err := os.Rename(key+".away", key); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(server.Config{}); err != nil {
+		t.Errorf("with the key put back: %v", err)
+	}
+}
+
+func TestSecondServer(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t)
+	_, err := server.New(t.Context(), server.Config{DataDir: s.DataDir, ListenHTTP: "127.0.0.1:0"})
+	if err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second server in the same directory: %v", err)
+	}
+}
+
+func TestConfigReportsAll(t *testing.T) {
+	t.Parallel()
+	err := server.Config{Listen: "nowhere", ListenHTTP: "0.0.0.0:1", Region: "Über", TLSCertFile: "x", NonceLimit: -1}.Check()
+	for _, want := range []string{"data-dir", "host:port", "loopback", "region", "tls-key-file", "nonce-limit"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not among the mistakes: %v", want, err)
+		}
+	}
+	if err := (server.Config{DataDir: "d", ListenHTTP: "0.0.0.0:1", AllowPlainHTTP: true}).Check(); err != nil {
+		t.Errorf("plain HTTP that was asked for: %v", err)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t)
+	for _, tt := range []struct {
+		version uint16
+		ok      bool
+	}{{tls.VersionTLS11, false}, {tls.VersionTLS12, true}, {tls.VersionTLS13, true}} {
+		conn, err := tls.Dial("tcp", s.Endpoint, &tls.Config{RootCAs: s.RootCAs, ServerName: "localhost", MinVersion: tls.VersionTLS10, MaxVersion: tt.version})
+		if (err == nil) != tt.ok {
+			t.Errorf("TLS version %x: %v", tt.version, err)
+		}
+		if err == nil {
+			if got := conn.ConnectionState().Version; got != tt.version {
+				t.Errorf("version %x, want %x", got, tt.version)
+			}
+			_ = conn.Close()
+		}
+	}
+	for _, name := range []string{"tls/ca-key.pem", "tls/ca.pem", "root.key"} {
+		if info, err := os.Stat(filepath.Join(s.DataDir, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want mode 0600", name, info.Mode(), err)
+		}
+	}
+}
+
+func TestOperatorPages(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t)
+	create(t, s, "secret-name-marker", "value-marker")
+	get := func(path string) (int, string) {
+		resp, err := http.Get("http://" + s.HTTPEndpoint + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if code, body := get(path); code != http.StatusOK || body != "ok\n" {
+			t.Errorf("%s: %d %q", path, code, body)
+		}
+	}
+	_, metrics := get("/metrics")
+	if !strings.Contains(metrics, `keyturn_requests_total{code="OK",operation="CreateSecret"} 1`) {
+		t.Error("the metrics do not count the call")
+	}
+	if strings.Contains(metrics, "marker") {
+		t.Error("a name or a value is in the metrics")
+	}
+	if code, body := get("/nothing"); code != http.StatusNotFound || !strings.Contains(body, "InvalidAction.NotFound") {
+		t.Errorf("an unknown path: %d %s", code, body)
+	}
+}
+
+// clock is a time that a test moves.
+type clock struct{ at chan time.Time }
+
+func newClock(at time.Time) *clock {
+	c := &clock{make(chan time.Time, 1)}
+	c.at <- at
+	return c
+}
+
+func (c *clock) Now() time.Time { at := <-c.at; c.at <- at; return at }
+
+func (c *clock) Add(d time.Duration) { c.at <- (<-c.at).Add(d) }
+
+// TestPlannedDeletion holds that deletion happens at its planned time, also when the server was down then.
+func TestPlannedDeletion(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), newClock(time.Now())
+	start := func() *keyturntest.Server {
+		return keyturntest.Start(t, keyturntest.WithDataDir(dir), keyturntest.WithTime(now.Now))
+	}
+	s := start()
+	create(t, s, "a", "value")
+	create(t, s, "restored", "value")
+	for _, name := range []string{"a", "restored"} {
+		if _, err := s.Client.DeleteSecret(t.Context(), &kms.DeleteSecretRequest{SecretName: name, RecoveryWindowInDays: 7}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Client.RestoreSecret(t.Context(), &kms.RestoreSecretRequest{SecretName: "restored"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	now.Add(7*24*time.Hour - time.Minute)
+	s = start()
+	if _, err := s.Client.DescribeSecret(t.Context(), &kms.DescribeSecretRequest{SecretName: "a"}); err != nil {
+		t.Errorf("a minute before its time: %v", err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	now.Add(2 * time.Minute)
+	s = start()
+	if _, err := s.Client.DescribeSecret(t.Context(), &kms.DescribeSecretRequest{SecretName: "a"}); !errors.Is(err, kms.ErrResourceNotFound) {
+		t.Errorf("a minute after its time: %v", err)
+	}
+	if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "restored"}); err != nil {
+		t.Errorf("a secret that was restored: %v", err)
+	}
+	waitFor(t, "the purge in the audit trail", func() bool {
+		return strings.Contains(trail(t, dir), `"operation":"PurgeSecret","resource":"acs:kms:local:`)
+	})
+	create(t, s, "a", "another")
+	if strings.Contains(trail(t, dir), `secret/restored","decision":"allow","outcome":"ok","prev"`) && strings.Count(trail(t, dir), "PurgeSecret") != 2 {
+		t.Error("a secret that was restored was purged")
+	}
+}
+
+func trail(t *testing.T, dir string) string {
+	t.Helper()
+	var all strings.Builder
+	files, err := filepath.Glob(filepath.Join(dir, "audit", "*.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(data)
+	}
+	return all.String()
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// TestAuditTrail holds what the trail says of a change, a read, a refusal and a stranger, and that the chain verifies.
+func TestAuditTrail(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
+	create(t, s, "a", "value-marker")
+	_, _ = s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"})
+	_, _ = s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "none"})
+	stranger, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: s.Credentials, MaxAttempts: 1, Now: func() time.Time { return time.Now().Add(-time.Hour) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stranger.ListSecrets(t.Context(), &kms.ListSecretsRequest{}); kms.CodeOf(err) != kms.CodeTimestampExpired {
+		t.Errorf("a stale request: %v", err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(trail(t, dir)) {
+		var r audit.Record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprintf("%s %s %s %s %s %s", r.Operation, r.Phase, r.Decision, r.Outcome, r.VersionID, r.Principal))
+		if r.RequestID == "" || r.Source != "127.0.0.1" {
+			t.Errorf("record without request or source: %+v", r)
+		}
+	}
+	root := "acs:ram::" + s.AccountID + ":root"
+	want := []string{
+		"CreateSecret intent allow  v1 " + root, "CreateSecret outcome allow ok v1 " + root, "GetSecretValue call allow ok v1 " + root,
+		"GetSecretValue call allow Forbidden.ResourceNotFound  " + root, "ListSecrets call deny InvalidTimeStamp.Expired  ",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("trail\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if strings.Contains(trail(t, dir), "value-marker") {
+		t.Error("a value is in the trail")
+	}
+	if r, err := audit.Verify(filepath.Join(dir, "audit")); err != nil || r.Records != 5 {
+		t.Errorf("Verify: %+v, %v", r, err)
+	}
+}
+
+// TestUnfinishedRequest holds that a client that sends nothing more hinders neither other clients nor an orderly stop.
+func TestUnfinishedRequest(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t)
+	conn, err := net.Dial("tcp", s.HTTPEndpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nAction="); err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, "a", "value")
+	if err := s.Stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(conn).ReadString('\n'); strings.Contains(line, " 200 ") || err == nil && line == "" {
+		t.Errorf("an unfinished request was answered with %q, %v", line, err)
+	}
+}
+
+// TestSlowClient holds that a client that takes too long over its request is cut off.
+func TestSlowClient(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
+	for name, start := range map[string]string{
+		"header": "POST / HTTP/1.1\r\nHost: x\r\n", "body": "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nAction=",
+	} {
+		conn, err := net.Dial("tcp", s.HTTPEndpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, start); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := io.ReadAll(conn); err != nil || strings.Contains(string(answer), " 200 ") {
+			t.Errorf("%s: the server answered %q and did not close: %v", name, answer, err)
+		}
+	}
+}
+
+// TestTooLarge holds the limits of request line and body: a megabyte fits, more is refused with a plain answer.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t)
+	post := func(query, body string) (int, string) {
+		resp, err := http.Post("http://"+s.HTTPEndpoint+"/?"+query, "application/x-www-form-urlencoded", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(answer)
+	}
+	if code, answer := post("a="+strings.Repeat("x", 1<<20-1000), ""); code != http.StatusBadRequest || !strings.Contains(answer, "IncompleteSignature") {
+		t.Errorf("a query of nearly 1 MiB: %d %.100s", code, answer)
+	}
+	if code, _ := post("a="+strings.Repeat("x", 1<<20+8192), ""); code != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("a query over 1 MiB: %d", code)
+	}
+	if code, answer := post("", "a="+strings.Repeat("x", 1<<20-2)); code != http.StatusBadRequest || !strings.Contains(answer, "IncompleteSignature") {
+		t.Errorf("a body of 1 MiB: %d %.100s", code, answer)
+	}
+	if code, answer := post("", "a="+strings.Repeat("x", 1<<20)); code != http.StatusBadRequest || !strings.Contains(answer, "larger than 1 MiB") {
+		t.Errorf("a body over 1 MiB: %d %.100s", code, answer)
+	}
+}
+
+// TestNothingLeaks drives calls that succeed and fail with marker values and looks for them in all that the server wrote.
+func TestNothingLeaks(t *testing.T) {
+	t.Parallel()
+	const marker = "m4rkerValue"
+	var log bytes.Buffer
+	dir := t.TempDir()
+	node, err := server.New(t.Context(), server.Config{DataDir: dir, ListenHTTP: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- node.Run(ctx) }()
+	<-node.Ready()
+	admin, _ := node.Admin()
+	s := &keyturntest.Server{}
+	s.Client, err = kms.NewClient(kms.Config{Endpoint: "http://" + node.HTTPEndpoint(), MaxAttempts: 1, Credentials: signCredentials(admin)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, s, "a", marker+"1")
+	_, _ = s.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: "a", VersionID: "v1", SecretData: sensitive.New(marker + "2")})
+	_, _ = s.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: "a", VersionID: "v2", SecretData: sensitive.New(strings.Repeat(marker, 5000))})
+	_, _ = s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "b", VersionID: "v1", SecretType: "Rds", ExtendedConfig: `{}`, SecretData: sensitive.New(marker)})
+	_, errs := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "none"})
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(log.String()+errs.Error(), marker) || strings.Contains(log.String(), admin.AccessKeySecret.Reveal()) {
+		t.Errorf("a value is in the log:\n%s", log.String())
+	}
+	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if info, ierr := d.Info(); ierr == nil && info.Mode().Perm()&0o077 != 0 && path != dir {
+				t.Errorf("%s has mode %v", path, info.Mode())
+			}
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(data, []byte(marker)) {
+			t.Errorf("a value is in %s", path)
+		}
+		if info, ierr := d.Info(); ierr == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		if filepath.Base(path) != "admin.json" && bytes.Contains(data, []byte(admin.AccessKeySecret.Reveal())) {
+			t.Errorf("the access key secret is in %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
