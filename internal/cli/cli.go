@@ -1,0 +1,139 @@
+// Package cli is the command line, one file for each command group. Everything that it does to a server goes through the
+// public API. A command for people reads a value from standard input or a file, never from an argument; `keyturn kms`
+// takes what the documented `aliyun kms` command takes.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+// Exit codes. Those of `keyturn kms` are the official CLI's.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitMissing = 3
+)
+
+// globals are the flags of every command that calls a server.
+type globals struct {
+	Profile string `help:"Profile to use instead of the current one." placeholder:"NAME" env:"KEYTURN_PROFILE"`
+	Output  string `help:"Form of the result: ${enum}." enum:"table,json" default:"table" short:"o"`
+}
+
+type commands struct {
+	Serve      serveCommand      `cmd:"" help:"Run the server."`
+	Demo       demoCommand       `cmd:"" help:"Rotate real credentials on a throw-away server, step by step."`
+	Kms        kmsCommand        `cmd:"" passthrough:"" help:"Call any API operation, spelled as for aliyun kms."`
+	Secret     secretCommand     `cmd:"" help:"Work with secrets."`
+	Audit      auditCommand      `cmd:"" help:"Check the audit trail."`
+	Profile    profileCommand    `cmd:"" help:"Manage how servers are reached."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
+	Completion completionCommand `cmd:"" help:"Print a script that completes commands in a shell."`
+	Complete   completeCommand   `cmd:"" name:"__complete" hidden:"" passthrough:""`
+}
+
+// env is what a command works with.
+type env struct {
+	ctx            context.Context
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	model          *kong.Application
+}
+
+// exit ends the parser, which has no other way to end after it has printed help.
+type exit int
+
+// Run runs one command line and returns the exit code.
+func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case exit:
+			code = int(r)
+		default:
+			panic(r)
+		}
+	}()
+	var c commands
+	parser, err := newParser(&c, stdout, stderr)
+	if err != nil {
+		fmt.Fprintln(stderr, "keyturn:", err)
+		return exitFailed
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "keyturn: %s\n", usage(err))
+		return exitUsage
+	}
+	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, model: parser.Model}
+	return report(stderr, command.Run(e))
+}
+
+func newParser(c *commands, stdout, stderr io.Writer) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("keyturn"),
+		kong.Description("A secrets manager that rotates credentials without an outage."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+		kong.Vars{"default_data_dir": defaultDataDir()},
+	)
+}
+
+func usage(err error) string {
+	s := err.Error()
+	if !strings.Contains(s, "--help") {
+		s += "; see keyturn --help"
+	}
+	return s
+}
+
+// coded is an error whose exit code is not 1, or whose text is printed already.
+type coded struct {
+	code int
+	text string
+}
+
+func (c coded) Error() string { return c.text }
+
+func report(stderr io.Writer, err error) int {
+	var c coded
+	var service *kms.Error
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &c):
+		if c.text != "" {
+			fmt.Fprintf(stderr, "keyturn: %s\n", c.text)
+		}
+		return c.code
+	case errors.As(err, &service):
+		fmt.Fprintf(stderr, "keyturn: %s\n  code %s, request %s\n", service.Message, service.Code, service.RequestID)
+	default:
+		fmt.Fprintf(stderr, "keyturn: %s\n", err)
+	}
+	return exitFailed
+}
+
+// isTerminal reports whether w is a terminal, for which people get tables with colour and questions.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/audit"
+)
+
+// Version is the release, set by the build.
+var Version = "0.1.0"
+
+type versionCommand struct{}
+
+func (c *versionCommand) Run(e *env) error {
+	_, err := fmt.Fprintf(e.stdout, "keyturn %s %s %s/%s\n", Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+type auditCommand struct {
+	Verify auditVerify `cmd:"" help:"Check the chain of an audit trail, offline."`
+}
+
+type auditVerify struct {
+	Path string `arg:"" help:"Directory of the trail (DATA_DIR/audit), or one file of it." type:"path"`
+}
+
+func (c *auditVerify) Run(e *env) error {
+	r, err := audit.Verify(c.Path)
+	if err != nil {
+		return err
+	}
+	if r.FirstSeq > 1 {
+		fmt.Fprintf(e.stdout, "Note: the trail begins with record %d; earlier ones are kept elsewhere or missing.\n", r.FirstSeq)
+	}
+	_, err = fmt.Fprintf(e.stdout, "The chain holds: records %d to %d (%d) in %d file(s), last hash %s\n", r.FirstSeq, r.LastSeq, r.Records, r.Segments, r.LastHash)
+	return err
+}
+
+type completionCommand struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+}
+
+// scripts ask the program itself what may follow, so that they never go stale.
+var scripts = map[string]string{
+	"bash": `# keyturn completion bash > /etc/bash_completion.d/keyturn
+_keyturn() {
+  local IFS=$'\n'
+  COMPREPLY=($(keyturn __complete "${COMP_WORDS[@]:1:COMP_CWORD}"))
+}
+complete -o default -F _keyturn keyturn
+`,
+	"zsh": `#compdef keyturn
+# keyturn completion zsh > "${fpath[1]}/_keyturn"
+_keyturn() {
+  local -a list
+  list=("${(@f)$(keyturn __complete "${(@)words[2,CURRENT]}")}")
+  compadd -a list || _files
+}
+compdef _keyturn keyturn
+`,
+	"fish": `# keyturn completion fish > ~/.config/fish/completions/keyturn.fish
+complete -c keyturn -a '(keyturn __complete (commandline -opc)[2..-1] (commandline -ct))'
+`,
+}
+
+func (c *completionCommand) Run(e *env) error {
+	_, err := fmt.Fprint(e.stdout, scripts[c.Shell])
+	return err
+}
+
+// completeCommand answers the scripts: one candidate a line for the last word.
+type completeCommand struct {
+	Words []string `arg:"" optional:"" passthrough:""`
+}
+
+func (c *completeCommand) Run(e *env) error {
+	if len(c.Words) == 0 {
+		return nil
+	}
+	before, last := c.Words[:len(c.Words)-1], c.Words[len(c.Words)-1]
+	for _, candidate := range candidates(e.model.Node, before) {
+		if strings.HasPrefix(candidate, last) {
+			fmt.Fprintln(e.stdout, candidate)
+		}
+	}
+	return nil
+}
+
+func candidates(node *kong.Node, words []string) []string {
+	if len(words) > 0 && words[0] == "kms" {
+		return kmsCandidates(words[1:])
+	}
+	flags := []*kong.Flag{}
+	for _, w := range words {
+		for _, child := range node.Children {
+			if child.Name == w && !child.Hidden {
+				flags = append(flags, node.Flags...)
+				node = child
+			}
+		}
+	}
+	var list []string
+	for _, child := range node.Children {
+		if !child.Hidden {
+			list = append(list, child.Name)
+		}
+	}
+	for _, f := range append(flags, node.Flags...) {
+		if !f.Hidden {
+			list = append(list, "--"+f.Name)
+		}
+	}
+	return list
+}
+
+func kmsCandidates(words []string) []string {
+	var list []string
+	for _, op := range api.Operations() {
+		if len(words) == 0 {
+			list = append(list, op.Name)
+			continue
+		}
+		if op.Name == words[0] {
+			for _, p := range op.Params() {
+				list = append(list, "--"+p.Name)
+			}
+		}
+	}
+	return list
+}

@@ -1,0 +1,387 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"github.com/google/uuid"
+
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+const maxValue = 30720 // bytes of a secret value
+
+type secretCommand struct {
+	globals
+	List     secretList     `cmd:"" help:"List secrets."`
+	Show     secretShow     `cmd:"" help:"Show what is known of a secret, without its value."`
+	Get      secretGet      `cmd:"" help:"Print the value of a secret."`
+	Put      secretPut      `cmd:"" help:"Store a new version from standard input or a file; makes the secret if there is none."`
+	Versions secretVersions `cmd:"" help:"List the versions of a secret."`
+	Stage    secretStage    `cmd:"" help:"Move or remove a stage label."`
+	Delete   secretDelete   `cmd:"" help:"Plan the deletion of a secret, or delete it at once."`
+	Restore  secretRestore  `cmd:"" help:"Cancel a planned deletion."`
+}
+
+// AfterApply gives every subcommand the flags of the group.
+func (c *secretCommand) AfterApply() error {
+	for _, g := range []*globals{
+		&c.List.globals, &c.Show.globals, &c.Get.globals, &c.Put.globals, &c.Versions.globals, &c.Stage.globals, &c.Delete.globals, &c.Restore.globals,
+	} {
+		*g = c.globals
+	}
+	return nil
+}
+
+func (g globals) json() bool { return g.Output == "json" }
+
+func (g globals) connect() (*kms.Client, error) {
+	p, err := resolve(g.Profile)
+	if err != nil {
+		return nil, err
+	}
+	return p.client()
+}
+
+type secretList struct {
+	globals `kong:"-"`
+	Prefix  string `arg:"" optional:"" help:"Only names that begin with this."`
+	Tag     string `help:"Only secrets with this tag key."`
+}
+
+func (c *secretList) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	in := &kms.ListSecretsRequest{PageNumber: 1, PageSize: 100}
+	if c.Prefix != "" {
+		in.Filters = append(in.Filters, kms.Filter{Key: "SecretName", Values: []string{c.Prefix}})
+	}
+	if c.Tag != "" {
+		in.Filters = append(in.Filters, kms.Filter{Key: "TagKey", Values: []string{c.Tag}})
+	}
+	all := &kms.ListSecretsResponse{SecretList: []kms.ListedSecret{}, PageNumber: 1}
+	for {
+		page, err := client.ListSecrets(e.ctx, in)
+		if err != nil {
+			return err
+		}
+		all.SecretList = append(all.SecretList, page.SecretList...)
+		all.TotalCount, all.RequestID, all.PageSize = page.TotalCount, page.RequestID, len(all.SecretList)
+		if len(page.SecretList) < in.PageSize {
+			break
+		}
+		in.PageNumber++
+	}
+	if c.json() {
+		return printResponse(e.stdout, all)
+	}
+	t := newTable("NAME", "TYPE", "UPDATED", "DELETED AT")
+	for _, s := range all.SecretList {
+		t.row(s.SecretName, s.SecretType, when(s.UpdateTime), when(s.PlannedDeleteTime))
+	}
+	return t.write(e.stdout)
+}
+
+type secretShow struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name or ARN of the secret."`
+}
+
+func (c *secretShow) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	s, err := client.DescribeSecret(e.ctx, &kms.DescribeSecretRequest{SecretName: c.Name, FetchTags: true})
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		return printResponse(e.stdout, s)
+	}
+	t := newTable()
+	add := func(name, value string) {
+		if value != "" {
+			t.row(name, value)
+		}
+	}
+	add("name", s.SecretName)
+	add("arn", s.ARN)
+	add("type", s.SecretType)
+	add("description", s.Description)
+	add("created", when(s.CreateTime))
+	add("updated", when(s.UpdateTime))
+	add("deleted at", when(s.PlannedDeleteTime))
+	add("rotation", s.AutomaticRotation)
+	add("interval", s.RotationInterval)
+	add("last rotation", when(s.LastRotationDate))
+	add("next rotation", when(s.NextRotationDate))
+	add("configuration", s.ExtendedConfig)
+	if s.Tags != nil {
+		for _, tag := range *s.Tags {
+			add("tag "+tag.TagKey, tag.TagValue)
+		}
+	}
+	return t.write(e.stdout)
+}
+
+type secretGet struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name or ARN of the secret."`
+	Stage   string `help:"Read the version with this label; ACSCurrent if left out."`
+	ID      string `name:"version-id" help:"Read this version."`
+	File    string `help:"Write the value to a new file of mode 0600 instead of standard output." placeholder:"PATH"`
+}
+
+// Run prints the value and nothing else, so that a shell can take it; a newline follows only on a terminal.
+func (c *secretGet) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	s, err := client.GetSecretValue(e.ctx, &kms.GetSecretValueRequest{SecretName: c.Name, VersionStage: c.Stage, VersionID: c.ID})
+	switch {
+	case err != nil:
+		return err
+	case c.json() && c.File == "":
+		return printResponse(e.stdout, s)
+	case c.File != "":
+		return writeNew(c.File, s.SecretData)
+	}
+	_, err = io.WriteString(e.stdout, s.SecretData.Reveal())
+	if isTerminal(e.stdout) {
+		fmt.Fprintln(e.stdout)
+	}
+	return err
+}
+
+// writeNew refuses to write over a file: a typing error must not cost another secret.
+func writeNew(path string, value sensitive.Value) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(f, value.Reveal())
+	return errors.Join(err, f.Close())
+}
+
+type secretPut struct {
+	globals     `kong:"-"`
+	Name        string   `arg:"" help:"Name of the secret."`
+	File        string   `help:"Read the value from this file instead of standard input." placeholder:"PATH" type:"existingfile"`
+	ID          string   `name:"version-id" help:"Identifier of the new version; a random one if left out."`
+	Stage       []string `help:"Label of the new version instead of ACSCurrent; may be repeated." placeholder:"LABEL"`
+	Binary      bool     `help:"The value is binary; by convention it is Base64 text."`
+	Description string   `help:"Description of a new secret."`
+}
+
+// Run stores a version, and makes the secret when there is none. One newline at the end of typed or piped text is not
+// part of the value; a file is taken as it is.
+func (c *secretPut) Run(e *env) error {
+	value, err := e.readValue(c.File, "Value: ")
+	if err != nil {
+		return err
+	}
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	if c.ID == "" {
+		c.ID = uuid.NewString()
+	}
+	kind := kms.DataText
+	if c.Binary {
+		kind = kms.DataBinary
+	}
+	put, err := client.PutSecretValue(e.ctx, &kms.PutSecretValueRequest{
+		SecretName: c.Name, SecretData: value, VersionID: c.ID, SecretDataType: kind, VersionStages: c.Stage,
+	})
+	if errors.Is(err, kms.ErrResourceNotFound) && len(c.Stage) == 0 {
+		return c.create(e, client, value, kind)
+	}
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, put)
+	}
+	fmt.Fprintf(e.stdout, "Stored version %s of %s: %s.\n", put.VersionID, put.SecretName, strings.Join(put.VersionStages, ", "))
+	return nil
+}
+
+func (c *secretPut) create(e *env, client *kms.Client, value sensitive.Value, kind string) error {
+	made, err := client.CreateSecret(e.ctx, &kms.CreateSecretRequest{
+		SecretName: c.Name, SecretData: value, VersionID: c.ID, SecretDataType: kind, Description: c.Description,
+	})
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, made)
+	}
+	fmt.Fprintf(e.stdout, "Created %s with version %s: %s.\n", made.SecretName, made.VersionID, kms.StageCurrent)
+	return nil
+}
+
+// readValue reads a value from a file, from a pipe, or from a terminal without showing it.
+func (e *env) readValue(file, prompt string) (sensitive.Value, error) {
+	var data []byte
+	var err error
+	switch f, ok := e.stdin.(*os.File); {
+	case file != "":
+		data, err = os.ReadFile(file)
+	case ok && term.IsTerminal(int(f.Fd())):
+		fmt.Fprint(e.stderr, prompt)
+		data, err = term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(e.stderr)
+	default:
+		data, err = io.ReadAll(io.LimitReader(bufio.NewReader(e.stdin), maxValue+3))
+		data = []byte(strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"))
+	}
+	switch {
+	case err != nil:
+		return sensitive.Value{}, fmt.Errorf("read the value: %w", err)
+	case len(data) == 0:
+		return sensitive.Value{}, errors.New("the value is empty; give it on standard input or with --file")
+	case len(data) > maxValue:
+		return sensitive.Value{}, fmt.Errorf("the value is larger than %d bytes", maxValue)
+	case !utf8.Valid(data):
+		return sensitive.Value{}, errors.New("the value is not UTF-8 text; encode it as Base64 and add --binary")
+	}
+	return sensitive.New(string(data)), nil
+}
+
+type secretVersions struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name or ARN of the secret."`
+	All     bool   `help:"Also versions without a label."`
+}
+
+func (c *secretVersions) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	list, err := client.ListSecretVersionIds(e.ctx, &kms.ListSecretVersionIdsRequest{SecretName: c.Name, IncludeDeprecated: c.All, PageSize: 100})
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, list)
+	}
+	t := newTable("VERSION", "CREATED", "LABELS")
+	for _, v := range list.VersionIDs {
+		t.row(v.VersionID, when(v.CreateTime), strings.Join(v.VersionStages, ", "))
+	}
+	return t.write(e.stdout)
+}
+
+type secretStage struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name or ARN of the secret."`
+	Label   string `arg:"" help:"ACSCurrent, ACSPrevious or a label of your own."`
+	To      string `help:"Version that gets the label." placeholder:"VERSION"`
+	From    string `help:"Version that loses it; refused when it does not carry it." placeholder:"VERSION"`
+}
+
+func (c *secretStage) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.UpdateSecretVersionStage(e.ctx, &kms.UpdateSecretVersionStageRequest{
+		SecretName: c.Name, VersionStage: c.Label, MoveToVersion: c.To, RemoveFromVersion: c.From,
+	})
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, out)
+	case c.To == "":
+		fmt.Fprintf(e.stdout, "%s of %s is removed from version %s.\n", c.Label, out.SecretName, c.From)
+	default:
+		fmt.Fprintf(e.stdout, "%s of %s is version %s.\n", c.Label, out.SecretName, c.To)
+	}
+	return nil
+}
+
+type secretDelete struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name or ARN of the secret."`
+	Days    int    `help:"Days in which it can be restored, 7 to 30." default:"30"`
+	Now     bool   `help:"Delete at once; nothing can be restored."`
+	Yes     bool   `help:"Do not ask." short:"y"`
+}
+
+func (c *secretDelete) Run(e *env) error {
+	if c.Now && !c.Yes {
+		if err := e.confirm(fmt.Sprintf("Delete %s and all its versions now, for good?", c.Name)); err != nil {
+			return err
+		}
+	}
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	in := &kms.DeleteSecretRequest{SecretName: c.Name, RecoveryWindowInDays: c.Days}
+	if c.Now {
+		in.ForceDeleteWithoutRecovery, in.RecoveryWindowInDays = true, 0
+	}
+	out, err := client.DeleteSecret(e.ctx, in)
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, out)
+	case c.Now:
+		fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
+	default:
+		fmt.Fprintf(e.stdout, "%s will be deleted at %s; keyturn secret restore %s cancels it.\n", out.SecretName, when(out.PlannedDeleteTime), out.SecretName)
+	}
+	return nil
+}
+
+// confirm asks on a terminal. Without one the answer is no: a script says --yes.
+func (e *env) confirm(question string) error {
+	f, ok := e.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return coded{exitUsage, "this cannot be undone: add --yes"}
+	}
+	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
+	line, err := bufio.NewReader(e.stdin).ReadString('\n')
+	if err != nil || !strings.EqualFold(strings.TrimSpace(line), "y") {
+		return coded{exitFailed, "nothing was deleted"}
+	}
+	return nil
+}
+
+type secretRestore struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name or ARN of the secret."`
+}
+
+func (c *secretRestore) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.RestoreSecret(e.ctx, &kms.RestoreSecretRequest{SecretName: c.Name})
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, out)
+	}
+	fmt.Fprintf(e.stdout, "%s is restored.\n", out.SecretName)
+	return nil
+}

@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/keyturn/keyturn/internal/server"
+)
+
+// serveCommand runs the server. Each setting is a flag, a variable of the environment (KEYTURN_ and the flag's name in
+// capitals, hyphens as underscores) and a key of the configuration file; the flag wins over the variable, and the
+// variable over the file. Settings are pointers so that what was not said can be told from what was.
+type serveCommand struct {
+	Config           *string  `help:"YAML file with settings, named as these flags." placeholder:"FILE"`
+	DataDir          *string  `help:"Directory for everything the server keeps (${default_data_dir})." placeholder:"DIR"`
+	Listen           *string  `help:"Address of the TLS listener; empty for none (127.0.0.1:7443)." placeholder:"HOST:PORT"`
+	ListenHTTP       *string  `name:"listen-http" help:"Address of a plain HTTP listener, on loopback only (none)." placeholder:"HOST:PORT"`
+	AllowPlainHTTP   *bool    `name:"allow-plain-http" help:"Permit the plain HTTP listener on any address: values cross the network in clear."`
+	Region           *string  `help:"Region of the server; it appears in ARNs (local)." placeholder:"NAME"`
+	RootKeyFile      *string  `help:"File with the root key, made on first run (DATA-DIR/root.key)." placeholder:"FILE"`
+	RootKeyEnv       *string  `help:"Variable of the environment with the root key, instead of a file." placeholder:"NAME"`
+	TLSCertFile      *string  `name:"tls-cert-file" help:"Certificate of your own, PEM; else one by a local CA." placeholder:"FILE"`
+	TLSKeyFile       *string  `name:"tls-key-file" help:"Its key, PEM." placeholder:"FILE"`
+	TLSName          []string `name:"tls-name" help:"Another host name or address for the certificate by the local CA; may be repeated." placeholder:"NAME"`
+	EtcdEndpoints    []string `help:"Use this etcd cluster instead of the embedded store; comma-separated." placeholder:"URL"`
+	EtcdCAFile       *string  `name:"etcd-ca-file" help:"Certificate that the cluster's are checked by, PEM." placeholder:"FILE"`
+	EtcdCertFile     *string  `help:"Client certificate for the cluster, PEM." placeholder:"FILE"`
+	EtcdKeyFile      *string  `help:"Its key, PEM." placeholder:"FILE"`
+	EtcdUsername     *string  `help:"User of the cluster." placeholder:"NAME"`
+	EtcdPasswordFile *string  `help:"File with its password." placeholder:"FILE"`
+	EtcdPrefix       *string  `help:"Prefix of all keys in the cluster (keyturn/)." placeholder:"TEXT"`
+	ClusterName      *string  `help:"Name of this node in a cluster of embedded stores." placeholder:"NAME"`
+	ClusterPeers     []string `help:"All nodes of that cluster, this one included; comma-separated." placeholder:"NAME=https://HOST:PORT"`
+	PeerListen       *string  `help:"Where this node listens for the others (as in cluster-peers)." placeholder:"HOST:PORT"`
+	PeerCertFile     *string  `help:"Certificate by which the nodes know each other, PEM." placeholder:"FILE"`
+	PeerKeyFile      *string  `help:"Its key, PEM." placeholder:"FILE"`
+	PeerCAFile       *string  `name:"peer-ca-file" help:"Certificate that the nodes' are checked by, PEM." placeholder:"FILE"`
+	AuditDir         *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
+	NonceLimit       *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
+	LogLevel         *string  `help:"debug, info, warn or error (info)." placeholder:"LEVEL"`
+	LogFormat        *string  `help:"text or json (text)." placeholder:"FORMAT"`
+}
+
+func defaultDataDir() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "keyturn")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "keyturn-data"
+	}
+	return filepath.Join(home, ".local", "share", "keyturn")
+}
+
+func (c *serveCommand) Run(e *env) error {
+	set, loadErr := loadSettings(c, os.Environ())
+	config, err := set.server(e)
+	if err := errors.Join(loadErr, err); err != nil {
+		return coded{exitUsage, err.Error()}
+	}
+	return serve(e, config)
+}
+
+// serve runs the server until it is told to stop. What it prints on standard output is for the person who started it.
+func serve(e *env, config server.Config) error {
+	node, err := server.New(e.ctx, config)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(e.ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- node.Run(ctx) }()
+	select {
+	case <-node.Ready():
+	case err := <-done:
+		return err
+	}
+	announce(e, node, config)
+	err = <-done
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	config.Logger.Info("stopped")
+	return err
+}
+
+func announce(e *env, node *server.Server, config server.Config) {
+	if endpoint := node.Endpoint(); endpoint != "" {
+		fmt.Fprintf(e.stdout, "Keyturn %s serves https://%s", Version, endpoint)
+	} else {
+		fmt.Fprintf(e.stdout, "Keyturn %s serves http://%s", Version, node.HTTPEndpoint())
+	}
+	if node.Endpoint() != "" && node.HTTPEndpoint() != "" {
+		fmt.Fprintf(e.stdout, " and http://%s", node.HTTPEndpoint())
+	}
+	fmt.Fprintln(e.stdout, "")
+	admin, first := node.Admin()
+	if !first {
+		return
+	}
+	path := filepath.Join(config.DataDir, "admin.json")
+	fmt.Fprintf(e.stdout, `
+First run: account %s and its administrator were made. This is shown once; it is kept in
+%s (mode 0600), which you may put away.
+
+  access key id      %s
+  access key secret  %s
+
+Next:
+  keyturn profile import %s
+  echo -n 's3cret' | keyturn secret put app/db
+  keyturn secret get app/db
+
+`, admin.AccountID, path, admin.AccessKeyID, admin.AccessKeySecret.Reveal(), path)
+	if key := config.RootKey; key == nil {
+		fmt.Fprintf(e.stdout, "Keep a copy of the root key %s in another place: without it the store cannot be read.\n", filepath.Join(config.DataDir, "root.key"))
+	} else {
+		fmt.Fprintf(e.stdout, "Keep a copy of the root key (%s) in another place: without it the store cannot be read.\n", key.Name())
+	}
+}
+
+// newLogger makes the operator's log, on standard error.
+func newLogger(e *env, level slog.Level, asJSON bool) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if asJSON {
+		return slog.New(slog.NewJSONHandler(e.stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(e.stderr, o))
+}

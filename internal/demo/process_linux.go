@@ -1,0 +1,7 @@
+package demo
+
+import "syscall"
+
+func signalOnDeath(attr *syscall.SysProcAttr, sig syscall.Signal) {
+	attr.Pdeathsig = sig
+}
