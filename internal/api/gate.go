@@ -42,7 +42,10 @@ func (g *Gate) Call(ctx context.Context, r Request) (any, error) {
 	if err != nil && r.Action == "GetSecretValue" || err == nil && isDryRun(c) {
 		err = dryRun(c, err)
 	}
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (g *Gate) call(ctx context.Context, c *Call) (any, error) {

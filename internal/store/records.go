@@ -211,15 +211,15 @@ func (tx *Tx) SecretPage(account, prefix string, skip, take int, now time.Time, 
 	if skip >= total {
 		return total, nil
 	}
-	after := ""
+	from := ""
 	if skip > 0 {
 		resp, err = tx.db.kv.Get(tx.ctx, first, tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(int64(skip)))...)
 		if err != nil {
 			return 0, unavailable(err)
 		}
-		after = strings.TrimPrefix(string(resp.Kvs[len(resp.Kvs)-1].Key), secretPrefix(account))
+		from = strings.TrimPrefix(string(resp.Kvs[len(resp.Kvs)-1].Key), secretPrefix(account)) + "\x00"
 	}
-	return total, tx.Secrets(account, prefix, after, now, func(s secret.Secret) bool {
+	return total, tx.Secrets(account, prefix, from, now, func(s secret.Secret) bool {
 		row(s)
 		take--
 		return take > 0
@@ -227,13 +227,11 @@ func (tx *Tx) SecretPage(account, prefix string, skip, take int, now time.Time, 
 }
 
 // Secrets calls visit for each secret of an account whose name begins with prefix, in the order of names, from the
-// name after (exclusive) on, until visit returns false. Secrets that are gone are left out.
-func (tx *Tx) Secrets(account, prefix, after string, now time.Time, visit func(secret.Secret) bool) error {
+// name from (inclusive) on, until visit returns false. Secrets that are gone are left out.
+func (tx *Tx) Secrets(account, prefix, from string, now time.Time, visit func(secret.Secret) bool) error {
 	start := secretKey(account, prefix)
 	end := clientv3.GetPrefixRangeEnd(start)
-	if after != "" && secretKey(account, after) >= start {
-		start = secretKey(account, after) + "\x00"
-	}
+	start = max(start, secretKey(account, from))
 	for {
 		resp, err := tx.db.kv.Get(tx.ctx, start, tx.options(clientv3.WithRange(end), clientv3.WithLimit(chunk))...)
 		if err != nil {

@@ -312,8 +312,8 @@ func TestPages(t *testing.T) {
 		from = append(from, s.Name)
 		return true
 	})
-	if want := []string{"app/29", "zoo"}; err != nil || !slices.Equal(from, want) {
-		t.Errorf("Secrets after app/28 = %v, %v; want %v", from, err, want)
+	if want := []string{"app/28", "app/29", "zoo"}; err != nil || !slices.Equal(from, want) {
+		t.Errorf("Secrets from app/28 = %v, %v; want %v", from, err, want)
 	}
 }
 
