@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -67,11 +69,22 @@ func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
 	if c.op.Change {
 		return g.change(ctx, c, in)
 	}
-	out, err := c.op.run(ctx, c, in)
+	out, err := run(ctx, c, in)
 	if rerr := g.record(ctx, c, audit.Call, audit.Allow, outcome(err), false); rerr != nil {
 		return nil, rerr
 	}
 	return answer(c, out), err
+}
+
+// run calls the handler. A panic in it is a fault of ours: it ends this call alone, and is recorded and logged like any
+// other failure.
+func run(ctx context.Context, c *Call, in any) (out any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			out, err = nil, fmt.Errorf("%s panicked: %v\n%s", c.op.Name, r, debug.Stack())
+		}
+	}()
+	return c.op.run(ctx, c, in)
 }
 
 // admit looks the operation up and decodes its parameters.
@@ -95,7 +108,7 @@ func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
 	if err := g.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
 		return nil, err
 	}
-	out, err := c.op.run(ctx, c, in)
+	out, err := run(ctx, c, in)
 	if rerr := g.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err), true); rerr != nil {
 		return nil, rerr
 	}

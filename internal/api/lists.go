@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 
@@ -16,7 +17,7 @@ func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.L
 	if err := checkFilters(in.Filters); err != nil {
 		return nil, err
 	}
-	skip, take := (in.PageNumber-1)*in.PageSize, in.PageSize
+	skip, take := rowsBefore(in.PageNumber, in.PageSize), in.PageSize
 	list := []kms.ListedSecret{}
 	row := func(s secret.Secret) { list = append(list, listedSecret(s, in.FetchTags)) }
 	total, err := 0, error(nil)
@@ -37,6 +38,10 @@ func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.L
 	}
 	return &kms.ListSecretsResponse{SecretList: list, PageNumber: in.PageNumber, PageSize: in.PageSize, TotalCount: total}, nil
 }
+
+// rowsBefore is how many rows come before a page. A page number has no upper bound, so the product is kept from
+// overflowing: no list is half as long as an int can say.
+func rowsBefore(page, size int) int { return min(page-1, math.MaxInt/2/size) * size }
 
 func listedSecret(s secret.Secret, tags bool) kms.ListedSecret {
 	row := kms.ListedSecret{
@@ -115,7 +120,7 @@ func listSecretVersionIds(_ context.Context, c *Call, in *kms.ListSecretVersionI
 	out := &kms.ListSecretVersionIdsResponse{
 		SecretName: s.Name, VersionIDs: []kms.ListedVersion{}, PageNumber: in.PageNumber, PageSize: in.PageSize, TotalCount: len(versions),
 	}
-	start := min((in.PageNumber-1)*in.PageSize, len(versions))
+	start := min(rowsBefore(in.PageNumber, in.PageSize), len(versions))
 	for _, v := range versions[start:min(start+in.PageSize, len(versions))] {
 		out.VersionIDs = append(out.VersionIDs, kms.ListedVersion{VersionID: v.ID, CreateTime: v.CreatedAt, VersionStages: s.Labels(v.ID)})
 	}

@@ -52,6 +52,12 @@ var notHere = []string{
 	"SetKeyPolicy", "OpenKmsService", "CreateCertificate", "UploadCertificate", "GetCertificate",
 	"DescribeCertificate", "UpdateCertificateStatus", "DeleteCertificate", "CertificatePrivateKeySign",
 	"CertificatePublicKeyVerify", "CertificatePublicKeyEncrypt", "CertificatePrivateKeyDecrypt",
+	"CreateApplicationAccessPoint", "DescribeApplicationAccessPoint", "ListApplicationAccessPoints",
+	"UpdateApplicationAccessPoint", "DeleteApplicationAccessPoint", "CreateClientKey", "GetClientKey", "ListClientKeys",
+	"DeleteClientKey", "CreatePolicy", "DescribePolicy", "ListPolicies", "UpdatePolicy", "DeletePolicy",
+	"CreateNetworkRule", "DescribeNetworkRule", "ListNetworkRules", "UpdateNetworkRule", "DeleteNetworkRule",
+	"ConnectKmsInstance", "GetKmsInstance", "GetDefaultKmsInstance", "GetKmsInstanceQuotaInfos", "ListKmsInstances",
+	"ReleaseKmsInstance", "UpdateKmsInstanceBindVpc",
 }
 
 // Operations returns the table.

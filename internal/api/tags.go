@@ -61,7 +61,18 @@ func tagResources(ctx context.Context, c *Call, in *kms.TagResourcesRequest) (*k
 	for i, t := range in.Tags {
 		tags[i] = kms.Tag{TagKey: t.Key, TagValue: t.Value}
 	}
-	return c.retag(ctx, in.ResourceIDs, func(s secret.Secret) (secret.Secret, error) { return s.Tag(tags, c.At) })
+	return c.retag(ctx, in.ResourceIDs, func(s secret.Secret) (secret.Secret, error) {
+		s, err := s.Tag(tags, c.At)
+		return s, inParameter("Tag", err)
+	})
+}
+
+// inParameter names the parameter of an Invalid error, where the rule knows it by the name of an older call.
+func inParameter(name string, err error) error {
+	if fault.KindOf(err) == fault.Invalid {
+		return fault.Parameter(name, "%s", asFault(err).Msg)
+	}
+	return err
 }
 
 func untagResources(ctx context.Context, c *Call, in *kms.UntagResourcesRequest) (*kms.EmptyResponse, error) {

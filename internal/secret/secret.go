@@ -8,6 +8,8 @@ package secret
 
 import (
 	"cmp"
+	"encoding/base64"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -35,6 +37,21 @@ const (
 
 // Digest identifies a value without telling anything about it: it is keyed. Equal digests mean equal values.
 type Digest [32]byte
+
+// MarshalText keeps stored records short: Base64.
+func (d Digest) MarshalText() ([]byte, error) {
+	return base64.RawStdEncoding.AppendEncode(nil, d[:]), nil
+}
+
+// UnmarshalText reads what MarshalText wrote.
+func (d *Digest) UnmarshalText(text []byte) error {
+	b, err := base64.RawStdEncoding.AppendDecode(nil, text)
+	if err != nil || len(b) != len(d) {
+		return errors.New("not the Base64 of a digest")
+	}
+	*d = Digest(b)
+	return nil
+}
 
 // Version is one value, written once, never changed.
 type Version struct {

@@ -6,9 +6,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -41,6 +43,7 @@ type Door struct {
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	id := d.id()
+	defer d.recovered(w, r, id)
 	in, err := decode(r)
 	asXML := wantsXML(r, in)
 	var operation string
@@ -59,6 +62,15 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if d.Observe != nil {
 		d.Observe(operation, code, time.Since(start))
+	}
+}
+
+// recovered answers for a fault of ours outside any handler, so that it is seen and ends this request alone.
+func (d *Door) recovered(w http.ResponseWriter, r *http.Request, id string) {
+	if p := recover(); p != nil {
+		err := fmt.Errorf("the door panicked: %v\n%s", p, debug.Stack())
+		d.logFailure(r.Context(), id, "", err)
+		writeError(w, id, r.Host, err, false)
 	}
 }
 

@@ -1,0 +1,594 @@
+package rpc_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/api/rpc"
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew; review the difference")
+
+const (
+	account  = "1234567890123456"
+	host     = "kms.example.test"
+	goldenID = "6a3e9c36-1150-4881-84d3-eb8672fcafad"
+	formType = "application/x-www-form-urlencoded"
+	jsonType = "application/json;charset=utf-8"
+	xmlType  = "text/xml;charset=utf-8"
+)
+
+var (
+	goldenTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	admin      = key("testid")
+)
+
+func key(id string) sign.Credentials {
+	return sign.Credentials{AccessKeyID: id, AccessKeySecret: sensitive.New("testsecret")}
+}
+
+func temporary(id, token string) sign.Credentials {
+	c := key(id)
+	c.SecurityToken = sensitive.New(token)
+	return c
+}
+
+// fixture is a door with all that lies behind it, the store included; clock, keys, IDs and random bytes are fixed.
+type fixture struct {
+	door  *rpc.Door
+	db    *store.DB
+	trail *trail
+	nonce int
+}
+
+// trail takes every record, or none.
+type trail struct{ err error }
+
+func (r *trail) Append(context.Context, audit.Record, bool) error { return r.err }
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), NoSync: true})
+	if err != nil {
+		t.Fatalf("open a store: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close the store: %v", err)
+		}
+	})
+	material, err := root.New(make([]byte, 32), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyring := envelope.New(material)
+	now := func() time.Time { return goldenTime }
+	log := slog.New(slog.DiscardHandler)
+	f := &fixture{db: db, trail: &trail{}}
+	f.putKey(t, keyring)
+	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log}
+	f.door = &rpc.Door{
+		Gate: api.NewGate(env, f.trail), Auth: auth.New(goldenKeys(), now, 0, log), Log: log, NewID: func() string { return goldenID },
+	}
+	return f
+}
+
+// keys are the administrator's access key and one for each way to be refused.
+type keys map[string]auth.Key
+
+func (k keys) Find(_ context.Context, id string) (auth.Key, bool, error) {
+	found, ok := k[id]
+	return found, ok, nil
+}
+
+func goldenKeys() keys {
+	owner := policy.Principal{Kind: policy.KindAccount, Account: account, ID: account}
+	user := policy.Principal{Kind: policy.KindRAMUser, Account: account, Name: "robot", ID: "200000000000000001"}
+	list := []auth.Key{
+		{ID: "testid", Principal: owner},
+		{ID: "disabledid", Principal: owner, Disabled: true},
+		{ID: "userid", Principal: user},
+		{ID: "STS.testid", Principal: owner, Token: sensitive.New("token")},
+		{ID: "STS.expiredid", Principal: owner, Token: sensitive.New("token"), ExpiresAt: goldenTime.Add(-time.Second)},
+	}
+	m := keys{}
+	for _, k := range list {
+		k.Secret = sensitive.New("testsecret")
+		m[k.ID] = k
+	}
+	return m
+}
+
+// putKey stores a customer master key, which no operation can make yet.
+func (f *fixture) putKey(t *testing.T, keyring *envelope.Keyring) {
+	t.Helper()
+	k, err := keyring.NewKey(account, "key-1", account, goldenTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Update(t.Context(), f.db, func(tx *store.Tx) (struct{}, error) { return struct{}{}, tx.PutKey(k) }); err != nil {
+		t.Fatalf("store a key: %v", err)
+	}
+}
+
+// call is one operation with its parameters, name and value in turns.
+type call struct {
+	op     string
+	params []string
+}
+
+func (c call) form() string {
+	v := url.Values{}
+	for i := 0; i < len(c.params); i += 2 {
+		v.Set(c.params[i], c.params[i+1])
+	}
+	return v.Encode()
+}
+
+func (c call) version() string {
+	if c.op == "GetCallerIdentity" {
+		return kms.STSVersion
+	}
+	return kms.Version
+}
+
+// signed makes the request of a call under signature version 3, its parameters in the form.
+func (f *fixture) signed(t *testing.T, c call, by sign.Credentials, at time.Time, asXML bool) *http.Request {
+	t.Helper()
+	body := []byte(c.form())
+	r := httptest.NewRequest(http.MethodPost, "http://"+host+"/", bytes.NewReader(body))
+	r.Header.Set("Accept", "application/json")
+	if asXML {
+		r.Header.Set("Accept", "application/xml")
+	}
+	if len(body) > 0 {
+		r.Header.Set("Content-Type", formType)
+	}
+	if err := by.SignHTTP(sign.ACS3, "", r, body, c.op, c.version(), at, f.next()); err != nil {
+		t.Fatalf("sign: %v", err)
+	}
+	return r
+}
+
+// next is a nonce that was not used.
+func (f *fixture) next() string {
+	f.nonce++
+	return strconv.Itoa(f.nonce)
+}
+
+// plain makes a request whose parameters are in the query, as under signature version 1; signed or not is up to them.
+func plain(method string, params sign.Params, asXML bool) *http.Request {
+	v := url.Values{}
+	if asXML {
+		v.Set("Format", "XML")
+	}
+	for _, p := range params {
+		v.Set(p.Name, p.Value)
+	}
+	return httptest.NewRequest(method, "http://"+host+"/?"+v.Encode(), nil)
+}
+
+func (f *fixture) answer(r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	f.door.ServeHTTP(w, r)
+	return w
+}
+
+// prepare makes the calls that a golden stands on.
+func (f *fixture) prepare(t *testing.T, calls []call) {
+	t.Helper()
+	for _, c := range calls {
+		if w := f.answer(f.signed(t, c, admin, goldenTime, false)); w.Code != http.StatusOK {
+			t.Fatalf("prepare with %s: %d %s", c.op, w.Code, w.Body)
+		}
+	}
+}
+
+const (
+	rdsConfig = `{"SecretSubType":"DoubleUsers","DBInstanceId":"rm-1","CustomData":{"DBName":"app"}}`
+	rdsData   = `{"Accounts":[{"AccountName":"app","AccountPassword":"dummy-1"},{"AccountName":"app_clone","AccountPassword":"dummy-2"}]}`
+	docPolicy = `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::1234567890123456:*"]},"Action":["kms:*"],"Resource":["*"]}]}`
+)
+
+var (
+	createGeneric = call{"CreateSecret", []string{"SecretName", "app/db", "VersionId", "v1", "SecretData", `{"user":"app","password":"<dummy> & \"é中\""}`, "Description", "main database", "Tags", `[{"TagKey":"env","TagValue":"prod"}]`}}
+	createRds     = call{"CreateSecret", []string{"SecretName", "rds/app", "SecretType", "Rds", "VersionId", "v1", "SecretData", rdsData, "ExtendedConfig", rdsConfig, "EnableAutomaticRotation", "true", "RotationInterval", "7d", "DKMSInstanceId", "kst-1"}}
+	putNext       = call{"PutSecretValue", []string{"SecretName", "app/db", "VersionId", "v2", "SecretData", "dummy", "VersionStages", `["ACSCurrent","Next"]`}}
+	deleteGeneric = call{"DeleteSecret", []string{"SecretName", "app/db", "RecoveryWindowInDays", "7"}}
+)
+
+// goldens have one call of every operation, the one that shows the most members.
+var goldens = []struct {
+	call
+	before []call
+}{
+	{createRds, nil},
+	{deleteGeneric, []call{createGeneric}},
+	{call{"RestoreSecret", []string{"SecretName", "app/db"}}, []call{createGeneric, deleteGeneric}},
+	{call{"DescribeSecret", []string{"SecretName", "app/db", "FetchTags", "true"}}, []call{createGeneric, deleteGeneric}},
+	{call{"GetRandomPassword", []string{"PasswordLength", "40", "RequireEachIncludedType", "true"}}, nil},
+	{call{"GetSecretValue", []string{"SecretName", "rds/app", "FetchExtendedConfig", "true"}}, []call{createRds}},
+	{call{"ListSecrets", []string{"FetchTags", "true", "PageSize", "2"}}, []call{createGeneric, createRds}},
+	{call{"ListSecretVersionIds", []string{"SecretName", "app/db", "IncludeDeprecated", "true"}}, []call{createGeneric, putNext, {"PutSecretValue", []string{"SecretName", "app/db", "VersionId", "v3", "SecretData", "dummy-3", "VersionStages", `{"VersionStage":["Next"]}`}}}},
+	{putNext, []call{createGeneric}},
+	{call{"UpdateSecret", []string{"SecretName", "rds/app", "Description", "", "ExtendedConfig.CustomData", `{"DBName":"other"}`}}, []call{createRds}},
+	{call{"UpdateSecretVersionStage", []string{"SecretName", "app/db", "VersionStage", "Next", "RemoveFromVersion", "v2", "MoveToVersion", "v1"}}, []call{createGeneric, putNext}},
+	{call{"RotateSecret", []string{"SecretName", "rds/app", "VersionId", "v2"}}, []call{createRds}},
+	{call{"UpdateSecretRotationPolicy", []string{"SecretName", "rds/app", "EnableAutomaticRotation", "true", "RotationInterval", "30d"}}, []call{createRds}},
+	{call{"GetSecretPolicy", []string{"SecretName", "app/db"}}, []call{createGeneric}},
+	{call{"SetSecretPolicy", []string{"SecretName", "app/db", "Policy", docPolicy}}, []call{createGeneric}},
+	{call{"TagResource", []string{"SecretName", "app/db", "Tags", `[{"TagKey":"env","TagValue":"test"}]`}}, []call{createGeneric}},
+	{call{"UntagResource", []string{"SecretName", "app/db", "TagKeys", `["env"]`}}, []call{createGeneric}},
+	{call{"ListResourceTags", []string{"KeyId", "key-1"}}, nil},
+	{call{"TagResources", []string{"RegionId", "cn-hangzhou", "ResourceType", "secret", "ResourceId.1", "app/db", "ResourceId.2", "rds/app", "Tag.1.Key", "team", "Tag.1.Value", "a"}}, []call{createGeneric, createRds}},
+	{call{"UntagResources", []string{"RegionId", "cn-hangzhou", "ResourceType", "secret", "ResourceId.1", "app/db", "All", "true"}}, []call{createGeneric}},
+	{call{"ListTagResources", []string{"RegionId", "cn-hangzhou", "ResourceType", "secret"}}, []call{createGeneric}},
+	{call{"DescribeRegions", nil}, nil},
+	{call{"DescribeAccountKmsStatus", nil}, nil},
+	{call{"GetCallerIdentity", nil}, nil},
+}
+
+// TestGolden holds the answer to one call of every operation against a file, in JSON and in XML.
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	have := map[string]bool{}
+	for _, g := range goldens {
+		have[g.op] = true
+		t.Run(g.op, func(t *testing.T) {
+			t.Parallel()
+			var b strings.Builder
+			fmt.Fprintf(&b, "%s %s\n", g.op, g.version())
+			for i := 0; i < len(g.params); i += 2 {
+				fmt.Fprintf(&b, "%s=%s\n", g.params[i], g.params[i+1])
+			}
+			for _, asXML := range []bool{false, true} {
+				f := newFixture(t)
+				f.prepare(t, g.before)
+				writeAnswer(&b, f.answer(f.signed(t, g.call, admin, goldenTime, asXML)))
+			}
+			compare(t, "op-"+g.op, b.String())
+		})
+	}
+	for _, o := range api.Operations() {
+		if !have[o.Name] {
+			t.Errorf("%s has no golden", o.Name)
+		}
+	}
+}
+
+func writeAnswer(b *strings.Builder, w *httptest.ResponseRecorder) {
+	fmt.Fprintf(b, "\n%d\nContent-Type: %s\n", w.Code, w.Header().Get("Content-Type"))
+	if s := w.Header().Get("x-acs-retry-after"); s != "" {
+		fmt.Fprintf(b, "x-acs-retry-after: %s\n", s)
+	}
+	fmt.Fprintf(b, "\n%s\n", w.Body)
+}
+
+// compare holds text against a golden, or writes it.
+func compare(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", "golden", name+".txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; make it with -update", err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; write it anew with -update if that is meant.\ngot:\n%s\nwant:\n%s", path, got, want)
+	}
+}
+
+// request makes the request that is refused.
+type request func(t *testing.T, f *fixture, asXML bool) *http.Request
+
+// by is a call signed with version 3.
+func by(c sign.Credentials, op string, params ...string) request {
+	return func(t *testing.T, f *fixture, asXML bool) *http.Request {
+		return f.signed(t, call{op, params}, c, goldenTime, asXML)
+	}
+}
+
+// parameters is a request as it is, without a signature of its own.
+func parameters(method string, params ...string) request {
+	return func(_ *testing.T, _ *fixture, asXML bool) *http.Request {
+		var p sign.Params
+		for i := 0; i < len(params); i += 2 {
+			p = append(p, sign.Param{Name: params[i], Value: params[i+1]})
+		}
+		return plain(method, p, asXML)
+	}
+}
+
+// refusals have one way to each code that a caller can meet.
+var refusals = []struct {
+	kind   fault.Kind
+	what   string
+	before []call
+	setUp  func(t *testing.T, f *fixture)
+	send   request
+}{
+	{fault.Internal, "a read of a value that does not open", []call{createGeneric}, spoil, by(admin, "GetSecretValue", "SecretName", "app/db")},
+	{fault.Unavailable, "a call that cannot be recorded", nil, func(_ *testing.T, f *fixture) { f.trail.err = errors.New("disk full") }, by(admin, "DescribeRegions")},
+	{fault.Throttled, "a call over a rate limit; no limit is built in yet, so the test makes the refusal", nil, func(_ *testing.T, f *fixture) { f.door.Auth = busy{} }, by(admin, "DescribeRegions")},
+	{fault.Malformed, "a body that is neither form nor JSON", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
+		r := by(admin, "DescribeSecret", "SecretName", "app/db")(t, f, asXML)
+		r.Header.Set("Content-Type", "text/plain")
+		return r
+	}},
+	{fault.Missing, "GetSecretValue without SecretName", nil, nil, by(admin, "GetSecretValue")},
+	{fault.Invalid, "GetSecretValue with a space in SecretName", nil, nil, by(admin, "GetSecretValue", "SecretName", "a b")},
+	{fault.Method, "the method PUT", nil, nil, parameters(http.MethodPut)},
+	{fault.NoAction, "an operation that does not exist", nil, nil, by(admin, "GetSecret")},
+	{fault.Version, "a version that does not exist", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
+		p, err := admin.SignV1("GET", formatted(asXML, "Action", "DescribeRegions", "Version", "2017-01-20"), goldenTime, f.next())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plain("GET", p, asXML)
+	}},
+	{fault.MissingKey, "a signature of version 1 without AccessKeyId", nil, nil, parameters("GET", "Action", "DescribeRegions", "Version", kms.Version, "Signature", "x")},
+	{fault.BadSignature, "a request without a signature", nil, nil, parameters("GET", "Action", "DescribeRegions", "Version", kms.Version)},
+	{fault.WrongSignature, "a signature of version 1 with another secret", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
+		other := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("another")}
+		p, err := other.SignV1("GET", formatted(asXML, "Action", "DescribeRegions", "Version", kms.Version), goldenTime, f.next())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plain("GET", p, asXML)
+	}},
+	{fault.UnknownKey, "an access key that does not exist", nil, nil, by(key("unknownid"), "DescribeRegions")},
+	{fault.DisabledKey, "an access key that is switched off", nil, nil, by(key("disabledid"), "DescribeRegions")},
+	{fault.MissingToken, "a temporary key without its token", nil, nil, by(key("STS.testid"), "DescribeRegions")},
+	{fault.WrongToken, "a temporary key with another token", nil, nil, by(temporary("STS.testid", "another"), "DescribeRegions")},
+	{fault.ExpiredToken, "a temporary key past its time", nil, nil, by(temporary("STS.expiredid", "token"), "DescribeRegions")},
+	{fault.NoTimestamp, "a signature of version 1 without Timestamp", nil, nil, parameters("GET", "Action", "DescribeRegions", "Version", kms.Version, "AccessKeyId", "testid", "Signature", "x", "SignatureVersion", "1.0")},
+	{fault.Expired, "a signature of 16 minutes ago", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
+		return f.signed(t, call{op: "DescribeRegions"}, admin, goldenTime.Add(-16*time.Minute), asXML)
+	}},
+	{fault.Replayed, "the same request again", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
+		r := by(admin, "DescribeRegions")(t, f, asXML)
+		if w := f.answer(r.Clone(t.Context())); w.Code != http.StatusOK {
+			t.Fatalf("the first of two equal requests: %d %s", w.Code, w.Body)
+		}
+		return r
+	}},
+	{fault.Denied, "a user without a policy", []call{createGeneric}, nil, by(key("userid"), "GetSecretValue", "SecretName", "app/db")},
+	{fault.NotFound, "a secret that does not exist", nil, nil, by(admin, "GetSecretValue", "SecretName", "none")},
+	{fault.KeyNotFound, "a key that does not exist", nil, nil, by(admin, "CreateSecret", "SecretName", "app/db", "VersionId", "v1", "SecretData", "dummy", "EncryptionKeyId", "key-unknown")},
+	{fault.Exists, "CreateSecret of a name that is taken", []call{createGeneric}, nil, by(admin, "CreateSecret", "SecretName", "app/db", "VersionId", "v1", "SecretData", "dummy")},
+	{fault.Deleting, "a read in the deletion window", []call{createGeneric, deleteGeneric}, nil, by(admin, "GetSecretValue", "SecretName", "app/db")},
+	{fault.InUse, "RestoreSecret of a live secret", []call{createGeneric}, nil, by(admin, "RestoreSecret", "SecretName", "app/db")},
+	{fault.LimitExceeded, "a seventh custom label", []call{createGeneric}, nil, by(admin, "PutSecretValue", "SecretName", "app/db", "VersionId", "v2", "SecretData", "dummy", "VersionStages", `["1","2","3","4","5","6","7"]`)},
+	{fault.Unsupported, "RotateSecret of a Generic secret", []call{createGeneric}, nil, by(admin, "RotateSecret", "SecretName", "app/db", "VersionId", "v2")},
+	{fault.DryRunOK, "a dry run that would have succeeded", []call{createGeneric}, nil, by(admin, "GetSecretValue", "SecretName", "app/db", "DryRun", "true")},
+	{fault.DryRunInvalid, "a dry run of a secret that does not exist", nil, nil, by(admin, "GetSecretValue", "SecretName", "none", "DryRun", "true")},
+	{fault.DryRunDenied, "a dry run by a user without a policy", nil, nil, by(key("userid"), "GetSecretValue", "SecretName", "app/db", "DryRun", "true")},
+}
+
+// unreachable are the kinds that no caller can meet yet, and why.
+var unreachable = map[fault.Kind]string{fault.KeyDisabled: "there are no customer keys yet, and the default key cannot be disabled"}
+
+func formatted(asXML bool, params ...string) sign.Params {
+	p := sign.Params{}
+	for i := 0; i < len(params); i += 2 {
+		p = append(p, sign.Param{Name: params[i], Value: params[i+1]})
+	}
+	if asXML {
+		p = append(p, sign.Param{Name: "Format", Value: "XML"})
+	}
+	return p
+}
+
+// spoil replaces the sealed value of app/db.
+func spoil(t *testing.T, f *fixture) {
+	t.Helper()
+	_, err := store.Update(t.Context(), f.db, func(tx *store.Tx) (struct{}, error) {
+		s, ok, err := tx.Secret(account, "app/db", goldenTime)
+		if err != nil || !ok {
+			return struct{}{}, errors.Join(err, errors.New("there is no secret to spoil"))
+		}
+		return struct{}{}, tx.PutSecret(s, map[string][]byte{"v1": []byte("spoilt")})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// busy refuses every caller.
+type busy struct{}
+
+func (busy) Authenticate(context.Context, auth.Request) (auth.Identity, auth.Claim, error) {
+	return auth.Identity{}, auth.Claim{}, fault.New(fault.Throttled, "")
+}
+
+// TestGoldenErrors holds a refusal of every code against a file, in JSON and in XML.
+func TestGoldenErrors(t *testing.T) {
+	t.Parallel()
+	have := map[fault.Kind]bool{}
+	for _, g := range refusals {
+		have[g.kind] = true
+		code := api.CodeFor(&fault.Error{Kind: g.kind})
+		t.Run(code.Code, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			f.prepare(t, g.before)
+			if g.setUp != nil {
+				g.setUp(t, f)
+			}
+			var b strings.Builder
+			fmt.Fprintf(&b, "%s\n", g.what)
+			for _, asXML := range []bool{false, true} {
+				w := f.answer(g.send(t, f, asXML))
+				want := jsonType
+				if asXML {
+					want = xmlType
+				}
+				if w.Code != code.Status || !strings.Contains(w.Body.String(), code.Code) || w.Header().Get("Content-Type") != want {
+					t.Errorf("%s: %d %s %s; want %d %s in %s", g.what, w.Code, w.Header().Get("Content-Type"), w.Body, code.Status, code.Code, want)
+				}
+				writeAnswer(&b, w)
+			}
+			compare(t, "error-"+code.Code, b.String())
+		})
+	}
+	for kind := fault.OK + 1; kind < fault.Kinds; kind++ {
+		if _, no := unreachable[kind]; have[kind] == no {
+			t.Errorf("kind %d, %s: has a golden: %t; listed as unreachable: %t", kind, api.CodeFor(&fault.Error{Kind: kind}).Code, have[kind], no)
+		}
+	}
+}
+
+var (
+	placeholder = regexp.MustCompile(`<[A-Za-z]+>`)
+	message     = regexp.MustCompile(`"Message":"((?:[^"\\]|\\.)*)"`)
+)
+
+// TestGoldenMessages: the message of every error golden begins with the text of the reference.
+func TestGoldenMessages(t *testing.T) {
+	t.Parallel()
+	if *update {
+		t.Skip("the goldens are being written")
+	}
+	documented := documentedMessages(t)
+	for _, g := range refusals {
+		code := api.CodeFor(&fault.Error{Kind: g.kind}).Code
+		want, ok := documented[code]
+		if !ok {
+			continue // in the text of the reference, not in its data: the contract test lists them
+		}
+		golden, err := os.ReadFile(filepath.Join("testdata", "golden", "error-"+code+".txt"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		found := message.FindSubmatch(golden)
+		if found == nil {
+			t.Errorf("%s: the golden has no message", code)
+			continue
+		}
+		got, err := strconv.Unquote(`"` + string(found[1]) + `"`)
+		if err != nil || !want.MatchString(got) {
+			t.Errorf("%s: message %q, %v; want one that begins as %s", code, got, err, want)
+		}
+	}
+}
+
+func documentedMessages(t *testing.T) map[string]*regexp.Regexp {
+	t.Helper()
+	type documented struct{ Code, Message string }
+	var contract struct {
+		CommonErrors []documented `json:"commonErrors"`
+		Operations   []struct{ Errors []documented }
+	}
+	data, err := os.ReadFile(filepath.Join("..", "testdata", "operations.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &contract); err != nil {
+		t.Fatal(err)
+	}
+	list := contract.CommonErrors
+	for _, o := range contract.Operations {
+		list = append(list, o.Errors...)
+	}
+	out := map[string]*regexp.Regexp{}
+	for _, e := range list {
+		var pattern strings.Builder
+		rest := e.Message
+		for _, at := range placeholder.FindAllString(e.Message, -1) {
+			head, tail, _ := strings.Cut(rest, at)
+			pattern.WriteString(regexp.QuoteMeta(head) + ".+")
+			rest = tail
+		}
+		out[e.Code] = regexp.MustCompile("^" + pattern.String() + regexp.QuoteMeta(rest))
+	}
+	return out
+}
+
+// TestLastPage: a page as far past the end as a number can say is empty.
+func TestLastPage(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.prepare(t, []call{createGeneric})
+	page := []string{"PageNumber", strconv.Itoa(math.MaxInt), "PageSize", "100"}
+	for _, c := range []call{
+		{"ListSecrets", page},
+		{"ListSecrets", append([]string{"Filters", `[{"Key":"TagKey","Values":["env"]}]`}, page...)},
+		{"ListSecretVersionIds", append([]string{"SecretName", "app/db"}, page...)},
+	} {
+		w := f.answer(f.signed(t, c, admin, goldenTime, false))
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `":[]}`) || !strings.Contains(w.Body.String(), `"TotalCount":1,`) {
+			t.Errorf("%s: %d %s; want an empty page and TotalCount 1", c.op, w.Code, w.Body)
+		}
+	}
+}
+
+// TestXMLControlCharacter: a value that XML cannot carry is refused, and the parameter to change is named.
+func TestXMLControlCharacter(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.prepare(t, []call{{"CreateSecret", []string{"SecretName", "app/db", "VersionId", "v1", "SecretData", "dummy\x01"}}})
+	get := call{"GetSecretValue", []string{"SecretName", "app/db"}}
+	w := f.answer(f.signed(t, get, admin, goldenTime, true))
+	const want = `<Code>InvalidParameter</Code><Message>The specified parameter &#34;Format&#34; is not valid.`
+	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), want) || strings.Contains(w.Body.String(), "dummy") {
+		t.Errorf("GetSecretValue in XML: %d %s; want 400 with %s", w.Code, w.Body, want)
+	}
+	if w = f.answer(f.signed(t, get, admin, goldenTime, false)); !strings.Contains(w.Body.String(), `"SecretData":"dummy\u0001"`) {
+		t.Errorf("GetSecretValue in JSON: %d %s; want the value", w.Code, w.Body)
+	}
+}
+
+// TestGoldenFiles: every file is of a test.
+func TestGoldenFiles(t *testing.T) {
+	t.Parallel()
+	want := map[string]bool{}
+	for _, g := range goldens {
+		want["op-"+g.op+".txt"] = true
+	}
+	for _, g := range refusals {
+		want["error-"+api.CodeFor(&fault.Error{Kind: g.kind}).Code+".txt"] = true
+	}
+	files, err := os.ReadDir(filepath.Join("testdata", "golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !want[f.Name()] {
+			t.Errorf("testdata/golden/%s is of no test; delete it", f.Name())
+		}
+	}
+}
