@@ -46,6 +46,8 @@ type Config struct {
 	Prefix string
 	// Cluster makes the embedded member one of several; nil means that it is alone.
 	Cluster *Cluster
+	// MirrorBytes is about how much memory may hold records that were read lately; 0 means 32 MiB.
+	MirrorBytes int
 	// NoSync leaves out fsync: for throw-away stores only, such as those of tests.
 	NoSync bool
 	// Logger receives what etcd warns of. Nil means nothing is logged.

@@ -33,8 +33,13 @@ const (
 type DB struct {
 	client *clientv3.Client
 	kv     clientv3.KV
+	prefix string
 	log    *slog.Logger
 	close  func() error
+	// mirror is nil for a store that others use too: its revisions are not all ours.
+	mirror *mirror
+	stop   context.CancelFunc
+	fed    chan struct{} // closed when the mirror has stopped
 }
 
 // Open starts the embedded member, or connects to the endpoints, and waits until the store answers.
@@ -50,15 +55,30 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), log: c.Logger, close: stop}
+	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), prefix: c.prefix(), log: c.Logger, close: stop, fed: make(chan struct{})}
 	if err := db.Ready(ctx); err != nil {
 		return nil, errors.Join(err, stop())
 	}
+	feed, cancel := context.WithCancel(context.Background())
+	db.stop = cancel
+	if len(c.Endpoints) > 0 {
+		close(db.fed)
+		return db, nil
+	}
+	db.mirror = newMirror(client, c.Cluster == nil, c.MirrorBytes, c.Logger)
+	go func() {
+		defer close(db.fed)
+		db.mirror.run(feed)
+	}()
 	return db, nil
 }
 
 // Close stops the member, or closes the connection. Changes that were acknowledged are on disk already.
-func (db *DB) Close() error { return db.close() }
+func (db *DB) Close() error {
+	db.stop()
+	<-db.fed
+	return db.close()
+}
 
 // Ready returns nil when a linearizable read succeeds: this node has a leader and has caught up.
 func (db *DB) Ready(ctx context.Context) error {

@@ -33,7 +33,8 @@ type Tx struct {
 
 type read struct {
 	data []byte
-	rev  int64 // 0 when absent
+	rev  int64  // 0 when absent
+	kept *entry // in the mirror, if it is
 }
 
 func newTx(ctx context.Context, db *DB) *Tx {
@@ -42,10 +43,14 @@ func newTx(ctx context.Context, db *DB) *Tx {
 
 func (tx *Tx) dirty() bool { return len(tx.writes) > 0 }
 
-// options pin a read to the revision of the first one.
+// options pin a read to the revision of the first one. What is read at a revision that this member has taken in already
+// need not ask the others.
 func (tx *Tx) options(opts ...clientv3.OpOption) []clientv3.OpOption {
 	if tx.pinned && tx.rev > 0 {
 		opts = append(opts, clientv3.WithRev(tx.rev))
+		if tx.db.mirror != nil {
+			opts = append(opts, clientv3.WithSerializable())
+		}
 	}
 	return opts
 }
@@ -57,17 +62,50 @@ func (tx *Tx) get(key string) (read, error) {
 	if r, ok := tx.reads[key]; ok {
 		return r, nil
 	}
+	r, err := tx.fetch(key)
+	if err != nil {
+		return read{}, err
+	}
+	tx.reads[key] = r
+	return r, nil
+}
+
+// fetch finds a record in the mirror, for a snapshot, or reads it from the store.
+func (tx *Tx) fetch(key string) (read, error) {
+	m := tx.db.mirror
+	if !tx.pinned || m == nil {
+		return tx.fetchStored(key)
+	}
+	if tx.rev == 0 {
+		rev, ok, err := m.barrier(tx.ctx)
+		if err != nil {
+			return read{}, err
+		}
+		if !ok {
+			return tx.fetchStored(key)
+		}
+		tx.rev = rev
+	}
+	if e := m.find(tx.db.prefix+key, tx.rev); e != nil {
+		return read{data: e.data, rev: e.rev, kept: e}, nil
+	}
+	r, err := tx.fetchStored(key)
+	if err == nil && r.data != nil {
+		r.kept = m.keep(tx.db.prefix+key, r.data, r.rev, tx.rev)
+	}
+	return r, err
+}
+
+func (tx *Tx) fetchStored(key string) (read, error) {
 	resp, err := tx.db.kv.Get(tx.ctx, key, tx.options()...)
 	if err != nil {
 		return read{}, unavailable(err)
 	}
 	tx.seen(resp)
-	var r read
-	if len(resp.Kvs) > 0 {
-		r = read{data: resp.Kvs[0].Value, rev: resp.Kvs[0].ModRevision}
+	if len(resp.Kvs) == 0 {
+		return read{}, nil
 	}
-	tx.reads[key] = r
-	return r, nil
+	return read{data: resp.Kvs[0].Value, rev: resp.Kvs[0].ModRevision}, nil
 }
 
 func (tx *Tx) seen(resp *clientv3.GetResponse) {
@@ -82,8 +120,19 @@ func load[T any](tx *Tx, key string) (out T, ok bool, err error) {
 	if err != nil || r.data == nil {
 		return out, false, err
 	}
-	out, err = decode[T](key, r.data)
-	return out, err == nil, err
+	if r.kept == nil {
+		out, err = decode[T](key, r.data)
+		return out, err == nil, err
+	}
+	if d := r.kept.decoded.Load(); d != nil {
+		return (*d).(T), true, nil
+	}
+	if out, err = decode[T](key, r.data); err != nil {
+		return out, false, err
+	}
+	var d any = out
+	r.kept.decoded.Store(&d)
+	return out, true, nil
 }
 
 func decode[T any](key string, data []byte) (T, error) {
@@ -124,6 +173,9 @@ func (tx *Tx) commit() (done bool, err error) {
 	resp, err := tx.db.kv.Txn(tx.ctx).If(guards...).Then(ops...).Commit()
 	if err != nil {
 		return false, commitError(err)
+	}
+	if resp.Succeeded && tx.db.mirror != nil {
+		tx.db.mirror.committed(resp.Header.Revision)
 	}
 	return resp.Succeeded, nil
 }

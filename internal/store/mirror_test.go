@@ -1,0 +1,169 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/kms"
+)
+
+func openMirrored(t *testing.T, bytes int) *DB {
+	t.Helper()
+	db, err := Open(t.Context(), Config{Dir: t.TempDir(), NoSync: true, MirrorBytes: bytes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+// count changes one record and returns what it says afterwards.
+func count(ctx context.Context, db *DB, name string) (uint64, error) {
+	return Update(ctx, db, func(tx *Tx) (uint64, error) {
+		s, ok, err := tx.Secret("a", name, time.Time{})
+		if err != nil {
+			return 0, err
+		}
+		if !ok {
+			s, err = secret.New("a", secret.Spec{Name: name, Type: kms.TypeGeneric}, secret.Version{ID: "v"}, time.Unix(1, 0))
+		}
+		s.LastOrder++
+		return s.LastOrder, errors.Join(err, tx.PutSecret(s, nil))
+	})
+}
+
+func seen(ctx context.Context, db *DB, name string) (uint64, error) {
+	s, _, err := Snapshot(ctx, db).Secret("a", name, time.Time{})
+	return s.LastOrder, err
+}
+
+// TestReadYourWrites holds that whoever has an acknowledgement reads at least that, from memory too: with a mirror that
+// holds everything, with one so small that it evicts all the time, and with one whose watch breaks again and again.
+func TestReadYourWrites(t *testing.T) {
+	t.Parallel()
+	for name, bytes := range map[string]int{"large": 0, "small": 4096, "broken": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := openMirrored(t, bytes)
+			ctx, done := context.WithCancel(t.Context())
+			var wg, breaker sync.WaitGroup
+			if name == "broken" {
+				breaker.Go(func() {
+					for ctx.Err() == nil {
+						db.mirror.reset()
+					}
+				})
+			}
+			for w := range 8 {
+				wg.Go(func() {
+					for i := range 60 {
+						key := fmt.Sprint("s", (w+i)%5)
+						acknowledged, err := count(t.Context(), db, key)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						for range 3 {
+							if got, err := seen(t.Context(), db, key); err != nil || got < acknowledged {
+								t.Errorf("%s: read %d after %d was acknowledged, %v", key, got, acknowledged, err)
+								return
+							}
+						}
+					}
+				})
+			}
+			wg.Wait()
+			done()
+			breaker.Wait()
+		})
+	}
+}
+
+// TestSnapshotIsOneRevision holds that two records changed together are read together, while they change.
+func TestSnapshotIsOneRevision(t *testing.T) {
+	t.Parallel()
+	db := openMirrored(t, 0)
+	both := func() error {
+		_, err := Update(t.Context(), db, func(tx *Tx) (struct{}, error) {
+			a, _, err := tx.Account("1")
+			b, _, err2 := tx.Account("2")
+			a.ID, b.ID = "1", "2"
+			a.DefaultKeyID += "x"
+			b.DefaultKeyID = a.DefaultKeyID
+			return struct{}{}, errors.Join(err, err2, tx.PutAccount(a), tx.PutAccount(b))
+		})
+		return err
+	}
+	if err := both(); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	ctx, done := context.WithCancel(t.Context())
+	wg.Go(func() {
+		defer done()
+		for range 200 {
+			if err := both(); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				tx := Snapshot(t.Context(), db)
+				a, _, err := tx.Account("1")
+				b, _, err2 := tx.Account("2")
+				if err := errors.Join(err, err2); err != nil || a.DefaultKeyID != b.DefaultKeyID {
+					t.Errorf("read %d and %d changes of records that change together, %v", len(a.DefaultKeyID), len(b.DefaultKeyID), err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestMirrorIsUsed holds that a second read of an unchanged record does not go to the store, and that memory is bounded.
+func TestMirrorIsUsed(t *testing.T) {
+	t.Parallel()
+	db := openMirrored(t, 64<<10)
+	if _, err := count(t.Context(), db, "s"); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if _, err := seen(t.Context(), db, "s"); err != nil {
+			t.Fatal(err)
+		}
+		if e := db.mirror.find("keyturn/"+secretKey("a", "s"), 1<<60); e != nil && e.decoded.Load() != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a record that is read again and again is not kept")
+		}
+	}
+	for i := range 500 {
+		name := fmt.Sprint("t", i)
+		if _, err := count(t.Context(), db, name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := seen(t.Context(), db, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db.mirror.mu.Lock()
+	defer db.mirror.mu.Unlock()
+	if db.mirror.size > 64<<10 || len(db.mirror.entries) == 0 || db.mirror.recent.Len() != len(db.mirror.entries) {
+		t.Errorf("%d bytes in %d entries, %d in the list", db.mirror.size, len(db.mirror.entries), db.mirror.recent.Len())
+	}
+}
