@@ -43,14 +43,11 @@ func newTx(ctx context.Context, db *DB) *Tx {
 
 func (tx *Tx) dirty() bool { return len(tx.writes) > 0 }
 
-// options pin a read to the revision of the first one. What is read at a revision that this member has taken in already
-// need not ask the others.
+// options pin a read to the revision of the first one. The read stays linearizable: etcd tells its watchers of a revision
+// a moment before it can be read by number, and a linearizable read waits for that.
 func (tx *Tx) options(opts ...clientv3.OpOption) []clientv3.OpOption {
 	if tx.pinned && tx.rev > 0 {
 		opts = append(opts, clientv3.WithRev(tx.rev))
-		if tx.db.mirror != nil {
-			opts = append(opts, clientv3.WithSerializable())
-		}
 	}
 	return opts
 }
