@@ -20,7 +20,7 @@ var lines = [][]string{
 	{"internal/wire"},
 	{"kms"},
 	{"internal/secret", "internal/cmk", "internal/policy"},
-	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth"},
+	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit"},
 	{"internal/api"},
 	{"internal/api/rpc"},
 	{"internal/server", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn"},

@@ -76,6 +76,17 @@ func (a *Authenticator) Nonces() int { return a.nonces.Len() }
 // Claim is what a request says of itself before anything is verified, for the record of a refused call.
 type Claim struct{ AccessKeyID, Action string }
 
+// ClaimedKey is the access key that a request says it is signed with; nothing of it is verified. Empty when it says none.
+func ClaimedKey(r Request) string {
+	if _, rest, ok := strings.Cut(r.Header("authorization"), "Credential="); ok {
+		id, _, _ := strings.Cut(rest, ",")
+		id, _, _ = strings.Cut(id, "/")
+		return clip(id)
+	}
+	id, _ := r.Params.Get("AccessKeyId")
+	return clip(id)
+}
+
 // Authenticate verifies a request. The error is a *fault.Error whose kind says what is wrong; what the request claims
 // to be is returned in any case.
 func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Identity, Claim, error) {
@@ -233,9 +244,4 @@ func parseTime(s string) (time.Time, error) {
 	return t, nil
 }
 
-func clip(s string) string {
-	if len(s) > 32 {
-		return s[:32]
-	}
-	return s
-}
+func clip(s string) string { return s[:min(len(s), 64)] }

@@ -17,6 +17,7 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
@@ -140,6 +141,12 @@ func parseSetting(s setting, value string) (any, error) {
 			return nil, errors.New("use a whole number")
 		}
 		return n, nil
+	case reflect.Float64:
+		f, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return nil, errors.New("use a number")
+		}
+		return f, nil
 	case reflect.Slice:
 		return strings.Split(value, ","), nil
 	}
@@ -158,7 +165,8 @@ func fromFile(k *koanf.Koanf, path string, known []setting) []error {
 			errs = append(errs, fmt.Errorf("configuration file %s: unknown setting %q", path, strings.ReplaceAll(key, "\x00", ".")))
 			continue
 		}
-		if want := typeName(known[i].kind); typeName(reflect.ValueOf(value).Kind()) != want {
+		got := typeName(reflect.ValueOf(value).Kind())
+		if want := typeName(known[i].kind); got != want && !(want == "a number" && got == "a whole number") {
 			errs = append(errs, fmt.Errorf("configuration file %s: %s must be %s", path, key, want))
 			k.Delete(key)
 		}
@@ -173,6 +181,8 @@ func typeName(k reflect.Kind) string {
 		return "true or false"
 	case reflect.Int, reflect.Int64:
 		return "a whole number"
+	case reflect.Float64:
+		return "a number"
 	case reflect.Slice:
 		return "a list"
 	}
@@ -201,7 +211,9 @@ func (s settings) server(e *env) (server.Config, error) {
 		DataDir: s.text("data-dir", defaultDataDir()), Listen: s.text("listen", "127.0.0.1:7443"), ListenHTTP: s.text("listen-http", ""),
 		AllowPlainHTTP: s.k.Bool("allow-plain-http"), Region: s.text("region", "local"),
 		TLSCertFile: s.text("tls-cert-file", ""), TLSKeyFile: s.text("tls-key-file", ""), TLSNames: s.k.Strings("tls-name"),
-		AuditDir: s.text("audit-dir", ""), NonceLimit: s.k.Int("nonce-limit"), Logger: newLogger(e, level, format == "json"),
+		AuditDir: s.text("audit-dir", ""), NonceLimit: s.k.Int("nonce-limit"),
+		Limit:  limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
+		Logger: newLogger(e, level, format == "json"),
 	}
 	var err error
 	if c.RootKey, err = s.rootKey(); err != nil {

@@ -8,6 +8,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Kind classifies an outcome. The zero value means success.
@@ -99,6 +100,8 @@ type Error struct {
 	Msg string
 	// Err is the cause, for the log alone.
 	Err error
+	// Retry is when to come back, for Throttled; 0 when it is not known.
+	Retry time.Duration
 }
 
 // New returns an error of the given kind. The message is shown to the caller; empty means the documented text alone.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/wire"
@@ -45,6 +46,8 @@ type Config struct {
 	AuditDir string
 	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
 	NonceLimit int
+	// Limit bounds requests a second; the zero value limits nothing.
+	Limit limit.Config
 	// RequestTimeout is how long a client may take to send a request, and to take its answer; 0 means 30 seconds. Its
 	// header must come in a third of that.
 	RequestTimeout time.Duration
@@ -109,6 +112,9 @@ func (c Config) Check() error {
 		if len(c.Etcd.Endpoints) > 0 {
 			add("cluster-peers and etcd-endpoints exclude each other")
 		}
+	}
+	if c.Limit.PerKey < 0 || c.Limit.Total < 0 {
+		add("rate-limit and rate-limit-total are not negative")
 	}
 	if c.NonceLimit < 0 {
 		add("nonce-limit %d is negative", c.NonceLimit)

@@ -21,6 +21,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -43,6 +44,7 @@ type Server struct {
 	trail      *audit.Log
 	gate       *api.Gate
 	auth       *auth.Authenticator
+	limit      *limit.Limiter
 	metrics    *metrics
 	account    string
 	admin      Admin
@@ -128,6 +130,7 @@ func (s *Server) assemble() {
 	}
 	s.gate = api.NewGate(env, s.trail)
 	s.auth = auth.New(&accessKeys{db: s.db, keyring: s.keyring}, c.Now, c.NonceLimit, c.Logger)
+	s.limit = limit.New(c.Limit)
 	s.metrics = newMetrics(s.auth.Nonces)
 }
 
@@ -250,7 +253,9 @@ func (quiet) Handle(context.Context, slog.Record) error { return nil }
 
 // handler tells the door from the operator's pages, which need no signature and show no secret.
 func (s *Server) handler() http.Handler {
-	door := &rpc.Door{Gate: s.gate, Auth: s.auth, Log: s.config.Logger, Observe: s.metrics.observe, NewID: s.config.NewID}
+	door := &rpc.Door{
+		Gate: s.gate, Auth: s.auth, Log: s.config.Logger, Limit: s.limit, Now: s.config.Now, Observe: s.metrics.observe, NewID: s.config.NewID,
+	}
 	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

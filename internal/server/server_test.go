@@ -502,3 +502,36 @@ func TestNothingLeaks(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestRateLimit holds what a client over its rate gets, that it may go on when it was told to, and that thousands of
+// refusals leave a few records and not thousands.
+func TestRateLimit(t *testing.T) {
+	t.Parallel()
+	now := newClock(time.Now())
+	s := keyturntest.Start(t, keyturntest.WithTime(now.Now), func(c *server.Config) { c.Limit.PerKey = 20 })
+	client, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: s.Credentials, MaxAttempts: 1, Now: now.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const calls = 2000
+	var refused *kms.Error
+	count := 0
+	for range calls {
+		_, err := client.DescribeRegions(t.Context(), &kms.DescribeRegionsRequest{})
+		if err != nil && (!errors.As(err, &refused) || refused.Code != kms.CodeThrottling || refused.HTTPStatus != http.StatusTooManyRequests) {
+			t.Fatalf("over the rate: %v", err)
+		} else if err != nil {
+			count++
+		}
+	}
+	if count != calls-20 || refused.RetryAfter() != 50*time.Millisecond {
+		t.Errorf("%d of %d refused, to come back after %v; want %d after 50ms", count, calls, refused.RetryAfter(), calls-20)
+	}
+	now.Add(refused.RetryAfter())
+	if _, err := client.DescribeRegions(t.Context(), &kms.DescribeRegionsRequest{}); err != nil {
+		t.Errorf("after the wait that was asked for: %v", err)
+	}
+	if n := strings.Count(trail(t, s.DataDir), kms.CodeThrottling); n < 1 || n > 3 {
+		t.Errorf("%d records of %d refusals, want one a second", n, count)
+	}
+}

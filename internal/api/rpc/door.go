@@ -19,6 +19,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/limit"
 )
 
 // Authenticator verifies who calls.
@@ -34,6 +35,10 @@ type Door struct {
 	Gate *api.Gate
 	Auth Authenticator
 	Log  *slog.Logger
+	// Limit may be nil: then nothing is limited.
+	Limit *limit.Limiter
+	// Now is the clock of the limits; nil means time.Now.
+	Now func() time.Time
 	// Observe may be nil.
 	Observe Observer
 	// NewID makes the ID of a request; nil means a random UUID.
@@ -117,12 +122,19 @@ func (d *Door) serve(r *http.Request, id string, in input, asXML bool) (operatio
 	case in.json && !strings.HasPrefix(r.Header.Get("Authorization"), "ACS"):
 		return "", nil, d.Gate.Refuse(r.Context(), request, "", fault.New(fault.Malformed, "Signature version 1 does not cover a JSON body; send a form, or sign with version 3."))
 	}
+	claimed := auth.ClaimedKey(covered(r, in))
+	if retry, yes := d.Limit.Exhausted(claimed, d.now()); yes {
+		return "", nil, d.throttle(r.Context(), request, claimed, retry)
+	}
 	identity, claim, err := d.Auth.Authenticate(r.Context(), covered(r, in))
 	request.Action, request.Version = claim.Action, identity.Version
 	if err != nil {
 		return "", nil, d.Gate.Refuse(r.Context(), request, claim.AccessKeyID, err)
 	}
 	request.Action, request.Principal = identity.Action, identity.Principal
+	if retry, ok := d.Limit.Take(identity.Principal.AccessKeyID, d.now()); !ok {
+		return "", nil, d.throttle(r.Context(), request, identity.Principal.AccessKeyID, retry)
+	}
 	out, err := d.Gate.Call(r.Context(), request)
 	if api.Known(request.Version, request.Action) {
 		operation = request.Action
@@ -132,6 +144,23 @@ func (d *Door) serve(r *http.Request, id string, in input, asXML bool) (operatio
 	}
 	body, err = encode(operation, out, asXML)
 	return operation, body, err
+}
+
+func (d *Door) now() time.Time {
+	if d.Now != nil {
+		return d.Now()
+	}
+	return time.Now()
+}
+
+// throttle refuses a request that is over a limit. One record a second stands for all refusals of a key.
+func (d *Door) throttle(ctx context.Context, request api.Request, key string, retry time.Duration) error {
+	err := &fault.Error{Kind: fault.Throttled, Retry: retry}
+	if n, yes := d.Limit.Tell(key, d.now()); yes {
+		err.Msg = fmt.Sprintf("This access key is over its rate; %d of its requests were refused since the last record.", n)
+		return d.Gate.Refuse(ctx, request, key, err)
+	}
+	return err
 }
 
 // covered is what the signature of a request covers.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -16,8 +17,10 @@ import (
 const (
 	jsonType = "application/json;charset=utf-8"
 	xmlType  = "text/xml;charset=utf-8" // exactly so: the V2 SDK compares it
-	// retryAfter is how long a throttled client is asked to wait, in milliseconds. The official CLI waits only if asked.
-	retryAfter = 500
+	// retryAfter is how long a throttled client is asked to wait when it is not known better. The official CLI waits only
+	// if asked.
+	retryAfter = 500 * time.Millisecond
+	minRetry   = 10 * time.Millisecond
 )
 
 // encode makes the answer's body of a response struct.
@@ -61,10 +64,18 @@ func writeError(w http.ResponseWriter, id, host string, err error, asXML bool) a
 		e.AccessDeniedDetail = &d.Detail
 	}
 	if fault.KindOf(err) == fault.Throttled {
-		w.Header().Set("x-acs-retry-after", strconv.Itoa(retryAfter))
+		w.Header().Set("x-acs-retry-after", strconv.FormatInt(retryOf(err).Milliseconds(), 10))
 	}
 	write(w, c.Status, e.encode(asXML), asXML)
 	return c
+}
+
+func retryOf(err error) time.Duration {
+	var f *fault.Error
+	if errors.As(err, &f) && f.Retry > 0 {
+		return max(f.Retry, minRetry)
+	}
+	return retryAfter
 }
 
 func (e envelope) encode(asXML bool) []byte {

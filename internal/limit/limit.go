@@ -1,0 +1,144 @@
+// Package limit bounds how many requests a second one access key, and all together, may make.
+//
+// Only a verified request counts against a key, so nobody can use up another's share. Once a share is used up, further
+// requests that claim the key are refused without looking at their signature: that is what keeps a client without
+// back-off from slowing the others down.
+package limit
+
+import (
+	"container/list"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// maxKeys bounds how many keys are remembered; the one seen longest ago is forgotten first, and begins with a full share.
+const maxKeys = 10_000
+
+// Config says how much is allowed; 0 means no limit. A second's worth may come at once.
+type Config struct {
+	// PerKey is requests a second of one access key.
+	PerKey float64
+	// Total is requests a second of all.
+	Total float64
+}
+
+// Limiter counts requests. It is safe for concurrent use.
+type Limiter struct {
+	perKey rate.Limit
+	total  *rate.Limiter
+
+	mu     sync.Mutex
+	keys   map[string]*list.Element // guarded by mu; of *share
+	recent list.List                // guarded by mu; newest first
+}
+
+type share struct {
+	key     string
+	bucket  *rate.Limiter
+	told    time.Time // when a refusal was last to be recorded
+	refused int       // since then
+}
+
+// New returns a limiter, or nil when nothing is limited. A nil limiter allows everything.
+func New(c Config) *Limiter {
+	if c.PerKey <= 0 && c.Total <= 0 {
+		return nil
+	}
+	l := &Limiter{perKey: rate.Limit(c.PerKey), keys: map[string]*list.Element{}}
+	if c.Total > 0 {
+		l.total = bucket(rate.Limit(c.Total))
+	}
+	return l
+}
+
+func bucket(r rate.Limit) *rate.Limiter {
+	if r == rate.Inf {
+		return rate.NewLimiter(r, 1)
+	}
+	return rate.NewLimiter(r, max(1, int(r)))
+}
+
+// Exhausted reports whether the share of a key is used up at that time, and when to come back. It takes nothing.
+func (l *Limiter) Exhausted(key string, now time.Time) (retry time.Duration, yes bool) {
+	if l == nil {
+		return 0, false
+	}
+	if l.total != nil && l.total.TokensAt(now) < 1 {
+		return wait(l.total, now), true
+	}
+	if l.perKey <= 0 {
+		return 0, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	el, ok := l.keys[key]
+	if !ok || el.Value.(*share).bucket.TokensAt(now) >= 1 {
+		return 0, false
+	}
+	return wait(el.Value.(*share).bucket, now), true
+}
+
+// Take counts one verified request of a key. When it is over a limit, ok is false and nothing is counted.
+func (l *Limiter) Take(key string, now time.Time) (retry time.Duration, ok bool) {
+	if l == nil {
+		return 0, true
+	}
+	if l.perKey > 0 {
+		l.mu.Lock()
+		s := l.shareLocked(key)
+		l.mu.Unlock()
+		if !s.bucket.AllowN(now, 1) {
+			return wait(s.bucket, now), false
+		}
+	}
+	if l.total != nil && !l.total.AllowN(now, 1) {
+		return wait(l.total, now), false
+	}
+	return 0, true
+}
+
+func (l *Limiter) shareLocked(key string) *share {
+	if el, ok := l.keys[key]; ok {
+		l.recent.MoveToFront(el)
+		return el.Value.(*share)
+	}
+	limit := l.perKey
+	if limit <= 0 {
+		limit = rate.Inf
+	}
+	s := &share{key: key, bucket: bucket(limit)}
+	l.keys[key] = l.recent.PushFront(s)
+	if l.recent.Len() > maxKeys {
+		delete(l.keys, l.recent.Remove(l.recent.Back()).(*share).key)
+	}
+	return s
+}
+
+// tellEvery is how often refusals of one key are recorded.
+const tellEvery = time.Second
+
+// Tell reports whether a refusal of that key is to be recorded: the first, and then one a second, which stands for all
+// since. A client that is refused thousands of times a second must not fill the trail.
+func (l *Limiter) Tell(key string, now time.Time) (refused int, yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.shareLocked(key)
+	s.refused++
+	if now.Sub(s.told) < tellEvery {
+		return 0, false
+	}
+	refused = s.refused
+	s.told, s.refused = now, 0
+	return refused, true
+}
+
+// wait is how long until one request fits again, without taking anything.
+func wait(b *rate.Limiter, now time.Time) time.Duration {
+	missing := 1 - b.TokensAt(now)
+	if missing <= 0 {
+		return 0
+	}
+	return time.Duration(missing / float64(b.Limit()) * float64(time.Second))
+}
