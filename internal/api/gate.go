@@ -142,8 +142,14 @@ func clipped(s string) string {
 }
 
 func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, d audit.Decision, outcome string, durable bool) error {
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
-	defer cancel()
+	if ctx.Err() != nil {
+		ctx = context.WithoutCancel(ctx) // a caller who has gone is recorded like any other
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, recordTimeout)
+		defer cancel()
+	}
 	service, operation := "Kms", c.Action
 	if c.op != nil {
 		service, operation = c.op.Service(), c.op.Name

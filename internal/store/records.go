@@ -93,11 +93,22 @@ func (tx *Tx) Secret(account, name string, now time.Time) (secret.Secret, bool, 
 	if err != nil || !ok {
 		return secret.Secret{}, false, err
 	}
-	tx.loaded[key] = s
+	tx.remember(key, s)
 	if s.Gone(now) {
 		return secret.Secret{}, false, nil
 	}
 	return s, true, nil
+}
+
+// remember keeps a secret as it was read, for what follows from changing it. A snapshot changes nothing.
+func (tx *Tx) remember(key string, s secret.Secret) {
+	if tx.pinned {
+		return
+	}
+	if tx.loaded == nil {
+		tx.loaded = map[string]secret.Secret{}
+	}
+	tx.loaded[key] = s
 }
 
 // PutSecret writes a secret, the sealed values of its new versions, and what follows from the change: values of
@@ -110,7 +121,7 @@ func (tx *Tx) PutSecret(s secret.Secret, values map[string][]byte) error {
 	}
 	tx.forget(tx.loaded[key], s.Versions)
 	for id, box := range values {
-		tx.writes[valueKey(s.Account, s.Name, id)] = box
+		tx.write(valueKey(s.Account, s.Name, id), box)
 	}
 	if !s.Due().IsZero() {
 		if err := save(tx, dueKey(s.Due(), s.Account, s.Name), Due{Account: s.Account, Name: s.Name}); err != nil {
@@ -128,7 +139,7 @@ func (tx *Tx) DeleteSecret(account, name string) error {
 		return fmt.Errorf("secret %q is deleted without having been read", name)
 	}
 	tx.forget(old, nil)
-	tx.writes[key] = nil
+	tx.write(key, nil)
 	return nil
 }
 
@@ -140,7 +151,7 @@ func (tx *Tx) PurgeSecret(account, name string, now time.Time) error {
 	if err != nil || !ok || !s.Gone(now) {
 		return err
 	}
-	tx.loaded[key] = s
+	tx.remember(key, s)
 	return tx.DeleteSecret(account, name)
 }
 
@@ -148,11 +159,11 @@ func (tx *Tx) PurgeSecret(account, name string, now time.Time) error {
 func (tx *Tx) forget(old secret.Secret, keep map[string]secret.Version) {
 	for id, v := range old.Versions {
 		if kept, ok := keep[id]; !ok || kept.Order != v.Order || !kept.CreatedAt.Equal(v.CreatedAt) {
-			tx.writes[valueKey(old.Account, old.Name, id)] = nil
+			tx.write(valueKey(old.Account, old.Name, id), nil)
 		}
 	}
 	if !old.Due().IsZero() {
-		tx.writes[dueKey(old.Due(), old.Account, old.Name)] = nil
+		tx.write(dueKey(old.Due(), old.Account, old.Name), nil)
 	}
 }
 

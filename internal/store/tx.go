@@ -38,7 +38,7 @@ type read struct {
 }
 
 func newTx(ctx context.Context, db *DB) *Tx {
-	return &Tx{ctx: ctx, db: db, reads: map[string]read{}, writes: map[string][]byte{}, loaded: map[string]secret.Secret{}}
+	return &Tx{ctx: ctx, db: db}
 }
 
 func (tx *Tx) dirty() bool { return len(tx.writes) > 0 }
@@ -63,8 +63,19 @@ func (tx *Tx) get(key string) (read, error) {
 	if err != nil {
 		return read{}, err
 	}
+	if tx.reads == nil {
+		tx.reads = map[string]read{}
+	}
 	tx.reads[key] = r
 	return r, nil
+}
+
+// write keeps a write until the commit; nil deletes.
+func (tx *Tx) write(key string, data []byte) {
+	if tx.writes == nil {
+		tx.writes = map[string][]byte{}
+	}
+	tx.writes[key] = data
 }
 
 // fetch finds a record in the mirror, for a snapshot, or reads it from the store.
@@ -149,7 +160,7 @@ func save[T any](tx *Tx, key string, v T) error {
 	if err != nil {
 		return fmt.Errorf("record %q: %w", key, err)
 	}
-	tx.writes[key] = data
+	tx.write(key, data)
 	return nil
 }
 

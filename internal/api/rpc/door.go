@@ -122,11 +122,14 @@ func (d *Door) serve(r *http.Request, id string, in input, asXML bool) (operatio
 	case in.json && !strings.HasPrefix(r.Header.Get("Authorization"), "ACS"):
 		return "", nil, d.Gate.Refuse(r.Context(), request, "", fault.New(fault.Malformed, "Signature version 1 does not cover a JSON body; send a form, or sign with version 3."))
 	}
-	claimed := auth.ClaimedKey(covered(r, in))
-	if retry, yes := d.Limit.Exhausted(claimed, d.now()); yes {
-		return "", nil, d.throttle(r.Context(), request, claimed, retry)
+	signed := covered(r, in)
+	if d.Limit != nil {
+		claimed := auth.ClaimedKey(signed)
+		if retry, yes := d.Limit.Exhausted(claimed, d.now()); yes {
+			return "", nil, d.throttle(r.Context(), request, claimed, retry)
+		}
 	}
-	identity, claim, err := d.Auth.Authenticate(r.Context(), covered(r, in))
+	identity, claim, err := d.Auth.Authenticate(r.Context(), signed)
 	request.Action, request.Version = claim.Action, identity.Version
 	if err != nil {
 		return "", nil, d.Gate.Refuse(r.Context(), request, claim.AccessKeyID, err)
@@ -163,6 +166,15 @@ func (d *Door) throttle(ctx context.Context, request api.Request, key string, re
 	return err
 }
 
+// canonical are the spellings under which net/http keeps the headers that every signature covers; looking them up by
+// any other would spell them anew for each request.
+var canonical = map[string]string{
+	"authorization": "Authorization", "content-type": "Content-Type", "x-acs-accesskey-id": "X-Acs-Accesskey-Id",
+	"x-acs-action": "X-Acs-Action", "x-acs-content-sha256": "X-Acs-Content-Sha256",
+	"x-acs-credentials-provider": "X-Acs-Credentials-Provider", "x-acs-date": "X-Acs-Date",
+	"x-acs-security-token": "X-Acs-Security-Token", "x-acs-signature-nonce": "X-Acs-Signature-Nonce", "x-acs-version": "X-Acs-Version",
+}
+
 // covered is what the signature of a request covers.
 func covered(r *http.Request, in input) auth.Request {
 	return auth.Request{
@@ -171,14 +183,27 @@ func covered(r *http.Request, in input) auth.Request {
 			if name == "host" {
 				return r.Host
 			}
-			return r.Header.Get(name)
+			spelled, ok := canonical[name]
+			if !ok {
+				return r.Header.Get(name)
+			}
+			if values := r.Header[spelled]; len(values) > 0 {
+				return values[0]
+			}
+			return ""
 		},
 		BodySHA256: func() string {
+			if len(in.body) == 0 {
+				return emptySHA256
+			}
 			digest := sha256.Sum256(in.body)
 			return hex.EncodeToString(digest[:])
 		},
 	}
 }
+
+// emptySHA256 is the digest of no body, which most requests have.
+const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 func source(r *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
