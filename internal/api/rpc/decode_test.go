@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -64,6 +65,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"in query and form", "a=1", formType, "a=2", fault.Invalid, "given twice"},
 		{"in query and JSON", "a=1", jsonBody, `{"a":"2"}`, fault.Invalid, "given twice"},
 		{"twice in JSON", "", jsonBody, `{"a":"1","a":"2"}`, fault.Invalid, "given twice"},
+		{"twice among many", strings.Join(append(numbered(30), "p7=x"), "&"), "", "", fault.Invalid, "given twice"},
 		{"bad escape", "a=%zz", "", "", fault.Malformed, "percent-encoded"},
 		{"cut escape", "a=%4", "", "", fault.Malformed, "percent-encoded"},
 		{"not UTF-8", "a=%ff", "", "", fault.Malformed, "UTF-8"},
@@ -88,6 +90,14 @@ func TestDecodeRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+func numbered(n int) []string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("p%d=", i))
+	}
+	return list
 }
 
 func FuzzDecode(f *testing.F) {
