@@ -237,6 +237,25 @@ func TestNonceMemory(t *testing.T) {
 	}
 }
 
+// TestClockJump holds that a clock that runs ahead and comes back stops nobody, and lets no replay through.
+func TestClockJump(t *testing.T) {
+	t.Parallel()
+	n := auth.NewNonces(0, nil)
+	use := func(nonce string, at, now time.Time) fault.Kind { return fault.KindOf(n.Use("k", nonce, at, now)) }
+	ahead, back := now.Add(24*time.Hour), now.Add(time.Minute)
+	for _, step := range []struct {
+		nonce   string
+		at, now time.Time
+		want    fault.Kind
+	}{
+		{"a", now, now, fault.OK}, {"b", ahead, ahead, fault.OK}, {"c", back, back, fault.OK}, {"a", now, back, fault.Expired}, {"c", back, back, fault.Replayed},
+	} {
+		if got := use(step.nonce, step.at, step.now); got != step.want {
+			t.Errorf("nonce %s of %v at %v: kind %d, want %d", step.nonce, step.at, step.now, got, step.want)
+		}
+	}
+}
+
 func TestStoreAwayIsNotUnknownKey(t *testing.T) {
 	t.Parallel()
 	a := authenticator(t)

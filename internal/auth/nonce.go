@@ -30,6 +30,7 @@ type Nonces struct {
 	used   map[uint64]struct{} // guarded by mu
 	slots  map[int64][]uint64  // guarded by mu; what to forget, by time of request
 	floor  int64               // guarded by mu; slots up to here are no longer accepted
+	swept  int64               // guarded by mu; when it was last looked for what has expired
 	warned time.Time           // guarded by mu
 }
 
@@ -75,17 +76,18 @@ func (n *Nonces) Use(accessKeyID, nonce string, at, now time.Time) error {
 	return nil
 }
 
+// expireLocked forgets what would be refused for its time anyway. It looks once for each slot of the clock.
 func (n *Nonces) expireLocked(now time.Time) {
 	oldest := now.Add(-Window).Unix()/int64(slot/time.Second) - 1
-	if oldest <= n.floor {
+	if oldest == n.swept {
 		return
 	}
+	n.swept = oldest
 	for when := range n.slots {
 		if when <= oldest {
 			n.dropLocked(when)
 		}
 	}
-	n.floor = max(n.floor, oldest)
 }
 
 // shrinkLocked forgets the oldest slot, and refuses its times from now on.
@@ -97,14 +99,16 @@ func (n *Nonces) shrinkLocked(now time.Time) {
 		}
 	}
 	n.dropLocked(oldest)
-	n.floor = max(n.floor, oldest)
 	if n.log != nil && now.Sub(n.warned) > quiet {
 		n.warned = now
 		n.log.Warn("nonce memory is full: older requests are refused", "limit", n.limit)
 	}
 }
 
+// dropLocked forgets a slot and refuses its times from now on. The floor follows what is forgotten and not the clock: when
+// a clock that has run ahead comes back, requests of the present are accepted, and those that were forgotten are not.
 func (n *Nonces) dropLocked(when int64) {
+	n.floor = max(n.floor, when)
 	for _, id := range n.slots[when] {
 		delete(n.used, id)
 	}
