@@ -1,6 +1,12 @@
 package server
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // Handler is what the listeners serve.
 func (s *Server) Handler() http.Handler { return s.handler() }
+
+// ClockJumps returns a function that tells by how much a clock has jumped since it was called last.
+func ClockJumps(now func() time.Time) func() time.Duration { return newClockWatch(now).jumped }

@@ -535,3 +535,17 @@ func TestRateLimit(t *testing.T) {
 		t.Errorf("%d records of %d refusals, want one a second", n, count)
 	}
 }
+
+// TestClockJump holds that a clock set wrong while the server runs is noticed, before what cannot be taken back is done.
+func TestClockJump(t *testing.T) {
+	t.Parallel()
+	now := newClock(time.Now())
+	jumps := server.ClockJumps(now.Now)
+	for _, step := range []time.Duration{0, time.Minute, 30 * 24 * time.Hour, 0, -30 * 24 * time.Hour} {
+		now.Add(step)
+		got := jumps()
+		if noticed := got != 0; noticed != (step.Abs() > time.Hour) || noticed && (got-step).Abs() > time.Minute {
+			t.Errorf("a jump of %v is taken for %v", step, got)
+		}
+	}
+}
