@@ -35,3 +35,16 @@ func BenchmarkStart(b *testing.B) {
 		}
 	}
 }
+
+func ExampleStart() {
+	_ = func(t *testing.T) {
+		s := keyturntest.Start(t) // stopped when the test ends
+		_, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: "app/db", VersionID: "v1", SecretData: sensitive.New("s3cret"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Point the code under test at s.Endpoint (TLS, s.CAFile) or s.HTTPEndpoint, with s.Credentials.
+	}
+}
