@@ -41,6 +41,7 @@ type serveCommand struct {
 	PeerCAFile       *string  `name:"peer-ca-file" help:"Certificate that the nodes' are checked by, PEM." placeholder:"FILE"`
 	AuditDir         *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
 	NonceLimit       *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
+	ReadMemory       *int     `help:"MiB for records that were read lately (256)." placeholder:"N"`
 	RateLimit        *float64 `help:"Requests a second that one access key may make (no limit)." placeholder:"N"`
 	RateLimitTotal   *float64 `help:"Requests a second of all together (no limit)." placeholder:"N"`
 	LogLevel         *string  `help:"debug, info, warn or error (info)." placeholder:"LEVEL"`

@@ -211,7 +211,7 @@ func (s settings) server(e *env) (server.Config, error) {
 		DataDir: s.text("data-dir", defaultDataDir()), Listen: s.text("listen", "127.0.0.1:7443"), ListenHTTP: s.text("listen-http", ""),
 		AllowPlainHTTP: s.k.Bool("allow-plain-http"), Region: s.text("region", "local"),
 		TLSCertFile: s.text("tls-cert-file", ""), TLSKeyFile: s.text("tls-key-file", ""), TLSNames: s.k.Strings("tls-name"),
-		AuditDir: s.text("audit-dir", ""), NonceLimit: s.k.Int("nonce-limit"),
+		AuditDir: s.text("audit-dir", ""), NonceLimit: s.k.Int("nonce-limit"), ReadMemory: s.k.Int("read-memory"),
 		Limit:  limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
 		Logger: newLogger(e, level, format == "json"),
 	}

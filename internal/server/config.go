@@ -46,6 +46,8 @@ type Config struct {
 	AuditDir string
 	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
 	NonceLimit int
+	// ReadMemory is about how many MiB may hold records that were read lately; 0 means 256.
+	ReadMemory int
 	// Limit bounds requests a second; the zero value limits nothing.
 	Limit limit.Config
 	// RequestTimeout is how long a client may take to send a request, and to take its answer; 0 means 30 seconds. Its
@@ -115,6 +117,9 @@ func (c Config) Check() error {
 	}
 	if c.Limit.PerKey < 0 || c.Limit.Total < 0 {
 		add("rate-limit and rate-limit-total are not negative")
+	}
+	if c.ReadMemory < 0 {
+		add("read-memory %d is negative", c.ReadMemory)
 	}
 	if c.NonceLimit < 0 {
 		add("nonce-limit %d is negative", c.NonceLimit)

@@ -88,6 +88,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	s.db, err = store.Open(ctx, store.Config{
 		Dir: filepath.Join(c.DataDir, "store"), NoSync: c.NoSync, Logger: c.Logger, Endpoints: c.Etcd.Endpoints,
 		TLS: c.Etcd.TLS, Username: c.Etcd.Username, Password: c.Etcd.Password, Prefix: c.Etcd.Prefix, Cluster: c.Cluster,
+		MirrorBytes: c.ReadMemory << 20,
 	})
 	if err != nil {
 		return nil, err

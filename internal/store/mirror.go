@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	defaultMirror = 32 << 20 // bytes of records kept in memory
+	defaultMirror = 256 << 20 // bytes of records kept in memory
 	entryOverhead = 256
 	rewatch       = 100 * time.Millisecond // before a watch that broke is begun again
 )

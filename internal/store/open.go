@@ -46,7 +46,7 @@ type Config struct {
 	Prefix string
 	// Cluster makes the embedded member one of several; nil means that it is alone.
 	Cluster *Cluster
-	// MirrorBytes is about how much memory may hold records that were read lately; 0 means 32 MiB.
+	// MirrorBytes is about how much memory may hold records that were read lately; 0 means 256 MiB.
 	MirrorBytes int
 	// NoSync leaves out fsync: for throw-away stores only, such as those of tests.
 	NoSync bool
