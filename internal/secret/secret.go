@@ -116,6 +116,22 @@ func NotFound(name string) error {
 	return fault.New(fault.NotFound, "There is no secret %q.", name)
 }
 
+// Sound reports whether what this package promises of every secret holds: there is an ACSCurrent, and each label is on a
+// version that is there. A stored secret that is not sound was damaged.
+func (s Secret) Sound() bool {
+	for id, v := range s.Versions {
+		if v.ID != id {
+			return false
+		}
+	}
+	for _, id := range s.Stages {
+		if _, ok := s.Versions[id]; !ok {
+			return false
+		}
+	}
+	return s.Stages[Current] != ""
+}
+
 func (s Secret) clone() Secret {
 	s.Tags = maps.Clone(s.Tags)
 	s.Versions = maps.Clone(s.Versions)

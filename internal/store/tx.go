@@ -9,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
@@ -151,7 +152,26 @@ func decode[T any](key string, data []byte) (T, error) {
 	if r.Format != recordFormat {
 		return r.Record, fmt.Errorf("stored record %q has format %d; this release knows %d: run the release that wrote it, or a newer one", key, r.Format, recordFormat)
 	}
+	if !belongs(key, r.Record) {
+		return r.Record, fmt.Errorf("stored record %q is damaged, or is another's", key)
+	}
 	return r.Record, nil
+}
+
+// belongs reports whether a record is the one of its key, and a secret what every secret is. A sealed value is bound to the
+// names in its record, so a record under another's key would open another's value.
+func belongs(key string, v any) bool {
+	switch v := v.(type) {
+	case secret.Secret:
+		return key == secretKey(v.Account, v.Name) && v.Sound()
+	case AccessKey:
+		return key == accessKeyKey(v.ID)
+	case Account:
+		return key == accountKey(v.ID)
+	case cmk.Key:
+		return key == cmkKey(v.Account, v.ID)
+	}
+	return true
 }
 
 // save writes one record.
