@@ -14,7 +14,8 @@ import (
 // Kind classifies an outcome. The zero value means success.
 type Kind uint8
 
-// The kinds, by where they arise. Each has exactly one documented code and HTTP status, in package api.
+// The kinds, by where they arise. Each has exactly one documented code and HTTP status, in package api, unless Error.Code
+// names another.
 const (
 	OK Kind = iota
 
@@ -94,6 +95,9 @@ const (
 // Error is an outcome with a kind.
 type Error struct {
 	Kind Kind
+	// Code is a documented code of its own, for a service that has one for each thing that it keeps; package api knows
+	// its status and text. Empty means the code of the kind. A * in it stands for Param.
+	Code string
 	// Param is the wire name of the parameter at fault, for Missing and Invalid.
 	Param string
 	// Msg says what to change. It is shown to the caller and never holds a secret value.
@@ -116,6 +120,11 @@ func Parameter(name, format string, args ...any) *Error {
 
 // Required returns a Missing error that names the parameter.
 func Required(name string) *Error { return &Error{Kind: Missing, Param: name} }
+
+// Coded returns an error of the given kind with a code of its own.
+func Coded(kind Kind, code, format string, args ...any) *Error {
+	return &Error{Kind: kind, Code: code, Msg: fmt.Sprintf(format, args...)}
+}
 
 // Wrap returns an error of the given kind with a cause that only the log shows.
 func Wrap(kind Kind, err error, format string, args ...any) *Error {

@@ -7,6 +7,10 @@ type ARNParts struct {
 	Service, Region, Account, Relative string
 }
 
+// SystemAccount stands in the place of the account in the name of a policy that comes with the service,
+// acs:ram::system:policy/<name>. Such a policy belongs to every account.
+const SystemAccount = "system"
+
 // ARN joins the parts of a resource name. Region is empty for ram.
 func ARN(service, region, account, relative string) string {
 	return "acs:" + service + ":" + region + ":" + account + ":" + relative

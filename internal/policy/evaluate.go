@@ -50,7 +50,7 @@ func ask(r *Request, identity []Document, secret *Document) (question, bool) {
 		if q.arn, ok = ParseARN(r.Resource); !ok {
 			return q, false
 		}
-		q.own = q.arn.Account == r.Principal.Account
+		q.own = q.arn.Account == r.Principal.Account || q.arn.Service == "ram" && q.arn.Account == SystemAccount
 	}
 	if secret != nil && (secret.kind != PolicySecret || q.bare || secret.account != q.arn.Account) {
 		return q, false
@@ -98,7 +98,7 @@ func (q *question) identity(deny bool) (Decision, bool) {
 		for j := range q.documents[i].statements {
 			s := &q.documents[i].statements[j]
 			if s.deny == deny && q.applies(s) && q.reaches(s) {
-				return Decision{Allowed: !deny, Explicit: deny, Policy: PolicyIdentity, Document: i, Statement: j}, true
+				return Decision{Allowed: !deny, Explicit: deny, Policy: PolicyIdentity, Document: i, Statement: j, Sid: s.sid}, true
 			}
 		}
 	}

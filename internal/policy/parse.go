@@ -115,6 +115,8 @@ func (o object) has(name string) bool {
 
 func parseIdentityElement(s *statement, m member, where string) (err error) {
 	switch m.name {
+	case "Sid":
+		return parseSid(s, m.value, where)
 	case "Effect":
 		return parseEffect(s, m.value, where)
 	case "Action":
@@ -124,7 +126,7 @@ func parseIdentityElement(s *statement, m member, where string) (err error) {
 	case "Condition":
 		s.conditions, err = parseConditions(m.value, where+".Condition")
 	default:
-		return fmt.Errorf("%s: unknown element %s; an identity policy has Effect, Action, Resource and Condition only", where, quote(m.name))
+		return fmt.Errorf("%s: unknown element %s; an identity policy has Sid, Effect, Action, Resource and Condition only", where, quote(m.name))
 	}
 	return err
 }

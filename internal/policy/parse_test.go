@@ -35,6 +35,7 @@ func TestParseIdentityErrors(t *testing.T) {
 		{"no resource", `{"Version":"1","Statement":[{"Effect":"Deny","Action":"*"}]}`, "Resource is missing"},
 		{"second statement", strings.Replace(allow("*", "*"), "}]", "},{}]", 1), "Statement[1]: Effect is missing"},
 		{"effect in other case", strings.Replace(allow("*", "*"), "Allow", "allow", 1), `Effect must be "Allow" or "Deny"`},
+		{"bad Sid", allow("*", "*", `,"Sid":"a,b"`), "Sid must be a string of at most 128"},
 		{"NotAction", allow("*", "*", `,"NotAction":"kms:*"`), `unknown element "NotAction"`},
 		{"NotResource", allow("*", "*", `,"NotResource":"*"`), `unknown element "NotResource"`},
 		{"Principal", allow("*", "*", `,"Principal":{"RAM":"*"}`), `unknown element "Principal"`},

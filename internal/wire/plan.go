@@ -221,6 +221,8 @@ func fieldKind(t reflect.Type, f reflect.StructField, list string) kind {
 		return kindString
 	case ft.Kind() == reflect.Int:
 		return kindInt
+	case ft.Kind() == reflect.Bool:
+		return kindBool
 	case ft.Kind() == reflect.Slice && list != "" && ft.Elem().Kind() == reflect.String:
 		return kindList
 	case ft.Kind() == reflect.Slice && list != "" && ft.Elem().Kind() == reflect.Struct:

@@ -46,6 +46,8 @@ func appendMember(b []byte, f *Field, v reflect.Value) []byte {
 	switch f.kind {
 	case kindInt:
 		return strconv.AppendInt(b, v.Int(), 10)
+	case kindBool:
+		return strconv.AppendBool(b, v.Bool())
 	case kindStruct:
 		return appendObject(b, v)
 	case kindList, kindStructList:
@@ -78,6 +80,8 @@ func text(k kind, v reflect.Value) string {
 		return t.UTC().Format(TimeFormat)
 	case kindInt:
 		return strconv.FormatInt(v.Int(), 10)
+	case kindBool:
+		return strconv.FormatBool(v.Bool())
 	default:
 		return v.String()
 	}
@@ -225,6 +229,12 @@ func decodeMember(f *Field, raw json.RawMessage, v reflect.Value) error {
 			return fmt.Errorf("not a whole number")
 		}
 		v.SetInt(int64(n))
+	case kindBool:
+		b, err := strconv.ParseBool(s)
+		if err != nil {
+			return fmt.Errorf("not true or false")
+		}
+		v.SetBool(b)
 	case kindTime:
 		if s == "" {
 			return nil

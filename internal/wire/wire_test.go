@@ -163,6 +163,7 @@ type response struct {
 	Name  string          `kms:"Name"`
 	Data  sensitive.Value `kms:"Data"`
 	Count int             `kms:"Count"`
+	More  bool            `kms:"More"`
 	At    time.Time       `kms:"At"`
 	Until time.Time       `kms:"Until,omitempty"`
 	Rows  []row           `kms:"Rows,list=Row"`
@@ -173,11 +174,11 @@ type response struct {
 func TestResponse(t *testing.T) {
 	t.Parallel()
 	in := response{
-		Name: "a<b>\u2028", Data: sensitive.New("q\"\\\n\r\t\x01é"), Count: 3, At: time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC),
+		Name: "a<b>\u2028", Data: sensitive.New("q\"\\\n\r\t\x01é"), Count: 3, More: true, At: time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC),
 		Rows: []row{{ID: "1", Labels: []string{"x", "y"}}, {ID: "2", Labels: []string{}}}, Tags: &[]row{},
 	}
 	SetRequestID(reflect.ValueOf(&in).Elem(), "r-1")
-	want := `{"Name":"a<b>` + "\u2028" + `","Data":"q\"\\\n\r\t\u0001é","Count":3,"At":"2026-01-02T03:04:05Z",` +
+	want := `{"Name":"a<b>` + "\u2028" + `","Data":"q\"\\\n\r\t\u0001é","Count":3,"More":true,"At":"2026-01-02T03:04:05Z",` +
 		`"Rows":{"Row":[{"Id":"1","Labels":{"Label":["x","y"]}},{"Id":"2","Labels":{"Label":[]}}]},"Tags":{"Tag":[]},"RequestId":"r-1"}`
 	got := AppendJSON(nil, &in)
 	if string(got) != want {
@@ -196,7 +197,7 @@ func TestResponse(t *testing.T) {
 	}
 	in.Data = sensitive.New("a&b")
 	x, err := XML("R", &in)
-	wantXML := "<?xml version='1.0' encoding='UTF-8'?>\n<R><Name>a&lt;b&gt;\u2028</Name><Data>a&amp;b</Data><Count>3</Count><At>2026-01-02T03:04:05Z</At>" +
+	wantXML := "<?xml version='1.0' encoding='UTF-8'?>\n<R><Name>a&lt;b&gt;\u2028</Name><Data>a&amp;b</Data><Count>3</Count><More>true</More><At>2026-01-02T03:04:05Z</At>" +
 		"<Rows><Row><Id>1</Id><Labels><Label>x</Label><Label>y</Label></Labels></Row><Row><Id>2</Id><Labels></Labels></Row></Rows><Tags></Tags><RequestId>r-1</RequestId></R>"
 	if err != nil || string(x) != wantXML {
 		t.Errorf("XML\n got %s, %v\nwant %s", x, err, wantXML)
@@ -206,7 +207,7 @@ func TestResponse(t *testing.T) {
 func TestDecodeResponseErrors(t *testing.T) {
 	t.Parallel()
 	for body, text := range map[string]string{
-		`[]`: "not a JSON object", `{"Count":"x"}`: "Count", `{"At":"yesterday"}`: "At", `{"Rows":[]}`: "Rows", `{"Rows":{"Row":[1]}}`: "Rows",
+		`[]`: "not a JSON object", `{"Count":"x"}`: "Count", `{"More":"x"}`: "More", `{"At":"yesterday"}`: "At", `{"Rows":[]}`: "Rows", `{"Rows":{"Row":[1]}}`: "Rows",
 	} {
 		if err := DecodeResponse([]byte(body), &response{}); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("DecodeResponse(%s) = %v, want an error that says %q", body, err, text)
