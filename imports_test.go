@@ -19,7 +19,7 @@ var lines = [][]string{
 	{"sign"},
 	{"internal/wire"},
 	{"kms"},
-	{"internal/secret", "internal/cmk", "internal/policy"},
+	{"ram", "internal/secret", "internal/cmk", "internal/policy", "internal/ram"},
 	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit"},
 	{"internal/api"},
 	{"internal/api/rpc"},
@@ -83,7 +83,7 @@ func TestImports(t *testing.T) {
 // TestLeavesAreLight holds that core and leaves have no dependency, and that drivers stay out of what clients link.
 func TestLeavesAreLight(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"sensitive", "sign", "kms", "internal/fault", "internal/wire", "internal/secret", "internal/cmk", "internal/policy"} {
+	for _, dir := range []string{"sensitive", "sign", "kms", "ram", "internal/fault", "internal/wire", "internal/secret", "internal/cmk", "internal/policy", "internal/ram"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %d files, %v", dir, len(files), err)

@@ -1,0 +1,79 @@
+package ram
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+// Group is a set of users who share its policies. Who is in it is in the users' records.
+type Group struct {
+	Account   string    `json:"account"`
+	Name      string    `json:"name"`
+	ID        string    `json:"id"`
+	Comments  string    `json:"comments,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+	// Members is how many users are in it.
+	Members  int          `json:"members,omitempty"`
+	Policies []Attachment `json:"policies,omitempty"`
+}
+
+// NewGroup makes a group.
+func NewGroup(account, id, name, comments string, now time.Time) (Group, error) {
+	if err := CheckGroupName("GroupName", name); err != nil {
+		return Group{}, err
+	}
+	return Group{Account: account, Name: name, ID: id, CreatedAt: now}.Update("", "", &comments, now)
+}
+
+// Update changes the comments unless they are nil, and the name unless newName is empty.
+func (g Group) Update(prefix, newName string, comments *string, now time.Time) (Group, error) {
+	if newName != "" {
+		if err := CheckGroupName(prefix+"GroupName", newName); err != nil {
+			return g, err
+		}
+		if g.Members > MaxRenamedMembers {
+			return g, fault.Coded(fault.LimitExceeded, CodeGroupUserLimit, "A group of more than %d users cannot be renamed.", MaxRenamedMembers)
+		}
+		g.Name = newName
+	}
+	if comments != nil {
+		if err := checkText(prefix+"Comments", *comments, 128); err != nil {
+			return g, err
+		}
+		g.Comments = *comments
+	}
+	g.UpdatedAt = now
+	return g, nil
+}
+
+// Deletable refuses to delete a group that still has something.
+func (g Group) Deletable() error {
+	switch {
+	case g.Members > 0:
+		return fault.Coded(fault.InUse, CodeGroupHasUser, "")
+	case len(g.Policies) > 0:
+		return fault.Coded(fault.InUse, CodeGroupHasPolicy, "")
+	}
+	return nil
+}
+
+// Attach attaches a policy to the group.
+func (g Group) Attach(kind, name string, now time.Time) (Group, error) {
+	list, err := attachments(g.Policies).add(kind, name, now, CodeGroupPolicyExists, CodeGroupPolicyLimit)
+	g.Policies = list
+	return g, err
+}
+
+// Detach takes a policy from the group.
+func (g Group) Detach(kind, name string) (Group, error) {
+	list, err := attachments(g.Policies).remove(kind, name, CodeNoGroupPolicy)
+	g.Policies = list
+	return g, err
+}
+
+// AttachedAt finds an attached policy.
+func (g Group) AttachedAt(kind, name string) (time.Time, bool) {
+	return attachedAt(g.Policies, kind, name)
+}
