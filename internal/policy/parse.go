@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-const maxIdentityChars = 6144
+// MaxIdentityChars is the longest identity policy.
+const MaxIdentityChars = 6144
 
 // Document is a policy that has been parsed and found valid. It never changes. The zero Document was
 // never parsed; Evaluate refuses a request that comes with one.
@@ -28,8 +29,8 @@ type statement struct {
 
 // ParseIdentity reads a policy to be attached to a user or a role.
 func ParseIdentity(doc string) (Document, error) {
-	if utf8.RuneCountInString(doc) > maxIdentityChars {
-		return Document{}, fmt.Errorf("policy: the document is longer than %d characters; shorten it or split it in two policies", maxIdentityChars)
+	if utf8.RuneCountInString(doc) > MaxIdentityChars {
+		return Document{}, fmt.Errorf("policy: the document is longer than %d characters; shorten it or split it in two policies", MaxIdentityChars)
 	}
 	statements, err := parseDocument(doc, parseIdentityElement, []string{"Effect", "Action", "Resource"})
 	if err != nil {

@@ -78,6 +78,12 @@ func (tx *Tx) AccessKey(id string) (AccessKey, bool, error) {
 // PutAccessKey writes an access key.
 func (tx *Tx) PutAccessKey(k AccessKey) error { return save(tx, accessKeyKey(k.ID), k) }
 
+// DeleteAccessKey removes an access key, and what is known of its use.
+func (tx *Tx) DeleteAccessKey(id string) {
+	tx.write(accessKeyKey(id), nil)
+	tx.write(keyUseKey(id), nil)
+}
+
 // Key reads a customer master key.
 func (tx *Tx) Key(account, id string) (cmk.Key, bool, error) {
 	return load[cmk.Key](tx, cmkKey(account, id))
@@ -243,6 +249,12 @@ func (tx *Tx) Secrets(account, prefix, from string, now time.Time, visit func(se
 	start := secretKey(account, prefix)
 	end := clientv3.GetPrefixRangeEnd(start)
 	start = max(start, secretKey(account, from))
+	return scan(tx, start, end, func(s secret.Secret) bool { return s.Gone(now) || visit(s) })
+}
+
+// scan calls visit for each record from the key start on, up to end (exclusive), in the order of keys, until visit
+// returns false. What is read so does not guard a change.
+func scan[T any](tx *Tx, start, end string, visit func(T) bool) error {
 	for {
 		resp, err := tx.db.kv.Get(tx.ctx, start, tx.options(clientv3.WithRange(end), clientv3.WithLimit(chunk))...)
 		if err != nil {
@@ -250,11 +262,11 @@ func (tx *Tx) Secrets(account, prefix, from string, now time.Time, visit func(se
 		}
 		tx.seen(resp)
 		for _, kv := range resp.Kvs {
-			s, err := decode[secret.Secret](string(kv.Key), kv.Value)
+			v, err := decode[T](string(kv.Key), kv.Value)
 			if err != nil {
 				return err
 			}
-			if !s.Gone(now) && !visit(s) {
+			if !visit(v) {
 				return nil
 			}
 		}

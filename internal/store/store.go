@@ -19,6 +19,8 @@ import (
 	"go.etcd.io/etcd/client/v3/namespace"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/ram"
 )
 
 const (
@@ -26,6 +28,7 @@ const (
 	firstDelay   = 500 * time.Microsecond
 	maxDelay     = 50 * time.Millisecond
 	chunk        = 256 // records of one read of a longer list
+	fetchBatch   = 100 // keys of one read of several; etcd takes 128
 	closeTimeout = 10 * time.Second
 )
 
@@ -40,6 +43,10 @@ type DB struct {
 	mirror *mirror
 	stop   context.CancelFunc
 	fed    chan struct{} // closed when the mirror has stopped
+
+	users     memo[ram.User]
+	groups    memo[ram.Group]
+	documents memo[policy.Document]
 }
 
 // Open starts the embedded member, or connects to the endpoints, and waits until the store answers.

@@ -117,10 +117,58 @@ func (tx *Tx) fetchStored(key string) (read, error) {
 	return read{data: resp.Kvs[0].Value, rev: resp.Kvs[0].ModRevision}, nil
 }
 
+// ahead reads several keys in one round trip each hundred; get then finds them. What the mirror keeps is nearer than that.
+func (tx *Tx) ahead(keys ...string) error {
+	if tx.pinned && tx.db.mirror != nil {
+		return nil
+	}
+	if tx.reads == nil {
+		tx.reads = map[string]read{}
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { _, ok := tx.reads[key]; return ok })
+	for batch := range slices.Chunk(keys, fetchBatch) {
+		ops := make([]clientv3.Op, len(batch))
+		for i, key := range batch {
+			ops[i] = clientv3.OpGet(key, tx.options()...)
+		}
+		resp, err := tx.db.kv.Txn(tx.ctx).Then(ops...).Commit()
+		if err != nil {
+			return unavailable(err)
+		}
+		if tx.rev == 0 {
+			tx.rev = resp.Header.Revision
+		}
+		for i, key := range batch {
+			var r read
+			if kvs := resp.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
+				r = read{data: kvs[0].Value, rev: kvs[0].ModRevision}
+			}
+			tx.reads[key] = r
+		}
+	}
+	return nil
+}
+
 func (tx *Tx) seen(resp *clientv3.GetResponse) {
 	if tx.rev == 0 {
 		tx.rev = resp.Header.Revision
 	}
+}
+
+// recall reads one record that many calls read and few change: its decoded form is remembered by its content.
+func recall[T any](tx *Tx, m *memo[T], key string, decode func(key string, data []byte) (T, error)) (out T, ok bool, err error) {
+	r, err := tx.get(key)
+	if err != nil || r.data == nil {
+		return out, false, err
+	}
+	if out, ok = m.get(r.data); ok {
+		return out, true, nil
+	}
+	if out, err = decode(key, r.data); err != nil {
+		return out, false, err
+	}
+	m.put(string(r.data), out)
+	return out, true, nil
 }
 
 // load reads one record. ok is false when it is absent.
