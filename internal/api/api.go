@@ -30,6 +30,8 @@ type Env struct {
 	Now func() time.Time
 	// Random is a cryptographic source.
 	Random io.Reader
+	// Uses notes when access keys are used.
+	Uses *KeyUses
 	// Log is for the operator.
 	Log *slog.Logger
 }
@@ -60,7 +62,9 @@ type Call struct {
 	Snapshot *store.Tx
 
 	op       *Op
-	resource resource // the first one, for the audit trail
+	table    []Op      // every operation
+	resource resource  // the first one, for the audit trail
+	identity *identity // the caller's, once it was loaded
 	detail   struct{ version, stage string }
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/ram"
 )
 
 // Code is how an outcome crosses the wire.
@@ -15,7 +16,7 @@ type Code struct {
 	Message string // the documented text; a %s in it is the parameter's name
 }
 
-// codes is the one place where a kind gets its status and code (protocol.md section 5, secrets.md section 6).
+// codes and ownCodes are the one place where an outcome gets its status and code (protocol.md section 5, secrets.md section 6).
 var codes = [fault.Kinds]Code{
 	fault.OK:             {http.StatusOK, "", ""},
 	fault.Internal:       {http.StatusInternalServerError, "InternalFailure", "Internal Failure."},
@@ -52,6 +53,49 @@ var codes = [fault.Kinds]Code{
 	fault.DryRunDenied:   {http.StatusForbidden, "AccessDeniedError", "The request would have been refused by permission system."},
 }
 
+// ownCodes are the codes that an error names itself: those of the user service, which has one for each thing that it keeps. A
+// * in a code and a %s in its text are the parameter's name.
+var ownCodes = map[string]Code{
+	ram.CodeChars:             {http.StatusBadRequest, ram.CodeChars, `The parameter - "%s" contains invalid chars.`},
+	ram.CodeLength:            {http.StatusBadRequest, ram.CodeLength, `The parameter - "%s" beyond the length limit.`},
+	ram.CodeFormat:            {http.StatusBadRequest, ram.CodeFormat, `The format of the parameter - "%s" is incorrect.`},
+	ram.CodePolicyType:        {http.StatusBadRequest, ram.CodePolicyType, `The parameter - "PolicyType" is incorrect.`},
+	ram.CodeMalformed:         {http.StatusBadRequest, ram.CodeMalformed, ""},
+	ram.CodeNoPermission:      {http.StatusForbidden, ram.CodeNoPermission, "You are not authorized to do this action."},
+	ram.CodeNoUser:            {http.StatusNotFound, ram.CodeNoUser, "The user does not exist."},
+	ram.CodeNoKey:             {http.StatusNotFound, ram.CodeNoKey, "The user access key does not exist."},
+	ram.CodeNoUserPolicy:      {http.StatusNotFound, ram.CodeNoUserPolicy, "The indicate policy of the user does not exist."},
+	ram.CodeNoUserGroup:       {http.StatusNotFound, ram.CodeNoUserGroup, "The user has not joined the group."},
+	ram.CodeNoGroup:           {http.StatusNotFound, ram.CodeNoGroup, "The group does not exist."},
+	ram.CodeNoGroupPolicy:     {http.StatusNotFound, ram.CodeNoGroupPolicy, "The indicate policy attached to the group does not exist."},
+	ram.CodeNoPolicy:          {http.StatusNotFound, ram.CodeNoPolicy, "The policy does not exist."},
+	ram.CodeNoVersion:         {http.StatusNotFound, ram.CodeNoVersion, "The policy version does not exist."},
+	ram.CodeUserExists:        {http.StatusConflict, ram.CodeUserExists, "The user does already EXIST."},
+	ram.CodeUserGroupExists:   {http.StatusConflict, ram.CodeUserGroupExists, "The user has already joined the group."},
+	ram.CodeUserPolicyExists:  {http.StatusConflict, ram.CodeUserPolicyExists, "The user has already been attached this policy."},
+	ram.CodeGroupExists:       {http.StatusConflict, ram.CodeGroupExists, "The group does already EXIST."},
+	ram.CodeGroupPolicyExists: {http.StatusConflict, ram.CodeGroupPolicyExists, "The group has already been attached this policy."},
+	ram.CodePolicyExists:      {http.StatusConflict, ram.CodePolicyExists, "The policy does already EXIST."},
+	ram.CodeUserHasKey:        {http.StatusConflict, ram.CodeUserHasKey, "The user CAN NOT has any access key while deleting the user."},
+	ram.CodeUserHasPolicy:     {http.StatusConflict, ram.CodeUserHasPolicy, "The user CAN NOT has any attached policy while deleting the user."},
+	ram.CodeUserHasGroup:      {http.StatusConflict, ram.CodeUserHasGroup, "The user CAN NOT be in any group while deleting the user."},
+	ram.CodeGroupHasUser:      {http.StatusConflict, ram.CodeGroupHasUser, "The group CAN NOT has any user member while deleting the group."},
+	ram.CodeGroupHasPolicy:    {http.StatusConflict, ram.CodeGroupHasPolicy, "The entity CAN NOT has any attached policy while deleting the group."},
+	ram.CodePolicyHasUser:     {http.StatusConflict, ram.CodePolicyHasUser, "The policy CAN NOT been attached to any user while deleting the policy."},
+	ram.CodePolicyHasGroup:    {http.StatusConflict, ram.CodePolicyHasGroup, "The policy CAN NOT been attached to any group while deleting the policy."},
+	ram.CodePolicyHasVersion:  {http.StatusConflict, ram.CodePolicyHasVersion, "The policy CAN NOT has any version except the default version."},
+	ram.CodeDefaultVersion:    {http.StatusConflict, ram.CodeDefaultVersion, "The default policy version CAN NOT been deleted directly."},
+	ram.CodeUserLimit:         {http.StatusConflict, ram.CodeUserLimit, "The count of users beyond the current limits."},
+	ram.CodeKeyLimit:          {http.StatusConflict, ram.CodeKeyLimit, "The access key count of the user access keys beyond the current limits."},
+	ram.CodeUserGroupLimit:    {http.StatusConflict, ram.CodeUserGroupLimit, "The count of groups the target user joined beyond the current limits."},
+	ram.CodeUserPolicyLimit:   {http.StatusConflict, ram.CodeUserPolicyLimit, "The policy count of the user attached policies beyond the current limits."},
+	ram.CodeGroupLimit:        {http.StatusConflict, ram.CodeGroupLimit, "The count of groups beyond the current limits."},
+	ram.CodeGroupUserLimit:    {http.StatusConflict, ram.CodeGroupUserLimit, "The count of users of the group beyond the current limits."},
+	ram.CodeGroupPolicyLimit:  {http.StatusConflict, ram.CodeGroupPolicyLimit, "The policy count of the group beyond the current limits."},
+	ram.CodePolicyLimit:       {http.StatusConflict, ram.CodePolicyLimit, "The count of policy beyond the current limits."},
+	ram.CodeVersionLimit:      {http.StatusConflict, ram.CodeVersionLimit, "The count of policy version beyond the current limits."},
+}
+
 // CodeFor returns the status, code and message that a caller gets for an error. The documented text comes first, then
 // what to change. An error of kind Internal shows nothing of itself.
 func CodeFor(err error) Code {
@@ -61,7 +105,11 @@ func CodeFor(err error) Code {
 		return c
 	}
 	e := asFault(err)
-	if kind == fault.Missing || kind == fault.Invalid {
+	if own, ok := ownCodes[e.Code]; ok {
+		c = own
+		c.Code = strings.Replace(c.Code, "*", e.Param, 1)
+	}
+	if strings.Contains(c.Message, "%s") {
 		c.Message = fmt.Sprintf(c.Message, e.Param)
 	}
 	switch {

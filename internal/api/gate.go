@@ -14,8 +14,10 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/wire"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // Recorder keeps the audit trail. With durable set, Append returns when the record is on disk; without, when it has
@@ -39,7 +41,7 @@ func NewGate(env *Env, recorder Recorder) *Gate { return &Gate{env: env, audit: 
 // Call does one operation for a verified caller, and returns a pointer to its response struct. What cannot be recorded
 // does not happen: when the audit trail refuses a record, so does the call.
 func (g *Gate) Call(ctx context.Context, r Request) (any, error) {
-	c := &Call{Env: g.env, Request: r, At: g.env.Now().UTC()}
+	c := &Call{Env: g.env, Request: r, At: g.env.Now().UTC(), table: operations}
 	out, err := g.call(ctx, c)
 	if err != nil && r.Action == "GetSecretValue" || err == nil && isDryRun(c) {
 		err = dryRun(c, err)
@@ -51,6 +53,7 @@ func (g *Gate) Call(ctx context.Context, r Request) (any, error) {
 }
 
 func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
+	g.env.Uses.Note(c.Principal.AccessKeyID, c.At)
 	in, err := g.admit(c)
 	if err != nil {
 		return nil, g.refuse(ctx, c, "", err)
@@ -220,24 +223,31 @@ func (g *Gate) authorise(c *Call, resources []resource) error {
 }
 
 func (g *Gate) decide(c *Call, r resource) (policy.Decision, error) {
-	request := policy.Request{
-		Principal: c.Principal, Action: c.op.Action, Resource: r.arn,
-		Context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
+	if c.identity == nil {
+		var err error
+		if c.identity, err = loadIdentity(c.Snapshot, c.Principal, r.secret); err != nil {
+			return policy.Decision{}, g.unjudged(c, err)
+		}
 	}
-	if r.secret == "" {
-		return policy.Evaluate(request, nil, nil), nil
+	q := question{
+		principal: c.Principal, identity: c.identity, action: c.op.Action, resource: r,
+		context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
 	}
-	s, ok, err := c.Snapshot.Secret(c.Account(), r.secret, c.At)
-	if err != nil || !ok || s.Policy == "" {
-		return policy.Evaluate(request, nil, nil), err
-	}
-	request.Context.Tags = s.Tags
-	document, err := policy.ParseSecret(s.Policy, c.Account())
+	d, err := q.decide(c.Snapshot)
 	if err != nil {
-		g.env.Log.Error("stored secret policy does not parse", "secret", r.secret, "err", err)
-		return policy.Decision{}, nil // what cannot be judged is denied
+		return d, g.unjudged(c, err)
 	}
-	return policy.Evaluate(request, nil, &document), nil
+	return d, nil
+}
+
+// unjudged passes on that the store did not answer. A policy that is stored and cannot be read is for the log, and the call
+// is denied: what cannot be judged is denied.
+func (g *Gate) unjudged(c *Call, err error) error {
+	if fault.KindOf(err) != fault.Internal {
+		return err
+	}
+	g.env.Log.Error("policies of a call cannot be judged, so it is denied", "request_id", c.ID, "err", err)
+	return denied(c, policy.Decision{})
 }
 
 // Denial is what a refusal by policy tells the caller (access.md section 3).
@@ -264,7 +274,7 @@ func (e *DeniedError) Unwrap() error { return e.fault }
 func denied(c *Call, d policy.Decision) error {
 	detail := Denial{
 		AuthAction: c.op.Action, AuthPrincipalType: principalType(c.Principal.Kind), AuthPrincipalOwnerID: c.Account(),
-		AuthPrincipalDisplayName: c.Principal.Name, NoPermissionType: "ImplicitDeny", PolicyType: "AccountLevelIdentityBasedPolicy",
+		AuthPrincipalDisplayName: displayName(c.Principal), NoPermissionType: "ImplicitDeny", PolicyType: "AccountLevelIdentityBasedPolicy",
 	}
 	if d.Explicit {
 		detail.NoPermissionType = "ExplicitDeny"
@@ -272,7 +282,21 @@ func denied(c *Call, d policy.Decision) error {
 	if d.Policy == policy.PolicySecret {
 		detail.PolicyType = "ResourceBasedPolicy"
 	}
-	return &DeniedError{fault: fault.New(fault.Denied, ""), Detail: detail}
+	refusal := fault.New(fault.Denied, "")
+	if c.op.Version == ram.Version {
+		refusal.Code = rules.CodeNoPermission
+	}
+	return &DeniedError{fault: refusal, Detail: detail}
+}
+
+func displayName(p policy.Principal) string {
+	switch p.Kind {
+	case policy.KindAccount:
+		return "root"
+	case policy.KindAssumedRole:
+		return p.Name + ":" + p.Session
+	}
+	return p.Name
 }
 
 func principalType(k policy.PrincipalKind) string {

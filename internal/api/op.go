@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -48,8 +49,11 @@ func (o *Op) Response() reflect.Type { return o.out }
 
 // Service is the name of the service that the operation belongs to.
 func (o *Op) Service() string {
-	if o.Version == kms.STSVersion {
+	switch o.Version {
+	case kms.STSVersion:
 		return "Sts"
+	case ram.Version:
+		return "Ram"
 	}
 	return "Kms"
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // operations is every operation of the API, each one line: name, resource, function.
@@ -39,9 +40,47 @@ var operations = []Op{
 	open(op("DescribeRegions", nothing[kms.DescribeRegionsRequest](), describeRegions)),
 	op("DescribeAccountKmsStatus", nothing[kms.DescribeAccountKmsStatusRequest](), describeAccountKmsStatus),
 	open(sts(op("GetCallerIdentity", nothing[kms.GetCallerIdentityRequest](), getCallerIdentity))),
+
+	users(change(op("CreateUser", all[ram.CreateUserRequest]("user"), createUser))),
+	users(op("GetUser", aUser(func(in *ram.GetUserRequest) string { return in.UserName }), getUser)),
+	users(op("ListUsers", all[ram.ListUsersRequest]("user"), listUsers)),
+	users(change(op("UpdateUser", aUser(func(in *ram.UpdateUserRequest) string { return in.UserName }), updateUser))),
+	users(change(op("DeleteUser", aUser(func(in *ram.DeleteUserRequest) string { return in.UserName }), deleteUser))),
+	users(change(op("CreateAccessKey", aUserOrSelf(func(in *ram.CreateAccessKeyRequest) *string { return &in.UserName }), createAccessKey))),
+	users(op("ListAccessKeys", aUserOrSelf(func(in *ram.ListAccessKeysRequest) *string { return &in.UserName }), listAccessKeys)),
+	users(change(op("UpdateAccessKey", aUserOrSelf(func(in *ram.UpdateAccessKeyRequest) *string { return &in.UserName }), updateAccessKey))),
+	users(change(op("DeleteAccessKey", aUserOrSelf(func(in *ram.AccessKeyRequest) *string { return &in.UserName }), deleteAccessKey))),
+	users(op("GetAccessKeyLastUsed", aUserOrSelf(func(in *ram.AccessKeyRequest) *string { return &in.UserName }), getAccessKeyLastUsed)),
+	users(change(op("CreateGroup", all[ram.CreateGroupRequest]("group"), createGroup))),
+	users(op("GetGroup", aGroup(func(in *ram.GetGroupRequest) string { return in.GroupName }), getGroup)),
+	users(op("ListGroups", all[ram.ListGroupsRequest]("group"), listGroups)),
+	users(change(op("UpdateGroup", aGroup(func(in *ram.UpdateGroupRequest) string { return in.GroupName }), updateGroup))),
+	users(change(op("DeleteGroup", aGroup(func(in *ram.DeleteGroupRequest) string { return in.GroupName }), deleteGroup))),
+	users(change(op("AddUserToGroup", both(aUser(func(in *ram.MembershipRequest) string { return in.UserName }), aGroup(func(in *ram.MembershipRequest) string { return in.GroupName })), addUserToGroup))),
+	users(change(op("RemoveUserFromGroup", both(aUser(func(in *ram.MembershipRequest) string { return in.UserName }), aGroup(func(in *ram.MembershipRequest) string { return in.GroupName })), removeUserFromGroup))),
+	users(op("ListUsersForGroup", aGroup(func(in *ram.ListUsersForGroupRequest) string { return in.GroupName }), listUsersForGroup)),
+	users(op("ListGroupsForUser", aUser(func(in *ram.ListGroupsForUserRequest) string { return in.UserName }), listGroupsForUser)),
+	users(change(op("CreatePolicy", all[ram.CreatePolicyRequest]("policy"), createPolicy))),
+	users(op("GetPolicy", aPolicy(func(in *ram.PolicyRequest) (string, string) { return in.PolicyType, in.PolicyName }), getPolicy)),
+	users(op("ListPolicies", all[ram.ListPoliciesRequest]("policy"), listPolicies)),
+	users(change(op("UpdatePolicyDescription", aCustomPolicy(func(in *ram.UpdatePolicyDescriptionRequest) string { return in.PolicyName }), updatePolicyDescription))),
+	users(change(op("DeletePolicy", aCustomPolicy(func(in *ram.DeletePolicyRequest) string { return in.PolicyName }), deletePolicy))),
+	users(change(op("CreatePolicyVersion", aCustomPolicy(func(in *ram.CreatePolicyVersionRequest) string { return in.PolicyName }), createPolicyVersion))),
+	users(op("GetPolicyVersion", aPolicy(func(in *ram.GetPolicyVersionRequest) (string, string) { return in.PolicyType, in.PolicyName }), getPolicyVersion)),
+	users(op("ListPolicyVersions", aPolicy(func(in *ram.PolicyRequest) (string, string) { return in.PolicyType, in.PolicyName }), listPolicyVersions)),
+	users(change(op("SetDefaultPolicyVersion", aCustomPolicy(func(in *ram.PolicyVersionRequest) string { return in.PolicyName }), setDefaultPolicyVersion))),
+	users(change(op("DeletePolicyVersion", aCustomPolicy(func(in *ram.PolicyVersionRequest) string { return in.PolicyName }), deletePolicyVersion))),
+	users(change(op("AttachPolicyToUser", both(aUser(func(in *ram.UserPolicyRequest) string { return in.UserName }), aPolicy(func(in *ram.UserPolicyRequest) (string, string) { return in.PolicyType, in.PolicyName })), attachPolicyToUser))),
+	users(change(op("DetachPolicyFromUser", both(aUser(func(in *ram.UserPolicyRequest) string { return in.UserName }), aPolicy(func(in *ram.UserPolicyRequest) (string, string) { return in.PolicyType, in.PolicyName })), detachPolicyFromUser))),
+	users(change(op("AttachPolicyToGroup", both(aGroup(func(in *ram.GroupPolicyRequest) string { return in.GroupName }), aPolicy(func(in *ram.GroupPolicyRequest) (string, string) { return in.PolicyType, in.PolicyName })), attachPolicyToGroup))),
+	users(change(op("DetachPolicyFromGroup", both(aGroup(func(in *ram.GroupPolicyRequest) string { return in.GroupName }), aPolicy(func(in *ram.GroupPolicyRequest) (string, string) { return in.PolicyType, in.PolicyName })), detachPolicyFromGroup))),
+	users(op("ListPoliciesForUser", aUser(func(in *ram.ListPoliciesForUserRequest) string { return in.UserName }), listPoliciesForUser)),
+	users(op("ListPoliciesForGroup", aGroup(func(in *ram.ListPoliciesForGroupRequest) string { return in.GroupName }), listPoliciesForGroup)),
+	users(op("ListEntitiesForPolicy", aPolicy(func(in *ram.PolicyRequest) (string, string) { return in.PolicyType, in.PolicyName }), listEntitiesForPolicy)),
+	users(op("SimulatePolicy", aUser(func(in *ram.SimulatePolicyRequest) string { return in.UserName }), simulatePolicy)),
 }
 
-// notHere are the operations of this API version that the server does not have: known, and refused as unsupported.
+// notHere are the operations of the KMS API that the server does not have: known, and refused as unsupported.
 var notHere = []string{
 	"CreateKey", "DescribeKey", "ListKeys", "EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion",
 	"UpdateKeyDescription", "CreateAlias", "UpdateAlias", "DeleteAlias", "ListAliases", "ListAliasesByKeyId",
@@ -58,6 +97,16 @@ var notHere = []string{
 	"CreateNetworkRule", "DescribeNetworkRule", "ListNetworkRules", "UpdateNetworkRule", "DeleteNetworkRule",
 	"ConnectKmsInstance", "GetKmsInstance", "GetDefaultKmsInstance", "GetKmsInstanceQuotaInfos", "ListKmsInstances",
 	"ReleaseKmsInstance", "UpdateKmsInstanceBindVpc",
+}
+
+// ramNotHere are those of the user service.
+var ramNotHere = []string{
+	"AttachPolicyToRole", "BindMFADevice", "ChangePassword", "ClearAccountAlias", "CreateLoginProfile", "CreateRole",
+	"CreateVirtualMFADevice", "DecodeDiagnosticMessage", "DeleteLoginProfile", "DeleteRole", "DeleteVirtualMFADevice",
+	"DetachPolicyFromRole", "GetAccountAlias", "GetLoginProfile", "GetPasswordPolicy", "GetRole", "GetSecurityPreference",
+	"GetUserMFAInfo", "ListPoliciesForRole", "ListRoles", "ListTagResources", "ListVirtualMFADevices", "SetAccountAlias",
+	"SetPasswordPolicy", "SetSecurityPreference", "TagResources", "UnbindMFADevice", "UntagResources", "UpdateLoginProfile",
+	"UpdateRole",
 }
 
 // Operations returns the table.
@@ -77,11 +126,11 @@ func lookup(version, name string) (*Op, error) {
 		return o, nil
 	}
 	switch {
-	case version != kms.Version && version != kms.STSVersion:
-		return nil, fault.New(fault.Version, "Use %s, or %s for the token service.", kms.Version, kms.STSVersion)
+	case version != kms.Version && version != kms.STSVersion && version != ram.Version:
+		return nil, fault.New(fault.Version, "Use %s, %s for the token service, or %s for the user service.", kms.Version, kms.STSVersion, ram.Version)
 	case name == "":
 		return nil, fault.New(fault.NoAction, "The request names no Action.")
-	case version == kms.Version && slices.Contains(notHere, name):
+	case version == kms.Version && slices.Contains(notHere, name), version == ram.Version && slices.Contains(ramNotHere, name):
 		return nil, fault.New(fault.Unsupported, "This server does not have the operation %s.", name)
 	}
 	return nil, fault.New(fault.NoAction, "")

@@ -25,8 +25,12 @@ type openedKey struct {
 // Find reads the key. The read is linearizable, so a key that was switched off is refused from the next request on.
 func (a *accessKeys) Find(ctx context.Context, id string) (auth.Key, bool, error) {
 	record, found, err := store.Snapshot(ctx, a.db).AccessKey(id)
-	if err != nil || !found {
+	if err != nil {
 		return auth.Key{}, false, err
+	}
+	if !found {
+		a.opened.Delete(id) // of a key that was deleted nothing stays in memory
+		return auth.Key{}, false, nil
 	}
 	if o, ok := a.opened.Load(id); ok && bytes.Equal(o.(*openedKey).sealed, record.Secret) && bytes.Equal(o.(*openedKey).sealedToken, record.Token) {
 		key := o.(*openedKey).key

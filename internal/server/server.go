@@ -47,6 +47,7 @@ type Server struct {
 	gate       *api.Gate
 	auth       *auth.Authenticator
 	limit      *limit.Limiter
+	uses       *api.KeyUses
 	metrics    *metrics
 	account    string
 	admin      Admin
@@ -127,7 +128,8 @@ func (s *Server) listen() error {
 // assemble makes the parts that requests go through.
 func (s *Server) assemble() {
 	c := s.config
-	env := &api.Env{DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger}
+	s.uses = api.NewKeyUses(s.db, c.Logger)
+	env := &api.Env{DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses}
 	if env.Random == nil {
 		env.Random = rand.Reader
 	}
@@ -196,6 +198,7 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	<-s.trail.Ready()
 	parts.Go(func() { s.purgeLoop(ctx) })
+	parts.Go(func() { s.uses.Run(ctx) })
 	var servers []*http.Server
 	for _, l := range []net.Listener{s.tls, s.plain} {
 		if l == nil {

@@ -278,7 +278,7 @@ func TestGolden(t *testing.T) {
 		})
 	}
 	for _, o := range api.Operations() {
-		if !have[o.Name] {
+		if !have[o.Name] && o.Service() != "Ram" {
 			t.Errorf("%s has no golden", o.Name)
 		}
 	}

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/keyturn/keyturn/internal/policy"
+	rules "github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// identity is the policies that speak for a caller himself: those attached to him and those that his groups bring.
+type identity struct {
+	documents []policy.Document
+	sources   []source // where each document comes from
+}
+
+type source struct{ kind, name, group string }
+
+// systemDocuments are the documents that come with the service, parsed.
+var systemDocuments = sync.OnceValue(func() map[string]policy.Document {
+	m := map[string]policy.Document{}
+	for _, p := range rules.SystemPolicies() {
+		d, err := policy.ParseIdentity(p.Document())
+		if err != nil {
+			panic("api: the policy " + p.Name + " that comes with the service: " + err.Error())
+		}
+		m[p.Name] = d
+	}
+	return m
+})
+
+// loadIdentity reads the policies of a principal in the snapshot of the call, together with the secret that the call is
+// about. It takes two round trips, a third for a user whose groups bring custom policies. A user who was deleted, or who has
+// the name of one who was, has none.
+func loadIdentity(tx *store.Tx, p policy.Principal, secret string) (*identity, error) {
+	id := &identity{}
+	if p.Kind != policy.KindRAMUser {
+		return id, nil // root needs none, and the engine is given none
+	}
+	if err := tx.AheadUser(p.Account, p.Name, secret); err != nil {
+		return nil, err
+	}
+	u, ok, err := tx.User(p.Account, p.Name)
+	if err != nil || !ok || u.ID != p.ID {
+		return id, err
+	}
+	names := make([]string, len(u.Groups))
+	for i, m := range u.Groups {
+		names[i] = m.Group
+	}
+	if err := tx.AheadPolicies(p.Account, names, custom(u.Policies)); err != nil {
+		return nil, err
+	}
+	if err := id.add(tx, p.Account, "", u.Policies); err != nil {
+		return nil, err
+	}
+	return id, id.addGroups(tx, p.Account, names)
+}
+
+func (id *identity) addGroups(tx *store.Tx, account string, names []string) error {
+	groups := make([]rules.Group, 0, len(names))
+	var policies []string
+	for _, name := range names {
+		g, ok, err := tx.Group(account, name)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("the group %q of a user is missing from the store", name)
+		}
+		groups, policies = append(groups, g), append(policies, custom(g.Policies)...)
+	}
+	if err := tx.AheadPolicies(account, nil, policies); err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if err := id.add(tx, account, g.Name, g.Policies); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func custom(list []rules.Attachment) []string {
+	var names []string
+	for _, a := range list {
+		if a.Type == rules.Custom {
+			names = append(names, a.Name)
+		}
+	}
+	return names
+}
+
+// add adds the documents of attached policies. One that is missing may be the one that forbids, so it is an error.
+func (id *identity) add(tx *store.Tx, account, group string, list []rules.Attachment) error {
+	for _, a := range list {
+		d, ok := systemDocuments()[a.Name]
+		if a.Type == rules.Custom {
+			var err error
+			if d, ok, err = tx.PolicyDocument(account, a.Name); err != nil {
+				return err
+			}
+		}
+		if !ok {
+			return fmt.Errorf("the attached %s policy %q is not there", a.Type, a.Name)
+		}
+		id.documents = append(id.documents, d)
+		id.sources = append(id.sources, source{kind: a.Type, name: a.Name, group: group})
+	}
+	return nil
+}
+
+// question is one decision to make.
+type question struct {
+	principal policy.Principal
+	identity  *identity
+	action    string
+	resource  resource
+	context   policy.Context // but for the tags
+}
+
+// decide evaluates the identity policies together with the secret's own policy. The secret's tags are there for conditions
+// of both.
+func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
+	r := policy.Request{Principal: q.principal, Action: q.action, Resource: q.resource.arn, Context: q.context}
+	if q.resource.secret == "" {
+		return policy.Evaluate(r, q.identity.documents, nil), nil
+	}
+	s, ok, err := tx.Secret(q.principal.Account, q.resource.secret, q.context.Now)
+	if err != nil || !ok {
+		return policy.Evaluate(r, q.identity.documents, nil), err
+	}
+	r.Context.Tags = s.Tags
+	if s.Policy == "" {
+		return policy.Evaluate(r, q.identity.documents, nil), nil
+	}
+	own, err := tx.SecretPolicy(s)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return policy.Evaluate(r, q.identity.documents, &own), nil
+}

@@ -1,0 +1,326 @@
+package api
+
+import (
+	"context"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	rules "github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/ram"
+)
+
+func shownPolicy(p rules.Policy) ram.Policy {
+	return ram.Policy{
+		PolicyName: p.Name, PolicyType: p.Type, Description: p.Description, DefaultVersion: p.Default,
+		CreateDate: p.CreatedAt, UpdateDate: p.UpdatedAt, AttachmentCount: p.Users + p.Groups,
+	}
+}
+
+func shownVersion(p rules.Policy, v rules.Version, document bool) ram.PolicyVersion {
+	out := ram.PolicyVersion{VersionID: v.ID, IsDefaultVersion: v.ID == p.Default, CreateDate: v.CreatedAt}
+	if document {
+		out.PolicyDocument = v.Document
+	}
+	return out
+}
+
+// checkDocument reads a document as the gate will. What it does not understand whole is refused: an element that is
+// ignored may be the one that narrows a statement.
+func checkDocument(text string) error {
+	switch {
+	case text == "":
+		return fault.Required("PolicyDocument")
+	case utf8.RuneCountInString(text) > policy.MaxIdentityChars:
+		return &fault.Error{Kind: fault.Invalid, Code: rules.CodeLength, Param: "PolicyDocument"}
+	}
+	if _, err := policy.ParseIdentity(text); err != nil {
+		return fault.Coded(fault.Invalid, rules.CodeMalformed, "%s", err)
+	}
+	return nil
+}
+
+func tagMap(list []ram.Tag) map[string]string {
+	m := map[string]string{}
+	for _, t := range list {
+		m[t.Key] = t.Value
+	}
+	return m
+}
+
+func createPolicy(ctx context.Context, c *Call, in *ram.CreatePolicyRequest) (*ram.CreatePolicyResponse, error) {
+	if err := rules.CheckPolicyName("PolicyName", in.PolicyName); err != nil {
+		return nil, err
+	}
+	if err := checkDocument(in.PolicyDocument); err != nil {
+		return nil, err
+	}
+	p, err := rules.NewPolicy(c.Account(), in.PolicyName, in.PolicyDocument, in.Description, tagMap(in.Tags), c.At)
+	if err != nil {
+		return nil, err
+	}
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.CreatePolicyResponse, error) {
+		_, taken, err := tx.Policy(c.Account(), rules.Custom, p.Name)
+		switch {
+		case err != nil:
+			return nil, err
+		case taken:
+			return nil, fault.Coded(fault.Exists, rules.CodePolicyExists, "")
+		}
+		count, err := tx.CountPolicies(c.Account())
+		if err := limited(count, err, rules.MaxPolicies, rules.CodePolicyLimit); err != nil {
+			return nil, err
+		}
+		return &ram.CreatePolicyResponse{Policy: shownPolicy(p)}, tx.PutPolicy(c.Account(), p)
+	})
+}
+
+func getPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.GetPolicyResponse, error) {
+	p, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName)
+	if err != nil {
+		return nil, err
+	}
+	v, err := p.Version(p.Default)
+	out := &ram.GetPolicyResponse{Policy: shownPolicy(p), DefaultPolicyVersion: shownVersion(p, v, true)}
+	out.Policy.PolicyDocument = v.Document
+	return out, err
+}
+
+// listPolicies lists the policies that come with the service before the account's own. A marker is of the list it is in.
+func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram.ListPoliciesResponse, error) {
+	if in.PolicyType != "" {
+		if err := rules.CheckPolicyType(in.PolicyType); err != nil {
+			return nil, err
+		}
+	}
+	after, err := parseMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	p, want := page[ram.Policy]{rows: []ram.Policy{}, most: in.MaxItems}, tagMap(in.Tags)
+	const systemMark = "System:"
+	afterSystem, inSystem := strings.CutPrefix(after, systemMark)
+	if in.PolicyType != rules.Custom && (after == "" || inSystem) {
+		for _, own := range rules.SystemPolicies() {
+			if own.Name <= afterSystem && inSystem || !own.HasTags(want) {
+				continue
+			}
+			own, err := c.policy(c.Snapshot, rules.System, own.Name)
+			if err != nil {
+				return nil, err
+			}
+			if !p.add(systemMark+own.Name, shownPolicy(own)) {
+				break
+			}
+		}
+	}
+	if inSystem {
+		after = ""
+	}
+	if in.PolicyType != rules.System && !p.more {
+		err = c.Snapshot.Policies(c.Account(), after, func(own rules.Policy) bool {
+			return !own.HasTags(want) || p.add(own.Name, shownPolicy(own))
+		})
+	}
+	return &ram.ListPoliciesResponse{IsTruncated: p.more, Marker: p.marker(), Policies: p.rows}, err
+}
+
+// alterPolicy changes one custom policy in one transaction.
+func (c *Call) alterPolicy(ctx context.Context, name string, change func(rules.Policy) (rules.Policy, error)) (rules.Policy, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (rules.Policy, error) {
+		p, err := c.policy(tx, rules.Custom, name)
+		if err != nil {
+			return p, err
+		}
+		if p, err = change(p); err != nil {
+			return p, err
+		}
+		return p, tx.PutPolicy(c.Account(), p)
+	})
+}
+
+func updatePolicyDescription(ctx context.Context, c *Call, in *ram.UpdatePolicyDescriptionRequest) (*ram.CreatePolicyResponse, error) {
+	p, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) {
+		return p.Describe("NewDescription", in.NewDescription, c.At)
+	})
+	return &ram.CreatePolicyResponse{Policy: shownPolicy(p)}, err
+}
+
+func deletePolicy(ctx context.Context, c *Call, in *ram.DeletePolicyRequest) (*ram.EmptyResponse, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
+		p, err := c.policy(tx, rules.Custom, in.PolicyName)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.Deletable(in.CascadingDelete); err != nil {
+			return nil, err
+		}
+		tx.DeletePolicy(c.Account(), p.Name)
+		return &ram.EmptyResponse{}, nil
+	})
+}
+
+func createPolicyVersion(ctx context.Context, c *Call, in *ram.CreatePolicyVersionRequest) (*ram.PolicyVersionResponse, error) {
+	if err := checkDocument(in.PolicyDocument); err != nil {
+		return nil, err
+	}
+	if s := in.RotateStrategy; s != "" && s != ram.RotateNone && s != ram.RotateOldest {
+		return nil, fault.Parameter("RotateStrategy", "use %s or %s.", ram.RotateNone, ram.RotateOldest)
+	}
+	var v rules.Version
+	p, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) {
+		var err error
+		p, v, err = p.AddVersion(in.PolicyDocument, in.SetAsDefault, in.RotateStrategy, c.At)
+		return p, err
+	})
+	return &ram.PolicyVersionResponse{PolicyVersion: shownVersion(p, v, true)}, err
+}
+
+func getPolicyVersion(_ context.Context, c *Call, in *ram.GetPolicyVersionRequest) (*ram.PolicyVersionResponse, error) {
+	p, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName)
+	if err != nil {
+		return nil, err
+	}
+	v, err := p.Version(in.VersionID)
+	return &ram.PolicyVersionResponse{PolicyVersion: shownVersion(p, v, true)}, err
+}
+
+func listPolicyVersions(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.ListPolicyVersionsResponse, error) {
+	p, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName)
+	out := &ram.ListPolicyVersionsResponse{PolicyVersions: []ram.PolicyVersion{}}
+	for _, v := range p.Versions {
+		out.PolicyVersions = append(out.PolicyVersions, shownVersion(p, v, false))
+	}
+	return out, err
+}
+
+func setDefaultPolicyVersion(ctx context.Context, c *Call, in *ram.PolicyVersionRequest) (*ram.EmptyResponse, error) {
+	_, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) { return p.SetDefault(in.VersionID, c.At) })
+	return &ram.EmptyResponse{}, err
+}
+
+func deletePolicyVersion(ctx context.Context, c *Call, in *ram.PolicyVersionRequest) (*ram.EmptyResponse, error) {
+	_, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) { return p.DeleteVersion(in.VersionID, c.At) })
+	return &ram.EmptyResponse{}, err
+}
+
+// wholeAccount refuses a resource group. There are none here, and an attachment that was meant for one must not become
+// one for the account.
+func (c *Call) wholeAccount(resourceGroup string) error {
+	if resourceGroup != "" && resourceGroup != c.Account() {
+		return fault.Parameter("ResourceGroupId", "there are no resource groups; leave it out to attach for the account.")
+	}
+	return nil
+}
+
+// attach counts one attachment more or less of a policy, which guards it against being deleted meanwhile.
+func (c *Call) attach(tx *store.Tx, kind, name string, change func(*rules.Policy)) error {
+	p, err := c.policy(tx, kind, name)
+	if err != nil {
+		return err
+	}
+	change(&p)
+	return tx.PutPolicy(c.Account(), p)
+}
+
+func attachPolicyToUser(ctx context.Context, c *Call, in *ram.UserPolicyRequest) (*ram.EmptyResponse, error) {
+	return c.userPolicy(ctx, in, 1, func(u rules.User) (rules.User, error) { return u.Attach(in.PolicyType, in.PolicyName, c.At) })
+}
+
+func detachPolicyFromUser(ctx context.Context, c *Call, in *ram.UserPolicyRequest) (*ram.EmptyResponse, error) {
+	return c.userPolicy(ctx, in, -1, func(u rules.User) (rules.User, error) { return u.Detach(in.PolicyType, in.PolicyName) })
+}
+
+func (c *Call) userPolicy(ctx context.Context, in *ram.UserPolicyRequest, more int, change func(rules.User) (rules.User, error)) (*ram.EmptyResponse, error) {
+	if err := c.wholeAccount(in.ResourceGroupID); err != nil {
+		return nil, err
+	}
+	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+		if err := c.attach(tx, in.PolicyType, in.PolicyName, func(p *rules.Policy) { p.Users += more }); err != nil {
+			return u, err
+		}
+		return change(u)
+	})
+}
+
+func attachPolicyToGroup(ctx context.Context, c *Call, in *ram.GroupPolicyRequest) (*ram.EmptyResponse, error) {
+	return c.groupPolicy(ctx, in, 1, func(g rules.Group) (rules.Group, error) { return g.Attach(in.PolicyType, in.PolicyName, c.At) })
+}
+
+func detachPolicyFromGroup(ctx context.Context, c *Call, in *ram.GroupPolicyRequest) (*ram.EmptyResponse, error) {
+	return c.groupPolicy(ctx, in, -1, func(g rules.Group) (rules.Group, error) { return g.Detach(in.PolicyType, in.PolicyName) })
+}
+
+func (c *Call) groupPolicy(ctx context.Context, in *ram.GroupPolicyRequest, more int, change func(rules.Group) (rules.Group, error)) (*ram.EmptyResponse, error) {
+	if err := c.wholeAccount(in.ResourceGroupID); err != nil {
+		return nil, err
+	}
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
+		g, err := c.group(tx, in.GroupName)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.attach(tx, in.PolicyType, in.PolicyName, func(p *rules.Policy) { p.Groups += more }); err != nil {
+			return nil, err
+		}
+		if g, err = change(g); err != nil {
+			return nil, err
+		}
+		return &ram.EmptyResponse{}, tx.PutGroup(g)
+	})
+}
+
+func listPoliciesForUser(_ context.Context, c *Call, in *ram.ListPoliciesForUserRequest) (*ram.AttachedPoliciesResponse, error) {
+	u, err := c.user(c.Snapshot, in.UserName)
+	if err != nil {
+		return nil, err
+	}
+	return c.attached(u.Policies)
+}
+
+func listPoliciesForGroup(_ context.Context, c *Call, in *ram.ListPoliciesForGroupRequest) (*ram.AttachedPoliciesResponse, error) {
+	g, err := c.group(c.Snapshot, in.GroupName)
+	if err != nil {
+		return nil, err
+	}
+	return c.attached(g.Policies)
+}
+
+func (c *Call) attached(list []rules.Attachment) (*ram.AttachedPoliciesResponse, error) {
+	out := &ram.AttachedPoliciesResponse{Policies: []ram.AttachedPolicy{}}
+	for _, a := range list {
+		p, err := c.policy(c.Snapshot, a.Type, a.Name)
+		if err != nil {
+			return nil, err
+		}
+		out.Policies = append(out.Policies, ram.AttachedPolicy{
+			PolicyName: p.Name, PolicyType: p.Type, Description: p.Description, DefaultVersion: p.Default, AttachDate: a.At,
+		})
+	}
+	return out, nil
+}
+
+func listEntitiesForPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.ListEntitiesForPolicyResponse, error) {
+	if _, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName); err != nil {
+		return nil, err
+	}
+	out := &ram.ListEntitiesForPolicyResponse{Groups: []ram.Group{}, Users: []ram.User{}, Roles: []ram.Role{}}
+	err := c.Snapshot.Users(c.Account(), "", func(u rules.User) bool {
+		if at, ok := u.AttachedAt(in.PolicyType, in.PolicyName); ok {
+			out.Users = append(out.Users, ram.User{UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, AttachDate: at})
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = c.Snapshot.Groups(c.Account(), "", func(g rules.Group) bool {
+		if at, ok := g.AttachedAt(in.PolicyType, in.PolicyName); ok {
+			out.Groups = append(out.Groups, ram.Group{GroupID: g.ID, GroupName: g.Name, Comments: g.Comments, AttachDate: at})
+		}
+		return true
+	})
+	return out, err
+}

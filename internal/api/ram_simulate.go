@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/ram"
+)
+
+// simulatePolicy asks the question that the gate would ask if a user called, with the same code, and says what decided.
+func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (*ram.SimulatePolicyResponse, error) {
+	q, err := c.simulated(in)
+	if err != nil {
+		return nil, err
+	}
+	u, err := c.user(c.Snapshot, in.UserName)
+	if err != nil {
+		return nil, err
+	}
+	q.principal = policy.Principal{Kind: policy.KindRAMUser, Account: u.Account, Name: u.Name, ID: u.ID}
+	// The caller's own policies may be in the snapshot already; those of the user are read beside them.
+	if q.identity, err = loadIdentity(c.Snapshot, q.principal, q.resource.secret); err != nil {
+		return nil, err
+	}
+	d, err := q.decide(c.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	out := &ram.SimulatePolicyResponse{
+		Allowed: d.Allowed, Decision: ram.ImplicitDeny, Sid: d.Sid, StatementIndex: d.Statement, Action: q.action, Resource: q.resource.arn,
+	}
+	switch {
+	case d.Allowed:
+		out.Decision = ram.Allow
+	case d.Explicit:
+		out.Decision = ram.ExplicitDeny
+	}
+	switch d.Policy {
+	case policy.PolicyIdentity:
+		s := q.identity.sources[d.Document]
+		out.PolicyName, out.PolicyType, out.GroupName = s.name, s.kind, s.group
+	case policy.PolicySecret:
+		out.PolicyName, out.PolicyType = policyName, ram.PolicyTypeSecret
+	}
+	return out, nil
+}
+
+// simulated finds action, resource and context of the question.
+func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
+	q := &question{context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure}}
+	if s := in.ContextSourceIP; s != "" {
+		address, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fault.Parameter("ContextSourceIp", "use an IPv4 or IPv6 address.")
+		}
+		q.context.SourceIP = address
+	}
+	if s := in.ContextSecureTransport; s != "" {
+		q.context.SecureTransport = s == "true"
+	}
+	o, err := c.simulatedOp(in.Operation)
+	if err != nil {
+		return nil, err
+	}
+	q.action = o.Action
+	q.resource, err = c.simulatedResource(o, in)
+	return q, err
+}
+
+// simulatedOp finds an operation by its name or by its action.
+func (c *Call) simulatedOp(name string) (*Op, error) {
+	if name == "" {
+		return nil, fault.Required("Operation")
+	}
+	i := slices.IndexFunc(c.table, func(o Op) bool { return o.Name == name || o.Action != "" && strings.EqualFold(o.Action, name) })
+	switch {
+	case i < 0:
+		return nil, fault.Parameter("Operation", "there is no such operation; write one such as GetSecretValue.")
+	case c.table[i].Action == "":
+		return nil, fault.Parameter("Operation", "%s needs no permission.", c.table[i].Name)
+	}
+	return &c.table[i], nil
+}
+
+func (c *Call) simulatedResource(o *Op, in *ram.SimulatePolicyRequest) (resource, error) {
+	switch {
+	case in.Resource != "" && in.SecretName != "":
+		return resource{}, fault.Parameter("Resource", "give SecretName or Resource, not both.")
+	case in.SecretName != "":
+		name, err := c.secretName(in.SecretName)
+		return c.secretResource(name), err
+	case in.Resource != "":
+		if _, ok := policy.ParseARN(in.Resource); !ok && in.Resource != "*" {
+			return resource{}, fault.Parameter("Resource", "write * or five parts such as acs:kms:%s:%s:secret/app.", c.Region, c.Account())
+		}
+		if name, ok := strings.CutPrefix(in.Resource, c.containerARN()+"/"); ok {
+			return c.secretResource(name), nil
+		}
+		return resource{arn: in.Resource}, nil
+	case o.Resource == "*":
+		return resource{arn: "*"}, nil
+	case o.Resource == "secret":
+		return resource{arn: c.containerARN()}, nil
+	case strings.HasSuffix(o.Resource, "/*"):
+		return c.ramResource(o.Resource), nil
+	case o.Version == ram.Version:
+		return resource{}, fault.Required("Resource")
+	}
+	return resource{}, fault.Required("SecretName")
+}

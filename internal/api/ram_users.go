@@ -1,0 +1,243 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	rules "github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/ram"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+func shownUser(u rules.User) ram.User {
+	return ram.User{
+		UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, MobilePhone: u.MobilePhone, Email: u.Email, Comments: u.Comments,
+		CreateDate: u.CreatedAt, UpdateDate: u.UpdatedAt,
+	}
+}
+
+func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.UserResponse, error) {
+	id, err := rules.NewID(c.Random)
+	if err != nil {
+		return nil, err
+	}
+	u, err := rules.NewUser(c.Account(), id, in.UserName, rules.Profile{
+		DisplayName: &in.DisplayName, MobilePhone: &in.MobilePhone, Email: &in.Email, Comments: &in.Comments,
+	}, c.At)
+	if err != nil {
+		return nil, err
+	}
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.UserResponse, error) {
+		if err := c.freeUser(tx, u.Name); err != nil {
+			return nil, err
+		}
+		count, err := tx.CountUsers(c.Account())
+		if err := limited(count, err, rules.MaxUsers, rules.CodeUserLimit); err != nil {
+			return nil, err
+		}
+		return &ram.UserResponse{User: shownUser(u)}, tx.PutUser(u)
+	})
+}
+
+func (c *Call) freeUser(tx *store.Tx, name string) error {
+	_, taken, err := tx.User(c.Account(), name)
+	if err == nil && taken {
+		err = fault.Coded(fault.Exists, rules.CodeUserExists, "")
+	}
+	return err
+}
+
+func getUser(_ context.Context, c *Call, in *ram.GetUserRequest) (*ram.UserResponse, error) {
+	u, err := c.user(c.Snapshot, in.UserName)
+	return &ram.UserResponse{User: shownUser(u)}, err
+}
+
+func listUsers(_ context.Context, c *Call, in *ram.ListUsersRequest) (*ram.ListUsersResponse, error) {
+	return c.userPage(in.Marker, in.MaxItems, func(u rules.User) (ram.User, bool) { return shownUser(u), true })
+}
+
+// userPage lists the users for which row says yes.
+func (c *Call) userPage(from string, most int, row func(rules.User) (ram.User, bool)) (*ram.ListUsersResponse, error) {
+	after, err := parseMarker(from)
+	if err != nil {
+		return nil, err
+	}
+	p := page[ram.User]{rows: []ram.User{}, most: most}
+	err = c.Snapshot.Users(c.Account(), after, func(u rules.User) bool {
+		shown, ok := row(u)
+		return !ok || p.add(u.Name, shown)
+	})
+	return &ram.ListUsersResponse{IsTruncated: p.more, Marker: p.marker(), Users: p.rows}, err
+}
+
+// updateUser changes a user. With a new name his record moves, and his access keys follow in the same transaction.
+func updateUser(ctx context.Context, c *Call, in *ram.UpdateUserRequest) (*ram.UserResponse, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.UserResponse, error) {
+		old, err := c.user(tx, in.UserName)
+		if err != nil {
+			return nil, err
+		}
+		u, err := old.Update("New", in.NewUserName, rules.Profile{
+			DisplayName: in.NewDisplayName, MobilePhone: in.NewMobilePhone, Email: in.NewEmail, Comments: in.NewComments,
+		}, c.At)
+		if err != nil {
+			return nil, err
+		}
+		if u.Name != old.Name {
+			if err := c.renameUser(tx, old, u); err != nil {
+				return nil, err
+			}
+		}
+		return &ram.UserResponse{User: shownUser(u)}, tx.PutUser(u)
+	})
+}
+
+func (c *Call) renameUser(tx *store.Tx, old, u rules.User) error {
+	if err := c.freeUser(tx, u.Name); err != nil {
+		return err
+	}
+	tx.DeleteUser(old.Account, old.Name)
+	for _, k := range u.Keys {
+		key, err := c.accessKey(tx, k.ID)
+		if err != nil {
+			return err
+		}
+		key.Principal.Name = u.Name
+		if err := tx.PutAccessKey(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func deleteUser(ctx context.Context, c *Call, in *ram.DeleteUserRequest) (*ram.EmptyResponse, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
+		u, err := c.user(tx, in.UserName)
+		if err != nil {
+			return nil, err
+		}
+		if err := u.Deletable(); err != nil {
+			return nil, err
+		}
+		tx.DeleteUser(u.Account, u.Name)
+		return &ram.EmptyResponse{}, nil
+	})
+}
+
+// alterUser changes one user in one transaction.
+func (c *Call) alterUser(ctx context.Context, name string, change func(*store.Tx, rules.User) (rules.User, error)) (*ram.EmptyResponse, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
+		u, err := c.user(tx, name)
+		if err != nil {
+			return nil, err
+		}
+		if u, err = change(tx, u); err != nil {
+			return nil, err
+		}
+		return &ram.EmptyResponse{}, tx.PutUser(u)
+	})
+}
+
+func createAccessKey(ctx context.Context, c *Call, in *ram.CreateAccessKeyRequest) (*ram.CreateAccessKeyResponse, error) {
+	id, text, err := rules.NewKey(c.Random)
+	if err != nil {
+		return nil, err
+	}
+	secret := sensitive.New(text)
+	sealed := c.Keyring.SealAccessKey(id, "secret", secret)
+	_, err = c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+		_, taken, err := tx.AccessKey(id)
+		switch {
+		case err != nil:
+			return u, err
+		case taken:
+			return u, errors.New("an access key ID was drawn twice")
+		}
+		if u, err = u.AddKey(id, c.At); err != nil {
+			return u, err
+		}
+		return u, tx.PutAccessKey(store.AccessKey{
+			ID: id, CreatedAt: c.At, Secret: sealed,
+			Principal: policy.Principal{Kind: policy.KindRAMUser, Account: u.Account, Name: u.Name, ID: u.ID},
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ram.CreateAccessKeyResponse{AccessKey: ram.AccessKey{AccessKeyID: id, AccessKeySecret: secret, Status: ram.KeyActive, CreateDate: c.At}}, nil
+}
+
+// accessKey reads the record of a key that a user's record names.
+func (c *Call) accessKey(tx *store.Tx, id string) (store.AccessKey, error) {
+	key, ok, err := tx.AccessKey(id)
+	if err == nil && !ok {
+		err = errors.New("a user's access key has no record")
+	}
+	return key, err
+}
+
+func listAccessKeys(_ context.Context, c *Call, in *ram.ListAccessKeysRequest) (*ram.ListAccessKeysResponse, error) {
+	u, err := c.user(c.Snapshot, in.UserName)
+	out := &ram.ListAccessKeysResponse{AccessKeys: []ram.ListedAccessKey{}}
+	for _, k := range u.Keys {
+		row := ram.ListedAccessKey{AccessKeyID: k.ID, Status: ram.KeyActive, CreateDate: k.CreatedAt}
+		if k.Disabled {
+			row.Status = ram.KeyInactive
+		}
+		out.AccessKeys = append(out.AccessKeys, row)
+	}
+	return out, err
+}
+
+func updateAccessKey(ctx context.Context, c *Call, in *ram.UpdateAccessKeyRequest) (*ram.EmptyResponse, error) {
+	switch {
+	case in.UserAccessKeyID == "":
+		return nil, fault.Required("UserAccessKeyId")
+	case in.Status != ram.KeyActive && in.Status != ram.KeyInactive:
+		return nil, fault.Parameter("Status", "use %s or %s.", ram.KeyActive, ram.KeyInactive)
+	}
+	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+		disabled := in.Status == ram.KeyInactive
+		u, err := u.SetKey(in.UserAccessKeyID, disabled)
+		if err != nil {
+			return u, err
+		}
+		key, err := c.accessKey(tx, in.UserAccessKeyID)
+		if err != nil {
+			return u, err
+		}
+		key.Disabled = disabled
+		return u, tx.PutAccessKey(key)
+	})
+}
+
+func deleteAccessKey(ctx context.Context, c *Call, in *ram.AccessKeyRequest) (*ram.EmptyResponse, error) {
+	if in.UserAccessKeyID == "" {
+		return nil, fault.Required("UserAccessKeyId")
+	}
+	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+		u, err := u.RemoveKey(in.UserAccessKeyID)
+		if err == nil {
+			tx.DeleteAccessKey(in.UserAccessKeyID)
+		}
+		return u, err
+	})
+}
+
+func getAccessKeyLastUsed(_ context.Context, c *Call, in *ram.AccessKeyRequest) (*ram.GetAccessKeyLastUsedResponse, error) {
+	if in.UserAccessKeyID == "" {
+		return nil, fault.Required("UserAccessKeyId")
+	}
+	u, err := c.user(c.Snapshot, in.UserName)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := u.Key(in.UserAccessKeyID); err != nil {
+		return nil, err
+	}
+	at, err := c.Uses.Last(c.Snapshot, in.UserAccessKeyID)
+	return &ram.GetAccessKeyLastUsedResponse{AccessKeyLastUsed: ram.AccessKeyLastUsed{LastUsedDate: at}}, err
+}
