@@ -35,6 +35,9 @@ type commands struct {
 	Demo       demoCommand       `cmd:"" help:"Rotate real credentials on a throw-away server, step by step."`
 	Kms        kmsCommand        `cmd:"" passthrough:"" help:"Call any API operation, spelled as for aliyun kms."`
 	Secret     secretCommand     `cmd:"" help:"Work with secrets."`
+	User       userCommand       `cmd:"" help:"Work with users and their access keys."`
+	Group      groupCommand      `cmd:"" help:"Work with groups of users."`
+	Policy     policyCommand     `cmd:"" help:"Work with policies: who may do what."`
 	Audit      auditCommand      `cmd:"" help:"Check the audit trail."`
 	Profile    profileCommand    `cmd:"" help:"Manage how servers are reached."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`

@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/keyturn/keyturn/ram"
+)
+
+type groupCommand struct {
+	globals
+	List   groupList   `cmd:"" help:"List groups."`
+	Show   groupShow   `cmd:"" help:"Show a group with its users and policies."`
+	Create groupCreate `cmd:"" help:"Make a group."`
+	Delete groupDelete `cmd:"" help:"Delete a group that has no user and no policy."`
+	Add    groupAdd    `cmd:"" help:"Add a user to a group."`
+	Remove groupRemove `cmd:"" help:"Remove a user from a group."`
+	Attach groupAttach `cmd:"" help:"Attach a policy to a group."`
+	Detach groupDetach `cmd:"" help:"Take a policy from a group."`
+}
+
+// AfterApply gives every subcommand the flags of the group.
+func (c *groupCommand) AfterApply() error {
+	for _, g := range []*globals{
+		&c.List.globals, &c.Show.globals, &c.Create.globals, &c.Delete.globals, &c.Add.globals, &c.Remove.globals, &c.Attach.globals, &c.Detach.globals,
+	} {
+		*g = c.globals
+	}
+	return nil
+}
+
+type groupList struct {
+	globals `kong:"-"`
+}
+
+func (c *groupList) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	all := &ram.ListGroupsResponse{Groups: []ram.Group{}}
+	for in := (ram.ListGroupsRequest{MaxItems: 1000}); ; {
+		page, err := client.ListGroups(e.ctx, &in)
+		if err != nil {
+			return err
+		}
+		all.Groups, all.RequestID = append(all.Groups, page.Groups...), page.RequestID
+		if in.Marker = page.Marker; !page.IsTruncated {
+			break
+		}
+	}
+	if c.json() {
+		return printResponse(e.stdout, all)
+	}
+	t := newTable("NAME", "CREATED", "COMMENTS")
+	for _, g := range all.Groups {
+		t.row(g.GroupName, when(g.CreateDate), g.Comments)
+	}
+	return t.write(e.stdout)
+}
+
+type groupShow struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the group."`
+}
+
+func (c *groupShow) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	g, err := client.GetGroup(e.ctx, &ram.GetGroupRequest{GroupName: c.Name})
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, g)
+	}
+	policies, err := client.ListPoliciesForGroup(e.ctx, &ram.ListPoliciesForGroupRequest{GroupName: c.Name})
+	if err != nil {
+		return err
+	}
+	t := newTable()
+	t.row("name", g.Group.GroupName)
+	t.row("created", when(g.Group.CreateDate))
+	if g.Group.Comments != "" {
+		t.row("comments", g.Group.Comments)
+	}
+	for _, p := range policies.Policies {
+		t.row("policy", p.PolicyName, p.PolicyType)
+	}
+	for in := (ram.ListUsersForGroupRequest{GroupName: c.Name, MaxItems: 1000}); ; {
+		page, err := client.ListUsersForGroup(e.ctx, &in)
+		if err != nil {
+			return err
+		}
+		for _, u := range page.Users {
+			t.row("user", u.UserName, when(u.JoinDate))
+		}
+		if in.Marker = page.Marker; !page.IsTruncated {
+			return t.write(e.stdout)
+		}
+	}
+}
+
+type groupCreate struct {
+	globals  `kong:"-"`
+	Name     string `arg:"" help:"Name of the group: letters, digits and -"`
+	Comments string `help:"What the group is for."`
+}
+
+func (c *groupCreate) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.CreateGroup(e.ctx, &ram.CreateGroupRequest{GroupName: c.Name, Comments: c.Comments})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Created group %s.", c.Name)
+}
+
+type groupDelete struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the group."`
+	Yes     bool   `help:"Do not ask." short:"y"`
+}
+
+func (c *groupDelete) Run(e *env) error {
+	if !c.Yes {
+		if err := e.confirm(fmt.Sprintf("Delete group %s?", c.Name)); err != nil {
+			return err
+		}
+	}
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.DeleteGroup(e.ctx, &ram.DeleteGroupRequest{GroupName: c.Name})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Group %s is deleted.", c.Name)
+}
+
+// membership are the arguments of a command on a user in a group.
+type membership struct {
+	Group string `arg:"" help:"Name of the group."`
+	User  string `arg:"" help:"Name of the user."`
+}
+
+type groupAdd struct {
+	globals `kong:"-"`
+	membership
+}
+
+func (c *groupAdd) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.AddUserToGroup(e.ctx, &ram.MembershipRequest{UserName: c.User, GroupName: c.Group})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "User %s is in group %s.", c.User, c.Group)
+}
+
+type groupRemove struct {
+	globals `kong:"-"`
+	membership
+}
+
+func (c *groupRemove) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.RemoveUserFromGroup(e.ctx, &ram.MembershipRequest{UserName: c.User, GroupName: c.Group})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "User %s is no longer in group %s.", c.User, c.Group)
+}
+
+// groupPolicy are the arguments of a command on a policy of a group.
+type groupPolicy struct {
+	Group  string `arg:"" help:"Name of the group."`
+	Policy string `arg:"" help:"Name of the policy."`
+}
+
+type groupAttach struct {
+	globals `kong:"-"`
+	groupPolicy
+}
+
+func (c *groupAttach) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	kind, err := policyType(e, client, c.Policy)
+	if err != nil {
+		return err
+	}
+	out, err := client.AttachPolicyToGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "%s policy %s is attached to group %s.", kind, c.Policy, c.Group)
+}
+
+type groupDetach struct {
+	globals `kong:"-"`
+	groupPolicy
+}
+
+func (c *groupDetach) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	kind, err := policyType(e, client, c.Policy)
+	if err != nil {
+		return err
+	}
+	out, err := client.DetachPolicyFromGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "%s policy %s is taken from group %s.", kind, c.Policy, c.Group)
+}

@@ -1,0 +1,257 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/keyturn/keyturn/ram"
+)
+
+type policyCommand struct {
+	globals
+	List     policyList     `cmd:"" help:"List policies."`
+	Show     policyShow     `cmd:"" help:"Show a policy with its versions, whom it is attached to, and its document."`
+	Create   policyCreate   `cmd:"" help:"Make a policy from a file or standard input."`
+	Update   policyUpdate   `cmd:"" help:"Store a new version of a policy that counts from the next call on; the oldest of five goes."`
+	Delete   policyDelete   `cmd:"" help:"Delete a policy that is attached to nobody, with all its versions."`
+	Simulate policySimulate `cmd:"" help:"Say whether a user may do something, and which statement decides. Exits with 1 for no."`
+}
+
+// AfterApply gives every subcommand the flags of the group.
+func (c *policyCommand) AfterApply() error {
+	for _, g := range []*globals{
+		&c.List.globals, &c.Show.globals, &c.Create.globals, &c.Update.globals, &c.Delete.globals, &c.Simulate.globals,
+	} {
+		*g = c.globals
+	}
+	return nil
+}
+
+type policyList struct {
+	globals `kong:"-"`
+	Type    string `help:"Only policies of this type: ${enum}." enum:",Custom,System" default:""`
+}
+
+func (c *policyList) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	all := &ram.ListPoliciesResponse{Policies: []ram.Policy{}}
+	for in := (ram.ListPoliciesRequest{PolicyType: c.Type, MaxItems: 1000}); ; {
+		page, err := client.ListPolicies(e.ctx, &in)
+		if err != nil {
+			return err
+		}
+		all.Policies, all.RequestID = append(all.Policies, page.Policies...), page.RequestID
+		if in.Marker = page.Marker; !page.IsTruncated {
+			break
+		}
+	}
+	if c.json() {
+		return printResponse(e.stdout, all)
+	}
+	t := newTable("NAME", "TYPE", "VERSION", "ATTACHED", "DESCRIPTION")
+	for _, p := range all.Policies {
+		t.row(p.PolicyName, p.PolicyType, p.DefaultVersion, fmt.Sprint(p.AttachmentCount), p.Description)
+	}
+	return t.write(e.stdout)
+}
+
+type policyShow struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the policy."`
+}
+
+func (c *policyShow) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	kind, err := policyType(e, client, c.Name)
+	if err != nil {
+		return err
+	}
+	in := ram.PolicyRequest{PolicyName: c.Name, PolicyType: kind}
+	p, err := client.GetPolicy(e.ctx, &in)
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, p)
+	}
+	versions, err := client.ListPolicyVersions(e.ctx, &in)
+	if err != nil {
+		return err
+	}
+	whom, err := client.ListEntitiesForPolicy(e.ctx, &in)
+	if err != nil {
+		return err
+	}
+	t := newTable()
+	for _, row := range [][2]string{
+		{"name", p.Policy.PolicyName}, {"type", kind}, {"description", p.Policy.Description},
+		{"created", when(p.Policy.CreateDate)}, {"updated", when(p.Policy.UpdateDate)},
+		{"versions", names(versions.PolicyVersions, func(v ram.PolicyVersion) string { return v.VersionID })},
+		{"default", p.Policy.DefaultVersion},
+		{"users", names(whom.Users, func(u ram.User) string { return u.UserName })},
+		{"groups", names(whom.Groups, func(g ram.Group) string { return g.GroupName })},
+	} {
+		if row[1] != "" {
+			t.row(row[0], row[1])
+		}
+	}
+	if err := t.write(e.stdout); err != nil {
+		return err
+	}
+	fmt.Fprintln(e.stdout)
+	return printJSON(e.stdout, []byte(p.DefaultPolicyVersion.PolicyDocument))
+}
+
+// document is where a command finds a policy's document.
+type document struct {
+	File string `help:"Read the document from this file instead of standard input." placeholder:"PATH" type:"existingfile"`
+}
+
+func (d document) read(e *env) (string, error) {
+	if d.File == "" {
+		return readLimited(e.stdin)
+	}
+	f, err := os.Open(d.File)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return readLimited(f)
+}
+
+type policyCreate struct {
+	globals     `kong:"-"`
+	Name        string `arg:"" help:"Name of the policy: letters, digits and -"`
+	Description string `help:"What it allows."`
+	document
+}
+
+func (c *policyCreate) Run(e *env) error {
+	text, err := c.read(e)
+	if err != nil {
+		return err
+	}
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.CreatePolicy(e.ctx, &ram.CreatePolicyRequest{PolicyName: c.Name, PolicyDocument: text, Description: c.Description})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Created policy %s; keyturn user attach and keyturn group attach give it to somebody.", c.Name)
+}
+
+type policyUpdate struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the policy."`
+	document
+}
+
+func (c *policyUpdate) Run(e *env) error {
+	text, err := c.read(e)
+	if err != nil {
+		return err
+	}
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.CreatePolicyVersion(e.ctx, &ram.CreatePolicyVersionRequest{
+		PolicyName: c.Name, PolicyDocument: text, SetAsDefault: true, RotateStrategy: ram.RotateOldest,
+	})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Policy %s is at version %s.", c.Name, out.PolicyVersion.VersionID)
+}
+
+type policyDelete struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the policy."`
+	Yes     bool   `help:"Do not ask." short:"y"`
+}
+
+func (c *policyDelete) Run(e *env) error {
+	if !c.Yes {
+		if err := e.confirm(fmt.Sprintf("Delete policy %s with all its versions?", c.Name)); err != nil {
+			return err
+		}
+	}
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.DeletePolicy(e.ctx, &ram.DeletePolicyRequest{PolicyName: c.Name, CascadingDelete: true})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Policy %s is deleted.", c.Name)
+}
+
+type policySimulate struct {
+	globals   `kong:"-"`
+	User      string `required:"" help:"Name of the user."`
+	Operation string `required:"" help:"Operation, such as GetSecretValue."`
+	Secret    string `help:"Name or ARN of the secret that it is on; its tags and its own policy count."`
+	Resource  string `help:"ARN that it is on instead of a secret."`
+	SourceIP  string `name:"source-ip" help:"Address that the user calls from; your own if left out." placeholder:"ADDRESS"`
+	Plain     bool   `help:"The user calls without TLS."`
+}
+
+func (c *policySimulate) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	in := &ram.SimulatePolicyRequest{
+		UserName: c.User, Operation: c.Operation, SecretName: c.Secret, Resource: c.Resource, ContextSourceIP: c.SourceIP, ContextSecureTransport: "true",
+	}
+	if c.Plain {
+		in.ContextSecureTransport = "false"
+	}
+	out, err := client.SimulatePolicy(e.ctx, in)
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		err = printResponse(e.stdout, out)
+	} else {
+		_, err = fmt.Fprintln(e.stdout, verdict(out))
+	}
+	if err == nil && !out.Allowed {
+		return coded{exitFailed, ""}
+	}
+	return err
+}
+
+// verdict says in one sentence what was decided and by what.
+func verdict(d *ram.SimulatePolicyResponse) string {
+	what := d.Action + " on " + d.Resource
+	if d.Decision == ram.ImplicitDeny {
+		return "No: no statement allows " + what + "."
+	}
+	answer, verb := "Yes", "allows"
+	if !d.Allowed {
+		answer, verb = "No", "denies"
+	}
+	by := fmt.Sprintf("statement %d", d.StatementIndex)
+	if d.Sid != "" {
+		by += fmt.Sprintf(" (%s)", d.Sid)
+	}
+	switch {
+	case d.PolicyType == ram.PolicyTypeSecret:
+		by += " of the secret's own policy"
+	case d.GroupName != "":
+		by += fmt.Sprintf(" of the %s policy %s of group %s", d.PolicyType, d.PolicyName, d.GroupName)
+	default:
+		by += fmt.Sprintf(" of the %s policy %s", d.PolicyType, d.PolicyName)
+	}
+	return fmt.Sprintf("%s: %s %s %s.", answer, by, verb, what)
+}

@@ -1,0 +1,438 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
+)
+
+type userCommand struct {
+	globals
+	List   userList   `cmd:"" help:"List users."`
+	Show   userShow   `cmd:"" help:"Show a user with keys, policies and groups."`
+	Create userCreate `cmd:"" help:"Make a user, who has no rights yet."`
+	Delete userDelete `cmd:"" help:"Delete a user."`
+	Key    userKey    `cmd:"" help:"Manage a user's access keys: at most two, so that one can replace the other."`
+	Attach userAttach `cmd:"" help:"Attach a policy to a user."`
+	Detach userDetach `cmd:"" help:"Take a policy from a user."`
+}
+
+type userKey struct {
+	Create  keyCreate  `cmd:"" help:"Make an access key, and print it once or save it as a profile."`
+	List    keyList    `cmd:"" help:"List a user's access keys, and when they were last used."`
+	Disable keyDisable `cmd:"" help:"Switch an access key off, from the next call on."`
+	Enable  keyEnable  `cmd:"" help:"Switch an access key on again."`
+	Delete  keyDelete  `cmd:"" help:"Delete an access key."`
+}
+
+// AfterApply gives every subcommand the flags of the group.
+func (c *userCommand) AfterApply() error {
+	k := &c.Key
+	for _, g := range []*globals{
+		&c.List.globals, &c.Show.globals, &c.Create.globals, &c.Delete.globals, &c.Attach.globals, &c.Detach.globals,
+		&k.Create.globals, &k.List.globals, &k.Disable.globals, &k.Enable.globals, &k.Delete.globals,
+	} {
+		*g = c.globals
+	}
+	return nil
+}
+
+// users returns a client of the user service.
+func (g globals) users() (*ram.Client, error) {
+	c, err := g.connect()
+	if err != nil {
+		return nil, err
+	}
+	return ram.New(c), nil
+}
+
+// done prints an answer as JSON, or a sentence.
+func (g globals) done(e *env, response any, format string, args ...any) error {
+	if g.json() {
+		return printResponse(e.stdout, response)
+	}
+	_, err := fmt.Fprintf(e.stdout, format+"\n", args...)
+	return err
+}
+
+type userList struct {
+	globals `kong:"-"`
+}
+
+func (c *userList) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	all := &ram.ListUsersResponse{Users: []ram.User{}}
+	for in := (ram.ListUsersRequest{MaxItems: 1000}); ; {
+		page, err := client.ListUsers(e.ctx, &in)
+		if err != nil {
+			return err
+		}
+		all.Users, all.RequestID = append(all.Users, page.Users...), page.RequestID
+		if in.Marker = page.Marker; !page.IsTruncated {
+			break
+		}
+	}
+	if c.json() {
+		return printResponse(e.stdout, all)
+	}
+	t := newTable("NAME", "DISPLAY NAME", "CREATED", "COMMENTS")
+	for _, u := range all.Users {
+		t.row(u.UserName, u.DisplayName, when(u.CreateDate), u.Comments)
+	}
+	return t.write(e.stdout)
+}
+
+type userShow struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the user."`
+}
+
+func (c *userShow) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	u, err := client.GetUser(e.ctx, &ram.GetUserRequest{UserName: c.Name})
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		return printResponse(e.stdout, u)
+	}
+	keys, err := client.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{UserName: c.Name})
+	if err != nil {
+		return err
+	}
+	policies, err := client.ListPoliciesForUser(e.ctx, &ram.ListPoliciesForUserRequest{UserName: c.Name})
+	if err != nil {
+		return err
+	}
+	groups, err := client.ListGroupsForUser(e.ctx, &ram.ListGroupsForUserRequest{UserName: c.Name})
+	if err != nil {
+		return err
+	}
+	t := newTable()
+	for _, row := range [][2]string{
+		{"name", u.User.UserName}, {"id", u.User.UserID}, {"display name", u.User.DisplayName}, {"email", u.User.Email},
+		{"phone", u.User.MobilePhone}, {"comments", u.User.Comments}, {"created", when(u.User.CreateDate)}, {"updated", when(u.User.UpdateDate)},
+	} {
+		if row[1] != "" {
+			t.row(row[0], row[1])
+		}
+	}
+	for _, k := range keys.AccessKeys {
+		t.row("access key", k.AccessKeyID, k.Status)
+	}
+	for _, p := range policies.Policies {
+		t.row("policy", p.PolicyName, p.PolicyType)
+	}
+	for _, g := range groups.Groups {
+		t.row("group", g.GroupName)
+	}
+	return t.write(e.stdout)
+}
+
+type userCreate struct {
+	globals     `kong:"-"`
+	Name        string `arg:"" help:"Name of the user: letters, digits and . _ -"`
+	DisplayName string `help:"Name to show; the name if left out."`
+	Email       string `help:"Mail address."`
+	Comments    string `help:"What the user is for."`
+}
+
+func (c *userCreate) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.CreateUser(e.ctx, &ram.CreateUserRequest{UserName: c.Name, DisplayName: c.DisplayName, Email: c.Email, Comments: c.Comments})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Created user %s, who may do nothing yet; keyturn user attach gives him a policy.", c.Name)
+}
+
+type userDelete struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the user."`
+	Force   bool   `help:"Delete his access keys, detach his policies and leave his groups first."`
+	Yes     bool   `help:"Do not ask." short:"y"`
+}
+
+func (c *userDelete) Run(e *env) error {
+	if !c.Yes {
+		if err := e.confirm(fmt.Sprintf("Delete user %s?", c.Name)); err != nil {
+			return err
+		}
+	}
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	if c.Force {
+		if err := c.strip(e, client); err != nil {
+			return err
+		}
+	}
+	out, err := client.DeleteUser(e.ctx, &ram.DeleteUserRequest{UserName: c.Name})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "User %s is deleted.", c.Name)
+}
+
+// strip takes everything from a user, the keys first: from then on nobody calls in his name.
+func (c *userDelete) strip(e *env, client *ram.Client) error {
+	keys, err := client.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{UserName: c.Name})
+	if err != nil {
+		return err
+	}
+	for _, k := range keys.AccessKeys {
+		if _, err := client.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserName: c.Name, UserAccessKeyID: k.AccessKeyID}); err != nil {
+			return err
+		}
+	}
+	policies, err := client.ListPoliciesForUser(e.ctx, &ram.ListPoliciesForUserRequest{UserName: c.Name})
+	if err != nil {
+		return err
+	}
+	for _, p := range policies.Policies {
+		if _, err := client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{UserName: c.Name, PolicyName: p.PolicyName, PolicyType: p.PolicyType}); err != nil {
+			return err
+		}
+	}
+	groups, err := client.ListGroupsForUser(e.ctx, &ram.ListGroupsForUserRequest{UserName: c.Name})
+	if err != nil {
+		return err
+	}
+	for _, g := range groups.Groups {
+		if _, err := client.RemoveUserFromGroup(e.ctx, &ram.MembershipRequest{UserName: c.Name, GroupName: g.GroupName}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type keyCreate struct {
+	globals     `kong:"-"`
+	User        string `arg:"" help:"Name of the user."`
+	ProfileName string `help:"Save the key as a new profile of this name instead of printing it." placeholder:"NAME"`
+}
+
+// Run makes the key. A profile that is there already is refused before, since a key that cannot be saved is lost.
+func (c *keyCreate) Run(e *env) error {
+	p, err := resolve(c.Profile)
+	if err != nil {
+		return err
+	}
+	if c.ProfileName != "" {
+		all, _, err := readProfiles()
+		if err != nil {
+			return err
+		}
+		if _, ok := all.Profiles[c.ProfileName]; ok {
+			return fmt.Errorf("there is a profile %q already; keyturn profile remove %s removes it", c.ProfileName, c.ProfileName)
+		}
+	}
+	client, err := p.client()
+	if err != nil {
+		return err
+	}
+	out, err := ram.New(client).CreateAccessKey(e.ctx, &ram.CreateAccessKeyRequest{UserName: c.User})
+	if err != nil {
+		return err
+	}
+	key := out.AccessKey
+	if c.ProfileName != "" {
+		p.AccessKeyID, p.AccessKeySecret, p.SecurityToken = key.AccessKeyID, key.AccessKeySecret.Reveal(), ""
+		return e.addProfile(c.ProfileName, p)
+	}
+	if c.json() {
+		return printResponse(e.stdout, out)
+	}
+	fmt.Fprintln(e.stderr, "The secret is shown this once.")
+	t := newTable()
+	t.row("access key id", key.AccessKeyID)
+	t.row("access key secret", key.AccessKeySecret.Reveal())
+	return t.write(e.stdout)
+}
+
+// addProfile saves a profile without making it the current one.
+func (e *env) addProfile(name string, p profile) error {
+	all, path, err := readProfiles()
+	if err != nil {
+		return err
+	}
+	all.Profiles[name] = p
+	if err := all.write(path); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "Profile %s reaches %s with access key %s; use it with --profile %s.\n", name, p.Endpoint, p.AccessKeyID, name)
+	return err
+}
+
+type keyList struct {
+	globals `kong:"-"`
+	User    string `arg:"" help:"Name of the user."`
+}
+
+func (c *keyList) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	keys, err := client.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{UserName: c.User})
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, keys)
+	}
+	t := newTable("ACCESS KEY", "STATUS", "CREATED", "LAST USED")
+	for _, k := range keys.AccessKeys {
+		used, err := client.GetAccessKeyLastUsed(e.ctx, &ram.AccessKeyRequest{UserName: c.User, UserAccessKeyID: k.AccessKeyID})
+		if err != nil {
+			return err
+		}
+		t.row(k.AccessKeyID, k.Status, when(k.CreateDate), when(used.AccessKeyLastUsed.LastUsedDate))
+	}
+	return t.write(e.stdout)
+}
+
+// keyName are the arguments of a command on one access key.
+type keyName struct {
+	User string `arg:"" help:"Name of the user."`
+	ID   string `arg:"" name:"access-key-id" help:"ID of the access key."`
+}
+
+func (c *keyName) set(e *env, g globals, status, word string) error {
+	client, err := g.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.UpdateAccessKey(e.ctx, &ram.UpdateAccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID, Status: status})
+	if err != nil {
+		return err
+	}
+	return g.done(e, out, "Access key %s of %s is %s.", c.ID, c.User, word)
+}
+
+type keyDisable struct {
+	globals `kong:"-"`
+	keyName
+}
+
+func (c *keyDisable) Run(e *env) error { return c.set(e, c.globals, ram.KeyInactive, "switched off") }
+
+type keyEnable struct {
+	globals `kong:"-"`
+	keyName
+}
+
+func (c *keyEnable) Run(e *env) error { return c.set(e, c.globals, ram.KeyActive, "switched on") }
+
+type keyDelete struct {
+	globals `kong:"-"`
+	keyName
+	Yes bool `help:"Do not ask." short:"y"`
+}
+
+func (c *keyDelete) Run(e *env) error {
+	if !c.Yes {
+		if err := e.confirm(fmt.Sprintf("Delete access key %s of %s?", c.ID, c.User)); err != nil {
+			return err
+		}
+	}
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	out, err := client.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Access key %s of %s is deleted.", c.ID, c.User)
+}
+
+// policyType finds the type of a policy: the account's own if it has one of that name, else one that comes with the
+// service.
+func policyType(e *env, client *ram.Client, name string) (string, error) {
+	_, err := client.GetPolicy(e.ctx, &ram.PolicyRequest{PolicyName: name, PolicyType: ram.TypeCustom})
+	switch {
+	case err == nil:
+		return ram.TypeCustom, nil
+	case kms.CodeOf(err) == ram.CodePolicyNotExist:
+		return ram.TypeSystem, nil
+	}
+	return "", err
+}
+
+type userAttach struct {
+	globals `kong:"-"`
+	User    string `arg:"" help:"Name of the user."`
+	Policy  string `arg:"" help:"Name of the policy."`
+}
+
+func (c *userAttach) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	kind, err := policyType(e, client, c.Policy)
+	if err != nil {
+		return err
+	}
+	out, err := client.AttachPolicyToUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "%s policy %s is attached to user %s.", kind, c.Policy, c.User)
+}
+
+type userDetach struct {
+	globals `kong:"-"`
+	User    string `arg:"" help:"Name of the user."`
+	Policy  string `arg:"" help:"Name of the policy."`
+}
+
+func (c *userDetach) Run(e *env) error {
+	client, err := c.users()
+	if err != nil {
+		return err
+	}
+	kind, err := policyType(e, client, c.Policy)
+	if err != nil {
+		return err
+	}
+	out, err := client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "%s policy %s is taken from user %s.", kind, c.Policy, c.User)
+}
+
+// names joins what people read as a list.
+func names[T any](list []T, name func(T) string) string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = name(v)
+	}
+	return strings.Join(out, ", ")
+}
+
+// limitDocument is more than a policy may have, so that the server says what is wrong with a longer one.
+const limitDocument = 64 << 10
+
+func readLimited(r io.Reader) (string, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limitDocument))
+	if err != nil {
+		return "", fmt.Errorf("read the document: %w", err)
+	}
+	return string(data), nil
+}
