@@ -30,7 +30,7 @@ type Env struct {
 	Now func() time.Time
 	// Random is a cryptographic source.
 	Random io.Reader
-	// Uses notes when access keys are used.
+	// Uses notes when access keys are used; nil means that nobody does.
 	Uses *KeyUses
 	// Log is for the operator.
 	Log *slog.Logger

@@ -65,7 +65,7 @@ func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
 	if err != nil {
 		return nil, g.refuse(ctx, c, "", err)
 	}
-	c.resource = resources[0]
+	c.resource = audited(c.op, resources)
 	if err := g.authorise(c, resources); err != nil {
 		return nil, g.refuse(ctx, c, decisionOf(err), err)
 	}
@@ -88,6 +88,15 @@ func run(ctx context.Context, c *Call, in any) (out any, err error) {
 		}
 	}()
 	return c.op.run(ctx, c, in)
+}
+
+// audited is the resource that the audit trail names. A change of who may do what is told in full: the user and the policy.
+func audited(o *Op, resources []resource) resource {
+	r := resources[0]
+	if o.Version == ram.Version && len(resources) == 2 {
+		r.arn += "," + resources[1].arn
+	}
+	return r
 }
 
 // admit looks the operation up and decodes its parameters.

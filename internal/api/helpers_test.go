@@ -3,6 +3,8 @@ package api_test
 import (
 	"bytes"
 	_ "embed"
+	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -55,4 +58,28 @@ func searchDir(t *testing.T, dir string, secret []byte) {
 	if err != nil || files == 0 {
 		t.Fatalf("%d files searched, %v", files, err)
 	}
+}
+
+// trail reads the audit trail: operation, phase, resource and outcome of each record.
+func trail(t *testing.T, dataDir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dataDir, "audit", "*.jsonl"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("audit trail: %v, %v", files, err)
+	}
+	var list []string
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(data) {
+			var r audit.Record
+			if err := json.Unmarshal(line, &r); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, fmt.Sprintf("%s %s %s  %s", r.Operation, r.Phase, r.Resource, r.Outcome))
+		}
+	}
+	return list
 }

@@ -21,6 +21,11 @@ func (c *Call) ramResource(relative string) resource {
 	return resource{arn: policy.ARN("ram", "", c.Account(), relative)}
 }
 
+// aboutKey names an access key in the audit trail. It has no ARN of its own: rights on it are rights on its user.
+func (c *Call) aboutKey(user, id string) {
+	c.resource = c.ramResource("user/" + user + "/accesskey/" + id)
+}
+
 // all is the collection of users, groups or policies.
 func all[In any](kind string) on[In] {
 	return on[In]{kind + "/*", func(c *Call, _ *In) ([]resource, error) { return []resource{c.ramResource(kind + "/*")}, nil }}

@@ -18,6 +18,7 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 	if err != nil {
 		return nil, err
 	}
+	c.resource = c.ramResource("group/" + clipped(in.GroupName))
 	g, err := rules.NewGroup(c.Account(), id, in.GroupName, in.Comments, c.At)
 	if err != nil {
 		return nil, err
@@ -93,9 +94,12 @@ func (c *Call) renameGroup(tx *store.Tx, from, to string) error {
 	}
 	tx.DeleteGroup(c.Account(), from)
 	for _, name := range members { // read again, so that the change is guarded by it
-		u, err := c.user(tx, name)
-		if err != nil {
+		u, ok, err := tx.User(c.Account(), name)
+		switch {
+		case err != nil:
 			return err
+		case !ok:
+			return fault.New(fault.Unavailable, "A user of the group was renamed at the same moment; try again.")
 		}
 		if err := tx.PutUser(u.GroupRenamed(from, to)); err != nil {
 			return err

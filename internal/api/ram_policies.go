@@ -54,6 +54,7 @@ func createPolicy(ctx context.Context, c *Call, in *ram.CreatePolicyRequest) (*r
 	if err := rules.CheckPolicyName("PolicyName", in.PolicyName); err != nil {
 		return nil, err
 	}
+	c.resource = c.ramResource("policy/" + in.PolicyName)
 	if err := checkDocument(in.PolicyDocument); err != nil {
 		return nil, err
 	}
@@ -173,6 +174,7 @@ func createPolicyVersion(ctx context.Context, c *Call, in *ram.CreatePolicyVersi
 	p, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) {
 		var err error
 		p, v, err = p.AddVersion(in.PolicyDocument, in.SetAsDefault, in.RotateStrategy, c.At)
+		c.concerns(v.ID, "")
 		return p, err
 	})
 	return &ram.PolicyVersionResponse{PolicyVersion: shownVersion(p, v, true)}, err

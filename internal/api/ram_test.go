@@ -446,6 +446,56 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestRenameLargeGroup renames the largest group that can be renamed, and not one of a user more.
+func TestRenameLargeGroup(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t)
+	ctx, admin := t.Context(), ram.New(s.Client)
+	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
+	join := func(i int) {
+		name := fmt.Sprint("u", i)
+		must[*ram.UserResponse](t)(admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: name}))
+		must[*ram.EmptyResponse](t)(admin.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: name, GroupName: "team"}))
+	}
+	for i := range 100 {
+		join(i)
+	}
+	must[*ram.GroupResponse](t)(admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "team", NewGroupName: "crew"}))
+	must[*ram.GroupResponse](t)(admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "crew", NewGroupName: "team"}))
+	if n := len(must[*ram.ListUsersResponse](t)(admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "team"})).Users); n != 100 {
+		t.Errorf("%d users after two renames; want 100", n)
+	}
+	join(100)
+	_, err := admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "team", NewGroupName: "crew"})
+	wantCode(t, "a group of 101", err, "LimitExceeded.Group.User")
+}
+
+// TestChangesAreAudited holds that the trail says who was given what.
+func TestChangesAreAudited(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t)
+	ctx, admin := t.Context(), ram.New(s.Client)
+	key := newUser(t, admin, "alice", readAll("app"))
+	c, _ := client(t, s, key, false)
+	wantCode(t, "a denied call", get(ctx, c, "other"), kms.CodeNoPermission)
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	arn := "acs:ram::" + s.AccountID + ":"
+	got := trail(t, s.DataDir)
+	for _, want := range []string{
+		"CreateUser outcome " + arn + "user/alice  ok",
+		"CreatePolicy outcome " + arn + "policy/alice-0  ok",
+		"AttachPolicyToUser intent " + arn + "user/alice," + arn + "policy/alice-0  ",
+		"CreateAccessKey outcome " + arn + "user/alice/accesskey/" + key.AccessKeyID + "  ok",
+		"GetSecretValue call acs:kms:local:" + s.AccountID + ":secret/other  Forbidden.NoPermission",
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("the trail has no %q in\n%s", want, strings.Join(got, "\n"))
+		}
+	}
+}
+
 // TestKeyLimitHoldsUnderRace makes keys for one user from many callers at once: two are made.
 func TestKeyLimitHoldsUnderRace(t *testing.T) {
 	t.Parallel()

@@ -24,6 +24,7 @@ func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.U
 	if err != nil {
 		return nil, err
 	}
+	c.resource = c.ramResource("user/" + clipped(in.UserName))
 	u, err := rules.NewUser(c.Account(), id, in.UserName, rules.Profile{
 		DisplayName: &in.DisplayName, MobilePhone: &in.MobilePhone, Email: &in.Email, Comments: &in.Comments,
 	}, c.At)
@@ -146,6 +147,7 @@ func createAccessKey(ctx context.Context, c *Call, in *ram.CreateAccessKeyReques
 	if err != nil {
 		return nil, err
 	}
+	c.aboutKey(in.UserName, id)
 	secret := sensitive.New(text)
 	sealed := c.Keyring.SealAccessKey(id, "secret", secret)
 	_, err = c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
@@ -199,6 +201,7 @@ func updateAccessKey(ctx context.Context, c *Call, in *ram.UpdateAccessKeyReques
 	case in.Status != ram.KeyActive && in.Status != ram.KeyInactive:
 		return nil, fault.Parameter("Status", "use %s or %s.", ram.KeyActive, ram.KeyInactive)
 	}
+	c.aboutKey(in.UserName, clipped(in.UserAccessKeyID))
 	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
 		disabled := in.Status == ram.KeyInactive
 		u, err := u.SetKey(in.UserAccessKeyID, disabled)
@@ -218,6 +221,7 @@ func deleteAccessKey(ctx context.Context, c *Call, in *ram.AccessKeyRequest) (*r
 	if in.UserAccessKeyID == "" {
 		return nil, fault.Required("UserAccessKeyId")
 	}
+	c.aboutKey(in.UserName, clipped(in.UserAccessKeyID))
 	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
 		u, err := u.RemoveKey(in.UserAccessKeyID)
 		if err == nil {

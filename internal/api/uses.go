@@ -33,9 +33,9 @@ func NewKeyUses(db *store.DB, log *slog.Logger) *KeyUses {
 	return &KeyUses{db: db, log: log, pending: map[string]time.Time{}}
 }
 
-// Note notes that a key has signed a request.
+// Note notes that a key has signed a request. A nil KeyUses notes nothing.
 func (k *KeyUses) Note(id string, at time.Time) {
-	if id == "" {
+	if k == nil || id == "" {
 		return
 	}
 	k.mu.Lock()

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+// TestKeyUses holds that uses are written together, that an older one never replaces a newer one, and that nothing is
+// written of a key that is gone.
+func TestKeyUses(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db, err := store.Open(ctx, store.Config{Dir: t.TempDir(), NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := store.Update(ctx, db, func(tx *store.Tx) (struct{}, error) {
+		return struct{}{}, tx.PutAccessKey(store.AccessKey{ID: "k"})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stored := func(id string) time.Time {
+		t.Helper()
+		at, err := store.Snapshot(ctx, db).KeyUse(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0).UTC() }
+	log := slog.New(slog.DiscardHandler)
+	here, there := NewKeyUses(db, log), NewKeyUses(db, log)
+	for i := range 1000 {
+		here.Note("k", at(i))
+	}
+	here.Note("gone", at(5))
+	here.Note("", at(5))
+	here.Note("k", at(3)) // an older call that ended later
+	if got := stored("k"); !got.IsZero() {
+		t.Errorf("a use was written beside a call: %s", got)
+	}
+	if got, err := here.Last(store.Snapshot(ctx, db), "k"); err != nil || !got.Equal(at(999)) {
+		t.Errorf("Last before the write = %s, %v", got, err)
+	}
+	here.flush(ctx)
+	if got := stored("k"); !got.Equal(at(999)) || !stored("gone").IsZero() || len(here.pending) != 0 {
+		t.Errorf("written: %s, of a key that is gone %s, %d pending", got, stored("gone"), len(here.pending))
+	}
+	there.Note("k", at(10)) // another node, whose last use is older
+	there.flush(ctx)
+	if got := stored("k"); !got.Equal(at(999)) {
+		t.Errorf("an older use of another node replaced a newer one: %s", got)
+	}
+	// What cannot be written is kept, and written when the server stops.
+	there.Note("k", at(2000))
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	there.flush(cancelled)
+	if got := stored("k"); !got.Equal(at(999)) || len(there.pending) != 1 {
+		t.Errorf("after a write that failed: %s, %d pending", got, len(there.pending))
+	}
+	there.Run(cancelled)
+	if got := stored("k"); !got.Equal(at(2000)) {
+		t.Errorf("after the stop: %s", got)
+	}
+}
+
+// TestOwnCodes holds that every code of the user service has a status that fits its family, and a form of its own.
+func TestOwnCodes(t *testing.T) {
+	t.Parallel()
+	file, err := parser.ParseFile(gotoken.NewFileSet(), "../ram/ram.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		v, ok := n.(*ast.ValueSpec)
+		if !ok || len(v.Values) != 1 || !strings.HasPrefix(v.Names[0].Name, "Code") {
+			return true
+		}
+		code, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found++
+		want := http.StatusBadRequest
+		switch family, _, _ := strings.Cut(code, "."); family {
+		case "EntityNotExist":
+			want = http.StatusNotFound
+		case "EntityAlreadyExists", "DeleteConflict", "LimitExceeded":
+			want = http.StatusConflict
+		case "NoPermission":
+			want = http.StatusForbidden
+		}
+		if c, ok := ownCodes[code]; !ok || c.Code != code || c.Status != want {
+			t.Errorf("%s is %+v, %v; want status %d", code, c, ok, want)
+		}
+		return true
+	})
+	if found != len(ownCodes) {
+		t.Errorf("%d codes are named, %d have a status", found, len(ownCodes))
+	}
+	err = &fault.Error{Kind: fault.Invalid, Code: "InvalidParameter.*.Length", Param: "UserName", Msg: "Shorter."}
+	want := Code{http.StatusBadRequest, "InvalidParameter.UserName.Length", `The parameter - "UserName" beyond the length limit. Shorter.`}
+	if got := CodeFor(err); got != want {
+		t.Errorf("CodeFor = %+v; want %+v", got, want)
+	}
+}
