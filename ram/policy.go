@@ -191,7 +191,7 @@ type SimulatePolicyRequest struct {
 	// Operation is an operation such as GetSecretValue, or an action such as kms:GetSecretValue.
 	Operation string `kms:"Operation"`
 	// SecretName is what it is on; its tags and its own policy count. Resource is an ARN instead.
-	SecretName string `kms:"SecretName"`
+	SecretName string `kms:"SecretName,max=192,pattern=name,arn"`
 	Resource   string `kms:"Resource"`
 	// ContextSourceIP and ContextSecureTransport are what conditions see; empty means as this call came.
 	ContextSourceIP        string `kms:"ContextSourceIp"`
