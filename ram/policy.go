@@ -145,7 +145,7 @@ type GroupPolicyRequest struct {
 	ResourceGroupID string `kms:"ResourceGroupId"`
 }
 
-// ListPoliciesForUserRequest lists what is attached to a user himself, without what his groups bring.
+// ListPoliciesForUserRequest lists what is attached to the user alone, without what the groups bring.
 type ListPoliciesForUserRequest struct {
 	UserName string `kms:"UserName"`
 }

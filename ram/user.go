@@ -14,7 +14,7 @@ type User struct {
 	MobilePhone string `kms:"MobilePhone,omitempty"`
 	Email       string `kms:"Email,omitempty"`
 	Comments    string `kms:"Comments,omitempty"`
-	// CreateDate and UpdateDate are set but where the user is listed for what he is attached to.
+	// CreateDate and UpdateDate are set but where the user is listed for what they are attached to.
 	CreateDate time.Time `kms:"CreateDate,omitempty"`
 	UpdateDate time.Time `kms:"UpdateDate,omitempty"`
 	// JoinDate is set by ListUsersForGroup, AttachDate by ListEntitiesForPolicy.

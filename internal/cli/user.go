@@ -155,13 +155,13 @@ func (c *userCreate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "Created user %s, who may do nothing yet; keyturn user attach gives him a policy.", c.Name)
+	return c.done(e, out, "Created user %s, who may do nothing yet; keyturn user attach gives them a policy.", c.Name)
 }
 
 type userDelete struct {
 	globals `kong:"-"`
 	Name    string `arg:"" help:"Name of the user."`
-	Force   bool   `help:"Delete his access keys, detach his policies and leave his groups first."`
+	Force   bool   `help:"Delete their access keys, detach their policies and leave their groups first."`
 	Yes     bool   `help:"Do not ask." short:"y"`
 }
 
@@ -187,7 +187,7 @@ func (c *userDelete) Run(e *env) error {
 	return c.done(e, out, "User %s is deleted.", c.Name)
 }
 
-// strip takes everything from a user, the keys first: from then on nobody calls in his name.
+// strip takes everything from a user, the keys first: from then on nobody calls in their name.
 func (c *userDelete) strip(e *env, client *ram.Client) error {
 	keys, err := client.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{UserName: c.Name})
 	if err != nil {

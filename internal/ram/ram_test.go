@@ -95,12 +95,12 @@ func TestUser(t *testing.T) {
 	if err != nil || u.DisplayName != "alice" || u.Deletable() != nil {
 		t.Fatalf("NewUser = %+v, %v", u, err)
 	}
-	// Each step changes the user, or is refused with a code and leaves him.
+	// Each step changes the user, or is refused with a code and leaves the user.
 	for _, step := range []struct {
 		name string
 		do   func(User) (User, error)
 		want string
-		left string // what keeps him from being deleted
+		left string // what keeps the user from being deleted
 	}{
 		{"first key", func(u User) (User, error) { return u.AddKey("k1", day1) }, "", CodeUserHasKey},
 		{"second key", func(u User) (User, error) { return u.AddKey("k2", day1) }, "", CodeUserHasKey},

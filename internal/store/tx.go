@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/keyturn/keyturn/internal/cmk"
+	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
@@ -218,6 +219,12 @@ func belongs(key string, v any) bool {
 		return key == accountKey(v.ID)
 	case cmk.Key:
 		return key == cmkKey(v.Account, v.ID)
+	case ram.User:
+		return key == userKey(v.Account, v.Name)
+	case ram.Group:
+		return key == groupKey(v.Account, v.Name)
+	case ram.Policy:
+		return key == policyKey(v.Account, v.Type, v.Name)
 	}
 	return true
 }
