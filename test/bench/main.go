@@ -28,10 +28,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -51,6 +53,9 @@ const (
 	rounds      = 3
 	changes     = 3_000
 	manySecrets = 100_000
+	floodRate   = 2_000 // requests a second of one key
+	floodReads  = 1_000
+	floodTime   = 20 * time.Second
 )
 
 func main() {
@@ -64,7 +69,7 @@ func main() {
 }
 
 func run(binary string) error {
-	return errors.Join(starts(binary), testStart(), speed())
+	return errors.Join(starts(binary), testStart(), speed(), flood())
 }
 
 func figure(name string, value float64) { fmt.Printf("%s %.4g\n", name, value) }
@@ -454,4 +459,87 @@ func (s *subject) many() error {
 	figure("get_100_before_per_second", few.rate)
 	figure("get_100000_to_get_100", ratios[rounds/2])
 	return nil
+}
+
+// flood measures what a client without back-off costs the others: the median of one caller's reads alone, and while
+// another key, over its rate, sends all it can.
+func flood() error {
+	dir, err := os.MkdirTemp("", "keyturn-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	node, err := server.New(context.Background(), server.Config{DataDir: dir, ListenHTTP: "127.0.0.1:0", Limit: limit.Config{PerKey: floodRate}})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- node.Run(ctx) }()
+	<-node.Ready()
+	err = measureFlood(node)
+	stop()
+	return errors.Join(err, <-done)
+}
+
+func measureFlood(node *server.Server) error {
+	admin, _ := node.Admin()
+	ctx := context.Background()
+	client := func(id string, secret sensitive.Value) (*kms.Client, error) {
+		return kms.NewClient(kms.Config{Endpoint: "http://" + node.HTTPEndpoint(), MaxAttempts: 1, Credentials: sign.Credentials{AccessKeyID: id, AccessKeySecret: secret}})
+	}
+	good, err := client(admin.AccessKeyID, admin.AccessKeySecret)
+	if err != nil {
+		return err
+	}
+	users := ram.New(good)
+	if _, err := users.CreateUser(ctx, &ram.CreateUserRequest{UserName: "flood"}); err != nil {
+		return err
+	}
+	key, err := users.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "flood"})
+	if err != nil {
+		return err
+	}
+	bad, err := client(key.AccessKey.AccessKeyID, key.AccessKey.AccessKeySecret)
+	if err != nil {
+		return err
+	}
+	before, err := readMedian(good)
+	if err != nil {
+		return err
+	}
+	over, end := context.WithTimeout(ctx, floodTime)
+	defer end()
+	var sent, refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for over.Err() == nil {
+				sent.Add(1)
+				if _, err := bad.DescribeRegions(over, &kms.DescribeRegionsRequest{}); kms.CodeOf(err) == kms.CodeThrottling {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	during, err := readMedian(good)
+	end()
+	wg.Wait()
+	figure("flood_requests", float64(sent.Load()))
+	figure("flood_refused", float64(refused.Load()))
+	figure("read_during_flood_to_alone", float64(during)/float64(before))
+	return err
+}
+
+// readMedian is the median of reads one after the other, below the rate of one key.
+func readMedian(c *kms.Client) (time.Duration, error) {
+	var took []time.Duration
+	for range floodReads {
+		at := time.Now()
+		if _, err := c.DescribeRegions(context.Background(), &kms.DescribeRegionsRequest{}); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(at))
+	}
+	return median(took), nil
 }
