@@ -58,7 +58,8 @@ func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
 	if err != nil {
 		return nil, g.refuse(ctx, c, "", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.op.Deadline)
+	// A caller who hangs up cannot stop the call halfway, its record least of all: the deadline bounds both.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.op.Deadline)
 	defer cancel()
 	c.Snapshot = store.Snapshot(ctx, g.env.DB)
 	resources, err := c.op.resources(c, in)
@@ -154,12 +155,9 @@ func clipped(s string) string {
 }
 
 func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, d audit.Decision, outcome string, durable bool) error {
-	if ctx.Err() != nil {
-		ctx = context.WithoutCancel(ctx) // a caller who has gone is recorded like any other
-	}
-	if _, bounded := ctx.Deadline(); !bounded {
+	if _, bounded := ctx.Deadline(); !bounded || ctx.Err() != nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, recordTimeout)
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), recordTimeout) // who has gone is recorded like any other
 		defer cancel()
 	}
 	service, operation := "Kms", c.Action
@@ -231,32 +229,20 @@ func (g *Gate) authorise(c *Call, resources []resource) error {
 	return nil
 }
 
+// decide judges one resource. An error is no decision: a store that does not answer, or a record or a policy in it that is
+// damaged, which is logged. Either way the call is refused.
 func (g *Gate) decide(c *Call, r resource) (policy.Decision, error) {
 	if c.identity == nil {
 		var err error
 		if c.identity, err = loadIdentity(c.Snapshot, c.Principal, r.secret); err != nil {
-			return policy.Decision{}, g.unjudged(c, err)
+			return policy.Decision{}, err
 		}
 	}
 	q := question{
 		principal: c.Principal, identity: c.identity, action: c.op.Action, resource: r,
 		context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
 	}
-	d, err := q.decide(c.Snapshot)
-	if err != nil {
-		return d, g.unjudged(c, err)
-	}
-	return d, nil
-}
-
-// unjudged passes on that the store did not answer. A policy that is stored and cannot be read is for the log, and the call
-// is denied: what cannot be judged is denied.
-func (g *Gate) unjudged(c *Call, err error) error {
-	if fault.KindOf(err) != fault.Internal {
-		return err
-	}
-	g.env.Log.Error("policies of a call cannot be judged, so it is denied", "request_id", c.ID, "err", err)
-	return denied(c, policy.Decision{})
+	return q.decide(c.Snapshot)
 }
 
 // Denial is what a refusal by policy tells the caller (access.md section 3).

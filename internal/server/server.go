@@ -245,7 +245,7 @@ func (s *Server) httpServer(ctx context.Context) *http.Server {
 	return &http.Server{
 		Handler: s.handler(), MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: s.config.RequestTimeout / 3, ReadTimeout: s.config.RequestTimeout, WriteTimeout: s.config.RequestTimeout,
-		IdleTimeout: idleTimeout,
+		IdleTimeout: idleTimeout, DisableGeneralOptionsHandler: true, // or "OPTIONS *" were a success
 		// Requests under way are finished when the server stops, so they do not hang on its context.
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		ErrorLog:    slog.NewLogLogger(quiet{s.config.Logger.Handler()}, slog.LevelDebug),

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -92,6 +93,9 @@ func (d *Door) logFailure(ctx context.Context, id, operation string, err error) 
 	case fault.Internal:
 		d.Log.ErrorContext(ctx, "call failed", "request_id", id, "operation", operation, "err", err)
 	case fault.Unavailable:
+		if errors.Is(err, context.Canceled) {
+			return // the caller has gone; strangers do not fill the log by hanging up
+		}
 		d.Log.WarnContext(ctx, "call not served", "request_id", id, "operation", operation, "err", err)
 	}
 }
