@@ -163,6 +163,11 @@ func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
 	if len(stages) == 0 {
 		stages = []Stage{Current}
 	}
+	for _, stage := range stages { // all of them before any is moved: a format is wrong whatever the limits say
+		if err := stage.check(); err != nil {
+			return s, err
+		}
+	}
 	s = s.clone().touched(now)
 	s.add(v, now)
 	for _, stage := range stages {
@@ -174,6 +179,17 @@ func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
 	return s, nil
 }
 
+// check refuses a label that no Put can set.
+func (s Stage) check() error {
+	switch {
+	case s == Previous:
+		return fault.Parameter("VersionStages", "ACSPrevious cannot be set on a new version; it follows ACSCurrent.")
+	case !wire.IsName(string(s)) || len(s) > 64:
+		return fault.Parameter("VersionStages", "a label has 1 to 64 letters, digits and _ / + = . @ -")
+	}
+	return nil
+}
+
 // add stores v as the newest version. The maps of s must be its own.
 func (s *Secret) add(v Version, now time.Time) {
 	s.LastOrder++
@@ -183,15 +199,10 @@ func (s *Secret) add(v Version, now time.Time) {
 
 // point moves a label of a Put to a version: with Current, Previous takes the version that it leaves.
 func (s *Secret) point(stage Stage, id string) error {
-	switch stage {
-	case Previous:
-		return fault.Parameter("VersionStages", "ACSPrevious cannot be set on a new version; it follows ACSCurrent.")
-	case Current:
+	if stage == Current {
 		s.Stages[Previous] = s.Stages[Current]
-	default:
-		if err := s.room(stage); err != nil {
-			return err
-		}
+	} else if err := s.room(stage); err != nil {
+		return err
 	}
 	s.Stages[stage] = id
 	return nil
@@ -200,9 +211,6 @@ func (s *Secret) point(stage Stage, id string) error {
 // room refuses a custom label that is new and over the limit. The two built-in labels are always counted, so that a
 // version without a label is always there to make room for another.
 func (s *Secret) room(stage Stage) error {
-	if !wire.IsName(string(stage)) || len(stage) > 64 {
-		return fault.Parameter("VersionStages", "a label has 1 to 64 letters, digits and _ / + = . @ -")
-	}
 	if _, ok := s.Stages[stage]; ok {
 		return nil
 	}
@@ -258,7 +266,7 @@ func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, 
 	case stage == Current:
 		s.Stages[Previous] = s.Stages[Current]
 	case stage != Previous:
-		if err := s.room(stage); err != nil {
+		if err := cmp.Or(stage.check(), s.room(stage)); err != nil {
 			return s, err
 		}
 	}
