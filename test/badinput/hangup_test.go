@@ -1,0 +1,76 @@
+package badinput_test
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/keyturntest"
+)
+
+// TestHangUp has callers hang up once they have asked. Nobody gets around the trail that way, and the operator is not told
+// of each.
+func TestHangUp(t *testing.T) {
+	t.Parallel()
+	log, dir := &logBuffer{}, t.TempDir()
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	k := kit{s, new(atomic.Int64)}
+	const each = 100
+	requests := map[string]func() string{
+		"DescribeRegions": func() string { return k.raw("GET /?Action=DescribeRegions HTTP/1.1") }, // not signed
+		"GetSecretValue":  func() string { return k.v3("GetSecretValue", params{"SecretName": "none"}, nil) },
+		"UpdateSecret":    func() string { return k.v3("UpdateSecret", params{"SecretName": "none", "Description": "text"}, nil) },
+	}
+	var all sync.WaitGroup
+	for _, request := range requests {
+		all.Go(func() {
+			for range each {
+				conn, err := net.DialTimeout("tcp", s.HTTPEndpoint, 10*time.Second)
+				if err == nil {
+					_, err = io.WriteString(conn, request())
+					_ = conn.Close() // before any answer, as a rule
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	trail := filepath.Join(dir, "audit", "00000000000000000001.jsonl")
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(20 * time.Second)
+	for missing := true; missing; {
+		data, err := os.ReadFile(trail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		missing = false
+		for operation := range requests {
+			missing = missing || bytes.Count(data, []byte(`"operation":"`+operation+`"`)) < each
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("calls are missing from the trail:\n%s\nthe log:\n%s", data, log)
+		}
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(log.String(), "level=ERROR") || strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("the operator is told of callers who hang up:\n%.2000s", log)
+	}
+}

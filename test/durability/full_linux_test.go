@@ -1,0 +1,177 @@
+package durability_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/linear/model"
+)
+
+// disk mounts a small file system, or skips the test.
+func disk(t *testing.T, size string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := syscall.Mount("keyturn-test", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "size="+size+",mode=0700"); err != nil {
+		t.Skipf("a full disk needs a small file system, which cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// fill writes a file of so many bytes, or until the disk is full.
+func fill(t *testing.T, path string, bytes int) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	block := make([]byte, 4096)
+	for n := 0; n < bytes; n += len(block) {
+		if _, err := f.Write(block); err != nil {
+			return
+		}
+	}
+}
+
+// eventually tries until done, without a rest that a test would rely on.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(startLimit)
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// TestAuditDiskFull fills the disk of the audit trail. What cannot be recorded does not happen: changes and reads are
+// refused with 503 until there is room again, and then go on in the same process.
+func TestAuditDiskFull(t *testing.T) {
+	t.Parallel()
+	room := disk(t, "1m")
+	n := seed(t)
+	dir, list := t.TempDir(), newWriters(n)
+	ballast := filepath.Join(room, "ballast")
+	fill(t, ballast, 512<<10)
+	s := start(t, dir, "--audit-dir", filepath.Join(room, "audit"))
+	work(t, s.client, list)() // returns when every writer was refused once
+	under := pending(list)
+	probe := model.Op{Kind: model.Create, Name: "probe", Version: "v1", Data: "value"}
+	for _, o := range []model.Op{probe, {Kind: model.Get, Name: list[0].names()[0]}, {Kind: model.List, Name: list[0].names()[0]}} {
+		_, _, known, err := model.Send(t.Context(), s.client, o)
+		if known == model.Answered || kms.CodeOf(err) != kms.CodeUnavailable {
+			t.Errorf("%v with the disk of the trail full: %v; want %s", o, err, kms.CodeUnavailable)
+		}
+	}
+	health, _ := s.page("/healthz")
+	ready, _ := s.page("/readyz")
+	fill(t, filepath.Join(room, "rest"), 1<<20) // not one byte is left
+	if _, _, _, err := model.Send(t.Context(), s.client, probe); kms.CodeOf(err) != kms.CodeUnavailable {
+		t.Errorf("%v with not a byte left: %v; want %s", probe, err, kms.CodeUnavailable)
+	}
+	for _, name := range []string{ballast, filepath.Join(room, "rest")} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the server to take changes again", func() bool {
+		_, _, known, _ := model.Send(t.Context(), s.client, probe)
+		return known == model.Answered
+	})
+	reads, records := settleAll(t, s.client, list, newTrail(filepath.Join(room, "audit")))
+	acked := 0
+	for _, w := range list {
+		acked += len(w.acked)
+	}
+	if log := s.log.String(); !strings.Contains(log, "audit trail cannot be written") || !strings.Contains(log, "audit trail is written again") {
+		t.Errorf("the operator is not told of the full disk and of its end:\n%s", log)
+	}
+	t.Logf("%d changes acknowledged and found, in store and trail; %d under way when the disk was full; /healthz %d, /readyz %d then; %d reads, %d records", acked, under, health, ready, reads, records)
+	select {
+	case <-s.exited:
+		t.Errorf("the server has ended:\n%s", s.log)
+	default:
+	}
+}
+
+// TestStoreDiskFull fills the disk of the store. etcd ends the process when it cannot write, so that nothing is
+// acknowledged that is not kept; with room again the server starts, and all that was acknowledged is there. A server that
+// refused with 503 and went on would pass too.
+func TestStoreDiskFull(t *testing.T) {
+	t.Parallel()
+	room := disk(t, "160m")
+	n := seed(t)
+	list := newWriters(n)
+	for _, w := range list {
+		w.size = 20_000
+	}
+	dir, log := filepath.Join(room, "data"), filepath.Join(t.TempDir(), "audit")
+	s := start(t, dir, "--audit-dir", log)
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(room, &fs); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(room, "ballast")
+	fill(t, ballast, int(fs.Bavail)*int(fs.Bsize)-4<<20)
+	stopped := time.AfterFunc(startLimit, s.stop)
+	work(t, s.client, list)()
+	if !stopped.Stop() {
+		t.Fatalf("the disk did not become full in %v", startLimit)
+	}
+	under := pending(list)
+	fill(t, filepath.Join(room, "rest"), 160<<20)
+	ended := "went on"
+	eventually(t, "the server to end or to answer", func() bool {
+		select {
+		case <-s.exited:
+			ended = "ended with " + s.cmd.ProcessState.String()
+			return true
+		default:
+			status, _ := s.page("/healthz")
+			return status != 0
+		}
+	})
+	if ended != "went on" && !strings.Contains(s.log.String(), "no space left on device") {
+		t.Errorf("the server has ended and does not say why:\n%s", s.log)
+	}
+	s.stop()
+	full := launch(t, dir, "--audit-dir", log) // with the disk as full as can be
+	select {
+	case <-full.exited:
+		ended += "; a start on the full disk ended with " + full.cmd.ProcessState.String()
+	case <-full.announced.some:
+		ended += "; a start on the full disk succeeded"
+	case <-time.After(startLimit):
+		t.Errorf("a start on the full disk neither succeeded nor failed:\n%s", full.log)
+	}
+	full.stop()
+	for _, name := range []string{ballast, filepath.Join(room, "rest")} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = start(t, dir, "--audit-dir", log)
+	reads, records := settleAll(t, s.client, list, newTrail(log))
+	if _, err := list[0].once(t.Context(), s.client, list[0].next()); err != nil {
+		t.Errorf("a call after there was room again: %v", err)
+	}
+	acked := 0
+	for _, w := range list {
+		acked += len(w.acked)
+	}
+	t.Logf("the server %s; %d changes acknowledged and found, in store and trail; %d under way when the disk was full; %d reads, %d records", ended, acked, under, reads, records)
+}
