@@ -112,6 +112,9 @@ func TestWriteFails(t *testing.T) {
 			for _, durable := range []bool{true, false, true} {
 				err := l.Append(context.Background(), call("lost"), durable)
 				wantError(t, err, "audit: ", "no space left on device")
+				if !l.Failing() {
+					t.Error("the log does not say that it fails")
+				}
 				if !errors.Is(err, syscall.ENOSPC) {
 					t.Errorf("Append = %v, want one that wraps ENOSPC", err)
 				}
@@ -119,6 +122,9 @@ func TestWriteFails(t *testing.T) {
 			d.set(func(d *disk) { d.writeErr, d.cutErr, d.openErr = nil, nil, nil })
 			mustAppend(t, l, true, "2")
 			mustAppend(t, l, false, "3")
+			if l.Failing() {
+				t.Error("the log says that it fails when it does not")
+			}
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}

@@ -110,6 +110,9 @@ func (l *Log) Close() error {
 	return nil
 }
 
+// Failing reports whether the last record could not be written. The next one is tried all the same.
+func (l *Log) Failing() bool { return l.w.failing.Load() }
+
 // Ready is closed once Run takes records.
 func (l *Log) Ready() <-chan struct{} { return l.started }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -48,11 +49,11 @@ type writer struct {
 	f        file
 	name     string
 	end      link
-	size     int64  // length of the whole records in f; nothing behind it counts
-	synced   int64  // length that is on disk
-	unsynced []byte // what lies between the two
-	broken   error  // set when f must be repaired before it is used
-	failing  bool   // the last batch or sync failed, and the log says so
+	size     int64       // length of the whole records in f; nothing behind it counts
+	synced   int64       // length that is on disk
+	unsynced []byte      // what lies between the two
+	broken   error       // set when f must be repaired before it is used
+	failing  atomic.Bool // the last batch or sync failed, and the log says so; Failing reads it
 
 	buf     []byte
 	waiting []*entry // written, and wait for a sync to begin
@@ -243,12 +244,12 @@ func (w *writer) flush() error {
 // note logs when the trail stops and when it goes on. The errors between reach the callers.
 func (w *writer) note(err error) {
 	switch {
-	case err != nil && !w.failing:
+	case err != nil && !w.failing.Load():
 		w.log.Error("audit trail cannot be written", "dir", w.dir, "segment", w.name, "err", err)
-	case err == nil && w.failing:
+	case err == nil && w.failing.Load():
 		w.log.Info("audit trail is written again", "dir", w.dir, "segment", w.name)
 	}
-	w.failing = err != nil
+	w.failing.Store(err != nil)
 }
 
 func answer(entries []*entry, err error) {

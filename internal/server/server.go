@@ -22,6 +22,7 @@ import (
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/limit"
+	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -277,7 +278,7 @@ func (s *Server) handler() http.Handler {
 	})
 }
 
-// readyz answers 200 when a linearizable read succeeds: a call would be served.
+// readyz answers 200 when a linearizable read succeeds and the trail takes records: a call would be served.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
@@ -285,8 +286,15 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
 		return
 	}
+	if s.trail.Failing() && s.trail.Append(ctx, auditProbe, true) != nil {
+		http.Error(w, "the audit trail cannot be written", http.StatusServiceUnavailable)
+		return
+	}
 	fmt.Fprintln(w, "ok")
 }
+
+// auditProbe is written by readyz while the trail fails: only a record tells whether records can be written again.
+var auditProbe = audit.Record{Phase: audit.Call, Operation: "audit.probe", PrincipalType: string(policy.KindSystem)}
 
 // purgeLoop removes secrets at their planned time. What is due is read from the store, so downtime only delays it. A
 // deletion cannot be taken back, so none is made for a while after the clock has jumped: a person may still set it right.

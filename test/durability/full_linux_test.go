@@ -1,6 +1,7 @@
 package durability_test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,7 +79,10 @@ func TestAuditDiskFull(t *testing.T) {
 		}
 	}
 	health, _ := s.page("/healthz")
-	ready, _ := s.page("/readyz")
+	ready, page := s.page("/readyz")
+	if ready != http.StatusServiceUnavailable || !strings.Contains(page, "audit trail") {
+		t.Errorf("/readyz with the disk of the trail full: %d %q; want 503", ready, page)
+	}
 	fill(t, filepath.Join(room, "rest"), 1<<20) // not one byte is left
 	if _, _, _, err := model.Send(t.Context(), s.client, probe); kms.CodeOf(err) != kms.CodeUnavailable {
 		t.Errorf("%v with not a byte left: %v; want %s", probe, err, kms.CodeUnavailable)
