@@ -50,7 +50,7 @@ const (
 	runs        = 7
 	connections = 32
 	requests    = 20_000
-	rounds      = 3
+	rounds      = 5
 	changes     = 3_000
 	manySecrets = 100_000
 	floodRate   = 2_000 // requests a second of one key
