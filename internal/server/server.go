@@ -64,6 +64,10 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
+	// Paths are written down for others to use, who may stand in another directory.
+	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
 	c = c.withDefaults()
 	timeout := openTimeout
 	if c.Cluster != nil {
