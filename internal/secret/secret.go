@@ -359,7 +359,7 @@ func (s Secret) List(deprecated bool) []Version {
 	return list
 }
 
-// Delete plans the deletion after the window, or for now when force is set. A forced deletion of a secret that is
+// Delete plans the deletion after the window; with force the secret is gone at once. A forced deletion of a secret that is
 // already planned to go succeeds, so that a tool that destroys what a person scheduled can finish.
 func (s Secret) Delete(force bool, window time.Duration, now time.Time) (Secret, error) {
 	if force {

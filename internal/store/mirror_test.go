@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -165,5 +166,38 @@ func TestMirrorIsUsed(t *testing.T) {
 	defer db.mirror.mu.Unlock()
 	if db.mirror.size > 64<<10 || len(db.mirror.entries) == 0 || db.mirror.recent.Len() != len(db.mirror.entries) {
 		t.Errorf("%d bytes in %d entries, %d in the list", db.mirror.size, len(db.mirror.entries), db.mirror.recent.Len())
+	}
+}
+
+// TestRecordsBelong holds that a record under another's key is refused, also when its content was read before where it
+// belongs: what a policy grants to one user must not be another's.
+func TestRecordsBelong(t *testing.T) {
+	t.Parallel()
+	db := openMirrored(t, 0)
+	for _, name := range []string{"alice", "bob"} {
+		_, err := Update(t.Context(), db, func(tx *Tx) (struct{}, error) {
+			if _, _, err := tx.User("a", name); err != nil {
+				return struct{}{}, err
+			}
+			return struct{}{}, tx.PutUser(ram.User{Account: "a", Name: name})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u, ok, err := Snapshot(t.Context(), db).User("a", "alice"); err != nil || !ok || u.Name != "alice" {
+		t.Fatalf("alice = %+v, %v, %v", u, ok, err)
+	}
+	moved, err := db.kv.Get(t.Context(), userKey("a", "alice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put, err := db.kv.Put(t.Context(), userKey("a", "bob"), string(moved.Kvs[0].Value))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.mirror.committed(put.Header.Revision)
+	if u, _, err := Snapshot(t.Context(), db).User("a", "bob"); err == nil {
+		t.Errorf("bob is %+v, the record of alice", u)
 	}
 }

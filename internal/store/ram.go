@@ -28,7 +28,7 @@ func policyKey(account, kind, n string) string {
 
 // User reads a user. It must not be changed in place: callers share it.
 func (tx *Tx) User(account, name string) (ram.User, bool, error) {
-	return recall(tx, &tx.db.users, userKey(account, name), decode[ram.User])
+	return load[ram.User](tx, userKey(account, name))
 }
 
 // PutUser writes a user.
@@ -48,7 +48,7 @@ func (tx *Tx) CountUsers(account string) (int, error) { return tx.count(userPref
 
 // Group reads a group. It must not be changed in place: callers share it.
 func (tx *Tx) Group(account, name string) (ram.Group, bool, error) {
-	return recall(tx, &tx.db.groups, groupKey(account, name), decode[ram.Group])
+	return load[ram.Group](tx, groupKey(account, name))
 }
 
 // PutGroup writes a group.

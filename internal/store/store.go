@@ -20,7 +20,6 @@ import (
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
-	"github.com/keyturn/keyturn/internal/ram"
 )
 
 const (
@@ -44,8 +43,7 @@ type DB struct {
 	stop   context.CancelFunc
 	fed    chan struct{} // closed when the mirror has stopped
 
-	users     memo[ram.User]
-	groups    memo[ram.Group]
+	// documents are the policies that were parsed lately.
 	documents memo[policy.Document]
 }
 
