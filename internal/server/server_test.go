@@ -290,8 +290,10 @@ func TestPlannedDeletion(t *testing.T) {
 		return strings.Contains(trail(t, dir), `"operation":"PurgeSecret","resource":"acs:kms:local:`)
 	})
 	create(t, s, "a", "another")
-	if strings.Contains(trail(t, dir), `secret/restored","decision":"allow","outcome":"ok","prev"`) && strings.Count(trail(t, dir), "PurgeSecret") != 2 {
-		t.Error("a secret that was restored was purged")
+	for line := range strings.Lines(trail(t, dir)) {
+		if strings.Contains(line, `"operation":"PurgeSecret"`) && strings.Contains(line, "secret/restored") {
+			t.Errorf("a secret that was restored was purged: %s", line)
+		}
 	}
 }
 
