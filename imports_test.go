@@ -20,10 +20,12 @@ var lines = [][]string{
 	{"internal/wire"},
 	{"kms"},
 	{"ram", "internal/secret", "internal/cmk", "internal/policy", "internal/ram"},
+	{"internal/target"},
+	{"internal/target/targettest", "internal/target/postgresql", "internal/target/mysql", "internal/target/redis", "internal/target/ssh", "internal/target/ldap", "internal/target/oauth", "internal/target/rabbitmq", "internal/target/webhook", "internal/target/command"},
 	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit"},
 	{"internal/api"},
 	{"internal/api/rpc"},
-	{"internal/server", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn"},
+	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn"},
 }
 
 func line(path string) int {

@@ -1,0 +1,101 @@
+package target
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+)
+
+// Decode reads a configuration strictly: a member that the kind does not have is an error that names it.
+func Decode(config json.RawMessage, into any) error {
+	if len(bytes.TrimSpace(config)) == 0 {
+		config = json.RawMessage("{}")
+	}
+	d := json.NewDecoder(bytes.NewReader(config))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		var wrong *json.UnmarshalTypeError
+		switch {
+		case errors.As(err, &wrong):
+			return fmt.Errorf("%s is a %s; use a %s", wrong.Field, wrong.Value, wrong.Type)
+		case strings.HasPrefix(err.Error(), "json: unknown field "):
+			return fmt.Errorf("there is no setting %s", strings.TrimPrefix(err.Error(), "json: unknown field "))
+		}
+		return errors.New("the configuration is not a JSON object")
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("the configuration is not one JSON object")
+	}
+	return nil
+}
+
+// TLS says how a connection is protected. The zero value verifies the target's certificate against the machine's
+// authorities and the host name of the address.
+type TLS struct {
+	// CA is a PEM of the authorities to trust instead of the machine's.
+	CA string `json:"ca,omitempty"`
+	// ServerName is the name to verify instead of the host of the address.
+	ServerName string `json:"server_name,omitempty"`
+	// Off speaks without TLS: for a target on a network that is trusted whole. It excludes the others.
+	Off bool `json:"off,omitempty"`
+}
+
+// Check refuses settings that contradict each other or that are not what they should be.
+func (t TLS) Check() error {
+	if t.Off && (t.CA != "" || t.ServerName != "") {
+		return errors.New("tls: off excludes ca and server_name")
+	}
+	if t.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(t.CA)) {
+		return errors.New("tls: ca holds no certificate in PEM")
+	}
+	return nil
+}
+
+// Config is the configuration for crypto/tls towards host; nil when TLS is off.
+func (t TLS) Config(host string) *tls.Config {
+	if t.Off {
+		return nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
+	if t.ServerName != "" {
+		c.ServerName = t.ServerName
+	}
+	if t.CA != "" {
+		c.RootCAs = x509.NewCertPool()
+		c.RootCAs.AppendCertsFromPEM([]byte(t.CA))
+	}
+	return c
+}
+
+// Address completes host or host:port by a default port, and refuses what is neither.
+func Address(s, port string) (string, error) {
+	if s == "" {
+		return "", errors.New("address is required: host or host:port")
+	}
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		host, p = strings.Trim(s, "[]"), port
+	}
+	if host == "" || p == "" || strings.ContainsAny(host, " /@?#") || strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		return "", fmt.Errorf("address %q is not host or host:port", s)
+	}
+	if n, err := net.LookupPort("tcp", p); err != nil || n == 0 {
+		return "", fmt.Errorf("address %q: %q is not a port", s, p)
+	}
+	return net.JoinHostPort(host, p), nil
+}
+
+// quoted is how JSON spells a string, without the quotation marks.
+func quoted(s string) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return s
+	}
+	return string(b[1 : len(b)-1])
+}

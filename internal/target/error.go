@@ -1,0 +1,115 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Class is what an error says of the world. Only a target that answered moves a rotation; the classes keep the three
+// apart: answered no, was not reached, did not answer.
+type Class uint8
+
+// The classes. The zero value is the careful one.
+const (
+	// Unknown means that no answer came: the effect may or may not have happened.
+	Unknown Class = iota
+	// Unreachable means that the target was certainly not asked, so nothing has happened: no connection was made, or the
+	// target said that it does not serve now before it took the request.
+	Unreachable
+	// Refused means that the target answered that it does not take this credential, by its rules for credentials (length,
+	// history, strength). Nothing has happened, and the same credential would be refused again.
+	Refused
+	// Rejected means that the target answered that this credential does not authenticate.
+	Rejected
+	// Denied means that the target answered that the administrator may not, or does not authenticate, or that the account or
+	// setting in question does not exist. Nothing has happened; a person is needed, who may mend it without Keyturn.
+	Denied
+)
+
+// String is the class in one word.
+func (c Class) String() string {
+	switch c {
+	case Unreachable:
+		return "unreachable"
+	case Refused:
+		return "refused"
+	case Rejected:
+		return "rejected"
+	case Denied:
+		return "denied"
+	default:
+		return "unknown"
+	}
+}
+
+// Error is what went wrong at a target, in the target's own words.
+type Error struct {
+	Class Class
+	// Code is the target's own code, such as 28P01; empty when it has none.
+	Code string
+	// Text says what was attempted and what the target answered. It holds no secret: see Scrub.
+	Text string
+}
+
+func (e *Error) Error() string {
+	if e.Code == "" {
+		return e.Text
+	}
+	return e.Text + " (" + e.Code + ")"
+}
+
+// Failed returns an error of a class. Every secret that the attempt knew goes into secrets, so that a target which quotes its
+// input gives nothing away.
+func Failed(class Class, code, text string, secrets ...sensitive.Value) *Error {
+	return &Error{Class: class, Code: Scrub(code, secrets...), Text: Scrub(text, secrets...)}
+}
+
+// ClassOf is the class of an error: Unknown for one that no target has classified.
+func ClassOf(err error) Class {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Class
+	}
+	return Unknown
+}
+
+// NotSent classifies an error of making a connection: Unreachable, because nothing was asked yet.
+func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
+	return Failed(Unreachable, "", attempt+": "+plain(err), secrets...)
+}
+
+// NoAnswer classifies an error after a request has been sent: Unknown.
+func NoAnswer(attempt string, err error, secrets ...sensitive.Value) *Error {
+	return Failed(Unknown, "", attempt+": "+plain(err), secrets...)
+}
+
+// plain is the text of an error; of a URL error only its cause, since it quotes the URL.
+func plain(err error) string {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
+	return err.Error()
+}
+
+// Scrub replaces every occurrence of a secret in a text, also as a URL or JSON would spell it. A secret of less than four
+// characters is left: it would take ordinary words with it.
+func Scrub(text string, secrets ...sensitive.Value) string {
+	for _, s := range secrets {
+		secret := s.Reveal()
+		if len(secret) < 4 {
+			continue
+		}
+		for _, spelling := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret), quoted(secret)} {
+			text = strings.ReplaceAll(text, spelling, sensitive.Redacted)
+		}
+	}
+	return text
+}

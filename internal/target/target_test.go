@@ -1,0 +1,107 @@
+package target_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+func TestErrorsHoldNoSecret(t *testing.T) {
+	t.Parallel()
+	secret := sensitive.New(`p"w d/§marker`)
+	for _, spelled := range []string{secret.Reveal(), url.QueryEscape(secret.Reveal()), url.PathEscape(secret.Reveal()), `p\"w d/§marker`} {
+		err := target.Failed(target.Refused, "E1", "the target says: "+spelled+" is too short", secret)
+		if strings.Contains(err.Error(), "marker") || !strings.Contains(err.Error(), "[redacted] is too short (E1)") {
+			t.Errorf("of %q the error says %q", spelled, err)
+		}
+	}
+	err := target.NotSent("dial", &url.Error{Op: "Get", URL: "http://u:topsecret@h/", Err: errors.New("connection refused")})
+	if err.Error() != "dial: connection refused" || target.ClassOf(fmt.Errorf("apply: %w", err)) != target.Unreachable {
+		t.Errorf("got %q of class %v", err, target.ClassOf(err))
+	}
+	if target.ClassOf(errors.New("anything")) != target.Unknown {
+		t.Error("an error that nobody classified must count as no answer")
+	}
+}
+
+func TestPasswordRule(t *testing.T) {
+	t.Parallel()
+	for _, rule := range []target.PasswordRule{{}, {Length: 12}, {Length: 128, Punctuation: "-_"}, {Length: 12, Punctuation: "!"}} {
+		if err := rule.Check(); err != nil {
+			t.Errorf("%+v: %v", rule, err)
+		}
+		seen := map[string]bool{}
+		for range 200 {
+			p, err := rule.New(rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := p.Reveal()
+			want := rule.Length
+			if want == 0 {
+				want = target.DefaultLength
+			}
+			if len(s) != want || strings.Trim(s, target.Alphabet+rule.Punctuation) != "" || seen[s] ||
+				!strings.ContainsAny(s, "abcdefghijklmnopqrstuvwxyz") || !strings.ContainsAny(s, "0123456789") || rule.Punctuation != "" && !strings.ContainsAny(s, rule.Punctuation) {
+				t.Errorf("%+v: a password breaks the rule", rule)
+			}
+			seen[s] = true
+		}
+	}
+	for _, rule := range []target.PasswordRule{{Length: 11}, {Length: 129}, {Punctuation: "'"}, {Punctuation: " "}, {Punctuation: "a"}, {Punctuation: "é"}} {
+		if rule.Check() == nil {
+			t.Errorf("%+v is accepted", rule)
+		}
+	}
+	if _, err := (target.PasswordRule{}).New(bytes.NewReader(nil)); err == nil {
+		t.Error("a password was made without randomness")
+	}
+}
+
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	type config struct {
+		Address string     `json:"address"`
+		TLS     target.TLS `json:"tls"`
+	}
+	for text, want := range map[string]string{
+		`{"address":"h","tls":{"off":true}}`: "",
+		``:                                   "",
+		`{"adress":"h"}`:                     `there is no setting "adress"`,
+		`{"address":1}`:                      "address is a number; use a string",
+		`{"address":"h"} {}`:                 "the configuration is not one JSON object",
+		`[]`:                                 "",
+	} {
+		var c config
+		err := target.Decode(json.RawMessage(text), &c)
+		if text == `[]` {
+			if err == nil {
+				t.Error("an array is accepted")
+			}
+			continue
+		}
+		if fmt.Sprint(err) != want && (want != "" || err != nil) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	for text, want := range map[string]string{"db": "db:5432", "db:1": "db:1", "::1": "[::1]:5432", "[::1]:6": "[::1]:6", "": "", "a b": "", "u@h": "", "db:99999": "", "db:0": ""} {
+		got, err := target.Address(text, "5432")
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("Address(%q) = %q, %v; want %q", text, got, err, want)
+		}
+	}
+	if (target.TLS{Off: true, CA: "x"}).Check() == nil || (target.TLS{CA: "x"}).Check() == nil || (target.TLS{}).Check() != nil {
+		t.Error("TLS.Check")
+	}
+	if (target.TLS{Off: true}).Config("h") != nil || (target.TLS{}).Config("h").ServerName != "h" || (target.TLS{ServerName: "n"}).Config("h").ServerName != "n" {
+		t.Error("TLS.Config")
+	}
+}

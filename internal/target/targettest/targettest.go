@@ -1,0 +1,401 @@
+// Package targettest holds the behaviour that a rotation relies on, as tests that every kind of target passes against a
+// real server.
+package targettest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// timeout bounds one call of a target; patience is how long a call that gets no answer is waited for.
+const (
+	timeout  = 20 * time.Second
+	patience = 700 * time.Millisecond
+)
+
+// Harness tells the suite about one kind and its real server.
+type Harness struct {
+	Kind target.Kind
+	// Addr is host:port of the real server.
+	Addr string
+	// Config makes the configuration of a target that is reached at addr, which is the server or a proxy before it.
+	Config func(addr string) string
+	// Admin is the administrator's credential; zero for a kind that needs none.
+	Admin target.Credential
+	// Account makes a new account at the server and returns the one credential that it accepts.
+	Account func(t *testing.T) target.Credential
+	// Login tries a login without the code under test. It returns whether the server let it in, and an error when the server
+	// did not answer.
+	Login func(ctx context.Context, c target.Credential) (bool, error)
+	// Refused makes a credential for the account that the server's rules refuse. Nil where there are no such rules.
+	Refused func(account string) target.Credential
+	// Sessions opens a session with the credential and returns a check that it is still usable. Nil where sessions do not
+	// outlive a request.
+	Session func(t *testing.T, c target.Credential) (usable func() error)
+	// Eventually says that a change may take this long to be accepted everywhere; 0 means at once.
+	Eventually time.Duration
+}
+
+// Run holds a kind to the behaviour that package target states.
+func Run(t *testing.T, h Harness) {
+	for _, strategy := range h.Kind.Strategies {
+		t.Run(string(strategy), func(t *testing.T) {
+			t.Run("rotates", func(t *testing.T) { t.Parallel(); h.rotates(t, strategy) })
+			t.Run("applies twice", func(t *testing.T) { t.Parallel(); h.appliesTwice(t, strategy) })
+			t.Run("retires only the old", func(t *testing.T) { t.Parallel(); h.retiresOnlyOld(t, strategy) })
+			t.Run("lost reply", func(t *testing.T) { t.Parallel(); h.lostReply(t, strategy) })
+		})
+	}
+	t.Run("wrong credential", func(t *testing.T) { t.Parallel(); h.wrongCredential(t) })
+	t.Run("unreachable", func(t *testing.T) { t.Parallel(); h.unreachable(t) })
+	t.Run("silent", func(t *testing.T) { t.Parallel(); h.silent(t) })
+	t.Run("wrong administrator", func(t *testing.T) { t.Parallel(); h.wrongAdmin(t) })
+	t.Run("unknown setting", func(t *testing.T) { t.Parallel(); h.unknownSetting(t) })
+	if h.Refused != nil {
+		t.Run("refused by rules", func(t *testing.T) { t.Parallel(); h.refused(t) })
+	}
+}
+
+// Open opens the target of a harness at an address.
+func (h Harness) Open(t testing.TB, addr string) target.Target {
+	t.Helper()
+	return h.open(t, addr, h.Admin)
+}
+
+func (h Harness) open(t testing.TB, addr string, admin target.Credential) target.Target {
+	t.Helper()
+	config := []byte(h.Config(addr))
+	if err := h.Kind.Check(config); err != nil {
+		t.Fatalf("the harness's configuration is refused: %v", err)
+	}
+	tt, err := h.Kind.Open(target.Settings{Name: "test", Config: config, Admin: admin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tt.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return tt
+}
+
+// Generate makes a candidate as the engine does.
+func Generate(ctx context.Context, tt target.Target, account string, old target.Credential) (target.Credential, error) {
+	if g, ok := tt.(target.Generator); ok {
+		return g.Generate(ctx, account, old, rand.Reader)
+	}
+	return target.PasswordRule{}.Generate(ctx, account, old, rand.Reader)
+}
+
+// change makes the change of a strategy: for Double, of the account that is not in use.
+func (h Harness) change(t *testing.T, tt target.Target, s target.Strategy) target.Change {
+	t.Helper()
+	old := h.Account(t)
+	account, example := old.Account, old
+	if s == target.Double {
+		example = h.Account(t)
+		account = example.Account
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	candidate, err := Generate(ctx, tt, account, example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target.Change{ID: fmt.Sprintf("t%d", time.Now().UnixNano()), Strategy: s, New: candidate, Old: old}
+}
+
+func (h Harness) do(t *testing.T, what string, f func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	if err := f(ctx); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// works asserts whether a credential authenticates, by the harness's own login, by Verify, and by Inspect where there is one.
+func (h Harness) works(t *testing.T, tt target.Target, when string, c target.Credential, want bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout+h.Eventually)
+	defer cancel()
+	for {
+		in, err := h.Login(ctx, c)
+		if err != nil {
+			t.Fatalf("%s: login as %q: %v", when, c.Account, err)
+		}
+		if in == want {
+			break
+		}
+		if deadline, _ := ctx.Deadline(); time.Until(deadline) < timeout {
+			t.Fatalf("%s: the credential of %q authenticates: %v, want %v", when, c.Account, in, want)
+		}
+	}
+	switch err := tt.Verify(ctx, c); {
+	case want && err != nil:
+		t.Fatalf("%s: Verify: %v", when, err)
+	case !want && target.ClassOf(err) != target.Rejected:
+		t.Fatalf("%s: Verify of a dead credential: %v of class %v, want rejected", when, err, target.ClassOf(err))
+	case !want:
+		noSecret(t, err, c)
+	}
+	if i, ok := tt.(target.Inspector); ok {
+		seen, err := i.Inspect(ctx, []target.Credential{c})
+		if err != nil {
+			t.Fatalf("%s: Inspect: %v", when, err)
+		}
+		wrong := target.Live
+		if want {
+			wrong = target.Dead
+		}
+		if len(seen) != 1 || seen[0] == wrong {
+			t.Fatalf("%s: Inspect = %v, and the credential authenticates: %v", when, seen, want)
+		}
+	}
+}
+
+func (h Harness) rotates(t *testing.T, s target.Strategy) {
+	tt := h.Open(t, h.Addr)
+	c := h.change(t, tt, s)
+	var usable func() error
+	if h.Session != nil {
+		usable = h.Session(t, c.Old)
+	}
+	h.works(t, tt, "before", c.New, false)
+	h.do(t, "Apply", func(ctx context.Context) error { return tt.Apply(ctx, c) })
+	h.works(t, tt, "after Apply", c.New, true)
+	h.works(t, tt, "after Apply, the old one", c.Old, s != target.Single)
+	if s != target.Single {
+		h.do(t, "Retire", func(ctx context.Context) error { return tt.Retire(ctx, c) })
+		h.works(t, tt, "after Retire, the old one", c.Old, false)
+		h.works(t, tt, "after Retire", c.New, true)
+	}
+	if usable != nil {
+		if err := usable(); err != nil {
+			t.Errorf("an open session was disturbed: %v", err)
+		}
+	}
+}
+
+func (h Harness) appliesTwice(t *testing.T, s target.Strategy) {
+	tt := h.Open(t, h.Addr)
+	c := h.change(t, tt, s)
+	for range 3 {
+		h.do(t, "Apply", func(ctx context.Context) error { return tt.Apply(ctx, c) })
+	}
+	h.works(t, tt, "after Apply, again", c.New, true)
+	h.works(t, tt, "after Apply, again, the old one", c.Old, s != target.Single)
+	if s == target.Single {
+		return
+	}
+	for range 2 {
+		h.do(t, "Retire", func(ctx context.Context) error { return tt.Retire(ctx, c) })
+	}
+	h.works(t, tt, "after Retire, again", c.New, true)
+	h.works(t, tt, "after Retire, again, the old one", c.Old, false)
+	// The next rotation begins where this one ended.
+	next := target.Change{ID: c.ID + "n", Strategy: s, Old: c.New}
+	account := c.New.Account
+	if s == target.Double {
+		account = c.Old.Account
+	}
+	h.do(t, "Generate", func(ctx context.Context) (err error) {
+		next.New, err = Generate(ctx, tt, account, c.New)
+		return err
+	})
+	h.do(t, "the next Apply", func(ctx context.Context) error { return tt.Apply(ctx, next) })
+	h.works(t, tt, "after the next Apply", next.New, true)
+	h.works(t, tt, "after the next Apply, its old one", next.Old, true)
+	if s == target.Double {
+		h.works(t, tt, "after the next Apply, what was retired", c.Old, false)
+	}
+}
+
+// retiresOnlyOld lets a stale engine retire something that has been replaced since.
+func (h Harness) retiresOnlyOld(t *testing.T, s target.Strategy) {
+	if s == target.Single {
+		return
+	}
+	tt := h.Open(t, h.Addr)
+	c := h.change(t, tt, s)
+	h.do(t, "Apply", func(ctx context.Context) error { return tt.Apply(ctx, c) })
+	h.do(t, "Retire", func(ctx context.Context) error { return tt.Retire(ctx, c) })
+	next := target.Change{ID: c.ID + "n", Strategy: s, Old: c.New}
+	account := c.New.Account
+	if s == target.Double {
+		account = c.Old.Account
+	}
+	h.do(t, "Generate", func(ctx context.Context) (err error) {
+		next.New, err = Generate(ctx, tt, account, c.New)
+		return err
+	})
+	h.do(t, "the next Apply", func(ctx context.Context) error { return tt.Apply(ctx, next) })
+	h.do(t, "the stale Retire", func(ctx context.Context) error { return tt.Retire(ctx, c) })
+	h.works(t, tt, "after a stale Retire", next.New, true)
+	h.works(t, tt, "after a stale Retire, the one in use", next.Old, true)
+}
+
+// lostReply cuts the connection at positions in the reply: whatever the target says then must not be a lie.
+func (h Harness) lostReply(t *testing.T, s target.Strategy) {
+	direct := h.Open(t, h.Addr)
+	c := h.change(t, direct, s)
+	p := NewProxy(t, h.Addr)
+	measure := h.Open(t, p.Addr())
+	h.do(t, "Apply through the proxy", func(ctx context.Context) error { return measure.Apply(ctx, c) })
+	_, length, _ := p.Passed()
+	for i := range 4 {
+		c := h.change(t, direct, s)
+		p.Set(Fault{}, Fault{After: length * i / 4, Kind: Reset})
+		through := h.Open(t, p.Addr())
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		err := through.Apply(ctx, c)
+		cancel()
+		ctx, cancel = context.WithTimeout(t.Context(), timeout)
+		in, lerr := h.Login(ctx, c.New)
+		cancel()
+		if lerr != nil {
+			t.Fatal(lerr)
+		}
+		noSecret(t, err, c.New)
+		if err == nil && !in {
+			t.Errorf("cut after %d bytes of replies: Apply succeeded, and the credential does not authenticate", length*i/4)
+		}
+		if class := target.ClassOf(err); err != nil && class != target.Unknown && in {
+			t.Errorf("cut after %d bytes of replies: Apply says %v (%v), and the credential authenticates", length*i/4, class, err)
+		}
+		p.Set(Fault{}, Fault{})
+		h.do(t, "Apply again after a lost reply", func(ctx context.Context) error { return through.Apply(ctx, c) })
+		h.works(t, direct, "after a lost reply and another Apply", c.New, true)
+	}
+}
+
+func (h Harness) wrongCredential(t *testing.T) {
+	tt := h.Open(t, h.Addr)
+	good := h.Account(t)
+	other := h.Account(t)
+	wrong := good
+	wrong.Secret, wrong.ID, wrong.Public = other.Secret, other.ID, other.Public
+	h.works(t, tt, "right", good, true)
+	h.works(t, tt, "wrong", wrong, false)
+	nobody := wrong
+	nobody.Account = "nobody-of-that-name"
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	if err := tt.Verify(ctx, nobody); target.ClassOf(err) != target.Rejected {
+		t.Errorf("an account that does not exist: %v of class %v, want rejected", err, target.ClassOf(err))
+	}
+}
+
+func (h Harness) unreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := h.change(t, h.Open(t, h.Addr), h.Kind.Strategies[0])
+	tt := h.Open(t, addr)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	for what, err := range map[string]error{"Apply": tt.Apply(ctx, c), "Verify": tt.Verify(ctx, c.Old)} {
+		if target.ClassOf(err) != target.Unreachable {
+			t.Errorf("%s at a closed port: %v of class %v, want unreachable", what, err, target.ClassOf(err))
+		}
+	}
+}
+
+// silent talks to a server that accepts connections and says nothing: a call ends with its context, and is no verdict.
+func (h Harness) silent(t *testing.T) {
+	p := NewProxy(t, h.Addr)
+	p.Set(Fault{}, Fault{Kind: Silence})
+	c := h.change(t, h.Open(t, h.Addr), h.Kind.Strategies[0])
+	tt := h.Open(t, p.Addr())
+	for what, call := range map[string]func(context.Context) error{
+		"Apply":  func(ctx context.Context) error { return tt.Apply(ctx, c) },
+		"Verify": func(ctx context.Context) error { return tt.Verify(ctx, c.Old) },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		began := time.Now()
+		err := call(ctx)
+		cancel()
+		if class := target.ClassOf(err); err == nil || class != target.Unknown && class != target.Unreachable {
+			t.Errorf("%s at a silent server: %v of class %v, want no verdict", what, err, class)
+		}
+		if took := time.Since(began); took > patience+5*time.Second {
+			t.Errorf("%s at a silent server took %v with a context of %v", what, took, patience)
+		}
+	}
+}
+
+func (h Harness) wrongAdmin(t *testing.T) {
+	if !h.Kind.NeedsAdmin {
+		return
+	}
+	other := h.Account(t)
+	wrong := h.Admin
+	wrong.Secret, wrong.ID, wrong.Public = other.Secret, other.ID, other.Public
+	c := h.change(t, h.Open(t, h.Addr), h.Kind.Strategies[0])
+	tt := h.open(t, h.Addr, wrong)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	err := tt.Apply(ctx, c)
+	if target.ClassOf(err) != target.Denied {
+		t.Errorf("Apply with a wrong administrator: %v of class %v, want denied", err, target.ClassOf(err))
+	}
+	noSecret(t, err, wrong)
+	h.works(t, h.Open(t, h.Addr), "after a denied Apply", c.Old, true)
+}
+
+func (h Harness) unknownSetting(t *testing.T) {
+	config := h.Config(h.Addr)
+	config = strings.TrimSuffix(strings.TrimSpace(config), "}") + `,"no_such_setting":1}`
+	if err := h.Kind.Check([]byte(config)); err == nil || !strings.Contains(err.Error(), "no_such_setting") {
+		t.Errorf("a configuration with a setting that does not exist: %v", err)
+	}
+	if err := h.Kind.Check([]byte(`{}`)); err == nil {
+		t.Error("an empty configuration is accepted")
+	}
+}
+
+func (h Harness) refused(t *testing.T) {
+	tt := h.Open(t, h.Addr)
+	c := h.change(t, tt, h.Kind.Strategies[0])
+	c.New = h.Refused(c.New.Account)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	err := tt.Apply(ctx, c)
+	if target.ClassOf(err) != target.Refused {
+		t.Fatalf("Apply of a credential against the rules: %v of class %v, want refused", err, target.ClassOf(err))
+	}
+	noSecret(t, err, c.New)
+	h.works(t, tt, "after a refusal, the old one", c.Old, true)
+	h.works(t, tt, "after a refusal, the refused one", c.New, false)
+}
+
+// noSecret fails the test when an error tells a secret.
+func noSecret(t *testing.T, err error, credentials ...target.Credential) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if slices.ContainsFunc(credentials, func(c target.Credential) bool {
+		return c.Secret.Len() > 3 && strings.Contains(err.Error(), c.Secret.Reveal())
+	}) {
+		t.Error("an error tells a secret")
+	}
+}
+
+// Value is a shorthand for harnesses.
+func Value(s string) sensitive.Value { return sensitive.New(s) }
