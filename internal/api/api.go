@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -32,6 +33,10 @@ type Env struct {
 	Random io.Reader
 	// Uses notes when access keys are used; nil means that nobody does.
 	Uses *KeyUses
+	// Kinds are the kinds of targets, by name.
+	Kinds map[string]target.Kind
+	// Rotation says how credentials are rotated where a secret does not.
+	Rotation RotationConfig
 	// Log is for the operator.
 	Log *slog.Logger
 }

@@ -25,7 +25,7 @@ func createSecret(ctx context.Context, c *Call, in *kms.CreateSecretRequest) (*k
 	spec, err := secret.Spec{
 		Name: in.SecretName, Type: in.SecretType, DataType: in.SecretDataType, Description: in.Description,
 		DKMSInstanceID: in.DKMSInstanceID, ExtendedConfig: in.ExtendedConfig, Policy: in.Policy, Tags: in.Tags,
-		EnableRotation: in.EnableAutomaticRotation, RotationInterval: in.RotationInterval, Data: in.SecretData,
+		EnableRotation: in.EnableAutomaticRotation, RotationInterval: in.RotationInterval, LeastInterval: c.Rotation.LeastInterval, Data: in.SecretData,
 	}.Check()
 	if err != nil {
 		return nil, err
@@ -75,18 +75,23 @@ func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version strin
 		ARN: s.ARN(c.Region), SecretName: s.Name, VersionID: version, SecretType: s.Type,
 		ExtendedConfig: s.ExtendedConfig, DKMSInstanceID: s.DKMSInstanceID,
 	}
-	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = rotation(s, c.At)
+	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
+	if s.Rotated() {
+		if err := c.plan(tx, &s, c.At); err != nil {
+			return nil, err
+		}
+	}
 	return out, tx.PutSecret(s, map[string][]byte{version: box})
 }
 
 // seal makes the sealed value of a version, and the digest that tells equal values.
-func (c *Call) seal(key cmk.Key, name string, v secret.Version, data sensitive.Value) (secret.Version, []byte, error) {
-	where := envelope.Binding{Account: c.Account(), Secret: name, Version: v.ID}
-	box, err := c.Keyring.Seal(key, where, data)
+func (e *Env) seal(key cmk.Key, name string, v secret.Version, data sensitive.Value) (secret.Version, []byte, error) {
+	where := envelope.Binding{Account: key.Account, Secret: name, Version: v.ID}
+	box, err := e.Keyring.Seal(key, where, data)
 	if err != nil {
 		return v, nil, err
 	}
-	v.Digest, err = c.Keyring.Digest(key, where, data)
+	v.Digest, err = e.Keyring.Digest(key, where, data)
 	return v, box, err
 }
 
@@ -125,16 +130,19 @@ func loadKey(tx *store.Tx, account, id string) (cmk.Key, error) {
 	return key, err
 }
 
-// rotation is what responses say of the rotation of a managed secret; nothing for a Generic one.
-func rotation(s secret.Secret, now time.Time) (automatic, interval string, next time.Time) {
-	if !s.Managed() {
+// planned is what responses say of the rotation of a secret; nothing for one that the service does not rotate.
+func planned(s secret.Secret, now time.Time) (automatic, interval string, next time.Time) {
+	if !s.Rotated() {
 		return "", "", time.Time{}
 	}
 	automatic = s.Rotation.Automatic(now)
 	if automatic == secret.RotationDisabled {
 		return automatic, "", time.Time{}
 	}
-	return automatic, s.Rotation.IntervalText(), s.Rotation.Next
+	if s.Rotation.Interval > 0 { // a cron expression has none
+		interval = s.Rotation.IntervalText()
+	}
+	return automatic, interval, s.Rotation.Next
 }
 
 // existing reads a secret that must be there.
@@ -195,7 +203,7 @@ func stages(names []string) []secret.Stage {
 	return slices.Compact(list)
 }
 
-func getSecretValue(_ context.Context, c *Call, in *kms.GetSecretValueRequest) (*kms.GetSecretValueResponse, error) {
+func getSecretValue(ctx context.Context, c *Call, in *kms.GetSecretValueRequest) (*kms.GetSecretValueResponse, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
@@ -203,12 +211,17 @@ func getSecretValue(_ context.Context, c *Call, in *kms.GetSecretValueRequest) (
 	if err := s.Usable(); err != nil {
 		return nil, err
 	}
+	if s.Rotation.Hold {
+		if s, err = c.settled(ctx, s, in); err != nil {
+			return nil, err
+		}
+	}
 	v, err := s.Select(secret.Stage(in.VersionStage), in.VersionID)
 	if err != nil {
 		return nil, err
 	}
 	c.concerns(v.ID, in.VersionStage)
-	value, err := c.open(s, v)
+	value, err := c.open(c.Snapshot, s, v)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +229,7 @@ func getSecretValue(_ context.Context, c *Call, in *kms.GetSecretValueRequest) (
 		SecretName: s.Name, SecretType: s.Type, SecretData: s.Present(v, value), SecretDataType: v.DataType,
 		VersionID: v.ID, VersionStages: s.Labels(v.ID), CreateTime: v.CreatedAt, LastRotationDate: s.Rotation.Last,
 	}
-	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = rotation(s, c.At)
+	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
 	if in.FetchExtendedConfig {
 		out.ExtendedConfig = s.ExtendedConfig
 	}
@@ -224,16 +237,16 @@ func getSecretValue(_ context.Context, c *Call, in *kms.GetSecretValueRequest) (
 }
 
 // open reads and opens the value of a version.
-func (c *Call) open(s secret.Secret, v secret.Version) (sensitive.Value, error) {
-	key, err := loadKey(c.Snapshot, s.Account, s.KeyID)
+func (e *Env) open(tx *store.Tx, s secret.Secret, v secret.Version) (sensitive.Value, error) {
+	key, err := loadKey(tx, s.Account, s.KeyID)
 	if err != nil {
 		return sensitive.Value{}, err
 	}
-	box, err := c.Snapshot.Value(s.Account, s.Name, v.ID)
+	box, err := tx.Value(s.Account, s.Name, v.ID)
 	if err != nil {
 		return sensitive.Value{}, err
 	}
-	return c.Keyring.Open(key, envelope.Binding{Account: s.Account, Secret: s.Name, Version: v.ID}, box)
+	return e.Keyring.Open(key, envelope.Binding{Account: s.Account, Secret: s.Name, Version: v.ID}, box)
 }
 
 func getRandomPassword(_ context.Context, c *Call, in *kms.GetRandomPasswordRequest) (*kms.GetRandomPasswordResponse, error) {
@@ -273,7 +286,7 @@ func describeSecret(_ context.Context, c *Call, in *kms.DescribeSecretRequest) (
 	if !s.DefaultKey {
 		out.EncryptionKeyID = s.KeyID
 	}
-	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = rotation(s, c.At)
+	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
 	if in.FetchTags {
 		tags := s.SortedTags()
 		out.Tags = &tags
@@ -302,32 +315,32 @@ func deleteSecret(ctx context.Context, c *Call, in *kms.DeleteSecretRequest) (*k
 		if in.ForceDeleteWithoutRecovery {
 			return out, tx.DeleteSecret(s.Account, s.Name)
 		}
+		if s.Rotated() {
+			if err := c.plan(tx, &s, c.At); err != nil {
+				return nil, err
+			}
+		}
 		return out, tx.PutSecret(s, nil)
 	})
 }
 
 func restoreSecret(ctx context.Context, c *Call, in *kms.RestoreSecretRequest) (*kms.SecretNameResponse, error) {
-	_, err := c.alter(ctx, in.SecretName, func(s secret.Secret) (secret.Secret, error) { return s.Restore(c.At) })
-	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
-}
-
-func updateSecretRotationPolicy(ctx context.Context, c *Call, in *kms.UpdateSecretRotationPolicyRequest) (*kms.SecretNameResponse, error) {
-	_, err := c.alter(ctx, in.SecretName, func(s secret.Secret) (secret.Secret, error) {
-		return s.SetRotation(in.EnableAutomaticRotation, in.RotationInterval, c.At)
+	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (secret.Secret, error) {
+		s, err := c.existing(tx, in.SecretName)
+		if err != nil {
+			return s, err
+		}
+		if s, err = s.Restore(c.At); err != nil {
+			return s, err
+		}
+		if s.Rotated() {
+			if err := c.plan(tx, &s, c.At); err != nil {
+				return s, err
+			}
+		}
+		return s, tx.PutSecret(s, nil)
 	})
 	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
-}
-
-// rotateSecret checks what the engine will need and says that there is none: no target can be registered yet.
-func rotateSecret(_ context.Context, c *Call, in *kms.RotateSecretRequest) (*kms.RotateSecretResponse, error) {
-	s, err := c.existing(c.Snapshot, in.SecretName)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Rotate(); err != nil {
-		return nil, err
-	}
-	return nil, fault.New(fault.Unsupported, "No target is registered for secret %q, so its credential cannot be changed there.", s.Name)
 }
 
 func getSecretPolicy(_ context.Context, c *Call, in *kms.GetSecretPolicyRequest) (*kms.GetSecretPolicyResponse, error) {

@@ -10,7 +10,7 @@ import (
 
 // operations is every operation of the API, each one line: name, resource, function.
 var operations = []Op{
-	change(op("CreateSecret", container[kms.CreateSecretRequest](), createSecret)),
+	change(op("CreateSecret", created(), createSecret)),
 	change(op("DeleteSecret", named(func(in *kms.DeleteSecretRequest) *string { return &in.SecretName }), deleteSecret)),
 	change(op("RestoreSecret", named(func(in *kms.RestoreSecretRequest) *string { return &in.SecretName }), restoreSecret)),
 	op("DescribeSecret", named(func(in *kms.DescribeSecretRequest) *string { return &in.SecretName }), describeSecret),
@@ -25,6 +25,24 @@ var operations = []Op{
 	change(op("UpdateSecretRotationPolicy", named(func(in *kms.UpdateSecretRotationPolicyRequest) *string { return &in.SecretName }), updateSecretRotationPolicy)),
 	op("GetSecretPolicy", named(func(in *kms.GetSecretPolicyRequest) *string { return &in.SecretName }), getSecretPolicy),
 	only("POST", change(op("SetSecretPolicy", named(func(in *kms.SetSecretPolicyRequest) *string { return &in.SecretName }), setSecretPolicy))),
+
+	change(op("RegisterTarget", registered(), registerTarget)),
+	op("DescribeTarget", aTarget(func(in *kms.TargetNameRequest) string { return in.TargetName }), describeTarget),
+	op("ListTargets", targets[kms.ListTargetsRequest](), listTargets),
+	change(op("UpdateTarget", retargeted(), updateTarget)),
+	change(op("DeregisterTarget", aTarget(func(in *kms.TargetNameRequest) string { return in.TargetName }), deregisterTarget)),
+	slow(change(op("TestTarget", tested(), testTarget))),
+	change(op("ConfigureRotation", configured(), configureRotation)),
+	change(op("RemoveRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), removeRotation)),
+	op("DescribeRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), describeRotation),
+	op("ListRotations", container[kms.ListRotationsRequest](), listRotations),
+	change(op("PauseRotation", pausing(), pauseRotation)),
+	change(op("ResumeRotation", pausing(), resumeRotation)),
+	change(op("RehearseRotation", named(func(in *kms.VersionedRequest) *string { return &in.SecretName }), rehearseRotation)),
+	change(op("EmergencyRotation", named(func(in *kms.VersionedRequest) *string { return &in.SecretName }), emergencyRotation)),
+	change(op("EndRotationGrace", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), endRotationGrace)),
+	change(op("UndoRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), undoRotation)),
+	slow(change(op("RepairRotation", named(func(in *kms.RepairRotationRequest) *string { return &in.SecretName }), repairRotation))),
 
 	change(op("TagResource", tagged(func(in *kms.TagResourceRequest) (string, string, string) {
 		return in.KeyID, in.SecretName, in.CertificateID

@@ -20,7 +20,9 @@ type Spec struct {
 	Tags                              []kms.Tag
 	EnableRotation                    bool
 	RotationInterval                  string
-	Data                              sensitive.Value
+	// LeastInterval is the shortest interval that the server allows; 0 means MinInterval.
+	LeastInterval time.Duration
+	Data          sensitive.Value
 }
 
 // maxInstanceID bounds an opaque identifier that is only stored and returned.
@@ -49,7 +51,7 @@ func (spec Spec) Check() (Spec, error) {
 		if spec.RotationInterval == "" {
 			return spec, fault.Required("RotationInterval")
 		}
-		if _, err := ParseInterval(spec.RotationInterval); err != nil {
+		if _, err := ParseInterval(spec.RotationInterval, spec.LeastInterval); err != nil {
 			return spec, err
 		}
 	}
@@ -100,7 +102,7 @@ func New(account string, spec Spec, v Version, now time.Time) (Secret, error) {
 	}
 	s.add(v, now)
 	var err error
-	s.Rotation, err = s.policy(spec.EnableRotation, spec.RotationInterval, now)
+	s.Rotation, err = s.policy(spec.EnableRotation, spec.RotationInterval, spec.LeastInterval, now)
 	return s, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 )
 
 // Bounds of an interval between automatic rotations (secrets.md section 7, UpdateSecretRotationPolicy).
@@ -20,6 +21,12 @@ type RotationPolicy struct {
 	Interval time.Duration `json:"interval,omitempty"`
 	Last     time.Time     `json:"last,omitzero"`
 	Next     time.Time     `json:"next,omitzero"`
+	// Hold says that reads wait: the credential is being changed at this moment, and there is only one.
+	Hold bool `json:"hold,omitempty"`
+	// Broken says that the service cannot rotate until a person has repaired something.
+	Broken bool `json:"broken,omitempty"`
+	// Settings are those that the cloud does not have; nil means none.
+	Settings *RotationSettings `json:"settings,omitempty"`
 }
 
 // Values of AutomaticRotation.
@@ -29,8 +36,8 @@ const (
 	RotationInvalid  = "Invalid"
 )
 
-// overdue is how long after its due time a rotation that has not begun makes the policy Invalid.
-const overdue = time.Hour
+// Overdue is how long after its due time a rotation that has not begun makes the policy Invalid.
+const Overdue = time.Hour
 
 // Automatic is the value of AutomaticRotation at that time. Invalid means that the service cannot rotate any more: a
 // rotation that is due has not been made.
@@ -38,7 +45,7 @@ func (p RotationPolicy) Automatic(now time.Time) string {
 	switch {
 	case !p.Enabled:
 		return RotationDisabled
-	case now.Sub(p.Next) > overdue:
+	case p.Broken, p.Next.IsZero(), now.Sub(p.Next) > Overdue:
 		return RotationInvalid
 	default:
 		return RotationEnabled
@@ -50,8 +57,20 @@ func (p RotationPolicy) IntervalText() string {
 	return strconv.FormatInt(int64(p.Interval/time.Second), 10) + "s"
 }
 
-// ParseInterval reads a whole number and a unit, d, h, m or s; a number without a unit is seconds.
-func ParseInterval(s string) (time.Duration, error) {
+// ParseInterval reads an interval between rotations, of least (0 means MinInterval) to MaxInterval.
+func ParseInterval(s string, least time.Duration) (time.Duration, error) {
+	if least <= 0 {
+		least = MinInterval
+	}
+	d, err := ParseDuration("RotationInterval", s)
+	if err == nil && (d < least || d > MaxInterval) {
+		err = fault.Parameter("RotationInterval", "use %s to 8760h (365d).", strings.TrimSuffix(strings.TrimSuffix(least.String(), "0s"), "0m"))
+	}
+	return d, err
+}
+
+// ParseDuration reads a whole number and a unit, d, h, m or s; a number without a unit is seconds.
+func ParseDuration(param, s string) (time.Duration, error) {
 	units := map[byte]time.Duration{'d': 24 * time.Hour, 'h': time.Hour, 'm': time.Minute, 's': time.Second}
 	digits, unit := s, time.Second
 	if s != "" {
@@ -60,19 +79,15 @@ func ParseInterval(s string) (time.Duration, error) {
 		}
 	}
 	n, err := strconv.ParseInt(digits, 10, 32)
-	if err != nil || strings.HasPrefix(digits, "+") {
-		return 0, fault.Parameter("RotationInterval", "use a whole number and a unit, d, h, m or s, such as 7d.")
+	if err != nil || n < 0 || strings.HasPrefix(digits, "+") {
+		return 0, fault.Parameter(param, "use a whole number and a unit, d, h, m or s, such as 7d.")
 	}
-	d := time.Duration(n) * unit
-	if d < MinInterval || d > MaxInterval {
-		return 0, fault.Parameter("RotationInterval", "use 6h to 8760h (365d).")
-	}
-	return d, nil
+	return time.Duration(n) * unit, nil
 }
 
 // policy makes the rotation policy of a new secret or of an update: the next rotation is an interval after the last
 // one, or after creation; when that is past, it is due now.
-func (s Secret) policy(enable bool, interval string, now time.Time) (RotationPolicy, error) {
+func (s Secret) policy(enable bool, interval string, least time.Duration, now time.Time) (RotationPolicy, error) {
 	p := s.Rotation
 	p.Enabled = enable
 	if !enable {
@@ -83,28 +98,38 @@ func (s Secret) policy(enable bool, interval string, now time.Time) (RotationPol
 		return p, fault.Required("RotationInterval")
 	}
 	var err error
-	if p.Interval, err = ParseInterval(interval); err != nil {
+	if p.Interval, err = ParseInterval(interval, least); err != nil {
 		return p, err
 	}
-	since := s.CreatedAt
-	if !p.Last.IsZero() {
-		since = p.Last
-	}
-	if p.Next = since.Add(p.Interval); p.Next.Before(now) {
-		p.Next = now
-	}
+	s.Rotation = p
+	p.Next = s.Planned(now, nil)
 	return p, nil
 }
 
-// SetRotation turns automatic rotation of a managed secret on or off.
-func (s Secret) SetRotation(enable bool, interval string, now time.Time) (Secret, error) {
-	if !s.Managed() {
+// Planned is when the next rotation is due: after the last one, or after creation; when that is past, now. cron is the
+// parsed expression of the schedule; nil when it has none. Zero means never.
+func (s Secret) Planned(now time.Time, cron rotation.Cron) time.Time {
+	schedule := s.Schedule()
+	if schedule.IsZero() {
+		return time.Time{}
+	}
+	since := s.CreatedAt
+	if !s.Rotation.Last.IsZero() {
+		since = s.Rotation.Last
+	}
+	return schedule.Next(since, now, cron)
+}
+
+// SetRotation turns automatic rotation on or off, for a secret that the engine rotates. least is the shortest interval that the
+// server allows; 0 means MinInterval.
+func (s Secret) SetRotation(enable bool, interval string, least time.Duration, now time.Time) (Secret, error) {
+	if !s.Rotated() {
 		return s, unsupported(s, "UpdateSecretRotationPolicy")
 	}
 	if err := s.Usable(); err != nil {
 		return s, err
 	}
-	p, err := s.policy(enable, interval, now)
+	p, err := s.policy(enable, interval, least, now)
 	if err != nil {
 		return s, err
 	}
@@ -114,7 +139,7 @@ func (s Secret) SetRotation(enable bool, interval string, now time.Time) (Secret
 
 // Rotate says whether RotateSecret may begin a rotation that makes that version.
 func (s Secret) Rotate() error {
-	if !s.Managed() {
+	if !s.Rotated() {
 		return unsupported(s, "RotateSecret")
 	}
 	return s.Usable()

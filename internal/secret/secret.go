@@ -148,7 +148,7 @@ func (s Secret) touched(now time.Time) Secret {
 // version that it left. A version is written once: the same value again is a no-op, so callers may retry, and no label
 // moves; another value is refused. The eleventh version removes the oldest without a label.
 func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
-	if s.Managed() {
+	if s.Rotated() {
 		return s, unsupported(s, "PutSecretValue")
 	}
 	if err := s.Usable(); err != nil {
@@ -246,7 +246,7 @@ func (s *Secret) evict() {
 // carry it. Either may be empty, not both; the built-in labels need to. When Current moves, Previous takes the version
 // that it left.
 func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, error) {
-	if s.Managed() {
+	if s.Rotated() {
 		return s, unsupported(s, "UpdateSecretVersionStage")
 	}
 	if err := s.Usable(); err != nil {
@@ -299,11 +299,11 @@ func (s Secret) checkMove(stage Stage, to, from string) error {
 }
 
 // Select finds the version that a read asks for. Both empty means Current. With both, the version must carry the label.
-// A managed secret knows only the two built-in labels, and ignores id.
+// A managed secret knows only the two built-in labels and Pending, and ignores id.
 func (s Secret) Select(stage Stage, id string) (Version, error) {
 	if s.Managed() {
 		id = ""
-		if stage != "" && stage != Current && stage != Previous {
+		if stage != "" && stage != Current && stage != Previous && stage != Pending {
 			return Version{}, s.noVersion("label", string(stage))
 		}
 	}
@@ -386,8 +386,11 @@ func (s Secret) Restore(now time.Time) (Secret, error) {
 }
 
 func unsupported(s Secret, operation string) error {
-	if s.Managed() {
+	switch {
+	case s.Managed():
 		return fault.New(fault.Unsupported, "%s is for Generic secrets; %q is of type %s, which the service itself rotates.", operation, s.Name, s.Type)
+	case s.Rotated():
+		return fault.New(fault.Unsupported, "%s is for secrets that are not rotated by the service; %q is, with target %q.", operation, s.Name, s.Settings().Target)
 	}
 	return fault.New(fault.Unsupported, "%s is for managed secrets; %q is of type Generic.", operation, s.Name)
 }

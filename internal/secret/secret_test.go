@@ -258,7 +258,7 @@ func TestManagedRefusals(t *testing.T) {
 	for name, err := range map[string]error{
 		"put":         second(m.Put(version("v2"), nil, t0)),
 		"move":        second(m.MoveStage(Current, "v1", "", t0)),
-		"rotation of": second(g.SetRotation(true, "7d", t0)),
+		"rotation of": second(g.SetRotation(true, "7d", 0, t0)),
 		"rotate of":   g.Rotate(),
 	} {
 		if fault.KindOf(err) != fault.Unsupported {
@@ -281,15 +281,15 @@ func TestRotationPolicy(t *testing.T) {
 		}
 	}
 	late := t0.Add(30 * 24 * time.Hour)
-	s, err := s.SetRotation(true, "8d", late)
+	s, err := s.SetRotation(true, "8d", 0, late)
 	if err != nil || !s.Rotation.Next.Equal(late) || s.Rotation.Automatic(late) != RotationEnabled {
 		t.Errorf("a rotation that would be past is due now, and enabling clears Invalid: %v, %v", s.Rotation, err)
 	}
-	s, err = s.SetRotation(false, "", late)
+	s, err = s.SetRotation(false, "", 0, late)
 	if err != nil || s.Rotation.Automatic(late) != RotationDisabled || s.Rotation.Interval != 0 {
 		t.Errorf("disabled: %v, %v", s.Rotation, err)
 	}
-	if _, err = s.SetRotation(true, "", late); fault.KindOf(err) != fault.Missing {
+	if _, err = s.SetRotation(true, "", 0, late); fault.KindOf(err) != fault.Missing {
 		t.Errorf("enabling without an interval: %v", err)
 	}
 }
@@ -300,7 +300,7 @@ func TestParseInterval(t *testing.T) {
 		"6h": 6 * time.Hour, "7d": 168 * time.Hour, "21600": 6 * time.Hour, "360m": 6 * time.Hour, "31536000s": 8760 * time.Hour,
 		"5h": 0, "366d": 0, "": 0, "d": 0, "-7d": 0, "+7d": 0, "7w": 0, "1.5d": 0, "7 d": 0, "99999999999999d": 0,
 	} {
-		got, err := ParseInterval(text)
+		got, err := ParseInterval(text, 0)
 		if got != want || (err == nil) != (want > 0) || err != nil && fault.KindOf(err) != fault.Invalid {
 			t.Errorf("ParseInterval(%q) = %v, %v; want %v", text, got, err, want)
 		}

@@ -12,9 +12,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -50,6 +53,12 @@ type Config struct {
 	ReadMemory int
 	// Limit bounds requests a second; the zero value limits nothing.
 	Limit limit.Config
+	// Kinds are the kinds of targets that can be registered; nil means none.
+	Kinds []target.Kind
+	// Rotation says how credentials are rotated where a secret does not.
+	Rotation api.RotationConfig
+	// Rotator says how the engine works; its Node, Logger and Observe are set here.
+	Rotator rotator.Config
 	// RequestTimeout is how long a client may take to send a request, and to take its answer; 0 means 30 seconds. Its
 	// header must come in a third of that.
 	RequestTimeout time.Duration

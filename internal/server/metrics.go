@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/keyturn/keyturn/internal/rotator"
 )
 
 // metrics are what /metrics shows. No label holds the name of a secret or of a caller.
@@ -12,6 +14,10 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+
+	rotations *prometheus.CounterVec
+	promotion prometheus.Histogram
+	leading   prometheus.Gauge
 }
 
 func newMetrics(nonces func() int) *metrics {
@@ -25,8 +31,18 @@ func newMetrics(nonces func() int) *metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
 	}
+	m.rotations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "keyturn_rotation_steps_total", Help: "Steps of rotations by what happened and by the state that followed.",
+	}, []string{"event", "state"})
+	m.promotion = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "keyturn_rotation_seconds", Help: "Time from the beginning of a rotation to its promotion.",
+		Buckets: []float64{.025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200},
+	})
+	m.leading = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "keyturn_rotation_leading", Help: "1 while this node rotates, else 0.",
+	})
 	m.registry.MustRegister(
-		m.requests, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.requests, m.seconds, m.rotations, m.promotion, m.leading, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_nonces", Help: "Used nonces that are remembered.",
 		}, func() float64 { return float64(nonces()) }),
@@ -40,4 +56,21 @@ func (m *metrics) observe(operation, code string, took time.Duration) {
 	}
 	m.requests.WithLabelValues(operation, code).Inc()
 	m.seconds.WithLabelValues(operation).Observe(took.Seconds())
+}
+
+// Moved counts what the rotation engine does.
+func (m *metrics) Moved(e rotator.Event) {
+	m.rotations.WithLabelValues(string(e.Kind), string(e.State)).Inc()
+	if e.Took > 0 {
+		m.promotion.Observe(e.Took.Seconds())
+	}
+}
+
+// Leading says whether this node rotates.
+func (m *metrics) Leading(yes bool) {
+	if yes {
+		m.leading.Set(1)
+	} else {
+		m.leading.Set(0)
+	}
 }

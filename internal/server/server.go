@@ -23,7 +23,9 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
 )
 
 const (
@@ -49,6 +51,7 @@ type Server struct {
 	auth       *auth.Authenticator
 	limit      *limit.Limiter
 	uses       *api.KeyUses
+	rotator    *rotator.Rotator
 	metrics    *metrics
 	account    string
 	admin      Admin
@@ -134,7 +137,10 @@ func (s *Server) listen() error {
 func (s *Server) assemble() {
 	c := s.config
 	s.uses = api.NewKeyUses(s.db, c.Logger)
-	env := &api.Env{DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses}
+	env := &api.Env{DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Kinds: map[string]target.Kind{}, Rotation: c.Rotation}
+	for _, k := range c.Kinds {
+		env.Kinds[k.Name] = k
+	}
 	if env.Random == nil {
 		env.Random = rand.Reader
 	}
@@ -142,6 +148,9 @@ func (s *Server) assemble() {
 	s.auth = auth.New(&accessKeys{db: s.db, keyring: s.keyring}, c.Now, c.NonceLimit, c.Logger)
 	s.limit = limit.New(c.Limit)
 	s.metrics = newMetrics(s.auth.Nonces)
+	engine := c.Rotator
+	engine.Node, engine.Logger, engine.Observe = s.node(), c.Logger, s.metrics
+	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)
 }
 
 func address(l net.Listener) string {
@@ -188,6 +197,15 @@ func (s *Server) release() error {
 	return errors.Join(errs...)
 }
 
+// node names this node in the store.
+func (s *Server) node() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}
+
 // Run serves until ctx ends or a part fails, then finishes the requests that are under way, for at most 5 seconds, and
 // stops every part. It returns nil after an orderly stop.
 func (s *Server) Run(ctx context.Context) error {
@@ -204,6 +222,7 @@ func (s *Server) Run(ctx context.Context) error {
 	<-s.trail.Ready()
 	parts.Go(func() { s.purgeLoop(ctx) })
 	parts.Go(func() { s.uses.Run(ctx) })
+	parts.Go(func() { s.rotator.Run(ctx) })
 	var servers []*http.Server
 	for _, l := range []net.Listener{s.tls, s.plain} {
 		if l == nil {

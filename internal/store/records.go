@@ -146,7 +146,7 @@ func (tx *Tx) DeleteSecret(account, name string) error {
 	}
 	tx.forget(old, nil)
 	tx.write(key, nil)
-	return nil
+	return tx.DeleteRotation(account, name)
 }
 
 // PurgeSecret removes a secret whose planned deletion time has come. One that was restored meanwhile, or is gone already,
@@ -193,15 +193,19 @@ type Due struct {
 
 // DueBefore lists at most limit secrets whose time has come, and says when the next one is due; zero when none is.
 func (tx *Tx) DueBefore(now time.Time, limit int) (due []Due, next time.Time, err error) {
-	resp, err := tx.db.kv.Get(tx.ctx, "due/", tx.options(clientv3.WithPrefix(), clientv3.WithLimit(int64(limit)+1))...)
+	return tx.dueBefore("due/", now, limit)
+}
+
+func (tx *Tx) dueBefore(prefix string, now time.Time, limit int) (due []Due, next time.Time, err error) {
+	resp, err := tx.db.kv.Get(tx.ctx, prefix, tx.options(clientv3.WithPrefix(), clientv3.WithLimit(int64(limit)+1))...)
 	if err != nil {
 		return nil, next, unavailable(err)
 	}
 	for _, kv := range resp.Kvs {
 		key := string(kv.Key)
-		at, err := time.Parse(dueLayout, strings.SplitN(strings.TrimPrefix(key, "due/"), "/", 2)[0])
+		at, err := parseDue(prefix, key)
 		if err != nil {
-			return nil, next, fmt.Errorf("stored record %q is damaged", key)
+			return nil, next, err
 		}
 		if at.After(now) || len(due) == limit {
 			return due, at, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
@@ -30,6 +31,7 @@ type Tx struct {
 	rev    int64 // that revision, once there was a read
 	reads  map[string]read
 	writes map[string][]byte // nil deletes
+	lease  clientv3.LeaseID  // what is written ends with it; 0 for none
 	loaded map[string]secret.Secret
 }
 
@@ -219,6 +221,12 @@ func belongs(key string, v any) bool {
 		return key == accountKey(v.ID)
 	case cmk.Key:
 		return key == cmkKey(v.Account, v.ID)
+	case rotation.Record:
+		return key == rotationKey(v.Account, v.Secret)
+	case Target:
+		return key == targetKey(v.Account, v.Name)
+	case Spacing:
+		return key == spacingKey(v.Account, v.Group)
 	case ram.User:
 		return key == userKey(v.Account, v.Name)
 	case ram.Group:
@@ -248,7 +256,7 @@ func (tx *Tx) commit() (done bool, err error) {
 	var ops []clientv3.Op
 	for _, key := range slices.Sorted(maps.Keys(tx.writes)) {
 		if data := tx.writes[key]; data != nil {
-			ops = append(ops, clientv3.OpPut(key, string(data)))
+			ops = append(ops, clientv3.OpPut(key, string(data), clientv3.WithLease(tx.lease)))
 		} else {
 			ops = append(ops, clientv3.OpDelete(key))
 		}

@@ -53,7 +53,8 @@ type Change struct {
 	// New is the candidate.
 	New Credential
 	// Old is what New replaces. With Single and Overlap it is of the same account and works when the change begins. With
-	// Double it is the credential in use, which is of the other account.
+	// Double it is the credential in use, which is of the other account. In a repair, where a target is given again what it
+	// should have, Old equals New.
 	Old Credential
 }
 
@@ -105,6 +106,11 @@ type Reverter interface {
 	// Revert takes back what an attempt at c may have left. It is called before a change is given up, when c.New is known
 	// not to be accepted.
 	Revert(ctx context.Context, c Change) error
+}
+
+// Tester is a target that can try its administrator's way in, and what the administrator needs, without changing anything.
+type Tester interface {
+	Test(ctx context.Context) error
 }
 
 // Kind is a sort of target.

@@ -1,0 +1,443 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Engine is what the rotation engine does with the store: it looks at rotations and moves them on. Like every caller it is
+// recorded, as a principal of the service itself.
+type Engine struct {
+	gate  *Gate
+	token int64
+}
+
+// Engine returns the door of the engine that holds the right with that token.
+func (g *Gate) Engine(token int64) *Engine { return &Engine{gate: g, token: token} }
+
+// ErrMoved means that the rotation is not any more as the engine read it: it reads again and decides anew.
+var ErrMoved = errors.New("the rotation has moved on")
+
+// Turn is a rotation that the engine works on, as it was read.
+type Turn struct {
+	Record rotation.Record
+	Secret secret.Secret
+	// Target is the registered target; Registered is false when there is none, or when the service's own users are meant.
+	Target     store.Target
+	Registered bool
+	// AllPaused says that all rotations are paused.
+	AllPaused bool
+
+	env *Env
+	tx  *store.Tx
+}
+
+// Load reads a rotation. ok is false when the secret is gone.
+func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bool, err error) {
+	env := e.gate.env
+	t = &Turn{env: env, tx: store.Snapshot(ctx, env.DB)}
+	if t.Secret, ok, err = t.tx.Secret(account, name, env.Now().UTC()); err != nil || !ok {
+		return nil, false, err
+	}
+	if t.Record, ok, err = t.tx.Rotation(account, name); err != nil || !ok {
+		return nil, false, err
+	}
+	if t.Target, t.Registered, err = t.tx.Target(account, t.Secret.TargetName()); err != nil {
+		return nil, false, err
+	}
+	t.AllPaused, err = t.tx.AllPaused()
+	return t, true, err
+}
+
+// Due lists at most limit rotations whose time has come, and says when the next one's comes.
+func (e *Engine) Due(ctx context.Context, limit int) ([]store.Due, time.Time, error) {
+	env := e.gate.env
+	return store.Snapshot(ctx, env.DB).WakeBefore(env.Now().UTC(), limit)
+}
+
+// Now is the time by the server's clock.
+func (e *Engine) Now() time.Time { return e.gate.env.Now().UTC() }
+
+// Open opens the turn's target with its administrator.
+func (t *Turn) Open() (target.Target, error) {
+	if t.Secret.TargetName() == secret.OwnUsers {
+		return t.env.ownUsers(t.Secret.Account), nil
+	}
+	if !t.Registered {
+		return nil, fault.New(fault.InUse, "No target %q is registered.", t.Secret.TargetName())
+	}
+	system, _, err := t.env.openTarget(t.tx, t.Target)
+	return system, err
+}
+
+// Strategies are those that the target has.
+func (t *Turn) Strategies() []target.Strategy {
+	if t.Secret.TargetName() == secret.OwnUsers {
+		return []target.Strategy{target.Overlap}
+	}
+	return t.env.Kinds[t.Target.Kind].Strategies
+}
+
+// Reapply is the strategy by which a target is given again what it should have: nothing else is to be accepted then, where the
+// target can do that for this credential.
+func (t *Turn) Reapply() target.Strategy {
+	natural, err := t.Secret.Strategy(t.Strategies())
+	if err != nil {
+		return target.Single
+	}
+	if natural == target.Double && slices.Contains(t.Strategies(), target.Single) {
+		return target.Single
+	}
+	return natural
+}
+
+// Credential is the one that a version holds for consumers.
+func (t *Turn) Credential(version string) (target.Credential, error) {
+	list, _, err := t.version(version)
+	if err != nil {
+		return target.Credential{}, err
+	}
+	return list[0], nil
+}
+
+func (t *Turn) version(id string) ([]target.Credential, sensitive.Value, error) {
+	v, ok := t.Secret.Versions[id]
+	if !ok {
+		return nil, sensitive.Value{}, fmt.Errorf("secret %q has no version %q", t.Secret.Name, id)
+	}
+	return credentials(t.env, t.tx, t.Secret, v)
+}
+
+// Change is what the target is asked for.
+func (t *Turn) Change() (target.Change, error) {
+	r := t.Record
+	c := target.Change{ID: changeID(r, r.Candidate), Strategy: r.Strategy}
+	var err error
+	if c.New, err = t.Credential(r.Candidate); err != nil {
+		return c, err
+	}
+	c.Old, err = t.Credential(r.Base)
+	return c, err
+}
+
+// changeID is the same in every attempt to give the target one candidate.
+func changeID(r rotation.Record, candidate string) string {
+	sum := sha256.Sum256([]byte(r.Account + "\x00" + r.Secret + "\x00" + candidate))
+	return "kt-" + hex.EncodeToString(sum[:16])
+}
+
+// Candidate is a new credential, ready to be stored.
+type Candidate struct {
+	Strategy   target.Strategy
+	Base       string
+	Credential target.Credential
+	value      sensitive.Value
+	users      []string
+}
+
+// NewCandidate makes a candidate by the target's own rules. Nothing is stored, and nothing is changed at the target.
+func (t *Turn) NewCandidate(ctx context.Context, system target.Target) (*Candidate, error) {
+	strategy, err := t.Secret.Strategy(t.Strategies())
+	if err != nil {
+		return nil, err
+	}
+	if t.Registered && t.Target.AdminSecret == t.Secret.Name && strategy != target.Double {
+		return nil, fault.New(fault.InUse, "Secret %q is the only way into target %q; only the strategy double may rotate an administrator.", t.Secret.Name, t.Target.Name)
+	}
+	c := &Candidate{Strategy: strategy, Base: t.Secret.Stages[secret.Current]}
+	current, stored, err := t.version(c.Base)
+	if err != nil {
+		return nil, err
+	}
+	account := current[0].Account
+	c.users = []string{account}
+	if strategy == target.Double {
+		var previous []target.Credential
+		if id, ok := t.Secret.Stages[secret.Previous]; ok {
+			if previous, _, err = t.version(id); err != nil {
+				return nil, err
+			}
+		}
+		if account, err = t.Secret.OtherAccount(current, previous); err != nil {
+			return nil, err
+		}
+		c.users = append(c.users, account)
+	}
+	if g, ok := system.(target.Generator); ok {
+		c.Credential, err = g.Generate(ctx, account, current[0], rand.Reader)
+	} else {
+		c.Credential, err = target.PasswordRule{}.Generate(ctx, account, current[0], rand.Reader)
+	}
+	c.value = t.Secret.Value(stored, c.Credential)
+	return c, err
+}
+
+// Move stores what follows from an event: record, labels and schedule together, if the engine is still the one and the
+// rotation is still as it was read. candidate is for the event Stored.
+func (e *Engine) Move(ctx context.Context, t *Turn, event rotation.Event, candidate *Candidate) (rotation.Record, error) {
+	operation, durable := operationOf(event.Kind)
+	c := e.call(t, operation)
+	if event.Kind == rotation.Stored {
+		c.concerns(event.Version, string(secret.Pending))
+	} else {
+		c.concerns(t.Record.Candidate, "")
+	}
+	if durable {
+		if err := e.gate.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
+			return t.Record, err
+		}
+	}
+	r, err := e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return rotation.Next(r, event, c.At) }, event, candidate)
+	phase := audit.Outcome
+	if !durable {
+		phase = audit.Call
+	}
+	said := outcome(err)
+	if errors.Is(err, ErrMoved) || errors.Is(err, store.ErrFenced) {
+		said = "moved"
+	}
+	if rerr := e.gate.record(context.WithoutCancel(ctx), c, phase, audit.Allow, said, durable); rerr != nil {
+		return r, rerr
+	}
+	return r, err
+}
+
+// Begin starts a rotation that is due, or one that waited for the end of another.
+func (e *Engine) Begin(ctx context.Context, t *Turn, q rotation.Request) (rotation.Record, error) {
+	q.Grace = orDefault(t.env.Rotation.Grace, defaultGrace)
+	if own := t.Secret.Settings().Grace; own != nil {
+		q.Grace = *own
+	}
+	c := e.call(t, "BeginRotation")
+	r, err := e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return r.Begin(q, c.At), nil }, rotation.Event{}, nil)
+	if rerr := e.gate.record(context.WithoutCancel(ctx), c, audit.Call, audit.Allow, outcome(err), true); rerr != nil {
+		return r, rerr
+	}
+	return r, err
+}
+
+// Note stores a change of the record that is no step: a postponement, what a probe found. It is not recorded in the trail.
+func (e *Engine) Note(ctx context.Context, t *Turn, change func(rotation.Record) rotation.Record) (rotation.Record, error) {
+	c := e.call(t, "NoteRotation")
+	return e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return change(r), nil }, rotation.Event{}, nil)
+}
+
+func (e *Engine) call(t *Turn, operation string) *Call {
+	env := e.gate.env
+	c := &Call{Env: env, At: env.Now().UTC(), Request: Request{
+		ID: uuid.NewString(), Action: operation, Version: kms.Version,
+		Principal: policy.Principal{Kind: policy.KindSystem, Account: t.Secret.Account, Name: "rotation"},
+	}}
+	c.resource = resource{arn: secret.ARN(env.Region, t.Secret.Account, t.Secret.Name), secret: t.Secret.Name}
+	return c
+}
+
+// operationOf names an event in the trail. What changes labels, or leads to a change at the target, is on disk before.
+func operationOf(k rotation.EventKind) (name string, durable bool) {
+	switch k {
+	case rotation.Stored:
+		return "PrepareCandidate", true
+	case rotation.Sending:
+		return "ApplyCandidate", true
+	case rotation.Promoted:
+		return "PromoteCandidate", true
+	case rotation.Retired:
+		return "RetireCredential", true
+	}
+	words := strings.Fields(strings.NewReplacer("'", "", ":", "").Replace(string(k)))
+	for i, w := range words {
+		words[i] = strings.ToUpper(w[:1]) + w[1:]
+	}
+	return "Rotation" + strings.Join(words, ""), false
+}
+
+// store makes one transaction of all that follows.
+func (e *Engine) store(ctx context.Context, c *Call, t *Turn, next func(rotation.Record) (rotation.Record, error), event rotation.Event, candidate *Candidate) (rotation.Record, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (rotation.Record, error) {
+		if err := tx.Fence(e.token); err != nil {
+			return t.Record, err
+		}
+		old, ok, err := tx.Rotation(t.Secret.Account, t.Secret.Name)
+		if err != nil {
+			return t.Record, err
+		}
+		s, there, err := tx.Secret(t.Secret.Account, t.Secret.Name, c.At)
+		switch {
+		case err != nil:
+			return t.Record, err
+		case !ok || !there || old.Seq != t.Record.Seq:
+			return t.Record, ErrMoved
+		}
+		r, err := next(old)
+		if err != nil {
+			return t.Record, err
+		}
+		r.Fence = e.token
+		changed, values, err := c.follow(tx, s, old, &r, event, candidate)
+		if err != nil {
+			return t.Record, err
+		}
+		if err := tx.PutRotation(r); err != nil {
+			return t.Record, err
+		}
+		r.Seq++ // as PutRotation has stored it
+		if changed == nil {
+			return r, nil
+		}
+		return r, tx.PutSecret(*changed, values)
+	})
+}
+
+// follow is what a step of the rotation means for the secret: labels, hold, schedule. It returns nil when nothing changes.
+func (c *Call) follow(tx *store.Tx, s secret.Secret, old rotation.Record, r *rotation.Record, event rotation.Event, candidate *Candidate) (*secret.Secret, map[string][]byte, error) {
+	before := s.Rotation
+	var values map[string][]byte
+	var err error
+	relabelled := false
+	switch {
+	case event.Kind == rotation.Stored:
+		if s, values, err = c.prepare(tx, s, r, event.Version, candidate); err != nil {
+			return nil, nil, err
+		}
+		relabelled = true
+	case event.Kind == rotation.Promoted:
+		if s, err = s.Promote(r.Candidate, c.At); err != nil {
+			return nil, nil, err
+		}
+		relabelled = true
+	case old.State == rotation.Undoing && event.Kind == rotation.LoggedIn:
+		if s, err = s.Undo(c.At); err != nil {
+			return nil, nil, err
+		}
+		relabelled = true
+	case old.Pending() && !r.Pending():
+		s = s.Unprepare(c.At)
+		relabelled = true
+	}
+	s.Rotation.Hold = r.Holds()
+	s.Rotation.Broken = r.State == rotation.Quarantined
+	if old.InFlight() && !r.InFlight() || event.Kind == rotation.Promoted {
+		if err := c.dueAgain(&s, r); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !relabelled && s.Rotation == before {
+		return nil, nil, nil
+	}
+	return &s, values, nil
+}
+
+// dueAgain plans the next rotation after one has ended. After one that was abandoned it is tried again sooner than planned,
+// with a growing pause.
+func (c *Call) dueAgain(s *secret.Secret, r *rotation.Record) error {
+	every, err := parseCron(s.Settings().Schedule)
+	if err != nil {
+		return err
+	}
+	s.Rotation.Next = s.Planned(c.At, every)
+	if r.State == rotation.Abandoned && !s.Rotation.Next.IsZero() {
+		if retry := s.Schedule().Open(c.At.Add(rotation.Retry(r.Abandons))); s.Rotation.Next.Before(retry) {
+			s.Rotation.Next = retry
+		}
+	}
+	r.Due = s.Rotation.Next
+	if s.Deleting() {
+		r.Due = time.Time{}
+	}
+	r.Overdue = false
+	return nil
+}
+
+// prepare stores the candidate of a rotation, and claims its accounts and its group's turn.
+func (c *Call) prepare(tx *store.Tx, s secret.Secret, r *rotation.Record, version string, candidate *Candidate) (secret.Secret, map[string][]byte, error) {
+	if s.Stages[secret.Current] != candidate.Base {
+		return s, nil, ErrMoved
+	}
+	if name := s.TargetName(); name != secret.OwnUsers {
+		if err := hold(tx, s, name, candidate.users...); err != nil {
+			return s, nil, err
+		}
+	}
+	if g := s.Settings(); g.Group != "" {
+		spacing, err := tx.Spacing(s.Account, g.Group)
+		if err != nil {
+			return s, nil, err
+		}
+		if free := spacing.Last.Add(g.Gap); spacing.Secret != s.Name && c.At.Before(free) {
+			return s, nil, &TooSoonError{Until: free}
+		}
+		if err := tx.PutSpacing(store.Spacing{Account: s.Account, Group: g.Group, Last: c.At, Secret: s.Name}); err != nil {
+			return s, nil, err
+		}
+	}
+	key, err := loadKey(tx, s.Account, s.KeyID)
+	if err != nil {
+		return s, nil, err
+	}
+	v, box, err := c.seal(key, s.Name, secret.Version{ID: version, DataType: kms.DataText}, candidate.value)
+	if err != nil {
+		return s, nil, err
+	}
+	if s, err = s.Prepare(v, c.At); err != nil {
+		return s, nil, err
+	}
+	return s, map[string][]byte{version: box}, nil
+}
+
+// TooSoonError means that another member of the group rotated a moment ago.
+type TooSoonError struct{ Until time.Time }
+
+func (e *TooSoonError) Error() string {
+	return "another secret of its group rotates; waiting until " + e.Until.UTC().Format(time.RFC3339)
+}
+
+// VersionFor is the version that the next candidate of a rotation is stored as: the rotation's ID, and for later candidates a
+// name made from it.
+func (t *Turn) VersionFor() string {
+	id := t.Record.ID
+	if t.Record.Candidates == 0 {
+		if _, taken := t.Secret.Versions[id]; !taken {
+			return id
+		}
+	}
+	for n := t.Record.Candidates + 1; ; n++ {
+		suffix := fmt.Sprintf(".%d", n)
+		name := id[:min(len(id), 64-len(suffix))] + suffix
+		if _, taken := t.Secret.Versions[name]; !taken {
+			return name
+		}
+	}
+}
+
+// Impossible tells a refusal that trying again does not change from one that may pass: what a rule says with a kind that a
+// person can act on, against everything else.
+func Impossible(err error) (text string, ok bool) {
+	kinds := []fault.Kind{fault.InUse, fault.Exists, fault.Invalid, fault.NotFound, fault.Deleting, fault.Unsupported, fault.KeyNotFound}
+	var e *fault.Error
+	if errors.As(err, &e) && slices.Contains(kinds, e.Kind) {
+		return e.Msg, true
+	}
+	return "", false
+}
+
+// ProbeEvery is how often a credential in use is probed.
+func (e *Engine) ProbeEvery() time.Duration { return orDefault(e.gate.env.Rotation.ProbeEvery, defaultProbe) }

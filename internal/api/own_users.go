@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	rules "github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// ownUsers is the target of RAMCredentials secrets: the users of this service. A user may have two access keys, so they
+// overlap by nature. A candidate is a key with the ID that was drawn for it, so applying it twice is the same as once.
+type ownUsers struct {
+	env     *Env
+	account string
+}
+
+func (e *Env) ownUsers(account string) *ownUsers { return &ownUsers{env: e, account: account} }
+
+// Generate draws an access key.
+func (o *ownUsers) Generate(_ context.Context, account string, _ target.Credential, random io.Reader) (target.Credential, error) {
+	id, secret, err := rules.NewKey(random)
+	return target.Credential{Account: account, ID: id, Secret: sensitive.New(secret)}, err
+}
+
+// Apply gives the user the key.
+func (o *ownUsers) Apply(ctx context.Context, c target.Change) error {
+	now := o.env.Now().UTC()
+	return o.change(ctx, c.New.Account, func(tx *store.Tx, u rules.User) (rules.User, error) {
+		if _, err := u.Key(c.New.ID); err == nil {
+			return u, nil
+		}
+		u, err := u.AddKey(c.New.ID, now)
+		if err != nil {
+			return u, target.Failed(target.Denied, "", fmt.Sprintf("user %q has as many access keys as a user may have; delete the one that is not in use", u.Name))
+		}
+		return u, tx.PutAccessKey(store.AccessKey{
+			ID: c.New.ID, CreatedAt: now, Secret: o.env.Keyring.SealAccessKey(c.New.ID, "secret", c.New.Secret),
+			Principal: policy.Principal{Kind: policy.KindRAMUser, Account: u.Account, Name: u.Name, ID: u.ID},
+		})
+	})
+}
+
+// Retire takes the old key away.
+func (o *ownUsers) Retire(ctx context.Context, c target.Change) error {
+	return o.change(ctx, c.Old.Account, func(tx *store.Tx, u rules.User) (rules.User, error) {
+		if _, err := u.Key(c.Old.ID); err != nil {
+			return u, nil
+		}
+		tx.DeleteAccessKey(c.Old.ID)
+		return u.RemoveKey(c.Old.ID)
+	})
+}
+
+func (o *ownUsers) change(ctx context.Context, name string, rule func(*store.Tx, rules.User) (rules.User, error)) error {
+	_, err := store.Update(ctx, o.env.DB, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		u, ok, err := tx.User(o.account, name)
+		switch {
+		case err != nil:
+			return none, err
+		case !ok:
+			return none, target.Failed(target.Denied, rules.CodeNoUser, fmt.Sprintf("there is no user %q", name))
+		}
+		if u, err = rule(tx, u); err != nil {
+			return none, err
+		}
+		return none, tx.PutUser(u)
+	})
+	return ownClass(err)
+}
+
+// ownClass classifies what the store says: a change that was not sent is told from one whose outcome is not known.
+func ownClass(err error) error {
+	var classified *target.Error
+	switch {
+	case err == nil, errors.As(err, &classified), errors.Is(err, store.ErrUnknown):
+		return err
+	case fault.KindOf(err) == fault.Unavailable:
+		return target.NotSent("access key", err)
+	}
+	return err
+}
+
+// Inspect looks the keys up: they are this service's own.
+func (o *ownUsers) Inspect(ctx context.Context, list []target.Credential) ([]target.Liveness, error) {
+	tx := store.Snapshot(ctx, o.env.DB)
+	out := make([]target.Liveness, len(list))
+	for i, c := range list {
+		out[i] = target.Dead
+		key, ok, err := tx.AccessKey(c.ID)
+		if err != nil {
+			return nil, ownClass(err)
+		}
+		if !ok || key.Disabled || key.Principal.Name != c.Account || key.Principal.Account != o.account {
+			continue
+		}
+		secret, err := o.env.Keyring.OpenAccessKey(key.ID, "secret", key.Secret)
+		if err != nil {
+			return nil, err
+		}
+		if secret.Equal(c.Secret) {
+			out[i] = target.Live
+		}
+	}
+	return out, nil
+}
+
+// Verify says whether the key would sign requests.
+func (o *ownUsers) Verify(ctx context.Context, c target.Credential) error {
+	seen, err := o.Inspect(ctx, []target.Credential{c})
+	if err == nil && seen[0] != target.Live {
+		err = target.Failed(target.Rejected, "", fmt.Sprintf("the access key of user %q does not exist, is switched off, or has another secret", c.Account))
+	}
+	return err
+}
+
+// Close does nothing: the store is the server's.
+func (o *ownUsers) Close() error { return nil }

@@ -1,0 +1,655 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// RotationConfig says how credentials are rotated where a secret does not say so itself.
+type RotationConfig struct {
+	// Grace is how long an old credential works after a rotation; 0 means an hour.
+	Grace time.Duration
+	// ProbeEvery is how often the target is asked whether it accepts the credential in use; 0 means an hour.
+	ProbeEvery time.Duration
+	// LeastInterval is the shortest RotationInterval; 0 means six hours, as in the cloud.
+	LeastInterval time.Duration
+	// Hold is how long a read waits while the one credential of its secret is being changed; 0 means two seconds.
+	Hold time.Duration
+}
+
+const (
+	defaultGrace = time.Hour
+	defaultProbe = time.Hour
+	defaultHold  = 2 * time.Second
+	maxGrace     = 365 * 24 * time.Hour
+	maxGap       = 30 * 24 * time.Hour
+)
+
+// rotationDeadline bounds the operations that ask a target something.
+const rotationDeadline = 30 * time.Second
+
+func orDefault(d, standard time.Duration) time.Duration {
+	if d <= 0 {
+		return standard
+	}
+	return d
+}
+
+// slow marks an operation that asks a target something.
+func slow(o Op) Op { o.Deadline = rotationDeadline; return o }
+
+// parseCron reads a cron expression; nil for none. The zone is the schedule's.
+func parseCron(s rotation.Schedule) (rotation.Cron, error) {
+	if s.Cron == "" {
+		return nil, nil
+	}
+	parsed, err := cron.ParseStandard(s.Cron)
+	if err != nil || len(s.Cron) > 0 && (s.Cron[0] == 'T' || s.Cron[0] == 'C') { // TZ= and CRON_TZ= have a parameter of their own
+		return nil, fault.Parameter("Cron", "use five fields, minute hour day month weekday, or @daily, @weekly, @monthly; the zone goes into TimeZone.")
+	}
+	return parsed.Next, nil
+}
+
+// record reads the rotation record of a secret; a new one when it has none.
+func (e *Env) record(tx *store.Tx, s secret.Secret) (rotation.Record, error) {
+	r, ok, err := tx.Rotation(s.Account, s.Name)
+	if err == nil && !ok {
+		r = rotation.Record{Account: s.Account, Secret: s.Name, State: rotation.Idle}
+	}
+	return r, err
+}
+
+// plan works out anew when the next rotation is due, and stores it with the record. What the engine must not touch any more,
+// or not yet, is due never.
+func (e *Env) plan(tx *store.Tx, s *secret.Secret, now time.Time) error {
+	r, err := e.record(tx, *s)
+	if err != nil {
+		return err
+	}
+	return e.planWith(tx, s, r, now)
+}
+
+func (e *Env) planWith(tx *store.Tx, s *secret.Secret, r rotation.Record, now time.Time) error {
+	if !s.Rotated() {
+		return tx.DeleteRotation(s.Account, s.Name)
+	}
+	every, err := parseCron(s.Settings().Schedule)
+	if err != nil {
+		return err
+	}
+	s.Rotation.Next = s.Planned(now, every)
+	r.Due = s.Rotation.Next
+	if s.Deleting() {
+		r.Due = time.Time{}
+	}
+	switch {
+	case s.Deleting(), s.TargetName() == secret.OwnUsers:
+		r.Health.NextAt = time.Time{}
+	case r.Health.NextAt.IsZero():
+		r.Health.NextAt = now // the first look is the import: one login, and no change
+	}
+	return tx.PutRotation(r)
+}
+
+// rotateSecret asks for a rotation. The engine makes it; the answer does not wait for the end.
+func rotateSecret(ctx context.Context, c *Call, in *kms.RotateSecretRequest) (*kms.RotateSecretResponse, error) {
+	return c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rotate, Trigger: rotation.Manual})
+}
+
+func rehearseRotation(ctx context.Context, c *Call, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+	return c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rehearse, Trigger: rotation.Manual})
+}
+
+func emergencyRotation(ctx context.Context, c *Call, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+	return c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rotate, Trigger: rotation.Emergency})
+}
+
+// begin starts a rotation, once for each ID.
+func (c *Call) begin(ctx context.Context, name string, q rotation.Request) (*kms.RotateSecretResponse, error) {
+	c.concerns(q.ID, "")
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.RotateSecretResponse, error) {
+		s, err := c.existing(tx, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Rotate(); err != nil {
+			return nil, err
+		}
+		r, err := c.record(tx, s)
+		if err != nil {
+			return nil, err
+		}
+		out := &kms.RotateSecretResponse{ARN: s.ARN(c.Region), SecretName: s.Name, VersionID: q.ID}
+		if v, made := s.Versions[q.ID]; r.ID == q.ID || made && v.Order > 1 {
+			return out, nil // asked for before
+		} else if made {
+			return nil, fault.New(fault.Exists, "Version %q of secret %q was not made by a rotation; use a new VersionId.", q.ID, s.Name)
+		}
+		if err := c.mayRotate(tx, s, r, q); err != nil {
+			return nil, err
+		}
+		if r, err = c.begun(s, r, q); err != nil {
+			return nil, err
+		}
+		if r.InFlight() && r.ID != q.ID && r.Then == nil { // an emergency, and a rotation that replaces the credential already
+			out.VersionID = r.ID
+		}
+		return out, tx.PutRotation(r)
+	})
+}
+
+// mayRotate refuses a rotation that could not be made.
+func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rotation.Request) error {
+	name := s.TargetName()
+	t, ok, err := tx.Target(s.Account, name)
+	if err != nil {
+		return err
+	}
+	if !ok && name != secret.OwnUsers {
+		return fault.New(fault.Unsupported, "No target %q is registered, so the credential of secret %q cannot be changed there; RegisterTarget makes one known.", name, s.Name)
+	}
+	if q.Trigger == rotation.Emergency {
+		return nil // a pause does not keep a leaked credential alive
+	}
+	all, err := tx.AllPaused()
+	switch {
+	case err != nil:
+		return err
+	case r.Paused:
+		return fault.New(fault.InUse, "The rotation of secret %q is paused; ResumeRotation lets it go on.", s.Name)
+	case t.Paused:
+		return fault.New(fault.InUse, "Rotations at target %q are paused; ResumeRotation lets them go on.", t.Name)
+	case all:
+		return fault.New(fault.InUse, "All rotations are paused; ResumeRotation without parameters lets them go on.")
+	}
+	return nil
+}
+
+// begun is the record with the rotation that was asked for, at its beginning or waiting for the end of the one before.
+func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (rotation.Record, error) {
+	q.Grace = orDefault(c.Rotation.Grace, defaultGrace)
+	if own := s.Settings().Grace; own != nil {
+		q.Grace = *own
+	}
+	q.At = c.At
+	switch {
+	case !r.InFlight():
+		return r.Begin(q, c.At), nil
+	case r.State == rotation.Quarantined:
+		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s RepairRotation mends it.", s.Name, r.Reason)
+	case q.Trigger != rotation.Emergency && r.State == rotation.Grace:
+		return r, fault.New(fault.InUse, "The former credential of secret %q works until %s; EndRotationGrace retires it now, EmergencyRotation replaces both.", s.Name, r.GraceUntil.UTC().Format(time.RFC3339))
+	case q.Trigger != rotation.Emergency:
+		return r, fault.New(fault.InUse, "The rotation %q of secret %q has not ended.", r.ID, s.Name)
+	case r.State == rotation.Grace:
+		r.Then = &q
+		return rotation.Next(r, rotation.Event{Kind: rotation.EndGrace}, c.At)
+	case r.State == rotation.Retiring, r.State == rotation.Undoing, r.State == rotation.Reverting, r.Mode != rotation.Rotate:
+		r.Then = &q
+		return r, nil
+	}
+	// The credential that leaked is being replaced already: all that is left is to give it no grace.
+	r.Trigger, r.GracePeriod = rotation.Emergency, 0
+	return r, nil
+}
+
+func updateSecretRotationPolicy(ctx context.Context, c *Call, in *kms.UpdateSecretRotationPolicyRequest) (*kms.SecretNameResponse, error) {
+	_, err := c.reschedule(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
+		if settings := s.Settings(); settings.Schedule.Cron != "" {
+			settings.Schedule.Cron = "" // an interval is what is asked for now
+			s.Rotation.Settings = &settings
+		}
+		return s.SetRotation(in.EnableAutomaticRotation, in.RotationInterval, c.Rotation.LeastInterval, c.At)
+	})
+	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
+}
+
+// reschedule changes a secret and works out anew when it is due.
+func (c *Call) reschedule(ctx context.Context, name string, rule func(*store.Tx, secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (secret.Secret, error) {
+		s, err := c.existing(tx, name)
+		if err != nil {
+			return s, err
+		}
+		if s, err = rule(tx, s); err != nil {
+			return s, err
+		}
+		if err := c.plan(tx, &s, c.At); err != nil {
+			return s, err
+		}
+		return s, tx.PutSecret(s, nil)
+	})
+}
+
+// configureRotation says how a secret is rotated. It asks the target nothing: the engine looks at once whether the credential
+// works, which DescribeRotation then tells.
+func configureRotation(ctx context.Context, c *Call, in *kms.ConfigureRotationRequest) (*kms.DescribeRotationResponse, error) {
+	settings, err := c.rotationSettings(in)
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+		return c.configure(tx, s, settings, in)
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.Snapshot = store.Snapshot(ctx, c.DB)
+	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: in.SecretName})
+}
+
+func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.RotationSettings, err error) {
+	s = secret.RotationSettings{
+		Target: in.TargetName, Strategy: target.Strategy(in.Strategy), Account: in.AccountName, CloneAccount: in.CloneAccountName,
+		AccountMember: in.AccountMember, SecretMember: in.SecretMember, Group: in.Group,
+		Schedule: rotation.Schedule{Cron: in.Cron, Zone: in.TimeZone},
+	}
+	if in.Cron != "" && in.RotationInterval != "" {
+		return s, fault.Parameter("Cron", "give RotationInterval or Cron, not both.")
+	}
+	if _, err := parseCron(s.Schedule); err != nil {
+		return s, err
+	}
+	if _, err := s.Schedule.Location(); err != nil {
+		return s, fault.Parameter("TimeZone", "%s.", err)
+	}
+	if in.Window != "" {
+		if s.Schedule.Window, err = rotation.ParseWindow(in.Window); err != nil {
+			return s, fault.Parameter("Window", "%s.", err)
+		}
+	}
+	if s.Schedule.Blackouts, err = rotation.ParseBlackouts(in.Blackouts); err != nil {
+		return s, fault.Parameter("Blackouts", "%s.", err)
+	}
+	if in.GracePeriod != "" {
+		grace, err := bounded("GracePeriod", in.GracePeriod, maxGrace)
+		if err != nil {
+			return s, err
+		}
+		s.Grace = &grace
+	}
+	if (in.Group == "") != (in.GroupGap == "") {
+		return s, fault.Parameter("GroupGap", "Group and GroupGap go together.")
+	}
+	if in.GroupGap != "" {
+		s.Gap, err = bounded("GroupGap", in.GroupGap, maxGap)
+	}
+	return s, err
+}
+
+func bounded(param, text string, most time.Duration) (time.Duration, error) {
+	d, err := secret.ParseDuration(param, text)
+	if err == nil && d > most {
+		err = fault.Parameter(param, "use at most %s.", formatDuration(most))
+	}
+	return d, err
+}
+
+func formatDuration(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) + "s" }
+
+// configure checks the settings against secret and target, and attaches them.
+func (c *Call) configure(tx *store.Tx, s secret.Secret, settings secret.RotationSettings, in *kms.ConfigureRotationRequest) (secret.Secret, error) {
+	switch {
+	case s.Managed() && settings.Target != "" && settings.Target != s.TargetName():
+		return s, fault.Parameter("TargetName", "a secret of type %s names its target in ExtendedConfig: %q.", s.Type, s.TargetName())
+	case s.Managed():
+		settings.Target = ""
+	case settings.Target == "":
+		return s, fault.Required("TargetName")
+	}
+	before := s.TargetName()
+	s, err := s.Attach(settings, c.At)
+	if err != nil {
+		return s, err
+	}
+	r, err := c.record(tx, s)
+	if err != nil {
+		return s, err
+	}
+	if r.InFlight() && before != s.TargetName() {
+		return s, fault.New(fault.InUse, "The rotation %q at target %q has not ended.", r.ID, before)
+	}
+	if name := s.TargetName(); name != secret.OwnUsers {
+		t, err := c.existingTarget(tx, name)
+		if err != nil {
+			return s, err
+		}
+		if err := c.fits(tx, s, t); err != nil {
+			return s, err
+		}
+	}
+	if in.Cron != "" {
+		s.Rotation.Enabled, s.Rotation.Interval = in.EnableAutomaticRotation, 0
+		return s, nil
+	}
+	return s.SetRotation(in.EnableAutomaticRotation, in.RotationInterval, c.Rotation.LeastInterval, c.At)
+}
+
+// fits refuses a secret that could not be rotated at the target: no such strategy, no credential in its value, an account that
+// another secret rotates.
+func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) error {
+	strategy, err := s.Strategy(c.Kinds[t.Kind].Strategies)
+	if err != nil {
+		return err
+	}
+	if t.AdminSecret == s.Name && strategy != target.Double {
+		return fault.New(fault.InUse, "Secret %q is the only way into target %q; only the strategy double may rotate an administrator.", s.Name, t.Name)
+	}
+	v, err := s.Select(secret.Current, "")
+	if err != nil {
+		return err
+	}
+	list, _, err := credentials(c.Env, tx, s, v)
+	if err != nil {
+		return err
+	}
+	users := []string{list[0].Account}
+	if strategy == target.Double {
+		other, err := s.OtherAccount(list, nil)
+		if err != nil {
+			return err
+		}
+		users = append(users, other)
+	}
+	return hold(tx, s, t.Name, users...)
+}
+
+// hold makes a secret the one that rotates these accounts. One that is gone, or has gone to another target, holds nothing.
+func hold(tx *store.Tx, s secret.Secret, targetName string, users ...string) error {
+	for _, user := range users {
+		holder, err := tx.Holder(s.Account, targetName, user)
+		if err != nil {
+			return err
+		}
+		if holder == s.Name {
+			continue
+		}
+		if holder != "" {
+			other, ok, err := tx.Secret(s.Account, holder, s.UpdatedAt)
+			if err != nil {
+				return err
+			}
+			if ok && other.TargetName() == targetName {
+				return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.", user, targetName, holder)
+			}
+		}
+		if err := tx.PutHolder(s.Account, targetName, user, s.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
+	_, err := c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+		r, err := c.record(tx, s)
+		if err != nil {
+			return s, err
+		}
+		if r.InFlight() && r.State != rotation.Quarantined {
+			return s, fault.New(fault.InUse, "The rotation %q of secret %q has not ended.", r.ID, s.Name)
+		}
+		return s.Detach(c.At)
+	})
+	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
+}
+
+func describeRotation(_ context.Context, c *Call, in *kms.SecretNameRequest) (*kms.DescribeRotationResponse, error) {
+	s, err := c.existing(c.Snapshot, in.SecretName)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.record(c.Snapshot, s)
+	if err != nil {
+		return nil, err
+	}
+	settings := s.Settings()
+	out := &kms.DescribeRotationResponse{
+		SecretName: s.Name, State: string(r.State), RotationID: r.ID, Mode: string(r.Mode), Trigger: string(r.Trigger), Strategy: string(r.Strategy),
+		TargetName: s.TargetName(), CandidateVersionID: r.Candidate, BaseVersionID: r.Base, Attempt: r.Attempt, Candidates: r.Candidates,
+		StartTime: r.StartedAt, PromoteTime: r.PromotedAt, GraceUntil: r.GraceUntil, EndTime: r.EndedAt, LastRotationDate: s.Rotation.Last,
+		Cron: settings.Schedule.Cron, TimeZone: settings.Schedule.Zone, Window: settings.Schedule.Window.String(),
+		Blackouts: rotation.FormatBlackouts(settings.Schedule.Blackouts), Group: settings.Group, Paused: r.Paused,
+		Reason: r.Reason, Advice: r.Advice(), CredentialState: credentialState(r.Health), ProbeTime: r.Health.ProbedAt, Steps: []kms.RotationStep{},
+	}
+	if settings.Grace != nil {
+		out.GracePeriod = formatDuration(*settings.Grace)
+	}
+	if settings.Gap > 0 {
+		out.GroupGap = formatDuration(settings.Gap)
+	}
+	if r.InFlight() && r.NextAt.After(c.At) {
+		out.NextAttemptTime = r.NextAt
+	}
+	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = secret.RotationDisabled, "", time.Time{}
+	if s.Rotated() {
+		out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
+	}
+	for _, e := range r.Steps {
+		out.Steps = append(out.Steps, kms.RotationStep{Time: e.At, State: string(e.State), Event: e.Event, Text: e.Text})
+	}
+	return out, nil
+}
+
+func credentialState(h rotation.Health) string {
+	switch {
+	case h.ProbedAt.IsZero():
+		return "unknown"
+	case h.Live:
+		return "live"
+	}
+	return "dead"
+}
+
+func listRotations(_ context.Context, c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsResponse, error) {
+	after, err := afterToken(in.NextToken)
+	if err != nil {
+		return nil, err
+	}
+	if in.State != "" && !slices.Contains(rotation.States(), rotation.State(in.State)) {
+		return nil, fault.Parameter("State", "use one of %s.", fmt.Sprint(rotation.States()))
+	}
+	p := page[kms.ListedRotation]{rows: []kms.ListedRotation{}, most: in.MaxResults}
+	err = c.Snapshot.Rotations(c.Account(), "", following(after), func(r rotation.Record) bool {
+		if in.State != "" && string(r.State) != in.State || in.TargetName != "" && r.Target != in.TargetName {
+			return true
+		}
+		row := kms.ListedRotation{
+			SecretName: r.Secret, State: string(r.State), RotationID: r.ID, Trigger: string(r.Trigger), TargetName: r.Target, Paused: r.Paused,
+			StartTime: r.StartedAt, PromoteTime: r.PromotedAt, NextRotationDate: r.Due, CredentialState: credentialState(r.Health), Reason: r.Reason,
+		}
+		if r.InFlight() && r.NextAt.After(c.At) {
+			row.NextAttemptTime = r.NextAt
+		}
+		return p.add(r.Secret, row)
+	})
+	return &kms.ListRotationsResponse{Rotations: p.rows, NextToken: p.marker()}, err
+}
+
+// pausing are the resources of PauseRotation and ResumeRotation: one secret, one target, or everything.
+func pausing() on[kms.PauseRotationRequest] {
+	return on[kms.PauseRotationRequest]{"secret, target or *", func(c *Call, in *kms.PauseRotationRequest) ([]resource, error) {
+		switch {
+		case in.SecretName != "" && in.TargetName != "":
+			return nil, fault.Parameter("TargetName", "give SecretName or TargetName, not both.")
+		case in.SecretName != "":
+			name, err := c.secretName(in.SecretName)
+			in.SecretName = name
+			return []resource{c.secretResource(name)}, err
+		case in.TargetName != "":
+			return []resource{c.targetResource(in.TargetName)}, nil
+		}
+		return []resource{{arn: "*"}}, nil
+	}}
+}
+
+func pauseRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
+	return &kms.EmptyResponse{}, c.pause(ctx, in, true)
+}
+
+func resumeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
+	return &kms.EmptyResponse{}, c.pause(ctx, in, false)
+}
+
+func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, paused bool) error {
+	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		switch {
+		case in.SecretName != "":
+			s, err := c.existing(tx, in.SecretName)
+			if err != nil {
+				return none, err
+			}
+			if err := s.Rotate(); err != nil {
+				return none, err
+			}
+			r, err := c.record(tx, s)
+			if err != nil {
+				return none, err
+			}
+			r.Paused = paused
+			return none, c.planWith(tx, &s, r, c.At)
+		case in.TargetName != "":
+			t, err := c.existingTarget(tx, in.TargetName)
+			if err != nil {
+				return none, err
+			}
+			t.Paused = paused
+			return none, tx.PutTarget(t)
+		}
+		return none, tx.PauseAll(paused)
+	})
+	return err
+}
+
+func endRotationGrace(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
+	return c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.EndGrace}, rotation.Grace, "it has no grace period now")
+}
+
+func undoRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
+	return c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Undo}, rotation.Grace, "the former credential works only in the grace period of the strategies overlap and double")
+}
+
+// request is what a person asks of a rotation in a certain state.
+func (c *Call) request(ctx context.Context, name string, e rotation.Event, state rotation.State, otherwise string) (*kms.SecretNameResponse, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.SecretNameResponse, error) {
+		s, err := c.existing(tx, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Rotate(); err != nil {
+			return nil, err
+		}
+		r, err := c.record(tx, s)
+		if err != nil {
+			return nil, err
+		}
+		if r.State != state {
+			return nil, fault.New(fault.InUse, "The rotation of secret %q is in state %s: %s.", s.Name, r.State, otherwise)
+		}
+		if r, err = rotation.Next(r, e, c.At); err != nil {
+			return nil, err
+		}
+		return &kms.SecretNameResponse{SecretName: s.Name}, tx.PutRotation(r)
+	})
+}
+
+func repairRotation(ctx context.Context, c *Call, in *kms.RepairRotationRequest) (*kms.DescribeRotationResponse, error) {
+	var err error
+	none := "nothing is quarantined"
+	switch in.RepairAction {
+	case "probe":
+		_, err = c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Probed}, rotation.Quarantined, none)
+	case "apply":
+		_, err = c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Again}, rotation.Quarantined, none)
+	default:
+		err = c.adopt(ctx, in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.Snapshot = store.Snapshot(ctx, c.DB)
+	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: in.SecretName})
+}
+
+// adopt takes a value that the target accepts, which one login shows, as the new current version.
+func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
+	switch {
+	case in.SecretData.IsZero():
+		return fault.Required("SecretData")
+	case in.VersionID == "":
+		return fault.Required("VersionId")
+	}
+	c.concerns(in.VersionID, string(secret.Current))
+	s, err := c.existing(c.Snapshot, in.SecretName)
+	if err != nil {
+		return err
+	}
+	if err := s.Rotate(); err != nil {
+		return err
+	}
+	t, err := c.existingTarget(c.Snapshot, s.TargetName())
+	if err != nil {
+		return err
+	}
+	list, err := s.Credentials(in.SecretData)
+	if err != nil {
+		return fault.Parameter("SecretData", "it does not have the shape of the secret's values.")
+	}
+	system, _, err := c.openTarget(c.Snapshot, t)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = system.Close() }() // it has answered; there is nothing to lose
+	if err := system.Verify(ctx, list[0]); err != nil {
+		return fault.New(fault.InUse, "Target %q does not accept this credential: %s", t.Name, err)
+	}
+	return c.adopted(ctx, in, s)
+}
+
+func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret) error {
+	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		s, err := c.existing(tx, s.Name)
+		if err != nil {
+			return none, err
+		}
+		r, err := c.record(tx, s)
+		if err != nil {
+			return none, err
+		}
+		if r.State != rotation.Quarantined {
+			return none, fault.New(fault.InUse, "The rotation of secret %q is in state %s: nothing is quarantined.", s.Name, r.State)
+		}
+		key, err := loadKey(tx, s.Account, s.KeyID)
+		if err != nil {
+			return none, err
+		}
+		v, box, err := c.seal(key, s.Name, secret.Version{ID: in.VersionID, DataType: kms.DataText}, in.SecretData)
+		if err != nil {
+			return none, err
+		}
+		if s, err = s.Adopt(v, c.At); err != nil {
+			return none, err
+		}
+		s.Rotation.Broken, s.Rotation.Hold = false, false
+		r = r.Adopted(in.VersionID, c.At)
+		if err := c.planWith(tx, &s, r, c.At); err != nil {
+			return none, err
+		}
+		return none, tx.PutSecret(s, map[string][]byte{v.ID: box})
+	})
+	return err
+}

@@ -1,0 +1,426 @@
+package rotation
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// Step is what the engine does next.
+type Step string
+
+// The steps.
+const (
+	// Nothing: a person is needed, or all is done.
+	Nothing Step = "nothing"
+	// Wait until NextAt.
+	Wait Step = "wait"
+	// Prepare makes a candidate and stores it: event Stored.
+	Prepare Step = "prepare"
+	// Send gives the candidate to the target. The event Sending is stored first, then the effect, then what it answered.
+	Send Step = "send"
+	// Resolve finds out which credential is live: event Resolved.
+	Resolve Step = "resolve"
+	// Verify logs in with the candidate.
+	Verify Step = "verify"
+	// Promote moves the labels: event Promoted, in the same transaction.
+	Promote Step = "promote"
+	// CheckBase logs in with the base, for an undo.
+	CheckBase Step = "check base"
+	// Retire makes the base useless at the target.
+	Retire Step = "retire"
+	// Revert takes the candidate away from the target, and puts the base back where it was replaced.
+	Revert Step = "revert"
+)
+
+// Plan says what to do next with a record that no engine is working on.
+func Plan(r Record, now time.Time) Step {
+	if r.InFlight() && r.NextAt.After(now) {
+		return Wait
+	}
+	switch r.State {
+	case Scheduled, Refused:
+		return Prepare
+	case Prepared:
+		return Send
+	case Applying, Unknown: // an engine that finds Applying did not see the answer
+		return Resolve
+	case Applied:
+		return Verify
+	case Verified:
+		return Promote
+	case Grace:
+		return Retire // its time has come, or the first line would have said wait
+	case Undoing:
+		return CheckBase
+	case Retiring:
+		return Retire
+	case Reverting:
+		return Revert
+	}
+	return Nothing
+}
+
+// Event is the outcome of a step, or what a person asked for.
+type Event struct {
+	Kind EventKind
+	// Candidate and Base are what is known of the two, for Resolved.
+	Candidate, Base target.Liveness
+	// Version and Replaces are the new candidate and the base, for Stored; Strategy and Target how and where.
+	Version, Replaces string
+	Strategy          target.Strategy
+	Target            string
+	// Text is what the target said; it holds no secret.
+	Text string
+	// Jitter is drawn from [0, 1): back-off is between half and all of its time.
+	Jitter float64
+	// LoginFailed says that the step has caused a failed login.
+	LoginFailed bool
+	// After is the least time until the next try, where the back-off would be shorter.
+	After time.Duration
+}
+
+// EventKind is a sort of event.
+type EventKind string
+
+// The events.
+const (
+	Stored     EventKind = "candidate stored"
+	Sending    EventKind = "sending"
+	Accepted   EventKind = "accepted"
+	Unreached  EventKind = "not reached"
+	NoAnswer   EventKind = "no answer"
+	Declined   EventKind = "refused by the target's rules"
+	Resolved   EventKind = "resolved"
+	LoggedIn   EventKind = "logged in"
+	NoLogin    EventKind = "login rejected"
+	Promoted   EventKind = "promoted"
+	Retired    EventKind = "old credential retired"
+	Reverted   EventKind = "taken back"
+	Failed     EventKind = "failed"       // of a step that is simply tried again
+	Impossible EventKind = "cannot begin" // nothing was sent, and trying again changes nothing
+
+	Probed   EventKind = "probed" // by a person: find out again
+	Undo     EventKind = "undo asked for"
+	EndGrace EventKind = "grace ended"
+	Again    EventKind = "to be applied again"
+)
+
+// illegal is an event that cannot follow from the state. The engine never makes one; a person's request may.
+func illegal(r Record, e Event) error {
+	return fmt.Errorf("%s does not follow %s", e.Kind, r.State)
+}
+
+// Next returns the record after an event. It refuses an event that does not belong to the state.
+func Next(r Record, e Event, now time.Time) (Record, error) {
+	from := r.State
+	if e.LoginFailed {
+		r.LoginFailedAt = now
+	}
+	ok := true
+	switch from {
+	case Scheduled, Refused:
+		r, ok = r.onPrepare(e, now)
+	case Prepared:
+		r, ok = r.onPrepared(e, now)
+	case Applying:
+		r, ok = r.onApplying(e, now)
+	case Unknown:
+		r, ok = r.onUnknown(e, now)
+	case Applied:
+		r, ok = r.onApplied(e, now)
+	case Verified:
+		r, ok = r.onVerified(e, now)
+	case Grace, Retiring:
+		r, ok = r.onRetire(e, now)
+	case Undoing:
+		r, ok = r.onUndo(e, now)
+	case Reverting:
+		r, ok = r.onRevert(e, now)
+	case Quarantined:
+		r, ok = r.onRepair(e)
+	default:
+		ok = false
+	}
+	if !ok {
+		return r, illegal(r, e)
+	}
+	return r.note(now, string(e.Kind), e.Text), nil
+}
+
+// later stays in the state and tries again after a back-off.
+func (r Record) later(e Event, now time.Time) Record {
+	r.Failures++
+	r.NextAt = now.Add(max(jittered(Backoff(r.Failures), e.Jitter), e.After))
+	r.Reason = e.Text
+	return r
+}
+
+func jittered(d time.Duration, jitter float64) time.Duration {
+	return d/2 + time.Duration(jitter*float64(d/2))
+}
+
+// to moves on: what went wrong before is over.
+func (r Record) to(s State) Record {
+	r.State, r.Failures, r.NextAt, r.Reason = s, 0, time.Time{}, ""
+	return r
+}
+
+func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Stored:
+		r = r.to(Prepared)
+		r.Candidate, r.Base, r.Attempt, r.Rejections = e.Version, e.Replaces, 0, 0
+		r.Strategy, r.Target = e.Strategy, e.Target
+		r.Candidates++
+	case Failed:
+		r = r.later(e, now)
+	case Impossible:
+		r = r.abandon(e.Text, now)
+	default:
+		return r, false
+	}
+	return r, true
+}
+
+func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Sending:
+		r.State = Applying
+		r.Attempt++
+	case Unreached: // found out before anything was to be sent
+		r = r.later(e, now)
+	case Impossible: // the target is gone, or does not have the strategy any more
+		r = r.abandon(e.Text, now)
+	default:
+		return r, false
+	}
+	return r, true
+}
+
+func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Accepted:
+		r = r.to(Applied)
+	case Unreached:
+		// What was not sent now may have been sent before and not answered: then Unknown is what it was, and it went through
+		// Resolve to come here. So Prepared is true.
+		failures := r.Failures
+		r.State, r.Failures = Prepared, failures
+		r = r.later(e, now)
+	case NoAnswer:
+		r.State = Unknown
+		r.NextAt, r.Reason = time.Time{}, e.Text
+	case Declined:
+		r = r.declined(e, now)
+	case Resolved: // by an engine that found the record so
+		r.State = Unknown
+		return r.onUnknown(e, now)
+	case Failed:
+		r.State = Unknown
+		r = r.later(e, now)
+	default:
+		return r, false
+	}
+	return r, true
+}
+
+// declined makes room for another candidate: a refusal by rule is the proof that this one is not live. The credential of a
+// repair is not replaced.
+func (r Record) declined(e Event, now time.Time) Record {
+	if r.Mode == Reapply {
+		r.State, r.Reason, r.NextAt = Quarantined, e.Text, time.Time{}
+		return r
+	}
+	if r.Candidates >= MaxCandidates {
+		return r.abandon(e.Text, now)
+	}
+	r = r.to(Refused)
+	r.Reason = e.Text
+	return r
+}
+
+// abandon ends the rotation without a change, and plans the next one when they are planned at all.
+func (r Record) abandon(why string, now time.Time) Record {
+	r = r.to(Abandoned)
+	r.Reason, r.EndedAt = why, now
+	if r.Mode == Rotate {
+		r.Abandons++
+	}
+	return r
+}
+
+func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
+	switch {
+	case e.Kind == Failed:
+		return r.later(e, now), true
+	case e.Kind != Resolved:
+		return r, false
+	case e.Candidate == target.Live:
+		r = r.to(Applied)
+	case e.Candidate == target.Dead && r.Mode == Reapply:
+		// There is no other credential to fall back to: it is sent again, as often as any.
+		r = r.resend(e, now)
+	case e.Candidate == target.Dead && e.Base == target.Live:
+		r = r.resend(e, now)
+	case e.Candidate == target.Dead && e.Base == target.Dead:
+		r = r.to(Quarantined)
+		r.Reason = "The target accepts neither the candidate nor the version before. Somebody else has changed the credential."
+	default:
+		r = r.later(e, now)
+	}
+	return r, true
+}
+
+// resend sends the same candidate again, up to a bound.
+func (r Record) resend(e Event, now time.Time) Record {
+	if r.Attempt < MaxAttempts {
+		failures := r.Failures
+		r = r.to(Prepared)
+		r.Failures = failures
+		return r.later(e, now)
+	}
+	if r.Mode == Reapply {
+		r = r.to(Quarantined)
+		r.Reason = fmt.Sprintf("The target was given the credential %d times and does not accept it.", r.Attempt)
+		return r
+	}
+	return r.abandon(fmt.Sprintf("The target was given the candidate %d times and does not have it.", r.Attempt), now)
+}
+
+func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case LoggedIn:
+		return r.verified(now), true
+	case Failed:
+		r = r.later(e, now)
+	case NoLogin:
+		r.Rejections++
+		r.Reason = e.Text
+		if r.Rejections < MaxRejections {
+			r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
+			return r, true
+		}
+		why := e.Text
+		if r.Mode == Reapply {
+			r = r.to(Quarantined)
+		} else {
+			r = r.to(Reverting)
+		}
+		r.Reason = why
+	default:
+		return r, false
+	}
+	return r, true
+}
+
+// verified is the end of a repair, the turning point of a rehearsal, and what a rotation goes on from.
+func (r Record) verified(now time.Time) Record {
+	switch r.Mode {
+	case Rehearse:
+		return r.to(Reverting)
+	case Reapply:
+		return r.done(now)
+	}
+	return r.to(Verified)
+}
+
+func (r Record) done(now time.Time) Record {
+	r = r.to(Done)
+	r.EndedAt = now
+	r.Abandons = 0
+	return r
+}
+
+func (r Record) onVerified(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Promoted:
+		r.PromotedAt, r.Abandons = now, 0
+		return r.settle(now), true
+	case Failed:
+		return r.later(e, now), true
+	}
+	return r, false
+}
+
+// settle begins the grace of a promotion.
+func (r Record) settle(now time.Time) Record {
+	if r.Strategy == target.Single {
+		return r.done(now)
+	}
+	if r.GracePeriod <= 0 {
+		return r.to(Retiring)
+	}
+	r = r.to(Grace)
+	r.GraceUntil = now.Add(r.GracePeriod)
+	r.NextAt = r.GraceUntil
+	return r
+}
+
+func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Retired:
+		return r.done(now), true
+	case Failed:
+		r.State = Retiring
+		return r.later(e, now), true
+	case EndGrace:
+		if r.State == Grace {
+			r.GraceUntil, r.NextAt = now, time.Time{}
+		}
+		return r, true
+	case Undo:
+		if r.State != Grace {
+			return r, false
+		}
+		r.State, r.NextAt = Undoing, time.Time{}
+		return r, true
+	}
+	return r, false
+}
+
+func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case LoggedIn: // the engine moves the labels back in the transaction that stores this
+		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
+		return r.settle(now), true
+	case NoLogin:
+		r.State, r.Reason = Grace, "Not undone: the former credential does not authenticate. "+e.Text
+		r.NextAt = r.GraceUntil
+		return r, true
+	case Failed:
+		return r.later(e, now), true
+	}
+	return r, false
+}
+
+func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Reverted:
+		if r.Mode == Rehearse && r.Rejections < MaxRejections {
+			return r.done(now), true
+		}
+		return r.abandon(r.Reason, now), true
+	case Failed:
+		why := r.Reason
+		r = r.later(e, now)
+		if why != "" {
+			r.Reason = why
+		}
+		return r, true
+	}
+	return r, false
+}
+
+func (r Record) onRepair(e Event) (Record, bool) {
+	switch e.Kind {
+	case Probed:
+		return r.to(Unknown), true
+	case Again:
+		r = r.to(Prepared)
+		r.Attempt, r.Rejections = 0, 0
+		return r, true
+	}
+	return r, false
+}

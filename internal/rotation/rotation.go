@@ -1,0 +1,315 @@
+// Package rotation holds the rules of replacing a credential at its target and in its secret: the states, what moves a
+// rotation from one to the next, and when the next one is due.
+//
+// It is pure. Plan says what to do next; the engine does it, and Next says what follows from the outcome. The engine
+// stores the record before every effect and after it, so a record tells at any instant what may have happened. The
+// invariants that this must uphold are in docs/rotation.md; the tests of this package walk every interleaving of crashes,
+// lost replies, faults and interference to a set depth and look for a breach of one.
+package rotation
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// State is where a rotation is.
+type State string
+
+// The states.
+const (
+	// Idle means that no rotation is under way and none has been since the record was made.
+	Idle State = "idle"
+	// Scheduled means that a rotation was asked for or fell due. There is no candidate yet.
+	Scheduled State = "scheduled"
+	// Prepared means that the candidate is stored, and that the target does not have it.
+	Prepared State = "prepared"
+	// Applying means that the candidate is being sent, or was when the engine stopped.
+	Applying State = "applying"
+	// Refused means that the target's rules do not allow the candidate: it is proven not live.
+	Refused State = "refused"
+	// Unknown means that it is not known whether the target has the candidate.
+	Unknown State = "unknown"
+	// Applied means that the target said that it has the candidate.
+	Applied State = "applied"
+	// Verified means that a login with the candidate succeeded.
+	Verified State = "verified"
+	// Grace means that the candidate is ACSCurrent and what it replaced still works.
+	Grace State = "grace"
+	// Undoing means that a person asked for the former credential back.
+	Undoing State = "undoing"
+	// Retiring means that the old credential is being made useless.
+	Retiring State = "retiring"
+	// Reverting means that the candidate is being taken away again, and the base put back where it was replaced.
+	Reverting State = "reverting"
+	// Done is the good end.
+	Done State = "done"
+	// Abandoned is the end without a change: the candidate is proven not live.
+	Abandoned State = "abandoned"
+	// Quarantined means that neither credential authenticates: a person is needed.
+	Quarantined State = "quarantined"
+)
+
+// States lists them all.
+func States() []State {
+	return []State{Idle, Scheduled, Prepared, Applying, Refused, Unknown, Applied, Verified, Grace, Undoing, Retiring, Reverting, Done, Abandoned, Quarantined}
+}
+
+// Ended reports whether nothing is under way.
+func (s State) Ended() bool { return s == Idle || s == Done || s == Abandoned }
+
+// Trigger is why a rotation began.
+type Trigger string
+
+// The triggers.
+const (
+	Manual    Trigger = "manual"
+	Automatic Trigger = "automatic"
+	// Emergency means that the credential in use may have leaked: there is no grace.
+	Emergency Trigger = "emergency"
+)
+
+// Mode is what a rotation is for.
+type Mode string
+
+// The modes.
+const (
+	// Rotate replaces the credential.
+	Rotate Mode = "rotate"
+	// Rehearse does everything but the promotion and takes it back.
+	Rehearse Mode = "rehearse"
+	// Reapply gives the target again the credential that it should have: a repair.
+	Reapply Mode = "reapply"
+)
+
+// Bounds of one rotation.
+const (
+	// MaxCandidates is how many candidates the target may refuse before a rotation is abandoned.
+	MaxCandidates = 5
+	// MaxAttempts is how often one candidate is sent.
+	MaxAttempts = 10
+	// MaxRejections is how often a candidate that the target has taken may fail to log in before it is taken back.
+	MaxRejections = 3
+	// LoginWindow is the time in which the engine causes at most one failed login of an account; the one exception is the
+	// login with the base version that follows a rejected candidate, after which nothing is tried any more.
+	LoginWindow = time.Minute
+
+	firstBackoff = time.Second
+	maxBackoff   = 5 * time.Minute
+	firstRetry   = 15 * time.Minute // after a rotation that was abandoned
+	maxRetry     = 6 * time.Hour
+	maxSteps     = 64
+)
+
+// Record is what is stored of a secret's rotation: one that is under way, or the last one.
+type Record struct {
+	Account string `json:"account"`
+	Secret  string `json:"secret"`
+
+	// ID identifies the rotation: the version that the caller named, or one made by the engine. A refused candidate is
+	// followed by another, with a suffix; the rotation's ID stays.
+	ID       string          `json:"id,omitempty"`
+	State    State           `json:"state"`
+	Mode     Mode            `json:"mode,omitempty"`
+	Trigger  Trigger         `json:"trigger,omitempty"`
+	Strategy target.Strategy `json:"strategy,omitempty"`
+	Target   string          `json:"target,omitempty"`
+	// Candidate is the version being prepared, Base the one that it replaces.
+	Candidate string `json:"candidate,omitempty"`
+	Base      string `json:"base,omitempty"`
+	// Fence is the token of the engine that wrote the record last: a later engine has a greater one.
+	Fence int64 `json:"fence,omitempty"`
+	// Seq counts the writes: who has read one decides about that one.
+	Seq int64 `json:"seq,omitempty"`
+
+	Attempt    int  `json:"attempt,omitempty"`    // sends of this candidate
+	Candidates int  `json:"candidates,omitempty"` // candidates so far
+	Rejections int  `json:"rejections,omitempty"` // logins refused to a candidate that the target took
+	Failures   int  `json:"failures,omitempty"`   // in a row, for back-off
+	Abandons   int  `json:"abandons,omitempty"`   // rotations abandoned in a row
+	Swapped    bool `json:"swapped,omitempty"`    // an undo has exchanged candidate and base
+
+	// GracePeriod is how long the old credential works after the promotion.
+	GracePeriod time.Duration `json:"grace_period,omitempty"`
+
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	PromotedAt time.Time `json:"promoted_at,omitzero"`
+	GraceUntil time.Time `json:"grace_until,omitzero"`
+	EndedAt    time.Time `json:"ended_at,omitzero"`
+	// NextAt is when the engine goes on; zero means now for what is under way.
+	NextAt time.Time `json:"next_at,omitzero"`
+	// LoginFailedAt is when the engine last caused a failed login.
+	LoginFailedAt time.Time `json:"login_failed_at,omitzero"`
+
+	// Due is when the next rotation is due by itself; zero means never.
+	Due time.Time `json:"due,omitzero"`
+	// Paused says that nothing new begins.
+	Paused bool `json:"paused,omitempty"`
+	// Overdue says that it was reported that a due rotation has not been made.
+	Overdue bool `json:"overdue,omitempty"`
+	// Then is an emergency rotation that waits for the end of this one.
+	Then *Request `json:"then,omitempty"`
+
+	Health Health `json:"health,omitzero"`
+	// Reason says in words why the rotation is where it is, when something is wrong.
+	Reason string `json:"reason,omitempty"`
+	// Steps are what was done when, oldest first; of a long story the middle is left out.
+	Steps []Entry `json:"steps,omitempty"`
+}
+
+// Entry is one thing that was done.
+type Entry struct {
+	At    time.Time `json:"at"`
+	State State     `json:"state"` // after it
+	Event string    `json:"event"`
+	Text  string    `json:"text,omitempty"` // what the target said
+}
+
+// Health is what is known of the credential in use.
+type Health struct {
+	// ProbedAt is when the target last answered, and Live what it said.
+	ProbedAt time.Time `json:"probed_at,omitzero"`
+	Live     bool      `json:"live,omitempty"`
+	// NextAt is when it is asked again; zero means never.
+	NextAt time.Time `json:"next_at,omitzero"`
+	// Silent counts the probes in a row that were not answered.
+	Silent int `json:"silent,omitempty"`
+}
+
+// Request asks for a rotation.
+type Request struct {
+	ID      string        `json:"id"`
+	Mode    Mode          `json:"mode"`
+	Trigger Trigger       `json:"trigger"`
+	Grace   time.Duration `json:"grace,omitempty"`
+	// At is the earliest time to begin.
+	At time.Time `json:"at,omitzero"`
+}
+
+// InFlight reports whether a rotation is under way, or stuck.
+func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
+
+// Wake is when the engine must look at the record next; zero means never.
+func (r Record) Wake() time.Time {
+	var list []time.Time
+	switch {
+	case r.State == Quarantined:
+	case r.InFlight():
+		at := r.NextAt
+		if at.IsZero() {
+			at = r.StartedAt
+		}
+		return at
+	case r.Then != nil:
+		list = append(list, r.Then.At)
+	case !r.Due.IsZero() && !r.Paused:
+		list = append(list, r.Due)
+	}
+	if r.State != Quarantined && !r.Health.NextAt.IsZero() {
+		list = append(list, r.Health.NextAt)
+	}
+	var first time.Time
+	for _, t := range list {
+		if first.IsZero() || t.Before(first) {
+			first = t
+		}
+	}
+	return first
+}
+
+// Holds reports whether reads of the secret wait: what ACSCurrent is on may have stopped working a moment ago.
+func (r Record) Holds() bool {
+	if r.Strategy != target.Single {
+		return false
+	}
+	switch r.State {
+	case Applying, Unknown, Applied, Verified, Reverting:
+		return true
+	}
+	return false
+}
+
+// Pending reports whether the candidate carries the pending label.
+func (r Record) Pending() bool {
+	switch r.State {
+	case Prepared, Applying, Unknown, Applied, Verified, Reverting, Refused:
+		return r.Mode != Reapply
+	case Quarantined:
+		return r.Mode != Reapply && r.Candidate != ""
+	}
+	return false
+}
+
+// Begin starts a rotation on a record on which none is under way.
+func (r Record) Begin(q Request, now time.Time) Record {
+	next := Record{
+		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, GracePeriod: q.Grace,
+		StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, LoginFailedAt: r.LoginFailedAt, Fence: r.Fence, Seq: r.Seq,
+	}
+	if q.Trigger == Emergency {
+		next.GracePeriod = 0
+	}
+	return next.note(now, "asked for: "+string(q.Trigger), "")
+}
+
+// note appends to the story. What happens over and over is told once, with its last time.
+func (r Record) note(now time.Time, event, text string) Record {
+	steps := make([]Entry, 0, len(r.Steps)+1)
+	steps = append(steps, r.Steps...)
+	if n := len(steps); n > 0 && steps[n-1].Event == event && steps[n-1].Text == text && steps[n-1].State == r.State {
+		steps[n-1].At = now
+		r.Steps = steps
+		return r
+	}
+	steps = append(steps, Entry{At: now, State: r.State, Event: event, Text: text})
+	if len(steps) > maxSteps {
+		steps = append(steps[:maxSteps/4:maxSteps/4], steps[len(steps)-maxSteps*3/4:]...)
+	}
+	r.Steps = steps
+	return r
+}
+
+// Backoff is the time to wait after a number of failures in a row, before jitter: 1 s, 2 s, 4 s … 5 min.
+func Backoff(failures int) time.Duration {
+	if failures < 1 {
+		return 0
+	}
+	return min(maxBackoff, firstBackoff<<min(failures-1, 20))
+}
+
+// Retry is the time until the next try after a number of abandoned rotations in a row, before jitter: 15 min … 6 h.
+func Retry(abandons int) time.Duration {
+	return min(maxRetry, firstRetry<<min(max(abandons, 1)-1, 20))
+}
+
+// Adopted ends a quarantine with a version that was shown to authenticate.
+func (r Record) Adopted(version string, now time.Time) Record {
+	r = r.to(Done)
+	r.Candidate, r.EndedAt = version, now
+	r.Health = Health{ProbedAt: now, Live: true, NextAt: r.Health.NextAt}
+	return r.note(now, "adopted by a person", "")
+}
+
+// Advice says what a person can do about the state; empty where there is nothing to do.
+func (r Record) Advice() string {
+	switch {
+	case r.State == Quarantined:
+		return "If the target has been set right by hand, RepairRotation with RepairAction probe. To give the target the stored credential again, apply. To take a credential that the target accepts, adopt with SecretData and VersionId."
+	case r.InFlight() && r.Failures > 2:
+		return "It is tried again by itself, at the latest every five minutes. Look at the target: can it be reached, and may the administrator that it names change the account?"
+	case r.State == Abandoned && r.Mode == Rotate:
+		return "Nothing has changed at the target. Mend what Reason says; an automatic rotation is tried again by itself, RotateSecret tries at once."
+	}
+	return ""
+}
+
+// Drifted is the record after the target was found not to accept the credential in use: somebody else has changed it. There is
+// nothing to fall back to, so a person decides. A repair gives the target the stored credential again.
+func (r Record) Drifted(current, targetName string, strategy target.Strategy, text string, now time.Time) Record {
+	r.ID, r.State, r.Mode, r.Trigger, r.Target, r.Strategy = "", Quarantined, Reapply, "", targetName, strategy
+	r.Candidate, r.Base, r.Attempt, r.Candidates, r.Rejections, r.Failures = current, current, 0, 0, 0, 0
+	r.StartedAt, r.PromotedAt, r.GraceUntil, r.EndedAt, r.NextAt = now, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	r.Health = Health{ProbedAt: now}
+	r.Reason = "The target does not accept the credential in use: " + text + ". Somebody else has changed it there."
+	return r.note(now, "drift found", text)
+}

@@ -1,0 +1,252 @@
+package rotation
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Schedule says when rotations are due. Either Interval or Cron.
+type Schedule struct {
+	// Interval is the time between rotations.
+	Interval time.Duration `json:"interval,omitempty"`
+	// Cron is a cron expression of five fields, or a descriptor such as @weekly.
+	Cron string `json:"cron,omitempty"`
+	// Zone is the IANA name of the time zone of Cron, Window and Blackouts; empty means UTC.
+	Zone string `json:"zone,omitempty"`
+	// Window is when a rotation may begin; the zero value means at any time. What falls due outside waits for it to open.
+	Window Window `json:"window,omitzero"`
+	// Blackouts are days on which none begins.
+	Blackouts []Blackout `json:"blackouts,omitempty"`
+}
+
+// Window is a time of day, on some days of the week.
+type Window struct {
+	// Days are those on which the window opens; none means every day.
+	Days []time.Weekday `json:"days,omitempty"`
+	// From and To are minutes after midnight; a window may pass midnight, To is exclusive. Equal means the whole day.
+	From int `json:"from,omitempty"`
+	To   int `json:"to,omitempty"`
+}
+
+// Blackout is a span of days, both included.
+type Blackout struct {
+	From string `json:"from"` // 2006-01-02
+	To   string `json:"to"`
+}
+
+// Cron tells the first time after a given one that a cron expression names; zero when there is none.
+type Cron func(after time.Time) time.Time
+
+const dayLayout = "2006-01-02"
+
+// IsZero reports whether nothing is scheduled.
+func (s Schedule) IsZero() bool { return s.Interval == 0 && s.Cron == "" }
+
+// Location is the time zone.
+func (s Schedule) Location() (*time.Location, error) {
+	if s.Zone == "" {
+		return time.UTC, nil
+	}
+	l, err := time.LoadLocation(s.Zone)
+	if err != nil || s.Zone == "Local" {
+		return nil, fmt.Errorf("time zone %q is not known; use an IANA name such as Europe/Berlin", s.Zone)
+	}
+	return l, nil
+}
+
+// Next is when the rotation after the one at last is due, at the earliest now, and in the window. cron is the parsed
+// expression; nil when the schedule is an interval. It returns zero when the schedule names no time in the next ten years.
+func (s Schedule) Next(last, now time.Time, cron Cron) time.Time {
+	var due time.Time
+	if cron != nil {
+		zone, err := s.Location()
+		if err != nil {
+			return time.Time{}
+		}
+		due = cron(last.In(zone))
+		if due.IsZero() {
+			return due
+		}
+	} else {
+		due = last.Add(s.Interval)
+	}
+	if due.Before(now) {
+		due = now
+	}
+	return s.Open(due)
+}
+
+// Open is the first time from t on at which a rotation may begin; zero when there is none in the next ten years.
+func (s Schedule) Open(t time.Time) time.Time {
+	zone, err := s.Location()
+	if err != nil {
+		return time.Time{}
+	}
+	limit := t.AddDate(10, 0, 0)
+	for t.Before(limit) {
+		next := s.closedUntil(t.In(zone))
+		if next.IsZero() {
+			return t.UTC()
+		}
+		t = next
+	}
+	return time.Time{}
+}
+
+// closedUntil returns a later time to look at when t is outside the window or in a blackout; zero when t is good.
+func (s Schedule) closedUntil(t time.Time) time.Time {
+	y, m, d := t.Date()
+	midnight := func(days int) time.Time { return time.Date(y, m, d+days, 0, 0, 0, 0, t.Location()) }
+	day := t.Format(dayLayout)
+	for _, b := range s.Blackouts {
+		if b.From <= day && day <= b.To {
+			return midnight(1)
+		}
+	}
+	w := s.Window
+	if w.From == w.To {
+		if w.opensOn(t.Weekday()) {
+			return time.Time{}
+		}
+		return midnight(1)
+	}
+	minute := t.Hour()*60 + t.Minute()
+	at := func(days, minutes int) time.Time {
+		return time.Date(y, m, d+days, minutes/60, minutes%60, 0, 0, t.Location())
+	}
+	if w.From < w.To {
+		switch {
+		case !w.opensOn(t.Weekday()) || minute >= w.To:
+			return midnight(1)
+		case minute < w.From:
+			return later(t, at(0, w.From))
+		}
+		return time.Time{}
+	}
+	// Past midnight: the first part belongs to the day before.
+	yesterday := (t.Weekday() + 6) % 7
+	switch {
+	case minute < w.To && w.opensOn(yesterday):
+		return time.Time{}
+	case minute < w.From:
+		return later(t, at(0, w.From))
+	case w.opensOn(t.Weekday()):
+		return time.Time{}
+	}
+	return midnight(1)
+}
+
+// later keeps the search moving where a clock change makes a time of day repeat or vanish.
+func later(t, next time.Time) time.Time {
+	if next.After(t) {
+		return next
+	}
+	return t.Add(time.Minute)
+}
+
+func (w Window) opensOn(d time.Weekday) bool {
+	if len(w.Days) == 0 {
+		return true
+	}
+	for _, day := range w.Days {
+		if day == d {
+			return true
+		}
+	}
+	return false
+}
+
+var weekdays = map[string]time.Weekday{"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}
+
+// ParseWindow reads "02:00-04:00", or with days "Sat,Sun 22:00-02:00", or days alone.
+func ParseWindow(text string) (Window, error) {
+	wrong := fmt.Errorf("window %q is not like \"Sat,Sun 22:00-02:00\"", text)
+	var w Window
+	fields := strings.Fields(text)
+	if len(fields) == 0 || len(fields) > 2 {
+		return w, wrong
+	}
+	if hours := fields[len(fields)-1]; strings.Contains(hours, ":") {
+		from, to, ok := strings.Cut(hours, "-")
+		var err1, err2 error
+		w.From, err1 = minutes(from)
+		w.To, err2 = minutes(to)
+		if !ok || err1 != nil || err2 != nil || w.From == w.To {
+			return w, wrong
+		}
+		w.To %= 24 * 60
+		fields = fields[:len(fields)-1]
+	}
+	if len(fields) > 1 {
+		return w, wrong
+	}
+	if len(fields) == 1 {
+		for _, name := range strings.Split(fields[0], ",") {
+			d, ok := weekdays[strings.ToLower(name)]
+			if !ok || w.opensOn(d) && len(w.Days) > 0 {
+				return w, wrong
+			}
+			w.Days = append(w.Days, d)
+		}
+	}
+	return w, nil
+}
+
+func minutes(s string) (int, error) {
+	if s == "24:00" {
+		return 24 * 60, nil
+	}
+	t, err := time.Parse("15:04", s)
+	return t.Hour()*60 + t.Minute(), err
+}
+
+// String is the window as ParseWindow reads it; empty for the zero value.
+func (w Window) String() string {
+	var parts []string
+	if len(w.Days) > 0 {
+		names := make([]string, len(w.Days))
+		for i, d := range w.Days {
+			names[i] = d.String()[:3]
+		}
+		parts = append(parts, strings.Join(names, ","))
+	}
+	if w.From != w.To {
+		parts = append(parts, fmt.Sprintf("%02d:%02d-%02d:%02d", w.From/60, w.From%60, w.To/60, w.To%60))
+	}
+	return strings.Join(parts, " ")
+}
+
+// ParseBlackouts reads days and spans of days: "2026-12-24..2027-01-02,2027-03-31".
+func ParseBlackouts(text string) ([]Blackout, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var list []Blackout
+	for _, span := range strings.Split(text, ",") {
+		from, to, ok := strings.Cut(strings.TrimSpace(span), "..")
+		if !ok {
+			to = from
+		}
+		_, err1 := time.Parse(dayLayout, from)
+		_, err2 := time.Parse(dayLayout, to)
+		if errors.Join(err1, err2) != nil || to < from {
+			return nil, fmt.Errorf("blackout %q is not a day or a span of days such as 2026-12-24..2027-01-02", span)
+		}
+		list = append(list, Blackout{from, to})
+	}
+	return list, nil
+}
+
+// FormatBlackouts is the list as ParseBlackouts reads it.
+func FormatBlackouts(list []Blackout) string {
+	spans := make([]string, len(list))
+	for i, b := range list {
+		spans[i] = b.From
+		if b.To != b.From {
+			spans[i] += ".." + b.To
+		}
+	}
+	return strings.Join(spans, ",")
+}

@@ -1,0 +1,35 @@
+package rotator
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// Event is a rotation that has moved, for metrics and the log.
+type Event struct {
+	Account, Secret, Target string
+	ID                      string
+	State                   rotation.State
+	Trigger                 rotation.Trigger
+	Kind                    rotation.EventKind
+	// Took is the time from the beginning to the promotion, when this is one.
+	Took time.Duration
+}
+
+// tell logs what an operator should know, and passes every event on.
+func (w *worker) tell(t *api.Turn, r rotation.Record, e rotation.Event) {
+	out := Event{Account: r.Account, Secret: r.Secret, Target: r.Target, ID: r.ID, State: r.State, Trigger: r.Trigger, Kind: e.Kind}
+	log := w.rotator.config.Logger.With("secret", r.Secret, "rotation", r.ID, "target", t.Secret.TargetName())
+	switch {
+	case r.State == rotation.Quarantined:
+		log.Error("a rotation is quarantined: a person is needed", "reason", r.Reason)
+	case r.State == rotation.Abandoned && t.Record.State != rotation.Abandoned:
+		log.Warn("a rotation was abandoned; the credential in use is untouched", "reason", r.Reason)
+	case e.Kind == rotation.Promoted:
+		out.Took = r.PromotedAt.Sub(r.StartedAt)
+		log.Info("a credential was rotated", "took", out.Took.Round(time.Millisecond).String())
+	}
+	w.rotator.config.Observe.Moved(out)
+}

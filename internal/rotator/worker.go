@@ -1,0 +1,408 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+const (
+	// maxTurns bounds what is done in one go; what is left is due again at once.
+	maxTurns    = 64
+	pausedFor   = time.Minute
+	deniedPause = time.Minute // an administrator that is refused is not tried again at once: it may be locked out
+	margin      = time.Second // between the end of an effect and the end of the right to make it
+)
+
+// errLeadEnding means that the right does not outlast another effect. Nothing was done.
+var errLeadEnding = errors.New("the right to rotate is about to end")
+
+// worker works on one rotation.
+type worker struct {
+	*dispatcher
+	account, secret string
+}
+
+// turn takes one step. more says that another can follow at once.
+func (w *worker) turn(ctx context.Context) (more bool, err error) {
+	t, ok, err := w.engine.Load(ctx, w.account, w.secret)
+	if err != nil || !ok {
+		return false, err
+	}
+	now := w.engine.Now()
+	if t.Record.Wake().IsZero() || t.Record.Wake().After(now) {
+		return false, nil
+	}
+	if !t.Record.InFlight() {
+		return w.idle(ctx, t, now)
+	}
+	switch step := rotation.Plan(t.Record, now); step {
+	case rotation.Prepare:
+		return w.prepare(ctx, t)
+	case rotation.Promote:
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Promoted}, nil)
+	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert:
+		return w.effect(ctx, t, step)
+	}
+	return false, nil
+}
+
+// move stores an event and tells of it.
+func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api.Candidate) (bool, error) {
+	e.Jitter = rand.Float64()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout) // what has happened is stored, also at the end
+	defer cancel()
+	r, err := w.engine.Move(ctx, t, e, c)
+	if err != nil {
+		return false, err
+	}
+	w.tell(t, r, e)
+	t.Record = r
+	return true, nil
+}
+
+// idle begins what is due, or looks whether the credential in use still works.
+func (w *worker) idle(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
+	r := t.Record
+	switch {
+	case r.Then != nil && !r.Then.At.After(now):
+		return w.begin(ctx, t, *r.Then)
+	case !r.Due.IsZero() && !r.Due.After(now) && !r.Paused:
+		if t.AllPaused || t.Target.Paused {
+			return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
+		}
+		return w.begin(ctx, t, rotation.Request{
+			ID: uuid.NewString(), Mode: rotation.Rotate, Trigger: rotation.Automatic, At: w.rotator.spread.slot(t.Secret.TargetName(), now),
+		})
+	}
+	return w.probe(ctx, t, now)
+}
+
+func (w *worker) begin(ctx context.Context, t *api.Turn, q rotation.Request) (bool, error) {
+	r, err := w.engine.Begin(ctx, t, q)
+	if err != nil {
+		return false, err
+	}
+	w.tell(t, r, rotation.Event{Kind: "begun"})
+	return true, nil
+}
+
+// postpone moves the time of a rotation that may not begin. The date that was planned stays: it is overdue.
+func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) error {
+	_, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+		if r.InFlight() {
+			r.NextAt = until
+		} else {
+			r.Due = until
+		}
+		return r
+	})
+	return err
+}
+
+// prepare makes a candidate and stores it. Nothing is sent.
+func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
+	if now := w.engine.Now(); (t.AllPaused || t.Target.Paused || t.Record.Paused) && t.Record.Trigger != rotation.Emergency {
+		return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
+	}
+	effect, cancel := context.WithTimeout(ctx, w.rotator.config.EffectTimeout)
+	defer cancel()
+	event := rotation.Event{Kind: rotation.Stored, Version: t.VersionFor(), Target: t.Secret.TargetName()}
+	candidate, err := w.candidate(effect, t)
+	if err == nil {
+		event.Strategy, event.Replaces = candidate.Strategy, candidate.Base
+		var more bool
+		if more, err = w.move(ctx, t, event, candidate); err == nil {
+			return more, nil
+		}
+	}
+	var soon *api.TooSoonError
+	if errors.As(err, &soon) {
+		return false, w.postpone(ctx, t, soon.Until)
+	}
+	if errors.Is(err, api.ErrMoved) || ctx.Err() != nil {
+		return false, err
+	}
+	return w.move(ctx, t, failed(err), nil)
+}
+
+func (w *worker) candidate(ctx context.Context, t *api.Turn) (*api.Candidate, error) {
+	system, err := t.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost
+	return t.NewCandidate(ctx, system)
+}
+
+// failed is the event of a step that could not be taken, before anything was sent.
+func failed(err error) rotation.Event {
+	if text, final := api.Impossible(err); final {
+		return rotation.Event{Kind: rotation.Impossible, Text: text}
+	}
+	var said *target.Error
+	if errors.As(err, &said) {
+		return rotation.Event{Kind: rotation.Failed, Text: said.Error(), After: pause(err)}
+	}
+	return rotation.Event{Kind: rotation.Failed, Text: "The store or the key of the secret did not answer."}
+}
+
+// pause is the least time until the next try: an administrator who is refused again and again may be locked out.
+func pause(err error) time.Duration {
+	if target.ClassOf(err) == target.Denied {
+		return deniedPause
+	}
+	return 0
+}
+
+// effect opens the target and takes a step there.
+func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (bool, error) {
+	if !w.lead.Holds(w.rotator.config.EffectTimeout + margin) {
+		return false, errLeadEnding
+	}
+	change, err := t.Change()
+	if err != nil {
+		return false, err
+	}
+	system, err := t.Open()
+	if err != nil {
+		return w.move(ctx, t, cannotOpen(t.Record, err), nil)
+	}
+	defer func() { _ = system.Close() }() // what it has answered is stored
+	switch step {
+	case rotation.Send:
+		return w.send(ctx, t, system, change)
+	case rotation.Resolve:
+		return w.resolve(ctx, t, system, change)
+	case rotation.Verify:
+		return w.login(ctx, t, system, change.New)
+	case rotation.CheckBase:
+		return w.login(ctx, t, system, change.Old)
+	case rotation.Retire:
+		return w.simple(ctx, t, rotation.Retired, func(ctx context.Context) error { return system.Retire(ctx, change) })
+	}
+	return w.simple(ctx, t, rotation.Reverted, func(ctx context.Context) error { return revert(ctx, system, change) })
+}
+
+// cannotOpen is the event of a target that is not there any more, or whose administrator is not.
+func cannotOpen(r rotation.Record, err error) rotation.Event {
+	e := failed(err)
+	if r.State == rotation.Prepared && e.Kind == rotation.Failed {
+		e.Kind = rotation.Unreached
+	}
+	if r.State != rotation.Prepared {
+		e.Kind = rotation.Failed // something may have been sent before: it is tried again until a person has mended it
+	}
+	return e
+}
+
+// within calls a target for at most the time of one effect.
+func (w *worker) within(ctx context.Context, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, w.rotator.config.EffectTimeout)
+	defer cancel()
+	return call(ctx)
+}
+
+// send stores the intent, and then gives the candidate to the target. Where there is only one credential, reads are held from
+// the first, and whoever read a moment before has time to log in before the second.
+func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	if _, err := w.move(ctx, t, rotation.Event{Kind: rotation.Sending}, nil); err != nil {
+		return false, err
+	}
+	if t.Record.Holds() {
+		sleep(ctx, w.rotator.config.Lead)
+	}
+	if !w.lead.Holds(w.rotator.config.EffectTimeout+margin) || ctx.Err() != nil {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Unreached, Text: errLeadEnding.Error()}, nil)
+	}
+	err := w.within(ctx, func(ctx context.Context) error { return system.Apply(ctx, change) })
+	e := rotation.Event{Kind: rotation.Accepted}
+	if err != nil {
+		e = rotation.Event{Kind: rotation.NoAnswer, Text: said(err), After: pause(err)}
+		switch target.ClassOf(err) {
+		case target.Unreachable, target.Denied:
+			e.Kind = rotation.Unreached
+		case target.Refused:
+			e.Kind = rotation.Declined
+		}
+	}
+	return w.end(ctx, t, system, change, e)
+}
+
+// end stores the outcome of an attempt. Before a change is given up, the target takes back what an attempt may have left.
+func (w *worker) end(ctx context.Context, t *api.Turn, system target.Target, change target.Change, e rotation.Event) (bool, error) {
+	after, err := rotation.Next(t.Record, e, w.engine.Now())
+	if reverter, ok := system.(target.Reverter); ok && err == nil && after.State == rotation.Abandoned {
+		if err := w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) }); err != nil {
+			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err)}, nil)
+		}
+	}
+	return w.move(ctx, t, e, nil)
+}
+
+// said is what a target's error tells; it holds no secret. What is not of a target says nothing.
+func said(err error) string {
+	var e *target.Error
+	if errors.As(err, &e) {
+		return e.Error()
+	}
+	return "no answer"
+}
+
+// resolve finds out which credential is live: by the target's own state where that tells, else by one login with the candidate
+// and, when that is rejected, one with the base.
+func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	event := rotation.Event{Kind: rotation.Resolved}
+	list := []target.Credential{change.New, change.Old}
+	if t.Record.Mode == rotation.Reapply {
+		list = list[:1]
+	}
+	known := make([]target.Liveness, 2)
+	err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, list, known) })
+	if err != nil {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
+	}
+	for i, c := range list {
+		if known[i] != target.NotKnown || i == 1 && known[0] == target.Live {
+			continue
+		}
+		if wait := t.Record.LoginFailedAt.Add(rotation.LoginWindow).Sub(w.engine.Now()); wait > 0 && i == 0 {
+			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: "waiting before another login", After: wait}, nil)
+		}
+		err := w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
+		switch {
+		case err == nil:
+			known[i] = target.Live
+		case target.ClassOf(err) == target.Rejected:
+			known[i] = target.Dead
+			event.LoginFailed = true
+		default:
+			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), LoginFailed: event.LoginFailed}, nil)
+		}
+	}
+	event.Candidate, event.Base = known[0], known[1]
+	event.Text = fmt.Sprintf("candidate %s, base %s", word(known[0]), word(known[1]))
+	return w.end(ctx, t, system, change, event)
+}
+
+func word(l target.Liveness) string {
+	return [...]string{"not known", "live", "dead"}[l]
+}
+
+// inspect asks the target's own state; what it does not tell stays NotKnown.
+func inspect(ctx context.Context, system target.Target, list []target.Credential, into []target.Liveness) error {
+	i, ok := system.(target.Inspector)
+	if !ok {
+		return nil
+	}
+	seen, err := i.Inspect(ctx, list)
+	if err != nil {
+		return err
+	}
+	copy(into, seen)
+	return nil
+}
+
+// login tries a credential by one login.
+func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) (bool, error) {
+	err := w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
+	switch {
+	case err == nil:
+		return w.move(ctx, t, rotation.Event{Kind: rotation.LoggedIn}, nil)
+	case target.ClassOf(err) == target.Rejected:
+		return w.move(ctx, t, rotation.Event{Kind: rotation.NoLogin, Text: said(err), LoginFailed: true}, nil)
+	}
+	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
+}
+
+// simple takes a step that is tried again until it succeeds.
+func (w *worker) simple(ctx context.Context, t *api.Turn, done rotation.EventKind, call func(context.Context) error) (bool, error) {
+	if err := w.within(ctx, call); err != nil {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
+	}
+	return w.move(ctx, t, rotation.Event{Kind: done}, nil)
+}
+
+// revert takes the candidate away again. Where it has replaced the base, the base is put back.
+func revert(ctx context.Context, system target.Target, c target.Change) error {
+	back := target.Change{ID: c.ID + "-r", Strategy: c.Strategy, New: c.Old, Old: c.New}
+	if c.Strategy == target.Single {
+		return system.Apply(ctx, back)
+	}
+	return system.Retire(ctx, back)
+}
+
+// probe looks whether the credential in use is still accepted, so that it is found out before an application finds it.
+func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
+	if at := w.rotator.probes.slot("", now); at.After(now.Add(time.Second)) {
+		return false, w.noteHealth(ctx, t, func(h rotation.Health) rotation.Health { h.NextAt = at; return h })
+	}
+	current := t.Secret.Stages[secret.Current]
+	live, text := w.alive(ctx, t, current)
+	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
+	switch live {
+	case target.Live:
+		return false, w.noteHealth(ctx, t, func(rotation.Health) rotation.Health {
+			return rotation.Health{ProbedAt: now, Live: true, NextAt: next}
+		})
+	case target.NotKnown:
+		return false, w.noteHealth(ctx, t, func(h rotation.Health) rotation.Health {
+			h.Silent++
+			h.NextAt = next
+			return h
+		})
+	}
+	r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+		return r.Drifted(current, t.Secret.TargetName(), t.Reapply(), text, now)
+	})
+	if err == nil {
+		w.tell(t, r, rotation.Event{Kind: "drift found", Text: text})
+	}
+	return false, err
+}
+
+func (w *worker) noteHealth(ctx context.Context, t *api.Turn, change func(rotation.Health) rotation.Health) error {
+	_, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+		r.Health = change(r.Health)
+		return r
+	})
+	return err
+}
+
+// alive asks the target about the credential in use: by its state, else by one login, which a credential that was found dead
+// is not given again.
+func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (target.Liveness, string) {
+	system, err := t.Open()
+	if err != nil {
+		return target.NotKnown, said(err)
+	}
+	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost
+	c, err := t.Credential(version)
+	if err != nil {
+		return target.NotKnown, ""
+	}
+	known := make([]target.Liveness, 1)
+	if err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, []target.Credential{c}, known) }); err != nil {
+		return target.NotKnown, said(err)
+	}
+	if known[0] != target.NotKnown {
+		return known[0], "its own state says so"
+	}
+	err = w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
+	switch {
+	case err == nil:
+		return target.Live, ""
+	case target.ClassOf(err) == target.Rejected:
+		return target.Dead, said(err)
+	}
+	return target.NotKnown, said(err)
+}

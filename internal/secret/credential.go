@@ -1,0 +1,214 @@
+package secret
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// accountMembers and secretMembers are the usual names in the JSON value of a Generic secret.
+var (
+	accountMembers = []string{"AccountName", "UserName", "username", "user", "client_id", "dn"}
+	secretMembers  = []string{"AccountPassword", "Password", "password", "client_secret", "PrivateKey", "private_key", "secret", "token", "api_key"}
+	publicMembers  = []string{"PublicKey", "public_key"}
+	idMembers      = []string{"AccessKeyId", "key_id"}
+)
+
+// config reads the members of ExtendedConfig that are strings.
+func (s Secret) config() map[string]string {
+	var raw map[string]any
+	_ = json.Unmarshal([]byte(s.ExtendedConfig), &raw) // checked when it was stored
+	members := map[string]string{}
+	for name, v := range raw {
+		if text, ok := v.(string); ok {
+			members[name] = text
+		}
+	}
+	return members
+}
+
+// OwnUsers is the name of the target of RAMCredentials secrets: the users of this service.
+const OwnUsers = "ram"
+
+// TargetName is the registered target that the secret's credential is for.
+func (s Secret) TargetName() string {
+	switch s.Type {
+	case kms.TypeRds:
+		return s.config()["DBInstanceId"]
+	case kms.TypeRedis, kms.TypeECS:
+		return s.config()["InstanceId"]
+	case kms.TypePolarDB:
+		return s.config()["DBClusterId"]
+	case kms.TypeRAMCredentials:
+		return OwnUsers
+	}
+	return s.Settings().Target
+}
+
+// Strategy chooses among those that the target has, the best for one account first.
+func (s Secret) Strategy(has []target.Strategy) (target.Strategy, error) {
+	want := s.Settings().Strategy
+	config := s.config()
+	switch {
+	case s.Type == kms.TypeRAMCredentials:
+		want = target.Overlap
+	case config["SecretSubType"] == "DoubleUsers":
+		want = target.Double
+	case want == "" && s.Managed(), want == "" && s.Settings().CloneAccount == "":
+		one := slices.DeleteFunc(slices.Clone(has), func(t target.Strategy) bool { return t == target.Double })
+		if config["SecretSubType"] == "Password" { // of a host: there is one password
+			want = target.Single
+		} else if len(one) > 0 {
+			want = one[0]
+		}
+	case want == "":
+		want = target.Double
+	}
+	if s.Managed() && want == target.Double && config["SecretSubType"] != "DoubleUsers" {
+		return "", fault.New(fault.InUse, "Secret %q has one account, and the strategy double needs two.", s.Name)
+	}
+	if !slices.Contains(has, want) {
+		return "", fault.New(fault.InUse, "The target %q does not have the strategy that secret %q needs: it has %v.", s.TargetName(), s.Name, has)
+	}
+	return want, nil
+}
+
+// Credentials are what a stored value holds: the one that consumers use first, then the others.
+func (s Secret) Credentials(stored sensitive.Value) ([]target.Credential, error) {
+	var list []target.Credential
+	var data managedData
+	switch s.Type {
+	case kms.TypeRds, kms.TypeRedis, kms.TypePolarDB:
+		if strict(stored, &data) {
+			for _, a := range data.Accounts {
+				list = append(list, target.Credential{Account: a.AccountName, Secret: sensitive.New(a.AccountPassword)})
+			}
+		}
+	case kms.TypeRAMCredentials:
+		if strict(stored, &data) {
+			for _, k := range data.AccessKeys {
+				list = append(list, target.Credential{Account: s.config()["UserName"], ID: k.AccessKeyID, Secret: sensitive.New(k.AccessKeySecret)})
+			}
+		}
+	case kms.TypeECS:
+		var l login
+		if strict(stored, &l) {
+			c := target.Credential{Account: l.UserName, Secret: sensitive.New(l.Password), Public: l.PublicKey}
+			if l.PrivateKey != "" {
+				c.Secret = sensitive.New(l.PrivateKey)
+			}
+			list = append(list, c)
+		}
+	default:
+		return s.generic(stored)
+	}
+	if len(list) == 0 {
+		return nil, fault.New(fault.InUse, "The stored value of secret %q does not have the shape of its type.", s.Name)
+	}
+	return list, nil
+}
+
+// object reads a JSON object; ok is false for a value that is none.
+func object(stored sensitive.Value) (members map[string]json.RawMessage, ok bool) {
+	text := bytes.TrimSpace([]byte(stored.Reveal()))
+	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &members) != nil {
+		return nil, false
+	}
+	return members, true
+}
+
+// member is the name in the object, and its string: the one that was asked for, or the first of the usual ones.
+func member(members map[string]json.RawMessage, asked string, usual []string) (name, value string) {
+	if asked != "" {
+		usual = []string{asked}
+	}
+	for _, name := range usual {
+		var text string
+		if raw, ok := members[name]; ok && json.Unmarshal(raw, &text) == nil {
+			return name, text
+		}
+	}
+	return "", ""
+}
+
+func (s Secret) generic(stored sensitive.Value) ([]target.Credential, error) {
+	settings := s.Settings()
+	members, ok := object(stored)
+	if !ok {
+		if settings.Account == "" {
+			return nil, fault.Parameter("Account", "the value of secret %q is not a JSON object, so say whose credential it is.", s.Name)
+		}
+		return []target.Credential{{Account: settings.Account, Secret: stored}}, nil
+	}
+	_, account := member(members, settings.AccountMember, accountMembers)
+	if account == "" {
+		account = settings.Account
+	}
+	name, secret := member(members, settings.SecretMember, secretMembers)
+	switch {
+	case account == "":
+		return nil, fault.Parameter("AccountMember", "the value of secret %q has no member that names the account; name it, or give Account.", s.Name)
+	case name == "" || secret == "":
+		return nil, fault.Parameter("SecretMember", "the value of secret %q has no member that holds the credential; name it.", s.Name)
+	}
+	c := target.Credential{Account: account, Secret: sensitive.New(secret)}
+	_, c.Public = member(members, "", publicMembers)
+	_, c.ID = member(members, "", idMembers)
+	return []target.Credential{c}, nil
+}
+
+// Value is the value of a version with credential c, in the shape of the stored one that it follows.
+func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value {
+	secret := c.Secret.Reveal()
+	switch s.Type {
+	case kms.TypeRds, kms.TypeRedis, kms.TypePolarDB:
+		return text(managedData{Accounts: []account{{c.Account, secret}}})
+	case kms.TypeRAMCredentials:
+		return text(managedData{AccessKeys: []accessKey{{c.ID, secret}}})
+	case kms.TypeECS:
+		if c.Public != "" {
+			return text(login{UserName: c.Account, PublicKey: c.Public, PrivateKey: secret})
+		}
+		return text(login{UserName: c.Account, Password: secret})
+	}
+	members, ok := object(old)
+	if !ok {
+		return c.Secret
+	}
+	settings := s.Settings()
+	set := func(asked string, usual []string, value string) {
+		if name, _ := member(members, asked, usual); name != "" && value != "" {
+			members[name] = compact(value)
+		}
+	}
+	set(settings.AccountMember, accountMembers, c.Account)
+	set(settings.SecretMember, secretMembers, secret)
+	set("", publicMembers, c.Public)
+	set("", idMembers, c.ID)
+	return text(members)
+}
+
+func text(v any) sensitive.Value { return sensitive.New(string(compact(v))) }
+
+// OtherAccount is the account that target.Double gives a new credential: not the one in use. current and previous are the
+// credentials of the two labelled versions; previous may be empty.
+func (s Secret) OtherAccount(current, previous []target.Credential) (string, error) {
+	use := current[0].Account
+	for _, c := range slices.Concat(current[1:], previous) {
+		if c.Account != use {
+			return c.Account, nil
+		}
+	}
+	settings := s.Settings()
+	for _, name := range []string{settings.CloneAccount, settings.Account, s.config()["CloneAccountName"], s.config()["AccountName"]} {
+		if name != "" && name != use {
+			return name, nil
+		}
+	}
+	return "", fault.New(fault.InUse, "Secret %q names only the account %q, and the strategy double needs a second one.", s.Name, use)
+}

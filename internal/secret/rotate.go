@@ -1,0 +1,159 @@
+package secret
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// Pending is the label of the candidate of a rotation. Only the engine moves it.
+const Pending Stage = "ACSPending"
+
+// RotationSettings say how a secret is rotated, beyond what the API of the cloud knows.
+type RotationSettings struct {
+	// Target is the registered target. Managed types name it in ExtendedConfig, and leave it empty here.
+	Target string `json:"target,omitempty"`
+	// Strategy is one that the target has; empty means the one that the type asks for, or the target's best.
+	Strategy target.Strategy `json:"strategy,omitempty"`
+	// Account is whose credential a value is that is not JSON, and CloneAccount the other one with target.Double.
+	Account      string `json:"account,omitempty"`
+	CloneAccount string `json:"clone_account,omitempty"`
+	// AccountMember and SecretMember are the members of a JSON value that hold the account and its secret; empty means the
+	// first of the usual names that there is.
+	AccountMember string `json:"account_member,omitempty"`
+	SecretMember  string `json:"secret_member,omitempty"`
+	// Schedule has what an interval cannot say; its own Interval is unused.
+	Schedule rotation.Schedule `json:"schedule,omitzero"`
+	// Grace is how long the old credential works after a rotation; nil means the server's default.
+	Grace *time.Duration `json:"grace,omitempty"`
+	// Group is a set of secrets that never rotate within Gap of each other.
+	Group string        `json:"group,omitempty"`
+	Gap   time.Duration `json:"gap,omitempty"`
+}
+
+// settings are those of the secret; the zero value when it has none.
+func (p RotationPolicy) settings() RotationSettings {
+	if p.Settings == nil {
+		return RotationSettings{}
+	}
+	return *p.Settings
+}
+
+// Rotated reports whether the engine changes the credential: a managed secret, or one that a rotation was attached to.
+func (s Secret) Rotated() bool {
+	return s.Managed() || s.Rotation.settings().Target != ""
+}
+
+// Settings are the rotation settings of the secret; the zero value when it has none.
+func (s Secret) Settings() RotationSettings { return s.Rotation.settings() }
+
+// Schedule says when the secret is rotated; the zero value means never by itself.
+func (s Secret) Schedule() rotation.Schedule {
+	if !s.Rotation.Enabled {
+		return rotation.Schedule{}
+	}
+	schedule := s.Settings().Schedule
+	if schedule.Cron == "" {
+		schedule.Interval = s.Rotation.Interval
+	}
+	return schedule
+}
+
+// Prepare stores the candidate of a rotation under the pending label. No other label moves.
+func (s Secret) Prepare(v Version, now time.Time) (Secret, error) {
+	if err := s.Usable(); err != nil {
+		return s, err
+	}
+	if _, ok := s.Versions[v.ID]; ok {
+		return s, fault.New(fault.Exists, "Secret %q already has version %q.", s.Name, v.ID)
+	}
+	s = s.clone().touched(now)
+	s.add(v, now)
+	s.Stages[Pending] = v.ID
+	s.evict()
+	return s, nil
+}
+
+// Promote makes the candidate current: ACSPrevious takes the version that ACSCurrent leaves, and the pending label goes. A
+// rotation was made now.
+func (s Secret) Promote(candidate string, now time.Time) (Secret, error) {
+	if _, ok := s.Versions[candidate]; !ok {
+		return s, s.noVersion("version", candidate)
+	}
+	s = s.clone().touched(now)
+	if s.Stages[Current] != candidate {
+		s.Stages[Previous] = s.Stages[Current]
+		s.Stages[Current] = candidate
+	}
+	if s.Stages[Pending] == candidate {
+		delete(s.Stages, Pending)
+	}
+	s.Rotation.Last = now
+	return s, nil
+}
+
+// Unprepare takes the pending label away. The version stays for as long as there is room.
+func (s Secret) Unprepare(now time.Time) Secret {
+	if _, ok := s.Stages[Pending]; !ok {
+		return s
+	}
+	s = s.clone().touched(now)
+	delete(s.Stages, Pending)
+	return s
+}
+
+// Undo exchanges ACSCurrent and ACSPrevious.
+func (s Secret) Undo(now time.Time) (Secret, error) {
+	previous, ok := s.Stages[Previous]
+	if !ok {
+		return s, s.noVersion("label", string(Previous))
+	}
+	s = s.clone().touched(now)
+	s.Stages[Previous], s.Stages[Current] = s.Stages[Current], previous
+	return s, nil
+}
+
+// Adopt stores a version that was found to authenticate, and makes it current: a repair. The pending label goes.
+func (s Secret) Adopt(v Version, now time.Time) (Secret, error) {
+	if old, ok := s.Versions[v.ID]; ok && old.Digest != v.Digest {
+		return s, fault.New(fault.Exists, "Secret %q already has version %q with another value; use a new VersionId.", s.Name, v.ID)
+	}
+	if err := s.Usable(); err != nil {
+		return s, err
+	}
+	s = s.clone().touched(now)
+	if _, ok := s.Versions[v.ID]; !ok {
+		s.add(v, now)
+	}
+	delete(s.Stages, Pending)
+	if s.Stages[Current] != v.ID {
+		s.Stages[Previous], s.Stages[Current] = s.Stages[Current], v.ID
+	}
+	s.evict()
+	return s, nil
+}
+
+// Attach sets the rotation settings, and thereby lets the engine rotate a Generic secret.
+func (s Secret) Attach(settings RotationSettings, now time.Time) (Secret, error) {
+	if err := s.Usable(); err != nil {
+		return s, err
+	}
+	s.Rotation.Settings = &settings
+	return s.touched(now), nil
+}
+
+// Detach ends the rotation of a Generic secret; its producer stores versions again.
+func (s Secret) Detach(now time.Time) (Secret, error) {
+	if s.Managed() {
+		return s, fault.New(fault.Unsupported, "Secret %q is of type %s, which is always rotated by the service; UpdateSecretRotationPolicy turns the schedule off.", s.Name, s.Type)
+	}
+	if err := s.Usable(); err != nil {
+		return s, err
+	}
+	s = s.clone().touched(now)
+	delete(s.Stages, Pending)
+	s.Rotation = RotationPolicy{Last: s.Rotation.Last}
+	return s, nil
+}

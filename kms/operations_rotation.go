@@ -1,0 +1,88 @@
+package kms
+
+import "context"
+
+// RegisterTarget makes a system known whose credentials are to be rotated. It is an operation of Keyturn's own.
+func (c *Client) RegisterTarget(ctx context.Context, in *RegisterTargetRequest) (*TargetNameResponse, error) {
+	return call[TargetNameResponse](ctx, c, "RegisterTarget", Version, in, false)
+}
+
+// DescribeTarget returns a target. It is an operation of Keyturn's own.
+func (c *Client) DescribeTarget(ctx context.Context, in *TargetNameRequest) (*DescribeTargetResponse, error) {
+	return call[DescribeTargetResponse](ctx, c, "DescribeTarget", Version, in, true)
+}
+
+// ListTargets returns a page of targets. It is an operation of Keyturn's own.
+func (c *Client) ListTargets(ctx context.Context, in *ListTargetsRequest) (*ListTargetsResponse, error) {
+	return call[ListTargetsResponse](ctx, c, "ListTargets", Version, in, true)
+}
+
+// UpdateTarget changes a target. It is an operation of Keyturn's own.
+func (c *Client) UpdateTarget(ctx context.Context, in *UpdateTargetRequest) (*TargetNameResponse, error) {
+	return call[TargetNameResponse](ctx, c, "UpdateTarget", Version, in, true)
+}
+
+// DeregisterTarget forgets a target; one whose credentials are being changed is ErrResourceInUse. It is an operation of Keyturn's own.
+func (c *Client) DeregisterTarget(ctx context.Context, in *TargetNameRequest) (*TargetNameResponse, error) {
+	return call[TargetNameResponse](ctx, c, "DeregisterTarget", Version, in, false)
+}
+
+// TestTarget tries a target by one login. It is an operation of Keyturn's own.
+func (c *Client) TestTarget(ctx context.Context, in *TestTargetRequest) (*TestTargetResponse, error) {
+	return call[TestTargetResponse](ctx, c, "TestTarget", Version, in, true)
+}
+
+// ConfigureRotation says how a secret is rotated. It is an operation of Keyturn's own.
+func (c *Client) ConfigureRotation(ctx context.Context, in *ConfigureRotationRequest) (*DescribeRotationResponse, error) {
+	return call[DescribeRotationResponse](ctx, c, "ConfigureRotation", Version, in, true)
+}
+
+// RemoveRotation ends the rotation of a Generic secret by the service. It is an operation of Keyturn's own.
+func (c *Client) RemoveRotation(ctx context.Context, in *SecretNameRequest) (*SecretNameResponse, error) {
+	return call[SecretNameResponse](ctx, c, "RemoveRotation", Version, in, true)
+}
+
+// DescribeRotation returns the state of a secret's rotation. It is an operation of Keyturn's own.
+func (c *Client) DescribeRotation(ctx context.Context, in *SecretNameRequest) (*DescribeRotationResponse, error) {
+	return call[DescribeRotationResponse](ctx, c, "DescribeRotation", Version, in, true)
+}
+
+// ListRotations returns a page of rotations. It is an operation of Keyturn's own.
+func (c *Client) ListRotations(ctx context.Context, in *ListRotationsRequest) (*ListRotationsResponse, error) {
+	return call[ListRotationsResponse](ctx, c, "ListRotations", Version, in, true)
+}
+
+// PauseRotation stops new rotations. It is an operation of Keyturn's own.
+func (c *Client) PauseRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "PauseRotation", Version, in, true)
+}
+
+// ResumeRotation lets rotations begin again. It is an operation of Keyturn's own.
+func (c *Client) ResumeRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "ResumeRotation", Version, in, true)
+}
+
+// RehearseRotation rotates without the promotion, and takes it back. It is an operation of Keyturn's own.
+func (c *Client) RehearseRotation(ctx context.Context, in *VersionedRequest) (*RotateSecretResponse, error) {
+	return call[RotateSecretResponse](ctx, c, "RehearseRotation", Version, in, true)
+}
+
+// EmergencyRotation replaces a credential that may have leaked, without grace. It is an operation of Keyturn's own.
+func (c *Client) EmergencyRotation(ctx context.Context, in *VersionedRequest) (*RotateSecretResponse, error) {
+	return call[RotateSecretResponse](ctx, c, "EmergencyRotation", Version, in, true)
+}
+
+// EndRotationGrace retires the former credential now. It is an operation of Keyturn's own.
+func (c *Client) EndRotationGrace(ctx context.Context, in *SecretNameRequest) (*SecretNameResponse, error) {
+	return call[SecretNameResponse](ctx, c, "EndRotationGrace", Version, in, true)
+}
+
+// UndoRotation makes the former credential current again while its grace lasts. It is an operation of Keyturn's own.
+func (c *Client) UndoRotation(ctx context.Context, in *SecretNameRequest) (*SecretNameResponse, error) {
+	return call[SecretNameResponse](ctx, c, "UndoRotation", Version, in, false)
+}
+
+// RepairRotation mends a rotation that is quarantined. It is an operation of Keyturn's own.
+func (c *Client) RepairRotation(ctx context.Context, in *RepairRotationRequest) (*DescribeRotationResponse, error) {
+	return call[DescribeRotationResponse](ctx, c, "RepairRotation", Version, in, false)
+}

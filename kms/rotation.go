@@ -1,0 +1,265 @@
+package kms
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// The operations of this file are Keyturn's own: the cloud does not have them. They are calls of the same shape, so every
+// official SDK can make them as a generic request, and a policy allows them as kms:RegisterTarget and so on.
+
+// RegisterTargetRequest makes a system known whose credentials are to be rotated. Nothing is changed there.
+type RegisterTargetRequest struct {
+	// TargetName is what secrets name it by: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. For managed types it is the value of
+	// DBInstanceId, InstanceId or DBClusterId in ExtendedConfig.
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	// Kind is postgresql, mysql, mariadb, redis, ssh, ldap, oauth, rabbitmq, webhook or command.
+	Kind string `kms:"Kind,required,min=1,max=32"`
+	// Config is a JSON object of at most 16384 bytes; its members depend on the kind (docs/rotation.md).
+	Config string `kms:"Config,required,json,max=16384,bytes"`
+	// AdminSecretName names the secret whose current version is the credential that changes others. Required by most kinds.
+	AdminSecretName string `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
+	// Description is free text of at most 8192 characters.
+	Description string `kms:"Description,min=0,max=8192"`
+}
+
+// TargetNameRequest names a target.
+type TargetNameRequest struct {
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+}
+
+// TargetNameResponse answers RegisterTarget, UpdateTarget and DeregisterTarget.
+type TargetNameResponse struct {
+	ARN        string `kms:"Arn"`
+	TargetName string `kms:"TargetName"`
+	RequestID  string `kms:"RequestId"`
+}
+
+// DescribeTargetResponse is what is known of a target.
+type DescribeTargetResponse struct {
+	ARN             string    `kms:"Arn"`
+	TargetName      string    `kms:"TargetName"`
+	Kind            string    `kms:"Kind"`
+	Config          string    `kms:"Config,json"`
+	AdminSecretName string    `kms:"AdminSecretName,omitempty"`
+	Description     string    `kms:"Description"`
+	Paused          bool      `kms:"Paused"`
+	Strategies      []string  `kms:"Strategies,list=Strategy"`
+	CreateTime      time.Time `kms:"CreateTime"`
+	UpdateTime      time.Time `kms:"UpdateTime"`
+	RequestID       string    `kms:"RequestId"`
+}
+
+// ListTargetsRequest lists the targets of the account, ordered by name.
+type ListTargetsRequest struct {
+	// NextToken continues after a page; opaque.
+	NextToken string `kms:"NextToken"`
+	// MaxResults is 1 to 100; 0 means 100.
+	MaxResults int `kms:"MaxResults,min=1,max=100,default=100"`
+}
+
+// ListedTarget is one row of ListTargets.
+type ListedTarget struct {
+	TargetName      string    `kms:"TargetName"`
+	Kind            string    `kms:"Kind"`
+	AdminSecretName string    `kms:"AdminSecretName,omitempty"`
+	Description     string    `kms:"Description"`
+	Paused          bool      `kms:"Paused"`
+	UpdateTime      time.Time `kms:"UpdateTime"`
+}
+
+// ListTargetsResponse is a page of targets.
+type ListTargetsResponse struct {
+	Targets []ListedTarget `kms:"Targets,list=Target"`
+	// NextToken is empty on the last page.
+	NextToken string `kms:"NextToken"`
+	RequestID string `kms:"RequestId"`
+}
+
+// UpdateTargetRequest changes a target. What is not given stays.
+type UpdateTargetRequest struct {
+	TargetName      string  `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	Config          string  `kms:"Config,json,max=16384,bytes"`
+	AdminSecretName string  `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
+	Description     *string `kms:"Description,min=0,max=8192"`
+}
+
+// TestTargetRequest tries a target: the administrator's way in, or with SecretName the current credential of that secret,
+// by one login. Nothing is changed.
+type TestTargetRequest struct {
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
+}
+
+// TestTargetResponse says what the target answered.
+type TestTargetResponse struct {
+	TargetName string `kms:"TargetName"`
+	// Result is ok, unreachable, rejected (the credential does not authenticate), denied (the administrator may not) or
+	// unknown (no answer).
+	Result string `kms:"Result"`
+	// Code and Message are the target's own.
+	Code      string `kms:"Code,omitempty"`
+	Message   string `kms:"Message,omitempty"`
+	RequestID string `kms:"RequestId"`
+}
+
+// ConfigureRotationRequest says how a secret is rotated, beyond what UpdateSecretRotationPolicy can say. It replaces what
+// was said before. It rotates nothing. With TargetName, a Generic secret is rotated by the service from now on.
+type ConfigureRotationRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// TargetName is required for a Generic secret; managed types name their target in ExtendedConfig.
+	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
+	// Strategy is single, overlap or double; empty means what the type asks for, or the target's best.
+	Strategy string `kms:"Strategy,enum=single|overlap|double"`
+	// AccountName is whose credential a value is that is not a JSON object; CloneAccountName is the second account of
+	// the strategy double.
+	AccountName      string `kms:"AccountName,max=256"`
+	CloneAccountName string `kms:"CloneAccountName,max=256"`
+	// AccountMember and SecretMember are the members of a JSON value that hold the account and its credential; empty means
+	// the usual names.
+	AccountMember string `kms:"AccountMember,max=128"`
+	SecretMember  string `kms:"SecretMember,max=128"`
+	// EnableAutomaticRotation plans rotations by RotationInterval, or by Cron.
+	EnableAutomaticRotation bool   `kms:"EnableAutomaticRotation,default=false"`
+	RotationInterval        string `kms:"RotationInterval"`
+	// Cron has five fields, or is a descriptor such as @weekly.
+	Cron string `kms:"Cron,max=128"`
+	// TimeZone is the IANA name for Cron, Window and Blackouts; empty means UTC.
+	TimeZone string `kms:"TimeZone,max=64"`
+	// Window is when a rotation may begin, such as "Sat,Sun 22:00-02:00".
+	Window string `kms:"Window,max=64"`
+	// Blackouts are days without rotations, such as "2026-12-24..2027-01-02,2027-03-31".
+	Blackouts string `kms:"Blackouts,max=1024"`
+	// GracePeriod is how long the old credential works after a rotation: a whole number and a unit, d, h, m or s; 0s means
+	// that it is retired at once. Empty means the server's default.
+	GracePeriod string `kms:"GracePeriod,max=16"`
+	// Group is a set of secrets that never begin to rotate within GroupGap of each other.
+	Group    string `kms:"Group,max=64,pattern=name"`
+	GroupGap string `kms:"GroupGap,max=16"`
+}
+
+// VersionedRequest names a secret and the version that a rotation is to make.
+type VersionedRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// VersionID identifies the rotation and its version: repeating the call with it does nothing more.
+	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
+}
+
+// SecretNameRequest names a secret.
+type SecretNameRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+}
+
+// RotationStep is one thing that a rotation did.
+type RotationStep struct {
+	Time  time.Time `kms:"Time"`
+	State string    `kms:"State"`
+	Event string    `kms:"Event"`
+	// Text is what the target said; it holds no secret.
+	Text string `kms:"Text,omitempty"`
+}
+
+// DescribeRotationResponse is the state of a secret's rotation.
+type DescribeRotationResponse struct {
+	SecretName string `kms:"SecretName"`
+	// State is one of the states of docs/rotation.md.
+	State      string `kms:"State"`
+	RotationID string `kms:"RotationId,omitempty"`
+	// Mode is rotate, rehearse or reapply; Trigger is manual, automatic or emergency.
+	Mode               string `kms:"Mode,omitempty"`
+	Trigger            string `kms:"Trigger,omitempty"`
+	Strategy           string `kms:"Strategy,omitempty"`
+	TargetName         string `kms:"TargetName,omitempty"`
+	CandidateVersionID string `kms:"CandidateVersionId,omitempty"`
+	BaseVersionID      string `kms:"BaseVersionId,omitempty"`
+	// Attempt counts how often this candidate was sent, Candidates how many there were.
+	Attempt         int       `kms:"Attempt,omitempty"`
+	Candidates      int       `kms:"Candidates,omitempty"`
+	StartTime       time.Time `kms:"StartTime,omitempty"`
+	PromoteTime     time.Time `kms:"PromoteTime,omitempty"`
+	GraceUntil      time.Time `kms:"GraceUntil,omitempty"`
+	EndTime         time.Time `kms:"EndTime,omitempty"`
+	NextAttemptTime time.Time `kms:"NextAttemptTime,omitempty"`
+	// AutomaticRotation, NextRotationDate and LastRotationDate are those of DescribeSecret.
+	AutomaticRotation string    `kms:"AutomaticRotation"`
+	RotationInterval  string    `kms:"RotationInterval,omitempty"`
+	NextRotationDate  time.Time `kms:"NextRotationDate,omitempty"`
+	LastRotationDate  time.Time `kms:"LastRotationDate,omitempty"`
+	// Cron, TimeZone, Window, Blackouts, GracePeriod, Group and GroupGap are as ConfigureRotation takes them.
+	Cron        string `kms:"Cron,omitempty"`
+	TimeZone    string `kms:"TimeZone,omitempty"`
+	Window      string `kms:"Window,omitempty"`
+	Blackouts   string `kms:"Blackouts,omitempty"`
+	GracePeriod string `kms:"GracePeriod,omitempty"`
+	Group       string `kms:"Group,omitempty"`
+	GroupGap    string `kms:"GroupGap,omitempty"`
+	Paused      bool   `kms:"Paused"`
+	// Reason says what is wrong, and Advice what to do about it.
+	Reason string `kms:"Reason,omitempty"`
+	Advice string `kms:"Advice,omitempty"`
+	// CredentialState is live, dead or unknown, as the target said at ProbeTime.
+	CredentialState string         `kms:"CredentialState"`
+	ProbeTime       time.Time      `kms:"ProbeTime,omitempty"`
+	Steps           []RotationStep `kms:"Steps,list=Step"`
+	RequestID       string         `kms:"RequestId"`
+}
+
+// ListRotationsRequest lists the rotations of the account, ordered by the name of the secret.
+type ListRotationsRequest struct {
+	// State leaves out the others; empty means all.
+	State string `kms:"State,max=32"`
+	// TargetName leaves out those of other targets; empty means all.
+	TargetName string `kms:"TargetName,max=64"`
+	// NextToken continues after a page; opaque.
+	NextToken string `kms:"NextToken"`
+	// MaxResults is 1 to 100; 0 means 100.
+	MaxResults int `kms:"MaxResults,min=1,max=100,default=100"`
+}
+
+// ListedRotation is one row of ListRotations.
+type ListedRotation struct {
+	SecretName       string    `kms:"SecretName"`
+	State            string    `kms:"State"`
+	RotationID       string    `kms:"RotationId,omitempty"`
+	Trigger          string    `kms:"Trigger,omitempty"`
+	TargetName       string    `kms:"TargetName,omitempty"`
+	Paused           bool      `kms:"Paused"`
+	StartTime        time.Time `kms:"StartTime,omitempty"`
+	PromoteTime      time.Time `kms:"PromoteTime,omitempty"`
+	NextAttemptTime  time.Time `kms:"NextAttemptTime,omitempty"`
+	NextRotationDate time.Time `kms:"NextRotationDate,omitempty"`
+	CredentialState  string    `kms:"CredentialState"`
+	Reason           string    `kms:"Reason,omitempty"`
+}
+
+// ListRotationsResponse is a page of rotations.
+type ListRotationsResponse struct {
+	Rotations []ListedRotation `kms:"Rotations,list=Rotation"`
+	// NextToken is empty on the last page.
+	NextToken string `kms:"NextToken"`
+	RequestID string `kms:"RequestId"`
+}
+
+// PauseRotationRequest stops new rotations, or lets them go on: of one secret, of one target, or, with neither, of all.
+// One that is under way is finished.
+type PauseRotationRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
+	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
+}
+
+// RepairRotationRequest mends a rotation that is quarantined.
+type RepairRotationRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// RepairAction is probe (ask the target again what is live), apply (give the target the stored credential again) or adopt (take
+	// SecretData, which the target accepts, as the new current version).
+	RepairAction string `kms:"RepairAction,required,enum=probe|apply|adopt"`
+	// SecretData and VersionID are for adopt.
+	SecretData sensitive.Value `kms:"SecretData,min=1,max=30720,bytes"`
+	VersionID  string          `kms:"VersionId,min=1,max=64,pattern=name"`
+}
