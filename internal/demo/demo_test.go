@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
@@ -80,7 +81,7 @@ func show(t *testing.T, o Options, h hooks) (*recorder, error) {
 	h.dir, h.made, o.Out, o.Exit = t.TempDir(), r.see, r, true
 	began := time.Now()
 	err := play(t.Context(), o, h)
-	if errors.Is(err, ErrNoPostgres) || errors.Is(err, ErrNoOpenSSH) {
+	if errors.Is(err, sandbox.ErrNoPostgres) || errors.Is(err, sandbox.ErrNoOpenSSH) {
 		t.Skipf("skipped: %v", err)
 	}
 	t.Logf("played in %v", time.Since(began).Round(time.Millisecond))
@@ -382,7 +383,7 @@ func TestInterrupted(t *testing.T) {
 				}
 				r := &recorder{}
 				err := play(ctx, Options{Out: r, Target: target, Pace: 5 * time.Millisecond}, h)
-				if errors.Is(err, ErrNoPostgres) || errors.Is(err, ErrNoOpenSSH) {
+				if errors.Is(err, sandbox.ErrNoPostgres) || errors.Is(err, sandbox.ErrNoOpenSSH) {
 					t.Skipf("skipped: %v", err)
 				}
 				if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "interrupted at step ") {

@@ -14,6 +14,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"strings"
 	"time"
 
@@ -84,4 +85,16 @@ func decodeData(data sensitive.Value, into any) error {
 		return errors.New("the secret data is not a JSON object of strings")
 	}
 	return nil
+}
+
+// safeReason says why a connection failed. Errors of drivers may quote their configuration, errors of the
+// network hold addresses only; of the former nothing is kept.
+func safeReason(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op
+	}
+	return errors.New("the target broke off without an answer")
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -148,7 +149,7 @@ func begin(t *testing.T, start func(context.Context) (Target, error)) Target {
 	t.Helper()
 	began := time.Now()
 	target, err := start(t.Context())
-	if errors.Is(err, ErrNoPostgres) || errors.Is(err, ErrNoOpenSSH) {
+	if errors.Is(err, sandbox.ErrNoPostgres) || errors.Is(err, sandbox.ErrNoOpenSSH) {
 		t.Skipf("skipped: %v", err)
 	}
 	if err != nil {
@@ -171,7 +172,7 @@ func TestPostgres(t *testing.T) {
 		t.Errorf("Registration = %q", got)
 	}
 	conform(t, target)
-	gone(t, p.dir, p.sockets)
+	gone(t, p.Dir, p.Sockets)
 }
 
 func TestSSHHost(t *testing.T) {
@@ -197,7 +198,7 @@ func TestOpenSSH(t *testing.T) {
 		t.Errorf("Registration = %q", got)
 	}
 	conform(t, target)
-	gone(t, target.(*openSSH).dir)
+	gone(t, target.(*openSSH).Dir)
 }
 
 func gone(t *testing.T, dirs ...string) {
@@ -217,7 +218,7 @@ func TestStartUnderEndedContext(t *testing.T) {
 	for name, start := range map[string]func(context.Context, string) (Target, error){"PostgreSQL": StartPostgres, "OpenSSH": StartOpenSSH} {
 		dir := t.TempDir()
 		target, err := start(ended, dir)
-		if errors.Is(err, ErrNoPostgres) || errors.Is(err, ErrNoOpenSSH) {
+		if errors.Is(err, sandbox.ErrNoPostgres) || errors.Is(err, sandbox.ErrNoOpenSSH) {
 			t.Logf("skipped: %v", err)
 			continue
 		}
@@ -272,7 +273,7 @@ func TestSilentTarget(t *testing.T) {
 	host.address = l.Addr().String()
 	unanswered(t, "SSH", host.Login(t.Context(), credential(t, host)))
 
-	p := &postgres{port: l.Addr().(*net.TCPAddr).Port}
+	p := &postgres{&sandbox.Postgres{Port: l.Addr().(*net.TCPAddr).Port}}
 	data := credential(t, p)
 	err = p.Login(t.Context(), data)
 	unanswered(t, "PostgreSQL", err)

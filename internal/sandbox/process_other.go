@@ -1,6 +1,6 @@
 //go:build !unix
 
-package demo
+package sandbox
 
 import (
 	"os"
@@ -9,6 +9,6 @@ import (
 )
 
 // No child is started where there are no Unix process groups: see findPostgres and findSSHD.
-func detach(*exec.Cmd, *osAccount, syscall.Signal) {}
+func detach(*exec.Cmd, *Account, syscall.Signal) {}
 
 func killGroup(p *os.Process) { _ = p.Kill() }

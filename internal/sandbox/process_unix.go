@@ -1,6 +1,6 @@
 //go:build unix
 
-package demo
+package sandbox
 
 import (
 	"os"
@@ -8,12 +8,12 @@ import (
 	"syscall"
 )
 
-// detach gives the child a process group of its own, so that Ctrl-C in a terminal reaches the demo alone,
+// detach gives the child a process group of its own, so that Ctrl-C in a terminal reaches this process alone,
 // which then stops the child in order.
-func detach(cmd *exec.Cmd, as *osAccount, onDeath syscall.Signal) {
+func detach(cmd *exec.Cmd, as *Account, onDeath syscall.Signal) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if as != nil {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(as.uid), Gid: uint32(as.gid)}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(as.UID), Gid: uint32(as.GID)}
 	}
 	signalOnDeath(cmd.SysProcAttr, onDeath)
 }
