@@ -89,22 +89,30 @@ func (t *Turn) Open() (target.Target, error) {
 	return system, err
 }
 
-// Strategies are those that the target has.
-func (t *Turn) Strategies() []target.Strategy {
+// strategies are those that an open target has.
+func (t *Turn) strategies(system target.Target) []target.Strategy {
 	if t.Secret.TargetName() == secret.OwnUsers {
 		return []target.Strategy{target.Overlap}
 	}
-	return t.env.Kinds[t.Target.Kind].Strategies
+	return t.env.strategies(t.Target, system)
+}
+
+func (e *Env) strategies(t store.Target, system target.Target) []target.Strategy {
+	if l, ok := system.(target.Limited); ok {
+		return l.Strategies()
+	}
+	return e.Kinds[t.Kind].Strategies
 }
 
 // Reapply is the strategy by which a target is given again what it should have: nothing else is to be accepted then, where the
 // target can do that for this credential.
-func (t *Turn) Reapply() target.Strategy {
-	natural, err := t.Secret.Strategy(t.Strategies())
+func (t *Turn) Reapply(system target.Target) target.Strategy {
+	has := t.strategies(system)
+	natural, err := t.Secret.Strategy(has)
 	if err != nil {
 		return target.Single
 	}
-	if natural == target.Double && slices.Contains(t.Strategies(), target.Single) {
+	if natural == target.Double && slices.Contains(has, target.Single) {
 		return target.Single
 	}
 	return natural
@@ -156,7 +164,7 @@ type Candidate struct {
 
 // NewCandidate makes a candidate by the target's own rules. Nothing is stored, and nothing is changed at the target.
 func (t *Turn) NewCandidate(ctx context.Context, system target.Target) (*Candidate, error) {
-	strategy, err := t.Secret.Strategy(t.Strategies())
+	strategy, err := t.Secret.Strategy(t.strategies(system))
 	if err != nil {
 		return nil, err
 	}
@@ -440,4 +448,6 @@ func Impossible(err error) (text string, ok bool) {
 }
 
 // ProbeEvery is how often a credential in use is probed.
-func (e *Engine) ProbeEvery() time.Duration { return orDefault(e.gate.env.Rotation.ProbeEvery, defaultProbe) }
+func (e *Engine) ProbeEvery() time.Duration {
+	return orDefault(e.gate.env.Rotation.ProbeEvery, defaultProbe)
+}

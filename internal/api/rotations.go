@@ -340,7 +340,12 @@ func (c *Call) configure(tx *store.Tx, s secret.Secret, settings secret.Rotation
 // fits refuses a secret that could not be rotated at the target: no such strategy, no credential in its value, an account that
 // another secret rotates.
 func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) error {
-	strategy, err := s.Strategy(c.Kinds[t.Kind].Strategies)
+	system, _, err := c.openTarget(tx, t) // it does not connect
+	if err != nil {
+		return err
+	}
+	defer func() { _ = system.Close() }() // nothing was asked of it
+	strategy, err := s.Strategy(c.strategies(t, system))
 	if err != nil {
 		return err
 	}

@@ -347,7 +347,7 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 		return false, w.noteHealth(ctx, t, func(h rotation.Health) rotation.Health { h.NextAt = at; return h })
 	}
 	current := t.Secret.Stages[secret.Current]
-	live, text := w.alive(ctx, t, current)
+	live, strategy, text := w.alive(ctx, t, current)
 	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
 	switch live {
 	case target.Live:
@@ -362,7 +362,7 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 		})
 	}
 	r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
-		return r.Drifted(current, t.Secret.TargetName(), t.Reapply(), text, now)
+		return r.Drifted(current, t.Secret.TargetName(), strategy, text, now)
 	})
 	if err == nil {
 		w.tell(t, r, rotation.Event{Kind: "drift found", Text: text})
@@ -379,30 +379,31 @@ func (w *worker) noteHealth(ctx context.Context, t *api.Turn, change func(rotati
 }
 
 // alive asks the target about the credential in use: by its state, else by one login, which a credential that was found dead
-// is not given again.
-func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (target.Liveness, string) {
+// is not given again. strategy is how the target would be given the credential again.
+func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (l target.Liveness, strategy target.Strategy, text string) {
 	system, err := t.Open()
 	if err != nil {
-		return target.NotKnown, said(err)
+		return target.NotKnown, "", said(err)
 	}
 	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost
+	strategy = t.Reapply(system)
 	c, err := t.Credential(version)
 	if err != nil {
-		return target.NotKnown, ""
+		return target.NotKnown, strategy, ""
 	}
 	known := make([]target.Liveness, 1)
 	if err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, []target.Credential{c}, known) }); err != nil {
-		return target.NotKnown, said(err)
+		return target.NotKnown, strategy, said(err)
 	}
 	if known[0] != target.NotKnown {
-		return known[0], "its own state says so"
+		return known[0], strategy, "its own state says so"
 	}
 	err = w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
 	switch {
 	case err == nil:
-		return target.Live, ""
+		return target.Live, strategy, ""
 	case target.ClassOf(err) == target.Rejected:
-		return target.Dead, said(err)
+		return target.Dead, strategy, said(err)
 	}
-	return target.NotKnown, said(err)
+	return target.NotKnown, strategy, said(err)
 }

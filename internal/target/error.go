@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -110,6 +111,25 @@ func Scrub(text string, secrets ...sensitive.Value) string {
 		for _, spelling := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret), quoted(secret)} {
 			text = strings.ReplaceAll(text, spelling, sensitive.Redacted)
 		}
+	}
+	return text
+}
+
+// maxClean is how much of a text Clean leaves, in characters.
+const maxClean = 300
+
+// Clean makes a line of an error's text from what a target wrote: secrets scrubbed first, then control characters replaced
+// and the rest cut off, so that no cut can leave a part of a secret.
+func Clean(text string, secrets ...sensitive.Value) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(Scrub(text, secrets...), "?"))
+	text = strings.Join(strings.Fields(text), " ")
+	if r := []rune(text); len(r) > maxClean {
+		text = string(r[:maxClean]) + "…"
 	}
 	return text
 }

@@ -113,6 +113,12 @@ type Tester interface {
 	Test(ctx context.Context) error
 }
 
+// Limited is a target whose configuration says which of its kind's strategies it has.
+type Limited interface {
+	// Strategies are those of this target, the best one for a single account first. Apply and Retire of another are Denied.
+	Strategies() []Strategy
+}
+
 // Kind is a sort of target.
 type Kind struct {
 	// Name is how a target of this kind is registered, such as "postgresql".

@@ -32,6 +32,15 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 	}
 }
 
+// A cut must not leave the beginning of a secret that reached across it.
+func TestCleanScrubsBeforeItCuts(t *testing.T) {
+	t.Parallel()
+	got := target.Clean("a\r\n\x00b  "+strings.Repeat("x", 290)+"topsecret and more", sensitive.New("topsecret"))
+	if !strings.HasPrefix(got, "a b xx") || strings.Contains(got, "top") || !strings.HasSuffix(got, "…") || len([]rune(got)) != 301 {
+		t.Errorf("Clean = %q", got)
+	}
+}
+
 func TestPasswordRule(t *testing.T) {
 	t.Parallel()
 	for _, rule := range []target.PasswordRule{{}, {Length: 12}, {Length: 128, Punctuation: "-_"}, {Length: 12, Punctuation: "!"}} {
