@@ -64,7 +64,7 @@ func ParseInterval(s string, least time.Duration) (time.Duration, error) {
 	}
 	d, err := ParseDuration("RotationInterval", s)
 	if err == nil && (d < least || d > MaxInterval) {
-		err = fault.Parameter("RotationInterval", "use %s to 8760h (365d).", strings.TrimSuffix(strings.TrimSuffix(least.String(), "0s"), "0m"))
+		return 0, fault.Parameter("RotationInterval", "use %s to 8760h (365d).", strings.TrimSuffix(strings.TrimSuffix(least.String(), "0s"), "0m"))
 	}
 	return d, err
 }
