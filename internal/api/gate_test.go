@@ -66,9 +66,15 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keyring := envelope.New(key)
+	records, _, err := keyring.NewRecords()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Authenticate(records)
 	w := &world{trail: &recorder{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	w.gate = api.NewGate(&api.Env{
-		DB: db, Keyring: envelope.New(key), Region: "local", Now: func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
+		DB: db, Keyring: keyring, Region: "local", Now: func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	}, w.trail)
 	return w
 }

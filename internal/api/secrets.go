@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -246,7 +248,11 @@ func (e *Env) open(tx *store.Tx, s secret.Secret, v secret.Version) (sensitive.V
 	if err != nil {
 		return sensitive.Value{}, err
 	}
-	return e.Keyring.Open(key, envelope.Binding{Account: s.Account, Secret: s.Name, Version: v.ID}, box)
+	value, err := e.Keyring.Open(key, envelope.Binding{Account: s.Account, Secret: s.Name, Version: v.ID}, box)
+	if errors.Is(err, envelope.ErrDamaged) {
+		err = fmt.Errorf("stored record %q: %w", store.ValueKey(s.Account, s.Name, v.ID), err)
+	}
+	return value, err
 }
 
 func getRandomPassword(_ context.Context, c *Call, in *kms.GetRandomPasswordRequest) (*kms.GetRandomPasswordResponse, error) {

@@ -132,10 +132,6 @@ func (c *Call) checkTarget(tx *store.Tx, t *store.Target) error {
 	if t.AdminSecret == "" {
 		return nil
 	}
-	var err error
-	if t.AdminSecret, err = c.secretName(t.AdminSecret); err != nil {
-		return err
-	}
 	s, err := c.existing(tx, t.AdminSecret)
 	if err != nil {
 		return err

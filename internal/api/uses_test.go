@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -26,6 +28,15 @@ func TestKeyUses(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
+	key, err := root.New(make([]byte, 32), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, _, err := envelope.New(key).NewRecords()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Authenticate(records)
 	if _, err := store.Update(ctx, db, func(tx *store.Tx) (struct{}, error) {
 		return struct{}{}, tx.PutAccessKey(store.AccessKey{ID: "k"})
 	}); err != nil {

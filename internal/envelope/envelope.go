@@ -227,13 +227,31 @@ func (r *Keyring) OpenAccessKey(id, part string, wrapped []byte) (sensitive.Valu
 	return sensitive.New(string(plain)), nil
 }
 
-// Check makes a proof that a store is sealed with this root key; CheckRoot verifies it.
-func Check(k Root) []byte { return k.Wrap([]byte("keyturn"), additional("check")) }
+// Records authenticates what a store keeps, under a key of the store's own. It is safe for concurrent use.
+type Records struct{ key []byte }
 
-// CheckRoot refuses a root key that is not the one the store is sealed with.
-func CheckRoot(k Root, proof []byte) error {
-	if _, err := k.Unwrap(proof, additional("check")); err != nil {
-		return fmt.Errorf("the store is sealed with another root key than the one from %s: give the right one", k.Name())
+// NewRecords makes the key of a new store. sealed is its form to be kept: only the root key opens it.
+func (r *Keyring) NewRecords() (records *Records, sealed []byte, err error) {
+	key := make([]byte, keySize)
+	if _, err := rand.Read(key); err != nil {
+		return nil, nil, fmt.Errorf("make a key: %w", err)
 	}
-	return nil
+	return &Records{key}, r.root.Wrap(key, additional("records")), nil
+}
+
+// OpenRecords opens what NewRecords sealed. It refuses a root key that is not the one the store is sealed with.
+func (r *Keyring) OpenRecords(sealed []byte) (*Records, error) {
+	key, err := r.root.Unwrap(sealed, additional("records"))
+	if err != nil {
+		return nil, fmt.Errorf("the store is sealed with another root key than the one from %s, or the record of its key is damaged: give the right root key, or put the store back from its copy", r.root.Name())
+	}
+	return &Records{key}, nil
+}
+
+// Tag is an HMAC-SHA256 over the key and the content of a record.
+func (r *Records) Tag(key string, content []byte) []byte {
+	mac := hmac.New(sha256.New, r.key)
+	mac.Write(additional("record", key))
+	mac.Write(content)
+	return mac.Sum(nil)
 }

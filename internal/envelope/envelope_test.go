@@ -3,6 +3,7 @@ package envelope
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,17 +130,34 @@ func TestAccessKey(t *testing.T) {
 	}
 }
 
-func TestCheckRoot(t *testing.T) {
+func TestRecords(t *testing.T) {
 	t.Parallel()
 	r, _ := keyring(t)
-	if err := CheckRoot(r.root, Check(r.root)); err != nil {
-		t.Error(err)
+	records, sealed, err := r.NewRecords()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag := records.Tag("a", []byte("bc"))
+	if again, err := r.OpenRecords(sealed); err != nil || !bytes.Equal(again.Tag("a", []byte("bc")), tag) {
+		t.Errorf("opened again, it makes another tag: %v", err)
+	}
+	for _, other := range [][]byte{records.Tag("ab", []byte("c")), records.Tag("b", []byte("bc")), records.Tag("a", []byte("bd")), records.Tag("", []byte("abc"))} {
+		if bytes.Equal(other, tag) {
+			t.Error("another record has the same tag")
+		}
+	}
+	if store, _, err := r.NewRecords(); err != nil || bytes.Equal(store.Tag("a", []byte("bc")), tag) {
+		t.Errorf("another store of the same root key makes the same tag: %v", err)
 	}
 	other, err := root.New(bytes.Repeat([]byte{8}, 32), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckRoot(other, Check(r.root)); err == nil {
-		t.Error("another root key passes")
+	if _, err := New(other).OpenRecords(sealed); err == nil || !strings.Contains(err.Error(), "another root key") {
+		t.Errorf("with another root key: %v", err)
+	}
+	sealed[len(sealed)-1] ^= 1
+	if _, err := r.OpenRecords(sealed); err == nil {
+		t.Error("a damaged key opens")
 	}
 }

@@ -74,7 +74,7 @@ func (a Admin) write(path string) error {
 // it, admin.json before the store knows the key in it, and the store is set up by one transaction. Until that, admin.json
 // is taken as it is; after that, it is only brought up to date with the listeners.
 func (s *Server) setUp(ctx context.Context) error {
-	meta, found, err := readMeta(ctx, s.db)
+	sealed, found, err := s.db.RecordKey(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,50 +90,58 @@ func (s *Server) setUp(ctx context.Context) error {
 	s.keyring = envelope.New(key)
 	path := filepath.Join(s.config.DataDir, "admin.json")
 	if !found {
-		if meta, err = s.firstRun(ctx, key, path); err != nil {
+		if sealed, err = s.firstRun(ctx, path); err != nil {
 			return err
 		}
 	}
-	if err := envelope.CheckRoot(key, meta.RootCheck); err != nil {
+	if err := s.unlock(ctx, sealed); err != nil {
 		return err
 	}
-	s.account = meta.Account
 	return s.refreshAdmin(path)
 }
 
-func readMeta(ctx context.Context, db *store.DB) (meta store.Meta, found bool, err error) {
-	_, err = store.View(ctx, db, func(tx *store.Tx) (struct{}, error) {
-		var err error
-		meta, found, err = tx.Meta()
-		return struct{}{}, err
-	})
-	return meta, found, err
+// unlock opens the key that the store's records are authenticated with, which proves the root key, and reads whose the store is.
+func (s *Server) unlock(ctx context.Context, sealed []byte) error {
+	records, err := s.keyring.OpenRecords(sealed)
+	if err != nil {
+		return err
+	}
+	s.db.Authenticate(records)
+	meta, found, err := store.Snapshot(ctx, s.db).Meta()
+	if err == nil && !found {
+		err = errors.New("the description of the store has just gone from it")
+	}
+	s.account = meta.Account
+	return err
 }
 
-// firstRun writes admin.json and sets the store up. When another node of a cluster was first, its set-up stands, and the
-// file that this one has just made is removed: its key is in no store.
-func (s *Server) firstRun(ctx context.Context, key *root.Key, path string) (store.Meta, error) {
+// firstRun writes admin.json, sets the store up, and returns the sealed key of its records. When another node of a cluster
+// was first, its set-up stands, and the file that this one has just made is removed: its key is in no store.
+func (s *Server) firstRun(ctx context.Context, path string) (sealed []byte, err error) {
 	admin, made, err := s.newAdmin(path)
 	if err != nil {
-		return store.Meta{}, err
+		return nil, err
 	}
+	records, sealed, err := s.keyring.NewRecords()
+	if err != nil {
+		return nil, err
+	}
+	s.db.Authenticate(records)
 	now := s.config.Now().UTC()
-	mine := store.Meta{Account: admin.AccountID, RootCheck: envelope.Check(key), CreatedAt: now}
-	meta, err := store.Update(ctx, s.db, func(tx *store.Tx) (store.Meta, error) {
-		if meta, found, err := tx.Meta(); err != nil || found {
-			return meta, err
+	s.firstAdmin, err = store.Update(ctx, s.db, func(tx *store.Tx) (first bool, err error) {
+		if exists, err := tx.HasMeta(); err != nil || exists {
+			return false, err
 		}
-		return mine, errors.Join(tx.PutMeta(mine), s.putAdmin(tx, admin, now))
+		meta := store.Meta{Account: admin.AccountID, RecordKey: sealed, CreatedAt: now}
+		return true, errors.Join(tx.PutMeta(meta), s.putAdmin(tx, admin, now))
 	})
-	switch {
-	case err != nil:
-		return meta, err
-	case meta.Account == mine.Account:
-		s.firstAdmin = true
-	case made:
-		return meta, os.Remove(path)
+	if err != nil || s.firstAdmin {
+		return sealed, err
 	}
-	return meta, nil
+	if sealed, _, err = s.db.RecordKey(ctx); err == nil && made {
+		err = os.Remove(path)
+	}
+	return sealed, err
 }
 
 func (s *Server) putAdmin(tx *store.Tx, a Admin, now time.Time) error {

@@ -1,40 +1,50 @@
 package store
 
-import "sync"
+import (
+	"bytes"
+	"sync"
+)
 
 const (
 	memoEntries = 4096
 	memoBytes   = 16 << 20 // of content; what it decodes to takes a few times that
 )
 
-// memo remembers what a content decodes to, so that a record that is on the way of every call is decoded once. An equal
-// content decodes to an equal value, so nothing here can be stale. When it is full it starts over. The zero memo is empty.
+// memo remembers what the content of a key decodes to, so that a record that is on the way of every call is authenticated and
+// decoded once. The same content under the same key decodes to an equal value, so nothing here can be stale; under another
+// key it is not known, for there it may be no record at all. When it is full it starts over. The zero memo is empty.
 type memo[T any] struct {
 	mu    sync.RWMutex
-	known map[string]T // guarded by mu
-	bytes int          // guarded by mu
+	known map[string]remembered[T] // guarded by mu
+	bytes int                      // guarded by mu
 }
 
-func (m *memo[T]) get(content []byte) (T, bool) {
+type remembered[T any] struct {
+	content []byte
+	value   T
+}
+
+func (m *memo[T]) get(key string, content []byte) (T, bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	v, ok := m.known[string(content)]
-	return v, ok
+	r, ok := m.known[key]
+	if !ok || !bytes.Equal(r.content, content) {
+		var none T
+		return none, false
+	}
+	return r.value, true
 }
 
-func (m *memo[T]) getText(content string) (T, bool) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	v, ok := m.known[content]
-	return v, ok
-}
-
-func (m *memo[T]) put(content string, v T) {
+func (m *memo[T]) put(key string, content []byte, v T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.known == nil || len(m.known) >= memoEntries || m.bytes+len(content) > memoBytes {
-		m.known, m.bytes = map[string]T{}, 0
+	if old, ok := m.known[key]; ok {
+		m.bytes -= len(key) + len(old.content)
+		delete(m.known, key)
 	}
-	m.known[content] = v
-	m.bytes += len(content)
+	if m.known == nil || len(m.known) >= memoEntries || m.bytes+len(key)+len(content) > memoBytes {
+		m.known, m.bytes = map[string]remembered[T]{}, 0
+	}
+	m.known[key] = remembered[T]{content, v}
+	m.bytes += len(key) + len(content)
 }

@@ -19,6 +19,7 @@ func openMirrored(t *testing.T, bytes int) *DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.Authenticate(TestTags{})
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)

@@ -99,7 +99,7 @@ func (tx *Tx) CountPolicies(account string) (int, error) { return tx.count(polic
 // PolicyDocument reads the document of a custom policy that counts, parsed.
 func (tx *Tx) PolicyDocument(account, name string) (policy.Document, bool, error) {
 	return recall(tx, &tx.db.documents, documentKey(account, name), func(key string, data []byte) (policy.Document, error) {
-		text, err := decode[string](key, data)
+		text, err := decode[string](tx.db, key, data)
 		if err != nil {
 			return policy.Document{}, err
 		}
@@ -163,14 +163,14 @@ func (tx *Tx) count(prefix string) (int, error) {
 
 // SecretPolicy is the policy that a secret has of its own, parsed.
 func (tx *Tx) SecretPolicy(s secret.Secret) (policy.Document, error) {
-	m, content := &tx.db.documents, "secret of "+s.Account+": "+s.Policy
-	if d, ok := m.getText(content); ok {
+	m, text := &tx.db.documents, "secret of "+s.Account+": "+s.Policy
+	if d, ok := m.get(text, nil); ok {
 		return d, nil
 	}
 	d, err := policy.ParseSecret(s.Policy, s.Account)
 	if err != nil {
 		return d, fmt.Errorf("the stored policy of secret %q: %w", s.Name, err)
 	}
-	m.put(content, d)
+	m.put(text, nil, d)
 	return d, nil
 }

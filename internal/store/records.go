@@ -30,8 +30,9 @@ func dueKey(t time.Time, account, n string) string {
 
 // Meta describes the store. It is written last on a first run: a store without it is new.
 type Meta struct {
-	Account   string    `json:"account"`
-	RootCheck []byte    `json:"root_check"`
+	Account string `json:"account"`
+	// RecordKey is what the Authenticator is made of, sealed: what opens it proves the root key.
+	RecordKey []byte    `json:"record_key"`
 	CreatedAt time.Time `json:"created_at"`
 }
 
@@ -57,6 +58,12 @@ type AccessKey struct {
 
 // Meta reads the description of the store; ok is false when the store is new.
 func (tx *Tx) Meta() (Meta, bool, error) { return load[Meta](tx, metaKey) }
+
+// HasMeta reports whether the store is described, by this node or by another whose records this one cannot authenticate yet.
+func (tx *Tx) HasMeta() (bool, error) {
+	r, err := tx.get(metaKey)
+	return r.data != nil, err
+}
 
 // PutMeta marks the store as set up.
 func (tx *Tx) PutMeta(m Meta) error { return save(tx, metaKey, m) }
@@ -173,6 +180,9 @@ func (tx *Tx) forget(old secret.Secret, keep map[string]secret.Version) {
 	}
 }
 
+// ValueKey names the record of a sealed value, for messages.
+func ValueKey(account, name, version string) string { return valueKey(account, name, version) }
+
 // Value reads the sealed value of a version.
 func (tx *Tx) Value(account, name, version string) ([]byte, error) {
 	r, err := tx.get(valueKey(account, name, version))
@@ -210,7 +220,7 @@ func (tx *Tx) dueBefore(prefix string, now time.Time, limit int) (due []Due, nex
 		if at.After(now) || len(due) == limit {
 			return due, at, nil
 		}
-		d, err := decode[Due](key, kv.Value)
+		d, err := decode[Due](tx.db, key, kv.Value)
 		if err != nil {
 			return nil, next, err
 		}
@@ -266,7 +276,7 @@ func scan[T any](tx *Tx, start, end string, visit func(T) bool) error {
 		}
 		tx.seen(resp)
 		for _, kv := range resp.Kvs {
-			v, err := decode[T](string(kv.Key), kv.Value)
+			v, err := decode[T](tx.db, string(kv.Key), kv.Value)
 			if err != nil {
 				return err
 			}

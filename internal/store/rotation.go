@@ -117,7 +117,7 @@ func (tx *Tx) unwake(account, name string) error {
 	if stored.data == nil {
 		return nil
 	}
-	old, err := decode[rotation.Record](key, stored.data)
+	old, err := decode[rotation.Record](tx.db, key, stored.data)
 	if err != nil {
 		return err
 	}

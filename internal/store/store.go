@@ -43,6 +43,9 @@ type DB struct {
 	stop   context.CancelFunc
 	fed    chan struct{} // closed when the mirror has stopped
 
+	// auth makes the tags of records; nil until Authenticate.
+	auth Authenticator
+
 	// documents are the policies that were parsed lately.
 	documents memo[policy.Document]
 }

@@ -26,6 +26,7 @@ func open(t *testing.T, dir string) *store.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.Authenticate(store.TestTags{})
 	return db
 }
 

@@ -2,26 +2,14 @@ package store
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/keyturn/keyturn/internal/cmk"
-	"github.com/keyturn/keyturn/internal/ram"
-	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
-
-// recordFormat is the format number that every record carries. A newer one is refused, not guessed at.
-const recordFormat = 1
-
-type record[T any] struct {
-	Format int `json:"format"`
-	Record T   `json:"record"`
-}
 
 // Tx reads and writes records. Writes are kept until the commit. It belongs to one goroutine.
 type Tx struct {
@@ -117,7 +105,16 @@ func (tx *Tx) fetchStored(key string) (read, error) {
 	if len(resp.Kvs) == 0 {
 		return read{}, nil
 	}
-	return read{data: resp.Kvs[0].Value, rev: resp.Kvs[0].ModRevision}, nil
+	return found(resp.Kvs[0]), nil
+}
+
+// found is a record that is there. One without a byte is damaged, and not absent: etcd gives it as nil.
+func found(kv *mvccpb.KeyValue) read {
+	r := read{data: kv.Value, rev: kv.ModRevision}
+	if r.data == nil {
+		r.data = []byte{}
+	}
+	return r
 }
 
 // ahead reads several keys in one round trip each hundred; get then finds them. What the mirror keeps is nearer than that.
@@ -144,7 +141,7 @@ func (tx *Tx) ahead(keys ...string) error {
 		for i, key := range batch {
 			var r read
 			if kvs := resp.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
-				r = read{data: kvs[0].Value, rev: kvs[0].ModRevision}
+				r = found(kvs[0])
 			}
 			tx.reads[key] = r
 		}
@@ -158,19 +155,19 @@ func (tx *Tx) seen(resp *clientv3.GetResponse) {
 	}
 }
 
-// recall reads one record that many calls read and few change: its decoded form is remembered by its content.
+// recall reads one record that many calls read and few change: its decoded form is remembered by its key and content.
 func recall[T any](tx *Tx, m *memo[T], key string, decode func(key string, data []byte) (T, error)) (out T, ok bool, err error) {
 	r, err := tx.get(key)
 	if err != nil || r.data == nil {
 		return out, false, err
 	}
-	if out, ok = m.get(r.data); ok {
+	if out, ok = m.get(key, r.data); ok {
 		return out, true, nil
 	}
 	if out, err = decode(key, r.data); err != nil {
 		return out, false, err
 	}
-	m.put(string(r.data), out)
+	m.put(key, r.data, out)
 	return out, true, nil
 }
 
@@ -181,13 +178,13 @@ func load[T any](tx *Tx, key string) (out T, ok bool, err error) {
 		return out, false, err
 	}
 	if r.kept == nil {
-		out, err = decode[T](key, r.data)
+		out, err = decode[T](tx.db, key, r.data)
 		return out, err == nil, err
 	}
 	if d := r.kept.decoded.Load(); d != nil {
 		return (*d).(T), true, nil
 	}
-	if out, err = decode[T](key, r.data); err != nil {
+	if out, err = decode[T](tx.db, key, r.data); err != nil {
 		return out, false, err
 	}
 	var d any = out
@@ -195,53 +192,11 @@ func load[T any](tx *Tx, key string) (out T, ok bool, err error) {
 	return out, true, nil
 }
 
-func decode[T any](key string, data []byte) (T, error) {
-	var r record[T]
-	if err := json.Unmarshal(data, &r); err != nil {
-		return r.Record, fmt.Errorf("stored record %q is damaged", key)
-	}
-	if r.Format != recordFormat {
-		return r.Record, fmt.Errorf("stored record %q has format %d; this release knows %d: run the release that wrote it, or a newer one", key, r.Format, recordFormat)
-	}
-	if !belongs(key, r.Record) {
-		return r.Record, fmt.Errorf("stored record %q is damaged, or is another's", key)
-	}
-	return r.Record, nil
-}
-
-// belongs reports whether a record is the one of its key, and a secret what every secret is. A sealed value is bound to the
-// names in its record, so a record under another's key would open another's value.
-func belongs(key string, v any) bool {
-	switch v := v.(type) {
-	case secret.Secret:
-		return key == secretKey(v.Account, v.Name) && v.Sound()
-	case AccessKey:
-		return key == accessKeyKey(v.ID)
-	case Account:
-		return key == accountKey(v.ID)
-	case cmk.Key:
-		return key == cmkKey(v.Account, v.ID)
-	case rotation.Record:
-		return key == rotationKey(v.Account, v.Secret)
-	case Target:
-		return key == targetKey(v.Account, v.Name)
-	case Spacing:
-		return key == spacingKey(v.Account, v.Group)
-	case ram.User:
-		return key == userKey(v.Account, v.Name)
-	case ram.Group:
-		return key == groupKey(v.Account, v.Name)
-	case ram.Policy:
-		return key == policyKey(v.Account, v.Type, v.Name)
-	}
-	return true
-}
-
 // save writes one record.
 func save[T any](tx *Tx, key string, v T) error {
-	data, err := json.Marshal(record[T]{recordFormat, v})
+	data, err := encode(tx.db, key, v)
 	if err != nil {
-		return fmt.Errorf("record %q: %w", key, err)
+		return err
 	}
 	tx.write(key, data)
 	return nil

@@ -28,7 +28,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/limit"
+	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/keyturntest"
@@ -398,6 +400,15 @@ func (s *subject) writes() error {
 		return err
 	}
 	defer db.Close()
+	key, err := root.New(make([]byte, 32), "bench")
+	if err != nil {
+		return err
+	}
+	records, _, err := envelope.New(key).NewRecords()
+	if err != nil {
+		return err
+	}
+	db.Authenticate(records)
 	raw, err := rate(func(i int) error {
 		_, err := store.Update(context.Background(), db, func(tx *store.Tx) (struct{}, error) {
 			return struct{}{}, tx.PutAccount(store.Account{ID: strconv.Itoa(i % 100), DefaultKeyID: strings.Repeat("x", 600)})

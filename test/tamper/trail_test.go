@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/cli"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
@@ -26,12 +27,10 @@ func TestTrail(t *testing.T) {
 	t.Parallel()
 	random, dir := seed(t), t.TempDir()
 	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
-	for _, name := range []string{"a", "b", "c"} {
-		create(t, s.Client, s.AccountID, name)
-		for range 4 {
-			if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: name}); err != nil {
-				t.Fatal(err)
-			}
+	create(t, s.Client, s.AccountID, "a")
+	for _, name := range []string{"a", "none"} {
+		if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: name}); (err == nil) != (name == "a") {
+			t.Fatal(err)
 		}
 	}
 	if err := s.Stop(); err != nil {
@@ -48,19 +47,24 @@ func TestTrail(t *testing.T) {
 	if bytes.Contains(whole, []byte(marker)) {
 		t.Error("a value is in the trail")
 	}
+	n := 0
 	check := func(what string, changed []byte) {
 		t.Helper()
 		if err := os.WriteFile(files[0], changed, 0o600); err != nil {
 			t.Fatal(err)
+		}
+		if n++; n%100 != 0 { // what the command does, and quicker
+			if _, err := audit.Verify(filepath.Join(dir, "audit")); err == nil || !strings.Contains(err.Error(), " line ") {
+				t.Fatalf("%s: %v; want a failure that names the line", what, err)
+			}
+			return
 		}
 		code, stdout, stderr := verify(t.Context(), filepath.Join(dir, "audit"))
 		if code == 0 || stdout != "" || !strings.Contains(stderr, " line ") {
 			t.Fatalf("%s: exit code %d, %q, %q; want a failure that names the line", what, code, stdout, stderr)
 		}
 	}
-	n := 0
-	flips(random, whole, 500, func(changed []byte, at int) {
-		n++
+	flips(random, whole, func(changed []byte, at int) {
 		check(fmt.Sprintf("byte %d flipped, %q", at, around(changed, at)), changed)
 	})
 	lines := bytes.SplitAfter(whole, []byte("\n"))
@@ -70,7 +74,6 @@ func TestTrail(t *testing.T) {
 		without = append(append(without, lines[:i]...), lines[i+1:]...)
 		swapped = append(swapped, lines...)
 		swapped[i], swapped[i+1] = swapped[i+1], swapped[i]
-		n += 3
 		check(fmt.Sprintf("line %d removed", i+1), bytes.Join(without, nil))
 		check(fmt.Sprintf("line %d swapped with the next", i+1), bytes.Join(swapped, nil))
 		check(fmt.Sprintf("line %d twice", i+1), bytes.Join(append(append(append([][]byte{}, lines[:i+1]...), lines[i]), lines[i+1:]...), nil))

@@ -93,6 +93,11 @@ func newFixture(t *testing.T) *fixture {
 	now := func() time.Time { return goldenTime }
 	log := slog.New(slog.DiscardHandler)
 	f := &fixture{db: db, trail: &trail{}}
+	records, _, err := keyring.NewRecords()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Authenticate(records)
 	f.putKey(t, keyring)
 	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log}
 	f.door = &rpc.Door{
