@@ -89,6 +89,12 @@ func (t *Turn) Open() (target.Target, error) {
 	return system, err
 }
 
+// Overdue reports whether a rotation was due long ago, and nobody has been told.
+func (t *Turn) Overdue(now time.Time) bool {
+	p := t.Secret.Rotation
+	return p.Enabled && !p.Next.IsZero() && now.Sub(p.Next) > secret.Overdue && !t.Record.Overdue && !t.Record.Paused
+}
+
 // strategies are those that an open target has.
 func (t *Turn) strategies(system target.Target) []target.Strategy {
 	if t.Secret.TargetName() == secret.OwnUsers {
@@ -300,6 +306,9 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, next func(rotation
 			return t.Record, err
 		}
 		r.Fence = e.token
+		if err := c.announce(tx, old, r); err != nil {
+			return t.Record, err
+		}
 		changed, values, err := c.follow(tx, s, old, &r, event, candidate)
 		if err != nil {
 			return t.Record, err

@@ -25,6 +25,8 @@ type RotationConfig struct {
 	ProbeEvery time.Duration
 	// LeastInterval is the shortest RotationInterval; 0 means six hours, as in the cloud.
 	LeastInterval time.Duration
+	// Events says that somebody receives events.
+	Events bool
 	// Hold is how long a read waits while the one credential of its secret is being changed; 0 means two seconds.
 	Hold time.Duration
 }
@@ -140,7 +142,11 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request) (*kms
 		if err := c.mayRotate(tx, s, r, q); err != nil {
 			return nil, err
 		}
+		before := r
 		if r, err = c.begun(s, r, q); err != nil {
+			return nil, err
+		}
+		if err := c.announce(tx, before, r); err != nil {
 			return nil, err
 		}
 		if r.InFlight() && r.ID != q.ID && r.Then == nil { // an emergency, and a rotation that replaces the credential already
@@ -650,7 +656,11 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 			return none, err
 		}
 		s.Rotation.Broken, s.Rotation.Hold = false, false
+		before := r
 		r = r.Adopted(in.VersionID, c.At)
+		if err := c.announce(tx, before, r); err != nil {
+			return none, err
+		}
 		if err := c.planWith(tx, &s, r, c.At); err != nil {
 			return none, err
 		}

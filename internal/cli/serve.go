@@ -15,37 +15,45 @@ import (
 // capitals, hyphens as underscores) and a key of the configuration file; the flag wins over the variable, and the
 // variable over the file. Settings are pointers so that what was not said can be told from what was.
 type serveCommand struct {
-	Config           *string  `help:"YAML file with settings, named as these flags." placeholder:"FILE"`
-	DataDir          *string  `help:"Directory for everything the server keeps (${default_data_dir})." placeholder:"DIR"`
-	Listen           *string  `help:"Address of the TLS listener; empty for none (127.0.0.1:7443)." placeholder:"HOST:PORT"`
-	ListenHTTP       *string  `name:"listen-http" help:"Address of a plain HTTP listener, on loopback only (none)." placeholder:"HOST:PORT"`
-	AllowPlainHTTP   *bool    `name:"allow-plain-http" help:"Permit the plain HTTP listener on any address: values cross the network in clear."`
-	Region           *string  `help:"Region of the server; it appears in ARNs (local)." placeholder:"NAME"`
-	RootKeyFile      *string  `help:"File with the root key, made on first run (DATA-DIR/root.key)." placeholder:"FILE"`
-	RootKeyEnv       *string  `help:"Variable of the environment with the root key, instead of a file." placeholder:"NAME"`
-	TLSCertFile      *string  `name:"tls-cert-file" help:"Certificate of your own, PEM; else one by a local CA." placeholder:"FILE"`
-	TLSKeyFile       *string  `name:"tls-key-file" help:"Its key, PEM." placeholder:"FILE"`
-	TLSName          []string `name:"tls-name" help:"Another host name or address for the certificate by the local CA; may be repeated." placeholder:"NAME"`
-	EtcdEndpoints    []string `help:"Use this etcd cluster instead of the embedded store; comma-separated." placeholder:"URL"`
-	EtcdCAFile       *string  `name:"etcd-ca-file" help:"Certificate that the cluster's are checked by, PEM." placeholder:"FILE"`
-	EtcdCertFile     *string  `help:"Client certificate for the cluster, PEM." placeholder:"FILE"`
-	EtcdKeyFile      *string  `help:"Its key, PEM." placeholder:"FILE"`
-	EtcdUsername     *string  `help:"User of the cluster." placeholder:"NAME"`
-	EtcdPasswordFile *string  `help:"File with its password." placeholder:"FILE"`
-	EtcdPrefix       *string  `help:"Prefix of all keys in the cluster (keyturn/)." placeholder:"TEXT"`
-	ClusterName      *string  `help:"Name of this node in a cluster of embedded stores." placeholder:"NAME"`
-	ClusterPeers     []string `help:"All nodes of that cluster, this one included; comma-separated." placeholder:"NAME=https://HOST:PORT"`
-	PeerListen       *string  `help:"Where this node listens for the others (as in cluster-peers)." placeholder:"HOST:PORT"`
-	PeerCertFile     *string  `help:"Certificate by which the nodes know each other, PEM." placeholder:"FILE"`
-	PeerKeyFile      *string  `help:"Its key, PEM." placeholder:"FILE"`
-	PeerCAFile       *string  `name:"peer-ca-file" help:"Certificate that the nodes' are checked by, PEM." placeholder:"FILE"`
-	AuditDir         *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
-	NonceLimit       *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
-	ReadMemory       *int     `help:"MiB for records that were read lately (256)." placeholder:"N"`
-	RateLimit        *float64 `help:"Requests a second that one access key may make (no limit)." placeholder:"N"`
-	RateLimitTotal   *float64 `help:"Requests a second of all together (no limit)." placeholder:"N"`
-	LogLevel         *string  `help:"debug, info, warn or error (info)." placeholder:"LEVEL"`
-	LogFormat        *string  `help:"text or json (text)." placeholder:"FORMAT"`
+	Config                *string  `help:"YAML file with settings, named as these flags." placeholder:"FILE"`
+	DataDir               *string  `help:"Directory for everything the server keeps (${default_data_dir})." placeholder:"DIR"`
+	Listen                *string  `help:"Address of the TLS listener; empty for none (127.0.0.1:7443)." placeholder:"HOST:PORT"`
+	ListenHTTP            *string  `name:"listen-http" help:"Address of a plain HTTP listener, on loopback only (none)." placeholder:"HOST:PORT"`
+	AllowPlainHTTP        *bool    `name:"allow-plain-http" help:"Permit the plain HTTP listener on any address: values cross the network in clear."`
+	Region                *string  `help:"Region of the server; it appears in ARNs (local)." placeholder:"NAME"`
+	RootKeyFile           *string  `help:"File with the root key, made on first run (DATA-DIR/root.key)." placeholder:"FILE"`
+	RootKeyEnv            *string  `help:"Variable of the environment with the root key, instead of a file." placeholder:"NAME"`
+	TLSCertFile           *string  `name:"tls-cert-file" help:"Certificate of your own, PEM; else one by a local CA." placeholder:"FILE"`
+	TLSKeyFile            *string  `name:"tls-key-file" help:"Its key, PEM." placeholder:"FILE"`
+	TLSName               []string `name:"tls-name" help:"Another host name or address for the certificate by the local CA; may be repeated." placeholder:"NAME"`
+	EtcdEndpoints         []string `help:"Use this etcd cluster instead of the embedded store; comma-separated." placeholder:"URL"`
+	EtcdCAFile            *string  `name:"etcd-ca-file" help:"Certificate that the cluster's are checked by, PEM." placeholder:"FILE"`
+	EtcdCertFile          *string  `help:"Client certificate for the cluster, PEM." placeholder:"FILE"`
+	EtcdKeyFile           *string  `help:"Its key, PEM." placeholder:"FILE"`
+	EtcdUsername          *string  `help:"User of the cluster." placeholder:"NAME"`
+	EtcdPasswordFile      *string  `help:"File with its password." placeholder:"FILE"`
+	EtcdPrefix            *string  `help:"Prefix of all keys in the cluster (keyturn/)." placeholder:"TEXT"`
+	ClusterName           *string  `help:"Name of this node in a cluster of embedded stores." placeholder:"NAME"`
+	ClusterPeers          []string `help:"All nodes of that cluster, this one included; comma-separated." placeholder:"NAME=https://HOST:PORT"`
+	PeerListen            *string  `help:"Where this node listens for the others (as in cluster-peers)." placeholder:"HOST:PORT"`
+	PeerCertFile          *string  `help:"Certificate by which the nodes know each other, PEM." placeholder:"FILE"`
+	PeerKeyFile           *string  `help:"Its key, PEM." placeholder:"FILE"`
+	PeerCAFile            *string  `name:"peer-ca-file" help:"Certificate that the nodes' are checked by, PEM." placeholder:"FILE"`
+	AuditDir              *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
+	NonceLimit            *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
+	ReadMemory            *int     `help:"MiB for records that were read lately (256)." placeholder:"N"`
+	RateLimit             *float64 `help:"Requests a second that one access key may make (no limit)." placeholder:"N"`
+	RateLimitTotal        *float64 `help:"Requests a second of all together (no limit)." placeholder:"N"`
+	RotationGrace         *string  `help:"How long an old credential works after a rotation (1h)." placeholder:"DURATION"`
+	RotationLeastInterval *string  `help:"Shortest interval between automatic rotations (6h)." placeholder:"DURATION"`
+	RotationProbe         *string  `help:"How often a target is asked whether it accepts the credential in use (1h)." placeholder:"DURATION"`
+	RotationHold          *string  `help:"How long a read waits while the only credential of its secret is changed (2s)." placeholder:"DURATION"`
+	RotationRate          *float64 `help:"Rotations a second that fall due by themselves and may begin at one target (2)." placeholder:"N"`
+	CommandDir            []string `help:"Directory whose executables may be targets of kind command; may be repeated (none)." placeholder:"DIR"`
+	EventURL              []string `name:"event-url" help:"Endpoint that is told of rotations as CloudEvents; may be repeated (none)." placeholder:"URL"`
+	EventKeyFile          *string  `help:"File with the key that signs these requests." placeholder:"FILE"`
+	LogLevel              *string  `help:"debug, info, warn or error (info)." placeholder:"LEVEL"`
+	LogFormat             *string  `help:"text or json (text)." placeholder:"FORMAT"`
 }
 
 func defaultDataDir() string {

@@ -215,6 +215,8 @@ func (s settings) server(e *env) (server.Config, error) {
 		Limit:  limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
 		Logger: newLogger(e, level, format == "json"),
 	}
+	c.Kinds = targetKinds(s.k.Strings("command-dir"))
+	errs = append(errs, s.rotation(&c))
 	var err error
 	if c.RootKey, err = s.rootKey(); err != nil {
 		errs = append(errs, err)

@@ -27,6 +27,8 @@ func (w *worker) tell(t *api.Turn, r rotation.Record, e rotation.Event) {
 		log.Error("a rotation is quarantined: a person is needed", "reason", r.Reason)
 	case r.State == rotation.Abandoned && t.Record.State != rotation.Abandoned:
 		log.Warn("a rotation was abandoned; the credential in use is untouched", "reason", r.Reason)
+	case e.Kind == "overdue":
+		log.Error("a rotation is overdue", "due", t.Secret.Rotation.Next, "reason", r.Reason)
 	case e.Kind == rotation.Promoted:
 		out.Took = r.PromotedAt.Sub(r.StartedAt)
 		log.Info("a credential was rotated", "took", out.Took.Round(time.Millisecond).String())

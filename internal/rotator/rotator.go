@@ -37,8 +37,15 @@ type Config struct {
 	Burst int
 	// ProbeRate is how many credentials in use are probed in a second, in all; 0 means 10.
 	ProbeRate float64
+	// Receivers are told of events; none means that no events are kept.
+	Receivers []Receiver
+	// Region is the server's, for the source of events.
+	Region string
 	// Logger is for the operator.
 	Logger *slog.Logger
+	// At is called before and after everything that the engine stores and every call to a target; nil means never. For tests,
+	// which stop the process there.
+	At func(secret, point string)
 	// Observe is told of everything that operators watch; nil means that nobody is.
 	Observe Observer
 }
@@ -144,7 +151,11 @@ func (r *Rotator) lead(ctx context.Context) error {
 	})
 	defer watch.Wait()
 	defer cancel()
-	d := &dispatcher{rotator: r, engine: r.gate.Engine(lead.Token), lead: lead, busy: map[store.Due]bool{}, free: make(chan store.Due, r.config.Workers)}
+	engine := r.gate.Engine(lead.Token)
+	if len(r.config.Receivers) > 0 {
+		watch.Go(func() { newDeliverer(engine, r.config).run(ctx) })
+	}
+	d := &dispatcher{rotator: r, engine: engine, lead: lead, busy: map[store.Due]bool{}, free: make(chan store.Due, r.config.Workers)}
 	return d.run(ctx)
 }
 

@@ -19,8 +19,9 @@ const (
 	// maxTurns bounds what is done in one go; what is left is due again at once.
 	maxTurns    = 64
 	pausedFor   = time.Minute
-	deniedPause = time.Minute // an administrator that is refused is not tried again at once: it may be locked out
-	margin      = time.Second // between the end of an effect and the end of the right to make it
+	deniedPause = time.Minute     // an administrator that is refused is not tried again at once: it may be locked out
+	margin      = time.Second     // between the end of an effect and the end of the right to make it
+	leastEffect = 4 * time.Second // an effect is not begun with less time
 )
 
 // errLeadEnding means that the right does not outlast another effect. Nothing was done.
@@ -42,6 +43,16 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 	if t.Record.Wake().IsZero() || t.Record.Wake().After(now) {
 		return false, nil
 	}
+	if t.Overdue(now) {
+		r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+			r.Overdue = true
+			return r
+		})
+		if err == nil {
+			w.tell(t, r, rotation.Event{Kind: "overdue"})
+		}
+		return err == nil, err
+	}
 	if !t.Record.InFlight() {
 		return w.idle(ctx, t, now)
 	}
@@ -61,7 +72,9 @@ func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api
 	e.Jitter = rand.Float64()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout) // what has happened is stored, also at the end
 	defer cancel()
+	w.at("before storing " + string(e.Kind))
 	r, err := w.engine.Move(ctx, t, e, c)
+	w.at("after storing " + string(e.Kind))
 	if err != nil {
 		return false, err
 	}
@@ -166,7 +179,7 @@ func pause(err error) time.Duration {
 
 // effect opens the target and takes a step there.
 func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (bool, error) {
-	if !w.lead.Holds(w.rotator.config.EffectTimeout + margin) {
+	if w.time() == 0 {
 		return false, errLeadEnding
 	}
 	change, err := t.Change()
@@ -205,11 +218,35 @@ func cannotOpen(r rotation.Record, err error) rotation.Event {
 	return e
 }
 
+// time is how long an effect may take that begins now: it must end before the right to make it does. 0 means that there is not
+// enough for another.
+func (w *worker) time() time.Duration {
+	whole := w.rotator.config.EffectTimeout
+	left := min(whole, w.lead.Left()-margin)
+	if left < min(whole, leastEffect) {
+		return 0
+	}
+	return left
+}
+
 // within calls a target for at most the time of one effect.
 func (w *worker) within(ctx context.Context, call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, w.rotator.config.EffectTimeout)
+	time := w.time()
+	if time == 0 {
+		return target.NotSent("not begun", errLeadEnding)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time)
 	defer cancel()
+	w.at("before a call")
+	defer w.at("after a call")
 	return call(ctx)
+}
+
+// at tells a test where the engine is.
+func (w *worker) at(point string) {
+	if w.rotator.config.At != nil {
+		w.rotator.config.At(w.secret, point)
+	}
 }
 
 // send stores the intent, and then gives the candidate to the target. Where there is only one credential, reads are held from
@@ -221,7 +258,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 	if t.Record.Holds() {
 		sleep(ctx, w.rotator.config.Lead)
 	}
-	if !w.lead.Holds(w.rotator.config.EffectTimeout+margin) || ctx.Err() != nil {
+	if w.time() == 0 || ctx.Err() != nil {
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Unreached, Text: errLeadEnding.Error()}, nil)
 	}
 	err := w.within(ctx, func(ctx context.Context) error { return system.Apply(ctx, change) })

@@ -138,6 +138,7 @@ func (s *Server) assemble() {
 	c := s.config
 	s.uses = api.NewKeyUses(s.db, c.Logger)
 	env := &api.Env{DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Kinds: map[string]target.Kind{}, Rotation: c.Rotation}
+	env.Rotation.Events = len(c.Rotator.Receivers) > 0
 	for _, k := range c.Kinds {
 		env.Kinds[k.Name] = k
 	}
@@ -149,7 +150,7 @@ func (s *Server) assemble() {
 	s.limit = limit.New(c.Limit)
 	s.metrics = newMetrics(s.auth.Nonces)
 	engine := c.Rotator
-	engine.Node, engine.Logger, engine.Observe = s.node(), c.Logger, s.metrics
+	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
 	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)
 }
 

@@ -18,7 +18,7 @@ const (
 	engineKey  = "engine"
 	pauseKey   = "pause"
 	wakePrefix = "wake/"
-	leaseTTL   = 10 * time.Second
+	leaseTTL   = 20 * time.Second
 )
 
 func rotationPrefix(account string) string { return "rotation/" + account + "/" }
@@ -224,8 +224,13 @@ type Lead struct {
 // Lost is closed when the right has ended, or cannot be shown to hold; nil for a node that is alone.
 func (l *Lead) Lost() <-chan struct{} { return l.lost }
 
-// Holds reports whether the right holds for at least another d, whatever other nodes do.
-func (l *Lead) Holds(d time.Duration) bool { return l.until == nil || time.Until(l.until()) > d }
+// Left is how long the right holds at least, whatever other nodes do; a year for a node that is alone.
+func (l *Lead) Left() time.Duration {
+	if l.until == nil {
+		return 365 * 24 * time.Hour
+	}
+	return time.Until(l.until())
+}
 
 // Resign gives the right up, so that another node need not wait for its end.
 func (l *Lead) Resign(ctx context.Context) error {
@@ -239,7 +244,7 @@ func (l *Lead) Resign(ctx context.Context) error {
 }
 
 // Lead waits until this node may rotate. A node that is alone may at once: nobody else can open its store. In a cluster the
-// right is bound to a lease of 10 seconds, which a node that has stopped, or is cut off, cannot renew.
+// right is bound to a lease of 20 seconds, which a node that has stopped, or is cut off, cannot renew.
 func (db *DB) Lead(ctx context.Context, node string, now func() time.Time) (*Lead, error) {
 	if db.mirror != nil && db.mirror.alone {
 		token, err := db.becomeEngine(ctx, Engine{Node: node, Since: now()}, 0)

@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/rotator"
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/postgresql"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// minEventKey is the least length of a key that signs events.
+const minEventKey = 16
+
+// targetKinds are the kinds of targets of this program. commandDirs are the directories whose executables may be targets.
+func targetKinds(commandDirs []string) []target.Kind {
+	return []target.Kind{postgresql.Kind()}
+}
+
+// rotation reads the settings of the rotation engine.
+func (s settings) rotation(c *server.Config) error {
+	var errs []error
+	duration := func(key string, least, most time.Duration, into *time.Duration) {
+		if !s.k.Exists(key) {
+			return
+		}
+		d, err := time.ParseDuration(s.k.String(key))
+		if err != nil || d < least || d > most {
+			errs = append(errs, fmt.Errorf("%s %q is not a duration of %s to %s, such as 90m", key, s.k.String(key), least, most))
+			return
+		}
+		*into = d
+	}
+	duration("rotation-grace", time.Second, 365*24*time.Hour, &c.Rotation.Grace)
+	duration("rotation-least-interval", time.Second, 365*24*time.Hour, &c.Rotation.LeastInterval)
+	duration("rotation-probe", time.Second, 30*24*time.Hour, &c.Rotation.ProbeEvery)
+	duration("rotation-hold", 10*time.Millisecond, 8*time.Second, &c.Rotation.Hold)
+	if s.k.Exists("rotation-rate") {
+		if c.Rotator.Rate = s.k.Float64("rotation-rate"); c.Rotator.Rate < 0.001 || c.Rotator.Rate > 1000 {
+			errs = append(errs, errors.New("rotation-rate is 0.001 to 1000"))
+		}
+	}
+	receivers, err := s.receivers()
+	c.Rotator.Receivers = receivers
+	return errors.Join(append(errs, err)...)
+}
+
+// receivers reads who is told of events.
+func (s settings) receivers() ([]rotator.Receiver, error) {
+	var errs []error
+	var key sensitive.Value
+	urls := s.k.Strings("event-url")
+	if path := s.text("event-key-file", ""); path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("event-key-file: %w", err))
+		} else if key = sensitive.New(strings.TrimRight(string(text), "\r\n")); key.Len() < minEventKey {
+			errs = append(errs, fmt.Errorf("event-key-file: %s holds a key of less than %d characters", path, minEventKey))
+		}
+		if len(urls) == 0 {
+			errs = append(errs, errors.New("event-key-file is for event-url, which is not set"))
+		}
+	}
+	var list []rotator.Receiver
+	for i, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && loopbackHost(u.Hostname())) {
+			errs = append(errs, fmt.Errorf("event-url, the one at place %d, is not an https URL, or an http URL on loopback", i+1))
+			continue
+		}
+		list = append(list, rotator.Receiver{URL: text, Key: key})
+	}
+	return list, errors.Join(errs...)
+}
+
+func loopbackHost(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

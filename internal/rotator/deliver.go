@@ -1,0 +1,166 @@
+package rotator
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
+)
+
+// Receiver is an endpoint that is told of events.
+type Receiver struct {
+	// URL takes a POST for each event: https, or http on loopback.
+	URL string
+	// Key signs the requests, see package sign.
+	Key sensitive.Value
+}
+
+const (
+	deliverEvery   = time.Second
+	deliverAtOnce  = 8
+	deliverTimeout = 10 * time.Second
+	deliverFor     = 72 * time.Hour
+	maxAnswer      = 64 << 10
+)
+
+// cloudEvent is an event in the structured JSON form of CloudEvents 1.0.
+type cloudEvent struct {
+	SpecVersion     string    `json:"specversion"`
+	ID              string    `json:"id"`
+	Source          string    `json:"source"`
+	Type            string    `json:"type"`
+	Subject         string    `json:"subject"`
+	Time            time.Time `json:"time"`
+	DataContentType string    `json:"datacontenttype"`
+	Data            eventData `json:"data"`
+}
+
+type eventData struct {
+	Secret   string `json:"secret"`
+	Target   string `json:"target,omitempty"`
+	Rotation string `json:"rotation,omitempty"`
+	Trigger  string `json:"trigger,omitempty"`
+	State    string `json:"state,omitempty"`
+	Version  string `json:"version,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+}
+
+// deliverer tells receivers of events, each at least once. What is to be told is in the store.
+type deliverer struct {
+	engine    *api.Engine
+	receivers []Receiver
+	source    string
+	client    *http.Client
+	config    Config
+}
+
+func newDeliverer(engine *api.Engine, c Config) *deliverer {
+	return &deliverer{
+		engine: engine, receivers: c.Receivers, source: "/keyturn/" + c.Region, config: c,
+		client: &http.Client{Timeout: deliverTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+	}
+}
+
+func (d *deliverer) run(ctx context.Context) {
+	defer d.client.CloseIdleConnections()
+	for ctx.Err() == nil {
+		events, err := d.engine.Events(ctx, 4*deliverAtOnce)
+		if err != nil && ctx.Err() == nil {
+			d.config.Logger.Warn("events could not be read; they are delivered later", "err", err)
+		}
+		d.deliverAll(ctx, events)
+		if len(events) == 0 || err != nil {
+			sleep(ctx, deliverEvery)
+		}
+	}
+}
+
+func (d *deliverer) deliverAll(ctx context.Context, events []store.Event) {
+	var work sync.WaitGroup
+	slots := make(chan struct{}, deliverAtOnce)
+	for _, e := range events {
+		slots <- struct{}{}
+		work.Go(func() {
+			defer func() { <-slots }()
+			if err := d.deliver(ctx, e); err != nil && ctx.Err() == nil {
+				d.config.Logger.Warn("the delivery of an event could not be stored; it may be delivered twice", "type", e.Type, "err", err)
+				sleep(ctx, deliverEvery)
+			}
+		})
+	}
+	work.Wait()
+}
+
+// deliver tells all receivers that have not been told, and stores what came of it.
+func (d *deliverer) deliver(ctx context.Context, e store.Event) error {
+	after := e
+	after.Done = slices.Clone(e.Done)
+	var failure error
+	for _, r := range d.receivers {
+		if slices.Contains(e.Done, r.URL) {
+			continue
+		}
+		if err := d.post(ctx, r, e); err != nil {
+			failure = err
+			continue
+		}
+		after.Done = append(after.Done, r.URL)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	now := d.engine.Now()
+	switch {
+	case failure == nil:
+		return d.engine.Delivered(ctx, e, nil)
+	case now.Sub(e.Time) > deliverFor:
+		d.config.Logger.Error("an event was not delivered in three days and is given up", "type", e.Type, "secret", e.Secret, "err", failure)
+		return d.engine.Delivered(ctx, e, nil)
+	}
+	after.Failures++
+	pause := rotation.Backoff(after.Failures)
+	after.NextAt = now.Add(pause/2 + rand.N(pause/2+1))
+	d.config.Logger.Warn("an event was not delivered; it is tried again", "type", e.Type, "secret", e.Secret, "failures", after.Failures, "err", failure)
+	return d.engine.Delivered(ctx, e, &after)
+}
+
+// post sends one event. Every answer of 200 to 299 says that it has arrived. An error names no URL: it may hold a token.
+func (d *deliverer) post(ctx context.Context, r Receiver, e store.Event) error {
+	body, err := json.Marshal(cloudEvent{
+		SpecVersion: "1.0", ID: e.ID, Source: d.source, Type: e.Type, Subject: e.Secret, Time: e.Time.UTC(), DataContentType: "application/json",
+		Data: eventData{Secret: e.Secret, Target: e.Target, Rotation: e.Rotation, Trigger: e.Trigger, State: e.State, Version: e.Version, Reason: e.Reason},
+	})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("the receiver's URL is not well formed")
+	}
+	req.Header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
+	req.Header.Set("User-Agent", "keyturn")
+	if !r.Key.IsZero() {
+		sign.SignWebhook(req.Header, r.Key.Reveal(), time.Now(), body)
+	}
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("receiver %s: no answer", req.URL.Host)
+	}
+	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection can be used again
+	_ = resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("receiver %s: status %d", req.URL.Host, resp.StatusCode)
+	}
+	return nil
+}
