@@ -1,0 +1,452 @@
+package postgresql
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// shownVerifier stands in a plan for the verifier that the login keeps.
+const shownVerifier = "'<the verifier it has now>'"
+
+// role is what the server knows of a role.
+type role struct {
+	oid                       uint32
+	name                      string
+	canLogin, super, replicas bool
+	limit                     int
+	validUntil                string
+}
+
+// setup is one look at the server, and the plan that grows from it.
+type setup struct {
+	*attemptAt
+	request  target.PlanRequest
+	able     abilities
+	verifier string              // what Account keeps, when it is made anew
+	shared   []string            // statements on roles
+	moves    map[string][]string // REASSIGN OWNED for each database
+	notes    []string
+}
+
+// PlanAccounts plans the scheme of two logins: one role that owns everything and that nobody logs in as, and two members of
+// it that become it when they log in, so that what either makes belongs to the owner.
+//
+// A login that exists is renamed to be the owner, and a login of its old name, with its password, takes its place in the same
+// transaction: what it owns, its grants and default privileges, in every database, stay with it.
+func (t *pg) PlanAccounts(ctx context.Context, r target.PlanRequest) (target.Plan, error) {
+	s, done, err := t.look(ctx, r)
+	if err != nil {
+		return target.Plan{}, err
+	}
+	defer done()
+	return s.plan(), s.rollback(ctx)
+}
+
+// look makes a plan in a transaction that is left open.
+func (t *pg) look(ctx context.Context, r target.PlanRequest) (_ *setup, done func(), err error) {
+	what := "plan two logins from " + r.Account
+	secrets := []sensitive.Value{r.Current.Secret, t.admin.Secret}
+	for _, name := range []string{r.Account, r.Logins[0], r.Logins[1], cmp.Or(r.Owner, "x")} {
+		if err := checkName(name); err != nil {
+			return nil, nil, target.Failed(target.Denied, "", what+": a role "+err.Error())
+		}
+	}
+	conn, err := t.asAdmin(ctx, what, secrets...)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			disconnect(conn)
+		}
+	}()
+	s := &setup{attemptAt: &attemptAt{t: t, conn: conn, what: what, secrets: secrets}, request: r, moves: map[string][]string{}}
+	if s.able, err = s.abilities(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := s.begin(ctx, r.Account); err != nil {
+		return nil, nil, err
+	}
+	if err := s.decide(ctx); err != nil {
+		return nil, nil, err
+	}
+	return s, func() { disconnect(conn) }, nil
+}
+
+func (s *setup) refuse(format string, args ...any) error {
+	return target.Failed(target.Denied, "", s.what+": "+fmt.Sprintf(format, args...), s.secrets...)
+}
+
+// decide fills the plan.
+func (s *setup) decide(ctx context.Context) error {
+	account, found, err := s.role(ctx, s.request.Account)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return s.refuse("there is no role %q", s.request.Account)
+	case account.super:
+		return s.refuse("%q is a superuser, whose rights cannot be shared by membership; use a role without SUPERUSER", account.name)
+	case account.replicas:
+		return s.refuse("%q has REPLICATION, which membership does not give; use a role without it", account.name)
+	}
+	if s.request.Owner == "" {
+		s.request.Owner = account.name
+		if account.canLogin {
+			s.request.Owner += "_owner"
+		}
+	}
+	if err := checkName(s.request.Owner); err != nil {
+		return s.refuse("the owner %v", err)
+	}
+	logins := s.request.Logins
+	if logins[0] == logins[1] || slices.Contains(logins[:], s.request.Owner) {
+		return s.refuse("the owner and the two logins are three roles")
+	}
+	if s.request.Owner == account.name && account.canLogin {
+		return s.refuse("%q is a login; name another owner", account.name)
+	}
+	if !account.canLogin && s.request.Owner != account.name {
+		return s.refuse("nobody can log in as %q, so it is the owner; name no other", account.name)
+	}
+	return s.decideLogins(ctx, account)
+}
+
+func (s *setup) decideLogins(ctx context.Context, account role) error {
+	owner, exists, err := s.role(ctx, s.request.Owner)
+	if err != nil {
+		return err
+	}
+	wanted := s.request.Logins[:]
+	if exists {
+		if owner.canLogin || owner.super {
+			return s.refuse("role %q exists and is a login or a superuser; name another owner", owner.name)
+		}
+		if account.canLogin && !slices.Contains(wanted, account.name) {
+			wanted = append(slices.Clone(wanted), account.name)
+		}
+	} else {
+		if err := s.rename(ctx, account); err != nil {
+			return err
+		}
+		wanted = slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return name == account.name })
+	}
+	settings, err := s.settings(ctx, account.oid)
+	if err != nil {
+		return err
+	}
+	for _, name := range wanted {
+		if err := s.login(ctx, name, account, settings); err != nil {
+			return err
+		}
+	}
+	s.notes = append(s.notes, "pg_hba.conf and poolers must let each login in that did not exist before")
+	return nil
+}
+
+// rename makes the login the owner, and a login in its place.
+func (s *setup) rename(ctx context.Context, account role) error {
+	verifier, err := s.keep(ctx, account)
+	if err != nil {
+		return err
+	}
+	s.verifier = verifier
+	settings, err := s.settings(ctx, account.oid)
+	if err != nil {
+		return err
+	}
+	owner := quoteIdentifier(s.request.Owner)
+	s.shared = append(s.shared,
+		"ALTER ROLE "+quoteIdentifier(account.name)+" RENAME TO "+owner,
+		"ALTER ROLE "+owner+" NOLOGIN PASSWORD NULL",
+		s.create(account.name, account)+" PASSWORD "+shownVerifier)
+	s.become(account.name, settings)
+	if !slices.Contains(s.request.Logins[:], account.name) {
+		s.notes = append(s.notes, fmt.Sprintf("%q stays as a third login until its users have moved; then DROP ROLE %s", account.name, quoteIdentifier(account.name)))
+	}
+	return nil
+}
+
+// keep is the verifier that the login keeps when it is made anew.
+func (s *setup) keep(ctx context.Context, account role) (string, error) {
+	if s.able.reads {
+		stored, err := s.stored(ctx, account.name)
+		if err == nil && stored == "" {
+			return "", s.refuse("%q has no password to keep", account.name)
+		}
+		return stored, err
+	}
+	if s.request.Current.Account != account.name || s.request.Current.Secret.IsZero() {
+		return "", s.refuse("the password of %q is needed, or the right to read verifiers: GRANT SELECT (rolname, rolpassword) ON pg_catalog.pg_authid", account.name)
+	}
+	if err := s.t.login(ctx, s.t.config.AdminAddress, s.request.Current, ""); err != nil {
+		return "", err
+	}
+	return newVerifier(s.request.Current.Secret, s.able.iterations)
+}
+
+func (s *setup) create(name string, like role) string {
+	statement := "CREATE ROLE " + quoteIdentifier(name) + " LOGIN INHERIT"
+	if like.limit >= 0 {
+		statement += fmt.Sprintf(" CONNECTION LIMIT %d", like.limit)
+	}
+	if like.validUntil != "" {
+		statement += " VALID UNTIL " + quoteLiteral(like.validUntil)
+	}
+	return statement + " IN ROLE " + quoteIdentifier(s.request.Owner)
+}
+
+// become makes a login take the owner's role, with the settings that the account had.
+func (s *setup) become(name string, settings []string) {
+	login := "ALTER ROLE " + quoteIdentifier(name)
+	for _, setting := range settings {
+		s.shared = append(s.shared, login+setting)
+	}
+	s.shared = append(s.shared, login+" SET role = "+quoteLiteral(s.request.Owner))
+}
+
+// login makes one of the logins, or mends one that exists.
+func (s *setup) login(ctx context.Context, name string, like role, settings []string) error {
+	r, exists, err := s.role(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case !exists:
+		s.shared = append(s.shared, s.create(name, like))
+		s.become(name, settings)
+		return nil
+	case !r.canLogin:
+		return s.refuse("role %q exists, and nobody can log in as it", name)
+	case r.super:
+		return s.refuse("%q is a superuser; use a role without SUPERUSER", name)
+	}
+	var member, becomes bool
+	if err := s.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles o ON o.oid = m.roleid WHERE m.member = $1 AND o.rolname = $2),
+		EXISTS (SELECT FROM pg_catalog.pg_db_role_setting WHERE setrole = $1 AND setdatabase = 0 AND 'role=' || $2 = ANY (setconfig))`,
+		r.oid, s.request.Owner).Scan(&member, &becomes); err != nil {
+		return failed(s.what, err, s.secrets...)
+	}
+	if !member {
+		s.shared = append(s.shared, "GRANT "+quoteIdentifier(s.request.Owner)+" TO "+quoteIdentifier(name))
+	}
+	if !becomes {
+		s.become(name, nil)
+	}
+	return s.belongings(ctx, r)
+}
+
+// belongings moves what a login owns to the owner, and refuses what cannot be moved.
+func (s *setup) belongings(ctx context.Context, r role) error {
+	rows, err := s.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), COALESCE(d.datallowconn, true), s.deptype::text, s.classid = 'pg_catalog.pg_default_acl'::regclass, count(*)
+		FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid
+		WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.refobjid = $1 AND s.deptype IN ('o', 'a') GROUP BY 1, 2, 3, 4 ORDER BY 1`, r.oid)
+	if err != nil {
+		return failed(s.what, err, s.secrets...)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var database, kind string
+		var connectable, defaults bool
+		var n int
+		if err := rows.Scan(&database, &connectable, &kind, &defaults, &n); err != nil {
+			return failed(s.what, err, s.secrets...)
+		}
+		switch {
+		case defaults:
+			return s.refuse("%q has default privileges in database %q; make them the owner's (ALTER DEFAULT PRIVILEGES FOR ROLE %s) first", r.name, database, quoteIdentifier(s.request.Owner))
+		case kind == "a":
+			return s.refuse("%q has grants of its own on %d objects of database %q, which the other login would lack; grant them to %s and revoke them first", r.name, n, database, quoteIdentifier(s.request.Owner))
+		case !connectable:
+			return s.refuse("%q owns %d objects in database %q, which nobody can connect to", r.name, n, database)
+		}
+		database = cmp.Or(database, s.t.config.Database)
+		statement := "REASSIGN OWNED BY " + quoteIdentifier(r.name) + " TO " + quoteIdentifier(s.request.Owner)
+		if !slices.Contains(s.moves[database], statement) {
+			s.moves[database] = append(s.moves[database], statement)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return failed(s.what, err, s.secrets...)
+	}
+	return nil
+}
+
+func (s *setup) role(ctx context.Context, name string) (r role, found bool, err error) {
+	err = s.conn.QueryRow(ctx, `SELECT oid, rolname, rolcanlogin, rolsuper, rolreplication, rolconnlimit, COALESCE(rolvaliduntil::text, '')
+		FROM pg_catalog.pg_roles WHERE rolname = $1`, name).Scan(&r.oid, &r.name, &r.canLogin, &r.super, &r.replicas, &r.limit, &r.validUntil)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return r, false, nil
+	}
+	if err != nil {
+		return r, false, failed(s.what, err, s.secrets...)
+	}
+	return r, true, nil
+}
+
+// settings are what ALTER ROLE … SET has given to a role, as the ends of such statements.
+func (s *setup) settings(ctx context.Context, oid uint32) ([]string, error) {
+	rows, err := s.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), c FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
+		unnest(s.setconfig) WITH ORDINALITY u (c, n) WHERE s.setrole = $1 ORDER BY 1, n`, oid)
+	if err != nil {
+		return nil, failed(s.what, err, s.secrets...)
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var database, setting string
+		if err := rows.Scan(&database, &setting); err != nil {
+			return nil, failed(s.what, err, s.secrets...)
+		}
+		name, value, _ := strings.Cut(setting, "=")
+		if strings.EqualFold(name, "role") {
+			continue
+		}
+		where := ""
+		if database != "" {
+			where = " IN DATABASE " + quoteIdentifier(database)
+		}
+		out = append(out, where+" SET "+settingName(name)+" = "+settingValue(name, value))
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failed(s.what, err, s.secrets...)
+	}
+	return out, nil
+}
+
+// settingName quotes each part of a name such as app.tenant.
+func settingName(name string) string {
+	parts := strings.Split(name, ".")
+	for i := range parts {
+		parts[i] = quoteIdentifier(parts[i])
+	}
+	return strings.Join(parts, ".")
+}
+
+// settingValue is the value of a setting in a statement. Of some settings the server stores a list of quoted names, and takes
+// one literal for one name.
+func settingValue(name, value string) string {
+	switch strings.ToLower(name) {
+	case "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries":
+		names := splitNames(value)
+		for i := range names {
+			names[i] = quoteLiteral(names[i])
+		}
+		if len(names) > 0 {
+			return strings.Join(names, ", ")
+		}
+	}
+	return quoteLiteral(value)
+}
+
+// splitNames reads a list such as "$user", public.
+func splitNames(list string) []string {
+	var names []string
+	var name strings.Builder
+	quoted := false
+	for i := 0; i < len(list); i++ {
+		switch c := list[i]; {
+		case c == '"' && quoted && i+1 < len(list) && list[i+1] == '"':
+			name.WriteByte('"')
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			names = append(names, name.String())
+			name.Reset()
+		case c == ' ' && !quoted:
+		default:
+			name.WriteByte(c)
+		}
+	}
+	if list == "" {
+		return nil
+	}
+	return append(names, name.String())
+}
+
+func (s *setup) plan() target.Plan {
+	p := target.Plan{Request: s.request}
+	if len(s.shared) > 0 {
+		p.Steps = append(p.Steps, target.PlanStep{Database: s.t.config.Database, Statements: s.shared})
+	}
+	var databases []string
+	for database := range s.moves {
+		databases = append(databases, database)
+	}
+	slices.Sort(databases)
+	for _, database := range databases {
+		p.Steps = append(p.Steps, target.PlanStep{Database: database, Statements: s.moves[database]})
+	}
+	if len(p.Steps) > 0 {
+		p.Notes = s.notes
+	}
+	return p
+}
+
+// ApplyPlan plans again under the account's lock, and goes on only when it comes to the same.
+func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
+	s, done, err := t.look(ctx, p.Request)
+	if err != nil {
+		return err
+	}
+	defer done()
+	s.what = "make two logins from " + p.Request.Account
+	now := s.plan()
+	if len(now.Steps) == 0 {
+		return s.rollback(ctx)
+	}
+	if !slices.EqualFunc(now.Steps, p.Steps, func(a, b target.PlanStep) bool {
+		return a.Database == b.Database && slices.Equal(a.Statements, b.Statements)
+	}) {
+		return s.refuse("the server is not as it was when this was planned; plan again")
+	}
+	s.secrets = append(s.secrets, sensitive.New(s.verifier))
+	for _, statement := range s.shared {
+		if before, ok := strings.CutSuffix(statement, shownVerifier); ok {
+			statement = before + quoteLiteral(s.verifier)
+		}
+		if err := s.run(ctx, statement); err != nil {
+			return err
+		}
+	}
+	if err := s.end(ctx, "COMMIT"); err != nil {
+		return err
+	}
+	for _, step := range now.Steps {
+		if statements := s.moves[step.Database]; strings.HasPrefix(step.Statements[0], "REASSIGN ") {
+			if err := t.move(ctx, s.what, p.Request.Account, step.Database, statements); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// move moves what the logins own in one database.
+func (t *pg) move(ctx context.Context, what, account, database string, statements []string) error {
+	what += ": in database " + database
+	conn, err := t.asAdminOf(ctx, what, database)
+	if err != nil {
+		return err
+	}
+	defer disconnect(conn)
+	a := &attemptAt{t: t, conn: conn, what: what, secrets: []sensitive.Value{t.admin.Secret}}
+	if err := a.begin(ctx, account); err != nil {
+		return err
+	}
+	for _, statement := range statements {
+		if err := a.run(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return a.end(ctx, "COMMIT")
+}

@@ -1,0 +1,240 @@
+package postgresql_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// as runs statements in a session of a credential.
+func (c *cluster) as(t *testing.T, who target.Credential, statements ...string) error {
+	t.Helper()
+	conn, err := c.connect(t.Context(), who)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	for _, statement := range statements {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			return fmt.Errorf("%s: %w", statement, err)
+		}
+	}
+	return nil
+}
+
+func (c *cluster) query(t *testing.T, statement string) string {
+	t.Helper()
+	conn, err := c.Admin(t.Context(), "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var out string
+	if err := conn.QueryRow(t.Context(), statement).Scan(&out); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	return out
+}
+
+func planned(t *testing.T, tt target.Target, r target.PlanRequest) target.Plan {
+	t.Helper()
+	p, err := tt.(target.Preparer).PlanAccounts(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestTwoLoginsFromOne(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, false)
+	for name, admin := range map[string]target.Credential{"reader": c.reader(t, "reader"), "blind": c.role(t, "blind", "LOGIN CREATEROLE")} {
+		t.Run(name, func(t *testing.T) { twoLogins(t, c, c.open(t, c.Addr(), admin), name) })
+	}
+}
+
+// twoLogins turns a login that is in use into two, and rotates.
+func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
+	name := prefix + `'s "app"`
+	id := func(s string) string { return pgx.Identifier{s}.Sanitize() }
+	app := c.role(t, name, "LOGIN CONNECTION LIMIT 7 VALID UNTIL '2100-01-01'")
+	c.exec(t, "CREATE DATABASE "+prefix)
+	if err := c.Exec(t.Context(), prefix, "CREATE TABLE elsewhere (n int); ALTER TABLE elsewhere OWNER TO "+id(name)); err != nil {
+		t.Fatal(err)
+	}
+	c.exec(t, "GRANT SET ON PARAMETER app.tenant TO "+prefix)
+	c.exec(t, "CREATE TABLE "+prefix+"_granted (n int, m int); GRANT SELECT, UPDATE (m) ON "+prefix+"_granted TO "+id(name)+
+		"; CREATE SCHEMA "+prefix+" AUTHORIZATION "+id(name)+"; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO "+id(name)+
+		"; ALTER ROLE "+id(name)+" SET search_path = "+prefix+`, "$user", public; ALTER ROLE `+id(name)+" IN DATABASE "+prefix+" SET work_mem = '5MB'; ALTER ROLE "+id(name)+" SET app.tenant = 'a=b, ''c'''")
+	works(t, c.as(t, app, "CREATE TABLE mine (n serial)", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"))
+	before, err := c.connect(t.Context(), app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close(context.Background())
+
+	r := target.PlanRequest{Account: name, Owner: prefix + "_owner", Logins: [2]string{name, name + "2"}, Current: app}
+	p := planned(t, tt, r)
+	shown, err := json.Marshal(p)
+	if err != nil || strings.Contains(string(shown), "SCRAM") || strings.Contains(string(shown), app.Secret.Reveal()) {
+		t.Fatalf("the plan cannot be shown, or shows too much: %v", err)
+	}
+	if len(p.Steps) != 1 || !strings.Contains(p.Steps[0].Statements[0], "RENAME TO") {
+		t.Fatalf("the plan: %s", shown)
+	}
+	stale := p
+	stale.Steps = []target.PlanStep{{Database: "postgres", Statements: []string{"SELECT 1"}}}
+	if err := tt.(target.Preparer).ApplyPlan(t.Context(), stale); target.ClassOf(err) != target.Denied || !strings.Contains(err.Error(), "plan again") {
+		t.Errorf("another plan than the server's state gives: %v", err)
+	}
+	works(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
+	works(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
+	if again := planned(t, tt, r); len(again.Steps) != 0 {
+		t.Errorf("planned again: %+v", again)
+	}
+
+	c.works(t, app, true)
+	var one int
+	if err := before.QueryRow(t.Context(), "SELECT count(*) FROM mine").Scan(&one); err != nil {
+		t.Errorf("a session that was open: %v", err)
+	}
+	fresh, err := targetGenerate(t, tt, name+"2")
+	works(t, err)
+	change := target.Change{ID: prefix, Strategy: target.Double, New: fresh, Old: app}
+	do(t, nil, func(ctx context.Context) error { return tt.Apply(ctx, change) })
+	works(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh))
+	// What one makes the other uses, changes and drops.
+	works(t, c.as(t, app, "CREATE TABLE by_one (n int)", "SELECT * FROM "+prefix+"_granted", "ALTER TABLE mine ADD m int"))
+	works(t, c.as(t, fresh, "INSERT INTO by_one VALUES (1)", "ALTER TABLE by_one ADD m int", "DROP TABLE by_one", "INSERT INTO mine DEFAULT VALUES", "SELECT f()", "UPDATE "+prefix+"_granted SET m = 1", "CREATE TABLE by_other (n int)"))
+	works(t, c.as(t, app, "DROP TABLE by_other"))
+	for _, login := range []string{name, name + "2"} {
+		got := c.query(t, "SELECT concat_ws(' ', rolconnlimit, rolvaliduntil = '2100-01-01', rolinherit, (SELECT string_agg(c, ' ' ORDER BY setdatabase, n) FROM pg_db_role_setting, unnest(setconfig) WITH ORDINALITY u (c, n) WHERE setrole = r.oid)) FROM pg_roles r WHERE rolname = '"+strings.ReplaceAll(login, "'", "''")+"'")
+		if want := `7 t t search_path=` + prefix + `, "$user", public app.tenant=a=b, 'c' role=` + prefix + `_owner work_mem=5MB`; got != want {
+			t.Errorf("%s has\n%s, want\n%s", login, got, want)
+		}
+	}
+	do(t, nil, func(ctx context.Context) error { return tt.Retire(ctx, change) })
+	c.works(t, app, false)
+	c.works(t, fresh, true)
+
+	// What poolers send between two clients leaves the owner's role in place.
+	for _, reset := range []string{"RESET ALL", "DISCARD ALL", "RESET role", "SET SESSION AUTHORIZATION DEFAULT"} {
+		conn, err := c.connect(t.Context(), fresh)
+		works(t, err)
+		_, err = conn.PgConn().Exec(t.Context(), reset).ReadAll()
+		works(t, err)
+		results, err := conn.PgConn().Exec(t.Context(), "SELECT current_user").ReadAll()
+		works(t, err)
+		if got := string(results[0].Rows[0][0]); got != r.Owner {
+			t.Errorf("after %s the session acts as %s", reset, got)
+		}
+		works(t, conn.Close(t.Context()))
+	}
+
+	// A right that one login alone has is found, and is not planned over.
+	app, err = targetGenerate(t, tt, name)
+	works(t, err)
+	do(t, nil, func(ctx context.Context) error {
+		return tt.Apply(ctx, target.Change{ID: prefix + "3", Strategy: target.Double, New: app, Old: fresh})
+	})
+	c.exec(t, "CREATE TABLE "+prefix+"_alone (n int); GRANT INSERT ON "+prefix+"_alone TO "+id(name))
+	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh)
+	if target.ClassOf(err) != target.Denied || !strings.Contains(err.Error(), "relation "+prefix+"_alone") {
+		t.Errorf("a right of one login: %v", err)
+	}
+	_, err = tt.(target.Preparer).PlanAccounts(t.Context(), r)
+	if target.ClassOf(err) != target.Denied || !strings.Contains(err.Error(), "grants of its own on 1 objects") {
+		t.Errorf("a plan over a right of one login: %v", err)
+	}
+}
+
+func targetGenerate(t *testing.T, tt target.Target, account string) (target.Credential, error) {
+	t.Helper()
+	return tt.(target.Generator).Generate(t.Context(), account, target.Credential{}, rand.Reader)
+}
+
+func works(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTwoLoginsOfAnOwner begins with roles that a person has half prepared.
+func TestTwoLoginsOfAnOwner(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, false)
+	tt := c.open(t, c.Addr(), c.role(t, "admin", "LOGIN SUPERUSER"))
+	c.exec(t, "CREATE ROLE own NOLOGIN; GRANT CREATE ON SCHEMA public TO own")
+	one := c.role(t, "one", "LOGIN")
+	c.exec(t, "CREATE DATABASE second")
+	c.exec(t, "CREATE TABLE here (n int); ALTER TABLE here OWNER TO one")
+	works(t, c.Exec(t.Context(), "second", "CREATE TABLE there (n int); ALTER TABLE there OWNER TO one"))
+	r := target.PlanRequest{Account: "own", Logins: [2]string{"one", "two"}}
+	p := planned(t, tt, r)
+	var databases []string
+	for _, step := range p.Steps {
+		databases = append(databases, step.Database+": "+step.Statements[len(step.Statements)-1])
+	}
+	want := `postgres: ALTER ROLE "two" SET role = 'own' | postgres: REASSIGN OWNED BY "one" TO "own" | second: REASSIGN OWNED BY "one" TO "own"`
+	if got := strings.Join(databases, " | "); got != want {
+		t.Errorf("the plan is\n%s, want\n%s", got, want)
+	}
+	works(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
+	if again := planned(t, tt, r); len(again.Steps) != 0 {
+		t.Errorf("planned again: %+v", again)
+	}
+	two, err := targetGenerate(t, tt, "two")
+	works(t, err)
+	do(t, nil, func(ctx context.Context) error {
+		return tt.Apply(ctx, target.Change{ID: "x", Strategy: target.Double, New: two, Old: one})
+	})
+	works(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, one, two))
+	works(t, c.as(t, two, "DROP TABLE here"))
+	c.exec(t, "ALTER ROLE two RESET role")
+	if err := tt.(target.Preparer).ProveAccounts(t.Context(), r, one, two); target.ClassOf(err) != target.Denied || !strings.Contains(err.Error(), `acts as "two"`) {
+		t.Errorf("a login that does not become the owner: %v", err)
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, false)
+	blind := c.role(t, "blind", "LOGIN CREATEROLE")
+	tt := c.open(t, c.Addr(), blind)
+	known := c.role(t, "app", "LOGIN")
+	c.role(t, "super", "LOGIN SUPERUSER")
+	c.role(t, "streams", "LOGIN REPLICATION")
+	c.exec(t, "CREATE ROLE nobody NOLOGIN; CREATE ROLE taken NOLOGIN")
+	wrong := known
+	wrong.Secret = blind.Secret
+	for name, tt2 := range map[string]struct {
+		r    target.PlanRequest
+		text string
+	}{
+		"missing":      {target.PlanRequest{Account: "none", Logins: [2]string{"a", "b"}}, `there is no role "none"`},
+		"superuser":    {target.PlanRequest{Account: "super", Logins: [2]string{"a", "b"}}, "superuser"},
+		"replication":  {target.PlanRequest{Account: "streams", Logins: [2]string{"a", "b"}}, "REPLICATION"},
+		"same":         {target.PlanRequest{Account: "app", Logins: [2]string{"a", "a"}}, "three roles"},
+		"owner login":  {target.PlanRequest{Account: "app", Owner: "app", Logins: [2]string{"a", "b"}}, "name another owner"},
+		"owner taken":  {target.PlanRequest{Account: "app", Owner: "blind", Logins: [2]string{"a", "b"}}, "name another owner"},
+		"other owner":  {target.PlanRequest{Account: "nobody", Owner: "x", Logins: [2]string{"a", "b"}}, "name no other"},
+		"no password":  {target.PlanRequest{Account: "app", Logins: [2]string{"app", "b"}}, `the password of "app" is needed`},
+		"wrong":        {target.PlanRequest{Account: "app", Logins: [2]string{"app", "b"}, Current: wrong}, "28P01"},
+		"cannot login": {target.PlanRequest{Account: "app", Logins: [2]string{"app", "taken"}, Current: known}, "nobody can log in as it"},
+		"long name":    {target.PlanRequest{Account: "app", Logins: [2]string{"app", strings.Repeat("x", 64)}, Current: known}, "1 to 63 bytes"},
+	} {
+		_, err := tt.(target.Preparer).PlanAccounts(t.Context(), tt2.r)
+		if err == nil || !strings.Contains(err.Error(), tt2.text) || strings.Contains(err.Error(), blind.Secret.Reveal()) {
+			t.Errorf("%s: %v, want %q", name, err, tt2.text)
+		}
+	}
+	c.works(t, known, true)
+}
