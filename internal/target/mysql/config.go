@@ -1,0 +1,68 @@
+package mysql
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+const defaultPort = "3306"
+
+// config is the configuration; the package comment tells each member.
+type config struct {
+	Address         string     `json:"address"`
+	AdminAddress    string     `json:"admin_address,omitempty"`
+	VerifyAddresses []string   `json:"verify,omitempty"`
+	Database        string     `json:"database,omitempty"`
+	AccountHost     string     `json:"account_host,omitempty"`
+	TLS             target.TLS `json:"tls,omitzero"`
+	CheckSQL        string     `json:"check_sql,omitempty"`
+	target.PasswordRule
+}
+
+func check(raw json.RawMessage) error {
+	_, err := parse(raw)
+	return err
+}
+
+// parse reads a configuration, completes it, and names every mistake.
+func parse(raw json.RawMessage) (config, error) {
+	var c config
+	if err := target.Decode(raw, &c); err != nil {
+		return c, err
+	}
+	var errs []error
+	complete := func(setting string, address *string) {
+		full, err := target.Address(*address, defaultPort)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", setting, err))
+		}
+		*address = full
+	}
+	complete("address", &c.Address)
+	if c.AdminAddress == "" {
+		c.AdminAddress = c.Address
+	} else {
+		complete("admin_address", &c.AdminAddress)
+	}
+	if len(c.VerifyAddresses) == 0 {
+		c.VerifyAddresses = []string{c.Address}
+	}
+	for i := range c.VerifyAddresses {
+		complete(fmt.Sprintf("verify[%d]", i), &c.VerifyAddresses[i])
+	}
+	if c.AccountHost == "" {
+		c.AccountHost = "%"
+	}
+	if len(c.AccountHost) > 255 || strings.ContainsAny(c.AccountHost, "'`\"\\@ \x00") {
+		errs = append(errs, fmt.Errorf("account_host %q is not the part after @ of an account", c.AccountHost))
+	}
+	if len(c.Database) > 64*4 || strings.ContainsRune(c.Database, 0) {
+		errs = append(errs, errors.New("database is a name of at most 64 characters"))
+	}
+	errs = append(errs, c.TLS.Check(), c.PasswordRule.Check())
+	return c, errors.Join(errs...)
+}

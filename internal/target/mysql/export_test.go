@@ -1,0 +1,4 @@
+package mysql
+
+// NativeHash is for tests that make accounts.
+var NativeHash = nativeHash

@@ -1,0 +1,317 @@
+// Package mysql rotates the passwords of MariaDB and MySQL accounts.
+//
+// It has two kinds, "mariadb" (10.4 and later) and "mysql" (8.0.14 and later), with one configuration, a JSON object:
+//
+//	address              host or host:port of the server or proxy that applications use (required; port 3306)
+//	admin_address        where the administrator logs in and accounts are changed; default address. Not a replica
+//	verify               a list of addresses where a new password must work before it is current: writer, readers, proxy;
+//	                     default address alone
+//	database             the database to log in to; default none
+//	account_host         the part of accounts after @; default %
+//	tls                  {"ca": PEM, "server_name": name} or {"off": true}; default: on, verified against the machine's authorities
+//	check_sql            one statement that must succeed with the new password at every verify address; it runs in a read-only
+//	                     transaction that is rolled back
+//	password_length      12 to 128, default 32
+//	password_punctuation characters to use beside letters and digits; default none
+//
+// The administrator needs at the least:
+//
+//	MariaDB  GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.global_priv
+//	MySQL    GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.user; for accounts with SYSTEM_USER also that
+//
+// The password never leaves this process but in a login: the server gets a hash. In MariaDB that is of
+// mysql_native_password, twice SHA-1 without a salt; in MySQL of the plugin that the account has. A MariaDB server that
+// validates passwords must run with strict_password_validation=OFF, because it cannot judge a hash.
+//
+// With overlap an account has two passwords: in MariaDB two methods (IDENTIFIED VIA … OR …), in MySQL the current one and
+// the retained one. What is changed is read first, under a lock of the account's name, so that exactly one password is
+// added or taken away. The kind mysql is by MySQL's documentation and grammar; its tests have no MySQL server.
+package mysql
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// MariaDB is the kind of target for MariaDB.
+func MariaDB() target.Kind {
+	return kind("mariadb", server{dialect: mariaDB{}, name: "MariaDB", since: [3]int{10, 4, 0}})
+}
+
+// MySQL is the kind of target for MySQL.
+func MySQL() target.Kind {
+	return kind("mysql", server{dialect: mySQL{}, name: "MySQL", since: [3]int{8, 0, 14}})
+}
+
+// server is one of the two.
+type server struct {
+	dialect
+	name  string
+	since [3]int
+}
+
+func kind(name string, s server) target.Kind {
+	return target.Kind{
+		Name:       name,
+		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
+		NeedsAdmin: true,
+		Check:      check,
+		Open: func(settings target.Settings) (target.Target, error) {
+			c, err := parse(settings.Config)
+			if err != nil {
+				return nil, err
+			}
+			if settings.Admin.IsZero() {
+				return nil, errors.New("a " + s.name + " target needs an administrator's credential")
+			}
+			return &my{PasswordRule: c.PasswordRule, server: s, config: c, admin: settings.Admin}, nil
+		},
+	}
+}
+
+// my is one server.
+type my struct {
+	target.PasswordRule
+	server server
+	config config
+	admin  target.Credential
+}
+
+// Close has nothing to release: each call closes its own connection.
+func (t *my) Close() error { return nil }
+
+// Apply makes New a password of its account.
+func (t *my) Apply(ctx context.Context, c target.Change) error {
+	attempt := "change the password of " + c.New.Account
+	if c.Strategy == target.Overlap && c.Old.Account != c.New.Account {
+		return target.Failed(target.Denied, "", attempt+": with strategy overlap both credentials are of one account")
+	}
+	if c.New.Secret.IsZero() {
+		return target.Failed(target.Refused, "", attempt+": the password is empty")
+	}
+	return t.change(ctx, attempt, c, c.New.Account, func(a account, who string) ([]string, error) {
+		return statements(t.server, who, a, c)
+	})
+}
+
+// Retire takes exactly Old's password away from its account.
+func (t *my) Retire(ctx context.Context, c target.Change) error {
+	attempt := "retire the password of " + c.Old.Account
+	double := c.Strategy == target.Double
+	switch {
+	case !double && c.Strategy != target.Overlap:
+		return target.Failed(target.Denied, "", fmt.Sprintf("%s: with strategy %q there is nothing to retire", attempt, c.Strategy))
+	case double == (c.Old.Account == c.New.Account):
+		return target.Failed(target.Denied, "", attempt+": the accounts do not fit the strategy")
+	}
+	return t.change(ctx, attempt, c, c.Old.Account, func(a account, who string) ([]string, error) {
+		return t.server.remove(who, a, c.Old.Secret, c.New.Secret, double)
+	})
+}
+
+// change reads an account under its lock, and runs the statements that lead from there.
+func (t *my) change(ctx context.Context, attempt string, c target.Change, name string, decide func(account, string) ([]string, error)) error {
+	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
+	if strings.ContainsRune(name, 0) || name == "" {
+		return target.Failed(target.Denied, "", attempt+": an account has a name without zero bytes")
+	}
+	conn, err := t.asAdmin(ctx, attempt, secrets...)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	locked, err := conn.row(ctx, fmt.Sprintf("SELECT GET_LOCK(%s, %d)", quote(t.lockName(name)), lockWait))
+	if err != nil {
+		return readFailed(attempt, err, secrets...)
+	}
+	if len(locked) != 1 || locked[0] != "1" {
+		return target.Failed(target.Unreachable, "", attempt+": another change of this account is in progress")
+	}
+	a, found, err := t.read(ctx, conn, name)
+	if err != nil {
+		return readFailed(attempt+": "+t.readHint(), err, secrets...)
+	}
+	if !found {
+		return target.Failed(target.Denied, "1396", fmt.Sprintf("%s: there is no account %s", attempt, t.who(name)))
+	}
+	todo, err := decide(a, t.who(name))
+	if err != nil {
+		return target.Failed(target.Denied, "", attempt+": "+err.Error(), secrets...)
+	}
+	for _, statement := range todo {
+		if err := conn.exec(ctx, statement); err != nil {
+			if number, _, _ := numberOf(err); number == 1396 && t.server.name == "MariaDB" {
+				attempt += ": the account exists, so see whether the server has a password validation plugin and strict_password_validation=ON"
+			}
+			return changeFailed(attempt, err, secrets...)
+		}
+	}
+	return nil
+}
+
+// lockName is that of the account's lock; names of locks have at most 64 characters.
+func (t *my) lockName(name string) string {
+	sum := sha256.Sum256([]byte(t.who(name)))
+	return "keyturn-" + hex.EncodeToString(sum[:20])
+}
+
+func (t *my) who(name string) string { return quote(name) + "@" + quote(t.config.AccountHost) }
+
+func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.Value) (*conn, error) {
+	attempt += ": log in as administrator " + t.admin.Account + " at " + t.config.AdminAddress
+	secrets = append(secrets, t.admin.Secret)
+	conn, err := t.connect(ctx, t.config.AdminAddress, "", t.admin, map[string]string{"sql_mode": "'NO_BACKSLASH_ESCAPES'"})
+	if err != nil {
+		failed := loginFailed(attempt, err, secrets...)
+		if failed.Class == target.Rejected {
+			failed.Class = target.Denied
+		}
+		return nil, failed
+	}
+	version, err := conn.row(ctx, "SELECT VERSION()")
+	if err == nil {
+		err = t.server.fits(version)
+		if err != nil {
+			err = target.Failed(target.Denied, "", attempt+": "+err.Error())
+		}
+	} else {
+		err = readFailed(attempt, err, secrets...)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// fits refuses another server than the kind is for, and one that is too old.
+func (s server) fits(row []string) error {
+	if len(row) != 1 {
+		return errors.New("the server does not tell its version")
+	}
+	name := "MySQL"
+	version := row[0]
+	if strings.Contains(version, "MariaDB") {
+		name = "MariaDB"
+		version = strings.TrimPrefix(version, "5.5.5-")
+	}
+	if name != s.name {
+		return fmt.Errorf("this is %s %s; register it as kind %s", name, row[0], strings.ToLower(name))
+	}
+	var v [3]int
+	if n, _ := fmt.Sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2]); n != 3 {
+		return fmt.Errorf("the server's version %q cannot be read", row[0])
+	}
+	for i := range v {
+		if v[i] != s.since[i] {
+			if v[i] < s.since[i] {
+				return fmt.Errorf("%s %s is too old; %d.%d.%d or later is needed", name, row[0], s.since[0], s.since[1], s.since[2])
+			}
+			break
+		}
+	}
+	return nil
+}
+
+// readHint says where the state is read, for an administrator who may not.
+func (t *my) readHint() string {
+	if t.server.name == "MariaDB" {
+		return "read mysql.global_priv"
+	}
+	return "read mysql.user"
+}
+
+// read reads what the server stores of an account.
+func (t *my) read(ctx context.Context, conn *conn, name string) (a account, found bool, err error) {
+	where := " WHERE User = " + quote(name) + " AND Host = " + quote(t.config.AccountHost)
+	query := "SELECT plugin, authentication_string, User_attributes, account_locked FROM mysql.user" + where
+	if t.server.name == "MariaDB" {
+		query = "SELECT Priv FROM mysql.global_priv" + where
+	}
+	row, err := conn.row(ctx, query)
+	if err != nil || row == nil {
+		return account{}, false, err
+	}
+	if t.server.name == "MariaDB" {
+		a, err = parsePriv(row[0])
+	} else {
+		a, err = parseUser(row[0], row[1], row[2], row[3])
+	}
+	return a, true, err
+}
+
+// Inspect compares each credential with the hashes that the server stores. Of the right password of a locked account nothing
+// is said: a person has to look.
+func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
+	attempt := "read the state of accounts"
+	secrets := []sensitive.Value{t.admin.Secret}
+	for _, c := range credentials {
+		secrets = append(secrets, c.Secret)
+	}
+	out := make([]target.Liveness, len(credentials))
+	conn, err := t.asAdmin(ctx, attempt, secrets...)
+	if err != nil {
+		return out, err
+	}
+	defer conn.Close()
+	for i, c := range credentials {
+		a, found, err := t.read(ctx, conn, c.Account)
+		if number, _, ok := numberOf(err); ok && (number == 1142 || number == 1143) {
+			return make([]target.Liveness, len(credentials)), nil
+		}
+		if err != nil {
+			return make([]target.Liveness, len(credentials)), readFailed(attempt, err, secrets...)
+		}
+		at, certain := a.find(c.Secret)
+		switch {
+		case !found || at < 0 && certain:
+			out[i] = target.Dead
+		case at >= 0 && !a.locked:
+			out[i] = target.Live
+		}
+	}
+	return out, nil
+}
+
+// Verify logs in at every verify address.
+func (t *my) Verify(ctx context.Context, c target.Credential) error {
+	for _, address := range t.config.VerifyAddresses {
+		if err := t.login(ctx, address, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *my) login(ctx context.Context, address string, c target.Credential) error {
+	attempt := "log in as " + c.Account + " at " + address
+	if strings.ContainsRune(c.Account, 0) || c.Account == "" || c.Secret.IsZero() {
+		return target.Failed(target.Rejected, "", attempt+": the name or the password is empty, or has a zero byte")
+	}
+	conn, err := t.connect(ctx, address, t.config.Database, c, nil)
+	if err != nil {
+		return loginFailed(attempt, err, c.Secret)
+	}
+	defer conn.Close()
+	if t.config.CheckSQL == "" {
+		return nil
+	}
+	attempt = "run check_sql as " + c.Account + " at " + address
+	for _, statement := range []string{"START TRANSACTION READ ONLY", t.config.CheckSQL, "ROLLBACK"} {
+		if _, err := conn.row(ctx, statement); err != nil {
+			failed := changeFailed(attempt, err, c.Secret)
+			if failed.Code != "" && failed.Class != target.Unreachable {
+				failed.Class = target.Denied // it says nothing against the password
+			}
+			return failed
+		}
+	}
+	return nil
+}
