@@ -1,0 +1,224 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// node is a connection to one server.
+type node struct {
+	addr    string
+	client  *redis.Client
+	conn    *redis.Conn
+	stop    func() bool
+	secrets []sensitive.Value
+	// greeting is what a server said instead of serving, such as that it has too many clients.
+	greeting error
+}
+
+// dial connects to a server and asks nothing of it. The connection is made here and handed to the driver, so that what
+// fails before a request is known from what fails after, and so that the driver does not dial again.
+func (s *server) dial(ctx context.Context, addr string, secrets ...sensitive.Value) (*node, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, target.NotSent("connect to "+addr, err)
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var c net.Conn
+	if t := s.TLS.Config(host); t != nil {
+		c, err = (&tls.Dialer{Config: t}).DialContext(dialCtx, "tcp", addr)
+	} else {
+		c, err = new(net.Dialer).DialContext(dialCtx, "tcp", addr)
+	}
+	if err != nil {
+		return nil, target.NotSent("connect to "+addr, err)
+	}
+	n := &node{addr: addr, secrets: secrets}
+	made := false
+	n.client = redis.NewClient(&redis.Options{
+		Addr: addr, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DialTimeout: dialTimeout,
+		ReadTimeout: -1, WriteTimeout: -1, ContextTimeoutEnabled: true, DisableIdentity: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		Dialer: func(context.Context, string, string) (net.Conn, error) {
+			if made {
+				return nil, errors.New("the connection broke")
+			}
+			made = true
+			return c, nil
+		},
+	})
+	n.client.AddHook(greetingHook{n})
+	n.conn = n.client.Conn()
+	n.stop = context.AfterFunc(ctx, func() { _ = c.Close() })
+	return n, nil
+}
+
+func (n *node) close() {
+	n.stop()
+	_ = n.conn.Close()   // a connection that broke has nothing to flush
+	_ = n.client.Close() // its only connection is the one above
+}
+
+// login authenticates.
+func (n *node) login(ctx context.Context, c target.Credential) error {
+	_, err := n.do(ctx, fmt.Sprintf("log in as %q", c.Account), "AUTH", c.Account, c.Secret.Reveal())
+	var e *target.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e) && e.Class == target.Denied && e.Code == "WRONGPASS":
+		e.Class = target.Rejected
+	case errors.As(err, &e) && e.Class == target.Unknown && n.greeting != nil:
+		// The server has answered already, and then closed.
+		return target.Failed(target.Unreachable, code(n.greeting), n.addr+": "+n.greeting.Error(), n.secrets...)
+	}
+	return err
+}
+
+// user is an account of a server's ACL.
+type user struct {
+	exists, on, nopass bool
+	passwords          []string
+}
+
+// accepts reports whether a login with the password of a hash succeeds.
+func (u user) accepts(h string) bool {
+	return u.exists && u.on && (u.nopass || slices.Contains(u.passwords, h))
+}
+
+// unfit says why a password of the account cannot be added, or removed; empty when it can.
+func (u user) unfit(adding bool) string {
+	switch {
+	case adding && !u.exists:
+		return "does not exist; make it first (ACL SETUSER), on every node"
+	case adding && !u.on:
+		return "is switched off; switch it on first (ACL SETUSER name on)"
+	case u.exists && u.nopass:
+		return "logs in with any password (nopass); give it a password first"
+	}
+	return ""
+}
+
+// user reads an account.
+func (n *node) user(ctx context.Context, account string) (user, error) {
+	reply, err := n.do(ctx, fmt.Sprintf("read user %q", account), "ACL", "GETUSER", account)
+	if err != nil || reply == nil {
+		return user{}, err
+	}
+	u := user{exists: true}
+	fields, _ := reply.([]any)
+	for i := 0; i+1 < len(fields); i += 2 {
+		values, _ := fields[i+1].([]any)
+		for _, v := range values {
+			switch s := fmt.Sprint(v); fields[i] {
+			case "flags":
+				u.on = u.on || s == "on"
+				u.nopass = u.nopass || s == "nopass"
+			case "passwords":
+				u.passwords = append(u.passwords, s)
+			}
+		}
+	}
+	return u, nil
+}
+
+// modify adds or removes the hash of a password. To remove what somebody else has removed meanwhile is no error.
+func (n *node) modify(ctx context.Context, account, h string, add bool) error {
+	attempt, modifier := "add a password of user %q", "#"+h
+	if !add {
+		attempt, modifier = "remove a password of user %q", "!"+h
+	}
+	n.secrets = append(n.secrets, sensitive.New(h)) // the server quotes it
+	_, err := n.do(ctx, fmt.Sprintf(attempt, account), "ACL", "SETUSER", account, modifier)
+	var e *target.Error
+	if !add && errors.As(err, &e) && e.Class == target.Denied && strings.Contains(e.Text, "does not exist") {
+		return nil
+	}
+	return err
+}
+
+// persist has the server write its users down.
+func (n *node) persist(ctx context.Context, how string) error {
+	if how == persistNone {
+		return nil
+	}
+	if how != persistConfigRewrite {
+		_, err := n.do(ctx, "write the users down (ACL SAVE)", "ACL", "SAVE")
+		var e *target.Error
+		if err == nil || how == persistACLSave || !errors.As(err, &e) || e.Class != target.Denied || !strings.Contains(e.Text, "not configured to use an ACL file") {
+			return err
+		}
+	}
+	_, err := n.do(ctx, "write the users down (CONFIG REWRITE)", "CONFIG", "REWRITE")
+	var e *target.Error
+	if errors.As(err, &e) && e.Class == target.Denied && e.Code != "NOPERM" {
+		e.Text += ` (start the server with an ACL file or a configuration file that it may write, or set persist to "none" if something else keeps its users)`
+	}
+	return err
+}
+
+// do sends one command. A server that answers an error has not carried the command out: class Denied, or Unreachable when it
+// does not serve now. Everything else is no answer.
+func (n *node) do(ctx context.Context, attempt string, args ...any) (any, error) {
+	reply, err := n.conn.Do(ctx, args...).Result()
+	attempt = n.addr + ": " + attempt
+	var answered redis.Error
+	switch {
+	case err == nil:
+		return reply, nil
+	case errors.Is(err, redis.Nil):
+		return nil, nil
+	case ctx.Err() != nil:
+		return nil, target.NoAnswer(attempt, context.Cause(ctx), n.secrets...)
+	case !errors.As(err, &answered):
+		return nil, target.NoAnswer(attempt, err, n.secrets...)
+	}
+	class := target.Denied
+	if slices.Contains([]string{"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}, code(err)) || busy(err) {
+		class = target.Unreachable
+	}
+	return nil, target.Failed(class, code(err), attempt+": "+err.Error(), n.secrets...)
+}
+
+// code is the first word of an error, which is how Redis names it.
+func code(err error) string {
+	first, _, _ := strings.Cut(err.Error(), " ")
+	if first == "" || strings.Trim(first, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return ""
+	}
+	return first
+}
+
+func busy(err error) bool { return strings.Contains(err.Error(), "max number of clients") }
+
+// greetingHook keeps what the server answered to the driver's first command, which the driver ignores.
+type greetingHook struct{ n *node }
+
+func (h greetingHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h greetingHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (h greetingHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		var answered redis.Error
+		if cmd.Name() == "hello" && errors.As(err, &answered) && code(err) != "NOAUTH" {
+			h.n.greeting = err
+		}
+		return err
+	}
+}
