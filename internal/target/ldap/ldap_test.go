@@ -1,0 +1,400 @@
+package ldap_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	driver "github.com/go-ldap/ldap/v3"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/ldap"
+	"github.com/keyturn/keyturn/internal/target/targettest"
+	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/servers"
+)
+
+var accounts atomic.Int64
+
+// account makes an entry below a base with one password.
+func account(t *testing.T, s *servers.LDAP, base string) target.Credential {
+	t.Helper()
+	uid := fmt.Sprintf("app%d", accounts.Add(1))
+	c := target.Credential{Account: "uid=" + uid + "," + base, Secret: sensitive.New("first-password-of-" + uid)}
+	s.Add(t, c.Account, map[string][]string{"objectClass": {"account", "simpleSecurityObject"}, "uid": {uid}, "userPassword": {c.Secret.Reveal()}})
+	return c
+}
+
+// login tries a password without the code under test.
+func login(ctx context.Context, s *servers.LDAP, c target.Credential) (bool, error) {
+	conn, err := s.Bind(ctx, c.Account, c.Secret.Reveal())
+	if driver.IsErrorAnyOf(err, driver.LDAPResultInvalidCredentials) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, conn.Close()
+}
+
+func admin(s *servers.LDAP) target.Credential {
+	return target.Credential{Account: s.AdminDN, Secret: sensitive.New(s.Password)}
+}
+
+// plain is a configuration without TLS and with further members.
+func plain(addr string, more ...string) string {
+	return fmt.Sprintf(`{"address":%q,"tls":{"off":true}%s}`, addr, strings.Join(append([]string{""}, more...), ","))
+}
+
+func open(t *testing.T, config string, admin target.Credential) target.Target {
+	t.Helper()
+	k := ldap.Kind()
+	if err := k.Check([]byte(config)); err != nil {
+		t.Fatal(err)
+	}
+	tt, err := k.Open(target.Settings{Name: "test", Config: json.RawMessage(config), Admin: admin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tt
+}
+
+func change(strategy target.Strategy, old target.Credential, to string) target.Change {
+	return target.Change{ID: fmt.Sprintf("c%d", accounts.Add(1)), Strategy: strategy, Old: old, New: target.Credential{Account: old.Account, Secret: sensitive.New(to)}}
+}
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// expect asserts the class of an error and words of its text.
+func expect(t *testing.T, err error, class target.Class, words ...string) {
+	t.Helper()
+	if err == nil || target.ClassOf(err) != class {
+		t.Fatalf("got %v of class %v, want class %v", err, target.ClassOf(err), class)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("the error does not say %q: %v", w, err)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func works(t *testing.T, s *servers.LDAP, when string, c target.Credential, want bool) {
+	t.Helper()
+	if in, err := login(within(t), s, c); err != nil || in != want {
+		t.Fatalf("%s: %q logs in: %v, %v; want %v", when, c.Account, in, err, want)
+	}
+}
+
+func TestLDAP(t *testing.T) {
+	t.Parallel()
+	s := servers.StartLDAP(t)
+	t.Run("conformance", func(t *testing.T) {
+		t.Parallel()
+		targettest.Run(t, targettest.Harness{
+			Kind: ldap.Kind(), Addr: s.Addr, Config: func(addr string) string { return plain(addr) }, Admin: admin(s),
+			Account: func(t *testing.T) target.Credential { return account(t, s, s.Base) },
+			Login:   func(ctx context.Context, c target.Credential) (bool, error) { return login(ctx, s, c) },
+			Session: func(t *testing.T, c target.Credential) func() error {
+				conn, err := s.Bind(t.Context(), c.Account, c.Secret.Reveal())
+				must(t, err)
+				return func() error { defer conn.Close(); _, err := conn.WhoAmI(nil); return err }
+			},
+		})
+	})
+	for name, f := range map[string]func(*testing.T, *servers.LDAP){
+		"TLS": testTLS, "odd characters": testOddCharacters, "schemes": testSchemes, "stored schemes": testStoredSchemes,
+		"lookup": testLookup, "administrators": testAdministrators, "others stay": testOthersStay, "policy": testPolicy,
+		"lock-out": testLockOut, "server hashes": testServerHashes, "missing accounts": testMissingAccounts, "empty password": testEmptyPassword,
+	} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); f(t, s) })
+	}
+}
+
+func testTLS(t *testing.T, s *servers.LDAP) {
+	c := change(target.Overlap, account(t, s, s.Base), "second-password")
+	config := func(addr string, starttls bool, ca, name string) string {
+		b, err := json.Marshal(map[string]any{"address": addr, "starttls": starttls, "tls": map[string]string{"ca": ca, "server_name": name}})
+		must(t, err)
+		return string(b)
+	}
+	for _, good := range []string{config(s.TLSAddr, false, s.Authority.CA, ""), config(s.Addr, true, s.Authority.CA, "localhost")} {
+		tt := open(t, good, admin(s))
+		must(t, tt.Apply(within(t), c))
+		must(t, tt.Verify(within(t), c.New))
+	}
+	for what, bad := range map[string]string{
+		"a wrong name":                       config(s.TLSAddr, false, s.Authority.CA, "other.example"),
+		"an unknown authority":               config(s.TLSAddr, false, "", ""),
+		"a wrong name, StartTLS":             config(s.Addr, true, s.Authority.CA, "other.example"),
+		"an unknown authority, StartTLS":     config(s.Addr, true, "", ""),
+		"TLS at a port that speaks plain":    config(s.Addr, false, s.Authority.CA, ""),
+		"StartTLS at a port that speaks TLS": config(s.TLSAddr, true, s.Authority.CA, ""),
+	} {
+		tt := open(t, bad, admin(s))
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		for call, err := range map[string]error{"Apply": tt.Apply(ctx, c), "Verify": tt.Verify(ctx, c.New)} {
+			if target.ClassOf(err) != target.Unreachable {
+				t.Errorf("%s: %s: %v of class %v, want unreachable", what, call, err, target.ClassOf(err))
+			}
+		}
+	}
+}
+
+func testOddCharacters(t *testing.T, s *servers.LDAP) {
+	tt := open(t, plain(s.Addr), admin(s))
+	old := account(t, s, s.Base)
+	for _, password := range []string{"space and\ttab", `quote " ' \ back`, "line\nend\r\n", "{CRYPT}$6$x", "{", "*)(uid=*", "pässwörd ☃", "\xff"} {
+		c := change(target.Overlap, old, password)
+		must(t, tt.Apply(within(t), c))
+		works(t, s, "new", c.New, true)
+		must(t, tt.Retire(within(t), c))
+		works(t, s, "new, after Retire", c.New, true)
+		works(t, s, "old", c.Old, false)
+		old = c.New
+	}
+	expect(t, tt.Apply(within(t), change(target.Overlap, old, "zero\x00byte")), target.Refused, "zero byte")
+	works(t, s, "after a refusal", old, true)
+}
+
+// testSchemes holds that slapd without further modules verifies what is stored, and that nothing is stored in clear.
+func testSchemes(t *testing.T, s *servers.LDAP) {
+	for scheme, prefix := range map[string]string{"": "{CRYPT}$6$", "crypt": "{CRYPT}$6$", "ssha": "{SSHA}"} {
+		for _, strategy := range ldap.Kind().Strategies {
+			c := change(strategy, account(t, s, s.Base), "second-password")
+			tt := open(t, plain(s.Addr, fmt.Sprintf(`"scheme":%q`, scheme)), admin(s))
+			for range 2 {
+				must(t, tt.Apply(within(t), c))
+			}
+			works(t, s, scheme, c.New, true)
+			values := s.Values(t, c.New.Account, "userPassword")
+			if n := len(slices.DeleteFunc(slices.Clone(values), func(v string) bool { return !strings.HasPrefix(v, prefix) })); n != 1 {
+				t.Errorf("scheme %q, %s: %d of %d values begin with %s, want 1", scheme, strategy, n, len(values), prefix)
+			}
+		}
+	}
+}
+
+// testStoredSchemes holds that a password is recognised in a value that something else has stored, and not taken away where
+// it cannot be told.
+func testStoredSchemes(t *testing.T, s *servers.LDAP) {
+	// All of the password "secret".
+	for value, want := range map[string]target.Liveness{
+		"secret":                              target.Live,
+		"{CLEARTEXT}secret":                   target.Live,
+		"{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=":   target.Live,
+		"{SSHA256}" + strings.Repeat("A", 48): target.Dead,
+		"{MD5}Xr4ilOzQ4PCOq3aQ0qbuaQ==":       target.Live,
+		"{crypt}$6$saltsalt$" + cryptOfSecret: target.Live,
+		"{CRYPT}$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7": target.NotKnown,
+		"{PBKDF2-SHA512}10000$c2FsdHNhbHQ$aGFzaA":                                          target.NotKnown,
+		"{SHA}not base 64": target.NotKnown,
+	} {
+		old := account(t, s, s.Base)
+		old.Secret = sensitive.New("secret")
+		s.Modify(t, old.Account, "userPassword", value)
+		tt := open(t, plain(s.Addr), admin(s))
+		seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{old})
+		if err != nil || seen[0] != want {
+			t.Errorf("%s: Inspect = %v, %v; want %v", value, seen, err, want)
+		}
+		c := change(target.Overlap, old, "second-password")
+		must(t, tt.Apply(within(t), c))
+		err = tt.Retire(within(t), c)
+		left := len(s.Values(t, old.Account, "userPassword"))
+		switch want {
+		case target.Live:
+			if err != nil || left != 1 {
+				t.Errorf("%s: Retire: %v, %d values are left", value, err, left)
+			}
+		case target.NotKnown:
+			expect(t, err, target.Denied, "cannot be compared", "{")
+			if left != 2 {
+				t.Errorf("%s: %d values are left of 2", value, left)
+			}
+		}
+	}
+}
+
+const cryptOfSecret = "TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1"
+
+func testLookup(t *testing.T, s *servers.LDAP) {
+	dn := account(t, s, s.Base)
+	uid, _, _ := strings.Cut(strings.TrimPrefix(dn.Account, "uid="), ",")
+	for _, more := range []string{
+		fmt.Sprintf(`"user_dn_template":"uid={account},%s"`, s.Base),
+		`"base":"dc=example,dc=org","filter":"(&(objectClass=account)(uid={account}))"`,
+	} {
+		c := change(target.Overlap, target.Credential{Account: uid, Secret: dn.Secret}, "second-password")
+		tt := open(t, plain(s.Addr, more), admin(s))
+		must(t, tt.Apply(within(t), c))
+		must(t, tt.Verify(within(t), c.New))
+		works(t, s, more, target.Credential{Account: dn.Account, Secret: c.New.Secret}, true)
+		must(t, tt.Retire(within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}))
+		for _, odd := range []string{"*", uid + ",ou=other", "x)(uid=" + uid, ""} {
+			c.New.Account = odd
+			expect(t, tt.Apply(within(t), c), target.Denied)
+			expect(t, tt.Verify(within(t), c.New), target.Rejected)
+		}
+	}
+	tt := open(t, plain(s.Addr, `"base":"dc=example,dc=org","filter":"(|(cn=reader)(cn=writer)(uid={account}))"`), admin(s))
+	expect(t, tt.Apply(within(t), change(target.Overlap, target.Credential{Account: uid, Secret: dn.Secret}, "second-password")), target.Denied, "more than one entry")
+}
+
+func testAdministrators(t *testing.T, s *servers.LDAP) {
+	old := account(t, s, s.Base)
+	reader := open(t, plain(s.Addr), target.Credential{Account: s.ReaderDN, Secret: sensitive.New(s.Password)})
+	expect(t, reader.Apply(within(t), change(target.Single, old, "second-password")), target.Denied, "Insufficient Access Rights", "(50)")
+	expect(t, reader.Apply(within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read")
+	expect(t, reader.Retire(within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read")
+	writer := open(t, plain(s.Addr), target.Credential{Account: s.WriterDN, Secret: sensitive.New(s.Password)})
+	expect(t, writer.Apply(within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read", "single")
+	c := change(target.Single, old, "second-password")
+	must(t, writer.Apply(within(t), c))
+	works(t, s, "by an administrator who cannot read", c.New, true)
+	works(t, s, "by an administrator who cannot read", c.Old, false)
+	seen, err := writer.(target.Inspector).Inspect(within(t), []target.Credential{c.New, c.Old})
+	if err != nil || seen[0] != target.NotKnown || seen[1] != target.NotKnown {
+		t.Errorf("Inspect without read = %v, %v", seen, err)
+	}
+	wrong := open(t, plain(s.Addr), target.Credential{Account: s.AdminDN, Secret: sensitive.New("wrong-password")})
+	expect(t, wrong.Apply(within(t), c), target.Denied, "administrator", "Invalid Credentials", "(49)")
+}
+
+func testOthersStay(t *testing.T, s *servers.LDAP) {
+	old := account(t, s, s.Base)
+	other := target.Credential{Account: old.Account, Secret: sensitive.New("set-by-somebody-else")}
+	s.Modify(t, old.Account, "userPassword", old.Secret.Reveal(), other.Secret.Reveal(), "{CRYPT}*")
+	c := change(target.Overlap, old, "second-password")
+	tt := open(t, plain(s.Addr), admin(s))
+	must(t, tt.Apply(within(t), c))
+	must(t, tt.Retire(within(t), c))
+	works(t, s, "after Retire, the other one", other, true)
+	works(t, s, "after Retire", c.Old, false)
+	single := change(target.Single, c.New, "third-password")
+	must(t, tt.Apply(within(t), single))
+	works(t, s, "after Single", single.New, true)
+	works(t, s, "after Single, the other one", other, false)
+}
+
+// testPolicy is about a server that allows one password at a time.
+func testPolicy(t *testing.T, s *servers.LDAP) {
+	old := account(t, s, s.PolicyBase)
+	tt := open(t, plain(s.Addr), admin(s))
+	expect(t, tt.Apply(within(t), change(target.Overlap, old, "second-password")), target.Denied, "constraint", "use the strategy single", "(19)")
+	works(t, s, "after a refusal", old, true)
+	c := change(target.Single, old, "second-password")
+	must(t, tt.Apply(within(t), c))
+	must(t, tt.Verify(within(t), c.New))
+	works(t, s, "after Single", c.Old, false)
+	s.Modify(t, old.Account, "pwdPolicySubentry", s.StrictPolicy)
+	expect(t, tt.Apply(within(t), change(target.Single, c.New, "third-password")), target.Denied, "quality", `scheme "server"`, "(19)")
+	works(t, s, "after a refusal of a hash", c.New, true)
+}
+
+// testLockOut holds that asking after dead credentials costs no failed login, and that a lock is not taken for a rejection.
+func testLockOut(t *testing.T, s *servers.LDAP) {
+	good := account(t, s, s.PolicyBase)
+	wrong := target.Credential{Account: good.Account, Secret: sensitive.New("wrong-password")}
+	tt := open(t, plain(s.Addr), admin(s))
+	for range 5 {
+		seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{wrong, good})
+		if err != nil || seen[0] != target.Dead || seen[1] != target.Live {
+			t.Fatalf("Inspect = %v, %v", seen, err)
+		}
+	}
+	if n := len(s.Values(t, good.Account, "pwdFailureTime")); n != 0 {
+		t.Errorf("Inspect caused %d failed logins", n)
+	}
+	expect(t, tt.Verify(within(t), wrong), target.Rejected, "Invalid Credentials", "(49)")
+	if n := len(s.Values(t, good.Account, "pwdFailureTime")); n != 1 {
+		t.Errorf("one Verify caused %d failed logins", n)
+	}
+	for range 2 {
+		_, err := login(within(t), s, wrong)
+		must(t, err)
+	}
+	works(t, s, "locked", good, false)
+	expect(t, tt.Verify(within(t), good), target.Denied, "locked by the password policy", "unlock")
+}
+
+func testServerHashes(t *testing.T, s *servers.LDAP) {
+	tt := open(t, plain(s.Addr, `"scheme":"server"`), admin(s))
+	old := account(t, s, s.PolicyBase)
+	expect(t, tt.Apply(within(t), change(target.Overlap, old, "second-password")), target.Denied, "single")
+	expect(t, tt.Apply(within(t), change(target.Single, old, "2short")), target.Refused, "(19)")
+	works(t, s, "after a refusal", old, true)
+	c := change(target.Single, old, "second-password")
+	for range 2 {
+		must(t, tt.Apply(within(t), c))
+	}
+	works(t, s, "new", c.New, true)
+	works(t, s, "old", c.Old, false)
+	if v := s.Values(t, old.Account, "userPassword"); len(v) != 1 || !strings.HasPrefix(v[0], "{SSHA}") {
+		t.Errorf("the server stores %d values, and not as it hashes itself", len(v))
+	}
+}
+
+func testMissingAccounts(t *testing.T, s *servers.LDAP) {
+	tt := open(t, plain(s.Addr), admin(s))
+	for account, text := range map[string]string{"uid=missing," + s.Base: "no such entry", "not a dn": "is not a DN", "": "is not a DN"} {
+		c := change(target.Overlap, target.Credential{Account: account, Secret: sensitive.New("some-password")}, "second-password")
+		expect(t, tt.Apply(within(t), c), target.Denied, text)
+		expect(t, tt.Retire(within(t), c), target.Denied, text)
+		expect(t, tt.Verify(within(t), c.New), target.Rejected)
+		seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{c.New})
+		if err != nil || seen[0] != target.NotKnown {
+			t.Errorf("Inspect of %q = %v, %v", account, seen, err)
+		}
+	}
+}
+
+// testEmptyPassword holds that the success of an anonymous bind is not taken for a login.
+func testEmptyPassword(t *testing.T, s *servers.LDAP) {
+	c := account(t, s, s.Base)
+	c.Secret = sensitive.Value{}
+	expect(t, open(t, plain(s.Addr), admin(s)).Verify(within(t), c), target.Rejected, "required")
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	for config, want := range map[string][]string{
+		`{"address":"h","scheme":"md5","password_length":3,"starttls":true,"tls":{"off":true}}`: {"scheme", "password_length", "starttls"},
+		`{"address":"h","base":"dc=x"}`:                                                           {"base and filter go together"},
+		`{"address":"h","base":"x","filter":"uid={account}"}`:                                     {"base", "filter"},
+		`{"address":"h","base":"dc=x","filter":"(uid=fixed)"}`:                                    {"{account}"},
+		`{"address":"h","user_dn_template":"uid=fixed","base":"dc=x","filter":"(uid={account})"}`: {"{account}", "not both"},
+		`{"address":"h","user_dn_template":"{account}"}`:                                          {"user_dn_template"},
+		`{"verify":["a b"]}`: {"address is required", "a b"},
+	} {
+		err := ldap.Kind().Check([]byte(config))
+		for _, w := range want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %v, want %q", config, err, w)
+			}
+		}
+	}
+	if err := ldap.Kind().Check([]byte(`{"address":"h","verify":["i:1"],"user_dn_template":"uid={account},dc=x","scheme":"ssha512"}`)); err != nil {
+		t.Error(err)
+	}
+	if _, err := ldap.Kind().Open(target.Settings{Config: []byte(`{"address":"h"}`)}); err == nil {
+		t.Error("a target without an administrator is opened")
+	}
+}

@@ -1,0 +1,102 @@
+package ldap
+
+import (
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/subtle"
+	"encoding/base64"
+	"hash"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/sha512crypt"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// How the value of a new password is stored.
+const (
+	schemeCrypt   = "crypt"
+	schemeSSHA    = "ssha"
+	schemeSSHA256 = "ssha256"
+	schemeSSHA512 = "ssha512"
+	schemeServer  = "server"
+)
+
+var schemes = []string{schemeCrypt, schemeSSHA, schemeSSHA256, schemeSSHA512, schemeServer}
+
+// digests are the schemes {NAME}base64(digest(password + salt) + salt), those without an S before the digest's name having no salt.
+var digests = map[string]func() hash.Hash{
+	"MD5": md5.New, "SMD5": md5.New, "SHA": sha1.New, "SSHA": sha1.New, "SHA256": sha256.New, "SSHA256": sha256.New,
+	"SHA384": sha512.New384, "SSHA384": sha512.New384, "SHA512": sha512.New, "SSHA512": sha512.New,
+}
+
+// hashed is the value to store for the new password of a change. The same change has the same salt.
+func hashed(scheme string, c target.Change) string {
+	salt := sha256.Sum256([]byte(c.ID + "\x00" + c.New.Account))
+	if scheme == schemeCrypt {
+		return "{CRYPT}" + sha512crypt.Hash(c.New.Secret, sha512crypt.Salt([16]byte(salt[:16])))
+	}
+	name := strings.ToUpper(scheme)
+	return "{" + name + "}" + base64.StdEncoding.EncodeToString(append(digest(name, c.New.Secret, salt[:16]), salt[:16]...))
+}
+
+func digest(name string, password sensitive.Value, salt []byte) []byte {
+	h := digests[name]()
+	h.Write([]byte(password.Reveal()))
+	h.Write(salt)
+	return h.Sum(nil)
+}
+
+// matches reports whether a stored value holds a password, and whether the value could be compared at all.
+func matches(value string, password sensitive.Value) (match, known bool) {
+	name, rest, ok := schemeOf(value)
+	switch {
+	case !ok:
+		return subtle.ConstantTimeCompare([]byte(value), []byte(password.Reveal())) == 1, true
+	case name == "CLEARTEXT":
+		return subtle.ConstantTimeCompare([]byte(rest), []byte(password.Reveal())) == 1, true
+	case name == "CRYPT" || name == "CRYPT-SHA512":
+		match, err := sha512crypt.Verify(password, rest)
+		return match, err == nil
+	case digests[name] == nil:
+		return false, false
+	}
+	stored, err := base64.StdEncoding.DecodeString(rest)
+	size := digests[name]().Size()
+	if err != nil || len(stored) < size || len(stored) > size && !strings.HasPrefix(name, "SS") && name != "SMD5" {
+		return false, false
+	}
+	return subtle.ConstantTimeCompare(digest(name, password, stored[size:]), stored[:size]) == 1, true
+}
+
+// schemeOf splits {NAME}rest; a value without is a password in clear.
+func schemeOf(value string) (name, rest string, ok bool) {
+	if !strings.HasPrefix(value, "{") {
+		return "", "", false
+	}
+	name, rest, ok = strings.Cut(value[1:], "}")
+	return strings.ToUpper(name), rest, ok
+}
+
+// accepts reports whether the account accepts a password, and whether every value could be compared.
+func (e entry) accepts(password sensitive.Value) (live, known bool) {
+	matching, unknown := e.matching(password)
+	return len(matching) > 0, len(unknown) == 0
+}
+
+// matching returns the values that hold a password, and the schemes of those that could not be compared.
+func (e entry) matching(password sensitive.Value) (values, unknown []string) {
+	for _, v := range e.passwords {
+		match, known := matches(v, password)
+		if match {
+			values = append(values, v)
+		}
+		if !known {
+			name, _, _ := schemeOf(v)
+			unknown = append(unknown, "{"+name+"}")
+		}
+	}
+	return values, unknown
+}

@@ -1,0 +1,252 @@
+package servers
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+)
+
+// LDAP is an OpenLDAP server with two databases of people: below Base anything goes, and below PolicyBase a password policy
+// locks an account after three failed logins and wants eight characters, and a constraint allows one password at a time.
+type LDAP struct {
+	// Addr speaks plain and takes StartTLS; TLSAddr speaks TLS. The certificate is by Authority.
+	Addr, TLSAddr string
+	Authority     *Authority
+	// Base and PolicyBase are where people are.
+	Base, PolicyBase string
+	// StrictPolicy is for pwdPolicySubentry of an account below PolicyBase that is to take no hashes.
+	StrictPolicy string
+	// AdminDN may write passwords below both, WriterDN write and not read them, and ReaderDN neither. Password is that of all three.
+	AdminDN, WriterDN, ReaderDN, Password string
+
+	root string
+}
+
+const ldapConfig = `
+include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+modulepath %[2]s
+moduleload back_mdb
+moduleload ppolicy
+moduleload constraint
+pidfile %[1]s/slapd.pid
+argsfile %[1]s/slapd.args
+TLSCACertificateFile %[1]s/ca.pem
+TLSCertificateFile %[1]s/cert.pem
+TLSCertificateKeyFile %[1]s/key.pem
+access to attrs=userPassword
+  by dn.exact="cn=keyturn,dc=example,dc=org" write
+  by dn.exact="cn=writer,dc=example,dc=org" =w
+  by anonymous auth
+access to *
+  by dn.exact="cn=keyturn,dc=example,dc=org" read
+  by dn.exact="cn=writer,dc=example,dc=org" read
+  by dn.exact="cn=reader,dc=example,dc=org" read
+  by self read
+
+database mdb
+suffix "dc=example,dc=org"
+directory %[1]s/plain
+maxsize 16777216
+dbnosync
+rootdn "cn=root,dc=example,dc=org"
+rootpw %[3]s
+
+database mdb
+suffix "dc=policy,dc=org"
+directory %[1]s/policy
+maxsize 16777216
+dbnosync
+rootdn "cn=root,dc=example,dc=org"
+overlay ppolicy
+ppolicy_default "cn=default,dc=policy,dc=org"
+ppolicy_hash_cleartext
+overlay constraint
+constraint_attribute userPassword count 1
+`
+
+const ldapEntries = `
+dn: dc=example,dc=org
+objectClass: dcObject
+objectClass: organization
+o: Example
+
+dn: ou=people,dc=example,dc=org
+objectClass: organizationalUnit
+
+dn: cn=keyturn,dc=example,dc=org
+objectClass: organizationalRole
+objectClass: simpleSecurityObject
+userPassword: %[1]s
+
+dn: cn=writer,dc=example,dc=org
+objectClass: organizationalRole
+objectClass: simpleSecurityObject
+userPassword: %[1]s
+
+dn: cn=reader,dc=example,dc=org
+objectClass: organizationalRole
+objectClass: simpleSecurityObject
+userPassword: %[1]s
+
+dn: dc=policy,dc=org
+objectClass: dcObject
+objectClass: organization
+o: Policy
+
+dn: ou=people,dc=policy,dc=org
+objectClass: organizationalUnit
+
+dn: cn=default,dc=policy,dc=org
+objectClass: device
+objectClass: pwdPolicy
+pwdAttribute: userPassword
+pwdLockout: TRUE
+pwdMaxFailure: 3
+pwdMinLength: 8
+pwdCheckQuality: 1
+
+dn: cn=strict,dc=policy,dc=org
+objectClass: device
+objectClass: pwdPolicy
+pwdAttribute: userPassword
+pwdCheckQuality: 2
+`
+
+// StartLDAP starts slapd.
+func StartLDAP(t testing.TB) *LDAP {
+	t.Helper()
+	bin := program(t, "slapd", "slapd")
+	dir := t.TempDir()
+	l := &LDAP{
+		Authority: NewAuthority(t, dir), Base: "ou=people,dc=example,dc=org", PolicyBase: "ou=people,dc=policy,dc=org", StrictPolicy: "cn=strict,dc=policy,dc=org",
+		AdminDN: "cn=keyturn,dc=example,dc=org", WriterDN: "cn=writer,dc=example,dc=org", ReaderDN: "cn=reader,dc=example,dc=org",
+		Password: "adm1n-of-the-test", root: "r00t-of-the-test",
+	}
+	for _, d := range []string{"plain", "policy"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := filepath.Join(dir, "slapd.conf")
+	writeFile(t, config, strings.TrimSpace(fmt.Sprintf(ldapConfig, dir, moduleDir(t), l.root))+"\n")
+	var err error
+	for range startAttempts {
+		ports := freePorts(t, 2)
+		l.Addr, l.TLSAddr = net.JoinHostPort("127.0.0.1", ports[0]), net.JoinHostPort("127.0.0.1", ports[1])
+		cmd := exec.Command(bin, "-f", config, "-d", "0", "-h", "ldap://"+l.Addr+"/ ldaps://"+l.TLSAddr+"/")
+		cmd.Dir = dir
+		var c *child
+		if c, err = startChild(cmd, func() error { return listening(l.TLSAddr) }); err == nil {
+			t.Cleanup(func() {
+				if err := c.stop(); err != nil {
+					t.Error(err)
+				}
+			})
+			l.load(t, fmt.Sprintf(ldapEntries, l.Password))
+			return l
+		}
+	}
+	t.Fatal(err)
+	return nil
+}
+
+// moduleDir is where slapd's modules are.
+func moduleDir(t testing.TB) string {
+	t.Helper()
+	for _, dir := range []string{"/usr/lib/ldap", "/usr/lib64/openldap", "/usr/lib/openldap", "/usr/libexec/openldap"} {
+		for _, name := range []string{"back_mdb.la", "back_mdb.so"} {
+			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+				return dir
+			}
+		}
+	}
+	t.Skip("the modules of slapd are not where they are looked for (Debian package slapd)")
+	return ""
+}
+
+// load adds entries in LDIF without its finer points.
+func (l *LDAP) load(t testing.TB, ldif string) {
+	t.Helper()
+	for record := range strings.SplitSeq(strings.TrimSpace(ldif), "\n\n") {
+		attributes := map[string][]string{}
+		for line := range strings.SplitSeq(record, "\n") {
+			name, value, _ := strings.Cut(line, ": ")
+			attributes[name] = append(attributes[name], value)
+		}
+		dn := attributes["dn"][0]
+		delete(attributes, "dn")
+		l.Add(t, dn, attributes)
+	}
+}
+
+// Add adds an entry as the one who may do everything.
+func (l *LDAP) Add(t testing.TB, dn string, attributes map[string][]string) {
+	t.Helper()
+	l.asRoot(t, func(c *ldap.Conn) error {
+		r := ldap.NewAddRequest(dn, nil)
+		for name, values := range attributes {
+			r.Attribute(name, values)
+		}
+		return c.Add(r)
+	})
+}
+
+// Modify changes one attribute: no values delete it.
+func (l *LDAP) Modify(t testing.TB, dn, attribute string, values ...string) {
+	t.Helper()
+	l.asRoot(t, func(c *ldap.Conn) error {
+		m := ldap.NewModifyRequest(dn, nil)
+		m.Replace(attribute, values)
+		return c.Modify(m)
+	})
+}
+
+// Values reads one attribute.
+func (l *LDAP) Values(t testing.TB, dn, attribute string) (values []string) {
+	t.Helper()
+	l.asRoot(t, func(c *ldap.Conn) error {
+		r, err := c.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 5, false, "(objectClass=*)", []string{attribute}, nil))
+		if err == nil && len(r.Entries) == 1 {
+			values = r.Entries[0].GetAttributeValues(attribute)
+		}
+		return err
+	})
+	return values
+}
+
+func (l *LDAP) asRoot(t testing.TB, f func(*ldap.Conn) error) {
+	t.Helper()
+	c, err := l.Bind(t.Context(), "cn=root,dc=example,dc=org", l.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := f(c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Bind opens a connection and logs in.
+func (l *LDAP) Bind(ctx context.Context, dn, password string) (*ldap.Conn, error) {
+	n, err := new(net.Dialer).DialContext(ctx, "tcp", l.Addr)
+	if err != nil {
+		return nil, err
+	}
+	c := ldap.NewConn(n, false)
+	c.SetTimeout(10 * time.Second)
+	c.Start()
+	if err := c.Bind(dn, password); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
