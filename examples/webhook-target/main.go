@@ -1,0 +1,270 @@
+// Command webhook-target is a small service with API keys and the endpoint that lets Keyturn rotate them: an example to copy
+// from. It keeps the SHA-256 of each key in a file, one line for each: account, a space, hash.
+//
+//	webhook-target -listen 127.0.0.1:8443 -cert cert.pem -key key.pem -keys keys.txt -secret-file shared-secret
+//
+// POST /keyturn is for Keyturn. GET /whoami is the service: it answers whose the key in "Authorization: Bearer" is.
+//
+// It needs nothing but the standard library and nothing of Keyturn's.
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "webhook-target:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until the context ends. It prints the address that it listens on.
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("webhook-target", flag.ContinueOnError)
+	listen := flags.String("listen", "127.0.0.1:8443", "address to listen on")
+	cert := flags.String("cert", "", "certificate, PEM")
+	key := flags.String("key", "", "its private key, PEM")
+	keys := flags.String("keys", "keys.txt", "file of the hashes of API keys")
+	secretFile := flags.String("secret-file", "", "file that holds the secret shared with Keyturn")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	secret, err := os.ReadFile(*secretFile)
+	if err != nil {
+		return fmt.Errorf("read the shared secret: %w", err)
+	}
+	s := &service{secret: bytes.TrimSpace(secret), path: *keys, attempts: map[string]time.Time{}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /keyturn", s.keyturn)
+	mux.HandleFunc("GET /whoami", s.whoami)
+	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second}
+	l, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, l.Addr())
+	go func() {
+		<-ctx.Done()
+		_ = server.Close()
+	}()
+	if err := server.ServeTLS(l, *cert, *key); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+type service struct {
+	secret []byte
+	path   string
+
+	mu       sync.Mutex
+	attempts map[string]time.Time // those seen within the window
+}
+
+// The protocol's messages.
+type credential struct {
+	Account string `json:"account"`
+	Secret  string `json:"secret"`
+}
+
+type request struct {
+	Protocol    int          `json:"protocol"`
+	Step        string       `json:"step"`
+	Attempt     string       `json:"attempt"`
+	Strategy    string       `json:"strategy"`
+	New         credential   `json:"new"`
+	Old         credential   `json:"old"`
+	Credentials []credential `json:"credentials"`
+}
+
+type reply struct {
+	Result  string   `json:"result"`
+	Code    string   `json:"code,omitempty"`
+	Message string   `json:"message,omitempty"`
+	States  []string `json:"states,omitempty"`
+}
+
+const (
+	window  = 5 * time.Minute // of the timestamp, either way
+	maxBody = 64 << 10
+	minKey  = 20
+)
+
+// keyturn takes one step. Nothing of the body counts before the signature has been verified.
+func (s *service) keyturn(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return // the caller has gone, or sends what is no step
+	}
+	if !s.signed(r.Header.Get("Keyturn-Timestamp"), r.Header.Get("Keyturn-Signature"), body) {
+		answer(w, http.StatusUnauthorized, reply{Result: "denied", Code: "signature", Message: "the signature or its time is wrong"})
+		return
+	}
+	var in request
+	if err := json.Unmarshal(body, &in); err != nil || in.Protocol != 1 {
+		answer(w, http.StatusBadRequest, reply{Result: "denied", Code: "protocol", Message: "not a request of protocol 1"})
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.replayed(in.Attempt, time.Now()) {
+		answer(w, http.StatusConflict, reply{Result: "denied", Code: "replay", Message: "this attempt was made before"})
+		return
+	}
+	answer(w, http.StatusOK, s.step(in))
+}
+
+// signed verifies time and signature, the latter in constant time.
+func (s *service) signed(timestamp, signature string, body []byte) bool {
+	seconds, err := strconv.ParseInt(timestamp, 10, 64)
+	if err != nil || time.Since(time.Unix(seconds, 0)).Abs() > window {
+		return false
+	}
+	mac := hmac.New(sha256.New, s.secret)
+	fmt.Fprintf(mac, "v1\n%s\n", timestamp)
+	mac.Write(body)
+	return hmac.Equal([]byte("v1="+hex.EncodeToString(mac.Sum(nil))), []byte(signature))
+}
+
+// replayed remembers an attempt for as long as its timestamp could be accepted.
+func (s *service) replayed(attempt string, now time.Time) bool {
+	for a, seen := range s.attempts {
+		if now.Sub(seen) > 2*window {
+			delete(s.attempts, a)
+		}
+	}
+	_, again := s.attempts[attempt]
+	s.attempts[attempt] = now
+	return again
+}
+
+func (s *service) step(in request) reply {
+	lines, err := s.load()
+	if err != nil {
+		// Nothing has been changed, so this is no "unknown".
+		return reply{Result: "unavailable", Code: "storage", Message: "the file of keys cannot be read"}
+	}
+	switch in.Step {
+	case "set":
+		if len(in.New.Secret) < minKey {
+			return reply{Result: "refused", Code: "too-short", Message: fmt.Sprintf("an API key has at least %d characters", minKey)}
+		}
+		if in.Strategy != "overlap" { // the new key is the only one of its account, which with "double" is not the one in use
+			lines = slices.DeleteFunc(lines, func(l string) bool { return account(l) == in.New.Account })
+		}
+		if l := line(in.New); !slices.Contains(lines, l) {
+			lines = append(lines, l)
+		}
+		return s.save(lines)
+	case "retire":
+		// Exactly the old key: another one that the account may have by now stays.
+		return s.save(slices.DeleteFunc(lines, func(l string) bool { return l == line(in.Old) }))
+	case "verify":
+		if !slices.Contains(lines, line(in.New)) {
+			return reply{Result: "rejected", Code: "no-such-key"}
+		}
+		return reply{Result: "ok"}
+	case "state":
+		states := make([]string, 0, len(in.Credentials))
+		for _, c := range in.Credentials {
+			if slices.Contains(lines, line(c)) {
+				states = append(states, "live")
+			} else {
+				states = append(states, "dead")
+			}
+		}
+		return reply{Result: "ok", States: states}
+	default:
+		return reply{Result: "denied", Code: "step", Message: "there is no such step"}
+	}
+}
+
+func (s *service) whoami(w http.ResponseWriter, r *http.Request) {
+	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	s.mu.Lock()
+	lines, err := s.load()
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		http.Error(w, "out of order", http.StatusInternalServerError)
+		return
+	case ok:
+		for _, l := range lines {
+			if l == line(credential{account(l), key}) {
+				fmt.Fprintln(w, account(l))
+				return
+			}
+		}
+	}
+	http.Error(w, "no such key", http.StatusUnauthorized)
+}
+
+// line is what the file says of a key.
+func line(c credential) string {
+	hash := sha256.Sum256([]byte(c.Secret))
+	return strconv.Quote(c.Account) + " " + hex.EncodeToString(hash[:])
+}
+
+func account(line string) string {
+	quoted := line[:max(0, strings.LastIndexByte(line, ' '))]
+	name, err := strconv.Unquote(quoted)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+func (s *service) load() ([]string, error) {
+	b, err := os.ReadFile(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return slices.DeleteFunc(strings.Split(string(b), "\n"), func(l string) bool { return l == "" }), err
+}
+
+// save replaces the file at once: whoever reads it sees the keys of before or those of after.
+func (s *service) save(lines []string) reply {
+	f, err := os.CreateTemp(filepath.Dir(s.path), ".keys")
+	if err == nil {
+		_, err = io.WriteString(f, strings.Join(lines, "\n")+"\n")
+		err = errors.Join(err, f.Sync(), f.Close())
+		if err == nil {
+			err = os.Rename(f.Name(), s.path)
+		}
+	}
+	if err != nil {
+		if f != nil {
+			_ = os.Remove(f.Name())
+		}
+		return reply{Result: "unavailable", Code: "storage", Message: "the file of keys cannot be written"}
+	}
+	return reply{Result: "ok"}
+}
+
+func answer(w http.ResponseWriter, status int, r reply) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(r) // who has gone away needs no answer
+}

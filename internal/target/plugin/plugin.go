@@ -1,0 +1,290 @@
+// Package plugin is the protocol between Keyturn and a program of the user's own that changes credentials: what is asked,
+// what may be answered, and what each answer means. The kinds webhook and command carry it; docs/plugin.md describes it for
+// those who write such a program.
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Version is the number of the protocol, in every request.
+const Version = 1
+
+// MaxAnswer is the length of the longest answer that is read.
+const MaxAnswer = 64 << 10
+
+// Step is one thing that a plug-in does.
+type Step string
+
+// The steps. Each is idempotent; Verify, State and Generate change nothing.
+const (
+	Set      Step = "set"
+	Verify   Step = "verify"
+	Retire   Step = "retire"
+	State    Step = "state"
+	Generate Step = "generate"
+)
+
+// Settings are the members of a kind's configuration that concern the plug-in.
+type Settings struct {
+	// Strategy is the one that the plug-in implements: single, overlap or double.
+	Strategy target.Strategy `json:"strategy"`
+	// Generate says that the plug-in makes new credentials itself, with the step generate. Otherwise they are passwords by
+	// the rule.
+	Generate bool `json:"generate,omitempty"`
+	target.PasswordRule
+}
+
+// Check names every mistake.
+func (s Settings) Check() error {
+	var errs []error
+	switch s.Strategy {
+	case target.Single, target.Overlap, target.Double:
+	case "":
+		errs = append(errs, errors.New("strategy is required, the one that the plug-in implements: single, overlap or double"))
+	default:
+		errs = append(errs, fmt.Errorf("strategy %q is none of single, overlap and double", s.Strategy))
+	}
+	if s.Generate && s.PasswordRule != (target.PasswordRule{}) {
+		errs = append(errs, errors.New("generate leaves the credential's form to the plug-in; leave password_length and password_punctuation out"))
+	}
+	return errors.Join(append(errs, s.PasswordRule.Check())...)
+}
+
+// Target asks a plug-in. It is a target.Target, Inspector and Generator.
+type Target struct {
+	Settings Settings
+	// Name is what the target is registered under.
+	Name string
+	// Admin is passed to the plug-in when Pass is set: as the member admin of each request.
+	Admin target.Credential
+	Pass  bool
+	// Call carries a request to the plug-in and returns what it answered, or an *target.Error that says why there is no
+	// answer.
+	Call func(ctx context.Context, step Step, request []byte, secrets []sensitive.Value) (Answer, error)
+}
+
+// Answer is what came back.
+type Answer struct {
+	// JSON is the body.
+	JSON []byte
+	// MayBeOK is false where the transport says of itself that the step did not succeed, such as by an HTTP status.
+	MayBeOK bool
+	// Code is the transport's own word for the outcome, such as HTTP 401. It is told when the body has no code.
+	Code string
+}
+
+type request struct {
+	Protocol    int             `json:"protocol"`
+	Step        Step            `json:"step"`
+	Target      string          `json:"target"`
+	Attempt     string          `json:"attempt"`
+	ChangeID    string          `json:"change_id,omitempty"`
+	Strategy    target.Strategy `json:"strategy"`
+	Account     string          `json:"account,omitempty"`
+	New         *credential     `json:"new,omitempty"`
+	Old         *credential     `json:"old,omitempty"`
+	Credentials []*credential   `json:"credentials,omitempty"`
+	Admin       *credential     `json:"admin,omitempty"`
+}
+
+type credential struct {
+	Account string `json:"account"`
+	Secret  string `json:"secret"`
+	ID      string `json:"id,omitempty"`
+	Public  string `json:"public,omitempty"`
+}
+
+type reply struct {
+	Result     string      `json:"result"`
+	Code       string      `json:"code"`
+	Message    string      `json:"message"`
+	States     []string    `json:"states"`
+	Credential *credential `json:"credential"`
+}
+
+// Strategies returns the one strategy of this target.
+func (t *Target) Strategies() []target.Strategy { return []target.Strategy{t.Settings.Strategy} }
+
+// Close has nothing to release: every call ends what it began.
+func (t *Target) Close() error { return nil }
+
+// Apply is the step set.
+func (t *Target) Apply(ctx context.Context, c target.Change) error { return t.change(ctx, Set, c) }
+
+// Retire is the step retire.
+func (t *Target) Retire(ctx context.Context, c target.Change) error { return t.change(ctx, Retire, c) }
+
+func (t *Target) change(ctx context.Context, step Step, c target.Change) error {
+	if c.Strategy != t.Settings.Strategy {
+		return target.Failed(target.Denied, "", fmt.Sprintf("%s of target %s: its strategy is %s, not %s", step, t.Name, t.Settings.Strategy, c.Strategy))
+	}
+	_, err := t.ask(ctx, request{Step: step, ChangeID: c.ID, Account: c.New.Account, New: wire(c.New), Old: wire(c.Old)})
+	return err
+}
+
+// Verify is the step of that name.
+func (t *Target) Verify(ctx context.Context, c target.Credential) error {
+	_, err := t.ask(ctx, request{Step: Verify, Account: c.Account, New: wire(c)})
+	return err
+}
+
+// Inspect is the step state.
+func (t *Target) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
+	if len(credentials) == 0 {
+		return nil, nil
+	}
+	r := request{Step: State, Account: credentials[0].Account}
+	for _, c := range credentials {
+		r.Credentials = append(r.Credentials, wire(c))
+	}
+	answer, err := t.ask(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if len(answer.States) != len(credentials) {
+		return nil, t.malformed(State, "", fmt.Sprintf("%d states for %d credentials", len(answer.States), len(credentials)))
+	}
+	out := make([]target.Liveness, len(credentials))
+	for i, s := range answer.States {
+		switch s {
+		case "live":
+			out[i] = target.Live
+		case "dead":
+			out[i] = target.Dead
+		case "unknown":
+		default:
+			return nil, t.malformed(State, "", fmt.Sprintf("state %d is none of live, dead and unknown", i+1))
+		}
+	}
+	return out, nil
+}
+
+// Generate is the step of that name where the plug-in has it, and a password by the rule otherwise.
+func (t *Target) Generate(ctx context.Context, account string, old target.Credential, random io.Reader) (target.Credential, error) {
+	if !t.Settings.Generate {
+		return t.Settings.PasswordRule.Generate(ctx, account, old, random)
+	}
+	answer, err := t.ask(ctx, request{Step: Generate, Account: account, Old: wire(old)})
+	if err != nil {
+		return target.Credential{}, err
+	}
+	c := answer.Credential
+	switch {
+	case c == nil || c.Secret == "":
+		return target.Credential{}, t.malformed(Generate, "", "no credential with a secret")
+	case c.Account != "" && c.Account != account:
+		return target.Credential{}, t.malformed(Generate, "", "a credential of another account")
+	case c.Secret == old.Secret.Reveal():
+		return target.Credential{}, t.malformed(Generate, "", "the credential that is in use")
+	}
+	return target.Credential{Account: account, Secret: sensitive.New(c.Secret), ID: c.ID, Public: c.Public}, nil
+}
+
+func wire(c target.Credential) *credential {
+	if c.IsZero() {
+		return nil
+	}
+	return &credential{Account: c.Account, Secret: c.Secret.Reveal(), ID: c.ID, Public: c.Public}
+}
+
+// ask carries one request and judges the answer.
+func (t *Target) ask(ctx context.Context, r request) (reply, error) {
+	// The attempt tells two requests apart, so that a recorded one is not taken again.
+	r.Protocol, r.Target, r.Strategy, r.Attempt = Version, t.Name, t.Settings.Strategy, rand.Text()
+	if t.Pass {
+		r.Admin = wire(t.Admin)
+	}
+	var secrets []sensitive.Value
+	for _, c := range append(r.Credentials, r.New, r.Old, r.Admin) {
+		if c != nil {
+			secrets = append(secrets, sensitive.New(c.Secret))
+		}
+	}
+	if !t.Admin.Secret.IsZero() {
+		secrets = append(secrets, t.Admin.Secret)
+	}
+	body, err := encode(r)
+	if err != nil {
+		return reply{}, target.Failed(target.Denied, "", fmt.Sprintf("%s of target %s: an account or credential is not valid UTF-8, which JSON cannot carry", r.Step, t.Name))
+	}
+	answer, err := t.Call(ctx, r.Step, body, secrets)
+	if err != nil {
+		return reply{}, err
+	}
+	return t.judge(r.Step, answer, secrets)
+}
+
+var errNotUTF8 = errors.New("not valid UTF-8")
+
+// encode spells <, > and & as themselves, and refuses what JSON would silently replace.
+func encode(r request) ([]byte, error) {
+	for _, c := range append(r.Credentials, r.New, r.Old, r.Admin) {
+		if c != nil && strings.ToValidUTF8(c.Account+c.Secret+c.ID+c.Public, "") != c.Account+c.Secret+c.ID+c.Public {
+			return nil, errNotUTF8
+		}
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(r)
+	return b.Bytes(), err
+}
+
+// meaning is the class of each result other than ok, and the steps that may answer so. What a step may not answer counts
+// as no answer.
+var meaning = map[string]struct {
+	class target.Class
+	steps string
+}{
+	"refused":     {target.Refused, "set"},
+	"rejected":    {target.Rejected, "verify"},
+	"denied":      {target.Denied, "set verify retire state generate"},
+	"unavailable": {target.Unreachable, "set verify retire state generate"},
+	"unknown":     {target.Unknown, "set verify retire state generate"},
+}
+
+func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, error) {
+	var r reply
+	d := json.NewDecoder(bytes.NewReader(a.JSON))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return reply{}, t.malformed(step, a.Code, "not the JSON object of the protocol")
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return reply{}, t.malformed(step, a.Code, "more than one JSON object")
+	}
+	if r.Result == "ok" {
+		if !a.MayBeOK {
+			return reply{}, t.malformed(step, a.Code, "ok, but the transport says that it failed")
+		}
+		return r, nil
+	}
+	m, ok := meaning[r.Result]
+	if !ok || !strings.Contains(m.steps, string(step)) {
+		return reply{}, t.malformed(step, a.Code, fmt.Sprintf("result %q, which this step does not have", target.Clean(r.Result, secrets...)))
+	}
+	text := fmt.Sprintf("%s of target %s: %s", step, t.Name, r.Result)
+	if r.Message != "" {
+		text += ": " + target.Clean(r.Message, secrets...)
+	}
+	if r.Code == "" {
+		r.Code = a.Code
+	}
+	return reply{}, target.Failed(m.class, target.Clean(r.Code, secrets...), text, secrets...)
+}
+
+// malformed is the error of an answer against the protocol: whatever was asked may have happened.
+func (t *Target) malformed(step Step, code, what string) error {
+	return target.Failed(target.Unknown, code, fmt.Sprintf("%s of target %s: the plug-in's answer is %s", step, t.Name, what))
+}

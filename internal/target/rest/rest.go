@@ -1,0 +1,120 @@
+// Package rest makes one HTTP request of a target, on a connection of its own, and says what became of it: not sent, not
+// answered, or answered. It never retries, follows no redirect, uses no proxy of the environment and keeps no connection.
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+const (
+	// MaxBody is the length of the longest answer that is read; a longer one is no answer.
+	MaxBody     = 64 << 10
+	maxHeader   = 64 << 10
+	dialTimeout = 5 * time.Second
+)
+
+// CheckURL refuses an address of a target that is not an absolute HTTP URL, that carries a credential or a fragment, or that
+// would send secrets without TLS over a network although nobody said so: http is for loopback, and for where tls.off is set.
+func CheckURL(name, s string, t target.TLS) error {
+	if s == "" {
+		return fmt.Errorf("%s is required: an https URL", name)
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("%s is not an https URL with a host", name)
+	case u.User != nil:
+		return fmt.Errorf("%s holds a user or password; those belong into a secret", name)
+	case u.Fragment != "":
+		return fmt.Errorf("%s has a fragment, which is never sent", name)
+	case u.Scheme == "https" && t.Off:
+		return fmt.Errorf("%s is https and tls has off; use one of them", name)
+	case u.Scheme == "http" && !t.Off && !loopback(u.Hostname()):
+		return fmt.Errorf("%s is http, which sends secrets in clear; use https, or set off in tls where the network is trusted whole", name)
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Reply is what a target answered.
+type Reply struct {
+	Status int
+	Body   []byte
+	// JSON says that the body is declared to be JSON in UTF-8.
+	JSON bool
+}
+
+// Do sends the request and reads the answer. An error is of class Unreachable when no connection was made, so that nothing
+// can have been sent, and of class Unknown otherwise. secrets are those that the request knows.
+func Do(req *http.Request, t target.TLS, attempt string, secrets ...sensitive.Value) (Reply, error) {
+	transport := &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout:    dialTimeout,
+		TLSClientConfig:        t.Config(req.URL.Hostname()),
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+	}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	var connected atomic.Bool // a connection, with TLS when there is any
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
+	resp, err := client.Do(req)
+	if err != nil {
+		if !connected.Load() {
+			return Reply{}, target.NotSent(attempt, ended(req.Context(), err), secrets...)
+		}
+		return Reply{}, target.NoAnswer(attempt, ended(req.Context(), err), secrets...)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	if err != nil {
+		return Reply{}, target.NoAnswer(attempt, ended(req.Context(), err), secrets...)
+	}
+	if len(body) > MaxBody {
+		return Reply{}, target.Failed(target.Unknown, "", fmt.Sprintf("%s: the answer is longer than %d bytes", attempt, MaxBody), secrets...)
+	}
+	return Reply{Status: resp.StatusCode, Body: body, JSON: isJSON(resp.Header.Get("Content-Type"))}, nil
+}
+
+// ended names the context's end as such: what the transport makes of it differs by where it was.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+func isJSON(contentType string) bool {
+	kind, params, err := mime.ParseMediaType(contentType)
+	return err == nil && kind == "application/json" && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
+}
+
+// Code spells the status of an answer as the code of an error.
+func Code(status int) string { return fmt.Sprintf("HTTP %d", status) }
