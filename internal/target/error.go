@@ -121,15 +121,28 @@ const maxClean = 300
 // Clean makes a line of an error's text from what a target wrote: secrets scrubbed first, then control characters replaced
 // and the rest cut off, so that no cut can leave a part of a secret.
 func Clean(text string, secrets ...sensitive.Value) string {
+	line := oneLine(text, secrets)
+	if r := []rune(line); len(r) > maxClean {
+		return string(r[:maxClean]) + "…"
+	}
+	return line
+}
+
+// CleanEnd is Clean for texts whose end matters: the beginning is cut off.
+func CleanEnd(text string, secrets ...sensitive.Value) string {
+	line := oneLine(text, secrets)
+	if r := []rune(line); len(r) > maxClean {
+		return "…" + string(r[len(r)-maxClean:])
+	}
+	return line
+}
+
+func oneLine(text string, secrets []sensitive.Value) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
 	}, strings.ToValidUTF8(Scrub(text, secrets...), "?"))
-	text = strings.Join(strings.Fields(text), " ")
-	if r := []rune(text); len(r) > maxClean {
-		text = string(r[:maxClean]) + "…"
-	}
-	return text
+	return strings.Join(strings.Fields(text), " ")
 }

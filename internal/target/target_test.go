@@ -39,6 +39,10 @@ func TestCleanScrubsBeforeItCuts(t *testing.T) {
 	if !strings.HasPrefix(got, "a b xx") || strings.Contains(got, "top") || !strings.HasSuffix(got, "…") || len([]rune(got)) != 301 {
 		t.Errorf("Clean = %q", got)
 	}
+	got = target.CleanEnd("topsecret"+strings.Repeat("x", 295)+"\n", sensitive.New("topsecret"))
+	if strings.Contains(got, "secret") || !strings.HasPrefix(got, "…cted]xx") {
+		t.Errorf("CleanEnd = %q", got)
+	}
 }
 
 func TestPasswordRule(t *testing.T) {

@@ -25,7 +25,7 @@ const (
 // Harness tells the suite about one kind and its real server.
 type Harness struct {
 	Kind target.Kind
-	// Addr is host:port of the real server.
+	// Addr is host:port of the real server. Empty for a kind that is not reached over a network: what needs one is skipped.
 	Addr string
 	// Config makes the configuration of a target that is reached at addr, which is the server or a proxy before it.
 	Config func(addr string) string
@@ -62,6 +62,14 @@ func Run(t *testing.T, h Harness) {
 	t.Run("unknown setting", func(t *testing.T) { t.Parallel(); h.unknownSetting(t) })
 	if h.Refused != nil {
 		t.Run("refused by rules", func(t *testing.T) { t.Parallel(); h.refused(t) })
+	}
+}
+
+// overNetwork skips what only a connection can suffer.
+func (h Harness) overNetwork(t *testing.T) {
+	t.Helper()
+	if h.Addr == "" {
+		t.Skip("this kind is not reached over a network")
 	}
 }
 
@@ -247,6 +255,7 @@ func (h Harness) retiresOnlyOld(t *testing.T, s target.Strategy) {
 
 // lostReply cuts the connection at positions in the reply: whatever the target says then must not be a lie.
 func (h Harness) lostReply(t *testing.T, s target.Strategy) {
+	h.overNetwork(t)
 	direct := h.Open(t, h.Addr)
 	c := h.change(t, direct, s)
 	p := NewProxy(t, h.Addr)
@@ -297,6 +306,7 @@ func (h Harness) wrongCredential(t *testing.T) {
 }
 
 func (h Harness) unreachable(t *testing.T) {
+	h.overNetwork(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -318,6 +328,7 @@ func (h Harness) unreachable(t *testing.T) {
 
 // silent talks to a server that accepts connections and says nothing: a call ends with its context, and is no verdict.
 func (h Harness) silent(t *testing.T) {
+	h.overNetwork(t)
 	p := NewProxy(t, h.Addr)
 	p.Set(Fault{}, Fault{Kind: Silence})
 	c := h.change(t, h.Open(t, h.Addr), h.Kind.Strategies[0])
