@@ -82,6 +82,8 @@ type Answer struct {
 	MayBeOK bool
 	// Code is the transport's own word for the outcome, such as HTTP 401. It is told when the body has no code.
 	Code string
+	// Said is what the plug-in said beside the answer, without secrets. It is told when the body has no message.
+	Said string
 }
 
 type request struct {
@@ -153,7 +155,7 @@ func (t *Target) Inspect(ctx context.Context, credentials []target.Credential) (
 		return nil, err
 	}
 	if len(answer.States) != len(credentials) {
-		return nil, t.malformed(State, "", fmt.Sprintf("%d states for %d credentials", len(answer.States), len(credentials)))
+		return nil, t.malformed(State, Answer{}, fmt.Sprintf("%d states for %d credentials", len(answer.States), len(credentials)))
 	}
 	out := make([]target.Liveness, len(credentials))
 	for i, s := range answer.States {
@@ -164,7 +166,7 @@ func (t *Target) Inspect(ctx context.Context, credentials []target.Credential) (
 			out[i] = target.Dead
 		case "unknown":
 		default:
-			return nil, t.malformed(State, "", fmt.Sprintf("state %d is none of live, dead and unknown", i+1))
+			return nil, t.malformed(State, Answer{}, fmt.Sprintf("state %d is none of live, dead and unknown", i+1))
 		}
 	}
 	return out, nil
@@ -182,11 +184,11 @@ func (t *Target) Generate(ctx context.Context, account string, old target.Creden
 	c := answer.Credential
 	switch {
 	case c == nil || c.Secret == "":
-		return target.Credential{}, t.malformed(Generate, "", "no credential with a secret")
+		return target.Credential{}, t.malformed(Generate, Answer{}, "no credential with a secret")
 	case c.Account != "" && c.Account != account:
-		return target.Credential{}, t.malformed(Generate, "", "a credential of another account")
+		return target.Credential{}, t.malformed(Generate, Answer{}, "a credential of another account")
 	case c.Secret == old.Secret.Reveal():
-		return target.Credential{}, t.malformed(Generate, "", "the credential that is in use")
+		return target.Credential{}, t.malformed(Generate, Answer{}, "the credential that is in use")
 	}
 	return target.Credential{Account: account, Secret: sensitive.New(c.Secret), ID: c.ID, Public: c.Public}, nil
 }
@@ -208,11 +210,11 @@ func (t *Target) ask(ctx context.Context, r request) (reply, error) {
 	var secrets []sensitive.Value
 	for _, c := range append(r.Credentials, r.New, r.Old, r.Admin) {
 		if c != nil {
-			secrets = append(secrets, sensitive.New(c.Secret))
+			secrets = append(secrets, parts(c.Secret)...)
 		}
 	}
 	if !t.Admin.Secret.IsZero() {
-		secrets = append(secrets, t.Admin.Secret)
+		secrets = append(secrets, parts(t.Admin.Secret.Reveal())...)
 	}
 	body, err := encode(r)
 	if err != nil {
@@ -224,6 +226,22 @@ func (t *Target) ask(ctx context.Context, r request) (reply, error) {
 	}
 	return t.judge(r.Step, answer, secrets)
 }
+
+// parts are a secret and, of one with several lines such as a private key, the lines: a plug-in may quote one of them.
+func parts(secret string) []sensitive.Value {
+	out := []sensitive.Value{sensitive.New(secret)}
+	if lines := strings.Fields(secret); len(lines) > 1 {
+		for _, l := range lines {
+			if len(l) >= minPart {
+				out = append(out, sensitive.New(l))
+			}
+		}
+	}
+	return out
+}
+
+// minPart is the length from which a line of a secret is one that could be of use.
+const minPart = 12
 
 var errNotUTF8 = errors.New("not valid UTF-8")
 
@@ -259,24 +277,26 @@ func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, e
 	d := json.NewDecoder(bytes.NewReader(a.JSON))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		return reply{}, t.malformed(step, a.Code, "not the JSON object of the protocol")
+		return reply{}, t.malformed(step, a, "not the JSON object of the protocol")
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return reply{}, t.malformed(step, a.Code, "more than one JSON object")
+		return reply{}, t.malformed(step, a, "more than one JSON object")
 	}
 	if r.Result == "ok" {
 		if !a.MayBeOK {
-			return reply{}, t.malformed(step, a.Code, "ok, but the transport says that it failed")
+			return reply{}, t.malformed(step, a, "ok, but the transport says that it failed")
 		}
 		return r, nil
 	}
 	m, ok := meaning[r.Result]
 	if !ok || !strings.Contains(m.steps, string(step)) {
-		return reply{}, t.malformed(step, a.Code, fmt.Sprintf("result %q, which this step does not have", target.Clean(r.Result, secrets...)))
+		return reply{}, t.malformed(step, a, fmt.Sprintf("result %q, which this step does not have", target.Clean(r.Result, secrets...)))
 	}
 	text := fmt.Sprintf("%s of target %s: %s", step, t.Name, r.Result)
 	if r.Message != "" {
 		text += ": " + target.Clean(r.Message, secrets...)
+	} else if a.Said != "" {
+		text += ": " + a.Said
 	}
 	if r.Code == "" {
 		r.Code = a.Code
@@ -285,6 +305,10 @@ func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, e
 }
 
 // malformed is the error of an answer against the protocol: whatever was asked may have happened.
-func (t *Target) malformed(step Step, code, what string) error {
-	return target.Failed(target.Unknown, code, fmt.Sprintf("%s of target %s: the plug-in's answer is %s", step, t.Name, what))
+func (t *Target) malformed(step Step, a Answer, what string) error {
+	text := fmt.Sprintf("%s of target %s: the plug-in's answer is %s", step, t.Name, what)
+	if a.Said != "" {
+		text += ": " + a.Said
+	}
+	return target.Failed(target.Unknown, a.Code, text)
 }

@@ -1,0 +1,382 @@
+//go:build unix
+
+package command_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/command"
+	"github.com/keyturn/keyturn/internal/target/targettest"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// bridge is a command for a system that is reached over a network: it carries each message there, and knows whether it may
+// have arrived. Bash has TCP built in.
+const bridge = `#!/bin/bash
+read -r message
+trap '' PIPE
+if ! { exec 3<>"/dev/tcp/${KEYTURN_ADDR%:*}/${KEYTURN_ADDR##*:}"; } 2>/dev/null; then
+  echo '{"result":"unavailable"}'
+elif printf '%s\n' "$message" >&3 && read -r reply <&3; then
+  printf '%s\n' "$reply"
+else
+  echo '{"result":"unknown"}'
+fi
+`
+
+// service is what the bridge talks to: accounts and the secrets that they have.
+type service struct {
+	addr string
+	n    atomic.Int32
+	mu   sync.Mutex
+	has  map[string][]string
+}
+
+type message struct {
+	Step, Strategy, Account string
+	New, Old                struct{ Account, Secret string }
+	Credentials             []struct{ Account, Secret string }
+}
+
+func startService(t *testing.T) *service {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{addr: l.Addr().String(), has: map[string][]string{}}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				var m message
+				if json.NewDecoder(conn).Decode(&m) == nil {
+					fmt.Fprintln(conn, s.step(m))
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); all.Wait() })
+	return s
+}
+
+func (s *service) step(m message) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch m.Step {
+	case "set":
+		if len(m.New.Secret) < 8 {
+			return `{"result":"refused"}`
+		}
+		if m.Strategy != "overlap" {
+			s.has[m.New.Account] = nil
+		}
+		if !slices.Contains(s.has[m.New.Account], m.New.Secret) {
+			s.has[m.New.Account] = append(s.has[m.New.Account], m.New.Secret)
+		}
+	case "retire":
+		s.has[m.Old.Account] = slices.DeleteFunc(s.has[m.Old.Account], func(p string) bool { return p == m.Old.Secret })
+	case "verify":
+		if !slices.Contains(s.has[m.New.Account], m.New.Secret) {
+			return `{"result":"rejected"}`
+		}
+	case "state":
+		var states []string
+		for _, c := range m.Credentials {
+			states = append(states, map[bool]string{true: `"live"`, false: `"dead"`}[slices.Contains(s.has[c.Account], c.Secret)])
+		}
+		return `{"result":"ok","states":[` + strings.Join(states, ",") + `]}`
+	}
+	return `{"result":"ok"}`
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	s := startService(t)
+	if _, err := os.Stat("/bin/bash"); err != nil {
+		t.Skip("there is no /bin/bash")
+	}
+	dir, self := executable(t, bridge)
+	for _, strategy := range command.Kind(nil).Strategies {
+		t.Run(string(strategy), func(t *testing.T) {
+			kind := command.Kind([]string{dir})
+			kind.Strategies = []target.Strategy{strategy}
+			targettest.Run(t, targettest.Harness{
+				Kind: kind,
+				Addr: s.addr,
+				Config: func(addr string) string {
+					return fmt.Sprintf(`{"path":%q,"strategy":%q,"env":{"KEYTURN_ADDR":%q}}`, self, strategy, addr)
+				},
+				Account: func(*testing.T) target.Credential {
+					n := s.n.Add(1)
+					c := target.Credential{Account: fmt.Sprintf("app%d", n), Secret: sensitive.New(fmt.Sprintf("first secret of %d\n<&>", n))}
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					s.has[c.Account] = []string{c.Secret.Reveal()}
+					return c
+				},
+				Login: func(_ context.Context, c target.Credential) (bool, error) {
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return slices.Contains(s.has[c.Account], c.Secret.Reveal()), nil
+				},
+				Refused: func(account string) target.Credential {
+					return target.Credential{Account: account, Secret: sensitive.New("short")}
+				},
+			})
+		})
+	}
+}
+
+var change = target.Change{
+	ID: "c1", Strategy: target.Overlap,
+	New: target.Credential{Account: "app", Secret: sensitive.New("new-secret-marker")},
+	Old: target.Credential{Account: "app", Secret: sensitive.New("-----BEGIN KEY-----\nfirst-line-marker\nsecond-line-marker\n")},
+}
+
+func script(t *testing.T, content string) (dir, file string) {
+	t.Helper()
+	return executable(t, "#!/bin/sh\n"+content)
+}
+
+// executable writes one of that content into a directory of its own.
+func executable(t *testing.T, content string) (dir, file string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(dir, "it")
+	// No process starts meanwhile: it would have the file open for writing for a moment, and such a file cannot be run.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(file, []byte(content), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir, file
+}
+
+func openScript(t *testing.T, content, more string) (target.Target, string) {
+	t.Helper()
+	dir, file := script(t, content)
+	tt, err := command.Kind([]string{dir}).Open(target.Settings{
+		Name: "crm", Config: fmt.Appendf(nil, `{"path":%q,"strategy":"overlap"%s}`, file, strings.ReplaceAll(more, "DIR", dir)),
+		Admin: target.Credential{Account: "root", Secret: sensitive.New("admin-marker")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tt, dir
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, content string
+		class         target.Class
+		text          string
+	}{
+		{"refused", `echo '{"result":"refused","message":"no"}'`, target.Refused, "set of target crm: refused: no"},
+		{"refused, exit 1", `echo '{"result":"refused"}'; exit 1`, target.Refused, "refused (exit status 1)"},
+		{"says why on stderr", `echo cannot >&2; echo '{"result":"denied"}'`, target.Denied, "set of target crm: denied: cannot"},
+		{"ok, exit 1", `echo '{"result":"ok"}'; exit 1`, target.Unknown, "the transport says that it failed (exit status 1)"},
+		{"refused, exit 2", `echo '{"result":"refused"}'; exit 2`, target.Unknown, "set of target crm: exit status 2"},
+		{"killed", `kill -9 $$`, target.Unknown, "signal: killed"},
+		{"nothing", ``, target.Unknown, "not the JSON object of the protocol"},
+		{"nothing, exit 1", `echo oops >&2; exit 1`, target.Unknown, "exit status 1: oops"},
+		{"endless", `yes`, target.Unknown, "longer than 65536 bytes"},
+		{"leaves a child with its output", `sleep 100 & echo '{"result":"ok"}'`, target.Unknown, "kept its output open"},
+		{"quotes secrets", `cat >&2; exit 3`, target.Unknown, `"secret":"[redacted]"`},
+		{"quotes a line of a key", `echo bad line second-line-marker >&2; exit 3`, target.Unknown, "bad line [redacted]"},
+		{"quotes secrets after a lot", `i=0; while [ $i -lt 2000 ]; do echo new-secret-marker; i=$((i+1)); done >&2; exit 3`, target.Unknown, "[redacted]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			target1, _ := openScript(t, tt.content, "")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			err := target1.Apply(ctx, change)
+			if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("class %v, %v; want %v, %q", target.ClassOf(err), err, tt.class, tt.text)
+			}
+			if strings.Contains(fmt.Sprint(err), "marker") || len(fmt.Sprint(err)) > 800 {
+				t.Errorf("the error tells a secret or too much: %d bytes", len(fmt.Sprint(err)))
+			}
+		})
+	}
+}
+
+// The whole group ends with the context, also what ignores a SIGTERM, and no answer is no verdict.
+func TestKilledWithItsChildren(t *testing.T) {
+	t.Parallel()
+	tt, dir := openScript(t, `trap '' TERM
+sh -c 'trap "" TERM; echo $$ >"$0/pid.new"; mv "$0/pid.new" "$0/pid"; while :; do sleep 1; done' "$PWD" &
+while :; do sleep 1; done`, `,"dir":"DIR"`)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- tt.Apply(ctx, change) }()
+	var child int
+	for deadline := time.Now().Add(30 * time.Second); child == 0; time.Sleep(5 * time.Millisecond) {
+		if b, err := os.ReadFile(filepath.Join(dir, "pid")); err == nil {
+			_, _ = fmt.Sscan(string(b), &child)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the command does not start")
+		}
+	}
+	cancel()
+	began := time.Now()
+	err := <-done
+	if target.ClassOf(err) != target.Unknown || !strings.Contains(err.Error(), "context canceled") {
+		t.Errorf("class %v, %v", target.ClassOf(err), err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v to end", took)
+	}
+	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(child, 0) == nil && !zombie(child); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a child of the command is still running")
+		}
+	}
+}
+
+// zombie reports whether a process has ended and nobody has asked how.
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && strings.Contains(string(b), ") Z ")
+}
+
+// What the command gets: the message on its input, the listed environment and nothing else.
+func TestWhatTheCommandGets(t *testing.T) {
+	t.Parallel()
+	tt, dir := openScript(t, `cat >"$KEYTURN_OUT/in"; env >"$KEYTURN_OUT/env"; echo "$PWD $*" >"$KEYTURN_OUT/args"; echo '{"result":"ok"}'`,
+		`,"env":{"KEYTURN_OUT":"DIR"},"args":["a b","$HOME;id"],"dir":"/usr"`)
+	if err := tt.Retire(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	var in map[string]any
+	if err := json.Unmarshal([]byte(read("in")), &in); err != nil {
+		t.Fatal(err)
+	}
+	delete(in, "attempt")
+	got, _ := json.Marshal(in)
+	if want := `{"account":"app","admin":{"account":"root","secret":"admin-marker"},"change_id":"c1","new":{"account":"app","secret":"new-secret-marker"},` +
+		`"old":{"account":"app","secret":"-----BEGIN KEY-----\nfirst-line-marker\nsecond-line-marker\n"},"protocol":1,"step":"retire","strategy":"overlap","target":"crm"}`; string(got) != want {
+		t.Errorf("the message is %s\nwant %s", got, want)
+	}
+	for _, kv := range strings.Split(strings.TrimSpace(read("env")), "\n") {
+		// The shell adds PWD and its like by itself.
+		if name, _, _ := strings.Cut(kv, "="); !slices.Contains([]string{"PATH", "LC_ALL", "KEYTURN_OUT", "PWD", "OLDPWD", "SHLVL", "_"}, name) {
+			t.Errorf("the environment has %s", name)
+		}
+	}
+	if got := read("args"); got != "/usr a b $HOME;id\n" {
+		t.Errorf("directory and arguments are %q", got)
+	}
+}
+
+// A file that has become replaceable by others is not run any more.
+func TestLooksAgainBeforeEachRun(t *testing.T) {
+	t.Parallel()
+	tt, dir := openScript(t, `echo '{"result":"ok"}'`, "")
+	if err := tt.Apply(t.Context(), change); err != nil {
+		t.Fatal(err)
+	}
+	for what, step := range map[string]struct {
+		do, undo func() error
+		text     string
+	}{
+		"file writable":      {func() error { return os.Chmod(dir+"/it", 0o722) }, func() error { return os.Chmod(dir+"/it", 0o700) }, "can be written by others"},
+		"directory writable": {func() error { return os.Chmod(dir, 0o770) }, func() error { return os.Chmod(dir, 0o700) }, "can be written by others"},
+		"not executable":     {func() error { return os.Chmod(dir+"/it", 0o600) }, func() error { return os.Chmod(dir+"/it", 0o700) }, "is no executable file"},
+		"gone":               {func() error { return os.Rename(dir+"/it", dir+"/other") }, func() error { return os.Rename(dir+"/other", dir+"/it") }, "no such file"},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if err := tt.Apply(t.Context(), change); target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), step.text) {
+			t.Errorf("%s: class %v, %v; want denied, %q", what, target.ClassOf(err), err, step.text)
+		}
+		if err := step.undo(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	dir, file := script(t, "exit 0")
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink("/bin/sh", link); err != nil {
+		t.Fatal(err)
+	}
+	own := []string{dir}
+	for _, tt := range []struct {
+		allowed []string
+		config  string
+		want    []string
+	}{
+		{own, `{"path":"FILE","strategy":"double","env":{"KEYTURN_A":"b c"}}`, nil},
+		{nil, `{"path":"FILE","strategy":"single"}`, []string{"this server runs no commands", "command-dir"}},
+		{own, `{"strategy":"none","dir":"x","env":{"LD_PRELOAD":"/x.so","KEYTURN_":"y"},"args":["a\u0000"]}`,
+			[]string{"path is required", `strategy "none"`, `dir "x" is not absolute`, `["KEYTURN_" "LD_PRELOAD"]`, "args holds a zero byte"}},
+		{own, `{"path":"it","strategy":"single"}`, []string{`path "it" is not absolute`}},
+		{own, `{"path":"/bin/sh","strategy":"single"}`, []string{"not below a directory of the server setting command-dir"}},
+		{own, `{"path":"FILE/../../../bin/sh","strategy":"single"}`, []string{"path"}},
+		{own, `{"path":"` + link + `","strategy":"single"}`, []string{"not below a directory of the server setting command-dir"}},
+		{own, `{"path":"` + dir + `","strategy":"single"}`, []string{"not below a directory"}},
+		{[]string{"relative"}, `{"path":"FILE","strategy":"single"}`, []string{"not below a directory"}},
+		{own, `{"path":"FILE","strategy":"single","shell":true}`, []string{`there is no setting "shell"`}},
+	} {
+		err := command.Kind(tt.allowed).Check([]byte(strings.ReplaceAll(tt.config, "FILE", file)))
+		if tt.want == nil && err != nil || tt.want != nil && err == nil {
+			t.Errorf("%s: %v", tt.config, err)
+		}
+		for _, text := range tt.want {
+			if !strings.Contains(fmt.Sprint(err), text) {
+				t.Errorf("%s: %v does not say %q", tt.config, err, text)
+			}
+		}
+	}
+}
+
+func TestFileOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	dir, file := script(t, "exit 0")
+	if err := os.Chown(file, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	err := command.Kind([]string{dir}).Check(fmt.Appendf(nil, `{"path":%q,"strategy":"single"}`, file))
+	if err == nil || !strings.Contains(err.Error(), "belongs to another user than root and the server's") {
+		t.Errorf("%v", err)
+	}
+}
