@@ -17,6 +17,7 @@ demo: build
 # deps installs what the tests need and the machine lacks.
 deps:
 	scripts/test-deps
+	scripts/test-hydra
 
 test: deps
 	$(GO) test -race -timeout 20m ./...

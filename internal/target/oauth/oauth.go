@@ -1,0 +1,305 @@
+// Package oauth is the kind "oauth": the secret of an OAuth 2.0 client at a provider whose administrative API sets it.
+//
+// Configuration, here for Ory Hydra:
+//
+//	{
+//	  "token_urls": ["https://id.internal/oauth2/token"],
+//	  "admin_auth": "none",
+//	  "set": {
+//	    "method": "PATCH",
+//	    "url": "https://hydra-admin.internal/admin/clients/{client_id}",
+//	    "body": [{"op": "replace", "path": "/client_secret", "value": "{secret}"}]
+//	  }
+//	}
+//
+//	token_urls    the token endpoints at which a client must be able to authenticate, 1 to 10. Required.
+//	client_auth   how it does: "basic" (default; client_secret_basic) or "post" (client_secret_post).
+//	scope         the scope to ask for; default none.
+//	set           the call that gives a client a secret. Required.
+//	remove        the call that takes one secret of a client away, for a provider that keeps two: its body must name the secret
+//	              to remove. With it the strategy is overlap, set must leave the other secret alone, and both calls must be
+//	              repeatable. Without it, it is single.
+//	admin_auth    how the administrator authenticates: "bearer" (default; the secret of the administrator's credential is the
+//	              token), "basic" (account and secret), or "none".
+//	tls           ca, server_name, off, for every address: see target.TLS.
+//	password_length, password_punctuation   see target.PasswordRule.
+//
+// A call has method (POST, PUT, PATCH or DELETE), url, body (any JSON), content_type (default application/json), and ok (the
+// statuses that mean success; default 200, 201 and 204). {client_id} in the url, and {client_id} and {secret} within strings of
+// the body, are replaced: as a part of a URL and as a part of a JSON string, so a value cannot become syntax. A secret in a URL is
+// refused. When one call replaces the whole client (PUT), its body must hold everything else that the client is to keep.
+//
+// The administrator needs to be able to change the secret of the clients in question, and nothing else. Verify gets a token by
+// the client credentials grant, which the client must be allowed, and throws it away: it stays valid until it expires.
+//
+// There is no mode for RFC 7592 (management by the client's own registration token), on purpose. There the server alone chooses
+// secrets (section 2.2 forbids a client to set one), and any reply, even to a read, may bring a new secret or a new registration
+// token (section 3). When that reply is lost, the live credential exists nowhere but at the provider, as a hash: what must never
+// happen. Where secrets are made by the provider, its administrator stores them with PutSecretValue (docs/rotation.md). A
+// provider that answers a set with another secret than the one it was given is found out, and said to be unusable.
+package oauth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/rest"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Kind is the kind "oauth".
+func Kind() target.Kind {
+	return target.Kind{
+		Name:       "oauth",
+		Strategies: []target.Strategy{target.Overlap, target.Single},
+		Check: func(raw json.RawMessage) error {
+			_, err := parse(raw)
+			return err
+		},
+		Open: open,
+	}
+}
+
+type config struct {
+	TokenURLs  []string   `json:"token_urls"`
+	ClientAuth string     `json:"client_auth,omitempty"`
+	Scope      string     `json:"scope,omitempty"`
+	Set        *call      `json:"set"`
+	Remove     *call      `json:"remove,omitempty"`
+	AdminAuth  string     `json:"admin_auth,omitempty"`
+	TLS        target.TLS `json:"tls"`
+	target.PasswordRule
+}
+
+const maxTokenURLs = 10
+
+func parse(raw json.RawMessage) (config, error) {
+	var c config
+	if err := target.Decode(raw, &c); err != nil {
+		return c, err
+	}
+	errs := []error{c.TLS.Check(), c.PasswordRule.Check()}
+	if n := len(c.TokenURLs); n == 0 || n > maxTokenURLs {
+		errs = append(errs, fmt.Errorf("token_urls is required: 1 to %d token endpoints", maxTokenURLs))
+	}
+	for _, u := range c.TokenURLs {
+		errs = append(errs, rest.CheckURL("token_urls", u, c.TLS))
+	}
+	if !slices.Contains([]string{"", "basic", "post"}, c.ClientAuth) {
+		errs = append(errs, fmt.Errorf("client_auth %q is none of basic and post", c.ClientAuth))
+	}
+	if !slices.Contains([]string{"", "bearer", "basic", "none"}, c.AdminAuth) {
+		errs = append(errs, fmt.Errorf("admin_auth %q is none of bearer, basic and none", c.AdminAuth))
+	}
+	if c.Set == nil {
+		errs = append(errs, errors.New("set is required: the call that gives a client a secret"))
+	} else {
+		errs = append(errs, c.Set.check("set", c.TLS))
+	}
+	if c.Remove != nil {
+		errs = append(errs, c.Remove.check("remove", c.TLS))
+	}
+	return c, errors.Join(errs...)
+}
+
+func open(s target.Settings) (target.Target, error) {
+	c, err := parse(s.Config)
+	if err != nil {
+		return nil, err
+	}
+	if c.AdminAuth != "none" && s.Admin.Secret.IsZero() {
+		return nil, fmt.Errorf("target %s has no administrator's credential; name a secret with one, or set admin_auth to none", s.Name)
+	}
+	p := &provider{config: c, name: s.Name, admin: s.Admin, PasswordRule: c.PasswordRule}
+	return p, nil
+}
+
+type provider struct {
+	target.PasswordRule // Generate
+	config              config
+	name                string
+	admin               target.Credential
+}
+
+// Strategies returns the one that the configuration has calls for.
+func (p *provider) Strategies() []target.Strategy {
+	if p.config.Remove != nil {
+		return []target.Strategy{target.Overlap}
+	}
+	return []target.Strategy{target.Single}
+}
+
+// Close has nothing to release: every call closes its connection.
+func (p *provider) Close() error { return nil }
+
+// Apply sets the new secret.
+func (p *provider) Apply(ctx context.Context, c target.Change) error {
+	what := "set a secret at " + p.name
+	if !slices.Contains(p.Strategies(), c.Strategy) {
+		return target.Failed(target.Denied, "", fmt.Sprintf("%s: its strategy is %s, not %s", what, p.Strategies()[0], c.Strategy))
+	}
+	err := p.do(ctx, p.config.Set, what, c.New, c.Old)
+	if target.ClassOf(err) != target.Refused {
+		return err
+	}
+	// A provider that remembers former secrets refuses the one that an earlier attempt has set: a refusal alone does not
+	// prove that the secret is dead.
+	switch verr := p.Verify(ctx, c.New); {
+	case verr == nil:
+		return nil
+	case target.ClassOf(verr) == target.Rejected:
+		return err
+	default:
+		return target.Failed(target.Unknown, "", fmt.Sprintf("%v; whether it was set before is not known: %v", err, verr), c.New.Secret, c.Old.Secret)
+	}
+}
+
+// Retire removes the old secret, which the call names.
+func (p *provider) Retire(ctx context.Context, c target.Change) error {
+	what := "remove a secret at " + p.name
+	if p.config.Remove == nil {
+		return target.Failed(target.Denied, "", what+": there is no call remove in its configuration")
+	}
+	return p.do(ctx, p.config.Remove, what, c.Old, c.New)
+}
+
+// do makes an administrator's call about one credential; other is not sent, but must not be told either.
+func (p *provider) do(ctx context.Context, call *call, what string, c, other target.Credential) error {
+	secrets := []sensitive.Value{c.Secret, other.Secret, p.admin.Secret}
+	req, err := call.request(ctx, c)
+	if err != nil {
+		return target.Failed(target.Denied, "", what+": "+err.Error(), secrets...)
+	}
+	switch p.config.AdminAuth {
+	case "", "bearer":
+		if strings.ContainsFunc(p.admin.Secret.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return target.Failed(target.Denied, "", what+": the administrator's token has characters that a header cannot carry", secrets...)
+		}
+		req.Header.Set("Authorization", "Bearer "+p.admin.Secret.Reveal())
+	case "basic":
+		req.SetBasicAuth(p.admin.Account, p.admin.Secret.Reveal())
+	}
+	got, err := rest.Do(req, p.config.TLS, what, secrets...)
+	if err != nil {
+		return err
+	}
+	if !call.succeeded(got.Status) {
+		return answered(class(got.Status), what, got, secrets)
+	}
+	return sameSecret(got, what, c, secrets)
+}
+
+// class is what a status of an administrator's call says. What is not a plain no from the one who was asked counts as no
+// answer.
+func class(status int) target.Class {
+	switch status {
+	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity:
+		return target.Refused
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusUnsupportedMediaType:
+		return target.Denied
+	case http.StatusTooManyRequests:
+		return target.Unreachable
+	default:
+		return target.Unknown
+	}
+}
+
+// answered tells what the provider said of an error, in the words that OAuth 2.0 has for it.
+func answered(class target.Class, what string, got rest.Reply, secrets []sensitive.Value) *target.Error {
+	var said struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	text := what + ": the provider answered with an error"
+	if got.JSON && json.Unmarshal(got.Body, &said) == nil {
+		if words := target.Clean(said.Error+" "+said.Description, secrets...); words != "" {
+			text += ": " + words
+		}
+	}
+	return target.Failed(class, rest.Code(got.Status), text, secrets...)
+}
+
+// sameSecret looks whether a provider that shows the client has set what it was given.
+func sameSecret(got rest.Reply, what string, c target.Credential, secrets []sensitive.Value) error {
+	var client struct {
+		Secret string `json:"client_secret"`
+	}
+	if got.JSON && json.Unmarshal(got.Body, &client) == nil && client.Secret != "" && !sensitive.New(client.Secret).Equal(c.Secret) {
+		return target.Failed(target.Unknown, "", what+": the provider chose another secret than the one that it was given, and no copy of that "+
+			"is kept; this kind cannot be used with it", append(secrets, sensitive.New(client.Secret))...)
+	}
+	return nil
+}
+
+// Verify gets a token at every token endpoint.
+func (p *provider) Verify(ctx context.Context, c target.Credential) error {
+	for _, u := range p.config.TokenURLs {
+		if err := p.token(ctx, u, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *provider) token(ctx context.Context, endpoint string, c target.Credential) error {
+	what := fmt.Sprintf("get a token of %s for %q", p.name, c.Account)
+	form := url.Values{"grant_type": {"client_credentials"}}
+	if p.config.Scope != "" {
+		form.Set("scope", p.config.Scope)
+	}
+	if p.config.ClientAuth == "post" {
+		form.Set("client_id", c.Account)
+		form.Set("client_secret", c.Secret.Reveal())
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return target.Failed(target.Denied, "", what+": the token endpoint is not a URL")
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	if p.config.ClientAuth != "post" {
+		// Both are form-encoded first: RFC 6749 section 2.3.1.
+		req.SetBasicAuth(url.QueryEscape(c.Account), url.QueryEscape(c.Secret.Reveal()))
+	}
+	got, err := rest.Do(req, p.config.TLS, what, c.Secret)
+	if err != nil {
+		return err
+	}
+	return judgeToken(got, what, c)
+}
+
+func judgeToken(got rest.Reply, what string, c target.Credential) error {
+	var answer struct {
+		AccessToken string `json:"access_token"`
+		Error       string `json:"error"`
+	}
+	known := got.JSON && json.Unmarshal(got.Body, &answer) == nil
+	switch {
+	case known && got.Status == http.StatusOK && answer.AccessToken != "":
+		return nil
+	case known && answer.Error == "invalid_client" && (got.Status == http.StatusUnauthorized || got.Status == http.StatusBadRequest),
+		// Keycloak's word for a wrong secret, with the status that RFC 6749 has for it.
+		known && answer.Error == "unauthorized_client" && got.Status == http.StatusUnauthorized:
+		return answered(target.Rejected, what, got, []sensitive.Value{c.Secret})
+	default:
+		// Among them a client without the right to this grant, of which a provider may say so before it looks at the secret.
+		return answered(target.Unknown, what, got, []sensitive.Value{c.Secret})
+	}
+}
+
+// encode is JSON without the escapes for HTML.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}

@@ -1,0 +1,81 @@
+package servers
+
+import (
+	"bytes"
+	"errors"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+)
+
+// kept is a server process that ends with its test.
+type kept struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+	out    lockedBuffer
+}
+
+// startKept starts a process, and ends it with the test: by stop, and when that does not help by killing its group.
+func startKept(t testing.TB, cmd *exec.Cmd, stop func()) *kept {
+	t.Helper()
+	k := &kept{cmd: cmd, exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &k.out, &k.out, time.Second
+	ownGroup(cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(k.exited)
+		_ = cmd.Wait() // how it ended is in its output
+	}()
+	t.Cleanup(func() {
+		if stop != nil {
+			stop()
+		}
+		killOwnGroup(cmd.Process)
+		<-k.exited
+	})
+	return k
+}
+
+// ready asks probe until it succeeds, and fails the test when the process ends or the time is over.
+func (k *kept) ready(t testing.TB, within time.Duration, probe func() error) error {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(within)
+	for {
+		err := probe()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-k.exited:
+			return errors.New("the server ended at once: " + k.out.String())
+		case <-deadline:
+			return errors.New("the server is not ready (" + err.Error() + "): " + k.out.String())
+		}
+	}
+}
+
+// lockedBuffer keeps what a process writes.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// String is the end of it.
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.b.String()
+	return s[max(0, len(s)-3000):]
+}
