@@ -1,0 +1,162 @@
+package rabbitmq
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/rest"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+const (
+	algorithmSHA256 = "rabbit_password_hashing_sha256"
+	algorithmSHA512 = "rabbit_password_hashing_sha512"
+	saltSize        = 4 // RabbitMQ's; the hash is Base64 of salt and digest
+)
+
+// user is a user as the API shows it.
+type user struct {
+	Name      string          `json:"name"`
+	Hash      string          `json:"password_hash"`
+	Algorithm string          `json:"hashing_algorithm"`
+	Tags      json.RawMessage `json:"tags"` // a list, before version 3.9 a string; it goes back as it came
+}
+
+// accepts says whether the stored hash is of that password.
+func (u user) accepts(password sensitive.Value) target.Liveness {
+	if u.Hash == "" {
+		return target.Dead
+	}
+	stored, err := base64.StdEncoding.DecodeString(u.Hash)
+	if err != nil || len(stored) < saltSize {
+		return target.NotKnown
+	}
+	salted := append(bytes.Clone(stored[:saltSize]), password.Reveal()...)
+	var digest []byte
+	switch u.Algorithm {
+	case algorithmSHA256:
+		sum := sha256.Sum256(salted)
+		digest = sum[:]
+	case algorithmSHA512:
+		sum := sha512.Sum512(salted)
+		digest = sum[:]
+	default:
+		return target.NotKnown
+	}
+	if subtle.ConstantTimeCompare(digest, stored[saltSize:]) == 1 {
+		return target.Live
+	}
+	return target.Dead
+}
+
+func newHash(password sensitive.Value) (string, error) {
+	salt := make([]byte, saltSize)
+	if _, err := rand.Read(salt); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(append(bytes.Clone(salt), password.Reveal()...))
+	return base64.StdEncoding.EncodeToString(append(salt, sum[:]...)), nil
+}
+
+// errNoUser is wrapped by the error of a user that the API does not have.
+var errNoUser = errors.New("no such user")
+
+type noUser struct{ said *target.Error }
+
+func (n noUser) Error() string   { return n.said.Error() }
+func (n noUser) Unwrap() []error { return []error{n.said, errNoUser} }
+
+// user reads the user of a credential; others are credentials that must not be told.
+func (b *broker) user(ctx context.Context, what string, of target.Credential, others ...target.Credential) (user, error) {
+	secrets := b.secrets(append(others, of))
+	got, err := b.call(ctx, http.MethodGet, what, of.Account, nil, secrets)
+	if err != nil {
+		return user{}, err
+	}
+	var u user
+	switch {
+	case got.Status == http.StatusNotFound && got.JSON:
+		return user{}, noUser{target.Failed(target.Denied, rest.Code(got.Status), what+": there is no such user in RabbitMQ's own database", secrets...)}
+	case got.Status == http.StatusUnauthorized || got.Status == http.StatusForbidden:
+		return user{}, answered(target.Denied, what, got, secrets)
+	case got.Status != http.StatusOK:
+		return user{}, answered(target.Unreachable, what+": look at the user first", got, secrets) // a read has changed nothing
+	case !got.JSON || json.Unmarshal(got.Body, &u) != nil || u.Name != of.Account || len(u.Tags) == 0:
+		return user{}, target.Failed(target.Denied, rest.Code(got.Status), what+": the answer is not RabbitMQ's description of that user; is api the address of the management API?", secrets...)
+	}
+	return u, nil
+}
+
+// put replaces the hash and leaves the rest of the user.
+func (b *broker) put(ctx context.Context, what string, u user, hash string, of target.Credential, others ...target.Credential) error {
+	secrets := append(b.secrets(append(others, of)), sensitive.New(hash))
+	body, err := json.Marshal(map[string]any{"password_hash": hash, "hashing_algorithm": algorithmSHA256, "tags": u.Tags})
+	if err != nil {
+		return target.Failed(target.Denied, "", what+": the user's tags are not JSON", secrets...)
+	}
+	got, err := b.call(ctx, http.MethodPut, what, of.Account, body, secrets)
+	if err != nil {
+		return err
+	}
+	switch got.Status {
+	case http.StatusNoContent, http.StatusCreated:
+		return nil
+	case http.StatusBadRequest:
+		if !got.JSON {
+			break
+		}
+		return answered(target.Refused, what, got, secrets)
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
+		return answered(target.Denied, what, got, secrets)
+	}
+	return answered(target.Unknown, what, got, secrets)
+}
+
+func (b *broker) secrets(of []target.Credential) []sensitive.Value {
+	secrets := []sensitive.Value{b.admin.Secret}
+	for _, c := range of {
+		secrets = append(secrets, c.Secret)
+	}
+	return secrets
+}
+
+func (b *broker) call(ctx context.Context, method, what, account string, body []byte, secrets []sensitive.Value) (rest.Reply, error) {
+	if account == "" || account == "." || account == ".." {
+		return rest.Reply{}, target.Failed(target.Denied, "", what+": the API cannot address a user of that name", secrets...)
+	}
+	name := strings.ReplaceAll(url.QueryEscape(account), "+", "%20")
+	req, err := http.NewRequestWithContext(ctx, method, b.config.API+"/api/users/"+name, bytes.NewReader(body))
+	if err != nil {
+		return rest.Reply{}, target.Failed(target.Denied, "", what+": api is not a URL", secrets...)
+	}
+	req.SetBasicAuth(b.admin.Account, b.admin.Secret.Reveal())
+	req.Header.Set("Accept", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return rest.Do(req, b.config.TLS, what, secrets...)
+}
+
+func answered(class target.Class, what string, got rest.Reply, secrets []sensitive.Value) *target.Error {
+	var said struct {
+		Error  string `json:"error"`
+		Reason any    `json:"reason"`
+	}
+	text := what + ": the API answered with an error"
+	if got.JSON && json.Unmarshal(got.Body, &said) == nil && said.Error != "" {
+		reason, _ := json.Marshal(said.Reason)
+		text += ": " + target.Clean(said.Error+" "+strings.Trim(string(reason), `"`), secrets...)
+	}
+	return target.Failed(class, rest.Code(got.Status), text, secrets...)
+}

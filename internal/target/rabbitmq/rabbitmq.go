@@ -1,0 +1,194 @@
+// Package rabbitmq is the kind "rabbitmq": passwords of users in RabbitMQ's own database, through the HTTP API of its
+// management plug-in.
+//
+// Configuration:
+//
+//	api    the address of the API, such as "https://rabbit.internal:15671"; http on loopback or with tls.off. Required.
+//	amqp   1 to 10 addresses at which a user must be able to log in: "amqps://host:port", or "amqp://host:port" on loopback or
+//	       with tls.off; the port defaults to 5671 and 5672. Each node and each load balancer that applications use. Required.
+//	vhost  the virtual host to open after the login; default "/". The users need permissions there.
+//	tls    ca, server_name, off, for every address: see target.TLS.
+//	password_length, password_punctuation   see target.PasswordRule.
+//
+// The administrator is a user with the tag administrator, which the API demands for changing users.
+//
+// A user has one password, so the strategy without a gap is double: two users of equal permissions. Users are not made here; tags,
+// permissions and limits stay as they are. What is sent is a salted SHA-256, never the password, so RabbitMQ's credential
+// validators, which want to see it, do not judge it: password_length and password_punctuation are the place for such rules.
+// Open connections live on.
+//
+// RabbitMQ has no compare-and-set: the password is looked at immediately before it is replaced or cleared, and a change by
+// another administrator between the two is lost, as is one of the user's tags.
+package rabbitmq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/rest"
+)
+
+// Kind is the kind "rabbitmq".
+func Kind() target.Kind {
+	return target.Kind{
+		Name:       "rabbitmq",
+		Strategies: []target.Strategy{target.Single, target.Double},
+		NeedsAdmin: true,
+		Check: func(raw json.RawMessage) error {
+			_, _, err := parse(raw)
+			return err
+		},
+		Open: open,
+	}
+}
+
+type config struct {
+	API   string     `json:"api"`
+	AMQP  []string   `json:"amqp"`
+	VHost string     `json:"vhost,omitempty"`
+	TLS   target.TLS `json:"tls"`
+	target.PasswordRule
+}
+
+// endpoint is where AMQP is spoken.
+type endpoint struct {
+	addr, host string
+	tls        bool
+}
+
+const maxEndpoints = 10
+
+func parse(raw json.RawMessage) (config, []endpoint, error) {
+	var c config
+	if err := target.Decode(raw, &c); err != nil {
+		return c, nil, err
+	}
+	if c.VHost == "" {
+		c.VHost = "/"
+	}
+	c.API = strings.TrimSuffix(c.API, "/")
+	errs := []error{rest.CheckURL("api", c.API, c.TLS), c.TLS.Check(), c.PasswordRule.Check()}
+	if strings.ContainsAny(c.API, "?") {
+		errs = append(errs, errors.New("api has a query; it is the address before /api/"))
+	}
+	if n := len(c.AMQP); n == 0 || n > maxEndpoints {
+		errs = append(errs, fmt.Errorf("amqp is required: 1 to %d addresses", maxEndpoints))
+	}
+	var endpoints []endpoint
+	for _, s := range c.AMQP {
+		e, err := parseAMQP(s, c.TLS)
+		endpoints, errs = append(endpoints, e), append(errs, err)
+	}
+	return c, endpoints, errors.Join(errs...)
+}
+
+// parseAMQP reads an address by the rules for HTTP URLs, which are those that are wanted here: no password, nothing in clear
+// over a network unless it is said.
+func parseAMQP(s string, t target.TLS) (endpoint, error) {
+	rest1, secure := strings.CutPrefix(s, "amqps://")
+	scheme, port := "https://", "5671"
+	if !secure {
+		var plain bool
+		if rest1, plain = strings.CutPrefix(s, "amqp://"); !plain {
+			return endpoint{}, fmt.Errorf("amqp: %q does not begin with amqps:// or amqp://", s)
+		}
+		scheme, port = "http://", "5672"
+	}
+	u, err := url.Parse(scheme + rest1)
+	if err != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return endpoint{}, fmt.Errorf("amqp: %q is more than host and port", s)
+	}
+	if err := rest.CheckURL("amqp", scheme+rest1, t); err != nil {
+		return endpoint{}, errors.New(strings.NewReplacer("https", "amqps", "http", "amqp").Replace(err.Error()))
+	}
+	addr, err := target.Address(u.Host, port)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("amqp: %w", err)
+	}
+	host, _, err := net.SplitHostPort(addr)
+	return endpoint{addr: addr, host: host, tls: secure}, err
+}
+
+func open(s target.Settings) (target.Target, error) {
+	c, endpoints, err := parse(s.Config)
+	if err != nil {
+		return nil, err
+	}
+	return &broker{PasswordRule: c.PasswordRule, config: c, endpoints: endpoints, name: s.Name, admin: s.Admin}, nil
+}
+
+type broker struct {
+	target.PasswordRule // Generate
+	config              config
+	endpoints           []endpoint
+	name                string
+	admin               target.Credential
+}
+
+// Close has nothing to release: every call closes its connection.
+func (b *broker) Close() error { return nil }
+
+// Apply gives the user of the new credential its password.
+func (b *broker) Apply(ctx context.Context, c target.Change) error {
+	what := fmt.Sprintf("set the password of %q at %s", c.New.Account, b.name)
+	u, err := b.user(ctx, what, c.New, c.Old)
+	if err != nil {
+		return err
+	}
+	if u.accepts(c.New.Secret) == target.Live {
+		return nil
+	}
+	hash, err := newHash(c.New.Secret)
+	if err != nil {
+		return target.Failed(target.Unreachable, "", what+": no randomness for the salt")
+	}
+	return b.put(ctx, what, u, hash, c.New, c.Old)
+}
+
+// Retire clears the password of the old credential's user, if it is still that one.
+func (b *broker) Retire(ctx context.Context, c target.Change) error {
+	what := fmt.Sprintf("clear the password of %q at %s", c.Old.Account, b.name)
+	if c.Old.Account == c.New.Account {
+		return target.Failed(target.Denied, "", what+": it is the user of the new credential too, which has one password")
+	}
+	u, err := b.user(ctx, what, c.Old, c.New)
+	if errors.Is(err, errNoUser) {
+		// The user that is in use must be there; else this is no place where an absent one proves anything.
+		_, err = b.user(ctx, what, c.New, c.Old)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	switch u.accepts(c.Old.Secret) {
+	case target.Dead:
+		return nil
+	case target.NotKnown:
+		return target.Failed(target.Denied, "", fmt.Sprintf("%s: it has a password with algorithm %s, of which it cannot be told whether it is the old one; "+
+			"clear it by hand", what, target.Clean(u.Algorithm)))
+	default:
+		return b.put(ctx, what, u, "", c.Old, c.New)
+	}
+}
+
+// Inspect compares with the stored hashes.
+func (b *broker) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
+	out := make([]target.Liveness, len(credentials))
+	for i, c := range credentials {
+		u, err := b.user(ctx, fmt.Sprintf("look at %q at %s", c.Account, b.name), c)
+		if errors.Is(err, errNoUser) {
+			continue // another place may know this user
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[i] = u.accepts(c.Secret)
+	}
+	return out, nil
+}

@@ -1,0 +1,121 @@
+package servers
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// RabbitMQ is a RabbitMQ node with the management plug-in.
+type RabbitMQ struct {
+	// AMQP and API are host:port without TLS; AMQPS and APIS with a certificate of CA for localhost and 127.0.0.1.
+	AMQP, API, AMQPS, APIS string
+	CA                     *LocalCA
+	// User and Password are an administrator's.
+	User, Password string
+}
+
+const rabbitServer = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
+// StartRabbitMQ starts a node of its own, with its own Erlang port mapper, in a temporary directory; it takes about ten
+// seconds.
+func StartRabbitMQ(t testing.TB) *RabbitMQ {
+	t.Helper()
+	for _, program := range []string{rabbitServer, "epmd", "erl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed (Debian package rabbitmq-server, scripts/test-deps)", program)
+		}
+	}
+	for attempt := 1; ; attempt++ {
+		r, err := startRabbitMQ(t)
+		if err == nil {
+			return r
+		}
+		if attempt == 3 { // a free port may be taken by another process before the child binds it
+			t.Fatal(err)
+		}
+		t.Logf("start RabbitMQ again: %v", err)
+	}
+}
+
+func startRabbitMQ(t testing.TB) (*RabbitMQ, error) {
+	t.Helper()
+	dir := t.TempDir()
+	ca := NewLocalCA(t)
+	cert, key := ca.Issue(t, dir, "localhost", "127.0.0.1")
+	caFile := filepath.Join(dir, "ca.crt")
+	epmd, dist := freePorts(t)
+	amqp, amqps := freePorts(t)
+	api, apis := freePorts(t)
+	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	r := &RabbitMQ{AMQP: at(amqp), AMQPS: at(amqps), API: at(api), APIS: at(apis), CA: ca, User: "root-of-test", Password: "password-of-root"}
+	for name, text := range map[string]string{
+		caFile:                                  ca.PEM,
+		filepath.Join(dir, "enabled_plugins"):   "[rabbitmq_management].\n",
+		filepath.Join(dir, ".erlang.cookie"):    "COOKIEOFATHROWAWAYNODE",
+		filepath.Join(dir, "rabbitmq-env.none"): "",
+		filepath.Join(dir, "rabbitmq.conf"): fmt.Sprintf(`listeners.tcp.1 = %s
+listeners.ssl.1 = %s
+ssl_options.cacertfile = %s
+ssl_options.certfile = %s
+ssl_options.keyfile = %s
+management.tcp.ip = 127.0.0.1
+management.tcp.port = %d
+management.ssl.ip = 127.0.0.1
+management.ssl.port = %d
+management.ssl.cacertfile = %s
+management.ssl.certfile = %s
+management.ssl.keyfile = %s
+default_user = %s
+default_pass = %s
+credential_validator.validation_backend = rabbit_credential_validator_min_password_length
+credential_validator.min_length = 8
+`, r.AMQP, r.AMQPS, caFile, cert, key, api, apis, caFile, cert, key, r.User, r.Password),
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startKept(t, exec.Command("epmd", "-port", fmt.Sprint(epmd), "-address", "127.0.0.1"), nil)
+	cmd := exec.Command(rabbitServer)
+	cmd.Dir = dir
+	cmd.Env = append([]string{
+		"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8",
+		"ERL_EPMD_PORT=" + fmt.Sprint(epmd), "ERL_EPMD_ADDRESS=127.0.0.1",
+		"RABBITMQ_NODENAME=" + fmt.Sprintf("keyturn-%d@localhost", amqp), "RABBITMQ_DIST_PORT=" + fmt.Sprint(dist),
+		"RABBITMQ_CONF_ENV_FILE=" + filepath.Join(dir, "rabbitmq-env.none"),
+		"RABBITMQ_CONFIG_FILE=" + filepath.Join(dir, "rabbitmq.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(dir, "enabled_plugins"),
+		"RABBITMQ_MNESIA_BASE=" + filepath.Join(dir, "data"), "RABBITMQ_LOG_BASE=" + filepath.Join(dir, "log"),
+		"RABBITMQ_PID_FILE=" + filepath.Join(dir, "pid"), "RABBITMQ_LOGS=-",
+		// Two cores, shared with others: one scheduler is enough.
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 1 +sbwt none",
+	}, "RABBITMQ_GENERATED_CONFIG_DIR="+filepath.Join(dir, "config"), "RABBITMQ_SCHEMA_DIR="+filepath.Join(dir, "schema"))
+	k := startKept(t, cmd, nil)
+	return r, k.ready(t, 90*time.Second, func() error {
+		c, err := net.DialTimeout("tcp", r.AMQP, time.Second)
+		if err != nil {
+			return err
+		}
+		_ = c.Close()
+		req, err := http.NewRequest(http.MethodGet, "http://"+r.API+"/api/whoami", nil)
+		if err != nil {
+			return err
+		}
+		req.SetBasicAuth(r.User, r.Password)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %d", resp.StatusCode)
+		}
+		return nil
+	})
+}
