@@ -19,6 +19,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/internal/target/webhook"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
 	"github.com/keyturn/keyturn/test/servers"
 )
 
@@ -101,8 +102,8 @@ func (e *example) post(t *testing.T, at time.Time, body []byte) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set(webhook.TimestampHeader, timestamp)
-	req.Header.Set(webhook.SignatureHeader, webhook.Sign(sensitive.New(sharedSecret), timestamp, body))
+	req.Header.Set(sign.WebhookTimestamp, timestamp)
+	req.Header.Set(sign.WebhookSignature, sign.Webhook(sharedSecret, timestamp, body))
 	resp, err := e.client.Do(req)
 	if err != nil {
 		t.Fatal(err)

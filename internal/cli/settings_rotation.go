@@ -12,7 +12,15 @@ import (
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/command"
+	"github.com/keyturn/keyturn/internal/target/ldap"
+	"github.com/keyturn/keyturn/internal/target/mysql"
+	"github.com/keyturn/keyturn/internal/target/oauth"
 	"github.com/keyturn/keyturn/internal/target/postgresql"
+	"github.com/keyturn/keyturn/internal/target/rabbitmq"
+	"github.com/keyturn/keyturn/internal/target/redis"
+	"github.com/keyturn/keyturn/internal/target/ssh"
+	"github.com/keyturn/keyturn/internal/target/webhook"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -21,7 +29,10 @@ const minEventKey = 16
 
 // targetKinds are the kinds of targets of this program. commandDirs are the directories whose executables may be targets.
 func targetKinds(commandDirs []string) []target.Kind {
-	return []target.Kind{postgresql.Kind()}
+	return []target.Kind{
+		postgresql.Kind(), mysql.MySQL(), mysql.MariaDB(), redis.Kind(), ssh.Kind(), ldap.Kind(), oauth.Kind(), rabbitmq.Kind(),
+		webhook.Kind(), command.Kind(commandDirs),
+	}
 }
 
 // rotation reads the settings of the rotation engine.

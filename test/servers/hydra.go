@@ -42,7 +42,7 @@ func StartHydra(t testing.TB) *Hydra {
 
 func startHydra(t testing.TB, program string) (*Hydra, error) {
 	t.Helper()
-	public, admin := freePorts(t)
+	public, admin := freePortPair(t)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "hydra.yml")
 	text := fmt.Sprintf(`dsn: "sqlite://%s?_fk=true&mode=rwc&_busy_timeout=5000"
@@ -78,8 +78,8 @@ log: {level: warn}
 	})
 }
 
-// freePorts finds two ports for a process that cannot choose them itself.
-func freePorts(t testing.TB) (a, b int) {
+// freePortPair finds two ports for a process that cannot choose them itself.
+func freePortPair(t testing.TB) (a, b int) {
 	t.Helper()
 	var ports [2]int
 	for i := range ports {

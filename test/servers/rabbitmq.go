@@ -49,9 +49,9 @@ func startRabbitMQ(t testing.TB) (*RabbitMQ, error) {
 	ca := NewLocalCA(t)
 	cert, key := ca.Issue(t, dir, "localhost", "127.0.0.1")
 	caFile := filepath.Join(dir, "ca.crt")
-	epmd, dist := freePorts(t)
-	amqp, amqps := freePorts(t)
-	api, apis := freePorts(t)
+	epmd, dist := freePortPair(t)
+	amqp, amqps := freePortPair(t)
+	api, apis := freePortPair(t)
 	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	r := &RabbitMQ{AMQP: at(amqp), AMQPS: at(amqps), API: at(api), APIS: at(apis), CA: ca, User: "root-of-test", Password: "password-of-root"}
 	for name, text := range map[string]string{

@@ -19,16 +19,12 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/textproto"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,16 +32,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target/plugin"
 	"github.com/keyturn/keyturn/internal/target/rest"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
 )
-
-// The headers of a signed request.
-const (
-	TimestampHeader = "Keyturn-Timestamp"
-	SignatureHeader = "Keyturn-Signature"
-)
-
-// Window is how far the timestamp of a request may be from the endpoint's clock.
-const Window = 5 * time.Minute
 
 const minKey = 16
 
@@ -80,7 +68,7 @@ func parse(raw json.RawMessage) (config, error) {
 
 // own are headers that a configuration cannot set: those that carry the protocol, and those that the transport makes.
 var own = []string{
-	TimestampHeader, SignatureHeader, "Content-Type", "Content-Length", "Content-Encoding", "Accept", "Host",
+	sign.WebhookTimestamp, sign.WebhookSignature, "Content-Type", "Content-Length", "Content-Encoding", "Accept", "Host",
 	"Connection", "Transfer-Encoding", "Trailer", "Upgrade", "Expect", "Te",
 }
 
@@ -119,15 +107,6 @@ type hook struct {
 	now    func() time.Time
 }
 
-// Sign makes the value of the signature header: "v1=" and, in lower-case hexadecimal, HMAC-SHA256 with the key over "v1", a
-// line feed, the value of the timestamp header, a line feed and the body. The body names the attempt, the step and the target.
-func Sign(key sensitive.Value, timestamp string, body []byte) string {
-	mac := hmac.New(sha256.New, []byte(key.Reveal()))
-	fmt.Fprintf(mac, "v1\n%s\n", timestamp)
-	mac.Write(body)
-	return "v1=" + hex.EncodeToString(mac.Sum(nil))
-}
-
 func (h *hook) call(ctx context.Context, step plugin.Step, body []byte, secrets []sensitive.Value) (plugin.Answer, error) {
 	what := fmt.Sprintf("%s of target %s", step, h.name)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.config.URL, bytes.NewReader(body))
@@ -137,11 +116,9 @@ func (h *hook) call(ctx context.Context, step plugin.Step, body []byte, secrets 
 	for name, value := range h.config.Headers {
 		req.Header.Set(name, value)
 	}
-	timestamp := strconv.FormatInt(h.now().Unix(), 10)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set(TimestampHeader, timestamp)
-	req.Header.Set(SignatureHeader, Sign(h.key, timestamp, body))
+	sign.SignWebhook(req.Header, h.key.Reveal(), h.now(), body)
 	got, err := rest.Do(req, h.config.TLS, what, secrets...)
 	if err != nil {
 		return plugin.Answer{}, err

@@ -21,6 +21,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/webhook"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
 )
 
 // The suite of package targettest runs in examples/webhook-target; here is what is particular to the kind.
@@ -81,10 +82,10 @@ func TestRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := <-requests
-	timestamp := first.header.Get(webhook.TimestampHeader)
+	timestamp := first.header.Get(sign.WebhookTimestamp)
 	mac := hmac.New(sha256.New, []byte(key))
 	fmt.Fprintf(mac, "v1\n%s\n%s", timestamp, first.body)
-	if want := "v1=" + hex.EncodeToString(mac.Sum(nil)); first.header.Get(webhook.SignatureHeader) != want {
+	if want := "v1=" + hex.EncodeToString(mac.Sum(nil)); first.header.Get(sign.WebhookSignature) != want {
 		t.Error("the signature is not that of the documentation")
 	}
 	if n, err := strconv.ParseInt(timestamp, 10, 64); err != nil || time.Since(time.Unix(n, 0)).Abs() > time.Minute {
