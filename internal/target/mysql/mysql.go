@@ -145,12 +145,16 @@ func (t *my) change(ctx context.Context, attempt string, c target.Change, name s
 	if err != nil {
 		return target.Failed(target.Denied, "", attempt+": "+err.Error(), secrets...)
 	}
-	for _, statement := range todo {
+	for i, statement := range todo {
 		if err := conn.exec(ctx, statement); err != nil {
 			if number, _, _ := numberOf(err); number == 1396 && t.server.name == "MariaDB" {
 				attempt += ": the account exists, so see whether the server has a password validation plugin and strict_password_validation=ON"
 			}
-			return changeFailed(attempt, err, secrets...)
+			failed := changeFailed(attempt, err, secrets...)
+			if i > 0 {
+				failed.Class = target.Unknown // the statement before has changed something already
+			}
+			return failed
 		}
 	}
 	return nil
@@ -307,8 +311,8 @@ func (t *my) login(ctx context.Context, address string, c target.Credential) err
 	for _, statement := range []string{"START TRANSACTION READ ONLY", t.config.CheckSQL, "ROLLBACK"} {
 		if _, err := conn.row(ctx, statement); err != nil {
 			failed := changeFailed(attempt, err, c.Secret)
-			if failed.Code != "" && failed.Class != target.Unreachable {
-				failed.Class = target.Denied // it says nothing against the password
+			if failed.Code != "" && failed.Code != "1205" && failed.Code != "1213" {
+				failed.Class = target.Denied // not for a lock, and it says nothing against the password
 			}
 			return failed
 		}

@@ -239,11 +239,7 @@ func testCheckSQL(t *testing.T, n *node) {
 		"SELECT this is not SQL":                    "check_sql",
 	} {
 		setting, _ := json.Marshal(check)
-		class := target.Denied
-		if text == "(1792)" {
-			class = target.Unreachable
-		}
-		do(t, class, text, func(ctx context.Context) error { return n.open(t, `"check_sql":`+string(setting)).Verify(ctx, who) })
+		do(t, target.Denied, text, func(ctx context.Context) error { return n.open(t, `"check_sql":`+string(setting)).Verify(ctx, who) })
 	}
 }
 

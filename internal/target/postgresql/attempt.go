@@ -52,7 +52,8 @@ func (a *attemptAt) begin(ctx context.Context, account string) error {
 		"SET LOCAL standard_conforming_strings = on",
 		"SET LOCAL lock_timeout = '3s'",
 		"SET LOCAL idle_in_transaction_session_timeout = '10s'", // a connection that has silently broken keeps no lock
-		"SET LOCAL synchronous_commit = on",
+		// A setting that waits for standbys stays.
+		"SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local')",
 	} {
 		if err := a.run(ctx, statement); err != nil {
 			return err

@@ -461,11 +461,16 @@ func (c *cluster) prepared(t *testing.T, id string) (n int) {
 	return n
 }
 
-// TestPreparedSurvivesKill breaks the connection inside COMMIT PREPARED, kills the server, and then commits or takes back.
-func TestPreparedSurvivesKill(t *testing.T) {
+func TestPrepared(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, false, "max_prepared_transactions=10")
 	admin := c.role(t, "blind", "LOGIN CREATEROLE")
+	t.Run("every cut", func(t *testing.T) { testEveryCut(t, c, admin) })
+	t.Run("survives kill", func(t *testing.T) { testPreparedSurvivesKill(t, c, admin) })
+}
+
+// testPreparedSurvivesKill breaks the connection inside COMMIT PREPARED, kills the server, and then commits or takes back.
+func testPreparedSurvivesKill(t *testing.T, c *cluster, admin target.Credential) {
 	p := targettest.NewProxy(t, c.Addr())
 	through := c.open(t, p.Addr(), admin)
 	measured := newChange(t, c, through, target.Single)
@@ -512,12 +517,9 @@ func TestPreparedSurvivesKill(t *testing.T) {
 	}
 }
 
-// TestEveryCut breaks the connection at positions all along the request: what Apply says must be true of the server, and
+// testEveryCut breaks the connection at positions all along the request: what Apply says must be true of the server, and
 // applying again must end well.
-func TestEveryCut(t *testing.T) {
-	t.Parallel()
-	c := startCluster(t, false, "max_prepared_transactions=10")
-	admin := c.role(t, "blind", "LOGIN CREATEROLE")
+func testEveryCut(t *testing.T, c *cluster, admin target.Credential) {
 	p := targettest.NewProxy(t, c.Addr())
 	through := c.open(t, p.Addr(), admin)
 	change := newChange(t, c, through, target.Single)

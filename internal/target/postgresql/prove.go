@@ -60,15 +60,15 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 	}
 	for _, database := range databases {
 		what := what + " in database " + database
-		of, err := t.rightsOf(ctx, what, database, r, a)
+		differ, err := t.compare(ctx, what, database, r, a, b)
+		if err == nil && len(differ) > 0 {
+			// Something may have been made between the one look and the other.
+			differ, err = t.compare(ctx, what, database, r, a, b)
+		}
 		if err != nil {
 			return err
 		}
-		others, err := t.rightsOf(ctx, what, database, r, b)
-		if err != nil {
-			return err
-		}
-		if differ := differences(of, others); len(differ) > 0 {
+		if len(differ) > 0 {
 			more := ""
 			if n := len(differ) - shownDifferences; n > 0 {
 				differ, more = differ[:shownDifferences], fmt.Sprintf(", and %d more", n)
@@ -77,6 +77,19 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 		}
 	}
 	return nil
+}
+
+// compare is in what the rights of two logins differ.
+func (t *pg) compare(ctx context.Context, what, database string, r target.PlanRequest, a, b target.Credential) ([]string, error) {
+	one, err := t.rightsOf(ctx, what, database, r, a)
+	if err != nil {
+		return nil, err
+	}
+	other, err := t.rightsOf(ctx, what, database, r, b)
+	if err != nil {
+		return nil, err
+	}
+	return differences(one, other), nil
 }
 
 func differences(a, b map[string]string) []string {

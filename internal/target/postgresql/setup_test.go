@@ -52,9 +52,15 @@ func planned(t *testing.T, tt target.Target, r target.PlanRequest) target.Plan {
 	return p
 }
 
-func TestTwoLoginsFromOne(t *testing.T) {
+func TestTwoLogins(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, false)
+	t.Run("from one", func(t *testing.T) { testFromOne(t, c) })
+	t.Run("of an owner", func(t *testing.T) { testOfAnOwner(t, c) })
+	t.Run("refused", func(t *testing.T) { testPlanRefuses(t, c) })
+}
+
+func testFromOne(t *testing.T, c *cluster) {
 	for name, admin := range map[string]target.Credential{"reader": c.reader(t, "reader"), "blind": c.role(t, "blind", "LOGIN CREATEROLE")} {
 		t.Run(name, func(t *testing.T) { twoLogins(t, c, c.open(t, c.Addr(), admin), name) })
 	}
@@ -167,10 +173,8 @@ func works(t *testing.T, err error) {
 	}
 }
 
-// TestTwoLoginsOfAnOwner begins with roles that a person has half prepared.
-func TestTwoLoginsOfAnOwner(t *testing.T) {
-	t.Parallel()
-	c := startCluster(t, false)
+// testOfAnOwner begins with roles that a person has half prepared.
+func testOfAnOwner(t *testing.T, c *cluster) {
 	tt := c.open(t, c.Addr(), c.role(t, "admin", "LOGIN SUPERUSER"))
 	c.exec(t, "CREATE ROLE own NOLOGIN; GRANT CREATE ON SCHEMA public TO own")
 	one := c.role(t, "one", "LOGIN")
@@ -204,10 +208,8 @@ func TestTwoLoginsOfAnOwner(t *testing.T) {
 	}
 }
 
-func TestPlanRefuses(t *testing.T) {
-	t.Parallel()
-	c := startCluster(t, false)
-	blind := c.role(t, "blind", "LOGIN CREATEROLE")
+func testPlanRefuses(t *testing.T, c *cluster) {
+	blind := c.role(t, "plans", "LOGIN CREATEROLE")
 	tt := c.open(t, c.Addr(), blind)
 	known := c.role(t, "app", "LOGIN")
 	c.role(t, "super", "LOGIN SUPERUSER")
@@ -224,7 +226,7 @@ func TestPlanRefuses(t *testing.T) {
 		"replication":  {target.PlanRequest{Account: "streams", Logins: [2]string{"a", "b"}}, "REPLICATION"},
 		"same":         {target.PlanRequest{Account: "app", Logins: [2]string{"a", "a"}}, "three roles"},
 		"owner login":  {target.PlanRequest{Account: "app", Owner: "app", Logins: [2]string{"a", "b"}}, "name another owner"},
-		"owner taken":  {target.PlanRequest{Account: "app", Owner: "blind", Logins: [2]string{"a", "b"}}, "name another owner"},
+		"owner taken":  {target.PlanRequest{Account: "app", Owner: "plans", Logins: [2]string{"a", "b"}}, "name another owner"},
 		"other owner":  {target.PlanRequest{Account: "nobody", Owner: "x", Logins: [2]string{"a", "b"}}, "name no other"},
 		"no password":  {target.PlanRequest{Account: "app", Logins: [2]string{"app", "b"}}, `the password of "app" is needed`},
 		"wrong":        {target.PlanRequest{Account: "app", Logins: [2]string{"app", "b"}, Current: wrong}, "28P01"},
