@@ -273,6 +273,9 @@ func updateSecretVersionStage(ctx context.Context, c *Call, in *kms.UpdateSecret
 	} else {
 		c.concerns(in.RemoveFromVersion, in.VersionStage)
 	}
+	if err := secret.CheckMove(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion); err != nil {
+		return nil, err
+	}
 	_, err := c.alter(ctx, in.SecretName, func(s secret.Secret) (secret.Secret, error) {
 		return s.MoveStage(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion, c.At)
 	})

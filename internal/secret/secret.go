@@ -246,6 +246,9 @@ func (s *Secret) evict() {
 // carry it. Either may be empty, not both; the built-in labels need to. When Current moves, Previous takes the version
 // that it left.
 func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, error) {
+	if err := CheckMove(stage, to, from); err != nil {
+		return s, err
+	}
 	if s.Rotated() {
 		return s, unsupported(s, "UpdateSecretVersionStage")
 	}
@@ -274,7 +277,9 @@ func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, 
 	return s, nil
 }
 
-func (s Secret) checkMove(stage Stage, to, from string) error {
+// CheckMove refuses what no MoveStage can do, whatever is stored: a caller learns what is wrong with the request itself
+// before anything is looked up.
+func CheckMove(stage Stage, to, from string) error {
 	builtIn := stage == Current || stage == Previous
 	switch {
 	case to == "" && from == "":
@@ -282,6 +287,10 @@ func (s Secret) checkMove(stage Stage, to, from string) error {
 	case to == "" && builtIn:
 		return fault.Parameter("MoveToVersion", "%s can be moved, not removed: give MoveToVersion.", stage)
 	}
+	return nil
+}
+
+func (s Secret) checkMove(stage Stage, to, from string) error {
 	for _, id := range []string{to, from} {
 		if _, ok := s.Versions[id]; id != "" && !ok {
 			return fault.New(fault.NotFound, "Secret %q has no version %q.", s.Name, id)

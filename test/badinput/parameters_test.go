@@ -109,6 +109,10 @@ func secretParameters(k kit) []row {
 	move := with(named, "VersionStage", "a")
 	add("without a label", "UpdateSecretVersionStage", with(named, "MoveToVersion", "v1"), missing)
 	add("without a version", "UpdateSecretVersionStage", move, invalid)
+	nowhere := params{"SecretName": "none"}
+	add("without a version, of a secret that is not there", "UpdateSecretVersionStage", with(nowhere, "VersionStage", "a"), invalid)
+	add("that takes ACSPrevious away, of a secret that is not there", "UpdateSecretVersionStage", with(nowhere, "VersionStage", "ACSPrevious", "RemoveFromVersion", "v1"), invalid)
+	add("of a secret that is not there", "UpdateSecretVersionStage", with(nowhere, "VersionStage", "a", "MoveToVersion", "v1"), notFound)
 	add("to a version that is not there", "UpdateSecretVersionStage", with(move, "MoveToVersion", "v9"), notFound)
 	add("from a version without it", "UpdateSecretVersionStage", with(move, "RemoveFromVersion", "v1"), invalid)
 	add("that takes ACSCurrent away", "UpdateSecretVersionStage", with(named, "VersionStage", "ACSCurrent", "RemoveFromVersion", "v1"), invalid)

@@ -192,7 +192,9 @@ func (o Op) malformed() string {
 		ok = ok && named(o.Version, 64) && len(o.Data) <= maxData && slices.Contains([]string{"", "text", "binary"}, o.DataType)
 		ok = ok && utf8.RuneCountInString(o.Description) <= 8192 && (o.Kind == Put || !strings.HasPrefix(o.Name, "acs/"))
 	case Move:
+		builtIn := o.Label == kms.StageCurrent || o.Label == kms.StagePrevious
 		ok = ok && named(o.Label, 64) && utf8.RuneCountInString(o.To) <= 64 && utf8.RuneCountInString(o.From) <= 64
+		ok = ok && (o.To != "" || o.From != "" && !builtIn)
 	case Get:
 		ok = ok && utf8.RuneCountInString(o.Label) <= 64 && utf8.RuneCountInString(o.Version) <= 64
 	case List:
@@ -274,10 +276,7 @@ func (s *Secret) evict() {
 }
 
 func (s *Secret) move(o Op, now time.Time) (*Secret, Reply) {
-	builtIn := o.Label == kms.StageCurrent || o.Label == kms.StagePrevious
 	switch {
-	case o.To == "" && (o.From == "" || builtIn):
-		return refused(s, kms.CodeInvalidParameter)
 	case o.To != "" && s.find(o.To) < 0, o.From != "" && s.find(o.From) < 0:
 		return refused(s, kms.CodeResourceNotFound)
 	case o.From != "" && s.holder(o.Label) != o.From:
