@@ -90,7 +90,6 @@ var ownCodes = map[string]Code{
 	ram.CodeUserGroupLimit:    {http.StatusConflict, ram.CodeUserGroupLimit, "The count of groups the target user joined beyond the current limits."},
 	ram.CodeUserPolicyLimit:   {http.StatusConflict, ram.CodeUserPolicyLimit, "The policy count of the user attached policies beyond the current limits."},
 	ram.CodeGroupLimit:        {http.StatusConflict, ram.CodeGroupLimit, "The count of groups beyond the current limits."},
-	ram.CodeGroupUserLimit:    {http.StatusConflict, ram.CodeGroupUserLimit, "The count of users of the group beyond the current limits."},
 	ram.CodeGroupPolicyLimit:  {http.StatusConflict, ram.CodeGroupPolicyLimit, "The policy count of the group beyond the current limits."},
 	ram.CodePolicyLimit:       {http.StatusConflict, ram.CodePolicyLimit, "The count of policy beyond the current limits."},
 	ram.CodeVersionLimit:      {http.StatusConflict, ram.CodeVersionLimit, "The count of policy version beyond the current limits."},

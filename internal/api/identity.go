@@ -45,29 +45,29 @@ func loadIdentity(tx *store.Tx, p policy.Principal, secret string) (*identity, e
 	if err != nil || !ok || u.ID != p.ID {
 		return id, err
 	}
-	names := make([]string, len(u.Groups))
+	groups := make([]string, len(u.Groups))
 	for i, m := range u.Groups {
-		names[i] = m.Group
+		groups[i] = m.GroupID
 	}
-	if err := tx.AheadPolicies(p.Account, names, custom(u.Policies)); err != nil {
+	if err := tx.AheadPolicies(p.Account, groups, custom(u.Policies)); err != nil {
 		return nil, err
 	}
 	if err := id.add(tx, p.Account, "", u.Policies); err != nil {
 		return nil, err
 	}
-	return id, id.addGroups(tx, p.Account, names)
+	return id, id.addGroups(tx, p.Account, groups)
 }
 
-func (id *identity) addGroups(tx *store.Tx, account string, names []string) error {
-	groups := make([]rules.Group, 0, len(names))
+func (id *identity) addGroups(tx *store.Tx, account string, ids []string) error {
+	groups := make([]rules.GroupRights, 0, len(ids))
 	var policies []string
-	for _, name := range names {
-		g, ok, err := tx.Group(account, name)
+	for _, groupID := range ids {
+		g, ok, err := tx.GroupRights(account, groupID)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("the group %q of a user is missing from the store", name)
+			return fmt.Errorf("the group with ID %s of a user is missing from the store", groupID)
 		}
 		groups, policies = append(groups, g), append(policies, custom(g.Policies)...)
 	}

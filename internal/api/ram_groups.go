@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	rules "github.com/keyturn/keyturn/internal/ram"
@@ -26,6 +28,13 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.GroupResponse, error) {
 		if err := c.freeGroup(tx, g.Name); err != nil {
 			return nil, err
+		}
+		_, taken, err := tx.GroupRights(c.Account(), id)
+		switch {
+		case err != nil:
+			return nil, err
+		case taken:
+			return nil, errors.New("the ID of a group was drawn twice")
 		}
 		count, err := tx.CountGroups(c.Account())
 		if err := limited(count, err, rules.MaxGroups, rules.CodeGroupLimit); err != nil {
@@ -58,7 +67,7 @@ func listGroups(_ context.Context, c *Call, in *ram.ListGroupsRequest) (*ram.Lis
 	return &ram.ListGroupsResponse{IsTruncated: p.more, Marker: p.marker(), Groups: p.rows}, err
 }
 
-// updateGroup changes a group. With a new name its record moves, and those of its users follow in the same transaction.
+// updateGroup changes a group. Its users know it by its ID, so a new name is a matter of its own records alone.
 func updateGroup(ctx context.Context, c *Call, in *ram.UpdateGroupRequest) (*ram.GroupResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.GroupResponse, error) {
 		old, err := c.group(tx, in.GroupName)
@@ -69,43 +78,15 @@ func updateGroup(ctx context.Context, c *Call, in *ram.UpdateGroupRequest) (*ram
 		if err != nil {
 			return nil, err
 		}
-		if g.Name != old.Name {
-			if err := c.renameGroup(tx, old.Name, g.Name); err != nil {
-				return nil, err
-			}
+		out := &ram.GroupResponse{Group: shownGroup(g)}
+		if g.Name == old.Name {
+			return out, tx.PutGroup(g)
 		}
-		return &ram.GroupResponse{Group: shownGroup(g)}, tx.PutGroup(g)
+		if err := c.freeGroup(tx, g.Name); err != nil {
+			return nil, err
+		}
+		return out, tx.RenameGroup(old.Name, g)
 	})
-}
-
-func (c *Call) renameGroup(tx *store.Tx, from, to string) error {
-	if err := c.freeGroup(tx, to); err != nil {
-		return err
-	}
-	var members []string
-	err := tx.Users(c.Account(), "", func(u rules.User) bool {
-		if _, ok := u.JoinedAt(from); ok {
-			members = append(members, u.Name)
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	tx.DeleteGroup(c.Account(), from)
-	for _, name := range members { // read again, so that the change is guarded by it
-		u, ok, err := tx.User(c.Account(), name)
-		switch {
-		case err != nil:
-			return err
-		case !ok:
-			return fault.New(fault.Unavailable, "A user of the group was renamed at the same moment; try again.")
-		}
-		if err := tx.PutUser(u.GroupRenamed(from, to)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func deleteGroup(ctx context.Context, c *Call, in *ram.DeleteGroupRequest) (*ram.EmptyResponse, error) {
@@ -117,27 +98,27 @@ func deleteGroup(ctx context.Context, c *Call, in *ram.DeleteGroupRequest) (*ram
 		if err := g.Deletable(); err != nil {
 			return nil, err
 		}
-		tx.DeleteGroup(g.Account, g.Name)
+		tx.DeleteGroup(g)
 		return &ram.EmptyResponse{}, nil
 	})
 }
 
 func addUserToGroup(ctx context.Context, c *Call, in *ram.MembershipRequest) (*ram.EmptyResponse, error) {
-	return c.member(ctx, in, 1, func(u rules.User) (rules.User, error) { return u.Join(in.GroupName, c.At) })
+	return c.member(ctx, in, 1, func(u rules.User, groupID string) (rules.User, error) { return u.Join(groupID, c.At) })
 }
 
 func removeUserFromGroup(ctx context.Context, c *Call, in *ram.MembershipRequest) (*ram.EmptyResponse, error) {
-	return c.member(ctx, in, -1, func(u rules.User) (rules.User, error) { return u.Leave(in.GroupName) })
+	return c.member(ctx, in, -1, rules.User.Leave)
 }
 
 // member changes a user's membership and the group's count together, so that a group is not deleted or renamed meanwhile.
-func (c *Call) member(ctx context.Context, in *ram.MembershipRequest, more int, change func(rules.User) (rules.User, error)) (*ram.EmptyResponse, error) {
+func (c *Call) member(ctx context.Context, in *ram.MembershipRequest, more int, change func(u rules.User, groupID string) (rules.User, error)) (*ram.EmptyResponse, error) {
 	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
 		g, err := c.group(tx, in.GroupName)
 		if err != nil {
 			return u, err
 		}
-		if u, err = change(u); err != nil {
+		if u, err = change(u, g.ID); err != nil {
 			return u, err
 		}
 		g.Members += more
@@ -146,11 +127,12 @@ func (c *Call) member(ctx context.Context, in *ram.MembershipRequest, more int, 
 }
 
 func listUsersForGroup(_ context.Context, c *Call, in *ram.ListUsersForGroupRequest) (*ram.ListUsersResponse, error) {
-	if _, err := c.group(c.Snapshot, in.GroupName); err != nil {
+	g, err := c.group(c.Snapshot, in.GroupName)
+	if err != nil {
 		return nil, err
 	}
 	return c.userPage(in.Marker, in.MaxItems, func(u rules.User) (ram.User, bool) {
-		at, ok := u.JoinedAt(in.GroupName)
+		at, ok := u.JoinedAt(g.ID)
 		return ram.User{UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, JoinDate: at}, ok
 	})
 }
@@ -162,7 +144,14 @@ func listGroupsForUser(_ context.Context, c *Call, in *ram.ListGroupsForUserRequ
 	}
 	out := &ram.ListGroupsForUserResponse{Groups: []ram.Group{}}
 	for _, m := range u.Groups {
-		g, err := c.group(c.Snapshot, m.Group)
+		rights, ok, err := c.Snapshot.GroupRights(c.Account(), m.GroupID)
+		switch {
+		case err != nil:
+			return nil, err
+		case !ok:
+			return nil, fmt.Errorf("the group with ID %s of a user is missing from the store", m.GroupID)
+		}
+		g, err := c.group(c.Snapshot, rights.Name)
 		if err != nil {
 			return nil, err
 		}

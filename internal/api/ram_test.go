@@ -446,29 +446,85 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestRenameLargeGroup renames the largest group that can be renamed, and not one of a user more.
+// TestRenameLargeGroup renames a group of more users than one transaction could write, while one of them calls: their rights
+// through the group hold at every moment, and all of it goes under the new name alone.
 func TestRenameLargeGroup(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
 	ctx, admin := t.Context(), ram.New(s.Client)
+	const size = 200
 	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
-	join := func(i int) {
-		name := fmt.Sprint("u", i)
-		must[*ram.UserResponse](t)(admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: name}))
-		must[*ram.EmptyResponse](t)(admin.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: name, GroupName: "team"}))
+	must[*ram.CreatePolicyResponse](t)(admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: "read", PolicyDocument: readAll("app")}))
+	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{GroupName: "team", PolicyName: "read", PolicyType: ram.TypeCustom}))
+	createSecret(t, s, "app")
+	var joined sync.WaitGroup
+	for worker := range 8 {
+		joined.Go(func() {
+			for i := worker; i < size; i += 8 {
+				name := fmt.Sprintf("u%03d", i)
+				_, err1 := admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: name})
+				_, err2 := admin.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: name, GroupName: "team"})
+				if err := errors.Join(err1, err2); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
-	for i := range 100 {
-		join(i)
+	joined.Wait()
+	key := must[*ram.CreateAccessKeyResponse](t)(admin.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "u007"})).AccessKey
+	c, _ := client(t, s, key, false)
+	done, calls := make(chan struct{}), 0
+	var caller sync.WaitGroup
+	caller.Go(func() {
+		for {
+			if err := get(ctx, c, "app"); err != nil {
+				t.Errorf("call %d of a user of the group: %v", calls, err)
+				return
+			}
+			calls++
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for range 5 {
+		must[*ram.GroupResponse](t)(admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "team", NewGroupName: "crew"}))
+		must[*ram.GroupResponse](t)(admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "crew", NewGroupName: "team"}))
 	}
 	must[*ram.GroupResponse](t)(admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "team", NewGroupName: "crew"}))
-	must[*ram.GroupResponse](t)(admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "crew", NewGroupName: "team"}))
-	if n := len(must[*ram.ListUsersResponse](t)(admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "team"})).Users); n != 100 {
-		t.Errorf("%d users after two renames; want 100", n)
+	close(done)
+	caller.Wait()
+	if calls == 0 {
+		t.Error("nobody called during the renames")
 	}
-	join(100)
-	_, err := admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "team", NewGroupName: "crew"})
-	wantCode(t, "a group of 101", err, "LimitExceeded.Group.User")
+	if n := len(must[*ram.ListUsersResponse](t)(admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "crew", MaxItems: 1000})).Users); n != size {
+		t.Errorf("%d users after the renames; want %d", n, size)
+	}
+	if groups := must[*ram.ListGroupsForUserResponse](t)(admin.ListGroupsForUser(ctx, &ram.ListGroupsForUserRequest{UserName: "u007"})).Groups; len(groups) != 1 || groups[0].GroupName != "crew" {
+		t.Errorf("the user is in %+v; want crew", groups)
+	}
+	_, err := admin.GetGroup(ctx, &ram.GetGroupRequest{GroupName: "team"})
+	wantCode(t, "the old name", err, "EntityNotExist.Group")
+	sim := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, &ram.SimulatePolicyRequest{UserName: "u007", Operation: "GetSecretValue", SecretName: "app"}))
+	if !sim.Allowed || sim.GroupName != "crew" {
+		t.Errorf("decided through group %q, allowed %v; want crew", sim.GroupName, sim.Allowed)
+	}
+	// Another group of the old name is another group: nobody is in it.
+	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
+	if n := len(must[*ram.ListUsersResponse](t)(admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "team"})).Users); n != 0 {
+		t.Errorf("a new group of the old name has %d users", n)
+	}
+	_, err = admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "crew", NewGroupName: "team"})
+	wantCode(t, "a name that is taken", err, "EntityAlreadyExists.Group")
+	must[*ram.EmptyResponse](t)(admin.RemoveUserFromGroup(ctx, &ram.MembershipRequest{UserName: "u007", GroupName: "crew"}))
+	wantCode(t, "who has left the group", get(ctx, c, "app"), kms.CodeNoPermission)
+	must[*ram.EmptyResponse](t)(admin.DeleteGroup(ctx, &ram.DeleteGroupRequest{GroupName: "team"}))
+	wantCode(t, "who is in the renamed group still", second(admin.DeleteGroup(ctx, &ram.DeleteGroupRequest{GroupName: "crew"})), "DeleteConflict.Group.User")
 }
+
+func second[T any](_ T, err error) error { return err }
 
 // TestChangesAreAudited holds that the trail says who was given what.
 func TestChangesAreAudited(t *testing.T) {

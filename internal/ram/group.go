@@ -19,6 +19,19 @@ type Group struct {
 	Policies []Attachment `json:"policies,omitempty"`
 }
 
+// GroupRights is what a decision needs to know of a group. Users name it by its ID.
+type GroupRights struct {
+	Account  string       `json:"account"`
+	ID       string       `json:"id"`
+	Name     string       `json:"name"`
+	Policies []Attachment `json:"policies,omitempty"`
+}
+
+// Rights are the part of the group that decides.
+func (g Group) Rights() GroupRights {
+	return GroupRights{Account: g.Account, ID: g.ID, Name: g.Name, Policies: g.Policies}
+}
+
 // NewGroup makes a group.
 func NewGroup(account, id, name, comments string, now time.Time) (Group, error) {
 	if err := CheckGroupName("GroupName", name); err != nil {
@@ -32,9 +45,6 @@ func (g Group) Update(prefix, newName string, comments *string, now time.Time) (
 	if newName != "" {
 		if err := CheckGroupName(prefix+"GroupName", newName); err != nil {
 			return g, err
-		}
-		if g.Members > MaxRenamedMembers {
-			return g, fault.Coded(fault.LimitExceeded, CodeGroupUserLimit, "A group of more than %d users cannot be renamed.", MaxRenamedMembers)
 		}
 		g.Name = newName
 	}

@@ -21,8 +21,6 @@ const (
 	MaxSystemPolicies = 20 // attached to one user or group
 	MaxCustomPolicies = 10 // attached to one user or group
 	MaxGroupsOfUser   = 10
-	// MaxRenamedMembers bounds a group that is renamed: its members' records change in the same transaction.
-	MaxRenamedMembers = 100
 
 	// These bound what one list has to read. They are checked against a count that a change at the same moment may raise.
 	MaxUsers    = 5000
@@ -72,7 +70,6 @@ const (
 	CodeUserGroupLimit    = "LimitExceeded.User.Group"
 	CodeUserPolicyLimit   = "LimitExceeded.User.Policy"
 	CodeGroupLimit        = "LimitExceeded.Group"
-	CodeGroupUserLimit    = "LimitExceeded.Group.User"
 	CodeGroupPolicyLimit  = "LimitExceeded.Group.Policy"
 	CodePolicyLimit       = "LimitExceeded.Policy"
 	CodeVersionLimit      = "LimitExceeded.Policy.Version"

@@ -33,10 +33,10 @@ type Key struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// Membership is a group that a user belongs to.
+// Membership is a group that a user belongs to. It names the group by its ID, which stays when the group is renamed.
 type Membership struct {
-	Group string    `json:"group"`
-	At    time.Time `json:"at"`
+	GroupID string    `json:"group_id"`
+	At      time.Time `json:"at"`
 }
 
 // Profile is what may be said of a user; nil leaves a field as it is.
@@ -190,45 +190,36 @@ func attachedAt(list attachments, kind, name string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-func (u User) group(name string) int {
-	return slices.IndexFunc(u.Groups, func(m Membership) bool { return m.Group == name })
+func (u User) group(id string) int {
+	return slices.IndexFunc(u.Groups, func(m Membership) bool { return m.GroupID == id })
 }
 
-// JoinedAt tells since when the user is in a group.
-func (u User) JoinedAt(group string) (time.Time, bool) {
-	if i := u.group(group); i >= 0 {
+// JoinedAt tells since when the user is in the group of that ID.
+func (u User) JoinedAt(groupID string) (time.Time, bool) {
+	if i := u.group(groupID); i >= 0 {
 		return u.Groups[i].At, true
 	}
 	return time.Time{}, false
 }
 
-// Join adds the user to a group.
-func (u User) Join(group string, now time.Time) (User, error) {
+// Join adds the user to the group of that ID.
+func (u User) Join(groupID string, now time.Time) (User, error) {
 	switch {
-	case u.group(group) >= 0:
+	case u.group(groupID) >= 0:
 		return u, fault.Coded(fault.Exists, CodeUserGroupExists, "")
 	case len(u.Groups) >= MaxGroupsOfUser:
 		return u, fault.Coded(fault.LimitExceeded, CodeUserGroupLimit, "At most %d.", MaxGroupsOfUser)
 	}
-	u.Groups = append(slices.Clone(u.Groups), Membership{Group: group, At: now})
+	u.Groups = append(slices.Clone(u.Groups), Membership{GroupID: groupID, At: now})
 	return u, nil
 }
 
-// Leave removes the user from a group.
-func (u User) Leave(group string) (User, error) {
-	i := u.group(group)
+// Leave removes the user from the group of that ID.
+func (u User) Leave(groupID string) (User, error) {
+	i := u.group(groupID)
 	if i < 0 {
 		return u, fault.Coded(fault.NotFound, CodeNoUserGroup, "")
 	}
 	u.Groups = slices.Delete(slices.Clone(u.Groups), i, i+1)
 	return u, nil
-}
-
-// GroupRenamed follows a group to its new name.
-func (u User) GroupRenamed(from, to string) User {
-	if i := u.group(from); i >= 0 {
-		u.Groups = slices.Clone(u.Groups)
-		u.Groups[i].Group = to
-	}
-	return u
 }

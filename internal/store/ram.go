@@ -11,14 +11,15 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-func userPrefix(account string) string     { return "user/" + account + "/" }
-func groupPrefix(account string) string    { return "group/" + account + "/" }
-func policyPrefix(account string) string   { return "policy/" + account + "/" }
-func systemPrefix(account string) string   { return "systempolicy/" + account + "/" }
-func documentKey(account, n string) string { return "policydoc/" + account + "/" + n }
-func keyUseKey(id string) string           { return "keyuse/" + id }
-func userKey(account, name string) string  { return userPrefix(account) + name }
-func groupKey(account, name string) string { return groupPrefix(account) + name }
+func userPrefix(account string) string         { return "user/" + account + "/" }
+func groupPrefix(account string) string        { return "group/" + account + "/" }
+func policyPrefix(account string) string       { return "policy/" + account + "/" }
+func systemPrefix(account string) string       { return "systempolicy/" + account + "/" }
+func documentKey(account, n string) string     { return "policydoc/" + account + "/" + n }
+func keyUseKey(id string) string               { return "keyuse/" + id }
+func userKey(account, name string) string      { return userPrefix(account) + name }
+func groupKey(account, name string) string     { return groupPrefix(account) + name }
+func groupRightsKey(account, id string) string { return "grouprights/" + account + "/" + id }
 func policyKey(account, kind, n string) string {
 	if kind == ram.System {
 		return systemPrefix(account) + n
@@ -51,11 +52,30 @@ func (tx *Tx) Group(account, name string) (ram.Group, bool, error) {
 	return load[ram.Group](tx, groupKey(account, name))
 }
 
-// PutGroup writes a group.
-func (tx *Tx) PutGroup(g ram.Group) error { return save(tx, groupKey(g.Account, g.Name), g) }
+// GroupRights reads what decides of the group with that ID. It must not be changed in place: callers share it.
+func (tx *Tx) GroupRights(account, id string) (ram.GroupRights, bool, error) {
+	return load[ram.GroupRights](tx, groupRightsKey(account, id))
+}
 
-// DeleteGroup removes the record of a group.
-func (tx *Tx) DeleteGroup(account, name string) { tx.write(groupKey(account, name), nil) }
+// PutGroup writes a group. What decides of it has a record of its own beside it, under the ID by which its users name it.
+func (tx *Tx) PutGroup(g ram.Group) error {
+	if err := save(tx, groupRightsKey(g.Account, g.ID), g.Rights()); err != nil {
+		return err
+	}
+	return save(tx, groupKey(g.Account, g.Name), g)
+}
+
+// RenameGroup writes a group that had another name. Its users' records stay as they are, however many there are.
+func (tx *Tx) RenameGroup(from string, g ram.Group) error {
+	tx.write(groupKey(g.Account, from), nil)
+	return tx.PutGroup(g)
+}
+
+// DeleteGroup removes a group.
+func (tx *Tx) DeleteGroup(g ram.Group) {
+	tx.write(groupKey(g.Account, g.Name), nil)
+	tx.write(groupRightsKey(g.Account, g.ID), nil)
+}
 
 // Groups visits the groups of an account, as Users does.
 func (tx *Tx) Groups(account, after string, visit func(ram.Group) bool) error {
@@ -119,11 +139,11 @@ func (tx *Tx) AheadUser(account, user, secret string) error {
 	return tx.ahead(userKey(account, user), secretKey(account, secret))
 }
 
-// AheadPolicies reads groups and documents of custom policies in one round trip.
-func (tx *Tx) AheadPolicies(account string, groups, policies []string) error {
-	keys := make([]string, 0, len(groups)+len(policies))
-	for _, g := range groups {
-		keys = append(keys, groupKey(account, g))
+// AheadPolicies reads the rights of groups, by their IDs, and documents of custom policies in one round trip.
+func (tx *Tx) AheadPolicies(account string, groupIDs, policies []string) error {
+	keys := make([]string, 0, len(groupIDs)+len(policies))
+	for _, id := range groupIDs {
+		keys = append(keys, groupRightsKey(account, id))
 	}
 	for _, p := range policies {
 		keys = append(keys, documentKey(account, p))

@@ -133,6 +133,8 @@ func belongs(key string, v any) bool {
 		return key == userKey(v.Account, v.Name)
 	case ram.Group:
 		return key == groupKey(v.Account, v.Name)
+	case ram.GroupRights:
+		return key == groupRightsKey(v.Account, v.ID)
 	case ram.Policy:
 		return key == policyKey(v.Account, v.Type, v.Name)
 	}
