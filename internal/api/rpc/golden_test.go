@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,6 +29,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
@@ -67,6 +69,7 @@ type fixture struct {
 	db    *store.DB
 	trail *trail
 	nonce int
+	keyID string // of the access key that was made last
 }
 
 // trail takes every record, or none.
@@ -99,7 +102,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	db.Authenticate(records)
 	f.putKey(t, keyring)
-	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log}
+	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log)}
 	f.door = &rpc.Door{
 		Gate: api.NewGate(env, f.trail), Auth: auth.New(goldenKeys(), now, 0, log), Log: log, NewID: func() string { return goldenID },
 	}
@@ -159,8 +162,10 @@ func (c call) form() string {
 }
 
 func (c call) version() string {
-	if c.op == "GetCallerIdentity" {
-		return kms.STSVersion
+	for _, o := range api.Operations() {
+		if o.Name == c.op {
+			return o.Version
+		}
 	}
 	return kms.Version
 }
@@ -168,7 +173,7 @@ func (c call) version() string {
 // signed makes the request of a call under signature version 3, its parameters in the form.
 func (f *fixture) signed(t *testing.T, c call, by sign.Credentials, at time.Time, asXML bool) *http.Request {
 	t.Helper()
-	body := []byte(c.form())
+	body := []byte(strings.ReplaceAll(c.form(), "%24KEY", f.keyID))
 	r := httptest.NewRequest(http.MethodPost, "http://"+host+"/", bytes.NewReader(body))
 	r.Header.Set("Accept", "application/json")
 	if asXML {
@@ -207,12 +212,18 @@ func (f *fixture) answer(r *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
+var madeKey = regexp.MustCompile(`"AccessKeyId":"([^"]+)"`)
+
 // prepare makes the calls that a golden stands on.
 func (f *fixture) prepare(t *testing.T, calls []call) {
 	t.Helper()
 	for _, c := range calls {
-		if w := f.answer(f.signed(t, c, admin, goldenTime, false)); w.Code != http.StatusOK {
+		w := f.answer(f.signed(t, c, admin, goldenTime, false))
+		if w.Code != http.StatusOK {
 			t.Fatalf("prepare with %s: %d %s", c.op, w.Code, w.Body)
+		}
+		if m := madeKey.FindSubmatch(w.Body.Bytes()); m != nil {
+			f.keyID = string(m[1])
 		}
 	}
 }
@@ -230,11 +241,16 @@ var (
 	deleteGeneric = call{"DeleteSecret", []string{"SecretName", "app/db", "RecoveryWindowInDays", "7"}}
 )
 
-// goldens have one call of every operation, the one that shows the most members.
-var goldens = []struct {
+// golden is a call whose answer is kept, and the calls that it stands on.
+type golden struct {
 	call
 	before []call
-}{
+}
+
+// goldens have one call of every operation, the one that shows the most members.
+var goldens = slices.Concat(secretGoldens, ramGoldens)
+
+var secretGoldens = []golden{
 	{createRds, nil},
 	{deleteGeneric, []call{createGeneric}},
 	{call{"RestoreSecret", []string{"SecretName", "app/db"}}, []call{createGeneric, deleteGeneric}},
@@ -283,7 +299,7 @@ func TestGolden(t *testing.T) {
 		})
 	}
 	for _, o := range api.Operations() {
-		if !have[o.Name] && o.Service() != "Ram" {
+		if !have[o.Name] {
 			t.Errorf("%s has no golden", o.Name)
 		}
 	}
@@ -587,6 +603,10 @@ func TestGoldenFiles(t *testing.T) {
 	for _, g := range refusals {
 		want["error-"+api.CodeFor(&fault.Error{Kind: g.kind}).Code+".txt"] = true
 	}
+	for _, g := range ramRefusals {
+		want[ramFile(g.code)+".txt"] = true
+	}
+	want[ramFile(rules.CodeNoPermission)+".txt"] = true
 	files, err := os.ReadDir(filepath.Join("testdata", "golden"))
 	if err != nil {
 		t.Fatal(err)
