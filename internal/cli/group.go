@@ -38,15 +38,16 @@ func (c *groupList) Run(e *env) error {
 		return err
 	}
 	all := &ram.ListGroupsResponse{Groups: []ram.Group{}}
-	for in := (ram.ListGroupsRequest{MaxItems: 1000}); ; {
-		page, err := client.ListGroups(e.ctx, &in)
+	err = everyPage(func(marker string) (string, bool, error) {
+		page, err := client.ListGroups(e.ctx, &ram.ListGroupsRequest{MaxItems: pageSize, Marker: marker})
 		if err != nil {
-			return err
+			return "", false, err
 		}
 		all.Groups, all.RequestID = append(all.Groups, page.Groups...), page.RequestID
-		if in.Marker = page.Marker; !page.IsTruncated {
-			break
-		}
+		return page.Marker, page.IsTruncated, nil
+	})
+	if err != nil {
+		return err
 	}
 	if c.json() {
 		return printResponse(e.stdout, all)
@@ -80,26 +81,24 @@ func (c *groupShow) Run(e *env) error {
 		return err
 	}
 	t := newTable()
-	t.row("name", g.Group.GroupName)
-	t.row("created", when(g.Group.CreateDate))
-	if g.Group.Comments != "" {
-		t.row("comments", g.Group.Comments)
-	}
+	t.facts([2]string{"name", g.Group.GroupName}, [2]string{"created", when(g.Group.CreateDate)}, [2]string{"comments", g.Group.Comments})
 	for _, p := range policies.Policies {
 		t.row("policy", p.PolicyName, p.PolicyType)
 	}
-	for in := (ram.ListUsersForGroupRequest{GroupName: c.Name, MaxItems: 1000}); ; {
-		page, err := client.ListUsersForGroup(e.ctx, &in)
+	err = everyPage(func(marker string) (string, bool, error) {
+		page, err := client.ListUsersForGroup(e.ctx, &ram.ListUsersForGroupRequest{GroupName: c.Name, MaxItems: pageSize, Marker: marker})
 		if err != nil {
-			return err
+			return "", false, err
 		}
 		for _, u := range page.Users {
 			t.row("user", u.UserName, when(u.JoinDate))
 		}
-		if in.Marker = page.Marker; !page.IsTruncated {
-			return t.write(e.stdout)
-		}
+		return page.Marker, page.IsTruncated, nil
+	})
+	if err != nil {
+		return err
 	}
+	return t.write(e.stdout)
 }
 
 type groupCreate struct {
@@ -109,15 +108,9 @@ type groupCreate struct {
 }
 
 func (c *groupCreate) Run(e *env) error {
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.CreateGroup(e.ctx, &ram.CreateGroupRequest{GroupName: c.Name, Comments: c.Comments})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "Created group %s.", c.Name)
+	return c.tell(e, func(client *ram.Client) (any, error) {
+		return client.CreateGroup(e.ctx, &ram.CreateGroupRequest{GroupName: c.Name, Comments: c.Comments})
+	}, "Created group %s.", c.Name)
 }
 
 type groupDelete struct {
@@ -132,15 +125,9 @@ func (c *groupDelete) Run(e *env) error {
 			return err
 		}
 	}
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.DeleteGroup(e.ctx, &ram.DeleteGroupRequest{GroupName: c.Name})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "Group %s is deleted.", c.Name)
+	return c.tell(e, func(client *ram.Client) (any, error) {
+		return client.DeleteGroup(e.ctx, &ram.DeleteGroupRequest{GroupName: c.Name})
+	}, "Group %s is deleted.", c.Name)
 }
 
 // membership are the arguments of a command on a user in a group.
@@ -155,15 +142,9 @@ type groupAdd struct {
 }
 
 func (c *groupAdd) Run(e *env) error {
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.AddUserToGroup(e.ctx, &ram.MembershipRequest{UserName: c.User, GroupName: c.Group})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "User %s is in group %s.", c.User, c.Group)
+	return c.tell(e, func(client *ram.Client) (any, error) {
+		return client.AddUserToGroup(e.ctx, &ram.MembershipRequest{UserName: c.User, GroupName: c.Group})
+	}, "User %s is in group %s.", c.User, c.Group)
 }
 
 type groupRemove struct {
@@ -172,15 +153,9 @@ type groupRemove struct {
 }
 
 func (c *groupRemove) Run(e *env) error {
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.RemoveUserFromGroup(e.ctx, &ram.MembershipRequest{UserName: c.User, GroupName: c.Group})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "User %s is no longer in group %s.", c.User, c.Group)
+	return c.tell(e, func(client *ram.Client) (any, error) {
+		return client.RemoveUserFromGroup(e.ctx, &ram.MembershipRequest{UserName: c.User, GroupName: c.Group})
+	}, "User %s is no longer in group %s.", c.User, c.Group)
 }
 
 // groupPolicy are the arguments of a command on a policy of a group.
@@ -195,19 +170,9 @@ type groupAttach struct {
 }
 
 func (c *groupAttach) Run(e *env) error {
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	kind, err := policyType(e, client, c.Policy)
-	if err != nil {
-		return err
-	}
-	out, err := client.AttachPolicyToGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "%s policy %s is attached to group %s.", kind, c.Policy, c.Group)
+	return c.policyOf(e, c.Policy, "attached to group "+c.Group, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+		return client.AttachPolicyToGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
+	})
 }
 
 type groupDetach struct {
@@ -216,17 +181,7 @@ type groupDetach struct {
 }
 
 func (c *groupDetach) Run(e *env) error {
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	kind, err := policyType(e, client, c.Policy)
-	if err != nil {
-		return err
-	}
-	out, err := client.DetachPolicyFromGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "%s policy %s is taken from group %s.", kind, c.Policy, c.Group)
+	return c.policyOf(e, c.Policy, "taken from group "+c.Group, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+		return client.DetachPolicyFromGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
+	})
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/keyturn/keyturn/ram"
@@ -38,15 +39,16 @@ func (c *policyList) Run(e *env) error {
 		return err
 	}
 	all := &ram.ListPoliciesResponse{Policies: []ram.Policy{}}
-	for in := (ram.ListPoliciesRequest{PolicyType: c.Type, MaxItems: 1000}); ; {
-		page, err := client.ListPolicies(e.ctx, &in)
+	err = everyPage(func(marker string) (string, bool, error) {
+		page, err := client.ListPolicies(e.ctx, &ram.ListPoliciesRequest{PolicyType: c.Type, MaxItems: pageSize, Marker: marker})
 		if err != nil {
-			return err
+			return "", false, err
 		}
 		all.Policies, all.RequestID = append(all.Policies, page.Policies...), page.RequestID
-		if in.Marker = page.Marker; !page.IsTruncated {
-			break
-		}
+		return page.Marker, page.IsTruncated, nil
+	})
+	if err != nil {
+		return err
 	}
 	if c.json() {
 		return printResponse(e.stdout, all)
@@ -89,18 +91,14 @@ func (c *policyShow) Run(e *env) error {
 		return err
 	}
 	t := newTable()
-	for _, row := range [][2]string{
+	t.facts([][2]string{
 		{"name", p.Policy.PolicyName}, {"type", kind}, {"description", p.Policy.Description},
 		{"created", when(p.Policy.CreateDate)}, {"updated", when(p.Policy.UpdateDate)},
 		{"versions", names(versions.PolicyVersions, func(v ram.PolicyVersion) string { return v.VersionID })},
 		{"default", p.Policy.DefaultVersion},
 		{"users", names(whom.Users, func(u ram.User) string { return u.UserName })},
 		{"groups", names(whom.Groups, func(g ram.Group) string { return g.GroupName })},
-	} {
-		if row[1] != "" {
-			t.row(row[0], row[1])
-		}
-	}
+	}...)
 	if err := t.write(e.stdout); err != nil {
 		return err
 	}
@@ -125,6 +123,17 @@ func (d document) read(e *env) (string, error) {
 	return readLimited(f)
 }
 
+// limitDocument is more than a policy may have, so that the server says what is wrong with a longer one.
+const limitDocument = 64 << 10
+
+func readLimited(r io.Reader) (string, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limitDocument))
+	if err != nil {
+		return "", fmt.Errorf("read the document: %w", err)
+	}
+	return string(data), nil
+}
+
 type policyCreate struct {
 	globals     `kong:"-"`
 	Name        string `arg:"" help:"Name of the policy: letters, digits and -"`
@@ -137,15 +146,9 @@ func (c *policyCreate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.CreatePolicy(e.ctx, &ram.CreatePolicyRequest{PolicyName: c.Name, PolicyDocument: text, Description: c.Description})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "Created policy %s; keyturn user attach and keyturn group attach give it to somebody.", c.Name)
+	return c.tell(e, func(client *ram.Client) (any, error) {
+		return client.CreatePolicy(e.ctx, &ram.CreatePolicyRequest{PolicyName: c.Name, PolicyDocument: text, Description: c.Description})
+	}, "Created policy %s; keyturn user attach and keyturn group attach give it to somebody.", c.Name)
 }
 
 type policyUpdate struct {
@@ -184,15 +187,9 @@ func (c *policyDelete) Run(e *env) error {
 			return err
 		}
 	}
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.DeletePolicy(e.ctx, &ram.DeletePolicyRequest{PolicyName: c.Name, CascadingDelete: true})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "Policy %s is deleted.", c.Name)
+	return c.tell(e, func(client *ram.Client) (any, error) {
+		return client.DeletePolicy(e.ctx, &ram.DeletePolicyRequest{PolicyName: c.Name, CascadingDelete: true})
+	}, "Policy %s is deleted.", c.Name)
 }
 
 type policySimulate struct {

@@ -2,10 +2,7 @@ package cli
 
 import (
 	"fmt"
-	"io"
-	"strings"
 
-	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 )
 
@@ -40,24 +37,6 @@ func (c *userCommand) AfterApply() error {
 	return nil
 }
 
-// users returns a client of the user service.
-func (g globals) users() (*ram.Client, error) {
-	c, err := g.connect()
-	if err != nil {
-		return nil, err
-	}
-	return ram.New(c), nil
-}
-
-// done prints an answer as JSON, or a sentence.
-func (g globals) done(e *env, response any, format string, args ...any) error {
-	if g.json() {
-		return printResponse(e.stdout, response)
-	}
-	_, err := fmt.Fprintf(e.stdout, format+"\n", args...)
-	return err
-}
-
 type userList struct {
 	globals `kong:"-"`
 }
@@ -68,15 +47,16 @@ func (c *userList) Run(e *env) error {
 		return err
 	}
 	all := &ram.ListUsersResponse{Users: []ram.User{}}
-	for in := (ram.ListUsersRequest{MaxItems: 1000}); ; {
-		page, err := client.ListUsers(e.ctx, &in)
+	err = everyPage(func(marker string) (string, bool, error) {
+		page, err := client.ListUsers(e.ctx, &ram.ListUsersRequest{MaxItems: pageSize, Marker: marker})
 		if err != nil {
-			return err
+			return "", false, err
 		}
 		all.Users, all.RequestID = append(all.Users, page.Users...), page.RequestID
-		if in.Marker = page.Marker; !page.IsTruncated {
-			break
-		}
+		return page.Marker, page.IsTruncated, nil
+	})
+	if err != nil {
+		return err
 	}
 	if c.json() {
 		return printResponse(e.stdout, all)
@@ -118,14 +98,10 @@ func (c *userShow) Run(e *env) error {
 		return err
 	}
 	t := newTable()
-	for _, row := range [][2]string{
+	t.facts([][2]string{
 		{"name", u.User.UserName}, {"id", u.User.UserID}, {"display name", u.User.DisplayName}, {"email", u.User.Email},
 		{"phone", u.User.MobilePhone}, {"comments", u.User.Comments}, {"created", when(u.User.CreateDate)}, {"updated", when(u.User.UpdateDate)},
-	} {
-		if row[1] != "" {
-			t.row(row[0], row[1])
-		}
-	}
+	}...)
 	for _, k := range keys.AccessKeys {
 		t.row("access key", k.AccessKeyID, k.Status)
 	}
@@ -147,15 +123,9 @@ type userCreate struct {
 }
 
 func (c *userCreate) Run(e *env) error {
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.CreateUser(e.ctx, &ram.CreateUserRequest{UserName: c.Name, DisplayName: c.DisplayName, Email: c.Email, Comments: c.Comments})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "Created user %s, who may do nothing yet; keyturn user attach gives them a policy.", c.Name)
+	return c.tell(e, func(client *ram.Client) (any, error) {
+		return client.CreateUser(e.ctx, &ram.CreateUserRequest{UserName: c.Name, DisplayName: c.DisplayName, Email: c.Email, Comments: c.Comments})
+	}, "Created user %s, who may do nothing yet; keyturn user attach gives them a policy.", c.Name)
 }
 
 type userDelete struct {
@@ -312,15 +282,9 @@ type keyName struct {
 }
 
 func (c *keyName) set(e *env, g globals, status, word string) error {
-	client, err := g.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.UpdateAccessKey(e.ctx, &ram.UpdateAccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID, Status: status})
-	if err != nil {
-		return err
-	}
-	return g.done(e, out, "Access key %s of %s is %s.", c.ID, c.User, word)
+	return g.tell(e, func(client *ram.Client) (any, error) {
+		return client.UpdateAccessKey(e.ctx, &ram.UpdateAccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID, Status: status})
+	}, "Access key %s of %s is %s.", c.ID, c.User, word)
 }
 
 type keyDisable struct {
@@ -349,90 +313,35 @@ func (c *keyDelete) Run(e *env) error {
 			return err
 		}
 	}
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	out, err := client.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "Access key %s of %s is deleted.", c.ID, c.User)
+	return c.tell(e, func(client *ram.Client) (any, error) {
+		return client.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID})
+	}, "Access key %s of %s is deleted.", c.ID, c.User)
 }
 
-// policyType finds the type of a policy: the account's own if it has one of that name, else one that comes with the
-// service.
-func policyType(e *env, client *ram.Client, name string) (string, error) {
-	_, err := client.GetPolicy(e.ctx, &ram.PolicyRequest{PolicyName: name, PolicyType: ram.TypeCustom})
-	switch {
-	case err == nil:
-		return ram.TypeCustom, nil
-	case kms.CodeOf(err) == ram.CodePolicyNotExist:
-		return ram.TypeSystem, nil
-	}
-	return "", err
+// userPolicy are the arguments of a command on a policy of a user.
+type userPolicy struct {
+	User   string `arg:"" help:"Name of the user."`
+	Policy string `arg:"" help:"Name of the policy."`
 }
 
 type userAttach struct {
 	globals `kong:"-"`
-	User    string `arg:"" help:"Name of the user."`
-	Policy  string `arg:"" help:"Name of the policy."`
+	userPolicy
 }
 
 func (c *userAttach) Run(e *env) error {
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	kind, err := policyType(e, client, c.Policy)
-	if err != nil {
-		return err
-	}
-	out, err := client.AttachPolicyToUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "%s policy %s is attached to user %s.", kind, c.Policy, c.User)
+	return c.policyOf(e, c.Policy, "attached to user "+c.User, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+		return client.AttachPolicyToUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
+	})
 }
 
 type userDetach struct {
 	globals `kong:"-"`
-	User    string `arg:"" help:"Name of the user."`
-	Policy  string `arg:"" help:"Name of the policy."`
+	userPolicy
 }
 
 func (c *userDetach) Run(e *env) error {
-	client, err := c.users()
-	if err != nil {
-		return err
-	}
-	kind, err := policyType(e, client, c.Policy)
-	if err != nil {
-		return err
-	}
-	out, err := client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
-	if err != nil {
-		return err
-	}
-	return c.done(e, out, "%s policy %s is taken from user %s.", kind, c.Policy, c.User)
-}
-
-// names joins what people read as a list.
-func names[T any](list []T, name func(T) string) string {
-	out := make([]string, len(list))
-	for i, v := range list {
-		out[i] = name(v)
-	}
-	return strings.Join(out, ", ")
-}
-
-// limitDocument is more than a policy may have, so that the server says what is wrong with a longer one.
-const limitDocument = 64 << 10
-
-func readLimited(r io.Reader) (string, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limitDocument))
-	if err != nil {
-		return "", fmt.Errorf("read the document: %w", err)
-	}
-	return string(data), nil
+	return c.policyOf(e, c.Policy, "taken from user "+c.User, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+		return client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
+	})
 }
