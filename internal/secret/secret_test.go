@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
@@ -144,50 +143,6 @@ func TestStageLimit(t *testing.T) {
 	if _, err = s.Put(version("v2"), nil, t0); err != nil {
 		t.Errorf("with six custom labels ACSPrevious must still have room: %v", err)
 	}
-}
-
-// TestHistories draws random calls and holds the two promises after each: exactly one ACSCurrent, no label on two
-// versions (which a map makes true as long as every label names a version that exists), and versions never change.
-func TestHistories(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		s := generic(t, 1)
-		ids := rapid.SampledFrom([]string{"v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "w0", "w1", "w2", ""})
-		stages := rapid.SampledFrom([]Stage{Current, Previous, "a", "b", "c", "d", "e", "f", "g"})
-		for range rapid.IntRange(1, 40).Draw(t, "calls") {
-			before := s.clone()
-			var err error
-			switch rapid.IntRange(0, 3).Draw(t, "call") {
-			case 0, 1:
-				v := Version{ID: ids.Filter(func(s string) bool { return s != "" }).Draw(t, "id"), Digest: Digest{rapid.Byte().Draw(t, "value")}}
-				s, err = s.Put(v, rapid.SliceOfN(stages, 0, 3).Draw(t, "stages"), t0)
-			case 2:
-				s, err = s.MoveStage(stages.Draw(t, "stage"), ids.Draw(t, "to"), ids.Draw(t, "from"), t0)
-			case 3:
-				_, err = s.Select(stages.Draw(t, "stage"), ids.Draw(t, "id"))
-			}
-			if err != nil {
-				s = before
-				continue
-			}
-			if len(s.Versions) > MaxVersions || len(s.Stages) > MaxStages {
-				t.Fatalf("%d versions, %d labels", len(s.Versions), len(s.Stages))
-			}
-			if _, ok := s.Versions[s.Stages[Current]]; !ok {
-				t.Fatalf("ACSCurrent names %q, which is not there", s.Stages[Current])
-			}
-			for stage, id := range s.Stages {
-				if _, ok := s.Versions[id]; !ok {
-					t.Fatalf("label %s names %q, which is not there", stage, id)
-				}
-			}
-			for id, v := range s.Versions {
-				if old, ok := before.Versions[id]; ok && old != v {
-					t.Fatalf("version %s changed", id)
-				}
-			}
-		}
-	})
 }
 
 func TestSelect(t *testing.T) {
