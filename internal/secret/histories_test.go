@@ -28,7 +28,7 @@ type plain struct {
 	planned          time.Time
 	rotates          bool
 	interval         time.Duration
-	next             time.Time
+	last, next       time.Time
 }
 
 type plainVersion struct {
@@ -163,7 +163,11 @@ func (p *plain) rotation(enable bool, interval string, now time.Time) fault.Kind
 	p.rotates, p.interval, p.next, p.updated = enable, 0, time.Time{}, now
 	if enable {
 		p.interval = time.Duration(hours[interval]) * time.Hour
-		if p.next = p.created.Add(p.interval); p.next.Before(now) {
+		since := p.created
+		if !p.last.IsZero() {
+			since = p.last
+		}
+		if p.next = since.Add(p.interval); p.next.Before(now) {
 			p.next = now
 		}
 	}
@@ -476,8 +480,13 @@ func beginning(t *rapid.T, isManaged bool) (Secret, *plain) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var last time.Time
+	if isManaged && rapid.Bool().Draw(t, "rotated") { // as the engine leaves it
+		last = t0.Add(time.Hour)
+		s.Rotation.Last = last
+	}
 	return s, &plain{
-		managed: isManaged, versions: []plainVersion{{"v1", 1, t0}}, labels: [][2]string{{"ACSCurrent", "v1"}}, tags: map[string]string{}, custom: map[string]string{},
+		managed: isManaged, last: last, versions: []plainVersion{{"v1", 1, t0}}, labels: [][2]string{{"ACSCurrent", "v1"}}, tags: map[string]string{}, custom: map[string]string{},
 		created: t0, updated: t0,
 	}
 }
