@@ -42,8 +42,8 @@ func checkExtendedConfig(spec Spec) (string, map[string]string, error) {
 		return "", nil, fault.Required("ExtendedConfig")
 	}
 	var raw map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(spec.ExtendedConfig), &raw); err != nil || raw == nil {
-		return invalid("use a JSON object.")
+	if err := json.Unmarshal([]byte(spec.ExtendedConfig), &raw); err != nil || raw == nil || !utf8.ValidString(spec.ExtendedConfig) {
+		return invalid("use a JSON object in UTF-8.")
 	}
 	members := map[string]string{}
 	for name, value := range raw {
