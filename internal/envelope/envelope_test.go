@@ -13,7 +13,7 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-func keyring(t *testing.T) (*Keyring, cmk.Key) {
+func keyring(t testing.TB) (*Keyring, cmk.Key) {
 	t.Helper()
 	k, err := root.New(bytes.Repeat([]byte{7}, 32), "test")
 	if err != nil {

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/sensitive"
@@ -219,9 +221,47 @@ func FuzzDecode(f *testing.F) {
 	f.Add("Tag.1.Key", "k", "VersionStages", `["a"]`)
 	f.Add("ID.1", "", "Config.Custom", `{"a":"b"}`)
 	f.Fuzz(func(t *testing.T, n1, v1, n2, v2 string) {
+		if !utf8.ValidString(n1 + "\x00" + v1 + "\x00" + n2 + "\x00" + v2) {
+			return // the door takes UTF-8 only
+		}
 		var r request
-		if err := Decode(given("Name", "x", n1, v1, n2, v2), &r); err != nil && fault.KindOf(err) == fault.Internal {
-			t.Errorf("an error without a kind: %v", err)
+		if err := Decode(given("Name", "x", n1, v1, n2, v2), &r); err != nil {
+			if fault.KindOf(err) == fault.Internal {
+				t.Errorf("an error without a kind: %v", err)
+			}
+			return
+		}
+		var again request
+		if err := Decode(Encode(&r), &again); err != nil {
+			t.Fatalf("%v, as a client sends it, is refused: %v", Encode(&r), err)
+		}
+		if diff := cmp.Diff(r, again, opts, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("sent again it is another request (-first +second):\n%s", diff)
+		}
+	})
+}
+
+// FuzzDecodeResponse reads what a server may send: what is understood is the same when it is written and read again.
+func FuzzDecodeResponse(f *testing.F) {
+	f.Add([]byte(`{"Name":"a","Data":"b","Count":3,"More":true,"At":"2026-01-02T03:04:05Z","Rows":{"Row":[{"Id":"1","Labels":{"Label":["x"]}}]},"Tags":{"Tag":[]},"RequestId":"r"}`))
+	f.Add([]byte(`{"Count":"3","More":"true","Until":"","Rows":null,"Unknown":[1,{}]}`))
+	f.Add([]byte(`{"At":"2026-01-02T11:04:05.5+08:00","Name":"\ud800"}`))
+	f.Add([]byte(`{"Rows":[]}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var in, back response
+		if DecodeResponse(data, &in) != nil {
+			return
+		}
+		if y := in.At.Year(); y < 0 || y > 9999 || in.Until.Year() < 0 || in.Until.Year() > 9999 {
+			return
+		}
+		written := AppendJSON(nil, &in)
+		if err := DecodeResponse(written, &back); err != nil {
+			t.Fatalf("%s, written from %q, is refused: %v", written, data, err)
+		}
+		if again := AppendJSON(nil, &back); string(again) != string(written) {
+			t.Errorf("it changes when it is read again:\n%s\n%s", written, again)
 		}
 	})
 }

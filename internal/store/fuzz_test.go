@@ -1,0 +1,82 @@
+package store
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyturn/keyturn/internal/cmk"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// stored are the kinds of records, each with a way to read one and write it again.
+var stored = []func(t *testing.T, key string, data []byte){
+	reread[Meta], reread[Account], reread[AccessKey], reread[cmk.Key], reread[secret.Secret], reread[Due], reread[ram.User], reread[ram.Group],
+	reread[ram.Policy], reread[string], reread[time.Time], reread[ram.GroupRights],
+}
+
+// reread holds that a record that is accepted is the one of its key, and is the same after it was written and read again.
+func reread[T any](t *testing.T, key string, data []byte) {
+	t.Helper()
+	got, err := decode[T](key, data)
+	if err != nil {
+		return
+	}
+	written, err := json.Marshal(record[T]{recordFormat, got})
+	if err != nil {
+		if _, isTime := any(got).(time.Time); isTime {
+			return // a year that JSON cannot have
+		}
+		t.Fatalf("%T was read and cannot be written: %v", got, err)
+	}
+	again, err := decode[T](key, written)
+	if err != nil {
+		t.Fatalf("%T is refused when it was written anew: %v\n%s", got, err, written)
+	}
+	rewritten, err := json.Marshal(record[T]{recordFormat, again})
+	if err != nil || string(rewritten) != string(written) {
+		t.Fatalf("%T changes when it is read again, %v (-first +second):\n%s", got, err, cmp.Diff(string(written), string(rewritten)))
+	}
+	if s, ok := any(got).(secret.Secret); ok && (!s.Sound() || key != secretKey(s.Account, s.Name)) {
+		t.Fatalf("an unsound secret was accepted under %q: %+v", key, s)
+	}
+}
+
+func FuzzRecords(f *testing.F) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	s := secret.Secret{
+		Account: "1", Name: "app/db", Type: "Generic", Tags: map[string]string{"k": "v"}, CreatedAt: now, UpdatedAt: now,
+		Versions: map[string]secret.Version{"v1": {ID: "v1", CreatedAt: now, Order: 1}}, Stages: map[secret.Stage]string{secret.Current: "v1"},
+	}
+	add := func(kind byte, key string, v any) {
+		data, err := json.Marshal(record[any]{recordFormat, v})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(kind, key, data)
+	}
+	add(0, metaKey, Meta{Account: "1", RootCheck: []byte("x"), CreatedAt: now})
+	add(1, accountKey("1"), Account{ID: "1", DefaultKeyID: "k"})
+	add(2, accessKeyKey("k"), AccessKey{ID: "k", Principal: policy.Principal{Kind: policy.KindRAMUser, Account: "1", Name: "a"}, Secret: []byte("x")})
+	add(3, cmkKey("1", "k"), cmk.Key{Account: "1", ID: "k", Versions: []cmk.Version{{ID: "v"}}})
+	add(4, secretKey("1", "app/db"), s)
+	add(4, secretKey("1", "app/other"), s)
+	s.Stages = nil
+	add(4, secretKey("1", "app/db"), s)
+	add(5, "due/x", Due{Account: "1", Name: "a"})
+	add(6, userKey("1", "a"), ram.User{Account: "1", Name: "a", Keys: []ram.Key{{ID: "k"}}, Policies: []ram.Attachment{{Type: "Custom", Name: "p", At: now}}})
+	add(7, groupKey("1", "g"), ram.Group{Account: "1", Name: "g", Members: 3})
+	add(8, policyKey("1", ram.Custom, "p"), ram.Policy{Account: "1", Type: ram.Custom, Name: "p", Versions: []ram.Version{{ID: "v1", Document: "{}"}}})
+	add(9, documentKey("1", "p"), `{"Version":"1"}`)
+	add(10, keyUseKey("k"), now)
+	add(11, groupRightsKey("1", "2"), ram.GroupRights{Account: "1", ID: "2", Name: "g"})
+	f.Add(byte(4), "x", []byte(`{"format":2,"record":{}}`))
+	f.Add(byte(4), "x", []byte(`{"format":1}`))
+	f.Fuzz(func(t *testing.T, kind byte, key string, data []byte) {
+		stored[int(kind)%len(stored)](t, key, data)
+	})
+}
