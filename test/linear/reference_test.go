@@ -3,6 +3,7 @@
 package linear_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
 	"github.com/keyturn/keyturn/test/linear/model"
 )
@@ -25,7 +27,7 @@ import (
 // TestMain asks for fewer histories than rapid draws by default: the rest of the suite wants the machine too. The flag
 // -rapid.checks asks for more.
 func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.checks", "60"); err != nil {
+	if err := flag.Set("rapid.checks", "45"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())
@@ -79,9 +81,34 @@ var (
 	windows = rapid.SampledFrom([]int{0, 7, 30, 6, 31, -1})
 	kinds   = rapid.SampledFrom([]model.Kind{
 		model.Create, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Move, model.Move, model.Move,
-		model.Get, model.Get, model.Describe, model.List, model.Delete, model.Restore, model.Restore,
+		model.Get, model.Get, model.Describe, model.List, model.Delete, model.Delete, model.Restore, model.Restore,
+		model.Update, model.Tag, model.Tag, model.Untag, model.SetPolicy, model.GetPolicy, model.Rotate, model.SetRotation,
 	})
+	policies = rapid.SampledFrom([]string{policy(""), policy("app"), policy("other"), "", "{}", "[]", "no JSON"})
 )
+
+const account = "1234567890123456"
+
+// policy is a policy of a secret that denies something to a user, which leaves the account's root as it was.
+func policy(user string) string {
+	deny := ""
+	if user != "" {
+		deny = `,{"Effect":"Deny","Principal":{"RAM":["acs:ram::` + account + `:user/` + user + `"]},"Action":["kms:Get*"],"Resource":["*"]}`
+	}
+	return `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account + `:*"]},"Action":["kms:*"],"Resource":["*"]}` + deny + `]}`
+}
+
+// drawTags draws n tags, keys and values in turns, or keys alone.
+func drawTags(t *rapid.T, values bool) (list []string) {
+	first, n := rapid.IntRange(0, 10).Draw(t, "first"), rapid.SampledFrom([]int{1, 2, 8, 15, 21}).Draw(t, "tags")
+	for i := range n {
+		list = append(list, fmt.Sprint("k", first+i))
+		if values {
+			list = append(list, fmt.Sprint(n))
+		}
+	}
+	return list
+}
 
 func drawStep(names []string) *rapid.Generator[step] {
 	return rapid.Custom(func(t *rapid.T) step {
@@ -104,6 +131,14 @@ func drawStep(names []string) *rapid.Generator[step] {
 			o.Label = rapid.OneOf(rapid.Just(""), labels).Draw(t, "label")
 		case model.List:
 			o.Deprecated, o.Page, o.Size = rapid.Bool().Draw(t, "deprecated"), rapid.IntRange(-1, 4).Draw(t, "page"), rapid.SampledFrom([]int{0, 1, 3, 100, 101}).Draw(t, "size")
+		case model.Update:
+			o.Description = rapid.SampledFrom([]string{"", "other", strings.Repeat("é", 8192), strings.Repeat("é", 8193)}).Draw(t, "description")
+		case model.Tag, model.Untag:
+			o.Tags = drawTags(t, o.Kind == model.Tag)
+		case model.SetPolicy:
+			o.Policy = policies.Draw(t, "policy")
+		case model.Rotate:
+			o.Version = versions.Draw(t, "version")
 		case model.Delete:
 			o.Force, o.Window = rapid.IntRange(0, 3).Draw(t, "force") == 0, windows.Draw(t, "window")
 		}
@@ -127,7 +162,8 @@ func drawBeginning(t *rapid.T, name string) []step {
 func TestReference(t *testing.T) {
 	t.Parallel()
 	now := newClock()
-	s := keyturntest.Start(t, keyturntest.WithTime(now.Now))
+	admin := sign.Credentials{AccessKeyID: "KTreference", AccessKeySecret: sensitive.New("dummy-for-the-reference")}
+	s := keyturntest.Start(t, keyturntest.WithTime(now.Now), keyturntest.WithAdmin(account, admin))
 	c := connect(t, s.HTTPEndpoint, s.Credentials, now.Now)
 	var histories, calls, evicted int
 	codes := map[string]int{}
@@ -162,11 +198,19 @@ func TestReference(t *testing.T) {
 			now.Add(st.wait)
 			expect(st.op)
 			if st.op.Changes() {
-				expect(model.Op{Kind: model.List, Name: st.op.Name, Deprecated: true})
+				look := model.Op{Kind: model.List, Name: st.op.Name, Deprecated: true}
+				if st.op.Kind != model.Create && st.op.Kind != model.Put && st.op.Kind != model.Move {
+					look = model.Op{Kind: model.Describe, Name: st.op.Name}
+				}
+				expect(look)
 			}
+		}
+		if err := listed(t.Context(), c, fmt.Sprintf("history/%d/", histories), state, now.Now()); err != nil {
+			rt.Fatal(err)
 		}
 		for _, name := range names {
 			expect(model.Op{Kind: model.Describe, Name: name})
+			expect(model.Op{Kind: model.GetPolicy, Name: name})
 			if state[name].Waits() {
 				expect(model.Op{Kind: model.Restore, Name: name})
 			}
@@ -182,12 +226,69 @@ func TestReference(t *testing.T) {
 	}
 	for _, code := range []string{
 		"", kms.CodeMissingParameter, kms.CodeInvalidParameter, kms.CodeResourceNotFound, kms.CodeResourceExist, kms.CodeResourceInDeleteWindow,
-		kms.CodeResourceInUse, kms.CodeLimitExceeded,
+		kms.CodeResourceInUse, kms.CodeLimitExceeded, kms.CodeUnsupportedOperation,
 	} {
 		if codes[code] == 0 {
 			t.Errorf("no history has met the code %q: the generator is too tame", code)
 		}
 	}
+}
+
+// listed holds that ListSecrets and ListTagResources show the secrets and tags of a history, and no others.
+func listed(ctx context.Context, c *kms.Client, prefix string, state map[string]*model.Secret, now time.Time) error {
+	all, err := c.ListSecrets(ctx, &kms.ListSecretsRequest{Filters: []kms.Filter{{Key: "SecretName", Values: []string{prefix}}}, FetchTags: true})
+	if err != nil {
+		return err
+	}
+	var got, want []string
+	for _, s := range all.SecretList {
+		for _, t := range *s.Tags {
+			got = append(got, s.SecretName+" "+t.TagKey+"="+t.TagValue)
+		}
+		got = append(got, s.SecretName)
+	}
+	for name, s := range state {
+		s, reply := s.Apply(model.Op{Kind: model.Describe, Name: name}, now)
+		if s == nil {
+			continue
+		}
+		want = append(want, name)
+		for _, t := range reply.Tags {
+			want = append(want, name+" "+t)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if d := cmp.Diff(want, got); d != "" {
+		return fmt.Errorf("ListSecrets shows otherwise than the reference (-reference +server):\n%s", d)
+	}
+	if len(want) == 0 {
+		return nil
+	}
+	return tagsListed(ctx, c, want)
+}
+
+// tagsListed holds the tags of ListTagResources against those that are wanted, "name key=value".
+func tagsListed(ctx context.Context, c *kms.Client, want []string) error {
+	var names, got []string
+	tags := slices.DeleteFunc(slices.Clone(want), func(s string) bool { return !strings.Contains(s, " ") })
+	for _, s := range want {
+		if !strings.Contains(s, " ") {
+			names = append(names, s)
+		}
+	}
+	out, err := c.ListTagResources(ctx, &kms.ListTagResourcesRequest{RegionID: "local", ResourceType: kms.ResourceSecret, ResourceIDs: names})
+	if err != nil {
+		return err
+	}
+	for _, t := range out.TagResources {
+		got = append(got, t.ResourceID+" "+t.TagKey+"="+t.TagValue)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, tags) {
+		return fmt.Errorf("ListTagResources shows %v; the reference has %v", got, tags)
+	}
+	return nil
 }
 
 // consistent holds what is true of every secret at any time: a label is on one version, ACSCurrent is on one exactly, and

