@@ -218,7 +218,7 @@ func (g generator) resourcePattern() string {
 	}
 	return "acs:" + g.of("kms", "kms", "kms", "*", "k?s", "oss", "ram") + ":" + g.of("*", "*", "*", "*", "cn-hangzhou", "cn-*", "cn-beijing", "") + ":" +
 		g.of("*", "*", "*", "*", home, foreign, "", "1*6", "system") + ":" +
-		g.of("*", "secret", "secret/*", "secret*", "secret/app/*", "secret/app/d?", "secret/App/*", "*/db", "secret/a*b", "key/*", "secret/app/db", "*:?", "secret/é*", "policy/*")
+		g.of("*", "secret", "secret/*", "secret*", "secret/app/*", "secret/app/d?", "secret/App/*", "*/db", "secret/a*b", "key/*", "secret/app/db", "*:?", "secret/é*", "secret/?/b", "policy/*")
 }
 
 func (g generator) principalPattern() string {
@@ -294,7 +294,7 @@ func (g generator) request() Request {
 		r.Context.SourceIP = netip.MustParseAddr(g.of("10.1.2.3", "::ffff:10.1.2.9", "192.168.7.7", "2001:db8::7", "2001:db8:ffff::1%eth0", "11.0.0.1"))
 	}
 	if g.IntN(4) > 0 {
-		r.Context.Tags = map[string]string{"env": g.of("Prod", "prod", "dev", ""), "level": g.of("7", "07.00", "-7", "seven", "70"), "since": g.of("2026-01-02T03:04:05Z", "yesterday"), "hot": g.of("true", "True"), "ip": g.of("10.1.2.3", "2001:db8::7", "here")}
+		r.Context.Tags = map[string]string{"env": g.of("Prod", "prod", "dev", ""), "level": g.of("7", "07.00", "-7", "seven", "70"), "since": g.of("2026-01-02T03:04:05Z", "yesterday"), "hot": g.of("true", "True"), "ip": g.of("10.1.2.3", "2001:db8::7", "here", "10.0.0.0/8")}
 	}
 	return r
 }

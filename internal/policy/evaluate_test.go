@@ -55,7 +55,7 @@ var ordinary = Context{
 	Now:             time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC),
 	SourceIP:        netip.MustParseAddr("::ffff:10.1.2.3"),
 	SecureTransport: true,
-	Tags:            map[string]string{"env": "Prod", "level": "7", "ip": "10.0.0.1", "since": "2025-01-01T00:00:00Z", "hot": "true", "word": "seven"},
+	Tags:            map[string]string{"env": "Prod", "level": "7", "ip": "10.0.0.1", "net": "10.0.0.0/8", "since": "2025-01-01T00:00:00Z", "hot": "true", "word": "seven"},
 }
 
 // A document used as what it is not would widen rights: "*" in a secret policy means one secret.
