@@ -166,7 +166,7 @@ func FuzzParseSecret(f *testing.F) {
 }
 
 func FuzzParseARN(f *testing.F) {
-	for _, s := range []string{app, "acs:ram::" + home + ":root", "acs:kms:r:a:", "acs:kms:*:*:secret/a:b", "arn:a:b:c:d", "*", "acs::::"} {
+	for _, s := range []string{app, "acs:ram::" + home + ":root", "acs:kms:r:a:", "acs:kms:*:*:secret/a:b", "arn:a:b:c:d", "*", "acs::::", "acs::r:a:x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
