@@ -30,7 +30,7 @@ func readPlain(text string) plainDoc {
 	if err := json.Unmarshal([]byte(text), &doc); err != nil {
 		panic("the naive evaluator is given what is not JSON: " + err.Error())
 	}
-	switch s := doc.Statement.(type) {
+	switch s := lists(doc.Statement).(type) {
 	case map[string]any:
 		return plainDoc{s}
 	case []any:
@@ -43,16 +43,33 @@ func readPlain(text string) plainDoc {
 	panic("the naive evaluator is given a document without statements")
 }
 
-func list(v any) []string {
-	if s, ok := v.(string); ok {
-		return []string{s}
+// lists writes every value that may be a string or a list of strings as a list, once for all requests.
+func lists(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, member := range v {
+			if text, ok := member.(string); ok && name != "Effect" && name != "Sid" {
+				member = []any{text}
+			}
+			v[name] = lists(member)
+		}
+	case []any:
+		var out []string
+		for i := range v {
+			if text, ok := v[i].(string); ok {
+				out = append(out, text)
+			} else {
+				v[i] = lists(v[i])
+			}
+		}
+		if len(out) == len(v) {
+			return out
+		}
 	}
-	var out []string
-	for _, e := range v.([]any) {
-		out = append(out, e.(string))
-	}
-	return out
+	return v
 }
+
+func list(v any) []string { return v.([]string) }
 
 // naively decides a request. secret is nil when the resource has no policy of its own; owner is the account whose it is.
 func naively(r Request, identity []plainDoc, secret plainDoc, owner string) (v verdict) {
