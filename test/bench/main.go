@@ -19,6 +19,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,10 +42,12 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// Bounds that the repository states. Ratios to the floor have a margin for a noisy machine.
+// Bounds that the repository states.
 const (
-	minGetV1     = 0.35
-	minGetV3     = 0.35
+	minGetV1     = 0.6
+	minGetV3     = 0.5
+	minMany      = 0.9                    // of reads spread over 100,000 secrets, to those over 100
+	maxIdle      = 60                     // MB resident
 	maxStart     = 300 * time.Millisecond // of a process, from its start to a 200 of /readyz
 	maxTestStart = 200 * time.Millisecond // of keyturntest.Start
 )
@@ -51,8 +55,8 @@ const (
 const (
 	runs        = 7
 	connections = 32
-	requests    = 20_000
-	rounds      = 5
+	requests    = 8_000
+	rounds      = 11 // pairs: short ones in turn, so that what else the machine does meets both sides
 	changes     = 3_000
 	manySecrets = 100_000
 	floodRate   = 2_000 // requests a second of one key
@@ -63,15 +67,67 @@ const (
 func main() {
 	testing.Init()
 	binary := flag.String("keyturn", "bin/keyturn", "the binary to measure")
+	only := flag.String("only", "", "measure these parts alone, with commas between: "+strings.Join(parts, ", "))
+	profile := flag.String("cpuprofile", "", "write a CPU profile of all that is measured in this process to a file")
 	flag.Parse()
-	if err := run(*binary); err != nil {
+	stop, err := startProfile(*profile)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	err = run(*binary, *only)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(binary string) error {
-	return errors.Join(starts(binary), testStart(), speed(), flood())
+func startProfile(name string) (stop func(), err error) {
+	if name == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() { pprof.StopCPUProfile(); _ = f.Close() }, nil
+}
+
+// parts are what is measured, in this order.
+var parts = []string{"start", "teststart", "reads", "writes", "many", "flood"}
+
+func run(binary, only string) error {
+	wanted := parts
+	if only != "" {
+		wanted = strings.Split(only, ",")
+	}
+	for _, part := range wanted {
+		if !slices.Contains(parts, part) {
+			return fmt.Errorf("-only %s: there is no such part; there are %s", part, strings.Join(parts, ", "))
+		}
+	}
+	var errs []error
+	for _, part := range wanted {
+		switch part {
+		case "start":
+			errs = append(errs, starts(binary))
+		case "teststart":
+			errs = append(errs, testStart())
+		case "reads":
+			errs = append(errs, speed((*subject).reads))
+		case "writes":
+			errs = append(errs, speed((*subject).writes))
+		case "many":
+			errs = append(errs, speed((*subject).many))
+		case "flood":
+			errs = append(errs, flood())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func figure(name string, value float64) { fmt.Printf("%s %.4g\n", name, value) }
@@ -87,7 +143,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 // later one.
 func starts(binary string) error {
 	var first, again []time.Duration
-	var memory float64
+	var memory []float64
 	for range runs {
 		dir, err := os.MkdirTemp("", "keyturn-bench-")
 		if err != nil {
@@ -102,15 +158,19 @@ func starts(binary string) error {
 		if err != nil {
 			return err
 		}
-		first, again, memory = append(first, a), append(again, b), rss
+		first, again, memory = append(first, a), append(again, b), append(memory, rss)
 	}
 	figure("start_first_ready_ms", milliseconds(median(first)))
 	figure("start_again_ready_ms", milliseconds(median(again)))
-	figure("idle_memory_mb", memory)
+	figure("idle_memory_mb", middle(memory))
+	var errs []error
 	if m := max(median(first), median(again)); m > maxStart {
-		return fmt.Errorf("start to ready takes %v, more than %v", m, maxStart)
+		errs = append(errs, fmt.Errorf("start to ready takes %v, more than %v", m, maxStart))
 	}
-	return nil
+	if m := middle(memory); m > maxIdle {
+		errs = append(errs, fmt.Errorf("an idle server holds %.0f MB, more than %d", m, maxIdle))
+	}
+	return errors.Join(errs...)
 }
 
 func start(binary, dir string) (took time.Duration, megabytes float64, err error) {
@@ -187,8 +247,8 @@ func testStart() error {
 	return nil
 }
 
-// speed compares calls, signed and audited, with the floor.
-func speed() error {
+// speed measures one thing on a server of its own.
+func speed(measure func(*subject) error) error {
 	dir, err := os.MkdirTemp("", "keyturn-bench-")
 	if err != nil {
 		return err
@@ -202,7 +262,7 @@ func speed() error {
 	done := make(chan error, 1)
 	go func() { done <- node.Run(ctx) }()
 	<-node.Ready()
-	err = compare(node)
+	err = prepared(node, measure)
 	stop()
 	return errors.Join(err, <-done)
 }
@@ -215,7 +275,8 @@ type subject struct {
 	roots       *x509.CertPool
 }
 
-func compare(node *server.Server) error {
+// prepared makes 100 secrets first.
+func prepared(node *server.Server, measure func(*subject) error) error {
 	admin, _ := node.Admin()
 	s := &subject{node: node, credentials: sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret}, roots: x509.NewCertPool()}
 	pem, err := os.ReadFile(admin.CAFile)
@@ -229,7 +290,7 @@ func compare(node *server.Server) error {
 	if err := s.create(0, 100); err != nil {
 		return err
 	}
-	return errors.Join(s.reads(), s.writes(), s.many())
+	return measure(s)
 }
 
 func name(i int) string { return fmt.Sprintf("app/%06d", i) }
@@ -272,39 +333,60 @@ func (s *subject) reads() error {
 		{"get_secret_value_v3", "v3", "http://" + plain, "http://" + s.node.HTTPEndpoint(), minGetV3},
 		{"get_secret_value_v3_tls", "v3", "https://" + encrypted, "https://" + s.node.Endpoint(), 0},
 	} {
-		ratio, err := s.ratio(run.name, run.version, run.floor, run.node)
-		if err == nil && ratio < run.least {
-			err = fmt.Errorf("%s reaches %.2f of the floor, less than %.2f", run.name, ratio, run.least)
-		}
-		errs = append(errs, err)
+		errs = append(errs, s.ratio(run.name, run.version, run.floor, run.node, run.least))
 	}
 	return errors.Join(errs...)
 }
 
-// ratio measures the node and the floor in turn, and takes the median of the pairs.
-func (s *subject) ratio(what, version, floor, node string) (float64, error) {
-	var ratios []float64
-	var best, bottom outcome
+// pairs are two loads that were measured in turn, several times.
+type pairs struct{ wall, cpu []float64 }
+
+func (p *pairs) add(base, measured outcome) {
+	p.wall = append(p.wall, measured.rate/base.rate)
+	p.cpu = append(p.cpu, base.cpu.Seconds()/measured.cpu.Seconds())
+}
+
+// judge prints the medians of the pairs, by the clock and by processor time, and refuses what is below the bound by both.
+// Generator and server keep every processor busy, so on a quiet machine the two agree; on one that others use too the
+// clock tells of them as well.
+func (p *pairs) judge(what string, least float64) error {
+	wall, cpu := middle(p.wall), middle(p.cpu)
+	figure(what, wall)
+	figure(what+"_by_cpu", cpu)
+	if max(wall, cpu) < least {
+		return fmt.Errorf("%s is %.2f, and %.2f by processor time: less than %.2f", what, wall, cpu, least)
+	}
+	return nil
+}
+
+// ratio measures the node and the floor in turn, and takes the medians.
+func (s *subject) ratio(what, version, floor, node string, least float64) error {
+	var p pairs
+	var tail, tailFloor, rates, allocs []float64
 	for range rounds {
 		f, err := s.load(floor, version, 1)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		n, err := s.load(node, version, 1)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		ratios = append(ratios, n.rate/f.rate)
-		if n.rate > best.rate {
-			best, bottom = n, f
-		}
+		p.add(f, n)
+		rates, allocs = append(rates, n.rate), append(allocs, n.allocs-f.allocs)
+		tail, tailFloor = append(tail, milliseconds(n.p99)), append(tailFloor, milliseconds(f.p99))
 	}
-	slices.Sort(ratios)
-	figure(what+"_to_floor", ratios[rounds/2])
-	figure(what+"_per_second", best.rate)
-	figure(what+"_p99_ms", milliseconds(best.p99))
-	figure(what+"_floor_p99_ms", milliseconds(bottom.p99))
-	return ratios[rounds/2], nil
+	figure(what+"_per_second", middle(rates))
+	figure(what+"_p99_ms", middle(tail))
+	figure(what+"_floor_p99_ms", middle(tailFloor))
+	figure(what+"_allocs_over_floor", middle(allocs))
+	return p.judge(what+"_to_floor", least)
+}
+
+// middle is the median.
+func middle(list []float64) float64 {
+	list = slices.Sorted(slices.Values(list))
+	return list[len(list)/2]
 }
 
 // floors serve a fixed reply, plainly and over TLS with the node's own certificate kind.
@@ -321,8 +403,19 @@ func (s *subject) floors(reply []byte) (plain, encrypted string, stop func(), er
 }
 
 type outcome struct {
-	rate float64 // requests a second
-	p99  time.Duration
+	rate   float64 // requests a second
+	p99    time.Duration
+	cpu    time.Duration // of client and server together, for each request
+	allocs float64       // likewise
+}
+
+// usage is what this process has used so far.
+func usage() (cpu time.Duration, allocs uint64) {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it cannot fail for the process itself
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), m.Mallocs
 }
 
 // load sends requests that were signed beforehand, each with a nonce of its own, for the first so many secrets in turn.
@@ -342,6 +435,8 @@ func (s *subject) load(base, version string, secrets int) (outcome, error) {
 	took := make([]time.Duration, requests)
 	var next, failed atomic.Int64
 	var wg sync.WaitGroup
+	runtime.GC() // what the requests left behind is not counted against either side
+	cpu, allocs := usage()
 	begin := time.Now()
 	for range connections {
 		wg.Go(func() {
@@ -361,11 +456,12 @@ func (s *subject) load(base, version string, secrets int) (outcome, error) {
 	}
 	wg.Wait()
 	all := time.Since(begin)
+	cpu2, allocs2 := usage()
 	if n := failed.Load(); n > 0 {
 		return outcome{}, fmt.Errorf("%d of %d requests failed", n, requests)
 	}
 	slices.Sort(took)
-	return outcome{requests / all.Seconds(), took[requests*99/100]}, nil
+	return outcome{requests / all.Seconds(), took[requests*99/100], (cpu2 - cpu) / requests, float64(allocs2-allocs) / requests}, nil
 }
 
 func signed(base string, credentials sign.Credentials, version, secret string) (*http.Request, error) {
@@ -454,7 +550,7 @@ func (s *subject) many() error {
 	if err := s.create(100, manySecrets); err != nil {
 		return err
 	}
-	var ratios []float64
+	var p pairs
 	for range rounds {
 		f, err := s.load("http://"+s.node.HTTPEndpoint(), "v1", 100)
 		if err != nil {
@@ -464,12 +560,10 @@ func (s *subject) many() error {
 		if err != nil {
 			return err
 		}
-		ratios = append(ratios, n.rate/f.rate)
+		p.add(f, n)
 	}
-	slices.Sort(ratios)
 	figure("get_100_before_per_second", few.rate)
-	figure("get_100000_to_get_100", ratios[rounds/2])
-	return nil
+	return p.judge("get_100000_to_get_100", minMany)
 }
 
 // flood measures what a client without back-off costs the others: the median of one caller's reads alone, and while
