@@ -11,6 +11,8 @@
 package audit
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -97,9 +99,8 @@ func (r *Record) check() error {
 	return nil
 }
 
-// prepare makes r ready for the line's middle part: bounded, and without what the writer fills.
+// prepare bounds the members that a caller fills.
 func (r *Record) prepare() {
-	r.Seq, r.Time, r.Prev, r.Hash = 0, time.Time{}, "", ""
 	r.UserAgent = cut(r.UserAgent, maxUserAgent)
 	for _, s := range []*string{
 		&r.RequestID, &r.Principal, &r.PrincipalType, &r.AccessKeyID, &r.Account, &r.Source, &r.Service, &r.APIVersion,
@@ -107,6 +108,45 @@ func (r *Record) prepare() {
 	} {
 		*s = cut(*s, maxMember)
 	}
+}
+
+// appendMembers appends the middle part of a line: the members that a caller fills, as encoding/json writes them.
+func (r *Record) appendMembers(dst []byte) []byte {
+	start := len(dst)
+	for _, m := range [...]struct{ key, value string }{
+		{`"request_id":`, r.RequestID}, {`"phase":`, string(r.Phase)}, {`"principal":`, r.Principal},
+		{`"principal_type":`, r.PrincipalType}, {`"access_key_id":`, r.AccessKeyID}, {`"account":`, r.Account},
+		{`"source":`, r.Source}, {`"user_agent":`, r.UserAgent}, {`"service":`, r.Service}, {`"api_version":`, r.APIVersion},
+		{`"operation":`, r.Operation}, {`"resource":`, r.Resource}, {`"version_id":`, r.VersionID},
+		{`"version_stage":`, r.VersionStage}, {`"decision":`, string(r.Decision)}, {`"outcome":`, r.Outcome}, {`"note":`, r.Note},
+	} {
+		if m.value == "" {
+			continue
+		}
+		if len(dst) > start {
+			dst = append(dst, ',')
+		}
+		dst = appendText(append(dst, m.key...), m.value)
+	}
+	return dst
+}
+
+// appendText appends s as a JSON string. What is not plain is left to encoding/json.
+func appendText(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return appendEscaped(dst, s)
+		}
+	}
+	return append(append(append(dst, '"'), s...), '"')
+}
+
+func appendEscaped(dst []byte, s string) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a string cannot fail
+	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte{'\n'})...)
 }
 
 // cut shortens s to at most n bytes without splitting a character. The copy lets go of a long original.

@@ -20,7 +20,7 @@ func FuzzCheckLine(f *testing.F) {
 		if len(r.Hash) != hashSize || len(r.Prev) != hashSize || r.Seq == 0 {
 			t.Errorf("accepted a record without seq, prev or hash")
 		}
-		if r.Hash != lineHash(r.Prev, line[:len(line)-sealSize]) {
+		if r.Hash != lineHash(nil, r.Prev, line[:len(line)-sealSize]) {
 			t.Errorf("accepted a line that does not match its hash")
 		}
 	})

@@ -87,7 +87,7 @@ func (w *writer) writeLines(batch []*entry) error {
 	end := w.end
 	w.buf = w.buf[:0]
 	for _, e := range batch {
-		w.buf, end = appendLine(w.buf, end, w.now(), e.members())
+		w.buf, end = appendLine(w.buf, end, w.now(), e.members)
 	}
 	n, err := w.f.WriteAt(w.buf, w.size)
 	if err == nil && n < len(w.buf) {
