@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,7 @@ const (
 // before it began may answer from the mirror, and what it reads is linearizable.
 type mirror struct {
 	client *clientv3.Client
+	prefix string // of every key of ours; records are kept here by what follows it
 	log    *slog.Logger
 	limit  int
 	// alone says that this process is the store's only writer: then the revisions of its own commits are all that a
@@ -63,11 +65,11 @@ type result struct {
 	err error
 }
 
-func newMirror(client *clientv3.Client, alone bool, limit int, log *slog.Logger) *mirror {
+func newMirror(client *clientv3.Client, prefix string, alone bool, limit int, log *slog.Logger) *mirror {
 	if limit <= 0 {
 		limit = defaultMirror
 	}
-	return &mirror{client: client, alone: alone, limit: limit, log: log, entries: map[string]*list.Element{}, asks: make(chan ask)}
+	return &mirror{client: client, prefix: prefix, alone: alone, limit: limit, log: log, entries: map[string]*list.Element{}, asks: make(chan ask)}
 }
 
 // run feeds the mirror until ctx ends. A watch that breaks empties the mirror; reads then go to the store.
@@ -113,7 +115,8 @@ func (m *mirror) take(e clientv3.WatchResponse, began int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, event := range e.Events {
-		if el, ok := m.entries[string(event.Kv.Key)]; ok && el.Value.(*entry).rev < event.Kv.ModRevision {
+		key := strings.TrimPrefix(string(event.Kv.Key), m.prefix)
+		if el, ok := m.entries[key]; ok && el.Value.(*entry).rev < event.Kv.ModRevision {
 			m.dropLocked(el)
 		}
 		m.applied = max(m.applied, event.Kv.ModRevision)

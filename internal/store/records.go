@@ -22,7 +22,7 @@ func accountKey(id string) string          { return "account/" + id }
 func accessKeyKey(id string) string        { return "accesskey/" + id }
 func cmkKey(account, id string) string     { return "cmk/" + account + "/" + id }
 func secretPrefix(account string) string   { return "secret/" + account + "/" }
-func secretKey(account, n string) string   { return secretPrefix(account) + n }
+func secretKey(account, n string) string   { return "secret/" + account + "/" + n }
 func valueKey(account, n, v string) string { return "value/" + account + "/" + n + ":" + v }
 func dueKey(t time.Time, account, n string) string {
 	return "due/" + t.UTC().Format(dueLayout) + "/" + account + "/" + n

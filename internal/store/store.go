@@ -35,7 +35,6 @@ const (
 type DB struct {
 	client *clientv3.Client
 	kv     clientv3.KV
-	prefix string
 	log    *slog.Logger
 	close  func() error
 	// mirror is nil for a store that others use too: its revisions are not all ours.
@@ -63,7 +62,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), prefix: c.prefix(), log: c.Logger, close: stop, fed: make(chan struct{})}
+	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), log: c.Logger, close: stop, fed: make(chan struct{})}
 	if err := db.Ready(ctx); err != nil {
 		return nil, errors.Join(err, stop())
 	}
@@ -73,7 +72,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		close(db.fed)
 		return db, nil
 	}
-	db.mirror = newMirror(client, c.Cluster == nil, c.MirrorBytes, c.Logger)
+	db.mirror = newMirror(client, c.prefix(), c.Cluster == nil, c.MirrorBytes, c.Logger)
 	go func() {
 		defer close(db.fed)
 		db.mirror.run(feed)

@@ -51,6 +51,9 @@ func (tx *Tx) get(key string) (read, error) {
 	if r, ok := tx.reads[key]; ok {
 		return r, nil
 	}
+	if r, ok, err := tx.mirrored(key); ok || err != nil {
+		return r, err // not noted: the mirror has it for the next time too, and a snapshot guards no change
+	}
 	r, err := tx.fetch(key)
 	if err != nil {
 		return read{}, err
@@ -70,28 +73,32 @@ func (tx *Tx) write(key string, data []byte) {
 	tx.writes[key] = data
 }
 
-// fetch finds a record in the mirror, for a snapshot, or reads it from the store.
-func (tx *Tx) fetch(key string) (read, error) {
+// mirrored finds a record in the mirror, for a snapshot.
+func (tx *Tx) mirrored(key string) (r read, ok bool, err error) {
 	m := tx.db.mirror
 	if !tx.pinned || m == nil {
-		return tx.fetchStored(key)
+		return read{}, false, nil
 	}
 	if tx.rev == 0 {
 		rev, ok, err := m.barrier(tx.ctx)
-		if err != nil {
-			return read{}, err
-		}
-		if !ok {
-			return tx.fetchStored(key)
+		if err != nil || !ok {
+			return read{}, false, err
 		}
 		tx.rev = rev
 	}
-	if e := m.find(tx.db.prefix+key, tx.rev); e != nil {
-		return read{data: e.data, rev: e.rev, kept: e}, nil
+	e := m.find(key, tx.rev)
+	if e == nil {
+		return read{}, false, nil
 	}
+	return read{data: e.data, rev: e.rev, kept: e}, true, nil
+}
+
+// fetch reads a record from the store. What a snapshot has read goes into the mirror.
+func (tx *Tx) fetch(key string) (read, error) {
+	mirrored := tx.pinned && tx.db.mirror != nil && tx.rev > 0
 	r, err := tx.fetchStored(key)
-	if err == nil && r.data != nil {
-		r.kept = m.keep(tx.db.prefix+key, r.data, r.rev, tx.rev)
+	if err == nil && r.data != nil && mirrored {
+		r.kept = tx.db.mirror.keep(key, r.data, r.rev, tx.rev)
 	}
 	return r, err
 }
