@@ -74,14 +74,16 @@ func signature(secret sensitive.Value, a Authorization, r Request) (out [2 * sha
 	var scratch [2048]byte // a usual request fits, and then no buffer is allocated
 	digest := sha256.Sum256(appendRequest(scratch[:0], a.Scheme, r, a.SignedHeaders))
 
-	text := make([]byte, 0, len(ACS3)+1+2*sha256.Size)
-	text = append(text, a.Scheme...)
-	text = append(text, '\n')
-	text = hex.AppendEncode(text, digest[:])
-
+	text := appendTextACS(make([]byte, 0, len(ACS3)+1+2*sha256.Size), a.Scheme, digest)
 	var sum [sha256.Size]byte
 	hex.Encode(out[:], appendMAC(sum[:0], signingKey(secret, a), text))
 	return out
+}
+
+// appendTextACS appends what is signed in the end: the scheme and the digest of the canonical request.
+func appendTextACS(dst []byte, s Scheme, digest [sha256.Size]byte) []byte {
+	dst = append(append(dst, s...), '\n')
+	return hex.AppendEncode(dst, digest[:])
 }
 
 func signingKey(secret sensitive.Value, a Authorization) []byte {

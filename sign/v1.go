@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"hash"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/sensitive"
@@ -27,7 +28,7 @@ var (
 // StringToSignV1 returns what version 1 signs: the method, "/" whatever path was called, and the canonical query of
 // every parameter but Signature, percent-encoded once more.
 func StringToSignV1(method string, p Params) string {
-	return string(stringToSignV1(method, p))
+	return string(appendStringToSignV1(nil, method, p))
 }
 
 // SignatureV1 returns the Base64 signature of stringToSign. An empty algorithm means HMAC-SHA1.
@@ -44,17 +45,10 @@ func SignatureV1(secret sensitive.Value, algorithm, stringToSign string) (string
 // spelling of its bytes does not match: a caller that remembers signatures against replay may rely on that. An error
 // means that the request names an unknown algorithm or has no signature.
 func VerifyV1(secret sensitive.Value, method string, p Params) (stringToSign string, ok bool, err error) {
-	signature, _ := p.Get("Signature")
-	if signature == "" {
-		return "", false, errNoSignature
-	}
-	algorithm, _ := p.Get("SignatureMethod")
-	text := stringToSignV1(method, p)
-	want, err := macV1(secret, algorithm, text)
-	if err != nil {
+	if ok, err = NewKey(secret).VerifyV1(method, p); err != nil {
 		return "", false, err
 	}
-	return string(text), equalBase64(signature, want), nil
+	return StringToSignV1(method, p), ok, nil
 }
 
 // equalBase64 reports in constant time whether s spells want. The length is checked because the decoder skips line
@@ -83,9 +77,9 @@ func macV1(secret sensitive.Value, algorithm string, text []byte) ([]byte, error
 	return mac.Sum(nil), nil
 }
 
-// stringToSignV1 encodes twice in one pass: the canonical query itself is never made.
-func stringToSignV1(method string, p Params) []byte {
-	dst := make([]byte, 0, len(method)+8+querySize(p)+8*len(p))
+// appendStringToSignV1 encodes twice in one pass: the canonical query itself is never made.
+func appendStringToSignV1(dst []byte, method string, p Params) []byte {
+	dst = slices.Grow(dst, len(method)+8+querySize(p)+8*len(p))
 	dst = append(dst, strings.ToUpper(method)...)
 	dst = append(dst, "&%2F&"...)
 	first := true

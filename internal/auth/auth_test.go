@@ -27,7 +27,7 @@ func (k keys) Find(ctx context.Context, id string) (auth.Key, bool, error) {
 		return auth.Key{}, false, fault.New(fault.Unavailable, "away")
 	}
 	key, ok := k[id]
-	key.ID, key.Secret = id, sensitive.New("testsecret")
+	key.ID, key.Secret = id, sign.NewKey(sensitive.New("testsecret"))
 	key.Principal = policy.Principal{Kind: policy.KindAccount, Account: "1234567890123456"}
 	return key, ok, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/sign"
 )
 
 // accessKeys finds access keys in the store and unseals them. Each is unsealed once and again when its record changes.
@@ -38,9 +39,11 @@ func (a *accessKeys) Find(ctx context.Context, id string) (auth.Key, bool, error
 		return key, true, nil
 	}
 	key := auth.Key{ID: record.ID, Principal: record.Principal, Disabled: record.Disabled, ExpiresAt: record.ExpiresAt}
-	if key.Secret, err = a.keyring.OpenAccessKey(id, "secret", record.Secret); err != nil {
+	secret, err := a.keyring.OpenAccessKey(id, "secret", record.Secret)
+	if err != nil {
 		return auth.Key{}, false, err
 	}
+	key.Secret = sign.NewKey(secret)
 	if len(record.Token) > 0 {
 		if key.Token, err = a.keyring.OpenAccessKey(id, "token", record.Token); err != nil {
 			return auth.Key{}, false, err

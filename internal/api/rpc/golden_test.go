@@ -129,7 +129,7 @@ func goldenKeys() keys {
 	}
 	m := keys{}
 	for _, k := range list {
-		k.Secret = sensitive.New("testsecret")
+		k.Secret = sign.NewKey(sensitive.New("testsecret"))
 		m[k.ID] = k
 	}
 	return m
