@@ -179,13 +179,14 @@ func AutoAccounts(extendedConfig string, password func() sensitive.Value) sensit
 // Present turns the stored value of a version into what GetSecretValue returns: for most types the value as it is, for
 // those made from a list the one credential that consumers use, in the documented shape.
 func (s Secret) Present(v Version, stored sensitive.Value) sensitive.Value {
-	var data managedData
 	switch s.Type {
 	case kms.TypeRds, kms.TypeRedis, kms.TypePolarDB:
+		var data managedData
 		if strict(stored, &data) && len(data.Accounts) > 0 {
 			return sensitive.New(string(compact(data.Accounts[0])))
 		}
 	case kms.TypeRAMCredentials:
+		var data managedData
 		if strict(stored, &data) && len(data.AccessKeys) > 0 {
 			return sensitive.New(string(compact(struct {
 				accessKey

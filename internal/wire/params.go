@@ -63,7 +63,8 @@ func decode(in sign.Params, p *Param, v reflect.Value) error {
 		if !ok {
 			return nil
 		}
-		v.Set(reflect.ValueOf(&s))
+		given := s // its own variable, or every parameter would be moved to the heap
+		v.Set(reflect.ValueOf(&given))
 		return checkString(p, s)
 	}
 	if s == "" {

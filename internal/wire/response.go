@@ -63,17 +63,39 @@ func appendMember(b []byte, f *Field, v reflect.Value) []byte {
 			}
 		}
 		return append(b, ']', '}')
+	case kindTime:
+		t := timeOf(v)
+		if t.IsZero() {
+			return append(b, '"', '"')
+		}
+		b = append(b, '"')
+		return append(t.UTC().AppendFormat(b, TimeFormat), '"')
 	default:
 		return AppendQuoted(b, text(f.kind, v))
 	}
 }
 
+// timeOf and valueOf go through the address where there is one: an interface would hold a copy.
+func timeOf(v reflect.Value) time.Time {
+	if v.CanAddr() {
+		return *v.Addr().Interface().(*time.Time)
+	}
+	return v.Interface().(time.Time)
+}
+
+func valueOf(v reflect.Value) sensitive.Value {
+	if v.CanAddr() {
+		return *v.Addr().Interface().(*sensitive.Value)
+	}
+	return v.Interface().(sensitive.Value)
+}
+
 func text(k kind, v reflect.Value) string {
 	switch k {
 	case kindValue:
-		return v.Interface().(sensitive.Value).Reveal()
+		return valueOf(v).Reveal()
 	case kindTime:
-		t := v.Interface().(time.Time)
+		t := timeOf(v)
 		if t.IsZero() {
 			return ""
 		}

@@ -31,14 +31,26 @@ func encode(operation string, response any, asXML bool) ([]byte, error) {
 	return wire.AppendJSON(make([]byte, 0, 512), response), nil
 }
 
+// Header values that many answers share. net/http only reads them.
+var (
+	jsonHeader    = []string{jsonType}
+	xmlHeader     = []string{xmlType}
+	noStoreHeader = []string{"no-store"}
+)
+
+// shortBody is what net/http surely counts by itself once the handler has returned.
+const shortBody = 2 << 10
+
 func write(w http.ResponseWriter, status int, body []byte, asXML bool) {
 	h := w.Header()
-	h.Set("Content-Type", jsonType)
+	h["Content-Type"] = jsonHeader
 	if asXML {
-		h.Set("Content-Type", xmlType)
+		h["Content-Type"] = xmlHeader
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-store")
+	if len(body) > shortBody {
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	}
+	h["Cache-Control"] = noStoreHeader
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a caller that has gone needs no answer
 }
