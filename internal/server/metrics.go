@@ -1,6 +1,7 @@
 package server
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,13 +12,24 @@ import (
 
 // metrics are what /metrics shows. No label holds the name of a secret or of a caller.
 type metrics struct {
-	registry *prometheus.Registry
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-
+	registry  *prometheus.Registry
+	requests  *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
 	rotations *prometheus.CounterVec
 	promotion prometheus.Histogram
 	leading   prometheus.Gauge
+
+	// successes holds what most calls count, operation -> observed: finding a metric by its labels costs more than counting.
+	successes sync.Map
+}
+
+// success is the code of a call that has none.
+const success = "OK"
+
+// observed are the metrics of the calls of one operation that succeed.
+type observed struct {
+	count   prometheus.Counter
+	seconds prometheus.Observer
 }
 
 func newMetrics(nonces func() int) *metrics {
@@ -50,12 +62,22 @@ func newMetrics(nonces func() int) *metrics {
 	return m
 }
 
+// observe counts one call. operation is one that exists, or empty.
 func (m *metrics) observe(operation, code string, took time.Duration) {
 	if operation == "" {
 		operation = "none"
 	}
-	m.requests.WithLabelValues(operation, code).Inc()
-	m.seconds.WithLabelValues(operation).Observe(took.Seconds())
+	if code != success {
+		m.requests.WithLabelValues(operation, code).Inc()
+		m.seconds.WithLabelValues(operation).Observe(took.Seconds())
+		return
+	}
+	o, found := m.successes.Load(operation)
+	if !found {
+		o, _ = m.successes.LoadOrStore(operation, observed{m.requests.WithLabelValues(operation, code), m.seconds.WithLabelValues(operation)})
+	}
+	o.(observed).count.Inc()
+	o.(observed).seconds.Observe(took.Seconds())
 }
 
 // Moved counts what the rotation engine does.

@@ -35,6 +35,7 @@ const (
 type DB struct {
 	client *clientv3.Client
 	kv     clientv3.KV
+	prefix string // of every key of ours
 	log    *slog.Logger
 	close  func() error
 	// mirror is nil for a store that others use too: its revisions are not all ours.
@@ -62,7 +63,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), log: c.Logger, close: stop, fed: make(chan struct{})}
+	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), prefix: c.prefix(), log: c.Logger, close: stop, fed: make(chan struct{})}
 	if err := db.Ready(ctx); err != nil {
 		return nil, errors.Join(err, stop())
 	}
