@@ -26,7 +26,8 @@ import (
 const (
 	format      = 1
 	keySize     = 32
-	wrappedSize = keySize + 28 // 12 bytes of nonce, 16 of tag
+	sealSize    = 28 // 12 bytes of nonce, 16 of tag
+	wrappedSize = keySize + sealSize
 )
 
 // Binding says where a value belongs. All of it is bound into the seal.
@@ -49,6 +50,8 @@ type Keyring struct {
 
 	mu   sync.RWMutex
 	keys map[string]*unwrapped // guarded by mu; by the wrapped material
+
+	data dataKeys
 }
 
 type unwrapped struct {
@@ -63,7 +66,12 @@ func New(k Root) *Keyring {
 
 // additional joins the parts so that no two lists make the same bytes.
 func additional(purpose string, parts ...string) []byte {
-	b := []byte("keyturn/" + purpose)
+	const prefix = "keyturn/"
+	size := len(prefix) + len(purpose) + len(parts)*binary.MaxVarintLen16 + wrappedSize // room for a data key to follow
+	for _, p := range parts {
+		size += len(p)
+	}
+	b := append(append(make([]byte, 0, size), prefix...), purpose...)
 	for _, p := range parts {
 		b = binary.AppendUvarint(b, uint64(len(p)))
 		b = append(b, p...)
@@ -95,7 +103,7 @@ func (r *Keyring) material(k cmk.Key, version string) (*unwrapped, error) {
 		return nil, fmt.Errorf("key %s has no version %q", k.ID, version)
 	}
 	r.mu.RLock()
-	u := r.keys[string(v.Material)]
+	u := r.keys[string(v.Material)] // the conversion copies nothing here
 	r.mu.RUnlock()
 	if u != nil {
 		return u, nil
@@ -148,7 +156,7 @@ func (r *Keyring) Seal(k cmk.Key, b Binding, value sensitive.Value) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	box := []byte{format, byte(len(k.Primary))}
+	box := append(make([]byte, 0, 2+len(k.Primary)+wrappedSize+value.Len()+sealSize), format, byte(len(k.Primary)))
 	box = append(box, k.Primary...)
 	box = u.aead.Seal(box, nil, dataKey, b.additional("datakey", k.ID, k.Primary))
 	return aead.Seal(box, nil, []byte(value.Reveal()), b.additional("value", k.ID, k.Primary)), nil
@@ -174,11 +182,7 @@ func (r *Keyring) Open(k cmk.Key, b Binding, box []byte) (sensitive.Value, error
 	if err != nil {
 		return sensitive.Value{}, errors.Join(ErrDamaged, err)
 	}
-	dataKey, err := u.aead.Open(nil, nil, rest[:wrappedSize], b.additional("datakey", k.ID, version))
-	if err != nil {
-		return sensitive.Value{}, ErrDamaged
-	}
-	aead, err := newAEAD(dataKey)
+	aead, err := r.dataKey(u, b.additional("datakey", k.ID, version), rest[:wrappedSize])
 	if err != nil {
 		return sensitive.Value{}, err
 	}
@@ -187,6 +191,23 @@ func (r *Keyring) Open(k cmk.Key, b Binding, box []byte) (sensitive.Value, error
 		return sensitive.Value{}, ErrDamaged
 	}
 	return sensitive.New(string(plain)), nil
+}
+
+// dataKey opens a wrapped data key, or finds it opened. The master key was checked for use before.
+func (r *Keyring) dataKey(u *unwrapped, additional, wrapped []byte) (cipher.AEAD, error) {
+	id := append(additional, wrapped...) // wrapped has a fixed length, so no two pairs make the same bytes
+	if aead, ok := r.data.get(id); ok {
+		return aead, nil
+	}
+	key, err := u.aead.Open(nil, nil, wrapped, additional)
+	if err != nil {
+		return nil, ErrDamaged
+	}
+	aead, err := newAEAD(key)
+	if err == nil {
+		r.data.put(id, aead)
+	}
+	return aead, err
 }
 
 func split(box []byte) (version string, rest []byte, err error) {

@@ -63,6 +63,9 @@ func TestTampered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := r.Open(key, where, box); err != nil { // its data key is remembered from here on
+		t.Fatal(err)
+	}
 	for i := range box {
 		bad := bytes.Clone(box)
 		bad[i] ^= 1
@@ -72,6 +75,32 @@ func TestTampered(t *testing.T) {
 		if _, err := r.Open(key, where, box[:i]); !errors.Is(err, ErrDamaged) {
 			t.Errorf("cut at byte %d: %v, want ErrDamaged", i, err)
 		}
+	}
+}
+
+// TestDataKeys holds that a remembered data key opens no other record's box, and that only so many are remembered.
+func TestDataKeys(t *testing.T) {
+	t.Parallel()
+	r, key := keyring(t)
+	where := Binding{Account: "1", Secret: "app/db", Version: "v1"}
+	for i := range 3 * maxDataKeys {
+		box, err := r.Seal(key, where, sensitive.New("value"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got, err := r.Open(key, where, box); err != nil || got.Reveal() != "value" {
+				t.Fatalf("box %d: %v", i, err)
+			}
+		}
+		for _, other := range []Binding{{"2", "app/db", "v1"}, {"1", "app/dc", "v1"}, {"1", "app/db", "v2"}} {
+			if _, err := r.Open(key, other, box); !errors.Is(err, ErrDamaged) {
+				t.Fatalf("box %d opens as %v", i, other)
+			}
+		}
+	}
+	if n := len(r.data.young) + len(r.data.old); n <= maxDataKeys || n > 2*maxDataKeys {
+		t.Errorf("%d data keys are remembered, want at most two generations of %d", n, maxDataKeys)
 	}
 }
 
