@@ -193,6 +193,11 @@ func (l *Log) Append(ctx context.Context, r Record, durable bool) error {
 		return err
 	}
 	select {
+	case l.queue <- e: // there is room, as nearly always: no need to look at the rest
+		return l.wait(ctx, e)
+	default:
+	}
+	select {
 	case l.queue <- e:
 	case <-l.stopping:
 		return ErrStopped
