@@ -15,6 +15,9 @@ type identity struct {
 	sources   []source // where each document comes from
 }
 
+// noPolicies is shared by all who have none; nobody adds to it.
+var noPolicies = &identity{}
+
 type source struct{ kind, name, group string }
 
 // systemDocuments are the documents that come with the service, parsed.
@@ -34,10 +37,10 @@ var systemDocuments = sync.OnceValue(func() map[string]policy.Document {
 // about. It takes two round trips, a third for a user whose groups bring custom policies. A user who was deleted, or who has
 // the name of one who was, has none.
 func loadIdentity(tx *store.Tx, p policy.Principal, secret string) (*identity, error) {
-	id := &identity{}
 	if p.Kind != policy.KindRAMUser {
-		return id, nil // root needs none, and the engine is given none
+		return noPolicies, nil // root needs none, and the engine is given none
 	}
+	id := &identity{}
 	if err := tx.AheadUser(p.Account, p.Name, secret); err != nil {
 		return nil, err
 	}
