@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -430,7 +431,10 @@ func version1(k kit) []row {
 		{"v1 with an empty parameter sent", sent("Action=ListSecrets", "Action=ListSecrets&Extra="), mismatch},
 		{"v1 with a parameter not sent", sent("Format=JSON&", ""), mismatch},
 		{"v1 with a signature that is no Base64", signature(func(string) string { return "%21%21%21" }), mismatch},
-		{"v1 with a signature cut short", signature(func(s string) string { return s[:10] }), mismatch},
+		{"v1 with a signature cut short", signature(func(s string) string {
+			plain, _ := url.QueryUnescape(s) // or the cut might go through an escape
+			return url.QueryEscape(plain[:10])
+		}), mismatch},
 		{"v1 with a signature and a line break", signature(func(s string) string { return s + "%0A" }), mismatch},
 		{"v1 with a signature and a space", signature(func(s string) string { return s + "+" }), mismatch},
 		{"v1 with a signature without padding", signature(func(s string) string { return strings.ReplaceAll(s, "%3D", "") }), mismatch},
