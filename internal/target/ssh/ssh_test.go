@@ -558,6 +558,32 @@ func TestOtherMethods(t *testing.T) {
 	expect(t, tt.Verify(within(t), target.Credential{Account: "any", Secret: sensitive.New("a-password")}), target.Denied, "takes no passwords", "publickey")
 }
 
+// TestAsksInDialogue is about hosts that ask for a password in a dialogue, as those with PAM do.
+func TestAsksInDialogue(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/etc/pam.d/sshd"); err != nil || os.Geteuid() != 0 {
+		t.Skip("no PAM service sshd on this machine, or not root")
+	}
+	s := servers.StartSSH(t, "PasswordAuthentication no", "KbdInteractiveAuthentication yes", "UsePAM yes", "LogLevel INFO")
+	tt := open(t, config(s, s.Addr()), admin(s))
+	old := passwordAccount(t, s)
+	must(t, tt.Verify(within(t), old))
+	c := change(t, tt, old)
+	must(t, tt.Apply(within(t), c))
+	must(t, tt.Verify(within(t), c.New))
+	expect(t, tt.Verify(within(t), c.Old), target.Rejected)
+	if n := strings.Count(s.Log.String(), "PAM: Authentication failure"); n != 1 {
+		t.Errorf("one rejected login was %d for the host", n)
+	}
+	// An administrator may be one with a password.
+	expect(t, open(t, config(s, s.Addr()), c.New).Apply(within(t), change(t, tt, old)), target.Denied, "sudo")
+	// A password that has expired is right, and of no use.
+	if out, err := exec.Command("chage", "-d", "0", old.Account).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	expect(t, tt.Verify(within(t), c.New), target.Denied, "asks more than for a password")
+}
+
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for config, want := range map[string][]string{
