@@ -56,6 +56,7 @@ func Run(t *testing.T, h Harness) {
 		})
 	}
 	t.Run("wrong credential", func(t *testing.T) { t.Parallel(); h.wrongCredential(t) })
+	t.Run("no verdict", func(t *testing.T) { t.Parallel(); h.noVerdict(t) })
 	t.Run("unreachable", func(t *testing.T) { t.Parallel(); h.unreachable(t) })
 	t.Run("silent", func(t *testing.T) { t.Parallel(); h.silent(t) })
 	t.Run("wrong administrator", func(t *testing.T) { t.Parallel(); h.wrongAdmin(t) })
@@ -285,6 +286,26 @@ func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 		p.Set(Fault{}, Fault{})
 		h.do(t, "Apply again after a lost reply", func(ctx context.Context) error { return through.Apply(ctx, c) })
 		h.works(t, direct, "after a lost reply and another Apply", c.New, true)
+	}
+}
+
+// noVerdict cuts the connection at positions in the replies to a login with a good credential: that is no rejection.
+func (h Harness) noVerdict(t *testing.T) {
+	good := h.Account(t)
+	p := NewProxy(t, h.Addr)
+	tt := h.Open(t, p.Addr())
+	h.do(t, "Verify through the proxy", func(ctx context.Context) error { return tt.Verify(ctx, good) })
+	_, length, _ := p.Passed()
+	const cuts = 12
+	for i := range cuts {
+		p.Set(Fault{}, Fault{After: length * i / cuts, Kind: Reset})
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		err := tt.Verify(ctx, good)
+		cancel()
+		if class := target.ClassOf(err); err != nil && class != target.Unknown && class != target.Unreachable {
+			t.Errorf("cut after %d of %d bytes of replies: Verify of a good credential: %v of class %v, want no verdict", length*i/cuts, length, err, class)
+		}
+		noSecret(t, err, good)
 	}
 }
 
