@@ -187,7 +187,7 @@ func TestSSH(t *testing.T) {
 		"the file stays": testFileStays, "concurrent edits": testConcurrentEdits, "key types": testKeyTypes, "host keys": testHostKeys,
 		"shells": testShells, "unfit accounts": testUnfitAccounts, "sudo": testSudo, "absolute path": testAbsolutePath, "self": testSelf,
 		"odd characters": testOddCharacters, "wrong strategies": testWrongStrategies, "no secrets on the host": testNoSecrets,
-		"inspect": testInspect, "IPv6": testIPv6,
+		"broken login": testBrokenLogin, "inspect": testInspect, "IPv6": testIPv6,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); f(t, s) })
 	}
@@ -533,6 +533,28 @@ func testInspect(t *testing.T, s *servers.SSH) {
 	seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{missing})
 	if err != nil || seen[0] != target.NotKnown {
 		t.Errorf("of a missing account: Inspect = %v, %v", seen, err)
+	}
+}
+
+// testBrokenLogin cuts the connection closely around the answer to a good credential.
+func testBrokenLogin(t *testing.T, s *servers.SSH) {
+	p := targettest.NewProxy(t, s.Addr())
+	tt := open(t, config(s, p.Addr(), `"check":""`), admin(s))
+	must(t, tt.Verify(within(t), admin(s)))
+	_, length, _ := p.Passed()
+	broken := 0
+	for after := length - 400; after < length; after += 20 {
+		p.Set(targettest.Fault{}, targettest.Fault{After: after, Kind: targettest.Reset})
+		err := tt.Verify(within(t), admin(s))
+		if class := target.ClassOf(err); err != nil && class != target.Unknown && class != target.Unreachable {
+			t.Errorf("cut after %d of %d bytes of replies: %v of class %v, want no verdict", after, length, err, class)
+		}
+		if target.ClassOf(err) == target.Unknown && err != nil {
+			broken++
+		}
+	}
+	if broken == 0 {
+		t.Error("no cut was between the credential and its answer")
 	}
 }
 
