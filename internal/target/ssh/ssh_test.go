@@ -350,12 +350,12 @@ func testShells(t *testing.T, s *servers.SSH) {
 
 func testUnfitAccounts(t *testing.T, s *servers.SSH) {
 	tt := open(t, config(s, s.Addr()), admin(s))
+	locked := passwordAccount(t, s)
 	private, _ := servers.NewSSHKey(t)
 	for account, text := range map[string]string{"nobody-of-that-name": "does not exist", "a b": "not a name", "$(id)": "not a name", "": "not a name", "../x": "not a name"} {
 		expect(t, tt.Apply(within(t), change(t, tt, target.Credential{Account: account, Secret: sensitive.New(private)})), target.Denied, text)
 		expect(t, tt.Apply(within(t), change(t, tt, target.Credential{Account: account, Secret: sensitive.New("a-password")})), target.Denied, text)
 	}
-	locked := passwordAccount(t, s)
 	if out, err := exec.Command("usermod", "-L", locked.Account).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
