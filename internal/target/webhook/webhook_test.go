@@ -168,6 +168,19 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// Once the request has been sent, a connection that ends tells nothing.
+func TestCutAfterTheRequest(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		panic(http.ErrAbortHandler)
+	}))
+	defer s.Close()
+	if err := openAt(t, s.URL, "").Apply(t.Context(), change); target.ClassOf(err) != target.Unknown || !strings.Contains(fmt.Sprint(err), "EOF") {
+		t.Errorf("class %v, %v", target.ClassOf(err), err)
+	}
+}
+
 // A cut text must not leave the beginning of a secret that reached across the cut.
 func TestLongMessageHidesWholeSecret(t *testing.T) {
 	t.Parallel()
