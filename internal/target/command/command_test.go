@@ -380,3 +380,15 @@ func TestFileOfAnotherUser(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Where only the end of what was said is kept, the end of a secret may be its beginning.
+func TestEndOfALongSecretIsNotTold(t *testing.T) {
+	t.Parallel()
+	tt, _ := openScript(t, `cat >&2; exit 3`, "")
+	c := change
+	c.New.Secret = sensitive.New(strings.Repeat("long-marker-", 1000))
+	c.Old = target.Credential{}
+	if err := tt.Apply(t.Context(), c); err == nil || strings.Contains(err.Error(), "marker") {
+		t.Errorf("the error tells the end of a secret, or there is none: %d bytes", len(fmt.Sprint(err)))
+	}
+}
