@@ -1,13 +1,21 @@
 package rabbitmq_test
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/rabbitmq"
+	"github.com/keyturn/keyturn/sensitive"
 )
 
 func sha512Hash(password string) string {
@@ -37,5 +45,52 @@ func TestCheck(t *testing.T) {
 				t.Errorf("%s: %v does not say %q", config, err, text)
 			}
 		}
+	}
+}
+
+// The API gets a salted hash and the tags as they are, in the form of before version 3.9 too; never the password.
+func TestOnlyAHashIsSent(t *testing.T) {
+	t.Parallel()
+	puts := make(chan string, 2)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			b, _ := io.ReadAll(r.Body)
+			puts <- string(b)
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"name":"app","password_hash":"","hashing_algorithm":"rabbit_password_hashing_sha256","tags":"a,b"}`)
+	}))
+	defer s.Close()
+	tt, err := rabbitmq.Kind().Open(target.Settings{Name: "bus", Config: fmt.Appendf(nil, `{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := target.Credential{Account: "app", Secret: sensitive.New("marker-password")}
+	var hashes []string
+	for range 2 {
+		if err := tt.Apply(t.Context(), target.Change{ID: "c", Strategy: target.Single, Old: app, New: app}); err != nil {
+			t.Fatal(err)
+		}
+		var body map[string]string
+		text := <-puts
+		if err := json.Unmarshal([]byte(text), &body); err != nil || strings.Contains(text, "marker") {
+			t.Fatalf("the body has the password, or is not JSON: %v", err)
+		}
+		salted, err := base64.StdEncoding.DecodeString(body["password_hash"])
+		if err != nil || len(salted) != 4+sha256.Size {
+			t.Fatalf("password_hash has %d bytes, %v", len(salted), err)
+		}
+		if sum := sha256.Sum256(append(bytes.Clone(salted[:4]), "marker-password"...)); !bytes.Equal(sum[:], salted[4:]) {
+			t.Error("the hash is of another password")
+		}
+		if body["tags"] != "a,b" || body["hashing_algorithm"] != "rabbit_password_hashing_sha256" || len(body) != 3 {
+			t.Errorf("tags %q, algorithm %q, %d members", body["tags"], body["hashing_algorithm"], len(body))
+		}
+		hashes = append(hashes, body["password_hash"])
+	}
+	if hashes[0] == hashes[1] {
+		t.Error("two hashes have the same salt")
 	}
 }
