@@ -21,7 +21,7 @@ func FuzzParseInterval(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := ParseInterval(s)
+		got, err := ParseInterval(s, 0)
 		want := time.Duration(0)
 		if m := plainInterval.FindStringSubmatch(s); m != nil {
 			n, _ := new(big.Int).SetString(m[1], 10)
@@ -36,7 +36,7 @@ func FuzzParseInterval(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again, err := ParseInterval(RotationPolicy{Interval: got}.IntervalText()); err != nil || again != got {
+		if again, err := ParseInterval(RotationPolicy{Interval: got}.IntervalText(), 0); err != nil || again != got {
 			t.Fatalf("the interval %v, written as responses do, is read as %v, %v", got, again, err)
 		}
 	})

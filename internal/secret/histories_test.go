@@ -329,7 +329,7 @@ func drawAct(t *rapid.T) act {
 		enable, interval := rapid.IntRange(0, 3).Draw(t, "disable") > 0, rapid.SampledFrom([]string{"", "", "", "", "", "6h", "7d", "365d", "5h", "366d", "x"}).Draw(t, "interval")
 		return act{
 			fmt.Sprintf("rotation %v %q", enable, interval),
-			func(s Secret, now time.Time) (Secret, error) { return s.SetRotation(enable, interval, now) },
+			func(s Secret, now time.Time) (Secret, error) { return s.SetRotation(enable, interval, 0, now) },
 			func(p *plain, now time.Time) fault.Kind { return p.rotation(enable, interval, now) },
 		}
 	}

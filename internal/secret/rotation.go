@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -79,7 +80,7 @@ func ParseDuration(param, s string) (time.Duration, error) {
 		}
 	}
 	n, err := strconv.ParseInt(digits, 10, 32)
-	if err != nil || n < 0 || strings.HasPrefix(digits, "+") {
+	if err != nil || n < 0 || n > int64(math.MaxInt64/unit) || strings.HasPrefix(digits, "+") {
 		return 0, fault.Parameter(param, "use a whole number and a unit, d, h, m or s, such as 7d.")
 	}
 	return time.Duration(n) * unit, nil

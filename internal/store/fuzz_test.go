@@ -10,34 +10,42 @@ import (
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
 // stored are the kinds of records, each with a way to read one and write it again.
 var stored = []func(t *testing.T, key string, data []byte){
 	reread[Meta], reread[Account], reread[AccessKey], reread[cmk.Key], reread[secret.Secret], reread[Due], reread[ram.User], reread[ram.Group],
-	reread[ram.Policy], reread[string], reread[time.Time], reread[ram.GroupRights],
+	reread[ram.Policy], reread[string], reread[time.Time], reread[ram.GroupRights], reread[rotation.Record], reread[Target], reread[Event],
+}
+
+// fuzzed authenticates whatever the fuzzer makes, so that what comes after the tag is tested too.
+var fuzzed = &DB{auth: TestTags{}}
+
+func tagged(key string, content []byte) []byte {
+	return append(append([]byte{recordFormat}, fuzzed.tag(key, content)...), content...)
 }
 
 // reread holds that a record that is accepted is the one of its key, and is the same after it was written and read again.
-func reread[T any](t *testing.T, key string, data []byte) {
+func reread[T any](t *testing.T, key string, content []byte) {
 	t.Helper()
-	got, err := decode[T](key, data)
+	got, err := decode[T](fuzzed, key, tagged(key, content))
 	if err != nil {
 		return
 	}
-	written, err := json.Marshal(record[T]{recordFormat, got})
+	written, err := encode(fuzzed, key, got)
 	if err != nil {
 		if _, isTime := any(got).(time.Time); isTime {
 			return // a year that JSON cannot have
 		}
 		t.Fatalf("%T was read and cannot be written: %v", got, err)
 	}
-	again, err := decode[T](key, written)
+	again, err := decode[T](fuzzed, key, written)
 	if err != nil {
 		t.Fatalf("%T is refused when it was written anew: %v\n%s", got, err, written)
 	}
-	rewritten, err := json.Marshal(record[T]{recordFormat, again})
+	rewritten, err := encode(fuzzed, key, again)
 	if err != nil || string(rewritten) != string(written) {
 		t.Fatalf("%T changes when it is read again, %v (-first +second):\n%s", got, err, cmp.Diff(string(written), string(rewritten)))
 	}
@@ -53,13 +61,13 @@ func FuzzRecords(f *testing.F) {
 		Versions: map[string]secret.Version{"v1": {ID: "v1", CreatedAt: now, Order: 1}}, Stages: map[secret.Stage]string{secret.Current: "v1"},
 	}
 	add := func(kind byte, key string, v any) {
-		data, err := json.Marshal(record[any]{recordFormat, v})
+		data, err := json.Marshal(v)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(kind, key, data)
 	}
-	add(0, metaKey, Meta{Account: "1", RootCheck: []byte("x"), CreatedAt: now})
+	add(0, metaKey, Meta{Account: "1", RecordKey: []byte("x"), CreatedAt: now})
 	add(1, accountKey("1"), Account{ID: "1", DefaultKeyID: "k"})
 	add(2, accessKeyKey("k"), AccessKey{ID: "k", Principal: policy.Principal{Kind: policy.KindRAMUser, Account: "1", Name: "a"}, Secret: []byte("x")})
 	add(3, cmkKey("1", "k"), cmk.Key{Account: "1", ID: "k", Versions: []cmk.Version{{ID: "v"}}})
@@ -74,8 +82,10 @@ func FuzzRecords(f *testing.F) {
 	add(9, documentKey("1", "p"), `{"Version":"1"}`)
 	add(10, keyUseKey("k"), now)
 	add(11, groupRightsKey("1", "2"), ram.GroupRights{Account: "1", ID: "2", Name: "g"})
-	f.Add(byte(4), "x", []byte(`{"format":2,"record":{}}`))
-	f.Add(byte(4), "x", []byte(`{"format":1}`))
+	add(12, rotationKey("1", "a"), rotation.Record{Account: "1", Secret: "a", State: rotation.Grace, NextAt: now})
+	add(13, targetKey("1", "t"), Target{Account: "1", Name: "t", Kind: "redis", Config: json.RawMessage(`{"address":"h"}`)})
+	add(14, "event/x", Event{ID: "x", Time: now, NextAt: now})
+	f.Add(byte(4), "x", []byte(`{}`))
 	f.Fuzz(func(t *testing.T, kind byte, key string, data []byte) {
 		stored[int(kind)%len(stored)](t, key, data)
 	})
