@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/envelope"
@@ -23,8 +24,14 @@ type openedKey struct {
 	key                 auth.Key
 }
 
+// findTimeout bounds how long a request waits for its access key while the store does not answer. It is before the gate,
+// which bounds the rest.
+const findTimeout = 5 * time.Second
+
 // Find reads the key. The read is linearizable, so a key that was switched off is refused from the next request on.
 func (a *accessKeys) Find(ctx context.Context, id string) (auth.Key, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
 	record, found, err := store.Snapshot(ctx, a.db).AccessKey(id)
 	if err != nil {
 		return auth.Key{}, false, err
