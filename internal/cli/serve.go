@@ -42,6 +42,8 @@ type serveCommand struct {
 	AuditDir              *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
 	NonceLimit            *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
 	ReadMemory            *int     `help:"MiB for records that were read lately (256)." placeholder:"N"`
+	StoreQuota            *int     `help:"MiB that the embedded store may take (8192)." placeholder:"N"`
+	StoreReserve          *int     `help:"MiB that must be left on its disk for a change to be taken; 0 for no look at it (128)." placeholder:"N"`
 	RateLimit             *float64 `help:"Requests a second that one access key may make (no limit)." placeholder:"N"`
 	RateLimitTotal        *float64 `help:"Requests a second of all together (no limit)." placeholder:"N"`
 	RotationGrace         *string  `help:"How long an old credential works after a rotation (1h)." placeholder:"DURATION"`

@@ -212,11 +212,20 @@ func (s settings) server(e *env) (server.Config, error) {
 		AllowPlainHTTP: s.k.Bool("allow-plain-http"), Region: s.text("region", "local"),
 		TLSCertFile: s.text("tls-cert-file", ""), TLSKeyFile: s.text("tls-key-file", ""), TLSNames: s.k.Strings("tls-name"),
 		AuditDir: s.text("audit-dir", ""), NonceLimit: s.k.Int("nonce-limit"), ReadMemory: s.k.Int("read-memory"),
+		StoreQuota: s.k.Int("store-quota"), StoreReserve: s.k.Int("store-reserve"),
 		Limit:  limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
 		Logger: newLogger(e, level, format == "json"),
 	}
 	c.Kinds = targetKinds(s.k.Strings("command-dir"))
 	errs = append(errs, s.rotation(&c))
+	if s.k.Exists("store-quota") && c.StoreQuota == 0 {
+		errs = append(errs, errors.New("store-quota 0 leaves no room; it is in MiB"))
+	}
+	if s.k.Exists("store-reserve") && c.StoreReserve == 0 {
+		c.StoreReserve = -1
+	} else if c.StoreReserve < 0 {
+		errs = append(errs, errors.New("store-reserve is not negative"))
+	}
 	var err error
 	if c.RootKey, err = s.rootKey(); err != nil {
 		errs = append(errs, err)

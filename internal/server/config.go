@@ -51,6 +51,11 @@ type Config struct {
 	NonceLimit int
 	// ReadMemory is about how many MiB may hold records that were read lately; 0 means 256.
 	ReadMemory int
+	// StoreQuota is how many MiB the embedded store may take; 0 means 8192.
+	StoreQuota int
+	// StoreReserve is how many MiB must be left on the disk of the embedded store for a change to be taken; 0 means 128, -1
+	// that nobody looks.
+	StoreReserve int
 	// Limit bounds requests a second; the zero value limits nothing.
 	Limit limit.Config
 	// Kinds are the kinds of targets that can be registered; nil means none.
@@ -129,6 +134,15 @@ func (c Config) Check() error {
 	}
 	if c.ReadMemory < 0 {
 		add("read-memory %d is negative", c.ReadMemory)
+	}
+	if c.StoreQuota < 0 {
+		add("store-quota %d is negative", c.StoreQuota)
+	}
+	if c.StoreReserve < -1 {
+		add("store-reserve %d is negative", c.StoreReserve)
+	}
+	if len(c.Etcd.Endpoints) > 0 && (c.StoreQuota != 0 || c.StoreReserve != 0) {
+		add("store-quota and store-reserve are for the embedded store, not for etcd-endpoints")
 	}
 	if c.NonceLimit < 0 {
 		add("nonce-limit %d is negative", c.NonceLimit)

@@ -32,7 +32,7 @@ type observed struct {
 	seconds prometheus.Observer
 }
 
-func newMetrics(nonces func() int) *metrics {
+func newMetrics(nonces func() int, refusing func() string) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -58,6 +58,14 @@ func newMetrics(nonces func() int) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_nonces", Help: "Used nonces that are remembered.",
 		}, func() float64 { return float64(nonces()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "keyturn_changes_refused", Help: "1 while the embedded store has no room for changes.",
+		}, func() float64 {
+			if refusing() != "" {
+				return 1
+			}
+			return 0
+		}),
 	)
 	return m
 }

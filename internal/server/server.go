@@ -97,7 +97,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	s.db, err = store.Open(ctx, store.Config{
 		Dir: filepath.Join(c.DataDir, "store"), NoSync: c.NoSync, Logger: c.Logger, Endpoints: c.Etcd.Endpoints,
 		TLS: c.Etcd.TLS, Username: c.Etcd.Username, Password: c.Etcd.Password, Prefix: c.Etcd.Prefix, Cluster: c.Cluster,
-		MirrorBytes: c.ReadMemory << 20,
+		MirrorBytes: c.ReadMemory << 20, Quota: int64(c.StoreQuota) << 20, Reserve: int64(c.StoreReserve) << 20,
 	})
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func (s *Server) assemble() {
 	s.gate = api.NewGate(env, s.trail)
 	s.auth = auth.New(&accessKeys{db: s.db, keyring: s.keyring}, c.Now, c.NonceLimit, c.Logger)
 	s.limit = limit.New(c.Limit)
-	s.metrics = newMetrics(s.auth.Nonces)
+	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing)
 	engine := c.Rotator
 	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
 	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -30,7 +32,6 @@ const (
 	clusterTick     = 100  // milliseconds
 	clusterElection = 1000 // milliseconds
 	dialTimeout     = 5 * time.Second
-	defaultQuota    = 8 << 30
 )
 
 // Config says where the records are.
@@ -48,6 +49,11 @@ type Config struct {
 	Cluster *Cluster
 	// MirrorBytes is about how much memory may hold records that were read lately; 0 means 256 MiB.
 	MirrorBytes int
+	// Quota is how many bytes the embedded store may take; 0 means 8 GiB.
+	Quota int64
+	// Reserve is how many bytes must be left on the disk of the embedded store for a change to be taken; 0 means 128 MiB,
+	// less means that nobody looks.
+	Reserve int64
 	// NoSync leaves out fsync: for throw-away stores only, such as those of tests.
 	NoSync bool
 	// Logger receives what etcd warns of. Nil means nothing is logged.
@@ -128,20 +134,20 @@ func (c Config) prefix() string {
 
 // openEmbedded starts a member that has no listener for clients: this process is its only client, so there is no socket to
 // guard and no limit on the length of the data directory's path. A member that is alone listens nowhere.
-func openEmbedded(ctx context.Context, c Config) (*clientv3.Client, func() error, error) {
+func openEmbedded(ctx context.Context, c Config) (*clientv3.Client, *space, func() error, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("data directory: %w", err)
+		return nil, nil, nil, fmt.Errorf("data directory: %w", err)
 	}
 	start := &startLog{}
 	failed := true
 	defer func() { start.end(failed) }()
 	config, err := embeddedConfig(c, start)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	member, err := embed.StartEtcd(config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
+		return nil, nil, nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
 	}
 	client := v3client.New(member.Server)
 	stop := func() error {
@@ -155,13 +161,22 @@ func openEmbedded(ctx context.Context, c Config) (*clientv3.Client, func() error
 	select {
 	case <-member.Server.ReadyNotify():
 		failed = false
-		return client, stop, nil
+		return client, c.newSpace(client, member.Server), stop, nil
 	case err := <-member.Err():
-		return nil, nil, errors.Join(fmt.Errorf("start the store in %s: %w", c.Dir, err), stop())
+		return nil, nil, nil, errors.Join(fmt.Errorf("start the store in %s: %w", c.Dir, err), stop())
 	case <-ctx.Done():
-		return nil, nil, errors.Join(fmt.Errorf("start the store in %s: %w", c.Dir, ctx.Err()), stop())
+		return nil, nil, nil, errors.Join(fmt.Errorf("start the store in %s: %w", c.Dir, ctx.Err()), stop())
 	}
 }
+
+func (c Config) newSpace(client *clientv3.Client, member *etcdserver.EtcdServer) *space {
+	return &space{
+		dir: c.Dir, reserve: cmp.Or(c.Reserve, defaultReserve), quota: c.quota(), log: c.Logger,
+		client: client, member: uint64(member.MemberID()), defragment: func() error { return member.Backend().Defrag() },
+	}
+}
+
+func (c Config) quota() int64 { return cmp.Or(c.Quota, defaultQuota) }
 
 func embeddedConfig(c Config, start *startLog) (*embed.Config, error) {
 	e := embed.NewConfig()
@@ -173,7 +188,7 @@ func embeddedConfig(c Config, start *startLog) (*embed.Config, error) {
 	e.InitialCluster = e.InitialClusterFromName(e.Name)
 	e.TickMs, e.ElectionMs = tick, election
 	e.UnsafeNoFsync = c.NoSync
-	e.QuotaBackendBytes = defaultQuota
+	e.QuotaBackendBytes = c.quota()
 	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
 	e.MaxRequestBytes = 4 << 20
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(bridge{log: c.Logger, start: start}))
@@ -183,16 +198,16 @@ func embeddedConfig(c Config, start *startLog) (*embed.Config, error) {
 	return e, nil
 }
 
-func connect(ctx context.Context, c Config) (*clientv3.Client, func() error, error) {
+func connect(_ context.Context, c Config) (*clientv3.Client, *space, func() error, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password,
 		DialTimeout: dialTimeout, DialKeepAliveTime: dialTimeout, DialKeepAliveTimeout: dialTimeout,
 		Logger: zap.New(bridge{log: c.Logger, start: &startLog{over: true}}),
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("connect to the store at %q: %w", c.Endpoints, err)
+		return nil, nil, nil, fmt.Errorf("connect to the store at %q: %w", c.Endpoints, err)
 	}
-	return client, client.Close, nil
+	return client, nil, client.Close, nil
 }
 
 // bridge hands what etcd logs from Warn on to slog. While a member starts, etcd warns of things that are as they should

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -40,8 +41,10 @@ type DB struct {
 	close  func() error
 	// mirror is nil for a store that others use too: its revisions are not all ours.
 	mirror *mirror
-	stop   context.CancelFunc
-	fed    chan struct{} // closed when the mirror has stopped
+	// space is nil for a store that is not in this process.
+	space *space
+	stop  context.CancelFunc
+	fed   chan struct{} // closed when mirror and space have stopped
 
 	// auth makes the tags of records; nil until Authenticate.
 	auth Authenticator
@@ -59,11 +62,11 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if len(c.Endpoints) > 0 {
 		open = connect
 	}
-	client, stop, err := open(ctx, c)
+	client, space, stop, err := open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), prefix: c.prefix(), log: c.Logger, close: stop, fed: make(chan struct{})}
+	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), prefix: c.prefix(), log: c.Logger, space: space, close: stop, fed: make(chan struct{})}
 	if err := db.Ready(ctx); err != nil {
 		return nil, errors.Join(err, stop())
 	}
@@ -74,9 +77,13 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		return db, nil
 	}
 	db.mirror = newMirror(client, c.prefix(), c.Cluster == nil, c.MirrorBytes, c.Logger)
+	db.space.look(ctx)
+	var parts sync.WaitGroup
+	parts.Go(func() { db.mirror.run(feed) })
+	parts.Go(func() { db.space.run(feed) })
 	go func() {
 		defer close(db.fed)
-		db.mirror.run(feed)
+		parts.Wait()
 	}()
 	return db, nil
 }
@@ -115,6 +122,9 @@ func Update[T any](ctx context.Context, db *DB, decide func(*Tx) (T, error)) (T,
 		if err != nil || !tx.dirty() {
 			return out, err
 		}
+		if err := tx.room(); err != nil {
+			return zero, err
+		}
 		done, err := tx.commit()
 		if err != nil {
 			return zero, err
@@ -147,7 +157,7 @@ func View[T any](ctx context.Context, db *DB, read func(*Tx) (T, error)) (T, err
 
 // commitError tells a change that was certainly refused from one whose outcome is not known.
 func commitError(err error) error {
-	for _, refused := range []error{rpctypes.ErrNoSpace, rpctypes.ErrTooManyRequests, rpctypes.ErrRequestTooLarge, rpctypes.ErrNoLeader} {
+	for _, refused := range []error{rpctypes.ErrTooManyRequests, rpctypes.ErrRequestTooLarge, rpctypes.ErrNoLeader} {
 		if errors.Is(err, refused) {
 			return fault.Wrap(fault.Unavailable, err, "The store refused the change; nothing was changed.")
 		}

@@ -2,12 +2,15 @@ package store
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
@@ -224,7 +227,10 @@ func (tx *Tx) commit() (done bool, err error) {
 		}
 	}
 	resp, err := tx.db.kv.Txn(tx.ctx).If(guards...).Then(ops...).Commit()
-	if err != nil {
+	switch {
+	case errors.Is(err, rpctypes.ErrNoSpace) && tx.untouched():
+		return false, fault.Wrap(fault.Unavailable, err, "The store has reached its quota, and nothing was changed: delete secrets for good, or raise the quota.")
+	case err != nil:
 		return false, commitError(err)
 	}
 	if resp.Succeeded && tx.db.mirror != nil {

@@ -116,9 +116,9 @@ func TestAuditDiskFull(t *testing.T) {
 	}
 }
 
-// TestStoreDiskFull fills the disk of the store. etcd ends the process when it cannot write, so that nothing is
-// acknowledged that is not kept; with room again the server starts, and all that was acknowledged is there. A server that
-// refused with 503 and went on would pass too.
+// TestStoreDiskFull fills the disk of a store that does not look at the room it has. etcd ends the process when it cannot
+// write, so that nothing is acknowledged that is not kept; with room again the server starts, and all that was acknowledged is
+// there.
 func TestStoreDiskFull(t *testing.T) {
 	t.Parallel()
 	room := disk(t, "160m")
@@ -128,13 +128,9 @@ func TestStoreDiskFull(t *testing.T) {
 		w.size = 20_000
 	}
 	dir, log := filepath.Join(room, "data"), filepath.Join(t.TempDir(), "audit")
-	s := start(t, dir, "--audit-dir", log)
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(room, &fs); err != nil {
-		t.Fatal(err)
-	}
+	s := start(t, dir, "--audit-dir", log, "--store-reserve", "0")
 	ballast := filepath.Join(room, "ballast")
-	fill(t, ballast, int(fs.Bavail)*int(fs.Bsize)-4<<20)
+	fill(t, ballast, int(left(t, room))-4<<20)
 	stopped := time.AfterFunc(startLimit, s.stop)
 	work(t, s.client, list)()
 	if !stopped.Stop() {
@@ -157,7 +153,7 @@ func TestStoreDiskFull(t *testing.T) {
 		t.Errorf("the server has ended and does not say why:\n%s", s.log)
 	}
 	s.stop()
-	full := launch(t, dir, "--audit-dir", log) // with the disk as full as can be
+	full := launch(t, dir, "--audit-dir", log, "--store-reserve", "0") // with the disk as full as can be
 	select {
 	case <-full.exited:
 		ended += "; a start on the full disk ended with " + full.cmd.ProcessState.String()
@@ -172,7 +168,7 @@ func TestStoreDiskFull(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s = start(t, dir, "--audit-dir", log)
+	s = start(t, dir, "--audit-dir", log, "--store-reserve", "0")
 	reads, records := settleAll(t, s.client, list, newTrail(log))
 	if _, err := list[0].once(t.Context(), s.client, list[0].next()); err != nil {
 		t.Errorf("a call after there was room again: %v", err)
@@ -182,4 +178,99 @@ func TestStoreDiskFull(t *testing.T) {
 		acked += len(w.acked)
 	}
 	t.Logf("the server %s; %d changes acknowledged and found, in store and trail; %d under way when the disk was full; %d reads, %d records", ended, acked, under, reads, records)
+}
+
+// TestStoreDiskNearlyFull fills the disk of the store as a server is at work. It refuses changes before etcd would end it, reads
+// go on, and with room again the same process takes changes; all that was acknowledged is there.
+func TestStoreDiskNearlyFull(t *testing.T) {
+	t.Parallel()
+	room := disk(t, "400m")
+	list := newWriters(seed(t))
+	for _, w := range list {
+		w.size = 5_000
+	}
+	dir, log := filepath.Join(room, "data"), filepath.Join(t.TempDir(), "audit")
+	s := start(t, dir, "--audit-dir", log)
+	wait := work(t, s.client, list)
+	ballast := filepath.Join(room, "ballast")
+	fill(t, ballast, int(left(t, room))-(100<<20)) // less than the reserve, which is 128 MiB
+	stopped := time.AfterFunc(startLimit, s.stop)
+	wait()
+	if !stopped.Stop() {
+		t.Fatalf("changes were not refused in %v", startLimit)
+	}
+	under := pending(list)
+	fill(t, filepath.Join(room, "rest"), 400<<20) // by another program, until not a byte is left
+	probe := model.Op{Kind: model.Create, Name: "probe", Version: "v1", Data: "value"}
+	_, _, known, err := model.Send(t.Context(), s.client, probe)
+	if known == model.Answered || kms.CodeOf(err) != kms.CodeUnavailable || !strings.Contains(err.Error(), "store-reserve") {
+		t.Errorf("%v with the disk full: %v; want %s and what to do", probe, err, kms.CodeUnavailable)
+	}
+	if _, page := s.page("/metrics"); !strings.Contains(page, "keyturn_changes_refused 1") {
+		t.Error("the metrics do not say that changes are refused")
+	}
+	reads, _ := settleAll(t, s.client, list, newTrail(log)) // with the disk full
+	for _, name := range []string{ballast, filepath.Join(room, "rest")} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the server to take changes again", func() bool {
+		_, _, known, _ := model.Send(t.Context(), s.client, probe)
+		return known == model.Answered
+	})
+	_, records := settleAll(t, s.client, list, newTrail(log))
+	select {
+	case <-s.exited:
+		t.Errorf("the server has ended:\n%s", s.log)
+	default:
+	}
+	if log := s.log.String(); !strings.Contains(log, "changes are refused") || !strings.Contains(log, "changes are taken again") {
+		t.Errorf("the operator is not told of the full disk and of its end:\n%s", log)
+	}
+	acked := 0
+	for _, w := range list {
+		acked += len(w.acked)
+	}
+	t.Logf("%d changes acknowledged and found, in store and trail; %d under way when the disk was full; %d reads on the full disk, %d records", acked, under, reads, records)
+}
+
+func left(t *testing.T, dir string) uint64 {
+	t.Helper()
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	return fs.Bavail * uint64(fs.Bsize)
+}
+
+// TestReadOnly starts a server on a file system that is read-only: it says so, leaves everything as it is, and starts when it
+// can write again.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	room := disk(t, "300m")
+	dir := filepath.Join(room, "data")
+	s := start(t, dir, "--store-reserve", "0")
+	if _, err := s.client.GetRandomPassword(t.Context(), &kms.GetRandomPasswordRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := syscall.Mount("keyturn-test", room, "tmpfs", syscall.MS_REMOUNT|syscall.MS_NOSUID|syscall.MS_NODEV|flags, "size=300m,mode=0700"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(syscall.MS_RDONLY)
+	again := launch(t, dir, "--store-reserve", "0")
+	select {
+	case <-again.exited:
+	case <-time.After(startLimit):
+		t.Fatal("a start on a read-only file system neither succeeded nor failed")
+	}
+	if text := again.log.String(); !strings.Contains(text, "read-only file system") || !strings.Contains(text, dir) {
+		t.Errorf("a start on a read-only file system says:\n%s", text)
+	}
+	remount(0)
+	start(t, dir, "--store-reserve", "0")
 }

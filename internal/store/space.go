@@ -1,0 +1,215 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/keyturn/keyturn/internal/fault"
+)
+
+const (
+	defaultQuota = 8 << 30
+	// defaultReserve is more than etcd takes at once: it makes its write-ahead log longer by files of 64 MB, and ends the
+	// process when it cannot.
+	defaultReserve = 128 << 20
+	lookEvery      = time.Second
+	lookTimeout    = 5 * time.Second
+	mendTimeout    = 5 * time.Minute // a large store takes its time
+	mendRest       = 10              // times as long as mending took, it is not tried again
+	fullEnough     = 0.9             // of the quota: above it, room would be gone at once
+)
+
+// space watches over the room that the embedded store has. etcd ends the process when its disk is full, so changes are
+// refused before that; and it refuses them itself, until it is told otherwise, when the store has reached its quota. Then the
+// room is what deletions and old revisions have left, and space gets it back.
+type space struct {
+	dir     string
+	reserve int64 // 0 for no look at the disk
+	quota   int64
+	client  *clientv3.Client
+	member  uint64
+	// defragment makes the file shorter by what is free in it; the client of an embedded member cannot.
+	defragment func() error
+	log        *slog.Logger
+
+	refusal atomic.Pointer[refusal] // nil while changes are taken
+
+	// The rest belongs to run.
+	mended time.Time     // when mending was tried last
+	took   time.Duration // and how long that took
+	at     int64         // the revision it was tried at
+}
+
+// refusal says why changes are refused.
+type refusal struct {
+	text string
+	// deletes says that changes which only delete are taken: they are what makes room.
+	deletes bool
+}
+
+// run looks once a second until ctx ends.
+func (s *space) run(ctx context.Context) {
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			s.look(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look finds out whether changes can be taken.
+func (s *space) look(ctx context.Context) {
+	if why := s.disk(); why != "" {
+		s.note(&refusal{text: why})
+		return
+	}
+	reached, err := s.reached(ctx)
+	switch {
+	case err != nil: // a store that does not answer says so itself
+	case !reached:
+		s.note(nil)
+	default:
+		s.note(&refusal{fmt.Sprintf("the store has reached its quota of %d MiB: delete secrets for good, or raise store-quota", s.quota>>20), true})
+		if err := s.mend(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("the store's room could not be got back; it will be tried again", "err", err)
+		}
+	}
+}
+
+// disk says what is wrong with the disk; nothing when it has room.
+func (s *space) disk() string {
+	if s.reserve <= 0 {
+		return ""
+	}
+	free, readOnly, ok := freeSpace(s.dir)
+	switch {
+	case !ok:
+		return ""
+	case readOnly:
+		return "the file system of the store is read-only"
+	case free < uint64(s.reserve):
+		return fmt.Sprintf("the disk of the store has less than %d MiB left (store-reserve): make room", s.reserve>>20)
+	}
+	return ""
+}
+
+func (s *space) note(now *refusal) {
+	before := s.refusal.Swap(now)
+	switch {
+	case now != nil && (before == nil || before.text != now.text):
+		s.log.Error("changes are refused", "why", now.text)
+	case now == nil && before != nil:
+		s.log.Info("changes are taken again")
+	}
+}
+
+// reached reports whether the store has reached its quota.
+func (s *space) reached(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	status, err := s.client.Status(ctx, "")
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(status.Errors, func(e string) bool { return strings.Contains(e, etcdserverpb.AlarmType_NOSPACE.String()) }), nil
+}
+
+// mend gives up old revisions, makes the file shorter by what is free in it, and lifts the ban when that was enough. It is
+// tried again when something has changed since.
+func (s *space) mend(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
+	defer cancel()
+	now, err := s.client.Get(ctx, "\x00", clientv3.WithCountOnly())
+	if err != nil || now.Header.Revision == s.at || time.Since(s.mended) < mendRest*s.took {
+		return err
+	}
+	began := time.Now()
+	defer func() { s.mended, s.took = time.Now(), time.Since(began) }()
+	if _, err := s.client.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical()); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		return fmt.Errorf("compact: %w", err)
+	}
+	if err := s.defragment(); err != nil {
+		return fmt.Errorf("defragment: %w", err)
+	}
+	status, err := s.client.Status(ctx, "")
+	if err != nil {
+		return err
+	}
+	s.at = now.Header.Revision
+	if float64(status.DbSize) > fullEnough*float64(s.quota) {
+		return nil
+	}
+	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: s.member, Alarm: etcdserverpb.AlarmType_NOSPACE}); err != nil {
+		return fmt.Errorf("disarm: %w", err)
+	}
+	s.at = 0
+	return nil
+}
+
+// Refusing says why changes are refused; it is empty while they are taken.
+func (db *DB) Refusing() string {
+	if db.space == nil {
+		return ""
+	}
+	if r := db.space.refusal.Load(); r != nil {
+		return r.text
+	}
+	return ""
+}
+
+// room refuses a change while there is none for it.
+func (tx *Tx) room() error {
+	if tx.db.space == nil {
+		return nil
+	}
+	r := tx.db.space.refusal.Load()
+	if r == nil || r.deletes && !tx.puts() {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "No changes are taken now, and nothing was changed: %s.", r.text)
+}
+
+// puts reports whether the transaction writes anything, and does not only delete.
+func (tx *Tx) puts() bool {
+	for _, data := range tx.writes {
+		if data != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// untouched reports whether a change that was answered with an error was not made. The store may have made the one that
+// takes it over its quota, and say all the same that it has no space.
+func (tx *Tx) untouched() bool {
+	for key := range tx.writes {
+		was, ok := tx.reads[key]
+		if !ok {
+			continue
+		}
+		now, err := tx.db.kv.Get(tx.ctx, key, clientv3.WithKeysOnly())
+		if err != nil {
+			return false
+		}
+		rev := int64(0)
+		if len(now.Kvs) > 0 {
+			rev = now.Kvs[0].ModRevision
+		}
+		return rev == was.rev
+	}
+	return false
+}

@@ -1,0 +1,16 @@
+//go:build linux || darwin
+
+package store
+
+import "syscall"
+
+// freeSpace is how much the file system of dir has left for this process, and whether it is read-only; ok is false when it
+// does not say.
+func freeSpace(dir string) (free uint64, readOnly, ok bool) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0, false, false
+	}
+	const readOnlyFlag = 1 // ST_RDONLY and MNT_RDONLY alike
+	return fs.Bavail * uint64(fs.Bsize), fs.Flags&readOnlyFlag != 0, true
+}
