@@ -155,13 +155,14 @@ func (r *Rotator) lead(ctx context.Context) error {
 	if len(r.config.Receivers) > 0 {
 		watch.Go(func() { newDeliverer(engine, r.config).run(ctx) })
 	}
-	d := &dispatcher{rotator: r, engine: engine, lead: lead, busy: map[store.Due]bool{}, free: make(chan store.Due, r.config.Workers)}
+	d := &dispatcher{rotator: r, stop: cancel, engine: engine, lead: lead, busy: map[store.Due]bool{}, free: make(chan store.Due, r.config.Workers)}
 	return d.run(ctx)
 }
 
 // dispatcher hands what is due to workers. Its fields belong to the goroutine of run.
 type dispatcher struct {
 	rotator *Rotator
+	stop    context.CancelFunc // when another engine has taken over
 	engine  *api.Engine
 	lead    *store.Lead
 	busy    map[store.Due]bool
@@ -256,6 +257,7 @@ func (d *dispatcher) work(ctx context.Context, due store.Due) {
 			continue
 		case errors.Is(err, store.ErrFenced):
 			log.Warn("another node rotates now")
+			d.stop()
 			return
 		case err != nil:
 			log.Warn("a rotation could not go on; it is tried again", "err", err)

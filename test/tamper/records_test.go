@@ -28,8 +28,11 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/redis"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -139,7 +142,8 @@ func (s *site) serve() (c *kms.Client, stop func(), err error) {
 	remove := func() { _ = os.RemoveAll(dir) } // a directory in the system's place for such
 	node, err := server.New(s.t.Context(), server.Config{
 		DataDir: dir, ListenHTTP: "127.0.0.1:0", RootKey: s.key, Etcd: server.Etcd{Endpoints: []string{s.endpoint}, Prefix: s.prefix},
-		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Kinds: []target.Kind{redis.Kind()},
+		Rotator: rotator.Config{Receivers: []rotator.Receiver{{URL: "http://127.0.0.1:1/"}}},
 	})
 	if err != nil {
 		remove()
