@@ -2,8 +2,6 @@ package store
 
 import (
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const eventPrefix = "event/"
@@ -52,23 +50,10 @@ func (tx *Tx) eventThere(e Event) (bool, error) {
 	return ok, err
 }
 
-// EventsBefore lists at most limit events whose time has come, and says when the next one's comes; zero when there is none.
+// EventsBefore lists at most limit events whose time has come, and says when the next one's comes; zero when none does in the
+// next minute.
 func (tx *Tx) EventsBefore(now time.Time, limit int) (events []Event, next time.Time, err error) {
-	resp, err := tx.db.kv.Get(tx.ctx, eventPrefix, tx.options(clientv3.WithPrefix(), clientv3.WithLimit(int64(limit)+1))...)
-	if err != nil {
-		return nil, next, unavailable(err)
-	}
-	for _, kv := range resp.Kvs {
-		e, err := decode[Event](tx.db, string(kv.Key), kv.Value)
-		if err != nil {
-			return nil, next, err
-		}
-		if e.NextAt.After(now) || len(events) == limit {
-			return events, e.NextAt, nil
-		}
-		events = append(events, e)
-	}
-	return events, next, nil
+	return timed[Event](tx, eventPrefix, now, limit)
 }
 
 // CountEvents counts what has not been delivered.

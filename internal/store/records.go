@@ -201,13 +201,20 @@ type Due struct {
 	Name    string `json:"name"`
 }
 
-// DueBefore lists at most limit secrets whose time has come, and says when the next one is due; zero when none is.
+// horizon is how far ahead an index of times is looked at for the next time. The store counts what it reads a range of, so a
+// range of all that is ever due would cost more the more is planned.
+const horizon = time.Minute
+
+// DueBefore lists at most limit secrets whose time has come, and says when the next one is due; zero when none is in the next
+// minute.
 func (tx *Tx) DueBefore(now time.Time, limit int) (due []Due, next time.Time, err error) {
-	return tx.dueBefore("due/", now, limit)
+	return timed[Due](tx, "due/", now, limit)
 }
 
-func (tx *Tx) dueBefore(prefix string, now time.Time, limit int) (due []Due, next time.Time, err error) {
-	resp, err := tx.db.kv.Get(tx.ctx, prefix, tx.options(clientv3.WithPrefix(), clientv3.WithLimit(int64(limit)+1))...)
+// timed reads the records of an index of times that are due.
+func timed[T any](tx *Tx, prefix string, now time.Time, limit int) (due []T, next time.Time, err error) {
+	end := prefix + now.Add(horizon).UTC().Format(dueLayout)
+	resp, err := tx.db.kv.Get(tx.ctx, prefix, tx.options(clientv3.WithRange(end), clientv3.WithLimit(int64(limit)+1))...)
 	if err != nil {
 		return nil, next, unavailable(err)
 	}
@@ -220,7 +227,7 @@ func (tx *Tx) dueBefore(prefix string, now time.Time, limit int) (due []Due, nex
 		if at.After(now) || len(due) == limit {
 			return due, at, nil
 		}
-		d, err := decode[Due](tx.db, key, kv.Value)
+		d, err := decode[T](tx.db, key, kv.Value)
 		if err != nil {
 			return nil, next, err
 		}

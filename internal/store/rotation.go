@@ -140,10 +140,10 @@ func (tx *Tx) DeleteRotation(account, name string) error {
 	return nil
 }
 
-// WakeBefore lists at most limit secrets that the engine must look at, and says when the next one is due; zero when none is.
-// It reads nothing of those that are not due.
+// WakeBefore lists at most limit secrets that the engine must look at, and says when the next one is due; zero when none is
+// in the next minute. It reads nothing of those that are due later.
 func (tx *Tx) WakeBefore(now time.Time, limit int) (due []Due, next time.Time, err error) {
-	return tx.dueBefore(wakePrefix, now, limit)
+	return timed[Due](tx, wakePrefix, now, limit)
 }
 
 // Rotations calls visit for each rotation record of an account whose secret's name begins with prefix, in the order of names,

@@ -99,7 +99,7 @@ func startProfile(name string) (stop func(), err error) {
 }
 
 // parts are what is measured, in this order.
-var parts = []string{"start", "teststart", "reads", "writes", "many", "flood"}
+var parts = []string{"start", "teststart", "reads", "writes", "many", "flood", "rotations"}
 
 func run(binary, only string) error {
 	wanted := parts
@@ -126,6 +126,8 @@ func run(binary, only string) error {
 			errs = append(errs, speed((*subject).many))
 		case "flood":
 			errs = append(errs, flood())
+		case "rotations":
+			errs = append(errs, rotations())
 		}
 	}
 	return errors.Join(errs...)

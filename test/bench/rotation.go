@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/rotator"
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+const (
+	scheduled      = 10_000
+	rotationsTimed = 60
+	maxQueue       = 1.5 // a rotation among 10,000 scheduled secrets, to one among 10
+	maxOverhead    = 250 * time.Millisecond
+)
+
+// instant is a target that accepts everything at once, so that what is measured is Keyturn's own.
+type instant struct{}
+
+func (instant) Apply(context.Context, target.Change) error      { return nil }
+func (instant) Retire(context.Context, target.Change) error     { return nil }
+func (instant) Verify(context.Context, target.Credential) error { return nil }
+func (instant) Close() error                                    { return nil }
+
+// rotations measures what a rotation costs beside its target's work, and what 10,000 secrets cost that are not due: two servers
+// rotate in turns, one of which has those.
+func rotations() error {
+	var stored atomic.Int64
+	few, stopFew, err := rotating(&stored)
+	if err != nil {
+		return err
+	}
+	many, stopMany, err := rotating(nil)
+	if err == nil {
+		err = compareRotations(few, many, &stored)
+		err = errors.Join(err, stopMany())
+	}
+	return errors.Join(err, stopFew())
+}
+
+// rotating starts a server with an instant target. stored counts what its engine stores.
+func rotating(stored *atomic.Int64) (s *subject, stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "keyturn-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	kind := target.Kind{
+		Name: "instant", Strategies: []target.Strategy{target.Overlap}, Check: func(json.RawMessage) error { return nil },
+		Open: func(target.Settings) (target.Target, error) { return instant{}, nil },
+	}
+	c := server.Config{DataDir: dir, Listen: "127.0.0.1:0", ListenHTTP: "127.0.0.1:0", Kinds: []target.Kind{kind}, Rotator: rotator.Config{ProbeRate: 100_000}}
+	if stored != nil {
+		c.Rotator.At = func(_, point string) {
+			if strings.HasPrefix(point, "after storing") {
+				stored.Add(1)
+			}
+		}
+	}
+	node, err := server.New(context.Background(), c)
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- node.Run(ctx) }()
+	<-node.Ready()
+	stop = func() error {
+		cancel()
+		return errors.Join(<-done, os.RemoveAll(dir))
+	}
+	err = prepared(node, func(ready *subject) error { s = ready; return nil })
+	if err == nil {
+		_, err = s.client.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: "t", Kind: "instant", Config: "{}"})
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, stop())
+	}
+	return s, stop, nil
+}
+
+func compareRotations(few, many *subject, stored *atomic.Int64) error {
+	if err := errors.Join(few.schedule(0, 10), many.schedule(0, scheduled)); err != nil {
+		return err
+	}
+	idle, err := settledUse()
+	if err != nil {
+		return err
+	}
+	var alone, among []time.Duration
+	before := stored.Load()
+	for i := range rotationsTimed {
+		for _, turn := range []struct {
+			s    *subject
+			took *[]time.Duration
+		}{{few, &alone}, {many, &among}} {
+			took, err := turn.s.rotate(fmt.Sprint("r", i))
+			if err != nil {
+				return err
+			}
+			*turn.took = append(*turn.took, took)
+		}
+	}
+	writes := float64(stored.Load()-before)/rotationsTimed + 1 // RotateSecret's own
+	one := median(alone)
+	queue := float64(median(among)) / float64(one)
+	figure("rotation_overhead_ms", milliseconds(one))
+	figure("rotation_store_writes", writes)
+	figure("rotation_10000_scheduled_to_10", queue)
+	figure("rotation_idle_cpu_percent_10000_scheduled", idle)
+	if one > maxOverhead {
+		err = errors.Join(err, fmt.Errorf("a rotation takes %v beside its target's work, more than %v", one, maxOverhead))
+	}
+	if queue > maxQueue {
+		err = errors.Join(err, fmt.Errorf("a rotation among %d scheduled secrets takes %.2f times as long as among 10, more than %v", scheduled, queue, maxQueue))
+	}
+	return err
+}
+
+// settledUse waits until the first look at every credential is over, and returns how much of a processor this process then
+// takes while nothing is due.
+func settledUse() (percent float64, err error) {
+	const span, enough, limit = 3 * time.Second, 5, 3 * time.Minute
+	for began := time.Now(); time.Since(began) < limit; {
+		before, _ := usage()
+		time.Sleep(span)
+		after, _ := usage()
+		if percent = 100 * float64(after-before) / float64(span); percent < enough {
+			return percent, nil
+		}
+	}
+	return percent, fmt.Errorf("with %d scheduled secrets and nothing due the process still takes %.0f %% of a processor after %v", scheduled, percent, limit)
+}
+
+// schedule makes secrets that are rotated once a year.
+func (s *subject) schedule(from, to int) error {
+	var next atomic.Int64
+	next.Store(int64(from))
+	var wg sync.WaitGroup
+	errs := make([]error, connections)
+	for w := range connections {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(to) && errs[w] == nil; i = next.Add(1) - 1 {
+				errs[w] = s.scheduleOne(fmt.Sprintf("rotated/%06d", i), fmt.Sprintf("user%d", i))
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *subject) scheduleOne(secret, user string) error {
+	ctx := context.Background()
+	_, err := s.client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: secret, VersionID: "v1", SecretData: sensitive.New(fmt.Sprintf(`{"AccountName":%q,"AccountPassword":"first"}`, user)),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.client.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{
+		SecretName: secret, TargetName: "t", EnableAutomaticRotation: true, RotationInterval: "365d", GracePeriod: "0s",
+	})
+	return err
+}
+
+// rotate rotates one secret, and returns the time from the call to its end.
+func (s *subject) rotate(id string) (time.Duration, error) {
+	ctx := context.Background()
+	began := time.Now()
+	if _, err := s.client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "rotated/000000", VersionID: id}); err != nil {
+		return 0, err
+	}
+	for {
+		r, err := s.client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "rotated/000000"})
+		switch {
+		case err != nil:
+			return 0, err
+		case r.RotationID == id && r.State == "done":
+			return time.Since(began), nil
+		case time.Since(began) > time.Minute:
+			return 0, fmt.Errorf("a rotation did not end: %s (%s)", r.State, r.Reason)
+		}
+	}
+}
