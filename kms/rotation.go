@@ -19,7 +19,8 @@ type RegisterTargetRequest struct {
 	// Config is a JSON object of at most 16384 bytes; its members depend on the kind (docs/rotation.md).
 	Config string `kms:"Config,required,json,max=16384,bytes"`
 	// AdminSecretName names the secret whose current version is the credential that changes others. Required by most kinds.
-	AdminSecretName string `kms:"AdminSecretName,min=1,max=192,pattern=name"`
+	// It is a name or an ARN, and the caller needs the right kms:RegisterTarget on that secret too.
+	AdminSecretName string `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
 	// Description is free text of at most 8192 characters.
 	Description string `kms:"Description,min=0,max=8192"`
 }

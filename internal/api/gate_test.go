@@ -171,7 +171,11 @@ func TestAuthorisationBeforeExistence(t *testing.T) {
 		for _, name := range []string{"a", "none"} {
 			_, err := w.call(t, bob, op.Name, "SecretName", name, "VersionId", "v1", "SecretData", "x", "VersionStage", "ACSCurrent", "MoveToVersion", "v1",
 				"EnableAutomaticRotation", "false", "Policy", policy.DefaultSecretDocument(account), "Tags", "[]", "TagKeys", "[]",
-				"RegionId", "local", "ResourceType", "secret", "ResourceId.1", name, "Tag.1.Key", "k", "TagKey.1", "k")
+				"RegionId", "local", "ResourceType", "secret", "ResourceId.1", name, "Tag.1.Key", "k", "TagKey.1", "k",
+				"TargetName", name, "Kind", "memory", "Config", "{}", "RepairAction", "probe")
+			if op.Name == "PauseRotation" || op.Name == "ResumeRotation" { // of one or of the other
+				_, err = w.call(t, bob, op.Name, "SecretName", name)
+			}
 			if op.Name == "ListResourceTags" {
 				_, err = w.call(t, bob, op.Name, "KeyId", name)
 			}

@@ -31,7 +31,9 @@ import (
 	"github.com/keyturn/keyturn/internal/policy"
 	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -102,7 +104,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	db.Authenticate(records)
 	f.putKey(t, keyring)
-	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log)}
+	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Kinds: map[string]target.Kind{"memory": memoryKind()}}
 	f.door = &rpc.Door{
 		Gate: api.NewGate(env, f.trail), Auth: auth.New(goldenKeys(), now, 0, log), Log: log, NewID: func() string { return goldenID },
 	}
@@ -241,6 +243,64 @@ var (
 	deleteGeneric = call{"DeleteSecret", []string{"SecretName", "app/db", "RecoveryWindowInDays", "7"}}
 )
 
+// memoryKind is a kind of target that accepts one password, in this process.
+func memoryKind() target.Kind {
+	return target.Kind{
+		Name: "memory", Strategies: []target.Strategy{target.Overlap, target.Double, target.Single}, NeedsAdmin: true,
+		Check: func(raw json.RawMessage) error { return target.Decode(raw, &struct{ Address string }{}) },
+		Open:  func(target.Settings) (target.Target, error) { return memory{}, nil },
+	}
+}
+
+type memory struct{}
+
+func (memory) Apply(context.Context, target.Change) error  { return nil }
+func (memory) Retire(context.Context, target.Change) error { return nil }
+func (memory) Close() error                                { return nil }
+func (memory) Verify(_ context.Context, c target.Credential) error {
+	if c.Secret.Reveal() != "dummy-2" {
+		return target.Failed(target.Rejected, "28P01", "log in as "+c.Account+": password authentication failed")
+	}
+	return nil
+}
+
+// inState stores a rotation of rds/app that has come to a state, as the engine would have left it.
+func inState(r rotation.Record) func(*testing.T, *fixture) {
+	return func(t *testing.T, f *fixture) {
+		_, err := store.Update(t.Context(), f.db, func(tx *store.Tx) (struct{}, error) {
+			old, _, err := tx.Rotation(account, "rds/app")
+			if err != nil {
+				return struct{}{}, err
+			}
+			r.Account, r.Secret, r.Seq, r.Due = old.Account, old.Secret, old.Seq, old.Due
+			return struct{}{}, tx.PutRotation(r)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+var (
+	createAdmin    = call{"CreateSecret", []string{"SecretName", "pg-admin", "VersionId", "v1", "SecretData", `{"AccountName":"rotator","AccountPassword":"dummy"}`}}
+	registerMemory = call{"RegisterTarget", []string{"TargetName", "rm-1", "Kind", "memory", "Config", `{"Address":"db.example.test:5432"}`, "AdminSecretName", "pg-admin", "Description", "main database"}}
+	withTarget     = []call{createAdmin, registerMemory, createRds}
+	configureRds   = call{"ConfigureRotation", []string{"SecretName", "rds/app", "EnableAutomaticRotation", "true", "Cron", "30 3 * * 6", "TimeZone", "Europe/Berlin", "Window", "Sat,Sun 22:00-06:00", "Blackouts", "2026-12-24..2027-01-02", "GracePeriod", "2h", "Group", "databases", "GroupGap", "30m"}}
+	inGrace        = rotation.Record{
+		ID: "v2", State: rotation.Grace, Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Double, Target: "rm-1", Candidate: "v2", Base: "v1",
+		Attempt: 1, Candidates: 1, GracePeriod: time.Hour, StartedAt: goldenTime.Add(-2 * time.Minute), PromotedAt: goldenTime.Add(-time.Minute),
+		GraceUntil: goldenTime.Add(59 * time.Minute), NextAt: goldenTime.Add(59 * time.Minute), Health: rotation.Health{ProbedAt: goldenTime.Add(-time.Minute), Live: true},
+		Steps: []rotation.Entry{
+			{At: goldenTime.Add(-2 * time.Minute), State: rotation.Scheduled, Event: "asked for: manual"},
+			{At: goldenTime.Add(-time.Minute), State: rotation.Grace, Event: "promoted", Text: "<by> \"hand\""},
+		},
+	}
+	quarantined = rotation.Record{
+		ID: "v2", State: rotation.Quarantined, Mode: rotation.Rotate, Trigger: rotation.Automatic, Strategy: target.Double, Target: "rm-1", Candidate: "v2", Base: "v1",
+		StartedAt: goldenTime.Add(-time.Minute), Reason: "The target accepts neither the candidate nor the version before.",
+	}
+)
+
 // golden is a call whose answer is kept, and the calls that it stands on.
 type golden struct {
 	call
@@ -249,6 +309,16 @@ type golden struct {
 
 // goldens have one call of every operation, the one that shows the most members.
 var goldens = slices.Concat(secretGoldens, ramGoldens)
+
+// setUps put a rotation into the state that the call of an operation needs.
+var setUps = map[string]func(*testing.T, *fixture){
+	"DescribeRotation": inState(inGrace),
+	"ListRotations": inState(quarantined),
+	"EmergencyRotation": inState(inGrace),
+	"EndRotationGrace": inState(inGrace),
+	"UndoRotation": inState(inGrace),
+	"RepairRotation": inState(quarantined),
+}
 
 var secretGoldens = []golden{
 	{createRds, nil},
@@ -262,7 +332,7 @@ var secretGoldens = []golden{
 	{putNext, []call{createGeneric}},
 	{call{"UpdateSecret", []string{"SecretName", "rds/app", "Description", "", "ExtendedConfig.CustomData", `{"DBName":"other"}`}}, []call{createRds}},
 	{call{"UpdateSecretVersionStage", []string{"SecretName", "app/db", "VersionStage", "Next", "RemoveFromVersion", "v2", "MoveToVersion", "v1"}}, []call{createGeneric, putNext}},
-	{call{"RotateSecret", []string{"SecretName", "rds/app", "VersionId", "v2"}}, []call{createRds}},
+	{call{"RotateSecret", []string{"SecretName", "rds/app", "VersionId", "v2"}}, withTarget},
 	{call{"UpdateSecretRotationPolicy", []string{"SecretName", "rds/app", "EnableAutomaticRotation", "true", "RotationInterval", "30d"}}, []call{createRds}},
 	{call{"GetSecretPolicy", []string{"SecretName", "app/db"}}, []call{createGeneric}},
 	{call{"SetSecretPolicy", []string{"SecretName", "app/db", "Policy", docPolicy}}, []call{createGeneric}},
@@ -275,6 +345,23 @@ var secretGoldens = []golden{
 	{call{"DescribeRegions", nil}, nil},
 	{call{"DescribeAccountKmsStatus", nil}, nil},
 	{call{"GetCallerIdentity", nil}, nil},
+	{registerMemory, []call{createAdmin}},
+	{call{"DescribeTarget", []string{"TargetName", "rm-1"}}, withTarget},
+	{call{"ListTargets", []string{"MaxResults", "1"}}, append(withTarget[:3:3], call{"RegisterTarget", []string{"TargetName", "rm-2", "Kind", "memory", "Config", "{}", "AdminSecretName", "pg-admin"}})},
+	{call{"UpdateTarget", []string{"TargetName", "rm-1", "Config", `{"Address":"other.example.test"}`, "Description", ""}}, withTarget},
+	{call{"DeregisterTarget", []string{"TargetName", "rm-1"}}, withTarget},
+	{call{"TestTarget", []string{"TargetName", "rm-1", "SecretName", "rds/app"}}, withTarget},
+	{configureRds, withTarget},
+	{call{"RemoveRotation", []string{"SecretName", "app/db"}}, []call{createAdmin, registerMemory, createGeneric, {"ConfigureRotation", []string{"SecretName", "app/db", "TargetName", "rm-1"}}}},
+	{call{"DescribeRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], configureRds)},
+	{call{"ListRotations", []string{"State", "quarantined"}}, withTarget},
+	{call{"PauseRotation", []string{"SecretName", "rds/app"}}, withTarget},
+	{call{"ResumeRotation", nil}, withTarget},
+	{call{"RehearseRotation", []string{"SecretName", "rds/app", "VersionId", "v2"}}, withTarget},
+	{call{"EmergencyRotation", []string{"SecretName", "rds/app", "VersionId", "v3"}}, withTarget},
+	{call{"EndRotationGrace", []string{"SecretName", "rds/app"}}, withTarget},
+	{call{"UndoRotation", []string{"SecretName", "rds/app"}}, withTarget},
+	{call{"RepairRotation", []string{"SecretName", "rds/app", "RepairAction", "adopt", "VersionId", "v3", "SecretData", `{"Accounts":[{"AccountName":"app","AccountPassword":"dummy-2"}]}`}}, withTarget},
 }
 
 // TestGolden holds the answer to one call of every operation against a file, in JSON and in XML.
@@ -293,6 +380,9 @@ func TestGolden(t *testing.T) {
 			for _, asXML := range []bool{false, true} {
 				f := newFixture(t)
 				f.prepare(t, g.before)
+				if setUp := setUps[g.op]; setUp != nil {
+					setUp(t, f)
+				}
 				writeAnswer(&b, f.answer(f.signed(t, g.call, admin, goldenTime, asXML)))
 			}
 			compare(t, "op-"+g.op, b.String())
