@@ -41,14 +41,20 @@ var sampleActions = []string{
 	"kms:ListTagResources", "kms:UpdateSecret", "kms:UpdateSecretVersionStage", "kms:UpdateSecretRotationPolicy",
 	"kms:DeleteSecret", "kms:RestoreSecret", "kms:RotateSecret", "kms:TagResource", "kms:TagResources",
 	"kms:UntagResource", "kms:UntagResources",
+	"kms:RegisterTarget", "kms:UpdateTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:DescribeRotation",
+	"kms:PauseRotation", "kms:ResumeRotation", "kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace",
+	"kms:UndoRotation", "kms:RepairRotation",
 }
 
 // governedActions are the actions on which a secret policy has an effect. SetSecretPolicy and
-// GetSecretPolicy are not among them, so nobody can take away the means to correct a policy.
+// GetSecretPolicy are not among them, so nobody can take away the means to correct a policy. The last lines are operations
+// that the cloud does not have: those that change the credential, or send it to a target.
 var governedActions = []string{
 	"kms:List*", "kms:Describe*", "kms:PutSecretValue", "kms:Update*", "kms:DeleteSecret", "kms:RestoreSecret",
 	"kms:RotateSecret", "kms:TagResource", "kms:TagResources", "kms:UntagResource", "kms:UntagResources",
 	"kms:GetSecretValue",
+	"kms:RegisterTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:PauseRotation", "kms:ResumeRotation",
+	"kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace", "kms:UndoRotation", "kms:RepairRotation",
 }
 
 func governed(action string) bool {

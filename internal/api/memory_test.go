@@ -1,0 +1,96 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// memory is a target in this process: accounts and the passwords that they have. It is for what the API does around a target;
+// what a target must do itself is tested with real ones.
+type memory struct {
+	mu        sync.Mutex
+	passwords map[string]sensitive.Value // guarded by mu
+	down      bool                       // guarded by mu
+	admin     target.Credential          // guarded by mu; of the last time that it was opened
+}
+
+func newMemory(accounts ...string) *memory {
+	m := &memory{passwords: map[string]sensitive.Value{}}
+	for i := 0; i < len(accounts); i += 2 {
+		m.passwords[accounts[i]] = sensitive.New(accounts[i+1])
+	}
+	return m
+}
+
+// kinds are those that a server with this target has: memory, which needs an administrator, and open, which needs none.
+func (m *memory) kinds() []target.Kind {
+	k := target.Kind{
+		Name: "memory", NeedsAdmin: true, Strategies: []target.Strategy{target.Single, target.Double},
+		Check: func(raw json.RawMessage) error {
+			var c struct {
+				Address string `json:"address"`
+			}
+			if err := target.Decode(raw, &c); err != nil {
+				return err
+			}
+			if c.Address == "" {
+				return errors.New("address is required")
+			}
+			return nil
+		},
+		Open: func(s target.Settings) (target.Target, error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.admin = s.Admin
+			return m, nil
+		},
+	}
+	free := k
+	free.Name, free.NeedsAdmin, free.Strategies = "open", false, []target.Strategy{target.Overlap}
+	broken := k
+	broken.Name, broken.Open = "broken", func(target.Settings) (target.Target, error) { return nil, errors.New("no driver for it") }
+	return []target.Kind{k, free, broken}
+}
+
+func (m *memory) opened() target.Credential {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.admin
+}
+
+func (m *memory) set(account, password string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.passwords[account] = sensitive.New(password)
+}
+
+func (m *memory) Apply(_ context.Context, c target.Change) error {
+	m.set(c.New.Account, c.New.Secret.Reveal())
+	return nil
+}
+
+func (m *memory) Retire(_ context.Context, c target.Change) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.passwords, c.Old.Account)
+	return nil
+}
+
+func (m *memory) Verify(_ context.Context, c target.Credential) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch p, ok := m.passwords[c.Account]; {
+	case m.down:
+		return target.Failed(target.Unreachable, "", "connect: connection refused")
+	case !ok || !p.Equal(c.Secret):
+		return target.Failed(target.Rejected, "28P01", "log in as "+c.Account+": password authentication failed")
+	}
+	return nil
+}
+
+func (m *memory) Close() error { return nil }
