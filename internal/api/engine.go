@@ -194,6 +194,9 @@ func (t *Turn) NewCandidate(ctx context.Context, system target.Target) (*Candida
 		if account, err = t.Secret.OtherAccount(current, previous); err != nil {
 			return nil, err
 		}
+		if err := t.Secret.Tells(stored, account); err != nil {
+			return nil, err
+		}
 		c.users = append(c.users, account)
 	}
 	if g, ok := system.(target.Generator); ok {

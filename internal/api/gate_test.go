@@ -19,6 +19,7 @@ import (
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -51,11 +52,12 @@ func (r *recorder) refusing(p audit.Phase) {
 
 type world struct {
 	gate  *api.Gate
+	db    *store.DB
 	trail *recorder
 	now   time.Time
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, kinds ...target.Kind) *world {
 	t.Helper()
 	db, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), NoSync: true})
 	if err != nil {
@@ -72,10 +74,15 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	db.Authenticate(records)
-	w := &world{trail: &recorder{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	w.gate = api.NewGate(&api.Env{
+	w := &world{db: db, trail: &recorder{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	env := &api.Env{
 		DB: db, Keyring: keyring, Region: "local", Now: func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
-	}, w.trail)
+		Kinds: map[string]target.Kind{}, Rotation: api.RotationConfig{Hold: 50 * time.Millisecond},
+	}
+	for _, k := range kinds {
+		env.Kinds[k.Name] = k
+	}
+	w.gate = api.NewGate(env, w.trail)
 	return w
 }
 

@@ -362,7 +362,7 @@ func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) error {
 	if err != nil {
 		return err
 	}
-	list, _, err := credentials(c.Env, tx, s, v)
+	list, stored, err := credentials(c.Env, tx, s, v)
 	if err != nil {
 		return err
 	}
@@ -370,6 +370,9 @@ func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) error {
 	if strategy == target.Double {
 		other, err := s.OtherAccount(list, nil)
 		if err != nil {
+			return err
+		}
+		if err := s.Tells(stored, other); err != nil {
 			return err
 		}
 		users = append(users, other)

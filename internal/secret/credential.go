@@ -195,6 +195,17 @@ func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value 
 
 func text(v any) sensitive.Value { return sensitive.New(string(compact(v))) }
 
+// Tells refuses a stored value after which a new one could not say whose credential it holds: text, or an object without a
+// member for the account. With target.Double the value alone tells the two accounts apart, and a credential that was taken
+// for the other account's would replace the one in use.
+func (s Secret) Tells(stored sensitive.Value, account string) error {
+	list, err := s.Credentials(s.Value(stored, target.Credential{Account: account, Secret: sensitive.New("x"), ID: "x"}))
+	if err != nil || list[0].Account != account {
+		return fault.New(fault.InUse, "The value of secret %q does not say whose credential it is, and the strategy double takes turns between two accounts; store a JSON object such as {\"AccountName\":…,\"AccountPassword\":…}.", s.Name)
+	}
+	return nil
+}
+
 // OtherAccount is the account that target.Double gives a new credential: not the one in use. current and previous are the
 // credentials of the two labelled versions; previous may be empty.
 func (s Secret) OtherAccount(current, previous []target.Credential) (string, error) {
