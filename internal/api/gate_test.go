@@ -52,7 +52,7 @@ func (r *recorder) refusing(p audit.Phase) {
 
 type world struct {
 	gate  *api.Gate
-	db    *store.DB
+	env   *api.Env
 	trail *recorder
 	now   time.Time
 }
@@ -74,15 +74,15 @@ func newWorld(t *testing.T, kinds ...target.Kind) *world {
 		t.Fatal(err)
 	}
 	db.Authenticate(records)
-	w := &world{db: db, trail: &recorder{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	env := &api.Env{
+	w := &world{trail: &recorder{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	w.env = &api.Env{
 		DB: db, Keyring: keyring, Region: "local", Now: func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
-		Kinds: map[string]target.Kind{}, Rotation: api.RotationConfig{Hold: 50 * time.Millisecond},
+		Kinds: map[string]target.Kind{},
 	}
 	for _, k := range kinds {
-		env.Kinds[k.Name] = k
+		w.env.Kinds[k.Name] = k
 	}
-	w.gate = api.NewGate(env, w.trail)
+	w.gate = api.NewGate(w.env, w.trail)
 	return w
 }
 

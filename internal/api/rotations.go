@@ -91,6 +91,9 @@ func (e *Env) planWith(tx *store.Tx, s *secret.Secret, r rotation.Record, now ti
 	if err != nil {
 		return err
 	}
+	if !r.InFlight() {
+		r.Target = s.TargetName()
+	}
 	s.Rotation.Next = s.Planned(now, every)
 	r.Due = s.Rotation.Next
 	if s.Deleting() {
@@ -134,7 +137,7 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request) (*kms
 			return nil, err
 		}
 		out := &kms.RotateSecretResponse{ARN: s.ARN(c.Region), SecretName: s.Name, VersionID: q.ID}
-		if v, made := s.Versions[q.ID]; r.ID == q.ID || made && v.Order > 1 {
+		if v, made := s.Versions[q.ID]; r.ID == q.ID || made && v.Rotated {
 			return out, nil // asked for before
 		} else if made {
 			return nil, fault.New(fault.Exists, "Version %q of secret %q was not made by a rotation; use a new VersionId.", q.ID, s.Name)
@@ -614,23 +617,32 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if err := s.Rotate(); err != nil {
 		return err
 	}
-	t, err := c.existingTarget(c.Snapshot, s.TargetName())
-	if err != nil {
-		return err
-	}
 	list, err := s.Credentials(in.SecretData)
 	if err != nil {
-		return fault.Parameter("SecretData", "it does not have the shape of the secret's values.")
+		return fault.Parameter("SecretData", "it does not have the shape of the secret's values: %s.", s.Shape())
 	}
-	system, _, err := c.openTarget(c.Snapshot, t)
+	system, err := c.targetOf(s)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = system.Close() }() // it has answered; there is nothing to lose
 	if err := system.Verify(ctx, list[0]); err != nil {
-		return fault.New(fault.InUse, "Target %q does not accept this credential: %s", t.Name, err)
+		return fault.New(fault.InUse, "Target %q does not accept this credential: %s", s.TargetName(), err)
 	}
 	return c.adopted(ctx, in, s)
+}
+
+// targetOf opens the target of a secret.
+func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
+	if s.TargetName() == secret.OwnUsers {
+		return c.ownUsers(s.Account), nil
+	}
+	t, err := c.existingTarget(c.Snapshot, s.TargetName())
+	if err != nil {
+		return nil, err
+	}
+	system, _, err := c.openTarget(c.Snapshot, t)
+	return system, err
 }
 
 func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret) error {

@@ -244,7 +244,7 @@ func (r Record) Pending() bool {
 func (r Record) Begin(q Request, now time.Time) Record {
 	next := Record{
 		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, GracePeriod: q.Grace,
-		StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, LoginFailedAt: r.LoginFailedAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
+		Target: r.Target, StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, LoginFailedAt: r.LoginFailedAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
 	}
 	if q.Trigger == Emergency {
 		next.GracePeriod = 0

@@ -113,6 +113,19 @@ func (s Secret) Credentials(stored sensitive.Value) ([]target.Credential, error)
 	return list, nil
 }
 
+// Shape is what a value of the secret looks like, for messages.
+func (s Secret) Shape() string {
+	switch s.Type {
+	case kms.TypeRds, kms.TypeRedis, kms.TypePolarDB:
+		return `{"Accounts":[{"AccountName":"…","AccountPassword":"…"}]}`
+	case kms.TypeRAMCredentials:
+		return `{"AccessKeys":[{"AccessKeyId":"…","AccessKeySecret":"…"}]}`
+	case kms.TypeECS:
+		return `{"UserName":"…","Password":"…"} or {"UserName":"…","PublicKey":"…","PrivateKey":"…"}`
+	}
+	return "an account and its credential under the same members as in the version before"
+}
+
 // object reads a JSON object; ok is false for a value that is none.
 func object(stored sensitive.Value) (members map[string]json.RawMessage, ok bool) {
 	text := bytes.TrimSpace([]byte(stored.Reveal()))

@@ -70,6 +70,7 @@ func (s Secret) Prepare(v Version, now time.Time) (Secret, error) {
 		return s, fault.New(fault.Exists, "Secret %q already has version %q.", s.Name, v.ID)
 	}
 	s = s.clone().touched(now)
+	v.Rotated = true
 	s.add(v, now)
 	s.Stages[Pending] = v.ID
 	s.evict()

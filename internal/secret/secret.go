@@ -61,6 +61,8 @@ type Version struct {
 	CreatedAt time.Time `json:"created_at"`
 	// Order counts the versions of a secret from 1: creation times have ties, this has none.
 	Order uint64 `json:"order"`
+	// Rotated says that a rotation made it: asking for one by its ID again starts nothing.
+	Rotated bool `json:"rotated,omitempty"`
 }
 
 // Secret is a named object with versions and metadata.

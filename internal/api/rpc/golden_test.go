@@ -312,12 +312,12 @@ var goldens = slices.Concat(secretGoldens, ramGoldens)
 
 // setUps put a rotation into the state that the call of an operation needs.
 var setUps = map[string]func(*testing.T, *fixture){
-	"DescribeRotation": inState(inGrace),
-	"ListRotations": inState(quarantined),
+	"DescribeRotation":  inState(inGrace),
+	"ListRotations":     inState(quarantined),
 	"EmergencyRotation": inState(inGrace),
-	"EndRotationGrace": inState(inGrace),
-	"UndoRotation": inState(inGrace),
-	"RepairRotation": inState(quarantined),
+	"EndRotationGrace":  inState(inGrace),
+	"UndoRotation":      inState(inGrace),
+	"RepairRotation":    inState(quarantined),
 }
 
 var secretGoldens = []golden{

@@ -1,0 +1,645 @@
+package api_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// rotating is a world with a target in memory: pg, whose administrator is in pg-admin; db is a managed secret of it with the
+// account app, double one with two, gen a Generic secret that nobody rotates yet, bare one that is plain text.
+func rotating(t *testing.T) (*world, *memory) {
+	t.Helper()
+	m := newMemory("rotator", "the-administrators-password", "app", "the-applications-password", "gen", "p")
+	w := newWorld(t, m.kinds()...)
+	w.must(t, "CreateSecret", "SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v1")
+	w.must(t, "RegisterTarget", "TargetName", "pg", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
+	w.managed(t, "db", "SingleUser", appValue, "pg")
+	w.managed(t, "double", "DoubleUsers", `{"Accounts":[{"AccountName":"one","AccountPassword":"x"},{"AccountName":"two","AccountPassword":"y"}]}`, "pg")
+	w.must(t, "CreateSecret", "SecretName", "gen", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v1")
+	w.must(t, "CreateSecret", "SecretName", "bare", "SecretData", "a token", "VersionId", "v1")
+	return w, m
+}
+
+func (w *world) managed(t *testing.T, name, subType, data, targetName string) {
+	t.Helper()
+	w.must(t, "CreateSecret", "SecretName", name, "SecretType", kms.TypeRds, "SecretData", data, "VersionId", "v1",
+		"ExtendedConfig", fmt.Sprintf(`{"SecretSubType":%q,"DBInstanceId":%q}`, subType, targetName))
+}
+
+// put changes the stored secret and rotation record of a secret, as the engine would.
+func (w *world) put(t *testing.T, name string, change func(*secret.Secret, *rotation.Record)) {
+	t.Helper()
+	_, err := store.Update(t.Context(), w.env.DB, func(tx *store.Tx) (struct{}, error) {
+		s, _, err := tx.Secret(account, name, w.now)
+		if err != nil {
+			return struct{}{}, err
+		}
+		r, _, err := tx.Rotation(account, name)
+		if err != nil {
+			return struct{}{}, err
+		}
+		r.Account, r.Secret = account, name
+		change(&s, &r)
+		if err := tx.PutRotation(r); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, tx.PutSecret(s, nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) inState(t *testing.T, name string, state rotation.State) {
+	t.Helper()
+	w.put(t, name, func(_ *secret.Secret, r *rotation.Record) {
+		r.ID, r.State, r.Mode, r.Trigger, r.Strategy, r.Candidate, r.Base = "v2", state, rotation.Rotate, rotation.Manual, target.Double, "v2", "v1"
+		if state == rotation.Grace {
+			r.GraceUntil = w.now.Add(time.Hour)
+			r.NextAt = r.GraceUntil
+		}
+		if state == rotation.Quarantined {
+			r.Reason = "Somebody else has changed the credential."
+		}
+	})
+}
+
+func (w *world) record(t *testing.T, name string) rotation.Record {
+	t.Helper()
+	r, _, err := store.Snapshot(t.Context(), w.env.DB).Rotation(account, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (w *world) describe(t *testing.T, name string) *kms.DescribeRotationResponse {
+	t.Helper()
+	return w.must(t, "DescribeRotation", "SecretName", name).(*kms.DescribeRotationResponse)
+}
+
+// refused makes a call and holds the code and the text of its refusal, which begins a sentence with a capital letter.
+func (w *world) refused(t *testing.T, code, text, action string, params ...string) {
+	t.Helper()
+	out, err := w.call(t, rootPrincipal, action, params...)
+	got := api.CodeFor(err)
+	if sentence := strings.ToUpper(text[:min(1, len(text))]) + text[min(1, len(text)):]; strings.Contains(got.Message, sentence) {
+		text = sentence
+	}
+	if err == nil || got.Code != code || !strings.Contains(got.Message, text) || out != nil {
+		t.Errorf("%s %q:\n%d %s %s\nwant %s %s", action, params, got.Status, got.Code, got.Message, code, text)
+	}
+}
+
+const (
+	invalid     = "InvalidParameter"
+	missingOne  = "MissingParameter"
+	notFound    = "Forbidden.ResourceNotFound"
+	exists      = "Rejected.ResourceExist"
+	inUse       = "Rejected.ResourceInUse"
+	inWindow    = "Rejected.ResourceInDeleteWindow"
+	unsupported = "UnsupportedOperation"
+)
+
+func TestTargetRefusals(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "leaving", "SecretData", adminValue, "VersionId", "v1")
+	w.must(t, "DeleteSecret", "SecretName", "leaving")
+	w.must(t, "RegisterTarget", "TargetName", "free", "Kind", "open", "Config", toMemory)
+	w.must(t, "RegisterTarget", "TargetName", "broken", "Kind", "broken", "Config", toMemory, "AdminSecretName", "pg-admin")
+	register := func(params ...string) []string {
+		return append([]string{"TargetName", "new", "Config", toMemory}, params...)
+	}
+	for _, tt := range []struct {
+		code, text, action string
+		params             []string
+	}{
+		{invalid, "use one of broken, memory, open.", "RegisterTarget", register("Kind", "oracle")},
+		{invalid, `there is no setting "adress".`, "RegisterTarget", []string{"TargetName", "new", "Kind", "memory", "Config", `{"adress":"x"}`}},
+		{invalid, `"Config" is not valid. Address is required.`, "RegisterTarget", []string{"TargetName", "new", "Kind", "open", "Config", `{}`}},
+		{invalid, `"Config" is not valid.`, "RegisterTarget", []string{"TargetName", "new", "Kind", "open", "Config", `not JSON`}},
+		{invalid, `"TargetName" is not valid.`, "RegisterTarget", []string{"TargetName", "a b", "Kind", "open", "Config", toMemory}},
+		{invalid, "the name ram is for the users of this service.", "RegisterTarget", []string{"TargetName", "ram", "Kind", "open", "Config", toMemory}},
+		{missingOne, `"AdminSecretName"`, "RegisterTarget", register("Kind", "memory")},
+		{missingOne, `"Kind"`, "RegisterTarget", register()},
+		{notFound, `There is no secret "none"`, "RegisterTarget", register("Kind", "memory", "AdminSecretName", "none")},
+		{notFound, "The ARN is not of a secret", "RegisterTarget", register("Kind", "memory", "AdminSecretName", "acs:kms:other:1234567890123456:secret/pg-admin")},
+		{inWindow, "", "RegisterTarget", register("Kind", "memory", "AdminSecretName", "leaving")},
+		{exists, `There is a target "pg" already; UpdateTarget changes it.`, "RegisterTarget", []string{"TargetName", "pg", "Kind", "open", "Config", toMemory}},
+		{notFound, `There is no target "none"; RegisterTarget makes one known.`, "UpdateTarget", []string{"TargetName", "none", "Description", "x"}},
+		{invalid, `there is no setting "port".`, "UpdateTarget", []string{"TargetName", "pg", "Config", `{"address":"x","port":1}`}},
+		{notFound, `There is no secret "none"`, "UpdateTarget", []string{"TargetName", "pg", "AdminSecretName", "none"}},
+		{notFound, `There is no target "none"`, "DescribeTarget", []string{"TargetName", "none"}},
+		{notFound, `There is no target "none"`, "DeregisterTarget", []string{"TargetName", "none"}},
+		{invalid, "use the token of the page before, as it is.", "ListTargets", []string{"NextToken", "?"}},
+		{notFound, `There is no target "none"`, "TestTarget", []string{"TargetName", "none"}},
+		{notFound, `There is no secret "none"`, "TestTarget", []string{"TargetName", "pg", "SecretName", "none"}},
+		{invalid, `the secret "gen" is not of target "pg".`, "TestTarget", []string{"TargetName", "pg", "SecretName", "gen"}},
+		{invalid, `target "free" has no administrator to try; name a secret.`, "TestTarget", []string{"TargetName", "free"}},
+		{inUse, `Target "broken" cannot be opened: no driver for it`, "TestTarget", []string{"TargetName", "broken"}},
+	} {
+		w.refused(t, tt.code, tt.text, tt.action, tt.params...)
+	}
+	w.inState(t, "db", rotation.Applying)
+	w.refused(t, inUse, `The rotation of secret "db" at target "pg" has not ended.`, "DeregisterTarget", "TargetName", "pg")
+	w.inState(t, "db", rotation.Done)
+	w.must(t, "DeregisterTarget", "TargetName", "pg")
+	w.refused(t, notFound, `There is no target "pg"`, "DescribeTarget", "TargetName", "pg")
+}
+
+// TestTestTarget: what the target says is an answer; that it cannot be asked is an error.
+func TestTestTarget(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	try := func(result, code string, params ...string) {
+		t.Helper()
+		out := w.must(t, "TestTarget", params...).(*kms.TestTargetResponse)
+		if out.Result != result || out.Code != code || (out.Message == "") != (result == "ok") || strings.Contains(out.Message, "password-") {
+			t.Errorf("%v: %+v; want %s %s", params, out, result, code)
+		}
+	}
+	try("ok", "", "TargetName", "pg")
+	try("ok", "", "TargetName", "pg", "SecretName", "db")
+	try("ok", "", "TargetName", "pg", "SecretName", "acs:kms:local:"+account+":secret/db")
+	m.set("app", "changed-by-hand")
+	try("rejected", "28P01", "TargetName", "pg", "SecretName", "db")
+	m.mu.Lock()
+	m.down = true
+	m.mu.Unlock()
+	try("unreachable", "", "TargetName", "pg")
+	w.must(t, "CreateSecret", "SecretName", "token", "SecretData", "a bare token", "VersionId", "v1")
+	w.must(t, "UpdateTarget", "TargetName", "pg", "AdminSecretName", "token")
+	try("unreachable", "", "TargetName", "pg")
+	if a := m.opened(); a.Account != "" || a.Secret.Reveal() != "a bare token" {
+		t.Errorf("the target was opened by account %q; want a bare credential", a.Account)
+	}
+	w.must(t, "CreateSecret", "SecretName", "shapeless", "SecretData", `{"who":"rotator"}`, "VersionId", "v1")
+	w.must(t, "UpdateTarget", "TargetName", "pg", "AdminSecretName", "shapeless")
+	w.refused(t, inUse, `The secret "shapeless" does not hold an administrator for target "pg": use JSON such as`, "TestTarget", "TargetName", "pg")
+	w.must(t, "DeleteSecret", "SecretName", "shapeless", "ForceDeleteWithoutRecovery", "true")
+	w.refused(t, inUse, `The secret "shapeless" with the administrator of target "pg" is not there; UpdateTarget names another.`, "TestTarget", "TargetName", "pg")
+	delete(w.env.Kinds, "memory")
+	w.refused(t, inUse, `This server has no targets of kind "memory".`, "TestTarget", "TargetName", "pg")
+}
+
+// TestTargetsAsTheyWere: what an update does not name stays, pages follow each other, and a description can be emptied.
+func TestTargetsAsTheyWere(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Description", "main")
+	w.now = w.now.Add(time.Minute)
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"other.example.test"}`)
+	got := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse)
+	if got.Description != "main" || got.Config != `{"address":"other.example.test"}` || got.AdminSecretName != "pg-admin" || got.Kind != "memory" ||
+		!slices.Equal(got.Strategies, []string{"single", "double"}) || got.UpdateTime.Sub(got.CreateTime) != time.Minute {
+		t.Errorf("%+v", got)
+	}
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Description", "")
+	if got := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse); got.Description != "" {
+		t.Errorf("description %q", got.Description)
+	}
+	for _, name := range []string{"a", "pg2", "z"} {
+		w.must(t, "RegisterTarget", "TargetName", name, "Kind", "open", "Config", toMemory)
+	}
+	var names []string
+	for token := ""; ; {
+		page := w.must(t, "ListTargets", "MaxResults", "3", "NextToken", token).(*kms.ListTargetsResponse)
+		for _, row := range page.Targets {
+			names = append(names, row.TargetName)
+		}
+		if token = page.NextToken; token == "" {
+			break
+		}
+	}
+	if strings.Join(names, " ") != "a pg pg2 z" {
+		t.Errorf("listed %v", names)
+	}
+}
+
+func TestRotateRefusals(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.managed(t, "stray", "SingleUser", appValue, "nowhere")
+	w.managed(t, "leaving", "SingleUser", strings.Replace(appValue, `"app"`, `"left"`, 1), "pg")
+	w.must(t, "DeleteSecret", "SecretName", "leaving")
+	for _, action := range []string{"RotateSecret", "RehearseRotation", "EmergencyRotation"} {
+		w.refused(t, notFound, `There is no secret "none"`, action, "SecretName", "none", "VersionId", "v2")
+		w.refused(t, unsupported, `"gen" is of type Generic`, action, "SecretName", "gen", "VersionId", "v2")
+		w.refused(t, inWindow, "", action, "SecretName", "leaving", "VersionId", "v2")
+		w.refused(t, unsupported, `No target "nowhere" is registered, so the credential of secret "stray" cannot be changed there; RegisterTarget makes one known.`, action, "SecretName", "stray", "VersionId", "v2")
+		w.refused(t, exists, `Version "v1" of secret "db" was not made by a rotation; use a new VersionId.`, action, "SecretName", "db", "VersionId", "v1")
+		w.refused(t, missingOne, `"VersionId"`, action, "SecretName", "db")
+	}
+	for _, tt := range []struct {
+		what, text string
+		params     []string
+	}{
+		{"secret", `The rotation of secret "db" is paused; ResumeRotation lets it go on.`, []string{"SecretName", "db"}},
+		{"target", `Rotations at target "pg" are paused; ResumeRotation lets them go on.`, []string{"TargetName", "pg"}},
+		{"all", "All rotations are paused; ResumeRotation without parameters lets them go on.", nil},
+	} {
+		w.must(t, "PauseRotation", tt.params...)
+		w.refused(t, inUse, tt.text, "RotateSecret", "SecretName", "db", "VersionId", "v7")
+		w.refused(t, inUse, tt.text, "RehearseRotation", "SecretName", "db", "VersionId", "v7")
+		w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e-"+tt.what)
+		if r := w.record(t, "db"); r.ID != "e-"+tt.what || r.Trigger != rotation.Emergency || r.GracePeriod != 0 || r.State != rotation.Scheduled {
+			t.Errorf("emergency while %s paused: %+v", tt.what, r)
+		}
+		w.inState(t, "db", rotation.Done)
+		w.must(t, "ResumeRotation", tt.params...)
+	}
+	for _, tt := range []struct {
+		state rotation.State
+		text  string
+	}{
+		{rotation.Applying, `The rotation "v2" of secret "db" has not ended.`},
+		{rotation.Scheduled, `The rotation "v2" of secret "db" has not ended.`},
+		{rotation.Grace, `The former credential of secret "db" works until 2026-01-02T04:04:05Z; EndRotationGrace retires it now, EmergencyRotation replaces both.`},
+		{rotation.Quarantined, `The rotation of secret "db" is quarantined: Somebody else has changed the credential. RepairRotation mends it.`},
+	} {
+		w.inState(t, "db", tt.state)
+		w.refused(t, inUse, tt.text, "RotateSecret", "SecretName", "db", "VersionId", "v3")
+		w.refused(t, inUse, tt.text, "RehearseRotation", "SecretName", "db", "VersionId", "v3")
+	}
+	w.refused(t, inUse, "is quarantined", "EmergencyRotation", "SecretName", "db", "VersionId", "v3")
+}
+
+// TestRotateOnce: the same VersionId asks for the same rotation, while it runs and after it has ended.
+func TestRotateOnce(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v2")
+	first := w.record(t, "db")
+	if first.State != rotation.Scheduled || first.ID != "v2" || first.GracePeriod != time.Hour || !first.StartedAt.Equal(w.now) || first.Target != "pg" {
+		t.Errorf("asked for: %+v", first)
+	}
+	out := w.must(t, "RotateSecret", "SecretName", "acs:kms:local:"+account+":secret/db", "VersionId", "v2").(*kms.RotateSecretResponse)
+	if again := w.record(t, "db"); again.Seq != first.Seq || out.VersionID != "v2" || out.SecretName != "db" {
+		t.Errorf("asked for again: %+v, answer %+v", again, out)
+	}
+	w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
+		var err error
+		if *s, err = s.Prepare(secret.Version{ID: "v2"}, w.now); err != nil {
+			t.Error(err)
+		}
+		if *s, err = s.Promote("v2", w.now); err != nil {
+			t.Error(err)
+		}
+		r.State, r.ID = rotation.Done, "v3"
+	})
+	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v2")
+	if r := w.record(t, "db"); r.State != rotation.Done {
+		t.Errorf("an earlier rotation was made again: %+v", r)
+	}
+	// A Generic secret has versions that its producer stored; none of them is a rotation.
+	w.must(t, "PutSecretValue", "SecretName", "gen", "SecretData", `{"username":"gen","password":"q"}`, "VersionId", "v2")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.refused(t, exists, `Version "v2" of secret "gen" was not made by a rotation`, "RotateSecret", "SecretName", "gen", "VersionId", "v2")
+}
+
+// TestEmergencies: one that comes while a rotation is under way joins it, or waits for its end.
+func TestEmergencies(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	for _, tt := range []struct {
+		state   rotation.State
+		answers string // the version that will replace what leaked
+		waits   bool
+	}{
+		{rotation.Prepared, "v2", false}, {rotation.Verified, "v2", false},
+		{rotation.Grace, "e", true}, {rotation.Retiring, "e", true}, {rotation.Undoing, "e", true}, {rotation.Reverting, "e", true},
+	} {
+		w.inState(t, "double", tt.state)
+		out := w.must(t, "EmergencyRotation", "SecretName", "double", "VersionId", "e").(*kms.RotateSecretResponse)
+		r := w.record(t, "double")
+		if out.VersionID != tt.answers || (r.Then != nil) != tt.waits {
+			t.Errorf("in %s: answered %q, then %+v", tt.state, out.VersionID, r.Then)
+		}
+		if !tt.waits && (r.Trigger != rotation.Emergency || r.GracePeriod != 0) {
+			t.Errorf("in %s: trigger %s, grace %v", tt.state, r.Trigger, r.GracePeriod)
+		}
+		if tt.waits && (r.Then.ID != "e" || r.Then.Trigger != rotation.Emergency) {
+			t.Errorf("in %s: waits %+v", tt.state, r.Then)
+		}
+		if tt.state == rotation.Grace && !r.NextAt.IsZero() {
+			t.Errorf("in grace: goes on at %v, want now", r.NextAt)
+		}
+		w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) { r.Then = nil })
+	}
+}
+
+func TestConfigureRefusals(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "app2", "SecretData", `{"username":"app","password":"x"}`, "VersionId", "v1")
+	w.must(t, "ConfigureRotation", "SecretName", "db") // which now holds the account app
+	w.must(t, "CreateSecret", "SecretName", "leaving", "SecretData", adminValue, "VersionId", "v1")
+	w.must(t, "DeleteSecret", "SecretName", "leaving")
+	w.must(t, "RegisterTarget", "TargetName", "broken", "Kind", "broken", "Config", toMemory, "AdminSecretName", "pg-admin")
+	for _, tt := range []struct {
+		code, text string
+		params     []string
+	}{
+		{notFound, `There is no secret "none"`, []string{"SecretName", "none", "TargetName", "pg"}},
+		{missingOne, `"TargetName"`, []string{"SecretName", "gen"}},
+		{notFound, `There is no target "none"; RegisterTarget makes one known.`, []string{"SecretName", "gen", "TargetName", "none"}},
+		{inUse, `Target "broken" cannot be opened`, []string{"SecretName", "gen", "TargetName", "broken"}},
+		{invalid, `a secret of type Rds names its target in ExtendedConfig: "pg".`, []string{"SecretName", "db", "TargetName", "other"}},
+		{inWindow, "", []string{"SecretName", "leaving", "TargetName", "pg"}},
+		{exists, `The account "app" of target "pg" is rotated by secret "db" already.`, []string{"SecretName", "app2", "TargetName", "pg"}},
+		{inUse, `Secret "pg-admin" is the only way into target "pg"; only the strategy double may rotate an administrator.`, []string{"SecretName", "pg-admin", "TargetName", "pg"}},
+		{inUse, "it has [single double]", []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "overlap"}},
+		{inUse, `names only the account "gen", and the strategy double needs a second one.`, []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "double"}},
+		{inUse, `The value of secret "bare" does not say whose credential it is`, []string{"SecretName", "bare", "TargetName", "pg", "AccountName", "one", "CloneAccountName", "two"}},
+		{inUse, `Secret "db" has one account, and the strategy double needs two.`, []string{"SecretName", "db", "Strategy", "double"}},
+		{invalid, `the value of secret "bare" is not a JSON object, so say whose credential it is.`, []string{"SecretName", "bare", "TargetName", "pg"}},
+		{invalid, `has no member that names the account; name it, or give Account`, []string{"SecretName", "gen", "TargetName", "pg", "AccountMember", "who"}},
+		{invalid, `has no member that holds the credential; name it.`, []string{"SecretName", "gen", "TargetName", "pg", "SecretMember", "word"}},
+		{invalid, `"Strategy"`, []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "triple"}},
+		{invalid, "use five fields, minute hour day month weekday, or @daily", []string{"SecretName", "db", "Cron", "* * *"}},
+		{invalid, "the zone goes into TimeZone.", []string{"SecretName", "db", "Cron", "TZ=UTC 0 0 * * *"}},
+		{invalid, "the zone goes into TimeZone.", []string{"SecretName", "db", "Cron", "CRON_TZ=UTC 0 0 * * *"}},
+		{invalid, "give RotationInterval or Cron, not both.", []string{"SecretName", "db", "Cron", "@daily", "RotationInterval", "7d"}},
+		{invalid, `time zone "Mars/North" is not known; use an IANA name such as Europe/Berlin`, []string{"SecretName", "db", "TimeZone", "Mars/North"}},
+		{invalid, `time zone "Local" is not known`, []string{"SecretName", "db", "TimeZone", "Local"}},
+		{invalid, `window "25:00-26:00" is not like "Sat,Sun 22:00-02:00"`, []string{"SecretName", "db", "Window", "25:00-26:00"}},
+		{invalid, `blackout "2026-13-01" is not a day or a span of days such as`, []string{"SecretName", "db", "Blackouts", "2026-13-01"}},
+		{invalid, `"GracePeriod" is not valid. Use a whole number and a unit, d, h, m or s`, []string{"SecretName", "db", "GracePeriod", "soon"}},
+		{invalid, `"GracePeriod" is not valid. Use at most 31536000s.`, []string{"SecretName", "db", "GracePeriod", "366d"}},
+		{invalid, "Group and GroupGap go together.", []string{"SecretName", "db", "Group", "g"}},
+		{invalid, "Group and GroupGap go together.", []string{"SecretName", "db", "GroupGap", "1h"}},
+		{invalid, `"GroupGap" is not valid. Use at most 2592000s.`, []string{"SecretName", "db", "Group", "g", "GroupGap", "31d"}},
+		{invalid, `"Group" is not valid.`, []string{"SecretName", "db", "Group", "a b", "GroupGap", "1h"}},
+		{missingOne, `"RotationInterval"`, []string{"SecretName", "db", "EnableAutomaticRotation", "true"}},
+		{invalid, "use 6h to 8760h (365d).", []string{"SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "5h"}},
+	} {
+		w.refused(t, tt.code, tt.text, "ConfigureRotation", tt.params...)
+	}
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.must(t, "RegisterTarget", "TargetName", "pg2", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
+	w.inState(t, "gen", rotation.Applying)
+	w.refused(t, inUse, `The rotation "v2" at target "pg" has not ended.`, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg2")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GracePeriod", "0s")
+}
+
+// TestConfigure: what was configured is shown, and an account whose secret is gone is free for another.
+func TestConfigure(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	got := w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "EnableAutomaticRotation", "true", "Cron", "0 3 * * 6", "TimeZone", "Europe/Berlin",
+		"Window", "Sat 02:00-04:00", "Blackouts", "2026-01-03,2026-12-24..2027-01-02", "GracePeriod", "0s", "Group", "g", "GroupGap", "10m").(*kms.DescribeRotationResponse)
+	if got.TargetName != "pg" || got.State != "idle" || got.AutomaticRotation != "Enabled" || got.Cron != "0 3 * * 6" || got.TimeZone != "Europe/Berlin" || got.Window != "Sat 02:00-04:00" ||
+		got.Blackouts != "2026-01-03,2026-12-24..2027-01-02" || got.GracePeriod != "0s" || got.Group != "g" || got.GroupGap != "600s" || got.RotationInterval != "" {
+		t.Errorf("configured %+v", got)
+	}
+	// Saturday the third is a blackout day, so it waits for the window of the one after, at 2 in Berlin.
+	if want := time.Date(2026, 1, 10, 1, 0, 0, 0, time.UTC); !got.NextRotationDate.Equal(want) {
+		t.Errorf("next %v, want %v", got.NextRotationDate, want)
+	}
+	if d := w.must(t, "DescribeSecret", "SecretName", "gen").(*kms.DescribeSecretResponse); d.AutomaticRotation != "Enabled" || !d.NextRotationDate.Equal(got.NextRotationDate) {
+		t.Errorf("DescribeSecret: %s, %v", d.AutomaticRotation, d.NextRotationDate)
+	}
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "gen", "EnableAutomaticRotation", "true", "RotationInterval", "7d")
+	if got := w.describe(t, "gen"); got.Cron != "" || got.RotationInterval != "604800s" || got.Group != "g" {
+		t.Errorf("an interval after a cron expression: %+v", got)
+	}
+	w.must(t, "CreateSecret", "SecretName", "gen2", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v1")
+	w.refused(t, exists, `The account "gen" of target "pg" is rotated by secret "gen" already.`, "ConfigureRotation", "SecretName", "gen2", "TargetName", "pg")
+	w.must(t, "RemoveRotation", "SecretName", "gen")
+	w.must(t, "ConfigureRotation", "SecretName", "gen2", "TargetName", "pg")
+	w.must(t, "PutSecretValue", "SecretName", "gen", "SecretData", "mine again", "VersionId", "v2")
+	if got := w.describe(t, "gen"); got.AutomaticRotation != "Disabled" || got.TargetName != "" || !got.NextRotationDate.IsZero() {
+		t.Errorf("removed: %+v", got)
+	}
+}
+
+// TestShorterIntervals: a server may be configured to take them.
+func TestShorterIntervals(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.env.Rotation.LeastInterval = time.Minute
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "60s")
+	w.refused(t, invalid, "Use 1m to 8760h (365d).", "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "59s")
+	w.refused(t, invalid, "Use 1m to 8760h (365d).", "ConfigureRotation", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "59s")
+}
+
+// TestAutomaticRotationInvalid: it says when the service cannot rotate, and no longer than that.
+func TestAutomaticRotationInvalid(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "6h")
+	is := func(want string) {
+		t.Helper()
+		if d := w.must(t, "DescribeSecret", "SecretName", "db").(*kms.DescribeSecretResponse); d.AutomaticRotation != want {
+			t.Errorf("AutomaticRotation %s, want %s", d.AutomaticRotation, want)
+		}
+	}
+	is("Enabled")
+	w.now = w.now.Add(7 * time.Hour)
+	is("Enabled")
+	w.now = w.now.Add(time.Second)
+	is("Invalid")
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "6h")
+	is("Enabled")
+	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Broken = true })
+	is("Invalid")
+}
+
+func TestOtherRotationRefusals(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	for _, tt := range []struct {
+		state              rotation.State
+		code, text, action string
+		params             []string
+	}{
+		{rotation.Applying, inUse, `The rotation "v2" of secret "gen" has not ended.`, "RemoveRotation", []string{"SecretName", "gen"}},
+		{rotation.Grace, inUse, `The rotation "v2" of secret "gen" has not ended.`, "RemoveRotation", []string{"SecretName", "gen"}},
+		{rotation.Idle, unsupported, "of type Rds, which is always rotated by the service", "RemoveRotation", []string{"SecretName", "db"}},
+		{rotation.Idle, notFound, `There is no secret "none"`, "RemoveRotation", []string{"SecretName", "none"}},
+		{rotation.Idle, notFound, `There is no secret "none"`, "DescribeRotation", []string{"SecretName", "none"}},
+		{rotation.Idle, invalid, "Use one of [idle scheduled prepared", "ListRotations", []string{"State", "asleep"}},
+		{rotation.Idle, invalid, "Use the token of the page before", "ListRotations", []string{"NextToken", "?"}},
+		{rotation.Idle, invalid, "Give SecretName or TargetName, not both.", "PauseRotation", []string{"SecretName", "gen", "TargetName", "pg"}},
+		{rotation.Idle, invalid, "Give SecretName or TargetName, not both.", "ResumeRotation", []string{"SecretName", "gen", "TargetName", "pg"}},
+		{rotation.Idle, notFound, `There is no secret "none"`, "PauseRotation", []string{"SecretName", "none"}},
+		{rotation.Idle, notFound, `There is no target "none"`, "PauseRotation", []string{"TargetName", "none"}},
+		{rotation.Idle, unsupported, `"bare" is of type Generic`, "PauseRotation", []string{"SecretName", "bare"}},
+		{rotation.Done, inUse, `The rotation of secret "gen" is in state done: it has no grace period now.`, "EndRotationGrace", []string{"SecretName", "gen"}},
+		{rotation.Retiring, inUse, "is in state retiring: it has no grace period now.", "EndRotationGrace", []string{"SecretName", "gen"}},
+		{rotation.Done, unsupported, `"bare" is of type Generic`, "EndRotationGrace", []string{"SecretName", "bare"}},
+		{rotation.Done, inUse, "is in state done: the former credential works only in the grace period of the strategies overlap and double.", "UndoRotation", []string{"SecretName", "gen"}},
+		{rotation.Done, inUse, "is in state done: nothing is quarantined.", "RepairRotation", []string{"SecretName", "gen", "RepairAction", "probe"}},
+		{rotation.Unknown, inUse, "is in state unknown: nothing is quarantined.", "RepairRotation", []string{"SecretName", "gen", "RepairAction", "apply"}},
+		{rotation.Quarantined, invalid, `"RepairAction"`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "pray"}},
+		{rotation.Quarantined, missingOne, `"SecretData"`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "VersionId", "v5"}},
+		{rotation.Quarantined, missingOne, `"VersionId"`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", "x"}},
+		{rotation.Quarantined, invalid, "It does not have the shape of the secret's values: an account and its credential under the same members", "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", "x", "VersionId", "v5"}},
+		{rotation.Quarantined, inUse, `Target "pg" does not accept this credential: log in as gen: password authentication failed (28P01)`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"username":"gen","password":"wrong"}`, "VersionId", "v5"}},
+		{rotation.Done, inUse, `The rotation of secret "gen" is in state done: nothing is quarantined.`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v5"}},
+		{rotation.Quarantined, exists, `already has version "v1" with another value; use a new VersionId.`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"password":"p","username":"gen"}`, "VersionId", "v1"}},
+	} {
+		w.inState(t, "gen", tt.state)
+		w.refused(t, tt.code, tt.text, tt.action, tt.params...)
+	}
+	w.managed(t, "stray", "SingleUser", appValue, "nowhere")
+	w.inState(t, "stray", rotation.Quarantined)
+	w.refused(t, notFound, `There is no target "nowhere"`, "RepairRotation", "SecretName", "stray", "RepairAction", "adopt", "SecretData", appValue, "VersionId", "v5")
+	w.refused(t, invalid, `{"Accounts":[{"AccountName":"…","AccountPassword":"…"}]}`, "RepairRotation", "SecretName", "stray", "RepairAction", "adopt", "SecretData", `{"AccountName":"app"}`, "VersionId", "v5")
+}
+
+// TestWhatPeopleAskFor: each request leads from its state to the next one.
+func TestWhatPeopleAskFor(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	for _, tt := range []struct {
+		from   rotation.State
+		action string
+		params []string
+		to     rotation.State
+	}{
+		{rotation.Grace, "EndRotationGrace", nil, rotation.Grace},
+		{rotation.Grace, "UndoRotation", nil, rotation.Undoing},
+		{rotation.Quarantined, "RepairRotation", []string{"RepairAction", "probe"}, rotation.Unknown},
+		{rotation.Quarantined, "RepairRotation", []string{"RepairAction", "apply"}, rotation.Prepared},
+	} {
+		w.inState(t, "double", tt.from)
+		w.must(t, tt.action, append([]string{"SecretName", "double"}, tt.params...)...)
+		r := w.record(t, "double")
+		if r.State != tt.to || r.Wake().After(w.now) {
+			t.Errorf("%s %v: %s, goes on at %v; want %s at once", tt.action, tt.params, r.State, r.Wake(), tt.to)
+		}
+	}
+	w.inState(t, "gen", rotation.Idle)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.inState(t, "gen", rotation.Quarantined)
+	w.must(t, "RemoveRotation", "SecretName", "gen") // a person may give it up
+	if got := w.describe(t, "gen"); got.State != "idle" || got.TargetName != "" {
+		t.Errorf("removed while quarantined: %+v", got)
+	}
+}
+
+// TestAdopt: a value that the target accepts becomes current, the pending label goes, and rotations are planned again.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "7d")
+	w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
+		var err error
+		if *s, err = s.Prepare(secret.Version{ID: "v2"}, w.now); err != nil {
+			t.Error(err)
+		}
+		s.Rotation.Broken, s.Rotation.Hold = true, true
+		r.ID, r.State, r.Mode, r.Strategy, r.Candidate, r.Base = "v2", rotation.Quarantined, rotation.Rotate, target.Single, "v2", "v1"
+	})
+	m.set("app", "by-hand")
+	got := w.must(t, "RepairRotation", "SecretName", "db", "RepairAction", "adopt", "SecretData", strings.Replace(appValue, "the-applications-password", "by-hand", 1), "VersionId", "v3").(*kms.DescribeRotationResponse)
+	if got.State != "done" || got.CredentialState != "live" || got.CandidateVersionID != "v3" || got.AutomaticRotation != "Enabled" || got.NextRotationDate.IsZero() {
+		t.Errorf("adopted: %+v", got)
+	}
+	value := w.must(t, "GetSecretValue", "SecretName", "db").(*kms.GetSecretValueResponse)
+	if value.VersionID != "v3" || value.SecretData.Reveal() != `{"AccountName":"app","AccountPassword":"by-hand"}` {
+		t.Errorf("current is %s", value.VersionID)
+	}
+	if previous := w.must(t, "GetSecretValue", "SecretName", "db", "VersionStage", "ACSPrevious").(*kms.GetSecretValueResponse); previous.VersionID != "v1" {
+		t.Errorf("previous is %s", previous.VersionID)
+	}
+	w.refused(t, notFound, `no label "ACSPending"`, "GetSecretValue", "SecretName", "db", "VersionStage", "ACSPending")
+	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v4")
+}
+
+// TestListRotations: what is listed is what is rotated, by state and by target, also before the first rotation.
+func TestListRotations(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.managed(t, "elsewhere", "SingleUser", appValue, "other")
+	w.inState(t, "double", rotation.Quarantined)
+	w.must(t, "PauseRotation", "SecretName", "db")
+	for params, want := range map[string]string{
+		"": "db double elsewhere gen", "State=idle": "db elsewhere gen", "State=quarantined": "double", "State=done": "",
+		"TargetName=pg": "db double gen", "TargetName=other": "elsewhere", "State=idle TargetName=pg": "db gen", "TargetName=none": "",
+	} {
+		var names []string
+		for token := ""; ; {
+			var list []string
+			for _, p := range strings.Fields(params) {
+				name, value, _ := strings.Cut(p, "=")
+				list = append(list, name, value)
+			}
+			page := w.must(t, "ListRotations", append(list, "MaxResults", "1", "NextToken", token)...).(*kms.ListRotationsResponse)
+			for _, row := range page.Rotations {
+				names = append(names, row.SecretName)
+				if row.Paused != (row.SecretName == "db") {
+					t.Errorf("%s: paused %t", row.SecretName, row.Paused)
+				}
+			}
+			if token = page.NextToken; token == "" {
+				break
+			}
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s: %q, want %q", params, got, want)
+		}
+	}
+}
+
+// TestHeldReads: while the one credential of a secret is being changed, a read of the current version waits for the end or for
+// the bound, whichever comes first; other reads do not wait.
+func TestHeldReads(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.env.Rotation.Hold = 20 * time.Millisecond
+	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Hold = true })
+	w.refused(t, "ServiceUnavailableTemporary", `The credential in secret "db" is being changed at its target, and its state there is not known yet; try again.`, "GetSecretValue", "SecretName", "db")
+	w.must(t, "GetSecretValue", "SecretName", "double")
+	w.must(t, "DescribeSecret", "SecretName", "db")
+
+	w.env.Rotation.Hold = 20 * time.Second
+	answers := make(chan error, 1)
+	go func() {
+		_, err := w.call(t, rootPrincipal, "GetSecretValue", "SecretName", "db")
+		answers <- err
+	}()
+	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Hold = false })
+	if err := <-answers; err != nil {
+		t.Errorf("a read that was held and let go: %v", err)
+	}
+	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Hold = true })
+	go func() {
+		_, err := w.call(t, rootPrincipal, "GetSecretValue", "SecretName", "db")
+		answers <- err
+	}()
+	w.must(t, "DeleteSecret", "SecretName", "db", "ForceDeleteWithoutRecovery", "true")
+	if err := <-answers; fault.KindOf(err) != fault.NotFound {
+		t.Errorf("a read that was held until the secret was deleted: %v", err)
+	}
+}
+
+// TestOwnUsersNeedNoTarget: the target of an access key is this service. Its repair asks nobody else.
+func TestOwnUsersNeedNoTarget(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "$Auto", "SecretType", kms.TypeRAMCredentials, "VersionId", "v1",
+		"SecretData", `{"AccessKeys":[{"AccessKeyId":"KTx","AccessKeySecret":"y"}]}`, "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
+	const name = "acs/ram/user/robot"
+	w.must(t, "RotateSecret", "SecretName", name, "VersionId", "v2")
+	w.refused(t, notFound, `There is no target "ram"`, "PauseRotation", "TargetName", "ram")
+	w.inState(t, name, rotation.Quarantined)
+	w.refused(t, inUse, `Target "ram" does not accept this credential: the access key of user "robot" does not exist`, "RepairRotation", "SecretName", name,
+		"RepairAction", "adopt", "VersionId", "v3", "SecretData", `{"AccessKeys":[{"AccessKeyId":"KTnone","AccessKeySecret":"y"}]}`)
+	w.refused(t, invalid, `{"AccessKeys":[{"AccessKeyId":"…","AccessKeySecret":"…"}]}`, "RepairRotation", "SecretName", name, "RepairAction", "adopt", "VersionId", "v3", "SecretData", "x")
+}
