@@ -259,6 +259,10 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 		return r, false
 	case e.Candidate == target.Live:
 		r = r.to(Applied)
+	case e.Candidate == target.Dead && r.Mode == Reapply && r.Attempt == 0:
+		// A person asked what is live, not for a change.
+		r = r.to(Quarantined)
+		r.Reason = "The target does not accept the credential in use. Somebody else has changed it there."
 	case e.Candidate == target.Dead && r.Mode == Reapply:
 		// There is no other credential to fall back to: it is sent again, as often as any.
 		r = r.resend(e, now)
@@ -416,7 +420,11 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 func (r Record) onRepair(e Event) (Record, bool) {
 	switch e.Kind {
 	case Probed:
-		return r.to(Unknown), true
+		r = r.to(Unknown)
+		if r.Mode == Reapply {
+			r.Attempt = 0
+		}
+		return r, true
 	case Again:
 		r = r.to(Prepared)
 		r.Attempt, r.Rejections = 0, 0

@@ -1,0 +1,46 @@
+package rotation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// TestProbeOfADrift: asking what is live gives the target nothing, also after attempts to give it something have failed; only
+// the request to apply does.
+func TestProbeOfADrift(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	step := func(r Record, e Event) Record {
+		t.Helper()
+		next, err := Next(r, e, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	dead := Event{Kind: Resolved, Candidate: target.Dead}
+	drifted := Record{}.Drifted("v1", "pg", target.Single, "rejected", now)
+	failed := step(step(step(drifted, Event{Kind: Again}), Event{Kind: Sending}), Event{Kind: NoAnswer})
+	failed.Attempt = MaxAttempts
+	for name, r := range map[string]Record{"found": drifted, "after attempts": step(failed, dead)} {
+		if r.State != Quarantined {
+			t.Fatalf("%s: %s", name, r.State)
+		}
+		probed := step(r, Event{Kind: Probed})
+		if got := step(probed, dead); got.State != Quarantined || got.Reason == "" {
+			t.Errorf("%s, still dead: %s, %q; want quarantined again", name, got.State, got.Reason)
+		}
+		if got := step(probed, Event{Kind: Resolved, Candidate: target.Live}); got.State != Applied {
+			t.Errorf("%s, live again: %s", name, got.State)
+		}
+		if got := step(step(probed, Event{Kind: Failed}), dead); got.State != Quarantined {
+			t.Errorf("%s, dead after a target that did not answer: %s", name, got.State)
+		}
+	}
+	sent := step(step(step(drifted, Event{Kind: Again}), Event{Kind: Sending}), Event{Kind: NoAnswer})
+	if got := step(sent, dead); got.State != Prepared {
+		t.Errorf("applied without an answer and dead: %s; want another attempt", got.State)
+	}
+}
