@@ -185,13 +185,7 @@ func (t *Turn) NewCandidate(ctx context.Context, system target.Target) (*Candida
 	account := current[0].Account
 	c.users = []string{account}
 	if strategy == target.Double {
-		var previous []target.Credential
-		if id, ok := t.Secret.Stages[secret.Previous]; ok {
-			if previous, _, err = t.version(id); err != nil {
-				return nil, err
-			}
-		}
-		if account, err = t.Secret.OtherAccount(current, previous); err != nil {
+		if account, err = t.env.otherAccount(t.tx, t.Secret, current); err != nil {
 			return nil, err
 		}
 		if err := t.Secret.Tells(stored, account); err != nil {

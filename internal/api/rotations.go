@@ -371,7 +371,7 @@ func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) error {
 	}
 	users := []string{list[0].Account}
 	if strategy == target.Double {
-		other, err := s.OtherAccount(list, nil)
+		other, err := c.otherAccount(tx, s, list)
 		if err != nil {
 			return err
 		}

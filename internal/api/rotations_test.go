@@ -643,3 +643,14 @@ func TestOwnUsersNeedNoTarget(t *testing.T) {
 		"RepairAction", "adopt", "VersionId", "v3", "SecretData", `{"AccessKeys":[{"AccessKeyId":"KTnone","AccessKeySecret":"y"}]}`)
 	w.refused(t, invalid, `{"AccessKeys":[{"AccessKeyId":"…","AccessKeySecret":"…"}]}`, "RepairRotation", "SecretName", name, "RepairAction", "adopt", "VersionId", "v3", "SecretData", "x")
 }
+
+// TestConfigureAfterARotation: a value holds one account once there was a rotation of two; the version before tells the other.
+func TestConfigureAfterARotation(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "turns", "SecretData", "plain, from a time when nobody rotated it", "VersionId", "v1")
+	w.must(t, "PutSecretValue", "SecretName", "turns", "SecretData", `{"username":"x","password":"p"}`, "VersionId", "v2")
+	w.refused(t, inUse, `names only the account "x", and the strategy double needs a second one.`, "ConfigureRotation", "SecretName", "turns", "TargetName", "pg", "Strategy", "double")
+	w.must(t, "PutSecretValue", "SecretName", "turns", "SecretData", `{"username":"y","password":"p"}`, "VersionId", "v3")
+	w.must(t, "ConfigureRotation", "SecretName", "turns", "TargetName", "pg", "Strategy", "double")
+}

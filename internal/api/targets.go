@@ -380,3 +380,18 @@ func credentials(e *Env, tx *store.Tx, s secret.Secret, v secret.Version) ([]tar
 	list, err := s.Credentials(value)
 	return list, value, err
 }
+
+// otherAccount is the account whose turn it is with target.Double. Only the current version and the one before tell, since a
+// value holds one account once there was a rotation. One before that holds no credential, from a time when nobody rotated the
+// secret, tells nothing.
+func (e *Env) otherAccount(tx *store.Tx, s secret.Secret, current []target.Credential) (string, error) {
+	var previous []target.Credential
+	if v, ok := s.Versions[s.Stages[secret.Previous]]; ok {
+		var err error
+		previous, _, err = credentials(e, tx, s, v)
+		if kind := fault.KindOf(err); err != nil && kind != fault.Invalid && kind != fault.InUse {
+			return "", err
+		}
+	}
+	return s.OtherAccount(current, previous)
+}
