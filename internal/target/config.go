@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -23,7 +25,7 @@ func Decode(config json.RawMessage, into any) error {
 		var wrong *json.UnmarshalTypeError
 		switch {
 		case errors.As(err, &wrong):
-			return fmt.Errorf("%s is a %s; use a %s", wrong.Field, wrong.Value, wrong.Type)
+			return fmt.Errorf("%s is of type %s; use %s", settingName(wrong.Field), wrong.Value, wanted(wrong.Type))
 		case strings.HasPrefix(err.Error(), "json: unknown field "):
 			return fmt.Errorf("there is no setting %s", strings.TrimPrefix(err.Error(), "json: unknown field "))
 		}
@@ -33,6 +35,32 @@ func Decode(config json.RawMessage, into any) error {
 		return errors.New("the configuration is not one JSON object")
 	}
 	return nil
+}
+
+// settingName is a path of members without the names of embedded Go types.
+func settingName(path string) string {
+	parts := slices.DeleteFunc(strings.Split(path, "."), func(p string) bool { return p != "" && p[0] >= 'A' && p[0] <= 'Z' })
+	if len(parts) == 0 {
+		return "the configuration"
+	}
+	return strings.Join(parts, ".")
+}
+
+// wanted is a Go type in the words of JSON.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
 }
 
 // TLS says how a connection is protected. The zero value verifies the target's certificate against the machine's

@@ -84,12 +84,16 @@ func TestDecode(t *testing.T) {
 	type config struct {
 		Address string     `json:"address"`
 		TLS     target.TLS `json:"tls"`
+		target.PasswordRule
 	}
 	for text, want := range map[string]string{
 		`{"address":"h","tls":{"off":true}}`: "",
 		``:                                   "",
 		`{"adress":"h"}`:                     `there is no setting "adress"`,
-		`{"address":1}`:                      "address is a number; use a string",
+		`{"address":1}`:                      "address is of type number; use a string",
+		`{"password_length":"x"}`:            "password_length is of type string; use a whole number",
+		`{"tls":{"off":1}}`:                  "tls.off is of type number; use true or false",
+		`{"tls":[]}`:                         "tls is of type array; use an object",
 		`{"address":"h"} {}`:                 "the configuration is not one JSON object",
 		`[]`:                                 "",
 	} {
