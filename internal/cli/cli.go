@@ -35,6 +35,8 @@ type commands struct {
 	Demo       demoCommand       `cmd:"" help:"Rotate real credentials on a throw-away server, step by step."`
 	Kms        kmsCommand        `cmd:"" passthrough:"" help:"Call any API operation, spelled as for aliyun kms."`
 	Secret     secretCommand     `cmd:"" help:"Work with secrets."`
+	Target     targetCommand     `cmd:"" help:"Work with targets: the systems whose credentials are rotated."`
+	Rotation   rotationCommand   `cmd:"" help:"Rotate credentials, look at rotations, and mend them."`
 	User       userCommand       `cmd:"" help:"Work with users and their access keys."`
 	Group      groupCommand      `cmd:"" help:"Work with groups of users."`
 	Policy     policyCommand     `cmd:"" help:"Work with policies: who may do what."`

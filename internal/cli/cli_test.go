@@ -30,14 +30,16 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
-		Setup: func(e *testscript.Env) error {
-			e.Setenv("KEYTURN_CONFIG_DIR", e.WorkDir+"/config")
-			e.Setenv("HOME", e.WorkDir)
-			e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command sleeps for a second at its end
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"waitready": waitReady},
+		Setup:               environment,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitready": waitReady},
 	})
+}
+
+func environment(e *testscript.Env) error {
+	e.Setenv("KEYTURN_CONFIG_DIR", e.WorkDir+"/config")
+	e.Setenv("HOME", e.WorkDir)
+	e.Setenv("GORACE", "atexit_sleep_ms=0") // or each command sleeps for a second at its end
+	return nil
 }
 
 // waitReady waits, for at most 20 seconds, until the server of an admin.json serves.

@@ -360,7 +360,7 @@ func (e *env) confirm(question string) error {
 	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
 	line, err := bufio.NewReader(e.stdin).ReadString('\n')
 	if err != nil || !strings.EqualFold(strings.TrimSpace(line), "y") {
-		return coded{exitFailed, "nothing was deleted"}
+		return coded{exitFailed, "nothing was done"}
 	}
 	return nil
 }

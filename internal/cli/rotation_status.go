@@ -1,0 +1,353 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+// following are the flags of a command that can wait for what it has asked for.
+type following struct {
+	Wait    bool          `help:"Follow it to its end, and exit with 1 when that is not the one that was asked for."`
+	Timeout time.Duration `help:"Wait for at most this long." default:"5m"`
+}
+
+type rotationStatus struct {
+	globals `kong:"-"`
+	Name    string        `arg:"" help:"Name or ARN of the secret."`
+	Watch   bool          `help:"Go on printing what happens, until the rotation has ended or needs a person."`
+	Timeout time.Duration `help:"Watch for at most this long." default:"1h"`
+}
+
+func (c *rotationStatus) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	r, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		err = printResponse(e.stdout, r)
+	} else {
+		err = printStatus(e.stdout, r)
+	}
+	if err != nil || !c.Watch || settled(r) && c.json() {
+		return err
+	}
+	f := &follower{env: e, globals: c.globals, client: client, secret: r.SecretName, told: len(r.Steps), last: r, verdict: watched, out: e.stdout}
+	return f.follow(c.Timeout)
+}
+
+// settled reports whether nothing more happens by itself.
+func settled(r *kms.DescribeRotationResponse) bool {
+	switch r.State {
+	case "idle", "done", "abandoned", "quarantined":
+		return true
+	}
+	return false
+}
+
+func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
+	t := newTable()
+	add := func(name, value string) {
+		if value != "" {
+			t.row(name, value)
+		}
+	}
+	add("secret", r.SecretName)
+	add("target", r.TargetName)
+	add("state", r.State)
+	add("waits for", waitsFor(r))
+	add("reason", r.Reason)
+	add("advice", r.Advice)
+	if r.RotationID != "" {
+		add("rotation", fmt.Sprintf("%s (%s, %s)", r.RotationID, r.Mode, r.Trigger))
+	}
+	add("strategy", r.Strategy)
+	add("new version", r.CandidateVersionID)
+	add("replaces", r.BaseVersionID)
+	if r.Attempt > 0 {
+		add("attempts", fmt.Sprintf("%d, with candidate %d", r.Attempt, max(r.Candidates, 1)))
+	}
+	add("began", when(r.StartTime))
+	add("promoted", when(r.PromoteTime))
+	if r.State == "grace" {
+		add("former works until", when(r.GraceUntil))
+	}
+	add("ended", when(r.EndTime))
+	credential := r.CredentialState
+	if !r.ProbeTime.IsZero() {
+		credential += ", as the target said at " + when(r.ProbeTime)
+	}
+	add("credential", credential)
+	add("automatic", r.AutomaticRotation)
+	for _, row := range [][2]string{
+		{"interval", r.RotationInterval}, {"cron", r.Cron}, {"time zone", r.TimeZone}, {"window", r.Window}, {"blackouts", r.Blackouts}, {"grace period", r.GracePeriod},
+		{"last rotation", when(r.LastRotationDate)}, {"next due", when(r.NextRotationDate)},
+	} {
+		add(row[0], row[1])
+	}
+	if r.Group != "" {
+		add("group", r.Group+", "+r.GroupGap+" apart")
+	}
+	if r.Paused {
+		add("paused", "yes; keyturn rotation resume "+r.SecretName+" ends it")
+	}
+	return errors.Join(t.write(w), printSteps(w, r.Steps))
+}
+
+func printSteps(w io.Writer, steps []kms.RotationStep) error {
+	if len(steps) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable("TIME", "STATE", "WHAT HAPPENED")
+	for _, s := range steps {
+		t.row(when(s.Time), s.State, happened(s))
+	}
+	return t.write(w)
+}
+
+func happened(s kms.RotationStep) string {
+	if s.Text == "" {
+		return s.Event
+	}
+	return s.Event + ": " + s.Text
+}
+
+// waitsFor says what must happen for the rotation to go on; nothing when none is under way.
+func waitsFor(r *kms.DescribeRotationResponse) string {
+	again := ""
+	if !r.NextAttemptTime.IsZero() {
+		again = ", at " + when(r.NextAttemptTime)
+	}
+	switch r.State {
+	case "scheduled":
+		if r.Paused {
+			return "the end of the pause"
+		}
+		return "its turn" + again
+	case "prepared":
+		return "the next attempt" + again
+	case "refused":
+		return "another candidate" + again
+	case "applying":
+		return "the target's answer"
+	case "unknown":
+		return "word of what the target accepts" + again
+	case "applied":
+		return "a login with the new credential" + again
+	case "verified":
+		return "the promotion" + again
+	case "grace":
+		return "the end of the grace of the former credential" + again
+	case "undoing":
+		return "a login with the former credential" + again
+	case "retiring":
+		return "the target to retire the former credential" + again
+	case "reverting":
+		return "the target to take the candidate back" + again
+	case "quarantined":
+		return "a person: keyturn rotation repair " + r.SecretName
+	}
+	return ""
+}
+
+// verdictOf looks at a rotation: over says that the waiting is, and text why. ok says that it went as asked.
+type verdictOf func(r *kms.DescribeRotationResponse) (over, ok bool, text string)
+
+// failedEnd is the verdict on what ended without a change.
+func failedEnd(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+	switch r.State {
+	case "abandoned":
+		return true, false, fmt.Sprintf("The rotation of %s was given up; the credential in use is untouched. %s", r.SecretName, r.Reason)
+	case "quarantined":
+		return true, false, fmt.Sprintf("The rotation of %s needs a person: keyturn rotation repair %s explains. %s", r.SecretName, r.SecretName, r.Reason)
+	}
+	return false, false, ""
+}
+
+func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+	if r.PromoteTime.IsZero() {
+		return failedEnd(r)
+	}
+	text = fmt.Sprintf("Version %s of %s is current since %s.", r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
+	if r.State == "grace" {
+		text += fmt.Sprintf(" The former credential works until %s.", when(r.GraceUntil))
+	}
+	return true, true, text
+}
+
+// retired is the end of an emergency: what has leaked is useless.
+func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+	if r.State == "done" && !r.PromoteTime.IsZero() {
+		return true, true, fmt.Sprintf("Version %s of %s is current since %s, and the former credential is useless.", r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
+	}
+	return failedEnd(r)
+}
+
+func rehearsed(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+	if r.State == "done" {
+		return true, true, fmt.Sprintf("Target %s took a new credential for %s, a login with it succeeded, and it was taken back. A rotation would work.", r.TargetName, r.SecretName)
+	}
+	if over, ok, text = failedEnd(r); r.State == "abandoned" {
+		text = fmt.Sprintf("A rotation of %s would not work; the credential in use is untouched. %s", r.SecretName, r.Reason)
+	}
+	return over, ok, text
+}
+
+func mended(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+	switch r.State {
+	case "done", "grace", "abandoned":
+		return true, true, fmt.Sprintf("The target accepts the current version of %s.", r.SecretName)
+	}
+	return failedEnd(r)
+}
+
+func watched(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+	return settled(r), true, fmt.Sprintf("The rotation of %s is in state %s.", r.SecretName, r.State)
+}
+
+const (
+	firstPoll = 50 * time.Millisecond
+	lastPoll  = time.Second
+)
+
+// follower asks for the state of a rotation until a verdict can be given.
+type follower struct {
+	*env
+	globals globals
+	client  *kms.Client
+	secret  string
+	id      string // of the rotation, when named
+	named   bool
+	verdict verdictOf
+
+	out  io.Writer // where steps are told; standard error when nil, so that the result stands alone
+	told int       // steps that were
+	last *kms.DescribeRotationResponse
+}
+
+// follow waits for at most that long. A server that does not answer for a while is asked again; a refusal ends it.
+func (f *follower) follow(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(f.ctx, timeout)
+	defer cancel()
+	for wait := firstPoll; ; wait = min(2*wait, lastPoll) {
+		r, err := f.client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: f.secret})
+		var service *kms.Error
+		switch {
+		case errors.As(err, &service) && service.HTTPStatus < 500:
+			return err
+		case err == nil:
+			if over, err := f.look(ctx, r); over || err != nil {
+				return err
+			}
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return f.late(timeout, err)
+		}
+	}
+}
+
+// look tells what is new, and ends the waiting when there is a verdict.
+func (f *follower) look(ctx context.Context, r *kms.DescribeRotationResponse) (over bool, err error) {
+	if f.named && r.RotationID != f.id {
+		return f.elsewhere(ctx)
+	}
+	f.tell(r)
+	f.last = r
+	over, ok, text := f.verdict(r)
+	if !over {
+		return false, nil
+	}
+	if f.globals.json() {
+		err = printResponse(f.stdout, r)
+	} else {
+		err = f.report(r, ok, strings.TrimSpace(text))
+	}
+	if err == nil && !ok {
+		err = coded{exitFailed, ""}
+	}
+	return true, err
+}
+
+func (f *follower) report(r *kms.DescribeRotationResponse, ok bool, text string) error {
+	if !ok {
+		fmt.Fprintf(f.stderr, "keyturn: %s\n", text)
+	} else if _, err := fmt.Fprintln(f.stdout, text); err != nil {
+		return err
+	}
+	if r.Mode == "rehearse" {
+		return printSteps(f.stdout, r.Steps)
+	}
+	return nil
+}
+
+// elsewhere is for a record that is of another rotation: ours waits for the end of that one, or was made before it.
+func (f *follower) elsewhere(ctx context.Context) (over bool, err error) {
+	list, err := f.client.ListSecretVersionIds(ctx, &kms.ListSecretVersionIdsRequest{SecretName: f.secret, IncludeDeprecated: true, PageSize: 100})
+	if err != nil {
+		return false, nil // asked again until the time is over
+	}
+	for _, v := range list.VersionIDs {
+		switch labels := strings.Join(v.VersionStages, ", "); {
+		case v.VersionID != f.id:
+		case slices.Contains(v.VersionStages, kms.StageCurrent), slices.Contains(v.VersionStages, kms.StagePrevious):
+			_, err := fmt.Fprintf(f.stdout, "Version %s of %s was made by an earlier rotation, at %s: %s.\n", f.id, f.secret, when(v.CreateTime), labels)
+			return true, err
+		default:
+			return true, fmt.Errorf("version %s of %s was made by an earlier rotation, at %s, and is not in use", f.id, f.secret, when(v.CreateTime))
+		}
+	}
+	if f.last != nil {
+		return true, fmt.Errorf("another rotation of %s has begun since; keyturn rotation status %s shows it", f.secret, f.secret)
+	}
+	return false, nil
+}
+
+// tell prints the steps that are new, or with JSON the whole state when anything is.
+func (f *follower) tell(r *kms.DescribeRotationResponse) {
+	w := f.out
+	if w == nil {
+		w = f.stderr
+	}
+	fresh := len(r.Steps) > f.told
+	if f.globals.json() {
+		if f.out != nil && fresh && !settled(r) {
+			_ = printResponse(w, r) // whoever reads it no more is told by the last one
+		}
+	} else if fresh && r.Mode != "rehearse" { // whose report tells them all
+		for _, s := range r.Steps[f.told:] {
+			fmt.Fprintf(w, "%s  %s  %s\n", when(s.Time), s.State, happened(s))
+		}
+	}
+	f.told = max(f.told, len(r.Steps))
+}
+
+func (f *follower) late(timeout time.Duration, err error) error {
+	switch {
+	case f.ctx.Err() != nil:
+		return errors.New("interrupted; the rotation goes on by itself")
+	case f.last == nil && err != nil:
+		return fmt.Errorf("the server has not answered within %s: %w", timeout, err)
+	case f.last == nil:
+		return fmt.Errorf("after %s it waits for the end of another rotation of %s; it goes on by itself, keyturn rotation status %s shows how", timeout, f.secret, f.secret)
+	}
+	text := fmt.Sprintf("after %s it waits for %s", timeout, waitsFor(f.last))
+	if f.last.Reason != "" {
+		text += " (" + f.last.Reason + ")"
+	}
+	return fmt.Errorf("%s; it goes on by itself, keyturn rotation status %s shows how", text, f.secret)
+}

@@ -1,0 +1,407 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+type targetCommand struct {
+	globals
+	Add    targetAdd    `cmd:"" help:"Make a system known whose credentials are to be rotated; nothing is changed there."`
+	List   targetList   `cmd:"" help:"List targets."`
+	Show   targetShow   `cmd:"" help:"Show a target with its configuration."`
+	Update targetUpdate `cmd:"" help:"Change the settings of a target that are named; the others stay."`
+	Test   targetTest   `cmd:"" help:"Log in once as the administrator, or with a secret's credential. Exits with 1 when that fails."`
+	Pause  targetPause  `cmd:"" help:"Let no rotation begin at a target; what is under way is finished."`
+	Resume targetResume `cmd:"" help:"Let rotations begin again."`
+	Remove targetRemove `cmd:"" help:"Forget a target; nothing is changed there."`
+}
+
+// AfterApply gives every subcommand the flags of the group.
+func (c *targetCommand) AfterApply() error {
+	for _, g := range []*globals{
+		&c.Add.globals, &c.List.globals, &c.Show.globals, &c.Update.globals, &c.Test.globals, &c.Pause.globals, &c.Resume.globals, &c.Remove.globals,
+	} {
+		*g = c.globals
+	}
+	return nil
+}
+
+// targetSettings are the flags that make a configuration. Which settings a kind has, the server knows.
+type targetSettings struct {
+	Address string   `help:"Setting address: host, or host:port, of the system." placeholder:"HOST[:PORT]"`
+	Config  string   `help:"File with the whole configuration, a JSON object; - for standard input." placeholder:"FILE"`
+	Set     []string `help:"A setting of the kind; what is JSON is taken as such, all else as text. Names within an object: tls.server_name=…" placeholder:"KEY=VALUE" sep:"none"`
+	TLSCA   string   `name:"tls-ca" help:"Setting tls.ca: file with the authorities to trust instead of the machine's, PEM." placeholder:"FILE" type:"existingfile"`
+	TLSOff  bool     `name:"tls-off" help:"Setting tls.off: speak without TLS, on a network that is trusted whole."`
+}
+
+// given reports whether any flag changes the configuration.
+func (s targetSettings) given() bool {
+	return s.Address != "" || s.Config != "" || len(s.Set) > 0 || s.TLSCA != "" || s.TLSOff
+}
+
+// build makes the configuration: the file, or what there was, and then each flag.
+func (s targetSettings) build(e *env, present string) (string, error) {
+	if s.Config != "" {
+		var err error
+		if present, err = readConfig(e, s.Config); err != nil {
+			return "", err
+		}
+	}
+	members := map[string]any{}
+	if present != "" {
+		d := json.NewDecoder(strings.NewReader(present))
+		d.UseNumber()
+		if err := d.Decode(&members); err != nil || members == nil || d.More() {
+			return "", errors.New("the configuration is not a JSON object")
+		}
+	}
+	if s.Address != "" {
+		members["address"] = s.Address
+	}
+	if s.TLSCA != "" {
+		pem, err := os.ReadFile(s.TLSCA)
+		if err != nil {
+			return "", err
+		}
+		if err := assign(members, "tls.ca", string(pem)); err != nil {
+			return "", err
+		}
+	}
+	if s.TLSOff {
+		if err := assign(members, "tls.off", true); err != nil {
+			return "", err
+		}
+	}
+	for _, setting := range s.Set {
+		key, value, ok := strings.Cut(setting, "=")
+		if !ok || key == "" {
+			return "", coded{exitUsage, fmt.Sprintf("--set %q is not KEY=VALUE", setting)}
+		}
+		if err := assign(members, key, settingValue(value)); err != nil {
+			return "", err
+		}
+	}
+	out, err := marshal(members, "")
+	return strings.TrimSuffix(out, "\n"), err
+}
+
+func readConfig(e *env, path string) (string, error) {
+	if path == "-" {
+		return readLimited(e.stdin)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return readLimited(f)
+}
+
+// settingValue takes JSON as what it is, so that numbers, booleans and lists can be given, and all else as text.
+func settingValue(s string) any {
+	d := json.NewDecoder(strings.NewReader(s))
+	d.UseNumber()
+	var v any
+	if d.Decode(&v) != nil {
+		return s
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return s
+	}
+	return v
+}
+
+// assign sets a member by its path, a.b.c, and makes the objects on the way.
+func assign(members map[string]any, path string, value any) error {
+	name, rest, deeper := strings.Cut(path, ".")
+	if !deeper {
+		members[name] = value
+		return nil
+	}
+	inner, ok := members[name].(map[string]any)
+	if _, there := members[name]; there && !ok {
+		return coded{exitUsage, fmt.Sprintf("the setting %s is not an object, so it has no %s", name, rest)}
+	}
+	if inner == nil {
+		inner = map[string]any{}
+	}
+	members[name] = inner
+	return assign(inner, rest, value)
+}
+
+func marshal(v any, indent string) (string, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
+	err := enc.Encode(v)
+	return b.String(), err
+}
+
+type targetAdd struct {
+	globals     `kong:"-"`
+	Name        string `arg:"" help:"Name of the target; managed secrets name it as DBInstanceId, InstanceId or DBClusterId."`
+	Kind        string `required:"" help:"Kind of system, such as postgresql."`
+	AdminSecret string `help:"Secret with the credential that changes others." placeholder:"NAME"`
+	Description string `help:"What the target is."`
+	targetSettings
+}
+
+func (c *targetAdd) Run(e *env) error {
+	config, err := c.build(e, "")
+	if err != nil {
+		return err
+	}
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.RegisterTarget(e.ctx, &kms.RegisterTargetRequest{
+		TargetName: c.Name, Kind: c.Kind, Config: config, AdminSecretName: c.AdminSecret, Description: c.Description,
+	})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Target %s is known; keyturn target test %s tries it.", out.TargetName, out.TargetName)
+}
+
+type targetList struct {
+	globals `kong:"-"`
+}
+
+func (c *targetList) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	all := &kms.ListTargetsResponse{Targets: []kms.ListedTarget{}}
+	for in := (kms.ListTargetsRequest{MaxResults: 100}); ; {
+		page, err := client.ListTargets(e.ctx, &in)
+		if err != nil {
+			return err
+		}
+		all.Targets, all.RequestID = append(all.Targets, page.Targets...), page.RequestID
+		if in.NextToken = page.NextToken; in.NextToken == "" {
+			break
+		}
+	}
+	if c.json() {
+		return printResponse(e.stdout, all)
+	}
+	t := newTable("NAME", "KIND", "STATE", "ADMINISTRATOR", "DESCRIPTION")
+	for _, g := range all.Targets {
+		t.row(g.TargetName, g.Kind, pausedWord(g.Paused), g.AdminSecretName, g.Description)
+	}
+	return t.write(e.stdout)
+}
+
+func pausedWord(paused bool) string {
+	if paused {
+		return "paused"
+	}
+	return "active"
+}
+
+type targetShow struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the target."`
+}
+
+func (c *targetShow) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	g, err := client.DescribeTarget(e.ctx, &kms.TargetNameRequest{TargetName: c.Name})
+	switch {
+	case err != nil:
+		return err
+	case c.json():
+		return printResponse(e.stdout, g)
+	}
+	t := newTable()
+	for _, row := range [][2]string{
+		{"name", g.TargetName}, {"arn", g.ARN}, {"kind", g.Kind}, {"state", pausedWord(g.Paused)}, {"administrator", g.AdminSecretName},
+		{"strategies", strings.Join(g.Strategies, ", ")}, {"description", g.Description}, {"created", when(g.CreateTime)}, {"updated", when(g.UpdateTime)},
+	} {
+		if row[1] != "" {
+			t.row(row[0], row[1])
+		}
+	}
+	if err := t.write(e.stdout); err != nil {
+		return err
+	}
+	fmt.Fprintln(e.stdout)
+	return printJSON(e.stdout, []byte(g.Config))
+}
+
+type targetUpdate struct {
+	globals     `kong:"-"`
+	Name        string   `arg:"" help:"Name of the target."`
+	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
+	Description *string  `help:"What the target is."`
+	Unset       []string `help:"A setting to leave to its default again." placeholder:"KEY" sep:"none"`
+	targetSettings
+}
+
+// Run changes the settings that are named. With --config the file is the whole configuration, as with add.
+func (c *targetUpdate) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	in := &kms.UpdateTargetRequest{TargetName: c.Name, AdminSecretName: c.AdminSecret, Description: c.Description}
+	switch {
+	case c.given() || len(c.Unset) > 0:
+		if in.Config, err = c.changed(e, client); err != nil {
+			return err
+		}
+	case c.AdminSecret == "" && c.Description == nil:
+		return coded{exitUsage, "say what is to change: --address, --set, --unset, --config, --tls-ca, --tls-off, --admin-secret or --description"}
+	}
+	out, err := client.UpdateTarget(e.ctx, in)
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Target %s is changed; keyturn target test %s tries it.", c.Name, c.Name)
+}
+
+func (c *targetUpdate) changed(e *env, client *kms.Client) (string, error) {
+	present := ""
+	if c.Config == "" {
+		g, err := client.DescribeTarget(e.ctx, &kms.TargetNameRequest{TargetName: c.Name})
+		if err != nil {
+			return "", err
+		}
+		present = g.Config
+	}
+	for _, path := range c.Unset {
+		var members map[string]any
+		d := json.NewDecoder(strings.NewReader(present))
+		d.UseNumber()
+		if err := d.Decode(&members); err != nil {
+			return "", coded{exitUsage, "--unset is for settings that the target has; leave it out with --config"}
+		}
+		if !remove(members, path) {
+			return "", coded{exitUsage, fmt.Sprintf("target %s has no setting %s", c.Name, path)}
+		}
+		text, err := marshal(members, "")
+		if err != nil {
+			return "", err
+		}
+		present = text
+	}
+	return c.build(e, present)
+}
+
+// remove takes a member away by its path, and the objects that it leaves empty.
+func remove(members map[string]any, path string) bool {
+	name, rest, deeper := strings.Cut(path, ".")
+	value, there := members[name]
+	if !there || !deeper {
+		delete(members, name)
+		return there
+	}
+	inner, ok := value.(map[string]any)
+	if !ok || !remove(inner, rest) {
+		return false
+	}
+	if len(inner) == 0 {
+		delete(members, name)
+	}
+	return true
+}
+
+type targetTest struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the target."`
+	Secret  string `help:"Try the current credential of this secret instead of the administrator's way in." placeholder:"NAME"`
+}
+
+func (c *targetTest) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.TestTarget(e.ctx, &kms.TestTargetRequest{TargetName: c.Name, SecretName: c.Secret})
+	if err != nil {
+		return err
+	}
+	who := "the administrator"
+	if c.Secret != "" {
+		who = "the credential of " + c.Secret
+	}
+	text := map[string]string{
+		"ok":          "Target %s accepts %s.",
+		"unreachable": "Target %s was not reached for %s.",
+		"rejected":    "Target %s does not accept %s.",
+		"denied":      "Target %s denies %s what is needed.",
+	}[out.Result]
+	if text == "" {
+		text = "It is not known whether target %s accepts %s: there was no answer."
+	}
+	if err := c.done(e, out, text, c.Name, who); err != nil {
+		return err
+	}
+	if out.Result == "ok" {
+		return nil
+	}
+	if !c.json() {
+		said := out.Message
+		if out.Code != "" {
+			said += " (" + out.Code + ")"
+		}
+		fmt.Fprintf(e.stdout, "  %s\n", said)
+	}
+	return coded{exitFailed, ""}
+}
+
+type targetPause struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the target."`
+}
+
+func (c *targetPause) Run(e *env) error {
+	return c.setPaused(e, kms.PauseRotationRequest{TargetName: c.Name}, true)
+}
+
+type targetResume struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the target."`
+}
+
+func (c *targetResume) Run(e *env) error {
+	return c.setPaused(e, kms.PauseRotationRequest{TargetName: c.Name}, false)
+}
+
+type targetRemove struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name of the target."`
+	Yes     bool   `help:"Do not ask." short:"y"`
+}
+
+func (c *targetRemove) Run(e *env) error {
+	if !c.Yes {
+		if err := e.confirm(fmt.Sprintf("Forget target %s? Its secrets are not rotated any more.", c.Name)); err != nil {
+			return err
+		}
+	}
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.DeregisterTarget(e.ctx, &kms.TargetNameRequest{TargetName: c.Name})
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "Target %s is forgotten.", c.Name)
+}
