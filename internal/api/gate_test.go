@@ -32,9 +32,14 @@ type recorder struct {
 	records []audit.Record // guarded by mu
 	durable []bool         // guarded by mu
 	refuse  audit.Phase    // guarded by mu
+
+	between func(audit.Record) // called before each record; nil for nothing. Set before the calls.
 }
 
 func (r *recorder) Append(_ context.Context, rec audit.Record, durable bool) error {
+	if r.between != nil {
+		r.between(rec)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if rec.Phase == r.refuse {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -653,4 +654,22 @@ func TestConfigureAfterARotation(t *testing.T) {
 	w.refused(t, inUse, `names only the account "x", and the strategy double needs a second one.`, "ConfigureRotation", "SecretName", "turns", "TargetName", "pg", "Strategy", "double")
 	w.must(t, "PutSecretValue", "SecretName", "turns", "SecretData", `{"username":"y","password":"p"}`, "VersionId", "v3")
 	w.must(t, "ConfigureRotation", "SecretName", "turns", "TargetName", "pg", "Strategy", "double")
+}
+
+// TestUpdateTargetAtOnce: between the decision and the change somebody gives the target another administrator, to whose secret
+// the caller may have no right. It is not sent to the caller's address.
+func TestUpdateTargetAtOnce(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "guarded", "SecretData", adminValue, "VersionId", "v1")
+	w.trail.between = func(r audit.Record) {
+		if r.Operation == "UpdateTarget" && r.Phase == audit.Intent {
+			w.trail.between = nil
+			w.must(t, "UpdateTarget", "TargetName", "pg", "AdminSecretName", "guarded")
+		}
+	}
+	w.refused(t, inUse, `Somebody else has changed target "pg" at this moment`, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"mine.example.test"}`)
+	if got := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse); got.Config != toMemory || got.AdminSecretName != "guarded" {
+		t.Errorf("the target is at %s with %s", got.Config, got.AdminSecretName)
+	}
 }

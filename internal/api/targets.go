@@ -221,10 +221,18 @@ func afterToken(token string) (string, error) {
 }
 
 func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*kms.TargetNameResponse, error) {
+	judged, _, err := c.Snapshot.Target(c.Account(), in.TargetName)
+	if err != nil {
+		return nil, err
+	}
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
 		t, err := c.existingTarget(tx, in.TargetName)
 		if err != nil {
 			return nil, err
+		}
+		if in.Config != "" && t.AdminSecret != judged.AdminSecret {
+			// The right to send that other secret to the new address was not looked at.
+			return nil, fault.New(fault.InUse, "Somebody else has changed target %q at this moment; look at it and try again.", t.Name)
 		}
 		if in.Config != "" {
 			t.Config = json.RawMessage(in.Config)
