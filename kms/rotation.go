@@ -82,7 +82,7 @@ type ListTargetsResponse struct {
 type UpdateTargetRequest struct {
 	TargetName      string  `kms:"TargetName,required,min=1,max=64,pattern=name"`
 	Config          string  `kms:"Config,json,max=16384,bytes"`
-	AdminSecretName string  `kms:"AdminSecretName,min=1,max=192,pattern=name"`
+	AdminSecretName string  `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
 	Description     *string `kms:"Description,min=0,max=8192"`
 }
 

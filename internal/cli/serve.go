@@ -9,12 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/keyturn/keyturn/internal/server"
-	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/target/postgresql"
 )
-
-// kinds are the kinds of targets that this program can rotate.
-func kinds() []target.Kind { return []target.Kind{postgresql.Kind()} }
 
 // serveCommand runs the server. Each setting is a flag, a variable of the environment (KEYTURN_ and the flag's name in
 // capitals, hyphens as underscores) and a key of the configuration file; the flag wins over the variable, and the
@@ -77,7 +72,6 @@ func defaultDataDir() string {
 func (c *serveCommand) Run(e *env) error {
 	set, loadErr := loadSettings(c, os.Environ())
 	config, err := set.server(e)
-	config.Kinds = kinds()
 	if err := errors.Join(loadErr, err); err != nil {
 		return coded{exitUsage, err.Error()}
 	}
