@@ -28,6 +28,8 @@ const (
 	Promote Step = "promote"
 	// CheckBase logs in with the base, for an undo.
 	CheckBase Step = "check base"
+	// Expire stores that the grace period is over, before anything is taken away: event Expired. From then on there is no undo.
+	Expire Step = "expire"
 	// Retire makes the base useless at the target.
 	Retire Step = "retire"
 	// Revert takes the candidate away from the target, and puts the base back where it was replaced.
@@ -51,7 +53,7 @@ func Plan(r Record, now time.Time) Step {
 	case Verified:
 		return Promote
 	case Grace:
-		return Retire // its time has come, or the first line would have said wait
+		return Expire // its time has come, or the first line would have said wait
 	case Undoing:
 		return CheckBase
 	case Retiring:
@@ -77,6 +79,8 @@ type Event struct {
 	Jitter float64
 	// LoginFailed says that the step has caused a failed login.
 	LoginFailed bool
+	// Settled says that no request is under way any more: the target has taken back what was.
+	Settled bool
 	// After is the least time until the next try, where the back-off would be shorter.
 	After time.Duration
 }
@@ -96,6 +100,7 @@ const (
 	LoggedIn   EventKind = "logged in"
 	NoLogin    EventKind = "login rejected"
 	Promoted   EventKind = "promoted"
+	Expired    EventKind = "grace period over"
 	Retired    EventKind = "old credential retired"
 	Reverted   EventKind = "taken back"
 	Failed     EventKind = "failed"       // of a step that is simply tried again
@@ -115,6 +120,7 @@ func illegal(r Record, e Event) error {
 // Next returns the record after an event. It refuses an event that does not belong to the state.
 func Next(r Record, e Event, now time.Time) (Record, error) {
 	from := r.State
+	r = r.notAhead(now)
 	if e.LoginFailed {
 		r.LoginFailedAt = now
 	}
@@ -132,14 +138,16 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 		r, ok = r.onApplied(e, now)
 	case Verified:
 		r, ok = r.onVerified(e, now)
-	case Grace, Retiring:
+	case Grace:
+		r, ok = r.onGrace(e, now)
+	case Retiring:
 		r, ok = r.onRetire(e, now)
 	case Undoing:
 		r, ok = r.onUndo(e, now)
 	case Reverting:
 		r, ok = r.onRevert(e, now)
 	case Quarantined:
-		r, ok = r.onRepair(e)
+		r, ok = r.onRepair(e, now)
 	default:
 		ok = false
 	}
@@ -161,6 +169,26 @@ func jittered(d time.Duration, jitter float64) time.Duration {
 	return d/2 + time.Duration(jitter*float64(d/2))
 }
 
+// notAhead puts right what a clock that was set back makes lie in the future: it was now at the latest.
+func (r Record) notAhead(now time.Time) Record {
+	if r.LoginFailedAt.After(now) {
+		r.LoginFailedAt = now
+	}
+	if r.SentAt.After(now) {
+		r.SentAt = now
+	}
+	return r
+}
+
+// quiet keeps the engine from what may cause a failed login until the window of the last one is over. It waits before a candidate
+// is sent rather than before the login with it, because reads are not held then.
+func (r Record) quiet(now time.Time) Record {
+	if at := r.LoginAt(now); at.After(now) && at.After(r.NextAt) {
+		r.NextAt = at
+	}
+	return r
+}
+
 // to moves on: what went wrong before is over.
 func (r Record) to(s State) Record {
 	r.State, r.Failures, r.NextAt, r.Reason = s, 0, time.Time{}, ""
@@ -174,6 +202,9 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 		r.Candidate, r.Base, r.Attempt, r.Rejections = e.Version, e.Replaces, 0, 0
 		r.Strategy, r.Target = e.Strategy, e.Target
 		r.Candidates++
+		// What an earlier rotation has sent must not arrive after this candidate.
+		r.NextAt = r.SettledAt(now)
+		r = r.quiet(now)
 	case Failed:
 		r = r.later(e, now)
 	case Impossible:
@@ -187,7 +218,7 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Sending:
-		r.State = Applying
+		r.State, r.SentAt = Applying, now
 		r.Attempt++
 	case Unreached: // found out before anything was to be sent
 		r = r.later(e, now)
@@ -202,7 +233,7 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Accepted:
-		r = r.to(Applied)
+		r = r.to(Applied).quiet(now)
 	case Unreached:
 		// What was not sent now may have been sent before and not answered: then Unknown is what it was, and it went through
 		// Resolve to come here. So Prepared is true.
@@ -210,7 +241,7 @@ func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 		r.State, r.Failures = Prepared, failures
 		r = r.later(e, now)
 	case NoAnswer:
-		r.State = Unknown
+		r.State, r.SentAt = Unknown, now
 		r.NextAt, r.Reason = time.Time{}, e.Text
 	case Declined:
 		r = r.declined(e, now)
@@ -258,23 +289,42 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 	case e.Kind != Resolved:
 		return r, false
 	case e.Candidate == target.Live:
-		r = r.to(Applied)
+		r = r.to(Applied).quiet(now)
+		r.Rejections = 0
+	case e.Candidate == target.Dead && !e.Settled && r.SettledAt(now).After(now):
+		// What was sent may still be on its way, or waiting for a lock there. It is asked again when it cannot be any more.
+		r.NextAt = r.SettledAt(now)
+		r = r.quiet(now)
 	case e.Candidate == target.Dead && r.Mode == Reapply && r.Attempt == 0:
-		// A person asked what is live, not for a change.
 		r = r.to(Quarantined)
-		r.Reason = "The target does not accept the credential in use. Somebody else has changed it there."
+		r.Reason = "The target still does not accept the credential in use."
 	case e.Candidate == target.Dead && r.Mode == Reapply:
 		// There is no other credential to fall back to: it is sent again, as often as any.
 		r = r.resend(e, now)
 	case e.Candidate == target.Dead && e.Base == target.Live:
+		r.Rejections = 0
 		r = r.resend(e, now)
 	case e.Candidate == target.Dead && e.Base == target.Dead:
-		r = r.to(Quarantined)
-		r.Reason = "The target accepts neither the candidate nor the version before. Somebody else has changed the credential."
+		r = r.neither(e, now)
 	default:
 		r = r.later(e, now)
 	}
 	return r, true
+}
+
+// neither is for a person to look at. Logins alone do not say so at once: a target may be slow to learn of a change, so one is
+// tried again a window later, the base first and then the candidate.
+func (r Record) neither(e Event, now time.Time) Record {
+	if e.LoginFailed {
+		if r.Rejections++; r.Rejections < MaxRejections {
+			r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
+			r.Reason = e.Text
+			return r
+		}
+	}
+	r = r.to(Quarantined)
+	r.Reason = "The target accepts neither the candidate nor the version before. Somebody else has changed the credential."
+	return r
 }
 
 // resend sends the same candidate again, up to a bound.
@@ -283,14 +333,21 @@ func (r Record) resend(e Event, now time.Time) Record {
 		failures := r.Failures
 		r = r.to(Prepared)
 		r.Failures = failures
-		return r.later(e, now)
+		return r.later(e, now).quiet(now)
 	}
 	if r.Mode == Reapply {
 		r = r.to(Quarantined)
 		r.Reason = fmt.Sprintf("The target was given the credential %d times and does not accept it.", r.Attempt)
 		return r
 	}
-	return r.abandon(fmt.Sprintf("The target was given the candidate %d times and does not have it.", r.Attempt), now)
+	why := fmt.Sprintf("The target was given the candidate %d times and does not have it.", r.Attempt)
+	if r.Strategy == target.Single {
+		return r.abandon(why, now) // the base is live, so the candidate is not
+	}
+	// Where both can be live, it is taken away once more, in case that the target was slow to learn of it.
+	r = r.to(Reverting)
+	r.Reason = why
+	return r
 }
 
 func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
@@ -353,7 +410,7 @@ func (r Record) settle(now time.Time) Record {
 	if r.Strategy == target.Single {
 		return r.done(now)
 	}
-	if r.GracePeriod <= 0 {
+	if r.GracePeriod <= 0 || r.Then != nil { // an emergency does not wait for the end of a grace period
 		return r.to(Retiring)
 	}
 	r = r.to(Grace)
@@ -362,24 +419,26 @@ func (r Record) settle(now time.Time) Record {
 	return r
 }
 
+func (r Record) onGrace(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Expired:
+		return r.to(Retiring), true
+	case EndGrace:
+		r.GraceUntil, r.NextAt = now, time.Time{}
+		return r, true
+	case Undo:
+		r.State, r.NextAt = Undoing, time.Time{}
+		return r.quiet(now), true
+	}
+	return r, false
+}
+
 func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Retired:
 		return r.done(now), true
 	case Failed:
-		r.State = Retiring
 		return r.later(e, now), true
-	case EndGrace:
-		if r.State == Grace {
-			r.GraceUntil, r.NextAt = now, time.Time{}
-		}
-		return r, true
-	case Undo:
-		if r.State != Grace {
-			return r, false
-		}
-		r.State, r.NextAt = Undoing, time.Time{}
-		return r, true
 	}
 	return r, false
 }
@@ -392,6 +451,9 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	case NoLogin:
 		r.State, r.Reason = Grace, "Not undone: the former credential does not authenticate. "+e.Text
 		r.NextAt = r.GraceUntil
+		if r.Then != nil { // an emergency does not wait for the end of a grace period
+			r.GraceUntil, r.NextAt = now, time.Time{}
+		}
 		return r, true
 	case Failed:
 		return r.later(e, now), true
@@ -402,6 +464,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Reverted:
+		r.SentAt = now
 		if r.Mode == Rehearse && r.Rejections < MaxRejections {
 			return r.done(now), true
 		}
@@ -409,6 +472,7 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 	case Failed:
 		why := r.Reason
 		r = r.later(e, now)
+		r.SentAt = now
 		if why != "" {
 			r.Reason = why
 		}
@@ -417,18 +481,19 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 	return r, false
 }
 
-func (r Record) onRepair(e Event) (Record, bool) {
+func (r Record) onRepair(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Probed:
 		r = r.to(Unknown)
+		r.Rejections = 0
 		if r.Mode == Reapply {
-			r.Attempt = 0
+			r.Attempt = 0 // it is asked, not changed
 		}
 		return r, true
 	case Again:
 		r = r.to(Prepared)
 		r.Attempt, r.Rejections = 0, 0
-		return r, true
+		return r.quiet(now), true
 	}
 	return r, false
 }

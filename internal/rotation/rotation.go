@@ -90,9 +90,13 @@ const (
 	MaxAttempts = 10
 	// MaxRejections is how often a candidate that the target has taken may fail to log in before it is taken back.
 	MaxRejections = 3
-	// LoginWindow is the time in which the engine causes at most one failed login of an account; the one exception is the
-	// login with the base version that follows a rejected candidate, after which nothing is tried any more.
+	// LoginWindow is the time in which the engine causes at most one failed login of an account. Two exceptions: the login with
+	// the base version that follows a rejected candidate, once in a rotation; and an engine that is killed after a failed login,
+	// before it has stored it. A clock that is set forward shortens the window.
 	LoginWindow = time.Minute
+	// Settle is how long after its answer was lost a target may still carry out what it was asked: the request is on its way, or
+	// waits for a lock there. Before that, "does not have it" is not believed.
+	Settle = 5 * time.Second
 
 	firstBackoff = time.Second
 	maxBackoff   = 5 * time.Minute
@@ -140,6 +144,8 @@ type Record struct {
 	NextAt time.Time `json:"next_at,omitzero"`
 	// LoginFailedAt is when the engine last caused a failed login.
 	LoginFailedAt time.Time `json:"login_failed_at,omitzero"`
+	// SentAt is when something was sent to the target last, or found not to have been answered.
+	SentAt time.Time `json:"sent_at,omitzero"`
 
 	// Due is when the next rotation is due by itself; zero means never.
 	Due time.Time `json:"due,omitzero"`
@@ -195,11 +201,10 @@ func (r Record) Wake() time.Time {
 	switch {
 	case r.State == Quarantined:
 	case r.InFlight():
-		at := r.NextAt
-		if at.IsZero() {
-			at = r.StartedAt
+		if r.NextAt.IsZero() {
+			return time.Unix(0, 0).UTC() // at once, also when the clock was set back since it began
 		}
-		return at
+		return r.NextAt
 	case r.Then != nil:
 		list = append(list, r.Then.At)
 	case !r.Due.IsZero() && !r.Paused:
@@ -215,6 +220,32 @@ func (r Record) Wake() time.Time {
 		}
 	}
 	return first
+}
+
+// LoginAt is the earliest time at which the engine may try a login that can fail: a window after the last one that did. A clock
+// that was set back makes it no later than a window from now.
+func (r Record) LoginAt(now time.Time) time.Time {
+	if r.LoginFailedAt.IsZero() {
+		return time.Time{}
+	}
+	at := r.LoginFailedAt.Add(LoginWindow)
+	if latest := now.Add(LoginWindow); at.After(latest) {
+		return latest
+	}
+	return at
+}
+
+// SettledAt is when nothing that was sent is under way any more; zero when nothing ever was. A clock that was set back makes it
+// no later than that time from now.
+func (r Record) SettledAt(now time.Time) time.Time {
+	if r.SentAt.IsZero() {
+		return time.Time{}
+	}
+	at := r.SentAt.Add(Settle)
+	if latest := now.Add(Settle); at.After(latest) {
+		return latest
+	}
+	return at
 }
 
 // Holds reports whether reads of the secret wait: what ACSCurrent is on may have stopped working a moment ago.
@@ -244,7 +275,7 @@ func (r Record) Pending() bool {
 func (r Record) Begin(q Request, now time.Time) Record {
 	next := Record{
 		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, GracePeriod: q.Grace,
-		Target: r.Target, StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, LoginFailedAt: r.LoginFailedAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
+		Target: r.Target, StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, LoginFailedAt: r.LoginFailedAt, SentAt: r.SentAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
 	}
 	if q.Trigger == Emergency {
 		next.GracePeriod = 0

@@ -167,6 +167,7 @@ type dispatcher struct {
 	lead    *store.Lead
 	busy    map[store.Due]bool
 	free    chan store.Due // whose work has ended
+	failed  sync.Map       // store.Due to the time.Time of a failed login that may not be stored; used by workers
 }
 
 func (d *dispatcher) run(ctx context.Context) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -61,6 +62,8 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 		return w.prepare(ctx, t)
 	case rotation.Promote:
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Promoted}, nil)
+	case rotation.Expire:
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Expired}, nil)
 	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert:
 		return w.effect(ctx, t, step)
 	}
@@ -305,14 +308,30 @@ func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target,
 	}
 	known := make([]target.Liveness, 2)
 	err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, list, known) })
+	if reverter, ok := system.(target.Reverter); ok && err == nil && known[0] == target.Dead && t.Record.SettledAt(w.engine.Now()).After(w.engine.Now()) {
+		// What was sent may still be under way. The target takes that back, so there is no need to wait for its end.
+		if err = w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) }); err == nil {
+			event.Settled = true
+			err = w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, list, known) })
+		}
+	}
 	if err != nil {
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
+	}
+	if len(list) == 2 { // both were rejected a window ago: one is tried now, the base first
+		if known[0] == target.NotKnown && t.Record.Rejections == 1 {
+			known[0] = target.Dead
+		}
+		if known[1] == target.NotKnown && t.Record.Rejections > 1 {
+			known[1] = target.Dead
+		}
 	}
 	for i, c := range list {
 		if known[i] != target.NotKnown || i == 1 && known[0] == target.Live {
 			continue
 		}
-		if wait := t.Record.LoginFailedAt.Add(rotation.LoginWindow).Sub(w.engine.Now()); wait > 0 && i == 0 {
+		now := w.engine.Now()
+		if wait := max(w.quiet(t.Record, now), t.Record.SettledAt(now).Sub(now)); wait > 0 && !event.LoginFailed {
 			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: "waiting before another login", After: wait}, nil)
 		}
 		err := w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
@@ -322,6 +341,7 @@ func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target,
 		case target.ClassOf(err) == target.Rejected:
 			known[i] = target.Dead
 			event.LoginFailed = true
+			w.loginFailed()
 		default:
 			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), LoginFailed: event.LoginFailed}, nil)
 		}
@@ -349,13 +369,37 @@ func inspect(ctx context.Context, system target.Target, list []target.Credential
 	return nil
 }
 
+// loginFailed remembers a login that the engine has made fail. What is not stored after it would otherwise be tried again at once,
+// for as long as the store takes nothing.
+func (w *worker) loginFailed() {
+	w.failed.Store(store.Due{Account: w.account, Name: w.secret}, w.engine.Now())
+}
+
+// quiet is how long no login may be tried that can fail: one did a moment ago, whether or not that could be stored.
+func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
+	at, key := r.LoginAt(now), store.Due{Account: w.account, Name: w.secret}
+	if v, ok := w.failed.Load(key); ok {
+		switch seen := v.(time.Time); {
+		case !seen.After(r.LoginFailedAt), now.Sub(seen) >= rotation.LoginWindow:
+			w.failed.Delete(key)
+		case seen.Add(rotation.LoginWindow).After(at):
+			at = seen.Add(rotation.LoginWindow)
+		}
+	}
+	return at.Sub(now)
+}
+
 // login tries a credential by one login.
 func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) (bool, error) {
+	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: "waiting before another login", After: wait}, nil)
+	}
 	err := w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
 	switch {
 	case err == nil:
 		return w.move(ctx, t, rotation.Event{Kind: rotation.LoggedIn}, nil)
 	case target.ClassOf(err) == target.Rejected:
+		w.loginFailed()
 		return w.move(ctx, t, rotation.Event{Kind: rotation.NoLogin, Text: said(err), LoginFailed: true}, nil)
 	}
 	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
@@ -384,7 +428,7 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 		return false, w.noteHealth(ctx, t, func(h rotation.Health) rotation.Health { h.NextAt = at; return h })
 	}
 	current := t.Secret.Stages[secret.Current]
-	live, strategy, text := w.alive(ctx, t, current)
+	live, strategy, text, failed := w.alive(ctx, t, current)
 	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
 	switch live {
 	case target.Live:
@@ -399,6 +443,9 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 		})
 	}
 	r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+		if failed {
+			r.LoginFailedAt = now
+		}
 		return r.Drifted(current, t.Secret.TargetName(), strategy, text, now)
 	})
 	if err == nil {
@@ -416,31 +463,36 @@ func (w *worker) noteHealth(ctx context.Context, t *api.Turn, change func(rotati
 }
 
 // alive asks the target about the credential in use: by its state, else by one login, which a credential that was found dead
-// is not given again. strategy is how the target would be given the credential again.
-func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (l target.Liveness, strategy target.Strategy, text string) {
+// is not given again. strategy is how the target would be given the credential again; failed says that a login was tried and
+// rejected.
+func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (l target.Liveness, strategy target.Strategy, text string, failed bool) {
 	system, err := t.Open()
 	if err != nil {
-		return target.NotKnown, "", said(err)
+		return target.NotKnown, "", said(err), false
 	}
 	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost
 	strategy = t.Reapply(system)
 	c, err := t.Credential(version)
 	if err != nil {
-		return target.NotKnown, strategy, ""
+		return target.NotKnown, strategy, "", false
 	}
 	known := make([]target.Liveness, 1)
 	if err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, []target.Credential{c}, known) }); err != nil {
-		return target.NotKnown, strategy, said(err)
+		return target.NotKnown, strategy, said(err), false
 	}
 	if known[0] != target.NotKnown {
-		return known[0], strategy, "its own state says so"
+		return known[0], strategy, "its own state says so", false
+	}
+	if w.quiet(t.Record, w.engine.Now()) > 0 {
+		return target.NotKnown, strategy, "waiting before another login", false
 	}
 	err = w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
 	switch {
 	case err == nil:
-		return target.Live, strategy, ""
+		return target.Live, strategy, "", false
 	case target.ClassOf(err) == target.Rejected:
-		return target.Dead, strategy, said(err)
+		w.loginFailed()
+		return target.Dead, strategy, said(err), true
 	}
-	return target.NotKnown, strategy, said(err)
+	return target.NotKnown, strategy, said(err), false
 }

@@ -1,0 +1,339 @@
+package rotation_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+var (
+	noon  = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	kinds = []rotation.EventKind{
+		rotation.Stored, rotation.Sending, rotation.Accepted, rotation.Unreached, rotation.NoAnswer, rotation.Declined, rotation.Resolved,
+		rotation.LoggedIn, rotation.NoLogin, rotation.Promoted, rotation.Expired, rotation.Retired, rotation.Reverted, rotation.Failed,
+		rotation.Impossible, rotation.Probed, rotation.Undo, rotation.EndGrace, rotation.Again,
+	}
+)
+
+// record is a rotation in its first attempt, whose request was sent long ago.
+func record(s rotation.State) rotation.Record {
+	return rotation.Record{
+		Account: "acc", Secret: "db", ID: "r1", State: s, Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Overlap, Target: "t",
+		Candidate: "v2", Base: "v1", Attempt: 1, Candidates: 1, GracePeriod: time.Hour, StartedAt: noon.Add(-time.Hour), SentAt: noon.Add(-time.Hour),
+		GraceUntil: noon.Add(time.Hour),
+	}
+}
+
+// allowed is every event that may follow a state, and where it leads; Resolved here says that the candidate is live.
+var allowed = map[rotation.State]map[rotation.EventKind]rotation.State{
+	rotation.Scheduled: {rotation.Stored: rotation.Prepared, rotation.Failed: rotation.Scheduled, rotation.Impossible: rotation.Abandoned},
+	rotation.Refused:   {rotation.Stored: rotation.Prepared, rotation.Failed: rotation.Refused, rotation.Impossible: rotation.Abandoned},
+	rotation.Prepared:  {rotation.Sending: rotation.Applying, rotation.Unreached: rotation.Prepared, rotation.Impossible: rotation.Abandoned},
+	rotation.Applying: {
+		rotation.Accepted: rotation.Applied, rotation.Unreached: rotation.Prepared, rotation.NoAnswer: rotation.Unknown,
+		rotation.Declined: rotation.Refused, rotation.Resolved: rotation.Applied, rotation.Failed: rotation.Unknown,
+	},
+	rotation.Unknown:     {rotation.Resolved: rotation.Applied, rotation.Failed: rotation.Unknown},
+	rotation.Applied:     {rotation.LoggedIn: rotation.Verified, rotation.NoLogin: rotation.Applied, rotation.Failed: rotation.Applied},
+	rotation.Verified:    {rotation.Promoted: rotation.Grace, rotation.Failed: rotation.Verified},
+	rotation.Grace:       {rotation.Expired: rotation.Retiring, rotation.EndGrace: rotation.Grace, rotation.Undo: rotation.Undoing},
+	rotation.Undoing:     {rotation.LoggedIn: rotation.Grace, rotation.NoLogin: rotation.Grace, rotation.Failed: rotation.Undoing},
+	rotation.Retiring:    {rotation.Retired: rotation.Done, rotation.Failed: rotation.Retiring},
+	rotation.Reverting:   {rotation.Reverted: rotation.Abandoned, rotation.Failed: rotation.Reverting},
+	rotation.Quarantined: {rotation.Probed: rotation.Unknown, rotation.Again: rotation.Prepared},
+}
+
+func TestEveryEventInEveryState(t *testing.T) {
+	t.Parallel()
+	for _, s := range append(rotation.States(), "") {
+		for _, kind := range kinds {
+			e := rotation.Event{Kind: kind, Candidate: target.Live, Version: "v3", Replaces: "v1", Strategy: target.Overlap, Target: "t"}
+			got, err := rotation.Next(record(s), e, noon)
+			want, ok := allowed[s][kind]
+			switch {
+			case ok && (err != nil || got.State != want):
+				t.Errorf("%s in %s leads to %s, %v; want %s", kind, s, got.State, err, want)
+			case !ok && err == nil:
+				t.Errorf("%s in %s is taken and leads to %s", kind, s, got.State)
+			case ok && (len(got.Steps) != 1 || got.Steps[0].Event != string(kind) || got.Steps[0].State != want):
+				t.Errorf("%s in %s is noted as %+v", kind, s, got.Steps)
+			}
+		}
+	}
+}
+
+func TestNext(t *testing.T) {
+	t.Parallel()
+	type change = func(*rotation.Record)
+	resolved := func(c, b target.Liveness, more ...func(*rotation.Event)) rotation.Event {
+		e := rotation.Event{Kind: rotation.Resolved, Candidate: c, Base: b}
+		for _, m := range more {
+			m(&e)
+		}
+		return e
+	}
+	byLogin := func(e *rotation.Event) { e.LoginFailed = true }
+	settled := func(e *rotation.Event) { e.Settled = true }
+	single := func(r *rotation.Record) { r.Strategy = target.Single }
+	mode := func(m rotation.Mode) change { return func(r *rotation.Record) { r.Mode = m } }
+	waiting := func(r *rotation.Record) { r.Then = &rotation.Request{Trigger: rotation.Emergency} }
+	failedAt := func(ago time.Duration) change {
+		return func(r *rotation.Record) { r.LoginFailedAt = noon.Add(-ago) }
+	}
+	sentAt := func(ago time.Duration) change {
+		return func(r *rotation.Record) { r.SentAt = noon.Add(-ago) }
+	}
+	for _, tt := range []struct {
+		name  string
+		from  rotation.State
+		with  []change
+		event rotation.Event
+		want  rotation.State
+		next  time.Duration // until NextAt; 0 means at once
+	}{
+		{"the same candidate again", rotation.Unknown, nil, resolved(target.Dead, target.Live), rotation.Prepared, 500 * time.Millisecond},
+		{"not before a window after a failed login", rotation.Unknown, nil, resolved(target.Dead, target.Live, byLogin), rotation.Prepared, time.Minute},
+		{"nothing is known", rotation.Unknown, nil, resolved(target.NotKnown, target.NotKnown), rotation.Unknown, 500 * time.Millisecond},
+		{"of the base nothing is known", rotation.Unknown, nil, resolved(target.Dead, target.NotKnown), rotation.Unknown, 500 * time.Millisecond},
+		{"it may still be under way", rotation.Unknown, []change{sentAt(time.Second)}, resolved(target.Dead, target.Live), rotation.Unknown, 4 * time.Second},
+		{"it may still be under way, by a clock set back", rotation.Unknown, []change{sentAt(-time.Hour)}, resolved(target.Dead, target.Live), rotation.Unknown, 5 * time.Second},
+		{"it was under way and was taken back", rotation.Unknown, []change{sentAt(time.Second)}, resolved(target.Dead, target.Live, settled), rotation.Prepared, 500 * time.Millisecond},
+		{"found by an engine that did not send it", rotation.Applying, nil, resolved(target.Dead, target.Live), rotation.Prepared, 500 * time.Millisecond},
+		{"neither, by the target's own state", rotation.Unknown, nil, resolved(target.Dead, target.Dead), rotation.Quarantined, 0},
+		{"neither, by logins", rotation.Unknown, nil, resolved(target.Dead, target.Dead, byLogin), rotation.Unknown, 67500 * time.Millisecond},
+		{"neither, by logins, three times", rotation.Unknown, []change{func(r *rotation.Record) { r.Rejections = 2 }}, resolved(target.Dead, target.Dead, byLogin), rotation.Quarantined, 0},
+		{"sent for the last time, one account", rotation.Unknown, []change{single, func(r *rotation.Record) { r.Attempt = 10 }}, resolved(target.Dead, target.Live), rotation.Abandoned, 0},
+		{"sent for the last time, two credentials", rotation.Unknown, []change{func(r *rotation.Record) { r.Attempt = 10 }}, resolved(target.Dead, target.Live), rotation.Reverting, 0},
+		{"a repair is sent for the last time", rotation.Unknown, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 10 }}, resolved(target.Dead, target.NotKnown), rotation.Quarantined, 0},
+		{"a repair is sent again", rotation.Unknown, []change{mode(rotation.Reapply)}, resolved(target.Dead, target.NotKnown), rotation.Prepared, 500 * time.Millisecond},
+		{"a probe changes nothing", rotation.Unknown, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 0 }}, resolved(target.Dead, target.NotKnown), rotation.Quarantined, 0},
+		{"the last candidate is refused", rotation.Applying, []change{func(r *rotation.Record) { r.Candidates = 5 }}, rotation.Event{Kind: rotation.Declined}, rotation.Abandoned, 0},
+		{"a repair is refused", rotation.Applying, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.Declined}, rotation.Quarantined, 0},
+		{"taken, but rejected three times", rotation.Applied, []change{func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin}, rotation.Reverting, 0},
+		{"a repair is rejected three times", rotation.Applied, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin}, rotation.Quarantined, 0},
+		{"taken, but rejected", rotation.Applied, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Applied, 67500 * time.Millisecond},
+		{"a rehearsal turns back", rotation.Applied, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 0},
+		{"a rehearsal ends", rotation.Reverting, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Reverted}, rotation.Done, 0},
+		{"a repair ends", rotation.Applied, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Done, 0},
+		{"one account has no grace", rotation.Verified, []change{single}, rotation.Event{Kind: rotation.Promoted}, rotation.Done, 0},
+		{"an emergency has no grace", rotation.Verified, []change{func(r *rotation.Record) { r.GracePeriod = 0 }}, rotation.Event{Kind: rotation.Promoted}, rotation.Retiring, 0},
+		{"grace", rotation.Verified, nil, rotation.Event{Kind: rotation.Promoted}, rotation.Grace, time.Hour},
+		{"an emergency waits for no grace after an undo", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Retiring, 0},
+		{"nor after an undo that failed", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Grace, 0},
+		{"an undo that failed", rotation.Undoing, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Grace, time.Hour},
+		{"an undo a moment after a failed login", rotation.Grace, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, 40 * time.Second},
+		{"a candidate a moment after a failed login", rotation.Scheduled, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 40 * time.Second},
+		{"a candidate a moment after the rotation before", rotation.Scheduled, []change{sentAt(time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 4 * time.Second},
+		{"a failed login in the future", rotation.Grace, []change{failedAt(-time.Hour)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, time.Minute},
+		{"an administrator who is refused", rotation.Applied, nil, rotation.Event{Kind: rotation.Failed, After: time.Minute}, rotation.Applied, time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := record(tt.from)
+			for _, change := range tt.with {
+				change(&r)
+			}
+			got, err := rotation.Next(r, tt.event, noon)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wait := time.Duration(0)
+			if got.NextAt.After(noon) {
+				wait = got.NextAt.Sub(noon)
+			}
+			if got.State != tt.want || wait != tt.next {
+				t.Errorf("%s after %s, want %s after %s", got.State, wait, tt.want, tt.next)
+			}
+		})
+	}
+}
+
+func TestNextLeavesItsRecord(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Prepared)
+	r.Steps = make([]rotation.Entry, 1, 8)
+	before := fmt.Sprintf("%+v", r)
+	for range 2 {
+		if _, err := rotation.Next(r, rotation.Event{Kind: rotation.Sending}, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := fmt.Sprintf("%+v", r); after != before || r.Steps[:2][1].Event != "" {
+		t.Errorf("Next changed its record:\n%s\n%s", before, after)
+	}
+}
+
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	steps := map[rotation.State]rotation.Step{
+		rotation.Scheduled: rotation.Prepare, rotation.Refused: rotation.Prepare, rotation.Prepared: rotation.Send, rotation.Applying: rotation.Resolve,
+		rotation.Unknown: rotation.Resolve, rotation.Applied: rotation.Verify, rotation.Verified: rotation.Promote, rotation.Grace: rotation.Expire,
+		rotation.Undoing: rotation.CheckBase, rotation.Retiring: rotation.Retire, rotation.Reverting: rotation.Revert,
+	}
+	for _, s := range rotation.States() {
+		r := record(s)
+		want, under := steps[s]
+		if !under {
+			want = rotation.Nothing
+		}
+		if got := rotation.Plan(r, noon); got != want {
+			t.Errorf("in %s: %s, want %s", s, got, want)
+		}
+		r.NextAt = noon.Add(time.Second)
+		if got := rotation.Plan(r, noon); under && got != rotation.Wait {
+			t.Errorf("in %s before its time: %s", s, got)
+		}
+	}
+}
+
+func TestStates(t *testing.T) {
+	t.Parallel()
+	type says struct{ inFlight, holds, pending bool }
+	want := map[rotation.State]says{
+		rotation.Scheduled: {true, false, false}, rotation.Prepared: {true, false, true}, rotation.Applying: {true, true, true},
+		rotation.Refused: {true, false, true}, rotation.Unknown: {true, true, true}, rotation.Applied: {true, true, true},
+		rotation.Verified: {true, true, true}, rotation.Grace: {true, false, false}, rotation.Undoing: {true, false, false},
+		rotation.Retiring: {true, false, false}, rotation.Reverting: {true, true, true}, rotation.Quarantined: {true, false, true},
+	}
+	for _, s := range append(rotation.States(), "") {
+		r := record(s)
+		r.Strategy = target.Single
+		if got := (says{r.InFlight(), r.Holds(), r.Pending()}); got != want[s] {
+			t.Errorf("%s: %+v, want %+v", s, got, want[s])
+		}
+		for _, strategy := range []target.Strategy{target.Overlap, target.Double} {
+			if r.Strategy = strategy; r.Holds() {
+				t.Errorf("%s with strategy %s holds reads", s, strategy)
+			}
+		}
+		if r.Mode = rotation.Reapply; r.Pending() {
+			t.Errorf("%s in a repair has a pending label", s)
+		}
+	}
+	if r := record(rotation.Quarantined); r.Drifted("v1", "t", target.Overlap, "", noon).Pending() {
+		t.Error("drift has a pending label")
+	}
+}
+
+func TestWake(t *testing.T) {
+	t.Parallel()
+	due, then, look, next := noon.Add(3*time.Hour), noon.Add(2*time.Hour), noon.Add(4*time.Hour), noon.Add(time.Minute)
+	for _, s := range append(rotation.States(), "") {
+		r := record(s)
+		r.StartedAt = noon.Add(time.Hour) // the clock was set back
+		switch at := r.Wake(); {
+		case s == rotation.Quarantined, !r.InFlight():
+			if !at.IsZero() {
+				t.Errorf("%s wakes at %s", s, at)
+			}
+		case at.IsZero() || at.After(noon):
+			t.Errorf("%s wakes at %s, want at once", s, at)
+		}
+		r.NextAt, r.Due, r.Health.NextAt = next, due, look
+		want := next
+		if !r.InFlight() {
+			want = due
+		} else if s == rotation.Quarantined {
+			want = time.Time{}
+		}
+		if at := r.Wake(); !at.Equal(want) {
+			t.Errorf("%s wakes at %s, want %s", s, at, want)
+		}
+	}
+	r := rotation.Record{State: rotation.Done, Due: due, Health: rotation.Health{NextAt: look}, Then: &rotation.Request{At: then}}
+	if at := r.Wake(); !at.Equal(then) {
+		t.Errorf("with one that waits: %s", at)
+	}
+	r.Then, r.Paused = nil, true
+	if at := r.Wake(); !at.Equal(look) {
+		t.Errorf("paused: %s, want the next probe", at)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]time.Duration{-1: 0, 0: 0, 1: time.Second, 2: 2 * time.Second, 9: 256 * time.Second, 10: 5 * time.Minute, 1 << 40: 5 * time.Minute} {
+		if got := rotation.Backoff(n); got != want {
+			t.Errorf("Backoff(%d) = %s, want %s", n, got, want)
+		}
+	}
+	for n, want := range map[int]time.Duration{0: 15 * time.Minute, 1: 15 * time.Minute, 2: 30 * time.Minute, 5: 4 * time.Hour, 6: 6 * time.Hour, 1 << 40: 6 * time.Hour} {
+		if got := rotation.Retry(n); got != want {
+			t.Errorf("Retry(%d) = %s, want %s", n, got, want)
+		}
+	}
+	r := record(rotation.Applied)
+	for range 40 {
+		r, _ = rotation.Next(r, rotation.Event{Kind: rotation.Failed, Jitter: 0.999}, noon)
+	}
+	if wait := r.NextAt.Sub(noon); wait <= 4*time.Minute || wait > 5*time.Minute {
+		t.Errorf("after many failures it waits %s", wait)
+	}
+}
+
+func TestStoryIsBounded(t *testing.T) {
+	t.Parallel()
+	r := rotation.Record{State: rotation.Idle}.Begin(rotation.Request{ID: "r1", Mode: rotation.Rotate, Trigger: rotation.Manual}, noon)
+	for n := range 200 {
+		var err error
+		if r, err = rotation.Next(r, rotation.Event{Kind: rotation.Failed, Text: fmt.Sprint(n)}, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if first, last := r.Steps[0], r.Steps[len(r.Steps)-1]; len(r.Steps) != 64 || first.Event != "asked for: manual" || last.Text != "199" {
+		t.Errorf("%d entries, from %+v to %+v; want 64, the first and the last kept", len(r.Steps), first, last)
+	}
+	for range 50 {
+		r, _ = rotation.Next(r, rotation.Event{Kind: rotation.Failed, Text: "199"}, noon.Add(time.Hour))
+	}
+	if last := r.Steps[len(r.Steps)-1]; len(r.Steps) != 64 || !last.At.Equal(noon.Add(time.Hour)) || r.Steps[len(r.Steps)-2].Text == "199" {
+		t.Errorf("what happens over and over is told more than once, or with another time than its last: %+v", last)
+	}
+}
+
+func TestRecordRoundTrip(t *testing.T) {
+	t.Parallel()
+	var full rotation.Record
+	fill(reflect.ValueOf(&full).Elem())
+	for _, r := range []rotation.Record{{}, record(rotation.Grace), full} {
+		data, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back rotation.Record
+		if err := json.Unmarshal(data, &back); err != nil || !reflect.DeepEqual(back, r) {
+			t.Errorf("%s comes back as %+v, %v; want %+v", data, back, err, r)
+		}
+	}
+}
+
+// fill gives every field a value, so that none can be left out.
+func fill(v reflect.Value) {
+	switch {
+	case v.Type() == reflect.TypeFor[time.Time]():
+		v.Set(reflect.ValueOf(noon))
+	case v.Kind() == reflect.String:
+		v.SetString("x")
+	case v.Kind() == reflect.Bool:
+		v.SetBool(true)
+	case v.CanInt():
+		v.SetInt(7)
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case v.Kind() == reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0))
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i))
+		}
+	default:
+		panic("a field of kind " + v.Kind().String())
+	}
+}
