@@ -380,7 +380,11 @@ func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 func (r Record) verified(now time.Time) Record {
 	switch r.Mode {
 	case Rehearse:
-		return r.to(Reverting)
+		r = r.to(Reverting)
+		if r.Strategy != target.Single { // with one credential reads are held, and should not be for long
+			r.NextAt = r.SettledAt(now)
+		}
+		return r
 	case Reapply:
 		return r.done(now)
 	}

@@ -118,6 +118,8 @@ func TestNext(t *testing.T) {
 		{"a repair is rejected three times", rotation.Applied, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin}, rotation.Quarantined, 0},
 		{"taken, but rejected", rotation.Applied, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Applied, 67500 * time.Millisecond},
 		{"a rehearsal turns back", rotation.Applied, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 0},
+		{"a rehearsal turns back when nothing is under way", rotation.Applied, []change{mode(rotation.Rehearse), sentAt(time.Second)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 4 * time.Second},
+		{"a rehearsal that holds reads does not wait", rotation.Applied, []change{single, mode(rotation.Rehearse), sentAt(time.Second)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 0},
 		{"a rehearsal ends", rotation.Reverting, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Reverted}, rotation.Done, 0},
 		{"a repair ends", rotation.Applied, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Done, 0},
 		{"one account has no grace", rotation.Verified, []change{single}, rotation.Event{Kind: rotation.Promoted}, rotation.Done, 0},
