@@ -1,0 +1,178 @@
+package explore
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// rules are those of the rotation and the engine, and ways to break them.
+type rules struct {
+	plan  func(rotation.Record, time.Time) rotation.Step
+	next  func(rotation.Record, rotation.Event, time.Time) (rotation.Record, error)
+	holds func(rotation.Record) bool
+
+	lostReply  rotation.EventKind // what a lost answer is taken for
+	rejected   rotation.EventKind // what a rejected login is taken for
+	unresolved rotation.Event     // what a target that cannot be reached says of the two credentials
+
+	noIntent      bool // Sending is not stored
+	noFence       bool // the right is not checked
+	noSeq         bool // the record may have moved on
+	labelsLater   bool // the pending label goes in another transaction
+	evictLabelled bool // the version limit knows no labels
+	startUpBegins bool // what is planned begins at start-up
+	revertForgets bool // nothing is taken back
+	evictUnknown  bool // a candidate of which nothing is known makes room
+	undoUnproven  bool // the former credential is not tried before an undo
+	forgetful     bool // a failed login that could not be stored is forgotten
+}
+
+// Mutation is a rule that is broken on purpose.
+type Mutation struct {
+	Name string
+	// Breaks is the invariant that it breaks first, and Scope, Most and People the scope in which that is seen.
+	Breaks, Scope string
+	Most, People  int
+	change        func(*rules)
+}
+
+func (m *Mutation) rules() *rules {
+	r := &rules{
+		plan: rotation.Plan, next: rotation.Next, holds: rotation.Record.Holds,
+		lostReply: rotation.NoAnswer, rejected: rotation.NoLogin, unresolved: rotation.Event{Kind: rotation.Failed},
+	}
+	if m != nil {
+		m.change(r)
+	}
+	return r
+}
+
+// planned is a mutation of what is done in a state.
+func planned(s rotation.State, step rotation.Step) func(*rules) {
+	return func(r *rules) {
+		r.plan = func(rec rotation.Record, now time.Time) rotation.Step {
+			if rec.State == s {
+				return step
+			}
+			return rotation.Plan(rec, now)
+		}
+	}
+}
+
+// instead is a mutation of what follows from an event; change gets the record before and after.
+func instead(kind rotation.EventKind, change func(before, after rotation.Record, now time.Time) rotation.Record) func(*rules) {
+	return func(r *rules) {
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			after, err := rotation.Next(rec, e, now)
+			if err != nil || e.Kind != kind {
+				return after, err
+			}
+			return change(rec, after, now), nil
+		}
+	}
+}
+
+// goes is a mutation of where an event leads from a state.
+func goes(from rotation.State, kind rotation.EventKind, to rotation.State) func(*rules) {
+	return instead(kind, func(before, after rotation.Record, _ time.Time) rotation.Record {
+		if before.State == from {
+			after.State, after.NextAt = to, time.Time{}
+		}
+		return after
+	})
+}
+
+// Mutations are rules that are easy to get wrong, each broken. An explorer that does not see one of them is broken itself.
+func Mutations() []Mutation {
+	return []Mutation{
+		{"promote before verify", "I2", "single, faults", 1, 1, func(r *rules) {
+			planned(rotation.Applied, rotation.Promote)(r)
+			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+				if rec.State == rotation.Applied && e.Kind == rotation.Promoted {
+					rec.State = rotation.Verified
+				}
+				return rotation.Next(rec, e, now)
+			}
+		}},
+		{"intent not stored", "I2", "single, faults", 1, 1, func(r *rules) { r.noIntent = true }},
+		{"a lost answer counts as accepted", "I6", "single, faults", 1, 1, func(r *rules) { r.lostReply = rotation.Accepted }},
+		{"a lost answer counts as not sent", "I6", "single, faults", 1, 1, func(r *rules) { r.lostReply = rotation.Unreached }},
+		{"a new candidate after a lost answer", "I6", "single, faults", 1, 1, func(r *rules) { r.lostReply = rotation.Declined }},
+		{"a new candidate after the old one was not found", "I2", "single, faults", 1, 1, goes(rotation.Unknown, rotation.Resolved, rotation.Refused)},
+		{"a target that cannot be reached counts as one that rejects", "I6", "single, by login, faults", 1, 1, func(r *rules) {
+			r.unresolved = rotation.Event{Kind: rotation.Resolved, Candidate: target.Dead, Base: target.Live}
+		}},
+		{"a rejected login counts as one that was not answered", "I7", "single, faults", 1, 1, func(r *rules) { r.rejected = rotation.Failed }},
+		{"taken for dead while a request is under way", "I2", "single, late requests", 1, 1, func(r *rules) {
+			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+				e.Settled = true
+				return rotation.Next(rec, e, now)
+			}
+		}},
+		{"given up while it is open what the target has", "I6", "single, faults", 1, 1, goes(rotation.Applying, rotation.NoAnswer, rotation.Abandoned)},
+		{"no hold with one credential", "I2", "single, faults", 1, 1, func(r *rules) { r.holds = func(rotation.Record) bool { return false } }},
+		{"hold ends when the answer is lost", "I2", "single, faults", 1, 1, func(r *rules) {
+			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Unknown && rec.Holds() }
+		}},
+		{"hold ends before the promotion", "I2", "single, faults", 1, 1, func(r *rules) {
+			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Verified && rec.Holds() }
+		}},
+		{"labels not moved together", "I5", "single, faults", 1, 1, func(r *rules) { r.labelsLater = true }},
+		{"no grace period", "I3", "overlap, faults", 1, 1, goes(rotation.Verified, rotation.Promoted, rotation.Retiring)},
+		{"retired before the grace period ends", "I3", "overlap, faults", 1, 1, instead(rotation.Promoted, func(_, after rotation.Record, now time.Time) rotation.Record {
+			if after.State == rotation.Grace {
+				after.NextAt = now.Add(after.GracePeriod / 2)
+			}
+			return after
+		})},
+		{"retired without storing it first", "I3", "overlap, faults", 1, 1, func(r *rules) {
+			r.plan = func(rec rotation.Record, now time.Time) rotation.Step {
+				if step := rotation.Plan(rec, now); step != rotation.Expire {
+					return step
+				}
+				return rotation.Retire
+			}
+			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+				if rec.State == rotation.Grace && (e.Kind == rotation.Retired || e.Kind == rotation.Failed) {
+					rec.State = rotation.Retiring
+				}
+				return rotation.Next(rec, e, now)
+			}
+		}},
+		{"undo without proof", "I5", "overlap, faults", 1, 1, func(r *rules) { r.undoUnproven = true }},
+		{"an emergency waits for the end of grace", "I10", "overlap, faults", 1, 2, instead(rotation.LoggedIn, func(before, after rotation.Record, now time.Time) rotation.Record {
+			if before.State == rotation.Undoing && before.GracePeriod > 0 {
+				after.State, after.GraceUntil = rotation.Grace, now.Add(before.GracePeriod)
+				after.NextAt = after.GraceUntil
+			}
+			return after
+		})},
+		{"a stale engine is not fenced", "I4", "single, two engines", 1, 1, func(r *rules) { r.noFence = true }},
+		{"a stale engine is not fenced, nor its record compared", "I4", "single, two engines", 1, 1, func(r *rules) { r.noFence, r.noSeq = true, true }},
+		{"the record may have moved on", "I4", "overlap, faults", 1, 1, func(r *rules) { r.noSeq = true }},
+		{"the version limit evicts what is labelled", "I5", "single, faults", 1, 1, func(r *rules) { r.evictLabelled = true }},
+		{"a candidate that may be live is evicted", "I1", "single, faults", 1, 1, func(r *rules) { r.evictUnknown = true }},
+		{"a candidate that may be live is evicted, with two credentials", "I8", "overlap, faults", 1, 1, func(r *rules) { r.evictUnknown = true }},
+		{"what is planned begins at start-up", "I9", "single, faults", 1, 1, func(r *rules) { r.startUpBegins = true }},
+		{"nothing is taken back", "I2", "single, faults", 1, 1, func(r *rules) { r.revertForgets = true }},
+		{"abandoned instead of taken back", "I2", "single, faults", 1, 1, goes(rotation.Applied, rotation.NoLogin, rotation.Abandoned)},
+		{"a login at once after one that was rejected", "I7", "single, faults", 1, 1, instead(rotation.NoLogin, func(_, after rotation.Record, _ time.Time) rotation.Record {
+			after.NextAt = time.Time{}
+			return after
+		})},
+		{"failed logins are not stored, nor remembered", "I7", "single, faults", 2, 1, func(r *rules) {
+			instead(rotation.NoLogin, func(before, after rotation.Record, _ time.Time) rotation.Record {
+				after.LoginFailedAt = before.LoginFailedAt
+				return after
+			})(r)
+			r.forgetful = true
+		}},
+		{"a failed login that could not be stored is forgotten", "I7", "single, faults", 1, 1, func(r *rules) { r.forgetful = true }},
+		{"quarantined when nothing is known", "I6", "single, by login, faults", 1, 1, goes(rotation.Unknown, rotation.Failed, rotation.Quarantined)},
+		{"quarantined at the first rejection", "I10", "single, faults", 1, 1, goes(rotation.Unknown, rotation.Resolved, rotation.Quarantined)},
+		{"no way on from unknown", "I10", "single, faults", 1, 1, planned(rotation.Unknown, rotation.Nothing)},
+		{"no way on from refused", "I10", "single, faults", 1, 1, planned(rotation.Refused, rotation.Nothing)},
+	}
+}
