@@ -3,8 +3,8 @@
 //
 // It is pure. Plan says what to do next; the engine does it, and Next says what follows from the outcome. The engine
 // stores the record before every effect and after it, so a record tells at any instant what may have happened. The
-// invariants that this must uphold are in docs/rotation.md; the tests of this package walk every interleaving of crashes,
-// lost replies, faults and interference to a set depth and look for a breach of one.
+// invariants that this must uphold are in docs/rotation.md; package explore walks the interleavings of crashes, lost replies,
+// faults and interference and looks for a breach of one.
 package rotation
 
 import (
