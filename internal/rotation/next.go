@@ -234,16 +234,18 @@ func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Accepted:
 		r = r.to(Applied).quiet(now)
+		r.SentAt = time.Time{} // it was answered, and what was sent before has settled
 	case Unreached:
 		// What was not sent now may have been sent before and not answered: then Unknown is what it was, and it went through
 		// Resolve to come here. So Prepared is true.
 		failures := r.Failures
-		r.State, r.Failures = Prepared, failures
+		r.State, r.Failures, r.SentAt = Prepared, failures, time.Time{}
 		r = r.later(e, now)
 	case NoAnswer:
 		r.State, r.SentAt = Unknown, now
 		r.NextAt, r.Reason = time.Time{}, e.Text
 	case Declined:
+		r.SentAt = time.Time{}
 		r = r.declined(e, now)
 	case Resolved: // by an engine that found the record so
 		r.State = Unknown
@@ -290,7 +292,7 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 		return r, false
 	case e.Candidate == target.Live:
 		r = r.to(Applied).quiet(now)
-		r.Rejections = 0
+		r.Rejections, r.SentAt = 0, time.Time{}
 	case e.Candidate == target.Dead && !e.Settled && r.SettledAt(now).After(now):
 		// What was sent may still be on its way, or waiting for a lock there. It is asked again when it cannot be any more.
 		r.NextAt = r.SettledAt(now)
@@ -346,7 +348,7 @@ func (r Record) resend(e Event, now time.Time) Record {
 	}
 	// Where both can be live, it is taken away once more, in case that the target was slow to learn of it.
 	r = r.to(Reverting)
-	r.Reason = why
+	r.Rejections, r.Reason = MaxRejections, why // a rehearsal, too, is abandoned then
 	return r
 }
 
@@ -380,11 +382,7 @@ func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 func (r Record) verified(now time.Time) Record {
 	switch r.Mode {
 	case Rehearse:
-		r = r.to(Reverting)
-		if r.Strategy != target.Single { // with one credential reads are held, and should not be for long
-			r.NextAt = r.SettledAt(now)
-		}
-		return r
+		return r.to(Reverting)
 	case Reapply:
 		return r.done(now)
 	}

@@ -144,7 +144,7 @@ type Record struct {
 	NextAt time.Time `json:"next_at,omitzero"`
 	// LoginFailedAt is when the engine last caused a failed login.
 	LoginFailedAt time.Time `json:"login_failed_at,omitzero"`
-	// SentAt is when something was sent to the target last, or found not to have been answered.
+	// SentAt is when something was sent to the target that may be under way still: it was not answered, or not yet.
 	SentAt time.Time `json:"sent_at,omitzero"`
 
 	// Due is when the next rotation is due by itself; zero means never.

@@ -118,8 +118,7 @@ func TestNext(t *testing.T) {
 		{"a repair is rejected three times", rotation.Applied, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin}, rotation.Quarantined, 0},
 		{"taken, but rejected", rotation.Applied, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Applied, 67500 * time.Millisecond},
 		{"a rehearsal turns back", rotation.Applied, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 0},
-		{"a rehearsal turns back when nothing is under way", rotation.Applied, []change{mode(rotation.Rehearse), sentAt(time.Second)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 4 * time.Second},
-		{"a rehearsal that holds reads does not wait", rotation.Applied, []change{single, mode(rotation.Rehearse), sentAt(time.Second)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 0},
+		{"a rehearsal that was given up ends", rotation.Reverting, []change{mode(rotation.Rehearse), func(r *rotation.Record) { r.Rejections = 3 }}, rotation.Event{Kind: rotation.Reverted}, rotation.Abandoned, 0},
 		{"a rehearsal ends", rotation.Reverting, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Reverted}, rotation.Done, 0},
 		{"a repair ends", rotation.Applied, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Done, 0},
 		{"one account has no grace", rotation.Verified, []change{single}, rotation.Event{Kind: rotation.Promoted}, rotation.Done, 0},
@@ -152,6 +151,29 @@ func TestNext(t *testing.T) {
 				t.Errorf("%s after %s, want %s after %s", got.State, wait, tt.want, tt.next)
 			}
 		})
+	}
+}
+
+// TestSettled holds that only what was not answered keeps the next candidate waiting.
+func TestSettled(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		kind rotation.EventKind
+		want time.Duration
+	}{
+		{rotation.Accepted, 0}, {rotation.Unreached, 0}, {rotation.Declined, 0}, {rotation.NoAnswer, 5 * time.Second}, {rotation.Failed, 4 * time.Second},
+	} {
+		sent, err := rotation.Next(record(rotation.Prepared), rotation.Event{Kind: rotation.Sending}, noon.Add(-time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := rotation.Next(sent, rotation.Event{Kind: tt.kind}, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wait := max(0, got.SettledAt(noon).Sub(noon)); wait != tt.want {
+			t.Errorf("after %q it settles in %s, want %s", tt.kind, wait, tt.want)
+		}
 	}
 }
 

@@ -278,13 +278,6 @@ func (x *walk) send(i int) {
 		}
 		w.stop(i)
 	})
-	if e.rec.Mode != rotation.Rehearse || e.rec.Strategy != target.Single { // see the package comment
-		x.fault(Late, i, "sends the candidate: accepted, and the network holds a second copy of it", func(w *world) {
-			w.land(f)
-			w.launch(f)
-			w.hear(i, rotation.Event{Kind: rotation.Accepted}, took)
-		})
-	}
 	x.fault(Down, i, "sends the candidate: the target cannot be reached", func(w *world) { w.hear(i, rotation.Event{Kind: rotation.Unreached}, untouched) })
 	x.fault(Lie, i, "sends the candidate: accepted, but not carried out", func(w *world) { w.hear(i, rotation.Event{Kind: rotation.Accepted}, took) })
 	if x.from.live&bit(f.in) == 0 {

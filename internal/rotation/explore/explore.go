@@ -8,8 +8,7 @@
 // The model is small where that loses nothing: waits have no jitter, because an engine that looks later is in the model
 // anyway; a call to the target and its effect are one moment, or, with the fault Late, two. It assumes what the engine assumes:
 // that a right to rotate outlasts every effect; that a target carries out nothing later than rotation.Settle after its answer
-// was lost; that a target is not a whole login window behind; and that no network delivers a request twice while a rehearsal
-// changes an only credential there and back.
+// was lost; that a target is not a whole login window behind; and that no network delivers a request twice.
 package explore
 
 import (
@@ -28,7 +27,7 @@ type Fault uint16
 const (
 	Crash        Fault = 1 << iota // the process ends, at any point
 	Lost                           // a request, or its answer, is lost
-	Late                           // a request is carried out after its answer was given up, or twice
+	Late                           // a request is carried out after its answer was given up
 	Down                           // the target cannot be reached
 	Refuse                         // the target's rules refuse the candidate
 	Lie                            // the target says that it has taken the candidate, and has not

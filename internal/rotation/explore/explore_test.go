@@ -17,7 +17,7 @@ import (
 // least is how many states a scope has when one thing goes wrong and one thing is asked for. A model that shrinks would find less
 // and look as well.
 var least = map[string]int{
-	"faults": 3500, "late requests": 2500, "two engines": 10000, "change by hand": 3000, "restored backup": 20000, "clock": 3000, "near the bounds": 4000, "takes back": 2000,
+	"faults": 3000, "late requests": 2000, "two engines": 8000, "change by hand": 3000, "restored backup": 15000, "clock": 2500, "near the bounds": 3000, "takes back": 1500,
 }
 
 func TestExplore(t *testing.T) {
