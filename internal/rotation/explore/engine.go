@@ -169,7 +169,9 @@ func (x *walk) step(i int) {
 	case begin:
 		x.begin(i)
 	case probe:
-		x.probe(i)
+		if x.mayAct(i) {
+			x.probe(i)
+		}
 	case rotation.Prepare:
 		x.prepare(i)
 	case rotation.Promote:
