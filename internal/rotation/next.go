@@ -234,6 +234,7 @@ func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Accepted:
 		r = r.to(Applied).quiet(now)
+		r.SentAt = time.Time{} // it was answered, and what was sent before was settled before
 		r.SentAt = time.Time{} // it was answered, and what was sent before has settled
 	case Unreached:
 		// What was not sent now may have been sent before and not answered: then Unknown is what it was, and it went through

@@ -23,7 +23,7 @@ func TestProbeOfADrift(t *testing.T) {
 	dead := Event{Kind: Resolved, Candidate: target.Dead}
 	drifted := Record{}.Drifted("v1", "pg", target.Single, "rejected", now)
 	failed := step(step(step(drifted, Event{Kind: Again}), Event{Kind: Sending}), Event{Kind: NoAnswer})
-	failed.Attempt = MaxAttempts
+	failed.Attempt, failed.SentAt = MaxAttempts, time.Time{} // nothing is under way any more
 	for name, r := range map[string]Record{"found": drifted, "after attempts": step(failed, dead)} {
 		if r.State != Quarantined {
 			t.Fatalf("%s: %s", name, r.State)
@@ -40,7 +40,7 @@ func TestProbeOfADrift(t *testing.T) {
 		}
 	}
 	sent := step(step(step(drifted, Event{Kind: Again}), Event{Kind: Sending}), Event{Kind: NoAnswer})
-	if got := step(sent, dead); got.State != Prepared {
+	if got := step(sent, Event{Kind: Resolved, Candidate: target.Dead, Settled: true}); got.State != Prepared {
 		t.Errorf("applied without an answer and dead: %s; want another attempt", got.State)
 	}
 }
