@@ -391,7 +391,7 @@ func (c *Call) prepare(tx *store.Tx, s secret.Secret, r *rotation.Record, versio
 			return s, nil, err
 		}
 	}
-	if g := s.Settings(); g.Group != "" {
+	if g := s.Settings(); g.Group != "" && r.Trigger != rotation.Emergency {
 		spacing, err := tx.Spacing(s.Account, g.Group)
 		if err != nil {
 			return s, nil, err

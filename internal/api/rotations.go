@@ -211,6 +211,9 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	}
 	// The credential that leaked is being replaced already: all that is left is to give it no grace.
 	r.Trigger, r.GracePeriod = rotation.Emergency, 0
+	if r.State == rotation.Scheduled || r.State == rotation.Refused {
+		r.NextAt = time.Time{} // neither its turn nor a back-off is waited for
+	}
 	return r, nil
 }
 

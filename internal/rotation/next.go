@@ -472,6 +472,15 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 			return r.done(now), true
 		}
 		return r.abandon(r.Reason, now), true
+	case Declined: // a password history, for one: the base cannot be put back
+		if r.Mode == Rehearse && r.Rejections < MaxRejections {
+			r.Mode = Rotate // the candidate is live and has logged in
+			r = r.to(Verified)
+		} else {
+			r = r.to(Quarantined)
+		}
+		r.Reason = "The target does not take the former credential back: " + e.Text
+		return r, true
 	case Failed:
 		why := r.Reason
 		r = r.later(e, now)

@@ -44,7 +44,7 @@ var allowed = map[rotation.State]map[rotation.EventKind]rotation.State{
 	rotation.Grace:       {rotation.Expired: rotation.Retiring, rotation.EndGrace: rotation.Grace, rotation.Undo: rotation.Undoing},
 	rotation.Undoing:     {rotation.LoggedIn: rotation.Grace, rotation.NoLogin: rotation.Grace, rotation.Failed: rotation.Undoing},
 	rotation.Retiring:    {rotation.Retired: rotation.Done, rotation.Failed: rotation.Retiring},
-	rotation.Reverting:   {rotation.Reverted: rotation.Abandoned, rotation.Failed: rotation.Reverting},
+	rotation.Reverting:   {rotation.Reverted: rotation.Abandoned, rotation.Declined: rotation.Quarantined, rotation.Failed: rotation.Reverting},
 	rotation.Quarantined: {rotation.Probed: rotation.Unknown, rotation.Again: rotation.Prepared},
 }
 
@@ -113,6 +113,7 @@ func TestNext(t *testing.T) {
 		{"a repair is sent again", rotation.Unknown, []change{mode(rotation.Reapply)}, resolved(target.Dead, target.NotKnown), rotation.Prepared, 500 * time.Millisecond},
 		{"a probe changes nothing", rotation.Unknown, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 0 }}, resolved(target.Dead, target.NotKnown), rotation.Quarantined, 0},
 		{"the last candidate is refused", rotation.Applying, []change{func(r *rotation.Record) { r.Candidates = 5 }}, rotation.Event{Kind: rotation.Declined}, rotation.Abandoned, 0},
+		{"a rehearsal whose base is not taken back is a rotation", rotation.Reverting, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Declined}, rotation.Verified, 0},
 		{"a repair is refused", rotation.Applying, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.Declined}, rotation.Quarantined, 0},
 		{"taken, but rejected three times", rotation.Applied, []change{func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin}, rotation.Reverting, 0},
 		{"a repair is rejected three times", rotation.Applied, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin}, rotation.Quarantined, 0},

@@ -206,14 +206,14 @@ func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (b
 	case rotation.Retire:
 		return w.simple(ctx, t, rotation.Retired, func(ctx context.Context) error { return system.Retire(ctx, change) })
 	}
-	return w.simple(ctx, t, rotation.Reverted, func(ctx context.Context) error { return revert(ctx, system, change) })
+	return w.takeBack(ctx, t, system, change)
 }
 
 // cannotOpen is the event of a target that is not there any more, or whose administrator is not.
 func cannotOpen(r rotation.Record, err error) rotation.Event {
 	e := failed(err)
-	if r.State == rotation.Prepared && e.Kind == rotation.Failed {
-		e.Kind = rotation.Unreached
+	if r.State == rotation.Prepared && (e.Kind == rotation.Failed || r.Attempt > 0) {
+		e.Kind = rotation.Unreached // after an attempt nothing is given up without asking the target
 	}
 	if r.State != rotation.Prepared {
 		e.Kind = rotation.Failed // something may have been sent before: it is tried again until a person has mended it
@@ -411,6 +411,19 @@ func (w *worker) simple(ctx context.Context, t *api.Turn, done rotation.EventKin
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
 	}
 	return w.move(ctx, t, rotation.Event{Kind: done}, nil)
+}
+
+// takeBack ends a rehearsal, or a candidate that cannot log in. Where the base must be put back, the target's rules may forbid
+// it: that is no failure which another try would mend.
+func (w *worker) takeBack(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	err := w.within(ctx, func(ctx context.Context) error { return revert(ctx, system, change) })
+	switch {
+	case err == nil:
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Reverted}, nil)
+	case target.ClassOf(err) == target.Refused && change.Strategy == target.Single:
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Declined, Text: said(err)}, nil)
+	}
+	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
 }
 
 // revert takes the candidate away again. Where it has replaced the base, the base is put back.
