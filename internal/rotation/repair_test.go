@@ -44,3 +44,25 @@ func TestProbeOfADrift(t *testing.T) {
 		t.Errorf("applied without an answer and dead: %s; want another attempt", got.State)
 	}
 }
+
+func TestRepairedCredentialIsProbedAgain(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	drifted := Record{Account: "a", Secret: "s", State: Done}.Drifted("v2", "t", target.Single, "its own state says so", noon)
+	if !drifted.Wake().IsZero() {
+		t.Errorf("a quarantined rotation wakes at %v", drifted.Wake())
+	}
+	applied := drifted
+	for _, e := range []Event{{Kind: Again}, {Kind: Sending}, {Kind: Accepted}, {Kind: LoggedIn}} {
+		var err error
+		if applied, err = Next(applied, e, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if applied.State != Done || applied.Wake().IsZero() {
+		t.Errorf("after apply: %s, wakes at %v", applied.State, applied.Wake())
+	}
+	if r := drifted.Adopted("v3", noon); r.State != Done || r.Wake().IsZero() {
+		t.Errorf("after adopt: %s, wakes at %v", r.State, r.Wake())
+	}
+}

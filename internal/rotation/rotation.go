@@ -340,7 +340,7 @@ func (r Record) Drifted(current, targetName string, strategy target.Strategy, te
 	r.ID, r.State, r.Mode, r.Trigger, r.Target, r.Strategy = "", Quarantined, Reapply, "", targetName, strategy
 	r.Candidate, r.Base, r.Attempt, r.Candidates, r.Rejections, r.Failures = current, current, 0, 0, 0, 0
 	r.StartedAt, r.PromotedAt, r.GraceUntil, r.EndedAt, r.NextAt = now, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	r.Health = Health{ProbedAt: now}
+	r.Health = Health{ProbedAt: now, NextAt: now} // it is looked at again when it has been mended
 	r.Reason = "The target does not accept the credential in use: " + text + ". Somebody else has changed it there."
 	return r.note(now, "drift found", text)
 }
