@@ -76,7 +76,8 @@ type Rotator struct {
 	db     *store.DB
 	gate   *api.Gate
 	now    func() time.Time
-	spread *spread
+	spread *spread // of the turns that are stored
+	starts *spread // of the beginnings: turns that come late, after a pause of the engine, come together
 	probes *spread
 }
 
@@ -106,7 +107,7 @@ func New(db *store.DB, gate *api.Gate, now func() time.Time, c Config) *Rotator 
 	if c.Observe == nil {
 		c.Observe = nobody{}
 	}
-	return &Rotator{config: c, db: db, gate: gate, now: now, spread: newSpread(c.Rate, c.Burst), probes: newSpread(c.ProbeRate, int(c.ProbeRate)+1)}
+	return &Rotator{config: c, db: db, gate: gate, now: now, spread: newSpread(c.Rate, c.Burst), starts: newSpread(c.Rate, c.Burst), probes: newSpread(c.ProbeRate, int(c.ProbeRate)+1)}
 }
 
 type nobody struct{}

@@ -130,6 +130,11 @@ func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
 	if now := w.engine.Now(); (t.AllPaused || t.Target.Paused || t.Record.Paused) && t.Record.Trigger != rotation.Emergency {
 		return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
 	}
+	if now := w.engine.Now(); t.Record.Trigger == rotation.Automatic && t.Record.State == rotation.Scheduled {
+		if at := w.rotator.starts.turn(t.Secret.TargetName(), w.account+"/"+w.secret, now); at.After(now) {
+			return false, w.postpone(ctx, t, at)
+		}
+	}
 	effect, cancel := context.WithTimeout(ctx, w.rotator.config.EffectTimeout)
 	defer cancel()
 	event := rotation.Event{Kind: rotation.Stored, Version: t.VersionFor(), Target: t.Secret.TargetName()}
