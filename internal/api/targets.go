@@ -389,17 +389,21 @@ func credentials(e *Env, tx *store.Tx, s secret.Secret, v secret.Version) ([]tar
 	return list, value, err
 }
 
-// otherAccount is the account whose turn it is with target.Double. Only the current version and the one before tell, since a
-// value holds one account once there was a rotation. One before that holds no credential, from a time when nobody rotated the
-// secret, tells nothing.
+// otherAccount is the account that double gives a new credential. Mostly ACSPrevious names it; after a credential was adopted
+// that is a version of the same account, and an older one does. A version of another shape names none.
 func (e *Env) otherAccount(tx *store.Tx, s secret.Secret, current []target.Credential) (string, error) {
-	var previous []target.Credential
+	list := s.List(true)
 	if v, ok := s.Versions[s.Stages[secret.Previous]]; ok {
-		var err error
-		previous, _, err = credentials(e, tx, s, v)
+		list = append([]secret.Version{v}, list...)
+	}
+	for _, v := range list {
+		older, _, err := credentials(e, tx, s, v)
 		if kind := fault.KindOf(err); err != nil && kind != fault.Invalid && kind != fault.InUse {
 			return "", err
 		}
+		if name, err := s.OtherAccount(current, older); err == nil {
+			return name, nil
+		}
 	}
-	return s.OtherAccount(current, previous)
+	return s.OtherAccount(current, nil)
 }
