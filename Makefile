@@ -2,7 +2,7 @@
 GO ?= go
 BIN := bin/keyturn
 
-.PHONY: all build demo test lint bench deps clean
+.PHONY: all build demo test prove lint bench deps clean
 
 all: build
 
@@ -21,6 +21,13 @@ deps:
 
 test: deps
 	$(GO) test -race -timeout 20m ./...
+
+# prove shows that rotation keeps its promises against real servers (test/prove), prints one figure per line, name and value, and
+# fails when a bound does not hold.
+prove:
+	@scripts/test-deps >&2
+	@$(GO) test -c -o bin/prove.test ./test/prove
+	@cd test/prove && ../../bin/prove.test -full -test.timeout 60m
 
 lint:
 	scripts/lint

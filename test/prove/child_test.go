@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
@@ -28,8 +29,10 @@ import (
 
 const (
 	childVariable = "KEYTURN_PROVE_CHILD"
-	patience      = 60 * time.Second
-	poll          = 3 * time.Millisecond
+	childServer   = "server"
+	childOracle   = "oracle"
+	patience      = 2 * time.Minute // the machine may be busy
+	poll          = 5 * time.Millisecond
 	lastPoint     = time.Second
 )
 
@@ -48,6 +51,17 @@ type order struct {
 	Burst int
 	// Hold is how long reads are held, in milliseconds.
 	Hold int
+	// CommandDir is where executables may be that are targets.
+	CommandDir string
+	// Pause stops the process by SIGSTOP at the Nth time that the rotation of Secret comes to the point PauseAt.
+	PauseAt string
+	Pause   int
+	// Etcd is an etcd server that several children share, and RootKey the file of their root key.
+	Etcd, RootKey string
+	// Ahead is how far the clock of the server is ahead, in milliseconds.
+	Ahead int
+	// Calls is a file to which the targets of kind counted write the time of each change.
+	Calls string
 }
 
 func ms(n, otherwise int) time.Duration {
@@ -64,26 +78,16 @@ func child() int {
 		fmt.Fprintln(os.Stderr, "no order")
 		return 2
 	}
-	points := 0
-	var mu sync.Mutex
 	c := server.Config{
-		DataDir: o.DataDir, ListenHTTP: o.Listen, Kinds: kinds(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		DataDir: o.DataDir, ListenHTTP: o.Listen, Kinds: kinds(o), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Rotation: api.RotationConfig{ProbeEvery: ms(o.Probe, 3_600_000), LeastInterval: time.Second, Hold: ms(o.Hold, 2000)},
-		Rotator: rotator.Config{
-			Lead: ms(o.Lead, 5), EffectTimeout: ms(o.Effect, 10_000), Rate: o.Rate, Burst: o.Burst,
-			At: func(secret, point string) {
-				mu.Lock()
-				defer mu.Unlock()
-				if o.Kill == 0 || secret != o.Secret {
-					return
-				}
-				if points++; points == o.Kill {
-					fmt.Println("died", point)
-					_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-					select {}
-				}
-			},
-		},
+		Rotator:  rotator.Config{Lead: ms(o.Lead, 5), EffectTimeout: ms(o.Effect, 10_000), Rate: o.Rate, Burst: o.Burst, At: (&points{order: o}).at},
+	}
+	if o.Etcd != "" {
+		c.Etcd.Endpoints, c.RootKey = []string{o.Etcd}, root.File{Path: o.RootKey}
+	}
+	if o.Ahead != 0 {
+		c.Now = func() time.Time { return time.Now().Add(ms(o.Ahead, 0)) }
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -105,30 +109,95 @@ func child() int {
 	return 0
 }
 
+// points counts where the engine comes by, and does what was ordered there.
+type points struct {
+	order order
+
+	mu     sync.Mutex
+	all    int  // guarded by mu
+	paused int  // guarded by mu; how often it came to PauseAt
+	tell   bool // guarded by mu; it was stopped, and says where it comes by
+}
+
+func (p *points) at(secret, point string) {
+	if secret != p.order.Secret {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all++; p.all == p.order.Kill {
+		fmt.Println("died", point)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+	if p.tell {
+		fmt.Println("passed", point)
+	}
+	if p.order.Pause == 0 || point != p.order.PauseAt {
+		return
+	}
+	if p.paused++; p.paused == p.order.Pause {
+		p.tell = true
+		fmt.Println("stopping", point)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	}
+}
+
 // process is a running child.
 type process struct {
 	*kms.Client
+	admin    sign.Credentials
+	endpoint string
+
 	cmd   *exec.Cmd
 	stdin io.Closer
 	// died is where it killed itself; empty until ended is closed, and then also when it did not.
 	died  string
 	ended chan struct{}
-	log   *strings.Builder
+	// passed tells where it comes by after it was stopped, and first that it stops.
+	passed chan string
+	log    *log
+}
+
+// log keeps what a child says.
+type log struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.text.String()
+	return s[max(0, len(s)-4000):]
 }
 
 // place is a data directory and an address, for one child after the other.
 type place struct {
 	dir, listen string
+	// admin is the directory with the administrator's key, when another node has made it.
+	admin string
 }
 
 func newPlace(t testing.TB) place {
+	t.Helper()
+	return place{dir: filepath.Join(t.TempDir(), "data"), listen: freeAddress(t)}
+}
+
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return place{dir: t.TempDir(), listen: l.Addr().String()}
+	return l.Addr().String()
 }
 
 // start starts a child and waits until it is ready.
@@ -139,8 +208,8 @@ func (p place) start(t testing.TB, o order) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &process{cmd: exec.Command(self), ended: make(chan struct{}), log: &strings.Builder{}}
-	c.cmd.Env = append(os.Environ(), childVariable+"=1")
+	c := &process{cmd: exec.Command(self), ended: make(chan struct{}), passed: make(chan string, 1000), log: &log{}}
+	c.cmd.Env = append(os.Environ(), childVariable+"="+childServer)
 	c.cmd.Stderr = c.log
 	in, err := c.cmd.StdinPipe()
 	if err != nil {
@@ -167,6 +236,8 @@ func (p place) start(t testing.TB, o order) *process {
 				close(ready)
 			} else if point, ok := strings.CutPrefix(lines.Text(), "died "); ok {
 				c.died = point
+			} else {
+				c.passed <- lines.Text()
 			}
 		}
 		_ = c.cmd.Wait() // how it ended is what the test looks at
@@ -178,13 +249,17 @@ func (p place) start(t testing.TB, o order) *process {
 	case <-time.After(patience):
 		t.Fatal("the server did not start in time")
 	}
-	c.connect(t, p)
+	c.connect(t, p, ms(o.Ahead, 0))
 	return c
 }
 
-func (c *process) connect(t testing.TB, p place) {
+// connect makes a client by the clock of the server.
+func (c *process) connect(t testing.TB, p place, ahead time.Duration) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(p.dir, "admin.json"))
+	if p.admin == "" {
+		p.admin = p.dir
+	}
+	text, err := os.ReadFile(filepath.Join(p.admin, "admin.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,9 +270,11 @@ func (c *process) connect(t testing.TB, p place) {
 	if err := json.Unmarshal(text, &admin); err != nil {
 		t.Fatal(err)
 	}
+	c.admin = sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: sensitive.New(admin.AccessKeySecret)}
+	c.endpoint = p.listen
 	c.Client, err = kms.NewClient(kms.Config{
-		Endpoint: "http://" + p.listen, Credentials: sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: sensitive.New(admin.AccessKeySecret)},
-		HTTPClient: &http.Client{Timeout: 30 * time.Second},
+		Endpoint: "http://" + p.listen, Credentials: c.admin,
+		HTTPClient: &http.Client{Timeout: 30 * time.Second}, Now: func() time.Time { return time.Now().Add(ahead) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +299,7 @@ func (c *process) stop(t testing.TB) {
 }
 
 // dead waits until the child has killed itself, or until the rotation has ended without.
-func (c *process) dead(t testing.TB, secret string) (point string, died bool) {
+func (c *process) dead(t testing.TB, secret, version string) (point string, died bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
@@ -232,7 +309,7 @@ func (c *process) dead(t testing.TB, secret string) (point string, died bool) {
 		case <-time.After(poll):
 		}
 		r, err := c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
-		if err == nil && ended(r.State) {
+		if err == nil && r.RotationID == version && ended(r.State) {
 			select { // the last point comes after the end was stored
 			case <-c.ended:
 				return c.died, true
@@ -243,6 +320,12 @@ func (c *process) dead(t testing.TB, secret string) (point string, died bool) {
 	}
 	t.Fatalf("the rotation of %s neither ended nor killed its server; log: %s", secret, c.log)
 	return "", false
+}
+
+// rotate asks for a rotation.
+func (c *process) rotate(t testing.TB, secret, version string) {
+	t.Helper()
+	good(t, second(c.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: secret, VersionID: version})))
 }
 
 func ended(state string) bool {

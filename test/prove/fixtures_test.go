@@ -1,114 +1,467 @@
 package prove
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+	sshdriver "golang.org/x/crypto/ssh"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/command"
+	"github.com/keyturn/keyturn/internal/target/ldap"
+	"github.com/keyturn/keyturn/internal/target/mysql"
 	"github.com/keyturn/keyturn/internal/target/postgresql"
+	"github.com/keyturn/keyturn/internal/target/rabbitmq"
+	"github.com/keyturn/keyturn/internal/target/redis"
+	"github.com/keyturn/keyturn/internal/target/sha512crypt"
+	"github.com/keyturn/keyturn/internal/target/ssh"
+	"github.com/keyturn/keyturn/internal/target/webhook"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
 	"github.com/keyturn/keyturn/test/servers"
 )
 
 // kinds are those that a child can register.
-func kinds() []target.Kind {
-	return []target.Kind{postgresql.Kind()}
+func kinds(o order) []target.Kind {
+	list := []target.Kind{
+		postgresql.Kind(), mysql.MariaDB(), redis.Kind(), ssh.Kind(), ldap.Kind(), rabbitmq.Kind(), webhook.Kind(), counted(o.Calls),
+	}
+	if o.CommandDir != "" {
+		list = append(list, command.Kind([]string{o.CommandDir}))
+	}
+	return list
 }
 
 // fixture is one kind of target with one strategy, before a real server.
 type fixture struct {
-	name     string // of the figures: letters, digits and underscores
+	name     string // of the figures, and of the target: letters, digits and underscores
 	kind     string
-	addr     string // of the real server
+	addr     string // of the real server; empty where there is no network between
+	door     door
 	strategy target.Strategy
 	// config is the target's configuration for a server that is reached at addr, which may be a proxy.
 	config func(addr string) string
 	// admin is the value of the administrator's secret; empty for none.
 	admin string
+	// dir holds executables that are targets.
+	dir string
 	// secret makes the Nth account, or pair of accounts, at the server, and says how its secret is created and configured.
-	secret func(t testing.TB, n int) (kms.CreateSecretRequest, *kms.ConfigureRotationRequest)
-	// login tries a value as GetSecretValue returns it, without the code under test. It returns an error when the server did not
-	// answer.
-	login func(ctx context.Context, value string) (bool, error)
+	secret func(t testing.TB, c *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest)
+	// byHand gives an account another password, as an administrator of the server would; nil where that is not tried.
+	byHand func(t testing.TB, account, password string)
+
+	numbers *atomic.Int64 // of the accounts that were made
 }
 
-// fixtures starts the servers that a test needs, by name; none means all.
-func fixtures(t testing.TB) []fixture {
-	t.Helper()
-	var list []fixture
-	list = append(list, postgresFixtures(t)...)
-	return list
+func (f fixture) order(o order) order {
+	o.CommandDir = f.dir
+	return o
+}
+
+// at is where consumers log in; Keyturn's own users do at Keyturn.
+func (f fixture) at(c *process) door {
+	d := f.door
+	if d.Kind == "ram" {
+		d.Addr = c.endpoint
+	}
+	return d
 }
 
 type account struct{ AccountName, AccountPassword string }
 
-// rds makes the parameters of an Rds secret.
-func rds(name, targetName, subType string, accounts ...account) kms.CreateSecretRequest {
-	return kms.CreateSecretRequest{
-		SecretName: name, SecretType: kms.TypeRds, VersionID: "v1",
-		SecretData:     sensitive.New(compact(map[string]any{"Accounts": accounts})),
-		ExtendedConfig: compact(map[string]string{"SecretSubType": subType, "DBInstanceId": targetName}),
+func first(name string) account { return account{name, "first-password-of-" + name} }
+
+// stored is the value of a version that holds an account, in the shape of the fixture's secrets.
+func (f fixture) stored(a account) string {
+	if f.kind == "postgresql" || f.kind == "mariadb" {
+		return compact(map[string]any{"Accounts": []account{a}})
 	}
+	return compact(a)
 }
 
-func postgresFixtures(t testing.TB) []fixture {
+// rds makes an Rds secret of one account, or of two.
+func rds(targetName string, accounts ...account) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+	subType := map[int]string{1: "SingleUser", 2: "DoubleUsers"}[len(accounts)]
+	return kms.CreateSecretRequest{
+		SecretName: "of-" + accounts[0].AccountName, SecretType: kms.TypeRds, VersionID: "v1",
+		SecretData:     sensitive.New(compact(map[string]any{"Accounts": accounts})),
+		ExtendedConfig: compact(map[string]string{"SecretSubType": subType, "DBInstanceId": targetName}),
+	}, kms.ConfigureRotationRequest{}
+}
+
+// generic makes a Generic secret for a target; with a clone by the strategy double.
+func generic(name, targetName string, a account, clone string) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+	configure := kms.ConfigureRotationRequest{TargetName: targetName}
+	if clone != "" {
+		configure.Strategy, configure.AccountName, configure.CloneAccountName = string(target.Double), a.AccountName, clone
+	}
+	return kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(compact(a))}, configure
+}
+
+func plain(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, addr) }
+
+// TestPostgreSQL and the tests after it do everything with one server each.
+func TestPostgreSQL(t *testing.T) {
+	t.Parallel()
+	p, run := startPostgres(t)
+	f := fixture{
+		kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(rotator1),
+		byHand: func(t testing.TB, name, password string) {
+			run(t, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", name, password))
+		},
+	}
+	made := func(t testing.TB, names ...string) (list []account) {
+		for _, name := range names {
+			a := first(name)
+			run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", a.AccountName, a.AccountPassword))
+			list = append(list, a)
+		}
+		return list
+	}
+	single, double := f, f
+	single.name, single.strategy = "postgresql_single", target.Single
+	single.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		return rds(single.name, made(t, fmt.Sprintf("s%d", n))...)
+	}
+	double.name, double.strategy = "postgresql_double", target.Double
+	double.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		return rds(double.name, made(t, fmt.Sprintf("d%d", n), fmt.Sprintf("d%d_clone", n))...)
+	}
+	prove(t, single, parts{oracle: true, drift: true})
+	prove(t, double, parts{oracle: true, drift: true})
+}
+
+// rotator1 is the administrator that the engine uses at databases.
+var rotator1 = account{"rotator", "the-administrators"}
+
+// startPostgres starts a server with an administrator, and returns what runs statements there.
+func startPostgres(t testing.TB) (*sandbox.Postgres, func(testing.TB, string)) {
+	t.Helper()
 	p := servers.StartPostgres(t, sandbox.PostgresConfig{
 		HBA: []string{"host all all 127.0.0.1/32 scram-sha-256"}, Settings: []string{"max_prepared_transactions=64", "max_connections=200"},
 	})
 	run := func(t testing.TB, statements string) {
 		t.Helper()
-		if err := p.Exec(t.Context(), "postgres", statements); err != nil {
-			t.Fatal(err)
-		}
+		good(t, p.Exec(t.Context(), "postgres", statements))
 	}
 	run(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'; GRANT SELECT ON pg_authid TO rotator")
-	login := func(ctx context.Context, value string) (bool, error) {
-		var a account
-		if err := json.Unmarshal([]byte(value), &a); err != nil {
-			return false, errors.New("the value is not JSON")
-		}
-		config, err := pgx.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d dbname=postgres sslmode=disable", p.Port))
-		if err != nil {
-			return false, err
-		}
-		config.User, config.Password = a.AccountName, a.AccountPassword
-		conn, err := pgx.ConnectConfig(ctx, config)
-		var said *pgconn.PgError
-		switch {
-		case errors.As(err, &said) && said.Code == "28P01":
-			return false, nil
-		case err != nil:
-			return false, errors.New("PostgreSQL did not answer")
-		}
-		return true, conn.Close(ctx)
+	return p, run
+}
+
+func TestMariaDB(t *testing.T) {
+	t.Parallel()
+	m := servers.StartMariaDB(t, nil)
+	run := func(t testing.TB, statements ...string) {
+		t.Helper()
+		good(t, m.Exec(t.Context(), statements...))
 	}
-	config := func(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, addr) }
-	one := func(t testing.TB, name string) account {
-		a := account{name, "first-password-of-" + name}
-		run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", a.AccountName, a.AccountPassword))
-		return a
-	}
-	admin := compact(account{"rotator", "the-administrators"})
-	return []fixture{
-		{
-			name: "postgresql_single", kind: "postgresql", addr: p.Addr(), strategy: target.Single, config: config, admin: admin, login: login,
-			secret: func(t testing.TB, n int) (kms.CreateSecretRequest, *kms.ConfigureRotationRequest) {
-				return rds(fmt.Sprintf("pg-single-%d", n), "postgresql_single", "SingleUser", one(t, fmt.Sprintf("s%d", n))), nil
-			},
-		},
-		{
-			name: "postgresql_double", kind: "postgresql", addr: p.Addr(), strategy: target.Double, config: config, admin: admin, login: login,
-			secret: func(t testing.TB, n int) (kms.CreateSecretRequest, *kms.ConfigureRotationRequest) {
-				return rds(fmt.Sprintf("pg-double-%d", n), "postgresql_double", "DoubleUsers", one(t, fmt.Sprintf("d%d", n)), one(t, fmt.Sprintf("d%d_clone", n))), nil
-			},
+	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.global_priv TO rotator@'%'")
+	f := fixture{
+		kind: "mariadb", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(rotator1),
+		byHand: func(t testing.TB, name, password string) {
+			run(t, fmt.Sprintf("ALTER USER %s@'%%' IDENTIFIED BY '%s'", name, password))
 		},
 	}
+	made := func(t testing.TB, names ...string) (list []account) {
+		for _, name := range names {
+			a := first(name)
+			run(t, fmt.Sprintf("CREATE USER %s@'%%' IDENTIFIED BY '%s'", a.AccountName, a.AccountPassword))
+			list = append(list, a)
+		}
+		return list
+	}
+	overlap, double := f, f
+	overlap.name, overlap.strategy = "mariadb_overlap", target.Overlap
+	overlap.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		return rds(overlap.name, made(t, fmt.Sprintf("o%d", n))...)
+	}
+	double.name, double.strategy = "mariadb_double", target.Double
+	double.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		return rds(double.name, made(t, fmt.Sprintf("d%d", n), fmt.Sprintf("d%d_clone", n))...)
+	}
+	prove(t, overlap, parts{oracle: true, drift: *full})
+	prove(t, double, parts{oracle: *full, drift: *full})
+}
+
+func TestRedis(t *testing.T) {
+	t.Parallel()
+	r := servers.StartRedis(t, servers.WithACLFile)
+	user := func(t testing.TB, a account) {
+		t.Helper()
+		r.Do(t, "ACL", "SETUSER", a.AccountName, "on", "resetpass", ">"+a.AccountPassword, "~*", "+get", "+set")
+	}
+	f := fixture{
+		kind: "redis", addr: r.Addr, door: door{Kind: "redis", Addr: r.Addr}, config: plain, admin: compact(account{"default", r.Password}),
+		byHand: func(t testing.TB, name, password string) { user(t, account{name, password}) },
+	}
+	overlap, double := f, f
+	overlap.name, overlap.strategy = "redis_overlap", target.Overlap
+	overlap.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("o%d", n))
+		user(t, a)
+		return generic("of-"+a.AccountName, overlap.name, a, "")
+	}
+	double.name, double.strategy = "redis_double", target.Double
+	double.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("d%d", n))
+		clone := first(a.AccountName + "_clone")
+		user(t, a)
+		user(t, clone)
+		return generic("of-"+a.AccountName, double.name, a, clone.AccountName)
+	}
+	prove(t, overlap, parts{oracle: true, drift: true})
+	prove(t, double, parts{oracle: *full, drift: *full})
+}
+
+func TestLDAP(t *testing.T) {
+	t.Parallel()
+	l := servers.StartLDAP(t)
+	f := fixture{
+		name: "ldap_overlap", kind: "ldap", addr: l.Addr, door: door{Kind: "ldap", Addr: l.Addr}, strategy: target.Overlap, config: plain,
+		admin:  compact(account{l.AdminDN, l.Password}),
+		byHand: func(t testing.TB, name, password string) { l.Modify(t, name, "userPassword", password) },
+	}
+	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		uid := fmt.Sprintf("o%d", n)
+		a := first("uid=" + uid + "," + l.Base)
+		l.Add(t, a.AccountName, map[string][]string{"objectClass": {"account", "simpleSecurityObject"}, "uid": {uid}, "userPassword": {a.AccountPassword}})
+		return generic("of-"+uid, f.name, a, "")
+	}
+	prove(t, f, parts{oracle: true, drift: *full})
+	t.Run("lockout", func(t *testing.T) {
+		t.Parallel()
+		lockoutLDAP(t, l)
+	})
+}
+
+func TestSSH(t *testing.T) {
+	t.Parallel()
+	s := servers.StartSSH(t, "MaxStartups 200")
+	host := strings.TrimSpace(string(sshdriver.MarshalAuthorizedKey(s.HostKey)))
+	f := fixture{
+		kind: "ssh", addr: s.Addr(), door: door{Kind: "ssh", Addr: s.Addr(), Key: host},
+		config: func(addr string) string { return fmt.Sprintf(`{"address":%q,"host_keys":[%q]}`, addr, host) },
+		admin:  compact(map[string]string{"UserName": s.User, "PrivateKey": s.AdminKey}),
+	}
+	ecs := func(name, targetName, subType string, value any) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		return kms.CreateSecretRequest{
+			SecretName: "acs/ecs/" + name, SecretType: kms.TypeECS, VersionID: "v1", SecretData: sensitive.New(compact(value)),
+			ExtendedConfig: compact(map[string]string{"SecretSubType": subType, "RegionId": "local", "InstanceId": targetName}),
+		}, kms.ConfigureRotationRequest{}
+	}
+	keys, password := f, f
+	keys.name, keys.strategy = "ssh_keys_overlap", target.Overlap
+	keys.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := s.NewAccount(t, "/bin/sh", "*")
+		private, public := servers.NewSSHKey(t)
+		line := strings.TrimSpace(string(sshdriver.MarshalAuthorizedKey(public)))
+		s.Authorize(t, a, line+"\n")
+		return ecs(fmt.Sprintf("keys-%d", n), keys.name, "SSHKey", map[string]string{"UserName": a.Name, "PublicKey": line, "PrivateKey": private})
+	}
+	password.name, password.strategy = "ssh_password_single", target.Single
+	password.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		first := fmt.Sprintf("first-password-%d", n)
+		a := s.NewAccount(t, "/bin/sh", sha512crypt.Hash(sensitive.New(first), "saltsalt"))
+		return ecs(fmt.Sprintf("password-%d", n), password.name, "Password", map[string]string{"UserName": a.Name, "Password": first})
+	}
+	prove(t, keys, parts{drift: *full})
+	prove(t, password, parts{drift: *full})
+}
+
+// TestOwnUsers has Keyturn rotate access keys of its own users.
+func TestOwnUsers(t *testing.T) {
+	t.Parallel()
+	f := fixture{name: "own_users_overlap", door: door{Kind: "ram"}, strategy: target.Overlap}
+	f.secret = func(t testing.TB, c *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		users, name := ram.New(c.Client), fmt.Sprintf("user%d", n)
+		good(t, second(users.CreateUser(t.Context(), &ram.CreateUserRequest{UserName: name})))
+		key, err := users.CreateAccessKey(t.Context(), &ram.CreateAccessKeyRequest{UserName: name})
+		good(t, err)
+		return kms.CreateSecretRequest{
+			SecretName: kms.Auto, SecretType: kms.TypeRAMCredentials, VersionID: "v1",
+			SecretData: sensitive.New(compact(map[string]any{"AccessKeys": []map[string]string{
+				{"AccessKeyId": key.AccessKey.AccessKeyID, "AccessKeySecret": key.AccessKey.AccessKeySecret.Reveal()},
+			}})),
+			ExtendedConfig: compact(map[string]string{"SecretSubType": "RamUserAccessKey", "UserName": name}),
+		}, kms.ConfigureRotationRequest{}
+	}
+	prove(t, f, parts{})
+}
+
+func TestRabbitMQ(t *testing.T) {
+	t.Parallel()
+	if !*full {
+		t.Skip("RabbitMQ takes long to start: it is in the full run alone")
+	}
+	r := servers.StartRabbitMQ(t)
+	call := func(t testing.TB, path, body string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+r.API+path, strings.NewReader(body))
+		good(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		req.SetBasicAuth(r.User, r.Password)
+		resp, err := http.DefaultClient.Do(req)
+		good(t, err)
+		defer resp.Body.Close()
+		if resp.StatusCode/100 != 2 {
+			t.Fatalf("PUT %s: status %d", path, resp.StatusCode)
+		}
+	}
+	user := func(t testing.TB, a account, tags string) {
+		t.Helper()
+		call(t, "/api/users/"+url.PathEscape(a.AccountName), compact(map[string]string{"password": a.AccountPassword, "tags": tags}))
+		call(t, "/api/permissions/%2F/"+url.PathEscape(a.AccountName), `{"configure":"","write":"","read":".*"}`)
+	}
+	admin := account{"keyturn", "password-of-keyturn"}
+	user(t, admin, "administrator")
+	f := fixture{
+		name: "rabbitmq_double", kind: "rabbitmq", addr: r.API, door: door{Kind: "rabbitmq", Addr: r.API}, strategy: target.Double, admin: compact(admin),
+		config: func(addr string) string { return fmt.Sprintf(`{"api":"http://%s","amqp":["amqp://%s"]}`, addr, r.AMQP) },
+		byHand: func(t testing.TB, name, password string) { user(t, account{name, password}, "monitoring") },
+	}
+	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("d%d", n))
+		clone := first(a.AccountName + "_clone")
+		user(t, a, "monitoring")
+		user(t, clone, "monitoring")
+		return generic("of-"+a.AccountName, f.name, a, clone.AccountName)
+	}
+	prove(t, f, parts{drift: true})
+}
+
+// hook is a service with an endpoint for Keyturn.
+type hook struct {
+	key string
+
+	mu   sync.Mutex
+	live map[string][]string // guarded by mu; the passwords of each account
+}
+
+type hookMessage struct {
+	Step, Strategy string
+	New, Old       hookCredential
+	Credentials    []hookCredential
+}
+
+type hookCredential struct{ Account, Secret string }
+
+func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body) // it may never come to its end
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if name, password, ok := r.BasicAuth(); ok {
+		if !slices.Contains(h.live[name], password) {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		return
+	}
+	if err != nil || !sign.CheckWebhook(r.Header, h.key, time.Now(), body) {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	var in hookMessage
+	_ = json.Unmarshal(body, &in)
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprint(w, compact(h.step(in)))
+}
+
+func (h *hook) step(in hookMessage) map[string]any {
+	name := in.New.Account
+	has := func(c hookCredential) bool { return slices.Contains(h.live[c.Account], c.Secret) }
+	switch in.Step {
+	case "set":
+		if !has(in.New) {
+			h.live[name] = append(h.live[name], in.New.Secret)
+		}
+	case "retire":
+		h.live[in.Old.Account] = slices.DeleteFunc(h.live[in.Old.Account], func(s string) bool { return s == in.Old.Secret })
+	case "verify":
+		if !has(in.New) {
+			return map[string]any{"result": "rejected"}
+		}
+	case "state":
+		states := []string{}
+		for _, c := range in.Credentials {
+			states = append(states, map[bool]string{true: "live", false: "dead"}[has(c)])
+		}
+		return map[string]any{"result": "ok", "states": states}
+	default:
+		return map[string]any{"result": "denied"}
+	}
+	return map[string]any{"result": "ok"}
+}
+
+func TestWebhook(t *testing.T) {
+	t.Parallel()
+	h := &hook{key: "a-secret-that-only-the-two-know", live: map[string][]string{}}
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	set := func(_ testing.TB, name, password string) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.live[name] = []string{password}
+	}
+	addr := s.Listener.Addr().String()
+	f := fixture{
+		name: "webhook_overlap", kind: "webhook", addr: addr, door: door{Kind: "webhook", Addr: addr}, strategy: target.Overlap, admin: h.key, byHand: set,
+		config: func(addr string) string { return fmt.Sprintf(`{"url":"http://%s/keyturn","strategy":"overlap"}`, addr) },
+	}
+	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("o%d", n))
+		set(t, a.AccountName, a.AccountPassword)
+		return generic("of-"+a.AccountName, f.name, a, "")
+	}
+	prove(t, f, parts{drift: *full})
+}
+
+// TestCommand runs the script of examples/command-target.
+func TestCommand(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"jq", "flock", "sha256sum", "awk"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed (scripts/test-deps)", program)
+		}
+	}
+	text, err := os.ReadFile("../../examples/command-target/rotate.sh")
+	good(t, err)
+	dir := t.TempDir()
+	good(t, os.Chmod(dir, 0o700))
+	script, keys := filepath.Join(dir, "rotate.sh"), filepath.Join(dir, "keys")
+	syscall.ForkLock.RLock() // a process that started meanwhile would have it open for writing, and such a file cannot be run
+	err = os.WriteFile(script, text, 0o700)
+	syscall.ForkLock.RUnlock()
+	good(t, err)
+	f := fixture{
+		name: "command_overlap", kind: "command", door: door{Kind: "command", Addr: keys}, strategy: target.Overlap, dir: dir,
+		config: func(string) string {
+			return fmt.Sprintf(`{"path":%q,"strategy":"overlap","env":{"KEYTURN_KEYS":%q}}`, script, keys)
+		},
+	}
+	adder, err := command.Kind([]string{dir}).Open(target.Settings{Name: "adder", Config: []byte(f.config(""))})
+	good(t, err)
+	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("account-%d", n))
+		good(t, adder.Apply(t.Context(), target.Change{
+			ID: "first", Strategy: target.Overlap, New: target.Credential{Account: a.AccountName, Secret: sensitive.New(a.AccountPassword)},
+		}))
+		return generic("of-"+a.AccountName, f.name, a, "")
+	}
+	prove(t, f, parts{})
 }

@@ -29,11 +29,39 @@ func count(name string, n int) {
 	figures.values[name] += n
 }
 
+// most raises a figure to n, when it is less.
+func most(name string, n int) {
+	figures.Lock()
+	defer figures.Unlock()
+	figures.values[name] = max(figures.values[name], n)
+}
+
+// pick is one number for a full run and another for the faster cut.
+func pick(inFull, inCut int) int {
+	if *full {
+		return inFull
+	}
+	return inCut
+}
+
+// atOnce is how many parts run at the same time: they wait for other processes, and for times to pass, more than they compute.
+const atOnce = "6"
+
 func TestMain(m *testing.M) {
-	if os.Getenv(childVariable) != "" {
+	switch os.Getenv(childVariable) {
+	case childServer:
 		os.Exit(child())
+	case childOracle:
+		os.Exit(oracle())
+	}
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(atOnce) // it is a number
 	}
 	flag.Parse()
+	stdout := os.Stdout
+	if *full {
+		os.Stdout = os.Stderr // for the figures alone
+	}
 	code := m.Run()
 	if *full {
 		names := []string{}
@@ -42,7 +70,7 @@ func TestMain(m *testing.M) {
 		}
 		slices.Sort(names)
 		for _, name := range names {
-			fmt.Println(name, figures.values[name])
+			fmt.Fprintln(stdout, name, figures.values[name])
 		}
 	}
 	os.Exit(code)

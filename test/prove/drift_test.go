@@ -1,0 +1,146 @@
+package prove
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+const (
+	// probe is how often a credential in use is looked at, in milliseconds.
+	probe = 2000
+	// probeSlack is what a busy machine may take beside.
+	probeSlack = 4000
+)
+
+// found waits until drift is found that is there since a time, and holds it against the time that it may take.
+func (c *process) found(t *testing.T, secret string, since time.Time) {
+	t.Helper()
+	count("drift_runs", 1)
+	r := c.until(t, secret, "quarantined")
+	at := since
+	for _, s := range r.Steps {
+		if s.Event == "drift found" {
+			at = s.Time
+		}
+	}
+	took := int(at.Sub(since).Milliseconds())
+	most("drift_found_ms_max", took)
+	if took > probe+probeSlack {
+		count("drift_missed", 1)
+		t.Errorf("drift of %s was found after %d ms, want at most %d", secret, took, probe+probeSlack)
+	}
+	if !strings.Contains(r.Reason, "Somebody else has changed it") || r.CredentialState != "dead" || r.Advice == "" {
+		count("drift_missed", 1)
+		t.Errorf("%s: reason %q, credential %s, advice %q", secret, r.Reason, r.CredentialState, r.Advice)
+	}
+}
+
+func driftFigures() {
+	for _, name := range []string{"drift_runs", "drift_missed", "drift_found_ms_max", "drift_wrong_ends"} {
+		count(name, 0)
+	}
+}
+
+// repair mends a quarantined rotation, and looks whether the credential in use works afterwards.
+func (f fixture) repair(t *testing.T, c *process, in kms.RepairRotationRequest, want string) {
+	t.Helper()
+	good(t, second(c.RepairRotation(t.Context(), &in)))
+	r := c.until(t, in.SecretName, "done", "abandoned", "quarantined")
+	value := c.value(t, in.SecretName, kms.StageCurrent)
+	if r.State != "done" || want != "" && value != want {
+		count("drift_wrong_ends", 1)
+		t.Errorf("%s after %s: %s (%s), the value is the one wanted: %v", in.SecretName, in.RepairAction, r.State, r.Reason, value == want)
+	}
+	if !f.mustLogin(t, c, in.SecretName+" after "+in.RepairAction, value, true) {
+		count("drift_wrong_ends", 1)
+	}
+}
+
+// rotated makes one rotation that must succeed.
+func (f fixture) rotated(t *testing.T, c *process, secret string, n int) {
+	t.Helper()
+	c.rotate(t, secret, version(n))
+	f.whole(t, c, "drift", secret, n, c.until(t, secret))
+}
+
+// driftByHand changes a password behind Keyturn's back.
+func (f fixture) driftByHand(t *testing.T) {
+	driftFigures()
+	c, secret := f.begin(t, newPlace(t), order{Probe: probe}, f.addr, "0s")
+	f.rotated(t, c, secret, 2)
+	c.untilProbed(t, secret)
+	before := c.value(t, secret, kms.StageCurrent)
+	var a account
+	good(t, json.Unmarshal([]byte(before), &a))
+	const byHand = "the-password-that-a-person-has-set"
+	since := time.Now()
+	f.byHand(t, a.AccountName, byHand)
+	c.found(t, secret, since)
+	if c.value(t, secret, kms.StageCurrent) != before {
+		t.Error("a quarantine has changed the current value")
+	}
+	f.repair(t, c, kms.RepairRotationRequest{SecretName: secret, RepairAction: "apply"}, before)
+	f.rotated(t, c, secret, 3)
+	good(t, json.Unmarshal([]byte(c.value(t, secret, kms.StageCurrent)), &a))
+	c.untilProbed(t, secret)
+	since = time.Now()
+	f.byHand(t, a.AccountName, byHand)
+	c.found(t, secret, since)
+	a.AccountPassword = byHand
+	f.repair(t, c, kms.RepairRotationRequest{
+		SecretName: secret, RepairAction: "adopt", VersionID: version(4), SecretData: sensitive.New(f.stored(a)),
+	}, compact(a))
+	f.rotated(t, c, secret, 5)
+}
+
+// driftByRestore brings back a store from before two rotations.
+func (f fixture) driftByRestore(t *testing.T) {
+	driftFigures()
+	p := newPlace(t)
+	c, secret := f.begin(t, p, order{Probe: probe}, f.addr, "0s")
+	f.rotated(t, c, secret, 2)
+	c.stop(t)
+	copied := p.dir + "-of-last-week"
+	copyTree(t, p.dir, copied)
+	c = p.start(t, f.order(order{Probe: probe}))
+	f.rotated(t, c, secret, 3)
+	f.rotated(t, c, secret, 4)
+	last := c.value(t, secret, kms.StageCurrent)
+	c.stop(t)
+	restored := func() *process {
+		good(t, os.RemoveAll(p.dir))
+		copyTree(t, copied, p.dir)
+		c := p.start(t, f.order(order{Probe: probe}))
+		c.found(t, secret, time.Now())
+		return c
+	}
+	c = restored()
+	f.repair(t, c, kms.RepairRotationRequest{SecretName: secret, RepairAction: "apply"}, c.value(t, secret, kms.StageCurrent))
+	f.rotated(t, c, secret, 3)
+	c.stop(t)
+	var a account
+	good(t, json.Unmarshal([]byte(last), &a))
+	if f.byHand == nil || a.AccountName == "" {
+		return // there is no way to bring the last password back for another restore
+	}
+	f.byHand(t, a.AccountName, a.AccountPassword)
+	c = restored()
+	f.repair(t, c, kms.RepairRotationRequest{
+		SecretName: secret, RepairAction: "adopt", VersionID: version(4), SecretData: sensitive.New(f.stored(a)),
+	}, last)
+}
+
+// copyTree copies a directory with its modes.
+func copyTree(t testing.TB, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy the store: %v: %s", err, out)
+	}
+}

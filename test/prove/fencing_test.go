@@ -1,0 +1,220 @@
+package prove
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/servers"
+)
+
+// startEtcd starts the store that two nodes share.
+func startEtcd(t *testing.T) (endpoint string) {
+	t.Helper()
+	c := embed.NewConfig()
+	c.Dir, c.UnsafeNoFsync, c.ZapLoggerBuilder = t.TempDir(), true, embed.NewZapLoggerBuilder(zap.NewNop())
+	client := url.URL{Scheme: "http", Host: freeAddress(t)}
+	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls = []url.URL{client}, []url.URL{client}, nil
+	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	e, err := embed.StartEtcd(c)
+	good(t, err)
+	t.Cleanup(e.Close)
+	select {
+	case <-e.Server.ReadyNotify():
+	case <-time.After(patience):
+		t.Fatal("etcd did not start")
+	}
+	return client.String()
+}
+
+// pair is two nodes on one store.
+type pair struct {
+	endpoint      string
+	order         order
+	first, second place
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	key := filepath.Join(t.TempDir(), "root.key")
+	good(t, os.WriteFile(key, []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))), 0o600))
+	p := &pair{endpoint: startEtcd(t), first: newPlace(t), second: newPlace(t)}
+	p.order = order{Etcd: p.endpoint, RootKey: key}
+	p.second.admin = p.first.dir
+	return p
+}
+
+// revisions are those of everything in the store that a rotation may change, by key.
+func (p *pair) revisions(t *testing.T) map[string]int64 {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{p.endpoint}, DialTimeout: 10 * time.Second})
+	good(t, err)
+	defer c.Close()
+	out := map[string]int64{}
+	for _, prefix := range []string{"rotation/", "secret/", "value/", "wake/"} {
+		r, err := c.Get(t.Context(), "keyturn/"+prefix, clientv3.WithPrefix())
+		good(t, err)
+		for _, kv := range r.Kvs {
+			out[string(kv.Key)] = kv.ModRevision
+		}
+	}
+	return out
+}
+
+// TestFencing stops the engine's node by SIGSTOP until another node has taken over and rotated twice; then it goes on where it was.
+func TestFencing(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"fencing_runs", "fencing_stale_writes", "fencing_stale_effects", "fencing_wrong_ends", "fencing_takeover_ms"} {
+		count(name, 0)
+	}
+	p, run := startPostgres(t)
+	r := servers.StartRedis(t, servers.WithACLFile)
+	postgres := fixture{kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(rotator1), numbers: new(atomic.Int64)}
+	single, double, overlap := postgres, postgres, postgres
+	single.name, single.strategy = "fenced_single", target.Single
+	single.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("s%d", n))
+		run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", a.AccountName, a.AccountPassword))
+		return rds(single.name, a)
+	}
+	double.name, double.strategy = "fenced_double", target.Double
+	double.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a, b := first(fmt.Sprintf("d%d", n)), first(fmt.Sprintf("d%d_clone", n))
+		run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'; CREATE ROLE %s LOGIN PASSWORD '%s'", a.AccountName, a.AccountPassword, b.AccountName, b.AccountPassword))
+		return rds(double.name, a, b)
+	}
+	overlap.name, overlap.strategy, overlap.kind, overlap.addr = "fenced_overlap", target.Overlap, "redis", r.Addr
+	overlap.door, overlap.admin = door{Kind: "redis", Addr: r.Addr}, compact(account{"default", r.Password})
+	overlap.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("o%d", n))
+		r.Do(t, "ACL", "SETUSER", a.AccountName, "on", "resetpass", ">"+a.AccountPassword, "~*", "+get", "+set")
+		return generic("of-"+a.AccountName, overlap.name, a, "")
+	}
+	// A rotation calls its target to give it the candidate, to verify it, and to retire what it replaced.
+	stops := []order{{PauseAt: "before a call", Pause: 1}, {PauseAt: "after a call", Pause: 1}}
+	if *full {
+		stops = append(stops,
+			order{PauseAt: "after storing sending", Pause: 1}, order{PauseAt: "before storing accepted", Pause: 1}, order{PauseAt: "before a call", Pause: 2},
+			order{PauseAt: "before storing promoted", Pause: 1}, order{PauseAt: "before a call", Pause: 3}, order{PauseAt: "after a call", Pause: 3})
+	}
+	for i, f := range []fixture{single, double, overlap} {
+		for j, at := range stops {
+			if !*full && (i+j)%2 > 0 || f.strategy == target.Single && at.Pause == 3 {
+				continue // single has nothing to retire
+			}
+			t.Run(fmt.Sprintf("%s %s %d", f.name, at.PauseAt, at.Pause), func(t *testing.T) {
+				t.Parallel()
+				f.fence(t, at)
+			})
+		}
+	}
+	t.Run("take over", func(t *testing.T) {
+		t.Parallel()
+		double.takeOver(t)
+	})
+}
+
+func (f fixture) fence(t *testing.T, at order) {
+	p := newPair(t)
+	a := p.first.start(t, p.order)
+	f.register(t, a, f.addr)
+	secret := f.create(t, a, "0s")
+	a.untilProbed(t, secret)
+	a.stop(t)
+	o := p.order
+	o.Secret, o.PauseAt, o.Pause = secret, at.PauseAt, at.Pause
+	a = p.first.start(t, o)
+	a.untilEngine(t)
+	b := p.second.start(t, p.order)
+	b.rotate(t, secret, version(2))
+	a.await(t, "stopping "+at.PauseAt)
+	f.whole(t, b, "fencing", secret, 2, b.until(t, secret))
+	second := b.value(t, secret, kms.StageCurrent)
+	b.rotate(t, secret, version(3))
+	b.untilVersion(t, secret, version(3))
+	f.whole(t, b, "fencing", secret, 3, b.until(t, secret))
+	before := p.revisions(t)
+	good(t, a.cmd.Process.Signal(syscall.SIGCONT))
+	a.await(t, "passed after storing")
+	after := p.revisions(t)
+	count("fencing_runs", 1)
+	if compact(before) != compact(after) {
+		count("fencing_stale_writes", 1)
+		t.Errorf("the engine that came back late has changed the store: before %v, after %v", before, after)
+	}
+	live := f.mustLogin(t, b, "the current credential after the late engine", b.value(t, secret, kms.StageCurrent), true)
+	dead := f.mustLogin(t, b, "the credential that the late engine was to set", second, false)
+	if !live || !dead {
+		count("fencing_stale_effects", 1)
+	}
+	b.rotate(t, secret, version(4))
+	b.untilVersion(t, secret, version(4))
+	f.whole(t, b, "fencing", secret, 4, b.until(t, secret))
+}
+
+// await waits until the child says something that begins so.
+func (c *process) await(t *testing.T, text string) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		select {
+		case said := <-c.passed:
+			if strings.HasPrefix(said, text) {
+				return
+			}
+		case <-c.ended:
+			t.Fatalf("the server ended; log: %s", c.log)
+		case <-deadline:
+			t.Fatalf("the server does not come to %q; log: %s", text, c.log)
+		}
+	}
+}
+
+// untilVersion waits until the rotation that makes a version is the one that is told of.
+func (c *process) untilVersion(t *testing.T, secret, version string) {
+	t.Helper()
+	good(t, second(c.endOf(t.Context(), secret, version)))
+}
+
+// untilEngine waits until the node rotates: it has made a rotation of a secret that needs no server.
+func (c *process) untilEngine(t *testing.T) {
+	t.Helper()
+	good(t, second(c.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{TargetName: "any", Kind: "counted", Config: "{}"})))
+	in, configure := generic("of-any", "any", first("any"), "")
+	good(t, second(c.CreateSecret(t.Context(), &in)))
+	configure.SecretName = in.SecretName
+	good(t, second(c.ConfigureRotation(t.Context(), &configure)))
+	c.untilProbed(t, in.SecretName)
+}
+
+// takeOver stops the engine's node in good order while the other one waits.
+func (f fixture) takeOver(t *testing.T) {
+	p := newPair(t)
+	a := p.first.start(t, p.order)
+	f.register(t, a, f.addr)
+	secret := f.create(t, a, "0s")
+	a.untilProbed(t, secret)
+	b := p.second.start(t, p.order)
+	a.stop(t)
+	began := time.Now()
+	b.rotate(t, secret, version(2))
+	f.whole(t, b, "fencing", secret, 2, b.until(t, secret))
+	took := time.Since(began)
+	most("fencing_takeover_ms", int(took.Milliseconds()))
+	if took > 15*time.Second {
+		t.Errorf("the other node rotated %v after the stop, want less than the lease", took)
+	}
+}
