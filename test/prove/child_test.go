@@ -47,8 +47,9 @@ type order struct {
 	// Probe is how often credentials are probed, in milliseconds; 0 means an hour.
 	Probe int
 	// Rate and Burst are those of the engine.
-	Rate  float64
-	Burst int
+	Rate    float64
+	Burst   int
+	Workers int
 	// Hold is how long reads are held, in milliseconds.
 	Hold int
 	// CommandDir is where executables may be that are targets.
@@ -81,7 +82,7 @@ func child() int {
 	c := server.Config{
 		DataDir: o.DataDir, ListenHTTP: o.Listen, Kinds: kinds(o), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Rotation: api.RotationConfig{ProbeEvery: ms(o.Probe, 3_600_000), LeastInterval: time.Second, Hold: ms(o.Hold, 2000)},
-		Rotator:  rotator.Config{Lead: ms(o.Lead, 5), EffectTimeout: ms(o.Effect, 10_000), Rate: o.Rate, Burst: o.Burst, At: (&points{order: o}).at},
+		Rotator:  rotator.Config{Lead: ms(o.Lead, 5), EffectTimeout: ms(o.Effect, 10_000), Rate: o.Rate, Burst: o.Burst, Workers: o.Workers, At: (&points{order: o}).at},
 	}
 	if o.Etcd != "" {
 		c.Etcd.Endpoints, c.RootKey = []string{o.Etcd}, root.File{Path: o.RootKey}

@@ -53,9 +53,11 @@ func (countedTarget) Verify(context.Context, target.Credential) error { return n
 func (countedTarget) Close() error                                    { return nil }
 
 const (
-	herdRate  = 25
+	herdRate  = 20
 	herdBurst = 10
-	oneDay    = 24 * time.Hour
+	// herdWorkers are how many rotations are worked on at once: those may be let through and then be late.
+	herdWorkers = 8
+	oneDay      = 24 * time.Hour
 )
 
 // TestHerd has a day pass while the server is down, so that everything is overdue when it starts.
@@ -93,7 +95,7 @@ func TestHerd(t *testing.T) {
 	if _, err := os.Stat(calls); err == nil {
 		t.Fatal("something rotated before it was due")
 	}
-	c = p.start(t, order{Calls: calls, Ahead: int(oneDay.Milliseconds()), Rate: herdRate, Burst: herdBurst})
+	c = p.start(t, order{Calls: calls, Ahead: int(oneDay.Milliseconds()), Rate: herdRate, Burst: herdBurst, Workers: herdWorkers})
 	deadline := time.Now().Add(patience + time.Duration(secrets/herdRate)*time.Second*3)
 	for done := 0; done < secrets; {
 		if time.Now().After(deadline) {
@@ -107,16 +109,14 @@ func TestHerd(t *testing.T) {
 		t.Errorf("the target was changed %d times for %d secrets", len(times), secrets)
 	}
 	count("herd_secrets", len(times))
-	// A bucket of herdBurst that fills at herdRate lets that much through in any second, and in ten.
-	count("herd_rate_max_per_second", densest(times, time.Second))
-	count("herd_rate_bound", herdRate+herdBurst)
-	count("herd_rate_max_per_ten_seconds", densest(times, 10*time.Second))
-	count("herd_rate_bound_per_ten_seconds", 10*herdRate+herdBurst)
-	if n := densest(times, time.Second); n > herdRate+herdBurst {
-		t.Errorf("%d changes within a second, want at most %d", n, herdRate+herdBurst)
-	}
-	if n := densest(times, 10*time.Second); n > 10*herdRate+herdBurst {
-		t.Errorf("%d changes within ten seconds, want at most %d", n, 10*herdRate+herdBurst)
+	// A bucket of herdBurst that fills at herdRate lets that much through in a second, or in ten.
+	for seconds, name := range map[int]string{1: "second", 10: "ten_seconds"} {
+		n, bound := densest(times, time.Duration(seconds)*time.Second), herdRate*seconds+herdBurst+herdWorkers
+		count("herd_rate_max_per_"+name, n)
+		count("herd_rate_bound_per_"+name, bound)
+		if n > bound {
+			t.Errorf("%d changes within %d s, want at most %d", n, seconds, bound)
+		}
 	}
 }
 

@@ -1,0 +1,452 @@
+package rotation_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/postgresql"
+	"github.com/keyturn/keyturn/internal/target/redis"
+	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/servers"
+)
+
+// system is a target whose account app a secret is for, and how one looks at it without the engine.
+type system struct {
+	strategy string
+	register func(t *testing.T, s *keyturntest.Server)
+	// create makes a secret, with an account of that name.
+	create func(t *testing.T, s *keyturntest.Server, name string)
+	login  func(ctx context.Context, l login) error
+	// stored is what the target has of the account of a secret.
+	stored func(t *testing.T, name string) string
+	// set gives an account another password by hand.
+	set func(t *testing.T, name, password string)
+}
+
+// each runs a test against a target with two accounts and one with two passwords.
+func each(t *testing.T, run func(t *testing.T, x system)) {
+	t.Run("double", func(t *testing.T) { t.Parallel(); run(t, startDatabase(t).system("double")) })
+	t.Run("overlap", func(t *testing.T) { t.Parallel(); run(t, overlapping(t)) })
+}
+
+// system is the database with secrets of one strategy.
+func (d *database) system(strategy string) system {
+	accounts := func(t *testing.T, name string) (list []login) {
+		for _, account := range []string{name, name + "_clone"} {
+			l := login{account, "first-password-of-" + account}
+			if name != "app" { // which is there already
+				d.run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", l.AccountName, l.AccountPassword))
+			} else if account != name {
+				l = d.clone
+			}
+			list = append(list, l)
+		}
+		return list
+	}
+	return system{
+		strategy: strategy,
+		register: func(t *testing.T, s *keyturntest.Server) { register(t, s, d) },
+		create: func(t *testing.T, s *keyturntest.Server, name string) {
+			t.Helper()
+			if list := accounts(t, name); strategy == "double" {
+				create(t, s, name, "DoubleUsers", list...)
+			} else {
+				create(t, s, name, "SingleUser", list[0])
+			}
+		},
+		login: d.login,
+		set: func(t *testing.T, name, password string) {
+			d.run(t, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", name, password))
+		},
+		stored: func(t *testing.T, name string) (all string) {
+			t.Helper()
+			conn, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s:%s@%s/postgres?sslmode=disable", d.admin.AccountName, d.admin.AccountPassword, d.Addr()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(t.Context())
+			err = conn.QueryRow(t.Context(), "SELECT string_agg(rolpassword, ' ' ORDER BY rolname) FROM pg_authid WHERE rolname IN ($1, $2)", name, name+"_clone").Scan(&all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		},
+	}
+}
+
+func (d *database) run(t *testing.T, statement string) {
+	t.Helper()
+	if err := d.Exec(t.Context(), "postgres", statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// overlapping is a Redis server.
+func overlapping(t *testing.T) system {
+	t.Helper()
+	r := servers.StartRedis(t, servers.WithACLFile)
+	set := func(t *testing.T, name, password string) {
+		t.Helper()
+		r.Do(t, "ACL", "SETUSER", name, "on", "resetpass", ">"+password, "~*", "+get")
+	}
+	return system{
+		strategy: "overlap", set: set,
+		register: func(t *testing.T, s *keyturntest.Server) {
+			t.Helper()
+			admin := login{"default", r.Password}
+			must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "admin", VersionID: "v1", SecretData: sensitive.New(admin.json())})))
+			must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
+				TargetName: "cache", Kind: "redis", AdminSecretName: "admin", Config: fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, r.Addr),
+			})))
+		},
+		create: func(t *testing.T, s *keyturntest.Server, name string) {
+			t.Helper()
+			l := login{name, "first-password-of-" + name}
+			set(t, name, l.AccountPassword)
+			must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(l.json())})))
+			must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: name, TargetName: "cache"})))
+		},
+		login: func(ctx context.Context, l login) error {
+			c := r.Client(l.AccountName, l.AccountPassword)
+			defer c.Close()
+			err := c.Get(ctx, "nothing").Err()
+			if err != nil && strings.HasPrefix(err.Error(), "WRONGPASS") {
+				return err
+			}
+			return nil
+		},
+		stored: func(t *testing.T, name string) string { return fmt.Sprint(r.Do(t, "ACL", "GETUSER", name)) },
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refused expects an error whose text says something.
+func refused(t *testing.T, err error, words string) {
+	t.Helper()
+	var said *kms.Error
+	if !errors.As(err, &said) || !strings.Contains(said.Message, words) {
+		t.Errorf("got %v, want a refusal that says %q", err, words)
+	}
+}
+
+// run starts a server with both kinds, and a secret named app.
+func (x system) run(t *testing.T, options ...keyturntest.Option) *keyturntest.Server {
+	t.Helper()
+	s := start(t, append([]keyturntest.Option{bothKinds}, options...)...)
+	x.register(t, s)
+	x.create(t, s, "app")
+	return s
+}
+
+func bothKinds(c *server.Config) { c.Kinds = []target.Kind{postgresql.Kind(), redis.Kind()} }
+
+// read is the credential of a version, by its label or its name.
+func read(t *testing.T, s *keyturntest.Server, name, stage, version string) (l login) {
+	t.Helper()
+	out, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: name, VersionStage: stage, VersionID: version})
+	must(t, err)
+	must(t, json.Unmarshal([]byte(out.SecretData.Reveal()), &l))
+	return l
+}
+
+func (x system) works(t *testing.T, what string, l login, want bool) {
+	t.Helper()
+	if err := x.login(t.Context(), l); (err == nil) != want {
+		t.Errorf("%s, account %s: logs in: %v, want %v", what, l.AccountName, err == nil, want)
+	}
+}
+
+func name(n string) *kms.SecretNameRequest { return &kms.SecretNameRequest{SecretName: n} }
+
+func TestUndo(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		s := x.run(t)
+		first := read(t, s, "app", "", "")
+		refused(t, second(s.Client.UndoRotation(t.Context(), name("app"))), "grace period")
+		rotate(t, s, "app", "v2")
+		until(t, s, "app", "grace")
+		next := read(t, s, "app", "", "")
+		must(t, second(s.Client.UndoRotation(t.Context(), name("app"))))
+		untilVersion(t, s, "app", "v1")
+		until(t, s, "app", "grace")
+		if got := read(t, s, "app", kms.StagePrevious, ""); got != next {
+			t.Error("ACSPrevious is not the version that was undone")
+		}
+		x.works(t, "after the undo, the former credential", first, true)
+		x.works(t, "after the undo, the one undone", next, true)
+		must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
+		until(t, s, "app", "done")
+		x.works(t, "in the end, the former credential", first, true)
+		x.works(t, "in the end, the one undone", next, false)
+	})
+}
+
+// untilVersion waits until a version is current.
+func untilVersion(t *testing.T, s *keyturntest.Server, name, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		got, _ := current(t, s, name)
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v version %s is current, want %s", patience, got, want)
+		}
+	}
+}
+
+// untilRotation waits for the end of one rotation.
+func untilRotation(t *testing.T, s *keyturntest.Server, name, id string, states ...string) *kms.DescribeRotationResponse {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		if r := until(t, s, name, states...); r.RotationID == id {
+			return r
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("rotation %s of %s has not ended", id, name)
+		}
+	}
+}
+
+func TestEmergency(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		s := x.run(t)
+		leaked := []login{read(t, s, "app", "", "")}
+		rotate(t, s, "app", "v2")
+		until(t, s, "app", "grace")
+		leaked = append(leaked, read(t, s, "app", "", ""))
+		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v3"})), "EmergencyRotation")
+		must(t, second(s.Client.PauseRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})))
+		must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.VersionedRequest{SecretName: "app", VersionID: "v3"})))
+		if r := untilRotation(t, s, "app", "v3", "done"); r.Trigger != "emergency" {
+			t.Errorf("the trigger is %s", r.Trigger)
+		}
+		for i, l := range leaked {
+			x.works(t, fmt.Sprintf("leaked credential %d", i+1), l, false)
+		}
+		x.works(t, "the current credential", read(t, s, "app", "", ""), true)
+	})
+}
+
+func TestRehearse(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		s := x.run(t)
+		before, first := x.stored(t, "app"), read(t, s, "app", "", "")
+		must(t, second(s.Client.RehearseRotation(t.Context(), &kms.VersionedRequest{SecretName: "app", VersionID: "try"})))
+		r := untilRotation(t, s, "app", "try", "done", "abandoned")
+		if r.State != "done" || r.Mode != "rehearse" {
+			t.Errorf("a rehearsal ended as %s (%s)", r.State, r.Reason)
+		}
+		loggedIn := false
+		for _, step := range r.Steps {
+			loggedIn = loggedIn || step.Event == "logged in"
+		}
+		if !loggedIn {
+			t.Errorf("the candidate has not logged in: %+v", r.Steps)
+		}
+		if version, l := current(t, s, "app"); version != "v1" || l != first {
+			t.Errorf("after a rehearsal version %s is current", version)
+		}
+		x.works(t, "the credential in use", first, true)
+		_, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "app", VersionStage: "ACSPending"})
+		refused(t, err, "has no label")
+		if x.strategy == "overlap" { // of a secret with two accounts no version can be read that has no label
+			x.works(t, "the candidate", read(t, s, "app", "", "try"), false)
+			if x.stored(t, "app") != before {
+				t.Error("the rehearsal has left something at the target")
+			}
+		}
+		rotate(t, s, "app", "v2")
+		until(t, s, "app", "grace")
+		x.works(t, "a rotation after the rehearsal", read(t, s, "app", "", ""), true)
+	})
+}
+
+func TestPause(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		var ahead atomic.Int64
+		clock := keyturntest.WithTime(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+		s := x.run(t, clock)
+		x.create(t, s, "other")
+		targetName := until(t, s, "app", "idle").TargetName
+		for _, scope := range []kms.PauseRotationRequest{{SecretName: "app"}, {TargetName: targetName}, {}} {
+			must(t, second(s.Client.PauseRotation(t.Context(), &scope)))
+			refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v2"})), "paused")
+			must(t, second(s.Client.ResumeRotation(t.Context(), &scope)))
+		}
+		must(t, second(s.Client.PauseRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})))
+		for _, n := range []string{"app", "other"} {
+			must(t, second(s.Client.UpdateSecretRotationPolicy(t.Context(), &kms.UpdateSecretRotationPolicyRequest{SecretName: n, EnableAutomaticRotation: true, RotationInterval: "6h"})))
+		}
+		ahead.Store(int64(7 * time.Hour))
+		if r := until(t, s, "other", "grace", "done"); r.Trigger != "automatic" {
+			t.Errorf("the trigger is %s", r.Trigger)
+		}
+		if version, _ := current(t, s, "app"); version != "v1" {
+			t.Errorf("a paused secret has been rotated to %s", version)
+		}
+		must(t, second(s.Client.ResumeRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})))
+		if r, err := s.Client.DescribeRotation(t.Context(), name("app")); err != nil || r.Paused || r.NextRotationDate.Before(time.Now()) && r.NextRotationDate.IsZero() {
+			t.Errorf("after the pause: %+v, %v", r, err)
+		}
+		until(t, s, "app", "grace", "done")
+		x.works(t, "after the pause", read(t, s, "app", "", ""), true)
+	})
+}
+
+func TestGroupSpacing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		s := x.run(t)
+		x.create(t, s, "other")
+		const gap = 3 * time.Second
+		for _, n := range []string{"app", "other"} {
+			r, err := s.Client.DescribeRotation(t.Context(), name(n))
+			must(t, err)
+			in := &kms.ConfigureRotationRequest{SecretName: n, Group: "payments", GroupGap: "3s"}
+			if x.strategy == "overlap" {
+				in.TargetName = r.TargetName
+			}
+			must(t, second(s.Client.ConfigureRotation(t.Context(), in)))
+			rotate(t, s, n, "v2")
+		}
+		var times []time.Time
+		for _, n := range []string{"app", "other"} {
+			for _, step := range until(t, s, n, "grace").Steps {
+				if step.Event == "candidate stored" {
+					times = append(times, step.Time)
+				}
+			}
+		}
+		// Times cross the wire in whole seconds.
+		if len(times) != 2 || times[0].Sub(times[1]).Abs() < gap-time.Second {
+			t.Errorf("two of a group began at %v, want %v between them", times, gap)
+		}
+	})
+}
+
+// TestImportChangesNothing looks at what the target has stored: creating, configuring and restarting do not touch it.
+func TestImportChangesNothing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		dir := keyturntest.WithDataDir(t.TempDir())
+		s := x.run(t, dir)
+		before := x.stored(t, "app")
+		r := until(t, s, "app", "idle")
+		in := &kms.ConfigureRotationRequest{SecretName: "app", EnableAutomaticRotation: true, RotationInterval: "7d"}
+		if x.strategy == "overlap" {
+			in.TargetName = r.TargetName
+		}
+		must(t, second(s.Client.ConfigureRotation(t.Context(), in)))
+		untilLive(t, s, "app")
+		due := until(t, s, "app", "idle").NextRotationDate
+		must(t, s.Stop())
+		s = start(t, bothKinds, dir)
+		x.create(t, s, "other") // whose rotation shows that the engine is at work again
+		rotate(t, s, "other", "v2")
+		until(t, s, "other", "grace")
+		r, err := s.Client.DescribeRotation(t.Context(), name("app"))
+		must(t, err)
+		if r.State != "idle" || !r.NextRotationDate.Equal(due) {
+			t.Errorf("after a restart the rotation is %s and due %v, want idle and %v", r.State, r.NextRotationDate, due)
+		}
+		if x.stored(t, "app") != before {
+			t.Error("what the target has stored has changed")
+		}
+		x.works(t, "after a restart", read(t, s, "app", "", ""), true)
+	})
+}
+
+func untilLive(t *testing.T, s *keyturntest.Server, secret string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		r, err := s.Client.DescribeRotation(t.Context(), name(secret))
+		must(t, err)
+		if r.CredentialState == "live" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the credential of %s is %s", secret, r.CredentialState)
+		}
+	}
+}
+
+func TestRepair(t *testing.T) {
+	t.Parallel()
+	each(t, testRepair)
+	t.Run("single", func(t *testing.T) { t.Parallel(); testRepair(t, startDatabase(t).system("single")) })
+}
+
+func testRepair(t *testing.T, x system) {
+	s := x.run(t, func(c *server.Config) { c.Rotation.ProbeEvery = 500 * time.Millisecond })
+	untilLive(t, s, "app")
+	first := read(t, s, "app", "", "")
+	repair := func(in kms.RepairRotationRequest) error {
+		in.SecretName = "app"
+		return second(s.Client.RepairRotation(t.Context(), &in))
+	}
+	refused(t, repair(kms.RepairRotationRequest{RepairAction: "probe"}), "nothing is quarantined")
+	byHand := func(password string) {
+		t.Helper()
+		x.set(t, "app", password)
+		r := until(t, s, "app", "quarantined")
+		if !strings.Contains(r.Reason, "Somebody else has changed it") || r.Advice == "" {
+			t.Errorf("reason %q, advice %q", r.Reason, r.Advice)
+		}
+		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v9"})), "RepairRotation")
+	}
+	byHand("changed-by-hand-1")
+	if got := read(t, s, "app", "", ""); got != first {
+		t.Error("drift has changed what is read")
+	}
+	must(t, repair(kms.RepairRotationRequest{RepairAction: "probe"}))
+	until(t, s, "app", "quarantined")
+	x.works(t, "what was set by hand, after a probe", login{"app", "changed-by-hand-1"}, true)
+	x.set(t, "app", first.AccountPassword)
+	must(t, repair(kms.RepairRotationRequest{RepairAction: "probe"}))
+	until(t, s, "app", "done")
+	byHand("changed-by-hand-2")
+	must(t, repair(kms.RepairRotationRequest{RepairAction: "apply"}))
+	until(t, s, "app", "done")
+	x.works(t, "the stored credential, after apply", first, true)
+	byHand("changed-by-hand-3")
+	adopted := login{"app", "changed-by-hand-3"}
+	data := func(l login) sensitive.Value {
+		if x.strategy == "overlap" {
+			return sensitive.New(l.json())
+		}
+		return sensitive.New(fmt.Sprintf(`{"Accounts":[%s]}`, l.json()))
+	}
+	refused(t, repair(kms.RepairRotationRequest{RepairAction: "adopt", VersionID: "mine", SecretData: data(login{"app", "not-the-password"})}), "does not accept")
+	must(t, repair(kms.RepairRotationRequest{RepairAction: "adopt", VersionID: "mine", SecretData: data(adopted)}))
+	if version, l := current(t, s, "app"); version != "mine" || l != adopted {
+		t.Errorf("after adopt version %s is current", version)
+	}
+	rotate(t, s, "app", "v2")
+	untilRotation(t, s, "app", "v2", "grace", "done")
+	x.works(t, "a rotation after all that", read(t, s, "app", "", ""), true)
+}
