@@ -450,3 +450,39 @@ func testRepair(t *testing.T, x system) {
 	untilRotation(t, s, "app", "v2", "grace", "done")
 	x.works(t, "a rotation after all that", read(t, s, "app", "", ""), true)
 }
+
+// TestNothingUnprovenIsPromoted has a second address where applications log in, which does not get the new password: a replica that
+// is cut off. What applications read stays what works at both.
+func TestNothingUnprovenIsPromoted(t *testing.T) {
+	t.Parallel()
+	r, replica := servers.StartRedis(t, servers.WithACLFile), servers.StartRedis(t)
+	s := start(t, bothKinds)
+	l := login{"app", "first-password-of-app"}
+	for _, at := range []*servers.Redis{r, replica} {
+		at.Do(t, "ACL", "SETUSER", l.AccountName, "on", ">"+l.AccountPassword, "~*", "+get")
+	}
+	admin := login{"default", r.Password}
+	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "admin", VersionID: "v1", SecretData: sensitive.New(admin.json())})))
+	must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
+		TargetName: "cache", Kind: "redis", AdminSecretName: "admin", Config: fmt.Sprintf(`{"address":%q,"verify":[%q],"tls":{"off":true}}`, r.Addr, replica.Addr),
+	})))
+	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "app", VersionID: "v1", SecretData: sensitive.New(l.json())})))
+	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: "app", TargetName: "cache"})))
+	rotate(t, s, "app", "v2")
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		out, err := s.Client.DescribeRotation(t.Context(), name("app"))
+		must(t, err)
+		if version, got := current(t, s, "app"); version != "v1" || got != l {
+			t.Fatalf("version %s was promoted, which the replica does not accept", version)
+		}
+		if len(out.Steps) > 0 && out.Steps[len(out.Steps)-1].Event == "login rejected" {
+			if out.State != "applied" || out.Reason == "" {
+				t.Errorf("after a rejected login: %s (%s)", out.State, out.Reason)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the candidate was not rejected: %+v", out.Steps)
+		}
+	}
+}
