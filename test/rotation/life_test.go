@@ -486,3 +486,20 @@ func TestNothingUnprovenIsPromoted(t *testing.T) {
 		}
 	}
 }
+
+// TestOnlyTheOldIsRetired has a person give the account that is out of use a password of their own during the grace.
+func TestOnlyTheOldIsRetired(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	x := d.system("double")
+	s := x.run(t)
+	old := read(t, s, "app", "", "")
+	rotate(t, s, "app", "v2")
+	until(t, s, "app", "grace")
+	x.set(t, "app", "a-password-by-hand")
+	must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
+	until(t, s, "app", "done")
+	x.works(t, "the retired credential", old, false)
+	x.works(t, "the password that a person has set", login{"app", "a-password-by-hand"}, true)
+	x.works(t, "the current credential", read(t, s, "app", "", ""), true)
+}
