@@ -158,16 +158,16 @@ func (c *consumer) useLocked(id string) {
 }
 
 // settled is what await says of a consumer that uses a version.
-func settled(id string) string { return "several logins with " + id }
+func settled(id string) string { return "logins with " + id }
 
-// await waits until the consumer has logged in several times with a version that ACSCurrent marked. When that does not
-// come about, it says what did.
-func (c *consumer) await(ctx context.Context, id string) string {
+// await waits until the consumer has logged in so many times in a row with a version that ACSCurrent marked. When that does
+// not come about, it says what did.
+func (c *consumer) await(ctx context.Context, id string, logins int) string {
 	for began := time.Now(); ; pause(ctx, breath) {
 		c.mu.Lock()
 		using, times := c.using, c.times
 		c.mu.Unlock()
-		if using == id && times >= steadyLogins {
+		if using == id && times >= logins {
 			return settled(id)
 		}
 		if time.Since(began) > steadyTimeout || ctx.Err() != nil {

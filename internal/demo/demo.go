@@ -18,6 +18,9 @@ import (
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/postgresql"
+	"github.com/keyturn/keyturn/internal/target/ssh"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -54,6 +57,8 @@ type hooks struct {
 	wrap    func(Target) Target   // changes the target
 	made    func(sensitive.Value) // sees each password, app secret and access key secret
 	reached func(step string)     // sees each step as it begins
+	// rotations are those of the engine; 0 means as many as the demo has.
+	rotations int
 }
 
 // Run plays the demo. Every step is checked; the first that does not hold is the error. All that was made is removed
@@ -63,7 +68,7 @@ func Run(ctx context.Context, o Options) error { return play(ctx, o, hooks{}) }
 func play(ctx context.Context, o Options, h hooks) (err error) {
 	p := &player{
 		narrator: narrator{out: o.Out, color: o.Color, step: "0, start", reached: h.reached},
-		options:  o, hooks: h, stored: map[string]map[string]sensitive.Value{},
+		options:  o, hooks: h, stored: map[string]map[string]sensitive.Value{}, rotations: cmp.Or(h.rotations, rotations),
 	}
 	defer func() {
 		if err = errors.Join(err, p.cleanUp()); err == nil {
@@ -103,22 +108,31 @@ type player struct {
 	account     Target
 	provider    *oauthProvider
 
-	app, login    *consumer // of the OAuth 2.0 app and of the account
-	stopConsumers func()
-	began         time.Time // when the consumers did
+	// The consumers are of the OAuth 2.0 app, of the account that the engine rotates, and of the one that a producer rotates.
+	app, managed, login *consumer
+	consumers           sync.WaitGroup
+	consumersEnd        chan struct{}
+	began               time.Time // when the first consumers did
 
-	stored  map[string]map[string]sensitive.Value // what each version of each secret must hold
-	live    version                               // what the account's target accepts
-	labels  labels                                // where those of the account's secret must stand
-	windows []time.Duration                       // from each registration to the move of ACSCurrent
+	stored map[string]map[string]sensitive.Value // what each version of each secret must hold
+	live   version                               // what the account's target accepts
+	labels labels                                // where those of the account's secret must stand
+	window time.Duration                         // from the registration to the move of ACSCurrent
+
+	engines   Managed // the account that the engine rotates
+	current   version // of its secret
+	rotations int
+	told      int // steps of its rotation that were told
+	// engineSteps are those of the scenario of the engine.
+	engineSteps int
 
 	undo []func() error // in the order in which things were made
 }
 
-// perform makes everything, plays both scenarios and tells what happened.
+// perform makes everything, plays the scenarios and tells what happened.
 func (p *player) perform(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{
-		p.start, p.firstVersions, p.singleCall, p.severalCalls, p.severalCallsAgain, p.results,
+		p.start, p.firstVersion, p.singleCall, p.byItself, p.byProducer, p.results,
 	} {
 		if err := part(ctx); err != nil {
 			return err
@@ -167,13 +181,21 @@ func (p *player) start(ctx context.Context) error {
 	if err := p.startTarget(ctx); err != nil {
 		return err
 	}
-	p.printf("  account   %s; up in %s\n", p.account.Name(), seconds(began))
+	if p.engines, err = p.account.Managed(ctx); err != nil {
+		return err
+	}
+	p.managed.secret = p.engines.Secret
+	p.made(p.engines.Admin)
+	p.made(p.engines.Data)
+	took := seconds(began)
 	if p.provider, err = startOAuth(ctx); err != nil {
 		return err
 	}
 	p.later(p.provider.Close)
-	p.printf("  app       %s\n", p.provider.Name())
-	p.printf("  consumer  reads both secrets every %d ms and logs in with what it got, from step 0.2 to the end\n", readEvery.Milliseconds())
+	p.printf("  1         %s\n", p.provider.Name())
+	p.printf("  2         %s; up in %s\n", p.engines.Name, took)
+	p.printf("  3         %s\n", p.account.Name())
+	p.printf("  consumer  reads each secret every %d ms and logs in with what it got, from its creation to the end\n", readEvery.Milliseconds())
 	return nil
 }
 
@@ -184,6 +206,7 @@ func (p *player) startServer(ctx context.Context) (err error) {
 	p.node, err = server.New(ctx, server.Config{
 		DataDir: filepath.Join(p.dir, "server"), NoSync: true,
 		Listen: cmp.Or(p.options.Listen, loopback), ListenHTTP: cmp.Or(p.options.ListenHTTP, loopback),
+		Kinds: []target.Kind{postgresql.Kind(), ssh.Kind()},
 	})
 	if err != nil {
 		return fmt.Errorf("start a server: %w", err)
@@ -233,6 +256,7 @@ func (p *player) connect(h *http.Client, admin server.Admin) (err error) {
 	config.UserAgent, config.MaxAttempts = "keyturn-demo-consumer", 1
 	reader, err := kms.NewClient(config)
 	p.app, p.login = &consumer{secret: appSecret, client: reader}, &consumer{secret: accountSecret, client: reader}
+	p.managed = &consumer{client: reader} // its secret is named by the target
 	return err
 }
 
@@ -254,12 +278,12 @@ func (p *player) startTarget(ctx context.Context) (err error) {
 	case "openssh":
 		p.account, err = StartOpenSSH(ctx, dir)
 	case "ssh":
-		p.account, err = StartSSHHost(ctx)
+		p.account, err = StartSSHHost(ctx, dir)
 	case "":
 		if p.account, err = StartPostgres(ctx, dir); err != nil && ctx.Err() == nil {
 			reason, _, _ := strings.Cut(err.Error(), "\n") // the log of a server may follow
 			p.printf("  note      %s; an SSH host takes its place\n", reason)
-			p.account, err = StartSSHHost(ctx)
+			p.account, err = StartSSHHost(ctx, dir)
 		}
 	default:
 		err = fmt.Errorf("unknown target %q: use postgres, openssh or ssh", p.options.Target)
@@ -274,20 +298,22 @@ func (p *player) startTarget(ctx context.Context) (err error) {
 	return nil
 }
 
-// startConsumers lets the consumers run until stopConsumers.
-func (p *player) startConsumers(ctx context.Context) {
-	p.began = time.Now()
-	p.app.login, p.login.login = p.provider.Login, p.account.Login
-	stop := make(chan struct{})
-	var running sync.WaitGroup
-	for _, c := range []*consumer{p.app, p.login} {
-		running.Go(func() { c.run(ctx, stop) })
+// startConsumer lets a consumer run until stopConsumers.
+func (p *player) startConsumer(ctx context.Context, c *consumer) {
+	if p.consumersEnd == nil {
+		p.consumersEnd = make(chan struct{})
+		p.later(func() error { p.stopConsumers(); return nil })
 	}
-	p.stopConsumers = sync.OnceFunc(func() {
-		close(stop)
-		running.Wait()
-	})
-	p.later(func() error { p.stopConsumers(); return nil })
+	stop := p.consumersEnd
+	p.consumers.Go(func() { c.run(ctx, stop) })
+}
+
+func (p *player) stopConsumers() {
+	if p.consumersEnd != nil {
+		close(p.consumersEnd)
+		p.consumersEnd = nil
+	}
+	p.consumers.Wait()
 }
 
 // verifyTrail checks the chain of the audit trail, and that it holds at least so many records.
@@ -333,7 +359,9 @@ func (p *player) tryNext() {
 		p.printf("  export KEYTURN_%s=%s\n", v[0], shellWord(v[1]))
 	}
 	p.printf("\n  %s secret list\n", program)
-	p.printf("  %s kms GetSecretValue --SecretName %s --VersionStage %s\n\n", program, accountSecret, kms.StagePrevious)
+	p.printf("  %s kms GetSecretValue --SecretName %s --VersionStage %s\n", program, accountSecret, kms.StagePrevious)
+	p.printf("  %s kms RotateSecret --SecretName %s --VersionId by-hand\n", program, p.engines.Secret)
+	p.printf("  %s kms DescribeRotation --SecretName %s\n\n", program, p.engines.Secret)
 	p.printf("  aliyun configure set --profile keyturn-demo --mode AK --region %s --endpoint %s \\\n", admin.Region, endpoint)
 	p.printf("      --access-key-id \"$KEYTURN_ACCESS_KEY_ID\" --access-key-secret \"$KEYTURN_ACCESS_KEY_SECRET\"\n")
 	p.printf("  SSL_CERT_FILE=\"$KEYTURN_CA_FILE\" aliyun kms ListSecretVersionIds --SecretName %s \\\n", accountSecret)

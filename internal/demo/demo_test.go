@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -97,19 +98,26 @@ func empty(t *testing.T, dir string) {
 	}
 }
 
+// fewRotations are enough to see each kind of step.
+const fewRotations = 3
+
 func TestRun(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"postgres", "openssh", "ssh", ""} {
 		t.Run("target "+target, func(t *testing.T) {
 			t.Parallel()
-			r, err := show(t, Options{Target: target}, hooks{})
+			h := hooks{rotations: fewRotations}
+			if target == "" { // one plays all of it; what the demo has to hold is the same for all
+				h.rotations = 0
+			}
+			r, err := show(t, Options{Target: target}, h)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, r.text())
 			}
 			readable(t, r.text())
 			secretive(t, r)
 			steps(t, r.text())
-			plausible(t, r.text())
+			plausible(t, r.text(), cmp.Or(h.rotations, 20))
 			if strings.Contains(r.text(), "TRY NEXT") || strings.Contains(r.text(), "\x1b") {
 				t.Error("a demo that has ended invites to try it, or colours where none was asked for")
 			}
@@ -121,7 +129,7 @@ func TestRun(t *testing.T) {
 func readable(t *testing.T, text string) {
 	t.Helper()
 	lines := strings.Split(text, "\n")
-	if len(lines) > 90 {
+	if len(lines) > 100 {
 		t.Errorf("%d lines", len(lines))
 	}
 	for _, line := range lines {
@@ -134,7 +142,8 @@ func readable(t *testing.T, text string) {
 func secretive(t *testing.T, r *recorder) {
 	t.Helper()
 	text, secrets := r.text(), r.secrets()
-	// 3 passwords, 3 credentials of one member or more, 2 app secrets of one member, 1 access key secret.
+	// 2 passwords, 2 credentials of one member or more, 2 app secrets of one member, 1 access key secret, and what was current
+	// in the secret of the engine.
 	if len(secrets) < 12 {
 		t.Errorf("only %d secret values were seen", len(secrets))
 	}
@@ -152,34 +161,43 @@ func steps(t *testing.T, text string) {
 		"ACSCurrent v1, ACSPrevious none, MyPendingLabel v2",
 		"a login with v2 works, one with v1 is refused",
 		"ACSCurrent v2, ACSPrevious v1, MyPendingLabel none",
-		"ACSCurrent v2, ACSPrevious v1, MyPendingLabel v3",
-		"a login with v3 works, one with v2 is refused",
-		"ACSCurrent v3, ACSPrevious v2, MyPendingLabel none",
+		"prepared   candidate stored ", "applying   sending ", "applied    accepted ", "verified   logged in ", "grace      promoted ",
+		"done       old credential retired ",
+		"a login with v2 works, and one with v1 still does", "a login with v1 is refused",
+		" failures, 0 refused at the first try",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the output lacks %q:\n%s", want, text)
 		}
 	}
-	if n := strings.Count(text, "       ok  "); n != 15 || strings.Contains(text, "FAILED") {
-		t.Errorf("%d steps are ok, want 15", n)
+	want := 17                                           // two in one step, twice
+	if strings.Contains(text, "2         PostgreSQL ") { // where an administrator's secret is a step more
+		want++
+	}
+	if n := strings.Count(text, "       ok  "); n != want || strings.Contains(text, "FAILED") {
+		t.Errorf("%d steps are ok, want %d", n, want)
 	}
 }
 
-func plausible(t *testing.T, text string) {
+func plausible(t *testing.T, text string, rotations int) {
 	t.Helper()
 	reads, logins := row(t, text, "reads"), row(t, text, "logins")
 	recovered := row(t, text, "refused at the first try, then in")
-	for i, name := range []string{appSecret, accountSecret} {
-		// The consumer settled on two versions of the one secret and on three of the other.
-		if least := (2 + i) * steadyLogins; logins[i] < least || reads[i] < logins[i] {
-			t.Errorf("%s: %d logins after %d reads; want at least %d", name, logins[i], reads[i], least)
+	made := row(t, text, "rotations")
+	if made != [3]int{1, rotations, 1} {
+		t.Errorf("%v rotations, want %d by the engine", made, rotations)
+	}
+	for i := range logins {
+		// The consumer settled on two versions of each secret, and came past every other.
+		if least := 2*steadyLogins + made[i] - 1; logins[i] < least || reads[i] < logins[i] {
+			t.Errorf("%d: %d logins after %d reads; want at least %d", i, logins[i], reads[i], least)
 		}
 	}
-	if recovered[0] != 0 || recovered[1] > logins[1] {
+	if recovered[0] != 0 || recovered[1] != 0 || recovered[2] > logins[2] {
 		t.Errorf("refused at first %v times of %v; want 0 where credentials overlap", recovered, logins)
 	}
 	for _, name := range []string{"failed reads", "failures (no login possible)"} {
-		if got := row(t, text, name); got[0] != 0 || got[1] != 0 {
+		if got := row(t, text, name); got != [3]int{} {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -187,21 +205,22 @@ func plausible(t *testing.T, text string) {
 	if trail == nil {
 		t.Fatalf("no word of the audit trail:\n%s", text)
 	}
-	if n, _ := strconv.Atoi(trail[1]); n <= reads[0]+reads[1] {
-		t.Errorf("%d audit records for %d reads and more", n, reads[0]+reads[1])
+	if n, _ := strconv.Atoi(trail[1]); n <= reads[0]+reads[1]+reads[2] {
+		t.Errorf("%d audit records for %v reads and more", n, reads)
 	}
 }
 
-// row reads both numbers of one row of the table.
-func row(t *testing.T, text, name string) [2]int {
+// row reads the numbers of one row of the table.
+func row(t *testing.T, text, name string) (numbers [3]int) {
 	t.Helper()
-	found := regexp.MustCompile(`(?m)^  ` + regexp.QuoteMeta(name) + ` +(\d+) +(\d+)$`).FindStringSubmatch(text)
+	found := regexp.MustCompile(`(?m)^  ` + regexp.QuoteMeta(name) + ` +(\d+) +(\d+) +(\d+)$`).FindStringSubmatch(text)
 	if found == nil {
 		t.Fatalf("the table has no row %q:\n%s", name, text)
 	}
-	a, _ := strconv.Atoi(found[1])
-	b, _ := strconv.Atoi(found[2])
-	return [2]int{a, b}
+	for i := range numbers {
+		numbers[i], _ = strconv.Atoi(found[i+1])
+	}
+	return numbers
 }
 
 // faulty is a target that is not what it says.
@@ -213,9 +232,34 @@ type faulty struct {
 	lenient bool
 	// unreachable says that logins are not answered.
 	unreachable bool
+	// blink is the login to the engine's account that is refused without a reason; 0 means none.
+	blink int
+	// keeps says that the engine's account goes on accepting what was retired.
+	keeps bool
 
-	mu    sync.Mutex
-	calls int
+	mu            sync.Mutex
+	calls, logins int
+}
+
+// Managed gives the engine's account the faults of its own.
+func (f *faulty) Managed(ctx context.Context) (Managed, error) {
+	m, err := f.Target.Managed(ctx)
+	login := m.Login
+	m.Login = func(ctx context.Context, data sensitive.Value) error {
+		f.mu.Lock()
+		f.logins++
+		blink := f.logins == f.blink
+		f.mu.Unlock()
+		err := login(ctx, data)
+		if blink {
+			return ErrRejected
+		}
+		if f.keeps && errors.Is(err, ErrRejected) {
+			return nil
+		}
+		return err
+	}
+	return m, err
 }
 
 func (f *faulty) Register(ctx context.Context, data sensitive.Value) error {
@@ -246,15 +290,17 @@ func TestFaultyTarget(t *testing.T) {
 		target *faulty
 		want   string
 	}{
-		"registers nothing": {&faulty{from: 1}, "step 0.2, create demo/account: login with v1: expected accepted, found refused by the target"},
-		"stops registering": {&faulty{from: 2}, "step 2.3, register v2 in the target: login with v2: expected accepted, found refused by the target"},
-		"fails the second":  {&faulty{from: 3}, "step 3.3, register v3 in the target: login with v3: expected accepted, found refused by the target"},
-		"keeps the old one": {&faulty{lenient: true}, "step 2.3, register v2 in the target: login with v1: expected refused by the target, found accepted"},
-		"does not answer":   {&faulty{unreachable: true}, "step 0.2, create demo/account: login with v1: expected accepted, found nobody answers"},
+		"registers nothing": {&faulty{from: 1}, "step 3.1, create demo/account: login with v1: expected accepted, found refused by the target"},
+		"stops registering": {&faulty{from: 2}, "step 3.4, register v2 in the target: login with v2: expected accepted, found refused by the target"},
+		"keeps the old one": {&faulty{lenient: true}, "step 3.4, register v2 in the target: login with v1: expected refused by the target, found accepted"},
+		"does not answer":   {&faulty{unreachable: true}, "step 3.1, create demo/account: login with v1: expected accepted, found nobody answers"},
+		// The first logins are of the demo and of the consumer that settles.
+		"refuses once":     {&faulty{blink: 4}, "step 2.5, rotate again and again: consumer of acs/ecs/demo: expected 0 failed reads, 0 failures, found 0 failed reads, 1 failures, the first: the target rejected the credential"},
+		"keeps what ended": {&faulty{keeps: true}, "step 2.4, retire v1: login with v1: expected refused by the target, found accepted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, err := show(t, Options{Target: "ssh", Color: true}, hooks{wrap: func(target Target) Target {
+			r, err := show(t, Options{Target: "ssh", Color: true}, hooks{rotations: 2, wrap: func(target Target) Target {
 				tt.target.Target = target
 				return tt.target
 			}})
@@ -269,6 +315,17 @@ func TestFaultyTarget(t *testing.T) {
 				t.Errorf("the output ends as if nothing had happened:\n%s", text)
 			}
 		})
+	}
+}
+
+// A consumer of the engine's secret that was refused only for a moment is too much already.
+func TestNoticedOnce(t *testing.T) {
+	t.Parallel()
+	p := &player{narrator: narrator{out: &recorder{}}, engines: Managed{Secret: "s"}}
+	works(t, "nothing was noticed", p.expectUnnoticed(t.Context(), tally{reads: 9, logins: 9}))
+	err := p.expectUnnoticed(t.Context(), tally{reads: 9, logins: 9, waits: []time.Duration{time.Millisecond}})
+	if err == nil || !strings.Contains(err.Error(), "s: logins refused at the first try: expected 0, found 1") {
+		t.Errorf("one was refused at first: %v", err)
 	}
 }
 
@@ -303,7 +360,7 @@ func TestStaysUp(t *testing.T) {
 	r, dir := &recorder{}, t.TempDir()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- play(ctx, Options{Out: r, Target: "ssh", Color: true, Listen: "0.0.0.0:0"}, hooks{dir: dir, made: r.see})
+		ended <- play(ctx, Options{Out: r, Target: "ssh", Color: true, Listen: "0.0.0.0:0"}, hooks{dir: dir, made: r.see, rotations: 2})
 	}()
 	for !strings.Contains(r.text(), "--profile keyturn-demo\n") {
 		select {
@@ -314,8 +371,8 @@ func TestStaysUp(t *testing.T) {
 	}
 	client, secret := fromExports(t, r.text())
 	list, err := client.ListSecrets(ctx, &kms.ListSecretsRequest{})
-	if err != nil || list.TotalCount != 2 {
-		t.Errorf("list %v, %v; want two secrets", list, err)
+	if err != nil || list.TotalCount != 3 {
+		t.Errorf("list %v, %v; want three secrets", list, err)
 	}
 	if _, err := client.GetSecretValue(ctx, &kms.GetSecretValueRequest{SecretName: accountSecret, VersionStage: kms.StagePrevious}); err != nil {
 		t.Error(err)
@@ -324,7 +381,7 @@ func TestStaysUp(t *testing.T) {
 	if i := slices.IndexFunc(r.secrets(), func(s string) bool { return s != secret && strings.Contains(text, s) }); i >= 0 {
 		t.Errorf("the output holds secret value %d", i)
 	}
-	if n := strings.Count(text, "\n"); n > 90 {
+	if n := strings.Count(text, "\n"); n > 100 {
 		t.Errorf("%d lines", n)
 	}
 	cancel()
@@ -363,7 +420,7 @@ func fromExports(t *testing.T, text string) (*kms.Client, string) {
 // must know all that is made in the directory for temporary files: PostgreSQL makes its own there when this is root.
 func TestInterrupted(t *testing.T) {
 	for target, moments := range map[string][]string{
-		"postgres": {"0ms", "30ms", "200ms", "500ms", "0.2", "2.3", "3.5"}, "openssh": {"30ms", "200ms", "2.3"}, "ssh": {"2.2", "2.4"},
+		"postgres": {"0ms", "30ms", "200ms", "500ms", "1.1", "2.4", "2.6", "3.6"}, "openssh": {"30ms", "200ms", "2.3"}, "ssh": {"2.2", "2.4", "2.5", "3.3"},
 	} {
 		for _, at := range moments {
 			after, err := time.ParseDuration(at)
@@ -373,7 +430,7 @@ func TestInterrupted(t *testing.T) {
 				t.Setenv("TMPDIR", dir)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				h := hooks{reached: func(step string) {
+				h := hooks{rotations: 2, reached: func(step string) {
 					if step == at {
 						cancel()
 					}

@@ -17,6 +17,9 @@ import (
 type openSSH struct {
 	sshAccount
 	*sandbox.OpenSSH
+	dir string
+	// second is another one, with the same account and a list of keys of its own, for the engine.
+	second *sandbox.OpenSSH
 }
 
 // StartOpenSSH starts sshd on loopback with all its files in a new directory inside dir. The context
@@ -26,7 +29,7 @@ func StartOpenSSH(ctx context.Context, dir string) (Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &openSSH{sshAccount{user: server.User, address: server.Addr(), hostKey: server.HostKey}, server}
+	o := &openSSH{sshAccount: sshAccount{user: server.User, address: server.Addr(), hostKey: server.HostKey}, OpenSSH: server, dir: dir}
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	if err := o.prove(ctx); err != nil {
@@ -71,6 +74,25 @@ func (o *openSSH) Register(ctx context.Context, data sensitive.Value) error {
 		return fmt.Errorf("register a key: %w", err)
 	}
 	return nil
+}
+
+// Managed starts a second sshd: this one lets a single account in, whose keys Register replaces.
+func (o *openSSH) Managed(ctx context.Context) (Managed, error) {
+	server, err := sandbox.StartOpenSSH(ctx, sandbox.OpenSSHConfig{Dir: o.dir})
+	if err != nil {
+		return Managed{}, err
+	}
+	o.second = server
+	a := &sshAccount{user: server.User, address: server.Addr(), hostKey: server.HostKey}
+	return a.managed(server.Version, server.AuthorizedKeys())
+}
+
+// Close stops both.
+func (o *openSSH) Close() error {
+	if o.second == nil {
+		return o.OpenSSH.Close()
+	}
+	return errors.Join(o.second.Close(), o.OpenSSH.Close())
 }
 
 func replaceFile(path string, content []byte) (err error) {

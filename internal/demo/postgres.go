@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
+	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -21,7 +23,14 @@ const (
 	sqlInvalidAuthorization = "28000"
 )
 
-// postgres is a throw-away cluster with one role, which comes in over TCP with SCRAM.
+// The roles that the engine changes others with, and the two that it changes in turn.
+const (
+	adminRole = "rotator"
+	oneRole   = "web"
+	otherRole = "web_clone"
+)
+
+// postgres is a throw-away cluster whose roles come in over TCP with SCRAM.
 type postgres struct{ *sandbox.Postgres }
 
 // postgresCredential is the secret data, in the words of the API for database accounts.
@@ -32,7 +41,7 @@ type postgresCredential struct {
 // StartPostgres makes a cluster in a new directory inside dir and starts it. The context bounds the start only.
 func StartPostgres(ctx context.Context, dir string) (Target, error) {
 	server, err := sandbox.StartPostgres(ctx, sandbox.PostgresConfig{
-		Dir: dir, HBA: []string{"host postgres " + accountName + " 127.0.0.1/32 scram-sha-256"},
+		Dir: dir, HBA: []string{"host postgres all 127.0.0.1/32 scram-sha-256"},
 	})
 	if err != nil {
 		return nil, err
@@ -109,13 +118,11 @@ func (p *postgres) NewCredential(password sensitive.Value) (sensitive.Value, err
 
 // Register stores a verifier of the password. Its salt is fresh each time, which no login can tell.
 func (p *postgres) Register(ctx context.Context, data sensitive.Value) error {
-	c, err := readPostgresCredential(data)
+	c, err := readPostgresCredential(data, accountName)
 	if err != nil {
 		return err
 	}
-	salt := make([]byte, 16)
-	_, _ = rand.Read(salt) // never fails
-	verifier, err := scramVerifier(c.AccountPassword, salt)
+	verifier, err := freshVerifier(c.AccountPassword)
 	if err != nil {
 		return err
 	}
@@ -127,8 +134,56 @@ func (p *postgres) Register(ctx context.Context, data sensitive.Value) error {
 	return nil
 }
 
+func freshVerifier(password string) (string, error) {
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // never fails
+	return scramVerifier(password, salt)
+}
+
+// Managed makes two roles of equal rights and one that may change their passwords and read the verifiers.
+func (p *postgres) Managed(ctx context.Context) (Managed, error) {
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	made := map[string]postgresCredential{}
+	for _, role := range []string{adminRole, oneRole, otherRole} {
+		made[role] = postgresCredential{role, rand.Text()}
+		verifier, err := freshVerifier(made[role].AccountPassword)
+		if err != nil {
+			return Managed{}, err
+		}
+		if err := p.asAdmin(ctx, "CREATE ROLE "+quoteIdentifier(role)+" LOGIN PASSWORD "+quoteLiteral(verifier)); err != nil {
+			return Managed{}, fmt.Errorf("make role %s: %w", role, err)
+		}
+	}
+	for _, grant := range []string{
+		"ALTER ROLE " + adminRole + " CREATEROLE",
+		"GRANT " + oneRole + ", " + otherRole + " TO " + adminRole + " WITH ADMIN OPTION", // PostgreSQL 16 asks for it
+		"GRANT SELECT (rolname, rolpassword) ON pg_catalog.pg_authid TO " + adminRole,
+	} {
+		if err := p.asAdmin(ctx, grant); err != nil {
+			return Managed{}, fmt.Errorf("let role %s change others: %w", adminRole, err)
+		}
+	}
+	admin, err := encodeData(made[adminRole])
+	if err != nil {
+		return Managed{}, err
+	}
+	data, err := encodeData(map[string][]postgresCredential{"Accounts": {made[oneRole], made[otherRole]}})
+	return Managed{
+		Name: fmt.Sprintf("PostgreSQL %s, roles %s and %s, %s", p.Version, oneRole, otherRole, p.Addr()),
+		Kind: "postgresql", Config: fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, p.Addr()), Admin: admin,
+		Secret: "demo/database", Type: kms.TypeRds, Extended: fmt.Sprintf(`{"SecretSubType":"DoubleUsers","DBInstanceId":%q}`, targetName), Data: data,
+		Apply: "ALTER ROLE " + otherRole + " PASSWORD 'SCRAM-SHA-256$…'", Retire: "ALTER ROLE " + oneRole + " PASSWORD NULL",
+		Login: func(ctx context.Context, data sensitive.Value) error { return p.login(ctx, data, oneRole, otherRole) },
+	}, err
+}
+
 func (p *postgres) Login(ctx context.Context, data sensitive.Value) error {
-	c, err := readPostgresCredential(data)
+	return p.login(ctx, data, accountName)
+}
+
+func (p *postgres) login(ctx context.Context, data sensitive.Value, roles ...string) error {
+	c, err := readPostgresCredential(data, roles...)
 	if err != nil {
 		return err
 	}
@@ -136,23 +191,23 @@ func (p *postgres) Login(ctx context.Context, data sensitive.Value) error {
 	defer cancel()
 	conn, err := connect(ctx, "127.0.0.1", p.Port, c.AccountName, c.AccountPassword)
 	if err != nil {
-		return fmt.Errorf("log in to PostgreSQL as %s: %w", accountName, err)
+		return fmt.Errorf("log in to PostgreSQL as %s: %w", c.AccountName, err)
 	}
 	defer disconnect(conn)
 	var one int
 	if err := conn.QueryRow(ctx, "SELECT 1").Scan(&one); err != nil {
-		return fmt.Errorf("SELECT 1 as %s: %w", accountName, sqlReason(ctx, err))
+		return fmt.Errorf("SELECT 1 as %s: %w", c.AccountName, sqlReason(ctx, err))
 	}
 	return nil
 }
 
-func readPostgresCredential(data sensitive.Value) (postgresCredential, error) {
+func readPostgresCredential(data sensitive.Value, roles ...string) (postgresCredential, error) {
 	var c postgresCredential
 	if err := decodeData(data, &c); err != nil {
 		return c, err
 	}
-	if c.AccountName != accountName {
-		return c, fmt.Errorf("the secret data is not for this target: AccountName must be %q", accountName)
+	if !slices.Contains(roles, c.AccountName) {
+		return c, fmt.Errorf("the secret data is not for this target: AccountName must be one of %q", roles)
 	}
 	if err := checkPassword(c.AccountPassword); err != nil {
 		return c, fmt.Errorf("AccountPassword: %w", err)

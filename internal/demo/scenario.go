@@ -32,10 +32,10 @@ func (l labels) String() string {
 	return fmt.Sprintf("%s %s, %s %s, %s %s", kms.StageCurrent, none(l.current), kms.StagePrevious, none(l.previous), pendingLabel, none(l.pending))
 }
 
-// firstVersions stores what is live before any rotation, and lets the consumers start.
-func (p *player) firstVersions(ctx context.Context) error {
-	p.section("BEFORE", "two secrets, each with one version that is live")
-	p.begin("0.1", "create "+appSecret, "aliyun kms CreateSecret --SecretName "+appSecret+` --VersionId v1 --SecretData "$APP_SECRET_1"`)
+// firstVersion stores the app secret that is live, and lets the consumer of it start.
+func (p *player) firstVersion(ctx context.Context) error {
+	p.section("1  ONE CALL", appSecret+": a new app secret is live at its provider at once, beside the old one")
+	p.begin("1.1", "create "+appSecret, "aliyun kms CreateSecret --SecretName "+appSecret+` --VersionId v1 --SecretData "$APP_SECRET_1"`)
 	data, err := p.provider.Issue()
 	p.made(data)
 	if err := p.succeeded(ctx, "issue an app secret", err); err != nil {
@@ -47,30 +47,13 @@ func (p *player) firstVersions(ctx context.Context) error {
 	if err := p.expectLogin(ctx, p.provider.Login, version{"v1", data}, accepted); err != nil {
 		return err
 	}
-	p.ok("v1 is ACSCurrent, and the provider gives a token for it")
-
-	p.begin("0.2", "create "+accountSecret, "aliyun kms CreateSecret --SecretName "+accountSecret+` --VersionId v1 --SecretData "$CREDENTIAL_1"`)
-	v, err := p.generate(ctx, "v1")
-	if err != nil {
+	p.began = time.Now()
+	p.app.login = p.provider.Login
+	p.startConsumer(ctx, p.app)
+	if err := p.expectUse(ctx, p.app, "v1"); err != nil {
 		return err
 	}
-	if err := p.create(ctx, accountSecret, v); err != nil {
-		return err
-	}
-	if err := p.succeeded(ctx, "register v1", p.account.Register(ctx, v.data)); err != nil {
-		return err
-	}
-	if err := p.expectLogin(ctx, p.account.Login, v, accepted); err != nil {
-		return err
-	}
-	p.live, p.labels = v, labels{current: "v1"}
-	p.startConsumers(ctx)
-	for _, c := range []*consumer{p.app, p.login} {
-		if err := p.expectUse(ctx, c, "v1"); err != nil {
-			return err
-		}
-	}
-	p.ok("v1 is ACSCurrent, the target lets it in, and the consumer logs in with v1 of both")
+	p.ok("v1 is ACSCurrent, the provider gives a token for it, and the consumer gets one")
 	return p.breathe(ctx)
 }
 
@@ -107,12 +90,11 @@ func (p *player) breathe(ctx context.Context) error {
 
 // singleCall is the scenario for a value that is live at its provider before it is stored.
 func (p *player) singleCall(ctx context.Context) error {
-	p.section("1  ONE CALL", appSecret+": the provider makes the new app secret, live at once beside the old one")
 	data, err := p.issueSecond(ctx)
 	if err != nil {
 		return err
 	}
-	p.begin("1.2", "store v2 of "+appSecret, "aliyun kms PutSecretValue --SecretName "+appSecret+` --VersionId v2 --SecretData "$APP_SECRET_2"`)
+	p.begin("1.3", "store v2 of "+appSecret, "aliyun kms PutSecretValue --SecretName "+appSecret+` --VersionId v2 --SecretData "$APP_SECRET_2"`)
 	if err := p.put(ctx, appSecret, version{"v2", data}); err != nil {
 		return err
 	}
@@ -140,7 +122,7 @@ func (p *player) singleCall(ctx context.Context) error {
 
 // issueSecond has the provider make another app secret; both must work.
 func (p *player) issueSecond(ctx context.Context) (sensitive.Value, error) {
-	p.begin("1.1", "issue an app secret", "the provider issues $APP_SECRET_2")
+	p.begin("1.2", "issue an app secret", "the provider issues $APP_SECRET_2")
 	data, err := p.provider.Issue()
 	p.made(data)
 	if err := p.succeeded(ctx, "issue an app secret", err); err != nil {
@@ -157,7 +139,7 @@ func (p *player) issueSecond(ctx context.Context) (sensitive.Value, error) {
 
 // listVersions checks the labels once more, by the list.
 func (p *player) listVersions(ctx context.Context) error {
-	p.begin("1.3", "list the versions of "+appSecret, "aliyun kms ListSecretVersionIds --SecretName "+appSecret)
+	p.begin("1.4", "list the versions of "+appSecret, "aliyun kms ListSecretVersionIds --SecretName "+appSecret)
 	out, err := p.producer.ListSecretVersionIds(ctx, &kms.ListSecretVersionIdsRequest{SecretName: appSecret})
 	if err := p.succeeded(ctx, "ListSecretVersionIds", err); err != nil {
 		return err
@@ -187,36 +169,56 @@ func (p *player) put(ctx context.Context, secret string, v version, stages ...st
 	return p.succeeded(ctx, "PutSecretValue", err)
 }
 
-func (p *player) severalCalls(ctx context.Context) error {
-	p.section("2  SEVERAL CALLS", accountSecret+": the target has to be told the new credential; v1 becomes v2")
+// byProducer is the scenario for a value that is not live before its target has been told, at a target that the engine does not
+// know: a producer makes the calls.
+func (p *player) byProducer(ctx context.Context) error {
+	p.section("3  BY A PRODUCER", accountSecret+": a program of yours tells the target, in several calls; v1 becomes v2")
 	p.note("read back after each call: aliyun kms GetSecretValue --SecretName " + accountSecret + " --VersionStage LABEL")
-	return p.rotate(ctx, 2, "v2")
-}
-
-func (p *player) severalCallsAgain(ctx context.Context) error {
-	p.section("3  SEVERAL CALLS", "once more, so that ACSPrevious is seen to move on; v2 becomes v3")
-	return p.rotate(ctx, 3, "v3")
-}
-
-// rotate is the scenario for a value that is not live before its target has been told.
-func (p *player) rotate(ctx context.Context, section int, id string) error {
-	number := func(step int) string { return fmt.Sprintf("%d.%d", section, step) }
-	v, err := p.newCredential(ctx, number(1), id)
+	if err := p.createAccount(ctx); err != nil {
+		return err
+	}
+	v, err := p.newCredential(ctx, "3.2", "v2")
 	if err != nil {
 		return err
 	}
-	if err := p.storePending(ctx, number(2), v); err != nil {
+	if err := p.storePending(ctx, "3.3", v); err != nil {
 		return err
 	}
 	// Between these two the version that is current is refused: no pause for people here.
-	began, err := p.register(ctx, number(3), v)
+	began, err := p.register(ctx, "3.4", v)
 	if err != nil {
 		return err
 	}
-	if err := p.promote(ctx, number(4), v, began); err != nil {
+	if err := p.promote(ctx, "3.5", v, began); err != nil {
 		return err
 	}
-	return p.clearPending(ctx, number(5), v)
+	return p.clearPending(ctx, "3.6", v)
+}
+
+// createAccount stores what the target accepts before the rotation, and lets the consumer of it start.
+func (p *player) createAccount(ctx context.Context) error {
+	p.begin("3.1", "create "+accountSecret, "aliyun kms CreateSecret --SecretName "+accountSecret+` --VersionId v1 --SecretData "$CREDENTIAL_1"`)
+	v, err := p.generate(ctx, "v1")
+	if err != nil {
+		return err
+	}
+	if err := p.create(ctx, accountSecret, v); err != nil {
+		return err
+	}
+	if err := p.succeeded(ctx, "register v1", p.account.Register(ctx, v.data)); err != nil {
+		return err
+	}
+	if err := p.expectLogin(ctx, p.account.Login, v, accepted); err != nil {
+		return err
+	}
+	p.live, p.labels = v, labels{current: "v1"}
+	p.login.login = p.account.Login
+	p.startConsumer(ctx, p.login)
+	if err := p.expectUse(ctx, p.login, "v1"); err != nil {
+		return err
+	}
+	p.ok("v1 is ACSCurrent, the target lets it in, and the consumer logs in with v1")
+	return p.breathe(ctx)
 }
 
 func (p *player) newCredential(ctx context.Context, number, id string) (version, error) {
@@ -269,7 +271,7 @@ func (p *player) promote(ctx context.Context, number string, v version, began ti
 	_, err := p.producer.UpdateSecretVersionStage(ctx, &kms.UpdateSecretVersionStageRequest{
 		SecretName: accountSecret, VersionStage: kms.StageCurrent, MoveToVersion: v.id,
 	})
-	p.windows = append(p.windows, time.Since(began))
+	p.window = time.Since(began)
 	if err := p.succeeded(ctx, "UpdateSecretVersionStage", err); err != nil {
 		return err
 	}
@@ -323,7 +325,7 @@ func (p *player) expectLabels(ctx context.Context, secret string, want labels) e
 
 // expectUse waits until a consumer uses a version.
 func (p *player) expectUse(ctx context.Context, c *consumer, id string) error {
-	return p.expect(ctx, "consumer of "+c.secret, settled(id), c.await(ctx, id))
+	return p.expect(ctx, "consumer of "+c.secret, settled(id), c.await(ctx, id, steadyLogins))
 }
 
 // The answers to a login.
@@ -346,9 +348,9 @@ func (p *player) expectLogin(ctx context.Context, login func(context.Context, se
 func (p *player) results(ctx context.Context) error {
 	p.step = "results"
 	p.stopConsumers()
-	app, login := p.app.counts(), p.login.counts()
+	app, managed, login := p.app.counts(), p.managed.counts(), p.login.counts()
 	p.section("RESULT", fmt.Sprintf("what the consumer saw in %s", seconds(p.began)))
-	rows := [][]string{{"", appSecret, accountSecret}}
+	rows := [][]string{{"", appSecret, p.engines.Secret, accountSecret}, {"rotations", "1", fmt.Sprint(p.rotations), "1"}}
 	for _, row := range []struct {
 		name string
 		of   func(tally) string
@@ -360,10 +362,10 @@ func (p *player) results(ctx context.Context) error {
 		{"  after at most", func(t tally) string { return longest(t.waits) }},
 		{"failures (no login possible)", func(t tally) string { return fmt.Sprint(t.failures) }},
 	} {
-		rows = append(rows, []string{row.name, row.of(app), row.of(login)})
+		rows = append(rows, []string{row.name, row.of(app), row.of(managed), row.of(login)})
 	}
 	p.table(rows)
-	p.tellWindows()
+	p.tellWindow()
 	for _, c := range []struct {
 		secret string
 		tally  tally
@@ -375,8 +377,11 @@ func (p *player) results(ctx context.Context) error {
 	if err := p.expect(ctx, appSecret+": logins refused, though app secrets overlap", "0", fmt.Sprint(len(app.waits))); err != nil {
 		return err
 	}
+	if err := p.expectUnnoticed(ctx, managed); err != nil {
+		return err
+	}
 	p.printf("  held: every step checked, no read failed, the consumer always got in\n")
-	return p.verifyTrail(ctx, app.reads+login.reads)
+	return p.verifyTrail(ctx, app.reads+managed.reads+login.reads)
 }
 
 // longest is "-" where there was no wait.
@@ -391,15 +396,11 @@ func milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
 }
 
-// tellWindows says what one account cannot spare its consumers.
-func (p *player) tellWindows() {
-	var took []string
-	for _, w := range p.windows {
-		took = append(took, milliseconds(w))
-	}
-	p.printf("\n  One account without overlap has a window (here %s), from its registration\n", strings.Join(took, " and "))
-	p.printf("  to the move of ACSCurrent, in which ACSCurrent is refused; the consumer then reads once more.\n")
-	p.printf("  With two accounts, or credentials that overlap as those of %s do, there is none.\n\n", appSecret)
+// tellWindow says what a producer with one account cannot spare its consumers.
+func (p *player) tellWindow() {
+	p.printf("\n  A producer that changes one account has a window (here %s), from its registration to the\n", milliseconds(p.window))
+	p.printf("  move of ACSCurrent, in which ACSCurrent is refused; the consumer then reads once more.\n")
+	p.printf("  With two accounts in turn, or credentials that overlap, as in %s, there is none.\n\n", p.engines.Secret)
 }
 
 func (p *player) expectNoHarm(ctx context.Context, secret string, t tally) error {

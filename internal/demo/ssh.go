@@ -14,11 +14,12 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
 // sshCredential is the secret data, in the words of the API for hosts, and the passphrase that opens the
-// private key.
+// private key. A key that the engine makes has none.
 type sshCredential struct {
 	UserName, PublicKey, PrivateKey, Passphrase string
 }
@@ -73,7 +74,7 @@ func (a *sshAccount) open(data sensitive.Value) (ssh.Signer, error) {
 	if err != nil || len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, errors.New("PublicKey must be one line of authorized_keys without options")
 	}
-	signer, err := ssh.ParsePrivateKeyWithPassphrase([]byte(c.PrivateKey), []byte(c.Passphrase))
+	signer, err := c.signer()
 	if err != nil {
 		return nil, errors.New("PrivateKey cannot be opened with Passphrase")
 	}
@@ -82,6 +83,48 @@ func (a *sshAccount) open(data sensitive.Value) (ssh.Signer, error) {
 	}
 	a.keys.put(data, signer)
 	return signer, nil
+}
+
+func (c sshCredential) signer() (ssh.Signer, error) {
+	if c.Passphrase == "" {
+		return ssh.ParsePrivateKey([]byte(c.PrivateKey))
+	}
+	return ssh.ParsePrivateKeyWithPassphrase([]byte(c.PrivateKey), []byte(c.Passphrase))
+}
+
+// managed is how the engine rotates the key of an account that changes its own list of keys.
+func (a *sshAccount) managed(software, authorizedKeys string) (Managed, error) {
+	private, signer, err := newKey()
+	if err != nil {
+		return Managed{}, err
+	}
+	block, err := ssh.MarshalPrivateKey(private, "keyturn")
+	if err != nil {
+		return Managed{}, errors.New("write a private key")
+	}
+	if err := replaceFile(authorizedKeys, ssh.MarshalAuthorizedKey(signer.PublicKey())); err != nil {
+		return Managed{}, fmt.Errorf("register a key: %w", err)
+	}
+	// Without Passphrase, which the API does not know.
+	data, err := encodeData(map[string]string{
+		"UserName":   a.user,
+		"PublicKey":  strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))) + " keyturn",
+		"PrivateKey": string(pem.EncodeToMemory(block)),
+	})
+	if err != nil {
+		return Managed{}, err
+	}
+	config, err := encodeData(map[string]any{
+		"address": a.address, "self": true, "authorized_keys": authorizedKeys,
+		"host_keys": []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(a.hostKey)))},
+	})
+	return Managed{
+		Name: fmt.Sprintf("%s, account %s, %s", software, a.user, a.address),
+		Kind: "ssh", Config: config.Reveal(), // addresses and public keys
+		Secret: "acs/ecs/demo", Type: kms.TypeECS, Extended: fmt.Sprintf(`{"SecretSubType":"SSHKey","RegionId":"local","InstanceId":%q}`, targetName), Data: data,
+		Apply: "a line added to authorized_keys of " + a.user, Retire: "the line of the old key removed",
+		Login: a.Login,
+	}, err
 }
 
 // Login runs the command true in a fresh connection.

@@ -1,5 +1,5 @@
-// Package demo shows Keyturn at work: Run plays both documented rotations on a throw-away server and a live
-// target, checks each step, and counts what a consumer sees of it.
+// Package demo shows Keyturn at work: Run has a throw-away server rotate an account at a live target by itself, again and
+// again, plays both documented rotations by a producer beside it, checks each step, and counts what a consumer sees of it.
 //
 // It holds the live systems for that: a PostgreSQL cluster and an OpenSSH server started for the occasion,
 // an SSH host inside this process for machines that have neither, and an OAuth 2.0 provider.
@@ -43,8 +43,29 @@ type Target interface {
 	// gives ErrRejected; a target that could not be asked gives another error.
 	Login(ctx context.Context, data sensitive.Value) error
 
+	// Managed makes the account that the engine rotates by itself. Register does not touch it. It is called once.
+	Managed(ctx context.Context) (Managed, error)
+
 	// Close stops the system and removes what it wrote. A second call does nothing.
 	Close() error
+}
+
+// Managed is an account that the engine rotates, and what it has to be told for that.
+type Managed struct {
+	// Name is for people, as that of a Target.
+	Name string
+	// Kind and Config are what the live system is registered with, Admin the credential that changes others; zero where an
+	// account changes itself.
+	Kind, Config string
+	Admin        sensitive.Value
+	// Secret, Type and Extended are name, type and ExtendedConfig of the secret, Data is its first version, which the target
+	// accepts.
+	Secret, Type, Extended string
+	Data                   sensitive.Value
+	// Apply and Retire say what the engine will do at the target, in its own words and without any secret.
+	Apply, Retire string
+	// Login is as that of a Target.
+	Login func(ctx context.Context, data sensitive.Value) error
 }
 
 // ErrRejected is the answer of a target that refuses a credential.

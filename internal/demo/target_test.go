@@ -177,7 +177,8 @@ func TestPostgres(t *testing.T) {
 
 func TestSSHHost(t *testing.T) {
 	t.Parallel()
-	target := begin(t, StartSSHHost)
+	dir := t.TempDir()
+	target := begin(t, sshHostIn(dir))
 	if !strings.HasPrefix(target.Name(), "SSH host in this process, account app, 127.0.0.1:") {
 		t.Errorf("Name = %q", target.Name())
 	}
@@ -185,6 +186,11 @@ func TestSSHHost(t *testing.T) {
 		t.Errorf("Registration = %q", got)
 	}
 	conform(t, target)
+	gone(t, target.(*sshHost).dir)
+}
+
+func sshHostIn(dir string) func(context.Context) (Target, error) {
+	return func(ctx context.Context) (Target, error) { return StartSSHHost(ctx, dir) }
 }
 
 func TestOpenSSH(t *testing.T) {
@@ -197,8 +203,11 @@ func TestOpenSSH(t *testing.T) {
 	if got := target.Registration(); !strings.HasPrefix(got, "authorized_keys of ") {
 		t.Errorf("Registration = %q", got)
 	}
+	m, err := target.Managed(t.Context())
+	works(t, "make the account of the engine", err)
+	works(t, "log in to it", m.Login(t.Context(), m.Data))
 	conform(t, target)
-	gone(t, target.(*openSSH).Dir)
+	gone(t, target.(*openSSH).Dir, target.(*openSSH).second.Dir)
 }
 
 func gone(t *testing.T, dirs ...string) {
@@ -235,7 +244,8 @@ func TestStartUnderEndedContext(t *testing.T) {
 // A host with another key is not the host that was asked for, and its answer is no fact about the key.
 func TestSSHHostKeyIsPinned(t *testing.T) {
 	t.Parallel()
-	one, other := begin(t, StartSSHHost).(*sshHost), begin(t, StartSSHHost).(*sshHost)
+	start := sshHostIn(t.TempDir())
+	one, other := begin(t, start).(*sshHost), begin(t, start).(*sshHost)
 	data := credential(t, one)
 	works(t, "register", one.Register(t.Context(), data))
 	// The other host has not seen the data before, so it opens the sealed key itself.
@@ -269,7 +279,7 @@ func TestSilentTarget(t *testing.T) {
 	t.Cleanup(serving.Wait)
 	t.Cleanup(func() { _ = l.Close() })
 
-	host := begin(t, StartSSHHost).(*sshHost)
+	host := begin(t, sshHostIn(t.TempDir())).(*sshHost)
 	host.address = l.Addr().String()
 	unanswered(t, "SSH", host.Login(t.Context(), credential(t, host)))
 
