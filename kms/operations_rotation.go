@@ -32,6 +32,11 @@ func (c *Client) TestTarget(ctx context.Context, in *TestTargetRequest) (*TestTa
 	return call[TestTargetResponse](ctx, c, "TestTarget", Version, in, true)
 }
 
+// PrepareTargetAccounts makes two accounts of equal rights from one, or tells how. It is an operation of Keyturn's own.
+func (c *Client) PrepareTargetAccounts(ctx context.Context, in *PrepareTargetAccountsRequest) (*PrepareTargetAccountsResponse, error) {
+	return call[PrepareTargetAccountsResponse](ctx, c, "PrepareTargetAccounts", Version, in, true)
+}
+
 // ConfigureRotation says how a secret is rotated. It is an operation of Keyturn's own.
 func (c *Client) ConfigureRotation(ctx context.Context, in *ConfigureRotationRequest) (*DescribeRotationResponse, error) {
 	return call[DescribeRotationResponse](ctx, c, "ConfigureRotation", Version, in, true)

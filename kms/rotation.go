@@ -105,6 +105,52 @@ type TestTargetResponse struct {
 	RequestID string `kms:"RequestId"`
 }
 
+// PrepareTargetAccountsRequest makes two accounts of equal rights from one that is in use, for the strategy double, or tells how
+// that would be done. The account that exists keeps its password.
+type PrepareTargetAccountsRequest struct {
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	// AccountName is the login that exists, CloneAccountName the one that is made beside it. A clone that exists already is given
+	// a new password.
+	AccountName      string `kms:"AccountName,required,min=1,max=256"`
+	CloneAccountName string `kms:"CloneAccountName,required,min=1,max=256"`
+	// OwnerName is the account that owns everything afterwards and that nobody logs in as; empty means AccountName and "_owner".
+	OwnerName string `kms:"OwnerName,max=256"`
+	// Databases are those in which the proof compares what both may do, at most 100; none means all that they may connect to.
+	Databases []string `kms:"Database,flat,min=0,max=100"`
+	// AccountPassword is the password that AccountName has. With Apply it is required: it is stored in the secret. Without, it is
+	// needed where the target does not let its administrator read verifiers.
+	AccountPassword sensitive.Value `kms:"AccountPassword,min=1,max=1024,bytes"`
+	// Apply does it; otherwise nothing is changed.
+	Apply bool `kms:"Apply,default=false"`
+	// SecretName and VersionID are of the new secret of type Rds, DoubleUsers, with both credentials. Both are required with Apply.
+	// Repeating the call with them goes on where an earlier one was cut off.
+	SecretName string `kms:"SecretName,min=1,max=192,pattern=name"`
+	VersionID  string `kms:"VersionId,min=1,max=64,pattern=name"`
+}
+
+// TargetStatement is a statement for a target. It holds no secret.
+type TargetStatement struct {
+	DatabaseName string `kms:"DatabaseName"`
+	Statement    string `kms:"Statement"`
+}
+
+// PrepareTargetAccountsResponse says what has to be done, or was.
+type PrepareTargetAccountsResponse struct {
+	TargetName string `kms:"TargetName"`
+	OwnerName  string `kms:"OwnerName"`
+	// Findings are what a person should know. When the proof does not hold, they say what differs.
+	Findings []string `kms:"Findings,list=Finding"`
+	// Statements are what the target was or would be told, in their order. Those of one database are done whole or not at all.
+	Statements []TargetStatement `kms:"Statements,list=Statement"`
+	// Applied says that it was done, Proven that both accounts log in and may do the same.
+	Applied bool `kms:"Applied"`
+	Proven  bool `kms:"Proven"`
+	// SecretName and VersionID are of the secret with both credentials, with Apply.
+	SecretName string `kms:"SecretName,omitempty"`
+	VersionID  string `kms:"VersionId,omitempty"`
+	RequestID  string `kms:"RequestId"`
+}
+
 // ConfigureRotationRequest says how a secret is rotated, beyond what UpdateSecretRotationPolicy can say. It replaces what
 // was said before. It rotates nothing. With TargetName, a Generic secret is rotated by the service from now on.
 type ConfigureRotationRequest struct {

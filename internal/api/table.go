@@ -32,6 +32,7 @@ var operations = []Op{
 	change(op("UpdateTarget", retargeted(), updateTarget)),
 	change(op("DeregisterTarget", aTarget(func(in *kms.TargetNameRequest) string { return in.TargetName }), deregisterTarget)),
 	slow(change(op("TestTarget", tested(), testTarget))),
+	slow(change(op("PrepareTargetAccounts", prepared(), prepareTargetAccounts))),
 	change(op("ConfigureRotation", configured(), configureRotation)),
 	change(op("RemoveRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), removeRotation)),
 	op("DescribeRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), describeRotation),

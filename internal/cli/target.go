@@ -22,12 +22,14 @@ type targetCommand struct {
 	Pause  targetPause  `cmd:"" help:"Let no rotation begin at a target; what is under way is finished."`
 	Resume targetResume `cmd:"" help:"Let rotations begin again."`
 	Remove targetRemove `cmd:"" help:"Forget a target; nothing is changed there."`
+
+	PrepareAccounts targetPrepareAccounts `cmd:"" help:"Make two logins of equal rights from one, or show how."`
 }
 
 // AfterApply gives every subcommand the flags of the group.
 func (c *targetCommand) AfterApply() error {
 	for _, g := range []*globals{
-		&c.Add.globals, &c.List.globals, &c.Show.globals, &c.Update.globals, &c.Test.globals, &c.Pause.globals, &c.Resume.globals, &c.Remove.globals,
+		&c.Add.globals, &c.List.globals, &c.Show.globals, &c.Update.globals, &c.Test.globals, &c.Pause.globals, &c.Resume.globals, &c.Remove.globals, &c.PrepareAccounts.globals,
 	} {
 		*g = c.globals
 	}

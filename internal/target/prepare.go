@@ -22,6 +22,8 @@ type PlanRequest struct {
 	Owner string `json:"owner,omitempty"`
 	// Logins are the two that take turns. Account may be one of them. When it is not, it goes on working beside them.
 	Logins [2]string `json:"logins"`
+	// Databases are those in which a proof compares what both may do. None means all that they may connect to.
+	Databases []string `json:"databases,omitempty"`
 	// Current is the credential of Account, for a target that does not tell what it stores. It may be zero.
 	Current Credential `json:"-"`
 }

@@ -58,6 +58,14 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 	if err != nil {
 		return err
 	}
+	for _, name := range r.Databases {
+		if !slices.Contains(databases, name) {
+			return target.Failed(target.Denied, "", fmt.Sprintf("%s: there is no database %q that %s may connect to", what, name, a.Account))
+		}
+	}
+	if len(r.Databases) > 0 {
+		databases = r.Databases
+	}
 	for _, database := range databases {
 		what := what + " in database " + database
 		differ, err := t.compare(ctx, what, database, r, a, b)

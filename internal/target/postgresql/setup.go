@@ -235,6 +235,9 @@ func (s *setup) login(ctx context.Context, name string, like role, settings []st
 		r.oid, s.request.Owner).Scan(&member, &becomes); err != nil {
 		return failed(s.what, err, s.secrets...)
 	}
+	if name != like.name {
+		s.notes = append(s.notes, fmt.Sprintf("%q exists already; when it takes its turn it gets another password", name))
+	}
 	if !member {
 		s.shared = append(s.shared, "GRANT "+quoteIdentifier(s.request.Owner)+" TO "+quoteIdentifier(name))
 	}

@@ -1,0 +1,290 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/keyturn/keyturn/internal/cmk"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// prepared are the resources of PrepareTargetAccounts: the target, the collection of secrets when one is to be made, and that
+// secret when an earlier call has made it.
+func prepared() on[kms.PrepareTargetAccountsRequest] {
+	return on[kms.PrepareTargetAccountsRequest]{"target/${TargetName} and secret", func(c *Call, in *kms.PrepareTargetAccountsRequest) ([]resource, error) {
+		list := []resource{c.targetResource(in.TargetName)}
+		if !in.Apply {
+			return list, nil
+		}
+		list = append(list, resource{arn: c.containerARN()})
+		_, there, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
+		if there {
+			list = append(list, c.secretResource(in.SecretName))
+		}
+		return list, err
+	}}
+}
+
+// preparation is one call of PrepareTargetAccounts.
+type preparation struct {
+	*Call
+	in      *kms.PrepareTargetAccountsRequest
+	target  store.Target
+	system  target.Target
+	by      target.Preparer
+	request target.PlanRequest
+	out     *kms.PrepareTargetAccountsResponse
+}
+
+// prepareTargetAccounts makes two logins of equal rights from one. Both credentials are stored before the target hears of the
+// second one, and the first one is what the secret's readers get, which works before, during and after the change. So a call
+// that was cut off leaves nothing that is lost, and the same call again goes on where it was. Until the proof the rotation of
+// the secret is paused.
+func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAccountsRequest) (*kms.PrepareTargetAccountsResponse, error) {
+	if err := checkPreparation(in); err != nil {
+		return nil, err
+	}
+	t, err := c.existingTarget(c.Snapshot, in.TargetName)
+	if err != nil {
+		return nil, err
+	}
+	system, _, err := c.openTarget(c.Snapshot, t)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = system.Close() }() // what it has answered is told or stored
+	by, ok := system.(target.Preparer)
+	if !ok {
+		return nil, fault.New(fault.Unsupported, "A target of kind %q cannot make two accounts from one.", t.Kind)
+	}
+	p := &preparation{Call: c, in: in, target: t, system: system, by: by, request: target.PlanRequest{
+		Account: in.AccountName, Owner: in.OwnerName, Logins: [2]string{in.AccountName, in.CloneAccountName}, Databases: in.Databases,
+		Current: target.Credential{Account: in.AccountName, Secret: in.AccountPassword},
+	}}
+	plan, err := by.PlanAccounts(ctx, p.request)
+	if err != nil {
+		return nil, p.refused(err)
+	}
+	p.describe(plan)
+	if !in.Apply {
+		return p.out, nil
+	}
+	return p.out, p.apply(ctx, plan)
+}
+
+func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
+	switch {
+	case in.AccountName == in.CloneAccountName:
+		return fault.Parameter("CloneAccountName", "name another account than AccountName.")
+	case in.Apply && in.SecretName == "":
+		return fault.Required("SecretName")
+	case in.Apply && in.VersionID == "":
+		return fault.Required("VersionId")
+	case in.Apply && in.AccountPassword.IsZero():
+		return fault.Required("AccountPassword")
+	case !in.Apply && in.SecretName+in.VersionID != "":
+		return fault.Parameter("Apply", "SecretName and VersionId are for a call with Apply true; without it nothing is changed and no secret made.")
+	}
+	return nil
+}
+
+// refused is the error of a target that has not done what it was asked.
+func (p *preparation) refused(err error) error {
+	return fault.Wrap(fault.InUse, err, "Target %q: %s", p.target.Name, said(err))
+}
+
+// said is what a target's error tells; it holds no secret.
+func said(err error) string {
+	var e *target.Error
+	if errors.As(err, &e) {
+		return e.Error()
+	}
+	return "no answer"
+}
+
+func (p *preparation) describe(plan target.Plan) {
+	p.out = &kms.PrepareTargetAccountsResponse{
+		TargetName: p.target.Name, OwnerName: plan.Request.Owner, Findings: append([]string{}, plan.Notes...), Statements: []kms.TargetStatement{},
+	}
+	if len(plan.Steps) == 0 {
+		p.out.Findings = append(p.out.Findings, "nothing has to be done: both accounts are set up")
+	}
+	for _, step := range plan.Steps {
+		for _, s := range step.Statements {
+			p.out.Statements = append(p.out.Statements, kms.TargetStatement{DatabaseName: step.Database, Statement: s})
+		}
+	}
+}
+
+// apply stores both credentials, and then does what the plan says.
+func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
+	one := p.request.Current
+	if err := p.system.Verify(ctx, one); err != nil {
+		if target.ClassOf(err) == target.Rejected {
+			return fault.Parameter("AccountPassword", "target %q does not accept it: %s", p.target.Name, said(err))
+		}
+		return p.refused(err)
+	}
+	other, err := p.second(ctx, one)
+	if err != nil {
+		return err
+	}
+	if other, err = p.store(ctx, one, other); err != nil {
+		return err
+	}
+	if err := p.change(ctx, plan, one, other); err != nil {
+		return fault.Wrap(fault.InUse, err, "Target %q: %s. Both credentials are in secret %q, whose rotation is paused; the same call again goes on.", p.target.Name, said(err), p.in.SecretName)
+	}
+	p.out.Applied = true
+	return p.prove(ctx, plan.Request, one, other)
+}
+
+// second makes the credential of the other account.
+func (p *preparation) second(ctx context.Context, one target.Credential) (target.Credential, error) {
+	generator, ok := p.system.(target.Generator)
+	if !ok {
+		return target.Credential{Account: p.in.CloneAccountName, Secret: secret.ManagedPassword()}, nil
+	}
+	other, err := generator.Generate(ctx, p.in.CloneAccountName, one, p.Random)
+	if err != nil {
+		return other, fmt.Errorf("generate a credential: %w", err)
+	}
+	return other, nil
+}
+
+// change does at the target what the plan says, and then gives the second account its credential.
+func (p *preparation) change(ctx context.Context, plan target.Plan, one, other target.Credential) error {
+	if err := p.by.ApplyPlan(ctx, plan); err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(p.Account() + "\x00" + p.in.SecretName + "\x00" + p.in.VersionID))
+	change := target.Change{ID: "prepare-" + hex.EncodeToString(sum[:16]), Strategy: target.Double, New: other, Old: one}
+	if err := p.system.Apply(ctx, change); err != nil {
+		return err
+	}
+	for _, c := range []target.Credential{one, other} {
+		if err := p.system.Verify(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prove compares both accounts, and lets the secret be rotated when they are equal. That they are not is an answer, no error.
+func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, other target.Credential) error {
+	switch err := p.by.ProveAccounts(ctx, r, one, other); {
+	case target.ClassOf(err) == target.Denied && err != nil:
+		p.out.Findings = append(p.out.Findings, said(err), "the rotation of secret "+p.in.SecretName+" stays paused; mend this and make the same call again")
+		return nil
+	case err != nil:
+		return fault.Wrap(fault.InUse, err, "Target %q: %s. All is set up but not proven; the same call again proves it.", p.target.Name, said(err))
+	}
+	p.out.Proven = true
+	_, err := store.Update(ctx, p.DB, func(tx *store.Tx) (struct{}, error) { return struct{}{}, p.paused(tx, false) })
+	return err
+}
+
+// paused stops the rotation of the secret, or lets it go on.
+func (p *preparation) paused(tx *store.Tx, paused bool) error {
+	s, err := p.existing(tx, p.in.SecretName)
+	if err != nil {
+		return err
+	}
+	r, err := p.record(tx, s)
+	if err != nil {
+		return err
+	}
+	r.Paused = paused
+	return tx.PutRotation(r)
+}
+
+// store seals both credentials as a new secret, or finds those that an earlier call has stored.
+func (p *preparation) store(ctx context.Context, one, other target.Credential) (target.Credential, error) {
+	config, err := json.Marshal(map[string]string{"SecretSubType": "DoubleUsers", "DBInstanceId": p.target.Name})
+	if err != nil {
+		return other, fmt.Errorf("write ExtendedConfig: %w", err)
+	}
+	data := twoAccounts(one, other)
+	spec, err := secret.Spec{Name: p.in.SecretName, Type: kms.TypeRds, DataType: kms.DataText, ExtendedConfig: string(config), LeastInterval: p.Rotation.LeastInterval, Data: data}.Check()
+	if err != nil {
+		return other, err
+	}
+	p.resource = p.secretResource(spec.Name)
+	p.concerns(p.in.VersionID, string(secret.Current))
+	p.out.SecretName, p.out.VersionID = spec.Name, p.in.VersionID
+	key, err := p.defaultKey(ctx)
+	if err != nil {
+		return other, err
+	}
+	return store.Update(ctx, p.DB, func(tx *store.Tx) (target.Credential, error) {
+		s, ok, err := tx.Secret(p.Account(), spec.Name, p.At)
+		switch {
+		case err != nil:
+			return other, err
+		case ok && !s.Deleting():
+			return p.stored(tx, s, one)
+		}
+		return other, p.storeNew(tx, key, spec, data)
+	})
+}
+
+func twoAccounts(list ...target.Credential) sensitive.Value {
+	type account struct{ AccountName, AccountPassword string }
+	accounts := []account{}
+	for _, c := range list {
+		accounts = append(accounts, account{c.Account, c.Secret.Reveal()})
+	}
+	text, err := json.Marshal(map[string]any{"Accounts": accounts})
+	if err != nil {
+		panic("api: " + err.Error()) // strings alone: cannot fail
+	}
+	return sensitive.New(string(text))
+}
+
+// storeNew makes the secret, which holds its accounts and does not rotate yet.
+func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data sensitive.Value) error {
+	if _, err := p.create(tx, key, spec, p.in.VersionID, data); err != nil {
+		return err
+	}
+	s := secret.Secret{Account: p.Account(), Name: spec.Name, UpdatedAt: p.At}
+	if err := hold(tx, s, p.target.Name, p.in.AccountName, p.in.CloneAccountName); err != nil {
+		return err
+	}
+	return p.paused(tx, true)
+}
+
+// stored is the second credential in a secret that an earlier call of the same has made. One that has been rotated since, or
+// that is another's, is left alone.
+func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credential) (target.Credential, error) {
+	none := target.Credential{}
+	other := fault.New(fault.Exists, "There is a secret %q already, and it is not of an earlier call like this one; name another.", s.Name)
+	v, ok := s.Versions[p.in.VersionID]
+	if !ok || s.Stages[secret.Current] != v.ID || len(s.Versions) > 1 || s.TargetName() != p.target.Name {
+		return none, other
+	}
+	r, err := p.record(tx, s)
+	if err != nil {
+		return none, err
+	}
+	if r.State != rotation.Idle || !r.Paused {
+		return none, other
+	}
+	list, _, err := credentials(p.Env, tx, s, v)
+	if err != nil {
+		return none, err
+	}
+	if len(list) != 2 || list[0].Account != one.Account || !list[0].Secret.Equal(one.Secret) || list[1].Account != p.in.CloneAccountName {
+		return none, other
+	}
+	return list[1], nil
+}

@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// targetPrepareAccounts turns one login of a target into two of equal rights, for the strategy double.
+type targetPrepareAccounts struct {
+	globals  `kong:"-"`
+	Name     string   `arg:"" help:"Name of the target."`
+	Account  string   `required:"" help:"The login that exists. It keeps its password."`
+	Clone    string   `required:"" help:"The login to make beside it."`
+	Owner    string   `help:"Account that owns everything afterwards and that nobody logs in as (ACCOUNT_owner)."`
+	Database []string `help:"Compare what both may do in this database alone; may be repeated (all)." placeholder:"NAME"`
+	Apply    bool     `help:"Do it. Otherwise it is shown, and nothing is changed."`
+	Secret   string   `help:"With --apply: the secret to make, with both credentials." placeholder:"NAME"`
+	Version  string   `help:"With --apply: its first version." placeholder:"ID" default:"v1"`
+	Password string   `name:"password-file" help:"File with the password that the login has. With --apply it comes from standard input when this is left out." placeholder:"FILE" type:"path"`
+}
+
+func (c *targetPrepareAccounts) Run(e *env) error {
+	in := &kms.PrepareTargetAccountsRequest{
+		TargetName: c.Name, AccountName: c.Account, CloneAccountName: c.Clone, OwnerName: c.Owner, Databases: c.Database, Apply: c.Apply, SecretName: c.Secret,
+	}
+	switch {
+	case c.Apply && c.Secret == "":
+		return coded{exitUsage, "--apply needs --secret, the secret to make with both credentials"}
+	case !c.Apply && c.Secret != "":
+		return coded{exitUsage, "--secret goes with --apply; without it nothing is changed"}
+	case c.Apply:
+		in.VersionID = c.Version
+	}
+	if c.Apply || c.Password != "" {
+		value, err := e.readValue(c.Password, "Password of "+c.Account+": ")
+		if err != nil {
+			return err
+		}
+		in.AccountPassword = sensitive.New(strings.TrimRight(value.Reveal(), "\r\n")) // an editor ends a file with a line end
+	}
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.PrepareTargetAccounts(e.ctx, in)
+	if err != nil {
+		return err
+	}
+	if err := c.tell(e, out); err != nil {
+		return err
+	}
+	if out.Applied && !out.Proven {
+		return coded{exitFailed, ""}
+	}
+	return nil
+}
+
+func (c *targetPrepareAccounts) tell(e *env, out *kms.PrepareTargetAccountsResponse) error {
+	if c.json() {
+		return printResponse(e.stdout, out)
+	}
+	database := ""
+	for _, s := range out.Statements {
+		if s.DatabaseName != database {
+			database = s.DatabaseName
+			fmt.Fprintf(e.stdout, "-- in database %s, in one transaction\n", database)
+		}
+		fmt.Fprintf(e.stdout, "%s;\n", s.Statement)
+	}
+	for _, f := range out.Findings {
+		fmt.Fprintf(e.stdout, "-- %s\n", f)
+	}
+	switch {
+	case out.Proven:
+		fmt.Fprintf(e.stdout, "Done, and both logins are shown to be equal. Secret %s has their credentials.\n", out.SecretName)
+	case out.Applied:
+		fmt.Fprintf(e.stdout, "Done, but the logins are not equal.\n")
+	default:
+		fmt.Fprintf(e.stdout, "Nothing was changed; --apply --secret NAME does it.\n")
+	}
+	return nil
+}

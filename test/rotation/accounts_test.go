@@ -1,0 +1,250 @@
+package rotation_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/cli"
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/target/webhook"
+	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// startOneLogin is a server with one login, app, that owns a table.
+func startOneLogin(t *testing.T) (*keyturntest.Server, *database) {
+	t.Helper()
+	s, d := start(t), startDatabase(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := d.Exec(ctx, "postgres", "DROP ROLE app_clone; CREATE TABLE mine (n int); ALTER TABLE mine OWNER TO app; GRANT CREATE ON SCHEMA public TO app"); err != nil {
+		t.Fatal(err)
+	}
+	register(t, s, d)
+	return s, d
+}
+
+func preparation(d *database) *kms.PrepareTargetAccountsRequest {
+	return &kms.PrepareTargetAccountsRequest{
+		TargetName: "pg-main", AccountName: "app", CloneAccountName: "app_clone", AccountPassword: sensitive.New(d.app.AccountPassword),
+		Apply: true, SecretName: "db", VersionID: "v1",
+	}
+}
+
+// One login becomes two while it is in use: it keeps its password, the secret has it before, and rotations follow.
+func TestPrepareAccounts(t *testing.T) {
+	t.Parallel()
+	s, d := startOneLogin(t)
+	shown, err := s.Client.PrepareTargetAccounts(t.Context(), &kms.PrepareTargetAccountsRequest{TargetName: "pg-main", AccountName: "app", CloneAccountName: "app_clone"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shown.Applied || shown.Proven || shown.OwnerName != "app_owner" || len(shown.Statements) < 4 || shown.Statements[0].Statement != `ALTER ROLE "app" RENAME TO "app_owner"` || len(shown.Findings) == 0 {
+		t.Errorf("shown: %+v", shown)
+	}
+	for _, st := range shown.Statements {
+		if strings.Contains(st.Statement, "SCRAM") {
+			t.Error("a statement holds a verifier")
+		}
+	}
+	if out, err := s.Client.ListSecrets(t.Context(), &kms.ListSecretsRequest{}); err != nil || out.TotalCount != 1 {
+		t.Errorf("a look has made a secret: %+v, %v", out, err)
+	}
+	if d.login(t.Context(), login{"app_clone", ""}) == nil {
+		t.Error("a look has made a login")
+	}
+	done, err := s.Client.PrepareTargetAccounts(t.Context(), preparation(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !done.Applied || !done.Proven || done.SecretName != "db" || fmt.Sprint(done.Statements) != fmt.Sprint(shown.Statements) {
+		t.Errorf("done: %+v", done)
+	}
+	if version, l := current(t, s, "db"); version != "v1" || l != d.app {
+		t.Errorf("the secret's value is of %q in version %q, and not the one in use", l.AccountName, version)
+	}
+	if err := d.login(t.Context(), d.app); err != nil {
+		t.Errorf("the login that was in use: %v", err)
+	}
+	for i, name := range []string{"app_clone", "app"} {
+		id := fmt.Sprintf("v%d", i+2)
+		rotate(t, s, "db", id)
+		until(t, s, "db", "grace")
+		version, l := current(t, s, "db")
+		if version != id || l.AccountName != name {
+			t.Errorf("rotated to %q of %q", version, l.AccountName)
+		}
+		if err := d.login(t.Context(), l); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Client.EndRotationGrace(t.Context(), &kms.SecretNameRequest{SecretName: "db"}); err != nil {
+			t.Fatal(err)
+		}
+		until(t, s, "db", "done")
+	}
+	// A secret that has been rotated since holds other passwords.
+	if _, err := s.Client.PrepareTargetAccounts(t.Context(), preparation(d)); err == nil {
+		t.Error("the same call after two rotations succeeds")
+	}
+}
+
+// A change that the target refuses, as a whole, leaves both credentials stored and nothing changed; when the target is mended,
+// the same call goes on with the very passwords.
+func TestPrepareAccountsCutOff(t *testing.T) {
+	t.Parallel()
+	s, d := startOneLogin(t)
+	ctx := t.Context()
+	// Only a superuser may give this setting, and the new login has to have it too.
+	if err := d.Exec(ctx, "postgres", "ALTER ROLE app SET log_duration = 'off'"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Client.PrepareTargetAccounts(ctx, preparation(d))
+	if !errors.Is(err, kms.ErrResourceInUse) || !strings.Contains(err.Error(), "log_duration") || !strings.Contains(err.Error(), `Both credentials are in secret "db"`) {
+		t.Fatalf("a setting that the administrator may not give: %v", err)
+	}
+	if _, l := current(t, s, "db"); l != d.app || d.login(ctx, l) != nil {
+		t.Error("the secret's current credential is not the one that works")
+	}
+	if out, err := s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "db"}); err != nil || !out.Paused {
+		t.Errorf("the rotation of the secret is not paused: %+v, %v", out, err)
+	}
+	if err := d.Exec(ctx, "postgres", "ALTER ROLE app RESET log_duration"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.Client.PrepareTargetAccounts(ctx, preparation(d)); err != nil || !out.Proven {
+		t.Fatalf("the same call again: %+v, %v", out, err)
+	}
+	if out, err := s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "db"}); err != nil || out.Paused {
+		t.Errorf("the rotation of the secret is still paused: %+v, %v", out, err)
+	}
+}
+
+// A proof that does not hold leaves the credential in use readable and the rotation paused, and can be made again.
+func TestPrepareAccountsAgain(t *testing.T) {
+	t.Parallel()
+	s, d := startOneLogin(t)
+	ctx := t.Context()
+	in := preparation(d)
+	in.Databases = []string{"nowhere"}
+	out, err := s.Client.PrepareTargetAccounts(ctx, in)
+	if err != nil || !out.Applied || out.Proven || !strings.Contains(strings.Join(out.Findings, "\n"), `there is no database "nowhere"`) {
+		t.Fatalf("a proof that cannot hold: %+v, %v", out, err)
+	}
+	if _, l := current(t, s, "db"); l != d.app {
+		t.Error("the secret does not hold the credential in use")
+	}
+	if _, err := s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "db", VersionID: "v2"}); err == nil || !strings.Contains(err.Error(), "paused") {
+		t.Errorf("a rotation before the proof: %v", err)
+	}
+	other := preparation(d)
+	other.CloneAccountName = "another"
+	if _, err := s.Client.PrepareTargetAccounts(ctx, other); !errors.Is(err, kms.ErrResourceExist) {
+		t.Errorf("another preparation into the same secret: %v", err)
+	}
+	again, err := s.Client.PrepareTargetAccounts(ctx, preparation(d))
+	if err != nil || !again.Applied || !again.Proven || len(again.Statements) != 0 {
+		t.Fatalf("the same call again: %+v, %v", again, err)
+	}
+	rotate(t, s, "db", "v2")
+	until(t, s, "db", "grace")
+	if _, l := current(t, s, "db"); l.AccountName != "app_clone" || d.login(ctx, l) != nil {
+		t.Errorf("rotated to %q, which does not get in", l.AccountName)
+	}
+}
+
+func TestPrepareAccountsRefused(t *testing.T) {
+	t.Parallel()
+	s, d := startOneLogin(t)
+	for name, tt := range map[string]struct {
+		change func(*kms.PrepareTargetAccountsRequest)
+		want   string
+	}{
+		"no secret":       {func(in *kms.PrepareTargetAccountsRequest) { in.SecretName = "" }, "SecretName"},
+		"no password":     {func(in *kms.PrepareTargetAccountsRequest) { in.AccountPassword = sensitive.Value{} }, "AccountPassword"},
+		"wrong password":  {func(in *kms.PrepareTargetAccountsRequest) { in.AccountPassword = sensitive.New("not-the-password") }, "does not accept it"},
+		"one account":     {func(in *kms.PrepareTargetAccountsRequest) { in.CloneAccountName = "app" }, "CloneAccountName"},
+		"without apply":   {func(in *kms.PrepareTargetAccountsRequest) { in.Apply = false }, "for a call with Apply true"},
+		"no such account": {func(in *kms.PrepareTargetAccountsRequest) { in.AccountName = "nobody" }, `there is no role "nobody"`},
+		"no such target":  {func(in *kms.PrepareTargetAccountsRequest) { in.TargetName = "none" }, "no target"},
+	} {
+		in := preparation(d)
+		tt.change(in)
+		_, err := s.Client.PrepareTargetAccounts(t.Context(), in)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "password-of-app") || strings.Contains(err.Error(), "not-the-password") {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+	// Nothing was stored and nothing changed.
+	if out, err := s.Client.ListSecrets(t.Context(), &kms.ListSecretsRequest{}); err != nil || out.TotalCount != 1 {
+		t.Errorf("%d secrets, %v", out.TotalCount, err)
+	}
+	if err := d.login(t.Context(), d.app); err != nil {
+		t.Error(err)
+	}
+	// An account that another secret rotates is not taken from it.
+	create(t, s, "single", "SingleUser", d.app)
+	rotate(t, s, "single", "v2")
+	until(t, s, "single", "done")
+	_, l := current(t, s, "single")
+	in := preparation(d)
+	in.AccountPassword = sensitive.New(l.AccountPassword)
+	if _, err := s.Client.PrepareTargetAccounts(t.Context(), in); !errors.Is(err, kms.ErrResourceExist) {
+		t.Errorf("an account that another secret rotates: %v", err)
+	}
+}
+
+// connect lets commands find a server.
+func connect(t *testing.T, s *keyturntest.Server) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"ENDPOINT": s.Endpoint, "ACCESS_KEY_ID": s.Credentials.AccessKeyID, "ACCESS_KEY_SECRET": s.Credentials.AccessKeySecret.Reveal(),
+		"CA_FILE": s.CAFile, "CONFIG_DIR": t.TempDir(),
+	} {
+		t.Setenv("KEYTURN_"+name, value)
+	}
+}
+
+// Not parallel: commands read the environment.
+func TestPrepareAccountsCommand(t *testing.T) {
+	s, d := startOneLogin(t)
+	connect(t, s)
+	keyturn := func(stdin string, args ...string) (int, string) {
+		var out bytes.Buffer
+		code := cli.Run(t.Context(), append([]string{"target", "prepare-accounts", "pg-main", "--account", "app", "--clone", "app_clone"}, args...), strings.NewReader(stdin), &out, &out)
+		return code, out.String()
+	}
+	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "-- in database postgres, in one transaction\nALTER ROLE \"app\" RENAME TO \"app_owner\";\n") || !strings.Contains(out, "Nothing was changed") {
+		t.Errorf("shown, %d:\n%s", code, out)
+	}
+	if code, out := keyturn("", "--apply"); code != 2 || !strings.Contains(out, "--apply needs --secret") {
+		t.Errorf("without a secret, %d: %s", code, out)
+	}
+	if code, out := keyturn(d.app.AccountPassword, "--apply", "--secret", "db"); code != 0 || !strings.Contains(out, "Secret db has their credentials") || strings.Contains(out, d.app.AccountPassword) {
+		t.Errorf("applied, %d:\n%s", code, out)
+	}
+}
+
+func TestPrepareAccountsOfAnotherKind(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(c *server.Config) { c.Kinds = append(c.Kinds, webhook.Kind()) })
+	if _, err := s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{TargetName: "pg-main", Kind: "webhook", Config: `{"url":"https://127.0.0.1:1/","strategy":"single"}`, AdminSecretName: signingKey(t, s)}); err != nil {
+		t.Fatal(err)
+	}
+	in := &kms.PrepareTargetAccountsRequest{TargetName: "pg-main", AccountName: "app", CloneAccountName: "app_clone"}
+	if _, err := s.Client.PrepareTargetAccounts(t.Context(), in); !errors.Is(err, kms.ErrUnsupportedOperation) || !strings.Contains(err.Error(), `kind "webhook"`) {
+		t.Errorf("a webhook: %v", err)
+	}
+}
+
+func signingKey(t *testing.T, s *keyturntest.Server) string {
+	t.Helper()
+	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "signing", VersionID: "v1", SecretData: sensitive.New("a-key-that-signs-requests-of-32-bytes")}); err != nil {
+		t.Fatal(err)
+	}
+	return "signing"
+}
