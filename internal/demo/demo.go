@@ -192,9 +192,9 @@ func (p *player) start(ctx context.Context) error {
 		return err
 	}
 	p.later(p.provider.Close)
-	p.printf("  1         %s\n", p.provider.Name())
-	p.printf("  2         %s; up in %s\n", p.engines.Name, took)
-	p.printf("  3         %s\n", p.account.Name())
+	p.printf("  part 1    %s\n", p.provider.Name())
+	p.printf("  part 2    %s; up in %s\n", p.engines.Name, took)
+	p.printf("  part 3    %s\n", p.account.Name())
 	p.printf("  consumer  reads each secret every %d ms and logs in with what it got, from its creation to the end\n", readEvery.Milliseconds())
 	return nil
 }

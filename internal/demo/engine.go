@@ -199,7 +199,7 @@ func (p *player) tellSteps(steps []kms.RotationStep) {
 		if s.Text != "" {
 			text = s.Text
 		}
-		p.printf("%s  %-9s  %-22s  %s\n", indent, s.State, s.Event, text)
+		p.printf("%s\n", strings.TrimRight(fmt.Sprintf("%s  %-9s  %-22s  %s", indent, s.State, s.Event, text), " "))
 	}
 	p.told += len(steps)
 }
