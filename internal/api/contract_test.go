@@ -120,7 +120,7 @@ const (
 
 var ownOperations = []ownOperation{
 	{"RegisterTarget", targetsOwn}, {"DescribeTarget", targetsOwn}, {"ListTargets", targetsOwn},
-	{"UpdateTarget", targetsOwn}, {"DeregisterTarget", targetsOwn}, {"TestTarget", targetsOwn},
+	{"UpdateTarget", targetsOwn}, {"DeregisterTarget", targetsOwn}, {"TestTarget", targetsOwn}, {"PrepareTargetAccounts", targetsOwn},
 	{"ConfigureRotation", rotationsOwn}, {"RemoveRotation", rotationsOwn}, {"DescribeRotation", rotationsOwn},
 	{"ListRotations", rotationsOwn}, {"PauseRotation", rotationsOwn}, {"ResumeRotation", rotationsOwn},
 	{"RehearseRotation", rotationsOwn}, {"EmergencyRotation", rotationsOwn}, {"EndRotationGrace", rotationsOwn},
