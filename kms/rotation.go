@@ -123,8 +123,9 @@ type PrepareTargetAccountsRequest struct {
 	// Apply does it; otherwise nothing is changed.
 	Apply bool `kms:"Apply,default=false"`
 	// SecretName and VersionID are of the new secret of type Rds, DoubleUsers, with both credentials. Both are required with Apply.
-	// Repeating the call with them goes on where an earlier one was cut off.
-	SecretName string `kms:"SecretName,min=1,max=192,pattern=name"`
+	// Repeating the call with them goes on where an earlier one was cut off. SecretName is the name or, of a secret that is there,
+	// the ARN.
+	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
 	VersionID  string `kms:"VersionId,min=1,max=64,pattern=name"`
 }
 

@@ -27,6 +27,10 @@ func prepared() on[kms.PrepareTargetAccountsRequest] {
 			return list, nil
 		}
 		list = append(list, resource{arn: c.containerARN()})
+		var err error
+		if in.SecretName, err = c.secretName(in.SecretName); err != nil {
+			return nil, err
+		}
 		_, there, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
 		if there {
 			list = append(list, c.secretResource(in.SecretName))
