@@ -257,6 +257,13 @@ type memory struct{}
 func (memory) Apply(context.Context, target.Change) error  { return nil }
 func (memory) Retire(context.Context, target.Change) error { return nil }
 func (memory) Close() error                                { return nil }
+func (memory) PlanAccounts(_ context.Context, r target.PlanRequest) (target.Plan, error) {
+	return target.Plan{Request: r, Steps: []target.PlanStep{{Database: "postgres", Statements: []string{"CREATE ROLE app_clone LOGIN"}}}, Notes: []string{"nobody logs in as <app_owner> afterwards"}}, nil
+}
+func (memory) ApplyPlan(context.Context, target.Plan) error { return nil }
+func (memory) ProveAccounts(context.Context, target.PlanRequest, target.Credential, target.Credential) error {
+	return nil
+}
 func (memory) Verify(_ context.Context, c target.Credential) error {
 	if c.Secret.Reveal() != "dummy-2" {
 		return target.Failed(target.Rejected, "28P01", "log in as "+c.Account+": password authentication failed")
@@ -351,6 +358,7 @@ var secretGoldens = []golden{
 	{call{"UpdateTarget", []string{"TargetName", "rm-1", "Config", `{"Address":"other.example.test"}`, "Description", ""}}, withTarget},
 	{call{"DeregisterTarget", []string{"TargetName", "rm-1"}}, withTarget},
 	{call{"TestTarget", []string{"TargetName", "rm-1", "SecretName", "rds/app"}}, withTarget},
+	{call{"PrepareTargetAccounts", []string{"TargetName", "rm-1", "AccountName", "app", "CloneAccountName", "app_clone"}}, withTarget},
 	{configureRds, withTarget},
 	{call{"RemoveRotation", []string{"SecretName", "app/db"}}, []call{createAdmin, registerMemory, createGeneric, {"ConfigureRotation", []string{"SecretName", "app/db", "TargetName", "rm-1"}}}},
 	{call{"DescribeRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], configureRds)},
