@@ -13,6 +13,10 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
+// oneMessage is how a statement with parameters is sent inside a transaction. In several messages, one that was cut off before the
+// last would leave the server with a lock and waiting for the rest, which no timeout of the server counts as idle.
+const oneMessage = pgx.QueryExecModeSimpleProtocol
+
 // attemptAt is one connection of the administrator, and how to speak of what it is for.
 type attemptAt struct {
 	t       *pg
@@ -59,7 +63,7 @@ func (a *attemptAt) begin(ctx context.Context, account string) error {
 			return err
 		}
 	}
-	_, err := a.conn.Exec(ctx, "SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lockKey(account))
+	_, err := a.conn.Exec(ctx, "SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", oneMessage, lockKey(account))
 	if answer, ok := errors.AsType[*pgconn.PgError](err); ok && answer.Code == "55P03" {
 		return target.Failed(target.Unreachable, answer.Code, a.what+": another change of this role is in progress; pg_prepared_xacts shows one that was left")
 	}
@@ -100,7 +104,7 @@ func (a *attemptAt) rollback(ctx context.Context) error { return a.run(ctx, "ROL
 // stored is the verifier of a role; empty when it has none.
 func (a *attemptAt) stored(ctx context.Context, account string) (string, error) {
 	var stored *string
-	err := a.conn.QueryRow(ctx, "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1", account).Scan(&stored)
+	err := a.conn.QueryRow(ctx, "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1", oneMessage, account).Scan(&stored)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "", target.Failed(target.Denied, "42704", a.what+": the role does not exist")
@@ -115,7 +119,7 @@ func (a *attemptAt) stored(ctx context.Context, account string) (string, error) 
 // finishPrepared commits or rolls back the prepared transaction of that name, if there is one.
 func (a *attemptAt) finishPrepared(ctx context.Context, gid string, commit bool) error {
 	var found bool
-	if err := a.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1)", gid).Scan(&found); err != nil {
+	if err := a.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1)", oneMessage, gid).Scan(&found); err != nil {
 		return failed(a.what, err, a.secrets...)
 	}
 	if !found {

@@ -38,7 +38,7 @@ func (t *pg) connect(ctx context.Context, address, database string, c target.Cre
 	cfg.TLSConfig, cfg.Fallbacks, cfg.ConnectTimeout = t.config.TLS.Config(host), nil, dialTimeout
 	cfg.RequireAuth, cfg.ChannelBinding, cfg.SSLCertMode, cfg.SSLNegotiation = strings.Join(t.config.RequireAuth, ","), "prefer", "disable", "postgres"
 	cfg.MinProtocolVersion, cfg.MaxProtocolVersion, cfg.KerberosSrvName, cfg.KerberosSpn = "3.0", "3.0", "", ""
-	cfg.RuntimeParams = map[string]string{"application_name": "keyturn"}
+	cfg.RuntimeParams = map[string]string{"application_name": "keyturn", "client_encoding": "UTF8"}
 	cfg.ValidateConnect, cfg.AfterConnect, cfg.OAuthTokenProvider = nil, nil, nil
 	// Nothing is prepared under a name, so that a pooler between us and the server does no harm.
 	cfg.DefaultQueryExecMode, cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = pgx.QueryExecModeExec, 0, 0
