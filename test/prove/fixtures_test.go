@@ -67,6 +67,9 @@ type fixture struct {
 	// byHand gives an account another password, as an administrator of the server would; nil where that is not tried.
 	byHand func(t testing.TB, account, password string)
 
+	// slow is how long a call may take at a server that needs longer than others, in milliseconds.
+	slow int
+
 	numbers *atomic.Int64 // of the accounts that were made
 }
 
@@ -256,7 +259,7 @@ func TestSSH(t *testing.T) {
 	s := servers.StartSSH(t, "MaxStartups 200")
 	host := strings.TrimSpace(string(sshdriver.MarshalAuthorizedKey(s.HostKey)))
 	f := fixture{
-		kind: "ssh", addr: s.Addr(), door: door{Kind: "ssh", Addr: s.Addr(), Key: host},
+		kind: "ssh", addr: s.Addr(), slow: 8000, door: door{Kind: "ssh", Addr: s.Addr(), Key: host},
 		config: func(addr string) string { return fmt.Sprintf(`{"address":%q,"host_keys":[%q]}`, addr, host) },
 		admin:  compact(map[string]string{"UserName": s.User, "PrivateKey": s.AdminKey}),
 	}

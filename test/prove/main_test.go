@@ -45,7 +45,7 @@ func pick(inFull, inCut int) int {
 }
 
 // atOnce is how many parts run at the same time: they wait for other processes, and for times to pass, more than they compute.
-const atOnce = "6"
+const atOnce = "8"
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(childVariable) {

@@ -8,8 +8,9 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// silentFor is how long a call to a target may take where the network goes silent, in milliseconds.
-const silentFor = 2500
+// silentFor is how long a call to a target may take where the network goes silent, in milliseconds. It is more than a call takes on
+// a busy machine.
+const silentFor = 4000
 
 // network harms the connections between engine and target at positions of the bytes of a rotation, from its first to its last, and
 // heals them. The rotation ends as it would have without.
@@ -18,7 +19,7 @@ func (f fixture) network(t *testing.T) {
 		count(name, 0)
 	}
 	wire := newCable(t, f.addr)
-	c, secret := f.begin(t, newPlace(t), order{Effect: silentFor}, wire.addr(), "0s")
+	c, secret := f.begin(t, newPlace(t), order{Effect: max(silentFor, f.slow)}, wire.addr(), "0s")
 	n := 2
 	turn := func(h harm) {
 		hit := wire.set(h)
