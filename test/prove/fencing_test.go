@@ -82,7 +82,7 @@ func TestFencing(t *testing.T) {
 	}
 	p, run := startPostgres(t)
 	r := servers.StartRedis(t, servers.WithACLFile)
-	postgres := fixture{kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(rotator1), numbers: new(atomic.Int64)}
+	postgres := fixture{kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(engineAdmin), numbers: new(atomic.Int64)}
 	single, double, overlap := postgres, postgres, postgres
 	single.name, single.strategy = "fenced_single", target.Single
 	single.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {

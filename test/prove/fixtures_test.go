@@ -125,7 +125,7 @@ func TestPostgreSQL(t *testing.T) {
 	t.Parallel()
 	p, run := startPostgres(t)
 	f := fixture{
-		kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(rotator1),
+		kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(engineAdmin),
 		byHand: func(t testing.TB, name, password string) {
 			run(t, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", name, password))
 		},
@@ -151,8 +151,8 @@ func TestPostgreSQL(t *testing.T) {
 	prove(t, double, parts{oracle: true, drift: true})
 }
 
-// rotator1 is the administrator that the engine uses at databases.
-var rotator1 = account{"rotator", "the-administrators"}
+// engineAdmin is the administrator that the engine uses at databases.
+var engineAdmin = account{"rotator", "the-administrators"}
 
 // startPostgres starts a server with an administrator, and returns what runs statements there.
 func startPostgres(t testing.TB) (*sandbox.Postgres, func(testing.TB, string)) {
@@ -177,7 +177,7 @@ func TestMariaDB(t *testing.T) {
 	}
 	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.global_priv TO rotator@'%'")
 	f := fixture{
-		kind: "mariadb", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(rotator1),
+		kind: "mariadb", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(engineAdmin),
 		byHand: func(t testing.TB, name, password string) {
 			run(t, fmt.Sprintf("ALTER USER %s@'%%' IDENTIFIED BY '%s'", name, password))
 		},

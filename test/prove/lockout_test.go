@@ -112,7 +112,7 @@ func TestLockoutByLogin(t *testing.T) {
 	run(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'")
 	f := fixture{
 		name: "postgresql_by_login", kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, strategy: target.Single,
-		config: plain, admin: compact(rotator1), numbers: new(atomic.Int64),
+		config: plain, admin: compact(engineAdmin), numbers: new(atomic.Int64),
 	}
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		a := first(fmt.Sprintf("s%d", n))
