@@ -26,6 +26,8 @@ const (
 	mute
 	// drop resets the one connection, and no other.
 	drop
+	// call calls act before the bytes pass, and harms nothing itself.
+	call
 )
 
 // cable passes connections on to an address.
@@ -34,6 +36,7 @@ type cable struct {
 	to       string
 	// watched are bytes of replies whose occurrences are counted, such as an error code.
 	watched []byte
+	act     func()
 
 	mu     sync.Mutex
 	harm   harm
@@ -162,7 +165,12 @@ func (c *cable) take(b []byte, direction int) (allowed int, kind harmKind) {
 		c.seen += bytes.Count(b, c.watched)
 	}
 	allowed = len(b)
-	if kind = c.harm.kind; kind != unharmed && c.harm.reply == (direction == 1) {
+	if c.harm.kind == call && c.harm.reply == (direction == 1) && !c.broken && c.passed[direction]+len(b) > c.harm.after {
+		c.broken = true
+		c.act()
+		close(c.hit)
+	}
+	if kind = c.harm.kind; kind != unharmed && kind != call && c.harm.reply == (direction == 1) {
 		allowed = min(max(0, c.harm.after-c.passed[direction]), len(b))
 	}
 	c.passed[direction] += allowed

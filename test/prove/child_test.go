@@ -57,6 +57,8 @@ type order struct {
 	// Pause stops the process by SIGSTOP at the Nth time that the rotation of Secret comes to the point PauseAt.
 	PauseAt string
 	Pause   int
+	// Tell has it say where the rotation of Secret comes by.
+	Tell bool
 	// Etcd is an etcd server that several children share, and RootKey the file of their root key.
 	Etcd, RootKey string
 	// Ahead is how far the clock of the server is ahead, in milliseconds.
@@ -82,7 +84,7 @@ func child() int {
 	c := server.Config{
 		DataDir: o.DataDir, ListenHTTP: o.Listen, Kinds: kinds(o), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Rotation: api.RotationConfig{ProbeEvery: ms(o.Probe, 3_600_000), LeastInterval: time.Second, Hold: ms(o.Hold, 2000)},
-		Rotator:  rotator.Config{Lead: ms(o.Lead, 5), EffectTimeout: ms(o.Effect, 10_000), Rate: o.Rate, Burst: o.Burst, Workers: o.Workers, At: (&points{order: o}).at},
+		Rotator:  rotator.Config{Lead: ms(o.Lead, 5), EffectTimeout: ms(o.Effect, 10_000), Rate: o.Rate, Burst: o.Burst, Workers: o.Workers, At: (&points{order: o, tell: o.Tell}).at},
 	}
 	if o.Etcd != "" {
 		c.Etcd.Endpoints, c.RootKey = []string{o.Etcd}, root.File{Path: o.RootKey}
@@ -117,7 +119,7 @@ type points struct {
 	mu     sync.Mutex
 	all    int  // guarded by mu
 	paused int  // guarded by mu; how often it came to PauseAt
-	tell   bool // guarded by mu; it was stopped, and says where it comes by
+	tell   bool // guarded by mu; it says where it comes by
 }
 
 func (p *points) at(secret, point string) {

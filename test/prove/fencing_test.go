@@ -121,6 +121,16 @@ func TestFencing(t *testing.T) {
 			})
 		}
 	}
+	if *full {
+		for _, f := range []fixture{single, double, overlap} {
+			for fourth := range 4 { // of what the target answers to the first call
+				t.Run(fmt.Sprintf("%s within a call %d", f.name, fourth), func(t *testing.T) {
+					t.Parallel()
+					f.fenceWithin(t, fourth)
+				})
+			}
+		}
+	}
 	t.Run("take over", func(t *testing.T) {
 		t.Parallel()
 		double.takeOver(t)
@@ -142,11 +152,20 @@ func (f fixture) fence(t *testing.T, at order) {
 	b.rotate(t, secret, version(2))
 	a.await(t, "stopping "+at.PauseAt)
 	f.whole(t, b, "fencing", secret, 2, b.until(t, secret))
+	f.overtake(t, p, a, b, secret, 2)
+}
+
+// overtake rotates once more, after version last, by the second node, lets the first one go on, and looks whether that has changed anything.
+func (f fixture) overtake(t *testing.T, p *pair, a, b *process, secret string, last int) {
+	t.Helper()
 	second := b.value(t, secret, kms.StageCurrent)
-	b.rotate(t, secret, version(3))
-	b.untilVersion(t, secret, version(3))
-	f.whole(t, b, "fencing", secret, 3, b.until(t, secret))
+	b.rotate(t, secret, version(last+1))
+	b.untilVersion(t, secret, version(last+1))
+	f.whole(t, b, "fencing", secret, last+1, b.until(t, secret))
 	before := p.revisions(t)
+	for len(a.passed) > 0 {
+		<-a.passed // it is stopped: this is from before
+	}
 	good(t, a.cmd.Process.Signal(syscall.SIGCONT))
 	a.await(t, "passed after storing")
 	after := p.revisions(t)
@@ -160,9 +179,43 @@ func (f fixture) fence(t *testing.T, at order) {
 	if !live || !dead {
 		count("fencing_stale_effects", 1)
 	}
-	b.rotate(t, secret, version(4))
-	b.untilVersion(t, secret, version(4))
-	f.whole(t, b, "fencing", secret, 4, b.until(t, secret))
+	b.rotate(t, secret, version(last+2))
+	b.untilVersion(t, secret, version(last+2))
+	f.whole(t, b, "fencing", secret, last+2, b.until(t, secret))
+}
+
+// fenceWithin stops the engine's node while it waits for a reply of the target to its first call.
+func (f fixture) fenceWithin(t *testing.T, fourth int) {
+	p := newPair(t)
+	wire := newCable(t, f.addr)
+	a := p.first.start(t, p.order)
+	f.register(t, a, wire.addr())
+	secret := f.create(t, a, "0s")
+	a.untilProbed(t, secret)
+	wire.set(harm{})
+	a.rotate(t, secret, version(2))
+	f.whole(t, a, "fencing", secret, 2, a.until(t, secret))
+	calls := 2 // to give the candidate, and to log in
+	if f.strategy != target.Single {
+		calls = 3
+	}
+	replies := wire.counts()[1] / calls
+	a.stop(t)
+	o := p.order
+	o.Secret, o.Tell = secret, true
+	a = p.first.start(t, o)
+	a.untilEngine(t)
+	b := p.second.start(t, p.order)
+	wire.act = func() { _ = a.cmd.Process.Signal(syscall.SIGSTOP) }
+	hit := wire.set(harm{kind: call, reply: true, after: fourth * replies / 4})
+	b.rotate(t, secret, version(3))
+	select {
+	case <-hit:
+	case <-time.After(patience):
+		t.Fatalf("the target was not called; log: %s", a.log)
+	}
+	f.whole(t, b, "fencing", secret, 3, b.until(t, secret))
+	f.overtake(t, p, a, b, secret, 3)
 }
 
 // await waits until the child says something that begins so.
