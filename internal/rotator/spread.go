@@ -13,38 +13,38 @@ type spread struct {
 
 	mu   sync.Mutex
 	next map[string]time.Time // guarded by mu; the time after all that was handed out
-	kept map[string]time.Time // guarded by mu; times handed out by turn that have not come yet
+	// waiting are those that begin has sent away, by name; guarded by mu. One that never comes back does no more than spread the
+	// others of its name.
+	waiting map[string]map[string]bool
 }
 
 func newSpread(rate float64, burst int) *spread {
 	every := time.Duration(float64(time.Second) / rate)
-	return &spread{every: every, burst: every * time.Duration(burst), next: map[string]time.Time{}, kept: map[string]time.Time{}}
+	return &spread{every: every, burst: every * time.Duration(burst), next: map[string]time.Time{}, waiting: map[string]map[string]bool{}}
 }
 
-// turn is slot for one who asks again when the time has come, and is not to be sent away again then.
-func (s *spread) turn(name, who string, now time.Time) time.Time {
+// begin takes the right to begin now, or says when to ask again: nothing is kept for who is sent away, so that those who come late
+// do not come together. random is from [0, 1).
+func (s *spread) begin(name, who string, now time.Time, random float64) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at, ok := s.kept[who]
-	if !ok {
-		at = s.slotLocked(name, now)
+	t := s.after(name, now)
+	if t.After(now) {
+		if s.waiting[name] == nil {
+			s.waiting[name] = map[string]bool{}
+		}
+		s.waiting[name][who] = true
+		return now.Add(s.every + time.Duration(random*float64(s.every)*float64(len(s.waiting[name]))))
 	}
-	if at.After(now) {
-		s.kept[who] = at
-	} else {
-		delete(s.kept, who)
-	}
-	return at
+	s.next[name] = t
+	delete(s.waiting[name], who)
+	return now
 }
 
 // slot is the first time from now on at which the name may be used.
 func (s *spread) slot(name string, now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.slotLocked(name, now)
-}
-
-func (s *spread) slotLocked(name string, now time.Time) time.Time {
 	if len(s.next) > 1024 { // names come and go; those whose time is past say nothing
 		for n, t := range s.next {
 			if t.Before(now) {
@@ -52,14 +52,19 @@ func (s *spread) slotLocked(name string, now time.Time) time.Time {
 			}
 		}
 	}
-	t := s.next[name]
-	if earliest := now.Add(-s.burst); t.Before(earliest) {
-		t = earliest
-	}
-	t = t.Add(s.every)
+	t := s.after(name, now)
 	s.next[name] = t
 	if t.Before(now) {
 		return now
 	}
 	return t
+}
+
+// after is the time that follows what was handed out. The lock is held.
+func (s *spread) after(name string, now time.Time) time.Time {
+	t := s.next[name]
+	if earliest := now.Add(-s.burst); t.Before(earliest) {
+		t = earliest
+	}
+	return t.Add(s.every)
 }
