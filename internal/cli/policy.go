@@ -30,7 +30,7 @@ func (c *policyCommand) AfterApply() error {
 
 type policyList struct {
 	globals `kong:"-"`
-	Type    string `help:"Only policies of this type: ${enum}." enum:",Custom,System" default:""`
+	Type    string `help:"Only policies of this type: Custom or System." enum:",Custom,System" default:""`
 }
 
 func (c *policyList) Run(e *env) error {

@@ -76,7 +76,7 @@ type rotationConfigure struct {
 	globals       `kong:"-"`
 	Name          string `arg:"" help:"Name or ARN of the secret."`
 	Target        string `help:"Target of a Generic secret; managed secrets name theirs in ExtendedConfig." placeholder:"NAME"`
-	Strategy      string `help:"${enum}; if left out, what the type asks for, or the target's best." enum:",single,overlap,double" default:""`
+	Strategy      string `help:"single, overlap or double; if left out, what the type asks for, or the target's best." enum:",single,overlap,double" default:""`
 	Account       string `help:"Account whose credential a value is that is not a JSON object." placeholder:"NAME"`
 	CloneAccount  string `help:"Second account for the strategy double." placeholder:"NAME"`
 	AccountMember string `help:"Member of the JSON value that holds the account." placeholder:"MEMBER"`

@@ -119,7 +119,7 @@ func TestEvents(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s = start(t, receivers(ready, late), keyturntest.WithDataDir(dir))
+	start(t, receivers(ready, late), keyturntest.WithDataDir(dir))
 	if got := late.types("db", 2); !slices.Equal(got, want) {
 		t.Errorf("a receiver that refused at first has %v, want %v", got, want)
 	}
