@@ -91,3 +91,8 @@ func (c *Client) UndoRotation(ctx context.Context, in *SecretNameRequest) (*Secr
 func (c *Client) RepairRotation(ctx context.Context, in *RepairRotationRequest) (*DescribeRotationResponse, error) {
 	return call[DescribeRotationResponse](ctx, c, "RepairRotation", Version, in, false)
 }
+
+// ProbeRotation has targets asked now whether they accept the credentials in use. It is an operation of Keyturn's own.
+func (c *Client) ProbeRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "ProbeRotation", Version, in, true)
+}

@@ -293,7 +293,8 @@ type ListRotationsResponse struct {
 }
 
 // PauseRotationRequest stops new rotations, or lets them go on: of one secret, of one target, or, with neither, of all.
-// One that is under way is finished.
+// One that is under way is finished. ProbeRotation takes the same: it has the targets asked now whether they accept the
+// credentials in use, as after a store was restored from a copy.
 type PauseRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`

@@ -122,7 +122,7 @@ var ownOperations = []ownOperation{
 	{"RegisterTarget", targetsOwn}, {"DescribeTarget", targetsOwn}, {"ListTargets", targetsOwn},
 	{"UpdateTarget", targetsOwn}, {"DeregisterTarget", targetsOwn}, {"TestTarget", targetsOwn}, {"PrepareTargetAccounts", targetsOwn},
 	{"ConfigureRotation", rotationsOwn}, {"RemoveRotation", rotationsOwn}, {"DescribeRotation", rotationsOwn},
-	{"ListRotations", rotationsOwn}, {"PauseRotation", rotationsOwn}, {"ResumeRotation", rotationsOwn},
+	{"ListRotations", rotationsOwn}, {"ProbeRotation", rotationsOwn}, {"PauseRotation", rotationsOwn}, {"ResumeRotation", rotationsOwn},
 	{"RehearseRotation", rotationsOwn}, {"EmergencyRotation", rotationsOwn}, {"EndRotationGrace", rotationsOwn},
 	{"UndoRotation", rotationsOwn}, {"RepairRotation", rotationsOwn},
 }

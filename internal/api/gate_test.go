@@ -185,7 +185,7 @@ func TestAuthorisationBeforeExistence(t *testing.T) {
 				"EnableAutomaticRotation", "false", "Policy", policy.DefaultSecretDocument(account), "Tags", "[]", "TagKeys", "[]",
 				"RegionId", "local", "ResourceType", "secret", "ResourceId.1", name, "Tag.1.Key", "k", "TagKey.1", "k",
 				"TargetName", name, "Kind", "memory", "Config", "{}", "RepairAction", "probe", "AccountName", "app", "CloneAccountName", "clone")
-			if op.Name == "PauseRotation" || op.Name == "ResumeRotation" { // of one or of the other
+			if op.Name == "PauseRotation" || op.Name == "ResumeRotation" || op.Name == "ProbeRotation" { // of one or of the other
 				_, err = w.call(t, bob, op.Name, "SecretName", name)
 			}
 			if op.Name == "ListResourceTags" {

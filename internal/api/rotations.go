@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -550,6 +552,66 @@ func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, paused b
 			return none, tx.PutTarget(t)
 		}
 		return none, tx.PauseAll(paused)
+	})
+	return err
+}
+
+// probesAtOnce is how many records ProbeRotation changes at once: each is a transaction of its own.
+const probesAtOnce = 16
+
+// probeRotation has the engine look at credentials now, within its budget, instead of when they were to be looked at. What it
+// finds is in DescribeRotation.
+func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
+	if in.TargetName != "" {
+		if _, err := c.existingTarget(c.Snapshot, in.TargetName); err != nil {
+			return nil, err
+		}
+	}
+	var names []string
+	if in.SecretName != "" {
+		s, err := c.existing(c.Snapshot, in.SecretName)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Rotate(); err != nil {
+			return nil, err
+		}
+		names = []string{s.Name}
+	} else if err := c.Snapshot.Rotations(c.Account(), "", "", func(r rotation.Record) bool {
+		if !r.InFlight() {
+			names = append(names, r.Secret)
+		}
+		return true
+	}); err != nil {
+		return nil, err
+	}
+	errs := make([]error, probesAtOnce)
+	var all sync.WaitGroup
+	for w := range probesAtOnce {
+		all.Go(func() {
+			for i := w; i < len(names) && errs[w] == nil; i += probesAtOnce {
+				errs[w] = c.probeNow(ctx, names[i], in.TargetName)
+			}
+		})
+	}
+	all.Wait()
+	return &kms.EmptyResponse{}, errors.Join(errs...)
+}
+
+// probeNow makes one credential due to be looked at. One that is gone, under way, or of another target is left alone.
+func (c *Call) probeNow(ctx context.Context, name, targetName string) error {
+	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		s, ok, err := tx.Secret(c.Account(), name, c.At)
+		if err != nil || !ok || s.Deleting() || !s.Rotated() || s.TargetName() == secret.OwnUsers || targetName != "" && s.TargetName() != targetName {
+			return none, err
+		}
+		r, err := c.record(tx, s)
+		if err != nil || r.InFlight() {
+			return none, err
+		}
+		r.Health.NextAt = c.At
+		return none, tx.PutRotation(r)
 	})
 	return err
 }

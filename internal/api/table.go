@@ -39,6 +39,7 @@ var operations = []Op{
 	op("ListRotations", container[kms.ListRotationsRequest](), listRotations),
 	change(op("PauseRotation", pausing(), pauseRotation)),
 	change(op("ResumeRotation", pausing(), resumeRotation)),
+	slow(change(op("ProbeRotation", pausing(), probeRotation))),
 	change(op("RehearseRotation", named(func(in *kms.VersionedRequest) *string { return &in.SecretName }), rehearseRotation)),
 	change(op("EmergencyRotation", named(func(in *kms.VersionedRequest) *string { return &in.SecretName }), emergencyRotation)),
 	change(op("EndRotationGrace", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), endRotationGrace)),

@@ -22,6 +22,7 @@ type rotationCommand struct {
 	Undo      rotationUndo      `cmd:"" help:"Make the former credential current again while its grace lasts."`
 	Pause     rotationPause     `cmd:"" help:"Let no rotation begin: of a secret, at a target, or at all."`
 	Resume    rotationResume    `cmd:"" help:"Let rotations begin again."`
+	Probe     rotationProbe     `cmd:"" help:"Have targets asked now whether they accept the credentials in use, as after a store was restored from a copy."`
 	Repair    rotationRepair    `cmd:"" help:"Explain a quarantine and what can be done; do it with --probe, --apply or --adopt."`
 }
 
@@ -29,7 +30,7 @@ type rotationCommand struct {
 func (c *rotationCommand) AfterApply() error {
 	for _, g := range []*globals{
 		&c.List.globals, &c.Status.globals, &c.Configure.globals, &c.Detach.globals, &c.Rotate.globals, &c.Rehearse.globals, &c.Emergency.globals,
-		&c.EndGrace.globals, &c.Undo.globals, &c.Pause.globals, &c.Resume.globals, &c.Repair.globals,
+		&c.EndGrace.globals, &c.Undo.globals, &c.Pause.globals, &c.Resume.globals, &c.Probe.globals, &c.Repair.globals,
 	} {
 		*g = c.globals
 	}
@@ -242,7 +243,7 @@ func (c *rotationUndo) Run(e *env) error {
 	return c.done(e, out, "The former credential of %s is current again once a login has shown that it works; keyturn rotation status tells.", c.Name)
 }
 
-// which is what to pause: one thing, named.
+// which is what to pause or probe: one thing, named.
 type which struct {
 	Name   string `arg:"" optional:"" help:"Name or ARN of a secret."`
 	Target string `help:"All secrets at this target." placeholder:"NAME"`
@@ -286,6 +287,27 @@ func (c *rotationResume) Run(e *env) error {
 		return err
 	}
 	return c.setPaused(e, in, false)
+}
+
+type rotationProbe struct {
+	globals `kong:"-"`
+	which
+}
+
+func (c *rotationProbe) Run(e *env) error {
+	in, err := c.request()
+	if err != nil {
+		return err
+	}
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.ProbeRotation(e.ctx, &in)
+	if err != nil {
+		return err
+	}
+	return c.done(e, out, "The targets are asked, some a second; keyturn rotation list shows what they say.")
 }
 
 func (g globals) setPaused(e *env, in kms.PauseRotationRequest, paused bool) error {

@@ -42,7 +42,7 @@ var sampleActions = []string{
 	"kms:DeleteSecret", "kms:RestoreSecret", "kms:RotateSecret", "kms:TagResource", "kms:TagResources",
 	"kms:UntagResource", "kms:UntagResources",
 	"kms:RegisterTarget", "kms:UpdateTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:DescribeRotation",
-	"kms:PauseRotation", "kms:ResumeRotation", "kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace",
+	"kms:PauseRotation", "kms:ResumeRotation", "kms:ProbeRotation", "kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace",
 	"kms:UndoRotation", "kms:RepairRotation",
 }
 
@@ -53,7 +53,7 @@ var governedActions = []string{
 	"kms:List*", "kms:Describe*", "kms:PutSecretValue", "kms:Update*", "kms:DeleteSecret", "kms:RestoreSecret",
 	"kms:RotateSecret", "kms:TagResource", "kms:TagResources", "kms:UntagResource", "kms:UntagResources",
 	"kms:GetSecretValue",
-	"kms:RegisterTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:PauseRotation", "kms:ResumeRotation",
+	"kms:RegisterTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:PauseRotation", "kms:ResumeRotation", "kms:ProbeRotation",
 	"kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace", "kms:UndoRotation", "kms:RepairRotation",
 }
 

@@ -503,3 +503,27 @@ func TestOnlyTheOldIsRetired(t *testing.T) {
 	x.works(t, "the password that a person has set", login{"app", "a-password-by-hand"}, true)
 	x.works(t, "the current credential", read(t, s, "app", "", ""), true)
 }
+
+// TestProbeNow changes passwords by hand at a target that would be asked in an hour: asked for, the probe finds both, and changes
+// nothing.
+func TestProbeNow(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	s := start(t)
+	register(t, s, d)
+	create(t, s, "db", "SingleUser", d.app)
+	create(t, s, "other", "SingleUser", d.clone)
+	untilLive(t, s, "db")
+	untilLive(t, s, "other")
+	d.run(t, "ALTER ROLE app PASSWORD 'by hand'; ALTER ROLE app_clone PASSWORD 'by hand too'")
+	refused(t, second(s.Client.ProbeRotation(t.Context(), &kms.PauseRotationRequest{TargetName: "none"})), "no target")
+	must(t, second(s.Client.ProbeRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "db"})))
+	until(t, s, "db", "quarantined")
+	must(t, second(s.Client.ProbeRotation(t.Context(), &kms.PauseRotationRequest{})))
+	until(t, s, "other", "quarantined")
+	for _, l := range []login{{"app", "by hand"}, {"app_clone", "by hand too"}} {
+		if err := d.login(t.Context(), l); err != nil {
+			t.Errorf("after the probe: %v", err)
+		}
+	}
+}

@@ -365,6 +365,7 @@ var secretGoldens = []golden{
 	{call{"ListRotations", []string{"State", "quarantined"}}, withTarget},
 	{call{"PauseRotation", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"ResumeRotation", nil}, withTarget},
+	{call{"ProbeRotation", []string{"TargetName", "rm-1"}}, withTarget},
 	{call{"RehearseRotation", []string{"SecretName", "rds/app", "VersionId", "v2"}}, withTarget},
 	{call{"EmergencyRotation", []string{"SecretName", "rds/app", "VersionId", "v3"}}, withTarget},
 	{call{"EndRotationGrace", []string{"SecretName", "rds/app"}}, withTarget},

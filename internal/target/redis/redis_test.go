@@ -473,7 +473,7 @@ func TestCheck(t *testing.T) {
 		`{"address":"h","nodes":["i"]}`:   {"not both"},
 		`{"nodes":[]}`:                    {"address is required"},
 		`{"address":"h","verify":["x/"]}`: {"x/"},
-		`{"address":1}`:                   {"address is a number"},
+		`{"address":1}`:                   {"address is of type number"},
 	} {
 		err := redis.Kind().Check([]byte(config))
 		for _, w := range want {

@@ -611,7 +611,7 @@ func TestCheck(t *testing.T) {
 	for config, want := range map[string][]string{
 		`{"address":"h"}`: {"host_keys is required"},
 		`{"address":"a b","host_keys":["x"],"key_type":"dsa","password_length":1,"authorized_keys":"%h/x","verify":["/"]}`: {"a b", "number 1", "key_type", "password_length", "%u", `"/"`},
-		`{"address":"h","host_keys":"x"}`: {"host_keys is a string"},
+		`{"address":"h","host_keys":"x"}`: {"host_keys is of type string"},
 	} {
 		err := ssh.Kind().Check([]byte(config))
 		for _, w := range want {
