@@ -20,9 +20,10 @@ const (
 	// maxTurns bounds what is done in one go; what is left is due again at once.
 	maxTurns    = 64
 	pausedFor   = time.Minute
-	deniedPause = time.Minute     // an administrator that is refused is not tried again at once: it may be locked out
-	margin      = time.Second     // between the end of an effect and the end of the right to make it
-	leastEffect = 4 * time.Second // an effect is not begun with less time
+	deniedPause = time.Minute            // an administrator that is refused is not tried again at once: it may be locked out
+	slowStore   = 100 * time.Millisecond // of a promotion: a grace that is shorter by less is left so
+	margin      = time.Second            // between the end of an effect and the end of the right to make it
+	leastEffect = 4 * time.Second        // an effect is not begun with less time
 )
 
 // errLeadEnding means that the right does not outlast another effect. Nothing was done.
@@ -82,8 +83,29 @@ func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api
 		return false, err
 	}
 	w.tell(t, r, e)
+	began := r.State == rotation.Grace && (e.Kind == rotation.Promoted || e.Kind == rotation.LoggedIn)
 	t.Record = r
+	if began {
+		return true, w.wholeGrace(ctx, t)
+	}
 	return true, nil
+}
+
+// wholeGrace lets a grace period begin when everybody could read the new version, not when that was asked for: a store that was slow
+// to answer has given out the old one meanwhile.
+func (w *worker) wholeGrace(ctx context.Context, t *api.Turn) error {
+	until := w.engine.Now().Add(t.Record.GracePeriod)
+	if until.Sub(t.Record.GraceUntil) < slowStore {
+		return nil
+	}
+	r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+		r.GraceUntil, r.NextAt = until, until
+		return r
+	})
+	if err == nil {
+		t.Record = r
+	}
+	return err
 }
 
 // idle begins what is due, or looks whether the credential in use still works.
