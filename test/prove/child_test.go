@@ -38,7 +38,7 @@ const (
 
 // order is what a child is told on standard input.
 type order struct {
-	DataDir, Listen string
+	DataDir string
 	// Kill ends the process by SIGKILL at the Nth point of that secret's rotation; 0 means never.
 	Secret string
 	Kill   int
@@ -82,7 +82,7 @@ func child() int {
 		return 2
 	}
 	c := server.Config{
-		DataDir: o.DataDir, ListenHTTP: o.Listen, Kinds: kinds(o), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		DataDir: o.DataDir, ListenHTTP: "127.0.0.1:0", Kinds: kinds(o), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Rotation: api.RotationConfig{ProbeEvery: ms(o.Probe, 3_600_000), LeastInterval: time.Second, Hold: ms(o.Hold, 2000)},
 		Rotator:  rotator.Config{Lead: ms(o.Lead, 5), EffectTimeout: ms(o.Effect, 10_000), Rate: o.Rate, Burst: o.Burst, Workers: o.Workers, At: (&points{order: o, tell: o.Tell}).at},
 	}
@@ -101,7 +101,7 @@ func child() int {
 	}
 	go func() {
 		<-node.Ready()
-		fmt.Println("ready")
+		fmt.Println("ready", node.HTTPEndpoint())
 		_, _ = io.Copy(io.Discard, os.Stdin) // the parent closes it to stop us, or by dying
 		stop()
 	}()
@@ -181,16 +181,16 @@ func (l *log) String() string {
 	return s[max(0, len(s)-4000):]
 }
 
-// place is a data directory and an address, for one child after the other.
+// place is a data directory, for one child after the other.
 type place struct {
-	dir, listen string
+	dir string
 	// admin is the directory with the administrator's key, when another node has made it.
 	admin string
 }
 
 func newPlace(t testing.TB) place {
 	t.Helper()
-	return place{dir: filepath.Join(t.TempDir(), "data"), listen: freeAddress(t)}
+	return place{dir: filepath.Join(t.TempDir(), "data")}
 }
 
 func freeAddress(t testing.TB) string {
@@ -206,7 +206,7 @@ func freeAddress(t testing.TB) string {
 // start starts a child and waits until it is ready.
 func (p place) start(t testing.TB, o order) *process {
 	t.Helper()
-	o.DataDir, o.Listen = p.dir, p.listen
+	o.DataDir = p.dir
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +235,8 @@ func (p place) start(t testing.TB, o order) *process {
 		defer close(c.ended)
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
-			if lines.Text() == "ready" {
+			if addr, ok := strings.CutPrefix(lines.Text(), "ready "); ok {
+				c.endpoint = addr
 				close(ready)
 			} else if point, ok := strings.CutPrefix(lines.Text(), "died "); ok {
 				c.died = point
@@ -274,9 +275,8 @@ func (c *process) connect(t testing.TB, p place, ahead time.Duration) {
 		t.Fatal(err)
 	}
 	c.admin = sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: sensitive.New(admin.AccessKeySecret)}
-	c.endpoint = p.listen
 	c.Client, err = kms.NewClient(kms.Config{
-		Endpoint: "http://" + p.listen, Credentials: c.admin,
+		Endpoint: "http://" + c.endpoint, Credentials: c.admin,
 		HTTPClient: &http.Client{Timeout: 30 * time.Second}, Now: func() time.Time { return time.Now().Add(ahead) },
 	})
 	if err != nil {

@@ -24,20 +24,35 @@ import (
 // startEtcd starts the store that two nodes share.
 func startEtcd(t *testing.T) (endpoint string) {
 	t.Helper()
+	for attempt := 1; ; attempt++ {
+		endpoint, err := tryEtcd(t)
+		if err == nil {
+			return endpoint
+		}
+		if attempt == 3 { // a free port may be taken by another process meanwhile
+			t.Fatal(err)
+		}
+	}
+}
+
+func tryEtcd(t *testing.T) (endpoint string, err error) {
+	t.Helper()
 	c := embed.NewConfig()
 	c.Dir, c.UnsafeNoFsync, c.ZapLoggerBuilder = t.TempDir(), true, embed.NewZapLoggerBuilder(zap.NewNop())
 	client := url.URL{Scheme: "http", Host: freeAddress(t)}
 	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls = []url.URL{client}, []url.URL{client}, nil
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	e, err := embed.StartEtcd(c)
-	good(t, err)
+	if err != nil {
+		return "", err
+	}
 	t.Cleanup(e.Close)
 	select {
 	case <-e.Server.ReadyNotify():
 	case <-time.After(patience):
 		t.Fatal("etcd did not start")
 	}
-	return client.String()
+	return client.String(), nil
 }
 
 // pair is two nodes on one store.
