@@ -21,6 +21,8 @@ const (
 	dialTimeout = 5 * time.Second
 	// lockWait is how long another change of the same account is waited for.
 	lockWait = 3
+	// patience is how long the server waits for the next statement of an administrator, in seconds.
+	patience = "10"
 )
 
 // conn is one connection. The driver is used without database/sql, which logs in again by itself when a connection breaks.

@@ -171,7 +171,11 @@ func (t *my) who(name string) string { return quote(name) + "@" + quote(t.config
 func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.Value) (*conn, error) {
 	attempt += ": log in as administrator " + t.admin.Account + " at " + t.config.AdminAddress
 	secrets = append(secrets, t.admin.Secret)
-	conn, err := t.connect(ctx, t.config.AdminAddress, "", t.admin, map[string]string{"sql_mode": "'NO_BACKSLASH_ESCAPES'"})
+	conn, err := t.connect(ctx, t.config.AdminAddress, "", t.admin, map[string]string{
+		"sql_mode": "'NO_BACKSLASH_ESCAPES'",
+		// A connection that has silently broken keeps its lock no longer than this; by default that is eight hours.
+		"wait_timeout": patience, "net_read_timeout": patience,
+	})
 	if err != nil {
 		failed := loginFailed(attempt, err, secrets...)
 		if failed.Class == target.Rejected {
