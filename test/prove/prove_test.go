@@ -12,8 +12,12 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// parts say what is tried with a fixture beside killing the engine and harming its network.
-type parts struct{ oracle, drift bool }
+// parts say what is tried with a fixture beside killing the engine.
+type parts struct {
+	oracle, drift bool
+	// brief leaves the network alone in the faster cut.
+	brief bool
+}
 
 // prove tries everything with one fixture.
 func prove(t *testing.T, f fixture, p parts) {
@@ -29,7 +33,7 @@ func prove(t *testing.T, f fixture, p parts) {
 			}
 		}
 		part("kill", true, fixture.kill)
-		part("network", f.addr != "", fixture.network)
+		part("network", f.addr != "" && (*full || !p.brief), fixture.network)
 		part("oracle", p.oracle, fixture.oracle)
 		part("hand", p.drift && f.byHand != nil, fixture.driftByHand)
 		part("restore", p.drift, fixture.driftByRestore)
