@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -52,29 +53,9 @@ func Password(spec PasswordSpec, random io.Reader) (sensitive.Value, error) {
 		return sensitive.Value{}, fault.Parameter("ExcludeCharacters", "the options leave no character to choose from.")
 	}
 	for {
-		p, err := draw(alphabet, spec.Length, random)
+		p, err := target.Draw(alphabet, spec.Length, random)
 		if err != nil || !spec.EachClass || hasEach(p, left) {
 			return sensitive.New(p), err
-		}
-	}
-}
-
-// draw redraws a byte that would favour the first characters of the alphabet.
-func draw(alphabet string, n int, random io.Reader) (string, error) {
-	limit := 256 - 256%len(alphabet)
-	out := make([]byte, 0, n)
-	buf := make([]byte, 2*n)
-	for {
-		if _, err := io.ReadFull(random, buf); err != nil {
-			return "", err
-		}
-		for _, b := range buf {
-			if int(b) < limit {
-				out = append(out, alphabet[int(b)%len(alphabet)])
-			}
-			if len(out) == n {
-				return string(out), nil
-			}
 		}
 	}
 }

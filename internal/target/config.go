@@ -119,6 +119,42 @@ func Address(s, port string) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
+// Endpoints are where a server with logins is reached; members of a kind's configuration.
+type Endpoints struct {
+	// Address is host or host:port of what applications use.
+	Address string `json:"address"`
+	// AdminAddress is where the administrator logs in; empty means Address.
+	AdminAddress string `json:"admin_address,omitempty"`
+	// VerifyAddresses are where a credential must work before it is current; none means Address.
+	VerifyAddresses []string `json:"verify,omitempty"`
+}
+
+// Complete fills in what is left out, and names every mistake.
+func (e *Endpoints) Complete(port string) []error {
+	var errs []error
+	complete := func(setting string, address *string) {
+		full, err := Address(*address, port)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", setting, err))
+		}
+		*address = full
+	}
+	complete("address", &e.Address)
+	if e.AdminAddress == "" {
+		e.AdminAddress = e.Address
+	} else {
+		complete("admin_address", &e.AdminAddress)
+	}
+	if len(e.VerifyAddresses) == 0 {
+		e.VerifyAddresses = []string{e.Address}
+		return errs
+	}
+	for i := range e.VerifyAddresses {
+		complete(fmt.Sprintf("verify[%d]", i), &e.VerifyAddresses[i])
+	}
+	return errs
+}
+
 // quoted is how JSON spells a string, without the quotation marks.
 func quoted(s string) string {
 	b, err := json.Marshal(s)

@@ -88,6 +88,23 @@ func NoAnswer(attempt string, err error, secrets ...sensitive.Value) *Error {
 	return Failed(Unknown, "", attempt+": "+plain(err), secrets...)
 }
 
+// AsAdmin is the error of an administrator's login as the error of the change that it was for: nothing was asked of the target
+// yet, so nothing has happened.
+func AsAdmin(err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	out := *e
+	switch e.Class {
+	case Rejected:
+		out.Class, out.Text = Denied, "the administrator: "+e.Text
+	case Unknown:
+		out.Class = Unreachable
+	}
+	return &out
+}
+
 // plain is the text of an error; of a URL error only its cause, since it quotes the URL.
 func plain(err error) string {
 	var u *url.Error

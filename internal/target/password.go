@@ -50,7 +50,7 @@ func (r PasswordRule) New(random io.Reader) (sensitive.Value, error) {
 		classes = append(classes, r.Punctuation)
 	}
 	for {
-		p, err := draw(Alphabet+r.Punctuation, length, random)
+		p, err := Draw(Alphabet+r.Punctuation, length, random)
 		if err != nil {
 			return sensitive.Value{}, err
 		}
@@ -70,8 +70,8 @@ func (r PasswordRule) Generate(_ context.Context, account string, _ Credential, 
 	return Credential{Account: account, Secret: p}, err
 }
 
-// draw draws n characters; a byte that would favour the first characters of the alphabet is drawn again.
-func draw(alphabet string, n int, random io.Reader) (string, error) {
+// Draw draws n characters uniformly from an alphabet of ASCII; a byte that would favour its first characters is drawn again.
+func Draw(alphabet string, n int, random io.Reader) (string, error) {
 	limit := 256 - 256%len(alphabet)
 	out, b := make([]byte, 0, n), make([]byte, 2*n)
 	for {

@@ -40,8 +40,8 @@ moduleload constraint
 pidfile %[1]s/slapd.pid
 argsfile %[1]s/slapd.args
 TLSCACertificateFile %[1]s/ca.pem
-TLSCertificateFile %[1]s/cert.pem
-TLSCertificateKeyFile %[1]s/key.pem
+TLSCertificateFile %[1]s/localhost.crt
+TLSCertificateKeyFile %[1]s/localhost.key
 access to attrs=userPassword
   by dn.exact="cn=keyturn,dc=example,dc=org" write
   by dn.exact="cn=writer,dc=example,dc=org" =w

@@ -13,13 +13,11 @@ const defaultPort = "3306"
 
 // config is the configuration; the package comment tells each member.
 type config struct {
-	Address         string     `json:"address"`
-	AdminAddress    string     `json:"admin_address,omitempty"`
-	VerifyAddresses []string   `json:"verify,omitempty"`
-	Database        string     `json:"database,omitempty"`
-	AccountHost     string     `json:"account_host,omitempty"`
-	TLS             target.TLS `json:"tls,omitzero"`
-	CheckSQL        string     `json:"check_sql,omitempty"`
+	target.Endpoints
+	Database    string     `json:"database,omitempty"`
+	AccountHost string     `json:"account_host,omitempty"`
+	TLS         target.TLS `json:"tls,omitzero"`
+	CheckSQL    string     `json:"check_sql,omitempty"`
 	target.PasswordRule
 }
 
@@ -34,26 +32,7 @@ func parse(raw json.RawMessage) (config, error) {
 	if err := target.Decode(raw, &c); err != nil {
 		return c, err
 	}
-	var errs []error
-	complete := func(setting string, address *string) {
-		full, err := target.Address(*address, defaultPort)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", setting, err))
-		}
-		*address = full
-	}
-	complete("address", &c.Address)
-	if c.AdminAddress == "" {
-		c.AdminAddress = c.Address
-	} else {
-		complete("admin_address", &c.AdminAddress)
-	}
-	if len(c.VerifyAddresses) == 0 {
-		c.VerifyAddresses = []string{c.Address}
-	}
-	for i := range c.VerifyAddresses {
-		complete(fmt.Sprintf("verify[%d]", i), &c.VerifyAddresses[i])
-	}
+	errs := c.Complete(defaultPort)
 	if c.AccountHost == "" {
 		c.AccountHost = "%"
 	}

@@ -319,26 +319,10 @@ func (s *server) connect(ctx context.Context, secrets ...sensitive.Value) ([]*no
 		}
 		nodes = append(nodes, n)
 		if err := n.login(ctx, s.admin); err != nil {
-			return nodes, asAdmin(err)
+			return nodes, target.AsAdmin(err)
 		}
 	}
 	return nodes, nil
-}
-
-// asAdmin is the error of an administrator's login: nothing was asked of the server yet.
-func asAdmin(err error) error {
-	var e *target.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	out := *e
-	switch e.Class {
-	case target.Rejected:
-		out.Class, out.Text = target.Denied, "the administrator: "+e.Text
-	case target.Unknown:
-		out.Class = target.Unreachable
-	}
-	return &out
 }
 
 func closeAll(nodes []*node) {

@@ -252,7 +252,7 @@ func (h *host) Inspect(ctx context.Context, credentials []target.Credential) ([]
 	defer cancel()
 	s, err := h.login(ctx, h.Address, h.admin, h.admin.Secret)
 	if err != nil {
-		return nil, asAdmin(err)
+		return nil, target.AsAdmin(err)
 	}
 	defer s.close()
 	for i, c := range credentials {
@@ -312,25 +312,9 @@ func (h *host) session(ctx context.Context, account string, as target.Credential
 	}
 	s, err := h.login(ctx, h.Address, as, append(secrets, as.Secret)...)
 	if err != nil {
-		return nil, asAdmin(err)
+		return nil, target.AsAdmin(err)
 	}
 	return s, nil
-}
-
-// asAdmin is the error of a login for a change: nothing was changed yet.
-func asAdmin(err error) error {
-	var e *target.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	out := *e
-	switch e.Class {
-	case target.Rejected:
-		out.Class, out.Text = target.Denied, "the administrator: "+e.Text
-	case target.Unknown:
-		out.Class = target.Unreachable
-	}
-	return &out
 }
 
 func (h *host) path(account string) string {
