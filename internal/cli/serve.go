@@ -41,7 +41,7 @@ type serveCommand struct {
 	PeerCAFile            *string  `name:"peer-ca-file" help:"Certificate that the nodes' are checked by, PEM." placeholder:"FILE"`
 	AuditDir              *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
 	NonceLimit            *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
-	ReadMemory            *int     `help:"MiB for records that were read lately (256)." placeholder:"N"`
+	ReadMemory            *int     `help:"MiB for records that were read lately (320)." placeholder:"N"`
 	StoreQuota            *int     `help:"MiB that the embedded store may take (8192)." placeholder:"N"`
 	StoreReserve          *int     `help:"MiB that must be left on its disk for a change to be taken; 0 for no look at it (128)." placeholder:"N"`
 	RateLimit             *float64 `help:"Requests a second that one access key may make (no limit)." placeholder:"N"`

@@ -2,11 +2,17 @@ package envelope
 
 import (
 	"crypto/cipher"
+	"math/rand/v2"
 	"sync"
 )
 
-// maxDataKeys is how many opened data keys a generation holds; two are kept, about 4 MB.
-const maxDataKeys = 1024
+// maxDataKeys is how many opened data keys a generation holds; two are kept, about 4 MB. Once a generation has been full, one in
+// admitOne of the keys that are opened is remembered: what is read often is soon among them, and reads spread over more keys than
+// can be kept do not push each other out at every turn.
+const (
+	maxDataKeys = 1024
+	admitOne    = 8
+)
 
 // dataKeys remembers data keys that were opened lately, ready to use. Values are not remembered. A data key is found by its
 // wrapped form together with all that is bound into it, so it opens for nothing else than before.
@@ -29,6 +35,16 @@ func (d *dataKeys) get(id []byte) (cipher.AEAD, bool) {
 		d.put(id, aead) // it is in use, so it stays
 	}
 	return aead, ok
+}
+
+// add remembers a key that was opened, if it is its turn.
+func (d *dataKeys) add(id []byte, aead cipher.AEAD) {
+	d.mu.RLock()
+	full := d.old != nil
+	d.mu.RUnlock()
+	if !full || rand.N(admitOne) == 0 {
+		d.put(id, aead)
+	}
 }
 
 func (d *dataKeys) put(id []byte, aead cipher.AEAD) {

@@ -205,7 +205,7 @@ func (r *Keyring) dataKey(u *unwrapped, additional, wrapped []byte) (cipher.AEAD
 	}
 	aead, err := newAEAD(key)
 	if err == nil {
-		r.data.put(id, aead)
+		r.data.add(id, aead)
 	}
 	return aead, err
 }

@@ -49,7 +49,7 @@ type Config struct {
 	AuditDir string
 	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
 	NonceLimit int
-	// ReadMemory is about how many MiB may hold records that were read lately; 0 means 256.
+	// ReadMemory is about how many MiB may hold records that were read lately; 0 means 320.
 	ReadMemory int
 	// StoreQuota is how many MiB the embedded store may take; 0 means 8192.
 	StoreQuota int

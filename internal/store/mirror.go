@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	defaultMirror = 256 << 20 // bytes of records kept in memory
+	defaultMirror = 320 << 20 // bytes of records kept in memory
 	entryOverhead = 256
 	rewatch       = 100 * time.Millisecond // before a watch that broke is begun again
 )
@@ -51,7 +51,14 @@ type entry struct {
 	decoded atomic.Pointer[any]
 }
 
-func (e *entry) cost() int { return 3*len(e.data) + len(e.key) + entryOverhead }
+// cost is about what an entry takes. A record is kept decoded too, which takes about twice its text; a sealed value is not.
+func (e *entry) cost() int {
+	n := len(e.data) + len(e.key) + entryOverhead
+	if !strings.HasPrefix(e.key, valuePrefix) {
+		n += 2 * len(e.data)
+	}
+	return n
+}
 
 type waiter struct {
 	rev  int64

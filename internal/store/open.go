@@ -47,7 +47,7 @@ type Config struct {
 	Prefix string
 	// Cluster makes the embedded member one of several; nil means that it is alone.
 	Cluster *Cluster
-	// MirrorBytes is about how much memory may hold records that were read lately; 0 means 256 MiB.
+	// MirrorBytes is about how much memory may hold records that were read lately; 0 means 320 MiB.
 	MirrorBytes int
 	// Quota is how many bytes the embedded store may take; 0 means 8 GiB.
 	Quota int64

@@ -14,8 +14,9 @@ import (
 
 // Keys. A name may hold "/" and never ":", so the version follows a colon.
 const (
-	metaKey   = "meta"
-	dueLayout = "20060102T150405.000000000Z"
+	metaKey     = "meta"
+	valuePrefix = "value/"
+	dueLayout   = "20060102T150405.000000000Z"
 )
 
 func accountKey(id string) string          { return "account/" + id }
@@ -23,7 +24,7 @@ func accessKeyKey(id string) string        { return "accesskey/" + id }
 func cmkKey(account, id string) string     { return "cmk/" + account + "/" + id }
 func secretPrefix(account string) string   { return "secret/" + account + "/" }
 func secretKey(account, n string) string   { return "secret/" + account + "/" + n }
-func valueKey(account, n, v string) string { return "value/" + account + "/" + n + ":" + v }
+func valueKey(account, n, v string) string { return valuePrefix + account + "/" + n + ":" + v }
 func dueKey(t time.Time, account, n string) string {
 	return "due/" + t.UTC().Format(dueLayout) + "/" + account + "/" + n
 }
