@@ -19,6 +19,7 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
+	ioTimeout   = 30 * time.Second
 	// lockWait is how long another change of the same account is waited for.
 	lockWait = 3
 	// patience is how long the server waits for the next statement of an administrator, in seconds.
@@ -37,6 +38,7 @@ func (t *my) connect(ctx context.Context, address, database string, c target.Cre
 	cfg := driverpkg.NewConfig()
 	cfg.Net, cfg.Addr, cfg.User, cfg.Passwd, cfg.DBName = "tcp", address, c.Account, c.Secret.Reveal(), database
 	cfg.TLS, cfg.Timeout, cfg.Params, cfg.Logger = t.config.TLS.Config(host), dialTimeout, params, &driverpkg.NopLogger{}
+	cfg.ReadTimeout, cfg.WriteTimeout = ioTimeout, ioTimeout // where the driver does not look at ctx, in closing
 	connector, err := driverpkg.NewConnector(cfg)
 	if err != nil {
 		return nil, errors.New("the connection's settings are not accepted")
@@ -78,6 +80,13 @@ func (c *conn) row(ctx context.Context, query string) (out []string, err error) 
 		default:
 			out = append(out, fmt.Sprint(v))
 		}
+	}
+	// To the end of the rows: closing earlier reads the rest too, but without the bound of ctx.
+	for err == nil {
+		err = rows.Next(values)
+	}
+	if !errors.Is(err, io.EOF) {
+		return nil, err
 	}
 	return out, nil
 }
