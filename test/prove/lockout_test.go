@@ -1,6 +1,7 @@
 package prove
 
 import (
+	"encoding/json"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -119,12 +120,23 @@ func TestLockoutByLogin(t *testing.T) {
 		run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", a.AccountName, a.AccountPassword))
 		return rds(f.name, a)
 	}
+	f.byHand = func(t testing.TB, name, password string) {
+		run(t, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", name, password))
+	}
 	for i, h := range []harm{{kind: drop, reply: true}, {kind: drop}, {kind: cut, reply: true}, {kind: mute, reply: true}} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			f.lockoutByLogin(t, h)
 		})
 	}
+}
+
+// account is whose credential a secret holds.
+func (f fixture) account(t testing.TB, c *process, secret string) string {
+	t.Helper()
+	var a account
+	good(t, json.Unmarshal([]byte(c.value(t, secret, kms.StageCurrent)), &a))
+	return a.AccountName
 }
 
 func (f fixture) lockoutByLogin(t *testing.T, h harm) {
@@ -157,11 +169,30 @@ func (f fixture) lockoutByLogin(t *testing.T, h harm) {
 			length = wire.counts()
 		}
 	}
+	// A probe finds what a person has changed by one login; asking again waits until another one is allowed.
+	before := wire.occurrences()
+	f.byHand(t, f.account(t, c, secret), "the-password-that-a-person-has-set")
+	c.until(t, secret, "quarantined")
+	good(t, second(c.RepairRotation(t.Context(), &kms.RepairRotationRequest{SecretName: secret, RepairAction: "probe"})))
+	c.until(t, secret, "unknown")
+	if n := wire.occurrences() - before; n != 1 {
+		t.Errorf("%d logins failed until drift was found, want 1", n)
+	}
+	c.until(t, secret, "quarantined")
+	good(t, second(c.RepairRotation(t.Context(), &kms.RepairRotationRequest{SecretName: secret, RepairAction: "apply"})))
+	if r := c.until(t, secret); r.State != "done" || wire.occurrences()-before != 2 {
+		count("lockout_wrong_ends", 1)
+		t.Errorf("the repair ended as %s (%s) after %d failed logins, want 2", r.State, r.Reason, wire.occurrences()-before)
+	}
 	// At most one in a minute, and one with the base after it.
 	allowed := 2 * (int(time.Since(began)/time.Minute) + 1)
 	failed := wire.occurrences()
 	most("lockout_failed_logins_by_login_max", failed)
 	if failed > allowed {
 		t.Errorf("%d logins failed, want at most %d", failed, allowed)
+	}
+	wrong := door{Kind: "postgresql", Addr: wire.addr()}
+	if in, err := wrong.login(t.Context(), compact(account{"nobody", "wrong"})); in || err != nil || wire.occurrences() != failed+1 {
+		t.Errorf("a login that fails is not counted: %v, %v, %d", in, err, wire.occurrences())
 	}
 }

@@ -63,8 +63,10 @@ func (c *process) untilHarmed(t testing.TB, secret string, hit <-chan struct{}, 
 		return
 	}
 	deadline := time.Now().Add(patience)
+	var r *kms.DescribeRotationResponse
 	for time.Now().Before(deadline) {
-		r, err := c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
+		var err error
+		r, err = c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
 		if err == nil && ended(r.State) {
 			return // it has needed fewer bytes this time
 		}
@@ -77,7 +79,7 @@ func (c *process) untilHarmed(t testing.TB, secret string, hit <-chan struct{}, 
 		}
 		time.Sleep(poll) // the public API has nothing to wait on
 	}
-	t.Fatalf("the network was not harmed; log: %s", c.log)
+	t.Fatalf("the network was not harmed, or nobody noticed: %+v; log: %s", r, c.log)
 }
 
 // noticed reports whether a step of the rotation has failed.
