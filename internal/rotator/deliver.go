@@ -3,6 +3,8 @@ package rotator
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,6 +27,12 @@ type Receiver struct {
 	URL string
 	// Key signs the requests, see package sign.
 	Key sensitive.Value
+}
+
+// id names the receiver in the store, where the URL itself may not be: it may hold a token.
+func (r Receiver) id() string {
+	sum := sha256.Sum256([]byte(r.URL))
+	return hex.EncodeToString(sum[:8])
 }
 
 const (
@@ -109,14 +117,14 @@ func (d *deliverer) deliver(ctx context.Context, e store.Event) error {
 	after.Done = slices.Clone(e.Done)
 	var failure error
 	for _, r := range d.receivers {
-		if slices.Contains(e.Done, r.URL) {
+		if slices.Contains(e.Done, r.id()) {
 			continue
 		}
 		if err := d.post(ctx, r, e); err != nil {
 			failure = err
 			continue
 		}
-		after.Done = append(after.Done, r.URL)
+		after.Done = append(after.Done, r.id())
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()

@@ -26,7 +26,7 @@ type Event struct {
 	// NextAt is when its delivery is tried next, and Failures how often it has failed.
 	NextAt   time.Time `json:"next_at"`
 	Failures int       `json:"failures,omitempty"`
-	// Done are the receivers that have it.
+	// Done are the receivers that have it, by a name that tells nothing of their URLs.
 	Done []string `json:"done,omitempty"`
 }
 
@@ -55,6 +55,3 @@ func (tx *Tx) eventThere(e Event) (bool, error) {
 func (tx *Tx) EventsBefore(now time.Time, limit int) (events []Event, next time.Time, err error) {
 	return timed[Event](tx, eventPrefix, now, limit)
 }
-
-// CountEvents counts what has not been delivered.
-func (tx *Tx) CountEvents() (int, error) { return tx.count(eventPrefix) }
