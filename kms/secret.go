@@ -153,6 +153,9 @@ type GetSecretValueRequest struct {
 	FetchExtendedConfig bool `kms:"FetchExtendedConfig,default=false"`
 	// DryRun checks and authorises, and always answers an error: DryRunOperationError when the call would have worked.
 	DryRun bool `kms:"DryRun,default=false"`
+	// Consumer names this instance of an application, as in WatchSecrets: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. It is Keyturn's own;
+	// other endpoints ignore it.
+	Consumer string `kms:"Consumer,min=1,max=64,pattern=name"`
 }
 
 // GetSecretValueResponse is one version of the value.

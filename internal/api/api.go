@@ -33,6 +33,10 @@ type Env struct {
 	Random io.Reader
 	// Uses notes when access keys are used; nil means that nobody does.
 	Uses *KeyUses
+	// Consumers notes who uses which version of a secret; nil means that nobody does.
+	Consumers *Consumers
+	// Stopping is closed when the server is about to stop: whoever waits for a change is answered. nil means never.
+	Stopping <-chan struct{}
 	// Kinds are the kinds of targets, by name.
 	Kinds map[string]target.Kind
 	// Rotation says how credentials are rotated where a secret does not.
@@ -71,6 +75,7 @@ type Call struct {
 	resource resource  // the first one, for the audit trail
 	identity *identity // the caller's, once it was loaded
 	detail   struct{ version, stage string }
+	gone     <-chan struct{} // closed when the caller has hung up
 }
 
 // Account is the account of the caller, which owns what it calls.

@@ -116,6 +116,7 @@ type ownOperation struct{ name, reason string }
 const (
 	targetsOwn   = "a system whose credentials are rotated is described to the server; the cloud knows its own products"
 	rotationsOwn = "what the cloud's calls cannot say of a rotation, or ask of one"
+	consumersOwn = "the cloud tells nobody of a change, and does not know who uses what"
 )
 
 var ownOperations = []ownOperation{
@@ -125,7 +126,11 @@ var ownOperations = []ownOperation{
 	{"ListRotations", rotationsOwn}, {"ProbeRotation", rotationsOwn}, {"PauseRotation", rotationsOwn}, {"ResumeRotation", rotationsOwn},
 	{"RehearseRotation", rotationsOwn}, {"EmergencyRotation", rotationsOwn}, {"EndRotationGrace", rotationsOwn},
 	{"UndoRotation", rotationsOwn}, {"RepairRotation", rotationsOwn},
+	{"WatchSecrets", consumersOwn}, {"ListSecretConsumers", consumersOwn},
 }
+
+// ownParameters are parameters that the cloud does not have, of operations that it has.
+var ownParameters = map[string][]string{"GetSecretValue": {"Consumer"}}
 
 func isOwn(name string) bool {
 	return slices.ContainsFunc(ownOperations, func(o ownOperation) bool { return o.name == name })
@@ -251,6 +256,9 @@ func ourFacts(o *Op) facts {
 		f["ram resource"] = ourResource(o.Resource)
 	}
 	for _, p := range o.Params() {
+		if slices.Contains(ownParameters[o.Name], p.Name) {
+			continue
+		}
 		field := "parameter " + p.Name
 		f[field+" type"] = p.Type
 		f[field+" required"] = strconv.FormatBool(p.Required)

@@ -35,6 +35,8 @@ type Op struct {
 	Change bool
 	// Deadline bounds the handling.
 	Deadline time.Duration
+	// Waits says that the operation may wait for something to happen, for as long as its caller stays.
+	Waits bool
 
 	in, out   reflect.Type
 	resources func(c *Call, in any) ([]resource, error)
@@ -94,6 +96,12 @@ func change(o Op) Op { o.Change = true; return o }
 
 // open marks an operation that any verified caller may use.
 func open(o Op) Op { o.Action = ""; return o }
+
+// waits marks an operation that waits for something to happen.
+func waits(o Op) Op {
+	o.Waits, o.Deadline = true, maxWait+defaultDeadline
+	return o
+}
 
 // only restricts an operation to one HTTP method.
 func only(method string, o Op) Op { o.Methods = []string{method}; return o }

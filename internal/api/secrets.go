@@ -227,6 +227,9 @@ func getSecretValue(ctx context.Context, c *Call, in *kms.GetSecretValueRequest)
 	if err != nil {
 		return nil, err
 	}
+	if in.VersionStage == "" || in.VersionStage == string(secret.Current) {
+		c.noteRead(consumption{secret: s.Name, instance: in.Consumer, version: v.ID, rotated: s.Rotated()})
+	}
 	out := &kms.GetSecretValueResponse{
 		SecretName: s.Name, SecretType: s.Type, SecretData: s.Present(v, value), SecretDataType: v.DataType,
 		VersionID: v.ID, VersionStages: s.Labels(v.ID), CreateTime: v.CreatedAt, LastRotationDate: s.Rotation.Last,

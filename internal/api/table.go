@@ -2,6 +2,7 @@ package api
 
 import (
 	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
@@ -25,6 +26,9 @@ var operations = []Op{
 	change(op("UpdateSecretRotationPolicy", named(func(in *kms.UpdateSecretRotationPolicyRequest) *string { return &in.SecretName }), updateSecretRotationPolicy)),
 	op("GetSecretPolicy", named(func(in *kms.GetSecretPolicyRequest) *string { return &in.SecretName }), getSecretPolicy),
 	only("POST", change(op("SetSecretPolicy", named(func(in *kms.SetSecretPolicyRequest) *string { return &in.SecretName }), setSecretPolicy))),
+
+	waits(open(op("WatchSecrets", nothing[kms.WatchSecretsRequest](), watchSecrets))),
+	op("ListSecretConsumers", named(func(in *kms.ListSecretConsumersRequest) *string { return &in.SecretName }), listSecretConsumers),
 
 	change(op("RegisterTarget", registered(), registerTarget)),
 	op("DescribeTarget", aTarget(func(in *kms.TargetNameRequest) string { return in.TargetName }), describeTarget),
@@ -154,6 +158,15 @@ func lookup(version, name string) (*Op, error) {
 		return nil, fault.New(fault.Unsupported, "This server does not have the operation %s.", name)
 	}
 	return nil, fault.New(fault.NoAction, "")
+}
+
+// Waits reports whether an operation may take long because it waits for something to happen, and for how long at most.
+func Waits(version, name string) (time.Duration, bool) {
+	o := index[version+"/"+name]
+	if o == nil || !o.Waits {
+		return 0, false
+	}
+	return o.Deadline, true
 }
 
 // Known reports whether there is such an operation.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -21,14 +22,15 @@ const maxValue = 30720 // bytes of a secret value
 
 type secretCommand struct {
 	globals
-	List     secretList     `cmd:"" help:"List secrets."`
-	Show     secretShow     `cmd:"" help:"Show what is known of a secret, without its value."`
-	Get      secretGet      `cmd:"" help:"Print the value of a secret."`
-	Put      secretPut      `cmd:"" help:"Store a new version from standard input or a file; makes the secret if there is none."`
-	Versions secretVersions `cmd:"" help:"List the versions of a secret."`
-	Stage    secretStage    `cmd:"" help:"Move or remove a stage label."`
-	Delete   secretDelete   `cmd:"" help:"Plan the deletion of a secret, or delete it at once."`
-	Restore  secretRestore  `cmd:"" help:"Cancel a planned deletion."`
+	List      secretList      `cmd:"" help:"List secrets."`
+	Show      secretShow      `cmd:"" help:"Show what is known of a secret, without its value."`
+	Get       secretGet       `cmd:"" help:"Print the value of a secret."`
+	Put       secretPut       `cmd:"" help:"Store a new version from standard input or a file; makes the secret if there is none."`
+	Versions  secretVersions  `cmd:"" help:"List the versions of a secret."`
+	Stage     secretStage     `cmd:"" help:"Move or remove a stage label."`
+	Consumers secretConsumers `cmd:"" help:"List who uses a secret, and which version."`
+	Delete    secretDelete    `cmd:"" help:"Plan the deletion of a secret, or delete it at once."`
+	Restore   secretRestore   `cmd:"" help:"Cancel a planned deletion."`
 }
 
 // AfterApply gives every subcommand the flags of the group.
@@ -282,6 +284,52 @@ func (c *secretVersions) Run(e *env) error {
 	t := newTable("VERSION", "CREATED", "LABELS")
 	for _, v := range list.VersionIDs {
 		t.row(v.VersionID, when(v.CreateTime), strings.Join(v.VersionStages, ", "))
+	}
+	return t.write(e.stdout)
+}
+
+type secretConsumers struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name or ARN of the secret."`
+	Behind  bool   `help:"Only those that hold another version than the current one."`
+}
+
+// Run lists the consumers, those behind first, and of them the one seen last.
+func (c *secretConsumers) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	in := &kms.ListSecretConsumersRequest{SecretName: c.Name, Behind: c.Behind}
+	all := &kms.ListSecretConsumersResponse{Consumers: []kms.SecretConsumer{}}
+	for {
+		page, err := client.ListSecretConsumers(e.ctx, in)
+		if err != nil {
+			return err
+		}
+		all.SecretName, all.VersionID, all.RequestID = page.SecretName, page.VersionID, page.RequestID
+		all.Consumers = append(all.Consumers, page.Consumers...)
+		if in.NextToken = page.NextToken; in.NextToken == "" {
+			break
+		}
+	}
+	slices.SortFunc(all.Consumers, func(a, b kms.SecretConsumer) int {
+		if a.Behind != b.Behind {
+			return map[bool]int{true: -1, false: 1}[a.Behind]
+		}
+		return b.LastSeen.Compare(a.LastSeen)
+	})
+	if c.json() {
+		return printResponse(e.stdout, all)
+	}
+	fmt.Fprintf(e.stdout, "Current version: %s\n", all.VersionID)
+	t := newTable("CONSUMER", "PRINCIPAL", "FROM", "USES", "OLDEST", "BEHIND", "KNOWN BY", "SEEN")
+	for _, u := range all.Consumers {
+		behind := ""
+		if u.Behind {
+			behind = "yes"
+		}
+		t.row(u.Consumer, u.Principal, u.Source, u.VersionID, u.OldestVersionID, behind, map[string]string{kms.EvidenceAcknowledged: "its word", kms.EvidenceInferred: "its reads"}[u.Evidence], when(u.LastSeen))
 	}
 	return t.write(e.stdout)
 }

@@ -32,7 +32,7 @@ type observed struct {
 	seconds prometheus.Observer
 }
 
-func newMetrics(nonces func() int, refusing func() string) *metrics {
+func newMetrics(nonces func() int, refusing func() string, watching func() int) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -58,6 +58,9 @@ func newMetrics(nonces func() int, refusing func() string) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_nonces", Help: "Used nonces that are remembered.",
 		}, func() float64 { return float64(nonces()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "keyturn_watching", Help: "Consumers that wait for a change at this node.",
+		}, func() float64 { return float64(watching()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_changes_refused", Help: "1 while the embedded store has no room for changes.",
 		}, func() float64 {

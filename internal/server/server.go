@@ -51,6 +51,8 @@ type Server struct {
 	auth       *auth.Authenticator
 	limit      *limit.Limiter
 	uses       *api.KeyUses
+	consumers  *api.Consumers
+	stopping   chan struct{} // closed when no call may wait any longer
 	rotator    *rotator.Rotator
 	metrics    *metrics
 	account    string
@@ -78,7 +80,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	s := &Server{config: c, ready: make(chan struct{})}
+	s := &Server{config: c, ready: make(chan struct{}), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
@@ -137,7 +139,11 @@ func (s *Server) listen() error {
 func (s *Server) assemble() {
 	c := s.config
 	s.uses = api.NewKeyUses(s.db, c.Logger)
-	env := &api.Env{DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Kinds: map[string]target.Kind{}, Rotation: c.Rotation}
+	s.consumers = api.NewConsumers(s.db, c.Now, c.Logger)
+	env := &api.Env{
+		DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Consumers: s.consumers,
+		Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
+	}
 	env.Rotation.Events = len(c.Rotator.Receivers) > 0
 	for _, k := range c.Kinds {
 		env.Kinds[k.Name] = k
@@ -148,7 +154,7 @@ func (s *Server) assemble() {
 	s.gate = api.NewGate(env, s.trail)
 	s.auth = auth.New(&accessKeys{db: s.db, keyring: s.keyring}, c.Now, c.NonceLimit, c.Logger)
 	s.limit = limit.New(c.Limit)
-	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing)
+	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following)
 	engine := c.Rotator
 	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
 	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)
@@ -223,6 +229,7 @@ func (s *Server) Run(ctx context.Context) error {
 	<-s.trail.Ready()
 	parts.Go(func() { s.purgeLoop(ctx) })
 	parts.Go(func() { s.uses.Run(ctx) })
+	parts.Go(func() { s.consumers.Run(ctx) })
 	parts.Go(func() { s.rotator.Run(ctx) })
 	var servers []*http.Server
 	for _, l := range []net.Listener{s.tls, s.plain} {
@@ -239,6 +246,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	<-ctx.Done()
+	close(s.stopping)
 	s.shutDown(servers)
 	parts.Wait()
 	stopTrail()

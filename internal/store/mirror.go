@@ -34,6 +34,8 @@ type mirror struct {
 	alone bool
 	acked atomic.Int64
 	asks  chan ask
+	// hub is told of every change once a reader can see it.
+	hub *hub
 
 	mu      sync.Mutex
 	entries map[string]*list.Element // guarded by mu; of *entry
@@ -119,10 +121,18 @@ func (m *mirror) watch(ctx context.Context) error {
 // take applies the events of one answer of the watch. The first, which says that the watch is there, makes the mirror
 // usable from the revision on at which it began. An answer holds all events of its revisions.
 func (m *mirror) take(e clientv3.WatchResponse, began int64) {
+	m.hub.take(m.apply(e, began))
+}
+
+// apply returns the keys of secrets that the events are of.
+func (m *mirror) apply(e clientv3.WatchResponse, began int64) (secrets []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, event := range e.Events {
 		key := strings.TrimPrefix(string(event.Kv.Key), m.prefix)
+		if strings.HasPrefix(key, "secret/") {
+			secrets = append(secrets, key)
+		}
 		if el, ok := m.entries[key]; ok && el.Value.(*entry).rev < event.Kv.ModRevision {
 			m.dropLocked(el)
 		}
@@ -138,6 +148,7 @@ func (m *mirror) take(e clientv3.WatchResponse, began int64) {
 		}
 	}
 	m.waiters = rest
+	return secrets
 }
 
 func (m *mirror) dropLocked(el *list.Element) {
@@ -148,6 +159,7 @@ func (m *mirror) dropLocked(el *list.Element) {
 
 // reset empties the mirror and lets everyone who waits go to the store.
 func (m *mirror) reset() {
+	defer m.hub.lost()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.entries)

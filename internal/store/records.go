@@ -145,7 +145,7 @@ func (tx *Tx) PutSecret(s secret.Secret, values map[string][]byte) error {
 	return save(tx, key, s)
 }
 
-// DeleteSecret removes a secret with all its values.
+// DeleteSecret removes a secret with all its values, and what is known of its rotation and consumers.
 func (tx *Tx) DeleteSecret(account, name string) error {
 	key := secretKey(account, name)
 	old, ok := tx.loaded[key]
@@ -154,6 +154,7 @@ func (tx *Tx) DeleteSecret(account, name string) error {
 	}
 	tx.forget(old, nil)
 	tx.write(key, nil)
+	tx.forgetConsumers(account, name)
 	return tx.DeleteRotation(account, name)
 }
 

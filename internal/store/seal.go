@@ -125,6 +125,8 @@ func belongs(key string, v any) bool {
 		return key == cmkKey(v.Account, v.ID)
 	case rotation.Record:
 		return key == rotationKey(v.Account, v.Secret)
+	case rotation.Consumer:
+		return key == consumerKey(v)
 	case Target:
 		return key == targetKey(v.Account, v.Name)
 	case Spacing:

@@ -41,6 +41,8 @@ type DB struct {
 	close  func() error
 	// mirror is nil for a store that others use too: its revisions are not all ours.
 	mirror *mirror
+	// hub tells those who follow secrets.
+	hub hub
 	// space is nil for a store that is not in this process.
 	space *space
 	stop  context.CancelFunc
@@ -73,10 +75,14 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	feed, cancel := context.WithCancel(context.Background())
 	db.stop = cancel
 	if len(c.Endpoints) > 0 {
-		close(db.fed)
+		go func() {
+			defer close(db.fed)
+			db.followCluster(feed)
+		}()
 		return db, nil
 	}
 	db.mirror = newMirror(client, c.prefix(), c.Cluster == nil, c.MirrorBytes, c.Logger)
+	db.mirror.hub = &db.hub
 	db.space.look(ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() { db.mirror.run(feed) })

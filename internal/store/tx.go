@@ -22,6 +22,7 @@ type Tx struct {
 	rev    int64 // that revision, once there was a read
 	reads  map[string]read
 	writes map[string][]byte // nil deletes
+	ranges []string          // prefixes of keys that are deleted
 	lease  clientv3.LeaseID  // what is written ends with it; 0 for none
 	loaded map[string]secret.Secret
 }
@@ -225,6 +226,9 @@ func (tx *Tx) commit() (done bool, err error) {
 		} else {
 			ops = append(ops, clientv3.OpDelete(key))
 		}
+	}
+	for _, prefix := range tx.ranges {
+		ops = append(ops, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
 	}
 	resp, err := tx.db.kv.Txn(tx.ctx).If(guards...).Then(ops...).Commit()
 	switch {

@@ -208,6 +208,12 @@ var probes = map[string]func(s *site, n *tenant, name string) []probe{
 			return n.root.DescribeRotation(s.t.Context(), &kms.SecretNameRequest{SecretName: name})
 		})
 	},
+	"consumer": func(s *site, n *tenant, name string) []probe {
+		name, _, _ = strings.Cut(name, ":")
+		return one(func() (any, error) {
+			return n.root.ListSecretConsumers(s.t.Context(), &kms.ListSecretConsumersRequest{SecretName: name})
+		})
+	},
 	"holder": func(s *site, n *tenant, name string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, err := tx.Holder(n.id, name[:1], name[2:]); return err })
 	},
@@ -440,6 +446,9 @@ func TestSwapped(t *testing.T) {
 	s, tenants := furnished(t)
 	for kind, keys := range s.records() {
 		pairs, failed := 0, 0
+		for _, key := range keys {
+			s.mustSucceed(key, s.probes(tenants, key)) // what waits to be written of a consumer, which would mend its record, is
+		}
 		for i, one := range keys {
 			for _, other := range keys[:i] {
 				first, second := s.read(one), s.read(other)

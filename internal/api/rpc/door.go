@@ -23,6 +23,9 @@ import (
 	"github.com/keyturn/keyturn/internal/limit"
 )
 
+// writeAllowance is how long a caller may take to receive the answer that it has waited for.
+const writeAllowance = 10 * time.Second
+
 // Authenticator verifies who calls.
 type Authenticator interface {
 	Authenticate(ctx context.Context, r auth.Request) (auth.Identity, auth.Claim, error)
@@ -55,7 +58,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var operation string
 	var body []byte
 	if err == nil {
-		operation, body, err = d.serve(r, id, in, asXML)
+		operation, body, err = d.serve(w, r, id, in, asXML)
 	} else {
 		err = d.Gate.Refuse(r.Context(), d.request(r, id, in), "", err)
 	}
@@ -116,7 +119,7 @@ func (d *Door) request(r *http.Request, id string, in input) api.Request {
 }
 
 // serve verifies the request, takes it to the gate and encodes the answer. operation is empty unless it exists.
-func (d *Door) serve(r *http.Request, id string, in input, asXML bool) (operation string, body []byte, err error) {
+func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string, in input, asXML bool) (operation string, body []byte, err error) {
 	request := d.request(r, id, in)
 	switch {
 	case r.Method != http.MethodGet && r.Method != http.MethodPost:
@@ -142,6 +145,9 @@ func (d *Door) serve(r *http.Request, id string, in input, asXML bool) (operatio
 	if retry, ok := d.Limit.Take(identity.Principal.AccessKeyID, d.now()); !ok {
 		return "", nil, d.throttle(r.Context(), request, identity.Principal.AccessKeyID, retry)
 	}
+	if most, waits := api.Waits(request.Version, request.Action); waits {
+		stay(w, most)
+	}
 	out, err := d.Gate.Call(r.Context(), request)
 	if api.Known(request.Version, request.Action) {
 		operation = request.Action
@@ -151,6 +157,14 @@ func (d *Door) serve(r *http.Request, id string, in input, asXML bool) (operatio
 	}
 	body, err = encode(operation, out, asXML)
 	return operation, body, err
+}
+
+// stay lets the connection of a call that waits stay open as long as that may take. Where it cannot, a test's recorder say, nothing
+// closes it either.
+func stay(w http.ResponseWriter, most time.Duration) {
+	c, until := http.NewResponseController(w), time.Now().Add(most+writeAllowance)
+	_ = c.SetReadDeadline(until)
+	_ = c.SetWriteDeadline(until)
 }
 
 func (d *Door) now() time.Time {

@@ -104,7 +104,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	db.Authenticate(records)
 	f.putKey(t, keyring)
-	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Kinds: map[string]target.Kind{"memory": memoryKind()}}
+	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}}
 	f.door = &rpc.Door{
 		Gate: api.NewGate(env, f.trail), Auth: auth.New(goldenKeys(), now, 0, log), Log: log, NewID: func() string { return goldenID },
 	}
@@ -363,6 +363,8 @@ var secretGoldens = []golden{
 	{call{"RemoveRotation", []string{"SecretName", "app/db"}}, []call{createAdmin, registerMemory, createGeneric, {"ConfigureRotation", []string{"SecretName", "app/db", "TargetName", "rm-1"}}}},
 	{call{"DescribeRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], configureRds)},
 	{call{"ListRotations", []string{"State", "quarantined"}}, withTarget},
+	{call{"WatchSecrets", []string{"Secret.1.SecretName", "app/db", "Secret.2.SecretName", "none", "WaitSeconds", "0"}}, []call{createGeneric}},
+	{call{"ListSecretConsumers", []string{"SecretName", "app/db"}}, []call{createGeneric, {"GetSecretValue", []string{"SecretName", "app/db", "Consumer", "app-1"}}}},
 	{call{"PauseRotation", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"ResumeRotation", nil}, withTarget},
 	{call{"ProbeRotation", []string{"TargetName", "rm-1"}}, withTarget},
