@@ -134,6 +134,7 @@ func TestCluster(t *testing.T) {
 			expect(n, id)
 		}
 	}
+	wakes(t, nodes[0], nodes[1])
 	if err := nodes[2].stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -189,6 +190,7 @@ func TestExternalStore(t *testing.T) {
 	if err != nil || got.SecretData.Reveal() != "value" {
 		t.Errorf("the other node: %+v, %v", got, err)
 	}
+	wakes(t, first, second)
 }
 
 // startEtcd starts an etcd server with a client listener, as an operator would have one.

@@ -179,6 +179,9 @@ func (s *Server) Admin() (admin Admin, first bool) { return s.admin, s.firstAdmi
 // Account is the ID of the account.
 func (s *Server) Account() string { return s.account }
 
+// Watching is how many callers wait for a change.
+func (s *Server) Watching() int { return s.db.Following() }
+
 // CAFile is the certificate to trust; empty when the server has one of the operator's own.
 func (s *Server) CAFile() string { return s.caFile }
 
