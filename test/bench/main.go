@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -99,7 +100,7 @@ func startProfile(name string) (stop func(), err error) {
 }
 
 // parts are what is measured, in this order.
-var parts = []string{"start", "teststart", "reads", "writes", "many", "flood", "rotations"}
+var parts = []string{"start", "teststart", "reads", "writes", "many", "flood", "rotations", "push"}
 
 func run(binary, only string) error {
 	wanted := parts
@@ -128,12 +129,20 @@ func run(binary, only string) error {
 			errs = append(errs, flood())
 		case "rotations":
 			errs = append(errs, rotations())
+		case "push":
+			errs = append(errs, push(binary))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func figure(name string, value float64) { fmt.Printf("%s %.4g\n", name, value) }
+func figure(name string, value float64) {
+	if value == math.Trunc(value) {
+		fmt.Printf("%s %.0f\n", name, value)
+		return
+	}
+	fmt.Printf("%s %.4g\n", name, value)
+}
 
 func median(d []time.Duration) time.Duration {
 	slices.Sort(d)
@@ -176,35 +185,56 @@ func starts(binary string) error {
 	return errors.Join(errs...)
 }
 
+// start measures one start of a process, and its resident memory once it is ready, and ends it.
 func start(binary, dir string) (took time.Duration, megabytes float64, err error) {
-	port, err := freePort()
+	p, took, err := launch(binary, dir)
 	if err != nil {
 		return 0, 0, err
 	}
-	begin := time.Now()
-	cmd := exec.Command(binary, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--listen-http", port)
-	if err := cmd.Start(); err != nil {
-		return 0, 0, err
+	return took, residentSize(p.cmd.Process.Pid), p.stop()
+}
+
+// process is a server of its own.
+type process struct {
+	cmd          *exec.Cmd
+	plain, other string // host:port of the plain and of the TLS listener
+}
+
+func (p *process) stop() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	return p.cmd.Wait()
+}
+
+// launch starts a server and waits until it is ready.
+func launch(binary, dir string) (p *process, took time.Duration, err error) {
+	plain, err := freePort()
+	if err != nil {
+		return nil, 0, err
 	}
-	defer func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		err = errors.Join(err, cmd.Wait())
-	}()
+	encrypted, err := freePort()
+	if err != nil {
+		return nil, 0, err
+	}
+	begin := time.Now()
+	p = &process{cmd: exec.Command(binary, "serve", "--data-dir", dir, "--listen", encrypted, "--listen-http", plain), plain: plain, other: encrypted}
+	if err := p.cmd.Start(); err != nil {
+		return nil, 0, err
+	}
 	client := &http.Client{Timeout: time.Second}
+	defer client.CloseIdleConnections()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for time.Since(begin) < 30*time.Second {
-		resp, err := client.Get("http://" + port + "/readyz")
+		resp, err := client.Get("http://" + plain + "/readyz")
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				client.CloseIdleConnections()
-				return time.Since(begin), residentSize(cmd.Process.Pid), nil
+				return p, time.Since(begin), nil
 			}
 		}
 		<-tick.C
 	}
-	return 0, 0, errors.New("the server was not ready in 30 seconds")
+	return nil, 0, errors.Join(errors.New("the server was not ready in 30 seconds"), p.stop())
 }
 
 // residentSize is the resident memory of a process in MB; 0 where /proc does not tell.
