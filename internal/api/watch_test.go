@@ -13,6 +13,8 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -317,5 +319,91 @@ func TestConsumersBounded(t *testing.T) {
 	}
 	if list := w.consumers(t, "a"); len(list) != 40 {
 		t.Errorf("%d consumers of one secret; want the bound, 40", len(list))
+	}
+}
+
+// written are the consumers of a secret in the store, by name and address.
+func (w *world) written(t *testing.T, name string) map[string]rotation.Consumer {
+	t.Helper()
+	found := map[string]rotation.Consumer{}
+	err := store.Snapshot(t.Context(), w.env.DB).Consumers(account, name, "", func(_ string, c rotation.Consumer) bool {
+		found[c.Instance+c.Source] = c
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestConsumersCoalesced: a thousand reads are written once, a version that is new at once, and only the time not before five
+// minutes have passed.
+func TestConsumersCoalesced(t *testing.T) {
+	t.Parallel()
+	w := watcher(t)
+	read := func() {
+		t.Helper()
+		if _, err := w.by(t.Context(), rootPrincipal, "192.0.2.1", "GetSecretValue", "SecretName", "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync := func() time.Time {
+		t.Helper()
+		if err := w.env.Consumers.Sync(t.Context(), account, "a"); err != nil {
+			t.Fatal(err)
+		}
+		return w.written(t, "a")["192.0.2.1"].Seen
+	}
+	begin := w.now
+	for range 1000 {
+		read()
+	}
+	if at := sync(); !at.Equal(begin) {
+		t.Errorf("seen at %v; want %v", at, begin)
+	}
+	w.now = begin.Add(4 * time.Minute)
+	read()
+	if at := sync(); !at.Equal(begin) {
+		t.Errorf("written again after 4 minutes: %v", at)
+	}
+	w.now = begin.Add(5 * time.Minute)
+	read()
+	if at := sync(); !at.Equal(w.now) {
+		t.Errorf("not written again after 5 minutes: %v", at)
+	}
+	w.must(t, "PutSecretValue", "SecretName", "a", "SecretData", "y", "VersionId", "v2")
+	w.now = w.now.Add(time.Second)
+	read()
+	if at := sync(); !at.Equal(w.now) || w.written(t, "a")["192.0.2.1"].Version != "v2" {
+		t.Errorf("a new version was not written: %v, %+v", at, w.written(t, "a"))
+	}
+}
+
+// TestConsumersOfTwoNodes: of what two nodes have noted of a consumer, the later stands, whichever is written last; and both
+// write by themselves while they run.
+func TestConsumersOfTwoNodes(t *testing.T) {
+	t.Parallel()
+	w := watcher(t)
+	early, late := w.env.Consumers, api.NewConsumers(w.env.DB, w.env.Now, slog.New(slog.DiscardHandler))
+	say := func(at *api.Consumers, version string) {
+		t.Helper()
+		w.env.Consumers = at
+		w.watch(t, "Secret.1.SecretName", "a", "Secret.1.VersionId", version, "Consumer", "app-1")
+	}
+	say(early, "v1")
+	w.now = w.now.Add(time.Second)
+	say(late, "v2")
+	for _, k := range []*api.Consumers{late, early} {
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); k.Run(ctx) }()
+		if k == late {
+			until(t, func() bool { return w.written(t, "a")["app-1192.0.2.1"].Version == "v2" })
+		}
+		stop()
+		<-done // which writes what is left
+		if got := w.written(t, "a")["app-1192.0.2.1"]; got.Version != "v2" {
+			t.Errorf("the store says %+v; want the version said last", got)
+		}
 	}
 }
