@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ const maxWait = 50 * time.Second
 // so a call to any node, after any time, goes on where another ended. Whoever may not read a secret is told so, and nothing else
 // of it.
 func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*kms.WatchSecretsResponse, error) {
-	names, err := c.watched(in)
+	items, names, err := c.watched(in)
 	if err != nil {
 		return nil, err
 	}
@@ -38,12 +39,8 @@ func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*k
 	defer f.Close()
 	wait, cancel := context.WithTimeout(ctx, time.Duration(in.WaitSeconds)*time.Second)
 	defer cancel()
-	all := make([]int, len(names))
-	for i := range all {
-		all[i] = i
-	}
-	for look, first := all, true; ; look, first = f.Changed(), false {
-		if out.Changes, err = c.changed(ctx, in, look, first); err != nil || len(out.Changes) > 0 {
+	for look, first := items, true; ; look, first = among(items, f.Changed()), false {
+		if out.Changes, err = c.changed(ctx, in.Consumer, look, first); err != nil || len(out.Changes) > 0 {
 			return out, err
 		}
 		select {
@@ -58,36 +55,60 @@ func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*k
 	}
 }
 
-// watched returns the names of the secrets, which may be given as ARNs.
-func (c *Call) watched(in *kms.WatchSecretsRequest) ([]string, error) {
+// watchedItem is one secret of a call.
+type watchedItem struct {
+	kms.WatchedSecret
+	name  string // empty for an ARN that names nothing here
+	place int    // of the name, among those of the call
+}
+
+// among are the items whose secrets are at these places.
+func among(items []watchedItem, places []int) []watchedItem {
+	var list []watchedItem
+	for _, item := range items {
+		if slices.Contains(places, item.place) {
+			list = append(list, item)
+		}
+	}
+	return list
+}
+
+// watched checks the items of a call, and returns them with the names of their secrets. Two may be of one secret, by its name and
+// by its ARN, say.
+func (c *Call) watched(in *kms.WatchSecretsRequest) (items []watchedItem, names []string, err error) {
 	if in.Leaving && in.Consumer == "" {
-		return nil, &fault.Error{Kind: fault.Missing, Param: "Consumer", Msg: "Leaving says which instance ends."}
+		return nil, nil, &fault.Error{Kind: fault.Missing, Param: "Consumer", Msg: "Leaving says which instance ends."}
 	}
-	names, seen := make([]string, len(in.Secrets)), make(map[string]bool, len(in.Secrets))
-	for i := range in.Secrets {
-		w := &in.Secrets[i]
+	places := make(map[string]int, len(in.Secrets))
+	for i, w := range in.Secrets {
+		item := watchedItem{WatchedSecret: w, place: -1}
 		name, err := c.secretName(w.SecretName)
-		if err != nil {
-			return nil, err
-		}
 		switch {
+		case fault.KindOf(err) == fault.NotFound: // of another region or account
+		case err != nil:
+			return nil, nil, err
 		case len(name) > 192 || !wire.IsName(name):
-			return nil, fault.Parameter("Secret", "item %d: a secret name has 1 to 192 letters, digits and _ / + = . @ -", i+1)
-		case seen[name]:
-			return nil, fault.Parameter("Secret", "item %d names a secret that another item names", i+1)
+			return nil, nil, fault.Parameter("Secret", "item %d: a secret name has 1 to 192 letters, digits and _ / + = . @ -", i+1)
 		case badVersion(w.VersionID) || badVersion(w.OldestVersionID):
-			return nil, fault.Parameter("Secret", "item %d: a version has at most 64 letters, digits and _ / + = . @ -", i+1)
+			return nil, nil, fault.Parameter("Secret", "item %d: a version has at most 64 letters, digits and _ / + = . @ -", i+1)
+		default:
+			place, known := places[name]
+			if !known {
+				place, names = len(names), append(names, name)
+				places[name] = place
+			}
+			item.name, item.place = name, place
 		}
-		names[i], seen[name] = name, true
+		items = append(items, item)
 	}
-	return names, nil
+	return items, names, nil
 }
 
 func badVersion(id string) bool { return id != "" && (len(id) > 64 || !wire.IsName(id)) }
 
 // changed looks at some of the secrets in a new snapshot, and returns those that are not as the caller knows them. With note, what
-// the caller says of them is noted.
-func (c *Call) changed(ctx context.Context, in *kms.WatchSecretsRequest, look []int, note bool) ([]kms.SecretChange, error) {
+// the instance says of them is noted.
+func (c *Call) changed(ctx context.Context, instance string, look []watchedItem, note bool) ([]kms.SecretChange, error) {
 	c.Snapshot = store.Snapshot(ctx, c.DB)
 	c.At = c.Now().UTC()
 	var err error
@@ -95,21 +116,20 @@ func (c *Call) changed(ctx context.Context, in *kms.WatchSecretsRequest, look []
 		return nil, err
 	}
 	list := []kms.SecretChange{}
-	for _, i := range look {
-		w := in.Secrets[i]
-		change, rotated, err := c.state(w.SecretName)
+	for _, item := range look {
+		change, rotated, err := c.state(item.name)
 		if err != nil {
 			return nil, err
 		}
-		if note && in.Consumer != "" && w.VersionID != "" && change.State == kms.StateCurrent {
-			oldest := w.OldestVersionID
-			if oldest == w.VersionID {
+		if note && instance != "" && item.VersionID != "" && change.State == kms.StateCurrent {
+			oldest := item.OldestVersionID
+			if oldest == item.VersionID {
 				oldest = ""
 			}
-			c.noteUse(consumption{secret: change.SecretName, instance: in.Consumer, version: w.VersionID, oldest: oldest, rotated: rotated})
+			c.noteUse(consumption{secret: item.name, instance: instance, version: item.VersionID, oldest: oldest, rotated: rotated})
 		}
-		if change.Revision != w.Revision {
-			change.SecretName = w.SecretName // as the caller spells it
+		if change.Revision != item.Revision {
+			change.SecretName = item.SecretName // as the caller spells it
 			list = append(list, change)
 		}
 	}
@@ -117,34 +137,33 @@ func (c *Call) changed(ctx context.Context, in *kms.WatchSecretsRequest, look []
 }
 
 // state is what a caller may know of a secret at present.
-func (c *Call) state(nameOrARN string) (change kms.SecretChange, rotated bool, err error) {
-	name, err := c.secretName(nameOrARN)
-	if err != nil {
-		return change, false, err
+func (c *Call) state(name string) (change kms.SecretChange, rotated bool, err error) {
+	change.State = kms.StateAbsent
+	if name != "" {
+		change, rotated, err = c.judged(name)
 	}
-	change = kms.SecretChange{SecretName: name, State: kms.StateDenied}
+	if change.Revision == "" {
+		change.Revision = revision(change, time.Time{})
+	}
+	return change, rotated, err
+}
+
+func (c *Call) judged(name string) (change kms.SecretChange, rotated bool, err error) {
 	q := question{
 		principal: c.Principal, identity: c.identity, action: "kms:GetSecretValue", resource: c.secretResource(name),
 		context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
 	}
 	d, err := q.decide(c.Snapshot)
-	if err != nil {
-		return change, false, err
+	if err != nil || !d.Allowed {
+		return kms.SecretChange{State: kms.StateDenied}, false, err
 	}
-	if d.Allowed {
-		s, ok, err := c.Snapshot.Secret(c.Account(), name, c.At)
-		if err != nil {
-			return change, false, err
-		}
-		if change.State = kms.StateAbsent; ok && !s.Deleting() {
-			change = current(s)
-			rotated = s.Rotated()
-			change.Revision = revision(change, s.CreatedAt)
-			return change, rotated, nil
-		}
+	s, ok, err := c.Snapshot.Secret(c.Account(), name, c.At)
+	if err != nil || !ok || s.Deleting() {
+		return kms.SecretChange{State: kms.StateAbsent}, false, err
 	}
-	change.Revision = revision(change, time.Time{})
-	return change, false, nil
+	change = current(s)
+	change.Revision = revision(change, s.CreatedAt)
+	return change, s.Rotated(), nil
 }
 
 func current(s secret.Secret) kms.SecretChange {

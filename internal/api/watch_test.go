@@ -209,11 +209,10 @@ func TestWatchRefuses(t *testing.T) {
 		{fault.Missing, "", nil},
 		{fault.Invalid, "500", many},
 		{fault.Invalid, "50", []string{"Secret.1.SecretName", "a", "WaitSeconds", "51"}},
-		{fault.Invalid, "tem 2 names a secret that another item names", []string{"Secret.1.SecretName", "a", "Secret.2.SecretName", "acs:kms:local:" + account + ":secret/a"}},
 		{fault.Invalid, "tem 1: a secret name", []string{"Secret.1.SecretName", "a:b"}},
 		{fault.Invalid, "tem 1: a version", []string{"Secret.1.SecretName", "a", "Secret.1.OldestVersionId", "v:1"}},
 		{fault.Missing, "which instance", []string{"Secret.1.SecretName", "a", "Leaving", "true"}},
-		{fault.NotFound, "region", []string{"Secret.1.SecretName", "acs:kms:elsewhere:" + account + ":secret/a"}},
+		{fault.Invalid, "he name in the ARN", []string{"Secret.1.SecretName", "a", "Secret.2.SecretName", "acs:kms:local:" + account + ":secret/a b"}},
 	} {
 		_, err := w.by(t.Context(), rootPrincipal, "", "WatchSecrets", tt.params...)
 		if fault.KindOf(err) != tt.kind || err == nil || !strings.Contains(api.CodeFor(err).Message, tt.text) {
@@ -405,5 +404,34 @@ func TestConsumersOfTwoNodes(t *testing.T) {
 		if got := w.written(t, "a")["app-1192.0.2.1"]; got.Version != "v2" {
 			t.Errorf("the store says %+v; want the version said last", got)
 		}
+	}
+}
+
+// TestWatchSpellings: a secret may be watched by its name and by its ARN at once, and what an ARN of elsewhere names is absent.
+func TestWatchSpellings(t *testing.T) {
+	t.Parallel()
+	w := watcher(t)
+	arn := "acs:kms:local:" + account + ":secret/a"
+	items := []string{"Secret.1.SecretName", "a", "Secret.2.SecretName", arn, "Secret.3.SecretName", "acs:kms:elsewhere:" + account + ":secret/a"}
+	first := w.watch(t, items...)
+	if len(first) != 3 || first[0].Revision != first[1].Revision || first[2].State != kms.StateAbsent {
+		t.Fatalf("first answer: %+v", first)
+	}
+	for i, c := range first {
+		items = append(items, fmt.Sprintf("Secret.%d.Revision", i+1), c.Revision)
+	}
+	done := make(chan []kms.SecretChange, 1)
+	go func() {
+		out, err := w.by(context.WithoutCancel(t.Context()), rootPrincipal, "", "WatchSecrets", append(items, "WaitSeconds", "20")...)
+		if err != nil {
+			t.Error(err)
+			out = &kms.WatchSecretsResponse{}
+		}
+		done <- out.(*kms.WatchSecretsResponse).Changes
+	}()
+	until(t, func() bool { return w.env.DB.Following() == 1 })
+	w.must(t, "PutSecretValue", "SecretName", "a", "SecretData", "y", "VersionId", "v2")
+	if got := receive(t, done); len(got) != 2 || got[0].SecretName != "a" || got[1].SecretName != arn {
+		t.Errorf("woken with %+v; want both spellings", got)
 	}
 }
