@@ -43,7 +43,7 @@ var sampleActions = []string{
 	"kms:UntagResource", "kms:UntagResources",
 	"kms:RegisterTarget", "kms:UpdateTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:DescribeRotation",
 	"kms:PauseRotation", "kms:ResumeRotation", "kms:ProbeRotation", "kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace",
-	"kms:UndoRotation", "kms:RepairRotation",
+	"kms:UndoRotation", "kms:RepairRotation", "kms:ListSecretConsumers",
 }
 
 // governedActions are the actions on which a secret policy has an effect. SetSecretPolicy and
