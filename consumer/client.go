@@ -1,0 +1,37 @@
+package consumer
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+// NewClient returns a client that fits a Consumer: it sends each call once, because a Consumer has its own back-off, has no
+// timeout of its own, because a Consumer bounds every call, and finds out within a minute that a connection is dead. An
+// HTTPClient and a MaxAttempts of the configuration are left as they are.
+func NewClient(config kms.Config) (*kms.Client, error) {
+	if config.MaxAttempts == 0 {
+		config.MaxAttempts = 1
+	}
+	if config.HTTPClient == nil {
+		config.HTTPClient = &http.Client{Transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+			TLSClientConfig:     &tls.Config{RootCAs: config.RootCAs, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout: 5 * time.Second,
+			ForceAttemptHTTP2:   true,
+			HTTP2:               &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+			MaxIdleConnsPerHost: maxReads,
+			IdleConnTimeout:     90 * time.Second,
+		}}
+	}
+	client, err := kms.NewClient(config)
+	if err != nil {
+		return nil, fmt.Errorf("consumer: %w", err)
+	}
+	return client, nil
+}

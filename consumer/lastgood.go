@@ -1,0 +1,4 @@
+package consumer
+
+// LastGood keeps values on disk.
+type LastGood struct{}

@@ -1,0 +1,3 @@
+package consumer
+
+const defaultLoginLimit = 10

@@ -1,0 +1,117 @@
+package consumer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Where a value came from.
+const (
+	// SourceServer says that the server gave the value to this process.
+	SourceServer = "server"
+	// SourceDisk says that the value is the last known good one, written by an earlier process.
+	SourceDisk = "disk"
+)
+
+// Secret is one version of a secret as it was read. Many goroutines share it: its fields must not be changed.
+type Secret struct {
+	// Name is the name by which it was asked for.
+	Name string
+	// VersionID names the version. A version is never changed.
+	VersionID string
+	// Stages are the labels that it had when it was read.
+	Stages []string
+	// Type is the SecretType, such as kms.TypeGeneric; DataType is kms.DataText or kms.DataBinary.
+	Type, DataType string
+	// NextRotation is when the secret is to be rotated next; zero when that is not known.
+	NextRotation time.Time
+	// FetchedAt is when the server gave this value.
+	FetchedAt time.Time
+	// Source is SourceServer or SourceDisk.
+	Source string
+
+	answer  kms.GetSecretValueResponse
+	members func() (map[string]json.RawMessage, error)
+}
+
+func newSecret(name string, answer *kms.GetSecretValueResponse, fetched time.Time, source string) *Secret {
+	s := &Secret{
+		Name: name, VersionID: answer.VersionID, Stages: answer.VersionStages, Type: answer.SecretType, DataType: answer.SecretDataType,
+		NextRotation: answer.NextRotationDate, FetchedAt: fetched, Source: source, answer: *answer,
+	}
+	s.members = sync.OnceValues(s.parse)
+	return s
+}
+
+// Value returns the whole value.
+func (s *Secret) Value() sensitive.Value { return s.answer.SecretData }
+
+// Raw returns the answer of the server, with all its members.
+func (s *Secret) Raw() *kms.GetSecretValueResponse {
+	answer := s.answer
+	answer.VersionStages = slices.Clone(answer.VersionStages)
+	return &answer
+}
+
+// parse returns no error of package json: those quote what they read.
+func (s *Secret) parse() (map[string]json.RawMessage, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(s.Value().Reveal()), &members); err != nil || members == nil {
+		return nil, fmt.Errorf("consumer: the value of secret %q, version %s, is not a JSON object", s.Name, s.VersionID)
+	}
+	return members, nil
+}
+
+// Member returns one member of a value that is a JSON object: a string as it is meant, anything else as its JSON text.
+func (s *Secret) Member(name string) (sensitive.Value, error) {
+	members, err := s.members()
+	if err != nil {
+		return sensitive.Value{}, err
+	}
+	raw, ok := members[name]
+	if !ok {
+		return sensitive.Value{}, fmt.Errorf("consumer: the value of secret %q, version %s, has no member %q", s.Name, s.VersionID, name)
+	}
+	var text string
+	if raw[0] != '"' || json.Unmarshal(raw, &text) != nil {
+		return sensitive.New(string(raw)), nil
+	}
+	return sensitive.New(text), nil
+}
+
+// Decode stores a value that is JSON in what into points to, by the rules of encoding/json.
+func (s *Secret) Decode(into any) error {
+	err := json.Unmarshal([]byte(s.Value().Reveal()), into)
+	var kind *json.UnmarshalTypeError
+	var target *json.InvalidUnmarshalError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &target):
+		return fmt.Errorf("consumer: secret %q: %w", s.Name, target)
+	case errors.As(err, &kind) && kind.Type != nil:
+		return fmt.Errorf("consumer: the value of secret %q, version %s, does not fit: member %q is not a %s", s.Name, s.VersionID, kind.Field, kind.Type)
+	}
+	return fmt.Errorf("consumer: the value of secret %q, version %s, is not JSON of the wanted form", s.Name, s.VersionID)
+}
+
+// ttl is what a value says itself about how often to read it: the member ttl of a JSON object, in milliseconds. 0 means
+// that it says nothing.
+func (s *Secret) ttl() time.Duration {
+	members, err := s.members()
+	if err != nil {
+		return 0
+	}
+	var milliseconds float64
+	if raw, ok := members["ttl"]; !ok || json.Unmarshal(raw, &milliseconds) != nil || milliseconds <= 0 {
+		return 0
+	}
+	return max(minInterval, time.Duration(min(milliseconds, float64(maxTTL/time.Millisecond)))*time.Millisecond)
+}
