@@ -48,7 +48,7 @@ func TestRetryAfter(t *testing.T) {
 			t.Errorf("pause with %s: %s = %v, want 2s more than %v", tt.header, tt.value, got, tt.want)
 		}
 	}
-	if got := retryAfter(away); got != 0 {
+	if got := retryAfter(errAway); got != 0 {
 		t.Errorf("retryAfter of an error of the network = %v", got)
 	}
 }
@@ -97,7 +97,7 @@ func TestJudge(t *testing.T) {
 			t.Errorf("lacksWatch(%s) = %t, want %t", tt.code, got, tt.noWatch)
 		}
 	}
-	if judge(away) != unavailable || lacksWatch(away) {
+	if judge(errAway) != unavailable || lacksWatch(errAway) {
 		t.Error("an error of the network says something about the secret or the endpoint")
 	}
 }

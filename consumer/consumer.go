@@ -27,9 +27,10 @@ const (
 	// readTimeout bounds one read. The server may hold a read for some seconds while it changes the only credential.
 	readTimeout = 25 * time.Second
 	// slack is how late a confirmation may be before a value counts as stale.
-	slack    = 30 * time.Second
-	maxName  = 192
-	maxReads = 16 // under way at once, of different secrets
+	slack       = 30 * time.Second
+	maxName     = 192
+	maxInstance = 64
+	maxReads    = 16 // under way at once, of different secrets
 )
 
 // API is what a Consumer needs of a client. *kms.Client has it; each call must end when its context does.
@@ -97,8 +98,9 @@ type Consumer struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool // guarded by mu
+	mu          sync.Mutex
+	closed      bool                 // guarded by mu
+	subscribers map[*subscriber]bool // guarded by mu
 }
 
 // New returns a Consumer and starts its background work, which Close ends. It loads what Config.LastGood holds, starts to
@@ -111,7 +113,10 @@ func New(ctx context.Context, config Config) (*Consumer, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	c := &Consumer{config: config, api: config.Client, log: config.Logger, draw: mathrand.Float64, slots: make(chan struct{}, maxReads)}
+	c := &Consumer{
+		config: config, api: config.Client, log: config.Logger, draw: mathrand.Float64,
+		slots: make(chan struct{}, maxReads), subscribers: map[*subscriber]bool{},
+	}
 	if e, ok := config.Client.(interface{ Endpoint() string }); ok {
 		c.endpoint = e.Endpoint()
 	}
@@ -162,8 +167,6 @@ func (c *Config) complete() error {
 	}
 	return errors.Join(problems...)
 }
-
-const maxInstance = 64
 
 func notInName(r rune) bool {
 	return !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/+=.@-", r)

@@ -115,7 +115,7 @@ func TestRefreshInBackground(t *testing.T) {
 func TestFailureKeepsTheValue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, cause := range []error{
-			away, problem(429, kms.CodeThrottling), problem(500, kms.CodeInternalFailure), problem(503, kms.CodeUnavailable),
+			errAway, problem(429, kms.CodeThrottling), problem(500, kms.CodeInternalFailure), problem(503, kms.CodeUnavailable),
 			problem(404, kms.CodeAccessKeyNotFound), problem(403, kms.CodeAccessKeyDisabled), problem(400, kms.CodeSignatureDoesNotMatch),
 			problem(400, kms.CodeTimestampExpired), problem(404, kms.CodeKeyNotFound), problem(404, "HTTP404"), problem(403, "HTTP403"),
 		} {
@@ -152,7 +152,7 @@ func TestBackOffOfReads(t *testing.T) {
 		c, _ := start(t, f, func(c *Config) { c.Interval = time.Minute; c.NoPush = true })
 		c.draw = func() float64 { return 1 }
 		mustGet(t, c, "db", "v1")
-		f.fail("", away)
+		f.fail("", errAway)
 		begin := time.Now().Add(1)
 		time.Sleep(10 * time.Minute)
 		var gaps []time.Duration
@@ -241,7 +241,7 @@ func TestDoubtOutlastsAnOutage(t *testing.T) {
 		f.fail("db", problem(404, kms.CodeResourceNotFound))
 		time.Sleep(2 * time.Second)
 		_ = c.Refresh(t.Context(), "db")
-		f.fail("db", away)
+		f.fail("db", errAway)
 		time.Sleep(time.Hour)
 		mustGet(t, c, "db", "v1")
 		f.fail("db", problem(404, kms.CodeResourceNotFound))
@@ -257,7 +257,7 @@ func TestDoubtOutlastsAnOutage(t *testing.T) {
 // that such names do not stay in memory.
 func TestUnknownNameIsNotHammered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		for cause, want := range map[error]error{problem(404, kms.CodeResourceNotFound): ErrAbsent, problem(403, kms.CodeNoPermission): ErrDenied, away: ErrUnavailable} {
+		for cause, want := range map[error]error{problem(404, kms.CodeResourceNotFound): ErrAbsent, problem(403, kms.CodeNoPermission): ErrDenied, errAway: ErrUnavailable} {
 			f := newFake()
 			f.fail("db", cause)
 			c, _ := start(t, f, nil)
@@ -293,7 +293,7 @@ func TestMaxStale(t *testing.T) {
 			t.Errorf("interval %v, want a third of MaxStale", c.config.Interval)
 		}
 		mustGet(t, c, "db", "v1")
-		f.fail("", away)
+		f.fail("", errAway)
 		time.Sleep(10 * time.Minute)
 		mustGet(t, c, "db", "v1")
 		time.Sleep(time.Second)
@@ -369,12 +369,12 @@ func TestTTLSteers(t *testing.T) {
 			c.draw = func() float64 { return 1 }
 			mustGet(t, c, "db", "v1")
 			begin := time.Now()
-			time.Sleep(want - 1)
+			time.Sleep(want - time.Millisecond)
 			synctest.Wait()
 			if n := len(f.since(begin.Add(1), "db")); n != 0 {
 				t.Errorf("%s: %d reads before %v", value, n, want)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Millisecond)
 			synctest.Wait()
 			if n := len(f.since(begin.Add(1), "db")); n != 1 {
 				t.Errorf("%s: %d reads after %v", value, n, want)

@@ -69,9 +69,12 @@ type entry struct {
 	interval time.Duration
 	changes  uint64 // told by push
 	seen     uint64 // the last of them that a successful read has seen
-	known    bool   // the server has answered about it since the start
+	verified bool   // the server has given or confirmed a value since the start
 	hadValue bool
 	push     bool // a working long poll watches it
+	use      usage
+
+	logins logins
 }
 
 func (c *Consumer) newEntry(name string, pinned bool) *entry {
@@ -277,7 +280,7 @@ func (c *Consumer) accept(e *entry, f *flight, s *Secret, begun time.Time) {
 	c.counters.refreshes.Add(1)
 	e.mu.Lock()
 	old := e.current.Load()
-	recovered := e.failures > 0 && old != nil
+	recovered, first := e.failures > 0 && old != nil, !e.verified
 	e.interval = c.config.Interval
 	if ttl := s.ttl(); ttl > 0 {
 		e.interval = ttl
@@ -290,10 +293,17 @@ func (c *Consumer) accept(e *entry, f *flight, s *Secret, begun time.Time) {
 	e.current.Store(s)
 	e.warned.Store(false)
 	e.disk, e.failures, e.err, e.retryAt, e.earliest = nil, 0, nil, time.Time{}, time.Time{}
-	e.doubt, e.gap, e.known, e.hadValue = unavailable, unavailable, true, true
+	e.doubt, e.gap, e.verified, e.hadValue = unavailable, unavailable, true, true
 	e.draw = 0.5 + c.draw()/2
 	e.seen = max(e.seen, f.seq)
+	e.use.take(s.VersionID)
 	e.mu.Unlock()
+	switch {
+	case old == nil || old.VersionID != s.VersionID:
+		c.changed(e)
+	case first:
+		c.announce(e, false)
+	}
 	if recovered {
 		c.log.Info("a secret can be read again", "secret", e.name)
 	}
@@ -316,7 +326,6 @@ func (c *Consumer) reject(e *entry, cause error) error {
 	agreed := false
 	if what != unavailable {
 		reason = map[verdict]error{absent: ErrAbsent, denied: ErrDenied}[what]
-		e.known = true
 		agreed = e.doubtLocked(what, now, c.draw())
 	}
 	err := fmt.Errorf("consumer: secret %q: %w: %w", e.name, reason, cause)
@@ -324,6 +333,7 @@ func (c *Consumer) reject(e *entry, cause error) error {
 	e.mu.Unlock()
 	switch {
 	case agreed:
+		c.changed(e)
 		c.log.Error("a secret is taken away: two reads agree", "secret", e.name, "err", err)
 	case first:
 		c.log.Warn("a secret could not be read", "secret", e.name, "err", err)
@@ -348,6 +358,7 @@ func (e *entry) doubtLocked(what verdict, now time.Time, draw float64) bool {
 	}
 	e.gap, e.doubt, e.disk = what, unavailable, nil
 	e.current.Store(nil)
+	e.use.take("")
 	return true
 }
 
@@ -363,7 +374,9 @@ func (c *Consumer) serveDisk(e *entry, why string) {
 	e.freshFor.Store(0)
 	e.confirmed.Store(&e.diskTime)
 	e.current.Store(s)
+	e.use.take(s.VersionID)
 	e.mu.Unlock()
 	close(e.fallback)
+	c.changed(e)
 	c.log.Warn("the last known good value is served from disk", "secret", e.name, "version", s.VersionID, "confirmed", e.diskTime, "reason", why)
 }

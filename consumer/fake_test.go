@@ -3,6 +3,7 @@ package consumer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -46,7 +47,7 @@ func problem(status int, code string) error {
 	return &kms.Error{HTTPStatus: status, Code: code, Message: "no", RequestID: "r"}
 }
 
-var away = fmt.Errorf("kms: GetSecretValue: dial tcp 192.0.2.1:443: connection refused")
+var errAway = errors.New("kms: GetSecretValue: dial tcp 192.0.2.1:443: connection refused")
 
 // put makes a version current.
 func (f *fake) put(name, version, value string, change ...func(*kms.GetSecretValueResponse)) {

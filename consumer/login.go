@@ -1,3 +1,352 @@
 package consumer
 
-const defaultLoginLimit = 10
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+const (
+	defaultLoginLimit = 10
+	loginWindow       = time.Minute
+	// rejectedFor is how long a version that was rejected is not offered again, unless it has become the current one since.
+	rejectedFor = 10 * time.Second
+	// stagePending marks the candidate of a rotation that is under way.
+	stagePending = "ACSPending"
+)
+
+// With what a login worked, or why it did not.
+const (
+	// LoginCurrent is the current version, at the first attempt.
+	LoginCurrent = "current"
+	// LoginRefreshed is the current version, which only a read after a rejection has brought.
+	LoginRefreshed = "refreshed"
+	// LoginCandidate and LoginPrevious are the candidate of a rotation and the version before the current one.
+	LoginCandidate = "candidate"
+	LoginPrevious  = "previous"
+	// LoginRejected counts rejections, LoginLimited logins that were not tried because of Config.LoginLimit, and LoginFailed
+	// those that failed for a reason that is not the credential.
+	LoginRejected = "rejected"
+	LoginLimited  = "limited"
+	LoginFailed   = "failed"
+)
+
+// ErrLoginLimit says that the target has rejected as many logins within a minute as Config.LoginLimit allows, so that it
+// was not asked again.
+var ErrLoginLimit = errors.New("too many logins were rejected within a minute")
+
+// offer is a version that was handed out to log in with, and what it was then.
+type offer struct {
+	secret *Secret
+	as     string
+}
+
+// logins is what is known of the logins of one secret.
+type logins struct {
+	mu       sync.Mutex
+	underWay int                  // guarded by mu, as all below
+	freed    chan struct{}        // closed when one has ended
+	rejected []time.Time          // in the last minute
+	versions map[string]time.Time // when a version was last rejected
+	offers   map[string]offer     // by version
+	works    offer                // another version than the current one that has worked
+	instead  string               // the current version at that time
+}
+
+// acquire takes one of the logins that a target may reject in a minute, and waits while others that are under way may still
+// leave one. done gives it back, or not when the login was rejected.
+func (l *logins) acquire(ctx context.Context, limit int) (done func(rejected bool), err error) {
+	for {
+		l.mu.Lock()
+		l.forgetLocked(time.Now())
+		if l.underWay+len(l.rejected) < limit {
+			l.underWay++
+			l.mu.Unlock()
+			return l.done, nil
+		}
+		if l.underWay == 0 {
+			wait := time.Until(l.rejected[0].Add(loginWindow))
+			l.mu.Unlock()
+			return nil, fmt.Errorf("%w; the next is possible in %s", ErrLoginLimit, wait.Round(time.Second))
+		}
+		if l.freed == nil {
+			l.freed = make(chan struct{})
+		}
+		freed := l.freed
+		l.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for other logins: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func (l *logins) done(rejected bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.underWay--
+	if rejected {
+		l.rejected = append(l.rejected, time.Now())
+	}
+	if l.freed != nil {
+		close(l.freed)
+		l.freed = nil
+	}
+}
+
+func (l *logins) forgetLocked(now time.Time) {
+	for len(l.rejected) > 0 && now.Sub(l.rejected[0]) >= loginWindow {
+		l.rejected = l.rejected[1:]
+	}
+	for version, at := range l.versions {
+		if now.Sub(at) >= loginWindow {
+			delete(l.versions, version)
+		}
+	}
+}
+
+// first is the version to begin with: the current one, unless that was rejected within the last minute and another worked.
+func (l *logins) first(current *Secret) offer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forgetLocked(time.Now())
+	if _, rejected := l.versions[current.VersionID]; rejected && l.works.secret != nil && l.instead == current.VersionID {
+		return l.works
+	}
+	return offer{current, LoginCurrent}
+}
+
+// offer hands a version out, and reports whether it may be: not when it was rejected a moment ago. One that has become
+// current since then was verified by who made it current.
+func (l *logins) offer(o offer) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	version := o.secret.VersionID
+	at, rejected := l.versions[version]
+	promoted := o.as == LoginRefreshed && l.offers[version].as != "" && l.offers[version].as != LoginRefreshed
+	if rejected && time.Since(at) < rejectedFor && !promoted {
+		return false
+	}
+	if l.offers == nil || len(l.offers) > 16 {
+		l.offers = map[string]offer{}
+	}
+	l.offers[version] = o
+	return true
+}
+
+func (l *logins) reject(version string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.versions == nil {
+		l.versions = map[string]time.Time{}
+	}
+	l.versions[version] = time.Now()
+}
+
+// Login opens something with a secret: it calls try with the current version and, when the target rejects that, reads the
+// secret again and calls try with what is then current, if that is new, with the candidate of a rotation that is under way,
+// and with the previous version, until one works. It returns the version that did. rejected says whether an error of try
+// means that the credential was not accepted; other errors are returned as they are.
+//
+// Config.LoginLimit bounds how many logins of a secret are rejected in a minute, over all callers, which is also how many
+// are under way at once. Past it Login answers ErrLoginLimit, with the last rejection, and does not call try. A version
+// that has worked instead of the current one is tried first for a minute.
+func (c *Consumer) Login(ctx context.Context, name string, rejected func(error) bool, try func(context.Context, *Secret) error) (*Secret, error) {
+	current, err := c.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	e, err := c.entry(name)
+	if err != nil {
+		return nil, err
+	}
+	o := e.logins.first(current)
+	var tried []offer
+	var last error
+	for {
+		refused, err := c.attempt(ctx, e, o.secret, rejected, try)
+		switch {
+		case err == nil:
+			c.worked(e, o)
+			return o.secret, nil
+		case errors.Is(err, ErrLoginLimit) && last != nil:
+			return nil, fmt.Errorf("%w: %w", err, last)
+		case !refused:
+			return nil, err
+		}
+		last = err
+		tried = append(tried, o)
+		o, err = c.next(ctx, e, tried)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", err, last)
+		}
+	}
+}
+
+// attempt is one login, and whether the target has rejected it.
+func (c *Consumer) attempt(ctx context.Context, e *entry, s *Secret, rejected func(error) bool, try func(context.Context, *Secret) error) (refused bool, err error) {
+	done, err := e.logins.acquire(ctx, c.config.LoginLimit)
+	if err != nil {
+		c.counters.login(LoginLimited)
+		return false, fmt.Errorf("consumer: secret %q: %w", e.name, err)
+	}
+	defer func() { done(refused) }()
+	if err = try(ctx, s); err == nil {
+		return false, nil
+	}
+	if refused = rejected(err); !refused {
+		c.counters.login(LoginFailed)
+		return false, err
+	}
+	c.counters.login(LoginRejected)
+	e.logins.reject(s.VersionID)
+	return true, err
+}
+
+// Failed is Login for callers that cannot be called back: it says that the target has rejected a version, with cause, and
+// returns the one to try next, in the order of Login. When there is none, or Config.LoginLimit is reached (ErrLoginLimit),
+// the error has cause in its chain. Say with Worked which version was accepted in the end.
+func (c *Consumer) Failed(ctx context.Context, name, versionID string, cause error) (*Secret, error) {
+	e, err := c.entry(name)
+	if err != nil {
+		return nil, err
+	}
+	c.counters.login(LoginRejected)
+	e.logins.reject(versionID)
+	e.logins.mu.Lock()
+	e.logins.forgetLocked(time.Now())
+	e.logins.rejected = append(e.logins.rejected, time.Now())
+	full := len(e.logins.rejected) >= c.config.LoginLimit
+	as := cmp.Or(e.logins.offers[versionID].as, LoginCurrent)
+	e.logins.mu.Unlock()
+	if full {
+		c.counters.login(LoginLimited)
+		return nil, fmt.Errorf("consumer: secret %q: %w: %w", name, ErrLoginLimit, cause)
+	}
+	o, err := c.next(ctx, e, []offer{{&Secret{VersionID: versionID}, as}})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, cause)
+	}
+	return o.secret, nil
+}
+
+// next is what to try after what was tried.
+func (c *Consumer) next(ctx context.Context, e *entry, tried []offer) (offer, error) {
+	may := func(o offer) bool {
+		again := slices.ContainsFunc(tried, func(t offer) bool {
+			return t.secret.VersionID == o.secret.VersionID && (o.as != LoginRefreshed || t.as == LoginCurrent || t.as == LoginRefreshed)
+		})
+		return !again && e.logins.offer(o)
+	}
+	if s := e.current.Load(); s != nil && may(offer{s, LoginRefreshed}) {
+		return offer{s, LoginRefreshed}, nil // it came while the login was under way
+	}
+	if !c.readSince(e) {
+		err := c.Refresh(ctx, e.name)
+		if s := e.current.Load(); s != nil && may(offer{s, LoginRefreshed}) {
+			return offer{s, LoginRefreshed}, nil
+		}
+		if err != nil {
+			return offer{}, fmt.Errorf("consumer: secret %q: nothing else to try after a rejection: %w", e.name, err)
+		}
+	}
+	for _, at := range []struct{ stage, as string }{{stagePending, LoginCandidate}, {kms.StagePrevious, LoginPrevious}} {
+		if slices.ContainsFunc(tried, func(t offer) bool { return t.as == at.as || t.as == LoginPrevious }) {
+			continue
+		}
+		s, err := c.readStage(ctx, e, at.stage)
+		if err != nil {
+			return offer{}, err
+		}
+		if s != nil && may(offer{s, at.as}) {
+			return offer{s, at.as}, nil
+		}
+	}
+	versions := ""
+	for _, t := range tried {
+		versions += fmt.Sprintf(", %s (%s)", t.secret.VersionID, t.as)
+	}
+	return offer{}, fmt.Errorf("consumer: secret %q: no other version to try after %s", e.name, strings.TrimPrefix(versions, ", "))
+}
+
+// readSince reports whether the secret was read after its current version was last rejected, so that a rejection of another
+// version needs no further read.
+func (c *Consumer) readSince(e *entry) bool {
+	s := e.current.Load()
+	if s == nil {
+		return false
+	}
+	e.logins.mu.Lock()
+	defer e.logins.mu.Unlock()
+	at, rejected := e.logins.versions[s.VersionID]
+	return rejected && !s.FetchedAt.Before(at)
+}
+
+// readStage reads the version with another label than the current one. It is kept in memory alone, and there only while
+// logins need it. There is none, and no error, when the server says so.
+func (c *Consumer) readStage(ctx context.Context, e *entry, stage string) (*Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	begun := time.Now()
+	answer, err := c.api.GetSecretValue(ctx, &kms.GetSecretValueRequest{SecretName: e.name, VersionStage: stage, FetchExtendedConfig: true})
+	var refused *kms.Error
+	switch {
+	case err == nil && answer != nil && answer.VersionID != "":
+		if stage == stagePending {
+			e.mu.Lock()
+			e.use.candidate = answer.VersionID
+			e.mu.Unlock()
+		}
+		return newSecret(e.name, answer, begun, SourceServer), nil
+	case err == nil || errors.As(err, &refused) && !refused.Temporary():
+		return nil, nil
+	}
+	return nil, fmt.Errorf("consumer: secret %q: read %s: %w", e.name, stage, err)
+}
+
+// Worked says that the target has accepted a version that Get or Failed gave. Login does it by itself.
+func (c *Consumer) Worked(name, versionID string) {
+	e := (*c.entries.Load())[name]
+	if e == nil {
+		return
+	}
+	e.logins.mu.Lock()
+	o, ok := e.logins.offers[versionID]
+	if !ok && e.logins.works.secret != nil && e.logins.works.secret.VersionID == versionID {
+		o, ok = e.logins.works, true
+	}
+	e.logins.mu.Unlock()
+	if !ok {
+		o = offer{e.current.Load(), LoginCurrent}
+	}
+	if o.secret != nil && o.secret.VersionID == versionID {
+		c.worked(e, o)
+	}
+}
+
+func (c *Consumer) worked(e *entry, o offer) {
+	c.counters.login(o.as)
+	current := e.current.Load()
+	l := &e.logins
+	l.mu.Lock()
+	delete(l.versions, o.secret.VersionID)
+	delete(l.offers, o.secret.VersionID)
+	was := l.works.secret
+	if current == nil || o.secret.VersionID == current.VersionID {
+		l.works = offer{}
+	} else {
+		l.works, l.instead = o, current.VersionID
+	}
+	l.mu.Unlock()
+	if o.as != LoginCurrent && (was == nil || was.VersionID != o.secret.VersionID) {
+		c.log.Warn("a login worked only with another version than the one at hand", "secret", e.name, "version", o.secret.VersionID, "as", o.as)
+	}
+}
