@@ -101,6 +101,7 @@ type Consumer struct {
 	mu          sync.Mutex
 	closed      bool                 // guarded by mu
 	subscribers map[*subscriber]bool // guarded by mu
+	groups      []*group             // guarded by mu
 }
 
 // New returns a Consumer and starts its background work, which Close ends. It loads what Config.LastGood holds, starts to
@@ -203,8 +204,8 @@ func (c *Consumer) Close() error {
 	c.mu.Unlock()
 	c.cancel()
 	c.work.Wait()
-	if again {
-		return nil
+	if !again {
+		c.goodbye()
 	}
 	return nil
 }
@@ -324,6 +325,7 @@ func (c *Consumer) preload(names []string) {
 
 // drop takes an entry out that nobody needs.
 func (c *Consumer) drop(e *entry) {
+	c.leave(e)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := maps.Clone(*c.entries.Load())

@@ -73,6 +73,9 @@ type entry struct {
 	hadValue bool
 	push     bool // a working long poll watches it
 	use      usage
+	group    *group  // whose long poll watches it
+	revision string  // that push has told last
+	told     watched // what the last long poll said
 
 	logins logins
 }
@@ -130,6 +133,9 @@ func (e *entry) force(now time.Time) (*flight, error) {
 }
 
 func (e *entry) scheduleLocked(begin time.Time) *flight {
+	if begin.Before(e.earliest) {
+		begin = e.earliest
+	}
 	switch {
 	case e.waiting == nil:
 		e.waiting = &flight{done: make(chan struct{}), begin: begin}
@@ -304,6 +310,7 @@ func (c *Consumer) accept(e *entry, f *flight, s *Secret, begun time.Time) {
 	case first:
 		c.announce(e, false)
 	}
+	c.join(e)
 	if recovered {
 		c.log.Info("a secret can be read again", "secret", e.name)
 	}
@@ -330,6 +337,7 @@ func (c *Consumer) reject(e *entry, cause error) error {
 	}
 	err := fmt.Errorf("consumer: secret %q: %w: %w", e.name, reason, cause)
 	e.err = err
+	watch := what != unavailable && (e.pinned || e.hadValue)
 	e.mu.Unlock()
 	switch {
 	case agreed:
@@ -339,6 +347,9 @@ func (c *Consumer) reject(e *entry, cause error) error {
 		c.log.Warn("a secret could not be read", "secret", e.name, "err", err)
 	}
 	c.serveDisk(e, "the server could not be asked")
+	if watch {
+		c.join(e) // so that its return is told
+	}
 	return err
 }
 
@@ -378,5 +389,6 @@ func (c *Consumer) serveDisk(e *entry, why string) {
 	e.mu.Unlock()
 	close(e.fallback)
 	c.changed(e)
+	c.join(e)
 	c.log.Warn("the last known good value is served from disk", "secret", e.name, "version", s.VersionID, "confirmed", e.diskTime, "reason", why)
 }

@@ -131,6 +131,3 @@ func (c *Consumer) changed(e *entry) {
 	c.announce(e, true)
 	c.tell(e)
 }
-
-// tell has the next long poll begin anew when what it said of a secret is no longer so.
-func (c *Consumer) tell(*entry) {}
