@@ -264,7 +264,7 @@ func (c *Consumer) fly(e *entry, f *flight) {
 	ctx, cancel := context.WithTimeout(c.ctx, readTimeout)
 	defer cancel()
 	begun := time.Now()
-	answer, err := c.api.GetSecretValue(ctx, &kms.GetSecretValueRequest{SecretName: e.name, FetchExtendedConfig: true})
+	answer, err := c.api.GetSecretValue(ctx, &kms.GetSecretValueRequest{SecretName: e.name, FetchExtendedConfig: true, Consumer: c.config.Instance})
 	if err == nil && (answer == nil || answer.VersionID == "") {
 		err = errors.New("the answer names no version")
 	}

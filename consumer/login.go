@@ -296,7 +296,7 @@ func (c *Consumer) readStage(ctx context.Context, e *entry, stage string) (*Secr
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	begun := time.Now()
-	answer, err := c.api.GetSecretValue(ctx, &kms.GetSecretValueRequest{SecretName: e.name, VersionStage: stage, FetchExtendedConfig: true})
+	answer, err := c.api.GetSecretValue(ctx, &kms.GetSecretValueRequest{SecretName: e.name, VersionStage: stage, FetchExtendedConfig: true, Consumer: c.config.Instance})
 	var refused *kms.Error
 	switch {
 	case err == nil && answer != nil && answer.VersionID != "":
