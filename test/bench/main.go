@@ -100,7 +100,7 @@ func startProfile(name string) (stop func(), err error) {
 }
 
 // parts are what is measured, in this order.
-var parts = []string{"start", "teststart", "reads", "writes", "many", "flood", "rotations", "push"}
+var parts = []string{"start", "teststart", "reads", "writes", "many", "flood", "rotations", "push", "consumers"}
 
 func run(binary, only string) error {
 	wanted := parts
@@ -131,6 +131,8 @@ func run(binary, only string) error {
 			errs = append(errs, rotations())
 		case "push":
 			errs = append(errs, push(binary))
+		case "consumers":
+			errs = append(errs, consumers())
 		}
 	}
 	return errors.Join(errs...)
