@@ -87,6 +87,12 @@ func (c *Client) UndoRotation(ctx context.Context, in *SecretNameRequest) (*Secr
 	return call[SecretNameResponse](ctx, c, "UndoRotation", Version, in, false)
 }
 
+// CancelRotation ends a rotation whose candidate the target does not have; any other is ErrResourceInUse. It is an operation of Keyturn's
+// own.
+func (c *Client) CancelRotation(ctx context.Context, in *SecretNameRequest) (*DescribeRotationResponse, error) {
+	return call[DescribeRotationResponse](ctx, c, "CancelRotation", Version, in, false)
+}
+
 // RepairRotation mends a rotation that is quarantined. It is an operation of Keyturn's own.
 func (c *Client) RepairRotation(ctx context.Context, in *RepairRotationRequest) (*DescribeRotationResponse, error) {
 	return call[DescribeRotationResponse](ctx, c, "RepairRotation", Version, in, false)

@@ -198,7 +198,7 @@ func TestSecretPolicyGovernsRotation(t *testing.T) {
 			t.Errorf("%s: %v; want an explicit refusal", op.Name, err)
 		}
 	}
-	if tried != 15 {
-		t.Errorf("%d operations tried, want 15", tried)
+	if tried != 16 {
+		t.Errorf("%d operations tried, want 16", tried)
 	}
 }

@@ -125,7 +125,7 @@ var ownOperations = []ownOperation{
 	{"ConfigureRotation", rotationsOwn}, {"RemoveRotation", rotationsOwn}, {"DescribeRotation", rotationsOwn},
 	{"ListRotations", rotationsOwn}, {"ProbeRotation", rotationsOwn}, {"PauseRotation", rotationsOwn}, {"ResumeRotation", rotationsOwn},
 	{"RehearseRotation", rotationsOwn}, {"EmergencyRotation", rotationsOwn}, {"EndRotationGrace", rotationsOwn},
-	{"UndoRotation", rotationsOwn}, {"RepairRotation", rotationsOwn},
+	{"UndoRotation", rotationsOwn}, {"CancelRotation", rotationsOwn}, {"RepairRotation", rotationsOwn},
 	{"WatchSecrets", consumersOwn}, {"ListSecretConsumers", consumersOwn},
 }
 

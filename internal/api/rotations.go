@@ -207,7 +207,7 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	case r.State == rotation.Grace:
 		r.Then = &q
 		return rotation.Next(r, rotation.Event{Kind: rotation.EndGrace}, c.At)
-	case r.State == rotation.Retiring, r.State == rotation.Undoing, r.State == rotation.Reverting, r.Mode != rotation.Rotate:
+	case r.State == rotation.Retiring, r.State == rotation.Undoing, r.State == rotation.Reverting, r.Cancelled, r.Mode != rotation.Rotate:
 		r.Then = &q
 		return r, nil
 	}
@@ -646,6 +646,63 @@ func (c *Call) request(ctx context.Context, name string, e rotation.Event, state
 		}
 		return &kms.SecretNameResponse{SecretName: s.Name}, tx.PutRotation(r)
 	})
+}
+
+// cancelRotation ends a rotation whose candidate the target does not have. One that has been sent before is ended by the engine, once
+// the target holds nothing of it.
+func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.DescribeRotationResponse, error) {
+	event := rotation.Event{Kind: rotation.Cancel}
+	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		s, err := c.existing(tx, in.SecretName)
+		if err != nil {
+			return none, err
+		}
+		if err := s.Rotate(); err != nil {
+			return none, err
+		}
+		before, err := c.record(tx, s)
+		if err != nil {
+			return none, err
+		}
+		r, err := rotation.Next(before, event, c.At)
+		if err != nil {
+			return none, fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s", s.Name, before.State, insteadOfCancel(before.State))
+		}
+		if err := c.announce(tx, before, r); err != nil {
+			return none, err
+		}
+		changed, _, err := c.follow(tx, s, before, &r, event, nil)
+		if err != nil {
+			return none, err
+		}
+		if err := tx.PutRotation(r); err != nil || changed == nil {
+			return none, err
+		}
+		return none, tx.PutSecret(*changed, nil)
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.Snapshot = store.Snapshot(ctx, c.DB)
+	return describeRotation(ctx, c, in)
+}
+
+// insteadOfCancel says what a person can do about a rotation that cannot be cancelled.
+func insteadOfCancel(s rotation.State) string {
+	switch s {
+	case rotation.Applying, rotation.Unknown:
+		return "the target may have the candidate. Wait until it has said so; while it does not answer, nothing can be given up."
+	case rotation.Applied, rotation.Verified:
+		return "the target has the candidate. Wait for the promotion, and in the grace period UndoRotation makes the former credential current again."
+	case rotation.Grace:
+		return "the new credential is current. UndoRotation makes the former one current again."
+	case rotation.Undoing, rotation.Retiring, rotation.Reverting:
+		return "wait for its end; what is being taken away cannot be kept."
+	case rotation.Quarantined:
+		return "RepairRotation mends it."
+	}
+	return "nothing is under way."
 }
 
 func repairRotation(ctx context.Context, c *Call, in *kms.RepairRotationRequest) (*kms.DescribeRotationResponse, error) {

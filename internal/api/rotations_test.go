@@ -533,6 +533,75 @@ func TestWhatPeopleAskFor(t *testing.T) {
 	}
 }
 
+// TestCancel: what was never sent ends at once, what was is left to the engine, and what the target may have is not given up.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "7d")
+	planned := w.record(t, "db").Due
+	prepared := func(attempt int, strategy target.Strategy, trigger rotation.Trigger) {
+		t.Helper()
+		w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
+			if _, there := s.Stages[secret.Pending]; !there {
+				var err error
+				if *s, err = s.Prepare(secret.Version{ID: fmt.Sprintf("v%d", s.LastOrder+1)}, w.now); err != nil {
+					t.Error(err)
+				}
+			}
+			r.ID, r.State, r.Mode, r.Trigger, r.Strategy, r.Candidate, r.Base = "v2", rotation.Prepared, rotation.Rotate, trigger, strategy, s.Stages[secret.Pending], "v1"
+			r.Attempt, r.NextAt, r.Cancelled = attempt, w.now.Add(time.Minute), false
+		})
+	}
+	pending := func() string {
+		t.Helper()
+		list := w.must(t, "ListSecretVersionIds", "SecretName", "db").(*kms.ListSecretVersionIdsResponse)
+		for _, v := range list.VersionIDs {
+			if slices.Contains(v.VersionStages, string(secret.Pending)) {
+				return v.VersionID
+			}
+		}
+		return ""
+	}
+	for _, trigger := range []rotation.Trigger{rotation.Manual, rotation.Automatic} {
+		prepared(0, target.Single, trigger)
+		got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse)
+		r := w.record(t, "db")
+		if got.State != "abandoned" || got.Reason != "Cancelled by a person." || got.Advice != "" || pending() != "" || !r.Due.Equal(planned) || !got.NextRotationDate.Equal(planned) {
+			t.Errorf("cancelled before an attempt: %+v, due %s, want %s; pending %q", got, r.Due, planned, pending())
+		}
+		w.refused(t, inUse, `The rotation of secret "db" is in state abandoned and cannot be cancelled: nothing is under way.`, "CancelRotation", "SecretName", "db")
+	}
+	prepared(1, target.Single, rotation.Manual)
+	for range 2 {
+		got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse)
+		if r := w.record(t, "db"); got.State != "prepared" || got.Reason != "Cancelled by a person." || got.Advice == "" || r.Wake().After(w.now) || pending() == "" {
+			t.Errorf("cancelled after an attempt: %+v, goes on at %s; pending %q", got, r.Wake(), pending())
+		}
+	}
+	w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e1")
+	if r := w.record(t, "db"); r.Then == nil || r.Then.ID != "e1" || r.Trigger != rotation.Manual || !r.Cancelled {
+		t.Errorf("an emergency beside what is cancelled: %+v; want one that follows", r)
+	}
+	prepared(1, target.Double, rotation.Manual)
+	if got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse); got.State != "reverting" || pending() == "" {
+		t.Errorf("cancelled after an attempt, two accounts: %+v, pending %q", got, pending())
+	}
+	for _, tt := range []struct {
+		state rotation.State
+		text  string
+	}{
+		{rotation.Applying, "is in state applying and cannot be cancelled: the target may have the candidate. Wait until it has said so"},
+		{rotation.Unknown, "the target may have the candidate."}, {rotation.Applied, "Wait for the promotion, and in the grace period UndoRotation"},
+		{rotation.Verified, "the target has the candidate."}, {rotation.Grace, "UndoRotation makes the former one current again."},
+		{rotation.Retiring, "wait for its end"}, {rotation.Undoing, "wait for its end"}, {rotation.Quarantined, "RepairRotation mends it."},
+	} {
+		w.inState(t, "db", tt.state)
+		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")
+	}
+	w.refused(t, unsupported, `"bare" is of type Generic`, "CancelRotation", "SecretName", "bare")
+	w.refused(t, notFound, `There is no secret "none"`, "CancelRotation", "SecretName", "none")
+}
+
 // TestAdopt: a value that the target accepts becomes current, the pending label goes, and rotations are planned again.
 func TestAdopt(t *testing.T) {
 	t.Parallel()

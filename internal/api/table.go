@@ -48,6 +48,7 @@ var operations = []Op{
 	change(op("EmergencyRotation", named(func(in *kms.VersionedRequest) *string { return &in.SecretName }), emergencyRotation)),
 	change(op("EndRotationGrace", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), endRotationGrace)),
 	change(op("UndoRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), undoRotation)),
+	change(op("CancelRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), cancelRotation)),
 	slow(change(op("RepairRotation", named(func(in *kms.RepairRotationRequest) *string { return &in.SecretName }), repairRotation))),
 
 	change(op("TagResource", tagged(func(in *kms.TagResourceRequest) (string, string, string) {

@@ -20,6 +20,7 @@ type rotationCommand struct {
 	Emergency rotationEmergency `cmd:"" help:"Replace a credential that may have leaked: the old one stops working at once."`
 	EndGrace  rotationEndGrace  `cmd:"" help:"Retire the former credential now."`
 	Undo      rotationUndo      `cmd:"" help:"Make the former credential current again while its grace lasts."`
+	Cancel    rotationCancel    `cmd:"" help:"End a rotation whose candidate is not at the target, such as one that waits for a target which cannot be reached."`
 	Pause     rotationPause     `cmd:"" help:"Let no rotation begin: of a secret, at a target, or at all."`
 	Resume    rotationResume    `cmd:"" help:"Let rotations begin again."`
 	Probe     rotationProbe     `cmd:"" help:"Have targets asked now whether they accept the credentials in use, as after a store was restored from a copy."`
@@ -30,7 +31,7 @@ type rotationCommand struct {
 func (c *rotationCommand) AfterApply() error {
 	for _, g := range []*globals{
 		&c.List.globals, &c.Status.globals, &c.Configure.globals, &c.Detach.globals, &c.Rotate.globals, &c.Rehearse.globals, &c.Emergency.globals,
-		&c.EndGrace.globals, &c.Undo.globals, &c.Pause.globals, &c.Resume.globals, &c.Probe.globals, &c.Repair.globals,
+		&c.EndGrace.globals, &c.Undo.globals, &c.Cancel.globals, &c.Pause.globals, &c.Resume.globals, &c.Probe.globals, &c.Repair.globals,
 	} {
 		*g = c.globals
 	}
@@ -241,6 +242,28 @@ func (c *rotationUndo) Run(e *env) error {
 		return err
 	}
 	return c.done(e, out, "The former credential of %s is current again once a login has shown that it works; keyturn rotation status tells.", c.Name)
+}
+
+type rotationCancel struct {
+	globals `kong:"-"`
+	Name    string `arg:"" help:"Name or ARN of the secret."`
+}
+
+func (c *rotationCancel) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.CancelRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	switch {
+	case err != nil:
+		return err
+	case out.State == "quarantined":
+		return c.done(e, out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
+	case out.State != "abandoned":
+		return c.done(e, out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status shows when that is done.", out.SecretName)
+	}
+	return c.done(e, out, "The rotation of %s is cancelled; the credential in use is untouched.", out.SecretName)
 }
 
 // which is what to pause or probe: one thing, named.

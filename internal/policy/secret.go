@@ -43,7 +43,7 @@ var sampleActions = []string{
 	"kms:UntagResource", "kms:UntagResources",
 	"kms:RegisterTarget", "kms:UpdateTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:DescribeRotation",
 	"kms:PauseRotation", "kms:ResumeRotation", "kms:ProbeRotation", "kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace",
-	"kms:UndoRotation", "kms:RepairRotation", "kms:ListSecretConsumers",
+	"kms:UndoRotation", "kms:CancelRotation", "kms:RepairRotation", "kms:ListSecretConsumers",
 }
 
 // governedActions are the actions on which a secret policy has an effect. SetSecretPolicy and
@@ -54,7 +54,7 @@ var governedActions = []string{
 	"kms:RotateSecret", "kms:TagResource", "kms:TagResources", "kms:UntagResource", "kms:UntagResources",
 	"kms:GetSecretValue",
 	"kms:RegisterTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:PauseRotation", "kms:ResumeRotation", "kms:ProbeRotation",
-	"kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace", "kms:UndoRotation", "kms:RepairRotation",
+	"kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace", "kms:UndoRotation", "kms:CancelRotation", "kms:RepairRotation",
 }
 
 func governed(action string) bool {

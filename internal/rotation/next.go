@@ -34,6 +34,8 @@ const (
 	Retire Step = "retire"
 	// Revert takes the candidate away from the target, and puts the base back where it was replaced.
 	Revert Step = "revert"
+	// Clear lets the target take back what the attempts of a cancelled rotation may have left: event Cleared.
+	Clear Step = "clear"
 )
 
 // Plan says what to do next with a record that no engine is working on.
@@ -45,6 +47,9 @@ func Plan(r Record, now time.Time) Step {
 	case Scheduled, Refused:
 		return Prepare
 	case Prepared:
+		if r.Cancelled {
+			return Clear
+		}
 		return Send
 	case Applying, Unknown: // an engine that finds Applying did not see the answer
 		return Resolve
@@ -105,11 +110,13 @@ const (
 	Reverted   EventKind = "taken back"
 	Failed     EventKind = "failed"       // of a step that is simply tried again
 	Impossible EventKind = "cannot begin" // nothing was sent, and trying again changes nothing
+	Cleared    EventKind = "nothing left of it"
 
 	Probed   EventKind = "probed" // by a person: find out again
 	Undo     EventKind = "undo asked for"
 	EndGrace EventKind = "grace ended"
 	Again    EventKind = "to be applied again"
+	Cancel   EventKind = "cancelled"
 )
 
 // illegal is an event that cannot follow from the state. The engine never makes one; a person's request may.
@@ -209,6 +216,8 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 		r = r.later(e, now)
 	case Impossible:
 		r = r.abandon(e.Text, now)
+	case Cancel: // there is no candidate, or a rule has refused it
+		r = r.abandon(cancelled, now)
 	default:
 		return r, false
 	}
@@ -216,7 +225,12 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 }
 
 func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
+	if r.Cancelled {
+		return r.onCancelled(e, now)
+	}
 	switch e.Kind {
+	case Cancel:
+		r = r.cancel(now)
 	case Sending:
 		r.State, r.SentAt = Applying, now
 		r.Attempt++
@@ -230,11 +244,53 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 	return r, true
 }
 
+// cancelled is the reason of what a person has ended.
+const cancelled = "Cancelled by a person."
+
+// cancel ends a rotation whose candidate the target does not have. What was never sent is given up at once. After an attempt the
+// target may hold something of it: where both credentials can be live the candidate is taken away, in case that the target was
+// slow to learn of it, and else what is left is taken back first. A repair ends in the quarantine that it came from.
+func (r Record) cancel(now time.Time) Record {
+	switch {
+	case r.Attempt == 0:
+		return r.ended(now)
+	case r.Strategy == target.Single || r.Mode == Reapply:
+		r.Cancelled, r.Failures, r.NextAt, r.Reason = true, 0, time.Time{}, cancelled
+		return r
+	}
+	r = r.to(Reverting)
+	r.Rejections, r.Reason = MaxRejections, cancelled // a rehearsal, too, is abandoned then
+	return r
+}
+
+// ended is a rotation that was cancelled, when nothing is left of it.
+func (r Record) ended(now time.Time) Record {
+	r.Cancelled = false
+	if r.Mode == Reapply {
+		r = r.to(Quarantined)
+		r.Reason = "The repair was cancelled: the target does not accept the credential in use."
+		return r
+	}
+	return r.abandon(cancelled, now)
+}
+
+func (r Record) onCancelled(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Cancel: // asked for again
+	case Cleared:
+		r = r.ended(now)
+	case Failed, Unreached:
+		r = r.later(e, now)
+	default:
+		return r, false
+	}
+	return r, true
+}
+
 func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Accepted:
 		r = r.to(Applied).quiet(now)
-		r.SentAt = time.Time{} // it was answered, and what was sent before was settled before
 		r.SentAt = time.Time{} // it was answered, and what was sent before has settled
 	case Unreached:
 		// What was not sent now may have been sent before and not answered: then Unknown is what it was, and it went through

@@ -132,6 +132,8 @@ type Record struct {
 	Failures   int  `json:"failures,omitempty"`   // in a row, for back-off
 	Abandons   int  `json:"abandons,omitempty"`   // rotations abandoned in a row
 	Swapped    bool `json:"swapped,omitempty"`    // an undo has exchanged candidate and base
+	// Cancelled says that a person wants the rotation to end. It is Prepared until the target holds nothing of an attempt.
+	Cancelled bool `json:"cancelled,omitempty"`
 
 	// GracePeriod is how long the old credential works after the promotion.
 	GracePeriod time.Duration `json:"grace_period,omitempty"`
@@ -326,9 +328,11 @@ func (r Record) Advice() string {
 	switch {
 	case r.State == Quarantined:
 		return "If the target has been set right by hand, RepairRotation with RepairAction probe. To give the target the stored credential again, apply. To take a credential that the target accepts, adopt with SecretData and VersionId."
+	case r.Cancelled:
+		return "It is cancelled as soon as the target has taken back what an attempt may have left there; that is tried again by itself, at the latest every five minutes."
 	case r.InFlight() && r.Failures > 2:
 		return "It is tried again by itself, at the latest every five minutes. Look at the target: can it be reached, and may the administrator that it names change the account?"
-	case r.State == Abandoned && r.Mode == Rotate:
+	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
 		return "Nothing has changed at the target. Mend what Reason says; an automatic rotation is tried again by itself, RotateSecret tries at once."
 	}
 	return ""

@@ -16,7 +16,7 @@ var (
 	kinds = []rotation.EventKind{
 		rotation.Stored, rotation.Sending, rotation.Accepted, rotation.Unreached, rotation.NoAnswer, rotation.Declined, rotation.Resolved,
 		rotation.LoggedIn, rotation.NoLogin, rotation.Promoted, rotation.Expired, rotation.Retired, rotation.Reverted, rotation.Failed,
-		rotation.Impossible, rotation.Probed, rotation.Undo, rotation.EndGrace, rotation.Again,
+		rotation.Impossible, rotation.Probed, rotation.Undo, rotation.EndGrace, rotation.Again, rotation.Cancel, rotation.Cleared,
 	}
 )
 
@@ -31,9 +31,9 @@ func record(s rotation.State) rotation.Record {
 
 // allowed is every event that may follow a state, and where it leads; Resolved here says that the candidate is live.
 var allowed = map[rotation.State]map[rotation.EventKind]rotation.State{
-	rotation.Scheduled: {rotation.Stored: rotation.Prepared, rotation.Failed: rotation.Scheduled, rotation.Impossible: rotation.Abandoned},
-	rotation.Refused:   {rotation.Stored: rotation.Prepared, rotation.Failed: rotation.Refused, rotation.Impossible: rotation.Abandoned},
-	rotation.Prepared:  {rotation.Sending: rotation.Applying, rotation.Unreached: rotation.Prepared, rotation.Impossible: rotation.Abandoned},
+	rotation.Scheduled: {rotation.Stored: rotation.Prepared, rotation.Failed: rotation.Scheduled, rotation.Impossible: rotation.Abandoned, rotation.Cancel: rotation.Abandoned},
+	rotation.Refused:   {rotation.Stored: rotation.Prepared, rotation.Failed: rotation.Refused, rotation.Impossible: rotation.Abandoned, rotation.Cancel: rotation.Abandoned},
+	rotation.Prepared:  {rotation.Sending: rotation.Applying, rotation.Unreached: rotation.Prepared, rotation.Impossible: rotation.Abandoned, rotation.Cancel: rotation.Reverting},
 	rotation.Applying: {
 		rotation.Accepted: rotation.Applied, rotation.Unreached: rotation.Prepared, rotation.NoAnswer: rotation.Unknown,
 		rotation.Declined: rotation.Refused, rotation.Resolved: rotation.Applied, rotation.Failed: rotation.Unknown,
@@ -81,6 +81,8 @@ func TestNext(t *testing.T) {
 	settled := func(e *rotation.Event) { e.Settled = true }
 	single := func(r *rotation.Record) { r.Strategy = target.Single }
 	mode := func(m rotation.Mode) change { return func(r *rotation.Record) { r.Mode = m } }
+	cancel := rotation.Event{Kind: rotation.Cancel}
+	wished := func(r *rotation.Record) { r.Cancelled = true }
 	waiting := func(r *rotation.Record) { r.Then = &rotation.Request{Trigger: rotation.Emergency} }
 	failedAt := func(ago time.Duration) change {
 		return func(r *rotation.Record) { r.LoginFailedAt = noon.Add(-ago) }
@@ -132,6 +134,16 @@ func TestNext(t *testing.T) {
 		{"a candidate a moment after a failed login", rotation.Scheduled, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 40 * time.Second},
 		{"a candidate a moment after the rotation before", rotation.Scheduled, []change{sentAt(time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 4 * time.Second},
 		{"a failed login in the future", rotation.Grace, []change{failedAt(-time.Hour)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, time.Minute},
+		{"cancelled before an attempt", rotation.Prepared, []change{func(r *rotation.Record) { r.Attempt = 0 }}, cancel, rotation.Abandoned, 0},
+		{"cancelled during a back-off", rotation.Scheduled, []change{func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Abandoned, 0},
+		{"cancelled after an attempt, one account", rotation.Prepared, []change{single, func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Prepared, 0},
+		{"cancelled twice", rotation.Prepared, []change{single, wished}, cancel, rotation.Prepared, 0},
+		{"cancelled, and the target does not answer", rotation.Prepared, []change{single, wished}, rotation.Event{Kind: rotation.Failed}, rotation.Prepared, 500 * time.Millisecond},
+		{"cancelled, and nothing is left", rotation.Prepared, []change{single, wished}, rotation.Event{Kind: rotation.Cleared}, rotation.Abandoned, 0},
+		{"a repair cancelled before an attempt", rotation.Prepared, []change{single, mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 0 }}, cancel, rotation.Quarantined, 0},
+		{"a repair cancelled after an attempt", rotation.Prepared, []change{mode(rotation.Reapply)}, cancel, rotation.Prepared, 0},
+		{"a repair cancelled, and nothing is left", rotation.Prepared, []change{mode(rotation.Reapply), wished}, rotation.Event{Kind: rotation.Cleared}, rotation.Quarantined, 0},
+		{"a rehearsal cancelled after an attempt is taken back", rotation.Reverting, []change{mode(rotation.Rehearse), func(r *rotation.Record) { r.Rejections = rotation.MaxRejections }}, rotation.Event{Kind: rotation.Reverted}, rotation.Abandoned, 0},
 		{"an administrator who is refused", rotation.Applied, nil, rotation.Event{Kind: rotation.Failed, After: time.Minute}, rotation.Applied, time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -213,6 +225,26 @@ func TestPlan(t *testing.T) {
 		if got := rotation.Plan(r, noon); under && got != rotation.Wait {
 			t.Errorf("in %s before its time: %s", s, got)
 		}
+	}
+}
+
+// TestCancelled holds that nothing is sent any more once a person wants the end, and that nothing of the wish is left after it.
+func TestCancelled(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Prepared)
+	r.Strategy = target.Single
+	r, err := rotation.Next(r, rotation.Event{Kind: rotation.Cancel}, noon)
+	if err != nil || rotation.Plan(r, noon) != rotation.Clear || !r.Pending() || r.Advice() == "" {
+		t.Fatalf("after a wish: %+v, %v; next %s", r, err, rotation.Plan(r, noon))
+	}
+	for _, kind := range []rotation.EventKind{rotation.Sending, rotation.Impossible} {
+		if _, err := rotation.Next(r, rotation.Event{Kind: kind}, noon); err == nil {
+			t.Errorf("%s is taken after a wish to end", kind)
+		}
+	}
+	r, err = rotation.Next(r, rotation.Event{Kind: rotation.Cleared}, noon)
+	if err != nil || r.Cancelled || r.Reason != "Cancelled by a person." || !r.EndedAt.Equal(noon) {
+		t.Errorf("at the end: %+v, %v", r, err)
 	}
 }
 

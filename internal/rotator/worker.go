@@ -65,7 +65,7 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Promoted}, nil)
 	case rotation.Expire:
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Expired}, nil)
-	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert:
+	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert, rotation.Clear:
 		return w.effect(ctx, t, step)
 	}
 	return false, nil
@@ -232,6 +232,13 @@ func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (b
 		return w.login(ctx, t, system, change.Old)
 	case rotation.Retire:
 		return w.simple(ctx, t, rotation.Retired, func(ctx context.Context) error { return system.Retire(ctx, change) })
+	case rotation.Clear:
+		return w.simple(ctx, t, rotation.Cleared, func(ctx context.Context) error {
+			if reverter, ok := system.(target.Reverter); ok {
+				return reverter.Revert(ctx, change)
+			}
+			return nil
+		})
 	}
 	return w.takeBack(ctx, t, system, change)
 }

@@ -67,6 +67,7 @@ func steps() []step {
 		do("ProbeRotation"), do("PauseRotation"), do("ResumeRotation"), do("PauseRotation", "SecretName", "r"), do("ResumeRotation", "SecretName", "r"),
 		{"UndoRotation", kms.CodeResourceInUse, []string{"SecretName", "r"}},
 		{"EndRotationGrace", kms.CodeResourceInUse, []string{"SecretName", "r"}},
+		{"CancelRotation", kms.CodeResourceInUse, []string{"SecretName", "r"}},
 		{"RepairRotation", kms.CodeResourceInUse, []string{"SecretName", "r", "RepairAction", "adopt", "VersionId", "v9", "SecretData", `{"AccountName":"app","AccountPassword":"` + marker + `"}`}},
 		do("RotateSecret", "SecretName", "r", "VersionId", "v2"),
 		{"RehearseRotation", kms.CodeResourceInUse, []string{"SecretName", "r", "VersionId", "v3"}},

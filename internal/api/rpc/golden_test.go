@@ -372,6 +372,7 @@ var secretGoldens = []golden{
 	{call{"EmergencyRotation", []string{"SecretName", "rds/app", "VersionId", "v3"}}, withTarget},
 	{call{"EndRotationGrace", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"UndoRotation", []string{"SecretName", "rds/app"}}, withTarget},
+	{call{"CancelRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], call{"RotateSecret", []string{"SecretName", "rds/app", "VersionId", "v2"}})},
 	{call{"RepairRotation", []string{"SecretName", "rds/app", "RepairAction", "adopt", "VersionId", "v3", "SecretData", `{"Accounts":[{"AccountName":"app","AccountPassword":"dummy-2"}]}`}}, withTarget},
 }
 

@@ -178,7 +178,7 @@ func (x *walk) step(i int) {
 		x.store(i, "promotes the candidate", rotation.Event{Kind: rotation.Promoted})
 	case rotation.Expire:
 		x.store(i, "ends the grace period", rotation.Event{Kind: rotation.Expired})
-	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert:
+	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert, rotation.Clear:
 		if x.mayAct(i) {
 			x.effect(i, e.step)
 		}
@@ -227,7 +227,20 @@ func (x *walk) effect(i int, step rotation.Step) {
 			back.retire = false
 		}
 		x.simple(i, "takes the candidate back", rotation.Reverted, back)
+	case rotation.Clear:
+		x.clear(i)
 	}
+}
+
+// clear lets the target take back what the attempts of a cancelled rotation may have left, where it can.
+func (x *walk) clear(i int) {
+	to := *x.from
+	if x.c.Revert {
+		to.flights = [2]flight{}
+		x.fault(Down, i, "clears up: the target cannot be reached", func(w *world) { w.hear(i, rotation.Event{Kind: rotation.Failed}, untouched) })
+	}
+	to.hear(i, rotation.Event{Kind: rotation.Cleared}, took)
+	x.out(i, "lets the target take back what was left", to)
 }
 
 // gone is a target that a person has removed. What a slow target has said falsely before cannot be put right then.

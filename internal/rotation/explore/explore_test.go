@@ -207,6 +207,7 @@ func TestKeyForgetsNothing(t *testing.T) {
 		record(func(r *rotation.Record) { r.Rejections++ }),
 		record(func(r *rotation.Record) { r.Failures++ }),
 		record(func(r *rotation.Record) { r.Paused = true }),
+		record(func(r *rotation.Record) { r.Cancelled = true }),
 		record(func(r *rotation.Record) { r.GracePeriod = 0 }),
 		record(func(r *rotation.Record) { r.NextAt = base.now.Add(time.Second) }),
 		record(func(r *rotation.Record) { r.GraceUntil = base.now.Add(time.Second) }),

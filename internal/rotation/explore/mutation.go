@@ -1,6 +1,7 @@
 package explore
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -84,6 +85,18 @@ func goes(from rotation.State, kind rotation.EventKind, to rotation.State) func(
 	})
 }
 
+// cancelledIn is a mutation that lets a person end a rotation at once in some states.
+func cancelledIn(states ...rotation.State) func(*rules) {
+	return func(r *rules) {
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			if e.Kind == rotation.Cancel && slices.Contains(states, rec.State) {
+				rec.State = rotation.Refused
+			}
+			return rotation.Next(rec, e, now)
+		}
+	}
+}
+
 // Mutations are rules that are easy to get wrong, each broken. An explorer that does not see one of them is broken itself.
 func Mutations() []Mutation {
 	return []Mutation{
@@ -112,6 +125,8 @@ func Mutations() []Mutation {
 			}
 		}},
 		{"given up while it is open what the target has", "I6", "single, faults", 1, 1, goes(rotation.Applying, rotation.NoAnswer, rotation.Abandoned)},
+		{"cancelled while it is open what the target has", "I6", "overlap, faults", 1, 1, cancelledIn(rotation.Applying, rotation.Unknown)},
+		{"cancelled after an attempt, and nothing is taken back", "I6", "overlap, by login, faults", 2, 1, cancelledIn(rotation.Prepared)},
 		{"no hold with one credential", "I2", "single, faults", 1, 1, func(r *rules) { r.holds = func(rotation.Record) bool { return false } }},
 		{"hold ends when the answer is lost", "I2", "single, faults", 1, 1, func(r *rules) {
 			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Unknown && rec.Holds() }

@@ -34,6 +34,15 @@ func (x *walk) people() {
 	}
 	x.asked(ask)
 	x.emergency(ask)
+	event("CancelRotation", rotation.Cancel, func(_ *world, d *data) {
+		if r.Pending() && !d.rec.Pending() {
+			d.pend = noVersion
+		}
+		if !d.rec.InFlight() {
+			d.rec.Due = time.Time{} // the next one is another history
+		}
+		d.hold = x.r.holds(d.rec)
+	})
 	breaks := func(w *world, d *data) { d.promised, d.promise = noVersion, time.Time{} }
 	switch r.State {
 	case rotation.Grace:
@@ -79,7 +88,7 @@ func (x *walk) emergency(ask func(string, func(*world, *data))) {
 				w.bad = err.Error()
 			}
 			d.rec = next
-		case r.State == rotation.Retiring, r.State == rotation.Undoing, r.State == rotation.Reverting, r.Mode != rotation.Rotate:
+		case r.State == rotation.Retiring, r.State == rotation.Undoing, r.State == rotation.Reverting, r.Cancelled, r.Mode != rotation.Rotate:
 			d.rec.Then = &q
 		default:
 			d.rec.Trigger, d.rec.GracePeriod = rotation.Emergency, 0

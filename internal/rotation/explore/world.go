@@ -308,7 +308,7 @@ func (h *hash) data(d *data, now time.Time) {
 	h.text(r.Base)
 	// Back-off grows no more after ten failures.
 	h.word(uint64(r.Attempt) | uint64(r.Candidates)<<8 | uint64(r.Rejections)<<16 | uint64(min(r.Failures, 10))<<24 | flag(r.Paused)<<32 |
-		flag(r.Then != nil)<<33 | flag(r.GracePeriod > 0)<<34 | flag(r.StartedAt.After(now))<<35)
+		flag(r.Then != nil)<<33 | flag(r.GracePeriod > 0)<<34 | flag(r.StartedAt.After(now))<<35 | flag(r.Cancelled)<<36)
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
 	h.time(r.Due, now)
