@@ -602,6 +602,55 @@ func TestCancel(t *testing.T) {
 	w.refused(t, notFound, `There is no secret "none"`, "CancelRotation", "SecretName", "none")
 }
 
+// TestDoubt: after a restore each credential is looked at now, but for those of which nobody can be asked; a rotation that was under way goes
+// on, and it is done once.
+func TestDoubt(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.managed(t, "leaving", "SingleUser", strings.Replace(appValue, `"app"`, `"left"`, 1), "pg")
+	w.must(t, "DeleteSecret", "SecretName", "leaving")
+	later := w.now.Add(time.Hour)
+	for _, name := range []string{"db", "double", "leaving"} {
+		w.put(t, name, func(_ *secret.Secret, r *rotation.Record) {
+			r.Health = rotation.Health{ProbedAt: w.now, Live: true, NextAt: later}
+		})
+	}
+	w.put(t, "double", func(s *secret.Secret, r *rotation.Record) {
+		r.State, r.Strategy, r.NextAt = rotation.Verified, target.Single, later
+		s.Rotation.Hold = true
+	})
+	lead, err := w.env.DB.Lead(t.Context(), "node", w.env.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.env.DB.TellRestored(t.Context(), store.Restored{At: w.now, Why: "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []int64{lead.Token - 1, lead.Token} {
+		e := w.gate.Engine(token)
+		r, ok, err := e.Restored(t.Context())
+		if err != nil || !ok || r.Why != "a test" {
+			t.Fatalf("told: %+v, %t, %v", r, ok, err)
+		}
+		if _, err = e.Doubt(t.Context(), r); (err == nil) != (token == lead.Token) {
+			t.Errorf("by the engine with the token %d of %d: %v", token, lead.Token, err)
+		}
+	}
+	if _, ok, err := w.gate.Engine(lead.Token).Restored(t.Context()); ok || err != nil {
+		t.Errorf("after it was done it is still to be done: %v", err)
+	}
+	now := rotation.Health{NextAt: w.now}
+	if r := w.record(t, "db"); r.Health != now || r.Wake().After(w.now) || w.describe(t, "db").CredentialState != "unknown" {
+		t.Errorf("db: %+v", r)
+	}
+	if r := w.record(t, "double"); r.Health != now || r.State != rotation.Applied || !r.NextAt.IsZero() {
+		t.Errorf("double, which was about to be promoted: %+v", r)
+	}
+	if r := w.record(t, "leaving"); !r.Health.NextAt.Equal(later) {
+		t.Errorf("leaving: %+v", r)
+	}
+}
+
 // TestAdopt: a value that the target accepts becomes current, the pending label goes, and rotations are planned again.
 func TestAdopt(t *testing.T) {
 	t.Parallel()

@@ -323,6 +323,16 @@ func (r Record) Adopted(version string, now time.Time) Record {
 	return r.note(now, "adopted by a person", "")
 }
 
+// Restored is a record of a store that was put back from a copy. What it says of the credential in use is not known to be true: the target is
+// asked as soon as nothing is under way. A login with a candidate that was not promoted yet is tried again.
+func (r Record) Restored(now time.Time) Record {
+	r.Health = Health{NextAt: now}
+	if r.State == Verified {
+		r = r.to(Applied).quiet(now)
+	}
+	return r.note(now, "store put back from a copy", "")
+}
+
 // Advice says what a person can do about the state; empty where there is nothing to do.
 func (r Record) Advice() string {
 	switch {

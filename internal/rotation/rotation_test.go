@@ -248,6 +248,23 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
+// TestRestored holds that nothing that a copy of the store says of the credential in use is believed, and nothing is promoted on its word.
+func TestRestored(t *testing.T) {
+	t.Parallel()
+	for _, s := range append(rotation.States(), "") {
+		r := record(s)
+		r.Health = rotation.Health{ProbedAt: noon.Add(-time.Minute), Live: true, NextAt: noon.Add(time.Hour), Silent: 2}
+		got := r.Restored(noon)
+		want := s
+		if s == rotation.Verified {
+			want = rotation.Applied
+		}
+		if got.State != want || got.Health != (rotation.Health{NextAt: noon}) || len(got.Steps) != 1 || got.Holds() != r.Holds() || got.Pending() != r.Pending() {
+			t.Errorf("%s becomes %+v", s, got)
+		}
+	}
+}
+
 func TestStates(t *testing.T) {
 	t.Parallel()
 	type says struct{ inFlight, holds, pending bool }

@@ -156,8 +156,26 @@ func (r *Rotator) lead(ctx context.Context) error {
 	if len(r.config.Receivers) > 0 {
 		watch.Go(func() { newDeliverer(engine, r.config).run(ctx) })
 	}
+	watch.Go(func() { r.watchRestores(ctx, engine) })
 	d := &dispatcher{rotator: r, stop: cancel, engine: engine, lead: lead, busy: map[store.Due]bool{}, free: make(chan store.Due, r.config.Workers)}
 	return d.run(ctx)
+}
+
+// watchRestores looks, until ctx ends, whether a node has found that the store was put back from a copy. Then all credentials are looked at.
+func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine) {
+	for ctx.Err() == nil {
+		found, ok, err := engine.Restored(ctx)
+		if err == nil && ok {
+			var n int
+			if n, err = engine.Doubt(ctx, found); err == nil {
+				r.config.Logger.Warn("the store was put back from a copy: the credentials in use are not known to work, and are looked at", "secrets", n, "why", found.Why)
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			r.config.Logger.Warn("it could not be found out, or stored, that the store was put back from a copy; it is tried again", "err", err)
+		}
+		sleep(ctx, idlePoll)
+	}
 }
 
 // dispatcher hands what is due to workers. Its fields belong to the goroutine of run.

@@ -107,6 +107,9 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if err := s.setUp(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.checkMark(ctx, s.firstAdmin); err != nil {
+		return nil, err
+	}
 	s.assemble()
 	return s, nil
 }
@@ -233,6 +236,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.purgeLoop(ctx) })
 	parts.Go(func() { s.uses.Run(ctx) })
 	parts.Go(func() { s.consumers.Run(ctx) })
+	parts.Go(func() { s.markLoop(ctx) })
 	parts.Go(func() { s.rotator.Run(ctx) })
 	var servers []*http.Server
 	for _, l := range []net.Listener{s.tls, s.plain} {

@@ -17,6 +17,7 @@ import (
 const (
 	engineKey  = "engine"
 	pauseKey   = "pause"
+	restoreKey = "restored"
 	wakePrefix = "wake/"
 	leaseTTL   = 20 * time.Second
 )
@@ -69,6 +70,24 @@ type Engine struct {
 type Pause struct {
 	Paused bool `json:"paused"`
 }
+
+// Restored says that the store was put back from a copy, so that what it says of credentials may not be true any more.
+type Restored struct {
+	At  time.Time `json:"at"`
+	Why string    `json:"why"`
+}
+
+// TellRestored stores that, for the engine.
+func (db *DB) TellRestored(ctx context.Context, r Restored) error {
+	_, err := Update(ctx, db, func(tx *Tx) (struct{}, error) { return struct{}{}, save(tx, restoreKey, r) })
+	return err
+}
+
+// Restored reads it; ok is false when there is nothing to do about it.
+func (tx *Tx) Restored() (r Restored, ok bool, err error) { return load[Restored](tx, restoreKey) }
+
+// DeleteRestored removes it.
+func (tx *Tx) DeleteRestored() { tx.write(restoreKey, nil) }
 
 // Engine reads which node rotates; the zero value when none ever has.
 func (tx *Tx) Engine() (Engine, error) {
@@ -152,6 +171,12 @@ func (tx *Tx) Rotations(account, prefix, from string, visit func(rotation.Record
 	start := rotationKey(account, prefix)
 	end := clientv3.GetPrefixRangeEnd(start)
 	return scan(tx, max(start, rotationKey(account, from)), end, visit)
+}
+
+// AllRotations calls visit for each rotation record of every account, until visit returns false.
+func (tx *Tx) AllRotations(visit func(rotation.Record) bool) error {
+	const start = "rotation/"
+	return scan(tx, start, clientv3.GetPrefixRangeEnd(start), visit)
 }
 
 // Target reads a registered target.

@@ -109,6 +109,21 @@ func (db *DB) Ready(ctx context.Context) error {
 	return nil
 }
 
+// Position is where a store stands: which it is, and how many changes it has taken.
+type Position struct {
+	Cluster  uint64
+	Revision int64
+}
+
+// Position reads it, as new as every change acknowledged before.
+func (db *DB) Position(ctx context.Context) (Position, error) {
+	resp, err := db.kv.Get(ctx, metaKey, clientv3.WithKeysOnly())
+	if err != nil {
+		return Position{}, unavailable(err)
+	}
+	return Position{resp.Header.ClusterId, resp.Header.Revision}, nil
+}
+
 // unavailable says that the store did not answer. The cause is for the log.
 func unavailable(err error) error {
 	return fault.Wrap(fault.Unavailable, err, "The store did not answer; try again.")

@@ -1,0 +1,142 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+const (
+	markName  = "store-mark.json"
+	markEvery = 3 * time.Second
+)
+
+// mark is what a node remembers of its store, on its disk beside it, to tell after a start that the store was put back from a copy:
+// credentials have been changed since, and what the store says of them is not known to be true any more.
+type mark struct {
+	// Cluster and Revision are of the store. A copy of it that was put back has another, or a lower one.
+	Cluster  string `json:"cluster"`
+	Revision int64  `json:"revision"`
+	// File is the identity of this file itself, where the file system tells one that no copy of it has: the mark may have been
+	// copied and put back together with the store.
+	File string `json:"file,omitempty"`
+}
+
+// readMark reads the mark; ok is false when there is none.
+func readMark(path string) (m mark, ok bool, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, false, nil
+	}
+	if err != nil {
+		return m, false, err
+	}
+	if json.Unmarshal(data, &m) != nil {
+		return mark{}, true, nil // it says nothing, so it is not of this store
+	}
+	return m, true, nil
+}
+
+// writeMark replaces the mark. Its identity is that of the file in which it is written and then renamed. It is not synced: an older mark
+// only sees less.
+func writeMark(path string, p store.Position) error {
+	tmp, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+markName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	m := mark{Cluster: fmt.Sprintf("%x", p.Cluster), Revision: p.Revision, File: fileIdentity(tmp.Name())}
+	data, err := json.Marshal(m)
+	if err == nil {
+		_, err = tmp.Write(append(data, '\n'))
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path) // what is left of a write that was cut off is used for the next
+}
+
+// putBack says in words why a store at that position is a copy that was put back; empty when it is not.
+func (m mark) putBack(p store.Position, file string) string {
+	switch {
+	case m.Cluster != fmt.Sprintf("%x", p.Cluster):
+		return "it is not the store that this node used before"
+	case m.Revision > p.Revision:
+		return "this node has seen a later state of it"
+	case m.File != "" && file != "" && m.File != file:
+		return "the data directory is a copy"
+	}
+	return ""
+}
+
+// checkMark finds out whether the store was put back from a copy. If so, that is stored, for the engine of whichever node rotates, before
+// the mark says otherwise. fresh is a store that this start has made.
+func (s *Server) checkMark(ctx context.Context, fresh bool) error {
+	path := filepath.Join(s.config.DataDir, markName)
+	p, err := s.db.Position(ctx)
+	if err != nil {
+		return err
+	}
+	m, there, err := readMark(path)
+	if err != nil {
+		return fmt.Errorf("mark of the store: %w", err)
+	}
+	why := ""
+	switch {
+	case there:
+		why = m.putBack(p, fileIdentity(path))
+	case !fresh && s.config.Cluster == nil && len(s.config.Etcd.Endpoints) == 0:
+		why = "this node has no mark of it"
+	}
+	if why != "" && !fresh {
+		s.config.Logger.Warn("the store may have been put back from a copy: every credential in use is looked at", "why", why)
+		if err := s.db.TellRestored(ctx, store.Restored{At: s.config.Now().UTC(), Why: why}); err != nil {
+			return err
+		}
+		if p, err = s.db.Position(ctx); err != nil {
+			return err
+		}
+	}
+	s.putMark(path, p)
+	return nil
+}
+
+// putMark writes the mark. A disk that takes nothing is told of, and stops nothing.
+func (s *Server) putMark(path string, p store.Position) {
+	if err := writeMark(path, p); err != nil {
+		s.config.Logger.Warn("the mark of the store was not written: should the store be put back from a copy, that may not be noticed", "err", err)
+	}
+}
+
+// markLoop keeps the mark up with the store, until ctx ends and once more then.
+func (s *Server) markLoop(ctx context.Context) {
+	path := filepath.Join(s.config.DataDir, markName)
+	last := int64(0)
+	look := func(ctx context.Context) {
+		bounded, cancel := context.WithTimeout(ctx, readyTimeout)
+		defer cancel()
+		p, err := s.db.Position(bounded)
+		if err != nil || p.Revision == last { // a store that does not answer is told of by whoever needs it
+			return
+		}
+		s.putMark(path, p)
+		last = p.Revision
+	}
+	t := time.NewTicker(markEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			look(ctx)
+		case <-ctx.Done():
+			look(context.WithoutCancel(ctx))
+			return
+		}
+	}
+}
