@@ -58,7 +58,7 @@ type Consumers struct {
 	counts map[store.Due]int
 	// soon and later are what is to be written; guarded by mu.
 	soon, later map[consumerID]rotation.Consumer
-	refused     int // guarded by mu; notes that found no room
+	refused     int // guarded by mu; notes that found no room, of those that a grace period may wait for
 }
 
 // consumerID tells consumers apart: an instance by its name, another by its address.
@@ -120,8 +120,10 @@ func (k *Consumers) note(c *Call, u consumption, read bool) {
 		queue, limit = k.soon, maxSoon
 	}
 	if _, waits := queue[id]; !waits && len(queue) >= limit {
-		k.refused++
-		return
+		if limit == maxSoon {
+			k.refused++
+		}
+		return // it is noted with a later read
 	}
 	if !ok {
 		k.counts[id.of()]++
