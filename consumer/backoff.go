@@ -99,6 +99,7 @@ type times struct {
 	read, confirmed time.Time // when the last read began, and when push last said that nothing has changed
 	rotation        time.Time // when the next rotation is due; zero when it is not known
 	interval        time.Duration
+	precaution      time.Duration // the interval while push works, unless the other one is longer
 	push            bool
 	draw            float64 // in [1/2, 1]
 }
@@ -107,7 +108,7 @@ type times struct {
 // over or twice the interval has passed. With push they are a precaution.
 func (t times) due() time.Time {
 	if t.push {
-		return t.read.Add(scale(max(pushInterval, t.interval), t.draw))
+		return t.read.Add(scale(max(t.precaution, t.interval), t.draw))
 	}
 	last := t.read
 	if t.confirmed.After(last) {

@@ -128,7 +128,7 @@ func TestDue(t *testing.T) {
 		{"rotation is long overdue", 30 * time.Minute, 0, time.Minute, false, 1, interval, 35 * time.Minute},
 		{"rotation, short interval", 0, 0, 3 * time.Second, false, 1, 5 * time.Second, 4 * time.Second},
 	} {
-		in := times{read: at(tt.read), confirmed: at(tt.confirmed), interval: tt.interval, push: tt.push, draw: tt.draw}
+		in := times{read: at(tt.read), confirmed: at(tt.confirmed), interval: tt.interval, precaution: time.Hour, push: tt.push, draw: tt.draw}
 		if tt.rotation != 0 {
 			in.rotation = at(tt.rotation)
 		}

@@ -87,7 +87,7 @@ type Consumer struct {
 	config   Config
 	api      API
 	log      *slog.Logger
-	endpoint string
+	disk     *disk          // nil for none
 	draw     func() float64 // in [0, 1)
 	counters counters
 	slots    chan struct{}
@@ -118,8 +118,15 @@ func New(ctx context.Context, config Config) (*Consumer, error) {
 		config: config, api: config.Client, log: config.Logger, draw: mathrand.Float64,
 		slots: make(chan struct{}, maxReads), subscribers: map[*subscriber]bool{},
 	}
-	if e, ok := config.Client.(interface{ Endpoint() string }); ok {
-		c.endpoint = e.Endpoint()
+	if config.LastGood != nil {
+		endpoint := ""
+		if e, ok := config.Client.(interface{ Endpoint() string }); ok {
+			endpoint = e.Endpoint()
+		}
+		var err error
+		if c.disk, err = config.LastGood.open(endpoint); err != nil {
+			return nil, err
+		}
 	}
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.entries.Store(&map[string]*entry{})

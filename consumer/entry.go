@@ -67,22 +67,31 @@ type entry struct {
 	doubtAt  time.Time
 	gap      verdict // absent or denied, when two have
 	interval time.Duration
-	changes  uint64 // told by push
-	seen     uint64 // the last of them that a successful read has seen
-	verified bool   // the server has given or confirmed a value since the start
-	hadValue bool
-	push     bool // a working long poll watches it
-	use      usage
-	group    *group  // whose long poll watches it
-	revision string  // that push has told last
-	told     watched // what the last long poll said
+	// precaution is the interval while push works.
+	precaution time.Duration
+	changes    uint64 // told by push
+	seen       uint64 // the last of them that a successful read has seen
+	verified   bool   // the server has given or confirmed a value since the start
+	hadValue   bool
+	push       bool // a working long poll watches it
+	use        usage
+	group      *group  // whose long poll watches it
+	revision   string  // that push has told last
+	told       watched // what the last long poll said
 
 	logins logins
+
+	saved     *Secret // on disk; of the goroutine alone, as the next
+	forbidden bool    // taken away, and perhaps still on disk
 }
 
 func (c *Consumer) newEntry(name string, pinned bool) *entry {
+	precaution := pushInterval
+	if bound := c.config.MaxStale; bound > 0 && c.disk != nil {
+		precaution = min(precaution, bound/2) // what is on disk is as old as the last read
+	}
 	e := &entry{
-		name: name, pinned: pinned, interval: c.config.Interval, draw: 1, touched: time.Now(),
+		name: name, pinned: pinned, interval: c.config.Interval, precaution: precaution, draw: 1, touched: time.Now(),
 		wake: make(chan struct{}, 1), fallback: make(chan struct{}),
 	}
 	if pinned {
@@ -169,7 +178,7 @@ func (e *entry) dueLocked() time.Time {
 	if !e.retryAt.IsZero() {
 		return e.retryAt
 	}
-	t := times{read: e.read, interval: e.interval, push: e.push, draw: e.draw}
+	t := times{read: e.read, interval: e.interval, precaution: e.precaution, push: e.push, draw: e.draw}
 	if confirmed := e.confirmed.Load(); confirmed != nil {
 		t.confirmed = *confirmed
 	}
@@ -181,6 +190,7 @@ func (e *entry) dueLocked() time.Time {
 
 // tend reads the secret whenever a read is due or asked for, until the Consumer is closed or the entry is forgotten.
 func (c *Consumer) tend(e *entry) {
+	c.load(e)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -191,6 +201,7 @@ func (c *Consumer) tend(e *entry) {
 		}
 		if f != nil {
 			c.fly(e, f)
+			c.persist(e)
 			continue
 		}
 		timer.Reset(delay)
@@ -367,7 +378,7 @@ func (e *entry) doubtLocked(what verdict, now time.Time, draw float64) bool {
 		e.retryAt = e.doubtAt.Add(scale(doubtGap, 0.5+draw/2))
 		return false
 	}
-	e.gap, e.doubt, e.disk = what, unavailable, nil
+	e.gap, e.doubt, e.disk, e.forbidden = what, unavailable, nil, true
 	e.current.Store(nil)
 	e.use.take("")
 	return true

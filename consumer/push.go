@@ -47,6 +47,7 @@ type group struct {
 	lived    int
 	on       bool
 	pace     bucket
+	begun    time.Time // the last poll
 }
 
 // watched is what a poll said of one secret.
@@ -150,7 +151,7 @@ func (c *Consumer) request(g *group) (*kms.WatchSecretsRequest, []watched) {
 // watch polls until the Consumer is closed.
 func (c *Consumer) watch(g *group) {
 	for c.ctx.Err() == nil {
-		if !c.rest(g.pace.take(time.Now()), nil) {
+		if !c.rest(max(g.pace.take(time.Now()), time.Until(g.begun.Add(coalesce))), nil) {
 			return
 		}
 		select {
@@ -162,16 +163,16 @@ func (c *Consumer) watch(g *group) {
 			c.rest(never, g.kick)
 			continue
 		}
-		begun := time.Now()
+		g.begun = time.Now()
 		out, err := c.poll(g, in)
 		switch {
 		case c.ctx.Err() != nil:
 			return
 		case errors.Is(err, errAnew):
 		case err != nil:
-			c.rest(c.pollFailed(g, err, time.Since(begun)), nil)
+			c.rest(c.pollFailed(g, err, time.Since(g.begun)), nil)
 		default:
-			c.rest(c.polled(g, in, said, out, time.Since(begun)), g.kick)
+			c.rest(c.polled(g, in, said, out, time.Since(g.begun)), g.kick)
 		}
 	}
 }

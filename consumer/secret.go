@@ -60,6 +60,12 @@ func (s *Secret) Raw() *kms.GetSecretValueResponse {
 	return &answer
 }
 
+// sameAs reports whether two answers say the same.
+func (s *Secret) sameAs(o *Secret) bool {
+	return s.VersionID == o.VersionID && s.Value().Equal(o.Value()) && slices.Equal(s.Stages, o.Stages) && s.NextRotation.Equal(o.NextRotation) &&
+		s.answer.LastRotationDate.Equal(o.answer.LastRotationDate) && s.answer.ExtendedConfig == o.answer.ExtendedConfig
+}
+
 // parse returns no error of package json: those quote what they read.
 func (s *Secret) parse() (map[string]json.RawMessage, error) {
 	var members map[string]json.RawMessage
