@@ -24,7 +24,7 @@ var lines = [][]string{
 	{"internal/target/targettest", "internal/target/postgresql", "internal/target/mysql", "internal/target/redis", "internal/target/ssh", "internal/target/ldap", "internal/target/oauth", "internal/target/rabbitmq", "internal/target/webhook", "internal/target/command"},
 	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit"},
 	{"internal/api", "consumer"},
-	{"internal/api/rpc", "internal/rotator"},
+	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey"},
 	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn"},
 }
 
