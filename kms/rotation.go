@@ -180,9 +180,12 @@ type ConfigureRotationRequest struct {
 	Window string `kms:"Window,max=64"`
 	// Blackouts are days without rotations, such as "2026-12-24..2027-01-02,2027-03-31".
 	Blackouts string `kms:"Blackouts,max=1024"`
-	// GracePeriod is how long the old credential works after a rotation: a whole number and a unit, d, h, m or s; 0s means
+	// GracePeriod is how long the old credential works after a rotation, at least: a whole number and a unit, d, h, m or s; 0s means
 	// that it is retired at once. Empty means the server's default.
 	GracePeriod string `kms:"GracePeriod,max=16"`
+	// GraceLimit is how long it works at most when a consumer of the secret still holds another version than the new one. What is not more
+	// than the grace period means that nobody is waited for. Empty means the server's default; with a GracePeriod of 0s, that nobody is.
+	GraceLimit string `kms:"GraceLimit,max=16"`
 	// Group is a set of secrets that never begin to rotate within GroupGap of each other.
 	Group    string `kms:"Group,max=64,pattern=name"`
 	GroupGap string `kms:"GroupGap,max=16"`
@@ -225,24 +228,37 @@ type DescribeRotationResponse struct {
 	CandidateVersionID string `kms:"CandidateVersionId,omitempty"`
 	BaseVersionID      string `kms:"BaseVersionId,omitempty"`
 	// Attempt counts how often this candidate was sent, Candidates how many there were.
-	Attempt         int       `kms:"Attempt,omitempty"`
-	Candidates      int       `kms:"Candidates,omitempty"`
-	StartTime       time.Time `kms:"StartTime,omitempty"`
-	PromoteTime     time.Time `kms:"PromoteTime,omitempty"`
-	GraceUntil      time.Time `kms:"GraceUntil,omitempty"`
-	EndTime         time.Time `kms:"EndTime,omitempty"`
-	NextAttemptTime time.Time `kms:"NextAttemptTime,omitempty"`
+	Attempt     int       `kms:"Attempt,omitempty"`
+	Candidates  int       `kms:"Candidates,omitempty"`
+	StartTime   time.Time `kms:"StartTime,omitempty"`
+	PromoteTime time.Time `kms:"PromoteTime,omitempty"`
+	// GraceUntil is until when the former credential works at least, GraceLimitTime when it is retired whatever consumers hold. WaitingFor are
+	// consumers that hold another version and were seen lately, at most 20, and WaitingForCount how many there are: the end of the grace waits
+	// for them.
+	GraceUntil      time.Time        `kms:"GraceUntil,omitempty"`
+	GraceLimitTime  time.Time        `kms:"GraceLimitTime,omitempty"`
+	WaitingForCount int              `kms:"WaitingForCount,omitempty"`
+	WaitingFor      []SecretConsumer `kms:"WaitingFor,list=Consumer"`
+	EndTime         time.Time        `kms:"EndTime,omitempty"`
+	NextAttemptTime time.Time        `kms:"NextAttemptTime,omitempty"`
 	// AutomaticRotation, NextRotationDate and LastRotationDate are those of DescribeSecret.
 	AutomaticRotation string    `kms:"AutomaticRotation"`
 	RotationInterval  string    `kms:"RotationInterval,omitempty"`
 	NextRotationDate  time.Time `kms:"NextRotationDate,omitempty"`
 	LastRotationDate  time.Time `kms:"LastRotationDate,omitempty"`
-	// Cron, TimeZone, Window, Blackouts, GracePeriod, Group and GroupGap are as ConfigureRotation takes them.
+	// AccountName to GroupGap are as ConfigureRotation takes them; ConfiguredStrategy is its Strategy.
+	ConfiguredStrategy string `kms:"ConfiguredStrategy,omitempty"`
+	AccountName        string `kms:"AccountName,omitempty"`
+	CloneAccountName   string `kms:"CloneAccountName,omitempty"`
+	AccountMember      string `kms:"AccountMember,omitempty"`
+	SecretMember       string `kms:"SecretMember,omitempty"`
+
 	Cron        string `kms:"Cron,omitempty"`
 	TimeZone    string `kms:"TimeZone,omitempty"`
 	Window      string `kms:"Window,omitempty"`
 	Blackouts   string `kms:"Blackouts,omitempty"`
 	GracePeriod string `kms:"GracePeriod,omitempty"`
+	GraceLimit  string `kms:"GraceLimit,omitempty"`
 	Group       string `kms:"Group,omitempty"`
 	GroupGap    string `kms:"GroupGap,omitempty"`
 	Paused      bool   `kms:"Paused"`

@@ -275,27 +275,38 @@ func (k *Consumers) writeOnceLocked(ctx context.Context, batch []rotation.Consum
 		}
 		k.term, k.termEnd = term, now.Add(termInterval)
 	}
-	_, err := store.Update(ctx, k.db, func(tx *store.Tx) (struct{}, error) {
+	moved, err := store.Update(ctx, k.db, func(tx *store.Tx) (map[store.Due]bool, error) {
 		tx.For(k.term)
+		moved := map[store.Due]bool{}
 		if err := tx.AheadConsumers(batch); err != nil {
-			return struct{}{}, err
+			return nil, err
 		}
 		for _, c := range batch {
 			old, ok, err := tx.Consumer(c)
 			if fault.KindOf(err) == fault.Unavailable {
-				return struct{}{}, err
+				return nil, err
+			}
+			if ok && (old.Version != c.Version || old.Oldest != c.Oldest) {
+				moved[store.Due{Account: c.Account, Name: c.Secret}] = true
 			}
 			// A record that is damaged says nothing, and is written anew.
 			if err := put(tx, old, ok && err == nil, c); err != nil {
-				return struct{}{}, err
+				return nil, err
 			}
 		}
-		return struct{}{}, nil
+		return moved, nil
 	})
 	if err != nil {
 		k.termEnd = time.Time{} // the term may be what the store does not know any more
+		return err
 	}
-	return err
+	// In transactions of their own: of two nodes whose consumers move at once, the later one sees what both have written.
+	for due := range moved {
+		if err := releaseGrace(ctx, k.db, due.Account, due.Name, k.now().UTC()); err != nil {
+			k.log.Warn("the end of a grace period was not brought forward; it comes when its consumers count as gone", "secret", due.Name, "err", err)
+		}
+	}
+	return nil
 }
 
 // put writes one consumer; one without a version has left.

@@ -234,10 +234,7 @@ func (e *Engine) Move(ctx context.Context, t *Turn, event rotation.Event, candid
 
 // Begin starts a rotation that is due, or one that waited for the end of another.
 func (e *Engine) Begin(ctx context.Context, t *Turn, q rotation.Request) (rotation.Record, error) {
-	q.Grace = orDefault(t.env.Rotation.Grace, defaultGrace)
-	if own := t.Secret.Settings().Grace; own != nil {
-		q.Grace = *own
-	}
+	q.Grace, q.Wait = t.env.graceOf(t.Secret)
 	c := e.call(t, "BeginRotation")
 	r, err := e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return r.Begin(q, c.At), nil }, rotation.Event{}, nil)
 	if rerr := e.gate.record(context.WithoutCancel(ctx), c, audit.Call, audit.Allow, outcome(err), true); rerr != nil {
@@ -354,10 +351,62 @@ func (c *Call) follow(tx *store.Tx, s secret.Secret, old rotation.Record, r *rot
 			return nil, nil, err
 		}
 	}
+	if r.State == rotation.Grace && old.State != rotation.Grace {
+		*r = r.Bounded(r.Due, c.At)
+	}
 	if !relabelled && s.Rotation == before {
 		return nil, nil, nil
 	}
 	return &s, values, nil
+}
+
+// Holders counts the consumers for whom the end of a grace period waits, and says when all of them count as gone. What is damaged may be anybody,
+// until the deadline.
+func (e *Engine) Holders(ctx context.Context, t *Turn) (n int, until time.Time, err error) {
+	env, r, now := e.gate.env, t.Record, e.Now()
+	if err := env.Consumers.Sync(ctx, r.Account, r.Secret); err != nil {
+		return 0, until, err
+	}
+	err = store.Snapshot(ctx, env.DB).Consumers(r.Account, r.Secret, "", func(_ string, c rotation.Consumer) bool {
+		if gone, yes := r.Awaits(c, now); yes {
+			n++
+			if gone.After(until) {
+				until = gone
+			}
+		}
+		return true
+	})
+	if err != nil && fault.KindOf(err) != fault.Unavailable {
+		env.Log.Error("what is known of the consumers of a secret cannot be read", "secret", r.Secret, "err", err)
+		return n + 1, r.GraceLimit, nil
+	}
+	return n, until, err
+}
+
+// releaseGrace has the engine look at a grace period at once, when nobody holds the former credential any more for whom its end waits. It is
+// called after what is known of a consumer has changed.
+func releaseGrace(ctx context.Context, db *store.DB, account, name string, now time.Time) error {
+	_, err := store.Update(ctx, db, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		r, ok, err := tx.Rotation(account, name)
+		if err != nil || !ok {
+			return none, err
+		}
+		next, changed := r.Released(now)
+		if !changed {
+			return none, nil
+		}
+		held := false
+		err = tx.Consumers(account, name, "", func(_ string, c rotation.Consumer) bool {
+			_, held = r.Awaits(c, now)
+			return !held
+		})
+		if err != nil || held {
+			return none, err
+		}
+		return none, tx.PutRotation(next)
+	})
+	return err
 }
 
 // dueAgain plans the next rotation after one has ended. After one that was abandoned it is tried again sooner than planned,

@@ -19,6 +19,7 @@ const (
 	EventRehearsed   = "io.keyturn.rotation.rehearsed"
 	EventRepaired    = "io.keyturn.rotation.repaired"
 	EventUndone      = "io.keyturn.rotation.undone"
+	EventOverran     = "io.keyturn.rotation.grace-limit"
 	EventDrift       = "io.keyturn.credential.drift"
 )
 
@@ -42,6 +43,8 @@ func eventOf(old, r rotation.Record) string {
 		return EventRehearsed
 	case r.State == rotation.Done && (r.Mode == rotation.Reapply && old.State != rotation.Done || old.State == rotation.Quarantined):
 		return EventRepaired
+	case old.State == rotation.Grace && r.State == rotation.Retiring && r.Waiting > 0:
+		return EventOverran
 	case r.Overdue && !old.Overdue:
 		return EventOverdue
 	}

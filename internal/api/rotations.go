@@ -21,8 +21,11 @@ import (
 
 // RotationConfig says how credentials are rotated where a secret does not say so itself.
 type RotationConfig struct {
-	// Grace is how long an old credential works after a rotation; 0 means an hour.
+	// Grace is how long an old credential works after a rotation at least; 0 means an hour.
 	Grace time.Duration
+	// GraceLimit is how long it works at most when a consumer still holds it; 0 means 24 hours. What is not more than the grace means that
+	// nobody is waited for.
+	GraceLimit time.Duration
 	// ProbeEvery is how often the target is asked whether it accepts the credential in use; 0 means an hour.
 	ProbeEvery time.Duration
 	// LeastInterval is the shortest RotationInterval; 0 means six hours, as in the cloud.
@@ -35,6 +38,7 @@ type RotationConfig struct {
 
 const (
 	defaultGrace = time.Hour
+	defaultLimit = 24 * time.Hour
 	defaultProbe = time.Hour
 	defaultHold  = 2 * time.Second
 	maxGrace     = 365 * 24 * time.Hour
@@ -64,6 +68,23 @@ func parseCron(s rotation.Schedule) (rotation.Cron, error) {
 		return nil, fault.Parameter("Cron", "use five fields, minute hour day month weekday, or @daily, @weekly, @monthly; the zone goes into TimeZone.")
 	}
 	return parsed.Next, nil
+}
+
+// graceOf is how long the former credential of a secret works after a rotation at least, and at most when a consumer still holds it. Where
+// it is to be retired at once nobody is waited for, unless the secret itself says so.
+func (e *Env) graceOf(s secret.Secret) (grace, limit time.Duration) {
+	own := s.Settings()
+	grace, limit = orDefault(e.Rotation.Grace, defaultGrace), orDefault(e.Rotation.GraceLimit, defaultLimit)
+	if own.Grace != nil {
+		grace = *own.Grace
+	}
+	switch {
+	case own.GraceLimit != nil:
+		limit = *own.GraceLimit
+	case grace == 0:
+		limit = 0
+	}
+	return grace, max(grace, limit)
 }
 
 // record reads the rotation record of a secret; a new one when it has none.
@@ -190,10 +211,7 @@ func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rot
 
 // begun is the record with the rotation that was asked for, at its beginning or waiting for the end of the one before.
 func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (rotation.Record, error) {
-	q.Grace = orDefault(c.Rotation.Grace, defaultGrace)
-	if own := s.Settings().Grace; own != nil {
-		q.Grace = *own
-	}
+	q.Grace, q.Wait = c.graceOf(s)
 	q.At = c.At
 	switch {
 	case !r.InFlight():
@@ -201,7 +219,7 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	case r.State == rotation.Quarantined:
 		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s RepairRotation mends it.", s.Name, r.Reason)
 	case q.Trigger != rotation.Emergency && r.State == rotation.Grace:
-		return r, fault.New(fault.InUse, "The former credential of secret %q works until %s; EndRotationGrace retires it now, EmergencyRotation replaces both.", s.Name, r.GraceUntil.UTC().Format(time.RFC3339))
+		return r, fault.New(fault.InUse, "The former credential of secret %q works until %s; EndRotationGrace retires it now, EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
 	case q.Trigger != rotation.Emergency:
 		return r, fault.New(fault.InUse, "The rotation %q of secret %q has not ended.", r.ID, s.Name)
 	case r.State == rotation.Grace:
@@ -212,11 +230,19 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 		return r, nil
 	}
 	// The credential that leaked is being replaced already: all that is left is to give it no grace.
-	r.Trigger, r.GracePeriod = rotation.Emergency, 0
+	r = r.Urgent()
 	if r.State == rotation.Scheduled || r.State == rotation.Refused {
 		r.NextAt = time.Time{} // neither its turn nor a back-off is waited for
 	}
 	return r, nil
+}
+
+// graceEnd says in words when a grace period ends.
+func graceEnd(r rotation.Record, now time.Time) string {
+	if r.Waiting == 0 || r.GraceUntil.After(now) {
+		return r.GraceUntil.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%d of its consumers have moved, or until %s", r.Waiting, r.GraceLimit.UTC().Format(time.RFC3339))
 }
 
 func updateSecretRotationPolicy(ctx context.Context, c *Call, in *kms.UpdateSecretRotationPolicyRequest) (*kms.SecretNameResponse, error) {
@@ -293,6 +319,13 @@ func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.Rota
 			return s, err
 		}
 		s.Grace = &grace
+	}
+	if in.GraceLimit != "" {
+		limit, err := bounded("GraceLimit", in.GraceLimit, maxGrace)
+		if err != nil {
+			return s, err
+		}
+		s.GraceLimit = &limit
 	}
 	if (in.Group == "") != (in.GroupGap == "") {
 		return s, fault.Parameter("GroupGap", "Group and GroupGap go together.")
@@ -428,7 +461,7 @@ func removeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*k
 	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
 }
 
-func describeRotation(_ context.Context, c *Call, in *kms.SecretNameRequest) (*kms.DescribeRotationResponse, error) {
+func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.DescribeRotationResponse, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
@@ -444,7 +477,18 @@ func describeRotation(_ context.Context, c *Call, in *kms.SecretNameRequest) (*k
 		StartTime: r.StartedAt, PromoteTime: r.PromotedAt, GraceUntil: r.GraceUntil, EndTime: r.EndedAt, LastRotationDate: s.Rotation.Last,
 		Cron: settings.Schedule.Cron, TimeZone: settings.Schedule.Zone, Window: settings.Schedule.Window.String(),
 		Blackouts: rotation.FormatBlackouts(settings.Schedule.Blackouts), Group: settings.Group, Paused: r.Paused,
+		ConfiguredStrategy: string(settings.Strategy), AccountName: settings.Account, CloneAccountName: settings.CloneAccount,
+		AccountMember: settings.AccountMember, SecretMember: settings.SecretMember, WaitingFor: []kms.SecretConsumer{},
 		Reason: r.Reason, Advice: r.Advice(), CredentialState: credentialState(r.Health), ProbeTime: r.Health.ProbedAt, Steps: []kms.RotationStep{},
+	}
+	if r.State == rotation.Grace {
+		out.GraceLimitTime = r.GraceLimit
+		if err := c.waitingFor(ctx, r, out); err != nil {
+			return nil, err
+		}
+	}
+	if settings.GraceLimit != nil {
+		out.GraceLimit = formatDuration(*settings.GraceLimit)
 	}
 	if settings.Grace != nil {
 		out.GracePeriod = formatDuration(*settings.Grace)
@@ -463,6 +507,28 @@ func describeRotation(_ context.Context, c *Call, in *kms.SecretNameRequest) (*k
 		out.Steps = append(out.Steps, kms.RotationStep{Time: e.At, State: string(e.State), Event: e.Event, Text: e.Text})
 	}
 	return out, nil
+}
+
+// mostShown is how many consumers DescribeRotation names; ListSecretConsumers names all.
+const mostShown = 20
+
+// waitingFor tells for whom the end of a grace period waits, or would.
+func (c *Call) waitingFor(ctx context.Context, r rotation.Record, out *kms.DescribeRotationResponse) error {
+	if err := c.Consumers.Sync(ctx, r.Account, r.Secret); err != nil {
+		return err
+	}
+	err := store.Snapshot(ctx, c.DB).Consumers(r.Account, r.Secret, "", func(_ string, u rotation.Consumer) bool {
+		if _, yes := r.Awaits(u, c.At); yes {
+			if out.WaitingForCount++; len(out.WaitingFor) < mostShown {
+				out.WaitingFor = append(out.WaitingFor, shownConsumer(u, r.Candidate))
+			}
+		}
+		return true
+	})
+	if r.Waiting > 0 && out.WaitingForCount > 0 { // some may have moved since the engine has looked
+		out.Reason = r.WaitsFor(out.WaitingForCount)
+	}
+	return err
 }
 
 func credentialState(h rotation.Health) string {

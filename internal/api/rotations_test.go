@@ -602,6 +602,48 @@ func TestCancel(t *testing.T) {
 	w.refused(t, notFound, `There is no secret "none"`, "CancelRotation", "SecretName", "none")
 }
 
+// TestGraceLimits: how long a grace waits for consumers, by the server's settings and the secret's own; and what DescribeRotation says of both.
+func TestGraceLimits(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	for n, tt := range []struct {
+		grace, limit string
+		want         [2]time.Duration
+	}{
+		{"", "", [2]time.Duration{time.Hour, 24 * time.Hour}},
+		{"2d", "", [2]time.Duration{48 * time.Hour, 48 * time.Hour}},
+		{"0s", "", [2]time.Duration{0, 0}},
+		{"0s", "10m", [2]time.Duration{0, 10 * time.Minute}},
+		{"", "10m", [2]time.Duration{time.Hour, time.Hour}},
+		{"5m", "0s", [2]time.Duration{5 * time.Minute, 5 * time.Minute}},
+	} {
+		params := []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "single", "AccountMember", "username", "SecretMember", "password", "AccountName", "gen", "CloneAccountName", "two"}
+		if tt.grace != "" {
+			params = append(params, "GracePeriod", tt.grace)
+		}
+		if tt.limit != "" {
+			params = append(params, "GraceLimit", tt.limit)
+		}
+		w.must(t, "ConfigureRotation", params...)
+		w.must(t, "RotateSecret", "SecretName", "gen", "VersionId", fmt.Sprintf("r%d", n))
+		r := w.record(t, "gen")
+		if got := [2]time.Duration{r.GracePeriod, r.GraceWait}; got != tt.want {
+			t.Errorf("grace %q, limit %q: %v, want %v", tt.grace, tt.limit, got, tt.want)
+		}
+		d := w.describe(t, "gen")
+		if d.ConfiguredStrategy != "single" || d.AccountMember != "username" || d.SecretMember != "password" || d.AccountName != "gen" || d.CloneAccountName != "two" {
+			t.Errorf("described as %+v", d)
+		}
+		w.must(t, "EmergencyRotation", "SecretName", "gen", "VersionId", fmt.Sprintf("e%d", n))
+		if r := w.record(t, "gen"); r.GracePeriod != 0 || r.GraceWait != 0 {
+			t.Errorf("an emergency has a grace of %s, and waits for %s", r.GracePeriod, r.GraceWait)
+		}
+		w.inState(t, "gen", rotation.Done)
+	}
+	w.refused(t, invalid, "Use at most 31536000s.", "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GraceLimit", "366d")
+	w.refused(t, invalid, `"GraceLimit"`, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GraceLimit", "soon")
+}
+
 // TestDoubt: after a restore each credential is looked at now, but for those of which nobody can be asked; a rotation that was under way goes
 // on, and it is done once.
 func TestDoubt(t *testing.T) {

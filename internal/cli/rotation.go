@@ -89,7 +89,8 @@ type rotationConfigure struct {
 	TimeZone      string `help:"Time zone of cron, window and blackouts (UTC)." placeholder:"Area/City"`
 	Window        string `help:"When a rotation may begin, such as 'Sat,Sun 22:00-02:00'." placeholder:"WINDOW"`
 	Blackouts     string `help:"Days without rotations, such as 2026-12-24..2027-01-02,2027-03-31." placeholder:"DAYS"`
-	Grace         string `help:"How long the former credential works after a rotation, such as 2h; 0s retires it at once." placeholder:"DURATION"`
+	Grace         string `help:"How long the former credential works after a rotation at least, such as 2h; 0s retires it at once." placeholder:"DURATION"`
+	GraceLimit    string `help:"How long it works at most when a consumer still holds it, such as 12h; no more than the grace, and nobody is waited for." placeholder:"DURATION"`
 	Group         string `help:"Set of secrets that do not rotate close together; with --group-gap." placeholder:"NAME"`
 	GroupGap      string `help:"Time between rotations in the group, such as 30m." placeholder:"DURATION"`
 }
@@ -103,7 +104,7 @@ func (c *rotationConfigure) Run(e *env) error {
 		SecretName: c.Name, TargetName: c.Target, Strategy: c.Strategy, AccountName: c.Account, CloneAccountName: c.CloneAccount,
 		AccountMember: c.AccountMember, SecretMember: c.SecretMember, EnableAutomaticRotation: !c.Manual && c.Interval+c.Cron != "",
 		RotationInterval: c.Interval, Cron: c.Cron, TimeZone: c.TimeZone, Window: c.Window, Blackouts: c.Blackouts,
-		GracePeriod: c.Grace, Group: c.Group, GroupGap: c.GroupGap,
+		GracePeriod: c.Grace, GraceLimit: c.GraceLimit, Group: c.Group, GroupGap: c.GroupGap,
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +72,9 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	if r.RotationID != "" {
 		add("rotation", fmt.Sprintf("%s (%s, %s)", r.RotationID, r.Mode, r.Trigger))
 	}
-	add("strategy", r.Strategy)
+	add("strategy", cmp.Or(r.Strategy, r.ConfiguredStrategy))
+	add("account", r.AccountName)
+	add("clone account", r.CloneAccountName)
 	add("new version", r.CandidateVersionID)
 	add("replaces", r.BaseVersionID)
 	if r.Attempt > 0 {
@@ -81,6 +84,9 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("promoted", when(r.PromoteTime))
 	if r.State == "grace" {
 		add("former works until", when(r.GraceUntil))
+		if r.GraceLimitTime.After(r.GraceUntil) {
+			add("and at the latest", when(r.GraceLimitTime)+", while a consumer holds it")
+		}
 	}
 	add("ended", when(r.EndTime))
 	credential := r.CredentialState
@@ -90,7 +96,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("credential", credential)
 	add("automatic", r.AutomaticRotation)
 	for _, row := range [][2]string{
-		{"interval", r.RotationInterval}, {"cron", r.Cron}, {"time zone", r.TimeZone}, {"window", r.Window}, {"blackouts", r.Blackouts}, {"grace period", r.GracePeriod},
+		{"interval", r.RotationInterval}, {"cron", r.Cron}, {"time zone", r.TimeZone}, {"window", r.Window}, {"blackouts", r.Blackouts}, {"grace period", r.GracePeriod}, {"grace limit", r.GraceLimit},
 		{"last rotation", when(r.LastRotationDate)}, {"next due", when(r.NextRotationDate)},
 	} {
 		add(row[0], row[1])
@@ -101,7 +107,16 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	if r.Paused {
 		add("paused", "yes; keyturn rotation resume "+r.SecretName+" ends it")
 	}
-	return errors.Join(t.write(w), printSteps(w, r.Steps))
+	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps))
+}
+
+// printHolders names those for whom the end of a grace waits, and whence it is known.
+func printHolders(w io.Writer, r *kms.DescribeRotationResponse) error {
+	if len(r.WaitingFor) == 0 {
+		return nil
+	}
+	fmt.Fprintf(w, "\nStill with another version, of those seen lately: %d\n", r.WaitingForCount)
+	return printConsumers(w, r.WaitingFor)
 }
 
 func printSteps(w io.Writer, steps []kms.RotationStep) error {
@@ -148,6 +163,9 @@ func waitsFor(r *kms.DescribeRotationResponse) string {
 	case "verified":
 		return "the promotion" + again
 	case "grace":
+		if r.WaitingForCount > 0 && r.Reason != "" {
+			return fmt.Sprintf("%d of its consumers, until %s at the latest", r.WaitingForCount, when(r.GraceLimitTime))
+		}
 		return "the end of the grace of the former credential" + again
 	case "undoing":
 		return "a login with the former credential" + again

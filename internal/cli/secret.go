@@ -323,15 +323,20 @@ func (c *secretConsumers) Run(e *env) error {
 		return printResponse(e.stdout, all)
 	}
 	fmt.Fprintf(e.stdout, "Current version: %s\n", all.VersionID)
+	return printConsumers(e.stdout, all.Consumers)
+}
+
+// printConsumers lists consumers, with whence it is known what they use.
+func printConsumers(w io.Writer, list []kms.SecretConsumer) error {
 	t := newTable("CONSUMER", "PRINCIPAL", "FROM", "USES", "OLDEST", "BEHIND", "KNOWN BY", "SEEN")
-	for _, u := range all.Consumers {
+	for _, u := range list {
 		behind := ""
 		if u.Behind {
 			behind = "yes"
 		}
 		t.row(u.Consumer, u.Principal, u.Source, u.VersionID, u.OldestVersionID, behind, map[string]string{kms.EvidenceAcknowledged: "its word", kms.EvidenceInferred: "its reads"}[u.Evidence], when(u.LastSeen))
 	}
-	return t.write(e.stdout)
+	return t.write(w)
 }
 
 type secretStage struct {

@@ -46,7 +46,8 @@ type serveCommand struct {
 	StoreReserve          *int     `help:"MiB that must be left on its disk for a change to be taken; 0 for no look at it (128)." placeholder:"N"`
 	RateLimit             *float64 `help:"Requests a second that one access key may make (no limit)." placeholder:"N"`
 	RateLimitTotal        *float64 `help:"Requests a second of all together (no limit)." placeholder:"N"`
-	RotationGrace         *string  `help:"How long an old credential works after a rotation (1h)." placeholder:"DURATION"`
+	RotationGrace         *string  `help:"How long an old credential works after a rotation at least (1h)." placeholder:"DURATION"`
+	RotationGraceLimit    *string  `help:"How long it works at most while a consumer holds it; no more than the grace, and nobody is waited for (24h)." placeholder:"DURATION"`
 	RotationLeastInterval *string  `help:"Shortest interval between automatic rotations (6h)." placeholder:"DURATION"`
 	RotationProbe         *string  `help:"How often a target is asked whether it accepts the credential in use (1h)." placeholder:"DURATION"`
 	RotationHold          *string  `help:"How long a read waits while the only credential of its secret is changed (2s)." placeholder:"DURATION"`

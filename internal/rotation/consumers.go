@@ -1,6 +1,9 @@
 package rotation
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Consumer is who was seen to use a secret.
 type Consumer struct {
@@ -23,4 +26,62 @@ func (c Consumer) Acknowledged() bool { return c.Instance != "" }
 // Behind reports whether it uses, or holds, a version other than the current one.
 func (c Consumer) Behind(current string) bool {
 	return c.Version != "" && c.Version != current || c.Oldest != "" && c.Oldest != current
+}
+
+// leastSeen is how long a consumer counts as one after it was last seen, at least: whoever polls, or says what it uses, is seen more often.
+const leastSeen = 15 * time.Minute
+
+// Awaits reports whether the end of a grace period waits for a consumer: it holds another version than the one that is current, and was seen
+// lately. until is when it counts as gone, should it not be seen again.
+func (r Record) Awaits(c Consumer, now time.Time) (until time.Time, yes bool) {
+	if r.State != Grace || !c.Behind(r.Candidate) {
+		return time.Time{}, false
+	}
+	until = c.Seen.Add(max(r.GracePeriod, leastSeen))
+	return until, until.After(now)
+}
+
+// WaitsFor says in words for how many consumers the end of a grace period waits.
+func (r Record) WaitsFor(n int) string {
+	who := "consumers that hold"
+	if n == 1 {
+		who = "consumer that holds"
+	}
+	return fmt.Sprintf("Waits for %d %s another version, until %s at the latest.", n, who, r.GraceLimit.UTC().Format(time.RFC3339))
+}
+
+// Released is the record when nobody holds the former credential any more for whom the end of its grace waits: the engine looks at once.
+// changed is false when nobody was waited for.
+func (r Record) Released(now time.Time) (next Record, changed bool) {
+	if r.State != Grace || r.Waiting == 0 || !r.NextAt.After(now) || r.GraceUntil.After(now) {
+		return r, false
+	}
+	r.NextAt = now
+	return r, true
+}
+
+// Bounded keeps the wait for consumers from taking more than half of the time until the next rotation is due.
+func (r Record) Bounded(due, now time.Time) Record {
+	if r.State != Grace || due.IsZero() {
+		return r
+	}
+	if half := now.Add(due.Sub(now) / 2); half.Before(r.GraceLimit) {
+		r.GraceLimit = latest(half, r.GraceUntil)
+	}
+	return r
+}
+
+// WholeGrace lets a grace period begin later than it was meant to.
+func (r Record) WholeGrace(began time.Time) Record {
+	r.GraceUntil = began.Add(r.GracePeriod)
+	r.NextAt = r.GraceUntil
+	r.GraceLimit = latest(r.GraceLimit, r.GraceUntil)
+	return r
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

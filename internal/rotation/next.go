@@ -28,7 +28,8 @@ const (
 	Promote Step = "promote"
 	// CheckBase logs in with the base, for an undo.
 	CheckBase Step = "check base"
-	// Expire stores that the grace period is over, before anything is taken away: event Expired. From then on there is no undo.
+	// Expire asks who still holds the former credential: event Awaiting while it waits for somebody. Else it stores that the grace
+	// period is over, before anything is taken away: event Expired, or Overran at the deadline. From then on there is no undo.
 	Expire Step = "expire"
 	// Retire makes the base useless at the target.
 	Retire Step = "retire"
@@ -86,6 +87,9 @@ type Event struct {
 	LoginFailed bool
 	// Settled says that no request is under way any more: the target has taken back what was.
 	Settled bool
+	// Consumers is how many hold the former credential still, for Awaiting and Overran, and Until when all of them count as gone.
+	Consumers int
+	Until     time.Time
 	// After is the least time until the next try, where the back-off would be shorter.
 	After time.Duration
 }
@@ -106,6 +110,8 @@ const (
 	NoLogin    EventKind = "login rejected"
 	Promoted   EventKind = "promoted"
 	Expired    EventKind = "grace period over"
+	Awaiting   EventKind = "waits for consumers"
+	Overran    EventKind = "grace limit reached"
 	Retired    EventKind = "old credential retired"
 	Reverted   EventKind = "taken back"
 	Failed     EventKind = "failed"       // of a step that is simply tried again
@@ -469,27 +475,52 @@ func (r Record) settle(now time.Time) Record {
 	if r.Strategy == target.Single {
 		return r.done(now)
 	}
-	if r.GracePeriod <= 0 || r.Then != nil { // an emergency does not wait for the end of a grace period
+	r.Waiting = 0
+	if r.GracePeriod <= 0 && r.GraceWait <= 0 || r.Then != nil { // an emergency does not wait for the end of a grace period
 		return r.to(Retiring)
 	}
 	r = r.to(Grace)
-	r.GraceUntil = now.Add(r.GracePeriod)
-	r.NextAt = r.GraceUntil
-	return r
+	r.GraceLimit = now.Add(max(r.GracePeriod, r.GraceWait))
+	return r.WholeGrace(now)
 }
 
 func (r Record) onGrace(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
+	case Awaiting:
+		return r.await(e, now), now.Before(r.GraceLimit) && e.Consumers > 0
 	case Expired:
+		r.Waiting = 0
 		return r.to(Retiring), true
+	case Overran:
+		r.Waiting = e.Consumers
+		return r.to(Retiring), !now.Before(r.GraceLimit) && e.Consumers > 0
 	case EndGrace:
-		r.GraceUntil, r.NextAt = now, time.Time{}
-		return r, true
+		return r.endGrace(now), true
 	case Undo:
 		r.State, r.NextAt = Undoing, time.Time{}
 		return r.quiet(now), true
 	}
 	return r, false
+}
+
+// await puts the end of a grace period off, until those who hold the former credential count as gone, and no longer than to the deadline.
+func (r Record) await(e Event, now time.Time) Record {
+	r.Waiting = e.Consumers
+	r.NextAt = e.Until
+	if !r.NextAt.After(now) {
+		r.NextAt = now.Add(time.Second)
+	}
+	if r.GraceLimit.Before(r.NextAt) {
+		r.NextAt = r.GraceLimit
+	}
+	r.Reason = r.WaitsFor(e.Consumers)
+	return r
+}
+
+// endGrace ends a grace period now, whatever consumers hold.
+func (r Record) endGrace(now time.Time) Record {
+	r.GraceUntil, r.GraceLimit, r.NextAt = now, now, time.Time{}
+	return r
 }
 
 func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
@@ -511,7 +542,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 		r.State, r.Reason = Grace, "Not undone: the former credential does not authenticate. "+e.Text
 		r.NextAt = r.GraceUntil
 		if r.Then != nil { // an emergency does not wait for the end of a grace period
-			r.GraceUntil, r.NextAt = now, time.Time{}
+			r = r.endGrace(now)
 		}
 		return r, true
 	case Failed:

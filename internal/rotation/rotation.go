@@ -135,12 +135,15 @@ type Record struct {
 	// Cancelled says that a person wants the rotation to end. It is Prepared until the target holds nothing of an attempt.
 	Cancelled bool `json:"cancelled,omitempty"`
 
-	// GracePeriod is how long the old credential works after the promotion.
+	// GracePeriod is how long the old credential works after the promotion at least, and GraceWait how long it works at most when a
+	// consumer still holds it; what is not more than GracePeriod means that nobody is waited for.
 	GracePeriod time.Duration `json:"grace_period,omitempty"`
+	GraceWait   time.Duration `json:"grace_wait,omitempty"`
 
 	StartedAt  time.Time `json:"started_at,omitzero"`
 	PromotedAt time.Time `json:"promoted_at,omitzero"`
-	GraceUntil time.Time `json:"grace_until,omitzero"`
+	GraceUntil time.Time `json:"grace_until,omitzero"` // not before
+	GraceLimit time.Time `json:"grace_limit,omitzero"` // not after, whatever consumers hold
 	EndedAt    time.Time `json:"ended_at,omitzero"`
 	// NextAt is when the engine goes on; zero means now for what is under way.
 	NextAt time.Time `json:"next_at,omitzero"`
@@ -148,6 +151,9 @@ type Record struct {
 	LoginFailedAt time.Time `json:"login_failed_at,omitzero"`
 	// SentAt is when something was sent to the target that may be under way still: it was not answered, or not yet.
 	SentAt time.Time `json:"sent_at,omitzero"`
+
+	// Waiting is how many consumers held another version when the end of the grace was put off last, or at its deadline.
+	Waiting int `json:"waiting,omitempty"`
 
 	// Due is when the next rotation is due by itself; zero means never.
 	Due time.Time `json:"due,omitzero"`
@@ -190,6 +196,7 @@ type Request struct {
 	Mode    Mode          `json:"mode"`
 	Trigger Trigger       `json:"trigger"`
 	Grace   time.Duration `json:"grace,omitempty"`
+	Wait    time.Duration `json:"wait,omitempty"` // as GraceWait
 	// At is the earliest time to begin.
 	At time.Time `json:"at,omitzero"`
 }
@@ -276,13 +283,25 @@ func (r Record) Pending() bool {
 // Begin starts a rotation on a record on which none is under way.
 func (r Record) Begin(q Request, now time.Time) Record {
 	next := Record{
-		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, GracePeriod: q.Grace,
+		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, GracePeriod: q.Grace, GraceWait: q.Wait,
 		Target: r.Target, StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, LoginFailedAt: r.LoginFailedAt, SentAt: r.SentAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
 	}
 	if q.Trigger == Emergency {
-		next.GracePeriod = 0
+		next = next.graceless()
 	}
 	return next.note(now, "asked for: "+string(q.Trigger), "")
+}
+
+// graceless is a rotation whose old credential is retired at once.
+func (r Record) graceless() Record {
+	r.GracePeriod, r.GraceWait = 0, 0
+	return r
+}
+
+// Urgent makes of a rotation that is under way one for a credential that may have leaked.
+func (r Record) Urgent() Record {
+	r.Trigger = Emergency
+	return r.graceless()
 }
 
 // note appends to the story. What happens over and over is told once, with its last time.
@@ -340,6 +359,8 @@ func (r Record) Advice() string {
 		return "If the target has been set right by hand, RepairRotation with RepairAction probe. To give the target the stored credential again, apply. To take a credential that the target accepts, adopt with SecretData and VersionId."
 	case r.Cancelled:
 		return "It is cancelled as soon as the target has taken back what an attempt may have left there; that is tried again by itself, at the latest every five minutes."
+	case r.State == Grace && r.Waiting > 0:
+		return "ListSecretConsumers with Behind names those that hold another version. EndRotationGrace retires the former credential whatever they hold, UndoRotation makes it current again."
 	case r.InFlight() && r.Failures > 2:
 		return "It is tried again by itself, at the latest every five minutes. Look at the target: can it be reached, and may the administrator that it names change the account?"
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
@@ -353,7 +374,7 @@ func (r Record) Advice() string {
 func (r Record) Drifted(current, targetName string, strategy target.Strategy, text string, now time.Time) Record {
 	r.ID, r.State, r.Mode, r.Trigger, r.Target, r.Strategy = "", Quarantined, Reapply, "", targetName, strategy
 	r.Candidate, r.Base, r.Attempt, r.Candidates, r.Rejections, r.Failures = current, current, 0, 0, 0, 0
-	r.StartedAt, r.PromotedAt, r.GraceUntil, r.EndedAt, r.NextAt = now, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	r.StartedAt, r.PromotedAt, r.GraceUntil, r.GraceLimit, r.EndedAt, r.NextAt = now, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	r.Health = Health{ProbedAt: now, NextAt: now} // it is looked at again when it has been mended
 	r.Reason = "The target does not accept the credential in use: " + text + ". Somebody else has changed it there."
 	return r.note(now, "drift found", text)

@@ -16,7 +16,7 @@ var (
 	kinds = []rotation.EventKind{
 		rotation.Stored, rotation.Sending, rotation.Accepted, rotation.Unreached, rotation.NoAnswer, rotation.Declined, rotation.Resolved,
 		rotation.LoggedIn, rotation.NoLogin, rotation.Promoted, rotation.Expired, rotation.Retired, rotation.Reverted, rotation.Failed,
-		rotation.Impossible, rotation.Probed, rotation.Undo, rotation.EndGrace, rotation.Again, rotation.Cancel, rotation.Cleared,
+		rotation.Impossible, rotation.Probed, rotation.Undo, rotation.EndGrace, rotation.Again, rotation.Cancel, rotation.Cleared, rotation.Awaiting, rotation.Overran,
 	}
 )
 
@@ -25,7 +25,7 @@ func record(s rotation.State) rotation.Record {
 	return rotation.Record{
 		Account: "acc", Secret: "db", ID: "r1", State: s, Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Overlap, Target: "t",
 		Candidate: "v2", Base: "v1", Attempt: 1, Candidates: 1, GracePeriod: time.Hour, StartedAt: noon.Add(-time.Hour), SentAt: noon.Add(-time.Hour),
-		GraceUntil: noon.Add(time.Hour),
+		GraceUntil: noon.Add(time.Hour), GraceWait: 3 * time.Hour, GraceLimit: noon.Add(3 * time.Hour),
 	}
 }
 
@@ -41,7 +41,7 @@ var allowed = map[rotation.State]map[rotation.EventKind]rotation.State{
 	rotation.Unknown:     {rotation.Resolved: rotation.Applied, rotation.Failed: rotation.Unknown},
 	rotation.Applied:     {rotation.LoggedIn: rotation.Verified, rotation.NoLogin: rotation.Applied, rotation.Failed: rotation.Applied},
 	rotation.Verified:    {rotation.Promoted: rotation.Grace, rotation.Failed: rotation.Verified},
-	rotation.Grace:       {rotation.Expired: rotation.Retiring, rotation.EndGrace: rotation.Grace, rotation.Undo: rotation.Undoing},
+	rotation.Grace:       {rotation.Expired: rotation.Retiring, rotation.EndGrace: rotation.Grace, rotation.Undo: rotation.Undoing, rotation.Awaiting: rotation.Grace},
 	rotation.Undoing:     {rotation.LoggedIn: rotation.Grace, rotation.NoLogin: rotation.Grace, rotation.Failed: rotation.Undoing},
 	rotation.Retiring:    {rotation.Retired: rotation.Done, rotation.Failed: rotation.Retiring},
 	rotation.Reverting:   {rotation.Reverted: rotation.Abandoned, rotation.Declined: rotation.Quarantined, rotation.Failed: rotation.Reverting},
@@ -52,7 +52,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 	t.Parallel()
 	for _, s := range append(rotation.States(), "") {
 		for _, kind := range kinds {
-			e := rotation.Event{Kind: kind, Candidate: target.Live, Version: "v3", Replaces: "v1", Strategy: target.Overlap, Target: "t"}
+			e := rotation.Event{Kind: kind, Candidate: target.Live, Version: "v3", Replaces: "v1", Strategy: target.Overlap, Target: "t", Consumers: 2, Until: noon.Add(time.Hour)}
 			got, err := rotation.Next(record(s), e, noon)
 			want, ok := allowed[s][kind]
 			switch {
@@ -125,7 +125,7 @@ func TestNext(t *testing.T) {
 		{"a rehearsal ends", rotation.Reverting, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Reverted}, rotation.Done, 0},
 		{"a repair ends", rotation.Applied, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Done, 0},
 		{"one account has no grace", rotation.Verified, []change{single}, rotation.Event{Kind: rotation.Promoted}, rotation.Done, 0},
-		{"an emergency has no grace", rotation.Verified, []change{func(r *rotation.Record) { r.GracePeriod = 0 }}, rotation.Event{Kind: rotation.Promoted}, rotation.Retiring, 0},
+		{"an emergency has no grace", rotation.Verified, []change{func(r *rotation.Record) { *r = r.Urgent() }}, rotation.Event{Kind: rotation.Promoted}, rotation.Retiring, 0},
 		{"grace", rotation.Verified, nil, rotation.Event{Kind: rotation.Promoted}, rotation.Grace, time.Hour},
 		{"an emergency waits for no grace after an undo", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Retiring, 0},
 		{"nor after an undo that failed", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Grace, 0},
@@ -134,6 +134,11 @@ func TestNext(t *testing.T) {
 		{"a candidate a moment after a failed login", rotation.Scheduled, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 40 * time.Second},
 		{"a candidate a moment after the rotation before", rotation.Scheduled, []change{sentAt(time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 4 * time.Second},
 		{"a failed login in the future", rotation.Grace, []change{failedAt(-time.Hour)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, time.Minute},
+		{"no grace, but consumers are waited for", rotation.Verified, []change{func(r *rotation.Record) { r.GracePeriod = 0 }}, rotation.Event{Kind: rotation.Promoted}, rotation.Grace, 0},
+		{"a consumer is waited for until it counts as gone", rotation.Grace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(time.Minute)}, rotation.Grace, time.Minute},
+		{"and no longer than to the deadline", rotation.Grace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(24 * time.Hour)}, rotation.Grace, 3 * time.Hour},
+		{"one that counts as gone already", rotation.Grace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon}, rotation.Grace, time.Second},
+		{"the deadline has come", rotation.Grace, []change{func(r *rotation.Record) { r.GraceLimit = noon }}, rotation.Event{Kind: rotation.Overran, Consumers: 1}, rotation.Retiring, 0},
 		{"cancelled before an attempt", rotation.Prepared, []change{func(r *rotation.Record) { r.Attempt = 0 }}, cancel, rotation.Abandoned, 0},
 		{"cancelled during a back-off", rotation.Scheduled, []change{func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Abandoned, 0},
 		{"cancelled after an attempt, one account", rotation.Prepared, []change{single, func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Prepared, 0},
@@ -245,6 +250,91 @@ func TestCancelled(t *testing.T) {
 	r, err = rotation.Next(r, rotation.Event{Kind: rotation.Cleared}, noon)
 	if err != nil || r.Cancelled || r.Reason != "Cancelled by a person." || !r.EndedAt.Equal(noon) {
 		t.Errorf("at the end: %+v, %v", r, err)
+	}
+}
+
+// TestAwait holds for whom the end of a grace waits, for how long, and that it is looked at as soon as they have moved.
+func TestAwait(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Grace)
+	for _, tt := range []struct {
+		name  string
+		c     rotation.Consumer
+		until time.Duration // 0 means that nobody waits for it
+	}{
+		{"has moved", rotation.Consumer{Version: "v2", Seen: noon}, 0},
+		{"has moved, all of it", rotation.Consumer{Version: "v2", Oldest: "v2", Seen: noon}, 0},
+		{"uses the former", rotation.Consumer{Version: "v1", Seen: noon.Add(-time.Minute)}, 59 * time.Minute},
+		{"has something open with the former", rotation.Consumer{Version: "v2", Oldest: "v1", Seen: noon}, time.Hour},
+		{"was not seen for a grace period", rotation.Consumer{Version: "v1", Seen: noon.Add(-time.Hour)}, 0},
+		{"knows none", rotation.Consumer{Seen: noon}, 0},
+	} {
+		until, yes := r.Awaits(tt.c, noon)
+		if yes != (tt.until > 0) || yes && until.Sub(noon) != tt.until {
+			t.Errorf("%s: %t, until %s; want %s", tt.name, yes, until, tt.until)
+		}
+	}
+	brief := r
+	brief.GracePeriod = time.Second
+	if until, yes := brief.Awaits(rotation.Consumer{Version: "v1", Seen: noon}, noon); !yes || until.Sub(noon) != 15*time.Minute {
+		t.Errorf("with a short grace a consumer counts as gone after %s", until.Sub(noon))
+	}
+	if _, yes := record(rotation.Retiring).Awaits(rotation.Consumer{Version: "v1", Seen: noon}, noon); yes {
+		t.Error("somebody is waited for in another state")
+	}
+
+	if _, changed := r.Released(noon); changed {
+		t.Error("a grace is released in its minimum, while nobody is waited for")
+	}
+	r.GraceUntil = noon.Add(-time.Minute)
+	r, err := rotation.Next(r, rotation.Event{Kind: rotation.Awaiting, Consumers: 2, Until: noon.Add(time.Hour)}, noon)
+	if err != nil || r.Waiting != 2 || r.Reason != "Waits for 2 consumers that hold another version, until 2026-11-24T15:00:00Z at the latest." || r.Advice() == "" {
+		t.Errorf("while it waits: %+v, %v", r, err)
+	}
+	free, changed := r.Released(noon.Add(time.Minute))
+	if !changed || free.Wake().After(noon.Add(time.Minute)) {
+		t.Errorf("released: goes on at %s", free.Wake())
+	}
+	if _, again := free.Released(noon.Add(2 * time.Minute)); again {
+		t.Error("released twice")
+	}
+	for _, kind := range []rotation.EventKind{rotation.EndGrace, rotation.Undo} {
+		if _, err := rotation.Next(r, rotation.Event{Kind: kind}, noon); err != nil {
+			t.Errorf("while it waits: %v", err)
+		}
+	}
+	ended, _ := rotation.Next(r, rotation.Event{Kind: rotation.EndGrace}, noon)
+	if _, err := rotation.Next(ended, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(time.Hour)}, noon); err == nil {
+		t.Error("a person has ended the grace, and it goes on")
+	}
+	for _, e := range []rotation.Event{{Kind: rotation.Overran, Consumers: 1}, {Kind: rotation.Awaiting}} {
+		if _, err := rotation.Next(r, e, noon); err == nil {
+			t.Errorf("before the deadline: %+v is taken", e)
+		}
+	}
+	if over, err := rotation.Next(r, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(9 * time.Hour)}, r.GraceLimit); err == nil {
+		t.Errorf("after the deadline it waits until %s", over.NextAt)
+	}
+}
+
+// TestBounded holds that the wait for consumers takes at most half of the time to the next rotation, and never less than the grace.
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ due, want time.Duration }{{0, 3 * time.Hour}, {8 * time.Hour, 3 * time.Hour}, {4 * time.Hour, 2 * time.Hour}, {time.Hour, time.Hour}} {
+		due := noon.Add(tt.due)
+		if tt.due == 0 {
+			due = time.Time{}
+		}
+		if got := record(rotation.Grace).Bounded(due, noon).GraceLimit.Sub(noon); got != tt.want {
+			t.Errorf("with the next one due in %s the limit is %s, want %s", tt.due, got, tt.want)
+		}
+	}
+	if r := record(rotation.Done).Bounded(noon.Add(time.Minute), noon); !r.GraceLimit.Equal(noon.Add(3 * time.Hour)) {
+		t.Error("the limit of another state is changed")
+	}
+	r := record(rotation.Grace).WholeGrace(noon.Add(150 * time.Minute))
+	if until := noon.Add(210 * time.Minute); !r.GraceUntil.Equal(until) || !r.NextAt.Equal(until) || !r.GraceLimit.Equal(until) {
+		t.Errorf("a grace that began late: until %s, limit %s, next %s", r.GraceUntil, r.GraceLimit, r.NextAt)
 	}
 }
 

@@ -29,6 +29,8 @@ func (w *worker) tell(t *api.Turn, r rotation.Record, e rotation.Event) {
 		log.Warn("a rotation was abandoned; the credential in use is untouched", "reason", r.Reason)
 	case e.Kind == "overdue":
 		log.Error("a rotation is overdue", "due", t.Secret.Rotation.Next, "reason", r.Reason)
+	case e.Kind == rotation.Overran:
+		log.Warn("the grace of a former credential has reached its limit: it is retired, though consumers hold it", "consumers", e.Consumers)
 	case e.Kind == rotation.Promoted:
 		out.Took = r.PromotedAt.Sub(r.StartedAt)
 		log.Info("a credential was rotated", "took", out.Took.Round(time.Millisecond).String())

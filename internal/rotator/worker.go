@@ -64,7 +64,7 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 	case rotation.Promote:
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Promoted}, nil)
 	case rotation.Expire:
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Expired}, nil)
+		return w.expire(ctx, t)
 	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert, rotation.Clear:
 		return w.effect(ctx, t, step)
 	}
@@ -99,13 +99,34 @@ func (w *worker) wholeGrace(ctx context.Context, t *api.Turn) error {
 		return nil
 	}
 	r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
-		r.GraceUntil, r.NextAt = until, until
-		return r
+		return r.WholeGrace(until.Add(-r.GracePeriod))
 	})
 	if err == nil {
 		t.Record = r
 	}
 	return err
+}
+
+// expire ends a grace period, or puts its end off while somebody holds the former credential. Where nobody is to be waited for, nobody is asked
+// about.
+func (w *worker) expire(ctx context.Context, t *api.Turn) (bool, error) {
+	event := rotation.Event{Kind: rotation.Expired}
+	if !t.Record.GraceLimit.After(t.Record.GraceUntil) {
+		return w.move(ctx, t, event, nil)
+	}
+	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	holders, until, err := w.engine.Holders(bounded, t)
+	switch early := w.engine.Now().Before(t.Record.GraceLimit); {
+	case err != nil && early:
+		return false, err
+	case holders == 0:
+	case early:
+		event = rotation.Event{Kind: rotation.Awaiting, Consumers: holders, Until: until}
+	default:
+		event = rotation.Event{Kind: rotation.Overran, Consumers: holders, Text: fmt.Sprintf("%d consumers were seen lately with another version", holders)}
+	}
+	return w.move(ctx, t, event, nil)
 }
 
 // idle begins what is due, or looks whether the credential in use still works.

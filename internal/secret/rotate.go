@@ -26,8 +26,10 @@ type RotationSettings struct {
 	SecretMember  string `json:"secret_member,omitempty"`
 	// Schedule has what an interval cannot say; its own Interval is unused.
 	Schedule rotation.Schedule `json:"schedule,omitzero"`
-	// Grace is how long the old credential works after a rotation; nil means the server's default.
+	// Grace is how long the old credential works after a rotation at least; nil means the server's default.
 	Grace *time.Duration `json:"grace,omitempty"`
+	// GraceLimit is how long it works at most when a consumer still holds it; nil means the server's default.
+	GraceLimit *time.Duration `json:"grace_limit,omitempty"`
 	// Group is a set of secrets that never rotate within Gap of each other.
 	Group string        `json:"group,omitempty"`
 	Gap   time.Duration `json:"gap,omitempty"`

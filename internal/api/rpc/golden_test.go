@@ -292,10 +292,10 @@ var (
 	createAdmin    = call{"CreateSecret", []string{"SecretName", "pg-admin", "VersionId", "v1", "SecretData", `{"AccountName":"rotator","AccountPassword":"dummy"}`}}
 	registerMemory = call{"RegisterTarget", []string{"TargetName", "rm-1", "Kind", "memory", "Config", `{"Address":"db.example.test:5432"}`, "AdminSecretName", "pg-admin", "Description", "main database"}}
 	withTarget     = []call{createAdmin, registerMemory, createRds}
-	configureRds   = call{"ConfigureRotation", []string{"SecretName", "rds/app", "EnableAutomaticRotation", "true", "Cron", "30 3 * * 6", "TimeZone", "Europe/Berlin", "Window", "Sat,Sun 22:00-06:00", "Blackouts", "2026-12-24..2027-01-02", "GracePeriod", "2h", "Group", "databases", "GroupGap", "30m"}}
+	configureRds   = call{"ConfigureRotation", []string{"SecretName", "rds/app", "EnableAutomaticRotation", "true", "Cron", "30 3 * * 6", "TimeZone", "Europe/Berlin", "Window", "Sat,Sun 22:00-06:00", "Blackouts", "2026-12-24..2027-01-02", "GracePeriod", "2h", "GraceLimit", "12h", "Group", "databases", "GroupGap", "30m"}}
 	inGrace        = rotation.Record{
 		ID: "v2", State: rotation.Grace, Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Double, Target: "rm-1", Candidate: "v2", Base: "v1",
-		Attempt: 1, Candidates: 1, GracePeriod: time.Hour, StartedAt: goldenTime.Add(-2 * time.Minute), PromotedAt: goldenTime.Add(-time.Minute),
+		Attempt: 1, Candidates: 1, GracePeriod: time.Hour, GraceWait: 12 * time.Hour, GraceLimit: goldenTime.Add(12 * time.Hour), StartedAt: goldenTime.Add(-2 * time.Minute), PromotedAt: goldenTime.Add(-time.Minute),
 		GraceUntil: goldenTime.Add(59 * time.Minute), NextAt: goldenTime.Add(59 * time.Minute), Health: rotation.Health{ProbedAt: goldenTime.Add(-time.Minute), Live: true},
 		Steps: []rotation.Entry{
 			{At: goldenTime.Add(-2 * time.Minute), State: rotation.Scheduled, Event: "asked for: manual"},
@@ -361,7 +361,7 @@ var secretGoldens = []golden{
 	{call{"PrepareTargetAccounts", []string{"TargetName", "rm-1", "AccountName", "app", "CloneAccountName", "app_clone"}}, withTarget},
 	{configureRds, withTarget},
 	{call{"RemoveRotation", []string{"SecretName", "app/db"}}, []call{createAdmin, registerMemory, createGeneric, {"ConfigureRotation", []string{"SecretName", "app/db", "TargetName", "rm-1"}}}},
-	{call{"DescribeRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], configureRds)},
+	{call{"DescribeRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], configureRds, call{"GetSecretValue", []string{"SecretName", "rds/app", "Consumer", "app-1"}})},
 	{call{"ListRotations", []string{"State", "quarantined"}}, withTarget},
 	{call{"WatchSecrets", []string{"Secret.1.SecretName", "app/db", "Secret.2.SecretName", "none", "WaitSeconds", "0"}}, []call{createGeneric}},
 	{call{"ListSecretConsumers", []string{"SecretName", "app/db"}}, []call{createGeneric, {"GetSecretValue", []string{"SecretName", "app/db", "Consumer", "app-1"}}}},

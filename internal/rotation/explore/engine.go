@@ -112,7 +112,7 @@ func (x *walk) beginAtStart(w *world) {
 		if r.Due.After(w.now) {
 			w.bad = "I9: a rotation that was not due began by itself"
 		}
-		x.begun(w, &d, rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Automatic, Grace: grace, At: w.now})
+		x.begun(w, &d, rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Automatic, Grace: grace, Wait: graceWait, At: w.now})
 	}
 }
 
@@ -177,12 +177,26 @@ func (x *walk) step(i int) {
 	case rotation.Promote:
 		x.store(i, "promotes the candidate", rotation.Event{Kind: rotation.Promoted})
 	case rotation.Expire:
-		x.store(i, "ends the grace period", rotation.Event{Kind: rotation.Expired})
+		x.ask(i)
 	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert, rotation.Clear:
 		if x.mayAct(i) {
 			x.effect(i, e.step)
 		}
 	}
+}
+
+// ask finds out whether the consumer holds the former credential still. An answer is an event that is stored then.
+func (x *walk) ask(i int) {
+	to := *x.from
+	e := rotation.Event{Kind: rotation.Expired}
+	if r := to.engines[i].rec; to.holds != noVersion && to.holds != number(r.Candidate) && !x.r.waitsForNobody {
+		e = rotation.Event{Kind: rotation.Overran, Consumers: 1}
+		if to.now.Before(r.GraceLimit) {
+			e = rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: r.GraceLimit} // it is seen again and again
+		}
+	}
+	to.hear(i, e, untouched)
+	x.out(i, "asks who holds the former credential: "+string(e.Kind), to)
 }
 
 // mayAct holds that the right outlasts an effect; else nothing is done, and nothing can be stored either.
@@ -578,16 +592,19 @@ func (x *walk) follow(w *world, d *data, old rotation.Record, e rotation.Event, 
 
 // promise notes until when the former credential works, from what was asked for alone.
 func (x *walk) promise(w *world, d *data) {
-	d.promised, d.promise = noVersion, time.Time{}
+	d.noPromise()
 	if d.rec.Strategy != target.Single && d.rec.GracePeriod > 0 && d.rec.Then == nil {
-		d.promised, d.promise = d.prev, w.now.Add(d.rec.GracePeriod)
+		d.promised, d.promise, d.holding = d.prev, w.now.Add(d.rec.GracePeriod), w.now.Add(d.rec.GraceWait)
 	}
 }
+
+// noPromise is a former credential that may stop working at once.
+func (d *data) noPromise() { d.promised, d.promise, d.holding = noVersion, time.Time{}, time.Time{} }
 
 func (x *walk) begin(i int) {
 	x.transact(i, "begins what is due", func(w *world) bool {
 		d := *w.db
-		q := rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Automatic, Grace: grace, At: w.now}
+		q := rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Automatic, Grace: grace, Wait: graceWait, At: w.now}
 		if d.rec.Then != nil && !d.rec.Then.At.After(w.now) {
 			q = *d.rec.Then
 		}

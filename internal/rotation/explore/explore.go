@@ -53,6 +53,8 @@ type Config struct {
 	Faults Fault
 	Most   int
 	People int
+	// Holder is a consumer that holds the version that it read last until it reads again, and tells so: the end of a grace waits for it.
+	Holder bool
 	// Worn begins with a rotation that is near the bounds of its counters.
 	Worn bool
 	// Depth is the longest history; 0 means no bound. States is how many states are kept; 0 means no bound.
@@ -198,7 +200,10 @@ func (c *Config) first() world {
 		rec: rotation.Record{State: rotation.Idle, Seq: 1, StartedAt: now, Due: now.Add(time.Hour), Health: rotation.Health{NextAt: now.Add(probeEvery)}},
 		cur: 0, prev: noVersion, pend: noVersion, stored: 1, promised: noVersion,
 	}
-	w := world{now: now, db: d, live: 1, made: 1, faults: int8(c.Most), people: int8(c.People)}
+	w := world{now: now, db: d, live: 1, made: 1, faults: int8(c.Most), people: int8(c.People), holds: noVersion}
+	if c.Holder {
+		w.holds = d.cur
+	}
 	if c.Worn {
 		c.wear(&w)
 	}
@@ -211,7 +216,7 @@ func (c *Config) wear(w *world) {
 	d := w.db
 	d.stored, d.pend = d.stored|bit(v), v
 	r := &d.rec
-	*r = r.Begin(rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Manual, Grace: grace, At: w.now}, w.now)
+	*r = r.Begin(rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Manual, Grace: grace, Wait: graceWait, At: w.now}, w.now)
 	r.State, r.Strategy, r.Candidate, r.Base, r.Steps = rotation.Prepared, c.Strategy, name(v), name(0), nil
 	r.Attempt, r.Candidates = rotation.MaxAttempts-1, rotation.MaxCandidates
 }

@@ -17,7 +17,7 @@ import (
 // least is how many states a scope has when one thing goes wrong and one thing is asked for. A model that shrinks would find less
 // and look as well.
 var least = map[string]int{
-	"faults": 3000, "late requests": 2000, "two engines": 8000, "change by hand": 3000, "restored backup": 15000, "clock": 2500, "near the bounds": 3000, "takes back": 1500,
+	"faults": 3000, "late requests": 2000, "two engines": 8000, "change by hand": 3000, "restored backup": 15000, "clock": 2500, "near the bounds": 3000, "takes back": 1500, "consumers": 3000,
 }
 
 func TestExplore(t *testing.T) {
@@ -185,6 +185,10 @@ func TestKeyForgetsNothing(t *testing.T) {
 		func(w *world) { w.people = 0 },
 		func(w *world) { w.touched = true },
 		func(w *world) { w.lagged = true },
+		func(w *world) { w.holds = 0 },
+		func(w *world) { d := *w.db; d.holding, w.db = w.now.Add(time.Second), &d },
+		record(func(r *rotation.Record) { r.GraceLimit = base.now.Add(time.Second) }),
+		record(func(r *rotation.Record) { r.Waiting = 1 }),
 		func(w *world) { w.spared = true },
 		func(w *world) { w.backup = w.db },
 		func(w *world) { w.failed[1] = w.now },

@@ -18,16 +18,17 @@ type rules struct {
 	rejected   rotation.EventKind // what a rejected login is taken for
 	unresolved rotation.Event     // what a target that cannot be reached says of the two credentials
 
-	noIntent      bool // Sending is not stored
-	noFence       bool // the right is not checked
-	noSeq         bool // the record may have moved on
-	labelsLater   bool // the pending label goes in another transaction
-	evictLabelled bool // the version limit knows no labels
-	startUpBegins bool // what is planned begins at start-up
-	revertForgets bool // nothing is taken back
-	evictUnknown  bool // a candidate of which nothing is known makes room
-	undoUnproven  bool // the former credential is not tried before an undo
-	forgetful     bool // a failed login that could not be stored is forgotten
+	noIntent       bool // Sending is not stored
+	noFence        bool // the right is not checked
+	noSeq          bool // the record may have moved on
+	labelsLater    bool // the pending label goes in another transaction
+	evictLabelled  bool // the version limit knows no labels
+	startUpBegins  bool // what is planned begins at start-up
+	revertForgets  bool // nothing is taken back
+	evictUnknown   bool // a candidate of which nothing is known makes room
+	undoUnproven   bool // the former credential is not tried before an undo
+	waitsForNobody bool // a grace ends whatever consumers hold
+	forgetful      bool // a failed login that could not be stored is forgotten
 }
 
 // Mutation is a rule that is broken on purpose.
@@ -142,6 +143,15 @@ func Mutations() []Mutation {
 			}
 			return after
 		})},
+		{"retired while a consumer holds the former credential", "I3", "overlap, consumers", 1, 1, func(r *rules) { r.waitsForNobody = true }},
+		{"a grace without a limit", "I10", "overlap, consumers", 1, 1, func(r *rules) {
+			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+				if rec.State == rotation.Grace && e.Kind == rotation.Overran {
+					rec.GraceLimit, e = now.Add(graceWait), rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: now.Add(graceWait)}
+				}
+				return rotation.Next(rec, e, now)
+			}
+		}},
 		{"retired without storing it first", "I3", "overlap, faults", 1, 1, func(r *rules) {
 			r.plan = func(rec rotation.Record, now time.Time) rotation.Step {
 				if step := rotation.Plan(rec, now); step != rotation.Expire {

@@ -43,7 +43,7 @@ func (x *walk) people() {
 		}
 		d.hold = x.r.holds(d.rec)
 	})
-	breaks := func(w *world, d *data) { d.promised, d.promise = noVersion, time.Time{} }
+	breaks := func(w *world, d *data) { d.noPromise() }
 	switch r.State {
 	case rotation.Grace:
 		event("EndRotationGrace", rotation.EndGrace, breaks)
@@ -64,7 +64,7 @@ func (x *walk) asked(ask func(string, func(*world, *data))) {
 	}
 	for _, mode := range []rotation.Mode{rotation.Rotate, rotation.Rehearse} {
 		ask("asks: "+string(mode), func(w *world, d *data) {
-			d.rec = d.rec.Begin(rotation.Request{Mode: mode, Trigger: rotation.Manual, Grace: grace, At: w.now}, w.now)
+			d.rec = d.rec.Begin(rotation.Request{Mode: mode, Trigger: rotation.Manual, Grace: grace, Wait: graceWait, At: w.now}, w.now)
 		})
 	}
 }
@@ -75,9 +75,9 @@ func (x *walk) emergency(ask func(string, func(*world, *data))) {
 	if r.State == rotation.Quarantined || x.from.made >= maxMade {
 		return
 	}
-	q := rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Emergency, Grace: grace, At: x.from.now}
+	q := rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Emergency, Grace: grace, Wait: graceWait, At: x.from.now}
 	ask("EmergencyRotation", func(w *world, d *data) {
-		d.promised, d.promise = noVersion, time.Time{}
+		d.noPromise()
 		switch {
 		case !r.InFlight():
 			d.rec = r.Begin(q, w.now)
@@ -91,7 +91,7 @@ func (x *walk) emergency(ask func(string, func(*world, *data))) {
 		case r.State == rotation.Retiring, r.State == rotation.Undoing, r.State == rotation.Reverting, r.Cancelled, r.Mode != rotation.Rotate:
 			d.rec.Then = &q
 		default:
-			d.rec.Trigger, d.rec.GracePeriod = rotation.Emergency, 0
+			d.rec = d.rec.Urgent()
 		}
 	})
 }
@@ -109,7 +109,7 @@ func (x *walk) adopt(ask func(string, func(*world, *data))) {
 		d.adopt(v, x.r, maxStored)
 		d.hold = false
 		d.rec = d.rec.Adopted(name(v), w.now)
-		d.promised, d.promise = noVersion, time.Time{}
+		d.noPromise()
 	})
 }
 
@@ -137,6 +137,7 @@ func (x *walk) events() {
 	}
 	x.fault(Jump, -1, "the clock is set a day forward", func(w *world) { w.jump(24 * time.Hour) })
 	x.fault(Jump, -1, "the clock is set an hour back", func(w *world) { w.jump(-time.Hour) })
+	x.moves()
 	x.hand()
 	if w.backup == nil && x.c.Faults&Restore != 0 && !x.good && x.atRest() {
 		to := *w
@@ -152,6 +153,27 @@ func (x *walk) events() {
 			}
 		})
 	}
+}
+
+// moves is the consumer that reads the current version, and holds no other then. The engine is told when it waits for that; should that
+// be lost, it looks when the time comes.
+func (x *walk) moves() {
+	w := x.from
+	if x.good || w.holds == noVersion || w.holds == w.db.cur || w.db.hold {
+		return
+	}
+	to := *w
+	to.holds = w.db.cur
+	next, changed := w.db.rec.Released(w.now)
+	if !changed {
+		x.out(-1, "the consumer reads the current version", to)
+		return
+	}
+	x.fault(StoreError, -1, "the consumer reads the current version, and the engine is not told", func(w *world) { w.holds = w.db.cur })
+	d := *w.db
+	d.rec = next
+	x.put(&to, &d)
+	x.out(-1, "the consumer reads the current version, and the engine is told", to)
 }
 
 // hand is somebody who changes the target behind the engine's back: a credential stops working.
@@ -197,6 +219,9 @@ func (x *walk) nextTime() time.Time {
 	consider(r.Wake())
 	consider(r.NextAt)
 	consider(w.db.promise)
+	if w.holds != noVersion {
+		consider(w.db.holding)
+	}
 	if !r.LoginFailedAt.IsZero() {
 		consider(r.LoginFailedAt.Add(rotation.LoginWindow))
 	}
@@ -235,7 +260,7 @@ func (w *world) jump(d time.Duration) {
 	}
 	if w.db.promised != noVersion {
 		db := *w.db
-		db.promised, db.promise = noVersion, time.Time{}
+		db.noPromise()
 		w.db = &db
 	}
 	if d > 0 {
@@ -268,6 +293,8 @@ func (x *walk) check(w *world) string {
 		return "I2: a read returns what does not authenticate"
 	case d.promised != noVersion && d.promise.After(w.now) && w.live&bit(d.promised) == 0:
 		return "I3: the former credential does not work in its grace period"
+	case d.promised != noVersion && w.holds == d.promised && d.holding.After(w.now) && w.live&bit(d.promised) == 0:
+		return "I3: the former credential does not work, and a consumer is known to hold it"
 	case (r.State == rotation.Grace || r.State == rotation.Undoing) && r.Trigger != rotation.Emergency && w.live&base == 0:
 		return "I3: the base does not authenticate in GRACE"
 	case w.candidates() > 1:

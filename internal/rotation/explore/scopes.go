@@ -27,6 +27,9 @@ func Scopes(most, people int) []Config {
 			add("restored backup", Lost|Restore, nil)
 			add("clock", Crash|Lost|Down|Lag|Jump, nil)
 			add("near the bounds", Crash|Lost|Late|Down|Refuse|Lie|Lag|StoreError|Hand, func(c *Config) { c.Worn = true })
+			if strategy != target.Single {
+				add("consumers", Crash|Lost|Down|StoreError, func(c *Config) { c.Holder = true })
+			}
 			if inspect {
 				add("takes back", Crash|Lost|Late|Down|StoreError, func(c *Config) { c.Revert = true })
 			}

@@ -14,6 +14,7 @@ const (
 	maxStored  = 3 // the version limit: one for each label
 	noVersion  = int8(-1)
 	grace      = time.Hour
+	graceWait  = 3 * time.Hour
 	probeEvery = 2 * time.Hour
 	gap        = 10 * time.Minute              // of a group of secrets, or until a pause is looked at again
 	lingering  = rotation.Settle - time.Second // how long after its answer was lost a target may still do what it was asked
@@ -49,6 +50,8 @@ type data struct {
 	// promised is the version that works until promise, by what was agreed when the labels moved.
 	promised int8
 	promise  time.Time
+	// holding is until when it works for a consumer that holds it.
+	holding time.Time
 }
 
 // flight is a request whose answer the engine does not get any more, and which the target may still carry out.
@@ -74,6 +77,8 @@ type world struct {
 	failed [2]time.Time
 	faults int8 // that are left
 	people int8 // what people will still ask for
+	// holds is the version that the consumer holds, as it has told.
+	holds int8
 	// touched says that somebody else has changed the target, or the store was put back to an earlier state.
 	touched bool
 	// lagged says that a login was rejected, while it was open which credential is live, because the target was slow.
@@ -230,7 +235,7 @@ func (d *data) adopt(v int8, r *rules, most int) {
 func (w *world) key(all bool) uint64 {
 	h := hash(14695981039346656037)
 	h.data(w.db, w.now)
-	h.word(uint64(w.live) | uint64(w.second)<<16 | uint64(w.made)<<32 | flag(w.touched)<<40)
+	h.word(uint64(w.live) | uint64(w.second)<<16 | uint64(w.made)<<32 | flag(w.touched)<<40 | uint64(w.holds+1)<<48)
 	for _, f := range w.flights {
 		h.word(flag(f.retire) | uint64(f.in+1)<<8 | uint64(f.out+1)<<16)
 		h.time(f.until, w.now)
@@ -299,6 +304,7 @@ func (h *hash) past(t, now time.Time) {
 func (h *hash) data(d *data, now time.Time) {
 	h.word(uint64(d.stored) | uint64(d.cur+1)<<16 | uint64(d.prev+1)<<24 | uint64(d.pend+1)<<32 | flag(d.hold)<<40 | uint64(d.promised+1)<<48)
 	h.time(d.promise, now)
+	h.time(d.holding, now)
 	r := &d.rec
 	h.text(string(r.State))
 	h.text(string(r.Mode))
@@ -308,9 +314,10 @@ func (h *hash) data(d *data, now time.Time) {
 	h.text(r.Base)
 	// Back-off grows no more after ten failures.
 	h.word(uint64(r.Attempt) | uint64(r.Candidates)<<8 | uint64(r.Rejections)<<16 | uint64(min(r.Failures, 10))<<24 | flag(r.Paused)<<32 |
-		flag(r.Then != nil)<<33 | flag(r.GracePeriod > 0)<<34 | flag(r.StartedAt.After(now))<<35 | flag(r.Cancelled)<<36)
+		flag(r.Then != nil)<<33 | flag(r.GracePeriod > 0)<<34 | flag(r.StartedAt.After(now))<<35 | flag(r.Cancelled)<<36 | uint64(min(r.Waiting, 1))<<37)
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
+	h.time(r.GraceLimit, now)
 	h.time(r.Due, now)
 	h.time(r.Health.NextAt, now)
 	h.past(r.LoginFailedAt, now)

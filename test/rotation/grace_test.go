@@ -1,0 +1,144 @@
+package rotation_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// briefly makes the minimum of a grace short, and its limit long.
+func briefly(c *server.Config) { c.Rotation.Grace, c.Rotation.GraceLimit = time.Second, time.Hour }
+
+// says is a consumer that tells which version it uses, and which is the oldest that it holds.
+func says(t *testing.T, s *keyturntest.Server, instance, version, oldest string) {
+	t.Helper()
+	must(t, second(s.Client.WatchSecrets(t.Context(), &kms.WatchSecretsRequest{
+		Secrets: []kms.WatchedSecret{{SecretName: "app", VersionID: version, OldestVersionID: oldest}}, Consumer: instance,
+	})))
+}
+
+// waits waits until a rotation waits for that many consumers.
+func waits(t *testing.T, s *keyturntest.Server, n int) *kms.DescribeRotationResponse {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		r := until(t, s, "app", "grace")
+		if strings.HasPrefix(r.Reason, fmt.Sprintf("Waits for %d ", n)) && r.WaitingForCount == n {
+			return r
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it waits for %d (%s), want %d", r.WaitingForCount, r.Reason, n)
+		}
+	}
+}
+
+// TestGraceWaits: the former credential works until the last consumer has moved, and is retired at once then, long before the limit, and before
+// anybody counts as gone.
+func TestGraceWaits(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		s := x.run(t, briefly)
+		old := read(t, s, "app", "", "") // an inferred one, which reads again below
+		says(t, s, "app-1", "v1", "")
+		says(t, s, "app-2", "v1", "")
+		rotate(t, s, "app", "v2")
+		r := waits(t, s, 3)
+		if r.Advice == "" || !r.GraceLimitTime.After(r.GraceUntil.Add(50*time.Minute)) {
+			t.Errorf("while it waits: advice %q, until %s, limit %s", r.Advice, r.GraceUntil, r.GraceLimitTime)
+		}
+		var who []string
+		for _, c := range r.WaitingFor {
+			who = append(who, c.Consumer+" "+c.VersionID+" "+c.Evidence)
+		}
+		slices.Sort(who)
+		if want := []string{" v1 inferred", "app-1 v1 acknowledged", "app-2 v1 acknowledged"}; !slices.Equal(who, want) {
+			t.Errorf("it waits for %q, want %q", who, want)
+		}
+		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v3"})), "until 3 of its consumers have moved, or until")
+		read(t, s, "app", "", "")
+		says(t, s, "app-1", "v2", "v1") // what is open holds the former
+		says(t, s, "app-2", "v2", "v2")
+		waits(t, s, 1)
+		x.works(t, "while somebody holds it, the former credential", old, true)
+		says(t, s, "app-1", "v2", "")
+		began := time.Now()
+		out := until(t, s, "app", "done")
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("after the last one has moved it took %s", took)
+		}
+		x.works(t, "when all have moved, the former credential", old, false)
+		if overran(out) {
+			t.Errorf("consumers were left behind: %+v", out.Steps)
+		}
+	})
+}
+
+// TestGraceGoesBackWhileItWaits: undo, the end by a person, and a consumer that leaves.
+func TestGraceGoesBackWhileItWaits(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		s := x.run(t, briefly)
+		first := read(t, s, "app", "", "")
+		says(t, s, "app-1", "v1", "")
+		rotate(t, s, "app", "v2")
+		waits(t, s, 2)
+		must(t, second(s.Client.UndoRotation(t.Context(), name("app"))))
+		untilVersion(t, s, "app", "v1")
+		until(t, s, "app", "done") // all of them have what is current again
+		x.works(t, "after the undo, the former credential", first, true)
+		rotate(t, s, "app", "v3")
+		waits(t, s, 2)
+		read(t, s, "app", "", "")
+		must(t, second(s.Client.WatchSecrets(t.Context(), &kms.WatchSecretsRequest{Secrets: []kms.WatchedSecret{{SecretName: "app"}}, Consumer: "app-1", Leaving: true})))
+		until(t, s, "app", "done")
+		x.works(t, "after the last one has left, the former credential", first, false)
+		says(t, s, "app-1", "v3", "")
+		rotate(t, s, "app", "v4")
+		waits(t, s, 2)
+		must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
+		if out := until(t, s, "app", "done"); overran(out) {
+			t.Errorf("a person has ended it, and the story says %+v", out.Steps)
+		}
+	})
+}
+
+// TestGraceLimit: at the limit the former credential is retired whatever consumers hold, and operators are told.
+func TestGraceLimit(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	x := d.system("double")
+	events := newReceiver(t, 0)
+	s := x.run(t, receivers(events), func(c *server.Config) { c.Rotation.Grace = time.Second })
+	old := read(t, s, "app", "", "")
+	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: "app", GracePeriod: "0s"})))
+	rotate(t, s, "app", "v2")
+	until(t, s, "app", "done") // at once, though a consumer holds v1
+	x.works(t, "without a grace, the former credential", old, false)
+	held := read(t, s, "app", "", "")
+	out, err := s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: "app", GracePeriod: "0s", GraceLimit: "3s"})
+	must(t, err)
+	if out.GraceLimit != "3s" || out.GracePeriod != "0s" {
+		t.Errorf("configured: grace %s, limit %s", out.GracePeriod, out.GraceLimit)
+	}
+	rotate(t, s, "app", "v3")
+	waits(t, s, 1)
+	x.works(t, "before the limit, the former credential", held, true)
+	out = until(t, s, "app", "done")
+	x.works(t, "after the limit, the former credential", held, false)
+	if !overran(out) {
+		t.Errorf("the story does not say that consumers were left behind: %+v", out.Steps)
+	}
+	if got := events.types("app", 5); !slices.Contains(got, "rotation.grace-limit") {
+		t.Errorf("events %v", got)
+	}
+}
+
+// overran says whether the story of a rotation has consumers that were left behind.
+func overran(r *kms.DescribeRotationResponse) bool {
+	return slices.ContainsFunc(r.Steps, func(s kms.RotationStep) bool { return s.Event == "grace limit reached" && strings.Contains(s.Text, "another version") })
+}
