@@ -72,9 +72,9 @@ func (c *Client) RehearseRotation(ctx context.Context, in *VersionedRequest) (*R
 	return call[RotateSecretResponse](ctx, c, "RehearseRotation", Version, in, true)
 }
 
-// EmergencyRotation replaces a credential that may have leaked, without grace. It is an operation of Keyturn's own.
-func (c *Client) EmergencyRotation(ctx context.Context, in *VersionedRequest) (*RotateSecretResponse, error) {
-	return call[RotateSecretResponse](ctx, c, "EmergencyRotation", Version, in, true)
+// EmergencyRotation replaces a credential that may have leaked, without grace, or says whom that breaks. It is an operation of Keyturn's own.
+func (c *Client) EmergencyRotation(ctx context.Context, in *EmergencyRotationRequest) (*EmergencyRotationResponse, error) {
+	return call[EmergencyRotationResponse](ctx, c, "EmergencyRotation", Version, in, true)
 }
 
 // EndRotationGrace retires the former credential now. It is an operation of Keyturn's own.

@@ -199,6 +199,35 @@ type VersionedRequest struct {
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 }
 
+// EmergencyRotationRequest replaces a credential that may have leaked, or says whom that breaks.
+type EmergencyRotationRequest struct {
+	// SecretName is the name or the ARN.
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	// VersionID identifies the rotation and its version: repeating the call with it does nothing more.
+	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
+	// DryRun changes nothing: the answer says who holds a credential that would stop working.
+	DryRun bool `kms:"DryRun,default=false"`
+}
+
+// EmergencyRotationResponse answers EmergencyRotation. All but the first three are of a dry run.
+type EmergencyRotationResponse struct {
+	ARN        string `kms:"Arn"`
+	SecretName string `kms:"SecretName"`
+	VersionID  string `kms:"VersionId"`
+	DryRun     bool   `kms:"DryRun,omitempty"`
+	// CurrentVersionID is the version whose credential would stop working.
+	CurrentVersionID string `kms:"CurrentVersionId,omitempty"`
+	// Breaking are consumers that were seen lately, at most 100, and BreakingCount how many there are: they would be refused until they have
+	// fetched the new credential. A connection that is open stays so with most targets.
+	Breaking      []SecretConsumer `kms:"Breaking,list=Consumer,omitempty"`
+	BreakingCount int              `kms:"BreakingCount,omitempty"`
+	// Unknown are those that were not seen lately, at most 100, and UnknownCount how many there are: whether they still use the secret is
+	// not known. Consumers that have not been seen for days are not known at all.
+	Unknown      []SecretConsumer `kms:"Unknown,list=Consumer,omitempty"`
+	UnknownCount int              `kms:"UnknownCount,omitempty"`
+	RequestID    string           `kms:"RequestId"`
+}
+
 // SecretNameRequest names a secret.
 type SecretNameRequest struct {
 	// SecretName is the name or the ARN.

@@ -133,19 +133,54 @@ func (e *Env) planWith(tx *store.Tx, s *secret.Secret, r rotation.Record, now ti
 
 // rotateSecret asks for a rotation. The engine makes it; the answer does not wait for the end.
 func rotateSecret(ctx context.Context, c *Call, in *kms.RotateSecretRequest) (*kms.RotateSecretResponse, error) {
-	return c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rotate, Trigger: rotation.Manual})
+	return c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rotate, Trigger: rotation.Manual}, false)
 }
 
 func rehearseRotation(ctx context.Context, c *Call, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
-	return c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rehearse, Trigger: rotation.Manual})
+	return c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rehearse, Trigger: rotation.Manual}, false)
 }
 
-func emergencyRotation(ctx context.Context, c *Call, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
-	return c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rotate, Trigger: rotation.Emergency})
+func emergencyRotation(ctx context.Context, c *Call, in *kms.EmergencyRotationRequest) (*kms.EmergencyRotationResponse, error) {
+	begun, err := c.begin(ctx, in.SecretName, rotation.Request{ID: in.VersionID, Mode: rotation.Rotate, Trigger: rotation.Emergency}, in.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	out := &kms.EmergencyRotationResponse{ARN: begun.ARN, SecretName: begun.SecretName, VersionID: begun.VersionID, DryRun: in.DryRun}
+	if in.DryRun {
+		err = c.breaking(ctx, out)
+	}
+	return out, err
 }
 
-// begin starts a rotation, once for each ID.
-func (c *Call) begin(ctx context.Context, name string, q rotation.Request) (*kms.RotateSecretResponse, error) {
+// mostBroken is how many consumers a dry run names of each sort.
+const mostBroken = 100
+
+// breaking tells who holds a credential that an emergency would make useless: every consumer, since none has the new one.
+func (c *Call) breaking(ctx context.Context, out *kms.EmergencyRotationResponse) error {
+	if err := c.Consumers.Sync(ctx, c.Account(), out.SecretName); err != nil {
+		return err
+	}
+	tx := store.Snapshot(ctx, c.DB)
+	s, err := c.existing(tx, out.SecretName)
+	if err != nil {
+		return err
+	}
+	grace, _ := c.graceOf(s)
+	out.CurrentVersionID = s.Stages[secret.Current]
+	return tx.Consumers(s.Account, s.Name, "", func(_ string, u rotation.Consumer) bool {
+		list, count := &out.Breaking, &out.BreakingCount
+		if !u.GoneAt(grace).After(c.At) {
+			list, count = &out.Unknown, &out.UnknownCount
+		}
+		if *count++; len(*list) < mostBroken {
+			*list = append(*list, shownConsumer(u, out.CurrentVersionID))
+		}
+		return true
+	})
+}
+
+// begin starts a rotation, once for each ID. dry only finds out whether that is refused.
+func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry bool) (*kms.RotateSecretResponse, error) {
 	c.concerns(q.ID, "")
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.RotateSecretResponse, error) {
 		s, err := c.existing(tx, name)
@@ -169,8 +204,8 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request) (*kms
 			return nil, err
 		}
 		before := r
-		if r, err = c.begun(s, r, q); err != nil {
-			return nil, err
+		if r, err = c.begun(s, r, q); err != nil || dry {
+			return out, err
 		}
 		if err := c.announce(tx, before, r); err != nil {
 			return nil, err

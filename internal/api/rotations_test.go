@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -323,7 +324,7 @@ func TestEmergencies(t *testing.T) {
 		{rotation.Grace, "e", true}, {rotation.Retiring, "e", true}, {rotation.Undoing, "e", true}, {rotation.Reverting, "e", true},
 	} {
 		w.inState(t, "double", tt.state)
-		out := w.must(t, "EmergencyRotation", "SecretName", "double", "VersionId", "e").(*kms.RotateSecretResponse)
+		out := w.must(t, "EmergencyRotation", "SecretName", "double", "VersionId", "e").(*kms.EmergencyRotationResponse)
 		r := w.record(t, "double")
 		if out.VersionID != tt.answers || (r.Then != nil) != tt.waits {
 			t.Errorf("in %s: answered %q, then %+v", tt.state, out.VersionID, r.Then)
@@ -642,6 +643,40 @@ func TestGraceLimits(t *testing.T) {
 	}
 	w.refused(t, invalid, "Use at most 31536000s.", "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GraceLimit", "366d")
 	w.refused(t, invalid, `"GraceLimit"`, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GraceLimit", "soon")
+}
+
+// TestEmergencyDryRun: it says whom an emergency breaks, and of whom nothing is known, is refused as the emergency would be, and changes nothing.
+func TestEmergencyDryRun(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.env.Consumers = api.NewConsumers(w.env.DB, w.env.Now, slog.New(slog.DiscardHandler))
+	read := func(source string) {
+		t.Helper()
+		if _, err := w.by(t.Context(), rootPrincipal, source, "GetSecretValue", "SecretName", "db"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read("192.0.2.1")
+	w.now = w.now.Add(time.Hour)
+	read("192.0.2.2")
+	before := w.record(t, "db")
+	for range 2 {
+		out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "v2", "DryRun", "true").(*kms.EmergencyRotationResponse)
+		if !out.DryRun || out.CurrentVersionID != "v1" || out.BreakingCount != 1 || len(out.Breaking) != 1 || out.Breaking[0].Source != "192.0.2.2" ||
+			out.UnknownCount != 1 || len(out.Unknown) != 1 || out.Unknown[0].Source != "192.0.2.1" {
+			t.Errorf("a dry run says %+v", out)
+		}
+	}
+	if after := w.record(t, "db"); after.Seq != before.Seq {
+		t.Errorf("a dry run has changed the record: %+v", after)
+	}
+	w.refused(t, exists, "was not made by a rotation", "EmergencyRotation", "SecretName", "db", "VersionId", "v1", "DryRun", "true")
+	w.inState(t, "db", rotation.Quarantined)
+	w.refused(t, inUse, "is quarantined", "EmergencyRotation", "SecretName", "db", "VersionId", "v5", "DryRun", "true")
+	w.inState(t, "db", rotation.Done)
+	if out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "v3").(*kms.EmergencyRotationResponse); out.DryRun || out.BreakingCount != 0 || w.record(t, "db").ID != "v3" {
+		t.Errorf("the emergency itself: %+v", out)
+	}
 }
 
 // TestDoubt: after a restore each credential is looked at now, but for those of which nobody can be asked; a rotation that was under way goes

@@ -45,7 +45,7 @@ var operations = []Op{
 	change(op("ResumeRotation", pausing(), resumeRotation)),
 	slow(change(op("ProbeRotation", pausing(), probeRotation))),
 	change(op("RehearseRotation", named(func(in *kms.VersionedRequest) *string { return &in.SecretName }), rehearseRotation)),
-	change(op("EmergencyRotation", named(func(in *kms.VersionedRequest) *string { return &in.SecretName }), emergencyRotation)),
+	change(op("EmergencyRotation", named(func(in *kms.EmergencyRotationRequest) *string { return &in.SecretName }), emergencyRotation)),
 	change(op("EndRotationGrace", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), endRotationGrace)),
 	change(op("UndoRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), undoRotation)),
 	change(op("CancelRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), cancelRotation)),

@@ -195,14 +195,54 @@ type rotationEmergency struct {
 }
 
 func (c *rotationEmergency) Run(e *env) error {
+	if c.ID == "" {
+		c.ID = uuid.NewString()
+	}
 	if !c.Yes {
-		if err := e.confirm(fmt.Sprintf("Replace the credential of %s, and let the old one fail for whoever still uses it?", c.Name)); err != nil {
+		if err := c.warn(e); err != nil {
 			return err
 		}
 	}
 	return c.run(e, c.globals, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
-		return client.EmergencyRotation(e.ctx, in)
+		out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{SecretName: in.SecretName, VersionID: in.VersionID})
+		if err != nil {
+			return nil, err
+		}
+		return &kms.RotateSecretResponse{ARN: out.ARN, SecretName: out.SecretName, VersionID: out.VersionID, RequestID: out.RequestID}, nil
 	}, retired, "The emergency rotation of %s to version %s is asked for; keyturn rotation status shows how it goes.")
+}
+
+// warn says what an emergency breaks, and asks whether it is to be.
+func (c *rotationEmergency) warn(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{SecretName: c.Name, VersionID: c.ID, DryRun: true})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stderr, "The credential in version %s of %s would stop working.\n", out.CurrentVersionID, out.SecretName)
+	for _, part := range []struct {
+		what  string
+		count int
+		list  []kms.SecretConsumer
+	}{
+		{"consumers seen lately, which are refused until they have fetched the new one", out.BreakingCount, out.Breaking},
+		{"consumers not seen lately, of which nothing is known", out.UnknownCount, out.Unknown},
+	} {
+		if part.count == 0 {
+			continue
+		}
+		fmt.Fprintf(e.stderr, "\n%d %s:\n", part.count, part.what)
+		if err := printConsumers(e.stderr, part.list); err != nil {
+			return err
+		}
+	}
+	if out.BreakingCount+out.UnknownCount == 0 {
+		fmt.Fprintln(e.stderr, "Nobody was seen to use it in the last days.")
+	}
+	return e.confirm(fmt.Sprintf("\nReplace the credential of %s?", c.Name))
 }
 
 type rotationEndGrace struct {

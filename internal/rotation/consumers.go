@@ -37,9 +37,12 @@ func (r Record) Awaits(c Consumer, now time.Time) (until time.Time, yes bool) {
 	if r.State != Grace || !c.Behind(r.Candidate) {
 		return time.Time{}, false
 	}
-	until = c.Seen.Add(max(r.GracePeriod, leastSeen))
+	until = c.GoneAt(r.GracePeriod)
 	return until, until.After(now)
 }
+
+// GoneAt is when a consumer counts as gone, should it not be seen again, with a grace period of that length.
+func (c Consumer) GoneAt(grace time.Duration) time.Time { return c.Seen.Add(max(grace, leastSeen)) }
 
 // WaitsFor says in words for how many consumers the end of a grace period waits.
 func (r Record) WaitsFor(n int) string {

@@ -239,7 +239,7 @@ func TestEmergency(t *testing.T) {
 		leaked = append(leaked, read(t, s, "app", "", ""))
 		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v3"})), "EmergencyRotation")
 		must(t, second(s.Client.PauseRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})))
-		must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.VersionedRequest{SecretName: "app", VersionID: "v3"})))
+		must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{SecretName: "app", VersionID: "v3"})))
 		if r := untilRotation(t, s, "app", "v3", "done"); r.Trigger != "emergency" {
 			t.Errorf("the trigger is %s", r.Trigger)
 		}

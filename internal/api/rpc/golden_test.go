@@ -369,7 +369,7 @@ var secretGoldens = []golden{
 	{call{"ResumeRotation", nil}, withTarget},
 	{call{"ProbeRotation", []string{"TargetName", "rm-1"}}, withTarget},
 	{call{"RehearseRotation", []string{"SecretName", "rds/app", "VersionId", "v2"}}, withTarget},
-	{call{"EmergencyRotation", []string{"SecretName", "rds/app", "VersionId", "v3"}}, withTarget},
+	{call{"EmergencyRotation", []string{"SecretName", "rds/app", "VersionId", "v3", "DryRun", "true"}}, append(withTarget[:3:3], call{"GetSecretValue", []string{"SecretName", "rds/app", "Consumer", "app-1"}})},
 	{call{"EndRotationGrace", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"UndoRotation", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"CancelRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], call{"RotateSecret", []string{"SecretName", "rds/app", "VersionId", "v2"}})},
