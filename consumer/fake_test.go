@@ -64,6 +64,15 @@ func (f *fake) put(name, version, value string, change ...func(*kms.GetSecretVal
 	f.touchLocked(name)
 }
 
+// promote makes the candidate current, and what was current previous, all at once.
+func (f *fake) promote(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.secrets[name+" ACSPrevious"], f.secrets[name] = f.secrets[name], f.secrets[name+" ACSPending"]
+	delete(f.secrets, name+" ACSPending")
+	f.touchLocked(name)
+}
+
 // stage gives a version under another label; an empty version takes it away.
 func (f *fake) stage(name, stage, version, value string) {
 	f.mu.Lock()

@@ -61,12 +61,13 @@ type logins struct {
 }
 
 // acquire takes one of the logins that a target may reject in a minute, and waits while others that are under way may still
-// leave one. done gives it back, or not when the login was rejected.
+// leave one. Half of them at most are under way at once: when a credential has just changed all those are rejected, and the
+// others must be left for the new one. done gives it back, or not when the login was rejected.
 func (l *logins) acquire(ctx context.Context, limit int) (done func(rejected bool), err error) {
 	for {
 		l.mu.Lock()
 		l.forgetLocked(time.Now())
-		if l.underWay+len(l.rejected) < limit {
+		if l.underWay+len(l.rejected) < limit && l.underWay < (limit+1)/2 {
 			l.underWay++
 			l.mu.Unlock()
 			return l.done, nil
@@ -113,15 +114,17 @@ func (l *logins) forgetLocked(now time.Time) {
 	}
 }
 
-// first is the version to begin with: the current one, unless that was rejected within the last minute and another worked.
-func (l *logins) first(current *Secret) offer {
+// first is the version to begin with, and whether to look for another one before: the current one, unless that was rejected
+// within the last minute and another worked, or it was rejected a moment ago.
+func (l *logins) first(current *Secret) (o offer, look bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forgetLocked(time.Now())
-	if _, rejected := l.versions[current.VersionID]; rejected && l.works.secret != nil && l.instead == current.VersionID {
-		return l.works
+	at, rejected := l.versions[current.VersionID]
+	if rejected && l.works.secret != nil && l.instead == current.VersionID {
+		return l.works, false
 	}
-	return offer{current, LoginCurrent}
+	return offer{current, LoginCurrent}, rejected && time.Since(at) < rejectedFor
 }
 
 // offer hands a version out, and reports whether it may be: not when it was rejected a moment ago. One that has become
@@ -156,59 +159,86 @@ func (l *logins) reject(version string) {
 // and with the previous version, until one works. It returns the version that did. rejected says whether an error of try
 // means that the credential was not accepted; other errors are returned as they are.
 //
-// Config.LoginLimit bounds how many logins of a secret are rejected in a minute, over all callers, which is also how many
-// are under way at once. Past it Login answers ErrLoginLimit, with the last rejection, and does not call try. A version
-// that has worked instead of the current one is tried first for a minute.
+// Config.LoginLimit bounds how many logins of a secret are rejected in a minute, over all callers; half as many are under way
+// at once. Past it Login answers ErrLoginLimit, with the last rejection, and does not call try. A version that has worked
+// instead of the current one is tried first for a minute, and one that was rejected within the last ten seconds last.
 func (c *Consumer) Login(ctx context.Context, name string, rejected func(error) bool, try func(context.Context, *Secret) error) (*Secret, error) {
-	current, err := c.Get(ctx, name)
-	if err != nil {
+	if _, err := c.Get(ctx, name); err != nil {
 		return nil, err
 	}
 	e, err := c.entry(name)
 	if err != nil {
 		return nil, err
 	}
-	o := e.logins.first(current)
-	var tried []offer
-	var last error
+	r := round{began: time.Now()}
 	for {
-		refused, err := c.attempt(ctx, e, o.secret, rejected, try)
+		o, refused, err := c.attempt(ctx, e, &r, rejected, try)
 		switch {
 		case err == nil:
 			c.worked(e, o)
 			return o.secret, nil
-		case errors.Is(err, ErrLoginLimit) && last != nil:
-			return nil, fmt.Errorf("%w: %w", err, last)
+		case !refused && r.last != nil:
+			return nil, fmt.Errorf("%w: %w", err, r.last)
 		case !refused:
 			return nil, err
 		}
-		last = err
-		tried = append(tried, o)
-		o, err = c.next(ctx, e, tried)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", err, last)
+		if r.last == nil {
+			r.began = time.Now() // what is read from now on may know better
+		}
+		r.last, r.tried = err, append(r.tried, o)
+		if r.next, err = c.next(ctx, e, r.tried, r.began); err != nil {
+			return nil, fmt.Errorf("%w: %w", err, r.last)
 		}
 	}
 }
 
-// attempt is one login, and whether the target has rejected it.
-func (c *Consumer) attempt(ctx context.Context, e *entry, s *Secret, rejected func(error) bool, try func(context.Context, *Secret) error) (refused bool, err error) {
+// round is one call of Login.
+type round struct {
+	began time.Time // what was read since is new enough
+	next  offer     // to try; none at the beginning
+	tried []offer
+	last  error // the last rejection
+}
+
+// begin chooses what a round tries first.
+func (c *Consumer) begin(ctx context.Context, e *entry, r *round) (offer, error) {
+	current, err := c.Get(ctx, e.name)
+	if err != nil {
+		return offer{}, err
+	}
+	o, look := e.logins.first(current)
+	if look {
+		if better, err := c.next(ctx, e, nil, r.began); err == nil {
+			return better, nil
+		}
+	}
+	return o, nil
+}
+
+// attempt is one login, and whether the target has rejected it. What a round begins with is chosen when its turn has come:
+// others may have found out meanwhile what works.
+func (c *Consumer) attempt(ctx context.Context, e *entry, r *round, rejected func(error) bool, try func(context.Context, *Secret) error) (o offer, refused bool, err error) {
 	done, err := e.logins.acquire(ctx, c.config.LoginLimit)
 	if err != nil {
 		c.counters.login(LoginLimited)
-		return false, fmt.Errorf("consumer: secret %q: %w", e.name, err)
+		return o, false, fmt.Errorf("consumer: secret %q: %w", e.name, err)
 	}
 	defer func() { done(refused) }()
-	if err = try(ctx, s); err == nil {
-		return false, nil
+	if o = r.next; o.secret == nil {
+		if o, err = c.begin(ctx, e, r); err != nil {
+			return o, false, err
+		}
+	}
+	if err = try(ctx, o.secret); err == nil {
+		return o, false, nil
 	}
 	if refused = rejected(err); !refused {
 		c.counters.login(LoginFailed)
-		return false, err
+		return o, false, err
 	}
 	c.counters.login(LoginRejected)
-	e.logins.reject(s.VersionID)
-	return true, err
+	e.logins.reject(o.secret.VersionID)
+	return o, true, err
 }
 
 // Failed is Login for callers that cannot be called back: it says that the target has rejected a version, with cause, and
@@ -231,15 +261,19 @@ func (c *Consumer) Failed(ctx context.Context, name, versionID string, cause err
 		c.counters.login(LoginLimited)
 		return nil, fmt.Errorf("consumer: secret %q: %w: %w", name, ErrLoginLimit, cause)
 	}
-	o, err := c.next(ctx, e, []offer{{&Secret{VersionID: versionID}, as}})
+	since := time.Now()
+	if as == LoginCandidate || as == LoginPrevious {
+		since = since.Add(-rejectedFor) // the secret was read when the one before was rejected
+	}
+	o, err := c.next(ctx, e, []offer{{&Secret{VersionID: versionID}, as}}, since)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, cause)
 	}
 	return o.secret, nil
 }
 
-// next is what to try after what was tried.
-func (c *Consumer) next(ctx context.Context, e *entry, tried []offer) (offer, error) {
+// next is what to try after what was tried. The secret is read again unless that was done since.
+func (c *Consumer) next(ctx context.Context, e *entry, tried []offer, since time.Time) (offer, error) {
 	may := func(o offer) bool {
 		again := slices.ContainsFunc(tried, func(t offer) bool {
 			return t.secret.VersionID == o.secret.VersionID && (o.as != LoginRefreshed || t.as == LoginCurrent || t.as == LoginRefreshed)
@@ -249,13 +283,19 @@ func (c *Consumer) next(ctx context.Context, e *entry, tried []offer) (offer, er
 	if s := e.current.Load(); s != nil && may(offer{s, LoginRefreshed}) {
 		return offer{s, LoginRefreshed}, nil // it came while the login was under way
 	}
-	if !c.readSince(e) {
+	again := func() (offer, error) {
 		err := c.Refresh(ctx, e.name)
 		if s := e.current.Load(); s != nil && may(offer{s, LoginRefreshed}) {
 			return offer{s, LoginRefreshed}, nil
 		}
 		if err != nil {
-			return offer{}, fmt.Errorf("consumer: secret %q: nothing else to try after a rejection: %w", e.name, err)
+			err = fmt.Errorf("consumer: secret %q: nothing else to try after a rejection: %w", e.name, err)
+		}
+		return offer{}, err
+	}
+	if s := e.current.Load(); s == nil || s.FetchedAt.Before(since) {
+		if o, err := again(); err != nil || o.secret != nil {
+			return o, err
 		}
 	}
 	for _, at := range []struct{ stage, as string }{{stagePending, LoginCandidate}, {kms.StagePrevious, LoginPrevious}} {
@@ -269,25 +309,18 @@ func (c *Consumer) next(ctx context.Context, e *entry, tried []offer) (offer, er
 		if s != nil && may(offer{s, at.as}) {
 			return offer{s, at.as}, nil
 		}
+		if current := e.current.Load(); at.as == LoginPrevious && s != nil && current != nil && s.VersionID == current.VersionID {
+			// The candidate was promoted between the reads: what is current here is the previous one by now.
+			if o, err := again(); err != nil || o.secret != nil {
+				return o, err
+			}
+		}
 	}
 	versions := ""
 	for _, t := range tried {
 		versions += fmt.Sprintf(", %s (%s)", t.secret.VersionID, t.as)
 	}
 	return offer{}, fmt.Errorf("consumer: secret %q: no other version to try after %s", e.name, strings.TrimPrefix(versions, ", "))
-}
-
-// readSince reports whether the secret was read after its current version was last rejected, so that a rejection of another
-// version needs no further read.
-func (c *Consumer) readSince(e *entry) bool {
-	s := e.current.Load()
-	if s == nil {
-		return false
-	}
-	e.logins.mu.Lock()
-	defer e.logins.mu.Unlock()
-	at, rejected := e.logins.versions[s.VersionID]
-	return rejected && !s.FetchedAt.Before(at)
 }
 
 // readStage reads the version with another label than the current one. It is kept in memory alone, and there only while

@@ -177,11 +177,46 @@ func TestLoginPoolIsNotHeldUp(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if d := time.Since(begin); d != 500*time.Millisecond || g.together != 10 {
-			t.Errorf("100 logins took %v, %d together; want 10 at a time in 500ms", d, g.together)
+		if d := time.Since(begin); d != time.Second || g.together != 5 {
+			t.Errorf("100 logins took %v, %d together; want 5 at a time in 1s", d, g.together)
 		}
 		if n := len(f.since(begin.Add(1), "db")); n != 0 {
 			t.Errorf("%d reads", n)
+		}
+	})
+}
+
+// TestLoginOverAChange holds that a pool that logs in at the moment at which a password is replaced has no login fail, and few
+// rejected.
+func TestLoginOverAChange(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for name, promoted := range map[string]time.Duration{"at once": 0, "a second later": time.Second} {
+			f, g := newFake(), &target{takes: 50 * time.Millisecond}
+			f.put("db", "v1", "one")
+			f.stage("db", "ACSPending", "v2", "two")
+			g.accept("v1")
+			c, _ := start(t, f, func(c *Config) { c.NoPush = true })
+			mustGet(t, c, "db", "v1")
+			time.Sleep(time.Minute)
+			begin := time.Now()
+			var wg sync.WaitGroup
+			for i := range 60 {
+				wg.Go(func() {
+					time.Sleep(time.Duration(i) * 30 * time.Millisecond)
+					if _, err := c.Login(context.Background(), "db", isRejected, g.login); err != nil {
+						t.Errorf("%s: login %d after %v: %v", name, i, time.Since(begin), err)
+					}
+				})
+			}
+			time.Sleep(500 * time.Millisecond)
+			g.accept("v2")
+			time.Sleep(promoted)
+			f.promote("db")
+			wg.Wait()
+			if len(g.rejections) > 5 {
+				t.Errorf("%s: %d logins were rejected", name, len(g.rejections))
+			}
+			c.Close()
 		}
 	})
 }
