@@ -21,6 +21,7 @@ import (
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/limit"
+	"github.com/keyturn/keyturn/kms"
 )
 
 // writeAllowance is how long a caller may take to receive the answer that it has waited for.
@@ -31,12 +32,21 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, r auth.Request) (auth.Identity, auth.Claim, error)
 }
 
+// Gate does what a verified caller asks for. *api.Gate is the one of a server; an agent has its own.
+type Gate interface {
+	// Call returns a pointer to the response struct of the operation. An error of another endpoint, a *kms.Error, is answered as it
+	// came: status, code and message.
+	Call(ctx context.Context, r api.Request) (any, error)
+	// Refuse records a request that no caller was found for, and returns what is answered.
+	Refuse(ctx context.Context, r api.Request, accessKeyID string, err error) error
+}
+
 // Observer is told of each call, for metrics. operation is "" when the request named none that exists.
 type Observer func(operation, code string, took time.Duration)
 
 // Door serves the RPC protocol at the path "/".
 type Door struct {
-	Gate *api.Gate
+	Gate Gate
 	Auth Authenticator
 	Log  *slog.Logger
 	// Limit may be nil: then nothing is limited.
@@ -92,6 +102,9 @@ func (d *Door) id() string {
 
 // logFailure writes what the operator should know: faults of our own, and a store or trail that is away.
 func (d *Door) logFailure(ctx context.Context, id, operation string, err error) {
+	if elsewhere := (*kms.Error)(nil); errors.As(err, &elsewhere) {
+		return // an answer of another endpoint, whose operator knows
+	}
 	switch fault.KindOf(err) {
 	case fault.Internal:
 		d.Log.ErrorContext(ctx, "call failed", "request_id", id, "operation", operation, "err", err)

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/wire"
+	"github.com/keyturn/keyturn/kms"
 )
 
 const (
@@ -70,6 +72,14 @@ type envelope struct {
 
 func writeError(w http.ResponseWriter, id, host string, err error, asXML bool) api.Code {
 	c := api.CodeFor(err)
+	var elsewhere *kms.Error
+	if errors.As(err, &elsewhere) {
+		c = api.Code{Status: elsewhere.HTTPStatus, Code: elsewhere.Code, Message: elsewhere.Message}
+		id = cmp.Or(elsewhere.RequestID, id) // the one that the trail over there knows
+		if retry := elsewhere.RetryAfter(); retry > 0 {
+			w.Header().Set("x-acs-retry-after", strconv.FormatInt(retry.Milliseconds(), 10))
+		}
+	}
 	e := envelope{HTTPStatus: c.Status, RequestID: id, HostID: host, Code: c.Code, Message: c.Message}
 	var d *api.DeniedError
 	if errors.As(err, &d) {
