@@ -1,0 +1,160 @@
+package agent
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
+)
+
+// credentialsDirectory is the variable by which systemd says where a unit's credentials are.
+const credentialsDirectory = "CREDENTIALS_DIRECTORY"
+
+// maxSmallFile bounds what is read of a file that should hold a key.
+const maxSmallFile = 64 << 10
+
+func readSmall(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > maxSmallFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxSmallFile)
+	}
+	return os.ReadFile(path)
+}
+
+// readCredential reads a credential of systemd.
+func readCredential(name string) ([]byte, error) {
+	dir := os.Getenv(credentialsDirectory)
+	if dir == "" {
+		return nil, errors.New("CREDENTIALS_DIRECTORY is not set: LoadCredential= of a systemd unit sets it")
+	}
+	if !filepath.IsLocal(name) || strings.ContainsRune(name, '/') {
+		return nil, errors.New("the name of a credential has no /")
+	}
+	return readSmall(filepath.Join(dir, name))
+}
+
+// read reads the access key.
+func (k KeySource) read() (sign.Credentials, error) {
+	if k.Environment != "" {
+		prefix := strings.TrimSuffix(k.Environment, "_") + "_"
+		c := sign.Credentials{
+			AccessKeyID: os.Getenv(prefix + "ACCESS_KEY_ID"), AccessKeySecret: sensitive.New(os.Getenv(prefix + "ACCESS_KEY_SECRET")),
+			SecurityToken: sensitive.New(os.Getenv(prefix + "SECURITY_TOKEN")),
+		}
+		if c.AccessKeyID == "" || c.AccessKeySecret.IsZero() {
+			return c, fmt.Errorf("the variables %sACCESS_KEY_ID and %sACCESS_KEY_SECRET must be set", prefix, prefix)
+		}
+		return c, nil
+	}
+	data, err := readCredential(k.Credential)
+	from := "credential " + k.Credential
+	if k.File != "" {
+		from = k.File
+		data, err = readSmall(k.File)
+	}
+	if err != nil {
+		return sign.Credentials{}, err
+	}
+	c, err := parseAccessKey(data)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", from, err)
+	}
+	return c, nil
+}
+
+// accessKeyFile has the spelling of the API, as CreateAccessKey answers it, and that of this project's own files.
+type accessKeyFile struct {
+	AccessKeyID, AccessKeySecret, SecurityToken string
+	ID                                          string         `json:"access_key_id"`
+	Secret                                      string         `json:"access_key_secret"`
+	Token                                       string         `json:"security_token"`
+	AccessKey                                   *accessKeyFile `json:"AccessKey"`
+}
+
+func parseAccessKey(data []byte) (sign.Credentials, error) {
+	var f accessKeyFile
+	if json.Unmarshal(data, &f) != nil { // the error may quote the file
+		return sign.Credentials{}, errors.New(`is not JSON such as {"AccessKeyId": "…", "AccessKeySecret": "…"}`)
+	}
+	if f.AccessKey != nil {
+		f = *f.AccessKey
+	}
+	c := sign.Credentials{
+		AccessKeyID: cmp.Or(f.AccessKeyID, f.ID), AccessKeySecret: sensitive.New(cmp.Or(f.AccessKeySecret, f.Secret)),
+		SecurityToken: sensitive.New(cmp.Or(f.SecurityToken, f.Token)),
+	}
+	if c.AccessKeyID == "" || c.AccessKeySecret.IsZero() {
+		return c, errors.New("must hold AccessKeyId and AccessKeySecret")
+	}
+	return c, nil
+}
+
+// sealKeySize is the length of the key that seals the last known values.
+const sealKeySize = 32
+
+// read reads the key that seals the last known values, and makes one where the source can keep it.
+func (k SealKeySource) read() ([]byte, error) {
+	switch {
+	case k.Credential != "":
+		data, err := readCredential(k.Credential)
+		if err != nil {
+			return nil, err
+		}
+		return sealKey(data)
+	case k.Keyring != "":
+		return keyringKey(k.Keyring)
+	}
+	data, err := readSmall(k.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		if data, err = madeOnce(k.File, sealKeySize); err != nil {
+			return nil, fmt.Errorf("make the key of the last known values: %w", err)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sealKey(data)
+}
+
+// sealKey makes a key of exactly the size that is needed. Text from a password generator is as good as raw bytes, if it is long.
+func sealKey(data []byte) ([]byte, error) {
+	data = bytes.TrimRight(data, "\r\n")
+	if len(data) < sealKeySize {
+		return nil, fmt.Errorf("the key of the last known values has fewer than %d bytes", sealKeySize)
+	}
+	digest := sha256.Sum256(data)
+	return digest[:], nil
+}
+
+// madeOnce makes a file of random text, mode 0600, which then exists as a whole or not at all. Of two that make it, both get what
+// is in the file.
+func madeOnce(path string, size int) ([]byte, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".keyturn-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name())
+	for text := ""; err == nil && len(text) < 2*size; {
+		chunk := rand.Text()
+		text += chunk
+		_, err = f.WriteString(chunk)
+	}
+	_, werr := f.WriteString("\n")
+	if err := errors.Join(err, werr, f.Sync(), f.Close()); err != nil {
+		return nil, err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return readSmall(path)
+}

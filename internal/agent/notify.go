@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	defaultAttempts = 5
+	maxAttempts     = 100
+	hookTimeout     = 30 * time.Second
+	firstPause      = time.Second
+	longestPause    = 30 * time.Second
+)
+
+// notifier tells a program that a file has changed.
+type notifier struct {
+	Hook
+	signal syscall.Signal
+	pause  time.Duration // before the second attempt; 0 means firstPause
+}
+
+func (h *Hook) check(at string, m *mistakes) *notifier {
+	n := &notifier{Hook: *h}
+	n.Timeout, n.Attempts = cmp.Or(h.Timeout, hookTimeout), cmp.Or(h.Attempts, defaultAttempts)
+	var err error
+	switch {
+	case (h.Signal != "") == (len(h.Command) > 0):
+		m.add(at, "set exactly one of signal, command")
+	case h.Signal != "" && h.PIDFile == "":
+		m.add(at+".pid_file", "is required with signal: the file that holds the number of the process")
+	case h.Signal != "" && !filepath.IsAbs(h.PIDFile):
+		m.add(at+".pid_file", "must be an absolute path")
+	case h.Signal == "" && h.PIDFile != "":
+		m.add(at+".pid_file", "is for signal, which is not set")
+	case h.Signal != "":
+		if n.signal, err = signalNamed(h.Signal); err != nil {
+			m.add(at+".signal", "%v", err)
+		}
+	case !filepath.IsAbs(h.Command[0]):
+		m.add(at+".command[0]", "must be an absolute path")
+	default:
+		if info, err := os.Stat(h.Command[0]); err != nil {
+			m.add(at+".command[0]", "%v", err)
+		} else if info.IsDir() || info.Mode()&0o111 == 0 {
+			m.add(at+".command[0]", "%s is not executable", h.Command[0])
+		}
+	}
+	if n.Attempts < 1 || n.Attempts > maxAttempts {
+		m.add(at+".attempts", "must be 1 to %d", maxAttempts)
+	}
+	return n
+}
+
+// errGaveUp says that the attempts for one change are over.
+var errGaveUp = errors.New("the file is written, but telling of it failed")
+
+// tell tries until the program was told, or the attempts are over. A newer change, on wake, ends the wait between two attempts: the
+// file is then made anew first.
+func (n *notifier) tell(ctx context.Context, path string, wake chan struct{}) error {
+	pause := cmp.Or(n.pause, firstPause)
+	for attempt := 1; ; attempt++ {
+		err := n.once(ctx, path)
+		if err == nil {
+			return nil
+		}
+		if attempt >= n.Attempts {
+			return fmt.Errorf("%w %d times: %w", errGaveUp, attempt, err)
+		}
+		t := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-wake:
+			t.Stop()
+			select { // for run, which looks anew
+			case wake <- struct{}{}:
+			default:
+			}
+			return fmt.Errorf("the file is written, but telling of it failed, and its secrets have changed again: %w", err)
+		case <-t.C:
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+func (n *notifier) once(ctx context.Context, path string) error {
+	if n.Signal != "" {
+		return n.send()
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.Timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, n.Command[0], n.Command[1:]...)
+	cmd.Env = append(plainEnvironment(), "KEYTURN_FILE="+path)
+	cmd.WaitDelay = time.Second
+	ownGroup(cmd)
+	err := cmd.Run() // what it prints is dropped: it may show the file
+	switch {
+	case ctx.Err() == context.DeadlineExceeded:
+		return fmt.Errorf("command %s did not end within %s", n.Command[0], n.Timeout)
+	case err != nil:
+		return fmt.Errorf("command %s: %w", n.Command[0], err)
+	}
+	return nil
+}
+
+// plainEnvironment is what a command gets of the agent's own environment, which may hold an access key.
+func plainEnvironment() []string {
+	var out []string
+	for _, name := range []string{"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ"} {
+		if v, ok := os.LookupEnv(name); ok {
+			out = append(out, name+"="+v)
+		}
+	}
+	return out
+}
+
+// send sends the signal to the process that the file names.
+func (n *notifier) send() error {
+	data, err := readSmall(n.PIDFile)
+	if err != nil {
+		return fmt.Errorf("pid_file: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || pid <= 1 {
+		return fmt.Errorf("pid_file: %s does not hold the number of a process", n.PIDFile)
+	}
+	if err := sendSignal(pid, n.signal); err != nil {
+		if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("there is no process %d, which %s names", pid, n.PIDFile)
+		}
+		return fmt.Errorf("signal %s to process %d: %w", n.Signal, pid, err)
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+// errNotHeld says that the configuration does not name a secret.
+var errNotHeld = errors.New("the agent's configuration does not name this secret")
+
+// answer is a value with what a program may want to know of it.
+type answer struct {
+	Value
+	Stages    []string
+	FetchedAt time.Time
+	Stale     bool
+}
+
+// shelf gives the values that the configuration names.
+type shelf interface {
+	look(ctx context.Context, name string) (answer, error)
+	// ready says why not every value is there and confirmed by the server.
+	ready(ctx context.Context) error
+}
+
+// program is the HTTP interface for programs.
+func program(s shelf, t token) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /v1/secrets/{name}", t.with(valueJSON(s)))
+	mux.Handle("GET /v1/secrets/{name}/value", t.with(valueAlone(s)))
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.Handle("GET /readyz", readyz(s))
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		refused(w, http.StatusNotFound, "there are /v1/secrets/NAME, /v1/secrets/NAME/value, /healthz and /readyz; a / in a name is written %2F")
+	})
+	return local(false, mux)
+}
+
+func healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+
+func readyz(s shelf) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
+		defer cancel()
+		if err := s.ready(ctx); err != nil {
+			refused(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+}
+
+func valueJSON(s shelf) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a, err := s.look(r.Context(), r.PathValue("name"))
+		if err != nil {
+			lookFailed(w, err)
+			return
+		}
+		kind := "text"
+		if a.Binary {
+			kind = "base64"
+		}
+		body, err := appendJSON(map[string]any{
+			"name": a.Name, "version_id": a.VersionID, "stages": append([]string{}, a.Stages...), "value": a.Data.Reveal(), "encoding": kind,
+			"fetched_at": a.FetchedAt.UTC().Format(time.RFC3339), "stale": a.Stale,
+		})
+		if err != nil {
+			refused(w, http.StatusInternalServerError, "the value is not UTF-8 text")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintln(w, body)
+	})
+}
+
+// valueAlone answers the value and nothing else; of a binary one, its bytes.
+func valueAlone(s shelf) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a, err := s.look(r.Context(), r.PathValue("name"))
+		if err != nil {
+			lookFailed(w, err)
+			return
+		}
+		w.Header().Set("X-Keyturn-Version", a.VersionID)
+		w.Header().Set("Content-Type", "application/octet-stream")
+		if !a.Binary {
+			fmt.Fprint(w, a.Data.Reveal())
+			return
+		}
+		bytes, err := base64.StdEncoding.DecodeString(a.Data.Reveal())
+		if err != nil {
+			refused(w, http.StatusInternalServerError, "the value is said to be binary and is not base64")
+			return
+		}
+		_, _ = w.Write(bytes) // a caller that has gone needs no answer
+	})
+}
+
+// lookFailed says why there is no value; nothing of what another program has asked for is in it.
+func lookFailed(w http.ResponseWriter, err error) {
+	switch {
+	case errors.Is(err, errNotHeld), errors.Is(err, kms.ErrResourceNotFound):
+		refused(w, http.StatusNotFound, "there is no such secret here")
+	case errors.Is(err, kms.ErrNoPermission):
+		refused(w, http.StatusForbidden, "the agent's access key may not read this secret")
+	default:
+		w.Header().Set("Retry-After", "1")
+		refused(w, http.StatusServiceUnavailable, "there is no value of this secret now: "+err.Error())
+	}
+}
+
+// names reports whether a name is in a sorted list.
+func names(sorted []string, name string) bool {
+	_, ok := slices.BinarySearch(sorted, name)
+	return ok
+}
