@@ -25,8 +25,7 @@ var lines = [][]string{
 	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit"},
 	{"internal/api", "consumer"},
 	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey"},
-	{"internal/api"},
-	{"internal/api/rpc", "internal/rotator", "internal/agent"},
+	{"internal/agent"},
 	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn"},
 }
 

@@ -107,6 +107,10 @@ func (c *child) run(ctx context.Context) (int, error) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, append([]os.Signal{syscall.SIGCHLD}, forwarded...)...)
 	defer signal.Stop(signals)
+	if ctx.Err() != nil { // told to end before the program was there
+		return stopped, nil
+	}
+	ctx = context.WithoutCancel(ctx) // from here on signals are the program's
 	defer func() { c.take(nil) }()
 	first, err := c.render(ctx)
 	if err != nil {

@@ -148,8 +148,8 @@ type Log struct {
 	Format string `yaml:"format"`
 }
 
-// Level is the level as slog has it.
-func (l Log) level() slog.Level {
+// SlogLevel is the level as slog has it.
+func (l Log) SlogLevel() slog.Level {
 	level := slog.LevelInfo
 	_ = level.UnmarshalText([]byte(cmp.Or(l.Level, "info"))) // checked when the file was read
 	return level

@@ -19,8 +19,8 @@ func write(t *testing.T, name, text string) string {
 
 const accessKey = `{"AccessKeyId": "KTtest", "AccessKeySecret": "marker-secret"}`
 
-// place is a directory with an access key, and a replacer of DIR in texts.
-func place(t *testing.T) (dir string, here func(string) string) {
+// scene is a directory with an access key, and a replacer of DIR in texts.
+func scene(t *testing.T) (dir string, here func(string) string) {
 	t.Helper()
 	dir = t.TempDir()
 	write(t, filepath.Join(dir, "key.json"), accessKey)
@@ -29,7 +29,7 @@ func place(t *testing.T) (dir string, here func(string) string) {
 
 func TestConfigWhole(t *testing.T) {
 	t.Parallel()
-	_, here := place(t)
+	_, here := scene(t)
 	s, err := parseConfig("agent.yaml", []byte(here(`
 endpoint: 127.0.0.1:7443
 access_key: {file: DIR/key.json}
@@ -71,7 +71,7 @@ log: {level: debug, format: json}
 // TestConfigMistakes holds that every mistake is told at once, by its path, and that nothing of the file is quoted.
 func TestConfigMistakes(t *testing.T) {
 	t.Parallel()
-	dir, here := place(t)
+	dir, here := scene(t)
 	if err := os.Symlink(filepath.Join(dir, "key.json"), filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ access_key: {file: DIR/key.json}
 // TestCheckWritesNothing holds that reading a configuration leaves no trace.
 func TestCheckWritesNothing(t *testing.T) {
 	t.Parallel()
-	dir, here := place(t)
+	dir, here := scene(t)
 	before, _ := os.ReadDir(dir)
 	if _, err := parseConfig("agent.yaml", []byte(here(`
 endpoint: 127.0.0.1:1

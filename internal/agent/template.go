@@ -31,6 +31,7 @@ const maxRendered = 4 << 20
 // source is a parsed template and the secrets that it names.
 type source struct {
 	template *template.Template
+	text     string
 	secrets  []string
 }
 
@@ -47,7 +48,7 @@ func parseTemplate(name, text string) (*source, error) {
 	if err != nil {
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "template: template:"))
 	}
-	s := &source{template: t}
+	s := &source{template: t, text: text}
 	var errs []error
 	for _, part := range t.Templates() {
 		if part.Tree != nil && part.Root != nil {

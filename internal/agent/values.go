@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/kms"
@@ -115,10 +114,4 @@ func lookFailed(w http.ResponseWriter, err error) {
 		w.Header().Set("Retry-After", "1")
 		refused(w, http.StatusServiceUnavailable, "there is no value of this secret now: "+err.Error())
 	}
-}
-
-// names reports whether a name is in a sorted list.
-func names(sorted []string, name string) bool {
-	_, ok := slices.BinarySearch(sorted, name)
-	return ok
 }

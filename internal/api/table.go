@@ -170,5 +170,8 @@ func Waits(version, name string) (time.Duration, bool) {
 	return o.Deadline, true
 }
 
+// Find finds an operation by version and name. The error is the one that a call of it gets.
+func Find(version, name string) (*Op, error) { return lookup(version, name) }
+
 // Known reports whether there is such an operation.
 func Known(version, name string) bool { return index[version+"/"+name] != nil }

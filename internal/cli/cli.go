@@ -40,6 +40,8 @@ type commands struct {
 	User       userCommand       `cmd:"" help:"Work with users and their access keys."`
 	Group      groupCommand      `cmd:"" help:"Work with groups of users."`
 	Policy     policyCommand     `cmd:"" help:"Work with policies: who may do what."`
+	Agent      agentCommand      `cmd:"" help:"Give secrets to the programs of this machine: files, HTTP, wire API."`
+	Exec       execCommand       `cmd:"" help:"Run a program with secrets in its environment."`
 	Audit      auditCommand      `cmd:"" help:"Check the audit trail."`
 	Profile    profileCommand    `cmd:"" help:"Manage how servers are reached."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`

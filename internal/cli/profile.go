@@ -106,20 +106,29 @@ func resolve(name string) (profile, error) {
 	return p, err
 }
 
-// client returns a client for a profile.
-func (p profile) client() (*kms.Client, error) {
+// config says how the server of a profile is reached.
+func (p profile) config() (kms.Config, error) {
 	config := kms.Config{Endpoint: p.Endpoint, UserAgent: "keyturn-cli/" + Version, Credentials: sign.Credentials{
 		AccessKeyID: p.AccessKeyID, AccessKeySecret: sensitive.New(p.AccessKeySecret), SecurityToken: sensitive.New(p.SecurityToken),
 	}}
 	if p.CAFile != "" {
 		pem, err := os.ReadFile(p.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("certificate to trust: %w", err)
+			return config, fmt.Errorf("certificate to trust: %w", err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("certificate to trust: %s holds no PEM certificate", p.CAFile)
+			return config, fmt.Errorf("certificate to trust: %s holds no PEM certificate", p.CAFile)
 		}
+	}
+	return config, nil
+}
+
+// client returns a client for a profile.
+func (p profile) client() (*kms.Client, error) {
+	config, err := p.config()
+	if err != nil {
+		return nil, err
 	}
 	client, err := kms.NewClient(config)
 	if err != nil {

@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// readWait bounds how long a file waits for its first values.
+const readWait = 40 * time.Second
+
+// hub is where everything of the agent gets values from. The consumer behind it may be replaced while it is used.
+type hub struct{ state atomic.Pointer[supply] }
+
+// supply is one consumer with what belongs to it.
+type supply struct {
+	consumer *consumer.Consumer
+	client   *kms.Client // for what is passed on
+	names    []string    // sorted; those that the configuration names
+}
+
+// Get returns the current version of a secret.
+func (h *hub) Get(ctx context.Context, name string) (*consumer.Secret, error) {
+	return h.state.Load().consumer.Get(ctx, name)
+}
+
+// Do passes a call on.
+func (h *hub) Do(ctx context.Context, call kms.Call) ([]byte, error) {
+	return h.state.Load().client.Do(ctx, call)
+}
+
+// Endpoint is where calls go.
+func (h *hub) Endpoint() string { return h.state.Load().client.Endpoint() }
+
+// Current tells what the metrics and the page show.
+func (h *hub) status() []consumer.Status { return h.state.Load().consumer.Status() }
+
+func (h *hub) values(ctx context.Context, names []string) (map[string]Value, error) {
+	ctx, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	out := make(map[string]Value, len(names))
+	for _, name := range names {
+		s, err := h.Get(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = valueOf(s)
+	}
+	return out, nil
+}
+
+func valueOf(s *consumer.Secret) Value {
+	return Value{Name: s.Name, VersionID: s.VersionID, Data: s.Value(), Binary: s.DataType == kms.DataBinary}
+}
+
+func (h *hub) hold(name, version string) (release func()) {
+	return h.state.Load().consumer.Hold(name, version)
+}
+
+func (h *hub) look(ctx context.Context, name string) (answer, error) {
+	if _, ok := slices.BinarySearch(h.state.Load().names, name); !ok {
+		return answer{}, errNotHeld
+	}
+	s, err := h.Get(ctx, name)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{Value: valueOf(s), Stages: s.Stages, FetchedAt: s.FetchedAt}
+	for _, known := range h.status() {
+		if known.Name == name {
+			a.Stale = known.State != consumer.StateFresh
+		}
+	}
+	return a, nil
+}
+
+// ready says which of the named secrets the server has not confirmed, or does not give.
+func (h *hub) ready(context.Context) error {
+	state := h.state.Load()
+	if err := state.consumer.Ready(); err != nil {
+		return err
+	}
+	known := map[string]consumer.Status{}
+	for _, s := range h.status() {
+		known[s.Name] = s
+	}
+	var errs []error
+	for _, name := range state.names { // some may be newer than the consumer
+		switch s := known[name]; {
+		case s.State == consumer.StateFresh, s.State == consumer.StateStale && s.Source == consumer.SourceServer:
+		case s.LastError != "":
+			errs = append(errs, fmt.Errorf("secret %q: %s", name, s.LastError))
+		default:
+			errs = append(errs, fmt.Errorf("secret %q was not read yet", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// complete waits until there is a value of every named secret, from the server or from the disk.
+func (h *hub) complete(ctx context.Context) error {
+	for {
+		state := h.state.Load()
+		told, stop := state.consumer.Changes()
+		missing := h.missing(ctx, state)
+		if missing == nil {
+			stop()
+			return nil
+		}
+		again := time.NewTimer(look)
+		select {
+		case <-ctx.Done():
+		case <-told:
+		case <-again.C:
+		}
+		again.Stop()
+		stop()
+		if ctx.Err() != nil {
+			return missing
+		}
+	}
+}
+
+func (h *hub) missing(ctx context.Context, state *supply) error {
+	for _, name := range state.names {
+		if _, err := state.consumer.Get(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,26 @@
+package agent
+
+import (
+	"net"
+	"os"
+	"strings"
+)
+
+// notifySystemd tells systemd of the state, as sd_notify(3) does: one datagram to the socket that NOTIFY_SOCKET names. Without one
+// nobody asks.
+func notifySystemd(state string) error {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return nil
+	}
+	if abstract, ok := strings.CutPrefix(name, "@"); ok {
+		name = "\x00" + abstract
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte(state))
+	return err
+}

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/keyturn/keyturn/internal/agent"
+	"github.com/keyturn/keyturn/internal/api/rpc"
+	"github.com/keyturn/keyturn/internal/auth"
+)
+
+type agentCommand struct {
+	Config string `help:"YAML file that says what the agent does (docs/agent.md)." short:"c" required:"" placeholder:"FILE"`
+	Check  bool   `help:"Check the file and end: nothing is contacted, nothing is written."`
+}
+
+func (c *agentCommand) Run(e *env) error {
+	if c.Check {
+		warnings, err := agent.Check(c.Config)
+		if err != nil {
+			return coded{exitUsage, err.Error()}
+		}
+		for _, w := range warnings {
+			fmt.Fprintf(e.stderr, "warning: %s\n", w)
+		}
+		_, err = fmt.Fprintf(e.stdout, "%s is a configuration of an agent.\n", c.Config)
+		return err
+	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	err := agent.Run(e.ctx, agent.Options{
+		Path: c.Config, UserAgent: "keyturn-agent/" + Version, Reload: reload,
+		Logger: func(l agent.Log) *slog.Logger { return newLogger(e, l.SlogLevel(), l.Format == "json") },
+		Door: func(g *agent.Gate, a *auth.Authenticator, log *slog.Logger) http.Handler {
+			return &rpc.Door{Gate: g, Auth: a, Log: log}
+		},
+		Serving: func(places map[string]string) {
+			for _, role := range slices.Sorted(maps.Keys(places)) {
+				fmt.Fprintf(e.stdout, "Agent serves %s at %s\n", role, places[role])
+			}
+		},
+	})
+	var mistakes *agent.ConfigError
+	if errors.As(err, &mistakes) {
+		return coded{exitUsage, err.Error()}
+	}
+	return err
+}
+
+type execCommand struct {
+	Profile     string        `help:"Profile to use instead of the current one." placeholder:"NAME" env:"KEYTURN_PROFILE"`
+	Secret      []string      `help:"Secret whose JSON members become variables that begin with PREFIX; may be repeated." placeholder:"NAME=PREFIX" required:"" sep:"none"`
+	OnChange    string        `help:"What a change does: restart, signal:NAME (such as signal:HUP) or ignore." default:"restart" placeholder:"WHAT"`
+	Grace       time.Duration `help:"How long the program has to end before it is killed, for a restart." default:"10s"`
+	Wait        time.Duration `help:"How long the first values may take." default:"30s"`
+	Interval    time.Duration `help:"Interval of the refresh without push (5m)." placeholder:"DURATION"`
+	MaxStale    time.Duration `help:"Age past which a value is not used for a start any more (no bound)." placeholder:"DURATION"`
+	LastGood    string        `help:"Directory for the last known values, sealed, for a start while the server is away." placeholder:"DIR" type:"path"`
+	LastGoodKey string        `help:"File with the key that seals them, made when there is none; not in that directory." placeholder:"FILE" type:"path"`
+	LogLevel    string        `help:"debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`
+	Command     []string      `arg:"" help:"Program and its arguments, after --."`
+}
+
+// accessKeyVariables are those by which keyturn itself is given its access key. The program has its own.
+var accessKeyVariables = []string{"KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN"}
+
+func (c *execCommand) Run(e *env) error {
+	x, err := c.exec(e)
+	if err == nil {
+		err = x.Check()
+	}
+	if err != nil {
+		return coded{exitUsage, err.Error()}
+	}
+	code, err := x.Run(e.ctx)
+	var exit *agent.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return coded{exit.Code, err.Error()}
+	case err != nil:
+		return err
+	case code != exitOK:
+		return coded{code, ""}
+	}
+	return nil
+}
+
+func (c *execCommand) exec(e *env) (*agent.Exec, error) {
+	p, err := resolve(c.Profile)
+	if err != nil {
+		return nil, err
+	}
+	server, err := p.config()
+	if err != nil {
+		return nil, err
+	}
+	server.UserAgent = "keyturn-exec/" + Version
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // the parser has checked it
+	x := &agent.Exec{
+		Args: c.Command, OnChange: c.OnChange, Grace: c.Grace, Wait: c.Wait, Server: server, Interval: c.Interval, MaxStale: c.MaxStale,
+		Log: newLogger(e, level, false),
+	}
+	var ok [3]bool
+	x.Stdin, ok[0] = e.stdin.(*os.File)
+	x.Stdout, ok[1] = e.stdout.(*os.File)
+	x.Stderr, ok[2] = e.stderr.(*os.File)
+	if !ok[0] || !ok[1] || !ok[2] {
+		return nil, errors.New("a program can be run with files as its input and output only")
+	}
+	x.Terminal = term.IsTerminal(int(x.Stdin.Fd()))
+	for _, pair := range os.Environ() {
+		if name, _, _ := strings.Cut(pair, "="); !slices.Contains(accessKeyVariables, name) {
+			x.Env = append(x.Env, pair)
+		}
+	}
+	var errs []error
+	for _, s := range c.Secret {
+		parsed, err := agent.ParseEnvSecret(s)
+		errs = append(errs, err)
+		x.Secrets = append(x.Secrets, parsed)
+	}
+	switch {
+	case c.LastGood != "" && c.LastGoodKey != "":
+		x.LastGood = &agent.LastGood{Dir: c.LastGood, Key: agent.SealKeySource{File: c.LastGoodKey}}
+	case c.LastGood != c.LastGoodKey:
+		errs = append(errs, errors.New("--last-good and --last-good-key go together"))
+	}
+	return x, errors.Join(errs...)
+}
