@@ -144,7 +144,7 @@ func (a *agent) systemd(state string) {
 
 // announceReady tells systemd once every value is there and every file is right.
 func (a *agent) announceReady(ctx context.Context) {
-	if a.hub.complete(ctx) != nil {
+	if a.hub.complete(ctx, false) != nil {
 		return
 	}
 	a.mu.Lock()

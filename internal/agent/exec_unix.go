@@ -111,7 +111,7 @@ func (x *Exec) Run(ctx context.Context) (int, error) {
 	}()
 	wait, cancel := context.WithTimeoutCause(ctx, cmp.Or(x.Wait, defaultWait), errors.New("the time to wait for the first values is over"))
 	defer cancel()
-	if err := h.complete(wait); err != nil {
+	if err := h.complete(wait, true); err != nil {
 		return 0, fmt.Errorf("%s is not started: %w", x.Args[0], err)
 	}
 	told, stop := h.state.Load().consumer.Changes()

@@ -103,8 +103,9 @@ func (h *hub) ready(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// complete waits until there is a value of every named secret, from the server or from the disk.
-func (h *hub) complete(ctx context.Context) error {
+// complete waits until there is a value of every named secret, from the server or from the disk. With definite set it does not wait for
+// one that the server does not have, or does not give.
+func (h *hub) complete(ctx context.Context, definite bool) error {
 	for {
 		state := h.state.Load()
 		told, stop := state.consumer.Changes()
@@ -112,6 +113,10 @@ func (h *hub) complete(ctx context.Context) error {
 		if missing == nil {
 			stop()
 			return nil
+		}
+		if definite && (errors.Is(missing, consumer.ErrAbsent) || errors.Is(missing, consumer.ErrDenied)) {
+			stop()
+			return missing
 		}
 		again := time.NewTimer(look)
 		select {

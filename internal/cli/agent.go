@@ -90,7 +90,7 @@ func (c *execCommand) Run(e *env) error {
 	case errors.As(err, &exit):
 		return coded{exit.Code, err.Error()}
 	case err != nil:
-		return err
+		return coded{exitFailed, err.Error()}
 	case code != exitOK:
 		return coded{code, ""}
 	}
