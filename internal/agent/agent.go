@@ -361,12 +361,8 @@ func (s *setup) newSupply(ctx context.Context, credentials sign.Credentials, ca,
 	if err != nil {
 		return nil, err
 	}
-	lastGood, err := s.lastGood()
-	if err != nil {
-		return nil, err
-	}
 	c, err := consumer.New(ctx, consumer.Config{
-		Client: client, Secrets: s.secrets, Interval: s.Interval, MaxStale: s.MaxStale, Instance: s.Instance, LastGood: lastGood, Logger: log,
+		Client: client, Secrets: s.secrets, Interval: s.Interval, MaxStale: s.MaxStale, Instance: s.Instance, LastGood: s.LastGood.open(), Logger: log,
 	})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -215,22 +216,16 @@ func TestAccessKeySpellings(t *testing.T) {
 	}
 }
 
-func TestSealKey(t *testing.T) {
+// TestKeyring holds that a key of the kernel's keyring is made once and found again.
+func TestKeyring(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	k := SealKeySource{File: filepath.Join(dir, "seal")}
-	first, err := k.read()
-	if err != nil || len(first) != sealKeySize {
-		t.Fatalf("made %d bytes, %v", len(first), err)
+	k := keyring("keyturn-test-" + rand.Text())
+	first, err := k.Load("")
+	if err != nil {
+		t.Skipf("this machine has no usable keyring: %v", err)
 	}
-	if again, err := k.read(); err != nil || string(again) != string(first) {
-		t.Errorf("the second read has another key, %v", err)
-	}
-	if info, err := os.Stat(k.File); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the key's mode is %v, %v", info.Mode(), err)
-	}
-	short := SealKeySource{File: write(t, filepath.Join(dir, "short"), "short\n")}
-	if _, err := short.read(); err == nil || !strings.Contains(err.Error(), "fewer than 32 bytes") {
-		t.Errorf("a short key: error %v", err)
+	again, err := k.Load("")
+	if err != nil || first.Len() != 32 || !first.Equal(again) {
+		t.Errorf("made %d bytes; the second time %v", first.Len(), err)
 	}
 }

@@ -1,10 +1,8 @@
 package agent
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,43 +95,6 @@ func parseAccessKey(data []byte) (sign.Credentials, error) {
 		return c, errors.New("must hold AccessKeyId and AccessKeySecret")
 	}
 	return c, nil
-}
-
-// sealKeySize is the length of the key that seals the last known values.
-const sealKeySize = 32
-
-// read reads the key that seals the last known values, and makes one where the source can keep it.
-func (k SealKeySource) read() ([]byte, error) {
-	switch {
-	case k.Credential != "":
-		data, err := readCredential(k.Credential)
-		if err != nil {
-			return nil, err
-		}
-		return sealKey(data)
-	case k.Keyring != "":
-		return keyringKey(k.Keyring)
-	}
-	data, err := readSmall(k.File)
-	if errors.Is(err, fs.ErrNotExist) {
-		if data, err = madeOnce(k.File, sealKeySize); err != nil {
-			return nil, fmt.Errorf("make the key of the last known values: %w", err)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return sealKey(data)
-}
-
-// sealKey makes a key of exactly the size that is needed. Text from a password generator is as good as raw bytes, if it is long.
-func sealKey(data []byte) ([]byte, error) {
-	data = bytes.TrimRight(data, "\r\n")
-	if len(data) < sealKeySize {
-		return nil, fmt.Errorf("the key of the last known values has fewer than %d bytes", sealKeySize)
-	}
-	digest := sha256.Sum256(data)
-	return digest[:], nil
 }
 
 // madeOnce makes a file of random text, mode 0600, which then exists as a whole or not at all. Of two that make it, both get what

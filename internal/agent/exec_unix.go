@@ -129,12 +129,8 @@ func (x *Exec) supply(ctx context.Context) (*hub, error) {
 	for _, s := range x.Secrets {
 		names = append(names, s.Name)
 	}
-	lastGood, err := x.LastGood.open()
-	if err != nil {
-		return nil, err
-	}
 	c, err := consumer.New(ctx, consumer.Config{
-		Client: client, Secrets: names, Interval: x.Interval, MaxStale: x.MaxStale, LastGood: lastGood, Logger: x.Log,
+		Client: client, Secrets: names, Interval: x.Interval, MaxStale: x.MaxStale, LastGood: x.LastGood.open(), Logger: x.Log,
 	})
 	if err != nil {
 		return nil, err

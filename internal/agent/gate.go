@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/internal/api"
@@ -37,7 +39,19 @@ type Gate struct {
 	held   getter
 	server upstream
 	log    *slog.Logger
+
+	mu       sync.Mutex
+	extended map[string]extended // guarded by mu; by name, of managed secrets that are held
 }
+
+// extended is the ExtendedConfig of a managed secret, which a consumer does not read.
+type extended struct {
+	version, text string
+	at            time.Time
+}
+
+// extendedFor is how long an ExtendedConfig is taken to be the same.
+const extendedFor = 5 * time.Minute
 
 // Call does one operation for a verified caller.
 func (g *Gate) Call(ctx context.Context, r api.Request) (any, error) {
@@ -69,9 +83,8 @@ func (g *Gate) value(ctx context.Context, op *api.Op, r api.Request) (any, error
 	if err := wire.Decode(r.Params, &in); err != nil {
 		return nil, err
 	}
-	current := in.VersionID == "" && (in.VersionStage == "" || in.VersionStage == kms.StageCurrent)
-	if current && !in.DryRun && !in.FetchExtendedConfig {
-		return g.current(ctx, in.SecretName, r.ID)
+	if current := in.VersionID == "" && (in.VersionStage == "" || in.VersionStage == kms.StageCurrent); current && !in.DryRun {
+		return g.current(ctx, op, r, &in)
 	}
 	out, err := g.pass(ctx, op, r)
 	if err == nil || in.DryRun || !away(err) {
@@ -81,25 +94,65 @@ func (g *Gate) value(ctx context.Context, op *api.Op, r api.Request) (any, error
 	if heldErr != nil || !satisfies(held, &in) {
 		return nil, err
 	}
-	return answerOf(held, r.ID), nil
+	return g.answer(held, &in, r.ID), nil
 }
 
 // satisfies reports whether a version is the one that a request wants, as far as is known without the server.
 func satisfies(held *consumer.Secret, in *kms.GetSecretValueRequest) bool {
-	return (in.VersionID == "" || in.VersionID == held.VersionID) && (in.VersionStage == "" || slices.Contains(held.Stages, in.VersionStage)) && !in.FetchExtendedConfig
+	return (in.VersionID == "" || in.VersionID == held.VersionID) && (in.VersionStage == "" || slices.Contains(held.Stages, in.VersionStage))
 }
 
-func (g *Gate) current(ctx context.Context, name, id string) (any, error) {
-	held, err := g.held.Get(ctx, name)
+// current gives the version that is held. That there is none is what the server says, and not what it has said before.
+func (g *Gate) current(ctx context.Context, op *api.Op, r api.Request, in *kms.GetSecretValueRequest) (any, error) {
+	held, err := g.held.Get(ctx, in.SecretName)
+	if errors.Is(err, consumer.ErrAbsent) || errors.Is(err, consumer.ErrDenied) {
+		if out, passErr := g.pass(ctx, op, r); passErr == nil || !away(passErr) {
+			return out, passErr
+		}
+	}
 	if err != nil {
 		return nil, outcome(err)
 	}
-	return answerOf(held, id), nil
+	if in.FetchExtendedConfig && held.Type != kms.TypeGeneric && !g.knows(held) {
+		out, err := g.pass(ctx, op, r)
+		if err == nil || !away(err) {
+			g.learn(out)
+			return out, err
+		}
+	}
+	return g.answer(held, in, r.ID), nil
 }
 
-func answerOf(s *consumer.Secret, id string) *kms.GetSecretValueResponse {
-	answer := s.Raw()
+func (g *Gate) knows(held *consumer.Secret) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e, ok := g.extended[held.Name]
+	return ok && e.version == held.VersionID && time.Since(e.at) < extendedFor
+}
+
+// learn remembers the ExtendedConfig of an answer of the server.
+func (g *Gate) learn(out any) {
+	answer, ok := out.(*kms.GetSecretValueResponse)
+	if !ok {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.extended == nil {
+		g.extended = map[string]extended{}
+	}
+	g.extended[answer.SecretName] = extended{answer.VersionID, answer.ExtendedConfig, time.Now()}
+}
+
+// answer is what is held, with the ExtendedConfig that was last seen when it is asked for.
+func (g *Gate) answer(held *consumer.Secret, in *kms.GetSecretValueRequest, id string) *kms.GetSecretValueResponse {
+	answer := held.Raw()
 	answer.RequestID = id
+	if in.FetchExtendedConfig {
+		g.mu.Lock()
+		answer.ExtendedConfig = g.extended[held.Name].text
+		g.mu.Unlock()
+	}
 	return answer
 }
 

@@ -5,13 +5,27 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyturn/keyturn/sensitive"
 )
 
-// keyringKey reads a key of the user's keyring, and makes it when there is none.
-func keyringKey(name string) ([]byte, error) {
+// keySize is what a key that is made here has.
+const keySize = 32
+
+// Load reads a key of the user's keyring, and makes it when there is none.
+func (k keyring) Load(string) (sensitive.Value, error) {
+	data, err := k.find()
+	if err != nil {
+		return sensitive.Value{}, err
+	}
+	return sensitive.New(string(data)), nil
+}
+
+func (k keyring) find() ([]byte, error) {
+	name := string(k)
 	id, err := unix.KeyctlSearch(unix.KEY_SPEC_USER_KEYRING, "user", name, 0)
 	if err != nil {
-		fresh := make([]byte, sealKeySize)
+		fresh := make([]byte, keySize)
 		if _, err := rand.Read(fresh); err != nil {
 			return nil, err
 		}
@@ -24,8 +38,8 @@ func keyringKey(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the key %q of the user's keyring: %w", name, err)
 	}
-	if n != sealKeySize {
-		return nil, fmt.Errorf("the key %q of the user's keyring has %d bytes and not %d: name another", name, n, sealKeySize)
+	if n != keySize {
+		return nil, fmt.Errorf("the key %q of the user's keyring has %d bytes and not %d: name another", name, n, keySize)
 	}
-	return sealKey(data[:n])
+	return data[:n], nil
 }

@@ -2,8 +2,13 @@
 
 package agent
 
-import "errors"
+import (
+	"errors"
 
-func keyringKey(string) ([]byte, error) {
-	return nil, errors.New("keyrings of the kernel are Linux's; use file")
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// Load refuses.
+func (keyring) Load(string) (sensitive.Value, error) {
+	return sensitive.Value{}, errors.New("keyrings of the kernel are Linux's; use file")
 }

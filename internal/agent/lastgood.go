@@ -2,8 +2,22 @@ package agent
 
 import "github.com/keyturn/keyturn/consumer"
 
-func (s *setup) lastGood() (*consumer.LastGood, error) { return s.LastGood.open() }
+// keyring is the name of a key in the user's keyring of the Linux kernel.
+type keyring string
 
-func (l *LastGood) open() (*consumer.LastGood, error) {
-	return nil, nil // TO BE WRITTEN when the consumer has it
+// open says where the last known values are kept; nil when nowhere.
+func (l *LastGood) open() *consumer.LastGood {
+	if l == nil {
+		return nil
+	}
+	out := &consumer.LastGood{Dir: l.Dir}
+	switch {
+	case l.Key.File != "":
+		out.Key = consumer.KeyFile(l.Key.File)
+	case l.Key.Credential != "":
+		out.Key = consumer.SystemdCredential(l.Key.Credential)
+	default:
+		out.Key = keyring(l.Key.Keyring)
+	}
+	return out
 }

@@ -27,6 +27,12 @@ func TestAgentScript(t *testing.T) {
 		Dir:                 "testdata/agent",
 		RequireExplicitExec: true,
 		Setup:               environment,
+		Condition: func(name string) (bool, error) {
+			if name != "namespaces" {
+				return false, errors.New("unknown condition " + name)
+			}
+			return exec.Command("unshare", "-Urpf", "--mount-proc", "true").Run() == nil, nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitready": waitReady, "waitfile": waitFile, "exitcode": exitCode, "config": agentConfig, "agentget": agentGet,
 		},
