@@ -69,6 +69,8 @@ type agent struct {
 	auth    *auth.Authenticator
 	gate    *Gate
 	started time.Time
+	// complete says that every value has been there and every file right, once.
+	complete atomic.Bool
 
 	// What is in force; one goroutine changes it, and the page reads it.
 	mu        sync.Mutex
@@ -158,6 +160,7 @@ func (a *agent) announceReady(ctx context.Context) {
 			return
 		}
 	}
+	a.complete.Store(true)
 	a.log.Info("ready")
 	a.systemd("READY=1")
 }
@@ -271,6 +274,9 @@ func (a *agent) apply(ctx context.Context, s *setup) error {
 	a.swapListeners(s, opened, handlers, cert)
 	a.swapKeepers(s)
 	a.mu.Lock()
+	if a.setup != nil && a.setup.Log != s.Log {
+		a.log.Warn("the settings of the log take effect when the agent is started again")
+	}
 	a.setup, a.loadedAt = s, time.Now()
 	a.mu.Unlock()
 	for _, w := range s.warnings {

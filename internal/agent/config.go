@@ -219,6 +219,7 @@ func (s *setup) check(m *mistakes) {
 	for i, name := range s.Secrets {
 		checkSecretName(fmt.Sprintf("secrets[%d]", i), name, m)
 	}
+	s.checkTimes(m)
 	s.secrets = slices.Clone(s.Secrets)
 	s.checkFiles(m)
 	slices.Sort(s.secrets)
@@ -228,6 +229,19 @@ func (s *setup) check(m *mistakes) {
 	s.checkLog(m)
 	if len(s.secrets) == 0 && s.KMS == nil && len(m.list) == 0 {
 		m.add("secrets", "there is nothing to do: name secrets, or files whose templates name them, or set kms")
+	}
+}
+
+// checkTimes holds the times to what a consumer takes.
+func (s *setup) checkTimes(m *mistakes) {
+	const leastInterval, leastStale = time.Second, 10 * time.Second
+	switch {
+	case s.Interval != 0 && s.Interval < leastInterval:
+		m.add("interval", "must be at least %s", leastInterval)
+	case s.MaxStale != 0 && s.MaxStale < leastStale:
+		m.add("max_stale", "must be at least %s", leastStale)
+	case s.MaxStale != 0 && s.Interval > s.MaxStale/2:
+		m.add("interval", "must be at most half of max_stale, or a value would expire between two reads")
 	}
 }
 
@@ -315,6 +329,8 @@ func (s *setup) checkLastGood(m *mistakes) {
 		m.add("last_good.dir", "must be an absolute path")
 	} else if info, err := os.Stat(l.Dir); err == nil && !info.IsDir() {
 		m.add("last_good.dir", "%s is not a directory", l.Dir)
+	} else if err == nil && info.Mode().Perm()&0o077 != 0 {
+		m.add("last_good.dir", "%s has mode %#o; others must not look into it: chmod 700", l.Dir, info.Mode().Perm())
 	} else if errors.Is(err, fs.ErrNotExist) {
 		if up, err := os.Stat(filepath.Dir(l.Dir)); err != nil || !up.IsDir() {
 			m.add("last_good.dir", "neither %s nor the directory above it is there", l.Dir)
@@ -336,6 +352,11 @@ func (k SealKeySource) check(path, dir string, m *mistakes) {
 	}
 	if _, err := os.Stat(filepath.Dir(k.File)); err != nil {
 		m.add(path+".file", "%v", err)
+	}
+	if info, err := os.Stat(k.File); err == nil && info.Mode().Perm()&0o077 != 0 {
+		m.add(path+".file", "has mode %#o; others must not read it: chmod 600", info.Mode().Perm())
+	} else if err == nil && info.Size() < 32 {
+		m.add(path+".file", "has fewer than 32 bytes")
 	}
 }
 

@@ -24,6 +24,9 @@ const accessKey = `{"AccessKeyId": "KTtest", "AccessKeySecret": "marker-secret"}
 func scene(t *testing.T) (dir string, here func(string) string) {
 	t.Helper()
 	dir = t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	write(t, filepath.Join(dir, "key.json"), accessKey)
 	return dir, func(s string) string { return strings.ReplaceAll(s, "DIR", dir) }
 }
@@ -141,14 +144,18 @@ http.token_file: is required; the file is made when there is none
 kms: cert_file and key_file go together
 status.listen: is the same as kms.listen
 log.level: must be debug, info, warn or error`},
-		"key beside what it seals": {`
+		"what the consumer would refuse": {`
 region: cn-hangzhou
 access_key: {file: DIR/empty.json}
 secrets: [a]
-last_good: {dir: DIR, key: {file: DIR/seal}}
+last_good: {dir: DIR, key: {file: DIR/empty.json}}
+interval: 1ms
 http: {listen: "192.0.2.1:7480", token_file: DIR/token, socket_mode: "0660"}
 `, `access_key: DIR/empty.json: must hold AccessKeyId and AccessKeySecret
+interval: must be at least 1s
+last_good.dir: DIR has mode 0755; others must not look into it: chmod 700
 last_good.key.file: is in last_good.dir: a key beside what it seals protects nothing; keep it elsewhere
+last_good.key.file: has fewer than 32 bytes
 http.listen: is not on loopback; use 127.0.0.1, [::1] or localhost
 http.socket_mode: is for http.socket, which is not set`},
 		"nothing to do": {`

@@ -97,8 +97,15 @@ func (a *agent) page(anywhere bool) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.Handle("GET /readyz", readyz(&a.hub))
+	mux.HandleFunc("GET /startz", func(w http.ResponseWriter, r *http.Request) {
+		if !a.complete.Load() {
+			refused(w, http.StatusServiceUnavailable, "not every value is there and every file written yet")
+			return
+		}
+		healthz(w, r)
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refused(w, http.StatusNotFound, "there are /, /status.json, /metrics, /healthz and /readyz")
+		refused(w, http.StatusNotFound, "there are /, /status.json, /metrics, /healthz, /readyz and /startz")
 	})
 	return local(anywhere, mux)
 }
