@@ -342,8 +342,8 @@ files: [{path: DIR/app.env, template: '{{ secret "db" }}'}]
 		"/":            {"Not ready", "<td>db</td>", ">fresh</td>", "<td>v1</td>", "<td>nothing</td>", s.dir + "/app.env", "db v1"},
 		"/status.json": {`"name": "db"`, `"version": "v1"`, `"config": "` + s.dir},
 		"/metrics": {
-			`keyturn_agent_secret_info{secret="db",source="server",state="fresh",version="v1"} 1`, `keyturn_agent_secret_age_seconds{secret="db"}`,
-			`keyturn_agent_secret_push{secret="db"}`, `keyturn_agent_secret_failures{secret="nothing"}`, `keyturn_agent_file_ok{path="` + s.dir + `/app.env"} 1`,
+			`keyturn_consumer_secret_version_info{secret="db",source="server",version="v1"} 1`, `keyturn_consumer_secret_state{secret="db",state="fresh"} 1`,
+			`keyturn_consumer_secret_age_seconds{secret="db"}`, `keyturn_consumer_secret_push{secret="db"}`, `keyturn_agent_file_ok{path="` + s.dir + `/app.env"} 1`,
 			"keyturn_agent_ready 0", "keyturn_agent_config_ok 1",
 		},
 	} {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -220,19 +219,5 @@ func TestAccessKeySpellings(t *testing.T) {
 		if _, err := parseAccessKey([]byte(text)); err == nil || strings.Contains(err.Error(), "marker") {
 			t.Errorf("%q: error %v, want one that does not quote", text, err)
 		}
-	}
-}
-
-// TestKeyring holds that a key of the kernel's keyring is made once and found again.
-func TestKeyring(t *testing.T) {
-	t.Parallel()
-	k := keyring("keyturn-test-" + rand.Text())
-	first, err := k.Load("")
-	if err != nil {
-		t.Skipf("this machine has no usable keyring: %v", err)
-	}
-	again, err := k.Load("")
-	if err != nil || first.Len() != 32 || !first.Equal(again) {
-		t.Errorf("made %d bytes; the second time %v", first.Len(), err)
 	}
 }

@@ -34,7 +34,7 @@ func (s shelfOf) look(_ context.Context, name string) (answer, error) {
 	return a, nil
 }
 
-func (s shelfOf) ready(context.Context) error {
+func (s shelfOf) ready() error {
 	if len(s) == 0 {
 		return errors.New(`secret "db" was not read yet`)
 	}

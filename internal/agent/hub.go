@@ -38,8 +38,11 @@ func (h *hub) Do(ctx context.Context, call kms.Call) ([]byte, error) {
 // Endpoint is where calls go.
 func (h *hub) Endpoint() string { return h.state.Load().client.Endpoint() }
 
-// Current tells what the metrics and the page show.
-func (h *hub) status() []consumer.Status { return h.state.Load().consumer.Status() }
+// Status and Counters make it a source of metrics.
+func (h *hub) Status() []consumer.Status { return h.state.Load().consumer.Status() }
+
+// Counters are those of the consumer that is in use.
+func (h *hub) Counters() consumer.Counters { return h.state.Load().consumer.Counters() }
 
 func (h *hub) values(ctx context.Context, names []string) (map[string]Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, readWait)
@@ -72,7 +75,7 @@ func (h *hub) look(ctx context.Context, name string) (answer, error) {
 		return answer{}, err
 	}
 	a := answer{Value: valueOf(s), Stages: s.Stages, FetchedAt: s.FetchedAt}
-	for _, known := range h.status() {
+	for _, known := range h.Status() {
 		if known.Name == name {
 			a.Stale = known.State != consumer.StateFresh
 		}
@@ -81,13 +84,13 @@ func (h *hub) look(ctx context.Context, name string) (answer, error) {
 }
 
 // ready says which of the named secrets the server has not confirmed, or does not give.
-func (h *hub) ready(context.Context) error {
+func (h *hub) ready() error {
 	state := h.state.Load()
 	if err := state.consumer.Ready(); err != nil {
 		return err
 	}
 	known := map[string]consumer.Status{}
-	for _, s := range h.status() {
+	for _, s := range h.Status() {
 		known[s.Name] = s
 	}
 	var errs []error

@@ -1,9 +1,9 @@
 package agent
 
-import "github.com/keyturn/keyturn/consumer"
-
-// keyring is the name of a key in the user's keyring of the Linux kernel.
-type keyring string
+import (
+	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/keyringkey"
+)
 
 // open says where the last known values are kept; nil when nowhere.
 func (l *LastGood) open() *consumer.LastGood {
@@ -17,7 +17,7 @@ func (l *LastGood) open() *consumer.LastGood {
 	case l.Key.Credential != "":
 		out.Key = consumer.SystemdCredential(l.Key.Credential)
 	default:
-		out.Key = keyring(l.Key.Keyring)
+		out.Key = keyringkey.New(l.Key.Keyring)
 	}
 	return out
 }

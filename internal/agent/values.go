@@ -26,7 +26,7 @@ type answer struct {
 type shelf interface {
 	look(ctx context.Context, name string) (answer, error)
 	// ready says why not every value is there and confirmed by the server.
-	ready(ctx context.Context) error
+	ready() error
 }
 
 // program is the HTTP interface for programs.
@@ -45,10 +45,8 @@ func program(s shelf, t token) http.Handler {
 func healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
 func readyz(s shelf) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
-		defer cancel()
-		if err := s.ready(ctx); err != nil {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := s.ready(); err != nil {
 			refused(w, http.StatusServiceUnavailable, err.Error())
 			return
 		}
