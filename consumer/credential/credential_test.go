@@ -1,0 +1,83 @@
+package credential_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/credential"
+	"github.com/keyturn/keyturn/consumer/internal/standin"
+)
+
+func secretOf(t *testing.T, value string) *consumer.Secret {
+	t.Helper()
+	_, c := standin.New(t, "s", "v1", value)
+	s, err := c.Get(t.Context(), "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestRead(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		value           string
+		format          credential.Format
+		account, secret string
+	}{
+		{`{"AccountName":"app","AccountPassword":"p1"}`, credential.Format{}, "app", "p1"},
+		{`{"UserName":"root","PublicKey":"k","PrivateKey":"p2"}`, credential.Format{}, "root", "p2"},
+		{`{"UserName":"root","Password":"p3"}`, credential.Format{}, "root", "p3"},
+		{`{"AccessKeyId":"id","AccessKeySecret":"p4","GenerateTimestamp":"2026-01-02"}`, credential.Format{}, "id", "p4"},
+		{`{"username":"app","password":"p5","host":"h","port":5432}`, credential.Format{}, "app", "p5"},
+		{`{"client_id":"c","client_secret":"p6"}`, credential.Format{}, "c", "p6"},
+		{`{"login":"app","pin":"p7","password":"other"}`, credential.Format{AccountMember: "login", SecretMember: "pin"}, "app", "p7"},
+		{`{"password":"p8"}`, credential.Format{Account: "fixed"}, "fixed", "p8"},
+		{`{"AccountName":"said","password":"p9"}`, credential.Format{Account: "fixed"}, "said", "p9"},
+		{"bare \"p10\"", credential.Format{Account: "fixed"}, "fixed", "bare \"p10\""},
+		{`[1,2]`, credential.Format{}, "", "[1,2]"},
+		{" {\"password\":\"p\\u00e9\"}", credential.Format{}, "", "pé"},
+	} {
+		got, err := tt.format.Read(secretOf(t, tt.value))
+		if err != nil || got.Account != tt.account || got.Secret.Reveal() != tt.secret {
+			t.Errorf("%s: account %q, secret %q, %v", tt.value, got.Account, got.Secret.Reveal(), err)
+		}
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		value  string
+		format credential.Format
+		want   string
+	}{
+		{`{"nothing":"marker"}`, credential.Format{}, "none of the usual members"},
+		{`{"password":{"deep":"marker"}}`, credential.Format{}, "none of the usual members"},
+		{`{"password":""}`, credential.Format{}, "none of the usual members"},
+		{`{"password":"marker"}`, credential.Format{SecretMember: "pin"}, `no member "pin"`},
+		{`{"password":"marker"}`, credential.Format{AccountMember: "login"}, `no member "login"`},
+		{`{"password":"marker"`, credential.Format{}, "is not JSON"},
+		{`marker`, credential.Format{SecretMember: "pin"}, "is not a JSON object"},
+	} {
+		s := secretOf(t, tt.value)
+		_, err := tt.format.Read(s)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "marker") {
+			t.Errorf("%s: %v, want an error that says %q", tt.value, err, tt.want)
+		}
+	}
+}
+
+func ExampleFormat_Read() {
+	open := func(s *consumer.Secret) error {
+		c, err := credential.Format{}.Read(s)
+		if err != nil {
+			return err
+		}
+		fmt.Println("log in as", c.Account, "with", c.Secret) // a sensitive.Value does not print itself
+		return nil
+	}
+	_ = open
+}
