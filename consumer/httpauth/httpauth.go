@@ -1,0 +1,289 @@
+// Package httpauth puts the credential of a secret into HTTP requests, and goes on over rotations.
+//
+//		transport, err := httpauth.New(c, "partner/token", &httpauth.Options{Origins: []string{"https://api.example.com"}, Scheme: httpauth.Bearer})
+//		client := &http.Client{Transport: transport}
+//
+//	  - Each request carries the current version. When the server answers 401, the secret is read again, and the request is sent
+//	    once more with what is current then, or if that is what was rejected, with the candidate of a rotation that is under way
+//	    or the version before (consumer.Failed; its limit of rejected logins holds). A request whose body cannot be sent again
+//	    (http.Request.GetBody) is not repeated: its 401 is returned, and the next request has the newer version.
+//	  - The credential goes to the origins that Options names, and nowhere else: not to another host, port or scheme that a
+//	    redirect leads to.
+//
+// What carries a credential has no connection that is bound to it, so nothing is drained or held here.
+package httpauth
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/credential"
+)
+
+// Scheme is how a credential is put into a request.
+type Scheme string
+
+const (
+	// Basic is account and password, in the header Authorization.
+	Basic Scheme = "basic"
+	// Bearer is a token, in the header Authorization.
+	Bearer Scheme = "bearer"
+	// Header is the credential as it is, in the header that Options.Header names.
+	Header Scheme = "header"
+)
+
+// Options say where a credential goes.
+type Options struct {
+	// Origins are who gets it: scheme and host, with a port unless it is the usual one, such as "https://api.example.com". At
+	// least one.
+	Origins []string
+	// Scheme is Basic, Bearer or Header. Empty means Bearer.
+	Scheme Scheme
+	// Header is the name of the header of scheme Header, such as X-Api-Key.
+	Header string
+	// Format says where in the value the credential is. Zero finds the usual members.
+	Format credential.Format
+	// Base sends the requests. nil means http.DefaultTransport.
+	Base http.RoundTripper
+}
+
+// Transport is an http.RoundTripper.
+type Transport struct {
+	consumer *consumer.Consumer
+	secret   string
+	options  Options
+	origins  map[string]bool
+	header   string
+	made     atomic.Pointer[field] // of the version that was used last
+
+	mu   sync.Mutex
+	last *rejection // guarded by mu
+}
+
+// rejection is a version that was rejected, and what to send instead. All requests that were under way with it share one.
+type rejection struct {
+	version string
+	known   chan struct{} // closed when the rest is known
+	until   time.Time
+	next    *consumer.Secret
+	err     error
+}
+
+// field is the value of the header for one version.
+type field struct {
+	secret *consumer.Secret
+	value  string
+}
+
+// New returns a Transport.
+func New(c *consumer.Consumer, secret string, options *Options) (*Transport, error) {
+	if options == nil {
+		options = &Options{}
+	}
+	t := &Transport{consumer: c, secret: secret, options: *options, origins: map[string]bool{}, header: "Authorization"}
+	var problems []error
+	complain := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("httpauth: "+format, args...))
+	}
+	if c == nil {
+		complain("the consumer is missing")
+	}
+	if secret == "" {
+		complain("the name of the secret is missing")
+	}
+	if len(options.Origins) == 0 {
+		complain("Origins is empty: name who gets the credential, such as https://api.example.com")
+	}
+	for _, text := range options.Origins {
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Path != "" && u.Path != "/" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			complain("one of Origins is not a scheme, http or https, with a host, and nothing else")
+			continue
+		}
+		t.origins[origin(u)] = true
+	}
+	switch options.Scheme {
+	case "":
+		t.options.Scheme = Bearer
+	case Basic, Bearer, Header:
+	default:
+		complain("Scheme is %q; it must be basic, bearer or header", options.Scheme)
+	}
+	switch {
+	case options.Scheme == Header && options.Header == "":
+		complain("Scheme is header, and Header names none")
+	case options.Scheme != Header && options.Header != "":
+		complain("Header is %q, which only scheme header has", options.Header)
+	case options.Header != "":
+		t.header = textproto.CanonicalMIMEHeaderKey(options.Header)
+	}
+	if t.options.Base == nil {
+		t.options.Base = http.DefaultTransport
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// origin is scheme, host and port, the usual port too.
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[strings.ToLower(u.Scheme)]
+	}
+	return strings.ToLower(u.Scheme) + "://" + strings.ToLower(u.Hostname()) + ":" + port
+}
+
+// errUnauthorized is why a version is said to be rejected.
+var errUnauthorized = errors.New("httpauth: the server answers 401")
+
+// RoundTrip sends a request with the credential, if it goes to one of the origins.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !t.origins[origin(r.URL)] {
+		return t.options.Base.RoundTrip(r)
+	}
+	s, err := t.consumer.Get(r.Context(), t.secret)
+	if err != nil {
+		closeBody(r)
+		return nil, err
+	}
+	first, err := t.with(r, s)
+	if err != nil {
+		closeBody(r)
+		return nil, err
+	}
+	response, err := t.options.Base.RoundTrip(first)
+	if err != nil || response.StatusCode != http.StatusUnauthorized {
+		return response, err
+	}
+	next, err := t.instead(r.Context(), s.VersionID)
+	if err != nil {
+		return response, nil // there is nothing better to send
+	}
+	again, err := t.repeat(r, next)
+	if err != nil {
+		return response, nil
+	}
+	_, _ = io.CopyN(io.Discard, response.Body, maxDiscard) // so that the connection can be used again
+	_ = response.Body.Close()
+	response, err = t.options.Base.RoundTrip(again)
+	if err == nil && response.StatusCode != http.StatusUnauthorized {
+		t.consumer.Worked(t.secret, next.VersionID)
+	}
+	return response, err
+}
+
+// instead is what to send instead of a version that was rejected. One of those who ask at the same time finds out for all.
+func (t *Transport) instead(ctx context.Context, version string) (*consumer.Secret, error) {
+	for {
+		t.mu.Lock()
+		r := t.last
+		if r == nil || r.version != version || r.over(time.Now()) {
+			r = &rejection{version: version, known: make(chan struct{})}
+			t.last = r
+			t.mu.Unlock()
+			r.next, r.err = t.consumer.Failed(ctx, t.secret, version, errUnauthorized)
+			r.until = time.Now().Add(shared)
+			close(r.known)
+			return r.next, r.err
+		}
+		t.mu.Unlock()
+		select {
+		case <-r.known:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if r.err == nil || !errors.Is(r.err, context.Canceled) && !errors.Is(r.err, context.DeadlineExceeded) {
+			return r.next, r.err
+		}
+		t.mu.Lock()
+		if t.last == r { // whoever asked has gone away
+			t.last = nil
+		}
+		t.mu.Unlock()
+	}
+}
+
+// shared is how long what is known of a rejection is not asked again.
+const shared = time.Second
+
+func (r *rejection) over(now time.Time) bool {
+	select {
+	case <-r.known:
+		return now.After(r.until)
+	default:
+		return false
+	}
+}
+
+const maxDiscard = 64 << 10
+
+func closeBody(r *http.Request) {
+	if r.Body != nil {
+		_ = r.Body.Close() // a RoundTripper must
+	}
+}
+
+// repeat is the request once more, with another version.
+func (t *Transport) repeat(r *http.Request, s *consumer.Secret) (*http.Request, error) {
+	again, err := t.with(r, s)
+	if err != nil || r.Body == nil || r.Body == http.NoBody {
+		return again, err
+	}
+	if r.GetBody == nil {
+		return nil, errors.New("httpauth: the body cannot be sent again")
+	}
+	again.Body, err = r.GetBody()
+	return again, err
+}
+
+// with returns a copy of a request with the credential: the one of the caller is not changed.
+func (t *Transport) with(r *http.Request, s *consumer.Secret) (*http.Request, error) {
+	value, err := t.value(s)
+	if err != nil {
+		return nil, err
+	}
+	copied := r.Clone(r.Context())
+	if copied.Header == nil {
+		copied.Header = http.Header{}
+	}
+	copied.Header[t.header] = []string{value}
+	return copied, nil
+}
+
+func (t *Transport) value(s *consumer.Secret) (string, error) {
+	if made := t.made.Load(); made != nil && made.secret == s {
+		return made.value, nil
+	}
+	cred, err := t.options.Format.Read(s)
+	if err != nil {
+		return "", err
+	}
+	value := cred.Secret.Reveal()
+	switch t.options.Scheme {
+	case Basic:
+		if cred.Account == "" || strings.Contains(cred.Account, ":") {
+			return "", fmt.Errorf("httpauth: the value of secret %q, version %s, names no account that scheme basic can carry", s.Name, s.VersionID)
+		}
+		value = "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.Account+":"+value))
+	case Bearer:
+		value = "Bearer " + value
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return "", fmt.Errorf("httpauth: the credential in secret %q, version %s, has characters that no header can carry, such as a line break", s.Name, s.VersionID)
+	}
+	t.made.Store(&field{secret: s, value: value})
+	return value, nil
+}

@@ -1,0 +1,254 @@
+// Package redisauth opens the connections of a go-redis client with the credential of a secret, and goes on over rotations: the
+// application sees no refused login and changes nothing but the options of its client.
+//
+//		options := &redis.Options{Addr: "cache.example.com:6379"}
+//		err := redisauth.Configure(options, c, "cache_cred", nil)
+//		client := redis.NewClient(options)
+//
+//	  - Each connection is opened with the current version. When the server rejects it (WRONGPASS), the secret is read again once
+//	    and the login repeated with what is current then, with the candidate of a rotation that is under way, and with the
+//	    version before, by consumer.Login; its limit of rejected logins holds.
+//	  - Connections end, when they are not in use, at an age between one half and the whole of Options.DrainWithin (5 minutes
+//	    unless set), each at its own time. So after a promotion those of the former version are replaced one by one, well before
+//	    the grace period of the rotation (1 hour unless set) is over.
+//	  - Every open connection holds its version (consumer.Hold), so what the server is told of who uses which is true. go-redis
+//	    looks at the age of a connection when it takes it from the pool: a client that is not used at all keeps its connections,
+//	    and holds what they were opened with.
+//
+// The login is made when a connection is dialled, by AUTH, and not through the credentials providers of go-redis. Those get no
+// second chance when the server rejects a credential, log in twice then (HELLO, then AUTH), and do not tell what became of an
+// authentication that is repeated on an open connection, so that what is held could not be told truly.
+//
+// A client of Redis Sentinel dials sentinels and servers with the same function, so it cannot be configured here.
+package redisauth
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/credential"
+	"github.com/keyturn/keyturn/consumer/internal/drain"
+)
+
+// Options are what can be set; nil stands for the zero Options.
+type Options struct {
+	// Format says where in the value the credential is. Zero finds the usual members. Where the value names no account, the
+	// default user logs in.
+	Format credential.Format
+	// DrainWithin is the greatest age of a connection. 0 means 5 minutes. Keep it below the grace period of the rotation.
+	DrainWithin time.Duration
+	// Rejected says whether an error of a login means that the credential was not accepted. nil means Rejected.
+	Rejected func(error) bool
+}
+
+// Rejected reports whether err is how Redis and Valkey say that a credential was not accepted: WRONGPASS, or before version 6
+// "ERR invalid password".
+func Rejected(err error) bool {
+	var e *ServerError
+	return errors.As(err, &e) && (e.Code() == "WRONGPASS" || strings.HasPrefix(e.text, "ERR invalid password"))
+}
+
+// ServerError is what a server says instead of letting somebody in.
+type ServerError struct{ text string }
+
+func (e *ServerError) Error() string { return "redisauth: the server answers to AUTH: " + e.text }
+
+// Code is the first word of it, such as WRONGPASS.
+func (e *ServerError) Code() string {
+	code, _, _ := strings.Cut(e.text, " ")
+	return code
+}
+
+type auth struct {
+	consumer *consumer.Consumer
+	secret   string
+	options  Options
+	pool     *drain.Pool
+	within   time.Duration
+}
+
+func newAuth(c *consumer.Consumer, secret string, options *Options) (*auth, error) {
+	if options == nil {
+		options = &Options{}
+	}
+	within, err := drain.Within(options.DrainWithin)
+	switch {
+	case c == nil:
+		return nil, errors.New("redisauth: the consumer is missing")
+	case secret == "":
+		return nil, errors.New("redisauth: the name of the secret is missing")
+	case err != nil:
+		return nil, fmt.Errorf("redisauth: %w", err)
+	}
+	a := &auth{consumer: c, secret: secret, options: *options, pool: drain.New(c, secret, within), within: within}
+	if a.options.Rejected == nil {
+		a.options.Rejected = Rejected
+	}
+	return a, nil
+}
+
+type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Configure has a client open its connections with a secret. A Dialer that is set is used to dial. It sets ConnMaxLifetime and
+// ConnMaxLifetimeJitter, a lower ConnMaxLifetime than Options.DrainWithin excepted, and PoolFIFO, so that every connection of
+// a pool that is used comes by.
+func Configure(o *redis.Options, c *consumer.Consumer, secret string, options *Options) error {
+	a, err := newAuth(c, secret, options)
+	switch {
+	case err != nil:
+		return err
+	case o == nil:
+		return errors.New("redisauth: the options of the client are missing")
+	case o.Username != "" || o.Password != "" || o.CredentialsProvider != nil || o.CredentialsProviderContext != nil || o.StreamingCredentialsProvider != nil:
+		return errors.New("redisauth: the options of the client have credentials already; leave them out")
+	}
+	o.Dialer = a.dial(o.Dialer, o)
+	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = a.lifetime(o.ConnMaxLifetime)
+	o.PoolFIFO = true
+	return nil
+}
+
+// ConfigureCluster is Configure for a client of a cluster whose nodes have the same accounts.
+func ConfigureCluster(o *redis.ClusterOptions, c *consumer.Consumer, secret string, options *Options) error {
+	a, err := newAuth(c, secret, options)
+	switch {
+	case err != nil:
+		return err
+	case o == nil:
+		return errors.New("redisauth: the options of the client are missing")
+	case o.Username != "" || o.Password != "" || o.CredentialsProvider != nil || o.CredentialsProviderContext != nil || o.StreamingCredentialsProvider != nil:
+		return errors.New("redisauth: the options of the client have credentials already; leave them out")
+	}
+	o.Dialer = a.dial(o.Dialer, &redis.Options{TLSConfig: o.TLSConfig, DialTimeout: o.DialTimeout})
+	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = a.lifetime(o.ConnMaxLifetime)
+	o.PoolFIFO = true
+	return nil
+}
+
+// lifetime is three quarters of the limit, a quarter more or less.
+func (a *auth) lifetime(set time.Duration) (lifetime, jitter time.Duration) {
+	limit := a.within
+	if set > 0 {
+		limit = min(limit, set)
+	}
+	return limit * 3 / 4, limit / 4
+}
+
+const defaultDialTimeout = 5 * time.Second
+
+// dial returns a dialer that logs in. Without one to begin with it dials as go-redis would.
+func (a *auth) dial(dial dialer, o *redis.Options) dialer {
+	if dial == nil {
+		like := &redis.Options{TLSConfig: o.TLSConfig, DialTimeout: o.DialTimeout}
+		if like.DialTimeout <= 0 {
+			like.DialTimeout = defaultDialTimeout
+		}
+		dial = redis.NewDialer(like)
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var opened net.Conn
+		_, err := a.consumer.Login(ctx, a.secret, a.options.Rejected, func(ctx context.Context, s *consumer.Secret) error {
+			cred, err := a.options.Format.Read(s)
+			if err != nil {
+				return err
+			}
+			conn, err := dial(ctx, network, addr)
+			if err != nil {
+				return err
+			}
+			if err := authenticate(ctx, conn, cred); err != nil {
+				_ = conn.Close() // it is of no use
+				return err
+			}
+			opened = hold(conn, a.pool.Opened(s.VersionID))
+			return nil
+		})
+		return opened, err
+	}
+}
+
+// authenticate sends AUTH and reads the answer, which is one line. Nothing else is sent meanwhile, so nothing is read beyond it.
+func authenticate(ctx context.Context, conn net.Conn, cred credential.Credential) error {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(defaultDialTimeout)
+	}
+	if err := conn.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("redisauth: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	words := []string{"AUTH"}
+	if cred.Account != "" {
+		words = append(words, cred.Account)
+	}
+	words = append(words, cred.Secret.Reveal())
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(words))
+	for _, w := range words {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
+	}
+	if _, err := conn.Write([]byte(b.String())); err != nil {
+		return fmt.Errorf("redisauth: send AUTH: %w", err)
+	}
+	line, err := bufio.NewReaderSize(conn, maxAnswer).ReadSlice('\n')
+	if err != nil {
+		return fmt.Errorf("redisauth: the answer to AUTH: %w", err)
+	}
+	answer := strings.TrimRight(string(line), "\r\n")
+	switch {
+	case answer == "+OK":
+	case strings.HasPrefix(answer, "-"):
+		return &ServerError{text: answer[1:]}
+	default:
+		return errors.New("redisauth: the server does not speak the protocol of Redis")
+	}
+	if !stop() {
+		return fmt.Errorf("redisauth: %w", context.Cause(ctx))
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("redisauth: %w", err)
+	}
+	return nil
+}
+
+const maxAnswer = 1024
+
+// heldConn is a connection that holds its version until it is closed.
+type heldConn struct {
+	net.Conn
+	held   *drain.Conn
+	closed sync.Once
+}
+
+func (c *heldConn) Close() error {
+	c.closed.Do(c.held.Closed)
+	return c.Conn.Close()
+}
+
+// NetConn is what is below, by which go-redis finds the connection below TLS.
+func (c *heldConn) NetConn() net.Conn { return c.Conn }
+
+// plainConn is a heldConn that go-redis can look at through the operating system, as at the one below.
+type plainConn struct {
+	*heldConn
+	syscall.Conn
+}
+
+func hold(conn net.Conn, held *drain.Conn) net.Conn {
+	h := &heldConn{Conn: conn, held: held}
+	if raw, ok := conn.(syscall.Conn); ok {
+		return plainConn{h, raw}
+	}
+	return h
+}
