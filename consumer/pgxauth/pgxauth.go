@@ -95,7 +95,9 @@ func Configure(config *pgxpool.Config, c *consumer.Consumer, secret string, opti
 	}
 	config.MaxConnIdleTime = min(config.MaxConnIdleTime, a.within)
 	config.HealthCheckPeriod = min(config.HealthCheckPeriod, max(a.within/4, time.Millisecond))
-	beforeConnect, beforeAcquire, prepare, afterRelease := config.BeforeConnect, config.BeforeAcquire, config.PrepareConn, config.AfterRelease
+	beforeConnect, prepare, afterRelease := config.BeforeConnect, config.PrepareConn, config.AfterRelease
+	//lint:ignore SA1019 a hook that is set must go on being called
+	beforeAcquire := config.BeforeAcquire
 	config.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
 		if beforeConnect != nil {
 			if err := beforeConnect(ctx, cc); err != nil {
