@@ -1,0 +1,250 @@
+package redisauth_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/internal/standin"
+	"github.com/keyturn/keyturn/consumer/redisauth"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/servers"
+)
+
+func value(account, password string) string {
+	return fmt.Sprintf(`{"AccountName":%q,"AccountPassword":%q}`, account, password)
+}
+
+func client(t *testing.T, c *consumer.Consumer, o *redis.Options, options *redisauth.Options) *redis.Client {
+	t.Helper()
+	if err := redisauth.Configure(o, c, "cache", options); err != nil {
+		t.Fatal(err)
+	}
+	r := redis.NewClient(o)
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+func user(t *testing.T, s *servers.Redis, name string, passwords ...string) {
+	t.Helper()
+	args := []any{"ACL", "SETUSER", name, "reset", "on", "~*", "+@all"}
+	for _, p := range passwords {
+		args = append(args, ">"+p)
+	}
+	s.Do(t, args...)
+}
+
+func TestRedis(t *testing.T) {
+	t.Parallel()
+	s := servers.StartRedis(t)
+	for name, test := range map[string]func(*testing.T, *servers.Redis){
+		"rejected": rejected, "nothing works": nothingWorks, "drain": drained, "tls": overTLS, "database": database, "default user": defaultUser,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, s)
+		})
+	}
+}
+
+// rejected holds that a caller sees nothing of a password that the server no longer accepts, and that no retry of the client's
+// own is needed for that.
+func rejected(t *testing.T, s *servers.Redis) {
+	for _, tt := range []struct {
+		name   string
+		change func(*standin.Endpoint, string)
+	}{
+		{"promoted", func(e *standin.Endpoint, v string) { e.Promote("v2", v) }},
+		{"candidate", func(e *standin.Endpoint, v string) { e.Set(standin.Pending, "v2", v) }},
+		{"previous", func(e *standin.Endpoint, v string) { e.Set(kms.StagePrevious, "v0", v) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			name := "rejected-" + tt.name
+			user(t, s, name, "p2")
+			e, c := standin.New(t, "cache", "v1", value(name, "p1"))
+			tt.change(e, value(name, "p2"))
+			r := client(t, c, &redis.Options{Addr: s.Addr, MaxRetries: -1, DialerRetries: 1}, nil)
+			got, err := r.Do(t.Context(), "ACL", "WHOAMI").Text()
+			if err != nil || got != name || c.Counters().Logins[consumer.LoginRejected] != 1 {
+				t.Errorf("logged in as %q, %v, counted %v", got, err, c.Counters().Logins)
+			}
+		})
+	}
+}
+
+func nothingWorks(t *testing.T, s *servers.Redis) {
+	_, c := standin.New(t, "cache", "v1", value("nobody", "marker"))
+	r := client(t, c, &redis.Options{Addr: s.Addr, MaxRetries: -1, DialerRetries: 1}, nil)
+	err := r.Ping(t.Context()).Err()
+	if !redisauth.Rejected(err) || strings.Contains(err.Error(), "marker") {
+		t.Errorf("got %v, want what the server says", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	down := client(t, c, &redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1, DialerRetries: 1}, nil)
+	var refused *net.OpError
+	if err := down.Ping(t.Context()).Err(); !errors.As(err, &refused) || redisauth.Rejected(err) {
+		t.Errorf("without a server: %v", err)
+	}
+}
+
+// drained holds that connections end at their age one by one, without a failure, and are held until then.
+func drained(t *testing.T, s *servers.Redis) {
+	user(t, s, "drain-a", "p1")
+	user(t, s, "drain-b", "p2")
+	e, c := standin.New(t, "cache", "v1", value("drain-a", "p1"))
+	r := client(t, c, &redis.Options{Addr: s.Addr, MaxRetries: -1, PoolSize: 10}, &redisauth.Options{DrainWithin: 3 * time.Second})
+	use := func() map[string]int {
+		counts := map[string]int{}
+		var mu sync.Mutex
+		var work sync.WaitGroup
+		for range 10 {
+			work.Go(func() {
+				got, err := r.Do(t.Context(), "ACL", "WHOAMI").Text()
+				mu.Lock()
+				defer mu.Unlock()
+				counts[got]++
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		work.Wait()
+		return counts
+	}
+	use()
+	e.Promote("v2", value("drain-b", "p2"))
+	if err := c.Refresh(t.Context(), "cache"); err != nil {
+		t.Fatal(err)
+	}
+	promoted := time.Now()
+	mixed := false
+	for counts := use(); counts["drain-a"] > 0 || standin.Held(t, c, "cache") != ""; counts = use() {
+		if standin.Held(t, c, "cache") == "" && counts["drain-a"] > 0 && use()["drain-a"] > 0 {
+			t.Fatal("nothing is held, and connections of v1 are open")
+		}
+		mixed = mixed || counts["drain-a"] > 0 && counts["drain-b"] > 0
+		if time.Since(promoted) > 10*time.Second {
+			t.Fatal("connections of the former version are never replaced")
+		}
+	}
+	if !mixed {
+		t.Error("all connections were replaced at once")
+	}
+}
+
+func overTLS(t *testing.T, s *servers.Redis) {
+	user(t, s, "tls", "p1")
+	_, c := standin.New(t, "cache", "v1", value("tls", "p1"))
+	ca, err := os.ReadFile(s.Authority.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	r := client(t, c, &redis.Options{Addr: s.TLSAddr, TLSConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, nil)
+	for range 3 {
+		if got, err := r.Do(t.Context(), "ACL", "WHOAMI").Text(); err != nil || got != "tls" {
+			t.Fatalf("logged in as %q, %v", got, err)
+		}
+	}
+	if stats := r.PoolStats(); stats.TotalConns != 1 {
+		t.Errorf("%d connections for one command after the other, want one", stats.TotalConns)
+	}
+	if err := r.Close(); err != nil || standin.Held(t, c, "cache") != "" {
+		t.Error(err)
+	}
+}
+
+// database holds that what go-redis does after the login works: another database, a name, protocol 3, subscriptions.
+func database(t *testing.T, s *servers.Redis) {
+	user(t, s, "database", "p1")
+	s.Do(t, "ACL", "SETUSER", "database", "allchannels")
+	_, c := standin.New(t, "cache", "v1", value("database", "p1"))
+	dialled := 0
+	r := client(t, c, &redis.Options{
+		Addr: "of-the-dialer:1", DB: 3, ClientName: "named", Protocol: 3,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			dialled++
+			if addr != "of-the-dialer:1" {
+				t.Errorf("the dialer is asked for %q", addr)
+			}
+			return new(net.Dialer).DialContext(ctx, network, s.Addr)
+		},
+	}, nil)
+	info, err := r.ClientInfo(t.Context()).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.DB != 3 || info.Name != "named" || info.User != "database" || info.Resp != 3 || dialled != 1 {
+		t.Errorf("database %d, name %q, user %q, protocol %d, dialled %d times", info.DB, info.Name, info.User, info.Resp, dialled)
+	}
+	sub := r.Subscribe(t.Context(), "news")
+	defer sub.Close()
+	if _, err := sub.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Publish(t.Context(), "news", "hello").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := sub.ReceiveMessage(t.Context()); err != nil || m.Payload != "hello" {
+		t.Errorf("%v, %v", m, err)
+	}
+}
+
+func defaultUser(t *testing.T, s *servers.Redis) {
+	_, c := standin.New(t, "cache", "v1", s.Password)
+	r := client(t, c, &redis.Options{Addr: s.Addr}, nil)
+	if got, err := r.Do(t.Context(), "ACL", "WHOAMI").Text(); err != nil || got != "default" {
+		t.Errorf("logged in as %q, %v", got, err)
+	}
+}
+
+// TestSilent holds that a server that takes connections and says nothing does not hold a caller for longer than it allows.
+func TestSilent(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, c := standin.New(t, "cache", "v1", value("a", "p"))
+	r := client(t, c, &redis.Options{Addr: l.Addr().String(), MaxRetries: -1, DialerRetries: 1, DialTimeout: 100 * time.Millisecond}, nil)
+	begun := time.Now()
+	if err := r.Ping(t.Context()).Err(); err == nil || time.Since(begun) > 5*time.Second {
+		t.Errorf("after %v: %v", time.Since(begun), err)
+	}
+}
+
+func TestConfigureRefuses(t *testing.T) {
+	t.Parallel()
+	_, c := standin.New(t, "cache", "v1", value("a", "p"))
+	for want, err := range map[string]error{
+		"consumer is missing":          redisauth.Configure(&redis.Options{}, nil, "cache", nil),
+		"name of the secret":           redisauth.ConfigureCluster(&redis.ClusterOptions{}, c, "", nil),
+		"options of the client are mi": redisauth.Configure(nil, c, "cache", nil),
+		"have credentials already":     redisauth.Configure(&redis.Options{Password: "p"}, c, "cache", nil),
+		"DrainWithin is -1s":           redisauth.Configure(&redis.Options{}, c, "cache", &redisauth.Options{DrainWithin: -time.Second}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error that says %q", err, want)
+		}
+	}
+	o := &redis.ClusterOptions{ConnMaxLifetime: time.Minute}
+	if err := redisauth.ConfigureCluster(o, c, "cache", nil); err != nil || o.Dialer == nil || o.ConnMaxLifetime+o.ConnMaxLifetimeJitter != time.Minute {
+		t.Errorf("%v; the greatest age is %v and %v more", err, o.ConnMaxLifetime, o.ConnMaxLifetimeJitter)
+	}
+}
