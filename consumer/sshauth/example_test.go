@@ -1,0 +1,40 @@
+package sshauth_test
+
+import (
+	"context"
+	"log"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/sshauth"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
+)
+
+func Example() {
+	ctx := context.Background()
+	client, err := consumer.NewClient(kms.Config{
+		Endpoint: "keyturn.example.com", Credentials: sign.Credentials{AccessKeyID: "id", AccessKeySecret: sensitive.New("secret")},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := consumer.New(ctx, consumer.Config{Client: client, Secrets: []string{"acs/ecs/web"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	known, err := knownhosts.New("/etc/ssh/ssh_known_hosts")
+	if err != nil {
+		log.Fatal(err)
+	}
+	host, err := sshauth.Dial(ctx, c, "acs/ecs/web", "tcp", "web.example.com:22", &ssh.ClientConfig{HostKeyCallback: known}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer host.Close()
+}
