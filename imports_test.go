@@ -24,10 +24,8 @@ var lines = [][]string{
 	{"internal/target/targettest", "internal/target/postgresql", "internal/target/mysql", "internal/target/redis", "internal/target/ssh", "internal/target/ldap", "internal/target/oauth", "internal/target/rabbitmq", "internal/target/webhook", "internal/target/command"},
 	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit"},
 	{"internal/api", "consumer"},
-	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey"},
-	{"internal/agent"},
-	{"internal/api/rpc", "internal/rotator", "consumer/credential", "consumer/internal/drain", "consumer/internal/standin"},
-	{"consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth", "consumer/httpauth"},
+	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/internal/drain", "consumer/internal/standin"},
+	{"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth", "consumer/httpauth"},
 	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn"},
 }
 
@@ -92,6 +90,24 @@ func TestLeavesAreLight(t *testing.T) {
 		for path, imports := range sources(t, dir) {
 			for _, name := range imports {
 				if first, _, _ := strings.Cut(name, "/"); strings.Contains(first, ".") && !strings.HasPrefix(name, module) {
+					t.Errorf("%s imports %s", path, name)
+				}
+			}
+		}
+	}
+}
+
+// TestAdaptersHaveOneDriver holds that each adapter of package consumer brings what it is made for, and nothing else.
+func TestAdaptersHaveOneDriver(t *testing.T) {
+	t.Parallel()
+	for dir, driver := range map[string]string{
+		"consumer/credential": "", "consumer/internal/drain": "", "consumer/sqlauth": "", "consumer/httpauth": "",
+		"consumer/pgxauth": "github.com/jackc/pgx/v5", "consumer/redisauth": "github.com/redis/go-redis/v9", "consumer/sshauth": "golang.org/x/crypto/ssh",
+	} {
+		for path, imports := range sources(t, dir) {
+			for _, name := range imports {
+				first, _, _ := strings.Cut(name, "/")
+				if strings.Contains(first, ".") && !strings.HasPrefix(name, module) && (driver == "" || !strings.HasPrefix(name, driver)) {
 					t.Errorf("%s imports %s", path, name)
 				}
 			}
