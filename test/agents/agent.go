@@ -1,0 +1,131 @@
+// Package agents runs agents for tests: `keyturn agent` in this process, with a file of the test's own.
+package agents
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/cli"
+	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/test/servers"
+)
+
+const startTimeout = 30 * time.Second
+
+// Agent is a running agent.
+type Agent struct {
+	// KMS and HTTP are host:port of the wire API, which has TLS, and of the interface for programs, which has not.
+	KMS, HTTP string
+	// CAFile is the certificate authority of the wire API's certificate.
+	CAFile string
+	// Token is what callers of the interface for programs send.
+	Token string
+}
+
+// Start starts an agent of a server that holds secrets, and stops it when the test ends. Its first values are there.
+func Start(t testing.TB, s *keyturntest.Server, secrets ...string) *Agent {
+	t.Helper()
+	dir := t.TempDir()
+	authority := servers.NewAuthority(t, dir)
+	key := marshal(t, map[string]string{"AccessKeyId": s.Credentials.AccessKeyID, "AccessKeySecret": s.Credentials.AccessKeySecret.Reveal()})
+	write(t, filepath.Join(dir, "key.json"), key)
+	write(t, filepath.Join(dir, "agent.yaml"), marshal(t, map[string]any{ // JSON is YAML
+		"endpoint": s.Endpoint, "ca_file": s.CAFile, "access_key": map[string]string{"file": filepath.Join(dir, "key.json")}, "secrets": secrets,
+		"kms":  map[string]string{"listen": "127.0.0.1:0", "cert_file": authority.CertFile, "key_file": authority.KeyFile},
+		"http": map[string]string{"listen": "127.0.0.1:0", "token_file": filepath.Join(dir, "token")},
+		"log":  map[string]string{"level": "warn"},
+	}))
+	places := Run(t, filepath.Join(dir, "agent.yaml"), "kms", "http")
+	token, err := os.ReadFile(filepath.Join(dir, "token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Agent{KMS: places["kms"], HTTP: places["http"], CAFile: authority.CAFile, Token: strings.TrimSpace(string(token))}
+}
+
+// Run runs an agent with a file until the test ends, and returns where it serves each role (http, kms, status): host:port.
+func Run(t testing.TB, config string, roles ...string) map[string]string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	out, in := io.Pipe()
+	var log journal
+	done := make(chan int, 1)
+	go func() {
+		done <- cli.Run(ctx, []string{"agent", "--config", config}, strings.NewReader(""), in, &log)
+		in.Close()
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if code := <-done; code != 0 {
+			t.Errorf("the agent ended with code %d:\n%s", code, log.String())
+		}
+	})
+	found := make(chan map[string]string, 1)
+	go func() {
+		places := map[string]string{}
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if role, at, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "Agent serves "), " at "); ok {
+				places[role] = at
+			}
+			if len(places) == len(roles) {
+				found <- places
+				break
+			}
+		}
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	select {
+	case places := <-found:
+		for _, role := range roles {
+			if places[role] == "" {
+				t.Fatalf("the agent serves %v, and not %s", places, role)
+			}
+		}
+		return places
+	case <-time.After(startTimeout):
+		t.Fatalf("the agent does not say where it serves:\n%s", log.String())
+		return nil
+	}
+}
+
+func marshal(t testing.TB, v any) string {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// journal is what the agent writes on standard error.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
