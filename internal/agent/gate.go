@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/internal/api"
@@ -39,19 +37,7 @@ type Gate struct {
 	held   getter
 	server upstream
 	log    *slog.Logger
-
-	mu       sync.Mutex
-	extended map[string]extended // guarded by mu; by name, of managed secrets that are held
 }
-
-// extended is the ExtendedConfig of a managed secret, which a consumer does not read.
-type extended struct {
-	version, text string
-	at            time.Time
-}
-
-// extendedFor is how long an ExtendedConfig is taken to be the same.
-const extendedFor = 5 * time.Minute
 
 // Call does one operation for a verified caller.
 func (g *Gate) Call(ctx context.Context, r api.Request) (any, error) {
@@ -94,7 +80,7 @@ func (g *Gate) value(ctx context.Context, op *api.Op, r api.Request) (any, error
 	if heldErr != nil || !satisfies(held, &in) {
 		return nil, err
 	}
-	return g.answer(held, &in, r.ID), nil
+	return answerOf(held, &in, r.ID), nil
 }
 
 // satisfies reports whether a version is the one that a request wants, as far as is known without the server.
@@ -113,45 +99,16 @@ func (g *Gate) current(ctx context.Context, op *api.Op, r api.Request, in *kms.G
 	if err != nil {
 		return nil, outcome(err)
 	}
-	if in.FetchExtendedConfig && held.Type != kms.TypeGeneric && !g.knows(held) {
-		out, err := g.pass(ctx, op, r)
-		if err == nil || !away(err) {
-			g.learn(out)
-			return out, err
-		}
-	}
-	return g.answer(held, in, r.ID), nil
+	return answerOf(held, in, r.ID), nil
 }
 
-func (g *Gate) knows(held *consumer.Secret) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	e, ok := g.extended[held.Name]
-	return ok && e.version == held.VersionID && time.Since(e.at) < extendedFor
-}
-
-// learn remembers the ExtendedConfig of an answer of the server.
-func (g *Gate) learn(out any) {
-	answer, ok := out.(*kms.GetSecretValueResponse)
-	if !ok {
-		return
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.extended == nil {
-		g.extended = map[string]extended{}
-	}
-	g.extended[answer.SecretName] = extended{answer.VersionID, answer.ExtendedConfig, time.Now()}
-}
-
-// answer is what is held, with the ExtendedConfig that was last seen when it is asked for.
-func (g *Gate) answer(held *consumer.Secret, in *kms.GetSecretValueRequest, id string) *kms.GetSecretValueResponse {
+// answerOf is what the server would answer. A consumer asks for ExtendedConfig with every read, as the cloud's own cache clients do; it is
+// for those who ask.
+func answerOf(held *consumer.Secret, in *kms.GetSecretValueRequest, id string) *kms.GetSecretValueResponse {
 	answer := held.Raw()
 	answer.RequestID = id
-	if in.FetchExtendedConfig {
-		g.mu.Lock()
-		answer.ExtendedConfig = g.extended[held.Name].text
-		g.mu.Unlock()
+	if !in.FetchExtendedConfig {
+		answer.ExtendedConfig = ""
 	}
 	return answer
 }
