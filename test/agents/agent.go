@@ -26,8 +26,8 @@ type Agent struct {
 	KMS, HTTP string
 	// CAFile is the certificate authority of the wire API's certificate.
 	CAFile string
-	// Token is what callers of the interface for programs send.
-	Token string
+	// TokenFile holds what callers of the interface for programs send.
+	TokenFile string
 }
 
 // Start starts an agent of a server that holds secrets, and stops it when the test ends. Its first values are there.
@@ -44,11 +44,7 @@ func Start(t testing.TB, s *keyturntest.Server, secrets ...string) *Agent {
 		"log":  map[string]string{"level": "warn"},
 	}))
 	places := Run(t, filepath.Join(dir, "agent.yaml"), "kms", "http")
-	token, err := os.ReadFile(filepath.Join(dir, "token"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Agent{KMS: places["kms"], HTTP: places["http"], CAFile: authority.CAFile, Token: strings.TrimSpace(string(token))}
+	return &Agent{KMS: places["kms"], HTTP: places["http"], CAFile: authority.CAFile, TokenFile: filepath.Join(dir, "token")}
 }
 
 // Run runs an agent with a file until the test ends, and returns where it serves each role (http, kms, status): host:port.

@@ -72,10 +72,10 @@ type ask struct {
 }
 
 type answer struct {
-	Value, Version, Type, DataType, Created string
-	Lines                                   int
-	Error, Code                             string
-	Status                                  int
+	Value, Version, Type, DataType, Created, Config string
+	Lines                                           int
+	Error, Code                                     string
+	Status                                          int
 }
 
 // at is a client of one endpoint with the server's administrator.

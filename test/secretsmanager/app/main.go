@@ -51,10 +51,10 @@ type Ask struct {
 
 // Answer is the answer to each line, the first one too.
 type Answer struct {
-	Value, Version, Type, DataType, Created string
-	Lines                                   int
-	Error, Code                             string
-	Status                                  int
+	Value, Version, Type, DataType, Created, Config string
+	Lines                                           int
+	Error, Code                                     string
+	Status                                          int
 }
 
 func main() {
@@ -138,7 +138,7 @@ func answer(client *sdk.SecretManagerCacheClient, log *clientLog, ask Ask) Answe
 	case "info":
 		var info *models.SecretInfo
 		if info, err = client.GetSecretInfo(ask.Name); err == nil {
-			a.Version, a.Type, a.DataType, a.Created = info.VersionId, info.SecretType, info.SecretDataType, info.CreateTime
+			a.Version, a.Type, a.DataType, a.Created, a.Config = info.VersionId, info.SecretType, info.SecretDataType, info.CreateTime, info.ExtendedConfig
 		}
 	case "refresh":
 		_, err = client.RefreshNow(ask.Name)
