@@ -28,9 +28,12 @@ type Agent struct {
 	CAFile string
 	// TokenFile holds what callers of the interface for programs send.
 	TokenFile string
+
+	config string
+	stop   func()
 }
 
-// Start starts an agent of a server that holds secrets, and stops it when the test ends. Its first values are there.
+// Start starts an agent of a server that holds secrets, and keeps the last known values on disk. It ends with the test.
 func Start(t testing.TB, s *keyturntest.Server, secrets ...string) *Agent {
 	t.Helper()
 	dir := t.TempDir()
@@ -42,13 +45,30 @@ func Start(t testing.TB, s *keyturntest.Server, secrets ...string) *Agent {
 		"kms":  map[string]string{"listen": "127.0.0.1:0", "cert_file": authority.CertFile, "key_file": authority.KeyFile},
 		"http": map[string]string{"listen": "127.0.0.1:0", "token_file": filepath.Join(dir, "token")},
 		"log":  map[string]string{"level": "warn"},
+		"last_good": map[string]any{
+			"dir": filepath.Join(dir, "last"), "key": map[string]string{"file": filepath.Join(dir, "seal.key")},
+		},
 	}))
-	places := Run(t, filepath.Join(dir, "agent.yaml"), "kms", "http")
-	return &Agent{KMS: places["kms"], HTTP: places["http"], CAFile: authority.CAFile, TokenFile: filepath.Join(dir, "token")}
+	a := &Agent{CAFile: authority.CAFile, TokenFile: filepath.Join(dir, "token"), config: filepath.Join(dir, "agent.yaml")}
+	a.run(t)
+	return a
 }
 
-// Run runs an agent with a file until the test ends, and returns where it serves each role (http, kms, status): host:port.
-func Run(t testing.TB, config string, roles ...string) map[string]string {
+// Restart stops the agent and starts it again, at other addresses.
+func (a *Agent) Restart(t testing.TB) {
+	t.Helper()
+	a.stop()
+	a.run(t)
+}
+
+func (a *Agent) run(t testing.TB) {
+	t.Helper()
+	places, stop := Run(t, a.config, "kms", "http")
+	a.KMS, a.HTTP, a.stop = places["kms"], places["http"], stop
+}
+
+// Run runs an agent with a file until stop, or until the test ends. It returns where each role (http, kms, status) is served: host:port.
+func Run(t testing.TB, config string, roles ...string) (places map[string]string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
@@ -58,12 +78,13 @@ func Run(t testing.TB, config string, roles ...string) map[string]string {
 		done <- cli.Run(ctx, []string{"agent", "--config", config}, strings.NewReader(""), in, &log)
 		in.Close()
 	}()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if code := <-done; code != 0 {
 			t.Errorf("the agent ended with code %d:\n%s", code, log.String())
 		}
 	})
+	t.Cleanup(stop)
 	found := make(chan map[string]string, 1)
 	go func() {
 		places := map[string]string{}
@@ -85,10 +106,10 @@ func Run(t testing.TB, config string, roles ...string) map[string]string {
 				t.Fatalf("the agent serves %v, and not %s", places, role)
 			}
 		}
-		return places
+		return places, stop
 	case <-time.After(startTimeout):
 		t.Fatalf("the agent does not say where it serves:\n%s", log.String())
-		return nil
+		return nil, nil
 	}
 }
 

@@ -136,7 +136,8 @@ func start(t *testing.T) *site {
 			t.Fatal(err)
 		}
 	}
-	at := agents.Run(t, filepath.Join(dir, "config", "agent.yaml"), "http")["http"]
+	places, _ := agents.Run(t, filepath.Join(dir, "config", "agent.yaml"), "http")
+	at := places["http"]
 
 	store := manifests["ClusterSecretStore/keyturn"]
 	webhook := store.at("spec", "provider", "webhook").(map[string]any)

@@ -12,7 +12,7 @@ import (
 )
 
 // TestBehindAnAgent: the same client, pointed at an agent instead of the server, goes on through an outage of the server, past its time
-// to live, and also when it starts in the outage. Of a managed secret it gets the configuration too.
+// to live, and also when it starts in the outage, after the agent itself. Of a managed secret it gets the configuration too.
 func TestBehindAnAgent(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -65,4 +65,13 @@ func TestBehindAnAgent(t *testing.T) {
 		t.Errorf("the managed secret while the server is away: version %q, type %q, configuration %q, %s", got.Version, got.Type, got.Config, got.Error)
 	}
 	start(t, c).reads("app/db", "value 2")
+
+	// The agent too may start in the outage: it has the last known values on disk.
+	agent.Restart(t)
+	c.Endpoints = []string{agent.KMS}
+	b := start(t, c)
+	b.reads("app/db", "value 2")
+	if got := b.do("info", "managed"); got != before {
+		t.Errorf("the managed secret from disk: version %q, type %q, configuration %q, %s", got.Version, got.Type, got.Config, got.Error)
+	}
 }
