@@ -100,7 +100,7 @@ func startProfile(name string) (stop func(), err error) {
 }
 
 // parts are what is measured, in this order.
-var parts = []string{"start", "teststart", "reads", "writes", "many", "flood", "rotations", "push", "consumers"}
+var parts = []string{"start", "teststart", "reads", "writes", "many", "flood", "rotations", "push", "consumers", "agents"}
 
 func run(binary, only string) error {
 	wanted := parts
@@ -133,6 +133,8 @@ func run(binary, only string) error {
 			errs = append(errs, push(binary))
 		case "consumers":
 			errs = append(errs, consumers())
+		case "agents":
+			errs = append(errs, speed((*subject).agents))
 		}
 	}
 	return errors.Join(errs...)
