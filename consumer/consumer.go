@@ -59,8 +59,8 @@ type Config struct {
 	Instance string
 	// LastGood keeps the values on disk, sealed, for a start while the server is away. nil means that nothing is written.
 	LastGood *LastGood
-	// LoginLimit is how many logins of one secret Login and Failed let a target reject in one minute. 0 means 10. Keep it below
-	// what locks an account.
+	// LoginLimit is how many logins of one secret Login and Failed let a target reject in one minute; Login has half as many
+	// under way at once. 0 means 10. Keep it below what locks an account, divided by the number of instances.
 	LoginLimit int
 	// NoPush leaves long polls out.
 	NoPush bool

@@ -384,6 +384,35 @@ func TestTTLSteers(t *testing.T) {
 	})
 }
 
+// TestTTLIsBounded holds that a value does not set an interval in which it would expire.
+func TestTTLIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake()
+		f.put("db", "v1", `{"ttl":86400000}`)
+		c, _ := start(t, f, func(c *Config) { c.NoPush = true; c.MaxStale = time.Minute })
+		for range 600 {
+			mustGet(t, c, "db", "v1")
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+// TestAgeOfTheFuture holds that what was confirmed by a clock that was ahead counts as expired, where there is a bound.
+func TestAgeOfTheFuture(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake()
+		f.put("db", "v1", "one")
+		for bound, want := range map[time.Duration]string{0: StateFresh, time.Hour: StateExpired} {
+			c, _ := start(t, f, func(c *Config) { c.MaxStale = bound })
+			mustGet(t, c, "db", "v1")
+			if got := c.stateOf((*c.entries.Load())["db"], time.Now(), time.Now().Round(0).Add(time.Hour)); got != want {
+				t.Errorf("bound %v: confirmed in an hour is %s, want %s", bound, got, want)
+			}
+			c.Close()
+		}
+	})
+}
+
 func TestClose(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()

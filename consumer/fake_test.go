@@ -34,6 +34,7 @@ type fake struct {
 	changed chan struct{}
 	calls   []call
 	watches int // under way
+	onRead  func(stage string)
 }
 
 func newFake() *fake {
@@ -127,8 +128,11 @@ func (f *fake) failureLocked(name string) error {
 func (f *fake) GetSecretValue(ctx context.Context, in *kms.GetSecretValueRequest) (*kms.GetSecretValueResponse, error) {
 	f.mu.Lock()
 	f.calls = append(f.calls, call{at: time.Now(), name: in.SecretName, stage: in.VersionStage})
-	latency := f.latency
+	latency, onRead := f.latency, f.onRead
 	f.mu.Unlock()
+	if onRead != nil {
+		onRead(in.VersionStage)
+	}
 	if latency > 0 {
 		select {
 		case <-time.After(latency):

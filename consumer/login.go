@@ -274,53 +274,72 @@ func (c *Consumer) Failed(ctx context.Context, name, versionID string, cause err
 
 // next is what to try after what was tried. The secret is read again unless that was done since.
 func (c *Consumer) next(ctx context.Context, e *entry, tried []offer, since time.Time) (offer, error) {
-	may := func(o offer) bool {
-		again := slices.ContainsFunc(tried, func(t offer) bool {
-			return t.secret.VersionID == o.secret.VersionID && (o.as != LoginRefreshed || t.as == LoginCurrent || t.as == LoginRefreshed)
-		})
-		return !again && e.logins.offer(o)
-	}
-	if s := e.current.Load(); s != nil && may(offer{s, LoginRefreshed}) {
+	h := hunt{c, e, tried}
+	s := e.current.Load()
+	if s != nil && h.may(offer{s, LoginRefreshed}) {
 		return offer{s, LoginRefreshed}, nil // it came while the login was under way
 	}
-	again := func() (offer, error) {
-		err := c.Refresh(ctx, e.name)
-		if s := e.current.Load(); s != nil && may(offer{s, LoginRefreshed}) {
-			return offer{s, LoginRefreshed}, nil
-		}
-		if err != nil {
-			err = fmt.Errorf("consumer: secret %q: nothing else to try after a rejection: %w", e.name, err)
-		}
-		return offer{}, err
-	}
-	if s := e.current.Load(); s == nil || s.FetchedAt.Before(since) {
-		if o, err := again(); err != nil || o.secret != nil {
+	if s == nil || s.FetchedAt.Before(since) {
+		if o, err := h.readAgain(ctx); err != nil || o.secret != nil {
 			return o, err
 		}
 	}
-	for _, at := range []struct{ stage, as string }{{stagePending, LoginCandidate}, {kms.StagePrevious, LoginPrevious}} {
-		if slices.ContainsFunc(tried, func(t offer) bool { return t.as == at.as || t.as == LoginPrevious }) {
-			continue
-		}
-		s, err := c.readStage(ctx, e, at.stage)
-		if err != nil {
-			return offer{}, err
-		}
-		if s != nil && may(offer{s, at.as}) {
-			return offer{s, at.as}, nil
-		}
-		if current := e.current.Load(); at.as == LoginPrevious && s != nil && current != nil && s.VersionID == current.VersionID {
-			// The candidate was promoted between the reads: what is current here is the previous one by now.
-			if o, err := again(); err != nil || o.secret != nil {
-				return o, err
-			}
-		}
+	if o, err := h.label(ctx, stagePending, LoginCandidate); err != nil || o.secret != nil {
+		return o, err
+	}
+	if o, err := h.label(ctx, kms.StagePrevious, LoginPrevious); err != nil || o.secret != nil {
+		return o, err
 	}
 	versions := ""
 	for _, t := range tried {
 		versions += fmt.Sprintf(", %s (%s)", t.secret.VersionID, t.as)
 	}
 	return offer{}, fmt.Errorf("consumer: secret %q: no other version to try after %s", e.name, strings.TrimPrefix(versions, ", "))
+}
+
+// hunt looks for a version to try after what was tried.
+type hunt struct {
+	c     *Consumer
+	e     *entry
+	tried []offer
+}
+
+// may reports whether to try a version: not twice in a round, but for a candidate that has become current, and not when it
+// was rejected a moment ago.
+func (h hunt) may(o offer) bool {
+	return !slices.ContainsFunc(h.tried, func(t offer) bool {
+		return t.secret.VersionID == o.secret.VersionID && (o.as != LoginRefreshed || t.as == LoginCurrent || t.as == LoginRefreshed)
+	}) && h.e.logins.offer(o)
+}
+
+// readAgain looks at what is current now.
+func (h hunt) readAgain(ctx context.Context) (offer, error) {
+	err := h.c.Refresh(ctx, h.e.name)
+	if s := h.e.current.Load(); s != nil && h.may(offer{s, LoginRefreshed}) {
+		return offer{s, LoginRefreshed}, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("consumer: secret %q: nothing else to try after a rejection: %w", h.e.name, err)
+	}
+	return offer{}, err
+}
+
+// label looks at the version with a label. The candidate comes before the previous one, and each once.
+func (h hunt) label(ctx context.Context, stage, as string) (offer, error) {
+	if slices.ContainsFunc(h.tried, func(t offer) bool { return t.as == as || t.as == LoginPrevious }) {
+		return offer{}, nil
+	}
+	s, err := h.c.readStage(ctx, h.e, stage)
+	switch current := h.e.current.Load(); {
+	case err != nil || s == nil:
+		return offer{}, err
+	case h.may(offer{s, as}):
+		return offer{s, as}, nil
+	case as == LoginPrevious && current != nil && s.VersionID == current.VersionID:
+		// The candidate was promoted between the reads: what is current here is the previous one by now.
+		return h.readAgain(ctx)
+	}
+	return offer{}, nil
 }
 
 // readStage reads the version with another label than the current one. It is kept in memory alone, and there only while

@@ -363,3 +363,28 @@ func TestFailed(t *testing.T) {
 		}
 	})
 }
+
+// TestLoginAroundAPromotion holds that a promotion between the read of the current version and that of the candidate does not
+// leave a login without the version that works.
+func TestLoginAroundAPromotion(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, g := newFake(), &target{}
+		f.put("db", "v1", "one")
+		f.stage("db", "ACSPending", "v2", "two")
+		g.accept("v2")
+		c, _ := start(t, f, func(c *Config) { c.NoPush = true })
+		mustGet(t, c, "db", "v1")
+		time.Sleep(time.Minute)
+		var once sync.Once
+		f.mu.Lock()
+		f.onRead = func(stage string) {
+			if stage == "ACSPending" {
+				once.Do(func() { f.promote("db") })
+			}
+		}
+		f.mu.Unlock()
+		if s, err := c.Login(t.Context(), "db", isRejected, g.login); err != nil || s.VersionID != "v2" || len(g.rejections) != 1 {
+			t.Errorf("Login = %v, %v with %d rejections", s, err, len(g.rejections))
+		}
+	})
+}

@@ -46,6 +46,7 @@ type group struct {
 	failures int
 	lived    int
 	on       bool
+	probe    bool // the server could not be reached: the next poll asks whether it is back, and does not wait
 	pace     bucket
 	begun    time.Time // the last poll
 }
@@ -136,6 +137,9 @@ func (c *Consumer) request(g *group) (*kms.WatchSecretsRequest, []watched) {
 	g.mu.Unlock()
 	slices.SortFunc(list, func(a, b watched) int { return strings.Compare(a.entry.name, b.entry.name) })
 	in := &kms.WatchSecretsRequest{Consumer: c.config.Instance, WaitSeconds: int(g.wait / time.Second)}
+	if g.probe {
+		in.WaitSeconds = 0
+	}
 	for i := range list {
 		w := &list[i]
 		e := w.entry
@@ -236,6 +240,7 @@ func (c *Consumer) polled(g *group, in *kms.WatchSecretsRequest, said []watched,
 		changes[change.SecretName] = change
 	}
 	back := g.failures > 0
+	g.probe = false
 	c.pushed(g, true, nil)
 	now := time.Now()
 	reads := 0
@@ -253,9 +258,9 @@ func (c *Consumer) polled(g *group, in *kms.WatchSecretsRequest, said []watched,
 	}
 	c.counters.pushes.Add(uint64(reads))
 	if back {
-		c.retrySoon(said)
+		c.retrySoon()
 	}
-	if len(out.Changes) == 0 && took < g.wait/2 {
+	if len(out.Changes) == 0 && took < time.Duration(in.WaitSeconds)*time.Second/2 {
 		// An answer before its time that says nothing: a server that is about to stop, or a proxy. Others get the same now.
 		g.failures++
 		return backoff(g.failures, pollLimit, c.draw())
@@ -288,11 +293,14 @@ func (c *Consumer) pollFailed(g *group, err error, took time.Duration) time.Dura
 		g.failures = 0
 		return scale(askAgain, 0.5+c.draw()/2)
 	}
-	if cutOff(err) && took >= time.Second && took < g.wait+pollGrace/2 {
+	cut := cutOff(err) && took >= time.Second && took < g.wait+pollGrace/2
+	if cut {
 		g.wait, g.lived = max(g.wait/2, min(pollFloor, g.ceiling)).Truncate(time.Second), 0
 	}
-	g.failures++
-	c.pushed(g, false, err)
+	g.probe = !cut
+	if g.failures++; !cut || g.failures > 1 {
+		c.pushed(g, false, err)
+	}
 	return pause(g.failures, min(pollLimit, max(c.config.Interval, minLimit)), err, c.draw())
 }
 
@@ -331,14 +339,18 @@ func (c *Consumer) pushed(g *group, on bool, err error) {
 	}
 }
 
-// retrySoon has reads that have failed tried again when the server is back, spread.
-func (c *Consumer) retrySoon(list []watched) {
+// retrySoon has reads that have failed tried again when the server is back, spread, but not before it asked for.
+func (c *Consumer) retrySoon() {
 	now := time.Now()
-	for _, w := range list {
-		e := w.entry
+	entries := *c.entries.Load()
+	within := firstBackoff + time.Duration(len(entries))*spread
+	for _, e := range entries {
 		e.mu.Lock()
-		if e.failures > 0 && e.doubt == unavailable && e.current.Load() != nil {
-			e.retryAt = earlier(e.retryAt, now.Add(c.jitter(firstBackoff+time.Duration(len(list))*spread)))
+		if (e.pinned || e.hadValue) && e.failures > 0 && e.doubt == unavailable && e.gap == unavailable {
+			e.retryAt = earlier(e.retryAt, now.Add(c.jitter(within)))
+			if e.retryAt.Before(e.earliest) {
+				e.retryAt = e.earliest
+			}
 			e.poke()
 		}
 		e.mu.Unlock()

@@ -149,6 +149,93 @@ func TestPushOfAFailedRead(t *testing.T) {
 	})
 }
 
+// TestPushKeepsRetryAfter holds that a push does not have a secret read before the server asked for.
+func TestPushKeepsRetryAfter(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := pushing()
+		f.put("db", "v1", "one")
+		c, _ := start(t, f, nil)
+		mustGet(t, c, "db", "v1")
+		settle()
+		f.fail("db", &kms.Error{HTTPStatus: 429, Code: kms.CodeThrottling, Header: map[string][]string{"X-Acs-Retry-After": {"30000"}}})
+		f.put("db", "v2", "two")
+		settle()
+		f.fail("db", nil)
+		begin := time.Now()
+		f.put("db", "v3", "three")
+		time.Sleep(28 * time.Second)
+		if n := len(f.since(begin, "db")); n != 0 {
+			t.Errorf("%d reads before the server asked for", n)
+		}
+		time.Sleep(3 * time.Second)
+		mustGet(t, c, "db", "v3")
+	})
+}
+
+// TestFewPollsForAChange holds that a change costs two polls: the one that brings it, and one that says the new version.
+func TestFewPollsForAChange(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := pushing()
+		f.put("db", "v1", "one")
+		c, _ := start(t, f, nil)
+		mustGet(t, c, "db", "v1")
+		settle()
+		f.slow(150 * time.Millisecond)
+		begin := time.Now()
+		f.put("db", "v2", "two")
+		settle()
+		mustGet(t, c, "db", "v2")
+		if polls := f.polls(begin); len(polls) != 1 || polls[0].watch.Secrets[0].VersionID != "v2" {
+			t.Errorf("%d polls after the change", len(polls))
+		}
+	})
+}
+
+// TestReadsComeBackWithPolls holds that reads that have backed off do not wait out their time once a poll is answered again,
+// also of secrets that have no value yet.
+func TestReadsComeBackWithPolls(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := pushing()
+		f.put("db", "v1", "one")
+		f.fail("late", errAway)
+		var all []*Consumer
+		for range 20 {
+			c, _ := start(t, f, func(c *Config) { c.Interval = 12 * time.Hour; c.Secrets = []string{"db", "late"} })
+			mustGet(t, c, "db", "v1")
+			all = append(all, c)
+		}
+		settle()
+		f.fail("", errAway)
+		time.Sleep(24 * time.Hour)
+		f.fail("late", nil)
+		f.put("late", "v1", "one")
+		f.fail("", nil)
+		time.Sleep(pollLimit + 2*time.Second)
+		for _, c := range all {
+			mustGet(t, c, "late", "v1")
+			if s := c.Status()[0]; s.State != StateFresh || !s.Push {
+				t.Errorf("status %+v a minute after the server is back", s)
+			}
+		}
+	})
+}
+
+// TestPollThatSaysNothing holds that an answer to a poll that named no revision confirms nothing.
+func TestPollThatSaysNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake()
+		f.put("db", "v1", "one")
+		r := &restless{fake: f, empty: true}
+		c, _ := start(t, r, nil)
+		mustGet(t, c, "db", "v1")
+		f.fail("db", errAway)
+		time.Sleep(2 * time.Hour)
+		if s := c.Status()[0]; s.State != StateStale {
+			t.Errorf("status %+v, want stale", s)
+		}
+	})
+}
+
 // TestPushOfAbsence holds that a push of an absence is one answer of two, and that the return is pushed.
 func TestPushOfAbsence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -343,9 +430,12 @@ func TestProxyThatCuts(t *testing.T) {
 			f := pushing()
 			f.put("db", "v1", "one")
 			p := &cutting{fake: f, limit: tt.limit, err: tt.err}
-			c, _ := start(t, p, nil)
+			c, l := start(t, p, nil)
 			mustGet(t, c, "db", "v1")
 			time.Sleep(100 * time.Second)
+			if got := strings.Contains(l.String(), "are not pushed"); got == (tt.limit == 20*time.Second) {
+				t.Errorf("limit %v: log %s; one poll that is cut off is not the end of push", tt.limit, l)
+			}
 			var waits []int
 			for _, call := range f.polls(time.Time{})[1:] { // the first brings the revision
 				waits = append(waits, call.watch.WaitSeconds)
