@@ -357,7 +357,7 @@ func (c *Consumer) reject(e *entry, cause error) error {
 	case first:
 		c.log.Warn("a secret could not be read", "secret", e.name, "err", err)
 	}
-	c.serveDisk(e, "the server could not be asked")
+	c.serveDisk(e, "the server gave no value")
 	if watch {
 		c.join(e) // so that its return is told
 	}

@@ -74,7 +74,7 @@ func TestPushNeedsNoSecondRead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
 		var names []string
-		for i := range 1100 {
+		for i := range 1010 {
 			names = append(names, fmt.Sprintf("s%04d", i))
 			f.put(names[i], "v1", "one")
 		}
@@ -83,8 +83,8 @@ func TestPushNeedsNoSecondRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if n := len(f.since(time.Time{}, "")); n != 1100 {
-			t.Errorf("%d reads of 1100 secrets", n)
+		if n := len(f.since(time.Time{}, "")); n != 1010 {
+			t.Errorf("%d reads of 1010 secrets", n)
 		}
 		polls, under := f.polls(time.Time{}), map[string]bool{}
 		for _, p := range polls[len(polls)-3:] {
@@ -95,7 +95,7 @@ func TestPushNeedsNoSecondRead(t *testing.T) {
 				under[w.SecretName] = true
 			}
 		}
-		if len(under) != 1100 || f.watches != 3 || len(polls) > 30 {
+		if len(under) != 1010 || f.watches != 3 || len(polls) > 30 {
 			t.Errorf("%d secrets are watched by %d polls of %d", len(under), f.watches, len(polls))
 		}
 
@@ -199,7 +199,7 @@ func TestReadsComeBackWithPolls(t *testing.T) {
 		f.put("db", "v1", "one")
 		f.fail("late", errAway)
 		var all []*Consumer
-		for range 20 {
+		for range 10 {
 			c, _ := start(t, f, func(c *Config) { c.Interval = 12 * time.Hour; c.Secrets = []string{"db", "late"} })
 			mustGet(t, c, "db", "v1")
 			all = append(all, c)
@@ -494,7 +494,7 @@ func TestRestlessEndpoint(t *testing.T) {
 // TestStorm holds that many consumers do not all come back at once when the server does, and that they are back soon.
 func TestStorm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		const consumers = 150
+		const consumers = 100
 		f := pushing()
 		f.put("db", "v1", "one")
 		for range consumers {
