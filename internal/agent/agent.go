@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -419,8 +420,7 @@ func (a *agent) handlers(s *setup) (map[string]http.Handler, localKeys, *tls.Cer
 func (s *setup) places() map[string]place {
 	out := map[string]place{}
 	if h := s.HTTP; h != nil && h.Socket != "" {
-		mode, _ := parseMode(cmp.Or(h.SocketMode, "0600")) // checked when the file was read
-		out["http"] = place{role: "http", network: "unix", address: h.Socket, mode: mode}
+		out["http"] = place{role: "http", network: "unix", address: h.Socket}
 	} else if h != nil {
 		out["http"] = place{role: "http", network: "tcp", address: h.Listen}
 	}
@@ -440,20 +440,36 @@ func (a *agent) open(s *setup) (map[string]*listener, error) {
 		if l := a.listeners[role]; l != nil && l.place == p {
 			continue
 		}
-		l, err := open(p, a.log)
+		l, err := a.openOne(s, p)
 		if err != nil {
 			for _, l := range opened {
-				l.serve(http.NotFoundHandler())
 				l.close()
 			}
 			return nil, err
 		}
-		l.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			refused(w, http.StatusServiceUnavailable, "the agent is starting")
-		}))
 		opened[role] = l
 	}
 	return opened, nil
+}
+
+func (a *agent) openOne(s *setup, p place) (*listener, error) {
+	if l := a.listeners[p.role]; l != nil && l.network == p.network && l.address == p.address {
+		return nil, fmt.Errorf("%s: turning TLS on or off at one address takes a restart", p.role)
+	}
+	l, err := open(p, a.log)
+	if err != nil || p.network != "unix" {
+		return l, err
+	}
+	if err := os.Chmod(p.address, s.socketMode()); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (s *setup) socketMode() fs.FileMode {
+	mode, _ := parseMode(cmp.Or(s.HTTP.SocketMode, "0600")) // checked when the file was read
+	return mode
 }
 
 func (a *agent) swapListeners(s *setup, opened map[string]*listener, handlers map[string]http.Handler, cert *tls.Certificate) {
@@ -470,6 +486,11 @@ func (a *agent) swapListeners(s *setup, opened map[string]*listener, handlers ma
 	for role, l := range a.listeners {
 		l.certificate.Store(cert)
 		l.serve(handlers[role])
+		if l.network == "unix" {
+			if err := os.Chmod(l.address, s.socketMode()); err != nil {
+				a.log.Error("mode of the socket not set", "err", err)
+			}
+		}
 	}
 	a.mu.Unlock()
 	for _, l := range leaving {

@@ -336,7 +336,7 @@ func TestStatus(t *testing.T) {
 secrets: [nothing]
 files: [{path: DIR/app.env, template: '{{ secret "db" }}'}]
 `))
-	await(t, func() bool { return read(t, s.dir+"/app.env") != "" && len(s.report(t, r).Secrets) == 2 })
+	await(t, func() bool { now := s.report(t, r); return !now.Files[0].RenderedAt.IsZero() && len(now.Secrets) == 2 })
 	base := "http://" + r.at["status"]
 	for path, want := range map[string][]string{
 		"/":            {"Not ready", "<td>db</td>", ">fresh</td>", "<td>v1</td>", "<td>nothing</td>", s.dir + "/app.env", "db v1"},
@@ -419,7 +419,17 @@ http: {listen: "127.0.0.1:0", token_file: DIR/token}
 	if read(t, s.dir+"/one") != "marker-one" {
 		t.Error("a file that is not asked for any more was touched")
 	}
-	if info, err := os.Stat(s.dir + "/sock"); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the socket: %v, %v", info, err)
+	mode := func() os.FileMode {
+		info, err := os.Stat(s.dir + "/sock")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Mode().Perm()
 	}
+	if mode() != 0o600 {
+		t.Errorf("the socket has mode %v", mode())
+	}
+	s.config(t, "secrets: [db, key]\nhttp: {socket: DIR/sock, socket_mode: \"0660\", token_file: DIR/token}\n")
+	reload()
+	await(t, func() bool { return mode() == 0o660 })
 }

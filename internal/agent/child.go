@@ -74,6 +74,9 @@ var forwarded = []os.Signal{
 // fromTerminal are those that a terminal sends to everything in its foreground.
 var fromTerminal = []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH}
 
+// ending are those by which somebody wants an end.
+var ending = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM}
+
 // ExitError says that the program could not be run, and the exit code that a shell has for it.
 type ExitError struct {
 	Code int
@@ -103,7 +106,8 @@ func (c *child) run(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, append([]os.Signal{syscall.SIGCHLD}, forwarded...)...)
+	// What is ignored, as under nohup, stays so, here and in the program.
+	signal.Notify(signals, append([]os.Signal{syscall.SIGCHLD}, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)...)
 	defer signal.Stop(signals)
 	if ctx.Err() != nil { // told to end before the program was there
 		return stopped, nil
@@ -122,7 +126,7 @@ func (c *child) run(ctx context.Context) (int, error) {
 		select {
 		case s := <-signals:
 			if s != syscall.SIGCHLD {
-				if c.pid == 0 && s != syscall.SIGWINCH && s != syscall.SIGCONT { // between two starts
+				if c.pid == 0 && slices.Contains(ending, s) { // between two starts
 					return 128 + int(s.(syscall.Signal)), nil
 				}
 				c.forward(s)
@@ -197,6 +201,7 @@ func (c *child) render(ctx context.Context) (start, error) {
 }
 
 func (c *child) start(s start) error {
+	c.take(s.versions) // before it could be seen to run with them
 	pid, err := syscall.ForkExec(c.path, c.args, &syscall.ProcAttr{Env: s.env, Files: c.files})
 	if err != nil {
 		code := exitNotExecutable
@@ -206,7 +211,6 @@ func (c *child) start(s start) error {
 		return &ExitError{code, fmt.Errorf("start %s: %w", c.path, err)}
 	}
 	c.pid, c.started, c.env, c.next = pid, time.Now(), s.env, nil
-	c.take(s.versions)
 	return nil
 }
 
@@ -232,13 +236,13 @@ func (c *child) send(s syscall.Signal) {
 }
 
 func (c *child) forward(s os.Signal) {
+	if slices.Contains(ending, s) && s != syscall.SIGHUP {
+		c.next = nil // when it is ending for a restart, its end is now wanted, and is ours
+	}
 	if c.terminal && slices.Contains(fromTerminal, s) {
 		return
 	}
-	if s == syscall.SIGTERM {
-		c.terminated = true
-		c.next = nil // its end is wanted, and is ours
-	}
+	c.terminated = c.terminated || s == syscall.SIGTERM
 	c.send(s.(syscall.Signal))
 }
 

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -29,7 +28,6 @@ type place struct {
 	role    string // http, kms or status
 	network string
 	address string
-	mode    fs.FileMode // of a socket
 	secure  bool
 }
 
@@ -61,6 +59,9 @@ func open(p place, log *slog.Logger) (*listener, error) {
 		// What net/http says of single connections may quote a request, and any program of this machine can cause it at will.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
+	l.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refused(w, http.StatusServiceUnavailable, "the agent is starting")
+	}))
 	go func() {
 		defer close(l.done)
 		if err := l.server.Serve(n); !errors.Is(err, http.ErrServerClosed) {
@@ -77,16 +78,8 @@ func (p place) listen() (net.Listener, error) {
 	if err := removeSocket(p.address); err != nil {
 		return nil, err
 	}
-	// Between the two calls the socket has the mode that the umask leaves; the token is asked for in any case.
-	n, err := net.Listen("unix", p.address)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(p.address, cmp.Or(p.mode, 0o600)); err != nil {
-		n.Close()
-		return nil, err
-	}
-	return n, nil
+	// Until its mode is set the socket has the one that the umask leaves; the token is asked for in any case.
+	return net.Listen("unix", p.address)
 }
 
 // removeSocket removes a socket that nobody listens on any more, as after a crash.
