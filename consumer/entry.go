@@ -194,6 +194,10 @@ func (c *Consumer) tend(e *entry) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		if c.ctx.Err() != nil { // a read that Close has ended may be due again at once
+			e.abandon(fmt.Errorf("consumer: secret %q: %w", e.name, ErrClosed))
+			return
+		}
 		f, delay, forget := e.next(time.Now())
 		if forget {
 			c.drop(e)
