@@ -156,13 +156,22 @@ func (r *Rotator) lead(ctx context.Context) error {
 	if len(r.config.Receivers) > 0 {
 		watch.Go(func() { newDeliverer(engine, r.config).run(ctx) })
 	}
-	watch.Go(func() { r.watchRestores(ctx, engine) })
+	looked := make(chan struct{})
+	watch.Go(func() { r.watchRestores(ctx, engine, looked) })
+	select {
+	case <-looked: // or what is due by its stored time would be looked at while it is made due
+	case <-time.After(storeTimeout):
+	case <-ctx.Done():
+	}
 	d := &dispatcher{rotator: r, stop: cancel, engine: engine, lead: lead, busy: map[store.Due]bool{}, free: make(chan store.Due, r.config.Workers)}
 	return d.run(ctx)
 }
 
 // watchRestores looks, until ctx ends, whether a node has found that the store was put back from a copy. Then all credentials are looked at.
-func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine) {
+// looked is closed after the first time.
+func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine, looked chan<- struct{}) {
+	first := sync.OnceFunc(func() { close(looked) })
+	defer first()
 	for ctx.Err() == nil {
 		found, ok, err := engine.Restored(ctx)
 		if err == nil && ok {
@@ -174,6 +183,7 @@ func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine) {
 		if err != nil && ctx.Err() == nil {
 			r.config.Logger.Warn("it could not be found out, or stored, that the store was put back from a copy; it is tried again", "err", err)
 		}
+		first()
 		sleep(ctx, idlePoll)
 	}
 }

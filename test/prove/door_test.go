@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -67,6 +68,8 @@ func (d door) login(ctx context.Context, value string) (bool, error) {
 		return d.ram(ctx, h)
 	case "rabbitmq", "webhook":
 		return d.http(ctx, h)
+	case "oauth":
+		return d.token(ctx, h)
 	case "command":
 		return d.file(h)
 	}
@@ -203,6 +206,26 @@ func (d door) http(ctx context.Context, h held) (bool, error) {
 		return false, err
 	}
 	req.SetBasicAuth(h.AccountName, h.AccountPassword)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16))
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusUnauthorized {
+		return false, fmt.Errorf("status %d", resp.StatusCode)
+	}
+	return resp.StatusCode == http.StatusOK, nil
+}
+
+// token asks an OAuth 2.0 provider for one, by the client credentials grant.
+func (d door) token(ctx context.Context, h held) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+d.Addr+"/oauth2/token", strings.NewReader("grant_type=client_credentials"))
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.SetBasicAuth(url.QueryEscape(h.AccountName), url.QueryEscape(h.AccountPassword))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return false, err

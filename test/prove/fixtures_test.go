@@ -1,11 +1,15 @@
 package prove
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	stdlog "log"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
@@ -25,6 +29,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/command"
 	"github.com/keyturn/keyturn/internal/target/ldap"
 	"github.com/keyturn/keyturn/internal/target/mysql"
+	"github.com/keyturn/keyturn/internal/target/oauth"
 	"github.com/keyturn/keyturn/internal/target/postgresql"
 	"github.com/keyturn/keyturn/internal/target/rabbitmq"
 	"github.com/keyturn/keyturn/internal/target/redis"
@@ -41,7 +46,7 @@ import (
 // kinds are those that a child can register.
 func kinds(o order) []target.Kind {
 	list := []target.Kind{
-		postgresql.Kind(), mysql.MariaDB(), redis.Kind(), ssh.Kind(), ldap.Kind(), rabbitmq.Kind(), webhook.Kind(), counted(o.Calls),
+		postgresql.Kind(), mysql.MariaDB(), redis.Kind(), ssh.Kind(), ldap.Kind(), oauth.Kind(), rabbitmq.Kind(), webhook.Kind(), counted(o.Calls),
 	}
 	if o.CommandDir != "" {
 		list = append(list, command.Kind([]string{o.CommandDir}))
@@ -69,6 +74,9 @@ type fixture struct {
 
 	// slow is how long a call may take at a server that needs longer than others, in milliseconds.
 	slow int
+
+	// mute says that the server does not tell what it accepts: a lost answer costs a failed login, and the minute in which no other may fail.
+	mute bool
 
 	numbers *atomic.Int64 // of the accounts that were made
 }
@@ -347,6 +355,64 @@ func TestRabbitMQ(t *testing.T) {
 		return generic("of-"+a.AccountName, f.name, a, clone.AccountName)
 	}
 	prove(t, f, parts{drift: true})
+}
+
+// TestOAuth has Keyturn rotate secrets of clients of Ory Hydra.
+func TestOAuth(t *testing.T) {
+	t.Parallel()
+	h := servers.StartHydra(t)
+	// One address for both of its APIs, as where it is in real use. One request at a time, each to its end: with SQLite it answers two writers
+	// with "Unable to serialize access".
+	var one sync.Mutex
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body) // it may never come to its end
+		if err != nil {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		to := &url.URL{Scheme: "http", Host: h.Public}
+		if strings.HasPrefix(r.URL.Path, "/admin/") {
+			to.Host = h.Admin
+		}
+		one.Lock()
+		defer one.Unlock()
+		(&httputil.ReverseProxy{
+			Rewrite:  func(p *httputil.ProxyRequest) { p.SetURL(to); p.SetXForwarded() },
+			ErrorLog: stdlog.New(io.Discard, "", 0), // of requests that the test breaks off
+		}).ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
+	}))
+	t.Cleanup(gateway.Close)
+	call := func(t testing.TB, method, path string, body any) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, gateway.URL+path, strings.NewReader(compact(body)))
+		good(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		good(t, err)
+		defer resp.Body.Close()
+		if resp.StatusCode/100 != 2 {
+			t.Fatalf("%s %s: status %d", method, path, resp.StatusCode)
+		}
+	}
+	addr := gateway.Listener.Addr().String()
+	f := fixture{
+		name: "oauth_single", kind: "oauth", addr: addr, mute: true, door: door{Kind: "oauth", Addr: addr}, strategy: target.Single,
+		config: func(addr string) string {
+			return fmt.Sprintf(`{"token_urls":["http://%[1]s/oauth2/token"],"admin_auth":"none","set":{"method":"PATCH",
+				"url":"http://%[1]s/admin/clients/{client_id}","body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`, addr)
+		},
+		byHand: func(t testing.TB, name, password string) {
+			call(t, http.MethodPatch, "/admin/clients/"+name, []map[string]string{{"op": "replace", "path": "/client_secret", "value": password}})
+		},
+	}
+	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("s%d", n))
+		call(t, http.MethodPost, "/admin/clients", map[string]any{
+			"client_id": a.AccountName, "client_secret": a.AccountPassword, "grant_types": []string{"client_credentials"}, "token_endpoint_auth_method": "client_secret_basic",
+		})
+		return generic("of-"+a.AccountName, f.name, a, "")
+	}
+	prove(t, f, parts{drift: *full, brief: true})
 }
 
 // hook is a service with an endpoint for Keyturn.
