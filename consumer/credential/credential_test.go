@@ -37,6 +37,7 @@ func TestRead(t *testing.T) {
 		{`{"password":"p8"}`, credential.Format{Account: "fixed"}, "fixed", "p8"},
 		{`{"AccountName":"said","password":"p9"}`, credential.Format{Account: "fixed"}, "said", "p9"},
 		{"bare \"p10\"", credential.Format{Account: "fixed"}, "fixed", "bare \"p10\""},
+		{`{"password":null,"secret":"p11"}`, credential.Format{}, "", "p11"},
 		{`[1,2]`, credential.Format{}, "", "[1,2]"},
 		{" {\"password\":\"p\\u00e9\"}", credential.Format{}, "", "pé"},
 	} {

@@ -205,14 +205,9 @@ func (t *Transport) instead(ctx context.Context, version string) (*consumer.Secr
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		if r.err == nil || !errors.Is(r.err, context.Canceled) && !errors.Is(r.err, context.DeadlineExceeded) {
+		if !r.gaveUp() {
 			return r.next, r.err
 		}
-		t.mu.Lock()
-		if t.last == r { // whoever asked has gone away
-			t.last = nil
-		}
-		t.mu.Unlock()
 	}
 }
 
@@ -222,10 +217,15 @@ const shared = time.Second
 func (r *rejection) over(now time.Time) bool {
 	select {
 	case <-r.known:
-		return now.After(r.until)
+		return now.After(r.until) || r.gaveUp()
 	default:
 		return false
 	}
+}
+
+// gaveUp reports whether who wanted to find out went away before it was known.
+func (r *rejection) gaveUp() bool {
+	return errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded)
 }
 
 const maxDiscard = 64 << 10

@@ -207,17 +207,25 @@ func TestRedirect(t *testing.T) {
 func TestCallersRequest(t *testing.T) {
 	t.Parallel()
 	_, c := standin.New(t, "token", "v1", "line\nbreak marker")
-	transport, err := httpauth.New(c, "token", &httpauth.Options{Origins: []string{"https://api.example.com"}})
-	if err != nil {
-		t.Fatal(err)
+	for secret, want := range map[string]string{"token": "line break", "nothing": "there is no such secret"} {
+		transport, err := httpauth.New(c, secret, &httpauth.Options{Origins: []string{"https://api.example.com"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refuses(t, transport, want)
 	}
+}
+
+// refuses expects that a request is not sent.
+func refuses(t *testing.T, transport *httpauth.Transport, want string) {
+	t.Helper()
 	body := &closing{Reader: strings.NewReader("x")}
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://API.example.com:443/x", body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = transport.RoundTrip(r)
-	if err == nil || !strings.Contains(err.Error(), "line break") || strings.Contains(err.Error(), "marker") || !body.closed || len(r.Header) != 0 {
+	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "marker") || !body.closed || len(r.Header) != 0 {
 		t.Errorf("%v; body closed: %v; header %v", err, body.closed, r.Header)
 	}
 }

@@ -254,6 +254,25 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// TestTaken holds that a connection that has become due in the pool is not handed out.
+func TestTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, c := standin.New(t, "db", "v1", value("p1"))
+		d := newDatabase("p1", "p2")
+		db := open(t, c, d, nil)
+		db.SetConnMaxIdleTime(0)
+		_ = asked(t, db)
+		e.Promote("v2", value("p2"))
+		if err := c.Refresh(t.Context(), "db"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * time.Minute)
+		if got := asked(t, db); got != "p2" {
+			t.Errorf("a query is answered by a connection with %q", got)
+		}
+	})
+}
+
 // TestIdle holds that a pool that is not used lets go of what it holds.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

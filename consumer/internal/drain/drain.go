@@ -24,7 +24,8 @@ type Pool struct {
 
 	mu      sync.Mutex
 	current string    // guarded by mu; the version that was current when somebody last looked
-	since   time.Time // guarded by mu; when it was read, as of the first look at it
+	since   time.Time // guarded by mu; not after it became that: when the one before was last seen to be current
+	looked  time.Time // guarded by mu; when somebody last looked
 }
 
 // Within checks a setting: 0 means DefaultWithin.
@@ -51,7 +52,7 @@ var ended = func() context.Context {
 	return ctx
 }()
 
-// look is the current version and when it became that; empty when there is none.
+// look is the current version and when it became that, rather too early than too late; empty when there is none.
 func (p *Pool) look(now time.Time) (string, time.Time) {
 	s, err := p.consumer.Get(ended, p.secret)
 	if err != nil {
@@ -60,11 +61,9 @@ func (p *Pool) look(now time.Time) (string, time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.VersionID != p.current {
-		p.current, p.since = s.VersionID, s.FetchedAt
-		if now.Before(p.since) {
-			p.since = now
-		}
+		p.current, p.since = s.VersionID, p.looked
 	}
+	p.looked = now
 	return p.current, p.since
 }
 

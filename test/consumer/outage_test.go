@@ -1,0 +1,5 @@
+package consumer
+
+const childVariable = "KEYTURN_CONSUMER_CHILD"
+
+func child() int { return 0 }
