@@ -75,6 +75,7 @@ type Call struct {
 	resource resource  // the first one, for the audit trail
 	identity *identity // the caller's, once it was loaded
 	detail   struct{ version, stage string }
+	began    time.Time       // At, as it was when the call came
 	gone     <-chan struct{} // closed when the caller has hung up
 }
 

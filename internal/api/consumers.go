@@ -32,6 +32,8 @@ const (
 	noteBatch  = 50 // consumers of one transaction
 	// maxKnown bounds how many consumers are remembered, so that what is known already need not be written again.
 	maxKnown = 200_000
+	// rememberLeft is how long to remember that an instance has left: longer than any call takes.
+	rememberLeft = 2 * maxWait
 	// defaultInstances bounds how many consumers of one secret a node notes.
 	defaultInstances = 10_000
 )
@@ -58,7 +60,9 @@ type Consumers struct {
 	counts map[store.Due]int
 	// soon and later are what is to be written; guarded by mu.
 	soon, later map[consumerID]rotation.Consumer
-	refused     int // guarded by mu; notes that found no room, of those that a grace period may wait for
+	// left are instances that have left lately, and when; guarded by mu.
+	left    map[consumerID]time.Time
+	refused int // guarded by mu; notes that found no room, of those that a grace period may wait for
 }
 
 // consumerID tells consumers apart: an instance by its name, another by its address.
@@ -79,7 +83,7 @@ type noted struct {
 func NewConsumers(db *store.DB, now func() time.Time, log *slog.Logger) *Consumers {
 	return &Consumers{
 		db: db, now: now, log: log, known: map[consumerID]noted{}, counts: map[store.Due]int{},
-		soon: map[consumerID]rotation.Consumer{}, later: map[consumerID]rotation.Consumer{},
+		soon: map[consumerID]rotation.Consumer{}, later: map[consumerID]rotation.Consumer{}, left: map[consumerID]time.Time{},
 	}
 }
 
@@ -106,6 +110,9 @@ func (k *Consumers) note(c *Call, u consumption, read bool) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.overtakenLocked(c, id) {
+		return
+	}
 	last, ok := k.recallLocked(id)
 	fresh := ok && c.At.Sub(last.seen) < seenInterval
 	if fresh && (read && u.instance != "" || last.version == u.version && last.oldest == u.oldest) {
@@ -133,6 +140,21 @@ func (k *Consumers) note(c *Call, u consumption, read bool) {
 		Source: c.source(), Version: u.version, Oldest: u.oldest, Seen: c.At,
 	}
 	k.rememberLocked(id, noted{u.version, u.oldest, c.At})
+}
+
+// overtakenLocked reports whether an instance has left since it made a call. When it ends, it hangs up on what is under way and then says
+// that it leaves; so the call of one that has hung up says nothing any more, nor does one that began before.
+func (k *Consumers) overtakenLocked(c *Call, id consumerID) bool {
+	if id.instance == "" {
+		return false
+	}
+	select {
+	case <-c.gone:
+		return true
+	default:
+	}
+	at, left := k.left[id]
+	return left && !c.began.After(at)
 }
 
 func (k *Consumers) recallLocked(id consumerID) (noted, bool) {
@@ -168,6 +190,9 @@ func (c *Call) noteLeave(secretName, instance string) {
 	}
 	delete(k.known, id)
 	delete(k.before, id)
+	if len(k.left) < maxSoon {
+		k.left[id] = c.At
+	}
 	if len(k.soon) >= maxSoon {
 		k.refused++ // it counts as gone when it was not seen for a while
 		return
@@ -200,6 +225,11 @@ func (k *Consumers) flush(ctx context.Context) {
 	batch := append(take(k.soon, soonBatch, nil), take(k.later, laterBatch, nil)...)
 	refused := k.refused
 	k.refused = 0
+	for id, at := range k.left {
+		if k.now().Sub(at) > rememberLeft {
+			delete(k.left, id)
+		}
+	}
 	k.mu.Unlock()
 	if refused > 0 {
 		k.log.Warn("more consumers than can be noted; grace periods do not wait for those left out", "notes", refused)

@@ -58,7 +58,7 @@ func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
 	if err != nil {
 		return nil, g.refuse(ctx, c, "", err)
 	}
-	c.gone = ctx.Done()
+	c.gone, c.began = ctx.Done(), c.At
 	// A caller who hangs up cannot stop the call halfway, its record least of all: the deadline bounds both.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.op.Deadline)
 	defer cancel()

@@ -435,3 +435,34 @@ func TestWatchSpellings(t *testing.T) {
 		t.Errorf("woken with %+v; want both spellings", got)
 	}
 }
+
+// TestConsumersThatLeft: what an instance said before it left, and what it has hung up on, does not bring it back; what it says later
+// under its name does.
+func TestConsumersThatLeft(t *testing.T) {
+	t.Parallel()
+	w := watcher(t)
+	say := func(ctx context.Context, more ...string) {
+		t.Helper()
+		_, err := w.by(ctx, rootPrincipal, "", "WatchSecrets", append([]string{"Secret.1.SecretName", "a", "Secret.1.VersionId", "v1", "Consumer", "app-1"}, more...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(t.Context())
+	if list := w.consumers(t, "a"); len(list) != 1 {
+		t.Fatalf("consumers = %+v; want one", list)
+	}
+	say(t.Context(), "Leaving", "true")
+	say(t.Context()) // at the same time by the clock: it was on its way
+	w.now = w.now.Add(time.Second)
+	hungUp, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	say(hungUp)
+	if list := w.consumers(t, "a"); len(list) != 0 {
+		t.Errorf("after it has left: %+v", list)
+	}
+	say(t.Context())
+	if list := w.consumers(t, "a"); len(list) != 1 {
+		t.Errorf("after it has come back: %+v; want one", list)
+	}
+}

@@ -228,13 +228,13 @@ func (c *rotationEmergency) warn(e *env) error {
 		count int
 		list  []kms.SecretConsumer
 	}{
-		{"consumers seen lately, which are refused until they have fetched the new one", out.BreakingCount, out.Breaking},
-		{"consumers not seen lately, of which nothing is known", out.UnknownCount, out.Unknown},
+		{"Seen lately, and refused until it has fetched the new one", out.BreakingCount, out.Breaking},
+		{"Not seen lately, so nothing is known of it", out.UnknownCount, out.Unknown},
 	} {
 		if part.count == 0 {
 			continue
 		}
-		fmt.Fprintf(e.stderr, "\n%d %s:\n", part.count, part.what)
+		fmt.Fprintf(e.stderr, "\n%s (%d):\n", part.what, part.count)
 		if err := printConsumers(e.stderr, part.list); err != nil {
 			return err
 		}
