@@ -22,12 +22,14 @@ deps:
 test: deps
 	$(GO) test -race -timeout 20m ./...
 
-# prove shows that rotation keeps its promises against real servers (test/prove), prints one figure per line, name and value, and
-# fails when a bound does not hold.
+# prove shows that rotation keeps its promises against real servers (test/prove), and to applications (test/consumer), prints one
+# figure per line, name and value, and fails when a bound does not hold.
 prove:
 	@scripts/test-deps >&2
 	@$(GO) test -c -o bin/prove.test ./test/prove
-	@cd test/prove && ../../bin/prove.test -full -test.timeout 60m
+	@$(GO) test -c -o bin/prove-consumer.test ./test/consumer
+	@cd test/prove && ../../bin/prove.test -full -test.timeout 60m; first=$$?; \
+	cd ../consumer && ../../bin/prove-consumer.test -full -test.timeout 60m && exit $$first
 
 lint:
 	scripts/lint

@@ -37,10 +37,14 @@ import (
 
 const (
 	users = 50
+	// connections are those of one pool at most.
+	connections = 6
 	// loginLimit is more than all rotations of a full run can have rejected in a minute: neither server here locks accounts.
 	loginLimit = 1000
 	// queryTimeout is what an application would bear; a login may have to wait while a password is being changed.
 	queryTimeout = 15 * time.Second
+	// pause is the most that lies between two queries of one goroutine.
+	pause = 80 * time.Millisecond
 )
 
 type login struct{ AccountName, AccountPassword string }
@@ -177,7 +181,7 @@ func (f *field) queries(t *testing.T, c *consumer.Consumer, secret string, withi
 	dsn := fmt.Sprintf("host=127.0.0.1 port=%d dbname=postgres sslmode=disable", f.postgres.Port)
 	config, err := pgxpool.ParseConfig(dsn)
 	good(t, err)
-	config.MaxConns = 10
+	config.MaxConns = connections
 	good(t, pgxauth.Configure(config, c, secret, &pgxauth.Options{DrainWithin: within}))
 	p, err := pgxpool.NewWithConfig(t.Context(), config)
 	good(t, err)
@@ -190,8 +194,8 @@ func (f *field) queries(t *testing.T, c *consumer.Consumer, secret string, withi
 		return stdlib.GetConnector(*config), nil
 	}, &sqlauth.Options{DrainWithin: within})
 	good(t, err)
-	d.SetMaxOpenConns(10)
-	d.SetMaxIdleConns(10)
+	d.SetMaxOpenConns(connections)
+	d.SetMaxIdleConns(connections)
 	t.Cleanup(func() { _ = d.Close() })
 	return func(ctx context.Context) error { return one(p.QueryRow(ctx, "SELECT 1")) },
 		func(ctx context.Context) error { return inTransaction(ctx, d) },
@@ -223,7 +227,7 @@ func inTransaction(ctx context.Context, db *sql.DB) error {
 // cache returns queries of a Redis client that repeats nothing by itself.
 func (f *field) cache(t *testing.T, c *consumer.Consumer, secret string, within time.Duration) query {
 	t.Helper()
-	o := &redis.Options{Addr: f.redis.Addr, PoolSize: 10, MaxRetries: -1, DialerRetries: 1}
+	o := &redis.Options{Addr: f.redis.Addr, PoolSize: connections, MaxRetries: -1, DialerRetries: 1}
 	good(t, redisauth.Configure(o, c, secret, &redisauth.Options{DrainWithin: within}))
 	r := redis.NewClient(o)
 	t.Cleanup(func() { _ = r.Close() })
@@ -268,7 +272,7 @@ func under(t *testing.T, figure string, queries []query, run func()) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(rand.N(20 * time.Millisecond)):
+				case <-time.After(rand.N(pause)):
 				}
 			}
 		})
@@ -338,7 +342,7 @@ func TestStorm(t *testing.T) {
 
 // stormOfTwo is with targets where the old credential goes on for a grace period: no connection is ever refused.
 func (f *field) stormOfTwo(t *testing.T) {
-	pairs, times := pick(1, 3), pick(200, 3)
+	pairs, times := pick(1, 2), pick(200, 3)
 	grace, within := pick("2s", "1s"), pick(1200*time.Millisecond, 600*time.Millisecond)
 	var secrets []string
 	var roles, caches []string
@@ -354,7 +358,7 @@ func (f *field) stormOfTwo(t *testing.T) {
 	for i := range pairs {
 		pool, db, fresh := f.queries(t, c, roles[i], within)
 		cache := f.cache(t, c, caches[i], within)
-		queries = append(queries, pool, db, cache, pool, db, cache, fresh)
+		queries = append(queries, pool, db, cache, pool, db, cache, pool, db, cache, fresh)
 	}
 	under(t, "storm", queries, func() {
 		var work sync.WaitGroup
@@ -371,7 +375,7 @@ func (f *field) stormOfOne(t *testing.T) {
 	f.roles(t, "single", "0s", "single")
 	c := f.consumer(t, "single")
 	pool, db, fresh := f.queries(t, c, "single", pick(1200*time.Millisecond, 600*time.Millisecond))
-	under(t, "storm_single", []query{pool, db, pool, db, fresh}, func() {
+	under(t, "storm_single", []query{pool, db, pool, db, pool, db, pool, db, pool, fresh}, func() {
 		count("storm_single_rotations", f.rotate(t, "single", pick(200, 6)))
 		f.letGo(t, c, "single")
 	})
