@@ -26,6 +26,7 @@ test: deps
 # figure per line, name and value, and fails when a bound does not hold.
 prove:
 	@scripts/test-deps >&2
+	@scripts/test-hydra >&2
 	@$(GO) test -c -o bin/prove.test ./test/prove
 	@$(GO) test -c -o bin/prove-consumer.test ./test/consumer
 	@cd test/prove && ../../bin/prove.test -full -test.timeout 60m; first=$$?; \
