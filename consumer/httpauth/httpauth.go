@@ -1,14 +1,16 @@
 // Package httpauth puts the credential of a secret into HTTP requests, and goes on over rotations.
 //
-//		transport, err := httpauth.New(c, "partner/token", &httpauth.Options{Origins: []string{"https://api.example.com"}, Scheme: httpauth.Bearer})
-//		client := &http.Client{Transport: transport}
+//	transport, err := httpauth.New(c, "partner/token", &httpauth.Options{Origins: []string{"https://api.example.com"}, Scheme: httpauth.Bearer})
+//	client := &http.Client{Transport: transport}
 //
-//	  - Each request carries the current version. When the server answers 401, the secret is read again, and the request is sent
-//	    once more with what is current then, or if that is what was rejected, with the candidate of a rotation that is under way
-//	    or the version before (consumer.Failed; its limit of rejected logins holds). A request whose body cannot be sent again
-//	    (http.Request.GetBody) is not repeated: its 401 is returned, and the next request has the newer version.
-//	  - The credential goes to the origins that Options names, and nowhere else: not to another host, port or scheme that a
-//	    redirect leads to.
+// What it does:
+//
+//   - Each request carries the current version. When the server answers 401, the secret is read again, and the request is sent
+//     once more with what is current then, or if that is what was rejected, with the candidate of a rotation that is under way
+//     or the version before (consumer.Failed; its limit of rejected logins holds). A request whose body cannot be sent again
+//     (http.Request.GetBody) is not repeated: its 401 is returned, and the next request has the newer version.
+//   - The credential goes to the origins that Options names, and nowhere else: not to another host, port or scheme that a
+//     redirect leads to.
 //
 // What carries a credential has no connection that is bound to it, so nothing is drained or held here.
 package httpauth

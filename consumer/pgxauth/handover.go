@@ -42,6 +42,7 @@ func newHandover(login *pgconn.PgConn, held *drain.Conn) (*handover, error) {
 	hijacked, err := login.Hijack()
 	if err != nil {
 		held.Closed()
+		_ = login.Conn().Close() // it is of no use
 		return nil, fmt.Errorf("pgxauth: %w", err)
 	}
 	h.Conn = hijacked.Conn

@@ -1,17 +1,19 @@
 // Package pgxauth opens the connections of a pgx pool with the credential of a secret, and goes on over rotations: the
 // application sees no failed login and changes nothing but the configuration of its pool.
 //
-//		config, err := pgxpool.ParseConfig("host=db.example.com dbname=app sslmode=verify-full")
-//		err = pgxauth.Configure(config, c, "db_cred", nil)
-//		pool, err := pgxpool.NewWithConfig(ctx, config)
+//	config, err := pgxpool.ParseConfig("host=db.example.com dbname=app sslmode=verify-full")
+//	err = pgxauth.Configure(config, c, "db_cred", nil)
+//	pool, err := pgxpool.NewWithConfig(ctx, config)
 //
-//	  - Each connection is opened with the current version. When the server rejects it, the secret is read again once and the
-//	    login repeated with what is current then, with the candidate of a rotation that is under way, and with the version
-//	    before, by consumer.Login; its limit of rejected logins holds.
-//	  - After a promotion the connections of the former version are replaced one by one, when they are not in use: each at its
-//	    own time between one half and the whole of Options.DrainWithin (5 minutes unless set), well before the grace period of
-//	    the rotation (1 hour unless set) is over. A connection that the application keeps to itself is never taken away.
-//	  - Every open connection holds its version (consumer.Hold), so what the server is told of who uses which is true.
+// What it does:
+//
+//   - Each connection is opened with the current version. When the server rejects it, the secret is read again once and the
+//     login repeated with what is current then, with the candidate of a rotation that is under way, and with the version
+//     before, by consumer.Login; its limit of rejected logins holds.
+//   - After a promotion the connections of the former version are replaced one by one, when they are not in use: each at its
+//     own time between one half and the whole of Options.DrainWithin (5 minutes unless set), well before the grace period of
+//     the rotation (1 hour unless set) is over. A connection that the application keeps to itself is never taken away.
+//   - Every open connection holds its version (consumer.Hold), so what the server is told of who uses which is true.
 //
 // pgxpool asks for a credential once for each connection, before it logs in, and returns a rejection to the caller. So this
 // package logs in by itself, in BeforeConnect, with all of the pool's configuration, and hands the open connection over: what

@@ -1,19 +1,21 @@
 // Package redisauth opens the connections of a go-redis client with the credential of a secret, and goes on over rotations: the
 // application sees no refused login and changes nothing but the options of its client.
 //
-//		options := &redis.Options{Addr: "cache.example.com:6379"}
-//		err := redisauth.Configure(options, c, "cache_cred", nil)
-//		client := redis.NewClient(options)
+//	options := &redis.Options{Addr: "cache.example.com:6379"}
+//	err := redisauth.Configure(options, c, "cache_cred", nil)
+//	client := redis.NewClient(options)
 //
-//	  - Each connection is opened with the current version. When the server rejects it (WRONGPASS), the secret is read again once
-//	    and the login repeated with what is current then, with the candidate of a rotation that is under way, and with the
-//	    version before, by consumer.Login; its limit of rejected logins holds.
-//	  - Connections end, when they are not in use, at an age between one half and the whole of Options.DrainWithin (5 minutes
-//	    unless set), each at its own time. So after a promotion those of the former version are replaced one by one, well before
-//	    the grace period of the rotation (1 hour unless set) is over.
-//	  - Every open connection holds its version (consumer.Hold), so what the server is told of who uses which is true. go-redis
-//	    looks at the age of a connection when it takes it from the pool: a client that is not used at all keeps its connections,
-//	    and holds what they were opened with.
+// What it does:
+//
+//   - Each connection is opened with the current version. When the server rejects it (WRONGPASS), the secret is read again once
+//     and the login repeated with what is current then, with the candidate of a rotation that is under way, and with the
+//     version before, by consumer.Login; its limit of rejected logins holds.
+//   - Connections end, when they are not in use, at an age between one half and the whole of Options.DrainWithin (5 minutes
+//     unless set), each at its own time. So after a promotion those of the former version are replaced one by one, well before
+//     the grace period of the rotation (1 hour unless set) is over.
+//   - Every open connection holds its version (consumer.Hold), so what the server is told of who uses which is true. go-redis
+//     looks at the age of a connection when it takes it from the pool, so those of a client that is not used stay open; one
+//     that is older than DrainWithin and at rest holds nothing, because the pool hands it out no more.
 //
 // The login is made when a connection is dialled, by AUTH, and not through the credentials providers of go-redis. Those get no
 // second chance when the server rejects a credential, log in twice then (HELLO, then AUTH), and do not tell what became of an
@@ -29,8 +31,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -112,8 +112,9 @@ func Configure(o *redis.Options, c *consumer.Consumer, secret string, options *O
 	case o.Username != "" || o.Password != "" || o.CredentialsProvider != nil || o.CredentialsProviderContext != nil || o.StreamingCredentialsProvider != nil:
 		return errors.New("redisauth: the options of the client have credentials already; leave them out")
 	}
-	o.Dialer = a.dial(o.Dialer, o)
-	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = a.lifetime(o.ConnMaxLifetime)
+	limit := a.limit(o.ConnMaxLifetime)
+	o.Dialer = a.dial(o.Dialer, o, limit)
+	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = lifetime(limit)
 	o.PoolFIFO = true
 	return nil
 }
@@ -129,25 +130,28 @@ func ConfigureCluster(o *redis.ClusterOptions, c *consumer.Consumer, secret stri
 	case o.Username != "" || o.Password != "" || o.CredentialsProvider != nil || o.CredentialsProviderContext != nil || o.StreamingCredentialsProvider != nil:
 		return errors.New("redisauth: the options of the client have credentials already; leave them out")
 	}
-	o.Dialer = a.dial(o.Dialer, &redis.Options{TLSConfig: o.TLSConfig, DialTimeout: o.DialTimeout})
-	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = a.lifetime(o.ConnMaxLifetime)
+	limit := a.limit(o.ConnMaxLifetime)
+	o.Dialer = a.dial(o.Dialer, &redis.Options{TLSConfig: o.TLSConfig, DialTimeout: o.DialTimeout}, limit)
+	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = lifetime(limit)
 	o.PoolFIFO = true
 	return nil
 }
 
-// lifetime is three quarters of the limit, a quarter more or less.
-func (a *auth) lifetime(set time.Duration) (lifetime, jitter time.Duration) {
-	limit := a.within
+// limit is the greatest age of a connection, where one is set already.
+func (a *auth) limit(set time.Duration) time.Duration {
 	if set > 0 {
-		limit = min(limit, set)
+		return min(a.within, set)
 	}
-	return limit * 3 / 4, limit / 4
+	return a.within
 }
+
+// lifetime is three quarters of the limit, a quarter more or less.
+func lifetime(limit time.Duration) (lifetime, jitter time.Duration) { return limit * 3 / 4, limit / 4 }
 
 const defaultDialTimeout = 5 * time.Second
 
 // dial returns a dialer that logs in. Without one to begin with it dials as go-redis would.
-func (a *auth) dial(dial dialer, o *redis.Options) dialer {
+func (a *auth) dial(dial dialer, o *redis.Options, limit time.Duration) dialer {
 	if dial == nil {
 		like := &redis.Options{TLSConfig: o.TLSConfig, DialTimeout: o.DialTimeout}
 		if like.DialTimeout <= 0 {
@@ -170,7 +174,7 @@ func (a *auth) dial(dial dialer, o *redis.Options) dialer {
 				_ = conn.Close() // it is of no use
 				return err
 			}
-			opened = hold(conn, a.pool.Opened(s.VersionID))
+			opened = hold(conn, a.pool, s.VersionID, limit)
 			return nil
 		})
 		return opened, err
@@ -223,32 +227,3 @@ func authenticate(ctx context.Context, conn net.Conn, cred credential.Credential
 }
 
 const maxAnswer = 1024
-
-// heldConn is a connection that holds its version until it is closed.
-type heldConn struct {
-	net.Conn
-	held   *drain.Conn
-	closed sync.Once
-}
-
-func (c *heldConn) Close() error {
-	c.closed.Do(c.held.Closed)
-	return c.Conn.Close()
-}
-
-// NetConn is what is below, by which go-redis finds the connection below TLS.
-func (c *heldConn) NetConn() net.Conn { return c.Conn }
-
-// plainConn is a heldConn that go-redis can look at through the operating system, as at the one below.
-type plainConn struct {
-	*heldConn
-	syscall.Conn
-}
-
-func hold(conn net.Conn, held *drain.Conn) net.Conn {
-	h := &heldConn{Conn: conn, held: held}
-	if raw, ok := conn.(syscall.Conn); ok {
-		return plainConn{h, raw}
-	}
-	return h
-}

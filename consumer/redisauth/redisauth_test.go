@@ -49,7 +49,7 @@ func TestRedis(t *testing.T) {
 	t.Parallel()
 	s := servers.StartRedis(t)
 	for name, test := range map[string]func(*testing.T, *servers.Redis){
-		"rejected": rejected, "nothing works": nothingWorks, "drain": drained, "tls": overTLS, "database": database, "default user": defaultUser,
+		"rejected": rejected, "nothing works": nothingWorks, "drain": drained, "tls": overTLS, "database": database, "default user": defaultUser, "rest": atRest,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -144,6 +144,81 @@ func drained(t *testing.T, s *servers.Redis) {
 	if !mixed {
 		t.Error("all connections were replaced at once")
 	}
+}
+
+// atRest holds that connections that nobody uses let their version go at their age, and those that somebody keeps do not, or
+// only until they are used again.
+func atRest(t *testing.T, s *servers.Redis) {
+	user(t, s, "rest", "p1", "p2")
+	s.Do(t, "ACL", "SETUSER", "rest", "allchannels")
+	start := func(t *testing.T) (*standin.Endpoint, *consumer.Consumer, *redis.Client) {
+		t.Helper()
+		e, c := standin.New(t, "cache", "v1", value("rest", "p1"))
+		return e, c, client(t, c, &redis.Options{Addr: s.Addr}, &redisauth.Options{DrainWithin: 1500 * time.Millisecond})
+	}
+	promote := func(t *testing.T, e *standin.Endpoint, c *consumer.Consumer) {
+		t.Helper()
+		e.Promote("v2", value("rest", "p2"))
+		if err := c.Refresh(t.Context(), "cache"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	released := func(t *testing.T, c *consumer.Consumer, within time.Duration) bool {
+		t.Helper()
+		for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			if standin.Held(t, c, "cache") == "" {
+				return true
+			}
+		}
+		return false
+	}
+	t.Run("unused", func(t *testing.T) {
+		t.Parallel()
+		e, c, r := start(t)
+		kept := r.Conn()
+		defer kept.Close()
+		if err := kept.Ping(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		promote(t, e, c)
+		if !released(t, c, 10*time.Second) {
+			t.Error("a connection at rest holds v1 on and on")
+		}
+		if err := kept.Ping(t.Context()).Err(); err != nil || standin.Held(t, c, "cache") != "v1" {
+			t.Errorf("used again: %v, %q is held", err, standin.Held(t, c, "cache"))
+		}
+		if !released(t, c, 10*time.Second) {
+			t.Error("at rest again it holds v1 on and on")
+		}
+	})
+	t.Run("subscription", func(t *testing.T) {
+		t.Parallel()
+		e, c, r := start(t)
+		sub := r.Subscribe(t.Context(), "news")
+		if _, err := sub.Receive(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := sub.ReceiveMessage(t.Context())
+			done <- err
+		}()
+		promote(t, e, c)
+		if released(t, c, 4*time.Second) {
+			t.Error("a connection that waits for messages holds nothing")
+		}
+		if err := r.Publish(t.Context(), "news", "hello").Err(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		_ = sub.Close()
+		_ = r.Close()
+		if !released(t, c, 10*time.Second) {
+			t.Error("after its end v1 is held")
+		}
+	})
 }
 
 func overTLS(t *testing.T, s *servers.Redis) {

@@ -1,12 +1,14 @@
 // Package sshauth logs in at SSH hosts with the private key or the password in a secret, and goes on over rotations.
 //
-//		client, err := sshauth.Dial(ctx, c, "acs/ecs/web", "tcp", "web.example.com:22", &ssh.ClientConfig{HostKeyCallback: known}, nil)
+//	client, err := sshauth.Dial(ctx, c, "acs/ecs/web", "tcp", "web.example.com:22", &ssh.ClientConfig{HostKeyCallback: known}, nil)
 //
-//	  - Dial logs in with the current version. When the host rejects it, the secret is read again once and the login repeated
-//	    with what is current then, with the candidate of a rotation that is under way, and with the version before, by
-//	    consumer.Login; its limit of rejected logins holds. The connection holds its version (consumer.Hold) until it is closed.
-//	  - AuthMethods is for code that dials by itself: the methods offer the same versions in the same order within one
-//	    handshake. They do not know what became of the connection, so they hold nothing.
+// What it does:
+//
+//   - Dial logs in with the current version. When the host rejects it, the secret is read again once and the login repeated
+//     with what is current then, with the candidate of a rotation that is under way, and with the version before, by
+//     consumer.Login; its limit of rejected logins holds. The connection holds its version (consumer.Hold) until it is closed.
+//   - AuthMethods is for code that dials by itself: the methods offer the same versions in the same order within one
+//     handshake. They do not know what became of the connection, so they hold nothing.
 //
 // An SSH connection is seldom pooled, and outlives a rotation: the host asks for the credential at the login alone.
 package sshauth
