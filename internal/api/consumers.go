@@ -207,7 +207,7 @@ func (k *Consumers) Run(ctx context.Context) {
 	for {
 		select {
 		case <-t.C:
-			k.flush(ctx)
+			k.flush(context.WithoutCancel(ctx)) // a stop does not cut it off: each transaction has a bound, and the first that fails ends it
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), useTimeout)
 			defer cancel()
@@ -316,7 +316,8 @@ func (k *Consumers) writeOnceLocked(ctx context.Context, batch []rotation.Consum
 			if fault.KindOf(err) == fault.Unavailable {
 				return nil, err
 			}
-			if ok && (old.Version != c.Version || old.Oldest != c.Oldest) {
+			// One that is there already was written by an attempt whose answer was lost.
+			if ok && (old.Version != c.Version || old.Oldest != c.Oldest || old.Seen.Equal(c.Seen)) {
 				moved[store.Due{Account: c.Account, Name: c.Secret}] = true
 			}
 			// A record that is damaged says nothing, and is written anew.
