@@ -88,17 +88,11 @@ func (h *handover) Write(p []byte) (int, error) {
 	if len(h.startup) < 4 {
 		return len(p), nil
 	}
-	length := int(binary.BigEndian.Uint32(h.startup))
-	if len(h.startup) < length {
-		return len(p), nil
-	}
-	h.started = true
-	rest := h.startup[length:]
-	h.startup = nil
-	if len(rest) > 0 {
-		if _, err := h.Conn.Write(rest); err != nil {
-			return 0, err
-		}
+	switch length := int64(binary.BigEndian.Uint32(h.startup)); {
+	case int64(len(h.startup)) > length:
+		return 0, errors.New("pgxauth: more was sent than a startup message, before the answer to it")
+	case int64(len(h.startup)) == length:
+		h.started, h.startup = true, nil
 	}
 	return len(p), nil
 }

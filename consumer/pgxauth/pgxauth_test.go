@@ -92,7 +92,7 @@ func TestPostgreSQL(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for name, test := range map[string]func(*testing.T, server){
-		"rejected": rejected, "nothing works": nothingWorks, "drain": drained, "hooks": hooks, "cancel": cancel, "session": session, "abandoned": abandoned, "tls": overTLS,
+		"rejected": rejected, "nothing works": nothingWorks, "drain": drained, "taken": taken, "hooks": hooks, "cancel": cancel, "session": session, "abandoned": abandoned, "tls": overTLS,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -194,8 +194,37 @@ func drained(t *testing.T, s server) {
 		t.Errorf("while a connection of v1 is in use, %q is held", held)
 	}
 	kept.Release()
-	if held := eventually(func() string { return standin.Held(t, c, "db") }); held != "" {
-		t.Errorf("after its return %q is held", held)
+	released := time.Now()
+	if held := eventually(func() string { return standin.Held(t, c, "db") }); held != "" || time.Since(released) > 2500*time.Millisecond { // not only when it is idle for long
+		t.Errorf("%v after its return %q is held", time.Since(released), held)
+	}
+}
+
+// taken holds that a connection that has become due in the pool is not handed out.
+func taken(t *testing.T, s server) {
+	s.set(t, "taken_a", "p1")
+	s.set(t, "taken_b", "p2")
+	e, c := standin.New(t, "db", "v1", value("taken_a", "p1"))
+	config, err := pgxpool.ParseConfig(s.dsn("disable"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pgxauth.Configure(config, c, "db", &pgxauth.Options{DrainWithin: 50 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConnIdleTime, config.HealthCheckPeriod = time.Hour, time.Hour
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	first := who(t, pool)
+	e.Promote("v2", value("taken_b", "p2"))
+	if err := c.Refresh(t.Context(), "db"); err != nil { // takes longer than DrainWithin after the first read
+		t.Fatal(err)
+	}
+	if second := who(t, pool); first != "taken_a" || second != "taken_b" {
+		t.Errorf("queries are answered by connections of %q and %q", first, second)
 	}
 }
 
