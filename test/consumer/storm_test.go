@@ -44,7 +44,7 @@ const (
 	// queryTimeout is what an application would bear; a login may have to wait while a password is being changed.
 	queryTimeout = 15 * time.Second
 	// pause is the most that lies between two queries of one goroutine.
-	pause = 80 * time.Millisecond
+	pause = 150 * time.Millisecond
 )
 
 type login struct{ AccountName, AccountPassword string }
