@@ -18,6 +18,7 @@ demo: build
 deps:
 	scripts/test-deps
 	scripts/test-hydra
+	scripts/test-mysql
 
 test: deps
 	$(GO) test -race -timeout 20m ./...
@@ -27,6 +28,7 @@ test: deps
 prove:
 	@scripts/test-deps >&2
 	@scripts/test-hydra >&2
+	@scripts/test-mysql >&2
 	@$(GO) test -c -o bin/prove.test ./test/prove
 	@$(GO) test -c -o bin/prove-consumer.test ./test/consumer
 	@cd test/prove && ../../bin/prove.test -full -test.timeout 60m; first=$$?; \

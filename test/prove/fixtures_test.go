@@ -46,7 +46,7 @@ import (
 // kinds are those that a child can register.
 func kinds(o order) []target.Kind {
 	list := []target.Kind{
-		postgresql.Kind(), mysql.MariaDB(), redis.Kind(), ssh.Kind(), ldap.Kind(), oauth.Kind(), rabbitmq.Kind(), webhook.Kind(), counted(o.Calls),
+		postgresql.Kind(), mysql.MariaDB(), mysql.MySQL(), redis.Kind(), ssh.Kind(), ldap.Kind(), oauth.Kind(), rabbitmq.Kind(), webhook.Kind(), counted(o.Calls),
 	}
 	if o.CommandDir != "" {
 		list = append(list, command.Kind([]string{o.CommandDir}))
@@ -101,7 +101,7 @@ func first(name string) account { return account{name, "first-password-of-" + na
 
 // stored is the value of a version that holds an account, in the shape of the fixture's secrets.
 func (f fixture) stored(a account) string {
-	if f.kind == "postgresql" || f.kind == "mariadb" {
+	if f.kind == "postgresql" || f.kind == "mariadb" || f.kind == "mysql" {
 		return compact(map[string]any{"Accounts": []account{a}})
 	}
 	return compact(a)
@@ -209,6 +209,29 @@ func TestMariaDB(t *testing.T) {
 	}
 	prove(t, overlap, parts{oracle: true, drift: *full})
 	prove(t, double, parts{oracle: *full, drift: *full, brief: true})
+}
+
+func TestMySQL(t *testing.T) {
+	t.Parallel()
+	m := servers.StartMySQL(t, nil)
+	run := func(t testing.TB, statements ...string) {
+		t.Helper()
+		good(t, m.Exec(t.Context(), statements...))
+	}
+	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.user TO rotator@'%'")
+	f := fixture{
+		name: "mysql_overlap", strategy: target.Overlap,
+		kind: "mysql", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(engineAdmin),
+		byHand: func(t testing.TB, name, password string) {
+			run(t, fmt.Sprintf("ALTER USER %s@'%%' IDENTIFIED BY '%s'", name, password), fmt.Sprintf("ALTER USER %s@'%%' DISCARD OLD PASSWORD", name))
+		},
+	}
+	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
+		a := first(fmt.Sprintf("o%d", n))
+		run(t, fmt.Sprintf("CREATE USER %s@'%%' IDENTIFIED BY '%s'", a.AccountName, a.AccountPassword))
+		return rds(f.name, a)
+	}
+	prove(t, f, parts{oracle: *full, drift: *full, brief: true})
 }
 
 func TestRedis(t *testing.T) {

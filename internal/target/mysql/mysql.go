@@ -25,7 +25,7 @@
 //
 // With overlap an account has two passwords: in MariaDB two methods (IDENTIFIED VIA … OR …), in MySQL the current one and
 // the retained one. What is changed is read first, under a lock of the account's name, so that exactly one password is
-// added or taken away. The kind mysql is by MySQL's documentation and grammar; its tests have no MySQL server.
+// added or taken away.
 package mysql
 
 import (

@@ -1,0 +1,97 @@
+package servers
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/sandbox"
+)
+
+// StartMySQL starts a MySQL server, which scripts/test-mysql has put beside the system, with further arguments; it ends with the
+// test. It is used like a MariaDB server. With an authority it speaks TLS.
+func StartMySQL(t testing.TB, authority *Authority, arguments ...string) *MariaDB {
+	t.Helper()
+	home := mySQLHome(t)
+	m := &MariaDB{password: rand.Text()}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("start MySQL: %v", err)
+		}
+	}
+	var err error
+	m.dir, err = os.MkdirTemp("", "keyturn-mysql-")
+	must(err)
+	t.Cleanup(func() { _ = os.RemoveAll(m.dir) })
+	m.GeneralLog = m.file("general.log")
+	program := filepath.Join(home, "mysqld")
+	common := []string{
+		"--no-defaults", "--basedir=" + filepath.Join(home, "usr"), "--lc-messages-dir=" + filepath.Join(home, "usr/share/mysql"),
+		"--plugin-dir=" + filepath.Join(home, "usr/lib/mysql/plugin"), "--datadir=" + m.file("data"), "--tmpdir=" + m.dir,
+		"--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--mysqlx=OFF", "--secure-file-priv=NULL",
+	}
+	if os.Getuid() == 0 {
+		common = append(common, "--user=root")
+	}
+	must(m.initialise(t.Context(), program, common))
+	arguments = append(append(common, "--socket="+m.file("s"), "--pid-file="+m.file("pid"), "--bind-address=127.0.0.1", "--skip-name-resolve",
+		"--init-file="+m.file("init.sql"), "--general-log", "--general-log-file="+m.GeneralLog), arguments...)
+	if authority != nil {
+		arguments = append(arguments, "--ssl-ca="+authority.CAFile, "--ssl-cert="+authority.CertFile, "--ssl-key="+authority.KeyFile)
+	}
+	must(m.start(t.Context(), program, arguments))
+	t.Cleanup(func() {
+		if err := m.daemon.Stop(syscall.SIGTERM); err != nil {
+			t.Errorf("stop MySQL: %v", err)
+		}
+	})
+	return m
+}
+
+// HasMySQL reports whether there is a MySQL server to start.
+func HasMySQL() bool {
+	home, err := mySQLDir()
+	if err == nil {
+		_, err = os.Stat(filepath.Join(home, "mysqld"))
+	}
+	return err == nil
+}
+
+func mySQLDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	return filepath.Join(cache, "keyturn-test", "mysql"), err
+}
+
+func mySQLHome(t testing.TB) string {
+	t.Helper()
+	if !HasMySQL() {
+		t.Skip("skipped: there is no MySQL server; scripts/test-mysql fetches one")
+	}
+	home, err := mySQLDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return home
+}
+
+// initialise makes the system tables, and a file that gives the administrator a password before anybody can connect.
+func (m *MariaDB) initialise(ctx context.Context, program string, arguments []string) error {
+	init := fmt.Sprintf("ALTER USER root@localhost IDENTIFIED BY '%s';\n", m.password)
+	if err := os.WriteFile(m.file("init.sql"), []byte(init), 0o600); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, mariaDBTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, append(arguments[:len(arguments):len(arguments)], "--initialize-insecure")...)
+	cmd.Env = sandbox.Environment("MYSQL")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("initialise: %w: %s", err, out)
+	}
+	return nil
+}
