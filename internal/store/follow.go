@@ -98,7 +98,7 @@ func (h *hub) take(keys []string) {
 	}
 }
 
-// lost tells everyone that changes may have been missed.
+// lost tells everyone that changes may have been missed: a watch has begun, and what happened before it is in none of its events.
 func (h *hub) lost() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -119,10 +119,13 @@ func (db *DB) Following() int {
 // followCluster feeds the hub of a store that has no mirror, until ctx ends.
 func (db *DB) followCluster(ctx context.Context) {
 	for ctx.Err() == nil {
-		events := db.client.Watch(clientv3.WithRequireLeader(ctx), db.prefix+"secret/", clientv3.WithPrefix())
+		events := db.client.Watch(clientv3.WithRequireLeader(ctx), db.prefix+"secret/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 		for e := range events {
 			if e.Err() != nil {
 				break
+			}
+			if e.Created {
+				db.hub.lost()
 			}
 			keys := make([]string, len(e.Events))
 			for i, event := range e.Events {
@@ -130,7 +133,6 @@ func (db *DB) followCluster(ctx context.Context) {
 			}
 			db.hub.take(keys)
 		}
-		db.hub.lost()
 		t := time.NewTimer(rewatch)
 		select {
 		case <-t.C:

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // TestFollowMissesNothing: whoever looks after each signal sees the last change in the end, also while the watch breaks again
@@ -87,5 +89,22 @@ func TestFollowTells(t *testing.T) {
 	other.Close()
 	if db.Following() != 0 || len(db.hub.followers) != len(h.followers) {
 		t.Errorf("%d follow %d secrets after all have ended", db.Following(), len(db.hub.followers))
+	}
+}
+
+// TestFollowOverNewWatch: what changed while no watch was there is looked for when the next one begins.
+func TestFollowOverNewWatch(t *testing.T) {
+	t.Parallel()
+	db := openMirrored(t, 0)
+	if _, err := count(t.Context(), db, "a"); err != nil {
+		t.Fatal(err)
+	}
+	f := db.Follow("a", []string{"x"})
+	defer f.Close()
+	db.mirror.take(clientv3.WatchResponse{Created: true}, 1)
+	select {
+	case <-f.Signal():
+	case <-time.After(10 * time.Second):
+		t.Error("a follower is not told that a watch has begun")
 	}
 }

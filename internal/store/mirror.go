@@ -122,6 +122,9 @@ func (m *mirror) watch(ctx context.Context) error {
 // usable from the revision on at which it began. An answer holds all events of its revisions.
 func (m *mirror) take(e clientv3.WatchResponse, began int64) {
 	m.hub.take(m.apply(e, began))
+	if e.Created {
+		m.hub.lost()
+	}
 }
 
 // apply returns the keys of secrets that the events are of.
@@ -159,7 +162,6 @@ func (m *mirror) dropLocked(el *list.Element) {
 
 // reset empties the mirror and lets everyone who waits go to the store.
 func (m *mirror) reset() {
-	defer m.hub.lost()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.entries)
