@@ -227,7 +227,7 @@ func getSecretValue(ctx context.Context, c *Call, in *kms.GetSecretValueRequest)
 	if err != nil {
 		return nil, err
 	}
-	if in.VersionStage == "" || in.VersionStage == string(secret.Current) {
+	if !in.DryRun && (in.VersionStage == "" || in.VersionStage == string(secret.Current)) {
 		c.noteRead(consumption{secret: s.Name, instance: in.Consumer, version: v.ID, rotated: s.Rotated()})
 	}
 	out := &kms.GetSecretValueResponse{

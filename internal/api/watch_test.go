@@ -250,6 +250,9 @@ func TestConsumers(t *testing.T) {
 	read(rootPrincipal, "192.0.2.8")
 	read(rootPrincipal, "192.0.2.9", "VersionStage", "ACSPrevious") // looks, and uses nothing
 	read(rootPrincipal, "192.0.2.9", "Consumer", "app-1")           // what app-1 says of itself counts
+	if _, err := w.by(t.Context(), rootPrincipal, "192.0.2.10", "GetSecretValue", "SecretName", "a", "DryRun", "true"); fault.KindOf(err) != fault.DryRunOK {
+		t.Fatal(err)
+	}
 	w.now = w.now.Add(time.Second)
 	got := map[string]string{}
 	for _, c := range w.consumers(t, "a") {
