@@ -1,0 +1,38 @@
+package target
+
+import (
+	"context"
+	"strings"
+)
+
+// Standing says what an account is at its target, beyond an ordinary account.
+type Standing struct {
+	// Administrator reports that the account is the one that the target's own administrator logs in
+	// as, whatever spelling of its name was given.
+	Administrator bool
+	// Privileged says why the account can change other accounts or the system itself, such as
+	// "is a superuser"; empty for an ordinary account. It continues a sentence that begins with
+	// the account's name, and ends without a period.
+	Privileged string
+}
+
+// Guarded is a target that can tell what an account is. A target that cannot is judged by names
+// alone: see [SameAccount].
+type Guarded interface {
+	// Standing reports what the account is now. It changes nothing and never logs in as the
+	// account. An account that does not exist is ordinary. Errors are of the classes of [Target].
+	Standing(ctx context.Context, account string) (Standing, error)
+}
+
+// SameAccount reports whether two names can be spellings of one account at some system: it ignores
+// case, surrounding space, and a host part after the last "@". It errs on the side of equality, so
+// it serves for refusing only.
+func SameAccount(a, b string) bool { return bareAccount(a) == bareAccount(b) }
+
+func bareAccount(name string) string {
+	name = strings.TrimSpace(name)
+	if i := strings.LastIndexByte(name, '@'); i > 0 {
+		name = name[:i]
+	}
+	return strings.ToLower(strings.Trim(name, "'`\" "))
+}
