@@ -57,19 +57,20 @@ type difference struct{ op, field, ours, theirs, reason string }
 const everyError = "*"
 
 const (
-	noCustomerKeys = "there are no customer keys yet, only the default key, which needs no permission"
-	keyStates      = "the default key has no such state, and there are no customer keys yet"
-	noKeyOps       = "key operations come with customer keys; until then 400 UnsupportedOperation"
-	noRoles        = "there are no roles yet; 404 InvalidAction.NotFound"
-	newerSchema    = "newer schemas only; the reference itself says omit"
-	nameCharacters = "the reference gives the length alone; the characters of a name are its safe check"
-	nameOnly       = "a name, no ARN; so the characters of a name are checked"
-	anyPolicyName  = "another name is not found by the reference's own rule, so 404 and not 400"
-	checkedByRule  = "the rule that reads the interval checks it, and names the units"
-	onlyWithoutID  = "assumed by the rule, and only when VersionId is absent too"
-	dryRunOnly     = "in the text for GetSecretValue, not in the data"
-	stsCodes       = "the token service answers with the codes of KMS here"
-	nameSet        = "[A-Za-z0-9_/+=.@-]+"
+	noCustomerKeys   = "there are no customer keys yet, only the default key, which needs no permission"
+	policyWithSecret = "with Policy only: who may create secrets may not give rights to them for that"
+	keyStates        = "the default key has no such state, and there are no customer keys yet"
+	noKeyOps         = "key operations come with customer keys; until then 400 UnsupportedOperation"
+	noRoles          = "there are no roles yet; 404 InvalidAction.NotFound"
+	newerSchema      = "newer schemas only; the reference itself says omit"
+	nameCharacters   = "the reference gives the length alone; the characters of a name are its safe check"
+	nameOnly         = "a name, no ARN; so the characters of a name are checked"
+	anyPolicyName    = "another name is not found by the reference's own rule, so 404 and not 400"
+	checkedByRule    = "the rule that reads the interval checks it, and names the units"
+	onlyWithoutID    = "assumed by the rule, and only when VersionId is absent too"
+	dryRunOnly       = "in the text for GetSecretValue, not in the data"
+	stsCodes         = "the token service answers with the codes of KMS here"
+	nameSet          = "[A-Za-z0-9_/+=.@-]+"
 )
 
 var differences = slices.Concat([]difference{
@@ -85,6 +86,7 @@ var differences = slices.Concat([]difference{
 	{"GetSecretPolicy", "parameter PolicyName enum", "", "default", anyPolicyName},
 	{"SetSecretPolicy", "parameter PolicyName enum", "", "default", anyPolicyName},
 
+	{"CreateSecret", "ram also kms:SetSecretPolicy", "acs:kms:${region}:${account}:secret/${SecretName}", "", policyWithSecret},
 	{"CreateSecret", "ram also kms:GenerateDataKey", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}", noCustomerKeys},
 	{"PutSecretValue", "ram also kms:GenerateDataKey", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}", noCustomerKeys},
 	{"GetSecretValue", "ram also kms:Decrypt", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}", noCustomerKeys},
@@ -254,6 +256,9 @@ func ourFacts(o *Op) facts {
 	f := facts{"version": o.Version, "methods": strings.Join(o.Methods, " "), "ram action": o.Action, "kind": kindOf(o.Change)}
 	if o.Action != "" {
 		f["ram resource"] = ourResource(o.Resource)
+	}
+	for _, p := range o.Also {
+		f["ram also "+p.Action] = ourResource(p.Resource)
 	}
 	for _, p := range o.Params() {
 		if slices.Contains(ownParameters[o.Name], p.Name) {

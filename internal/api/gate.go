@@ -172,7 +172,7 @@ func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, d audit.D
 	err := g.audit.Append(ctx, audit.Record{
 		RequestID: c.ID, Phase: phase, Principal: p.ARN(), PrincipalType: string(p.Kind), AccessKeyID: p.AccessKeyID,
 		Account: p.Account, Source: c.source(), UserAgent: c.UserAgent, Service: service, APIVersion: clipped(c.Version),
-		Operation: clipped(operation), Resource: c.resource.arn, VersionID: c.detail.version, VersionStage: c.detail.stage,
+		Operation: clipped(operation), Action: c.resource.action, Resource: c.resource.arn, VersionID: c.detail.version, VersionStage: c.detail.stage,
 		Decision: d, Outcome: outcome,
 	}, durable)
 	if err == nil {
@@ -214,25 +214,29 @@ func answer(c *Call, out any) any {
 // authorise evaluates the policies for every resource; one refusal refuses the whole call. It comes before existence,
 // so that a caller without rights cannot find out which names there are.
 func (g *Gate) authorise(c *Call, resources []resource) error {
-	if c.op.Action == "" {
-		return nil
-	}
 	for _, r := range resources {
-		d, err := g.decide(c, r)
+		action, err := c.op.needs(r)
+		if err != nil {
+			return err
+		}
+		if action == "" {
+			continue
+		}
+		d, err := g.decide(c, r, action)
 		if err != nil {
 			return err
 		}
 		if !d.Allowed {
 			c.resource = r
-			return denied(c, d)
+			return denied(c, action, d)
 		}
 	}
 	return nil
 }
 
-// decide judges one resource. An error is no decision: a store that does not answer, or a record or a policy in it that is
+// decide judges one action on one resource. An error is no decision: a store that does not answer, or a record or a policy in it that is
 // damaged, which is logged. Either way the call is refused.
-func (g *Gate) decide(c *Call, r resource) (policy.Decision, error) {
+func (g *Gate) decide(c *Call, r resource, action string) (policy.Decision, error) {
 	if c.identity == nil {
 		var err error
 		if c.identity, err = loadIdentity(c.Snapshot, c.Principal, r.secret); err != nil {
@@ -240,7 +244,7 @@ func (g *Gate) decide(c *Call, r resource) (policy.Decision, error) {
 		}
 	}
 	q := question{
-		principal: c.Principal, identity: c.identity, action: c.op.Action, resource: r,
+		principal: c.Principal, identity: c.identity, action: action, resource: r,
 		context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
 	}
 	return q.decide(c.Snapshot)
@@ -267,9 +271,9 @@ func (e *DeniedError) Error() string { return "denied: " + e.Detail.AuthAction }
 // Unwrap makes the error one of kind Denied.
 func (e *DeniedError) Unwrap() error { return e.fault }
 
-func denied(c *Call, d policy.Decision) error {
+func denied(c *Call, action string, d policy.Decision) error {
 	detail := Denial{
-		AuthAction: c.op.Action, AuthPrincipalType: principalType(c.Principal.Kind), AuthPrincipalOwnerID: c.Account(),
+		AuthAction: action, AuthPrincipalType: principalType(c.Principal.Kind), AuthPrincipalOwnerID: c.Account(),
 		AuthPrincipalDisplayName: displayName(c.Principal), NoPermissionType: "ImplicitDeny", PolicyType: "AccountLevelIdentityBasedPolicy",
 	}
 	if d.Explicit {

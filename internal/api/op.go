@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ type Op struct {
 	Action string
 	// Resource says in the words of the contract what the action is on.
 	Resource string
+	// Also are the actions that some calls need besides Action, each on what its Resource says.
+	Also []Permission
 	// Change says that the operation changes something: it is recorded before and after.
 	Change bool
 	// Deadline bounds the handling.
@@ -42,6 +45,9 @@ type Op struct {
 	resources func(c *Call, in any) ([]resource, error)
 	run       func(ctx context.Context, c *Call, in any) (any, error)
 }
+
+// Permission is an action together with what it is on, in the words of the contract.
+type Permission struct{ Action, Resource string }
 
 // Params describes the parameters of the operation.
 func (o *Op) Params() []wire.Param { return wire.Params(o.in) }
@@ -64,6 +70,23 @@ func (o *Op) Service() string {
 type resource struct {
 	arn    string // or "*"
 	secret string // the name, when it is a secret
+	action string // what is needed on it, one of Op.Also; empty means Op.Action
+}
+
+// needing returns r with another action than the operation's own.
+func (r resource) needing(action string) resource { r.action = action; return r }
+
+// needs returns the action that a caller needs on r; empty means that any caller may. An action that the operation does
+// not declare is an error: the simulation and the documents would not know it.
+func (o *Op) needs(r resource) (string, error) {
+	declared := func(p Permission) bool { return p.Action == r.action }
+	switch {
+	case r.action == "" || r.action == o.Action:
+		return o.Action, nil
+	case slices.ContainsFunc(o.Also, declared):
+		return r.action, nil
+	}
+	return "", fmt.Errorf("operation %s needs the action %s and does not declare it", o.Name, r.action)
 }
 
 // on says how an operation finds its resources in its request.
@@ -96,6 +119,12 @@ func change(o Op) Op { o.Change = true; return o }
 
 // open marks an operation that any verified caller may use.
 func open(o Op) Op { o.Action = ""; return o }
+
+// also declares an action that some calls of an operation need besides its own. What it is on comes first.
+func also(resource, action string, o Op) Op {
+	o.Also = append(o.Also, Permission{Action: action, Resource: resource})
+	return o
+}
 
 // waits marks an operation that waits for something to happen.
 func waits(o Op) Op {

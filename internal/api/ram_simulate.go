@@ -62,31 +62,39 @@ func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
 	if s := in.ContextSecureTransport; s != "" {
 		q.context.SecureTransport = s == "true"
 	}
-	o, err := c.simulatedOp(in.Operation)
+	p, err := c.simulatedPermission(in.Operation)
 	if err != nil {
 		return nil, err
 	}
-	q.action = o.Action
-	q.resource, err = c.simulatedResource(o, in)
+	q.action = p.Action
+	q.resource, err = c.simulatedResource(p, in)
 	return q, err
 }
 
-// simulatedOp finds an operation by its name or by its action.
-func (c *Call) simulatedOp(name string) (*Op, error) {
+// simulatedPermission finds an action by itself or by the name of its operation. An action that is no operation's own is
+// one that operations declare besides theirs.
+func (c *Call) simulatedPermission(name string) (Permission, error) {
 	if name == "" {
-		return nil, fault.Required("Operation")
+		return Permission{}, fault.Required("Operation")
 	}
 	i := slices.IndexFunc(c.table, func(o Op) bool { return o.Name == name || o.Action != "" && strings.EqualFold(o.Action, name) })
 	switch {
 	case i < 0:
-		return nil, fault.Parameter("Operation", "there is no such operation; write one such as GetSecretValue.")
+		for _, o := range c.table {
+			for _, p := range o.Also {
+				if strings.EqualFold(p.Action, name) {
+					return p, nil
+				}
+			}
+		}
+		return Permission{}, fault.Parameter("Operation", "there is no such operation or action; write one such as GetSecretValue.")
 	case c.table[i].Action == "":
-		return nil, fault.Parameter("Operation", "%s needs no permission.", c.table[i].Name)
+		return Permission{}, fault.Parameter("Operation", "%s needs no permission.", c.table[i].Name)
 	}
-	return &c.table[i], nil
+	return Permission{Action: c.table[i].Action, Resource: c.table[i].Resource}, nil
 }
 
-func (c *Call) simulatedResource(o *Op, in *ram.SimulatePolicyRequest) (resource, error) {
+func (c *Call) simulatedResource(p Permission, in *ram.SimulatePolicyRequest) (resource, error) {
 	switch {
 	case in.Resource != "" && in.SecretName != "":
 		return resource{}, fault.Parameter("Resource", "give SecretName or Resource, not both.")
@@ -101,14 +109,14 @@ func (c *Call) simulatedResource(o *Op, in *ram.SimulatePolicyRequest) (resource
 			return c.secretResource(name), nil
 		}
 		return resource{arn: in.Resource}, nil
-	case o.Resource == "*":
+	case p.Resource == "*":
 		return resource{arn: "*"}, nil
-	case o.Resource == "secret":
+	case p.Resource == "secret":
 		return resource{arn: c.containerARN()}, nil
-	case strings.HasSuffix(o.Resource, "/*"):
-		return c.ramResource(o.Resource), nil
-	case o.Version == ram.Version:
-		return resource{}, fault.Required("Resource")
+	case strings.HasSuffix(p.Resource, "/*"):
+		return c.ramResource(p.Resource), nil
+	case strings.HasPrefix(p.Resource, "secret/"):
+		return resource{}, fault.Required("SecretName")
 	}
-	return resource{}, fault.Required("SecretName")
+	return resource{}, fault.Required("Resource")
 }

@@ -218,6 +218,8 @@ func TestSimulatePolicy(t *testing.T) {
 			ram.SimulatePolicyResponse{Decision: "ImplicitDeny", StatementIndex: -1, Action: "kms:ListSecrets", Resource: container}},
 		{"a user's right on users", ram.SimulatePolicyRequest{UserName: "nobody", Operation: "CreateUser"},
 			ram.SimulatePolicyResponse{Decision: "ImplicitDeny", StatementIndex: -1, Action: "ram:CreateUser", Resource: "acs:ram::" + s.AccountID + ":user/*"}},
+		{"by the action of an operation", ram.SimulatePolicyRequest{UserName: "nobody", Operation: "kms:SetSecretPolicy", SecretName: "app/new"},
+			ram.SimulatePolicyResponse{Decision: "ImplicitDeny", StatementIndex: -1, Action: "kms:SetSecretPolicy", Resource: container + "/app/new"}},
 		{"no resource", ram.SimulatePolicyRequest{UserName: "alice", Operation: "GetRandomPassword"},
 			ram.SimulatePolicyResponse{Allowed: true, Decision: "Allow", PolicyName: "AliyunKMSSecretAdminAccess", PolicyType: "System", GroupName: "team", StatementIndex: 1, Action: "kms:GetRandomPassword", Resource: "*"}},
 	} {

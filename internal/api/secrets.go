@@ -23,12 +23,16 @@ import (
 // policyName is the name of the one policy that a secret has.
 const policyName = "default"
 
-func createSecret(ctx context.Context, c *Call, in *kms.CreateSecretRequest) (*kms.CreateSecretResponse, error) {
-	spec, err := secret.Spec{
+func (c *Call) specOf(in *kms.CreateSecretRequest) secret.Spec {
+	return secret.Spec{
 		Name: in.SecretName, Type: in.SecretType, DataType: in.SecretDataType, Description: in.Description,
 		DKMSInstanceID: in.DKMSInstanceID, ExtendedConfig: in.ExtendedConfig, Policy: in.Policy, Tags: in.Tags,
 		EnableRotation: in.EnableAutomaticRotation, RotationInterval: in.RotationInterval, LeastInterval: c.Rotation.LeastInterval, Data: in.SecretData,
-	}.Check()
+	}
+}
+
+func createSecret(ctx context.Context, c *Call, in *kms.CreateSecretRequest) (*kms.CreateSecretResponse, error) {
+	spec, err := c.specOf(in).Check()
 	if err != nil {
 		return nil, err
 	}

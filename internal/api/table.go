@@ -9,9 +9,12 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
+// actionSetSecretPolicy is what CreateSecret needs besides its own action where it sets a policy.
+const actionSetSecretPolicy = "kms:SetSecretPolicy"
+
 // operations is every operation of the API, each one line: name, resource, function.
 var operations = []Op{
-	change(op("CreateSecret", created(), createSecret)),
+	also("secret/${SecretName}", actionSetSecretPolicy, change(op("CreateSecret", created(), createSecret))),
 	change(op("DeleteSecret", named(func(in *kms.DeleteSecretRequest) *string { return &in.SecretName }), deleteSecret)),
 	change(op("RestoreSecret", named(func(in *kms.RestoreSecretRequest) *string { return &in.SecretName }), restoreSecret)),
 	op("DescribeSecret", named(func(in *kms.DescribeSecretRequest) *string { return &in.SecretName }), describeSecret),

@@ -61,8 +61,8 @@ func retargeted() on[kms.UpdateTargetRequest] {
 	}}
 }
 
-// created are the resources of CreateSecret: the collection of secrets, and the target of a managed type if it is registered,
-// where rotating the secret will change an account.
+// created are the resources of CreateSecret: the collection of secrets, the target of a managed type if it is registered,
+// where rotating the secret will change an account, and the secret itself when a policy for it is given.
 func created() on[kms.CreateSecretRequest] {
 	return on[kms.CreateSecretRequest]{"secret", func(c *Call, in *kms.CreateSecretRequest) ([]resource, error) {
 		list := []resource{{arn: c.containerARN()}}
@@ -73,6 +73,9 @@ func created() on[kms.CreateSecretRequest] {
 		}
 		if ok {
 			list = append(list, c.targetResource(name))
+		}
+		if in.Policy != "" {
+			list = append(list, c.secretResource(c.specOf(in).FinalName()).needing(actionSetSecretPolicy))
 		}
 		return list, nil
 	}}

@@ -66,6 +66,7 @@ type Record struct {
 	Service       string    `json:"service,omitempty"`
 	APIVersion    string    `json:"api_version,omitempty"`
 	Operation     string    `json:"operation,omitempty"`
+	Action        string    `json:"action,omitempty"`   // the action on Resource, where it is not the operation's own
 	Resource      string    `json:"resource,omitempty"` // ARN
 	VersionID     string    `json:"version_id,omitempty"`
 	VersionStage  string    `json:"version_stage,omitempty"`
@@ -104,7 +105,7 @@ func (r *Record) prepare() {
 	r.UserAgent = cut(r.UserAgent, maxUserAgent)
 	for _, s := range []*string{
 		&r.RequestID, &r.Principal, &r.PrincipalType, &r.AccessKeyID, &r.Account, &r.Source, &r.Service, &r.APIVersion,
-		&r.Operation, &r.Resource, &r.VersionID, &r.VersionStage, &r.Outcome, &r.Note,
+		&r.Operation, &r.Action, &r.Resource, &r.VersionID, &r.VersionStage, &r.Outcome, &r.Note,
 	} {
 		*s = cut(*s, maxMember)
 	}
@@ -117,7 +118,7 @@ func (r *Record) appendMembers(dst []byte) []byte {
 		{`"request_id":`, r.RequestID}, {`"phase":`, string(r.Phase)}, {`"principal":`, r.Principal},
 		{`"principal_type":`, r.PrincipalType}, {`"access_key_id":`, r.AccessKeyID}, {`"account":`, r.Account},
 		{`"source":`, r.Source}, {`"user_agent":`, r.UserAgent}, {`"service":`, r.Service}, {`"api_version":`, r.APIVersion},
-		{`"operation":`, r.Operation}, {`"resource":`, r.Resource}, {`"version_id":`, r.VersionID},
+		{`"operation":`, r.Operation}, {`"action":`, r.Action}, {`"resource":`, r.Resource}, {`"version_id":`, r.VersionID},
 		{`"version_stage":`, r.VersionStage}, {`"decision":`, string(r.Decision)}, {`"outcome":`, r.Outcome}, {`"note":`, r.Note},
 	} {
 		if m.value == "" {

@@ -28,6 +28,20 @@ type Spec struct {
 // maxInstanceID bounds an opaque identifier that is only stored and returned.
 const maxInstanceID = 128
 
+// ramNames is what the names of RAMCredentials secrets begin with; the user's name follows.
+const ramNames = "acs/ram/user/"
+
+// named reports whether the service makes the name.
+func (spec Spec) named() bool { return spec.Type == kms.TypeRAMCredentials && spec.Name == kms.Auto }
+
+// FinalName returns the name that the secret will have. It is Name itself for a specification that Check refuses.
+func (spec Spec) FinalName() string {
+	if checked, err := spec.Check(); err == nil {
+		return checked.Name
+	}
+	return spec.Name
+}
+
 // Check refuses a specification that no secret can be made from, and completes it: the name of a RAMCredentials secret
 // is made from its user, ExtendedConfig gets its CustomData. It needs no store.
 func (spec Spec) Check() (Spec, error) {
@@ -60,8 +74,8 @@ func (spec Spec) Check() (Spec, error) {
 		return spec, err
 	}
 	spec.ExtendedConfig = config
-	if spec.Type == kms.TypeRAMCredentials && spec.Name == kms.Auto {
-		spec.Name = "acs/ram/user/" + members["UserName"]
+	if spec.named() {
+		spec.Name = ramNames + members["UserName"]
 		if !wire.IsName(spec.Name) || len(spec.Name) > 192 {
 			return spec, fault.Parameter("ExtendedConfig", "UserName must make a secret name: letters, digits and _ / + = . @ -")
 		}
