@@ -127,6 +127,9 @@ type Kind struct {
 	Strategies []Strategy
 	// NeedsAdmin says that a target must name a secret with an administrator's credential.
 	NeedsAdmin bool
+	// Action is what registering or changing a target of this kind needs besides the ordinary actions, such as
+	// "kms:RegisterCommandTarget"; empty when the ordinary actions are enough.
+	Action string
 	// Check refuses a configuration, and names every mistake at once. It needs no network.
 	Check func(config json.RawMessage) error
 	// Open makes a target. It does not connect yet.
