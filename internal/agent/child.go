@@ -35,6 +35,7 @@ type child struct {
 	args     []string
 	base     []string
 	secrets  []EnvSecret
+	allowed  []string
 	world    world
 	changed  <-chan struct{}
 	onChange string // restart, ignore or signal
@@ -189,7 +190,7 @@ func (c *child) render(ctx context.Context) (start, error) {
 	if err != nil {
 		return start{}, err
 	}
-	env, err := Environment(c.base, c.secrets, values)
+	env, err := Environment(c.base, c.secrets, c.allowed, values)
 	if err != nil {
 		return start{}, err
 	}

@@ -38,7 +38,7 @@ func TestEnvironment(t *testing.T) {
 	t.Parallel()
 	base := []string{"PATH=/bin", "LANG=C"}
 	values := of(value("db", "v1", `{"AccountName":"app","AccountPassword":"p=w\nx","Port":5432,"None":null,"Options":{"b":1, "a":[true]}}`), value("key", "v1", "plain text"))
-	got, err := Environment(base, []EnvSecret{{"db", "DB_"}, {"key", "API_KEY_"}}, values)
+	got, err := Environment(base, []EnvSecret{{"db", "DB_"}, {"key", "API_KEY_"}}, nil, values)
 	want := []string{"PATH=/bin", "LANG=C", "DB_ACCOUNT_NAME=app", "DB_ACCOUNT_PASSWORD=p=w\nx", `DB_OPTIONS={"a":[true],"b":1}`, "DB_PORT=5432", "API_KEY=plain text"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("Environment = %q, %v; want %q", got, err, want)
@@ -49,22 +49,55 @@ func TestEnvironmentRefuses(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		secrets []EnvSecret
+		allowed []string
 		data    string
 		want    string
 	}{
-		"members that meet":  {[]EnvSecret{{"s", "DB_"}}, `{"AccountName":"marker","account_name":"marker"}`, `member "AccountName" of secret "s" and member "account_name" of secret "s" both make the variable DB_ACCOUNT_NAME: rename one`},
-		"one of the base":    {[]EnvSecret{{"s", ""}}, `{"lang":"marker"}`, `the environment that keyturn was started with and member "lang" of secret "s" both make the variable LANG: choose another prefix`},
-		"what decides":       {[]EnvSecret{{"s", ""}}, `{"ldPreload":"marker"}`, `member "ldPreload" of secret "s" makes the variable LD_PRELOAD, which decides what runs: choose another prefix`},
-		"no name":            {[]EnvSecret{{"s", ""}}, `marker`, `secret "s" makes the variable "", which is no name: give a prefix that begins with a letter`},
-		"a digit":            {[]EnvSecret{{"s", ""}}, `{"1st":"marker"}`, `member "1st" of secret "s" makes the variable "1ST", which is no name: give a prefix that begins with a letter`},
-		"a NUL byte":         {[]EnvSecret{{"s", "A_"}}, "marker\x00", `secret "s" has a NUL byte, which no variable can hold`},
-		"a value not there":  {[]EnvSecret{{"nothing", "A_"}}, "", `there is no value of secret "nothing"`},
-		"the same one twice": {[]EnvSecret{{"s", "A_"}, {"s", "A_"}}, "marker", `secret "s" and secret "s" both make the variable A: choose another prefix`},
+		"members that meet":  {[]EnvSecret{{"s", "DB_"}}, nil, `{"AccountName":"marker","account_name":"marker"}`, `member "AccountName" of secret "s" and member "account_name" of secret "s" both make the variable DB_ACCOUNT_NAME: rename one`},
+		"one of the base":    {[]EnvSecret{{"s", ""}}, []string{"LANG"}, `{"lang":"marker"}`, `the environment that keyturn was started with and member "lang" of secret "s" both make the variable LANG: choose another prefix`},
+		"what decides":       {[]EnvSecret{{"s", "LD_"}}, nil, `{"preload":"marker"}`, `member "preload" of secret "s" makes the variable LD_PRELOAD, which decides what runs: choose another prefix`},
+		"no name":            {[]EnvSecret{{"s", ""}}, []string{"X"}, `marker`, `secret "s" makes the variable "", which is no name: give a prefix that begins with a letter`},
+		"a name that steers": {[]EnvSecret{{"s", "GIT_"}}, nil, `{"proxyCommand":"marker"}`, `member "proxyCommand" of secret "s" makes the variable GIT_PROXY_COMMAND, which may decide what runs: choose another prefix, or name it with --allow`},
+		"no list":            {[]EnvSecret{{"s", ""}}, nil, `{"a":"marker"}`, `--secret s= has an empty prefix: name the variables that it may set with --allow NAME,…, or give a prefix`},
+		"a list of nothing":  {[]EnvSecret{{"s", ""}}, []string{"A", "B"}, `{"a":"marker"}`, `no secret makes the variable B, which --allow names`},
+		"the loader named":   {[]EnvSecret{{"s", ""}}, []string{"ld_preload"}, `{"a":"marker"}`, `--allow: ld_preload decides what runs, so no secret may set it`},
+		"a NUL byte":         {[]EnvSecret{{"s", "A_"}}, nil, "marker\x00", `secret "s" has a NUL byte, which no variable can hold`},
+		"a value not there":  {[]EnvSecret{{"nothing", "A_"}}, nil, "", `there is no value of secret "nothing"`},
+		"the same one twice": {[]EnvSecret{{"s", "A_"}, {"s", "A_"}}, nil, "marker", `secret "s" and secret "s" both make the variable A: choose another prefix`},
 	} {
-		_, err := Environment([]string{"LANG=C"}, tt.secrets, of(value("s", "v1", tt.data), value("other", "v1", "marker")))
+		_, err := Environment([]string{"LANG=C"}, tt.secrets, tt.allowed, of(value("s", "v1", tt.data), value("other", "v1", "marker")))
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("%s: error %v\nwant %s", name, err, tt.want)
 		}
+	}
+}
+
+// TestWriterOfASecretChoosesNoVariable verifies that the writer of a secret, who chooses all its members, sets no variable that the
+// operator has not named: with an empty prefix those of the list alone, with a prefix none by which a runtime or a tool is steered.
+func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
+	t.Parallel()
+	attacks := []string{
+		"PYTHONWARNINGS", "BROWSER", "PYTHONHOME", "PYTHONSTARTUP", "GCONV_PATH", "OPENSSL_CONF", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "NODE_PATH",
+		"RUBYLIB", "GIT_SSH_COMMAND", "DOTNET_STARTUP_HOOKS", "HTTPS_PROXY", "https_proxy", "SHELLOPTS", "PS4", "LD_PRELOAD", "A_NAME_OF_TOMORROW",
+	}
+	for _, name := range attacks {
+		got, err := Environment(nil, []EnvSecret{{"s", ""}}, []string{"TOKEN"}, of(value("s", "v1", `{"token":"t","`+name+`":"evil"}`)))
+		if err != nil || !slices.Equal(got, []string{"TOKEN=t"}) {
+			t.Errorf("a member %s beside one that is named: %q, %v", name, got, err)
+		}
+		if name == "A_NAME_OF_TOMORROW" {
+			continue
+		}
+		for cut := 1; cut < len(name); cut++ {
+			prefix, rest := name[:cut], name[cut:]
+			if got, err := Environment(nil, []EnvSecret{{"s", prefix}}, nil, of(value("s", "v1", `{"`+rest+`":"evil"}`))); err == nil && got[0] == name+"=evil" {
+				t.Errorf("the prefix %s and a member %s: %q", prefix, rest, got)
+			}
+		}
+	}
+	got, err := Environment(nil, []EnvSecret{{"s", "GIT_"}}, []string{"GIT_TOKEN"}, of(value("s", "v1", `{"token":"t"}`)))
+	if err != nil || !slices.Equal(got, []string{"GIT_TOKEN=t"}) {
+		t.Errorf("a name that the operator has named: %q, %v", got, err)
 	}
 }
 
@@ -81,7 +114,7 @@ func FuzzEnvironment(f *testing.F) {
 			return
 		}
 		base := []string{"PATH=/bin", "A=1"}
-		env, err := Environment(base, []EnvSecret{s}, of(value(s.Name, "v1", data)))
+		env, err := Environment(base, []EnvSecret{s}, []string{"B"}, of(value(s.Name, "v1", data)))
 		if err != nil {
 			if len(data) > 12 && !strings.HasPrefix(data, "{") && strings.Contains(err.Error(), data) {
 				t.Errorf("the error shows the value")

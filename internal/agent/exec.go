@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +26,8 @@ type Exec struct {
 	Args    []string
 	Env     []string
 	Secrets []EnvSecret
+	// Allow names the variables that secrets without a prefix may set, see [Environment].
+	Allow []string
 	// OnChange is restart, ignore, or signal: and the name of a signal; empty means restart.
 	OnChange string
 	// Grace is how long the program has to end before it is killed, for a restart; 0 means 10 seconds.
@@ -52,7 +55,7 @@ func (x *Exec) Check() error {
 func (x *Exec) child() (*child, error) {
 	var m mistakes
 	c := &child{
-		args: x.Args, base: x.Env, secrets: x.Secrets, grace: cmp.Or(x.Grace, defaultGrace), terminal: x.Terminal, log: x.Log,
+		args: x.Args, base: x.Env, secrets: x.Secrets, allowed: x.Allow, grace: cmp.Or(x.Grace, defaultGrace), terminal: x.Terminal, log: x.Log,
 		onChange: cmp.Or(x.OnChange, "restart"), files: []uintptr{x.Stdin.Fd(), x.Stdout.Fd(), x.Stderr.Fd()},
 	}
 	if len(x.Args) == 0 {
@@ -60,6 +63,9 @@ func (x *Exec) child() (*child, error) {
 	}
 	if len(x.Secrets) == 0 {
 		m.add("--secret", "is required: NAME=PREFIX")
+	}
+	if err := CheckAllowed(x.Secrets, x.Allow); err != nil {
+		m.list = append(m.list, strings.Split(err.Error(), "\n")...)
 	}
 	if name, ok := cutSignal(c.onChange); ok {
 		var err error

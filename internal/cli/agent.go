@@ -62,6 +62,7 @@ func (c *agentCommand) Run(e *env) error {
 type execCommand struct {
 	Profile     string        `help:"Profile to use instead of the current one." placeholder:"NAME" env:"KEYTURN_PROFILE"`
 	Secret      []string      `help:"Secret whose JSON members become variables that begin with PREFIX; may be repeated." placeholder:"NAME=PREFIX" required:"" sep:"none"`
+	Allow       []string      `help:"Variable that secrets with an empty prefix may set; required for those, may be repeated." placeholder:"NAME,…"`
 	OnChange    string        `help:"What a change does: restart, signal:NAME (such as signal:HUP) or ignore." default:"restart" placeholder:"WHAT"`
 	Grace       time.Duration `help:"How long the program has to end before it is killed, for a restart." default:"10s"`
 	Wait        time.Duration `help:"How long the first values may take." default:"30s"`
@@ -110,7 +111,7 @@ func (c *execCommand) exec(e *env) (*agent.Exec, error) {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // the parser has checked it
 	x := &agent.Exec{
-		Args: c.Command, OnChange: c.OnChange, Grace: c.Grace, Wait: c.Wait, Server: server, Interval: c.Interval, MaxStale: c.MaxStale,
+		Args: c.Command, Allow: c.Allow, OnChange: c.OnChange, Grace: c.Grace, Wait: c.Wait, Server: server, Interval: c.Interval, MaxStale: c.MaxStale,
 		Log: newLogger(e, level, false),
 	}
 	var ok [3]bool
