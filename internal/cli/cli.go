@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/term"
 
 	"github.com/keyturn/keyturn/kms"
 )
@@ -138,9 +139,5 @@ func report(stderr io.Writer, err error) int {
 // isTerminal reports whether w is a terminal, for which people get tables with colour and questions.
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return ok && term.IsTerminal(int(f.Fd()))
 }

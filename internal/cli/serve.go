@@ -39,6 +39,10 @@ type serveCommand struct {
 	PeerCertFile          *string  `help:"Certificate by which the nodes know each other, PEM." placeholder:"FILE"`
 	PeerKeyFile           *string  `help:"Its key, PEM." placeholder:"FILE"`
 	PeerCAFile            *string  `name:"peer-ca-file" help:"Certificate that the nodes' are checked by, PEM." placeholder:"FILE"`
+	PeerAllowedCN         *string  `name:"peer-allowed-cn" help:"Common name that the nodes' certificates must have (any)." placeholder:"NAME"`
+	PeerAllowedHostname   *string  `help:"Host name that the nodes' certificates must be valid for (any)." placeholder:"NAME"`
+	FileGroup             *int     `help:"ID of a group whose members may read and write the server's files, such as the fsGroup of a pod (none)." placeholder:"GID"`
+	AllowCoreDumps        *bool    `help:"Permit core dumps and debuggers of the same user: keys can then leave the process."`
 	AuditDir              *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
 	NonceLimit            *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
 	ReadMemory            *int     `help:"MiB for records that were read lately (320)." placeholder:"N"`
@@ -75,6 +79,11 @@ func (c *serveCommand) Run(e *env) error {
 	config, err := set.server(e)
 	if err := errors.Join(loadErr, err); err != nil {
 		return coded{exitUsage, err.Error()}
+	}
+	if !set.k.Bool("allow-core-dumps") {
+		if err := keepMemory(); err != nil {
+			config.Logger.Warn("core dumps could not be switched off", "err", err)
+		}
 	}
 	return serve(e, config)
 }
@@ -118,8 +127,12 @@ func announce(e *env, node *server.Server, config server.Config) {
 		return
 	}
 	path := filepath.Join(config.DataDir, "admin.json")
+	secret := "(in that file; shown only on a terminal)"
+	if isTerminal(e.stdout) {
+		secret = admin.AccessKeySecret.Reveal() // anything else that standard output leads to, a journal say, keeps it
+	}
 	fmt.Fprintf(e.stdout, `
-First run: account %s and its administrator were made. This is shown once; it is kept in
+First run: account %s and its administrator were made. The administrator's access key is in
 %s (mode 0600), which you may put away.
 
   access key id      %s
@@ -130,7 +143,7 @@ Next:
   echo -n 's3cret' | keyturn secret put app/db
   keyturn secret get app/db
 
-`, admin.AccountID, path, admin.AccessKeyID, admin.AccessKeySecret.Reveal(), path)
+`, admin.AccountID, path, admin.AccessKeyID, secret, path)
 	if key := config.RootKey; key == nil {
 		fmt.Fprintf(e.stdout, "Keep a copy of the root key %s in another place: without it the store cannot be read.\n", filepath.Join(config.DataDir, "root.key"))
 	} else {

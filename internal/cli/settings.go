@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"reflect"
@@ -18,6 +19,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/keyturn/keyturn/internal/limit"
+	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
@@ -98,7 +100,24 @@ func loadSettings(c *serveCommand, environ []string) (settings, error) {
 			errs = append(errs, err)
 		}
 	}
+	if path != "" {
+		errs = append(errs, checkConfigFile(path, environment, flags))
+	}
 	return settings{k}, errors.Join(errs...)
+}
+
+// checkConfigFile verifies that nobody else can have written the file. The group that may is not read from the file itself.
+func checkConfigFile(path string, environment, flags map[string]any) error {
+	trust := ownfile.Trust{}
+	for _, m := range []map[string]any{environment, flags} {
+		if group, ok := m["file-group"].(int); ok {
+			trust.Groups = []int{group}
+		}
+	}
+	if err := trust.CheckFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("configuration file: %w", err)
+	}
+	return nil
 }
 
 // fromEnvironment reads KEYTURN_… variables; an empty one counts as not set. An unknown one is a mistake, but for those that Kubernetes sets for a
@@ -189,6 +208,22 @@ func typeName(k reflect.Kind) string {
 	return "text"
 }
 
+// trust says who else may write the server's files.
+func (s settings) trust() ownfile.Trust {
+	if !s.k.Exists("file-group") {
+		return ownfile.Trust{}
+	}
+	return ownfile.Trust{Groups: []int{s.k.Int("file-group")}}
+}
+
+// readSecret reads a file that nobody else may read or write.
+func (s settings) readSecret(path string) ([]byte, error) {
+	if err := s.trust().CheckSecret(path); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
 func (s settings) text(key, otherwise string) string {
 	if !s.k.Exists(key) {
 		return otherwise
@@ -216,6 +251,7 @@ func (s settings) server(e *env) (server.Config, error) {
 		Limit:  limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
 		Logger: newLogger(e, level, format == "json"),
 	}
+	c.Trust = s.trust()
 	c.Kinds = targetKinds(s.k.Strings("command-dir"))
 	errs = append(errs, s.rotation(&c))
 	if s.k.Exists("store-quota") && c.StoreQuota == 0 {
@@ -245,7 +281,7 @@ func (s settings) rootKey() (root.Provider, error) {
 	case path != "" && variable != "":
 		return nil, errors.New("root-key-file and root-key-env exclude each other")
 	case path != "":
-		return root.File{Path: path}, nil
+		return root.File{Path: path, Trust: s.trust()}, nil
 	case variable != "":
 		return root.Env{Variable: variable}, nil
 	}
@@ -267,9 +303,10 @@ func (s settings) cluster() (*store.Cluster, error) {
 		return &store.Cluster{
 			Name: s.text("cluster-name", ""), Peers: peers, Listen: s.text("peer-listen", ""),
 			CertFile: s.text("peer-cert-file", ""), KeyFile: s.text("peer-key-file", ""), CAFile: s.text("peer-ca-file", ""),
+			AllowedCN: s.text("peer-allowed-cn", ""), AllowedHostname: s.text("peer-allowed-hostname", ""),
 		}, errors.Join(errs...)
 	}
-	for _, key := range []string{"cluster-name", "peer-listen", "peer-cert-file", "peer-key-file", "peer-ca-file"} {
+	for _, key := range []string{"cluster-name", "peer-listen", "peer-cert-file", "peer-key-file", "peer-ca-file", "peer-allowed-cn", "peer-allowed-hostname"} {
 		if s.k.Exists(key) {
 			errs = append(errs, fmt.Errorf("%s is for cluster-peers, which is not set", key))
 		}
@@ -290,7 +327,7 @@ func (s settings) etcd() (server.Etcd, error) {
 		return c, errors.Join(errs...)
 	}
 	if path := s.text("etcd-password-file", ""); path != "" {
-		password, err := os.ReadFile(path)
+		password, err := s.readSecret(path)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("etcd-password-file: %w", err))
 		}
@@ -313,6 +350,9 @@ func (s settings) etcdTLS(endpoints []string) (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
+		if err := s.trust().CheckFile(ca); err != nil {
+			return nil, fmt.Errorf("etcd-ca-file: %w", err)
+		}
 		pem, err := os.ReadFile(ca)
 		if err != nil {
 			return nil, fmt.Errorf("etcd-ca-file: %w", err)
@@ -326,6 +366,9 @@ func (s settings) etcdTLS(endpoints []string) (*tls.Config, error) {
 		return nil, errors.New("etcd-cert-file and etcd-key-file go together")
 	}
 	if cert != "" {
+		if err := s.trust().CheckSecret(key); err != nil {
+			return nil, fmt.Errorf("etcd-key-file: %w", err)
+		}
 		pair, err := tls.LoadX509KeyPair(cert, key)
 		if err != nil {
 			return nil, fmt.Errorf("etcd-cert-file: %w", err)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -70,7 +69,7 @@ func (s settings) receivers() ([]rotator.Receiver, error) {
 	var key sensitive.Value
 	urls := s.k.Strings("event-url")
 	if path := s.text("event-key-file", ""); path != "" {
-		text, err := os.ReadFile(path)
+		text, err := s.readSecret(path)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("event-key-file: %w", err))
 		} else if key = sensitive.New(strings.TrimRight(string(text), "\r\n")); key.Len() < minEventKey {

@@ -156,6 +156,7 @@ type entry struct {
 	sticky             bool
 	mode               fs.FileMode // permission bits
 	owner, group       int         // -1 where the system has none
+	readOnly           bool        // on a file system that is mounted read-only, such as a Kubernetes ConfigMap
 }
 
 func newEntry(path string, info fs.FileInfo) entry {
@@ -164,6 +165,7 @@ func newEntry(path string, info fs.FileInfo) entry {
 		sticky: info.IsDir() && info.Mode()&fs.ModeSticky != 0, mode: info.Mode().Perm(),
 	}
 	e.owner, e.group = owners(info)
+	e.readOnly = !e.link && e.mode&0o022 != 0 && onReadOnly(path)
 	return e
 }
 
@@ -181,7 +183,7 @@ func (t Trust) judge(e entry, self int, secret bool) error {
 		return nil // its mode means nothing
 	}
 	shared := slices.Contains(t.Groups, e.group)
-	if writable := e.mode & 0o022; !e.sticky && (writable&0o002 != 0 || writable != 0 && !shared) {
+	if writable := e.mode & 0o022; !e.sticky && !e.readOnly && (writable&0o002 != 0 || writable != 0 && !shared) {
 		return fmt.Errorf("%s has mode %04o, so others can write to it: check its content, then run chmod %s %s",
 			e.path, e.mode, e.without("w", shared), quoted(e.path))
 	}

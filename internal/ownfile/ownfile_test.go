@@ -52,6 +52,7 @@ func TestJudge(t *testing.T) {
 		"trusted group's setgid directory": {shared, dir(0, team, 0o770), false, ""},
 		"stranger's link":                  {Trust{}, entry{path: "/d/f", link: true, owner: stranger, mode: 0o777}, false, "chown 1000 /d/f"},
 		"own link":                         {Trust{}, entry{path: "/d/f", link: true, owner: self, mode: 0o777}, false, ""},
+		"all write, but read-only mount":   {Trust{}, entry{path: "/d/f", dir: true, mode: 0o777, readOnly: true}, false, ""},
 		"no owners on this system":         {Trust{}, file(-1, -1, 0o666), true, ""},
 	} {
 		err := tt.trust.judge(tt.e, self, tt.secret)

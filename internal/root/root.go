@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/keyturn/keyturn/internal/ownfile"
 )
 
 const (
@@ -84,7 +86,11 @@ func parse(text, name string) (*Key, error) {
 }
 
 // File keeps the root key in a file of mode 0600.
-type File struct{ Path string }
+type File struct {
+	Path string
+	// Trust says who else may write the file.
+	Trust ownfile.Trust
+}
 
 // Name says where the key comes from.
 func (f File) Name() string { return "file " + f.Path }
@@ -92,7 +98,7 @@ func (f File) Name() string { return "file " + f.Path }
 // Load reads the file. When it is missing and create is set, the file is made: it is complete and on disk before its
 // name exists, so that a crash leaves either a whole key or none.
 func (f File) Load(create bool) (*Key, error) {
-	info, err := os.Stat(f.Path)
+	err := f.Trust.CheckSecret(f.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && create:
 		return f.create()
@@ -100,8 +106,6 @@ func (f File) Load(create bool) (*Key, error) {
 		return nil, fmt.Errorf("the root key file %s is missing: put the file back from its copy; a new key cannot open what is sealed with the old one", f.Path)
 	case err != nil:
 		return nil, fmt.Errorf("root key file: %w", err)
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("the root key file %s has mode %04o, so others may read it: run chmod 600 on it", f.Path, info.Mode().Perm())
 	}
 	text, err := os.ReadFile(f.Path)
 	if err != nil {
@@ -111,6 +115,9 @@ func (f File) Load(create bool) (*Key, error) {
 }
 
 func (f File) create() (*Key, error) {
+	if err := f.Trust.CheckDir(filepath.Dir(f.Path)); err != nil {
+		return nil, fmt.Errorf("root key file: %w", err)
+	}
 	material := make([]byte, keySize)
 	if _, err := rand.Read(material); err != nil {
 		return nil, fmt.Errorf("make a root key: %w", err)

@@ -34,13 +34,19 @@ type node struct {
 // startNode starts a server; credentials may be zero, then they are those of its own first run.
 func startNode(t *testing.T, c server.Config) (*node, error) {
 	t.Helper()
-	s, err := server.New(t.Context(), c)
+	return startNodeWithin(t.Context(), t, c)
+}
+
+// startNodeWithin gives up when ctx ends.
+func startNodeWithin(ctx context.Context, t *testing.T, c server.Config) (*node, error) {
+	t.Helper()
+	s, err := server.New(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- s.Run(runCtx) }()
 	<-s.Ready()
 	n := &node{Server: s, stop: sync.OnceValue(func() error { cancel(); return <-done })}
 	t.Cleanup(func() { _ = n.stop() })

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/limit"
+	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/store"
@@ -79,6 +80,9 @@ type Config struct {
 	// Admin is the administrator's access key of a new store; zero means a random one. AccountID likewise. For tests.
 	Admin     sign.Credentials
 	AccountID string
+	// Trust says who, besides root and the user of the server, may write the files that the server relies on.
+	Trust ownfile.Trust
+
 	// NoSync leaves out fsync of the store: for throw-away servers only.
 	NoSync bool
 }
@@ -93,6 +97,26 @@ type Etcd struct {
 	Username, Password string
 	// Prefix stands before every key; empty means "keyturn/".
 	Prefix string
+}
+
+// check refuses a password that would cross the network in clear.
+func (e Etcd) check() error {
+	if e.Password == "" {
+		return nil
+	}
+	var errs []error
+	for _, endpoint := range e.Endpoints {
+		address, https := strings.CutPrefix(endpoint, "https://")
+		address = strings.TrimPrefix(address, "http://")
+		host, _, err := net.SplitHostPort(strings.TrimSuffix(address, "/"))
+		if err != nil {
+			host = address
+		}
+		if !https && !loopback(host) {
+			errs = append(errs, fmt.Errorf("etcd-endpoints: %q is not https and not on loopback: the password would cross the network in clear", endpoint))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Check reports every mistake at once.
@@ -141,6 +165,7 @@ func (c Config) Check() error {
 	if c.StoreReserve < -1 {
 		add("store-reserve %d is negative", c.StoreReserve)
 	}
+	errs = append(errs, c.Etcd.check())
 	if len(c.Etcd.Endpoints) > 0 && (c.StoreQuota != 0 || c.StoreReserve != 0) {
 		add("store-quota and store-reserve are for the embedded store, not for etcd-endpoints")
 	}
@@ -163,7 +188,7 @@ func (c Config) withDefaults() Config {
 		c.Region = "local"
 	}
 	if c.RootKey == nil {
-		c.RootKey = root.File{Path: filepath.Join(c.DataDir, "root.key")}
+		c.RootKey = root.File{Path: filepath.Join(c.DataDir, "root.key"), Trust: c.Trust}
 	}
 	if c.AuditDir == "" {
 		c.AuditDir = filepath.Join(c.DataDir, "audit")

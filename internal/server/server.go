@@ -86,8 +86,8 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 			err = errors.Join(err, s.release())
 		}
 	}()
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
+	if err := makeDataDir(c); err != nil {
+		return nil, err
 	}
 	// The trail's lock comes first: it tells in plain words that another server has this directory.
 	if s.trail, err = audit.Open(audit.Config{Dir: c.AuditDir, Now: c.Now, Logger: c.Logger}); err != nil {

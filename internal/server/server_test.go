@@ -85,7 +85,8 @@ func TestFirstRunResumes(t *testing.T) {
 			}
 			for _, name := range strings.Fields(cut) {
 				if name == "tls" {
-					if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(whole, name))); err != nil {
+					err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(whole, name)))
+					if err := errors.Join(err, os.Chmod(filepath.Join(dir, name, "ca-key.pem"), 0o600)); err != nil {
 						t.Fatal(err)
 					}
 					continue

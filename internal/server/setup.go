@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"math/big"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/envelope"
@@ -88,7 +87,7 @@ func (s *Server) setUp(ctx context.Context) error {
 		return err
 	}
 	s.keyring = envelope.New(key)
-	path := filepath.Join(s.config.DataDir, "admin.json")
+	path := adminPath(s.config.DataDir)
 	if !found {
 		if sealed, err = s.firstRun(ctx, path); err != nil {
 			return err

@@ -28,6 +28,14 @@ const (
 	renewDays = 30
 )
 
+// Files of the local CA, in tlsDir of the data directory.
+const (
+	tlsDir    = "tls"
+	caName    = "ca.pem"
+	caKeyName = "ca-key.pem"
+	nextName  = "next-ca.pem"
+)
+
 // authority is the local CA: made on first run, for servers that have no certificate of their own. Its key never leaves
 // the data directory, and a leaf is made anew at each start and before it expires, so none is kept.
 type authority struct {
@@ -55,8 +63,8 @@ func openAuthority(dir string, names []string, now func() time.Time) (*authority
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("local CA: %w", err)
 	}
-	a := &authority{file: filepath.Join(dir, "ca.pem"), now: now, names: names}
-	keyFile := filepath.Join(dir, "ca-key.pem")
+	a := &authority{file: filepath.Join(dir, caName), now: now, names: names}
+	keyFile := filepath.Join(dir, caKeyName)
 	pair, err := tls.LoadX509KeyPair(a.file, keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		// The key is written first: a certificate without its key is made anew, since nothing can have trusted it yet.
@@ -170,7 +178,7 @@ func tlsConfig(c Config) (config *tls.Config, caFile string, err error) {
 		config.Certificates = []tls.Certificate{pair}
 		return config, "", nil
 	}
-	a, err := openAuthority(filepath.Join(c.DataDir, "tls"), certificateNames(c.Listen, c.TLSNames), c.Now)
+	a, err := openAuthority(filepath.Join(c.DataDir, tlsDir), certificateNames(c.Listen, c.TLSNames), c.Now)
 	if err != nil {
 		return nil, "", err
 	}

@@ -70,6 +70,9 @@ type Cluster struct {
 	Listen string
 	// CertFile, KeyFile and CAFile are PEM; each member proves to the others who it is. Empty for http.
 	CertFile, KeyFile, CAFile string
+	// AllowedCN and AllowedHostname restrict the certificates of other members to that common name, or to those that are
+	// valid for that host name; empty means any certificate of CAFile. At most one is set.
+	AllowedCN, AllowedHostname string
 }
 
 // Check reports every mistake at once.
@@ -93,6 +96,12 @@ func (c Cluster) Check() error {
 	}
 	if https := strings.HasPrefix(own, "https://"); https != (c.CertFile != "" && c.KeyFile != "" && c.CAFile != "") {
 		errs = append(errs, errors.New("peer-cert-file, peer-key-file and peer-ca-file go with https peers, all three"))
+	}
+	if c.AllowedCN != "" && c.AllowedHostname != "" {
+		errs = append(errs, errors.New("peer-allowed-cn and peer-allowed-hostname exclude each other"))
+	}
+	if c.AllowedCN+c.AllowedHostname != "" && c.CAFile == "" {
+		errs = append(errs, errors.New("peer-allowed-cn and peer-allowed-hostname need https peers"))
 	}
 	return errors.Join(errs...)
 }
@@ -120,9 +129,23 @@ func (c Cluster) apply(e *embed.Config) error {
 	e.ListenPeerUrls, e.AdvertisePeerUrls = []url.URL{listen}, []url.URL{*own}
 	e.TickMs, e.ElectionMs = clusterTick, clusterElection
 	if own.Scheme == "https" {
-		e.PeerTLSInfo = transport.TLSInfo{CertFile: c.CertFile, KeyFile: c.KeyFile, TrustedCAFile: c.CAFile, ClientCertAuth: true}
+		e.PeerTLSInfo = transport.TLSInfo{
+			CertFile:         c.CertFile,
+			KeyFile:          c.KeyFile,
+			TrustedCAFile:    c.CAFile,
+			ClientCertAuth:   true,
+			AllowedCNs:       given(c.AllowedCN),
+			AllowedHostnames: given(c.AllowedHostname),
+		}
 	}
 	return nil
+}
+
+func given(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
 }
 
 func (c Config) prefix() string {
