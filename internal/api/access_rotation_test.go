@@ -2,13 +2,11 @@ package api_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
@@ -142,6 +140,7 @@ func TestTargetDecisions(t *testing.T) {
 			t.Parallel()
 			ctx, user, dir := t.Context(), fmt.Sprintf("u%d", i), fmt.Sprintf("d%d", i)
 			fill := strings.NewReplacer("$D", dir, "$A", s.AccountID, "$U", user).Replace
+			must[*ram.UserResponse](t)(admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: user}))
 			in := &kms.CreateSecretRequest{SecretName: dir + "/admin", VersionID: "v1", SecretData: sensitive.New(adminValue)}
 			if tt.own != "" {
 				in.Policy = document(fill(`{"Effect":"Allow","Principal":{"RAM":"acs:ram::$A:*"},"Action":"kms:*","Resource":"*"}`), fill(tt.own))
@@ -159,7 +158,7 @@ func TestTargetDecisions(t *testing.T) {
 			for _, st := range tt.user {
 				documents = append(documents, fill(document(st)))
 			}
-			c, seen := client(t, s, newUser(t, admin, user, documents...), false)
+			c, seen := client(t, s, newKey(t, admin, user, documents...), false)
 			err := tt.do(ctx, c, dir)
 			if kms.CodeOf(err) != tt.want || tt.want == "" && err != nil {
 				t.Fatalf("answered %v; want code %q", err, tt.want)
@@ -168,37 +167,5 @@ func TestTargetDecisions(t *testing.T) {
 				t.Errorf("AccessDeniedDetail %v; want one for %s, status %d", seen.detail(t), user, http.StatusForbidden)
 			}
 		})
-	}
-}
-
-// TestSecretPolicyGovernsRotation: whoever a secret's own policy denies everything cannot use its credential by a detour over the
-// operations that the cloud does not have.
-func TestSecretPolicyGovernsRotation(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.must(t, "CreateSecret", "SecretName", "a", "SecretData", adminValue, "VersionId", "v1", "Policy", `{"Version":"1","Statement":[
-		{"Effect":"Allow","Principal":{"RAM":["acs:ram::`+account+`:*"]},"Action":["kms:*"],"Resource":["*"]},
-		{"Effect":"Deny","Principal":{"RAM":["acs:ram::`+account+`:root"]},"Action":["kms:*"],"Resource":["*"]}]}`)
-	tried := 0
-	for _, op := range api.Operations() {
-		if op.Version != kms.Version || !strings.Contains(op.Resource, "and secret/") && !strings.Contains(op.Name, "Rotation") {
-			continue
-		}
-		if op.Name == "ListRotations" {
-			continue // on the collection
-		}
-		tried++
-		params := []string{"AdminSecretName", "a", "SecretName", "a", "VersionId", "v1", "RepairAction", "probe", "EnableAutomaticRotation", "false"}
-		if op.Name != "PauseRotation" && op.Name != "ResumeRotation" && op.Name != "ProbeRotation" {
-			params = append(params, "TargetName", "t", "Kind", "memory", "Config", "{}")
-		}
-		_, err := w.call(t, rootPrincipal, op.Name, params...)
-		var d *api.DeniedError
-		if !errors.As(err, &d) || d.Detail.NoPermissionType != "ExplicitDeny" {
-			t.Errorf("%s: %v; want an explicit refusal", op.Name, err)
-		}
-	}
-	if tried != 16 {
-		t.Errorf("%d operations tried, want 16", tried)
 	}
 }

@@ -18,24 +18,24 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// prepared are the resources of PrepareTargetAccounts: the target, the collection of secrets when one is to be made, and that
-// secret when an earlier call has made it.
+// prepared are the resources of PrepareTargetAccounts: the target with its administrator, the collection of secrets when one is
+// to be made, and that secret, on which a right is needed when an earlier call has made it.
 func prepared() on[kms.PrepareTargetAccountsRequest] {
 	return on[kms.PrepareTargetAccountsRequest]{"target/${TargetName} and secret", func(c *Call, in *kms.PrepareTargetAccountsRequest) ([]resource, error) {
-		list := []resource{c.targetResource(in.TargetName)}
-		if !in.Apply {
-			return list, nil
+		list, err := c.usedTarget(in.TargetName)
+		if err != nil || !in.Apply {
+			return list, err
 		}
 		list = append(list, resource{arn: c.containerARN()})
-		var err error
 		if in.SecretName, err = c.secretName(in.SecretName); err != nil {
 			return nil, err
 		}
 		_, there, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
-		if there {
-			list = append(list, c.secretResource(in.SecretName))
+		own := c.secretResource(in.SecretName)
+		if !there {
+			own = own.unlessDenied()
 		}
-		return list, err
+		return append(list, own), err
 	}}
 }
 

@@ -71,9 +71,11 @@ type Call struct {
 	Snapshot *store.Tx
 
 	op       *Op
-	table    []Op      // every operation
+	table    []Op // every operation
+	effects  map[string]effects
 	resource resource  // the first one, for the audit trail
 	identity *identity // the caller's, once it was loaded
+	passed   []string  // the secrets among the resources that the policies have let through
 	detail   struct{ version, stage string }
 	began    time.Time       // At, as it was when the call came
 	gone     <-chan struct{} // closed when the caller has hung up

@@ -31,17 +31,20 @@ const recordTimeout = 5 * time.Second
 
 // Gate is the one way to an operation.
 type Gate struct {
-	env   *Env
-	audit Recorder
+	env     *Env
+	audit   Recorder
+	effects map[string]effects
 }
 
 // NewGate returns the gate before the operations.
-func NewGate(env *Env, recorder Recorder) *Gate { return &Gate{env: env, audit: recorder} }
+func NewGate(env *Env, recorder Recorder) *Gate {
+	return &Gate{env: env, audit: recorder, effects: effectsOf(operations)}
+}
 
 // Call does one operation for a verified caller, and returns a pointer to its response struct. What cannot be recorded
 // does not happen: when the audit trail refuses a record, so does the call.
 func (g *Gate) Call(ctx context.Context, r Request) (any, error) {
-	c := &Call{Env: g.env, Request: r, At: g.env.Now().UTC(), table: operations}
+	c := &Call{Env: g.env, Request: r, At: g.env.Now().UTC(), table: operations, effects: g.effects}
 	out, err := g.call(ctx, c)
 	if err != nil && r.Action == "GetSecretValue" || err == nil && isDryRun(c) {
 		err = dryRun(c, err)
@@ -214,6 +217,7 @@ func answer(c *Call, out any) any {
 // authorise evaluates the policies for every resource; one refusal refuses the whole call. It comes before existence,
 // so that a caller without rights cannot find out which names there are.
 func (g *Gate) authorise(c *Call, resources []resource) error {
+	c.passed = nil
 	for _, r := range resources {
 		action, err := c.op.needs(r)
 		if err != nil {
@@ -226,9 +230,12 @@ func (g *Gate) authorise(c *Call, resources []resource) error {
 		if err != nil {
 			return err
 		}
-		if !d.Allowed {
+		if !d.Allowed && (d.Explicit || !r.lenient) {
 			c.resource = r
 			return denied(c, action, d)
+		}
+		if r.secret != "" {
+			c.passed = append(c.passed, r.secret)
 		}
 	}
 	return nil
@@ -243,10 +250,7 @@ func (g *Gate) decide(c *Call, r resource, action string) (policy.Decision, erro
 			return policy.Decision{}, err
 		}
 	}
-	q := question{
-		principal: c.Principal, identity: c.identity, action: action, resource: r,
-		context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
-	}
+	q := c.asking(action, r)
 	return q.decide(c.Snapshot)
 }
 

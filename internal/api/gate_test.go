@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
@@ -95,6 +96,26 @@ var (
 	rootPrincipal = policy.Principal{Kind: policy.KindAccount, Account: account, ID: account}
 	bob           = policy.Principal{Kind: policy.KindRAMUser, Account: account, Name: "bob", ID: "1"}
 )
+
+// user puts a user into the store, with the policies that come with the service.
+func (w *world) user(t *testing.T, p policy.Principal, policies ...string) {
+	t.Helper()
+	_, err := store.Update(t.Context(), w.env.DB, func(tx *store.Tx) (struct{}, error) {
+		u, err := rules.NewUser(account, p.ID, p.Name, rules.Profile{}, w.now)
+		for _, name := range policies {
+			if err == nil {
+				u, err = u.Attach(rules.System, name, w.now)
+			}
+		}
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, tx.PutUser(u)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 func (w *world) call(t *testing.T, p policy.Principal, action string, params ...string) (any, error) {
 	t.Helper()
@@ -204,6 +225,7 @@ func TestAuthorisationBeforeExistence(t *testing.T) {
 func TestSecretPolicy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.user(t, bob)
 	w.must(t, "CreateSecret", "SecretName", "a", "SecretData", "x", "VersionId", "v1")
 	document := `{"Version":"1","Statement":[
 		{"Effect":"Allow","Principal":{"RAM":["acs:ram::1234567890123456:*"]},"Action":["kms:*"],"Resource":["*"]},

@@ -114,11 +114,49 @@ func (id *identity) add(tx *store.Tx, account, group string, list []rules.Attach
 	return nil
 }
 
+// effects is what the policy of a secret may say of an action.
+type effects struct{ grantable, repairs bool }
+
+// effectsOf returns it for every action that is an operation's own. A policy of a secret cannot allow any other action.
+func effectsOf(table []Op) map[string]effects {
+	m := map[string]effects{}
+	for _, o := range table {
+		if o.Action != "" {
+			m[o.Action] = effects{grantable: o.Grantable, repairs: o.Repairs}
+		}
+	}
+	return m
+}
+
+// grantable returns the actions that the policy of a secret may allow.
+func (c *Call) grantable() []string {
+	var list []string
+	for action, e := range c.effects {
+		if e.grantable {
+			list = append(list, action)
+		}
+	}
+	return list
+}
+
+// asking returns the question whether the caller may do something, with what is known of the call.
+func (c *Call) asking(action string, r resource) question {
+	return question{
+		principal: c.Principal,
+		identity:  c.identity,
+		action:    action,
+		effects:   c.effects[action],
+		resource:  r,
+		context:   policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
+	}
+}
+
 // question is one decision to make.
 type question struct {
 	principal policy.Principal
 	identity  *identity
 	action    string
+	effects   effects
 	resource  resource
 	context   policy.Context // but for the tags
 }
@@ -126,7 +164,14 @@ type question struct {
 // decide evaluates the identity policies together with the secret's own policy. The secret's tags are there for conditions
 // of both.
 func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
-	r := policy.Request{Principal: q.principal, Action: q.action, Resource: q.resource.arn, Context: q.context}
+	r := policy.Request{
+		Principal: q.principal,
+		Action:    q.action,
+		Resource:  q.resource.arn,
+		Context:   q.context,
+		Grantable: q.effects.grantable,
+		Repairs:   q.effects.repairs,
+	}
 	if q.resource.secret == "" {
 		return policy.Evaluate(r, q.identity.documents, nil), nil
 	}

@@ -17,15 +17,19 @@ func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.L
 	if err := checkFilters(in.Filters); err != nil {
 		return nil, err
 	}
+	withheld, err := c.withheld(nameFilter(in.Filters))
+	if err != nil {
+		return nil, err
+	}
 	skip, take := rowsBefore(in.PageNumber, in.PageSize), in.PageSize
 	list := []kms.ListedSecret{}
 	row := func(s secret.Secret) { list = append(list, listedSecret(s, in.FetchTags)) }
-	total, err := 0, error(nil)
+	total := 0
 	if prefix, ok := onlyPrefix(in.Filters); ok {
-		total, err = c.Snapshot.SecretPage(c.Account(), prefix, skip, take, c.At, row)
+		total, err = c.Snapshot.SecretPage(c.Account(), prefix, withheld, skip, take, c.At, row)
 	} else {
 		err = c.Snapshot.Secrets(c.Account(), "", "", c.At, func(s secret.Secret) bool {
-			if matches(s, in.Filters) {
+			if !withheld[s.Name] && matches(s, in.Filters) {
 				if total++; total > skip && total <= skip+take {
 					row(s)
 				}
@@ -37,6 +41,37 @@ func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.L
 		return nil, err
 	}
 	return &kms.ListSecretsResponse{SecretList: list, PageNumber: in.PageNumber, PageSize: in.PageSize, TotalCount: total}, nil
+}
+
+// nameFilter is what every name of the list begins with, where that is known.
+func nameFilter(list []kms.Filter) string {
+	prefix, _ := onlyPrefix(list)
+	return prefix
+}
+
+// withheld returns those secrets whose names begin with prefix and whose own policy denies the caller the operation. A list leaves
+// them out, from its counts too.
+func (c *Call) withheld(prefix string) (map[string]bool, error) {
+	names, err := c.Snapshot.Denying(c.Account(), prefix)
+	if err != nil {
+		return nil, err
+	}
+	var list map[string]bool
+	for _, name := range names {
+		q := c.asking(c.op.Action, c.secretResource(name))
+		q.identity = noPolicies // they have decided about the list
+		d, err := q.decide(c.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		if d.Explicit {
+			if list == nil {
+				list = map[string]bool{}
+			}
+			list[name] = true
+		}
+	}
+	return list, nil
 }
 
 // rowsBefore is how many rows come before a page. A page number has no upper bound, so the product is kept from

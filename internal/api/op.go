@@ -36,6 +36,11 @@ type Op struct {
 	Also []Permission
 	// Change says that the operation changes something: it is recorded before and after.
 	Change bool
+	// Grantable says that the policy of a secret may allow the action to whom it names. A Deny of that policy counts for every
+	// operation that has the secret among its resources.
+	Grantable bool
+	// Repairs says that the operation reads or replaces the policy of a secret, which no Deny of it takes from the root account.
+	Repairs bool
 	// Deadline bounds the handling.
 	Deadline time.Duration
 	// Waits says that the operation may wait for something to happen, for as long as its caller stays.
@@ -68,10 +73,15 @@ func (o *Op) Service() string {
 
 // resource is what an operation is about.
 type resource struct {
-	arn    string // or "*"
-	secret string // the name, when it is a secret
-	action string // what is needed on it, one of Op.Also; empty means Op.Action
+	arn     string // or "*"
+	secret  string // the name, when it is a secret
+	action  string // what is needed on it, one of Op.Also; empty means Op.Action
+	lenient bool   // no Allow is needed; a Deny refuses the call
 }
+
+// unlessDenied returns r as a resource on which nothing needs to be allowed, while a Deny of any policy refuses the call: a
+// secret that the operation uses and does not give away.
+func (r resource) unlessDenied() resource { r.lenient = true; return r }
 
 // needing returns r with another action than the operation's own.
 func (r resource) needing(action string) resource { r.action = action; return r }
@@ -125,6 +135,12 @@ func also(resource, action string, o Op) Op {
 	o.Also = append(o.Also, Permission{Action: action, Resource: resource})
 	return o
 }
+
+// granted marks an operation that the policy of a secret may allow.
+func granted(o Op) Op { o.Grantable = true; return o }
+
+// repairs marks an operation by which the policy of a secret is corrected.
+func repairs(o Op) Op { o.Repairs = true; return o }
 
 // waits marks an operation that waits for something to happen.
 func waits(o Op) Op {

@@ -66,7 +66,7 @@ func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.action = p.Action
+	q.action, q.effects = p.Action, c.effects[p.Action]
 	q.resource, err = c.simulatedResource(p, in)
 	return q, err
 }

@@ -190,11 +190,12 @@ func TestSimulatePolicy(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
 	ctx, admin := t.Context(), ram.New(s.Client)
+	must[*ram.UserResponse](t)(admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: "alice"}))
 	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
 		SecretName: "app/db", VersionID: "v1", SecretData: sensitive.New("x"), Tags: []kms.Tag{{TagKey: "env", TagValue: "prod"}},
 		Policy: document(`{"Sid":"granted","Effect":"Allow","Principal":{"RAM":"acs:ram::` + s.AccountID + `:user/alice"},"Action":"kms:DescribeSecret","Resource":"*"}`),
 	}))
-	newUser(t, admin, "alice", document(
+	newKey(t, admin, "alice", document(
 		allow("kms:GetSecretValue", "acs:kms:*:*:secret/app/*", `{"IpAddress":{"acs:SourceIp":"10.0.0.0/8"}}`),
 		`{"Sid":"by tag","Effect":"Deny","Action":"kms:PutSecretValue","Resource":"*","Condition":{"StringEquals":{"kms:tag/env":"prod"}}}`,
 	))

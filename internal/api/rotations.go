@@ -584,9 +584,13 @@ func listRotations(_ context.Context, c *Call, in *kms.ListRotationsRequest) (*k
 	if in.State != "" && !slices.Contains(rotation.States(), rotation.State(in.State)) {
 		return nil, fault.Parameter("State", "use one of %s.", fmt.Sprint(rotation.States()))
 	}
+	withheld, err := c.withheld("")
+	if err != nil {
+		return nil, err
+	}
 	p := page[kms.ListedRotation]{rows: []kms.ListedRotation{}, most: in.MaxResults}
 	err = c.Snapshot.Rotations(c.Account(), "", following(after), func(r rotation.Record) bool {
-		if in.State != "" && string(r.State) != in.State || in.TargetName != "" && r.Target != in.TargetName {
+		if withheld[r.Secret] || in.State != "" && string(r.State) != in.State || in.TargetName != "" && r.Target != in.TargetName {
 			return true
 		}
 		row := kms.ListedRotation{
@@ -668,6 +672,10 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 			return nil, err
 		}
 	}
+	withheld, err := c.withheld("")
+	if err != nil {
+		return nil, err
+	}
 	var names []string
 	if in.SecretName != "" {
 		s, err := c.existing(c.Snapshot, in.SecretName)
@@ -679,7 +687,7 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 		}
 		names = []string{s.Name}
 	} else if err := c.Snapshot.Rotations(c.Account(), "", "", func(r rotation.Record) bool {
-		if !r.InFlight() {
+		if !r.InFlight() && !withheld[r.Secret] {
 			names = append(names, r.Secret)
 		}
 		return true

@@ -38,8 +38,8 @@ func createSecret(ctx context.Context, c *Call, in *kms.CreateSecretRequest) (*k
 	}
 	c.resource = c.secretResource(spec.Name)
 	if in.Policy != "" {
-		if _, err := policy.ParseSecret(in.Policy, c.Account()); err != nil {
-			return nil, fault.Parameter("Policy", "%s", err)
+		if _, err := c.checkPolicy(in.Policy); err != nil {
+			return nil, err
 		}
 	}
 	data := in.SecretData
@@ -77,6 +77,17 @@ func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version strin
 		return nil, err
 	}
 	s.KeyID, s.DefaultKey, s.Creator = key.ID, true, c.Account()
+	if s.Policy != "" {
+		d, err := c.checkPolicy(s.Policy)
+		if err != nil {
+			return nil, err
+		}
+		ids, err := c.namedIDs(tx, d)
+		if err != nil {
+			return nil, err
+		}
+		s.PolicyBinding = &secret.PolicyBinding{IDs: ids}
+	}
 	out := &kms.CreateSecretResponse{
 		ARN: s.ARN(c.Region), SecretName: s.Name, VersionID: version, SecretType: s.Type,
 		ExtendedConfig: s.ExtendedConfig, DKMSInstanceID: s.DKMSInstanceID,
@@ -151,8 +162,12 @@ func planned(s secret.Secret, now time.Time) (automatic, interval string, next t
 	return automatic, interval, s.Rotation.Next
 }
 
-// existing reads a secret that must be there.
+// existing reads a secret that must be there. A handler reaches no secret that is not among the resources of its operation: no
+// policy would have been asked.
 func (c *Call) existing(tx *store.Tx, name string) (secret.Secret, error) {
+	if c.op != nil && !slices.Contains(c.passed, name) {
+		return secret.Secret{}, fmt.Errorf("%s reads the secret %q, which is not among its resources", c.op.Name, name)
+	}
 	s, ok, err := tx.Secret(c.Account(), name, c.At)
 	if err == nil && !ok {
 		err = secret.NotFound(name)
@@ -373,17 +388,57 @@ func getSecretPolicy(_ context.Context, c *Call, in *kms.GetSecretPolicyRequest)
 	return &kms.GetSecretPolicyResponse{Policy: s.Policy}, nil
 }
 
-func setSecretPolicy(ctx context.Context, c *Call, in *kms.SetSecretPolicyRequest) (*kms.EmptyResponse, error) {
-	if _, err := policy.ParseSecret(in.Policy, c.Account()); err != nil {
-		return nil, fault.Parameter("Policy", "%s", err)
+// checkPolicy refuses a document that cannot be the policy of a secret.
+func (c *Call) checkPolicy(document string) (policy.Document, error) {
+	d, err := policy.ParseSecret(document, c.Account())
+	if err == nil {
+		err = d.CheckOwner(c.grantable())
 	}
-	_, err := c.alter(ctx, in.SecretName, func(s secret.Secret) (secret.Secret, error) {
-		if err := onlyDefault(in.PolicyName); err != nil {
-			return s, err
+	if err != nil {
+		return d, fault.Parameter("Policy", "%s", err)
+	}
+	return d, nil
+}
+
+// namedIDs returns the IDs of the users that a policy names. A name that nobody has is refused: whoever takes it later is not
+// the one who was meant.
+func (c *Call) namedIDs(tx *store.Tx, d policy.Document) (map[string]string, error) {
+	ids := map[string]string{}
+	for _, arn := range d.Named() {
+		id, err := tx.UserID(c.Account(), arn)
+		if err != nil {
+			return nil, err
 		}
-		return s.SetPolicy(in.Policy, c.At)
+		if id == "" {
+			return nil, fault.Parameter("Policy", "it names %s, and there is no such principal here; name a user of this account that exists.", arn)
+		}
+		ids[arn] = id
+	}
+	return ids, nil
+}
+
+func setSecretPolicy(ctx context.Context, c *Call, in *kms.SetSecretPolicyRequest) (*kms.EmptyResponse, error) {
+	d, err := c.checkPolicy(in.Policy)
+	if err != nil {
+		return nil, err
+	}
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.EmptyResponse, error) {
+		s, err := c.existing(tx, in.SecretName)
+		if err != nil {
+			return nil, err
+		}
+		if err := onlyDefault(in.PolicyName); err != nil {
+			return nil, err
+		}
+		ids, err := c.namedIDs(tx, d)
+		if err != nil {
+			return nil, err
+		}
+		if s, err = s.SetPolicy(in.Policy, ids, c.At); err != nil {
+			return nil, err
+		}
+		return &kms.EmptyResponse{}, tx.PutSecret(s, nil)
 	})
-	return &kms.EmptyResponse{}, err
 }
 
 func onlyDefault(name string) error {

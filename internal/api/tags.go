@@ -136,8 +136,12 @@ func listTagResources(_ context.Context, c *Call, in *kms.ListTagResourcesReques
 	if err != nil || in.ResourceType == kms.ResourceKey {
 		return out, err
 	}
+	withheld, err := c.withheld("")
+	if err != nil {
+		return out, err
+	}
 	visit := func(s secret.Secret) bool {
-		if !hasTags(s, in.Tags) || s.Name < afterName {
+		if withheld[s.Name] || !hasTags(s, in.Tags) || s.Name < afterName {
 			return true
 		}
 		for _, t := range s.SortedTags() {

@@ -46,7 +46,8 @@ func registered() on[kms.RegisterTargetRequest] {
 	}}
 }
 
-// retargeted are those of UpdateTarget: the secret that the target names now is sent to the new address too.
+// retargeted are those of UpdateTarget: the secret that the target names now is sent to the new address too. Where the address
+// stays it is read only.
 func retargeted() on[kms.UpdateTargetRequest] {
 	return on[kms.UpdateTargetRequest]{"target/${TargetName} and secret/${AdminSecretName}", func(c *Call, in *kms.UpdateTargetRequest) ([]resource, error) {
 		list := []resource{c.targetResource(in.TargetName)}
@@ -54,8 +55,12 @@ func retargeted() on[kms.UpdateTargetRequest] {
 		if err != nil {
 			return nil, err
 		}
-		if ok && in.Config != "" && t.AdminSecret != "" {
-			list = append(list, c.secretResource(t.AdminSecret))
+		if ok && t.AdminSecret != "" {
+			admin := c.secretResource(t.AdminSecret)
+			if in.Config == "" {
+				admin = admin.unlessDenied()
+			}
+			list = append(list, admin)
 		}
 		return c.andSecret(list, &in.AdminSecretName)
 	}}
@@ -81,11 +86,26 @@ func created() on[kms.CreateSecretRequest] {
 	}}
 }
 
-// tested are the resources of TestTarget: the target, and the secret whose credential is tried.
+// tested are the resources of TestTarget: the target with its administrator, and the secret whose credential is tried.
 func tested() on[kms.TestTargetRequest] {
 	return on[kms.TestTargetRequest]{"target/${TargetName} and secret/${SecretName}", func(c *Call, in *kms.TestTargetRequest) ([]resource, error) {
-		return c.andSecret([]resource{c.targetResource(in.TargetName)}, &in.SecretName)
+		list, err := c.usedTarget(in.TargetName)
+		if err != nil {
+			return nil, err
+		}
+		return c.andSecret(list, &in.SecretName)
 	}}
+}
+
+// usedTarget are the resources of a call that logs in at a target: the target, and the secret of its administrator, which the
+// call sends there and does not give away.
+func (c *Call) usedTarget(name string) ([]resource, error) {
+	list := []resource{c.targetResource(name)}
+	t, ok, err := c.Snapshot.Target(c.Account(), name)
+	if ok && t.AdminSecret != "" {
+		list = append(list, c.secretResource(t.AdminSecret).unlessDenied())
+	}
+	return list, err
 }
 
 // configured are the resources of ConfigureRotation: the secret, and the target that it is tied to.
@@ -233,8 +253,8 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		if err != nil {
 			return nil, err
 		}
-		if in.Config != "" && t.AdminSecret != judged.AdminSecret {
-			// The right to send that other secret to the new address was not looked at.
+		if t.AdminSecret != judged.AdminSecret {
+			// The policies were not asked about that other secret.
 			return nil, fault.New(fault.InUse, "Somebody else has changed target %q at this moment; look at it and try again.", t.Name)
 		}
 		if in.Config != "" {

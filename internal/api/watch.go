@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
-	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/wire"
@@ -149,10 +148,7 @@ func (c *Call) state(name string) (change kms.SecretChange, rotated bool, err er
 }
 
 func (c *Call) judged(name string) (change kms.SecretChange, rotated bool, err error) {
-	q := question{
-		principal: c.Principal, identity: c.identity, action: "kms:GetSecretValue", resource: c.secretResource(name),
-		context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
-	}
+	q := c.asking("kms:GetSecretValue", c.secretResource(name))
 	d, err := q.decide(c.Snapshot)
 	if err != nil || !d.Allowed {
 		return kms.SecretChange{State: kms.StateDenied}, false, err

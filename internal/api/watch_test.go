@@ -100,6 +100,7 @@ func TestWatchTells(t *testing.T) {
 func TestWatchJudges(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
+	w.user(t, bob)
 	w.must(t, "SetSecretPolicy", "SecretName", "a", "Policy", `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"*","Principal":{"RAM":["acs:ram::`+account+`:user/bob"]}}]}`)
 	out, err := w.by(t.Context(), bob, "192.0.2.1", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.2.SecretName", "b", "Secret.3.SecretName", "none", "Secret.2.VersionId", "v1", "Consumer", "i")
 	if err != nil {

@@ -38,7 +38,7 @@ func readBoth(identity []string, secret string) (*compared, error) {
 		c.identity, c.plain = append(c.identity, doc), append(c.plain, readPlain(text))
 	}
 	if secret != "" {
-		doc, err := ParseSecret(secret, owner(secret))
+		doc, err := parseSecret(secret, owner(secret))
 		if err != nil {
 			return nil, fmt.Errorf("%w\n%s", err, secret)
 		}
@@ -73,7 +73,7 @@ func TestNaiveMakesTheDecisions(t *testing.T) {
 			t.Fatalf("%s: %v", row.name, err)
 		}
 		for _, p := range row.pairs() {
-			r := Request{Principal: row.who, Action: p.action, Resource: p.resource, Context: row.context}
+			r := asking(row.who, p.action, p.resource, row.context)
 			if _, differ := c.disagreement(r); differ != "" {
 				t.Errorf("%s: %s", row.name, differ)
 			}
@@ -180,7 +180,7 @@ func (g generator) documents() (*compared, error) {
 		}
 		g.Shuffle(len(rules), func(i, j int) { rules[i], rules[j] = rules[j], rules[i] })
 		secret = encoded(map[string]any{"Version": "1", "Statement": rules})
-		if _, err := ParseSecret(secret, home); err != nil { // it takes everything from the owner again
+		if _, err := parseSecret(secret, home); err != nil { // it takes everything from the owner again
 			secret = DefaultSecretDocument(home)
 		}
 	}
@@ -274,13 +274,14 @@ func (g generator) value(kind string) string {
 }
 
 func (g generator) request() Request {
-	kinds := []Principal{root, alice, alice, alice, alice, alice, alice, alice, alice, bob, worker, worker, worker, engine, mallory, rootAway, {Kind: KindAssumedRole, Account: foreign, Name: "worker"}, {Kind: "Robot", Account: home}, {}}
-	r := Request{
-		Principal: kinds[g.IntN(len(kinds))],
-		Action: g.of("kms:GetSecretValue", "kms:GetSecretValue", "kms:GetSecretValue", "kms:GetSecretValue", "kms:PutSecretValue", "kms:PutSecretValue", "kms:DescribeSecret", "kms:DescribeSecret", "kms:ListSecrets", "kms:SetSecretPolicy", "KMS:TagResources",
+	kinds := []Principal{root, alice, alice, alice, alice, alice, alice, alice, alice, renamed, successor, bob, workerSuccessor, worker, worker, worker, engine, mallory, rootAway, {Kind: KindAssumedRole, Account: foreign, Name: "worker"}, {Kind: "Robot", Account: home}, {}}
+	r := asking(
+		kinds[g.IntN(len(kinds))],
+		g.of("kms:GetSecretValue", "kms:GetSecretValue", "kms:GetSecretValue", "kms:GetSecretValue", "kms:PutSecretValue", "kms:PutSecretValue", "kms:DescribeSecret", "kms:DescribeSecret", "kms:ListSecrets", "kms:SetSecretPolicy", "KMS:TagResources",
 			"kms:GetRandomPassword", "oss:GetObject", "ram:GetPolicy", "kms:UpdateSecretVersionStage", "kms:Decrypt", ""),
-		Context: Context{SecureTransport: g.IntN(2) == 0, MFAPresent: g.IntN(4) == 0},
-	}
+		"",
+		Context{SecureTransport: g.IntN(2) == 0, MFAPresent: g.IntN(4) == 0},
+	)
 	if g.IntN(12) == 0 {
 		r.Resource = g.of("*", "*", "secret/app", "acs:kms:cn-hangzhou", "acs:ram::system:policy/P", "acs:kms::system:secret/x", "acs::x:"+home+":y")
 	} else {

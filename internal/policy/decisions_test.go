@@ -185,9 +185,20 @@ var secretDecisions = []decision{
 	d("secret deny for root is for root alone", alice, get, app, []string{everything}, secretDoc(own, rule("Deny", home+":root", get)), "identity 0.0"),
 	d("secret deny of a user leaves root", root, get, app, nil, secretDoc(own, rule("Deny", home+":user/alice", get)), "root"),
 	d("engine is not bound", engine, "kms:UpdateSecretVersionStage", app, []string{everything}, secretDoc(own, rule("Deny", home+":*", "kms:Update*")), "identity 0.0"),
-	d("deny without effect", alice, "kms:SetSecretPolicy", app, []string{everything}, secretDoc(own, rule("Deny", home+":*", "kms:Set*")), "identity 0.0"),
-	d("deny of everything leaves SetSecretPolicy", alice, "kms:SetSecretPolicy", app, []string{everything},
-		secretDoc(own, rule("Deny", home+":user/alice", "kms:*")), "identity 0.0"),
+	d("deny of setting the policy", alice, "kms:SetSecretPolicy", app, []string{everything}, secretDoc(own, rule("Deny", home+":*", "kms:Set*")), "deny secret 1 Deny"),
+	d("deny of everything, setting the policy", alice, "kms:SetSecretPolicy", app, []string{everything},
+		secretDoc(own, rule("Deny", home+":user/alice", "kms:*")), "deny secret 1 Deny"),
+	d("deny of everything, reading the policy", alice, "kms:GetSecretPolicy", app, []string{everything},
+		secretDoc(own, rule("Deny", home+":user/alice", "kms:*")), "deny secret 1 Deny"),
+	d("deny of an action that cannot be granted", alice, "kms:Decrypt", app, []string{everything}, secretDoc(own, rule("Deny", home+":user/alice", "kms:*")), "deny secret 1 Deny"),
+	d("root may set the policy whatever it denies", root, "kms:SetSecretPolicy", app, nil, secretDoc(own, rule("Deny", home+":*", "kms:Set*")), "root"),
+	d("root may read the policy whatever it denies", root, "kms:GetSecretPolicy", app, nil, secretDoc(own, rule("Deny", home+":root", "kms:*")), "root"),
+	d("grant to a user who was renamed", renamed, get, app, nil, secretDoc(own, rule("Allow", home+":user/alice", get)), "secret 1 Allow"),
+	d("grant is not of the next user of that name", successor, get, app, nil, secretDoc(own, rule("Allow", home+":user/alice", get)), "implicit"),
+	d("grant is not of the next role of that name", workerSuccessor, get, app, nil, secretDoc(own, rule("Allow", home+":role/worker", get)), "implicit"),
+	d("deny of a user who was renamed", renamed, get, app, []string{everything}, secretDoc(own, rule("Deny", home+":user/alice", get)), "deny secret 1 Deny"),
+	d("deny of the next user of that name", successor, get, app, []string{everything}, secretDoc(own, rule("Deny", home+":user/alice", get)), "deny secret 1 Deny"),
+	d("deny of the next role of that name", workerSuccessor, get, app, []string{everything}, secretDoc(own, rule("Deny", home+":role/worker", get)), "deny secret 1 Deny"),
 	d("grant without effect", alice, "kms:SetSecretPolicy", app, nil, secretDoc(own, rule("Allow", home+":user/alice", "kms:*")), "implicit"),
 	d("governed: list", alice, "kms:ListSecretVersionIds", app, nil, secretDoc(rule("Allow", home+":user/alice", "kms:*")), "secret 0 Allow"),
 	d("governed: put", alice, "kms:PutSecretValue", app, nil, secretDoc(rule("Allow", home+":user/alice", "kms:*")), "secret 0 Allow"),
@@ -354,7 +365,7 @@ func TestDecisions(t *testing.T) {
 			t.Parallel()
 			got := ""
 			for _, p := range row.pairs() {
-				r := Request{Principal: row.who, Action: p.action, Resource: p.resource, Context: row.context}
+				r := asking(row.who, p.action, p.resource, row.context)
 				got = evaluate(t, r, row.identity, row.secret)
 				if got == "implicit" || strings.HasPrefix(got, "deny") {
 					break

@@ -5,8 +5,10 @@ package policy
 //
 // A Deny that applies wins. Within an account an Allow of either side is enough; a principal of another
 // account needs both. Root needs no Allow in its own account and knows no identity policy, but a Deny in
-// a secret policy binds it. In a secret policy, :* and :root of an account leave the matter to the
-// identity policies of that account; naming a user or a role is a grant.
+// a secret policy binds it, unless the action repairs that policy (Request.Repairs). In a secret policy,
+// :* and :root of an account leave the matter to the identity policies of that account; naming a user or
+// a role is a grant to the one that the name was bound to ([Document.Bind]), of those actions that a secret
+// policy may allow (Request.Grantable).
 //
 // The engine (KindSystem) has the rights of the documents it is given, and no secret policy reaches it: a
 // Deny meant for people must not strand a rotation between two steps.
@@ -109,7 +111,7 @@ func (q *question) identity(deny bool) (Decision, bool) {
 // prefers one that names the principal over one that delegates, and reports which it is.
 func (q *question) secret(deny bool) (found Decision, named, ok bool) {
 	found = implicit
-	if q.policy == nil || !governed(q.Action) {
+	if q.policy == nil || !deny && !q.Grantable || deny && q.Repairs && q.Principal.Kind == KindAccount {
 		return found, false, false
 	}
 	for j := range q.policy.statements {
@@ -117,9 +119,10 @@ func (q *question) secret(deny bool) (found Decision, named, ok bool) {
 		if s.deny != deny || !q.applies(s) {
 			continue
 		}
-		for _, p := range s.principals {
-			names := p.names(&q.Principal)
-			fits := names || !deny && p.delegates(&q.Principal) || deny && p.binds(&q.Principal)
+		for k := range s.principals {
+			p := &s.principals[k]
+			names := p.names(&q.Principal, q.policy.bound)
+			fits := names || !deny && p.delegates(&q.Principal) || deny && p.binds(&q.Principal, q.policy.bound)
 			if !fits || ok && !names {
 				continue
 			}

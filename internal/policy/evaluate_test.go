@@ -15,13 +15,44 @@ const (
 
 var (
 	root     = Principal{Kind: KindAccount, Account: home}
-	alice    = Principal{Kind: KindRAMUser, Account: home, Name: "alice"}
-	bob      = Principal{Kind: KindRAMUser, Account: home, Name: "bob"}
-	worker   = Principal{Kind: KindAssumedRole, Account: home, Name: "worker", Session: "s1"}
+	alice    = Principal{Kind: KindRAMUser, Account: home, Name: "alice", ID: idOf(home, "user/alice")}
+	bob      = Principal{Kind: KindRAMUser, Account: home, Name: "bob", ID: idOf(home, "user/bob")}
+	worker   = Principal{Kind: KindAssumedRole, Account: home, Name: "worker", Session: "s1", ID: idOf(home, "role/worker") + ":s1"}
 	engine   = Principal{Kind: KindSystem, Account: home, Name: "rotator"}
-	mallory  = Principal{Kind: KindRAMUser, Account: foreign, Name: "alice"}
+	mallory  = Principal{Kind: KindRAMUser, Account: foreign, Name: "alice", ID: idOf(foreign, "user/alice")}
 	rootAway = Principal{Kind: KindAccount, Account: foreign}
+
+	// renamed is alice under another name, successor another user who has taken hers; likewise for the role.
+	renamed         = Principal{Kind: KindRAMUser, Account: home, Name: "alicia", ID: alice.ID}
+	successor       = Principal{Kind: KindRAMUser, Account: home, Name: "alice", ID: "another"}
+	workerSuccessor = Principal{Kind: KindAssumedRole, Account: home, Name: "worker", Session: "s1", ID: "another:s1"}
 )
+
+// idOf is the ID that the name is bound to in the policies of these tests.
+func idOf(account, relative string) string { return "id of " + account + " " + relative }
+
+// parseSecret reads the policy of a secret as it is set: checked, and bound to those who have the names then.
+func parseSecret(doc, account string) (Document, error) {
+	d, err := ParseSecret(doc, account)
+	if err != nil {
+		return d, err
+	}
+	ids := map[string]string{}
+	for _, arn := range d.Named() {
+		parts, _ := ParseARN(arn)
+		ids[arn] = idOf(parts.Account, parts.Relative)
+	}
+	return d.Bind(ids), d.CheckOwner(grantable)
+}
+
+// grantable are some of the actions that a secret policy may allow.
+var grantable = []string{"kms:GetSecretValue", "kms:PutSecretValue", "kms:DescribeSecret", "kms:ListSecretVersionIds", "kms:TagResources"}
+
+// asking is a request with what the operation's declaration says of its action.
+func asking(who Principal, action, resource string, c Context) Request {
+	repairs := strings.EqualFold(action, "kms:SetSecretPolicy") || strings.EqualFold(action, "kms:GetSecretPolicy")
+	return Request{Principal: who, Action: action, Resource: resource, Context: c, Grantable: hasEffect(action), Repairs: repairs}
+}
 
 // allow and deny write identity documents of one statement; extra holds further members.
 func allow(action, resource string, extra ...string) string {
@@ -49,7 +80,7 @@ func secretDoc(rules ...string) string {
 	return `{"Version":"1","Statement":[` + strings.Join(rules, ",") + `]}`
 }
 
-var own = rule("Allow", home+":*", "kms:*") // what keeps ParseSecret content
+var own = rule("Allow", home+":*", "kms:*") // what keeps CheckOwner content
 
 var ordinary = Context{
 	Now:             time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC),
@@ -65,7 +96,7 @@ func TestEvaluateMisplacedDocuments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sec, err := ParseSecret(secretDoc(rule("Allow", home+":user/alice", "kms:*")), home)
+	sec, err := parseSecret(secretDoc(rule("Allow", home+":user/alice", "kms:*")), home)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,8 +28,8 @@ func probes(doc plainDoc) []Request {
 	for _, a := range first(actions, 6) {
 		for _, r := range first(resources, 6) {
 			for _, c := range first(contexts, 10) {
-				for _, who := range []Principal{root, alice, worker, engine, mallory} {
-					out = append(out, Request{who, a, r, c})
+				for _, who := range []Principal{root, alice, renamed, successor, worker, workerSuccessor, engine, mallory} {
+					out = append(out, asking(who, a, r, c))
 				}
 			}
 		}
@@ -135,7 +135,7 @@ func FuzzParseSecret(f *testing.F) {
 	}
 	f.Add(secretDoc(own, rule("Deny", home+":role/worker", "kms:Get*", when(`{"StringNotLike":{"kms:tag/env":"P*"}}`))))
 	f.Fuzz(func(t *testing.T, doc string) {
-		if _, err := ParseSecret(doc, home); err != nil {
+		if _, err := parseSecret(doc, home); err != nil {
 			if err.Error() == "" || len(err.Error()) > 400 || !utf8.ValidString(err.Error()) {
 				t.Fatalf("an error nobody can read: %q", err)
 			}
@@ -155,11 +155,11 @@ func FuzzParseSecret(f *testing.F) {
 				compareWith(t, c, requests)
 			}
 		}
-		d, err := ParseSecret(doc, home)
+		d, err := parseSecret(doc, home)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !Evaluate(Request{Principal: root, Action: "kms:SetSecretPolicy", Resource: app}, nil, &d).Allowed {
+		if !Evaluate(asking(root, "kms:SetSecretPolicy", app, Context{}), nil, &d).Allowed {
 			t.Error("an accepted policy locks root out of SetSecretPolicy")
 		}
 	})

@@ -107,14 +107,17 @@ func naively(r Request, identity []plainDoc, secret plainDoc, owner string) (v v
 	}
 	granted, delegated := false, false
 	for j, st := range secret {
-		if p.Kind == "System" || !hasEffect(r.Action) || !actionFits(st, r.Action) || !conditionsHold(st, r.Context) {
+		if p.Kind == "System" || !actionFits(st, r.Action) || !conditionsHold(st, r.Context) {
 			continue
 		}
-		named, whole, rootOnly := concerns(st, p)
+		named, sameName, whole, rootOnly := concerns(st, p)
+		root, policyItself := p.Kind == "Account", []string{"kms:setsecretpolicy", "kms:getsecretpolicy"}
 		switch {
-		case st["Effect"] == "Deny" && (named || whole || rootOnly && p.Kind == "Account"):
+		case st["Effect"] == "Deny" && root && slices.Contains(policyItself, strings.ToLower(r.Action)):
+			// the means to correct a policy
+		case st["Effect"] == "Deny" && (named || sameName || whole || rootOnly && root):
 			v.denies = append(v.denies, place{-1, j})
-		case st["Effect"] == "Allow" && (named || whole || rootOnly):
+		case st["Effect"] == "Allow" && hasEffect(r.Action) && (named || whole || rootOnly):
 			v.allows = append(v.allows, place{-1, j})
 			granted, delegated = granted || named, delegated || whole || rootOnly
 		}
@@ -131,8 +134,9 @@ func naively(r Request, identity []plainDoc, secret plainDoc, owner string) (v v
 	return v
 }
 
-// concerns reports how a statement of a secret policy means the principal: by name, as one of the account, or as its root.
-func concerns(st map[string]any, p Principal) (named, whole, root bool) {
+// concerns reports how a statement of a secret policy means the principal: by the ID of the one that had the name when the
+// policy was set, by the name alone, as one of the account, or as its root.
+func concerns(st map[string]any, p Principal) (named, sameName, whole, root bool) {
 	for _, who := range list(st["Principal"].(map[string]any)["RAM"]) {
 		base := "acs:ram::" + p.Account + ":"
 		switch {
@@ -140,11 +144,16 @@ func concerns(st map[string]any, p Principal) (named, whole, root bool) {
 			whole = true
 		case who == base+"root":
 			root = true
-		case p.Kind == "RAMUser" && who == base+"user/"+p.Name, p.Kind == "AssumedRoleUser" && who == base+"role/"+p.Name:
-			named = true
 		}
+		kind := map[PrincipalKind]string{"RAMUser": "user/", "AssumedRoleUser": "role/"}[p.Kind]
+		name, ok := strings.CutPrefix(who, base+kind)
+		if kind == "" || !ok {
+			continue
+		}
+		sameName = sameName || name == p.Name
+		named = named || strings.TrimSuffix(p.ID, ":"+p.Session) == idOf(p.Account, kind+name)
 	}
-	return named, whole, root
+	return named, sameName, whole, root
 }
 
 // hasEffect is the list of section 6, and the two newer tag calls, which do what the older ones do.

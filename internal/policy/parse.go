@@ -16,6 +16,7 @@ type Document struct {
 	kind       string // PolicyIdentity or PolicySecret
 	account    string // owner of the secret, for a secret policy
 	statements []statement
+	bound      map[string]string // IDs of those whom a secret policy names, by their ARNs
 }
 
 type statement struct {

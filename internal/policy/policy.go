@@ -69,6 +69,11 @@ type Request struct {
 	Principal        Principal
 	Action, Resource string
 	Context          Context
+	// Grantable says that an Allow of the secret policy counts for this action. A Deny counts for every action.
+	Grantable bool
+	// Repairs says that the action reads or replaces the secret policy. A Deny of that policy does not take it from root,
+	// so a policy can always be corrected.
+	Repairs bool
 }
 
 // Decision is the answer and which statement gave it. Explicit means that a Deny decided. Policy is

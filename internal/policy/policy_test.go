@@ -19,7 +19,7 @@ func evaluate(t *testing.T, r Request, identity []string, secret string) string 
 	}
 	var sec *Document
 	if secret != "" {
-		d, err := ParseSecret(secret, owner(secret))
+		d, err := parseSecret(secret, owner(secret))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestDefaultSecretDocument(t *testing.T) {
 	if got != want {
 		t.Errorf("DefaultSecretDocument = %s", got)
 	}
-	if _, err := ParseSecret(got, home); err != nil {
+	if _, err := parseSecret(got, home); err != nil {
 		t.Error(err)
 	}
 }

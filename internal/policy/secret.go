@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -16,8 +17,7 @@ func DefaultSecretDocument(account string) string {
 		`:*"]},"Resource":["*"],"Sid":"kms default secret policy"}],"Version":"1"}`
 }
 
-// ParseSecret reads the policy of one secret that belongs to account. A policy that grants the owning
-// account nothing is refused: it locks out everyone who could use the secret.
+// ParseSecret reads the policy of one secret that belongs to account.
 func ParseSecret(doc, account string) (Document, error) {
 	if len(doc) > maxSecretBytes {
 		return Document{}, fmt.Errorf("secret policy: the document is longer than %d bytes; shorten it", maxSecretBytes)
@@ -26,45 +26,23 @@ func ParseSecret(doc, account string) (Document, error) {
 	if err != nil {
 		return Document{}, fmt.Errorf("secret policy: %w", err)
 	}
-	d := Document{kind: PolicySecret, account: account, statements: statements}
-	if !d.grantsOwner() {
-		return Document{}, fmt.Errorf("secret policy: it grants the owning account nothing; allow %s at least one action that has an effect, such as kms:GetSecretValue",
-			quote(ARN("ram", "", account, "*")))
+	return Document{kind: PolicySecret, account: account, statements: statements}, nil
+}
+
+// CheckOwner refuses a secret policy that grants the owning account nothing: it would lock out everyone who could use the
+// secret. grantable are the actions that a secret policy may allow.
+func (d *Document) CheckOwner(grantable []string) error {
+	if d.grantsOwner(grantable) {
+		return nil
 	}
-	return d, nil
-}
-
-// sampleActions has every operation on a secret that a secret policy governs. ParseSecret uses it to find
-// out whether the owner is left with any.
-var sampleActions = []string{
-	"kms:GetSecretValue", "kms:PutSecretValue", "kms:DescribeSecret", "kms:ListSecretVersionIds", "kms:ListResourceTags",
-	"kms:ListTagResources", "kms:UpdateSecret", "kms:UpdateSecretVersionStage", "kms:UpdateSecretRotationPolicy",
-	"kms:DeleteSecret", "kms:RestoreSecret", "kms:RotateSecret", "kms:TagResource", "kms:TagResources",
-	"kms:UntagResource", "kms:UntagResources",
-	"kms:RegisterTarget", "kms:UpdateTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:DescribeRotation",
-	"kms:PauseRotation", "kms:ResumeRotation", "kms:ProbeRotation", "kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace",
-	"kms:UndoRotation", "kms:CancelRotation", "kms:RepairRotation", "kms:ListSecretConsumers",
-}
-
-// governedActions are the actions on which a secret policy has an effect. SetSecretPolicy and
-// GetSecretPolicy are not among them, so nobody can take away the means to correct a policy. The last lines are operations
-// that the cloud does not have: those that change the credential, or send it to a target.
-var governedActions = []string{
-	"kms:List*", "kms:Describe*", "kms:PutSecretValue", "kms:Update*", "kms:DeleteSecret", "kms:RestoreSecret",
-	"kms:RotateSecret", "kms:TagResource", "kms:TagResources", "kms:UntagResource", "kms:UntagResources",
-	"kms:GetSecretValue",
-	"kms:RegisterTarget", "kms:TestTarget", "kms:ConfigureRotation", "kms:RemoveRotation", "kms:PauseRotation", "kms:ResumeRotation", "kms:ProbeRotation",
-	"kms:RehearseRotation", "kms:EmergencyRotation", "kms:EndRotationGrace", "kms:UndoRotation", "kms:CancelRotation", "kms:RepairRotation",
-}
-
-func governed(action string) bool {
-	return anyAction(governedActions, action)
+	return fmt.Errorf("secret policy: it grants the owning account nothing; allow %s at least one action that has an effect, such as kms:GetSecretValue",
+		quote(ARN("ram", "", d.account, "*")))
 }
 
 // grantsOwner reports whether some action is allowed to somebody of the owning account and not taken from
 // the whole account again by an unconditional Deny.
-func (d *Document) grantsOwner() bool {
-	for _, action := range sampleActions {
+func (d *Document) grantsOwner(grantable []string) bool {
+	for _, action := range grantable {
 		allowed, denied := false, false
 		for i := range d.statements {
 			s := &d.statements[i]
@@ -73,7 +51,7 @@ func (d *Document) grantsOwner() bool {
 			}
 			for _, p := range s.principals {
 				allowed = allowed || !s.deny && p.account == d.account
-				denied = denied || s.deny && p == principalPattern{d.account, reachAll, ""} && len(s.conditions) == 0
+				denied = denied || s.deny && p.account == d.account && p.reach == reachAll && len(s.conditions) == 0
 			}
 		}
 		if allowed && !denied {
@@ -97,29 +75,70 @@ type principalPattern struct {
 	account string
 	reach   reach
 	name    string
+	text    string // as it was written
 }
 
-// names reports whether the pattern names p itself, as a user or a role: in an Allow that is a grant.
-func (pp principalPattern) names(p *Principal) bool {
-	if pp.account != p.Account || pp.name != p.Name {
-		return false
+// fits reports whether p is of the account and kind that the pattern names.
+func (pp *principalPattern) fits(p *Principal) bool {
+	return pp.account == p.Account && (pp.reach == reachUser && p.Kind == KindRAMUser || pp.reach == reachRole && p.Kind == KindAssumedRole)
+}
+
+// names reports whether the pattern means p itself: the user or role whose ID its name was bound to. In an Allow that is a
+// grant. Another user who has taken the name is not meant.
+func (pp *principalPattern) names(p *Principal, bound map[string]string) bool {
+	id, ok := bound[pp.text]
+	return ok && id != "" && pp.fits(p) && id == p.entityID()
+}
+
+// entityID is the ID of the user or the role. That of a session is followed by a colon and its name.
+func (p *Principal) entityID() string {
+	id, _, _ := strings.Cut(p.ID, ":")
+	return id
+}
+
+// Denies reports whether the document has a Deny.
+func (d *Document) Denies() bool {
+	return slices.ContainsFunc(d.statements, func(s statement) bool { return s.deny })
+}
+
+// Named returns the ARNs of the users and roles that a secret policy names, as they are written.
+func (d *Document) Named() []string {
+	var list []string
+	for i := range d.statements {
+		for _, p := range d.statements[i].principals {
+			if p.reach == reachUser || p.reach == reachRole {
+				list = append(list, p.text)
+			}
+		}
 	}
-	return pp.reach == reachUser && p.Kind == KindRAMUser || pp.reach == reachRole && p.Kind == KindAssumedRole
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Bind returns the secret policy with the IDs of the users and roles that it names, by their ARNs as [Document.Named]
+// returns them. An Allow for a name without an ID grants nothing. A Deny binds by the ID and by the name.
+func (d *Document) Bind(ids map[string]string) Document {
+	b := *d
+	b.bound = ids
+	return b
 }
 
 // delegates reports whether the pattern leaves p to the identity policies of its account. The engine is
 // no principal that a secret policy can reach: see Evaluate.
-func (pp principalPattern) delegates(p *Principal) bool {
+func (pp *principalPattern) delegates(p *Principal) bool {
 	return pp.account == p.Account && p.Kind != KindSystem && (pp.reach == reachAll || pp.reach == reachRoot)
 }
 
 // binds reports whether a Deny for the pattern meets p. Here * is everyone in the account and root is the
-// root principal alone.
-func (pp principalPattern) binds(p *Principal) bool {
-	if pp.reach == reachRoot {
+// root principal alone. A user or a role is met by the bound ID, and by the name whoever has it now.
+func (pp *principalPattern) binds(p *Principal, bound map[string]string) bool {
+	switch pp.reach {
+	case reachRoot:
 		return pp.account == p.Account && p.Kind == KindAccount
+	case reachAll:
+		return pp.delegates(p)
 	}
-	return pp.names(p) || pp.delegates(p)
+	return pp.fits(p) && pp.name == p.Name || pp.names(p, bound)
 }
 
 func parseSecretElement(s *statement, m member, where string) (err error) {
@@ -209,13 +228,13 @@ func parsePrincipal(text string) (principalPattern, error) {
 	}
 	switch arn.Relative {
 	case "*":
-		return principalPattern{arn.Account, reachAll, ""}, nil
+		return principalPattern{account: arn.Account, reach: reachAll, text: text}, nil
 	case "root":
-		return principalPattern{arn.Account, reachRoot, ""}, nil
+		return principalPattern{account: arn.Account, reach: reachRoot, text: text}, nil
 	}
 	kind, name, _ := strings.Cut(arn.Relative, "/")
 	if kind != "user" && kind != "role" || !nameForm.MatchString(name) {
 		return principalPattern{}, errors.New("must end in user/<name>, role/<name>, root or *, the name in full")
 	}
-	return principalPattern{arn.Account, reach(kind), name}, nil
+	return principalPattern{account: arn.Account, reach: reach(kind), name: name, text: text}, nil
 }

@@ -314,7 +314,7 @@ func drawAct(t *rapid.T) act {
 		document := rapid.SampledFrom([]string{"{}", "other"}).Draw(t, "policy")
 		return act{
 			"policy " + document,
-			func(s Secret, now time.Time) (Secret, error) { return s.SetPolicy(document, now) },
+			func(s Secret, now time.Time) (Secret, error) { return s.SetPolicy(document, nil, now) },
 			func(p *plain, now time.Time) fault.Kind {
 				if !p.planned.IsZero() {
 					return fault.Deleting

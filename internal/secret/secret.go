@@ -77,6 +77,7 @@ type Secret struct {
 	Creator        string             `json:"creator,omitempty"`
 	ExtendedConfig string             `json:"extended_config,omitempty"`
 	Policy         string             `json:"policy,omitempty"`
+	PolicyBinding  *PolicyBinding     `json:"policy_binding,omitempty"`
 	Tags           map[string]string  `json:"tags,omitempty"`
 	Rotation       RotationPolicy     `json:"rotation"`
 	CreatedAt      time.Time          `json:"created_at"`
@@ -85,6 +86,12 @@ type Secret struct {
 	Versions       map[string]Version `json:"versions"`
 	Stages         map[Stage]string   `json:"stages"`
 	LastOrder      uint64             `json:"last_order"`
+}
+
+// PolicyBinding says whom the names in a policy meant when it was set. A policy without one is of a release that had none.
+type PolicyBinding struct {
+	// IDs are those of the users, by the ARNs in the policy.
+	IDs map[string]string `json:"ids,omitempty"`
 }
 
 // ARN names the secret across accounts and regions.
@@ -406,11 +413,12 @@ func unsupported(s Secret, operation string) error {
 	return fault.New(fault.Unsupported, "%s is for managed secrets; %q is of type Generic.", operation, s.Name)
 }
 
-// SetPolicy replaces the policy of the secret by a document that package policy has accepted.
-func (s Secret) SetPolicy(document string, now time.Time) (Secret, error) {
+// SetPolicy replaces the policy of the secret by a document that package policy has accepted. ids are those of the users that
+// it names, by their ARNs.
+func (s Secret) SetPolicy(document string, ids map[string]string, now time.Time) (Secret, error) {
 	if err := s.Usable(); err != nil {
 		return s, err
 	}
-	s.Policy = document
+	s.Policy, s.PolicyBinding = document, &PolicyBinding{IDs: ids}
 	return s.touched(now), nil
 }

@@ -181,7 +181,7 @@ func TestDeletionWindow(t *testing.T) {
 		"Put":    func() error { _, err := s.Put(version("v3"), nil, t0); return err },
 		"Move":   func() error { _, err := s.MoveStage(Current, "v1", "", t0); return err },
 		"Update": func() error { _, err := s.UpdateMetadata(&description, nil, t0); return err },
-		"Policy": func() error { _, err := s.SetPolicy("{}", t0); return err },
+		"Policy": func() error { _, err := s.SetPolicy("{}", nil, t0); return err },
 		"Delete": func() error { _, err := s.Delete(false, time.Hour, t0); return err },
 		"Usable": s.Usable,
 	} {

@@ -107,6 +107,9 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if err := s.setUp(ctx); err != nil {
 		return nil, err
 	}
+	if err := store.BindSecretPolicies(ctx, s.db, c.Logger); err != nil {
+		return nil, err
+	}
 	if err := s.checkMark(ctx, s.firstAdmin); err != nil {
 		return nil, err
 	}

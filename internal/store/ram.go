@@ -2,13 +2,13 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/ram"
-	"github.com/keyturn/keyturn/internal/secret"
 )
 
 func userPrefix(account string) string         { return "user/" + account + "/" }
@@ -181,16 +181,13 @@ func (tx *Tx) count(prefix string) (int, error) {
 	return int(resp.Count), nil
 }
 
-// SecretPolicy is the policy that a secret has of its own, parsed.
-func (tx *Tx) SecretPolicy(s secret.Secret) (policy.Document, error) {
-	m, text := &tx.db.documents, "secret of "+s.Account+": "+s.Policy
-	if d, ok := m.get(text, nil); ok {
-		return d, nil
+// userOf reads the user with that ARN; the zero User when there is none, and for an ARN of anything else.
+func (tx *Tx) userOf(account, arn string) (ram.User, error) {
+	parts, _ := policy.ParseARN(arn)
+	name, ok := strings.CutPrefix(parts.Relative, "user/")
+	if !ok || parts.Account != account {
+		return ram.User{}, nil
 	}
-	d, err := policy.ParseSecret(s.Policy, s.Account)
-	if err != nil {
-		return d, fmt.Errorf("the stored policy of secret %q: %w", s.Name, err)
-	}
-	m.put(text, nil, d)
-	return d, nil
+	u, _, err := tx.User(account, name)
+	return u, err
 }

@@ -133,6 +133,11 @@ func (tx *Tx) PutSecret(s secret.Secret, values map[string][]byte) error {
 	if _, ok := tx.reads[key]; !ok {
 		return fmt.Errorf("secret %q is written without having been read", s.Name)
 	}
+	if s.Policy != tx.loaded[key].Policy {
+		if err := tx.indexPolicy(s); err != nil {
+			return err
+		}
+	}
 	tx.forget(tx.loaded[key], s.Versions)
 	for id, box := range values {
 		tx.write(valueKey(s.Account, s.Name, id), box)
@@ -154,6 +159,9 @@ func (tx *Tx) DeleteSecret(account, name string) error {
 	}
 	tx.forget(old, nil)
 	tx.write(key, nil)
+	if old.Policy != "" {
+		tx.write(denyingKey(account, name), nil)
+	}
 	tx.forgetConsumers(account, name)
 	return tx.DeleteRotation(account, name)
 }
@@ -239,27 +247,41 @@ func timed[T any](tx *Tx, prefix string, now time.Time, limit int) (due []T, nex
 }
 
 // SecretPage calls row for the secrets of one page, those whose name begins with prefix in the order of names, and
-// returns how many there are in all. It reads no more records than the page has; what comes before is skipped by key.
-func (tx *Tx) SecretPage(account, prefix string, skip, take int, now time.Time, row func(secret.Secret)) (total int, err error) {
+// returns how many there are in all. Those withheld, whose names begin with prefix too, are left out of both. It reads no more
+// records than the page has and those; what comes before is skipped by key.
+func (tx *Tx) SecretPage(account, prefix string, withheld map[string]bool, skip, take int, now time.Time, row func(secret.Secret)) (total int, err error) {
 	first := secretKey(account, prefix)
 	resp, err := tx.db.kv.Get(tx.ctx, first, tx.options(clientv3.WithPrefix(), clientv3.WithCountOnly())...)
 	if err != nil {
 		return 0, unavailable(err)
 	}
 	tx.seen(resp)
-	total = int(resp.Count)
+	total = int(resp.Count) - len(withheld)
 	if skip >= total {
 		return total, nil
 	}
 	from := ""
 	if skip > 0 {
-		resp, err = tx.db.kv.Get(tx.ctx, first, tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(int64(skip)))...)
+		limit := int64(skip) + int64(len(withheld))
+		resp, err = tx.db.kv.Get(tx.ctx, first, tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(limit))...)
 		if err != nil {
 			return 0, unavailable(err)
 		}
-		from = strings.TrimPrefix(string(resp.Kvs[len(resp.Kvs)-1].Key), secretPrefix(account)) + "\x00"
+		for _, kv := range resp.Kvs {
+			name := strings.TrimPrefix(string(kv.Key), secretPrefix(account))
+			if withheld[name] {
+				continue
+			}
+			if skip--; skip == 0 {
+				from = name + "\x00"
+				break
+			}
+		}
 	}
 	return total, tx.Secrets(account, prefix, from, now, func(s secret.Secret) bool {
+		if withheld[s.Name] {
+			return true
+		}
 		row(s)
 		take--
 		return take > 0

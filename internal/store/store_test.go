@@ -292,7 +292,7 @@ func TestPages(t *testing.T) {
 	create(t, db, "app")
 	create(t, db, "zoo")
 	page := func(prefix string, skip, take int) (names []string, total int) {
-		total, err := store.Snapshot(t.Context(), db).SecretPage(account, prefix, skip, take, t0, func(s secret.Secret) { names = append(names, s.Name) })
+		total, err := store.Snapshot(t.Context(), db).SecretPage(account, prefix, nil, skip, take, t0, func(s secret.Secret) { names = append(names, s.Name) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,174 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// policiesBoundKey says that [BindSecretPolicies] has run to its end.
+const policiesBoundKey = "upgrade/secret-policies-bound"
+
+// denyingPrefix has an entry for each secret whose policy has a Deny, so that lists find those that they may have to leave out
+// without reading every secret.
+func denyingPrefix(account string) string { return "denying/" + account + "/" }
+func denyingKey(account, n string) string { return denyingPrefix(account) + n }
+
+// SecretPolicy is the policy that a secret has of its own, parsed and bound to the IDs of those whom it names.
+func (tx *Tx) SecretPolicy(s secret.Secret) (policy.Document, error) {
+	d, err := parsedPolicy(tx.db, s)
+	if err != nil {
+		return d, err
+	}
+	if s.PolicyBinding != nil {
+		return d.Bind(s.PolicyBinding.IDs), nil
+	}
+	ids, err := tx.formerIDs(s, d)
+	return d.Bind(ids), err
+}
+
+func parsedPolicy(db *DB, s secret.Secret) (policy.Document, error) {
+	m, text := &db.documents, "secret of "+s.Account+": "+s.Policy
+	if d, ok := m.get(text, nil); ok {
+		return d, nil
+	}
+	d, err := policy.ParseSecret(s.Policy, s.Account)
+	if err != nil {
+		return d, fmt.Errorf("the stored policy of secret %q: %w", s.Name, err)
+	}
+	m.put(text, nil, d)
+	return d, nil
+}
+
+// UserID returns the ID of the user with that ARN; empty when there is none, and for an ARN of anything else.
+func (tx *Tx) UserID(account, arn string) (string, error) {
+	u, err := tx.userOf(account, arn)
+	return u.ID, err
+}
+
+// formerIDs binds a policy that was stored without IDs: by a release that had none. A name means the user who has it now, if
+// that user existed when the secret was last changed: the policy was set then, or before. A user who came later has taken the
+// name of another.
+func (tx *Tx) formerIDs(s secret.Secret, d policy.Document) (map[string]string, error) {
+	ids := map[string]string{}
+	for _, arn := range d.Named() {
+		u, err := tx.userOf(s.Account, arn)
+		if err != nil {
+			return nil, err
+		}
+		if u.ID != "" && !u.CreatedAt.After(s.UpdatedAt) {
+			ids[arn] = u.ID
+		}
+	}
+	return ids, nil
+}
+
+// indexPolicy keeps the index of secrets whose policy has a Deny.
+func (tx *Tx) indexPolicy(s secret.Secret) error {
+	if s.Policy == "" {
+		tx.write(denyingKey(s.Account, s.Name), nil)
+		return nil
+	}
+	d, err := parsedPolicy(tx.db, s)
+	if err != nil {
+		return err
+	}
+	if d.Denies() {
+		return save(tx, denyingKey(s.Account, s.Name), true)
+	}
+	tx.write(denyingKey(s.Account, s.Name), nil)
+	return nil
+}
+
+// Denying returns the names of the secrets that begin with prefix and whose policy has a Deny.
+func (tx *Tx) Denying(account, prefix string) ([]string, error) {
+	resp, err := tx.db.kv.Get(tx.ctx, denyingKey(account, prefix), tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly())...)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	tx.seen(resp)
+	names := make([]string, len(resp.Kvs))
+	for i, kv := range resp.Kvs {
+		names[i] = strings.TrimPrefix(string(kv.Key), denyingPrefix(account))
+	}
+	return names, nil
+}
+
+// BindSecretPolicies binds the policies of secrets that were stored without IDs to the users whom they name, and fills the index
+// of those that have a Deny. It does so once for each store; a call that was cut off is made again. A name that nobody has,
+// or that a user has who came after the last change of the secret, is bound to nobody: an Allow for it grants nothing.
+func BindSecretPolicies(ctx context.Context, db *DB, log *slog.Logger) error {
+	tx := Snapshot(ctx, db)
+	if done, _, err := load[bool](tx, policiesBoundKey); err != nil || done {
+		return err
+	}
+	var list []secret.Secret
+	const all = "secret/"
+	err := scan(tx, all, clientv3.GetPrefixRangeEnd(all), func(s secret.Secret) bool {
+		if s.Policy != "" {
+			list = append(list, secret.Secret{Account: s.Account, Name: s.Name})
+		}
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("find the policies of secrets: %w", err)
+	}
+	for _, s := range list {
+		bound, err := Update(ctx, db, func(tx *Tx) (binding, error) { return tx.bindPolicy(s.Account, s.Name) })
+		if err != nil {
+			return fmt.Errorf("bind the policy of secret %q: %w", s.Name, err)
+		}
+		for _, arn := range bound.unbound {
+			log.Warn("a secret's policy names somebody who is not there; it grants nothing to that name", "secret", s.Name, "principal", arn)
+		}
+		for _, arn := range bound.young {
+			log.Warn("a secret's policy names a user who is younger than the secret; check that this user is meant", "secret", s.Name, "principal", arn)
+		}
+	}
+	_, err = Update(ctx, db, func(tx *Tx) (struct{}, error) { return struct{}{}, save(tx, policiesBoundKey, true) })
+	return err
+}
+
+// binding is what an operator may want to check of a policy that was bound afterwards.
+type binding struct{ unbound, young []string }
+
+func (tx *Tx) bindPolicy(account, name string) (binding, error) {
+	var b binding
+	key := secretKey(account, name)
+	s, ok, err := load[secret.Secret](tx, key)
+	if err != nil || !ok || s.Policy == "" {
+		return b, err
+	}
+	if err := tx.indexPolicy(s); err != nil || s.PolicyBinding != nil {
+		return b, err
+	}
+	d, err := parsedPolicy(tx.db, s)
+	if err != nil {
+		return b, err
+	}
+	ids, err := tx.formerIDs(s, d)
+	if err != nil {
+		return b, err
+	}
+	for _, arn := range d.Named() {
+		u, err := tx.userOf(account, arn)
+		switch {
+		case err != nil:
+			return b, err
+		case ids[arn] == "":
+			b.unbound = append(b.unbound, arn)
+		case u.CreatedAt.After(s.CreatedAt):
+			b.young = append(b.young, arn)
+		}
+	}
+	slices.Sort(b.unbound)
+	s.PolicyBinding = &secret.PolicyBinding{IDs: ids}
+	return b, save(tx, key, s)
+}
