@@ -141,6 +141,7 @@ func h(c *cluster, admin target.Credential, more ...string) targettest.Harness {
 				return conn.QueryRow(t.Context(), "SELECT 1").Scan(&one)
 			}
 		},
+		Standing: standing(c, admin),
 	}
 }
 
@@ -162,7 +163,8 @@ func TestPostgreSQL(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *cluster, target.Credential, target.Credential){
 			"inspect": testInspect, "classes": testClasses, "tls": testTLS, "check_sql": testCheckSQL, "names": testNames,
 			"preparation of passwords": testSASLprep, "retire without verifiers": testBlindRetire, "iterations": testIterations,
-			"retired by hand": testRetireOther,
+			"retired by hand": testRetireOther, "standing": testStanding, "standing of administrators": testStandingOfAdmin,
+			"standing without rights": testStandingUnreadable,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, c, reader, blind) })
 		}

@@ -114,12 +114,16 @@ func TestRedis(t *testing.T) {
 				id := "k-" + c.Account
 				return func() error { defer conn.Close(); return conn.Set(t.Context(), id, "v", 0).Err() }
 			},
+			Standing: standing(s),
 		})
 	})
 	t.Run("TLS", func(t *testing.T) { t.Parallel(); testTLS(t, s) })
 	t.Run("odd characters", func(t *testing.T) { t.Parallel(); testOddCharacters(t, s) })
 	t.Run("least administrator", func(t *testing.T) { t.Parallel(); testLeastAdministrator(t, s) })
 	t.Run("unfit accounts", func(t *testing.T) { t.Parallel(); testUnfitAccounts(t, s) })
+	t.Run("standing", func(t *testing.T) { t.Parallel(); testStanding(t, s) })
+	t.Run("standing without rights", func(t *testing.T) { t.Parallel(); testStandingUnreadable(t, s) })
+	t.Run("rules are applied as the server does", func(t *testing.T) { t.Parallel(); testRules(t, s) })
 	t.Run("others stay", func(t *testing.T) { t.Parallel(); testOthersStay(t, s) })
 }
 

@@ -43,6 +43,8 @@ type Harness struct {
 	Session func(t *testing.T, c target.Credential) (usable func() error)
 	// Eventually says that a change may take this long to be accepted everywhere; 0 means at once.
 	Eventually time.Duration
+	// Standing says which accounts are more than ordinary ones. Nil for a target that is no [target.Guarded].
+	Standing *Standing
 }
 
 // Run holds a kind to the behaviour that package target states.
@@ -60,6 +62,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("unreachable", func(t *testing.T) { t.Parallel(); h.unreachable(t) })
 	t.Run("silent", func(t *testing.T) { t.Parallel(); h.silent(t) })
 	t.Run("wrong administrator", func(t *testing.T) { t.Parallel(); h.wrongAdmin(t) })
+	t.Run("standing", func(t *testing.T) { t.Parallel(); h.standing(t) })
 	t.Run("unknown setting", func(t *testing.T) { t.Parallel(); h.unknownSetting(t) })
 	if h.Refused != nil {
 		t.Run("refused by rules", func(t *testing.T) { t.Parallel(); h.refused(t) })
@@ -321,7 +324,7 @@ func (h Harness) wrongCredential(t *testing.T) {
 	h.works(t, tt, "right", good, true)
 	h.works(t, tt, "wrong", wrong, false)
 	nobody := wrong
-	nobody.Account = "nobody-of-that-name"
+	nobody.Account = absent
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	if err := tt.Verify(ctx, nobody); target.ClassOf(err) != target.Rejected {
