@@ -22,7 +22,7 @@ var lines = [][]string{
 	{"ram", "internal/rotation", "internal/cmk", "internal/policy", "internal/ram"},
 	{"internal/secret", "internal/rotation/explore"},
 	{"internal/target/targettest", "internal/target/postgresql", "internal/target/mysql", "internal/target/redis", "internal/target/ssh", "internal/target/ldap", "internal/target/oauth", "internal/target/rabbitmq", "internal/target/webhook", "internal/target/command"},
-	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit"},
+	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit", "internal/conns"},
 	{"internal/api", "consumer"},
 	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/internal/drain", "consumer/internal/standin"},
 	{"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth", "consumer/httpauth"},

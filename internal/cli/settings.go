@@ -248,7 +248,8 @@ func (s settings) server(e *env) (server.Config, error) {
 		TLSCertFile: s.text("tls-cert-file", ""), TLSKeyFile: s.text("tls-key-file", ""), TLSNames: s.k.Strings("tls-name"),
 		AuditDir: s.text("audit-dir", ""), NonceLimit: s.k.Int("nonce-limit"), ReadMemory: s.k.Int("read-memory"),
 		StoreQuota: s.k.Int("store-quota"), StoreReserve: s.k.Int("store-reserve"),
-		Limit:  limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
+		Limit:          limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
+		MaxConnections: s.k.Int("max-connections"), MaxPerSource: s.k.Int("max-connections-per-source"),
 		Logger: newLogger(e, level, format == "json"),
 	}
 	c.Trust = s.trust()

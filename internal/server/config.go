@@ -59,6 +59,12 @@ type Config struct {
 	StoreReserve int
 	// Limit bounds requests a second; the zero value limits nothing.
 	Limit limit.Config
+	// MaxConnections is how many connections all listeners together take; 0 means as many as the limit of open
+	// files leaves after a reserve, at most 16,384.
+	MaxConnections int
+	// MaxPerSource is how many connections without a valid signature one address may have; 0 means a
+	// sixteenth of MaxConnections.
+	MaxPerSource int
 	// Kinds are the kinds of targets that can be registered; nil means none.
 	Kinds []target.Kind
 	// Rotation says how credentials are rotated where a secret does not.
@@ -168,6 +174,9 @@ func (c Config) Check() error {
 	errs = append(errs, c.Etcd.check())
 	if len(c.Etcd.Endpoints) > 0 && (c.StoreQuota != 0 || c.StoreReserve != 0) {
 		add("store-quota and store-reserve are for the embedded store, not for etcd-endpoints")
+	}
+	if c.MaxConnections < 0 || c.MaxPerSource < 0 {
+		add("max-connections and max-connections-per-source must not be negative")
 	}
 	if c.NonceLimit < 0 {
 		add("nonce-limit %d is negative", c.NonceLimit)

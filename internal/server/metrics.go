@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/rotator"
 )
 
@@ -32,7 +33,7 @@ type observed struct {
 	seconds prometheus.Observer
 }
 
-func newMetrics(nonces func() int, refusing func() string, watching func() int) *metrics {
+func newMetrics(nonces func() int, refusing func() string, watching func() int, connections func() conns.Figures) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -61,6 +62,15 @@ func newMetrics(nonces func() int, refusing func() string, watching func() int) 
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_watching", Help: "Consumers that wait for a change at this node.",
 		}, func() float64 { return float64(watching()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "keyturn_connections", Help: "Open connections of all listeners.",
+		}, func() float64 { return float64(connections().Open) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "keyturn_connections_refused_total", Help: "Connections that were closed when they came.",
+		}, func() float64 { return float64(connections().Rejected) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "keyturn_connections_evicted_total", Help: "Connections that were closed to make room for others.",
+		}, func() float64 { return float64(connections().Evicted) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_changes_refused", Help: "1 while the embedded store has no room for changes.",
 		}, func() float64 {

@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api/rpc"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/policy"
@@ -31,11 +32,13 @@ import (
 const (
 	maxHeader       = 1 << 20 // of the request line and the headers: values travel in the query
 	requestTimeout  = 30 * time.Second
-	idleTimeout     = 2 * time.Minute
+	idleTimeout     = time.Minute
 	shutdownTimeout = 5 * time.Second
 	openTimeout     = 30 * time.Second
 	clusterTimeout  = 5 * time.Minute // for a majority of the nodes to come up
 	readyTimeout    = 2 * time.Second
+	maxStreams      = 64 // of one HTTP/2 connection; a client that needs more opens another
+	maxReceive      = 1 << 20
 	purgeEvery      = 30 * time.Second
 	purgeHold       = time.Hour       // after the clock has jumped
 	clockTolerance  = 5 * time.Minute // what a jump is at least
@@ -50,6 +53,7 @@ type Server struct {
 	gate       *api.Gate
 	auth       *auth.Authenticator
 	limit      *limit.Limiter
+	conns      *conns.Guard
 	uses       *api.KeyUses
 	consumers  *api.Consumers
 	stopping   chan struct{} // closed when no call may wait any longer
@@ -80,6 +84,13 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	files, err := openFiles()
+	if err != nil {
+		return nil, fmt.Errorf("limit of open files: %w", err)
+	}
+	if c.MaxConnections, err = connectionLimit(files, c.MaxConnections); err != nil {
+		return nil, err
+	}
 	s := &Server{config: c, ready: make(chan struct{}), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -119,12 +130,13 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 
 func (s *Server) listen() error {
 	c := s.config
+	s.conns = conns.New(conns.Config{Total: c.MaxConnections, PerSource: c.MaxPerSource})
 	if c.ListenHTTP != "" {
 		l, err := net.Listen("tcp", c.ListenHTTP)
 		if err != nil {
 			return fmt.Errorf("listen-http: %w", err)
 		}
-		s.plain = l
+		s.plain = s.conns.Listener(l)
 	}
 	if c.Listen == "" {
 		return nil
@@ -137,7 +149,7 @@ func (s *Server) listen() error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	s.tls, s.caFile = tls.NewListener(l, config), caFile
+	s.tls, s.caFile = tls.NewListener(s.conns.Listener(l), config), caFile
 	return nil
 }
 
@@ -160,7 +172,7 @@ func (s *Server) assemble() {
 	s.gate = api.NewGate(env, s.trail)
 	s.auth = auth.New(&accessKeys{db: s.db, keyring: s.keyring}, c.Now, c.NonceLimit, c.Logger)
 	s.limit = limit.New(c.Limit)
-	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following)
+	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures)
 	engine := c.Rotator
 	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
 	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)
@@ -236,6 +248,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	<-s.trail.Ready()
+	parts.Go(func() { s.conns.Run(ctx) })
 	parts.Go(func() { s.purgeLoop(ctx) })
 	parts.Go(func() { s.uses.Run(ctx) })
 	parts.Go(func() { s.consumers.Run(ctx) })
@@ -288,7 +301,15 @@ func (s *Server) httpServer(ctx context.Context) *http.Server {
 	return &http.Server{
 		Handler: s.handler(), MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: s.config.RequestTimeout / 3, ReadTimeout: s.config.RequestTimeout, WriteTimeout: s.config.RequestTimeout,
-		IdleTimeout: idleTimeout, DisableGeneralOptionsHandler: true, // or "OPTIONS *" were a success
+		IdleTimeout: idleTimeout, ConnContext: s.conns.ConnContext, ConnState: s.conns.ConnState,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerConnection: maxReceive,
+			MaxReceiveBufferPerStream:     maxReceive / 4,
+			SendPingTimeout:               idleTimeout,
+			WriteByteTimeout:              s.config.RequestTimeout,
+		},
+		DisableGeneralOptionsHandler: true, // or "OPTIONS *" were a success
 		// Requests under way are finished when the server stops, so they do not hang on its context.
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		ErrorLog:    slog.NewLogLogger(quiet{s.config.Logger.Handler()}, slog.LevelDebug),
@@ -304,6 +325,7 @@ func (quiet) Handle(context.Context, slog.Record) error { return nil }
 func (s *Server) handler() http.Handler {
 	door := &rpc.Door{
 		Gate: s.gate, Auth: s.auth, Log: s.config.Logger, Limit: s.limit, Now: s.config.Now, Observe: s.metrics.observe, NewID: s.config.NewID,
+		Admit: conns.Verified,
 	}
 	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -51,6 +51,9 @@ type Door struct {
 	Log  *slog.Logger
 	// Limit may be nil: then nothing is limited.
 	Limit *limit.Limiter
+	// Admit is told the access key of each request whose signature is valid, with the context of the request.
+	// It answers false when the connection of the request is to be closed; nil means that it never is.
+	Admit func(ctx context.Context, key string) bool
 	// Now is the clock of the limits; nil means time.Now.
 	Now func() time.Time
 	// Observe may be nil.
@@ -155,6 +158,11 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string, in input
 		return "", nil, d.Gate.Refuse(r.Context(), request, claim.AccessKeyID, err)
 	}
 	request.Action, request.Principal = identity.Action, identity.Principal
+	if d.Admit != nil && !d.Admit(r.Context(), identity.Principal.AccessKeyID) {
+		w.Header().Set("Connection", "close")
+		busy := &fault.Error{Kind: fault.Throttled, Retry: time.Second, Msg: "This access key has too many connections."}
+		return "", nil, d.Gate.Refuse(r.Context(), request, identity.Principal.AccessKeyID, busy)
+	}
 	if retry, ok := d.Limit.Take(identity.Principal.AccessKeyID, d.now()); !ok {
 		return "", nil, d.throttle(r.Context(), request, identity.Principal.AccessKeyID, retry)
 	}
