@@ -2,9 +2,10 @@
 // files that are only ever appended to.
 //
 // Verify recomputes the chain over the bytes on disk, so a changed byte and a line removed, inserted or moved show,
-// even to somebody who does not trust this program. Two things it cannot show: that whole lines were cut from the very
-// end, and that everything was rewritten. Both show to whoever kept an earlier Report. A record with a durable Append
-// is on disk when Append returns; any other has left the process then and is on disk within Config.SyncEvery.
+// even to somebody who does not trust this program. A trail with a key also has a MAC in each line, so that nobody without the key
+// can write a line. What the chain cannot show, that whole lines were cut from the very end or that everything was rewritten, shows
+// against the trail's [Head], which the caller keeps elsewhere and hands to [Log.Resume] and [Verification]. A record with a durable
+// Append is on disk when Append returns; any other has left the process then and is on disk within Config.SyncEvery.
 //
 // What is recorded, and what happens to a call that cannot be, is for the caller to decide. No value, key, signature,
 // token or digest of one has a field here.
@@ -49,10 +50,82 @@ const TimeFormat = "2006-01-02T15:04:05.000Z"
 const (
 	maxUserAgent = 256
 	maxMember    = 1024
+	maxDetails   = 16 << 10 // bytes of all names and values together
 )
 
-// Record is one line. Append fills Seq, Time, Prev and Hash, and they stand at the two ends of the line.
+// Detail is one fact about a call.
+type Detail struct{ Name, Value string }
+
+// Details are facts about a call that have no member of their own, such as the address of a target. They are written as one JSON
+// object. No secret value may be in them. Beyond maxDetails bytes in all they are cut, and "cut" says so.
+type Details []Detail
+
+// MarshalJSON writes an object, in order.
+func (d Details) MarshalJSON() ([]byte, error) { return d.append(nil), nil }
+
+// UnmarshalJSON reads such an object.
+func (d *Details) UnmarshalJSON(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return errors.New("details are not an object")
+	}
+	*d = nil
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		var value string
+		if err := dec.Decode(&value); err != nil {
+			return err
+		}
+		*d = append(*d, Detail{name.(string), value})
+	}
+	return nil
+}
+
+func (d Details) append(dst []byte) []byte {
+	dst = append(dst, '{')
+	for i, m := range d {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendText(dst, m.Name), ':')
+		dst = appendText(dst, m.Value)
+	}
+	return append(dst, '}')
+}
+
+// Get returns the value of a detail; empty when it is not there.
+func (d Details) Get(name string) string {
+	for _, m := range d {
+		if m.Name == name {
+			return m.Value
+		}
+	}
+	return ""
+}
+
+// bounded returns the details that fit into maxDetails bytes. The last one that fits in part is shortened.
+func (d Details) bounded() Details {
+	left := maxDetails
+	for i, m := range d {
+		left -= len(m.Name) + len(m.Value)
+		if left >= 0 {
+			continue
+		}
+		out := append(Details{}, d[:i]...)
+		if keep := len(m.Value) + left; keep > 0 {
+			out = append(out, Detail{m.Name, cut(m.Value, keep)})
+		}
+		return append(out, Detail{"cut", "true"})
+	}
+	return d
+}
+
+// Record is one line. Append fills V, Seq, Time, Prev, MAC and Hash, and they stand at the two ends of the line.
 type Record struct {
+	V             int       `json:"v,omitempty"` // format of the line; 0 means 1
 	Seq           uint64    `json:"seq,omitempty"`
 	Time          time.Time `json:"time,omitzero"`
 	RequestID     string    `json:"request_id,omitempty"`
@@ -73,7 +146,9 @@ type Record struct {
 	Decision      Decision  `json:"decision,omitempty"`
 	Outcome       string    `json:"outcome,omitempty"` // "ok", "unknown" or the error code
 	Note          string    `json:"note,omitempty"`
+	Details       Details   `json:"details,omitempty"`
 	Prev          string    `json:"prev,omitempty"`
+	MAC           string    `json:"mac,omitempty"`
 	Hash          string    `json:"hash,omitempty"`
 }
 
@@ -109,6 +184,7 @@ func (r *Record) prepare() {
 	} {
 		*s = cut(*s, maxMember)
 	}
+	r.Details = r.Details.bounded()
 }
 
 // appendMembers appends the middle part of a line: the members that a caller fills, as encoding/json writes them.
@@ -128,6 +204,12 @@ func (r *Record) appendMembers(dst []byte) []byte {
 			dst = append(dst, ',')
 		}
 		dst = appendText(append(dst, m.key...), m.value)
+	}
+	if len(r.Details) > 0 {
+		if len(dst) > start {
+			dst = append(dst, ',')
+		}
+		dst = r.Details.append(append(dst, `"details":`...))
 	}
 	return dst
 }

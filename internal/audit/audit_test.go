@@ -129,6 +129,7 @@ func TestLine(t *testing.T) {
 		RequestID: "id", Phase: Intent, Principal: "p", PrincipalType: "ram-user", AccessKeyID: "k", Account: "1",
 		Source: "10.0.0.7", UserAgent: strings.Repeat("é", 200) + "<\n", Service: "Kms", APIVersion: "2016-01-20", Operation: "PutSecretValue",
 		Resource: strings.Repeat("r", 5000), VersionID: "v1", VersionStage: "ACSCurrent", Decision: Deny, Outcome: "unknown", Note: "a <b> \"c\" \xff",
+		Details: Details{{"address", "db:5432"}, {"document", strings.Repeat("d", 2*maxDetails)}, {"more", "x"}},
 	}
 	if err := l.Append(context.Background(), full, true); err != nil {
 		t.Fatal(err)
@@ -139,6 +140,7 @@ func TestLine(t *testing.T) {
 	}
 	got := readRecords(t, cfg.Dir)
 	want := full
+	want.V, want.Details = format, Details{{"address", "db:5432"}, {"document", strings.Repeat("d", maxDetails-len("addressdb:5432document"))}, {"cut", "true"}}
 	want.Seq, want.Time, want.Prev, want.Hash = 1, testTime.UTC(), genesis, got[0].Hash
 	want.UserAgent, want.Resource, want.Note = strings.Repeat("é", 128), strings.Repeat("r", maxMember), "a <b> \"c\" \ufffd"
 	if diff := cmp.Diff(want, got[0]); diff != "" {
@@ -148,7 +150,7 @@ func TestLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const wantLine = `{"seq":2,"time":"2026-01-02T02:04:05.600Z","request_id":"second","phase":"call","principal":"acs:ram::1:user/app",` +
+	const wantLine = `{"v":2,"seq":2,"time":"2026-01-02T02:04:05.600Z","request_id":"second","phase":"call","principal":"acs:ram::1:user/app",` +
 		`"operation":"GetSecretValue","resource":"acs:kms:cn-hangzhou:1:secret/app/db","decision":"allow","outcome":"ok",`
 	line := strings.Split(string(text), "\n")[1]
 	if rest := `"prev":"` + got[0].Hash + `","hash":"` + got[1].Hash + `"}`; line != wantLine+rest {
@@ -291,7 +293,7 @@ func TestForged(t *testing.T) {
 		{"first of a chain follows another", member, link{hash: strings.Repeat("1", hashSize)}, "the first record of a trail follows another"},
 		{"prev is no hash", member, link{hash: "x"}, "the line is not a record"},
 	} {
-		line, _ := appendLine(nil, tt.after, testTime, []byte(tt.body))
+		line, _ := appendLine(nil, tt.after, testTime, []byte(tt.body), nil)
 		if err := os.WriteFile(file, line, filePerm); err != nil {
 			t.Fatal(err)
 		}
@@ -301,9 +303,9 @@ func TestForged(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
-	first, l := appendLine(nil, start, testTime, []byte(member))
+	first, l := appendLine(nil, start, testTime, []byte(member), nil)
 	l.seq++
-	second, _ := appendLine(first, l, testTime, []byte(member))
+	second, _ := appendLine(first, l, testTime, []byte(member), nil)
 	if err := os.WriteFile(file, second, filePerm); err != nil {
 		t.Fatal(err)
 	}

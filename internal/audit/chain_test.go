@@ -6,8 +6,8 @@ import (
 )
 
 func FuzzCheckLine(f *testing.F) {
-	good, end := appendLine(nil, link{hash: genesis}, testTime, []byte(`"phase":"call","operation":"X"`))
-	second, _ := appendLine(nil, end, testTime, []byte(`"phase":"intent","operation":"Y","decision":"deny"`))
+	good, end := appendLine(nil, link{hash: genesis}, testTime, []byte(`"phase":"call","operation":"X"`), nil)
+	second, _ := appendLine(nil, end, testTime, []byte(`"phase":"intent","operation":"Y","decision":"deny"`), nil)
 	f.Add(bytes.TrimSpace(good))
 	f.Add(bytes.TrimSpace(second))
 	f.Add([]byte(`{"seq":1,"hash":"` + genesis + `"}`))

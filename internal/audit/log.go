@@ -62,15 +62,30 @@ type Log struct {
 	queue chan *entry
 	pool  sync.Pool
 
+	mu   sync.Mutex
+	head Head // guarded by mu; without the position, which the writer has
+
 	claimed  atomic.Bool   // by Run or Close, whichever came first
 	started  chan struct{} // closed when Run takes records
 	stopping chan struct{} // closed when it takes no more
 	ended    chan struct{} // closed when all are answered
 }
 
-// Open takes the trail for this process and finds its end. A directory that another process has open is an error, and
-// so is a last line that does not verify. Call Run next, or Close.
+// Open takes the trail for this process and finds its end, without a key and without an anchor. A directory that another process has
+// open is an error, and so is a last line that does not verify. Call Run next, or Close.
 func Open(cfg Config) (*Log, error) {
+	l, err := Lock(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Resume(nil); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Lock takes the trail for this process. Call Resume and Run next, or Close.
+func Lock(cfg Config) (*Log, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("audit: no directory is configured")
 	}
@@ -84,19 +99,14 @@ func Open(cfg Config) (*Log, error) {
 	}
 	w := &writer{
 		dir: cfg.Dir, segmentBytes: cfg.SegmentBytes, now: cfg.Now, log: cfg.Logger, open: cfg.open,
-		done: make(chan error, 1),
+		done: make(chan error, 1), rotated: make(chan struct{}, 1),
 	}
-	l := &Log{
+	return &Log{
 		cfg: cfg, lock: held, w: w,
 		queue:   make(chan *entry, maxQueue),
 		pool:    sync.Pool{New: func() any { return newEntry() }},
 		started: make(chan struct{}), stopping: make(chan struct{}), ended: make(chan struct{}),
-	}
-	if err := w.resume(); err != nil {
-		l.release()
-		return nil, err
-	}
-	return l, nil
+	}, nil
 }
 
 // Close lets go of a trail whose Run was never called. After Run it does nothing: Run has let go.

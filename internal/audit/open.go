@@ -49,34 +49,6 @@ func lock(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("audit: lock %s: %w", dir, err)
 }
 
-// resume finds the end of the trail and makes the writer ready to go on behind it. An unfinished last line was never
-// acknowledged, so it is cut off, and a record says so. A finished one that does not verify is left for a person.
-func (w *writer) resume() error {
-	files, err := segments(w.dir)
-	if err != nil {
-		return err
-	}
-	if len(files) == 0 {
-		return w.begin(link{hash: genesis})
-	}
-	last := files[len(files)-1]
-	t, err := readTail(last)
-	if err != nil {
-		return err
-	}
-	if t.whole == 0 {
-		if t.end, err = endBefore(files); err != nil {
-			return err
-		}
-	}
-	f, err := w.open(last)
-	if err != nil {
-		return fmt.Errorf("audit: open segment: %w", err)
-	}
-	w.f, w.name, w.end, w.size, w.synced = f, filepath.Base(last), t.end, t.whole, t.whole
-	return w.cutTail(t.size - t.whole)
-}
-
 // endBefore returns the end of the chain when the last segment has no record yet.
 func endBefore(files []string) (link, error) {
 	last := files[len(files)-1]
@@ -120,6 +92,7 @@ func (w *writer) flushFirst() error {
 		return fmt.Errorf("audit: sync %s: %w", w.name, err)
 	}
 	w.synced, w.unsynced = w.size, w.unsynced[:0]
+	w.reached(w.end)
 	return nil
 }
 
@@ -132,6 +105,9 @@ type tail struct {
 // readTail reads the last whole line of a segment and checks it. The lines before are Verify's business: a server
 // should not read 64 MiB before it starts.
 func readTail(name string) (tail, error) {
+	if segmentExtOf(name) == compressedExt {
+		return readCompressedTail(name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return tail{}, fmt.Errorf("audit: read segment: %w", err)
@@ -153,7 +129,7 @@ func readTail(name string) (tail, error) {
 	if err == nil {
 		return t, nil
 	}
-	n, countErr := countLines(f, t.whole)
+	n, countErr := countLines(io.NewSectionReader(f, 0, t.whole))
 	if countErr != nil {
 		return t, countErr
 	}
@@ -191,9 +167,8 @@ func afterNewline(f io.ReaderAt, n int64) (int64, error) {
 	return 0, nil
 }
 
-func countLines(f io.ReaderAt, n int64) (lines int, err error) {
+func countLines(r io.Reader) (lines int, err error) {
 	chunk := make([]byte, 64<<10)
-	r := io.NewSectionReader(f, 0, n)
 	for {
 		k, err := r.Read(chunk)
 		lines += bytes.Count(chunk[:k], []byte{'\n'})
@@ -204,4 +179,29 @@ func countLines(f io.ReaderAt, n int64) (lines int, err error) {
 			return lines, fmt.Errorf("audit: read segment: %w", err)
 		}
 	}
+}
+
+func readCompressedTail(name string) (t tail, err error) {
+	var last []byte
+	n := 0
+	err = eachLine(name, func(line []byte, whole bool) error {
+		n++
+		t.size += int64(len(line)) + 1
+		if !whole {
+			return errUnfinished
+		}
+		last = append(last[:0], line...)
+		return nil
+	})
+	t.whole = t.size
+	if err == nil && n > 0 {
+		var r Record
+		if r, err = checkLine(last); err == nil {
+			t.end, err = link{}.follow(r)
+		}
+	}
+	if err != nil {
+		return t, badLine(name, n, err)
+	}
+	return t, nil
 }

@@ -8,22 +8,68 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 )
 
-// Report is what Verify found. Whoever keeps LastSeq and LastHash elsewhere can see later whether lines were cut from
-// the end or the trail was rewritten. FirstSeq above 1 means that older segments are not here.
+// Report is what Verify found. FirstSeq above 1 means that older segments are not here.
 type Report struct {
 	Records  uint64
 	Segments int
 	FirstSeq uint64
 	LastSeq  uint64
 	LastHash string
+	// Keyed counts the records whose MAC was verified; KeyedFrom is the first of them, 0 for none.
+	Keyed     uint64
+	KeyedFrom uint64
+	// Newer counts the records that a newer release has written: their chain was verified, their members were not looked at.
+	Newer uint64
+	// Gaps are the losses that the trail itself tells of.
+	Gaps []GapFound
+}
+
+// GapFound is a record of a loss.
+type GapFound struct {
+	Seq  uint64
+	Time time.Time
+	Loss Loss
+	Note string
+}
+
+// GapError means that the trail verifies but for losses that it tells of itself.
+type GapError struct{ Gaps []GapFound }
+
+func (e *GapError) Error() string {
+	var b strings.Builder
+	b.WriteString("audit: records were lost")
+	for _, g := range e.Gaps {
+		fmt.Fprintf(&b, "; record %d of %s says %s: %s", g.Seq, g.Time.UTC().Format(time.RFC3339), g.Loss, g.Note)
+	}
+	return b.String()
+}
+
+// Verification says what a trail is held to besides its own chain.
+type Verification struct {
+	// Key verifies the MACs; nil leaves them out.
+	Key *Key
+	// Head is what the store knows of the trail; nil leaves out what only it can show: records cut from the end, a rewritten trail,
+	// records missing from the beginning.
+	Head *Head
+	// KnownGaps are the numbers of the gap records that an operator has looked into.
+	KnownGaps []uint64
+	// InUse permits an unfinished last line: a server is writing.
+	InUse bool
 }
 
 // Verify checks the chain of a trail, or of one of its segment files, which then starts from its own first prev. The
 // error names file, line and what is wrong with the first bad line. It takes no lock: next to a writing server it may
 // meet a last line that is just being written.
-func Verify(path string) (Report, error) {
+func Verify(path string) (Report, error) { return Verification{}.Verify(path) }
+
+// Verify checks a trail against everything that v has.
+func (v Verification) Verify(path string) (Report, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return Report{}, fmt.Errorf("audit: verify: %w", err)
@@ -33,62 +79,87 @@ func Verify(path string) (Report, error) {
 		if files, err = segments(path); err != nil {
 			return Report{}, err
 		}
-		if len(files) == 0 {
+		if len(files) == 0 && (v.Head == nil || v.Head.Seq == 0) {
 			return Report{}, fmt.Errorf("audit: %s holds no segment", path)
 		}
+	} else if v.Head != nil {
+		return Report{}, errors.New("audit: a single segment cannot be compared with the head of the trail: name the directory")
 	}
-	v := verifier{}
+	w := verifier{Verification: v, mac: v.Key.macer()}
 	for _, file := range files {
-		if err := v.segment(file); err != nil {
-			return v.report, err
+		if err := w.segment(file); err != nil {
+			return w.report, err
 		}
 	}
-	return v.report, nil
-}
-
-// segments returns the segment files of dir in the order of the chain, which is that of their names.
-func segments(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("audit: list segments: %w", err)
+	if err := w.atEnd(path); err != nil {
+		return w.report, err
 	}
-	var files []string
-	for _, e := range entries {
-		if segmentSeq(e.Name()) != 0 {
-			files = append(files, filepath.Join(dir, e.Name()))
-		}
+	unknown := slices.DeleteFunc(slices.Clone(w.report.Gaps), func(g GapFound) bool { return slices.Contains(v.KnownGaps, g.Seq) })
+	if len(unknown) > 0 {
+		return w.report, &GapError{unknown}
 	}
-	return files, nil
+	return w.report, nil
 }
 
 type verifier struct {
+	Verification
+	mac    *macer
 	report Report
 	end    link
 	seen   bool // a segment came before
 	empty  string
+	atHead string // hash of the record that the head names
+}
+
+// atEnd compares the whole with the head.
+func (v *verifier) atEnd(path string) error {
+	h := v.Head
+	switch {
+	case h == nil:
+		return nil
+	case v.report.LastSeq < h.Seq:
+		return fmt.Errorf("audit: %s ends with record %d, and the store knows of record %d: records were cut off, or an older copy was restored; %s",
+			path, v.report.LastSeq, h.Seq, adviceAfterLoss)
+	case h.Seq > 0 && v.atHead != h.Hash && !v.gapBehind(h.Seq):
+		return fmt.Errorf("audit: %s has another record %d than the store knows of: the trail was rewritten; %s", path, h.Seq, adviceAfterLoss)
+	case v.report.FirstSeq > h.First:
+		return fmt.Errorf("audit: %s begins with record %d instead of %d: records are missing from the beginning; %s",
+			path, v.report.FirstSeq, h.First, adviceAfterLoss)
+	}
+	return nil
+}
+
+// gapBehind reports whether a gap record follows the record seq, so that the head was replaced after the loss was told.
+func (v *verifier) gapBehind(seq uint64) bool {
+	return slices.ContainsFunc(v.report.Gaps, func(g GapFound) bool { return g.Seq > seq })
 }
 
 func (v *verifier) segment(file string) error {
-	f, err := os.Open(file)
+	f, err := openSegment(file)
 	if err != nil {
-		return fmt.Errorf("audit: verify: %w", err)
+		return fmt.Errorf("audit: verify %s: %w", filepath.Base(file), err)
 	}
 	defer func() { _ = f.Close() }()
 	first := segmentSeq(filepath.Base(file))
-	if err := v.begin(file, first); err != nil {
-		return err
+	if v.empty != "" {
+		return badLine(v.empty, 1, errors.New("the segment is empty and another follows"))
 	}
+	v.report.Segments++
 	lines := bufio.NewReaderSize(f, maxLine)
 	for n := 1; ; n++ {
 		line, err := lines.ReadSlice('\n')
 		if errors.Is(err, io.EOF) && len(line) == 0 {
-			if n == 1 {
+			if n == 1 { // only the last segment may be empty: it is made before its first record
 				v.empty = file
+				return v.named(file, first)
 			}
 			return nil
 		}
+		if errors.Is(err, io.EOF) && v.InUse && (v.Head == nil || v.end.seq >= v.Head.Seq) {
+			return nil
+		}
 		if err = lineError(err); err == nil {
-			err = v.line(line[:len(line)-1], n == 1, first)
+			err = v.line(file, line[:len(line)-1], n == 1, first)
 		}
 		if err != nil {
 			return badLine(file, n, err)
@@ -96,24 +167,40 @@ func (v *verifier) segment(file string) error {
 	}
 }
 
-// begin checks that the segment whose name says first is the next one. Only the last segment may be empty: it is made
-// before its first record.
-func (v *verifier) begin(file string, first uint64) error {
-	if v.empty != "" {
-		return badLine(v.empty, 1, errors.New("the segment is empty and another follows"))
-	}
+// named checks that the segment whose name says first is the next one.
+func (v *verifier) named(file string, first uint64) error {
 	if v.seen && first != v.end.seq+1 {
-		return badLine(file, 1, fmt.Errorf("gap in segments: record %d should come next, the file is named for %d", v.end.seq+1, first))
+		return badLine(file, 1, errGap(v.end.seq+1, first))
 	}
-	v.seen = true
-	v.report.Segments++
 	return nil
 }
 
-func (v *verifier) line(line []byte, isFirst bool, first uint64) error {
+func errGap(next, first uint64) error {
+	return fmt.Errorf("gap in segments: record %d should come next, the file is named for %d", next, first)
+}
+
+func (v *verifier) line(file string, line []byte, isFirst bool, first uint64) error {
 	r, err := checkLine(line)
 	if err != nil {
 		return err
+	}
+	if r.V > format {
+		v.report.Newer++
+	}
+	if err := v.keyed(line, r); err != nil {
+		return err
+	}
+	if r.Operation == Gap {
+		v.report.Gaps = append(v.report.Gaps, GapFound{Seq: r.Seq, Time: r.Time, Loss: Loss(r.Outcome), Note: r.Note + " (" + r.Details.Get("found") + ")"})
+		if isFirst && r.Seq > v.end.seq {
+			if err := v.foundBefore(r); err != nil {
+				return err
+			}
+			v.end = link{} // what came before is lost: it says so
+		}
+	}
+	if isFirst && first != 0 && v.end.hash != "" && first != v.end.seq+1 {
+		return errGap(v.end.seq+1, first)
 	}
 	if isFirst && first != 0 && r.Seq != first {
 		return fmt.Errorf("gap in segments: the file is named for record %d and begins with %d", first, r.Seq)
@@ -121,11 +208,49 @@ func (v *verifier) line(line []byte, isFirst bool, first uint64) error {
 	if v.end, err = v.end.follow(r); err != nil {
 		return err
 	}
+	v.seen = true
 	if v.report.Records == 0 {
 		v.report.FirstSeq = r.Seq
 	}
 	v.report.Records++
 	v.report.LastSeq, v.report.LastHash = r.Seq, r.Hash
+	if v.Head != nil && r.Seq == v.Head.Seq {
+		v.atHead = r.Hash
+	}
+	return nil
+}
+
+// foundBefore checks that the records before a gap are those that were there when it was found.
+func (v *verifier) foundBefore(r Record) error {
+	if loss := Loss(r.Outcome); loss == LossDamaged || loss == LossWhileInUse || !v.seen && loss != LossEmptied {
+		return nil
+	}
+	seq, hash := r.Details.Get("found_seq"), r.Details.Get("found_hash")
+	if seq != strconv.FormatUint(v.end.seq, 10) || v.seen && hash != v.end.hash {
+		return fmt.Errorf("the records before this gap are not those that it tells of: it found record %s", seq)
+	}
+	return nil
+}
+
+// keyed checks the MAC of a record that must have one.
+func (v *verifier) keyed(line []byte, r Record) error {
+	must := v.report.Keyed > 0
+	if v.Head != nil {
+		must = r.Seq >= v.Head.KeyedFrom
+		if !must {
+			return nil // written before the trail had a key, or under another
+		}
+	}
+	if v.mac == nil || !must && r.MAC == "" {
+		return nil
+	}
+	if err := checkMAC(v.mac, line, r); err != nil {
+		return err
+	}
+	if v.report.Keyed == 0 {
+		v.report.KeyedFrom = r.Seq
+	}
+	v.report.Keyed++
 	return nil
 }
 

@@ -49,6 +49,12 @@ type writer struct {
 	f        file
 	name     string
 	end      link
+	key      *macer
+	endSync  link                 // the last record that the sync under way covers
+	onDisk   atomic.Pointer[link] // endOnDisk, for others
+	rotated  chan struct{}        // has a token after a segment was finished
+	info     os.FileInfo          // which file f is; nil when that is not known
+	losses   atomic.Uint64
 	size     int64       // length of the whole records in f; nothing behind it counts
 	synced   int64       // length that is on disk
 	unsynced []byte      // what lies between the two
@@ -87,7 +93,7 @@ func (w *writer) writeLines(batch []*entry) error {
 	end := w.end
 	w.buf = w.buf[:0]
 	for _, e := range batch {
-		w.buf, end = appendLine(w.buf, end, w.now(), e.members)
+		w.buf, end = appendLine(w.buf, end, w.now(), e.members, w.key)
 	}
 	n, err := w.f.WriteAt(w.buf, w.size)
 	if err == nil && n < len(w.buf) {
@@ -108,6 +114,7 @@ func (w *writer) writeLines(batch []*entry) error {
 
 // ready makes the segment fit to take a batch.
 func (w *writer) ready() error {
+	w.lookForLoss()
 	if w.broken != nil {
 		if err := w.repair(); err != nil {
 			return err
@@ -144,6 +151,11 @@ func (w *writer) begin(end link) error {
 		_ = w.f.Close() // flushed: nothing is left to lose
 	}
 	w.f, w.name, w.end, w.size, w.synced = f, name, end, 0, 0
+	w.remember()
+	select {
+	case w.rotated <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -155,6 +167,7 @@ func (w *writer) repair() error {
 		err = fmt.Errorf("audit: repair segment %s: %w", w.name, err)
 	} else {
 		w.broken, w.synced, w.unsynced = nil, w.size, w.unsynced[:0]
+		w.reached(w.end)
 	}
 	answer(w.waiting, err)
 	w.waiting = nil
@@ -179,11 +192,14 @@ func (w *writer) reopen() error {
 	}
 	_ = w.f.Close()
 	w.f = f
+	w.remember()
 	return nil
 }
 
-// tick puts on disk what has been waiting since the last tick. It is also what mends a trail that nobody writes to.
+// tick puts on disk what has been waiting since the last tick. It also repairs a trail that nobody writes to, and notices that the
+// segment was taken away or cut while the server runs.
 func (w *writer) tick() {
+	w.lookForLoss()
 	switch {
 	case w.broken != nil:
 		_ = w.repair() // noted there; the next caller sees it too
@@ -197,7 +213,7 @@ func (w *writer) startSync() {
 	if w.syncing {
 		return
 	}
-	w.syncing, w.upTo = true, w.size
+	w.syncing, w.upTo, w.endSync = true, w.size, w.end
 	w.running, w.waiting = w.waiting, nil
 	f := w.f
 	go func() { w.done <- f.Sync() }()
@@ -216,10 +232,14 @@ func (w *writer) finish(err error) {
 	} else {
 		rest := copy(w.unsynced, w.unsynced[w.upTo-w.synced:])
 		w.unsynced, w.synced = w.unsynced[:rest], w.upTo
+		w.reached(w.endSync)
 	}
 	answer(w.running, err)
 	w.running = nil
 }
+
+// reached notes that all records up to end are on disk.
+func (w *writer) reached(end link) { w.onDisk.Store(&end) }
 
 // settle waits for the sync under way.
 func (w *writer) settle() {
