@@ -41,6 +41,8 @@ type Env struct {
 	Kinds map[string]target.Kind
 	// Rotation says how credentials are rotated where a secret does not.
 	Rotation RotationConfig
+	// Trail is the audit trail of this node; nil for a process that keeps none.
+	Trail Trail
 	// Log is for the operator.
 	Log *slog.Logger
 }

@@ -129,6 +129,7 @@ var ownOperations = []ownOperation{
 	{"RehearseRotation", rotationsOwn}, {"EmergencyRotation", rotationsOwn}, {"EndRotationGrace", rotationsOwn},
 	{"UndoRotation", rotationsOwn}, {"CancelRotation", rotationsOwn}, {"RepairRotation", rotationsOwn},
 	{"WatchSecrets", consumersOwn}, {"ListSecretConsumers", consumersOwn},
+	{"DescribeAuditTrail", "the cloud keeps the trail itself; here an auditor compares a copy with the server"},
 }
 
 // ownParameters are parameters that the cloud does not have, of operations that it has.

@@ -65,6 +65,8 @@ var operations = []Op{
 	granted(change(op("UntagResources", listed(func(in *kms.UntagResourcesRequest) (string, []string) { return in.ResourceType, in.ResourceIDs }), untagResources))),
 	granted(op("ListTagResources", listed(func(in *kms.ListTagResourcesRequest) (string, []string) { return in.ResourceType, in.ResourceIDs }), listTagResources)),
 
+	op("DescribeAuditTrail", nothing[kms.DescribeAuditTrailRequest](), describeAuditTrail),
+
 	open(op("DescribeRegions", nothing[kms.DescribeRegionsRequest](), describeRegions)),
 	op("DescribeAccountKmsStatus", nothing[kms.DescribeAccountKmsStatusRequest](), describeAccountKmsStatus),
 	open(sts(op("GetCallerIdentity", nothing[kms.GetCallerIdentityRequest](), getCallerIdentity))),

@@ -11,14 +11,16 @@ import (
 	"strconv"
 )
 
-// Gap is the operation of the record that begins what follows a loss: the trail does not hold the records that it should hold. Its
-// outcome says what was found.
+// Gap is the operation of the record that begins what follows a loss: the trail does not hold the
+// records that it should hold. Its outcome says what was found.
 const Gap = "audit.gap"
 
-// Adopted is the operation of the record that Resume appends to a trail that was written without a key.
+// Adopted is the operation of the record that Resume appends to a trail that was written without a
+// key.
 const Adopted = "audit.adopted"
 
-// Loss is what was found when a trail was compared with its head. It is a stable token: the outcome of a Gap record.
+// Loss is what was found when a trail was compared with its head. It is a stable token: the outcome
+// of a Gap record.
 type Loss string
 
 // The losses. lossText says in words what each means.
@@ -48,7 +50,8 @@ var lossText = map[Loss]string{
 	LossWhileInUse: "the segment in use was taken away or cut while the server ran",
 }
 
-// Head is what a store keeps of a trail, so that a loss of records is found. It belongs to one node.
+// Head is what a store keeps of a trail, so that a loss of records is found. It belongs to one
+// node.
 type Head struct {
 	Node string `json:"node"`
 	// Seq and Hash are of the last record that is known to be on disk; 0 when there is none.
@@ -68,7 +71,8 @@ type Anchor struct {
 	Head *Head
 	// Expected says that something must have been kept.
 	Expected bool
-	// Strict refuses to resume after a loss. Otherwise the trail begins anew behind it, with a record that says so.
+	// Strict refuses to resume after a loss. Otherwise the trail begins anew behind it, with a
+	// record that says so.
 	Strict bool
 }
 
@@ -80,6 +84,20 @@ type LossError struct {
 
 func (e *LossError) Error() string {
 	return fmt.Sprintf("audit: %s (%s): %s; then start once without audit-strict", lossText[e.Loss], e.found, adviceAfterLoss)
+}
+
+// Peek returns the head of a trail that has none yet, before Resume. A trail whose end cannot be
+// read is an error.
+func (l *Log) Peek(node string) (Head, error) {
+	end, err := findEnd(l.cfg.Dir)
+	if err = errors.Join(err, end.err); err != nil {
+		return Head{}, err
+	}
+	h := Head{Node: node, Seq: end.tail.end.seq, Hash: end.tail.end.hash, First: 1, KeyedFrom: end.tail.end.seq + 1}
+	if len(end.files) > 0 {
+		h.First = segmentSeq(filepath.Base(end.files[0]))
+	}
+	return h, nil
 }
 
 // ending is the end of a trail as it is on disk.
@@ -124,9 +142,10 @@ func lineCount(file string) (n uint64, err error) {
 	return uint64(lines), err
 }
 
-// Resume finds the end of the trail, compares it with the anchor, and makes the log ready to continue. Without an anchor the trail has no
-// key, and an end that cannot be read is an error. An unfinished last line was never acknowledged, so it is cut off, and a record says so.
-// After a loss it returns nil, unless the anchor is strict: it is logged, counted and recorded.
+// Resume finds the end of the trail, compares it with the anchor, and makes the log ready to
+// continue. Without an anchor the trail has no key, and an end that cannot be read is an error. An
+// unfinished last line was never acknowledged, so it is cut off, and a record says so. After a loss
+// it returns nil, unless the anchor is strict: it is logged, counted and recorded.
 func (l *Log) Resume(a *Anchor) error {
 	end, err := findEnd(l.cfg.Dir)
 	if err != nil {
@@ -142,6 +161,8 @@ func (l *Log) Resume(a *Anchor) error {
 	head := Head{Node: a.Node, First: 1, KeyedFrom: end.tail.end.seq + 1}
 	if a.Head != nil {
 		head = *a.Head
+	} else if len(end.files) > 0 {
+		head.First = segmentSeq(filepath.Base(end.files[0]))
 	}
 	loss, found := l.compare(a, end)
 	if loss != "" && a.Strict {
@@ -256,7 +277,8 @@ func lastKeyed(files []string, key *Key) bool {
 	return ok
 }
 
-// compareBehind looks at the records from the head on: after a crash there may be some behind it, written by the server.
+// compareBehind looks at the records from the head on: after a crash there may be some behind it,
+// written by the server.
 func (l *Log) compareBehind(a *Anchor, files []string) (Loss, string) {
 	h, key := *a.Head, a.Key.macer()
 	at := link{seq: h.Seq, hash: h.Hash}
@@ -373,7 +395,8 @@ func (w *writer) remember() {
 	w.info, _ = os.Stat(filepath.Join(w.dir, w.name)) // nil turns lookForLoss off
 }
 
-// lookForLoss notices that the segment in use was removed, replaced or cut, and continues in a new one.
+// lookForLoss notices that the segment in use was removed, replaced or cut, and continues in a new
+// one.
 func (w *writer) lookForLoss() {
 	if w.info == nil || w.broken != nil {
 		return
@@ -407,7 +430,8 @@ func (w *writer) lookForLoss() {
 	w.note(err)
 }
 
-// lineSeq returns the number of a line's record without decoding the line; 0 when it is not where it belongs.
+// lineSeq returns the number of a line's record without decoding the line; 0 when it is not where
+// it belongs.
 func lineSeq(line []byte) uint64 {
 	const key = `"seq":`
 	for i := 0; i < min(len(line), 24); i++ {
@@ -426,7 +450,8 @@ func lineSeq(line []byte) uint64 {
 	return 0
 }
 
-// eachLine calls visit for each line of a segment, without its newline. whole is false for a last line without one.
+// eachLine calls visit for each line of a segment, without its newline. whole is false for a last
+// line without one.
 func eachLine(file string, visit func(line []byte, whole bool) error) error {
 	f, err := openSegment(file)
 	if err != nil {

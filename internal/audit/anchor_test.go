@@ -39,7 +39,8 @@ func resumed(t testing.TB, cfg Config, a *Anchor) (l *Log, stop func() error) {
 	return l, func() error { cancel(); return <-result }
 }
 
-// anchored makes a keyed trail of n records in segments of at most size bytes, and returns the head that a store keeps of it.
+// anchored makes a keyed trail of n records in segments of at most size bytes, and returns the head
+// that a store keeps of it.
 func anchored(t testing.TB, n int, size int64) (Config, Head) {
 	t.Helper()
 	cfg := testConfig(t)
@@ -104,7 +105,8 @@ func rewriteLast(t testing.TB, dir string, change func(lines [][]byte) [][]byte)
 	}
 }
 
-// losses are the ways in which somebody who can write to the directory takes records away or changes them, without the key.
+// losses are the ways in which somebody who can write to the directory takes records away or
+// changes them, without the key.
 func losses(t testing.TB) []struct {
 	name   string
 	do     func(dir string)
@@ -183,8 +185,8 @@ func losses(t testing.TB) []struct {
 	}
 }
 
-// TestLossIsFound takes records away while the server is down: Verify finds it, the next start finds and records it, and Verify finds that
-// record.
+// TestLossIsFound takes records away while the server is down: Verify finds it, the next start
+// finds and records it, and Verify finds that record.
 func TestLossIsFound(t *testing.T) {
 	t.Parallel()
 	for _, tt := range losses(t) {

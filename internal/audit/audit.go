@@ -1,11 +1,13 @@
 // Package audit keeps the trail of calls: one JSON line per record, each with the hash of the one before, in segment
 // files that are only ever appended to.
 //
-// Verify recomputes the chain over the bytes on disk, so a changed byte and a line removed, inserted or moved show,
-// even to somebody who does not trust this program. A trail with a key also has a MAC in each line, so that nobody without the key
-// can write a line. What the chain cannot show, that whole lines were cut from the very end or that everything was rewritten, shows
-// against the trail's [Head], which the caller keeps elsewhere and hands to [Log.Resume] and [Verification]. A record with a durable
-// Append is on disk when Append returns; any other has left the process then and is on disk within Config.SyncEvery.
+// Verify recomputes the chain over the bytes on disk, so a changed byte and a line removed,
+// inserted or moved show, even to somebody who does not trust this program. A trail with a key also
+// has a MAC in each line, so that nobody without the key can write a line. What the chain cannot
+// show, that whole lines were cut from the very end or that everything was rewritten, shows against
+// the trail's [Head], which the caller keeps elsewhere and hands to [Log.Resume] and
+// [Verification]. A record with a durable Append is on disk when Append returns; any other has left
+// the process then and is on disk within Config.SyncEvery.
 //
 // What is recorded, and what happens to a call that cannot be, is for the caller to decide. No value, key, signature,
 // token or digest of one has a field here.
@@ -56,8 +58,9 @@ const (
 // Detail is one fact about a call.
 type Detail struct{ Name, Value string }
 
-// Details are facts about a call that have no member of their own, such as the address of a target. They are written as one JSON
-// object. No secret value may be in them. Beyond maxDetails bytes in all they are cut, and "cut" says so.
+// Details are facts about a call that have no member of their own, such as the address of a target.
+// They are written as one JSON object. No secret value may be in them. Beyond maxDetails bytes in
+// all they are cut, and "cut" says so.
 type Details []Detail
 
 // MarshalJSON writes an object, in order.
@@ -106,7 +109,8 @@ func (d Details) Get(name string) string {
 	return ""
 }
 
-// bounded returns the details that fit into maxDetails bytes. The last one that fits in part is shortened.
+// bounded returns the details that fit into maxDetails bytes. The last one that fits in part is
+// shortened.
 func (d Details) bounded() Details {
 	left := maxDetails
 	for i, m := range d {
@@ -123,7 +127,8 @@ func (d Details) bounded() Details {
 	return d
 }
 
-// Record is one line. Append fills V, Seq, Time, Prev, MAC and Hash, and they stand at the two ends of the line.
+// Record is one line. Append fills V, Seq, Time, Prev, MAC and Hash, and they stand at the two ends
+// of the line.
 type Record struct {
 	V             int       `json:"v,omitempty"` // format of the line; 0 means 1
 	Seq           uint64    `json:"seq,omitempty"`

@@ -19,10 +19,11 @@ import (
 //
 //	{"v":2,"seq":1,"time":"…",<members of the record>,"prev":"<64 hex>","mac":"<32 hex>","hash":"<64 hex>"}
 //
-// Its hash is taken over prev, a newline, and the line as it stands without the hash member. The MAC, which a trail without a
-// key does not have, is taken over prev, a newline, and what precedes the MAC. Format 1 has neither "v" nor "mac". Every later
-// format keeps "v" first, the members seq, time, prev, mac and hash, and the two rules above, so that the chain can be verified by a
-// release that does not know the other members.
+// Its hash is taken over prev, a newline, and the line as it stands without the hash member. The
+// MAC, which a trail without a key does not have, is taken over prev, a newline, and what precedes
+// the MAC. Format 1 has neither "v" nor "mac". Every later format keeps "v" first, the members seq,
+// time, prev, mac and hash, and the two rules above, so that the chain can be verified by a release
+// that does not know the other members.
 const (
 	format = 2
 
@@ -41,8 +42,8 @@ const (
 	segmentExt = ".jsonl"
 	seqDigits  = 20
 
-	// maxLine is more than the longest line: maxMember bytes for each of seventeen members and maxDetails for the details, each
-	// byte escaped as six.
+	// maxLine is more than the longest line: maxMember bytes for each of seventeen members and
+	// maxDetails for the details, each byte escaped as six.
 	maxLine = 256 << 10
 )
 
@@ -141,9 +142,9 @@ func lineHash(spare []byte, prev string, body []byte) string {
 	return string(digits[:])
 }
 
-// checkLine decodes line, which has no newline any more, and checks it against its own hash. Whether it follows the
-// line before, and whether its MAC is right, is for the caller to see. Of a line of a newer format only the frame is decoded: V, Seq,
-// Time, Prev, MAC and Hash.
+// checkLine decodes line, which has no newline any more, and checks it against its own hash.
+// Whether it follows the line before, and whether its MAC is right, is for the caller to see. Of a
+// line of a newer format only the frame is decoded: V, Seq, Time, Prev, MAC and Hash.
 func checkLine(line []byte) (Record, error) {
 	if len(line) <= sealSize {
 		return Record{}, errNoHash

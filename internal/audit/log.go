@@ -71,8 +71,9 @@ type Log struct {
 	ended    chan struct{} // closed when all are answered
 }
 
-// Open takes the trail for this process and finds its end, without a key and without an anchor. A directory that another process has
-// open is an error, and so is a last line that does not verify. Call Run next, or Close.
+// Open takes the trail for this process and finds its end, without a key and without an anchor. A
+// directory that another process has open is an error, and so is a last line that does not verify.
+// Call Run next, or Close.
 func Open(cfg Config) (*Log, error) {
 	l, err := Lock(cfg)
 	if err != nil {

@@ -49,6 +49,19 @@ func lock(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("audit: lock %s: %w", dir, err)
 }
 
+// Reserve keeps servers off the trail in dir until release is called. A directory that is not there
+// is not made.
+func Reserve(dir string) (release func(), err error) {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return func() {}, nil
+	}
+	held, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = held.Close() }, nil
+}
+
 // endBefore returns the end of the chain when the last segment has no record yet.
 func endBefore(files []string) (link, error) {
 	last := files[len(files)-1]

@@ -22,8 +22,9 @@ func segmentExtOf(file string) string {
 	return segmentExt
 }
 
-// segments returns the segment files of dir in the order of the chain. Of a segment that is there both plain and compressed, because
-// a crash came before the removal of the plain one, the plain one counts.
+// segments returns the segment files of dir in the order of the chain. Of a segment that is there
+// both plain and compressed, because a crash came before the removal of the plain one, the plain
+// one counts.
 func segments(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

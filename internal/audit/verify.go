@@ -24,7 +24,8 @@ type Report struct {
 	// Keyed counts the records whose MAC was verified; KeyedFrom is the first of them, 0 for none.
 	Keyed     uint64
 	KeyedFrom uint64
-	// Newer counts the records that a newer release has written: their chain was verified, their members were not looked at.
+	// Newer counts the records that a newer release has written: their chain was verified, their
+	// members were not looked at.
 	Newer uint64
 	// Gaps are the losses that the trail itself tells of.
 	Gaps []GapFound
@@ -54,8 +55,8 @@ func (e *GapError) Error() string {
 type Verification struct {
 	// Key verifies the MACs; nil leaves them out.
 	Key *Key
-	// Head is what the store knows of the trail; nil leaves out what only it can show: records cut from the end, a rewritten trail,
-	// records missing from the beginning.
+	// Head is what the store knows of the trail; nil leaves out what only it can show: records cut
+	// from the end, a rewritten trail, records missing from the beginning.
 	Head *Head
 	// KnownGaps are the numbers of the gap records that an operator has looked into.
 	KnownGaps []uint64
@@ -129,7 +130,8 @@ func (v *verifier) atEnd(path string) error {
 	return nil
 }
 
-// gapBehind reports whether a gap record follows the record seq, so that the head was replaced after the loss was told.
+// gapBehind reports whether a gap record follows the record seq, so that the head was replaced
+// after the loss was told.
 func (v *verifier) gapBehind(seq uint64) bool {
 	return slices.ContainsFunc(v.report.Gaps, func(g GapFound) bool { return g.Seq > seq })
 }

@@ -196,8 +196,8 @@ func (w *writer) reopen() error {
 	return nil
 }
 
-// tick puts on disk what has been waiting since the last tick. It also repairs a trail that nobody writes to, and notices that the
-// segment was taken away or cut while the server runs.
+// tick puts on disk what has been waiting since the last tick. It also repairs a trail that nobody
+// writes to, and notices that the segment was taken away or cut while the server runs.
 func (w *writer) tick() {
 	w.lookForLoss()
 	switch {

@@ -8,7 +8,6 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/keyturn/keyturn/internal/api"
-	"github.com/keyturn/keyturn/internal/audit"
 )
 
 // Version is the release, set by the build.
@@ -18,26 +17,6 @@ type versionCommand struct{}
 
 func (c *versionCommand) Run(e *env) error {
 	_, err := fmt.Fprintf(e.stdout, "keyturn %s %s %s/%s\n", Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return err
-}
-
-type auditCommand struct {
-	Verify auditVerify `cmd:"" help:"Check the chain of an audit trail, offline."`
-}
-
-type auditVerify struct {
-	Path string `arg:"" help:"Directory of the trail (DATA_DIR/audit), or one file of it." type:"path"`
-}
-
-func (c *auditVerify) Run(e *env) error {
-	r, err := audit.Verify(c.Path)
-	if err != nil {
-		return err
-	}
-	if r.FirstSeq > 1 {
-		fmt.Fprintf(e.stdout, "Note: the trail begins with record %d; earlier ones are kept elsewhere or missing.\n", r.FirstSeq)
-	}
-	_, err = fmt.Fprintf(e.stdout, "The chain holds: records %d to %d (%d) in %d file(s), last hash %s\n", r.FirstSeq, r.LastSeq, r.Records, r.Segments, r.LastHash)
 	return err
 }
 

@@ -26,7 +26,7 @@ type serveCommand struct {
 	TLSCertFile           *string  `name:"tls-cert-file" help:"Certificate of your own, PEM; else one by a local CA." placeholder:"FILE"`
 	TLSKeyFile            *string  `name:"tls-key-file" help:"Its key, PEM." placeholder:"FILE"`
 	TLSName               []string `name:"tls-name" help:"Another host name or address for the certificate by the local CA; may be repeated." placeholder:"NAME"`
-	EtcdEndpoints         []string `help:"Use this etcd cluster instead of the embedded store; comma-separated." placeholder:"URL"`
+	EtcdEndpoints         []string `trail:"host" help:"Use this etcd cluster instead of the embedded store; comma-separated." placeholder:"URL"`
 	EtcdCAFile            *string  `name:"etcd-ca-file" help:"Certificate that the cluster's are checked by, PEM." placeholder:"FILE"`
 	EtcdCertFile          *string  `help:"Client certificate for the cluster, PEM." placeholder:"FILE"`
 	EtcdKeyFile           *string  `help:"Its key, PEM." placeholder:"FILE"`
@@ -44,6 +44,7 @@ type serveCommand struct {
 	FileGroup             *int     `help:"ID of a group whose members may read and write the server's files, such as the fsGroup of a pod (none)." placeholder:"GID"`
 	AllowCoreDumps        *bool    `help:"Permit core dumps and debuggers of the same user: keys can then leave the process."`
 	AuditDir              *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
+	AuditStrict           *bool    `help:"Refuse to start when the audit trail has lost records, instead of recording the loss."`
 	NonceLimit            *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
 	ReadMemory            *int     `help:"MiB for records that were read lately (320)." placeholder:"N"`
 	StoreQuota            *int     `help:"MiB that the embedded store may take (8192)." placeholder:"N"`
@@ -59,7 +60,7 @@ type serveCommand struct {
 	RotationHold          *string  `help:"How long a read waits while the only credential of its secret is changed (2s)." placeholder:"DURATION"`
 	RotationRate          *float64 `help:"Rotations a second that fall due by themselves and may begin at one target (2)." placeholder:"N"`
 	CommandDir            []string `help:"Directory whose executables may be targets of kind command; may be repeated (none)." placeholder:"DIR"`
-	EventURL              []string `name:"event-url" help:"Endpoint that is told of rotations as CloudEvents; may be repeated (none)." placeholder:"URL"`
+	EventURL              []string `name:"event-url" trail:"host" help:"Endpoint that is told of rotations as CloudEvents; may be repeated (none)." placeholder:"URL"`
 	EventKeyFile          *string  `help:"File with the key that signs these requests." placeholder:"FILE"`
 	LogLevel              *string  `help:"debug, info, warn or error (info)." placeholder:"LEVEL"`
 	LogFormat             *string  `help:"text or json (text)." placeholder:"FORMAT"`

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"net"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -18,6 +21,7 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/root"
@@ -34,13 +38,17 @@ var clientVariables = []string{
 }
 
 // settings are what file, environment and flags say together.
-type settings struct{ k *koanf.Koanf }
+type settings struct {
+	k     *koanf.Koanf
+	hosts []string // settings that are URLs, which may hold a token or a password
+}
 
 // setting describes one flag of serve.
 type setting struct {
 	name  string
 	kind  reflect.Kind // String, Bool, Int or Slice
 	value any          // nil when the flag was not given
+	host  bool         // a URL, of which the audit trail tells the host only
 }
 
 // flagName is the name that kong makes of a field.
@@ -63,7 +71,7 @@ func listSettings(c *serveCommand) []setting {
 	var list []setting
 	for i := range v.NumField() {
 		f := v.Field(i)
-		s := setting{name: flagName(v.Type().Field(i)), kind: f.Kind()}
+		s := setting{name: flagName(v.Type().Field(i)), kind: f.Kind(), host: v.Type().Field(i).Tag.Get("trail") == "host"}
 		if f.Kind() == reflect.Pointer {
 			s.kind = f.Type().Elem().Kind()
 		}
@@ -103,7 +111,44 @@ func loadSettings(c *serveCommand, environ []string) (settings, error) {
 	if path != "" {
 		errs = append(errs, checkConfigFile(path, environment, flags))
 	}
-	return settings{k}, errors.Join(errs...)
+	var hosts []string
+	for _, s := range known {
+		if s.host {
+			hosts = append(hosts, s.name)
+		}
+	}
+	return settings{k, hosts}, errors.Join(errs...)
+}
+
+// inForce lists the settings that were given, for the audit trail. A setting holds no secret but in
+// a URL; files and variables with secrets are named only.
+func (s settings) inForce() audit.Details {
+	details := audit.Details{{Name: "version", Value: Version}}
+	for _, key := range slices.Sorted(maps.Keys(s.k.All())) {
+		values := s.k.Strings(key)
+		if len(values) == 0 {
+			values = []string{s.k.String(key)}
+		}
+		if slices.Contains(s.hosts, key) {
+			for i, v := range values {
+				values[i] = hostOf(v)
+			}
+		}
+		details = append(details, audit.Detail{Name: key, Value: strings.Join(values, ",")})
+	}
+	return details
+}
+
+// hostOf leaves of a URL, or of host:port, what holds no secret.
+func hostOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		if host, port, err := net.SplitHostPort(text); err == nil {
+			return net.JoinHostPort(host, port)
+		}
+		return "?"
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // checkConfigFile verifies that nobody else can have written the file. The group that may is not read from the file itself.
@@ -246,7 +291,7 @@ func (s settings) server(e *env) (server.Config, error) {
 		DataDir: s.text("data-dir", defaultDataDir()), Listen: s.text("listen", "127.0.0.1:7443"), ListenHTTP: s.text("listen-http", ""),
 		AllowPlainHTTP: s.k.Bool("allow-plain-http"), Region: s.text("region", "local"),
 		TLSCertFile: s.text("tls-cert-file", ""), TLSKeyFile: s.text("tls-key-file", ""), TLSNames: s.k.Strings("tls-name"),
-		AuditDir: s.text("audit-dir", ""), NonceLimit: s.k.Int("nonce-limit"), ReadMemory: s.k.Int("read-memory"),
+		AuditDir: s.text("audit-dir", ""), AuditStrict: s.k.Bool("audit-strict"), Settings: s.inForce(), NonceLimit: s.k.Int("nonce-limit"), ReadMemory: s.k.Int("read-memory"),
 		StoreQuota: s.k.Int("store-quota"), StoreReserve: s.k.Int("store-reserve"),
 		Limit:          limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
 		MaxConnections: s.k.Int("max-connections"), MaxPerSource: s.k.Int("max-connections-per-source"),

@@ -269,6 +269,28 @@ func (r *Keyring) OpenRecords(sealed []byte) (*Records, error) {
 	return &Records{key}, nil
 }
 
+// NewTrailKey makes the key of the audit trails of a new store, in the form to be kept: only the
+// root key opens it.
+func (r *Keyring) NewTrailKey() (sealed []byte, err error) {
+	key := make([]byte, keySize)
+	if _, err := rand.Read(key); err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return r.root.Wrap(key, additional("trail")), nil
+}
+
+// OpenTrailKey opens what NewTrailKey sealed, and returns the key of one node's trail: the nodes of
+// a cluster have different ones, so that no line of one trail passes for a line of another.
+func (r *Keyring) OpenTrailKey(sealed []byte, node string) ([]byte, error) {
+	key, err := r.root.Unwrap(sealed, additional("trail"))
+	if err != nil {
+		return nil, fmt.Errorf("key of the audit trail: %w", err)
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write(additional("trail-node", node))
+	return mac.Sum(nil), nil
+}
+
 // Tag is an HMAC-SHA256 over the key and the content of a record.
 func (r *Records) Tag(key string, content []byte) []byte {
 	mac := hmac.New(sha256.New, r.key)

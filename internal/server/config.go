@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/root"
@@ -48,6 +49,11 @@ type Config struct {
 	Cluster *store.Cluster
 	// AuditDir holds the audit trail; empty means the directory audit in DataDir.
 	AuditDir string
+	// AuditStrict refuses to start when the trail has lost records. Otherwise the loss is logged,
+	// counted and recorded.
+	AuditStrict bool
+	// Settings are those in force, for the record of the start. No secret may be in them.
+	Settings audit.Details
 	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
 	NonceLimit int
 	// ReadMemory is about how many MiB may hold records that were read lately; 0 means 320.

@@ -95,6 +95,7 @@ func (s *Server) checkMark(ctx context.Context, fresh bool) error {
 		why = "this node has no mark of it"
 	}
 	if why != "" && !fresh {
+		s.restored = why
 		s.config.Logger.Warn("the store may have been put back from a copy: every credential in use is looked at", "why", why)
 		if err := s.db.TellRestored(ctx, store.Restored{At: s.config.Now().UTC(), Why: why}); err != nil {
 			return err

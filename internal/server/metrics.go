@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/rotator"
 )
@@ -33,7 +34,7 @@ type observed struct {
 	seconds prometheus.Observer
 }
 
-func newMetrics(nonces func() int, refusing func() string, watching func() int, connections func() conns.Figures) *metrics {
+func newMetrics(nonces func() int, refusing func() string, watching func() int, connections func() conns.Figures, trail *audit.Log, h *heads) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -59,6 +60,12 @@ func newMetrics(nonces func() int, refusing func() string, watching func() int, 
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_nonces", Help: "Used nonces that are remembered.",
 		}, func() float64 { return float64(nonces()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "keyturn_audit_losses_total", Help: "Losses of records that this process has found in the audit trail.",
+		}, func() float64 { return float64(trail.Losses()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "keyturn_audit_head_age_seconds", Help: "Time since the store had the newest head of the audit trail.",
+		}, func() float64 { return max(0, time.Since(time.Unix(h.keptAt.Load(), 0)).Seconds()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_watching", Help: "Consumers that wait for a change at this node.",
 		}, func() float64 { return float64(watching()) }),

@@ -50,6 +50,8 @@ type Server struct {
 	db         *store.DB
 	keyring    *envelope.Keyring
 	trail      *audit.Log
+	heads      heads
+	restored   string // why the store counts as restored from a copy; empty when it does not
 	gate       *api.Gate
 	auth       *auth.Authenticator
 	limit      *limit.Limiter
@@ -101,7 +103,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	// The trail's lock comes first: it tells in plain words that another server has this directory.
-	if s.trail, err = audit.Open(audit.Config{Dir: c.AuditDir, Now: c.Now, Logger: c.Logger}); err != nil {
+	if s.trail, err = audit.Lock(audit.Config{Dir: c.AuditDir, Now: c.Now, Logger: c.Logger}); err != nil {
 		return nil, err
 	}
 	if err := s.listen(); err != nil {
@@ -116,6 +118,9 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	if err := s.setUp(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.resumeTrail(ctx); err != nil {
 		return nil, err
 	}
 	if err := store.BindSecretPolicies(ctx, s.db, c.Logger); err != nil {
@@ -160,7 +165,7 @@ func (s *Server) assemble() {
 	s.consumers = api.NewConsumers(s.db, c.Now, c.Logger)
 	env := &api.Env{
 		DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Consumers: s.consumers,
-		Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
+		Trail: s.trail, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
 	}
 	env.Rotation.Events = len(c.Rotator.Receivers) > 0
 	for _, k := range c.Kinds {
@@ -172,7 +177,7 @@ func (s *Server) assemble() {
 	s.gate = api.NewGate(env, s.trail)
 	s.auth = auth.New(&accessKeys{db: s.db, keyring: s.keyring}, c.Now, c.NonceLimit, c.Logger)
 	s.limit = limit.New(c.Limit)
-	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures)
+	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures, s.trail, &s.heads)
 	engine := c.Rotator
 	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
 	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)
@@ -248,6 +253,11 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	<-s.trail.Ready()
+	// What cannot be recorded does not happen, the start included.
+	if err := s.noteStart(ctx); err != nil {
+		stop(fmt.Errorf("record the start: %w", err))
+	}
+	parts.Go(func() { s.headLoop(ctx) })
 	parts.Go(func() { s.conns.Run(ctx) })
 	parts.Go(func() { s.purgeLoop(ctx) })
 	parts.Go(func() { s.uses.Run(ctx) })
@@ -272,8 +282,12 @@ func (s *Server) Run(ctx context.Context) error {
 	close(s.stopping)
 	s.shutDown(servers)
 	parts.Wait()
+	if err := s.note(ctx, opStop, audit.Details{{Name: "node", Value: s.node()}}); err != nil {
+		s.config.Logger.Warn("the stop could not be recorded", "err", err)
+	}
 	stopTrail()
 	trail.Wait()
+	s.tryKeepHead(context.WithoutCancel(ctx))
 	var failure error
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		failure = cause

@@ -353,14 +353,16 @@ func TestAuditTrail(t *testing.T) {
 			t.Fatal(err)
 		}
 		got = append(got, fmt.Sprintf("%s %s %s %s %s %s", r.Operation, r.Phase, r.Decision, r.Outcome, r.VersionID, r.Principal))
-		if r.RequestID == "" || r.Source != "127.0.0.1" {
+		if own := r.PrincipalType == "System"; r.RequestID == "" || (r.Source != "127.0.0.1") != own {
 			t.Errorf("record without request or source: %+v", r)
 		}
 	}
 	root := "acs:ram::" + s.AccountID + ":root"
 	want := []string{
+		"server.start call  ok  ",
 		"CreateSecret intent allow  v1 " + root, "CreateSecret outcome allow ok v1 " + root, "GetSecretValue call allow ok v1 " + root,
 		"GetSecretValue call allow Forbidden.ResourceNotFound  " + root, "ListSecrets call deny InvalidTimeStamp.Expired  ",
+		"server.stop call  ok  ",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("trail\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -368,7 +370,7 @@ func TestAuditTrail(t *testing.T) {
 	if strings.Contains(trail(t, dir), "value-marker") {
 		t.Error("a value is in the trail")
 	}
-	if r, err := audit.Verify(filepath.Join(dir, "audit")); err != nil || r.Records != 5 {
+	if r, err := audit.Verify(filepath.Join(dir, "audit")); err != nil || r.Records != 7 {
 		t.Errorf("Verify: %+v, %v", r, err)
 	}
 }

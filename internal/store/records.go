@@ -33,7 +33,10 @@ func dueKey(t time.Time, account, n string) string {
 type Meta struct {
 	Account string `json:"account"`
 	// RecordKey is what the Authenticator is made of, sealed: what opens it proves the root key.
-	RecordKey []byte    `json:"record_key"`
+	RecordKey []byte `json:"record_key"`
+	// TrailKey is what the MACs of the audit trails are made with, sealed. It is empty in a store
+	// that no release with keyed trails has opened yet.
+	TrailKey  []byte    `json:"trail_key,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 }
 

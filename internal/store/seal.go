@@ -129,6 +129,8 @@ func belongs(key string, v any) bool {
 		return key == consumerKey(v)
 	case Target:
 		return key == targetKey(v.Account, v.Name)
+	case TrailHead:
+		return key == trailKey(v.Node)
 	case Spacing:
 		return key == spacingKey(v.Account, v.Group)
 	case ram.User:

@@ -73,7 +73,7 @@ func steps() []step {
 		{"RehearseRotation", kms.CodeResourceInUse, []string{"SecretName", "r", "VersionId", "v3"}},
 		do("EmergencyRotation", "SecretName", "r", "VersionId", "v4"),
 		do("DescribeRotation", "SecretName", "r"), do("ListRotations"),
-		do("WatchSecrets", "Secret.1.SecretName", "r", "Secret.1.VersionId", "v1", "Consumer", "app-1"), do("ListSecretConsumers", "SecretName", "r"),
+		do("WatchSecrets", "Secret.1.SecretName", "r", "Secret.1.VersionId", "v1", "Consumer", "app-1"), do("ListSecretConsumers", "SecretName", "r"), do("DescribeAuditTrail"),
 		{"RemoveRotation", kms.CodeResourceInUse, []string{"SecretName", "r"}},
 		{"DeregisterTarget", kms.CodeResourceInUse, []string{"TargetName", "t"}},
 		do("SetSecretPolicy", "SecretName", "a", "Policy", `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Get*"],"Resource":["*"],"Principal":{"RAM":["acs:ram::ACCOUNT:*"]}}]}`),

@@ -77,6 +77,14 @@ type fixture struct {
 // trail takes every record, or none.
 type trail struct{ err error }
 
+// fixedTrail is what DescribeAuditTrail tells of.
+type fixedTrail struct{}
+
+func (fixedTrail) Head() audit.Head {
+	return audit.Head{Node: "local", Seq: 42, Hash: strings.Repeat("0a", 32), First: 7, KeyedFrom: 9}
+}
+func (fixedTrail) Losses() uint64 { return 1 }
+
 func (r *trail) Append(context.Context, audit.Record, bool) error { return r.err }
 
 func newFixture(t *testing.T) *fixture {
@@ -104,7 +112,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	db.Authenticate(records)
 	f.putKey(t, keyring)
-	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}}
+	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}, Trail: fixedTrail{}}
 	f.door = &rpc.Door{
 		Gate: api.NewGate(env, f.trail), Auth: auth.New(goldenKeys(), now, 0, log), Log: log, NewID: func() string { return goldenID },
 	}
@@ -365,6 +373,7 @@ var secretGoldens = []golden{
 	{call{"ListRotations", []string{"State", "quarantined"}}, withTarget},
 	{call{"WatchSecrets", []string{"Secret.1.SecretName", "app/db", "Secret.2.SecretName", "none", "WaitSeconds", "0"}}, []call{createGeneric}},
 	{call{"ListSecretConsumers", []string{"SecretName", "app/db"}}, []call{createGeneric, {"GetSecretValue", []string{"SecretName", "app/db", "Consumer", "app-1"}}}},
+	{call{"DescribeAuditTrail", nil}, nil},
 	{call{"PauseRotation", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"ResumeRotation", nil}, withTarget},
 	{call{"ProbeRotation", []string{"TargetName", "rm-1"}}, withTarget},

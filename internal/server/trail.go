@@ -1,0 +1,276 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/store"
+)
+
+const (
+	// headEvery is how often the head of the trail is stored while records are written: what an
+	// attacker can cut off unseen, after a crash that he waits for, is at most that old.
+	headEvery   = 10 * time.Second
+	headTimeout = 5 * time.Second
+
+	nodeIDName = "node-id"
+	aloneNode  = "local"
+)
+
+// Operations that the server itself records.
+const (
+	opStart    = "server.start"
+	opStop     = "server.stop"
+	opRestored = "store.restored"
+)
+
+// heads keeps the head of this node's trail in the store.
+type heads struct {
+	node   string
+	kept   audit.Head // the one in the store; belongs to one goroutine at a time
+	failed bool
+	// keptAt is when the store last had the newest head, in Unix seconds.
+	keptAt atomic.Int64
+}
+
+// trailNode names this node's trail in the store. It does not change for as long as the data
+// directory is the same. known says that a trail of that name must have been there before.
+func (s *Server) trailNode() (node string, known bool, err error) {
+	switch {
+	case s.config.Cluster != nil:
+		return s.config.Cluster.Name, false, nil
+	case len(s.config.Etcd.Endpoints) == 0:
+		return aloneNode, true, nil
+	}
+	data, err := os.ReadFile(filepath.Join(s.config.DataDir, nodeIDName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return uuid.NewString(), false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	id, err := uuid.Parse(strings.TrimSpace(string(data)))
+	if err != nil {
+		return "", false, fmt.Errorf("%s in %s does not hold a UUID", nodeIDName, s.config.DataDir)
+	}
+	return id.String(), true, nil
+}
+
+// nameTrail writes the name of a trail down, after the store knows it.
+func (s *Server) nameTrail(known bool) error {
+	if known || len(s.config.Etcd.Endpoints) == 0 {
+		return nil
+	}
+	return root.WriteFile(filepath.Join(s.config.DataDir, nodeIDName), []byte(s.heads.node+"\n"))
+}
+
+// resumeTrail compares the trail with what the store knows of it, and makes it ready to continue.
+func (s *Server) resumeTrail(ctx context.Context) error {
+	node, known, err := s.trailNode()
+	if err != nil {
+		return fmt.Errorf("name of the audit trail: %w", err)
+	}
+	s.heads.node = node
+	sealed, head, err := s.trailState(ctx, node)
+	if err != nil {
+		return err
+	}
+	key, err := s.keyring.OpenTrailKey(sealed.key, node)
+	if err != nil {
+		return err
+	}
+	a := audit.Anchor{
+		Node: node, Key: audit.NewKey(key), Head: head, Expected: known && !sealed.fresh, Strict: s.config.AuditStrict,
+	}
+	if err := s.trail.Resume(&a); err != nil {
+		return err
+	}
+	if err := s.keepHead(ctx); err != nil {
+		return fmt.Errorf("store the head of the audit trail: %w", err)
+	}
+	return s.nameTrail(known)
+}
+
+// trailKey is the sealed key of the trails; fresh says that this start has made it.
+type trailKey struct {
+	key   []byte
+	fresh bool
+}
+
+// trailState reads the key and the head. On the first start with a release that has them it makes
+// the key, and stores with it what the trail is then: a store that has the key of a node that is
+// alone has its head too.
+func (s *Server) trailState(ctx context.Context, node string) (trailKey, *audit.Head, error) {
+	snapshot := store.Snapshot(ctx, s.db)
+	meta, _, err := snapshot.Meta()
+	if err != nil {
+		return trailKey{}, nil, err
+	}
+	if len(meta.TrailKey) > 0 {
+		h, ok, err := snapshot.TrailHead(node)
+		if err != nil || !ok {
+			return trailKey{key: meta.TrailKey}, nil, err
+		}
+		head := audit.Head(h)
+		return trailKey{key: meta.TrailKey}, &head, nil
+	}
+	sealed, err := s.keyring.NewTrailKey()
+	if err != nil {
+		return trailKey{}, nil, err
+	}
+	first, err := s.trail.Peek(node)
+	if err != nil {
+		return trailKey{}, nil, err
+	}
+	key, err := store.Update(ctx, s.db, func(tx *store.Tx) ([]byte, error) {
+		meta, _, err := tx.Meta()
+		if err != nil {
+			return nil, err
+		}
+		if len(meta.TrailKey) == 0 { // else another node of the cluster was first
+			meta.TrailKey = sealed
+		}
+		return meta.TrailKey, errors.Join(tx.PutMeta(meta), tx.PutTrailHead(store.TrailHead(first)))
+	})
+	return trailKey{key: key, fresh: true}, nil, err
+}
+
+// keepHead stores the head of the trail, if it has changed.
+func (s *Server) keepHead(ctx context.Context) error {
+	h := s.trail.Head()
+	if h == s.heads.kept {
+		s.heads.keptAt.Store(time.Now().Unix())
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, headTimeout)
+	defer cancel()
+	_, err := store.Update(ctx, s.db, func(tx *store.Tx) (struct{}, error) {
+		return struct{}{}, tx.PutTrailHead(store.TrailHead(h))
+	})
+	if err == nil {
+		s.heads.kept = h
+		s.heads.keptAt.Store(time.Now().Unix())
+	}
+	return err
+}
+
+// tryKeepHead is keepHead for those who cannot do anything about a failure: it is tried again.
+func (s *Server) tryKeepHead(ctx context.Context) {
+	err := s.keepHead(ctx)
+	if err != nil && !s.heads.failed {
+		s.config.Logger.Warn("the head of the audit trail could not be stored; it will be tried again", "err", err)
+	}
+	s.heads.failed = err != nil
+}
+
+// headLoop stores the head from time to time and whenever a segment was finished, until ctx ends.
+func (s *Server) headLoop(ctx context.Context) {
+	t := time.NewTicker(headEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-s.trail.Rotated():
+		case <-ctx.Done():
+			return
+		}
+		s.tryKeepHead(ctx)
+	}
+}
+
+// note records something that the server itself does. The record is on disk when it returns.
+func (s *Server) note(ctx context.Context, operation string, details audit.Details) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), headTimeout)
+	defer cancel()
+	return s.trail.Append(ctx, audit.Record{
+		RequestID: uuid.NewString(), Phase: audit.Call, PrincipalType: string(policy.KindSystem), Operation: operation,
+		Outcome: "ok", Details: details,
+	}, true)
+}
+
+// noteStart records the start with the settings in force, and that the store was restored from a
+// copy, if it was.
+func (s *Server) noteStart(ctx context.Context) error {
+	details := append(audit.Details{{Name: "node", Value: s.node()}, {Name: "trail", Value: s.heads.node}}, s.config.Settings...)
+	if err := s.note(ctx, opStart, details); err != nil {
+		return err
+	}
+	if s.restored == "" {
+		return nil
+	}
+	return s.note(ctx, opRestored, audit.Details{{Name: "found", Value: s.restored}})
+}
+
+// StoredTrail reads what the embedded store of a server that is stopped knows of its audit trail.
+// It changes no record.
+func StoredTrail(ctx context.Context, dataDir string, key root.Provider) (audit.Verification, error) {
+	none := audit.Verification{}
+	dir := filepath.Join(dataDir, "store")
+	if _, err := os.Stat(dir); err != nil {
+		return none, fmt.Errorf("the data directory has no store: %w", err)
+	}
+	release, err := audit.Reserve(filepath.Join(dataDir, "audit"))
+	if err != nil {
+		return none, fmt.Errorf("%w; stop the server, or verify with --online", err)
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	db, err := store.Open(ctx, store.Config{Dir: dir})
+	if err != nil {
+		return none, fmt.Errorf("%w; a node of a cluster, and a server with an etcd cluster, are verified with --online", err)
+	}
+	v, err := storedTrail(ctx, db, key)
+	return v, errors.Join(err, db.Close())
+}
+
+func storedTrail(ctx context.Context, db *store.DB, provider root.Provider) (v audit.Verification, err error) {
+	sealed, found, err := db.RecordKey(ctx)
+	if err == nil && !found {
+		err = errors.New("the store is empty")
+	}
+	if err != nil {
+		return v, err
+	}
+	rootKey, err := provider.Load(false)
+	if err != nil {
+		return v, err
+	}
+	keyring := envelope.New(rootKey)
+	records, err := keyring.OpenRecords(sealed)
+	if err != nil {
+		return v, err
+	}
+	db.Authenticate(records)
+	snapshot := store.Snapshot(ctx, db)
+	meta, _, err := snapshot.Meta()
+	if err != nil {
+		return v, err
+	}
+	head, ok, err := snapshot.TrailHead(aloneNode)
+	if err == nil && (!ok || len(meta.TrailKey) == 0) {
+		err = errors.New("the store knows nothing of an audit trail: start this release once")
+	}
+	if err != nil {
+		return v, err
+	}
+	secret, err := keyring.OpenTrailKey(meta.TrailKey, aloneNode)
+	if err != nil {
+		return v, err
+	}
+	known := audit.Head(head)
+	return audit.Verification{Key: audit.NewKey(secret), Head: &known}, nil
+}

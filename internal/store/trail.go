@@ -1,0 +1,26 @@
+package store
+
+const trailPrefix = "trail/"
+
+func trailKey(node string) string { return trailPrefix + node }
+
+// TrailHead is what the store knows of the audit trail of one node, so that a loss of records is
+// found.
+type TrailHead struct {
+	Node string `json:"node"`
+	// Seq and Hash are of the last record that is known to be on disk; Seq is 0 when there is none.
+	Seq  uint64 `json:"seq"`
+	Hash string `json:"hash"`
+	// First is the first record that must be there: retention has removed those before.
+	First uint64 `json:"first"`
+	// KeyedFrom is the first record that must have a MAC.
+	KeyedFrom uint64 `json:"keyed_from"`
+}
+
+// TrailHead reads the head of a node's trail; ok is false when none was kept.
+func (tx *Tx) TrailHead(node string) (TrailHead, bool, error) {
+	return load[TrailHead](tx, trailKey(node))
+}
+
+// PutTrailHead writes it.
+func (tx *Tx) PutTrailHead(h TrailHead) error { return save(tx, trailKey(h.Node), h) }
