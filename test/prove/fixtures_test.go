@@ -183,7 +183,9 @@ func TestMariaDB(t *testing.T) {
 		t.Helper()
 		good(t, m.Exec(t.Context(), statements...))
 	}
-	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.global_priv TO rotator@'%'")
+	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.global_priv TO rotator@'%'",
+		"GRANT SELECT ON mysql.db TO rotator@'%'", "GRANT SELECT ON mysql.tables_priv TO rotator@'%'",
+		"GRANT SELECT ON mysql.roles_mapping TO rotator@'%'", "GRANT SELECT ON mysql.proxies_priv TO rotator@'%'")
 	f := fixture{
 		kind: "mariadb", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(engineAdmin),
 		byHand: func(t testing.TB, name, password string) {
@@ -218,7 +220,10 @@ func TestMySQL(t *testing.T) {
 		t.Helper()
 		good(t, m.Exec(t.Context(), statements...))
 	}
-	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.user TO rotator@'%'")
+	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.user TO rotator@'%'",
+		"GRANT SELECT ON mysql.global_grants TO rotator@'%'", "GRANT SELECT ON mysql.db TO rotator@'%'",
+		"GRANT SELECT ON mysql.tables_priv TO rotator@'%'", "GRANT SELECT ON mysql.role_edges TO rotator@'%'",
+		"GRANT SELECT ON mysql.proxies_priv TO rotator@'%'")
 	f := fixture{
 		name: "mysql_overlap", strategy: target.Overlap,
 		kind: "mysql", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(engineAdmin),

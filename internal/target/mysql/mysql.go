@@ -16,8 +16,9 @@
 //
 // The administrator needs at the least:
 //
-//	MariaDB  GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.global_priv
-//	MySQL    GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.user; for accounts with SYSTEM_USER also that
+//	MariaDB  GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.global_priv, db, tables_priv, roles_mapping, proxies_priv
+//	MySQL    GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.user, global_grants, db, tables_priv, role_edges,
+//	         proxies_priv; for accounts with SYSTEM_USER also that
 //
 // The password never leaves this process but in a login: the server gets a hash. In MariaDB that is of
 // mysql_native_password, twice SHA-1 without a salt; in MySQL of the plugin that the account has. A MariaDB server that
@@ -42,17 +43,18 @@ import (
 
 // MariaDB is the kind of target for MariaDB.
 func MariaDB() target.Kind {
-	return kind("mariadb", server{dialect: mariaDB{}, name: "MariaDB", since: [3]int{10, 4, 0}})
+	return kind("mariadb", server{dialect: mariaDB{}, grants: mariaDB{}, name: "MariaDB", since: [3]int{10, 4, 0}})
 }
 
 // MySQL is the kind of target for MySQL.
 func MySQL() target.Kind {
-	return kind("mysql", server{dialect: mySQL{}, name: "MySQL", since: [3]int{8, 0, 14}})
+	return kind("mysql", server{dialect: mySQL{}, grants: mySQL{}, name: "MySQL", since: [3]int{8, 0, 14}})
 }
 
 // server is one of the two.
 type server struct {
 	dialect
+	grants
 	name  string
 	since [3]int
 }

@@ -41,7 +41,10 @@ func start(t *testing.T, tls bool, arguments ...string) *node {
 	n.MariaDB = servers.StartMariaDB(t, authority, arguments...)
 	n.admin = n.account(t, "rotator")
 	// The least that an administrator needs.
-	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "GRANT SELECT ON mysql.global_priv TO 'rotator'@'%'", "CREATE DATABASE app")
+	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "CREATE DATABASE app")
+	for _, table := range []string{"global_priv", "db", "tables_priv", "roles_mapping", "proxies_priv"} {
+		n.exec(t, "GRANT SELECT ON mysql."+table+" TO 'rotator'@'%'")
+	}
 	return n
 }
 
@@ -117,6 +120,7 @@ func (n *node) harness(admin target.Credential, more ...string) targettest.Harne
 				return err
 			}
 		},
+		Standing: standing(n, n.GeneralLog, "SELECT Priv FROM mysql.global_priv", n.admin),
 	}
 }
 
@@ -167,6 +171,7 @@ func TestMariaDB(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *node){
 			"classes": testClasses, "tls": testTLS, "check_sql": testCheckSQL, "inspect": testInspect, "other methods": testOtherMethods,
 			"abandoned candidate": testAbandoned, "by hand": testByHand, "host": testHost, "administrator": testAdmin,
+			"standing": testStanding,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, n) })
 		}

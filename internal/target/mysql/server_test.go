@@ -39,7 +39,10 @@ func startMySQL(t *testing.T) *mySQLNode {
 	n.MariaDB = servers.StartMySQL(t, authority)
 	n.admin = n.account(t, "rotator")
 	// The least that an administrator needs.
-	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "GRANT SELECT ON mysql.user TO 'rotator'@'%'")
+	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "CREATE DATABASE app")
+	for _, table := range []string{"user", "global_grants", "db", "tables_priv", "role_edges", "proxies_priv"} {
+		n.exec(t, "GRANT SELECT ON mysql."+table+" TO 'rotator'@'%'")
+	}
 	return n
 }
 
@@ -108,6 +111,8 @@ func (n *mySQLNode) harness() targettest.Harness {
 				return err
 			}
 		},
+		Standing: standing(n, n.GeneralLog,
+			"SELECT CONCAT(authentication_string, COALESCE(User_attributes, ''), password_last_changed) FROM mysql.user", n.admin),
 	}
 }
 
@@ -127,6 +132,7 @@ func TestMySQL(t *testing.T) {
 		t.Run("conformance", func(t *testing.T) { t.Parallel(); targettest.Run(t, n.harness()) })
 		for name, test := range map[string]func(*testing.T, *mySQLNode){
 			"abandoned candidate": mySQLAbandoned, "by hand": mySQLByHand, "inspect": mySQLInspect, "wrong kind": mySQLWrongKind, "general log": mySQLLog,
+			"standing": mySQLStanding,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, n) })
 		}

@@ -1,0 +1,446 @@
+package mysql
+
+import (
+	"context"
+	"database/sql/driver"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+const (
+	// maxReached bounds the roles that are followed from one account.
+	maxReached = 200
+	// maxRows bounds the rows that one query of a look-up may return.
+	maxRows = 10_000
+)
+
+// identity is a user or a role as the server stores it.
+type identity struct {
+	user string
+	host string
+}
+
+func (i identity) String() string { return quote(i.user) + "@" + quote(i.host) }
+
+// where selects the rows of an identity in a table.
+func (i identity) where(user, host string) string {
+	return "(" + user + " = " + quote(i.user) + " AND " + host + " = " + quote(i.host) + ")"
+}
+
+// grants is how the two servers store what an account may do.
+type grants interface {
+	// global returns the global privileges of an identity, as the server names them, and whether it exists.
+	global(ctx context.Context, conn *conn, who identity) (privileges []string, found bool, err error)
+	// everybody returns the roles that each account has without being granted them.
+	everybody(ctx context.Context, conn *conn) ([]identity, error)
+	// roles returns the query for the roles that are granted to identities: user and host of each role.
+	roles(to []identity) string
+	// tables are what a look-up reads.
+	tables() []string
+}
+
+// harmless are the global privileges that change neither accounts nor the server, and read no stored passwords, in
+// MySQL's and MariaDB's spellings. All others make an account privileged, also those that are not known yet.
+var harmless = []string{
+	"APPLICATION_PASSWORD_ADMIN", // of the account's own passwords
+	"BINLOG MONITOR",
+	"CREATE TEMPORARY TABLES",
+	"LOCK TABLES",
+	"PROCESS",
+	"REFERENCES",
+	"RESOURCE_GROUP_USER",
+	"SHOW CREATE ROUTINE",
+	"SHOW DATABASES",
+	"SHOW VIEW",
+	"SHOW_ROUTINE",
+	"SLAVE MONITOR",
+	"XA_RECOVER_ADMIN",
+}
+
+// Standing reports what an account is: by its global privileges, by its rights on the schema mysql, and by those of every
+// role and every other account that it can take the place of.
+func (t *my) Standing(ctx context.Context, account string) (target.Standing, error) {
+	attempt := "find out what " + account + " is"
+	if strings.ContainsRune(account, 0) || account == "" {
+		return target.Standing{}, target.Failed(target.Denied, "", attempt+": an account has a name without zero bytes")
+	}
+	conn, err := t.asAdmin(ctx, attempt, t.admin.Secret)
+	if err != nil {
+		return target.Standing{}, err
+	}
+	defer conn.Close()
+	l := &lookup{t: t, conn: conn, who: identity{account, t.config.AccountHost}}
+	s, err := l.standing(ctx)
+	if err == nil {
+		return s, nil
+	}
+	failed := readFailed(attempt, err, t.admin.Secret)
+	if failed.Class == target.Denied {
+		failed.Text += "; the administrator must be able to read the tables of privileges:"
+		for _, table := range t.server.tables() {
+			failed.Text += " GRANT SELECT ON " + table + " TO " + l.me.String() + ";"
+		}
+	}
+	if errors.Is(err, errStored) {
+		failed.Class = target.Denied
+	}
+	return target.Standing{}, failed
+}
+
+// errStored is in the chain of an error about what the server has stored.
+var errStored = errors.New("the server's tables of privileges")
+
+// lookup is one look at one account.
+type lookup struct {
+	t    *my
+	conn *conn
+	who  identity
+	me   identity // the administrator's account as the server has found it
+}
+
+func (l *lookup) standing(ctx context.Context) (target.Standing, error) {
+	var s target.Standing
+	var err error
+	if s.Administrator, err = l.administrator(ctx); err != nil {
+		return s, err
+	}
+	_, found, err := l.t.server.global(ctx, l.conn, l.who)
+	if err != nil || !found {
+		return s, err
+	}
+	reached, err := l.reached(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, who := range reached {
+		why, err := l.privilege(ctx, who)
+		if err != nil {
+			return s, err
+		}
+		if why != "" && who != l.who {
+			why = fmt.Sprintf("can take the place of %s, which %s", who, why)
+		}
+		if why != "" {
+			s.Privileged = why
+			return s, nil
+		}
+	}
+	return s, nil
+}
+
+// administrator reports whether the account has the administrator's name, at whatever host: a client that logs in by that
+// name may be taken for either.
+func (l *lookup) administrator(ctx context.Context) (bool, error) {
+	row, err := l.conn.row(ctx, "SELECT CURRENT_USER(), USER()")
+	if err != nil {
+		return false, err
+	}
+	names := []string{l.t.admin.Account}
+	for i, name := range row {
+		at := max(strings.LastIndexByte(name, '@'), 0)
+		names = append(names, name[:at])
+		if i == 0 {
+			l.me = identity{name[:at], strings.TrimPrefix(name[at:], "@")}
+		}
+	}
+	for _, spelling := range spellings(l.who.user) {
+		// The server compares user names by their bytes, without the spaces at the end.
+		same := func(name string) bool { return strings.TrimRight(name, " ") == strings.TrimRight(spelling, " ") }
+		if slices.ContainsFunc(names, same) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// quotedName is a user in quotes, maybe with a host.
+var quotedName = regexp.MustCompile("^(?:'([^']*)'|`([^`]*)`|\"([^\"]*)\")(?:@.*)?$")
+
+// spellings are a name, and the users that a reader may take it for: without its quotes and without its host. None of
+// these is the account that the server knows by the whole name; they serve to refuse the administrator's.
+func spellings(name string) []string {
+	out := []string{name}
+	if m := quotedName.FindStringSubmatch(strings.TrimSpace(name)); m != nil {
+		out = append(out, m[1]+m[2]+m[3])
+	}
+	if i := strings.LastIndexByte(name, '@'); i > 0 {
+		out = append(out, name[:i])
+	}
+	return out
+}
+
+// reached returns the account and everything whose place it can take: roles that are granted to it or to everybody, and
+// accounts that it may be a proxy for, each with theirs.
+func (l *lookup) reached(ctx context.Context) ([]identity, error) {
+	everybody, err := l.t.server.everybody(ctx, l.conn)
+	if err != nil {
+		return nil, err
+	}
+	reached := append([]identity{l.who}, everybody...)
+	for from := 0; from < len(reached); {
+		next := reached[from:]
+		from = len(reached)
+		var proxied []string
+		for _, who := range next {
+			proxied = append(proxied, who.where("User", "Host"))
+		}
+		for _, query := range []string{
+			l.t.server.roles(next),
+			"SELECT Proxied_user, Proxied_host FROM mysql.proxies_priv WHERE " + strings.Join(proxied, " OR "),
+		} {
+			rows, err := l.conn.rows(ctx, query)
+			if err != nil {
+				return nil, err
+			}
+			for _, row := range rows {
+				if who := (identity{row[0], row[1]}); !slices.Contains(reached, who) {
+					reached = append(reached, who)
+				}
+			}
+		}
+		if len(reached) > maxReached {
+			return nil, fmt.Errorf("%w: %s can take the place of more than %d roles and accounts", errStored, l.who, maxReached)
+		}
+	}
+	return reached, nil
+}
+
+// privilege says why an identity is privileged; empty when it is not.
+func (l *lookup) privilege(ctx context.Context, who identity) (string, error) {
+	if who.user == "" && who != l.who {
+		return "may be any user", nil // a proxy for the anonymous account
+	}
+	global, _, err := l.t.server.global(ctx, l.conn, who)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range global {
+		if !slices.Contains(harmless, strings.ToUpper(p)) {
+			return "has the global privilege " + p, nil
+		}
+	}
+	// Rights on schemas and tables are found by the client's host, so those of the same name at other hosts count. Rows
+	// of the anonymous user count for everybody. Names of schemas are patterns.
+	row, err := l.conn.row(ctx, "SELECT Db FROM mysql.db WHERE User IN ("+quote(who.user)+
+		`, '') AND 'mysql' LIKE LOWER(Db) ESCAPE '\' LIMIT 1`)
+	if err != nil || row != nil {
+		return "has rights on the schema mysql, where accounts are stored", err
+	}
+	row, err = l.conn.row(ctx, "SELECT Table_name FROM mysql.tables_priv WHERE User IN ("+quote(who.user)+
+		", '') AND LOWER(Db) = 'mysql' LIMIT 1")
+	if err != nil || row == nil {
+		return "", err
+	}
+	return "has rights on the table mysql." + row[0], nil
+}
+
+// rows reads all rows as strings.
+func (c *conn) rows(ctx context.Context, query string) (out [][]string, err error) {
+	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	values := make([]driver.Value, len(rows.Columns()))
+	for {
+		switch err := rows.Next(values); {
+		case errors.Is(err, io.EOF):
+			return out, nil
+		case err != nil:
+			return nil, err
+		case len(out) == maxRows:
+			return nil, fmt.Errorf("%w: more than %d rows", errStored, maxRows)
+		}
+		row := make([]string, len(values))
+		for i, v := range values {
+			if b, ok := v.([]byte); ok {
+				row[i] = string(b)
+			} else if v != nil {
+				row[i] = fmt.Sprint(v)
+			}
+		}
+		out = append(out, row)
+	}
+}
+
+// userColumns are the columns of mysql.user for global privileges, and what each gives.
+var userColumns = []struct{ column, privilege string }{
+	{"Select_priv", "SELECT"},
+	{"Insert_priv", "INSERT"},
+	{"Update_priv", "UPDATE"},
+	{"Delete_priv", "DELETE"},
+	{"Create_priv", "CREATE"},
+	{"Drop_priv", "DROP"},
+	{"Reload_priv", "RELOAD"},
+	{"Shutdown_priv", "SHUTDOWN"},
+	{"File_priv", "FILE"},
+	{"Grant_priv", "GRANT OPTION"},
+	{"Index_priv", "INDEX"},
+	{"Alter_priv", "ALTER"},
+	{"Super_priv", "SUPER"},
+	{"Execute_priv", "EXECUTE"},
+	{"Repl_slave_priv", "REPLICATION SLAVE"},
+	{"Create_view_priv", "CREATE VIEW"},
+	{"Create_routine_priv", "CREATE ROUTINE"},
+	{"Alter_routine_priv", "ALTER ROUTINE"},
+	{"Create_user_priv", "CREATE USER"},
+	{"Event_priv", "EVENT"},
+	{"Trigger_priv", "TRIGGER"},
+	{"Create_tablespace_priv", "CREATE TABLESPACE"},
+	{"Create_role_priv", "CREATE ROLE"},
+	{"Drop_role_priv", "DROP ROLE"},
+}
+
+func (mySQL) tables() []string {
+	return []string{"mysql.user", "mysql.global_grants", "mysql.db", "mysql.tables_priv", "mysql.role_edges", "mysql.proxies_priv"}
+}
+
+func (mySQL) global(ctx context.Context, conn *conn, who identity) ([]string, bool, error) {
+	var columns []string
+	for _, c := range userColumns {
+		columns = append(columns, c.column)
+	}
+	row, err := conn.row(ctx, "SELECT "+strings.Join(columns, ", ")+" FROM mysql.user WHERE "+who.where("User", "Host"))
+	if err != nil || row == nil {
+		return nil, false, err
+	}
+	var out []string
+	for i, c := range userColumns {
+		if row[i] == "Y" {
+			out = append(out, c.privilege)
+		}
+	}
+	dynamic, err := conn.rows(ctx, "SELECT PRIV FROM mysql.global_grants WHERE "+who.where("USER", "HOST")+" ORDER BY PRIV")
+	for _, row := range dynamic {
+		out = append(out, row[0])
+	}
+	return out, true, err
+}
+
+// everybody reads the mandatory roles, such as `role1`@`%`,role2.
+func (mySQL) everybody(ctx context.Context, conn *conn) ([]identity, error) {
+	row, err := conn.row(ctx, "SELECT @@GLOBAL.mandatory_roles")
+	if err != nil || len(row) == 0 {
+		return nil, err
+	}
+	var out []identity
+	for item := range strings.SplitSeq(row[0], ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		user, host, ok := strings.Cut(item, "@")
+		if !ok {
+			host = "%"
+		}
+		out = append(out, identity{strings.Trim(user, "`'\" "), strings.Trim(host, "`'\" ")})
+	}
+	return out, nil
+}
+
+func (mySQL) roles(to []identity) string {
+	var granted []string
+	for _, who := range to {
+		granted = append(granted, who.where("TO_USER", "TO_HOST"))
+	}
+	return "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE " + strings.Join(granted, " OR ")
+}
+
+// accessBits are the bits of access in mysql.global_priv, from the lowest.
+var accessBits = []string{
+	"SELECT",
+	"INSERT",
+	"UPDATE",
+	"DELETE",
+	"CREATE",
+	"DROP",
+	"RELOAD",
+	"SHUTDOWN",
+	"PROCESS",
+	"FILE",
+	"GRANT OPTION",
+	"REFERENCES",
+	"INDEX",
+	"ALTER",
+	"SHOW DATABASES",
+	"SUPER",
+	"CREATE TEMPORARY TABLES",
+	"LOCK TABLES",
+	"EXECUTE",
+	"REPLICATION SLAVE",
+	"BINLOG MONITOR",
+	"CREATE VIEW",
+	"SHOW VIEW",
+	"CREATE ROUTINE",
+	"ALTER ROUTINE",
+	"CREATE USER",
+	"EVENT",
+	"TRIGGER",
+	"CREATE TABLESPACE",
+	"DELETE HISTORY",
+	"SET USER",
+	"FEDERATED ADMIN",
+	"CONNECTION ADMIN",
+	"READ_ONLY ADMIN",
+	"REPLICATION SLAVE ADMIN",
+	"REPLICATION MASTER ADMIN",
+	"BINLOG ADMIN",
+	"BINLOG REPLAY",
+	"SLAVE MONITOR",
+	"SHOW CREATE ROUTINE",
+}
+
+func (mariaDB) tables() []string {
+	return []string{"mysql.global_priv", "mysql.db", "mysql.tables_priv", "mysql.roles_mapping", "mysql.proxies_priv"}
+}
+
+func (mariaDB) global(ctx context.Context, conn *conn, who identity) ([]string, bool, error) {
+	row, err := conn.row(ctx, "SELECT Priv FROM mysql.global_priv WHERE "+who.where("User", "Host"))
+	if err != nil || row == nil {
+		return nil, false, err
+	}
+	privileges, err := parseAccess(row[0])
+	return privileges, true, err
+}
+
+// parseAccess returns the global privileges in mysql.global_priv.
+func parseAccess(priv string) ([]string, error) {
+	var p struct {
+		Access uint64 `json:"access"`
+	}
+	if err := json.Unmarshal([]byte(priv), &p); err != nil {
+		return nil, fmt.Errorf("%w: mysql.global_priv holds no JSON object with a number as access", errStored)
+	}
+	var out []string
+	for bit := range 64 {
+		switch {
+		case p.Access&(1<<bit) == 0:
+		case bit < len(accessBits):
+			out = append(out, accessBits[bit])
+		default:
+			out = append(out, fmt.Sprintf("of number %d", bit))
+		}
+	}
+	return out, nil
+}
+
+// everybody has the role PUBLIC since MariaDB 10.11.
+func (mariaDB) everybody(context.Context, *conn) ([]identity, error) {
+	return []identity{{"PUBLIC", ""}}, nil
+}
+
+func (mariaDB) roles(to []identity) string {
+	var granted []string
+	for _, who := range to {
+		granted = append(granted, who.where("User", "Host"))
+	}
+	return "SELECT Role, '' FROM mysql.roles_mapping WHERE " + strings.Join(granted, " OR ")
+}
+
+var _ target.Guarded = (*my)(nil)
