@@ -31,6 +31,7 @@ type Request struct {
 	Query  Params // of the URL alone: a body is signed through its digest
 
 	// Header returns the value of a header by its lower-case name, "" when there is none. It answers "host" too.
+	// Spaces and tabs around a value are not signed; every other byte is.
 	Header func(lowerName string) string
 
 	// BodySHA256 is the lower-case hex digest of the raw body. A server passes the digest of what it read, not what
@@ -116,7 +117,7 @@ func appendRequest(dst []byte, s Scheme, r Request, signedHeaders []string) []by
 	for _, name := range signedHeaders {
 		dst = append(dst, name...)
 		dst = append(dst, ':')
-		dst = append(dst, strings.TrimSpace(r.Header(name))...)
+		dst = append(dst, TrimHeader(r.Header(name))...)
 		dst = append(dst, '\n')
 	}
 	dst = append(dst, '\n')
@@ -124,6 +125,10 @@ func appendRequest(dst []byte, s Scheme, r Request, signedHeaders []string) []by
 	dst = append(dst, '\n')
 	return append(dst, r.BodySHA256...)
 }
+
+// TrimHeader returns the value of a header as it is signed: without the spaces and tabs around it. A server that reads a
+// signed header must read this form, or one signature covers two meanings.
+func TrimHeader(value string) string { return strings.Trim(value, " \t") }
 
 func appendJoined(dst []byte, names []string) []byte {
 	for i, name := range names {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
@@ -111,7 +112,9 @@ func Run(ctx context.Context, o Options) error {
 		rearm: make(chan (<-chan struct{}), 1),
 	}
 	a.keys.Store(&localKeys{})
-	a.auth = auth.New(finder{&a.keys}, time.Now, nonces, a.log)
+	a.auth = auth.New(auth.Config{
+		Keys: finder{&a.keys}, Now: time.Now, Nonces: nonces, Service: api.Service, Harmless: api.Harmless, Log: a.log,
+	})
 	a.gate = &Gate{held: &a.hub, server: &a.hub, log: a.log}
 	defer a.close()
 	if err := a.apply(ctx, s); err != nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
-	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -61,15 +60,7 @@ func (o *Op) Params() []wire.Param { return wire.Params(o.in) }
 func (o *Op) Response() reflect.Type { return o.out }
 
 // Service is the name of the service that the operation belongs to.
-func (o *Op) Service() string {
-	switch o.Version {
-	case kms.STSVersion:
-		return "Sts"
-	case ram.Version:
-		return "Ram"
-	}
-	return "Kms"
-}
+func (o *Op) Service() string { return Service(o.Version) }
 
 // resource is what an operation is about.
 type resource struct {

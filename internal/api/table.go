@@ -180,3 +180,40 @@ func Find(version, name string) (*Op, error) { return lookup(version, name) }
 
 // Known reports whether there is such an operation.
 func Known(version, name string) bool { return index[version+"/"+name] != nil }
+
+// Service returns the name of the service that has an API version; "" when none has.
+func Service(version string) string {
+	switch version {
+	case kms.Version:
+		return "Kms"
+	case kms.STSVersion:
+		return "Sts"
+	case ram.Version:
+		return "Ram"
+	}
+	return ""
+}
+
+// common are the parameters of version 1 that belong to no operation and are no secret (protocol.md section 3).
+var common = []string{
+	"Action", "Version", "Format", "AccessKeyId", "SignatureMethod", "SignatureVersion", "SignatureNonce", "SignatureType", "Signature",
+	"Timestamp", "RegionId",
+}
+
+// harmless are the names of the parameters that hold no secret in any operation.
+var harmless = func() map[string]bool {
+	names := map[string]bool{}
+	for _, name := range common {
+		names[name] = true
+	}
+	for i := range operations {
+		for _, p := range operations[i].Params() {
+			_, known := names[p.Name]
+			names[p.Name] = !p.Secret && p.Type != "json" && (!known || names[p.Name])
+		}
+	}
+	return names
+}()
+
+// Harmless reports whether a parameter of that name is known and never holds a secret. JSON documents may hold anything.
+func Harmless(name string) bool { return harmless[name] }

@@ -1,11 +1,15 @@
-// Package auth tells who is calling. It finds the access key, verifies the signature in constant time, refuses a stale
-// time and a replayed nonce, and returns the principal. It knows nothing of HTTP beyond headers by name.
+// Package auth finds out who is calling. It finds the access key, verifies the signature in constant time, refuses a stale
+// time and a replayed nonce, and returns the principal with the parameters that the signature covers. It knows nothing of
+// HTTP beyond headers by name.
 //
-// Nothing of a request that the signature does not cover decides who calls, or what.
+// A caller gets parameters from here alone: what the signature does not cover does not exist afterwards. The bytes that
+// are signed are the bytes that are interpreted.
 package auth
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"log/slog"
 	"slices"
 	"strings"
@@ -18,28 +22,34 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// Window is how far the time of a request may be from now, either way (protocol.md section 10).
-const Window = 15 * time.Minute
+const (
+	// Window is how far the time of a request may be in the past (protocol.md section 10).
+	Window = 15 * time.Minute
+	// DefaultAhead is how far it may be in the future unless Config says otherwise: a clock that is further ahead is wrong.
+	DefaultAhead = 2 * time.Minute
+	// anyRegion is the region of a version 4 scope when a client has none, as official SDKs write it.
+	anyRegion = "center"
+)
 
-const maxNonce = 128
-
-// Request is what a signature covers.
-type Request struct {
-	Method string
-	// Params are those of query and form: all that version 1 signs.
-	Params sign.Params
-	// Query are those of the query, which versions 3 and 4 sign one by one; the body they sign as a digest.
-	Query sign.Params
-	// Header finds a header by its lower-case name, "host" included.
-	Header func(name string) string
-	// BodySHA256 is the lower-case hex digest of the body. It is asked for only under versions 3 and 4.
-	BodySHA256 func() string
-}
-
-// Identity is a verified caller, and the operation that its signature covers.
+// Identity is a verified caller, and what its signature covers.
 type Identity struct {
 	Principal       policy.Principal
 	Action, Version string
+	// Params are all parameters that the signature covers, and no others.
+	Params sign.Params
+}
+
+// Claim is what a request says of itself before anything is verified.
+type Claim struct {
+	AccessKeyID, Action, Version string
+	// Format is the parameter of that name, from the query or a form.
+	Format string
+}
+
+// take fills the claim from the parameters of version 1.
+func (c *Claim) take(p sign.Params) {
+	c.AccessKeyID, c.Action = value(p, "AccessKeyId"), value(p, "Action")
+	c.Version, c.Format = value(p, "Version"), value(p, "Format")
 }
 
 // Key is an access key, unsealed.
@@ -59,150 +69,266 @@ type Keys interface {
 	Find(ctx context.Context, id string) (key Key, found bool, err error)
 }
 
+// Config says how requests are verified.
+type Config struct {
+	// Keys finds access keys. Required.
+	Keys Keys
+	// Now is the clock. Required.
+	Now func() time.Time
+	// Nonces bounds how many used nonces are remembered; 0 means DefaultNonces.
+	Nonces int
+	// Ahead is how far the time of a request may be in the future, at most Window; 0 means DefaultAhead.
+	Ahead time.Duration
+	// RefuseV1 refuses signature version 1, whose usual algorithm is HMAC-SHA1.
+	RefuseV1 bool
+	// Regions are the regions that the scope of version 4 may name, beside "center"; nil means any.
+	Regions []string
+	// Service returns the service of an API version, which the scope of version 4 must name; "" means that there is no
+	// such version. Required.
+	Service func(version string) string
+	// Harmless reports whether a parameter of that name never holds a secret, so that an error message may repeat it.
+	// nil means that no parameter is harmless.
+	Harmless func(name string) bool
+	// Log is for the operator; nil means that nothing is logged.
+	Log *slog.Logger
+}
+
 // Authenticator verifies requests. It is safe for concurrent use.
 type Authenticator struct {
-	keys   Keys
-	now    func() time.Time
+	config Config
 	nonces *Nonces
 }
 
-// New returns an authenticator that remembers at most nonces many used nonces; 0 means DefaultNonces.
-func New(keys Keys, now func() time.Time, nonces int, log *slog.Logger) *Authenticator {
-	return &Authenticator{keys: keys, now: now, nonces: NewNonces(nonces, log)}
-}
-
-// Nonces tells how many used nonces are remembered.
-func (a *Authenticator) Nonces() int { return a.nonces.Len() }
-
-// Claim is what a request says of itself before anything is verified, for the record of a refused call.
-type Claim struct{ AccessKeyID, Action string }
-
-// ClaimedKey is the access key that a request says it is signed with; nothing of it is verified. Empty when it says none.
-func ClaimedKey(r Request) string {
-	if _, rest, ok := strings.Cut(r.Header("authorization"), "Credential="); ok {
-		id, _, _ := strings.Cut(rest, ",")
-		id, _, _ = strings.Cut(id, "/")
-		return clip(id)
+// New returns an authenticator.
+func New(c Config) *Authenticator {
+	if c.Ahead <= 0 {
+		c.Ahead = DefaultAhead
 	}
-	id, _ := r.Params.Get("AccessKeyId")
-	return clip(id)
+	return &Authenticator{config: c, nonces: NewNonces(c.Nonces, c.Log)}
 }
+
+// Nonces returns how many used nonces are remembered.
+func (a *Authenticator) Nonces() int { return a.nonces.Len() }
 
 // Authenticate verifies a request. The error is a *fault.Error whose kind says what is wrong; what the request claims
 // to be is returned in any case.
 func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Identity, Claim, error) {
-	if h := r.Header("authorization"); strings.HasPrefix(h, "ACS3-") || strings.HasPrefix(h, "ACS4-") {
-		return a.header(ctx, r, h)
+	query, err := parseQuery(nil, r.Query)
+	if err == nil {
+		err = unique(query)
 	}
-	if signature, _ := r.Params.Get("Signature"); signature != "" {
-		return a.parameters(ctx, r)
-	}
-	claimed, _ := r.Params.Get("Action")
-	return Identity{}, Claim{Action: claimed}, fault.New(fault.BadSignature, "The request is not signed.")
-}
-
-// parameters verifies version 1, where the signature is a parameter.
-func (a *Authenticator) parameters(ctx context.Context, r Request) (Identity, Claim, error) {
-	get := func(name string) string { s, _ := r.Params.Get(name); return s }
-	claim := Claim{get("AccessKeyId"), get("Action")}
-	id := Identity{Action: claim.Action, Version: get("Version")}
-	if claim.AccessKeyID == "" {
-		return id, claim, fault.New(fault.MissingKey, "AccessKeyId is mandatory for this action.")
-	}
-	at, err := parseTime(get("Timestamp"))
-	switch {
-	case get("SignatureType") != "":
-		return id, claim, fault.New(fault.BadSignature, "SignatureType %q is not supported.", clip(get("SignatureType")))
-	case get("SignatureVersion") != "1.0":
-		return id, claim, fault.New(fault.BadSignature, "SignatureVersion must be 1.0.")
-	case err != nil:
-		return id, claim, err
-	}
-	key, err := a.find(ctx, claim.AccessKeyID)
 	if err != nil {
+		return Identity{}, Claim{}, err
+	}
+	authorization, err := r.single("authorization")
+	if err != nil {
+		return Identity{}, Claim{}, err
+	}
+	claim := Claim{Format: value(query, "Format")}
+	if strings.HasPrefix(authorization, "ACS3-") || strings.HasPrefix(authorization, "ACS4-") {
+		id, err := a.header(ctx, &r, query, authorization, &claim)
 		return id, claim, err
 	}
-	ok, err := key.Secret.VerifyV1(r.Method, r.Params)
-	switch {
-	case err != nil:
-		return id, claim, fault.New(fault.BadSignature, "%s", err)
-	case !ok:
-		return id, claim, mismatch(r.Params, sign.StringToSignV1(r.Method, r.Params))
-	}
-	nonce := get("SignatureNonce")
-	if nonce == "" {
-		nonce = get("Signature") // KMS documents a request without nonce as legal; it is then good for one use
-	}
-	id.Principal, err = a.accept(key, get("SecurityToken"), at, nonce)
+	id, err := a.parameters(ctx, &r, query, &claim)
 	return id, claim, err
 }
 
-// mismatch is the answer to a wrong signature. The legacy SDK compares what follows "is:" with its own string and tells
-// the user that the secret is wrong when they are equal. The string holds every parameter, so it is left out for
-// requests that carry a value.
-func mismatch(p sign.Params, text string) error {
+func value(p sign.Params, name string) string {
+	s, _ := p.Get(name)
+	return s
+}
+
+// parameters verifies version 1, where the signature is a parameter and covers those of query and form. The body is read
+// once the query has named a key that exists, or when the query cannot name one because all is in the form.
+func (a *Authenticator) parameters(ctx context.Context, r *Request, query sign.Params, claim *Claim) (Identity, error) {
+	claim.take(query)
+	if a.config.RefuseV1 {
+		return Identity{}, fault.New(fault.BadSignature, "Signature version 1 is switched off here; sign with version 3 or 4.")
+	}
+	var key Key
+	var err error
+	all, hasBody := query, r.Length != 0
+	if hasBody {
+		if err = r.checkFormBody(); err != nil {
+			return Identity{}, err
+		}
+	}
+	named := claim.AccessKeyID != ""
+	if named || !hasBody {
+		if err = r.admit(*claim); err != nil {
+			return Identity{}, err
+		}
+	}
+	if named && hasBody {
+		if key, err = a.find(ctx, claim.AccessKeyID); err != nil {
+			return Identity{}, err
+		}
+	}
+	if hasBody {
+		if all, err = r.readForm(query); err != nil {
+			return Identity{}, err
+		}
+		claim.take(all)
+	}
+	at, err := checkV1(all, *claim)
+	if err != nil {
+		return Identity{}, err
+	}
+	if !named && hasBody {
+		if err = r.admit(*claim); err != nil {
+			return Identity{}, err
+		}
+	}
+	if key.Secret == nil {
+		if key, err = a.find(ctx, claim.AccessKeyID); err != nil {
+			return Identity{}, err
+		}
+	}
+	ok, err := key.Secret.VerifyV1(r.Method, all)
+	switch {
+	case err != nil:
+		return Identity{}, fault.New(fault.BadSignature, "%s", err)
+	case !ok:
+		return Identity{}, a.mismatch(r.Method, all)
+	}
+	nonce := value(all, "SignatureNonce")
+	if nonce == "" {
+		nonce = value(all, "Signature") // KMS documents a request without nonce as legal; it is then good for one use
+	}
+	id := Identity{Action: claim.Action, Version: claim.Version, Params: all}
+	id.Principal, err = a.accept(key, value(all, "SecurityToken"), at, nonce)
+	return id, err
+}
+
+// checkV1 checks everything of version 1 that needs no key, and returns the time of the request.
+func checkV1(all sign.Params, claim Claim) (time.Time, error) {
+	switch {
+	case value(all, "Signature") == "":
+		return time.Time{}, fault.New(fault.BadSignature, "The request is not signed.")
+	case claim.AccessKeyID == "":
+		return time.Time{}, fault.New(fault.MissingKey, "AccessKeyId is mandatory for this action.")
+	}
+	at, err := parseTime(value(all, "Timestamp"))
+	switch {
+	case value(all, "SignatureType") != "":
+		return at, fault.New(fault.BadSignature, "SignatureType %q is not supported.", clip(value(all, "SignatureType")))
+	case value(all, "SignatureVersion") != "1.0":
+		return at, fault.New(fault.BadSignature, "SignatureVersion must be 1.0.")
+	}
+	return at, err
+}
+
+// mismatch is the answer to a wrong signature of version 1. The legacy SDK compares what follows "is:" with its own string
+// and tells the user that the secret is wrong when they are equal. The string holds every parameter, so it is left out
+// unless all of them are harmless.
+func (a *Authenticator) mismatch(method string, all sign.Params) error {
 	const message = "Specified signature is not matched with our calculation."
-	for _, name := range []string{"SecretData", "Plaintext", "CiphertextBlob", "Policy", "SecurityToken", "VersionStages", "ExtendedConfig"} {
-		if _, ok := p.Get(name); ok {
+	for _, p := range all {
+		if a.config.Harmless == nil || !a.config.Harmless(p.Name) {
 			return fault.New(fault.WrongSignature, message)
 		}
 	}
-	return fault.New(fault.WrongSignature, "%s", message+" server string to sign is:"+text)
+	return fault.New(fault.WrongSignature, "%s", message+" server string to sign is:"+sign.StringToSignV1(method, all))
 }
 
 // requiredSigned are the headers that a signature of version 3 or 4 must cover.
 var requiredSigned = []string{"host", "x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"}
 
-// header verifies versions 3 and 4, where the signature is in the header Authorization.
-func (a *Authenticator) header(ctx context.Context, r Request, authorization string) (Identity, Claim, error) {
-	id := Identity{Action: r.Header("x-acs-action"), Version: r.Header("x-acs-version")}
-	claim := Claim{Action: id.Action}
+// header verifies versions 3 and 4, where the signature is in the header Authorization. The signature covers the digest of
+// the body, so it is verified before the body is read: strangers cannot have a body read.
+func (a *Authenticator) header(ctx context.Context, r *Request, query sign.Params, authorization string, claim *Claim) (Identity, error) {
 	auth, err := sign.ParseAuthorization(authorization)
 	if err != nil {
-		return id, claim, fault.New(fault.BadSignature, "%s", err)
+		return Identity{}, fault.New(fault.BadSignature, "%s", err)
 	}
 	claim.AccessKeyID = auth.AccessKeyID
-	at, err := checkHeaders(r, auth)
-	if err != nil {
-		return id, claim, err
+	if err := r.checkForm(auth.SignedHeaders); err != nil {
+		return Identity{}, err
 	}
-	digest := r.BodySHA256()
-	if r.Header("x-acs-content-sha256") != digest {
-		return id, claim, fault.New(fault.WrongSignature, "x-acs-content-sha256 is not the digest of the body.")
+	claim.Action, claim.Version = r.get("x-acs-action"), r.get("x-acs-version")
+	if err := r.admit(*claim); err != nil {
+		return Identity{}, err
+	}
+	at, err := a.checkHeaders(r, auth)
+	if err != nil {
+		return Identity{}, err
 	}
 	key, err := a.find(ctx, auth.AccessKeyID)
 	if err != nil {
-		return id, claim, err
+		return Identity{}, err
 	}
-	if !key.Secret.Verify(auth, sign.Request{Method: r.Method, Path: "/", Query: r.Query, Header: r.Header, BodySHA256: digest}) {
-		return id, claim, fault.New(fault.WrongSignature, "Specified signature does not match our calculation.")
+	digest := r.get("x-acs-content-sha256")
+	if !key.Secret.Verify(auth, sign.Request{Method: r.Method, Path: "/", Query: query, Header: r.get, BodySHA256: digest}) {
+		return Identity{}, fault.New(fault.WrongSignature, "Specified signature does not match our calculation.")
 	}
-	id.Principal, err = a.accept(key, r.Header("x-acs-security-token"), at, r.Header("x-acs-signature-nonce"))
-	return id, claim, err
-}
-
-func checkHeaders(r Request, auth sign.Authorization) (time.Time, error) {
-	signed := func(name string) bool { return slices.Contains(auth.SignedHeaders, name) } // a handful: faster than a map
-	for _, name := range requiredSigned {
-		if !signed(name) || r.Header(name) == "" {
-			return time.Time{}, fault.New(fault.BadSignature, "The header %s must be sent and signed.", name)
+	var body []byte
+	if r.Length != 0 {
+		if body, err = r.Body(); err != nil {
+			return Identity{}, err
 		}
 	}
 	switch {
-	case r.Header("x-acs-security-token") != "" && !signed("x-acs-security-token"):
+	case digest != bodyDigest(body):
+		return Identity{}, fault.New(fault.WrongSignature, "x-acs-content-sha256 is not the digest of the body.")
+	case len(body) > 0 && !slices.Contains(auth.SignedHeaders, "content-type"):
+		return Identity{}, fault.New(fault.BadSignature, "The header content-type must be signed when there is a body.")
+	}
+	id := Identity{Action: claim.Action, Version: claim.Version}
+	if id.Principal, err = a.accept(key, r.get("x-acs-security-token"), at, r.get("x-acs-signature-nonce")); err != nil {
+		return Identity{}, err
+	}
+	id.Params, err = parseBody(query, r.get("content-type"), body)
+	return id, err
+}
+
+// emptySHA256 is the digest of no body, which most requests have.
+const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+func bodyDigest(body []byte) string {
+	if len(body) == 0 {
+		return emptySHA256
+	}
+	digest := sha256.Sum256(body)
+	return hex.EncodeToString(digest[:])
+}
+
+// checkHeaders checks everything of versions 3 and 4 that needs no key, and returns the time of the request.
+func (a *Authenticator) checkHeaders(r *Request, auth sign.Authorization) (time.Time, error) {
+	signed := func(name string) bool { return slices.Contains(auth.SignedHeaders, name) } // a handful: faster than a map
+	for _, name := range requiredSigned {
+		if !signed(name) || r.get(name) == "" {
+			return time.Time{}, fault.New(fault.BadSignature, "The header %s must be sent and signed.", name)
+		}
+	}
+	switch id := r.get("x-acs-accesskey-id"); {
+	case r.get("x-acs-security-token") != "" && !signed("x-acs-security-token"):
 		return time.Time{}, fault.New(fault.BadSignature, "The header x-acs-security-token must be signed.")
-	case r.Header("x-acs-accesskey-id") != "" && r.Header("x-acs-accesskey-id") != auth.AccessKeyID:
+	case id != "" && id != auth.AccessKeyID:
 		return time.Time{}, fault.New(fault.BadSignature, "x-acs-accesskey-id differs from Credential.")
 	}
-	at, err := parseTime(r.Header("x-acs-date"))
-	if err == nil && auth.Scheme == sign.ACS4 && auth.Scope.Date != at.Format("20060102") {
-		return at, fault.New(fault.BadSignature, "The date of Credential differs from x-acs-date.")
+	at, err := parseTime(r.get("x-acs-date"))
+	if err == nil && auth.Scheme == sign.ACS4 {
+		err = a.checkScope(auth.Scope, at, r.get("x-acs-version"))
 	}
 	return at, err
 }
 
+// checkScope verifies that a key that was derived for a day, a region and a service is used there.
+func (a *Authenticator) checkScope(scope sign.Scope, at time.Time, version string) error {
+	service := a.config.Service(version)
+	switch {
+	case scope.Date != at.Format("20060102"):
+		return fault.New(fault.BadSignature, "The date of Credential differs from x-acs-date.")
+	case service != "" && scope.Product != service:
+		return fault.New(fault.BadSignature, "The product in Credential must be %s, the service that x-acs-version names.", service)
+	case a.config.Regions != nil && scope.Region != anyRegion && !slices.Contains(a.config.Regions, scope.Region):
+		return fault.New(fault.BadSignature, "The region in Credential must be %s or %s.", strings.Join(a.config.Regions, ", "), anyRegion)
+	}
+	return nil
+}
+
 func (a *Authenticator) find(ctx context.Context, id string) (Key, error) {
-	key, found, err := a.keys.Find(ctx, id)
+	key, found, err := a.config.Keys.Find(ctx, id)
 	if err == nil && !found {
 		err = fault.New(fault.UnknownKey, "Specified access key is not found.")
 	}
@@ -212,7 +338,7 @@ func (a *Authenticator) find(ctx context.Context, id string) (Key, error) {
 // accept checks what is left once the signature has verified: the state of the key, its token, time and nonce. The nonce
 // comes last, so that nobody but the caller can use it up.
 func (a *Authenticator) accept(key Key, token string, at time.Time, nonce string) (policy.Principal, error) {
-	now := a.now()
+	now := a.config.Now()
 	temporary := !key.Token.IsZero()
 	switch {
 	case key.Disabled:
@@ -223,10 +349,11 @@ func (a *Authenticator) accept(key Key, token string, at time.Time, nonce string
 		return policy.Principal{}, fault.New(fault.WrongToken, "The specified SecurityToken does not match the AccessKeyId.")
 	case !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
 		return policy.Principal{}, fault.New(fault.ExpiredToken, "The specified SecurityToken is expired.")
-	case at.Before(now.Add(-Window)) || at.After(now.Add(Window)):
+	case at.Before(now.Add(-Window)) || at.After(now.Add(a.config.Ahead)):
 		return policy.Principal{}, fault.New(fault.Expired, "Specified time stamp or date value is expired. The server's time is %s.", now.UTC().Format(wire.TimeFormat))
-	case len(nonce) > maxNonce:
-		return policy.Principal{}, fault.New(fault.BadSignature, "The signature nonce has more than %d characters.", maxNonce)
+	}
+	if err := checkNonce(nonce); err != nil {
+		return policy.Principal{}, err
 	}
 	p := key.Principal
 	p.AccessKeyID = key.ID

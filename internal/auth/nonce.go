@@ -14,24 +14,41 @@ const (
 	DefaultNonces = 4 << 20
 	// slot is how finely requests are kept apart by their time.
 	slot = 10 * time.Second
-	// quiet keeps the warning about a shrunk window from filling the log.
+	// recent is the age below which a key does not lose its own nonces: it is throttled instead.
+	recent = time.Minute
+	// sweep is how many forgotten nonces are removed with each new one, so that no request waits for a large slot.
+	sweep = 64
+	// quiet keeps the warning about a full memory from filling the log.
 	quiet = time.Minute
 )
 
 // Nonces remembers which nonces were used, in bounded memory. A nonce is kept until its request would be refused for
-// its time anyway. Under more requests than fit, it is the window of accepted times that shrinks, never the promise
-// that no request is accepted twice.
+// its time anyway.
+//
+// Each access key has slots of its own. When the memory is full, the key that holds the most loses its oldest slot, and
+// requests of that key with such times are refused from then on; when that slot is recent and the key is the one that
+// asks, the request is refused instead. Both refusals are of kind Throttled, which clients retry with a new time and
+// nonce. So a key that floods the memory harms itself alone, and no request is ever accepted twice.
 type Nonces struct {
 	limit int
 	log   *slog.Logger
 	seed  maphash.Seed
 
-	mu     sync.Mutex
-	used   map[uint64]struct{} // guarded by mu
-	slots  map[int64][]uint64  // guarded by mu; what to forget, by time of request
-	floor  int64               // guarded by mu; slots up to here are no longer accepted
-	swept  int64               // guarded by mu; when it was last looked for what has expired
-	warned time.Time           // guarded by mu
+	mu        sync.Mutex
+	used      map[uint64]struct{}   // guarded by mu
+	keys      map[string]*keyNonces // guarded by mu
+	held      int                   // guarded by mu; the sum of their counts
+	forgotten [][]uint64            // guarded by mu; to be removed from used
+	expired   int64                 // guarded by mu; the latest slot that has expired
+	swept     int64                 // guarded by mu; when it was last looked for what has expired
+	warned    time.Time             // guarded by mu
+}
+
+// keyNonces is what is remembered of one access key.
+type keyNonces struct {
+	slots map[int64][]uint64 // by time of request
+	count int
+	floor int64 // times up to this slot are refused, since their nonces were forgotten early
 }
 
 // NewNonces returns an empty memory for at most limit nonces; 0 means DefaultNonces.
@@ -39,14 +56,14 @@ func NewNonces(limit int, log *slog.Logger) *Nonces {
 	if limit <= 0 {
 		limit = DefaultNonces
 	}
-	return &Nonces{limit: limit, log: log, seed: maphash.MakeSeed(), used: map[uint64]struct{}{}, slots: map[int64][]uint64{}}
+	return &Nonces{limit: limit, log: log, seed: maphash.MakeSeed(), used: map[uint64]struct{}{}, keys: map[string]*keyNonces{}}
 }
 
-// Len is how many nonces are remembered.
+// Len returns how many nonces are remembered.
 func (n *Nonces) Len() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.used)
+	return n.held
 }
 
 // Use marks the nonce of a verified request with time at as used, or refuses it when it was used already. Nonces are
@@ -57,60 +74,122 @@ func (n *Nonces) Use(accessKeyID, nonce string, at, now time.Time) error {
 	h.WriteString(accessKeyID)
 	h.WriteByte(0)
 	h.WriteString(nonce)
-	id, when := h.Sum64(), at.Unix()/int64(slot/time.Second)
+	id, when := h.Sum64(), slotOf(at)
 
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.expireLocked(now)
-	if when <= n.floor {
-		return fault.New(fault.Expired, "Specified time stamp or date value is expired. The server is so busy that it accepts only recent ones.")
+	n.sweepLocked()
+	if when <= n.expired {
+		return fault.New(fault.Expired, "Specified time stamp or date value is expired.")
 	}
 	if _, ok := n.used[id]; ok {
 		return fault.New(fault.Replayed, "Specified signature nonce was used already.")
 	}
-	if len(n.used) >= n.limit {
-		n.shrinkLocked(now)
+	k := n.keys[accessKeyID]
+	if k == nil {
+		k = &keyNonces{slots: map[int64][]uint64{}}
 	}
+	if n.held >= n.limit && !n.makeRoomLocked(k, now) {
+		return full("The access key made more requests in the last minute than can be remembered.")
+	}
+	if when <= k.floor {
+		return full("The access key makes so many requests that only recent ones are accepted; sign the request anew.")
+	}
+	n.keys[accessKeyID] = k
 	n.used[id] = struct{}{}
-	n.slots[when] = append(n.slots[when], id)
+	k.slots[when] = append(k.slots[when], id)
+	k.count++
+	n.held++
 	return nil
 }
 
-// expireLocked forgets what would be refused for its time anyway. It looks once for each slot of the clock.
+func slotOf(t time.Time) int64 { return t.Unix() / int64(slot/time.Second) }
+
+// full refuses a request for lack of memory.
+func full(text string) error {
+	err := fault.New(fault.Throttled, "%s", text)
+	err.Retry = slot
+	return err
+}
+
+// oldest returns the oldest slot; there must be one.
+func (k *keyNonces) oldest() int64 {
+	first, oldest := true, int64(0)
+	for when := range k.slots {
+		if first || when < oldest {
+			first, oldest = false, when
+		}
+	}
+	return oldest
+}
+
+// expireLocked forgets what would be refused for its time anyway. It looks once for each slot of the clock. What has
+// expired is refused whatever the clock says: it may have run ahead and come back.
 func (n *Nonces) expireLocked(now time.Time) {
-	oldest := now.Add(-Window).Unix()/int64(slot/time.Second) - 1
+	oldest := slotOf(now.Add(-Window)) - 1
 	if oldest == n.swept {
 		return
 	}
 	n.swept = oldest
-	for when := range n.slots {
-		if when <= oldest {
-			n.dropLocked(when)
+	for id, k := range n.keys {
+		for when := range k.slots {
+			if when <= oldest {
+				n.expired = max(n.expired, when)
+				n.forgetLocked(k, when)
+			}
+		}
+		if k.count == 0 && k.floor <= oldest {
+			n.expired = max(n.expired, k.floor)
+			delete(n.keys, id)
 		}
 	}
 }
 
-// shrinkLocked forgets the oldest slot, and refuses its times from now on.
-func (n *Nonces) shrinkLocked(now time.Time) {
-	oldest := int64(0)
-	for when := range n.slots {
-		if oldest == 0 || when < oldest {
-			oldest = when
+// makeRoomLocked forgets the oldest slot of the key that holds the most. When that is the key that asks, and the slot
+// is recent, nothing is forgotten and false returned.
+func (n *Nonces) makeRoomLocked(asks *keyNonces, now time.Time) bool {
+	most := asks
+	for _, k := range n.keys {
+		if k.count > most.count {
+			most = k
 		}
 	}
-	n.dropLocked(oldest)
 	if n.log != nil && now.Sub(n.warned) > quiet {
 		n.warned = now
-		n.log.Warn("nonce memory is full: older requests are refused", "limit", n.limit)
+		n.log.Warn("nonce memory is full: the access key with the most requests is limited to recent ones", "limit", n.limit)
 	}
+	oldest := most.oldest()
+	if most == asks && oldest > slotOf(now.Add(-recent)) {
+		return false
+	}
+	most.floor = max(most.floor, oldest)
+	n.forgetLocked(most, oldest)
+	return true
 }
 
-// dropLocked forgets a slot and refuses its times from now on. The floor follows what is forgotten and not the clock: when
-// a clock that has run ahead comes back, requests of the present are accepted, and those that were forgotten are not.
-func (n *Nonces) dropLocked(when int64) {
-	n.floor = max(n.floor, when)
-	for _, id := range n.slots[when] {
-		delete(n.used, id)
+// forgetLocked gives up a slot of a key. Its nonces are removed little by little, and count as used until then.
+func (n *Nonces) forgetLocked(k *keyNonces, when int64) {
+	ids := k.slots[when]
+	delete(k.slots, when)
+	k.count -= len(ids)
+	n.held -= len(ids)
+	n.forgotten = append(n.forgotten, ids)
+}
+
+// sweepLocked removes some of what was forgotten.
+func (n *Nonces) sweepLocked() {
+	for left := sweep; left > 0 && len(n.forgotten) > 0; {
+		last := len(n.forgotten) - 1
+		ids := n.forgotten[last]
+		some := min(left, len(ids))
+		for _, id := range ids[len(ids)-some:] {
+			delete(n.used, id)
+		}
+		left -= some
+		if n.forgotten[last] = ids[:len(ids)-some]; len(ids) == some {
+			n.forgotten[last] = nil
+			n.forgotten = n.forgotten[:last]
+		}
 	}
-	delete(n.slots, when)
 }

@@ -46,6 +46,9 @@ type serveCommand struct {
 	AuditDir              *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
 	AuditStrict           *bool    `help:"Refuse to start when the audit trail has lost records, instead of recording the loss."`
 	NonceLimit            *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
+	ClockAhead            *string  `help:"How far the time of a request may be ahead of the server's (2m)." placeholder:"DURATION"`
+	SignatureV1           *bool    `name:"signature-v1" negatable:"" help:"Accept signature version 1, which uses HMAC-SHA1 (yes)."`
+	SignatureRegion       []string `help:"Another region that the scope of a version 4 signature may name; may be repeated (the server's own)." placeholder:"REGION"`
 	ReadMemory            *int     `help:"MiB for records that were read lately (320)." placeholder:"N"`
 	StoreQuota            *int     `help:"MiB that the embedded store may take (8192)." placeholder:"N"`
 	StoreReserve          *int     `help:"MiB that must be left on its disk for a change to be taken; 0 for no look at it (128)." placeholder:"N"`

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/confmap"
@@ -22,6 +23,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/root"
@@ -299,6 +301,9 @@ func (s settings) server(e *env) (server.Config, error) {
 	}
 	c.Trust = s.trust()
 	c.Kinds = targetKinds(s.k.Strings("command-dir"))
+	c.SignatureRegions = s.k.Strings("signature-region")
+	c.RefuseV1 = s.k.Exists("signature-v1") && !s.k.Bool("signature-v1")
+	errs = append(errs, s.duration("clock-ahead", time.Second, auth.Window, &c.ClockAhead))
 	errs = append(errs, s.rotation(&c))
 	if s.k.Exists("store-quota") && c.StoreQuota == 0 {
 		errs = append(errs, errors.New("store-quota 0 leaves no room; it is in MiB"))

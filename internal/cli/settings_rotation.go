@@ -34,19 +34,24 @@ func targetKinds(commandDirs []string) []target.Kind {
 	}
 }
 
+// duration reads a setting into a field, which stays as it is when the setting is absent.
+func (s settings) duration(key string, least, most time.Duration, into *time.Duration) error {
+	if !s.k.Exists(key) {
+		return nil
+	}
+	d, err := time.ParseDuration(s.k.String(key))
+	if err != nil || d < least || d > most {
+		return fmt.Errorf("%s %q is not a duration of %s to %s, such as 90m", key, s.k.String(key), least, most)
+	}
+	*into = d
+	return nil
+}
+
 // rotation reads the settings of the rotation engine.
 func (s settings) rotation(c *server.Config) error {
 	var errs []error
 	duration := func(key string, least, most time.Duration, into *time.Duration) {
-		if !s.k.Exists(key) {
-			return
-		}
-		d, err := time.ParseDuration(s.k.String(key))
-		if err != nil || d < least || d > most {
-			errs = append(errs, fmt.Errorf("%s %q is not a duration of %s to %s, such as 90m", key, s.k.String(key), least, most))
-			return
-		}
-		*into = d
+		errs = append(errs, s.duration(key, least, most, into))
 	}
 	duration("rotation-grace", time.Second, 365*24*time.Hour, &c.Rotation.Grace)
 	duration("rotation-grace-limit", time.Second, 365*24*time.Hour, &c.Rotation.GraceLimit)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/root"
@@ -56,6 +57,12 @@ type Config struct {
 	Settings audit.Details
 	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
 	NonceLimit int
+	// ClockAhead is how far the time of a request may be ahead of the clock; 0 means 2 minutes, at most 15.
+	ClockAhead time.Duration
+	// RefuseV1 refuses signature version 1, whose usual algorithm is HMAC-SHA1.
+	RefuseV1 bool
+	// SignatureRegions are regions beside Region that the scope of a version 4 signature may name.
+	SignatureRegions []string
 	// ReadMemory is about how many MiB may hold records that were read lately; 0 means 320.
 	ReadMemory int
 	// StoreQuota is how many MiB the embedded store may take; 0 means 8192.
@@ -153,7 +160,7 @@ func (c Config) Check() error {
 			add("listen-http %q is not on loopback: values would cross the network in clear; use listen, or set allow-plain-http if you mean it", address)
 		}
 	}
-	if c.Region != "" && (len(c.Region) > 32 || strings.Trim(c.Region, "abcdefghijklmnopqrstuvwxyz0123456789-") != "") {
+	if c.Region != "" && !isRegion(c.Region) {
 		add("region %q is not 1 to 32 lower-case letters, digits and hyphens", c.Region)
 	}
 	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
@@ -187,10 +194,22 @@ func (c Config) Check() error {
 	if c.NonceLimit < 0 {
 		add("nonce-limit %d is negative", c.NonceLimit)
 	}
+	if c.ClockAhead < 0 || c.ClockAhead > auth.Window {
+		add("clock-ahead %v is not between 0 and %v", c.ClockAhead, auth.Window)
+	}
+	for _, r := range c.SignatureRegions {
+		if !isRegion(r) {
+			add("signature-region %q is not 1 to 32 lower-case letters, digits and hyphens", r)
+		}
+	}
 	if c.AccountID != "" && (len(c.AccountID) != 16 || !wire.IsName(c.AccountID)) {
 		add("the account ID has 16 digits")
 	}
 	return errors.Join(errs...)
+}
+
+func isRegion(s string) bool {
+	return s != "" && len(s) <= 32 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 func loopback(host string) bool {

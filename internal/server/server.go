@@ -175,7 +175,15 @@ func (s *Server) assemble() {
 		env.Random = rand.Reader
 	}
 	s.gate = api.NewGate(env, s.trail)
-	s.auth = auth.New(&accessKeys{db: s.db, keyring: s.keyring}, c.Now, c.NonceLimit, c.Logger)
+	s.auth = auth.New(auth.Config{
+		Keys: &accessKeys{db: s.db, keyring: s.keyring}, Now: c.Now, Log: c.Logger,
+		Nonces:   c.NonceLimit,
+		Ahead:    c.ClockAhead,
+		RefuseV1: c.RefuseV1,
+		Regions:  append([]string{c.Region}, c.SignatureRegions...),
+		Service:  api.Service,
+		Harmless: api.Harmless,
+	})
 	s.limit = limit.New(c.Limit)
 	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures, s.trail, &s.heads)
 	engine := c.Rotator

@@ -42,6 +42,7 @@ type Param struct {
 	Pattern  string
 	Literal  string
 	ARN      bool
+	Secret   bool // a sensitive.Value
 
 	index int
 	kind  kind
@@ -133,6 +134,7 @@ func parseParam(t reflect.Type, f reflect.StructField, tag string, index int) Pa
 		}
 	}
 	p.kind, p.Type = paramKind(t, f, asJSON, flat)
+	p.Secret = p.kind == kindValue
 	return p
 }
 

@@ -4,10 +4,9 @@ package rpc
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -66,15 +65,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	id := d.id()
 	defer d.recovered(w, r, id)
-	in, err := decode(r)
-	asXML := wantsXML(r, in)
-	var operation string
-	var body []byte
-	if err == nil {
-		operation, body, err = d.serve(w, r, id, in, asXML)
-	} else {
-		err = d.Gate.Refuse(r.Context(), d.request(r, id, in), "", err)
-	}
+	operation, body, asXML, err := d.serve(w, r, id)
 	code := "OK"
 	if err == nil {
 		write(w, http.StatusOK, body, asXML)
@@ -120,51 +111,40 @@ func (d *Door) logFailure(ctx context.Context, id, operation string, err error) 
 }
 
 // wantsXML reports which form the caller asks for: the parameter Format, and under versions 3 and 4 the header Accept.
-func wantsXML(r *http.Request, in input) bool {
-	if format, ok := in.form.Get("Format"); ok && format != "" {
-		return strings.EqualFold(format, "XML")
+func wantsXML(r *http.Request, claim auth.Claim) bool {
+	if claim.Format != "" {
+		return strings.EqualFold(claim.Format, "XML")
 	}
-	accept := r.Header.Get("Accept")
-	return strings.HasPrefix(r.Header.Get("Authorization"), "ACS") && strings.HasPrefix(accept, "application/xml")
-}
-
-func (d *Door) request(r *http.Request, id string, in input) api.Request {
-	return api.Request{
-		ID: id, Method: r.Method, Params: in.all, Source: source(r), Secure: r.TLS != nil, UserAgent: r.UserAgent(),
-	}
+	return strings.HasPrefix(r.Header.Get("Authorization"), "ACS") && strings.HasPrefix(r.Header.Get("Accept"), "application/xml")
 }
 
 // serve verifies the request, takes it to the gate and encodes the answer. operation is empty unless it exists.
-func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string, in input, asXML bool) (operation string, body []byte, err error) {
-	request := d.request(r, id, in)
+func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operation string, body []byte, asXML bool, err error) {
+	// Parameters come from the authenticator alone, which returns those that the signature covers.
+	request := api.Request{ID: id, Method: r.Method, Source: source(r), Secure: r.TLS != nil, UserAgent: r.UserAgent()}
+	if err := checkTarget(r); err != nil {
+		asXML = wantsXML(r, auth.Claim{Format: r.URL.Query().Get("Format")})
+		return "", nil, asXML, d.Gate.Refuse(r.Context(), request, "", err)
+	}
+	identity, claim, err := d.Auth.Authenticate(r.Context(), d.unverified(w, r))
+	asXML = wantsXML(r, claim)
+	request.Action, request.Version = claim.Action, claim.Version
+	var over *overLimit
 	switch {
-	case r.Method != http.MethodGet && r.Method != http.MethodPost:
-		return "", nil, d.Gate.Refuse(r.Context(), request, "", fault.New(fault.Method, "Use GET or POST."))
-	case r.URL.Path != "/" && r.URL.Path != "":
-		return "", nil, d.Gate.Refuse(r.Context(), request, "", fault.New(fault.NoAction, "The path is /."))
-	case in.json && !strings.HasPrefix(r.Header.Get("Authorization"), "ACS"):
-		return "", nil, d.Gate.Refuse(r.Context(), request, "", fault.New(fault.Malformed, "Signature version 1 does not cover a JSON body; send a form, or sign with version 3."))
+	case errors.As(err, &over):
+		return "", nil, asXML, d.throttle(r.Context(), request, claim.AccessKeyID, over.retry)
+	case err != nil:
+		return "", nil, asXML, d.Gate.Refuse(r.Context(), request, claim.AccessKeyID, err)
 	}
-	signed := covered(r, in)
-	if d.Limit != nil {
-		claimed := auth.ClaimedKey(signed)
-		if retry, yes := d.Limit.Exhausted(claimed, d.now()); yes {
-			return "", nil, d.throttle(r.Context(), request, claimed, retry)
-		}
-	}
-	identity, claim, err := d.Auth.Authenticate(r.Context(), signed)
-	request.Action, request.Version = claim.Action, identity.Version
-	if err != nil {
-		return "", nil, d.Gate.Refuse(r.Context(), request, claim.AccessKeyID, err)
-	}
-	request.Action, request.Principal = identity.Action, identity.Principal
+	request.Action, request.Version = identity.Action, identity.Version
+	request.Principal, request.Params = identity.Principal, identity.Params
 	if d.Admit != nil && !d.Admit(r.Context(), identity.Principal.AccessKeyID) {
 		w.Header().Set("Connection", "close")
 		busy := &fault.Error{Kind: fault.Throttled, Retry: time.Second, Msg: "This access key has too many connections."}
-		return "", nil, d.Gate.Refuse(r.Context(), request, identity.Principal.AccessKeyID, busy)
+		return "", nil, asXML, d.Gate.Refuse(r.Context(), request, identity.Principal.AccessKeyID, busy)
 	}
 	if retry, ok := d.Limit.Take(identity.Principal.AccessKeyID, d.now()); !ok {
-		return "", nil, d.throttle(r.Context(), request, identity.Principal.AccessKeyID, retry)
+		return "", nil, asXML, d.throttle(r.Context(), request, identity.Principal.AccessKeyID, retry)
 	}
 	if most, waits := api.Waits(request.Version, request.Action); waits {
 		stay(w, most)
@@ -174,10 +154,34 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string, in input
 		operation = request.Action
 	}
 	if err != nil {
-		return operation, nil, err
+		return operation, nil, asXML, err
 	}
 	body, err = encode(operation, out, asXML)
-	return operation, body, err
+	return operation, body, asXML, err
+}
+
+// checkTarget verifies the method and the path, which are the same for every operation.
+func checkTarget(r *http.Request) error {
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodPost:
+		return fault.New(fault.Method, "Use GET or POST.")
+	case r.URL.Path != "/" && r.URL.Path != "" || r.URL.Opaque != "":
+		return fault.New(fault.NoAction, "The path is /.")
+	}
+	return nil
+}
+
+// overLimit refuses a request whose claimed key is over its rate.
+type overLimit struct{ retry time.Duration }
+
+func (*overLimit) Error() string { return "over the rate limit" }
+
+// admit refuses a request that claims a key whose share is used up.
+func (d *Door) admit(c auth.Claim) error {
+	if retry, yes := d.Limit.Exhausted(c.AccessKeyID, d.now()); yes {
+		return &overLimit{retry}
+	}
+	return nil
 }
 
 // stay lets the connection of a call that waits stay open as long as that may take. Where it cannot, a test's recorder say, nothing
@@ -214,35 +218,48 @@ var canonical = map[string]string{
 	"x-acs-security-token": "X-Acs-Security-Token", "x-acs-signature-nonce": "X-Acs-Signature-Nonce", "x-acs-version": "X-Acs-Version",
 }
 
-// covered is what the signature of a request covers.
-func covered(r *http.Request, in input) auth.Request {
+// unverified is a request as the authenticator reads it.
+func (d *Door) unverified(w http.ResponseWriter, r *http.Request) auth.Request {
+	host := []string{r.Host}
 	return auth.Request{
-		Method: r.Method, Params: in.form, Query: in.query,
-		Header: func(name string) string {
+		Method: r.Method, Query: r.URL.RawQuery, Length: length(r),
+		Header: func(name string) []string {
 			if name == "host" {
-				return r.Host
+				return host
 			}
-			spelled, ok := canonical[name]
-			if !ok {
-				return r.Header.Get(name)
+			if spelled, ok := canonical[name]; ok {
+				return r.Header[spelled]
 			}
-			if values := r.Header[spelled]; len(values) > 0 {
-				return values[0]
-			}
-			return ""
+			return r.Header.Values(name)
 		},
-		BodySHA256: func() string {
-			if len(in.body) == 0 {
-				return emptySHA256
-			}
-			digest := sha256.Sum256(in.body)
-			return hex.EncodeToString(digest[:])
-		},
+		Body:  func() ([]byte, error) { return readBody(w, r) },
+		Admit: d.admit,
 	}
 }
 
-// emptySHA256 is the digest of no body, which most requests have.
-const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+func length(r *http.Request) int64 {
+	if r.Body == nil || r.Body == http.NoBody {
+		return 0
+	}
+	return r.ContentLength
+}
+
+// readBody reads the body of a request, to its end.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	tooLarge := fault.New(fault.Malformed, "The body is larger than 1 MiB.")
+	if r.ContentLength > auth.MaxBody {
+		return nil, tooLarge
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, auth.MaxBody))
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, tooLarge
+	case err != nil:
+		return nil, fault.Wrap(fault.Malformed, err, "The body could not be read to its end.")
+	}
+	return body, nil
+}
 
 func source(r *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)

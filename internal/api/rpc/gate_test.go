@@ -35,7 +35,7 @@ func TestErrorOfAnotherEndpoint(t *testing.T) {
 	}
 	var log bytes.Buffer
 	door := &rpc.Door{
-		Gate: elsewhere{answer}, Auth: auth.New(goldenKeys(), time.Now, 100, slog.New(slog.DiscardHandler)), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Gate: elsewhere{answer}, Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: time.Now, Service: api.Service}), Log: slog.New(slog.NewTextHandler(&log, nil)),
 	}
 	r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:7483/", strings.NewReader(""))
 	c := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("testsecret")}

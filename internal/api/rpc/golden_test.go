@@ -114,7 +114,7 @@ func newFixture(t *testing.T) *fixture {
 	f.putKey(t, keyring)
 	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}, Trail: fixedTrail{}}
 	f.door = &rpc.Door{
-		Gate: api.NewGate(env, f.trail), Auth: auth.New(goldenKeys(), now, 0, log), Log: log, NewID: func() string { return goldenID },
+		Gate: api.NewGate(env, f.trail), Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: now, Service: api.Service, Harmless: api.Harmless, Log: log}), Log: log, NewID: func() string { return goldenID },
 	}
 	return f
 }
@@ -476,8 +476,15 @@ var refusals = []struct {
 	{fault.Unavailable, "a call that cannot be recorded", nil, func(_ *testing.T, f *fixture) { f.trail.err = errors.New("disk full") }, by(admin, "DescribeRegions")},
 	{fault.Throttled, "a call over a rate limit; no limit is built in yet, so the test makes the refusal", nil, func(_ *testing.T, f *fixture) { f.door.Auth = busy{} }, by(admin, "DescribeRegions")},
 	{fault.Malformed, "a body that is neither form nor JSON", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
-		r := by(admin, "DescribeSecret", "SecretName", "app/db")(t, f, asXML)
+		body := []byte("SecretName=app/db")
+		r := httptest.NewRequest(http.MethodPost, "http://"+host+"/", bytes.NewReader(body))
 		r.Header.Set("Content-Type", "text/plain")
+		if asXML {
+			r.Header.Set("Accept", "application/xml")
+		}
+		if err := admin.SignHTTP(sign.ACS3, "", r, body, "DescribeSecret", kms.Version, goldenTime, f.next()); err != nil {
+			t.Fatal(err)
+		}
 		return r
 	}},
 	{fault.Missing, "GetSecretValue without SecretName", nil, nil, by(admin, "GetSecretValue")},

@@ -1,4 +1,4 @@
-package rpc
+package auth
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"mime"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,57 +15,45 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
+// MaxBody is how many bytes a body may have.
+const MaxBody = 1 << 20
+
 const (
-	maxBody   = 1 << 20
 	maxParams = 2000
+	formType  = "application/x-www-form-urlencoded"
+	jsonType  = "application/json"
 )
 
-// input is a request taken apart: what each place carried, and their union.
-type input struct {
-	query sign.Params
-	form  sign.Params // from the query and a form body: all that signature version 1 covers
-	all   sign.Params // with the members of a JSON body
-	body  []byte
-	json  bool
+// mediaType returns the media type that a header Content-Type names, without its parameters; "" when it names none.
+func mediaType(contentType string) string {
+	kind, _, _ := mime.ParseMediaType(contentType)
+	return kind
 }
 
-// decode takes a request apart (protocol.md section 2): the query, then a form body, then the members of a JSON body.
-// The same name twice is refused: no official client does it, and version 1 would sign only one of them.
-func decode(r *http.Request) (input, error) {
-	var in input
+// errMediaType refuses a body that cannot carry parameters.
+func errMediaType() error {
+	return fault.New(fault.Malformed, "The Content-Type of the body must be %s or %s.", formType, jsonType)
+}
+
+// parseBody returns the parameters of the query and of a body of that type (protocol.md section 2).
+func parseBody(query sign.Params, contentType string, body []byte) (sign.Params, error) {
+	if len(body) == 0 {
+		return query, nil
+	}
+	all := query[:len(query):len(query)]
 	var err error
-	if in.query, err = parseQuery(nil, r.URL.RawQuery); err != nil {
-		return in, err
-	}
-	in.form, in.all = in.query, in.query
-	if in.body, err = readBody(r); err != nil || len(in.body) == 0 {
-		return in, errors.Join(err, unique(in.all))
-	}
-	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
-	case "application/x-www-form-urlencoded":
-		in.form, err = parseQuery(in.query[:len(in.query):len(in.query)], string(in.body))
-		in.all = in.form
-	case "application/json":
-		in.json = true
-		in.all, err = parseJSON(in.query[:len(in.query):len(in.query)], in.body)
+	switch mediaType(contentType) {
+	case formType:
+		all, err = parseQuery(all, string(body))
+	case jsonType:
+		all, err = parseJSON(all, body)
 	default:
-		return in, fault.New(fault.Malformed, "The Content-Type of the body must be application/x-www-form-urlencoded or application/json.")
+		err = errMediaType()
 	}
-	return in, errors.Join(err, unique(in.all))
-}
-
-func readBody(r *http.Request) ([]byte, error) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil, nil
+	if err != nil {
+		return nil, err
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	switch {
-	case err != nil:
-		return nil, fault.Wrap(fault.Malformed, err, "The body could not be read to its end.")
-	case len(body) > maxBody:
-		return nil, fault.New(fault.Malformed, "The body is larger than 1 MiB.")
-	}
-	return body, nil
+	return all, unique(all)
 }
 
 // parseQuery decodes pairs of a query or a form. Empty values are kept: they are signed.
