@@ -22,8 +22,9 @@ func (c *Client) UpdateTarget(ctx context.Context, in *UpdateTargetRequest) (*Ta
 	return call[TargetNameResponse](ctx, c, "UpdateTarget", Version, in, true)
 }
 
-// DeregisterTarget forgets a target; one whose credentials are being changed is ErrResourceInUse. It is an operation of Keyturn's own.
-func (c *Client) DeregisterTarget(ctx context.Context, in *TargetNameRequest) (*TargetNameResponse, error) {
+// DeregisterTarget forgets a target; one with attached secrets, or whose credentials are being changed, is ErrResourceInUse. It is an
+// operation of Keyturn's own.
+func (c *Client) DeregisterTarget(ctx context.Context, in *DeregisterTargetRequest) (*TargetNameResponse, error) {
 	return call[TargetNameResponse](ctx, c, "DeregisterTarget", Version, in, false)
 }
 

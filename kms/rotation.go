@@ -19,15 +19,29 @@ type RegisterTargetRequest struct {
 	// Config is a JSON object of at most 16384 bytes; its members depend on the kind (docs/rotation.md).
 	Config string `kms:"Config,required,json,max=16384,bytes"`
 	// AdminSecretName names the secret whose current version is the credential that changes others. Required by most kinds.
-	// It is a name or an ARN, and the caller needs the right kms:RegisterTarget on that secret too.
+	// It is a name or an ARN, and the caller needs the rights kms:RegisterTarget and
+	// kms:GetSecretValue on that secret too: the target's address says where its value is sent.
 	AdminSecretName string `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
 	// Description is free text of at most 8192 characters.
 	Description string `kms:"Description,min=0,max=8192"`
+	// Accounts is the account policy: patterns of the accounts that rotations may change, at most 100,
+	// each of 1 to 256 characters, in which * stands for any characters and ? for one. None means every
+	// ordinary account. A privileged account, such as a superuser, must be named exactly. The account
+	// of the target's administrator is never changed for another secret.
+	Accounts []string `kms:"Account,flat,min=0,max=100"`
 }
 
 // TargetNameRequest names a target.
 type TargetNameRequest struct {
 	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+}
+
+// DeregisterTargetRequest forgets a target. Nothing is changed there.
+type DeregisterTargetRequest struct {
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	// Detach also ends the rotation of every secret that is attached to the target, which needs the
+	// right kms:RemoveRotation on each. Without it, a target with attached secrets is ErrResourceInUse.
+	Detach bool `kms:"Detach,default=false"`
 }
 
 // TargetNameResponse answers RegisterTarget, UpdateTarget and DeregisterTarget.
@@ -39,17 +53,22 @@ type TargetNameResponse struct {
 
 // DescribeTargetResponse is what is known of a target.
 type DescribeTargetResponse struct {
-	ARN             string    `kms:"Arn"`
-	TargetName      string    `kms:"TargetName"`
-	Kind            string    `kms:"Kind"`
-	Config          string    `kms:"Config,json"`
-	AdminSecretName string    `kms:"AdminSecretName,omitempty"`
-	Description     string    `kms:"Description"`
-	Paused          bool      `kms:"Paused"`
-	Strategies      []string  `kms:"Strategies,list=Strategy"`
-	CreateTime      time.Time `kms:"CreateTime"`
-	UpdateTime      time.Time `kms:"UpdateTime"`
-	RequestID       string    `kms:"RequestId"`
+	ARN        string `kms:"Arn"`
+	TargetName string `kms:"TargetName"`
+	// TargetID identifies this registration: a target that is registered again under the same name has
+	// another one. It is empty for a target that a release before IDs registered.
+	TargetID        string   `kms:"TargetId,omitempty"`
+	Kind            string   `kms:"Kind"`
+	Config          string   `kms:"Config,json"`
+	AdminSecretName string   `kms:"AdminSecretName,omitempty"`
+	Description     string   `kms:"Description"`
+	Paused          bool     `kms:"Paused"`
+	Strategies      []string `kms:"Strategies,list=Strategy"`
+	// Accounts is the account policy; empty means every ordinary account.
+	Accounts   []string  `kms:"Accounts,list=Account"`
+	CreateTime time.Time `kms:"CreateTime"`
+	UpdateTime time.Time `kms:"UpdateTime"`
+	RequestID  string    `kms:"RequestId"`
 }
 
 // ListTargetsRequest lists the targets of the account, ordered by name.
@@ -84,6 +103,9 @@ type UpdateTargetRequest struct {
 	Config          string  `kms:"Config,json,max=16384,bytes"`
 	AdminSecretName string  `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
 	Description     *string `kms:"Description,min=0,max=8192"`
+	// Accounts replaces the account policy; none leaves it as it is, and the single pattern * allows
+	// every ordinary account.
+	Accounts []string `kms:"Account,flat,min=0,max=100"`
 }
 
 // TestTargetRequest tries a target: the administrator's way in, or with SecretName the current credential of that secret,
@@ -294,6 +316,10 @@ type DescribeRotationResponse struct {
 	// Reason says what is wrong, and Advice what to do about it.
 	Reason string `kms:"Reason,omitempty"`
 	Advice string `kms:"Advice,omitempty"`
+	// RepairActions are the values of RepairAction that RepairRotation takes now: none unless the rotation
+	// is quarantined. It has apply only when the target has accepted the stored credential before, or the
+	// service has generated it.
+	RepairActions []string `kms:"RepairActions,list=RepairAction"`
 	// CredentialState is live, dead or unknown, as the target said at ProbeTime.
 	CredentialState string         `kms:"CredentialState"`
 	ProbeTime       time.Time      `kms:"ProbeTime,omitempty"`

@@ -52,6 +52,18 @@ func configure(ctx context.Context, c *kms.Client, dir string) error {
 	return err
 }
 
+func schedule(ctx context.Context, c *kms.Client, dir string) error {
+	_, err := c.UpdateSecretRotationPolicy(ctx, &kms.UpdateSecretRotationPolicyRequest{SecretName: dir + "/rds", EnableAutomaticRotation: true, RotationInterval: "7d"})
+	return err
+}
+
+func deregister(detach bool) try {
+	return func(ctx context.Context, c *kms.Client, dir string) error {
+		_, err := c.DeregisterTarget(ctx, &kms.DeregisterTargetRequest{TargetName: dir + ".db", Detach: detach})
+		return err
+	}
+}
+
 func tryCredential(ctx context.Context, c *kms.Client, dir string) error {
 	_, err := c.TestTarget(ctx, &kms.TestTargetRequest{TargetName: dir + ".db", SecretName: dir + "/rds"})
 	return err
@@ -84,6 +96,8 @@ func TestTargetDecisions(t *testing.T) {
 		admins  = "acs:kms:*:*:secret/$D/admin"
 		others  = "acs:kms:*:*:secret/$D/other"
 		secrets = "acs:kms:*:*:secret/$D/*"
+		app     = "acs:kms:*:*:target/$D.db/account/app"
+		app2    = "acs:kms:*:*:target/$D.db/account/app2"
 		no      = kms.CodeNoPermission
 	)
 	text := "another"
@@ -98,8 +112,9 @@ func TestTargetDecisions(t *testing.T) {
 		{name: "register, the secret alone", user: []string{allow("kms:RegisterTarget", admins)}, do: register("memory", "$D.new", "$D/admin"), want: no},
 		{name: "register, reading the secret is another right", user: []string{allow("kms:RegisterTarget", targets), allow("kms:GetSecretValue", admins)}, do: register("memory", "$D.new", "$D/admin"), want: no},
 		{name: "register, another secret", user: []string{allow("kms:RegisterTarget", targets), allow("kms:RegisterTarget", others)}, do: register("memory", "$D.new", "$D/admin"), want: no},
-		{name: "register, both", user: []string{allow("kms:RegisterTarget", targets), allow("kms:RegisterTarget", admins)}, do: register("memory", "$D.new", "$D/admin")},
-		{name: "register, both, by ARN", user: []string{allow("kms:RegisterTarget", targets), allow("kms:RegisterTarget", admins)}, do: register("memory", "$D.new", "acs:kms:local:"+s.AccountID+":secret/$D/admin")},
+		{name: "register, both", user: []string{allow("kms:RegisterTarget", targets), allow("kms:RegisterTarget", admins), allow("kms:GetSecretValue", admins)}, do: register("memory", "$D.new", "$D/admin")},
+		{name: "register, without reading the secret", user: []string{allow("kms:RegisterTarget", targets), allow("kms:RegisterTarget", admins)}, do: register("memory", "$D.new", "$D/admin"), want: no},
+		{name: "register, both, by ARN", user: []string{allow("kms:RegisterTarget", targets), allow("kms:RegisterTarget", admins), allow("kms:GetSecretValue", admins)}, do: register("memory", "$D.new", "acs:kms:local:"+s.AccountID+":secret/$D/admin")},
 		{name: "register, by ARN, targets alone", user: []string{allow("kms:RegisterTarget", targets)}, do: register("memory", "$D.new", "acs:kms:local:"+s.AccountID+":secret/$D/admin"), want: no},
 		{name: "register, without an administrator", user: []string{allow("kms:RegisterTarget", targets)}, do: register("open", "$D.new", "")},
 		{name: "register, one target is not the collection", user: []string{allow("kms:RegisterTarget", "acs:kms:*:*:target/*")}, do: register("open", "$D.new", ""), want: no},
@@ -107,26 +122,41 @@ func TestTargetDecisions(t *testing.T) {
 		{name: "register, the secret's own policy denies", user: []string{allow("kms:*", "*")},
 			own: `{"Effect":"Deny","Principal":{"RAM":"acs:ram::$A:user/$U"},"Action":"kms:RegisterTarget","Resource":"*"}`, do: register("memory", "$D.new", "$D/admin"), want: no},
 		{name: "register, the secret's own policy grants", user: []string{allow("kms:RegisterTarget", targets)},
-			own: `{"Effect":"Allow","Principal":{"RAM":"acs:ram::$A:user/$U"},"Action":"kms:RegisterTarget","Resource":"*"}`, do: register("memory", "$D.new", "$D/admin")},
+			own: `{"Effect":"Allow","Principal":{"RAM":"acs:ram::$A:user/$U"},"Action":["kms:RegisterTarget","kms:GetSecretValue"],"Resource":"*"}`, do: register("memory", "$D.new", "$D/admin")},
 
 		{name: "update a description, the target alone", user: []string{allow("kms:UpdateTarget", db)}, do: update("$D.db", kms.UpdateTargetRequest{Description: &text})},
 		{name: "update the address, the target alone", user: []string{allow("kms:UpdateTarget", db)}, do: update("$D.db", kms.UpdateTargetRequest{Config: toMemory}), want: no},
-		{name: "update the address, target and administrator", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", admins)}, do: update("$D.db", kms.UpdateTargetRequest{Config: toMemory})},
+		{name: "update the address, target and administrator", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", admins), allow("kms:GetSecretValue", admins)}, do: update("$D.db", kms.UpdateTargetRequest{Config: toMemory}), want: no},
+		{name: "update the address, all secrets, without reading them", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", secrets)}, do: update("$D.db", kms.UpdateTargetRequest{Config: toMemory}), want: no},
+		{name: "update the address, target, administrator and attached secrets", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", secrets), allow("kms:GetSecretValue", secrets)}, do: update("$D.db", kms.UpdateTargetRequest{Config: toMemory})},
+		{name: "update the account policy, the target alone", user: []string{allow("kms:UpdateTarget", db)}, do: update("$D.db", kms.UpdateTargetRequest{Accounts: []string{"app*"}})},
 		{name: "update the administrator, the target alone", user: []string{allow("kms:UpdateTarget", db)}, do: update("$D.db", kms.UpdateTargetRequest{AdminSecretName: "$D/other"}), want: no},
-		{name: "update the administrator, target and the new one", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", others)}, do: update("$D.db", kms.UpdateTargetRequest{AdminSecretName: "$D/other"})},
+		{name: "update the administrator, target and the new one", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", others), allow("kms:GetSecretValue", others)}, do: update("$D.db", kms.UpdateTargetRequest{AdminSecretName: "$D/other"})},
 		{name: "update both, without the present administrator", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", others)}, do: update("$D.db", kms.UpdateTargetRequest{Config: toMemory, AdminSecretName: "$D/other"}), want: no},
-		{name: "update both, all three", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", secrets)}, do: update("$D.db", kms.UpdateTargetRequest{Config: toMemory, AdminSecretName: "$D/other"})},
+		{name: "update both, all three", user: []string{allow("kms:UpdateTarget", db), allow("kms:UpdateTarget", secrets), allow("kms:GetSecretValue", secrets)}, do: update("$D.db", kms.UpdateTargetRequest{Config: toMemory, AdminSecretName: "$D/other"})},
 		{name: "update a missing target without rights", do: update("$D.none", kms.UpdateTargetRequest{Config: toMemory}), want: no},
 		{name: "update a missing target with rights", user: []string{allow("kms:UpdateTarget", "acs:kms:*:*:target/*")}, do: update("$D.none", kms.UpdateTargetRequest{Config: toMemory}), want: kms.CodeResourceNotFound},
 
 		{name: "managed secret, secrets alone", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret")}, do: createRds("$D.db"), want: no},
-		{name: "managed secret, secrets and the target", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:CreateSecret", db)}, do: createRds("$D.db")},
-		{name: "managed secret, another target", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:CreateSecret", "acs:kms:*:*:target/$D.x")}, do: createRds("$D.db"), want: no},
-		{name: "managed secret, of a target that is not registered", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret")}, do: createRds("$D.x")},
+		{name: "managed secret, secrets and the target", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:*", db)}, do: createRds("$D.db"), want: no},
+		{name: "managed secret, secrets and the account", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:RotateAccount", app)}, do: createRds("$D.db")},
+		{name: "managed secret, another account", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:RotateAccount", app2)}, do: createRds("$D.db"), want: no},
+		{name: "managed secret, another target", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:RotateAccount", "acs:kms:*:*:target/$D.x/account/app")}, do: createRds("$D.db"), want: no},
+		{name: "managed secret, of a target that is not registered", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret")}, do: createRds("$D.x"), want: no},
+		{name: "managed secret, the account of a target that is not registered", user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:RotateAccount", "acs:kms:*:*:target/$D.x/account/app")}, do: createRds("$D.x")},
 
 		{name: "configure, the secret alone", user: []string{allow("kms:ConfigureRotation", secrets)}, do: configure, want: no},
 		{name: "configure, the target alone", user: []string{allow("kms:ConfigureRotation", db)}, do: configure, want: no},
-		{name: "configure, both", user: []string{allow("kms:ConfigureRotation", secrets), allow("kms:ConfigureRotation", db)}, do: configure},
+		{name: "configure, both", user: []string{allow("kms:ConfigureRotation", secrets), allow("kms:ConfigureRotation", db)}, do: configure, want: no},
+		{name: "configure, without the account", user: []string{allow("kms:ConfigureRotation", secrets), allow("kms:ConfigureRotation", db), allow("kms:GetSecretValue", secrets)}, do: configure, want: no},
+		{name: "configure, without reading the value that is sent", user: []string{allow("kms:ConfigureRotation", secrets), allow("kms:ConfigureRotation", db), allow("kms:RotateAccount", app2)}, do: configure, want: no},
+		{name: "configure, all", user: []string{allow("kms:ConfigureRotation", secrets), allow("kms:ConfigureRotation", db), allow("kms:RotateAccount", app2), allow("kms:GetSecretValue", secrets)}, do: configure},
+		{name: "schedule, the secret alone", user: []string{allow("kms:UpdateSecretRotationPolicy", secrets)}, do: schedule, want: no},
+		{name: "schedule, the secret and the account", user: []string{allow("kms:UpdateSecretRotationPolicy", secrets), allow("kms:RotateAccount", app)}, do: schedule},
+		{name: "schedule, another account", user: []string{allow("kms:*", secrets), allow("kms:RotateAccount", app2)}, do: schedule, want: no},
+		{name: "deregister, the target alone", user: []string{allow("kms:DeregisterTarget", db)}, do: deregister(false), want: kms.CodeResourceInUse},
+		{name: "deregister and detach, the target alone", user: []string{allow("kms:DeregisterTarget", db)}, do: deregister(true), want: no},
+		{name: "deregister and detach, target and attached secrets", user: []string{allow("kms:DeregisterTarget", db), allow("kms:RemoveRotation", secrets)}, do: deregister(true)},
 		{name: "try a credential, the target alone", user: []string{allow("kms:TestTarget", db)}, do: tryCredential, want: no},
 		{name: "try a credential, both", user: []string{allow("kms:TestTarget", db), allow("kms:TestTarget", secrets)}, do: tryCredential},
 		{name: "try the administrator, the target alone", user: []string{allow("kms:TestTarget", db)}, do: tryAdmin},

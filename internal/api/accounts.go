@@ -18,13 +18,18 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// prepared are the resources of PrepareTargetAccounts: the target with its administrator, the collection of secrets when one is
-// to be made, and that secret, on which a right is needed when an earlier call has made it.
+// prepared are the resources of PrepareTargetAccounts: the target with its administrator, the accounts that are read and changed
+// there, the collection of secrets when one is to be made, and that secret, on which a right is needed when an earlier call has made it.
 func prepared() on[kms.PrepareTargetAccountsRequest] {
 	return on[kms.PrepareTargetAccountsRequest]{"target/${TargetName} and secret", func(c *Call, in *kms.PrepareTargetAccountsRequest) ([]resource, error) {
 		list, err := c.usedTarget(in.TargetName)
-		if err != nil || !in.Apply {
-			return list, err
+		if err != nil {
+			return nil, err
+		}
+		list = c.andChanges(list, changes{in.TargetName, []string{in.AccountName, in.CloneAccountName}})
+		list = append(list, c.accountResources(changes{in.TargetName, []string{ownerOf(in)}})...)
+		if !in.Apply {
+			return list, nil
 		}
 		list = append(list, resource{arn: c.containerARN()})
 		if in.SecretName, err = c.secretName(in.SecretName); err != nil {
@@ -71,6 +76,9 @@ func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAc
 	if !ok {
 		return nil, fault.New(fault.Unsupported, "A target of kind %q cannot make two accounts from one.", t.Kind)
 	}
+	if err := c.admit(ctx, c.Snapshot, t, system, in.SecretName, []string{in.AccountName, in.CloneAccountName, ownerOf(in)}); err != nil {
+		return nil, asPreparation(t, err)
+	}
 	p := &preparation{Call: c, in: in, target: t, system: system, by: by, request: target.PlanRequest{
 		Account: in.AccountName, Owner: in.OwnerName, Logins: [2]string{in.AccountName, in.CloneAccountName}, Databases: in.Databases,
 		Current: target.Credential{Account: in.AccountName, Secret: in.AccountPassword},
@@ -84,6 +92,22 @@ func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAc
 		return p.out, nil
 	}
 	return p.out, p.apply(ctx, plan)
+}
+
+// ownerOf is the account that owns everything afterwards.
+func ownerOf(in *kms.PrepareTargetAccountsRequest) string {
+	if in.OwnerName == "" {
+		return in.AccountName + target.OwnerSuffix
+	}
+	return in.OwnerName
+}
+
+// asPreparation is the error of a call whose target did not allow the accounts, or did not answer.
+func asPreparation(t store.Target, err error) error {
+	if fault.KindOf(err) == fault.InUse {
+		return err
+	}
+	return fault.Wrap(fault.InUse, err, "Target %q: %s", t.Name, said(err))
 }
 
 func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
@@ -261,7 +285,7 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 		return err
 	}
 	s := secret.Secret{Account: p.Account(), Name: spec.Name, UpdatedAt: p.At}
-	if err := hold(tx, s, p.target.Name, p.in.AccountName, p.in.CloneAccountName); err != nil {
+	if err := hold(tx, s, p.target, p.in.AccountName, p.in.CloneAccountName); err != nil {
 		return err
 	}
 	return p.paused(tx, true)

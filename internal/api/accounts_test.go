@@ -17,6 +17,7 @@ func TestPrepareAccountsRights(t *testing.T) {
 	s := keyturntest.Start(t)
 	createSecret(t, s, "there")
 	const action = "kms:PrepareTargetAccounts"
+	accounts := allow("kms:RotateAccount", "acs:kms:*:*:target/db/account/app*")
 	onTarget, onSecrets, onSecret := allow(action, "acs:kms:*:*:target/db"), allow(action, "acs:kms:*:*:secret"), allow(action, "acs:kms:*:*:secret/there")
 	for name, tt := range map[string]struct {
 		rights []string
@@ -24,13 +25,15 @@ func TestPrepareAccountsRights(t *testing.T) {
 		apply  string // the secret to make
 		code   string
 	}{
-		"look":               {[]string{onTarget}, "db", "", kms.CodeResourceNotFound}, // allowed: and then there is no such target
-		"look elsewhere":     {[]string{onTarget}, "other", "", kms.CodeNoPermission},
+		"look, no account":   {[]string{onTarget}, "db", "", kms.CodeNoPermission},
+		"apply, no account":  {[]string{onTarget, onSecrets}, "db", "new", kms.CodeNoPermission},
+		"look":               {[]string{onTarget, accounts}, "db", "", kms.CodeResourceNotFound}, // allowed: and then there is no such target
+		"look elsewhere":     {[]string{onTarget, accounts}, "other", "", kms.CodeNoPermission},
 		"look, secrets only": {[]string{onSecrets}, "db", "", kms.CodeNoPermission},
-		"apply, target only": {[]string{onTarget}, "db", "new", kms.CodeNoPermission},
-		"apply":              {[]string{onTarget, onSecrets}, "db", "new", kms.CodeResourceNotFound},
-		"again, others'":     {[]string{onTarget, onSecrets}, "db", "there", kms.CodeNoPermission},
-		"again":              {[]string{onTarget, onSecrets, onSecret}, "db", "there", kms.CodeResourceNotFound},
+		"apply, target only": {[]string{onTarget, accounts}, "db", "new", kms.CodeNoPermission},
+		"apply":              {[]string{onTarget, onSecrets, accounts}, "db", "new", kms.CodeResourceNotFound},
+		"again, others'":     {[]string{onTarget, onSecrets, accounts}, "db", "there", kms.CodeNoPermission},
+		"again":              {[]string{onTarget, onSecrets, onSecret, accounts}, "db", "there", kms.CodeResourceNotFound},
 	} {
 		user := strings.NewReplacer(" ", "", ",", "", "'", "").Replace(name)
 		c, _ := client(t, s, newUser(t, ram.New(s.Client), user, document(tt.rights...)), false)

@@ -72,15 +72,16 @@ type Call struct {
 	// Snapshot is the consistent view that the policies were evaluated on; reads go on from it.
 	Snapshot *store.Tx
 
-	op       *Op
-	table    []Op // every operation
-	effects  map[string]effects
-	resource resource  // the first one, for the audit trail
-	identity *identity // the caller's, once it was loaded
-	passed   []string  // the secrets among the resources that the policies have let through
-	detail   struct{ version, stage string }
-	began    time.Time       // At, as it was when the call came
-	gone     <-chan struct{} // closed when the caller has hung up
+	op            *Op
+	table         []Op // every operation
+	effects       map[string]effects
+	resource      resource  // the first one, for the audit trail
+	judgedChanges []changes // accounts that the caller's rights were judged for
+	identity      *identity // the caller's, once it was loaded
+	passed        []string  // the secrets among the resources that the policies have let through
+	detail        struct{ version, stage string }
+	began         time.Time       // At, as it was when the call came
+	gone          <-chan struct{} // closed when the caller has hung up
 }
 
 // Account is the account of the caller, which owns what it calls.

@@ -105,12 +105,39 @@ var differences = slices.Concat([]difference{
 	{everyError, "error DryRunOperationError", "400", "none", dryRunOnly},
 	{everyError, "error ValidationError", "400", "none", dryRunOnly},
 	{everyError, "error AccessDeniedError", "403", "none", dryRunOnly},
-}, missing(noKeyOps,
-	"CreateKey", "DescribeKey", "ListKeys", "EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion",
-	"UpdateKeyDescription", "CreateAlias", "UpdateAlias", "DeleteAlias", "ListAliases", "ListAliasesByKeyId", "Encrypt",
-	"Decrypt", "ReEncrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "CreateKeyVersion", "ListKeyVersions",
-	"DescribeKeyVersion", "UpdateRotationPolicy",
-), missing(noRoles, "AssumeRole", "AssumeRoleWithOIDC"))
+}, ownPermissions("CreateSecret", rotatesAccounts...), ownPermissions("RotateSecret", rotatesAccounts...), ownPermissions("RotateSecret", readsValue),
+	ownPermissions("UpdateSecretRotationPolicy", rotatesAccounts...), ownPermissions("UpdateSecretRotationPolicy", readsValue), missing(noKeyOps,
+		"CreateKey", "DescribeKey", "ListKeys", "EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion",
+		"UpdateKeyDescription", "CreateAlias", "UpdateAlias", "DeleteAlias", "ListAliases", "ListAliasesByKeyId", "Encrypt",
+		"Decrypt", "ReEncrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "CreateKeyVersion", "ListKeyVersions",
+		"DescribeKeyVersion", "UpdateRotationPolicy",
+	), missing(noRoles, "AssumeRole", "AssumeRoleWithOIDC"))
+
+// rotatesAccounts and readsValue are permissions that operations of the cloud need here beside their own.
+var (
+	rotatesAccounts = []Permission{
+		{actionRotateAccount, "target/${TargetName}/account/${AccountName}"},
+		{actionCreateAccessKey, "user/${UserName}"},
+		{actionDeleteAccessKey, "user/${UserName}"},
+	}
+	readsValue = Permission{actionGetSecretValue, "secret/${SecretName}"}
+)
+
+func ourPermission(p Permission) string {
+	if strings.HasPrefix(p.Action, "ram:") {
+		return "acs:ram::${account}:" + p.Resource
+	}
+	return ourResource(p.Resource)
+}
+
+// ownPermissions are differences: permissions of an operation that the cloud does not ask for.
+func ownPermissions(operation string, list ...Permission) []difference {
+	var out []difference
+	for _, p := range list {
+		out = append(out, difference{operation, "ram also " + p.Action, ourPermission(p), "", "a caller who has an account changed, or decides where a value is sent, needs the right on it"})
+	}
+	return out
+}
 
 // ownOperation is an operation that the cloud does not have. docs/compat.md has the same list, with the parameters of each.
 type ownOperation struct{ name, reason string }
@@ -259,7 +286,7 @@ func ourFacts(o *Op) facts {
 		f["ram resource"] = ourResource(o.Resource)
 	}
 	for _, p := range o.Also {
-		f["ram also "+p.Action] = ourResource(p.Resource)
+		f["ram also "+p.Action] = ourPermission(p)
 	}
 	for _, p := range o.Params() {
 		if slices.Contains(ownParameters[o.Name], p.Name) {

@@ -41,29 +41,33 @@ var ErrMoved = errors.New("the rotation has moved on")
 type Turn struct {
 	Record rotation.Record
 	Secret secret.Secret
-	// Target is the registered target; Registered is false when there is none, or when the service's own users are meant.
+	// Target is the registered target of the secret's name. Registered reports that the secret is bound
+	// to it; it is false for the service's own users.
 	Target     store.Target
 	Registered bool
 	// AllPaused says that all rotations are paused.
 	AllPaused bool
 
-	env *Env
-	tx  *store.Tx
+	exists bool // there is a target of that name
+	env    *Env
+	gate   *Gate
+	tx     *store.Tx
 }
 
 // Load reads a rotation. ok is false when the secret is gone.
 func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bool, err error) {
 	env := e.gate.env
-	t = &Turn{env: env, tx: store.Snapshot(ctx, env.DB)}
+	t = &Turn{env: env, gate: e.gate, tx: store.Snapshot(ctx, env.DB)}
 	if t.Secret, ok, err = t.tx.Secret(account, name, env.Now().UTC()); err != nil || !ok {
 		return nil, false, err
 	}
 	if t.Record, ok, err = t.tx.Rotation(account, name); err != nil || !ok {
 		return nil, false, err
 	}
-	if t.Target, t.Registered, err = t.tx.Target(account, t.Secret.TargetName()); err != nil {
+	if t.Target, t.exists, err = t.tx.Target(account, t.Secret.TargetName()); err != nil {
 		return nil, false, err
 	}
+	t.Registered = t.exists && t.Secret.BoundTo(t.Target.ID)
 	t.AllPaused, err = t.tx.AllPaused()
 	return t, true, err
 }
@@ -79,11 +83,14 @@ func (e *Engine) Now() time.Time { return e.gate.env.Now().UTC() }
 
 // Open opens the turn's target with its administrator.
 func (t *Turn) Open() (target.Target, error) {
-	if t.Secret.TargetName() == secret.OwnUsers {
-		return t.env.ownUsers(t.Secret.Account), nil
-	}
-	if !t.Registered {
-		return nil, fault.New(fault.InUse, "No target %q is registered.", t.Secret.TargetName())
+	switch name := t.Secret.TargetName(); {
+	case name == secret.OwnUsers:
+		return t.ownUsers()
+	case !t.exists:
+		return nil, fault.New(fault.InUse, "No target %q is registered.", name)
+	case !t.Registered:
+		return nil, fault.New(fault.InUse, "Secret %q is not bound to target %q, which was registered after the secret had named it: RotateSecret or ConfigureRotation by a principal with %s on its accounts binds it.",
+			t.Secret.Name, name, actionRotateAccount)
 	}
 	system, _, err := t.env.openTarget(t.tx, t.Target)
 	return system, err
@@ -130,7 +137,21 @@ func (t *Turn) Credential(version string) (target.Credential, error) {
 	if err != nil {
 		return target.Credential{}, err
 	}
-	return list[0], nil
+	return list[0], mayUse(t.Secret, list[0])
+}
+
+// Admit refuses accounts that this rotation must not change now: those that the secret is not bound to,
+// and those that the target does not allow. It asks the target what the accounts are.
+func (t *Turn) Admit(ctx context.Context, system target.Target, accounts ...string) error {
+	for _, account := range accounts {
+		if err := mayUse(t.Secret, target.Credential{Account: account}); err != nil {
+			return err
+		}
+	}
+	if t.Secret.TargetName() == secret.OwnUsers {
+		return nil
+	}
+	return t.env.admit(ctx, t.tx, t.Target, system, t.Secret.Name, accounts)
 }
 
 func (t *Turn) version(id string) ([]target.Credential, sensitive.Value, error) {
@@ -192,6 +213,16 @@ func (t *Turn) NewCandidate(ctx context.Context, system target.Target) (*Candida
 			return nil, err
 		}
 		c.users = append(c.users, account)
+	}
+	for _, account := range c.users {
+		if err := mayUse(t.Secret, target.Credential{Account: account}); err != nil {
+			return nil, err
+		}
+	}
+	if t.Registered { // what the accounts are, the target is asked before a candidate is sent
+		if err := t.env.allows(t.tx, t.Target, t.Secret.Name, c.users); err != nil {
+			return nil, err
+		}
 	}
 	if g, ok := system.(target.Generator); ok {
 		c.Credential, err = g.Generate(ctx, account, current[0], rand.Reader)
@@ -435,10 +466,8 @@ func (c *Call) prepare(tx *store.Tx, s secret.Secret, r *rotation.Record, versio
 	if s.Stages[secret.Current] != candidate.Base {
 		return s, nil, ErrMoved
 	}
-	if name := s.TargetName(); name != secret.OwnUsers {
-		if err := hold(tx, s, name, candidate.users...); err != nil {
-			return s, nil, err
-		}
+	if err := c.claim(tx, s, candidate.users); err != nil {
+		return s, nil, err
 	}
 	if g := s.Settings(); g.Group != "" && r.Trigger != rotation.Emergency {
 		spacing, err := tx.Spacing(s.Account, g.Group)
@@ -464,6 +493,27 @@ func (c *Call) prepare(tx *store.Tx, s secret.Secret, r *rotation.Record, versio
 		return s, nil, err
 	}
 	return s, map[string][]byte{version: box}, nil
+}
+
+// claim makes the secret the one that rotates the accounts, if it is bound to them and to its target now.
+func (c *Call) claim(tx *store.Tx, s secret.Secret, accounts []string) error {
+	for _, account := range accounts {
+		if err := mayUse(s, target.Credential{Account: account}); err != nil {
+			return err
+		}
+	}
+	name := s.TargetName()
+	if name == secret.OwnUsers {
+		return nil
+	}
+	t, ok, err := tx.Target(s.Account, name)
+	if err != nil {
+		return err
+	}
+	if !ok || !s.BoundTo(t.ID) {
+		return ErrMoved
+	}
+	return hold(tx, s, t, accounts...)
 }
 
 // TooSoonError means that another member of the group rotated a moment ago.

@@ -22,6 +22,7 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -120,6 +121,9 @@ func (w *world) user(t *testing.T, p policy.Principal, policies ...string) {
 func (w *world) call(t *testing.T, p policy.Principal, action string, params ...string) (any, error) {
 	t.Helper()
 	r := api.Request{ID: "r", Principal: p, Action: action, Version: kms.Version}
+	if !api.Known(r.Version, action) && api.Known(ram.Version, action) {
+		r.Version = ram.Version
+	}
 	for i := 0; i < len(params); i += 2 {
 		r.Params = append(r.Params, sign.Param{Name: params[i], Value: params[i+1]})
 	}

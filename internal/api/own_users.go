@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
 	rules "github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -19,9 +23,48 @@ import (
 type ownUsers struct {
 	env     *Env
 	account string
+	// userID is the user that the secret is bound to; empty when it was not bound yet.
+	userID string
+	// record keeps a record of a change of a user's keys, before and after it.
+	record func(ctx context.Context, action, user, keyID string, change func(context.Context) error) error
 }
 
-func (e *Env) ownUsers(account string) *ownUsers { return &ownUsers{env: e, account: account} }
+// ownUsers returns the users of this service as the target of a turn. A secret of a release before
+// bindings goes on only while it holds a live key of its user.
+func (t *Turn) ownUsers() (target.Target, error) {
+	o := &ownUsers{env: t.env, account: t.Secret.Account, record: t.recordKeyChange}
+	if b := t.Secret.Rotation.Binding; b != nil {
+		o.userID = b.Target
+		return o, nil
+	}
+	c, err := t.Credential(t.Secret.Stages[secret.Current])
+	if err != nil {
+		return nil, err
+	}
+	seen, err := o.inspect(t.tx, []target.Credential{c})
+	if err == nil && seen[0] != target.Live {
+		err = fault.New(fault.InUse, "Secret %q does not hold an active access key of user %q; RotateSecret by a principal with %s and %s on that user binds it.",
+			t.Secret.Name, t.Secret.UserName(), actionCreateAccessKey, actionDeleteAccessKey)
+	}
+	return o, err
+}
+
+// recordKeyChange puts a change of a user's keys on the trail under the user's name, before and after it.
+// What cannot be recorded does not happen.
+func (t *Turn) recordKeyChange(ctx context.Context, action, user, keyID string, change func(context.Context) error) error {
+	c := (&Engine{gate: t.gate}).call(t, strings.TrimPrefix(action, "ram:"))
+	c.Version = ram.Version
+	c.op, _ = lookup(ram.Version, c.Action)
+	c.aboutKey(user, keyID)
+	if err := t.gate.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
+		return target.NotSent("access key", err)
+	}
+	err := change(ctx)
+	if rerr := t.gate.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err), true); rerr != nil {
+		return rerr
+	}
+	return err
+}
 
 // Generate draws an access key.
 func (o *ownUsers) Generate(_ context.Context, account string, _ target.Credential, random io.Reader) (target.Credential, error) {
@@ -32,7 +75,7 @@ func (o *ownUsers) Generate(_ context.Context, account string, _ target.Credenti
 // Apply gives the user the key.
 func (o *ownUsers) Apply(ctx context.Context, c target.Change) error {
 	now := o.env.Now().UTC()
-	return o.change(ctx, c.New.Account, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	return o.change(ctx, actionCreateAccessKey, c.New, func(tx *store.Tx, u rules.User) (rules.User, error) {
 		if _, err := u.Key(c.New.ID); err == nil {
 			return u, nil
 		}
@@ -47,33 +90,43 @@ func (o *ownUsers) Apply(ctx context.Context, c target.Change) error {
 	})
 }
 
-// Retire takes the old key away.
+// Retire takes the old key away: exactly the key of that ID with that secret.
 func (o *ownUsers) Retire(ctx context.Context, c target.Change) error {
-	return o.change(ctx, c.Old.Account, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	return o.change(ctx, actionDeleteAccessKey, c.Old, func(tx *store.Tx, u rules.User) (rules.User, error) {
 		if _, err := u.Key(c.Old.ID); err != nil {
 			return u, nil
+		}
+		key, ok, err := tx.AccessKey(c.Old.ID)
+		if err != nil || !ok {
+			return u, err
+		}
+		stored, err := o.env.Keyring.OpenAccessKey(key.ID, "secret", key.Secret)
+		if err != nil || !stored.Equal(c.Old.Secret) {
+			return u, err
 		}
 		tx.DeleteAccessKey(c.Old.ID)
 		return u.RemoveKey(c.Old.ID)
 	})
 }
 
-func (o *ownUsers) change(ctx context.Context, name string, rule func(*store.Tx, rules.User) (rules.User, error)) error {
-	_, err := store.Update(ctx, o.env.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
-		u, ok, err := tx.User(o.account, name)
-		switch {
-		case err != nil:
-			return none, err
-		case !ok:
-			return none, target.Failed(target.Denied, rules.CodeNoUser, fmt.Sprintf("there is no user %q", name))
-		}
-		if u, err = rule(tx, u); err != nil {
-			return none, err
-		}
-		return none, tx.PutUser(u)
-	})
-	return ownClass(err)
+func (o *ownUsers) change(ctx context.Context, action string, c target.Credential, rule func(*store.Tx, rules.User) (rules.User, error)) error {
+	return ownClass(o.record(ctx, action, c.Account, c.ID, func(ctx context.Context) error {
+		_, err := store.Update(ctx, o.env.DB, func(tx *store.Tx) (struct{}, error) {
+			none := struct{}{}
+			u, ok, err := tx.User(o.account, c.Account)
+			switch {
+			case err != nil:
+				return none, err
+			case !ok || o.userID != "" && u.ID != o.userID:
+				return none, target.Failed(target.Denied, rules.CodeNoUser, fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
+			}
+			if u, err = rule(tx, u); err != nil {
+				return none, err
+			}
+			return none, tx.PutUser(u)
+		})
+		return err
+	}))
 }
 
 // ownClass classifies what the store says: a change that was not sent is told from one whose outcome is not known.
@@ -90,7 +143,10 @@ func ownClass(err error) error {
 
 // Inspect looks the keys up: they are this service's own.
 func (o *ownUsers) Inspect(ctx context.Context, list []target.Credential) ([]target.Liveness, error) {
-	tx := store.Snapshot(ctx, o.env.DB)
+	return o.inspect(store.Snapshot(ctx, o.env.DB), list)
+}
+
+func (o *ownUsers) inspect(tx *store.Tx, list []target.Credential) ([]target.Liveness, error) {
 	out := make([]target.Liveness, len(list))
 	for i, c := range list {
 		out[i] = target.Dead
@@ -98,7 +154,7 @@ func (o *ownUsers) Inspect(ctx context.Context, list []target.Credential) ([]tar
 		if err != nil {
 			return nil, ownClass(err)
 		}
-		if !ok || key.Disabled || key.Principal.Name != c.Account || key.Principal.Account != o.account {
+		if !ok || key.Disabled || key.Principal.Name != c.Account || key.Principal.Account != o.account || o.userID != "" && key.Principal.ID != o.userID {
 			continue
 		}
 		secret, err := o.env.Keyring.OpenAccessKey(key.ID, "secret", key.Secret)

@@ -114,8 +114,8 @@ func (e *Env) planWith(tx *store.Tx, s *secret.Secret, r rotation.Record, now ti
 	if err != nil {
 		return err
 	}
-	if !r.InFlight() {
-		r.Target = s.TargetName()
+	if !r.InFlight() && r.Target != s.TargetName() {
+		r.Target, r.Accepted = s.TargetName(), ""
 	}
 	s.Rotation.Next = s.Planned(now, every)
 	r.Due = s.Rotation.Next
@@ -203,6 +203,10 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 		if err := c.mayRotate(tx, s, r, q); err != nil {
 			return nil, err
 		}
+		s, bound, err := c.bind(tx, s)
+		if err != nil {
+			return nil, err
+		}
 		before := r
 		if r, err = c.begun(s, r, q); err != nil || dry {
 			return out, err
@@ -212,6 +216,11 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 		}
 		if r.InFlight() && r.ID != q.ID && r.Then == nil { // an emergency, and a rotation that replaces the credential already
 			out.VersionID = r.ID
+		}
+		if bound {
+			if err := tx.PutSecret(s, nil); err != nil {
+				return nil, err
+			}
 		}
 		return out, tx.PutRotation(r)
 	})
@@ -281,7 +290,13 @@ func graceEnd(r rotation.Record, now time.Time) string {
 }
 
 func updateSecretRotationPolicy(ctx context.Context, c *Call, in *kms.UpdateSecretRotationPolicyRequest) (*kms.SecretNameResponse, error) {
-	_, err := c.reschedule(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
+	_, err := c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+		if in.EnableAutomaticRotation {
+			var err error
+			if s, _, err = c.bind(tx, s); err != nil {
+				return s, err
+			}
+		}
 		if settings := s.Settings(); settings.Schedule.Cron != "" {
 			settings.Schedule.Cron = "" // an interval is what is asked for now
 			s.Rotation.Settings = &settings
@@ -408,9 +423,11 @@ func (c *Call) configure(tx *store.Tx, s secret.Secret, settings secret.Rotation
 		if err != nil {
 			return s, err
 		}
-		if err := c.fits(tx, s, t); err != nil {
+		if s, err = c.fits(tx, s, t); err != nil {
 			return s, err
 		}
+	} else if s, _, err = c.bind(tx, s); err != nil {
+		return s, err
 	}
 	if in.Cron != "" {
 		s.Rotation.Enabled, s.Rotation.Interval = in.EnableAutomaticRotation, 0
@@ -419,47 +436,51 @@ func (c *Call) configure(tx *store.Tx, s secret.Secret, settings secret.Rotation
 	return s.SetRotation(in.EnableAutomaticRotation, in.RotationInterval, c.Rotation.LeastInterval, c.At)
 }
 
-// fits refuses a secret that could not be rotated at the target: no such strategy, no credential in its value, an account that
-// another secret rotates.
-func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) error {
+// fits binds a secret to the target, and refuses one that could not be rotated there: no such strategy,
+// no credential in its value, an account that another secret rotates or that the target does not allow.
+func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) (secret.Secret, error) {
 	system, _, err := c.openTarget(tx, t) // it does not connect
 	if err != nil {
-		return err
+		return s, err
 	}
 	defer func() { _ = system.Close() }() // nothing was asked of it
 	strategy, err := s.Strategy(c.strategies(t, system))
 	if err != nil {
-		return err
+		return s, err
 	}
 	if t.AdminSecret == s.Name && strategy != target.Double {
-		return fault.New(fault.InUse, "Secret %q is the only way into target %q; only the strategy double may rotate an administrator.", s.Name, t.Name)
+		return s, fault.New(fault.InUse, "Secret %q is the only way into target %q; only the strategy double may rotate an administrator.", s.Name, t.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {
-		return err
+		return s, err
 	}
 	list, stored, err := credentials(c.Env, tx, s, v)
 	if err != nil {
-		return err
+		return s, err
 	}
 	users := []string{list[0].Account}
 	if strategy == target.Double {
 		other, err := c.otherAccount(tx, s, list)
 		if err != nil {
-			return err
+			return s, err
 		}
 		if err := s.Tells(stored, other); err != nil {
-			return err
+			return s, err
 		}
 		users = append(users, other)
 	}
-	return hold(tx, s, t.Name, users...)
+	if s, _, err = c.bind(tx, s); err != nil {
+		return s, err
+	}
+	return s, hold(tx, s, t, users...)
 }
 
-// hold makes a secret the one that rotates these accounts. One that is gone, or has gone to another target, holds nothing.
-func hold(tx *store.Tx, s secret.Secret, targetName string, users ...string) error {
+// hold makes a secret the one that rotates these accounts. A secret that is gone, or is not bound to the
+// target any more, holds nothing.
+func hold(tx *store.Tx, s secret.Secret, t store.Target, users ...string) error {
 	for _, user := range users {
-		holder, err := tx.Holder(s.Account, targetName, user)
+		holder, err := tx.Holder(s.Account, t.Name, user)
 		if err != nil {
 			return err
 		}
@@ -471,11 +492,11 @@ func hold(tx *store.Tx, s secret.Secret, targetName string, users ...string) err
 			if err != nil {
 				return err
 			}
-			if ok && other.TargetName() == targetName {
-				return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.", user, targetName, holder)
+			if ok && other.TargetName() == t.Name && other.BoundTo(t.ID) {
+				return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.", user, t.Name, holder)
 			}
 		}
-		if err := tx.PutHolder(s.Account, targetName, user, s.Name); err != nil {
+		if err := tx.PutHolder(s.Account, t.Name, user, s.Name); err != nil {
 			return err
 		}
 	}
@@ -515,6 +536,13 @@ func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (
 		ConfiguredStrategy: string(settings.Strategy), AccountName: settings.Account, CloneAccountName: settings.CloneAccount,
 		AccountMember: settings.AccountMember, SecretMember: settings.SecretMember, WaitingFor: []kms.SecretConsumer{},
 		Reason: r.Reason, Advice: r.Advice(), CredentialState: credentialState(r.Health), ProbeTime: r.Health.ProbedAt, Steps: []kms.RotationStep{},
+		RepairActions: []string{},
+	}
+	if r.State == rotation.Quarantined {
+		out.RepairActions = []string{"probe", "adopt"}
+		if r.Repairable(s.Generated(r.Candidate)) {
+			out.RepairActions = []string{"probe", "apply", "adopt"}
+		}
 	}
 	if r.State == rotation.Grace {
 		out.GraceLimitTime = r.GraceLimit
@@ -750,6 +778,19 @@ func (c *Call) request(ctx context.Context, name string, e rotation.Event, state
 		if r.State != state {
 			return nil, fault.New(fault.InUse, "The rotation of secret %q is in state %s: %s.", s.Name, r.State, otherwise)
 		}
+		if e.Kind == rotation.Again && !r.Repairable(s.Generated(r.Candidate)) {
+			return nil, fault.New(fault.InUse, "The target has never accepted version %q of secret %q, so it is not sent; RepairRotation with RepairAction adopt takes a credential that the target accepts.",
+				r.Candidate, s.Name)
+		}
+		s, bound, err := c.bind(tx, s)
+		if err != nil {
+			return nil, err
+		}
+		if bound {
+			if err := tx.PutSecret(s, nil); err != nil {
+				return nil, err
+			}
+		}
 		if r, err = rotation.Next(r, e, c.At); err != nil {
 			return nil, err
 		}
@@ -848,6 +889,13 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if err := s.Rotate(); err != nil {
 		return err
 	}
+	r, err := c.record(c.Snapshot, s)
+	if err != nil {
+		return err
+	}
+	if err := quarantined(s, r); err != nil {
+		return err
+	}
 	list, err := s.Credentials(in.SecretData)
 	if err != nil {
 		return fault.Parameter("SecretData", "it does not have the shape of the secret's values: %s.", s.Shape())
@@ -863,10 +911,17 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	return c.adopted(ctx, in, s)
 }
 
+func quarantined(s secret.Secret, r rotation.Record) error {
+	if r.State == rotation.Quarantined {
+		return nil
+	}
+	return fault.New(fault.InUse, "The rotation of secret %q is in state %s: nothing is quarantined.", s.Name, r.State)
+}
+
 // targetOf opens the target of a secret.
 func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
 	if s.TargetName() == secret.OwnUsers {
-		return c.ownUsers(s.Account), nil
+		return &ownUsers{env: c.Env, account: s.Account}, nil // asked, never changed
 	}
 	t, err := c.existingTarget(c.Snapshot, s.TargetName())
 	if err != nil {
@@ -887,8 +942,8 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		if err != nil {
 			return none, err
 		}
-		if r.State != rotation.Quarantined {
-			return none, fault.New(fault.InUse, "The rotation of secret %q is in state %s: nothing is quarantined.", s.Name, r.State)
+		if err := quarantined(s, r); err != nil {
+			return none, err
 		}
 		key, err := loadKey(tx, s.Account, s.KeyID)
 		if err != nil {
@@ -899,6 +954,13 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 			return none, err
 		}
 		if s, err = s.Adopt(v, c.At); err != nil {
+			return none, err
+		}
+		ch, err := c.adoptedChanges(tx, s, in.SecretData)
+		if err != nil {
+			return none, err
+		}
+		if s, _, err = c.bindTo(tx, s, ch); err != nil {
 			return none, err
 		}
 		s.Rotation.Broken, s.Rotation.Hold = false, false

@@ -16,6 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // rotating is a world with a target in memory: pg, whose administrator is in pg-admin; db is a managed secret of it with the
@@ -148,16 +149,17 @@ func TestTargetRefusals(t *testing.T) {
 		{invalid, "use the token of the page before, as it is.", "ListTargets", []string{"NextToken", "?"}},
 		{notFound, `There is no target "none"`, "TestTarget", []string{"TargetName", "none"}},
 		{notFound, `There is no secret "none"`, "TestTarget", []string{"TargetName", "pg", "SecretName", "none"}},
-		{invalid, `the secret "gen" is not of target "pg".`, "TestTarget", []string{"TargetName", "pg", "SecretName", "gen"}},
+		{invalid, `the secret "gen" is not bound to target "pg".`, "TestTarget", []string{"TargetName", "pg", "SecretName", "gen"}},
 		{invalid, `target "free" has no administrator to try; name a secret.`, "TestTarget", []string{"TargetName", "free"}},
 		{inUse, `Target "broken" cannot be opened: no driver for it`, "TestTarget", []string{"TargetName", "broken"}},
 	} {
 		w.refused(t, tt.code, tt.text, tt.action, tt.params...)
 	}
 	w.inState(t, "db", rotation.Applying)
-	w.refused(t, inUse, `The rotation of secret "db" at target "pg" has not ended.`, "DeregisterTarget", "TargetName", "pg")
+	w.refused(t, inUse, `Secrets are attached to target "pg": db, double.`, "DeregisterTarget", "TargetName", "pg")
+	w.refused(t, inUse, `The rotation of secret "db" at target "pg" has not ended.`, "DeregisterTarget", "TargetName", "pg", "Detach", "true")
 	w.inState(t, "db", rotation.Done)
-	w.must(t, "DeregisterTarget", "TargetName", "pg")
+	w.must(t, "DeregisterTarget", "TargetName", "pg", "Detach", "true")
 	w.refused(t, notFound, `There is no target "pg"`, "DescribeTarget", "TargetName", "pg")
 }
 
@@ -296,9 +298,7 @@ func TestRotateOnce(t *testing.T) {
 		if *s, err = s.Prepare(secret.Version{ID: "v2"}, w.now); err != nil {
 			t.Error(err)
 		}
-		if *s, err = s.Promote("v2", w.now); err != nil {
-			t.Error(err)
-		}
+		delete(s.Stages, secret.Pending) // no value is stored of it, so it never becomes current
 		r.State, r.ID = rotation.Done, "v3"
 	})
 	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v2")
@@ -519,6 +519,7 @@ func TestWhatPeopleAskFor(t *testing.T) {
 		{rotation.Quarantined, "RepairRotation", []string{"RepairAction", "apply"}, rotation.Prepared},
 	} {
 		w.inState(t, "double", tt.from)
+		w.put(t, "double", func(s *secret.Secret, r *rotation.Record) { r.Candidate, r.Accepted = "v1", "v1" })
 		w.must(t, tt.action, append([]string{"SecretName", "double"}, tt.params...)...)
 		r := w.record(t, "double")
 		if r.State != tt.to || r.Wake().After(w.now) {
@@ -829,8 +830,10 @@ func TestHeldReads(t *testing.T) {
 func TestOwnUsersNeedNoTarget(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
+	w.must(t, "CreateUser", "UserName", "robot")
+	key := w.must(t, "CreateAccessKey", "UserName", "robot").(*ram.CreateAccessKeyResponse).AccessKey
 	w.must(t, "CreateSecret", "SecretName", "$Auto", "SecretType", kms.TypeRAMCredentials, "VersionId", "v1",
-		"SecretData", `{"AccessKeys":[{"AccessKeyId":"KTx","AccessKeySecret":"y"}]}`, "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
+		"SecretData", fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID, key.AccessKeySecret.Reveal()), "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
 	const name = "acs/ram/user/robot"
 	w.must(t, "RotateSecret", "SecretName", name, "VersionId", "v2")
 	w.refused(t, notFound, `There is no target "ram"`, "PauseRotation", "TargetName", "ram")
@@ -863,7 +866,7 @@ func TestUpdateTargetAtOnce(t *testing.T) {
 			w.must(t, "UpdateTarget", "TargetName", "pg", "AdminSecretName", "guarded")
 		}
 	}
-	w.refused(t, inUse, `Somebody else has changed target "pg" at this moment`, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"mine.example.test"}`)
+	w.refused(t, inUse, `Target "pg" has changed at this moment`, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"mine.example.test"}`)
 	if got := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse); got.Config != toMemory || got.AdminSecretName != "guarded" {
 		t.Errorf("the target is at %s with %s", got.Config, got.AdminSecretName)
 	}

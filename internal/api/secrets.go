@@ -88,6 +88,11 @@ func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version strin
 		}
 		s.PolicyBinding = &secret.PolicyBinding{IDs: ids}
 	}
+	if s.Managed() {
+		if s, err = c.bindNew(tx, s, data); err != nil {
+			return nil, err
+		}
+	}
 	out := &kms.CreateSecretResponse{
 		ARN: s.ARN(c.Region), SecretName: s.Name, VersionID: version, SecretType: s.Type,
 		ExtendedConfig: s.ExtendedConfig, DKMSInstanceID: s.DKMSInstanceID,

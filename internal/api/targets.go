@@ -2,10 +2,14 @@ package api
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -34,20 +38,40 @@ func (c *Call) targetResource(name string) resource {
 	return resource{arn: arnPrefix + c.Region + ":" + c.Account() + ":target/" + name}
 }
 
-// registered are the resources of RegisterTarget: the collection, and the secret with the administrator, which the server will
-// read and send to where the target says. So the right on the one is not enough.
+// registered are the resources of RegisterTarget: the collection, and the secret with the administrator.
+// The server sends the value of that secret to where the target says, so the caller needs the right to
+// read it too.
 func registered() on[kms.RegisterTargetRequest] {
 	return on[kms.RegisterTargetRequest]{"target and secret/${AdminSecretName}", func(c *Call, in *kms.RegisterTargetRequest) ([]resource, error) {
 		list, err := targets[kms.RegisterTargetRequest]().find(c, in)
 		if err != nil {
 			return nil, err
 		}
-		return c.andSecret(list, &in.AdminSecretName)
+		list = c.andKind(list, in.TargetName, in.Kind)
+		return c.andSent(list, &in.AdminSecretName)
 	}}
 }
 
-// retargeted are those of UpdateTarget: the secret that the target names now is sent to the new address too. Where the address
-// stays it is read only.
+// andKind adds the action that a kind of target needs beside the ordinary ones.
+func (c *Call) andKind(list []resource, name, kind string) []resource {
+	if action := c.Kinds[kind].Action; action != "" {
+		list = append(list, c.targetResource(name).needing(action))
+	}
+	return list
+}
+
+// andSent adds a secret whose value the server will send to a target, if the parameter names one. The
+// parameter becomes the name.
+func (c *Call) andSent(list []resource, name *string) ([]resource, error) {
+	list, err := c.andSecret(list, name)
+	if err != nil || *name == "" {
+		return list, err
+	}
+	return append(list, c.secretResource(*name).needing(actionGetSecretValue)), nil
+}
+
+// retargeted are those of UpdateTarget: the target, and every secret whose value is sent to the new
+// place from now on.
 func retargeted() on[kms.UpdateTargetRequest] {
 	return on[kms.UpdateTargetRequest]{"target/${TargetName} and secret/${AdminSecretName}", func(c *Call, in *kms.UpdateTargetRequest) ([]resource, error) {
 		list := []resource{c.targetResource(in.TargetName)}
@@ -55,29 +79,53 @@ func retargeted() on[kms.UpdateTargetRequest] {
 		if err != nil {
 			return nil, err
 		}
-		if ok && t.AdminSecret != "" {
-			admin := c.secretResource(t.AdminSecret)
-			if in.Config == "" {
-				admin = admin.unlessDenied()
-			}
-			list = append(list, admin)
+		if ok && t.AdminSecret != "" && in.Config == "" {
+			list = append(list, c.secretResource(t.AdminSecret).unlessDenied())
 		}
-		return c.andSecret(list, &in.AdminSecretName)
+		if ok && in.Config != "" {
+			names, err := c.redirected(c.Snapshot, t)
+			if err != nil {
+				return nil, err
+			}
+			list = c.andKind(list, t.Name, t.Kind)
+			for _, name := range names {
+				s := c.secretResource(name)
+				list = append(list, s, s.needing(actionGetSecretValue))
+			}
+		}
+		return c.andSent(list, &in.AdminSecretName)
 	}}
 }
 
-// created are the resources of CreateSecret: the collection of secrets, the target of a managed type if it is registered,
-// where rotating the secret will change an account, and the secret itself when a policy for it is given.
+// deregistered are those of DeregisterTarget: the target, and with Detach every attached secret, whose
+// rotation ends.
+func deregistered() on[kms.DeregisterTargetRequest] {
+	return on[kms.DeregisterTargetRequest]{"target/${TargetName}", func(c *Call, in *kms.DeregisterTargetRequest) ([]resource, error) {
+		list := []resource{c.targetResource(in.TargetName)}
+		t, ok, err := c.Snapshot.Target(c.Account(), in.TargetName)
+		if err != nil || !ok || !in.Detach {
+			return list, err
+		}
+		err = c.attachedSecrets(c.Snapshot, t, func(s secret.Secret) bool {
+			list = append(list, c.secretResource(s.Name).needing(actionRemoveRotation))
+			return true
+		})
+		return list, err
+	}}
+}
+
+// created are the resources of CreateSecret: the collection of secrets, the accounts that rotating a
+// managed secret will change, whether or not its target is registered, and the secret itself when a
+// policy for it is given.
 func created() on[kms.CreateSecretRequest] {
 	return on[kms.CreateSecretRequest]{"secret", func(c *Call, in *kms.CreateSecretRequest) ([]resource, error) {
 		list := []resource{{arn: c.containerARN()}}
-		name := secret.Secret{Type: in.SecretType, ExtendedConfig: in.ExtendedConfig}.TargetName()
-		_, ok, err := c.Snapshot.Target(c.Account(), name)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			list = append(list, c.targetResource(name))
+		if s := (secret.Secret{Type: in.SecretType, ExtendedConfig: in.ExtendedConfig}); s.Managed() {
+			data := in.SecretData
+			if in.SecretType == kms.TypeRedis || in.SecretType == kms.TypePolarDB {
+				data = secret.AutoAccounts(in.ExtendedConfig, secret.ManagedPassword)
+			}
+			list = c.andChanges(list, firstChanges(s, data))
 		}
 		if in.Policy != "" {
 			list = append(list, c.secretResource(c.specOf(in).FinalName()).needing(actionSetSecretPolicy))
@@ -108,14 +156,22 @@ func (c *Call) usedTarget(name string) ([]resource, error) {
 	return list, err
 }
 
-// configured are the resources of ConfigureRotation: the secret, and the target that it is tied to.
+// configured are the resources of ConfigureRotation: the secret, the target that it is tied to, and the
+// accounts there that will change.
 func configured() on[kms.ConfigureRotationRequest] {
 	return on[kms.ConfigureRotationRequest]{"secret/${SecretName} and target/${TargetName}", func(c *Call, in *kms.ConfigureRotationRequest) ([]resource, error) {
 		list, err := c.andSecret(nil, &in.SecretName)
-		if err == nil && in.TargetName != "" {
+		if err != nil {
+			return nil, err
+		}
+		if in.TargetName != "" {
 			list = append(list, c.targetResource(in.TargetName))
 		}
-		return list, err
+		settings, err := c.rotationSettings(in)
+		if err != nil {
+			return list, nil // the handler refuses the same settings, after the caller was authorised
+		}
+		return c.andAccounts(list, in.SecretName, &settings)
 	}}
 }
 
@@ -173,8 +229,18 @@ func (c *Call) kindNames() []string {
 
 func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest) (*kms.TargetNameResponse, error) {
 	c.resource = c.targetResource(in.TargetName)
-	if in.TargetName == secret.OwnUsers {
+	switch {
+	case in.TargetName == secret.OwnUsers:
 		return nil, fault.Parameter("TargetName", "the name ram is for the users of this service.")
+	case strings.Contains(in.TargetName, accountSegment):
+		return nil, fault.Parameter("TargetName", "it must not contain %q, which separates a target from an account in a policy.", accountSegment)
+	}
+	if err := checkAccounts(in.Accounts); err != nil {
+		return nil, err
+	}
+	id, err := newTargetID(c.Random)
+	if err != nil {
+		return nil, err
 	}
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
 		if _, ok, err := tx.Target(c.Account(), in.TargetName); err != nil || ok {
@@ -184,14 +250,33 @@ func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest)
 			return nil, err
 		}
 		t := store.Target{
-			Account: c.Account(), Name: in.TargetName, Kind: in.Kind, Config: json.RawMessage(in.Config),
-			AdminSecret: in.AdminSecretName, Description: in.Description, CreatedAt: c.At, UpdatedAt: c.At,
+			Account: c.Account(), Name: in.TargetName, ID: id, Kind: in.Kind, Config: json.RawMessage(in.Config),
+			AdminSecret: in.AdminSecretName, Description: in.Description, Accounts: in.Accounts, CreatedAt: c.At, UpdatedAt: c.At,
 		}
 		if err := c.checkTarget(tx, &t); err != nil {
 			return nil, err
 		}
 		return c.targetNamed(t.Name), tx.PutTarget(t)
 	})
+}
+
+// newTargetID draws the ID of a registration.
+func newTargetID(random io.Reader) (string, error) {
+	var b [16]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return "", fmt.Errorf("draw a target ID: %w", err)
+	}
+	return "tgt-" + hex.EncodeToString(b[:]), nil
+}
+
+// checkAccounts refuses an account policy with a pattern that can match nothing.
+func checkAccounts(patterns []string) error {
+	for _, p := range patterns {
+		if p == "" || utf8.RuneCountInString(p) > 256 || !utf8.ValidString(p) {
+			return fault.Parameter("Account", "a pattern has 1 to 256 characters.")
+		}
+	}
+	return nil
 }
 
 func (c *Call) targetNamed(name string) *kms.TargetNameResponse {
@@ -204,8 +289,9 @@ func describeTarget(_ context.Context, c *Call, in *kms.TargetNameRequest) (*kms
 		return nil, err
 	}
 	out := &kms.DescribeTargetResponse{
-		ARN: c.targetResource(t.Name).arn, TargetName: t.Name, Kind: t.Kind, Config: string(t.Config), AdminSecretName: t.AdminSecret,
+		ARN: c.targetResource(t.Name).arn, TargetName: t.Name, TargetID: t.ID, Kind: t.Kind, Config: string(t.Config), AdminSecretName: t.AdminSecret,
 		Description: t.Description, Paused: t.Paused, CreateTime: t.CreatedAt, UpdateTime: t.UpdatedAt, Strategies: []string{},
+		Accounts: append([]string{}, t.Accounts...),
 	}
 	for _, s := range c.Kinds[t.Kind].Strategies {
 		out.Strategies = append(out.Strategies, string(s))
@@ -244,7 +330,14 @@ func afterToken(token string) (string, error) {
 }
 
 func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*kms.TargetNameResponse, error) {
-	judged, _, err := c.Snapshot.Target(c.Account(), in.TargetName)
+	if err := checkAccounts(in.Accounts); err != nil {
+		return nil, err
+	}
+	before, _, err := c.Snapshot.Target(c.Account(), in.TargetName)
+	if err != nil {
+		return nil, err
+	}
+	judged, err := c.redirected(c.Snapshot, before)
 	if err != nil {
 		return nil, err
 	}
@@ -253,11 +346,18 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		if err != nil {
 			return nil, err
 		}
-		if t.AdminSecret != judged.AdminSecret {
+		if t.AdminSecret != before.AdminSecret {
 			// The policies were not asked about that other secret.
-			return nil, fault.New(fault.InUse, "Somebody else has changed target %q at this moment; look at it and try again.", t.Name)
+			return nil, fault.New(fault.InUse, "Target %q has changed at this moment; read DescribeTarget and try again.", t.Name)
 		}
 		if in.Config != "" {
+			sent, err := c.redirected(tx, t)
+			if err != nil {
+				return nil, err
+			}
+			if t.ID != before.ID || !slices.Equal(sent, judged) { // rights on other secrets were judged
+				return nil, fault.New(fault.InUse, "Target %q, or what is attached to it, has changed at this moment; read DescribeTarget and try again.", t.Name)
+			}
 			t.Config = json.RawMessage(in.Config)
 		}
 		if in.AdminSecretName != "" {
@@ -265,6 +365,9 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		}
 		if in.Description != nil {
 			t.Description = *in.Description
+		}
+		if len(in.Accounts) > 0 {
+			t.Accounts = in.Accounts
 		}
 		if err := c.checkTarget(tx, &t); err != nil {
 			return nil, err
@@ -274,31 +377,85 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 	})
 }
 
-// deregisterTarget forgets a target. It reads which rotations are under way before it decides; one that begins at this very
-// moment finds no target and is abandoned.
-func deregisterTarget(ctx context.Context, c *Call, in *kms.TargetNameRequest) (*kms.TargetNameResponse, error) {
-	busy := ""
-	err := c.Snapshot.Rotations(c.Account(), "", "", func(r rotation.Record) bool {
-		if r.Target == in.TargetName && r.InFlight() {
-			busy = r.Secret
-		}
-		return busy == ""
+// mostAttached is how many attached secrets an error names.
+const mostAttached = 20
+
+// deregisterTarget forgets a target. It is refused while secrets are attached, or, with Detach, ends
+// their rotation first. A secret that is attached at this very moment stays bound to the target's ID,
+// which no later target has.
+func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequest) (*kms.TargetNameResponse, error) {
+	t, err := c.existingTarget(c.Snapshot, in.TargetName)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	err = c.attachedSecrets(c.Snapshot, t, func(s secret.Secret) bool {
+		names = append(names, s.Name)
+		return true
 	})
 	if err != nil {
 		return nil, err
 	}
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
-		t, err := c.existingTarget(tx, in.TargetName)
-		switch {
-		case err != nil:
+	if !in.Detach && len(names) > 0 {
+		return nil, fault.New(fault.InUse, "Secrets are attached to target %q: %s. RemoveRotation or DeleteSecret detaches one; DeregisterTarget with Detach detaches all.",
+			t.Name, shortList(names, mostAttached))
+	}
+	for _, name := range names {
+		if err := c.detach(ctx, name, t); err != nil {
 			return nil, err
-		case busy != "":
-			return nil, fault.New(fault.InUse, "The rotation of secret %q at target %q has not ended.", busy, t.Name)
+		}
+	}
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
+		now, err := c.existingTarget(tx, t.Name)
+		if err == nil && now.ID != t.ID {
+			err = fault.New(fault.InUse, "Target %q was registered anew at this moment; read DescribeTarget and try again.", t.Name)
+		}
+		if err != nil {
+			return nil, err
 		}
 		tx.DeleteTarget(t.Account, t.Name)
 		return c.targetNamed(t.Name), nil
 	})
 }
+
+func shortList(names []string, most int) string {
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// detach ends the rotation of one secret at a target that is about to go. A managed secret keeps its
+// type and is bound to nothing.
+func (c *Call) detach(ctx context.Context, name string, t store.Target) error {
+	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		s, ok, err := tx.Secret(t.Account, name, c.At)
+		if err != nil || !ok || s.TargetName() != t.Name || !s.BoundTo(t.ID) {
+			return none, err
+		}
+		r, err := c.record(tx, s)
+		if err != nil {
+			return none, err
+		}
+		if r.InFlight() && r.State != rotation.Quarantined {
+			return none, fault.New(fault.InUse, "The rotation of secret %q at target %q has not ended.", s.Name, t.Name)
+		}
+		if s.Managed() {
+			s, _ = s.Bind(detachedID, nil)
+		} else if s, err = s.Detach(c.At); err != nil {
+			return none, err
+		}
+		if err := c.plan(tx, &s, c.At); err != nil {
+			return none, err
+		}
+		return none, tx.PutSecret(s, nil)
+	})
+	return err
+}
+
+// detachedID is the ID of no target.
+const detachedID = "none"
 
 // testTarget makes one login, and says what came of it. That the target says no is an answer, not an error.
 func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.TestTargetResponse, error) {
@@ -346,8 +503,12 @@ func (c *Call) currentCredential(name, targetName string) (target.Credential, er
 	if err != nil {
 		return target.Credential{}, err
 	}
-	if s.TargetName() != targetName {
-		return target.Credential{}, fault.Parameter("SecretName", "the secret %q is not of target %q.", name, targetName)
+	t, err := c.existingTarget(c.Snapshot, targetName)
+	if err != nil {
+		return target.Credential{}, err
+	}
+	if s.TargetName() != targetName || !s.BoundTo(t.ID) {
+		return target.Credential{}, fault.Parameter("SecretName", "the secret %q is not bound to target %q.", name, targetName)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {
@@ -357,7 +518,7 @@ func (c *Call) currentCredential(name, targetName string) (target.Credential, er
 	if err != nil {
 		return target.Credential{}, err
 	}
-	return list[0], nil
+	return list[0], mayUse(s, list[0])
 }
 
 // openTarget opens a target with its administrator.

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -494,6 +495,13 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 	if r.CandidateVersionID != r.BaseVersionID {
 		versions = fmt.Sprintf("version %s, which was to replace version %s", r.CandidateVersionID, r.BaseVersionID)
 	}
+	apply := fmt.Sprintf(`  keyturn rotation repair %s --apply
+      gives the target the credential of %s, over what it has now. Whatever
+      uses the credential that was set by hand fails then.
+`, r.SecretName, versions)
+	if !slices.Contains(r.RepairActions, "apply") {
+		apply = ""
+	}
 	_, err = fmt.Fprintf(e.stdout, `The rotation of %[1]s at target %[2]s needs a person. Nothing was thrown away: every version is kept.
 
   %[3]s
@@ -503,12 +511,9 @@ What can be done:
   keyturn rotation repair %[1]s --probe
       asks the target again which credential it accepts, and goes on from there. It changes nothing at the
       target: for when somebody has set it right there.
-  keyturn rotation repair %[1]s --apply
-      gives the target the credential of %[4]s, over what it has now. Whatever
-      uses the credential that was set by hand fails then.
-  keyturn rotation repair %[1]s --adopt FILE
+%[4]s  keyturn rotation repair %[1]s --adopt FILE
       stores the value in FILE as a new version and makes it current, once a login at the target has shown
       that it works. It changes nothing at the target: for when what was set by hand is to stay.
-`, r.SecretName, r.TargetName, r.Reason, versions)
+`, r.SecretName, r.TargetName, r.Reason, apply)
 	return errors.Join(err, printSteps(e.stdout, r.Steps))
 }

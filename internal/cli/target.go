@@ -151,10 +151,11 @@ func marshal(v any, indent string) (string, error) {
 
 type targetAdd struct {
 	globals     `kong:"-"`
-	Name        string `arg:"" help:"Name of the target; managed secrets name it as DBInstanceId, InstanceId or DBClusterId."`
-	Kind        string `required:"" help:"Kind of system, such as postgresql."`
-	AdminSecret string `help:"Secret with the credential that changes others." placeholder:"NAME"`
-	Description string `help:"What the target is."`
+	Name        string   `arg:"" help:"Name of the target; managed secrets name it as DBInstanceId, InstanceId or DBClusterId."`
+	Kind        string   `required:"" help:"Kind of system, such as postgresql."`
+	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
+	Description string   `help:"What the target is."`
+	Account     []string `help:"Account policy: accounts that rotations may change, with * for any characters; repeat for more. None allows every ordinary account; a privileged one must be named exactly." placeholder:"PATTERN" sep:"none"`
 	targetSettings
 }
 
@@ -168,7 +169,7 @@ func (c *targetAdd) Run(e *env) error {
 		return err
 	}
 	out, err := client.RegisterTarget(e.ctx, &kms.RegisterTargetRequest{
-		TargetName: c.Name, Kind: c.Kind, Config: config, AdminSecretName: c.AdminSecret, Description: c.Description,
+		TargetName: c.Name, Kind: c.Kind, Config: config, AdminSecretName: c.AdminSecret, Description: c.Description, Accounts: c.Account,
 	})
 	if err != nil {
 		return err
@@ -233,7 +234,7 @@ func (c *targetShow) Run(e *env) error {
 	t := newTable()
 	for _, row := range [][2]string{
 		{"name", g.TargetName}, {"arn", g.ARN}, {"kind", g.Kind}, {"state", pausedWord(g.Paused)}, {"administrator", g.AdminSecretName},
-		{"strategies", strings.Join(g.Strategies, ", ")}, {"description", g.Description}, {"created", when(g.CreateTime)}, {"updated", when(g.UpdateTime)},
+		{"id", g.TargetID}, {"accounts", accountPolicy(g.Accounts)}, {"strategies", strings.Join(g.Strategies, ", ")}, {"description", g.Description}, {"created", when(g.CreateTime)}, {"updated", when(g.UpdateTime)},
 	} {
 		if row[1] != "" {
 			t.row(row[0], row[1])
@@ -246,11 +247,19 @@ func (c *targetShow) Run(e *env) error {
 	return printJSON(e.stdout, []byte(g.Config))
 }
 
+func accountPolicy(patterns []string) string {
+	if len(patterns) == 0 {
+		return "every ordinary account"
+	}
+	return strings.Join(patterns, ", ")
+}
+
 type targetUpdate struct {
 	globals     `kong:"-"`
 	Name        string   `arg:"" help:"Name of the target."`
 	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
 	Description *string  `help:"What the target is."`
+	Account     []string `help:"Replace the account policy: accounts that rotations may change; repeat for more, * for every ordinary account." placeholder:"PATTERN" sep:"none"`
 	Unset       []string `help:"A setting to leave to its default again." placeholder:"KEY" sep:"none"`
 	targetSettings
 }
@@ -261,14 +270,14 @@ func (c *targetUpdate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	in := &kms.UpdateTargetRequest{TargetName: c.Name, AdminSecretName: c.AdminSecret, Description: c.Description}
+	in := &kms.UpdateTargetRequest{TargetName: c.Name, AdminSecretName: c.AdminSecret, Description: c.Description, Accounts: c.Account}
 	switch {
 	case c.given() || len(c.Unset) > 0:
 		if in.Config, err = c.changed(e, client); err != nil {
 			return err
 		}
-	case c.AdminSecret == "" && c.Description == nil:
-		return coded{exitUsage, "say what is to change: --address, --set, --unset, --config, --tls-ca, --tls-off, --admin-secret or --description"}
+	case c.AdminSecret == "" && c.Description == nil && len(c.Account) == 0:
+		return coded{exitUsage, "name what to change: --address, --set, --unset, --config, --tls-ca, --tls-off, --admin-secret, --account or --description"}
 	}
 	out, err := client.UpdateTarget(e.ctx, in)
 	if err != nil {
@@ -388,12 +397,13 @@ func (c *targetResume) Run(e *env) error {
 type targetRemove struct {
 	globals `kong:"-"`
 	Name    string `arg:"" help:"Name of the target."`
+	Detach  bool   `help:"Also end the rotation of every secret that is attached to the target."`
 	Yes     bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *targetRemove) Run(e *env) error {
 	if !c.Yes {
-		if err := e.confirm(fmt.Sprintf("Forget target %s? Its secrets are not rotated any more.", c.Name)); err != nil {
+		if err := e.confirm(fmt.Sprintf(c.question(), c.Name)); err != nil {
 			return err
 		}
 	}
@@ -401,9 +411,16 @@ func (c *targetRemove) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	out, err := client.DeregisterTarget(e.ctx, &kms.TargetNameRequest{TargetName: c.Name})
+	out, err := client.DeregisterTarget(e.ctx, &kms.DeregisterTargetRequest{TargetName: c.Name, Detach: c.Detach})
 	if err != nil {
 		return err
 	}
 	return c.done(e, out, "Target %s is forgotten.", c.Name)
+}
+
+func (c *targetRemove) question() string {
+	if c.Detach {
+		return "Forget target %s and end the rotation of every secret that is attached to it?"
+	}
+	return "Forget target %s?"
 }

@@ -167,6 +167,12 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 	if !ok {
 		return r, illegal(r, e)
 	}
+	switch {
+	case (from == Applied || from == Undoing) && e.Kind == LoggedIn, from == Unknown && e.Kind == Resolved && e.Candidate == target.Live:
+		r.Accepted = r.Candidate
+	case from == Unknown && e.Kind == Resolved && e.Base == target.Live:
+		r.Accepted = r.Base
+	}
 	return r.note(now, string(e.Kind), e.Text), nil
 }
 
@@ -242,7 +248,12 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 		r.Attempt++
 	case Unreached: // found out before anything was to be sent
 		r = r.later(e, now)
-	case Impossible: // the target is gone, or does not have the strategy any more
+	case Impossible: // the target is gone, does not have the strategy any more, or does not allow the account
+		if r.Mode == Reapply {
+			r = r.to(Quarantined)
+			r.Reason = e.Text
+			break
+		}
 		r = r.abandon(e.Text, now)
 	default:
 		return r, false

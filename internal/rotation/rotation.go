@@ -165,6 +165,8 @@ type Record struct {
 	Then *Request `json:"then,omitempty"`
 
 	Health Health `json:"health,omitzero"`
+	// Accepted is the version whose credential the target was last seen to accept; empty for none.
+	Accepted string `json:"accepted,omitempty"`
 	// Reason says in words why the rotation is where it is, when something is wrong.
 	Reason string `json:"reason,omitempty"`
 	// Steps are what was done when, oldest first; of a long story the middle is left out.
@@ -284,7 +286,7 @@ func (r Record) Pending() bool {
 func (r Record) Begin(q Request, now time.Time) Record {
 	next := Record{
 		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, GracePeriod: q.Grace, GraceWait: q.Wait,
-		Target: r.Target, StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, LoginFailedAt: r.LoginFailedAt, SentAt: r.SentAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
+		Target: r.Target, StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, Accepted: r.Accepted, LoginFailedAt: r.LoginFailedAt, SentAt: r.SentAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
 	}
 	if q.Trigger == Emergency {
 		next = next.graceless()
@@ -334,10 +336,24 @@ func Retry(abandons int) time.Duration {
 	return min(maxRetry, firstRetry<<min(max(abandons, 1)-1, 20))
 }
 
+// Seen is the record after the target was seen to accept the credential in use: the one of that version.
+func (r Record) Seen(version string, now, next time.Time) Record {
+	r.Accepted = version
+	r.Health = Health{ProbedAt: now, Live: true, NextAt: next}
+	return r
+}
+
+// Repairable reports whether a repair may send the candidate of a quarantined rotation: the target has
+// accepted it before, or this service generated it. A credential that a caller chose is never imposed on
+// an account that has not accepted it.
+func (r Record) Repairable(generated bool) bool {
+	return r.Candidate != "" && (generated || r.Accepted == r.Candidate)
+}
+
 // Adopted ends a quarantine with a version that was shown to authenticate.
 func (r Record) Adopted(version string, now time.Time) Record {
 	r = r.to(Done)
-	r.Candidate, r.EndedAt = version, now
+	r.Candidate, r.Accepted, r.EndedAt = version, version, now
 	r.Health = Health{ProbedAt: now, Live: true, NextAt: r.Health.NextAt}
 	return r.note(now, "adopted by a person", "")
 }
@@ -356,7 +372,7 @@ func (r Record) Restored(now time.Time) Record {
 func (r Record) Advice() string {
 	switch {
 	case r.State == Quarantined:
-		return "If the target has been set right by hand, RepairRotation with RepairAction probe. To give the target the stored credential again, apply. To take a credential that the target accepts, adopt with SecretData and VersionId."
+		return "If the target has been set right by hand, RepairRotation with RepairAction probe. To give the target the stored credential again, apply, if the target has accepted it before or the service has generated it. To take a credential that the target accepts, adopt with SecretData and VersionId."
 	case r.Cancelled:
 		return "It is cancelled as soon as the target has taken back what an attempt may have left there; that is tried again by itself, at the latest every five minutes."
 	case r.State == Grace && r.Waiting > 0:

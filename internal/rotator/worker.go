@@ -310,6 +310,10 @@ func (w *worker) at(point string) {
 // send stores the intent, and then gives the candidate to the target. Where there is only one credential, reads are held from
 // the first, and whoever read a moment before has time to log in before the second.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	admit := func(ctx context.Context) error { return t.Admit(ctx, system, change.New.Account) }
+	if err := w.within(ctx, admit); err != nil {
+		return w.move(ctx, t, cannotOpen(t.Record, err), nil)
+	}
 	if _, err := w.move(ctx, t, rotation.Event{Kind: rotation.Sending}, nil); err != nil {
 		return false, err
 	}
@@ -500,9 +504,8 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
 	switch live {
 	case target.Live:
-		return false, w.noteHealth(ctx, t, func(rotation.Health) rotation.Health {
-			return rotation.Health{ProbedAt: now, Live: true, NextAt: next}
-		})
+		_, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record { return r.Seen(current, now, next) })
+		return false, err
 	case target.NotKnown:
 		return false, w.noteHealth(ctx, t, func(h rotation.Health) rotation.Health {
 			h.Silent++

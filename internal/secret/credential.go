@@ -50,6 +50,27 @@ func (s Secret) TargetName() string {
 	return s.Settings().Target
 }
 
+// UserName is the user whose access key a RAMCredentials secret holds.
+func (s Secret) UserName() string { return s.config()["UserName"] }
+
+// WantsDouble reports whether the secret is rotated between two accounts.
+func (s Secret) WantsDouble() bool {
+	switch own := s.Settings(); {
+	case s.Type == kms.TypeRAMCredentials:
+		return false
+	case s.config()["SecretSubType"] == "DoubleUsers", own.Strategy == target.Double:
+		return true
+	default:
+		return own.Strategy == "" && !s.Managed() && own.CloneAccount != ""
+	}
+}
+
+// Generated reports whether this service generated the value of a version, so that no caller chose it.
+func (s Secret) Generated(version string) bool {
+	v, ok := s.Versions[version]
+	return ok && (v.Rotated || s.Type == kms.TypeRedis || s.Type == kms.TypePolarDB)
+}
+
 // Strategy chooses among those that the target has, the best for one account first.
 func (s Secret) Strategy(has []target.Strategy) (target.Strategy, error) {
 	want := s.Settings().Strategy

@@ -2,6 +2,7 @@ package secret
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,8 +27,49 @@ type RotationPolicy struct {
 	Hold bool `json:"hold,omitempty"`
 	// Broken says that the service cannot rotate until a person has repaired something.
 	Broken bool `json:"broken,omitempty"`
+	// Binding is where the engine may change what; nil for a secret that nobody has bound yet, and for
+	// one of a release before bindings.
+	Binding *Binding `json:"binding,omitempty"`
 	// Settings are those that the cloud does not have; nil means none.
 	Settings *RotationSettings `json:"settings,omitempty"`
+}
+
+// Binding ties a secret to one target and to the accounts there that the engine may change for it. A
+// principal with the right on each of the accounts has made it. A target that is registered again
+// under the same name has another ID, so the secret is not bound to it.
+type Binding struct {
+	// Target is the ID of the target; for RAMCredentials it is the ID of the user. It is empty for a
+	// target without an ID, which a release before bindings registered.
+	Target string `json:"target,omitempty"`
+	// Accounts are sorted, each once.
+	Accounts []string `json:"accounts"`
+}
+
+// BoundTo reports whether the secret is bound to the target with that ID. A secret without a binding
+// is bound only to a target without an ID: both come from a release before bindings.
+func (s Secret) BoundTo(id string) bool {
+	b := s.Rotation.Binding
+	if b == nil {
+		return id == ""
+	}
+	return b.Target == id
+}
+
+// MayChange reports whether the engine may change that account for the secret. A secret without a
+// binding names no accounts: its rights were judged when it was configured, by an earlier release.
+func (s Secret) MayChange(account string) bool {
+	b := s.Rotation.Binding
+	return b == nil || slices.Contains(b.Accounts, account)
+}
+
+// Bind returns s bound to the target with that ID and to the accounts. changed reports whether that
+// differs from its present binding.
+func (s Secret) Bind(id string, accounts []string) (bound Secret, changed bool) {
+	if b := s.Rotation.Binding; b != nil && b.Target == id && slices.Equal(b.Accounts, accounts) {
+		return s, false
+	}
+	s.Rotation.Binding = &Binding{Target: id, Accounts: accounts}
+	return s, true
 }
 
 // Values of AutomaticRotation.

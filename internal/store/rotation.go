@@ -36,15 +36,21 @@ func wakeKey(t time.Time, account, n string) string {
 
 // Target is a registered target.
 type Target struct {
-	Account     string          `json:"account"`
-	Name        string          `json:"name"`
+	Account string `json:"account"`
+	Name    string `json:"name"`
+	// ID is this registration: secrets are bound to it, not to the name. It is empty for a target
+	// that a release before IDs registered.
+	ID          string          `json:"id,omitempty"`
 	Kind        string          `json:"kind"`
 	Config      json.RawMessage `json:"config"`
 	AdminSecret string          `json:"admin_secret,omitempty"`
 	Description string          `json:"description,omitempty"`
-	Paused      bool            `json:"paused,omitempty"`
-	CreatedAt   time.Time       `json:"created_at"`
-	UpdatedAt   time.Time       `json:"updated_at"`
+	// Accounts is the account policy: patterns of the accounts that rotations may change; none means
+	// every ordinary account. See [target.AllowsAccount].
+	Accounts  []string  `json:"accounts,omitempty"`
+	Paused    bool      `json:"paused,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
 }
 
 // Spacing keeps the members of a group apart.

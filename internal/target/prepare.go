@@ -13,11 +13,14 @@ type Preparer interface {
 	ProveAccounts(ctx context.Context, r PlanRequest, a, b Credential) error
 }
 
+// OwnerSuffix follows the name of the account in the name of an owner that a request leaves out.
+const OwnerSuffix = "_owner"
+
 // PlanRequest says which accounts are wanted.
 type PlanRequest struct {
 	// Account is what exists: a login, or an owner that nobody logs in as.
 	Account string `json:"account"`
-	// Owner is the account that owns everything afterwards and that nobody logs in as. Empty means Account and "_owner", or
+	// Owner is the account that owns everything afterwards and that nobody logs in as. Empty means Account and OwnerSuffix, or
 	// Account itself when nobody can log in as it.
 	Owner string `json:"owner,omitempty"`
 	// Logins are the two that take turns. Account may be one of them. When it is not, it goes on working beside them.

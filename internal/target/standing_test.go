@@ -15,3 +15,28 @@ func TestSameAccount(t *testing.T) {
 		}
 	}
 }
+
+// TestAccountPolicy verifies which accounts a policy allows, and which of them it names exactly.
+func TestAccountPolicy(t *testing.T) {
+	for _, c := range []struct {
+		patterns      []string
+		account       string
+		allows, exact bool
+	}{
+		{nil, "app", true, false},
+		{[]string{"*"}, "postgres", true, false},
+		{[]string{"app_*"}, "app_1", true, false},
+		{[]string{"app_*"}, "App_1", false, false},
+		{[]string{"app_?"}, "app_10", false, false},
+		{[]string{"app_*", "postgres"}, "postgres", true, true},
+		{[]string{"*a*b"}, "xaybzb", true, false},
+		{[]string{"*a*b"}, "xaybz", false, false},
+		{[]string{"*"}, "*", true, false},
+		{[]string{"ä?"}, "äö", true, false},
+		{[]string{""}, "app", false, false},
+	} {
+		if AllowsAccount(c.patterns, c.account) != c.allows || NamesAccount(c.patterns, c.account) != c.exact {
+			t.Errorf("%q for %q: allows %v, names %v", c.patterns, c.account, AllowsAccount(c.patterns, c.account), NamesAccount(c.patterns, c.account))
+		}
+	}
+}

@@ -119,6 +119,9 @@ type Limited interface {
 	Strategies() []Strategy
 }
 
+// ActionRegisterCommand is the action of kinds whose targets run programs on the server.
+const ActionRegisterCommand = "kms:RegisterCommandTarget"
+
 // Kind is a sort of target.
 type Kind struct {
 	// Name is how a target of this kind is registered, such as "postgresql".

@@ -35,9 +35,11 @@ func TestNode(t *testing.T) {
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "node", "--test", "--test-reporter=spec", "compat.test.js")
 			cmd.Dir = "node"
+			robot := newRobot(t, s)
 			cmd.Env = append(os.Environ(),
 				"KEYTURN_CLIENT="+name, "KEYTURN_ENDPOINT="+s.Endpoint, "KEYTURN_REGION="+region, "KEYTURN_ACCOUNT="+account,
 				"KEYTURN_ACCESS_KEY_ID="+right.AccessKeyID, "KEYTURN_ACCESS_KEY_SECRET="+right.AccessKeySecret.Reveal(),
+				"KEYTURN_ROBOT_KEY="+robot.AccessKeyID, "KEYTURN_ROBOT_SECRET="+robot.AccessKeySecret.Reveal(),
 				"KEYTURN_NOW="+now.Format(wire.TimeFormat), "NODE_EXTRA_CA_CERTS="+s.CAFile,
 			)
 			out, err := cmd.CombinedOutput()

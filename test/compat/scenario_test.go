@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -77,13 +78,27 @@ func startFixed(t *testing.T, at time.Time) *keyturntest.Server {
 		keyturntest.WithTime(func() time.Time { return at }))
 }
 
+// newRobot makes the user whose access key a secret of the scenario holds, and returns that key.
+func newRobot(t *testing.T, s *keyturntest.Server) sign.Credentials {
+	t.Helper()
+	admin := ram.New(s.Client)
+	if _, err := admin.CreateUser(t.Context(), &ram.CreateUserRequest{UserName: "robot"}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := admin.CreateAccessKey(t.Context(), &ram.CreateAccessKeyRequest{UserName: "robot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sign.Credentials{AccessKeyID: out.AccessKey.AccessKeyID, AccessKeySecret: out.AccessKey.AccessKeySecret}
+}
+
 // play runs the scenario through a client and reports how much was compared.
 func play(t *testing.T, c client) {
 	now := time.Now().UTC().Truncate(time.Second)
 	s := startFixed(t, now)
 	callers := map[string]caller{"": c.connect(t, s, right), "wrong secret": c.connect(t, s, wrong), "unknown key": c.connect(t, s, unknown)}
 	ops, calls, values := map[string]bool{}, 0, 0
-	for i, st := range scenario(t, now) {
+	for i, st := range scenario(t, now, newRobot(t, s)) {
 		if c.only != nil && !c.only(st.Op) {
 			continue
 		}
@@ -107,7 +122,7 @@ func play(t *testing.T, c client) {
 }
 
 // scenario reads the steps and puts the values of this run into them.
-func scenario(t *testing.T, now time.Time) []step {
+func scenario(t *testing.T, now time.Time, robot sign.Credentials) []step {
 	t.Helper()
 	data, err := os.ReadFile("testdata/scenario.json")
 	if err != nil {
@@ -123,6 +138,7 @@ func scenario(t *testing.T, now time.Time) []step {
 	fill := strings.NewReplacer(
 		"${NOW}", now.Format(wire.TimeFormat), "${NOW+7d}", now.Add(7*day).Format(wire.TimeFormat), "${NOW+30d}", now.Add(30*day).Format(wire.TimeFormat),
 		"${ACCOUNT}", account, "${REGION}", region, "${30KB}", full, "${30KB+1}", full+"x",
+		"${ROBOT_KEY}", robot.AccessKeyID, "${ROBOT_SECRET}", robot.AccessKeySecret.Reveal(),
 	)
 	for i := range steps {
 		steps[i].In = filled(steps[i].In, fill).(map[string]any)
@@ -294,7 +310,7 @@ func asMap(v any) (map[string]any, error) {
 func scenarioOps(t *testing.T) []string {
 	t.Helper()
 	var ops []string
-	for _, st := range scenario(t, time.Now()) {
+	for _, st := range scenario(t, time.Now(), sign.Credentials{}) {
 		ops = append(ops, st.Op)
 	}
 	slices.Sort(ops)

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -75,8 +77,15 @@ func pass(in net.Conn, to string) {
 // when the target has been asked to take back what it may hold. The credential in use stays.
 func TestCancel(t *testing.T) {
 	t.Parallel()
-	s, d := start(t), startDatabase(t)
+	d := startDatabase(t)
 	far := startDoor(t, d.Addr())
+	s := start(t, func(c *server.Config) {
+		c.Rotator.At = func(_, point string) {
+			if point == "after storing "+string(rotation.Sending) {
+				far.open.Store(false) // the target was asked what the account is, and is away when the candidate is sent
+			}
+		}
+	})
 	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "pg-admin", VersionID: "v1", SecretData: sensitive.New(d.admin.json())})))
 	must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
 		TargetName: "pg-main", Kind: "postgresql", AdminSecretName: "pg-admin", Config: fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, far.addr),
@@ -89,6 +98,7 @@ func TestCancel(t *testing.T) {
 			d.run(t, fmt.Sprintf(`CREATE ROLE "%s_clone" LOGIN`, l.AccountName))
 			list = append(list, login{l.AccountName + "_clone", "none"})
 		}
+		far.open.Store(true)
 		create(t, s, name, subType, list...)
 		rotate(t, s, name, "v2")
 		for deadline := time.Now().Add(patience); until(t, s, name, "prepared").Attempt == 0; {

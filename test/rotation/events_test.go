@@ -144,6 +144,7 @@ func TestDriftEvent(t *testing.T) {
 	s := start(t, receivers(r), func(c *server.Config) { c.Rotation.ProbeEvery = 50 * time.Millisecond })
 	register(t, s, d)
 	create(t, s, "db", "SingleUser", d.app)
+	untilLive(t, s, "db") // a repair sends nothing that the target has not accepted
 	if err := d.Exec(t.Context(), "postgres", "ALTER ROLE app PASSWORD 'by hand'"); err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func Kind(allowed []string) target.Kind {
 	allowed = slices.Clone(allowed)
 	return target.Kind{
 		Name:       "command",
-		Action:     "kms:RegisterCommandTarget",
+		Action:     target.ActionRegisterCommand,
 		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
 		Check: func(raw json.RawMessage) error {
 			_, err := parse(raw, allowed)

@@ -102,7 +102,7 @@ func (s *setup) decide(ctx context.Context) error {
 	if s.request.Owner == "" {
 		s.request.Owner = account.name
 		if account.canLogin {
-			s.request.Owner += "_owner"
+			s.request.Owner += target.OwnerSuffix
 		}
 	}
 	if err := checkName(s.request.Owner); err != nil {

@@ -170,7 +170,7 @@ function scenario() {
   const at = (days) => new Date(now + days * 86400e3).toISOString().replace('.000Z', 'Z');
   const full = awkward(30720);
   const fill = {
-    '${NOW}': at(0), '${NOW+7d}': at(7), '${NOW+30d}': at(30), '${ACCOUNT}': env('ACCOUNT'), '${REGION}': region,
+    '${NOW}': at(0), '${NOW+7d}': at(7), '${NOW+30d}': at(30), '${ACCOUNT}': env('ACCOUNT'), '${ROBOT_KEY}': env('ROBOT_KEY'), '${ROBOT_SECRET}': env('ROBOT_SECRET'), '${REGION}': region,
     '${30KB}': full, '${30KB+1}': full + 'x',
   };
   const filled = (v) => {
