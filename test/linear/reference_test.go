@@ -19,6 +19,7 @@ import (
 
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
 	"github.com/keyturn/keyturn/test/linear/model"
@@ -164,6 +165,11 @@ func TestReference(t *testing.T) {
 	now := newClock()
 	admin := sign.Credentials{AccessKeyID: "KTreference", AccessKeySecret: sensitive.New("dummy-for-the-reference")}
 	s := keyturntest.Start(t, keyturntest.WithTime(now.Now), keyturntest.WithAdmin(account, admin))
+	for _, name := range []string{"app", "other"} { // whom the policies name
+		if _, err := ram.New(s.Client).CreateUser(t.Context(), &ram.CreateUserRequest{UserName: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c := connect(t, s.HTTPEndpoint, s.Credentials, now.Now)
 	var histories, calls, evicted int
 	codes := map[string]int{}
