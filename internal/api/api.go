@@ -35,6 +35,8 @@ type Env struct {
 	Uses *KeyUses
 	// Consumers notes who uses which version of a secret; nil means that nobody does.
 	Consumers *Consumers
+	// RootKeyDeleted is called with the ID of an access key of the root account that was deleted; nil means nobody is.
+	RootKeyDeleted func(id string)
 	// Stopping is closed when the server is about to stop: whoever waits for a change is answered. nil means never.
 	Stopping <-chan struct{}
 	// Kinds are the kinds of targets, by name.

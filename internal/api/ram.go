@@ -23,7 +23,11 @@ func (c *Call) ramResource(relative string) resource {
 
 // aboutKey names an access key in the audit trail. It has no ARN of its own: rights on it are rights on its user.
 func (c *Call) aboutKey(user, id string) {
-	c.resource = c.ramResource("user/" + user + "/accesskey/" + id)
+	owner := "user/" + user
+	if user == "" {
+		owner = "root"
+	}
+	c.resource = c.ramResource(owner + "/accesskey/" + id)
 }
 
 // all is the collection of users, groups or policies.
@@ -39,12 +43,16 @@ func aUser[In any](field func(*In) string) on[In] {
 	}}
 }
 
-// aUserOrSelf is the user that a parameter names, or the caller when it is left out. The parameter becomes the name.
+// aUserOrSelf is the user that a parameter names, or the caller when it is left out. The parameter becomes the name; it
+// stays empty for the root account.
 func aUserOrSelf[In any](field func(*In) *string) on[In] {
 	return on[In]{"user/${UserName}", func(c *Call, in *In) ([]resource, error) {
 		name := field(in)
 		if *name == "" && c.Principal.Kind == policy.KindRAMUser {
 			*name = c.Principal.Name
+		}
+		if *name == "" && c.Principal.Kind == policy.KindAccount {
+			return []resource{c.ramResource("root")}, nil
 		}
 		return []resource{c.ramResource("user/" + *name)}, rules.CheckUserName("UserName", *name)
 	}}

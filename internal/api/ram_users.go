@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/keyturn/keyturn/internal/fault"
-	"github.com/keyturn/keyturn/internal/policy"
 	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/ram"
@@ -142,6 +141,20 @@ func (c *Call) alterUser(ctx context.Context, name string, change func(*store.Tx
 	})
 }
 
+// alterKeys changes the access keys of one user, or of the root account, in one transaction.
+func (c *Call) alterKeys(ctx context.Context, name string, change func(*store.Tx, rules.User) (rules.User, error)) (*ram.EmptyResponse, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
+		u, err := c.keyOwner(tx, name)
+		if err != nil {
+			return nil, err
+		}
+		if u, err = change(tx, u); err != nil {
+			return nil, err
+		}
+		return &ram.EmptyResponse{}, c.putKeyOwner(tx, u)
+	})
+}
+
 func createAccessKey(ctx context.Context, c *Call, in *ram.CreateAccessKeyRequest) (*ram.CreateAccessKeyResponse, error) {
 	id, text, err := rules.NewKey(c.Random)
 	if err != nil {
@@ -150,7 +163,7 @@ func createAccessKey(ctx context.Context, c *Call, in *ram.CreateAccessKeyReques
 	c.aboutKey(in.UserName, id)
 	secret := sensitive.New(text)
 	sealed := c.Keyring.SealAccessKey(id, "secret", secret)
-	_, err = c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	_, err = c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
 		_, taken, err := tx.AccessKey(id)
 		switch {
 		case err != nil:
@@ -163,7 +176,7 @@ func createAccessKey(ctx context.Context, c *Call, in *ram.CreateAccessKeyReques
 		}
 		return u, tx.PutAccessKey(store.AccessKey{
 			ID: id, CreatedAt: c.At, Secret: sealed,
-			Principal: policy.Principal{Kind: policy.KindRAMUser, Account: u.Account, Name: u.Name, ID: u.ID},
+			Principal: keyPrincipal(u),
 		})
 	})
 	if err != nil {
@@ -182,7 +195,7 @@ func (c *Call) accessKey(tx *store.Tx, id string) (store.AccessKey, error) {
 }
 
 func listAccessKeys(_ context.Context, c *Call, in *ram.ListAccessKeysRequest) (*ram.ListAccessKeysResponse, error) {
-	u, err := c.user(c.Snapshot, in.UserName)
+	u, err := c.keyOwner(c.Snapshot, in.UserName)
 	out := &ram.ListAccessKeysResponse{AccessKeys: []ram.ListedAccessKey{}}
 	for _, k := range u.Keys {
 		row := ram.ListedAccessKey{AccessKeyID: k.ID, Status: ram.KeyActive, CreateDate: k.CreatedAt}
@@ -202,7 +215,7 @@ func updateAccessKey(ctx context.Context, c *Call, in *ram.UpdateAccessKeyReques
 		return nil, fault.Parameter("Status", "use %s or %s.", ram.KeyActive, ram.KeyInactive)
 	}
 	c.aboutKey(in.UserName, clipped(in.UserAccessKeyID))
-	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	return c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
 		disabled := in.Status == ram.KeyInactive
 		u, err := u.SetKey(in.UserAccessKeyID, disabled)
 		if err != nil {
@@ -222,20 +235,24 @@ func deleteAccessKey(ctx context.Context, c *Call, in *ram.AccessKeyRequest) (*r
 		return nil, fault.Required("UserAccessKeyId")
 	}
 	c.aboutKey(in.UserName, clipped(in.UserAccessKeyID))
-	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	out, err := c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
 		u, err := u.RemoveKey(in.UserAccessKeyID)
 		if err == nil {
 			tx.DeleteAccessKey(in.UserAccessKeyID)
 		}
 		return u, err
 	})
+	if err == nil && in.UserName == "" && c.RootKeyDeleted != nil {
+		c.RootKeyDeleted(in.UserAccessKeyID)
+	}
+	return out, err
 }
 
 func getAccessKeyLastUsed(_ context.Context, c *Call, in *ram.AccessKeyRequest) (*ram.GetAccessKeyLastUsedResponse, error) {
 	if in.UserAccessKeyID == "" {
 		return nil, fault.Required("UserAccessKeyId")
 	}
-	u, err := c.user(c.Snapshot, in.UserName)
+	u, err := c.keyOwner(c.Snapshot, in.UserName)
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ type commands struct {
 	Secret     secretCommand     `cmd:"" help:"Work with secrets."`
 	Target     targetCommand     `cmd:"" help:"Work with targets: the systems whose credentials are rotated."`
 	Rotation   rotationCommand   `cmd:"" help:"Rotate credentials, look at rotations, and mend them."`
+	Admin      adminCommand      `cmd:"" help:"Rotate and switch off the access keys of the root account."`
 	User       userCommand       `cmd:"" help:"Work with users and their access keys."`
 	Group      groupCommand      `cmd:"" help:"Work with groups of users."`
 	Policy     policyCommand     `cmd:"" help:"Work with policies: who may do what."`

@@ -64,6 +64,7 @@ type Server struct {
 	account    string
 	admin      Admin
 	firstAdmin bool
+	offline    bool // no listener and no loops: for Offline
 	caFile     string
 	tls, plain net.Listener
 	ready      chan struct{}
@@ -71,7 +72,9 @@ type Server struct {
 
 // New opens the store and the trail, sets a new store up, and listens; nothing is served before Run. What it has opened
 // is closed again when it fails.
-func New(ctx context.Context, c Config) (_ *Server, err error) {
+func New(ctx context.Context, c Config) (*Server, error) { return open(ctx, c, false) }
+
+func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
@@ -93,12 +96,17 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if c.MaxConnections, err = connectionLimit(files, c.MaxConnections); err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, ready: make(chan struct{}), stopping: make(chan struct{})}
+	s := &Server{config: c, offline: offline, ready: make(chan struct{}), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
 		}
 	}()
+	if offline && len(c.Etcd.Endpoints) == 0 {
+		if _, err := os.Stat(filepath.Join(c.DataDir, "store")); err != nil {
+			return nil, errNoStore
+		}
+	}
 	if err := makeDataDir(c); err != nil {
 		return nil, err
 	}
@@ -106,8 +114,10 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if s.trail, err = audit.Lock(audit.Config{Dir: c.AuditDir, Now: c.Now, Logger: c.Logger}); err != nil {
 		return nil, err
 	}
-	if err := s.listen(); err != nil {
-		return nil, err
+	if !offline {
+		if err := s.listen(); err != nil {
+			return nil, err
+		}
 	}
 	s.db, err = store.Open(ctx, store.Config{
 		Dir: filepath.Join(c.DataDir, "store"), NoSync: c.NoSync, Logger: c.Logger, Endpoints: c.Etcd.Endpoints,
@@ -126,8 +136,10 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if err := store.BindSecretPolicies(ctx, s.db, c.Logger); err != nil {
 		return nil, err
 	}
-	if err := s.checkMark(ctx, s.firstAdmin); err != nil {
-		return nil, err
+	if !offline {
+		if err := s.checkMark(ctx, s.firstAdmin); err != nil {
+			return nil, err
+		}
 	}
 	s.assemble()
 	return s, nil
@@ -165,7 +177,7 @@ func (s *Server) assemble() {
 	s.consumers = api.NewConsumers(s.db, c.Now, c.Logger)
 	env := &api.Env{
 		DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Consumers: s.consumers,
-		Trail: s.trail, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
+		Trail: s.trail, RootKeyDeleted: s.rootKeyDeleted, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
 	}
 	env.Rotation.Events = len(c.Rotator.Receivers) > 0
 	for _, k := range c.Kinds {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/sensitive"
@@ -79,7 +80,7 @@ func (s *Server) setUp(ctx context.Context) error {
 	}
 	// The nodes of a cluster share one root key, so none makes its own.
 	alone := s.config.Cluster == nil
-	key, err := s.config.RootKey.Load(!found && alone)
+	key, err := s.config.RootKey.Load(!found && alone && !s.offline)
 	if err != nil && !found && !alone {
 		return fmt.Errorf("%w; the nodes of a new cluster need the same root key: make one with `head -c 32 /dev/urandom | base64`, mode 0600, and give each node a copy", err)
 	}
@@ -88,6 +89,9 @@ func (s *Server) setUp(ctx context.Context) error {
 	}
 	s.keyring = envelope.New(key)
 	path := adminPath(s.config.DataDir)
+	if !found && s.offline {
+		return errNoStore
+	}
 	if !found {
 		if sealed, err = s.firstRun(ctx, path); err != nil {
 			return err
@@ -96,7 +100,7 @@ func (s *Server) setUp(ctx context.Context) error {
 	if err := s.unlock(ctx, sealed); err != nil {
 		return err
 	}
-	return s.refreshAdmin(path)
+	return s.refreshAdmin(ctx, path)
 }
 
 // unlock opens the key that the store's records are authenticated with, which proves the root key, and reads whose the store is.
@@ -145,7 +149,7 @@ func (s *Server) firstRun(ctx context.Context, path string) (sealed []byte, err 
 
 func (s *Server) putAdmin(tx *store.Tx, a Admin, now time.Time) error {
 	return errors.Join(
-		tx.PutAccount(store.Account{ID: a.AccountID, CreatedAt: now}),
+		tx.PutAccount(store.Account{ID: a.AccountID, CreatedAt: now, Keys: []ram.Key{{ID: a.AccessKeyID, CreatedAt: now}}}),
 		tx.PutAccessKey(store.AccessKey{
 			ID: a.AccessKeyID, CreatedAt: now, Secret: s.keyring.SealAccessKey(a.AccessKeyID, "secret", a.AccessKeySecret),
 			Principal: policy.Principal{Kind: policy.KindAccount, Account: a.AccountID, ID: a.AccountID},
@@ -179,14 +183,25 @@ func (s *Server) reachable(a Admin) Admin {
 	return a
 }
 
-// refreshAdmin keeps admin.json true when the listeners change. An operator who has put the file away keeps it so.
-func (s *Server) refreshAdmin(path string) error {
+// refreshAdmin updates admin.json when the listeners change, and removes it when its access key was deleted. It does not
+// write the file again after an operator has removed it.
+func (s *Server) refreshAdmin(ctx context.Context, path string) error {
 	a, err := ReadAdmin(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return err
+	}
+	_, found, err := store.Snapshot(ctx, s.db).AccessKey(a.AccessKeyID)
+	if err != nil { // a damaged record is no reason to refuse everybody else
+		s.config.Logger.Error("the access key of admin.json could not be read", "access_key_id", a.AccessKeyID, "err", err)
+	} else if !found {
+		return s.dropAdmin(path, a)
+	}
+	if s.offline {
+		s.admin = a
+		return nil
 	}
 	now := s.reachable(a)
 	if now.Endpoint == a.Endpoint && now.HTTPEndpoint == a.HTTPEndpoint && now.Region == a.Region && now.CAFile == a.CAFile {
@@ -195,6 +210,32 @@ func (s *Server) refreshAdmin(path string) error {
 	}
 	s.admin = now
 	return now.write(path)
+}
+
+// dropAdmin removes an admin.json whose access key does not exist. A file of another account is left alone.
+func (s *Server) dropAdmin(path string, a Admin) error {
+	if a.AccountID != s.account {
+		s.config.Logger.Error("admin.json is of another account: move it away", "path", path, "account", a.AccountID)
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the file of an access key that was deleted: %w", err)
+	}
+	s.config.Logger.Info("removed admin.json: its access key does not exist any more", "access_key_id", a.AccessKeyID)
+	return nil
+}
+
+// rootKeyDeleted removes admin.json when it holds the access key that was deleted. A crash before that is made good by the
+// next start.
+func (s *Server) rootKeyDeleted(id string) {
+	path := adminPath(s.config.DataDir)
+	a, err := ReadAdmin(path)
+	if err != nil || a.AccessKeyID != id {
+		return
+	}
+	if err := s.dropAdmin(path, a); err != nil {
+		s.config.Logger.Error("admin.json was not removed", "err", err)
+	}
 }
 
 func randomText(alphabet string, n int) string {

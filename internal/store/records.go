@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
@@ -46,6 +47,9 @@ type Account struct {
 	CreatedAt time.Time `json:"created_at"`
 	// DefaultKeyID names the key of secrets that name none; empty until the first such secret.
 	DefaultKeyID string `json:"default_key_id,omitempty"`
+	// Keys are the access keys of the root account. None means that they are found among all access keys, if there are any:
+	// older releases did not list them.
+	Keys []ram.Key `json:"keys,omitempty"`
 }
 
 // AccessKey signs requests of one principal. Its secret, and the token of a temporary key, are sealed.
@@ -84,6 +88,11 @@ func (tx *Tx) AccessKey(id string) (AccessKey, bool, error) {
 		return AccessKey{}, false, nil
 	}
 	return load[AccessKey](tx, accessKeyKey(id))
+}
+
+// AccessKeys calls visit for each access key of every account, until visit returns false. It does not guard a change.
+func (tx *Tx) AccessKeys(visit func(AccessKey) bool) error {
+	return scan(tx, accessKeyKey(""), clientv3.GetPrefixRangeEnd(accessKeyKey("")), visit)
 }
 
 // PutAccessKey writes an access key.

@@ -98,7 +98,7 @@ func TestSecrecy(t *testing.T) {
 	h.walk(t, filepath.Join(p.dir, "config"))
 	c.secrets["the key that a command made"] = profileSecret(t, h["config/profiles.json"], "eve")
 	n := h.search(t, needles(t, c, admin, key), map[string][]string{
-		"the administrator's key": {"server's output", "data/admin.json", "config/profiles.json"}, "the root key": {"data/root.key"},
+		"the administrator's key": {"data/admin.json", "config/profiles.json"}, "the root key": {"data/root.key"},
 		"the key that a command made": {"config/profiles.json"},
 	})
 	t.Logf("%d operations, %d requests refused, %d denied; %d bytes in %d places searched for %d secrets", len(api.Operations()), refused, denied, n, len(h), len(c.secrets)+4)
