@@ -16,6 +16,7 @@ import (
 
 // LDAP is an OpenLDAP server with two databases of people: below Base anything goes, and below PolicyBase a password policy
 // locks an account after three failed logins and wants eight characters, and a constraint allows one password at a time.
+// A third one, below dc=other,dc=org, is empty and has a manager of its own. AdminDN may read the server's configuration.
 type LDAP struct {
 	// Addr speaks plain and takes StartTLS; TLSAddr speaks TLS. The certificate is by Authority.
 	Addr, TLSAddr string
@@ -37,6 +38,7 @@ modulepath %[2]s
 moduleload back_mdb
 moduleload ppolicy
 moduleload constraint
+moduleload memberof
 pidfile %[1]s/slapd.pid
 argsfile %[1]s/slapd.args
 TLSCACertificateFile %[1]s/ca.pem
@@ -52,6 +54,15 @@ access to *
   by dn.exact="cn=reader,dc=example,dc=org" read
   by self read
 
+database config
+access to *
+  by dn.exact="cn=keyturn,dc=example,dc=org" read
+
+database ldif
+suffix "dc=other,dc=org"
+directory %[1]s/other
+rootdn "uid=chief,dc=other,dc=org"
+
 database mdb
 suffix "dc=example,dc=org"
 directory %[1]s/plain
@@ -59,6 +70,7 @@ maxsize 16777216
 dbnosync
 rootdn "cn=root,dc=example,dc=org"
 rootpw %[3]s
+overlay memberof
 
 database mdb
 suffix "dc=policy,dc=org"
@@ -131,7 +143,7 @@ func StartLDAP(t testing.TB) *LDAP {
 		AdminDN: "cn=keyturn,dc=example,dc=org", WriterDN: "cn=writer,dc=example,dc=org", ReaderDN: "cn=reader,dc=example,dc=org",
 		Password: "adm1n-of-the-test", root: "r00t-of-the-test",
 	}
-	for _, d := range []string{"plain", "policy"} {
+	for _, d := range []string{"other", "plain", "policy"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
 			t.Fatal(err)
 		}

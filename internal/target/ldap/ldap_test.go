@@ -116,12 +116,14 @@ func TestLDAP(t *testing.T) {
 				must(t, err)
 				return func() error { defer conn.Close(); _, err := conn.WhoAmI(nil); return err }
 			},
+			Standing: standing(s),
 		})
 	})
 	for name, f := range map[string]func(*testing.T, *servers.LDAP){
 		"TLS": testTLS, "odd characters": testOddCharacters, "schemes": testSchemes, "stored schemes": testStoredSchemes,
 		"lookup": testLookup, "administrators": testAdministrators, "others stay": testOthersStay, "policy": testPolicy,
 		"lock-out": testLockOut, "server hashes": testServerHashes, "missing accounts": testMissingAccounts, "empty password": testEmptyPassword,
+		"standing": testStanding, "standing of administrators": testStandingOfAdmin, "standing leaves no failed login": testStandingAndPolicy,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); f(t, s) })
 	}

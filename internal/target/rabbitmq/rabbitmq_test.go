@@ -166,13 +166,14 @@ func TestRabbitMQ(t *testing.T) {
 	t.Run("conformance", func(t *testing.T) {
 		t.Parallel()
 		targettest.Run(t, targettest.Harness{
-			Kind:    rabbitmq.Kind(),
-			Addr:    n.oneAddress(t),
-			Config:  func(addr string) string { return fmt.Sprintf(`{"api":"http://%[1]s/","amqp":["amqp://%[1]s"]}`, addr) },
-			Admin:   n.admin,
-			Account: n.account,
-			Login:   n.login,
-			Session: n.session,
+			Kind:     rabbitmq.Kind(),
+			Addr:     n.oneAddress(t),
+			Config:   func(addr string) string { return fmt.Sprintf(`{"api":"http://%[1]s/","amqp":["amqp://%[1]s"]}`, addr) },
+			Admin:    n.admin,
+			Account:  n.account,
+			Login:    n.login,
+			Session:  n.session,
+			Standing: n.standing(),
 		})
 	})
 	t.Run("keeps the rest of the user", func(t *testing.T) { t.Parallel(); n.keepsTheRest(t) })
@@ -180,6 +181,8 @@ func TestRabbitMQ(t *testing.T) {
 	t.Run("other algorithms", func(t *testing.T) { t.Parallel(); n.otherAlgorithms(t) })
 	t.Run("errors", func(t *testing.T) { t.Parallel(); n.errors(t) })
 	t.Run("tls", func(t *testing.T) { t.Parallel(); n.tls(t) })
+	t.Run("tags", func(t *testing.T) { t.Parallel(); n.tags(t) })
+	t.Run("standing without rights", func(t *testing.T) { t.Parallel(); n.standingWithoutRights(t) })
 }
 
 func (n *node) open(t *testing.T, config string) target.Target {

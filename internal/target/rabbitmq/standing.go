@@ -1,0 +1,64 @@
+package rabbitmq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// powerTags are the tags that make a user privileged, and what they permit.
+var powerTags = []struct{ tag, permits string }{
+	{"administrator", "may change every user"},
+	{"policymaker", "may change policies and parameters, such as shovels"},
+}
+
+// Standing reports what a user is, by its tags.
+func (b *broker) Standing(ctx context.Context, account string) (target.Standing, error) {
+	what := fmt.Sprintf("find out what %q is at %s", account, b.name)
+	// RabbitMQ compares names by their bytes.
+	s := target.Standing{Administrator: account == b.admin.Account}
+	u, err := b.user(ctx, what, target.Credential{Account: account})
+	switch {
+	case errors.Is(err, errNoUser):
+		return s, nil
+	case target.ClassOf(err) == target.Denied:
+		return target.Standing{}, target.Failed(target.Denied, "", err.Error()+"; the administrator must be able to read "+
+			"users: rabbitmqctl set_user_tags "+b.admin.Account+" administrator", b.admin.Secret)
+	case err != nil:
+		return target.Standing{}, err
+	}
+	tags, err := u.tags()
+	if err != nil {
+		return target.Standing{}, target.Failed(target.Denied, "", what+": "+err.Error())
+	}
+	for _, p := range powerTags {
+		if slices.Contains(tags, p.tag) {
+			s.Privileged = fmt.Sprintf("has the tag %s and %s", p.tag, p.permits)
+			return s, nil
+		}
+	}
+	return s, nil
+}
+
+// tags reads the list, or the text with commas that RabbitMQ before version 3.9 sends.
+func (u user) tags() ([]string, error) {
+	var list []string
+	if json.Unmarshal(u.Tags, &list) == nil {
+		return list, nil
+	}
+	var text string
+	if err := json.Unmarshal(u.Tags, &text); err != nil {
+		return nil, errors.New("the user's tags are neither a list nor a text")
+	}
+	for tag := range strings.SplitSeq(text, ",") {
+		list = append(list, strings.TrimSpace(tag))
+	}
+	return list, nil
+}
+
+var _ target.Guarded = (*broker)(nil)
