@@ -75,6 +75,7 @@ type Call struct {
 	Snapshot *store.Tx
 
 	op            *Op
+	unverified    bool // no caller was found: what the request says of itself is a claim
 	table         []Op // every operation
 	effects       map[string]effects
 	resource      resource  // the first one, for the audit trail

@@ -9,7 +9,10 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -34,11 +37,27 @@ type Gate struct {
 	env     *Env
 	audit   Recorder
 	effects map[string]effects
+
+	// strangers count calls of unverified callers by source, keys those of verified callers by access key.
+	strangers, keys *tallies
+	late            []audit.Record // belongs to RunTallies; numbers that could not be written
+	unrecorded      atomic.Bool    // numbers wait because the trail takes none
 }
+
+const (
+	// Records per second, and how many at once, of calls that have had no effect.
+	strangerRecords, strangerRecordsAtOnce       = 1, 20   // of one source without a valid signature
+	allStrangerRecords, allStrangerRecordsAtOnce = 40, 200 // of all such sources
+	keyRecords, keyRecordsAtOnce                 = 10, 100 // of one access key
+)
 
 // NewGate returns the gate before the operations.
 func NewGate(env *Env, recorder Recorder) *Gate {
-	return &Gate{env: env, audit: recorder, effects: effectsOf(operations)}
+	return &Gate{
+		env: env, audit: recorder, effects: effectsOf(operations),
+		strangers: newTallies(strangerRecords, strangerRecordsAtOnce, rate.NewLimiter(allStrangerRecords, allStrangerRecordsAtOnce)),
+		keys:      newTallies(keyRecords, keyRecordsAtOnce, nil),
+	}
 }
 
 // Call does one operation for a verified caller, and returns a pointer to its response struct. What cannot be recorded
@@ -78,7 +97,7 @@ func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
 		return g.change(ctx, c, in)
 	}
 	out, err := run(ctx, c, in)
-	if rerr := g.record(ctx, c, audit.Call, audit.Allow, outcome(err), false); rerr != nil {
+	if rerr := g.recordRead(ctx, c, outcome(err)); rerr != nil {
 		return nil, rerr
 	}
 	return answer(c, out), err
@@ -134,21 +153,22 @@ func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
 
 // refuse records a call that did not reach its handler. A refusal changes nothing, so it need not be on disk first.
 func (g *Gate) refuse(ctx context.Context, c *Call, d audit.Decision, err error) error {
-	if rerr := g.record(ctx, c, audit.Call, d, outcome(err), false); rerr != nil {
+	if rerr := g.note(ctx, c, d, outcome(err)); rerr != nil {
 		return rerr
 	}
 	return err
 }
 
-// Refuse records a request that no caller was found for: its signature did not verify, or it could not be decoded. What
-// it claims to be is recorded as a claim.
+// Refuse records a request that does not come to the gate. Without a principal no caller was found for it: its signature
+// did not verify, or it could not be decoded. What it claims to be is recorded as a claim.
 func (g *Gate) Refuse(ctx context.Context, r Request, accessKeyID string, err error) error {
+	unverified := r.Principal.Kind == ""
 	r.Principal.AccessKeyID = clipped(accessKeyID)
 	r.Action = clipped(r.Action)
 	if r.Action == "" {
 		r.Action = "-"
 	}
-	return g.refuse(ctx, &Call{Env: g.env, Request: r}, audit.Deny, err)
+	return g.refuse(ctx, &Call{Env: g.env, Request: r, unverified: unverified}, audit.Deny, err)
 }
 
 func clipped(s string) string {
@@ -159,11 +179,20 @@ func clipped(s string) string {
 }
 
 func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, d audit.Decision, outcome string, durable bool) error {
-	if _, bounded := ctx.Deadline(); !bounded || ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), recordTimeout) // who has gone is recorded like any other
-		defer cancel()
+	return g.append(ctx, c, recordOf(c, phase, d, outcome), durable)
+}
+
+// recordRead records a call that was let through and changes nothing. One that needs no right may be counted
+// instead: any access key can make it at will.
+func (g *Gate) recordRead(ctx context.Context, c *Call, outcome string) error {
+	if c.op.Action == "" {
+		return g.note(ctx, c, audit.Allow, outcome)
 	}
+	return g.record(ctx, c, audit.Call, audit.Allow, outcome, false)
+}
+
+// recordOf is what the trail says of a call.
+func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audit.Record {
 	service, operation := "Kms", c.Action
 	if c.op != nil {
 		service, operation = c.op.Service(), c.op.Name
@@ -172,17 +201,26 @@ func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, d audit.D
 		operation = "-"
 	}
 	p := c.Principal
-	err := g.audit.Append(ctx, audit.Record{
+	return audit.Record{
 		RequestID: c.ID, Phase: phase, Principal: p.ARN(), PrincipalType: string(p.Kind), AccessKeyID: p.AccessKeyID,
-		Account: p.Account, Source: c.source(), UserAgent: c.UserAgent, Service: service, APIVersion: clipped(c.Version),
+		Account: p.Account, Source: c.source(), UserAgent: clippedText(c.UserAgent, maxAgent), Service: service, APIVersion: clipped(c.Version),
 		Operation: clipped(operation), Action: c.resource.action, Resource: c.resource.arn, VersionID: c.detail.version, VersionStage: c.detail.stage,
 		Decision: d, Outcome: outcome,
-	}, durable)
+	}
+}
+
+func (g *Gate) append(ctx context.Context, c *Call, r audit.Record, durable bool) error {
+	if _, bounded := ctx.Deadline(); !bounded || ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), recordTimeout) // who has gone is recorded like any other
+		defer cancel()
+	}
+	err := g.audit.Append(ctx, r, durable)
 	if err == nil {
 		return nil
 	}
-	g.env.Log.Error("audit record not written", "request_id", c.ID, "operation", operation, "phase", string(phase), "err", err)
-	if phase == audit.Outcome {
+	g.env.Log.Error("audit record not written", "request_id", c.ID, "operation", r.Operation, "phase", string(r.Phase), "err", err)
+	if r.Phase == audit.Outcome {
 		return fault.Wrap(fault.Unavailable, err, "The change was made, but its outcome could not be recorded; read before trying again.")
 	}
 	return fault.Wrap(fault.Unavailable, err, "The call could not be recorded, so it was not made; try again.")

@@ -175,6 +175,13 @@ func Waits(version, name string) (time.Duration, bool) {
 	return o.Deadline, true
 }
 
+// NeedsNoRight reports whether any access key may use an operation at will. One that waits is not among them: a consumer
+// has to use it.
+func NeedsNoRight(version, name string) bool {
+	o := index[version+"/"+name]
+	return o != nil && o.Action == "" && !o.Waits
+}
+
 // Find finds an operation by version and name. The error is the one that a call of it gets.
 func Find(version, name string) (*Op, error) { return lookup(version, name) }
 

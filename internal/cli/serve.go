@@ -56,6 +56,7 @@ type serveCommand struct {
 	RateLimitTotal        *float64 `help:"Requests a second of all together (no limit)." placeholder:"N"`
 	MaxConnections        *int     `help:"Connections that all listeners together take (what the limit of open files allows, at most 16384)." placeholder:"N"`
 	MaxPerSource          *int     `name:"max-connections-per-source" help:"Connections without a valid signature that one address may have (a sixteenth of max-connections)." placeholder:"N"`
+	RefusalRate           *float64 `help:"Refused requests a second of one address that are answered without delay (50)." placeholder:"N"`
 	RotationGrace         *string  `help:"How long an old credential works after a rotation at least (1h)." placeholder:"DURATION"`
 	RotationGraceLimit    *string  `help:"How long it works at most while a consumer holds it; no more than the grace, and nobody is waited for (24h)." placeholder:"DURATION"`
 	RotationLeastInterval *string  `help:"Shortest interval between automatic rotations (6h)." placeholder:"DURATION"`

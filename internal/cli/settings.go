@@ -296,7 +296,7 @@ func (s settings) server(e *env) (server.Config, error) {
 		AuditDir: s.text("audit-dir", ""), AuditStrict: s.k.Bool("audit-strict"), Settings: s.inForce(), NonceLimit: s.k.Int("nonce-limit"), ReadMemory: s.k.Int("read-memory"),
 		StoreQuota: s.k.Int("store-quota"), StoreReserve: s.k.Int("store-reserve"),
 		Limit:          limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
-		MaxConnections: s.k.Int("max-connections"), MaxPerSource: s.k.Int("max-connections-per-source"),
+		MaxConnections: s.k.Int("max-connections"), MaxPerSource: s.k.Int("max-connections-per-source"), RefusalRate: s.k.Float64("refusal-rate"),
 		Logger: newLogger(e, level, format == "json"),
 	}
 	c.Trust = s.trust()

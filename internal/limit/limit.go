@@ -35,10 +35,8 @@ type Limiter struct {
 }
 
 type share struct {
-	key     string
-	bucket  *rate.Limiter
-	told    time.Time // when a refusal was last to be recorded
-	refused int       // since then
+	key    string
+	bucket *rate.Limiter
 }
 
 // New returns a limiter, or nil when nothing is limited. A nil limiter allows everything.
@@ -54,9 +52,6 @@ func New(c Config) *Limiter {
 }
 
 func bucket(r rate.Limit) *rate.Limiter {
-	if r == rate.Inf {
-		return rate.NewLimiter(r, 1)
-	}
 	return rate.NewLimiter(r, max(1, int(r)))
 }
 
@@ -104,34 +99,12 @@ func (l *Limiter) shareLocked(key string) *share {
 		l.recent.MoveToFront(el)
 		return el.Value.(*share)
 	}
-	limit := l.perKey
-	if limit <= 0 {
-		limit = rate.Inf
-	}
-	s := &share{key: key, bucket: bucket(limit)}
+	s := &share{key: key, bucket: bucket(l.perKey)}
 	l.keys[key] = l.recent.PushFront(s)
 	if l.recent.Len() > maxKeys {
 		delete(l.keys, l.recent.Remove(l.recent.Back()).(*share).key)
 	}
 	return s
-}
-
-// tellEvery is how often refusals of one key are recorded.
-const tellEvery = time.Second
-
-// Tell reports whether a refusal of that key is to be recorded: the first, and then one a second, which stands for all
-// since. A client that is refused thousands of times a second must not fill the trail.
-func (l *Limiter) Tell(key string, now time.Time) (refused int, yes bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.shareLocked(key)
-	s.refused++
-	if now.Sub(s.told) < tellEvery {
-		return 0, false
-	}
-	refused = s.refused
-	s.told, s.refused = now, 0
-	return refused, true
 }
 
 // wait is how long until one request fits again, without taking anything.

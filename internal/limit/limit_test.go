@@ -78,19 +78,3 @@ func TestStrangersTakeNothing(t *testing.T) {
 		t.Error("asking used up the share")
 	}
 }
-
-func TestTell(t *testing.T) {
-	t.Parallel()
-	l := limit.New(limit.Config{PerKey: 1})
-	told := 0
-	for i := range 3000 {
-		if n, yes := l.Tell("a", now.Add(time.Duration(i)*time.Millisecond)); yes {
-			if told += n; i > 0 && n < 999 {
-				t.Errorf("at %d ms: a record for %d refusals, want about 1000", i, n)
-			}
-		}
-	}
-	if told < 2000 || told > 3000 {
-		t.Errorf("%d of 3000 refusals are told of", told)
-	}
-}

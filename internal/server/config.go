@@ -78,6 +78,9 @@ type Config struct {
 	// MaxPerSource is how many connections without a valid signature one address may have; 0 means a
 	// sixteenth of MaxConnections.
 	MaxPerSource int
+	// RefusalRate is how many requests a second of one source are refused without delay for want of a valid signature,
+	// and of one access key, twice as many, for want of a right; 0 means 50.
+	RefusalRate float64
 	// Kinds are the kinds of targets that can be registered; nil means none.
 	Kinds []target.Kind
 	// Rotation says how credentials are rotated where a secret does not.
@@ -191,6 +194,9 @@ func (c Config) Check() error {
 	if c.MaxConnections < 0 || c.MaxPerSource < 0 {
 		add("max-connections and max-connections-per-source must not be negative")
 	}
+	if c.RefusalRate < 0 {
+		add("refusal-rate must not be negative")
+	}
 	if c.NonceLimit < 0 {
 		add("nonce-limit %d is negative", c.NonceLimit)
 	}
@@ -226,6 +232,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.AuditDir == "" {
 		c.AuditDir = filepath.Join(c.DataDir, "audit")
+	}
+	if c.RefusalRate == 0 {
+		c.RefusalRate = refusalRate
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

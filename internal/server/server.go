@@ -39,6 +39,7 @@ const (
 	readyTimeout    = 2 * time.Second
 	maxStreams      = 64 // of one HTTP/2 connection; a client that needs more opens another
 	maxReceive      = 1 << 20
+	refusalRate     = 50 // refusals a second of one source that are answered at once
 	purgeEvery      = 30 * time.Second
 	purgeHold       = time.Hour       // after the clock has jumped
 	clockTolerance  = 5 * time.Minute // what a jump is at least
@@ -56,6 +57,8 @@ type Server struct {
 	auth       *auth.Authenticator
 	limit      *limit.Limiter
 	conns      *conns.Guard
+	refusals   *limit.Pacer // of sources
+	useless    *limit.Pacer // of access keys
 	uses       *api.KeyUses
 	consumers  *api.Consumers
 	stopping   chan struct{} // closed when no call may wait any longer
@@ -197,6 +200,7 @@ func (s *Server) assemble() {
 		Harmless: api.Harmless,
 	})
 	s.limit = limit.New(c.Limit)
+	s.refusals, s.useless = limit.NewPacer(c.RefusalRate), limit.NewPacer(2*c.RefusalRate)
 	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures, s.trail, &s.heads)
 	engine := c.Rotator
 	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
@@ -280,6 +284,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.headLoop(ctx) })
 	parts.Go(func() { s.conns.Run(ctx) })
 	parts.Go(func() { s.purgeLoop(ctx) })
+	parts.Go(func() { s.gate.RunTallies(ctx) })
 	parts.Go(func() { s.uses.Run(ctx) })
 	parts.Go(func() { s.consumers.Run(ctx) })
 	parts.Go(func() { s.markLoop(ctx) })
@@ -359,7 +364,7 @@ func (quiet) Handle(context.Context, slog.Record) error { return nil }
 func (s *Server) handler() http.Handler {
 	door := &rpc.Door{
 		Gate: s.gate, Auth: s.auth, Log: s.config.Logger, Limit: s.limit, Now: s.config.Now, Observe: s.metrics.observe, NewID: s.config.NewID,
-		Admit: conns.Verified,
+		Admit: conns.Verified, Refusals: s.refusals, Useless: s.useless,
 	}
 	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

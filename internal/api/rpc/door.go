@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/kms"
@@ -50,6 +51,9 @@ type Door struct {
 	Log  *slog.Logger
 	// Limit may be nil: then nothing is limited.
 	Limit *limit.Limiter
+	// Refusals delays the answers to a source whose requests are refused for want of a valid signature, and Useless those
+	// to an access key whose calls are refused or need no right. Nil means that nothing is delayed.
+	Refusals, Useless *limit.Pacer
 	// Admit is told the access key of each request whose signature is valid, with the context of the request.
 	// It answers false when the connection of the request is to be closed; nil means that it never is.
 	Admit func(ctx context.Context, key string) bool
@@ -124,7 +128,7 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operati
 	request := api.Request{ID: id, Method: r.Method, Source: source(r), Secure: r.TLS != nil, UserAgent: r.UserAgent()}
 	if err := checkTarget(r); err != nil {
 		asXML = wantsXML(r, auth.Claim{Format: r.URL.Query().Get("Format")})
-		return "", nil, asXML, d.Gate.Refuse(r.Context(), request, "", err)
+		return "", nil, asXML, d.refuse(w, r, request, "", err)
 	}
 	identity, claim, err := d.Auth.Authenticate(r.Context(), d.unverified(w, r))
 	asXML = wantsXML(r, claim)
@@ -132,19 +136,19 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operati
 	var over *overLimit
 	switch {
 	case errors.As(err, &over):
-		return "", nil, asXML, d.throttle(r.Context(), request, claim.AccessKeyID, over.retry)
+		return "", nil, asXML, d.refuse(w, r, request, claim.AccessKeyID, throttled(over.retry))
 	case err != nil:
-		return "", nil, asXML, d.Gate.Refuse(r.Context(), request, claim.AccessKeyID, err)
+		return "", nil, asXML, d.refuse(w, r, request, claim.AccessKeyID, err)
 	}
 	request.Action, request.Version = identity.Action, identity.Version
 	request.Principal, request.Params = identity.Principal, identity.Params
 	if d.Admit != nil && !d.Admit(r.Context(), identity.Principal.AccessKeyID) {
 		w.Header().Set("Connection", "close")
 		busy := &fault.Error{Kind: fault.Throttled, Retry: time.Second, Msg: "This access key has too many connections."}
-		return "", nil, asXML, d.Gate.Refuse(r.Context(), request, identity.Principal.AccessKeyID, busy)
+		return "", nil, asXML, d.refuse(w, r, request, identity.Principal.AccessKeyID, busy)
 	}
 	if retry, ok := d.Limit.Take(identity.Principal.AccessKeyID, d.now()); !ok {
-		return "", nil, asXML, d.throttle(r.Context(), request, identity.Principal.AccessKeyID, retry)
+		return "", nil, asXML, d.refuse(w, r, request, identity.Principal.AccessKeyID, throttled(retry))
 	}
 	if most, waits := api.Waits(request.Version, request.Action); waits {
 		stay(w, most)
@@ -152,6 +156,9 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operati
 	out, err := d.Gate.Call(r.Context(), request)
 	if api.Known(request.Version, request.Action) {
 		operation = request.Action
+	}
+	if fault.KindOf(err) == fault.Denied || operation == "" || api.NeedsNoRight(request.Version, operation) {
+		pace(w, r, d.Useless, identity.Principal.AccessKeyID)
 	}
 	if err != nil {
 		return operation, nil, asXML, err
@@ -199,14 +206,25 @@ func (d *Door) now() time.Time {
 	return time.Now()
 }
 
-// throttle refuses a request that is over a limit. One record a second stands for all refusals of a key.
-func (d *Door) throttle(ctx context.Context, request api.Request, key string, retry time.Duration) error {
-	err := &fault.Error{Kind: fault.Throttled, Retry: retry}
-	if n, yes := d.Limit.Tell(key, d.now()); yes {
-		err.Msg = fmt.Sprintf("This access key is over its rate; %d of its requests were refused since the last record.", n)
-		return d.Gate.Refuse(ctx, request, key, err)
+// throttled is the answer to a request that is over a limit.
+func throttled(retry time.Duration) error { return &fault.Error{Kind: fault.Throttled, Retry: retry} }
+
+// refuse refuses a request that does not come to the gate. key is claimed unless the request has a principal.
+func (d *Door) refuse(w http.ResponseWriter, r *http.Request, request api.Request, key string, err error) error {
+	err = d.Gate.Refuse(r.Context(), request, key, err)
+	if request.Principal.Kind == "" {
+		pace(w, r, d.Refusals, conns.Source(request.Source).String())
+	} else {
+		pace(w, r, d.Useless, key)
 	}
 	return err
+}
+
+// pace delays the answer to a client that makes many requests which get it nothing, or has its connection closed.
+func pace(w http.ResponseWriter, r *http.Request, p *limit.Pacer, client string) {
+	if !p.Wait(r.Context(), client) {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // canonical are the spellings under which net/http keeps the headers that every signature covers; looking them up by
