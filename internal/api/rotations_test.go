@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -869,5 +870,45 @@ func TestUpdateTargetAtOnce(t *testing.T) {
 	w.refused(t, inUse, `Target "pg" has changed at this moment`, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"mine.example.test"}`)
 	if got := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse); got.Config != toMemory || got.AdminSecretName != "guarded" {
 		t.Errorf("the target is at %s with %s", got.Config, got.AdminSecretName)
+	}
+}
+
+// TestEarlierReleaseStaysBound verifies that secrets and targets of a release before bindings go on
+// rotating, and that a target which is registered anew gets nothing of them.
+func TestEarlierReleaseStaysBound(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Binding = nil })
+	setID := func(id string) {
+		t.Helper()
+		_, err := store.Update(t.Context(), w.env.DB, func(tx *store.Tx) (struct{}, error) {
+			g, _, err := tx.Target(account, "pg")
+			g.ID = id
+			return struct{}{}, errors.Join(err, tx.PutTarget(g))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	registered := func() bool {
+		t.Helper()
+		turn, ok, err := w.gate.Engine(0).Load(t.Context(), account, "db")
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		_, err = turn.Open()
+		return err == nil
+	}
+	if registered() {
+		t.Error("a secret without a binding goes to a target that was registered with an ID")
+	}
+	setID("")
+	if !registered() {
+		t.Error("a secret and a target of an earlier release are not bound any more")
+	}
+	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v2")
+	setID("tgt-another")
+	if registered() {
+		t.Error("a secret that was bound without an ID goes to a target that was registered anew")
 	}
 }
