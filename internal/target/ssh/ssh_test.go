@@ -164,6 +164,7 @@ func TestSSH(t *testing.T) {
 				return session.Run("true")
 			}
 		},
+		Standing: standing(s),
 	}
 	harness.Kind.NeedsAdmin = true // as it does here
 	t.Run("keys", func(t *testing.T) {
@@ -188,6 +189,8 @@ func TestSSH(t *testing.T) {
 		"shells": testShells, "unfit accounts": testUnfitAccounts, "sudo": testSudo, "absolute path": testAbsolutePath, "self": testSelf,
 		"odd characters": testOddCharacters, "wrong strategies": testWrongStrategies, "no secrets on the host": testNoSecrets,
 		"broken login": testBrokenLogin, "inspect": testInspect, "IPv6": testIPv6,
+		"standing of root's other name": testStandingOfAlias, "standing without root": testStandingWithoutRoot,
+		"standing of oneself": testStandingOfSelf, "standing without a shell": testStandingWithoutShell,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); f(t, s) })
 	}

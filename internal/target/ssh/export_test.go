@@ -1,0 +1,12 @@
+package ssh
+
+import "github.com/keyturn/keyturn/internal/target"
+
+// Judge reads what a host says of an account, and judges it.
+func Judge(text, account, administrator string) (target.Standing, error) {
+	f, err := parseLookUp(text)
+	if err != nil {
+		return target.Standing{}, err
+	}
+	return f.standing(account, administrator), nil
+}
