@@ -57,11 +57,11 @@ type Consumers struct {
 	// known and before are two generations of what was noted, so that the memory is bounded; guarded by mu.
 	known, before map[consumerID]noted
 	// counts are how many consumers of a secret were noted; guarded by mu.
-	counts map[store.Due]int
+	counts map[store.Due]*instanceCount
 	// soon and later are what is to be written; guarded by mu.
-	soon, later map[consumerID]rotation.Consumer
+	soon, later noteQueue[rotation.Consumer]
 	// left are instances that have left lately, and when; guarded by mu.
-	left    map[consumerID]time.Time
+	left    noteQueue[time.Time]
 	refused int // guarded by mu; notes that found no room, of those that a grace period may wait for
 }
 
@@ -82,8 +82,8 @@ type noted struct {
 // NewConsumers returns a memory of consumers that Run keeps in db.
 func NewConsumers(db *store.DB, now func() time.Time, log *slog.Logger) *Consumers {
 	return &Consumers{
-		db: db, now: now, log: log, known: map[consumerID]noted{}, counts: map[store.Due]int{},
-		soon: map[consumerID]rotation.Consumer{}, later: map[consumerID]rotation.Consumer{}, left: map[consumerID]time.Time{},
+		db: db, now: now, log: log, known: map[consumerID]noted{}, counts: map[store.Due]*instanceCount{},
+		soon: newNoteQueue[rotation.Consumer](maxSoon), later: newNoteQueue[rotation.Consumer](maxLater), left: newNoteQueue[time.Time](maxSoon),
 	}
 }
 
@@ -118,26 +118,26 @@ func (k *Consumers) note(c *Call, u consumption, read bool) {
 	if fresh && (read && u.instance != "" || last.version == u.version && last.oldest == u.oldest) {
 		return
 	}
-	if !ok && k.counts[id.of()] >= cmp.Or(k.Most, defaultInstances) {
+	if !ok && k.counts[id.of()].full(id.key, cmp.Or(k.Most, defaultInstances)) {
 		k.refused++
 		return
 	}
-	queue, limit := k.later, maxLater
+	queue := &k.later
 	if u.rotated || u.instance != "" {
-		queue, limit = k.soon, maxSoon
+		queue = &k.soon
 	}
-	if _, waits := queue[id]; !waits && len(queue) >= limit {
-		if limit == maxSoon {
-			k.refused++
-		}
+	own, other := queue.put(id, rotation.Consumer{
+		Account: id.account, Secret: id.secret, Instance: id.instance, AccessKeyID: id.key, Principal: c.Principal.ARN(),
+		Source: c.source(), Version: u.version, Oldest: u.oldest, Seen: c.At,
+	})
+	if queue == &k.soon {
+		k.refused += own + other
+	}
+	if own > 0 {
 		return // it is noted with a later read
 	}
 	if !ok {
-		k.counts[id.of()]++
-	}
-	queue[id] = rotation.Consumer{
-		Account: id.account, Secret: id.secret, Instance: id.instance, AccessKeyID: id.key, Principal: c.Principal.ARN(),
-		Source: c.source(), Version: u.version, Oldest: u.oldest, Seen: c.At,
+		k.countLocked(id, 1)
 	}
 	k.rememberLocked(id, noted{u.version, u.oldest, c.At})
 }
@@ -153,7 +153,7 @@ func (k *Consumers) overtakenLocked(c *Call, id consumerID) bool {
 		return true
 	default:
 	}
-	at, left := k.left[id]
+	at, left := k.left.get(id)
 	return left && !c.began.After(at)
 }
 
@@ -170,13 +170,29 @@ func (k *Consumers) rememberLocked(id consumerID, n noted) {
 		k.before, k.known = k.known, map[consumerID]noted{}
 		clear(k.counts)
 		for id := range k.before {
-			k.counts[id.of()]++
+			k.countLocked(id, 1)
 		}
 	}
 	k.known[id] = n
 }
 
-// noteLeave notes that an instance has ended: it holds nothing any more.
+// countLocked adds to the consumers of a secret.
+func (k *Consumers) countLocked(id consumerID, n int) {
+	of := k.counts[id.of()]
+	if of == nil {
+		of = &instanceCount{by: map[string]int{}}
+		k.counts[id.of()] = of
+	}
+	of.all += n
+	if of.by[id.key] += n; of.by[id.key] <= 0 {
+		delete(of.by, id.key)
+	}
+	if of.all <= 0 {
+		delete(k.counts, id.of())
+	}
+}
+
+// noteLeave notes that an instance has ended: it holds nothing any more. The caller may read the secret.
 func (c *Call) noteLeave(secretName, instance string) {
 	k := c.Consumers
 	if k == nil {
@@ -186,18 +202,13 @@ func (c *Call) noteLeave(secretName, instance string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, ok := k.recallLocked(id); ok {
-		k.counts[id.of()]--
+		k.countLocked(id, -1)
 	}
 	delete(k.known, id)
 	delete(k.before, id)
-	if len(k.left) < maxSoon {
-		k.left[id] = c.At
-	}
-	if len(k.soon) >= maxSoon {
-		k.refused++ // it counts as gone when it was not seen for a while
-		return
-	}
-	k.soon[id] = rotation.Consumer{Account: id.account, Secret: id.secret, Instance: id.instance, AccessKeyID: id.key, Seen: c.At}
+	k.left.put(id, c.At)
+	own, other := k.soon.put(id, rotation.Consumer{Account: id.account, Secret: id.secret, Instance: id.instance, AccessKeyID: id.key, Seen: c.At})
+	k.refused += own + other // it counts as gone when it was not seen for a while
 }
 
 // Run writes notes down each second, and once more when ctx ends.
@@ -222,14 +233,14 @@ func (k *Consumers) flush(ctx context.Context) {
 	k.writing.Lock()
 	defer k.writing.Unlock()
 	k.mu.Lock()
-	batch := append(take(k.soon, soonBatch, nil), take(k.later, laterBatch, nil)...)
+	batch := append(k.soon.take(soonBatch, nil), k.later.take(laterBatch, nil)...)
 	refused := k.refused
 	k.refused = 0
-	for id, at := range k.left {
+	k.left.each(func(id consumerID, at time.Time) {
 		if k.now().Sub(at) > rememberLeft {
-			delete(k.left, id)
+			k.left.remove(id)
 		}
-	}
+	})
 	k.mu.Unlock()
 	if refused > 0 {
 		k.log.Warn("more consumers than can be noted; grace periods do not wait for those left out", "notes", refused)
@@ -248,23 +259,9 @@ func (k *Consumers) Sync(ctx context.Context, account, name string) error {
 	k.writing.Lock() // what was taken to be written a moment ago is written then
 	defer k.writing.Unlock()
 	k.mu.Lock()
-	batch := append(take(k.soon, maxSoon, of), take(k.later, maxLater, of)...)
+	batch := append(k.soon.take(maxSoon, of), k.later.take(maxLater, of)...)
 	k.mu.Unlock()
 	return k.writeLocked(ctx, batch)
-}
-
-// take removes at most n from what waits.
-func take(queue map[consumerID]rotation.Consumer, n int, of func(consumerID) bool) (batch []rotation.Consumer) {
-	for id, c := range queue {
-		if len(batch) == n {
-			break
-		}
-		if of == nil || of(id) {
-			batch = append(batch, c)
-			delete(queue, id)
-		}
-	}
-	return batch
 }
 
 // writeLocked writes a batch. What cannot be written waits again, unless something newer does.
@@ -288,8 +285,8 @@ func (k *Consumers) again(batch []rotation.Consumer) {
 		if c.Instance == "" {
 			id.source, _ = netip.ParseAddr(c.Source)
 		}
-		if _, ok := k.soon[id]; !ok && len(k.soon) < maxSoon {
-			k.soon[id] = c
+		if _, ok := k.soon.get(id); !ok {
+			k.soon.put(id, c)
 		}
 	}
 }

@@ -29,10 +29,7 @@ func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*k
 	}
 	out := &kms.WatchSecretsResponse{Changes: []kms.SecretChange{}}
 	if in.Leaving {
-		for _, name := range names {
-			c.noteLeave(name, in.Consumer)
-		}
-		return out, nil
+		return out, c.leave(ctx, names, in.Consumer)
 	}
 	f := c.DB.Follow(c.Account(), names)
 	defer f.Close()
@@ -52,6 +49,25 @@ func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*k
 			return out, nil
 		}
 	}
+}
+
+// leave notes that an instance has ended, for those of the secrets that the caller may read: nobody else can hold a value.
+func (c *Call) leave(ctx context.Context, names []string, instance string) error {
+	c.Snapshot = store.Snapshot(ctx, c.DB)
+	var err error
+	if c.identity, err = loadIdentity(c.Snapshot, c.Principal, ""); err != nil {
+		return err
+	}
+	for _, name := range names {
+		change, _, err := c.state(name)
+		if err != nil {
+			return err
+		}
+		if change.State == kms.StateCurrent {
+			c.noteLeave(name, instance)
+		}
+	}
+	return nil
 }
 
 // watchedItem is one secret of a call.

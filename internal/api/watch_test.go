@@ -325,6 +325,60 @@ func TestConsumersBounded(t *testing.T) {
 	}
 }
 
+// TestConsumersOfTwoKeys verifies that a key that may read a secret cannot use up the places of its consumers.
+func TestConsumersOfTwoKeys(t *testing.T) {
+	t.Parallel()
+	w := watcher(t)
+	w.user(t, bob, "AliyunKMSFullAccess")
+	w.env.Consumers.Most = 40
+	say := func(p policy.Principal, instance string) {
+		t.Helper()
+		if _, err := w.by(t.Context(), p, "", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.1.VersionId", "v1", "Consumer", instance); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 60 {
+		say(bob, fmt.Sprint("flood-", i))
+	}
+	for i := range 30 {
+		say(rootPrincipal, fmt.Sprint("app-", i))
+	}
+	found := 0
+	for _, c := range w.consumers(t, "a", "MaxResults", "100") {
+		if strings.HasPrefix(c.Consumer, "app-") {
+			found++
+		}
+	}
+	if found != 20 {
+		t.Errorf("%d of 30 consumers are noted, want the half of 40 that is the key's share", found)
+	}
+}
+
+// TestLeavingNeedsARight has a key without any right say that instances leave, and verifies that what other consumers
+// say and read is noted all the same.
+func TestLeavingNeedsARight(t *testing.T) {
+	t.Parallel()
+	w := watcher(t)
+	w.user(t, bob)
+	var params []string
+	for i := range 250 {
+		params = append(params, fmt.Sprintf("Secret.%d.SecretName", i+1), fmt.Sprint("name-", i))
+	}
+	for i := range 420 { // 105,000 names: more than wait to be written
+		call := append(params[:len(params):len(params)], "Leaving", "true", "Consumer", fmt.Sprint("instance-", i))
+		if _, err := w.by(t.Context(), bob, "", "WatchSecrets", call...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.watch(t, "Secret.1.SecretName", "a", "Secret.1.VersionId", "v1", "Consumer", "app")
+	if _, err := w.by(t.Context(), rootPrincipal, "192.0.2.7", "GetSecretValue", "SecretName", "a"); err != nil {
+		t.Fatal(err)
+	}
+	if list := w.consumers(t, "a"); len(list) != 2 {
+		t.Errorf("consumers %+v; want the instance and the reader", list)
+	}
+}
+
 // written are the consumers of a secret in the store, by name and address.
 func (w *world) written(t *testing.T, name string) map[string]rotation.Consumer {
 	t.Helper()
