@@ -128,10 +128,16 @@ func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
 
 // refused is the error of a target that has not done what it was asked.
 func (p *preparation) refused(err error) error {
-	return fault.Wrap(fault.InUse, err, "Target %q: %s", p.target.Name, said(err))
+	return fault.Wrap(fault.InUse, err, "Target %q: %s", p.target.Name, p.said(err))
 }
 
-// said is what a target's error tells; it holds no secret.
+// said returns what a target's error tells a caller, and logs what is for the operator alone.
+func (p *preparation) said(err error) string {
+	p.logDetail(p.target.Name, err)
+	return said(err)
+}
+
+// said returns what a target's error tells a caller; it holds no secret.
 func said(err error) string {
 	var e *target.Error
 	if errors.As(err, &e) {
@@ -159,7 +165,7 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 	one := p.request.Current
 	if err := p.system.Verify(ctx, one); err != nil {
 		if target.ClassOf(err) == target.Rejected {
-			return fault.Parameter("AccountPassword", "target %q does not accept it: %s", p.target.Name, said(err))
+			return fault.Parameter("AccountPassword", "target %q does not accept it: %s", p.target.Name, p.said(err))
 		}
 		return p.refused(err)
 	}
@@ -171,7 +177,7 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 		return err
 	}
 	if err := p.change(ctx, plan, one, other); err != nil {
-		return fault.Wrap(fault.InUse, err, "Target %q: %s. Both credentials are in secret %q, whose rotation is paused; the same call again goes on.", p.target.Name, said(err), p.in.SecretName)
+		return fault.Wrap(fault.InUse, err, "Target %q: %s. Both credentials are in secret %q, whose rotation is paused; the same call again goes on.", p.target.Name, p.said(err), p.in.SecretName)
 	}
 	p.out.Applied = true
 	return p.prove(ctx, plan.Request, one, other)
@@ -212,10 +218,10 @@ func (p *preparation) change(ctx context.Context, plan target.Plan, one, other t
 func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, other target.Credential) error {
 	switch err := p.by.ProveAccounts(ctx, r, one, other); {
 	case target.ClassOf(err) == target.Denied && err != nil:
-		p.out.Findings = append(p.out.Findings, said(err), "the rotation of secret "+p.in.SecretName+" stays paused; mend this and make the same call again")
+		p.out.Findings = append(p.out.Findings, p.said(err), "the rotation of secret "+p.in.SecretName+" stays paused; mend this and make the same call again")
 		return nil
 	case err != nil:
-		return fault.Wrap(fault.InUse, err, "Target %q: %s. All is set up but not proven; the same call again proves it.", p.target.Name, said(err))
+		return fault.Wrap(fault.InUse, err, "Target %q: %s. All is set up but not proven; the same call again proves it.", p.target.Name, p.said(err))
 	}
 	p.out.Proven = true
 	_, err := store.Update(ctx, p.DB, func(tx *store.Tx) (struct{}, error) { return struct{}{}, p.paused(tx, false) })

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
@@ -41,6 +42,8 @@ type Env struct {
 	Stopping <-chan struct{}
 	// Kinds are the kinds of targets, by name.
 	Kinds map[string]target.Kind
+	// Dial connects to targets; nil means what [target.Settings] makes of it.
+	Dial egress.DialFunc
 	// Rotation says how credentials are rotated where a secret does not.
 	Rotation RotationConfig
 	// Trail is the audit trail of this node; nil for a process that keeps none.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -484,13 +483,18 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 		err = system.Verify(ctx, credential)
 	}
 	if err != nil {
-		out.Result, out.Message = target.ClassOf(err).String(), err.Error()
-		var failed *target.Error
-		if errors.As(err, &failed) {
-			out.Code, out.Message = failed.Code, failed.Text
-		}
+		c.logDetail(t.Name, err)
+		class, code, message := target.TestResult(t.Name, err)
+		out.Result, out.Code, out.Message = class.String(), code, message
 	}
 	return out, nil
+}
+
+// logDetail tells the operator what callers are not told of a target's error.
+func (e *Env) logDetail(name string, err error) {
+	if detail := target.DetailOf(err); detail != "" && e.Log != nil {
+		e.Log.Info("a target did not answer as it should", "target", name, "err", err, "detail", detail)
+	}
 }
 
 // currentCredential is what consumers of a secret use at that target now.
@@ -532,7 +536,7 @@ func (e *Env) openTarget(tx *store.Tx, t store.Target) (system target.Target, ad
 			return nil, admin, err
 		}
 	}
-	system, err = kind.Open(target.Settings{Name: t.Name, Config: t.Config, Admin: admin})
+	system, err = kind.Open(target.Settings{Name: t.Name, Config: t.Config, Admin: admin, Dial: e.Dial})
 	if err != nil {
 		return nil, admin, fault.Wrap(fault.InUse, err, "Target %q cannot be opened: %s", t.Name, err)
 	}

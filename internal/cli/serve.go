@@ -65,6 +65,8 @@ type serveCommand struct {
 	RotationRate          *float64 `help:"Rotations a second that fall due by themselves and may begin at one target (2)." placeholder:"N"`
 	CommandDir            []string `help:"Directory whose executables may be targets of kind command; may be repeated (none)." placeholder:"DIR"`
 	EventURL              []string `name:"event-url" trail:"host" help:"Endpoint that is told of rotations as CloudEvents; may be repeated (none)." placeholder:"URL"`
+	EgressAllow           []string `help:"Network, address or host that targets and event receivers may be at; may be repeated (all but special ones)." placeholder:"RULE"`
+	EgressDeny            []string `help:"One that they may not be at; may be repeated (none)." placeholder:"RULE"`
 	EventKeyFile          *string  `help:"File with the key that signs these requests." placeholder:"FILE"`
 	LogLevel              *string  `help:"debug, info, warn or error (info)." placeholder:"LEVEL"`
 	LogFormat             *string  `help:"text or json (text)." placeholder:"FORMAT"`

@@ -304,7 +304,7 @@ func (s settings) server(e *env) (server.Config, error) {
 	c.SignatureRegions = s.k.Strings("signature-region")
 	c.RefuseV1 = s.k.Exists("signature-v1") && !s.k.Bool("signature-v1")
 	errs = append(errs, s.duration("clock-ahead", time.Second, auth.Window, &c.ClockAhead))
-	errs = append(errs, s.rotation(&c))
+	errs = append(errs, s.rotation(&c), s.egress(&c.Egress))
 	if s.k.Exists("store-quota") && c.StoreQuota == 0 {
 		errs = append(errs, errors.New("store-quota 0 leaves no room; it is in MiB"))
 	}

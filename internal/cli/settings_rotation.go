@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/target"
@@ -66,6 +67,24 @@ func (s settings) rotation(c *server.Config) error {
 	receivers, err := s.receivers()
 	c.Rotator.Receivers = receivers
 	return errors.Join(append(errs, err)...)
+}
+
+// egress reads what targets and receivers may be connected to.
+func (s settings) egress(c *egress.Config) error {
+	var errs []error
+	rules := func(key string) (list []egress.Rule) {
+		for _, text := range s.k.Strings(key) {
+			r, err := egress.ParseRule(text)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", key, err))
+				continue
+			}
+			list = append(list, r)
+		}
+		return list
+	}
+	c.Allow, c.Deny = rules("egress-allow"), rules("egress-deny")
+	return errors.Join(errs...)
 }
 
 // receivers reads who is told of events.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/sensitive"
@@ -75,9 +76,25 @@ type deliverer struct {
 }
 
 func newDeliverer(engine *api.Engine, c Config) *deliverer {
+	dial := c.Dial
+	if dial == nil {
+		dial = egress.Default.DialContext
+	}
 	return &deliverer{
 		engine: engine, receivers: c.Receivers, source: "/keyturn/" + c.Region, config: c,
-		client: &http.Client{Timeout: deliverTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		client: &http.Client{
+			Timeout:       deliverTimeout,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			Transport: &http.Transport{
+				Proxy:                  http.ProxyFromEnvironment,
+				DialContext:            dial,
+				ForceAttemptHTTP2:      true,
+				TLSHandshakeTimeout:    deliverTimeout,
+				IdleConnTimeout:        90 * time.Second,
+				MaxIdleConns:           2 * deliverAtOnce,
+				MaxResponseHeaderBytes: maxAnswer,
+			},
+		},
 	}
 }
 

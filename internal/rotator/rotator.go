@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -39,6 +40,8 @@ type Config struct {
 	ProbeRate float64
 	// Receivers are told of events; none means that no events are kept.
 	Receivers []Receiver
+	// Dial connects to receivers; nil means that of [egress.Default].
+	Dial egress.DialFunc
 	// Region is the server's, for the source of events.
 	Region string
 	// Logger is for the operator.

@@ -297,7 +297,11 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 	defer cancel()
 	w.at("before a call")
 	defer w.at("after a call")
-	return call(ctx)
+	err := call(ctx)
+	if detail := target.DetailOf(err); detail != "" {
+		w.rotator.config.Logger.Info("a target did not answer as it should", "err", err, "detail", detail)
+	}
+	return err
 }
 
 // at tells a test where the engine is.

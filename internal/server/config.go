@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/root"
@@ -81,6 +82,8 @@ type Config struct {
 	// RefusalRate is how many requests a second of one source are refused without delay for want of a valid signature,
 	// and of one access key, twice as many, for want of a right; 0 means 50.
 	RefusalRate float64
+	// Egress says what targets and receivers of events may be connected to. The server adds its own services.
+	Egress egress.Config
 	// Kinds are the kinds of targets that can be registered; nil means none.
 	Kinds []target.Kind
 	// Rotation says how credentials are rotated where a secret does not.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -54,6 +55,9 @@ type Error struct {
 	Code string
 	// Text says what was attempted and what the target answered. It holds no secret: see Scrub.
 	Text string
+	// Detail is for the operator's log alone: the network's own words, and what a peer said that has not proved who it is. A
+	// caller who could read it could use a target as a port scanner and as a reader of other services' banners.
+	Detail string
 }
 
 func (e *Error) Error() string {
@@ -66,7 +70,70 @@ func (e *Error) Error() string {
 // Failed returns an error of a class. Every secret that the attempt knew goes into secrets, so that a target which quotes its
 // input gives nothing away.
 func Failed(class Class, code, text string, secrets ...sensitive.Value) *Error {
-	return &Error{Class: class, Code: Scrub(code, secrets...), Text: Scrub(text, secrets...)}
+	return &Error{Class: class, Code: bounded(Scrub(code, secrets...)), Text: bounded(Scrub(text, secrets...))}
+}
+
+// maxText is the length of the longest text of an error, in characters.
+const maxText = 1000
+
+// bounded makes a text one line of at most maxText characters.
+func bounded(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	if r := []rune(text); len(r) > maxText {
+		return string(r[:maxText]) + "…"
+	}
+	return text
+}
+
+// TestResult returns what the caller of a test is told of its error. A service that does not speak the protocol of the target's kind
+// is the same as no service, so that a test tells nothing about what else listens at an address.
+func TestResult(name string, err error) (class Class, code, text string) {
+	var e *Error
+	if !errors.As(err, &e) || e.Class == Unknown || e.Class == Unreachable && e.Detail != "" {
+		return Unreachable, "", "target " + name + ": no answer; the server's log says more"
+	}
+	return e.Class, e.Code, e.Text
+}
+
+// DetailOf returns what the operator's log should hold about an error besides its text; empty when there is nothing.
+func DetailOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Detail
+	}
+	return ""
+}
+
+// inGeneral is what a caller is told of an answer whose sender has not proved who it is.
+var inGeneral = map[Class]string{
+	Unknown:     "no answer that tells what happened",
+	Unreachable: "it does not serve",
+	Refused:     "the credential is refused",
+	Rejected:    "the credential does not authenticate",
+	Denied:      "it is denied",
+}
+
+// Unproven is [Error.Unproven] of the *Error that err is or wraps.
+func Unproven(attempt string, err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return e.Unproven(attempt)
+}
+
+// Unproven moves what a peer said into the detail of its error: without TLS anything may answer at an address. The class and
+// the code stay.
+func (e *Error) Unproven(attempt string) *Error {
+	out := *e
+	out.Text = attempt + ": " + inGeneral[e.Class] + "; without TLS, what it said is in the server's log"
+	out.Detail = strings.TrimPrefix(e.Detail+"; "+e.Text, "; ")
+	return &out
 }
 
 // ClassOf is the class of an error: Unknown for one that no target has classified.
@@ -78,14 +145,29 @@ func ClassOf(err error) Class {
 	return Unknown
 }
 
-// NotSent classifies an error of making a connection: Unreachable, because nothing was asked yet.
+// NotSent classifies an error of making a connection: Unreachable, because nothing was asked yet; Denied when the server's
+// rules refuse the address. Why there is no connection is for the operator alone.
 func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
-	return Failed(Unreachable, "", attempt+": "+plain(err), secrets...)
+	class, text := Unreachable, "no answer"
+	if errors.As(err, new(*egress.RefusedError)) {
+		class, text = Denied, "the server's egress rules do not permit this address"
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		text = "no answer in time"
+	}
+	e := Failed(class, "", attempt+": "+text, secrets...)
+	e.Detail = bounded(Scrub(plain(err), secrets...))
+	return e
 }
 
 // NoAnswer classifies an error after a request has been sent: Unknown.
 func NoAnswer(attempt string, err error, secrets ...sensitive.Value) *Error {
-	return Failed(Unknown, "", attempt+": "+plain(err), secrets...)
+	text := "no answer"
+	if errors.Is(err, context.DeadlineExceeded) {
+		text = "no answer in time"
+	}
+	e := Failed(Unknown, "", attempt+": "+text, secrets...)
+	e.Detail = bounded(Scrub(plain(err), secrets...))
+	return e
 }
 
 // AsAdmin is the error of an administrator's login as the error of the change that it was for: nothing was asked of the target

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"io"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -147,4 +148,14 @@ type Settings struct {
 	Config json.RawMessage
 	// Admin is the credential that changes others; zero for a kind that needs none.
 	Admin Credential
+	// Dial makes every connection to the target; nil means that of [egress.Default].
+	Dial egress.DialFunc
+}
+
+// Dialer returns what connects to the target. A kind has no other way to the network.
+func (s Settings) Dialer() egress.DialFunc {
+	if s.Dial == nil {
+		return egress.Default.DialContext
+	}
+	return s.Dial
 }

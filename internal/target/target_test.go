@@ -24,7 +24,7 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 		}
 	}
 	err := target.NotSent("dial", &url.Error{Op: "Get", URL: "http://u:topsecret@h/", Err: errors.New("connection refused")})
-	if err.Error() != "dial: connection refused" || target.ClassOf(fmt.Errorf("apply: %w", err)) != target.Unreachable {
+	if err.Error() != "dial: no answer" || err.Detail != "connection refused" || target.ClassOf(fmt.Errorf("apply: %w", err)) != target.Unreachable {
 		t.Errorf("got %q of class %v", err, target.ClassOf(err))
 	}
 	if target.ClassOf(errors.New("anything")) != target.Unknown {

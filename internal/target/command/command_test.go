@@ -246,7 +246,7 @@ while :; do sleep 1; done`, `,"dir":"DIR"`)
 	cancel()
 	began := time.Now()
 	err := <-done
-	if target.ClassOf(err) != target.Unknown || !strings.Contains(err.Error(), "context canceled") {
+	if target.ClassOf(err) != target.Unknown || !strings.Contains(target.DetailOf(err), "context canceled") {
 		t.Errorf("class %v, %v", target.ClassOf(err), err)
 	}
 	if took := time.Since(began); took > 10*time.Second {

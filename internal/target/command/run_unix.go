@@ -47,11 +47,11 @@ func (r *runner) run(ctx context.Context, file, what string, message []byte, sec
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return plugin.Answer{JSON: out.b, MayBeOK: true, Said: text}, nil
+		return plugin.Answer{JSON: out.b, MayBeOK: true, Proven: true, Said: text}, nil
 	case ctx.Err() != nil:
 		return plugin.Answer{}, target.NoAnswer(what, ctx.Err(), secrets...)
 	case errors.As(err, &exit) && exit.ExitCode() == 1 && len(out.b) > 0 && !out.long:
-		return plugin.Answer{JSON: out.b, Code: "exit status 1", Said: text}, nil
+		return plugin.Answer{JSON: out.b, Code: "exit status 1", Proven: true, Said: text}, nil
 	case out.long:
 		err = errLong
 	case errors.Is(err, exec.ErrWaitDelay):

@@ -53,6 +53,7 @@ import (
 
 	driver "github.com/go-ldap/ldap/v3"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -148,7 +149,8 @@ func (c config) checkLookup() error {
 
 type directory struct {
 	config
-	admin target.Credential
+	admin   target.Credential
+	dialTCP egress.DialFunc
 }
 
 func open(s target.Settings) (target.Target, error) {
@@ -159,7 +161,7 @@ func open(s target.Settings) (target.Target, error) {
 	if s.Admin.Secret.IsZero() || s.Admin.Account == "" {
 		return nil, errors.New("ldap: an administrator is required, with a DN as its account")
 	}
-	return &directory{config: c, admin: s.Admin}, nil
+	return &directory{config: c, admin: s.Admin, dialTCP: s.Dialer()}, nil
 }
 
 // Close has nothing to release: each call closes what it opened.

@@ -82,7 +82,7 @@ func expect(t *testing.T, err error, class target.Class, words ...string) {
 		t.Fatalf("got %v of class %v, want class %v", err, target.ClassOf(err), class)
 	}
 	for _, w := range words {
-		if !strings.Contains(err.Error(), w) {
+		if !strings.Contains(targettest.OperatorText(err), w) {
 			t.Errorf("the error does not say %q: %v", w, err)
 		}
 	}

@@ -39,7 +39,7 @@ func (d *directory) dial(ctx context.Context, addr string, secrets ...sensitive.
 	}
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	c, err := new(net.Dialer).DialContext(dialCtx, "tcp", addr)
+	c, err := d.dialTCP(dialCtx, "tcp", addr)
 	if err != nil {
 		return nil, target.NotSent(attempt, err)
 	}
@@ -117,6 +117,14 @@ var (
 // bind logs in. An account that is locked, expired or disabled is of class Denied, because that says nothing of the password.
 func (s *session) bind(dn string, password sensitive.Value) error {
 	attempt := fmt.Sprintf("%s: bind as %q", s.addr, dn)
+	err := s.tryBind(attempt, dn, password)
+	if err == nil || !s.d.TLS.Off {
+		return err
+	}
+	return target.Unproven(attempt, err)
+}
+
+func (s *session) tryBind(attempt, dn string, password sensitive.Value) error {
 	if dn == "" || password.IsZero() {
 		// Servers answer such a bind with success, and it proves nothing (RFC 4513, 5.1.1 and 5.1.2).
 		return target.Failed(target.Rejected, "", attempt+": a DN and a password are required")

@@ -38,6 +38,7 @@ func (t *my) connect(ctx context.Context, address, database string, c target.Cre
 	cfg := driverpkg.NewConfig()
 	cfg.Net, cfg.Addr, cfg.User, cfg.Passwd, cfg.DBName = "tcp", address, c.Account, c.Secret.Reveal(), database
 	cfg.TLS, cfg.Timeout, cfg.Params, cfg.Logger = t.config.TLS.Config(host), dialTimeout, params, &driverpkg.NopLogger{}
+	cfg.DialFunc = t.dial
 	cfg.ReadTimeout, cfg.WriteTimeout = ioTimeout, ioTimeout // where the driver does not look at ctx, in closing
 	connector, err := driverpkg.NewConnector(cfg)
 	if err != nil {
@@ -100,10 +101,14 @@ func numberOf(err error) (uint16, string, bool) {
 }
 
 // loginFailed classifies a failed login.
-func loginFailed(attempt string, err error, secrets ...sensitive.Value) *target.Error {
+func (t *my) loginFailed(attempt string, err error, secrets ...sensitive.Value) *target.Error {
 	number, message, ok := numberOf(err)
 	if ok {
-		return target.Failed(loginClass(number), strconv.Itoa(int(number)), attempt+": "+message, secrets...)
+		failed := target.Failed(loginClass(number), strconv.Itoa(int(number)), attempt+": "+message, secrets...)
+		if t.config.TLS.Off {
+			return failed.Unproven(attempt)
+		}
+		return failed
 	}
 	for refusal, text := range map[error]string{
 		driverpkg.ErrCleartextPassword: "the account's plugin wants the password in clear, which is not sent",

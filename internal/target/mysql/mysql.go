@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -73,7 +74,7 @@ func kind(name string, s server) target.Kind {
 			if settings.Admin.IsZero() {
 				return nil, errors.New("a " + s.name + " target needs an administrator's credential")
 			}
-			return &my{PasswordRule: c.PasswordRule, server: s, config: c, admin: settings.Admin}, nil
+			return &my{PasswordRule: c.PasswordRule, server: s, config: c, admin: settings.Admin, dial: settings.Dialer()}, nil
 		},
 	}
 }
@@ -84,6 +85,7 @@ type my struct {
 	server server
 	config config
 	admin  target.Credential
+	dial   egress.DialFunc
 }
 
 // Close has nothing to release: each call closes its own connection.
@@ -179,7 +181,7 @@ func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.V
 		"wait_timeout": patience, "net_read_timeout": patience,
 	})
 	if err != nil {
-		failed := loginFailed(attempt, err, secrets...)
+		failed := t.loginFailed(attempt, err, secrets...)
 		if failed.Class == target.Rejected {
 			failed.Class = target.Denied
 		}
@@ -307,7 +309,7 @@ func (t *my) login(ctx context.Context, address string, c target.Credential) err
 	}
 	conn, err := t.connect(ctx, address, t.config.Database, c, nil)
 	if err != nil {
-		return loginFailed(attempt, err, c.Secret)
+		return t.loginFailed(attempt, err, c.Secret)
 	}
 	defer conn.Close()
 	if t.config.CheckSQL == "" {

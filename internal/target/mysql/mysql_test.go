@@ -146,7 +146,7 @@ func do(t *testing.T, class target.Class, text string, f func(context.Context) e
 	if text == "" && err != nil {
 		t.Fatalf("%v of class %v", err, target.ClassOf(err))
 	}
-	if text != "" && (err == nil || target.ClassOf(err) != class || !strings.Contains(err.Error(), text)) {
+	if text != "" && (err == nil || target.ClassOf(err) != class || !strings.Contains(targettest.OperatorText(err), text)) {
 		t.Errorf("%v of class %v, want %v with %q", err, target.ClassOf(err), class, text)
 	}
 }

@@ -50,6 +50,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/rest"
 	"github.com/keyturn/keyturn/sensitive"
@@ -118,7 +119,7 @@ func open(s target.Settings) (target.Target, error) {
 	if c.AdminAuth != "none" && s.Admin.Secret.IsZero() {
 		return nil, fmt.Errorf("target %s has no administrator's credential; name a secret with one, or set admin_auth to none", s.Name)
 	}
-	p := &provider{config: c, name: s.Name, admin: s.Admin, PasswordRule: c.PasswordRule}
+	p := &provider{config: c, name: s.Name, admin: s.Admin, dial: s.Dialer(), PasswordRule: c.PasswordRule}
 	return p, nil
 }
 
@@ -127,6 +128,7 @@ type provider struct {
 	config              config
 	name                string
 	admin               target.Credential
+	dial                egress.DialFunc
 }
 
 // Strategies returns the one that the configuration has calls for.
@@ -187,7 +189,7 @@ func (p *provider) do(ctx context.Context, call *call, what string, c, other tar
 	case "basic":
 		req.SetBasicAuth(p.admin.Account, p.admin.Secret.Reveal())
 	}
-	got, err := rest.Do(req, p.config.TLS, what, secrets...)
+	got, err := rest.Do(req, p.dial, p.config.TLS, what, secrets...)
 	if err != nil {
 		return err
 	}
@@ -218,13 +220,11 @@ func answered(class target.Class, what string, got rest.Reply, secrets []sensiti
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 	}
-	text := what + ": the provider answered with an error"
+	text, words := what+": the provider answered with an error", ""
 	if got.JSON && json.Unmarshal(got.Body, &said) == nil {
-		if words := target.Clean(said.Error+" "+said.Description, secrets...); words != "" {
-			text += ": " + words
-		}
+		words = target.Clean(said.Error+" "+said.Description, secrets...)
 	}
-	return target.Failed(class, rest.Code(got.Status), text, secrets...)
+	return rest.Answered(class, got, text, words, secrets)
 }
 
 // sameSecret looks whether a provider that shows the client has set what it was given.
@@ -269,7 +269,7 @@ func (p *provider) token(ctx context.Context, endpoint string, c target.Credenti
 		// Both are form-encoded first: RFC 6749 section 2.3.1.
 		req.SetBasicAuth(url.QueryEscape(c.Account), url.QueryEscape(c.Secret.Reveal()))
 	}
-	got, err := rest.Do(req, p.config.TLS, what, c.Secret)
+	got, err := rest.Do(req, p.dial, p.config.TLS, what, c.Secret)
 	if err != nil {
 		return err
 	}

@@ -262,7 +262,7 @@ func TestSetIsJudgedWithCare(t *testing.T) {
 	}{
 		{"done", 200, `{"client_secret":"new-secret-marker"}`, 401, dead, 0, ""},
 		{"refused, and dead", 400, `{"error":"invalid","error_description":"new-secret-marker is weak"}`, 401, dead, target.Refused,
-			"set a secret at idp: the provider answered with an error: invalid [redacted] is weak (HTTP 400)"},
+			"set a secret at idp: the provider answered with an error (HTTP 400) [invalid [redacted] is weak]"},
 		{"refused because an earlier attempt did it", 400, `{"error":"reuse"}`, 200, live, 0, ""},
 		{"refused, and nobody knows", 422, `{}`, 503, `{}`, target.Unknown, "whether it was set before is not known"},
 		{"denied", 403, `{}`, 401, dead, target.Denied, "HTTP 403"},
@@ -276,10 +276,10 @@ func TestSetIsJudgedWithCare(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			err := canned(t, tt.status, tt.body, tt.tokenCode, tt.token).Apply(t.Context(), change)
-			if tt.text == "" && err != nil || tt.text != "" && (target.ClassOf(err) != tt.class || !strings.Contains(fmt.Sprint(err), tt.text)) {
+			if tt.text == "" && err != nil || tt.text != "" && (target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text)) {
 				t.Errorf("class %v, %v; want %v, %q", target.ClassOf(err), err, tt.class, tt.text)
 			}
-			if strings.Contains(fmt.Sprint(err), "marker") {
+			if strings.Contains(targettest.OperatorText(err), "marker") {
 				t.Error("the error tells a secret")
 			}
 		})
@@ -294,7 +294,7 @@ func TestTokenEndpointIsJudgedWithCare(t *testing.T) {
 		class  target.Class
 		text   string
 	}{
-		{401, `{"error":"invalid_client","error_description":"new-secret-marker?"}`, target.Rejected, `get a token of idp for "app": the provider answered with an error: invalid_client [redacted]? (HTTP 401)`},
+		{401, `{"error":"invalid_client","error_description":"new-secret-marker?"}`, target.Rejected, `get a token of idp for "app": the provider answered with an error (HTTP 401) [invalid_client [redacted]?]`},
 		{400, `{"error":"invalid_client"}`, target.Rejected, "HTTP 400"},
 		{401, `{"error":"unauthorized_client"}`, target.Rejected, "unauthorized_client"},
 		{400, `{"error":"unauthorized_client"}`, target.Unknown, "unauthorized_client"},
@@ -305,7 +305,7 @@ func TestTokenEndpointIsJudgedWithCare(t *testing.T) {
 		{500, `{"error":"invalid_client"}`, target.Unknown, "HTTP 500"},
 	} {
 		err := canned(t, 200, "", tt.status, tt.body).Verify(t.Context(), change.New)
-		if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(), "marker") {
+		if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text) || strings.Contains(targettest.OperatorText(err), "marker") {
 			t.Errorf("%d %s: class %v, %v; want %v, %q", tt.status, tt.body, target.ClassOf(err), err, tt.class, tt.text)
 		}
 	}
@@ -348,7 +348,7 @@ func TestTemplatesAreFilledAsValues(t *testing.T) {
 	}
 	c.New = change.New
 	err := open(strings.Replace(config, `"ca":`, `"server_name":"idp.internal","ca":`, 1)).Apply(t.Context(), c)
-	if target.ClassOf(err) != target.Unreachable || !strings.Contains(fmt.Sprint(err), "certificate is valid for") {
+	if target.ClassOf(err) != target.Unreachable || !strings.Contains(targettest.OperatorText(err), "certificate is valid for") {
 		t.Errorf("a certificate of another name: class %v, %v", target.ClassOf(err), err)
 	}
 }

@@ -78,6 +78,8 @@ type Target struct {
 type Answer struct {
 	// JSON is the body.
 	JSON []byte
+	// Proven says that the plug-in has proved who it is. Without, nothing that it says is for callers but its result.
+	Proven bool
 	// MayBeOK is false where the transport says of itself that the step did not succeed, such as by an HTTP status.
 	MayBeOK bool
 	// Code is the transport's own word for the outcome, such as HTTP 401. It is told when the body has no code.
@@ -290,9 +292,20 @@ func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, e
 	}
 	m, ok := meaning[r.Result]
 	if !ok || !strings.Contains(m.steps, string(step)) {
-		return reply{}, t.malformed(step, a, fmt.Sprintf("result %q, which this step does not have", target.Clean(r.Result, secrets...)))
+		result := fmt.Sprintf("result %q", target.Clean(r.Result, secrets...))
+		if a.Proven {
+			return reply{}, t.malformed(step, a, result+", which this step does not have")
+		}
+		e := t.malformed(step, a, "a result that this step does not have")
+		e.Detail = result
+		return reply{}, e
 	}
 	text := fmt.Sprintf("%s of target %s: %s", step, t.Name, r.Result)
+	if !a.Proven {
+		e := target.Failed(m.class, target.Clean(a.Code, secrets...), text, secrets...)
+		e.Detail = target.Clean(r.Message+" "+r.Code, secrets...)
+		return reply{}, e
+	}
 	if r.Message != "" {
 		text += ": " + target.Clean(r.Message, secrets...)
 	} else if a.Said != "" {
@@ -305,7 +318,7 @@ func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, e
 }
 
 // malformed is the error of an answer against the protocol: whatever was asked may have happened.
-func (t *Target) malformed(step Step, a Answer, what string) error {
+func (t *Target) malformed(step Step, a Answer, what string) *target.Error {
 	text := fmt.Sprintf("%s of target %s: the plug-in's answer is %s", step, t.Name, what)
 	if a.Said != "" {
 		text += ": " + a.Said

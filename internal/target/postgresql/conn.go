@@ -40,6 +40,8 @@ func (t *pg) connect(ctx context.Context, address, database string, c target.Cre
 	cfg.MinProtocolVersion, cfg.MaxProtocolVersion, cfg.KerberosSrvName, cfg.KerberosSpn = "3.0", "3.0", "", ""
 	cfg.RuntimeParams = map[string]string{"application_name": "keyturn", "client_encoding": "UTF8"}
 	cfg.ValidateConnect, cfg.AfterConnect, cfg.OAuthTokenProvider = nil, nil, nil
+	cfg.DialFunc = pgconn.DialFunc(t.dial)
+	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer resolves it
 	// Nothing is prepared under a name, so that a pooler between us and the server does no harm.
 	cfg.DefaultQueryExecMode, cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = pgx.QueryExecModeExec, 0, 0
 	return pgx.ConnectConfig(ctx, cfg)
@@ -62,7 +64,7 @@ func (t *pg) asAdminOf(ctx context.Context, attempt, database string, secrets ..
 	if err == nil {
 		return conn, nil
 	}
-	failed := loginFailed(attempt+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress, err, append(secrets, t.admin.Secret)...)
+	failed := t.loginFailed(attempt+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress, err, append(secrets, t.admin.Secret)...)
 	if failed.Class == target.Rejected {
 		failed.Class = target.Denied
 	}
@@ -70,11 +72,15 @@ func (t *pg) asAdminOf(ctx context.Context, attempt, database string, secrets ..
 }
 
 // loginFailed classifies a failed login.
-func loginFailed(attempt string, err error, secrets ...sensitive.Value) *target.Error {
+func (t *pg) loginFailed(attempt string, err error, secrets ...sensitive.Value) *target.Error {
 	answer, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case ok:
-		return target.Failed(loginClass(answer), answer.Code, attempt+": "+answerText(answer), secrets...)
+		failed := target.Failed(loginClass(answer), answer.Code, attempt+": "+answerText(answer), secrets...)
+		if t.config.TLS.Off {
+			return failed.Unproven(attempt)
+		}
+		return failed
 	case strings.Contains(err.Error(), "require_auth check failed"):
 		return target.Failed(target.Denied, "", attempt+": the server does not ask for the password in a way that the setting require_auth allows; see pg_hba.conf", secrets...)
 	}

@@ -36,6 +36,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -59,7 +60,7 @@ func open(s target.Settings) (*pg, error) {
 	if s.Admin.IsZero() {
 		return nil, errors.New("a PostgreSQL target needs an administrator's credential")
 	}
-	return &pg{PasswordRule: c.PasswordRule, config: c, admin: s.Admin}, nil
+	return &pg{PasswordRule: c.PasswordRule, config: c, admin: s.Admin, dial: s.Dialer()}, nil
 }
 
 // pg is one server.
@@ -67,6 +68,7 @@ type pg struct {
 	target.PasswordRule
 	config config
 	admin  target.Credential
+	dial   egress.DialFunc
 }
 
 // Close has nothing to release: each call closes its own connection.
@@ -243,7 +245,7 @@ func (t *pg) login(ctx context.Context, address string, c target.Credential, che
 	}
 	conn, err := t.connect(ctx, address, t.config.Database, c)
 	if err != nil {
-		return loginFailed(attempt, err, c.Secret)
+		return t.loginFailed(attempt, err, c.Secret)
 	}
 	defer disconnect(conn)
 	if checkSQL == "" {

@@ -330,7 +330,7 @@ func testTLS(t *testing.T, c *cluster, reader, _ target.Credential) {
 			continue
 		}
 		err = do(t, class(target.Unreachable), func(ctx context.Context) error { return opened.Verify(ctx, who) })
-		if err != nil && !strings.Contains(err.Error(), tt.text) {
+		if err != nil && !strings.Contains(target.DetailOf(err), tt.text) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

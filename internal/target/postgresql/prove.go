@@ -120,7 +120,7 @@ func differences(a, b map[string]string) []string {
 func (t *pg) databases(ctx context.Context, what string, c target.Credential) ([]string, error) {
 	conn, err := t.connect(ctx, t.config.AdminAddress, t.config.Database, c)
 	if err != nil {
-		return nil, loginFailed(what, err, c.Secret)
+		return nil, t.loginFailed(what, err, c.Secret)
 	}
 	defer disconnect(conn)
 	rows, err := conn.Query(ctx, `SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate
@@ -139,7 +139,7 @@ func (t *pg) databases(ctx context.Context, what string, c target.Credential) ([
 func (t *pg) rightsOf(ctx context.Context, what, database string, r target.PlanRequest, c target.Credential) (map[string]string, error) {
 	conn, err := t.connect(ctx, t.config.AdminAddress, database, c)
 	if err != nil {
-		return nil, loginFailed(what+": log in as "+c.Account, err, c.Secret)
+		return nil, t.loginFailed(what+": log in as "+c.Account, err, c.Secret)
 	}
 	defer disconnect(conn)
 	fail := func(err error) error { return checkFailed(what+": as "+c.Account, err, c.Secret) }

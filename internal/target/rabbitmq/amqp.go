@@ -53,18 +53,29 @@ func (b *broker) login(ctx context.Context, e endpoint, c target.Credential) err
 		Locale:     "en_US",
 	})
 	if err != nil {
-		return judge(ctx, what, err, c)
+		err = judge(ctx, what, err, c)
+		if !e.tls {
+			err = target.Unproven(what, err)
+		}
+		return err
 	}
 	_ = session.Close() // the login has succeeded, whatever becomes of the farewell
 	return nil
 }
 
 func (b *broker) dial(ctx context.Context, e endpoint) (net.Conn, error) {
-	d := &net.Dialer{Timeout: dialTimeout}
-	if !e.tls {
-		return d.DialContext(ctx, "tcp", e.addr)
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := b.dialTCP(ctx, "tcp", e.addr)
+	if err != nil || !e.tls {
+		return conn, err
 	}
-	return (&tls.Dialer{NetDialer: d, Config: b.config.TLS.Config(e.host)}).DialContext(ctx, "tcp", e.addr)
+	secure := tls.Client(conn, b.config.TLS.Config(e.host))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // nothing was asked
+		return nil, err
+	}
+	return secure, nil
 }
 
 // judge says what a failed login means. Only a server that said so has rejected it: the library reports a connection that was cut

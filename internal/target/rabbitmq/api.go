@@ -145,7 +145,7 @@ func (b *broker) call(ctx context.Context, method, what, account string, body []
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	return rest.Do(req, b.config.TLS, what, secrets...)
+	return rest.Do(req, b.dialTCP, b.config.TLS, what, secrets...)
 }
 
 func answered(class target.Class, what string, got rest.Reply, secrets []sensitive.Value) *target.Error {
@@ -153,10 +153,10 @@ func answered(class target.Class, what string, got rest.Reply, secrets []sensiti
 		Error  string `json:"error"`
 		Reason any    `json:"reason"`
 	}
-	text := what + ": the API answered with an error"
+	text, words := what+": the API answered with an error", ""
 	if got.JSON && json.Unmarshal(got.Body, &said) == nil && said.Error != "" {
 		reason, _ := json.Marshal(said.Reason)
-		text += ": " + target.Clean(said.Error+" "+strings.Trim(string(reason), `"`), secrets...)
+		words = target.Clean(said.Error+" "+strings.Trim(string(reason), `"`), secrets...)
 	}
-	return target.Failed(class, rest.Code(got.Status), text, secrets...)
+	return rest.Answered(class, got, text, words, secrets)
 }

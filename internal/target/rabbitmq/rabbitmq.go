@@ -30,6 +30,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/rest"
 )
@@ -120,7 +121,7 @@ func open(s target.Settings) (target.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &broker{PasswordRule: c.PasswordRule, config: c, endpoints: endpoints, name: s.Name, admin: s.Admin}, nil
+	return &broker{PasswordRule: c.PasswordRule, config: c, endpoints: endpoints, name: s.Name, admin: s.Admin, dialTCP: s.Dialer()}, nil
 }
 
 type broker struct {
@@ -129,6 +130,7 @@ type broker struct {
 	endpoints           []endpoint
 	name                string
 	admin               target.Credential
+	dialTCP             egress.DialFunc
 }
 
 // Close has nothing to release: every call closes its connection.

@@ -294,11 +294,11 @@ func (n *node) errors(t *testing.T) {
 		t.Errorf("a user that does not exist: class %v, %v", target.ClassOf(err), err)
 	}
 	err = tt.Verify(t.Context(), with(good, "wrong"))
-	if target.ClassOf(err) != target.Rejected || !strings.Contains(fmt.Sprint(err), "ACCESS_REFUSED - Login was refused") {
+	if target.ClassOf(err) != target.Rejected || !strings.Contains(targettest.OperatorText(err), "ACCESS_REFUSED - Login was refused") {
 		t.Errorf("a wrong password: class %v, %v", target.ClassOf(err), err)
 	}
 	err = n.open(t, fmt.Sprintf(`{"api":"http://%s","amqp":["amqp://%s"],"vhost":"other"}`, n.API, n.AMQP)).Verify(t.Context(), good)
-	if target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), "vhost") {
+	if target.ClassOf(err) != target.Denied || !strings.Contains(targettest.OperatorText(err), "vhost") {
 		t.Errorf("a virtual host that does not exist: class %v, %v", target.ClassOf(err), err)
 	}
 	// A login that is cut is no verdict, wherever it is cut.
@@ -338,7 +338,7 @@ func (n *node) tls(t *testing.T) {
 	for tls, want := range map[string]string{"": "unknown authority", `"server_name":"bus.internal","ca":` + string(ca): "certificate is valid for localhost"} {
 		tt := n.open(t, config(tls))
 		for what, err := range map[string]error{"Apply": tt.Apply(t.Context(), c), "Verify": tt.Verify(t.Context(), old)} {
-			if target.ClassOf(err) != target.Unreachable || !strings.Contains(fmt.Sprint(err), want) {
+			if target.ClassOf(err) != target.Unreachable || !strings.Contains(targettest.OperatorText(err), want) {
 				t.Errorf("%s with %.30s: class %v, %v; want %q", what, tls, target.ClassOf(err), err, want)
 			}
 		}

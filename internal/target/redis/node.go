@@ -23,29 +23,35 @@ type node struct {
 	conn    *redis.Conn
 	stop    func() bool
 	secrets []sensitive.Value
+	// proven says that TLS has proved who the server is.
+	proven bool
 	// greeting is what a server said instead of serving, such as that it has too many clients.
 	greeting error
 }
 
 // dial connects to a server and asks nothing of it. The connection is made here and handed to the driver, so that what
 // fails before a request is known from what fails after, and so that the driver does not dial again.
-func (s *server) dial(ctx context.Context, addr string, secrets ...sensitive.Value) (*node, error) {
+func (s *server) dialNode(ctx context.Context, addr string, secrets ...sensitive.Value) (*node, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, target.NotSent("connect to "+addr, err)
 	}
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	var c net.Conn
-	if t := s.TLS.Config(host); t != nil {
-		c, err = (&tls.Dialer{Config: t}).DialContext(dialCtx, "tcp", addr)
-	} else {
-		c, err = new(net.Dialer).DialContext(dialCtx, "tcp", addr)
-	}
+	c, err := s.dial(dialCtx, "tcp", addr)
 	if err != nil {
 		return nil, target.NotSent("connect to "+addr, err)
 	}
-	n := &node{addr: addr, secrets: secrets}
+	t := s.TLS.Config(host)
+	if t != nil {
+		secure := tls.Client(c, t)
+		if err := secure.HandshakeContext(dialCtx); err != nil {
+			_ = c.Close() // nothing was asked
+			return nil, target.NotSent("connect to "+addr, err)
+		}
+		c = secure
+	}
+	n := &node{addr: addr, secrets: secrets, proven: t != nil}
 	made := false
 	n.client = redis.NewClient(&redis.Options{
 		Addr: addr, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DialTimeout: dialTimeout,
@@ -73,6 +79,14 @@ func (n *node) close() {
 
 // login authenticates.
 func (n *node) login(ctx context.Context, c target.Credential) error {
+	err := n.authenticate(ctx, c)
+	if err == nil || n.proven {
+		return err
+	}
+	return target.Unproven(fmt.Sprintf("%s: log in as %q", n.addr, c.Account), err)
+}
+
+func (n *node) authenticate(ctx context.Context, c target.Credential) error {
 	_, err := n.do(ctx, fmt.Sprintf("log in as %q", c.Account), "AUTH", c.Account, c.Secret.Reveal())
 	var e *target.Error
 	switch {

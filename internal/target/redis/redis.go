@@ -44,6 +44,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -125,6 +126,7 @@ func parse(raw json.RawMessage) (config, error) {
 type server struct {
 	config
 	admin target.Credential
+	dial  egress.DialFunc
 }
 
 func open(s target.Settings) (target.Target, error) {
@@ -138,7 +140,7 @@ func open(s target.Settings) (target.Target, error) {
 	if s.Admin.Account == "" {
 		s.Admin.Account = "default"
 	}
-	return &server{config: c, admin: s.Admin}, nil
+	return &server{config: c, admin: s.Admin, dial: s.Dialer()}, nil
 }
 
 // Close has nothing to release: each call closes what it opened.
@@ -160,7 +162,7 @@ func (s *server) Verify(ctx context.Context, c target.Credential) error {
 	defer cancel()
 	var failed error
 	for _, addr := range slices.Concat(s.Nodes, s.config.Verify) {
-		n, err := s.dial(ctx, addr, c.Secret)
+		n, err := s.dialNode(ctx, addr, c.Secret)
 		if err == nil {
 			err = n.login(ctx, c)
 			n.close()
@@ -313,7 +315,7 @@ func (n *node) unsaved(ctx context.Context, err error, account, h string, takeOu
 func (s *server) connect(ctx context.Context, secrets ...sensitive.Value) ([]*node, error) {
 	var nodes []*node
 	for _, addr := range s.Nodes {
-		n, err := s.dial(ctx, addr, append(secrets, s.admin.Secret)...)
+		n, err := s.dialNode(ctx, addr, append(secrets, s.admin.Secret)...)
 		if err != nil {
 			return nodes, err
 		}

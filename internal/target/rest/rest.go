@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -60,13 +61,19 @@ type Reply struct {
 	Body   []byte
 	// JSON says that the body is declared to be JSON in UTF-8.
 	JSON bool
+	// Proven says that TLS has proved who answered. Without, no text of the answer is for callers.
+	Proven bool
 }
 
 // Do sends the request and reads the answer. An error is of class Unreachable when no connection was made, so that nothing
 // can have been sent, and of class Unknown otherwise. secrets are those that the request knows.
-func Do(req *http.Request, t target.TLS, attempt string, secrets ...sensitive.Value) (Reply, error) {
+func Do(req *http.Request, dial egress.DialFunc, t target.TLS, attempt string, secrets ...sensitive.Value) (Reply, error) {
 	transport := &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return dial(ctx, network, address)
+		},
 		TLSHandshakeTimeout:    dialTimeout,
 		TLSClientConfig:        t.Config(req.URL.Hostname()),
 		DisableKeepAlives:      true,
@@ -96,7 +103,20 @@ func Do(req *http.Request, t target.TLS, attempt string, secrets ...sensitive.Va
 	if len(body) > MaxBody {
 		return Reply{}, target.Failed(target.Unknown, "", fmt.Sprintf("%s: the answer is longer than %d bytes", attempt, MaxBody), secrets...)
 	}
-	return Reply{Status: resp.StatusCode, Body: body, JSON: isJSON(resp.Header.Get("Content-Type"))}, nil
+	return Reply{Status: resp.StatusCode, Body: body, JSON: isJSON(resp.Header.Get("Content-Type")), Proven: resp.TLS != nil}, nil
+}
+
+// Answered is the error of an answer. words are what the target said in it, without secrets: they are for callers when TLS has
+// proved who said them, and else for the operator's log.
+func Answered(class target.Class, got Reply, text, words string, secrets []sensitive.Value) *target.Error {
+	if words != "" && got.Proven {
+		text += ": " + words
+	}
+	e := target.Failed(class, Code(got.Status), text, secrets...)
+	if !got.Proven {
+		e.Detail = words
+	}
+	return e
 }
 
 // ended names the context's end as such: what the transport makes of it differs by where it was.

@@ -36,7 +36,7 @@ func (h *host) login(ctx context.Context, addr string, c target.Credential, secr
 	}
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(dialCtx, "tcp", addr)
+	conn, err := h.dial(dialCtx, "tcp", addr)
 	if err != nil {
 		return nil, target.NotSent("connect to "+addr, err)
 	}
@@ -146,9 +146,13 @@ func (a *attempt) failed(addr string, err error, secrets []sensitive.Value) erro
 	text := fmt.Sprintf("%s: log in as %q", addr, a.c.Account)
 	switch {
 	case a.otherKey != "":
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s: the host shows the key %s, which is none of host_keys", text, a.otherKey))
+		e := target.Failed(target.Denied, "", text+": the key of the host is none of host_keys; the server's log has it")
+		e.Detail = "the host shows the key " + a.otherKey
+		return e
 	case errors.As(err, new(*ssh.AlgorithmNegotiationError)):
-		return target.Failed(target.Denied, "", text+": "+err.Error()+" (does the host have one of host_keys?)")
+		e := target.Failed(target.Denied, "", text+": no algorithm in common (does the host have one of host_keys?)")
+		e.Detail = target.Clean(err.Error())
+		return e
 	case a.obstacle != "":
 		return target.Failed(target.Denied, "", text+": "+a.obstacle, secrets...)
 	case a.offered && strings.Contains(err.Error(), "unable to authenticate"):

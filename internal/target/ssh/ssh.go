@@ -50,6 +50,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/sha512crypt"
 	"github.com/keyturn/keyturn/sensitive"
@@ -137,6 +138,7 @@ func parse(raw json.RawMessage) (config, error) {
 type host struct {
 	config
 	admin target.Credential
+	dial  egress.DialFunc
 }
 
 func open(s target.Settings) (target.Target, error) {
@@ -150,7 +152,7 @@ func open(s target.Settings) (target.Target, error) {
 	case !c.Self && (s.Admin.Account == "" || s.Admin.Secret.IsZero()):
 		return nil, errors.New("ssh: an administrator is required, or self: true where accounts change their own keys")
 	}
-	return &host{config: c, admin: s.Admin}, nil
+	return &host{config: c, admin: s.Admin, dial: s.Dialer()}, nil
 }
 
 // Close has nothing to release: each call closes what it opened.

@@ -101,6 +101,14 @@ func (h Harness) open(t testing.TB, addr string, admin target.Credential) target
 	return tt
 }
 
+// OperatorText is what an operator reads of an error: its text, and the detail that callers are not told.
+func OperatorText(err error) string {
+	if detail := target.DetailOf(err); detail != "" {
+		return err.Error() + " [" + detail + "]"
+	}
+	return fmt.Sprint(err)
+}
+
 // Generate makes a candidate as the engine does.
 func Generate(ctx context.Context, tt target.Target, account string, old target.Credential) (target.Credential, error) {
 	if g, ok := tt.(target.Generator); ok {

@@ -28,6 +28,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/plugin"
 	"github.com/keyturn/keyturn/internal/target/rest"
@@ -96,7 +97,7 @@ func open(s target.Settings) (target.Target, error) {
 	if s.Admin.Secret.Len() < minKey {
 		return nil, fmt.Errorf("the secret that signs the requests of target %s is shorter than %d characters", s.Name, minKey)
 	}
-	h := &hook{config: c, name: s.Name, key: s.Admin.Secret, now: time.Now}
+	h := &hook{config: c, name: s.Name, key: s.Admin.Secret, dial: s.Dialer(), now: time.Now}
 	return &plugin.Target{Settings: c.Settings, Name: s.Name, Admin: s.Admin, Call: h.call}, nil
 }
 
@@ -104,6 +105,7 @@ type hook struct {
 	config config
 	name   string
 	key    sensitive.Value
+	dial   egress.DialFunc
 	now    func() time.Time
 }
 
@@ -119,7 +121,7 @@ func (h *hook) call(ctx context.Context, step plugin.Step, body []byte, secrets 
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
 	sign.SignWebhook(req.Header, h.key.Reveal(), h.now(), body)
-	got, err := rest.Do(req, h.config.TLS, what, secrets...)
+	got, err := rest.Do(req, h.dial, h.config.TLS, what, secrets...)
 	if err != nil {
 		return plugin.Answer{}, err
 	}
@@ -131,7 +133,7 @@ func (h *hook) call(ctx context.Context, step plugin.Step, body []byte, secrets 
 	if !got.JSON {
 		return plugin.Answer{}, target.Failed(target.Unknown, status, what+": the answer is not of type application/json", secrets...)
 	}
-	answer := plugin.Answer{JSON: got.Body, MayBeOK: got.Status == http.StatusOK}
+	answer := plugin.Answer{JSON: got.Body, MayBeOK: got.Status == http.StatusOK, Proven: got.Proven}
 	if !answer.MayBeOK {
 		answer.Code = status
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/internal/target/webhook"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -129,12 +130,12 @@ func TestAnswers(t *testing.T) {
 		class             target.Class
 		text              string
 	}{
-		{"refused", isJSON, 200, `{"result":"refused","code":"E7","message":"too short"}`, target.Refused, "set of target crm: refused: too short (E7)"},
+		{"refused", isJSON, 200, `{"result":"refused","code":"E7","message":"too short"}`, target.Refused, "set of target crm: refused [too short E7]"},
 		{"refused by status too", isJSON, 422, `{"result":"refused"}`, target.Refused, "set of target crm: refused (HTTP 422)"},
-		{"denied", isJSON, 401, `{"result":"denied","code":"signature"}`, target.Denied, "set of target crm: denied (signature)"},
+		{"denied", isJSON, 401, `{"result":"denied","code":"signature"}`, target.Denied, "set of target crm: denied (HTTP 401) [signature]"},
 		{"unavailable", isJSON, 200, `{"result":"unavailable"}`, target.Unreachable, "set of target crm: unavailable"},
-		{"unknown", isJSON, 200, `{"result":"unknown","message":"lost\r\n\tit"}`, target.Unknown, "set of target crm: unknown: lost it"},
-		{"rejected is no answer to set", isJSON, 200, `{"result":"rejected"}`, target.Unknown, `set of target crm: the plug-in's answer is result "rejected", which this step does not have`},
+		{"unknown", isJSON, 200, `{"result":"unknown","message":"lost\r\n\tit"}`, target.Unknown, "set of target crm: unknown [lost it]"},
+		{"rejected is no answer to set", isJSON, 200, `{"result":"rejected"}`, target.Unknown, `set of target crm: the plug-in's answer is a result that this step does not have [result "rejected"]`},
 		{"another word", isJSON, 200, `{"result":"done"}`, target.Unknown, `result "done"`},
 		{"no result", isJSON, 200, `{}`, target.Unknown, `result ""`},
 		{"ok with a failure's status", isJSON, 404, `{"result":"ok"}`, target.Unknown, "ok, but the transport says that it failed (HTTP 404)"},
@@ -149,16 +150,16 @@ func TestAnswers(t *testing.T) {
 		{"no content", isJSON, 204, ``, target.Unknown, "HTTP 204"},
 		{"redirect", isJSON, 307, `{"result":"ok"}`, target.Unknown, "HTTP 307"},
 		{"long", isJSON, 200, `{"result":"ok","message":"` + strings.Repeat("x", 70_000) + `"}`, target.Unknown, "longer than 65536 bytes"},
-		{"quotes the secret", isJSON, 200, `{"result":"refused","code":"old-secret-marker","message":"new-\"<secret>\"-marker is bad"}`, target.Refused, "refused: [redacted] is bad ([redacted])"},
+		{"quotes the secret", isJSON, 200, `{"result":"refused","code":"old-secret-marker","message":"new-\"<secret>\"-marker is bad"}`, target.Refused, "refused [[redacted] is bad [redacted]]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			url, asked := endpoint(t, tt.status, tt.contentType, tt.body)
 			err := openAt(t, url, "").Apply(t.Context(), change)
-			if target.ClassOf(err) != tt.class || err == nil || !strings.Contains(err.Error(), tt.text) {
+			if target.ClassOf(err) != tt.class || err == nil || !strings.Contains(targettest.OperatorText(err), tt.text) {
 				t.Errorf("class %v, %v; want %v, %q", target.ClassOf(err), err, tt.class, tt.text)
 			}
-			if err != nil && strings.Contains(err.Error(), "marker") {
+			if err != nil && strings.Contains(targettest.OperatorText(err), "marker") {
 				t.Error("the error tells a secret")
 			}
 			if asked.Load() != 1 {
@@ -176,7 +177,7 @@ func TestCutAfterTheRequest(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	}))
 	defer s.Close()
-	if err := openAt(t, s.URL, "").Apply(t.Context(), change); target.ClassOf(err) != target.Unknown || !strings.Contains(fmt.Sprint(err), "EOF") {
+	if err := openAt(t, s.URL, "").Apply(t.Context(), change); target.ClassOf(err) != target.Unknown || !strings.Contains(targettest.OperatorText(err), "EOF") {
 		t.Errorf("class %v, %v", target.ClassOf(err), err)
 	}
 }
@@ -232,7 +233,7 @@ func TestVerifyStateGenerate(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(err.Error(), tt.text) {
+			if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text) {
 				t.Errorf("class %v, %v; want %v, %q", target.ClassOf(err), err, tt.class, tt.text)
 			}
 		})
@@ -273,7 +274,7 @@ func TestTLSIsVerified(t *testing.T) {
 		`,"tls":{"server_name":"crm.internal","ca":` + string(ca) + `}`: "certificate is valid for",
 	} {
 		err := openAt(t, s.URL, more).Apply(t.Context(), change)
-		if target.ClassOf(err) != target.Unreachable || !strings.Contains(fmt.Sprint(err), want) || asked.Load() != 0 {
+		if target.ClassOf(err) != target.Unreachable || !strings.Contains(targettest.OperatorText(err), want) || asked.Load() != 0 {
 			t.Errorf("%s: class %v, %v, asked %d times", more, target.ClassOf(err), err, asked.Load())
 		}
 	}
