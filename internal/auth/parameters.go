@@ -71,12 +71,18 @@ func parseQuery(to sign.Params, raw string) (sign.Params, error) {
 		if nameErr != nil || valueErr != nil {
 			return nil, fault.New(fault.Malformed, "A parameter is not percent-encoded UTF-8.")
 		}
+		if name == "" {
+			return nil, errNoName()
+		}
 		if to = append(to, sign.Param{Name: name, Value: value}); len(to) > maxParams {
 			return nil, fault.New(fault.Malformed, "The request has more than %d parameters.", maxParams)
 		}
 	}
 	return to, nil
 }
+
+// errNoName refuses a parameter without a name: version 4 signs one without a value like none at all.
+func errNoName() error { return fault.New(fault.Malformed, "A parameter has no name.") }
 
 var errEncoding = errors.New("not UTF-8")
 
@@ -108,6 +114,9 @@ func parseJSON(to sign.Params, body []byte) (sign.Params, error) {
 		text, ok := memberText(value)
 		if !ok {
 			continue
+		}
+		if name == "" {
+			return nil, errNoName()
 		}
 		if to = append(to, sign.Param{Name: name.(string), Value: text}); len(to) > maxParams {
 			return nil, fault.New(fault.Malformed, "The request has more than %d parameters.", maxParams)

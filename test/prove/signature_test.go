@@ -1,0 +1,31 @@
+package prove
+
+import (
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api/rpc"
+	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/test/signature"
+)
+
+// TestSignatureMutations changes signed requests: none may mean something else than what was signed, and none may be
+// accepted twice.
+func TestSignatureMutations(t *testing.T) {
+	t.Parallel()
+	lasts := time.Duration(pick(180, 3)) * time.Second
+	seed := uint64(time.Now().UnixNano())
+	f, err := signature.Run(seed, 0, time.Now().Add(lasts), func(now func() time.Time) rpc.Authenticator {
+		return auth.New(signature.Config(now))
+	})
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	count("signature_mutations", f.Mutations)
+	count("signature_same_meaning", f.Same)
+	count("signature_other_meaning", f.OtherMeaning)
+	count("signature_replays_accepted", f.Replays)
+	if f.OtherMeaning > 0 || f.Replays > 0 {
+		t.Errorf("seed %d: %s", seed, f.Example)
+	}
+}
