@@ -157,7 +157,7 @@ func (l *Log) Resume(a *Anchor) error {
 		}
 		return l.w.continueAt(end)
 	}
-	l.w.key = a.Key.macer()
+	l.key, l.w.key = a.Key, a.Key.macer()
 	head := Head{Node: a.Node, First: 1, KeyedFrom: end.tail.end.seq + 1}
 	if a.Head != nil {
 		head = *a.Head
@@ -392,7 +392,17 @@ func (w *writer) lost(loss Loss, found string) {
 
 // remember notes which file the segment is.
 func (w *writer) remember() {
-	w.info, _ = os.Stat(filepath.Join(w.dir, w.name)) // nil turns lookForLoss off
+	path := filepath.Join(w.dir, w.name)
+	w.file.Store(&path)
+	w.info, _ = os.Stat(path) // nil turns lookForLoss off
+}
+
+// current is the path of the segment in use.
+func (w *writer) current() string {
+	if path := w.file.Load(); path != nil {
+		return *path
+	}
+	return ""
 }
 
 // lookForLoss notices that the segment in use was removed, replaced or cut, and continues in a new

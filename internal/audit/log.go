@@ -62,6 +62,8 @@ type Log struct {
 	queue chan *entry
 	pool  sync.Pool
 
+	key *Key // nil for a trail without one; set by Resume
+
 	mu   sync.Mutex
 	head Head // guarded by mu; without the position, which the writer has
 
@@ -100,7 +102,7 @@ func Lock(cfg Config) (*Log, error) {
 	}
 	w := &writer{
 		dir: cfg.Dir, segmentBytes: cfg.SegmentBytes, now: cfg.Now, log: cfg.Logger, open: cfg.open,
-		done: make(chan error, 1), rotated: make(chan struct{}, 1),
+		done: make(chan error, 1), rotated: make(chan struct{}, 1), finished: make(chan struct{}, 1),
 	}
 	return &Log{
 		cfg: cfg, lock: held, w: w,

@@ -55,11 +55,14 @@ type writer struct {
 	rotated  chan struct{}        // has a token after a segment was finished
 	info     os.FileInfo          // which file f is; nil when that is not known
 	losses   atomic.Uint64
-	size     int64       // length of the whole records in f; nothing behind it counts
-	synced   int64       // length that is on disk
-	unsynced []byte      // what lies between the two
-	broken   error       // set when f must be repaired before it is used
-	failing  atomic.Bool // the last batch or sync failed, and the log says so; Failing reads it
+	damaged  atomic.Uint64
+	file     atomic.Pointer[string] // path of the segment in use
+	finished chan struct{}          // has a token after a segment was finished, for Keep
+	size     int64                  // length of the whole records in f; nothing behind it counts
+	synced   int64                  // length that is on disk
+	unsynced []byte                 // what lies between the two
+	broken   error                  // set when f must be repaired before it is used
+	failing  atomic.Bool            // the last batch or sync failed, and the log says so; Failing reads it
 
 	buf     []byte
 	waiting []*entry // written, and wait for a sync to begin
@@ -152,9 +155,11 @@ func (w *writer) begin(end link) error {
 	}
 	w.f, w.name, w.end, w.size, w.synced = f, name, end, 0, 0
 	w.remember()
-	select {
-	case w.rotated <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{w.rotated, w.finished} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 	return nil
 }

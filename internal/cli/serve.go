@@ -44,6 +44,15 @@ type serveCommand struct {
 	FileGroup             *int     `help:"ID of a group whose members may read and write the server's files, such as the fsGroup of a pod (none)." placeholder:"GID"`
 	AllowCoreDumps        *bool    `help:"Permit core dumps and debuggers of the same user: keys can then leave the process."`
 	AuditDir              *string  `help:"Directory of the audit trail (DATA-DIR/audit)." placeholder:"DIR"`
+	AuditCompress         *bool    `help:"Compress finished files of the audit trail (true)." negatable:""`
+	AuditMaxAge           *string  `help:"Remove files of the audit trail whose records are all older and that every sink has (never)." placeholder:"DURATION"`
+	AuditMaxSize          *int     `help:"MiB that the audit trail may take: beyond, its oldest files are removed, whether or not sinks have them (no limit)." placeholder:"N"`
+	AuditDiskAlert        *int     `help:"MiB that must be free on the disk of the audit trail, or an error is logged; 0 for no look at it (1024)." placeholder:"N"`
+	AuditSyslog           *string  `help:"Syslog server that takes a copy of the audit trail; tcp:// on loopback only (none)." placeholder:"tls://HOST:PORT"`
+	AuditSyslogCAFile     *string  `name:"audit-syslog-ca-file" help:"Certificate that the syslog server's is checked by, PEM." placeholder:"FILE"`
+	AuditHTTPURL          *string  `name:"audit-http-url" trail:"host" help:"HTTPS endpoint that takes a copy of the audit trail (none)." placeholder:"URL"`
+	AuditHTTPTokenFile    *string  `name:"audit-http-token-file" help:"File with a bearer token for that endpoint." placeholder:"FILE"`
+	AuditHTTPCAFile       *string  `name:"audit-http-ca-file" help:"Certificate that the endpoint's is checked by, PEM." placeholder:"FILE"`
 	AuditStrict           *bool    `help:"Refuse to start when the audit trail has lost records, instead of recording the loss."`
 	NonceLimit            *int     `help:"Used nonces to remember (4194304, about 100 MB when full)." placeholder:"N"`
 	ClockAhead            *string  `help:"How far the time of a request may be ahead of the server's (2m)." placeholder:"DURATION"`

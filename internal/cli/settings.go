@@ -293,7 +293,7 @@ func (s settings) server(e *env) (server.Config, error) {
 		DataDir: s.text("data-dir", defaultDataDir()), Listen: s.text("listen", "127.0.0.1:7443"), ListenHTTP: s.text("listen-http", ""),
 		AllowPlainHTTP: s.k.Bool("allow-plain-http"), Region: s.text("region", "local"),
 		TLSCertFile: s.text("tls-cert-file", ""), TLSKeyFile: s.text("tls-key-file", ""), TLSNames: s.k.Strings("tls-name"),
-		AuditDir: s.text("audit-dir", ""), AuditStrict: s.k.Bool("audit-strict"), Settings: s.inForce(), NonceLimit: s.k.Int("nonce-limit"), ReadMemory: s.k.Int("read-memory"),
+		Settings: s.inForce(), NonceLimit: s.k.Int("nonce-limit"), ReadMemory: s.k.Int("read-memory"),
 		StoreQuota: s.k.Int("store-quota"), StoreReserve: s.k.Int("store-reserve"),
 		Limit:          limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
 		MaxConnections: s.k.Int("max-connections"), MaxPerSource: s.k.Int("max-connections-per-source"), RefusalRate: s.k.Float64("refusal-rate"),
@@ -304,7 +304,7 @@ func (s settings) server(e *env) (server.Config, error) {
 	c.SignatureRegions = s.k.Strings("signature-region")
 	c.RefuseV1 = s.k.Exists("signature-v1") && !s.k.Bool("signature-v1")
 	errs = append(errs, s.duration("clock-ahead", time.Second, auth.Window, &c.ClockAhead))
-	errs = append(errs, s.rotation(&c), s.egress(&c.Egress))
+	errs = append(errs, s.rotation(&c), s.egress(&c.Egress), s.audit(&c))
 	if s.k.Exists("store-quota") && c.StoreQuota == 0 {
 		errs = append(errs, errors.New("store-quota 0 leaves no room; it is in MiB"))
 	}

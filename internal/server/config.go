@@ -54,6 +54,13 @@ type Config struct {
 	// AuditStrict refuses to start when the trail has lost records. Otherwise the loss is logged,
 	// counted and recorded.
 	AuditStrict bool
+	// AuditKeep says how finished segments of the trail are kept; Taken and StoreHead are set here.
+	AuditKeep audit.Retention
+	// AuditSinks take a copy of the trail.
+	AuditSinks []audit.Sink
+	// AuditDiskAlert is how many MiB must be free on the disk of the trail, or an operator is told;
+	// 0 means 1024, -1 nobody looks.
+	AuditDiskAlert int
 	// Settings are those in force, for the record of the start. No secret may be in them.
 	Settings audit.Details
 	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
@@ -187,6 +194,12 @@ func (c Config) Check() error {
 	if c.StoreQuota < 0 {
 		add("store-quota %d is negative", c.StoreQuota)
 	}
+	if c.AuditDiskAlert < -1 {
+		add("audit-disk-alert %d is negative", c.AuditDiskAlert)
+	}
+	if c.AuditKeep.MaxAge < 0 || c.AuditKeep.MaxBytes < 0 {
+		add("audit-max-age and audit-max-size are not negative")
+	}
 	if c.StoreReserve < -1 {
 		add("store-reserve %d is negative", c.StoreReserve)
 	}
@@ -238,6 +251,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RefusalRate == 0 {
 		c.RefusalRate = refusalRate
+	}
+	if c.AuditDiskAlert == 0 {
+		c.AuditDiskAlert = diskAlert
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

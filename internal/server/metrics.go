@@ -7,9 +7,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/rotator"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 // metrics are what /metrics shows. No label holds the name of a secret or of a caller.
@@ -34,7 +34,7 @@ type observed struct {
 	seconds prometheus.Observer
 }
 
-func newMetrics(nonces func() int, refusing func() string, watching func() int, connections func() conns.Figures, trail *audit.Log, h *heads) *metrics {
+func newMetrics(nonces func() int, refusing func() string, watching func() int, connections func() conns.Figures, s *Server) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -60,12 +60,6 @@ func newMetrics(nonces func() int, refusing func() string, watching func() int, 
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_nonces", Help: "Used nonces that are remembered.",
 		}, func() float64 { return float64(nonces()) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "keyturn_audit_losses_total", Help: "Losses of records that this process has found in the audit trail.",
-		}, func() float64 { return float64(trail.Losses()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "keyturn_audit_head_age_seconds", Help: "Time since the store had the newest head of the audit trail.",
-		}, func() float64 { return max(0, time.Since(time.Unix(h.keptAt.Load(), 0)).Seconds()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_watching", Help: "Consumers that wait for a change at this node.",
 		}, func() float64 { return float64(watching()) }),
@@ -87,7 +81,45 @@ func newMetrics(nonces func() int, refusing func() string, watching func() int, 
 			return 0
 		}),
 	)
+	m.registry.MustRegister(trailMetrics(s)...)
 	return m
+}
+
+// trailMetrics are those of the audit trail.
+func trailMetrics(s *Server) []prometheus.Collector {
+	gauge := func(name, help string, labels prometheus.Labels, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)
+	}
+	list := []prometheus.Collector{
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "keyturn_audit_losses_total", Help: "Losses of records that this process has found in the audit trail.",
+		}, func() float64 { return float64(s.trail.Losses()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "keyturn_audit_damaged_total", Help: "Finished segments of the audit trail that this process has found changed.",
+		}, func() float64 { return float64(s.trail.Damaged()) }),
+		gauge("keyturn_audit_head_age_seconds", "Time since the store had the newest head of the audit trail.", nil,
+			func() float64 { return max(0, time.Since(time.Unix(s.heads.keptAt.Load(), 0)).Seconds()) }),
+		gauge("keyturn_audit_bytes", "Size of the audit trail on disk.", nil, func() float64 { return float64(s.trail.Bytes()) }),
+		gauge("keyturn_audit_disk_free_bytes", "Free space on the disk of the audit trail; -1 when that is not known.", nil, func() float64 {
+			free, ok := store.FreeSpace(s.config.AuditDir)
+			if !ok {
+				return -1
+			}
+			return float64(free)
+		}),
+	}
+	for _, f := range s.sinks {
+		labels := prometheus.Labels{"sink": f.Name()}
+		list = append(list,
+			gauge("keyturn_audit_sink_lag_records", "Records on disk that the sink does not have yet.", labels, func() float64 { return float64(f.Lag()) }),
+			gauge("keyturn_audit_sink_down", "1 while the sink does not take records, else 0.", labels, func() float64 {
+				if f.Down() {
+					return 1
+				}
+				return 0
+			}))
+	}
+	return list
 }
 
 // observe counts one call. operation is one that exists, or empty.

@@ -52,6 +52,7 @@ type Server struct {
 	keyring    *envelope.Keyring
 	trail      *audit.Log
 	heads      heads
+	sinks      []*audit.Forwarder
 	restored   string // why the store counts as restored from a copy; empty when it does not
 	gate       *api.Gate
 	auth       *auth.Authenticator
@@ -203,7 +204,7 @@ func (s *Server) assemble() {
 	})
 	s.limit = limit.New(c.Limit)
 	s.refusals, s.useless = limit.NewPacer(c.RefusalRate), limit.NewPacer(2*c.RefusalRate)
-	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures, s.trail, &s.heads)
+	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures, s)
 	engine := c.Rotator
 	engine.Dial = dialer.DialContext
 	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
@@ -284,7 +285,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.noteStart(ctx); err != nil {
 		stop(fmt.Errorf("record the start: %w", err))
 	}
+	stopSinks := s.forwardTrail()
 	parts.Go(func() { s.headLoop(ctx) })
+	parts.Go(func() { s.keepTrail(ctx) })
+	parts.Go(func() { s.watchDisk(ctx) })
 	parts.Go(func() { s.conns.Run(ctx) })
 	parts.Go(func() { s.purgeLoop(ctx) })
 	parts.Go(func() { s.gate.RunTallies(ctx) })
@@ -313,6 +317,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.note(ctx, opStop, audit.Details{{Name: "node", Value: s.node()}}); err != nil {
 		s.config.Logger.Warn("the stop could not be recorded", "err", err)
 	}
+	stopSinks()
 	stopTrail()
 	trail.Wait()
 	s.tryKeepHead(context.WithoutCancel(ctx))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,11 @@ const (
 	headEvery   = 10 * time.Second
 	headTimeout = 5 * time.Second
 
+	diskAlert  = 1024 // MiB
+	diskEvery  = 30 * time.Second
+	drainEvery = 20 * time.Millisecond
+	drainFor   = 3 * time.Second
+
 	nodeIDName = "node-id"
 	aloneNode  = "local"
 )
@@ -40,7 +46,8 @@ const (
 // heads keeps the head of this node's trail in the store.
 type heads struct {
 	node   string
-	kept   audit.Head // the one in the store; belongs to one goroutine at a time
+	mu     sync.Mutex // held while the head is stored
+	kept   audit.Head // the one in the store; guarded by mu
 	failed bool
 	// keptAt is when the store last had the newest head, in Unix seconds.
 	keptAt atomic.Int64
@@ -101,6 +108,13 @@ func (s *Server) resumeTrail(ctx context.Context) error {
 	if err := s.keepHead(ctx); err != nil {
 		return fmt.Errorf("store the head of the audit trail: %w", err)
 	}
+	for _, sink := range s.config.AuditSinks {
+		f, err := s.trail.Forward(sink)
+		if err != nil {
+			return err
+		}
+		s.sinks = append(s.sinks, f)
+	}
 	return s.nameTrail(known)
 }
 
@@ -150,6 +164,8 @@ func (s *Server) trailState(ctx context.Context, node string) (trailKey, *audit.
 
 // keepHead stores the head of the trail, if it has changed.
 func (s *Server) keepHead(ctx context.Context) error {
+	s.heads.mu.Lock() // the head is small, and whoever waits here waits for its being stored
+	defer s.heads.mu.Unlock()
 	h := s.trail.Head()
 	if h == s.heads.kept {
 		s.heads.keptAt.Store(time.Now().Unix())
@@ -188,6 +204,72 @@ func (s *Server) headLoop(ctx context.Context) {
 			return
 		}
 		s.tryKeepHead(ctx)
+	}
+}
+
+// keepTrail compresses and removes finished segments until ctx ends.
+func (s *Server) keepTrail(ctx context.Context) {
+	r := s.config.AuditKeep
+	r.StoreHead = s.keepHead
+	if len(s.sinks) > 0 {
+		r.Taken = s.takenByAll
+	}
+	s.trail.Keep(ctx, r)
+}
+
+func (s *Server) takenByAll() uint64 {
+	least := ^uint64(0)
+	for _, f := range s.sinks {
+		least = min(least, f.Taken())
+	}
+	return least
+}
+
+// forwardTrail copies the trail to the sinks until stop is called, which gives them a moment to
+// take the last records.
+func (s *Server) forwardTrail() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for _, f := range s.sinks {
+		all.Go(func() { f.Run(ctx) })
+	}
+	return func() {
+		end := time.Now().Add(drainFor)
+		for _, f := range s.sinks {
+			for !f.Down() && f.Sent() < s.trail.Head().Seq && time.Now().Before(end) {
+				time.Sleep(drainEvery)
+			}
+		}
+		cancel()
+		all.Wait()
+	}
+}
+
+// watchDisk tells the operator early that the disk of the trail fills up: when it is full, no call
+// is served.
+func (s *Server) watchDisk(ctx context.Context) {
+	if s.config.AuditDiskAlert < 0 {
+		return
+	}
+	least := uint64(s.config.AuditDiskAlert) << 20
+	t := time.NewTicker(diskEvery)
+	defer t.Stop()
+	low := false
+	for {
+		free, ok := store.FreeSpace(s.config.AuditDir)
+		switch {
+		case ok && free < least && !low:
+			s.config.Logger.Error("the disk of the audit trail is nearly full: no call is served when it is full; make room, or let retention do so",
+				"dir", s.config.AuditDir, "free_mib", free>>20, "alert_mib", s.config.AuditDiskAlert)
+		case ok && free >= least && low:
+			s.config.Logger.Info("the disk of the audit trail has room again", "free_mib", free>>20)
+		}
+		low = ok && free < least
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -24,3 +24,10 @@ func (tx *Tx) TrailHead(node string) (TrailHead, bool, error) {
 
 // PutTrailHead writes it.
 func (tx *Tx) PutTrailHead(h TrailHead) error { return save(tx, trailKey(h.Node), h) }
+
+// FreeSpace is how many bytes the file system of dir has left for this process; ok is false when
+// that is not known.
+func FreeSpace(dir string) (free uint64, ok bool) {
+	free, _, ok = freeSpace(dir)
+	return free, ok
+}

@@ -163,7 +163,7 @@ func (s *site) quiet() {
 }
 
 // ofAll are the kinds whose records are of no account, or are found by time.
-var ofAll = []string{"meta", "due", "wake", "event", "engine", "pause"}
+var ofAll = []string{"meta", "due", "wake", "event", "engine", "pause", "trail"}
 
 // probe asks for something that a record decides.
 type probe func() error
@@ -228,6 +228,9 @@ var probes = map[string]func(s *site, n *tenant, name string) []probe{
 	},
 	"engine": func(s *site, _ *tenant, _ string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, err := tx.Engine(); return err })
+	},
+	"trail": func(s *site, _ *tenant, _ string) []probe {
+		return s.opens(func(tx *store.Tx) error { _, _, err := tx.TrailHead("local"); return err })
 	},
 	"pause": func(s *site, _ *tenant, _ string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, err := tx.AllPaused(); return err })

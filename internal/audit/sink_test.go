@@ -1,0 +1,373 @@
+package audit
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// memorySink takes records until it is told to fail.
+type memorySink struct {
+	got  []uint64
+	fail int // so many calls fail, after they have taken half
+}
+
+func (m *memorySink) Name() string { return "memory" }
+func (m *memorySink) Close() error { return nil }
+
+func (m *memorySink) Send(_ context.Context, lines []Line) (uint64, error) {
+	failing := m.fail > 0
+	if failing {
+		m.fail--
+		lines = lines[:len(lines)/2]
+	}
+	for _, l := range lines {
+		m.got = append(m.got, l.Seq)
+	}
+	if len(m.got) == 0 {
+		return 0, errors.New("down")
+	}
+	if failing {
+		return m.got[0], errors.New("down")
+	}
+	return m.got[len(m.got)-1], nil
+}
+
+// distinct is how many of the first n records are in got.
+func distinct(got []uint64, n uint64) (count int) {
+	for seq := uint64(1); seq <= n; seq++ {
+		if slices.Contains(got, seq) {
+			count++
+		}
+	}
+	return count
+}
+
+// TestForwarder sends every record at least once: over segments, compressed ones, failures, and a
+// restart, which sends none again that were taken.
+func TestForwarder(t *testing.T) {
+	t.Parallel()
+	sink := &memorySink{fail: 3}
+	kept(t, 20, Retention{Compress: true}, func(l *Log, k *keeper, cfg Config) {
+		steps := func(f *Forwarder) {
+			r := tailer{dir: cfg.Dir, next: f.Taken() + 1, log: l.cfg.Logger}
+			for f.Lag() > 0 {
+				if _, err := f.step(t.Context(), &r); err != nil {
+					r.seek(f.Taken() + 1)
+				}
+			}
+			r.close()
+		}
+		f, err := l.Forward(sink)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Lag() != 20 {
+			t.Errorf("lag %d", f.Lag())
+		}
+		steps(f)
+		if distinct(sink.got, 20) != 20 || f.Taken() != 20 || f.Sent() != 20 {
+			t.Errorf("got %v", sink.got)
+		}
+		k.look(t.Context())
+		mustAppend(t, l, true, "21", "22")
+		sink.got = nil
+		again, err := l.Forward(sink)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps(again)
+		if !slices.Equal(sink.got, []uint64{21, 22}) {
+			t.Errorf("after a restart it sends %v", sink.got)
+		}
+		if err := os.Remove(again.path()); err != nil {
+			t.Fatal(err)
+		}
+		sink.got = nil
+		if again, err = l.Forward(sink); err != nil {
+			t.Fatal(err)
+		}
+		steps(again)
+		if distinct(sink.got, 22) != 22 {
+			t.Errorf("from compressed segments it sends %v", sink.got)
+		}
+		if err := os.WriteFile(again.path(), []byte("{"), filePerm); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Forward(sink); err == nil {
+			t.Error("a damaged position is accepted")
+		}
+	})
+}
+
+// TestForwarderSkipsWhatIsGone: what retention has removed stops nothing.
+func TestForwarderSkipsWhatIsGone(t *testing.T) {
+	t.Parallel()
+	sink := &memorySink{}
+	kept(t, 20, Retention{MaxBytes: 5000}, func(l *Log, k *keeper, cfg Config) {
+		k.look(t.Context())
+		first := verifies(t, l, cfg.Dir).FirstSeq
+		f, err := l.Forward(sink)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := tailer{dir: cfg.Dir, next: 1, log: l.cfg.Logger}
+		defer r.close()
+		for f.Lag() > 0 {
+			if _, err := f.step(t.Context(), &r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if first < 2 || sink.got[0] != first {
+			t.Errorf("from record %d: %v", first, sink.got)
+		}
+	})
+}
+
+// TestBatchIsBounded: a long trail is sent in pieces.
+func TestBatchIsBounded(t *testing.T) {
+	t.Parallel()
+	cfg, head := anchored(t, 1, 1<<20)
+	l, stop := resumed(t, cfg, testAnchor(&head))
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 200 {
+				if err := l.Append(context.Background(), call("x"), true); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	r := tailer{dir: cfg.Dir, next: 1, log: l.cfg.Logger}
+	lines, err := r.batch(l.Head().Seq)
+	r.close()
+	if err != nil || len(lines) != maxSinkLines {
+		t.Errorf("%d lines, %v", len(lines), err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// syslogServer is a server that keeps what it gets.
+type syslogServer struct {
+	net.Listener
+	mu    sync.Mutex
+	texts []string   // guarded by mu
+	conns []net.Conn // guarded by mu
+	got   chan struct{}
+}
+
+func newSyslogServer(t *testing.T, config *tls.Config) *syslogServer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config != nil {
+		l = tls.NewListener(l, config)
+	}
+	s := &syslogServer{Listener: l, got: make(chan struct{}, 1000)}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.conns = append(s.conns, conn)
+			s.mu.Unlock()
+			all.Go(func() { s.read(conn) })
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); s.cut(); all.Wait() })
+	return s
+}
+
+// cut closes every connection.
+func (s *syslogServer) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+}
+
+func (s *syslogServer) read(conn net.Conn) {
+	r := bufio.NewReader(conn)
+	for {
+		size, err := r.ReadString(' ')
+		if err != nil {
+			return
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(size))
+		if err != nil {
+			return
+		}
+		text := make([]byte, n)
+		if _, err := io.ReadFull(r, text); err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.texts = append(s.texts, string(text))
+		s.mu.Unlock()
+		s.got <- struct{}{}
+	}
+}
+
+// testTLS is a server's certificate for 127.0.0.1, and what trusts it.
+func testTLS(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	t.Cleanup(s.Close)
+	client = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	client.ServerName = "127.0.0.1"
+	client.NextProtos = nil
+	return &tls.Config{Certificates: s.TLS.Certificates}, client
+}
+
+func sample(seqs ...uint64) (lines []Line) {
+	for _, seq := range seqs {
+		lines = append(lines, Line{Seq: seq, Time: testTime, Text: fmt.Appendf(nil, `{"v":2,"seq":%d}`, seq)})
+	}
+	return lines
+}
+
+// TestSyslog sends over TLS, and counts a record as taken when its connection has lived on for a
+// while.
+func TestSyslog(t *testing.T) {
+	t.Parallel()
+	serverTLS, clientTLS := testTLS(t)
+	server := newSyslogServer(t, serverTLS)
+	now := testTime
+	s := &Syslog{Address: server.Addr().String(), TLS: clientTLS, Now: func() time.Time { return now }}
+	defer func() { _ = s.Close() }()
+	if taken, err := s.Send(t.Context(), sample(1, 2, 3)); err != nil || taken != 0 {
+		t.Fatalf("taken %d, %v", taken, err)
+	}
+	for range 3 {
+		<-server.got
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`<110>1 2026-01-02T02:04:05.600Z %s keyturn %d audit - {"v":2,"seq":2}`, host, os.Getpid())
+	if got := server.texts[1]; got != want {
+		t.Errorf("message %q\nwant    %q", got, want)
+	}
+	now = now.Add(syslogConfirm - time.Millisecond)
+	if taken, err := s.Send(t.Context(), sample(4)); err != nil || taken != 0 {
+		t.Errorf("taken %d, %v", taken, err)
+	}
+	<-server.got
+	now = now.Add(time.Millisecond)
+	if taken, err := s.Send(t.Context(), nil); err != nil || taken != 3 {
+		t.Errorf("taken %d, %v", taken, err)
+	}
+	server.cut()
+	<-s.broken
+	now = now.Add(time.Hour)
+	if taken, err := s.Send(t.Context(), nil); err == nil || taken != 3 {
+		t.Errorf("on a broken connection: taken %d, %v", taken, err)
+	}
+	if taken, err := s.Send(t.Context(), sample(4)); err != nil || taken != 3 {
+		t.Errorf("on a new one: taken %d, %v", taken, err)
+	}
+	<-server.got
+	stranger := &Syslog{Address: server.Addr().String(), TLS: &tls.Config{ServerName: "127.0.0.1"}}
+	if _, err := stranger.Send(t.Context(), sample(1)); err == nil {
+		t.Error("a server whose certificate is not trusted gets records")
+	}
+	if len(server.texts) != 5 {
+		t.Errorf("%d messages", len(server.texts))
+	}
+}
+
+// TestHTTPSink posts to a real server, which fails first; the token comes from its file each time.
+func TestHTTPSink(t *testing.T) {
+	t.Parallel()
+	var bodies, tokens []string
+	status := []int{503, 302, 200, 204}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		bodies, tokens = append(bodies, string(body)), append(tokens, r.Header.Get("Authorization"))
+		w.Header().Set("Location", "/elsewhere")
+		w.WriteHeader(status[len(bodies)-1])
+	}))
+	defer server.Close()
+	token := filepath.Join(t.TempDir(), "token")
+	config := server.Client().Transport.(*http.Transport).TLSClientConfig
+	h := &HTTP{URL: server.URL + "/?key=hidden", TokenFile: token, TLS: config}
+	defer func() { _ = h.Close() }()
+	want := []uint64{0, 0, 2, 2}
+	for i := range status {
+		if err := os.WriteFile(token, fmt.Appendf(nil, "token-%d\n", i), filePerm); err != nil {
+			t.Fatal(err)
+		}
+		lines := sample(1, 2)
+		taken, err := h.Send(t.Context(), lines)
+		if taken != want[i] || (err == nil) != (status[i] < 300) {
+			t.Errorf("status %d: taken %d, %v", status[i], taken, err)
+		}
+		if tokens[i] != fmt.Sprintf("Bearer token-%d", i) {
+			t.Errorf("token %q", tokens[i])
+		}
+		var got []map[string]any
+		if err := json.Unmarshal([]byte(bodies[i]), &got); err != nil || len(got) != 2 || got[1]["seq"] != 2.0 {
+			t.Errorf("body %s, %v", bodies[i], err)
+		}
+	}
+	server.Close()
+	if _, err := h.Send(t.Context(), sample(3)); err == nil || strings.Contains(err.Error(), "hidden") || strings.Contains(err.Error(), "token") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestForwarderRuns has Run forward to a syslog server that goes away once, beside a running log.
+func TestForwarderRuns(t *testing.T) {
+	t.Parallel()
+	server := newSyslogServer(t, nil)
+	cfg := testConfig(t)
+	l, stop := resumed(t, cfg, testAnchor(nil))
+	f, err := l.Forward(&Syslog{Address: server.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
+	mustAppend(t, l, true, "1", "2")
+	for range 2 {
+		<-server.got
+	}
+	server.cut()
+	mustAppend(t, l, true, "3")
+	<-server.got // at least the first again: it was not confirmed
+	cancel()
+	<-done
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if f.Taken() != 0 {
+		t.Errorf("taken %d, though no connection lived long enough", f.Taken())
+	}
+}
