@@ -15,8 +15,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// managers are the names that directories usually give to entries that may change all others. They count as the value of
-// the first part of a DN.
+// managers are the names that directories usually give to entries that may change all others. They
+// count as the value of the first part of a DN.
 var managers = []string{
 	"admin",
 	"administrator",
@@ -40,14 +40,16 @@ var managerGroups = []string{
 	"schema admins",
 }
 
-// configBase is the suffix of a directory's own configuration, in OpenLDAP and 389 Directory Server.
+// configBase is the suffix of a directory's own configuration, in OpenLDAP and 389 Directory
+// Server.
 const configBase = "cn=config"
 
 // maxManagers bounds how many managers are read from the configuration.
 const maxManagers = 100
 
-// Standing reports what an account is, by the DN that the target makes of it. Directories hold the rights of an entry in rules
-// that cannot be evaluated from outside, so an account is judged by names: see managers and managerGroups.
+// Standing reports what an account is, by the DN that the target makes of it. Directories hold the
+// rights of an entry in rules that cannot be evaluated from outside, so an account is judged by
+// names: see managers and managerGroups.
 func (d *directory) Standing(ctx context.Context, account string) (target.Standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -138,7 +140,8 @@ func (s *session) identify(dn string) (identity, error) {
 	return who, nil
 }
 
-// configuredManagers reads the managers from the directory's configuration, where the administrator may see it.
+// configuredManagers reads the managers from the directory's configuration, where the administrator
+// may see it.
 func (s *session) configuredManagers() ([]identity, error) {
 	attributes := []string{"olcRootDN", "nsslapd-rootdn"}
 	result, err := s.conn.Search(driver.NewSearchRequest(configBase, driver.ScopeWholeSubtree, driver.NeverDerefAliases,
@@ -161,7 +164,8 @@ func (s *session) configuredManagers() ([]identity, error) {
 	return out, nil
 }
 
-// attributeNames are the long names and the object identifiers of the attribute types in DNs, and their short names.
+// attributeNames are the long names and the object identifiers of the attribute types in DNs, and
+// their short names.
 var attributeNames = map[string]string{
 	"commonname":                 "cn",
 	"2.5.4.3":                    "cn",
@@ -187,8 +191,8 @@ var attributeNames = map[string]string{
 	"0.9.2342.19200300.100.1.25": "dc",
 }
 
-// normalize writes a DN in one way: short names of attribute types, values as fold leaves them, the parts of a relative DN
-// in order. What is no DN is folded as a whole.
+// normalize writes a DN in one way: short names of attribute types, values as fold leaves them, the
+// parts of a relative DN in order. What is no DN is folded as a whole.
 func normalize(dn string) string {
 	parsed, err := driver.ParseDN(dn)
 	if err != nil {
@@ -221,8 +225,8 @@ func namedLike(dn string, names []string) bool {
 	})
 }
 
-// fold prepares a text for comparison as a directory does (RFC 4518): compatibility forms, case, runs of spaces, and
-// characters that are not seen.
+// fold prepares a text for comparison as a directory does (RFC 4518): compatibility forms, case,
+// runs of spaces, and characters that are not seen.
 func fold(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Variation_Selector, r) {

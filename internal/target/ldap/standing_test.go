@@ -12,7 +12,8 @@ import (
 	"github.com/keyturn/keyturn/test/servers"
 )
 
-// standing tells the suite about the entries of a server whose administrator is cn=keyturn,dc=example,dc=org.
+// standing tells the suite about the entries of a server whose administrator is
+// cn=keyturn,dc=example,dc=org.
 func standing(s *servers.LDAP) *targettest.Standing {
 	return &targettest.Standing{
 		Spellings: adminSpellings,
@@ -102,11 +103,12 @@ func testStanding(t *testing.T, s *servers.LDAP) {
 	}
 }
 
-// testStandingOfAdmin verifies that the administrator is found by each way from an account to a DN, under each spelling
-// with which the server lets it in.
+// testStandingOfAdmin verifies that the administrator is found by each way from an account to a DN,
+// under each spelling with which the server lets it in.
 func testStandingOfAdmin(t *testing.T, s *servers.LDAP) {
 	for _, dn := range adminSpellings {
-		works(t, s, "a spelling of the administrator", target.Credential{Account: dn, Secret: sensitive.New(s.Password)}, true)
+		c := target.Credential{Account: dn, Secret: sensitive.New(s.Password)}
+		works(t, s, "a spelling of the administrator", c, true)
 	}
 	template := plain(s.Addr, `"user_dn_template":"commonName={account},dc=example,dc=org"`)
 	search := plain(s.Addr, `"base":"dc=example,dc=org","filter":"(cn={account})"`)

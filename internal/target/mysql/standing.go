@@ -36,18 +36,21 @@ func (i identity) where(user, host string) string {
 
 // grants is how the two servers store what an account may do.
 type grants interface {
-	// global returns the global privileges of an identity, as the server names them, and whether it exists.
+	// global returns the global privileges of an identity, as the server names them, and whether it
+	// exists.
 	global(ctx context.Context, conn *conn, who identity) (privileges []string, found bool, err error)
 	// everybody returns the roles that each account has without being granted them.
 	everybody(ctx context.Context, conn *conn) ([]identity, error)
-	// roles returns the query for the roles that are granted to identities: user and host of each role.
+	// roles returns the query for the roles that are granted to identities: user and host of each
+	// role.
 	roles(to []identity) string
 	// tables are what a look-up reads.
 	tables() []string
 }
 
-// harmless are the global privileges that change neither accounts nor the server, and read no stored passwords, in
-// MySQL's and MariaDB's spellings. All others make an account privileged, also those that are not known yet.
+// harmless are the global privileges that change neither accounts nor the server, and read no
+// stored passwords, in MySQL's and MariaDB's spellings. All others make an account privileged, also
+// those that are not known yet.
 var harmless = []string{
 	"APPLICATION_PASSWORD_ADMIN", // of the account's own passwords
 	"BINLOG MONITOR",
@@ -64,8 +67,8 @@ var harmless = []string{
 	"XA_RECOVER_ADMIN",
 }
 
-// Standing reports what an account is: by its global privileges, by its rights on the schema mysql, and by those of every
-// role and every other account that it can take the place of.
+// Standing reports what an account is: by its global privileges, by its rights on the schema mysql,
+// and by those of every role and every other account that it can take the place of.
 func (t *my) Standing(ctx context.Context, account string) (target.Standing, error) {
 	attempt := "find out what " + account + " is"
 	if strings.ContainsRune(account, 0) || account == "" {
@@ -135,8 +138,8 @@ func (l *lookup) standing(ctx context.Context) (target.Standing, error) {
 	return s, nil
 }
 
-// administrator reports whether the account has the administrator's name, at whatever host: a client that logs in by that
-// name may be taken for either.
+// administrator reports whether the account has the administrator's name, at whatever host: a
+// client that logs in by that name may be taken for either.
 func (l *lookup) administrator(ctx context.Context) (bool, error) {
 	row, err := l.conn.row(ctx, "SELECT CURRENT_USER(), USER()")
 	if err != nil {
@@ -163,8 +166,9 @@ func (l *lookup) administrator(ctx context.Context) (bool, error) {
 // quotedName is a user in quotes, maybe with a host.
 var quotedName = regexp.MustCompile("^(?:'([^']*)'|`([^`]*)`|\"([^\"]*)\")(?:@.*)?$")
 
-// spellings are a name, and the users that a reader may take it for: without its quotes and without its host. None of
-// these is the account that the server knows by the whole name; they serve to refuse the administrator's.
+// spellings are a name, and the users that a reader may take it for: without its quotes and without
+// its host. None of these is the account that the server knows by the whole name; they serve to
+// refuse the administrator's.
 func spellings(name string) []string {
 	out := []string{name}
 	if m := quotedName.FindStringSubmatch(strings.TrimSpace(name)); m != nil {
@@ -176,8 +180,8 @@ func spellings(name string) []string {
 	return out
 }
 
-// reached returns the account and everything whose place it can take: roles that are granted to it or to everybody, and
-// accounts that it may be a proxy for, each with theirs.
+// reached returns the account and everything whose place it can take: roles that are granted to it
+// or to everybody, and accounts that it may be a proxy for, each with theirs.
 func (l *lookup) reached(ctx context.Context) ([]identity, error) {
 	everybody, err := l.t.server.everybody(ctx, l.conn)
 	if err != nil {
@@ -226,8 +230,9 @@ func (l *lookup) privilege(ctx context.Context, who identity) (string, error) {
 			return "has the global privilege " + p, nil
 		}
 	}
-	// Rights on schemas and tables are found by the client's host, so those of the same name at other hosts count. Rows
-	// of the anonymous user count for everybody. Names of schemas are patterns.
+	// Rights on schemas and tables are found by the client's host, so those of the same name at
+	// other hosts count. Rows of the anonymous user count for everybody. Names of schemas are
+	// patterns.
 	row, err := l.conn.row(ctx, "SELECT Db FROM mysql.db WHERE User IN ("+quote(who.user)+
 		`, '') AND 'mysql' LIKE LOWER(Db) ESCAPE '\' LIMIT 1`)
 	if err != nil || row != nil {
@@ -299,7 +304,14 @@ var userColumns = []struct{ column, privilege string }{
 }
 
 func (mySQL) tables() []string {
-	return []string{"mysql.user", "mysql.global_grants", "mysql.db", "mysql.tables_priv", "mysql.role_edges", "mysql.proxies_priv"}
+	return []string{
+		"mysql.user",
+		"mysql.global_grants",
+		"mysql.db",
+		"mysql.tables_priv",
+		"mysql.role_edges",
+		"mysql.proxies_priv",
+	}
 }
 
 func (mySQL) global(ctx context.Context, conn *conn, who identity) ([]string, bool, error) {
@@ -317,7 +329,8 @@ func (mySQL) global(ctx context.Context, conn *conn, who identity) ([]string, bo
 			out = append(out, c.privilege)
 		}
 	}
-	dynamic, err := conn.rows(ctx, "SELECT PRIV FROM mysql.global_grants WHERE "+who.where("USER", "HOST")+" ORDER BY PRIV")
+	query := "SELECT PRIV FROM mysql.global_grants WHERE " + who.where("USER", "HOST") + " ORDER BY PRIV"
+	dynamic, err := conn.rows(ctx, query)
 	for _, row := range dynamic {
 		out = append(out, row[0])
 	}

@@ -10,7 +10,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Standing reports what a role is: by its attributes, and by those of every role that it is a member of, directly or not.
+// Standing reports what a role is: by its attributes, and by those of every role that it is a
+// member of, directly or not.
 func (t *pg) Standing(ctx context.Context, account string) (target.Standing, error) {
 	a := &attemptAt{t: t, what: "find out what role " + account + " is"}
 	if account == "" || strings.ContainsRune(account, 0) || !utf8.ValidString(account) {
@@ -39,8 +40,8 @@ func (a *attemptAt) standing(ctx context.Context, account string) (target.Standi
 		}
 	}
 	var s target.Standing
-	// The cast to name truncates as the server truncates the identifier in ALTER ROLE. Behind a pooler the
-	// administrator's session may be of another role than the login names.
+	// The cast to name truncates as the server truncates the identifier in ALTER ROLE. Behind a
+	// pooler the administrator's session may be of another role than the login names.
 	err := a.conn.QueryRow(ctx, "SELECT $1::text::name IN (session_user, current_user, $2::text::name)",
 		account, a.t.admin.Account).Scan(&s.Administrator)
 	if err != nil {
@@ -73,8 +74,8 @@ type reached struct {
 	verifiers bool
 }
 
-// becomes reads the role and everything that it is a member of. The options of a membership (since PostgreSQL 16) are
-// ignored: a member with one of them can often give itself the others.
+// becomes reads the role and everything that it is a member of. The options of a membership (since
+// PostgreSQL 16) are ignored: a member with one of them can often give itself the others.
 func (a *attemptAt) becomes(ctx context.Context, account string) ([]reached, error) {
 	rows, err := a.conn.Query(ctx, `WITH RECURSIVE may(oid) AS (
 			SELECT oid FROM pg_roles WHERE rolname = $1::text::name
@@ -104,8 +105,8 @@ func (a *attemptAt) becomes(ctx context.Context, account string) ([]reached, err
 	return roles, nil
 }
 
-// predefined are the roles that give their members the server's files and programs, all data, or another
-// administrator's rights: PostgreSQL's own, and those of managed services.
+// predefined are the roles that give their members the server's files and programs, all data, or
+// another administrator's rights: PostgreSQL's own, and those of managed services.
 var predefined = []string{
 	"pg_execute_server_program",
 	"pg_read_server_files",
@@ -151,7 +152,8 @@ func privileged(roles []reached) string {
 	return ""
 }
 
-// altersSystem looks for a right to set one of the server's parameters, which PostgreSQL 15 and later can grant.
+// altersSystem looks for a right to set one of the server's parameters, which PostgreSQL 15 and
+// later can grant.
 func (a *attemptAt) altersSystem(ctx context.Context, roles []reached) (string, error) {
 	var can bool
 	if err := a.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int4 >= 150000").Scan(&can); err != nil {

@@ -13,7 +13,9 @@ import (
 // standing tells the suite about the roles of a cluster.
 func standing(c *cluster, admin target.Credential) *targettest.Standing {
 	return &targettest.Standing{
-		Others: []string{strings.ToUpper(admin.Account), admin.Account + " ", `"` + admin.Account + `"`, admin.Account + "@%"},
+		Others: []string{
+			strings.ToUpper(admin.Account), admin.Account + " ", `"` + admin.Account + `"`, admin.Account + "@%",
+		},
 		Privileged: func(t *testing.T) string {
 			return c.role(t, fmt.Sprintf("super%d", c.count.Add(1)), "LOGIN SUPERUSER").Account
 		},
@@ -40,7 +42,8 @@ func (c *cluster) read(t *testing.T, query string, arguments ...any) string {
 	return out
 }
 
-// testStanding verifies each reason for which a role is privileged, with an administrator who is no superuser.
+// testStanding verifies each reason for which a role is privileged, with an administrator who is no
+// superuser.
 func testStanding(t *testing.T, c *cluster, _, blind target.Credential) {
 	g := c.open(t, c.Addr(), blind).(target.Guarded)
 	judge := func(account string) target.Standing {
@@ -126,7 +129,8 @@ func testStandingOfAdmin(t *testing.T, c *cluster, _, _ target.Credential) {
 	}
 }
 
-// testStandingUnreadable verifies that an administrator who cannot look gets no verdict, and the statement to run.
+// testStandingUnreadable verifies that an administrator who cannot look gets no verdict, and the
+// statement to run.
 func testStandingUnreadable(t *testing.T, c *cluster, _, blind target.Credential) {
 	c.exec(t, "CREATE DATABASE closed")
 	if err := c.Exec(t.Context(), "closed", "REVOKE SELECT ON pg_catalog.pg_auth_members FROM PUBLIC"); err != nil {

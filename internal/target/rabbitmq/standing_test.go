@@ -83,7 +83,8 @@ func (n *node) standingWithoutRights(t *testing.T) {
 	}
 }
 
-// TestStandingByTagsAsText reads tags as RabbitMQ before version 3.9 sends them, and refuses what are no tags.
+// TestStandingByTagsAsText reads tags as RabbitMQ before version 3.9 sends them, and refuses what
+// are no tags.
 func TestStandingByTagsAsText(t *testing.T) {
 	t.Parallel()
 	for tags, want := range map[string]string{

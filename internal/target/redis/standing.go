@@ -12,8 +12,9 @@ import (
 // defaultUser is the user of every connection that has not logged in.
 const defaultUser = "default"
 
-// powers are the commands with which a user changes other users or the server, reads stored passwords, or copies all
-// data. Each is in the categories of powerCategories and in no others. A command with subcommands lists those that count.
+// powers are the commands with which a user changes other users or the server, reads stored
+// passwords, or copies all data. Each is in the categories of powerCategories and in no others. A
+// command with subcommands lists those that count.
 var powers = map[string][]string{
 	"acl": {"deluser", "getuser", "list", "load", "setuser"},
 	"cluster": {
@@ -41,8 +42,8 @@ var otherCategories = []string{
 	"bloom", "cms", "cuckoo", "json", "search", "tdigest", "timeseries", "topk",
 }
 
-// Standing reports what a user is at any of the nodes, by the rules of its ACL. A user that is switched off keeps its
-// standing.
+// Standing reports what a user is at any of the nodes, by the rules of its ACL. A user that is
+// switched off keeps its standing.
 func (s *server) Standing(ctx context.Context, account string) (target.Standing, error) {
 	if account == "" {
 		account = defaultUser
@@ -93,7 +94,8 @@ func (n *node) powerOf(ctx context.Context, account string) (string, error) {
 	return "", nil
 }
 
-// rulesOf returns the rules for commands of a user and of its selectors (Redis 7). Each of these permits by itself.
+// rulesOf returns the rules for commands of a user and of its selectors (Redis 7). Each of these
+// permits by itself.
 func rulesOf(reply any) (rules []string, ok bool) {
 	fields, _ := reply.([]any)
 	for i := 0; i+1 < len(fields); i += 2 {
@@ -121,8 +123,9 @@ func rulesOf(reply any) (rules []string, ok bool) {
 	return rules, ok
 }
 
-// power applies rules in their order, as the server does, and returns the first of the powers that is permitted then, as
-// an administrator would write it. It errs on the side of permission where a rule is not known.
+// power applies rules in their order, as the server does, and returns the first of the powers that
+// is permitted then, as an administrator would write it. It errs on the side of permission where a
+// rule is not known.
 func power(rules string) string {
 	permitted := map[string]bool{}
 	every := func(allowed bool) {
@@ -172,8 +175,8 @@ func permit(permitted map[string]bool, command, subcommand string, allowed bool)
 	switch {
 	case !ok:
 	case subcommands == nil:
-		// Redis 6 can permit a command with one first argument only. Such a permission counts; to take one away
-		// from a command leaves the others.
+		// Redis 6 can permit a command with one first argument only. Such a permission counts; to
+		// take one away from a command leaves the others.
 		permitted[command] = allowed || permitted[command] && subcommand != ""
 	case subcommand == "":
 		for _, s := range subcommands {

@@ -84,7 +84,8 @@ func TestStandingAtEveryNode(t *testing.T) {
 	}
 }
 
-// testStandingUnreadable is about an administrator who may not read users, and one who is not the default user.
+// testStandingUnreadable is about an administrator who may not read users, and one who is not the
+// default user.
 func testStandingUnreadable(t *testing.T, s *servers.Redis) {
 	blind := target.Credential{Account: "blind", Secret: sensitive.New("blind-password")}
 	s.Do(t, "ACL", "SETUSER", blind.Account, "on", ">"+blind.Secret.Reveal(), "+acl|setuser")
@@ -103,7 +104,8 @@ func testStandingUnreadable(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// testRules compares the categories and random sequences of rules with what the server says of them.
+// testRules compares the categories and random sequences of rules with what the server says of
+// them.
 func testRules(t *testing.T, s *servers.Redis) {
 	categories := s.Do(t, "ACL", "CAT").([]any)
 	var commands [][]any
@@ -173,7 +175,7 @@ func testRules(t *testing.T, s *servers.Redis) {
 func permits(t *testing.T, s *servers.Redis, user string, command []any) bool {
 	t.Helper()
 	dry := append([]any{"ACL", "DRYRUN", user}, command...)
-	info := s.Do(t, "COMMAND", "INFO", strings.TrimSuffix(fmt.Sprint(command[0], "|", strings.Join(texts(command[1:]), "")), "|"))
+	info := s.Do(t, "COMMAND", "INFO", strings.Join(texts(command), "|"))
 	arity := info.([]any)[0].([]any)[1].(int64)
 	for n := int64(len(command)); n < max(arity, -arity); n++ {
 		dry = append(dry, "1")

@@ -10,8 +10,9 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// powerGroups are groups whose members become root on common systems: by sudo or su, through a container or a virtual
-// machine, by the disk or the memory of the host, or by reading the hashes of passwords.
+// powerGroups are groups whose members become root on common systems: by sudo or su, through a
+// container or a virtual machine, by the disk or the memory of the host, or by reading the hashes
+// of passwords.
 var powerGroups = []string{
 	"admin",
 	"disk",
@@ -30,9 +31,9 @@ var powerGroups = []string{
 // superusers are the names that root has by custom.
 var superusers = []string{"root", "toor"}
 
-// lookUp prints the user ID of the administrator, and of the account the user ID, the group IDs and the groups' names. No
-// user ID means that there is no such account. An account that id does not find and the host's databases do not
-// deny is not taken for an absent one.
+// lookUp prints the user ID of the administrator, and of the account the user ID, the group IDs and
+// the groups' names. No user ID means that there is no such account. An account that id does not
+// find and the host's databases do not deny is not taken for an absent one.
 const lookUp = `
 me=$(id -u) || fail "id does not tell who is logged in"
 if uid=$(id -u -- "$account" 2>/dev/null); then
@@ -48,9 +49,10 @@ fi
 printf 'me %s\nuid %s\ngids %s\nnames %s\n' "$me" "$uid" "$gids" "$names"
 `
 
-// Standing reports what an account is on the host: the administrator has the user ID that the administrator's login has,
-// and a privileged account has the user ID 0 or is in a group that leads there. Where accounts change their own keys nobody can
-// look without logging in as the account; there the names of root count.
+// Standing reports what an account is on the host: the administrator has the user ID that the
+// administrator's login has, and a privileged account has the user ID 0 or is in a group that leads
+// there. Where accounts change their own keys nobody can look without logging in as the account;
+// there the names of root count.
 func (h *host) Standing(ctx context.Context, account string) (target.Standing, error) {
 	if !validAccount.MatchString(account) {
 		return target.Standing{}, target.Failed(target.Denied, "", fmt.Sprintf(

@@ -14,7 +14,8 @@ import (
 	"github.com/keyturn/keyturn/test/servers"
 )
 
-// group adds an account to a group of the host until the test ends. It skips the test on a host without the group.
+// group adds an account to a group of the host until the test ends. It skips the test on a host
+// without the group.
 func group(t *testing.T, account, name string) {
 	t.Helper()
 	if out, err := exec.Command("getent", "group", name).CombinedOutput(); err != nil {
@@ -31,7 +32,8 @@ func run(t *testing.T, name string, arguments ...string) {
 	}
 }
 
-// standing tells the suite about the accounts of a host whose administrator is the account of this process.
+// standing tells the suite about the accounts of a host whose administrator is the account of this
+// process.
 func standing(s *servers.SSH) *targettest.Standing {
 	return &targettest.Standing{
 		Others: []string{"Root", "ROOT", "root2"},
@@ -87,7 +89,8 @@ func testStandingOfAlias(t *testing.T, s *servers.SSH) {
 	}
 }
 
-// testStandingWithoutRoot is about an administrator who is not root, and has no right on any account.
+// testStandingWithoutRoot is about an administrator who is not root, and has no right on any
+// account.
 func testStandingWithoutRoot(t *testing.T, s *servers.SSH) {
 	keeper, _ := keyAccount(t, s, "/bin/sh")
 	ordinary, _ := keyAccount(t, s, "/usr/sbin/nologin")
@@ -136,13 +139,16 @@ func testStandingWithoutShell(t *testing.T, s *servers.SSH) {
 // TestJudge verifies what is made of a host's answer, one that is not whole included.
 func TestJudge(t *testing.T) {
 	t.Parallel()
+	in := func(group string) string {
+		return fmt.Sprintf("is in the group %q, whose members can become root", group)
+	}
 	for text, want := range map[string]target.Standing{
 		"me 1000\nuid 1001\ngids 1001 100\nnames app users\n":    {},
 		"me 1000\nuid 1000\ngids 1000\nnames app\n":              {Administrator: true},
 		"me 1000\nuid 1001\ngids 1001\nnames \n":                 {},
 		"me 1000\nuid 1001\ngids 1001 0\nnames app wheel\n":      {Privileged: "is in the group of root"},
-		"me 1000\nuid 1001\ngids 1001 9\nnames app Wheel\n":      {Privileged: `is in the group "Wheel", whose members can become root`},
-		"me 1000\nuid 1001\ngids 1001 9\nnames app docker\n":     {Privileged: `is in the group "docker", whose members can become root`},
+		"me 1000\nuid 1001\ngids 1001 9\nnames app Wheel\n":      {Privileged: in("Wheel")},
+		"me 1000\nuid 1001\ngids 1001 9\nnames app docker\n":     {Privileged: in("docker")},
 		"me 0\nuid 0\ngids 0\nnames root\n":                      {Administrator: true, Privileged: "has the user ID 0"},
 		"me 1000\nuid \ngids \nnames \n":                         {},
 		"me 1000\nuid 18446744073709551615\ngids 1\nnames app\n": {},

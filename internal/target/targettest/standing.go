@@ -15,7 +15,8 @@ const absent = "nobody-of-that-name"
 
 // Standing tells the suite which accounts of a server are more than ordinary ones.
 type Standing struct {
-	// Spellings are names, besides the one in use, that the server takes for the administrator's account.
+	// Spellings are names, besides the one in use, that the server takes for the administrator's
+	// account.
 	Spellings []string
 	// Others are names that resemble the administrator's and that the server tells apart from it.
 	Others []string
@@ -160,7 +161,8 @@ func (h Harness) standingUnderFaults(t *testing.T) {
 	}
 }
 
-// noVerdictOf asserts that a fault gave either the right standing of a privileged account or no standing.
+// noVerdictOf asserts that a fault gave either the right standing of a privileged account or no
+// standing.
 func (h Harness) noVerdictOf(t *testing.T, got target.Standing, err error) {
 	t.Helper()
 	class := target.ClassOf(err)
