@@ -426,3 +426,24 @@ func recorded(t *testing.T, dir string, texts ...string) bool {
 	}
 	return false
 }
+
+// TestAdoptForTwoAccounts verifies that a secret of two accounts adopts a credential of either.
+func TestAdoptForTwoAccounts(t *testing.T) {
+	t.Parallel()
+	s, n, _ := spyWorld(t)
+	ctx := t.Context()
+	n.set("prod", "one", "the-password-of-one")
+	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "pair", SecretType: kms.TypeRds, VersionID: "v1", ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"idp"}`,
+		SecretData: sensitive.New(`{"Accounts":[{"AccountName":"one","AccountPassword":"the-password-of-one"},{"AccountName":"two","AccountPassword":"none"}]}`),
+	}))
+	eventually(t, "the pair is probed", func() bool { return n.saw("prod", "the-password-of-one") })
+	n.set("prod", "one", "changed-by-hand")
+	eventually(t, "the change by hand is found", func() bool { return state(t, s, "pair").State == "quarantined" })
+	must[*kms.DescribeRotationResponse](t)(s.Client.RepairRotation(ctx, &kms.RepairRotationRequest{
+		SecretName: "pair", RepairAction: "adopt", VersionID: "v2", SecretData: sensitive.New(`{"Accounts":[{"AccountName":"one","AccountPassword":"changed-by-hand"}]}`),
+	}))
+	if r := state(t, s, "pair"); r.State != "done" {
+		t.Errorf("after the repair: %s, %s", r.State, r.Reason)
+	}
+}

@@ -953,11 +953,11 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		if err != nil {
 			return none, err
 		}
-		if s, err = s.Adopt(v, c.At); err != nil {
-			return none, err
-		}
 		ch, err := c.adoptedChanges(tx, s, in.SecretData)
 		if err != nil {
+			return none, err
+		}
+		if s, err = s.Adopt(v, c.At); err != nil {
 			return none, err
 		}
 		if s, _, err = c.bindTo(tx, s, ch); err != nil {

@@ -118,7 +118,7 @@ func (f *field) roles(t *testing.T, secret, grace string, accounts ...string) {
 func (f *field) user(t *testing.T, secret, grace string) {
 	t.Helper()
 	l := first(secret)
-	f.redis.Do(t, "ACL", "SETUSER", l.AccountName, "on", "resetpass", ">"+l.AccountPassword, "~*", "+@all")
+	f.redis.Do(t, "ACL", "SETUSER", l.AccountName, "on", "resetpass", ">"+l.AccountPassword, "~*", "+@all", "-@dangerous")
 	good(t, second(f.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: secret, VersionID: "v1", SecretData: sensitive.New(compact(l))})))
 	good(t, second(f.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: secret, TargetName: "cache-main", GracePeriod: grace})))
 }
