@@ -23,6 +23,8 @@ const startTimeout = 30 * time.Second
 type Server struct {
 	// Endpoint and HTTPEndpoint are host:port of the TLS and of the plain listener.
 	Endpoint, HTTPEndpoint string
+	// MetricsEndpoint is host:port of the listener of the metrics; empty without one.
+	MetricsEndpoint string
 	// AccountID, Region and Credentials are the administrator's.
 	AccountID, Region string
 	Credentials       sign.Credentials
@@ -104,7 +106,7 @@ func start(c server.Config) (*Server, error) {
 	}
 	admin, _ := node.Admin()
 	s := &Server{
-		Endpoint: node.Endpoint(), HTTPEndpoint: node.HTTPEndpoint(), AccountID: admin.AccountID, Region: admin.Region,
+		Endpoint: node.Endpoint(), HTTPEndpoint: node.HTTPEndpoint(), MetricsEndpoint: node.MetricsEndpoint(), AccountID: admin.AccountID, Region: admin.Region,
 		Credentials: sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret},
 		CAFile:      node.CAFile(), DataDir: c.DataDir,
 	}

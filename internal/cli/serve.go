@@ -19,6 +19,8 @@ type serveCommand struct {
 	DataDir               *string  `help:"Directory for everything the server keeps (${default_data_dir})." placeholder:"DIR"`
 	Listen                *string  `help:"Address of the TLS listener; empty for none (127.0.0.1:7443)." placeholder:"HOST:PORT"`
 	ListenHTTP            *string  `name:"listen-http" help:"Address of a plain HTTP listener, on loopback only (none)." placeholder:"HOST:PORT"`
+	ListenMetrics         *string  `help:"Address of a plain HTTP listener for /metrics, /healthz and /readyz; without it /metrics is on the others, for this machine only (none)." placeholder:"HOST:PORT"`
+	TrustedProxies        []string `help:"Addresses and networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto count; comma-separated (none)." placeholder:"CIDR"`
 	AllowPlainHTTP        *bool    `name:"allow-plain-http" help:"Permit the plain HTTP listener on any address: values cross the network in clear."`
 	Region                *string  `help:"Region of the server; it appears in ARNs (local)." placeholder:"NAME"`
 	RootKeyFile           *string  `help:"File with the root key, made on first run (DATA-DIR/root.key)." placeholder:"FILE"`

@@ -24,6 +24,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/root"
@@ -300,6 +301,11 @@ func (s settings) server(e *env) (server.Config, error) {
 		Logger: newLogger(e, level, format == "json"),
 	}
 	c.Trust = s.trust()
+	var err error
+	if c.Proxies, err = conns.ParseProxies(s.k.Strings("trusted-proxies")); err != nil {
+		errs = append(errs, err)
+	}
+	c.ListenMetrics = s.text("listen-metrics", "")
 	c.Kinds = targetKinds(s.k.Strings("command-dir"))
 	c.SignatureRegions = s.k.Strings("signature-region")
 	c.RefuseV1 = s.k.Exists("signature-v1") && !s.k.Bool("signature-v1")
@@ -313,7 +319,6 @@ func (s settings) server(e *env) (server.Config, error) {
 	} else if c.StoreReserve < 0 {
 		errs = append(errs, errors.New("store-reserve is not negative"))
 	}
-	var err error
 	if c.RootKey, err = s.rootKey(); err != nil {
 		errs = append(errs, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/ownfile"
@@ -37,6 +38,11 @@ type Config struct {
 	ListenHTTP string
 	// AllowPlainHTTP permits ListenHTTP on any address: values then cross the network in clear.
 	AllowPlainHTTP bool
+	// ListenMetrics is the address of a plain listener for /metrics, /healthz and /readyz; empty means that these are on
+	// the other listeners, /metrics for loopback only.
+	ListenMetrics string
+	// Proxies are the reverse proxies whose word about the origin of a request counts.
+	Proxies conns.Proxies
 	// Region appears in ARNs; empty means "local". 1 to 32 lower-case letters, digits and hyphens.
 	Region string
 	// RootKey finds the root key; nil means the file root.key in DataDir.
@@ -161,7 +167,7 @@ func (c Config) Check() error {
 	if c.Listen == "" && c.ListenHTTP == "" {
 		add("listen or listen-http is required: the server would listen nowhere")
 	}
-	for _, listener := range [][2]string{{"listen", c.Listen}, {"listen-http", c.ListenHTTP}} {
+	for _, listener := range [][2]string{{"listen", c.Listen}, {"listen-http", c.ListenHTTP}, {"listen-metrics", c.ListenMetrics}} {
 		name, address := listener[0], listener[1]
 		if address == "" {
 			continue

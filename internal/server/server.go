@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -39,6 +40,7 @@ const (
 	readyTimeout    = 2 * time.Second
 	maxStreams      = 64 // of one HTTP/2 connection; a client that needs more opens another
 	maxReceive      = 1 << 20
+	maxMetrics      = 2  // answers that are made at the same time
 	refusalRate     = 50 // refusals a second of one source that are answered at once
 	purgeEvery      = 30 * time.Second
 	purgeHold       = time.Hour       // after the clock has jumped
@@ -71,6 +73,7 @@ type Server struct {
 	offline    bool // no listener and no loops: for Offline
 	caFile     string
 	tls, plain net.Listener
+	pages      net.Listener // of the metrics
 	ready      chan struct{}
 }
 
@@ -151,7 +154,14 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 
 func (s *Server) listen() error {
 	c := s.config
-	s.conns = conns.New(conns.Config{Total: c.MaxConnections, PerSource: c.MaxPerSource})
+	s.conns = conns.New(conns.Config{Total: c.MaxConnections, PerSource: c.MaxPerSource, Trusted: c.Proxies.Trusts})
+	if c.ListenMetrics != "" {
+		l, err := net.Listen("tcp", c.ListenMetrics)
+		if err != nil {
+			return fmt.Errorf("listen-metrics: %w", err)
+		}
+		s.pages = conns.New(conns.Config{Total: conns.Least, Trusted: func(netip.Addr) bool { return true }}).Listener(l)
+	}
 	if c.ListenHTTP != "" {
 		l, err := net.Listen("tcp", c.ListenHTTP)
 		if err != nil {
@@ -224,6 +234,9 @@ func (s *Server) Endpoint() string { return address(s.tls) }
 // HTTPEndpoint is host:port of the plain listener; empty without one.
 func (s *Server) HTTPEndpoint() string { return address(s.plain) }
 
+// MetricsEndpoint is host:port of the listener of the metrics; empty without one.
+func (s *Server) MetricsEndpoint() string { return address(s.pages) }
+
 // Admin is the administrator, as admin.json has it. first says that this start has made it.
 func (s *Server) Admin() (admin Admin, first bool) { return s.admin, s.firstAdmin }
 
@@ -242,7 +255,7 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 // release closes what New has opened.
 func (s *Server) release() error {
 	var errs []error
-	for _, l := range []net.Listener{s.tls, s.plain} {
+	for _, l := range []net.Listener{s.tls, s.plain, s.pages} {
 		if l != nil {
 			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)
@@ -297,11 +310,15 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.markLoop(ctx) })
 	parts.Go(func() { s.rotator.Run(ctx) })
 	var servers []*http.Server
-	for _, l := range []net.Listener{s.tls, s.plain} {
+	for _, l := range []net.Listener{s.tls, s.plain, s.pages} {
 		if l == nil {
 			continue
 		}
-		h := s.httpServer(ctx)
+		handler := s.handler()
+		if l == s.pages {
+			handler = s.operatorPages()
+		}
+		h := s.httpServer(ctx, handler)
 		servers = append(servers, h)
 		parts.Go(func() {
 			if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -344,9 +361,9 @@ func (s *Server) shutDown(servers []*http.Server) {
 	all.Wait()
 }
 
-func (s *Server) httpServer(ctx context.Context) *http.Server {
+func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: s.handler(), MaxHeaderBytes: maxHeader,
+		Handler: handler, MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: s.config.RequestTimeout / 3, ReadTimeout: s.config.RequestTimeout, WriteTimeout: s.config.RequestTimeout,
 		IdleTimeout: idleTimeout, ConnContext: s.conns.ConnContext, ConnState: s.conns.ConnState,
 		HTTP2: &http.HTTP2Config{
@@ -368,25 +385,53 @@ type quiet struct{ slog.Handler }
 
 func (quiet) Handle(context.Context, slog.Record) error { return nil }
 
-// handler tells the door from the operator's pages, which need no signature and show no secret.
+// operatorPages need no signature and show no secret.
+func (s *Server) operatorPages() *http.ServeMux {
+	m := http.NewServeMux()
+	m.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	m.HandleFunc("/readyz", s.readyz)
+	m.Handle("/metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxMetrics}))
+	return m
+}
+
+// handler tells the door from the operator's pages. The metrics are for this machine, or have a listener of their own.
 func (s *Server) handler() http.Handler {
 	door := &rpc.Door{
 		Gate: s.gate, Auth: s.auth, Log: s.config.Logger, Limit: s.limit, Now: s.config.Now, Observe: s.metrics.observe, NewID: s.config.NewID,
-		Admit: conns.Verified, Refusals: s.refusals, Useless: s.useless,
+		Origin: s.config.Proxies.Origin, Admit: conns.Verified, Refusals: s.refusals, Useless: s.useless,
 	}
-	metrics := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	pages := s.operatorPages()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/healthz":
-			fmt.Fprintln(w, "ok")
-		case "/readyz":
-			s.readyz(w, r)
 		case "/metrics":
-			metrics.ServeHTTP(w, r)
-		default:
-			door.ServeHTTP(w, r)
+			source, _, err := s.config.Proxies.Origin(r)
+			if err != nil || s.pages != nil || !source.IsLoopback() {
+				break
+			}
+			fallthrough
+		case "/healthz", "/readyz":
+			if s.paced(w, r) {
+				pages.ServeHTTP(w, r)
+			}
+			return
 		}
+		door.ServeHTTP(w, r)
 	})
+}
+
+// paced delays a page that is asked for too often. It returns false when it has answered instead.
+func (s *Server) paced(w http.ResponseWriter, r *http.Request) bool {
+	source, _, err := s.config.Proxies.Origin(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return false
+	}
+	if !s.refusals.Wait(r.Context(), conns.Source(source).String()) {
+		w.Header().Set("Connection", "close")
+		http.Error(w, "too many requests", http.StatusTooManyRequests)
+		return false
+	}
+	return true
 }
 
 // readyz answers 200 when a linearizable read succeeds and the trail takes records: a call would be served.

@@ -54,6 +54,8 @@ type Door struct {
 	// Refusals delays the answers to a source whose requests are refused for want of a valid signature, and Useless those
 	// to an access key whose calls are refused or need no right. Nil means that nothing is delayed.
 	Refusals, Useless *limit.Pacer
+	// Origin tells where a request comes from and whether it came over TLS; nil means that its connection does.
+	Origin func(*http.Request) (source netip.Addr, secure bool, err error)
 	// Admit is told the access key of each request whose signature is valid, with the context of the request.
 	// It answers false when the connection of the request is to be closed; nil means that it never is.
 	Admit func(ctx context.Context, key string) bool
@@ -125,7 +127,14 @@ func wantsXML(r *http.Request, claim auth.Claim) bool {
 // serve verifies the request, takes it to the gate and encodes the answer. operation is empty unless it exists.
 func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operation string, body []byte, asXML bool, err error) {
 	// Parameters come from the authenticator alone, which returns those that the signature covers.
-	request := api.Request{ID: id, Method: r.Method, Source: source(r), Secure: r.TLS != nil, UserAgent: r.UserAgent()}
+	request := api.Request{ID: id, Method: r.Method, UserAgent: r.UserAgent()}
+	origin := d.Origin
+	if origin == nil {
+		origin = conns.Proxies(nil).Origin
+	}
+	if request.Source, request.Secure, err = origin(r); err != nil {
+		return "", nil, false, d.refuse(w, r, request, "", fault.Wrap(fault.Malformed, err, "The proxy's header X-Forwarded-For cannot be read."))
+	}
 	if err := checkTarget(r); err != nil {
 		asXML = wantsXML(r, auth.Claim{Format: r.URL.Query().Get("Format")})
 		return "", nil, asXML, d.refuse(w, r, request, "", err)
@@ -277,12 +286,4 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, fault.Wrap(fault.Malformed, err, "The body could not be read to its end.")
 	}
 	return body, nil
-}
-
-func source(r *http.Request) netip.Addr {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return peer.Addr().Unmap()
 }
