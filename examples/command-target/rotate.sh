@@ -2,7 +2,10 @@
 # A command target for Keyturn: an example to copy from. It rotates the API keys of a service that reads, from a file, one
 # line for each key: the account as a JSON string, a tab, the key's SHA-256.
 #
-#   {"path": "/usr/local/lib/keyturn/rotate.sh", "strategy": "overlap", "env": {"KEYTURN_KEYS": "/srv/service/keys"}}
+# In the server's configuration, and in the target's:
+#
+#   command: ["rotate=KEYTURN_KEYS=/srv/service/keys /usr/local/lib/keyturn/rotate.sh"]
+#   {"command": "rotate", "strategy": "overlap"}
 #
 # It needs jq, flock and sha256sum. Secrets go through standard input and builtins only, so that no list of processes and no
 # trace shows them. docs/plugin.md says what is asked and what may be answered.

@@ -60,9 +60,12 @@ func TestKeyturnRotatesTheKeys(t *testing.T) {
 		return slices.Contains(strings.Split(string(b), "\n"), want), err
 	}
 	config := func(strategy target.Strategy) string {
-		return fmt.Sprintf(`{"path":%q,"strategy":%q,"env":{"KEYTURN_KEYS":%q},"password_punctuation":"$%%&*-"}`, script, strategy, keys)
+		return fmt.Sprintf(`{"command":"rotate","strategy":%q,"password_punctuation":"$%%&*-"}`, strategy)
 	}
-	kind := command.Kind([]string{dir})
+	kind := command.Kind(command.Config{
+		User:     command.User{Self: true},
+		Commands: map[string]command.Line{"rotate": {Path: script, Env: map[string]string{"KEYTURN_KEYS": keys}}},
+	})
 	adder, err := kind.Open(target.Settings{Name: "adder", Config: []byte(config(target.Overlap))})
 	if err != nil {
 		t.Fatal(err)
@@ -96,8 +99,9 @@ func TestKeyturnRotatesTheKeys(t *testing.T) {
 
 func TestBadSettingsChangeNothing(t *testing.T) {
 	t.Parallel()
-	dir, script := install(t)
-	tt, err := command.Kind([]string{dir}).Open(target.Settings{Name: "t", Config: []byte(fmt.Sprintf(`{"path":%q,"strategy":"overlap"}`, script))})
+	_, script := install(t)
+	kind := command.Kind(command.Config{User: command.User{Self: true}, Commands: map[string]command.Line{"rotate": {Path: script}}})
+	tt, err := kind.Open(target.Settings{Name: "t", Config: []byte(`{"command":"rotate","strategy":"overlap"}`)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/command"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -50,7 +51,7 @@ var localKinds = []string{"command"}
 // eachNetworkKind runs a function with a target of every kind and configuration.
 func eachNetworkKind(t *testing.T, address string, dial egress.DialFunc, run func(t *testing.T, name string, system target.Target)) {
 	t.Helper()
-	for _, kind := range targetKinds(nil) {
+	for _, kind := range targetKinds(command.Config{}) {
 		if slices.Contains(localKinds, kind.Name) {
 			continue
 		}

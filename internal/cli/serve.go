@@ -74,7 +74,9 @@ type serveCommand struct {
 	RotationProbe         *string  `help:"How often a target is asked whether it accepts the credential in use (1h)." placeholder:"DURATION"`
 	RotationHold          *string  `help:"How long a read waits while the only credential of its secret is changed (2s)." placeholder:"DURATION"`
 	RotationRate          *float64 `help:"Rotations a second that fall due by themselves and may begin at one target (2)." placeholder:"N"`
-	CommandDir            []string `help:"Directory whose executables may be targets of kind command; may be repeated (none)." placeholder:"DIR"`
+	Command               []string `name:"command" sep:"none" help:"Command line that targets of kind command may name; may be repeated (none)." placeholder:"NAME=/PATH ARG…"`
+	CommandUser           *string  `help:"User that commands run as, USER or UID:GID; self accepts that they can read the server's keys (none)." placeholder:"USER"`
+	CommandDir            []string `help:"Without effect: see command." placeholder:"DIR" hidden:""`
 	EventURL              []string `name:"event-url" trail:"host" help:"Endpoint that is told of rotations as CloudEvents; may be repeated (none)." placeholder:"URL"`
 	EgressAllow           []string `help:"Network, address or host that targets and event receivers may be at; may be repeated (all but special ones)." placeholder:"RULE"`
 	EgressDeny            []string `help:"One that they may not be at; may be repeated (none)." placeholder:"RULE"`

@@ -306,7 +306,9 @@ func (s settings) server(e *env) (server.Config, error) {
 		errs = append(errs, err)
 	}
 	c.ListenMetrics = s.text("listen-metrics", "")
-	c.Kinds = targetKinds(s.k.Strings("command-dir"))
+	commands, commandErr := s.commands(c)
+	errs = append(errs, commandErr)
+	c.Kinds = targetKinds(commands)
 	c.SignatureRegions = s.k.Strings("signature-region")
 	c.RefuseV1 = s.k.Exists("signature-v1") && !s.k.Bool("signature-v1")
 	errs = append(errs, s.duration("clock-ahead", time.Second, auth.Window, &c.ClockAhead))

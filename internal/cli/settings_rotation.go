@@ -27,11 +27,11 @@ import (
 // minEventKey is the least length of a key that signs events.
 const minEventKey = 16
 
-// targetKinds are the kinds of targets of this program. commandDirs are the directories whose executables may be targets.
-func targetKinds(commandDirs []string) []target.Kind {
+// targetKinds are the kinds of targets of this program.
+func targetKinds(commands command.Config) []target.Kind {
 	return []target.Kind{
 		postgresql.Kind(), mysql.MySQL(), mysql.MariaDB(), redis.Kind(), ssh.Kind(), ldap.Kind(), oauth.Kind(), rabbitmq.Kind(),
-		webhook.Kind(), command.Kind(commandDirs),
+		webhook.Kind(), command.Kind(commands),
 	}
 }
 

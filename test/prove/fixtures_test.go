@@ -49,9 +49,19 @@ func kinds(o order) []target.Kind {
 		postgresql.Kind(), mysql.MariaDB(), mysql.MySQL(), redis.Kind(), ssh.Kind(), ldap.Kind(), oauth.Kind(), rabbitmq.Kind(), webhook.Kind(), counted(o.Calls),
 	}
 	if o.CommandDir != "" {
-		list = append(list, command.Kind([]string{o.CommandDir}))
+		list = append(list, command.Kind(commandIn(o.CommandDir)))
 	}
 	return list
+}
+
+// commandIn is the command of examples/command-target in a directory.
+func commandIn(dir string) command.Config {
+	return command.Config{
+		User: command.User{Self: true},
+		Commands: map[string]command.Line{
+			"rotate": {Path: filepath.Join(dir, "rotate.sh"), Env: map[string]string{"KEYTURN_KEYS": filepath.Join(dir, "keys")}},
+		},
+	}
 }
 
 // fixture is one kind of target with one strategy, before a real server.
@@ -548,10 +558,10 @@ func TestCommand(t *testing.T) {
 	f := fixture{
 		name: "command_overlap", kind: "command", door: door{Kind: "command", Addr: keys}, strategy: target.Overlap, dir: dir,
 		config: func(string) string {
-			return fmt.Sprintf(`{"path":%q,"strategy":"overlap","env":{"KEYTURN_KEYS":%q}}`, script, keys)
+			return `{"command":"rotate","strategy":"overlap"}`
 		},
 	}
-	adder, err := command.Kind([]string{dir}).Open(target.Settings{Name: "adder", Config: []byte(f.config(""))})
+	adder, err := command.Kind(commandIn(dir)).Open(target.Settings{Name: "adder", Config: []byte(f.config(""))})
 	good(t, err)
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		a := first(fmt.Sprintf("account-%d", n))

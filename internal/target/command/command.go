@@ -1,29 +1,30 @@
-// Package command is the kind "command": an executable on the server changes the credentials. Each step of package plugin is
+// Package command is the kind "command": a program on the server's machine changes the credentials. Each step of package plugin is
 // one run, with the message on standard input and the answer on standard output. docs/plugin.md says what a command has to
 // do; examples/command-target is one.
 //
-// Configuration:
+// The operator decides what runs: the server setting command maps names to command lines. Configuration of a target:
 //
-//	path                  the executable, absolute. Required.
-//	args                  a list of arguments. They are seen by every user of the machine, so they are no place for secrets.
-//	env                   an object of environment variables. Each name begins with KEYTURN_. They are no place for secrets.
-//	dir                   the working directory, absolute; default "/".
+//	command               the name of one of them. Required.
 //	strategy              the one that the command implements: "single", "overlap" or "double". Required.
 //	generate              true when the command makes new credentials itself; default false: passwords by the rule.
 //	password_length       12 to 128, default 32.
 //	password_punctuation  characters beside letters and digits; default none.
 //
-// No shell is involved. Nothing of the server's own environment is passed on: it may hold the root key. The command gets PATH
-// (/usr/local/bin:/usr/bin:/bin), LC_ALL=C and what env names; the prefix keeps a configuration from steering the loader or an
-// interpreter, since whoever may register a target is not therefore one who may run any program.
+// A target can choose neither arguments nor environment. No shell is involved. The command gets PATH (/usr/local/bin:/usr/bin:/bin),
+// LC_ALL=C and the KEYTURN_… variables of its command line; nothing of the server's own environment, which may hold the root key.
 //
-// For the same reason the file must be below one of the directories that the server setting command-dir lists, after symbolic
-// links have been followed; without one no command can be registered. The file, and every directory above it, must belong to
-// root or to the server's user, and nobody else may be able to write there (a directory with the sticky bit is good enough).
+// The command runs as the user of the server setting command-user, who is neither root nor the server's user and cannot read the
+// server's directories; this is verified before each run. A server that is not root cannot change the user: then the operator
+// must accept in so many words (command-user: self) that commands can read what the server can. On Linux, it gains no
+// privileges by set-user-ID files, has limits on processes, open files, file size and processor time, and writes no core
+// dump. It has a process group of its own, which gets a SIGTERM when the time is over and SIGKILL two seconds later; what it
+// leaves running in that group is killed when it ends.
 //
-// The command runs as the server's user, in a process group of its own, which gets a SIGTERM when the time is over and SIGKILL two
-// seconds later; what it leaves running is killed when it ends. The administrator's credential, where the target names one,
-// is the member admin of each message. The command holds whatever rights the change itself takes.
+// The executable, and every directory above it, must belong to root or to the server's user, and nobody else may be able to write
+// there (a directory with the sticky bit is good enough).
+//
+// Configurations of releases up to 0.1 name path, args, env and dir instead of command. They can be opened when the server's
+// configuration has a command with the same executable, arguments and variables, and cannot be registered any more.
 package command
 
 import (
@@ -31,6 +32,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,32 +46,90 @@ const (
 	envPrefix = "KEYTURN_"
 	path      = "PATH=/usr/local/bin:/usr/bin:/bin"
 	maxArgs   = 100
+	maxName   = 64
 )
 
-// Kind is the kind "command" with executables below the allowed directories, which are absolute. With none of them no command
-// is accepted.
-func Kind(allowed []string) target.Kind {
-	allowed = slices.Clone(allowed)
+// Line is a command line.
+type Line struct {
+	// Path is the executable, absolute.
+	Path string
+	// Args are its arguments. Every user of the machine can see them.
+	Args []string
+	// Env are its variables besides PATH and LC_ALL; each name begins with KEYTURN_.
+	Env map[string]string
+}
+
+// ParseLine reads NAME=[KEYTURN_X=VALUE …] /PATH [ARGUMENT …]. Words are separated by spaces and hold none.
+func ParseLine(s string) (name string, l Line, err error) {
+	name, rest, ok := strings.Cut(s, "=")
+	if !ok || name == "" || len(name) > maxName || strings.Trim(name, target.Alphabet+"-_.") != "" {
+		return "", Line{}, fmt.Errorf("%q is not NAME=/PATH [ARGUMENT …], with a name of 1 to %d letters, digits, hyphens, dots and underscores", s, maxName)
+	}
+	words := strings.Fields(rest)
+	for len(words) > 0 && strings.HasPrefix(words[0], envPrefix) {
+		variable, value, ok := strings.Cut(words[0], "=")
+		if !ok || strings.Trim(variable, target.Alphabet+"_") != "" || variable == envPrefix {
+			return "", Line{}, fmt.Errorf("command %s: %q is not a variable", name, words[0])
+		}
+		if l.Env == nil {
+			l.Env = map[string]string{}
+		}
+		l.Env[variable], words = value, words[1:]
+	}
+	if len(words) == 0 || !filepath.IsAbs(words[0]) || strings.ContainsRune(s, 0) {
+		return "", Line{}, fmt.Errorf("command %s: the executable must be an absolute path", name)
+	}
+	if len(words) > maxArgs {
+		return "", Line{}, fmt.Errorf("command %s has more than %d arguments", name, maxArgs-1)
+	}
+	l.Path, l.Args = words[0], words[1:]
+	return name, l, nil
+}
+
+// User is whom commands run as.
+type User struct {
+	// Self means the server's own user, with all that it can read.
+	Self     bool
+	UID, GID int
+}
+
+// Config says what may run, and how.
+type Config struct {
+	Commands map[string]Line
+	User     User
+	// Private are files and directories that User must not be able to read, such as the server's data directory.
+	Private []string
+}
+
+// Kind is the kind "command". Without commands none can be registered.
+func Kind(c Config) target.Kind {
 	return target.Kind{
 		Name:       "command",
-		Action:     target.ActionRegisterCommand,
+		Action:     "kms:RegisterCommandTarget",
 		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
 		Check: func(raw json.RawMessage) error {
-			_, err := parse(raw, allowed)
+			_, err := c.parse(raw)
 			return err
 		},
 		Open: func(s target.Settings) (target.Target, error) {
-			c, err := parse(s.Config, allowed)
+			own, err := c.parseStored(s.Config)
 			if err != nil {
 				return nil, err
 			}
-			r := &runner{config: c, name: s.Name, allowed: allowed}
-			return &plugin.Target{Settings: c.Settings, Name: s.Name, Admin: s.Admin, Pass: true, Call: r.call}, nil
+			r := &runner{config: c, line: c.Commands[own.Command], name: s.Name}
+			return &plugin.Target{Settings: own.Settings, Name: s.Name, Admin: s.Admin, Pass: true, Call: r.call}, nil
 		},
 	}
 }
 
+// config is the configuration of a target.
 type config struct {
+	Command string `json:"command"`
+	plugin.Settings
+}
+
+// legacy is that of releases up to 0.1.
+type legacy struct {
 	Path string            `json:"path"`
 	Args []string          `json:"args,omitempty"`
 	Env  map[string]string `json:"env,omitempty"`
@@ -77,87 +137,60 @@ type config struct {
 	plugin.Settings
 }
 
-func parse(raw json.RawMessage, allowed []string) (config, error) {
-	var c config
-	if err := target.Decode(raw, &c); err != nil {
-		return c, err
+func (c Config) parse(raw json.RawMessage) (config, error) {
+	var own config
+	if old := (legacy{}); target.Decode(raw, &old) == nil && old.Path != "" {
+		return own, fmt.Errorf("a target names no executable; ask the operator to add it to the server setting command, and use %q", `{"command":"NAME"}`)
 	}
-	if c.Dir == "" {
-		c.Dir = "/"
+	if err := target.Decode(raw, &own); err != nil {
+		return own, err
 	}
-	_, perr := c.executable(allowed)
-	return c, errors.Join(perr, c.checkDir(), c.checkArgs(), c.checkEnv(), c.Settings.Check())
+	return own, errors.Join(c.checkName(own.Command), own.Settings.Check())
 }
 
-func (c config) checkDir() error {
-	if !filepath.IsAbs(c.Dir) {
-		return fmt.Errorf("dir %q is not absolute", c.Dir)
+func (c Config) checkName(name string) error {
+	if len(c.Commands) == 0 {
+		return errors.New("this server runs no commands; the server setting command names them")
 	}
-	return trusted("dir", c.Dir, isDirectory)
+	if name == "" {
+		return errors.New("command is required: the name of one of the server setting command")
+	}
+	l, ok := c.Commands[name]
+	if !ok {
+		return fmt.Errorf("the server setting command has no %q", name)
+	}
+	_, err := l.executable()
+	return err
 }
 
-func (c config) checkArgs() error {
-	if len(c.Args) > maxArgs {
-		return fmt.Errorf("args has %d members; %d are allowed", len(c.Args), maxArgs)
+// parseStored reads a configuration of this release, or finds the command that one of an earlier release means.
+func (c Config) parseStored(raw json.RawMessage) (config, error) {
+	var old legacy
+	if target.Decode(raw, &old) != nil || old.Path == "" {
+		return c.parse(raw)
 	}
-	if slices.ContainsFunc(c.Args, func(a string) bool { return strings.Contains(a, "\x00") }) {
-		return errors.New("args holds a zero byte")
-	}
-	return nil
-}
-
-func (c config) checkEnv() error {
-	var bad []string
-	for name, value := range c.Env {
-		rest, ok := strings.CutPrefix(name, envPrefix)
-		if !ok || rest == "" || strings.Trim(rest, target.Alphabet+"_") != "" || strings.Contains(value, "\x00") {
-			bad = append(bad, name)
+	for _, name := range slices.Sorted(maps.Keys(c.Commands)) {
+		l := c.Commands[name]
+		if l.Path == old.Path && slices.Equal(l.Args, old.Args) && maps.Equal(l.Env, old.Env) && (old.Dir == "" || old.Dir == "/") {
+			own := config{Command: name, Settings: old.Settings}
+			return own, errors.Join(c.checkName(name), own.Settings.Check())
 		}
 	}
-	if bad == nil {
-		return nil
-	}
-	slices.Sort(bad)
-	return fmt.Errorf("env: %q: a name is %s followed by letters, digits and underscores, and a value holds no zero byte", bad, envPrefix)
+	return config{}, fmt.Errorf("it names the executable %q, which no command of the server setting command has with the same arguments and variables; add it there", old.Path)
 }
 
 // executable is the file to run, or why it may not be run.
-func (c config) executable(allowed []string) (string, error) {
-	if len(allowed) == 0 {
-		return "", errors.New("this server runs no commands; name the directories that hold them in the server setting command-dir")
-	}
-	if c.Path == "" {
-		return "", errors.New("path is required: the executable")
-	}
-	if !filepath.IsAbs(c.Path) {
-		return "", fmt.Errorf("path %q is not absolute", c.Path)
-	}
-	real, err := filepath.EvalSymlinks(c.Path)
+func (l Line) executable() (string, error) {
+	real, err := filepath.EvalSymlinks(l.Path)
 	if err != nil {
-		return "", fmt.Errorf("path %q: %w", c.Path, reason(err))
+		return "", fmt.Errorf("%q: %w", l.Path, reason(err))
 	}
-	if !slices.ContainsFunc(allowed, func(dir string) bool { return below(dir, real) }) {
-		return "", fmt.Errorf("path %q is %q, which is not below a directory of the server setting command-dir", c.Path, real)
-	}
-	return real, trusted("path", real, isExecutable)
+	return real, trusted("the executable", real, isExecutable)
 }
 
-// below reports whether a file is in a directory or further down. The directory is an absolute one that exists.
-func below(dir, file string) bool {
-	if !filepath.IsAbs(dir) {
-		return false
-	}
-	dir, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return false
-	}
-	rel, err := filepath.Rel(dir, file)
-	return err == nil && rel != "." && rel != ".." && !strings.HasPrefix(rel, "../")
-}
-
-func (c config) environment() []string {
+func (l Line) environment() []string {
 	env := []string{path, "LC_ALL=C"}
-	for name, value := range c.Env {
+	for name, value := range l.Env {
 		env = append(env, name+"="+value)
 	}
 	slices.Sort(env)
@@ -165,17 +198,17 @@ func (c config) environment() []string {
 }
 
 type runner struct {
-	config  config
-	name    string
-	allowed []string
+	config Config
+	line   Line
+	name   string
 }
 
 func (r *runner) call(ctx context.Context, step plugin.Step, message []byte, secrets []sensitive.Value) (plugin.Answer, error) {
 	what := fmt.Sprintf("%s of target %s", step, r.name)
-	// Looked at again in every call: the file may have been replaced since.
-	file, err := r.config.executable(r.allowed)
+	// Checked before each run: files may have been replaced since.
+	file, err := r.line.executable()
 	if err == nil {
-		err = r.config.checkDir()
+		err = r.config.CheckUser()
 	}
 	if err != nil {
 		return plugin.Answer{}, target.Failed(target.Denied, "", what+": "+err.Error(), secrets...)

@@ -5,10 +5,12 @@ package command_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -115,16 +117,32 @@ func TestConformance(t *testing.T) {
 	if _, err := os.Stat("/bin/bash"); err != nil {
 		t.Skip("there is no /bin/bash")
 	}
-	dir, self := executable(t, bridge)
-	for _, strategy := range command.Kind(nil).Strategies {
+	_, self := executable(t, bridge)
+	for _, strategy := range command.Kind(command.Config{}).Strategies {
 		t.Run(string(strategy), func(t *testing.T) {
-			kind := command.Kind([]string{dir})
+			kind := command.Kind(command.Config{})
 			kind.Strategies = []target.Strategy{strategy}
+			// The suite chooses an address for each test, and a target cannot pass one on: each gets a command line of its own.
+			kindOf := func(raw json.RawMessage) (target.Kind, json.RawMessage) {
+				addr := addressPattern.FindString(string(raw))
+				line := command.Line{Path: self, Env: map[string]string{"KEYTURN_ADDR": addr}}
+				return command.Kind(command.Config{User: command.User{Self: true}, Commands: map[string]command.Line{"it": line}}),
+					json.RawMessage(strings.Replace(string(raw), "it-"+addr, "it", 1))
+			}
+			kind.Check = func(raw json.RawMessage) error {
+				k, raw := kindOf(raw)
+				return k.Check(raw)
+			}
+			kind.Open = func(s target.Settings) (target.Target, error) {
+				k, raw := kindOf(s.Config)
+				s.Config = raw
+				return k.Open(s)
+			}
 			targettest.Run(t, targettest.Harness{
 				Kind: kind,
 				Addr: s.addr,
 				Config: func(addr string) string {
-					return fmt.Sprintf(`{"path":%q,"strategy":%q,"env":{"KEYTURN_ADDR":%q}}`, self, strategy, addr)
+					return fmt.Sprintf(`{"command":"it-%s","strategy":%q}`, addr, strategy)
 				},
 				Account: func(*testing.T) target.Credential {
 					n := s.n.Add(1)
@@ -146,6 +164,8 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+var addressPattern = regexp.MustCompile(`127\.0\.0\.1:[0-9]+`)
 
 var change = target.Change{
 	ID: "c1", Strategy: target.Overlap,
@@ -175,11 +195,17 @@ func executable(t *testing.T, content string) (dir, file string) {
 	return dir, file
 }
 
-func openScript(t *testing.T, content, more string) (target.Target, string) {
+// own is a configuration of this package's tests: commands that run as the tests' user.
+func own(lines map[string]command.Line) command.Config {
+	return command.Config{User: command.User{Self: true}, Commands: lines}
+}
+
+func openScript(t *testing.T, content string, args ...string) (target.Target, string) {
 	t.Helper()
 	dir, file := script(t, content)
-	tt, err := command.Kind([]string{dir}).Open(target.Settings{
-		Name: "crm", Config: fmt.Appendf(nil, `{"path":%q,"strategy":"overlap"%s}`, file, strings.ReplaceAll(more, "DIR", dir)),
+	line := command.Line{Path: file, Args: args, Env: map[string]string{"KEYTURN_OUT": dir}}
+	tt, err := command.Kind(own(map[string]command.Line{"it": line})).Open(target.Settings{
+		Name: "crm", Config: []byte(`{"command":"it","strategy":"overlap"}`),
 		Admin: target.Credential{Account: "root", Secret: sensitive.New("admin-marker")},
 	})
 	if err != nil {
@@ -211,7 +237,7 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			target1, _ := openScript(t, tt.content, "")
+			target1, _ := openScript(t, tt.content)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			err := target1.Apply(ctx, change)
@@ -229,8 +255,8 @@ func TestAnswers(t *testing.T) {
 func TestKilledWithItsChildren(t *testing.T) {
 	t.Parallel()
 	tt, dir := openScript(t, `trap '' TERM
-sh -c 'trap "" TERM; echo $$ >"$0/pid.new"; mv "$0/pid.new" "$0/pid"; while :; do sleep 1; done' "$PWD" &
-while :; do sleep 1; done`, `,"dir":"DIR"`)
+sh -c 'trap "" TERM; echo $$ >"$0/pid.new"; mv "$0/pid.new" "$0/pid"; while :; do sleep 1; done' "$KEYTURN_OUT" &
+while :; do sleep 1; done`)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- tt.Apply(ctx, change) }()
@@ -269,7 +295,7 @@ func zombie(pid int) bool {
 func TestWhatTheCommandGets(t *testing.T) {
 	t.Parallel()
 	tt, dir := openScript(t, `cat >"$KEYTURN_OUT/in"; env >"$KEYTURN_OUT/env"; echo "$PWD $*" >"$KEYTURN_OUT/args"; echo '{"result":"ok"}'`,
-		`,"env":{"KEYTURN_OUT":"DIR"},"args":["a b","$HOME;id"],"dir":"/usr"`)
+		"a b", "$HOME;id")
 	if err := tt.Retire(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +322,7 @@ func TestWhatTheCommandGets(t *testing.T) {
 			t.Errorf("the environment has %s", name)
 		}
 	}
-	if got := read("args"); got != "/usr a b $HOME;id\n" {
+	if got := read("args"); got != "/ a b $HOME;id\n" {
 		t.Errorf("directory and arguments are %q", got)
 	}
 }
@@ -304,7 +330,7 @@ func TestWhatTheCommandGets(t *testing.T) {
 // A file that has become replaceable by others is not run any more.
 func TestLooksAgainBeforeEachRun(t *testing.T) {
 	t.Parallel()
-	tt, dir := openScript(t, `echo '{"result":"ok"}'`, "")
+	tt, dir := openScript(t, `echo '{"result":"ok"}'`)
 	if err := tt.Apply(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}
@@ -331,30 +357,25 @@ func TestLooksAgainBeforeEachRun(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	dir, file := script(t, "exit 0")
-	link := filepath.Join(dir, "link")
-	if err := os.Symlink("/bin/sh", link); err != nil {
-		t.Fatal(err)
-	}
-	own := []string{dir}
+	_, file := script(t, "exit 0")
+	lines := map[string]command.Line{"it": {Path: file}, "gone": {Path: file + "-gone"}, "args": {Path: file, Args: []string{"a", "b"}, Env: map[string]string{"KEYTURN_A": "x"}}}
 	for _, tt := range []struct {
-		allowed []string
-		config  string
-		want    []string
+		lines  map[string]command.Line
+		config string
+		want   []string
 	}{
-		{own, `{"path":"FILE","strategy":"double","env":{"KEYTURN_A":"b c"}}`, nil},
-		{nil, `{"path":"FILE","strategy":"single"}`, []string{"this server runs no commands", "command-dir"}},
-		{own, `{"strategy":"none","dir":"x","env":{"LD_PRELOAD":"/x.so","KEYTURN_":"y"},"args":["a\u0000"]}`,
-			[]string{"path is required", `strategy "none"`, `dir "x" is not absolute`, `["KEYTURN_" "LD_PRELOAD"]`, "args holds a zero byte"}},
-		{own, `{"path":"it","strategy":"single"}`, []string{`path "it" is not absolute`}},
-		{own, `{"path":"/bin/sh","strategy":"single"}`, []string{"not below a directory of the server setting command-dir"}},
-		{own, `{"path":"FILE/../../../bin/sh","strategy":"single"}`, []string{"path"}},
-		{own, `{"path":"` + link + `","strategy":"single"}`, []string{"not below a directory of the server setting command-dir"}},
-		{own, `{"path":"` + dir + `","strategy":"single"}`, []string{"not below a directory"}},
-		{[]string{"relative"}, `{"path":"FILE","strategy":"single"}`, []string{"not below a directory"}},
-		{own, `{"path":"FILE","strategy":"single","shell":true}`, []string{`there is no setting "shell"`}},
+		{lines, `{"command":"it","strategy":"double"}`, nil},
+		{nil, `{"command":"it","strategy":"single"}`, []string{"this server runs no commands"}},
+		{lines, `{"strategy":"none"}`, []string{"command is required", `strategy "none"`}},
+		{lines, `{"command":"other","strategy":"single"}`, []string{`no "other"`}},
+		{lines, `{"command":"` + file + `","strategy":"single"}`, []string{"the server setting command has no"}},
+		{lines, `{"command":"gone","strategy":"single"}`, []string{"no such file"}},
+		{lines, `{"command":"it","args":["x"],"strategy":"single"}`, []string{`there is no setting "args"`}},
+		{lines, `{"command":"it","env":{"KEYTURN_A":"x"},"strategy":"single"}`, []string{`there is no setting "env"`}},
+		{lines, `{"command":"it","dir":"/","strategy":"single"}`, []string{`there is no setting "dir"`}},
+		{lines, `{"path":"` + file + `","strategy":"single"}`, []string{"a target names no executable"}},
 	} {
-		err := command.Kind(tt.allowed).Check([]byte(strings.ReplaceAll(tt.config, "FILE", file)))
+		err := command.Kind(own(tt.lines)).Check([]byte(tt.config))
 		if tt.want == nil && err != nil || tt.want != nil && err == nil {
 			t.Errorf("%s: %v", tt.config, err)
 		}
@@ -364,6 +385,121 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
+	// What an earlier release has stored opens where a command is the same, and nowhere else.
+	for config, opens := range map[string]bool{
+		`{"path":"` + file + `","strategy":"single"}`:                                                               true,
+		`{"path":"` + file + `","strategy":"single","dir":"/"}`:                                                     true,
+		`{"path":"` + file + `","args":["a","b"],"env":{"KEYTURN_A":"x"},"strategy":"single"}`:                      true,
+		`{"path":"` + file + `","args":["a"],"env":{"KEYTURN_A":"x"},"strategy":"single"}`:                          false,
+		`{"path":"` + file + `","args":["a","b"],"strategy":"single"}`:                                              false,
+		`{"path":"` + file + `","strategy":"single","dir":"/tmp"}`:                                                  false,
+		`{"path":"/bin/sh","args":["-c","id"],"strategy":"single"}`:                                                 false,
+		`{"path":"` + filepath.Dir(file) + "/../" + filepath.Base(filepath.Dir(file)) + `/it","strategy":"single"}`: false,
+	} {
+		_, err := command.Kind(own(lines)).Open(target.Settings{Name: "t", Config: []byte(config)})
+		if opens != (err == nil) {
+			t.Errorf("%s: %v", config, err)
+		}
+	}
+}
+
+func TestParseLine(t *testing.T) {
+	t.Parallel()
+	name, l, err := command.ParseLine("rotate.it=KEYTURN_A=b=c  KEYTURN_B=  /bin/x -a  b")
+	if err != nil || name != "rotate.it" || l.Path != "/bin/x" || !slices.Equal(l.Args, []string{"-a", "b"}) || len(l.Env) != 2 || l.Env["KEYTURN_A"] != "b=c" || l.Env["KEYTURN_B"] != "" {
+		t.Errorf("%q, %+v, %v", name, l, err)
+	}
+	for _, s := range []string{"", "x", "=/bin/x", "a=", "a=bin/x", "a b=/bin/x", "a=LD_PRELOAD=x /bin/x", "a=KEYTURN_= /bin/x", "a=KEYTURN_A=b", "a=KEYTURN_A-B=c /bin/x", "a=/bin/x\x00"} {
+		if _, _, err := command.ParseLine(s); err == nil {
+			t.Errorf("ParseLine(%q) succeeds", s)
+		}
+	}
+}
+
+// TestCommandIsConfined runs a hostile command as another user: it can read neither the server's directory nor its environment or
+// memory, is in no group, gains no privileges, and its processes and files are bounded.
+func TestCommandIsConfined(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can run a command as another user")
+	}
+	const uid, gid = 64123, 64124
+	data := t.TempDir()
+	if err := errors.Join(os.Chmod(data, 0o700), os.WriteFile(filepath.Join(data, "root.key"), []byte("key-marker"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	file := shared(t, `#!/bin/sh
+{
+  id -u; id -g; id -G
+  cat "$1/root.key" && echo READ
+  ls "$1" && echo LISTED
+  cat /proc/$PPID/environ >/dev/null && echo ENVIRON
+  env | grep -v -e '^PWD=' -e '^SHLVL=' -e '^_=' -e '^OLDPWD=' -e '^PATH=' -e '^LC_ALL=' && echo ENV
+  grep NoNewPrivs /proc/self/status
+  ulimit -c; ulimit -n; ulimit -t
+} >/tmp/keyturn-confined.$$ 2>/dev/null
+out=$(tr '\n\t' '  ' </tmp/keyturn-confined.$$); rm -f /tmp/keyturn-confined.$$
+printf '{"result":"denied","message":"%s"}' "$out"
+`)
+	c := command.Config{
+		Commands: map[string]command.Line{"it": {Path: file, Args: []string{data}}},
+		User:     command.User{UID: uid, GID: gid},
+		Private:  []string{data},
+	}
+	if err := c.CheckUser(); err != nil {
+		t.Fatal(err)
+	}
+	tt, err := command.Kind(c).Open(target.Settings{Name: "crm", Config: []byte(`{"command":"it","strategy":"overlap"}`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = tt.Apply(t.Context(), change)
+	want := fmt.Sprintf("set of target crm: denied: %d %d %d NoNewPrivs: 1 0 256 120", uid, gid, gid)
+	if fmt.Sprint(err) != want {
+		t.Errorf("the command tells\n%v\nwant\n%s", err, want)
+	}
+	// A directory that has become readable for that user stops commands.
+	if err := os.Chmod(data, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := tt.Apply(t.Context(), change); target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), "could read") {
+		t.Errorf("with a data directory of mode 0750: %v", err)
+	}
+}
+
+// TestUserOfCommands verifies which users are refused.
+func TestUserOfCommands(t *testing.T) {
+	t.Parallel()
+	lines := map[string]command.Line{"it": {Path: "/bin/true"}}
+	for _, u := range []command.User{{}, {UID: 64123}, {GID: 64123}, {UID: os.Geteuid(), GID: 64123}} {
+		if err := (command.Config{Commands: lines, User: u}).CheckUser(); err == nil {
+			t.Errorf("%+v is accepted", u)
+		}
+	}
+	data := t.TempDir()
+	if err := os.Chmod(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := (command.Config{Commands: lines, User: command.User{UID: 64123, GID: 64123}, Private: []string{data}}).CheckUser(); err == nil {
+		t.Error("a data directory that everybody can read is accepted")
+	}
+}
+
+// shared writes an executable where every user can run it.
+func shared(t *testing.T, content string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "keyturn-command-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	file := filepath.Join(dir, "it")
+	syscall.ForkLock.RLock() // see executable
+	defer syscall.ForkLock.RUnlock()
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(file, []byte(content), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 func TestFileOfAnotherUser(t *testing.T) {
@@ -371,11 +507,11 @@ func TestFileOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a file away")
 	}
-	dir, file := script(t, "exit 0")
+	_, file := script(t, "exit 0")
 	if err := os.Chown(file, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	err := command.Kind([]string{dir}).Check(fmt.Appendf(nil, `{"path":%q,"strategy":"single"}`, file))
+	err := command.Kind(own(map[string]command.Line{"it": {Path: file}})).Check([]byte(`{"command":"it","strategy":"single"}`))
 	if err == nil || !strings.Contains(err.Error(), "belongs to another user than root and the server's") {
 		t.Errorf("%v", err)
 	}
@@ -384,7 +520,7 @@ func TestFileOfAnotherUser(t *testing.T) {
 // Where only the end of what was said is kept, the end of a secret may be its beginning.
 func TestEndOfALongSecretIsNotTold(t *testing.T) {
 	t.Parallel()
-	tt, _ := openScript(t, `cat >&2; exit 3`, "")
+	tt, _ := openScript(t, `cat >&2; exit 3`)
 	c := change
 	c.New.Secret = sensitive.New(strings.Repeat("long-marker-", 1000))
 	c.Old = target.Credential{}

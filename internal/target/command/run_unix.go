@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -31,16 +32,32 @@ var errLong = fmt.Errorf("the answer is longer than %d bytes", plugin.MaxAnswer)
 func (r *runner) run(ctx context.Context, file, what string, message []byte, secrets []sensitive.Value) (plugin.Answer, error) {
 	var out answer
 	said := tail{keep: maxSaid}
-	cmd := exec.CommandContext(ctx, file, r.config.Args...)
-	cmd.Dir, cmd.Env = r.config.Dir, r.config.environment()
+	cmd := exec.CommandContext(ctx, file)
+	cmd.Dir = "/"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(message), &out, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = grace
-	if err := cmd.Start(); err != nil {
+	failure, started, err := r.prepare(cmd, file)
+	if err != nil {
 		return plugin.Answer{}, notStarted(what, err, secrets)
 	}
-	err := cmd.Wait()
+	err = cmd.Start()
+	started()
+	if failure != nil {
+		defer failure.Close()
+	}
+	if err != nil {
+		return plugin.Answer{}, notStarted(what, err, secrets)
+	}
+	if failure != nil {
+		// It ends when the launcher becomes the command, or ends itself.
+		if text, _ := io.ReadAll(io.LimitReader(failure, maxSaid)); len(text) > 0 {
+			_ = cmd.Wait() // the launcher has ended
+			return plugin.Answer{}, target.Failed(target.Denied, "", fmt.Sprintf("%s: the command did not start: %s", what, text), secrets...)
+		}
+	}
+	err = cmd.Wait()
 	// Whatever it has left behind; fails when nobody is left.
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	text := said.text(secrets)
@@ -120,7 +137,6 @@ func (t *tail) text(secrets []sensitive.Value) string {
 type sort string
 
 const (
-	isDirectory  sort = "directory"
 	isExecutable sort = "executable file"
 )
 
@@ -136,7 +152,7 @@ func trusted(name, file string, want sort) error {
 			return fmt.Errorf("%s: %q: %w", name, at, reason(err))
 		}
 		mode := info.Mode()
-		if at == file && (want == isDirectory && !mode.IsDir() || want == isExecutable && (!mode.IsRegular() || mode.Perm()&0o111 == 0)) {
+		if at == file && (want == isExecutable && (!mode.IsRegular() || mode.Perm()&0o111 == 0)) {
 			return fmt.Errorf("%s: %q is no %s", name, at, want)
 		}
 		stat, ok := info.Sys().(*syscall.Stat_t)

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/target/command"
+)
+
+// commands reads which commands may be targets, and whom they run as.
+func (s settings) commands(c server.Config) (command.Config, error) {
+	out := command.Config{Commands: map[string]command.Line{}, Private: []string{c.DataDir}}
+	for _, path := range []string{c.AuditDir, s.text("root-key-file", "")} {
+		if path != "" {
+			out.Private = append(out.Private, path)
+		}
+	}
+	var errs []error
+	for _, text := range s.k.Strings("command") {
+		name, line, err := command.ParseLine(text)
+		if _, twice := out.Commands[name]; err == nil && twice {
+			err = fmt.Errorf("there are two commands %s", name)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("command: %w", err))
+			continue
+		}
+		out.Commands[name] = line
+	}
+	if len(s.k.Strings("command-dir")) > 0 {
+		c.Logger.Warn("the setting command-dir has no effect any more: name each command in the setting command (docs/operations.md)")
+	}
+	who := s.text("command-user", "")
+	switch {
+	case who == "self" && os.Geteuid() == 0:
+		errs = append(errs, errors.New("command-user: self would run commands as root; name another user"))
+	case who == "self":
+		out.User.Self = true
+	case who != "":
+		var err error
+		if out.User.UID, out.User.GID, err = userIDs(who); err != nil {
+			errs = append(errs, fmt.Errorf("command-user: %w", err))
+		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, out.CheckUser())
+	}
+	return out, errors.Join(errs...)
+}
+
+// userIDs reads the name of a user, or UID:GID.
+func userIDs(s string) (uid, gid int, err error) {
+	user1, group, ok := strings.Cut(s, ":")
+	if !ok {
+		u, err := user.Lookup(s)
+		if err != nil {
+			return 0, 0, fmt.Errorf("%q is not a user of this machine; UID:GID names one without an entry", s)
+		}
+		user1, group = u.Uid, u.Gid
+	}
+	uid, uerr := strconv.Atoi(user1)
+	gid, gerr := strconv.Atoi(group)
+	if uerr != nil || gerr != nil || uid <= 0 || gid <= 0 {
+		return 0, 0, fmt.Errorf("%q is not a user and group other than root, as UID:GID", s)
+	}
+	return uid, gid, nil
+}

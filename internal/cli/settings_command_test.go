@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/server"
+)
+
+func TestCommandSettings(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	if err := os.Chmod(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	root := os.Geteuid() == 0
+	for _, tt := range []struct {
+		name     string
+		commands []string
+		user     string
+		want     string // empty: accepted
+	}{
+		{"nothing", nil, "", ""},
+		{"no user", []string{"a=/bin/true"}, "", "command-user is required"},
+		{"twice", []string{"a=/bin/true", "a=/bin/false"}, "64123:64123", "two commands a"},
+		{"no command line", []string{"true"}, "64123:64123", "is not NAME=/PATH"},
+		{"root", []string{"a=/bin/true"}, "0:0", "other than root"},
+		{"the group of root", []string{"a=/bin/true"}, "64123:0", "other than root"},
+		{"no such user", []string{"a=/bin/true"}, "no-such-user-at-all", "not a user of this machine"},
+		{"self", []string{"a=/bin/true"}, "self", map[bool]string{true: "as root", false: ""}[root]},
+		{"another user", []string{"a=/bin/true"}, "64123:64123", map[bool]string{true: "", false: "only a server that runs as root"}[root]},
+	} {
+		c := serveCommand{Command: tt.commands}
+		if tt.user != "" {
+			c.CommandUser = &tt.user
+		}
+		set, err := loadSettings(&c, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = set.commands(server.Config{DataDir: data})
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
