@@ -96,6 +96,9 @@ func (t *Turn) Open() (target.Target, error) {
 	return system, err
 }
 
+// Earliest is the first time at which a rotation may begin that nobody asked for.
+func (t *Turn) Earliest() time.Time { return t.Record.Earliest(t.Secret.Rotation.Last, t.env.least()) }
+
 // Overdue reports whether a rotation was due long ago, and nobody has been told.
 func (t *Turn) Overdue(now time.Time) bool {
 	p := t.Secret.Rotation
@@ -447,7 +450,7 @@ func (c *Call) dueAgain(s *secret.Secret, r *rotation.Record) error {
 	if err != nil {
 		return err
 	}
-	s.Rotation.Next = s.Planned(c.At, every)
+	s.Rotation.Next = s.Planned(c.At, r.Earliest(s.Rotation.Last, c.least()), every)
 	if r.State == rotation.Abandoned && !s.Rotation.Next.IsZero() {
 		if retry := s.Schedule().Open(c.At.Add(rotation.Retry(r.Abandons))); s.Rotation.Next.Before(retry) {
 			s.Rotation.Next = retry

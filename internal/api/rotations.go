@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ type RotationConfig struct {
 	ProbeEvery time.Duration
 	// LeastInterval is the shortest RotationInterval; 0 means six hours, as in the cloud.
 	LeastInterval time.Duration
+	// RequestEvery is how often a rotation of one secret may be asked for, once a few were; 0 means every ten minutes.
+	RequestEvery time.Duration
 	// Events says that somebody receives events.
 	Events bool
 	// Hold is how long a read waits while the one credential of its secret is being changed; 0 means two seconds.
@@ -42,7 +45,9 @@ const (
 	defaultProbe = time.Hour
 	defaultHold  = 2 * time.Second
 	maxGrace     = 365 * 24 * time.Hour
-	maxGap       = 30 * 24 * time.Hour
+
+	defaultRequestEvery = 10 * time.Minute
+	maxGap              = 30 * 24 * time.Hour
 )
 
 // rotationDeadline bounds the operations that ask a target something.
@@ -68,6 +73,28 @@ func parseCron(s rotation.Schedule) (rotation.Cron, error) {
 		return nil, fault.Parameter("Cron", "use five fields, minute hour day month weekday, or @daily, @weekly, @monthly; the zone goes into TimeZone.")
 	}
 	return parsed.Next, nil
+}
+
+// least is the shortest time between two rotations of a secret that a schedule may ask for.
+func (e *Env) least() time.Duration { return orDefault(e.Rotation.LeastInterval, secret.MinInterval) }
+
+// checkCron reads a cron expression that a caller gives. It must not name times that are closer than rotations may be.
+func (e *Env) checkCron(s rotation.Schedule) error {
+	every, err := parseCron(s)
+	if err != nil || every == nil {
+		return err
+	}
+	if strings.HasPrefix(s.Cron, "@every") {
+		return fault.Parameter("Cron", "@every is an interval; use RotationInterval.")
+	}
+	gap, ok := rotation.LeastGap(every)
+	switch {
+	case !ok:
+		return fault.Parameter("Cron", "it names no time.")
+	case gap < e.least():
+		return fault.Parameter("Cron", "it names times that are %s apart; rotations are at least %s apart.", formatDuration(gap), formatDuration(e.least()))
+	}
+	return nil
 }
 
 // graceOf is how long the former credential of a secret works after a rotation at least, and at most when a consumer still holds it. Where
@@ -117,7 +144,7 @@ func (e *Env) planWith(tx *store.Tx, s *secret.Secret, r rotation.Record, now ti
 	if !r.InFlight() && r.Target != s.TargetName() {
 		r.Target, r.Accepted = s.TargetName(), ""
 	}
-	s.Rotation.Next = s.Planned(now, every)
+	s.Rotation.Next = s.Planned(now, r.Earliest(s.Rotation.Last, e.least()), every)
 	r.Due = s.Rotation.Next
 	if s.Deleting() {
 		r.Due = time.Time{}
@@ -211,6 +238,9 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 		if r, err = c.begun(s, r, q); err != nil || dry {
 			return out, err
 		}
+		if s, err = s.Ask(q.Trigger == rotation.Emergency, orDefault(c.Rotation.RequestEvery, defaultRequestEvery), c.At); err != nil {
+			return nil, err
+		}
 		if err := c.announce(tx, before, r); err != nil {
 			return nil, err
 		}
@@ -222,7 +252,7 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 				return nil, err
 			}
 		}
-		return out, tx.PutRotation(r)
+		return out, errors.Join(tx.PutRotation(r), tx.PutSecret(s, nil))
 	})
 }
 
@@ -349,7 +379,7 @@ func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.Rota
 	if in.Cron != "" && in.RotationInterval != "" {
 		return s, fault.Parameter("Cron", "give RotationInterval or Cron, not both.")
 	}
-	if _, err := parseCron(s.Schedule); err != nil {
+	if err := c.checkCron(s.Schedule); err != nil {
 		return s, err
 	}
 	if _, err := s.Schedule.Location(); err != nil {

@@ -57,6 +57,7 @@ func (s settings) rotation(c *server.Config) error {
 	duration("rotation-grace", time.Second, 365*24*time.Hour, &c.Rotation.Grace)
 	duration("rotation-grace-limit", time.Second, 365*24*time.Hour, &c.Rotation.GraceLimit)
 	duration("rotation-least-interval", time.Second, 365*24*time.Hour, &c.Rotation.LeastInterval)
+	duration("rotation-request-interval", time.Second, 24*time.Hour, &c.Rotation.RequestEvery)
 	duration("rotation-probe", time.Second, 30*24*time.Hour, &c.Rotation.ProbeEvery)
 	duration("rotation-hold", 10*time.Millisecond, 8*time.Second, &c.Rotation.Hold)
 	if s.k.Exists("rotation-rate") {

@@ -282,6 +282,19 @@ func (r Record) Pending() bool {
 	return false
 }
 
+// Earliest returns the first time at which a scheduled rotation may begin: least after the beginning of the rotation before it. last
+// is when the credential was changed last; zero when it never was, and then any time is early enough. Where the record tells
+// no beginning, or one long before the change, the change counts.
+func (r Record) Earliest(last time.Time, least time.Duration) time.Time {
+	if last.IsZero() {
+		return last
+	}
+	if r.Mode == Rotate && !r.PromotedAt.IsZero() && r.StartedAt.Before(last) && last.Sub(r.StartedAt) < Slack {
+		last = r.StartedAt
+	}
+	return last.Add(least)
+}
+
 // Begin starts a rotation on a record on which none is under way.
 func (r Record) Begin(q Request, now time.Time) Record {
 	next := Record{

@@ -3,6 +3,7 @@ package rotation
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 )
@@ -56,9 +57,14 @@ func (s Schedule) Location() (*time.Location, error) {
 	return l, nil
 }
 
-// Next is when the rotation after the one at last is due, at the earliest now, and in the window. cron is the parsed
-// expression; nil when the schedule is an interval. It returns zero when the schedule names no time in the next ten years.
-func (s Schedule) Next(last, now time.Time, cron Cron) time.Time {
+// Slack is how much too soon a time of a cron expression may be and still count. The rotation then begins at the earliest time
+// allowed. It covers the hour that a clock change takes from a day; a time that is too soon by more is left out.
+const Slack = time.Hour
+
+// Next is when the rotation after the one at last is due: not before earliest, not before now, and in the window. A zero earliest
+// allows any time. cron is the parsed expression; nil when the schedule is an interval. It returns zero when the schedule
+// names no time in the next ten years.
+func (s Schedule) Next(last, earliest, now time.Time, cron Cron) time.Time {
 	var due time.Time
 	if cron != nil {
 		zone, err := s.Location()
@@ -66,16 +72,67 @@ func (s Schedule) Next(last, now time.Time, cron Cron) time.Time {
 			return time.Time{}
 		}
 		due = cron(last.In(zone))
+		if first := earliest.Add(-Slack); !earliest.IsZero() && due.Before(first) && !due.IsZero() {
+			due = cron(first.Add(-time.Second).In(zone))
+		}
 		if due.IsZero() {
 			return due
 		}
 	} else {
 		due = last.Add(s.Interval)
 	}
+	if due.Before(earliest) {
+		due = earliest
+	}
 	if due.Before(now) {
 		due = now
 	}
 	return s.Open(due)
+}
+
+// LeastGap returns the shortest time between two times that a cron expression of five fields names, over the 28 years after which
+// its days repeat. It takes every day to have 24 hours: [Schedule.Next] makes up for a clock change. ok is false when the
+// expression names no time.
+func LeastGap(cron Cron) (gap time.Duration, ok bool) {
+	const day = 24 * time.Hour
+	start := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
+	end := start.AddDate(28, 0, 0)
+	t := cron(start.Add(-time.Second))
+	if t.IsZero() {
+		return 0, false
+	}
+	gap = math.MaxInt64
+	// The times of day are the same on every day that is named, so one day shows those between two times of a day.
+	midnight := t.Truncate(day)
+	for next := cron(t); !next.IsZero() && next.Before(midnight.Add(day)); next = cron(t) {
+		gap, t = min(gap, next.Sub(t)), next
+	}
+	lastOfDay := t.Sub(midnight)
+	for midnight.Before(end) {
+		next := cron(midnight.Add(day - time.Second))
+		if next.IsZero() {
+			break
+		}
+		gap = min(gap, next.Sub(midnight.Add(lastOfDay)))
+		midnight = next.Truncate(day)
+	}
+	return gap, true
+}
+
+// Take takes one from an allowance of burst at once and one more in each interval. until is what the allowance was left with, zero
+// for a full one, and next what this call leaves it with. wait is how long the caller must wait when there is none left.
+func Take(until, now time.Time, every time.Duration, burst int) (next time.Time, wait time.Duration) {
+	if most := now.Add(time.Duration(burst) * every); until.After(most) {
+		until = most // the clock was set back
+	}
+	if until.Before(now) {
+		until = now
+	}
+	next = until.Add(every)
+	if wait = next.Sub(now) - time.Duration(burst)*every; wait > 0 {
+		return until, wait
+	}
+	return next, 0
 }
 
 // Open is the first time from t on at which a rotation may begin; zero when there is none in the next ten years.

@@ -139,6 +139,9 @@ func (w *worker) idle(ctx context.Context, t *api.Turn, now time.Time) (bool, er
 		if t.AllPaused || t.Target.Paused {
 			return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
 		}
+		if at := t.Earliest(); at.After(now) { // it was planned by an older release, or the setting has grown since
+			return false, w.postpone(ctx, t, at)
+		}
 		return w.begin(ctx, t, rotation.Request{
 			ID: uuid.NewString(), Mode: rotation.Rotate, Trigger: rotation.Automatic, At: w.rotator.spread.slot(t.Secret.TargetName(), now),
 		})

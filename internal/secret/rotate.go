@@ -157,6 +157,6 @@ func (s Secret) Detach(now time.Time) (Secret, error) {
 	}
 	s = s.clone().touched(now)
 	delete(s.Stages, Pending)
-	s.Rotation = RotationPolicy{Last: s.Rotation.Last}
+	s.Rotation = RotationPolicy{Last: s.Rotation.Last, Asked: s.Rotation.Asked, AskedUrgently: s.Rotation.AskedUrgently}
 	return s, nil
 }

@@ -212,18 +212,18 @@ func TestScheduleOfASecret(t *testing.T) {
 	t.Parallel()
 	s := rotating()
 	s.Rotation.Interval = 24 * time.Hour
-	if !s.Schedule().IsZero() || !s.Planned(later, nil).IsZero() {
+	if !s.Schedule().IsZero() || !s.Planned(later, time.Time{}, nil).IsZero() {
 		t.Error("turned off, and planned")
 	}
 	s.Rotation.Enabled = true
-	if got := s.Planned(later, nil); !got.Equal(then.Add(24 * time.Hour)) {
+	if got := s.Planned(later, time.Time{}, nil); !got.Equal(then.Add(24 * time.Hour)) {
 		t.Errorf("by the interval: %v", got)
 	}
 	s.Rotation.Last = later
-	if got := s.Planned(later, nil); !got.Equal(later.Add(24 * time.Hour)) {
+	if got := s.Planned(later, time.Time{}, nil); !got.Equal(later.Add(24 * time.Hour)) {
 		t.Errorf("after the last one: %v", got)
 	}
-	if got, now := s.Planned(later.AddDate(1, 0, 0), nil), later.AddDate(1, 0, 0); !got.Equal(now) {
+	if got, now := s.Planned(later.AddDate(1, 0, 0), time.Time{}, nil), later.AddDate(1, 0, 0); !got.Equal(now) {
 		t.Errorf("when that is past: %v, want now", got)
 	}
 	s.Rotation.Settings = &RotationSettings{Schedule: rotation.Schedule{Cron: "0 0 * * *", Window: rotation.Window{From: 120, To: 180}}}
@@ -231,7 +231,7 @@ func TestScheduleOfASecret(t *testing.T) {
 		t.Error("an interval beside a cron expression")
 	}
 	midnight := func(after time.Time) time.Time { return after.Truncate(24 * time.Hour).Add(24 * time.Hour) }
-	if got := s.Planned(later, midnight); got.Hour() != 2 || got.Day() != 3 {
+	if got := s.Planned(later, time.Time{}, midnight); got.Hour() != 2 || got.Day() != 3 {
 		t.Errorf("by cron, in the window: %v", got)
 	}
 }

@@ -23,6 +23,10 @@ type RotationPolicy struct {
 	Interval time.Duration `json:"interval,omitempty"`
 	Last     time.Time     `json:"last,omitzero"`
 	Next     time.Time     `json:"next,omitzero"`
+	// Asked and AskedUrgently are what requests have left of their allowances, as [rotation.Take] keeps it: of RotateSecret and
+	// RehearseRotation, and of EmergencyRotation.
+	Asked         time.Time `json:"asked,omitzero"`
+	AskedUrgently time.Time `json:"asked_urgently,omitzero"`
 	// Hold says that reads wait: the credential is being changed at this moment, and there is only one.
 	Hold bool `json:"hold,omitempty"`
 	// Broken says that the service cannot rotate until a person has repaired something.
@@ -145,13 +149,13 @@ func (s Secret) policy(enable bool, interval string, least time.Duration, now ti
 		return p, err
 	}
 	s.Rotation = p
-	p.Next = s.Planned(now, nil)
+	p.Next = s.Planned(now, time.Time{}, nil)
 	return p, nil
 }
 
-// Planned is when the next rotation is due: after the last one, or after creation; when that is past, now. cron is the
-// parsed expression of the schedule; nil when it has none. Zero means never.
-func (s Secret) Planned(now time.Time, cron rotation.Cron) time.Time {
+// Planned is when the next rotation is due: after the last one, or after creation; when that is past, now; and not before
+// earliest. cron is the parsed expression of the schedule; nil when it has none. Zero means never.
+func (s Secret) Planned(now, earliest time.Time, cron rotation.Cron) time.Time {
 	schedule := s.Schedule()
 	if schedule.IsZero() {
 		return time.Time{}
@@ -160,7 +164,7 @@ func (s Secret) Planned(now time.Time, cron rotation.Cron) time.Time {
 	if !s.Rotation.Last.IsZero() {
 		since = s.Rotation.Last
 	}
-	return schedule.Next(since, now, cron)
+	return schedule.Next(since, earliest, now, cron)
 }
 
 // SetRotation turns automatic rotation on or off, for a secret that the engine rotates. least is the shortest interval that the
@@ -178,6 +182,26 @@ func (s Secret) SetRotation(enable bool, interval string, least time.Duration, n
 	}
 	s.Rotation = p
 	return s.touched(now), nil
+}
+
+// requestBurst is how many rotations of one secret may be asked for at once; more come one by one. It is less than MaxVersions, so
+// that a burst leaves versions from before it.
+const requestBurst = 8
+
+// Ask takes a request for a rotation from the allowance of the secret: eight at once, and one more in each interval. Without that,
+// the right to ask would be one to push every older version out and to keep the target busy.
+func (s Secret) Ask(urgent bool, every time.Duration, now time.Time) (Secret, error) {
+	allowance, what := &s.Rotation.Asked, "rotations"
+	if urgent {
+		allowance, what = &s.Rotation.AskedUrgently, "emergency rotations"
+	}
+	next, wait := rotation.Take(*allowance, now, every, requestBurst)
+	if wait > 0 {
+		return s, fault.New(fault.Throttled, "%d %s of secret %q were asked for; the next one may be asked for at %s.",
+			requestBurst, what, s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
+	}
+	*allowance = next
+	return s, nil
 }
 
 // Rotate says whether RotateSecret may begin a rotation that makes that version.

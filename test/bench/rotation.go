@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -64,7 +65,7 @@ func rotating(stored *atomic.Int64) (s *subject, stop func() error, err error) {
 		Name: "instant", Strategies: []target.Strategy{target.Overlap}, Check: func(json.RawMessage) error { return nil },
 		Open: func(target.Settings) (target.Target, error) { return instant{}, nil },
 	}
-	c := server.Config{DataDir: dir, Listen: "127.0.0.1:0", ListenHTTP: "127.0.0.1:0", Kinds: []target.Kind{kind}, Rotator: rotator.Config{ProbeRate: 100_000}}
+	c := server.Config{DataDir: dir, Listen: "127.0.0.1:0", ListenHTTP: "127.0.0.1:0", Kinds: []target.Kind{kind}, Rotator: rotator.Config{ProbeRate: 100_000}, Rotation: api.RotationConfig{RequestEvery: time.Microsecond}}
 	if stored != nil {
 		c.Rotator.At = func(_, point string) {
 			if strings.HasPrefix(point, "after storing") {
