@@ -1,7 +1,7 @@
 // Command webhook-target is a small service with API keys and the endpoint that lets Keyturn rotate them: an example to copy
 // from. It keeps the SHA-256 of each key in a file, one line for each: account, a space, hash.
 //
-//	webhook-target -listen 127.0.0.1:8443 -cert cert.pem -key key.pem -keys keys.txt -secret-file shared-secret
+//	webhook-target -listen 127.0.0.1:8443 -host 127.0.0.1 -cert cert.pem -key key.pem -keys keys.txt -secret-file shared-secret
 //
 // POST /keyturn is for Keyturn. GET /whoami is the service: it answers whose the key in "Authorization: Bearer" is.
 //
@@ -21,6 +21,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -44,6 +45,7 @@ func main() {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("webhook-target", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:8443", "address to listen on")
+	host := flags.String("host", "127.0.0.1", "name or address by which Keyturn reaches this service")
 	cert := flags.String("cert", "", "certificate, PEM")
 	key := flags.String("key", "", "its private key, PEM")
 	keys := flags.String("keys", "keys.txt", "file of the hashes of API keys")
@@ -55,7 +57,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read the shared secret: %w", err)
 	}
-	s := &service{secret: bytes.TrimSpace(secret), path: *keys, attempts: map[string]time.Time{}}
+	s := &service{secret: bytes.TrimSpace(secret), host: *host, path: *keys, attempts: map[string]time.Time{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /keyturn", s.keyturn)
 	mux.HandleFunc("GET /whoami", s.whoami)
@@ -77,6 +79,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 
 type service struct {
 	secret []byte
+	host   string
 	path   string
 
 	mu       sync.Mutex
@@ -118,7 +121,7 @@ func (s *service) keyturn(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the caller has gone, or sends what is no step
 	}
-	if !s.signed(r.Header.Get("Keyturn-Timestamp"), r.Header.Get("Keyturn-Signature"), body) {
+	if !s.signed(r, body) {
 		answer(w, http.StatusUnauthorized, reply{Result: "denied", Code: "signature", Message: "the signature or its time is wrong"})
 		return
 	}
@@ -136,16 +139,22 @@ func (s *service) keyturn(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, s.step(in))
 }
 
-// signed verifies time and signature, the latter in constant time.
-func (s *service) signed(timestamp, signature string, body []byte) bool {
+// signed verifies time, URL and signature, the last in constant time. The host is compared first: a request that was made for
+// another endpoint with the same secret names that one.
+func (s *service) signed(r *http.Request, body []byte) bool {
+	timestamp, signature := r.Header.Get("Keyturn-Timestamp"), r.Header.Get("Keyturn-Signature-V2")
+	address := url.URL{Scheme: "https", Host: strings.ToLower(r.Host)}
+	if address.Hostname() != s.host {
+		return false
+	}
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
 	if err != nil || time.Since(time.Unix(seconds, 0)).Abs() > window {
 		return false
 	}
 	mac := hmac.New(sha256.New, s.secret)
-	fmt.Fprintf(mac, "v1\n%s\n", timestamp)
+	fmt.Fprintf(mac, "v2\n%s\n%s\n%s%s\n", timestamp, r.Method, address.String(), r.URL.RequestURI())
 	mac.Write(body)
-	return hmac.Equal([]byte("v1="+hex.EncodeToString(mac.Sum(nil))), []byte(signature))
+	return hmac.Equal([]byte("v2="+hex.EncodeToString(mac.Sum(nil))), []byte(signature))
 }
 
 // replayed remembers an attempt for as long as its timestamp could be accepted.

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -97,13 +96,13 @@ func (e *example) account(t *testing.T) target.Credential {
 
 func (e *example) post(t *testing.T, at time.Time, body []byte) (int, string) {
 	t.Helper()
-	timestamp := strconv.FormatInt(at.Unix(), 10)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+e.addr+"/keyturn", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set(sign.WebhookTimestamp, timestamp)
-	req.Header.Set(sign.WebhookSignature, sign.Webhook(sharedSecret, timestamp, body))
+	if err := sign.SignWebhookRequest(req, sharedSecret, at, body); err != nil {
+		t.Fatal(err)
+	}
 	resp, err := e.client.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -176,7 +176,9 @@ func (d *deliverer) post(ctx context.Context, r Receiver, e store.Event) error {
 	req.Header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
 	req.Header.Set("User-Agent", "keyturn")
 	if !r.Key.IsZero() {
-		sign.SignWebhook(req.Header, r.Key.Reveal(), time.Now(), body)
+		if err := sign.SignWebhookRequest(req, r.Key.Reveal(), time.Now(), body); err != nil {
+			return err
+		}
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {

@@ -14,7 +14,7 @@ func (s *Server) dialer() *egress.Dialer {
 	c := s.config.Egress
 	c.Own = append(append([]string(nil), c.Own...), s.services()...)
 	d := egress.New(c)
-	for _, l := range []net.Listener{s.tls, s.plain} {
+	for _, l := range []net.Listener{s.tls, s.plain, s.pages} {
 		if l != nil {
 			d.RefuseListener(l.Addr())
 		}

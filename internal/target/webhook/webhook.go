@@ -69,7 +69,7 @@ func parse(raw json.RawMessage) (config, error) {
 
 // own are headers that a configuration cannot set: those that carry the protocol, and those that the transport makes.
 var own = []string{
-	sign.WebhookTimestamp, sign.WebhookSignature, "Content-Type", "Content-Length", "Content-Encoding", "Accept", "Host",
+	sign.WebhookTimestamp, sign.WebhookSignature, sign.WebhookSignatureV2, "Content-Type", "Content-Length", "Content-Encoding", "Accept", "Host",
 	"Connection", "Transfer-Encoding", "Trailer", "Upgrade", "Expect", "Te",
 }
 
@@ -120,7 +120,9 @@ func (h *hook) call(ctx context.Context, step plugin.Step, body []byte, secrets 
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
-	sign.SignWebhook(req.Header, h.key.Reveal(), h.now(), body)
+	if err := sign.SignWebhookRequest(req, h.key.Reveal(), h.now(), body); err != nil {
+		return plugin.Answer{}, target.Failed(target.Denied, "", what+": "+err.Error(), secrets...)
+	}
 	got, err := rest.Do(req, h.dial, h.config.TLS, what, secrets...)
 	if err != nil {
 		return plugin.Answer{}, err

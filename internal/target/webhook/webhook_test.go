@@ -89,6 +89,11 @@ func TestRequest(t *testing.T) {
 	if want := "v1=" + hex.EncodeToString(mac.Sum(nil)); first.header.Get(sign.WebhookSignature) != want {
 		t.Error("the signature is not that of the documentation")
 	}
+	mac = hmac.New(sha256.New, []byte(key))
+	fmt.Fprintf(mac, "v2\n%s\nPOST\n%s/\n%s", timestamp, s.URL, first.body)
+	if want := "v2=" + hex.EncodeToString(mac.Sum(nil)); first.header.Get(sign.WebhookSignatureV2) != want {
+		t.Error("the signature of version 2 is not that of the documentation")
+	}
 	if n, err := strconv.ParseInt(timestamp, 10, 64); err != nil || time.Since(time.Unix(n, 0)).Abs() > time.Minute {
 		t.Errorf("the timestamp is %q", timestamp)
 	}
