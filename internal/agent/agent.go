@@ -113,7 +113,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	a.keys.Store(&localKeys{})
 	a.auth = auth.New(auth.Config{
-		Keys: finder{&a.keys}, Now: time.Now, Nonces: nonces, Service: api.Service, Harmless: api.Harmless, Log: a.log,
+		Keys: finder{&a.keys}, Now: time.Now, Start: a.started, Nonces: nonces, Service: api.Service, Harmless: api.Harmless, Log: a.log,
 	})
 	a.gate = &Gate{held: &a.hub, server: &a.hub, log: a.log}
 	defer a.close()

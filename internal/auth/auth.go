@@ -89,6 +89,11 @@ type Config struct {
 	// Harmless reports whether a parameter of that name never holds a secret, so that an error message may repeat it.
 	// nil means that no parameter is harmless.
 	Harmless func(name string) bool
+	// History keeps used nonces over a restart; nil means that they are in memory alone.
+	History *History
+	// Start is when the process began: without a History, requests with times before that second are refused, since
+	// they may have been accepted before. Zero means that none can have been.
+	Start time.Time
 	// Log is for the operator; nil means that nothing is logged.
 	Log *slog.Logger
 }
@@ -104,7 +109,7 @@ func New(c Config) *Authenticator {
 	if c.Ahead <= 0 {
 		c.Ahead = DefaultAhead
 	}
-	return &Authenticator{config: c, nonces: NewNonces(c.Nonces, c.Log)}
+	return &Authenticator{config: c, nonces: NewNonces(c.Nonces, c.History, c.Start, c.Log)}
 }
 
 // Nonces returns how many used nonces are remembered.

@@ -1,7 +1,9 @@
 package auth
 
 import (
-	"hash/maphash"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"log/slog"
 	"sync"
 	"time"
@@ -18,6 +20,8 @@ const (
 	recent = time.Minute
 	// sweep is how many forgotten nonces are removed with each new one, so that no request waits for a large slot.
 	sweep = 64
+	// maxRestartRetry bounds how long a client is asked to wait after a restart.
+	maxRestartRetry = 5 * time.Second
 	// quiet keeps the warning about a full memory from filling the log.
 	quiet = time.Minute
 )
@@ -30,13 +34,15 @@ const (
 // asks, the request is refused instead. Both refusals are of kind Throttled, which clients retry with a new time and
 // nonce. So a key that floods the memory harms itself alone, and no request is ever accepted twice.
 type Nonces struct {
-	limit int
-	log   *slog.Logger
-	seed  maphash.Seed
+	limit   int
+	log     *slog.Logger
+	secret  [32]byte // keys the hashes
+	history *History // may be nil
+	since   int64    // times up to this second are refused
 
 	mu        sync.Mutex
 	used      map[uint64]struct{}   // guarded by mu
-	keys      map[string]*keyNonces // guarded by mu
+	keys      map[uint64]*keyNonces // guarded by mu; by the hash of the access key's ID
 	held      int                   // guarded by mu; the sum of their counts
 	forgotten [][]uint64            // guarded by mu; to be removed from used
 	expired   int64                 // guarded by mu; the latest slot that has expired
@@ -51,12 +57,30 @@ type keyNonces struct {
 	floor int64 // times up to this slot are refused, since their nonces were forgotten early
 }
 
-// NewNonces returns an empty memory for at most limit nonces; 0 means DefaultNonces.
-func NewNonces(limit int, log *slog.Logger) *Nonces {
+// NewNonces returns a memory for at most limit nonces; 0 means DefaultNonces. It goes on with the history, which may be
+// nil: then nothing is known of the time before, and requests with times before the second of the start are
+// refused.
+func NewNonces(limit int, history *History, start time.Time, log *slog.Logger) *Nonces {
 	if limit <= 0 {
 		limit = DefaultNonces
 	}
-	return &Nonces{limit: limit, log: log, seed: maphash.MakeSeed(), used: map[uint64]struct{}{}, keys: map[string]*keyNonces{}}
+	n := &Nonces{limit: limit, log: log, history: history, used: map[uint64]struct{}{}, keys: map[uint64]*keyNonces{}}
+	if history == nil {
+		_, _ = rand.Read(n.secret[:]) // it never fails
+		if !start.IsZero() {
+			n.since = beforeStart(start)
+		}
+		return n
+	}
+	n.secret, n.since = history.key, history.since
+	now := history.config.Now()
+	for _, r := range history.loaded {
+		if r != ended && slotOf(time.Unix(r.at, 0)) >= slotOf(now.Add(-Window)) {
+			_ = n.use(r, now) // one that does not fit has raised the floor of its key
+		}
+	}
+	history.loaded = nil
+	return n
 }
 
 // Len returns how many nonces are remembered.
@@ -69,12 +93,35 @@ func (n *Nonces) Len() int {
 // Use marks the nonce of a verified request with time at as used, or refuses it when it was used already. Nonces are
 // kept as a keyed 64-bit hash: a stranger cannot aim at a collision, and a chance one refuses one request in 10^12.
 func (n *Nonces) Use(accessKeyID, nonce string, at, now time.Time) error {
-	var h maphash.Hash
-	h.SetSeed(n.seed)
-	h.WriteString(accessKeyID)
-	h.WriteByte(0)
-	h.WriteString(nonce)
-	id, when := h.Sum64(), slotOf(at)
+	if behind := n.since - at.Unix(); behind >= 0 {
+		err := fault.New(fault.Throttled, "The server has started since the request was signed; sign it anew.")
+		err.Retry = min(time.Duration(behind+1)*time.Second, maxRestartRetry)
+		return err
+	}
+	r := record{key: n.hash(accessKeyID, ""), id: n.hash(accessKeyID, nonce), at: at.Unix()}
+	if err := n.use(r, now); err != nil {
+		return err
+	}
+	if n.history == nil {
+		return nil
+	}
+	return n.history.add(r, now)
+}
+
+// hash is keyed with a secret: a stranger cannot aim at a collision.
+func (n *Nonces) hash(accessKeyID, nonce string) uint64 {
+	var scratch [512]byte
+	b := append(scratch[:0], n.secret[:]...)
+	b = append(b, accessKeyID...)
+	b = append(b, 0)
+	b = append(b, nonce...)
+	sum := sha256.Sum256(b)
+	return binary.LittleEndian.Uint64(sum[:])
+}
+
+// use marks a nonce as used in memory.
+func (n *Nonces) use(r record, now time.Time) error {
+	id, when := r.id, slotOf(time.Unix(r.at, 0))
 
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -86,7 +133,7 @@ func (n *Nonces) Use(accessKeyID, nonce string, at, now time.Time) error {
 	if _, ok := n.used[id]; ok {
 		return fault.New(fault.Replayed, "Specified signature nonce was used already.")
 	}
-	k := n.keys[accessKeyID]
+	k := n.keys[r.key]
 	if k == nil {
 		k = &keyNonces{slots: map[int64][]uint64{}}
 	}
@@ -96,7 +143,7 @@ func (n *Nonces) Use(accessKeyID, nonce string, at, now time.Time) error {
 	if when <= k.floor {
 		return full("The access key makes so many requests that only recent ones are accepted; sign the request anew.")
 	}
-	n.keys[accessKeyID] = k
+	n.keys[r.key] = k
 	n.used[id] = struct{}{}
 	k.slots[when] = append(k.slots[when], id)
 	k.count++

@@ -10,6 +10,8 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
+func newNonces(limit int) *auth.Nonces { return auth.NewNonces(limit, nil, time.Time{}, nil) }
+
 // memory is a nonce memory under test.
 type memory struct{ *auth.Nonces }
 
@@ -29,7 +31,7 @@ func (m memory) fill(key string, n int, at, now time.Time) (accepted int) {
 
 func TestNonceIsFreeAfterTheWindow(t *testing.T) {
 	t.Parallel()
-	m := memory{auth.NewNonces(0, nil)}
+	m := memory{newNonces(0)}
 	later := now.Add(time.Hour)
 	if a, b, c := m.use("k", "a", now, now), m.use("k", "a", now, now), m.use("k", "a", later, later); a != fault.OK || b != fault.Replayed || c != fault.OK {
 		t.Errorf("kinds %d, %d, %d", a, b, c)
@@ -47,7 +49,7 @@ func TestFloodHarmsItselfAlone(t *testing.T) {
 	for _, ahead := range []time.Duration{0, -5 * time.Minute, auth.DefaultAhead} {
 		t.Run(ahead.String(), func(t *testing.T) {
 			t.Parallel()
-			m := memory{auth.NewNonces(limit, nil)}
+			m := memory{newNonces(limit)}
 			victims := 0
 			for minute := range 40 {
 				at := now.Add(time.Duration(minute) * time.Minute)
@@ -76,7 +78,7 @@ func TestFloodHarmsItselfAlone(t *testing.T) {
 func TestFullMemoryThrottles(t *testing.T) {
 	t.Parallel()
 	const limit = 100
-	m := memory{auth.NewNonces(limit, nil)}
+	m := memory{newNonces(limit)}
 	if n := m.fill("k", limit, now, now); n != limit {
 		t.Fatalf("%d of %d were accepted", n, limit)
 	}
@@ -103,7 +105,7 @@ func TestNonceHistories(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(30) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		m := memory{auth.NewNonces(1+random.IntN(50), nil)}
+		m := memory{newNonces(1 + random.IntN(50))}
 		type request struct {
 			key, nonce string
 			at         time.Time
@@ -145,7 +147,7 @@ func TestNonceHistories(t *testing.T) {
 // TestClockJump holds that a clock that runs ahead and comes back stops nobody, and lets no replay through.
 func TestClockJump(t *testing.T) {
 	t.Parallel()
-	n := auth.NewNonces(0, nil)
+	n := newNonces(0)
 	use := func(nonce string, at, now time.Time) fault.Kind { return fault.KindOf(n.Use("k", nonce, at, now)) }
 	ahead, back := now.Add(24*time.Hour), now.Add(time.Minute)
 	for _, step := range []struct {

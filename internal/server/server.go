@@ -58,6 +58,7 @@ type Server struct {
 	restored   string // why the store counts as restored from a copy; empty when it does not
 	gate       *api.Gate
 	auth       *auth.Authenticator
+	history    *auth.History // of used nonces; nil until it is opened
 	limit      *limit.Limiter
 	conns      *conns.Guard
 	refusals   *limit.Pacer // of sources
@@ -96,6 +97,7 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	start := c.Now()
 	files, err := openFiles()
 	if err != nil {
 		return nil, fmt.Errorf("limit of open files: %w", err)
@@ -145,6 +147,9 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 	}
 	if !offline {
 		if err := s.checkMark(ctx, s.firstAdmin); err != nil {
+			return nil, err
+		}
+		if err := s.openHistory(start); err != nil {
 			return nil, err
 		}
 	}
@@ -206,6 +211,7 @@ func (s *Server) assemble() {
 	s.auth = auth.New(auth.Config{
 		Keys: &accessKeys{db: s.db, keyring: s.keyring}, Now: c.Now, Log: c.Logger,
 		Nonces:   c.NonceLimit,
+		History:  s.history,
 		Ahead:    c.ClockAhead,
 		RefuseV1: c.RefuseV1,
 		Regions:  append([]string{c.Region}, c.SignatureRegions...),
@@ -261,6 +267,9 @@ func (s *Server) release() error {
 				errs = append(errs, err)
 			}
 		}
+	}
+	if s.history != nil {
+		errs = append(errs, s.history.Close())
 	}
 	if s.trail != nil {
 		errs = append(errs, s.trail.Close())
