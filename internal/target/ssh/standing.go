@@ -49,6 +49,12 @@ fi
 printf 'me %s\nuid %s\ngids %s\nnames %s\n' "$me" "$uid" "$gids" "$names"
 `
 
+// sharesKeys reports whether all accounts of the target have one file of keys, so that a key of one of
+// them opens every other.
+func (h *host) sharesKeys() bool {
+	return strings.HasPrefix(h.AuthorizedKeys, "/") && !strings.Contains(h.AuthorizedKeys, "%u")
+}
+
 // Standing reports what an account is on the host: the administrator has the user ID that the
 // administrator's login has, and a privileged account has the user ID 0 or is in a group that leads
 // there. Where accounts change their own keys nobody can look without logging in as the account;
@@ -57,6 +63,9 @@ func (h *host) Standing(ctx context.Context, account string) (target.Standing, e
 	if !validAccount.MatchString(account) {
 		return target.Standing{}, target.Failed(target.Denied, "", fmt.Sprintf(
 			"account %q is not a name of letters, digits, dots, hyphens and underscores", account))
+	}
+	if h.sharesKeys() {
+		return target.Standing{Privileged: "shares its file of keys, " + h.AuthorizedKeys + ", with every other account of the target"}, nil
 	}
 	if h.Self {
 		return target.Standing{Privileged: byName(account)}, nil
