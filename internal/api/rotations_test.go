@@ -912,3 +912,17 @@ func TestEarlierReleaseStaysBound(t *testing.T) {
 		t.Error("a secret that was bound without an ID goes to a target that was registered anew")
 	}
 }
+
+// TestNewSecretOfAName verifies that a secret gets nothing of the rotation of one that had its name and
+// whose deletion was planned, also before that one was purged.
+func TestNewSecretOfAName(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Accepted, r.Paused, r.Reason = "v1", true, "of the former secret" })
+	w.must(t, "DeleteSecret", "SecretName", "db", "RecoveryWindowInDays", "7")
+	w.now = w.now.Add(8 * 24 * time.Hour)
+	w.managed(t, "db", "SingleUser", appValue, "pg")
+	if r := w.record(t, "db"); r.Accepted != "" || r.Paused || r.Reason != "" {
+		t.Errorf("the record of the former secret stays: %+v", r)
+	}
+}

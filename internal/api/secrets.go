@@ -68,6 +68,9 @@ func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version strin
 	case ok:
 		return nil, fault.New(fault.Exists, "There is a secret %q already; PutSecretValue stores a new version of it.", spec.Name)
 	}
+	if err := tx.ForgetFormer(c.Account(), spec.Name); err != nil {
+		return nil, err
+	}
 	v, box, err := c.seal(key, spec.Name, secret.Version{ID: version, DataType: spec.DataType}, data)
 	if err != nil {
 		return nil, err

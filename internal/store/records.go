@@ -178,6 +178,13 @@ func (tx *Tx) DeleteSecret(account, name string) error {
 	return tx.DeleteRotation(account, name)
 }
 
+// ForgetFormer removes what is known of the rotation and the consumers of a secret that had the name
+// before and whose planned deletion time has come: a new secret of the name gets nothing of it.
+func (tx *Tx) ForgetFormer(account, name string) error {
+	tx.forgetConsumers(account, name)
+	return tx.DeleteRotation(account, name)
+}
+
 // PurgeSecret removes a secret whose planned deletion time has come. One that was restored meanwhile, or is gone already,
 // is left as it is.
 func (tx *Tx) PurgeSecret(account, name string, now time.Time) error {
