@@ -103,3 +103,13 @@ func (c *Client) RepairRotation(ctx context.Context, in *RepairRotationRequest) 
 func (c *Client) ProbeRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
 	return call[EmptyResponse](ctx, c, "ProbeRotation", Version, in, true)
 }
+
+// RotateRootKey replaces the root key of the store. It is an operation of Keyturn's own.
+func (c *Client) RotateRootKey(ctx context.Context, in *RotateRootKeyRequest) (*RootKeyResponse, error) {
+	return call[RootKeyResponse](ctx, c, "RotateRootKey", Version, in, false)
+}
+
+// DescribeRootKey tells which root key is in use. It is an operation of Keyturn's own.
+func (c *Client) DescribeRootKey(ctx context.Context, in *DescribeRootKeyRequest) (*RootKeyResponse, error) {
+	return call[RootKeyResponse](ctx, c, "DescribeRootKey", Version, in, true)
+}

@@ -36,6 +36,8 @@ type Env struct {
 	Uses *KeyUses
 	// Consumers notes who uses which version of a secret; nil means that nobody does.
 	Consumers *Consumers
+	// RootKeys rotates the keys of the store; nil where there are none.
+	RootKeys RootKeys
 	// RootKeyDeleted is called with the ID of an access key of the root account that was deleted; nil means nobody is.
 	RootKeyDeleted func(id string)
 	// Stopping is closed when the server is about to stop: whoever waits for a change is answered. nil means never.

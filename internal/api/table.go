@@ -43,6 +43,8 @@ var operations = []Op{
 	sends(rotates(granted(change(op("ConfigureRotation", configured(), configureRotation))))),
 	granted(change(op("RemoveRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), removeRotation))),
 	granted(op("DescribeRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), describeRotation)),
+	change(op("RotateRootKey", rootKey[kms.RotateRootKeyRequest](), rotateRootKey)),
+	op("DescribeRootKey", rootKey[kms.DescribeRootKeyRequest](), describeRootKey),
 	op("ListRotations", container[kms.ListRotationsRequest](), listRotations),
 	granted(change(op("PauseRotation", pausing(), pauseRotation))),
 	granted(change(op("ResumeRotation", pausing(), resumeRotation))),

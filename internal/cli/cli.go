@@ -39,6 +39,7 @@ type commands struct {
 	Target     targetCommand     `cmd:"" help:"Work with targets: the systems whose credentials are rotated."`
 	Rotation   rotationCommand   `cmd:"" help:"Rotate credentials, look at rotations, and mend them."`
 	Admin      adminCommand      `cmd:"" help:"Rotate and switch off the access keys of the root account."`
+	RootKey    rootKeyCommand    `cmd:"" name:"root-key" help:"Rotate the root key and what it wraps."`
 	User       userCommand       `cmd:"" help:"Work with users and their access keys."`
 	Group      groupCommand      `cmd:"" help:"Work with groups of users."`
 	Policy     policyCommand     `cmd:"" help:"Work with policies: who may do what."`

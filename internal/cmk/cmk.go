@@ -3,6 +3,7 @@
 package cmk
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -60,4 +61,11 @@ func (k Key) Version(id string) (Version, bool) {
 		}
 	}
 	return Version{}, false
+}
+
+// WithVersion returns the key with one more version, which seals from now on.
+func (k Key) WithVersion(v Version) Key {
+	k.Versions = append(slices.Clone(k.Versions), v)
+	k.Primary = v.ID
+	return k
 }

@@ -166,27 +166,27 @@ func TestRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tag := records.Tag("a", []byte("bc"))
-	if again, err := r.OpenRecords(sealed); err != nil || !bytes.Equal(again.Tag("a", []byte("bc")), tag) {
+	tag := records.Tag(0, "a", []byte("bc"))
+	if again, err := r.OpenRecords(map[uint32][]byte{0: sealed}); err != nil || !bytes.Equal(again.Tag(0, "a", []byte("bc")), tag) {
 		t.Errorf("opened again, it makes another tag: %v", err)
 	}
-	for _, other := range [][]byte{records.Tag("ab", []byte("c")), records.Tag("b", []byte("bc")), records.Tag("a", []byte("bd")), records.Tag("", []byte("abc"))} {
+	for _, other := range [][]byte{records.Tag(0, "ab", []byte("c")), records.Tag(0, "b", []byte("bc")), records.Tag(0, "a", []byte("bd")), records.Tag(0, "", []byte("abc"))} {
 		if bytes.Equal(other, tag) {
 			t.Error("another record has the same tag")
 		}
 	}
-	if store, _, err := r.NewRecords(); err != nil || bytes.Equal(store.Tag("a", []byte("bc")), tag) {
+	if store, _, err := r.NewRecords(); err != nil || bytes.Equal(store.Tag(0, "a", []byte("bc")), tag) {
 		t.Errorf("another store of the same root key makes the same tag: %v", err)
 	}
 	other, err := root.New(bytes.Repeat([]byte{8}, 32), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(other).OpenRecords(sealed); err == nil || !strings.Contains(err.Error(), "another root key") {
+	if _, err := New(other).OpenRecords(map[uint32][]byte{0: sealed}); err == nil || !strings.Contains(err.Error(), "another root key") {
 		t.Errorf("with another root key: %v", err)
 	}
 	sealed[len(sealed)-1] ^= 1
-	if _, err := r.OpenRecords(sealed); err == nil {
+	if _, err := r.OpenRecords(map[uint32][]byte{0: sealed}); err == nil {
 		t.Error("a damaged key opens")
 	}
 }

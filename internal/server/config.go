@@ -115,6 +115,8 @@ type Config struct {
 	NewID func() string
 	// Random is the source of GetRandomPassword; nil means crypto/rand. For tests.
 	Random io.Reader
+	// KeyStep is called after each step of a rotation of the root key; an error of it stops the rotation there. For tests.
+	KeyStep func(step string) error
 	// Admin is the administrator's access key of a new store; zero means a random one. AccountID likewise. For tests.
 	Admin     sign.Credentials
 	AccountID string

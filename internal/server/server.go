@@ -52,6 +52,7 @@ type Server struct {
 	config     Config
 	db         *store.DB
 	keyring    *envelope.Keyring
+	keys       *rekeying
 	trail      *audit.Log
 	heads      heads
 	sinks      []*audit.Forwarder
@@ -196,7 +197,7 @@ func (s *Server) assemble() {
 	s.consumers = api.NewConsumers(s.db, c.Now, c.Logger)
 	env := &api.Env{
 		DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Consumers: s.consumers,
-		Trail: s.trail, RootKeyDeleted: s.rootKeyDeleted, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
+		Trail: s.trail, RootKeys: s.keys, RootKeyDeleted: s.rootKeyDeleted, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
 	}
 	dialer := s.dialer()
 	env.Dial = dialer.DialContext
@@ -314,6 +315,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { s.conns.Run(ctx) })
 	parts.Go(func() { s.purgeLoop(ctx) })
 	parts.Go(func() { s.gate.RunTallies(ctx) })
+	parts.Go(func() { s.keys.run(ctx) })
 	parts.Go(func() { s.uses.Run(ctx) })
 	parts.Go(func() { s.consumers.Run(ctx) })
 	parts.Go(func() { s.markLoop(ctx) })

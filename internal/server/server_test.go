@@ -134,7 +134,7 @@ func TestRootKey(t *testing.T) {
 	if err := os.Rename(key, key+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if err := start(server.Config{}); err == nil || !strings.Contains(err.Error(), "put the file back") {
+	if err := start(server.Config{}); err == nil || !strings.Contains(err.Error(), "restore it from its copy") {
 		t.Errorf("without its root key: %v", err)
 	}
 	if _, err := os.Stat(key); !errors.Is(err, os.ErrNotExist) {

@@ -74,42 +74,42 @@ func (a Admin) write(path string) error {
 // it, admin.json before the store knows the key in it, and the store is set up by one transaction. Until that, admin.json
 // is taken as it is; after that, it is only brought up to date with the listeners.
 func (s *Server) setUp(ctx context.Context) error {
-	sealed, found, err := s.db.RecordKey(ctx)
+	_, found, err := s.db.SealedMeta(ctx)
 	if err != nil {
 		return err
 	}
 	// The nodes of a cluster share one root key, so none makes its own.
 	alone := s.config.Cluster == nil
-	key, err := s.config.RootKey.Load(!found && alone && !s.offline)
+	ring, err := s.config.RootKey.Load(!found && alone && !s.offline)
 	if err != nil && !found && !alone {
 		return fmt.Errorf("%w; the nodes of a new cluster need the same root key: make one with `head -c 32 /dev/urandom | base64`, mode 0600, and give each node a copy", err)
 	}
 	if err != nil {
 		return err
 	}
-	s.keyring = envelope.New(key)
+	s.keyring = envelope.New(ring)
+	s.keys = newRekeying(s, ring)
 	path := adminPath(s.config.DataDir)
 	if !found && s.offline {
 		return errNoStore
 	}
 	if !found {
-		if sealed, err = s.firstRun(ctx, path); err != nil {
+		if err := s.firstRun(ctx, path); err != nil {
 			return err
 		}
 	}
-	if err := s.unlock(ctx, sealed); err != nil {
+	if err := s.unlock(ctx); err != nil {
 		return err
 	}
+	s.db.OnKeysRotated(s.keys.load)
 	return s.refreshAdmin(ctx, path)
 }
 
 // unlock opens the key that the store's records are authenticated with, which proves the root key, and reads whose the store is.
-func (s *Server) unlock(ctx context.Context, sealed []byte) error {
-	records, err := s.keyring.OpenRecords(sealed)
-	if err != nil {
+func (s *Server) unlock(ctx context.Context) error {
+	if err := s.keys.load(ctx); err != nil {
 		return err
 	}
-	s.db.Authenticate(records)
 	meta, found, err := store.Snapshot(ctx, s.db).Meta()
 	if err == nil && !found {
 		err = errors.New("the description of the store has just gone from it")
@@ -118,16 +118,16 @@ func (s *Server) unlock(ctx context.Context, sealed []byte) error {
 	return err
 }
 
-// firstRun writes admin.json, sets the store up, and returns the sealed key of its records. When another node of a cluster
+// firstRun writes admin.json and sets the store up. When another node of a cluster
 // was first, its set-up stands, and the file that this one has just made is removed: its key is in no store.
-func (s *Server) firstRun(ctx context.Context, path string) (sealed []byte, err error) {
+func (s *Server) firstRun(ctx context.Context, path string) error {
 	admin, made, err := s.newAdmin(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	records, sealed, err := s.keyring.NewRecords()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.db.Authenticate(records)
 	now := s.config.Now().UTC()
@@ -138,13 +138,10 @@ func (s *Server) firstRun(ctx context.Context, path string) (sealed []byte, err 
 		meta := store.Meta{Account: admin.AccountID, RecordKey: sealed, CreatedAt: now}
 		return true, errors.Join(tx.PutMeta(meta), s.putAdmin(tx, admin, now))
 	})
-	if err != nil || s.firstAdmin {
-		return sealed, err
-	}
-	if sealed, _, err = s.db.RecordKey(ctx); err == nil && made {
+	if err == nil && !s.firstAdmin && made {
 		err = os.Remove(path)
 	}
-	return sealed, err
+	return err
 }
 
 func (s *Server) putAdmin(tx *store.Tx, a Admin, now time.Time) error {

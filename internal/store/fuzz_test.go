@@ -21,10 +21,14 @@ var stored = []func(t *testing.T, key string, data []byte){
 }
 
 // fuzzed authenticates whatever the fuzzer makes, so that what comes after the tag is tested too.
-var fuzzed = &DB{auth: TestTags{}}
+var fuzzed = func() *DB {
+	db := &DB{}
+	db.Authenticate(TestTags{})
+	return db
+}()
 
 func tagged(key string, content []byte) []byte {
-	return append(append([]byte{recordFormat}, fuzzed.tag(key, content)...), content...)
+	return append(append([]byte{recordFormat}, fuzzed.tag(TestTags{}, 0, key, content)...), content...)
 }
 
 // reread holds that a record that is accepted is the one of its key, and is the same after it was written and read again.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"time"
@@ -8,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/keyturn/keyturn/internal/cmk"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -33,12 +35,48 @@ func dueKey(t time.Time, account, n string) string {
 // Meta describes the store. It is written last on a first run: a store without it is new.
 type Meta struct {
 	Account string `json:"account"`
-	// RecordKey is what the Authenticator is made of, sealed: what opens it proves the root key.
-	RecordKey []byte `json:"record_key"`
+	// RecordKey is what the Authenticator is made of, sealed: what opens it proves the root key. It is of generation 0, and empty
+	// after that was replaced.
+	RecordKey []byte `json:"record_key,omitempty"`
+	// RecordKeys are those of later generations.
+	RecordKeys []RecordKey `json:"record_keys,omitempty"`
+	// RootKey is the ID of the root key that wraps; empty in a store whose root key was never rotated.
+	RootKey string `json:"root_key,omitempty"`
+	// FormerRootKeys are IDs of root keys that have nothing left to open here; the last ones.
+	FormerRootKeys []string `json:"former_root_keys,omitempty"`
+	// Rotation is that of the keys that is under way; nil for none.
+	Rotation *KeyRotation `json:"rotation,omitempty"`
 	// TrailKey is what the MACs of the audit trails are made with, sealed. It is empty in a store
 	// that no release with keyed trails has opened yet.
 	TrailKey  []byte    `json:"trail_key,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
+}
+
+// RecordKey is a key of the tags of records, sealed.
+type RecordKey struct {
+	Generation uint32 `json:"generation"`
+	Key        []byte `json:"key"`
+}
+
+// KeyRotation says what is still to be done after the root key was replaced.
+type KeyRotation struct {
+	StartedAt time.Time `json:"started_at"`
+	// Former is the ID of the root key before.
+	Former string `json:"former"`
+	// Values says that every value is sealed anew, under the new version of its master key.
+	Values bool `json:"values,omitempty"`
+}
+
+// SealedRecordKeys are the keys of the tags of records, by generation.
+func (m Meta) SealedRecordKeys() map[uint32][]byte {
+	keys := map[uint32][]byte{}
+	if len(m.RecordKey) > 0 {
+		keys[0] = m.RecordKey
+	}
+	for _, k := range m.RecordKeys {
+		keys[k.Generation] = k.Key
+	}
+	return keys
 }
 
 // Account owns everything in it.
@@ -95,8 +133,24 @@ func (tx *Tx) AccessKeys(visit func(AccessKey) bool) error {
 	return scan(tx, accessKeyKey(""), clientv3.GetPrefixRangeEnd(accessKeyKey("")), visit)
 }
 
+// errRootKeyRotated refuses what was wrapped just before the root key was replaced.
+func errRootKeyRotated() error {
+	return fault.New(fault.Unavailable, "The root key has just been rotated, and nothing was changed; try again.")
+}
+
 // PutAccessKey writes an access key.
-func (tx *Tx) PutAccessKey(k AccessKey) error { return save(tx, accessKeyKey(k.ID), k) }
+func (tx *Tx) PutAccessKey(k AccessKey) error {
+	if a := tx.db.authenticator(); a != nil && !a.IsCurrent(k.Secret) {
+		old, _, err := tx.AccessKey(k.ID)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(old.Secret, k.Secret) { // else it is wrapped anew in its turn
+			return errRootKeyRotated()
+		}
+	}
+	return save(tx, accessKeyKey(k.ID), k)
+}
 
 // DeleteAccessKey removes an access key, and what is known of its use.
 func (tx *Tx) DeleteAccessKey(id string) {
@@ -110,7 +164,12 @@ func (tx *Tx) Key(account, id string) (cmk.Key, bool, error) {
 }
 
 // PutKey writes a customer master key.
-func (tx *Tx) PutKey(k cmk.Key) error { return save(tx, cmkKey(k.Account, k.ID), k) }
+func (tx *Tx) PutKey(k cmk.Key) error {
+	if a := tx.db.authenticator(); a != nil && !a.IsCurrent(k.DigestKey) {
+		return errRootKeyRotated()
+	}
+	return save(tx, cmkKey(k.Account, k.ID), k)
+}
 
 // Secret reads a secret. One whose planned deletion time has come is absent, whether or not its record is still there.
 func (tx *Tx) Secret(account, name string, now time.Time) (secret.Secret, bool, error) {

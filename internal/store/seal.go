@@ -3,9 +3,11 @@ package store
 import (
 	"context"
 	"crypto/hmac"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -15,95 +17,191 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// A stored record is one byte of format, the tag of what follows, and JSON. A newer format is refused, not guessed at.
+// A stored record is one byte of format, the tag of what follows, and JSON. From the first rotation of the key of the tags on, the
+// generation of that key stands before the tag. A newer format is refused, not guessed at.
 const (
-	recordFormat = 2
-	tagSize      = 32
-	headSize     = 1 + tagSize
+	recordFormat     = 2
+	generationFormat = 3
+	tagSize          = 32
+	headSize         = 1 + tagSize
+	generationSize   = 4
 )
 
 // Authenticator makes the tag of a record, which only whoever has its key can make. An implementation binds all of key and
 // content, so that a tag is good for nothing else, answers tagSize bytes, and may be called from many goroutines.
 type Authenticator interface {
-	Tag(key string, content []byte) []byte
+	// Tag makes a tag under the key of a generation; nil when there is no such key.
+	Tag(generation uint32, key string, content []byte) []byte
+	// Generation is the one that new tags are of.
+	Generation() uint32
+	// IsCurrent reports whether the root key that wraps now has wrapped something.
+	IsCurrent(wrapped []byte) bool
 }
 
 var errLocked = errors.New("the records of the store cannot be authenticated yet")
 
-// Authenticate sets what authenticates the records. It is called once, before the first transaction: without it, no record
-// is read or written.
-func (db *DB) Authenticate(a Authenticator) { db.auth = a }
+// Authenticate sets what authenticates the records. It is called before the first transaction: without it, no record is read or
+// written. Later it replaces what was set before, after the keys were rotated.
+func (db *DB) Authenticate(a Authenticator) {
+	db.auth.Store(&a)
+	db.metaRev.Store(db.metaSeen.Load())
+}
 
-// RecordKey reads, from a store whose records cannot be authenticated yet, the sealed key that they are authenticated with.
-// found is false when the store is new. Whoever opens the key learns whether it is genuine; Meta then holds the rest of the
-// record to it.
-func (db *DB) RecordKey(ctx context.Context) (sealed []byte, found bool, err error) {
+// authenticator returns what Authenticate has set.
+func (db *DB) authenticator() Authenticator {
+	if a := db.auth.Load(); a != nil {
+		return *a
+	}
+	return nil
+}
+
+// OnKeysRotated sets what is called when another node has rotated the keys, or one that this process does not know is needed. It
+// reads RecordKey and calls Authenticate.
+func (db *DB) OnKeysRotated(refresh func(context.Context) error) { db.refresh = refresh }
+
+// refreshTimeout bounds reading the keys anew.
+const refreshTimeout = 5 * time.Second
+
+// renew reads the keys anew, if they have changed since rev. Whoever comes meanwhile waits for it.
+func (db *DB) renew(ctx context.Context, rev int64) error {
+	db.renewing.Lock()
+	defer db.renewing.Unlock()
+	if db.metaRev.Load() != rev {
+		return nil // another one has done it
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	if db.refresh != nil {
+		return db.refresh(ctx)
+	}
+	if _, _, err := db.RecordKey(ctx); err != nil {
+		return err
+	}
+	db.metaRev.Store(db.metaSeen.Load())
+	return nil
+}
+
+// RecordKey reads, from a store whose records cannot be authenticated yet, the sealed keys that they are authenticated with, by
+// generation. found is false when the store is new. Whoever opens a key learns whether it is genuine; Meta then holds the rest
+// of the record to it.
+func (db *DB) RecordKey(ctx context.Context) (sealed map[uint32][]byte, found bool, err error) {
+	m, found, err := db.SealedMeta(ctx)
+	return m.SealedRecordKeys(), found, err
+}
+
+// SealedMeta reads the description of the store before its records can be authenticated. Nothing but wrapped keys, and what only
+// chooses among keys, may be used of it.
+func (db *DB) SealedMeta(ctx context.Context) (m Meta, found bool, err error) {
 	resp, err := db.kv.Txn(ctx).Then(clientv3.OpGet(metaKey), clientv3.OpGet("", clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1))).Commit()
 	if err != nil {
-		return nil, false, unavailable(err)
+		return m, false, unavailable(err)
 	}
 	meta, any := resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs
 	switch {
 	case len(meta) == 0 && len(any) > 0:
-		return nil, true, fmt.Errorf("the store has records, and not the record %q that describes it: put the store back from its copy", metaKey)
+		return m, true, fmt.Errorf("the store has records, and not the record %q that describes it: restore the store from its copy", metaKey)
 	case len(meta) == 0:
-		return nil, false, nil
+		return m, false, nil
 	}
-	_, content, err := split(metaKey, meta[0].Value)
+	r, err := split(metaKey, meta[0].Value)
 	if err != nil {
-		return nil, true, err
+		return m, true, err
 	}
-	var m Meta
-	if json.Unmarshal(content, &m) != nil {
-		return nil, true, damaged(metaKey)
+	if json.Unmarshal(r.content, &m) != nil {
+		return Meta{}, true, damaged(metaKey)
 	}
-	return m.RecordKey, true, nil
+	db.metaSeen.Store(meta[0].ModRevision)
+	return m, true, nil
 }
 
 func damaged(key string) error {
 	return fmt.Errorf("stored record %q is damaged, or is another's", key)
 }
 
-// split takes a stored record apart without trusting it.
-func split(key string, data []byte) (tag, content []byte, err error) {
-	switch {
-	case len(data) > 0 && data[0] != recordFormat:
-		return nil, nil, fmt.Errorf("stored record %q has format %d; this release knows %d: run the release that wrote it, or a newer one", key, data[0], recordFormat)
-	case len(data) < headSize:
-		return nil, nil, damaged(key)
-	}
-	return data[1:headSize], data[headSize:], nil
+// sealedRecord is a record taken apart.
+type sealedRecord struct {
+	generation uint32
+	tag        []byte
+	content    []byte
 }
 
-// tag binds content to the whole key, the prefix that a cluster is shared by included, and to the format.
-func (db *DB) tag(key string, content []byte) []byte {
-	return db.auth.Tag(fmt.Sprintf("%d %s%s", recordFormat, db.prefix, key), content)
+// split takes a stored record apart without trusting it.
+func split(key string, data []byte) (sealedRecord, error) {
+	switch {
+	case len(data) > 0 && data[0] != recordFormat && data[0] != generationFormat:
+		return sealedRecord{}, fmt.Errorf("stored record %q has format %d; this release knows %d and %d: run the release that wrote it, or a newer one", key, data[0], recordFormat, generationFormat)
+	case len(data) >= headSize && data[0] == recordFormat:
+		return sealedRecord{tag: data[1:headSize], content: data[headSize:]}, nil
+	case len(data) >= headSize+generationSize && data[0] == generationFormat:
+		head := headSize + generationSize
+		return sealedRecord{generation: binary.BigEndian.Uint32(data[1:]), tag: data[1+generationSize : head], content: data[head:]}, nil
+	}
+	return sealedRecord{}, damaged(key)
+}
+
+// tag binds content to the whole key, the prefix that a cluster is shared by included, and to the format with its generation.
+func (db *DB) tag(a Authenticator, generation uint32, key string, content []byte) []byte {
+	if generation == 0 {
+		return a.Tag(0, fmt.Sprintf("%d %s%s", recordFormat, db.prefix, key), content)
+	}
+	return a.Tag(generation, fmt.Sprintf("%d %d %s%s", generationFormat, generation, db.prefix, key), content)
 }
 
 // encode makes the stored form of a record.
 func encode[T any](db *DB, key string, v T) ([]byte, error) {
-	if db.auth == nil {
-		return nil, errLocked
-	}
 	content, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("record %q: %w", key, err)
 	}
-	data := append(make([]byte, 0, headSize+len(content)), recordFormat)
-	return append(append(data, db.tag(key, content)...), content...), nil
+	return db.seal(key, content)
 }
 
-// decode opens the stored form of a record. Nothing of it is looked at before its tag was found right.
-func decode[T any](db *DB, key string, data []byte) (out T, err error) {
-	if db.auth == nil {
-		return out, errLocked
+// seal puts the head before the content of a record.
+func (db *DB) seal(key string, content []byte) ([]byte, error) {
+	a := db.authenticator()
+	if a == nil {
+		return nil, errLocked
 	}
-	tag, content, err := split(key, data)
+	generation := a.Generation()
+	data := make([]byte, 0, headSize+generationSize+len(content))
+	if generation == 0 {
+		data = append(data, recordFormat)
+	} else {
+		data = binary.BigEndian.AppendUint32(append(data, generationFormat), generation)
+	}
+	return append(append(data, db.tag(a, generation, key, content)...), content...), nil
+}
+
+// open returns the content of a record. Nothing of it is looked at before its tag was found right.
+func (db *DB) open(key string, data []byte) ([]byte, error) {
+	r, err := split(key, data)
+	if err != nil {
+		return nil, err
+	}
+	for attempt := range 2 {
+		rev, a := db.metaRev.Load(), db.authenticator()
+		if a == nil {
+			return nil, errLocked
+		}
+		tag := db.tag(a, r.generation, key, r.content)
+		if tag != nil && hmac.Equal(tag, r.tag) {
+			return r.content, nil
+		}
+		if tag != nil || attempt > 0 || r.generation < a.Generation() {
+			break
+		}
+		if err := db.renew(context.Background(), rev); err != nil { // another node has a key that this one does not know yet
+			return nil, err
+		}
+	}
+	return nil, damaged(key)
+}
+
+// decode opens the stored form of a record.
+func decode[T any](db *DB, key string, data []byte) (out T, err error) {
+	content, err := db.open(key, data)
 	if err != nil {
 		return out, err
-	}
-	if !hmac.Equal(tag, db.tag(key, content)) {
-		return out, damaged(key)
 	}
 	if json.Unmarshal(content, &out) != nil || !belongs(key, out) {
 		return out, damaged(key)

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -49,7 +50,12 @@ type DB struct {
 	fed   chan struct{} // closed when mirror and space have stopped
 
 	// auth makes the tags of records; nil until Authenticate.
-	auth Authenticator
+	auth atomic.Pointer[Authenticator]
+	// metaRev is the revision of the record meta that auth is made of; 0 while none was read. Changes are guarded by it: what
+	// was prepared with keys that were rotated meanwhile is not written. metaSeen is that of the last SealedMeta.
+	metaRev, metaSeen atomic.Int64
+	refresh           func(context.Context) error
+	renewing          sync.Mutex
 
 	// documents are the policies that were parsed lately.
 	documents memo[policy.Document]

@@ -25,6 +25,8 @@ type Tx struct {
 	ranges []string          // prefixes of keys that are deleted
 	lease  clientv3.LeaseID  // what is written ends with it; 0 for none
 	loaded map[string]secret.Secret
+	// metaRev is of the keys that the records of this transaction are made with.
+	metaRev int64
 }
 
 type read struct {
@@ -34,7 +36,7 @@ type read struct {
 }
 
 func newTx(ctx context.Context, db *DB) *Tx {
-	return &Tx{ctx: ctx, db: db}
+	return &Tx{ctx: ctx, db: db, metaRev: db.metaRev.Load()}
 }
 
 func (tx *Tx) dirty() bool { return len(tx.writes) > 0 }
@@ -219,6 +221,9 @@ func (tx *Tx) commit() (done bool, err error) {
 	for _, key := range slices.Sorted(maps.Keys(tx.reads)) {
 		guards = append(guards, clientv3.Compare(clientv3.ModRevision(key), "=", tx.reads[key].rev))
 	}
+	if tx.metaRev > 0 {
+		guards = append(guards, clientv3.Compare(clientv3.ModRevision(metaKey), "=", tx.metaRev))
+	}
 	var ops []clientv3.Op
 	for _, key := range slices.Sorted(maps.Keys(tx.writes)) {
 		if data := tx.writes[key]; data != nil {
@@ -230,15 +235,27 @@ func (tx *Tx) commit() (done bool, err error) {
 	for _, prefix := range tx.ranges {
 		ops = append(ops, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
 	}
-	resp, err := tx.db.kv.Txn(tx.ctx).If(guards...).Then(ops...).Commit()
+	resp, err := tx.db.kv.Txn(tx.ctx).If(guards...).Then(ops...).Else(clientv3.OpGet(metaKey, clientv3.WithKeysOnly())).Commit()
 	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace) && tx.untouched():
 		return false, fault.Wrap(fault.Unavailable, err, "The store has reached its quota, and nothing was changed: delete secrets for good, or raise the quota.")
 	case err != nil:
 		return false, commitError(err)
 	}
-	if resp.Succeeded && tx.db.mirror != nil {
+	if !resp.Succeeded {
+		return false, tx.conflict(resp)
+	}
+	if tx.db.mirror != nil {
 		tx.db.mirror.committed(resp.Header.Revision)
 	}
-	return resp.Succeeded, nil
+	return true, nil
+}
+
+// conflict reads the keys anew when it was them that have changed.
+func (tx *Tx) conflict(resp *clientv3.TxnResponse) error {
+	meta := resp.Responses[0].GetResponseRange().Kvs
+	if tx.metaRev == 0 || len(meta) == 0 || meta[0].ModRevision == tx.metaRev {
+		return nil
+	}
+	return tx.db.renew(tx.ctx, tx.metaRev)
 }

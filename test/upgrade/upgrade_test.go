@@ -106,39 +106,8 @@ func TestStore(t *testing.T) {
 	t.Parallel()
 	archives(t, func(t *testing.T, dir string, m manifest) {
 		data, now := filepath.Join(dir, "data"), m.clock()
-		s := keyturntest.Start(t, keyturntest.WithDataDir(data), keyturntest.WithTime(now), func(c *server.Config) {
-			c.Kinds = []target.Kind{postgresql.Kind()}
-		})
-		clients := map[string]*kms.Client{}
-		for who, key := range m.Keys {
-			c, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: key.credentials(), Now: now, MaxAttempts: 1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			clients[who] = c
-		}
-		for _, r := range m.Reads {
-			name := r.Who + " " + r.Action + " " + strings.Join(r.Params, " ")
-			answer, code := ask(t.Context(), clients[r.Who], r)
-			if want, ok := different[name]; ok {
-				if code != want || code == r.Code {
-					t.Errorf("%s: code %q, and %q before; want %q", name, code, r.Code, want)
-				}
-				continue
-			}
-			if code != r.Code {
-				t.Errorf("%s: code %q; the old release answered %q", name, code, r.Code)
-				continue
-			}
-			if members, ok := r.Answer.(map[string]any); ok && name == moving {
-				for _, member := range moved {
-					delete(members, member)
-				}
-			}
-			for _, d := range missing(r.Action, "", r.Answer, answer) {
-				t.Errorf("%s: %s", name, d)
-			}
-		}
+		s, clients := open(t, data, m, now)
+		m.compare(t, clients)
 		write(t, clients["root"])
 		if err := s.Stop(); err != nil {
 			t.Fatal(err)
@@ -153,6 +122,79 @@ func TestStore(t *testing.T) {
 		if err != nil || got.VersionID != "new" {
 			t.Errorf("after a second start: %+v, %v", got, err)
 		}
+	})
+}
+
+// open starts this release on an old store, and returns a client for each of its access keys.
+func open(t *testing.T, data string, m manifest, now func() time.Time) (*keyturntest.Server, map[string]*kms.Client) {
+	t.Helper()
+	s := keyturntest.Start(t, keyturntest.WithDataDir(data), keyturntest.WithTime(now), func(c *server.Config) {
+		c.Kinds = []target.Kind{postgresql.Kind()}
+	})
+	clients := map[string]*kms.Client{}
+	for who, key := range m.Keys {
+		c, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: key.credentials(), Now: now, MaxAttempts: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients[who] = c
+	}
+	return s, clients
+}
+
+// compare asks what the old release was asked, and wants the same answers.
+func (m manifest) compare(t *testing.T, clients map[string]*kms.Client) {
+	t.Helper()
+	for _, r := range m.Reads {
+		name := r.Who + " " + r.Action + " " + strings.Join(r.Params, " ")
+		answer, code := ask(t.Context(), clients[r.Who], r)
+		if want, ok := different[name]; ok {
+			if code != want || code == r.Code {
+				t.Errorf("%s: code %q, and %q before; want %q", name, code, r.Code, want)
+			}
+			continue
+		}
+		if code != r.Code {
+			t.Errorf("%s: code %q; the old release answered %q", name, code, r.Code)
+			continue
+		}
+		if members, ok := r.Answer.(map[string]any); ok && name == moving {
+			for _, member := range moved {
+				delete(members, member)
+			}
+		}
+		for _, d := range missing(r.Action, "", r.Answer, answer) {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+}
+
+// TestRotateRootKey verifies that the root key, the key of the records and the master keys of an older release's store can be
+// rotated: afterwards every read is answered as that release did.
+func TestRotateRootKey(t *testing.T) {
+	t.Parallel()
+	archives(t, func(t *testing.T, dir string, m manifest) {
+		data, now := filepath.Join(dir, "data"), m.clock()
+		s, clients := open(t, data, m, now)
+		if _, err := clients["root"].RotateRootKey(t.Context(), &kms.RotateRootKeyRequest{ReencryptValues: true}); err != nil {
+			t.Fatal(err)
+		}
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(20 * time.Second); ; <-tick.C {
+			out, err := clients["root"].DescribeRootKey(t.Context(), &kms.DescribeRootKeyRequest{})
+			if err == nil && out.RotationState == kms.RootKeyIdle && out.RecordKeyGeneration == 1 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the rotation does not end: %+v, %v", out, err)
+			}
+		}
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		_, clients = open(t, data, m, now)
+		m.compare(t, clients)
 	})
 }
 

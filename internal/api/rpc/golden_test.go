@@ -85,6 +85,17 @@ func (fixedTrail) Head() audit.Head {
 }
 func (fixedTrail) Losses() uint64 { return 1 }
 
+// fixedRootKeys are what RotateRootKey and DescribeRootKey tell of.
+type fixedRootKeys struct{}
+
+func (fixedRootKeys) Rotate(context.Context, bool, time.Time) error { return nil }
+
+func (fixedRootKeys) Describe(context.Context) (kms.RootKeyResponse, error) {
+	return kms.RootKeyResponse{
+		RootKeyID: "00112233445566ff", RotationState: kms.RootKeyRotating, StartedAt: goldenTime, FormerRootKeyID: "ff66554433221100", RecordKeyGeneration: 2,
+	}, nil
+}
+
 func (r *trail) Append(context.Context, audit.Record, bool) error { return r.err }
 
 func newFixture(t *testing.T) *fixture {
@@ -112,7 +123,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	db.Authenticate(records)
 	f.putKey(t, keyring)
-	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}, Trail: fixedTrail{}}
+	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}, Trail: fixedTrail{}, RootKeys: fixedRootKeys{}}
 	f.door = &rpc.Door{
 		Gate: api.NewGate(env, f.trail), Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: now, Service: api.Service, Harmless: api.Harmless, Log: log}), Log: log, NewID: func() string { return goldenID },
 	}
@@ -374,6 +385,8 @@ var secretGoldens = []golden{
 	{call{"WatchSecrets", []string{"Secret.1.SecretName", "app/db", "Secret.2.SecretName", "none", "WaitSeconds", "0"}}, []call{createGeneric}},
 	{call{"ListSecretConsumers", []string{"SecretName", "app/db"}}, []call{createGeneric, {"GetSecretValue", []string{"SecretName", "app/db", "Consumer", "app-1"}}}},
 	{call{"DescribeAuditTrail", nil}, nil},
+	{call{"RotateRootKey", []string{"ReencryptValues", "true"}}, nil},
+	{call{"DescribeRootKey", nil}, nil},
 	{call{"PauseRotation", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"ResumeRotation", nil}, withTarget},
 	{call{"ProbeRotation", []string{"TargetName", "rm-1"}}, withTarget},

@@ -1,0 +1,44 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+// RootKeys rotates the keys of the store. It is the wiring's, since the root key is at its provider.
+type RootKeys interface {
+	// Rotate puts new keys into use, and has what the former ones wrapped wrapped anew.
+	Rotate(ctx context.Context, values bool, at time.Time) error
+	// Describe tells how far that is.
+	Describe(ctx context.Context) (kms.RootKeyResponse, error)
+}
+
+var errNoRootKeys = errors.New("this server has no root key of its own")
+
+// rootKey is what the operations on the root key need a right on.
+func rootKey[In any]() on[In] {
+	return on[In]{"rootkey", func(c *Call, _ *In) ([]resource, error) {
+		return []resource{{arn: arnPrefix + c.Region + ":" + c.Account() + ":rootkey"}}, nil
+	}}
+}
+
+func rotateRootKey(ctx context.Context, c *Call, in *kms.RotateRootKeyRequest) (*kms.RootKeyResponse, error) {
+	if c.RootKeys == nil {
+		return nil, errNoRootKeys
+	}
+	if err := c.RootKeys.Rotate(ctx, in.ReencryptValues, c.At); err != nil {
+		return nil, err
+	}
+	return describeRootKey(ctx, c, &kms.DescribeRootKeyRequest{})
+}
+
+func describeRootKey(ctx context.Context, c *Call, _ *kms.DescribeRootKeyRequest) (*kms.RootKeyResponse, error) {
+	if c.RootKeys == nil {
+		return nil, errNoRootKeys
+	}
+	out, err := c.RootKeys.Describe(ctx)
+	return &out, err
+}

@@ -1,0 +1,400 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/cmk"
+	"github.com/keyturn/keyturn/internal/envelope"
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/kms"
+)
+
+const (
+	// rekeyEvery is how often a node looks whether a rotation of the keys is under way, or has ended.
+	rekeyEvery = 15 * time.Second
+	// maxFormer is how many IDs of former root keys the store remembers.
+	maxFormer = 16
+)
+
+// rekeying rotates the root key, the key of the records' tags and the versions of the master keys. Each step leaves a state from
+// which the next start goes on:
+//
+//  1. The provider holds the new root key beside the current one (a file is replaced at once, or was prepared by the operator).
+//  2. One transaction makes the new root key the one that wraps, with a new generation of the key of the tags.
+//  3. Everything that the former keys have wrapped or tagged is wrapped or tagged anew, until nothing is left.
+//  4. One transaction takes the former keys out of use.
+//  5. The former root key is removed from the file.
+//
+// A change that was prepared with former keys is not committed after step 2: the record meta guards it.
+type rekeying struct {
+	s    *Server
+	ring *root.Ring
+	wake chan struct{}
+	// step is called after each step; an error of it stops there. For tests.
+	step func(string) error
+
+	mu sync.Mutex // held by Rotate
+}
+
+func newRekeying(s *Server, ring *root.Ring) *rekeying {
+	r := &rekeying{s: s, ring: ring, wake: make(chan struct{}, 1), step: s.config.KeyStep}
+	if r.step == nil {
+		r.step = func(string) error { return nil }
+	}
+	return r
+}
+
+// load reads the keys of the store anew.
+func (r *rekeying) load(ctx context.Context) error {
+	meta, found, err := r.s.db.SealedMeta(ctx)
+	if err == nil && !found {
+		err = errors.New("the description of the store has just gone from it")
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.ring.Use(meta.RootKey); err != nil {
+		return err
+	}
+	records, err := r.s.keyring.OpenRecords(meta.SealedRecordKeys())
+	if err != nil {
+		return err
+	}
+	r.s.db.Authenticate(records)
+	return nil
+}
+
+func (r *rekeying) meta(ctx context.Context) (store.Meta, error) {
+	meta, found, err := store.Snapshot(ctx, r.s.db).Meta()
+	if err == nil && !found {
+		err = errors.New("the description of the store is missing")
+	}
+	return meta, err
+}
+
+// Describe tells which keys are in use.
+func (r *rekeying) Describe(ctx context.Context) (kms.RootKeyResponse, error) {
+	meta, err := r.meta(ctx)
+	if err != nil {
+		return kms.RootKeyResponse{}, err
+	}
+	if err := r.ring.Reload(); err != nil {
+		return kms.RootKeyResponse{}, err
+	}
+	out := kms.RootKeyResponse{RootKeyID: r.ring.Current().ID(), RotationState: kms.RootKeyIdle}
+	for generation := range meta.SealedRecordKeys() {
+		out.RecordKeyGeneration = max(out.RecordKeyGeneration, int(generation))
+	}
+	if meta.Rotation != nil {
+		out.RotationState, out.StartedAt, out.FormerRootKeyID = kms.RootKeyRotating, meta.Rotation.StartedAt, meta.Rotation.Former
+	}
+	if next := r.unused(meta); next != nil {
+		out.NextRootKeyID = next.ID()
+	}
+	return out, nil
+}
+
+// unused is a key that the provider holds and the store has not used yet; nil for none.
+func (r *rekeying) unused(meta store.Meta) *root.Key {
+	for _, k := range r.ring.Keys() {
+		id := k.ID()
+		former := slices.Contains(meta.FormerRootKeys, id) || meta.Rotation != nil && meta.Rotation.Former == id
+		if id != r.ring.Current().ID() && !former {
+			return k
+		}
+	}
+	return nil
+}
+
+// Rotate does the first two steps.
+func (r *rekeying) Rotate(ctx context.Context, values bool, at time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	meta, err := r.meta(ctx)
+	if err != nil {
+		return err
+	}
+	if meta.Rotation != nil {
+		return errRotating()
+	}
+	next, err := r.next(meta)
+	if err != nil {
+		return err
+	}
+	if err := r.step("kept"); err != nil {
+		return err
+	}
+	if err := r.switchTo(ctx, next, store.KeyRotation{StartedAt: at, Former: r.ring.Current().ID(), Values: values}); err != nil {
+		return err
+	}
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	r.s.config.Logger.Info("the root key is rotated: what the former one has wrapped is wrapped anew", "root_key_id", next.ID())
+	if err := r.step("switched"); err != nil {
+		return err
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func errRotating() error {
+	return fault.New(fault.InUse, "A rotation of the root key is under way; wait until it has ended.")
+}
+
+// next is the new root key, which the provider holds when it returns. The other nodes of a cluster must have it before this one
+// uses it, so there an operator prepares it.
+func (r *rekeying) next(meta store.Meta) (*root.Key, error) {
+	if err := r.ring.Reload(); err != nil {
+		return nil, err
+	}
+	if k := r.unused(meta); k != nil {
+		return k, nil
+	}
+	keeper, ok := r.s.config.RootKey.(root.Keeper)
+	if !ok || r.s.config.Cluster != nil || len(r.s.config.Etcd.Endpoints) > 0 {
+		return nil, fault.New(fault.InUse, "There is no new root key yet: give it to every node beside the current one, in its root key file (keyturn root-key prepare) or in the variable with %s behind its name.", root.Additional)
+	}
+	k, err := root.Generate(keeper.Name())
+	if err != nil {
+		return nil, err
+	}
+	if err := keeper.Keep(append(r.ring.Keys(), k)); err != nil {
+		return nil, err
+	}
+	return k, r.ring.Reload()
+}
+
+// switchTo makes next the root key that wraps, in one transaction.
+func (r *rekeying) switchTo(ctx context.Context, next *root.Key, rotation store.KeyRotation) error {
+	ring := root.NewRing(r.ring.Keys()...)
+	if err := ring.Use(next.ID()); err != nil {
+		return err
+	}
+	keyring := envelope.New(ring)
+	_, err := store.Update(ctx, r.s.db, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		meta, _, err := tx.Meta()
+		if err != nil {
+			return none, err
+		}
+		if meta.Rotation != nil {
+			return none, errRotating()
+		}
+		meta.RootKey, meta.Rotation = next.ID(), &rotation
+		if err := rewrapMeta(keyring, &meta); err != nil {
+			return none, err
+		}
+		return none, tx.PutMeta(meta)
+	})
+	return err
+}
+
+// rewrapMeta wraps the keys in meta anew, and adds a generation of the key of the tags.
+func rewrapMeta(keyring *envelope.Keyring, meta *store.Meta) error {
+	last, keys := uint32(0), []store.RecordKey(nil)
+	for generation, sealed := range meta.SealedRecordKeys() {
+		again, err := keyring.RewrapRecordKey(generation, sealed)
+		if err != nil {
+			return err
+		}
+		last = max(last, generation)
+		if generation == 0 {
+			meta.RecordKey = again
+			continue
+		}
+		keys = append(keys, store.RecordKey{Generation: generation, Key: again})
+	}
+	fresh, err := keyring.NewRecordKey(last + 1)
+	if err != nil {
+		return err
+	}
+	meta.RecordKeys = append(keys, store.RecordKey{Generation: last + 1, Key: fresh})
+	if len(meta.TrailKey) > 0 {
+		meta.TrailKey, err = keyring.RewrapTrailKey(meta.TrailKey)
+	}
+	return err
+}
+
+// run does the steps that are left, until ctx ends.
+func (r *rekeying) run(ctx context.Context) {
+	t := time.NewTicker(rekeyEvery)
+	defer t.Stop()
+	damaged := 0
+	for {
+		n, err := r.turn(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			r.s.config.Logger.Warn("the rotation of the root key does not go on; it is tried again", "err", err)
+		case n > 0 && n != damaged:
+			r.s.config.Logger.Error("the rotation of the root key cannot end: records cannot be opened; restore or delete them", "records", n)
+		}
+		damaged = n
+		select {
+		case <-t.C:
+		case <-r.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// turn does all that can be done now. damaged counts records that stop it.
+func (r *rekeying) turn(ctx context.Context) (damaged int, err error) {
+	meta, err := r.meta(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if meta.RootKey != "" && meta.RootKey != r.ring.Current().ID() { // another node has rotated
+		if err := r.load(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if meta.Rotation != nil {
+		for {
+			done, err := r.rewrite(ctx, *meta.Rotation)
+			if err != nil {
+				return 0, err
+			}
+			if err := r.step("rewritten"); err != nil {
+				return 0, err
+			}
+			if done.Changed == 0 && done.Conflicts == 0 && done.Damaged > 0 {
+				return done.Damaged, nil
+			}
+			if done.Clean() {
+				break
+			}
+		}
+		if meta, err = r.finish(ctx, *meta.Rotation); err != nil {
+			return 0, err
+		}
+		if err := r.step("finished"); err != nil {
+			return 0, err
+		}
+	}
+	return 0, r.dropFormer(meta)
+}
+
+// rewrite goes once through the store.
+func (r *rekeying) rewrite(ctx context.Context, rotation store.KeyRotation) (store.Rewritten, error) {
+	keyring := r.s.keyring
+	w := store.Rewriter{
+		Key: func(k cmk.Key) (cmk.Key, bool, error) {
+			current := r.ring.IsCurrent(k.DigestKey)
+			for _, v := range k.Versions {
+				current = current && r.ring.IsCurrent(v.Material)
+			}
+			fresh := slices.ContainsFunc(k.Versions, func(v cmk.Version) bool { return !v.CreatedAt.Before(rotation.StartedAt) })
+			if current && fresh {
+				return k, false, nil
+			}
+			k, err := keyring.RewrapKey(k)
+			if err == nil && !fresh {
+				k, err = keyring.AddVersion(k, r.s.config.Now().UTC())
+			}
+			return k, true, err
+		},
+		AccessKey: func(k store.AccessKey) (store.AccessKey, bool, error) {
+			if r.ring.IsCurrent(k.Secret) && (len(k.Token) == 0 || r.ring.IsCurrent(k.Token)) {
+				return k, false, nil
+			}
+			var err error
+			if k.Secret, err = keyring.RewrapAccessKey(k.ID, "secret", k.Secret); err != nil {
+				return k, false, err
+			}
+			if len(k.Token) > 0 {
+				k.Token, err = keyring.RewrapAccessKey(k.ID, "token", k.Token)
+			}
+			return k, true, err
+		},
+		Damaged: func(key string, err error) {
+			r.s.config.Logger.Warn("a record cannot be opened while keys are rotated", "record", key, "err", err)
+		},
+	}
+	if rotation.Values {
+		w.Value = func(account, name, version string, box []byte) ([]byte, bool, error) {
+			return r.reseal(ctx, envelope.Binding{Account: account, Secret: name, Version: version}, box)
+		}
+	}
+	return r.s.db.Rewrite(ctx, w)
+}
+
+// reseal seals a value under the newest version of its master key.
+func (r *rekeying) reseal(ctx context.Context, where envelope.Binding, box []byte) ([]byte, bool, error) {
+	tx := store.Snapshot(ctx, r.s.db)
+	s, ok, err := tx.Secret(where.Account, where.Secret, time.Time{})
+	if err != nil || !ok {
+		return nil, false, err // a value whose secret has just been deleted is deleted with it
+	}
+	key, ok, err := tx.Key(where.Account, s.KeyID)
+	if err == nil && !ok {
+		err = fmt.Errorf("the master key %q is missing", s.KeyID)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if by, err := envelope.SealedBy(box); err != nil || by == key.Primary {
+		return nil, false, err
+	}
+	value, err := r.s.keyring.Open(key, where, box)
+	if err != nil {
+		return nil, false, err
+	}
+	again, err := r.s.keyring.Seal(key, where, value)
+	return again, true, err
+}
+
+// finish takes the former keys out of use.
+func (r *rekeying) finish(ctx context.Context, rotation store.KeyRotation) (store.Meta, error) {
+	meta, err := store.Update(ctx, r.s.db, func(tx *store.Tx) (store.Meta, error) {
+		meta, _, err := tx.Meta()
+		if err != nil || meta.Rotation == nil || !meta.Rotation.StartedAt.Equal(rotation.StartedAt) {
+			return meta, err // another node has finished it
+		}
+		newest := slices.MaxFunc(meta.RecordKeys, func(a, b store.RecordKey) int { return int(a.Generation) - int(b.Generation) })
+		meta.RecordKey, meta.RecordKeys, meta.Rotation = nil, []store.RecordKey{newest}, nil
+		meta.FormerRootKeys = append(slices.Clone(meta.FormerRootKeys), rotation.Former)
+		if n := len(meta.FormerRootKeys); n > maxFormer {
+			meta.FormerRootKeys = meta.FormerRootKeys[n-maxFormer:]
+		}
+		return meta, tx.PutMeta(meta)
+	})
+	if err != nil {
+		return meta, err
+	}
+	return meta, r.load(ctx)
+}
+
+// dropFormer removes root keys that open nothing any more from the file.
+func (r *rekeying) dropFormer(meta store.Meta) error {
+	former := func(k *root.Key) bool { return slices.Contains(meta.FormerRootKeys, k.ID()) }
+	if meta.Rotation != nil || !slices.ContainsFunc(r.ring.Keys(), former) {
+		return nil
+	}
+	keeper, ok := r.s.config.RootKey.(root.Keeper)
+	if !ok {
+		return nil // the operator removes it from the environment
+	}
+	if err := r.ring.Reload(); err != nil {
+		return err
+	}
+	keys := slices.DeleteFunc(r.ring.Keys(), former)
+	if err := keeper.Keep(keys); err != nil {
+		return err
+	}
+	r.s.config.Logger.Info("the former root key is not needed any more: backups made before need it", "root_key_id", meta.RootKey)
+	return r.ring.Reload()
+}

@@ -1,0 +1,35 @@
+package kms
+
+import "time"
+
+// RotateRootKeyRequest replaces the root key of the store, the key of the records' tags, and the versions of the master keys that
+// seal new values. It returns when the new keys are in use; what the former ones have wrapped is wrapped anew afterwards.
+type RotateRootKeyRequest struct {
+	// ReencryptValues also seals every stored value anew, under a new data key and the new version of its master key.
+	ReencryptValues bool `kms:"ReencryptValues,default=false"`
+}
+
+// DescribeRootKeyRequest asks for the root key and its rotation.
+type DescribeRootKeyRequest struct{}
+
+// States of the rotation of the root key.
+const (
+	RootKeyIdle     = "Idle"
+	RootKeyRotating = "Rotating"
+)
+
+// RootKeyResponse tells which root key is in use and how far its rotation is. No key is in it.
+type RootKeyResponse struct {
+	RootKeyID string `kms:"RootKeyId"`
+	// RotationState is Idle or Rotating. While it is Rotating, the former root key is still needed.
+	RotationState string `kms:"RotationState"`
+	// StartedAt is when the rotation that is under way began.
+	StartedAt time.Time `kms:"StartedAt,omitempty"`
+	// FormerRootKeyID is the key that is replaced; empty while no rotation is under way.
+	FormerRootKeyID string `kms:"FormerRootKeyId,omitempty"`
+	// NextRootKeyID is a key that this node accepts and that was never used: the next rotation takes it.
+	NextRootKeyID string `kms:"NextRootKeyId,omitempty"`
+	// RecordKeyGeneration counts how often the key of the records' tags was replaced.
+	RecordKeyGeneration int    `kms:"RecordKeyGeneration"`
+	RequestID           string `kms:"RequestId"`
+}
