@@ -1,6 +1,7 @@
 package sign
 
 import (
+	"crypto/fips140"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -40,6 +41,9 @@ func (k *Key) VerifyV1(method string, p Params) (ok bool, err error) {
 	pool := &k.v1SHA1
 	switch algorithm {
 	case "", HMACSHA1:
+		if fips140.Enforced() {
+			return false, errSHA1 // the hash would panic
+		}
 	case HMACSHA256:
 		pool = &k.v1SHA256
 	default:

@@ -1,6 +1,7 @@
 package sign
 
 import (
+	"crypto/fips140"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -22,6 +23,7 @@ const (
 
 var (
 	errAlgorithm   = errors.New("sign: SignatureMethod is neither HMAC-SHA1 nor HMAC-SHA256")
+	errSHA1        = errors.New("sign: HMAC-SHA1 is not possible under GODEBUG=fips140=only")
 	errNoSignature = errors.New("sign: the parameter Signature is missing or empty")
 )
 
@@ -66,6 +68,9 @@ func macV1(secret sensitive.Value, algorithm string, text []byte) ([]byte, error
 	var newHash func() hash.Hash
 	switch algorithm {
 	case "", HMACSHA1:
+		if fips140.Enforced() {
+			return nil, errSHA1 // the hash would panic
+		}
 		newHash = sha1.New
 	case HMACSHA256:
 		newHash = sha256.New

@@ -142,13 +142,12 @@ func (h *History) load() (trusted bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		line, rest, ok := bytes.Cut(data[:min(len(data), maxHeader)], []byte("\n"))
+		line, _, ok := bytes.Cut(data[:min(len(data), maxHeader)], []byte("\n"))
 		var first header
 		if !ok || json.Unmarshal(line, &first) != nil || first.Format != historyFormat || len(first.Key) != len(h.key) {
 			return false, nil
 		}
-		rest = data[len(line)+1:]
-		records := decodeRecords(rest)
+		records := decodeRecords(data[len(line)+1:])
 		if i == len(paths)-1 {
 			h.key = [32]byte(first.Key)
 		}

@@ -2,6 +2,7 @@
 package server
 
 import (
+	"crypto/fips140"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -165,6 +166,9 @@ func (c Config) Check() error {
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.DataDir == "" {
 		add("data-dir is required")
+	}
+	if fips140.Enforced() {
+		add("GODEBUG=fips140=only is not possible: etcd names its members by SHA-1; set GODEBUG=fips140=on and --no-signature-v1 instead")
 	}
 	if c.Listen == "" && c.ListenHTTP == "" {
 		add("listen or listen-http is required: the server would listen nowhere")
