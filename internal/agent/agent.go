@@ -23,6 +23,7 @@ import (
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -411,6 +412,9 @@ func (a *agent) handlers(s *setup) (map[string]http.Handler, localKeys, *tls.Cer
 	}
 	if s.KMS.CertFile == "" {
 		return handlers, newLocalKeys(keys), nil, nil
+	}
+	if err := ownfile.CheckSecret(s.KMS.KeyFile); err != nil {
+		return nil, nil, nil, fmt.Errorf("kms: key_file: %w", err)
 	}
 	cert, err := tls.LoadX509KeyPair(s.KMS.CertFile, s.KMS.KeyFile)
 	if err != nil {

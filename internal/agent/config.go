@@ -103,6 +103,8 @@ type Hook struct {
 	// Signal is HUP, INT, QUIT, USR1, USR2, TERM or WINCH, sent to the process whose number PIDFile holds.
 	Signal  string `yaml:"signal"`
 	PIDFile string `yaml:"pid_file"`
+	// Executable is what the process must run, for Signal; empty means anything.
+	Executable string `yaml:"executable"`
 	// Command is a program and its arguments; no shell is involved.
 	Command []string `yaml:"command"`
 	// Timeout bounds one run of the command; 0 means 30 seconds.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -58,6 +59,9 @@ func (k KeySource) read() (sign.Credentials, error) {
 	from := "credential " + k.Credential
 	if k.File != "" {
 		from = k.File
+		if err := ownfile.CheckSecret(k.File); err != nil {
+			return sign.Credentials{}, err
+		}
 		data, err = readSmall(k.File)
 	}
 	if err != nil {

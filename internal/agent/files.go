@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -320,7 +321,7 @@ func (k *keeper) make(values map[string]Value) (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("render: %w", err)
 	}
-	old, err := os.ReadFile(k.Path)
+	old, _, err := readIn(k.Path, maxRendered)
 	same := err == nil && bytes.Equal(old, content)
 	if state, ok := stateOf(k.Path); !same || !ok || !k.asOwned(state) {
 		if err := k.write(content); err != nil {
@@ -337,15 +338,21 @@ func (k *keeper) asOwned(s fileState) bool {
 
 // write replaces the file by rename, so that a reader sees the old content or the new one, and a crash leaves one of them.
 func (k *keeper) write(content []byte) error {
-	dir, name := filepath.Split(k.Path)
-	if info, err := os.Lstat(k.Path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("write: %s is not a regular file", k.Path)
-	}
-	f, err := os.CreateTemp(dir, "."+name+".keyturn-*") // mode 0600
+	name := filepath.Base(k.Path)
+	dir, err := openDirectory(filepath.Dir(k.Path))
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
-	defer os.Remove(f.Name())
+	defer dir.close()
+	if err := dir.isRegularOrAbsent(name); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	temporary := "." + name + ".keyturn-" + rand.Text()
+	f, err := dir.create(temporary)
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	defer dir.remove(temporary)
 	_, err = f.Write(content)
 	if err == nil && (k.uid >= 0 || k.gid >= 0) {
 		err = f.Chown(k.uid, k.gid)
@@ -356,15 +363,12 @@ func (k *keeper) write(content []byte) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
-	if err := os.Rename(f.Name(), k.Path); err != nil {
+	if err := dir.rename(temporary, name); err != nil {
 		if busy(err) || mountPoint(k.Path) {
 			return errors.New("write: " + mountedAlone(k.Path))
 		}
 		return fmt.Errorf("write: %w", err)
 	}
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync() // some file systems cannot
-		d.Close()
-	}
+	dir.sync()
 	return nil
 }

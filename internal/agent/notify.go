@@ -43,10 +43,14 @@ func (h *Hook) check(at string, m *mistakes) *notifier {
 		m.add(at+".pid_file", "must be an absolute path")
 	case h.Signal == "" && h.PIDFile != "":
 		m.add(at+".pid_file", "is for signal, which is not set")
+	case h.Executable != "" && !filepath.IsAbs(h.Executable):
+		m.add(at+".executable", "must be an absolute path")
 	case h.Signal != "":
 		if n.signal, err = signalNamed(h.Signal); err != nil {
 			m.add(at+".signal", "%v", err)
 		}
+	case h.Signal == "" && h.Executable != "":
+		m.add(at+".executable", "is for signal, which is not set")
 	case !filepath.IsAbs(h.Command[0]):
 		m.add(at+".command[0]", "must be an absolute path")
 	default:
@@ -126,9 +130,14 @@ func plainEnvironment() []string {
 	return out
 }
 
-// send sends the signal to the process that the file names.
+// maxPIDFile bounds what is read of a pid_file.
+const maxPIDFile = 64
+
+// send sends the signal to the process that the file names, if that is a process of the user who wrote the file. The user of an
+// application may own the file and put any number into it; a signal that they could not send themselves is not sent for them.
+// A file of root, in a directory where only root can write, may name any process.
 func (n *notifier) send() error {
-	data, err := readSmall(n.PIDFile)
+	data, stat, err := readIn(n.PIDFile, maxPIDFile)
 	if err != nil {
 		return fmt.Errorf("pid_file: %w", err)
 	}
@@ -136,11 +145,46 @@ func (n *notifier) send() error {
 	if err != nil || pid <= 1 {
 		return fmt.Errorf("pid_file: %s does not hold the number of a process", n.PIDFile)
 	}
-	if err := sendSignal(pid, n.signal); err != nil {
-		if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("there is no process %d, which %s names", pid, n.PIDFile)
-		}
+	owner := int(stat.Uid)
+	if owner == 0 && (stat.Nlink != 1 || !n.rootsDirectory()) {
+		return fmt.Errorf("pid_file: %s belongs to root and is in a directory where others may write, who may have put it there", n.PIDFile)
+	}
+	err = signalProcess(pid, n.signal, func() error { return n.checkProcess(pid, owner) })
+	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("there is no process %d, which %s names", pid, n.PIDFile)
+	}
+	if err != nil {
 		return fmt.Errorf("signal %s to process %d: %w", n.Signal, pid, err)
 	}
 	return nil
+}
+
+func (n *notifier) rootsDirectory() bool {
+	d, err := openDirectory(filepath.Dir(n.PIDFile))
+	if err != nil {
+		return false
+	}
+	defer d.close()
+	return d.onlyOurs()
+}
+
+// checkProcess refuses a process that the owner of the pid_file has no business with.
+func (n *notifier) checkProcess(pid, owner int) error {
+	if owner != 0 {
+		user, err := userOf(pid)
+		if err != nil {
+			return err
+		}
+		if user != owner {
+			return fmt.Errorf("it belongs to user %d, and %s to user %d: it is not signalled", user, n.PIDFile, owner)
+		}
+	}
+	if n.Executable == "" {
+		return nil
+	}
+	same, err := runs(pid, n.Executable)
+	if err == nil && !same {
+		err = fmt.Errorf("it does not run %s: it is not signalled", n.Executable)
+	}
+	return err
 }

@@ -92,8 +92,6 @@ func signalNamed(name string) (syscall.Signal, error) {
 	return s, nil
 }
 
-func sendSignal(pid int, s syscall.Signal) error { return syscall.Kill(pid, s) }
-
 // ownGroup has a command killed with all that it has started.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
