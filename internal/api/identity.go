@@ -6,6 +6,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/policy"
 	rules "github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
@@ -162,7 +163,8 @@ type question struct {
 }
 
 // decide evaluates the identity policies together with the secret's own policy. The secret's tags are there for conditions
-// of both.
+// of both. A secret that is not there, and one without a policy, has the default policy: the answer is the same as without,
+// and the time that a refusal takes does not tell them apart.
 func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
 	r := policy.Request{
 		Principal: q.principal,
@@ -176,16 +178,22 @@ func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
 		return policy.Evaluate(r, q.identity.documents, nil), nil
 	}
 	s, ok, err := tx.Secret(q.principal.Account, q.resource.secret, q.context.Now)
-	if err != nil || !ok {
-		return policy.Evaluate(r, q.identity.documents, nil), err
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	if !ok {
+		s = secret.Secret{Account: q.principal.Account, Name: q.resource.secret}
+	}
+	if s.Policy == "" {
+		s.Policy, s.PolicyBinding = policy.DefaultSecretDocument(s.Account), noNames
 	}
 	r.Context.Tags = s.Tags
-	if s.Policy == "" {
-		return policy.Evaluate(r, q.identity.documents, nil), nil
-	}
 	own, err := tx.SecretPolicy(s)
 	if err != nil {
 		return policy.Decision{}, err
 	}
 	return policy.Evaluate(r, q.identity.documents, &own), nil
 }
+
+// noNames is the binding of the default policy, which names nobody.
+var noNames = &secret.PolicyBinding{}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/target"
@@ -206,7 +207,8 @@ func (p *player) startServer(ctx context.Context) (err error) {
 	p.node, err = server.New(ctx, server.Config{
 		DataDir: filepath.Join(p.dir, "server"), NoSync: true,
 		Listen: cmp.Or(p.options.Listen, loopback), ListenHTTP: cmp.Or(p.options.ListenHTTP, loopback),
-		Kinds: []target.Kind{postgresql.Kind(), ssh.Kind()},
+		Kinds:    []target.Kind{postgresql.Kind(), ssh.Kind()},
+		Rotation: api.RotationConfig{RequestEvery: time.Millisecond}, // it shows many rotations of one secret
 	})
 	if err != nil {
 		return fmt.Errorf("start a server: %w", err)

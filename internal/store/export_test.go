@@ -1,6 +1,29 @@
 package store
 
-import "crypto/sha256"
+import (
+	"context"
+	"crypto/sha256"
+	"sync/atomic"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// CountReads counts the reads that go to the store from now on.
+func CountReads(db *DB) *atomic.Int64 {
+	c := &counting{KV: db.kv}
+	db.kv = c
+	return &c.reads
+}
+
+type counting struct {
+	clientv3.KV
+	reads atomic.Int64
+}
+
+func (c *counting) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	c.reads.Add(1)
+	return c.KV.Get(ctx, key, opts...)
+}
 
 // TestTags makes tags under no key, which is enough to tell records apart.
 type TestTags struct{}

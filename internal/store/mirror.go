@@ -40,6 +40,7 @@ type mirror struct {
 	mu      sync.Mutex
 	entries map[string]*list.Element // guarded by mu; of *entry
 	recent  list.List                // guarded by mu; newest first
+	absent  list.List                // guarded by mu; keys without a record, newest first
 	size    int                      // guarded by mu
 	applied int64                    // guarded by mu; 0 while there is no watch
 	waiters []waiter                 // guarded by mu
@@ -49,7 +50,7 @@ type mirror struct {
 type entry struct {
 	key     string
 	data    []byte
-	rev     int64 // at which it was written
+	rev     int64 // at which it was written, or was seen to be absent
 	decoded atomic.Pointer[any]
 }
 
@@ -155,9 +156,18 @@ func (m *mirror) apply(e clientv3.WatchResponse, began int64) (secrets []string)
 }
 
 func (m *mirror) dropLocked(el *list.Element) {
-	e := m.recent.Remove(el).(*entry)
+	e := el.Value.(*entry)
+	m.listOfLocked(e).Remove(el)
 	delete(m.entries, e.key)
 	m.size -= e.cost()
+}
+
+// listOfLocked is the list that an entry is in.
+func (m *mirror) listOfLocked(e *entry) *list.List {
+	if e.data == nil {
+		return &m.absent
+	}
+	return &m.recent
 }
 
 // reset empties the mirror and lets everyone who waits go to the store.
@@ -166,6 +176,7 @@ func (m *mirror) reset() {
 	defer m.mu.Unlock()
 	clear(m.entries)
 	m.recent.Init()
+	m.absent.Init()
 	m.size, m.applied = 0, 0
 	for _, w := range m.waiters {
 		close(w.done)
@@ -285,12 +296,18 @@ func (m *mirror) find(key string, rev int64) *entry {
 	if !ok || el.Value.(*entry).rev > rev {
 		return nil
 	}
-	m.recent.MoveToFront(el)
-	return el.Value.(*entry)
+	e := el.Value.(*entry)
+	m.listOfLocked(e).MoveToFront(el)
+	return e
 }
 
-// keep takes in a record that was read from the store, as it was at the revision asOf. It is not kept when the watch is
-// ahead of that: an event that changed it may have passed already.
+// maxAbsent is how many keys without a record are kept. They have a bound of their own, so that whoever asks for names that are not
+// there pushes out no records.
+const maxAbsent = 8192
+
+// keep takes in a record that was read from the store, as it was at the revision asOf; data is nil when there was none. An absent
+// record is kept too, so that reading it takes no longer than reading one that is there. It is not kept when the watch is
+// ahead of asOf: an event that changed it may have passed already.
 func (m *mirror) keep(key string, data []byte, rev, asOf int64) *entry {
 	e := &entry{key: key, data: data, rev: rev}
 	m.mu.Lock()
@@ -301,10 +318,17 @@ func (m *mirror) keep(key string, data []byte, rev, asOf int64) *entry {
 	if el, ok := m.entries[key]; ok {
 		m.dropLocked(el)
 	}
-	m.entries[key] = m.recent.PushFront(e)
+	m.entries[key] = m.listOfLocked(e).PushFront(e)
 	m.size += e.cost()
+	if m.absent.Len() > maxAbsent {
+		m.dropLocked(m.absent.Back())
+	}
 	for m.size > m.limit {
-		m.dropLocked(m.recent.Back())
+		oldest := m.recent.Back()
+		if oldest == nil {
+			oldest = m.absent.Back()
+		}
+		m.dropLocked(oldest)
 	}
 	return e
 }

@@ -96,6 +96,9 @@ func (tx *Tx) mirrored(key string) (r read, ok bool, err error) {
 	if e == nil {
 		return read{}, false, nil
 	}
+	if e.data == nil {
+		return read{}, true, nil
+	}
 	return read{data: e.data, rev: e.rev, kept: e}, true, nil
 }
 
@@ -103,7 +106,11 @@ func (tx *Tx) mirrored(key string) (r read, ok bool, err error) {
 func (tx *Tx) fetch(key string) (read, error) {
 	mirrored := tx.pinned && tx.db.mirror != nil && tx.rev > 0
 	r, err := tx.fetchStored(key)
-	if err == nil && r.data != nil && mirrored {
+	switch {
+	case err != nil || !mirrored:
+	case r.data == nil:
+		tx.db.mirror.keep(key, nil, tx.rev, tx.rev)
+	default:
 		r.kept = tx.db.mirror.keep(key, r.data, r.rev, tx.rev)
 	}
 	return r, err
