@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -79,6 +80,8 @@ type Call struct {
 	// Snapshot is the consistent view that the policies were evaluated on; reads go on from it.
 	Snapshot *store.Tx
 
+	gate          *Gate
+	details       audit.Details // for the audit trail
 	op            *Op
 	unverified    bool // no caller was found: what the request says of itself is a claim
 	table         []Op // every operation

@@ -92,12 +92,29 @@ func (t *Turn) Open() (target.Target, error) {
 		return nil, fault.New(fault.InUse, "Secret %q is not bound to target %q, which was registered after the secret had named it: RotateSecret or ConfigureRotation by a principal with %s on its accounts binds it.",
 			t.Secret.Name, name, actionRotateAccount)
 	}
-	system, _, err := t.env.openTarget(t.tx, t.Target)
+	c := (&Engine{gate: t.gate}).call(t, t.doing())
+	system, _, err := c.openTarget(t.tx, t.Target, t.versions()...)
 	return system, err
 }
 
 // Earliest is the first time at which a rotation may begin that nobody asked for.
 func (t *Turn) Earliest() time.Time { return t.Record.Earliest(t.Secret.Rotation.Last, t.env.least()) }
+
+// doing says in the trail what a credential is sent for.
+func (t *Turn) doing() string {
+	if !t.Record.InFlight() {
+		return "probe"
+	}
+	return "rotation " + string(t.Record.State)
+}
+
+// versions are those of the secret that an engine may send to the target now.
+func (t *Turn) versions() []string {
+	if !t.Record.InFlight() {
+		return []string{t.Secret.Stages[secret.Current]}
+	}
+	return slices.DeleteFunc([]string{t.Record.Candidate, t.Record.Base}, func(v string) bool { return v == "" })
+}
 
 // Overdue reports whether a rotation was due long ago, and nobody has been told.
 func (t *Turn) Overdue(now time.Time) bool {
@@ -285,7 +302,7 @@ func (e *Engine) Note(ctx context.Context, t *Turn, change func(rotation.Record)
 
 func (e *Engine) call(t *Turn, operation string) *Call {
 	env := e.gate.env
-	c := &Call{Env: env, At: env.Now().UTC(), Request: Request{
+	c := &Call{Env: env, gate: e.gate, At: env.Now().UTC(), Request: Request{
 		ID: uuid.NewString(), Action: operation, Version: kms.Version,
 		Principal: policy.Principal{Kind: policy.KindSystem, Account: t.Secret.Account, Name: "rotation"},
 	}}

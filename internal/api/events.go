@@ -5,8 +5,12 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/kms"
 )
 
 // The types of events, as CloudEvents have them.
@@ -83,4 +87,16 @@ func (e *Engine) Delivered(ctx context.Context, event store.Event, after *store.
 		return none, tx.MoveEvent(event, *after)
 	})
 	return err
+}
+
+// Delivering records that an event is sent to a receiver. What cannot be recorded is not sent.
+func (e *Engine) Delivering(ctx context.Context, event store.Event, receiver string) error {
+	env := e.gate.env
+	c := &Call{Env: env, gate: e.gate, At: env.Now().UTC(), Request: Request{
+		ID: uuid.NewString(), Action: "DeliverEvent", Version: kms.Version,
+		Principal: policy.Principal{Kind: policy.KindSystem, Account: event.Account, Name: "rotation"},
+	}}
+	c.resource = resource{arn: secret.ARN(env.Region, event.Account, event.Secret), secret: event.Secret}
+	c.details = audit.Details{{Name: "event", Value: event.ID}, {Name: "type", Value: event.Type}, {Name: "receiver", Value: receiver}}
+	return e.gate.record(ctx, c, audit.Call, audit.Allow, "ok", false)
 }

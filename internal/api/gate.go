@@ -63,7 +63,7 @@ func NewGate(env *Env, recorder Recorder) *Gate {
 // Call does one operation for a verified caller, and returns a pointer to its response struct. What cannot be recorded
 // does not happen: when the audit trail refuses a record, so does the call.
 func (g *Gate) Call(ctx context.Context, r Request) (any, error) {
-	c := &Call{Env: g.env, Request: r, At: g.env.Now().UTC(), table: operations, effects: g.effects}
+	c := &Call{Env: g.env, gate: g, Request: r, At: g.env.Now().UTC(), table: operations, effects: g.effects}
 	out, err := g.call(ctx, c)
 	if err != nil && r.Action == "GetSecretValue" || err == nil && isDryRun(c) {
 		err = dryRun(c, err)
@@ -141,9 +141,11 @@ func (g *Gate) admit(c *Call) (any, error) {
 // change records the intent on disk, makes the change, and records its outcome on disk before the reply. Once the
 // effect may have happened, its record is finished whatever becomes of the caller.
 func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
+	c.details = c.told()
 	if err := g.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
 		return nil, err
 	}
+	c.details = nil // the outcome has the same request ID
 	out, err := run(ctx, c, in)
 	if rerr := g.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err), true); rerr != nil {
 		return nil, rerr
@@ -205,7 +207,7 @@ func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audi
 		RequestID: c.ID, Phase: phase, Principal: p.ARN(), PrincipalType: string(p.Kind), AccessKeyID: p.AccessKeyID,
 		Account: p.Account, Source: c.source(), UserAgent: clippedText(c.UserAgent, maxAgent), Service: service, APIVersion: clipped(c.Version),
 		Operation: clipped(operation), Action: c.resource.action, Resource: c.resource.arn, VersionID: c.detail.version, VersionStage: c.detail.stage,
-		Decision: d, Outcome: outcome,
+		Decision: d, Outcome: outcome, Details: c.details,
 	}
 }
 

@@ -526,17 +526,19 @@ func (c *Call) currentCredential(name, targetName string) (target.Credential, er
 }
 
 // openTarget opens a target with its administrator.
-func (e *Env) openTarget(tx *store.Tx, t store.Target) (system target.Target, admin target.Credential, err error) {
-	kind, ok := e.Kinds[t.Kind]
+// What it sends is recorded as sent by c; versions are those of c's secret that may be among it.
+func (c *Call) openTarget(tx *store.Tx, t store.Target, versions ...string) (system target.Target, admin target.Credential, err error) {
+	kind, ok := c.Kinds[t.Kind]
 	if !ok {
 		return nil, admin, fault.New(fault.InUse, "This server has no targets of kind %q.", t.Kind)
 	}
+	s := &sender{call: c, target: t, versions: versions}
 	if t.AdminSecret != "" {
-		if admin, err = e.adminCredential(tx, t); err != nil {
+		if admin, s.admin, err = c.adminCredential(tx, t); err != nil {
 			return nil, admin, err
 		}
 	}
-	system, err = kind.Open(target.Settings{Name: t.Name, Config: t.Config, Admin: admin, Dial: e.Dial})
+	system, err = kind.Open(s.settings(admin))
 	if err != nil {
 		return nil, admin, fault.Wrap(fault.InUse, err, "Target %q cannot be opened: %s", t.Name, err)
 	}
@@ -544,27 +546,27 @@ func (e *Env) openTarget(tx *store.Tx, t store.Target) (system target.Target, ad
 }
 
 // adminCredential is the current version of the secret that a target names. It may be of any type that holds a credential.
-func (e *Env) adminCredential(tx *store.Tx, t store.Target) (target.Credential, error) {
+func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Credential, version string, err error) {
 	s, ok, err := tx.Secret(t.Account, t.AdminSecret, e.Now().UTC())
 	switch {
 	case err != nil:
-		return target.Credential{}, err
+		return admin, "", err
 	case !ok || s.Deleting():
-		return target.Credential{}, fault.New(fault.InUse, "The secret %q with the administrator of target %q is not there; UpdateTarget names another.", t.AdminSecret, t.Name)
+		return admin, "", fault.New(fault.InUse, "The secret %q with the administrator of target %q is not there; UpdateTarget names another.", t.AdminSecret, t.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {
-		return target.Credential{}, err
+		return admin, "", err
 	}
 	list, stored, err := credentials(e, tx, s, v)
 	if err == nil {
-		return list[0], nil
+		return list[0], v.ID, nil
 	}
 	if fault.KindOf(err) == fault.Invalid && !strings.HasPrefix(strings.TrimSpace(stored.Reveal()), "{") {
 		// A bare value: a token or a signing secret, which has no account.
-		return target.Credential{Secret: stored}, nil
+		return target.Credential{Secret: stored}, v.ID, nil
 	}
-	return target.Credential{}, fault.New(fault.InUse, "The secret %q does not hold an administrator for target %q: use JSON such as {\"AccountName\":…,\"AccountPassword\":…}.", t.AdminSecret, t.Name)
+	return admin, "", fault.New(fault.InUse, "The secret %q does not hold an administrator for target %q: use JSON such as {\"AccountName\":…,\"AccountPassword\":…}.", t.AdminSecret, t.Name)
 }
 
 // credentials opens a version and reads what it holds.

@@ -37,6 +37,7 @@ func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*k
 	defer cancel()
 	for look, first := items, true; ; look, first = among(items, f.Changed()), false {
 		if out.Changes, err = c.changed(ctx, in.Consumer, look, first); err != nil || len(out.Changes) > 0 {
+			c.answered(out.Changes)
 			return out, err
 		}
 		select {

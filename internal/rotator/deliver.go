@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -34,6 +35,15 @@ type Receiver struct {
 func (r Receiver) id() string {
 	sum := sha256.Sum256([]byte(r.URL))
 	return hex.EncodeToString(sum[:8])
+}
+
+// origin is what the trail says of the receiver: the rest of its URL may hold a token.
+func (r Receiver) origin() string {
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 const (
@@ -137,7 +147,11 @@ func (d *deliverer) deliver(ctx context.Context, e store.Event) error {
 		if slices.Contains(e.Done, r.id()) {
 			continue
 		}
-		if err := d.post(ctx, r, e); err != nil {
+		err := d.engine.Delivering(ctx, e, r.origin())
+		if err == nil {
+			err = d.post(ctx, r, e)
+		}
+		if err != nil {
 			failure = err
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -117,6 +118,39 @@ func Address(s, port string) (string, error) {
 		return "", fmt.Errorf("address %q: %q is not a port", s, p)
 	}
 	return net.JoinHostPort(host, p), nil
+}
+
+// AddressesOf lists where a target of this kind with that configuration sends credentials, each
+// once. It is empty for a configuration that cannot be read.
+func (k Kind) AddressesOf(config json.RawMessage) []string {
+	if k.Addresses == nil {
+		return nil
+	}
+	var list []string
+	for _, a := range k.Addresses(config) {
+		if a = origin(a); a != "" && !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// origin leaves scheme, host and port of a URL; the rest may hold a token. What is no URL stays as
+// it is.
+func origin(address string) string {
+	u, err := url.Parse(address)
+	switch {
+	case !strings.Contains(address, "://"):
+		return address
+	case err != nil:
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// Addresses lists all of them.
+func (e Endpoints) Addresses() []string {
+	return append([]string{e.Address, e.AdminAddress}, e.VerifyAddresses...)
 }
 
 // Endpoints are where a server with logins is reached; members of a kind's configuration.

@@ -134,6 +134,9 @@ type Kind struct {
 	// Action is what registering or changing a target of this kind needs besides the ordinary actions, such as
 	// "kms:RegisterCommandTarget"; empty when the ordinary actions are enough.
 	Action string
+	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
+	// origin of a URL, or the path of a program. It needs no network.
+	Addresses func(config json.RawMessage) []string
 	// Check refuses a configuration, and names every mistake at once. It needs no network.
 	Check func(config json.RawMessage) error
 	// Open makes a target. It does not connect yet.
@@ -150,6 +153,9 @@ type Settings struct {
 	Admin Credential
 	// Dial makes every connection to the target; nil means that of [egress.Default].
 	Dial egress.DialFunc
+	// Sending is called before a credential is handed to a receiver that no connection leads to,
+	// such as a program. An error forbids it; nil means that nobody asks.
+	Sending func(ctx context.Context, receiver string) error
 }
 
 // Dialer returns what connects to the target. A kind has no other way to the network.

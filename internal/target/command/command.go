@@ -107,6 +107,13 @@ func Kind(c Config) target.Kind {
 		Name:       "command",
 		Action:     "kms:RegisterCommandTarget",
 		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
+		Addresses: func(raw json.RawMessage) []string {
+			own, err := c.parseStored(raw)
+			if err != nil {
+				return nil
+			}
+			return []string{c.Commands[own.Command].Path}
+		},
 		Check: func(raw json.RawMessage) error {
 			_, err := c.parse(raw)
 			return err
@@ -116,7 +123,7 @@ func Kind(c Config) target.Kind {
 			if err != nil {
 				return nil, err
 			}
-			r := &runner{config: c, line: c.Commands[own.Command], name: s.Name}
+			r := &runner{config: c, line: c.Commands[own.Command], name: s.Name, sending: s.Sending}
 			return &plugin.Target{Settings: own.Settings, Name: s.Name, Admin: s.Admin, Pass: true, Call: r.call}, nil
 		},
 	}
@@ -198,9 +205,10 @@ func (l Line) environment() []string {
 }
 
 type runner struct {
-	config Config
-	line   Line
-	name   string
+	config  Config
+	line    Line
+	name    string
+	sending func(ctx context.Context, receiver string) error
 }
 
 func (r *runner) call(ctx context.Context, step plugin.Step, message []byte, secrets []sensitive.Value) (plugin.Answer, error) {
@@ -215,6 +223,11 @@ func (r *runner) call(ctx context.Context, step plugin.Step, message []byte, sec
 	}
 	if err := ctx.Err(); err != nil {
 		return plugin.Answer{}, target.NotSent(what, err, secrets...)
+	}
+	if r.sending != nil {
+		if err := r.sending(ctx, file); err != nil {
+			return plugin.Answer{}, target.NotSent(what, err, secrets...)
+		}
 	}
 	return r.run(ctx, file, what, message, secrets)
 }

@@ -33,6 +33,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,7 +66,14 @@ func kind(name string, s server) target.Kind {
 		Name:       name,
 		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
 		NeedsAdmin: true,
-		Check:      check,
+		Addresses: func(raw json.RawMessage) []string {
+			c, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			return c.Addresses()
+		},
+		Check: check,
 		Open: func(settings target.Settings) (target.Target, error) {
 			c, err := parse(settings.Config)
 			if err != nil {

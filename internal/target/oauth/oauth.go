@@ -61,6 +61,17 @@ func Kind() target.Kind {
 	return target.Kind{
 		Name:       "oauth",
 		Strategies: []target.Strategy{target.Overlap, target.Single},
+		Addresses: func(raw json.RawMessage) []string {
+			c, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			list := append(c.TokenURLs, c.Set.URL)
+			if c.Remove != nil {
+				list = append(list, c.Remove.URL)
+			}
+			return list
+		},
 		Check: func(raw json.RawMessage) error {
 			_, err := parse(raw)
 			return err

@@ -31,6 +31,7 @@ package postgresql
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -47,8 +48,15 @@ func Kind() target.Kind {
 		Name:       "postgresql",
 		Strategies: []target.Strategy{target.Single, target.Double},
 		NeedsAdmin: true,
-		Check:      check,
-		Open:       func(s target.Settings) (target.Target, error) { return open(s) },
+		Addresses: func(raw json.RawMessage) []string {
+			c, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			return c.Addresses()
+		},
+		Check: check,
+		Open:  func(s target.Settings) (target.Target, error) { return open(s) },
 	}
 }
 

@@ -41,6 +41,13 @@ func Kind() target.Kind {
 		Name:       "rabbitmq",
 		Strategies: []target.Strategy{target.Single, target.Double},
 		NeedsAdmin: true,
+		Addresses: func(raw json.RawMessage) []string {
+			c, _, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			return append([]string{c.API}, c.AMQP...)
+		},
 		Check: func(raw json.RawMessage) error {
 			_, _, err := parse(raw)
 			return err

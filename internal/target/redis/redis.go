@@ -69,6 +69,13 @@ func Kind() target.Kind {
 		Name:       "redis",
 		Strategies: []target.Strategy{target.Overlap, target.Double},
 		NeedsAdmin: true,
+		Addresses: func(raw json.RawMessage) []string {
+			c, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			return append(c.Nodes, c.Verify...)
+		},
 		Check: func(raw json.RawMessage) error {
 			_, err := parse(raw)
 			return err

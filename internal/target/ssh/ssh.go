@@ -71,6 +71,13 @@ func Kind() target.Kind {
 	return target.Kind{
 		Name:       "ssh",
 		Strategies: []target.Strategy{target.Overlap, target.Single},
+		Addresses: func(raw json.RawMessage) []string {
+			c, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			return append([]string{c.Address}, c.Verify...)
+		},
 		Check: func(raw json.RawMessage) error {
 			_, err := parse(raw)
 			return err

@@ -44,6 +44,13 @@ func Kind() target.Kind {
 		Name:       "webhook",
 		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
 		NeedsAdmin: true,
+		Addresses: func(raw json.RawMessage) []string {
+			c, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			return []string{c.URL}
+		},
 		Check: func(raw json.RawMessage) error {
 			_, err := parse(raw)
 			return err
