@@ -1,0 +1,309 @@
+package escalate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// system is where a target points: an address with accounts and the passwords that they have. One that a
+// person owns accepts everything and keeps what it is given.
+type system struct {
+	address    string
+	owner      string // a person; empty for the operator's
+	admin      string // the account that changes others
+	privileged map[string]bool
+	accounts   map[string]map[string]bool // account to the passwords that it accepts
+}
+
+// newSystems are the systems of a world: two of the operator and one of each attacker. Mallory has an ordinary
+// account of her own at the first.
+func newSystems() map[string]*system {
+	passwords := func(list ...string) map[string]map[string]bool {
+		out := map[string]map[string]bool{}
+		for i := 0; i < len(list); i += 2 {
+			out[list[i]] = map[string]bool{list[i+1]: true}
+		}
+		return out
+	}
+	list := []*system{
+		{
+			address: "op:1", admin: "keyturn", privileged: map[string]bool{"default": true},
+			accounts: passwords("keyturn", administratorPassword, "default", "of-the-superuser", "app", applicationPassword,
+				"report", "of-the-report", "mallory", "of-mallory"),
+		},
+		{address: "op:2", privileged: map[string]bool{"default": true}, accounts: passwords("idp", clientPassword, "default", "of-the-manager")},
+		{address: "evil:mallory", owner: "mallory"},
+		{address: "evil:eve", owner: "eve"},
+	}
+	out := map[string]*system{}
+	for _, s := range list {
+		out[s.address] = s
+	}
+	return out
+}
+
+const (
+	administratorPassword = "password-of-the-administrator"
+	applicationPassword   = "password-of-the-application"
+	clientPassword        = "password-of-the-client"
+)
+
+// config is the configuration of a target of the search.
+type config struct {
+	Address string `json:"address"`
+}
+
+// kinds are those of the search: admin, whose administrator changes accounts, and self, where a credential
+// adds the next one to its own account, as a client of an identity provider or a host over SSH does.
+func (w *world) kinds() map[string]target.Kind {
+	check := func(raw json.RawMessage) error {
+		var c config
+		if err := target.Decode(raw, &c); err != nil {
+			return err
+		}
+		if w.systems[c.Address] == nil {
+			return errors.New("there is nothing at this address")
+		}
+		return nil
+	}
+	open := func(admin bool) func(target.Settings) (target.Target, error) {
+		return func(s target.Settings) (target.Target, error) {
+			var c config
+			if err := target.Decode(s.Config, &c); err != nil {
+				return nil, err
+			}
+			d := &link{world: w, name: s.Name, admin: s.Admin, system: w.systems[c.Address]}
+			if admin {
+				return &adminLink{d}, nil
+			}
+			return d, nil
+		}
+	}
+	return map[string]target.Kind{
+		"admin": {
+			Name: "admin", NeedsAdmin: true, Strategies: []target.Strategy{target.Single, target.Double}, Check: check, Open: open(true),
+		},
+		"self": {Name: "self", Strategies: []target.Strategy{target.Overlap}, Check: check, Open: open(false)},
+	}
+}
+
+// link is an open target of kind self.
+type link struct {
+	world  *world
+	name   string
+	admin  target.Credential
+	system *system
+}
+
+func (l *link) accepts(c target.Credential) bool {
+	return l.system.owner != "" || l.system.accounts[c.Account][c.Secret.Reveal()]
+}
+
+// give is what the system is given of a secret that the engine, or a call, works on.
+func (l *link) give(list ...target.Credential) {
+	for _, c := range list {
+		l.world.arrived(l, c.Secret, "")
+	}
+}
+
+func (l *link) Apply(_ context.Context, c target.Change) error {
+	l.give(c.Old, c.New)
+	if !l.accepts(c.Old) {
+		return target.Failed(target.Denied, "", "the credential in use is not accepted")
+	}
+	l.set(c.New, false)
+	return nil
+}
+
+// set gives an account a credential, beside those that it has or instead of them.
+func (l *link) set(c target.Credential, alone bool) {
+	if l.system.owner != "" {
+		return
+	}
+	has, password := l.system.accounts[c.Account], c.Secret.Reveal()
+	if has[password] && (!alone || len(has) == 1) {
+		return
+	}
+	if has == nil || alone {
+		has = map[string]bool{}
+	}
+	has[password] = true
+	l.system.accounts[c.Account] = has
+	l.world.changed(l, c.Account)
+}
+
+func (l *link) Retire(_ context.Context, c target.Change) error {
+	l.give(c.New, c.Old)
+	if !l.accepts(c.New) {
+		return target.Failed(target.Denied, "", "the credential in use is not accepted")
+	}
+	l.unset(c.Old)
+	return nil
+}
+
+func (l *link) unset(c target.Credential) {
+	if has := l.system.accounts[c.Account]; has[c.Secret.Reveal()] {
+		delete(has, c.Secret.Reveal())
+		l.world.changed(l, c.Account)
+	}
+}
+
+func (l *link) Verify(_ context.Context, c target.Credential) error {
+	l.give(c)
+	if !l.accepts(c) {
+		return target.Failed(target.Rejected, "", fmt.Sprintf("log in as %q: no such login", c.Account))
+	}
+	return nil
+}
+
+func (l *link) Close() error { return nil }
+
+func (l *link) Standing(_ context.Context, account string) (target.Standing, error) {
+	out := target.Standing{Administrator: account == l.system.admin}
+	if l.system.privileged[account] {
+		out.Privileged = "is a superuser"
+	}
+	return out, nil
+}
+
+// adminLink is an open target of kind admin.
+type adminLink struct{ *link }
+
+// login is the administrator's.
+func (l *adminLink) login() error {
+	l.world.arrived(l.link, l.admin.Secret, "administrator")
+	if !l.accepts(l.admin) || l.system.owner == "" && l.admin.Account != l.system.admin {
+		return target.Failed(target.Denied, "", "the administrator is not accepted")
+	}
+	return nil
+}
+
+func (l *adminLink) Test(context.Context) error { return l.login() }
+
+func (l *adminLink) Apply(_ context.Context, c target.Change) error {
+	if err := l.login(); err != nil {
+		return err
+	}
+	l.give(c.New)
+	if l.system.owner == "" && l.system.accounts[c.New.Account] == nil {
+		return target.Failed(target.Denied, "", "there is no such account")
+	}
+	l.set(c.New, true)
+	return nil
+}
+
+func (l *adminLink) Retire(_ context.Context, c target.Change) error {
+	if err := l.login(); err != nil {
+		return err
+	}
+	l.give(c.Old)
+	l.unset(c.Old)
+	return nil
+}
+
+func (l *adminLink) PlanAccounts(_ context.Context, r target.PlanRequest) (target.Plan, error) {
+	return target.Plan{Request: r, Steps: []target.PlanStep{{Statements: []string{"create " + r.Logins[1]}}}}, l.login()
+}
+
+func (l *adminLink) ApplyPlan(_ context.Context, p target.Plan) error {
+	clone := p.Request.Logins[1]
+	if l.system.owner == "" && l.system.accounts[clone] == nil {
+		l.system.accounts[clone] = map[string]bool{}
+		l.world.changed(l.link, clone)
+	}
+	return nil
+}
+
+func (l *adminLink) ProveAccounts(_ context.Context, r target.PlanRequest, a, b target.Credential) error {
+	if strings.HasPrefix(r.Owner, "unequal") {
+		return target.Failed(target.Denied, "", "the accounts are not equal")
+	}
+	return nil
+}
+
+var _ target.Preparer = &adminLink{}
+
+// arrived checks what an address is given. part is administrator for the target's own credential.
+func (w *world) arrived(l *link, secret sensitive.Value, part string) {
+	text := secret.Reveal()
+	if text == "" {
+		return
+	}
+	name := w.acting
+	if t := w.model.targets[l.name]; part != "" && t != nil {
+		name = t.admin
+	}
+	w.model.valueOf(text).secrets[name] = true
+	if l.system.owner == "" {
+		return
+	}
+	if why := w.model.mayFlow(l, name, text); why != "" {
+		w.violate("value-sent", "a value of secret %q arrived at %s through target %q: %s", name, l.system.address, l.name, why)
+	}
+}
+
+// mayFlow says why a value of a secret must not arrive at the address of a person; empty when it may.
+func (m *model) mayFlow(l *link, name, text string) string {
+	owner := m.people[l.system.owner]
+	own, t := m.secrets[name], m.targets[l.name]
+	switch {
+	case m.values[text].had[owner.name]:
+		return ""
+	case own == nil || t == nil:
+		return "nobody tied them together"
+	}
+	for _, u := range owner.users() {
+		if ok, _ := m.may(m.rightsOf(u), "kms:GetSecretValue", m.kms("secret/"+name)); ok {
+			return ""
+		}
+	}
+	reads := func(c *cause) bool {
+		ok, _ := m.may(c.rights, "kms:GetSecretValue", m.kms("secret/"+name))
+		return ok
+	}
+	if b := own.bound[l.name]; b != nil && b.at > t.pointed.at {
+		if !b.by.attacker || b == own.maker || reads(b) {
+			return ""
+		}
+		return b.by.name + " tied them together, who may not read the secret"
+	}
+	if reads(t.pointed) {
+		return ""
+	}
+	return t.pointed.by.name + " pointed the target there, who may not read the secret"
+}
+
+// changed checks a change of an account at a system of the operator.
+func (w *world) changed(l *link, account string) {
+	for _, c := range w.responsible() {
+		if c == nil || !c.by.attacker {
+			continue
+		}
+		if why := w.model.mayRotate(c, l, account); why != "" {
+			w.violate("account-changed", "account %q at %s was changed through target %q for secret %q, because of %s of %s: %s",
+				account, l.system.address, l.name, w.acting, c.op, c.by.name, why)
+		}
+	}
+}
+
+// mayRotate says why a cause does not justify a change of an account; empty when it does.
+func (m *model) mayRotate(c *cause, l *link, account string) string {
+	resource := m.kms("target/" + l.name + "/account/" + account)
+	if account == l.system.admin {
+		return "it is the administrator's"
+	}
+	if ok, _ := m.may(c.rights, "kms:RotateAccount", resource); !ok {
+		return "no kms:RotateAccount on it"
+	}
+	if t := m.targets[l.name]; l.system.privileged[account] && (t == nil || !slices.Contains(t.accounts, account)) {
+		return "it is privileged, and the target's account policy does not name it"
+	}
+	return ""
+}
