@@ -38,10 +38,10 @@ const (
 	openTimeout     = 30 * time.Second
 	clusterTimeout  = 5 * time.Minute // for a majority of the nodes to come up
 	readyTimeout    = 2 * time.Second
-	maxStreams      = 64 // of one HTTP/2 connection; a client that needs more opens another
-	maxReceive      = 1 << 20
-	maxMetrics      = 2  // answers that are made at the same time
-	refusalRate     = 50 // refusals a second of one source that are answered at once
+	maxStreams      = 64        // of one HTTP/2 connection; a client that needs more opens another
+	maxReceive      = 256 << 10 // of bodies of one HTTP/2 connection that nobody has read yet
+	maxMetrics      = 2         // answers that are made at the same time
+	refusalRate     = 50        // refusals a second of one source that are answered at once
 	purgeEvery      = 30 * time.Second
 	purgeHold       = time.Hour       // after the clock has jumped
 	clockTolerance  = 5 * time.Minute // what a jump is at least
@@ -380,7 +380,7 @@ func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Ser
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
 			MaxReceiveBufferPerConnection: maxReceive,
-			MaxReceiveBufferPerStream:     maxReceive / 4,
+			MaxReceiveBufferPerStream:     maxReceive / 2,
 			SendPingTimeout:               idleTimeout,
 			WriteByteTimeout:              s.config.RequestTimeout,
 		},

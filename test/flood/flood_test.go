@@ -22,7 +22,7 @@ const (
 	readEvery     = 5 * time.Millisecond
 	freshEvery    = 20  // reads; then one over a new connection
 	mostRatio     = 3.0 // of the victim's median latency to that of quiet
-	mostMemory    = 350 // MiB of the server
+	mostMemory    = 450 // MiB of the server
 	mostTrail     = 200 << 10
 )
 
@@ -66,9 +66,11 @@ func (p *process) user(t *testing.T, admin *kms.Client, name string) sign.Creden
 
 // withstands measures a client before and during an attack.
 func (p *process) withstands(t *testing.T, a attack, good sign.Credentials) {
-	quiet := p.victim(t, t.Context(), good, lasts()/3)
+	begin := p.trail(t)
+	quiet := p.victim(t, t.Context(), good, a.lasts()/3)
 	before := p.trail(t)
-	ctx, stop := context.WithTimeout(t.Context(), lasts())
+	line := float64(before-begin) / float64(quiet.reads) // the record of one of the victim's reads
+	ctx, stop := context.WithTimeout(t.Context(), a.lasts())
 	defer stop()
 	var sent atomic.Int64
 	var memory float64
@@ -85,14 +87,14 @@ func (p *process) withstands(t *testing.T, a attack, good sign.Credentials) {
 			}
 		}
 	})
-	during := p.victim(t, ctx, good, lasts())
+	during := p.victim(t, ctx, good, a.lasts())
 	parts.Wait()
 	// The victim's own reads are recorded as ever.
-	trail := float64(p.trail(t)-before)/lasts().Seconds() - float64(during.reads)*victimLine/lasts().Seconds()
+	trail := (float64(p.trail(t)-before) - float64(during.reads)*line) / a.lasts().Seconds()
 	ratio := float64(during.median) / float64(quiet.median)
 	for name, value := range map[string]float64{
 		"victim_errors": float64(len(during.errors) + len(quiet.errors)), "victim_reads": float64(during.reads), "latency_ratio": ratio, "rss_mb": memory,
-		"sent_per_second": float64(sent.Load()) / lasts().Seconds(), "audit_bytes_per_second": max(0, trail),
+		"sent_per_second": float64(sent.Load()) / a.lasts().Seconds(), "audit_bytes_per_second": max(0, trail),
 	} {
 		figures["flood_"+a.name+"_"+name] = value
 	}
@@ -116,9 +118,6 @@ func (p *process) withstands(t *testing.T, a attack, good sign.Credentials) {
 		t.Fatal("the server has ended")
 	}
 }
-
-// victimLine is about the size of the record of one read.
-const victimLine = 700
 
 // measured is what a victim has noticed.
 type measured struct {

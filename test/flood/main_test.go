@@ -20,12 +20,15 @@ var full = flag.Bool("full", false, "attack for longer, judge latencies, and pri
 // figures are what was measured, by name. The attacks run one after the other.
 var figures = map[string]float64{}
 
-// lasts is how long an attack lasts.
-func lasts() time.Duration {
-	if *full {
-		return 15 * time.Second
+// lasts is how long the attack lasts.
+func (a attack) lasts() time.Duration {
+	switch {
+	case !*full:
+		return 1500 * time.Millisecond
+	case a.long:
+		return 45 * time.Second
 	}
-	return 1500 * time.Millisecond
+	return 15 * time.Second
 }
 
 func TestMain(m *testing.M) {
