@@ -113,3 +113,8 @@ func (c *Client) RotateRootKey(ctx context.Context, in *RotateRootKeyRequest) (*
 func (c *Client) DescribeRootKey(ctx context.Context, in *DescribeRootKeyRequest) (*RootKeyResponse, error) {
 	return call[RootKeyResponse](ctx, c, "DescribeRootKey", Version, in, true)
 }
+
+// RotateLocalCA makes a new local CA. It is an operation of Keyturn's own.
+func (c *Client) RotateLocalCA(ctx context.Context, in *RotateLocalCARequest) (*RotateLocalCAResponse, error) {
+	return call[RotateLocalCAResponse](ctx, c, "RotateLocalCA", Version, in, false)
+}

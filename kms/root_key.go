@@ -33,3 +33,17 @@ type RootKeyResponse struct {
 	RecordKeyGeneration int    `kms:"RecordKeyGeneration"`
 	RequestID           string `kms:"RequestId"`
 }
+
+// RotateLocalCARequest makes a new local CA at the node that is called.
+type RotateLocalCARequest struct {
+	// OverlapDays is for how long the server still uses the old CA, while clients learn to trust the new one.
+	OverlapDays int `kms:"OverlapDays,min=1,max=365,default=30"`
+}
+
+// RotateLocalCAResponse tells when the new CA takes over.
+type RotateLocalCAResponse struct {
+	// Certificate is the new CA, PEM: clients must trust it, beside the old one, before SwitchAt.
+	Certificate string    `kms:"Certificate"`
+	SwitchAt    time.Time `kms:"SwitchAt"`
+	RequestID   string    `kms:"RequestId"`
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -39,6 +40,8 @@ type Env struct {
 	Consumers *Consumers
 	// RootKeys rotates the keys of the store; nil where there are none.
 	RootKeys RootKeys
+	// RotateCA makes a new local CA, which takes over after the overlap.
+	RotateCA func(overlap time.Duration) (kms.RotateLocalCAResponse, error)
 	// RootKeyDeleted is called with the ID of an access key of the root account that was deleted; nil means nobody is.
 	RootKeyDeleted func(id string)
 	// Stopping is closed when the server is about to stop: whoever waits for a change is answered. nil means never.

@@ -156,6 +156,7 @@ var ownOperations = []ownOperation{
 	{"RehearseRotation", rotationsOwn}, {"EmergencyRotation", rotationsOwn}, {"EndRotationGrace", rotationsOwn},
 	{"UndoRotation", rotationsOwn}, {"CancelRotation", rotationsOwn}, {"RepairRotation", rotationsOwn},
 	{"WatchSecrets", consumersOwn}, {"ListSecretConsumers", consumersOwn},
+	{"RotateLocalCA", "the certificate of this server"},
 	{"RotateRootKey", "the cloud keeps its root key itself"}, {"DescribeRootKey", "the cloud keeps its root key itself"},
 	{"DescribeAuditTrail", "the cloud keeps the trail itself; here an auditor compares a copy with the server"},
 }

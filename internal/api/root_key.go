@@ -42,3 +42,18 @@ func describeRootKey(ctx context.Context, c *Call, _ *kms.DescribeRootKeyRequest
 	out, err := c.RootKeys.Describe(ctx)
 	return &out, err
 }
+
+// localCA is what the operation on the local CA needs a right on.
+func localCA[In any]() on[In] {
+	return on[In]{"localca", func(c *Call, _ *In) ([]resource, error) {
+		return []resource{{arn: arnPrefix + c.Region + ":" + c.Account() + ":localca"}}, nil
+	}}
+}
+
+func rotateLocalCA(_ context.Context, c *Call, in *kms.RotateLocalCARequest) (*kms.RotateLocalCAResponse, error) {
+	if c.RotateCA == nil {
+		return nil, errors.New("this server has no certificates")
+	}
+	out, err := c.RotateCA(time.Duration(in.OverlapDays) * 24 * time.Hour)
+	return &out, err
+}

@@ -44,6 +44,7 @@ var operations = []Op{
 	granted(change(op("RemoveRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), removeRotation))),
 	granted(op("DescribeRotation", named(func(in *kms.SecretNameRequest) *string { return &in.SecretName }), describeRotation)),
 	change(op("RotateRootKey", rootKey[kms.RotateRootKeyRequest](), rotateRootKey)),
+	change(op("RotateLocalCA", localCA[kms.RotateLocalCARequest](), rotateLocalCA)),
 	op("DescribeRootKey", rootKey[kms.DescribeRootKeyRequest](), describeRootKey),
 	op("ListRotations", container[kms.ListRotationsRequest](), listRotations),
 	granted(change(op("PauseRotation", pausing(), pauseRotation))),

@@ -40,6 +40,7 @@ type commands struct {
 	Rotation   rotationCommand   `cmd:"" help:"Rotate credentials, look at rotations, and mend them."`
 	Admin      adminCommand      `cmd:"" help:"Rotate and switch off the access keys of the root account."`
 	RootKey    rootKeyCommand    `cmd:"" name:"root-key" help:"Rotate the root key and what it wraps."`
+	Ca         caCommand         `cmd:"" name:"ca" help:"Replace the local CA of a server."`
 	User       userCommand       `cmd:"" help:"Work with users and their access keys."`
 	Group      groupCommand      `cmd:"" help:"Work with groups of users."`
 	Policy     policyCommand     `cmd:"" help:"Work with policies: who may do what."`

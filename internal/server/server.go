@@ -74,6 +74,7 @@ type Server struct {
 	firstAdmin bool
 	offline    bool // no listener and no loops: for Offline
 	caFile     string
+	ca         *authority // nil without one
 	tls, plain net.Listener
 	pages      net.Listener // of the metrics
 	ready      chan struct{}
@@ -178,7 +179,7 @@ func (s *Server) listen() error {
 	if c.Listen == "" {
 		return nil
 	}
-	config, caFile, err := tlsConfig(c)
+	config, ca, err := tlsConfig(c)
 	if err != nil {
 		return err
 	}
@@ -186,7 +187,10 @@ func (s *Server) listen() error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	s.tls, s.caFile = tls.NewListener(s.conns.Listener(l), config), caFile
+	s.tls, s.ca = tls.NewListener(s.conns.Listener(l), config), ca
+	if ca != nil {
+		s.caFile = ca.file
+	}
 	return nil
 }
 
@@ -197,7 +201,7 @@ func (s *Server) assemble() {
 	s.consumers = api.NewConsumers(s.db, c.Now, c.Logger)
 	env := &api.Env{
 		DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Consumers: s.consumers,
-		Trail: s.trail, RootKeys: s.keys, RootKeyDeleted: s.rootKeyDeleted, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
+		Trail: s.trail, RootKeys: s.keys, RotateCA: s.rotateCA, RootKeyDeleted: s.rootKeyDeleted, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
 	}
 	dialer := s.dialer()
 	env.Dial = dialer.DialContext

@@ -11,11 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,16 +40,22 @@ const (
 
 // authority is the local CA: made on first run, for servers that have no certificate of their own. Its key never leaves
 // the data directory, and a leaf is made anew at each start and before it expires, so none is kept.
+//
+// It is replaced with an overlap. The new CA is made first, and ca.pem then holds both, so that clients can learn to trust it;
+// the server's certificate still comes from the old one. When the overlap ends, it comes from the new one, and ca.pem holds
+// that alone.
 type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-	now  func() time.Time
-	// names are what the leaf is for.
-	names []string
+	dir, file string
+	now       func() time.Time
+	log       *slog.Logger
+	// names are what the leaf is for. Those in wanted were asked for by settings.
+	names, wanted []string
 
 	mu   sync.Mutex
-	leaf *tls.Certificate // guarded by mu
+	cert *x509.Certificate // guarded by mu
+	key  *ecdsa.PrivateKey // guarded by mu
+	next *successor        // guarded by mu; nil while no replacement is under way
+	leaf *tls.Certificate  // guarded by mu
 }
 
 func serial() *big.Int {
@@ -59,64 +67,134 @@ func serial() *big.Int {
 }
 
 // openAuthority reads the local CA in dir, or makes it.
-func openAuthority(dir string, names []string, now func() time.Time) (*authority, error) {
+func openAuthority(dir string, names, wanted []string, now func() time.Time, log *slog.Logger) (*authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("local CA: %w", err)
 	}
-	a := &authority{file: filepath.Join(dir, caName), now: now, names: names}
-	keyFile := filepath.Join(dir, caKeyName)
-	pair, err := tls.LoadX509KeyPair(a.file, keyFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		// The key is written first: a certificate without its key is made anew, since nothing can have trusted it yet.
-		if err := makeAuthority(a.file, keyFile, now()); err != nil {
-			return nil, fmt.Errorf("make the local CA: %w", err)
-		}
-		pair, err = tls.LoadX509KeyPair(a.file, keyFile)
-	}
-	if err != nil {
+	a := &authority{dir: dir, file: filepath.Join(dir, caName), now: now, log: log, names: names, wanted: wanted}
+	if err := a.resume(); err != nil {
 		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
 	}
-	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("local CA in %s: the key is not an ECDSA key", dir)
+	if err := a.load(); errors.Is(err, fs.ErrNotExist) {
+		made, err := makeAuthority(names, now())
+		if err != nil {
+			return nil, fmt.Errorf("make the local CA: %w", err)
+		}
+		if err := a.install(made); err != nil {
+			return nil, fmt.Errorf("make the local CA: %w", err)
+		}
+	} else if err != nil {
+		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
 	}
-	a.cert, a.key = pair.Leaf, key
-	_, err = a.certificate(nil)
+	a.tellUncovered()
+	_, err := a.certificate(nil)
 	return a, err
 }
 
-func makeAuthority(certFile, keyFile string, now time.Time) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// load reads the CA that signs. It is the first in ca.pem.
+func (a *authority) load() error {
+	pair, err := tls.LoadX509KeyPair(a.file, filepath.Join(a.dir, caKeyName))
 	if err != nil {
 		return err
 	}
+	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return errors.New("the key is not an ECDSA key")
+	}
+	a.cert, a.key = pair.Leaf, key
+	return nil
+}
+
+// issuer is a CA as it is made.
+type issuer struct {
+	key, cert []byte // PEM
+}
+
+// makeAuthority makes a CA that is good for these names alone, and for servers alone: its key is of no use for anything else,
+// even where it is trusted.
+func makeAuthority(names []string, now time.Time) (issuer, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return issuer{}, err
+	}
 	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Keyturn local CA"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(caYears, 0, 0),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: serial(),
+		Subject:      pkix.Name{CommonName: "Keyturn local CA", SerialNumber: now.UTC().Format("20060102T150405Z")},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.AddDate(caYears, 0, 0),
+		IsCA:         true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		KeyUsage:                    x509.KeyUsageCertSign,
+		ExtKeyUsage:                 []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		PermittedDNSDomainsCritical: true,
+	}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			if short := ip.To4(); short != nil {
+				ip = short
+			}
+			template.PermittedIPRanges = append(template.PermittedIPRanges, &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
+		} else {
+			template.PermittedDNSDomains = append(template.PermittedDNSDomains, strings.TrimPrefix(name, "*."))
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return err
+		return issuer{}, err
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
+		return issuer{}, err
+	}
+	return issuer{
+		key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+		cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+	}, nil
+}
+
+// install makes it the CA that signs. The key is written first: a certificate without its key is made anew at the first start,
+// since nothing can have trusted it yet, and resume finishes a replacement.
+func (a *authority) install(i issuer) error {
+	if err := root.WriteFile(filepath.Join(a.dir, caKeyName), i.key); err != nil {
 		return err
 	}
-	if err := root.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})); err != nil {
+	if err := root.WriteFile(a.file, i.cert); err != nil {
 		return err
 	}
-	return root.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return a.load()
+}
+
+// covers reports whether the CA may sign for a name.
+func covers(ca *x509.Certificate, name string) bool {
+	if ip := net.ParseIP(name); ip != nil {
+		return len(ca.PermittedIPRanges) == 0 || slices.ContainsFunc(ca.PermittedIPRanges, func(n *net.IPNet) bool { return n.Contains(ip) })
+	}
+	return len(ca.PermittedDNSDomains) == 0 || slices.ContainsFunc(ca.PermittedDNSDomains, func(d string) bool {
+		return strings.EqualFold(d, name) || strings.HasSuffix(strings.ToLower(name), "."+strings.ToLower(d))
+	})
+}
+
+// tellUncovered logs the names that the CA was not made for. The certificate is made without them.
+func (a *authority) tellUncovered() {
+	for _, name := range a.names {
+		switch {
+		case covers(a.cert, name):
+		case slices.Contains(a.wanted, name):
+			a.log.Error("the local CA was not made for a name of the settings, so the server's certificate does not have it: run keyturn ca rotate", "name", name)
+		default:
+			a.log.Warn("the local CA was not made for the host name, so the server's certificate does not have it", "name", name)
+		}
+	}
 }
 
 // certificate returns the server's certificate, and makes a new one in time.
 func (a *authority) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.switchLocked()
 	if a.leaf != nil && a.now().Before(a.leaf.Leaf.NotAfter.AddDate(0, 0, -renewDays)) {
 		return a.leaf, nil
 	}
-	leaf, err := a.issue()
+	leaf, err := a.issueLocked()
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
@@ -124,7 +202,7 @@ func (a *authority) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 	return leaf, nil
 }
 
-func (a *authority) issue() (*tls.Certificate, error) {
+func (a *authority) issueLocked() (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -136,6 +214,9 @@ func (a *authority) issue() (*tls.Certificate, error) {
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, name := range a.names {
+		if !covers(a.cert, name) {
+			continue
+		}
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
 		} else {
@@ -151,19 +232,21 @@ func (a *authority) issue() (*tls.Certificate, error) {
 }
 
 // certificateNames are the names under which this machine is called: loopback, its host name, and what it listens on.
-func certificateNames(listen string, more []string) []string {
-	names := []string{"localhost", "127.0.0.1", "::1"}
+// wanted are those that settings name.
+func certificateNames(listen string, more []string) (names, wanted []string) {
+	names = []string{"localhost", "127.0.0.1", "::1"}
 	if host, err := os.Hostname(); err == nil && host != "" {
 		names = append(names, host)
 	}
+	wanted = slices.Clone(more)
 	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
 		if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
-			names = append(names, host)
+			wanted = append(wanted, host)
 		}
 	}
-	names = append(names, more...)
+	names = append(names, wanted...)
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Compact(names), wanted
 }
 
 // suites are those of TLS 1.2: forward secrecy and authenticated encryption only. Those of TLS 1.3 are all of that kind.
@@ -176,22 +259,23 @@ var suites = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// tlsConfig is the configuration of the TLS listener, and the file with the CA that clients need to trust; empty when
+// tlsConfig is the configuration of the TLS listener, and the local CA that clients need to trust; nil when
 // the certificate is one of the operator's own.
-func tlsConfig(c Config) (config *tls.Config, caFile string, err error) {
+func tlsConfig(c Config) (config *tls.Config, ca *authority, err error) {
 	config = &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, NextProtos: []string{"h2", "http/1.1"}}
 	if c.TLSCertFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
 		if err != nil {
-			return nil, "", fmt.Errorf("TLS certificate: %w", err)
+			return nil, nil, fmt.Errorf("TLS certificate: %w", err)
 		}
 		config.Certificates = []tls.Certificate{pair}
-		return config, "", nil
+		return config, nil, nil
 	}
-	a, err := openAuthority(filepath.Join(c.DataDir, tlsDir), certificateNames(c.Listen, c.TLSNames), c.Now)
+	names, wanted := certificateNames(c.Listen, c.TLSNames)
+	a, err := openAuthority(filepath.Join(c.DataDir, tlsDir), names, wanted, c.Now, c.Logger)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	config.GetCertificate = a.certificate
-	return config, a.file, nil
+	return config, a, nil
 }

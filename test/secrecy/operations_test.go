@@ -64,7 +64,7 @@ func steps() []step {
 		do("ConfigureRotation", "SecretName", "r", "TargetName", "t", "GracePeriod", "0s"),
 		do("TestTarget", "TargetName", "t", "SecretName", "r"),
 		{"PrepareTargetAccounts", kms.CodeUnsupportedOperation, []string{"TargetName", "t", "AccountName", "app", "CloneAccountName", "clone", "AccountPassword", both}},
-		do("RotateRootKey", "ReencryptValues", "true"), do("DescribeRootKey"),
+		do("RotateRootKey", "ReencryptValues", "true"), do("DescribeRootKey"), do("RotateLocalCA"),
 		do("ProbeRotation"), do("PauseRotation"), do("ResumeRotation"), do("PauseRotation", "SecretName", "r"), do("ResumeRotation", "SecretName", "r"),
 		{"UndoRotation", kms.CodeResourceInUse, []string{"SecretName", "r"}},
 		{"EndRotationGrace", kms.CodeResourceInUse, []string{"SecretName", "r"}},

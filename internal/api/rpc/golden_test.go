@@ -85,6 +85,11 @@ func (fixedTrail) Head() audit.Head {
 }
 func (fixedTrail) Losses() uint64 { return 1 }
 
+// fixedCA is what RotateLocalCA tells of.
+func fixedCA(overlap time.Duration) (kms.RotateLocalCAResponse, error) {
+	return kms.RotateLocalCAResponse{Certificate: "PEM", SwitchAt: goldenTime.Add(overlap)}, nil
+}
+
 // fixedRootKeys are what RotateRootKey and DescribeRootKey tell of.
 type fixedRootKeys struct{}
 
@@ -123,7 +128,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	db.Authenticate(records)
 	f.putKey(t, keyring)
-	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}, Trail: fixedTrail{}, RootKeys: fixedRootKeys{}}
+	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}, Trail: fixedTrail{}, RootKeys: fixedRootKeys{}, RotateCA: fixedCA}
 	f.door = &rpc.Door{
 		Gate: api.NewGate(env, f.trail), Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: now, Service: api.Service, Harmless: api.Harmless, Log: log}), Log: log, NewID: func() string { return goldenID },
 	}
@@ -387,6 +392,7 @@ var secretGoldens = []golden{
 	{call{"DescribeAuditTrail", nil}, nil},
 	{call{"RotateRootKey", []string{"ReencryptValues", "true"}}, nil},
 	{call{"DescribeRootKey", nil}, nil},
+	{call{"RotateLocalCA", []string{"OverlapDays", "7"}}, nil},
 	{call{"PauseRotation", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"ResumeRotation", nil}, withTarget},
 	{call{"ProbeRotation", []string{"TargetName", "rm-1"}}, withTarget},

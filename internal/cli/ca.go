@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+type caCommand struct {
+	globals
+	Rotate caRotate `cmd:"" help:"Make a new local CA, which takes over after an overlap."`
+}
+
+// AfterApply gives the subcommand the flags of the group.
+func (c *caCommand) AfterApply() error {
+	c.Rotate.globals = c.globals
+	return nil
+}
+
+type caRotate struct {
+	globals     `kong:"-"`
+	OverlapDays int `help:"Days for which the old CA is still used, while clients learn to trust the new one." default:"30"`
+}
+
+func (c *caRotate) Run(e *env) error {
+	client, err := c.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.RotateLocalCA(e.ctx, &kms.RotateLocalCARequest{OverlapDays: c.OverlapDays})
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		return printResponse(e.stdout, out)
+	}
+	fmt.Fprintf(e.stderr, "The new CA takes over at %s. Until then clients must trust this certificate too; DATA_DIR/tls/ca.pem on the server holds both.\n", when(out.SwitchAt))
+	_, err = fmt.Fprint(e.stdout, out.Certificate)
+	return err
+}
