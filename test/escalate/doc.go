@@ -1,30 +1,33 @@
 // Package escalate searches for rights that give more than they say.
 //
-// Two attackers with small random policies, an administrator, an application and a user whom a secret's policy names make
-// random sequences of all operations of the API, before the real gate, the real store and the real rotation engine.
-// Targets are in this process; some addresses belong to an attacker. Time is the test's own. After each call and each step
-// of the engine a reference model, which shares no code with package policy and reads nothing that the product stored,
-// verifies that
+// Two attackers with small random policies, an administrator, an application and a user whom a
+// secret's policy names make random sequences of all operations of the API, before the real
+// gate, the real store and the real rotation engine. Targets are in this process; some addresses
+// belong to an attacker. Time is the test's own. After each call and each step of the engine a
+// reference model, which shares no code with package policy and reads nothing that the product
+// stored, verifies that
 //
-//   - no call succeeds, or gets past the policies, that the policies of its caller do not allow (not-allowed), or that a
-//     Deny in the policy of a secret forbids (deny-ignored);
-//   - no value of a secret arrives at an address of an attacker, or in an answer to one, who may not read the secret
-//     (value-sent, value-shown). A target that was pointed to the attacker's address may get a value when somebody else
-//     tied the secret to it afterwards;
-//   - no account at a target of the operator and no access key of a user changes because of a call of an attacker,
-//     at once or later through the engine, unless the policies of the caller name that account or user (account-changed,
-//     key-changed). The account of a target's administrator never does, and a superuser only where the account policy of
-//     the target names it;
+//   - no call succeeds, or gets past the policies, that the policies of its caller do not allow
+//     (not-allowed), or that a Deny in the policy of a secret forbids (deny-ignored);
+//   - no value of a secret arrives at an address of an attacker, or in an answer to one, who may
+//     not read the secret (value-sent, value-shown). A target that was pointed to the attacker's
+//     address may get a value when somebody else tied the secret to it afterwards;
+//   - no account at a target of the operator and no access key of a user changes because of a
+//     call of an attacker, at once or later through the engine, unless the policies of the
+//     caller name that account or user (account-changed, key-changed). The account of a target's
+//     administrator never does, and a superuser only where the account policy of the target
+//     names it;
 //   - no schedule rotates more often than the least interval (too-often);
 //   - what an application says of the versions that it uses is heard (consumer-unheard).
 //
-// An attacker also calls with every key that it obtains. The generator looks at the model to draw names that exist and
-// operations that somebody may do; parameters come from the table of operations, so a new operation takes part at once,
-// and TestModelKnowsEveryOperation fails until the model knows what it needs.
+// An attacker also calls with every key that it obtains. The generator looks at the model to
+// draw names that exist and operations that somebody may do; parameters come from the table of
+// operations, so a new operation takes part at once, and TestModelKnowsEveryOperation fails
+// until the model knows what it needs.
 //
-// A failing sequence is shortened and printed, one step per line, in the form that the table of TestKnownSequences holds.
-// The same seed draws the same steps for as long as the answers are the same; IDs, passwords and the jitter of the engine
-// are random.
+// A failing sequence is shortened and printed, one step per line, in the form that the table of
+// TestKnownSequences holds. The same seed draws the same steps for as long as the answers are
+// the same; IDs, passwords and the jitter of the engine are random.
 //
 //	go test ./test/escalate                               the table, and a search of 5 s
 //	go test ./test/escalate -full                         a search of 3 min; prints the figures (make prove does it)

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// foundation is what every world begins with: an administrator, an application and a user with a grant in a
-// secret's policy, the operator's secrets and targets, and two users without rights. The target "later" is not
-// registered yet.
+// foundation is what every world begins with: an administrator, an application and a user with a
+// grant in a secret's policy, the operator's secrets and targets, and two users without rights. The
+// target "later" is not registered yet.
 const foundation = `
 root CreateUser UserName=boss
 root CreateUser UserName=app

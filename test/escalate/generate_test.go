@@ -13,16 +13,16 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// generator draws the steps of one sequence. It looks at the model to make calls that have a chance: names that
-// are there, operations that the caller may do.
+// generator draws the steps of one sequence. It looks at the model to make calls that have a
+// chance: names that are there, operations that the caller may do.
 type generator struct {
 	random *rand.Rand
 	world  *world
 	noted  int
 }
 
-// templates are the policies that attackers are given, a few each: what a team gets that runs its own secrets
-// or its own targets, and rights that look harmless. {me} is the attacker.
+// templates are the policies that attackers are given, a few each: what a team gets that runs its
+// own secrets or its own targets, and rights that look harmless. {me} is the attacker.
 var templates = []string{
 	"kms:* on secret/{me}/*",
 	"kms:* on secret/{me}/*",
@@ -276,8 +276,8 @@ var always = []string{
 	"TargetName", "AdminSecretName", "NewUserName", "AccountPassword",
 }
 
-// pools are where values of parameters come from, by name. A parameter that is not here is left out, or drawn from its
-// own list of values.
+// pools are where values of parameters come from, by name. A parameter that is not here is left
+// out, or drawn from its own list of values.
 var pools = map[string]func(g *generator, s *step, o api.Op) string{
 	"SecretName":      func(g *generator, s *step, o api.Op) string { return g.secretOr(s, o) },
 	"AdminSecretName": func(g *generator, s *step, o api.Op) string { return g.admin(s, o) },

@@ -8,9 +8,9 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 )
 
-// known are sequences that once ended in a violation, in the shortest form that the search found, with the rights of
-// the attacker widened as far as the last call must still be refused. A call that begins with "!" must be refused,
-// every other one succeeds.
+// known are sequences that once ended in a violation, in the shortest form that the search found,
+// with the rights of the attacker widened as far as the last call must still be refused. A call
+// that begins with "!" must be refused, every other one succeeds.
 var known = []struct{ name, steps string }{
 	{"a credential of the service's users needs rights on the user", `
 		allow mallory kms:CreateSecret on secret
@@ -152,8 +152,8 @@ func TestKnownSequences(t *testing.T) {
 // open are the operations that any caller may use.
 var open = []string{"WatchSecrets", "DescribeRegions", "GetCallerIdentity"}
 
-// TestModelKnowsEveryOperation verifies that the reference model says of every operation what it needs, by the parameters
-// that the operation has.
+// TestModelKnowsEveryOperation verifies that the reference model says of every operation what it
+// needs, by the parameters that the operation has.
 func TestModelKnowsEveryOperation(t *testing.T) {
 	t.Parallel()
 	m := newModel("1234567890123456")

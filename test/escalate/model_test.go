@@ -9,9 +9,9 @@ import (
 	"github.com/keyturn/keyturn/internal/ram"
 )
 
-// model is what the reference model knows: who has which policies, what each secret and target is, who made
-// the engine act on what, and who supplied which value. It learns from calls that succeeded and reads
-// nothing that the product stored.
+// model is what the reference model knows: who has which policies, what each secret and target is,
+// who made the engine act on what, and who supplied which value. It learns from calls that
+// succeeded and reads nothing that the product stored.
 type model struct {
 	account  string
 	users    map[string]*user
@@ -44,7 +44,8 @@ type policyState struct {
 	current  string
 }
 
-// person is a party with interests: it may hold keys of several users, and only an attacker's are checked.
+// person is a party with interests: it may hold keys of several users, and only an attacker's are
+// checked.
 type person struct {
 	name     string
 	attacker bool
@@ -52,8 +53,8 @@ type person struct {
 	secrets  map[string]string
 }
 
-// secretState is a secret. maker and schedule are the calls that made its rotation what it is, request is the
-// last call that asked for one.
+// secretState is a secret. maker and schedule are the calls that made its rotation what it is,
+// request is the last call that asked for one.
 type secretState struct {
 	name                     string
 	policy                   []statement
@@ -141,8 +142,8 @@ func (m *model) valueOf(text string) *value {
 // need is an action on a resource.
 type need struct{ action, resource string }
 
-// needs are what the reference says that a call needs. It is the least that is documented: the product may
-// ask for more.
+// needs are what the reference says that a call needs. It is the least that is documented: the
+// product may ask for more.
 func (m *model) needs(s step, service string, caller *user) []need {
 	own := service + ":" + s.op
 	on := func(resources ...string) (list []need) {
@@ -165,6 +166,8 @@ func (m *model) needs(s step, service string, caller *user) []need {
 		return on("*")
 	case "ListSecrets", "ListRotations":
 		return on(m.kms("secret"))
+	case "RotateRootKey", "DescribeRootKey":
+		return on(m.kms("rootkey"))
 	case "ListTargets":
 		return on(m.kms("target"))
 	case "CreateSecret":
@@ -369,7 +372,8 @@ func (m *model) learnPolicies(s step, a answer) {
 	}
 }
 
-// detached removes a policy that was deleted from everyone, so that a later one of its name is not theirs.
+// detached removes a policy that was deleted from everyone, so that a later one of its name is not
+// theirs.
 func (m *model) detached(at attachment) {
 	same := func(o attachment) bool { return o == at }
 	for _, u := range m.users {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// statement is one statement of a policy, as the reference model reads it. The model shares no code with
-// package policy: it knows "*" in actions and resources, and no conditions.
+// statement is one statement of a policy, as the reference model reads it. The model shares no code
+// with package policy: it knows "*" in actions and resources, and no conditions.
 type statement struct {
 	deny       bool
 	actions    []string
@@ -15,8 +15,8 @@ type statement struct {
 	principals []grantee
 }
 
-// grantee is a principal of a secret's policy. user is the user who had the name when the policy was set:
-// a later user of that name is another one.
+// grantee is a principal of a secret's policy. user is the user who had the name when the policy
+// was set: a later user of that name is another one.
 type grantee struct {
 	everyone bool // "*"
 	root     bool
@@ -51,8 +51,8 @@ func (l *list) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*[]string)(l))
 }
 
-// statements reads a document. The product checks documents; one that it accepts and the model cannot read
-// grants nothing in the model, so that a call which it allows shows as a violation.
+// statements reads a document. The product checks documents; one that it accepts and the model
+// cannot read grants nothing in the model, so that a call which it allows shows as a violation.
 func (m *model) statements(text string) []statement {
 	var d document
 	if json.Unmarshal([]byte(text), &d) != nil {
@@ -118,8 +118,8 @@ type rights struct {
 	statements []statement
 }
 
-// may reports whether the rights, together with the policy of the secret that the resource is, allow an
-// action. banned says that a Deny decided.
+// may reports whether the rights, together with the policy of the secret that the resource is,
+// allow an action. banned says that a Deny decided.
 func (m *model) may(r rights, action, resource string) (allowed, banned bool) {
 	if own := m.secretOf(resource); own != nil && governed(action) {
 		if own.bans(r, action) {
@@ -141,8 +141,8 @@ func (m *model) may(r rights, action, resource string) (allowed, banned bool) {
 	return allowed, false
 }
 
-// governed reports whether a secret's own policy has a say. The two that correct a policy are excepted, or
-// a mistake in one could not be corrected.
+// governed reports whether a secret's own policy has a say. The two that correct a policy are
+// excepted, or a mistake in one could not be corrected.
 func governed(action string) bool {
 	return strings.HasPrefix(action, "kms:") && action != "kms:SetSecretPolicy" && action != "kms:GetSecretPolicy"
 }

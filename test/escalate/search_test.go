@@ -129,8 +129,8 @@ func (g *ground) shrink(ctx context.Context, f finding) (finding, error) {
 	return f, nil
 }
 
-// TestNoRightGivesMore searches sequences of all operations, by callers with small random policies, for a value, a
-// credential or a change of an account that the policies do not name.
+// TestNoRightGivesMore searches sequences of all operations, by callers with small random policies,
+// for a value, a credential or a change of an account that the policies do not name.
 func TestNoRightGivesMore(t *testing.T) {
 	long := *span
 	if long == 0 {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// step is one thing that happens. Its text, one line, is what a failing sequence is printed as and what the
-// table of known sequences holds:
+// step is one thing that happens. Its text, one line, is what a failing sequence is printed as and
+// what the table of known sequences holds:
 //
 //	allow mallory kms:*Target on target target/*    root attaches a policy with that statement
 //	mallory RotateSecret SecretName=a VersionId=v1  a call; with mallory/boss, by a key of boss that mallory has

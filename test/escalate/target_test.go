@@ -12,8 +12,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// system is where a target points: an address with accounts and the passwords that they have. One that a
-// person owns accepts everything and keeps what it is given.
+// system is where a target points: an address with accounts and the passwords that they have. One
+// that a person owns accepts everything and keeps what it is given.
 type system struct {
 	address    string
 	owner      string // a person; empty for the operator's
@@ -22,8 +22,8 @@ type system struct {
 	accounts   map[string]map[string]bool // account to the passwords that it accepts
 }
 
-// newSystems are the systems of a world: two of the operator and one of each attacker. Mallory has an ordinary
-// account of her own at the first.
+// newSystems are the systems of a world: two of the operator and one of each attacker. Mallory has
+// an ordinary account of her own at the first.
 func newSystems() map[string]*system {
 	passwords := func(list ...string) map[string]map[string]bool {
 		out := map[string]map[string]bool{}
@@ -60,8 +60,9 @@ type config struct {
 	Address string `json:"address"`
 }
 
-// kinds are those of the search: admin, whose administrator changes accounts, and self, where a credential
-// adds the next one to its own account, as a client of an identity provider or a host over SSH does.
+// kinds are those of the search: admin, whose administrator changes accounts, and self, where a
+// credential adds the next one to its own account, as a client of an identity provider or a host
+// over SSH does.
 func (w *world) kinds() map[string]target.Kind {
 	check := func(raw json.RawMessage) error {
 		var c config
@@ -249,7 +250,8 @@ func (w *world) arrived(l *link, secret sensitive.Value, part string) {
 	}
 }
 
-// mayFlow says why a value of a secret must not arrive at the address of a person; empty when it may.
+// mayFlow says why a value of a secret must not arrive at the address of a person; empty when it
+// may.
 func (m *model) mayFlow(l *link, name, text string) string {
 	owner := m.people[l.system.owner]
 	own, t := m.secrets[name], m.targets[l.name]

@@ -30,7 +30,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// ground is the store on which worlds are built, one after the other, each in an account of its own.
+// ground is the store on which worlds are built, one after the other, each in an account of its
+// own.
 type ground struct {
 	dir     string
 	db      *store.DB
@@ -79,8 +80,8 @@ func (g *ground) renew(ctx context.Context) error {
 // violation is what must not happen.
 type violation struct{ kind, text string }
 
-// world is one account with its people, policies, secrets and targets, before the real gate, the real store and
-// the real engine. Time is its own.
+// world is one account with its people, policies, secrets and targets, before the real gate, the
+// real store and the real engine. Time is its own.
 type world struct {
 	*ground
 	ctx     context.Context
@@ -105,8 +106,9 @@ type silent struct{}
 
 func (silent) Append(context.Context, audit.Record, bool) error { return nil }
 
-// Worlds begin at different times, each long before the one that was made before it: the store is slow to list what
-// is due where many records have been, and so none of an earlier world is in the way.
+// Worlds begin at different times, each long before the one that was made before it: the store is
+// slow to list what is due where many records have been, and so none of an earlier world is in the
+// way.
 var began = time.Date(2300, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // lifetime is longer than all the waiting of a sequence.
@@ -281,7 +283,8 @@ func (w *world) remove(name string) error {
 	return nil
 }
 
-// acknowledge has the application say which version it uses, and holds that the server has heard it.
+// acknowledge has the application say which version it uses, and holds that the server has heard
+// it.
 func (w *world) acknowledge() error {
 	caller, _, ok := w.principal(step{who: "app"})
 	if !ok {
@@ -330,7 +333,8 @@ func service(op string) string {
 	return "kms"
 }
 
-// principal is who a person calls as: the server finds it by the access key, as for a signed request.
+// principal is who a person calls as: the server finds it by the access key, as for a signed
+// request.
 func (w *world) principal(s step) (policy.Principal, *user, bool) {
 	p := w.model.people[s.who]
 	if p.name == "root" {
@@ -520,8 +524,8 @@ func (w *world) supplied(by *person, text string) {
 	}
 }
 
-// resolved replaces {key:USER:N} by the ID of a key of a user, and {own:USER:N} by the JSON of one that the
-// person has.
+// resolved replaces {key:USER:N} by the ID of a key of a user, and {own:USER:N} by the JSON of one
+// that the person has.
 func (w *world) resolved(s step, by *person) []param {
 	out := slices.Clone(s.params)
 	for i, p := range out {
@@ -547,7 +551,8 @@ func (w *world) resolved(s step, by *person) []param {
 	return out
 }
 
-// params are the parameters of the request. Secret.N stands for that many names of secrets that are not there.
+// params are the parameters of the request. Secret.N stands for that many names of secrets that are
+// not there.
 func (w *world) params(s step) (list sign.Params) {
 	for _, p := range s.params {
 		if p.name != "Secret.N" {
@@ -597,7 +602,8 @@ func (w *world) load(name string) rotation.Record {
 	return r
 }
 
-// step has the engine take one step, and checks what it did to the users of the service and to the schedule.
+// step has the engine take one step, and checks what it did to the users of the service and to the
+// schedule.
 func (w *world) step(due store.Due) (more bool, err error) {
 	own := w.model.secrets[due.Name]
 	w.acting, w.record = due.Name, w.load(due.Name)
@@ -614,8 +620,8 @@ func (w *world) step(due store.Due) (more bool, err error) {
 	return more, err
 }
 
-// responsible are the calls that the engine's work is due to: the request, or for a rotation of the schedule those
-// that made it; the call itself while one is made.
+// responsible are the calls that the engine's work is due to: the request, or for a rotation of the
+// schedule those that made it; the call itself while one is made.
 func (w *world) responsible() []*cause {
 	if w.caller != nil {
 		return []*cause{w.caller}
