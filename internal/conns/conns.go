@@ -37,7 +37,7 @@ const (
 	// maxSources bounds how many sources are remembered, of the known ones and of the others each.
 	maxSources = 10_000
 	// DefaultPending bounds the bytes that were read of requests whose signature is not verified yet.
-	DefaultPending = 64 << 20
+	DefaultPending = 24 << 20
 )
 
 // Each new connection of a source takes a token: these are tokens per second, and how many may be saved up.
