@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // Gap is the operation of the record that begins what follows a loss: the trail does not hold the
@@ -403,6 +404,17 @@ func (w *writer) current() string {
 		return *path
 	}
 	return ""
+}
+
+// whole reports whether the open segment still has a name and all that was written to it. It costs
+// less than lookForLoss, which also finds that the name is another file's.
+func (w *writer) whole() bool {
+	f, ok := w.f.(*os.File)
+	if !ok {
+		return false
+	}
+	var s syscall.Stat_t
+	return syscall.Fstat(int(f.Fd()), &s) == nil && s.Nlink > 0 && s.Size >= w.size
 }
 
 // lookForLoss notices that the segment in use was removed, replaced or cut, and continues in a new

@@ -117,7 +117,9 @@ func (w *writer) writeLines(batch []*entry) error {
 
 // ready makes the segment fit to take a batch.
 func (w *writer) ready() error {
-	w.lookForLoss()
+	if !w.whole() {
+		w.lookForLoss()
+	}
 	if w.broken != nil {
 		if err := w.repair(); err != nil {
 			return err

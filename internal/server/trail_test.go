@@ -213,3 +213,20 @@ func TestRestoreIsRecorded(t *testing.T) {
 		t.Errorf("a trail that is ahead of a restored store: %d, %s", code, out)
 	}
 }
+
+// TestTrailAfterRootKeyRotation: the trail's key stays the same under another root key.
+func TestTrailAfterRootKeyRotation(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
+	create(t, s, "a", "value")
+	rotateRoot(t, s)
+	settled(t, s, filepath.Join(dir, "root.key"))
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	onceRun(t, dir, "b")
+	if code, out := auditVerify(t, dir); code != 0 || strings.Contains(out, "tells of a loss") {
+		t.Errorf("%d, %s", code, out)
+	}
+}
