@@ -116,7 +116,7 @@ func Run(ctx context.Context, o Options) error {
 	a.auth = auth.New(auth.Config{
 		Keys: finder{&a.keys}, Now: time.Now, Start: a.started, Nonces: nonces, Service: api.Service, Harmless: api.Harmless, Log: a.log,
 	})
-	a.gate = &Gate{held: &a.hub, server: &a.hub, log: a.log}
+	a.gate = &Gate{held: &a.hub, server: &a.hub, serves: a.hub.serves, log: a.log}
 	defer a.close()
 	if err := a.apply(ctx, s); err != nil {
 		return err
@@ -321,7 +321,7 @@ func (a *agent) supply(ctx context.Context, s *setup) (next *supply, id identity
 	}
 	old := a.hub.state.Load()
 	if old != nil && id == a.identity {
-		return &supply{old.consumer, old.client, s.secrets}, id, false, nil
+		return &supply{old.consumer, old.client, s.secrets, s.anySecret()}, id, false, nil
 	}
 	next, err = s.newSupply(ctx, credentials, id.ca, a.options.UserAgent, a.log)
 	if err != nil || old == nil {
@@ -339,6 +339,8 @@ func (a *agent) supply(ctx context.Context, s *setup) (next *supply, id identity
 	}
 	return next, id, true, nil
 }
+
+func (s *setup) anySecret() bool { return s.KMS != nil && s.KMS.AnySecret }
 
 func (s *setup) identify(c sign.Credentials) (identity, error) {
 	id := identity{endpoint: s.Endpoint, instance: s.Instance, interval: s.Interval, maxStale: s.MaxStale}
@@ -378,7 +380,7 @@ func (s *setup) newSupply(ctx context.Context, credentials sign.Credentials, ca,
 	if err != nil {
 		return nil, err
 	}
-	return &supply{c, through, s.secrets}, nil
+	return &supply{c, through, s.secrets, s.anySecret()}, nil
 }
 
 // handlers makes what is served, and reads what that needs.
@@ -397,7 +399,7 @@ func (a *agent) handlers(s *setup) (map[string]http.Handler, localKeys, *tls.Cer
 	if s.KMS == nil {
 		return handlers, nil, nil, nil
 	}
-	handlers["kms"] = a.options.Door(a.gate, a.auth, a.log)
+	handlers["kms"] = signed(a.options.Door(a.gate, a.auth, a.log))
 	sources := s.KMS.AccessKeys
 	if len(sources) == 0 {
 		sources = []KeySource{s.AccessKey}

@@ -178,7 +178,7 @@ files:
   - path: DIR/app.env
     template: 'P={{ member "db" "Password" | env }}'
 http: {socket: DIR/sock, token_file: DIR/token}
-kms: {listen: "127.0.0.1:0"}
+kms: {listen: "127.0.0.1:0", any_secret: true}
 last_good: {dir: DIR/last, key: {file: DIR/seal.key}}
 `)
 	r := s.run(t, config)
@@ -247,7 +247,7 @@ func TestWire(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	r := s.run(t, s.config(t, `
-secrets: db
+secrets: [db, nothing]
 kms: {listen: "127.0.0.1:0"}
 `))
 	c := s.wire(t, r)
@@ -432,4 +432,50 @@ http: {listen: "127.0.0.1:0", token_file: DIR/token}
 	s.config(t, "secrets: [db, key]\nhttp: {socket: DIR/sock, socket_mode: \"0660\", token_file: DIR/token}\n")
 	reload()
 	await(t, func() bool { return mode() == 0o660 })
+}
+
+// TestWireServesNamedSecretsOnly verifies that a program which may use the agent's wire API gets no secret that the configuration does
+// not name, although the agent's access key may read it, and that a browser or a proxy gets nothing.
+func TestWireServesNamedSecretsOnly(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if _, err := s.server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "other", VersionID: "v1", SecretData: sensitive.New("other-marker")}); err != nil {
+		t.Fatal(err)
+	}
+	arn := "acs:kms:local:" + s.server.AccountID + ":secret/other"
+	named, all := s.run(t, s.config(t, "\nsecrets: db\nkms: {listen: \"127.0.0.1:0\"}\n")), s.run(t, s.config(t, "\nkms: {listen: \"127.0.0.1:0\", any_secret: true}\n"))
+	for name, r := range map[string]*running{"named": named, "any": all} {
+		c := s.wire(t, r)
+		for _, secret := range []string{"other", arn} {
+			_, current := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: secret})
+			_, version := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: secret, VersionID: "v1"})
+			_, described := c.DescribeSecret(t.Context(), &kms.DescribeSecretRequest{SecretName: secret})
+			for call, err := range map[string]error{"current": current, "version": version, "describe": described} {
+				if r == named && (err == nil || !strings.Contains(err.Error(), "does not name the secret")) || r == all && err != nil {
+					t.Errorf("%s: %s of %s: %v", name, call, secret, err)
+				}
+			}
+		}
+		if _, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "db"}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for header, value := range map[string]string{"Host": "attacker.example", "Origin": "http://127.0.0.1", "X-Forwarded-For": "127.0.0.1", "Sec-Fetch-Site": "cross-site"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+named.at["kms"]+"/?Action=GetSecretValue", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(header, value)
+		if header == "Host" {
+			req.Host = value
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %s: status %d", header, value, resp.StatusCode)
+		}
+	}
 }

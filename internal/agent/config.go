@@ -133,6 +133,8 @@ type KMS struct {
 	KeyFile  string `yaml:"key_file"`
 	// AccessKeys are those that callers may sign with; none means the agent's own alone.
 	AccessKeys []KeySource `yaml:"access_keys"`
+	// AnySecret serves every secret that the agent's access key may read, not only those that the configuration names.
+	AnySecret bool `yaml:"any_secret"`
 }
 
 // Status is the page for operators. It shows names and versions, and no value.
@@ -231,6 +233,9 @@ func (s *setup) check(m *mistakes) {
 	s.checkLog(m)
 	if len(s.secrets) == 0 && s.KMS == nil && len(m.list) == 0 {
 		m.add("secrets", "there is nothing to do: name secrets, or files whose templates name them, or set kms")
+	}
+	if len(s.secrets) == 0 && s.KMS != nil && !s.KMS.AnySecret {
+		m.add("secrets", "kms serves the secrets that are named here or in templates, and none is; kms.any_secret serves all that the access key may read")
 	}
 }
 

@@ -59,7 +59,7 @@ func (k KeySource) read() (sign.Credentials, error) {
 	from := "credential " + k.Credential
 	if k.File != "" {
 		from = k.File
-		if err := ownfile.CheckSecret(k.File); err != nil {
+		if err := ownfile.CheckSecret(k.File); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return sign.Credentials{}, err
 		}
 		data, err = readSmall(k.File)

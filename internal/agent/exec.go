@@ -140,7 +140,7 @@ func (x *Exec) supply(ctx context.Context) (*hub, error) {
 		return nil, err
 	}
 	h := &hub{}
-	h.state.Store(&supply{c, client, names})
+	h.state.Store(&supply{c, client, names, false})
 	return h, nil
 }
 

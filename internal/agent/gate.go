@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/internal/api"
@@ -36,6 +37,7 @@ type upstream interface {
 type Gate struct {
 	held   getter
 	server upstream
+	serves func(name string) bool // whether a secret is given to callers; nil means every one
 	log    *slog.Logger
 }
 
@@ -47,6 +49,11 @@ func (g *Gate) Call(ctx context.Context, r api.Request) (any, error) {
 	}
 	if op.Change {
 		return nil, fault.New(fault.Unsupported, "This is an agent, which only reads. Send %s to the server itself, %s.", op.Name, g.server.Endpoint())
+	}
+	for _, p := range r.Params {
+		if names := p.Name == "SecretName" || strings.HasSuffix(p.Name, ".SecretName"); names && g.serves != nil && !g.serves(p.Value) {
+			return nil, fault.New(fault.Denied, "The configuration of this agent does not name the secret; add it to secrets, or set kms.any_secret.")
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, op.Deadline)
 	defer cancel()

@@ -47,15 +47,34 @@ func local(anywhere bool, next http.Handler) http.Handler {
 	})
 }
 
+// signed refuses requests that a page in a browser makes or that a proxy passed on, and those for another host: an address on
+// loopback, or with TLS the name that the client has verified the certificate by. They are signed, but a program of this machine can be led to sign one.
+func signed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case slices.ContainsFunc(proxied, func(name string) bool { return r.Header.Values(name) != nil }):
+			refused(w, http.StatusForbidden, "a request that a proxy passed on is not served here")
+		case r.Header.Values("Origin") != nil || !ownPage(r.Header.Values("Sec-Fetch-Site")):
+			refused(w, http.StatusForbidden, "a request of another site's page is not served here")
+		case !localHost(r.Host) && (r.TLS == nil || r.TLS.ServerName == "" || !strings.EqualFold(hostName(r.Host), r.TLS.ServerName)):
+			refused(w, http.StatusForbidden, "the Host must be localhost, 127.0.0.1 or [::1], or the name of the TLS connection")
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
 // localHost reports whether a Host header names this machine in one of the spellings that no DNS answer can take over.
 func localHost(host string) bool {
-	name := host
+	return slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, strings.ToLower(hostName(host)))
+}
+
+// hostName is a Host header without its port.
+func hostName(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	} else {
-		name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+		return h
 	}
-	return slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, strings.ToLower(name))
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
 // ownPage reports whether a browser says that the request is one of the user's own, or of a page from here. Programs say nothing.

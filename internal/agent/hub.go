@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,16 @@ type supply struct {
 	consumer *consumer.Consumer
 	client   *kms.Client // for what is passed on
 	names    []string    // sorted; those that the configuration names
+	any      bool        // the wire API serves others too
+}
+
+// serves reports whether the wire API gives a secret to callers. name may be an ARN.
+func (h *hub) serves(name string) bool {
+	s := h.state.Load()
+	if i := strings.LastIndex(name, ":secret/"); i >= 0 && strings.HasPrefix(name, "acs:") {
+		name = name[i+len(":secret/"):]
+	}
+	return s.any || slices.Contains(s.names, name)
 }
 
 // Get returns the current version of a secret.

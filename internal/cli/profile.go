@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,21 @@ type profile struct {
 	SecurityToken   string `json:"security_token,omitempty"`
 	Region          string `json:"region,omitempty"`
 	CAFile          string `json:"ca_file,omitempty"`
+	// InsecureHTTP permits an http:// endpoint off loopback: values then cross the network in clear.
+	InsecureHTTP bool `json:"insecure_http,omitempty"`
+}
+
+// checkTransport refuses plain HTTP off loopback, unless the profile permits it.
+func (p profile) checkTransport() error {
+	if p.InsecureHTTP || !strings.HasPrefix(strings.ToLower(p.Endpoint), "http://") {
+		return nil
+	}
+	u, err := url.Parse(p.Endpoint)
+	if err != nil || !loopbackHost(u.Hostname()) {
+		return fmt.Errorf("the endpoint %s is plain HTTP and not on loopback: values would cross the network in clear; use TLS, or accept that with "+
+			"keyturn profile set --insecure-http (KEYTURN_INSECURE_HTTP=true with KEYTURN_ENDPOINT)", p.Endpoint)
+	}
+	return nil
 }
 
 // profiles is the file, mode 0600, since it holds access keys.
@@ -55,6 +71,9 @@ func readProfiles() (profiles, string, error) {
 		return all, "", err
 	}
 	data, err := os.ReadFile(path)
+	if err == nil {
+		err = checkPrivate(path)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return all, path, nil
@@ -64,6 +83,22 @@ func readProfiles() (profiles, string, error) {
 		return all, path, fmt.Errorf("%s is not a file of profiles: mend it, or remove it and import again", path)
 	}
 	return all, path, nil
+}
+
+// checkPrivate verifies that nobody but root and the user can read or write a file. Its directories are the user's affair: a home that
+// a group may write in is common.
+func checkPrivate(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%s holds access keys and is open to other users (mode %04o): run chmod 600 %s; if others could read it, change the access keys", path, mode, path)
+	}
+	if owner := fileOwner(info); owner > 0 && owner != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d: remove it, or run chown", path, owner)
+	}
+	return nil
 }
 
 func (all profiles) write(path string) error {
@@ -96,6 +131,7 @@ func resolve(name string) (profile, error) {
 		return profile{
 			Endpoint: endpoint, AccessKeyID: os.Getenv("KEYTURN_ACCESS_KEY_ID"), AccessKeySecret: os.Getenv("KEYTURN_ACCESS_KEY_SECRET"),
 			SecurityToken: os.Getenv("KEYTURN_SECURITY_TOKEN"), Region: os.Getenv("KEYTURN_REGION"), CAFile: os.Getenv("KEYTURN_CA_FILE"),
+			InsecureHTTP: os.Getenv("KEYTURN_INSECURE_HTTP") == "true",
 		}, nil
 	}
 	all, _, err := readProfiles()
@@ -108,6 +144,9 @@ func resolve(name string) (profile, error) {
 
 // config says how the server of a profile is reached.
 func (p profile) config() (kms.Config, error) {
+	if err := p.checkTransport(); err != nil {
+		return kms.Config{}, err
+	}
 	config := kms.Config{Endpoint: p.Endpoint, UserAgent: "keyturn-cli/" + Version, Credentials: sign.Credentials{
 		AccessKeyID: p.AccessKeyID, AccessKeySecret: sensitive.New(p.AccessKeySecret), SecurityToken: sensitive.New(p.SecurityToken),
 	}}
@@ -190,11 +229,12 @@ func (e *env) saveProfile(name string, p profile) error {
 }
 
 type profileSet struct {
-	Name        string `arg:"" help:"Name of the profile."`
-	Endpoint    string `required:"" help:"host:port for TLS, or an http:// or https:// URL."`
-	AccessKeyID string `required:"" name:"access-key-id" help:"Access key to sign with."`
-	Region      string `help:"Region of the server." default:"local"`
-	CAFile      string `name:"ca-file" help:"PEM file with the certificate to trust." type:"existingfile"`
+	Name         string `arg:"" help:"Name of the profile."`
+	Endpoint     string `required:"" help:"host:port for TLS, or an http:// or https:// URL."`
+	AccessKeyID  string `required:"" name:"access-key-id" help:"Access key to sign with."`
+	Region       string `help:"Region of the server." default:"local"`
+	CAFile       string `name:"ca-file" help:"PEM file with the certificate to trust." type:"existingfile"`
+	InsecureHTTP bool   `name:"insecure-http" help:"Accept an http:// endpoint off loopback: values cross the network in clear."`
 }
 
 func (c *profileSet) Run(e *env) error {
@@ -204,6 +244,7 @@ func (c *profileSet) Run(e *env) error {
 	}
 	p := profile{
 		Endpoint: c.Endpoint, AccessKeyID: c.AccessKeyID, AccessKeySecret: strings.TrimSpace(secret.Reveal()), Region: c.Region, CAFile: c.CAFile,
+		InsecureHTTP: c.InsecureHTTP,
 	}
 	if p.CAFile != "" {
 		if p.CAFile, err = filepath.Abs(p.CAFile); err != nil {

@@ -37,7 +37,7 @@ const envPrefix = "KEYTURN_"
 // clientVariables are the variables that are not settings of the server.
 var clientVariables = []string{
 	"KEYTURN_PROFILE", "KEYTURN_ENDPOINT", "KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN",
-	"KEYTURN_CA_FILE", "KEYTURN_CONFIG_DIR", "KEYTURN_CONFIG", "KEYTURN_ROOT_KEY", "KEYTURN_ROOT_KEY" + root.Additional,
+	"KEYTURN_CA_FILE", "KEYTURN_INSECURE_HTTP", "KEYTURN_CONFIG_DIR", "KEYTURN_CONFIG", "KEYTURN_ROOT_KEY", "KEYTURN_ROOT_KEY" + root.Additional,
 }
 
 // settings are what file, environment and flags say together.
