@@ -96,7 +96,12 @@ func (s *Server) checkMark(ctx context.Context, fresh bool) error {
 	}
 	if why != "" && !fresh {
 		s.restored = why
-		s.config.Logger.Warn("the store may have been put back from a copy: every credential in use is looked at", "why", why)
+		keys, err := s.enabledKeys(ctx)
+		if err != nil {
+			return err
+		}
+		s.config.Logger.Error("the store counts as restored from a copy: access keys, policies and users are what they were then, those that were deleted since included; "+
+			"every rotated credential is checked at its target", "why", why, "enabled_access_keys", keys)
 		if err := s.db.TellRestored(ctx, store.Restored{At: s.config.Now().UTC(), Why: why}); err != nil {
 			return err
 		}
@@ -106,6 +111,17 @@ func (s *Server) checkMark(ctx context.Context, fresh bool) error {
 	}
 	s.putMark(path, p)
 	return nil
+}
+
+// enabledKeys counts the access keys that work.
+func (s *Server) enabledKeys(ctx context.Context) (n int, err error) {
+	err = store.Snapshot(ctx, s.db).AccessKeys(func(k store.AccessKey) bool {
+		if !k.Disabled {
+			n++
+		}
+		return true
+	})
+	return n, err
 }
 
 // putMark writes the mark. A disk that takes nothing is told of, and stops nothing.

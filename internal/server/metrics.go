@@ -73,6 +73,14 @@ func newMetrics(nonces func() int, refusing func() string, watching func() int, 
 			Name: "keyturn_connections_evicted_total", Help: "Connections that were closed to make room for others.",
 		}, func() float64 { return float64(connections().Evicted) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "keyturn_store_restored", Help: "1 when this process has found at its start that the store was restored from a copy.",
+		}, func() float64 {
+			if s.restored != "" {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_changes_refused", Help: "1 while the embedded store has no room for changes.",
 		}, func() float64 {
 			if refusing() != "" {
