@@ -91,6 +91,17 @@ var known = []struct{ name, steps string }{
 		wait 2h
 		! mallory RepairRotation SecretName=mallory/a RepairAction=apply
 		engine`},
+	{"a schedule is no faster than the least interval", `
+		allow mallory kms:* on secret/mallory/*
+		allow mallory kms:CreateSecret on secret
+		allow mallory kms:ConfigureRotation on target/cache
+		allow mallory kms:RotateAccount on target/cache/account/mallory
+		mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretData={"AccountName":"mallory","AccountPassword":"of-mallory"}
+		! mallory ConfigureRotation SecretName=mallory/a TargetName=cache EnableAutomaticRotation=true Cron=@every%201m
+		! mallory ConfigureRotation SecretName=mallory/a TargetName=cache EnableAutomaticRotation=true Cron=*%20*%20*%20*%20*
+		wait 10m
+		wait 10m
+		wait 10m`},
 	{"a grant is of the user and not of the name", `
 		allow mallory ram:CreateUser,ram:CreateAccessKey on user/*
 		remove alice

@@ -168,6 +168,8 @@ func (m *model) needs(s step, service string, caller *user) []need {
 		return on(m.kms("secret"))
 	case "RotateRootKey", "DescribeRootKey":
 		return on(m.kms("rootkey"))
+	case "RotateLocalCA":
+		return on(m.kms("localca"))
 	case "ListTargets":
 		return on(m.kms("target"))
 	case "CreateSecret":
