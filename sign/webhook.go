@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// The headers of a request that Keyturn makes to an endpoint of the user's own: a webhook target, or a receiver of events.
+// The headers of a request that Keyturn makes to an endpoint of the user's own: a webhook target,
+// or a receiver of events.
 const (
 	WebhookTimestamp = "Keyturn-Timestamp" // seconds since 1970
-	// WebhookSignature has the signature of version 1, which does not cover the URL. It is sent for receivers that were written
-	// before version 2.
+	// WebhookSignature has the signature of version 1, which does not cover the URL. It is sent for
+	// receivers that were written before version 2.
 	WebhookSignature = "Keyturn-Signature"
 	// WebhookSignatureV2 has the signature of version 2.
 	WebhookSignatureV2 = "Keyturn-Signature-V2"
@@ -26,9 +27,10 @@ const (
 // WebhookWindow is how far the timestamp of such a request may be from the receiver's clock.
 const WebhookWindow = 5 * time.Minute
 
-// WebhookV2 returns the value of the header of version 2: "v2=" and, in lower-case hexadecimal, HMAC-SHA256 with the key over "v2", the
-// value of the timestamp header, the method, the URL, each followed by a line feed, and the body. The URL is spelled
-// scheme://host[:port]/path[?query], with scheme and host in lower case and without user and fragment.
+// WebhookV2 returns the value of the header of version 2: "v2=" and, in lower-case hexadecimal,
+// HMAC-SHA256 with the key over "v2", the value of the timestamp header, the method, the URL, each
+// followed by a line feed, and the body. The URL is spelled scheme://host[:port]/path[?query], with
+// scheme and host in lower case and without user and fragment.
 func WebhookV2(key, timestamp, method, address string, body []byte) (string, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme == "" || u.Host == "" {
@@ -40,7 +42,8 @@ func WebhookV2(key, timestamp, method, address string, body []byte) (string, err
 	return "v2=" + hex.EncodeToString(mac.Sum(nil)), nil
 }
 
-// SignWebhookRequest sets the headers of a request to a webhook, with the signatures of both versions.
+// SignWebhookRequest sets the headers of a request to a webhook, with the signatures of both
+// versions.
 func SignWebhookRequest(r *http.Request, key string, now time.Time, body []byte) error {
 	SignWebhook(r.Header, key, now, body)
 	signature, err := WebhookV2(key, r.Header.Get(WebhookTimestamp), r.Method, r.URL.String(), body)
@@ -59,13 +62,14 @@ type WebhookOption func(*webhookOptions)
 
 type webhookOptions struct{ v1 bool }
 
-// AcceptWebhookV1 also accepts requests that have a signature of version 1 alone. Such a request may have been made for another
-// endpoint with the same key.
+// AcceptWebhookV1 also accepts requests that have a signature of version 1 alone. Such a request
+// may have been made for another endpoint with the same key.
 func AcceptWebhookV1() WebhookOption { return func(o *webhookOptions) { o.v1 = true } }
 
-// VerifyWebhook verifies that a request was made by somebody who has the key, for this endpoint, within [WebhookWindow] of now.
-// address is the URL of the endpoint as Keyturn has it in its configuration; it must not be taken from the request, whose Host
-// the sender chooses. body is the body as it arrived. A receiver that must not take one request twice remembers the ID in the body
+// VerifyWebhook verifies that a request was made by somebody who has the key, for this endpoint,
+// within [WebhookWindow] of now. address is the URL of the endpoint as Keyturn has it in its
+// configuration; it must not be taken from the request, whose Host the sender chooses. body is the
+// body as it arrived. A receiver that must not take one request twice remembers the ID in the body
 // for as long.
 func VerifyWebhook(r *http.Request, address, key string, now time.Time, body []byte, options ...WebhookOption) error {
 	var o webhookOptions
@@ -94,8 +98,9 @@ func freshWebhook(timestamp string, now time.Time) bool {
 	return err == nil && now.Sub(time.Unix(seconds, 0)).Abs() <= WebhookWindow
 }
 
-// Webhook returns the value of the header of version 1: "v1=" and, in lower-case hexadecimal, HMAC-SHA256 with the key over "v1", a
-// line feed, the value of the timestamp header, a line feed and the body. It does not cover the URL: see [WebhookV2].
+// Webhook returns the value of the header of version 1: "v1=" and, in lower-case hexadecimal,
+// HMAC-SHA256 with the key over "v1", a line feed, the value of the timestamp header, a line feed
+// and the body. It does not cover the URL: see [WebhookV2].
 func Webhook(key, timestamp string, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(key))
 	fmt.Fprintf(mac, "v1\n%s\n", timestamp)
@@ -110,8 +115,9 @@ func SignWebhook(h http.Header, key string, now time.Time, body []byte) {
 	h.Set(WebhookSignature, Webhook(key, timestamp, body))
 }
 
-// CheckWebhook verifies the signature of version 1, and reports whether it is right and within [WebhookWindow] of now. The request may
-// have been made for another endpoint with the same key: use [VerifyWebhook].
+// CheckWebhook verifies the signature of version 1, and reports whether it is right and within
+// [WebhookWindow] of now. The request may have been made for another endpoint with the same key:
+// use [VerifyWebhook].
 func CheckWebhook(h http.Header, key string, now time.Time, body []byte) bool {
 	timestamp := h.Get(WebhookTimestamp)
 	return hmac.Equal([]byte(h.Get(WebhookSignature)), []byte(Webhook(key, timestamp, body))) && freshWebhook(timestamp, now)

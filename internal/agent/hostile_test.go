@@ -34,8 +34,8 @@ func sleeper(t *testing.T, uid int) (pid int, ended <-chan error) {
 	return cmd.Process.Pid, done
 }
 
-// TestBystandersAreNotSignalled verifies that the user of an application, who writes its pid_file, cannot have the agent signal a
-// process that is not theirs.
+// TestBystandersAreNotSignalled verifies that the user of an application, who writes its pid_file,
+// cannot have the agent signal a process that is not theirs.
 func TestBystandersAreNotSignalled(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -68,7 +68,8 @@ func TestBystandersAreNotSignalled(t *testing.T) {
 	if err := notify(""); err == nil || !strings.Contains(err.Error(), "it is not signalled") {
 		t.Errorf("a process of root: %v", err)
 	}
-	// A file of root that somebody has put there: by a link to one that holds the number, or moved from elsewhere.
+	// A file of root that somebody has put there: by a link to one that holds the number, or moved
+	// from elsewhere.
 	rootsFile := filepath.Join(dir, "roots.pid")
 	if err := os.WriteFile(rootsFile, []byte(fmt.Sprint(bystander)), 0o644); err != nil {
 		t.Fatal(err)
@@ -114,8 +115,9 @@ func TestBystandersAreNotSignalled(t *testing.T) {
 	}
 }
 
-// TestSwappedDirectoryIsNotFollowed verifies that a directory on the way to a file, replaced by a symbolic link by a user who may
-// write there, leads the agent nowhere: what the link points to stays as it is.
+// TestSwappedDirectoryIsNotFollowed verifies that a directory on the way to a file, replaced by a
+// symbolic link by a user who may write there, leads the agent nowhere: what the link points to
+// stays as it is.
 func TestSwappedDirectoryIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -160,7 +162,8 @@ func TestSwappedDirectoryIsNotFollowed(t *testing.T) {
 	}
 }
 
-// TestKeyFileOfOthersIsRefused verifies that an access key is not read from a file that others can read or write.
+// TestKeyFileOfOthersIsRefused verifies that an access key is not read from a file that others can
+// read or write.
 func TestKeyFileOfOthersIsRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "key.json")

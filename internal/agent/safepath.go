@@ -15,13 +15,15 @@ import (
 // maxLinks bounds the symbolic links on the way to a directory.
 const maxLinks = 40
 
-// directory is an open directory. What is done in it happens there, whatever its path leads to meanwhile.
+// directory is an open directory. What is done in it happens there, whatever its path leads to
+// meanwhile.
 type directory struct{ fd int }
 
 func (d directory) close() { _ = unix.Close(d.fd) } // nothing was written through it
 
-// openDirectory opens the directory at a path, one step after the other. A symbolic link is followed only where nobody but root and the
-// agent's own user can have made it: the user of an application could otherwise lead the agent, which may be root, elsewhere.
+// openDirectory opens the directory at a path, one step after the other. A symbolic link is
+// followed only where nobody but root and the agent's own user can have made it: the user of an
+// application could otherwise lead the agent, which may be root, elsewhere.
 func openDirectory(path string) (directory, error) {
 	fd, err := unix.Open("/", openPath|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -68,7 +70,8 @@ func openDirectory(path string) (directory, error) {
 	return d, nil
 }
 
-// trustedLink returns where a symbolic link leads, if nobody but root and our own user can have made it.
+// trustedLink returns where a symbolic link leads, if nobody but root and our own user can have
+// made it.
 func (d directory) trustedLink(name string) (string, error) {
 	var link unix.Stat_t
 	if err := unix.Fstatat(d.fd, name, &link, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -88,8 +91,8 @@ func (d directory) trustedLink(name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// onlyOurs reports whether nobody but root and our own user can replace what is in the directory of root or our own user. In one with the
-// sticky bit others can only add.
+// onlyOurs reports whether nobody but root and our own user can replace what is in the directory of
+// root or our own user. In one with the sticky bit others can only add.
 func (d directory) onlyOurs() bool {
 	var s unix.Stat_t
 	if unix.Fstat(d.fd, &s) != nil {

@@ -23,8 +23,8 @@ import (
 // hostKey is a key that a configuration of kind ssh may pin.
 const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 
-// networkKinds are configurations of each kind that is reached over a network, without and with TLS, for a target at ADDR. A new
-// kind must be added, or named in localKinds.
+// networkKinds are configurations of each kind that is reached over a network, without and with
+// TLS, for a target at ADDR. A new kind must be added, or named in localKinds.
 var networkKinds = map[string][]string{
 	"postgresql": {`{"address":"ADDR","tls":{"off":true}}`, `{"address":"ADDR"}`},
 	"mysql":      {`{"address":"ADDR","tls":{"off":true}}`, `{"address":"ADDR"}`},
@@ -95,8 +95,9 @@ func calls(ctx context.Context, system target.Target) map[string]error {
 	return out
 }
 
-// TestNoKindGetsAroundTheDialer verifies that no kind of target makes a connection but through the dialer of its settings: with one
-// that refuses, nothing arrives at the address, and the error says that the rules refuse it.
+// TestNoKindGetsAroundTheDialer verifies that no kind of target makes a connection but through the
+// dialer of its settings: with one that refuses, nothing arrives at the address, and the error says
+// that the rules refuse it.
 func TestNoKindGetsAroundTheDialer(t *testing.T) {
 	t.Parallel()
 	l := serveBytes(t, nil)
@@ -124,8 +125,8 @@ func TestNoKindGetsAroundTheDialer(t *testing.T) {
 	}
 }
 
-// TestTargetsAreNoPortScanners verifies that a caller learns the same from a test of a target where nothing listens and of one where
-// another service does, whatever that says.
+// TestTargetsAreNoPortScanners verifies that a caller learns the same from a test of a target where
+// nothing listens and of one where another service does, whatever that says.
 func TestTargetsAreNoPortScanners(t *testing.T) {
 	t.Parallel()
 	const marker = "banner-marker"
@@ -222,7 +223,8 @@ func serveBytes(t *testing.T, greeting []byte) *byteServer {
 	return s
 }
 
-// TestKindsHaveNoOtherWayToTheNetwork verifies that the source of the kinds names nothing of the libraries that dials by itself.
+// TestKindsHaveNoOtherWayToTheNetwork verifies that the source of the kinds names nothing of the
+// libraries that dials by itself.
 func TestKindsHaveNoOtherWayToTheNetwork(t *testing.T) {
 	t.Parallel()
 	forbidden := []string{

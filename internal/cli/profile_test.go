@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestPlainHTTPIsRefused verifies that no access key and no value goes to an http:// endpoint off loopback unless the user says so.
+// TestPlainHTTPIsRefused verifies that no access key and no value goes to an http:// endpoint off
+// loopback unless the user says so.
 func TestPlainHTTPIsRefused(t *testing.T) {
 	t.Parallel()
 	for endpoint, want := range map[string]bool{
@@ -27,7 +28,8 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 	}
 }
 
-// TestOpenProfileFileIsRefused verifies that access keys are not taken from a file that other users can read or write.
+// TestOpenProfileFileIsRefused verifies that access keys are not taken from a file that other users
+// can read or write.
 func TestOpenProfileFileIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "profiles.json")
 	t.Setenv("KEYTURN_CONFIG_DIR", filepath.Dir(path))

@@ -1,8 +1,9 @@
-// Package egress makes the connections that callers of the API choose the address of: to targets, to webhooks and to receivers
-// of events.
+// Package egress makes the connections that callers of the API choose the address of: to targets,
+// to webhooks and to receivers of events.
 //
-// Each address is judged when it is connected to, after names have been resolved, so that neither a name that resolves to
-// another address later nor a spelling of an address gets around the rules. In this order:
+// Each address is judged when it is connected to, after names have been resolved, so that neither a
+// name that resolves to another address later nor a spelling of an address gets around the rules.
+// In this order:
 //
 //  1. Only TCP is spoken: no Unix sockets.
 //  2. The server's own listeners, the other nodes of its cluster and its etcd are refused.
@@ -12,7 +13,8 @@
 //  5. With Allow rules, everything else is refused that none of them names. Without them, it is permitted, loopback
 //     included: databases run beside the server.
 //
-// An IPv6 address that carries an IPv4 address (mapped, compatible, 6to4, NAT64, Teredo, ISATAP) is judged as both.
+// An IPv6 address that carries an IPv4 address (mapped, compatible, 6to4, NAT64, Teredo, ISATAP) is
+// judged as both.
 package egress
 
 import (
@@ -61,7 +63,8 @@ func New(c Config) *Dialer {
 // Default has no rules but those that always hold.
 var Default = New(Config{})
 
-// RefuseListener refuses connections to a listener of this process under every address of this machine.
+// RefuseListener refuses connections to a listener of this process under every address of this
+// machine.
 func (d *Dialer) RefuseListener(a net.Addr) {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -119,8 +122,8 @@ type deniedAddr struct {
 	port uint16
 }
 
-// resolveDenied resolves the host names of Deny rules, so that the address of a denied host is denied too. A name that does
-// not exist denies itself alone.
+// resolveDenied resolves the host names of Deny rules, so that the address of a denied host is
+// denied too. A name that does not exist denies itself alone.
 func (d *Dialer) resolveDenied(ctx context.Context) ([]deniedAddr, error) {
 	var out []deniedAddr
 	for _, r := range d.config.Deny {
@@ -157,7 +160,8 @@ func (d *Dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
-// refusal says why the rules refuse a peer; empty when they permit it. host is what the caller asked for.
+// refusal says why the rules refuse a peer; empty when they permit it. host is what the caller
+// asked for.
 func (d *Dialer) refusal(ctx context.Context, host string, peer netip.AddrPort, denied []deniedAddr) string {
 	addr, port := plain(peer.Addr()), peer.Port()
 	forms := append([]netip.Addr{addr}, carried(addr)...)
@@ -217,7 +221,8 @@ var specials = []struct {
 	{netip.MustParsePrefix("64:ff9b:1::/48"), "a translated address whose IPv4 address cannot be told"},
 }
 
-// special says why an address is refused by default; empty when it is not, or when an Allow rule names it closely enough.
+// special says why an address is refused by default; empty when it is not, or when an Allow rule
+// names it closely enough.
 func (d *Dialer) special(addr netip.Addr, port uint16) string {
 	for _, s := range specials {
 		if !s.prefix.Contains(addr) {

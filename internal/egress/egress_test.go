@@ -116,8 +116,8 @@ func FuzzParseRule(f *testing.F) {
 	})
 }
 
-// TestEverySpellingReachesTheRules verifies that no spelling of an address that the resolver takes gets around the rules: a
-// listener on loopback, which the rules deny, gets no connection.
+// TestEverySpellingReachesTheRules verifies that no spelling of an address that the resolver takes
+// gets around the rules: a listener on loopback, which the rules deny, gets no connection.
 func TestEverySpellingReachesTheRules(t *testing.T) {
 	t.Parallel()
 	port, connected := listener(t)
@@ -159,8 +159,9 @@ func TestUnixSocketsAreRefused(t *testing.T) {
 	}
 }
 
-// TestRebindingIsRefused verifies that a name is judged by the address that is connected to: one that resolves to a permitted
-// address first and to another afterwards connects to neither the second nor, by an allowed name, to loopback.
+// TestRebindingIsRefused verifies that a name is judged by the address that is connected to: one
+// that resolves to a permitted address first and to another afterwards connects to neither the
+// second nor, by an allowed name, to loopback.
 func TestRebindingIsRefused(t *testing.T) {
 	t.Parallel()
 	port, connected := listener(t)
@@ -217,7 +218,8 @@ func TestRebindingIsRefused(t *testing.T) {
 	}
 }
 
-// TestOwnListenersAreRefused verifies that a process does not connect to its own listeners, under any address of this machine.
+// TestOwnListenersAreRefused verifies that a process does not connect to its own listeners, under
+// any address of this machine.
 func TestOwnListenersAreRefused(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", ":0")

@@ -16,7 +16,8 @@ type Rule struct {
 	port   uint16       // 0 means every port
 }
 
-// ParseRule reads a rule: 10.0.0.0/8, 10.1.2.3, [2001:db8::1]:5432, db.example.com, *.example.com:443.
+// ParseRule reads a rule: 10.0.0.0/8, 10.1.2.3, [2001:db8::1]:5432, db.example.com,
+// *.example.com:443.
 func ParseRule(s string) (Rule, error) {
 	host, port, err := cutPort(s)
 	if err != nil {
@@ -86,8 +87,8 @@ func cutPort(s string) (host string, port uint16, err error) {
 
 func normalHost(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
 
-// isHostName reports whether a name is one of DNS with a label that is no number, so that no spelling of an address
-// (2130706433, 0x7f.1) passes for a name.
+// isHostName reports whether a name is one of DNS with a label that is no number, so that no
+// spelling of an address (2130706433, 0x7f.1) passes for a name.
 func isHostName(host string) bool {
 	if host == "" || len(host) > 253 {
 		return false

@@ -12,7 +12,8 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// TestReceiversAreJudged verifies that events are delivered by the dialer of the configuration alone, also after a redirect.
+// TestReceiversAreJudged verifies that events are delivered by the dialer of the configuration
+// alone, also after a redirect.
 func TestReceiversAreJudged(t *testing.T) {
 	t.Parallel()
 	var arrived atomic.Int64

@@ -8,8 +8,9 @@ import (
 	"github.com/keyturn/keyturn/internal/egress"
 )
 
-// dialer makes the one dialer of everything whose address callers choose. It refuses every service of this server: a target that
-// is the server itself would make requests with the network position of the server.
+// dialer makes the one dialer of everything whose address callers choose. It refuses every service
+// of this server: a target that is the server itself would make requests with the network position
+// of the server.
 func (s *Server) dialer() *egress.Dialer {
 	c := s.config.Egress
 	c.Own = append(append([]string(nil), c.Own...), s.services()...)

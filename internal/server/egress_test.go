@@ -14,9 +14,10 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// TestTargetsReachNoForbiddenAddress verifies that a caller who may register targets cannot make the server connect to its own
-// listeners, to the metadata service of a cloud, or to what the operator denies; and learns no more of a closed port than of a
-// service that speaks another protocol.
+// TestTargetsReachNoForbiddenAddress verifies that a caller who may register targets cannot make
+// the server connect to its own listeners, to the metadata service of a cloud, or to what the
+// operator denies; and learns no more of a closed port than of a service that speaks another
+// protocol.
 func TestTargetsReachNoForbiddenAddress(t *testing.T) {
 	t.Parallel()
 	denied, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -1,8 +1,9 @@
-// Package command is the kind "command": a program on the server's machine changes the credentials. Each step of package plugin is
-// one run, with the message on standard input and the answer on standard output. docs/plugin.md says what a command has to
-// do; examples/command-target is one.
+// Package command is the kind "command": a program on the server's machine changes the credentials.
+// Each step of package plugin is one run, with the message on standard input and the answer on
+// standard output. docs/plugin.md says what a command has to do; examples/command-target is one.
 //
-// The operator decides what runs: the server setting command maps names to command lines. Configuration of a target:
+// The operator decides what runs: the server setting command maps names to command lines.
+// Configuration of a target:
 //
 //	command               the name of one of them. Required.
 //	strategy              the one that the command implements: "single", "overlap" or "double". Required.
@@ -10,21 +11,24 @@
 //	password_length       12 to 128, default 32.
 //	password_punctuation  characters beside letters and digits; default none.
 //
-// A target can choose neither arguments nor environment. No shell is involved. The command gets PATH (/usr/local/bin:/usr/bin:/bin),
-// LC_ALL=C and the KEYTURN_… variables of its command line; nothing of the server's own environment, which may hold the root key.
+// A target can choose neither arguments nor environment. No shell is involved. The command gets
+// PATH (/usr/local/bin:/usr/bin:/bin), LC_ALL=C and the KEYTURN_… variables of its command line;
+// nothing of the server's own environment, which may hold the root key.
 //
-// The command runs as the user of the server setting command-user, who is neither root nor the server's user and cannot read the
-// server's directories; this is verified before each run. A server that is not root cannot change the user: then the operator
-// must accept in so many words (command-user: self) that commands can read what the server can. On Linux, it gains no
-// privileges by set-user-ID files, has limits on processes, open files, file size and processor time, and writes no core
-// dump. It has a process group of its own, which gets a SIGTERM when the time is over and SIGKILL two seconds later; what it
-// leaves running in that group is killed when it ends.
+// The command runs as the user of the server setting command-user, who is neither root nor the
+// server's user and cannot read the server's directories; this is verified before each run. A
+// server that is not root cannot change the user: then the operator must accept in so many words
+// (command-user: self) that commands can read what the server can. On Linux, it gains no privileges
+// by set-user-ID files, has limits on processes, open files, file size and processor time, and
+// writes no core dump. It has a process group of its own, which gets a SIGTERM when the time is
+// over and SIGKILL two seconds later; what it leaves running in that group is killed when it ends.
 //
-// The executable, and every directory above it, must belong to root or to the server's user, and nobody else may be able to write
-// there (a directory with the sticky bit is good enough).
+// The executable, and every directory above it, must belong to root or to the server's user, and
+// nobody else may be able to write there (a directory with the sticky bit is good enough).
 //
-// Configurations of releases up to 0.1 name path, args, env and dir instead of command. They can be opened when the server's
-// configuration has a command with the same executable, arguments and variables, and cannot be registered any more.
+// Configurations of releases up to 0.1 name path, args, env and dir instead of command. They can be
+// opened when the server's configuration has a command with the same executable, arguments and
+// variables, and cannot be registered any more.
 package command
 
 import (
@@ -59,7 +63,8 @@ type Line struct {
 	Env map[string]string
 }
 
-// ParseLine reads NAME=[KEYTURN_X=VALUE …] /PATH [ARGUMENT …]. Words are separated by spaces and hold none.
+// ParseLine reads NAME=[KEYTURN_X=VALUE …] /PATH [ARGUMENT …]. Words are separated by spaces and
+// hold none.
 func ParseLine(s string) (name string, l Line, err error) {
 	name, rest, ok := strings.Cut(s, "=")
 	if !ok || name == "" || len(name) > maxName || strings.Trim(name, target.Alphabet+"-_.") != "" {
@@ -97,7 +102,8 @@ type User struct {
 type Config struct {
 	Commands map[string]Line
 	User     User
-	// Private are files and directories that User must not be able to read, such as the server's data directory.
+	// Private are files and directories that User must not be able to read, such as the server's
+	// data directory.
 	Private []string
 }
 
@@ -170,7 +176,8 @@ func (c Config) checkName(name string) error {
 	return err
 }
 
-// parseStored reads a configuration of this release, or finds the command that one of an earlier release means.
+// parseStored reads a configuration of this release, or finds the command that one of an earlier
+// release means.
 func (c Config) parseStored(raw json.RawMessage) (config, error) {
 	var old legacy
 	if target.Decode(raw, &old) != nil || old.Path == "" {

@@ -14,7 +14,8 @@ import (
 // launcherName is the first argument by which this program knows that it is to become a command.
 const launcherName = "keyturn-command-launcher"
 
-// launch says what the launcher does before it becomes the command. It travels in an environment variable, and holds no secret.
+// launch says what the launcher does before it becomes the command. It travels in an environment
+// variable, and holds no secret.
 type launch struct {
 	File string   `json:"file"`
 	Args []string `json:"args"`
@@ -35,11 +36,13 @@ var limits = []struct {
 	{unix.RLIMIT_NOFILE, 256},
 }
 
-// maxProcesses bounds the processes of the commands' user; it is not set for the server's own, who has others.
+// maxProcesses bounds the processes of the commands' user; it is not set for the server's own, who
+// has others.
 const maxProcesses = 512
 
-// prepare makes cmd start this program again, which drops what the command must not have and then becomes it. What the launcher
-// cannot do is read from the returned pipe; it is empty when the command was started.
+// prepare makes cmd start this program again, which drops what the command must not have and then
+// becomes it. What the launcher cannot do is read from the returned pipe; it is empty when the
+// command was started.
 func (r *runner) prepare(cmd *exec.Cmd, file string) (failure *os.File, close func(), err error) {
 	text, err := json.Marshal(launch{File: file, Args: append([]string{r.line.Path}, r.line.Args...), Env: r.line.environment(), User: r.config.User})
 	if err != nil {
@@ -55,8 +58,9 @@ func (r *runner) prepare(cmd *exec.Cmd, file string) (failure *os.File, close fu
 	return read, func() { _ = write.Close() }, nil
 }
 
-// The launcher is this same program, so that it needs no other file that could be replaced. It must begin before anything else
-// of the program does: no flag, file or variable but its own is looked at.
+// The launcher is this same program, so that it needs no other file that could be replaced. It must
+// begin before anything else of the program does: no flag, file or variable but its own is looked
+// at.
 func init() {
 	if len(os.Args) == 1 && os.Args[0] == launcherName {
 		become()
@@ -109,7 +113,8 @@ func setLimit(resource int, value uint64) error {
 		return fmt.Errorf("getrlimit: %w", err)
 	}
 	value = min(value, now.Max)
-	// By way of package syscall for the number of files: its own restores the limit before it executes a program otherwise.
+	// By way of package syscall for the number of files: its own restores the limit before it
+	// executes a program otherwise.
 	if resource == unix.RLIMIT_NOFILE {
 		return syscall.Setrlimit(resource, &syscall.Rlimit{Cur: value, Max: value})
 	}

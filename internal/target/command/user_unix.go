@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// CheckUser verifies that commands can run as their user, and that this user cannot read what is private.
+// CheckUser verifies that commands can run as their user, and that this user cannot read what is
+// private.
 func (c Config) CheckUser() error {
 	if len(c.Commands) == 0 || c.User.Self {
 		return nil
@@ -33,8 +34,8 @@ func (c Config) CheckUser() error {
 	return errors.Join(errs...)
 }
 
-// checkNoAccess verifies that the user cannot read a file or enter a directory, by its owner and mode. Access control lists show
-// in the bits of the group, which therefore count for everybody.
+// checkNoAccess verifies that the user cannot read a file or enter a directory, by its owner and
+// mode. Access control lists show in the bits of the group, which therefore count for everybody.
 func (u User) checkNoAccess(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
