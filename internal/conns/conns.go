@@ -44,7 +44,7 @@ const (
 // A TLS handshake costs some 0.3 ms of one core.
 const (
 	strangerRate, strangerBurst = 100, 1000
-	knownRate, knownBurst       = 1000, 4000
+	knownRate, knownBurst       = 1000, 12_000
 )
 
 // Config bounds connections. The zero value of a member means its default, except for Total.
