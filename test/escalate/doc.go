@@ -32,4 +32,10 @@
 //	go test ./test/escalate                               the table, and a search of 5 s
 //	go test ./test/escalate -full                         a search of 3 min; prints the figures (make prove does it)
 //	go test ./test/escalate -seed 7 -span 1m -all         each sort of violation once
+//
+// To verify that the search still finds what it is for, take a rule away and run it; with seed 1 it
+// stops at the first violation. Seconds and seed of that violation, on two busy cores:
+//
+//	accountResources in internal/api/binding.go, without kms:RotateAccount          0.2 s, seed 2
+//	accountResources, without ram:CreateAccessKey and ram:DeleteAccessKey           0.8 s, seed 11
 package escalate
