@@ -86,9 +86,13 @@ func (p *player) registerTarget(ctx context.Context) (Managed, error) {
 	if admin == "" {
 		lines = []string{strings.TrimSuffix(lines[0], `\`) + lines[1]}
 	}
+	for i, account := range m.Accounts {
+		lines[len(lines)-1] += ` \`
+		lines = append(lines, fmt.Sprintf("--Account.%d %s", i+1, account))
+	}
 	p.begin(p.number(), "register the target", lines...)
 	_, err := p.producer.RegisterTarget(ctx, &kms.RegisterTargetRequest{
-		TargetName: targetName, Kind: m.Kind, Config: m.Config, AdminSecretName: adminNameOf(m),
+		TargetName: targetName, Kind: m.Kind, Config: m.Config, AdminSecretName: adminNameOf(m), Accounts: m.Accounts,
 	})
 	if err := p.succeeded(ctx, "RegisterTarget", err); err != nil {
 		return m, err

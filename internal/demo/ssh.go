@@ -121,7 +121,8 @@ func (a *sshAccount) managed(software, authorizedKeys string) (Managed, error) {
 	return Managed{
 		Name: fmt.Sprintf("%s, account %s, %s", software, a.user, a.address),
 		Kind: "ssh", Config: config.Reveal(), // addresses and public keys
-		Secret: "acs/ecs/demo", Type: kms.TypeECS, Extended: fmt.Sprintf(`{"SecretSubType":"SSHKey","RegionId":"local","InstanceId":%q}`, targetName), Data: data,
+		Accounts: []string{a.user}, // the host has one file of keys, so each of its accounts is privileged
+		Secret:   "acs/ecs/demo", Type: kms.TypeECS, Extended: fmt.Sprintf(`{"SecretSubType":"SSHKey","RegionId":"local","InstanceId":%q}`, targetName), Data: data,
 		Apply: "a line added to authorized_keys of " + a.user, Retire: "the line of the old key removed",
 		Login: a.Login,
 	}, err

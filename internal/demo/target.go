@@ -58,6 +58,8 @@ type Managed struct {
 	// account changes itself.
 	Kind, Config string
 	Admin        sensitive.Value
+	// Accounts is the account policy; none means every ordinary account.
+	Accounts []string
 	// Secret, Type and Extended are name, type and ExtendedConfig of the secret, Data is its first version, which the target
 	// accepts.
 	Secret, Type, Extended string
