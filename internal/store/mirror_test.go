@@ -202,3 +202,42 @@ func TestRecordsBelong(t *testing.T) {
 		t.Errorf("bob is %+v, the record of alice", u)
 	}
 }
+
+// TestSnapshotBeforeTheWatch verifies that a snapshot which began while there was no watch, and so has
+// its revision from the store, takes nothing from a mirror that is behind that revision.
+func TestSnapshotBeforeTheWatch(t *testing.T) {
+	t.Parallel()
+	db := openMirrored(t, 0)
+	both := func(value string) {
+		t.Helper()
+		_, err := Update(t.Context(), db, func(tx *Tx) (struct{}, error) {
+			return struct{}{}, errors.Join(tx.PutAccount(Account{ID: "1", DefaultKeyID: value}), tx.PutAccount(Account{ID: "2", DefaultKeyID: value}))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	both("old")
+	former, err := newTx(t.Context(), db).get(accountKey("2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both("new")
+	m := db.mirror
+	m.mu.Lock()
+	m.applied = 0 // as before the watch is there
+	m.mu.Unlock()
+	tx := Snapshot(t.Context(), db)
+	a, _, err := tx.Account("1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.mu.Lock()
+	m.applied = former.rev // the watch is there, and has not taken in the second change
+	m.mu.Unlock()
+	m.keep(accountKey("2"), former.data, former.rev, former.rev)
+	b, _, err := tx.Account("2")
+	if err != nil || a.DefaultKeyID != b.DefaultKeyID {
+		t.Errorf("read %q and %q of records that change together, %v", a.DefaultKeyID, b.DefaultKeyID, err)
+	}
+}

@@ -20,6 +20,7 @@ type Tx struct {
 	db     *DB
 	pinned bool  // every read is of one revision
 	rev    int64 // that revision, once there was a read
+	passed bool  // rev came from the mirror's barrier: the mirror has taken in every change up to it
 	reads  map[string]read
 	writes map[string][]byte // nil deletes
 	ranges []string          // prefixes of keys that are deleted
@@ -90,7 +91,10 @@ func (tx *Tx) mirrored(key string) (r read, ok bool, err error) {
 		if err != nil || !ok {
 			return read{}, false, err
 		}
-		tx.rev = rev
+		tx.rev, tx.passed = rev, true
+	}
+	if !tx.passed { // rev came from the store, which may be ahead of the mirror
+		return read{}, false, nil
 	}
 	e := m.find(key, tx.rev)
 	if e == nil {
