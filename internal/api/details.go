@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"net"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/egress"
+	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/wire"
@@ -31,7 +33,7 @@ func (c *Call) inRecord(name string) bool {
 }
 
 // told are the parameters of a change, as they were given. A parameter that holds a value is left
-// out.
+// out, and a document that is none of its sort is told by its digest.
 func (c *Call) told() audit.Details {
 	var details audit.Details
 	known := c.op.Params()
@@ -45,13 +47,32 @@ func (c *Call) told() audit.Details {
 			details = append(details, audit.Detail{Name: "addresses", Value: strings.Join(c.addresses(p.Value), ",")})
 			continue
 		}
-		details = append(details, audit.Detail{Name: p.Name, Value: p.Value[:min(len(p.Value), maxDetail)]})
-		if len(p.Value) > maxDetail {
+		sound := c.isSound(name, p.Value)
+		if sound {
+			details = append(details, audit.Detail{Name: p.Name, Value: p.Value[:min(len(p.Value), maxDetail)]})
+		}
+		if !sound || len(p.Value) > maxDetail {
 			sum := sha256.Sum256([]byte(p.Value))
 			details = append(details, audit.Detail{Name: p.Name + ".sha256", Value: hex.EncodeToString(sum[:])})
 		}
 	}
 	return details
+}
+
+// isSound reports whether a document is of the sort that its parameter takes. One that is not will be
+// refused; it may be anything, a secret value included, so the trail has its digest only.
+func (c *Call) isSound(parameter, text string) bool {
+	var err error
+	switch parameter {
+	case "Policy":
+		_, err = policy.ParseSecret(text, c.Account())
+	case "PolicyDocument":
+		_, err = policy.ParseIdentity(text)
+	case "ExtendedConfig":
+		var members map[string]any
+		err = json.Unmarshal([]byte(text), &members)
+	}
+	return err == nil
 }
 
 // addresses are those in the configuration that a call gives to a target.

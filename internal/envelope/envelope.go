@@ -296,7 +296,7 @@ func (r *Keyring) OpenRecords(sealed map[uint32][]byte) (*Records, error) {
 		records.current = max(records.current, generation)
 	}
 	if len(records.keys) == 0 {
-		return nil, errors.New("the store has no key of its records: restore it from its copy")
+		return nil, errors.New(`the stored record "meta" holds no key of the records: restore the store from its copy`)
 	}
 	return records, nil
 }

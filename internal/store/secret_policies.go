@@ -101,12 +101,18 @@ func (tx *Tx) Denying(account, prefix string) ([]string, error) {
 	return names, nil
 }
 
+// PoliciesBound reports whether [BindSecretPolicies] has run to its end.
+func (tx *Tx) PoliciesBound() (bool, error) {
+	done, _, err := load[bool](tx, policiesBoundKey)
+	return done, err
+}
+
 // BindSecretPolicies binds the policies of secrets that were stored without IDs to the users whom they name, and fills the index
 // of those that have a Deny. It does so once for each store; a call that was cut off is made again. A name that nobody has,
 // or that a user has who came after the last change of the secret, is bound to nobody: an Allow for it grants nothing.
 func BindSecretPolicies(ctx context.Context, db *DB, log *slog.Logger) error {
 	tx := Snapshot(ctx, db)
-	if done, _, err := load[bool](tx, policiesBoundKey); err != nil || done {
+	if done, err := tx.PoliciesBound(); err != nil || done {
 		return err
 	}
 	var list []secret.Secret
