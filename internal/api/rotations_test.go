@@ -918,7 +918,9 @@ func TestEarlierReleaseStaysBound(t *testing.T) {
 func TestNewSecretOfAName(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Accepted, r.Paused, r.Reason = "v1", true, "of the former secret" })
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+		r.Accepted, r.Paused, r.Reason = "v1", true, "of the former secret"
+	})
 	w.must(t, "DeleteSecret", "SecretName", "db", "RecoveryWindowInDays", "7")
 	w.now = w.now.Add(8 * 24 * time.Hour)
 	w.managed(t, "db", "SingleUser", appValue, "pg")
