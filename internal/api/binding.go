@@ -16,8 +16,8 @@ import (
 
 // The engine changes accounts with the rights of the service. So a caller who makes it act needs a
 // right on each account that will change, beside the right on the operation: actionRotateAccount on
-// an account at a target, or both actions on access keys for a user of this service. Whoever decides
-// where the value of a secret is sent needs the right to read it.
+// an account at a target, or both actions on access keys for a user of this service. A caller who
+// decides where the value of a secret is sent needs the right to read it.
 const (
 	actionRotateAccount   = "kms:RotateAccount"
 	actionGetSecretValue  = "kms:GetSecretValue"
@@ -64,8 +64,8 @@ func (c *Call) accountResources(ch changes) []resource {
 }
 
 // rotated are the resources of an operation that makes the engine act for the secret that a parameter
-// names: the secret, and the accounts that will change. Whoever binds the secret to a target by that
-// decides where its value is sent.
+// names: the secret, and the accounts that will change. A caller who binds the secret to a
+// target decides where its value is sent.
 func rotated[In any](field func(*In) *string) on[In] {
 	base := named(field)
 	return on[In]{base.text, func(c *Call, in *In) ([]resource, error) {
@@ -263,7 +263,7 @@ func (c *Call) bindTo(tx *store.Tx, s secret.Secret, ch changes) (bound secret.S
 }
 
 // bindNew binds a managed secret that is made with that value. A RAMCredentials secret takes over keys
-// that exist: whoever names one must have it.
+// that exist, so the caller must hold them.
 func (c *Call) bindNew(tx *store.Tx, s secret.Secret, data sensitive.Value) (secret.Secret, error) {
 	s, _, err := c.bindTo(tx, s, firstChanges(s, data))
 	if err != nil || s.TargetName() != secret.OwnUsers {
