@@ -92,7 +92,10 @@ func TestHangUp(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
-	if strings.Contains(log.String(), "level=ERROR") || strings.Contains(log.String(), "level=WARN") {
-		t.Errorf("the operator is told of callers who hang up:\n%.2000s", log)
+	for line := range strings.Lines(log.String()) {
+		slow := strings.Contains(line, "msg=store event=") && strings.Contains(line, "took too long") // a busy machine, not a caller
+		if !slow && (strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN")) {
+			t.Errorf("the operator is told of callers who hang up:\n%.2000s", line)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,9 +57,14 @@ func TestNode(t *testing.T) {
 	}
 }
 
+// installing lets one test install at a time.
+var installing sync.Mutex
+
 // install runs npm ci unless the modules of this lock file are there.
 func install(t *testing.T) {
 	t.Helper()
+	installing.Lock()
+	defer installing.Unlock()
 	if _, err := os.ReadFile(filepath.Join("node", "compat.test.js")); err != nil { // so that go test forgets its result when the script changes
 		t.Fatal(err)
 	}
