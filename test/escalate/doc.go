@@ -17,13 +17,17 @@
 //     caller name that account or user (account-changed, key-changed). The account of a target's
 //     administrator never does, and a superuser only where the account policy of the target
 //     names it;
+//   - no account at a target of the operator gets a credential that an attacker chose
+//     (credential-imposed): a right to rotate is none to set;
 //   - no schedule rotates more often than the least interval (too-often);
 //   - what an application says of the versions that it uses is heard (consumer-unheard).
 //
 // An attacker also calls with every key that it obtains. The generator looks at the model to
 // draw names that exist and operations that somebody may do; parameters come from the table of
-// operations, so a new operation takes part at once, and TestModelKnowsEveryOperation fails
-// until the model knows what it needs.
+// operations, so a new operation takes part at once. Half of the attackers are about a work: what
+// takes several calls and people do often, with all of the rights that it takes or all but one, and
+// with what other people do around it. Other calls come in between. TestModelKnowsEveryOperation
+// fails until the model knows what an operation needs.
 //
 // A failing sequence is shortened and printed, one step per line, in the form that the table of
 // TestKnownSequences holds. The same seed draws the same steps for as long as the answers are

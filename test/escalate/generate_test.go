@@ -19,6 +19,8 @@ type generator struct {
 	random *rand.Rand
 	world  *world
 	noted  int
+	// planned are the next steps of the works that the attackers have begun.
+	planned []step
 }
 
 // templates are the policies that attackers are given, a few each: what a team gets that runs its
@@ -70,17 +72,6 @@ var templates = []string{
 	"system AliyunKMSReadOnlyAccess",
 }
 
-// bundles are policies that are given together.
-var bundles = [][]string{
-	{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/cache"},
-	{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:RotateAccount on target/cache/account/{me}", "kms:CreateSecret,kms:ConfigureRotation on target/*"},
-	{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:RotateAccount on target/*/account/*", "kms:ConfigureRotation on target/*"},
-	{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:RotateAccount on target/*/account/*", "kms:*Target on target target/*"},
-	{"kms:*Target on target target/*", "kms:ProbeRotation on target/*"},
-	{"ram:CreateUser on user/*", "ram:CreateAccessKey on user/*"},
-	{"kms:PrepareTargetAccounts on target/cache secret", "kms:GetSecretValue on secret/{me}/*", "kms:RotateAccount on target/cache/account/*"},
-}
-
 // errands are what honest people do in between.
 var errands = []string{
 	`root RegisterTarget TargetName=later Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin`,
@@ -120,13 +111,17 @@ func (g *generator) grants(who string) (list []step) {
 	add := func(template string) {
 		list = append(list, step{verb: "allow", who: who, line: strings.ReplaceAll(template, "{me}", who)})
 	}
-	if g.chance(0.3) {
-		for _, t := range pick(g, bundles) {
-			add(t)
-		}
+	if g.chance(0.01) {
+		g.begin(who, stopping)
 	}
-	for range 1 + g.random.IntN(3) {
-		add(pick(g, templates))
+	if g.chance(0.6) {
+		for _, right := range g.begin(who, pick(g, works)) {
+			add(right)
+		}
+	} else {
+		for range 1 + g.random.IntN(3) {
+			add(pick(g, templates))
+		}
 	}
 	if g.chance(0.15) {
 		list = append(list, step{verb: "allow", who: who, line: g.stray()})
@@ -145,6 +140,11 @@ func (g *generator) stray() string {
 
 // next draws a step.
 func (g *generator) next() step {
+	if len(g.planned) > 0 && g.chance(0.8) {
+		s := g.planned[0]
+		g.planned = g.planned[1:]
+		return s
+	}
 	switch n := g.random.Float64(); {
 	case n < 0.12:
 		return step{verb: "wait", wait: pick(g, waits)}
@@ -242,11 +242,6 @@ func (g *generator) fill(s *step, o api.Op) {
 }
 
 func (g *generator) watch(s *step) {
-	if g.chance(0.01) {
-		s.times = 201
-		s.params = []param{{"Consumer", "app-1"}, {"Leaving", "true"}, {"Secret.N", "500"}}
-		return
-	}
 	s.params = []param{{"Consumer", pick(g, []string{"app-1", "c2"})}, {"Secret.1.SecretName", g.secret(s, "kms:GetSecretValue")}, {"Secret.1.VersionId", "v1"}}
 	if g.chance(0.3) {
 		s.params = append(s.params, param{"Leaving", "true"})
@@ -339,10 +334,11 @@ var pools = map[string]func(g *generator, s *step, o api.Op) string{
 }
 
 var (
-	userNames   = []string{"alice", "carol", "boss", "app", "mallory", "eve"}
-	groupNames  = []string{"team", "staff"}
-	policyNames = []string{"p1", "p2", "p5", "p9", "AdministratorAccess", "AliyunKMSFullAccess"}
-	targetNames = []string{"cache", "idp", "later"}
+	accountNames = []string{"app", "report", "default", "keyturn", "mallory", "mallory", "idp"}
+	userNames    = []string{"alice", "carol", "boss", "app", "mallory", "eve"}
+	groupNames   = []string{"team", "staff"}
+	policyNames  = []string{"p1", "p2", "p5", "p9", "AdministratorAccess", "AliyunKMSFullAccess"}
+	targetNames  = []string{"cache", "idp", "later"}
 )
 
 func or(a, b string) string {
@@ -417,7 +413,7 @@ func (g *generator) config(s *step) string {
 }
 
 func (g *generator) account(s *step) string {
-	return pick(g, []string{"app", "report", "default", "keyturn", "mallory", "idp"})
+	return pick(g, accountNames)
 }
 
 func (g *generator) accountOr(s *step, o api.Op) string {

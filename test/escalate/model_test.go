@@ -81,9 +81,11 @@ type cause struct {
 	op     string
 }
 
-// value is a plaintext. A person who supplied it, or was given it by right, has it.
+// value is a plaintext. A person who supplied it, or was given it by right, has it. chosen is by whom
+// it was supplied in a call.
 type value struct {
 	had     map[string]bool
+	chosen  map[string]bool
 	secrets map[string]bool
 }
 
@@ -133,7 +135,7 @@ func (m *model) attached(a attachment) []statement {
 func (m *model) valueOf(text string) *value {
 	v := m.values[text]
 	if v == nil {
-		v = &value{had: map[string]bool{}, secrets: map[string]bool{}}
+		v = &value{had: map[string]bool{}, chosen: map[string]bool{}, secrets: map[string]bool{}}
 		m.values[text] = v
 	}
 	return v

@@ -20,7 +20,10 @@ type system struct {
 	admin      string // the account that changes others
 	privileged map[string]bool
 	accounts   map[string]map[string]bool // account to the passwords that it accepts
+	before     map[login]bool             // what it accepted at any time
 }
+
+type login struct{ account, password string }
 
 // newSystems are the systems of a world: two of the operator and one of each attacker. Mallory has
 // an ordinary account of her own at the first.
@@ -44,7 +47,12 @@ func newSystems() map[string]*system {
 	}
 	out := map[string]*system{}
 	for _, s := range list {
-		out[s.address] = s
+		out[s.address], s.before = s, map[login]bool{}
+		for account, has := range s.accounts {
+			for password := range has {
+				s.before[login{account, password}] = true
+			}
+		}
 	}
 	return out
 }
@@ -138,6 +146,10 @@ func (l *link) set(c target.Credential, alone bool) {
 	has[password] = true
 	l.system.accounts[c.Account] = has
 	l.world.changed(l, c.Account)
+	if !l.system.before[login{c.Account, password}] {
+		l.world.imposed(l, c.Account, password)
+	}
+	l.system.before[login{c.Account, password}] = true
 }
 
 func (l *link) Retire(_ context.Context, c target.Change) error {
@@ -291,6 +303,17 @@ func (w *world) changed(l *link, account string) {
 		if why := w.model.mayRotate(c, l, account); why != "" {
 			w.violate("account-changed", "account %q at %s was changed through target %q for secret %q, because of %s of %s: %s",
 				account, l.system.address, l.name, w.acting, c.op, c.by.name, why)
+		}
+	}
+}
+
+// imposed checks a credential that a system of the operator has not accepted before: a right to
+// rotate an account is none to choose its credential.
+func (w *world) imposed(l *link, account, password string) {
+	for _, c := range w.responsible() {
+		if c != nil && c.by.attacker && w.model.valueOf(password).chosen[c.by.name] {
+			w.violate("credential-imposed", "account %q at %s was given a credential that %s chose, for secret %q, because of %s",
+				account, l.system.address, c.by.name, w.acting, c.op)
 		}
 	}
 }

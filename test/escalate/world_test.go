@@ -512,8 +512,12 @@ func (w *world) learnKey(by *person, id, key string) {
 // supply notes the values of a call as its caller's.
 func (w *world) supply(s step, by *person) {
 	for _, name := range []string{"SecretData", "AccountPassword"} {
-		if s.has(name) {
-			w.supplied(by, s.get(name))
+		if !s.has(name) {
+			continue
+		}
+		w.supplied(by, s.get(name))
+		for _, plain := range append(leaves(s.get(name)), s.get(name)) {
+			w.model.valueOf(plain).chosen[by.name] = true
 		}
 	}
 }
