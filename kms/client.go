@@ -206,13 +206,16 @@ func (c *Client) once(ctx context.Context, call Call, body []byte) ([]byte, erro
 
 // decodeError makes an *Error of an answer. One that is not of the documented form, say from a proxy, keeps its status.
 func decodeError(resp *http.Response, body []byte) error {
-	var e struct{ Code, Message, RequestId, HostId, Recommend string }
+	var e struct {
+		Code, Message, RequestId, HostId, Recommend string
+		AccessDeniedDetail                          struct{ AuthAction string }
+	}
 	if json.Unmarshal(body, &e) != nil || e.Code == "" {
 		e.Code, e.Message = "HTTP"+fmt.Sprint(resp.StatusCode), "the answer is not one of this API: "+http.StatusText(resp.StatusCode)
 	}
 	return &Error{
 		HTTPStatus: resp.StatusCode, Code: e.Code, Message: e.Message, RequestID: e.RequestId, HostID: e.HostId,
-		Recommend: e.Recommend, Header: resp.Header,
+		Recommend: e.Recommend, Header: resp.Header, DeniedAction: e.AccessDeniedDetail.AuthAction,
 	}
 }
 

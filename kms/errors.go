@@ -23,6 +23,9 @@ type Error struct {
 	Recommend string
 	// Header is the header of the answer.
 	Header http.Header
+	// DeniedAction is the action that no policy allowed, such as kms:RotateAccount; empty unless the call
+	// was refused by a policy. It may not be the operation's own action: some calls need several.
+	DeniedAction string
 }
 
 func (e *Error) Error() string {

@@ -210,7 +210,12 @@ type SimulatePolicyResponse struct {
 	// Sid and StatementIndex are of the statement; -1 for ImplicitDeny.
 	Sid            string `kms:"Sid"`
 	StatementIndex int    `kms:"StatementIndex"`
-	Action         string `kms:"Action"`
-	Resource       string `kms:"Resource"`
-	RequestID      string `kms:"RequestId"`
+	// Action and Resource are what was decided last: of a call that needs several rights, the first that
+	// is missing.
+	Action   string `kms:"Action"`
+	Resource string `kms:"Resource"`
+	// Judged are the rights that were judged, each an action and what it is on. Of an operation on a
+	// secret these are all that the call needs, up to the first that is missing.
+	Judged    []string `kms:"Judged,list=Right"`
+	RequestID string   `kms:"RequestId"`
 }

@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -445,5 +446,32 @@ func TestAdoptForTwoAccounts(t *testing.T) {
 	}))
 	if r := state(t, s, "pair"); r.State != "done" {
 		t.Errorf("after the repair: %s, %s", r.State, r.Reason)
+	}
+}
+
+// TestSimulationJudgesTheWholeCall verifies that a simulated operation is allowed only where the call
+// would be: with the rights on the accounts that it changes.
+func TestSimulationJudgesTheWholeCall(t *testing.T) {
+	t.Parallel()
+	s, _, _ := spyWorld(t)
+	ctx, admin := t.Context(), ram.New(s.Client)
+	newUser(t, admin, "half", document(allow("kms:RotateSecret", "acs:kms:*:*:secret/*")))
+	newUser(t, admin, "whole", document(allow("kms:RotateSecret", "acs:kms:*:*:secret/*"), allow("kms:RotateAccount", "acs:kms:*:*:target/idp/account/pay")))
+	for user, allowed := range map[string]bool{"half": false, "whole": true} {
+		in := &ram.SimulatePolicyRequest{UserName: user, Operation: "RotateSecret", SecretName: "pay/client"}
+		out := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, in))
+		if out.Allowed != allowed || out.Action != "kms:RotateAccount" && !allowed || len(out.Judged) != 2 {
+			t.Errorf("%s: %+v", user, out)
+		}
+	}
+	in := &ram.SimulatePolicyRequest{UserName: "whole", Operation: "RotateAccount", Resource: "acs:kms:local:" + s.AccountID + ":target/idp/account/other"}
+	if out := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, in)); out.Allowed {
+		t.Errorf("another account: %+v", out)
+	}
+	c, _ := client(t, s, newUser(t, admin, "caller", document(allow("kms:RotateSecret", "acs:kms:*:*:secret/*"))), false)
+	_, err := c.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "pay/client", VersionID: "v2"})
+	var denied *kms.Error
+	if !errors.As(err, &denied) || denied.DeniedAction != "kms:RotateAccount" {
+		t.Errorf("the error of a refused call: %+v", err)
 	}
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -218,7 +219,11 @@ func changesOf(s secret.Secret, list []target.Credential, other string) changes 
 }
 
 // wasJudged refuses accounts that the caller's rights were not judged for: something has changed since.
+// So an operation that rotates and does not declare it with [rotates] and [rotated] never succeeds.
 func (c *Call) wasJudged(ch changes) error {
+	if len(ch.names) > 0 && len(c.judgedChanges) == 0 {
+		return errors.New("the operation changes accounts and does not find them among its resources")
+	}
 	for _, name := range ch.names {
 		judged := func(j changes) bool { return j.target == ch.target && slices.Contains(j.names, name) }
 		if !slices.ContainsFunc(c.judgedChanges, judged) {
@@ -325,8 +330,8 @@ func (e *Env) admit(ctx context.Context, tx *store.Tx, t store.Target, system ta
 		case standing.Administrator:
 			return administratorRefused(t, account)
 		case standing.Privileged != "" && !target.NamesAccount(t.Accounts, account):
-			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when the account policy names it exactly; UpdateTarget with Account does that.",
-				account, t.Name, standing.Privileged)
+			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when the account policy names it exactly: keyturn target update %s --account %q.",
+				account, t.Name, standing.Privileged, t.Name, account)
 		}
 	}
 	return nil

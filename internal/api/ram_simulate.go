@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -30,8 +31,23 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 	if err != nil {
 		return nil, err
 	}
+	judged := []string{q.action + " on " + q.resource.arn}
+	for _, further := range c.furtherQuestions(in, q) {
+		if !d.Allowed {
+			break
+		}
+		judged = append(judged, further.action+" on "+further.resource.arn)
+		next, err := further.decide(c.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		if !next.Allowed && (next.Explicit || !further.resource.lenient) {
+			d, q = next, further
+		}
+	}
 	out := &ram.SimulatePolicyResponse{
 		Allowed: d.Allowed, Decision: ram.ImplicitDeny, Sid: d.Sid, StatementIndex: d.Statement, Action: q.action, Resource: q.resource.arn,
+		Judged: judged,
 	}
 	switch {
 	case d.Allowed:
@@ -47,6 +63,37 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 		out.PolicyName, out.PolicyType = policyName, ram.PolicyTypeSecret
 	}
 	return out, nil
+}
+
+// furtherQuestions are what the call needs beside the first question: the operation's other resources,
+// as they are for the secret that is named. There are none for an action that was asked for by itself.
+func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) []*question {
+	i := slices.IndexFunc(c.table, func(o Op) bool { return o.Name == in.Operation })
+	if i < 0 || in.SecretName == "" {
+		return nil
+	}
+	o := &c.table[i]
+	request := reflect.New(o.in)
+	field := request.Elem().FieldByName("SecretName")
+	if !field.IsValid() || field.Kind() != reflect.String {
+		return nil
+	}
+	field.SetString(first.resource.secret)
+	resources, err := o.resources(c, request.Interface())
+	if err != nil {
+		return nil // the call is refused for another reason than its rights
+	}
+	var list []*question
+	for _, r := range resources {
+		action, err := o.needs(r)
+		if err != nil || action == "" || action == first.action && r.arn == first.resource.arn {
+			continue
+		}
+		q := *first
+		q.action, q.effects, q.resource = action, c.effects[action], r
+		list = append(list, &q)
+	}
+	return list
 }
 
 // simulated finds action, resource and context of the question.
@@ -82,7 +129,7 @@ func (c *Call) simulatedPermission(name string) (Permission, error) {
 	case i < 0:
 		for _, o := range c.table {
 			for _, p := range o.Also {
-				if strings.EqualFold(p.Action, name) {
+				if _, bare, _ := strings.Cut(p.Action, ":"); strings.EqualFold(p.Action, name) || bare == name {
 					return p, nil
 				}
 			}

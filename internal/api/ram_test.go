@@ -226,6 +226,7 @@ func TestSimulatePolicy(t *testing.T) {
 	} {
 		got := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, &tt.in))
 		tt.want.RequestID = got.RequestID
+		tt.want.Judged = []string{tt.want.Action + " on " + tt.want.Resource}
 		if diff := cmp.Diff(tt.want, *got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}

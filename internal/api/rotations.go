@@ -295,7 +295,8 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	case q.Trigger != rotation.Emergency && r.State == rotation.Grace:
 		return r, fault.New(fault.InUse, "The former credential of secret %q works until %s; EndRotationGrace retires it now, EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
 	case q.Trigger != rotation.Emergency:
-		return r, fault.New(fault.InUse, "The rotation %q of secret %q has not ended.", r.ID, s.Name)
+		return r, fault.New(fault.InUse, "The rotation %q of secret %q has not ended: it is in state %s%s. DescribeRotation shows what it waits for; CancelRotation ends it, if its candidate is not at the target.",
+			r.ID, s.Name, r.State, nextTry(r, c.At))
 	case r.State == rotation.Grace:
 		r.Then = &q
 		return rotation.Next(r, rotation.Event{Kind: rotation.EndGrace}, c.At)
@@ -309,6 +310,14 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 		r.NextAt = time.Time{} // neither its turn nor a back-off is waited for
 	}
 	return r, nil
+}
+
+// nextTry says when the engine tries again what has failed; empty when nothing has.
+func nextTry(r rotation.Record, now time.Time) string {
+	if !r.NextAt.After(now) {
+		return ""
+	}
+	return ", and is tried again at " + r.NextAt.UTC().Format(time.RFC3339)
 }
 
 // graceEnd says in words when a grace period ends.

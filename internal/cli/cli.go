@@ -133,6 +133,9 @@ func report(stderr io.Writer, err error) int {
 		return c.code
 	case errors.As(err, &service):
 		fmt.Fprintf(stderr, "keyturn: %s\n  code %s, request %s\n", service.Message, service.Code, service.RequestID)
+		if service.DeniedAction != "" {
+			fmt.Fprintf(stderr, "  not allowed: %s; the audit record of the request names the resource\n", service.DeniedAction)
+		}
 	default:
 		fmt.Fprintf(stderr, "keyturn: %s\n", err)
 	}

@@ -221,6 +221,11 @@ func (c *policySimulate) Run(e *env) error {
 		err = printResponse(e.stdout, out)
 	} else {
 		_, err = fmt.Fprintln(e.stdout, verdict(out))
+		for _, right := range out.Judged {
+			if len(out.Judged) > 1 && err == nil {
+				_, err = fmt.Fprintln(e.stdout, "  needed: "+right)
+			}
+		}
 	}
 	if err == nil && !out.Allowed {
 		return coded{exitFailed, ""}

@@ -534,14 +534,19 @@ func (g *Guard) sweep() {
 	}
 }
 
-// relieve closes the connection that holds the most bytes of unverified requests, of those without a valid
-// signature first.
+// relieve closes the connection that holds the most bytes of unverified requests, of the source that holds
+// the most. Whether a connection has had a valid signature does not count: it does not excuse what it holds
+// now, and closing one that holds little would free nothing.
 func (g *Guard) relieve() {
 	g.mu.Lock()
+	held := map[netip.Addr]int64{}
+	for c := range g.open {
+		held[c.source] += c.pending.Load()
+	}
 	var victim *conn
 	for c := range g.open {
-		if victim == nil || c.class != verified && victim.class == verified ||
-			(c.class == verified) == (victim.class == verified) && c.pending.Load() > victim.pending.Load() {
+		if victim == nil || held[c.source] > held[victim.source] ||
+			c.source == victim.source && c.pending.Load() > victim.pending.Load() {
 			victim = c
 		}
 	}

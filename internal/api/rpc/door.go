@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -65,6 +64,8 @@ type Door struct {
 	Observe Observer
 	// NewID makes the ID of a request; nil means a random UUID.
 	NewID func() string
+
+	bodies bodies
 }
 
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -139,7 +140,9 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operati
 		asXML = wantsXML(r, auth.Claim{Format: r.URL.Query().Get("Format")})
 		return "", nil, asXML, d.refuse(w, r, request, "", err)
 	}
-	identity, claim, err := d.Auth.Authenticate(r.Context(), d.unverified(w, r))
+	read, release := d.body(w, r, request.Source)
+	identity, claim, err := d.Auth.Authenticate(r.Context(), d.unverified(r, read))
+	release() // what is kept of the body are its parameters, whose caller is known
 	asXML = wantsXML(r, claim)
 	request.Action, request.Version = claim.Action, claim.Version
 	var over *overLimit
@@ -246,7 +249,7 @@ var canonical = map[string]string{
 }
 
 // unverified is a request as the authenticator reads it.
-func (d *Door) unverified(w http.ResponseWriter, r *http.Request) auth.Request {
+func (d *Door) unverified(r *http.Request, body func() ([]byte, error)) auth.Request {
 	host := []string{r.Host}
 	return auth.Request{
 		Method: r.Method, Query: r.URL.RawQuery, Length: length(r),
@@ -259,7 +262,7 @@ func (d *Door) unverified(w http.ResponseWriter, r *http.Request) auth.Request {
 			}
 			return r.Header.Values(name)
 		},
-		Body:  func() ([]byte, error) { return readBody(w, r) },
+		Body:  body,
 		Admit: d.admit,
 	}
 }
@@ -269,21 +272,4 @@ func length(r *http.Request) int64 {
 		return 0
 	}
 	return r.ContentLength
-}
-
-// readBody reads the body of a request, to its end.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	tooLarge := fault.New(fault.Malformed, "The body is larger than 1 MiB.")
-	if r.ContentLength > auth.MaxBody {
-		return nil, tooLarge
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, auth.MaxBody))
-	var over *http.MaxBytesError
-	switch {
-	case errors.As(err, &over):
-		return nil, tooLarge
-	case err != nil:
-		return nil, fault.Wrap(fault.Malformed, err, "The body could not be read to its end.")
-	}
-	return body, nil
 }

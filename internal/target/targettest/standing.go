@@ -32,7 +32,10 @@ func (h Harness) standing(t *testing.T) {
 		if h.Standing != nil {
 			t.Fatal("the target cannot tell what an account is")
 		}
-		t.Skip("this kind is judged by names alone")
+		if h.Unguarded == "" {
+			t.Fatal("the kind does not tell what an account is: implement target.Guarded, or say in Unguarded why it cannot")
+		}
+		t.Skip("judged by names alone: " + h.Unguarded)
 	}
 	if h.Standing == nil {
 		t.Fatal("the target tells what an account is, and the harness has no Standing")

@@ -25,6 +25,9 @@ const (
 // Harness tells the suite about one kind and its real server.
 type Harness struct {
 	Kind target.Kind
+	// Unguarded says why the kind cannot tell what an account is; empty for a kind that implements
+	// [target.Guarded].
+	Unguarded string
 	// Addr is host:port of the real server. Empty for a kind that is not reached over a network: what needs one is skipped.
 	Addr string
 	// Config makes the configuration of a target that is reached at addr, which is the server or a proxy before it.
