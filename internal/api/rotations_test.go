@@ -135,6 +135,8 @@ func TestTargetRefusals(t *testing.T) {
 		{invalid, `"Config" is not valid. Address is required.`, "RegisterTarget", []string{"TargetName", "new", "Kind", "open", "Config", `{}`}},
 		{invalid, `"Config" is not valid.`, "RegisterTarget", []string{"TargetName", "new", "Kind", "open", "Config", `not JSON`}},
 		{invalid, `"TargetName" is not valid.`, "RegisterTarget", []string{"TargetName", "a b", "Kind", "open", "Config", toMemory}},
+		{invalid, "separates a target from an account in a policy.", "RegisterTarget", []string{"TargetName", "pg/account", "Kind", "open", "Config", toMemory}},
+		{invalid, "separates a target from an account in a policy.", "RegisterTarget", []string{"TargetName", "pg/account/app", "Kind", "open", "Config", toMemory}},
 		{invalid, "the name ram is for the users of this service.", "RegisterTarget", []string{"TargetName", "ram", "Kind", "open", "Config", toMemory}},
 		{missingOne, `"AdminSecretName"`, "RegisterTarget", register("Kind", "memory")},
 		{missingOne, `"Kind"`, "RegisterTarget", register()},
@@ -269,8 +271,8 @@ func TestRotateRefusals(t *testing.T) {
 		state rotation.State
 		text  string
 	}{
-		{rotation.Applying, `The rotation "v2" of secret "db" has not ended.`},
-		{rotation.Scheduled, `The rotation "v2" of secret "db" has not ended.`},
+		{rotation.Applying, `The rotation "v2" of secret "db" has not ended: it is in state applying.`},
+		{rotation.Scheduled, `The rotation "v2" of secret "db" has not ended: it is in state scheduled.`},
 		{rotation.Grace, `The former credential of secret "db" works until 2026-01-02T04:04:05Z; EndRotationGrace retires it now, EmergencyRotation replaces both.`},
 		{rotation.Quarantined, `The rotation of secret "db" is quarantined: Somebody else has changed the credential. RepairRotation mends it.`},
 	} {

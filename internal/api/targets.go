@@ -231,8 +231,8 @@ func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest)
 	switch {
 	case in.TargetName == secret.OwnUsers:
 		return nil, fault.Parameter("TargetName", "the name ram is for the users of this service.")
-	case strings.Contains(in.TargetName, accountSegment):
-		return nil, fault.Parameter("TargetName", "it must not contain %q, which separates a target from an account in a policy.", accountSegment)
+	case strings.Contains(in.TargetName+"/", accountSegment):
+		return nil, fault.Parameter("TargetName", "it must not contain %q, nor end so, which separates a target from an account in a policy.", accountSegment)
 	}
 	if err := checkAccounts(in.Accounts); err != nil {
 		return nil, err
