@@ -72,6 +72,16 @@ var templates = []string{
 	"system AliyunKMSReadOnlyAccess",
 }
 
+// denials are what an identity policy takes away from some attackers.
+var denials = []string{
+	"kms:RotateSecret,kms:RepairRotation on secret/*",
+	"kms:GetSecretValue on *",
+	"kms:CreateSecret on secret",
+	"kms:*Target on target/idp",
+	"kms:RotateAccount on target/cache/account/*",
+	"ram:CreateAccessKey on user/*",
+}
+
 // errands are what honest people do in between.
 var errands = []string{
 	`root RegisterTarget TargetName=later Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin`,
@@ -125,6 +135,9 @@ func (g *generator) grants(who string) (list []step) {
 	}
 	if g.chance(0.15) {
 		list = append(list, step{verb: "allow", who: who, line: g.stray()})
+	}
+	if g.chance(0.15) {
+		list = append(list, step{verb: "deny", who: who, line: pick(g, denials)})
 	}
 	return list
 }

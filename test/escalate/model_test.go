@@ -61,6 +61,7 @@ type secretState struct {
 	kind                     string
 	user                     string // of RAMCredentials
 	target                   string
+	deleting                 bool
 	maker, schedule, request *cause
 	bound                    map[string]*cause // target name to the call that tied the secret to it
 	began                    time.Time         // of the last rotation that was promoted
@@ -190,6 +191,14 @@ func (m *model) needs(s step, service string, caller *user) []need {
 		list := on(target)
 		if s.has("AdminSecretName") {
 			list = append(list, need{own, admin})
+		}
+		return list
+	case "DeregisterTarget":
+		list := on(target)
+		for _, name := range sorted(m.secrets) {
+			if own := m.secrets[name]; s.get("Detach") == "true" && own.attached(s.get("TargetName")) {
+				list = append(list, need{"kms:RemoveRotation", m.kms("secret/" + name)})
+			}
 		}
 		return list
 	case "TestTarget", "ConfigureRotation":
@@ -402,7 +411,11 @@ func (m *model) learnSecrets(s step, c *cause, _ answer) {
 	case "DeleteSecret":
 		if s.get("ForceDeleteWithoutRecovery") == "true" {
 			delete(m.secrets, name)
+		} else {
+			own.deleting = true
 		}
+	case "RestoreSecret":
+		own.deleting = false
 	case "SetSecretPolicy":
 		own.policy = m.statements(s.get("Policy"))
 	case "ConfigureRotation":
@@ -421,6 +434,11 @@ func (m *model) learnSecrets(s step, c *cause, _ answer) {
 			own.bind(c)
 		}
 	}
+}
+
+// attached reports whether the secret is tied to the target as it is registered now.
+func (o *secretState) attached(target string) bool {
+	return o.target == target && o.bound[target] != nil && !o.deleting
 }
 
 func (o *secretState) bind(c *cause) {
