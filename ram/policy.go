@@ -216,6 +216,9 @@ type SimulatePolicyResponse struct {
 	Resource string `kms:"Resource"`
 	// Judged are the rights that were judged, each an action and what it is on. Of an operation on a
 	// secret these are all that the call needs, up to the first that is missing.
-	Judged    []string `kms:"Judged,list=Right"`
-	RequestID string   `kms:"RequestId"`
+	Judged []string `kms:"Judged,list=Right"`
+	// Partial reports that the call may need further rights, on accounts and targets of the secret: the
+	// caller needs kms:DescribeRotation on the secret to have them judged.
+	Partial   bool   `kms:"Partial"`
+	RequestID string `kms:"RequestId"`
 }

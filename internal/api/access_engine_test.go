@@ -464,6 +464,11 @@ func TestSimulationJudgesTheWholeCall(t *testing.T) {
 			t.Errorf("%s: %+v", user, out)
 		}
 	}
+	auditor, _ := client(t, s, newUser(t, admin, "auditor", document(allow("ram:SimulatePolicy", "*"))), false)
+	out := must[*ram.SimulatePolicyResponse](t)(ram.New(auditor).SimulatePolicy(ctx, &ram.SimulatePolicyRequest{UserName: "whole", Operation: "RotateSecret", SecretName: "pay/client"}))
+	if !out.Partial || len(out.Judged) != 1 {
+		t.Errorf("a caller who may not describe the rotation learns %+v", out)
+	}
 	in := &ram.SimulatePolicyRequest{UserName: "whole", Operation: "RotateAccount", Resource: "acs:kms:local:" + s.AccountID + ":target/idp/account/other"}
 	if out := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, in)); out.Allowed {
 		t.Errorf("another account: %+v", out)

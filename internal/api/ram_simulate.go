@@ -32,7 +32,11 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 		return nil, err
 	}
 	judged := []string{q.action + " on " + q.resource.arn}
-	for _, further := range c.furtherQuestions(in, q) {
+	questions, partial, err := c.furtherQuestions(in, q)
+	if err != nil {
+		return nil, err
+	}
+	for _, further := range questions {
 		if !d.Allowed {
 			break
 		}
@@ -47,7 +51,7 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 	}
 	out := &ram.SimulatePolicyResponse{
 		Allowed: d.Allowed, Decision: ram.ImplicitDeny, Sid: d.Sid, StatementIndex: d.Statement, Action: q.action, Resource: q.resource.arn,
-		Judged: judged,
+		Judged: judged, Partial: partial,
 	}
 	switch {
 	case d.Allowed:
@@ -67,23 +71,28 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 
 // furtherQuestions are what the call needs beside the first question: the operation's other resources,
 // as they are for the secret that is named. There are none for an action that was asked for by itself.
-func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) []*question {
+// They name accounts and targets of the secret, so the caller needs the right to describe its rotation;
+// partial reports that it is missing.
+func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) (list []*question, partial bool, err error) {
 	i := slices.IndexFunc(c.table, func(o Op) bool { return o.Name == in.Operation })
-	if i < 0 || in.SecretName == "" {
-		return nil
+	if i < 0 || in.SecretName == "" || len(c.table[i].Also) == 0 {
+		return nil, false, nil
+	}
+	own := c.asking("kms:DescribeRotation", first.resource)
+	if d, err := own.decide(c.Snapshot); err != nil || !d.Allowed {
+		return nil, true, err
 	}
 	o := &c.table[i]
 	request := reflect.New(o.in)
 	field := request.Elem().FieldByName("SecretName")
 	if !field.IsValid() || field.Kind() != reflect.String {
-		return nil
+		return nil, false, nil
 	}
 	field.SetString(first.resource.secret)
 	resources, err := o.resources(c, request.Interface())
 	if err != nil {
-		return nil // the call is refused for another reason than its rights
+		return nil, false, nil // the call is refused for another reason than its rights
 	}
-	var list []*question
 	for _, r := range resources {
 		action, err := o.needs(r)
 		if err != nil || action == "" || action == first.action && r.arn == first.resource.arn {
@@ -93,7 +102,7 @@ func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) 
 		q.action, q.effects, q.resource = action, c.effects[action], r
 		list = append(list, &q)
 	}
-	return list
+	return list, false, nil
 }
 
 // simulated finds action, resource and context of the question.

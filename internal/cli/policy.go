@@ -221,6 +221,9 @@ func (c *policySimulate) Run(e *env) error {
 		err = printResponse(e.stdout, out)
 	} else {
 		_, err = fmt.Fprintln(e.stdout, verdict(out))
+		if out.Partial && err == nil {
+			_, err = fmt.Fprintln(e.stdout, "  The call may need further rights; you need kms:DescribeRotation on the secret to have them judged.")
+		}
 		for _, right := range out.Judged {
 			if len(out.Judged) > 1 && err == nil {
 				_, err = fmt.Fprintln(e.stdout, "  needed: "+right)
