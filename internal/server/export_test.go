@@ -1,9 +1,20 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/store"
 )
+
+// MaxPasses is how many passes over the store one turn of a rotation of the root key makes.
+const MaxPasses = maxPasses
+
+// RewriteAll makes passes over the store until one leaves nothing to do.
+func RewriteAll(ctx context.Context, pass func(context.Context) (store.Rewritten, error)) (damaged int, err error) {
+	return rewriteAll(ctx, pass)
+}
 
 // Handler is what the listeners serve.
 func (s *Server) Handler() http.Handler { return s.handler() }

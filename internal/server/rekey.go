@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -21,6 +22,11 @@ const (
 	rekeyEvery = 15 * time.Second
 	// maxFormer is how many IDs of former root keys the store remembers.
 	maxFormer = 16
+	// maxPasses is how many passes over the store one turn makes; the next turn does the rest.
+	maxPasses = 4
+	// passPause is the least pause between two passes of a turn. Each pause is twice the one before, plus
+	// up to as much again at random.
+	passPause = 100 * time.Millisecond
 )
 
 // rekeying rotates the root key, the key of the records' tags and the versions of the master keys. Each step leaves a state from
@@ -237,7 +243,7 @@ func (r *rekeying) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			r.s.config.Logger.Warn("the rotation of the root key does not go on; it is tried again", "err", err)
+			r.s.config.Logger.Warn("the rotation of the root key failed; retrying", "err", err)
 		case n > 0 && n != damaged:
 			r.s.config.Logger.Error("the rotation of the root key cannot end: records cannot be opened; restore or delete them", "records", n)
 		}
@@ -263,20 +269,15 @@ func (r *rekeying) turn(ctx context.Context) (damaged int, err error) {
 		}
 	}
 	if meta.Rotation != nil {
-		for {
+		damaged, err := rewriteAll(ctx, func(ctx context.Context) (store.Rewritten, error) {
 			done, err := r.rewrite(ctx, *meta.Rotation)
-			if err != nil {
-				return 0, err
+			if err == nil {
+				err = r.step("rewritten")
 			}
-			if err := r.step("rewritten"); err != nil {
-				return 0, err
-			}
-			if done.Changed == 0 && done.Conflicts == 0 && done.Damaged > 0 {
-				return done.Damaged, nil
-			}
-			if done.Clean() {
-				break
-			}
+			return done, err
+		})
+		if err != nil || damaged > 0 {
+			return damaged, err
 		}
 		if meta, err = r.finish(ctx, *meta.Rotation); err != nil {
 			return 0, err
@@ -286,6 +287,34 @@ func (r *rekeying) turn(ctx context.Context) (damaged int, err error) {
 		}
 	}
 	return 0, r.dropFormer(meta)
+}
+
+// rewriteAll makes passes over the store until one leaves nothing to do, or nothing but damaged
+// records, which it counts. It returns an error when records still change after maxPasses.
+func rewriteAll(ctx context.Context, pass func(context.Context) (store.Rewritten, error)) (damaged int, err error) {
+	pause := passPause
+	for n := 1; ; n++ {
+		done, err := pass(ctx)
+		switch {
+		case err != nil:
+			return 0, err
+		case done.Changed == 0 && done.Conflicts == 0:
+			return done.Damaged, nil
+		case n == maxPasses:
+			return 0, fmt.Errorf("records still change after %d passes: %d rewritten, %d in conflict",
+				n, done.Changed, done.Conflicts)
+		case done.Conflicts == 0:
+			continue // the next pass verifies that nothing is left
+		}
+		t := time.NewTimer(pause + rand.N(pause))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return 0, ctx.Err()
+		}
+		pause *= 2
+	}
 }
 
 // rewrite goes once through the store.

@@ -11,9 +11,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
@@ -129,6 +132,46 @@ func TestRotateRootKey(t *testing.T) {
 	}
 	if log := trail(t, dir); !strings.Contains(log, `"operation":"RotateRootKey"`) {
 		t.Error("the trail does not have the rotation")
+	}
+}
+
+// TestConflictsEndATurn verifies that a turn of the rotation makes a bounded number of passes over
+// a store whose records keep changing, with pauses between them, and that other turns end.
+func TestConflictsEndATurn(t *testing.T) {
+	t.Parallel()
+	conflict := store.Rewritten{Conflicts: 1}
+	for _, tt := range []struct {
+		name    string
+		results []store.Rewritten // of the passes; the last one repeats
+		passes  int
+		damaged int
+		fails   bool
+		pauses  bool
+	}{
+		{"conflicts in every pass", []store.Rewritten{conflict}, server.MaxPasses, 0, true, true},
+		{"changes in every pass", []store.Rewritten{{Changed: 1, Damaged: 1}}, server.MaxPasses, 0, true, false},
+		{"one conflict", []store.Rewritten{conflict, {}}, 2, 0, false, true},
+		{"all at once", []store.Rewritten{{Changed: 9}, {}}, 2, 0, false, false},
+		{"damaged records", []store.Rewritten{{Changed: 9, Damaged: 2}, {Damaged: 2}}, 2, 2, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				start, passes := time.Now(), 0
+				damaged, err := server.RewriteAll(t.Context(), func(context.Context) (store.Rewritten, error) {
+					if passes++; passes > 100 {
+						return store.Rewritten{}, errors.New("more than 100 passes")
+					}
+					return tt.results[min(passes, len(tt.results))-1], nil
+				})
+				if passes != tt.passes || damaged != tt.damaged || (err != nil) != tt.fails {
+					t.Errorf("%d passes, %d damaged, %v", passes, damaged, err)
+				}
+				if waited := time.Since(start); (waited > 0) != tt.pauses || waited > 5*time.Second {
+					t.Errorf("the passes took %v", waited)
+				}
+			})
+		})
 	}
 }
 
