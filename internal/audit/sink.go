@@ -179,11 +179,24 @@ type tailer struct {
 	log  *slog.Logger
 
 	path string // of the open segment; empty when none is
+	read int    // how many lines of it were read
+
+	// What was logged, so that a line that is read again is not logged again.
+	damaged place
+	lost    uint64 // the last record
+
 	f    *os.File
 	off  int64 // of the next line in a plain segment
 	zip  io.ReadCloser
 	zbuf *bufio.Reader // of a compressed one
 	buf  []byte        // what was read of a plain segment behind off, in this batch
+	skip bool          // the rest of an overlong line comes next
+}
+
+// place is a line of the trail.
+type place struct {
+	segment uint64 // its first record
+	line    int    // from 1
 }
 
 func (t *tailer) close() {
@@ -193,7 +206,7 @@ func (t *tailer) close() {
 	if t.zip != nil {
 		_ = t.zip.Close()
 	}
-	t.path, t.f, t.off, t.zip, t.zbuf, t.buf = "", nil, 0, nil, nil, nil
+	t.path, t.read, t.f, t.off, t.zip, t.zbuf, t.buf, t.skip = "", 0, nil, 0, nil, nil, nil, false
 }
 
 func (t *tailer) seek(next uint64) {
@@ -222,12 +235,16 @@ func (t *tailer) batch(upTo uint64) (lines []Line, err error) {
 			}
 			continue
 		}
+		if errors.Is(err, errLineTooLong) {
+			t.damage(err)
+			continue
+		}
 		if err != nil {
 			return sendable(lines, err)
 		}
 		var f frame
 		if json.Unmarshal(text, &f) != nil {
-			t.log.Error("a line of the audit trail is damaged, and the sink does not get it", "segment", filepath.Base(t.path), "behind", t.next-1)
+			t.damage(errJSON)
 			continue
 		}
 		if f.Seq < t.next {
@@ -249,9 +266,21 @@ func sendable(lines []Line, err error) ([]Line, error) {
 	return lines, err
 }
 
-// missed tells of records that are not in the trail any more.
+// damage logs once that the line read last is not sent.
+func (t *tailer) damage(err error) {
+	at := place{segmentSeq(filepath.Base(t.path)), t.read}
+	if at.segment < t.damaged.segment || at.segment == t.damaged.segment && at.line <= t.damaged.line {
+		return
+	}
+	t.damaged = at
+	t.log.Error("a line of the audit trail is damaged, and the sink does not get it",
+		"segment", filepath.Base(t.path), "line", at.line, "behind", t.next-1, "err", err)
+}
+
+// missed logs once which records before seq the trail does not have, so the sink does not get them.
 func (t *tailer) missed(seq uint64) {
-	if seq > t.next {
+	if seq > t.next && seq-1 > t.lost {
+		t.lost = seq - 1
 		t.log.Error("audit records were removed or lost before the sink had them", "first", t.next, "last", seq-1)
 	}
 }
@@ -286,11 +315,37 @@ func (t *tailer) open(after string) error {
 	return nil
 }
 
-// line returns the next whole line, io.EOF at the end of the segment.
+// line returns the next whole line, or io.EOF at the end of the segment. It returns errLineTooLong
+// for a line that is longer than any record; the next call continues behind that line.
 func (t *tailer) line() ([]byte, error) {
+	for {
+		text, err := t.piece()
+		switch {
+		case errors.Is(err, errLineTooLong) && !t.skip:
+			t.skip = true
+			t.read++
+			return nil, err
+		case errors.Is(err, errLineTooLong):
+		case err != nil:
+			return nil, err
+		case t.skip:
+			t.skip = false
+		default:
+			t.read++
+			return text, nil
+		}
+	}
+}
+
+// piece returns what comes before the next newline. It returns errLineTooLong, and drops what it
+// has read, when maxLine bytes have none.
+func (t *tailer) piece() ([]byte, error) {
 	if t.zbuf != nil {
 		text, err := t.zbuf.ReadSlice('\n')
-		if err != nil {
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return nil, errLineTooLong
+		case err != nil:
 			return nil, err
 		}
 		return text[:len(text)-1], nil
@@ -302,6 +357,7 @@ func (t *tailer) line() ([]byte, error) {
 			return text, nil
 		}
 		if len(t.buf) > maxLine {
+			t.buf, t.off = nil, t.off+int64(len(t.buf))
 			return nil, errLineTooLong
 		}
 		chunk := make([]byte, 64<<10)

@@ -2,12 +2,15 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -122,11 +125,12 @@ func TestForwarderSkipsWhatIsGone(t *testing.T) {
 	kept(t, 20, Retention{MaxBytes: 5000}, func(l *Log, k *keeper, cfg Config) {
 		k.look(t.Context())
 		first := verifies(t, l, cfg.Dir).FirstSeq
+		var log bytes.Buffer
 		f, err := l.Forward(sink)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := tailer{dir: cfg.Dir, next: 1, log: l.cfg.Logger}
+		r := tailer{dir: cfg.Dir, next: 1, log: slog.New(slog.NewTextHandler(&log, nil))}
 		defer r.close()
 		for f.Lag() > 0 {
 			if _, err := f.step(t.Context(), &r); err != nil {
@@ -136,7 +140,98 @@ func TestForwarderSkipsWhatIsGone(t *testing.T) {
 		if first < 2 || sink.got[0] != first {
 			t.Errorf("from record %d: %v", first, sink.got)
 		}
+		missed := fmt.Sprintf("were removed or lost before the sink had them\" first=1 last=%d\n", first-1)
+		if !strings.Contains(log.String(), "level=ERROR") || strings.Count(log.String(), missed) != 1 {
+			t.Errorf("the log does not have once that records up to %d were missed:\n%s", first-1, log.String())
+		}
 	})
+}
+
+// TestForwarderSkipsDamage verifies that a line that is no record, or longer than any record, costs
+// a sink that record alone, in plain and in compressed segments. The log has one error of the line
+// and one of the missed record, however often the sink fails meanwhile.
+func TestForwarderSkipsDamage(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]string{
+		"no record":     "{",
+		"overlong":      strings.Repeat("x", maxLine+1),
+		"very overlong": strings.Repeat("x", 3*maxLine+7),
+	} {
+		for _, compressed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, compressed %v", name, compressed), func(t *testing.T) {
+				t.Parallel()
+				sink := &memorySink{fail: 3}
+				kept(t, 20, Retention{Compress: compressed}, func(l *Log, k *keeper, cfg Config) {
+					k.look(t.Context())
+					damaged := damageSecondLine(t, cfg.Dir, damage)
+					f, err := l.Forward(sink)
+					if err != nil {
+						t.Fatal(err)
+					}
+					var log bytes.Buffer
+					r := tailer{dir: cfg.Dir, next: 1, log: slog.New(slog.NewTextHandler(&log, nil))}
+					defer r.close()
+					for range 20 {
+						if f.Lag() == 0 {
+							break
+						}
+						if _, err := f.step(t.Context(), &r); err != nil {
+							r.seek(f.Taken() + 1)
+						}
+					}
+					if f.Lag() != 0 || distinct(sink.got, 20) != 19 || slices.Contains(sink.got, damaged) {
+						t.Errorf("record %d is damaged; %d records are left; the sink has %v", damaged, f.Lag(), sink.got)
+					}
+					missed := fmt.Sprintf("were removed or lost before the sink had them\" first=%d last=%d\n", damaged, damaged)
+					for _, text := range []string{"is damaged, and the sink does not get it", missed} {
+						if n := strings.Count(log.String(), text); n != 1 {
+							t.Errorf("the log has %q %d times:\n%s", text, n, log.String())
+						}
+					}
+					if n := strings.Count(log.String(), "level=ERROR"); n != 2 {
+						t.Errorf("the log has %d errors, want 2:\n%s", n, log.String())
+					}
+				})
+			})
+		}
+	}
+}
+
+// damageSecondLine replaces the second line of the first segment and returns the number of its record.
+func damageSecondLine(t *testing.T, dir, text string) (seq uint64) {
+	t.Helper()
+	files, err := segments(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := openSegment(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(r)
+	if err = errors.Join(err, r.Close()); err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	var f frame
+	if err := json.Unmarshal(lines[1], &f); err != nil || len(lines) < 4 {
+		t.Fatalf("%d lines, %v", len(lines), err)
+	}
+	lines[1] = []byte(text + "\n")
+	data = bytes.Join(lines, nil)
+	if segmentExtOf(files[0]) == compressedExt {
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		_, err := w.Write(data)
+		if err = errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		data = packed.Bytes()
+	}
+	if err := os.WriteFile(files[0], data, filePerm); err != nil {
+		t.Fatal(err)
+	}
+	return f.Seq
 }
 
 // TestBatchIsBounded: a long trail is sent in pieces.
@@ -339,6 +434,20 @@ func TestHTTPSink(t *testing.T) {
 	server.Close()
 	if _, err := h.Send(t.Context(), sample(3)); err == nil || strings.Contains(err.Error(), "hidden") || strings.Contains(err.Error(), "token") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestHTTPSinkBoundsHeaders verifies that an endpoint cannot make the sink hold a large header.
+func TestHTTPSinkBoundsHeaders(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Large", strings.Repeat("x", 1<<20))
+	}))
+	defer server.Close()
+	h := &HTTP{URL: server.URL}
+	defer func() { _ = h.Close() }()
+	if taken, err := h.Send(t.Context(), sample(1)); err == nil || taken != 0 {
+		t.Errorf("with a header of 1 MiB: taken %d, %v", taken, err)
 	}
 }
 
