@@ -10,12 +10,14 @@
 package conns
 
 import (
+	"cmp"
 	"container/heap"
 	"container/list"
 	"context"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -534,27 +536,60 @@ func (g *Guard) sweep() {
 	}
 }
 
-// relieve closes the connection that holds the most bytes of unverified requests, of the source that holds
-// the most. Whether a connection has had a valid signature does not count: it does not excuse what it holds
-// now, and closing one that holds little would free nothing.
+// relieve closes connections until the others hold a sixteenth less of unverified requests than is
+// allowed. It begins with the source that holds the most bytes, and with its connection whose state
+// has not changed for longest: a source that sends much displaces its own connections, and no large
+// request of another source. Whether a connection has had a valid signature does not count: it does
+// not excuse what it holds now, and closing one that holds little would free nothing.
 func (g *Guard) relieve() {
 	g.mu.Lock()
-	held := map[netip.Addr]int64{}
-	for c := range g.open {
-		held[c.source] += c.pending.Load()
-	}
-	var victim *conn
-	for c := range g.open {
-		if victim == nil || held[c.source] > held[victim.source] ||
-			c.source == victim.source && c.pending.Load() > victim.pending.Load() {
-			victim = c
-		}
-	}
-	if victim != nil {
-		g.removeLocked(victim)
+	victims := g.victimsLocked(g.cfg.Pending - g.cfg.Pending/16)
+	for _, c := range victims {
+		g.removeLocked(c)
 	}
 	g.mu.Unlock()
-	g.evict(victim)
+	for _, c := range victims {
+		g.evict(c)
+	}
+}
+
+// victimsLocked returns the connections to close so that the others hold at most so many bytes.
+func (g *Guard) victimsLocked(most int64) []*conn {
+	type holder struct {
+		*conn
+		bytes int64
+	}
+	var holders []holder
+	var sum int64
+	totals := map[netip.Addr]int64{}
+	for c := range g.open {
+		h := holder{c, c.pending.Load()}
+		if h.bytes == 0 {
+			continue
+		}
+		holders = append(holders, h)
+		totals[c.source] += h.bytes
+		sum += h.bytes
+	}
+	if sum <= g.cfg.Pending {
+		return nil // another call has made room
+	}
+	slices.SortFunc(holders, func(a, b holder) int {
+		return cmp.Or(
+			cmp.Compare(totals[b.source], totals[a.source]),
+			a.source.Compare(b.source),
+			a.since.Compare(b.since),
+		)
+	})
+	var victims []*conn
+	for _, h := range holders {
+		if sum <= most {
+			break
+		}
+		victims = append(victims, h.conn)
+		sum -= h.bytes
+	}
+	return victims
 }
 
 // conn is an admitted connection.

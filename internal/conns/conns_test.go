@@ -288,6 +288,53 @@ func TestPending(t *testing.T) {
 	}
 }
 
+// TestPendingOfAFlood verifies that medium-sized requests of one source do not displace the large
+// request of another, and that the source of the flood loses its oldest connections.
+func TestPendingOfAFlood(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(0, 0)
+	g := conns.New(conns.Config{Total: 800, Pending: 16000, Now: func() time.Time { return now }})
+	large := dial(g, "192.0.2.1")
+	large.active()
+	var flood []*client
+	for range 100 {
+		now = now.Add(time.Millisecond)
+		c := dial(g, "192.0.2.2")
+		c.active()
+		flood = append(flood, c)
+		_, _ = io.ReadFull(c.served, make([]byte, 500))
+		_, _ = io.ReadFull(large.served, make([]byte, 60))
+	}
+	if !large.open() {
+		t.Error("a flood of medium-sized requests has closed the connection of a large one")
+	}
+	if f := g.Figures(); f.Pending > 16000 {
+		t.Errorf("%d bytes are held, 16000 are allowed", f.Pending)
+	}
+	open := count(flood)
+	if open == 0 || count(flood[len(flood)-open:]) != open {
+		t.Errorf("of the flood %d connections are open, and they are not its newest", open)
+	}
+}
+
+// TestPendingOfManySmall verifies that many connections that hold little do not let the bytes
+// exceed their bound.
+func TestPendingOfManySmall(t *testing.T) {
+	t.Parallel()
+	g := conns.New(conns.Config{Total: 8000, Pending: 1000})
+	for i := range 200 {
+		c := dial(g, fmt.Sprintf("192.0.2.%d", 2+i/20))
+		_, _ = io.ReadFull(c.served, make([]byte, 1))
+	}
+	for range 10 {
+		c := dial(g, "192.0.2.2")
+		_, _ = io.ReadFull(c.served, make([]byte, 500))
+		if f := g.Figures(); f.Pending > 1000 {
+			t.Fatalf("%d bytes are held, 1000 are allowed", f.Pending)
+		}
+	}
+}
+
 // TestProxies verifies that a trusted proxy is bounded by the total alone.
 func TestProxies(t *testing.T) {
 	t.Parallel()
