@@ -25,14 +25,22 @@ type Guarded interface {
 }
 
 // SameAccount reports whether two names can be spellings of one account at some system: it ignores
-// case, surrounding space, and a host part after the last "@". It errs on the side of equality, so
-// it serves for refusing only.
-func SameAccount(a, b string) bool { return bareAccount(a) == bareAccount(b) }
+// case, quotes, surrounding space, and a host part after the last "@" of either or both. It errs on
+// the side of equality, so it serves for refusing only.
+func SameAccount(a, b string) bool {
+	a, b = plainAccount(a), plainAccount(b)
+	bareA, bareB := bareAccount(a), bareAccount(b)
+	return a == b || a == bareB || bareA == b || bareA == bareB
+}
 
+func plainAccount(name string) string {
+	return strings.ToLower(strings.TrimSpace(strings.NewReplacer("'", "", "`", "", `"`, "").Replace(name)))
+}
+
+// bareAccount returns a plain name without its host part.
 func bareAccount(name string) string {
-	name = strings.TrimSpace(name)
 	if i := strings.LastIndexByte(name, '@'); i > 0 {
-		name = name[:i]
+		name = strings.TrimSpace(name[:i])
 	}
-	return strings.ToLower(strings.Trim(name, "'`\" "))
+	return name
 }

@@ -14,6 +14,21 @@ func TestSameAccount(t *testing.T) {
 			t.Errorf("%q is taken for keyturn", other)
 		}
 	}
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"a@b@host", "a@b@%", true},
+		{"a@b@host", "'A@b'@'10.0.0.1'", true},
+		{"a@b@host", "a@b", true}, // a name with an "@", without its host part
+		{"a@b@host", "a", false},
+		{"a@b@host", "a@c@host", false},
+		{"a@b@host", "a@c", false},
+	} {
+		if SameAccount(c.a, c.b) != c.same || SameAccount(c.b, c.a) != c.same {
+			t.Errorf("%q and %q: want same account: %v", c.a, c.b, c.same)
+		}
+	}
 }
 
 // TestAccountPolicy verifies which accounts a policy allows, and which of them it names exactly.
