@@ -123,7 +123,8 @@ type deniedAddr struct {
 }
 
 // resolveDenied resolves the host names of Deny rules, so that the address of a denied host is
-// denied too. A name that does not exist denies itself alone.
+// denied too. A name that does not exist denies itself alone; one that cannot be looked up is an
+// error.
 func (d *Dialer) resolveDenied(ctx context.Context) ([]deniedAddr, error) {
 	var out []deniedAddr
 	for _, r := range d.config.Deny {

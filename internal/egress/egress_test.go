@@ -218,6 +218,38 @@ func TestRebindingIsRefused(t *testing.T) {
 	}
 }
 
+// TestDeniedNameWithoutAddress verifies that a denied name that does not exist denies itself alone,
+// and that nothing is connected to while a denied name cannot be looked up.
+func TestDeniedNameWithoutAddress(t *testing.T) {
+	t.Parallel()
+	port, _ := listener(t)
+	resolver := fakeDNS(t, func(name string) []netip.Addr {
+		if name == "other.example." {
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+		}
+		return nil
+	})
+	for _, tt := range []struct {
+		deny, host string
+		permitted  bool
+	}{
+		{"missing.example", "other.example", true},
+		{"missing.example", "127.0.0.1", true},
+		{"missing.example", "missing.example", false},
+		{"failing.example", "other.example", false},
+		{"failing.example", "127.0.0.1", false},
+	} {
+		d := egress.New(egress.Config{Resolver: resolver, Deny: rules(t, tt.deny)})
+		c, err := d.DialContext(t.Context(), "tcp4", net.JoinHostPort(tt.host, port))
+		if err == nil {
+			_ = c.Close()
+		}
+		if (err == nil) != tt.permitted {
+			t.Errorf("deny %s, connect to %s: %v, want permitted: %v", tt.deny, tt.host, err, tt.permitted)
+		}
+	}
+}
+
 // TestOwnListenersAreRefused verifies that a process does not connect to its own listeners, under
 // any address of this machine.
 func TestOwnListenersAreRefused(t *testing.T) {
@@ -292,7 +324,8 @@ func listener(t *testing.T) (port string, connected *atomic.Int64) {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), connected
 }
 
-// fakeDNS is a resolver that asks a server on loopback.
+// fakeDNS is a resolver that asks a server on loopback. Names that begin with "missing." do not
+// exist there, and the look-up of those that begin with "failing." fails.
 func fakeDNS(t *testing.T, answer func(name string) []netip.Addr) *net.Resolver {
 	t.Helper()
 	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -314,6 +347,12 @@ func fakeDNS(t *testing.T, answer func(name string) []netip.Addr) *net.Resolver 
 			}
 			q := m.Questions[0]
 			m.Response, m.Authoritative, m.RCode = true, true, dnsmessage.RCodeSuccess
+			switch label, _, _ := strings.Cut(q.Name.String(), "."); label {
+			case "missing":
+				m.RCode = dnsmessage.RCodeNameError
+			case "failing":
+				m.RCode = dnsmessage.RCodeServerFailure
+			}
 			m.Additionals = nil
 			var found []netip.Addr
 			if q.Type == dnsmessage.TypeA {
