@@ -114,6 +114,41 @@ func TestStrangersDoNotFillTheTrail(t *testing.T) {
 	}
 }
 
+// TestTalliesOutlastNewSources verifies that a full list of sources whose numbers are due, but not
+// recorded yet, forgets none of them for a new source.
+func TestTalliesOutlastNewSources(t *testing.T) {
+	t.Parallel()
+	trail := &recorder{}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	gate := api.NewGate(&api.Env{Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler)}, trail)
+	sent := 0
+	send := func(source int) {
+		r := stranger(fmt.Sprintf("10.%d.%d.1", source/250, source%250))
+		_ = gate.Refuse(t.Context(), r, "", fault.New(fault.Throttled, ""))
+		sent++
+	}
+	const rounds = 100 // more than the records that all sources may write at once
+	for range rounds {
+		for source := range api.MaxTallies {
+			send(source)
+		}
+	}
+	now = now.Add(2 * api.TallyInterval)
+	for source := range 2 * api.MaxTallies {
+		send(api.MaxTallies + source)
+	}
+	alone := len(trail.records)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	gate.RunTallies(ended)
+	if n := counted(t, trail.records); n != sent {
+		t.Errorf("the trail tells of %d requests, %d were sent", n, sent)
+	}
+	if n := len(trail.records) - alone; n > api.MaxTallies+1 {
+		t.Errorf("%d sources have numbers of their own, want at most %d", n, api.MaxTallies+1)
+	}
+}
+
 // TestStrangersDoNotHideAKey verifies that the refusals of a key keep their records while strangers claim it.
 func TestStrangersDoNotHideAKey(t *testing.T) {
 	t.Parallel()

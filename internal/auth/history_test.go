@@ -123,6 +123,42 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestHistoryOfTwoKeys verifies that segments whose nonces are hashed with different keys are not
+// taken for one history: the key of the newer segment does not find a nonce of the older one, so
+// that request would be accepted again.
+func TestHistoryOfTwoKeys(t *testing.T) {
+	t.Parallel()
+	clock, dir, other := now, t.TempDir(), t.TempDir()
+	open := func(dir string, start time.Time) node {
+		h, err := auth.OpenHistory(auth.HistoryConfig{
+			Dir:      dir,
+			Boot:     "1",
+			Now:      func() time.Time { return clock },
+			Start:    start,
+			Log:      slog.New(slog.DiscardHandler),
+			Identity: filepath.Base, // so a segment may move between directories
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return node{auth.NewNonces(0, h, time.Time{}, nil), h, &clock}
+	}
+	if kind := open(dir, time.Time{}).use("a", now); kind != fault.OK {
+		t.Fatalf("kind %d", kind)
+	}
+	clock = now.Add(time.Second)
+	if kind := open(other, time.Time{}).use("b", clock); kind != fault.OK {
+		t.Fatalf("kind %d", kind)
+	}
+	if err := os.CopyFS(dir, os.DirFS(other)); err != nil {
+		t.Fatal(err)
+	}
+	clock = now.Add(2 * time.Second)
+	if kind := open(dir, clock).use("a", now); kind != fault.Throttled {
+		t.Errorf("a request of the older segment again: kind %d, want %d", kind, fault.Throttled)
+	}
+}
+
 // TestHistoryIsBounded verifies that files are removed when all their requests have expired.
 func TestHistoryIsBounded(t *testing.T) {
 	t.Parallel()
