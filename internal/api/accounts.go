@@ -57,7 +57,7 @@ type preparation struct {
 
 // prepareTargetAccounts makes two logins of equal rights from one. Both credentials are stored before the target hears of the
 // second one, and the first one is what the secret's readers get, which works before, during and after the change. So a call
-// that was cut off leaves nothing that is lost, and the same call again goes on where it was. Until the proof the rotation of
+// that was cut off loses nothing, and a repeated call continues it. Until the proof the rotation of
 // the secret is paused.
 func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAccountsRequest) (*kms.PrepareTargetAccountsResponse, error) {
 	if err := checkPreparation(in); err != nil {
@@ -177,7 +177,7 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 		return err
 	}
 	if err := p.change(ctx, plan, one, other); err != nil {
-		return fault.Wrap(fault.InUse, err, "Target %q: %s. Both credentials are in secret %q, whose rotation is paused; the same call again goes on.", p.target.Name, p.said(err), p.in.SecretName)
+		return fault.Wrap(fault.InUse, err, "Target %q: %s. Both credentials are in secret %q, whose rotation is paused; repeat the call to continue.", p.target.Name, p.said(err), p.in.SecretName)
 	}
 	p.out.Applied = true
 	return p.prove(ctx, plan.Request, one, other)
@@ -218,10 +218,10 @@ func (p *preparation) change(ctx context.Context, plan target.Plan, one, other t
 func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, other target.Credential) error {
 	switch err := p.by.ProveAccounts(ctx, r, one, other); {
 	case target.ClassOf(err) == target.Denied && err != nil:
-		p.out.Findings = append(p.out.Findings, p.said(err), "the rotation of secret "+p.in.SecretName+" stays paused; mend this and make the same call again")
+		p.out.Findings = append(p.out.Findings, p.said(err), "the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
 		return nil
 	case err != nil:
-		return fault.Wrap(fault.InUse, err, "Target %q: %s. All is set up but not proven; the same call again proves it.", p.target.Name, p.said(err))
+		return fault.Wrap(fault.InUse, err, "Target %q: %s. All is set up but not proven; repeat the call to prove it.", p.target.Name, p.said(err))
 	}
 	p.out.Proven = true
 	_, err := store.Update(ctx, p.DB, func(tx *store.Tx) (struct{}, error) { return struct{}{}, p.paused(tx, false) })

@@ -319,7 +319,7 @@ func (s settings) server(e *env) (server.Config, error) {
 	if s.k.Exists("store-reserve") && c.StoreReserve == 0 {
 		c.StoreReserve = -1
 	} else if c.StoreReserve < 0 {
-		errs = append(errs, errors.New("store-reserve is not negative"))
+		errs = append(errs, errors.New("store-reserve must not be negative"))
 	}
 	if c.RootKey, err = s.rootKey(); err != nil {
 		errs = append(errs, err)

@@ -31,14 +31,14 @@ func (s settings) audit(c *server.Config) error {
 	}
 	if s.k.Exists("audit-max-size") {
 		if c.AuditKeep.MaxBytes = int64(s.k.Int("audit-max-size")) << 20; c.AuditKeep.MaxBytes < 256<<20 {
-			errs = append(errs, errors.New("audit-max-size is at least 256: a file of the trail has 64 MiB"))
+			errs = append(errs, errors.New("audit-max-size must be at least 256: a file of the trail has 64 MiB"))
 		}
 	}
 	if s.k.Exists("audit-disk-alert") {
 		if c.AuditDiskAlert = s.k.Int("audit-disk-alert"); c.AuditDiskAlert == 0 {
 			c.AuditDiskAlert = -1
 		} else if c.AuditDiskAlert < 0 {
-			errs = append(errs, errors.New("audit-disk-alert is not negative"))
+			errs = append(errs, errors.New("audit-disk-alert must not be negative"))
 		}
 	}
 	sinks, err := s.sinks()
@@ -71,7 +71,7 @@ func (s settings) sinks() ([]audit.Sink, error) {
 func (s settings) syslog(text string) (audit.Sink, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Port() == "" || u.Hostname() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" {
-		return nil, errors.New("audit-syslog is tls://HOST:PORT, or tcp://HOST:PORT on loopback")
+		return nil, errors.New("audit-syslog must be tls://HOST:PORT, or tcp://HOST:PORT on loopback")
 	}
 	ca := s.text("audit-syslog-ca-file", "")
 	switch {
@@ -80,7 +80,7 @@ func (s settings) syslog(text string) (audit.Sink, error) {
 	case u.Scheme == "tcp" && loopbackHost(u.Hostname()):
 		return &audit.Syslog{Address: u.Host}, nil
 	case u.Scheme != "tls":
-		return nil, errors.New("audit-syslog is tls://HOST:PORT, or tcp://HOST:PORT on loopback")
+		return nil, errors.New("audit-syslog must be tls://HOST:PORT, or tcp://HOST:PORT on loopback")
 	}
 	config, err := trusting("audit-syslog-ca-file", ca)
 	if err != nil {
@@ -93,7 +93,7 @@ func (s settings) syslog(text string) (audit.Sink, error) {
 func (s settings) httpSink(text string) (audit.Sink, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && loopbackHost(u.Hostname())) {
-		return nil, errors.New("audit-http-url is not an https URL, or an http URL on loopback")
+		return nil, errors.New("audit-http-url must be an https URL, or an http URL on loopback")
 	}
 	sink := &audit.HTTP{URL: text, TokenFile: s.text("audit-http-token-file", "")}
 	if sink.TokenFile != "" {

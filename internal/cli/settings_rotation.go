@@ -62,7 +62,7 @@ func (s settings) rotation(c *server.Config) error {
 	duration("rotation-hold", 10*time.Millisecond, 8*time.Second, &c.Rotation.Hold)
 	if s.k.Exists("rotation-rate") {
 		if c.Rotator.Rate = s.k.Float64("rotation-rate"); c.Rotator.Rate < 0.001 || c.Rotator.Rate > 1000 {
-			errs = append(errs, errors.New("rotation-rate is 0.001 to 1000"))
+			errs = append(errs, errors.New("rotation-rate must be 0.001 to 1000"))
 		}
 	}
 	receivers, err := s.receivers()

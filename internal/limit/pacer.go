@@ -90,7 +90,7 @@ func (p *Pacer) delay(id string) time.Duration {
 	r := el.Value.(*pace).bucket.Reserve()
 	delay := r.Delay()
 	if delay > maxDelay {
-		r.Cancel() // or one flood would be paid for by the next hour
+		r.Cancel() // otherwise the answers after a flood would be delayed for as long as it lasted
 		return maxDelay
 	}
 	return delay

@@ -65,8 +65,8 @@ type Config struct {
 	AuditKeep audit.Retention
 	// AuditSinks take a copy of the trail.
 	AuditSinks []audit.Sink
-	// AuditDiskAlert is how many MiB must be free on the disk of the trail, or an operator is told;
-	// 0 means 1024, -1 nobody looks.
+	// AuditDiskAlert is how many MiB must be free on the disk of the trail, or an error is
+	// logged; 0 means 1024, -1 disables the check.
 	AuditDiskAlert int
 	// Settings are those in force, for the record of the start. No secret may be in them.
 	Settings audit.Details
@@ -83,7 +83,7 @@ type Config struct {
 	// StoreQuota is how many MiB the embedded store may take; 0 means 8192.
 	StoreQuota int
 	// StoreReserve is how many MiB must be left on the disk of the embedded store for a change to be taken; 0 means 128, -1
-	// that nobody looks.
+	// disables the check.
 	StoreReserve int
 	// Limit bounds requests a second; the zero value limits nothing.
 	Limit limit.Config
@@ -198,22 +198,22 @@ func (c Config) Check() error {
 		}
 	}
 	if c.Limit.PerKey < 0 || c.Limit.Total < 0 {
-		add("rate-limit and rate-limit-total are not negative")
+		add("rate-limit and rate-limit-total must not be negative")
 	}
 	if c.ReadMemory < 0 {
-		add("read-memory %d is negative", c.ReadMemory)
+		add("read-memory is %d, and must not be negative", c.ReadMemory)
 	}
 	if c.StoreQuota < 0 {
-		add("store-quota %d is negative", c.StoreQuota)
+		add("store-quota is %d, and must not be negative", c.StoreQuota)
 	}
 	if c.AuditDiskAlert < -1 {
-		add("audit-disk-alert %d is negative", c.AuditDiskAlert)
+		add("audit-disk-alert is %d, and must not be less than -1", c.AuditDiskAlert)
 	}
 	if c.AuditKeep.MaxAge < 0 || c.AuditKeep.MaxBytes < 0 {
-		add("audit-max-age and audit-max-size are not negative")
+		add("audit-max-age and audit-max-size must not be negative")
 	}
 	if c.StoreReserve < -1 {
-		add("store-reserve %d is negative", c.StoreReserve)
+		add("store-reserve is %d, and must not be less than -1", c.StoreReserve)
 	}
 	errs = append(errs, c.Etcd.check())
 	if len(c.Etcd.Endpoints) > 0 && (c.StoreQuota != 0 || c.StoreReserve != 0) {
@@ -226,18 +226,18 @@ func (c Config) Check() error {
 		add("refusal-rate must not be negative")
 	}
 	if c.NonceLimit < 0 {
-		add("nonce-limit %d is negative", c.NonceLimit)
+		add("nonce-limit is %d, and must not be negative", c.NonceLimit)
 	}
 	if c.ClockAhead < 0 || c.ClockAhead > auth.Window {
-		add("clock-ahead %v is not between 0 and %v", c.ClockAhead, auth.Window)
+		add("clock-ahead is %v, and must be 0 to %v", c.ClockAhead, auth.Window)
 	}
 	for _, r := range c.SignatureRegions {
 		if !isRegion(r) {
-			add("signature-region %q is not 1 to 32 lower-case letters, digits and hyphens", r)
+			add("signature-region %q must be 1 to 32 lower-case letters, digits and hyphens", r)
 		}
 	}
 	if c.AccountID != "" && (len(c.AccountID) != 16 || !wire.IsName(c.AccountID)) {
-		add("the account ID has 16 digits")
+		add("the account ID must be 16 digits")
 	}
 	return errors.Join(errs...)
 }

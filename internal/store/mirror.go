@@ -237,8 +237,8 @@ func (m *mirror) ask(ctx context.Context) (int64, error) {
 	}
 }
 
-// askLoop answers all who ask with one read each time. Whoever comes while a read is under way waits for the next: that
-// one began after they did.
+// askLoop answers all callers that wait with one read. A caller that arrives while a read is under
+// way waits for the next one, which begins after the call.
 func (m *mirror) askLoop(ctx context.Context) {
 	var waiting []ask
 	answers := make(chan result, 1)
@@ -301,8 +301,8 @@ func (m *mirror) find(key string, rev int64) *entry {
 	return e
 }
 
-// maxAbsent is how many keys without a record are kept. They have a bound of their own, so that whoever asks for names that are not
-// there pushes out no records.
+// maxAbsent is how many keys without a record are kept. They have a bound of their own, so that
+// requests for absent names displace no records.
 const maxAbsent = 8192
 
 // keep takes in a record that was read from the store, as it was at the revision asOf; data is nil when there was none. An absent

@@ -52,7 +52,7 @@ type Config struct {
 	// Quota is how many bytes the embedded store may take; 0 means 8 GiB.
 	Quota int64
 	// Reserve is how many bytes must be left on the disk of the embedded store for a change to be taken; 0 means 128 MiB,
-	// less means that nobody looks.
+	// less disables the check.
 	Reserve int64
 	// NoSync leaves out fsync: for throw-away stores only, such as those of tests.
 	NoSync bool

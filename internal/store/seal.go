@@ -62,7 +62,7 @@ func (db *DB) OnKeysRotated(refresh func(context.Context) error) { db.refresh = 
 // refreshTimeout bounds reading the keys anew.
 const refreshTimeout = 5 * time.Second
 
-// renew reads the keys anew, if they have changed since rev. Whoever comes meanwhile waits for it.
+// renew reads the keys anew, if they have not been read since rev. Concurrent callers wait for it.
 func (db *DB) renew(ctx context.Context, rev int64) error {
 	db.renewing.Lock()
 	defer db.renewing.Unlock()
@@ -82,8 +82,8 @@ func (db *DB) renew(ctx context.Context, rev int64) error {
 }
 
 // RecordKey reads, from a store whose records cannot be authenticated yet, the sealed keys that they are authenticated with, by
-// generation. found is false when the store is new. Whoever opens a key learns whether it is genuine; Meta then holds the rest
-// of the record to it.
+// generation. found is false when the store is new. Opening a key verifies that it is genuine; Meta then verifies the
+// rest of the record with it.
 func (db *DB) RecordKey(ctx context.Context) (sealed map[uint32][]byte, found bool, err error) {
 	m, found, err := db.SealedMeta(ctx)
 	return m.SealedRecordKeys(), found, err

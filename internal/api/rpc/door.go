@@ -55,7 +55,7 @@ type Door struct {
 	Refusals, Useless *limit.Pacer
 	// Origin tells where a request comes from and whether it came over TLS; nil means that its connection does.
 	Origin func(*http.Request) (source netip.Addr, secure bool, err error)
-	// Admit is told the access key of each request whose signature is valid, with the context of the request.
+	// Admit receives the access key of each request whose signature is valid, with the context of the request.
 	// It answers false when the connection of the request is to be closed; nil means that it never is.
 	Admit func(ctx context.Context, key string) bool
 	// Now is the clock of the limits; nil means time.Now.
