@@ -182,6 +182,13 @@ func (t *Turn) version(id string) ([]target.Credential, sensitive.Value, error) 
 	return credentials(t.env, t.tx, t.Secret, v)
 }
 
+// Restorable reports whether the engine may give the target the base again, as its only credential: the
+// target has accepted it before, or this service generated it. A secret of a release before bindings has
+// been probed by that release.
+func (t *Turn) Restorable() bool {
+	return t.Record.BaseAccepted || t.Secret.Generated(t.Record.Base) || t.Secret.Rotation.Binding == nil
+}
+
 // Change is what the target is asked for.
 func (t *Turn) Change() (target.Change, error) {
 	r := t.Record

@@ -219,6 +219,7 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 	case Stored:
 		r = r.to(Prepared)
 		r.Candidate, r.Base, r.Attempt, r.Rejections = e.Version, e.Replaces, 0, 0
+		r.BaseAccepted = r.Accepted == r.Base
 		r.Strategy, r.Target = e.Strategy, e.Target
 		r.Candidates++
 		// What an earlier rotation has sent must not arrive after this candidate.

@@ -167,6 +167,8 @@ type Record struct {
 	Health Health `json:"health,omitzero"`
 	// Accepted is the version whose credential the target was last seen to accept; empty for none.
 	Accepted string `json:"accepted,omitempty"`
+	// BaseAccepted reports that the target had accepted the base when the candidate was stored.
+	BaseAccepted bool `json:"base_accepted,omitempty"`
 	// Reason says in words why the rotation is where it is, when something is wrong.
 	Reason string `json:"reason,omitempty"`
 	// Steps are what was done when, oldest first; of a long story the middle is left out.

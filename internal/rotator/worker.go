@@ -181,6 +181,9 @@ func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
 			return false, w.postpone(ctx, t, at)
 		}
 	}
+	if proven, more, err := w.proveBase(ctx, t); !proven {
+		return more, err
+	}
 	effect, cancel := context.WithTimeout(ctx, w.rotator.config.EffectTimeout)
 	defer cancel()
 	event := rotation.Event{Kind: rotation.Stored, Version: t.VersionFor(), Target: t.Secret.TargetName()}
@@ -200,6 +203,32 @@ func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
 		return false, err
 	}
 	return w.move(ctx, t, failed(err), nil)
+}
+
+// proveBase has the target asked, before a rehearsal, whether it accepts the credential in use: a
+// rehearsal goes back to that, and must not impose what the target never accepted.
+func (w *worker) proveBase(ctx context.Context, t *api.Turn) (proven, more bool, err error) {
+	current := t.Secret.Stages[secret.Current]
+	if t.Record.Mode != rotation.Rehearse || t.Record.Accepted == current {
+		return true, false, nil
+	}
+	live, _, text, failed := w.alive(ctx, t, current)
+	switch live {
+	case target.Live:
+		now := w.engine.Now()
+		r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record { return r.Seen(current, now, r.Health.NextAt) })
+		if err == nil {
+			t.Record = r
+		}
+		return err == nil, false, err
+	case target.Dead:
+		more, err = w.move(ctx, t, rotation.Event{
+			Kind: rotation.Impossible, LoginFailed: failed, Text: "The target does not accept the credential in use, so a rehearsal could not go back to it: " + text,
+		}, nil)
+		return false, more, err
+	}
+	more, err = w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: text}, nil)
+	return false, more, err
 }
 
 func (w *worker) candidate(ctx context.Context, t *api.Turn) (*api.Candidate, error) {
@@ -482,6 +511,9 @@ func (w *worker) simple(ctx context.Context, t *api.Turn, done rotation.EventKin
 // takeBack ends a rehearsal, or a candidate that cannot log in. Where the base must be put back, the target's rules may forbid
 // it: that is no failure which another try would mend.
 func (w *worker) takeBack(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	if change.Strategy == target.Single && !t.Restorable() {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Declined, Text: "it has never accepted that one, so it is not sent"}, nil)
+	}
 	err := w.within(ctx, func(ctx context.Context) error { return revert(ctx, system, change) })
 	switch {
 	case err == nil:

@@ -55,8 +55,4 @@
 // administrator's account, each taken away alone; in 12 s, accountResources without the rights on
 // access keys, and admit without the standing of privileged accounts. A search from other seeds,
 // with other weights, has found the last two (seeds 55 and 14).
-//
-// Known on the unmodified tree: seed 532 (45 s) ends in credential-imposed. The rehearsal of a
-// managed secret whose target was registered later goes back to a credential that the target
-// never accepted, so RehearseRotation with kms:RotateAccount sets a password of the caller's.
 package escalate

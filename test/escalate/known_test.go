@@ -91,6 +91,14 @@ var known = []struct{ name, steps string }{
 		wait 2h
 		! mallory RepairRotation SecretName=mallory/a RepairAction=apply
 		engine`},
+	{"a rehearsal does not go back to a credential that the target never accepted", `
+		allow mallory kms:* on secret/mallory/*
+		allow mallory kms:CreateSecret on secret
+		allow mallory kms:RotateAccount on target/*/account/*
+		mallory CreateSecret SecretName=mallory/b SecretType=Rds VersionId=v1 SecretData={"Accounts":[{"AccountName":"app","AccountPassword":"guess-1-of-mallory"}]} ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"cache"}
+		mallory RehearseRotation SecretName=mallory/b VersionId=v2
+		engine
+		engine`},
 	{"a schedule is no faster than the least interval", `
 		allow mallory kms:* on secret/mallory/*
 		allow mallory kms:CreateSecret on secret
