@@ -75,8 +75,9 @@ func TestKeyturnRotatesTheKeys(t *testing.T) {
 		t.Run(string(strategy), func(t *testing.T) {
 			kind.Strategies = []target.Strategy{strategy}
 			targettest.Run(t, targettest.Harness{
-				Kind:   kind,
-				Config: func(string) string { return config(strategy) },
+				Unguarded: "the program is not asked what an account is",
+				Kind:      kind,
+				Config:    func(string) string { return config(strategy) },
 				Account: func(t *testing.T) target.Credential {
 					n := accounts.Add(1)
 					c := target.Credential{

@@ -180,7 +180,7 @@ func TestUnfinishedStreamsTakeBoundedMemory(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Logf("%d MiB were sent, and the heap grew by %d MiB at most", sent.Load()>>20, most>>20)
-	if most > 160<<20 {
+	if most > memoryFactor*160<<20 {
 		t.Errorf("the heap grew by %d MiB", most>>20)
 	}
 	if got := newcomers(t, s, 5); got != 5 {

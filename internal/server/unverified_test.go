@@ -16,7 +16,7 @@ import (
 // maxUnverified is how much memory unfinished requests of strangers may take at the peak: the 24 MiB that may be held of
 // them are in buffers that grow by copying, and what was closed is freed by the next garbage collection only. Without
 // bounds it was 900 MiB.
-const maxUnverified = 384 << 20
+const maxUnverified = memoryFactor * 256 << 20
 
 // TestUnfinishedRequestsTakeBoundedMemory plays 300 strangers who send the largest requests there are, but for their end. It
 // must run alone: it measures the memory of the process.
@@ -40,7 +40,7 @@ func TestUnfinishedRequestsTakeBoundedMemory(t *testing.T) {
 		written := make(chan struct{})
 		for range 300 {
 			all.Go(func() {
-				conn, err := net.Dial("tcp", s.HTTPEndpoint)
+				conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.2")}}).Dial("tcp", s.HTTPEndpoint)
 				if err != nil {
 					return // refused
 				}
