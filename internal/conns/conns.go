@@ -537,9 +537,10 @@ func (g *Guard) sweep() {
 }
 
 // relieve closes connections until the others hold a sixteenth less of unverified requests than is
-// allowed. It begins with the source that holds the most bytes, and with its connection whose state
-// has not changed for longest: a source that sends much displaces its own connections, and no large
-// request of another source. Whether a connection has had a valid signature does not count: it does
+// allowed. It begins with the source that holds the most bytes, and with its largest connection: a
+// source that sends much displaces its own connections, and no large request of another source.
+// Within a source the oldest would be no better: connections that a flood replaces all the time are
+// younger than a large request that is still being sent. Whether a connection has had a valid signature does not count: it does
 // not excuse what it holds now, and closing one that holds little would free nothing.
 func (g *Guard) relieve() {
 	g.mu.Lock()
@@ -578,7 +579,7 @@ func (g *Guard) victimsLocked(most int64) []*conn {
 		return cmp.Or(
 			cmp.Compare(totals[b.source], totals[a.source]),
 			a.source.Compare(b.source),
-			a.since.Compare(b.since),
+			cmp.Compare(b.bytes, a.bytes),
 		)
 	})
 	var victims []*conn
