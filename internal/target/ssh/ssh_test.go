@@ -597,7 +597,11 @@ func TestAsksInDialogue(t *testing.T) {
 	must(t, tt.Apply(within(t), c))
 	must(t, tt.Verify(within(t), c.New))
 	expect(t, tt.Verify(within(t), c.Old), target.Rejected)
-	if n := strings.Count(s.Log.String(), "PAM: Authentication failure"); n != 1 {
+	failures := func() int { return strings.Count(s.Log.String(), "PAM: Authentication failure") }
+	for deadline := time.Now().Add(5 * time.Second); failures() == 0 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond) // the host writes its log after its answer
+	}
+	if n := failures(); n != 1 {
 		t.Errorf("one rejected login was %d for the host", n)
 	}
 	// An administrator may be one with a password.
