@@ -48,6 +48,10 @@ func (e *GapError) Error() string {
 	for _, g := range e.Gaps {
 		fmt.Fprintf(&b, "; record %d of %s says %s: %s", g.Seq, g.Time.UTC().Format(time.RFC3339), g.Loss, g.Note)
 	}
+	b.WriteString(". For a loss that you have looked into, add")
+	for _, g := range e.Gaps {
+		fmt.Fprintf(&b, " --known-gap %d", g.Seq)
+	}
 	return b.String()
 }
 

@@ -23,6 +23,9 @@ type caRotate struct {
 }
 
 func (c *caRotate) Run(e *env) error {
+	if c.OverlapDays < 1 || c.OverlapDays > 365 {
+		return coded{exitUsage, "--overlap-days must be 1 to 365; docs/operations.md, \"Rotate the local CA\", says how to replace a stolen CA at once"}
+	}
 	client, err := c.connect()
 	if err != nil {
 		return err

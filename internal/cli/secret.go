@@ -408,7 +408,7 @@ func (c *secretDelete) Run(e *env) error {
 func (e *env) confirm(question string) error {
 	f, ok := e.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return coded{exitUsage, "this cannot be undone: add --yes"}
+		return coded{exitUsage, "there is no terminal to ask at: add --yes. Asked is: " + question}
 	}
 	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
 	line, err := bufio.NewReader(e.stdin).ReadString('\n')

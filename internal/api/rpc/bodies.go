@@ -135,9 +135,18 @@ func (r *bodyReading) endLocked() {
 }
 
 // body reads the body of a request to its end. release returns its memory to the pool; it must be called
-// when the body has been decoded.
+// before the handler returns, and may be called twice.
 func (d *Door) body(w http.ResponseWriter, r *http.Request, source netip.Addr) (read func() ([]byte, error), release func()) {
 	var held *bodyReading
+	var mu sync.Mutex // excludes an abort while the handler ends: w must not be used after that
+	released := false
+	abort := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !released {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		}
+	}
 	read = func() ([]byte, error) {
 		if r.ContentLength > auth.MaxBody {
 			return nil, fault.New(fault.Malformed, "The body is larger than 1 MiB.")
@@ -145,7 +154,7 @@ func (d *Door) body(w http.ResponseWriter, r *http.Request, source netip.Addr) (
 		if r.Body == nil || r.Body == http.NoBody {
 			return nil, nil
 		}
-		held = d.bodies.begin(source, func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) })
+		held = d.bodies.begin(source, abort)
 		data, err := readBounded(http.MaxBytesReader(w, r.Body, auth.MaxBody), held.take)
 		var over *http.MaxBytesError
 		switch {
@@ -160,6 +169,9 @@ func (d *Door) body(w http.ResponseWriter, r *http.Request, source netip.Addr) (
 		return data, nil
 	}
 	return read, func() {
+		mu.Lock()
+		released = true
+		mu.Unlock()
 		if held != nil {
 			held.end()
 		}

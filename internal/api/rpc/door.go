@@ -141,6 +141,7 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operati
 		return "", nil, asXML, d.refuse(w, r, request, "", err)
 	}
 	read, release := d.body(w, r, request.Source)
+	defer release()
 	identity, claim, err := d.Auth.Authenticate(r.Context(), d.unverified(r, read))
 	release() // what is kept of the body are its parameters, whose caller is known
 	asXML = wantsXML(r, claim)
