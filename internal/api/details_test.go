@@ -212,3 +212,20 @@ func TestNoSecretIsTold(t *testing.T) {
 		t.Error("nothing was recorded")
 	}
 }
+
+// TestValueInExtendedConfigIsNotTold verifies that a value which is given as ExtendedConfig by mistake
+// does not reach the trail: its digest does.
+func TestValueInExtendedConfigIsNotTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, err := w.call(t, rootPrincipal, "CreateSecret", "SecretName", "a", "VersionId", "v1", "SecretData", "x",
+		"ExtendedConfig", `{"AccountName":"a","AccountPassword":"the-password-of-a"}`)
+	if err == nil {
+		t.Fatal("a Generic secret takes ExtendedConfig")
+	}
+	told := w.trail.last(t, "CreateSecret", audit.Intent).Details
+	digest := slices.ContainsFunc(told, func(d audit.Detail) bool { return d.Name == "ExtendedConfig.sha256" })
+	if !digest || slices.ContainsFunc(told, func(d audit.Detail) bool { return strings.Contains(d.Value, "the-password-of-a") }) {
+		t.Errorf("the trail tells %v", told)
+	}
+}
