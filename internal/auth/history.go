@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -24,7 +25,7 @@ import (
 const (
 	historyFormat = 1
 	historySuffix = ".nonces"
-	recordSize    = 24
+	recordSize    = 24 // bytes; those that are all zero hold no record
 	// segmentLasts is how long one file is written to.
 	segmentLasts = 5 * time.Minute
 	// segmentKept is how long after its beginning a file may hold nonces of requests whose time is still accepted.
@@ -52,19 +53,34 @@ type HistoryConfig struct {
 
 // History keeps used nonces on disk, so that a restart accepts no request again and refuses none that is new.
 //
-// A record is written, and not synced, before its request is answered: it outlives the process. Whether it outlived the
-// machine is known after an orderly stop alone. Otherwise, and when the files are a copy, they prove nothing, and
-// requests of the time before the start are refused.
+// A record is stored in a mapped file, and not synced, before its request is answered: it outlives the process. Whether
+// it outlived the machine is known only after an orderly stop. Otherwise, and when the files are a copy, they prove
+// nothing, and requests of the time before the start are refused.
+//
+// A file is removed when its requests have expired by the clock. The clock may be wrong and come back: so times up to
+// the latest one in a removed file are refused from the next start on. When the clock comes back by more than Window,
+// that would refuse everybody: then the history proves nothing either.
 type History struct {
 	config HistoryConfig
 	key    [32]byte // of the hashes
-	since  int64    // times up to this second are refused
 	loaded []record
 
-	mu     sync.RWMutex // held for reading while a record is written
-	file   *os.File     // guarded by mu; nil once it is closed or has failed
-	began  time.Time    // guarded by mu
-	failed bool         // guarded by mu
+	mu      sync.RWMutex     // held for reading while a record is stored
+	file    *os.File         // guarded by mu; nil once it is closed or has failed
+	window  *window          // guarded by mu; the part of file that records are stored in
+	began   time.Time        // guarded by mu
+	failed  bool             // guarded by mu
+	since   int64            // guarded by mu; times up to this second are refused after the next start
+	earlier map[string]*span // guarded by mu; the files before this one, by path
+	number  int64            // guarded by mu; of the newest file
+
+	latest atomic.Int64 // the latest time in file
+}
+
+// span is the time of a file: when it was begun, and the latest time of its requests in Unix seconds.
+type span struct {
+	began  time.Time
+	latest int64
 }
 
 // record is a used nonce: the hashes of its access key and of both, and the time of its request in Unix seconds.
@@ -78,11 +94,12 @@ var ended = record{^uint64(0), ^uint64(0), -1}
 
 // header is the first line of a file.
 type header struct {
-	Format int    `json:"format"`
-	Boot   string `json:"boot"`
-	File   string `json:"file"` // the identity of this file
-	Key    []byte `json:"key"`
-	Since  int64  `json:"since"`
+	Format int       `json:"format"`
+	Boot   string    `json:"boot"`
+	Began  time.Time `json:"began"`
+	File   string    `json:"file"` // the identity of this file
+	Key    []byte    `json:"key"`
+	Since  int64     `json:"since"`
 }
 
 // OpenHistory reads the history and begins a new file.
@@ -90,20 +107,20 @@ func OpenHistory(c HistoryConfig) (*History, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("nonce history: %w", err)
 	}
-	h := &History{config: c}
+	h := &History{config: c, earlier: map[string]*span{}}
 	trusted, err := h.load()
 	if err != nil {
 		return nil, fmt.Errorf("nonce history: %w", err)
 	}
 	if !trusted {
-		h.loaded, h.since = nil, 0
+		h.loaded, h.since, h.earlier = nil, 0, map[string]*span{}
 		if !c.Start.IsZero() {
 			h.since = beforeStart(c.Start)
 		}
 		if _, err := rand.Read(h.key[:]); err != nil {
 			return nil, fmt.Errorf("nonce history: %w", err)
 		}
-		if err := h.removeBefore(time.Time{}); err != nil {
+		if err := h.removeAll(); err != nil {
 			return nil, fmt.Errorf("nonce history: %w", err)
 		}
 	}
@@ -117,25 +134,24 @@ func OpenHistory(c HistoryConfig) (*History, error) {
 // start. Times have no fraction: to refuse the second of the start too would refuse every client for up to a second.
 func beforeStart(start time.Time) int64 { return start.Unix() - 1 }
 
-// segments returns the files by age, oldest first.
+// segments returns the files in the order in which they were begun.
 func (h *History) segments() ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(h.config.Dir, "*"+historySuffix))
-	slices.SortFunc(paths, func(a, b string) int { return cmp.Compare(beginningOf(a), beginningOf(b)) })
+	slices.SortFunc(paths, func(a, b string) int { return cmp.Compare(numberOf(a), numberOf(b)) })
 	return paths, err
 }
 
-func beginningOf(path string) int64 {
+func numberOf(path string) int64 {
 	n, _ := strconv.ParseInt(strings.TrimSuffix(filepath.Base(path), historySuffix), 10, 64)
 	return n
 }
 
-// load reads every file that can still matter. It reports whether they hold all nonces that were used.
+// load reads every file. It reports whether they hold all nonces that were used.
 func (h *History) load() (trusted bool, err error) {
 	paths, err := h.segments()
 	if err != nil {
 		return false, err
 	}
-	oldest := h.config.Now().Add(-segmentKept).UnixNano()
 	orderly := false
 	for i, path := range slices.Backward(paths) {
 		data, err := os.ReadFile(path)
@@ -149,7 +165,7 @@ func (h *History) load() (trusted bool, err error) {
 		}
 		records := decodeRecords(data[len(line)+1:])
 		if i == len(paths)-1 {
-			h.key = [32]byte(first.Key)
+			h.key, h.number = [32]byte(first.Key), numberOf(path)
 		}
 		orderly = orderly || len(records) > 0 && records[len(records)-1] == ended
 		sameBoot := first.Boot != "" && first.Boot == h.config.Boot
@@ -159,20 +175,29 @@ func (h *History) load() (trusted bool, err error) {
 		}
 		h.since = max(h.since, first.Since)
 		h.loaded = append(h.loaded, records...)
-		if beginningOf(path) < oldest {
-			break // and those before are older
+		s := &span{began: first.Began}
+		for _, r := range records {
+			s.latest = max(s.latest, r.at)
 		}
+		h.earlier[path] = s
+	}
+	if now := h.config.Now(); h.since > now.Add(Window).Unix() {
+		h.config.Log.Warn("the clock was ahead and has come back: requests of the time before are refused", "until", time.Unix(h.since, 0), "now", now)
+		return false, nil
 	}
 	return len(paths) > 0, nil
 }
 
-// decodeRecords reads records; one that is cut off is not read, as its request was not answered.
+// decodeRecords reads records, without those that are all zero.
 func decodeRecords(data []byte) []record {
 	list := make([]record, 0, len(data)/recordSize)
 	for ; len(data) >= recordSize; data = data[recordSize:] {
-		list = append(list, record{
+		r := record{
 			binary.LittleEndian.Uint64(data), binary.LittleEndian.Uint64(data[8:]), int64(binary.LittleEndian.Uint64(data[16:])),
-		})
+		}
+		if r != (record{}) {
+			list = append(list, r)
+		}
 	}
 	return list
 }
@@ -184,63 +209,77 @@ func (r record) encode() (b [recordSize]byte) {
 	return b
 }
 
-// begin begins a new file. Nobody else may use h.
+// begin begins a new file, and removes those whose requests have all expired. Nobody else may use h.
 func (h *History) begin(now time.Time) error {
-	var file *os.File
-	var err error
-	for name := now.UnixNano(); ; name++ { // the clock may stand still, or have been set back
-		path := filepath.Join(h.config.Dir, strconv.FormatInt(name, 10)+historySuffix)
-		if file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600); !errors.Is(err, fs.ErrExist) {
-			break
-		}
-	}
+	h.number++
+	path := filepath.Join(h.config.Dir, strconv.FormatInt(h.number, 10)+historySuffix)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	line, err := json.Marshal(header{
-		Format: historyFormat, Boot: h.config.Boot, File: h.config.Identity(file.Name()), Key: h.key[:], Since: h.since,
-	})
+	if h.file != nil {
+		h.earlier[h.file.Name()] = &span{h.began, h.latest.Load()}
+	}
+	var expired []string
+	for path, s := range h.earlier {
+		if s.began.Before(now.Add(-segmentKept)) {
+			expired = append(expired, path)
+			h.since = max(h.since, s.latest)
+		}
+	}
+	line, err := h.header(path, now)
+	var w *window
 	if err == nil {
-		_, err = file.Write(append(line, '\n'))
+		w, err = openWindow(file, line)
 	}
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
 	if h.file != nil {
-		err = h.file.Close()
+		err = errors.Join(h.window.close(), h.file.Close())
 	}
-	h.file, h.began = file, now
-	return errors.Join(err, h.removeBefore(now.Add(-segmentKept)))
-}
-
-// removeBefore removes the files that began before a time; those of any time for the zero time.
-func (h *History) removeBefore(t time.Time) error {
-	paths, err := h.segments()
-	for _, path := range paths {
-		if h.file != nil && path == h.file.Name() {
-			continue
-		}
-		if t.IsZero() || beginningOf(path) < t.UnixNano() {
-			err = errors.Join(err, os.Remove(path))
-		}
+	h.file, h.window, h.began = file, w, now
+	h.latest.Store(0)
+	for _, path := range expired {
+		err = errors.Join(err, remove(path))
+		delete(h.earlier, path)
 	}
 	return err
 }
 
-// add writes a record. After a failure no more is written, and nothing is left that the next start could go on with.
+// header returns the first line of a file, padded to the length of whole records.
+func (h *History) header(path string, now time.Time) ([]byte, error) {
+	line, err := json.Marshal(header{
+		Format: historyFormat, Boot: h.config.Boot, Began: now, File: h.config.Identity(path), Key: h.key[:], Since: h.since,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for (len(line)+1)%recordSize != 0 {
+		line = append(line, ' ')
+	}
+	return append(line, '\n'), nil
+}
+
+// removeAll removes every file.
+func (h *History) removeAll() error {
+	paths, err := h.segments()
+	for _, path := range paths {
+		err = errors.Join(err, remove(path))
+	}
+	return err
+}
+
+// add stores a record. After a failure no more is stored, and nothing is left that the next start could go on with.
 func (h *History) add(r record, now time.Time) error {
 	h.mu.RLock()
-	file, failed, due := h.file, h.failed, now.Sub(h.began).Abs() > segmentLasts
+	stored, failed := false, h.failed
 	var err error
-	if file != nil && !due {
-		b := r.encode()
-		_, err = file.Write(b[:])
+	if h.file != nil && now.Sub(h.began).Abs() <= segmentLasts {
+		stored, err = h.storeLocked(r)
 	}
 	h.mu.RUnlock()
-	switch {
-	case failed:
-		return nil
-	case err == nil && !due && file != nil:
+	if failed || stored {
 		return nil
 	}
 	h.mu.Lock()
@@ -251,26 +290,34 @@ func (h *History) add(r record, now time.Time) error {
 	if h.file == nil {
 		return fault.New(fault.Unavailable, "The server stops.")
 	}
-	if err == nil {
-		if now.Sub(h.began).Abs() > segmentLasts {
-			err = h.begin(now)
-		}
-		if b := r.encode(); err == nil {
-			_, err = h.file.Write(b[:])
-		}
+	if err == nil && now.Sub(h.began).Abs() > segmentLasts {
+		err = h.begin(now)
 	}
-	if err == nil {
-		return nil
+	for err == nil {
+		if stored, err = h.storeLocked(r); stored {
+			return nil
+		}
+		if err == nil {
+			err = h.window.next(h.file)
+		}
 	}
 	h.config.Log.Error("used nonces cannot be written down: after a restart, requests of the time before are refused", "err", err)
-	path := h.file.Name()
-	_ = h.file.Close() // it has failed already
+	_ = h.window.close() // it has failed already
+	_ = h.file.Close()
 	h.file = nil
-	if removeErr := errors.Join(h.removeBefore(time.Time{}), remove(path)); removeErr != nil {
+	if removeErr := h.removeAll(); removeErr != nil {
 		return fault.Wrap(fault.Unavailable, removeErr, "Used nonces cannot be written down.")
 	}
 	h.failed = true
 	return nil
+}
+
+// storeLocked stores a record in the window; it returns false when the window has no room.
+func (h *History) storeLocked(r record) (bool, error) {
+	for latest := h.latest.Load(); r.at > latest && !h.latest.CompareAndSwap(latest, r.at); {
+		latest = h.latest.Load()
+	}
+	return h.window.store(r)
 }
 
 func remove(path string) error {
@@ -293,8 +340,10 @@ func (h *History) Close() error {
 			err = errors.Join(err, syncFile(path))
 		}
 	}
+	used := h.window.end()
+	err = errors.Join(err, h.window.close(), h.file.Truncate(used))
 	if b := ended.encode(); err == nil {
-		_, err = h.file.Write(b[:])
+		_, err = h.file.WriteAt(b[:], used)
 	}
 	err = errors.Join(err, h.file.Sync(), h.file.Close())
 	h.file = nil

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -136,7 +137,7 @@ func TestHistoryOfTwoKeys(t *testing.T) {
 			Now:      func() time.Time { return clock },
 			Start:    start,
 			Log:      slog.New(slog.DiscardHandler),
-			Identity: filepath.Base, // so a segment may move between directories
+			Identity: func(string) string { return "file" }, // so one may move between directories
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +151,7 @@ func TestHistoryOfTwoKeys(t *testing.T) {
 	if kind := open(other, time.Time{}).use("b", clock); kind != fault.OK {
 		t.Fatalf("kind %d", kind)
 	}
-	if err := os.CopyFS(dir, os.DirFS(other)); err != nil {
+	if err := os.Rename(filepath.Join(other, "1.nonces"), filepath.Join(dir, "2.nonces")); err != nil {
 		t.Fatal(err)
 	}
 	clock = now.Add(2 * time.Second)
@@ -172,6 +173,107 @@ func TestHistoryIsBounded(t *testing.T) {
 		if files, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(files) > 9 {
 			t.Fatalf("minute %d: %d files, %v", i, len(files), err)
 		}
+	}
+}
+
+// TestClockThatComesBack verifies that no request is accepted again when the clock was ahead for so long that files
+// were removed, whether the server ran then or was started then, and that new requests are accepted afterwards.
+func TestClockThatComesBack(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name      string
+		ahead     time.Duration
+		restarted bool // while the clock was ahead
+		accepts   bool // a new request that was signed before the last start
+	}{
+		{"while the server runs", 50 * time.Minute, false, true},
+		{"at a start", 50 * time.Minute, true, true},
+		{"by a year", 365 * 24 * time.Hour, false, true},
+		{"by a year at a start", 365 * 24 * time.Hour, true, true},
+		{"by a year, for long", 365 * 24 * time.Hour, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			clock, dir := now, t.TempDir()
+			n := startNode(t, dir, "1", &clock, true)
+			must := func(nonce string, at time.Time) {
+				t.Helper()
+				if kind := n.use(nonce, at); kind != fault.OK {
+					t.Fatalf("%s: kind %d", nonce, kind)
+				}
+			}
+			must("old", now)
+			clock = now.Add(tt.ahead)
+			if tt.restarted {
+				n = startNode(t, dir, "1", &clock, false)
+			}
+			must("ahead", clock)
+			if !tt.accepts {
+				for i := range 60 { // until the files of this time are removed too
+					clock = clock.Add(time.Minute)
+					must(fmt.Sprint("ahead", i), clock)
+				}
+			}
+			clock = now.Add(time.Minute)
+			n = startNode(t, dir, "1", &clock, false)
+			if kind := n.use("old", now); kind == fault.OK {
+				t.Error("a request was accepted again once the clock had come back")
+			}
+			if kind := n.use("signed before", clock.Add(-time.Second)); (kind == fault.OK) != tt.accepts {
+				t.Errorf("a new request that was signed before the start: kind %d", kind)
+			}
+			must("new", clock.Add(time.Second))
+		})
+	}
+}
+
+// TestHistoryOfManyRequests verifies that a file of several windows is read whole.
+func TestHistoryOfManyRequests(t *testing.T) {
+	t.Parallel()
+	const many = 20_000
+	clock, dir := now, t.TempDir()
+	n := startNode(t, dir, "1", &clock, true)
+	var wg sync.WaitGroup
+	for first := range 4 {
+		wg.Go(func() {
+			for i := first; i < many; i += 4 {
+				if kind := n.use(fmt.Sprint(i), clock); kind != fault.OK {
+					t.Errorf("%d: kind %d", i, kind)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	next := startNode(t, dir, "1", &clock, false)
+	for i := range many {
+		if kind := next.use(fmt.Sprint(i), clock); kind != fault.Replayed {
+			t.Fatalf("%d after a crash: kind %d", i, kind)
+		}
+	}
+	if kind := next.use("new", clock); kind != fault.OK {
+		t.Errorf("a new request: kind %d", kind)
+	}
+}
+
+// TestHistoryThatShrinks verifies that the server survives a file that another program has cut off.
+func TestHistoryThatShrinks(t *testing.T) {
+	t.Parallel()
+	clock, dir := now, t.TempDir()
+	n := startNode(t, dir, "1", &clock, true)
+	if err := os.Truncate(filepath.Join(dir, "1.nonces"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if kind := n.use("a", clock); kind != fault.OK {
+		t.Errorf("a request that cannot be written down: kind %d", kind)
+	}
+	if kind := n.use("a", clock); kind != fault.Replayed {
+		t.Errorf("the same again: kind %d", kind)
+	}
+	used := clock
+	clock = clock.Add(2 * time.Second)
+	next := startNode(t, dir, "1", &clock, false)
+	if kind := next.use("a", used); kind != fault.Throttled {
+		t.Errorf("the same after a restart: kind %d", kind)
 	}
 }
 

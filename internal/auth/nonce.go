@@ -75,7 +75,11 @@ func NewNonces(limit int, history *History, start time.Time, log *slog.Logger) *
 	n.secret, n.since = history.key, history.since
 	now := history.config.Now()
 	for _, r := range history.loaded {
-		if r != ended && slotOf(time.Unix(r.at, 0)) >= slotOf(now.Add(-Window)) {
+		switch {
+		case r == ended:
+		case slotOf(time.Unix(r.at, 0)) < slotOf(now.Add(-Window)):
+			n.since = max(n.since, r.at) // it has expired, unless the clock is wrong
+		default:
 			_ = n.use(r, now) // one that does not fit has raised the floor of its key
 		}
 	}
