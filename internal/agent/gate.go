@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/internal/api"
@@ -32,35 +31,97 @@ type upstream interface {
 	Endpoint() string
 }
 
-// Gate answers the wire API on this machine: values from what the agent holds, other reads from the server, and changes not at all. Whoever
-// signs with a key of the agent has the agent's rights.
+// scope is what callers may ask about.
+type scope interface {
+	// anySecret reports whether callers may read all that the agent's access key may read.
+	anySecret() bool
+	// serves reports whether a secret is given to callers, by its name or ARN.
+	serves(name string) bool
+}
+
+// Gate answers the wire API on this machine: values from what the agent holds, other reads from the server, and changes not at
+// all. The server judges what is passed on by the agent's rights, so the gate passes on only what is about secrets in its
+// scope, and never what is said of consumers.
 type Gate struct {
 	held   getter
 	server upstream
-	serves func(name string) bool // whether a secret is given to callers; nil means every one
+	scope  scope
 	log    *slog.Logger
 }
 
+// request is a call, decoded.
+type request struct {
+	id string
+	op *api.Op
+	in any // a pointer to the request struct of op
+}
+
 // Call does one operation for a verified caller.
-func (g *Gate) Call(ctx context.Context, r api.Request) (any, error) {
-	op, err := api.Find(r.Version, r.Action)
+func (g *Gate) Call(ctx context.Context, call api.Request) (any, error) {
+	op, err := api.Find(call.Version, call.Action)
 	if err != nil {
 		return nil, err
 	}
 	if op.Change {
 		return nil, fault.New(fault.Unsupported, "This is an agent, which only reads. Send %s to the server itself, %s.", op.Name, g.server.Endpoint())
 	}
-	for _, p := range r.Params {
-		if names := p.Name == "SecretName" || strings.HasSuffix(p.Name, ".SecretName"); names && g.serves != nil && !g.serves(p.Value) {
-			return nil, fault.New(fault.Denied, "The configuration of this agent does not name the secret; add it to secrets, or set kms.any_secret.")
-		}
+	in, err := op.Decode(call.Params)
+	if err != nil {
+		return nil, err
+	}
+	r := request{id: call.ID, op: op, in: in}
+	if err := g.check(r); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, op.Deadline)
 	defer cancel()
-	if op.Version == kms.Version && op.Name == "GetSecretValue" {
-		return g.value(ctx, op, r)
+	if in, ok := in.(*kms.GetSecretValueRequest); ok {
+		return g.value(ctx, r, in)
 	}
-	return g.pass(ctx, op, r)
+	return g.pass(ctx, r)
+}
+
+// impersonal are the operations that are on no resource and tell a caller no more than the agent's access key ID and
+// account.
+var impersonal = map[string][]string{
+	kms.Version:    {"DescribeAccountKmsStatus", "DescribeRegions", "GetRandomPassword"},
+	kms.STSVersion: {"GetCallerIdentity"},
+}
+
+// check refuses a request that is not about secrets in the scope alone, and one by which a caller would speak to the
+// server as a consumer.
+func (g *Gate) check(r request) error {
+	if leaves(r) {
+		return fault.New(fault.Unsupported, "An agent tells the server itself which versions are in use, so Leaving must not be set here.")
+	}
+	if g.scope.anySecret() {
+		return nil
+	}
+	names, ok := about(r)
+	if !ok {
+		return fault.New(fault.Denied, "This agent serves calls about the secrets that its configuration names, and %s is about more. "+
+			"Set kms.any_secret to serve all that its access key may read.", r.op.Name)
+	}
+	for _, name := range names {
+		if !g.scope.serves(name) {
+			return fault.New(fault.Denied, "The configuration of this agent does not name the secret; add it to secrets, or set kms.any_secret.")
+		}
+	}
+	return nil
+}
+
+// about returns the secrets that a request is about, each by name or ARN. ok is false when it is about anything else.
+func about(r request) (names []string, ok bool) {
+	if name, ok := r.op.Secret(r.in); ok {
+		return []string{name}, true
+	}
+	if in, ok := r.in.(*kms.WatchSecretsRequest); ok {
+		for _, w := range in.Secrets {
+			names = append(names, w.SecretName)
+		}
+		return names, true
+	}
+	return nil, slices.Contains(impersonal[r.op.Version], r.op.Name)
 }
 
 // Refuse notes a request that no caller was found for.
@@ -71,23 +132,19 @@ func (g *Gate) Refuse(ctx context.Context, r api.Request, accessKeyID string, er
 
 // value answers GetSecretValue. What the agent holds is the version with ACSCurrent; any other is asked for, and when the server is
 // away the held one is given if it is the one that is wanted.
-func (g *Gate) value(ctx context.Context, op *api.Op, r api.Request) (any, error) {
-	var in kms.GetSecretValueRequest
-	if err := wire.Decode(r.Params, &in); err != nil {
-		return nil, err
-	}
+func (g *Gate) value(ctx context.Context, r request, in *kms.GetSecretValueRequest) (any, error) {
 	if current := in.VersionID == "" && (in.VersionStage == "" || in.VersionStage == kms.StageCurrent); current && !in.DryRun {
-		return g.current(ctx, op, r, &in)
+		return g.current(ctx, r, in)
 	}
-	out, err := g.pass(ctx, op, r)
+	out, err := g.pass(ctx, r)
 	if err == nil || in.DryRun || !away(err) {
 		return out, err
 	}
 	held, heldErr := g.held.Get(ctx, in.SecretName)
-	if heldErr != nil || !satisfies(held, &in) {
+	if heldErr != nil || !satisfies(held, in) {
 		return nil, err
 	}
-	return answerOf(held, &in, r.ID), nil
+	return answerOf(held, in, r.id), nil
 }
 
 // satisfies reports whether a version is the one that a request wants, as far as is known without the server.
@@ -96,17 +153,17 @@ func satisfies(held *consumer.Secret, in *kms.GetSecretValueRequest) bool {
 }
 
 // current gives the version that is held. That there is none is what the server says, and not what it has said before.
-func (g *Gate) current(ctx context.Context, op *api.Op, r api.Request, in *kms.GetSecretValueRequest) (any, error) {
+func (g *Gate) current(ctx context.Context, r request, in *kms.GetSecretValueRequest) (any, error) {
 	held, err := g.held.Get(ctx, in.SecretName)
 	if errors.Is(err, consumer.ErrAbsent) || errors.Is(err, consumer.ErrDenied) {
-		if out, passErr := g.pass(ctx, op, r); passErr == nil || !away(passErr) {
+		if out, passErr := g.pass(ctx, r); passErr == nil || !away(passErr) {
 			return out, passErr
 		}
 	}
 	if err != nil {
 		return nil, outcome(err)
 	}
-	return answerOf(held, in, r.ID), nil
+	return answerOf(held, in, r.id), nil
 }
 
 // answerOf is what the server would answer. A consumer asks for ExtendedConfig with every read, as the cloud's own cache clients do; it is
@@ -145,21 +202,24 @@ func away(err error) bool {
 	return fault.KindOf(err) == fault.Unavailable
 }
 
-// ofSigning are the parameters that belong to the signature of version 1 and not to the operation.
-var ofSigning = []string{
-	"Action", "Version", "Format", "AccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "SignatureNonce", "SignatureType", "Timestamp",
-	"SecurityToken",
+// The parameters by which a consumer tells the server about itself. The server knows all programs here as one consumer, the
+// agent.
+const (
+	paramConsumer = "Consumer"
+	paramLeaving  = "Leaving"
+)
+
+// leaves reports whether a request says that a consumer ends.
+func leaves(r request) bool {
+	leaving, _ := wire.Encode(r.in).Get(paramLeaving)
+	return leaving == "true"
 }
 
-// pass sends a reading call to the server, signed by the agent. Its answer is taken apart, since the caller may have asked for XML.
-func (g *Gate) pass(ctx context.Context, op *api.Op, r api.Request) (any, error) {
-	var params sign.Params
-	for _, p := range r.Params {
-		if !slices.Contains(ofSigning, p.Name) {
-			params = append(params, p)
-		}
-	}
-	body, err := g.server.Do(ctx, kms.Call{Action: op.Name, Version: op.Version, Params: params, Idempotent: true})
+// pass sends a request to the server, signed by the agent: the parameters that were checked, and no others. The answer is
+// decoded, since the caller may have asked for XML.
+func (g *Gate) pass(ctx context.Context, r request) (any, error) {
+	params := slices.DeleteFunc(wire.Encode(r.in), func(p sign.Param) bool { return p.Name == paramConsumer })
+	body, err := g.server.Do(ctx, kms.Call{Action: r.op.Name, Version: r.op.Version, Params: params, Idempotent: true})
 	var said *kms.Error
 	switch {
 	case errors.As(err, &said):
@@ -167,7 +227,7 @@ func (g *Gate) pass(ctx context.Context, op *api.Op, r api.Request) (any, error)
 	case err != nil:
 		return nil, fault.Wrap(fault.Unavailable, err, "The server does not answer the agent.")
 	}
-	out := reflect.New(op.Response())
+	out := reflect.New(r.op.Response())
 	if err := wire.DecodeResponse(body, out.Interface()); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "The server's answer to the agent is not one of this API.")
 	}

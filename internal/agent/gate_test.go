@@ -61,6 +61,12 @@ func (s *oneServer) WatchSecrets(context.Context, *kms.WatchSecretsRequest) (*km
 	return nil, &kms.Error{HTTPStatus: 404, Code: kms.CodeActionNotFound}
 }
 
+// everything is the scope of an agent with any_secret.
+type everything struct{}
+
+func (everything) anySecret() bool    { return true }
+func (everything) serves(string) bool { return false }
+
 // TestGateOutage asks as real clients do, while the server is there and while it is away. The cache clients of the cloud always send
 // VersionStage and FetchExtendedConfig.
 func TestGateOutage(t *testing.T) {
@@ -71,7 +77,7 @@ func TestGateOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	g := &Gate{held: c, server: server, log: slog.New(slog.DiscardHandler)}
+	g := &Gate{held: c, server: server, scope: everything{}, log: slog.New(slog.DiscardHandler)}
 	ask := func(pairs ...string) string {
 		p := sign.Params{{Name: "Signature", Value: "s"}, {Name: "AccessKeyId", Value: "k"}}
 		for i := 0; i < len(pairs); i += 2 {

@@ -27,13 +27,15 @@ type supply struct {
 	any      bool        // the wire API serves others too
 }
 
-// serves reports whether the wire API gives a secret to callers. name may be an ARN.
+// anySecret reports whether the wire API serves all that the access key may read.
+func (h *hub) anySecret() bool { return h.state.Load().any }
+
+// serves reports whether the configuration names a secret. name may be an ARN.
 func (h *hub) serves(name string) bool {
-	s := h.state.Load()
 	if i := strings.LastIndex(name, ":secret/"); i >= 0 && strings.HasPrefix(name, "acs:") {
 		name = name[i+len(":secret/"):]
 	}
-	return s.any || slices.Contains(s.names, name)
+	return slices.Contains(h.state.Load().names, name)
 }
 
 // Get returns the current version of a secret.

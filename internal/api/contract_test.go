@@ -478,6 +478,45 @@ func TestARNParameters(t *testing.T) {
 	}
 }
 
+// TestSecretIsAllThatACallIsOn verifies that the secret by which an agent judges whether to pass a call on is the only
+// resource on which the server judges that call.
+func TestSecretIsAllThatACallIsOn(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, o := range Operations() {
+		in := reflect.New(o.in).Interface()
+		if field := reflect.ValueOf(in).Elem().FieldByName("SecretName"); field.IsValid() {
+			field.SetString("app")
+		}
+		name, ok := o.Secret(in)
+		if !ok {
+			continue
+		}
+		found++
+		c := &Call{Env: &Env{Region: "local"}}
+		resources, err := o.resources(c, in)
+		if err != nil || name != "app" || len(resources) != 1 || resources[0] != c.secretResource("app") {
+			t.Errorf("%s: is on %q, and is judged on %v, %v", o.Name, name, resources, err)
+		}
+	}
+	if found == 0 {
+		t.Error("no operation is on a secret")
+	}
+}
+
+// TestNoParameterBelongsToTheSignature verifies that no operation declares a parameter that signature version 1 has itself:
+// a caller could not send it.
+func TestNoParameterBelongsToTheSignature(t *testing.T) {
+	t.Parallel()
+	for _, o := range Operations() {
+		for _, p := range o.Params() {
+			if p.Name == "SecurityToken" || p.Name != "RegionId" && slices.Contains(common, p.Name) {
+				t.Errorf("%s declares %s", o.Name, p.Name)
+			}
+		}
+	}
+}
+
 // TestNotHere: an operation of the reference is in the table, or known and refused as unsupported, or of the token
 // service and not found; never both.
 func TestNotHere(t *testing.T) {

@@ -135,7 +135,7 @@ func (g *Gate) admit(c *Call) (any, error) {
 	version, _ := c.Params.Get("VersionId")
 	stage, _ := c.Params.Get("VersionStage")
 	c.concerns(version, stage)
-	return c.op.decode(c.Params)
+	return c.op.Decode(c.Params)
 }
 
 // change records the intent on disk, makes the change, and records its outcome on disk before the reply. Once the

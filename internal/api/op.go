@@ -19,6 +19,8 @@ import (
 const (
 	defaultDeadline = 10 * time.Second
 	arnPrefix       = "acs:kms:"
+	// onSecret is the resource of an operation on the secret that its parameter SecretName names.
+	onSecret = "secret/${SecretName}"
 )
 
 // Op is one operation of the API.
@@ -58,6 +60,19 @@ func (o *Op) Params() []wire.Param { return wire.Params(o.in) }
 
 // Response is the type of its answer.
 func (o *Op) Response() reflect.Type { return o.out }
+
+// Secret returns the name or ARN of the secret that a request of the operation is on, as the caller has spelled it. ok is
+// false for an operation that is on something else, too or instead.
+func (o *Op) Secret(in any) (name string, ok bool) {
+	if o.Resource != onSecret || len(o.Also) > 0 {
+		return "", false
+	}
+	field := reflect.ValueOf(in).Elem().FieldByName("SecretName")
+	if !field.IsValid() || field.Kind() != reflect.String {
+		return "", false
+	}
+	return field.String(), true
+}
 
 // Service is the name of the service that the operation belongs to.
 func (o *Op) Service() string { return Service(o.Version) }
@@ -161,7 +176,7 @@ func (c *Call) containerARN() string { return arnPrefix + c.Region + ":" + c.Acc
 
 // named is the secret that a parameter names or whose ARN it is. The parameter becomes the name.
 func named[In any](field func(*In) *string) on[In] {
-	return on[In]{"secret/${SecretName}", func(c *Call, in *In) ([]resource, error) {
+	return on[In]{onSecret, func(c *Call, in *In) ([]resource, error) {
 		p := field(in)
 		name, err := c.secretName(*p)
 		if err != nil {
@@ -237,8 +252,8 @@ func key[In any](field func(*In) string) on[In] {
 	}}
 }
 
-// decode reads the parameters into a new request struct.
-func (o *Op) decode(p sign.Params) (any, error) {
+// Decode reads the parameters into a new request struct, to which it returns a pointer.
+func (o *Op) Decode(p sign.Params) (any, error) {
 	in := reflect.New(o.in).Interface()
 	return in, wire.Decode(p, in)
 }
