@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/deadline"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
 	rules "github.com/keyturn/keyturn/internal/ram"
@@ -24,13 +24,10 @@ import (
 )
 
 // Recorder keeps the audit trail. With durable set, Append returns when the record is on disk; without, when it has
-// left the process.
+// left the process. It bounds its own wait.
 type Recorder interface {
 	Append(ctx context.Context, r audit.Record, durable bool) error
 }
-
-// recordTimeout bounds how long a call waits for its audit record.
-const recordTimeout = 5 * time.Second
 
 // Gate is the one way to an operation.
 type Gate struct {
@@ -82,8 +79,13 @@ func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
 	}
 	c.gone, c.began = ctx.Done(), c.At
 	// A caller who hangs up cannot stop the call halfway, its record least of all: the deadline bounds both.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.op.Deadline)
-	defer cancel()
+	bounded := deadline.After(context.WithoutCancel(ctx), c.op.Deadline)
+	defer bounded.Cancel()
+	return g.judged(bounded, c, in)
+}
+
+// judged has the policies decide, and does what they allow.
+func (g *Gate) judged(ctx context.Context, c *Call, in any) (any, error) {
 	c.Snapshot = store.Snapshot(ctx, g.env.DB)
 	resources, err := c.op.resources(c, in)
 	if err != nil {
@@ -212,12 +214,7 @@ func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audi
 }
 
 func (g *Gate) append(ctx context.Context, c *Call, r audit.Record, durable bool) error {
-	if _, bounded := ctx.Deadline(); !bounded || ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), recordTimeout) // who has gone is recorded like any other
-		defer cancel()
-	}
-	err := g.audit.Append(ctx, r, durable)
+	err := g.audit.Append(context.WithoutCancel(ctx), r, durable) // who has gone is recorded like any other
 	if err == nil {
 		return nil
 	}

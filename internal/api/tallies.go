@@ -143,10 +143,7 @@ func (g *Gate) writeTallies(ctx context.Context, all bool) {
 	list := append(g.late, append(g.strangers.due(now, all), g.keys.due(now, all)...)...)
 	g.late = nil
 	for i, r := range list {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-		err := g.audit.Append(bounded, r, false)
-		cancel()
-		if err != nil {
+		if err := g.audit.Append(context.WithoutCancel(ctx), r, false); err != nil {
 			g.unrecorded.Store(true)
 			g.late = list[i:min(len(list), i+2*maxTallies)]
 			g.env.Log.Error("numbers of calls not written to the audit trail; they are tried again", "records", len(list)-i, "err", err)

@@ -15,6 +15,8 @@ import (
 const (
 	maxQueue = 1024 // records that wait; more callers wait in Append
 	maxBatch = 256  // records in one write
+	// patience is how long Append waits at most.
+	patience = 5 * time.Second
 )
 
 // Errors of a Log that does not run.
@@ -194,8 +196,8 @@ func (l *Log) release() {
 }
 
 // Append writes one record. With durable it returns when the record is on disk, and one fsync serves all who wait;
-// without, when the record has left the process. It fills Seq, Time, Prev and Hash, and cuts overlong members. ctx
-// bounds the wait. An error means that the record may be missing, not that it surely is.
+// without, when the record has left the process. It fills Seq, Time, Prev and Hash, and cuts overlong members. It
+// waits until ctx ends, and at most 5 s. An error means that the record may be missing, not that it surely is.
 func (l *Log) Append(ctx context.Context, r Record, durable bool) error {
 	if err := l.running(); err != nil {
 		return err
@@ -205,6 +207,7 @@ func (l *Log) Append(ctx context.Context, r Record, durable bool) error {
 		l.pool.Put(e)
 		return err
 	}
+	e.late.Reset(patience)
 	select {
 	case l.queue <- e: // there is room, as nearly always: no need to look at the rest
 		return l.wait(ctx, e)
@@ -216,6 +219,8 @@ func (l *Log) Append(ctx context.Context, r Record, durable bool) error {
 		return ErrStopped
 	case <-ctx.Done():
 		return fmt.Errorf("audit: the record was not taken in time: %w", ctx.Err())
+	case <-e.late.C:
+		return fmt.Errorf("audit: the record was not taken in time: %w", context.DeadlineExceeded)
 	}
 	return l.wait(ctx, e)
 }
@@ -238,10 +243,13 @@ func (l *Log) running() error {
 func (l *Log) wait(ctx context.Context, e *entry) error {
 	select {
 	case err := <-e.done:
+		e.late.Stop()
 		l.pool.Put(e)
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("audit: the record was taken but not confirmed in time: %w", ctx.Err())
+	case <-e.late.C:
+		return fmt.Errorf("audit: the record was taken but not confirmed in time: %w", context.DeadlineExceeded)
 	case <-l.ended:
 	}
 	select {
@@ -258,9 +266,14 @@ type entry struct {
 	members []byte // of the record, without braces
 	durable bool
 	done    chan error
+	late    *time.Timer // fires when Append has waited long enough
 }
 
-func newEntry() *entry { return &entry{done: make(chan error, 1)} }
+func newEntry() *entry {
+	e := &entry{done: make(chan error, 1), late: time.NewTimer(patience)}
+	e.late.Stop()
+	return e
+}
 
 func (e *entry) set(r Record, durable bool) error {
 	if err := r.check(); err != nil {

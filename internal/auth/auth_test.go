@@ -103,17 +103,19 @@ func TestVector32(t *testing.T) {
 	}
 	query := parse(t, "Description=&SecretData=%7B%22p%22%3A%22%C3%A9~%2A%2B%20%2F%25%5C%22%E4%B8%AD%22%7D&SecretName=app%20one%2F%2B%3D.%40-_&VersionId=v1")
 	call := func(a *auth.Authenticator, change map[string]string, body string) error {
+		header := func(name string) string {
+			if v, ok := change[name]; ok {
+				return v
+			}
+			return headers[name]
+		}
 		_, _, err := a.Authenticate(t.Context(), auth.Request{
-			Method: "POST", Query: sign.CanonicalQuery(query),
+			Method: "POST", Query: sign.CanonicalQuery(query), Host: header("host"),
 			Header: func(name string) []string {
-				v, ok := change[name]
-				if !ok {
-					v = headers[name]
+				if v := header(name); v != "" {
+					return []string{v}
 				}
-				if v == "" {
-					return nil
-				}
-				return []string{v}
+				return nil
 			},
 			Length: int64(len(body)),
 			Body:   func() ([]byte, error) { return []byte(body), nil },

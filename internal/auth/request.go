@@ -13,7 +13,9 @@ type Request struct {
 	Method string
 	// Query is the query of the URL as it came.
 	Query string
-	// Header returns every value of a header by its lower-case name, "host" included.
+	// Host is the header Host.
+	Host string
+	// Header returns every value of any other header by its lower-case name.
 	Header func(name string) []string
 	// Length is the length of the body; 0 means that there is none, -1 that it is not known.
 	Length int64
@@ -29,12 +31,8 @@ type Request struct {
 // header that is sent twice, is folded, or holds anything but printable ASCII is refused, since two parties may
 // read it differently.
 func (r *Request) single(name string) (string, error) {
-	values := r.Header(name)
-	if len(values) == 0 {
-		return "", nil
-	}
-	v := values[0]
-	if len(values) > 1 || v != sign.TrimHeader(v) || !printable(v) {
+	v, times := r.header(name)
+	if times > 1 || v != sign.TrimHeader(v) || !printable(v) {
 		return "", fault.New(fault.BadSignature, "The header %s must be sent once, unfolded and in printable ASCII.", name)
 	}
 	return v, nil
@@ -42,10 +40,20 @@ func (r *Request) single(name string) (string, error) {
 
 // get returns a header that single has accepted.
 func (r *Request) get(name string) string {
-	if values := r.Header(name); len(values) > 0 {
-		return values[0]
+	v, _ := r.header(name)
+	return v
+}
+
+// header returns the first value of a header, and how many times it is sent.
+func (r *Request) header(name string) (value string, times int) {
+	if name == "host" {
+		return r.Host, 1
 	}
-	return ""
+	values := r.Header(name)
+	if len(values) == 0 {
+		return "", 0
+	}
+	return values[0], len(values)
 }
 
 // interpreted are the headers whose values decide something under versions 3 and 4, signed or not.

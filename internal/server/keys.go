@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/deadline"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/sign"
@@ -30,9 +31,9 @@ const findTimeout = 5 * time.Second
 
 // Find reads the key. The read is linearizable, so a key that was switched off is refused from the next request on.
 func (a *accessKeys) Find(ctx context.Context, id string) (auth.Key, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, findTimeout)
-	defer cancel()
-	record, found, err := store.Snapshot(ctx, a.db).AccessKey(id)
+	bounded := deadline.After(ctx, findTimeout)
+	defer bounded.Cancel()
+	record, found, err := store.Snapshot(bounded, a.db).AccessKey(id)
 	if err != nil {
 		return auth.Key{}, false, err
 	}

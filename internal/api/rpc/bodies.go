@@ -134,9 +134,14 @@ func (r *bodyReading) endLocked() {
 	}
 }
 
+func nobody() ([]byte, error) { return nil, nil }
+
 // body reads the body of a request to its end. release returns its memory to the pool; it must be called
 // before the handler returns, and may be called twice.
 func (d *Door) body(w http.ResponseWriter, r *http.Request, source netip.Addr) (read func() ([]byte, error), release func()) {
+	if length(r) == 0 {
+		return nobody, func() {}
+	}
 	var held *bodyReading
 	var mu sync.Mutex // excludes an abort while the handler ends: w must not be used after that
 	released := false
@@ -150,9 +155,6 @@ func (d *Door) body(w http.ResponseWriter, r *http.Request, source netip.Addr) (
 	read = func() ([]byte, error) {
 		if r.ContentLength > auth.MaxBody {
 			return nil, fault.New(fault.Malformed, "The body is larger than 1 MiB.")
-		}
-		if r.Body == nil || r.Body == http.NoBody {
-			return nil, nil
 		}
 		held = d.bodies.begin(source, abort)
 		data, err := readBounded(http.MaxBytesReader(w, r.Body, auth.MaxBody), held.take)

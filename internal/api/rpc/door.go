@@ -251,13 +251,9 @@ var canonical = map[string]string{
 
 // unverified is a request as the authenticator reads it.
 func (d *Door) unverified(r *http.Request, body func() ([]byte, error)) auth.Request {
-	host := []string{r.Host}
 	return auth.Request{
-		Method: r.Method, Query: r.URL.RawQuery, Length: length(r),
+		Method: r.Method, Query: r.URL.RawQuery, Length: length(r), Host: r.Host,
 		Header: func(name string) []string {
-			if name == "host" {
-				return host
-			}
 			if spelled, ok := canonical[name]; ok {
 				return r.Header[spelled]
 			}
