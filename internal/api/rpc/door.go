@@ -146,11 +146,10 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operati
 	release() // what is kept of the body are its parameters, whose caller is known
 	asXML = wantsXML(r, claim)
 	request.Action, request.Version = claim.Action, claim.Version
-	var over *overLimit
-	switch {
-	case errors.As(err, &over):
-		return "", nil, asXML, d.refuse(w, r, request, claim.AccessKeyID, throttled(over.retry))
-	case err != nil:
+	if err != nil {
+		if over := (*overLimit)(nil); errors.As(err, &over) {
+			err = throttled(over.retry)
+		}
 		return "", nil, asXML, d.refuse(w, r, request, claim.AccessKeyID, err)
 	}
 	request.Action, request.Version = identity.Action, identity.Version
