@@ -121,7 +121,8 @@ type TestTargetResponse struct {
 	// Result is ok, unreachable, rejected (the credential does not authenticate), denied (the administrator may not) or
 	// unknown (no answer).
 	Result string `kms:"Result"`
-	// Code and Message are the target's own.
+	// Code and Message are the target's own. The code EgressRefused says that the server's egress rules
+	// do not permit the address, so that the target was not asked.
 	Code      string `kms:"Code,omitempty"`
 	Message   string `kms:"Message,omitempty"`
 	RequestID string `kms:"RequestId"`

@@ -13,7 +13,7 @@
 //   - After a promotion the connections of the former version are replaced one by one, when they are not in use: each at its
 //     own time between one half and the whole of Options.DrainWithin (5 minutes unless set), well before the grace period of
 //     the rotation (1 hour unless set) is over. A connection that the application keeps to itself is never taken away.
-//   - Every open connection holds its version (consumer.Hold), so what the server is told of who uses which is true.
+//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who uses which version.
 //
 // pgxpool asks for a credential once for each connection, before it logs in, and returns a rejection to the caller. So this
 // package logs in by itself, in BeforeConnect, with all of the pool's configuration, and hands the open connection over: what

@@ -13,7 +13,7 @@
 //   - Connections end, when they are not in use, at an age between one half and the whole of Options.DrainWithin (5 minutes
 //     unless set), each at its own time. So after a promotion those of the former version are replaced one by one, well before
 //     the grace period of the rotation (1 hour unless set) is over.
-//   - Every open connection holds its version (consumer.Hold), so what the server is told of who uses which is true. go-redis
+//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who uses which version. go-redis
 //     looks at the age of a connection when it takes it from the pool, so those of a client that is not used stay open; one
 //     that is older than DrainWithin and at rest holds nothing, because the pool hands it out no more.
 //

@@ -11,7 +11,7 @@
 //   - After a promotion the connections of the former version are replaced one by one, when they are not in use: each at its
 //     own time between one half and the whole of Options.DrainWithin (5 minutes unless set), well before the grace period of
 //     the rotation (1 hour unless set) is over. A connection that the application keeps to itself is never taken away.
-//   - Every open connection holds its version (consumer.Hold), so what the server is told of who uses which is true.
+//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who uses which version.
 //
 // database/sql sees a connection of this package, not of the driver. Code that uses sql.Conn.Raw gets at the driver's by
 // asserting Unwrapper. With pgx there is also package pgxauth, whose pool hands out pgx's own connections.

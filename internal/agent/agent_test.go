@@ -196,7 +196,7 @@ last_good: {dir: DIR/last, key: {file: DIR/seal.key}}
 	if err != nil || previous.VersionID != "v1" {
 		t.Errorf("the version before, passed on: %+v, %v", previous, err)
 	}
-	// The server is told of the version once the file has it.
+	// The agent reports the version to the server once the file has it.
 	await(t, func() bool {
 		users, err := s.server.Client.ListSecretConsumers(t.Context(), &kms.ListSecretConsumersRequest{SecretName: "db"})
 		return err == nil && len(users.Consumers) > 0 && users.Consumers[0].VersionID == "v2" && !users.Consumers[0].Behind
@@ -368,7 +368,7 @@ files: [{path: DIR/app.env, template: '{{ secret "db" }}'}]
 	}
 }
 
-// TestReload holds that a changed file is put in force as a whole, that a bad one changes nothing and is told of, and that what stays the
+// TestReload holds that a changed file is put in force as a whole, that a bad one changes nothing and is reported, and that what stays the
 // same is not interrupted.
 func TestReload(t *testing.T) {
 	t.Parallel()

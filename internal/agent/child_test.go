@@ -110,7 +110,7 @@ func TestChildNotFound(t *testing.T) {
 	}
 }
 
-// TestChildRestart holds that a change ends the program and starts it with the new value, that the server is told of a version only once the
+// TestChildRestart holds that a change ends the program and starts it with the new value, that the server learns of a version only once the
 // program has it, and that the value is in no argument and no log.
 func TestChildRestart(t *testing.T) {
 	t.Parallel()

@@ -135,7 +135,7 @@ func mountedAlone(path string) string {
 	return path + " is a mount point of its own (subPath, or a bind mount of one file): it cannot be replaced, and programs that have it mounted so never see a change; mount its directory instead"
 }
 
-// world is what a file is rendered from, and what is told of its state.
+// world is what a file is rendered from, and what receives its state.
 type world interface {
 	// values is a complete set of values, or an error.
 	values(ctx context.Context, names []string) (map[string]Value, error)
@@ -156,7 +156,7 @@ type FileStatus struct {
 	// Error says why the file is not as it should be, or why nobody could be told; empty when all is well.
 	Error   string    `json:"error,omitempty"`
 	ErrorAt time.Time `json:"error_at,omitzero"`
-	// Pending says that the program which uses the file has not been told of its content yet.
+	// Pending says that the program which uses the file has not been notified of its content yet.
 	Pending bool `json:"pending,omitempty"`
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// nonces is how many used nonces the wire API remembers: programs of one machine make no more requests in half an hour.
+// nonces is how many nonces the wire API remembers: programs of one machine make no more requests in half an hour.
 const nonces = 1 << 18
 
 // getter is what the gate needs of a consumer.

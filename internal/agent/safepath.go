@@ -22,7 +22,7 @@ type directory struct{ fd int }
 func (d directory) close() { _ = unix.Close(d.fd) } // nothing was written through it
 
 // openDirectory opens the directory at a path, one step after the other. A symbolic link is
-// followed only where nobody but root and the agent's own user can have made it: the user of an
+// followed only if no other user than root and the agent's own can have made it: the user of an
 // application could otherwise lead the agent, which may be root, elsewhere.
 func openDirectory(path string) (directory, error) {
 	fd, err := unix.Open("/", openPath|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -70,7 +70,7 @@ func openDirectory(path string) (directory, error) {
 	return d, nil
 }
 
-// trustedLink returns where a symbolic link leads, if nobody but root and our own user can have
+// trustedLink returns where a symbolic link leads, if only root and our own user can have
 // made it.
 func (d directory) trustedLink(name string) (string, error) {
 	var link unix.Stat_t
@@ -91,7 +91,7 @@ func (d directory) trustedLink(name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// onlyOurs reports whether nobody but root and our own user can replace what is in the directory of
+// onlyOurs reports whether only root and our own user can replace what is in the directory of
 // root or our own user. In one with the sticky bit others can only add.
 func (d directory) onlyOurs() bool {
 	var s unix.Stat_t

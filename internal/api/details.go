@@ -148,7 +148,7 @@ func (s *sender) settings(admin target.Credential) target.Settings {
 	return out
 }
 
-// answered records which secrets a call was told of, with their versions.
+// answered records which secrets a call reported, with their versions.
 func (c *Call) answered(changes []kms.SecretChange) {
 	for _, change := range changes {
 		c.details = append(c.details, audit.Detail{Name: change.SecretName, Value: change.VersionID})

@@ -34,7 +34,7 @@ type Engine struct {
 // Engine returns the door of the engine that holds the right with that token.
 func (g *Gate) Engine(token int64) *Engine { return &Engine{gate: g, token: token} }
 
-// ErrMoved means that the rotation is not any more as the engine read it: it reads again and decides anew.
+// ErrMoved means that the rotation is not any more as the engine read it: it reads again and repeats the decision.
 var ErrMoved = errors.New("the rotation has moved on")
 
 // Turn is a rotation that the engine works on, as it was read.
@@ -584,12 +584,12 @@ func (e *Engine) ProbeEvery() time.Duration {
 	return orDefault(e.gate.env.Rotation.ProbeEvery, defaultProbe)
 }
 
-// Restored says whether the store was put back from a copy, and nobody has done anything about it.
+// Restored reports whether the store was restored from a copy and nothing has handled that yet.
 func (e *Engine) Restored(ctx context.Context) (store.Restored, bool, error) {
 	return store.Snapshot(ctx, e.gate.env.DB).Restored()
 }
 
-// Doubt makes the credentials of all secrets unknown and has each looked at as soon as its turn comes, after the store was put back from a
+// Doubt makes the credentials of all secrets unknown and has each looked at as soon as its turn comes, after the store was restored from a
 // copy. It can be done again after it was cut off. It returns how many there are.
 func (e *Engine) Doubt(ctx context.Context, r store.Restored) (int, error) {
 	env := e.gate.env

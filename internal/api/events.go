@@ -27,7 +27,7 @@ const (
 	EventDrift       = "io.keyturn.credential.drift"
 )
 
-// eventOf is what operators are told of a change of a record; empty for most.
+// eventOf is the event that reports a change of a record; empty for most.
 func eventOf(old, r rotation.Record) string {
 	switch {
 	case r.ID != old.ID && r.State == rotation.Scheduled:

@@ -153,7 +153,7 @@ func TestTargetRefusals(t *testing.T) {
 		{notFound, `There is no target "none"`, "TestTarget", []string{"TargetName", "none"}},
 		{notFound, `There is no secret "none"`, "TestTarget", []string{"TargetName", "pg", "SecretName", "none"}},
 		{invalid, `the secret "gen" is not bound to target "pg".`, "TestTarget", []string{"TargetName", "pg", "SecretName", "gen"}},
-		{invalid, `target "free" has no administrator to try; name a secret.`, "TestTarget", []string{"TargetName", "free"}},
+		{invalid, `target "free" has no administrator to log in as. SecretName must name a secret that is attached to the target`, "TestTarget", []string{"TargetName", "free"}},
 		{inUse, `Target "broken" cannot be opened: no driver for it`, "TestTarget", []string{"TargetName", "broken"}},
 	} {
 		w.refused(t, tt.code, tt.text, tt.action, tt.params...)

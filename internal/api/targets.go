@@ -478,7 +478,7 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	case in.SecretName == "" && ok:
 		err = tester.Test(ctx)
 	case credential.IsZero():
-		return nil, fault.Parameter("SecretName", "target %q has no administrator to try; name a secret.", t.Name)
+		return nil, fault.Parameter("SecretName", "target %q has no administrator to log in as. SecretName must name a secret that is attached to the target; its current credential is tried.", t.Name)
 	default:
 		err = system.Verify(ctx, credential)
 	}
@@ -490,7 +490,7 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	return out, nil
 }
 
-// logDetail tells the operator what callers are not told of a target's error.
+// logDetail logs for the operator what callers do not learn about a target's error.
 func (e *Env) logDetail(name string, err error) {
 	if detail := target.DetailOf(err); detail != "" && e.Log != nil {
 		e.Log.Info("a target did not answer as it should", "target", name, "err", err, "detail", detail)

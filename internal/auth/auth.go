@@ -75,7 +75,7 @@ type Config struct {
 	Keys Keys
 	// Now is the clock. Required.
 	Now func() time.Time
-	// Nonces bounds how many used nonces are remembered; 0 means DefaultNonces.
+	// Nonces bounds how many nonces are remembered; 0 means DefaultNonces.
 	Nonces int
 	// Ahead is how far the time of a request may be in the future, at most Window; 0 means DefaultAhead.
 	Ahead time.Duration
@@ -112,7 +112,7 @@ func New(c Config) *Authenticator {
 	return &Authenticator{config: c, nonces: NewNonces(c.Nonces, c.History, c.Start, c.Log)}
 }
 
-// Nonces returns how many used nonces are remembered.
+// Nonces returns how many nonces are remembered.
 func (a *Authenticator) Nonces() int { return a.nonces.Len() }
 
 // Authenticate verifies a request. The error is a *fault.Error whose kind says what is wrong; what the request claims

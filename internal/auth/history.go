@@ -34,7 +34,7 @@ const (
 	maxHeader = 1 << 10
 )
 
-// HistoryConfig says where used nonces are written down.
+// HistoryConfig says where nonces are stored.
 type HistoryConfig struct {
 	// Dir is a directory of its own; it is made with mode 0700.
 	Dir string
@@ -301,12 +301,12 @@ func (h *History) add(r record, now time.Time) error {
 			err = h.window.next(h.file)
 		}
 	}
-	h.config.Log.Error("used nonces cannot be written down: after a restart, requests of the time before are refused", "err", err)
+	h.config.Log.Error("nonces cannot be stored: after a restart, requests of the time before are refused", "err", err)
 	_ = h.window.close() // it has failed already
 	_ = h.file.Close()
 	h.file = nil
 	if removeErr := h.removeAll(); removeErr != nil {
-		return fault.Wrap(fault.Unavailable, removeErr, "Used nonces cannot be written down.")
+		return fault.Wrap(fault.Unavailable, removeErr, "Nonces cannot be stored.")
 	}
 	h.failed = true
 	return nil

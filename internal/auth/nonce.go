@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// DefaultNonces is how many used nonces are remembered unless the operator says otherwise: about 100 MB at most.
+	// DefaultNonces is how many nonces are remembered unless the operator sets another number: about 100 MB at most.
 	DefaultNonces = 4 << 20
 	// slot is how finely requests are kept apart by their time.
 	slot = 10 * time.Second

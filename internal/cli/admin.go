@@ -238,7 +238,7 @@ type adminDisable struct {
 // Run switches the key that it works with off last.
 func (c *adminDisable) Run(e *env) error {
 	if c.ID == "" && !c.Yes {
-		const question = "Switch every access key of the root account off? Only keyturn admin enable --offline, on the server, switches one on again."
+		const question = "Switch every access key of the root account off? Only keyturn admin enable --offline, on the stopped server, switches one on again."
 		if err := e.confirm(question); err != nil {
 			return err
 		}

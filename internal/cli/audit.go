@@ -22,7 +22,7 @@ type auditVerify struct {
 	RootKeyEnv  string   `help:"Variable of the environment with the root key, for --data-dir." placeholder:"NAME"`
 	Online      bool     `help:"Compare with the server of the profile, which keeps this trail and may be running."`
 	Profile     string   `help:"Profile for --online, instead of the current one." placeholder:"NAME" env:"KEYTURN_PROFILE"`
-	KnownGap    []uint64 `help:"Number of a record that tells of a loss and that you have looked into; may be repeated." placeholder:"N"`
+	KnownGap    []uint64 `help:"Number of the record of a loss that you know; may be repeated." placeholder:"N"`
 }
 
 func (c *auditVerify) Run(e *env) error {
@@ -53,9 +53,17 @@ func (c *auditVerify) Run(e *env) error {
 func (c *auditVerify) extent(v audit.Verification, r audit.Report) string {
 	switch {
 	case v.Key != nil:
-		return fmt.Sprintf("The MACs of %d record(s) are right, and the trail reaches the last record that the store knows of, %d.", r.Keyed, v.Head.Seq)
+		text := fmt.Sprintf("The MACs of %d record(s) are right, and the trail reaches the last record that the store knows of, %d.", r.Keyed, v.Head.Seq)
+		if r.Keyed < r.Records {
+			text += fmt.Sprintf("\n%d record(s) have no MAC under this key, such as those of a release before MACs; the chain covers them.", r.Records-r.Keyed)
+		}
+		return text
 	case v.Head != nil:
-		return fmt.Sprintf("The trail holds the record that the server says is its last, %d.", v.Head.Seq)
+		text := fmt.Sprintf("The trail holds the record that the server says is its last, %d.", v.Head.Seq)
+		if r.LastSeq > v.Head.Seq {
+			text += fmt.Sprintf(" It also holds %d newer record(s), such as the one of this question.", r.LastSeq-v.Head.Seq)
+		}
+		return text
 	}
 	return "Not verified: MACs, and whether records were cut off or all were rewritten. --online or --data-dir verifies that."
 }

@@ -50,7 +50,9 @@ type commands struct {
 	Profile    profileCommand    `cmd:"" help:"Manage how servers are reached."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 	Completion completionCommand `cmd:"" help:"Print a script that completes commands in a shell."`
-	Complete   completeCommand   `cmd:"" name:"__complete" hidden:"" passthrough:""`
+
+	ShowVersion versionFlag     `name:"version" help:"Print the version."`
+	Complete    completeCommand `cmd:"" name:"__complete" hidden:"" passthrough:""`
 }
 
 // env is what a command works with.

@@ -144,7 +144,7 @@ func TestTargetsAreNoPortScanners(t *testing.T) {
 		"no protocol": serveBytes(t, []byte("\x00\x01\x02\x03"+marker)).addr,
 		"a long line": serveBytes(t, []byte(strings.Repeat(marker, 10_000))).addr,
 	}
-	told := map[string]map[string]string{} // of each kind, what is told of each service
+	told := map[string]map[string]string{} // of each kind, what it reports about each service
 	for service, address := range services {
 		eachNetworkKind(t, address, egress.Default.DialContext, func(t *testing.T, name string, system target.Target) {
 			cred := target.Credential{Account: "cn=app", Secret: sensitive.New("secret-of-the-app")}

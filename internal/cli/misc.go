@@ -16,8 +16,24 @@ var Version = "0.1.0"
 type versionCommand struct{}
 
 func (c *versionCommand) Run(e *env) error {
-	_, err := fmt.Fprintf(e.stdout, "keyturn %s %s %s/%s\n", Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintln(e.stdout, versionLine())
 	return err
+}
+
+func versionLine() string {
+	return fmt.Sprintf("keyturn %s %s %s/%s", Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// versionFlag is --version, which prints what `keyturn version` prints, and ends the program.
+type versionFlag bool
+
+// BeforeReset runs before commands and other flags are checked, as for --help.
+func (versionFlag) BeforeReset(k *kong.Kong) error {
+	if _, err := fmt.Fprintln(k.Stdout, versionLine()); err != nil {
+		return err
+	}
+	k.Exit(exitOK)
+	return nil
 }
 
 type completionCommand struct {

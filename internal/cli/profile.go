@@ -85,7 +85,7 @@ func readProfiles() (profiles, string, error) {
 	return all, path, nil
 }
 
-// checkPrivate verifies that nobody but root and the user can read or write a file. Its directories are the user's affair: a home that
+// checkPrivate verifies that only root and the user can read or write a file. Its directories are the user's affair: a home that
 // a group may write in is common.
 func checkPrivate(path string) error {
 	info, err := os.Stat(path)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -89,25 +90,50 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 		}
 	}
 	add("ended", when(r.EndTime))
-	credential := r.CredentialState
-	if !r.ProbeTime.IsZero() {
-		credential += ", as the target said at " + when(r.ProbeTime)
-	}
-	add("credential", credential)
+	add("credential", credentialText(r))
 	add("automatic", r.AutomaticRotation)
 	for _, row := range [][2]string{
-		{"interval", r.RotationInterval}, {"cron", r.Cron}, {"time zone", r.TimeZone}, {"window", r.Window}, {"blackouts", r.Blackouts}, {"grace period", r.GracePeriod}, {"grace limit", r.GraceLimit},
+		{"interval", span(r.RotationInterval)}, {"cron", r.Cron}, {"time zone", r.TimeZone}, {"window", r.Window}, {"blackouts", r.Blackouts}, {"grace period", span(r.GracePeriod)}, {"grace limit", span(r.GraceLimit)},
 		{"last rotation", when(r.LastRotationDate)}, {"next due", when(r.NextRotationDate)},
 	} {
 		add(row[0], row[1])
 	}
 	if r.Group != "" {
-		add("group", r.Group+", "+r.GroupGap+" apart")
+		add("group", r.Group+", "+span(r.GroupGap)+" apart")
 	}
 	if r.Paused {
 		add("paused", "yes; keyturn rotation resume "+r.SecretName+" ends it")
 	}
 	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps))
+}
+
+// credentialText says what the target answered about the credential in use. After a promotion, a restore
+// or a change of settings it has not been asked yet.
+func credentialText(r *kms.DescribeRotationResponse) string {
+	switch {
+	case !r.ProbeTime.IsZero():
+		return r.CredentialState + ", as the target said at " + when(r.ProbeTime)
+	case r.CredentialState == "unknown":
+		return "not probed yet"
+	}
+	return r.CredentialState
+}
+
+// span writes a duration of the API, such as 604800s, in its largest whole unit: 7d.
+func span(text string) string {
+	seconds, err := strconv.ParseInt(strings.TrimSuffix(text, "s"), 10, 64)
+	if err != nil || seconds <= 0 {
+		return text
+	}
+	for _, unit := range []struct {
+		name    string
+		seconds int64
+	}{{"d", 86400}, {"h", 3600}, {"m", 60}} {
+		if seconds%unit.seconds == 0 {
+			return strconv.FormatInt(seconds/unit.seconds, 10) + unit.name
+		}
+	}
+	return strconv.FormatInt(seconds, 10) + "s"
 }
 
 // printHolders names those for whom the end of a grace waits, and whence it is known.

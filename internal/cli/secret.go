@@ -125,7 +125,7 @@ func (c *secretShow) Run(e *env) error {
 	add("updated", when(s.UpdateTime))
 	add("deleted at", when(s.PlannedDeleteTime))
 	add("rotation", s.AutomaticRotation)
-	add("interval", s.RotationInterval)
+	add("interval", span(s.RotationInterval))
 	add("last rotation", when(s.LastRotationDate))
 	add("next rotation", when(s.NextRotationDate))
 	add("configuration", s.ExtendedConfig)
@@ -408,7 +408,7 @@ func (c *secretDelete) Run(e *env) error {
 func (e *env) confirm(question string) error {
 	f, ok := e.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return coded{exitUsage, "there is no terminal to ask at: add --yes. Asked is: " + question}
+		return coded{exitUsage, "standard input is no terminal, so nobody can answer; add --yes to answer yes to: " + question}
 	}
 	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
 	line, err := bufio.NewReader(e.stdin).ReadString('\n')

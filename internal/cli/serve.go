@@ -78,7 +78,7 @@ type serveCommand struct {
 	Command               []string `name:"command" sep:"none" help:"Command line that targets of kind command may name; may be repeated (none)." placeholder:"NAME=/PATH ARG…"`
 	CommandUser           *string  `help:"User that commands run as, USER or UID:GID; self accepts that they can read the server's keys (none)." placeholder:"USER"`
 	CommandDir            []string `help:"Without effect: see command." placeholder:"DIR" hidden:""`
-	EventURL              []string `name:"event-url" trail:"host" help:"Endpoint that is told of rotations as CloudEvents; may be repeated (none)." placeholder:"URL"`
+	EventURL              []string `name:"event-url" trail:"host" help:"Endpoint that receives rotations as CloudEvents; may be repeated (none)." placeholder:"URL"`
 	EgressAllow           []string `help:"Network, address or host that targets and event receivers may be at; may be repeated (all but special ones)." placeholder:"RULE"`
 	EgressDeny            []string `help:"One that they may not be at; may be repeated (none)." placeholder:"RULE"`
 	EventKeyFile          *string  `help:"File with the key that signs these requests." placeholder:"FILE"`

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/audit"
@@ -68,10 +69,19 @@ func (s settings) sinks() ([]audit.Sink, error) {
 	return sinks, errors.Join(errs...)
 }
 
+// errSyslog repeats what was given, unless it may hold a password.
+func errSyslog(text string) error {
+	const must = "audit-syslog must be tls://HOST:PORT, or tcp://HOST:PORT on loopback"
+	if strings.Contains(text, "@") {
+		return errors.New(must + ", without a user")
+	}
+	return fmt.Errorf("%s, not %q", must, text)
+}
+
 func (s settings) syslog(text string) (audit.Sink, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Port() == "" || u.Hostname() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" {
-		return nil, errors.New("audit-syslog must be tls://HOST:PORT, or tcp://HOST:PORT on loopback")
+		return nil, errSyslog(text)
 	}
 	ca := s.text("audit-syslog-ca-file", "")
 	switch {
@@ -80,7 +90,7 @@ func (s settings) syslog(text string) (audit.Sink, error) {
 	case u.Scheme == "tcp" && loopbackHost(u.Hostname()):
 		return &audit.Syslog{Address: u.Host}, nil
 	case u.Scheme != "tls":
-		return nil, errors.New("audit-syslog must be tls://HOST:PORT, or tcp://HOST:PORT on loopback")
+		return nil, errSyslog(text)
 	}
 	config, err := trusting("audit-syslog-ca-file", ca)
 	if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -39,9 +40,35 @@ func TestCommandSettings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = set.commands(server.Config{DataDir: data})
+		_, err = set.commands(server.Config{DataDir: data, Logger: slog.New(slog.DiscardHandler)})
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+// TestMissingCommandIsLogged verifies that the operator reads at the start which command cannot be run.
+func TestMissingCommandIsLogged(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	if err := os.Chmod(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	user := "self"
+	if os.Geteuid() == 0 {
+		user = "64123:64123"
+	}
+	set, err := loadSettings(&serveCommand{Command: []string{"gone=/no/such/file"}, CommandUser: &user}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	if _, err := set.commands(server.Config{DataDir: data, Logger: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"level=WARN", "command=gone", "no such file"} {
+		if !strings.Contains(log.String(), part) {
+			t.Errorf("the log does not say %q: %s", part, log.String())
 		}
 	}
 }

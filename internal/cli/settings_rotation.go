@@ -88,7 +88,7 @@ func (s settings) egress(c *egress.Config) error {
 	return errors.Join(errs...)
 }
 
-// receivers reads who is told of events.
+// receivers reads which endpoints receive events.
 func (s settings) receivers() ([]rotator.Receiver, error) {
 	var errs []error
 	var key sensitive.Value

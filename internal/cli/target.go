@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -173,6 +174,10 @@ func (c *targetAdd) Run(e *env) error {
 	})
 	if err != nil {
 		return err
+	}
+	if c.AdminSecret == "" { // there is nobody to log in as yet
+		return c.done(e, out, "Target %[1]s is known. When a secret is attached (keyturn rotation configure SECRET --target %[1]s), "+
+			"keyturn target test %[1]s --secret SECRET tries it.", out.TargetName)
 	}
 	return c.done(e, out, "Target %s is known; keyturn target test %s tries it.", out.TargetName, out.TargetName)
 }
@@ -351,16 +356,7 @@ func (c *targetTest) Run(e *env) error {
 	if c.Secret != "" {
 		who = "the credential of " + c.Secret
 	}
-	text := map[string]string{
-		"ok":          "Target %s accepts %s.",
-		"unreachable": "Target %s was not reached for %s.",
-		"rejected":    "Target %s does not accept %s.",
-		"denied":      "Target %s denies %s what is needed.",
-	}[out.Result]
-	if text == "" {
-		text = "It is not known whether target %s accepts %s: there was no answer."
-	}
-	if err := c.done(e, out, text, c.Name, who); err != nil {
+	if err := c.done(e, out, testVerdict(out), c.Name, who); err != nil {
 		return err
 	}
 	if out.Result == "ok" {
@@ -372,8 +368,30 @@ func (c *targetTest) Run(e *env) error {
 			said += " (" + out.Code + ")"
 		}
 		fmt.Fprintf(e.stdout, "  %s\n", said)
+		if out.Result == "unreachable" {
+			fmt.Fprintf(e.stdout, "  Targets are reached over TLS by default. For a system that has its own authority: keyturn target update %[1]s --tls-ca FILE; "+
+				"for one without TLS, on a trusted network: keyturn target update %[1]s --tls-off\n", c.Name)
+		}
 	}
 	return coded{exitFailed, ""}
+}
+
+// testVerdict returns the sentence that heads the result of a test, with places for the target and for
+// whom it was tried as.
+func testVerdict(out *kms.TestTargetResponse) string {
+	switch {
+	case out.Code == target.CodeEgress:
+		return "This server may not connect to target %s for %s: its settings egress-allow and egress-deny do not permit the address."
+	case out.Result == "ok":
+		return "Target %s accepts %s."
+	case out.Result == "unreachable":
+		return "Target %s was not reached for %s."
+	case out.Result == "rejected":
+		return "Target %s does not accept %s."
+	case out.Result == "denied":
+		return "Target %s denies %s what is needed."
+	}
+	return "It is not known whether target %s accepts %s: there was no answer."
 }
 
 type targetPause struct {

@@ -1,7 +1,7 @@
 // Package ownfile checks the owners and modes of the files that a process relies on: keys, certificates, settings, data
 // directories.
 //
-// A file passes when nobody but root, the user of this process and the members of the groups in [Trust] can have written
+// A file passes when only root, the user of this process and the members of the groups in [Trust] can have written
 // it, replaced it, or replaced a directory or symbolic link on the way to it. A file with a secret passes when, besides,
 // nobody else can read it. The error of a file that does not pass names the command that corrects it.
 //

@@ -373,7 +373,7 @@ func (r Record) Adopted(version string, now time.Time) Record {
 	return r.note(now, "adopted by a person", "")
 }
 
-// Restored is a record of a store that was put back from a copy. What it says of the credential in use is not known to be true: the target is
+// Restored is a record of a store that was restored from a copy. What it says of the credential in use is not known to be true: the target is
 // asked as soon as nothing is under way. A login with a candidate that was not promoted yet is tried again.
 func (r Record) Restored(now time.Time) Record {
 	r.Health = Health{NextAt: now}

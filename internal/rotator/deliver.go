@@ -23,7 +23,7 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// Receiver is an endpoint that is told of events.
+// Receiver is an endpoint that receives events.
 type Receiver struct {
 	// URL takes a POST for each event: https, or http on loopback.
 	URL string

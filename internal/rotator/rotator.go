@@ -38,7 +38,7 @@ type Config struct {
 	Burst int
 	// ProbeRate is how many credentials in use are probed in a second, in all; 0 means 10.
 	ProbeRate float64
-	// Receivers are told of events; none means that no events are kept.
+	// Receivers get the events; none means that no events are kept.
 	Receivers []Receiver
 	// Dial connects to receivers; nil means that of [egress.Default].
 	Dial egress.DialFunc
@@ -49,7 +49,7 @@ type Config struct {
 	// At is called before and after everything that the engine stores and every call to a target; nil means never. For tests,
 	// which stop the process there.
 	At func(secret, point string)
-	// Observe is told of everything that operators watch; nil means that nobody is.
+	// Observe receives everything that operators watch; nil means that nothing does.
 	Observe Observer
 }
 
@@ -170,7 +170,7 @@ func (r *Rotator) lead(ctx context.Context) error {
 	return d.run(ctx)
 }
 
-// watchRestores looks, until ctx ends, whether a node has found that the store was put back from a copy. Then all credentials are looked at.
+// watchRestores looks, until ctx ends, whether a node has found that the store was restored from a copy. Then all credentials are checked.
 // looked is closed after the first time.
 func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine, looked chan<- struct{}) {
 	first := sync.OnceFunc(func() { close(looked) })
@@ -180,11 +180,11 @@ func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine, looked 
 		if err == nil && ok {
 			var n int
 			if n, err = engine.Doubt(ctx, found); err == nil {
-				r.config.Logger.Warn("the store was put back from a copy: the credentials in use are not known to work, and are looked at", "secrets", n, "why", found.Why)
+				r.config.Logger.Warn("the store was restored from a copy: the credentials in use are not known to work, and are checked", "secrets", n, "why", found.Why)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			r.config.Logger.Warn("it could not be found out, or stored, that the store was put back from a copy; it is tried again", "err", err)
+			r.config.Logger.Warn("whether the store was restored from a copy could not be determined or stored; it is tried again", "err", err)
 		}
 		first()
 		sleep(ctx, idlePoll)
@@ -218,7 +218,7 @@ func (d *dispatcher) run(ctx context.Context) error {
 			wait = max(0, min(wait, next.Sub(d.rotator.now())))
 		}
 		if len(d.busy) >= d.rotator.config.Workers {
-			wait = idlePoll // a worker that becomes free is told of
+			wait = idlePoll // a worker that becomes free wakes it
 		}
 		t := time.NewTimer(wait)
 		select {

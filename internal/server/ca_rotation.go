@@ -133,7 +133,9 @@ func (a *authority) rotate(overlap time.Duration) (successor, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.next != nil {
-		return successor{}, fault.New(fault.InUse, "A new local CA takes over at %s already.", a.next.at.UTC().Format(time.RFC3339))
+		return successor{}, fault.New(fault.InUse, "A new local CA already waits: it takes over at %s, and clients must trust it by then. "+
+			"To replace both CAs at once, stop the server, move the directory tls out of its data directory and start it again.",
+			a.next.at.UTC().Format(time.RFC3339))
 	}
 	made, err := makeAuthority(a.names, a.now())
 	if err != nil {

@@ -70,7 +70,7 @@ type Config struct {
 	AuditDiskAlert int
 	// Settings are those in force, for the record of the start. No secret may be in them.
 	Settings audit.Details
-	// NonceLimit is how many used nonces are remembered; 0 means 4 Mi, about 100 MB when full.
+	// NonceLimit is how many nonces the server remembers; 0 means 4 Mi, about 100 MB when full.
 	NonceLimit int
 	// ClockAhead is how far the time of a request may be ahead of the clock; 0 means 2 minutes, at most 15.
 	ClockAhead time.Duration

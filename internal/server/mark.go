@@ -18,7 +18,7 @@ const (
 	markEvery = 3 * time.Second
 )
 
-// mark is what a node remembers of its store, on its disk beside it, to tell after a start that the store was put back from a copy:
+// mark is what a node remembers of its store, on its disk beside it, to detect after a start that the store was restored from a copy:
 // credentials have been changed since, and what the store says of them is not known to be true any more.
 type mark struct {
 	// Cluster and Revision are of the store. A copy of it that was put back has another, or a lower one.
@@ -75,7 +75,7 @@ func (m mark) putBack(p store.Position, file string) string {
 	return ""
 }
 
-// checkMark finds out whether the store was put back from a copy. If so, that is stored, for the engine of whichever node rotates, before
+// checkMark finds out whether the store was restored from a copy. If so, that is stored, for the engine of whichever node rotates, before
 // the mark says otherwise. fresh is a store that this start has made.
 func (s *Server) checkMark(ctx context.Context, fresh bool) error {
 	path := filepath.Join(s.config.DataDir, markName)
@@ -124,10 +124,10 @@ func (s *Server) enabledKeys(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// putMark writes the mark. A disk that takes nothing is told of, and stops nothing.
+// putMark writes the mark. A disk that takes nothing is logged, and stops nothing.
 func (s *Server) putMark(path string, p store.Position) {
 	if err := writeMark(path, p); err != nil {
-		s.config.Logger.Warn("the mark of the store was not written: should the store be put back from a copy, that may not be noticed", "err", err)
+		s.config.Logger.Warn("the mark of the store was not written: a restore of the store from a copy may not be detected", "err", err)
 	}
 }
 
@@ -139,7 +139,7 @@ func (s *Server) markLoop(ctx context.Context) {
 		bounded, cancel := context.WithTimeout(ctx, readyTimeout)
 		defer cancel()
 		p, err := s.db.Position(bounded)
-		if err != nil || p.Revision == last { // a store that does not answer is told of by whoever needs it
+		if err != nil || p.Revision == last { // whoever needs a store that does not answer reports it
 			return
 		}
 		s.putMark(path, p)

@@ -126,6 +126,9 @@ func TestTrailLoss(t *testing.T) {
 				t.Errorf("the command does not find the record of it: %s", out)
 			} else if code, out := auditVerify(t, dir, "--known-gap", number); code != 0 || !strings.Contains(out, "tells of a loss") {
 				t.Errorf("with the gap named: %d, %s", code, out)
+			} else if code, out := auditVerify(t, dir, "--known-gap", number, "--known-gap", "100000"); code == 0 ||
+				!strings.Contains(out, "record 100000 is not the record of a loss; the records of a loss are "+number) {
+				t.Errorf("with another record named: %d, %s", code, out)
 			}
 			onceRun(t, dir, "c")
 		})

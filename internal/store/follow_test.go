@@ -9,7 +9,7 @@ import (
 )
 
 // TestFollowMissesNothing: whoever looks after each signal sees the last change in the end, also while the watch breaks again
-// and again, and is not told of other secrets.
+// and again, and is not notified about other secrets.
 func TestFollowMissesNothing(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
@@ -40,7 +40,7 @@ func TestFollowMissesNothing(t *testing.T) {
 		case <-f.Signal():
 			for _, i := range f.Changed() {
 				if i != 0 && i != 1 {
-					t.Fatalf("told of place %d of 2", i)
+					t.Fatalf("notified about place %d of 2", i)
 				}
 			}
 			n, err := seen(ctx, db, "c")
@@ -57,7 +57,7 @@ func TestFollowMissesNothing(t *testing.T) {
 	}
 }
 
-// TestFollowTells: one follower is told of what it follows alone, by place, and of everything when changes may have been missed.
+// TestFollowTells: one follower is notified only about what it follows, by place, and about everything when changes may have been missed.
 func TestFollowTells(t *testing.T) {
 	t.Parallel()
 	var h hub

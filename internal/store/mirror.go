@@ -34,7 +34,7 @@ type mirror struct {
 	alone bool
 	acked atomic.Int64
 	asks  chan ask
-	// hub is told of every change once a reader can see it.
+	// hub receives every change once a reader can see it.
 	hub *hub
 
 	mu      sync.Mutex

@@ -21,7 +21,7 @@ type Rewriter struct {
 	AccessKey func(AccessKey) (AccessKey, bool, error)
 	// Value is asked for the sealed value of a version; nil leaves all values.
 	Value func(account, name, version string, box []byte) ([]byte, bool, error)
-	// Damaged is told of records that cannot be opened. They are left as they are.
+	// Damaged receives records that cannot be opened. They are left as they are.
 	Damaged func(key string, err error)
 }
 

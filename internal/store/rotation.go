@@ -77,7 +77,7 @@ type Pause struct {
 	Paused bool `json:"paused"`
 }
 
-// Restored says that the store was put back from a copy, so that what it says of credentials may not be true any more.
+// Restored says that the store was restored from a copy, so that what it says of credentials may not be true any more.
 type Restored struct {
 	At  time.Time `json:"at"`
 	Why string    `json:"why"`

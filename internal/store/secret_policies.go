@@ -135,7 +135,7 @@ func BindSecretPolicies(ctx context.Context, db *DB, log *slog.Logger) error {
 			log.Warn("a secret's policy names somebody who is not there; it grants nothing to that name", "secret", s.Name, "principal", arn)
 		}
 		for _, arn := range bound.young {
-			log.Warn("a secret's policy names a user who is younger than the secret; check that this user is meant", "secret", s.Name, "principal", arn)
+			log.Warn("a secret's policy names a user who was created after the secret; check that this user is meant", "secret", s.Name, "principal", arn)
 		}
 	}
 	_, err = Update(ctx, db, func(tx *Tx) (struct{}, error) { return struct{}{}, save(tx, policiesBoundKey, true) })

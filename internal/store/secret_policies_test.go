@@ -89,7 +89,7 @@ func TestFormerPoliciesAreBound(t *testing.T) {
 	if err != nil || s.PolicyBinding == nil || !maps.Equal(s.PolicyBinding.IDs, want) || !s.UpdatedAt.Equal(t0.Add(2*time.Minute)) {
 		t.Errorf("bound to %+v at %v, %v", s.PolicyBinding, s.UpdatedAt, err)
 	}
-	for _, part := range []string{"user/new", "user/gone", "younger than the secret", "user/middle"} {
+	for _, part := range []string{"user/new", "user/gone", "created after the secret", "user/middle"} {
 		if !strings.Contains(log.String(), part) {
 			t.Errorf("the log does not name %s:\n%s", part, log.String())
 		}

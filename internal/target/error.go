@@ -51,7 +51,7 @@ func (c Class) String() string {
 // Error is what went wrong at a target, in the target's own words.
 type Error struct {
 	Class Class
-	// Code is the target's own code, such as 28P01; empty when it has none.
+	// Code is the target's own code, such as 28P01, or [CodeEgress]; empty when there is none.
 	Code string
 	// Text says what was attempted and what the target answered. It holds no secret: see Scrub.
 	Text string
@@ -90,7 +90,7 @@ func bounded(text string) string {
 	return text
 }
 
-// TestResult returns what the caller of a test is told of its error. A service that does not speak the protocol of the target's kind
+// TestResult returns what the caller of a test learns about its error. A service that does not speak the protocol of the target's kind
 // is the same as no service, so that a test tells nothing about what else listens at an address.
 func TestResult(name string, err error) (class Class, code, text string) {
 	var e *Error
@@ -109,7 +109,7 @@ func DetailOf(err error) string {
 	return ""
 }
 
-// inGeneral is what a caller is told of an answer whose sender has not proved who it is.
+// inGeneral is what a caller learns about an answer whose sender has not proved who it is.
 var inGeneral = map[Class]string{
 	Unknown:     "no answer that tells what happened",
 	Unreachable: "it does not serve",
@@ -145,16 +145,19 @@ func ClassOf(err error) Class {
 	return Unknown
 }
 
+// CodeEgress is the code of an error that the server's own egress rules made: the target was not asked.
+const CodeEgress = "EgressRefused"
+
 // NotSent classifies an error of making a connection: Unreachable, because nothing was asked yet; Denied when the server's
 // rules refuse the address. Why there is no connection is for the operator alone.
 func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
-	class, text := Unreachable, "no answer"
+	class, code, text := Unreachable, "", "no answer"
 	if errors.As(err, new(*egress.RefusedError)) {
-		class, text = Denied, "the server's egress rules do not permit this address"
+		class, code, text = Denied, CodeEgress, "the server's egress rules do not permit this address"
 	} else if errors.Is(err, context.DeadlineExceeded) {
 		text = "no answer in time"
 	}
-	e := Failed(class, "", attempt+": "+text, secrets...)
+	e := Failed(class, code, attempt+": "+text, secrets...)
 	e.Detail = bounded(Scrub(plain(err), secrets...))
 	return e
 }

@@ -95,7 +95,7 @@ func TestHangUp(t *testing.T) {
 	for line := range strings.Lines(log.String()) {
 		slow := strings.Contains(line, "msg=store event=") && strings.Contains(line, "took too long") // a busy machine, not a caller
 		if !slow && (strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN")) {
-			t.Errorf("the operator is told of callers who hang up:\n%.2000s", line)
+			t.Errorf("the log reports callers who hang up:\n%.2000s", line)
 		}
 	}
 }

@@ -106,7 +106,7 @@ func TestAuditDiskFull(t *testing.T) {
 		acked += len(w.acked)
 	}
 	if log := s.log.String(); !strings.Contains(log, "audit trail cannot be written") || !strings.Contains(log, "audit trail is written again") {
-		t.Errorf("the operator is not told of the full disk and of its end:\n%s", log)
+		t.Errorf("the log does not report the full disk and its end:\n%s", log)
 	}
 	t.Logf("%d changes acknowledged and found, in store and trail; %d under way when the disk was full; /healthz %d, /readyz %d then; %d reads, %d records", acked, under, health, ready, reads, records)
 	select {
@@ -226,7 +226,7 @@ func TestStoreDiskNearlyFull(t *testing.T) {
 	default:
 	}
 	if log := s.log.String(); !strings.Contains(log, "changes are refused") || !strings.Contains(log, "changes are taken again") {
-		t.Errorf("the operator is not told of the full disk and of its end:\n%s", log)
+		t.Errorf("the log does not report the full disk and its end:\n%s", log)
 	}
 	acked := 0
 	for _, w := range list {

@@ -251,7 +251,7 @@ func (c *process) await(t *testing.T, text string) {
 	}
 }
 
-// untilVersion waits until the rotation that makes a version is the one that is told of.
+// untilVersion waits until the rotation that makes a version is the one that the server describes.
 func (c *process) untilVersion(t *testing.T, secret, version string) {
 	t.Helper()
 	good(t, second(c.endOf(t.Context(), secret, version)))

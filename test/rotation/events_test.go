@@ -136,7 +136,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestDriftEvent changes a password by hand, and repairs it: both are told of.
+// TestDriftEvent changes a password by hand, and repairs it: both are sent as events.
 func TestDriftEvent(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t, 0)

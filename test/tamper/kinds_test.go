@@ -356,7 +356,7 @@ func (s *site) probes(tenants map[string]*tenant, key string) []probe {
 	return find(s, n, name)
 }
 
-// mustFail holds that each answer is an error, that a call is told of nothing but a fault of the server, that the log names the
+// mustFail holds that each answer is an error, that a call reports only a fault of the server, that the log names the
 // record, and that neither holds a value.
 func (s *site) mustFail(what, key string, probes []probe) (failed int) {
 	s.t.Helper()

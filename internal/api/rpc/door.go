@@ -40,7 +40,7 @@ type Gate interface {
 	Refuse(ctx context.Context, r api.Request, accessKeyID string, err error) error
 }
 
-// Observer is told of each call, for metrics. operation is "" when the request named none that exists.
+// Observer receives each call, for metrics. operation is "" when the request named none that exists.
 type Observer func(operation, code string, took time.Duration)
 
 // Door serves the RPC protocol at the path "/".

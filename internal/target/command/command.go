@@ -1,6 +1,7 @@
 // Package command is the kind "command": a program on the server's machine changes the credentials.
 // Each step of package plugin is one run, with the message on standard input and the answer on
-// standard output. docs/plugin.md says what a command has to do; examples/command-target is one.
+// standard output. docs/plugin.md says what a command has to do, docs/targets/command.md how to
+// set one up; examples/command-target is one.
 //
 // The operator decides what runs: the server setting command maps names to command lines.
 // Configuration of a target:
@@ -166,12 +167,22 @@ func (c Config) checkName(name string) error {
 		return errors.New("this server runs no commands; the server setting command names them")
 	}
 	if name == "" {
-		return errors.New("command is required: the name of one of the server setting command")
+		return fmt.Errorf("command is required; it must be a name from the server setting command: %s", c.names())
 	}
 	l, ok := c.Commands[name]
 	if !ok {
-		return fmt.Errorf("the server setting command has no %q", name)
+		return fmt.Errorf("the server setting command has no %q; it has %s", name, c.names())
 	}
+	return l.Check()
+}
+
+// names lists the commands that a target can name.
+func (c Config) names() string {
+	return strings.Join(slices.Sorted(maps.Keys(c.Commands)), ", ")
+}
+
+// Check reports why the executable may not be run now, such as that it is missing.
+func (l Line) Check() error {
 	_, err := l.executable()
 	return err
 }

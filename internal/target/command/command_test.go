@@ -367,8 +367,8 @@ func TestCheck(t *testing.T) {
 	}{
 		{lines, `{"command":"it","strategy":"double"}`, nil},
 		{nil, `{"command":"it","strategy":"single"}`, []string{"this server runs no commands"}},
-		{lines, `{"strategy":"none"}`, []string{"command is required", `strategy "none"`}},
-		{lines, `{"command":"other","strategy":"single"}`, []string{`no "other"`}},
+		{lines, `{"strategy":"none"}`, []string{"command is required; it must be a name from the server setting command: args, gone, it", `strategy "none"`}},
+		{lines, `{"command":"other","strategy":"single"}`, []string{`no "other"; it has args, gone, it`}},
 		{lines, `{"command":"` + file + `","strategy":"single"}`, []string{"the server setting command has no"}},
 		{lines, `{"command":"gone","strategy":"single"}`, []string{"no such file"}},
 		{lines, `{"command":"it","args":["x"],"strategy":"single"}`, []string{`there is no setting "args"`}},
