@@ -116,7 +116,7 @@ func Run(ctx context.Context, o Options) error {
 	a.auth = auth.New(auth.Config{
 		Keys: finder{&a.keys}, Now: time.Now, Start: a.started, Nonces: nonces, Service: api.Service, Harmless: api.Harmless, Log: a.log,
 	})
-	a.gate = &Gate{held: &a.hub, server: &a.hub, scope: &a.hub, log: a.log}
+	a.gate = &Gate{held: &callers{hub: &a.hub}, server: &a.hub, scope: &a.hub, leases: newLeases(a.hub.hold), log: a.log}
 	defer a.close()
 	if err := a.apply(ctx, s); err != nil {
 		return err
@@ -570,6 +570,7 @@ func (a *agent) close() {
 	for _, k := range a.keepers {
 		<-k.done
 	}
+	a.gate.leases.close()
 	if a.stopTold != nil {
 		a.stopTold()
 	}

@@ -8,7 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
@@ -31,6 +34,8 @@ func (r *recorder) Do(_ context.Context, call kms.Call) ([]byte, error) {
 	r.calls = append(r.calls, call)
 	return []byte("{}"), nil
 }
+
+func noHold(string, string) (release func()) { return func() {} }
 
 // aRequest returns parameters with which an operation can be called; where it takes SecretName, that is the given one.
 func aRequest(op api.Op, secretName string) sign.Params {
@@ -63,7 +68,7 @@ func TestDoorServesNoOtherOperation(t *testing.T) {
 	for _, op := range api.Operations() {
 		for secretName, named := range map[string]bool{"db": true, "other": false} {
 			server := &recorder{}
-			g := &Gate{server: server, scope: onlyDB{}, log: slog.New(slog.DiscardHandler)}
+			g := &Gate{server: server, scope: onlyDB{}, leases: newLeases(noHold), log: slog.New(slog.DiscardHandler)}
 			params := aRequest(op, secretName)
 			if op.Name == "GetSecretValue" {
 				params = append(params, sign.Param{Name: "VersionId", Value: "v1"}) // the current version would come from memory
@@ -92,7 +97,7 @@ func TestDoorServesNoOtherOperation(t *testing.T) {
 func TestDoorPassesParametersOn(t *testing.T) {
 	t.Parallel()
 	server := &recorder{}
-	g := &Gate{server: server, scope: onlyDB{}, log: slog.New(slog.DiscardHandler)}
+	g := &Gate{server: server, scope: onlyDB{}, leases: newLeases(noHold), log: slog.New(slog.DiscardHandler)}
 	_, err := g.Call(t.Context(), api.Request{Version: kms.Version, Action: "WatchSecrets", Params: sign.Params{
 		{Name: "Action", Value: "WatchSecrets"}, {Name: "Signature", Value: "s"}, {Name: "AccessKeyId", Value: "k"}, {Name: "Unknown", Value: "u"},
 		{Name: "Consumer", Value: "victim"}, {Name: "Leaving", Value: "FALSE"}, {Name: "WaitSeconds", Value: "7"},
@@ -228,5 +233,123 @@ func TestDoorSpeaksForNoConsumer(t *testing.T) {
 		if got := versionOf("the-agent"); got != "" {
 			t.Errorf("the agent has left, and counts as a consumer of %s", got)
 		}
+	}
+}
+
+// TestLeases verifies that a version is held as long as any program says it uses it, that nothing that another program says
+// releases it earlier, and that neither versions nor secrets are held without a bound.
+func TestLeases(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		holds := map[string]int{}
+		l := newLeases(func(name, version string) func() {
+			holds[name+" "+version]++
+			return func() { holds[name+" "+version]-- }
+		})
+		says := func(consumer, name, version, oldest string) bool {
+			return l.note(&kms.WatchSecretsRequest{
+				Consumer: consumer, WaitSeconds: 25, Secrets: []kms.WatchedSecret{{SecretName: name, VersionID: version, OldestVersionID: oldest}},
+			})
+		}
+		held := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			var got []string
+			for version, n := range holds {
+				if n != 0 {
+					got = append(got, version)
+				}
+			}
+			slices.Sort(got)
+			if strings.Join(got, ", ") != want {
+				t.Errorf("held: %v, want %s", got, want)
+			}
+		}
+		says("a", "db", "v2", "v1")
+		says("a", "acs:kms:local:1:secret/db", "v2", "") // another program by the same name
+		says("", "db", "v3", "")                         // one that does not want to be known
+		says("a", "db", "no name", "")
+		held("db v1, db v2")
+		time.Sleep(100 * time.Second)
+		says("a", "db", "v2", "v1")
+		time.Sleep(100 * time.Second)
+		says("b", "db", "v2", "")
+		held("db v1, db v2")
+		time.Sleep(16 * time.Second)
+		held("db v2")
+		time.Sleep(100 * time.Second)
+		held("")
+		for i := range maxLeased + 1 {
+			if says("a", fmt.Sprint("s", i), "v1", "") != (i < maxLeased) {
+				t.Errorf("secret %d", i)
+			}
+		}
+		for i := range 2 * maxLeases {
+			says("a", "s0", fmt.Sprint("w", i), "")
+		}
+		l.mu.Lock()
+		if len(l.held) != maxLeased || len(l.held["s0"]) != maxLeases {
+			t.Errorf("%d secrets, %d versions are held", len(l.held), len(l.held["s0"]))
+		}
+		l.mu.Unlock()
+		l.close()
+		held("")
+	})
+}
+
+// TestDoorHoldsForPrograms verifies that the server is told of a version that a program behind the agent still uses, as
+// one that the agent holds.
+func TestDoorHoldsForPrograms(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.run(t, s.config(t, "\nsecrets: db\ninstance: the-agent\nkms: {listen: \"127.0.0.1:0\"}\n"))
+	program, err := consumer.New(t.Context(), consumer.Config{Client: s.wire(t, r), Secrets: []string{"db"}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	if err := program.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	release := program.Hold("db", "v1") // a connection, say
+	defer release()
+	s.put(t, "db", "v2", "marker-two")
+	await(t, func() bool {
+		list, err := s.server.Client.ListSecretConsumers(t.Context(), &kms.ListSecretConsumersRequest{SecretName: "db"})
+		return err == nil && slices.ContainsFunc(list.Consumers, func(c kms.SecretConsumer) bool {
+			return c.Consumer == "the-agent" && c.VersionID == "v2" && c.OldestVersionID == "v1" && c.Behind
+		})
+	})
+}
+
+// TestCallersHoldNoMoreThanABound verifies that a program which asks for ever other names, or spellings of one, makes the
+// agent hold a bounded number of them, and takes no place from what the configuration names.
+func TestCallersHoldNoMoreThanABound(t *testing.T) {
+	t.Parallel()
+	server := &oneServer{}
+	c, err := consumer.New(t.Context(), consumer.Config{Client: server, Secrets: []string{"db"}, Logger: slog.New(slog.DiscardHandler), NoPush: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	h := &hub{}
+	h.state.Store(&supply{consumer: c, names: []string{"db"}})
+	held := &callers{hub: h}
+	g := &Gate{held: held, server: server, scope: h, log: slog.New(slog.DiscardHandler)}
+	for i := range maxOthers + 100 {
+		_, err := g.Call(t.Context(), api.Request{
+			Version: kms.Version, Action: "GetSecretValue", Params: sign.Params{{Name: "SecretName", Value: fmt.Sprint("acs:kms:r", i, ":1:secret/db")}},
+		})
+		if kms.CodeOf(err) != kms.CodeResourceNotFound {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	if n := len(c.Status()); n > maxOthers+1 {
+		t.Errorf("%d secrets are held", n)
+	}
+	if s, err := held.Get(t.Context(), "db"); err != nil || s.VersionID != "v1" {
+		t.Errorf("the named secret: %v", err)
 	}
 }

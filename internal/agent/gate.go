@@ -46,6 +46,7 @@ type Gate struct {
 	held   getter
 	server upstream
 	scope  scope
+	leases *leases
 	log    *slog.Logger
 }
 
@@ -75,8 +76,13 @@ func (g *Gate) Call(ctx context.Context, call api.Request) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, op.Deadline)
 	defer cancel()
-	if in, ok := in.(*kms.GetSecretValueRequest); ok {
+	switch in := in.(type) {
+	case *kms.GetSecretValueRequest:
 		return g.value(ctx, r, in)
+	case *kms.WatchSecretsRequest:
+		if !g.leases.note(in) {
+			g.log.WarnContext(ctx, "programs use more secrets than the agent can hold versions of; grace periods do not wait for those left out")
+		}
 	}
 	return g.pass(ctx, r)
 }
@@ -152,10 +158,10 @@ func satisfies(held *consumer.Secret, in *kms.GetSecretValueRequest) bool {
 	return (in.VersionID == "" || in.VersionID == held.VersionID) && (in.VersionStage == "" || slices.Contains(held.Stages, in.VersionStage))
 }
 
-// current gives the version that is held. That there is none is what the server says, and not what it has said before.
+// current returns the version that is held. When there is none, or no more secrets can be held, the server answers.
 func (g *Gate) current(ctx context.Context, r request, in *kms.GetSecretValueRequest) (any, error) {
 	held, err := g.held.Get(ctx, in.SecretName)
-	if errors.Is(err, consumer.ErrAbsent) || errors.Is(err, consumer.ErrDenied) {
+	if errors.Is(err, consumer.ErrAbsent) || errors.Is(err, consumer.ErrDenied) || errors.Is(err, errFull) {
 		if out, passErr := g.pass(ctx, r); passErr == nil || !away(passErr) {
 			return out, passErr
 		}

@@ -4,14 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/kms"
 )
+
+// maxOthers bounds the secrets that are held for callers of the wire API beside those that the configuration names, each
+// name and ARN counted by itself. Others are read from the server with each call.
+const maxOthers = 1000
+
+// errFull says that no more secrets can be held for callers.
+var errFull = errors.New("as many secrets are held as the agent holds for callers")
 
 // readWait bounds how long a file waits for its first values.
 const readWait = 40 * time.Second
@@ -31,16 +40,59 @@ type supply struct {
 func (h *hub) anySecret() bool { return h.state.Load().any }
 
 // serves reports whether the configuration names a secret. name may be an ARN.
-func (h *hub) serves(name string) bool {
+func (h *hub) serves(name string) bool { return slices.Contains(h.state.Load().names, bareName(name)) }
+
+// bareName returns the name of a secret that is named by its name or ARN.
+func bareName(name string) string {
 	if i := strings.LastIndex(name, ":secret/"); i >= 0 && strings.HasPrefix(name, "acs:") {
-		name = name[i+len(":secret/"):]
+		return name[i+len(":secret/"):]
 	}
-	return slices.Contains(h.state.Load().names, name)
+	return name
 }
 
 // Get returns the current version of a secret.
 func (h *hub) Get(ctx context.Context, name string) (*consumer.Secret, error) {
 	return h.state.Load().consumer.Get(ctx, name)
+}
+
+// callers gets values for the callers of the wire API, who choose the names.
+type callers struct {
+	*hub
+
+	mu     sync.Mutex
+	others map[string]bool // guarded by mu; what is held for them and the configuration does not name
+}
+
+// Get returns the current version of a secret, or errFull.
+func (c *callers) Get(ctx context.Context, name string) (*consumer.Secret, error) {
+	if !slices.Contains(c.state.Load().names, name) && !c.admit(name) {
+		return nil, errFull
+	}
+	return c.hub.Get(ctx, name)
+}
+
+// admit reports whether a secret that the configuration does not name may be held.
+func (c *callers) admit(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.others[name] {
+		return true
+	}
+	if len(c.others) >= maxOthers { // the consumer has forgotten those that it got no value of
+		held := map[string]bool{}
+		for _, s := range c.Status() {
+			held[s.Name] = true
+		}
+		maps.DeleteFunc(c.others, func(name string, _ bool) bool { return !held[name] })
+	}
+	if len(c.others) >= maxOthers {
+		return false
+	}
+	if c.others == nil {
+		c.others = map[string]bool{}
+	}
+	c.others[name] = true
+	return true
 }
 
 // Do passes a call on.

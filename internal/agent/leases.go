@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/wire"
+	"github.com/keyturn/keyturn/kms"
+)
+
+const (
+	// leaseTime is how long a version stays held after the end of a call that said it is in use: longer than the pause of a
+	// consumer between two calls while they fail.
+	leaseTime = 90 * time.Second
+	// maxLeases bounds the versions of one secret that are held. No more are needed: one that is not the current one already
+	// keeps a grace period from ending.
+	maxLeases = 8
+	// maxLeased bounds the secrets of which versions are held.
+	maxLeased = 10_000
+	maxID     = 64 // characters of a version's ID
+)
+
+// leases hold the versions that programs at the wire API say they use. The agent tells the server of them as its own, so a
+// program can put off the end of a grace period and cannot bring it forward: what one says releases nothing of another.
+type leases struct {
+	hold func(name, version string) (release func())
+
+	mu   sync.Mutex
+	held map[string]map[string]*lease // guarded by mu; by secret and version
+}
+
+// lease is one version that is held.
+type lease struct {
+	until   time.Time
+	release func()
+	timer   *time.Timer
+}
+
+func newLeases(hold func(name, version string) (release func())) *leases {
+	return &leases{hold: hold, held: map[string]map[string]*lease{}}
+}
+
+// note holds what a consumer says it uses. It reports false when there are too many secrets.
+func (l *leases) note(in *kms.WatchSecretsRequest) bool {
+	if in.Consumer == "" {
+		return true
+	}
+	fits := true
+	for _, w := range in.Secrets {
+		for _, version := range []string{w.VersionID, w.OldestVersionID} {
+			if len(version) <= maxID && wire.IsName(version) {
+				fits = l.take(bareName(w.SecretName), version, time.Duration(in.WaitSeconds)*time.Second+leaseTime) && fits
+			}
+		}
+	}
+	return fits
+}
+
+// take holds a version for a time, or for longer when it is held already.
+func (l *leases) take(name, version string, d time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := l.held[name]
+	if of == nil {
+		if len(l.held) >= maxLeased {
+			return false
+		}
+		of = map[string]*lease{}
+		l.held[name] = of
+	}
+	held := of[version]
+	switch {
+	case held != nil:
+		before := held.release
+		held.release = l.hold(name, version) // the consumer may be another one than before
+		before()
+	case len(of) >= maxLeases:
+		return true
+	default:
+		held = &lease{release: l.hold(name, version)}
+		held.timer = time.AfterFunc(d, func() { l.expire(name, version) })
+		of[version] = held
+	}
+	if until := time.Now().Add(d); until.After(held.until) {
+		held.until = until
+	}
+	return true
+}
+
+// expire releases a version, unless it was taken again meanwhile.
+func (l *leases) expire(name, version string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := l.held[name][version]
+	if held == nil {
+		return
+	}
+	if left := time.Until(held.until); left > 0 {
+		held.timer.Reset(left)
+		return
+	}
+	l.dropLocked(name, version)
+}
+
+func (l *leases) dropLocked(name, version string) {
+	held := l.held[name][version]
+	held.timer.Stop()
+	held.release()
+	delete(l.held[name], version)
+	if len(l.held[name]) == 0 {
+		delete(l.held, name)
+	}
+}
+
+// close releases everything.
+func (l *leases) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, of := range l.held {
+		for version := range of {
+			l.dropLocked(name, version)
+		}
+	}
+}
