@@ -97,8 +97,11 @@ func (s *spied) Verify(_ context.Context, c target.Credential) error {
 	return nil
 }
 
-// Standing knows the administrator also as alias-of-<name>, and super as a superuser.
+// Standing knows the administrator also as alias-of-<name>, and super as a superuser. It gets no answer about mute.
 func (s *spied) Standing(_ context.Context, account string) (target.Standing, error) {
+	if account == "mute" {
+		return target.Standing{}, target.Failed(target.Unknown, "", "no answer")
+	}
 	st := target.Standing{Administrator: account == s.admin || account == "alias-of-"+s.admin}
 	if account == "super" {
 		st.Privileged = "is a superuser"
@@ -263,19 +266,36 @@ func TestRightAtATargetIsOnNamedAccounts(t *testing.T) {
 			t.Errorf("%s: %v; want %q", tt.account, err, tt.want)
 		}
 	}
-	for i, tt := range []struct{ account, want string }{{"alias-of-keyturn", "is the administrator"}, {"super", "is a superuser"}} {
+	for i, tt := range []struct{ account, want string }{
+		{"alias-of-keyturn", "is the administrator"},
+		{"super", `is a superuser. Rotations may change it only when the account policy names it exactly: keyturn target update idp --account "*" --account "super".`},
+	} {
 		name := fmt.Sprintf("root/asked/%d", i)
 		n.set("prod", tt.account, "guess-of-the-attacker")
-		if err := configure(s.Client, name, tt.account); err != nil {
-			t.Fatal(err)
+		if err := configure(s.Client, name+"/generic", tt.account); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s is configured: %v; want %q", tt.account, err, tt.want)
 		}
+		if r := state(t, s, name+"/generic"); r.TargetName != "" {
+			t.Errorf("%s, after the refusal: attached to %s", tt.account, r.TargetName)
+		}
+		must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+			SecretName: name, SecretType: kms.TypeRds, VersionID: "v1", ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"idp"}`,
+			SecretData: sensitive.New(fmt.Sprintf(`{"Accounts":[{"AccountName":%q,"AccountPassword":"guess-of-the-attacker"}]}`, tt.account)),
+		}))
 		must[*kms.RotateSecretResponse](t)(s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: name, VersionID: "v2"}))
 		eventually(t, tt.account+" is refused", func() bool { return state(t, s, name).State == "abandoned" })
 		if r := state(t, s, name); !strings.Contains(r.Reason, tt.want) || n.password("prod", tt.account) != "guess-of-the-attacker" {
 			t.Errorf("%s: %s; want %q and the password left alone", tt.account, r.Reason, tt.want)
 		}
 	}
+	n.set("prod", "mute", "guess-of-the-attacker")
+	if err := configure(s.Client, "root/mute", "mute"); err != nil {
+		t.Errorf("a target that does not answer keeps a secret from being configured: %v", err)
+	}
 	must[*kms.TargetNameResponse](t)(s.Client.UpdateTarget(ctx, &kms.UpdateTargetRequest{TargetName: "idp", Accounts: []string{"*", "super"}}))
+	if err := configure(s.Client, "root/named", "super"); !strings.Contains(fmt.Sprint(err), "rotated by secret") {
+		t.Errorf("a superuser that the account policy names, and another secret rotates: %v", err)
+	}
 	must[*kms.RotateSecretResponse](t)(s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "root/asked/1", VersionID: "v3"}))
 	eventually(t, "a superuser that the account policy names is rotated", func() bool { return n.password("prod", "super") != "guess-of-the-attacker" })
 	must[*kms.TargetNameResponse](t)(s.Client.UpdateTarget(ctx, &kms.UpdateTargetRequest{TargetName: "idp", Accounts: []string{"web_*"}}))

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -330,11 +331,23 @@ func (e *Env) admit(ctx context.Context, tx *store.Tx, t store.Target, system ta
 		case standing.Administrator:
 			return administratorRefused(t, account)
 		case standing.Privileged != "" && !target.NamesAccount(t.Accounts, account):
-			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when the account policy names it exactly: keyturn target update %s --account %q.",
-				account, t.Name, standing.Privileged, t.Name, account)
+			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when the account policy names it exactly: keyturn target update %s%s.",
+				account, t.Name, standing.Privileged, t.Name, policyWith(t.Accounts, account))
 		}
 	}
 	return nil
+}
+
+// policyWith returns the flags that keep an account policy and add an account to it.
+func policyWith(patterns []string, account string) string {
+	if len(patterns) == 0 {
+		patterns = []string{"*"} // as without a policy: every ordinary account
+	}
+	var flags strings.Builder
+	for _, p := range append(slices.Clone(patterns), account) {
+		fmt.Fprintf(&flags, " --account %q", p)
+	}
+	return flags.String()
 }
 
 func administratorRefused(t store.Target, account string) error {

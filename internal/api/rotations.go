@@ -362,11 +362,14 @@ func (c *Call) reschedule(ctx context.Context, name string, rule func(*store.Tx,
 	})
 }
 
-// configureRotation says how a secret is rotated. It asks the target nothing: the engine looks at once whether the credential
-// works, which DescribeRotation then tells.
+// configureRotation says how a secret is rotated. It changes nothing at the target. The engine checks at once whether the
+// credential works, which DescribeRotation then shows.
 func configureRotation(ctx context.Context, c *Call, in *kms.ConfigureRotationRequest) (*kms.DescribeRotationResponse, error) {
 	settings, err := c.rotationSettings(in)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.refusePrivileged(ctx, settings, in); err != nil {
 		return nil, err
 	}
 	_, err = c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
@@ -377,6 +380,48 @@ func configureRotation(ctx context.Context, c *Call, in *kms.ConfigureRotationRe
 	}
 	c.Snapshot = store.Snapshot(ctx, c.DB)
 	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: in.SecretName})
+}
+
+// standingWait bounds how long ConfigureRotation waits for a target.
+const standingWait = 3 * time.Second
+
+// refusePrivileged asks the target what the accounts of a secret with these settings are, and refuses those
+// that the engine would refuse at the first rotation. It decides nothing when it gets no answer: the engine
+// asks again before each change. Mistakes in the settings are left to [Call.configure].
+func (c *Call) refusePrivileged(ctx context.Context, settings secret.RotationSettings, in *kms.ConfigureRotationRequest) error {
+	s, err := c.existing(c.Snapshot, in.SecretName)
+	if err != nil {
+		return err
+	}
+	if s.Managed() {
+		settings.Target = ""
+	}
+	if s, err = s.Attach(settings, c.At); err != nil || s.TargetName() == "" || s.TargetName() == secret.OwnUsers {
+		return err
+	}
+	t, ok, err := c.Snapshot.Target(s.Account, s.TargetName())
+	if err != nil || !ok {
+		return err // of a target that is not there, configure says so
+	}
+	ch, err := c.storedChanges(c.Snapshot, s)
+	if err != nil || len(ch.names) == 0 {
+		return err
+	}
+	if err := c.wasJudged(ch); err != nil {
+		return err
+	}
+	system, _, err := c.openTarget(c.Snapshot, t)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = system.Close() }() // nothing was changed
+	ctx, cancel := context.WithTimeout(ctx, standingWait)
+	defer cancel()
+	err = c.admit(ctx, c.Snapshot, t, system, s.Name, ch.names)
+	if fault.KindOf(err) == fault.InUse {
+		return err
+	}
+	return nil
 }
 
 func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.RotationSettings, err error) {

@@ -90,7 +90,9 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 		}
 	}
 	add("ended", when(r.EndTime))
-	add("credential", credentialText(r))
+	if r.TargetName != "" { // of a secret that is attached to no target, nobody can be asked
+		add("credential", credentialText(r))
+	}
 	add("automatic", r.AutomaticRotation)
 	for _, row := range [][2]string{
 		{"interval", span(r.RotationInterval)}, {"cron", r.Cron}, {"time zone", r.TimeZone}, {"window", r.Window}, {"blackouts", r.Blackouts}, {"grace period", span(r.GracePeriod)}, {"grace limit", span(r.GraceLimit)},
