@@ -23,6 +23,7 @@ import (
 	"github.com/keyturn/keyturn/consumer/pgxauth"
 	"github.com/keyturn/keyturn/consumer/redisauth"
 	"github.com/keyturn/keyturn/consumer/sqlauth"
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/internal/server"
@@ -77,6 +78,7 @@ func startField(t *testing.T) *field {
 	f.Server = keyturntest.Start(t, func(c *server.Config) {
 		c.Kinds = []target.Kind{postgresql.Kind(), targetredis.Kind()}
 		c.Rotator = rotator.Config{Lead: 20 * time.Millisecond}
+		c.Rotation = api.RotationConfig{RequestEvery: time.Millisecond} // it asks for many rotations of one secret
 	})
 	f.exec(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'; GRANT SELECT ON pg_authid TO rotator")
 	f.register(t, "pg-main", "postgresql", f.postgres.Addr(), login{"rotator", "the-administrators"})
