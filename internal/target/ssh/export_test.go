@@ -10,3 +10,6 @@ func Judge(text, account, administrator string) (target.Standing, error) {
 	}
 	return f.standing(account, administrator), nil
 }
+
+// EditKeys is the script that adds a key to a list or removes it.
+var EditKeys = editKeys

@@ -30,7 +30,9 @@ if command -v runuser >/dev/null 2>&1; then exec runuser -u "NAME" -- sh -s; fi
 exec su -s /bin/sh "NAME" -c "exec sh -s"'`, "NAME", account)
 }
 
-// script puts commands into a function that the last line calls, so that nothing is done by half of a script.
+// script puts commands into a function that the last line calls, so that nothing is done by half of a script. The same line
+// ends the shell: it would wait for the end of its input otherwise, with its lock on a directory, and that end is lost with the
+// connection when the network goes silent.
 func script(body string, parameters ...string) string {
 	var b strings.Builder
 	b.WriteString("main() {\necho " + started + "\nLC_ALL=C; export LC_ALL\nPATH=$PATH:/usr/sbin:/sbin:/usr/bin:/bin\numask 077\ncd / || fail 'cd /'\n")
@@ -38,7 +40,7 @@ func script(body string, parameters ...string) string {
 		b.WriteString(parameters[i] + "=" + shellQuote(parameters[i+1]) + "\n")
 	}
 	b.WriteString(body)
-	b.WriteString("echo\necho " + done + "\n}\nfail() { echo; echo \"" + failed + "$*\"; exit 1; }\nmain\n")
+	b.WriteString("echo\necho " + done + "\n}\nfail() { echo; echo \"" + failed + "$*\"; exit 1; }\nmain; exit\n")
 	return b.String()
 }
 
