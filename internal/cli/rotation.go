@@ -70,7 +70,7 @@ func (c *rotationList) Run(e *env) error {
 		if r.Paused {
 			state += ", paused"
 		}
-		t.row(r.SecretName, r.TargetName, state, r.CredentialState, when(r.NextRotationDate), r.Reason)
+		t.row(r.SecretName, r.TargetName, state, credentialWord(r.CredentialState), when(r.NextRotationDate), r.Reason)
 	}
 	return t.write(e.stdout)
 }

@@ -109,16 +109,21 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps))
 }
 
-// credentialText says what the target answered about the credential in use. After a promotion, a restore
-// or a change of settings it has not been asked yet.
+// credentialText says what the target answered about the credential in use, and when.
 func credentialText(r *kms.DescribeRotationResponse) string {
-	switch {
-	case !r.ProbeTime.IsZero():
-		return r.CredentialState + ", as the target said at " + when(r.ProbeTime)
-	case r.CredentialState == "unknown":
+	if r.ProbeTime.IsZero() {
+		return credentialWord(r.CredentialState)
+	}
+	return credentialWord(r.CredentialState) + ", as the target said at " + when(r.ProbeTime)
+}
+
+// credentialWord returns a credential state in words. It is unknown until the target has been asked: after
+// a promotion, a restore or a change of settings.
+func credentialWord(state string) string {
+	if state == "unknown" {
 		return "not probed yet"
 	}
-	return r.CredentialState
+	return state
 }
 
 // span writes a duration of the API, such as 604800s, in its largest whole unit: 7d.

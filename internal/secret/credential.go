@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
@@ -186,9 +187,11 @@ func (s Secret) generic(stored sensitive.Value) ([]target.Credential, error) {
 	name, secret := member(members, settings.SecretMember, secretMembers)
 	switch {
 	case account == "":
-		return nil, fault.Parameter("AccountMember", "the value of secret %q has no member that names the account; name it, or give Account.", s.Name)
+		return nil, fault.Parameter("AccountMember", "the value of secret %q has no member that names the account, which is usually %s; name the member, or give Account.",
+			s.Name, strings.Join(accountMembers, ", "))
 	case name == "" || secret == "":
-		return nil, fault.Parameter("SecretMember", "the value of secret %q has no member that holds the credential; name it.", s.Name)
+		return nil, fault.Parameter("SecretMember", "the value of secret %q has no member that holds the credential, which is usually %s; name the member.",
+			s.Name, strings.Join(secretMembers, ", "))
 	}
 	c := target.Credential{Account: account, Secret: sensitive.New(secret)}
 	_, c.Public = member(members, "", publicMembers)
