@@ -1,7 +1,6 @@
 package consumer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // call is one call that the fake got.
@@ -213,19 +213,10 @@ func (f *fake) changesLocked(in *kms.WatchSecretsRequest) []kms.SecretChange {
 	return out
 }
 
-// logs keeps what was logged.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
-func (l *logs) String() string              { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
-
 // start makes a Consumer that is closed when the test ends. Inside a bubble, close it before the bubble ends.
-func start(t testing.TB, f API, edit func(*Config)) (*Consumer, *logs) {
+func start(t testing.TB, f API, edit func(*Config)) (*Consumer, *support.Log) {
 	t.Helper()
-	l := &logs{}
+	l := &support.Log{}
 	config := Config{Client: f, Instance: "test", Logger: slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if edit != nil {
 		edit(&config)

@@ -1,13 +1,11 @@
 package consumer_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,16 +13,8 @@ import (
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
-
-// buffer is a log that many write.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) { b.mu.Lock(); defer b.mu.Unlock(); return b.b.Write(p) }
-func (b *buffer) String() string              { b.mu.Lock(); defer b.mu.Unlock(); return b.b.String() }
 
 func must[T any](v T, err error) func(t *testing.T) T {
 	return func(t *testing.T) T {
@@ -43,7 +33,7 @@ func TestRealServer(t *testing.T) { // not parallel: it counts goroutines
 	s := keyturntest.Start(t, keyturntest.WithDataDir(data))
 	ctx := t.Context()
 	must(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "db", VersionID: "v1", SecretData: sensitive.New("hunter2-marker-1")}))(t)
-	log := &buffer{}
+	log := &support.Log{}
 	place := t.TempDir()
 	open := func() *consumer.Consumer {
 		client := must(consumer.NewClient(kms.Config{Endpoint: s.Endpoint, Credentials: s.Credentials, RootCAs: s.RootCAs}))(t)

@@ -23,6 +23,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // site is a server, and a directory for an agent of it.
@@ -68,13 +69,13 @@ status: {listen: "127.0.0.1:0"}
 type running struct {
 	at     map[string]string // role -> address
 	reload chan os.Signal
-	log    *journal
+	log    *support.Log
 	stop   func() error
 }
 
 func (s *site) run(t *testing.T, config string) *running {
 	t.Helper()
-	r := &running{reload: make(chan os.Signal), log: &journal{}}
+	r := &running{reload: make(chan os.Signal), log: &support.Log{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	serving, done := make(chan map[string]string, 1), make(chan error, 1)
 	go func() {

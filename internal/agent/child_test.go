@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // ran is a program of a test under way.
@@ -16,7 +18,7 @@ type ran struct {
 	world   *still
 	changed chan struct{}
 	out     func() string
-	log     *journal
+	log     *support.Log
 	code    chan int
 	err     chan error
 }
@@ -32,7 +34,7 @@ func runChild(t *testing.T, script string, change func(c *child)) *ran {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &ran{world: &still{}, changed: make(chan struct{}, 1), log: &journal{}, code: make(chan int, 1), err: make(chan error, 1)}
+	r := &ran{world: &still{}, changed: make(chan struct{}, 1), log: &support.Log{}, code: make(chan int, 1), err: make(chan error, 1)}
 	r.out = func() string { return read(t, file.Name()) }
 	r.world.put(value("db", "v1", `{"Password":"one"}`))
 	c := &child{

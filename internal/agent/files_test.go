@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,25 +13,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
-
-// journal is a log that is read while it is written.
-type journal struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.b.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.b.String()
-}
 
 // still is a world whose values a test sets.
 type still struct {
@@ -94,7 +77,7 @@ func (w *still) holds() string {
 }
 
 // keeperOf makes a keeper of one file of a configuration.
-func keeperOf(t *testing.T, w world, log *journal, f File) *keeper {
+func keeperOf(t *testing.T, w world, log *support.Log, f File) *keeper {
 	t.Helper()
 	s := &setup{}
 	var m mistakes
@@ -132,7 +115,7 @@ func list(t *testing.T, dir string) string {
 func TestFileKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	w, log := &still{}, &journal{}
+	w, log := &still{}, &support.Log{}
 	k := keeperOf(t, w, log, File{Path: filepath.Join(dir, "app.env"), Template: `A={{ secret "a" }} B={{ secret "b" }}`, Mode: "0640"})
 	ctx := t.Context()
 
@@ -201,7 +184,7 @@ func TestFileKept(t *testing.T) {
 func TestFileCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	w, log := &still{}, &journal{}
+	w, log := &still{}, &support.Log{}
 	k := keeperOf(t, w, log, File{Path: filepath.Join(dir, "a"), Template: `{{ secret "a" }}`})
 	if err := os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700); err != nil { // it came after the check
 		t.Fatal(err)
@@ -243,7 +226,7 @@ test -e "$(dirname "$0")/fine"
 	if err := os.Chmod(script, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	w, log := &still{}, &journal{}
+	w, log := &still{}, &support.Log{}
 	k := keeperOf(t, w, log, File{Path: filepath.Join(dir, "a"), Template: `{{ secret "a" }}`, OnChange: &Hook{Command: []string{script, "x y"}, Attempts: 3}})
 	k.notify.pause = time.Millisecond
 	w.put(value("a", "v1", "one"))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,6 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const seconds = 30 // of a flood
@@ -40,16 +40,7 @@ func lineSize(t *testing.T, r audit.Record) int {
 func counted(t *testing.T, list []audit.Record) (n int) {
 	t.Helper()
 	for _, r := range list {
-		number, _, ok := strings.Cut(r.Note, " calls since ")
-		if !ok {
-			n++
-			continue
-		}
-		many, err := strconv.Atoi(number)
-		if err != nil {
-			t.Fatalf("note %q", r.Note)
-		}
-		n += many
+		n += support.Calls(t, r.Note)
 	}
 	return n
 }

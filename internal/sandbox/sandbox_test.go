@@ -1,40 +1,21 @@
 package sandbox_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
+	"github.com/keyturn/keyturn/test/support"
 )
-
-// lockedBuffer is a log that a server writes while a test reads it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 func TestPostgresComesBackAfterKill(t *testing.T) {
 	t.Parallel()
-	log := &lockedBuffer{}
+	log := &support.Log{}
 	p, err := sandbox.StartPostgres(t.Context(), sandbox.PostgresConfig{
 		Dir: t.TempDir(), Log: log,
 		Settings: []string{"synchronous_commit=on", "max_prepared_transactions=3", "log_statement=all"},

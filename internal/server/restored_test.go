@@ -9,13 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // TestRestoredStoreIsReported restores a copy in which an access key exists that was deleted since. The key works again, and the
@@ -53,7 +53,7 @@ func TestRestoredStoreIsReported(t *testing.T) {
 	if out, err := exec.Command("cp", "-a", copied, filepath.Join(dir, "store")).CombinedOutput(); err != nil {
 		t.Fatalf("restore: %v: %s", err, out)
 	}
-	var log lockedBuffer
+	var log support.Log
 	s = keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	if text := log.String(); !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "restored from a copy") || !strings.Contains(text, "enabled_access_keys=2") {
 		t.Errorf("the log does not report the restored store and its two keys:\n%s", text)
@@ -69,22 +69,4 @@ func TestRestoredStoreIsReported(t *testing.T) {
 	if _, err := s.Client.ListSecrets(t.Context(), &kms.ListSecretsRequest{}); err != nil {
 		t.Error(err)
 	}
-}
-
-// lockedBuffer is a log that several goroutines write.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

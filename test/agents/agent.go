@@ -16,6 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/cli"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const startTimeout = 30 * time.Second
@@ -72,7 +73,7 @@ func Run(t testing.TB, config string, roles ...string) (places map[string]string
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
-	var log journal
+	var log support.Log
 	done := make(chan int, 1)
 	go func() {
 		done <- cli.Run(ctx, []string{"agent", "--config", config}, strings.NewReader(""), in, &log)
@@ -127,22 +128,4 @@ func write(t testing.TB, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// journal is what the agent writes on standard error.
-type journal struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
 }

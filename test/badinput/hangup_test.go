@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // recorded is how many calls the lines of a trail stand for, changes once. The last line may be unfinished.
@@ -28,16 +28,7 @@ func recorded(t *testing.T, lines []byte) (n int) {
 		if !bytes.HasSuffix(line, []byte{'\n'}) || json.Unmarshal(line, &r) != nil || r.Phase == audit.Intent {
 			continue
 		}
-		number, _, counted := strings.Cut(r.Note, " calls since ")
-		if !counted {
-			n++
-			continue
-		}
-		many, err := strconv.Atoi(number)
-		if err != nil {
-			t.Fatalf("note %q", r.Note)
-		}
-		n += many
+		n += support.Calls(t, r.Note)
 	}
 	return n
 }
@@ -46,7 +37,7 @@ func recorded(t *testing.T, lines []byte) (n int) {
 // of each.
 func TestHangUp(t *testing.T) {
 	t.Parallel()
-	log, dir := &logBuffer{}, t.TempDir()
+	log, dir := &support.Log{}, t.TempDir()
 	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})

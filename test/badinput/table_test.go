@@ -18,28 +18,11 @@ import (
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // row is a bad request and the one right answer.
 type row struct{ name, request, want string }
-
-// logBuffer is the operator's log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 // senders is how many requests are under way at a time.
 const senders = 4
@@ -52,7 +35,7 @@ var endsEarly = map[string]bool{
 
 func TestBadInput(t *testing.T) {
 	t.Parallel()
-	log := &logBuffer{}
+	log := &support.Log{}
 	dir := t.TempDir()
 	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -119,7 +102,7 @@ func replays(k kit) []row {
 }
 
 // afterwards holds that the server serves a good request promptly, and that nothing of a value is in its log or trail.
-func afterwards(t *testing.T, s *keyturntest.Server, log *logBuffer, dir string) {
+func afterwards(t *testing.T, s *keyturntest.Server, log *support.Log, dir string) {
 	t.Helper()
 	begin := time.Now()
 	got, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "good"})

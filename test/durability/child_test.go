@@ -3,14 +3,10 @@ package durability_test
 
 import (
 	"bytes"
-	"fmt"
-	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +14,7 @@ import (
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const startLimit = 30 * time.Second
@@ -25,38 +22,7 @@ const startLimit = 30 * time.Second
 var binary string
 
 // TestMain builds the binary once.
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "keyturn-durability-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "keyturn")
-		build := exec.Command("go", "build", "-o", binary, "../../cmd/keyturn")
-		build.Stdout, build.Stderr = os.Stderr, os.Stderr
-		if err := build.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "go build:", err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
-
-// seed is where the random choices of a test come from; KEYTURN_SEED repeats those of a failure.
-func seed(t *testing.T) uint64 {
-	t.Helper()
-	n := rand.Uint64()
-	if s := os.Getenv("KEYTURN_SEED"); s != "" {
-		var err error
-		if n, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("KEYTURN_SEED: %v", err)
-		}
-	}
-	t.Logf("KEYTURN_SEED=%d", n)
-	return n
-}
+func TestMain(m *testing.M) { os.Exit(support.RunWithKeyturn(m, &binary)) }
 
 // child is a running `keyturn serve`.
 type child struct {
@@ -155,13 +121,4 @@ func start(t *testing.T, dir string, args ...string) *child {
 }
 
 // page reads one of the operator's pages; status is 0 when nobody answers.
-func (c *child) page(path string) (status int, body string) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + c.endpoint + path)
-	if err != nil {
-		return 0, ""
-	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(resp.Body) // an answer cut off is as good as none
-	return resp.StatusCode, string(text)
-}
+func (c *child) page(path string) (status int, body string) { return support.Page(c.endpoint, path) }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/test/linear/model"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // disk mounts a small file system, or skips the test.
@@ -64,7 +65,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 func TestAuditDiskFull(t *testing.T) {
 	t.Parallel()
 	room := disk(t, "1m")
-	n := seed(t)
+	n := support.Seed(t)
 	dir, list := t.TempDir(), newWriters(n)
 	ballast := filepath.Join(room, "ballast")
 	fill(t, ballast, 512<<10)
@@ -122,7 +123,7 @@ func TestAuditDiskFull(t *testing.T) {
 func TestStoreDiskFull(t *testing.T) {
 	t.Parallel()
 	room := disk(t, "160m")
-	n := seed(t)
+	n := support.Seed(t)
 	list := newWriters(n)
 	for _, w := range list {
 		w.size = 20_000
@@ -185,7 +186,7 @@ func TestStoreDiskFull(t *testing.T) {
 func TestStoreDiskNearlyFull(t *testing.T) {
 	t.Parallel()
 	room := disk(t, "400m")
-	list := newWriters(seed(t))
+	list := newWriters(support.Seed(t))
 	for _, w := range list {
 		w.size = 5_000
 	}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const kills = 34
@@ -13,7 +15,7 @@ const kills = 34
 // Some kills come while it starts, the very first start included.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	n := seed(t)
+	n := support.Seed(t)
 	random := rand.New(rand.NewPCG(n, 1<<32))
 	dir, list := t.TempDir(), newWriters(n)
 	a := newTrail(filepath.Join(dir, "audit"))

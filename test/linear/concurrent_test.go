@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,6 +25,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 	"github.com/keyturn/keyturn/test/linear/model"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
@@ -33,21 +33,6 @@ const (
 	checkLimit = 20 * time.Second // for the search of an order
 	waitLimit  = 40 * time.Second
 )
-
-// seed is where the choices of the clients come from. KEYTURN_SEED repeats those of a failure; the order in which the
-// server meets them is its own.
-func seed(t *testing.T) uint64 {
-	t.Helper()
-	n := rand.Uint64()
-	if s := os.Getenv("KEYTURN_SEED"); s != "" {
-		var err error
-		if n, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("KEYTURN_SEED: %v", err)
-		}
-	}
-	t.Logf("KEYTURN_SEED=%d", n)
-	return n
-}
 
 var hashSeed = maphash.MakeSeed()
 
@@ -265,7 +250,7 @@ func TestLinearizable(t *testing.T) {
 			const rounds = 10
 			s := keyturntest.Start(t)
 			l := newLoad(t, rounds*width, width, connect(t, s.HTTPEndpoint, s.Credentials, nil))
-			l.run(seed(t))
+			l.run(support.Seed(t))
 			for round := range rounds {
 				l.turnTo(round * width)
 				l.await(100 * int64(width))
@@ -350,7 +335,7 @@ func TestLinearizableCluster(t *testing.T) {
 		targets = append(targets, connect(t, n.HTTPEndpoint(), credentials, nil))
 	}
 	l := newLoad(t, 9, 3, targets...)
-	n := seed(t)
+	n := support.Seed(t)
 	l.turnTo(0)
 	l.run(n)
 	l.await(400)

@@ -14,12 +14,13 @@ import (
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // node is a server in this process, so that a test can put its faults in.
 type node struct {
 	dir  string
-	log  buffer
+	log  support.Log
 	c    *caller
 	key  sign.Credentials
 	stop func()

@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // The values. The second one has all that some form of writing escapes.
@@ -121,7 +122,7 @@ type caller struct {
 	account  string
 	http     *http.Client
 	secrets  map[string]string // by what they are
-	errors   buffer            // every answer that is an error, with its headers
+	errors   support.Log       // every answer that is an error, with its headers
 	key      sign.Credentials  // the access key that was made last
 }
 

@@ -5,8 +5,6 @@ package secrecy_test
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const startLimit = 30 * time.Second
@@ -26,49 +25,14 @@ const startLimit = 30 * time.Second
 var program string
 
 // TestMain builds the binary once.
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "keyturn-secrecy-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		program = filepath.Join(dir, "keyturn")
-		build := exec.Command("go", "build", "-o", program, "../../cmd/keyturn")
-		build.Stdout, build.Stderr = os.Stderr, os.Stderr
-		if err := build.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "go build:", err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
-
-// buffer keeps what is written, from many goroutines.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
+func TestMain(m *testing.M) { os.Exit(support.RunWithKeyturn(m, &program)) }
 
 // product is a running `keyturn serve` and the place where it and the command line keep everything.
 type product struct {
 	t              *testing.T
 	dir            string // of data, home and configuration
 	admin          server.Admin
-	stdout, stderr buffer
+	stdout, stderr support.Log
 	stop           func()
 }
 
@@ -145,14 +109,7 @@ func (p *product) await() {
 }
 
 func (p *product) page(path string) (status int, body string) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + p.admin.HTTPEndpoint + path)
-	if err != nil {
-		return 0, ""
-	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(resp.Body) // an answer cut off is as good as none
-	return resp.StatusCode, string(text)
+	return support.Page(p.admin.HTTPEndpoint, path)
 }
 
 func (p *product) credentials() sign.Credentials {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // SSH is an OpenSSH server. The account of this process logs in with AdminKey; as root there may be further accounts.
@@ -24,32 +24,13 @@ type SSH struct {
 	// AdminKey is a private key in PEM.
 	AdminKey string
 	// Log is what the server writes.
-	Log *ServerLog
+	Log *support.Log
 
 	dir string
 
 	mu       sync.Mutex
 	accounts []string  // all that were made
 	idle     []Account // those that no test has
-}
-
-// ServerLog keeps what a server writes.
-type ServerLog struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *ServerLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-// String is what was written so far.
-func (l *ServerLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // StartSSH starts an OpenSSH server, with further lines of sshd_config. It takes passwords, and keys in
@@ -66,7 +47,7 @@ func StartSSH(t testing.TB, settings ...string) *SSH {
 			t.Error(err)
 		}
 	})
-	s := &SSH{dir: dir, Log: &ServerLog{}}
+	s := &SSH{dir: dir, Log: &support.Log{}}
 	for _, d := range []string{dir, s.Keys(), filepath.Join(dir, "home")} {
 		if err := errors.Join(os.MkdirAll(d, 0o755), os.Chmod(d, 0o755)); err != nil {
 			t.Fatal(err)

@@ -361,10 +361,10 @@ func (s *site) probes(tenants map[string]*tenant, key string) []probe {
 func (s *site) mustFail(what, key string, probes []probe) (failed int) {
 	s.t.Helper()
 	kind, _, _ := strings.Cut(key, "/")
-	s.log.take()
+	s.log.Take()
 	for i, ask := range probes {
 		err := ask()
-		log := s.log.take()
+		log := s.log.Take()
 		var e *kms.Error
 		isCall := errors.As(err, &e)
 		switch {

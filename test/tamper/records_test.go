@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -36,6 +35,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // marker is part of every value; nothing but a right answer may hold it.
@@ -43,36 +43,7 @@ const marker = "marker-7f3c9a"
 
 func seed(t *testing.T) *rand.Rand {
 	t.Helper()
-	n := rand.Uint64()
-	if s := os.Getenv("KEYTURN_SEED"); s != "" {
-		var err error
-		if n, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("KEYTURN_SEED: %v", err)
-		}
-	}
-	t.Logf("KEYTURN_SEED=%d", n)
-	return rand.New(rand.NewPCG(n, 1))
-}
-
-// logBuffer is the operator's log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-// take returns what was logged since the last call.
-func (l *logBuffer) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.text.String()
-	l.text.Reset()
-	return s
+	return rand.New(rand.NewPCG(support.Seed(t), 1))
 }
 
 // etcd starts an etcd server in this process. The servers under test keep their records in it, so that a test can change
@@ -119,13 +90,13 @@ type site struct {
 	key         root.File
 	account     string
 	credentials sign.Credentials
-	log         *logBuffer
+	log         *support.Log
 	http        string // host:port of the server started last
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, prefix: strings.ReplaceAll(t.Name(), "/", "-") + "/", key: root.File{Path: filepath.Join(t.TempDir(), "root.key")}, log: &logBuffer{}}
+	s := &site{t: t, prefix: strings.ReplaceAll(t.Name(), "/", "-") + "/", key: root.File{Path: filepath.Join(t.TempDir(), "root.key")}, log: &support.Log{}}
 	s.kv, s.endpoint = etcd()
 	if _, err := s.key.Load(true); err != nil {
 		t.Fatal(err)

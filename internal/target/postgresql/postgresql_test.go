@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/postgresql"
 	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const limit = 20 * time.Second
@@ -28,13 +29,13 @@ const limit = 20 * time.Second
 type cluster struct {
 	*sandbox.Postgres
 	ca    string // empty when TLS is off
-	log   *servers.Log
+	log   *support.Log
 	count atomic.Int64
 }
 
 func startCluster(t *testing.T, tls bool, settings ...string) *cluster {
 	t.Helper()
-	c := &cluster{log: &servers.Log{}}
+	c := &cluster{log: &support.Log{}}
 	config := sandbox.PostgresConfig{
 		Log: c.log, Settings: append([]string{"synchronous_commit=on", "log_statement=all", "log_min_messages=info"}, settings...),
 		HBA: []string{
