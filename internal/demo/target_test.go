@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // conform holds a freshly started target to what Target promises, and stops it.
@@ -262,30 +263,15 @@ func TestSSHHostKeyIsPinned(t *testing.T) {
 // Connections that break off before an answer are outages.
 func TestSilentTarget(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = conn.Close()
-		}
-	})
-	t.Cleanup(serving.Wait)
-	t.Cleanup(func() { _ = l.Close() })
+	silent := support.Serve(t, func(net.Conn) {})
 
 	host := begin(t, sshHostIn(t.TempDir())).(*sshHost)
-	host.address = l.Addr().String()
+	host.address = silent.String()
 	unanswered(t, "SSH", host.Login(t.Context(), credential(t, host)))
 
-	p := &postgres{&sandbox.Postgres{Port: l.Addr().(*net.TCPAddr).Port}}
+	p := &postgres{&sandbox.Postgres{Port: silent.Port}}
 	data := credential(t, p)
-	err = p.Login(t.Context(), data)
+	err := p.Login(t.Context(), data)
 	unanswered(t, "PostgreSQL", err)
 	if err != nil && !strings.Contains(err.Error(), "without an answer") && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("error %q", err)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/keyturn/keyturn/internal/egress"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 func rules(t *testing.T, list ...string) []egress.Rule {
@@ -303,25 +304,9 @@ func TestPermittedConnects(t *testing.T) {
 // listener counts the connections that arrive on loopback.
 func listener(t *testing.T) (port string, connected *atomic.Int64) {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	connected = new(atomic.Int64)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			connected.Add(1)
-			_ = c.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close(); <-done })
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), connected
+	addr := support.Serve(t, func(net.Conn) { connected.Add(1) })
+	return strconv.Itoa(addr.Port), connected
 }
 
 // fakeDNS is a resolver that asks a server on loopback. Names that begin with "missing." do not

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/redis"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // TestTargetsReachNoForbiddenAddress verifies that a caller who may register targets cannot make
@@ -72,22 +74,5 @@ func TestTargetsReachNoForbiddenAddress(t *testing.T) {
 // banners is the address of a service that says the same to everybody.
 func banners(t *testing.T, text string) string {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Write([]byte(text))
-			_ = c.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close(); <-done })
-	return l.Addr().String()
+	return support.Serve(t, func(c net.Conn) { _, _ = io.WriteString(c, text) }).String()
 }

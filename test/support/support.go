@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -75,6 +76,31 @@ func Page(endpoint, path string) (status int, body string) {
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(resp.Body) // an answer that is cut off is as good as none
 	return resp.StatusCode, string(text)
+}
+
+// Serve accepts connections on loopback until the test ends, hands each to handle in a goroutine of its own, and closes it
+// afterwards.
+func Serve(t testing.TB, handle func(net.Conn)) *net.TCPAddr {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				handle(c)
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); all.Wait() })
+	return l.Addr().(*net.TCPAddr)
 }
 
 // Seed returns the seed of a test's random choices and logs it; KEYTURN_SEED repeats those of a failure.

@@ -23,6 +23,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/command"
 	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // bridge is a command for a system that is reached over a network: it carries each message there, and knows whether it may
@@ -55,29 +56,14 @@ type message struct {
 
 func startService(t *testing.T) *service {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &service{addr: l.Addr().String(), has: map[string][]string{}}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-				var m message
-				if json.NewDecoder(conn).Decode(&m) == nil {
-					fmt.Fprintln(conn, s.step(m))
-				}
-			})
+	s := &service{has: map[string][]string{}}
+	s.addr = support.Serve(t, func(conn net.Conn) {
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		var m message
+		if json.NewDecoder(conn).Decode(&m) == nil {
+			fmt.Fprintln(conn, s.step(m))
 		}
-	})
-	t.Cleanup(func() { _ = l.Close(); all.Wait() })
+	}).String()
 	return s
 }
 
