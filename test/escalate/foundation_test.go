@@ -20,6 +20,7 @@ root AttachPolicyToUser UserName=boss PolicyType=System PolicyName=Administrator
 allow app kms:GetSecretValue on secret/prod/*
 root CreateSecret SecretName=prod/admin VersionId=v1 SecretData={"AccountName":"keyturn","AccountPassword":"password-of-the-administrator"}
 root RegisterTarget TargetName=cache Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin
+root RegisterTarget TargetName=store Kind=plain Config={"address":"op:1"} AdminSecretName=prod/admin
 root CreateSecret SecretName=prod/app VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"cache"} SecretData={"Accounts":[{"AccountName":"app","AccountPassword":"password-of-the-application"}]}
 root CreateSecret SecretName=prod/client VersionId=v1 SecretData={"client_id":"idp","client_secret":"password-of-the-client"}
 root RegisterTarget TargetName=idp Kind=self Config={"address":"op:2"}

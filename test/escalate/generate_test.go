@@ -309,13 +309,13 @@ var pools = map[string]func(g *generator, s *step, o api.Op) string{
 		if s.has("Cron") {
 			return ""
 		}
-		return pick(g, []string{"6h", "6h", "1s", "24h"})
+		return pick(g, append([]string{"6h", "6h", "24h"}, hasty...))
 	},
 	"Cron": func(g *generator, s *step, _ api.Op) string {
 		if s.has("RotationInterval") {
 			return ""
 		}
-		return pick(g, []string{"@every 1m", "* * * * *", "0 3 * * *", "0 */6 * * *"})
+		return pick(g, append([]string{g.soon(), "0 3 * * *", "0 */6 * * *"}, hasty...))
 	},
 	"Window":                  func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"", "00:00-06:00"}) },
 	"GracePeriod":             func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"", "0s", "1h"}) },
@@ -346,12 +346,24 @@ var pools = map[string]func(g *generator, s *step, o api.Op) string{
 	"CascadingDelete": func(g *generator, _ *step, _ api.Op) string { return "true" },
 }
 
+// hasty are schedules with times that are closer than the least interval.
+var hasty = []string{"1s", "@every 1m", "* * * * *", "0 */5 * * *"}
+
+// soon is a cron expression of one time a day, in less than five hours.
+func (g *generator) soon() string {
+	at := g.world.now.Add(time.Duration(1+g.random.IntN(299)) * time.Minute)
+	return fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour())
+}
+
 var (
-	accountNames = []string{"app", "report", "default", "keyturn", "mallory", "mallory", "idp"}
-	userNames    = []string{"alice", "carol", "boss", "app", "mallory", "eve"}
-	groupNames   = []string{"team", "staff"}
-	policyNames  = []string{"p1", "p2", "p5", "p9", "AdministratorAccess", "AliyunKMSFullAccess"}
-	targetNames  = []string{"cache", "idp", "later"}
+	accountNames = []string{
+		"app", "report", "default", "default", "keyturn", "mallory", "mallory", "mallory", "idp",
+		"KEYTURN", "'keyturn'", "keyturn@%", "cn=keyturn", "Default",
+	}
+	userNames   = []string{"alice", "carol", "boss", "app", "mallory", "eve"}
+	groupNames  = []string{"team", "staff"}
+	policyNames = []string{"p1", "p2", "p5", "p9", "AdministratorAccess", "AliyunKMSFullAccess"}
+	targetNames = []string{"cache", "store", "idp", "later"}
 )
 
 func or(a, b string) string {

@@ -180,6 +180,9 @@ func (m *model) needs(s step, service string, caller *user) []need {
 		if s.has("Policy") {
 			list = append(list, need{"kms:SetSecretPolicy", m.kms("secret/" + s.newSecret())})
 		}
+		if s.get("SecretType") == "RAMCredentials" {
+			list = append(list, m.onKeys(member(s.get("ExtendedConfig"), "UserName"))...)
+		}
 		return list
 	case "RegisterTarget":
 		list := on(m.kms("target"))
@@ -239,11 +242,27 @@ func (m *model) needs(s step, service string, caller *user) []need {
 	}
 	switch {
 	case s.has("SecretName"):
-		return on(secret)
+		list := on(secret)
+		if own := m.secrets[m.secretName(s.get("SecretName"))]; own != nil && own.user != "" && slices.Contains(rotating, s.op) {
+			list = append(list, m.onKeys(own.user)...)
+		}
+		return list
 	case s.has("TargetName"):
 		return on(target)
 	}
 	return on(unknown)
+}
+
+// rotating are the operations that make the engine act on the account of a secret.
+var rotating = []string{
+	"RotateSecret", "RehearseRotation", "EmergencyRotation", "EndRotationGrace", "UndoRotation", "CancelRotation", "RepairRotation",
+	"UpdateSecretRotationPolicy",
+}
+
+// onKeys are the rights that changing the access keys of a user takes.
+func (m *model) onKeys(user string) []need {
+	arn := m.ram("user/" + user)
+	return []need{{"ram:CreateAccessKey", arn}, {"ram:DeleteAccessKey", arn}}
 }
 
 // unknown is the resource of a call about which the model knows nothing.

@@ -12,12 +12,14 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// system is where a target points: an address with accounts and the passwords that they have. One
-// that a person owns accepts everything and keeps what it is given.
+// system is where a target points: an address with accounts and the passwords that they have. It
+// ignores case, quotes and a host part in the name of an account. One that a person owns accepts
+// everything and keeps what it is given.
 type system struct {
 	address    string
 	owner      string // a person; empty for the operator's
 	admin      string // the account that changes others
+	aliases    map[string]string
 	privileged map[string]bool
 	accounts   map[string]map[string]bool // account to the passwords that it accepts
 	before     map[login]bool             // what it accepted at any time
@@ -38,6 +40,7 @@ func newSystems() map[string]*system {
 	list := []*system{
 		{
 			address: "op:1", admin: "keyturn", privileged: map[string]bool{"default": true},
+			aliases: map[string]string{"cn=keyturn": "keyturn"},
 			accounts: passwords("keyturn", administratorPassword, "default", "of-the-superuser", "app", applicationPassword,
 				"report", "of-the-report", "mallory", "of-mallory"),
 		},
@@ -68,9 +71,24 @@ type config struct {
 	Address string `json:"address"`
 }
 
-// kinds are those of the search: admin, whose administrator changes accounts, and self, where a
-// credential adds the next one to its own account, as a client of an identity provider or a host
-// over SSH does.
+// spelled is the name of an account without what the system ignores in it.
+func spelled(account string) string {
+	account, _, _ = strings.Cut(strings.ToLower(strings.Trim(account, "'")), "@")
+	return account
+}
+
+// real is the account that a name stands for.
+func (s *system) real(account string) string {
+	name := spelled(account)
+	if alias := s.aliases[name]; alias != "" {
+		return alias
+	}
+	return name
+}
+
+// kinds are those of the search: admin, whose administrator changes accounts; plain, which is the
+// same and cannot say what an account is; and self, where a credential adds the next one to its own
+// account, as a client of an identity provider or a host over SSH does.
 func (w *world) kinds() map[string]target.Kind {
 	check := func(raw json.RawMessage) error {
 		var c config
@@ -82,37 +100,42 @@ func (w *world) kinds() map[string]target.Kind {
 		}
 		return nil
 	}
-	open := func(admin bool) func(target.Settings) (target.Target, error) {
+	open := func(kind string) func(target.Settings) (target.Target, error) {
 		return func(s target.Settings) (target.Target, error) {
 			var c config
 			if err := target.Decode(s.Config, &c); err != nil {
 				return nil, err
 			}
-			d := &link{world: w, name: s.Name, admin: s.Admin, system: w.systems[c.Address]}
-			if admin {
+			d := &link{world: w, name: s.Name, admin: s.Admin, system: w.systems[c.Address], guarded: kind != "plain"}
+			switch kind {
+			case "admin":
+				return &guardedLink{&adminLink{d}}, nil
+			case "plain":
 				return &adminLink{d}, nil
 			}
 			return d, nil
 		}
 	}
-	return map[string]target.Kind{
-		"admin": {
-			Name: "admin", NeedsAdmin: true, Strategies: []target.Strategy{target.Single, target.Double}, Check: check, Open: open(true),
-		},
-		"self": {Name: "self", Strategies: []target.Strategy{target.Overlap}, Check: check, Open: open(false)},
+	kinds := map[string]target.Kind{"self": {Name: "self", Strategies: []target.Strategy{target.Overlap}, Check: check, Open: open("self")}}
+	for _, name := range []string{"admin", "plain"} {
+		kinds[name] = target.Kind{
+			Name: name, NeedsAdmin: true, Strategies: []target.Strategy{target.Single, target.Double}, Check: check, Open: open(name),
+		}
 	}
+	return kinds
 }
 
 // link is an open target of kind self.
 type link struct {
-	world  *world
-	name   string
-	admin  target.Credential
-	system *system
+	world   *world
+	name    string
+	admin   target.Credential
+	system  *system
+	guarded bool // it says what an account is
 }
 
 func (l *link) accepts(c target.Credential) bool {
-	return l.system.owner != "" || l.system.accounts[c.Account][c.Secret.Reveal()]
+	return l.system.owner != "" || l.system.accounts[l.system.real(c.Account)][c.Secret.Reveal()]
 }
 
 // give is what the system is given of a secret that the engine, or a call, works on.
@@ -136,7 +159,8 @@ func (l *link) set(c target.Credential, alone bool) {
 	if l.system.owner != "" {
 		return
 	}
-	has, password := l.system.accounts[c.Account], c.Secret.Reveal()
+	account, password := l.system.real(c.Account), c.Secret.Reveal()
+	has := l.system.accounts[account]
 	if has[password] && (!alone || len(has) == 1) {
 		return
 	}
@@ -144,12 +168,12 @@ func (l *link) set(c target.Credential, alone bool) {
 		has = map[string]bool{}
 	}
 	has[password] = true
-	l.system.accounts[c.Account] = has
+	l.system.accounts[account] = has
 	l.world.changed(l, c.Account)
-	if !l.system.before[login{c.Account, password}] {
+	if !l.system.before[login{account, password}] {
 		l.world.imposed(l, c.Account, password)
 	}
-	l.system.before[login{c.Account, password}] = true
+	l.system.before[login{account, password}] = true
 }
 
 func (l *link) Retire(_ context.Context, c target.Change) error {
@@ -162,7 +186,7 @@ func (l *link) Retire(_ context.Context, c target.Change) error {
 }
 
 func (l *link) unset(c target.Credential) {
-	if has := l.system.accounts[c.Account]; has[c.Secret.Reveal()] {
+	if has := l.system.accounts[l.system.real(c.Account)]; has[c.Secret.Reveal()] {
 		delete(has, c.Secret.Reveal())
 		l.world.changed(l, c.Account)
 	}
@@ -178,21 +202,29 @@ func (l *link) Verify(_ context.Context, c target.Credential) error {
 
 func (l *link) Close() error { return nil }
 
-func (l *link) Standing(_ context.Context, account string) (target.Standing, error) {
-	out := target.Standing{Administrator: account == l.system.admin}
+func (l *link) standing(account string) target.Standing {
+	account = l.system.real(account)
+	out := target.Standing{Administrator: l.system.owner == "" && account == l.system.admin}
 	if l.system.privileged[account] {
 		out.Privileged = "is a superuser"
 	}
-	return out, nil
+	return out
 }
 
-// adminLink is an open target of kind admin.
+// guardedLink is an open target of kind admin.
+type guardedLink struct{ *adminLink }
+
+func (l *guardedLink) Standing(_ context.Context, account string) (target.Standing, error) {
+	return l.standing(account), nil
+}
+
+// adminLink is an open target of kind plain.
 type adminLink struct{ *link }
 
 // login is the administrator's.
 func (l *adminLink) login() error {
 	l.world.arrived(l.link, l.admin.Secret, "administrator")
-	if !l.accepts(l.admin) || l.system.owner == "" && l.admin.Account != l.system.admin {
+	if !l.accepts(l.admin) || l.system.owner == "" && l.system.real(l.admin.Account) != l.system.admin {
 		return target.Failed(target.Denied, "", "the administrator is not accepted")
 	}
 	return nil
@@ -205,7 +237,7 @@ func (l *adminLink) Apply(_ context.Context, c target.Change) error {
 		return err
 	}
 	l.give(c.New)
-	if l.system.owner == "" && l.system.accounts[c.New.Account] == nil {
+	if l.system.owner == "" && l.system.accounts[l.system.real(c.New.Account)] == nil {
 		return target.Failed(target.Denied, "", "there is no such account")
 	}
 	l.set(c.New, true)
@@ -227,8 +259,8 @@ func (l *adminLink) PlanAccounts(_ context.Context, r target.PlanRequest) (targe
 
 func (l *adminLink) ApplyPlan(_ context.Context, p target.Plan) error {
 	clone := p.Request.Logins[1]
-	if l.system.owner == "" && l.system.accounts[clone] == nil {
-		l.system.accounts[clone] = map[string]bool{}
+	if name := l.system.real(clone); l.system.owner == "" && l.system.accounts[name] == nil {
+		l.system.accounts[name] = map[string]bool{}
 		l.world.changed(l.link, clone)
 	}
 	return nil
@@ -300,7 +332,7 @@ func (w *world) changed(l *link, account string) {
 		if c == nil || !c.by.attacker {
 			continue
 		}
-		if why := w.model.mayRotate(c, l, account); why != "" {
+		if why := w.model.mayRotate(c, l, w.acting, account); why != "" {
 			w.violate("account-changed", "account %q at %s was changed through target %q for secret %q, because of %s of %s: %s",
 				account, l.system.address, l.name, w.acting, c.op, c.by.name, why)
 		}
@@ -318,16 +350,20 @@ func (w *world) imposed(l *link, account, password string) {
 	}
 }
 
-// mayRotate says why a cause does not justify a change of an account; empty when it does.
-func (m *model) mayRotate(c *cause, l *link, account string) string {
+// mayRotate says why a cause does not justify a change of an account for a secret; empty when it does.
+// A target that cannot say what an account is goes by the spelling of its name.
+func (m *model) mayRotate(c *cause, l *link, name, account string) string {
 	resource := m.kms("target/" + l.name + "/account/" + account)
-	if account == l.system.admin {
+	t, real := m.targets[l.name], l.system.real(account)
+	administrator := real == l.system.admin && (l.guarded || spelled(account) == real)
+	if administrator && (t == nil || t.admin != name) {
 		return "it is the administrator's"
 	}
 	if ok, _ := m.may(c.rights, "kms:RotateAccount", resource); !ok {
 		return "no kms:RotateAccount on it"
 	}
-	if t := m.targets[l.name]; l.system.privileged[account] && (t == nil || !slices.Contains(t.accounts, account)) {
+	privileged := l.guarded && l.system.privileged[real]
+	if privileged && (t == nil || t.admin != name && !slices.Contains(t.accounts, account)) {
 		return "it is privileged, and the target's account policy does not name it"
 	}
 	return ""

@@ -19,7 +19,7 @@ var works = []work{
 	{ // a credential is given to a secret, and rotated
 		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
 		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"{account}","AccountPassword":"{password}"}
-		{me} ConfigureRotation SecretName={own} TargetName={target} {schedule}
+		{me} ConfigureRotation SecretName={own} TargetName={target} {pair} {schedule}
 		wait 2h
 		{me} RepairRotation SecretName={own} RepairAction={repair}
 		engine
@@ -28,9 +28,9 @@ var works = []work{
 		wait 10m`},
 	{ // a managed secret and its target, in either order
 		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:RotateAccount on target/*/account/*"}, `
-		? root RegisterTarget TargetName={target} Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin
+		? root RegisterTarget TargetName={target} Kind={kind} Config={"address":"op:1"} AdminSecretName=prod/admin
 		{me} CreateSecret SecretName={own} VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"{target}"} SecretData={"Accounts":[{"AccountName":"{account}","AccountPassword":"{password}"}]} {schedule}
-		root RegisterTarget TargetName={target} Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin
+		root RegisterTarget TargetName={target} Kind={kind} Config={"address":"op:1"} AdminSecretName=prod/admin {accounts}
 		? {me} RotateSecret SecretName={own} VersionId=n{n}
 		wait 7h
 		? {me} RepairRotation SecretName={own} RepairAction={repair}
@@ -63,6 +63,33 @@ var works = []work{
 		[]string{"kms:* on secret/*"}, `
 		boss SetSecretPolicy SecretName=prod/plain Policy=` + denyAttackers + `
 		{me} {operation} SecretName=prod/plain VersionId=n{n}`},
+	{ // the schedule of a secret changes again and again
+		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
+		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"mallory","AccountPassword":"of-mallory"}
+		{me} ConfigureRotation SecretName={own} TargetName=cache {schedule}
+		{me} RotateSecret SecretName={own} VersionId=n{n}
+		wait 10m
+		{me} EndRotationGrace SecretName={own}
+		engine
+		{me} ConfigureRotation SecretName={own} TargetName=cache EnableAutomaticRotation=true Cron={soon}
+		? {me} UpdateSecretRotationPolicy SecretName={own} EnableAutomaticRotation=true RotationInterval={interval}
+		wait 5h`},
+	{ // a target is registered that a secret has named before
+		[]string{"kms:RegisterTarget on target", "kms:ProbeRotation on target/*"}, `
+		boss CreateSecret SecretName=prod/{n} VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"} SecretData={"Accounts":[{"AccountName":"report","AccountPassword":"of-the-report"}]} EnableAutomaticRotation=true RotationInterval=6h
+		{me} RegisterTarget TargetName=later Kind=self Config={"address":"evil:{me}"}
+		? {me} ProbeRotation TargetName=later
+		wait 7h`},
+	{ // a target is replaced while a secret of it is about to be deleted, which is then wanted again
+		[]string{"kms:RegisterTarget on target", "kms:DeregisterTarget on target/*", "kms:ProbeRotation on target/*"}, `
+		? root ConfigureRotation SecretName={attached} EnableAutomaticRotation=true RotationInterval=6h
+		boss DeleteSecret SecretName={attached}
+		{me} DeregisterTarget TargetName={home}
+		? root DeregisterTarget TargetName={home}
+		{me} RegisterTarget TargetName={home} Kind=self Config={"address":"evil:{me}"}
+		boss RestoreSecret SecretName={attached}
+		? {me} ProbeRotation TargetName={home}
+		wait 7h`},
 	{ // a target moves
 		[]string{"kms:*Target on target target/*", "kms:ProbeRotation on target/*"}, `
 		? root DeregisterTarget TargetName={target} Detach=true
@@ -73,7 +100,8 @@ var works = []work{
 		wait 2h`},
 	{ // access keys of a user become a secret
 		[]string{"kms:* on secret/*", "kms:CreateSecret on secret", "ram:CreateAccessKey on user/{user}", "ram:DeleteAccessKey on user/{user}"}, `
-		{me} CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"{user}"} SecretData={"AccessKeys":[{"AccessKeyId":"{key:{user}:0}","AccessKeySecret":"{secret}"}]}
+		? {me} CreateAccessKey UserName={user}
+		{me} CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"{user}"} SecretData={"AccessKeys":[{"AccessKeyId":"{key}","AccessKeySecret":"{secret}"}]} {schedule}
 		? remove {user}
 		? root CreateUser UserName={user}
 		? root CreateAccessKey UserName={user}
@@ -96,22 +124,31 @@ const denyAttackers = `{"Version":"1","Statement":[` +
 func (g *generator) draw(who string) *strings.Replacer {
 	g.noted++
 	account := pick(g, accountNames)
+	account2 := pick(g, accountNames)
 	password := fmt.Sprintf("guess-%d-of-%s", g.noted, who)
 	if account == "mallory" && who == "mallory" {
 		password = "of-mallory"
 	}
-	user := pick(g, []string{"alice", "alice", "carol", "app", who})
+	user := pick(g, []string{"alice", "alice", "carol", "app", who, who})
+	home := pick(g, []string{"cache", "idp"})
 	secret := pick(g, []string{"shared/alice", "shared/alice", "prod/plain", "prod/app"})
 	return strings.NewReplacer(
 		"{me}", who,
 		"{own}", who+"/"+pick(g, []string{"a", "b", "c"}),
 		"{n}", fmt.Sprint(g.noted),
 		"{account}", account,
-		"{account2}", pick(g, accountNames),
+		"{account2}", account2,
+		"{pair}", pick(g, []string{"", "", "Strategy=double CloneAccountName=" + account2}),
 		"{password}", password,
-		"{target}", pick(g, []string{"cache", "cache", "idp", "later", "later"}),
+		"{target}", pick(g, []string{"cache", "store", "store", "idp", "later", "later"}),
 		"{user}", user,
-		"{key:{user}:0}", "{key:"+user+":0}",
+		"{home}", home,
+		"{attached}", map[string]string{"cache": "prod/app", "idp": "prod/client"}[home],
+		"{kind}", pick(g, []string{"admin", "plain"}),
+		"{accounts}", pick(g, []string{"", "Account.1=*"}),
+		"{soon}", strings.ReplaceAll(g.soon(), " ", "%20"),
+		"{interval}", pick(g, []string{"6h", "1s"}),
+		"{key}", fmt.Sprintf("{key:%s:%d}", user, g.random.IntN(2)),
 		"SecretName={secret}", "SecretName="+secret,
 		"{repair}", pick(g, []string{"apply", "apply", "retry"}),
 		"{detach}", pick(g, []string{"", "Detach=true"}),

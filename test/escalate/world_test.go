@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -384,6 +385,9 @@ func (w *world) call(s step) error {
 	if err != nil {
 		return err
 	}
+	if by.attacker {
+		w.checkAccepted(s, by)
+	}
 	a := w.read(s, by, out)
 	if w.found == nil {
 		w.model.learn(s, c, a)
@@ -429,6 +433,30 @@ func (w *world) checkAnswer(s step, by *person, refused string, banned bool, out
 			if len(plain) > 5 && !v.had[by.name] && strings.Contains(text, plain) {
 				w.violate("value-shown", "%s showed %s a value of %v", s.op, by.name, sorted(v.secrets))
 			}
+		}
+	}
+}
+
+// checkAccepted checks parameters that the server must not accept of anybody.
+func (w *world) checkAccepted(s step, by *person) {
+	often := slices.Contains(hasty, s.get("Cron")) || slices.Contains(hasty, s.get("RotationInterval"))
+	if often && s.get("EnableAutomaticRotation") == "true" {
+		w.violate("too-often", "%s of %s accepted a schedule with times closer than the least interval", s.op, by.name)
+	}
+	if s.op != "CreateSecret" || s.get("SecretType") != "RAMCredentials" {
+		return
+	}
+	var data struct {
+		AccessKeys []struct{ AccessKeyID, AccessKeySecret string }
+	}
+	if err := json.Unmarshal([]byte(s.get("SecretData")), &data); err != nil {
+		w.trouble = err
+		return
+	}
+	u := w.model.users[member(s.get("ExtendedConfig"), "UserName")]
+	for _, k := range data.AccessKeys {
+		if u == nil || !slices.Contains(u.keys, k.AccessKeyID) || by.secrets[k.AccessKeyID] != k.AccessKeySecret {
+			w.violate("key-adopted", "%s of %s made a secret of an access key that %s does not have", s.op, by.name, by.name)
 		}
 	}
 }
