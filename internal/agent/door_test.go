@@ -299,8 +299,8 @@ func TestLeases(t *testing.T) {
 	})
 }
 
-// TestDoorHoldsForPrograms verifies that the server is told of a version that a program behind the agent still uses, as
-// one that the agent holds.
+// TestDoorHoldsForPrograms verifies that the agent reports to the server, as held by itself, a version
+// that a program behind it still uses.
 func TestDoorHoldsForPrograms(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

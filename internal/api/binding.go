@@ -331,7 +331,8 @@ func (e *Env) admit(ctx context.Context, tx *store.Tx, t store.Target, system ta
 		case standing.Administrator:
 			return administratorRefused(t, account)
 		case standing.Privileged != "" && !target.NamesAccount(t.Accounts, account):
-			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when the account policy names it exactly: keyturn target update %s%s.",
+			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when "+
+				"the account policy names it exactly: keyturn target update %s%s.",
 				account, t.Name, standing.Privileged, t.Name, policyWith(t.Accounts, account))
 		}
 	}

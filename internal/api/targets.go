@@ -478,7 +478,8 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	case in.SecretName == "" && ok:
 		err = tester.Test(ctx)
 	case credential.IsZero():
-		return nil, fault.Parameter("SecretName", "target %q has no administrator to log in as. SecretName must name a secret that is attached to the target; its current credential is tried.", t.Name)
+		return nil, fault.Parameter("SecretName", "target %q has no administrator to log in as. SecretName must name a secret "+
+			"that is attached to the target; its current credential is tried.", t.Name)
 	default:
 		err = system.Verify(ctx, credential)
 	}

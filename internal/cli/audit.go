@@ -55,13 +55,15 @@ func (c *auditVerify) extent(v audit.Verification, r audit.Report) string {
 	case v.Key != nil:
 		text := fmt.Sprintf("The MACs of %d record(s) are right, and the trail reaches the last record that the store knows of, %d.", r.Keyed, v.Head.Seq)
 		if r.Keyed < r.Records {
-			text += fmt.Sprintf("\n%d record(s) have no MAC under this key, such as those of a release before MACs; the chain covers them.", r.Records-r.Keyed)
+			text += fmt.Sprintf("\n%d record(s) have no MAC under this key, such as those of a release before MACs; "+
+				"the chain covers them.", r.Records-r.Keyed)
 		}
 		return text
 	case v.Head != nil:
 		text := fmt.Sprintf("The trail holds the record that the server says is its last, %d.", v.Head.Seq)
 		if r.LastSeq > v.Head.Seq {
-			text += fmt.Sprintf(" It also holds %d newer record(s), such as the one of this question.", r.LastSeq-v.Head.Seq)
+			newer := r.LastSeq - v.Head.Seq
+			text += fmt.Sprintf(" It also holds %d newer record(s), such as the one of this question.", newer)
 		}
 		return text
 	}

@@ -95,8 +95,15 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	}
 	add("automatic", r.AutomaticRotation)
 	for _, row := range [][2]string{
-		{"interval", span(r.RotationInterval)}, {"cron", r.Cron}, {"time zone", r.TimeZone}, {"window", r.Window}, {"blackouts", r.Blackouts}, {"grace period", span(r.GracePeriod)}, {"grace limit", span(r.GraceLimit)},
-		{"last rotation", when(r.LastRotationDate)}, {"next due", when(r.NextRotationDate)},
+		{"interval", span(r.RotationInterval)},
+		{"cron", r.Cron},
+		{"time zone", r.TimeZone},
+		{"window", r.Window},
+		{"blackouts", r.Blackouts},
+		{"grace period", span(r.GracePeriod)},
+		{"grace limit", span(r.GraceLimit)},
+		{"last rotation", when(r.LastRotationDate)},
+		{"next due", when(r.NextRotationDate)},
 	} {
 		add(row[0], row[1])
 	}

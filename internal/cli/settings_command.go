@@ -32,7 +32,8 @@ func (s settings) commands(c server.Config) (command.Config, error) {
 		}
 		out.Commands[name] = line
 		if err := line.Check(); err != nil { // it may appear later: it is checked again before each run
-			c.Logger.Warn("a command cannot be run as it is: its targets cannot be opened until this is corrected", "command", name, "err", err)
+			c.Logger.Warn("a command cannot be run as it is: its targets cannot be opened until this is corrected",
+				"command", name, "err", err)
 		}
 	}
 	if len(s.k.Strings("command-dir")) > 0 {

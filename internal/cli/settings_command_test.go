@@ -63,7 +63,8 @@ func TestMissingCommandIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	if _, err := set.commands(server.Config{DataDir: data, Logger: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
+	config := server.Config{DataDir: data, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	if _, err := set.commands(config); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{"level=WARN", "command=gone", "no such file"} {

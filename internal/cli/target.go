@@ -176,8 +176,9 @@ func (c *targetAdd) Run(e *env) error {
 		return err
 	}
 	if c.AdminSecret == "" { // there is nobody to log in as yet
-		return c.done(e, out, "Target %[1]s is known. When a secret is attached (keyturn rotation configure SECRET --target %[1]s), "+
-			"keyturn target test %[1]s --secret SECRET tries it.", out.TargetName)
+		return c.done(e, out, "Target %[1]s is known. When a secret is attached "+
+			"(keyturn rotation configure SECRET --target %[1]s), keyturn target test %[1]s --secret SECRET tries it.",
+			out.TargetName)
 	}
 	return c.done(e, out, "Target %s is known; keyturn target test %s tries it.", out.TargetName, out.TargetName)
 }
@@ -369,8 +370,9 @@ func (c *targetTest) Run(e *env) error {
 		}
 		fmt.Fprintf(e.stdout, "  %s\n", said)
 		if out.Result == "unreachable" {
-			fmt.Fprintf(e.stdout, "  Targets are reached over TLS by default. For a system that has its own authority: keyturn target update %[1]s --tls-ca FILE; "+
-				"for one without TLS, on a trusted network: keyturn target update %[1]s --tls-off\n", c.Name)
+			fmt.Fprintf(e.stdout, "  Targets are reached over TLS by default. For a system that has its own authority: "+
+				"keyturn target update %[1]s --tls-ca FILE; for one without TLS, on a trusted network: "+
+				"keyturn target update %[1]s --tls-off\n", c.Name)
 		}
 	}
 	return coded{exitFailed, ""}
@@ -381,7 +383,8 @@ func (c *targetTest) Run(e *env) error {
 func testVerdict(out *kms.TestTargetResponse) string {
 	switch {
 	case out.Code == target.CodeEgress:
-		return "This server may not connect to target %s for %s: its settings egress-allow and egress-deny do not permit the address."
+		return "This server may not connect to target %s for %s: " +
+			"its settings egress-allow and egress-deny do not permit the address."
 	case out.Result == "ok":
 		return "Target %s accepts %s."
 	case out.Result == "unreachable":

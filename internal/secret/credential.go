@@ -187,11 +187,11 @@ func (s Secret) generic(stored sensitive.Value) ([]target.Credential, error) {
 	name, secret := member(members, settings.SecretMember, secretMembers)
 	switch {
 	case account == "":
-		return nil, fault.Parameter("AccountMember", "the value of secret %q has no member that names the account, which is usually %s; name the member, or give Account.",
-			s.Name, strings.Join(accountMembers, ", "))
+		return nil, fault.Parameter("AccountMember", "the value of secret %q has no member that names the account, "+
+			"which is usually %s; name the member, or give Account.", s.Name, strings.Join(accountMembers, ", "))
 	case name == "" || secret == "":
-		return nil, fault.Parameter("SecretMember", "the value of secret %q has no member that holds the credential, which is usually %s; name the member.",
-			s.Name, strings.Join(secretMembers, ", "))
+		return nil, fault.Parameter("SecretMember", "the value of secret %q has no member that holds the credential, "+
+			"which is usually %s; name the member.", s.Name, strings.Join(secretMembers, ", "))
 	}
 	c := target.Credential{Account: account, Secret: sensitive.New(secret)}
 	_, c.Public = member(members, "", publicMembers)
