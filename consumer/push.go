@@ -400,7 +400,8 @@ func (c *Consumer) goodbye() {
 		}
 		in.WaitSeconds, in.Leaving = 0, true
 		wg.Go(func() {
-			if _, err := c.api.WatchSecrets(ctx, in); err != nil {
+			// An agent does not pass it on: it tells the server itself what the programs behind it use.
+			if _, err := c.api.WatchSecrets(ctx, in); err != nil && kms.CodeOf(err) != kms.CodeUnsupportedOperation {
 				c.log.Warn("the server could not be told that this consumer leaves", "err", err)
 			}
 		})

@@ -116,7 +116,8 @@ func Run(ctx context.Context, o Options) error {
 	a.auth = auth.New(auth.Config{
 		Keys: finder{&a.keys}, Now: time.Now, Start: a.started, Nonces: nonces, Service: api.Service, Harmless: api.Harmless, Log: a.log,
 	})
-	a.gate = &Gate{held: &callers{hub: &a.hub}, server: &a.hub, scope: &a.hub, leases: newLeases(a.hub.hold), log: a.log}
+	held := &callers{hub: &a.hub}
+	a.gate = &Gate{held: held, server: &a.hub, scope: &a.hub, leases: newLeases(held.heldName, a.hub.hold), log: a.log}
 	defer a.close()
 	if err := a.apply(ctx, s); err != nil {
 		return err

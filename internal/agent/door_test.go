@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // onlyDB is the scope of an agent whose configuration names the secret db.
@@ -36,6 +37,13 @@ func (r *recorder) Do(_ context.Context, call kms.Call) ([]byte, error) {
 }
 
 func noHold(string, string) (release func()) { return func() {} }
+
+// onlyNamed is a hub whose configuration names one secret.
+func onlyNamed(name string) *hub {
+	h := &hub{}
+	h.state.Store(&supply{names: []string{name}})
+	return h
+}
 
 // aRequest returns parameters with which an operation can be called; where it takes SecretName, that is the given one.
 func aRequest(op api.Op, secretName string) sign.Params {
@@ -68,7 +76,7 @@ func TestDoorServesNoOtherOperation(t *testing.T) {
 	for _, op := range api.Operations() {
 		for secretName, named := range map[string]bool{"db": true, "other": false} {
 			server := &recorder{}
-			g := &Gate{server: server, scope: onlyDB{}, leases: newLeases(noHold), log: slog.New(slog.DiscardHandler)}
+			g := &Gate{server: server, scope: onlyDB{}, leases: newLeases(bareName, noHold), log: slog.New(slog.DiscardHandler)}
 			params := aRequest(op, secretName)
 			if op.Name == "GetSecretValue" {
 				params = append(params, sign.Param{Name: "VersionId", Value: "v1"}) // the current version would come from memory
@@ -97,7 +105,7 @@ func TestDoorServesNoOtherOperation(t *testing.T) {
 func TestDoorPassesParametersOn(t *testing.T) {
 	t.Parallel()
 	server := &recorder{}
-	g := &Gate{server: server, scope: onlyDB{}, leases: newLeases(noHold), log: slog.New(slog.DiscardHandler)}
+	g := &Gate{server: server, scope: onlyDB{}, leases: newLeases(bareName, noHold), log: slog.New(slog.DiscardHandler)}
 	_, err := g.Call(t.Context(), api.Request{Version: kms.Version, Action: "WatchSecrets", Params: sign.Params{
 		{Name: "Action", Value: "WatchSecrets"}, {Name: "Signature", Value: "s"}, {Name: "AccessKeyId", Value: "k"}, {Name: "Unknown", Value: "u"},
 		{Name: "Consumer", Value: "victim"}, {Name: "Leaving", Value: "FALSE"}, {Name: "WaitSeconds", Value: "7"},
@@ -242,12 +250,12 @@ func TestLeases(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		holds := map[string]int{}
-		l := newLeases(func(name, version string) func() {
+		l := newLeases((&callers{hub: onlyNamed("db")}).heldName, func(name, version string) func() {
 			holds[name+" "+version]++
 			return func() { holds[name+" "+version]-- }
 		})
-		says := func(consumer, name, version, oldest string) bool {
-			return l.note(&kms.WatchSecretsRequest{
+		says := func(consumer, name, version, oldest string) {
+			l.note(&kms.WatchSecretsRequest{
 				Consumer: consumer, WaitSeconds: 25, Secrets: []kms.WatchedSecret{{SecretName: name, VersionID: version, OldestVersionID: oldest}},
 			})
 		}
@@ -281,17 +289,13 @@ func TestLeases(t *testing.T) {
 		held("db v2")
 		time.Sleep(100 * time.Second)
 		held("")
-		for i := range maxLeased + 1 {
-			if says("a", fmt.Sprint("s", i), "v1", "") != (i < maxLeased) {
-				t.Errorf("secret %d", i)
-			}
-		}
 		for i := range 2 * maxLeases {
-			says("a", "s0", fmt.Sprint("w", i), "")
+			says("a", fmt.Sprint("acs:kms:r", i, ":1:secret/db"), fmt.Sprint("w", i), "")
+			says("a", fmt.Sprint("s", i), "v1", "") // not held
 		}
 		l.mu.Lock()
-		if len(l.held) != maxLeased || len(l.held["s0"]) != maxLeases {
-			t.Errorf("%d secrets, %d versions are held", len(l.held), len(l.held["s0"]))
+		if len(l.held) != 1 || len(l.held["db"]) != maxLeases {
+			t.Errorf("%d secrets, %d versions are held", len(l.held), len(l.held["db"]))
 		}
 		l.mu.Unlock()
 		l.close()
@@ -305,7 +309,8 @@ func TestDoorHoldsForPrograms(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	r := s.run(t, s.config(t, "\nsecrets: db\ninstance: the-agent\nkms: {listen: \"127.0.0.1:0\"}\n"))
-	program, err := consumer.New(t.Context(), consumer.Config{Client: s.wire(t, r), Secrets: []string{"db"}, Logger: slog.New(slog.DiscardHandler)})
+	log := &support.Log{}
+	program, err := consumer.New(t.Context(), consumer.Config{Client: s.wire(t, r), Secrets: []string{"db"}, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,6 +327,9 @@ func TestDoorHoldsForPrograms(t *testing.T) {
 			return c.Consumer == "the-agent" && c.VersionID == "v2" && c.OldestVersionID == "v1" && c.Behind
 		})
 	})
+	if err := program.Close(); err != nil || strings.Contains(log.String(), "leaves") {
+		t.Errorf("the program ends with %v, and logs:\n%s", err, log)
+	}
 }
 
 // TestCallersHoldNoMoreThanABound verifies that a program which asks for ever other names, or spellings of one, makes the

@@ -71,6 +71,19 @@ func (c *callers) Get(ctx context.Context, name string) (*consumer.Secret, error
 	return c.hub.Get(ctx, name)
 }
 
+// heldName returns the name under which a secret is held, which may be an ARN; "" for one that is not held.
+func (c *callers) heldName(name string) string {
+	if bare := bareName(name); slices.Contains(c.state.Load().names, bare) {
+		return bare
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.others[name] {
+		return name
+	}
+	return ""
+}
+
 // admit reports whether a secret that the configuration does not name may be held.
 func (c *callers) admit(name string) bool {
 	c.mu.Lock()

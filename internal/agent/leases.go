@@ -15,15 +15,16 @@ const (
 	// maxLeases bounds the versions of one secret that are held. No more are needed: one that is not the current one already
 	// keeps a grace period from ending.
 	maxLeases = 8
-	// maxLeased bounds the secrets of which versions are held.
-	maxLeased = 10_000
 	maxID     = 64 // characters of a version's ID
 )
 
 // leases hold the versions that programs at the wire API say they use. The agent tells the server of them as its own, so a
 // program can put off the end of a grace period and cannot bring it forward: what one says releases nothing of another.
 type leases struct {
-	hold func(name, version string) (release func())
+	// heldName returns the name under which the agent holds a secret, and "" for one that it does not hold, so that what is
+	// held here has the same bound.
+	heldName func(name string) string
+	hold     func(name, version string) (release func())
 
 	mu   sync.Mutex
 	held map[string]map[string]*lease // guarded by mu; by secret and version
@@ -36,35 +37,31 @@ type lease struct {
 	timer   *time.Timer
 }
 
-func newLeases(hold func(name, version string) (release func())) *leases {
-	return &leases{hold: hold, held: map[string]map[string]*lease{}}
+func newLeases(heldName func(name string) string, hold func(name, version string) (release func())) *leases {
+	return &leases{heldName: heldName, hold: hold, held: map[string]map[string]*lease{}}
 }
 
-// note holds what a consumer says it uses. It reports false when there are too many secrets.
-func (l *leases) note(in *kms.WatchSecretsRequest) bool {
+// note holds what a consumer says it uses.
+func (l *leases) note(in *kms.WatchSecretsRequest) {
 	if in.Consumer == "" {
-		return true
+		return
 	}
-	fits := true
 	for _, w := range in.Secrets {
+		name := l.heldName(w.SecretName)
 		for _, version := range []string{w.VersionID, w.OldestVersionID} {
-			if len(version) <= maxID && wire.IsName(version) {
-				fits = l.take(bareName(w.SecretName), version, time.Duration(in.WaitSeconds)*time.Second+leaseTime) && fits
+			if name != "" && len(version) <= maxID && wire.IsName(version) {
+				l.take(name, version, time.Duration(in.WaitSeconds)*time.Second+leaseTime)
 			}
 		}
 	}
-	return fits
 }
 
 // take holds a version for a time, or for longer when it is held already.
-func (l *leases) take(name, version string, d time.Duration) bool {
+func (l *leases) take(name, version string, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	of := l.held[name]
 	if of == nil {
-		if len(l.held) >= maxLeased {
-			return false
-		}
 		of = map[string]*lease{}
 		l.held[name] = of
 	}
@@ -75,7 +72,7 @@ func (l *leases) take(name, version string, d time.Duration) bool {
 		held.release = l.hold(name, version) // the consumer may be another one than before
 		before()
 	case len(of) >= maxLeases:
-		return true
+		return
 	default:
 		held = &lease{release: l.hold(name, version)}
 		held.timer = time.AfterFunc(d, func() { l.expire(name, version) })
@@ -84,7 +81,6 @@ func (l *leases) take(name, version string, d time.Duration) bool {
 	if until := time.Now().Add(d); until.After(held.until) {
 		held.until = until
 	}
-	return true
 }
 
 // expire releases a version, unless it was taken again meanwhile.
