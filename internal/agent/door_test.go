@@ -20,12 +20,6 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// onlyDB is the scope of an agent whose configuration names the secret db.
-type onlyDB struct{}
-
-func (onlyDB) anySecret() bool         { return false }
-func (onlyDB) serves(name string) bool { return name == "db" }
-
 // recorder is a server that notes what reaches it.
 type recorder struct{ calls []kms.Call }
 
@@ -36,7 +30,16 @@ func (r *recorder) Do(_ context.Context, call kms.Call) ([]byte, error) {
 	return []byte("{}"), nil
 }
 
-func noHold(string, string) (release func()) { return func() {} }
+// doorTo is the gate of an agent whose configuration names the secret db, before a server.
+func doorTo(server upstream) *Gate {
+	hold := func(string, string) (release func()) { return func() {} }
+	return &Gate{
+		server: server,
+		scope:  onlyNamed("db"),
+		leases: newLeases(bareName, hold),
+		log:    slog.New(slog.DiscardHandler),
+	}
+}
 
 // onlyNamed is a hub whose configuration names one secret.
 func onlyNamed(name string) *hub {
@@ -45,7 +48,8 @@ func onlyNamed(name string) *hub {
 	return h
 }
 
-// aRequest returns parameters with which an operation can be called; where it takes SecretName, that is the given one.
+// aRequest returns parameters with which an operation can be called; where it takes SecretName,
+// that is the given one.
 func aRequest(op api.Op, secretName string) sign.Params {
 	var params sign.Params
 	for _, p := range op.Params() {
@@ -65,21 +69,24 @@ func aRequest(op api.Op, secretName string) sign.Params {
 	return params
 }
 
-// TestDoorServesNoOtherOperation verifies for every operation of the API that a program at the agent's wire API reaches
-// the server only where the operation is about named secrets alone. A new operation is refused.
+// TestDoorServesNoOtherOperation verifies for every operation of the API that a program at the
+// agent's wire API reaches the server only where the operation is about named secrets alone. A new
+// operation is refused.
 func TestDoorServesNoOtherOperation(t *testing.T) {
 	t.Parallel()
 	aboutSecrets := []string{
-		"DescribeSecret", "ListSecretVersionIds", "GetSecretPolicy", "ListSecretConsumers", "DescribeRotation", "GetSecretValue", "WatchSecrets",
+		"DescribeSecret", "ListSecretVersionIds", "GetSecretPolicy", "ListSecretConsumers", "DescribeRotation",
+		"GetSecretValue", "WatchSecrets",
 	}
 	aboutNothing := []string{"DescribeAccountKmsStatus", "DescribeRegions", "GetCallerIdentity", "GetRandomPassword"}
 	for _, op := range api.Operations() {
 		for secretName, named := range map[string]bool{"db": true, "other": false} {
 			server := &recorder{}
-			g := &Gate{server: server, scope: onlyDB{}, leases: newLeases(bareName, noHold), log: slog.New(slog.DiscardHandler)}
+			g := doorTo(server)
 			params := aRequest(op, secretName)
 			if op.Name == "GetSecretValue" {
-				params = append(params, sign.Param{Name: "VersionId", Value: "v1"}) // the current version would come from memory
+				// The current version would come from memory.
+				params = append(params, sign.Param{Name: "VersionId", Value: "v1"})
 			}
 			_, err := g.Call(t.Context(), api.Request{Version: op.Version, Action: op.Name, Params: params})
 			passes := named && slices.Contains(aboutSecrets, op.Name) || slices.Contains(aboutNothing, op.Name)
@@ -100,16 +107,24 @@ func TestDoorServesNoOtherOperation(t *testing.T) {
 	}
 }
 
-// TestDoorPassesParametersOn verifies that what reaches the server is each parameter that the operation declares, in the
-// form in which it was checked, and neither what the operation does not have nor what belongs to a signature.
+// TestDoorPassesParametersOn verifies that what reaches the server is each parameter that the
+// operation declares, in the form in which it was checked, and neither what the operation does not
+// have nor what belongs to a signature.
 func TestDoorPassesParametersOn(t *testing.T) {
 	t.Parallel()
 	server := &recorder{}
-	g := &Gate{server: server, scope: onlyDB{}, leases: newLeases(bareName, noHold), log: slog.New(slog.DiscardHandler)}
+	g := doorTo(server)
 	_, err := g.Call(t.Context(), api.Request{Version: kms.Version, Action: "WatchSecrets", Params: sign.Params{
-		{Name: "Action", Value: "WatchSecrets"}, {Name: "Signature", Value: "s"}, {Name: "AccessKeyId", Value: "k"}, {Name: "Unknown", Value: "u"},
-		{Name: "Consumer", Value: "victim"}, {Name: "Leaving", Value: "FALSE"}, {Name: "WaitSeconds", Value: "7"},
-		{Name: "Secret.9.SecretName", Value: "db"}, {Name: "Secret.9.VersionId", Value: "v1"}, {Name: "Secret.9.Unknown", Value: "u"},
+		{Name: "Action", Value: "WatchSecrets"},
+		{Name: "Signature", Value: "s"},
+		{Name: "AccessKeyId", Value: "k"},
+		{Name: "Unknown", Value: "u"},
+		{Name: "Consumer", Value: "victim"},
+		{Name: "Leaving", Value: "FALSE"},
+		{Name: "WaitSeconds", Value: "7"},
+		{Name: "Secret.9.SecretName", Value: "db"},
+		{Name: "Secret.9.VersionId", Value: "v1"},
+		{Name: "Secret.9.Unknown", Value: "u"},
 	}})
 	if err != nil || len(server.calls) != 1 {
 		t.Fatalf("%v, %d calls", err, len(server.calls))
@@ -126,14 +141,16 @@ func TestDoorPassesParametersOn(t *testing.T) {
 	}
 }
 
-// TestWireIsNoWayToOtherReads verifies that a program at the wire API of an agent cannot use the rights of the agent's
-// access key for anything but the secrets that the configuration names: it cannot list secrets, rotations or users, and
-// learns nothing of another secret by its tags, by a simulation or by waiting for a change of it.
+// TestWireIsNoWayToOtherReads verifies that a program at the wire API of an agent cannot use the
+// rights of the agent's access key for anything but the secrets that the configuration names: it
+// cannot list secrets, rotations or users, and learns nothing of another secret by its tags, by a
+// simulation or by waiting for a change of it.
 func TestWireIsNoWayToOtherReads(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.put(t, "other", "v1", "other-marker")
-	if _, err := s.server.Client.TagResource(t.Context(), &kms.TagResourceRequest{SecretName: "other", Tags: []kms.Tag{{TagKey: "team", TagValue: "tag-marker"}}}); err != nil {
+	tag := &kms.TagResourceRequest{SecretName: "other", Tags: []kms.Tag{{TagKey: "team", TagValue: "tag-marker"}}}
+	if _, err := s.server.Client.TagResource(t.Context(), tag); err != nil {
 		t.Fatal(err)
 	}
 	named := s.wire(t, s.run(t, s.config(t, "\nsecrets: db\nkms: {listen: \"127.0.0.1:0\"}\n")))
@@ -151,20 +168,26 @@ func TestWireIsNoWayToOtherReads(t *testing.T) {
 		version, action string
 		params          []string
 	}{
-		"all secrets":            {kms.Version, "ListSecrets", nil},
-		"all rotations":          {kms.Version, "ListRotations", nil},
-		"all targets":            {kms.Version, "ListTargets", nil},
-		"tags of all secrets":    {kms.Version, "ListTagResources", []string{"RegionId", "local", "ResourceType", "secret"}},
-		"tags of another secret": {kms.Version, "ListTagResources", []string{"RegionId", "local", "ResourceType", "secret", "ResourceId.1", "other"}},
+		"all secrets":         {kms.Version, "ListSecrets", nil},
+		"all rotations":       {kms.Version, "ListRotations", nil},
+		"all targets":         {kms.Version, "ListTargets", nil},
+		"tags of all secrets": {kms.Version, "ListTagResources", []string{"RegionId", "local", "ResourceType", "secret"}},
+		"tags of another secret": {kms.Version, "ListTagResources", []string{
+			"RegionId", "local", "ResourceType", "secret", "ResourceId.1", "other",
+		}},
 		"tags, db among them": {kms.Version, "ListTagResources", []string{
 			"RegionId", "local", "ResourceType", "secret", "SecretName", "db", "ResourceId.1", "db", "ResourceId.2", "other",
 		}},
 		"another secret, watched": {kms.Version, "WatchSecrets", []string{"Secret.1.SecretName", "other"}},
-		"db and another, watched": {kms.Version, "WatchSecrets", []string{"Secret.1.SecretName", "db", "Secret.2.SecretName", "other"}},
-		"another secret's ARN":    {kms.Version, "DescribeSecret", []string{"SecretName", "acs:kms:local:" + s.server.AccountID + ":secret/other"}},
-		"the audit trail":         {kms.Version, "DescribeAuditTrail", nil},
-		"all users":               {ram.Version, "ListUsers", nil},
-		"all policies":            {ram.Version, "ListPolicies", nil},
+		"db and another, watched": {kms.Version, "WatchSecrets", []string{
+			"Secret.1.SecretName", "db", "Secret.2.SecretName", "other",
+		}},
+		"another secret's ARN": {kms.Version, "DescribeSecret", []string{
+			"SecretName", "acs:kms:local:" + s.server.AccountID + ":secret/other",
+		}},
+		"the audit trail": {kms.Version, "DescribeAuditTrail", nil},
+		"all users":       {ram.Version, "ListUsers", nil},
+		"all policies":    {ram.Version, "ListPolicies", nil},
 	} {
 		_, err := ask(all, tt.version, tt.action, tt.params...)
 		if kms.CodeOf(err) == kms.CodeNoPermission {
@@ -190,8 +213,9 @@ func TestWireIsNoWayToOtherReads(t *testing.T) {
 	}
 }
 
-// TestDoorSpeaksForNoConsumer verifies that a program at the wire API cannot say that another consumer has left or uses
-// another version, whatever secrets the agent serves, while the agent itself says what it uses.
+// TestDoorSpeaksForNoConsumer verifies that a program at the wire API cannot say that another
+// consumer has left or uses another version, whatever secrets the agent serves, while the agent
+// itself says what it uses.
 func TestDoorSpeaksForNoConsumer(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -228,7 +252,8 @@ func TestDoorSpeaksForNoConsumer(t *testing.T) {
 		if err := watch(door, "v2", false); err != nil {
 			t.Errorf("that the victim uses v2: %v", err)
 		}
-		if _, err := door.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "db", VersionID: "v2", Consumer: "newcomer"}); err != nil {
+		read := &kms.GetSecretValueRequest{SecretName: "db", VersionID: "v2", Consumer: "newcomer"}
+		if _, err := door.GetSecretValue(t.Context(), read); err != nil {
 			t.Error(err)
 		}
 		if victim, newcomer := versionOf("victim"), versionOf("newcomer"); victim != "v1" || newcomer != "" {
@@ -244,8 +269,9 @@ func TestDoorSpeaksForNoConsumer(t *testing.T) {
 	}
 }
 
-// TestLeases verifies that a version is held as long as any program says it uses it, that nothing that another program says
-// releases it earlier, and that neither versions nor secrets are held without a bound.
+// TestLeases verifies that a version is held as long as any program says it uses it, that nothing
+// that another program says releases it earlier, and that neither versions nor secrets are held
+// without a bound.
 func TestLeases(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -256,7 +282,8 @@ func TestLeases(t *testing.T) {
 		})
 		says := func(consumer, name, version, oldest string) {
 			l.note(&kms.WatchSecretsRequest{
-				Consumer: consumer, WaitSeconds: 25, Secrets: []kms.WatchedSecret{{SecretName: name, VersionID: version, OldestVersionID: oldest}},
+				Consumer: consumer, WaitSeconds: 25,
+				Secrets: []kms.WatchedSecret{{SecretName: name, VersionID: version, OldestVersionID: oldest}},
 			})
 		}
 		held := func(want string) {
@@ -298,19 +325,31 @@ func TestLeases(t *testing.T) {
 			t.Errorf("%d secrets, %d versions are held", len(l.held), len(l.held["db"]))
 		}
 		l.mu.Unlock()
+		// A program whose version found no room is waited for all the same.
+		time.Sleep(100 * time.Second)
+		says("a", "db", "v1", "")
+		time.Sleep(100 * time.Second)
+		synctest.Wait()
+		l.mu.Lock()
+		if len(l.held["db"]) != maxLeases {
+			t.Errorf("%d versions are held while a program uses one more", len(l.held["db"]))
+		}
+		l.mu.Unlock()
 		l.close()
 		held("")
 	})
 }
 
-// TestDoorHoldsForPrograms verifies that the agent reports to the server, as held by itself, a version
-// that a program behind it still uses.
+// TestDoorHoldsForPrograms verifies that the agent reports to the server, as held by itself, a
+// version that a program behind it still uses.
 func TestDoorHoldsForPrograms(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	r := s.run(t, s.config(t, "\nsecrets: db\ninstance: the-agent\nkms: {listen: \"127.0.0.1:0\"}\n"))
 	log := &support.Log{}
-	program, err := consumer.New(t.Context(), consumer.Config{Client: s.wire(t, r), Secrets: []string{"db"}, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	program, err := consumer.New(t.Context(), consumer.Config{
+		Client: s.wire(t, r), Secrets: []string{"db"}, Logger: slog.New(slog.NewTextHandler(log, nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,23 +371,27 @@ func TestDoorHoldsForPrograms(t *testing.T) {
 	}
 }
 
-// TestCallersHoldNoMoreThanABound verifies that a program which asks for ever other names, or spellings of one, makes the
-// agent hold a bounded number of them, and takes no place from what the configuration names.
+// TestCallersHoldNoMoreThanABound verifies that a program which asks for ever other names, or
+// spellings of one, makes the agent hold a bounded number of them, and takes no place from what the
+// configuration names.
 func TestCallersHoldNoMoreThanABound(t *testing.T) {
 	t.Parallel()
 	server := &oneServer{}
-	c, err := consumer.New(t.Context(), consumer.Config{Client: server, Secrets: []string{"db"}, Logger: slog.New(slog.DiscardHandler), NoPush: true})
+	c, err := consumer.New(t.Context(), consumer.Config{
+		Client: server, Secrets: []string{"db"}, Logger: slog.New(slog.DiscardHandler), NoPush: true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	h := &hub{}
-	h.state.Store(&supply{consumer: c, names: []string{"db"}})
+	h := onlyNamed("db")
+	h.state.Load().consumer = c
 	held := &callers{hub: h}
 	g := &Gate{held: held, server: server, scope: h, log: slog.New(slog.DiscardHandler)}
 	for i := range maxOthers + 100 {
 		_, err := g.Call(t.Context(), api.Request{
-			Version: kms.Version, Action: "GetSecretValue", Params: sign.Params{{Name: "SecretName", Value: fmt.Sprint("acs:kms:r", i, ":1:secret/db")}},
+			Version: kms.Version, Action: "GetSecretValue",
+			Params: sign.Params{{Name: "SecretName", Value: fmt.Sprint("acs:kms:r", i, ":1:secret/db")}},
 		})
 		if kms.CodeOf(err) != kms.CodeResourceNotFound {
 			t.Fatalf("%d: %v", i, err)

@@ -17,7 +17,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// nonces is how many nonces the wire API remembers: programs of one machine make no more requests in half an hour.
+// nonces is how many nonces the wire API remembers: programs of one machine make no more requests
+// in half an hour.
 const nonces = 1 << 18
 
 // getter is what the gate needs of a consumer.
@@ -39,9 +40,9 @@ type scope interface {
 	serves(name string) bool
 }
 
-// Gate answers the wire API on this machine: values from what the agent holds, other reads from the server, and changes not at
-// all. The server judges what is passed on by the agent's rights, so the gate passes on only what is about secrets in its
-// scope, and never what is said of consumers.
+// Gate answers the wire API on this machine: values from what the agent holds, other reads from the
+// server, and changes not at all. The server judges what is passed on by the agent's rights, so the
+// gate passes on only what is about secrets in its scope, and never what is said of consumers.
 type Gate struct {
 	held   getter
 	server upstream
@@ -85,36 +86,39 @@ func (g *Gate) Call(ctx context.Context, call api.Request) (any, error) {
 	return g.pass(ctx, r)
 }
 
-// impersonal are the operations that are on no resource and tell a caller no more than the agent's access key ID and
-// account.
+// impersonal are the operations that are on no resource and tell a caller no more than the agent's
+// access key ID and account.
 var impersonal = map[string][]string{
 	kms.Version:    {"DescribeAccountKmsStatus", "DescribeRegions", "GetRandomPassword"},
 	kms.STSVersion: {"GetCallerIdentity"},
 }
 
-// check refuses a request that is not about secrets in the scope alone, and one by which a caller would speak to the
-// server as a consumer.
+// check refuses a request that is not about secrets in the scope alone, and one by which a caller
+// would speak to the server as a consumer.
 func (g *Gate) check(r request) error {
 	if leaves(r) {
-		return fault.New(fault.Unsupported, "An agent tells the server itself which versions are in use, so Leaving must not be set here.")
+		return fault.New(fault.Unsupported, "An agent tells the server itself which versions are in use, "+
+			"so Leaving must not be set here.")
 	}
 	if g.scope.anySecret() {
 		return nil
 	}
 	names, ok := about(r)
 	if !ok {
-		return fault.New(fault.Denied, "This agent serves calls about the secrets that its configuration names, and %s is about more. "+
-			"Set kms.any_secret to serve all that its access key may read.", r.op.Name)
+		return fault.New(fault.Denied, "This agent serves calls about the secrets that its configuration names, "+
+			"and %s is about more. Set kms.any_secret to serve all that its access key may read.", r.op.Name)
 	}
 	for _, name := range names {
 		if !g.scope.serves(name) {
-			return fault.New(fault.Denied, "The configuration of this agent does not name the secret; add it to secrets, or set kms.any_secret.")
+			return fault.New(fault.Denied, "The configuration of this agent does not name the secret; "+
+				"add it to secrets, or set kms.any_secret.")
 		}
 	}
 	return nil
 }
 
-// about returns the secrets that a request is about, each by name or ARN. ok is false when it is about anything else.
+// about returns the secrets that a request is about, each by name or ARN. ok is false when it is
+// about anything else.
 func about(r request) (names []string, ok bool) {
 	if name, ok := r.op.Secret(r.in); ok {
 		return []string{name}, true
@@ -156,7 +160,8 @@ func satisfies(held *consumer.Secret, in *kms.GetSecretValueRequest) bool {
 	return (in.VersionID == "" || in.VersionID == held.VersionID) && (in.VersionStage == "" || slices.Contains(held.Stages, in.VersionStage))
 }
 
-// current returns the version that is held. When there is none, or no more secrets can be held, the server answers.
+// current returns the version that is held. When there is none, or no more secrets can be held, the
+// server answers.
 func (g *Gate) current(ctx context.Context, r request, in *kms.GetSecretValueRequest) (any, error) {
 	held, err := g.held.Get(ctx, in.SecretName)
 	if errors.Is(err, consumer.ErrAbsent) || errors.Is(err, consumer.ErrDenied) || errors.Is(err, errFull) {
@@ -206,8 +211,8 @@ func away(err error) bool {
 	return fault.KindOf(err) == fault.Unavailable
 }
 
-// The parameters by which a consumer tells the server about itself. The server knows all programs here as one consumer, the
-// agent.
+// The parameters by which a consumer tells the server about itself. The server knows all programs
+// here as one consumer, the agent.
 const (
 	paramConsumer = "Consumer"
 	paramLeaving  = "Leaving"
@@ -219,8 +224,8 @@ func leaves(r request) bool {
 	return leaving == "true"
 }
 
-// pass sends a request to the server, signed by the agent: the parameters that were checked, and no others. The answer is
-// decoded, since the caller may have asked for XML.
+// pass sends a request to the server, signed by the agent: the parameters that were checked, and no
+// others. The answer is decoded, since the caller may have asked for XML.
 func (g *Gate) pass(ctx context.Context, r request) (any, error) {
 	params := slices.DeleteFunc(wire.Encode(r.in), func(p sign.Param) bool { return p.Name == paramConsumer })
 	body, err := g.server.Do(ctx, kms.Call{Action: r.op.Name, Version: r.op.Version, Params: params, Idempotent: true})

@@ -15,8 +15,9 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// maxOthers bounds the secrets that are held for callers of the wire API beside those that the configuration names, each
-// name and ARN counted by itself. Others are read from the server with each call.
+// maxOthers bounds the secrets that are held for callers of the wire API beside those that the
+// configuration names, each name and ARN counted by itself. Others are read from the server with
+// each call.
 const maxOthers = 1000
 
 // errFull says that no more secrets can be held for callers.
@@ -71,7 +72,8 @@ func (c *callers) Get(ctx context.Context, name string) (*consumer.Secret, error
 	return c.hub.Get(ctx, name)
 }
 
-// heldName returns the name under which a secret is held, which may be an ARN; "" for one that is not held.
+// heldName returns the name under which a secret is held, which may be an ARN; "" for one that is
+// not held.
 func (c *callers) heldName(name string) string {
 	if bare := bareName(name); slices.Contains(c.state.Load().names, bare) {
 		return bare

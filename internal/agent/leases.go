@@ -9,20 +9,21 @@ import (
 )
 
 const (
-	// leaseTime is how long a version stays held after the end of a call that said it is in use: longer than the pause of a
-	// consumer between two calls while they fail.
+	// leaseTime is how long a version stays held after the end of a call that said it is in use:
+	// longer than the pause of a consumer between two calls while they fail.
 	leaseTime = 90 * time.Second
-	// maxLeases bounds the versions of one secret that are held. No more are needed: one that is not the current one already
-	// keeps a grace period from ending.
+	// maxLeases bounds the versions of one secret that are held, and is at least 2: one of them is
+	// not the current version then, which is enough to keep a grace period from ending.
 	maxLeases = 8
 	maxID     = 64 // characters of a version's ID
 )
 
-// leases hold the versions that programs at the wire API say they use. The agent tells the server of them as its own, so a
-// program can put off the end of a grace period and cannot bring it forward: what one says releases nothing of another.
+// leases hold the versions that programs at the wire API say they use. The agent tells the server
+// of them as its own, so a program can put off the end of a grace period and cannot bring it
+// forward: what one says releases nothing of another.
 type leases struct {
-	// heldName returns the name under which the agent holds a secret, and "" for one that it does not hold, so that what is
-	// held here has the same bound.
+	// heldName returns the name under which the agent holds a secret, and "" for one that it does
+	// not hold, so that what is held here has the same bound.
 	heldName func(name string) string
 	hold     func(name, version string) (release func())
 
@@ -65,6 +66,7 @@ func (l *leases) take(name, version string, d time.Duration) {
 		of = map[string]*lease{}
 		l.held[name] = of
 	}
+	until := time.Now().Add(d)
 	held := of[version]
 	switch {
 	case held != nil:
@@ -72,14 +74,22 @@ func (l *leases) take(name, version string, d time.Duration) {
 		held.release = l.hold(name, version) // the consumer may be another one than before
 		before()
 	case len(of) >= maxLeases:
+		for _, other := range of { // these stand for it
+			other.extend(until)
+		}
 		return
 	default:
 		held = &lease{release: l.hold(name, version)}
 		held.timer = time.AfterFunc(d, func() { l.expire(name, version) })
 		of[version] = held
 	}
-	if until := time.Now().Add(d); until.After(held.until) {
-		held.until = until
+	held.extend(until)
+}
+
+// extend lets a lease last until a time at least.
+func (h *lease) extend(until time.Time) {
+	if until.After(h.until) {
+		h.until = until
 	}
 }
 

@@ -478,8 +478,8 @@ func TestARNParameters(t *testing.T) {
 	}
 }
 
-// TestSecretIsAllThatACallIsOn verifies that the secret by which an agent judges whether to pass a call on is the only
-// resource on which the server judges that call.
+// TestSecretIsAllThatACallIsOn verifies that the secret by which an agent judges whether to pass a
+// call on is the only resource on which the server judges that call.
 func TestSecretIsAllThatACallIsOn(t *testing.T) {
 	t.Parallel()
 	found := 0
@@ -504,8 +504,8 @@ func TestSecretIsAllThatACallIsOn(t *testing.T) {
 	}
 }
 
-// TestNoParameterBelongsToTheSignature verifies that no operation declares a parameter that signature version 1 has itself:
-// a caller could not send it.
+// TestNoParameterBelongsToTheSignature verifies that no operation declares a parameter that
+// signature version 1 has itself: a caller could not send it.
 func TestNoParameterBelongsToTheSignature(t *testing.T) {
 	t.Parallel()
 	for _, o := range Operations() {

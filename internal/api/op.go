@@ -61,8 +61,8 @@ func (o *Op) Params() []wire.Param { return wire.Params(o.in) }
 // Response is the type of its answer.
 func (o *Op) Response() reflect.Type { return o.out }
 
-// Secret returns the name or ARN of the secret that a request of the operation is on, as the caller has spelled it. ok is
-// false for an operation that is on something else, too or instead.
+// Secret returns the name or ARN of the secret that a request of the operation is on, as the caller
+// has spelled it. ok is false for an operation that is on something else, too or instead.
 func (o *Op) Secret(in any) (name string, ok bool) {
 	if o.Resource != onSecret || len(o.Also) > 0 {
 		return "", false

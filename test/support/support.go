@@ -1,6 +1,6 @@
-// Package support has what tests of several packages use: a log to read while it is written, the program as a binary, the
-// operator's pages, seeds, and the arithmetic of the audit trail. It imports the standard library alone, so that tests of
-// every layer may import it.
+// Package support has what tests of several packages use: a log to read while it is written, the
+// program as a binary, the operator's pages, seeds, and the arithmetic of the audit trail. It
+// imports the standard library alone, so that tests of every layer may import it.
 package support
 
 import (
@@ -48,7 +48,8 @@ func (l *Log) Take() string {
 	return s
 }
 
-// RunWithKeyturn builds the program, sets binary to its path and runs the tests: what a TestMain exits with.
+// RunWithKeyturn builds the program, sets binary to its path and runs the tests: what a TestMain
+// exits with.
 func RunWithKeyturn(m *testing.M, binary *string) int {
 	dir, err := os.MkdirTemp("", "keyturn-test-")
 	if err != nil {
@@ -78,8 +79,8 @@ func Page(endpoint, path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// Serve accepts connections on loopback until the test ends, hands each to handle in a goroutine of its own, and closes it
-// afterwards.
+// Serve accepts connections on loopback until the test ends, hands each to handle in a goroutine of
+// its own, and closes it afterwards.
 func Serve(t testing.TB, handle func(net.Conn)) *net.TCPAddr {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -103,7 +104,8 @@ func Serve(t testing.TB, handle func(net.Conn)) *net.TCPAddr {
 	return l.Addr().(*net.TCPAddr)
 }
 
-// Seed returns the seed of a test's random choices and logs it; KEYTURN_SEED repeats those of a failure.
+// Seed returns the seed of a test's random choices and logs it; KEYTURN_SEED repeats those of a
+// failure.
 func Seed(t testing.TB) uint64 {
 	t.Helper()
 	n := rand.Uint64()
