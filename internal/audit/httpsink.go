@@ -35,6 +35,9 @@ type HTTP struct {
 // Name is "http".
 func (h *HTTP) Name() string { return "http" }
 
+// Destination is where the records go.
+func (h *HTTP) Destination() string { return h.URL }
+
 // Close ends idle connections.
 func (h *HTTP) Close() error {
 	if h.client != nil {

@@ -36,6 +36,9 @@ type Line struct {
 type Sink interface {
 	// Name tells sinks apart: 1 to 32 lower-case letters.
 	Name() string
+	// Destination is the URL or host:port that the sink connects to; empty when it connects nowhere.
+	// Nothing else of the server may connect there.
+	Destination() string
 	// Send hands lines over and returns the number of the last record that the sink surely has, of
 	// this call or of an earlier one; 0 when that is not known of any. lines may be empty. After an
 	// error the caller sends again everything behind that record.

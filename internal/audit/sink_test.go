@@ -30,8 +30,9 @@ type memorySink struct {
 	fail int // so many calls fail, after they have taken half
 }
 
-func (m *memorySink) Name() string { return "memory" }
-func (m *memorySink) Close() error { return nil }
+func (m *memorySink) Name() string        { return "memory" }
+func (m *memorySink) Destination() string { return "" }
+func (m *memorySink) Close() error        { return nil }
 
 func (m *memorySink) Send(_ context.Context, lines []Line) (uint64, error) {
 	failing := m.fail > 0

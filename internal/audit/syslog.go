@@ -49,6 +49,9 @@ type mark struct {
 // Name is "syslog".
 func (s *Syslog) Name() string { return "syslog" }
 
+// Destination is where the records go.
+func (s *Syslog) Destination() string { return s.Address }
+
 // Close ends the connection.
 func (s *Syslog) Close() error {
 	if s.conn == nil {

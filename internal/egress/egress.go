@@ -6,24 +6,26 @@
 // In this order:
 //
 //  1. Only TCP is spoken: no Unix sockets.
-//  2. The server's own listeners, the other nodes of its cluster and its etcd are refused.
+//  2. The server's own listeners and everything that its configuration makes it connect to (the other nodes of its cluster,
+//     etcd, audit sinks, receivers of events) are refused.
 //  3. What a Deny rule names is refused.
 //  4. Link-local, multicast, unspecified and reserved addresses and the metadata services of clouds are refused, unless an Allow
 //     rule names an address or network inside those ranges. A wider rule, such as 0.0.0.0/0, does not.
 //  5. With Allow rules, everything else is refused that none of them names. Without them, it is permitted, loopback
 //     included: databases run beside the server.
 //
-// An IPv6 address that carries an IPv4 address (mapped, compatible, 6to4, NAT64, Teredo, ISATAP) is
-// judged as both.
+// An IPv6 address that carries an IPv4 address is judged as both: mapped, compatible and translated
+// ones (SIIT), 6to4, NAT64 with the prefixes that are the same everywhere, Teredo and ISATAP. The
+// prefixes of 6rd and of NAT64 that a network chooses for itself cannot be told from others.
 package egress
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -38,8 +40,12 @@ type DialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 // Config says what may be connected to. The zero value refuses what is refused by default.
 type Config struct {
 	Allow, Deny []Rule
-	// Own are host:port of other services of this server, such as the nodes of its cluster.
+	// Own are host:port of other services of this server, such as the nodes of its cluster. One at an
+	// address of this machine is refused under every address of this machine.
 	Own []string
+	// OwnHTTP are those that speak HTTP. A proxy may serve other hosts at the same address, so an
+	// Allow rule of another host name and that port permits the other host.
+	OwnHTTP []string
 	// Resolver resolves names; nil means the system's.
 	Resolver *net.Resolver
 }
@@ -107,7 +113,11 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 			if err != nil {
 				return &RefusedError{address, "it did not resolve to an address"}
 			}
-			if reason := d.refusal(ctx, host, peer, denied); reason != "" {
+			reason, err := d.refusal(ctx, host, peer, denied)
+			if err != nil {
+				return fmt.Errorf("look up the server's own services: %w", err)
+			}
+			if reason != "" {
 				return &RefusedError{address, reason}
 			}
 			return nil
@@ -162,44 +172,44 @@ func (d *Dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) 
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // refusal says why the rules refuse a peer; empty when they permit it. host is what the caller
-// asked for.
-func (d *Dialer) refusal(ctx context.Context, host string, peer netip.AddrPort, denied []deniedAddr) string {
+// asked for. An error means that nothing is known: no connection may be made at this moment.
+func (d *Dialer) refusal(ctx context.Context, host string, peer netip.AddrPort, denied []deniedAddr) (string, error) {
 	addr, port := plain(peer.Addr()), peer.Port()
 	forms := append([]netip.Addr{addr}, carried(addr)...)
 	for _, r := range d.config.Deny {
 		if r.names(host, port) {
-			return "egress-deny names the host"
+			return "egress-deny names the host", nil
 		}
 	}
 	for i, form := range forms {
-		own, err := d.isOwn(ctx, form, port)
+		own, err := d.isOwn(ctx, host, form, port)
 		if err != nil {
-			return "the addresses of the server's own services could not be looked up"
+			return "", err
 		}
 		if own {
-			return "it is a service of this server"
+			return "it is a service of this server", nil
 		}
 		if slices.ContainsFunc(d.config.Deny, func(r Rule) bool { return r.covers(form, port) }) ||
 			slices.ContainsFunc(denied, func(x deniedAddr) bool { return x.addr == form && (x.port == 0 || x.port == port) }) {
-			return "egress-deny names the address"
+			return "egress-deny names the address", nil
 		}
 		if i > 0 && form.IsLoopback() {
-			return "it carries a loopback address"
+			return "it carries a loopback address", nil
 		}
 		if reason := d.special(form, port); reason != "" {
-			return reason
+			return reason, nil
 		}
 	}
 	if len(d.config.Allow) == 0 {
-		return ""
+		return "", nil
 	}
 	for _, r := range d.config.Allow {
 		// The name of an allowed host does not make loopback reachable, whatever it resolves to.
 		if r.covers(addr, port) || r.names(host, port) && (!addr.IsLoopback() || r.host == "localhost") {
-			return ""
+			return "", nil
 		}
 	}
-	return "no rule of egress-allow names it"
+	return "no rule of egress-allow names it", nil
 }
 
 // specials are refused by default.
@@ -239,28 +249,57 @@ func (d *Dialer) special(addr netip.Addr, port uint16) string {
 	return ""
 }
 
-// isOwn reports whether an address is one of this server's services.
-func (d *Dialer) isOwn(ctx context.Context, addr netip.Addr, port uint16) (bool, error) {
+// isOwn reports whether an address is one of this server's services. host is what the caller asked
+// for.
+func (d *Dialer) isOwn(ctx context.Context, host string, addr netip.Addr, port uint16) (bool, error) {
+	local, err := isLocal(addr)
+	if err != nil {
+		return false, err
+	}
 	d.mu.Lock()
 	listening := slices.Contains(d.ports, port)
 	d.mu.Unlock()
-	if listening {
-		local, err := isLocal(addr)
-		if local || err != nil {
-			return local, err
-		}
+	if listening && local {
+		return true, nil
 	}
 	for _, own := range d.config.Own {
-		host, text, err := net.SplitHostPort(own)
-		if err != nil || text != strconv.Itoa(int(port)) {
+		if is, err := d.isService(ctx, own, addr, port, local); is || err != nil {
+			return is, err
+		}
+	}
+	exempt := func(r Rule) bool { return r.port == port && !r.below && r.names(host, port) }
+	for _, own := range d.config.OwnHTTP {
+		name, _, err := net.SplitHostPort(own)
+		if err == nil && normalHost(name) != normalHost(host) && slices.ContainsFunc(d.config.Allow, exempt) {
 			continue
 		}
-		list, err := d.lookup(ctx, host)
-		if err != nil {
-			return false, err
+		if is, err := d.isService(ctx, own, addr, port, local); is || err != nil {
+			return is, err
 		}
-		if slices.Contains(list, addr) {
-			return true, nil
+	}
+	return false, nil
+}
+
+// isService reports whether an address is that of own, which is host:port. local says that the
+// address is one of this machine.
+func (d *Dialer) isService(ctx context.Context, own string, addr netip.Addr, port uint16, local bool) (bool, error) {
+	host, text, err := net.SplitHostPort(own)
+	if err != nil {
+		return false, nil // nobody can connect to it
+	}
+	if n, err := d.config.Resolver.LookupPort(ctx, "tcp", text); err != nil || n != int(port) {
+		return false, nil
+	}
+	list, err := d.lookup(ctx, host)
+	if err != nil || slices.Contains(list, addr) {
+		return err == nil, err
+	}
+	if !local {
+		return false, nil
+	}
+	for _, a := range list {
+		if is, err := isLocal(a); is || err != nil {
+			return is, err
 		}
 	}
 	return false, nil
@@ -283,6 +322,16 @@ func isLocal(addr netip.Addr) (bool, error) {
 	return false, nil
 }
 
+// The prefixes of the addresses that carry an IPv4 address.
+var (
+	compatible    = netip.MustParsePrefix("::/96")
+	translated    = netip.MustParsePrefix("::ffff:0:0:0/96") // SIIT
+	sixToFour     = netip.MustParsePrefix("2002::/16")
+	teredo        = netip.MustParsePrefix("2001::/32")
+	nat64         = netip.MustParsePrefix("64:ff9b::/96")
+	nat64LocalUse = netip.MustParsePrefix("64:ff9b:1::/48")
+)
+
 // carried are the IPv4 addresses that an IPv6 address can stand for.
 func carried(addr netip.Addr) []netip.Addr {
 	if !addr.Is6() {
@@ -290,19 +339,36 @@ func carried(addr netip.Addr) []netip.Addr {
 	}
 	b := addr.As16()
 	var out []netip.Addr
-	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(b[i : i+4])) }
+	add := func(w, x, y, z byte) { out = append(out, netip.AddrFrom4([4]byte{w, x, y, z})) }
+	zero := func(from int) bool { return !slices.ContainsFunc(b[from:], func(x byte) bool { return x != 0 }) }
 	switch {
-	case netip.MustParsePrefix("2002::/16").Contains(addr): // 6to4
-		out = append(out, at(2))
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(addr): // NAT64
-		out = append(out, at(12))
-	case netip.MustParsePrefix("2001::/32").Contains(addr): // Teredo: the client's address inverted, and the server's
-		out = append(out, netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]}), at(4))
-	case netip.MustParsePrefix("::/96").Contains(addr) && addr != netip.IPv6Loopback() && !addr.IsUnspecified(): // compatible
-		out = append(out, at(12))
+	case sixToFour.Contains(addr):
+		add(b[2], b[3], b[4], b[5])
+	case nat64.Contains(addr), translated.Contains(addr):
+		add(b[12], b[13], b[14], b[15])
+	case nat64LocalUse.Contains(addr):
+		// RFC 6052: the length of the prefix within it is the network's choice. Byte 8 is skipped, and
+		// what follows the IPv4 address is zero.
+		if !zero(12) {
+			add(b[12], b[13], b[14], b[15])
+		}
+		if zero(13) {
+			add(b[9], b[10], b[11], b[12])
+		}
+		if zero(12) {
+			add(b[7], b[9], b[10], b[11])
+		}
+		if zero(11) {
+			add(b[6], b[7], b[9], b[10])
+		}
+	case teredo.Contains(addr): // the client's address inverted, and the server's
+		add(^b[12], ^b[13], ^b[14], ^b[15])
+		add(b[4], b[5], b[6], b[7])
+	case compatible.Contains(addr) && addr != netip.IPv6Loopback() && !addr.IsUnspecified():
+		add(b[12], b[13], b[14], b[15])
 	}
 	if b[8]&0xfd == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe { // ISATAP
-		out = append(out, at(12))
+		add(b[12], b[13], b[14], b[15])
 	}
 	return out
 }

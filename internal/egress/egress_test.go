@@ -42,7 +42,7 @@ func TestRules(t *testing.T) {
 				"240.0.0.1:1 100.100.100.200:80 168.63.129.16:80 192.0.0.192:80 [fd00:ec2::254]:80 [fd20:ce::254]:80 " +
 				// The same in the forms in which IPv6 carries them.
 				"[::ffff:169.254.169.254]:80 [2002:a9fe:a9fe::1]:80 [64:ff9b::a9fe:a9fe]:80 [64:ff9b:1::a9fe:a9fe]:80 [::a9fe:a9fe]:80 [2001:db8::5efe:a9fe:a9fe]:80 " +
-				"[2001:0:a9fe:a9fe::1]:80 [2001:0:1::5601:5601]:80 [64:ff9b::7f00:1]:1 [2002:7f00:1::]:1 [::7f00:1]:1 [::ffff:0.0.0.0]:1",
+				"[2001:0:a9fe:a9fe::1]:80 [2001:0:1::5601:5601]:80 [::ffff:0:a9fe:a9fe]:80 [::ffff:0:127.0.0.1]:1 [2001:db8::200:5efe:7f00:1]:1 [64:ff9b::7f00:1]:1 [2002:7f00:1::]:1 [::7f00:1]:1 [::ffff:0.0.0.0]:1",
 		},
 		{
 			allow:     []string{"10.0.0.0/8", "[2001:db8::1]:5432", "127.0.0.1:6379"},
@@ -68,6 +68,19 @@ func TestRules(t *testing.T) {
 			allow:   []string{"10.0.0.0/8"},
 			deny:    []string{"10.0.0.0/8"},
 			refused: "10.0.0.1:1",
+		},
+		{
+			// The prefix that RFC 8215 leaves to the network, with each length that RFC 6052 has for it.
+			allow:     []string{"64:ff9b:1::/48"},
+			deny:      []string{"10.1.0.0/16"},
+			permitted: "[64:ff9b:1::10.2.3.4]:1 [64:ff9b:1:a02:3:400::]:1",
+			refused: "[64:ff9b:1::10.1.2.3]:1 [64:ff9b:1:a01:2:300::]:1 [64:ff9b:1:a:1:203::]:1 [64:ff9b:1:77:a:102:300:0]:1 " +
+				"[64:ff9b:1:a9fe:a9:fe00::]:80 [64:ff9b:1::a9fe:a9fe]:80 [64:ff9b:1::7f00:1]:1",
+		},
+		{
+			deny:      []string{"10.1.0.0/16"},
+			permitted: "[::ffff:0:10.2.0.1]:1",
+			refused:   "[::ffff:0:10.1.0.1]:1 [2001:db8::5efe:10.1.0.1]:1 [2001:0:a01:1::]:1",
 		},
 	} {
 		d := egress.New(egress.Config{Allow: rules(t, tt.allow...), Deny: rules(t, tt.deny...)})
@@ -248,6 +261,53 @@ func TestDeniedNameWithoutAddress(t *testing.T) {
 		if (err == nil) != tt.permitted {
 			t.Errorf("deny %s, connect to %s: %v, want permitted: %v", tt.deny, tt.host, err, tt.permitted)
 		}
+	}
+}
+
+// TestOwnServicesAreRefusedAtEveryAddress verifies that a service of the server at an address of
+// this machine is refused at all addresses of this machine, whatever the spelling of its port; that a
+// service whose name cannot be looked up makes the attempt fail without a verdict; and that a host
+// behind the same proxy as a service is reached only by the name that the operator allows.
+func TestOwnServicesAreRefusedAtEveryAddress(t *testing.T) {
+	t.Parallel()
+	port, connected := listener(t)
+	resolver := fakeDNS(t, func(string) []netip.Addr { return []netip.Addr{netip.MustParseAddr("127.0.0.1")} })
+	dial := func(host string, c egress.Config) error {
+		c.Resolver = resolver
+		conn, err := egress.New(c).DialContext(t.Context(), "tcp4", net.JoinHostPort(host, port))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	}
+	everything := rules(t, "0.0.0.0/0", "::/0", "127.0.0.0/8", "127.0.0.1:"+port, "sink.example:"+port)
+	for _, own := range []string{"127.0.0.1:" + port, "0.0.0.0:" + port, "[::1]:" + port, "127.0.0.1:0" + port, "sink.example:" + port} {
+		for _, host := range []string{"127.0.0.1", "127.0.0.2", "sink.example", "other.example"} {
+			for kind, c := range map[string]egress.Config{"any": {Own: []string{own}}, "HTTP": {OwnHTTP: []string{own}}} {
+				c.Allow = everything
+				if host == "sink.example" && kind == "HTTP" && own != "sink.example:"+port {
+					continue // the operator has exempted the name
+				}
+				if err := dial(host, c); !errors.As(err, new(*egress.RefusedError)) {
+					t.Errorf("own %s service %s: connecting to %s: %v", kind, own, host, err)
+				}
+			}
+		}
+	}
+	if connected.Load() != 0 {
+		t.Errorf("%d connections arrived", connected.Load())
+	}
+	err := dial("127.0.0.1", egress.Config{Own: []string{"failing.example:" + port}})
+	if err == nil || errors.As(err, new(*egress.RefusedError)) {
+		t.Errorf("a service cannot be looked up: %v, want an error that is no verdict", err)
+	}
+	shared := egress.Config{OwnHTTP: []string{"sink.example:" + port}, Allow: rules(t, "idp.example:"+port, "127.0.0.0/8")}
+	if err := dial("idp.example", shared); err != nil {
+		t.Errorf("a host that the operator names, behind the proxy of a service: %v", err)
+	}
+	shared = egress.Config{OwnHTTP: []string{"sink.example:" + port}, Allow: rules(t, "*.example:"+port, "idp.example", "127.0.0.0/8")}
+	if err := dial("idp.example", shared); !errors.As(err, new(*egress.RefusedError)) {
+		t.Errorf("rules that do not name host and port: %v", err)
 	}
 }
 

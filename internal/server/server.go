@@ -203,8 +203,8 @@ func (s *Server) assemble() {
 		DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Consumers: s.consumers,
 		Trail: s.trail, RootKeys: s.keys, RotateCA: s.rotateCA, RootKeyDeleted: s.rootKeyDeleted, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
 	}
-	dialer := s.dialer()
-	env.Dial = dialer.DialContext
+	targets, receivers := s.dialers()
+	env.Dial = targets.DialContext
 	env.Rotation.Events = len(c.Rotator.Receivers) > 0
 	for _, k := range c.Kinds {
 		env.Kinds[k.Name] = k
@@ -227,7 +227,7 @@ func (s *Server) assemble() {
 	s.refusals, s.useless = limit.NewPacer(c.RefusalRate), limit.NewPacer(2*c.RefusalRate)
 	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures, s)
 	engine := c.Rotator
-	engine.Dial = dialer.DialContext
+	engine.Dial = receivers.DialContext
 	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
 	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)
 }
