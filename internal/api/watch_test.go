@@ -379,6 +379,29 @@ func TestLeavingNeedsARight(t *testing.T) {
 	}
 }
 
+// TestLeavingWithoutARightIsNotNoted verifies that what a key says of instances that end takes no room unless the key may
+// read the secret.
+func TestLeavingWithoutARightIsNotNoted(t *testing.T) {
+	t.Parallel()
+	w := watcher(t)
+	w.user(t, bob)
+	leave := func(p policy.Principal) {
+		t.Helper()
+		call := []string{"Secret.1.SecretName", "a", "Secret.2.SecretName", "absent", "Leaving", "true", "Consumer", "app"}
+		if _, err := w.by(t.Context(), p, "", "WatchSecrets", call...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leave(bob)
+	if n := w.env.Consumers.Waiting(); n != 0 {
+		t.Errorf("%d notes of a key without rights; want none", n)
+	}
+	leave(rootPrincipal)
+	if n := w.env.Consumers.Waiting(); n != 2 {
+		t.Errorf("%d notes of a key that may read one secret; want that it left, to write and to remember", n)
+	}
+}
+
 // written are the consumers of a secret in the store, by name and address.
 func (w *world) written(t *testing.T, name string) map[string]rotation.Consumer {
 	t.Helper()

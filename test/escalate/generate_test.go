@@ -301,10 +301,12 @@ var pools = map[string]func(g *generator, s *step, o api.Op) string{
 		return pick(g, []string{"*", "app", "default", "keyturn"})
 	},
 	"AccountName":      func(g *generator, s *step, o api.Op) string { return g.accountOr(s, o) },
-	"CloneAccountName": func(g *generator, s *step, _ api.Op) string { return g.account(s) },
+	"CloneAccountName": func(g *generator, s *step, _ api.Op) string { return g.account(s.who) },
 	"OwnerName":        func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"", "unequal"}) },
-	"AccountPassword":  func(g *generator, s *step, _ api.Op) string { return pick(g, []string{"of-mallory", "guess-" + s.who}) },
-	"Policy":           func(g *generator, s *step, _ api.Op) string { return g.secretPolicy(s) },
+	"AccountPassword": func(g *generator, s *step, _ api.Op) string {
+		return pick(g, []string{"of-" + s.who, "guess-" + s.who})
+	},
+	"Policy": func(g *generator, s *step, _ api.Op) string { return g.secretPolicy(s) },
 	"RotationInterval": func(g *generator, s *step, _ api.Op) string {
 		if s.has("Cron") {
 			return ""
@@ -357,8 +359,8 @@ func (g *generator) soon() string {
 
 var (
 	accountNames = []string{
-		"app", "report", "default", "default", "keyturn", "mallory", "mallory", "mallory", "idp",
-		"KEYTURN", "'keyturn'", "keyturn@%", "cn=keyturn", "Default",
+		"app", "report", "default", "default", "keyturn", "idp",
+		"KEYTURN", "'keyturn'", "keyturn@%", "cn=keyturn", "cn=keyturn", "Default",
 	}
 	userNames   = []string{"alice", "carol", "boss", "app", "mallory", "eve"}
 	groupNames  = []string{"team", "staff"}
@@ -437,7 +439,11 @@ func (g *generator) config(s *step) string {
 	return `{"address":"` + address + `"}`
 }
 
-func (g *generator) account(s *step) string {
+// account draws an account: the own one of the attacker, or another.
+func (g *generator) account(who string) string {
+	if g.chance(0.3) {
+		return who
+	}
 	return pick(g, accountNames)
 }
 
@@ -446,9 +452,9 @@ func (g *generator) accountOr(s *step, o api.Op) string {
 		return ""
 	}
 	if o.Name == "PrepareTargetAccounts" && g.chance(0.6) {
-		return "mallory"
+		return s.who
 	}
-	return g.account(s)
+	return g.account(s.who)
 }
 
 func (g *generator) version(o api.Op) string {
@@ -469,11 +475,11 @@ func (g *generator) data(s *step) string {
 	case 0:
 		return text
 	case 1:
-		return `{"client_id":"` + g.account(s) + `","client_secret":"` + text + `"}`
+		return `{"client_id":"` + g.account(s.who) + `","client_secret":"` + text + `"}`
 	}
-	account := g.account(s)
-	if account == "mallory" && s.who == "mallory" && g.chance(0.7) {
-		text = "of-mallory"
+	account := g.account(s.who)
+	if account == s.who && g.chance(0.7) {
+		text = "of-" + s.who
 	}
 	return `{"AccountName":"` + account + `","AccountPassword":"` + text + `"}`
 }
@@ -523,14 +529,14 @@ func (g *generator) newSecret(s *step) {
 			}))
 	case 2, 3:
 		add("SecretName", name, "SecretType", "Rds", "ExtendedConfig", `{"SecretSubType":"SingleUser","DBInstanceId":"`+target+`"}`,
-			"SecretData", `{"Accounts":[{"AccountName":"`+g.account(s)+`","AccountPassword":"`+guess+`"}]}`)
+			"SecretData", `{"Accounts":[{"AccountName":"`+g.account(s.who)+`","AccountPassword":"`+guess+`"}]}`)
 	case 4:
 		if g.chance(0.5) {
 			add("SecretName", name, "SecretType", "Redis", "SecretData", "$Auto", "ExtendedConfig",
-				`{"SecretSubType":"DoubleUsers","RegionId":"r","InstanceId":"`+target+`","AccountName":"`+g.account(s)+`","CloneAccountName":"`+g.account(s)+`","AccountPrivilege":"x"}`)
+				`{"SecretSubType":"DoubleUsers","RegionId":"r","InstanceId":"`+target+`","AccountName":"`+g.account(s.who)+`","CloneAccountName":"`+g.account(s.who)+`","AccountPrivilege":"x"}`)
 		} else {
 			add("SecretName", name, "SecretType", "Rds", "ExtendedConfig", `{"SecretSubType":"DoubleUsers","DBInstanceId":"`+target+`"}`,
-				"SecretData", `{"Accounts":[{"AccountName":"`+g.account(s)+`","AccountPassword":"`+guess+`"},{"AccountName":"`+g.account(s)+`","AccountPassword":"`+guess+`"}]}`)
+				"SecretData", `{"Accounts":[{"AccountName":"`+g.account(s.who)+`","AccountPassword":"`+guess+`"},{"AccountName":"`+g.account(s.who)+`","AccountPassword":"`+guess+`"}]}`)
 		}
 	default:
 		add("SecretName", name, "SecretData", g.data(s))

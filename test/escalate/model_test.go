@@ -192,6 +192,11 @@ func (m *model) needs(s step, service string, caller *user) []need {
 		return list
 	case "UpdateTarget":
 		list := on(target)
+		if s.has("Config") {
+			for _, name := range m.sent(s.get("TargetName")) {
+				list = append(list, need{"kms:GetSecretValue", m.kms("secret/" + name)})
+			}
+		}
 		if s.has("AdminSecretName") {
 			list = append(list, need{own, admin})
 		}
@@ -251,6 +256,17 @@ func (m *model) needs(s step, service string, caller *user) []need {
 		return on(target)
 	}
 	return on(unknown)
+}
+
+// sent are the secrets whose values are sent to a target: the administrator's and the attached ones.
+func (m *model) sent(target string) (names []string) {
+	t := m.targets[target]
+	for _, name := range sorted(m.secrets) {
+		if t != nil && (t.admin == name || m.secrets[name].attached(target)) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // rotating are the operations that make the engine act on the account of a secret.

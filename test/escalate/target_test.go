@@ -27,8 +27,8 @@ type system struct {
 
 type login struct{ account, password string }
 
-// newSystems are the systems of a world: two of the operator and one of each attacker. Mallory has
-// an ordinary account of her own at the first.
+// newSystems are the systems of a world: two of the operator and one of each attacker. Each attacker
+// has an ordinary account at the first.
 func newSystems() map[string]*system {
 	passwords := func(list ...string) map[string]map[string]bool {
 		out := map[string]map[string]bool{}
@@ -42,7 +42,7 @@ func newSystems() map[string]*system {
 			address: "op:1", admin: "keyturn", privileged: map[string]bool{"default": true},
 			aliases: map[string]string{"cn=keyturn": "keyturn"},
 			accounts: passwords("keyturn", administratorPassword, "default", "of-the-superuser", "app", applicationPassword,
-				"report", "of-the-report", "mallory", "of-mallory"),
+				"report", "of-the-report", "mallory", "of-mallory", "eve", "of-eve"),
 		},
 		{address: "op:2", privileged: map[string]bool{"default": true}, accounts: passwords("idp", clientPassword, "default", "of-the-manager")},
 		{address: "evil:mallory", owner: "mallory"},

@@ -19,13 +19,19 @@ var works = []work{
 	{ // a credential is given to a secret, and rotated
 		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
 		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"{account}","AccountPassword":"{password}"}
-		{me} ConfigureRotation SecretName={own} TargetName={target} {pair} {schedule}
+		{me} ConfigureRotation SecretName={own} TargetName={target} {schedule}
 		wait 2h
 		{me} RepairRotation SecretName={own} RepairAction={repair}
 		engine
 		? {me} RotateSecret SecretName={own} VersionId=n{n}
 		wait 10m
 		wait 10m`},
+	{ // a pair of accounts, of which one is the attacker's own
+		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
+		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"{me}","AccountPassword":"of-{me}"}
+		{me} ConfigureRotation SecretName={own} TargetName={pairs} Strategy=double CloneAccountName={account2} {schedule}
+		{me} RotateSecret SecretName={own} VersionId=n{n}
+		wait 2h`},
 	{ // a managed secret and its target, in either order
 		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:RotateAccount on target/*/account/*"}, `
 		? root RegisterTarget TargetName={target} Kind={kind} Config={"address":"op:1"} AdminSecretName=prod/admin
@@ -65,7 +71,7 @@ var works = []work{
 		{me} {operation} SecretName=prod/plain VersionId=n{n}`},
 	{ // the schedule of a secret changes again and again
 		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
-		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"mallory","AccountPassword":"of-mallory"}
+		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"{me}","AccountPassword":"of-{me}"}
 		{me} ConfigureRotation SecretName={own} TargetName=cache {schedule}
 		{me} RotateSecret SecretName={own} VersionId=n{n}
 		wait 10m
@@ -74,6 +80,11 @@ var works = []work{
 		{me} ConfigureRotation SecretName={own} TargetName=cache EnableAutomaticRotation=true Cron={soon}
 		? {me} UpdateSecretRotationPolicy SecretName={own} EnableAutomaticRotation=true RotationInterval={interval}
 		wait 5h`},
+	{ // a target with secrets is pointed elsewhere
+		[]string{"kms:UpdateTarget on target/*", "kms:UpdateTarget on secret/prod/*", "kms:GetSecretValue on secret/prod/*"}, `
+		{me} UpdateTarget TargetName={home} Config={"address":"evil:{me}"}
+		? root RotateSecret SecretName={attached} VersionId=n{n}
+		wait 7h`},
 	{ // a target is registered that a secret has named before
 		[]string{"kms:RegisterTarget on target", "kms:ProbeRotation on target/*"}, `
 		boss CreateSecret SecretName=prod/{n} VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"} SecretData={"Accounts":[{"AccountName":"report","AccountPassword":"of-the-report"}]} EnableAutomaticRotation=true RotationInterval=6h
@@ -123,11 +134,11 @@ const denyAttackers = `{"Version":"1","Statement":[` +
 // draw fills in what a work is about, once for its rights and its steps.
 func (g *generator) draw(who string) *strings.Replacer {
 	g.noted++
-	account := pick(g, accountNames)
-	account2 := pick(g, accountNames)
+	account := g.account(who)
+	account2 := g.account(who)
 	password := fmt.Sprintf("guess-%d-of-%s", g.noted, who)
-	if account == "mallory" && who == "mallory" {
-		password = "of-mallory"
+	if account == who {
+		password = "of-" + who
 	}
 	user := pick(g, []string{"alice", "alice", "carol", "app", who, who})
 	home := pick(g, []string{"cache", "idp"})
@@ -138,11 +149,11 @@ func (g *generator) draw(who string) *strings.Replacer {
 		"{n}", fmt.Sprint(g.noted),
 		"{account}", account,
 		"{account2}", account2,
-		"{pair}", pick(g, []string{"", "", "Strategy=double CloneAccountName=" + account2}),
 		"{password}", password,
 		"{target}", pick(g, []string{"cache", "store", "store", "idp", "later", "later"}),
 		"{user}", user,
 		"{home}", home,
+		"{pairs}", pick(g, []string{"cache", "store"}),
 		"{attached}", map[string]string{"cache": "prod/app", "idp": "prod/client"}[home],
 		"{kind}", pick(g, []string{"admin", "plain"}),
 		"{accounts}", pick(g, []string{"", "Account.1=*"}),

@@ -131,7 +131,9 @@ func (g *ground) world(ctx context.Context) *world {
 	for _, name := range []string{"root", "boss", "app", "alice", "mallory", "eve"} {
 		w.model.people[name] = &person{name: name, attacker: name == "mallory" || name == "eve", keys: map[string]*user{}, secrets: map[string]string{}}
 	}
-	w.supplied(w.model.people["mallory"], "of-mallory")
+	for _, name := range []string{"mallory", "eve"} {
+		w.supplied(w.model.people[name], "of-"+name)
+	}
 	for _, s := range mustSteps(foundation) {
 		if err := w.run(s); err != nil && w.trouble == nil {
 			w.trouble = fmt.Errorf("foundation: %s: %w", s, err)
