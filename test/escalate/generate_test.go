@@ -125,7 +125,11 @@ func (g *generator) grants(who string) (list []step) {
 		g.begin(who, stopping)
 	}
 	if g.chance(0.6) {
-		for _, right := range g.begin(who, pick(g, works)) {
+		list := works
+		if g.chance(0.4) {
+			list = works[:onAccounts]
+		}
+		for _, right := range g.begin(who, pick(g, list)) {
 			add(right)
 		}
 	} else {

@@ -83,8 +83,9 @@ type cause struct {
 }
 
 // value is a plaintext. A person who supplied it, or was given it by right, has it. chosen is by whom
-// it was supplied in a call.
+// it was supplied in a call, first is when it was seen first.
 type value struct {
+	first   int
 	had     map[string]bool
 	chosen  map[string]bool
 	secrets map[string]bool
@@ -136,7 +137,7 @@ func (m *model) attached(a attachment) []statement {
 func (m *model) valueOf(text string) *value {
 	v := m.values[text]
 	if v == nil {
-		v = &value{had: map[string]bool{}, chosen: map[string]bool{}, secrets: map[string]bool{}}
+		v = &value{first: m.clock, had: map[string]bool{}, chosen: map[string]bool{}, secrets: map[string]bool{}}
 		m.values[text] = v
 	}
 	return v

@@ -289,19 +289,22 @@ func (w *world) arrived(l *link, secret sensitive.Value, part string) {
 	if l.system.owner == "" {
 		return
 	}
-	if why := w.model.mayFlow(l, name, text); why != "" {
+	if why := w.model.mayFlow(w.caller, l, name, text); why != "" {
 		w.violate("value-sent", "a value of secret %q arrived at %s through target %q: %s", name, l.system.address, l.name, why)
 	}
 }
 
 // mayFlow says why a value of a secret must not arrive at the address of a person; empty when it
-// may.
-func (m *model) mayFlow(l *link, name, text string) string {
-	owner := m.people[l.system.owner]
+// may. caller is nil while the engine works.
+func (m *model) mayFlow(caller *cause, l *link, name, text string) string {
+	owner, v := m.people[l.system.owner], m.values[text]
 	own, t := m.secrets[name], m.targets[l.name]
+	preparing := caller != nil && caller.op == "PrepareTargetAccounts"
 	switch {
-	case m.values[text].had[owner.name]:
+	case v.had[owner.name]:
 		return ""
+	case preparing && (v.had[caller.by.name] || v.first == caller.at):
+		return "" // the call supplies or makes the value, and names the target
 	case own == nil || t == nil:
 		return "nobody tied them together"
 	}

@@ -15,6 +15,10 @@ type work struct {
 	steps  string
 }
 
+// onAccounts is how many works, the first ones, make the engine change an account. They are drawn more
+// often: they have the most parameters.
+const onAccounts = 3
+
 var works = []work{
 	{ // a credential is given to a secret, and rotated
 		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
