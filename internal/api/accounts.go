@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/keyturn/keyturn/internal/cmk"
@@ -139,11 +138,7 @@ func (p *preparation) said(err error) string {
 
 // said returns what a target's error tells a caller; it holds no secret.
 func said(err error) string {
-	var e *target.Error
-	if errors.As(err, &e) {
-		return e.Error()
-	}
-	return "no answer"
+	return target.TextForCaller(err)
 }
 
 func (p *preparation) describe(plan target.Plan) {

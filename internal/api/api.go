@@ -50,6 +50,8 @@ type Env struct {
 	Kinds map[string]target.Kind
 	// Dial connects to targets; nil means what [target.Settings] makes of it.
 	Dial egress.DialFunc
+	// TestTime is how long TestTarget takes at most, and without an answer exactly; 0 means 10 seconds.
+	TestTime time.Duration
 	// Rotation says how credentials are rotated where a secret does not.
 	Rotation RotationConfig
 	// Trail is the audit trail of this node; nil for a process that keeps none.

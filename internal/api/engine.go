@@ -182,6 +182,12 @@ func (t *Turn) version(id string) ([]target.Credential, sensitive.Value, error) 
 	return credentials(t.env, t.tx, t.Secret, v)
 }
 
+// Proven reports whether the target has answered about this secret since it was last redirected. Until
+// then nobody knows what listens there, and callers learn only that there was no answer.
+func (t *Turn) Proven() bool {
+	return t.Record.Target == t.Target.Name && t.Record.Health.ProbedAt.After(t.Target.UpdatedAt)
+}
+
 // Restorable reports whether the engine may give the target the base again, as its only credential: the
 // target has accepted it before, or this service generated it. A secret of a release before bindings has
 // been probed by that release.

@@ -143,6 +143,7 @@ func (e *Env) planWith(tx *store.Tx, s *secret.Secret, r rotation.Record, now ti
 	}
 	if !r.InFlight() && r.Target != s.TargetName() {
 		r.Target, r.Accepted = s.TargetName(), ""
+		r.Health = rotation.Health{} // it was about the former target
 	}
 	s.Rotation.Next = s.Planned(now, r.Earliest(s.Rotation.Last, e.least()), every)
 	r.Due = s.Rotation.Next

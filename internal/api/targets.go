@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -456,7 +458,11 @@ func (c *Call) detach(ctx context.Context, name string, t store.Target) error {
 // detachedID is the ID of no target.
 const detachedID = "none"
 
-// testTarget makes one login, and says what came of it. That the target says no is an answer, not an error.
+// defaultTestTime is how long a target has to answer a test, and how long it takes to say that it did not.
+const defaultTestTime = 10 * time.Second
+
+// testTarget makes one login, and says what came of it. That the target says no is an answer, not an error. A test without an
+// answer always takes the whole time, so that its duration does not tell a port that is closed from one that is open.
 func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.TestTargetResponse, error) {
 	t, err := c.existingTarget(c.Snapshot, in.TargetName)
 	if err != nil {
@@ -473,6 +479,11 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 			return nil, err
 		}
 	}
+	if c.Kinds[t.Kind].Action == "" { // programs on this machine take their own time
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, cmp.Or(c.TestTime, defaultTestTime))
+		defer cancel()
+	}
 	out := &kms.TestTargetResponse{TargetName: t.Name, Result: "ok"}
 	switch tester, ok := system.(target.Tester); {
 	case in.SecretName == "" && ok:
@@ -485,7 +496,13 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	}
 	if err != nil {
 		c.logDetail(t.Name, err)
-		class, code, message := target.TestResult(t.Name, err)
+		class, code, message := target.ForCaller(err)
+		if message == target.Withheld {
+			message = "target " + t.Name + ": " + message
+			if c.Kinds[t.Kind].Action == "" {
+				<-ctx.Done()
+			}
+		}
 		out.Result, out.Code, out.Message = class.String(), code, message
 	}
 	return out, nil
@@ -493,8 +510,8 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 
 // logDetail logs for the operator what callers do not learn about a target's error.
 func (e *Env) logDetail(name string, err error) {
-	if detail := target.DetailOf(err); detail != "" && e.Log != nil {
-		e.Log.Info("a target did not answer as it should", "target", name, "err", err, "detail", detail)
+	if target.Withholds(err) && e.Log != nil {
+		e.Log.Info("a target did not answer as it should", "target", name, "err", err, "detail", target.DetailOf(err))
 	}
 }
 

@@ -165,7 +165,7 @@ func TestTargetsAreNoPortScanners(t *testing.T) {
 				if told[key] == nil {
 					told[key] = map[string]string{}
 				}
-				class, code, text := target.TestResult("t", err)
+				class, code, text := target.ForCaller(err)
 				told[key][service] = fmt.Sprint(class, code, text)
 			}
 		})

@@ -83,10 +83,20 @@ func (d *Dialer) RefuseListener(a net.Addr) {
 
 // RefusedError says that the rules refuse a destination.
 type RefusedError struct {
-	// Host is what the caller asked for.
+	// Host is what the caller asked for: host:port.
 	Host string
 	// Reason is for the operator.
 	Reason string
+}
+
+// Literal reports whether the caller asked for an address and not for a name.
+func (e *RefusedError) Literal() bool {
+	host, _, err := net.SplitHostPort(e.Host)
+	if err != nil {
+		return false
+	}
+	_, err = netip.ParseAddr(host)
+	return err == nil
 }
 
 func (e *RefusedError) Error() string {

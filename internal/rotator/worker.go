@@ -202,7 +202,7 @@ func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
 	if errors.Is(err, api.ErrMoved) || ctx.Err() != nil {
 		return false, err
 	}
-	return w.move(ctx, t, failed(err), nil)
+	return w.move(ctx, t, failed(t, err), nil)
 }
 
 // proveBase has the target asked, before a rehearsal, whether it accepts the credential in use: a
@@ -241,13 +241,12 @@ func (w *worker) candidate(ctx context.Context, t *api.Turn) (*api.Candidate, er
 }
 
 // failed is the event of a step that could not be taken, before anything was sent.
-func failed(err error) rotation.Event {
+func failed(t *api.Turn, err error) rotation.Event {
 	if text, final := api.Impossible(err); final {
 		return rotation.Event{Kind: rotation.Impossible, Text: text}
 	}
-	var said *target.Error
-	if errors.As(err, &said) {
-		return rotation.Event{Kind: rotation.Failed, Text: said.Error(), After: pause(err)}
+	if errors.As(err, new(*target.Error)) {
+		return rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}
 	}
 	return rotation.Event{Kind: rotation.Failed, Text: "The store or the key of the secret did not answer."}
 }
@@ -271,7 +270,7 @@ func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (b
 	}
 	system, err := t.Open()
 	if err != nil {
-		return w.move(ctx, t, cannotOpen(t.Record, err), nil)
+		return w.move(ctx, t, cannotOpen(t, err), nil)
 	}
 	defer func() { _ = system.Close() }() // what it has answered is stored
 	switch step {
@@ -297,8 +296,9 @@ func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (b
 }
 
 // cannotOpen is the event of a target that is not there any more, or whose administrator is not.
-func cannotOpen(r rotation.Record, err error) rotation.Event {
-	e := failed(err)
+func cannotOpen(t *api.Turn, err error) rotation.Event {
+	r := t.Record
+	e := failed(t, err)
 	if r.State == rotation.Prepared && (e.Kind == rotation.Failed || r.Attempt > 0) {
 		e.Kind = rotation.Unreached // after an attempt nothing is given up without asking the target
 	}
@@ -330,8 +330,8 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 	w.at("before a call")
 	defer w.at("after a call")
 	err := call(ctx)
-	if detail := target.DetailOf(err); detail != "" {
-		w.rotator.config.Logger.Info("a target did not answer as it should", "err", err, "detail", detail)
+	if target.Withholds(err) {
+		w.rotator.config.Logger.Info("a target did not answer as it should", "err", err, "detail", target.DetailOf(err))
 	}
 	return err
 }
@@ -346,9 +346,14 @@ func (w *worker) at(point string) {
 // send stores the intent, and then gives the candidate to the target. Where there is only one credential, reads are held from
 // the first, and whoever read a moment before has time to log in before the second.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
-	admit := func(ctx context.Context) error { return t.Admit(ctx, system, change.New.Account) }
+	admit := func(ctx context.Context) error {
+		if err := t.Admit(ctx, system, change.New.Account); err != nil {
+			return err
+		}
+		return reached(ctx, t, system, change.Old)
+	}
 	if err := w.within(ctx, admit); err != nil {
-		return w.move(ctx, t, cannotOpen(t.Record, err), nil)
+		return w.move(ctx, t, cannotOpen(t, err), nil)
 	}
 	if _, err := w.move(ctx, t, rotation.Event{Kind: rotation.Sending}, nil); err != nil {
 		return false, err
@@ -362,7 +367,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 	err := w.within(ctx, func(ctx context.Context) error { return system.Apply(ctx, change) })
 	e := rotation.Event{Kind: rotation.Accepted}
 	if err != nil {
-		e = rotation.Event{Kind: rotation.NoAnswer, Text: said(err), After: pause(err)}
+		e = rotation.Event{Kind: rotation.NoAnswer, Text: said(t, err), After: pause(err)}
 		switch target.ClassOf(err) {
 		case target.Unreachable, target.Denied:
 			e.Kind = rotation.Unreached
@@ -373,24 +378,38 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 	return w.end(ctx, t, system, change, e)
 }
 
+// reached returns an error unless a system of the target's kind answers, where that is not known yet and the kind can tell
+// without a login of the account. Nothing has been sent then: a system of another kind is told from one that is not there by
+// nothing but the log.
+func reached(ctx context.Context, t *api.Turn, system target.Target, base target.Credential) error {
+	if t.Proven() || t.Record.Attempt > 0 {
+		return nil
+	}
+	err := inspect(ctx, system, []target.Credential{base}, make([]target.Liveness, 1))
+	if class := target.ClassOf(err); err != nil && (class == target.Unknown || class == target.Unreachable) {
+		return err
+	}
+	return nil // a system that says no has answered
+}
+
 // end stores the outcome of an attempt. Before a change is given up, the target takes back what an attempt may have left.
 func (w *worker) end(ctx context.Context, t *api.Turn, system target.Target, change target.Change, e rotation.Event) (bool, error) {
 	after, err := rotation.Next(t.Record, e, w.engine.Now())
 	if reverter, ok := system.(target.Reverter); ok && err == nil && after.State == rotation.Abandoned {
 		if err := w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) }); err != nil {
-			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err)}, nil)
+			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err)}, nil)
 		}
 	}
 	return w.move(ctx, t, e, nil)
 }
 
-// said is what a target's error tells; it holds no secret. What is not of a target says nothing.
-func said(err error) string {
+// said is what callers learn of a target's error; it holds no secret. An error that is not of a target says nothing.
+func said(t *api.Turn, err error) string {
 	var e *target.Error
-	if errors.As(err, &e) {
+	if t.Proven() && errors.As(err, &e) {
 		return e.Error()
 	}
-	return "no answer"
+	return target.TextForCaller(err)
 }
 
 // resolve finds out which credential is live: by the target's own state where that tells, else by one login with the candidate
@@ -411,7 +430,7 @@ func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target,
 		}
 	}
 	if err != nil {
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}, nil)
 	}
 	if len(list) == 2 { // both were rejected a window ago: one is tried now, the base first
 		if known[0] == target.NotKnown && t.Record.Rejections == 1 {
@@ -438,7 +457,7 @@ func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target,
 			event.LoginFailed = true
 			w.loginFailed()
 		default:
-			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), LoginFailed: event.LoginFailed}, nil)
+			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), LoginFailed: event.LoginFailed}, nil)
 		}
 	}
 	event.Candidate, event.Base = known[0], known[1]
@@ -495,15 +514,15 @@ func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c
 		return w.move(ctx, t, rotation.Event{Kind: rotation.LoggedIn}, nil)
 	case target.ClassOf(err) == target.Rejected:
 		w.loginFailed()
-		return w.move(ctx, t, rotation.Event{Kind: rotation.NoLogin, Text: said(err), LoginFailed: true}, nil)
+		return w.move(ctx, t, rotation.Event{Kind: rotation.NoLogin, Text: said(t, err), LoginFailed: true}, nil)
 	}
-	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
+	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}, nil)
 }
 
 // simple takes a step that is tried again until it succeeds.
 func (w *worker) simple(ctx context.Context, t *api.Turn, done rotation.EventKind, call func(context.Context) error) (bool, error) {
 	if err := w.within(ctx, call); err != nil {
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}, nil)
 	}
 	return w.move(ctx, t, rotation.Event{Kind: done}, nil)
 }
@@ -519,9 +538,9 @@ func (w *worker) takeBack(ctx context.Context, t *api.Turn, system target.Target
 	case err == nil:
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Reverted}, nil)
 	case target.ClassOf(err) == target.Refused && change.Strategy == target.Single:
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Declined, Text: said(err)}, nil)
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Declined, Text: said(t, err)}, nil)
 	}
-	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(err), After: pause(err)}, nil)
+	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}, nil)
 }
 
 // revert takes the candidate away again. Where it has replaced the base, the base is put back.
@@ -578,7 +597,7 @@ func (w *worker) noteHealth(ctx context.Context, t *api.Turn, change func(rotati
 func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (l target.Liveness, strategy target.Strategy, text string, failed bool) {
 	system, err := t.Open()
 	if err != nil {
-		return target.NotKnown, "", said(err), false
+		return target.NotKnown, "", said(t, err), false
 	}
 	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost
 	strategy = t.Reapply(system)
@@ -588,7 +607,7 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (l targ
 	}
 	known := make([]target.Liveness, 1)
 	if err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, []target.Credential{c}, known) }); err != nil {
-		return target.NotKnown, strategy, said(err), false
+		return target.NotKnown, strategy, said(t, err), false
 	}
 	if known[0] != target.NotKnown {
 		return known[0], strategy, "its own state says so", false
@@ -602,7 +621,7 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (l targ
 		return target.Live, strategy, "", false
 	case target.ClassOf(err) == target.Rejected:
 		w.loginFailed()
-		return target.Dead, strategy, said(err), true
+		return target.Dead, strategy, said(t, err), true
 	}
-	return target.NotKnown, strategy, said(err), false
+	return target.NotKnown, strategy, said(t, err), false
 }

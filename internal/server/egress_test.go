@@ -1,12 +1,14 @@
 package server_test
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/egress"
@@ -42,6 +44,7 @@ func TestTargetsReachNoForbiddenAddress(t *testing.T) {
 	s := keyturntest.Start(t, func(c *server.Config) {
 		c.Kinds = []target.Kind{redis.Kind(), oauth.Kind()}
 		c.Egress.Deny = []egress.Rule{rule}
+		c.TestTime = testTime
 	})
 	create(t, s, "admin", `{"AccountName":"admin","AccountPassword":"password-of-the-admin"}`)
 	test := func(address string) (result, message string) {
@@ -60,21 +63,121 @@ func TestTargetsReachNoForbiddenAddress(t *testing.T) {
 		return out.Result, strings.ReplaceAll(out.Message, name, "NAME") + out.Code
 	}
 	for _, address := range []string{
-		s.Endpoint, s.HTTPEndpoint, strings.Replace(s.HTTPEndpoint, "127.0.0.1", "localhost", 1), strings.Replace(s.HTTPEndpoint, "127.0.0.1", "[::ffff:127.0.0.1]", 1),
+		s.Endpoint, s.HTTPEndpoint, strings.Replace(s.HTTPEndpoint, "127.0.0.1", "[::ffff:127.0.0.1]", 1),
 		"169.254.169.254:80", "100.100.100.200:80", "0.0.0.0:1", denied.Addr().String(),
 	} {
 		if result, message := test(address); result != "denied" || !strings.Contains(message, "egress rules do not permit") {
 			t.Errorf("%s: %s, %s", address, result, message)
 		}
 	}
-	closed, err := net.Listen("tcp4", "127.0.0.1:0")
+	result, message := test(closedPort(t))
+	for name, address := range map[string]string{
+		"another service":          banner,
+		"a service without a word": silent(t),
+		// A name tells neither whether it exists nor whether the rules refuse it.
+		"a name of the server itself": strings.Replace(s.HTTPEndpoint, "127.0.0.1", "localhost", 1),
+		"a name that does not exist":  "no-such-name.invalid:80",
+	} {
+		began := time.Now()
+		r, m := test(address)
+		if r != result || m != message || strings.Contains(m, "marker") {
+			t.Errorf("of %s a test tells %s, %s; of a closed port %s, %s", name, r, m, result, message)
+		}
+		if took := time.Since(began); took < testTime || took > 10*time.Second {
+			t.Errorf("a test of %s took %s, want %s: its duration tells what listens there", name, took, testTime)
+		}
+	}
+	began := time.Now()
+	test("127.0.0.1:1")
+	if took := time.Since(began); took < testTime {
+		t.Errorf("a test of a closed port took %s, want %s", took, testTime)
+	}
+}
+
+// testTime is how long a test of a target takes that gets no answer.
+const testTime = 300 * time.Millisecond
+
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = closed.Close()
-	result, message := test(closed.Addr().String())
-	if r, m := test(banner); r != result || m != message || strings.Contains(m, "marker") {
-		t.Errorf("of another service a test tells %s, %s; of a closed port %s, %s", r, m, result, message)
+	_ = l.Close()
+	return l.Addr().String()
+}
+
+// silent is the address of a service that reads and says nothing.
+func silent(t *testing.T) string {
+	t.Helper()
+	return support.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }).String()
+}
+
+// TestRotationsAreNoPortScanners verifies that the state of a rotation, its reason and its steps tell
+// the same of a target where nothing listens and of one where another service does.
+func TestRotationsAreNoPortScanners(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t, func(c *server.Config) {
+		c.Kinds = []target.Kind{redis.Kind(), webhook.Kind()}
+	})
+	credentials := userWith(t, s, `{"Version":"1","Statement":[
+		{"Effect":"Allow","Action":["kms:RegisterTarget","kms:CreateSecret"],"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]},
+		{"Effect":"Allow","Action":"kms:*","Resource":["acs:kms:*:*:target/team-*","acs:kms:*:*:secret/team/*"]}]}`)
+	team, err := kms.NewClient(kms.Config{Endpoint: s.Endpoint, Credentials: credentials, RootCAs: s.RootCAs, MaxAttempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	check := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// told is what a team learns of a rotation at an address, without names and times.
+	told := func(kind, config string) string {
+		id := strings.ReplaceAll(rand.Text(), "-", "")
+		name, app := "team-"+id, "team/"+id
+		for secret, value := range map[string]string{
+			app:            `{"AccountName":"app","AccountPassword":"password-of-the-app"}`,
+			app + "/admin": `{"AccountName":"admin","AccountPassword":"password-of-the-admin"}`,
+		} {
+			check(team.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: secret, VersionID: "v1", SecretData: sensitive.New(value)}))
+		}
+		admin, configure := app+"/admin", kms.ConfigureRotationRequest{SecretName: app, TargetName: name}
+		if kind == "self" { // the secret of the administrator itself is rotated
+			kind, admin, configure.Strategy, configure.CloneAccountName = "redis", app, "double", "app2"
+		}
+		check(team.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: name, Kind: kind, Config: config, AdminSecretName: admin}))
+		check(team.ConfigureRotation(ctx, &configure))
+		check(team.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: app, VersionID: "v2"}))
+		var out *kms.DescribeRotationResponse
+		waitFor(t, "a try at "+config, func() bool {
+			out, err = team.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: app})
+			check(out, err)
+			return out.Reason != ""
+		})
+		text := fmt.Sprint(out.State, " ", out.Attempt, " ", out.Reason, " ", out.CredentialState)
+		for _, step := range out.Steps {
+			text += fmt.Sprint("; ", step.State, " ", step.Event, " ", step.Text)
+		}
+		return text
+	}
+	for kind, config := range map[string]string{
+		"redis":   `{"address":"ADDR","tls":{"off":true}}`,
+		"self":    `{"address":"ADDR","tls":{"off":true}}`,
+		"webhook": `{"url":"http://ADDR/","strategy":"single","tls":{"off":true}}`,
+	} {
+		at := func(address string) string { return told(kind, strings.ReplaceAll(config, "ADDR", address)) }
+		closed := at(closedPort(t))
+		for service, address := range map[string]string{
+			"SSH":  banners(t, "SSH-2.0-OpenSSH_9.6\r\n"),
+			"HTTP": banners(t, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+		} {
+			if got := at(address); got != closed {
+				t.Errorf("%s: of %s a rotation tells\n%s\nand of a closed port\n%s", kind, service, got, closed)
+			}
+		}
 	}
 }
 
@@ -87,6 +190,7 @@ func TestTargetsForgeNoAuditRecord(t *testing.T) {
 	syslog, httpSink, receiver := newTap(t), newTap(t), newTap(t)
 	s := keyturntest.Start(t, func(c *server.Config) {
 		c.Kinds = []target.Kind{ldap.Kind(), webhook.Kind()}
+		c.TestTime = testTime
 		c.AuditSinks = []audit.Sink{&audit.Syslog{Address: syslog.address}, &audit.HTTP{URL: "http://" + httpSink.address + "/sink"}}
 		c.Rotator.Receivers = []rotator.Receiver{{URL: "http://" + receiver.address + "/events"}}
 	})

@@ -202,6 +202,7 @@ func (s *Server) assemble() {
 	env := &api.Env{
 		DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Consumers: s.consumers,
 		Trail: s.trail, RootKeys: s.keys, RotateCA: s.rotateCA, RootKeyDeleted: s.rootKeyDeleted, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
+		TestTime: c.TestTime,
 	}
 	targets, receivers := s.dialers()
 	env.Dial = targets.DialContext

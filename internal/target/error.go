@@ -90,14 +90,33 @@ func bounded(text string) string {
 	return text
 }
 
-// TestResult returns what the caller of a test learns about its error. A service that does not speak the protocol of the target's kind
-// is the same as no service, so that a test tells nothing about what else listens at an address.
-func TestResult(name string, err error) (class Class, code, text string) {
+// Withheld is what callers learn of an error that is for the operator's log alone.
+const Withheld = "no answer; the server's log says more"
+
+// ForCaller returns what a caller learns about an error: "no answer" of everything that a system of
+// the target's kind has not said, so that no call tells what listens at an address, nor whether
+// anything does.
+func ForCaller(err error) (class Class, code, text string) {
 	var e *Error
 	if !errors.As(err, &e) || e.Class == Unknown || e.Class == Unreachable && e.Detail != "" {
-		return Unreachable, "", "target " + name + ": no answer; the server's log says more"
+		return Unreachable, "", Withheld
 	}
 	return e.Class, e.Code, e.Text
+}
+
+// TextForCaller returns the text of [ForCaller], with the code if there is one.
+func TextForCaller(err error) string {
+	class, code, text := ForCaller(err)
+	return (&Error{Class: class, Code: code, Text: text}).Error()
+}
+
+// Withholds reports whether callers learn less about an error than the operator's log should hold.
+func Withholds(err error) bool {
+	if !errors.As(err, new(*Error)) {
+		return false
+	}
+	_, _, text := ForCaller(err)
+	return text == Withheld || DetailOf(err) != ""
 }
 
 // DetailOf returns what the operator's log should hold about an error besides its text; empty when there is nothing.
@@ -149,13 +168,13 @@ func ClassOf(err error) Class {
 const CodeEgress = "EgressRefused"
 
 // NotSent classifies an error of making a connection: Unreachable, because nothing was asked yet; Denied when the server's
-// rules refuse the address. Why there is no connection is for the operator alone.
+// rules refuse the address that the caller has named. A name that the rules refuse is as one that does not exist: callers
+// must not learn which names the server can resolve. Why there is no connection is for the operator alone.
 func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
 	class, code, text := Unreachable, "", "no answer"
-	if errors.As(err, new(*egress.RefusedError)) {
+	var refused *egress.RefusedError
+	if errors.As(err, &refused) && refused.Literal() {
 		class, code, text = Denied, CodeEgress, "the server's egress rules do not permit this address"
-	} else if errors.Is(err, context.DeadlineExceeded) {
-		text = "no answer in time"
 	}
 	e := Failed(class, code, attempt+": "+text, secrets...)
 	e.Detail = bounded(Scrub(plain(err), secrets...))
@@ -164,11 +183,7 @@ func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
 
 // NoAnswer classifies an error after a request has been sent: Unknown.
 func NoAnswer(attempt string, err error, secrets ...sensitive.Value) *Error {
-	text := "no answer"
-	if errors.Is(err, context.DeadlineExceeded) {
-		text = "no answer in time"
-	}
-	e := Failed(Unknown, "", attempt+": "+text, secrets...)
+	e := Failed(Unknown, "", attempt+": no answer", secrets...)
 	e.Detail = bounded(Scrub(plain(err), secrets...))
 	return e
 }
