@@ -466,18 +466,14 @@ func (a *agent) openOne(s *setup, p place) (*listener, error) {
 	if l := a.listeners[p.role]; l != nil && l.network == p.network && l.address == p.address {
 		return nil, fmt.Errorf("%s: turning TLS on or off at one address takes a restart", p.role)
 	}
-	l, err := open(p, a.log)
-	if err != nil || p.network != "unix" {
-		return l, err
-	}
-	if err := os.Chmod(p.address, s.socketMode()); err != nil {
-		l.close()
-		return nil, err
-	}
-	return l, nil
+	return open(p, s.socketMode(), a.log)
 }
 
+// socketMode is the mode of the Unix socket; it means nothing without one.
 func (s *setup) socketMode() fs.FileMode {
+	if s.HTTP == nil {
+		return 0
+	}
 	mode, _ := parseMode(cmp.Or(s.HTTP.SocketMode, "0600")) // checked when the file was read
 	return mode
 }
@@ -496,8 +492,8 @@ func (a *agent) swapListeners(s *setup, opened map[string]*listener, handlers ma
 	for role, l := range a.listeners {
 		l.certificate.Store(cert)
 		l.serve(handlers[role])
-		if l.network == "unix" {
-			if err := os.Chmod(l.address, s.socketMode()); err != nil {
+		if l.socket != nil {
+			if err := l.socket.chmod(s.socketMode()); err != nil {
 				a.log.Error("mode of the socket not set", "err", err)
 			}
 		}
@@ -555,7 +551,7 @@ func (a *agent) addresses() map[string]string {
 	defer a.mu.Unlock()
 	out := map[string]string{}
 	for role, l := range a.listeners {
-		out[role] = l.net.Addr().String()
+		out[role] = l.where()
 	}
 	return out
 }

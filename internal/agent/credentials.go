@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -104,11 +106,17 @@ func parseAccessKey(data []byte) (sign.Credentials, error) {
 // madeOnce makes a file of random text, mode 0600, which then exists as a whole or not at all. Of two that make it, both get what
 // is in the file.
 func madeOnce(path string, size int) ([]byte, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".keyturn-*")
+	d, err := openDirectory(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(f.Name())
+	defer d.close()
+	temporary := ".keyturn-" + rand.Text()
+	f, err := d.create(temporary)
+	if err != nil {
+		return nil, err
+	}
+	defer d.remove(temporary)
 	for text := ""; err == nil && len(text) < 2*size; {
 		chunk := rand.Text()
 		text += chunk
@@ -118,8 +126,8 @@ func madeOnce(path string, size int) ([]byte, error) {
 	if err := errors.Join(err, werr, f.Sync(), f.Close()); err != nil {
 		return nil, err
 	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
+	if err := unix.Linkat(d.fd, temporary, d.fd, filepath.Base(path), 0); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
 	return readSmall(path)
 }

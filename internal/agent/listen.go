@@ -9,9 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -35,18 +33,28 @@ type place struct {
 type listener struct {
 	place
 	net         net.Listener
+	socket      *socketFile // nil without one
 	server      *http.Server
 	handler     atomic.Pointer[http.Handler]
 	certificate atomic.Pointer[tls.Certificate]
 	done        chan struct{}
 }
 
-func open(p place, log *slog.Logger) (*listener, error) {
-	n, err := p.listen()
+// open serves a place. mode is that of a Unix socket.
+func open(p place, mode fs.FileMode, log *slog.Logger) (*listener, error) {
+	l := &listener{place: p, done: make(chan struct{})}
+	var n net.Listener
+	var err error
+	if p.network == "unix" {
+		l.socket = new(socketFile)
+		n, *l.socket, err = listenSocket(p.address, mode)
+	} else {
+		n, err = net.Listen(p.network, p.address)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.role, err)
 	}
-	l := &listener{place: p, net: n, done: make(chan struct{})}
+	l.net = n
 	if p.secure {
 		n = tls.NewListener(n, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return l.certificate.Load(), nil
@@ -71,39 +79,6 @@ func open(p place, log *slog.Logger) (*listener, error) {
 	return l, nil
 }
 
-func (p place) listen() (net.Listener, error) {
-	if p.network != "unix" {
-		return net.Listen(p.network, p.address)
-	}
-	if err := removeSocket(p.address); err != nil {
-		return nil, err
-	}
-	// Until its mode is set the socket has the one that the umask leaves; the token is asked for in any case.
-	return net.Listen("unix", p.address)
-}
-
-// removeSocket removes a socket that nobody listens on any more, as after a crash.
-func removeSocket(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is there and is no socket", path)
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		c.Close()
-		return fmt.Errorf("another process listens on %s", path)
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return err
-	}
-	return os.Remove(path)
-}
-
 func (l *listener) serve(h http.Handler) { l.handler.Store(&h) }
 
 // close lets requests under way end, for a while.
@@ -114,4 +89,15 @@ func (l *listener) close() {
 		l.server.Close()
 	}
 	<-l.done
+	if l.socket != nil {
+		l.socket.remove()
+	}
+}
+
+// where is the address at which programs find it.
+func (l *listener) where() string {
+	if l.socket != nil {
+		return l.socket.path
+	}
+	return l.net.Addr().String()
 }
