@@ -10,8 +10,8 @@ import (
 
 // known are sequences that once ended in a violation, in the shortest form that the search found,
 // with the rights of the attacker widened as far as the last call must still be refused. A call
-// that begins with "!" must be refused, every other one succeeds. A flood of notes of consumers, which
-// takes seconds, is in TestLeavingNeedsARight of internal/api.
+// that begins with "!" must be refused, every other one succeeds. A flood of notes of consumers,
+// which takes seconds, is in TestLeavingNeedsARight of internal/api.
 var known = []struct{ name, steps string }{
 	{"a credential of the service's users needs rights on the user", `
 		allow mallory kms:CreateSecret on secret

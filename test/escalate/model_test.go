@@ -82,8 +82,8 @@ type cause struct {
 	op     string
 }
 
-// value is a plaintext. A person who supplied it, or was given it by right, has it. chosen is by whom
-// it was supplied in a call, first is when it was seen first.
+// value is a plaintext. A person who supplied it, or was given it by right, has it. chosen is by
+// whom it was supplied in a call, first is when it was seen first.
 type value struct {
 	first   int
 	had     map[string]bool
@@ -259,7 +259,8 @@ func (m *model) needs(s step, service string, caller *user) []need {
 	return on(unknown)
 }
 
-// sent are the secrets whose values are sent to a target: the administrator's and the attached ones.
+// sent are the secrets whose values are sent to a target: the administrator's and the attached
+// ones.
 func (m *model) sent(target string) (names []string) {
 	t := m.targets[target]
 	for _, name := range sorted(m.secrets) {

@@ -27,8 +27,8 @@ type system struct {
 
 type login struct{ account, password string }
 
-// newSystems are the systems of a world: two of the operator and one of each attacker. Each attacker
-// has an ordinary account at the first.
+// newSystems are the systems of a world: two of the operator and one of each attacker. Each
+// attacker has an ordinary account at the first.
 func newSystems() map[string]*system {
 	passwords := func(list ...string) map[string]map[string]bool {
 		out := map[string]map[string]bool{}
@@ -353,8 +353,8 @@ func (w *world) imposed(l *link, account, password string) {
 	}
 }
 
-// mayRotate says why a cause does not justify a change of an account for a secret; empty when it does.
-// A target that cannot say what an account is goes by the spelling of its name.
+// mayRotate says why a cause does not justify a change of an account for a secret; empty when it
+// does. A target that cannot say what an account is goes by the spelling of its name.
 func (m *model) mayRotate(c *cause, l *link, name, account string) string {
 	resource := m.kms("target/" + l.name + "/account/" + account)
 	t, real := m.targets[l.name], l.system.real(account)

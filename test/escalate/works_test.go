@@ -15,8 +15,8 @@ type work struct {
 	steps  string
 }
 
-// onAccounts is how many works, the first ones, make the engine change an account. They are drawn more
-// often: they have the most parameters.
+// onAccounts is how many works, the first ones, make the engine change an account. They are drawn
+// more often: they have the most parameters.
 const onAccounts = 3
 
 var works = []work{
