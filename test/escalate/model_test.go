@@ -188,7 +188,7 @@ func (m *model) needs(s step, service string, caller *user) []need {
 	case "RegisterTarget":
 		list := on(m.kms("target"))
 		if s.has("AdminSecretName") {
-			list = append(list, need{own, admin})
+			list = append(list, need{own, admin}, need{"kms:GetSecretValue", admin})
 		}
 		return list
 	case "UpdateTarget":
@@ -199,7 +199,7 @@ func (m *model) needs(s step, service string, caller *user) []need {
 			}
 		}
 		if s.has("AdminSecretName") {
-			list = append(list, need{own, admin})
+			list = append(list, need{own, admin}, need{"kms:GetSecretValue", admin})
 		}
 		return list
 	case "DeregisterTarget":
