@@ -53,6 +53,8 @@
 //	api/targets.go, created: without the accounts of a managed secret                 69    3.4
 //	api/targets.go, created: without kms:SetSecretPolicy for a policy                 14    0.4
 //	api/targets.go, retargeted: without kms:GetSecretValue on what is redirected     117    6.5
+//	api/targets.go, andSent: without kms:GetSecretValue on the administrator's secret 117    7.1
+//	api/binding.go, andAccounts: without kms:GetSecretValue for a first binding       74    3.8
 //	api/targets.go, deregistered: without kms:RemoveRotation                          43    2.8
 //	api/accounts.go, prepared: without the secret                                     44    2.7
 //	api/rotations.go, RepairRotation: without Repairable                              77    4.2

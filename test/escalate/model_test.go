@@ -218,6 +218,10 @@ func (m *model) needs(s step, service string, caller *user) []need {
 		if s.has("SecretName") {
 			list = append(list, need{own, secret})
 		}
+		if tied := m.secrets[m.secretName(s.get("SecretName"))]; s.op == "ConfigureRotation" && tied != nil &&
+			tied.kind == "" && s.has("TargetName") && tied.target != s.get("TargetName") {
+			list = append(list, need{"kms:GetSecretValue", secret})
+		}
 		return list
 	case "PrepareTargetAccounts":
 		list := on(target)
