@@ -17,10 +17,11 @@ type memory struct {
 	passwords map[string]sensitive.Value // guarded by mu
 	down      bool                       // guarded by mu
 	admin     target.Credential          // guarded by mu; of the last time that it was opened
+	tried     map[string]int             // guarded by mu; logins by account
 }
 
 func newMemory(accounts ...string) *memory {
-	m := &memory{passwords: map[string]sensitive.Value{}}
+	m := &memory{passwords: map[string]sensitive.Value{}, tried: map[string]int{}}
 	for i := 0; i < len(accounts); i += 2 {
 		m.passwords[accounts[i]] = sensitive.New(accounts[i+1])
 	}
@@ -63,6 +64,13 @@ func (m *memory) opened() target.Credential {
 	return m.admin
 }
 
+// logins is how many logins of an account were tried.
+func (m *memory) logins(account string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tried[account]
+}
+
 func (m *memory) set(account, password string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -84,6 +92,7 @@ func (m *memory) Retire(_ context.Context, c target.Change) error {
 func (m *memory) Verify(_ context.Context, c target.Credential) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.tried[c.Account]++
 	switch p, ok := m.passwords[c.Account]; {
 	case m.down:
 		return target.Failed(target.Unreachable, "", "connect: connection refused")

@@ -18,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
 )
 
 // RotationConfig says how credentials are rotated where a secret does not say so itself.
@@ -958,7 +959,14 @@ func repairRotation(ctx context.Context, c *Call, in *kms.RepairRotationRequest)
 	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: in.SecretName})
 }
 
-// adopt takes a value that the target accepts, which one login shows, as the new current version.
+// adoption is a credential that is to be adopted.
+type adoption struct {
+	base       string // the version that is current
+	value      sensitive.Value
+	credential target.Credential
+}
+
+// adopt takes a credential that the target accepts, which one login shows, into the current value.
 func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	switch {
 	case in.SecretData.IsZero():
@@ -981,19 +989,65 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if err := quarantined(s, r); err != nil {
 		return err
 	}
-	list, err := s.Credentials(in.SecretData)
+	a, err := c.adoption(s, in.SecretData)
 	if err != nil {
-		return fault.Parameter("SecretData", "it does not have the shape of the secret's values: %s.", s.Shape())
+		return err
 	}
 	system, err := c.targetOf(s)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = system.Close() }() // it has answered; there is nothing to lose
-	if err := system.Verify(ctx, list[0]); err != nil {
+	if err := c.trying(ctx, s.Name); err != nil {
+		return err
+	}
+	if err := system.Verify(ctx, a.credential); err != nil {
 		return fault.New(fault.InUse, "Target %q does not accept this credential: %s", s.TargetName(), err)
 	}
-	return c.adopted(ctx, in, s)
+	return c.adopted(ctx, in, s, a)
+}
+
+// adoption takes the credential of a value that the caller gives into the current value.
+func (c *Call) adoption(s secret.Secret, given sensitive.Value) (adoption, error) {
+	v, err := s.Select(secret.Current, "")
+	if err != nil {
+		return adoption{}, err
+	}
+	list, current, err := credentials(c.Env, c.Snapshot, s, v)
+	if err != nil {
+		return adoption{}, err
+	}
+	ch, err := c.changesWith(c.Snapshot, s, list)
+	if err != nil {
+		return adoption{}, err
+	}
+	a := adoption{base: v.ID}
+	a.value, a.credential, err = s.Adopted(current, given, ch.names)
+	return a, err
+}
+
+// trying takes a login with a credential of the caller's from the allowance of the secret. It is
+// stored before the login: calls at the same time and a crash get no more of them.
+func (c *Call) trying(ctx context.Context, name string) error {
+	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
+		none := struct{}{}
+		s, err := c.existing(tx, name)
+		if err != nil {
+			return none, err
+		}
+		r, err := c.record(tx, s)
+		if err != nil {
+			return none, err
+		}
+		if err := quarantined(s, r); err != nil {
+			return none, err
+		}
+		if s, err = s.Try(orDefault(c.Rotation.RequestEvery, defaultRequestEvery), c.At); err != nil {
+			return none, err
+		}
+		return none, errors.Join(tx.PutRotation(r.Trying(c.At)), tx.PutSecret(s, nil))
+	})
+	return err
 }
 
 func quarantined(s secret.Secret, r rotation.Record) error {
@@ -1016,7 +1070,7 @@ func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
 	return system, err
 }
 
-func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret) error {
+func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret, a adoption) error {
 	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
 		none := struct{}{}
 		s, err := c.existing(tx, s.Name)
@@ -1030,15 +1084,18 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		if err := quarantined(s, r); err != nil {
 			return none, err
 		}
+		if s.Stages[secret.Current] != a.base {
+			return none, fault.New(fault.InUse, "The current version of secret %q has changed meanwhile.", s.Name)
+		}
 		key, err := loadKey(tx, s.Account, s.KeyID)
 		if err != nil {
 			return none, err
 		}
-		v, box, err := c.seal(key, s.Name, secret.Version{ID: in.VersionID, DataType: kms.DataText}, in.SecretData)
+		v, box, err := c.seal(key, s.Name, secret.Version{ID: in.VersionID, DataType: kms.DataText}, a.value)
 		if err != nil {
 			return none, err
 		}
-		ch, err := c.adoptedChanges(tx, s, in.SecretData)
+		ch, err := c.adoptedChanges(tx, s, a.value)
 		if err != nil {
 			return none, err
 		}

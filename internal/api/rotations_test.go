@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -497,6 +498,7 @@ func TestOtherRotationRefusals(t *testing.T) {
 		{rotation.Done, inUse, `The rotation of secret "gen" is in state done: nothing is quarantined.`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v5"}},
 		{rotation.Quarantined, exists, `already has version "v1" with another value; use a new VersionId.`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"password":"p","username":"gen"}`, "VersionId", "v1"}},
 	} {
+		w.now = w.now.Add(rotation.LoginWindow)
 		w.inState(t, "gen", tt.state)
 		w.refused(t, tt.code, tt.text, tt.action, tt.params...)
 	}
@@ -759,6 +761,91 @@ func TestAdopt(t *testing.T) {
 	}
 	w.refused(t, notFound, `no label "ACSPending"`, "GetSecretValue", "SecretName", "db", "VersionStage", "ACSPending")
 	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v4")
+}
+
+// TestAdoptTakesTheCredentialAlone verifies that a caller who may repair a rotation, and may not
+// write the secret, changes no member of its value but the credential, and no account.
+func TestAdoptTakesTheCredentialAlone(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "host", "VersionId", "v1",
+		"SecretData", `{"username":"gen","password":"p","Host":"db.internal","Port":5432}`)
+	w.must(t, "ConfigureRotation", "SecretName", "host", "TargetName", "pg")
+	m.set("gen", "by-hand")
+	m.set("evil", "of-the-attacker")
+	adopt := func(value string) []string {
+		return []string{"SecretName", "host", "RepairAction", "adopt", "VersionId", "v3", "SecretData", value}
+	}
+	w.inState(t, "host", rotation.Quarantined)
+	w.refused(t, invalid, "for an account that secret \"host\" does not hold", "RepairRotation",
+		adopt(`{"username":"evil","password":"of-the-attacker"}`)...)
+	w.must(t, "RepairRotation", adopt(`{"username":"gen","password":"by-hand","Host":"evil.example","More":"x"}`)...)
+	value := w.must(t, "GetSecretValue", "SecretName", "host").(*kms.GetSecretValueResponse)
+	if got, want := value.SecretData.Reveal(), `{"Host":"db.internal","Port":5432,"password":"by-hand","username":"gen"}`; got != want || value.VersionID != "v3" {
+		t.Errorf("version %s is current: %s", value.VersionID, got)
+	}
+}
+
+// TestAdoptGuessesFew verifies that a caller who may repair a rotation cannot guess passwords with it:
+// three are tried at the target, a login window apart, and then one in each interval, whichever calls
+// come at the same time and whether or not the rotation is configured again.
+func TestAdoptGuessesFew(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.inState(t, "gen", rotation.Quarantined)
+	const every = 10 * time.Minute
+	begin := w.now
+	tried := func() int { return m.logins("gen") }
+	before := tried()
+	throttled := 0
+	guess := func() {
+		_, err := w.call(t, rootPrincipal, "RepairRotation", "SecretName", "gen", "RepairAction", "adopt", "VersionId", "v3",
+			"SecretData", fmt.Sprintf(`{"username":"gen","password":"guess-%d"}`, throttled))
+		if fault.KindOf(err) == fault.Throttled {
+			throttled++
+		}
+	}
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			_, _ = w.call(t, rootPrincipal, "RepairRotation", "SecretName", "gen", "RepairAction", "adopt", "VersionId", "v3",
+				"SecretData", `{"username":"gen","password":"guess"}`)
+		})
+	}
+	all.Wait()
+	if n := tried() - before; n != 1 {
+		t.Errorf("ten guesses at the same time cause %d logins", n)
+	}
+	var last time.Time
+	for w.now.Before(begin.Add(4 * every)) {
+		w.now = w.now.Add(10 * time.Second)
+		n := tried()
+		guess()
+		if tried() == n {
+			continue
+		}
+		if !last.IsZero() && w.now.Sub(last) < rotation.LoginWindow {
+			t.Errorf("two logins within %s", w.now.Sub(last))
+		}
+		last = w.now
+		w.put(t, "gen", func(_ *secret.Secret, r *rotation.Record) {
+			if !r.LoginFailedAt.Equal(w.now) {
+				t.Errorf("the engine does not wait after a guess: %v", r.LoginFailedAt)
+			}
+		})
+	}
+	if n := tried() - before; n != 3+4 || throttled == 0 {
+		t.Errorf("%d logins in %s, %d calls throttled", n, 4*every, throttled)
+	}
+	w.inState(t, "gen", rotation.Done)
+	w.must(t, "RemoveRotation", "SecretName", "gen")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.inState(t, "gen", rotation.Quarantined)
+	n := tried()
+	if guess(); tried() != n {
+		t.Error("a rotation that is configured again gives another guess")
+	}
 }
 
 // TestListRotations: what is listed is what is rotated, by state and by target, also before the first rotation.

@@ -90,9 +90,10 @@ const (
 	MaxAttempts = 10
 	// MaxRejections is how often a candidate that the target has taken may fail to log in before it is taken back.
 	MaxRejections = 3
-	// LoginWindow is the time in which the engine causes at most one failed login of an account. Two exceptions: the login with
-	// the base version that follows a rejected candidate, once in a rotation; and an engine that is killed after a failed login,
-	// before it has stored it. A clock that is set forward shortens the window.
+	// LoginWindow is the time in which the engine causes at most one failed login of an account. Three exceptions: the login with
+	// the base version that follows a rejected candidate, once in a rotation; an engine that is killed after a failed login,
+	// before it has stored it; and the login with a credential that a caller has the service adopt, which waits for those before it
+	// and not for the engine's. A clock that is set forward shortens the window.
 	LoginWindow = time.Minute
 	// Settle is how long after its answer was lost a target may still carry out what it was asked: the request is on its way, or
 	// waits for a lock there. Before that, "does not have it" is not believed.
@@ -368,9 +369,16 @@ func (r Record) Repairable(generated bool) bool {
 // Adopted ends a quarantine with a version that was shown to authenticate.
 func (r Record) Adopted(version string, now time.Time) Record {
 	r = r.to(Done)
-	r.Candidate, r.Accepted, r.EndedAt = version, version, now
+	r.Candidate, r.Accepted, r.EndedAt, r.LoginFailedAt = version, version, now, time.Time{}
 	r.Health = Health{ProbedAt: now, Live: true, NextAt: r.Health.NextAt}
 	return r.note(now, "adopted by a person", "")
+}
+
+// Trying is a record of which a credential that a caller gives is about to be tried: the engine takes
+// it for a failed login.
+func (r Record) Trying(now time.Time) Record {
+	r.LoginFailedAt = now
+	return r
 }
 
 // Restored is a record of a store that was restored from a copy. What it says of the credential in use is not known to be true: the target is

@@ -230,6 +230,23 @@ func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value 
 	return text(members)
 }
 
+// Adopted is the current value with the credential of a value that a caller gives, and with nothing
+// else of it: other members, such as a host, stay. accounts are those that the secret is rotated for.
+func (s Secret) Adopted(current, given sensitive.Value, accounts []string) (sensitive.Value, target.Credential, error) {
+	list, err := s.Credentials(given)
+	if err != nil {
+		return given, target.Credential{}, fault.Parameter("SecretData", "it does not have the shape of the secret's values: %s.", s.Shape())
+	}
+	if !slices.Contains(accounts, list[0].Account) {
+		return given, target.Credential{}, fault.Parameter("SecretData", "it is for an account that secret %q does not hold.", s.Name)
+	}
+	value := s.Value(current, list[0])
+	if list, err = s.Credentials(value); err != nil {
+		return given, target.Credential{}, err
+	}
+	return value, list[0], nil
+}
+
 func text(v any) sensitive.Value { return sensitive.New(string(compact(v))) }
 
 // Tells refuses a stored value after which a new one could not say whose credential it holds: text, or an object without a

@@ -130,6 +130,7 @@ func (s Secret) Adopt(v Version, now time.Time) (Secret, error) {
 	if _, ok := s.Versions[v.ID]; !ok {
 		s.add(v, now)
 	}
+	s.Rotation.TriedAt = time.Time{}
 	delete(s.Stages, Pending)
 	if s.Stages[Current] != v.ID {
 		s.Stages[Previous], s.Stages[Current] = s.Stages[Current], v.ID
@@ -157,6 +158,12 @@ func (s Secret) Detach(now time.Time) (Secret, error) {
 	}
 	s = s.clone().touched(now)
 	delete(s.Stages, Pending)
-	s.Rotation = RotationPolicy{Last: s.Rotation.Last, Asked: s.Rotation.Asked, AskedUrgently: s.Rotation.AskedUrgently}
+	s.Rotation = RotationPolicy{
+		Last:          s.Rotation.Last,
+		Asked:         s.Rotation.Asked,
+		AskedUrgently: s.Rotation.AskedUrgently,
+		Tried:         s.Rotation.Tried,
+		TriedAt:       s.Rotation.TriedAt,
+	}
 	return s, nil
 }

@@ -27,6 +27,10 @@ type RotationPolicy struct {
 	// RehearseRotation, and of EmergencyRotation.
 	Asked         time.Time `json:"asked,omitzero"`
 	AskedUrgently time.Time `json:"asked_urgently,omitzero"`
+	// Tried is what logins with credentials that a caller gave have left of their allowance, as
+	// [rotation.Take] keeps it. TriedAt is when the last one began that is not known to have succeeded.
+	Tried   time.Time `json:"tried,omitzero"`
+	TriedAt time.Time `json:"tried_at,omitzero"`
 	// Hold says that reads wait: the credential is being changed at this moment, and there is only one.
 	Hold bool `json:"hold,omitempty"`
 	// Broken says that the service cannot rotate until a person has repaired something.
@@ -201,6 +205,26 @@ func (s Secret) Ask(urgent bool, every time.Duration, now time.Time) (Secret, er
 			requestBurst, what, s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
 	}
 	*allowance = next
+	return s, nil
+}
+
+// tryBurst is how many logins with a credential that a caller gives are allowed before they come one in each interval.
+const tryBurst = 3
+
+// Try takes a login with a credential that a caller gives from the allowance of the secret: three, a
+// [rotation.LoginWindow] apart while they fail, and then one in each interval. Without that, the right
+// to repair would be one to guess passwords and to lock the account.
+func (s Secret) Try(every time.Duration, now time.Time) (Secret, error) {
+	next, wait := rotation.Take(s.Rotation.Tried, now, every, tryBurst)
+	if !s.Rotation.TriedAt.IsZero() {
+		left := s.Rotation.TriedAt.Add(rotation.LoginWindow).Sub(now)
+		wait = max(wait, min(left, rotation.LoginWindow)) // at most a window after the clock was set back
+	}
+	if wait > 0 {
+		return s, fault.New(fault.Throttled, "A credential for secret %q was tried at its target before; the next one may be tried at %s.",
+			s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
+	}
+	s.Rotation.Tried, s.Rotation.TriedAt = next, now
 	return s, nil
 }
 
