@@ -7,6 +7,8 @@ import "time"
 type RotateRootKeyRequest struct {
 	// ReencryptValues also seals every stored value anew, under a new data key and the new version of its master key.
 	ReencryptValues bool `kms:"ReencryptValues,default=false"`
+	// Force rotates less than an hour after the last rotation. Only the root account may set it.
+	Force bool `kms:"Force,default=false"`
 }
 
 // DescribeRootKeyRequest asks for the root key and its rotation.

@@ -219,6 +219,9 @@ type SimulatePolicyResponse struct {
 	Judged []string `kms:"Judged,list=Right"`
 	// Partial reports that the call may need further rights, on accounts and targets of the secret: the
 	// caller needs kms:DescribeRotation on the secret to have them judged.
-	Partial   bool   `kms:"Partial"`
+	Partial bool `kms:"Partial"`
+	// ByName reports that Action is on the server itself: a statement allows it only when its Resource names
+	// the last part of the ARN, and * does not.
+	ByName    bool   `kms:"ByName,omitempty"`
 	RequestID string `kms:"RequestId"`
 }

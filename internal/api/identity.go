@@ -115,15 +115,15 @@ func (id *identity) add(tx *store.Tx, account, group string, list []rules.Attach
 	return nil
 }
 
-// effects is what the policy of a secret may say of an action.
-type effects struct{ grantable, repairs bool }
+// effects is what policies may say of an action.
+type effects struct{ grantable, repairs, byName bool }
 
 // effectsOf returns it for every action that is an operation's own. A policy of a secret cannot allow any other action.
 func effectsOf(table []Op) map[string]effects {
 	m := map[string]effects{}
 	for _, o := range table {
 		if o.Action != "" {
-			m[o.Action] = effects{grantable: o.Grantable, repairs: o.Repairs}
+			m[o.Action] = effects{grantable: o.Grantable, repairs: o.Repairs, byName: o.ByName}
 		}
 	}
 	return m
@@ -173,6 +173,7 @@ func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
 		Context:   q.context,
 		Grantable: q.effects.grantable,
 		Repairs:   q.effects.repairs,
+		ByName:    q.effects.byName,
 	}
 	if q.resource.secret == "" {
 		return policy.Evaluate(r, q.identity.documents, nil), nil

@@ -42,6 +42,9 @@ type Op struct {
 	Grantable bool
 	// Repairs says that the operation reads or replaces the policy of a secret, which no Deny of it takes from the root account.
 	Repairs bool
+	// ByName says that the operation is on the server itself: of the policies of a user, only a statement
+	// that names the resource allows it.
+	ByName bool
 	// Deadline bounds the handling.
 	Deadline time.Duration
 	// Waits says that the operation may wait for something to happen, for as long as its caller stays.
@@ -147,6 +150,9 @@ func granted(o Op) Op { o.Grantable = true; return o }
 
 // repairs marks an operation by which the policy of a secret is corrected.
 func repairs(o Op) Op { o.Repairs = true; return o }
+
+// byName marks an operation on the server itself, which no right on everything includes.
+func byName(o Op) Op { o.ByName = true; return o }
 
 // waits marks an operation that waits for something to happen.
 func waits(o Op) Op {

@@ -51,7 +51,7 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 	}
 	out := &ram.SimulatePolicyResponse{
 		Allowed: d.Allowed, Decision: ram.ImplicitDeny, Sid: d.Sid, StatementIndex: d.Statement, Action: q.action, Resource: q.resource.arn,
-		Judged: judged, Partial: partial,
+		Judged: judged, Partial: partial, ByName: q.effects.byName,
 	}
 	switch {
 	case d.Allowed:
@@ -169,6 +169,8 @@ func (c *Call) simulatedResource(p Permission, in *ram.SimulatePolicyRequest) (r
 		return resource{arn: "*"}, nil
 	case p.Resource == "secret":
 		return resource{arn: c.containerARN()}, nil
+	case c.effects[p.Action].byName:
+		return resource{arn: arnPrefix + c.Region + ":" + c.Account() + ":" + p.Resource}, nil
 	case strings.HasSuffix(p.Resource, "/*"):
 		return c.ramResource(p.Resource), nil
 	case strings.HasPrefix(p.Resource, "secret/"):

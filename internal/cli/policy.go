@@ -240,6 +240,9 @@ func (c *policySimulate) Run(e *env) error {
 func verdict(d *ram.SimulatePolicyResponse) string {
 	what := d.Action + " on " + d.Resource
 	if d.Decision == ram.ImplicitDeny {
+		if d.ByName {
+			what += ", which a statement must name in its Resource: * does not include it"
+		}
 		return "No: no statement allows " + what + "."
 	}
 	answer, verb := "Yes", "allows"

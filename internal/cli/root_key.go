@@ -56,6 +56,7 @@ func (g globals) print(e *env, out *kms.RootKeyResponse) error {
 type rootKeyRotate struct {
 	globals         `kong:"-"`
 	ReencryptValues bool          `help:"Also seal every stored value anew, under a new data key."`
+	Force           bool          `help:"Rotate again within an hour; only the root account may."`
 	Wait            bool          `help:"Wait until nothing needs the former root key any more."`
 	Timeout         time.Duration `help:"How long to wait at most." default:"10m"`
 }
@@ -65,7 +66,7 @@ func (c *rootKeyRotate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	out, err := client.RotateRootKey(e.ctx, &kms.RotateRootKeyRequest{ReencryptValues: c.ReencryptValues})
+	out, err := client.RotateRootKey(e.ctx, &kms.RotateRootKeyRequest{ReencryptValues: c.ReencryptValues, Force: c.Force})
 	if err != nil {
 		return err
 	}

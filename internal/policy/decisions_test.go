@@ -265,6 +265,13 @@ var systemDecisions = []decision{
 	d("secret user, value", alice, get, app, comes("AliyunKMSSecretUserAccess"), "", "identity 0.0"),
 	d("secret user, metadata", alice, "kms:DescribeSecret", app, comes("AliyunKMSSecretUserAccess"), "", "identity 0.1"),
 	d("secret user, put", alice, "kms:PutSecretValue", app, comes("AliyunKMSSecretUserAccess"), "", "implicit"),
+	d("the server itself, administrator", alice, "kms:RotateRootKey", kmsHome+"rootkey", comes("AdministratorAccess"), "", "implicit"),
+	d("the server itself, full access", alice, "kms:RotateLocalCA", kmsHome+"localca", comes("AliyunKMSFullAccess"), "", "implicit"),
+	d("the server itself, a pattern", alice, "kms:RotateRootKey", kmsHome+"rootkey", []string{allow("kms:*", "acs:kms:*:*:root*")}, "", "implicit"),
+	d("the server itself, by name", alice, "kms:RotateRootKey", kmsHome+"rootkey", []string{allow("kms:*", "acs:kms:*:*:rootkey")}, "", "identity 0.0"),
+	d("the server itself, denied on everything", alice, "kms:RotateRootKey", kmsHome+"rootkey",
+		[]string{allow("kms:*", "acs:kms:*:*:rootkey"), deny("kms:*", "*")}, "", "deny identity 1.0"),
+	d("the server itself, root", root, "kms:RotateRootKey", kmsHome+"rootkey", nil, "", "root"),
 	d("two of them", alice, "kms:ListSecrets", kmsHome+"secret", append(comes("AliyunKMSSecretUserAccess"), comes("AliyunKMSReadOnlyAccess")...), "", "identity 1.0"),
 }
 

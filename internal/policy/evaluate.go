@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // Evaluate decides one request by the identity documents of the principal and the policy of the secret
 // that it concerns (nil when the resource is not a secret).
 //
@@ -8,7 +10,8 @@ package policy
 // a secret policy binds it, unless the action repairs that policy (Request.Repairs). In a secret policy,
 // :* and :root of an account leave the matter to the identity policies of that account; naming a user or
 // a role is a grant to the one that the name was bound to ([Document.Bind]), of those actions that a secret
-// policy may allow (Request.Grantable).
+// policy may allow (Request.Grantable). Some actions need an Allow that names the resource
+// (Request.ByName).
 //
 // The engine (KindSystem) has the rights of the documents it is given, and no secret policy reaches it: a
 // Deny meant for people must not strand a rotation between two steps.
@@ -99,7 +102,7 @@ func (q *question) identity(deny bool) (Decision, bool) {
 	for i := range q.documents {
 		for j := range q.documents[i].statements {
 			s := &q.documents[i].statements[j]
-			if s.deny == deny && q.applies(s) && q.reaches(s) {
+			if s.deny == deny && q.applies(s) && q.reaches(s) && (deny || !q.ByName || q.isNamedBy(s)) {
 				return Decision{Allowed: !deny, Explicit: deny, Policy: PolicyIdentity, Document: i, Statement: j, Sid: s.sid}, true
 			}
 		}
@@ -156,6 +159,13 @@ func (q *question) reaches(s *statement) bool {
 		}
 	}
 	return false
+}
+
+// isNamedBy reports whether s names the resource, at least by the last part of its ARN.
+func (q *question) isNamedBy(s *statement) bool {
+	return slices.ContainsFunc(s.resources, func(p resourcePattern) bool {
+		return !p.all && p.Relative == q.arn.Relative && p.match(q.bare, &q.arn)
+	})
 }
 
 func anyAction(patterns []string, action string) bool {

@@ -51,7 +51,15 @@ var grantable = []string{"kms:GetSecretValue", "kms:PutSecretValue", "kms:Descri
 // asking is a request with what the operation's declaration says of its action.
 func asking(who Principal, action, resource string, c Context) Request {
 	repairs := strings.EqualFold(action, "kms:SetSecretPolicy") || strings.EqualFold(action, "kms:GetSecretPolicy")
-	return Request{Principal: who, Action: action, Resource: resource, Context: c, Grantable: hasEffect(action), Repairs: repairs}
+	return Request{
+		Principal: who, Action: action, Resource: resource, Context: c, Grantable: hasEffect(action), Repairs: repairs,
+		ByName: byName(action),
+	}
+}
+
+// byName reports whether an action is one on the server itself.
+func byName(action string) bool {
+	return strings.EqualFold(action, "kms:RotateRootKey") || strings.EqualFold(action, "kms:RotateLocalCA")
 }
 
 // allow and deny write identity documents of one statement; extra holds further members.

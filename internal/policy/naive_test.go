@@ -99,7 +99,7 @@ func naively(r Request, identity []plainDoc, secret plainDoc, owner string) (v v
 			}
 			if st["Effect"] == "Deny" {
 				v.denies = append(v.denies, place{i, j})
-			} else {
+			} else if !byName(r.Action) || spelledOut(st, r.Resource) {
 				v.allows = append(v.allows, place{i, j})
 				identityAllows = true
 			}
@@ -184,6 +184,14 @@ func resourceFits(st map[string]any, resource string) bool {
 			}
 		}
 		return true
+	})
+}
+
+// spelledOut reports whether a statement names a resource by the last part of its ARN, as it is.
+func spelledOut(st map[string]any, resource string) bool {
+	return slices.ContainsFunc(list(st["Resource"]), func(pattern string) bool {
+		want, have := strings.SplitN(pattern, ":", 5), strings.SplitN(resource, ":", 5)
+		return len(want) == 5 && len(have) == 5 && want[4] == have[4] && resourceFits(map[string]any{"Resource": []string{pattern}}, resource)
 	})
 }
 

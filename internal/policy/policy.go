@@ -74,6 +74,9 @@ type Request struct {
 	// Repairs says that the action reads or replaces the secret policy. A Deny of that policy does not take it from root,
 	// so a policy can always be corrected.
 	Repairs bool
+	// ByName says that an identity policy allows the action only by a statement that names the last part of
+	// the resource without a wildcard: a right on everything does not include it.
+	ByName bool
 }
 
 // Decision is the answer and which statement gave it. Explicit means that a Deny decided. Policy is

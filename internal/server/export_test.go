@@ -24,3 +24,6 @@ func ClockJumps(now func() time.Time) func() time.Duration { return newClockWatc
 
 // ConnectionLimit is how many connections a process takes that may open so many files.
 func ConnectionLimit(files uint64, wanted int) (int, error) { return connectionLimit(files, wanted) }
+
+// MayRotate is for tests of the interval between two rotations of the root key.
+var MayRotate = mayRotate

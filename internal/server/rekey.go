@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -120,15 +121,15 @@ func (r *rekeying) unused(meta store.Meta) *root.Key {
 }
 
 // Rotate does the first two steps.
-func (r *rekeying) Rotate(ctx context.Context, values bool, at time.Time) error {
+func (r *rekeying) Rotate(ctx context.Context, values, force bool, at time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	meta, err := r.meta(ctx)
 	if err != nil {
 		return err
 	}
-	if meta.Rotation != nil {
-		return errRotating()
+	if err := mayRotate(meta, force, at); err != nil {
+		return err
 	}
 	next, err := r.next(meta)
 	if err != nil {
@@ -137,7 +138,7 @@ func (r *rekeying) Rotate(ctx context.Context, values bool, at time.Time) error 
 	if err := r.step("kept"); err != nil {
 		return err
 	}
-	if err := r.switchTo(ctx, next, store.KeyRotation{StartedAt: at, Former: r.ring.Current().ID(), Values: values}); err != nil {
+	if err := r.switchTo(ctx, next, store.KeyRotation{StartedAt: at, Former: r.ring.Current().ID(), Values: values}, force); err != nil {
 		return err
 	}
 	if err := r.load(ctx); err != nil {
@@ -154,8 +155,18 @@ func (r *rekeying) Rotate(ctx context.Context, values bool, at time.Time) error 
 	return nil
 }
 
-func errRotating() error {
-	return fault.New(fault.InUse, "A rotation of the root key is under way; wait until it has ended.")
+// mayRotate returns an error while another rotation is under way, and for [api.RootKeyInterval] after one began unless force
+// is set. A last rotation in the future, by a clock that was set back since, refuses none.
+func mayRotate(meta store.Meta, force bool, at time.Time) error {
+	if meta.Rotation != nil {
+		return fault.New(fault.InUse, "A rotation of the root key is under way; wait until it has ended.")
+	}
+	since := at.Sub(meta.RotatedAt)
+	if force || meta.RotatedAt.IsZero() || since < 0 || since >= api.RootKeyInterval {
+		return nil
+	}
+	return fault.New(fault.InUse, "The root key was rotated at %s, and may be again at %s. The root account may rotate it before with Force.",
+		meta.RotatedAt.UTC().Format(time.RFC3339), meta.RotatedAt.Add(api.RootKeyInterval).UTC().Format(time.RFC3339))
 }
 
 // next is the new root key, which the provider holds when it returns. The other nodes of a cluster must have it before this one
@@ -182,7 +193,7 @@ func (r *rekeying) next(meta store.Meta) (*root.Key, error) {
 }
 
 // switchTo makes next the root key that wraps, in one transaction.
-func (r *rekeying) switchTo(ctx context.Context, next *root.Key, rotation store.KeyRotation) error {
+func (r *rekeying) switchTo(ctx context.Context, next *root.Key, rotation store.KeyRotation, force bool) error {
 	ring := root.NewRing(r.ring.Keys()...)
 	if err := ring.Use(next.ID()); err != nil {
 		return err
@@ -194,10 +205,10 @@ func (r *rekeying) switchTo(ctx context.Context, next *root.Key, rotation store.
 		if err != nil {
 			return none, err
 		}
-		if meta.Rotation != nil {
-			return none, errRotating()
+		if err := mayRotate(meta, force, rotation.StartedAt); err != nil {
+			return none, err
 		}
-		meta.RootKey, meta.Rotation = next.ID(), &rotation
+		meta.RootKey, meta.Rotation, meta.RotatedAt = next.ID(), &rotation, rotation.StartedAt
 		if err := rewrapMeta(keyring, &meta); err != nil {
 			return none, err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
@@ -63,7 +65,7 @@ func furnished(t *testing.T, s *keyturntest.Server) (check func(t *testing.T, s 
 
 func rotateRoot(t *testing.T, s *keyturntest.Server) *kms.RootKeyResponse {
 	t.Helper()
-	out, err := s.Client.RotateRootKey(t.Context(), &kms.RotateRootKeyRequest{ReencryptValues: true})
+	out, err := s.Client.RotateRootKey(t.Context(), &kms.RotateRootKeyRequest{ReencryptValues: true, Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +79,136 @@ func settled(t *testing.T, s *keyturntest.Server, file string) {
 		out, err := s.Client.DescribeRootKey(t.Context(), &kms.DescribeRootKeyRequest{})
 		return err == nil && out.RotationState == kms.RootKeyIdle && len(rootKeys(t, file)) == 1
 	})
+}
+
+// TestRightsOnEverythingReplaceNoKeyOfTheServer verifies that a user with all rights on everything, of a
+// policy of the service or one of the operator's, performs no operation on the server itself: a
+// statement must name its resource. A user who has such a statement rotates the root key once an hour at
+// most, and cannot force more.
+func TestRightsOnEverythingReplaceNoKeyOfTheServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
+	key, ca := filepath.Join(dir, "root.key"), filepath.Join(dir, "tls", "ca.pem")
+	before := rootKeys(t, key)
+	certificates, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	check := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	users := ram.New(s.Client)
+	with := func(name, system, document string) *kms.Client {
+		check(users.CreateUser(ctx, &ram.CreateUserRequest{UserName: name}))
+		attached := &ram.UserPolicyRequest{UserName: name, PolicyName: system, PolicyType: ram.TypeSystem}
+		if system == "" {
+			attached.PolicyName, attached.PolicyType = name, ram.TypeCustom
+			check(users.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: name, PolicyDocument: document}))
+		}
+		check(users.AttachPolicyToUser(ctx, attached))
+		made, err := users.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: name})
+		check(made, err)
+		c, err := kms.NewClient(kms.Config{Endpoint: s.Endpoint, RootCAs: s.RootCAs, MaxAttempts: 1, Credentials: sign.Credentials{
+			AccessKeyID: made.AccessKey.AccessKeyID, AccessKeySecret: made.AccessKey.AccessKeySecret,
+		}})
+		check(c, err)
+		return c
+	}
+	for name, c := range map[string]*kms.Client{
+		"administrator": with("administrator", "AdministratorAccess", ""),
+		"full":          with("full", "AliyunKMSFullAccess", ""),
+		"everything":    with("everything", "", `{"Version":"1","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`),
+		"patterns": with("patterns", "", `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Rotate*"],
+			"Resource":["acs:kms:*:*:*","acs:kms:*:*:root*","acs:kms:*:*:rootke?","acs:kms:*:*:local*"]}]}`),
+	} {
+		for _, o := range api.Operations() {
+			if !o.ByName {
+				continue
+			}
+			_, err := c.Do(ctx, kms.Call{Action: o.Name, Version: o.Version})
+			if kms.CodeOf(err) != kms.CodeNoPermission {
+				t.Errorf("%s: %s: %v, want a refusal", name, o.Name, err)
+			}
+		}
+		out, err := users.SimulatePolicy(ctx, &ram.SimulatePolicyRequest{UserName: name, Operation: "RotateRootKey"})
+		if err != nil || out.Allowed || !out.ByName {
+			t.Errorf("%s: the simulation says %+v, %v", name, out, err)
+		}
+	}
+	if now, err := os.ReadFile(ca); err != nil || !bytes.Equal(now, certificates) || !slices.Equal(rootKeys(t, key), before) {
+		t.Errorf("a key of the server was replaced: %v", err)
+	}
+	keeper := with("keeper", "", `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"acs:kms:*:*:rootkey"}]}`)
+	rotate := func(c *kms.Client, force bool) error {
+		_, err := c.RotateRootKey(ctx, &kms.RotateRootKeyRequest{Force: force})
+		if err == nil {
+			settled(t, s, key)
+		}
+		return err
+	}
+	check(nil, rotate(keeper, false))
+	if err := rotate(keeper, false); kms.CodeOf(err) != kms.CodeResourceInUse {
+		t.Errorf("again within the hour: %v", err)
+	}
+	if err := rotate(keeper, true); kms.CodeOf(err) != kms.CodeInvalidParameter {
+		t.Errorf("forced by a user: %v", err)
+	}
+	if err := rotate(s.Client, false); kms.CodeOf(err) != kms.CodeResourceInUse {
+		t.Errorf("again within the hour, by the root account: %v", err)
+	}
+	check(nil, rotate(s.Client, true))
+}
+
+// TestRootKeyInterval verifies when the root key may be rotated again.
+func TestRootKeyInterval(t *testing.T) {
+	t.Parallel()
+	last := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		last  time.Time
+		after time.Duration
+		force bool
+		may   bool
+	}{
+		{time.Time{}, 0, false, true},
+		{last, 0, false, false},
+		{last, api.RootKeyInterval - time.Second, false, false},
+		{last, api.RootKeyInterval - time.Second, true, true},
+		{last, api.RootKeyInterval, false, true},
+		{last, -time.Hour, false, true}, // the clock was set back
+	} {
+		if err := server.MayRotate(store.Meta{RotatedAt: tt.last}, tt.force, last.Add(tt.after)); (err == nil) != tt.may {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+	if err := server.MayRotate(store.Meta{Rotation: &store.KeyRotation{}}, true, last); err == nil {
+		t.Error("a rotation begins while another is under way")
+	}
+}
+
+// TestOperationsOnTheServerAreNamed verifies that an operation that changes something other than
+// secrets, targets and what the user service has is marked as one on the server itself.
+func TestOperationsOnTheServerAreNamed(t *testing.T) {
+	t.Parallel()
+	marked := 0
+	for _, o := range api.Operations() {
+		resource, _, _ := strings.Cut(o.Resource, "/")
+		first := strings.Fields(strings.ReplaceAll(resource, ",", " "))[0]
+		known := slices.Contains([]string{"secret", "target", "key", "each", "user", "group", "policy"}, first)
+		if o.Change && !known && !o.ByName {
+			t.Errorf("%s changes %q, and a right on everything includes it", o.Name, o.Resource)
+		}
+		if o.ByName {
+			marked++
+		}
+	}
+	if marked < 2 {
+		t.Errorf("%d operations are marked", marked)
+	}
 }
 
 func rootKeys(t *testing.T, file string) []string {

@@ -46,6 +46,9 @@ type Meta struct {
 	FormerRootKeys []string `json:"former_root_keys,omitempty"`
 	// Rotation is that of the keys that is under way; nil for none.
 	Rotation *KeyRotation `json:"rotation,omitempty"`
+	// RotatedAt is when the last rotation of the keys began; zero when none has, or before releases that
+	// note it.
+	RotatedAt time.Time `json:"rotated_at,omitzero"`
 	// TrailKey is what the MACs of the audit trails are made with, sealed. It is empty in a store
 	// that no release with keyed trails has opened yet.
 	TrailKey  []byte    `json:"trail_key,omitempty"`

@@ -93,7 +93,7 @@ func fixedCA(overlap time.Duration) (kms.RotateLocalCAResponse, error) {
 // fixedRootKeys are what RotateRootKey and DescribeRootKey tell of.
 type fixedRootKeys struct{}
 
-func (fixedRootKeys) Rotate(context.Context, bool, time.Time) error { return nil }
+func (fixedRootKeys) Rotate(context.Context, bool, bool, time.Time) error { return nil }
 
 func (fixedRootKeys) Describe(context.Context) (kms.RootKeyResponse, error) {
 	return kms.RootKeyResponse{
