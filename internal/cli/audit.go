@@ -21,7 +21,7 @@ type auditVerify struct {
 	RootKeyFile string   `help:"File with the root key, for --data-dir (DATA-DIR/root.key)." placeholder:"FILE" type:"path"`
 	RootKeyEnv  string   `help:"Variable of the environment with the root key, for --data-dir." placeholder:"NAME"`
 	Online      bool     `help:"Compare with the server of the profile, which keeps this trail and may be running."`
-	Profile     string   `help:"Profile for --online, instead of the current one." placeholder:"NAME" env:"KEYTURN_PROFILE"`
+	Profile     string   `help:"Profile for --online, instead of the current one." placeholder:"NAME" env:"${profile_variable}"`
 	KnownGap    []uint64 `help:"Number of the record of a loss that you know; may be repeated." placeholder:"N"`
 }
 

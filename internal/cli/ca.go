@@ -11,12 +11,6 @@ type caCommand struct {
 	Rotate caRotate `cmd:"" help:"Make a new local CA, which takes over after an overlap."`
 }
 
-// AfterApply gives the subcommand the flags of the group.
-func (c *caCommand) AfterApply() error {
-	c.Rotate.globals = c.globals
-	return nil
-}
-
 type caRotate struct {
 	globals     `kong:"-"`
 	OverlapDays int `help:"Days for which the old CA is still used, while clients learn to trust the new one." default:"30"`

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -27,8 +28,29 @@ const (
 
 // globals are the flags of every command that calls a server.
 type globals struct {
-	Profile string `help:"Profile to use instead of the current one." placeholder:"NAME" env:"KEYTURN_PROFILE"`
+	Profile string `help:"Profile to use instead of the current one." placeholder:"NAME" env:"${profile_variable}"`
 	Output  string `help:"Form of the result: ${enum}." enum:"table,json" default:"table" short:"o"`
+}
+
+// shared is how [shareFlags] finds the flags of a group and of its subcommands.
+func (g *globals) shared() *globals { return g }
+
+// shareFlags gives every subcommand the flags of its group: the outermost command that has them.
+func shareFlags(c *commands) { shareFrom(reflect.ValueOf(c).Elem(), nil) }
+
+func shareFrom(command reflect.Value, group *globals) {
+	for i := range command.NumField() {
+		if !command.Type().Field(i).IsExported() || command.Field(i).Kind() != reflect.Struct {
+			continue
+		}
+		own := group
+		if sub, ok := command.Field(i).Addr().Interface().(interface{ shared() *globals }); ok && group == nil {
+			own = sub.shared()
+		} else if ok {
+			*sub.shared() = *group
+		}
+		shareFrom(command.Field(i), own)
+	}
 }
 
 type commands struct {
@@ -91,6 +113,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "keyturn: %s\n", usage(err))
 		return exitUsage
 	}
+	shareFlags(&c)
 	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, model: parser.Model}
 	return report(stderr, command.Run(e))
 }
@@ -102,7 +125,7 @@ func newParser(c *commands, stdout, stderr io.Writer) (*kong.Kong, error) {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Vars{"default_data_dir": defaultDataDir()},
+		kong.Vars{"default_data_dir": defaultDataDir(), "profile_variable": profileVariable},
 	)
 }
 

@@ -18,16 +18,6 @@ type groupCommand struct {
 	Detach groupDetach `cmd:"" help:"Take a policy from a group."`
 }
 
-// AfterApply gives every subcommand the flags of the group.
-func (c *groupCommand) AfterApply() error {
-	for _, g := range []*globals{
-		&c.List.globals, &c.Show.globals, &c.Create.globals, &c.Delete.globals, &c.Add.globals, &c.Remove.globals, &c.Attach.globals, &c.Detach.globals,
-	} {
-		*g = c.globals
-	}
-	return nil
-}
-
 type groupList struct {
 	globals `kong:"-"`
 }

@@ -24,7 +24,7 @@ const kmsUsage = `Usage: keyturn kms OPERATION --Parameter value …
 A documented "aliyun kms" command works after replacing the first word.
 
   --Parameter-FILE PATH   take the value from a file
-  --profile NAME, -p      profile to use instead of the current one
+  --profile NAME, -p      profile to use instead of KEYTURN_PROFILE or the current one
   --endpoint HOST:PORT    another endpoint than the profile's
   --header NAME=VALUE     Accept=application/xml asks for XML
   --region, --version, --method, --force, --secure

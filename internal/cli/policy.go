@@ -18,16 +18,6 @@ type policyCommand struct {
 	Simulate policySimulate `cmd:"" help:"Say whether a user may do something, and which statement decides. Exits with 1 for no."`
 }
 
-// AfterApply gives every subcommand the flags of the group.
-func (c *policyCommand) AfterApply() error {
-	for _, g := range []*globals{
-		&c.List.globals, &c.Show.globals, &c.Create.globals, &c.Update.globals, &c.Delete.globals, &c.Simulate.globals,
-	} {
-		*g = c.globals
-	}
-	return nil
-}
-
 type policyList struct {
 	globals `kong:"-"`
 	Type    string `help:"Only policies of this type: Custom or System." enum:",Custom,System" default:""`

@@ -125,8 +125,13 @@ func (all profiles) find(name string) (string, profile, error) {
 	return name, p, nil
 }
 
-// resolve finds how to reach the server: the environment if it names an endpoint, else the profile.
+// profileVariable names the profile where no flag does.
+const profileVariable = "KEYTURN_PROFILE"
+
+// resolve finds how to reach the server: by the profile if a name or the environment says which, by the
+// environment if it names an endpoint, and else by the current profile.
 func resolve(name string) (profile, error) {
+	name = cmp.Or(name, os.Getenv(profileVariable))
 	if endpoint := os.Getenv("KEYTURN_ENDPOINT"); endpoint != "" && name == "" {
 		return profile{
 			Endpoint: endpoint, AccessKeyID: os.Getenv("KEYTURN_ACCESS_KEY_ID"), AccessKeySecret: os.Getenv("KEYTURN_ACCESS_KEY_SECRET"),
@@ -284,7 +289,7 @@ func (c profileName) find() (profiles, string, string, profile, error) {
 	if err != nil {
 		return all, path, "", profile{}, err
 	}
-	name, p, err := all.find(c.Name)
+	name, p, err := all.find(cmp.Or(c.Name, os.Getenv(profileVariable)))
 	return all, path, name, p, err
 }
 

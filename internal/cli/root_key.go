@@ -19,12 +19,6 @@ type rootKeyCommand struct {
 	Prepare rootKeyPrepare `cmd:"" help:"Add a new root key to a key file, for the nodes of a cluster."`
 }
 
-// AfterApply gives every subcommand the flags of the group.
-func (c *rootKeyCommand) AfterApply() error {
-	c.Status.globals, c.Rotate.globals = c.globals, c.globals
-	return nil
-}
-
 type rootKeyStatus struct {
 	globals `kong:"-"`
 }

@@ -28,17 +28,6 @@ type rotationCommand struct {
 	Repair    rotationRepair    `cmd:"" help:"Explain a quarantine and what can be done; do it with --probe, --apply or --adopt."`
 }
 
-// AfterApply gives every subcommand the flags of the group.
-func (c *rotationCommand) AfterApply() error {
-	for _, g := range []*globals{
-		&c.List.globals, &c.Status.globals, &c.Configure.globals, &c.Detach.globals, &c.Rotate.globals, &c.Rehearse.globals, &c.Emergency.globals,
-		&c.EndGrace.globals, &c.Undo.globals, &c.Cancel.globals, &c.Pause.globals, &c.Resume.globals, &c.Probe.globals, &c.Repair.globals,
-	} {
-		*g = c.globals
-	}
-	return nil
-}
-
 type rotationList struct {
 	globals `kong:"-"`
 	State   string `help:"Only those in this state, such as quarantined." placeholder:"STATE"`

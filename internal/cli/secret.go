@@ -33,16 +33,6 @@ type secretCommand struct {
 	Restore   secretRestore   `cmd:"" help:"Cancel a planned deletion."`
 }
 
-// AfterApply gives every subcommand the flags of the group.
-func (c *secretCommand) AfterApply() error {
-	for _, g := range []*globals{
-		&c.List.globals, &c.Show.globals, &c.Get.globals, &c.Put.globals, &c.Versions.globals, &c.Stage.globals, &c.Delete.globals, &c.Restore.globals,
-	} {
-		*g = c.globals
-	}
-	return nil
-}
-
 func (g globals) json() bool { return g.Output == "json" }
 
 func (g globals) connect() (*kms.Client, error) {

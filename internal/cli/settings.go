@@ -36,7 +36,7 @@ const envPrefix = "KEYTURN_"
 
 // clientVariables are the variables that are not settings of the server.
 var clientVariables = []string{
-	"KEYTURN_PROFILE", "KEYTURN_ENDPOINT", "KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN",
+	profileVariable, "KEYTURN_ENDPOINT", "KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN",
 	"KEYTURN_CA_FILE", "KEYTURN_INSECURE_HTTP", "KEYTURN_CONFIG_DIR", "KEYTURN_CONFIG", "KEYTURN_ROOT_KEY", "KEYTURN_ROOT_KEY" + root.Additional,
 }
 

@@ -27,16 +27,6 @@ type targetCommand struct {
 	PrepareAccounts targetPrepareAccounts `cmd:"" help:"Make two logins of equal rights from one, or show how."`
 }
 
-// AfterApply gives every subcommand the flags of the group.
-func (c *targetCommand) AfterApply() error {
-	for _, g := range []*globals{
-		&c.Add.globals, &c.List.globals, &c.Show.globals, &c.Update.globals, &c.Test.globals, &c.Pause.globals, &c.Resume.globals, &c.Remove.globals, &c.PrepareAccounts.globals,
-	} {
-		*g = c.globals
-	}
-	return nil
-}
-
 // targetSettings are the flags that make a configuration. Which settings a kind has, the server knows.
 type targetSettings struct {
 	Address string   `help:"Setting address: host, or host:port, of the system." placeholder:"HOST[:PORT]"`

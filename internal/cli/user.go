@@ -25,18 +25,6 @@ type userKey struct {
 	Delete  keyDelete  `cmd:"" help:"Delete an access key."`
 }
 
-// AfterApply gives every subcommand the flags of the group.
-func (c *userCommand) AfterApply() error {
-	k := &c.Key
-	for _, g := range []*globals{
-		&c.List.globals, &c.Show.globals, &c.Create.globals, &c.Delete.globals, &c.Attach.globals, &c.Detach.globals,
-		&k.Create.globals, &k.List.globals, &k.Disable.globals, &k.Enable.globals, &k.Delete.globals,
-	} {
-		*g = c.globals
-	}
-	return nil
-}
-
 type userList struct {
 	globals `kong:"-"`
 }
