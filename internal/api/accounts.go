@@ -75,7 +75,11 @@ func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAc
 	if !ok {
 		return nil, fault.New(fault.Unsupported, "A target of kind %q cannot make two accounts from one.", t.Kind)
 	}
-	if err := c.admit(ctx, c.Snapshot, t, system, in.SecretName, []string{in.AccountName, in.CloneAccountName, ownerOf(in)}); err != nil {
+	bounded, ended := c.concealing(ctx, t, defaultTestTime)
+	err = c.admit(bounded, c.Snapshot, t, system, in.SecretName, []string{in.AccountName, in.CloneAccountName, ownerOf(in)})
+	ended(err)
+	if err != nil {
+		c.logDetail(t.Name, err)
 		return nil, asPreparation(t, err)
 	}
 	p := &preparation{Call: c, in: in, target: t, system: system, by: by, request: target.PlanRequest{

@@ -50,7 +50,8 @@ type Env struct {
 	Kinds map[string]target.Kind
 	// Dial connects to targets; nil means what [target.Settings] makes of it.
 	Dial egress.DialFunc
-	// TestTime is how long TestTarget takes at most, and without an answer exactly; 0 means 10 seconds.
+	// TestTime is how long TestTarget and other calls that ask a target take at most, and without an answer
+	// exactly; 0 means what each has for itself, 3 or 10 seconds.
 	TestTime time.Duration
 	// Rotation says how credentials are rotated where a secret does not.
 	Rotation RotationConfig

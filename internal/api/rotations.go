@@ -417,9 +417,9 @@ func (c *Call) refusePrivileged(ctx context.Context, settings secret.RotationSet
 		return err
 	}
 	defer func() { _ = system.Close() }() // nothing was changed
-	ctx, cancel := context.WithTimeout(ctx, standingWait)
-	defer cancel()
-	err = c.admit(ctx, c.Snapshot, t, system, s.Name, ch.names)
+	bounded, ended := c.concealing(ctx, t, standingWait)
+	err = c.admit(bounded, c.Snapshot, t, system, s.Name, ch.names)
+	ended(err)
 	if fault.KindOf(err) == fault.InUse {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -461,8 +462,7 @@ const detachedID = "none"
 // defaultTestTime is how long a target has to answer a test, and how long it takes to say that it did not.
 const defaultTestTime = 10 * time.Second
 
-// testTarget makes one login, and says what came of it. That the target says no is an answer, not an error. A test without an
-// answer always takes the whole time, so that its duration does not tell a port that is closed from one that is open.
+// testTarget makes one login, and says what came of it. That the target says no is an answer, not an error.
 func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.TestTargetResponse, error) {
 	t, err := c.existingTarget(c.Snapshot, in.TargetName)
 	if err != nil {
@@ -479,33 +479,43 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 			return nil, err
 		}
 	}
-	if c.Kinds[t.Kind].Action == "" { // programs on this machine take their own time
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, cmp.Or(c.TestTime, defaultTestTime))
-		defer cancel()
-	}
+	ctx, ended := c.concealing(ctx, t, defaultTestTime)
 	out := &kms.TestTargetResponse{TargetName: t.Name, Result: "ok"}
 	switch tester, ok := system.(target.Tester); {
 	case in.SecretName == "" && ok:
 		err = tester.Test(ctx)
 	case credential.IsZero():
+		ended(nil)
 		return nil, fault.Parameter("SecretName", "target %q has no administrator to log in as. SecretName must name a secret "+
 			"that is attached to the target; its current credential is tried.", t.Name)
 	default:
 		err = system.Verify(ctx, credential)
 	}
+	ended(err)
 	if err != nil {
 		c.logDetail(t.Name, err)
 		class, code, message := target.ForCaller(err)
 		if message == target.Withheld {
 			message = "target " + t.Name + ": " + message
-			if c.Kinds[t.Kind].Action == "" {
-				<-ctx.Done()
-			}
 		}
 		out.Result, out.Code, out.Message = class.String(), code, message
 	}
 	return out, nil
+}
+
+// concealing bounds a call of a target by d. ended takes what came of it, and without an answer returns only when d is over:
+// the duration of a call must not tell what listens at an address. Programs on this machine take their own time.
+func (c *Call) concealing(ctx context.Context, t store.Target, d time.Duration) (bounded context.Context, ended func(error)) {
+	if c.Kinds[t.Kind].Action != "" {
+		return ctx, func(error) {}
+	}
+	bounded, cancel := context.WithTimeout(ctx, cmp.Or(c.TestTime, d))
+	return bounded, func(err error) {
+		defer cancel()
+		if _, _, text := target.ForCaller(err); errors.As(err, new(*target.Error)) && text == target.Withheld {
+			<-bounded.Done()
+		}
+	}
 }
 
 // logDetail logs for the operator what callers do not learn about a target's error.

@@ -116,7 +116,7 @@ type Config struct {
 	NewID func() string
 	// Random is the source of GetRandomPassword; nil means crypto/rand. For tests.
 	Random io.Reader
-	// TestTime is how long a test of a target takes that gets no answer; 0 means 10 seconds. For tests.
+	// TestTime is [api.Env.TestTime]. For tests.
 	TestTime time.Duration
 	// KeyStep is called after each step of a rotation of the root key; an error of it stops the rotation there. For tests.
 	KeyStep func(step string) error

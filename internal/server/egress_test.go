@@ -113,12 +113,14 @@ func silent(t *testing.T) string {
 	return support.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }).String()
 }
 
-// TestRotationsAreNoPortScanners verifies that the state of a rotation, its reason and its steps tell
-// the same of a target where nothing listens and of one where another service does.
+// TestRotationsAreNoPortScanners verifies that the state of a rotation, its reason and its steps, and how
+// long it takes to configure it, tell the same of a target where nothing listens and of one where
+// another service does.
 func TestRotationsAreNoPortScanners(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, func(c *server.Config) {
 		c.Kinds = []target.Kind{redis.Kind(), webhook.Kind()}
+		c.TestTime = testTime
 	})
 	credentials := userWith(t, s, `{"Version":"1","Statement":[
 		{"Effect":"Allow","Action":["kms:RegisterTarget","kms:CreateSecret"],"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]},
@@ -149,7 +151,11 @@ func TestRotationsAreNoPortScanners(t *testing.T) {
 			kind, admin, configure.Strategy, configure.CloneAccountName = "redis", app, "double", "app2"
 		}
 		check(team.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: name, Kind: kind, Config: config, AdminSecretName: admin}))
+		began := time.Now()
 		check(team.ConfigureRotation(ctx, &configure))
+		if took := time.Since(began); kind == "redis" && admin != app && took < testTime {
+			t.Errorf("ConfigureRotation at %s took %s, want %s: its duration tells what listens there", config, took, testTime)
+		}
 		check(team.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: app, VersionID: "v2"}))
 		var out *kms.DescribeRotationResponse
 		waitFor(t, "a try at "+config, func() bool {
