@@ -76,7 +76,8 @@ func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAc
 		return nil, fault.New(fault.Unsupported, "A target of kind %q cannot make two accounts from one.", t.Kind)
 	}
 	bounded, ended := c.concealing(ctx, t, defaultTestTime)
-	err = c.admit(bounded, c.Snapshot, t, system, in.SecretName, []string{in.AccountName, in.CloneAccountName, ownerOf(in)})
+	accounts := []string{in.AccountName, in.CloneAccountName, ownerOf(in)}
+	err = c.admit(bounded, c.Snapshot, t, system, in.SecretName, accounts)
 	ended(err)
 	if err != nil {
 		c.logDetail(t.Name, err)

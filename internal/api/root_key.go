@@ -19,8 +19,8 @@ type RootKeys interface {
 	Describe(ctx context.Context) (kms.RootKeyResponse, error)
 }
 
-// RootKeyInterval is the least time between two rotations of the root key. Each makes the copies of the
-// root key useless that the operator keeps elsewhere.
+// RootKeyInterval is the least time between two rotations of the root key. Each makes the copies
+// of the root key useless that the operator keeps elsewhere.
 const RootKeyInterval = time.Hour
 
 var errNoRootKeys = errors.New("this server has no root key of its own")
@@ -37,7 +37,8 @@ func rotateRootKey(ctx context.Context, c *Call, in *kms.RotateRootKeyRequest) (
 		return nil, errNoRootKeys
 	}
 	if in.Force && c.Principal.Kind != policy.KindAccount {
-		return nil, fault.Parameter("Force", "only the root account may rotate the root key again within %s.", RootKeyInterval)
+		return nil, fault.Parameter("Force", "only the root account may rotate the root key again within %s.",
+			RootKeyInterval)
 	}
 	if err := c.RootKeys.Rotate(ctx, in.ReencryptValues, in.Force, c.At); err != nil {
 		return nil, err

@@ -459,10 +459,12 @@ func (c *Call) detach(ctx context.Context, name string, t store.Target) error {
 // detachedID is the ID of no target.
 const detachedID = "none"
 
-// defaultTestTime is how long a target has to answer a test, and how long it takes to say that it did not.
+// defaultTestTime is how long a target has to answer a test, and how long it takes to say that
+// it did not.
 const defaultTestTime = 10 * time.Second
 
-// testTarget makes one login, and says what came of it. That the target says no is an answer, not an error.
+// testTarget makes one login, and says what came of it. That the target says no is an answer,
+// not an error.
 func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.TestTargetResponse, error) {
 	t, err := c.existingTarget(c.Snapshot, in.TargetName)
 	if err != nil {
@@ -503,9 +505,12 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	return out, nil
 }
 
-// concealing bounds a call of a target by d. ended takes what came of it, and without an answer returns only when d is over:
-// the duration of a call must not tell what listens at an address. Programs on this machine take their own time.
-func (c *Call) concealing(ctx context.Context, t store.Target, d time.Duration) (bounded context.Context, ended func(error)) {
+// concealing bounds a call of a target by d. ended takes what came of it, and without an answer
+// returns only when d is over: the duration of a call must not tell what listens at an address.
+// Programs on this machine take their own time.
+func (c *Call) concealing(
+	ctx context.Context, t store.Target, d time.Duration,
+) (bounded context.Context, ended func(error)) {
 	if c.Kinds[t.Kind].Action != "" {
 		return ctx, func(error) {}
 	}

@@ -9,9 +9,10 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// profileless are the commands that reach no server with an access key of a profile (agent has one of
-// its own), or take the profile in another way: kms reads its arguments itself, and profile is about the
-// profiles. The script user.txtar verifies that these two follow the environment.
+// profileless are the commands that reach no server with an access key of a profile (agent has
+// one of its own), or take the profile in another way: kms reads its arguments itself, and
+// profile is about the profiles. The script user.txtar verifies that these two follow the
+// environment.
 var profileless = []string{"serve", "demo", "kms", "agent", "version", "completion", "__complete", "profile"}
 
 // TestEveryCommandHasTheFlagsOfItsGroup verifies that each command that reaches a server takes the

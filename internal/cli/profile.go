@@ -128,8 +128,8 @@ func (all profiles) find(name string) (string, profile, error) {
 // profileVariable names the profile where no flag does.
 const profileVariable = "KEYTURN_PROFILE"
 
-// resolve finds how to reach the server: by the profile if a name or the environment says which, by the
-// environment if it names an endpoint, and else by the current profile.
+// resolve finds how to reach the server: by the profile if a name or the environment says which,
+// by the environment if it names an endpoint, and else by the current profile.
 func resolve(name string) (profile, error) {
 	name = cmp.Or(name, os.Getenv(profileVariable))
 	if endpoint := os.Getenv("KEYTURN_ENDPOINT"); endpoint != "" && name == "" {

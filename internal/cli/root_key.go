@@ -60,7 +60,10 @@ func (c *rootKeyRotate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	out, err := client.RotateRootKey(e.ctx, &kms.RotateRootKeyRequest{ReencryptValues: c.ReencryptValues, Force: c.Force})
+	out, err := client.RotateRootKey(e.ctx, &kms.RotateRootKeyRequest{
+		ReencryptValues: c.ReencryptValues,
+		Force:           c.Force,
+	})
 	if err != nil {
 		return err
 	}

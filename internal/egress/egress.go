@@ -6,8 +6,8 @@
 // In this order:
 //
 //  1. Only TCP is spoken: no Unix sockets.
-//  2. The server's own listeners and everything that its configuration makes it connect to (the other nodes of its cluster,
-//     etcd, audit sinks, receivers of events) are refused.
+//  2. The server's own listeners and everything that its configuration makes it connect to (the
+//     other nodes of its cluster, etcd, audit sinks, receivers of events) are refused.
 //  3. What a Deny rule names is refused.
 //  4. Link-local, multicast, unspecified and reserved addresses and the metadata services of clouds are refused, unless an Allow
 //     rule names an address or network inside those ranges. A wider rule, such as 0.0.0.0/0, does not.

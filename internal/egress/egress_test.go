@@ -265,9 +265,10 @@ func TestDeniedNameWithoutAddress(t *testing.T) {
 }
 
 // TestOwnServicesAreRefusedAtEveryAddress verifies that a service of the server at an address of
-// this machine is refused at all addresses of this machine, whatever the spelling of its port; that a
-// service whose name cannot be looked up makes the attempt fail without a verdict; and that a host
-// behind the same proxy as a service is reached only by the name that the operator allows.
+// this machine is refused at all addresses of this machine, whatever the spelling of its port;
+// that a service whose name cannot be looked up makes the attempt fail without a verdict; and
+// that a host behind the same proxy as a service is reached only by the name that the operator
+// allows.
 func TestOwnServicesAreRefusedAtEveryAddress(t *testing.T) {
 	t.Parallel()
 	port, connected := listener(t)

@@ -378,9 +378,9 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 	return w.end(ctx, t, system, change, e)
 }
 
-// reached returns an error unless a system of the target's kind answers, where that is not known yet and the kind can tell
-// without a login of the account. Nothing has been sent then: a system of another kind is told from one that is not there by
-// nothing but the log.
+// reached returns an error unless a system of the target's kind answers, where that is not known
+// yet and the kind can tell without a login of the account. Nothing has been sent then: a system
+// of another kind is told from one that is not there by nothing but the log.
 func reached(ctx context.Context, t *api.Turn, system target.Target, base target.Credential) error {
 	if t.Proven() || t.Record.Attempt > 0 {
 		return nil
@@ -403,7 +403,8 @@ func (w *worker) end(ctx context.Context, t *api.Turn, system target.Target, cha
 	return w.move(ctx, t, e, nil)
 }
 
-// said is what callers learn of a target's error; it holds no secret. An error that is not of a target says nothing.
+// said is what callers learn of a target's error; it holds no secret. An error that is not of a
+// target says nothing.
 func said(t *api.Turn, err error) string {
 	var e *target.Error
 	if t.Proven() && errors.As(err, &e) {
@@ -457,7 +458,8 @@ func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target,
 			event.LoginFailed = true
 			w.loginFailed()
 		default:
-			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), LoginFailed: event.LoginFailed}, nil)
+			unanswered := rotation.Event{Kind: rotation.Failed, Text: said(t, err), LoginFailed: event.LoginFailed}
+			return w.move(ctx, t, unanswered, nil)
 		}
 	}
 	event.Candidate, event.Base = known[0], known[1]

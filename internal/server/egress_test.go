@@ -113,9 +113,9 @@ func silent(t *testing.T) string {
 	return support.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }).String()
 }
 
-// TestRotationsAreNoPortScanners verifies that the state of a rotation, its reason and its steps, and how
-// long it takes to configure it, tell the same of a target where nothing listens and of one where
-// another service does.
+// TestRotationsAreNoPortScanners verifies that the state of a rotation, its reason and its
+// steps, and how long it takes to configure it, tell the same of a target where nothing listens
+// and of one where another service does.
 func TestRotationsAreNoPortScanners(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, func(c *server.Config) {
@@ -154,7 +154,8 @@ func TestRotationsAreNoPortScanners(t *testing.T) {
 		began := time.Now()
 		check(team.ConfigureRotation(ctx, &configure))
 		if took := time.Since(began); kind == "redis" && admin != app && took < testTime {
-			t.Errorf("ConfigureRotation at %s took %s, want %s: its duration tells what listens there", config, took, testTime)
+			t.Errorf("ConfigureRotation at %s took %s, want %s: its duration tells what listens there",
+				config, took, testTime)
 		}
 		check(team.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: app, VersionID: "v2"}))
 		var out *kms.DescribeRotationResponse
@@ -197,7 +198,9 @@ func TestTargetsForgeNoAuditRecord(t *testing.T) {
 	s := keyturntest.Start(t, func(c *server.Config) {
 		c.Kinds = []target.Kind{ldap.Kind(), webhook.Kind()}
 		c.TestTime = testTime
-		c.AuditSinks = []audit.Sink{&audit.Syslog{Address: syslog.address}, &audit.HTTP{URL: "http://" + httpSink.address + "/sink"}}
+		c.AuditSinks = []audit.Sink{
+			&audit.Syslog{Address: syslog.address}, &audit.HTTP{URL: "http://" + httpSink.address + "/sink"},
+		}
 		c.Rotator.Receivers = []rotator.Receiver{{URL: "http://" + receiver.address + "/events"}}
 	})
 	credentials := userWith(t, s, `{"Version":"1","Statement":[

@@ -138,7 +138,8 @@ func (r *rekeying) Rotate(ctx context.Context, values, force bool, at time.Time)
 	if err := r.step("kept"); err != nil {
 		return err
 	}
-	if err := r.switchTo(ctx, next, store.KeyRotation{StartedAt: at, Former: r.ring.Current().ID(), Values: values}, force); err != nil {
+	rotation := store.KeyRotation{StartedAt: at, Former: r.ring.Current().ID(), Values: values}
+	if err := r.switchTo(ctx, next, rotation, force); err != nil {
 		return err
 	}
 	if err := r.load(ctx); err != nil {
@@ -155,8 +156,9 @@ func (r *rekeying) Rotate(ctx context.Context, values, force bool, at time.Time)
 	return nil
 }
 
-// mayRotate returns an error while another rotation is under way, and for [api.RootKeyInterval] after one began unless force
-// is set. A last rotation in the future, by a clock that was set back since, refuses none.
+// mayRotate returns an error while another rotation is under way, and for [api.RootKeyInterval]
+// after one began unless force is set. A last rotation in the future, by a clock that was set
+// back since, refuses none.
 func mayRotate(meta store.Meta, force bool, at time.Time) error {
 	if meta.Rotation != nil {
 		return fault.New(fault.InUse, "A rotation of the root key is under way; wait until it has ended.")
@@ -165,7 +167,8 @@ func mayRotate(meta store.Meta, force bool, at time.Time) error {
 	if force || meta.RotatedAt.IsZero() || since < 0 || since >= api.RootKeyInterval {
 		return nil
 	}
-	return fault.New(fault.InUse, "The root key was rotated at %s, and may be again at %s. The root account may rotate it before with Force.",
+	return fault.New(fault.InUse, "The root key was rotated at %s, and may be again at %s. "+
+		"The root account may rotate it before with Force.",
 		meta.RotatedAt.UTC().Format(time.RFC3339), meta.RotatedAt.Add(api.RootKeyInterval).UTC().Format(time.RFC3339))
 }
 

@@ -81,10 +81,10 @@ func settled(t *testing.T, s *keyturntest.Server, file string) {
 	})
 }
 
-// TestRightsOnEverythingReplaceNoKeyOfTheServer verifies that a user with all rights on everything, of a
-// policy of the service or one of the operator's, performs no operation on the server itself: a
-// statement must name its resource. A user who has such a statement rotates the root key once an hour at
-// most, and cannot force more.
+// TestRightsOnEverythingReplaceNoKeyOfTheServer verifies that a user with all rights on
+// everything, of a policy of the service or one of the operator's, performs no operation on the
+// server itself: a statement must name its resource. A user who has such a statement rotates the
+// root key once an hour at most, and cannot force more.
 func TestRightsOnEverythingReplaceNoKeyOfTheServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

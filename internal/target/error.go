@@ -93,9 +93,9 @@ func bounded(text string) string {
 // Withheld is what callers learn of an error that is for the operator's log alone.
 const Withheld = "no answer; the server's log says more"
 
-// ForCaller returns what a caller learns about an error: "no answer" of everything that a system of
-// the target's kind has not said, so that no call tells what listens at an address, nor whether
-// anything does.
+// ForCaller returns what a caller learns about an error: "no answer" of everything that a system
+// of the target's kind has not said, so that no call tells what listens at an address, nor
+// whether anything does.
 func ForCaller(err error) (class Class, code, text string) {
 	var e *Error
 	if !errors.As(err, &e) || e.Class == Unknown || e.Class == Unreachable && e.Detail != "" {
@@ -167,9 +167,10 @@ func ClassOf(err error) Class {
 // CodeEgress is the code of an error that the server's own egress rules made: the target was not asked.
 const CodeEgress = "EgressRefused"
 
-// NotSent classifies an error of making a connection: Unreachable, because nothing was asked yet; Denied when the server's
-// rules refuse the address that the caller has named. A name that the rules refuse is as one that does not exist: callers
-// must not learn which names the server can resolve. Why there is no connection is for the operator alone.
+// NotSent classifies an error of making a connection: Unreachable, because nothing was asked
+// yet; Denied when the server's rules refuse the address that the caller has named. A name that
+// the rules refuse is as one that does not exist: callers must not learn which names the server
+// can resolve. Why there is no connection is for the operator alone.
 func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
 	class, code, text := Unreachable, "", "no answer"
 	var refused *egress.RefusedError
