@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -53,6 +54,9 @@ func (s settings) commands(c server.Config) (command.Config, error) {
 	}
 	if len(errs) == 0 {
 		errs = append(errs, out.CheckUser())
+	}
+	if errors.Join(errs...) == nil && !out.Isolates(context.Background()) {
+		c.Logger.Warn("commands get no PID namespace of their own, so one runs at a time: that takes the capability CAP_SYS_ADMIN (docs/operations.md)")
 	}
 	return out, errors.Join(errs...)
 }

@@ -21,11 +21,17 @@
 // server that is not root cannot change the user: then the operator must accept in so many words
 // (command-user: self) that commands can read what the server can. On Linux, it gains no privileges
 // by set-user-ID files, has limits on processes, open files, file size and processor time, and
-// writes no core dump. It has a process group of its own, which gets a SIGTERM when the time is
-// over and SIGKILL two seconds later; what it leaves running in that group is killed when it ends.
+// writes no core dump. Its process group gets a SIGTERM when the time is over and SIGKILL two
+// seconds later. When it ends, all that it has started is killed, in whatever session or process
+// group (elsewhere than on Linux, in its own group alone). It inherits no open file.
 //
-// The executable, and every directory above it, must belong to root or to the server's user, and
-// nobody else may be able to write there (a directory with the sticky bit is good enough).
+// Commands of one user could read each other's memory. On Linux each gets a PID namespace with its
+// own /proc, in which there is no process but its own. Where the server lacks the right to make one
+// (CAP_SYS_ADMIN), one command runs at a time, and all that one has started has ended before the next.
+//
+// The executable, every directory above it and every symbolic link on the way must belong to root
+// or to the server's user, and nobody else may be able to write there (a directory with the sticky
+// bit is good enough).
 //
 // Configurations of releases up to 0.1 name path, args, env and dir instead of command. They can be
 // opened when the server's configuration has a command with the same executable, arguments and
@@ -41,6 +47,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/plugin"
@@ -109,7 +116,9 @@ type Config struct {
 }
 
 // Kind is the kind "command". Without commands none can be registered.
-func Kind(c Config) target.Kind {
+func Kind(c Config) target.Kind { return kind(c, newIsolation(canIsolate)) }
+
+func kind(c Config, apart *isolation) target.Kind {
 	return target.Kind{
 		Name:       "command",
 		Action:     "kms:RegisterCommandTarget",
@@ -130,7 +139,13 @@ func Kind(c Config) target.Kind {
 			if err != nil {
 				return nil, err
 			}
-			r := &runner{config: c, line: c.Commands[own.Command], name: s.Name, sending: s.Sending}
+			r := &runner{
+				config:  c,
+				line:    c.Commands[own.Command],
+				name:    s.Name,
+				sending: s.Sending,
+				apart:   apart,
+			}
 			return &plugin.Target{Settings: own.Settings, Name: s.Name, Admin: s.Admin, Pass: true, Call: r.call}, nil
 		},
 	}
@@ -205,13 +220,7 @@ func (c Config) parseStored(raw json.RawMessage) (config, error) {
 }
 
 // executable is the file to run, or why it may not be run.
-func (l Line) executable() (string, error) {
-	real, err := filepath.EvalSymlinks(l.Path)
-	if err != nil {
-		return "", fmt.Errorf("%q: %w", l.Path, reason(err))
-	}
-	return real, trusted("the executable", real, isExecutable)
-}
+func (l Line) executable() (string, error) { return checkExecutable(l.Path) }
 
 func (l Line) environment() []string {
 	env := []string{path, "LC_ALL=C"}
@@ -227,6 +236,44 @@ type runner struct {
 	line    Line
 	name    string
 	sending func(ctx context.Context, receiver string) error
+	apart   *isolation
+}
+
+// isolation keeps commands of one user apart, who could read each other's memory: each has namespaces
+// of its own, or they run one at a time where the server has no right to make those. Commands of the
+// server's own user are not kept apart: they can read its memory.
+type isolation struct {
+	turn     chan struct{} // holds an element while a command runs that has no namespaces
+	try      func(context.Context) bool
+	possible atomic.Bool // try has reported true
+}
+
+func newIsolation(try func(context.Context) bool) *isolation {
+	return &isolation{turn: make(chan struct{}, 1), try: try}
+}
+
+// Isolates reports whether this process can run each command in namespaces of its own, or needs none:
+// without commands, and for those of its own user. It waits at most 10 seconds.
+func (c Config) Isolates(ctx context.Context) bool {
+	return len(c.Commands) == 0 || c.User.Self || canIsolate(ctx)
+}
+
+// begin waits for a turn, when there have to be turns. The caller calls end when the command and
+// all that it has started have ended.
+func (i *isolation) begin(ctx context.Context, u User) (isolate bool, end func(), err error) {
+	if u.Self {
+		return false, func() {}, nil
+	}
+	if i.possible.Load() || i.try(ctx) {
+		i.possible.Store(true)
+		return true, func() {}, nil
+	}
+	select {
+	case i.turn <- struct{}{}:
+		return false, func() { <-i.turn }, nil
+	case <-ctx.Done():
+		return false, nil, ctx.Err()
+	}
 }
 
 func (r *runner) call(ctx context.Context, step plugin.Step, message []byte, secrets []sensitive.Value) (plugin.Answer, error) {
@@ -242,10 +289,15 @@ func (r *runner) call(ctx context.Context, step plugin.Step, message []byte, sec
 	if err := ctx.Err(); err != nil {
 		return plugin.Answer{}, target.NotSent(what, err, secrets...)
 	}
+	isolate, end, err := r.apart.begin(ctx, r.config.User)
+	if err != nil {
+		return plugin.Answer{}, target.NotSent(what, err, secrets...)
+	}
+	defer end()
 	if r.sending != nil {
 		if err := r.sending(ctx, file); err != nil {
 			return plugin.Answer{}, target.NotSent(what, err, secrets...)
 		}
 	}
-	return r.run(ctx, file, what, message, secrets)
+	return r.run(ctx, file, what, isolate, message, secrets)
 }

@@ -1,29 +1,46 @@
 package command
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// launcherName is the first argument by which this program knows that it is to become a command.
-const launcherName = "keyturn-command-launcher"
+// A command is started in two steps, each this program again, so that no other file is needed that
+// could be replaced. The supervisor keeps the server's user and waits for the command; the launcher
+// drops what the command must not have and becomes it. Each is known by its only argument.
+const (
+	supervisorName = "keyturn-command-supervisor"
+	launcherName   = "keyturn-command-launcher"
+)
 
-// launch says what the launcher does before it becomes the command. It travels in an environment
-// variable, and holds no secret.
+// launch says what the two steps do. It travels in an environment variable, and holds no secret.
 type launch struct {
 	File string   `json:"file"`
 	Args []string `json:"args"`
 	Env  []string `json:"env"`
 	User User     `json:"user"`
+	// Isolate says that the supervisor is the first process of a namespace of its own.
+	Isolate bool `json:"isolate"`
 }
 
 const launchVariable = "KEYTURN_LAUNCH"
+
+// namespaces are those of an isolated command: it sees no process but its own.
+const namespaces = unix.CLONE_NEWPID | unix.CLONE_NEWNS
+
+// waitDelay is how long after the end of its time a command is waited for: the supervisor kills it
+// after grace.
+const waitDelay = 2 * grace
 
 // limits hold for every command.
 var limits = []struct {
@@ -40,11 +57,16 @@ var limits = []struct {
 // has others.
 const maxProcesses = 512
 
-// prepare makes cmd start this program again, which drops what the command must not have and then
-// becomes it. What the launcher cannot do is read from the returned pipe; it is empty when the
-// command was started.
-func (r *runner) prepare(cmd *exec.Cmd, file string) (failure *os.File, close func(), err error) {
-	text, err := json.Marshal(launch{File: file, Args: append([]string{r.line.Path}, r.line.Args...), Env: r.line.environment(), User: r.config.User})
+// prepare makes cmd start a supervisor. What the two steps cannot do is read from the returned
+// pipe; it is empty when the command was started.
+func (r *runner) prepare(cmd *exec.Cmd, file string, isolate bool) (failure *os.File, close func(), err error) {
+	text, err := json.Marshal(launch{
+		File:    file,
+		Args:    append([]string{r.line.Path}, r.line.Args...),
+		Env:     r.line.environment(),
+		User:    r.config.User,
+		Isolate: isolate,
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -52,29 +74,55 @@ func (r *runner) prepare(cmd *exec.Cmd, file string) (failure *os.File, close fu
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd.Path, cmd.Args = "/proc/self/exe", []string{launcherName}
+	cmd.Path, cmd.Args = "/proc/self/exe", []string{supervisorName}
 	cmd.Env = []string{launchVariable + "=" + string(text)}
 	cmd.ExtraFiles = []*os.File{write}
+	if isolate {
+		cmd.SysProcAttr.Cloneflags = namespaces
+	}
 	return read, func() { _ = write.Close() }, nil
 }
 
-// The launcher is this same program, so that it needs no other file that could be replaced. It must
-// begin before anything else of the program does: no flag, file or variable but its own is looked
-// at.
+// probeTime bounds how long [canIsolate] waits.
+const probeTime = 10 * time.Second
+
+// canIsolate reports whether this process can start commands in namespaces of their own. It takes
+// the right to administer the system (CAP_SYS_ADMIN), which containers mostly lack.
+func canIsolate(ctx context.Context) bool {
+	ctx, stop := context.WithTimeout(ctx, probeTime)
+	defer stop()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args, cmd.Env = []string{supervisorName}, []string{launchVariable + `={"isolate":true}`} // no file: it ends when it is isolated
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
+	return cmd.Run() == nil
+}
+
+// Both steps must begin before anything else of the program does: no flag, file or variable but
+// their own is looked at.
 func init() {
-	if len(os.Args) == 1 && os.Args[0] == launcherName {
-		become()
+	if len(os.Args) != 1 {
+		return
+	}
+	switch os.Args[0] {
+	case supervisorName:
+		runtime.LockOSThread()
+		status, err := supervise(os.Getenv(launchVariable))
+		if err != nil {
+			_, _ = syscall.Write(failureFD, []byte(err.Error())) // a probe has no pipe
+			status = 1
+		}
+		syscall.Exit(status) // os.Exit of a program with the race detector waits a second
+	case launcherName:
+		runtime.LockOSThread()
+		syscall.CloseOnExec(failureFD)
+		err := becomeCommand(os.Getenv(launchVariable))
+		_, _ = syscall.Write(failureFD, []byte(err.Error())) // the server takes the end of this process for one
+		os.Exit(1)
 	}
 }
 
-func become() {
-	runtime.LockOSThread()
-	pipe := os.NewFile(3, "failure")
-	syscall.CloseOnExec(3)
-	err := becomeCommand(os.Getenv(launchVariable))
-	fmt.Fprint(pipe, err)
-	os.Exit(1)
-}
+// failureFD is the descriptor of the pipe on which both steps say what they cannot do.
+const failureFD = 3
 
 func becomeCommand(text string) error {
 	var l launch
@@ -103,7 +151,29 @@ func becomeCommand(text string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
+	if err := closeInherited(); err != nil {
+		return fmt.Errorf("inherited descriptors: %w", err)
+	}
 	return syscall.Exec(l.File, l.Args, l.Env)
+}
+
+// closeInherited has all descriptors but the standard ones closed at the next exec: those that
+// whoever started the server has left open, too.
+func closeInherited() error {
+	err := unix.CloseRange(3, ^uint(0)>>33, unix.CLOSE_RANGE_CLOEXEC) // up to the greatest int32
+	if err == nil || !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // Linux before 5.11, or a filter of system calls
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // setLimit lowers a limit; one that is lower already stays.

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/plugin"
 	"github.com/keyturn/keyturn/sensitive"
@@ -29,7 +30,9 @@ const maxSaid = 8 << 10
 var errLong = fmt.Errorf("the answer is longer than %d bytes", plugin.MaxAnswer)
 
 // run starts the executable and waits for it. An answer is one that a command gave which ended by itself.
-func (r *runner) run(ctx context.Context, file, what string, message []byte, secrets []sensitive.Value) (plugin.Answer, error) {
+func (r *runner) run(
+	ctx context.Context, file, what string, isolate bool, message []byte, secrets []sensitive.Value,
+) (plugin.Answer, error) {
 	var out answer
 	said := tail{keep: maxSaid}
 	cmd := exec.CommandContext(ctx, file)
@@ -37,8 +40,8 @@ func (r *runner) run(ctx context.Context, file, what string, message []byte, sec
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(message), &out, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = grace
-	failure, started, err := r.prepare(cmd, file)
+	cmd.WaitDelay = waitDelay
+	failure, started, err := r.prepare(cmd, file, isolate)
 	if err != nil {
 		return plugin.Answer{}, notStarted(what, err, secrets)
 	}
@@ -73,6 +76,8 @@ func (r *runner) run(ctx context.Context, file, what string, message []byte, sec
 		err = errLong
 	case errors.Is(err, exec.ErrWaitDelay):
 		err = errors.New("the command ended, and something that it started kept its output open")
+	case exit != nil && exit.ExitCode() > 128: // as supervise returns it
+		err = fmt.Errorf("signal: %v", syscall.Signal(exit.ExitCode()-128))
 	}
 	if text != "" {
 		text = ": " + text
@@ -134,38 +139,25 @@ func (t *tail) text(secrets []sensitive.Value) string {
 	return target.CleanEnd(text, secrets...)
 }
 
-type sort string
-
-const (
-	isExecutable sort = "executable file"
-)
-
-// trusted refuses a file or directory that somebody else than root and our own user could replace or change.
-func trusted(name, file string, want sort) error {
-	file, err := filepath.EvalSymlinks(file)
+// checkExecutable returns the file that a path leads to, if nobody but root and this process's user
+// could have chosen or changed it.
+func checkExecutable(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, reason(err))
+		return "", fmt.Errorf("%q: %w", path, reason(err))
 	}
-	for at := file; ; at = filepath.Dir(at) {
-		info, err := os.Lstat(at)
-		if err != nil {
-			return fmt.Errorf("%s: %q: %w", name, at, reason(err))
-		}
-		mode := info.Mode()
-		if at == file && (want == isExecutable && (!mode.IsRegular() || mode.Perm()&0o111 == 0)) {
-			return fmt.Errorf("%s: %q is no %s", name, at, want)
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
-			return fmt.Errorf("%s: %q belongs to another user than root and the server's, who could change what is run", name, at)
-		}
-		if mode.Perm()&0o022 != 0 && (!mode.IsDir() || mode&os.ModeSticky == 0) {
-			return fmt.Errorf("%s: %q can be written by others than its owner (mode %04o); use chmod go-w", name, at, mode.Perm())
-		}
-		if at == filepath.Dir(at) {
-			return nil
-		}
+	info, err := os.Stat(real)
+	if err != nil {
+		return "", fmt.Errorf("%q: %w", path, reason(err))
 	}
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
+		return "", fmt.Errorf("%q is no executable file", real)
+	}
+	// Each link and each directory on the way, and that to where the links lead now.
+	if err := errors.Join(ownfile.CheckFile(path), ownfile.CheckFile(real)); err != nil {
+		return "", fmt.Errorf("the executable: %w", err)
+	}
+	return real, nil
 }
 
 // reason is an error of the file system without the call and the name, which its sentence tells already.
