@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -35,6 +36,7 @@ const (
 	LossHead       Loss = "head-missing"
 	LossAnotherKey Loss = "another-key"
 	LossWhileInUse Loss = "taken-away"
+	LossForeign    Loss = "foreign-file"
 
 	adviceAfterLoss = "keep what is left of the trail as evidence, find out who can write to its directory, and compare with the copies in the sinks"
 )
@@ -49,6 +51,7 @@ var lossText = map[Loss]string{
 	LossHead:       "the store has lost what it knew of this trail",
 	LossAnotherKey: "the trail was written under the key of another store",
 	LossWhileInUse: "the segment in use was taken away or cut while the server ran",
+	LossForeign:    "the trail's directory holds a file that has the name of a segment and that the server cannot have written",
 }
 
 // Head is what a store keeps of a trail, so that a loss of records is found. It belongs to one
@@ -90,7 +93,7 @@ func (e *LossError) Error() string {
 // Peek returns the head of a trail that has none yet, before Resume. A trail whose end cannot be
 // read is an error.
 func (l *Log) Peek(node string) (Head, error) {
-	end, err := findEnd(l.cfg.Dir)
+	end, err := findEnd(l.cfg.Dir, nil)
 	if err = errors.Join(err, end.err); err != nil {
 		return Head{}, err
 	}
@@ -107,14 +110,36 @@ type ending struct {
 	tail  tail
 	err   error  // why the end cannot be read
 	least uint64 // no record of the trail has a greater number
+	// foreign are the files that have the name of a segment and cannot be one. They are left alone.
+	foreign []string
 }
 
-// findEnd reads the end of the trail in dir.
-func findEnd(dir string) (ending, error) {
-	files, err := segments(dir)
-	e := ending{files: files, tail: tail{end: link{hash: genesis}}}
-	if err != nil || len(files) == 0 {
+// maxAhead bounds how far the name of a segment may be ahead of the head. The server stores the head
+// every few seconds.
+const maxAhead = 1 << 32
+
+// findEnd reads the end of the trail in dir. head is nil when it is not known.
+func findEnd(dir string, head *Head) (ending, error) {
+	e := ending{tail: tail{end: link{hash: genesis}}}
+	all, err := segments(dir)
+	if err != nil {
 		return e, err
+	}
+	for _, file := range all {
+		info, err := os.Lstat(file)
+		if err != nil {
+			return e, fmt.Errorf("audit: read segment: %w", err)
+		}
+		first := segmentSeq(filepath.Base(file))
+		if !info.Mode().IsRegular() || head != nil && first > head.Seq && first-head.Seq > maxAhead {
+			e.foreign = append(e.foreign, file)
+		} else {
+			e.files = append(e.files, file)
+		}
+	}
+	files := e.files
+	if len(files) == 0 {
+		return e, nil
 	}
 	last := files[len(files)-1]
 	e.least = segmentSeq(filepath.Base(last)) - 1
@@ -123,14 +148,33 @@ func findEnd(dir string) (ending, error) {
 	}
 	if e.err != nil {
 		lines, err := lineCount(last)
-		if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
 			return e, err
+		}
+		if err != nil {
+			lines = maxSegment / uint64(sealSize)
 		}
 		e.least += lines + 1
 		return e, nil
 	}
 	e.least = max(e.least, e.tail.end.seq)
 	return e, nil
+}
+
+// found returns the last record that can be read: of the last segment, or else of the one before. It
+// is zero when neither can be read.
+func (e *ending) found() link {
+	if e.err == nil {
+		return e.tail.end
+	}
+	if len(e.files) < 2 {
+		return link{hash: genesis}
+	}
+	t, err := readTail(e.files[len(e.files)-2])
+	if err != nil {
+		return link{}
+	}
+	return t.end
 }
 
 func lineCount(file string) (n uint64, err error) {
@@ -148,11 +192,18 @@ func lineCount(file string) (n uint64, err error) {
 // unfinished last line was never acknowledged, so it is cut off, and a record says so. After a loss
 // it returns nil, unless the anchor is strict: it is logged, counted and recorded.
 func (l *Log) Resume(a *Anchor) error {
-	end, err := findEnd(l.cfg.Dir)
+	var known *Head
+	if a != nil {
+		known = a.Head
+	}
+	end, err := findEnd(l.cfg.Dir, known)
 	if err != nil {
 		return err
 	}
 	if a == nil {
+		if len(end.foreign) > 0 {
+			return badLine(end.foreign[0], 1, errNotRegular)
+		}
 		if end.err != nil {
 			return end.err
 		}
@@ -182,12 +233,12 @@ func (l *Log) Resume(a *Anchor) error {
 		if a.Head == nil && after.seq > 0 {
 			records = append(records, adoptedRecord(a.Node, after))
 		}
-	case LossBeginning, LossHead, LossAnotherKey:
+	case LossBeginning, LossHead, LossAnotherKey, LossForeign:
 		if err := l.w.continueAt(end); err != nil {
 			return err
 		}
 		if loss == LossBeginning {
-			head.First = segmentSeq(filepath.Base(end.files[0]))
+			head.First = min(segmentSeq(filepath.Base(end.files[0])), after.seq+1)
 		}
 	default:
 		after = link{seq: max(end.least, head.Seq), hash: cmp.Or(head.Hash, genesis)}
@@ -200,7 +251,7 @@ func (l *Log) Resume(a *Anchor) error {
 	}
 	if loss != "" {
 		l.w.lost(loss, found)
-		records = append(records, gapRecord(loss, found, a.Node, end.tail.end, head))
+		records = append(records, gapRecord(loss, found, a.Node, end.found(), head))
 	}
 	l.mu.Lock()
 	l.head = head
@@ -229,6 +280,14 @@ func gapRecord(loss Loss, found, node string, end link, head Head) Record {
 
 // compare says what the trail has lost; empty when nothing. found tells it in numbers.
 func (l *Log) compare(a *Anchor, end ending) (loss Loss, found string) {
+	loss, found = l.compareRecords(a, end)
+	if loss == "" && end.err == nil && len(end.foreign) > 0 {
+		return LossForeign, filepath.Base(end.foreign[0])
+	}
+	return loss, found
+}
+
+func (l *Log) compareRecords(a *Anchor, end ending) (loss Loss, found string) {
 	last := end.tail.end
 	if a.Head == nil {
 		switch {
@@ -251,10 +310,13 @@ func (l *Log) compare(a *Anchor, end ending) (loss Loss, found string) {
 		return LossTruncated, fmt.Sprintf("records %d to %d are missing", last.seq+1, h.Seq)
 	case last.seq == h.Seq && h.Seq > 0 && last.hash != h.Hash:
 		return LossReplaced, fmt.Sprintf("record %d has the hash %s", h.Seq, last.hash)
-	case len(end.files) > 0 && segmentSeq(filepath.Base(end.files[0])) > h.First:
-		return LossBeginning, fmt.Sprintf("the trail begins with record %d instead of %d", segmentSeq(filepath.Base(end.files[0])), h.First)
 	case last.seq > h.Seq:
-		return l.compareBehind(a, end.files)
+		if loss, found := l.compareBehind(a, end.files); loss != "" {
+			return loss, found
+		}
+	}
+	if len(end.files) > 0 && segmentSeq(filepath.Base(end.files[0])) > h.First {
+		return LossBeginning, fmt.Sprintf("the trail begins with record %d instead of %d", segmentSeq(filepath.Base(end.files[0])), h.First)
 	}
 	return "", ""
 }
@@ -271,7 +333,7 @@ func lastKeyed(files []string, key *Key) bool {
 			ok = err == nil && (r.MAC == "" || key.macer().check(line, r) == nil)
 			return nil
 		})
-		if info, statErr := os.Stat(files[i]); err != nil || statErr != nil || info.Size() > 0 {
+		if info, statErr := os.Lstat(files[i]); err != nil || statErr != nil || info.Size() > 0 {
 			return ok && err == nil
 		}
 	}
@@ -358,13 +420,23 @@ func (w *writer) continueAt(end ending) error {
 		return w.begin(end.tail.end)
 	}
 	last := end.files[len(end.files)-1]
-	f, err := w.open(last)
+	f, err := w.open(last, false)
 	if err != nil {
 		return fmt.Errorf("audit: open segment: %w", err)
 	}
 	w.f, w.name, w.end, w.size, w.synced = f, filepath.Base(last), end.tail.end, end.tail.whole, end.tail.whole
+	w.start = startOf(last)
 	w.remember()
 	return w.cutTail(end.tail.size - end.tail.whole)
+}
+
+// startOf returns what the first record of a segment follows; zero when that is not known.
+func startOf(file string) (l link) {
+	r, err := firstRecord(file, nil)
+	if err != nil || r.Seq == 0 {
+		return link{}
+	}
+	return link{seq: r.Seq - 1, hash: r.Prev}
 }
 
 // appendFirst writes records before Run.
@@ -395,7 +467,7 @@ func (w *writer) lost(loss Loss, found string) {
 func (w *writer) remember() {
 	path := filepath.Join(w.dir, w.name)
 	w.file.Store(&path)
-	w.info, _ = os.Stat(path) // nil turns lookForLoss off
+	w.info, _ = statOf(w.f) // nil turns lookForLoss off
 }
 
 // current is the path of the segment in use.
@@ -423,7 +495,7 @@ func (w *writer) lookForLoss() {
 	if w.info == nil || w.broken != nil {
 		return
 	}
-	info, err := os.Stat(filepath.Join(w.dir, w.name))
+	info, err := os.Lstat(filepath.Join(w.dir, w.name))
 	if err == nil && os.SameFile(info, w.info) && info.Size() >= w.size || err != nil && !errors.Is(err, os.ErrNotExist) {
 		return
 	}
@@ -431,16 +503,22 @@ func (w *writer) lookForLoss() {
 	if w.broken != nil {
 		return
 	}
-	w.lost(LossWhileInUse, w.name)
-	err = os.MkdirAll(w.dir, dirPerm)
-	end, name := w.end, w.name
+	_ = w.takenAway() // noted there; the next caller sees it too
+}
+
+// takenAway records that the segment in use is no longer there as it was written, and continues in a
+// new one.
+func (w *writer) takenAway() error {
+	end, name, found := w.end, w.name, w.foundOnDisk()
+	w.lost(LossWhileInUse, name)
+	err := os.MkdirAll(w.dir, dirPerm)
 	if err == nil {
 		err = w.begin(end)
 	}
 	if err == nil {
-		w.unsynced = w.unsynced[:0]
+		w.broken, w.unsynced = nil, w.unsynced[:0]
 		e := newEntry()
-		if err = e.set(gapRecord(LossWhileInUse, name, "", end, Head{Seq: end.seq, Hash: end.hash}), true); err == nil {
+		if err = e.set(gapRecord(LossWhileInUse, name, "", found, Head{Seq: end.seq, Hash: end.hash}), true); err == nil {
 			err = w.writeLines([]*entry{e})
 		}
 	}
@@ -450,6 +528,16 @@ func (w *writer) lookForLoss() {
 	answer(w.waiting, errors.Join(fmt.Errorf("audit: segment %s was taken away", name), err))
 	w.waiting = nil
 	w.note(err)
+	return err
+}
+
+// foundOnDisk returns the end of what is left of the trail when the segment in use was taken away.
+// A file that cannot be read does not count.
+func (w *writer) foundOnDisk() link {
+	if t, err := readTail(filepath.Join(w.dir, w.name)); err == nil && t.end.hash != "" && t.end.seq < w.end.seq {
+		return t.end
+	}
+	return w.start
 }
 
 // lineSeq returns the number of a line's record without decoding the line; 0 when it is not where

@@ -36,7 +36,7 @@ type Retention struct {
 
 // Keep compresses and removes finished segments until ctx ends. It runs beside Run.
 func (l *Log) Keep(ctx context.Context, r Retention) {
-	k := keeper{log: l, Retention: r, refused: map[string]bool{}}
+	k := newKeeper(l, r)
 	t := time.NewTicker(keepEvery)
 	defer t.Stop()
 	for {
@@ -52,9 +52,13 @@ func (l *Log) Keep(ctx context.Context, r Retention) {
 
 type keeper struct {
 	Retention
-	log     *Log
-	refused map[string]bool // segments that did not verify: they stay as they are
-	failed  bool
+	log    *Log
+	seen   map[string]checked // by path; of the files that are there
+	failed bool
+}
+
+func newKeeper(l *Log, r Retention) *keeper {
+	return &keeper{log: l, Retention: r, seen: map[string]checked{}}
 }
 
 func (k *keeper) look(ctx context.Context) {
@@ -68,126 +72,159 @@ func (k *keeper) look(ctx context.Context) {
 	k.failed = err != nil
 }
 
-// closed lists the finished segments, oldest first, and the first record of the one that follows
-// each.
-func (k *keeper) closed() (files []string, next []uint64, err error) {
+// closed lists the finished segments, oldest first. A file that is named for a record behind the
+// segment in use is not one of them, and is reported.
+func (k *keeper) closed() (files []string, err error) {
 	all, err := segments(k.log.cfg.Dir)
-	if err != nil || len(all) < 2 {
-		return nil, nil, err
+	if err != nil {
+		return nil, err
 	}
-	for _, file := range all[1:] {
-		next = append(next, segmentSeq(filepath.Base(file)))
+	inUse := segmentSeq(filepath.Base(k.log.w.current()))
+	there := map[string]checked{}
+	for _, file := range all {
+		if c, ok := k.seen[file]; ok {
+			there[file] = c
+		}
+		switch first := segmentSeq(filepath.Base(file)); {
+		case first < inUse:
+			files = append(files, file)
+		case first > inUse:
+			there[file] = k.refuse(file, checked{err: errAhead})
+		}
 	}
-	return all[:len(all)-1], next, nil
+	k.seen = there
+	return files, nil
 }
 
-// prune removes the oldest segments that retention no longer keeps. One is always left.
+// prune removes the oldest segments that retention no longer keeps, but never the one in use. It
+// removes what the server wrote and nothing else, and decides by verified lines alone.
 func (k *keeper) prune(ctx context.Context) error {
 	if k.MaxAge <= 0 && k.MaxBytes <= 0 {
 		return nil
 	}
-	files, next, err := k.closed()
+	files, err := k.closed()
 	if err != nil {
 		return err
 	}
-	total := dirBytes(k.log.cfg.Dir)
+	total, err := k.total(ctx, files)
+	if err != nil {
+		return err
+	}
 	for i, file := range files {
-		reason, err := k.reason(file, next[i], files, i, total)
-		if err != nil || reason == "" {
+		next := k.log.Head().First
+		first := segmentSeq(filepath.Base(file))
+		c, err := k.check(ctx, files, i)
+		switch {
+		case err != nil:
+			return notYet(err)
+		case c.err != nil && first == next:
+			return nil // reported
+		case c.err != nil:
+			continue // reported
+		case first < next && c.next <= next:
+			// A crash came before the removal, or it was put back.
+			if err := k.removeFiles(file, c); err != nil {
+				return err
+			}
+			continue
+		case first != next && !c.gap:
+			c.err = fmt.Errorf("the records from %d on are missing before it", next)
+			k.seen[file] = k.refuse(file, c)
+			return nil
+		}
+		reason := k.reason(c, total)
+		if reason == "" {
+			return nil
+		}
+		if err := k.remove(ctx, file, c, reason); err != nil {
 			return err
 		}
-		size, err := k.remove(ctx, file, next[i], reason)
-		if err != nil {
-			return err
-		}
-		total -= size
+		total -= c.size
 	}
 	return nil
 }
 
+// total is what the segments that verify take on disk. It reads them only when the apparent sizes
+// are above the limit, and returns 0 otherwise.
+func (k *keeper) total(ctx context.Context, files []string) (n int64, err error) {
+	if k.MaxBytes <= 0 || dirBytes(k.log.cfg.Dir) <= k.MaxBytes {
+		return 0, nil
+	}
+	if info, err := os.Lstat(k.log.w.current()); err == nil {
+		n = min(info.Size(), k.log.cfg.SegmentBytes)
+	}
+	for i := range files {
+		c, err := k.check(ctx, files, i)
+		if notYet(err) != nil {
+			return 0, err
+		}
+		if err == nil && c.err == nil {
+			n += c.size
+		}
+	}
+	return n, nil
+}
+
 // reason says why a segment is removed; empty when it is kept.
-func (k *keeper) reason(file string, next uint64, files []string, i int, total int64) (string, error) {
-	if k.MaxBytes > 0 && total > k.MaxBytes {
-		return "size", nil
+func (k *keeper) reason(c checked, total int64) string {
+	switch {
+	case k.MaxBytes > 0 && total > k.MaxBytes:
+		return "size"
+	case k.MaxAge <= 0 || k.Taken != nil && k.Taken() < c.end.seq:
+		return ""
+	case k.log.cfg.Now().Sub(c.newest) > k.MaxAge:
+		return "age"
 	}
-	if k.MaxAge <= 0 || k.Taken != nil && k.Taken() < next-1 {
-		return "", nil
-	}
-	following := k.log.w.current()
-	if i+1 < len(files) {
-		following = files[i+1]
-	}
-	// The record that follows is as new as the newest of this segment, or newer.
-	at, err := firstTime(following)
-	if err != nil || at.IsZero() || k.log.cfg.Now().Sub(at) <= k.MaxAge {
-		return "", err
-	}
-	return "age", nil
+	return ""
 }
 
 // remove records the removal, stores that the records are no longer to be there, and removes the
 // segment.
-func (k *keeper) remove(ctx context.Context, file string, next uint64, reason string) (size int64, err error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return 0, err
-	}
-	name := filepath.Base(file)
+func (k *keeper) remove(ctx context.Context, file string, c checked, reason string) error {
+	name, last := filepath.Base(file), c.end.seq
 	details := Details{
 		{"segment", name}, {"reason", reason},
-		{"first", strconv.FormatUint(segmentSeq(name), 10)}, {"last", strconv.FormatUint(next-1, 10)},
+		{"first", strconv.FormatUint(segmentSeq(name), 10)}, {"last", strconv.FormatUint(last, 10)},
 	}
 	if k.Taken != nil {
-		if taken := k.Taken(); taken < next-1 {
+		if taken := k.Taken(); taken < last {
 			details = append(details, Detail{"not_taken_from", strconv.FormatUint(taken+1, 10)})
 			k.log.cfg.Logger.Error("audit records were removed before every sink had them: make the sink work, or room for more", "segment", name)
 		}
 	}
 	r := Record{Phase: Call, PrincipalType: "system", Operation: Pruned, Outcome: "ok", Details: details}
 	if err := k.log.Append(ctx, r, true); err != nil {
-		return 0, err
+		return err
 	}
 	k.log.mu.Lock()
-	k.log.head.First = max(k.log.head.First, next)
+	k.log.head.First = max(k.log.head.First, c.next)
 	k.log.mu.Unlock()
 	if k.StoreHead != nil {
 		if err := k.StoreHead(ctx); err != nil {
-			return 0, err
-		}
-	}
-	// A crash may have left it in both forms.
-	plain := filepath.Join(k.log.cfg.Dir, segmentName(segmentSeq(name)))
-	for _, f := range []string{plain, plain + ".gz"} {
-		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return 0, err
-		}
-	}
-	return info.Size(), nil
-}
-
-// firstTime returns the time of the first record of a segment; zero when there is none.
-func firstTime(file string) (at time.Time, err error) {
-	enough := errors.New("enough")
-	err = eachLine(file, func(line []byte, whole bool) error {
-		if !whole {
-			return enough
-		}
-		r, err := checkLine(line)
-		if err != nil {
 			return err
 		}
-		at = r.Time
-		return enough
-	})
-	if errors.Is(err, enough) {
-		err = nil
 	}
-	return at, err
+	return k.removeFiles(file, c)
+}
+
+// removeFiles removes a segment, which a crash may have left in both forms. One that has changed
+// since it was checked stays.
+func (k *keeper) removeFiles(file string, c checked) error {
+	if id, err := identify(file); err != nil || id != c.id {
+		return errors.Join(fmt.Errorf("%s has changed since it was verified", filepath.Base(file)), err)
+	}
+	plain := filepath.Join(k.log.cfg.Dir, segmentName(segmentSeq(filepath.Base(file))))
+	for _, f := range []string{plain, plain + ".gz"} {
+		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // compress stores each finished segment compressed, after it was verified.
 func (k *keeper) compress(ctx context.Context) error {
-	files, next, err := k.closed()
+	files, err := k.closed()
 	if err != nil {
 		return err
 	}
@@ -196,57 +233,50 @@ func (k *keeper) compress(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if segmentExtOf(file) == compressedExt || k.refused[file] {
+		if segmentExtOf(file) == compressedExt {
 			continue
 		}
-		err := k.compressOne(ctx, file, next[i])
-		if errors.Is(err, errNotVerified) {
-			k.refused[file] = true
-			k.log.w.damaged.Add(1)
-			k.log.cfg.Logger.Error("a segment of the audit trail was changed after it was written: "+adviceAfterLoss, "err", err)
-			continue
+		if id, err := identify(file); err == nil && k.seen[file].err != nil && k.seen[file].id == id {
+			continue // reported
 		}
-		errs = append(errs, err)
+		if err := notYet(k.compressOne(ctx, files, i)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", filepath.Base(file), err))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-var errNotVerified = errors.New("the segment does not verify")
-
 // compressOne verifies a segment while it compresses it. The plain one is removed when the
 // compressed one is on disk.
-func (k *keeper) compressOne(ctx context.Context, file string, next uint64) error {
+func (k *keeper) compressOne(ctx context.Context, files []string, i int) (err error) {
+	file := files[i]
 	tmp := file + ".tmp"
-	out, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, filePerm)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	out, err := createNew(tmp)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if removeErr := os.Remove(tmp); !errors.Is(removeErr, os.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+	}()
 	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
 		return errors.Join(err, out.Close())
 	}
-	v := verifier{Verification: Verification{Key: k.log.key, Head: &Head{KeyedFrom: k.log.Head().KeyedFrom}}, mac: k.log.key.macer()}
-	first := segmentSeq(filepath.Base(file))
-	err = eachLine(file, func(line []byte, whole bool) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := v.line(file, line, v.report.Records == 0, first); err != nil || !whole {
-			return fmt.Errorf("%w: %w", errNotVerified, errors.Join(err, unfinished(whole)))
-		}
+	c, err := k.read(ctx, files, i, func(line []byte) error {
 		_, err := z.Write(append(line, '\n'))
 		return err
 	})
-	if err == nil && v.end.seq > next-1 {
-		err = fmt.Errorf("%w: it holds record %d, and the next one begins with %d", errNotVerified, v.end.seq, next)
-	}
 	err = errors.Join(err, z.Close())
 	if err == nil {
 		err = out.Sync()
 	}
-	err = errors.Join(err, out.Close())
-	if err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", filepath.Base(file), err), os.Remove(tmp))
+	if err = errors.Join(err, out.Close()); err != nil || c.err != nil {
+		return err
 	}
 	if err := os.Rename(tmp, file+".gz"); err != nil {
 		return err
@@ -271,7 +301,7 @@ func dirBytes(dir string) (n int64) {
 		return 0
 	}
 	for _, f := range files {
-		if info, err := os.Stat(f); err == nil {
+		if info, err := os.Lstat(f); err == nil && info.Mode().IsRegular() {
 			n += info.Size()
 		}
 	}

@@ -26,7 +26,7 @@ func kept(t *testing.T, n int, r Retention, test func(l *Log, k *keeper, cfg Con
 	for i := range n {
 		mustAppend(t, l, true, fmt.Sprint("r", i+1))
 	}
-	k := &keeper{log: l, Retention: r, refused: map[string]bool{}}
+	k := newKeeper(l, r)
 	l.cfg.Now = func() time.Time { return testTime.Add(time.Duration(n) * time.Hour) }
 	test(l, k, cfg)
 	if err := stop(); err != nil {
@@ -103,7 +103,9 @@ func TestCompressedTamper(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(second[1], bytes.Replace(text, []byte("user/app"), []byte("user/you"), 1), filePerm); err != nil {
+		changed := bytes.Clone(text)
+		copy(changed[bytes.LastIndex(changed, []byte("user/app")):], "user/you")
+		if err := os.WriteFile(second[1], changed, filePerm); err != nil {
 			t.Fatal(err)
 		}
 		k.look(t.Context())

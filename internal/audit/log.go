@@ -28,17 +28,17 @@ var (
 // Config says where a trail is and how it is kept.
 type Config struct {
 	Dir          string           // of the segments and the lock; made with mode 0700 when missing
-	SegmentBytes int64            // a new segment begins behind so many; 0 means 64 MiB
+	SegmentBytes int64            // a new segment begins behind so many; 0 means 64 MiB, the most
 	SyncEvery    time.Duration    // how long a record may wait for the disk; 0 means 500 ms
 	Now          func() time.Time // nil means time.Now
 	Logger       *slog.Logger     // told when the trail cannot be written, and when it can again; nil means nobody
 
-	open func(name string) (file, error) // set by tests
+	open func(name string, create bool) (file, error) // set by tests
 }
 
 func (c Config) withDefaults() Config {
 	if c.SegmentBytes <= 0 {
-		c.SegmentBytes = 64 << 20
+		c.SegmentBytes = maxSegmentBytes
 	}
 	if c.SyncEvery <= 0 {
 		c.SyncEvery = 500 * time.Millisecond
@@ -95,6 +95,9 @@ func Lock(cfg Config) (*Log, error) {
 		return nil, errors.New("audit: no directory is configured")
 	}
 	cfg = cfg.withDefaults()
+	if err := checkSegmentBytes(cfg.SegmentBytes); err != nil {
+		return nil, err
+	}
 	if err := makeDir(cfg.Dir); err != nil {
 		return nil, err
 	}

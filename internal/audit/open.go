@@ -34,7 +34,11 @@ func makeDir(dir string) error {
 
 // lock keeps other processes off the trail. The kernel lets go of it when the file is closed, however that happens.
 func lock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, filePerm)
+	path := filepath.Join(dir, lockName)
+	f, err := createNew(path)
+	if errors.Is(err, os.ErrExist) {
+		f, err = openRegular(path, os.O_RDWR)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("audit: lock: %w", err)
 	}
@@ -121,16 +125,12 @@ func readTail(name string) (tail, error) {
 	if segmentExtOf(name) == compressedExt {
 		return readCompressedTail(name)
 	}
-	f, err := os.Open(name)
+	f, size, err := openPlain(name)
 	if err != nil {
 		return tail{}, fmt.Errorf("audit: read segment: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return tail{}, fmt.Errorf("audit: read segment: %w", err)
-	}
-	t := tail{size: info.Size()}
+	t := tail{size: size}
 	if t.whole, err = afterNewline(f, t.size); err != nil || t.whole == 0 {
 		return t, err
 	}
@@ -202,6 +202,9 @@ func readCompressedTail(name string) (t tail, err error) {
 		t.size += int64(len(line)) + 1
 		if !whole {
 			return errUnfinished
+		}
+		if len(line) <= sealSize {
+			return errNoHash
 		}
 		last = append(last[:0], line...)
 		return nil

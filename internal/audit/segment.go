@@ -44,20 +44,24 @@ func segments(dir string) ([]string, error) {
 
 // openSegment opens a segment for reading; a compressed one is read as what it was before.
 func openSegment(file string) (io.ReadCloser, error) {
-	f, err := os.Open(file)
-	if err != nil || segmentExtOf(file) == segmentExt {
-		return f, err
+	f, _, err := openPlain(file)
+	if err != nil {
+		return nil, err
+	}
+	if segmentExtOf(file) == segmentExt {
+		return &segmentFile{Reader: &bounded{f, maxSegment}, file: f}, nil
 	}
 	z, err := gzip.NewReader(f)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("not a compressed segment: %w", err), f.Close())
 	}
-	return &gzipFile{Reader: z, file: f}, nil
+	return &segmentFile{Reader: &bounded{z, maxSegment}, file: f}, nil
 }
 
-type gzipFile struct {
-	*gzip.Reader
+// segmentFile is a segment open for reading, as its plain text.
+type segmentFile struct {
+	io.Reader
 	file *os.File
 }
 
-func (g *gzipFile) Close() error { return errors.Join(g.Reader.Close(), g.file.Close()) }
+func (s *segmentFile) Close() error { return s.file.Close() }

@@ -137,6 +137,7 @@ type verifier struct {
 	seen   bool // a segment came before
 	empty  string
 	atHead string // hash of the record that the head names
+	newest time.Time
 }
 
 // atEnd compares the whole with the head.
@@ -242,6 +243,9 @@ func (v *verifier) line(file string, line []byte, isFirst bool, first uint64) er
 		v.report.FirstSeq = r.Seq
 	}
 	v.report.Records++
+	if r.Time.After(v.newest) {
+		v.newest = r.Time
+	}
 	v.report.LastSeq, v.report.LastHash = r.Seq, r.Hash
 	if v.Head != nil && r.Seq == v.Head.Seq {
 		v.atHead = r.Hash
@@ -249,16 +253,25 @@ func (v *verifier) line(file string, line []byte, isFirst bool, first uint64) er
 	return nil
 }
 
-// foundBefore checks that the records before a gap are those that were there when it was found.
+// foundBefore checks the records before a gap. Whether all of them may be missing is a matter of the
+// head.
 func (v *verifier) foundBefore(r Record) error {
-	if loss := Loss(r.Outcome); loss == LossDamaged || loss == LossWhileInUse || !v.seen && loss != LossEmptied {
+	if !v.seen || gapFollows(r, v.end) {
 		return nil
 	}
-	seq, hash := r.Details.Get("found_seq"), r.Details.Get("found_hash")
-	if seq != strconv.FormatUint(v.end.seq, 10) || v.seen && hash != v.end.hash {
-		return fmt.Errorf("the records before this gap are not those that it tells of: it found record %s", seq)
+	return fmt.Errorf("the records before this gap are not those that it tells of: it found record %s", r.Details.Get("found_seq"))
+}
+
+// gapFollows reports whether end is where the trail ended before the gap r: the records that were
+// there when the loss was found, or all that the server knew of, when a file was put back.
+func gapFollows(r Record, end link) bool {
+	for _, which := range []string{"found", "stored"} {
+		seq, hash := r.Details.Get(which+"_seq"), r.Details.Get(which+"_hash")
+		if seq == strconv.FormatUint(end.seq, 10) && hash == end.hash && hash != "" {
+			return true
+		}
 	}
-	return nil
+	return false
 }
 
 // keyed checks the MAC of a record that must have one.

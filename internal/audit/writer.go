@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,8 +27,13 @@ type file interface {
 	Close() error
 }
 
-func openFile(name string) (file, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, filePerm)
+// openFile opens a segment; create makes a new one.
+func openFile(name string, create bool) (f file, err error) {
+	if create {
+		f, err = createNew(name)
+	} else {
+		f, err = openRegular(name, os.O_RDWR)
+	}
 	if err != nil {
 		return nil, err // and no typed nil
 	}
@@ -44,11 +50,12 @@ type writer struct {
 	segmentBytes int64
 	now          func() time.Time
 	log          *slog.Logger
-	open         func(name string) (file, error)
+	open         func(name string, create bool) (file, error)
 
 	f        file
 	name     string
 	end      link
+	start    link // what the first record of the segment follows; zero when that is not known
 	key      *macer
 	endSync  link                 // the last record that the sync under way covers
 	onDisk   atomic.Pointer[link] // endOnDisk, for others
@@ -137,25 +144,31 @@ func (w *writer) ready() error {
 	return w.begin(w.end)
 }
 
-// begin makes the segment for the record after end. Bytes that a failed batch may have left under that name were
-// never acknowledged.
+// begin makes the segment for the record after end. What has its name already is renamed: an earlier try has left it, whose
+// records were never acknowledged, or it is not the server's.
 func (w *writer) begin(end link) error {
 	name := segmentName(end.seq + 1)
-	f, err := w.open(filepath.Join(w.dir, name))
+	path := filepath.Join(w.dir, name)
+	f, err := w.open(path, true)
+	if errors.Is(err, os.ErrExist) {
+		var aside string
+		if aside, err = setAside(path); err == nil {
+			w.log.Error("the audit trail's next file was there already, and was renamed", "segment", name, "renamed_to", aside)
+			f, err = w.open(path, true)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("audit: open segment: %w", err)
 	}
-	if err = f.Truncate(0); err == nil {
-		err = syncDir(w.dir)
-	}
-	if err != nil {
+	if err = syncDir(w.dir); err != nil {
 		_ = f.Close()
+		_ = os.Remove(path) // it is empty, and the next try makes it again
 		return fmt.Errorf("audit: begin segment %s: %w", name, err)
 	}
 	if w.f != nil {
 		_ = w.f.Close() // flushed: nothing is left to lose
 	}
-	w.f, w.name, w.end, w.size, w.synced = f, name, end, 0, 0
+	w.f, w.name, w.end, w.start, w.size, w.synced = f, name, end, end, 0, 0
 	w.remember()
 	for _, c := range []chan struct{}{w.rotated, w.finished} {
 		select {
@@ -166,10 +179,24 @@ func (w *writer) begin(end link) error {
 	return nil
 }
 
+// errAnotherFile means that the segment in use has lost its name to another file.
+var errAnotherFile = errors.New("another file has its name")
+
+// statOf describes an open segment; nil when that is not known, as of a file that a test made.
+func statOf(f file) (os.FileInfo, error) {
+	if s, ok := f.(interface{ Stat() (os.FileInfo, error) }); ok {
+		return s.Stat()
+	}
+	return nil, errors.ErrUnsupported
+}
+
 // repair opens the segment anew, cuts off what does not count, and writes again what may not have reached the disk.
 func (w *writer) repair() error {
 	w.settle()
 	err := w.reopen()
+	if errors.Is(err, errAnotherFile) || errors.Is(err, errNotRegular) || errors.Is(err, os.ErrNotExist) {
+		return w.takenAway()
+	}
 	if err != nil {
 		err = fmt.Errorf("audit: repair segment %s: %w", w.name, err)
 	} else {
@@ -183,9 +210,13 @@ func (w *writer) repair() error {
 }
 
 func (w *writer) reopen() error {
-	f, err := w.open(filepath.Join(w.dir, w.name))
+	f, err := w.open(filepath.Join(w.dir, w.name), false)
 	if err != nil {
 		return err
+	}
+	if info, statErr := statOf(f); w.info != nil && statErr == nil && !os.SameFile(info, w.info) {
+		_ = f.Close()
+		return errAnotherFile
 	}
 	if err = f.Truncate(w.size); err == nil && len(w.unsynced) > 0 {
 		_, err = f.WriteAt(w.unsynced, w.synced)
