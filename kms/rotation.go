@@ -378,7 +378,7 @@ type RepairRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
 	// RepairAction is probe (ask the target again what is live), apply (give the target the stored credential again) or adopt (take
-	// SecretData, which the target accepts, as the new current version).
+	// the credential of SecretData, which the target accepts, into the current value, as a new version).
 	RepairAction string `kms:"RepairAction,required,enum=probe|apply|adopt"`
 	// SecretData and VersionID are for adopt.
 	SecretData sensitive.Value `kms:"SecretData,min=1,max=30720,bytes"`

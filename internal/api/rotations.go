@@ -32,7 +32,8 @@ type RotationConfig struct {
 	ProbeEvery time.Duration
 	// LeastInterval is the shortest RotationInterval; 0 means six hours, as in the cloud.
 	LeastInterval time.Duration
-	// RequestEvery is how often a rotation of one secret may be asked for, once a few were; 0 means every ten minutes.
+	// RequestEvery is how often a rotation of one secret may be asked for, once a few were, and a
+	// credential be tried that is to be adopted; 0 means every ten minutes.
 	RequestEvery time.Duration
 	// Events says that somebody receives events.
 	Events bool

@@ -392,7 +392,7 @@ type rotationRepair struct {
 	Name    string `arg:"" help:"Name or ARN of the secret."`
 	Probe   bool   `help:"Ask the target again which credential it accepts."`
 	Apply   bool   `help:"Give the target the stored credential again."`
-	Adopt   string `help:"Take the value in this file, which the target accepts, as the current version; - for standard input or a prompt." placeholder:"FILE"`
+	Adopt   string `help:"Take the credential of the value in this file, which the target accepts, into the current value; - for standard input or a prompt." placeholder:"FILE"`
 	ID      string `name:"version-id" help:"Identifier of the adopted version; a random one if left out." placeholder:"ID"`
 	Yes     bool   `help:"Do not ask." short:"y"`
 	following
