@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -82,8 +83,8 @@ func TestPlantedNextSegment(t *testing.T) {
 				t.Fatal(err)
 			}
 			inTime(t, func() {
-				for l.Losses() == 0 {
-					_ = l.Append(t.Context(), call("x"), true) // its error is that of the segment that is gone
+				for l.Losses() == 0 { // it is noticed without a record
+					runtime.Gosched()
 				}
 				mustAppend(t, l, true, "after")
 			})
@@ -184,6 +185,9 @@ func aged(line []byte) []byte {
 	return fmt.Appendf(body, `,"hash":"%s"}`, hex.EncodeToString(sum[:]))
 }
 
+// tampering changes a directory and returns the file that it has planted, if any.
+type tampering func(t *testing.T, dir string, files []string) (planted string)
+
 // TestRetentionIsNotFooled: retention removes and skips nothing because of what others put into the
 // directory, and what they put there stays.
 func TestRetentionIsNotFooled(t *testing.T) {
@@ -191,9 +195,11 @@ func TestRetentionIsNotFooled(t *testing.T) {
 	year := 365 * 24 * time.Hour
 	for name, tt := range map[string]struct {
 		r      Retention
-		before func(t *testing.T, dir string, files []string) (planted string)
+		before tampering
 	}{
-		"a sparse file before the segment in use": {Retention{MaxBytes: 1 << 30}, func(t *testing.T, dir string, files []string) string {
+		"a sparse file before the segment in use": {Retention{MaxBytes: 1 << 30}, func(
+			t *testing.T, dir string, files []string,
+		) string {
 			first := segmentSeq(filepath.Base(files[len(files)-1]))
 			return sparse(t, filepath.Join(dir, segmentName(first-1)))
 		}},
@@ -214,7 +220,9 @@ func TestRetentionIsNotFooled(t *testing.T) {
 			}
 			return ""
 		}},
-		"a file with a later name": {Retention{MaxBytes: 1 << 30, MaxAge: year}, func(t *testing.T, dir string, files []string) string {
+		"a file with a later name": {Retention{MaxBytes: 1 << 30, MaxAge: year}, func(
+			t *testing.T, dir string, _ []string,
+		) string {
 			return sparse(t, filepath.Join(dir, segmentName(1<<40)))
 		}},
 		"a later name and a record": {Retention{MaxAge: year}, func(t *testing.T, dir string, files []string) string {
@@ -271,7 +279,11 @@ func sparse(t *testing.T, file string) string {
 // as it is, and retention does not remove it.
 func TestCutSegmentIsNotCompressed(t *testing.T) {
 	t.Parallel()
-	for name, r := range map[string]Retention{"compress": {Compress: true}, "age": {MaxAge: time.Hour}, "size": {MaxBytes: 3000}} {
+	for name, r := range map[string]Retention{
+		"compress": {Compress: true},
+		"age":      {MaxAge: time.Hour},
+		"size":     {MaxBytes: 3000},
+	} {
 		t.Run(name, func(t *testing.T) {
 			kept(t, 20, r, func(l *Log, k *keeper, cfg Config) {
 				file := filepath.Join(cfg.Dir, segmentName(1))
@@ -284,8 +296,12 @@ func TestCutSegmentIsNotCompressed(t *testing.T) {
 					t.Fatal(err)
 				}
 				k.look(t.Context())
-				if after, err := os.ReadFile(file); err != nil || !bytes.Equal(after, cut) || l.Damaged() != 1 || l.Head().First != 1 {
-					t.Errorf("%d bytes of %d, %v; %d reported; first %d", len(after), len(cut), err, l.Damaged(), l.Head().First)
+				after, err := os.ReadFile(file)
+				if err != nil || !bytes.Equal(after, cut) {
+					t.Errorf("%d bytes of %d, %v", len(after), len(cut), err)
+				}
+				if first := l.Head().First; l.Damaged() != 1 || first != 1 {
+					t.Errorf("%d reported; the trail is to begin with record %d", l.Damaged(), first)
 				}
 			})
 		})
@@ -348,8 +364,8 @@ func TestKnownTakenAwayHidesNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	inTime(t, func() {
-		for l.Losses() == 0 {
-			_ = l.Append(t.Context(), call("x"), true) // its error is that of the segment that is gone
+		for l.Losses() == 0 { // it is noticed without a record
+			runtime.Gosched()
 		}
 	})
 	mustAppend(t, l, true, "after")
@@ -378,7 +394,7 @@ func TestKnownTakenAwayHidesNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := slices.Collect(bytes.Lines(whole))
+	lines, before := slices.Collect(bytes.Lines(whole)), startOf(file)
 	for i, v := range known {
 		if _, err := v.Verify(cfg.Dir); err != nil {
 			t.Errorf("put back, %d: %v", i, err)
@@ -391,8 +407,8 @@ func TestKnownTakenAwayHidesNothingElse(t *testing.T) {
 			wantError(t, err, "are not those that it tells of")
 		}
 		// The same numbers, invented and chained.
-		prev := link{seq: segmentSeq(filepath.Base(file)) - 1, hash: string(lines[0][bytes.LastIndex(lines[0], []byte(`"prev":"`))+8:][:hashSize])}
 		var invented []byte
+		prev := before
 		for range lines {
 			e := newEntry()
 			if err := e.set(call("invented"), false); err != nil {
@@ -409,5 +425,23 @@ func TestKnownTakenAwayHidesNothingElse(t *testing.T) {
 		if err := os.WriteFile(file, whole, filePerm); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestFullSegmentTakenAway renames the segment in use away when it is full: the loss is found before the
+// next one is begun.
+func TestFullSegmentTakenAway(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.SyncEvery, cfg.SegmentBytes = time.Hour, 1
+	l, stop := resumed(t, cfg, testAnchor(nil))
+	mustAppend(t, l, true, "1")
+	file := filepath.Join(cfg.Dir, segmentName(1))
+	if err := os.Rename(file, file+".x"); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, true, "2")
+	if err := stop(); err != nil || l.Losses() != 1 {
+		t.Errorf("%d losses, %v", l.Losses(), err)
 	}
 }

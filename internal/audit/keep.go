@@ -67,7 +67,8 @@ func (k *keeper) look(ctx context.Context) {
 		err = errors.Join(err, k.compress(ctx))
 	}
 	if err != nil && !k.failed && ctx.Err() == nil {
-		k.log.cfg.Logger.Warn("finished segments of the audit trail could not be compressed or removed; it will be tried again", "err", err)
+		k.log.cfg.Logger.Warn("finished segments of the audit trail could not be compressed or removed; "+
+			"it will be tried again", "err", err)
 	}
 	k.failed = err != nil
 }
@@ -189,7 +190,8 @@ func (k *keeper) remove(ctx context.Context, file string, c checked, reason stri
 	if k.Taken != nil {
 		if taken := k.Taken(); taken < last {
 			details = append(details, Detail{"not_taken_from", strconv.FormatUint(taken+1, 10)})
-			k.log.cfg.Logger.Error("audit records were removed before every sink had them: make the sink work, or room for more", "segment", name)
+			k.log.cfg.Logger.Error("audit records were removed before every sink had them: "+
+				"make the sink work, or room for more", "segment", name)
 		}
 	}
 	r := Record{Phase: Call, PrincipalType: "system", Operation: Pruned, Outcome: "ok", Details: details}

@@ -12,7 +12,7 @@ import (
 
 var (
 	errAhead    = errors.New("it is named for a record that is not written yet")
-	errNoNext   = errors.New("no segment follows its last record: lines were cut off, or the next file is not the server's")
+	errNoNext   = errors.New("no segment follows its last record: lines were cut off, or the next file is another's")
 	errNoRecord = errors.New("it holds no record")
 	errChanging = errors.New("it changed while it was read")
 	// errNotYet means that the segment behind has no record yet, or a changed one: it is checked later.
@@ -39,9 +39,9 @@ type checked struct {
 
 // fileID changes when a file is replaced or written to: nobody can set its change time.
 type fileID struct {
-	dev, ino uint64
-	size     int64
-	changed  syscall.Timespec
+	dev, ino  uint64
+	size      int64
+	sec, nsec int64
 }
 
 func identify(file string) (fileID, error) {
@@ -53,7 +53,14 @@ func identify(file string) (fileID, error) {
 	if !ok {
 		return fileID{}, errors.ErrUnsupported
 	}
-	return fileID{dev: s.Dev, ino: s.Ino, size: s.Size, changed: s.Ctim}, nil
+	sec, nsec := changeTime(s)
+	return fileID{
+		dev:  uint64(s.Dev), // int32 on macOS
+		ino:  s.Ino,
+		size: s.Size,
+		sec:  sec,
+		nsec: nsec,
+	}, nil
 }
 
 // check verifies a finished segment, unless it did before and the file is the same. err means that it
@@ -79,7 +86,10 @@ func (k *keeper) read(ctx context.Context, files []string, i int, each func(line
 		return checked{}, err
 	}
 	head := k.log.Head()
-	v := verifier{Verification: Verification{Key: k.log.key, Head: &Head{KeyedFrom: head.KeyedFrom}}, mac: k.log.key.macer()}
+	v := verifier{
+		Verification: Verification{Key: k.log.key, Head: &Head{KeyedFrom: head.KeyedFrom}},
+		mac:          k.log.key.macer(),
+	}
 	first := segmentSeq(filepath.Base(file))
 	var size int64
 	var outer error // not the segment's fault
@@ -198,7 +208,7 @@ func (k *keeper) refuse(file string, c checked) checked {
 		return old
 	}
 	k.log.w.damaged.Add(1)
-	k.log.cfg.Logger.Error("a segment of the audit trail was changed after it was written, or is not the server's; it stays: "+adviceAfterLoss,
-		"err", fmt.Errorf("%s: %w", filepath.Base(file), c.err))
+	k.log.cfg.Logger.Error("a segment of the audit trail was changed after it was written, or is not the server's; "+
+		"it stays: "+adviceAfterLoss, "err", fmt.Errorf("%s: %w", filepath.Base(file), c.err))
 	return c
 }

@@ -64,7 +64,8 @@ type writer struct {
 	losses   atomic.Uint64
 	damaged  atomic.Uint64
 	file     atomic.Pointer[string] // path of the segment in use
-	finished chan struct{}          // has a token after a segment was finished, for Keep
+	finished chan struct{}          // has a token after a segment was finished and the next has a record, for Keep
+	fresh    bool                   // no record was written since begin
 	size     int64                  // length of the whole records in f; nothing behind it counts
 	synced   int64                  // length that is on disk
 	unsynced []byte                 // what lies between the two
@@ -119,12 +120,24 @@ func (w *writer) writeLines(batch []*entry) error {
 	w.end = end
 	w.size += int64(len(w.buf))
 	w.unsynced = append(w.unsynced, w.buf...)
+	if w.fresh { // Keep verifies a segment by the first record of the next
+		w.fresh = false
+		signal(w.finished)
+	}
 	return nil
+}
+
+// signal puts a token into a channel of size 1, unless one is there.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // ready makes the segment fit to take a batch.
 func (w *writer) ready() error {
-	if !w.whole() {
+	if !w.whole() || w.size >= w.segmentBytes { // a full one is looked at before it is left
 		w.lookForLoss()
 	}
 	if w.broken != nil {
@@ -170,12 +183,8 @@ func (w *writer) begin(end link) error {
 	}
 	w.f, w.name, w.end, w.start, w.size, w.synced = f, name, end, end, 0, 0
 	w.remember()
-	for _, c := range []chan struct{}{w.rotated, w.finished} {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
+	w.fresh = true
+	signal(w.rotated)
 	return nil
 }
 
