@@ -53,6 +53,7 @@ func (l *Log) Keep(ctx context.Context, r Retention) {
 type keeper struct {
 	Retention
 	log    *Log
+	inUse  string             // path of the segment that was in use when closed listed the others
 	seen   map[string]checked // by path; of the files that are there
 	failed bool
 }
@@ -76,11 +77,14 @@ func (k *keeper) look(ctx context.Context) {
 // closed lists the finished segments, oldest first. A file that is named for a record behind the
 // segment in use is not one of them, and is reported.
 func (k *keeper) closed() (files []string, err error) {
+	// The writer may begin segments meanwhile: all before the one that is in use now are listed, and
+	// none behind the one that is in use afterwards can be listed.
+	k.inUse = k.log.w.current()
 	all, err := segments(k.log.cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	inUse := segmentSeq(filepath.Base(k.log.w.current()))
+	inUse, latest := segmentSeq(filepath.Base(k.inUse)), segmentSeq(filepath.Base(k.log.w.current()))
 	there := map[string]checked{}
 	for _, file := range all {
 		if c, ok := k.seen[file]; ok {
@@ -89,7 +93,7 @@ func (k *keeper) closed() (files []string, err error) {
 		switch first := segmentSeq(filepath.Base(file)); {
 		case first < inUse:
 			files = append(files, file)
-		case first > inUse:
+		case first > latest:
 			there[file] = k.refuse(file, checked{err: errAhead})
 		}
 	}
@@ -151,7 +155,7 @@ func (k *keeper) total(ctx context.Context, files []string) (n int64, err error)
 	if k.MaxBytes <= 0 || dirBytes(k.log.cfg.Dir) <= k.MaxBytes {
 		return 0, nil
 	}
-	if info, err := os.Lstat(k.log.w.current()); err == nil {
+	if info, err := os.Lstat(k.inUse); err == nil {
 		n = min(info.Size(), k.log.cfg.SegmentBytes)
 	}
 	for i := range files {

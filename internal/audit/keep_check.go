@@ -131,7 +131,7 @@ func (k *keeper) read(ctx context.Context, files []string, i int, each func(line
 // follows returns the first record of the segment behind end: the one that is named for it, or one
 // that begins with the record of a loss behind end.
 func (k *keeper) follows(ctx context.Context, files []string, i int, end link, head Head) (uint64, error) {
-	behind := append(append([]string{}, files[i+1:]...), k.log.w.current())
+	behind := append(append([]string{}, files[i+1:]...), k.inUse)
 	for n, file := range behind {
 		first := segmentSeq(filepath.Base(file))
 		if first <= end.seq {
