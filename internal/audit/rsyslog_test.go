@@ -55,10 +55,7 @@ action(type="omfile" file="%s" template="line")
 	t.Cleanup(func() { cancel(); _ = server.Wait() })
 	cfg := testConfig(t)
 	log, stop := resumed(t, cfg, testAnchor(nil))
-	f, err := log.Forward(&Syslog{Address: address})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := log.Forward(&Syslog{Address: address}, 0)
 	running, end := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); f.Run(running) }()

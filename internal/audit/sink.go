@@ -3,6 +3,7 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -23,6 +25,8 @@ const (
 	firstBackoff = time.Second
 	lastBackoff  = time.Minute
 	sinkTimeout  = 30 * time.Second
+	maxDamaged   = 1000 // places that are remembered, so that each is logged once
+	maxPosition  = 4096 // bytes of the file of an earlier release
 )
 
 // Line is a record on its way to a sink, as it stands in the trail.
@@ -46,44 +50,68 @@ type Sink interface {
 	Close() error
 }
 
-// Forwarder copies the trail to one sink, each record at least once. The trail itself is the queue:
-// what the sink has is noted in a file beside the segments, so a restart continues there, and
-// memory holds one batch.
+// Forwarder copies the trail to one sink, each record at least once. The trail itself is the queue,
+// so memory holds one batch. A line is sent when the server has written it: its hash and its MAC
+// are right, and its record is on disk and not yet sent.
 type Forwarder struct {
-	log   *Log
-	sink  Sink
-	taken atomic.Uint64
-	sent  atomic.Uint64
-	down  atomic.Bool
+	log    *Log
+	sink   Sink
+	taken  atomic.Uint64
+	sent   atomic.Uint64
+	missed atomic.Uint64
+	down   atomic.Bool
 }
 
-// position is what the file beside the segments holds.
-type position struct {
-	Format int    `json:"v"`
-	Seq    uint64 `json:"seq"`
-}
-
-// Forward makes a forwarder. Its sink begins with the first record of the trail, or where an
-// earlier one of that name stopped.
-func (l *Log) Forward(s Sink) (*Forwarder, error) {
+// Forward makes a forwarder. taken is the last record that the sink has; 0 begins with the first
+// record of the trail. The trail must have been resumed. A record behind the end of the trail is
+// one that no sink can have: the forwarder begins with the first one and logs an error.
+func (l *Log) Forward(s Sink, taken uint64) *Forwarder {
+	if head := l.Head().Seq; taken > head {
+		l.cfg.Logger.Error("the position of an audit sink is behind the end of the trail: the whole trail is sent again",
+			"sink", s.Name(), "position", taken, "last", head)
+		taken = 0
+	}
 	f := &Forwarder{log: l, sink: s}
-	data, err := os.ReadFile(f.path())
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return f, nil
-	case err != nil:
-		return nil, fmt.Errorf("audit: position of sink %s: %w", s.Name(), err)
-	}
-	var p position
-	if json.Unmarshal(data, &p) != nil || p.Format != 1 {
-		return nil, fmt.Errorf("audit: %s does not hold the position of a sink: remove it to send the whole trail again", f.path())
-	}
-	f.taken.Store(p.Seq)
-	return f, nil
+	f.taken.Store(taken)
+	return f
 }
 
-func (f *Forwarder) path() string {
-	return filepath.Join(f.log.cfg.Dir, "sink-"+f.sink.Name()+".json")
+// oldPosition is the file beside the segments in which earlier releases kept what a sink has.
+func (l *Log) oldPosition(sink string) string {
+	return filepath.Join(l.cfg.Dir, "sink-"+sink+".json")
+}
+
+// OldPosition reads what an earlier release has noted of a sink; 0 when there is nothing. Anybody
+// who can write to the directory can change it, so the caller reads it once.
+func (l *Log) OldPosition(sink string) (uint64, error) {
+	f, size, err := openPlain(l.oldPosition(sink))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("audit: position of sink %s: %w", sink, err)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxPosition+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return 0, fmt.Errorf("audit: position of sink %s: %w", sink, err)
+	}
+	var p struct {
+		Format int    `json:"v"`
+		Seq    uint64 `json:"seq"`
+	}
+	if size > maxPosition || json.Unmarshal(data, &p) != nil || p.Format != 1 {
+		return 0, fmt.Errorf("audit: %s does not hold the position of a sink", f.Name())
+	}
+	return p.Seq, nil
+}
+
+// RemoveOldPosition removes that file.
+func (l *Log) RemoveOldPosition(sink string) error {
+	err := os.Remove(l.oldPosition(sink))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Name is the sink's.
@@ -101,13 +129,25 @@ func (f *Forwarder) Lag() uint64 {
 	return head - min(head, f.taken.Load())
 }
 
+// Missed counts the records that the sink did not get, because the trail on disk no longer has them
+// as they were written.
+func (f *Forwarder) Missed() uint64 { return f.missed.Load() }
+
 // Down reports whether the sink failed when it was last tried.
 func (f *Forwarder) Down() bool { return f.down.Load() }
 
+// tailer reads the trail from the first record on that the sink does not have.
+func (f *Forwarder) tailer(log *slog.Logger) tailer {
+	return tailer{
+		dir: f.log.cfg.Dir, next: f.taken.Load() + 1, log: log, missing: &f.missed,
+		key: f.log.key.macer(), keyedFrom: f.log.Head().KeyedFrom,
+	}
+}
+
 // Run forwards until ctx ends. It returns when the sink is closed.
 func (f *Forwarder) Run(ctx context.Context) {
-	defer func() { _ = f.sink.Close() }() // what it has is noted
-	r := tailer{dir: f.log.cfg.Dir, next: f.taken.Load() + 1, log: f.log.cfg.Logger.With("sink", f.sink.Name())}
+	defer func() { _ = f.sink.Close() }() // what it has is known
+	r := f.tailer(f.log.cfg.Logger.With("sink", f.sink.Name()))
 	defer func() { r.close() }()
 	backoff := firstBackoff
 	for ctx.Err() == nil {
@@ -141,7 +181,7 @@ func (f *Forwarder) Run(ctx context.Context) {
 	}
 }
 
-// step sends one batch and notes what the sink has.
+// step sends one batch.
 func (f *Forwarder) step(ctx context.Context, r *tailer) (n int, err error) {
 	lines, err := r.batch(f.log.Head().Seq)
 	if err != nil {
@@ -155,24 +195,8 @@ func (f *Forwarder) step(ctx context.Context, r *tailer) (n int, err error) {
 	}
 	if taken > f.taken.Load() {
 		f.taken.Store(taken)
-		if werr := f.note(taken); werr != nil {
-			r.log.Warn("the position of the audit sink was not noted; records may be sent again after a restart", "err", werr)
-		}
 	}
 	return len(lines), err
-}
-
-// note writes the position. It is not synced: an older one only sends more again.
-func (f *Forwarder) note(seq uint64) error {
-	data, err := json.Marshal(position{Format: 1, Seq: seq})
-	if err != nil {
-		return err
-	}
-	tmp := f.path() + ".tmp"
-	if err := os.WriteFile(tmp, append(data, '\n'), filePerm); err != nil {
-		return err
-	}
-	return os.Rename(tmp, f.path())
 }
 
 // tailer reads the trail from a record on, while it grows.
@@ -181,11 +205,19 @@ type tailer struct {
 	next uint64 // record that is read next
 	log  *slog.Logger
 
+	key       *macer         // nil for a trail without a key
+	keyedFrom uint64         // the first record that must have a MAC
+	missing   *atomic.Uint64 // counts the records that are skipped
+
 	path string // of the open segment; empty when none is
 	read int    // how many lines of it were read
+	// genuine says that a line of the open segment was written by the server.
+	genuine bool
+	// foreign are the segments that this batch does not open again: they have no genuine line.
+	foreign []string
 
 	// What was logged, so that a line that is read again is not logged again.
-	damaged place
+	damaged map[place]bool
 	lost    uint64 // the last record
 
 	f    *os.File
@@ -199,7 +231,7 @@ type tailer struct {
 // place is a line of the trail.
 type place struct {
 	segment uint64 // its first record
-	line    int    // from 1
+	line    int    // from 1; 0 for the whole segment
 }
 
 func (t *tailer) close() {
@@ -209,7 +241,7 @@ func (t *tailer) close() {
 	if t.zip != nil {
 		_ = t.zip.Close()
 	}
-	t.path, t.read, t.f, t.off, t.zip, t.zbuf, t.buf, t.skip = "", 0, nil, 0, nil, nil, nil, false
+	t.path, t.read, t.genuine, t.f, t.off, t.zip, t.zbuf, t.buf, t.skip = "", 0, false, nil, 0, nil, nil, nil, false
 }
 
 func (t *tailer) seek(next uint64) {
@@ -222,6 +254,7 @@ func (t *tailer) seek(next uint64) {
 // batch returns lines up to the record upTo, all of which is on disk.
 func (t *tailer) batch(upTo uint64) (lines []Line, err error) {
 	t.buf = nil // what lies behind the records on disk may have been cut off and written again
+	t.foreign = nil
 	size := 0
 	for t.next <= upTo && len(lines) < maxSinkLines && size < maxSinkBytes {
 		if t.path == "" {
@@ -230,35 +263,52 @@ func (t *tailer) batch(upTo uint64) (lines []Line, err error) {
 			}
 		}
 		text, err := t.line()
-		if errors.Is(err, io.EOF) {
-			after := t.path
-			t.close()
-			if err := t.open(after); err != nil {
-				return sendable(lines, err)
-			}
-			continue
-		}
 		if errors.Is(err, errLineTooLong) {
 			t.damage(err)
 			continue
 		}
-		if err != nil {
-			return sendable(lines, err)
-		}
-		var f frame
-		if json.Unmarshal(text, &f) != nil {
-			t.damage(errJSON)
+		if err != nil { // io.EOF, or the rest of the segment cannot be read
+			if !errors.Is(err, io.EOF) {
+				t.damage(err)
+			}
+			if err := t.openNext(); err != nil {
+				return sendable(lines, err)
+			}
 			continue
 		}
-		if f.Seq < t.next {
+		if seq := lineSeq(text); t.genuine && seq != 0 && seq < t.next {
 			continue
 		}
-		t.missed(f.Seq)
-		lines = append(lines, Line{Seq: f.Seq, Time: f.Time, Text: bytes.Clone(text)})
-		t.next = f.Seq + 1
+		r, err := t.check(text)
+		switch {
+		case err != nil:
+			t.damage(err)
+			continue
+		case r.Seq < t.next:
+			t.genuine = true
+			continue
+		case r.Seq > upTo: // written by the server, and not on disk yet
+			t.close()
+			return sendable(lines, t.absent())
+		}
+		t.genuine = true
+		t.missed(r.Seq)
+		lines = append(lines, Line{Seq: r.Seq, Time: r.Time, Text: bytes.Clone(text)})
+		t.next = r.Seq + 1
 		size += len(text)
 	}
 	return lines, nil
+}
+
+// check decodes a line that the server has written.
+func (t *tailer) check(text []byte) (Record, error) {
+	r, err := checkLine(text)
+	switch {
+	case err != nil || t.key == nil || r.Seq < t.keyedFrom:
+		return r, err
+	default:
+		return r, checkMAC(t.key, text, r)
+	}
 }
 
 // sendable puts an error off while there are lines to send.
@@ -269,13 +319,17 @@ func sendable(lines []Line, err error) ([]Line, error) {
 	return lines, err
 }
 
-// damage logs once that the line read last is not sent.
+// damage logs once that the line read last is not sent, or that the rest of the segment cannot be
+// read.
 func (t *tailer) damage(err error) {
 	at := place{segmentSeq(filepath.Base(t.path)), t.read}
-	if at.segment < t.damaged.segment || at.segment == t.damaged.segment && at.line <= t.damaged.line {
+	if t.damaged[at] {
 		return
 	}
-	t.damaged = at
+	if t.damaged == nil || len(t.damaged) >= maxDamaged {
+		t.damaged = map[place]bool{}
+	}
+	t.damaged[at] = true
 	t.log.Error("a line of the audit trail is damaged, and the sink does not get it",
 		"segment", filepath.Base(t.path), "line", at.line, "behind", t.next-1, "err", err)
 }
@@ -283,39 +337,80 @@ func (t *tailer) damage(err error) {
 // missed logs once which records before seq the trail does not have, so the sink does not get them.
 func (t *tailer) missed(seq uint64) {
 	if seq > t.next && seq-1 > t.lost {
+		t.missing.Add(seq - max(t.next, t.lost+1))
 		t.lost = seq - 1
 		t.log.Error("audit records were removed or lost before the sink had them", "first", t.next, "last", seq-1)
 	}
 }
 
-// open opens the segment with the next record, or the one that follows the segment after.
+func (t *tailer) absent() error { return fmt.Errorf("audit: record %d is not in the trail", t.next) }
+
+// openNext opens the segment behind the open one. From a segment without a genuine line it goes
+// back to the one that should have the next record.
+func (t *tailer) openNext() error {
+	after := t.path
+	if !t.genuine {
+		t.foreign = append(t.foreign, after)
+		after = ""
+	}
+	t.close()
+	return t.open(after)
+}
+
+// open opens the segment with the next record, or the one that follows the segment after. It passes
+// over files that no segment can be.
 func (t *tailer) open(after string) error {
-	files, err := segments(t.dir)
-	if err != nil {
-		return err
-	}
-	chosen := ""
-	for _, f := range files {
-		first := segmentSeq(filepath.Base(f))
-		switch {
-		case after != "" && first <= segmentSeq(filepath.Base(after)):
-		case chosen == "" || after == "" && first <= t.next:
-			chosen = f
-		}
-	}
-	if chosen == "" {
-		return fmt.Errorf("audit: record %d is not in the trail", t.next)
-	}
-	if segmentExtOf(chosen) == compressedExt {
-		if t.zip, err = openSegment(chosen); err != nil {
+	for {
+		files, err := segments(t.dir)
+		if err != nil {
 			return err
 		}
-		t.zbuf = bufio.NewReaderSize(t.zip, maxLine)
-	} else if t.f, err = os.Open(chosen); err != nil {
+		chosen := ""
+		for _, f := range files {
+			first := segmentSeq(filepath.Base(f))
+			switch {
+			case slices.Contains(t.foreign, f):
+			case after != "" && first <= segmentSeq(filepath.Base(after)):
+			case chosen == "" || after == "" && first <= t.next:
+				chosen = f
+			}
+		}
+		if chosen == "" {
+			return t.absent()
+		}
+		t.path = chosen
+		if err = t.openFile(); err == nil {
+			return nil
+		}
+		if !isForeign(err) {
+			t.path = ""
+			return err
+		}
+		t.damage(err)
+		t.path = ""
+		t.foreign = append(t.foreign, chosen)
+	}
+}
+
+// isForeign reports whether an error of opening a file means that it is no segment.
+func isForeign(err error) bool {
+	for _, is := range []error{errNotRegular, errTooLarge, gzip.ErrHeader, gzip.ErrChecksum, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *tailer) openFile() (err error) {
+	if segmentExtOf(t.path) != compressedExt {
+		t.f, _, err = openPlain(t.path)
 		return err
 	}
-	t.path = chosen
-	return nil
+	if t.zip, err = openSegment(t.path); err == nil {
+		t.zbuf = bufio.NewReaderSize(t.zip, maxLine)
+	}
+	return err
 }
 
 // line returns the next whole line, or io.EOF at the end of the segment. It returns errLineTooLong

@@ -67,9 +67,9 @@ func distinct(got []uint64, n uint64) (count int) {
 func TestForwarder(t *testing.T) {
 	t.Parallel()
 	sink := &memorySink{fail: 3}
-	kept(t, 20, Retention{Compress: true}, func(l *Log, k *keeper, cfg Config) {
+	kept(t, 20, Retention{Compress: true}, func(l *Log, k *keeper, _ Config) {
 		steps := func(f *Forwarder) {
-			r := tailer{dir: cfg.Dir, next: f.Taken() + 1, log: l.cfg.Logger}
+			r := f.tailer(l.cfg.Logger)
 			for f.Lag() > 0 {
 				if _, err := f.step(t.Context(), &r); err != nil {
 					r.seek(f.Taken() + 1)
@@ -77,10 +77,7 @@ func TestForwarder(t *testing.T) {
 			}
 			r.close()
 		}
-		f, err := l.Forward(sink)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := l.Forward(sink, 0)
 		if f.Lag() != 20 {
 			t.Errorf("lag %d", f.Lag())
 		}
@@ -91,30 +88,18 @@ func TestForwarder(t *testing.T) {
 		k.look(t.Context())
 		mustAppend(t, l, true, "21", "22")
 		sink.got = nil
-		again, err := l.Forward(sink)
-		if err != nil {
-			t.Fatal(err)
-		}
+		again := l.Forward(sink, f.Taken())
 		steps(again)
 		if !slices.Equal(sink.got, []uint64{21, 22}) {
 			t.Errorf("after a restart it sends %v", sink.got)
 		}
-		if err := os.Remove(again.path()); err != nil {
-			t.Fatal(err)
-		}
-		sink.got = nil
-		if again, err = l.Forward(sink); err != nil {
-			t.Fatal(err)
-		}
-		steps(again)
-		if distinct(sink.got, 22) != 22 {
-			t.Errorf("from compressed segments it sends %v", sink.got)
-		}
-		if err := os.WriteFile(again.path(), []byte("{"), filePerm); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := l.Forward(sink); err == nil {
-			t.Error("a damaged position is accepted")
+		for _, from := range []uint64{0, 23, 1e12} { // no sink can have what is behind the end
+			sink.got = nil
+			again = l.Forward(sink, from)
+			steps(again)
+			if distinct(sink.got, 22) != 22 {
+				t.Errorf("from compressed segments, behind record %d, it sends %v", from, sink.got)
+			}
 		}
 	})
 }
@@ -127,18 +112,15 @@ func TestForwarderSkipsWhatIsGone(t *testing.T) {
 		k.look(t.Context())
 		first := verifies(t, l, cfg.Dir).FirstSeq
 		var log bytes.Buffer
-		f, err := l.Forward(sink)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := tailer{dir: cfg.Dir, next: 1, log: slog.New(slog.NewTextHandler(&log, nil))}
+		f := l.Forward(sink, 0)
+		r := f.tailer(slog.New(slog.NewTextHandler(&log, nil)))
 		defer r.close()
 		for f.Lag() > 0 {
 			if _, err := f.step(t.Context(), &r); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if first < 2 || sink.got[0] != first {
+		if first < 2 || sink.got[0] != first || f.Missed() != first-1 {
 			t.Errorf("from record %d: %v", first, sink.got)
 		}
 		missed := fmt.Sprintf("were removed or lost before the sink had them\" first=1 last=%d\n", first-1)
@@ -155,6 +137,7 @@ func TestForwarderSkipsDamage(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
 		"no record":     "{",
+		"another's":     `{"seq":1000000000000}`,
 		"overlong":      strings.Repeat("x", maxLine+1),
 		"very overlong": strings.Repeat("x", 3*maxLine+7),
 	} {
@@ -165,12 +148,9 @@ func TestForwarderSkipsDamage(t *testing.T) {
 				kept(t, 20, Retention{Compress: compressed}, func(l *Log, k *keeper, cfg Config) {
 					k.look(t.Context())
 					damaged := damageSecondLine(t, cfg.Dir, damage)
-					f, err := l.Forward(sink)
-					if err != nil {
-						t.Fatal(err)
-					}
+					f := l.Forward(sink, 0)
 					var log bytes.Buffer
-					r := tailer{dir: cfg.Dir, next: 1, log: slog.New(slog.NewTextHandler(&log, nil))}
+					r := f.tailer(slog.New(slog.NewTextHandler(&log, nil)))
 					defer r.close()
 					for range 20 {
 						if f.Lag() == 0 {
@@ -251,7 +231,8 @@ func TestBatchIsBounded(t *testing.T) {
 		})
 	}
 	group.Wait()
-	r := tailer{dir: cfg.Dir, next: 1, log: l.cfg.Logger}
+	f := l.Forward(&memorySink{}, 0)
+	r := f.tailer(l.cfg.Logger)
 	lines, err := r.batch(l.Head().Seq)
 	r.close()
 	if err != nil || len(lines) != maxSinkLines {
@@ -458,10 +439,7 @@ func TestForwarderRuns(t *testing.T) {
 	server := newSyslogServer(t, nil)
 	cfg := testConfig(t)
 	l, stop := resumed(t, cfg, testAnchor(nil))
-	f, err := l.Forward(&Syslog{Address: server.Addr().String()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := l.Forward(&Syslog{Address: server.Addr().String()}, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); f.Run(ctx) }()

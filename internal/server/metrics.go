@@ -120,6 +120,10 @@ func trailMetrics(s *Server) []prometheus.Collector {
 		labels := prometheus.Labels{"sink": f.Name()}
 		list = append(list,
 			gauge("keyturn_audit_sink_lag_records", "Records on disk that the sink does not have yet.", labels, func() float64 { return float64(f.Lag()) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{
+				Name: "keyturn_audit_sink_missed_records_total", ConstLabels: labels,
+				Help: "Records that the sink did not get, because the trail on disk no longer had them as they were written.",
+			}, func() float64 { return float64(f.Missed()) }),
 			gauge("keyturn_audit_sink_down", "1 while the sink does not take records, else 0.", labels, func() float64 {
 				if f.Down() {
 					return 1

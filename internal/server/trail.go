@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,8 +47,10 @@ const (
 // heads keeps the head of this node's trail in the store.
 type heads struct {
 	node   string
-	mu     sync.Mutex // held while the head is stored
-	kept   audit.Head // the one in the store; guarded by mu
+	mu     sync.Mutex     // held while the head is stored
+	kept   audit.Head     // the one in the store; guarded by mu
+	run    store.TrailRun // what is stored with the next head; guarded by mu
+	keptAs store.TrailRun // the one in the store; guarded by mu
 	failed bool
 	// keptAt is when the store last had the newest head, in Unix seconds.
 	keptAt atomic.Int64
@@ -105,17 +108,54 @@ func (s *Server) resumeTrail(ctx context.Context) error {
 	if err := s.trail.Resume(&a); err != nil {
 		return err
 	}
+	if err := s.resumeRun(ctx); err != nil {
+		return err
+	}
 	if err := s.keepHead(ctx); err != nil {
 		return fmt.Errorf("store the head of the audit trail: %w", err)
 	}
-	for _, sink := range s.config.AuditSinks {
-		f, err := s.trail.Forward(sink)
-		if err != nil {
-			return err
+	for _, sink := range s.config.AuditSinks { // the store has the positions: the files are not needed again
+		if err := s.trail.RemoveOldPosition(sink.Name()); err != nil {
+			s.config.Logger.Warn("the file with the former position of an audit sink could not be removed", "sink", sink.Name(), "err", err)
 		}
-		s.sinks = append(s.sinks, f)
 	}
 	return s.nameTrail(known)
+}
+
+// resumeRun reads how far the sinks came. On the first start with a release that stores this, it
+// takes over what earlier releases noted in files, as far as the trail can be true to it.
+func (s *Server) resumeRun(ctx context.Context) error {
+	run, found, err := store.Snapshot(ctx, s.db).TrailRun(s.heads.node)
+	if err != nil {
+		return err
+	}
+	if !found {
+		run = store.TrailRun{Node: s.heads.node, Sinks: map[string]uint64{}}
+	}
+	for _, sink := range s.config.AuditSinks {
+		name := sink.Name()
+		if !found {
+			seq, err := s.trail.OldPosition(name)
+			if err != nil {
+				s.config.Logger.Error("the file with the former position of an audit sink is not used: the whole trail is sent again",
+					"sink", name, "err", err)
+			}
+			run.Sinks[name] = seq
+		}
+		s.sinks = append(s.sinks, s.trail.Forward(sink, run.Sinks[name]))
+	}
+	s.heads.run = run
+	return nil
+}
+
+// positions are how far the sinks came. A sink that is not configured now keeps its position.
+func (s *Server) positions() map[string]uint64 {
+	all := map[string]uint64{}
+	maps.Copy(all, s.heads.run.Sinks)
+	for _, f := range s.sinks {
+		all[f.Name()] = f.Taken()
+	}
+	return all
 }
 
 // trailKey is the sealed key of the trails; fresh says that this start has made it.
@@ -166,18 +206,20 @@ func (s *Server) trailState(ctx context.Context, node string) (trailKey, *audit.
 func (s *Server) keepHead(ctx context.Context) error {
 	s.heads.mu.Lock() // the head is small, and whoever waits here waits for its being stored
 	defer s.heads.mu.Unlock()
+	run := s.heads.run
+	run.Sinks = s.positions() // before the head is read, so that none is behind it
 	h := s.trail.Head()
-	if h == s.heads.kept {
+	if h == s.heads.kept && run.Running == s.heads.keptAs.Running && maps.Equal(run.Sinks, s.heads.keptAs.Sinks) {
 		s.heads.keptAt.Store(time.Now().Unix())
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, headTimeout)
 	defer cancel()
 	_, err := store.Update(ctx, s.db, func(tx *store.Tx) (struct{}, error) {
-		return struct{}{}, tx.PutTrailHead(store.TrailHead(h))
+		return struct{}{}, errors.Join(tx.PutTrailHead(store.TrailHead(h)), tx.PutTrailRun(run))
 	})
 	if err == nil {
-		s.heads.kept = h
+		s.heads.kept, s.heads.keptAs = h, run
 		s.heads.keptAt.Store(time.Now().Unix())
 	}
 	return err

@@ -229,6 +229,8 @@ func belongs(key string, v any) bool {
 		return key == targetKey(v.Account, v.Name)
 	case TrailHead:
 		return key == trailKey(v.Node)
+	case TrailRun:
+		return key == trailRunKey(v.Node)
 	case Spacing:
 		return key == spacingKey(v.Account, v.Group)
 	case ram.User:

@@ -1,8 +1,12 @@
 package store
 
-const trailPrefix = "trail/"
+const (
+	trailPrefix    = "trail/"
+	trailRunPrefix = "trailrun/"
+)
 
-func trailKey(node string) string { return trailPrefix + node }
+func trailKey(node string) string    { return trailPrefix + node }
+func trailRunKey(node string) string { return trailRunPrefix + node }
 
 // TrailHead is what the store knows of the audit trail of one node, so that a loss of records is
 // found.
@@ -24,6 +28,24 @@ func (tx *Tx) TrailHead(node string) (TrailHead, bool, error) {
 
 // PutTrailHead writes it.
 func (tx *Tx) PutTrailHead(h TrailHead) error { return save(tx, trailKey(h.Node), h) }
+
+// TrailRun is what the store knows of the run of a node that writes its trail.
+type TrailRun struct {
+	Node string `json:"node"`
+	// Running is set while the node runs. It is still set at the next start when the head was not
+	// stored at the end of the run.
+	Running bool `json:"running"`
+	// Sinks are the numbers of the last records that the sinks have, by the names of the sinks.
+	Sinks map[string]uint64 `json:"sinks,omitempty"`
+}
+
+// TrailRun reads the run of a node; ok is false when none was kept.
+func (tx *Tx) TrailRun(node string) (TrailRun, bool, error) {
+	return load[TrailRun](tx, trailRunKey(node))
+}
+
+// PutTrailRun writes it.
+func (tx *Tx) PutTrailRun(r TrailRun) error { return save(tx, trailRunKey(r.Node), r) }
 
 // FreeSpace is how many bytes the file system of dir has left for this process; ok is false when
 // that is not known.

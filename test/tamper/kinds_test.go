@@ -163,7 +163,7 @@ func (s *site) quiet() {
 }
 
 // ofAll are the kinds whose records are of no account, or are found by time.
-var ofAll = []string{"meta", "due", "wake", "event", "engine", "pause", "trail", "upgrade"}
+var ofAll = []string{"meta", "due", "wake", "event", "engine", "pause", "trail", "trailrun", "upgrade"}
 
 // probe asks for something that a record decides.
 type probe func() error
@@ -234,6 +234,9 @@ var probes = map[string]func(s *site, n *tenant, name string) []probe{
 	},
 	"trail": func(s *site, _ *tenant, node string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, _, err := tx.TrailHead(node); return err })
+	},
+	"trailrun": func(s *site, _ *tenant, node string) []probe {
+		return s.opens(func(tx *store.Tx) error { _, _, err := tx.TrailRun(node); return err })
 	},
 	"pause": func(s *site, _ *tenant, _ string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, err := tx.AllPaused(); return err })
@@ -468,7 +471,7 @@ func TestSwapped(t *testing.T) {
 			}
 			s.mustSucceed(one, s.probes(tenants, one))
 		}
-		if !slices.Contains([]string{"meta", "engine", "pause", "trail", "upgrade"}, kind) && (pairs == 0 || failed == 0) {
+		if !slices.Contains([]string{"meta", "engine", "pause", "trail", "trailrun", "upgrade"}, kind) && (pairs == 0 || failed == 0) {
 			t.Errorf("%s: %d pairs, %d answers: the test says nothing", kind, pairs, failed)
 		}
 		t.Logf("%s: %d pairs swapped, %d answers, all errors", kind, pairs, failed)
