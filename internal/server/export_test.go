@@ -27,3 +27,13 @@ func ConnectionLimit(files uint64, wanted int) (int, error) { return connectionL
 
 // MayRotate is for tests of the interval between two rotations of the root key.
 var MayRotate = mayRotate
+
+// MarkRunning leaves a data directory as a server does that crashes after its start.
+func MarkRunning(ctx context.Context, dir string) error {
+	s, err := New(ctx, Config{DataDir: dir, ListenHTTP: "127.0.0.1:0", NoSync: true})
+	if err != nil {
+		return err
+	}
+	s.running(ctx, true)
+	return s.release()
+}

@@ -106,7 +106,7 @@ func trailMetrics(s *Server) []prometheus.Collector {
 			Name: "keyturn_audit_damaged_total", Help: "Finished segments of the audit trail that this process has found changed.",
 		}, func() float64 { return float64(s.trail.Damaged()) }),
 		gauge("keyturn_audit_head_age_seconds", "Time since the store had the newest head of the audit trail.", nil,
-			func() float64 { return max(0, time.Since(time.Unix(s.heads.keptAt.Load(), 0)).Seconds()) }),
+			func() float64 { return s.heads.age().Seconds() }),
 		gauge("keyturn_audit_bytes", "Size of the audit trail on disk.", nil, func() float64 { return float64(s.trail.Bytes()) }),
 		gauge("keyturn_audit_disk_free_bytes", "Free space on the disk of the audit trail; -1 when that is not known.", nil, func() float64 {
 			free, ok := store.FreeSpace(s.config.AuditDir)

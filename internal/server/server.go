@@ -213,7 +213,7 @@ func (s *Server) assemble() {
 	if env.Random == nil {
 		env.Random = rand.Reader
 	}
-	s.gate = api.NewGate(env, s.trail)
+	s.gate = api.NewGate(env, recorder{s.trail, &s.heads})
 	s.auth = auth.New(auth.Config{
 		Keys: &accessKeys{db: s.db, keyring: s.keyring}, Now: c.Now, Log: c.Logger,
 		Nonces:   c.NonceLimit,
@@ -313,6 +313,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.noteStart(ctx); err != nil {
 		stop(fmt.Errorf("record the start: %w", err))
 	}
+	s.running(ctx, true)
 	stopSinks := s.forwardTrail()
 	parts.Go(func() { s.headLoop(ctx) })
 	parts.Go(func() { s.keepTrail(ctx) })
@@ -353,7 +354,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stopSinks()
 	stopTrail()
 	trail.Wait()
-	s.tryKeepHead(context.WithoutCancel(ctx))
+	s.running(context.WithoutCancel(ctx), false)
 	var failure error
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		failure = cause
@@ -460,6 +461,10 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	if s.trail.Failing() && s.trail.Append(ctx, auditProbe, true) != nil {
 		http.Error(w, "the audit trail cannot be written", http.StatusServiceUnavailable)
+		return
+	}
+	if s.heads.age() > maxHeadAge {
+		http.Error(w, "the store does not take the head of the audit trail", http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok")

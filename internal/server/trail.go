@@ -27,6 +27,9 @@ const (
 	// attacker can cut off unseen, after a crash that he waits for, is at most that old.
 	headEvery   = 10 * time.Second
 	headTimeout = 5 * time.Second
+	// maxHeadAge is how old the stored head may be for a read to be answered: its record could be cut
+	// off unseen.
+	maxHeadAge = 2 * time.Minute
 
 	diskAlert  = 1024 // MiB
 	diskEvery  = 30 * time.Second
@@ -52,8 +55,40 @@ type heads struct {
 	run    store.TrailRun // what is stored with the next head; guarded by mu
 	keptAs store.TrailRun // the one in the store; guarded by mu
 	failed bool
-	// keptAt is when the store last had the newest head, in Unix seconds.
-	keptAt atomic.Int64
+	// keptAt is when the store last had the newest head, with a monotonic reading; nil at first.
+	keptAt atomic.Pointer[time.Time]
+	// unfinished says that the run before did not store its head at its end.
+	unfinished bool
+}
+
+// isKept notes that the store has the newest head.
+func (h *heads) isKept() {
+	now := time.Now()
+	h.keptAt.Store(&now)
+}
+
+// age is how long ago the store had the newest head.
+func (h *heads) age() time.Duration {
+	if at := h.keptAt.Load(); at != nil {
+		return time.Since(*at)
+	}
+	return 0
+}
+
+var errHeadAge = errors.New("the head of the audit trail could not be stored for too long: records of reads could be cut off unseen")
+
+// recorder is the trail as the gate writes to it: no read is recorded, so none is answered, while
+// the store does not take the head of the trail. Changes go on, since deletions make room.
+type recorder struct {
+	trail *audit.Log
+	heads *heads
+}
+
+func (r recorder) Append(ctx context.Context, rec audit.Record, durable bool) error {
+	if rec.Phase == audit.Call && rec.Decision == audit.Allow && r.heads.age() > maxHeadAge {
+		return errHeadAge
+	}
+	return r.trail.Append(ctx, rec, durable)
 }
 
 // trailNode names this node's trail in the store. It does not change for as long as the data
@@ -144,7 +179,11 @@ func (s *Server) resumeRun(ctx context.Context) error {
 		}
 		s.sinks = append(s.sinks, s.trail.Forward(sink, run.Sinks[name]))
 	}
-	s.heads.run = run
+	s.heads.run, s.heads.unfinished = run, run.Running
+	if run.Running {
+		s.config.Logger.Error("the last run did not store the head of the audit trail at its end, because it crashed, the store refused it, or the store was restored from a copy: "+
+			"records behind the stored head may have been cut off unseen", "node", run.Node)
+	}
 	return nil
 }
 
@@ -210,7 +249,7 @@ func (s *Server) keepHead(ctx context.Context) error {
 	run.Sinks = s.positions() // before the head is read, so that none is behind it
 	h := s.trail.Head()
 	if h == s.heads.kept && run.Running == s.heads.keptAs.Running && maps.Equal(run.Sinks, s.heads.keptAs.Sinks) {
-		s.heads.keptAt.Store(time.Now().Unix())
+		s.heads.isKept()
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, headTimeout)
@@ -220,7 +259,7 @@ func (s *Server) keepHead(ctx context.Context) error {
 	})
 	if err == nil {
 		s.heads.kept, s.heads.keptAs = h, run
-		s.heads.keptAt.Store(time.Now().Unix())
+		s.heads.isKept()
 	}
 	return err
 }
@@ -232,6 +271,19 @@ func (s *Server) tryKeepHead(ctx context.Context) {
 		s.config.Logger.Warn("the head of the audit trail could not be stored; it will be tried again", "err", err)
 	}
 	s.heads.failed = err != nil
+}
+
+// running notes in the store that this run writes the trail, or that it has ended and its head is
+// stored.
+func (s *Server) running(ctx context.Context, now bool) {
+	s.heads.mu.Lock()
+	s.heads.run.Running = now
+	s.heads.mu.Unlock()
+	if err := s.keepHead(ctx); err != nil {
+		s.heads.failed = true
+		s.config.Logger.Error("the head of the audit trail could not be stored: records that it does not cover can be cut off unseen",
+			"running", now, "err", err)
+	}
 }
 
 // headLoop stores the head from time to time and whenever a segment was finished, until ctx ends.
@@ -328,7 +380,11 @@ func (s *Server) note(ctx context.Context, operation string, details audit.Detai
 // noteStart records the start with the settings in force, and that the store was restored from a
 // copy, if it was.
 func (s *Server) noteStart(ctx context.Context) error {
-	details := append(audit.Details{{Name: "node", Value: s.node()}, {Name: "trail", Value: s.heads.node}}, s.config.Settings...)
+	details := audit.Details{{Name: "node", Value: s.node()}, {Name: "trail", Value: s.heads.node}}
+	if s.heads.unfinished {
+		details = append(details, audit.Detail{Name: "head_of_last_run", Value: "not stored"})
+	}
+	details = append(details, s.config.Settings...)
 	if err := s.note(ctx, opStart, details); err != nil {
 		return err
 	}

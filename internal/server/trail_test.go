@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/internal/cli"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -231,5 +232,65 @@ func TestTrailAfterRootKeyRotation(t *testing.T) {
 	onceRun(t, dir, "b")
 	if code, out := auditVerify(t, dir); code != 0 || strings.Contains(out, "tells of a loss") {
 		t.Errorf("%d, %s", code, out)
+	}
+}
+
+// TestTrailLossWithFullDisk fills the disk of the store below its reserve, where changes are
+// refused: records of reads that are cut off after an orderly stop are missed all the same.
+func TestTrailLossWithFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	onceRun(t, dir, "a")
+	free, ok := store.FreeSpace(dir)
+	if !ok {
+		t.Skip("the free space is not known here")
+	}
+	full := func(c *server.Config) { c.StoreReserve = int(2 * free >> 20) }
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), full)
+	older, err := os.ReadFile(trailFile(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := metric(t, s, "keyturn_changes_refused"); got != "1" {
+		t.Fatalf("keyturn_changes_refused is %s", got)
+	}
+	if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(trailFile(dir), older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := auditVerify(t, dir); code == 0 {
+		t.Errorf("the command does not find it: %s", out)
+	}
+	s = keyturntest.Start(t, keyturntest.WithDataDir(dir), full)
+	if got := metric(t, s, "keyturn_audit_losses_total"); got != "1" {
+		t.Errorf("%s losses in the metrics", got)
+	}
+}
+
+// TestUnfinishedRunIsTold: a run whose end the store does not know of is told at the next start.
+func TestUnfinishedRunIsTold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	onceRun(t, dir, "a")
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
+	create(t, s, "b", "value")
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	const told = `"head_of_last_run":"not stored"`
+	if text := trail(t, dir); strings.Contains(text, told) {
+		t.Errorf("after an orderly stop:\n%s", text)
+	}
+	if err := server.MarkRunning(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	onceRun(t, dir, "c")
+	if text := trail(t, dir); strings.Count(text, told) != 1 {
+		t.Errorf("after a crash:\n%s", text)
 	}
 }

@@ -211,7 +211,7 @@ func embeddedConfig(c Config, start *startLog) (*embed.Config, error) {
 	e.InitialCluster = e.InitialClusterFromName(e.Name)
 	e.TickMs, e.ElectionMs = tick, election
 	e.UnsafeNoFsync = c.NoSync
-	e.QuotaBackendBytes = c.quota()
+	e.QuotaBackendBytes = c.quota() + headRoom(c.quota())
 	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
 	e.MaxRequestBytes = 4 << 20
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(bridge{log: c.Logger, start: start}))

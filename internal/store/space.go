@@ -26,7 +26,14 @@ const (
 	lookTimeout    = 5 * time.Second
 	mendTimeout    = 5 * time.Minute // a large store takes its time
 	mendRest       = 10              // times as long as mending took, it is not tried again
-	fullEnough     = 0.9             // of the quota: above it, room would be gone at once
+	// maxHeadRoom is what etcd may take above the quota, at most: changes are refused at the quota, and
+	// the heads of the trails go on.
+	maxHeadRoom = 64 << 20
+	// headShare is the part of the reserve that is left to etcd: with less, heads are refused too.
+	headShare = 8
+	// recordOverhead is more than etcd adds to a key and its value.
+	recordOverhead = 256
+	fullEnough     = 0.9 // of the quota: above it, room would be gone at once
 )
 
 // space watches over the room that the embedded store has. etcd ends the process when its disk is full, so changes are
@@ -43,11 +50,14 @@ type space struct {
 	log        *slog.Logger
 
 	refusal atomic.Pointer[refusal] // nil while changes are taken
+	size    atomic.Int64            // of the store, at the last look
+	grown   atomic.Int64            // what was written since
+	heads   atomic.Int64            // how many changes were heads of trails
 
 	// The rest belongs to run.
 	mended time.Time     // when mending was tried last
 	took   time.Duration // and how long that took
-	at     int64         // the revision it was tried at
+	at     int64         // how many changes there were when it was tried, other than heads
 }
 
 // refusal says why changes are refused.
@@ -55,7 +65,13 @@ type refusal struct {
 	text string
 	// deletes says that changes which only delete are taken: they are what makes room.
 	deletes bool
+	// heads says that the heads of the trails are taken: what is not stored of them can be cut off
+	// from a trail unseen.
+	heads bool
 }
+
+// headRoom is what etcd may take above a quota.
+func headRoom(quota int64) int64 { return min(maxHeadRoom, quota/8) }
 
 // run looks once a second until ctx ends.
 func (s *space) run(ctx context.Context) {
@@ -73,8 +89,8 @@ func (s *space) run(ctx context.Context) {
 
 // look finds out whether changes can be taken.
 func (s *space) look(ctx context.Context) {
-	if why := s.disk(); why != "" {
-		s.note(&refusal{text: why})
+	if r := s.disk(); r != nil {
+		s.note(r)
 		return
 	}
 	reached, err := s.reached(ctx)
@@ -83,28 +99,35 @@ func (s *space) look(ctx context.Context) {
 	case !reached:
 		s.note(nil)
 	default:
-		s.note(&refusal{fmt.Sprintf("the store has reached its quota of %d MiB: delete secrets for good, or raise store-quota", s.quota>>20), true})
+		s.note(s.full())
 		if err := s.mend(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("the store's room could not be got back; it will be tried again", "err", err)
 		}
 	}
 }
 
-// disk says what is wrong with the disk; nothing when it has room.
-func (s *space) disk() string {
+// full is the refusal of a store that has reached its quota.
+func (s *space) full() *refusal {
+	text := fmt.Sprintf("the store has reached its quota of %d MiB: delete secrets for good, or raise store-quota", s.quota>>20)
+	return &refusal{text: text, deletes: true, heads: true}
+}
+
+// disk says what is wrong with the disk; nil when it has room.
+func (s *space) disk() *refusal {
 	if s.reserve <= 0 {
-		return ""
+		return nil
 	}
 	free, readOnly, ok := freeSpace(s.dir)
 	switch {
 	case !ok:
-		return ""
+		return nil
 	case readOnly:
-		return "the file system of the store is read-only"
+		return &refusal{text: "the file system of the store is read-only"}
 	case free < uint64(s.reserve):
-		return fmt.Sprintf("the disk of the store has less than %d MiB left (store-reserve): make room", s.reserve>>20)
+		text := fmt.Sprintf("the disk of the store has less than %d MiB left (store-reserve): make room", s.reserve>>20)
+		return &refusal{text: text, heads: free >= uint64(s.reserve)/headShare}
 	}
-	return ""
+	return nil
 }
 
 func (s *space) note(now *refusal) {
@@ -117,7 +140,8 @@ func (s *space) note(now *refusal) {
 	}
 }
 
-// reached reports whether the store has reached its quota.
+// reached reports whether the store has reached its quota. While changes are refused for it, that is
+// so until there is more room than would be gone at once.
 func (s *space) reached(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -125,7 +149,14 @@ func (s *space) reached(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(status.Errors, func(e string) bool { return strings.Contains(e, etcdserverpb.AlarmType_NOSPACE.String()) }), nil
+	s.grown.Store(0)
+	s.size.Store(status.DbSize)
+	limit := float64(s.quota)
+	if r := s.refusal.Load(); r != nil && r.deletes {
+		limit *= fullEnough
+	}
+	isNoSpace := func(e string) bool { return strings.Contains(e, etcdserverpb.AlarmType_NOSPACE.String()) }
+	return float64(status.DbSize) >= limit || slices.ContainsFunc(status.Errors, isNoSpace), nil
 }
 
 // mend gives up old revisions, makes the file shorter by what is free in it, and lifts the ban when that was enough. It is
@@ -134,8 +165,12 @@ func (s *space) mend(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
 	defer cancel()
 	now, err := s.client.Get(ctx, "\x00", clientv3.WithCountOnly())
-	if err != nil || now.Header.Revision == s.at || time.Since(s.mended) < mendRest*s.took {
+	if err != nil {
 		return err
+	}
+	changes := now.Header.Revision - s.heads.Load()
+	if changes == s.at || time.Since(s.mended) < mendRest*s.took {
+		return nil
 	}
 	began := time.Now()
 	defer func() { s.mended, s.took = time.Now(), time.Since(began) }()
@@ -149,8 +184,8 @@ func (s *space) mend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.at = now.Header.Revision
-	if float64(status.DbSize) > fullEnough*float64(s.quota) {
+	s.at = changes
+	if status.DbSize > s.quota+headRoom(s.quota)/2 {
 		return nil
 	}
 	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: s.member, Alarm: etcdserverpb.AlarmType_NOSPACE}); err != nil {
@@ -176,11 +211,35 @@ func (tx *Tx) room() error {
 	if tx.db.space == nil {
 		return nil
 	}
-	r := tx.db.space.refusal.Load()
-	if r == nil || r.deletes && !tx.puts() {
+	s := tx.db.space
+	r := s.refusal.Load()
+	if r == nil && s.size.Load()+s.grown.Load() >= s.quota+headRoom(s.quota)/2 {
+		r = s.full() // much was written since the last look
+	}
+	if r == nil || r.deletes && !tx.puts() || r.heads && tx.isHead() {
 		return nil
 	}
 	return fault.New(fault.Unavailable, "No changes are taken now, and nothing was changed: %s.", r.text)
+}
+
+// isHead reports whether the transaction writes what the store knows of a trail, and nothing else.
+func (tx *Tx) isHead() bool {
+	for key := range tx.writes {
+		if !strings.HasPrefix(key, trailPrefix) && !strings.HasPrefix(key, trailRunPrefix) {
+			return false
+		}
+	}
+	return len(tx.ranges) == 0
+}
+
+// grew counts a change that was made.
+func (s *space) grew(tx *Tx) {
+	for key, data := range tx.writes {
+		s.grown.Add(int64(len(key) + len(data) + recordOverhead))
+	}
+	if tx.isHead() {
+		s.heads.Add(1)
+	}
 }
 
 // puts reports whether the transaction writes anything, and does not only delete.

@@ -259,6 +259,9 @@ func (tx *Tx) commit() (done bool, err error) {
 	if tx.db.mirror != nil {
 		tx.db.mirror.committed(resp.Header.Revision)
 	}
+	if tx.db.space != nil {
+		tx.db.space.grew(tx)
+	}
 	return true, nil
 }
 
