@@ -93,7 +93,7 @@ func (v Verification) Verify(path string) (Report, error) {
 	w := verifier{Verification: v, mac: v.Key.macer()}
 	for _, file := range files {
 		if err := w.segment(file); err != nil {
-			return w.report, err
+			return w.report, w.advice(err)
 		}
 	}
 	if err := w.atEnd(path); err != nil {
@@ -107,6 +107,15 @@ func (v Verification) Verify(path string) (Report, error) {
 		return w.report, &GapError{unknown}
 	}
 	return w.report, nil
+}
+
+// advice says what a line that does not verify means, unless the line may still be being written.
+func (v *verifier) advice(err error) error {
+	var path *fs.PathError
+	if v.InUse || errors.Is(err, errUnfinished) || errors.As(err, &path) {
+		return err
+	}
+	return fmt.Errorf("%w; the trail was changed after it was written, or is damaged: %s", err, adviceAfterLoss)
 }
 
 // checkKnownGaps refuses the number of a record that is here and is not a gap record: the operator knows of

@@ -154,9 +154,6 @@ func (w *writer) ready() error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	if w.lookForLoss(); w.broken != nil || w.size < w.segmentBytes {
-		return w.broken // it was taken away meanwhile, and another one was begun
-	}
 	return w.begin(w.end)
 }
 

@@ -60,10 +60,9 @@ func (c *auditVerify) extent(v audit.Verification, r audit.Report) string {
 		}
 		return text
 	case v.Head != nil:
-		text := fmt.Sprintf("The trail holds the record that the server says is its last, %d.", v.Head.Seq)
-		if r.LastSeq > v.Head.Seq {
-			newer := r.LastSeq - v.Head.Seq
-			text += fmt.Sprintf(" It also holds %d newer record(s), such as the one of this question.", newer)
+		text := fmt.Sprintf("The server confirms the records up to %d.", v.Head.Seq)
+		if newer := r.LastSeq - min(v.Head.Seq, r.LastSeq); newer > 0 {
+			text += fmt.Sprintf(" %d newer record(s) are not confirmed yet: those of the last second, this question among them.", newer)
 		}
 		return text
 	}

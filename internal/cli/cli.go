@@ -129,12 +129,19 @@ func newParser(c *commands, stdout, stderr io.Writer) (*kong.Kong, error) {
 	)
 }
 
+// usage is the text of an error in the arguments. It names the help of the command or group that was found.
 func usage(err error) string {
 	s := err.Error()
-	if !strings.Contains(s, "--help") {
-		s += "; see keyturn --help"
+	if strings.Contains(s, "--help") {
+		return s
 	}
-	return s
+	command := "keyturn"
+	if p := (*kong.ParseError)(nil); errors.As(err, &p) && p.Context != nil && len(p.Context.Path) > 0 {
+		if node := p.Context.Path[len(p.Context.Path)-1].Node(); node != nil {
+			command = node.FullPath()
+		}
+	}
+	return s + "; see " + command + " --help"
 }
 
 // coded is an error whose exit code is not 1, or whose text is printed already.
