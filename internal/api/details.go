@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -18,9 +21,13 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// maxDetail is how many bytes of one parameter are recorded. Of a longer one its beginning and its
-// digest are.
-const maxDetail = 4096
+// A member of the details of a record is whole up to maxShort bytes, whatever else there is. Of a
+// longer one there is the SHA-256, and of its beginning what there is room for, at most maxDetail
+// bytes.
+const (
+	maxShort  = 512
+	maxDetail = 4096
+)
 
 // configParam is the parameter with the configuration of a target. It may hold tokens, so the trail
 // has the addresses in it only.
@@ -34,32 +41,127 @@ func (c *Call) inRecord(name string) bool {
 // told are the parameters of a change, as they were given. A parameter that holds a value is left
 // out, and a document that is none of its sort is told by its digest.
 func (c *Call) told() audit.Details {
-	var details audit.Details
+	var facts []fact
 	known := c.op.Params()
 	for _, p := range c.Params {
-		name, _, _ := strings.Cut(p.Name, ".")
+		name, _, isList := strings.Cut(p.Name, ".")
 		i := slices.IndexFunc(known, func(k wire.Param) bool { return k.Name == name })
 		if i < 0 || known[i].Secret || c.inRecord(p.Name) {
 			continue
 		}
 		if name == configParam {
-			details = append(details, audit.Detail{Name: "addresses", Value: strings.Join(c.addresses(p.Value), ",")})
+			facts = append(facts, fact{name: "addresses", parts: []audit.Detail{{Name: "addresses", Value: strings.Join(c.addresses(p.Value), ",")}}})
 			continue
 		}
-		sound := c.isSound(name, p.Value)
-		if sound {
-			details = append(details, audit.Detail{Name: p.Name, Value: p.Value[:min(len(p.Value), maxDetail)]})
+		part := audit.Detail{Name: p.Name, Value: p.Value}
+		if at := slices.IndexFunc(facts, func(f fact) bool { return f.name == name }); isList && at >= 0 {
+			facts[at].parts = append(facts[at].parts, part)
+			continue
 		}
-		if !sound || len(p.Value) > maxDetail {
-			sum := sha256.Sum256([]byte(p.Value))
-			details = append(details, audit.Detail{Name: p.Name + ".sha256", Value: hex.EncodeToString(sum[:])})
+		facts = append(facts, fact{name: name, parts: []audit.Detail{part}, list: isList, hidden: !c.isSound(name, p.Value)})
+	}
+	return tell(facts)
+}
+
+// several are the resources of a call that reads more than one.
+func several(resources []resource) audit.Details {
+	if len(resources) < 2 {
+		return nil
+	}
+	f := fact{name: "resources", list: true}
+	for i, r := range resources {
+		f.parts = append(f.parts, audit.Detail{Name: fmt.Sprint("resources.", i+1), Value: r.arn})
+	}
+	return tell([]fact{f})
+}
+
+// fact is something that a record tells: one member of its details, or several of a list.
+type fact struct {
+	name   string
+	parts  []audit.Detail
+	list   bool
+	hidden bool // the digest is told, and nothing else
+}
+
+func (f fact) size() (n int) {
+	for _, p := range f.parts {
+		n += len(p.Name) + len(p.Value)
+	}
+	return n
+}
+
+// isShort reports whether the fact is told whole in any case.
+func (f fact) isShort() bool { return !f.hidden && f.size() <= len(f.name)+maxShort }
+
+// digest is what stands for a fact that is not told whole: the SHA-256 of the value, or of a list
+// the number of its members and the SHA-256 of all, each as name=value and a newline.
+func (f fact) digest() audit.Details {
+	h := sha256.New()
+	for _, p := range f.parts {
+		if f.list {
+			fmt.Fprintf(h, "%s=%s\n", p.Name, p.Value)
+		} else {
+			_, _ = io.WriteString(h, p.Value) // a hash takes everything
 		}
+	}
+	sum := audit.Detail{Name: f.name + ".sha256", Value: hex.EncodeToString(h.Sum(nil))}
+	if !f.list {
+		return audit.Details{sum}
+	}
+	return audit.Details{{Name: f.name + ".count", Value: strconv.Itoa(len(f.parts))}, sum}
+}
+
+// beginning is as much of a long fact as fits into n bytes. whole says that it is all of it.
+func (f fact) beginning(n int) (out audit.Details, whole bool) {
+	if f.hidden {
+		return nil, false
+	}
+	if !f.list {
+		v := f.parts[0].Value
+		keep := max(0, min(len(v), n-len(f.name)))
+		return audit.Details{{Name: f.parts[0].Name, Value: v[:keep]}}, keep == len(v)
+	}
+	for _, p := range f.parts {
+		if n -= len(p.Name) + len(p.Value); n < 0 {
+			return out, false
+		}
+		out = append(out, p)
+	}
+	return out, true
+}
+
+// tell makes the details of facts. However long some are, all short ones and the digests of the
+// long ones fit: what is left is shared among the beginnings of the long ones.
+func tell(facts []fact) (details audit.Details) {
+	room, long := audit.MaxDetails, 0
+	for _, f := range facts {
+		if f.isShort() {
+			room -= f.size()
+			continue
+		}
+		long++
+		for _, d := range f.digest() {
+			room -= len(d.Name) + len(d.Value)
+		}
+	}
+	for _, f := range facts {
+		if f.isShort() {
+			details = append(details, f.parts...)
+			continue
+		}
+		part, whole := f.beginning(min(len(f.name)+maxDetail, max(0, room/long)))
+		details = append(details, part...)
+		if !whole {
+			details = append(details, f.digest()...)
+		}
+		room -= fact{parts: part}.size()
+		long--
 	}
 	return details
 }
 
-// isSound reports whether a document is of the sort that its parameter takes. One that is not will be
-// refused; it may be anything, a secret value included, so the trail has its digest only.
+// isSound reports whether a document is of the sort that its parameter takes. One that is not will
+// be refused; it may be anything, a secret value included, so the trail has its digest only.
 func (c *Call) isSound(parameter, text string) bool {
 	var err error
 	switch parameter {

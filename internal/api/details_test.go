@@ -2,14 +2,17 @@ package api_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/target"
 )
@@ -213,8 +216,8 @@ func TestNoSecretIsTold(t *testing.T) {
 	}
 }
 
-// TestValueInExtendedConfigIsNotTold verifies that a value which is given as ExtendedConfig by mistake
-// does not reach the trail: its digest does.
+// TestValueInExtendedConfigIsNotTold verifies that a value which is given as ExtendedConfig by
+// mistake does not reach the trail: its digest does.
 func TestValueInExtendedConfigIsNotTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -227,5 +230,89 @@ func TestValueInExtendedConfigIsNotTold(t *testing.T) {
 	digest := slices.ContainsFunc(told, func(d audit.Detail) bool { return d.Name == "ExtendedConfig.sha256" })
 	if !digest || slices.ContainsFunc(told, func(d audit.Detail) bool { return strings.Contains(d.Value, "the-password-of-a") }) {
 		t.Errorf("the trail tells %v", told)
+	}
+}
+
+func detailsSize(d audit.Details) (n int) {
+	for _, m := range d {
+		n += len(m.Name) + len(m.Value)
+	}
+	return n
+}
+
+// TestLongParametersHideNothing changes a target with parameters that are as long as a caller may
+// make them: the short ones are told whole, of each long one the digest is, and nothing is cut off.
+func TestLongParametersHideNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, dialing())
+	w.must(t, "CreateSecret", "SecretName", "admin", "SecretData", adminValue, "VersionId", "a1")
+	w.must(t, "RegisterTarget", "TargetName", "t", "Kind", "dialing", "AdminSecretName", "admin", "Config", `{"address":"db:1"}`)
+	params := []string{
+		"AdminSecretName", "other", "Config", `{"address":"db:6666","token":"marker"}`, "Description", strings.Repeat("d", 8192), "TargetName", "t",
+	}
+	var all strings.Builder
+	for i := range 20 {
+		name, value := fmt.Sprint("Account.", i+1), fmt.Sprint(i, strings.Repeat("x", 1000))
+		params = append(params, name, value)
+		fmt.Fprintf(&all, "%s=%s\n", name, value)
+	}
+	_, _ = w.call(t, rootPrincipal, "UpdateTarget", params...)
+	told := w.trail.last(t, "UpdateTarget", audit.Intent).Details
+	sum := func(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
+	for name, want := range map[string]string{
+		"AdminSecretName": "other", "TargetName": "t", "addresses": "db:6666,https://api.example.test",
+		"Account.count": "20", "Account.sha256": sum(all.String()), "Account.1": "0" + strings.Repeat("x", 1000),
+		"Description.sha256": sum(strings.Repeat("d", 8192)), "Description": strings.Repeat("d", 4096),
+	} {
+		if got := told.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if n := detailsSize(told); n > audit.MaxDetails {
+		t.Errorf("the details have %d bytes: the trail cuts them", n)
+	}
+}
+
+// TestShortParametersFit verifies of every change that its parameters, each as long as one may be
+// that is told whole, and each longer, fit into a record.
+func TestShortParametersFit(t *testing.T) {
+	t.Parallel()
+	for _, op := range api.Operations() {
+		if !op.Change {
+			continue
+		}
+		for _, size := range []int{512, 513, 20_000} {
+			var params []string
+			for _, p := range op.Params() {
+				if p.Name == "Config" { // TestLongParametersHideNothing has one
+					continue
+				}
+				params = append(params, p.Name, strings.Repeat("x", size))
+			}
+			if n := detailsSize(api.Told(op, params...)); n > audit.MaxDetails {
+				t.Errorf("%s with parameters of %d bytes: %d bytes of details", op.Name, size, n)
+			}
+		}
+	}
+}
+
+// TestEveryResourceOfAReadIsRecorded: a read of several secrets names them all.
+func TestEveryResourceOfAReadIsRecorded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	params := []string{"RegionId", "local", "ResourceType", "secret"}
+	var arns []string
+	for i := range 3 {
+		name := fmt.Sprint("secret-", i)
+		w.must(t, "CreateSecret", "SecretName", name, "SecretData", "x", "VersionId", "v1")
+		params = append(params, fmt.Sprint("ResourceId.", i+1), name)
+		arns = append(arns, name)
+	}
+	_, err := w.call(t, rootPrincipal, "ListTagResources", params...)
+	told := w.trail.last(t, "ListTagResources", audit.Call)
+	for i, name := range arns {
+		if got := told.Details.Get(fmt.Sprint("resources.", i+1)); !strings.HasSuffix(got, "/"+name) {
+			t.Errorf("%v: resource %d is %q, want that of %s", err, i+1, got, name)
+		}
 	}
 }

@@ -1,10 +1,24 @@
 package api
 
+import (
+	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/sign"
+)
+
 // Bounds of the numbers of calls without records of their own.
 const (
 	MaxTallies    = maxTallies
 	TallyInterval = tallyInterval
 )
+
+// Told is what the trail tells of the parameters of a change, given as names and values.
+func Told(op Op, params ...string) audit.Details {
+	c := &Call{op: &op}
+	for i := 0; i < len(params); i += 2 {
+		c.Params = append(c.Params, sign.Param{Name: params[i], Value: params[i+1]})
+	}
+	return c.told()
+}
 
 // Waiting returns how many notes wait to be written or remember that an instance has left.
 func (k *Consumers) Waiting() int {

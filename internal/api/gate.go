@@ -98,6 +98,7 @@ func (g *Gate) judged(ctx context.Context, c *Call, in any) (any, error) {
 	if c.op.Change {
 		return g.change(ctx, c, in)
 	}
+	c.details = several(resources)
 	out, err := run(ctx, c, in)
 	if rerr := g.recordRead(ctx, c, outcome(err)); rerr != nil {
 		return nil, rerr

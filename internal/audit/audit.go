@@ -52,14 +52,16 @@ const TimeFormat = "2006-01-02T15:04:05.000Z"
 const (
 	maxUserAgent = 256
 	maxMember    = 1024
-	maxDetails   = 16 << 10 // bytes of all names and values together
+
+	// MaxDetails bounds all names and values of a record's details together, in bytes.
+	MaxDetails = 16 << 10
 )
 
 // Detail is one fact about a call.
 type Detail struct{ Name, Value string }
 
 // Details are facts about a call that have no member of their own, such as the address of a target.
-// They are written as one JSON object. No secret value may be in them. Beyond maxDetails bytes in
+// They are written as one JSON object. No secret value may be in them. Beyond MaxDetails bytes in
 // all they are cut, and "cut" says so.
 type Details []Detail
 
@@ -109,10 +111,10 @@ func (d Details) Get(name string) string {
 	return ""
 }
 
-// bounded returns the details that fit into maxDetails bytes. The last one that fits in part is
+// bounded returns the details that fit into MaxDetails bytes. The last one that fits in part is
 // shortened.
 func (d Details) bounded() Details {
-	left := maxDetails
+	left := MaxDetails
 	for i, m := range d {
 		left -= len(m.Name) + len(m.Value)
 		if left >= 0 {

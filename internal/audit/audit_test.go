@@ -129,7 +129,7 @@ func TestLine(t *testing.T) {
 		RequestID: "id", Phase: Intent, Principal: "p", PrincipalType: "ram-user", AccessKeyID: "k", Account: "1",
 		Source: "10.0.0.7", UserAgent: strings.Repeat("é", 200) + "<\n", Service: "Kms", APIVersion: "2016-01-20", Operation: "PutSecretValue",
 		Resource: strings.Repeat("r", 5000), VersionID: "v1", VersionStage: "ACSCurrent", Decision: Deny, Outcome: "unknown", Note: "a <b> \"c\" \xff",
-		Details: Details{{"address", "db:5432"}, {"document", strings.Repeat("d", 2*maxDetails)}, {"more", "x"}},
+		Details: Details{{"address", "db:5432"}, {"document", strings.Repeat("d", 2*MaxDetails)}, {"more", "x"}},
 	}
 	if err := l.Append(context.Background(), full, true); err != nil {
 		t.Fatal(err)
@@ -140,7 +140,7 @@ func TestLine(t *testing.T) {
 	}
 	got := readRecords(t, cfg.Dir)
 	want := full
-	want.V, want.Details = format, Details{{"address", "db:5432"}, {"document", strings.Repeat("d", maxDetails-len("addressdb:5432document"))}, {"cut", "true"}}
+	want.V, want.Details = format, Details{{"address", "db:5432"}, {"document", strings.Repeat("d", MaxDetails-len("addressdb:5432document"))}, {"cut", "true"}}
 	want.Seq, want.Time, want.Prev, want.Hash = 1, testTime.UTC(), genesis, got[0].Hash
 	want.UserAgent, want.Resource, want.Note = strings.Repeat("é", 128), strings.Repeat("r", maxMember), "a <b> \"c\" \ufffd"
 	if diff := cmp.Diff(want, got[0]); diff != "" {

@@ -43,7 +43,7 @@ const (
 	seqDigits  = 20
 
 	// maxLine is more than the longest line: maxMember bytes for each of seventeen members and
-	// maxDetails for the details, each byte escaped as six.
+	// MaxDetails for the details, each byte escaped as six.
 	maxLine = 256 << 10
 )
 
