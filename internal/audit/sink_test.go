@@ -379,6 +379,33 @@ func TestSyslog(t *testing.T) {
 	}
 }
 
+// TestSyslogTakesSilenceForReceipt is the limit of the protocol: a server that accepts a connection
+// and reads nothing is not told from one that reads. What it was sent counts as taken after
+// syslogConfirm, and not before.
+func TestSyslogTakesSilenceForReceipt(t *testing.T) {
+	t.Parallel()
+	hung, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hung.Close() }()
+	now := testTime
+	s := &Syslog{Address: hung.Addr().String(), Now: func() time.Time { return now }}
+	defer func() { _ = s.Close() }()
+	if taken, err := s.Send(t.Context(), sample(1, 2)); err != nil || taken != 0 {
+		t.Fatalf("taken %d, %v", taken, err)
+	}
+	for _, c := range []struct {
+		after time.Duration
+		want  uint64
+	}{{syslogConfirm - time.Millisecond, 0}, {syslogConfirm, 2}} {
+		now = testTime.Add(c.after)
+		if taken, err := s.Send(t.Context(), nil); err != nil || taken != c.want {
+			t.Errorf("after %s: taken %d, %v, want %d", c.after, taken, err, c.want)
+		}
+	}
+}
+
 // TestHTTPSink posts to a real server, which fails first; the token comes from its file each time.
 func TestHTTPSink(t *testing.T) {
 	t.Parallel()
