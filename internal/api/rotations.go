@@ -965,6 +965,7 @@ type adoption struct {
 	base       string // the version that is current
 	value      sensitive.Value
 	credential target.Credential
+	lastFailed time.Time // when a login failed last before this one
 }
 
 // adopt takes a credential that the target accepts, which one login shows, into the current value.
@@ -999,7 +1000,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 		return err
 	}
 	defer func() { _ = system.Close() }() // it has answered; there is nothing to lose
-	if err := c.trying(ctx, s.Name); err != nil {
+	if a.lastFailed, err = c.trying(ctx, s.Name); err != nil {
 		return err
 	}
 	if err := system.Verify(ctx, a.credential); err != nil {
@@ -1028,10 +1029,11 @@ func (c *Call) adoption(s secret.Secret, given sensitive.Value) (adoption, error
 }
 
 // trying takes a login with a credential of the caller's from the allowance of the secret. It is
-// stored before the login: calls at the same time and a crash get no more of them.
-func (c *Call) trying(ctx context.Context, name string) error {
-	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+// stored before the login: calls at the same time and a crash get no more of them. It returns when a
+// login failed last.
+func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, err error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (time.Time, error) {
+		none := time.Time{}
 		s, err := c.existing(tx, name)
 		if err != nil {
 			return none, err
@@ -1046,9 +1048,8 @@ func (c *Call) trying(ctx context.Context, name string) error {
 		if s, err = s.Try(orDefault(c.Rotation.RequestEvery, defaultRequestEvery), c.At); err != nil {
 			return none, err
 		}
-		return none, errors.Join(tx.PutRotation(r.Trying(c.At)), tx.PutSecret(s, nil))
+		return r.LoginFailedAt, errors.Join(tx.PutRotation(r.Trying(c.At)), tx.PutSecret(s, nil))
 	})
-	return err
 }
 
 func quarantined(s secret.Secret, r rotation.Record) error {
@@ -1108,7 +1109,7 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		}
 		s.Rotation.Broken, s.Rotation.Hold = false, false
 		before := r
-		r = r.Adopted(in.VersionID, c.At)
+		r = r.Adopted(in.VersionID, a.lastFailed, c.At)
 		if err := c.announce(tx, before, r); err != nil {
 			return none, err
 		}

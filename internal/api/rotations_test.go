@@ -779,7 +779,14 @@ func TestAdoptTakesTheCredentialAlone(t *testing.T) {
 	w.inState(t, "host", rotation.Quarantined)
 	w.refused(t, invalid, "for an account that secret \"host\" does not hold", "RepairRotation",
 		adopt(`{"username":"evil","password":"of-the-attacker"}`)...)
+	failed := w.now.Add(-time.Second)
+	w.put(t, "host", func(_ *secret.Secret, r *rotation.Record) { r.LoginFailedAt = failed })
 	w.must(t, "RepairRotation", adopt(`{"username":"gen","password":"by-hand","Host":"evil.example","More":"x"}`)...)
+	w.put(t, "host", func(_ *secret.Secret, r *rotation.Record) {
+		if !r.LoginFailedAt.Equal(failed) {
+			t.Errorf("the last failed login is said to be at %v, want %v: the engine would cause another one in its window", r.LoginFailedAt, failed)
+		}
+	})
 	value := w.must(t, "GetSecretValue", "SecretName", "host").(*kms.GetSecretValueResponse)
 	if got, want := value.SecretData.Reveal(), `{"Host":"db.internal","Port":5432,"password":"by-hand","username":"gen"}`; got != want || value.VersionID != "v3" {
 		t.Errorf("version %s is current: %s", value.VersionID, got)

@@ -62,7 +62,7 @@ func TestRepairedCredentialIsProbedAgain(t *testing.T) {
 	if applied.State != Done || applied.Wake().IsZero() {
 		t.Errorf("after apply: %s, wakes at %v", applied.State, applied.Wake())
 	}
-	if r := drifted.Adopted("v3", noon); r.State != Done || r.Wake().IsZero() {
+	if r := drifted.Adopted("v3", drifted.LoginFailedAt, noon); r.State != Done || r.Wake().IsZero() {
 		t.Errorf("after adopt: %s, wakes at %v", r.State, r.Wake())
 	}
 }

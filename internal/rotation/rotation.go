@@ -366,10 +366,11 @@ func (r Record) Repairable(generated bool) bool {
 	return r.Candidate != "" && (generated || r.Accepted == r.Candidate)
 }
 
-// Adopted ends a quarantine with a version that was shown to authenticate.
-func (r Record) Adopted(version string, now time.Time) Record {
+// Adopted ends a quarantine with a version that was shown to authenticate. lastFailed is when a login of the engine failed last
+// (LoginFailedAt before [Record.Trying]): the login that has succeeded does not count, and the one before still does.
+func (r Record) Adopted(version string, lastFailed, now time.Time) Record {
 	r = r.to(Done)
-	r.Candidate, r.Accepted, r.EndedAt, r.LoginFailedAt = version, version, now, time.Time{}
+	r.Candidate, r.Accepted, r.EndedAt, r.LoginFailedAt = version, version, now, lastFailed
 	r.Health = Health{ProbedAt: now, Live: true, NextAt: r.Health.NextAt}
 	return r.note(now, "adopted by a person", "")
 }

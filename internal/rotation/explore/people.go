@@ -108,7 +108,7 @@ func (x *walk) adopt(ask func(string, func(*world, *data))) {
 		w.live |= bit(v)
 		d.adopt(v, x.r, maxStored)
 		d.hold = false
-		d.rec = d.rec.Adopted(name(v), w.now)
+		d.rec = d.rec.Adopted(name(v), d.rec.LoginFailedAt, w.now)
 		d.noPromise()
 	})
 }
