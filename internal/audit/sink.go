@@ -25,7 +25,8 @@ const (
 	firstBackoff = time.Second
 	lastBackoff  = time.Minute
 	sinkTimeout  = 30 * time.Second
-	maxDamaged   = 1000 // places that are remembered, so that each is logged once
+	maxDamaged   = 1000 // segments with damage that are remembered, so that each line is logged once
+	maxLogged    = 10   // damaged lines of one segment that are logged
 	maxPosition  = 4096 // bytes of the file of an earlier release
 )
 
@@ -183,7 +184,7 @@ func (f *Forwarder) Run(ctx context.Context) {
 
 // step sends one batch.
 func (f *Forwarder) step(ctx context.Context, r *tailer) (n int, err error) {
-	lines, err := r.batch(f.log.Head().Seq)
+	lines, err := r.batch(ctx, f.log.Head().Seq)
 	if err != nil {
 		return 0, err
 	}
@@ -217,8 +218,8 @@ type tailer struct {
 	foreign []string
 
 	// What was logged, so that a line that is read again is not logged again.
-	damaged map[place]bool
-	lost    uint64 // the last record
+	damaged map[uint64]*damaged // by the first record of the segment
+	lost    uint64              // the last record
 
 	f    *os.File
 	off  int64 // of the next line in a plain segment
@@ -228,10 +229,10 @@ type tailer struct {
 	skip bool          // the rest of an overlong line comes next
 }
 
-// place is a line of the trail.
-type place struct {
-	segment uint64 // its first record
-	line    int    // from 1; 0 for the whole segment
+// damaged is what was logged of a segment with damaged lines.
+type damaged struct {
+	line  int // the last one that was logged, from 1; 0 for the whole segment
+	count int // of the lines that were logged
 }
 
 func (t *tailer) close() {
@@ -251,14 +252,15 @@ func (t *tailer) seek(next uint64) {
 	}
 }
 
-// batch returns lines up to the record upTo, all of which is on disk.
-func (t *tailer) batch(upTo uint64) (lines []Line, err error) {
+// batch returns lines up to the record upTo, all of which is on disk. When ctx ends, it returns what
+// it has.
+func (t *tailer) batch(ctx context.Context, upTo uint64) (lines []Line, err error) {
 	t.buf = nil // what lies behind the records on disk may have been cut off and written again
 	t.foreign = nil
 	size := 0
-	for t.next <= upTo && len(lines) < maxSinkLines && size < maxSinkBytes {
+	for t.next <= upTo && len(lines) < maxSinkLines && size < maxSinkBytes && ctx.Err() == nil {
 		if t.path == "" {
-			if err := t.open(""); err != nil {
+			if err := t.open(ctx, ""); err != nil {
 				return sendable(lines, err)
 			}
 		}
@@ -271,7 +273,7 @@ func (t *tailer) batch(upTo uint64) (lines []Line, err error) {
 			if !errors.Is(err, io.EOF) {
 				t.damage(err)
 			}
-			if err := t.openNext(); err != nil {
+			if err := t.openNext(ctx); err != nil {
 				return sendable(lines, err)
 			}
 			continue
@@ -320,18 +322,34 @@ func sendable(lines []Line, err error) ([]Line, error) {
 }
 
 // damage logs once that the line read last is not sent, or that the rest of the segment cannot be
-// read.
+// read. Anybody who can write to the directory can make any number of such lines, so it logs the
+// first ones of a segment; what the sink does not get for them, missed logs.
 func (t *tailer) damage(err error) {
-	at := place{segmentSeq(filepath.Base(t.path)), t.read}
-	if t.damaged[at] {
+	segment := segmentSeq(filepath.Base(t.path))
+	d := t.damaged[segment]
+	switch {
+	case d == nil && len(t.damaged) >= maxDamaged:
+		return
+	case d == nil:
+		if t.damaged == nil {
+			t.damaged = map[uint64]*damaged{}
+		}
+		d = &damaged{line: -1}
+		t.damaged[segment] = d
+	}
+	if t.read <= d.line || d.count >= maxLogged {
 		return
 	}
-	if t.damaged == nil || len(t.damaged) >= maxDamaged {
-		t.damaged = map[place]bool{}
+	d.line = t.read
+	d.count++
+	log := t.log.With("segment", filepath.Base(t.path), "line", t.read, "behind", t.next-1)
+	log.Error("a line of the audit trail is damaged, and the sink does not get it", "err", err)
+	if d.count == maxLogged {
+		log.Error("more damaged lines of this segment are not logged")
 	}
-	t.damaged[at] = true
-	t.log.Error("a line of the audit trail is damaged, and the sink does not get it",
-		"segment", filepath.Base(t.path), "line", at.line, "behind", t.next-1, "err", err)
+	if d.count == 1 && len(t.damaged) == maxDamaged {
+		log.Error("damaged lines in other segments are not logged")
+	}
 }
 
 // missed logs once which records before seq the trail does not have, so the sink does not get them.
@@ -347,20 +365,23 @@ func (t *tailer) absent() error { return fmt.Errorf("audit: record %d is not in 
 
 // openNext opens the segment behind the open one. From a segment without a genuine line it goes
 // back to the one that should have the next record.
-func (t *tailer) openNext() error {
+func (t *tailer) openNext(ctx context.Context) error {
 	after := t.path
 	if !t.genuine {
 		t.foreign = append(t.foreign, after)
 		after = ""
 	}
 	t.close()
-	return t.open(after)
+	return t.open(ctx, after)
 }
 
 // open opens the segment with the next record, or the one that follows the segment after. It passes
 // over files that no segment can be.
-func (t *tailer) open(after string) error {
+func (t *tailer) open(ctx context.Context, after string) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		files, err := segments(t.dir)
 		if err != nil {
 			return err
@@ -457,6 +478,9 @@ func (t *tailer) piece() ([]byte, error) {
 		if len(t.buf) > maxLine {
 			t.buf, t.off = nil, t.off+int64(len(t.buf))
 			return nil, errLineTooLong
+		}
+		if t.off > maxSegment { // it grew after it was opened
+			return nil, errTooLarge
 		}
 		chunk := make([]byte, 64<<10)
 		n, err := t.f.ReadAt(chunk, t.off+int64(len(t.buf)))

@@ -197,3 +197,56 @@ func drain(t *testing.T, f *Forwarder, log *slog.Logger) {
 	}
 	t.Fatal(fmt.Errorf("%d records are left", f.Lag()))
 }
+
+// TestSinkLogsFewDamagedLines plants a segment of many short lines: the sink gets every record, the
+// log stays short, and reading ends with its context.
+func TestSinkLogsFewDamagedLines(t *testing.T) {
+	t.Parallel()
+	kept(t, 20, Retention{}, func(l *Log, _ *keeper, cfg Config) {
+		junk := bytes.Repeat([]byte("x\n"), 200_000)
+		if err := os.WriteFile(filepath.Join(cfg.Dir, segmentName(3)), junk, filePerm); err != nil {
+			t.Fatal(err)
+		}
+		sink := &lineSink{}
+		f := l.Forward(sink, 2)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		r := f.tailer(slog.New(slog.DiscardHandler))
+		if lines, err := r.batch(ended, 20); len(lines) != 0 || r.read != 0 {
+			t.Errorf("%d records, %d lines were read, %v", len(lines), r.read, err)
+		}
+		r.close()
+		var log bytes.Buffer
+		drain(t, f, slog.New(slog.NewTextHandler(&log, nil)))
+		if f.Missed() != 0 || len(sink.got) != 18 {
+			t.Errorf("missed %d, got %d records, want 18", f.Missed(), len(sink.got))
+		}
+		if got := bytes.Count(log.Bytes(), []byte("\n")); got == 0 || got > 20 {
+			t.Errorf("%d lines in the log", got)
+		}
+	})
+}
+
+// TestSinkReadsNoGrownSegment makes a planted segment larger than any while it is open.
+func TestSinkReadsNoGrownSegment(t *testing.T) {
+	t.Parallel()
+	kept(t, 20, Retention{}, func(l *Log, _ *keeper, cfg Config) {
+		planted := filepath.Join(cfg.Dir, segmentName(3))
+		if err := os.WriteFile(planted, []byte("x\n"), filePerm); err != nil {
+			t.Fatal(err)
+		}
+		f := l.Forward(&lineSink{}, 2)
+		r := f.tailer(slog.New(slog.DiscardHandler))
+		defer r.close()
+		if err := r.open(t.Context(), ""); err != nil || r.path != planted {
+			t.Fatalf("opened %s, %v", r.path, err)
+		}
+		if err := os.Truncate(planted, 1<<42); err != nil {
+			t.Fatal(err)
+		}
+		lines, err := r.batch(t.Context(), 20)
+		if err != nil || len(lines) != 18 {
+			t.Errorf("%d records, %v", len(lines), err)
+		}
+	})
+}

@@ -233,7 +233,7 @@ func TestBatchIsBounded(t *testing.T) {
 	group.Wait()
 	f := l.Forward(&memorySink{}, 0)
 	r := f.tailer(l.cfg.Logger)
-	lines, err := r.batch(l.Head().Seq)
+	lines, err := r.batch(t.Context(), l.Head().Seq)
 	r.close()
 	if err != nil || len(lines) != maxSinkLines {
 		t.Errorf("%d lines, %v", len(lines), err)
