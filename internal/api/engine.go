@@ -182,10 +182,14 @@ func (t *Turn) version(id string) ([]target.Credential, sensitive.Value, error) 
 	return credentials(t.env, t.tx, t.Secret, v)
 }
 
+// isLocal reports whether a target is a program on this machine, which the operator has chosen: what it
+// says tells nothing of the network.
+func (e *Env) isLocal(t store.Target) bool { return e.Kinds[t.Kind].Action != "" }
+
 // Proven reports whether the target has answered about this secret since it was last redirected. Until
 // then nobody knows what listens there, and callers learn only that there was no answer.
 func (t *Turn) Proven() bool {
-	return t.Record.Target == t.Target.Name && t.Record.Health.ProbedAt.After(t.Target.UpdatedAt)
+	return t.env.isLocal(t.Target) || t.Record.Target == t.Target.Name && t.Record.Health.ProbedAt.After(t.Target.UpdatedAt)
 }
 
 // Restorable reports whether the engine may give the target the base again, as its only credential: the

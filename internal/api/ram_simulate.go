@@ -78,7 +78,11 @@ func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) 
 	if i < 0 || in.SecretName == "" || len(c.table[i].Also) == 0 {
 		return nil, false, nil
 	}
-	own := c.asking("kms:DescribeRotation", first.resource)
+	name, err := c.secretName(in.SecretName)
+	if err != nil {
+		return nil, false, err
+	}
+	own := c.asking("kms:DescribeRotation", c.secretResource(name))
 	if d, err := own.decide(c.Snapshot); err != nil || !d.Allowed {
 		return nil, true, err
 	}
@@ -88,7 +92,7 @@ func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) 
 	if !field.IsValid() || field.Kind() != reflect.String {
 		return nil, false, nil
 	}
-	field.SetString(first.resource.secret)
+	field.SetString(name)
 	resources, err := o.resources(c, request.Interface())
 	if err != nil {
 		return nil, false, nil // the call is refused for another reason than its rights
@@ -154,9 +158,14 @@ func (c *Call) simulatedResource(p Permission, in *ram.SimulatePolicyRequest) (r
 	switch {
 	case in.Resource != "" && in.SecretName != "":
 		return resource{}, fault.Parameter("Resource", "give SecretName or Resource, not both.")
+	case p.Resource == "secret" && in.SecretName != "": // what makes a secret is judged on the container, whatever its name
+		_, err := c.secretName(in.SecretName)
+		return resource{arn: c.containerARN()}, err
 	case in.SecretName != "":
 		name, err := c.secretName(in.SecretName)
 		return c.secretResource(name), err
+	case isContainer(p.Resource) && strings.HasPrefix(in.Resource, c.kmsARN(p.Resource)+"/"):
+		return resource{arn: c.kmsARN(p.Resource)}, nil
 	case in.Resource != "":
 		if _, ok := policy.ParseARN(in.Resource); !ok && in.Resource != "*" {
 			return resource{}, fault.Parameter("Resource", "write * or five parts such as acs:kms:%s:%s:secret/app.", c.Region, c.Account())
@@ -170,11 +179,19 @@ func (c *Call) simulatedResource(p Permission, in *ram.SimulatePolicyRequest) (r
 	case p.Resource == "secret":
 		return resource{arn: c.containerARN()}, nil
 	case c.effects[p.Action].byName:
-		return resource{arn: arnPrefix + c.Region + ":" + c.Account() + ":" + p.Resource}, nil
+		return resource{arn: c.kmsARN(p.Resource)}, nil
 	case strings.HasSuffix(p.Resource, "/*"):
 		return c.ramResource(p.Resource), nil
 	case strings.HasPrefix(p.Resource, "secret/"):
 		return resource{}, fault.Required("SecretName")
 	}
 	return resource{}, fault.Required("Resource")
+}
+
+// isContainer reports whether an operation is judged on all things of a kind, not on one of them.
+func isContainer(declared string) bool { return declared == "secret" || declared == "target" }
+
+// kmsARN is the ARN of a resource of this service that has no name.
+func (c *Call) kmsARN(name string) string {
+	return arnPrefix + c.Region + ":" + c.Account() + ":" + name
 }

@@ -497,6 +497,9 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	if err != nil {
 		c.logDetail(t.Name, err)
 		class, code, message := target.ForCaller(err)
+		if said := (*target.Error)(nil); c.isLocal(t) && errors.As(err, &said) {
+			class, code, message = said.Class, said.Code, said.Text
+		}
 		if message == target.Withheld {
 			message = "target " + t.Name + ": " + message
 		}
@@ -511,7 +514,7 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 func (c *Call) concealing(
 	ctx context.Context, t store.Target, d time.Duration,
 ) (bounded context.Context, ended func(error)) {
-	if c.Kinds[t.Kind].Action != "" {
+	if c.isLocal(t) {
 		return ctx, func(error) {}
 	}
 	bounded, cancel := context.WithTimeout(ctx, cmp.Or(c.TestTime, d))

@@ -421,6 +421,9 @@ func (w *writer) continueAt(end ending) error {
 	}
 	last := end.files[len(end.files)-1]
 	f, err := w.open(last, false)
+	if errors.Is(err, errNotRegular) && end.tail.size == end.tail.whole {
+		return w.begin(end.tail.end) // it has a second name, as a copy by links has: it is left as it is
+	}
 	if err != nil {
 		return fmt.Errorf("audit: open segment: %w", err)
 	}

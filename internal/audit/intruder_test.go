@@ -445,3 +445,52 @@ func TestFullSegmentTakenAway(t *testing.T) {
 		t.Errorf("%d losses, %v", l.Losses(), err)
 	}
 }
+
+// TestExpandedSegmentsAreNotPruned: somebody expands the compressed segments. They are compressed again before the size of the
+// trail is looked at.
+func TestExpandedSegmentsAreNotPruned(t *testing.T) {
+	t.Parallel()
+	kept(t, 40, Retention{Compress: true}, func(l *Log, k *keeper, cfg Config) {
+		k.StoreHead = func(context.Context) error { return nil }
+		k.look(t.Context())
+		k.MaxBytes = dirBytes(cfg.Dir) + 2000
+		files, err := segments(cfg.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files[:len(files)-1] {
+			var plain []byte
+			err := eachLine(file, func(line []byte, _ bool) error { plain = append(append(plain, line...), '\n'); return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = errors.Join(os.WriteFile(strings.TrimSuffix(file, ".gz"), plain, filePerm), os.Remove(file))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.look(t.Context())
+		if h := l.Head(); h.First != 1 {
+			t.Errorf("the trail is to begin with record %d", h.First)
+		}
+	})
+}
+
+// TestSecondNameOfTheLastSegment: a copy by links, as backup programs make, gives the last segment a second name. The start
+// leaves it as it is and continues in a new one.
+func TestSecondNameOfTheLastSegment(t *testing.T) {
+	t.Parallel()
+	cfg, head := anchored(t, 5, 1<<20)
+	if err := os.Link(filepath.Join(cfg.Dir, segmentName(1)), filepath.Join(t.TempDir(), "backup")); err != nil {
+		t.Fatal(err)
+	}
+	l, stop := resumed(t, cfg, testAnchor(&head))
+	mustAppend(t, l, true, "after")
+	if err := stop(); err != nil || l.Losses() != 0 {
+		t.Errorf("%d losses, %v", l.Losses(), err)
+	}
+	now := l.Head()
+	if r, err := (Verification{Key: testKey, Head: &now}).Verify(cfg.Dir); err != nil || r.Records != 6 {
+		t.Errorf("%d records, %v", r.Records, err)
+	}
+}

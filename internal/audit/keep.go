@@ -63,10 +63,11 @@ func newKeeper(l *Log, r Retention) *keeper {
 }
 
 func (k *keeper) look(ctx context.Context) {
-	err := k.prune(ctx)
-	if k.Compress {
-		err = errors.Join(err, k.compress(ctx))
+	var err error
+	if k.Compress { // first: a compressed segment that somebody has expanded does not make the trail look larger
+		err = k.compress(ctx)
 	}
+	err = errors.Join(err, k.prune(ctx))
 	if err != nil && !k.failed && ctx.Err() == nil {
 		k.log.cfg.Logger.Warn("finished segments of the audit trail could not be compressed or removed; "+
 			"it will be tried again", "err", err)

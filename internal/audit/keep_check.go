@@ -37,7 +37,7 @@ type checked struct {
 	err    error     // why it does not verify, or does not stand where it must in the chain
 }
 
-// fileID changes when a file is replaced or written to: nobody can set its change time.
+// fileID changes when a file is replaced or written to: no program can set its change time, except by the clock.
 type fileID struct {
 	dev, ino  uint64
 	size      int64

@@ -112,7 +112,7 @@ func (v Verification) Verify(path string) (Report, error) {
 // advice says what a line that does not verify means, unless the line may still be being written.
 func (v *verifier) advice(err error) error {
 	var path *fs.PathError
-	if v.InUse || errors.Is(err, errUnfinished) || errors.As(err, &path) {
+	if errors.Is(err, errUnfinished) || errors.As(err, &path) {
 		return err
 	}
 	return fmt.Errorf("%w; the trail was changed after it was written, or is damaged: %s", err, adviceAfterLoss)

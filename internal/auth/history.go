@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	historyFormat = 1
+	historyFormat = 2 // an earlier one is not read: its requests count as unknown
 	historySuffix = ".nonces"
 	recordSize    = 24 // bytes; those that are all zero hold no record
 	// segmentLasts is how long one file is written to.

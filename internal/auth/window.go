@@ -11,7 +11,7 @@ import (
 // windowSize is a multiple of every page size in use and of recordSize.
 const windowSize = 3 << 16
 
-// window is a mapped part of a file of records, so that to store one takes no system call. The part has its blocks
+// window is a mapped part of a file of records, so that storing one takes no system call. The part has its blocks
 // before it is mapped: on most file systems a full disk fails then. Where it does not, and when the file has shrunk or
 // its disk fails, the fault of the store is an error.
 type window struct {

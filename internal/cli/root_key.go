@@ -67,7 +67,7 @@ func (c *rootKeyRotate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(e.stderr, "Backups made until now need the former root key: keep its copy with them.\nCopy the new root key (DATA_DIR/root.key, or the file of root-key) to another place now.")
+	fmt.Fprintln(e.stderr, "Backups made until now need the former root key: keep its copy with them.\nCopy the new root key (DATA_DIR/root.key, or what root-key-file or root-key-env names) to another place now.")
 	end := time.NewTimer(c.Timeout)
 	defer end.Stop()
 	tick := time.NewTicker(statusEvery)

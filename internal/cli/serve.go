@@ -71,7 +71,7 @@ type serveCommand struct {
 	RotationGrace         *string  `help:"How long an old credential works after a rotation at least (1h)." placeholder:"DURATION"`
 	RotationGraceLimit    *string  `help:"How long it works at most while a consumer holds it; no more than the grace, and nobody is waited for (24h)." placeholder:"DURATION"`
 	RotationLeastInterval *string  `help:"Shortest interval between automatic rotations (6h)." placeholder:"DURATION"`
-	RotationRequests      *string  `name:"rotation-request-interval" help:"How often a rotation of one secret may be asked for, once eight were (10m)." placeholder:"DURATION"`
+	RotationRequests      *string  `name:"rotation-request-interval" help:"How often a rotation of one secret may be asked for, once eight were, and a credential tried by repair --adopt, once three were (10m)." placeholder:"DURATION"`
 	RotationProbe         *string  `help:"How often a target is asked whether it accepts the credential in use (1h)." placeholder:"DURATION"`
 	RotationHold          *string  `help:"How long a read waits while the only credential of its secret is changed (2s)." placeholder:"DURATION"`
 	RotationRate          *float64 `help:"Rotations a second that fall due by themselves and may begin at one target (2)." placeholder:"N"`

@@ -27,6 +27,20 @@ type targetCommand struct {
 	PrepareAccounts targetPrepareAccounts `cmd:"" help:"Make two logins of equal rights from one, or show how."`
 }
 
+// triesTLS reports whether a target may be unreachable because TLS is tried there.
+func (c *targetTest) triesTLS(e *env, client *kms.Client) bool {
+	t, err := client.DescribeTarget(e.ctx, &kms.TargetNameRequest{TargetName: c.Name})
+	if err != nil || t.Kind == "command" || t.Kind == "ssh" {
+		return false // a caller who may only test learns nothing about it
+	}
+	var config struct {
+		TLS struct {
+			Off bool `json:"off"`
+		} `json:"tls"`
+	}
+	return json.Unmarshal([]byte(t.Config), &config) == nil && !config.TLS.Off
+}
+
 // targetSettings are the flags that make a configuration. Which settings a kind has, the server knows.
 type targetSettings struct {
 	Address string   `help:"Setting address: host, or host:port, of the system." placeholder:"HOST[:PORT]"`
@@ -359,7 +373,7 @@ func (c *targetTest) Run(e *env) error {
 			said += " (" + out.Code + ")"
 		}
 		fmt.Fprintf(e.stdout, "  %s\n", said)
-		if out.Result == "unreachable" {
+		if out.Result == "unreachable" && c.triesTLS(e, client) {
 			fmt.Fprintf(e.stdout, "  Targets are reached over TLS by default. For a system that has its own authority: "+
 				"keyturn target update %[1]s --tls-ca FILE; for one without TLS, on a trusted network: "+
 				"keyturn target update %[1]s --tls-off\n", c.Name)

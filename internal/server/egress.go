@@ -52,9 +52,19 @@ func (c Config) services(receivers bool) (own egress.Config) {
 		}
 		add(&own.Own, c.Cluster.Listen)
 	}
+	byHTTP := func(destination string) {
+		add(&own.OwnHTTP, destination)
+		u, err := url.Parse(destination)
+		if err != nil {
+			return // nothing is sent there
+		}
+		if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err == nil && proxy != nil {
+			add(&own.Own, proxy.String())
+		}
+	}
 	for _, sink := range c.AuditSinks {
 		if d := sink.Destination(); strings.Contains(d, "://") {
-			add(&own.OwnHTTP, d)
+			byHTTP(d)
 		} else {
 			add(&own.Own, d)
 		}
@@ -63,14 +73,7 @@ func (c Config) services(receivers bool) (own egress.Config) {
 		return own
 	}
 	for _, r := range c.Rotator.Receivers {
-		add(&own.OwnHTTP, r.URL)
-		u, err := url.Parse(r.URL)
-		if err != nil {
-			continue // nothing is delivered there
-		}
-		if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err == nil && proxy != nil {
-			add(&own.Own, proxy.String())
-		}
+		byHTTP(r.URL)
 	}
 	return own
 }

@@ -164,9 +164,12 @@ func TestRotationsAreNoPortScanners(t *testing.T) {
 			check(out, err)
 			return out.Reason != ""
 		})
-		text := fmt.Sprint(out.State, " ", out.Attempt, " ", out.Reason, " ", out.CredentialState)
+		text := fmt.Sprint(out.State, " ", out.Reason, " ", out.CredentialState)
 		for _, step := range out.Steps {
-			text += fmt.Sprint("; ", step.State, " ", step.Event, " ", step.Text)
+			// A try that was repeated is no other answer.
+			if s := fmt.Sprint("; ", step.State, " ", step.Event, " ", step.Text); !strings.Contains(text, s) {
+				text += s
+			}
 		}
 		return text
 	}
@@ -245,10 +248,14 @@ func TestTargetsForgeNoAuditRecord(t *testing.T) {
 			}
 		}
 	}
-	select {
-	case <-syslog.first:
-	case <-t.Context().Done():
-	}
+	waitFor(t, "the syslog server to get a record", func() bool {
+		select {
+		case <-syslog.first:
+			return true
+		default:
+			return false
+		}
+	})
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -167,8 +167,8 @@ func mayRotate(meta store.Meta, force bool, at time.Time) error {
 	if force || meta.RotatedAt.IsZero() || since < 0 || since >= api.RootKeyInterval {
 		return nil
 	}
-	return fault.New(fault.InUse, "The root key was rotated at %s, and may be again at %s. "+
-		"The root account may rotate it before with Force.",
+	return fault.New(fault.InUse, "The root key was last rotated at %s; the next rotation is allowed at %s. "+
+		"The root account can rotate earlier with Force (keyturn root-key rotate --force).",
 		meta.RotatedAt.UTC().Format(time.RFC3339), meta.RotatedAt.Add(api.RootKeyInterval).UTC().Format(time.RFC3339))
 }
 

@@ -145,11 +145,12 @@ func (s *space) note(now *refusal) {
 func (s *space) reached(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
+	known := s.grown.Load() // what is written meanwhile may not be in the answer
 	status, err := s.client.Status(ctx, "")
 	if err != nil {
 		return false, err
 	}
-	s.grown.Store(0)
+	s.grown.Add(-known)
 	s.size.Store(status.DbSize)
 	limit := float64(s.quota)
 	if r := s.refusal.Load(); r != nil && r.deletes {
@@ -185,7 +186,7 @@ func (s *space) mend(ctx context.Context) error {
 		return err
 	}
 	s.at = changes
-	if status.DbSize > s.quota+headRoom(s.quota)/2 {
+	if status.DbSize > s.most() {
 		return nil
 	}
 	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: s.member, Alarm: etcdserverpb.AlarmType_NOSPACE}); err != nil {
@@ -194,6 +195,9 @@ func (s *space) mend(ctx context.Context) error {
 	s.at = 0
 	return nil
 }
+
+// most is the size above which no change is taken: the quota, and half of the room for heads.
+func (s *space) most() int64 { return s.quota + headRoom(s.quota)/2 }
 
 // Refusing says why changes are refused; it is empty while they are taken.
 func (db *DB) Refusing() string {
@@ -213,7 +217,7 @@ func (tx *Tx) room() error {
 	}
 	s := tx.db.space
 	r := s.refusal.Load()
-	if r == nil && s.size.Load()+s.grown.Load() >= s.quota+headRoom(s.quota)/2 {
+	if r == nil && s.size.Load()+s.grown.Load() >= s.most() {
 		r = s.full() // much was written since the last look
 	}
 	if r == nil || r.deletes && !tx.puts() || r.heads && tx.isHead() {

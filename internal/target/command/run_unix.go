@@ -76,8 +76,6 @@ func (r *runner) run(
 		err = errLong
 	case errors.Is(err, exec.ErrWaitDelay):
 		err = errors.New("the command ended, and something that it started kept its output open")
-	case exit != nil && exit.ExitCode() > 128: // as supervise returns it
-		err = fmt.Errorf("signal: %v", syscall.Signal(exit.ExitCode()-128))
 	}
 	if text != "" {
 		text = ": " + text
