@@ -158,14 +158,14 @@ func (c *Call) simulatedResource(p Permission, in *ram.SimulatePolicyRequest) (r
 	switch {
 	case in.Resource != "" && in.SecretName != "":
 		return resource{}, fault.Parameter("Resource", "give SecretName or Resource, not both.")
-	case p.Resource == "secret" && in.SecretName != "": // what makes a secret is judged on the container, whatever its name
+	case containerOf(p.Resource) == "secret" && in.SecretName != "": // what makes a secret is judged on the container, whatever its name
 		_, err := c.secretName(in.SecretName)
 		return resource{arn: c.containerARN()}, err
 	case in.SecretName != "":
 		name, err := c.secretName(in.SecretName)
 		return c.secretResource(name), err
-	case isContainer(p.Resource) && strings.HasPrefix(in.Resource, c.kmsARN(p.Resource)+"/"):
-		return resource{arn: c.kmsARN(p.Resource)}, nil
+	case containerOf(p.Resource) != "" && strings.HasPrefix(in.Resource, c.kmsARN(containerOf(p.Resource))+"/"):
+		return resource{arn: c.kmsARN(containerOf(p.Resource))}, nil
 	case in.Resource != "":
 		if _, ok := policy.ParseARN(in.Resource); !ok && in.Resource != "*" {
 			return resource{}, fault.Parameter("Resource", "write * or five parts such as acs:kms:%s:%s:secret/app.", c.Region, c.Account())
@@ -188,8 +188,15 @@ func (c *Call) simulatedResource(p Permission, in *ram.SimulatePolicyRequest) (r
 	return resource{}, fault.Required("Resource")
 }
 
-// isContainer reports whether an operation is judged on all things of a kind, not on one of them.
-func isContainer(declared string) bool { return declared == "secret" || declared == "target" }
+// containerOf returns the container that an operation is judged on first, as it declares its resources; empty when that is one
+// thing with a name.
+func containerOf(declared string) string {
+	first, _, _ := strings.Cut(declared, " and ")
+	if first == "secret" || first == "target" {
+		return first
+	}
+	return ""
+}
 
 // kmsARN is the ARN of a resource of this service that has no name.
 func (c *Call) kmsARN(name string) string {

@@ -654,3 +654,28 @@ func TestRequestsHaveEveryParameter(t *testing.T) {
 		t.Errorf("%d operations checked; want 36", checked)
 	}
 }
+
+// TestSimulationOfContainers verifies that a simulation of an operation that makes something answers as the call itself: it is
+// judged on the container, whatever name is given.
+func TestSimulationOfContainers(t *testing.T) {
+	t.Parallel()
+	s := keyturntest.Start(t)
+	ctx := t.Context()
+	admin := ram.New(s.Client)
+	container := "acs:kms:local:" + s.AccountID + ":"
+	for user, resources := range map[string]string{"maker": `["acs:kms:*:*:secret","acs:kms:*:*:target"]`, "other": `["acs:kms:*:*:secret/x","acs:kms:*:*:target/x"]`} {
+		newUser(t, admin, user, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:CreateSecret","kms:RegisterTarget"],"Resource":`+resources+`}]}`)
+		for _, in := range []*ram.SimulatePolicyRequest{
+			{UserName: user, Operation: "CreateSecret"},
+			{UserName: user, Operation: "CreateSecret", SecretName: "x"},
+			{UserName: user, Operation: "CreateSecret", Resource: container + "secret/x"},
+			{UserName: user, Operation: "RegisterTarget", Resource: container + "target"},
+			{UserName: user, Operation: "RegisterTarget", Resource: container + "target/x"},
+		} {
+			out := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, in))
+			if want := user == "maker"; out.Allowed != want || strings.HasSuffix(out.Resource, "/x") {
+				t.Errorf("%s of %q on %q by %s: allowed %v on %s", in.Operation, in.SecretName, in.Resource, user, out.Allowed, out.Resource)
+			}
+		}
+	}
+}
