@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -492,5 +493,39 @@ func TestSecondNameOfTheLastSegment(t *testing.T) {
 	now := l.Head()
 	if r, err := (Verification{Key: testKey, Head: &now}).Verify(cfg.Dir); err != nil || r.Records != 6 {
 		t.Errorf("%d records, %v", r.Records, err)
+	}
+}
+
+// TestSinkPassesCopiedLines: somebody puts a copy of genuine lines into a file that is named inside another segment. The sink
+// gets every record all the same.
+func TestSinkPassesCopiedLines(t *testing.T) {
+	t.Parallel()
+	for _, planted := range []uint64{2, 3, 4} {
+		kept(t, 20, Retention{}, func(l *Log, _ *keeper, cfg Config) {
+			text, err := os.ReadFile(filepath.Join(cfg.Dir, segmentName(1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := slices.Collect(bytes.Lines(text))
+			for name, copied := range map[string][]byte{"an earlier line": lines[0], "its own line": lines[planted-1]} {
+				if len(lines) < int(planted) {
+					t.Fatalf("the first segment has %d records", len(lines))
+				}
+				if err := os.WriteFile(filepath.Join(cfg.Dir, segmentName(planted)), copied, filePerm); err != nil {
+					t.Fatal(err)
+				}
+				sink := &lineSink{}
+				f := l.Forward(sink, planted)
+				r := f.tailer(slog.New(slog.DiscardHandler))
+				for range 20 {
+					if _, err := f.step(t.Context(), &r); err != nil {
+						t.Error(err)
+					}
+				}
+				if len(sink.got) == 0 || sink.got[0].Seq != planted+1 || f.Missed() != 0 {
+					t.Errorf("%s at %d: the sink got %d records and missed %d", name, planted, len(sink.got), f.Missed())
+				}
+			}
+		})
 	}
 }

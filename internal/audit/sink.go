@@ -214,7 +214,7 @@ type tailer struct {
 	read int    // how many lines of it were read
 	// genuine says that a line of the open segment was written by the server.
 	genuine bool
-	// foreign are the segments that this batch does not open again: they have no genuine line.
+	// foreign are the segments that this batch does not open again: they have no genuine line, or not the next record.
 	foreign []string
 
 	// What was logged, so that a line that is read again is not logged again.
@@ -363,11 +363,16 @@ func (t *tailer) missed(seq uint64) {
 
 func (t *tailer) absent() error { return fmt.Errorf("audit: record %d is not in the trail", t.next) }
 
-// openNext opens the segment behind the open one. From a segment without a genuine line it goes
-// back to the one that should have the next record.
+// openNext opens the segment behind the open one. From a segment that does not lead to the next record it goes back to another
+// one that should have it: somebody may have put a copy of genuine lines there. When no other has it, it is missing.
 func (t *tailer) openNext(ctx context.Context) error {
 	after := t.path
-	if !t.genuine {
+	files, err := segments(t.dir)
+	if err != nil {
+		return err
+	}
+	leads := slices.ContainsFunc(files, func(f string) bool { return segmentSeq(filepath.Base(f)) == t.next })
+	if !t.genuine || !leads {
 		t.foreign = append(t.foreign, after)
 		after = ""
 	}
