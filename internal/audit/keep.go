@@ -203,15 +203,22 @@ func (k *keeper) remove(ctx context.Context, file string, c checked, reason stri
 	if err := k.log.Append(ctx, r, true); err != nil {
 		return err
 	}
-	k.log.mu.Lock()
-	k.log.head.First = max(k.log.head.First, c.next)
-	k.log.mu.Unlock()
+	former := k.log.beginWith(c.next)
 	if k.StoreHead != nil {
 		if err := k.StoreHead(ctx); err != nil {
+			k.log.beginWith(former) // nothing is removed that the store still expects
 			return err
 		}
 	}
 	return k.removeFiles(file, c)
+}
+
+// beginWith sets the first record that must be there, and returns the former one.
+func (l *Log) beginWith(first uint64) (former uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	former, l.head.First = l.head.First, first
+	return former
 }
 
 // removeFiles removes a segment, which a crash may have left in both forms. One that has changed

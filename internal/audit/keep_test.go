@@ -208,6 +208,7 @@ func TestRetentionWaits(t *testing.T) {
 	kept(t, 20, Retention{MaxAge: 10 * time.Hour}, func(l *Log, k *keeper, cfg Config) {
 		k.StoreHead = func(context.Context) error { return errors.New("no store") }
 		k.look(t.Context())
+		k.look(t.Context()) // nor is anything at the next try
 		if r := verifiesFrom(t, cfg.Dir); r.FirstSeq != 1 || !k.failed {
 			t.Errorf("%+v", r)
 		}
