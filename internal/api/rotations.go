@@ -1034,15 +1034,8 @@ func (c *Call) adoption(s secret.Secret, given sensitive.Value) (adoption, error
 func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, err error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (time.Time, error) {
 		none := time.Time{}
-		s, err := c.existing(tx, name)
+		s, r, err := c.quarantined(tx, name)
 		if err != nil {
-			return none, err
-		}
-		r, err := c.record(tx, s)
-		if err != nil {
-			return none, err
-		}
-		if err := quarantined(s, r); err != nil {
 			return none, err
 		}
 		if s, err = s.Try(orDefault(c.Rotation.RequestEvery, defaultRequestEvery), c.At); err != nil {
@@ -1050,6 +1043,17 @@ func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, e
 		}
 		return r.LoginFailedAt, errors.Join(tx.PutRotation(r.Trying(c.At)), tx.PutSecret(s, nil))
 	})
+}
+
+// quarantined returns a secret whose rotation is quarantined, and its record.
+func (c *Call) quarantined(tx *store.Tx, name string) (s secret.Secret, r rotation.Record, err error) {
+	if s, err = c.existing(tx, name); err != nil {
+		return s, r, err
+	}
+	if r, err = c.record(tx, s); err != nil {
+		return s, r, err
+	}
+	return s, r, quarantined(s, r)
 }
 
 func quarantined(s secret.Secret, r rotation.Record) error {
@@ -1075,15 +1079,8 @@ func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
 func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret, a adoption) error {
 	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
 		none := struct{}{}
-		s, err := c.existing(tx, s.Name)
+		s, r, err := c.quarantined(tx, s.Name)
 		if err != nil {
-			return none, err
-		}
-		r, err := c.record(tx, s)
-		if err != nil {
-			return none, err
-		}
-		if err := quarantined(s, r); err != nil {
 			return none, err
 		}
 		if s.Stages[secret.Current] != a.base {
