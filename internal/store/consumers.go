@@ -70,11 +70,8 @@ type Term struct{ lease clientv3.LeaseID }
 
 // Begin begins a term of that length, in seconds at the least.
 func (db *DB) Begin(ctx context.Context, length time.Duration) (Term, error) {
-	granted, err := db.client.Grant(ctx, int64(length/time.Second))
-	if err != nil {
-		return Term{}, unavailable(err)
-	}
-	return Term{granted.ID}, nil
+	lease, err := db.grant(ctx, length)
+	return Term{lease}, err
 }
 
 // For makes what this transaction writes end with the term.

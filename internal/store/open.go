@@ -196,6 +196,7 @@ func (c Config) newSpace(client *clientv3.Client, member *etcdserver.EtcdServer)
 	return &space{
 		dir: c.Dir, reserve: cmp.Or(c.Reserve, defaultReserve), quota: c.quota(), log: c.Logger,
 		client: client, member: uint64(member.MemberID()), defragment: func() error { return member.Backend().Defrag() },
+		flush: func() { member.Backend().ForceCommit() }, measuring: make(chan struct{}, 1),
 	}
 }
 

@@ -340,11 +340,11 @@ func (db *DB) engineGone(ctx context.Context, lost <-chan struct{}) error {
 // lease begins a lease that is renewed until it is revoked, ctx ends or the store cannot be reached for too long.
 func (db *DB) lease(ctx context.Context) (*Lead, error) {
 	asked := time.Now()
-	granted, err := db.client.Grant(ctx, int64(leaseTTL/time.Second))
+	id, err := db.grant(ctx, leaseTTL)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, err
 	}
-	renewals, err := db.client.KeepAlive(ctx, granted.ID)
+	renewals, err := db.client.KeepAlive(ctx, id)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -357,7 +357,7 @@ func (db *DB) lease(ctx context.Context) (*Lead, error) {
 			until.set(time.Now().Add(leaseTTL * 2 / 3))
 		}
 	}()
-	return &Lead{db: db, lease: granted.ID, lost: lost, until: until.get}, nil
+	return &Lead{db: db, lease: id, lost: lost, until: until.get}, nil
 }
 
 // Changed waits until a secret, or its rotation, has changed since the snapshot, or ctx ends. It returns nil for a change.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -47,7 +48,10 @@ type space struct {
 	member  uint64
 	// defragment makes the file shorter by what is free in it; the client of an embedded member cannot.
 	defragment func() error
-	log        *slog.Logger
+	// flush commits the writes that etcd has applied and not yet counted in its size.
+	flush     func()
+	measuring chan struct{} // of size 1: held by the caller that measures
+	log       *slog.Logger
 
 	refusal atomic.Pointer[refusal] // nil while changes are taken
 	size    atomic.Int64            // of the store, at the last look
@@ -57,7 +61,9 @@ type space struct {
 	// The rest belongs to run.
 	mended time.Time     // when mending was tried last
 	took   time.Duration // and how long that took
-	at     int64         // how many changes there were when it was tried, other than heads
+	// allocated are the blocks of the store's file.
+	allocated preallocated
+	at        int64 // how many changes there were when it was tried, other than heads
 }
 
 // refusal says why changes are refused.
@@ -92,6 +98,11 @@ func (s *space) look(ctx context.Context) {
 	if r := s.disk(); r != nil {
 		s.note(r)
 		return
+	}
+	if s.reserve > 0 {
+		if err := s.allocated.update(filepath.Join(s.dir, "etcd", "member", "snap", "db")); err != nil {
+			s.log.Warn("no disk blocks could be allocated beforehand for the store", "err", err)
+		}
 	}
 	reached, err := s.reached(ctx)
 	switch {
@@ -143,21 +154,48 @@ func (s *space) note(now *refusal) {
 // reached reports whether the store has reached its quota. While changes are refused for it, that is
 // so until there is more room than would be gone at once.
 func (s *space) reached(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	known := s.grown.Load() // what is written meanwhile may not be in the answer
-	status, err := s.client.Status(ctx, "")
+	status, err := s.measure(ctx)
 	if err != nil {
 		return false, err
 	}
-	s.grown.Add(-known)
-	s.size.Store(status.DbSize)
 	limit := float64(s.quota)
 	if r := s.refusal.Load(); r != nil && r.deletes {
 		limit *= fullEnough
 	}
 	isNoSpace := func(e string) bool { return strings.Contains(e, etcdserverpb.AlarmType_NOSPACE.String()) }
 	return float64(status.DbSize) >= limit || slices.ContainsFunc(status.Errors, isNoSpace), nil
+}
+
+// measure asks etcd for the size of the store. One caller at a time measures, so that what was written
+// is subtracted once.
+func (s *space) measure(ctx context.Context) (*clientv3.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	select {
+	case s.measuring <- struct{}{}:
+		defer func() { <-s.measuring }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	// etcd commits what it applies every 100 ms, or later on a busy disk. Its size does not count it before.
+	known := s.grown.Load()
+	if known > 0 {
+		s.flush()
+	}
+	status, err := s.client.Status(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	s.size.Store(status.DbSize)
+	s.grown.Add(-known)
+	return status, nil
+}
+
+// nearlyFull reports whether the changes since the last measurement may have filled the store. etcd
+// takes more pages than their bytes fill: up to twice as many.
+func (s *space) nearlyFull() bool {
+	grown := s.grown.Load()
+	return grown > 0 && s.size.Load()+2*grown >= s.most()
 }
 
 // mend gives up old revisions, makes the file shorter by what is free in it, and lifts the ban when that was enough. It is
@@ -217,13 +255,39 @@ func (tx *Tx) room() error {
 	}
 	s := tx.db.space
 	r := s.refusal.Load()
-	if r == nil && s.size.Load()+s.grown.Load() >= s.most() {
+	if r != nil && r.heads && !r.deletes && tx.isHead() {
+		r = s.disk() // another program may have filled the disk since the last look
+	}
+	if r == nil && !tx.isHead() && s.nearlyFull() {
+		if _, err := s.measure(tx.ctx); err != nil {
+			return fault.Wrap(fault.Unavailable, err, "The store does not say how large it is, and nothing was changed.")
+		}
+	}
+	if r == nil && s.size.Load() >= s.most() {
 		r = s.full() // much was written since the last look
 	}
 	if r == nil || r.deletes && !tx.puts() || r.heads && tx.isHead() {
 		return nil
 	}
+	return r.fault()
+}
+
+func (r *refusal) fault() error {
 	return fault.New(fault.Unavailable, "No changes are taken now, and nothing was changed: %s.", r.text)
+}
+
+// grant creates a lease of the given length, in whole seconds. A lease takes room in the store, too.
+func (db *DB) grant(ctx context.Context, length time.Duration) (clientv3.LeaseID, error) {
+	if db.space != nil {
+		if r := db.space.refusal.Load(); r != nil {
+			return 0, r.fault()
+		}
+	}
+	granted, err := db.client.Grant(ctx, int64(length/time.Second))
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	return granted.ID, nil
 }
 
 // isHead reports whether the transaction writes what the store knows of a trail, and nothing else.

@@ -76,7 +76,12 @@ func launch(t *testing.T, dir string, args ...string) *child {
 		_ = c.cmd.Process.Kill() // ended already, or it ends now
 		<-c.exited
 	})
-	t.Cleanup(c.stop)
+	t.Cleanup(func() {
+		c.stop()
+		if t.Failed() {
+			t.Logf("the log of the server, which ended with %v:\n%s", c.cmd.ProcessState, c.log)
+		}
+	})
 	return c
 }
 
