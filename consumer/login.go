@@ -18,8 +18,6 @@ const (
 	loginWindow       = time.Minute
 	// rejectedFor is how long a version that was rejected is not offered again, unless it has become the current one since.
 	rejectedFor = 10 * time.Second
-	// stagePending marks the candidate of a rotation that is under way.
-	stagePending = "ACSPending"
 )
 
 // With what a login worked, or why it did not.
@@ -284,7 +282,7 @@ func (c *Consumer) next(ctx context.Context, e *entry, tried []offer, since time
 			return o, err
 		}
 	}
-	if o, err := h.label(ctx, stagePending, LoginCandidate); err != nil || o.secret != nil {
+	if o, err := h.label(ctx, kms.StagePending, LoginCandidate); err != nil || o.secret != nil {
 		return o, err
 	}
 	if o, err := h.label(ctx, kms.StagePrevious, LoginPrevious); err != nil || o.secret != nil {
@@ -352,7 +350,7 @@ func (c *Consumer) readStage(ctx context.Context, e *entry, stage string) (*Secr
 	var refused *kms.Error
 	switch {
 	case err == nil && answer != nil && answer.VersionID != "":
-		if stage == stagePending {
+		if stage == kms.StagePending {
 			e.mu.Lock()
 			e.use.candidate = answer.VersionID
 			e.mu.Unlock()

@@ -22,10 +22,12 @@ const (
 
 // The stage labels that the service maintains itself.
 const (
-	// StageCurrent marks the version that a consumer gets when it names none.
+	// StageCurrent marks the version that GetSecretValue returns by default.
 	StageCurrent = "ACSCurrent"
 	// StagePrevious marks the version that was current before.
 	StagePrevious = "ACSPrevious"
+	// StagePending marks the candidate of a rotation that is in progress. It is an extension of Keyturn.
+	StagePending = "ACSPending"
 )
 
 // Types of a secret (SecretType). All but TypeGeneric are managed: the service changes the credential at its target.

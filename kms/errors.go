@@ -28,6 +28,7 @@ type Error struct {
 	DeniedAction string
 }
 
+// Error returns code, message, status and request ID.
 func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s (status %d, request %s)", e.Code, e.Message, e.HTTPStatus, e.RequestID)
 }

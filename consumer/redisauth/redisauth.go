@@ -61,6 +61,7 @@ func Rejected(err error) bool {
 // ServerError is what a server says instead of letting somebody in.
 type ServerError struct{ text string }
 
+// Error returns the text of the server.
 func (e *ServerError) Error() string { return "redisauth: the server answers to AUTH: " + e.text }
 
 // Code is the first word of it, such as WRONGPASS.

@@ -6,10 +6,11 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
 )
 
 // Pending is the label of the candidate of a rotation. Only the engine moves it.
-const Pending Stage = "ACSPending"
+const Pending Stage = kms.StagePending
 
 // RotationSettings say how a secret is rotated, beyond what the API of the cloud knows.
 type RotationSettings struct {
