@@ -17,8 +17,8 @@ import (
 	"github.com/keyturn/keyturn/internal/deadline"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/ram"
 )
@@ -326,7 +326,7 @@ func denied(c *Call, action string, d policy.Decision) error {
 	}
 	refusal := fault.New(fault.Denied, "")
 	if c.op.Version == ram.Version {
-		refusal.Code = rules.CodeNoPermission
+		refusal.Code = users.CodeNoPermission
 	}
 	return &DeniedError{fault: refusal, Detail: detail}
 }

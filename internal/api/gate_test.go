@@ -17,10 +17,10 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sign"
@@ -102,10 +102,10 @@ var (
 func (w *world) user(t *testing.T, p policy.Principal, policies ...string) {
 	t.Helper()
 	_, err := store.Update(t.Context(), w.env.DB, func(tx *store.Tx) (struct{}, error) {
-		u, err := rules.NewUser(account, p.ID, p.Name, rules.Profile{}, w.now)
+		u, err := users.NewUser(account, p.ID, p.Name, users.Profile{}, w.now)
 		for _, name := range policies {
 			if err == nil {
-				u, err = u.Attach(rules.System, name, w.now)
+				u, err = u.Attach(users.System, name, w.now)
 			}
 		}
 		if err != nil {

@@ -5,9 +5,9 @@ import (
 	"sync"
 
 	"github.com/keyturn/keyturn/internal/policy"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 // identity is the policies that speak for a caller himself: those attached to him and those that his groups bring.
@@ -24,7 +24,7 @@ type source struct{ kind, name, group string }
 // systemDocuments are the documents that come with the service, parsed.
 var systemDocuments = sync.OnceValue(func() map[string]policy.Document {
 	m := map[string]policy.Document{}
-	for _, p := range rules.SystemPolicies() {
+	for _, p := range users.SystemPolicies() {
 		d, err := policy.ParseIdentity(p.Document())
 		if err != nil {
 			panic("api: the policy " + p.Name + " that comes with the service: " + err.Error())
@@ -63,7 +63,7 @@ func loadIdentity(tx *store.Tx, p policy.Principal, secret string) (*identity, e
 }
 
 func (id *identity) addGroups(tx *store.Tx, account string, ids []string) error {
-	groups := make([]rules.GroupRights, 0, len(ids))
+	groups := make([]users.GroupRights, 0, len(ids))
 	var policies []string
 	for _, groupID := range ids {
 		g, ok, err := tx.GroupRights(account, groupID)
@@ -86,10 +86,10 @@ func (id *identity) addGroups(tx *store.Tx, account string, ids []string) error 
 	return nil
 }
 
-func custom(list []rules.Attachment) []string {
+func custom(list []users.Attachment) []string {
 	var names []string
 	for _, a := range list {
-		if a.Type == rules.Custom {
+		if a.Type == users.Custom {
 			names = append(names, a.Name)
 		}
 	}
@@ -97,10 +97,10 @@ func custom(list []rules.Attachment) []string {
 }
 
 // add adds the documents of attached policies. One that is missing may be the one that forbids, so it is an error.
-func (id *identity) add(tx *store.Tx, account, group string, list []rules.Attachment) error {
+func (id *identity) add(tx *store.Tx, account, group string, list []users.Attachment) error {
 	for _, a := range list {
 		d, ok := systemDocuments()[a.Name]
-		if a.Type == rules.Custom {
+		if a.Type == users.Custom {
 			var err error
 			if d, ok, err = tx.PolicyDocument(account, a.Name); err != nil {
 				return err

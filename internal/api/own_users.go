@@ -10,10 +10,10 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -68,14 +68,14 @@ func (t *Turn) recordKeyChange(ctx context.Context, action, user, keyID string, 
 
 // Generate draws an access key.
 func (o *ownUsers) Generate(_ context.Context, account string, _ target.Credential, random io.Reader) (target.Credential, error) {
-	id, secret, err := rules.NewKey(random)
+	id, secret, err := users.NewKey(random)
 	return target.Credential{Account: account, ID: id, Secret: sensitive.New(secret)}, err
 }
 
 // Apply gives the user the key.
 func (o *ownUsers) Apply(ctx context.Context, c target.Change) error {
 	now := o.env.Now().UTC()
-	return o.change(ctx, actionCreateAccessKey, c.New, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	return o.change(ctx, actionCreateAccessKey, c.New, func(tx *store.Tx, u users.User) (users.User, error) {
 		if _, err := u.Key(c.New.ID); err == nil {
 			return u, nil
 		}
@@ -92,7 +92,7 @@ func (o *ownUsers) Apply(ctx context.Context, c target.Change) error {
 
 // Retire takes the old key away: exactly the key of that ID with that secret.
 func (o *ownUsers) Retire(ctx context.Context, c target.Change) error {
-	return o.change(ctx, actionDeleteAccessKey, c.Old, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	return o.change(ctx, actionDeleteAccessKey, c.Old, func(tx *store.Tx, u users.User) (users.User, error) {
 		if _, err := u.Key(c.Old.ID); err != nil {
 			return u, nil
 		}
@@ -109,7 +109,7 @@ func (o *ownUsers) Retire(ctx context.Context, c target.Change) error {
 	})
 }
 
-func (o *ownUsers) change(ctx context.Context, action string, c target.Credential, rule func(*store.Tx, rules.User) (rules.User, error)) error {
+func (o *ownUsers) change(ctx context.Context, action string, c target.Credential, rule func(*store.Tx, users.User) (users.User, error)) error {
 	return ownClass(o.record(ctx, action, c.Account, c.ID, func(ctx context.Context) error {
 		_, err := store.Update(ctx, o.env.DB, func(tx *store.Tx) (struct{}, error) {
 			none := struct{}{}
@@ -118,7 +118,7 @@ func (o *ownUsers) change(ctx context.Context, action string, c target.Credentia
 			case err != nil:
 				return none, err
 			case !ok || o.userID != "" && u.ID != o.userID:
-				return none, target.Failed(target.Denied, rules.CodeNoUser, fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
+				return none, target.Failed(target.Denied, users.CodeNoUser, fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
 			}
 			if u, err = rule(tx, u); err != nil {
 				return none, err

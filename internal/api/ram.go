@@ -6,13 +6,13 @@ import (
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/ram"
 )
 
-// users moves an operation to the user service.
-func users(o Op) Op { o.Version, o.Action = ram.Version, "ram:"+o.Name; return o }
+// userService moves an operation to the user service.
+func userService(o Op) Op { o.Version, o.Action = ram.Version, "ram:"+o.Name; return o }
 
 // The resources of the user service, as the reference lists them: creating and listing is on user/*, and what concerns two
 // things needs the right on both. A policy that comes with the service has "system" in the place of the account.
@@ -39,7 +39,7 @@ func all[In any](kind string) on[In] {
 func aUser[In any](field func(*In) string) on[In] {
 	return on[In]{"user/${UserName}", func(c *Call, in *In) ([]resource, error) {
 		name := field(in)
-		return []resource{c.ramResource("user/" + name)}, rules.CheckUserName("UserName", name)
+		return []resource{c.ramResource("user/" + name)}, users.CheckUserName("UserName", name)
 	}}
 }
 
@@ -54,7 +54,7 @@ func aUserOrSelf[In any](field func(*In) *string) on[In] {
 		if *name == "" && c.Principal.Kind == policy.KindAccount {
 			return []resource{c.ramResource("root")}, nil
 		}
-		return []resource{c.ramResource("user/" + *name)}, rules.CheckUserName("UserName", *name)
+		return []resource{c.ramResource("user/" + *name)}, users.CheckUserName("UserName", *name)
 	}}
 }
 
@@ -62,26 +62,26 @@ func aUserOrSelf[In any](field func(*In) *string) on[In] {
 func aGroup[In any](field func(*In) string) on[In] {
 	return on[In]{"group/${GroupName}", func(c *Call, in *In) ([]resource, error) {
 		name := field(in)
-		return []resource{c.ramResource("group/" + name)}, rules.CheckGroupName("GroupName", name)
+		return []resource{c.ramResource("group/" + name)}, users.CheckGroupName("GroupName", name)
 	}}
 }
 
 // aCustomPolicy is the custom policy that a parameter names.
 func aCustomPolicy[In any](field func(*In) string) on[In] {
-	return aPolicy(func(in *In) (string, string) { return rules.Custom, field(in) })
+	return aPolicy(func(in *In) (string, string) { return users.Custom, field(in) })
 }
 
 // aPolicy is the policy that type and name say.
 func aPolicy[In any](field func(*In) (kind, name string)) on[In] {
 	return on[In]{"policy/${PolicyName}", func(c *Call, in *In) ([]resource, error) {
 		kind, name := field(in)
-		if err := rules.CheckPolicyName("PolicyName", name); err != nil {
+		if err := users.CheckPolicyName("PolicyName", name); err != nil {
 			return nil, err
 		}
-		if kind == rules.System {
+		if kind == users.System {
 			return []resource{{arn: policy.ARN("ram", "", policy.SystemAccount, "policy/"+name)}}, nil
 		}
-		return []resource{c.ramResource("policy/" + name)}, rules.CheckPolicyType(kind)
+		return []resource{c.ramResource("policy/" + name)}, users.CheckPolicyType(kind)
 	}}
 }
 
@@ -97,31 +97,31 @@ func both[In any](a, b on[In]) on[In] {
 	}}
 }
 
-func (c *Call) user(tx *store.Tx, name string) (rules.User, error) {
+func (c *Call) user(tx *store.Tx, name string) (users.User, error) {
 	u, ok, err := tx.User(c.Account(), name)
 	if err == nil && !ok {
-		err = fault.Coded(fault.NotFound, rules.CodeNoUser, "")
+		err = fault.Coded(fault.NotFound, users.CodeNoUser, "")
 	}
 	return u, err
 }
 
-func (c *Call) group(tx *store.Tx, name string) (rules.Group, error) {
+func (c *Call) group(tx *store.Tx, name string) (users.Group, error) {
 	g, ok, err := tx.Group(c.Account(), name)
 	if err == nil && !ok {
-		err = fault.Coded(fault.NotFound, rules.CodeNoGroup, "")
+		err = fault.Coded(fault.NotFound, users.CodeNoGroup, "")
 	}
 	return g, err
 }
 
 // policy reads a policy. Of one that comes with the service the store has only how often it is attached.
-func (c *Call) policy(tx *store.Tx, kind, name string) (rules.Policy, error) {
-	missing := fault.Coded(fault.NotFound, rules.CodeNoPolicy, "")
+func (c *Call) policy(tx *store.Tx, kind, name string) (users.Policy, error) {
+	missing := fault.Coded(fault.NotFound, users.CodeNoPolicy, "")
 	p, ok, err := tx.Policy(c.Account(), kind, name)
 	switch {
 	case err != nil:
 		return p, err
-	case kind == rules.System:
-		own, ok := rules.SystemPolicy(name)
+	case kind == users.System:
+		own, ok := users.SystemPolicy(name)
 		if !ok {
 			return p, missing
 		}

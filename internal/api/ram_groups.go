@@ -6,22 +6,22 @@ import (
 	"fmt"
 
 	"github.com/keyturn/keyturn/internal/fault"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/ram"
 )
 
-func shownGroup(g rules.Group) ram.Group {
+func shownGroup(g users.Group) ram.Group {
 	return ram.Group{GroupID: g.ID, GroupName: g.Name, Comments: g.Comments, CreateDate: g.CreatedAt, UpdateDate: g.UpdatedAt}
 }
 
 func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram.GroupResponse, error) {
-	id, err := rules.NewID(c.Random)
+	id, err := users.NewID(c.Random)
 	if err != nil {
 		return nil, err
 	}
 	c.resource = c.ramResource("group/" + clipped(in.GroupName))
-	g, err := rules.NewGroup(c.Account(), id, in.GroupName, in.Comments, c.At)
+	g, err := users.NewGroup(c.Account(), id, in.GroupName, in.Comments, c.At)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 			return nil, errors.New("the ID of a group was drawn twice")
 		}
 		count, err := tx.CountGroups(c.Account())
-		if err := limited(count, err, rules.MaxGroups, rules.CodeGroupLimit); err != nil {
+		if err := limited(count, err, users.MaxGroups, users.CodeGroupLimit); err != nil {
 			return nil, err
 		}
 		return &ram.GroupResponse{Group: shownGroup(g)}, tx.PutGroup(g)
@@ -47,7 +47,7 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 func (c *Call) freeGroup(tx *store.Tx, name string) error {
 	_, taken, err := tx.Group(c.Account(), name)
 	if err == nil && taken {
-		err = fault.Coded(fault.Exists, rules.CodeGroupExists, "")
+		err = fault.Coded(fault.Exists, users.CodeGroupExists, "")
 	}
 	return err
 }
@@ -63,7 +63,7 @@ func listGroups(_ context.Context, c *Call, in *ram.ListGroupsRequest) (*ram.Lis
 		return nil, err
 	}
 	p := page[ram.Group]{rows: []ram.Group{}, most: in.MaxItems}
-	err = c.Snapshot.Groups(c.Account(), after, func(g rules.Group) bool { return p.add(g.Name, shownGroup(g)) })
+	err = c.Snapshot.Groups(c.Account(), after, func(g users.Group) bool { return p.add(g.Name, shownGroup(g)) })
 	return &ram.ListGroupsResponse{IsTruncated: p.more, Marker: p.marker(), Groups: p.rows}, err
 }
 
@@ -104,16 +104,16 @@ func deleteGroup(ctx context.Context, c *Call, in *ram.DeleteGroupRequest) (*ram
 }
 
 func addUserToGroup(ctx context.Context, c *Call, in *ram.MembershipRequest) (*ram.EmptyResponse, error) {
-	return c.member(ctx, in, 1, func(u rules.User, groupID string) (rules.User, error) { return u.Join(groupID, c.At) })
+	return c.member(ctx, in, 1, func(u users.User, groupID string) (users.User, error) { return u.Join(groupID, c.At) })
 }
 
 func removeUserFromGroup(ctx context.Context, c *Call, in *ram.MembershipRequest) (*ram.EmptyResponse, error) {
-	return c.member(ctx, in, -1, rules.User.Leave)
+	return c.member(ctx, in, -1, users.User.Leave)
 }
 
 // member changes a user's membership and the group's count together, so that a group is not deleted or renamed meanwhile.
-func (c *Call) member(ctx context.Context, in *ram.MembershipRequest, more int, change func(u rules.User, groupID string) (rules.User, error)) (*ram.EmptyResponse, error) {
-	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+func (c *Call) member(ctx context.Context, in *ram.MembershipRequest, more int, change func(u users.User, groupID string) (users.User, error)) (*ram.EmptyResponse, error) {
+	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
 		g, err := c.group(tx, in.GroupName)
 		if err != nil {
 			return u, err
@@ -131,7 +131,7 @@ func listUsersForGroup(_ context.Context, c *Call, in *ram.ListUsersForGroupRequ
 	if err != nil {
 		return nil, err
 	}
-	return c.userPage(in.Marker, in.MaxItems, func(u rules.User) (ram.User, bool) {
+	return c.userPage(in.Marker, in.MaxItems, func(u users.User) (ram.User, bool) {
 		at, ok := u.JoinedAt(g.ID)
 		return ram.User{UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, JoinDate: at}, ok
 	})

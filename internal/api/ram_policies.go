@@ -7,19 +7,19 @@ import (
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/ram"
 )
 
-func shownPolicy(p rules.Policy) ram.Policy {
+func shownPolicy(p users.Policy) ram.Policy {
 	return ram.Policy{
 		PolicyName: p.Name, PolicyType: p.Type, Description: p.Description, DefaultVersion: p.Default,
 		CreateDate: p.CreatedAt, UpdateDate: p.UpdatedAt, AttachmentCount: p.Users + p.Groups,
 	}
 }
 
-func shownVersion(p rules.Policy, v rules.Version, document bool) ram.PolicyVersion {
+func shownVersion(p users.Policy, v users.Version, document bool) ram.PolicyVersion {
 	out := ram.PolicyVersion{VersionID: v.ID, IsDefaultVersion: v.ID == p.Default, CreateDate: v.CreatedAt}
 	if document {
 		out.PolicyDocument = v.Document
@@ -34,10 +34,10 @@ func checkDocument(text string) error {
 	case text == "":
 		return fault.Required("PolicyDocument")
 	case utf8.RuneCountInString(text) > policy.MaxIdentityChars:
-		return &fault.Error{Kind: fault.Invalid, Code: rules.CodeLength, Param: "PolicyDocument"}
+		return &fault.Error{Kind: fault.Invalid, Code: users.CodeLength, Param: "PolicyDocument"}
 	}
 	if _, err := policy.ParseIdentity(text); err != nil {
-		return fault.Coded(fault.Invalid, rules.CodeMalformed, "%s", err)
+		return fault.Coded(fault.Invalid, users.CodeMalformed, "%s", err)
 	}
 	return nil
 }
@@ -51,27 +51,27 @@ func tagMap(list []ram.Tag) map[string]string {
 }
 
 func createPolicy(ctx context.Context, c *Call, in *ram.CreatePolicyRequest) (*ram.CreatePolicyResponse, error) {
-	if err := rules.CheckPolicyName("PolicyName", in.PolicyName); err != nil {
+	if err := users.CheckPolicyName("PolicyName", in.PolicyName); err != nil {
 		return nil, err
 	}
 	c.resource = c.ramResource("policy/" + in.PolicyName)
 	if err := checkDocument(in.PolicyDocument); err != nil {
 		return nil, err
 	}
-	p, err := rules.NewPolicy(c.Account(), in.PolicyName, in.PolicyDocument, in.Description, tagMap(in.Tags), c.At)
+	p, err := users.NewPolicy(c.Account(), in.PolicyName, in.PolicyDocument, in.Description, tagMap(in.Tags), c.At)
 	if err != nil {
 		return nil, err
 	}
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.CreatePolicyResponse, error) {
-		_, taken, err := tx.Policy(c.Account(), rules.Custom, p.Name)
+		_, taken, err := tx.Policy(c.Account(), users.Custom, p.Name)
 		switch {
 		case err != nil:
 			return nil, err
 		case taken:
-			return nil, fault.Coded(fault.Exists, rules.CodePolicyExists, "")
+			return nil, fault.Coded(fault.Exists, users.CodePolicyExists, "")
 		}
 		count, err := tx.CountPolicies(c.Account())
-		if err := limited(count, err, rules.MaxPolicies, rules.CodePolicyLimit); err != nil {
+		if err := limited(count, err, users.MaxPolicies, users.CodePolicyLimit); err != nil {
 			return nil, err
 		}
 		return &ram.CreatePolicyResponse{Policy: shownPolicy(p)}, tx.PutPolicy(c.Account(), p)
@@ -92,7 +92,7 @@ func getPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.GetPolic
 // listPolicies lists the policies that come with the service before the account's own. A marker is of the list it is in.
 func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram.ListPoliciesResponse, error) {
 	if in.PolicyType != "" {
-		if err := rules.CheckPolicyType(in.PolicyType); err != nil {
+		if err := users.CheckPolicyType(in.PolicyType); err != nil {
 			return nil, err
 		}
 	}
@@ -103,12 +103,12 @@ func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram
 	p, want := page[ram.Policy]{rows: []ram.Policy{}, most: in.MaxItems}, tagMap(in.Tags)
 	const systemMark = "System:"
 	afterSystem, inSystem := strings.CutPrefix(after, systemMark)
-	if in.PolicyType != rules.Custom && (after == "" || inSystem) {
-		for _, own := range rules.SystemPolicies() {
+	if in.PolicyType != users.Custom && (after == "" || inSystem) {
+		for _, own := range users.SystemPolicies() {
 			if own.Name <= afterSystem && inSystem || !own.HasTags(want) {
 				continue
 			}
-			own, err := c.policy(c.Snapshot, rules.System, own.Name)
+			own, err := c.policy(c.Snapshot, users.System, own.Name)
 			if err != nil {
 				return nil, err
 			}
@@ -120,8 +120,8 @@ func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram
 	if inSystem {
 		after = ""
 	}
-	if in.PolicyType != rules.System && !p.more {
-		err = c.Snapshot.Policies(c.Account(), after, func(own rules.Policy) bool {
+	if in.PolicyType != users.System && !p.more {
+		err = c.Snapshot.Policies(c.Account(), after, func(own users.Policy) bool {
 			return !own.HasTags(want) || p.add(own.Name, shownPolicy(own))
 		})
 	}
@@ -129,9 +129,9 @@ func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram
 }
 
 // alterPolicy changes one custom policy in one transaction.
-func (c *Call) alterPolicy(ctx context.Context, name string, change func(rules.Policy) (rules.Policy, error)) (rules.Policy, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (rules.Policy, error) {
-		p, err := c.policy(tx, rules.Custom, name)
+func (c *Call) alterPolicy(ctx context.Context, name string, change func(users.Policy) (users.Policy, error)) (users.Policy, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (users.Policy, error) {
+		p, err := c.policy(tx, users.Custom, name)
 		if err != nil {
 			return p, err
 		}
@@ -143,7 +143,7 @@ func (c *Call) alterPolicy(ctx context.Context, name string, change func(rules.P
 }
 
 func updatePolicyDescription(ctx context.Context, c *Call, in *ram.UpdatePolicyDescriptionRequest) (*ram.CreatePolicyResponse, error) {
-	p, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) {
+	p, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) {
 		return p.Describe("NewDescription", in.NewDescription, c.At)
 	})
 	return &ram.CreatePolicyResponse{Policy: shownPolicy(p)}, err
@@ -151,7 +151,7 @@ func updatePolicyDescription(ctx context.Context, c *Call, in *ram.UpdatePolicyD
 
 func deletePolicy(ctx context.Context, c *Call, in *ram.DeletePolicyRequest) (*ram.EmptyResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
-		p, err := c.policy(tx, rules.Custom, in.PolicyName)
+		p, err := c.policy(tx, users.Custom, in.PolicyName)
 		if err != nil {
 			return nil, err
 		}
@@ -170,8 +170,8 @@ func createPolicyVersion(ctx context.Context, c *Call, in *ram.CreatePolicyVersi
 	if s := in.RotateStrategy; s != "" && s != ram.RotateNone && s != ram.RotateOldest {
 		return nil, fault.Parameter("RotateStrategy", "use %s or %s.", ram.RotateNone, ram.RotateOldest)
 	}
-	var v rules.Version
-	p, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) {
+	var v users.Version
+	p, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) {
 		var err error
 		p, v, err = p.AddVersion(in.PolicyDocument, in.SetAsDefault, in.RotateStrategy, c.At)
 		c.concerns(v.ID, "")
@@ -199,12 +199,12 @@ func listPolicyVersions(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram
 }
 
 func setDefaultPolicyVersion(ctx context.Context, c *Call, in *ram.PolicyVersionRequest) (*ram.EmptyResponse, error) {
-	_, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) { return p.SetDefault(in.VersionID, c.At) })
+	_, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) { return p.SetDefault(in.VersionID, c.At) })
 	return &ram.EmptyResponse{}, err
 }
 
 func deletePolicyVersion(ctx context.Context, c *Call, in *ram.PolicyVersionRequest) (*ram.EmptyResponse, error) {
-	_, err := c.alterPolicy(ctx, in.PolicyName, func(p rules.Policy) (rules.Policy, error) { return p.DeleteVersion(in.VersionID, c.At) })
+	_, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) { return p.DeleteVersion(in.VersionID, c.At) })
 	return &ram.EmptyResponse{}, err
 }
 
@@ -218,7 +218,7 @@ func (c *Call) wholeAccount(resourceGroup string) error {
 }
 
 // attach counts one attachment more or less of a policy, which guards it against being deleted meanwhile.
-func (c *Call) attach(tx *store.Tx, kind, name string, change func(*rules.Policy)) error {
+func (c *Call) attach(tx *store.Tx, kind, name string, change func(*users.Policy)) error {
 	p, err := c.policy(tx, kind, name)
 	if err != nil {
 		return err
@@ -228,19 +228,19 @@ func (c *Call) attach(tx *store.Tx, kind, name string, change func(*rules.Policy
 }
 
 func attachPolicyToUser(ctx context.Context, c *Call, in *ram.UserPolicyRequest) (*ram.EmptyResponse, error) {
-	return c.userPolicy(ctx, in, 1, func(u rules.User) (rules.User, error) { return u.Attach(in.PolicyType, in.PolicyName, c.At) })
+	return c.userPolicy(ctx, in, 1, func(u users.User) (users.User, error) { return u.Attach(in.PolicyType, in.PolicyName, c.At) })
 }
 
 func detachPolicyFromUser(ctx context.Context, c *Call, in *ram.UserPolicyRequest) (*ram.EmptyResponse, error) {
-	return c.userPolicy(ctx, in, -1, func(u rules.User) (rules.User, error) { return u.Detach(in.PolicyType, in.PolicyName) })
+	return c.userPolicy(ctx, in, -1, func(u users.User) (users.User, error) { return u.Detach(in.PolicyType, in.PolicyName) })
 }
 
-func (c *Call) userPolicy(ctx context.Context, in *ram.UserPolicyRequest, more int, change func(rules.User) (rules.User, error)) (*ram.EmptyResponse, error) {
+func (c *Call) userPolicy(ctx context.Context, in *ram.UserPolicyRequest, more int, change func(users.User) (users.User, error)) (*ram.EmptyResponse, error) {
 	if err := c.wholeAccount(in.ResourceGroupID); err != nil {
 		return nil, err
 	}
-	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
-		if err := c.attach(tx, in.PolicyType, in.PolicyName, func(p *rules.Policy) { p.Users += more }); err != nil {
+	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
+		if err := c.attach(tx, in.PolicyType, in.PolicyName, func(p *users.Policy) { p.Users += more }); err != nil {
 			return u, err
 		}
 		return change(u)
@@ -248,14 +248,14 @@ func (c *Call) userPolicy(ctx context.Context, in *ram.UserPolicyRequest, more i
 }
 
 func attachPolicyToGroup(ctx context.Context, c *Call, in *ram.GroupPolicyRequest) (*ram.EmptyResponse, error) {
-	return c.groupPolicy(ctx, in, 1, func(g rules.Group) (rules.Group, error) { return g.Attach(in.PolicyType, in.PolicyName, c.At) })
+	return c.groupPolicy(ctx, in, 1, func(g users.Group) (users.Group, error) { return g.Attach(in.PolicyType, in.PolicyName, c.At) })
 }
 
 func detachPolicyFromGroup(ctx context.Context, c *Call, in *ram.GroupPolicyRequest) (*ram.EmptyResponse, error) {
-	return c.groupPolicy(ctx, in, -1, func(g rules.Group) (rules.Group, error) { return g.Detach(in.PolicyType, in.PolicyName) })
+	return c.groupPolicy(ctx, in, -1, func(g users.Group) (users.Group, error) { return g.Detach(in.PolicyType, in.PolicyName) })
 }
 
-func (c *Call) groupPolicy(ctx context.Context, in *ram.GroupPolicyRequest, more int, change func(rules.Group) (rules.Group, error)) (*ram.EmptyResponse, error) {
+func (c *Call) groupPolicy(ctx context.Context, in *ram.GroupPolicyRequest, more int, change func(users.Group) (users.Group, error)) (*ram.EmptyResponse, error) {
 	if err := c.wholeAccount(in.ResourceGroupID); err != nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ func (c *Call) groupPolicy(ctx context.Context, in *ram.GroupPolicyRequest, more
 		if err != nil {
 			return nil, err
 		}
-		if err := c.attach(tx, in.PolicyType, in.PolicyName, func(p *rules.Policy) { p.Groups += more }); err != nil {
+		if err := c.attach(tx, in.PolicyType, in.PolicyName, func(p *users.Policy) { p.Groups += more }); err != nil {
 			return nil, err
 		}
 		if g, err = change(g); err != nil {
@@ -290,7 +290,7 @@ func listPoliciesForGroup(_ context.Context, c *Call, in *ram.ListPoliciesForGro
 	return c.attached(g.Policies)
 }
 
-func (c *Call) attached(list []rules.Attachment) (*ram.AttachedPoliciesResponse, error) {
+func (c *Call) attached(list []users.Attachment) (*ram.AttachedPoliciesResponse, error) {
 	out := &ram.AttachedPoliciesResponse{Policies: []ram.AttachedPolicy{}}
 	for _, a := range list {
 		p, err := c.policy(c.Snapshot, a.Type, a.Name)
@@ -309,7 +309,7 @@ func listEntitiesForPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*
 		return nil, err
 	}
 	out := &ram.ListEntitiesForPolicyResponse{Groups: []ram.Group{}, Users: []ram.User{}, Roles: []ram.Role{}}
-	err := c.Snapshot.Users(c.Account(), "", func(u rules.User) bool {
+	err := c.Snapshot.Users(c.Account(), "", func(u users.User) bool {
 		if at, ok := u.AttachedAt(in.PolicyType, in.PolicyName); ok {
 			out.Users = append(out.Users, ram.User{UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, AttachDate: at})
 		}
@@ -318,7 +318,7 @@ func listEntitiesForPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	err = c.Snapshot.Groups(c.Account(), "", func(g rules.Group) bool {
+	err = c.Snapshot.Groups(c.Account(), "", func(g users.Group) bool {
 		if at, ok := g.AttachedAt(in.PolicyType, in.PolicyName); ok {
 			out.Groups = append(out.Groups, ram.Group{GroupID: g.ID, GroupName: g.Name, Comments: g.Comments, AttachDate: at})
 		}

@@ -5,13 +5,13 @@ import (
 	"errors"
 
 	"github.com/keyturn/keyturn/internal/fault"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-func shownUser(u rules.User) ram.User {
+func shownUser(u users.User) ram.User {
 	return ram.User{
 		UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, MobilePhone: u.MobilePhone, Email: u.Email, Comments: u.Comments,
 		CreateDate: u.CreatedAt, UpdateDate: u.UpdatedAt,
@@ -19,12 +19,12 @@ func shownUser(u rules.User) ram.User {
 }
 
 func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.UserResponse, error) {
-	id, err := rules.NewID(c.Random)
+	id, err := users.NewID(c.Random)
 	if err != nil {
 		return nil, err
 	}
 	c.resource = c.ramResource("user/" + clipped(in.UserName))
-	u, err := rules.NewUser(c.Account(), id, in.UserName, rules.Profile{
+	u, err := users.NewUser(c.Account(), id, in.UserName, users.Profile{
 		DisplayName: &in.DisplayName, MobilePhone: &in.MobilePhone, Email: &in.Email, Comments: &in.Comments,
 	}, c.At)
 	if err != nil {
@@ -35,7 +35,7 @@ func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.U
 			return nil, err
 		}
 		count, err := tx.CountUsers(c.Account())
-		if err := limited(count, err, rules.MaxUsers, rules.CodeUserLimit); err != nil {
+		if err := limited(count, err, users.MaxUsers, users.CodeUserLimit); err != nil {
 			return nil, err
 		}
 		return &ram.UserResponse{User: shownUser(u)}, tx.PutUser(u)
@@ -45,7 +45,7 @@ func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.U
 func (c *Call) freeUser(tx *store.Tx, name string) error {
 	_, taken, err := tx.User(c.Account(), name)
 	if err == nil && taken {
-		err = fault.Coded(fault.Exists, rules.CodeUserExists, "")
+		err = fault.Coded(fault.Exists, users.CodeUserExists, "")
 	}
 	return err
 }
@@ -56,17 +56,17 @@ func getUser(_ context.Context, c *Call, in *ram.GetUserRequest) (*ram.UserRespo
 }
 
 func listUsers(_ context.Context, c *Call, in *ram.ListUsersRequest) (*ram.ListUsersResponse, error) {
-	return c.userPage(in.Marker, in.MaxItems, func(u rules.User) (ram.User, bool) { return shownUser(u), true })
+	return c.userPage(in.Marker, in.MaxItems, func(u users.User) (ram.User, bool) { return shownUser(u), true })
 }
 
 // userPage lists the users for which row says yes.
-func (c *Call) userPage(from string, most int, row func(rules.User) (ram.User, bool)) (*ram.ListUsersResponse, error) {
+func (c *Call) userPage(from string, most int, row func(users.User) (ram.User, bool)) (*ram.ListUsersResponse, error) {
 	after, err := parseMarker(from)
 	if err != nil {
 		return nil, err
 	}
 	p := page[ram.User]{rows: []ram.User{}, most: most}
-	err = c.Snapshot.Users(c.Account(), after, func(u rules.User) bool {
+	err = c.Snapshot.Users(c.Account(), after, func(u users.User) bool {
 		shown, ok := row(u)
 		return !ok || p.add(u.Name, shown)
 	})
@@ -80,7 +80,7 @@ func updateUser(ctx context.Context, c *Call, in *ram.UpdateUserRequest) (*ram.U
 		if err != nil {
 			return nil, err
 		}
-		u, err := old.Update("New", in.NewUserName, rules.Profile{
+		u, err := old.Update("New", in.NewUserName, users.Profile{
 			DisplayName: in.NewDisplayName, MobilePhone: in.NewMobilePhone, Email: in.NewEmail, Comments: in.NewComments,
 		}, c.At)
 		if err != nil {
@@ -95,7 +95,7 @@ func updateUser(ctx context.Context, c *Call, in *ram.UpdateUserRequest) (*ram.U
 	})
 }
 
-func (c *Call) renameUser(tx *store.Tx, old, u rules.User) error {
+func (c *Call) renameUser(tx *store.Tx, old, u users.User) error {
 	if err := c.freeUser(tx, u.Name); err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func deleteUser(ctx context.Context, c *Call, in *ram.DeleteUserRequest) (*ram.E
 }
 
 // alterUser changes one user in one transaction.
-func (c *Call) alterUser(ctx context.Context, name string, change func(*store.Tx, rules.User) (rules.User, error)) (*ram.EmptyResponse, error) {
+func (c *Call) alterUser(ctx context.Context, name string, change func(*store.Tx, users.User) (users.User, error)) (*ram.EmptyResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
 		u, err := c.user(tx, name)
 		if err != nil {
@@ -142,7 +142,7 @@ func (c *Call) alterUser(ctx context.Context, name string, change func(*store.Tx
 }
 
 // alterKeys changes the access keys of one user, or of the root account, in one transaction.
-func (c *Call) alterKeys(ctx context.Context, name string, change func(*store.Tx, rules.User) (rules.User, error)) (*ram.EmptyResponse, error) {
+func (c *Call) alterKeys(ctx context.Context, name string, change func(*store.Tx, users.User) (users.User, error)) (*ram.EmptyResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
 		u, err := c.keyOwner(tx, name)
 		if err != nil {
@@ -156,14 +156,14 @@ func (c *Call) alterKeys(ctx context.Context, name string, change func(*store.Tx
 }
 
 func createAccessKey(ctx context.Context, c *Call, in *ram.CreateAccessKeyRequest) (*ram.CreateAccessKeyResponse, error) {
-	id, text, err := rules.NewKey(c.Random)
+	id, text, err := users.NewKey(c.Random)
 	if err != nil {
 		return nil, err
 	}
 	c.aboutKey(in.UserName, id)
 	secret := sensitive.New(text)
 	sealed := c.Keyring.SealAccessKey(id, "secret", secret)
-	_, err = c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	_, err = c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
 		_, taken, err := tx.AccessKey(id)
 		switch {
 		case err != nil:
@@ -215,7 +215,7 @@ func updateAccessKey(ctx context.Context, c *Call, in *ram.UpdateAccessKeyReques
 		return nil, fault.Parameter("Status", "use %s or %s.", ram.KeyActive, ram.KeyInactive)
 	}
 	c.aboutKey(in.UserName, clipped(in.UserAccessKeyID))
-	return c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	return c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
 		disabled := in.Status == ram.KeyInactive
 		u, err := u.SetKey(in.UserAccessKeyID, disabled)
 		if err != nil {
@@ -235,7 +235,7 @@ func deleteAccessKey(ctx context.Context, c *Call, in *ram.AccessKeyRequest) (*r
 		return nil, fault.Required("UserAccessKeyId")
 	}
 	c.aboutKey(in.UserName, clipped(in.UserAccessKeyID))
-	out, err := c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u rules.User) (rules.User, error) {
+	out, err := c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
 		u, err := u.RemoveKey(in.UserAccessKeyID)
 		if err == nil {
 			tx.DeleteAccessKey(in.UserAccessKeyID)

@@ -4,8 +4,8 @@ import (
 	"errors"
 
 	"github.com/keyturn/keyturn/internal/policy"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 // The root account has access keys like a user: at most two, so that one can replace the other. They are managed by the
@@ -13,21 +13,21 @@ import (
 // else: a user with every right is not root, and must not be able to become it.
 
 // keyOwner reads the user whose access keys a call is about. An empty name is the root account, as a user without a name.
-func (c *Call) keyOwner(tx *store.Tx, name string) (rules.User, error) {
+func (c *Call) keyOwner(tx *store.Tx, name string) (users.User, error) {
 	if name != "" {
 		return c.user(tx, name)
 	}
 	if c.Principal.Kind != policy.KindAccount {
-		return rules.User{}, errors.New("only the root account is without a user name")
+		return users.User{}, errors.New("only the root account is without a user name")
 	}
 	account, ok, err := tx.Account(c.Account())
 	if err == nil && !ok {
 		err = errors.New("the caller's account has no record")
 	}
 	if err != nil {
-		return rules.User{}, err
+		return users.User{}, err
 	}
-	root := rules.User{Account: account.ID, ID: account.ID, Keys: account.Keys}
+	root := users.User{Account: account.ID, ID: account.ID, Keys: account.Keys}
 	if len(root.Keys) > 0 {
 		return root, nil
 	}
@@ -36,10 +36,10 @@ func (c *Call) keyOwner(tx *store.Tx, name string) (rules.User, error) {
 }
 
 // listRootKeys finds the access keys of a root account whose record does not list them: releases before 0.2 kept no list.
-func listRootKeys(tx *store.Tx, account string) (list []rules.Key, err error) {
+func listRootKeys(tx *store.Tx, account string) (list []users.Key, err error) {
 	err = tx.AccessKeys(func(k store.AccessKey) bool {
 		if k.Principal.Kind == policy.KindAccount && k.Principal.Account == account {
-			list = append(list, rules.Key{ID: k.ID, Disabled: k.Disabled, CreatedAt: k.CreatedAt})
+			list = append(list, users.Key{ID: k.ID, Disabled: k.Disabled, CreatedAt: k.CreatedAt})
 		}
 		return true
 	})
@@ -47,7 +47,7 @@ func listRootKeys(tx *store.Tx, account string) (list []rules.Key, err error) {
 }
 
 // putKeyOwner writes the user whose access keys have changed.
-func (c *Call) putKeyOwner(tx *store.Tx, u rules.User) error {
+func (c *Call) putKeyOwner(tx *store.Tx, u users.User) error {
 	if u.Name != "" {
 		return tx.PutUser(u)
 	}
@@ -60,7 +60,7 @@ func (c *Call) putKeyOwner(tx *store.Tx, u rules.User) error {
 }
 
 // keyPrincipal is who calls with an access key of u.
-func keyPrincipal(u rules.User) policy.Principal {
+func keyPrincipal(u users.User) policy.Principal {
 	if u.Name == "" {
 		return policy.Principal{Kind: policy.KindAccount, Account: u.Account, ID: u.Account}
 	}

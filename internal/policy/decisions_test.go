@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 // decision is one row of the table: who asks for what, under which documents, and what is decided. The text of want names
@@ -60,7 +60,7 @@ func (row *decision) pairs() []pair { return append([]pair{{row.action, row.reso
 
 // comes is the document of a policy that comes with the service.
 func comes(name string) []string {
-	p, ok := ram.SystemPolicy(name)
+	p, ok := users.SystemPolicy(name)
 	if !ok {
 		panic("no policy " + name + " comes with the service")
 	}

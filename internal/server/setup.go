@@ -13,9 +13,9 @@ import (
 
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/policy"
-	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -146,7 +146,7 @@ func (s *Server) firstRun(ctx context.Context, path string) error {
 
 func (s *Server) putAdmin(tx *store.Tx, a Admin, now time.Time) error {
 	return errors.Join(
-		tx.PutAccount(store.Account{ID: a.AccountID, CreatedAt: now, Keys: []ram.Key{{ID: a.AccessKeyID, CreatedAt: now}}}),
+		tx.PutAccount(store.Account{ID: a.AccountID, CreatedAt: now, Keys: []users.Key{{ID: a.AccessKeyID, CreatedAt: now}}}),
 		tx.PutAccessKey(store.AccessKey{
 			ID: a.AccessKeyID, CreatedAt: now, Secret: s.keyring.SealAccessKey(a.AccessKeyID, "secret", a.AccessKeySecret),
 			Principal: policy.Principal{Kind: policy.KindAccount, Account: a.AccountID, ID: a.AccountID},

@@ -9,15 +9,15 @@ import (
 
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/policy"
-	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 // stored are the kinds of records, each with a way to read one and write it again.
 var stored = []func(t *testing.T, key string, data []byte){
-	reread[Meta], reread[Account], reread[AccessKey], reread[cmk.Key], reread[secret.Secret], reread[Due], reread[ram.User], reread[ram.Group],
-	reread[ram.Policy], reread[string], reread[time.Time], reread[ram.GroupRights], reread[rotation.Record], reread[Target], reread[Event],
+	reread[Meta], reread[Account], reread[AccessKey], reread[cmk.Key], reread[secret.Secret], reread[Due], reread[users.User], reread[users.Group],
+	reread[users.Policy], reread[string], reread[time.Time], reread[users.GroupRights], reread[rotation.Record], reread[Target], reread[Event],
 }
 
 // fuzzed authenticates whatever the fuzzer makes, so that what comes after the tag is tested too.
@@ -80,12 +80,12 @@ func FuzzRecords(f *testing.F) {
 	s.Stages = nil
 	add(4, secretKey("1", "app/db"), s)
 	add(5, "due/x", Due{Account: "1", Name: "a"})
-	add(6, userKey("1", "a"), ram.User{Account: "1", Name: "a", Keys: []ram.Key{{ID: "k"}}, Policies: []ram.Attachment{{Type: "Custom", Name: "p", At: now}}})
-	add(7, groupKey("1", "g"), ram.Group{Account: "1", Name: "g", Members: 3})
-	add(8, policyKey("1", ram.Custom, "p"), ram.Policy{Account: "1", Type: ram.Custom, Name: "p", Versions: []ram.Version{{ID: "v1", Document: "{}"}}})
+	add(6, userKey("1", "a"), users.User{Account: "1", Name: "a", Keys: []users.Key{{ID: "k"}}, Policies: []users.Attachment{{Type: "Custom", Name: "p", At: now}}})
+	add(7, groupKey("1", "g"), users.Group{Account: "1", Name: "g", Members: 3})
+	add(8, policyKey("1", users.Custom, "p"), users.Policy{Account: "1", Type: users.Custom, Name: "p", Versions: []users.Version{{ID: "v1", Document: "{}"}}})
 	add(9, documentKey("1", "p"), `{"Version":"1"}`)
 	add(10, keyUseKey("k"), now)
-	add(11, groupRightsKey("1", "2"), ram.GroupRights{Account: "1", ID: "2", Name: "g"})
+	add(11, groupRightsKey("1", "2"), users.GroupRights{Account: "1", ID: "2", Name: "g"})
 	add(12, rotationKey("1", "a"), rotation.Record{Account: "1", Secret: "a", State: rotation.Grace, NextAt: now})
 	add(13, targetKey("1", "t"), Target{Account: "1", Name: "t", Kind: "redis", Config: json.RawMessage(`{"address":"h"}`)})
 	add(14, "event/x", Event{ID: "x", Time: now, NextAt: now})

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -180,7 +180,7 @@ func TestRecordsBelong(t *testing.T) {
 			if _, _, err := tx.User("a", name); err != nil {
 				return struct{}{}, err
 			}
-			return struct{}{}, tx.PutUser(ram.User{Account: "a", Name: name})
+			return struct{}{}, tx.PutUser(users.User{Account: "a", Name: name})
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/keyturn/keyturn/internal/policy"
-	"github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 func userPrefix(account string) string         { return "user/" + account + "/" }
@@ -21,26 +21,26 @@ func userKey(account, name string) string      { return userPrefix(account) + na
 func groupKey(account, name string) string     { return groupPrefix(account) + name }
 func groupRightsKey(account, id string) string { return "grouprights/" + account + "/" + id }
 func policyKey(account, kind, n string) string {
-	if kind == ram.System {
+	if kind == users.System {
 		return systemPrefix(account) + n
 	}
 	return policyPrefix(account) + n
 }
 
 // User reads a user. It must not be changed in place: callers share it.
-func (tx *Tx) User(account, name string) (ram.User, bool, error) {
-	return load[ram.User](tx, userKey(account, name))
+func (tx *Tx) User(account, name string) (users.User, bool, error) {
+	return load[users.User](tx, userKey(account, name))
 }
 
 // PutUser writes a user.
-func (tx *Tx) PutUser(u ram.User) error { return save(tx, userKey(u.Account, u.Name), u) }
+func (tx *Tx) PutUser(u users.User) error { return save(tx, userKey(u.Account, u.Name), u) }
 
 // DeleteUser removes the record of a user.
 func (tx *Tx) DeleteUser(account, name string) { tx.write(userKey(account, name), nil) }
 
 // Users calls visit for each user of an account, in the order of names, from the name after (exclusive) on, until visit
 // returns false.
-func (tx *Tx) Users(account, after string, visit func(ram.User) bool) error {
+func (tx *Tx) Users(account, after string, visit func(users.User) bool) error {
 	return tx.scanNames(userPrefix(account), after, func(start, end string) error { return scan(tx, start, end, visit) })
 }
 
@@ -48,17 +48,17 @@ func (tx *Tx) Users(account, after string, visit func(ram.User) bool) error {
 func (tx *Tx) CountUsers(account string) (int, error) { return tx.count(userPrefix(account)) }
 
 // Group reads a group. It must not be changed in place: callers share it.
-func (tx *Tx) Group(account, name string) (ram.Group, bool, error) {
-	return load[ram.Group](tx, groupKey(account, name))
+func (tx *Tx) Group(account, name string) (users.Group, bool, error) {
+	return load[users.Group](tx, groupKey(account, name))
 }
 
 // GroupRights reads what decides of the group with that ID. It must not be changed in place: callers share it.
-func (tx *Tx) GroupRights(account, id string) (ram.GroupRights, bool, error) {
-	return load[ram.GroupRights](tx, groupRightsKey(account, id))
+func (tx *Tx) GroupRights(account, id string) (users.GroupRights, bool, error) {
+	return load[users.GroupRights](tx, groupRightsKey(account, id))
 }
 
 // PutGroup writes a group. What decides of it has a record of its own beside it, under the ID by which its users name it.
-func (tx *Tx) PutGroup(g ram.Group) error {
+func (tx *Tx) PutGroup(g users.Group) error {
 	if err := save(tx, groupRightsKey(g.Account, g.ID), g.Rights()); err != nil {
 		return err
 	}
@@ -66,19 +66,19 @@ func (tx *Tx) PutGroup(g ram.Group) error {
 }
 
 // RenameGroup writes a group that had another name. Its users' records stay as they are, however many there are.
-func (tx *Tx) RenameGroup(from string, g ram.Group) error {
+func (tx *Tx) RenameGroup(from string, g users.Group) error {
 	tx.write(groupKey(g.Account, from), nil)
 	return tx.PutGroup(g)
 }
 
 // DeleteGroup removes a group.
-func (tx *Tx) DeleteGroup(g ram.Group) {
+func (tx *Tx) DeleteGroup(g users.Group) {
 	tx.write(groupKey(g.Account, g.Name), nil)
 	tx.write(groupRightsKey(g.Account, g.ID), nil)
 }
 
 // Groups visits the groups of an account, as Users does.
-func (tx *Tx) Groups(account, after string, visit func(ram.Group) bool) error {
+func (tx *Tx) Groups(account, after string, visit func(users.Group) bool) error {
 	return tx.scanNames(groupPrefix(account), after, func(start, end string) error { return scan(tx, start, end, visit) })
 }
 
@@ -86,15 +86,15 @@ func (tx *Tx) Groups(account, after string, visit func(ram.Group) bool) error {
 func (tx *Tx) CountGroups(account string) (int, error) { return tx.count(groupPrefix(account)) }
 
 // Policy reads a policy. Of a policy that comes with the service the store knows only how often it is attached.
-func (tx *Tx) Policy(account, kind, name string) (ram.Policy, bool, error) {
-	return load[ram.Policy](tx, policyKey(account, kind, name))
+func (tx *Tx) Policy(account, kind, name string) (users.Policy, bool, error) {
+	return load[users.Policy](tx, policyKey(account, kind, name))
 }
 
 // PutPolicy writes a policy of an account. The document that counts has a record of its own beside it, for the calls that
 // are decided by it.
-func (tx *Tx) PutPolicy(account string, p ram.Policy) error {
-	if p.Type == ram.System {
-		return save(tx, policyKey(account, p.Type, p.Name), ram.Policy{Account: account, Type: p.Type, Name: p.Name, Users: p.Users, Groups: p.Groups})
+func (tx *Tx) PutPolicy(account string, p users.Policy) error {
+	if p.Type == users.System {
+		return save(tx, policyKey(account, p.Type, p.Name), users.Policy{Account: account, Type: p.Type, Name: p.Name, Users: p.Users, Groups: p.Groups})
 	}
 	if err := save(tx, documentKey(account, p.Name), p.Document()); err != nil {
 		return err
@@ -104,12 +104,12 @@ func (tx *Tx) PutPolicy(account string, p ram.Policy) error {
 
 // DeletePolicy removes a custom policy.
 func (tx *Tx) DeletePolicy(account, name string) {
-	tx.write(policyKey(account, ram.Custom, name), nil)
+	tx.write(policyKey(account, users.Custom, name), nil)
 	tx.write(documentKey(account, name), nil)
 }
 
 // Policies visits the custom policies of an account, as Users does.
-func (tx *Tx) Policies(account, after string, visit func(ram.Policy) bool) error {
+func (tx *Tx) Policies(account, after string, visit func(users.Policy) bool) error {
 	return tx.scanNames(policyPrefix(account), after, func(start, end string) error { return scan(tx, start, end, visit) })
 }
 
@@ -182,11 +182,11 @@ func (tx *Tx) count(prefix string) (int, error) {
 }
 
 // userOf reads the user with that ARN; the zero User when there is none, and for an ARN of anything else.
-func (tx *Tx) userOf(account, arn string) (ram.User, error) {
+func (tx *Tx) userOf(account, arn string) (users.User, error) {
 	parts, _ := policy.ParseARN(arn)
 	name, ok := strings.CutPrefix(parts.Relative, "user/")
 	if !ok || parts.Account != account {
-		return ram.User{}, nil
+		return users.User{}, nil
 	}
 	u, _, err := tx.User(account, name)
 	return u, err

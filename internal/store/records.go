@@ -11,8 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
-	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 // Keys. A name may hold "/" and never ":", so the version follows a colon.
@@ -90,7 +90,7 @@ type Account struct {
 	DefaultKeyID string `json:"default_key_id,omitempty"`
 	// Keys are the access keys of the root account. None means that they are found among all access keys, if there are any:
 	// older releases did not list them.
-	Keys []ram.Key `json:"keys,omitempty"`
+	Keys []users.Key `json:"keys,omitempty"`
 }
 
 // AccessKey signs requests of one principal. Its secret, and the token of a temporary key, are sealed.

@@ -12,9 +12,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/keyturn/keyturn/internal/cmk"
-	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 // A stored record is one byte of format, the tag of what follows, and JSON. From the first rotation of the key of the tags on, the
@@ -233,13 +233,13 @@ func belongs(key string, v any) bool {
 		return key == trailRunKey(v.Node)
 	case Spacing:
 		return key == spacingKey(v.Account, v.Group)
-	case ram.User:
+	case users.User:
 		return key == userKey(v.Account, v.Name)
-	case ram.Group:
+	case users.Group:
 		return key == groupKey(v.Account, v.Name)
-	case ram.GroupRights:
+	case users.GroupRights:
 		return key == groupRightsKey(v.Account, v.ID)
-	case ram.Policy:
+	case users.Policy:
 		return key == policyKey(v.Account, v.Type, v.Name)
 	}
 	return true

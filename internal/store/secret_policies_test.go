@@ -9,15 +9,15 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/policy"
-	"github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 func putUser(t *testing.T, db *store.DB, name, id string, at time.Time) {
 	t.Helper()
 	_, err := store.Update(t.Context(), db, func(tx *store.Tx) (struct{}, error) {
-		u, err := ram.NewUser(account, id, name, ram.Profile{}, at)
+		u, err := users.NewUser(account, id, name, users.Profile{}, at)
 		if err != nil {
 			return struct{}{}, err
 		}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 // model is what the reference model knows: who has which policies, what each secret and target is,
@@ -124,8 +124,8 @@ func (m *model) rightsOf(u *user) rights {
 }
 
 func (m *model) attached(a attachment) []statement {
-	if a.kind == ram.System {
-		p, _ := ram.SystemPolicy(a.name)
+	if a.kind == users.System {
+		p, _ := users.SystemPolicy(a.name)
 		return m.statements(p.Document())
 	}
 	if p := m.policies[a.name]; p != nil {
@@ -324,7 +324,7 @@ func (m *model) ramResources(s step, caller *user) []string {
 		userName = caller.name
 	}
 	policyARN := m.ram("policy/" + s.get("PolicyName"))
-	if s.get("PolicyType") == ram.System {
+	if s.get("PolicyType") == users.System {
 		policyARN = "acs:ram::system:policy/" + s.get("PolicyName")
 	}
 	switch s.op {
@@ -410,7 +410,7 @@ func (m *model) learnPolicies(s step, a answer) {
 		p.current = s.get("VersionId")
 	case "DeletePolicy":
 		delete(m.policies, s.get("PolicyName"))
-		m.detached(attachment{ram.Custom, s.get("PolicyName")})
+		m.detached(attachment{users.Custom, s.get("PolicyName")})
 	case "AttachPolicyToUser":
 		u := m.users[s.get("UserName")]
 		u.policies = append(u.policies, at)

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	rules "github.com/keyturn/keyturn/internal/ram"
+	"github.com/keyturn/keyturn/internal/users"
 )
 
 const (
@@ -84,8 +84,8 @@ func many(n int, op string, params ...string) (list []call) {
 }
 
 var (
-	manyPolicies = many(rules.MaxCustomPolicies+1, "CreatePolicy", "PolicyName", "p#", "PolicyDocument", denyAll)
-	tooMany      = fmt.Sprint("p", rules.MaxCustomPolicies)
+	manyPolicies = many(users.MaxCustomPolicies+1, "CreatePolicy", "PolicyName", "p#", "PolicyDocument", denyAll)
+	tooMany      = fmt.Sprint("p", users.MaxCustomPolicies)
 )
 
 // ramRefusals have one way to each code of the user service, but for the limits of users, groups and policies of an account:
@@ -95,42 +95,42 @@ var ramRefusals = []struct {
 	before []call
 	last   call
 }{
-	{rules.CodeChars, nil, call{"CreateUser", []string{"UserName", "a/b"}}},
-	{rules.CodeLength, nil, call{"CreateGroup", []string{"GroupName", strings.Repeat("g", 65)}}},
-	{rules.CodeFormat, nil, call{"CreateUser", []string{"UserName", "robot", "Email", "nobody"}}},
-	{rules.CodePolicyType, nil, call{"GetPolicy", []string{"PolicyName", "read", "PolicyType", "Inline"}}},
-	{rules.CodeMalformed, nil, call{"CreatePolicy", []string{"PolicyName", "read", "PolicyDocument", `{"Version":"1","Statement":[{"Effect":"<Allow>"}]}`}}},
-	{rules.CodeNoUser, nil, call{"GetUser", []string{"UserName", "robot"}}},
-	{rules.CodeNoKey, []call{makeUser}, call{"DeleteAccessKey", []string{"UserName", "robot", "UserAccessKeyId", "x"}}},
-	{rules.CodeNoUserPolicy, []call{makeUser, makePolicy}, call{"DetachPolicyFromUser", userRead}},
-	{rules.CodeNoUserGroup, []call{makeUser, makeGroup}, call{"RemoveUserFromGroup", []string{"UserName", "robot", "GroupName", "team"}}},
-	{rules.CodeNoGroup, nil, call{"GetGroup", []string{"GroupName", "team"}}},
-	{rules.CodeNoGroupPolicy, []call{makeGroup, makePolicy}, call{"DetachPolicyFromGroup", groupRead}},
-	{rules.CodeNoPolicy, nil, call{"GetPolicy", customRead}},
-	{rules.CodeNoVersion, []call{makePolicy}, call{"SetDefaultPolicyVersion", []string{"PolicyName", "read", "VersionId", "v9"}}},
-	{rules.CodeUserExists, []call{makeUser}, makeUser},
-	{rules.CodeUserGroupExists, []call{makeUser, makeGroup, join}, join},
-	{rules.CodeUserPolicyExists, []call{makeUser, makePolicy, giveUser}, giveUser},
-	{rules.CodeGroupExists, []call{makeGroup}, makeGroup},
-	{rules.CodeGroupPolicyExists, []call{makeGroup, makePolicy, giveGroup}, giveGroup},
-	{rules.CodePolicyExists, []call{makePolicy}, makePolicy},
-	{rules.CodeUserHasKey, []call{makeUser, makeKey}, call{"DeleteUser", []string{"UserName", "robot"}}},
-	{rules.CodeUserHasPolicy, []call{makeUser, makePolicy, giveUser}, call{"DeleteUser", []string{"UserName", "robot"}}},
-	{rules.CodeUserHasGroup, []call{makeUser, makeGroup, join}, call{"DeleteUser", []string{"UserName", "robot"}}},
-	{rules.CodeGroupHasUser, []call{makeUser, makeGroup, join}, call{"DeleteGroup", []string{"GroupName", "team"}}},
-	{rules.CodeGroupHasPolicy, []call{makeGroup, makePolicy, giveGroup}, call{"DeleteGroup", []string{"GroupName", "team"}}},
-	{rules.CodePolicyHasUser, []call{makeUser, makePolicy, giveUser}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
-	{rules.CodePolicyHasGroup, []call{makeGroup, makePolicy, giveGroup}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
-	{rules.CodePolicyHasVersion, []call{makePolicy, addVersion}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
-	{rules.CodeDefaultVersion, []call{makePolicy}, call{"DeletePolicyVersion", []string{"PolicyName", "read", "VersionId", "v1"}}},
-	{rules.CodeKeyLimit, []call{makeUser, makeKey, makeKey}, makeKey},
-	{rules.CodeUserGroupLimit, slices.Concat([]call{makeUser}, many(rules.MaxGroupsOfUser+1, "CreateGroup", "GroupName", "g#"), many(rules.MaxGroupsOfUser, "AddUserToGroup", "UserName", "robot", "GroupName", "g#")),
-		call{"AddUserToGroup", []string{"UserName", "robot", "GroupName", fmt.Sprint("g", rules.MaxGroupsOfUser)}}},
-	{rules.CodeUserPolicyLimit, slices.Concat([]call{makeUser}, manyPolicies, many(rules.MaxCustomPolicies, "AttachPolicyToUser", "UserName", "robot", "PolicyType", "Custom", "PolicyName", "p#")),
+	{users.CodeChars, nil, call{"CreateUser", []string{"UserName", "a/b"}}},
+	{users.CodeLength, nil, call{"CreateGroup", []string{"GroupName", strings.Repeat("g", 65)}}},
+	{users.CodeFormat, nil, call{"CreateUser", []string{"UserName", "robot", "Email", "nobody"}}},
+	{users.CodePolicyType, nil, call{"GetPolicy", []string{"PolicyName", "read", "PolicyType", "Inline"}}},
+	{users.CodeMalformed, nil, call{"CreatePolicy", []string{"PolicyName", "read", "PolicyDocument", `{"Version":"1","Statement":[{"Effect":"<Allow>"}]}`}}},
+	{users.CodeNoUser, nil, call{"GetUser", []string{"UserName", "robot"}}},
+	{users.CodeNoKey, []call{makeUser}, call{"DeleteAccessKey", []string{"UserName", "robot", "UserAccessKeyId", "x"}}},
+	{users.CodeNoUserPolicy, []call{makeUser, makePolicy}, call{"DetachPolicyFromUser", userRead}},
+	{users.CodeNoUserGroup, []call{makeUser, makeGroup}, call{"RemoveUserFromGroup", []string{"UserName", "robot", "GroupName", "team"}}},
+	{users.CodeNoGroup, nil, call{"GetGroup", []string{"GroupName", "team"}}},
+	{users.CodeNoGroupPolicy, []call{makeGroup, makePolicy}, call{"DetachPolicyFromGroup", groupRead}},
+	{users.CodeNoPolicy, nil, call{"GetPolicy", customRead}},
+	{users.CodeNoVersion, []call{makePolicy}, call{"SetDefaultPolicyVersion", []string{"PolicyName", "read", "VersionId", "v9"}}},
+	{users.CodeUserExists, []call{makeUser}, makeUser},
+	{users.CodeUserGroupExists, []call{makeUser, makeGroup, join}, join},
+	{users.CodeUserPolicyExists, []call{makeUser, makePolicy, giveUser}, giveUser},
+	{users.CodeGroupExists, []call{makeGroup}, makeGroup},
+	{users.CodeGroupPolicyExists, []call{makeGroup, makePolicy, giveGroup}, giveGroup},
+	{users.CodePolicyExists, []call{makePolicy}, makePolicy},
+	{users.CodeUserHasKey, []call{makeUser, makeKey}, call{"DeleteUser", []string{"UserName", "robot"}}},
+	{users.CodeUserHasPolicy, []call{makeUser, makePolicy, giveUser}, call{"DeleteUser", []string{"UserName", "robot"}}},
+	{users.CodeUserHasGroup, []call{makeUser, makeGroup, join}, call{"DeleteUser", []string{"UserName", "robot"}}},
+	{users.CodeGroupHasUser, []call{makeUser, makeGroup, join}, call{"DeleteGroup", []string{"GroupName", "team"}}},
+	{users.CodeGroupHasPolicy, []call{makeGroup, makePolicy, giveGroup}, call{"DeleteGroup", []string{"GroupName", "team"}}},
+	{users.CodePolicyHasUser, []call{makeUser, makePolicy, giveUser}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
+	{users.CodePolicyHasGroup, []call{makeGroup, makePolicy, giveGroup}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
+	{users.CodePolicyHasVersion, []call{makePolicy, addVersion}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
+	{users.CodeDefaultVersion, []call{makePolicy}, call{"DeletePolicyVersion", []string{"PolicyName", "read", "VersionId", "v1"}}},
+	{users.CodeKeyLimit, []call{makeUser, makeKey, makeKey}, makeKey},
+	{users.CodeUserGroupLimit, slices.Concat([]call{makeUser}, many(users.MaxGroupsOfUser+1, "CreateGroup", "GroupName", "g#"), many(users.MaxGroupsOfUser, "AddUserToGroup", "UserName", "robot", "GroupName", "g#")),
+		call{"AddUserToGroup", []string{"UserName", "robot", "GroupName", fmt.Sprint("g", users.MaxGroupsOfUser)}}},
+	{users.CodeUserPolicyLimit, slices.Concat([]call{makeUser}, manyPolicies, many(users.MaxCustomPolicies, "AttachPolicyToUser", "UserName", "robot", "PolicyType", "Custom", "PolicyName", "p#")),
 		call{"AttachPolicyToUser", []string{"UserName", "robot", "PolicyType", "Custom", "PolicyName", tooMany}}},
-	{rules.CodeGroupPolicyLimit, slices.Concat([]call{makeGroup}, manyPolicies, many(rules.MaxCustomPolicies, "AttachPolicyToGroup", "GroupName", "team", "PolicyType", "Custom", "PolicyName", "p#")),
+	{users.CodeGroupPolicyLimit, slices.Concat([]call{makeGroup}, manyPolicies, many(users.MaxCustomPolicies, "AttachPolicyToGroup", "GroupName", "team", "PolicyType", "Custom", "PolicyName", "p#")),
 		call{"AttachPolicyToGroup", []string{"GroupName", "team", "PolicyType", "Custom", "PolicyName", tooMany}}},
-	{rules.CodeVersionLimit, []call{makePolicy, addVersion, addVersion, addVersion, addVersion}, addVersion},
+	{users.CodeVersionLimit, []call{makePolicy, addVersion, addVersion, addVersion, addVersion}, addVersion},
 }
 
 // ramFile is the name of the golden of a refusal.
@@ -157,7 +157,7 @@ func TestGoldenRAMErrors(t *testing.T) {
 			compare(t, ramFile(g.code), b.String())
 		})
 	}
-	t.Run(rules.CodeNoPermission, func(t *testing.T) {
+	t.Run(users.CodeNoPermission, func(t *testing.T) {
 		t.Parallel()
 		f := newFixture(t)
 		var b strings.Builder
@@ -165,6 +165,6 @@ func TestGoldenRAMErrors(t *testing.T) {
 		for _, asXML := range []bool{false, true} {
 			writeAnswer(&b, f.answer(f.signed(t, call{"ListUsers", nil}, key("userid"), goldenTime, asXML)))
 		}
-		compare(t, ramFile(rules.CodeNoPermission), b.String())
+		compare(t, ramFile(users.CodeNoPermission), b.String())
 	})
 }

@@ -29,11 +29,11 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
-	rules "github.com/keyturn/keyturn/internal/ram"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -743,7 +743,7 @@ func TestGoldenFiles(t *testing.T) {
 	for _, g := range ramRefusals {
 		want[ramFile(g.code)+".txt"] = true
 	}
-	want[ramFile(rules.CodeNoPermission)+".txt"] = true
+	want[ramFile(users.CodeNoPermission)+".txt"] = true
 	files, err := os.ReadDir(filepath.Join("testdata", "golden"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,7 @@
-// Package ram holds the rules of users, groups and policies: names, limits, what is attached to whom, and what may be
+// Package users holds the rules of users, groups and policies: names, limits, what is attached to whom, and what may be
 // deleted. It is pure: a value in, a value out, the receiver untouched; time and randomness are arguments. It does not
 // read policy documents; package policy does.
-package ram
+package users
 
 import (
 	"io"
