@@ -91,7 +91,7 @@ func TestKeyUses(t *testing.T) {
 // TestOwnCodes holds that every code of the user service has a status that fits its family, and a form of its own.
 func TestOwnCodes(t *testing.T) {
 	t.Parallel()
-	file, err := parser.ParseFile(gotoken.NewFileSet(), "../ram/ram.go", nil, 0)
+	file, err := parser.ParseFile(gotoken.NewFileSet(), "../users/users.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
