@@ -186,7 +186,13 @@ func (c *Client) once(ctx context.Context, call Call, body []byte) ([]byte, erro
 		req.Header.Set("Content-Type", formType)
 	}
 	now := c.config.Now()
-	if err := c.config.Credentials.SignHTTP(sign.ACS3, "", req, body, call.Action, call.Version, now, rand.Text()); err != nil {
+	if err := c.config.Credentials.SignHTTP(req, sign.Call{
+		Action:  call.Action,
+		Version: call.Version,
+		Body:    body,
+		Time:    now,
+		Nonce:   rand.Text(),
+	}); err != nil {
 		return nil, fmt.Errorf("kms: %s: sign the request: %w", call.Action, err)
 	}
 	resp, err := c.http.Do(req)

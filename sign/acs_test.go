@@ -28,7 +28,15 @@ func (v vectorACS) signed(t testing.TB) *http.Request {
 	}
 	r.Header.Set("User-Agent", "not signed")
 	c := Credentials{v.id, sensitive.New(testSecret), sensitive.New(v.token)}
-	if err := c.SignHTTP(v.scheme, v.region, r, []byte(v.body), v.action, "2016-01-20", vectorTime, vectorNonce); err != nil {
+	if err := c.SignHTTP(r, Call{
+		Scheme:  v.scheme,
+		Region:  v.region,
+		Action:  v.action,
+		Version: "2016-01-20",
+		Body:    []byte(v.body),
+		Time:    vectorTime,
+		Nonce:   vectorNonce,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -195,6 +203,7 @@ func TestSignHTTPErrors(t *testing.T) {
 		region, url, nonce, action string
 	}{
 		{"", good, ACS3, "", "http://h/?a=b", "n", "A"},
+		{"", good, "", "", "http://h/", "n", "A"},
 		{"", good, ACS4, "center", "http://h/", "n", "A"},
 		{"sign: access key ID or secret is missing", Credentials{}, ACS3, "", "http://h/", "n", "A"},
 		{"sign: access key ID is malformed", Credentials{AccessKeyID: "a,b", AccessKeySecret: good.AccessKeySecret}, ACS3, "", "http://h/", "n", "A"},
@@ -210,7 +219,14 @@ func TestSignHTTPErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header = nil
-		err = tt.c.SignHTTP(tt.scheme, tt.region, r, nil, tt.action, "2016-01-20", vectorTime, tt.nonce)
+		err = tt.c.SignHTTP(r, Call{
+			Scheme:  tt.scheme,
+			Region:  tt.region,
+			Action:  tt.action,
+			Version: "2016-01-20",
+			Time:    vectorTime,
+			Nonce:   tt.nonce,
+		})
 		if (err == nil) != (tt.want == "") || err != nil && err.Error() != tt.want {
 			t.Errorf("SignHTTP = %v, want %q", err, tt.want)
 		}

@@ -71,29 +71,45 @@ func (c Credentials) SignV1(method string, p Params, now time.Time, nonce string
 	return append(all, Param{"Signature", signature}), nil
 }
 
-// SignHTTP sets the x-acs-* headers and Authorization of r under s. It signs host, content-type if present, and every
-// x-acs-* header that r has, so set those first. body is what r will send; SignHTTP leaves r.Body alone. The region
-// matters to ACS4 alone. A retry is signed afresh, with a new nonce.
-func (c Credentials) SignHTTP(s Scheme, region string, r *http.Request, body []byte, action, version string, now time.Time, nonce string) error {
-	a := Authorization{Scheme: s, AccessKeyID: c.AccessKeyID}
-	stamp := now.UTC().Format(timeFormat)
-	if s == ACS4 {
-		a.Scope = Scope{Date: strings.ReplaceAll(stamp[:len("2006-01-02")], "-", ""), Region: region, Product: "Kms"}
+// Call describes one request for [Credentials.SignHTTP].
+type Call struct {
+	// Scheme is ACS3 or ACS4. Empty means ACS3.
+	Scheme Scheme
+	// Region is part of the signature under ACS4, and required there. ACS3 ignores it.
+	Region string
+	// Action is the operation, such as GetSecretValue, and Version the version of its API.
+	Action, Version string
+	// Body is what the request will send. nil means an empty body.
+	Body []byte
+	// Time is the time of the signature. A server accepts it for some minutes.
+	Time time.Time
+	// Nonce must never have been used with this access key before. Required.
+	Nonce string
+}
+
+// SignHTTP sets the x-acs-* headers and Authorization of r. It signs host, content-type if present, and every
+// x-acs-* header that r has, so set those first. It leaves r.Body alone. Sign a retry again, with a new nonce.
+func (c Credentials) SignHTTP(r *http.Request, call Call) error {
+	a := Authorization{Scheme: cmp.Or(call.Scheme, ACS3), AccessKeyID: c.AccessKeyID}
+	stamp := call.Time.UTC().Format(timeFormat)
+	if a.Scheme == ACS4 {
+		date := strings.ReplaceAll(stamp[:len("2006-01-02")], "-", "")
+		a.Scope = Scope{Date: date, Region: call.Region, Product: "Kms"}
 	}
-	if err := c.check(a, nonce); err != nil {
+	if err := c.check(a, call.Nonce); err != nil {
 		return err
 	}
-	req, err := requestOf(r, body)
+	req, err := requestOf(r, call.Body)
 	if err != nil {
 		return err
 	}
 	if r.Header == nil {
 		r.Header = http.Header{}
 	}
-	r.Header.Set("x-acs-action", action)
-	r.Header.Set("x-acs-version", version)
+	r.Header.Set("x-acs-action", call.Action)
+	r.Header.Set("x-acs-version", call.Version)
 	r.Header.Set("x-acs-date", stamp)
-	r.Header.Set("x-acs-signature-nonce", nonce)
+	r.Header.Set("x-acs-signature-nonce", call.Nonce)
 	r.Header.Set("x-acs-content-sha256", req.BodySHA256)
 	if !c.SecurityToken.IsZero() {
 		r.Header.Set("x-acs-accesskey-id", c.AccessKeyID)

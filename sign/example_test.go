@@ -16,9 +16,13 @@ func ExampleCredentials_SignHTTP() {
 		fmt.Println(err)
 		return
 	}
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	nonce := "3156853299f313e23d1673dc12e1703d"
-	if err := key.SignHTTP(sign.ACS3, "", r, nil, "GetSecretValue", "2016-01-20", now, nonce); err != nil {
+	err = key.SignHTTP(r, sign.Call{
+		Action:  "GetSecretValue",
+		Version: "2016-01-20",
+		Time:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), // time.Now() in a program
+		Nonce:   "3156853299f313e23d1673dc12e1703d",          // rand.Text()
+	})
+	if err != nil {
 		fmt.Println(err)
 		return
 	}

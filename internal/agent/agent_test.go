@@ -300,7 +300,14 @@ kms: {listen: "127.0.0.1:0"}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.server.Credentials.SignHTTP(sign.ACS4, "local", req, nil, "GetSecretValue", kms.Version, time.Now(), rand.Text()); err != nil {
+	if err := s.server.Credentials.SignHTTP(req, sign.Call{
+		Scheme:  sign.ACS4,
+		Region:  "local",
+		Action:  "GetSecretValue",
+		Version: kms.Version,
+		Time:    time.Now(),
+		Nonce:   rand.Text(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := s.client.Do(req)

@@ -84,7 +84,12 @@ func getRequest(b *testing.B, c sign.Credentials, version string) *http.Request 
 	}
 	r := httptest.NewRequest(http.MethodGet, "/?"+query.Encode(), nil)
 	if version == "v3" {
-		if err := c.SignHTTP(sign.ACS3, "", r, nil, "GetSecretValue", kms.Version, time.Now(), rand.Text()); err != nil {
+		if err := c.SignHTTP(r, sign.Call{
+			Action:  "GetSecretValue",
+			Version: kms.Version,
+			Time:    time.Now(),
+			Nonce:   rand.Text(),
+		}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -25,7 +25,12 @@ func TestRestartAcceptsNoReplay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Credentials.SignHTTP(sign.ACS3, "", r, nil, "DescribeRegions", kms.Version, at, nonce); err != nil {
+		if err := s.Credentials.SignHTTP(r, sign.Call{
+			Action:  "DescribeRegions",
+			Version: kms.Version,
+			Time:    at,
+			Nonce:   nonce,
+		}); err != nil {
 			t.Fatal(err)
 		}
 		r.Host = "kms.test"

@@ -525,7 +525,12 @@ func signed(base string, credentials sign.Credentials, version, secret string) (
 	if err != nil || version == "v1" {
 		return r, err
 	}
-	return r, credentials.SignHTTP(sign.ACS3, "", r, nil, "GetSecretValue", kms.Version, time.Now(), rand.Text())
+	return r, credentials.SignHTTP(r, sign.Call{
+		Action:  "GetSecretValue",
+		Version: kms.Version,
+		Time:    time.Now(),
+		Nonce:   rand.Text(),
+	})
 }
 
 // writes compares PutSecretValue with the rate at which the store itself takes as many bytes, both from many at once.

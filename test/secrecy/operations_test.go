@@ -173,7 +173,13 @@ func (c *caller) signed(key sign.Credentials, o *api.Op, method, contentType, bo
 	if contentType != "" {
 		r.Header.Set("Content-Type", contentType)
 	}
-	return r, key.SignHTTP(sign.ACS3, "", r, []byte(body), o.Name, o.Version, time.Now(), rand.Text())
+	return r, key.SignHTTP(r, sign.Call{
+		Action:  o.Name,
+		Version: o.Version,
+		Body:    []byte(body),
+		Time:    time.Now(),
+		Nonce:   rand.Text(),
+	})
 }
 
 const formType = "application/x-www-form-urlencoded"

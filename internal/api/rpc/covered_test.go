@@ -98,7 +98,13 @@ func TestContentTypeOfABodyIsSigned(t *testing.T) {
 	body := `{"SecretName":"a"}`
 	digest := sha256.Sum256([]byte(body))
 	r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/", strings.NewReader(body))
-	if err := testKey.SignHTTP(sign.ACS3, "", r, []byte(body), "GetSecretValue", kms.Version, time.Now(), rand.Text()); err != nil {
+	if err := testKey.SignHTTP(r, sign.Call{
+		Action:  "GetSecretValue",
+		Version: kms.Version,
+		Body:    []byte(body),
+		Time:    time.Now(),
+		Nonce:   rand.Text(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if r.Header.Get("x-acs-content-sha256") != hex.EncodeToString(digest[:]) {
@@ -119,7 +125,14 @@ func TestNonceHasOneForm(t *testing.T) {
 		door, gate := noteDoor(nil)
 		const nonce = "n-1"
 		r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/", nil)
-		if err := testKey.SignHTTP(scheme, "local", r, nil, "DescribeRegions", kms.Version, time.Now(), nonce); err != nil {
+		if err := testKey.SignHTTP(r, sign.Call{
+			Scheme:  scheme,
+			Region:  "local",
+			Action:  "DescribeRegions",
+			Version: kms.Version,
+			Time:    time.Now(),
+			Nonce:   nonce,
+		}); err != nil {
 			t.Fatal(err)
 		}
 		send := func(values ...string) int {
@@ -205,7 +218,13 @@ func TestStrangersHaveNoBodyRead(t *testing.T) {
 	signed := func(c sign.Credentials) *http.Request {
 		r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/", unread{t})
 		r.Header.Set("Content-Type", "application/json")
-		if err := c.SignHTTP(sign.ACS3, "", r, []byte("{}"), "DescribeRegions", kms.Version, time.Now(), rand.Text()); err != nil {
+		if err := c.SignHTTP(r, sign.Call{
+			Action:  "DescribeRegions",
+			Version: kms.Version,
+			Body:    []byte("{}"),
+			Time:    time.Now(),
+			Nonce:   rand.Text(),
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return r
@@ -277,7 +296,12 @@ func TestV1CanBeSwitchedOff(t *testing.T) {
 		t.Errorf("version 1: %d %s", w.Code, w.Body)
 	}
 	r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/", nil)
-	if err := testKey.SignHTTP(sign.ACS3, "", r, nil, "DescribeRegions", kms.Version, time.Now(), rand.Text()); err != nil {
+	if err := testKey.SignHTTP(r, sign.Call{
+		Action:  "DescribeRegions",
+		Version: kms.Version,
+		Time:    time.Now(),
+		Nonce:   rand.Text(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	door.ServeHTTP(httptest.NewRecorder(), r)

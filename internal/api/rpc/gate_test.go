@@ -39,7 +39,12 @@ func TestErrorOfAnotherEndpoint(t *testing.T) {
 	}
 	r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:7483/", strings.NewReader(""))
 	c := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("testsecret")}
-	if err := c.SignHTTP(sign.ACS3, "", r, nil, "GetSecretValue", kms.Version, time.Now(), "nonce"); err != nil {
+	if err := c.SignHTTP(r, sign.Call{
+		Action:  "GetSecretValue",
+		Version: kms.Version,
+		Time:    time.Now(),
+		Nonce:   "nonce",
+	}); err != nil {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()

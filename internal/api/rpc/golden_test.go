@@ -208,7 +208,13 @@ func (f *fixture) signed(t *testing.T, c call, by sign.Credentials, at time.Time
 	if len(body) > 0 {
 		r.Header.Set("Content-Type", formType)
 	}
-	if err := by.SignHTTP(sign.ACS3, "", r, body, c.op, c.version(), at, f.next()); err != nil {
+	if err := by.SignHTTP(r, sign.Call{
+		Action:  c.op,
+		Version: c.version(),
+		Body:    body,
+		Time:    at,
+		Nonce:   f.next(),
+	}); err != nil {
 		t.Fatalf("sign: %v", err)
 	}
 	return r
@@ -501,7 +507,13 @@ var refusals = []struct {
 		if asXML {
 			r.Header.Set("Accept", "application/xml")
 		}
-		if err := admin.SignHTTP(sign.ACS3, "", r, body, "DescribeSecret", kms.Version, goldenTime, f.next()); err != nil {
+		if err := admin.SignHTTP(r, sign.Call{
+			Action:  "DescribeSecret",
+			Version: kms.Version,
+			Body:    body,
+			Time:    goldenTime,
+			Nonce:   f.next(),
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return r
