@@ -78,7 +78,11 @@ func startField(t *testing.T) *field {
 	f.Server = keyturntest.Start(t, func(c *server.Config) {
 		c.Kinds = []target.Kind{postgresql.Kind(), targetredis.Kind()}
 		c.Rotator = rotator.Config{Lead: 20 * time.Millisecond}
-		c.Rotation = api.RotationConfig{RequestEvery: time.Millisecond} // it asks for many rotations of one secret
+		c.Rotation = api.RotationConfig{
+			RequestEvery: time.Millisecond, // many rotations of one secret are requested
+			// A change at the target takes longer than the default of 2 s where many other programs run.
+			Hold: 8 * time.Second,
+		}
 	})
 	f.exec(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'; GRANT SELECT ON pg_authid TO rotator")
 	f.register(t, "pg-main", "postgresql", f.postgres.Addr(), login{"rotator", "the-administrators"})
