@@ -224,8 +224,7 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 		return fault.Wrap(fault.InUse, err, "Target %q: %s. All is set up but not proven; repeat the call to prove it.", p.target.Name, p.said(err))
 	}
 	p.out.Proven = true
-	_, err := store.Update(ctx, p.DB, func(tx *store.Tx) (struct{}, error) { return struct{}{}, p.paused(tx, false) })
-	return err
+	return store.Do(ctx, p.DB, func(tx *store.Tx) error { return p.paused(tx, false) })
 }
 
 // paused stops the rotation of the secret, or lets it go on.
@@ -239,7 +238,7 @@ func (p *preparation) paused(tx *store.Tx, paused bool) error {
 		return err
 	}
 	r.Paused = paused
-	return tx.PutRotation(r)
+	return tx.PutRotation(&r)
 }
 
 // store seals both credentials as a new secret, or finds those that an earlier call has stored.

@@ -375,10 +375,9 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, next func(rotation
 		if err != nil {
 			return t.Record, err
 		}
-		if err := tx.PutRotation(r); err != nil {
+		if err := tx.PutRotation(&r); err != nil {
 			return t.Record, err
 		}
-		r.Seq++ // as PutRotation has stored it
 		if changed == nil {
 			return r, nil
 		}
@@ -454,15 +453,14 @@ func (e *Engine) Holders(ctx context.Context, t *Turn) (n int, until time.Time, 
 // releaseGrace has the engine look at a grace period at once, when nobody holds the former credential any more for whom its end waits. It is
 // called after what is known of a consumer has changed.
 func releaseGrace(ctx context.Context, db *store.DB, account, name string, now time.Time) error {
-	_, err := store.Update(ctx, db, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	return store.Do(ctx, db, func(tx *store.Tx) error {
 		r, ok, err := tx.Rotation(account, name)
 		if err != nil || !ok {
-			return none, err
+			return err
 		}
 		next, changed := r.Released(now)
 		if !changed {
-			return none, nil
+			return nil
 		}
 		held := false
 		err = tx.Consumers(account, name, "", func(_ string, c rotation.Consumer) bool {
@@ -470,11 +468,10 @@ func releaseGrace(ctx context.Context, db *store.DB, account, name string, now t
 			return !held
 		})
 		if err != nil || held {
-			return none, err
+			return err
 		}
-		return none, tx.PutRotation(next)
+		return tx.PutRotation(&next)
 	})
-	return err
 }
 
 // dueAgain plans the next rotation after one has ended. After one that was abandoned it is tried again sooner than planned,
@@ -616,16 +613,15 @@ func (e *Engine) Doubt(ctx context.Context, r store.Restored) (int, error) {
 			return 0, err
 		}
 	}
-	_, err = store.Update(ctx, env.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	err = store.Do(ctx, env.DB, func(tx *store.Tx) error {
 		if err := tx.Fence(e.token); err != nil {
-			return none, err
+			return err
 		}
 		now, ok, err := tx.Restored()
 		if err == nil && ok && now.At.Equal(r.At) { // another may have happened meanwhile
 			tx.DeleteRestored()
 		}
-		return none, err
+		return err
 	})
 	return len(list), err
 }
@@ -634,20 +630,19 @@ func (e *Engine) Doubt(ctx context.Context, r store.Restored) (int, error) {
 func (e *Engine) doubt(ctx context.Context, d store.Due) error {
 	env := e.gate.env
 	now := env.Now().UTC()
-	_, err := store.Update(ctx, env.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	return store.Do(ctx, env.DB, func(tx *store.Tx) error {
 		if err := tx.Fence(e.token); err != nil {
-			return none, err
+			return err
 		}
 		s, ok, err := tx.Secret(d.Account, d.Name, now)
 		if err != nil || !ok || s.Deleting() || !s.Rotated() || s.TargetName() == secret.OwnUsers {
-			return none, err
+			return err
 		}
 		r, ok, err := tx.Rotation(d.Account, d.Name)
 		if err != nil || !ok {
-			return none, err
+			return err
 		}
-		return none, tx.PutRotation(r.Restored(now))
+		r = r.Restored(now)
+		return tx.PutRotation(&r)
 	})
-	return err
 }

@@ -75,18 +75,16 @@ func (e *Engine) Events(ctx context.Context, limit int) ([]store.Event, error) {
 
 // Delivered stores what came of a delivery: after is nil for an event that all have, or that is given up.
 func (e *Engine) Delivered(ctx context.Context, event store.Event, after *store.Event) error {
-	_, err := store.Update(ctx, e.gate.env.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	return store.Do(ctx, e.gate.env.DB, func(tx *store.Tx) error {
 		if err := tx.Fence(e.token); err != nil {
-			return none, err
+			return err
 		}
 		if after == nil {
 			tx.DeleteEvent(event)
-			return none, nil
+			return nil
 		}
-		return none, tx.MoveEvent(event, *after)
+		return tx.MoveEvent(event, *after)
 	})
-	return err
 }
 
 // Delivering records that an event is sent to a receiver. What cannot be recorded is not sent.

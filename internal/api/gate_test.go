@@ -101,7 +101,7 @@ var (
 // user puts a user into the store, with the policies that come with the service.
 func (w *world) user(t *testing.T, p policy.Principal, policies ...string) {
 	t.Helper()
-	_, err := store.Update(t.Context(), w.env.DB, func(tx *store.Tx) (struct{}, error) {
+	err := store.Do(t.Context(), w.env.DB, func(tx *store.Tx) error {
 		u, err := users.NewUser(account, p.ID, p.Name, users.Profile{}, w.now)
 		for _, name := range policies {
 			if err == nil {
@@ -109,9 +109,9 @@ func (w *world) user(t *testing.T, p policy.Principal, policies ...string) {
 			}
 		}
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, tx.PutUser(u)
+		return tx.PutUser(u)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -111,21 +111,19 @@ func (o *ownUsers) Retire(ctx context.Context, c target.Change) error {
 
 func (o *ownUsers) change(ctx context.Context, action string, c target.Credential, rule func(*store.Tx, users.User) (users.User, error)) error {
 	return ownClass(o.record(ctx, action, c.Account, c.ID, func(ctx context.Context) error {
-		_, err := store.Update(ctx, o.env.DB, func(tx *store.Tx) (struct{}, error) {
-			none := struct{}{}
+		return store.Do(ctx, o.env.DB, func(tx *store.Tx) error {
 			u, ok, err := tx.User(o.account, c.Account)
 			switch {
 			case err != nil:
-				return none, err
+				return err
 			case !ok || o.userID != "" && u.ID != o.userID:
-				return none, target.Failed(target.Denied, users.CodeNoUser, fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
+				return target.Failed(target.Denied, users.CodeNoUser, fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
 			}
 			if u, err = rule(tx, u); err != nil {
-				return none, err
+				return err
 			}
-			return none, tx.PutUser(u)
+			return tx.PutUser(u)
 		})
-		return err
 	}))
 }
 

@@ -48,8 +48,8 @@ func (g *Gate) purge(ctx context.Context, d store.Due, now time.Time) error {
 	if err := g.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
 		return err
 	}
-	_, err := store.Update(ctx, g.env.DB, func(tx *store.Tx) (struct{}, error) {
-		return struct{}{}, tx.PurgeSecret(d.Account, d.Name, now)
+	err := store.Do(ctx, g.env.DB, func(tx *store.Tx) error {
+		return tx.PurgeSecret(d.Account, d.Name, now)
 	})
 	if rerr := g.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err), true); rerr != nil {
 		return rerr

@@ -158,7 +158,7 @@ func (e *Env) planWith(tx *store.Tx, s *secret.Secret, r rotation.Record, now ti
 	case r.Health.NextAt.IsZero():
 		r.Health.NextAt = now // the first look is the import: one login, and no change
 	}
-	return tx.PutRotation(r)
+	return tx.PutRotation(&r)
 }
 
 // rotateSecret asks for a rotation. The engine makes it; the answer does not wait for the end.
@@ -255,7 +255,7 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 				return nil, err
 			}
 		}
-		return out, errors.Join(tx.PutRotation(r), tx.PutSecret(s, nil))
+		return out, errors.Join(tx.PutRotation(&r), tx.PutSecret(s, nil))
 	})
 }
 
@@ -746,34 +746,32 @@ func resumeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) 
 }
 
 func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, paused bool) error {
-	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		switch {
 		case in.SecretName != "":
 			s, err := c.existing(tx, in.SecretName)
 			if err != nil {
-				return none, err
+				return err
 			}
 			if err := s.Rotate(); err != nil {
-				return none, err
+				return err
 			}
 			r, err := c.record(tx, s)
 			if err != nil {
-				return none, err
+				return err
 			}
 			r.Paused = paused
-			return none, c.planWith(tx, &s, r, c.At)
+			return c.planWith(tx, &s, r, c.At)
 		case in.TargetName != "":
 			t, err := c.existingTarget(tx, in.TargetName)
 			if err != nil {
-				return none, err
+				return err
 			}
 			t.Paused = paused
-			return none, tx.PutTarget(t)
+			return tx.PutTarget(t)
 		}
-		return none, tx.PauseAll(paused)
+		return tx.PauseAll(paused)
 	})
-	return err
 }
 
 // probesAtOnce is how many records ProbeRotation changes at once: each is a transaction of its own.
@@ -824,20 +822,18 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 
 // probeNow makes one credential due to be looked at. One that is gone, under way, or of another target is left alone.
 func (c *Call) probeNow(ctx context.Context, name, targetName string) error {
-	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(c.Account(), name, c.At)
 		if err != nil || !ok || s.Deleting() || !s.Rotated() || s.TargetName() == secret.OwnUsers || targetName != "" && s.TargetName() != targetName {
-			return none, err
+			return err
 		}
 		r, err := c.record(tx, s)
 		if err != nil || r.InFlight() {
-			return none, err
+			return err
 		}
 		r.Health.NextAt = c.At
-		return none, tx.PutRotation(r)
+		return tx.PutRotation(&r)
 	})
-	return err
 }
 
 func endRotationGrace(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
@@ -881,7 +877,7 @@ func (c *Call) request(ctx context.Context, name string, e rotation.Event, state
 		if r, err = rotation.Next(r, e, c.At); err != nil {
 			return nil, err
 		}
-		return &kms.SecretNameResponse{SecretName: s.Name}, tx.PutRotation(r)
+		return &kms.SecretNameResponse{SecretName: s.Name}, tx.PutRotation(&r)
 	})
 }
 
@@ -889,34 +885,33 @@ func (c *Call) request(ctx context.Context, name string, e rotation.Event, state
 // the target holds nothing of it.
 func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.DescribeRotationResponse, error) {
 	event := rotation.Event{Kind: rotation.Cancel}
-	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	err := store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, err := c.existing(tx, in.SecretName)
 		if err != nil {
-			return none, err
+			return err
 		}
 		if err := s.Rotate(); err != nil {
-			return none, err
+			return err
 		}
 		before, err := c.record(tx, s)
 		if err != nil {
-			return none, err
+			return err
 		}
 		r, err := rotation.Next(before, event, c.At)
 		if err != nil {
-			return none, fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s", s.Name, before.State, insteadOfCancel(before.State))
+			return fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s", s.Name, before.State, insteadOfCancel(before.State))
 		}
 		if err := c.announce(tx, before, r); err != nil {
-			return none, err
+			return err
 		}
 		changed, _, err := c.follow(tx, s, before, &r, event, nil)
 		if err != nil {
-			return none, err
+			return err
 		}
-		if err := tx.PutRotation(r); err != nil || changed == nil {
-			return none, err
+		if err := tx.PutRotation(&r); err != nil || changed == nil {
+			return err
 		}
-		return none, tx.PutSecret(*changed, nil)
+		return tx.PutSecret(*changed, nil)
 	})
 	if err != nil {
 		return nil, err
@@ -1041,7 +1036,8 @@ func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, e
 		if s, err = s.Try(orDefault(c.Rotation.RequestEvery, defaultRequestEvery), c.At); err != nil {
 			return none, err
 		}
-		return r.LoginFailedAt, errors.Join(tx.PutRotation(r.Trying(c.At)), tx.PutSecret(s, nil))
+		tried := r.Trying(c.At)
+		return r.LoginFailedAt, errors.Join(tx.PutRotation(&tried), tx.PutSecret(s, nil))
 	})
 }
 
@@ -1077,43 +1073,41 @@ func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
 }
 
 func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret, a adoption) error {
-	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, r, err := c.quarantined(tx, s.Name)
 		if err != nil {
-			return none, err
+			return err
 		}
 		if s.Stages[secret.Current] != a.base {
-			return none, fault.New(fault.InUse, "The current version of secret %q has changed meanwhile.", s.Name)
+			return fault.New(fault.InUse, "The current version of secret %q has changed meanwhile.", s.Name)
 		}
 		key, err := loadKey(tx, s.Account, s.KeyID)
 		if err != nil {
-			return none, err
+			return err
 		}
 		v, box, err := c.seal(key, s.Name, secret.Version{ID: in.VersionID, DataType: kms.DataText}, a.value)
 		if err != nil {
-			return none, err
+			return err
 		}
 		ch, err := c.adoptedChanges(tx, s, a.value)
 		if err != nil {
-			return none, err
+			return err
 		}
 		if s, err = s.Adopt(v, c.At); err != nil {
-			return none, err
+			return err
 		}
 		if s, _, err = c.bindTo(tx, s, ch); err != nil {
-			return none, err
+			return err
 		}
 		s.Rotation.Broken, s.Rotation.Hold = false, false
 		before := r
 		r = r.Adopted(in.VersionID, a.lastFailed, c.At)
 		if err := c.announce(tx, before, r); err != nil {
-			return none, err
+			return err
 		}
 		if err := c.planWith(tx, &s, r, c.At); err != nil {
-			return none, err
+			return err
 		}
-		return none, tx.PutSecret(s, map[string][]byte{v.ID: box})
+		return tx.PutSecret(s, map[string][]byte{v.ID: box})
 	})
-	return err
 }

@@ -45,21 +45,21 @@ func (w *world) managed(t *testing.T, name, subType, data, targetName string) {
 // put changes the stored secret and rotation record of a secret, as the engine would.
 func (w *world) put(t *testing.T, name string, change func(*secret.Secret, *rotation.Record)) {
 	t.Helper()
-	_, err := store.Update(t.Context(), w.env.DB, func(tx *store.Tx) (struct{}, error) {
+	err := store.Do(t.Context(), w.env.DB, func(tx *store.Tx) error {
 		s, _, err := tx.Secret(account, name, w.now)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
 		r, _, err := tx.Rotation(account, name)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
 		r.Account, r.Secret = account, name
 		change(&s, &r)
-		if err := tx.PutRotation(r); err != nil {
-			return struct{}{}, err
+		if err := tx.PutRotation(&r); err != nil {
+			return err
 		}
-		return struct{}{}, tx.PutSecret(s, nil)
+		return tx.PutSecret(s, nil)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -977,10 +977,10 @@ func TestEarlierReleaseStaysBound(t *testing.T) {
 	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Binding = nil })
 	setID := func(id string) {
 		t.Helper()
-		_, err := store.Update(t.Context(), w.env.DB, func(tx *store.Tx) (struct{}, error) {
+		err := store.Do(t.Context(), w.env.DB, func(tx *store.Tx) error {
 			g, _, err := tx.Target(account, "pg")
 			g.ID = id
-			return struct{}{}, errors.Join(err, tx.PutTarget(g))
+			return errors.Join(err, tx.PutTarget(g))
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -430,30 +430,28 @@ func shortList(names []string, most int) string {
 // detach ends the rotation of one secret at a target that is about to go. A managed secret keeps its
 // type and is bound to nothing.
 func (c *Call) detach(ctx context.Context, name string, t store.Target) error {
-	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(t.Account, name, c.At)
 		if err != nil || !ok || s.TargetName() != t.Name || !s.BoundTo(t.ID) {
-			return none, err
+			return err
 		}
 		r, err := c.record(tx, s)
 		if err != nil {
-			return none, err
+			return err
 		}
 		if r.InFlight() && r.State != rotation.Quarantined {
-			return none, fault.New(fault.InUse, "The rotation of secret %q at target %q has not ended.", s.Name, t.Name)
+			return fault.New(fault.InUse, "The rotation of secret %q at target %q has not ended.", s.Name, t.Name)
 		}
 		if s.Managed() {
 			s, _ = s.Bind(detachedID, nil)
 		} else if s, err = s.Detach(c.At); err != nil {
-			return none, err
+			return err
 		}
 		if err := c.plan(tx, &s, c.At); err != nil {
-			return none, err
+			return err
 		}
-		return none, tx.PutSecret(s, nil)
+		return tx.PutSecret(s, nil)
 	})
-	return err
 }
 
 // detachedID is the ID of no target.

@@ -102,16 +102,15 @@ func (k *KeyUses) flush(ctx context.Context) {
 func (k *KeyUses) write(ctx context.Context, id string, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, useTimeout)
 	defer cancel()
-	_, err := store.Update(ctx, k.db, func(tx *store.Tx) (struct{}, error) {
+	return store.Do(ctx, k.db, func(tx *store.Tx) error {
 		_, ok, err := tx.AccessKey(id)
 		if err != nil || !ok {
-			return struct{}{}, err
+			return err
 		}
 		last, err := tx.KeyUse(id)
 		if err != nil || !at.After(last) {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, tx.PutKeyUse(id, at)
+		return tx.PutKeyUse(id, at)
 	})
-	return err
 }

@@ -37,8 +37,8 @@ func TestKeyUses(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.Authenticate(records)
-	if _, err := store.Update(ctx, db, func(tx *store.Tx) (struct{}, error) {
-		return struct{}{}, tx.PutAccessKey(store.AccessKey{ID: "k"})
+	if err := store.Do(ctx, db, func(tx *store.Tx) error {
+		return tx.PutAccessKey(store.AccessKey{ID: "k"})
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -202,22 +202,20 @@ func (r *rekeying) switchTo(ctx context.Context, next *root.Key, rotation store.
 		return err
 	}
 	keyring := envelope.New(ring)
-	_, err := store.Update(ctx, r.s.db, func(tx *store.Tx) (struct{}, error) {
-		none := struct{}{}
+	return store.Do(ctx, r.s.db, func(tx *store.Tx) error {
 		meta, _, err := tx.Meta()
 		if err != nil {
-			return none, err
+			return err
 		}
 		if err := mayRotate(meta, force, rotation.StartedAt); err != nil {
-			return none, err
+			return err
 		}
 		meta.RootKey, meta.Rotation, meta.RotatedAt = next.ID(), &rotation, rotation.StartedAt
 		if err := rewrapMeta(keyring, &meta); err != nil {
-			return none, err
+			return err
 		}
-		return none, tx.PutMeta(meta)
+		return tx.PutMeta(meta)
 	})
-	return err
 }
 
 // rewrapMeta wraps the keys in meta anew, and adds a generation of the key of the tags.

@@ -254,8 +254,8 @@ func (s *Server) keepHead(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, headTimeout)
 	defer cancel()
-	_, err := store.Update(ctx, s.db, func(tx *store.Tx) (struct{}, error) {
-		return struct{}{}, errors.Join(tx.PutTrailHead(store.TrailHead(h)), tx.PutTrailRun(run))
+	err := store.Do(ctx, s.db, func(tx *store.Tx) error {
+		return errors.Join(tx.PutTrailHead(store.TrailHead(h)), tx.PutTrailRun(run))
 	})
 	if err == nil {
 		s.heads.kept, s.heads.keptAs = h, run

@@ -51,11 +51,11 @@ func TestAbsentIsReadFromMemory(t *testing.T) {
 		if !look(name) {
 			t.Fatalf("%s was stored and is not seen", name)
 		}
-		_, err := Update(t.Context(), db, func(tx *Tx) (struct{}, error) {
+		err := Do(t.Context(), db, func(tx *Tx) error {
 			if _, _, err := tx.Secret("a", name, time.Time{}); err != nil {
-				return struct{}{}, err
+				return err
 			}
-			return struct{}{}, tx.DeleteSecret("a", name)
+			return tx.DeleteSecret("a", name)
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -95,15 +95,14 @@ func TestSnapshotIsOneRevision(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
 	both := func() error {
-		_, err := Update(t.Context(), db, func(tx *Tx) (struct{}, error) {
+		return Do(t.Context(), db, func(tx *Tx) error {
 			a, _, err := tx.Account("1")
 			b, _, err2 := tx.Account("2")
 			a.ID, b.ID = "1", "2"
 			a.DefaultKeyID += "x"
 			b.DefaultKeyID = a.DefaultKeyID
-			return struct{}{}, errors.Join(err, err2, tx.PutAccount(a), tx.PutAccount(b))
+			return errors.Join(err, err2, tx.PutAccount(a), tx.PutAccount(b))
 		})
-		return err
 	}
 	if err := both(); err != nil {
 		t.Fatal(err)
@@ -176,11 +175,11 @@ func TestRecordsBelong(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
 	for _, name := range []string{"alice", "bob"} {
-		_, err := Update(t.Context(), db, func(tx *Tx) (struct{}, error) {
+		err := Do(t.Context(), db, func(tx *Tx) error {
 			if _, _, err := tx.User("a", name); err != nil {
-				return struct{}{}, err
+				return err
 			}
-			return struct{}{}, tx.PutUser(users.User{Account: "a", Name: name})
+			return tx.PutUser(users.User{Account: "a", Name: name})
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -210,8 +209,8 @@ func TestSnapshotBeforeTheWatch(t *testing.T) {
 	db := openMirrored(t, 0)
 	both := func(value string) {
 		t.Helper()
-		_, err := Update(t.Context(), db, func(tx *Tx) (struct{}, error) {
-			return struct{}{}, errors.Join(tx.PutAccount(Account{ID: "1", DefaultKeyID: value}), tx.PutAccount(Account{ID: "2", DefaultKeyID: value}))
+		err := Do(t.Context(), db, func(tx *Tx) error {
+			return errors.Join(tx.PutAccount(Account{ID: "1", DefaultKeyID: value}), tx.PutAccount(Account{ID: "2", DefaultKeyID: value}))
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -85,8 +85,7 @@ type Restored struct {
 
 // TellRestored stores that, for the engine.
 func (db *DB) TellRestored(ctx context.Context, r Restored) error {
-	_, err := Update(ctx, db, func(tx *Tx) (struct{}, error) { return struct{}{}, save(tx, restoreKey, r) })
-	return err
+	return Do(ctx, db, func(tx *Tx) error { return save(tx, restoreKey, r) })
 }
 
 // Restored reads it; ok is false when there is nothing to do about it.
@@ -118,8 +117,9 @@ func (tx *Tx) Rotation(account, name string) (rotation.Record, bool, error) {
 	return load[rotation.Record](tx, rotationKey(account, name))
 }
 
-// PutRotation writes a rotation record that was read in this transaction, and the time at which the engine must look at it.
-func (tx *Tx) PutRotation(r rotation.Record) error {
+// PutRotation writes a rotation record that was read in this transaction, and the time at which the
+// engine must check it. It increases r.Seq, so that r is the record as stored.
+func (tx *Tx) PutRotation(r *rotation.Record) error {
 	r.Seq++
 	if err := tx.unwake(r.Account, r.Secret); err != nil {
 		return err
@@ -129,7 +129,7 @@ func (tx *Tx) PutRotation(r rotation.Record) error {
 			return err
 		}
 	}
-	return save(tx, rotationKey(r.Account, r.Secret), r)
+	return save(tx, rotationKey(r.Account, r.Secret), *r)
 }
 
 // unwake removes the wake time of the stored record.

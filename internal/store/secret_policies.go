@@ -138,8 +138,7 @@ func BindSecretPolicies(ctx context.Context, db *DB, log *slog.Logger) error {
 			log.Warn("a secret's policy names a user who was created after the secret; check that this user is meant", "secret", s.Name, "principal", arn)
 		}
 	}
-	_, err = Update(ctx, db, func(tx *Tx) (struct{}, error) { return struct{}{}, save(tx, policiesBoundKey, true) })
-	return err
+	return Do(ctx, db, func(tx *Tx) error { return save(tx, policiesBoundKey, true) })
 }
 
 // binding is what an operator may want to check of a policy that was bound afterwards.

@@ -16,12 +16,12 @@ import (
 
 func putUser(t *testing.T, db *store.DB, name, id string, at time.Time) {
 	t.Helper()
-	_, err := store.Update(t.Context(), db, func(tx *store.Tx) (struct{}, error) {
+	err := store.Do(t.Context(), db, func(tx *store.Tx) error {
 		u, err := users.NewUser(account, id, name, users.Profile{}, at)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, tx.PutUser(u)
+		return tx.PutUser(u)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -134,11 +134,11 @@ func TestIndexOfDenies(t *testing.T) {
 	check("a b")
 	set("a", "Allow")
 	check("b")
-	_, err := store.Update(t.Context(), db, func(tx *store.Tx) (struct{}, error) {
+	err := store.Do(t.Context(), db, func(tx *store.Tx) error {
 		if _, _, err := tx.Secret(account, "b", t0); err != nil {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, tx.DeleteSecret(account, "b")
+		return tx.DeleteSecret(account, "b")
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 )
 
 func putHead(ctx context.Context, db *store.DB, seq uint64, more ...func(*store.Tx) error) error {
-	_, err := store.Update(ctx, db, func(tx *store.Tx) (struct{}, error) {
+	return store.Do(ctx, db, func(tx *store.Tx) error {
 		err := tx.PutTrailHead(store.TrailHead{Node: "n", Seq: seq, Hash: strings.Repeat("a", 64)})
 		for _, put := range append(more, func(tx *store.Tx) error {
 			return tx.PutTrailRun(store.TrailRun{Node: "n", Running: true, Sinks: map[string]uint64{"http": seq}})
@@ -21,9 +21,8 @@ func putHead(ctx context.Context, db *store.DB, seq uint64, more ...func(*store.
 				err = put(tx)
 			}
 		}
-		return struct{}{}, err
+		return err
 	})
-	return err
 }
 
 // TestHeadsAtQuota fills a store to its quota as fast as it can: changes are refused, and the heads

@@ -138,9 +138,14 @@ func unavailable(err error) error {
 // ErrUnknown marks a change whose outcome is not known: it was sent, and no answer came.
 var ErrUnknown = errors.New("the outcome of the change is not known")
 
-// Update runs decide on a fresh transaction and commits what it wrote, together or not at all. After a conflict with
-// another change it runs decide again, so decide must only read, decide and write through tx. An error of decide is
-// returned as it is, and nothing is written.
+// Do is [Update] for a change without a result.
+func Do(ctx context.Context, db *DB, decide func(*Tx) error) error {
+	return Do(ctx, db, func(tx *Tx) error { return decide(tx) })
+}
+
+// Update runs decide on a new transaction and commits everything that decide wrote, or nothing. After
+// a conflict with another change it runs decide again, so decide must only read, decide and write
+// through tx. Update returns an error of decide unchanged, and then writes nothing.
 func Update[T any](ctx context.Context, db *DB, decide func(*Tx) (T, error)) (T, error) {
 	var zero T
 	for attempt := range maxAttempts {

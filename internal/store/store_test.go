@@ -52,18 +52,17 @@ func newSecret(t *testing.T, name string) secret.Secret {
 
 // put writes a secret, made anew or changed by rule.
 func put(ctx context.Context, db *store.DB, name string, rule func(s secret.Secret, found bool) (secret.Secret, map[string][]byte, error)) error {
-	_, err := store.Update(ctx, db, func(tx *store.Tx) (struct{}, error) {
+	return store.Do(ctx, db, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(account, name, t0)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
 		s, values, err := rule(s, ok)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, tx.PutSecret(s, values)
+		return tx.PutSecret(s, values)
 	})
-	return err
 }
 
 func create(t *testing.T, db *store.DB, name string) {
@@ -221,7 +220,7 @@ func TestPurge(t *testing.T) {
 		t.Fatalf("due: %v, next %v", list, next)
 	}
 	for range 2 { // twice is once
-		_, err := store.Update(t.Context(), db, func(tx *store.Tx) (struct{}, error) { return struct{}{}, tx.PurgeSecret(account, "s", at) })
+		err := store.Do(t.Context(), db, func(tx *store.Tx) error { return tx.PurgeSecret(account, "s", at) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -555,10 +555,9 @@ func (s *subject) writes() error {
 	}
 	db.Authenticate(records)
 	raw, err := rate(func(i int) error {
-		_, err := store.Update(context.Background(), db, func(tx *store.Tx) (struct{}, error) {
-			return struct{}{}, tx.PutAccount(store.Account{ID: strconv.Itoa(i % 100), DefaultKeyID: strings.Repeat("x", 600)})
+		return store.Do(context.Background(), db, func(tx *store.Tx) error {
+			return tx.PutAccount(store.Account{ID: strconv.Itoa(i % 100), DefaultKeyID: strings.Repeat("x", 600)})
 		})
-		return err
 	})
 	if err != nil {
 		return err

@@ -183,13 +183,13 @@ func queueOf(n int) (*store.DB, func() error, error) {
 	}
 	db.Authenticate(records)
 	for i := range n {
-		_, err := store.Update(context.Background(), db, func(tx *store.Tx) (struct{}, error) {
+		err := store.Do(context.Background(), db, func(tx *store.Tx) error {
 			name := fmt.Sprint("s", i)
 			_, _, err := tx.Rotation("1", name)
 			if err != nil {
-				return struct{}{}, err
+				return err
 			}
-			return struct{}{}, tx.PutRotation(rotation.Record{Account: "1", Secret: name, State: rotation.Idle, Due: time.Now().AddDate(1, 0, 0)})
+			return tx.PutRotation(&rotation.Record{Account: "1", Secret: name, State: rotation.Idle, Due: time.Now().AddDate(1, 0, 0)})
 		})
 		if err != nil {
 			return nil, nil, errors.Join(err, stop())

@@ -176,15 +176,14 @@ func (w *world) end() error {
 	if err != nil {
 		return err
 	}
-	_, err = store.Update(w.ctx, w.db, func(tx *store.Tx) (struct{}, error) {
+	return store.Do(w.ctx, w.db, func(tx *store.Tx) error {
 		for _, name := range names {
 			if err := tx.DeleteRotation(w.model.account, name); err != nil {
-				return struct{}{}, err
+				return err
 			}
 		}
-		return struct{}{}, tx.PauseAll(false)
+		return tx.PauseAll(false)
 	})
-	return err
 }
 
 func (w *world) violate(kind, format string, args ...any) {

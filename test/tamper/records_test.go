@@ -222,8 +222,8 @@ func (s *site) secondAccount(id string) sign.Credentials {
 		s.t.Fatal(err)
 	}
 	credentials := sign.Credentials{AccessKeyID: "KTsecond", AccessKeySecret: sensitive.New("second secret")}
-	_, err = store.Update(ctx, db, func(tx *store.Tx) (struct{}, error) {
-		return struct{}{}, errors.Join(tx.PutAccount(store.Account{ID: id, CreatedAt: time.Now()}), tx.PutAccessKey(store.AccessKey{
+	err = store.Do(ctx, db, func(tx *store.Tx) error {
+		return errors.Join(tx.PutAccount(store.Account{ID: id, CreatedAt: time.Now()}), tx.PutAccessKey(store.AccessKey{
 			ID: credentials.AccessKeyID, CreatedAt: time.Now(), Principal: policy.Principal{Kind: policy.KindAccount, Account: id, ID: id},
 			Secret: keyring.SealAccessKey(credentials.AccessKeyID, "secret", credentials.AccessKeySecret),
 		}))

@@ -168,7 +168,7 @@ func (f *fixture) putKey(t *testing.T, keyring *envelope.Keyring) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Update(t.Context(), f.db, func(tx *store.Tx) (struct{}, error) { return struct{}{}, tx.PutKey(k) }); err != nil {
+	if err := store.Do(t.Context(), f.db, func(tx *store.Tx) error { return tx.PutKey(k) }); err != nil {
 		t.Fatalf("store a key: %v", err)
 	}
 }
@@ -304,13 +304,13 @@ func (memory) Verify(_ context.Context, c target.Credential) error {
 // inState stores a rotation of rds/app that has come to a state, as the engine would have left it.
 func inState(r rotation.Record) func(*testing.T, *fixture) {
 	return func(t *testing.T, f *fixture) {
-		_, err := store.Update(t.Context(), f.db, func(tx *store.Tx) (struct{}, error) {
+		err := store.Do(t.Context(), f.db, func(tx *store.Tx) error {
 			old, _, err := tx.Rotation(account, "rds/app")
 			if err != nil {
-				return struct{}{}, err
+				return err
 			}
 			r.Account, r.Secret, r.Seq, r.Due = old.Account, old.Secret, old.Seq, old.Due
-			return struct{}{}, tx.PutRotation(r)
+			return tx.PutRotation(&r)
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -585,12 +585,12 @@ func formatted(asXML bool, params ...string) sign.Params {
 // spoil replaces the sealed value of app/db.
 func spoil(t *testing.T, f *fixture) {
 	t.Helper()
-	_, err := store.Update(t.Context(), f.db, func(tx *store.Tx) (struct{}, error) {
+	err := store.Do(t.Context(), f.db, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(account, "app/db", goldenTime)
 		if err != nil || !ok {
-			return struct{}{}, errors.Join(err, errors.New("there is no secret to spoil"))
+			return errors.Join(err, errors.New("there is no secret to spoil"))
 		}
-		return struct{}{}, tx.PutSecret(s, map[string][]byte{"v1": []byte("spoilt")})
+		return tx.PutSecret(s, map[string][]byte{"v1": []byte("spoilt")})
 	})
 	if err != nil {
 		t.Fatal(err)
