@@ -140,7 +140,8 @@ var ErrUnknown = errors.New("the outcome of the change is not known")
 
 // Do is [Update] for a change without a result.
 func Do(ctx context.Context, db *DB, decide func(*Tx) error) error {
-	return Do(ctx, db, func(tx *Tx) error { return decide(tx) })
+	_, err := Update(ctx, db, func(tx *Tx) (struct{}, error) { return struct{}{}, decide(tx) })
+	return err
 }
 
 // Update runs decide on a new transaction and commits everything that decide wrote, or nothing. After
