@@ -37,31 +37,6 @@ const (
 	RotateNone   = "None"
 )
 
-// Codes that a client may want to branch on. docs/compat-ram.md lists every code.
-const (
-	CodeNoPermission        = "NoPermission"
-	CodeUserNotExist        = "EntityNotExist.User"
-	CodeUserExists          = "EntityAlreadyExists.User"
-	CodeKeyNotExist         = "EntityNotExist.User.AccessKey"
-	CodeKeyLimit            = "LimitExceeded.User.AccessKey"
-	CodeGroupNotExist       = "EntityNotExist.Group"
-	CodeGroupExists         = "EntityAlreadyExists.Group"
-	CodePolicyNotExist      = "EntityNotExist.Policy"
-	CodePolicyExists        = "EntityAlreadyExists.Policy"
-	CodePolicyVersionLimit  = "LimitExceeded.Policy.Version"
-	CodeMalformedPolicy     = "MalformedPolicyDocument"
-	CodeUserHasPolicy       = "EntityAlreadyExists.User.Policy"
-	CodeGroupHasPolicy      = "EntityAlreadyExists.Group.Policy"
-	CodeUserInGroup         = "EntityAlreadyExists.User.Group"
-	CodeUserWithoutPolicy   = "EntityNotExist.User.Policy"
-	CodeGroupWithoutPolicy  = "EntityNotExist.Group.Policy"
-	CodeUserNotInGroup      = "EntityNotExist.User.Group"
-	CodeDeleteUserKey       = "DeleteConflict.User.AccessKey"
-	CodeDeleteUserPolicy    = "DeleteConflict.User.Policy"
-	CodeDeleteUserGroup     = "DeleteConflict.User.Group"
-	CodeDeletePolicyVersion = "DeleteConflict.Policy.Version"
-)
-
 // Client calls the service. It is safe for concurrent use.
 type Client struct{ kms *kms.Client }
 

@@ -18,7 +18,6 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/store"
-	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/ram"
 )
@@ -326,7 +325,7 @@ func denied(c *Call, action string, d policy.Decision) error {
 	}
 	refusal := fault.New(fault.Denied, "")
 	if c.op.Version == ram.Version {
-		refusal.Code = users.CodeNoPermission
+		refusal.Code = ram.CodeNoPermission
 	}
 	return &DeniedError{fault: refusal, Detail: detail}
 }

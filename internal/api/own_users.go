@@ -117,7 +117,7 @@ func (o *ownUsers) change(ctx context.Context, action string, c target.Credentia
 			case err != nil:
 				return err
 			case !ok || o.userID != "" && u.ID != o.userID:
-				return target.Failed(target.Denied, users.CodeNoUser, fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
+				return target.Failed(target.Denied, ram.CodeUserNotExist, fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
 			}
 			if u, err = rule(tx, u); err != nil {
 				return err

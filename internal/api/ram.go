@@ -100,7 +100,7 @@ func both[In any](a, b on[In]) on[In] {
 func (c *Call) user(tx *store.Tx, name string) (users.User, error) {
 	u, ok, err := tx.User(c.Account(), name)
 	if err == nil && !ok {
-		err = fault.Coded(fault.NotFound, users.CodeNoUser, "")
+		err = fault.Coded(fault.NotFound, ram.CodeUserNotExist, "")
 	}
 	return u, err
 }
@@ -108,14 +108,14 @@ func (c *Call) user(tx *store.Tx, name string) (users.User, error) {
 func (c *Call) group(tx *store.Tx, name string) (users.Group, error) {
 	g, ok, err := tx.Group(c.Account(), name)
 	if err == nil && !ok {
-		err = fault.Coded(fault.NotFound, users.CodeNoGroup, "")
+		err = fault.Coded(fault.NotFound, ram.CodeGroupNotExist, "")
 	}
 	return g, err
 }
 
 // policy reads a policy. Of one that comes with the service the store has only how often it is attached.
 func (c *Call) policy(tx *store.Tx, kind, name string) (users.Policy, error) {
-	missing := fault.Coded(fault.NotFound, users.CodeNoPolicy, "")
+	missing := fault.Coded(fault.NotFound, ram.CodePolicyNotExist, "")
 	p, ok, err := tx.Policy(c.Account(), kind, name)
 	switch {
 	case err != nil:

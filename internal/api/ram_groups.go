@@ -37,7 +37,7 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 			return nil, errors.New("the ID of a group was drawn twice")
 		}
 		count, err := tx.CountGroups(c.Account())
-		if err := limited(count, err, users.MaxGroups, users.CodeGroupLimit); err != nil {
+		if err := limited(count, err, users.MaxGroups, ram.CodeGroupLimit); err != nil {
 			return nil, err
 		}
 		return &ram.GroupResponse{Group: shownGroup(g)}, tx.PutGroup(g)
@@ -47,7 +47,7 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 func (c *Call) freeGroup(tx *store.Tx, name string) error {
 	_, taken, err := tx.Group(c.Account(), name)
 	if err == nil && taken {
-		err = fault.Coded(fault.Exists, users.CodeGroupExists, "")
+		err = fault.Coded(fault.Exists, ram.CodeGroupExists, "")
 	}
 	return err
 }

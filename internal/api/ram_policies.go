@@ -37,7 +37,7 @@ func checkDocument(text string) error {
 		return &fault.Error{Kind: fault.Invalid, Code: users.CodeLength, Param: "PolicyDocument"}
 	}
 	if _, err := policy.ParseIdentity(text); err != nil {
-		return fault.Coded(fault.Invalid, users.CodeMalformed, "%s", err)
+		return fault.Coded(fault.Invalid, ram.CodeMalformedPolicy, "%s", err)
 	}
 	return nil
 }
@@ -68,10 +68,10 @@ func createPolicy(ctx context.Context, c *Call, in *ram.CreatePolicyRequest) (*r
 		case err != nil:
 			return nil, err
 		case taken:
-			return nil, fault.Coded(fault.Exists, users.CodePolicyExists, "")
+			return nil, fault.Coded(fault.Exists, ram.CodePolicyExists, "")
 		}
 		count, err := tx.CountPolicies(c.Account())
-		if err := limited(count, err, users.MaxPolicies, users.CodePolicyLimit); err != nil {
+		if err := limited(count, err, users.MaxPolicies, ram.CodePolicyLimit); err != nil {
 			return nil, err
 		}
 		return &ram.CreatePolicyResponse{Policy: shownPolicy(p)}, tx.PutPolicy(c.Account(), p)

@@ -35,7 +35,7 @@ func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.U
 			return nil, err
 		}
 		count, err := tx.CountUsers(c.Account())
-		if err := limited(count, err, users.MaxUsers, users.CodeUserLimit); err != nil {
+		if err := limited(count, err, users.MaxUsers, ram.CodeUserLimit); err != nil {
 			return nil, err
 		}
 		return &ram.UserResponse{User: shownUser(u)}, tx.PutUser(u)
@@ -45,7 +45,7 @@ func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.U
 func (c *Call) freeUser(tx *store.Tx, name string) error {
 	_, taken, err := tx.User(c.Account(), name)
 	if err == nil && taken {
-		err = fault.Coded(fault.Exists, users.CodeUserExists, "")
+		err = fault.Coded(fault.Exists, ram.CodeUserExists, "")
 	}
 	return err
 }

@@ -91,12 +91,8 @@ func TestKeyUses(t *testing.T) {
 // TestOwnCodes holds that every code of the user service has a status that fits its family, and a form of its own.
 func TestOwnCodes(t *testing.T) {
 	t.Parallel()
-	file, err := parser.ParseFile(gotoken.NewFileSet(), "../users/users.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	found := 0
-	ast.Inspect(file, func(n ast.Node) bool {
+	check := func(n ast.Node) bool {
 		v, ok := n.(*ast.ValueSpec)
 		if !ok || len(v.Values) != 1 || !strings.HasPrefix(v.Names[0].Name, "Code") {
 			return true
@@ -119,11 +115,18 @@ func TestOwnCodes(t *testing.T) {
 			t.Errorf("%s is %+v, %v; want status %d", code, c, ok, want)
 		}
 		return true
-	})
+	}
+	for _, path := range []string{"../../ram/codes.go", "../users/users.go"} {
+		file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, check)
+	}
 	if found != len(ownCodes) {
 		t.Errorf("%d codes are named, %d have a status", found, len(ownCodes))
 	}
-	err = &fault.Error{Kind: fault.Invalid, Code: "InvalidParameter.*.Length", Param: "UserName", Msg: "Shorter."}
+	err := &fault.Error{Kind: fault.Invalid, Code: "InvalidParameter.*.Length", Param: "UserName", Msg: "Shorter."}
 	want := Code{http.StatusBadRequest, "InvalidParameter.UserName.Length", `The parameter - "UserName" beyond the length limit. Shorter.`}
 	if got := CodeFor(err); got != want {
 		t.Errorf("CodeFor = %+v; want %+v", got, want)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // Group is a set of users who share its policies. Who is in it is in the users' records.
@@ -62,23 +63,23 @@ func (g Group) Update(prefix, newName string, comments *string, now time.Time) (
 func (g Group) Deletable() error {
 	switch {
 	case g.Members > 0:
-		return fault.Coded(fault.InUse, CodeGroupHasUser, "")
+		return fault.Coded(fault.InUse, ram.CodeDeleteGroupUser, "")
 	case len(g.Policies) > 0:
-		return fault.Coded(fault.InUse, CodeGroupHasPolicy, "")
+		return fault.Coded(fault.InUse, ram.CodeDeleteGroupPolicy, "")
 	}
 	return nil
 }
 
 // Attach attaches a policy to the group.
 func (g Group) Attach(kind, name string, now time.Time) (Group, error) {
-	list, err := attachments(g.Policies).add(kind, name, now, CodeGroupPolicyExists, CodeGroupPolicyLimit)
+	list, err := attachments(g.Policies).add(kind, name, now, ram.CodeGroupHasPolicy, ram.CodeGroupPolicyLimit)
 	g.Policies = list
 	return g, err
 }
 
 // Detach takes a policy from the group.
 func (g Group) Detach(kind, name string) (Group, error) {
-	list, err := attachments(g.Policies).remove(kind, name, CodeNoGroupPolicy)
+	list, err := attachments(g.Policies).remove(kind, name, ram.CodeGroupWithoutPolicy)
 	g.Policies = list
 	return g, err
 }

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // RotateOldest makes room for a version by deleting the oldest that is not the default.
-const RotateOldest = "DeleteOldestNonDefaultVersionWhenLimitExceeded"
+const RotateOldest = ram.RotateOldest
 
 // Policy is a document in up to five versions, one of which counts.
 type Policy struct {
@@ -79,7 +80,7 @@ func (p Policy) AddVersion(document string, makeDefault bool, strategy string, n
 	p.Versions = slices.Clone(p.Versions)
 	if len(p.Versions) >= MaxVersions {
 		if strategy != RotateOldest {
-			return p, Version{}, fault.Coded(fault.LimitExceeded, CodeVersionLimit, "Delete one, or use the RotateStrategy %s.", RotateOldest)
+			return p, Version{}, fault.Coded(fault.LimitExceeded, ram.CodePolicyVersionLimit, "Delete one, or use the RotateStrategy %s.", RotateOldest)
 		}
 		oldest := slices.IndexFunc(p.Versions, func(v Version) bool { return v.ID != p.Default })
 		p.Versions = slices.Delete(p.Versions, oldest, oldest+1)
@@ -109,7 +110,7 @@ func (p Policy) Version(id string) (Version, error) {
 	case !isVersion(id):
 		return Version{}, &fault.Error{Kind: fault.Invalid, Code: CodeFormat, Param: "VersionId", Msg: "It is v and a number."}
 	}
-	return Version{}, fault.Coded(fault.NotFound, CodeNoVersion, "")
+	return Version{}, fault.Coded(fault.NotFound, ram.CodePolicyVersionNotExist, "")
 }
 
 func isVersion(id string) bool {
@@ -135,7 +136,7 @@ func (p Policy) DeleteVersion(id string, now time.Time) (Policy, error) {
 		return p, err
 	}
 	if id == p.Default {
-		return p, fault.Coded(fault.InUse, CodeDefaultVersion, "Make another version the default first.")
+		return p, fault.Coded(fault.InUse, ram.CodeDeleteDefaultVersion, "Make another version the default first.")
 	}
 	i := p.version(id)
 	p.Versions, p.UpdatedAt = slices.Delete(slices.Clone(p.Versions), i, i+1), now
@@ -154,11 +155,11 @@ func (p Policy) Document() string {
 func (p Policy) Deletable(cascading bool) error {
 	switch {
 	case p.Users > 0:
-		return fault.Coded(fault.InUse, CodePolicyHasUser, "")
+		return fault.Coded(fault.InUse, ram.CodeDeletePolicyUser, "")
 	case p.Groups > 0:
-		return fault.Coded(fault.InUse, CodePolicyHasGroup, "")
+		return fault.Coded(fault.InUse, ram.CodeDeletePolicyGroup, "")
 	case len(p.Versions) > 1 && !cascading:
-		return fault.Coded(fault.InUse, CodePolicyHasVersion, "")
+		return fault.Coded(fault.InUse, ram.CodeDeletePolicyVersion, "")
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // User is someone who calls: an application or a person.
@@ -113,11 +114,11 @@ func checkDisplayName(parameter, s string) error {
 func (u User) Deletable() error {
 	switch {
 	case len(u.Keys) > 0:
-		return fault.Coded(fault.InUse, CodeUserHasKey, "")
+		return fault.Coded(fault.InUse, ram.CodeDeleteUserKey, "")
 	case len(u.Policies) > 0:
-		return fault.Coded(fault.InUse, CodeUserHasPolicy, "")
+		return fault.Coded(fault.InUse, ram.CodeDeleteUserPolicy, "")
 	case len(u.Groups) > 0:
-		return fault.Coded(fault.InUse, CodeUserHasGroup, "")
+		return fault.Coded(fault.InUse, ram.CodeDeleteUserGroup, "")
 	}
 	return nil
 }
@@ -125,7 +126,7 @@ func (u User) Deletable() error {
 // AddKey adds an access key. A user has at most two, so that one can replace the other without a gap.
 func (u User) AddKey(id string, now time.Time) (User, error) {
 	if len(u.Keys) >= MaxKeys {
-		return u, fault.Coded(fault.LimitExceeded, CodeKeyLimit, "Delete one of the two first.")
+		return u, fault.Coded(fault.LimitExceeded, ram.CodeKeyLimit, "Delete one of the two first.")
 	}
 	u.Keys = append(slices.Clone(u.Keys), Key{ID: id, CreatedAt: now})
 	return u, nil
@@ -135,7 +136,7 @@ func (u User) AddKey(id string, now time.Time) (User, error) {
 func (u User) Key(id string) (Key, error) {
 	i := u.key(id)
 	if i < 0 {
-		return Key{}, fault.Coded(fault.NotFound, CodeNoKey, "")
+		return Key{}, fault.Coded(fault.NotFound, ram.CodeKeyNotExist, "")
 	}
 	return u.Keys[i], nil
 }
@@ -166,14 +167,14 @@ func (u User) RemoveKey(id string) (User, error) {
 
 // Attach attaches a policy to the user.
 func (u User) Attach(kind, name string, now time.Time) (User, error) {
-	list, err := attachments(u.Policies).add(kind, name, now, CodeUserPolicyExists, CodeUserPolicyLimit)
+	list, err := attachments(u.Policies).add(kind, name, now, ram.CodeUserHasPolicy, ram.CodeUserPolicyLimit)
 	u.Policies = list
 	return u, err
 }
 
 // Detach takes a policy from the user.
 func (u User) Detach(kind, name string) (User, error) {
-	list, err := attachments(u.Policies).remove(kind, name, CodeNoUserPolicy)
+	list, err := attachments(u.Policies).remove(kind, name, ram.CodeUserWithoutPolicy)
 	u.Policies = list
 	return u, err
 }
@@ -206,9 +207,9 @@ func (u User) JoinedAt(groupID string) (time.Time, bool) {
 func (u User) Join(groupID string, now time.Time) (User, error) {
 	switch {
 	case u.group(groupID) >= 0:
-		return u, fault.Coded(fault.Exists, CodeUserGroupExists, "")
+		return u, fault.Coded(fault.Exists, ram.CodeUserInGroup, "")
 	case len(u.Groups) >= MaxGroupsOfUser:
-		return u, fault.Coded(fault.LimitExceeded, CodeUserGroupLimit, "At most %d.", MaxGroupsOfUser)
+		return u, fault.Coded(fault.LimitExceeded, ram.CodeUserGroupLimit, "At most %d.", MaxGroupsOfUser)
 	}
 	u.Groups = append(slices.Clone(u.Groups), Membership{GroupID: groupID, At: now})
 	return u, nil
@@ -218,7 +219,7 @@ func (u User) Join(groupID string, now time.Time) (User, error) {
 func (u User) Leave(groupID string) (User, error) {
 	i := u.group(groupID)
 	if i < 0 {
-		return u, fault.Coded(fault.NotFound, CodeNoUserGroup, "")
+		return u, fault.Coded(fault.NotFound, ram.CodeUserNotInGroup, "")
 	}
 	u.Groups = slices.Delete(slices.Clone(u.Groups), i, i+1)
 	return u, nil

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // Limits. Those of versions and access keys are the cloud's; the others bound what one decision has to read.
@@ -30,49 +31,16 @@ const (
 
 // Types of a policy.
 const (
-	System = "System"
-	Custom = "Custom"
+	System = ram.TypeSystem
+	Custom = ram.TypeCustom
 )
 
-// Codes of the service (fault.Error.Code); package api knows their status and text.
+// Codes of an invalid parameter; package api replaces the asterisk with the parameter's name. All other codes are
+// constants of package ram.
 const (
-	CodeChars             = "InvalidParameter.*.InvalidChars"
-	CodeLength            = "InvalidParameter.*.Length"
-	CodeFormat            = "InvalidParameter.*.Format"
-	CodePolicyType        = "InvalidParameter.PolicyType"
-	CodeMalformed         = "MalformedPolicyDocument"
-	CodeNoPermission      = "NoPermission"
-	CodeNoUser            = "EntityNotExist.User"
-	CodeNoKey             = "EntityNotExist.User.AccessKey"
-	CodeNoUserPolicy      = "EntityNotExist.User.Policy"
-	CodeNoUserGroup       = "EntityNotExist.User.Group"
-	CodeNoGroup           = "EntityNotExist.Group"
-	CodeNoGroupPolicy     = "EntityNotExist.Group.Policy"
-	CodeNoPolicy          = "EntityNotExist.Policy"
-	CodeNoVersion         = "EntityNotExist.Policy.Version"
-	CodeUserExists        = "EntityAlreadyExists.User"
-	CodeUserGroupExists   = "EntityAlreadyExists.User.Group"
-	CodeUserPolicyExists  = "EntityAlreadyExists.User.Policy"
-	CodeGroupExists       = "EntityAlreadyExists.Group"
-	CodeGroupPolicyExists = "EntityAlreadyExists.Group.Policy"
-	CodePolicyExists      = "EntityAlreadyExists.Policy"
-	CodeUserHasKey        = "DeleteConflict.User.AccessKey"
-	CodeUserHasPolicy     = "DeleteConflict.User.Policy"
-	CodeUserHasGroup      = "DeleteConflict.User.Group"
-	CodeGroupHasUser      = "DeleteConflict.Group.User"
-	CodeGroupHasPolicy    = "DeleteConflict.Group.Policy"
-	CodePolicyHasUser     = "DeleteConflict.Policy.User"
-	CodePolicyHasGroup    = "DeleteConflict.Policy.Group"
-	CodePolicyHasVersion  = "DeleteConflict.Policy.Version"
-	CodeDefaultVersion    = "DeleteConflict.Policy.Version.Default"
-	CodeUserLimit         = "LimitExceeded.User"
-	CodeKeyLimit          = "LimitExceeded.User.AccessKey"
-	CodeUserGroupLimit    = "LimitExceeded.User.Group"
-	CodeUserPolicyLimit   = "LimitExceeded.User.Policy"
-	CodeGroupLimit        = "LimitExceeded.Group"
-	CodeGroupPolicyLimit  = "LimitExceeded.Group.Policy"
-	CodePolicyLimit       = "LimitExceeded.Policy"
-	CodeVersionLimit      = "LimitExceeded.Policy.Version"
+	CodeChars  = "InvalidParameter.*.InvalidChars"
+	CodeLength = "InvalidParameter.*.Length"
+	CodeFormat = "InvalidParameter.*.Format"
 )
 
 // Attachment is a policy that is attached to a user or a group.
@@ -144,7 +112,7 @@ func CheckPolicyType(kind string) error {
 	case System, Custom:
 		return nil
 	}
-	return fault.Coded(fault.Invalid, CodePolicyType, "Use System or Custom.")
+	return fault.Coded(fault.Invalid, ram.CodePolicyType, "Use System or Custom.")
 }
 
 func checkName(parameter, name, marks string, most int) error {

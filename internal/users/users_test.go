@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/ram"
 )
 
 var (
@@ -102,23 +103,23 @@ func TestUser(t *testing.T) {
 		want string
 		left string // what keeps the user from being deleted
 	}{
-		{"first key", func(u User) (User, error) { return u.AddKey("k1", day1) }, "", CodeUserHasKey},
-		{"second key", func(u User) (User, error) { return u.AddKey("k2", day1) }, "", CodeUserHasKey},
-		{"third key", func(u User) (User, error) { return u.AddKey("k3", day1) }, CodeKeyLimit, CodeUserHasKey},
-		{"switch off", func(u User) (User, error) { return u.SetKey("k2", true) }, "", CodeUserHasKey},
-		{"switch off another's", func(u User) (User, error) { return u.SetKey("k3", true) }, CodeNoKey, CodeUserHasKey},
-		{"remove another's", func(u User) (User, error) { return u.RemoveKey("k3") }, CodeNoKey, CodeUserHasKey},
-		{"remove first", func(u User) (User, error) { return u.RemoveKey("k1") }, "", CodeUserHasKey},
+		{"first key", func(u User) (User, error) { return u.AddKey("k1", day1) }, "", ram.CodeDeleteUserKey},
+		{"second key", func(u User) (User, error) { return u.AddKey("k2", day1) }, "", ram.CodeDeleteUserKey},
+		{"third key", func(u User) (User, error) { return u.AddKey("k3", day1) }, ram.CodeKeyLimit, ram.CodeDeleteUserKey},
+		{"switch off", func(u User) (User, error) { return u.SetKey("k2", true) }, "", ram.CodeDeleteUserKey},
+		{"switch off another's", func(u User) (User, error) { return u.SetKey("k3", true) }, ram.CodeKeyNotExist, ram.CodeDeleteUserKey},
+		{"remove another's", func(u User) (User, error) { return u.RemoveKey("k3") }, ram.CodeKeyNotExist, ram.CodeDeleteUserKey},
+		{"remove first", func(u User) (User, error) { return u.RemoveKey("k1") }, "", ram.CodeDeleteUserKey},
 		{"remove second", func(u User) (User, error) { return u.RemoveKey("k2") }, "", ""},
-		{"attach", func(u User) (User, error) { return u.Attach(Custom, "p", day1) }, "", CodeUserHasPolicy},
-		{"attach again", func(u User) (User, error) { return u.Attach(Custom, "p", day1) }, CodeUserPolicyExists, CodeUserHasPolicy},
-		{"same name, other type", func(u User) (User, error) { return u.Attach(System, "p", day1) }, "", CodeUserHasPolicy},
-		{"detach what is not", func(u User) (User, error) { return u.Detach(Custom, "q") }, CodeNoUserPolicy, CodeUserHasPolicy},
-		{"detach", func(u User) (User, error) { return u.Detach(System, "p") }, "", CodeUserHasPolicy},
+		{"attach", func(u User) (User, error) { return u.Attach(Custom, "p", day1) }, "", ram.CodeDeleteUserPolicy},
+		{"attach again", func(u User) (User, error) { return u.Attach(Custom, "p", day1) }, ram.CodeUserHasPolicy, ram.CodeDeleteUserPolicy},
+		{"same name, other type", func(u User) (User, error) { return u.Attach(System, "p", day1) }, "", ram.CodeDeleteUserPolicy},
+		{"detach what is not", func(u User) (User, error) { return u.Detach(Custom, "q") }, ram.CodeUserWithoutPolicy, ram.CodeDeleteUserPolicy},
+		{"detach", func(u User) (User, error) { return u.Detach(System, "p") }, "", ram.CodeDeleteUserPolicy},
 		{"detach", func(u User) (User, error) { return u.Detach(Custom, "p") }, "", ""},
-		{"join", func(u User) (User, error) { return u.Join("g", day1) }, "", CodeUserHasGroup},
-		{"join again", func(u User) (User, error) { return u.Join("g", day1) }, CodeUserGroupExists, CodeUserHasGroup},
-		{"leave another", func(u User) (User, error) { return u.Leave("h") }, CodeNoUserGroup, CodeUserHasGroup},
+		{"join", func(u User) (User, error) { return u.Join("g", day1) }, "", ram.CodeDeleteUserGroup},
+		{"join again", func(u User) (User, error) { return u.Join("g", day1) }, ram.CodeUserInGroup, ram.CodeDeleteUserGroup},
+		{"leave another", func(u User) (User, error) { return u.Leave("h") }, ram.CodeUserNotInGroup, ram.CodeDeleteUserGroup},
 		{"leave", func(u User) (User, error) { return u.Leave("g") }, "", ""},
 		{"bad name", func(u User) (User, error) { return u.Update("New", "a/b", Profile{}, day2) }, "InvalidParameter.NewUserName.InvalidChars", ""},
 		{"rename", func(u User) (User, error) { return u.Update("New", "bob", Profile{}, day2) }, "", ""},
@@ -169,7 +170,7 @@ func TestLimits(t *testing.T) {
 	_, j := u.Join("more", day1)
 	_, a := g.Attach(Custom, "more", day1)
 	got := []string{code(s), code(c), code(j), code(a)}
-	want := []string{CodeUserPolicyLimit, CodeUserPolicyLimit, CodeUserGroupLimit, CodeGroupPolicyLimit}
+	want := []string{ram.CodeUserPolicyLimit, ram.CodeUserPolicyLimit, ram.CodeUserGroupLimit, ram.CodeGroupPolicyLimit}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("one too many: %v; want %v", got, want)
 	}
@@ -188,14 +189,14 @@ func TestGroup(t *testing.T) {
 		t.Errorf("long comments: %s", code(err))
 	}
 	g.Members = 1
-	if got := code(g.Deletable()); got != CodeGroupHasUser {
+	if got := code(g.Deletable()); got != ram.CodeDeleteGroupUser {
 		t.Errorf("with a user: %s", got)
 	}
 	g.Members = 0
-	if g, err = g.Attach(System, "p", day1); err != nil || code(g.Deletable()) != CodeGroupHasPolicy {
+	if g, err = g.Attach(System, "p", day1); err != nil || code(g.Deletable()) != ram.CodeDeleteGroupPolicy {
 		t.Errorf("with a policy: %v, %s", err, code(g.Deletable()))
 	}
-	if _, err = g.Detach(Custom, "p"); code(err) != CodeNoGroupPolicy {
+	if _, err = g.Detach(Custom, "p"); code(err) != ram.CodeGroupWithoutPolicy {
 		t.Errorf("detach of another type: %s", code(err))
 	}
 	if g, err = g.Detach(System, "p"); err != nil || g.Deletable() != nil {
@@ -219,13 +220,13 @@ func TestPolicyVersions(t *testing.T) {
 		{"v3 counts", add("d3", true, ""), "", "v1 v2 v3*"},
 		{"v4", add("d4", false, "None"), "", "v1 v2 v3* v4"},
 		{"v5", add("d5", false, ""), "", "v1 v2 v3* v4 v5"},
-		{"a sixth", add("d6", true, ""), CodeVersionLimit, "v1 v2 v3* v4 v5"},
+		{"a sixth", add("d6", true, ""), ram.CodePolicyVersionLimit, "v1 v2 v3* v4 v5"},
 		{"back to the first", func(p Policy) (Policy, error) { return p.SetDefault("v1", day2) }, "", "v1* v2 v3 v4 v5"},
 		{"room by deleting the oldest but the default", add("d6", false, RotateOldest), "", "v1* v3 v4 v5 v6"},
-		{"delete the default", func(p Policy) (Policy, error) { return p.DeleteVersion("v1", day2) }, CodeDefaultVersion, "v1* v3 v4 v5 v6"},
+		{"delete the default", func(p Policy) (Policy, error) { return p.DeleteVersion("v1", day2) }, ram.CodeDeleteDefaultVersion, "v1* v3 v4 v5 v6"},
 		{"delete the newest", func(p Policy) (Policy, error) { return p.DeleteVersion("v6", day2) }, "", "v1* v3 v4 v5"},
 		{"an ID is not used twice", add("d7", false, ""), "", "v1* v3 v4 v5 v7"},
-		{"no such version", func(p Policy) (Policy, error) { return p.SetDefault("v2", day2) }, CodeNoVersion, "v1* v3 v4 v5 v7"},
+		{"no such version", func(p Policy) (Policy, error) { return p.SetDefault("v2", day2) }, ram.CodePolicyVersionNotExist, "v1* v3 v4 v5 v7"},
 		{"no version at all", func(p Policy) (Policy, error) { return p.SetDefault("2", day2) }, "InvalidParameter.VersionId.Format", "v1* v3 v4 v5 v7"},
 		{"no version given", func(p Policy) (Policy, error) { return p.DeleteVersion("", day2) }, fmt.Sprintf("kind %d VersionId", fault.Missing), "v1* v3 v4 v5 v7"},
 	} {
@@ -248,15 +249,15 @@ func TestPolicyVersions(t *testing.T) {
 			t.Fatalf("%s: %s, %v; want %q, %s", step.name, code(err), then, step.want, step.then)
 		}
 	}
-	if got := code(p.Deletable(false)); got != CodePolicyHasVersion || p.Deletable(true) != nil {
+	if got := code(p.Deletable(false)); got != ram.CodeDeletePolicyVersion || p.Deletable(true) != nil {
 		t.Errorf("Deletable with versions: %s, cascading %v", got, p.Deletable(true))
 	}
 	p.Users = 1
-	if got := code(p.Deletable(true)); got != CodePolicyHasUser {
+	if got := code(p.Deletable(true)); got != ram.CodeDeletePolicyUser {
 		t.Errorf("Deletable with a user: %s", got)
 	}
 	p.Users, p.Groups = 0, 1
-	if got := code(p.Deletable(true)); got != CodePolicyHasGroup {
+	if got := code(p.Deletable(true)); got != ram.CodeDeletePolicyGroup {
 		t.Errorf("Deletable with a group: %s", got)
 	}
 	for want, tags := range map[bool]map[string]string{true: {"team": ""}, false: {"team": "b"}} {
@@ -290,7 +291,7 @@ func TestNewPolicyErrors(t *testing.T) {
 			t.Errorf("%s; want %s", got, want)
 		}
 	}
-	if got := code(CheckPolicyType("Inline")); got != CodePolicyType {
+	if got := code(CheckPolicyType("Inline")); got != ram.CodePolicyType {
 		t.Errorf("a type that is none: %s", got)
 	}
 }

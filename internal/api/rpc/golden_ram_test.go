@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/users"
+	"github.com/keyturn/keyturn/ram"
 )
 
 const (
@@ -98,39 +99,39 @@ var ramRefusals = []struct {
 	{users.CodeChars, nil, call{"CreateUser", []string{"UserName", "a/b"}}},
 	{users.CodeLength, nil, call{"CreateGroup", []string{"GroupName", strings.Repeat("g", 65)}}},
 	{users.CodeFormat, nil, call{"CreateUser", []string{"UserName", "robot", "Email", "nobody"}}},
-	{users.CodePolicyType, nil, call{"GetPolicy", []string{"PolicyName", "read", "PolicyType", "Inline"}}},
-	{users.CodeMalformed, nil, call{"CreatePolicy", []string{"PolicyName", "read", "PolicyDocument", `{"Version":"1","Statement":[{"Effect":"<Allow>"}]}`}}},
-	{users.CodeNoUser, nil, call{"GetUser", []string{"UserName", "robot"}}},
-	{users.CodeNoKey, []call{makeUser}, call{"DeleteAccessKey", []string{"UserName", "robot", "UserAccessKeyId", "x"}}},
-	{users.CodeNoUserPolicy, []call{makeUser, makePolicy}, call{"DetachPolicyFromUser", userRead}},
-	{users.CodeNoUserGroup, []call{makeUser, makeGroup}, call{"RemoveUserFromGroup", []string{"UserName", "robot", "GroupName", "team"}}},
-	{users.CodeNoGroup, nil, call{"GetGroup", []string{"GroupName", "team"}}},
-	{users.CodeNoGroupPolicy, []call{makeGroup, makePolicy}, call{"DetachPolicyFromGroup", groupRead}},
-	{users.CodeNoPolicy, nil, call{"GetPolicy", customRead}},
-	{users.CodeNoVersion, []call{makePolicy}, call{"SetDefaultPolicyVersion", []string{"PolicyName", "read", "VersionId", "v9"}}},
-	{users.CodeUserExists, []call{makeUser}, makeUser},
-	{users.CodeUserGroupExists, []call{makeUser, makeGroup, join}, join},
-	{users.CodeUserPolicyExists, []call{makeUser, makePolicy, giveUser}, giveUser},
-	{users.CodeGroupExists, []call{makeGroup}, makeGroup},
-	{users.CodeGroupPolicyExists, []call{makeGroup, makePolicy, giveGroup}, giveGroup},
-	{users.CodePolicyExists, []call{makePolicy}, makePolicy},
-	{users.CodeUserHasKey, []call{makeUser, makeKey}, call{"DeleteUser", []string{"UserName", "robot"}}},
-	{users.CodeUserHasPolicy, []call{makeUser, makePolicy, giveUser}, call{"DeleteUser", []string{"UserName", "robot"}}},
-	{users.CodeUserHasGroup, []call{makeUser, makeGroup, join}, call{"DeleteUser", []string{"UserName", "robot"}}},
-	{users.CodeGroupHasUser, []call{makeUser, makeGroup, join}, call{"DeleteGroup", []string{"GroupName", "team"}}},
-	{users.CodeGroupHasPolicy, []call{makeGroup, makePolicy, giveGroup}, call{"DeleteGroup", []string{"GroupName", "team"}}},
-	{users.CodePolicyHasUser, []call{makeUser, makePolicy, giveUser}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
-	{users.CodePolicyHasGroup, []call{makeGroup, makePolicy, giveGroup}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
-	{users.CodePolicyHasVersion, []call{makePolicy, addVersion}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
-	{users.CodeDefaultVersion, []call{makePolicy}, call{"DeletePolicyVersion", []string{"PolicyName", "read", "VersionId", "v1"}}},
-	{users.CodeKeyLimit, []call{makeUser, makeKey, makeKey}, makeKey},
-	{users.CodeUserGroupLimit, slices.Concat([]call{makeUser}, many(users.MaxGroupsOfUser+1, "CreateGroup", "GroupName", "g#"), many(users.MaxGroupsOfUser, "AddUserToGroup", "UserName", "robot", "GroupName", "g#")),
+	{ram.CodePolicyType, nil, call{"GetPolicy", []string{"PolicyName", "read", "PolicyType", "Inline"}}},
+	{ram.CodeMalformedPolicy, nil, call{"CreatePolicy", []string{"PolicyName", "read", "PolicyDocument", `{"Version":"1","Statement":[{"Effect":"<Allow>"}]}`}}},
+	{ram.CodeUserNotExist, nil, call{"GetUser", []string{"UserName", "robot"}}},
+	{ram.CodeKeyNotExist, []call{makeUser}, call{"DeleteAccessKey", []string{"UserName", "robot", "UserAccessKeyId", "x"}}},
+	{ram.CodeUserWithoutPolicy, []call{makeUser, makePolicy}, call{"DetachPolicyFromUser", userRead}},
+	{ram.CodeUserNotInGroup, []call{makeUser, makeGroup}, call{"RemoveUserFromGroup", []string{"UserName", "robot", "GroupName", "team"}}},
+	{ram.CodeGroupNotExist, nil, call{"GetGroup", []string{"GroupName", "team"}}},
+	{ram.CodeGroupWithoutPolicy, []call{makeGroup, makePolicy}, call{"DetachPolicyFromGroup", groupRead}},
+	{ram.CodePolicyNotExist, nil, call{"GetPolicy", customRead}},
+	{ram.CodePolicyVersionNotExist, []call{makePolicy}, call{"SetDefaultPolicyVersion", []string{"PolicyName", "read", "VersionId", "v9"}}},
+	{ram.CodeUserExists, []call{makeUser}, makeUser},
+	{ram.CodeUserInGroup, []call{makeUser, makeGroup, join}, join},
+	{ram.CodeUserHasPolicy, []call{makeUser, makePolicy, giveUser}, giveUser},
+	{ram.CodeGroupExists, []call{makeGroup}, makeGroup},
+	{ram.CodeGroupHasPolicy, []call{makeGroup, makePolicy, giveGroup}, giveGroup},
+	{ram.CodePolicyExists, []call{makePolicy}, makePolicy},
+	{ram.CodeDeleteUserKey, []call{makeUser, makeKey}, call{"DeleteUser", []string{"UserName", "robot"}}},
+	{ram.CodeDeleteUserPolicy, []call{makeUser, makePolicy, giveUser}, call{"DeleteUser", []string{"UserName", "robot"}}},
+	{ram.CodeDeleteUserGroup, []call{makeUser, makeGroup, join}, call{"DeleteUser", []string{"UserName", "robot"}}},
+	{ram.CodeDeleteGroupUser, []call{makeUser, makeGroup, join}, call{"DeleteGroup", []string{"GroupName", "team"}}},
+	{ram.CodeDeleteGroupPolicy, []call{makeGroup, makePolicy, giveGroup}, call{"DeleteGroup", []string{"GroupName", "team"}}},
+	{ram.CodeDeletePolicyUser, []call{makeUser, makePolicy, giveUser}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
+	{ram.CodeDeletePolicyGroup, []call{makeGroup, makePolicy, giveGroup}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
+	{ram.CodeDeletePolicyVersion, []call{makePolicy, addVersion}, call{"DeletePolicy", []string{"PolicyName", "read"}}},
+	{ram.CodeDeleteDefaultVersion, []call{makePolicy}, call{"DeletePolicyVersion", []string{"PolicyName", "read", "VersionId", "v1"}}},
+	{ram.CodeKeyLimit, []call{makeUser, makeKey, makeKey}, makeKey},
+	{ram.CodeUserGroupLimit, slices.Concat([]call{makeUser}, many(users.MaxGroupsOfUser+1, "CreateGroup", "GroupName", "g#"), many(users.MaxGroupsOfUser, "AddUserToGroup", "UserName", "robot", "GroupName", "g#")),
 		call{"AddUserToGroup", []string{"UserName", "robot", "GroupName", fmt.Sprint("g", users.MaxGroupsOfUser)}}},
-	{users.CodeUserPolicyLimit, slices.Concat([]call{makeUser}, manyPolicies, many(users.MaxCustomPolicies, "AttachPolicyToUser", "UserName", "robot", "PolicyType", "Custom", "PolicyName", "p#")),
+	{ram.CodeUserPolicyLimit, slices.Concat([]call{makeUser}, manyPolicies, many(users.MaxCustomPolicies, "AttachPolicyToUser", "UserName", "robot", "PolicyType", "Custom", "PolicyName", "p#")),
 		call{"AttachPolicyToUser", []string{"UserName", "robot", "PolicyType", "Custom", "PolicyName", tooMany}}},
-	{users.CodeGroupPolicyLimit, slices.Concat([]call{makeGroup}, manyPolicies, many(users.MaxCustomPolicies, "AttachPolicyToGroup", "GroupName", "team", "PolicyType", "Custom", "PolicyName", "p#")),
+	{ram.CodeGroupPolicyLimit, slices.Concat([]call{makeGroup}, manyPolicies, many(users.MaxCustomPolicies, "AttachPolicyToGroup", "GroupName", "team", "PolicyType", "Custom", "PolicyName", "p#")),
 		call{"AttachPolicyToGroup", []string{"GroupName", "team", "PolicyType", "Custom", "PolicyName", tooMany}}},
-	{users.CodeVersionLimit, []call{makePolicy, addVersion, addVersion, addVersion, addVersion}, addVersion},
+	{ram.CodePolicyVersionLimit, []call{makePolicy, addVersion, addVersion, addVersion, addVersion}, addVersion},
 }
 
 // ramFile is the name of the golden of a refusal.
@@ -157,7 +158,7 @@ func TestGoldenRAMErrors(t *testing.T) {
 			compare(t, ramFile(g.code), b.String())
 		})
 	}
-	t.Run(users.CodeNoPermission, func(t *testing.T) {
+	t.Run(ram.CodeNoPermission, func(t *testing.T) {
 		t.Parallel()
 		f := newFixture(t)
 		var b strings.Builder
@@ -165,6 +166,6 @@ func TestGoldenRAMErrors(t *testing.T) {
 		for _, asXML := range []bool{false, true} {
 			writeAnswer(&b, f.answer(f.signed(t, call{"ListUsers", nil}, key("userid"), goldenTime, asXML)))
 		}
-		compare(t, ramFile(users.CodeNoPermission), b.String())
+		compare(t, ramFile(ram.CodeNoPermission), b.String())
 	})
 }

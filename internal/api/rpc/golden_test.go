@@ -33,8 +33,8 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -755,7 +755,7 @@ func TestGoldenFiles(t *testing.T) {
 	for _, g := range ramRefusals {
 		want[ramFile(g.code)+".txt"] = true
 	}
-	want[ramFile(users.CodeNoPermission)+".txt"] = true
+	want[ramFile(ram.CodeNoPermission)+".txt"] = true
 	files, err := os.ReadDir(filepath.Join("testdata", "golden"))
 	if err != nil {
 		t.Fatal(err)
