@@ -13,20 +13,13 @@ import (
 )
 
 type adminCommand struct {
-	adminFlags
+	globals
+	offlineFlags
 	List    adminList    `cmd:"" help:"List the access keys of the root account."`
 	Rotate  adminRotate  `cmd:"" help:"Replace the access key of the root account."`
 	Disable adminDisable `cmd:"" help:"Switch access keys of the root account off."`
 	Enable  adminEnable  `cmd:"" help:"Switch an access key of the root account on."`
 	Delete  adminDelete  `cmd:"" help:"Delete an access key of the root account."`
-}
-
-// AfterApply gives every subcommand the flags of the group.
-func (c *adminCommand) AfterApply() error {
-	for _, f := range []*adminFlags{&c.List.adminFlags, &c.Rotate.adminFlags, &c.Disable.adminFlags, &c.Enable.adminFlags, &c.Delete.adminFlags} {
-		*f = c.adminFlags
-	}
-	return nil
 }
 
 // offlineFlags reach the store of a server that is stopped, without an access key: the root key proves the right to do so.
@@ -46,21 +39,15 @@ type rootKeys interface {
 	DeleteAccessKey(context.Context, *ram.AccessKeyRequest) (*ram.EmptyResponse, error)
 }
 
-// adminFlags are the flags of every command of this group.
-type adminFlags struct {
-	globals
-	offlineFlags
-}
-
 // with calls do with the store of a stopped server, or with the server of the profile, which must be the root account's.
-func (f adminFlags) with(e *env, do func(rootKeys, *server.Offline) error) error {
-	if f.Offline {
-		return f.stopped(e, func(o *server.Offline) error { return do(o, o) })
+func (g *adminCommand) with(e *env, do func(rootKeys, *server.Offline) error) error {
+	if g.Offline {
+		return g.stopped(e, func(o *server.Offline) error { return do(o, o) })
 	}
-	if f.Config != nil || f.DataDir != nil || f.RootKeyFile != nil || f.RootKeyEnv != nil {
+	if g.Config != nil || g.DataDir != nil || g.RootKeyFile != nil || g.RootKeyEnv != nil {
 		return coded{exitUsage, "--config, --data-dir, --root-key-file and --root-key-env go with --offline"}
 	}
-	client, err := f.rootClient(e, f.Profile)
+	client, err := g.rootClient(e, e.Profile)
 	if err != nil {
 		return err
 	}
@@ -68,7 +55,7 @@ func (f adminFlags) with(e *env, do func(rootKeys, *server.Offline) error) error
 }
 
 // rootClient verifies that the profile is the root account's: for a user, the same calls change the user's own keys.
-func (f adminFlags) rootClient(e *env, name string) (*ram.Client, error) {
+func (g *adminCommand) rootClient(e *env, name string) (*ram.Client, error) {
 	p, err := resolve(name)
 	if err != nil {
 		return nil, err
@@ -87,9 +74,9 @@ func (f adminFlags) rootClient(e *env, name string) (*ram.Client, error) {
 	return ram.New(client), nil
 }
 
-func (f adminFlags) stopped(e *env, do func(*server.Offline) error) error {
+func (g *adminCommand) stopped(e *env, do func(*server.Offline) error) error {
 	set, loadErr := loadSettings(&serveCommand{
-		Config: f.Config, DataDir: f.DataDir, RootKeyFile: f.RootKeyFile, RootKeyEnv: f.RootKeyEnv,
+		Config: g.Config, DataDir: g.DataDir, RootKeyFile: g.RootKeyFile, RootKeyEnv: g.RootKeyEnv,
 	}, os.Environ())
 	config, err := set.server(e)
 	if err := errors.Join(loadErr, err); err != nil {
@@ -98,17 +85,15 @@ func (f adminFlags) stopped(e *env, do func(*server.Offline) error) error {
 	return server.WithOffline(e.ctx, config, do)
 }
 
-type adminList struct {
-	adminFlags `kong:"-"`
-}
+type adminList struct{}
 
-func (c *adminList) Run(e *env) error {
-	return c.with(e, func(keys rootKeys, _ *server.Offline) error {
+func (c *adminList) Run(e *env, group *adminCommand) error {
+	return group.with(e, func(keys rootKeys, _ *server.Offline) error {
 		list, err := keys.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{})
 		switch {
 		case err != nil:
 			return err
-		case c.json():
+		case e.json():
 			return printResponse(e.stdout, list)
 		}
 		t := newTable("ACCESS KEY", "STATUS", "CREATED")
@@ -120,26 +105,25 @@ func (c *adminList) Run(e *env) error {
 }
 
 type adminRotate struct {
-	adminFlags `kong:"-"`
-	DeleteOld  bool `help:"Delete the other access keys of the root account at once: whoever still uses one is refused from then on."`
+	DeleteOld bool `help:"Delete the other access keys of the root account at once: whoever still uses one is refused from then on."`
 }
 
 // Run makes the second key, keeps it where the first one was, and uses it once. The first one is deleted only then.
-func (c *adminRotate) Run(e *env) error {
+func (c *adminRotate) Run(e *env, group *adminCommand) error {
 	name := ""
-	if !c.Offline {
-		if os.Getenv("KEYTURN_ENDPOINT") != "" && c.Profile == "" {
+	if !group.Offline {
+		if os.Getenv("KEYTURN_ENDPOINT") != "" && e.Profile == "" {
 			return coded{exitUsage, "the new access key is saved in the profile that is in use: name one with --profile"}
 		}
 		all, _, err := readProfiles()
 		if err != nil {
 			return err
 		}
-		if name, _, err = all.find(c.Profile); err != nil {
+		if name, _, err = all.find(e.Profile); err != nil {
 			return err
 		}
 	}
-	return c.with(e, func(keys rootKeys, o *server.Offline) error {
+	return group.with(e, func(keys rootKeys, o *server.Offline) error {
 		old, err := c.room(e, keys, o != nil)
 		if err != nil {
 			return err
@@ -148,7 +132,7 @@ func (c *adminRotate) Run(e *env) error {
 		if err != nil {
 			return err
 		}
-		if keys, err = c.keep(e, keys, o, name, made.AccessKey); err != nil {
+		if keys, err = c.keep(e, group, o, keys, name, made.AccessKey); err != nil {
 			return err
 		}
 		return c.finish(e, keys, old, made.AccessKey.AccessKeyID)
@@ -176,8 +160,11 @@ func (c *adminRotate) room(e *env, keys rootKeys, offline bool) ([]ram.ListedAcc
 	return list.AccessKeys[1:], nil
 }
 
-// keep saves the new key, and returns what works with it. A key that cannot be saved is deleted again: nobody would have it.
-func (c *adminRotate) keep(e *env, keys rootKeys, o *server.Offline, name string, key ram.AccessKey) (rootKeys, error) {
+// keep saves the new key and returns a client that uses it. It deletes a key that cannot be saved:
+// nobody would have its secret.
+func (c *adminRotate) keep(
+	e *env, group *adminCommand, o *server.Offline, keys rootKeys, name string, key ram.AccessKey,
+) (rootKeys, error) {
 	place, err := c.save(o, name, key)
 	if err != nil {
 		_, undo := keys.DeleteAccessKey(context.WithoutCancel(e.ctx), &ram.AccessKeyRequest{UserAccessKeyID: key.AccessKeyID})
@@ -187,7 +174,7 @@ func (c *adminRotate) keep(e *env, keys rootKeys, o *server.Offline, name string
 	if o != nil {
 		return keys, nil
 	}
-	client, err := c.rootClient(e, name)
+	client, err := group.rootClient(e, name)
 	if err != nil {
 		return nil, fmt.Errorf("the new access key %s does not work, and the others were left as they are: %w", key.AccessKeyID, err)
 	}
@@ -230,13 +217,12 @@ func (c *adminRotate) finish(e *env, keys rootKeys, old []ram.ListedAccessKey, m
 }
 
 type adminDisable struct {
-	adminFlags `kong:"-"`
-	ID         string `arg:"" optional:"" name:"access-key-id" help:"ID of the access key; all of the root account if left out."`
-	Yes        bool   `help:"Do not ask." short:"y"`
+	ID  string `arg:"" optional:"" name:"access-key-id" help:"ID of the access key; all of the root account if left out."`
+	Yes bool   `help:"Do not ask." short:"y"`
 }
 
 // Run switches the key that it works with off last.
-func (c *adminDisable) Run(e *env) error {
+func (c *adminDisable) Run(e *env, group *adminCommand) error {
 	if c.ID == "" && !c.Yes {
 		const question = "Switch every access key of the root account off? Only keyturn admin enable --offline, on the stopped server, switches one on again."
 		if err := e.confirm(question); err != nil {
@@ -244,14 +230,14 @@ func (c *adminDisable) Run(e *env) error {
 		}
 	}
 	own := ""
-	if !c.Offline {
-		p, err := resolve(c.Profile)
+	if !group.Offline {
+		p, err := resolve(e.Profile)
 		if err != nil {
 			return err
 		}
 		own = p.AccessKeyID
 	}
-	return c.with(e, func(keys rootKeys, _ *server.Offline) error {
+	return group.with(e, func(keys rootKeys, _ *server.Offline) error {
 		list, err := keys.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{})
 		if err != nil {
 			return err
@@ -264,12 +250,11 @@ func (c *adminDisable) Run(e *env) error {
 }
 
 type adminEnable struct {
-	adminFlags `kong:"-"`
-	ID         string `arg:"" optional:"" name:"access-key-id" help:"ID of the access key; all of the root account if left out."`
+	ID string `arg:"" optional:"" name:"access-key-id" help:"ID of the access key; all of the root account if left out."`
 }
 
-func (c *adminEnable) Run(e *env) error {
-	return c.with(e, func(keys rootKeys, _ *server.Offline) error {
+func (c *adminEnable) Run(e *env, group *adminCommand) error {
+	return group.with(e, func(keys rootKeys, _ *server.Offline) error {
 		list, err := keys.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{})
 		if err != nil {
 			return err
@@ -296,18 +281,17 @@ func setRootKeys(e *env, keys rootKeys, list []ram.ListedAccessKey, id, status, 
 }
 
 type adminDelete struct {
-	adminFlags `kong:"-"`
-	ID         string `arg:"" name:"access-key-id" help:"ID of the access key."`
-	Yes        bool   `help:"Do not ask." short:"y"`
+	ID  string `arg:"" name:"access-key-id" help:"ID of the access key."`
+	Yes bool   `help:"Do not ask." short:"y"`
 }
 
-func (c *adminDelete) Run(e *env) error {
+func (c *adminDelete) Run(e *env, group *adminCommand) error {
 	if !c.Yes {
 		if err := e.confirm(fmt.Sprintf("Delete access key %s of the root account?", c.ID)); err != nil {
 			return err
 		}
 	}
-	return c.with(e, func(keys rootKeys, _ *server.Offline) error {
+	return group.with(e, func(keys rootKeys, _ *server.Offline) error {
 		if _, err := keys.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserAccessKeyID: c.ID}); err != nil {
 			return err
 		}

@@ -60,7 +60,7 @@ func (c *agentCommand) Run(e *env) error {
 }
 
 type execCommand struct {
-	Profile     string        `help:"Profile to use instead of the current one." placeholder:"NAME" env:"${profile_variable}"`
+	Profile     string        `help:"Profile to use instead of ${profile_variable} or the current one." placeholder:"NAME"`
 	Secret      []string      `help:"Secret whose JSON members become variables that begin with PREFIX; may be repeated." placeholder:"NAME=PREFIX" required:"" sep:"none"`
 	Allow       []string      `help:"Variable that secrets with an empty prefix may set; required for those, may be repeated." placeholder:"NAME,…"`
 	OnChange    string        `help:"What a change does: restart, signal:NAME (such as signal:HUP) or ignore." default:"restart" placeholder:"WHAT"`

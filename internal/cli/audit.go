@@ -21,7 +21,7 @@ type auditVerify struct {
 	RootKeyFile string   `help:"File with the root key, for --data-dir (DATA-DIR/root.key)." placeholder:"FILE" type:"path"`
 	RootKeyEnv  string   `help:"Variable of the environment with the root key, for --data-dir." placeholder:"NAME"`
 	Online      bool     `help:"Compare with the server of the profile, which keeps this trail and may be running."`
-	Profile     string   `help:"Profile for --online, instead of the current one." placeholder:"NAME" env:"${profile_variable}"`
+	Profile     string   `help:"Profile for --online, instead of ${profile_variable} or the current one." placeholder:"NAME"`
 	KnownGap    []uint64 `help:"Number of the record of a loss that you know; may be repeated." placeholder:"N"`
 }
 
@@ -87,7 +87,7 @@ func (c *auditVerify) against(e *env) (audit.Verification, error) {
 }
 
 func (c *auditVerify) online(e *env) (audit.Verification, error) {
-	client, err := globals{Profile: c.Profile}.connect()
+	client, err := connect(c.Profile)
 	if err != nil {
 		return audit.Verification{}, err
 	}

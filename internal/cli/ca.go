@@ -12,7 +12,6 @@ type caCommand struct {
 }
 
 type caRotate struct {
-	globals     `kong:"-"`
 	OverlapDays int `help:"Days for which the old CA is still used, while clients learn to trust the new one." default:"30"`
 }
 
@@ -20,7 +19,7 @@ func (c *caRotate) Run(e *env) error {
 	if c.OverlapDays < 1 || c.OverlapDays > 365 {
 		return coded{exitUsage, "--overlap-days must be 1 to 365; docs/operations.md, \"Rotate the local CA\", says how to replace a stolen CA at once"}
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -28,7 +27,7 @@ func (c *caRotate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, out)
 	}
 	fmt.Fprintf(e.stderr, "The new CA takes over at %s. Until then clients must trust this certificate too; DATA_DIR/tls/ca.pem on the server holds both.\n", when(out.SwitchAt))

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -26,31 +25,16 @@ const (
 	exitMissing = 3
 )
 
-// globals are the flags of every command that calls a server.
+// globals are the flags of every command that calls a server: a group of commands embeds them.
 type globals struct {
-	Profile string `help:"Profile to use instead of the current one." placeholder:"NAME" env:"${profile_variable}"`
+	Profile string `help:"Profile to use instead of ${profile_variable} or the current one." placeholder:"NAME"`
 	Output  string `help:"Form of the result: ${enum}." enum:"table,json" default:"table" short:"o"`
 }
 
-// shared is how [shareFlags] finds the flags of a group and of its subcommands.
-func (g *globals) shared() *globals { return g }
-
-// shareFlags gives every subcommand the flags of its group: the outermost command that has them.
-func shareFlags(c *commands) { shareFrom(reflect.ValueOf(c).Elem(), nil) }
-
-func shareFrom(command reflect.Value, group *globals) {
-	for i := range command.NumField() {
-		if !command.Type().Field(i).IsExported() || command.Field(i).Kind() != reflect.Struct {
-			continue
-		}
-		own := group
-		if sub, ok := command.Field(i).Addr().Interface().(interface{ shared() *globals }); ok && group == nil {
-			own = sub.shared()
-		} else if ok {
-			*sub.shared() = *group
-		}
-		shareFrom(command.Field(i), own)
-	}
+// AfterApply puts the flags of a group into the env that its commands are run with.
+func (g *globals) AfterApply(e *env) error {
+	e.globals = globals{Profile: namedProfile(g.Profile), Output: g.Output}
+	return nil
 }
 
 type commands struct {
@@ -79,6 +63,7 @@ type commands struct {
 
 // env is what a command works with.
 type env struct {
+	globals        // of the command's group
 	ctx            context.Context
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -100,7 +85,8 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}()
 	var c commands
-	parser, err := newParser(&c, stdout, stderr)
+	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr}
+	parser, err := newParser(&c, e)
 	if err != nil {
 		fmt.Fprintln(stderr, "keyturn:", err)
 		return exitFailed
@@ -113,16 +99,16 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintf(stderr, "keyturn: %s\n", usage(err))
 		return exitUsage
 	}
-	shareFlags(&c)
-	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr, model: parser.Model}
-	return report(stderr, command.Run(e))
+	e.model = parser.Model
+	return report(stderr, command.Run())
 }
 
-func newParser(c *commands, stdout, stderr io.Writer) (*kong.Kong, error) {
+func newParser(c *commands, e *env) (*kong.Kong, error) {
 	return kong.New(c,
 		kong.Name("keyturn"),
 		kong.Description("A secrets manager that rotates credentials without an outage."),
-		kong.Writers(stdout, stderr),
+		kong.Writers(e.stdout, e.stderr),
+		kong.Bind(e),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.Vars{"default_data_dir": defaultDataDir(), "profile_variable": profileVariable},

@@ -18,12 +18,10 @@ type groupCommand struct {
 	Detach groupDetach `cmd:"" help:"Take a policy from a group."`
 }
 
-type groupList struct {
-	globals `kong:"-"`
-}
+type groupList struct{}
 
 func (c *groupList) Run(e *env) error {
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -39,7 +37,7 @@ func (c *groupList) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, all)
 	}
 	t := newTable("NAME", "CREATED", "COMMENTS")
@@ -50,12 +48,11 @@ func (c *groupList) Run(e *env) error {
 }
 
 type groupShow struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the group."`
+	Name string `arg:"" help:"Name of the group."`
 }
 
 func (c *groupShow) Run(e *env) error {
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -63,7 +60,7 @@ func (c *groupShow) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, g)
 	}
 	policies, err := client.ListPoliciesForGroup(e.ctx, &ram.ListPoliciesForGroupRequest{GroupName: c.Name})
@@ -92,21 +89,19 @@ func (c *groupShow) Run(e *env) error {
 }
 
 type groupCreate struct {
-	globals  `kong:"-"`
 	Name     string `arg:"" help:"Name of the group: letters, digits and -"`
 	Comments string `help:"What the group is for."`
 }
 
 func (c *groupCreate) Run(e *env) error {
-	return c.tell(e, func(client *ram.Client) (any, error) {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.CreateGroup(e.ctx, &ram.CreateGroupRequest{GroupName: c.Name, Comments: c.Comments})
 	}, "Created group %s.", c.Name)
 }
 
 type groupDelete struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the group."`
-	Yes     bool   `help:"Do not ask." short:"y"`
+	Name string `arg:"" help:"Name of the group."`
+	Yes  bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *groupDelete) Run(e *env) error {
@@ -115,7 +110,7 @@ func (c *groupDelete) Run(e *env) error {
 			return err
 		}
 	}
-	return c.tell(e, func(client *ram.Client) (any, error) {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.DeleteGroup(e.ctx, &ram.DeleteGroupRequest{GroupName: c.Name})
 	}, "Group %s is deleted.", c.Name)
 }
@@ -127,23 +122,21 @@ type membership struct {
 }
 
 type groupAdd struct {
-	globals `kong:"-"`
 	membership
 }
 
 func (c *groupAdd) Run(e *env) error {
-	return c.tell(e, func(client *ram.Client) (any, error) {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.AddUserToGroup(e.ctx, &ram.MembershipRequest{UserName: c.User, GroupName: c.Group})
 	}, "User %s is in group %s.", c.User, c.Group)
 }
 
 type groupRemove struct {
-	globals `kong:"-"`
 	membership
 }
 
 func (c *groupRemove) Run(e *env) error {
-	return c.tell(e, func(client *ram.Client) (any, error) {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.RemoveUserFromGroup(e.ctx, &ram.MembershipRequest{UserName: c.User, GroupName: c.Group})
 	}, "User %s is no longer in group %s.", c.User, c.Group)
 }
@@ -155,23 +148,21 @@ type groupPolicy struct {
 }
 
 type groupAttach struct {
-	globals `kong:"-"`
 	groupPolicy
 }
 
 func (c *groupAttach) Run(e *env) error {
-	return c.policyOf(e, c.Policy, "attached to group "+c.Group, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+	return e.policyOf(c.Policy, "attached to group "+c.Group, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
 		return client.AttachPolicyToGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
 	})
 }
 
 type groupDetach struct {
-	globals `kong:"-"`
 	groupPolicy
 }
 
 func (c *groupDetach) Run(e *env) error {
-	return c.policyOf(e, c.Policy, "taken from group "+c.Group, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+	return e.policyOf(c.Policy, "taken from group "+c.Group, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
 		return client.DetachPolicyFromGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
 	})
 }

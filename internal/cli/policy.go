@@ -19,12 +19,11 @@ type policyCommand struct {
 }
 
 type policyList struct {
-	globals `kong:"-"`
-	Type    string `help:"Only policies of this type: Custom or System." enum:",Custom,System" default:""`
+	Type string `help:"Only policies of this type: Custom or System." enum:",Custom,System" default:""`
 }
 
 func (c *policyList) Run(e *env) error {
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -40,7 +39,7 @@ func (c *policyList) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, all)
 	}
 	t := newTable("NAME", "TYPE", "VERSION", "ATTACHED", "DESCRIPTION")
@@ -51,12 +50,11 @@ func (c *policyList) Run(e *env) error {
 }
 
 type policyShow struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the policy."`
+	Name string `arg:"" help:"Name of the policy."`
 }
 
 func (c *policyShow) Run(e *env) error {
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -69,7 +67,7 @@ func (c *policyShow) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, p)
 	}
 	versions, err := client.ListPolicyVersions(e.ctx, &in)
@@ -125,7 +123,6 @@ func readLimited(r io.Reader) (string, error) {
 }
 
 type policyCreate struct {
-	globals     `kong:"-"`
 	Name        string `arg:"" help:"Name of the policy: letters, digits and -"`
 	Description string `help:"What it allows."`
 	document
@@ -136,14 +133,13 @@ func (c *policyCreate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.tell(e, func(client *ram.Client) (any, error) {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.CreatePolicy(e.ctx, &ram.CreatePolicyRequest{PolicyName: c.Name, PolicyDocument: text, Description: c.Description})
 	}, "Created policy %s; keyturn user attach and keyturn group attach give it to somebody.", c.Name)
 }
 
 type policyUpdate struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the policy."`
+	Name string `arg:"" help:"Name of the policy."`
 	document
 }
 
@@ -152,7 +148,7 @@ func (c *policyUpdate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -162,13 +158,12 @@ func (c *policyUpdate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "Policy %s is at version %s.", c.Name, out.PolicyVersion.VersionID)
+	return e.done(out, "Policy %s is at version %s.", c.Name, out.PolicyVersion.VersionID)
 }
 
 type policyDelete struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the policy."`
-	Yes     bool   `help:"Do not ask." short:"y"`
+	Name string `arg:"" help:"Name of the policy."`
+	Yes  bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *policyDelete) Run(e *env) error {
@@ -177,13 +172,12 @@ func (c *policyDelete) Run(e *env) error {
 			return err
 		}
 	}
-	return c.tell(e, func(client *ram.Client) (any, error) {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.DeletePolicy(e.ctx, &ram.DeletePolicyRequest{PolicyName: c.Name, CascadingDelete: true})
 	}, "Policy %s is deleted.", c.Name)
 }
 
 type policySimulate struct {
-	globals   `kong:"-"`
 	User      string `required:"" help:"Name of the user."`
 	Operation string `required:"" help:"Operation, such as GetSecretValue."`
 	Secret    string `help:"Name or ARN of the secret that it is on; its tags and its own policy count."`
@@ -193,7 +187,7 @@ type policySimulate struct {
 }
 
 func (c *policySimulate) Run(e *env) error {
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -207,7 +201,7 @@ func (c *policySimulate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if e.json() {
 		err = printResponse(e.stdout, out)
 	} else {
 		_, err = fmt.Fprintln(e.stdout, verdict(out))

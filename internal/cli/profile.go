@@ -112,9 +112,9 @@ func (all profiles) write(path string) error {
 	return root.WriteFile(path, append(data, '\n'))
 }
 
-// find returns the named profile, or the current one.
-func (all profiles) find(name string) (string, profile, error) {
-	name = cmp.Or(name, all.Current)
+// find returns the profile that a flag or the environment names, or the current one.
+func (all profiles) find(flag string) (string, profile, error) {
+	name := cmp.Or(namedProfile(flag), all.Current)
 	p, ok := all.Profiles[name]
 	switch {
 	case name == "":
@@ -128,11 +128,13 @@ func (all profiles) find(name string) (string, profile, error) {
 // profileVariable names the profile where no flag does.
 const profileVariable = "KEYTURN_PROFILE"
 
-// resolve finds how to reach the server: by the profile if a name or the environment says which,
+// namedProfile returns the name that a flag gives, or else the environment; empty if neither does.
+func namedProfile(flag string) string { return cmp.Or(flag, os.Getenv(profileVariable)) }
+
+// resolve finds how to reach the server: by the profile if a flag or the environment names one,
 // by the environment if it names an endpoint, and else by the current profile.
-func resolve(name string) (profile, error) {
-	name = cmp.Or(name, os.Getenv(profileVariable))
-	if endpoint := os.Getenv("KEYTURN_ENDPOINT"); endpoint != "" && name == "" {
+func resolve(flag string) (profile, error) {
+	if endpoint := os.Getenv("KEYTURN_ENDPOINT"); endpoint != "" && namedProfile(flag) == "" {
 		return profile{
 			Endpoint: endpoint, AccessKeyID: os.Getenv("KEYTURN_ACCESS_KEY_ID"), AccessKeySecret: os.Getenv("KEYTURN_ACCESS_KEY_SECRET"),
 			SecurityToken: os.Getenv("KEYTURN_SECURITY_TOKEN"), Region: os.Getenv("KEYTURN_REGION"), CAFile: os.Getenv("KEYTURN_CA_FILE"),
@@ -143,7 +145,7 @@ func resolve(name string) (profile, error) {
 	if err != nil {
 		return profile{}, err
 	}
-	_, p, err := all.find(name)
+	_, p, err := all.find(flag)
 	return p, err
 }
 
@@ -179,6 +181,15 @@ func (p profile) client() (*kms.Client, error) {
 		return nil, fmt.Errorf("the profile or the environment is incomplete: %w", err)
 	}
 	return client, nil
+}
+
+// connect returns a client for the profile that a flag names, or the one that is found without.
+func connect(flag string) (*kms.Client, error) {
+	p, err := resolve(flag)
+	if err != nil {
+		return nil, err
+	}
+	return p.client()
 }
 
 type profileCommand struct {
@@ -289,7 +300,7 @@ func (c profileName) find() (profiles, string, string, profile, error) {
 	if err != nil {
 		return all, path, "", profile{}, err
 	}
-	name, p, err := all.find(cmp.Or(c.Name, os.Getenv(profileVariable)))
+	name, p, err := all.find(c.Name)
 	return all, path, name, p, err
 }
 

@@ -9,8 +9,8 @@ import (
 )
 
 // users returns a client of the user service.
-func (g globals) users() (*ram.Client, error) {
-	c, err := g.connect()
+func (e *env) users() (*ram.Client, error) {
+	c, err := e.connect()
 	if err != nil {
 		return nil, err
 	}
@@ -18,17 +18,17 @@ func (g globals) users() (*ram.Client, error) {
 }
 
 // done prints an answer as JSON, or a sentence.
-func (g globals) done(e *env, response any, format string, args ...any) error {
-	if g.json() {
+func (e *env) done(response any, format string, args ...any) error {
+	if e.json() {
 		return printResponse(e.stdout, response)
 	}
 	_, err := fmt.Fprintf(e.stdout, format+"\n", args...)
 	return err
 }
 
-// tell makes one call of the user service and says in a sentence that it is done.
-func (g globals) tell(e *env, call func(*ram.Client) (any, error), format string, args ...any) error {
-	client, err := g.users()
+// callUsers makes one call of the user service and prints the answer, as JSON or as a sentence.
+func (e *env) callUsers(call func(*ram.Client) (any, error), format string, args ...any) error {
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (g globals) tell(e *env, call func(*ram.Client) (any, error), format string
 	if err != nil {
 		return err
 	}
-	return g.done(e, out, format, args...)
+	return e.done(out, format, args...)
 }
 
 // pageSize is how many rows a list asks for at a time.
@@ -77,8 +77,8 @@ func policyType(e *env, client *ram.Client, name string) (string, error) {
 }
 
 // policyOf attaches a policy to somebody or takes it from them, and says so: done is "attached to user app".
-func (g globals) policyOf(e *env, policy, done string, change func(client *ram.Client, kind string) (*ram.EmptyResponse, error)) error {
-	client, err := g.users()
+func (e *env) policyOf(policy, done string, change func(client *ram.Client, kind string) (*ram.EmptyResponse, error)) error {
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (g globals) policyOf(e *env, policy, done string, change func(client *ram.C
 	if err != nil {
 		return err
 	}
-	return g.done(e, out, "%s policy %s is %s.", kind, policy, done)
+	return e.done(out, "%s policy %s is %s.", kind, policy, done)
 }
 
 // names joins what people read as a list.

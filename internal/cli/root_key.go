@@ -19,12 +19,10 @@ type rootKeyCommand struct {
 	Prepare rootKeyPrepare `cmd:"" help:"Add a new root key to a key file, for the nodes of a cluster."`
 }
 
-type rootKeyStatus struct {
-	globals `kong:"-"`
-}
+type rootKeyStatus struct{}
 
 func (c *rootKeyStatus) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -32,11 +30,11 @@ func (c *rootKeyStatus) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.print(e, out)
+	return e.print(out)
 }
 
-func (g globals) print(e *env, out *kms.RootKeyResponse) error {
-	if g.json() {
+func (e *env) print(out *kms.RootKeyResponse) error {
+	if e.json() {
 		return printResponse(e.stdout, out)
 	}
 	t := newTable()
@@ -48,7 +46,6 @@ func (g globals) print(e *env, out *kms.RootKeyResponse) error {
 }
 
 type rootKeyRotate struct {
-	globals         `kong:"-"`
 	ReencryptValues bool          `help:"Also seal every stored value anew, under a new data key."`
 	Force           bool          `help:"Rotate again within an hour; only the root account may."`
 	Wait            bool          `help:"Wait until nothing needs the former root key any more."`
@@ -56,7 +53,7 @@ type rootKeyRotate struct {
 }
 
 func (c *rootKeyRotate) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -84,7 +81,7 @@ func (c *rootKeyRotate) Run(e *env) error {
 			return err
 		}
 	}
-	return c.print(e, out)
+	return e.print(out)
 }
 
 type rootKeyPrepare struct {

@@ -29,13 +29,12 @@ type rotationCommand struct {
 }
 
 type rotationList struct {
-	globals `kong:"-"`
-	State   string `help:"Only those in this state, such as quarantined." placeholder:"STATE"`
-	Target  string `help:"Only those at this target." placeholder:"NAME"`
+	State  string `help:"Only those in this state, such as quarantined." placeholder:"STATE"`
+	Target string `help:"Only those at this target." placeholder:"NAME"`
 }
 
 func (c *rotationList) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -50,7 +49,7 @@ func (c *rotationList) Run(e *env) error {
 			break
 		}
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, all)
 	}
 	t := newTable("SECRET", "TARGET", "STATE", "CREDENTIAL", "NEXT DUE", "REASON")
@@ -65,7 +64,6 @@ func (c *rotationList) Run(e *env) error {
 }
 
 type rotationConfigure struct {
-	globals       `kong:"-"`
 	Name          string `arg:"" help:"Name or ARN of the secret."`
 	Target        string `help:"Target of a Generic secret; managed secrets name theirs in ExtendedConfig." placeholder:"NAME"`
 	Strategy      string `help:"single, overlap or double; if left out, what the type asks for, or the target's best." enum:",single,overlap,double" default:""`
@@ -86,7 +84,7 @@ type rotationConfigure struct {
 }
 
 func (c *rotationConfigure) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -103,13 +101,12 @@ func (c *rotationConfigure) Run(e *env) error {
 	if !out.NextRotationDate.IsZero() {
 		next = "next at " + when(out.NextRotationDate)
 	}
-	return c.done(e, out, "%s is rotated at target %s, %s.", out.SecretName, out.TargetName, next)
+	return e.done(out, "%s is rotated at target %s, %s.", out.SecretName, out.TargetName, next)
 }
 
 type rotationDetach struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
-	Yes     bool   `help:"Do not ask." short:"y"`
+	Name string `arg:"" help:"Name or ARN of the secret."`
+	Yes  bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *rotationDetach) Run(e *env) error {
@@ -118,7 +115,7 @@ func (c *rotationDetach) Run(e *env) error {
 			return err
 		}
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -126,7 +123,7 @@ func (c *rotationDetach) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "%s is not rotated any more; keyturn secret put stores its versions again.", c.Name)
+	return e.done(out, "%s is not rotated any more; keyturn secret put stores its versions again.", c.Name)
 }
 
 // begin are the arguments of a command that asks for a rotation.
@@ -137,8 +134,8 @@ type begin struct {
 }
 
 // run asks for a rotation and, if that is wanted, follows it to its end.
-func (c *begin) run(e *env, g globals, ask func(*kms.Client, *kms.VersionedRequest) (*kms.RotateSecretResponse, error), end verdictOf, text string) error {
-	client, err := g.connect()
+func (c *begin) run(e *env, ask func(*kms.Client, *kms.VersionedRequest) (*kms.RotateSecretResponse, error), end verdictOf, text string) error {
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -150,36 +147,33 @@ func (c *begin) run(e *env, g globals, ask func(*kms.Client, *kms.VersionedReque
 	case err != nil:
 		return err
 	case !c.Wait:
-		return g.done(e, out, text, out.SecretName, out.VersionID)
+		return e.done(out, text, out.SecretName, out.VersionID)
 	}
-	f := &follower{env: e, globals: g, client: client, secret: out.SecretName, id: out.VersionID, named: true, verdict: end}
+	f := &follower{env: e, client: client, secret: out.SecretName, id: out.VersionID, named: true, verdict: end}
 	return f.follow(c.Timeout)
 }
 
 type rotationRotate struct {
-	globals `kong:"-"`
 	begin
 }
 
 func (c *rotationRotate) Run(e *env) error {
-	return c.run(e, c.globals, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		return client.RotateSecret(e.ctx, &kms.RotateSecretRequest{SecretName: in.SecretName, VersionID: in.VersionID})
 	}, promoted, "The rotation of %s to version %s is asked for; keyturn rotation status shows how it goes.")
 }
 
 type rotationRehearse struct {
-	globals `kong:"-"`
 	begin
 }
 
 func (c *rotationRehearse) Run(e *env) error {
-	return c.run(e, c.globals, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		return client.RehearseRotation(e.ctx, in)
 	}, rehearsed, "The rehearsal of a rotation of %s, as version %s, is asked for; keyturn rotation status shows how it goes.")
 }
 
 type rotationEmergency struct {
-	globals `kong:"-"`
 	begin
 	Yes bool `help:"Do not ask." short:"y"`
 }
@@ -193,7 +187,7 @@ func (c *rotationEmergency) Run(e *env) error {
 			return err
 		}
 	}
-	return c.run(e, c.globals, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{SecretName: in.SecretName, VersionID: in.VersionID})
 		if err != nil {
 			return nil, err
@@ -204,7 +198,7 @@ func (c *rotationEmergency) Run(e *env) error {
 
 // warn says what an emergency breaks, and asks whether it is to be.
 func (c *rotationEmergency) warn(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -236,9 +230,8 @@ func (c *rotationEmergency) warn(e *env) error {
 }
 
 type rotationEndGrace struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
-	Yes     bool   `help:"Do not ask." short:"y"`
+	Name string `arg:"" help:"Name or ARN of the secret."`
+	Yes  bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *rotationEndGrace) Run(e *env) error {
@@ -247,7 +240,7 @@ func (c *rotationEndGrace) Run(e *env) error {
 			return err
 		}
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -255,16 +248,15 @@ func (c *rotationEndGrace) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "The former credential of %s is retired now; keyturn rotation status shows when that is done.", c.Name)
+	return e.done(out, "The former credential of %s is retired now; keyturn rotation status shows when that is done.", c.Name)
 }
 
 type rotationUndo struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
+	Name string `arg:"" help:"Name or ARN of the secret."`
 }
 
 func (c *rotationUndo) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -272,16 +264,15 @@ func (c *rotationUndo) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "The former credential of %s is current again once a login has shown that it works; keyturn rotation status tells.", c.Name)
+	return e.done(out, "The former credential of %s is current again once a login has shown that it works; keyturn rotation status tells.", c.Name)
 }
 
 type rotationCancel struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
+	Name string `arg:"" help:"Name or ARN of the secret."`
 }
 
 func (c *rotationCancel) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -290,11 +281,11 @@ func (c *rotationCancel) Run(e *env) error {
 	case err != nil:
 		return err
 	case out.State == "quarantined":
-		return c.done(e, out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
+		return e.done(out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
 	case out.State != "abandoned":
-		return c.done(e, out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status shows when that is done.", out.SecretName)
+		return e.done(out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status shows when that is done.", out.SecretName)
 	}
-	return c.done(e, out, "The rotation of %s is cancelled; the credential in use is untouched.", out.SecretName)
+	return e.done(out, "The rotation of %s is cancelled; the credential in use is untouched.", out.SecretName)
 }
 
 // which is what to pause or probe: one thing, named.
@@ -318,7 +309,6 @@ func (w which) request() (kms.PauseRotationRequest, error) {
 }
 
 type rotationPause struct {
-	globals `kong:"-"`
 	which
 }
 
@@ -327,11 +317,10 @@ func (c *rotationPause) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.setPaused(e, in, true)
+	return e.setPaused(in, true)
 }
 
 type rotationResume struct {
-	globals `kong:"-"`
 	which
 }
 
@@ -340,11 +329,10 @@ func (c *rotationResume) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.setPaused(e, in, false)
+	return e.setPaused(in, false)
 }
 
 type rotationProbe struct {
-	globals `kong:"-"`
 	which
 }
 
@@ -353,7 +341,7 @@ func (c *rotationProbe) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -361,11 +349,11 @@ func (c *rotationProbe) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "The targets are asked, some a second; keyturn rotation list shows what they say.")
+	return e.done(out, "The targets are asked, some a second; keyturn rotation list shows what they say.")
 }
 
-func (g globals) setPaused(e *env, in kms.PauseRotationRequest, paused bool) error {
-	client, err := g.connect()
+func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -384,17 +372,16 @@ func (g globals) setPaused(e *env, in kms.PauseRotationRequest, paused bool) err
 	if err != nil {
 		return err
 	}
-	return g.done(e, out, text, of)
+	return e.done(out, text, of)
 }
 
 type rotationRepair struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
-	Probe   bool   `help:"Ask the target again which credential it accepts."`
-	Apply   bool   `help:"Give the target the stored credential again."`
-	Adopt   string `help:"Take the credential of the value in this file, which the target accepts, into the current value; - for standard input or a prompt." placeholder:"FILE"`
-	ID      string `name:"version-id" help:"Identifier of the adopted version; a random one if left out." placeholder:"ID"`
-	Yes     bool   `help:"Do not ask." short:"y"`
+	Name  string `arg:"" help:"Name or ARN of the secret."`
+	Probe bool   `help:"Ask the target again which credential it accepts."`
+	Apply bool   `help:"Give the target the stored credential again."`
+	Adopt string `help:"Take the credential of the value in this file, which the target accepts, into the current value; - for standard input or a prompt." placeholder:"FILE"`
+	ID    string `name:"version-id" help:"Identifier of the adopted version; a random one if left out." placeholder:"ID"`
+	Yes   bool   `help:"Do not ask." short:"y"`
 	following
 }
 
@@ -403,7 +390,7 @@ func (c *rotationRepair) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -430,11 +417,11 @@ func (c *rotationRepair) Run(e *env) error {
 	case err != nil:
 		return err
 	case action == "adopt":
-		return c.done(e, out, "Version %s of %s is current; the target accepts it.", out.CandidateVersionID, out.SecretName)
+		return e.done(out, "Version %s of %s is current; the target accepts it.", out.CandidateVersionID, out.SecretName)
 	case !c.Wait:
-		return c.done(e, out, "The repair of %s has begun; keyturn rotation status %s shows how it goes.", out.SecretName, out.SecretName)
+		return e.done(out, "The repair of %s has begun; keyturn rotation status %s shows how it goes.", out.SecretName, out.SecretName)
 	}
-	f := &follower{env: e, globals: c.globals, client: client, secret: out.SecretName, id: out.RotationID, named: true, told: len(out.Steps), verdict: mended}
+	f := &follower{env: e, client: client, secret: out.SecretName, id: out.RotationID, named: true, told: len(out.Steps), verdict: mended}
 	return f.follow(c.Timeout)
 }
 
@@ -474,7 +461,7 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, r)
 	case r.State != "quarantined":
 		_, err := fmt.Fprintf(e.stdout, "Nothing is quarantined: the rotation of %s is in state %s.\n", r.SecretName, r.State)

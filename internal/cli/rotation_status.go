@@ -21,14 +21,13 @@ type following struct {
 }
 
 type rotationStatus struct {
-	globals `kong:"-"`
 	Name    string        `arg:"" help:"Name or ARN of the secret."`
 	Watch   bool          `help:"Go on printing what happens, until the rotation has ended or needs a person."`
 	Timeout time.Duration `help:"Watch for at most this long." default:"1h"`
 }
 
 func (c *rotationStatus) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -36,15 +35,15 @@ func (c *rotationStatus) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if e.json() {
 		err = printResponse(e.stdout, r)
 	} else {
 		err = printStatus(e.stdout, r)
 	}
-	if err != nil || !c.Watch || settled(r) && c.json() {
+	if err != nil || !c.Watch || settled(r) && e.json() {
 		return err
 	}
-	f := &follower{env: e, globals: c.globals, client: client, secret: r.SecretName, told: len(r.Steps), last: r, verdict: watched, out: e.stdout}
+	f := &follower{env: e, client: client, secret: r.SecretName, told: len(r.Steps), last: r, verdict: watched, out: e.stdout}
 	return f.follow(c.Timeout)
 }
 
@@ -282,7 +281,6 @@ const (
 // follower asks for the state of a rotation until a verdict can be given.
 type follower struct {
 	*env
-	globals globals
 	client  *kms.Client
 	secret  string
 	id      string // of the rotation, when named
@@ -330,7 +328,7 @@ func (f *follower) look(ctx context.Context, r *kms.DescribeRotationResponse) (o
 	if !over {
 		return false, nil
 	}
-	if f.globals.json() {
+	if f.env.json() {
 		err = printResponse(f.stdout, r)
 	} else {
 		err = f.report(r, ok, strings.TrimSpace(text))
@@ -382,7 +380,7 @@ func (f *follower) tell(r *kms.DescribeRotationResponse) {
 		w = f.stderr
 	}
 	fresh := len(r.Steps) > f.told
-	if f.globals.json() {
+	if f.env.json() {
 		if f.out != nil && fresh && !settled(r) {
 			_ = printResponse(w, r) // whoever reads it no more is told by the last one
 		}

@@ -33,24 +33,19 @@ type secretCommand struct {
 	Restore   secretRestore   `cmd:"" help:"Cancel a planned deletion."`
 }
 
-func (g globals) json() bool { return g.Output == "json" }
+// json reports whether the result is to be printed as JSON.
+func (e *env) json() bool { return e.Output == "json" }
 
-func (g globals) connect() (*kms.Client, error) {
-	p, err := resolve(g.Profile)
-	if err != nil {
-		return nil, err
-	}
-	return p.client()
-}
+// connect returns a client of the server that the profile of the command's group names.
+func (e *env) connect() (*kms.Client, error) { return connect(e.Profile) }
 
 type secretList struct {
-	globals `kong:"-"`
-	Prefix  string `arg:"" optional:"" help:"Only names that begin with this."`
-	Tag     string `help:"Only secrets with this tag key."`
+	Prefix string `arg:"" optional:"" help:"Only names that begin with this."`
+	Tag    string `help:"Only secrets with this tag key."`
 }
 
 func (c *secretList) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -74,7 +69,7 @@ func (c *secretList) Run(e *env) error {
 		}
 		in.PageNumber++
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, all)
 	}
 	t := newTable("NAME", "TYPE", "UPDATED", "DELETED AT")
@@ -85,12 +80,11 @@ func (c *secretList) Run(e *env) error {
 }
 
 type secretShow struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
+	Name string `arg:"" help:"Name or ARN of the secret."`
 }
 
 func (c *secretShow) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -98,7 +92,7 @@ func (c *secretShow) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, s)
 	}
 	t := newTable()
@@ -128,16 +122,15 @@ func (c *secretShow) Run(e *env) error {
 }
 
 type secretGet struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
-	Stage   string `help:"Read the version with this label; ACSCurrent if left out."`
-	ID      string `name:"version-id" help:"Read this version."`
-	File    string `help:"Write the value to a new file of mode 0600 instead of standard output." placeholder:"PATH"`
+	Name  string `arg:"" help:"Name or ARN of the secret."`
+	Stage string `help:"Read the version with this label; ACSCurrent if left out."`
+	ID    string `name:"version-id" help:"Read this version."`
+	File  string `help:"Write the value to a new file of mode 0600 instead of standard output." placeholder:"PATH"`
 }
 
 // Run prints the value and nothing else, so that a shell can take it; a newline follows only on a terminal.
 func (c *secretGet) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -145,7 +138,7 @@ func (c *secretGet) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json() && c.File == "":
+	case e.json() && c.File == "":
 		return printResponse(e.stdout, s)
 	case c.File != "":
 		return writeNew(c.File, s.SecretData)
@@ -168,7 +161,6 @@ func writeNew(path string, value sensitive.Value) error {
 }
 
 type secretPut struct {
-	globals     `kong:"-"`
 	Name        string   `arg:"" help:"Name of the secret."`
 	File        string   `help:"Read the value from this file instead of standard input." placeholder:"PATH" type:"existingfile"`
 	ID          string   `name:"version-id" help:"Identifier of the new version; a random one if left out."`
@@ -184,7 +176,7 @@ func (c *secretPut) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -204,7 +196,7 @@ func (c *secretPut) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, put)
 	}
 	fmt.Fprintf(e.stdout, "Stored version %s of %s: %s.\n", put.VersionID, put.SecretName, strings.Join(put.VersionStages, ", "))
@@ -218,7 +210,7 @@ func (c *secretPut) create(e *env, client *kms.Client, value sensitive.Value, ki
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, made)
 	}
 	fmt.Fprintf(e.stdout, "Created %s with version %s: %s.\n", made.SecretName, made.VersionID, kms.StageCurrent)
@@ -254,13 +246,12 @@ func (e *env) readValue(file, prompt string) (sensitive.Value, error) {
 }
 
 type secretVersions struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
-	All     bool   `help:"Also versions without a label."`
+	Name string `arg:"" help:"Name or ARN of the secret."`
+	All  bool   `help:"Also versions without a label."`
 }
 
 func (c *secretVersions) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -268,7 +259,7 @@ func (c *secretVersions) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, list)
 	}
 	t := newTable("VERSION", "CREATED", "LABELS")
@@ -279,14 +270,13 @@ func (c *secretVersions) Run(e *env) error {
 }
 
 type secretConsumers struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
-	Behind  bool   `help:"Only those that hold another version than the current one."`
+	Name   string `arg:"" help:"Name or ARN of the secret."`
+	Behind bool   `help:"Only those that hold another version than the current one."`
 }
 
 // Run lists the consumers, those behind first, and of them the one seen last.
 func (c *secretConsumers) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -309,7 +299,7 @@ func (c *secretConsumers) Run(e *env) error {
 		}
 		return b.LastSeen.Compare(a.LastSeen)
 	})
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, all)
 	}
 	fmt.Fprintf(e.stdout, "Current version: %s\n", all.VersionID)
@@ -330,15 +320,14 @@ func printConsumers(w io.Writer, list []kms.SecretConsumer) error {
 }
 
 type secretStage struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
-	Label   string `arg:"" help:"ACSCurrent, ACSPrevious or a label of your own."`
-	To      string `help:"Version that gets the label." placeholder:"VERSION"`
-	From    string `help:"Version that loses it; refused when it does not carry it." placeholder:"VERSION"`
+	Name  string `arg:"" help:"Name or ARN of the secret."`
+	Label string `arg:"" help:"ACSCurrent, ACSPrevious or a label of your own."`
+	To    string `help:"Version that gets the label." placeholder:"VERSION"`
+	From  string `help:"Version that loses it; refused when it does not carry it." placeholder:"VERSION"`
 }
 
 func (c *secretStage) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -348,7 +337,7 @@ func (c *secretStage) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, out)
 	case c.To == "":
 		fmt.Fprintf(e.stdout, "%s of %s is removed from version %s.\n", c.Label, out.SecretName, c.From)
@@ -359,11 +348,10 @@ func (c *secretStage) Run(e *env) error {
 }
 
 type secretDelete struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
-	Days    int    `help:"Days in which it can be restored, 7 to 30." default:"30"`
-	Now     bool   `help:"Delete at once; nothing can be restored."`
-	Yes     bool   `help:"Do not ask." short:"y"`
+	Name string `arg:"" help:"Name or ARN of the secret."`
+	Days int    `help:"Days in which it can be restored, 7 to 30." default:"30"`
+	Now  bool   `help:"Delete at once; nothing can be restored."`
+	Yes  bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *secretDelete) Run(e *env) error {
@@ -372,7 +360,7 @@ func (c *secretDelete) Run(e *env) error {
 			return err
 		}
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -384,7 +372,7 @@ func (c *secretDelete) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, out)
 	case c.Now:
 		fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
@@ -409,12 +397,11 @@ func (e *env) confirm(question string) error {
 }
 
 type secretRestore struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name or ARN of the secret."`
+	Name string `arg:"" help:"Name or ARN of the secret."`
 }
 
 func (c *secretRestore) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -422,7 +409,7 @@ func (c *secretRestore) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, out)
 	}
 	fmt.Fprintf(e.stdout, "%s is restored.\n", out.SecretName)

@@ -155,7 +155,6 @@ func marshal(v any, indent string) (string, error) {
 }
 
 type targetAdd struct {
-	globals     `kong:"-"`
 	Name        string   `arg:"" help:"Name of the target; managed secrets name it as DBInstanceId, InstanceId or DBClusterId."`
 	Kind        string   `required:"" help:"Kind of system, such as postgresql."`
 	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
@@ -169,7 +168,7 @@ func (c *targetAdd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -180,19 +179,17 @@ func (c *targetAdd) Run(e *env) error {
 		return err
 	}
 	if c.AdminSecret == "" { // there is nobody to log in as yet
-		return c.done(e, out, "Target %[1]s is known. When a secret is attached "+
+		return e.done(out, "Target %[1]s is known. When a secret is attached "+
 			"(keyturn rotation configure SECRET --target %[1]s), keyturn target test %[1]s --secret SECRET tries it.",
 			out.TargetName)
 	}
-	return c.done(e, out, "Target %s is known; keyturn target test %s tries it.", out.TargetName, out.TargetName)
+	return e.done(out, "Target %s is known; keyturn target test %s tries it.", out.TargetName, out.TargetName)
 }
 
-type targetList struct {
-	globals `kong:"-"`
-}
+type targetList struct{}
 
 func (c *targetList) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -207,7 +204,7 @@ func (c *targetList) Run(e *env) error {
 			break
 		}
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, all)
 	}
 	t := newTable("NAME", "KIND", "STATE", "ADMINISTRATOR", "DESCRIPTION")
@@ -225,12 +222,11 @@ func pausedWord(paused bool) string {
 }
 
 type targetShow struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the target."`
+	Name string `arg:"" help:"Name of the target."`
 }
 
 func (c *targetShow) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -238,7 +234,7 @@ func (c *targetShow) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, g)
 	}
 	t := newTable()
@@ -265,7 +261,6 @@ func accountPolicy(patterns []string) string {
 }
 
 type targetUpdate struct {
-	globals     `kong:"-"`
 	Name        string   `arg:"" help:"Name of the target."`
 	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
 	Description *string  `help:"What the target is."`
@@ -276,7 +271,7 @@ type targetUpdate struct {
 
 // Run changes the settings that are named. With --config the file is the whole configuration, as with add.
 func (c *targetUpdate) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -293,7 +288,7 @@ func (c *targetUpdate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "Target %s is changed; keyturn target test %s tries it.", c.Name, c.Name)
+	return e.done(out, "Target %s is changed; keyturn target test %s tries it.", c.Name, c.Name)
 }
 
 func (c *targetUpdate) changed(e *env, client *kms.Client) (string, error) {
@@ -343,13 +338,12 @@ func remove(members map[string]any, path string) bool {
 }
 
 type targetTest struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the target."`
-	Secret  string `help:"Try the current credential of this secret instead of the administrator's way in." placeholder:"NAME"`
+	Name   string `arg:"" help:"Name of the target."`
+	Secret string `help:"Try the current credential of this secret instead of the administrator's way in." placeholder:"NAME"`
 }
 
 func (c *targetTest) Run(e *env) error {
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -361,13 +355,13 @@ func (c *targetTest) Run(e *env) error {
 	if c.Secret != "" {
 		who = "the credential of " + c.Secret
 	}
-	if err := c.done(e, out, testVerdict(out), c.Name, who); err != nil {
+	if err := e.done(out, testVerdict(out), c.Name, who); err != nil {
 		return err
 	}
 	if out.Result == "ok" {
 		return nil
 	}
-	if !c.json() {
+	if !e.json() {
 		said := out.Message
 		if out.Code != "" {
 			said += " (" + out.Code + ")"
@@ -402,28 +396,25 @@ func testVerdict(out *kms.TestTargetResponse) string {
 }
 
 type targetPause struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the target."`
+	Name string `arg:"" help:"Name of the target."`
 }
 
 func (c *targetPause) Run(e *env) error {
-	return c.setPaused(e, kms.PauseRotationRequest{TargetName: c.Name}, true)
+	return e.setPaused(kms.PauseRotationRequest{TargetName: c.Name}, true)
 }
 
 type targetResume struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the target."`
+	Name string `arg:"" help:"Name of the target."`
 }
 
 func (c *targetResume) Run(e *env) error {
-	return c.setPaused(e, kms.PauseRotationRequest{TargetName: c.Name}, false)
+	return e.setPaused(kms.PauseRotationRequest{TargetName: c.Name}, false)
 }
 
 type targetRemove struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the target."`
-	Detach  bool   `help:"Also end the rotation of every secret that is attached to the target."`
-	Yes     bool   `help:"Do not ask." short:"y"`
+	Name   string `arg:"" help:"Name of the target."`
+	Detach bool   `help:"Also end the rotation of every secret that is attached to the target."`
+	Yes    bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *targetRemove) Run(e *env) error {
@@ -432,7 +423,7 @@ func (c *targetRemove) Run(e *env) error {
 			return err
 		}
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -440,7 +431,7 @@ func (c *targetRemove) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "Target %s is forgotten.", c.Name)
+	return e.done(out, "Target %s is forgotten.", c.Name)
 }
 
 func (c *targetRemove) question() string {

@@ -10,7 +10,6 @@ import (
 
 // targetPrepareAccounts turns one login of a target into two of equal rights, for the strategy double.
 type targetPrepareAccounts struct {
-	globals  `kong:"-"`
 	Name     string   `arg:"" help:"Name of the target."`
 	Account  string   `required:"" help:"The login that exists. It keeps its password."`
 	Clone    string   `required:"" help:"The login to make beside it."`
@@ -41,7 +40,7 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 		}
 		in.AccountPassword = sensitive.New(strings.TrimRight(value.Reveal(), "\r\n")) // an editor ends a file with a line end
 	}
-	client, err := c.connect()
+	client, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -49,7 +48,7 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if err := c.tell(e, out); err != nil {
+	if err := c.print(e, out); err != nil {
 		return err
 	}
 	if out.Applied && !out.Proven {
@@ -58,8 +57,8 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 	return nil
 }
 
-func (c *targetPrepareAccounts) tell(e *env, out *kms.PrepareTargetAccountsResponse) error {
-	if c.json() {
+func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResponse) error {
+	if e.json() {
 		return printResponse(e.stdout, out)
 	}
 	database := ""

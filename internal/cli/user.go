@@ -25,12 +25,10 @@ type userKey struct {
 	Delete  keyDelete  `cmd:"" help:"Delete an access key."`
 }
 
-type userList struct {
-	globals `kong:"-"`
-}
+type userList struct{}
 
 func (c *userList) Run(e *env) error {
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -46,7 +44,7 @@ func (c *userList) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, all)
 	}
 	t := newTable("NAME", "DISPLAY NAME", "CREATED", "COMMENTS")
@@ -57,12 +55,11 @@ func (c *userList) Run(e *env) error {
 }
 
 type userShow struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the user."`
+	Name string `arg:"" help:"Name of the user."`
 }
 
 func (c *userShow) Run(e *env) error {
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -70,7 +67,7 @@ func (c *userShow) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, u)
 	}
 	keys, err := client.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{UserName: c.Name})
@@ -103,7 +100,6 @@ func (c *userShow) Run(e *env) error {
 }
 
 type userCreate struct {
-	globals     `kong:"-"`
 	Name        string `arg:"" help:"Name of the user: letters, digits and . _ -"`
 	DisplayName string `help:"Name to show; the name if left out."`
 	Email       string `help:"Mail address."`
@@ -111,16 +107,15 @@ type userCreate struct {
 }
 
 func (c *userCreate) Run(e *env) error {
-	return c.tell(e, func(client *ram.Client) (any, error) {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.CreateUser(e.ctx, &ram.CreateUserRequest{UserName: c.Name, DisplayName: c.DisplayName, Email: c.Email, Comments: c.Comments})
 	}, "Created user %s, who may do nothing yet; keyturn user attach gives them a policy.", c.Name)
 }
 
 type userDelete struct {
-	globals `kong:"-"`
-	Name    string `arg:"" help:"Name of the user."`
-	Force   bool   `help:"Delete their access keys, detach their policies and leave their groups first."`
-	Yes     bool   `help:"Do not ask." short:"y"`
+	Name  string `arg:"" help:"Name of the user."`
+	Force bool   `help:"Delete their access keys, detach their policies and leave their groups first."`
+	Yes   bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *userDelete) Run(e *env) error {
@@ -129,7 +124,7 @@ func (c *userDelete) Run(e *env) error {
 			return err
 		}
 	}
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -142,7 +137,7 @@ func (c *userDelete) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.done(e, out, "User %s is deleted.", c.Name)
+	return e.done(out, "User %s is deleted.", c.Name)
 }
 
 // strip takes everything from a user, the keys first: from then on nobody calls in their name.
@@ -178,14 +173,13 @@ func (c *userDelete) strip(e *env, client *ram.Client) error {
 }
 
 type keyCreate struct {
-	globals     `kong:"-"`
 	User        string `arg:"" help:"Name of the user."`
 	ProfileName string `help:"Save the key as a new profile of this name instead of printing it." placeholder:"NAME"`
 }
 
 // Run makes the key. A profile that is there already is refused before, since a key that cannot be saved is lost.
 func (c *keyCreate) Run(e *env) error {
-	p, err := resolve(c.Profile)
+	p, err := resolve(e.Profile)
 	if err != nil {
 		return err
 	}
@@ -211,7 +205,7 @@ func (c *keyCreate) Run(e *env) error {
 		p.AccessKeyID, p.AccessKeySecret, p.SecurityToken = key.AccessKeyID, key.AccessKeySecret.Reveal(), ""
 		return e.addProfile(c.ProfileName, p)
 	}
-	if c.json() {
+	if e.json() {
 		return printResponse(e.stdout, out)
 	}
 	fmt.Fprintln(e.stderr, "The secret is shown this once.")
@@ -236,12 +230,11 @@ func (e *env) addProfile(name string, p profile) error {
 }
 
 type keyList struct {
-	globals `kong:"-"`
-	User    string `arg:"" help:"Name of the user."`
+	User string `arg:"" help:"Name of the user."`
 }
 
 func (c *keyList) Run(e *env) error {
-	client, err := c.users()
+	client, err := e.users()
 	if err != nil {
 		return err
 	}
@@ -249,7 +242,7 @@ func (c *keyList) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case c.json():
+	case e.json():
 		return printResponse(e.stdout, keys)
 	}
 	t := newTable("ACCESS KEY", "STATUS", "CREATED", "LAST USED")
@@ -269,28 +262,25 @@ type keyName struct {
 	ID   string `arg:"" name:"access-key-id" help:"ID of the access key."`
 }
 
-func (c *keyName) set(e *env, g globals, status, word string) error {
-	return g.tell(e, func(client *ram.Client) (any, error) {
+func (c *keyName) set(e *env, status, word string) error {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.UpdateAccessKey(e.ctx, &ram.UpdateAccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID, Status: status})
 	}, "Access key %s of %s is %s.", c.ID, c.User, word)
 }
 
 type keyDisable struct {
-	globals `kong:"-"`
 	keyName
 }
 
-func (c *keyDisable) Run(e *env) error { return c.set(e, c.globals, ram.KeyInactive, "switched off") }
+func (c *keyDisable) Run(e *env) error { return c.set(e, ram.KeyInactive, "switched off") }
 
 type keyEnable struct {
-	globals `kong:"-"`
 	keyName
 }
 
-func (c *keyEnable) Run(e *env) error { return c.set(e, c.globals, ram.KeyActive, "switched on") }
+func (c *keyEnable) Run(e *env) error { return c.set(e, ram.KeyActive, "switched on") }
 
 type keyDelete struct {
-	globals `kong:"-"`
 	keyName
 	Yes bool `help:"Do not ask." short:"y"`
 }
@@ -301,7 +291,7 @@ func (c *keyDelete) Run(e *env) error {
 			return err
 		}
 	}
-	return c.tell(e, func(client *ram.Client) (any, error) {
+	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID})
 	}, "Access key %s of %s is deleted.", c.ID, c.User)
 }
@@ -313,23 +303,21 @@ type userPolicy struct {
 }
 
 type userAttach struct {
-	globals `kong:"-"`
 	userPolicy
 }
 
 func (c *userAttach) Run(e *env) error {
-	return c.policyOf(e, c.Policy, "attached to user "+c.User, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+	return e.policyOf(c.Policy, "attached to user "+c.User, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
 		return client.AttachPolicyToUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
 	})
 }
 
 type userDetach struct {
-	globals `kong:"-"`
 	userPolicy
 }
 
 func (c *userDetach) Run(e *env) error {
-	return c.policyOf(e, c.Policy, "taken from user "+c.User, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+	return e.policyOf(c.Policy, "taken from user "+c.User, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
 		return client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
 	})
 }
