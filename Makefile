@@ -1,6 +1,7 @@
 # Two commands do all the set-up on a machine with Go and make: `make demo` and `make test`.
 GO ?= go
 BIN := bin/keyturn
+DEMO := bin/keyturn-demo
 
 .PHONY: all build demo test prove lint bench deps clean
 
@@ -12,7 +13,8 @@ build:
 
 # demo rotates real credentials on a throw-away server and stays up; ARGS=--exit ends it.
 demo: build
-	$(BIN) demo $(ARGS)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(DEMO) ./cmd/keyturn-demo
+	$(DEMO) $(ARGS)
 
 # deps installs what the tests need and the machine lacks.
 deps:

@@ -27,7 +27,7 @@ var lines = [][]string{
 	{"internal/api", "consumer"},
 	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/internal/drain", "consumer/internal/standin"},
 	{"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth", "consumer/httpauth"},
-	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn"},
+	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn", "cmd/keyturn-demo"},
 }
 
 func line(path string) int {

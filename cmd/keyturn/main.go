@@ -1,4 +1,5 @@
-// Command keyturn is a secrets manager that rotates credentials without an outage: server, command line and demo in one.
+// Command keyturn is a secrets manager that rotates credentials without an outage: server, agent and
+// command line in one.
 package main
 
 import (

@@ -39,7 +39,6 @@ func (g *globals) AfterApply(e *env) error {
 
 type commands struct {
 	Serve      serveCommand      `cmd:"" help:"Run the server."`
-	Demo       demoCommand       `cmd:"" help:"Rotate real credentials on a throw-away server, step by step."`
 	Kms        kmsCommand        `cmd:"" passthrough:"" help:"Call any API operation, spelled as for aliyun kms."`
 	Secret     secretCommand     `cmd:"" help:"Work with secrets."`
 	Target     targetCommand     `cmd:"" help:"Work with targets: the systems whose credentials are rotated."`

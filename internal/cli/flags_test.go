@@ -16,7 +16,7 @@ import (
 // profileless are the commands that call no server, or are run with a profile in another way:
 // profile is about the profiles themselves, kms reads its arguments itself, and agent has an access
 // key of its own. The script user.txtar verifies that kms and profile follow the environment.
-var profileless = []string{"serve", "demo", "kms", "agent", "version", "completion", "__complete", "profile"}
+var profileless = []string{"serve", "kms", "agent", "version", "completion", "__complete", "profile"}
 
 // extra are arguments without which a command does not come to call a server.
 var extra = map[string][]string{

@@ -207,7 +207,7 @@ func (o *oauthProvider) authenticate(r *http.Request) bool {
 // newToken makes a token that carries its own proof, so that none is kept.
 func (o *oauthProvider) newToken(now time.Time) string {
 	expires := binary.BigEndian.AppendUint64(nil, uint64(now.Add(oauthLifetime).Unix()))
-	return base64.RawURLEncoding.EncodeToString(append(expires, hmacSHA256(o.tokenKey, string(expires))...))
+	return base64.RawURLEncoding.EncodeToString(append(expires, o.proof(expires)...))
 }
 
 func (o *oauthProvider) checkToken(token string, now time.Time) bool {
@@ -215,7 +215,14 @@ func (o *oauthProvider) checkToken(token string, now time.Time) bool {
 	if err != nil || len(b) != 8+sha256.Size {
 		return false
 	}
-	return hmac.Equal(b[8:], hmacSHA256(o.tokenKey, string(b[:8]))) && now.Unix() < int64(binary.BigEndian.Uint64(b))
+	return hmac.Equal(b[8:], o.proof(b[:8])) && now.Unix() < int64(binary.BigEndian.Uint64(b))
+}
+
+// proof returns the HMAC of a token's expiry.
+func (o *oauthProvider) proof(expires []byte) []byte {
+	m := hmac.New(sha256.New, o.tokenKey)
+	m.Write(expires)
+	return m.Sum(nil)
 }
 
 // whoami is the resource.

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
+	"github.com/keyturn/keyturn/internal/target/postgresql"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -47,7 +47,7 @@ func StartPostgres(ctx context.Context, dir string) (Target, error) {
 		return nil, err
 	}
 	p := &postgres{server}
-	if err := p.asAdmin(ctx, "CREATE ROLE "+quoteIdentifier(accountName)+" LOGIN"); err != nil {
+	if err := p.asAdmin(ctx, "CREATE ROLE "+accountName+" LOGIN"); err != nil {
 		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), p.Close())
 	}
 	return p, nil
@@ -122,22 +122,16 @@ func (p *postgres) Register(ctx context.Context, data sensitive.Value) error {
 	if err != nil {
 		return err
 	}
-	verifier, err := freshVerifier(c.AccountPassword)
+	verifier, err := postgresql.Verifier(sensitive.New(c.AccountPassword))
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	if err := p.asAdmin(ctx, "ALTER ROLE "+quoteIdentifier(accountName)+" PASSWORD "+quoteLiteral(verifier)); err != nil {
+	if err := p.asAdmin(ctx, "ALTER ROLE "+accountName+" PASSWORD "+quoted(verifier)); err != nil {
 		return fmt.Errorf("register the password of role %s: %w", accountName, err)
 	}
 	return nil
-}
-
-func freshVerifier(password string) (string, error) {
-	salt := make([]byte, 16)
-	_, _ = rand.Read(salt) // never fails
-	return scramVerifier(password, salt)
 }
 
 // Managed makes two roles of equal rights and one that may change their passwords and read the verifiers.
@@ -147,11 +141,11 @@ func (p *postgres) Managed(ctx context.Context) (Managed, error) {
 	made := map[string]postgresCredential{}
 	for _, role := range []string{adminRole, oneRole, otherRole} {
 		made[role] = postgresCredential{role, rand.Text()}
-		verifier, err := freshVerifier(made[role].AccountPassword)
+		verifier, err := postgresql.Verifier(sensitive.New(made[role].AccountPassword))
 		if err != nil {
 			return Managed{}, err
 		}
-		if err := p.asAdmin(ctx, "CREATE ROLE "+quoteIdentifier(role)+" LOGIN PASSWORD "+quoteLiteral(verifier)); err != nil {
+		if err := p.asAdmin(ctx, "CREATE ROLE "+role+" LOGIN PASSWORD "+quoted(verifier)); err != nil {
 			return Managed{}, fmt.Errorf("make role %s: %w", role, err)
 		}
 	}
@@ -215,7 +209,5 @@ func readPostgresCredential(data sensitive.Value, roles ...string) (postgresCred
 	return c, nil
 }
 
-func quoteIdentifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
-
-// quoteLiteral relies on standard_conforming_strings, the default since PostgreSQL 9.1.
-func quoteLiteral(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) + `'` }
+// quoted returns a verifier as a literal of SQL. A verifier has no character that needs an escape.
+func quoted(verifier string) string { return "'" + verifier + "'" }

@@ -4,29 +4,33 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 )
 
-// programName is how a shell starts this program: by name when the PATH leads to it, otherwise by path.
+// programName returns how a shell starts keyturn: by its path if it is beside this program and the
+// PATH does not lead to it, otherwise by its name.
 func programName() string {
 	const name = "keyturn"
 	self, err := os.Executable()
-	if err != nil || strings.TrimSuffix(filepath.Base(self), ".exe") != name {
+	if err != nil {
 		return name
 	}
-	if found, err := exec.LookPath(name); err == nil && sameFile(found, self) {
+	beside := filepath.Join(filepath.Dir(self), name+filepath.Ext(self))
+	file, err := os.Stat(beside)
+	if err != nil {
+		return name
+	}
+	if found, err := exec.LookPath(name); err == nil && sameFile(found, file) {
 		return name
 	}
 	if dir, err := os.Getwd(); err == nil {
-		if short, err := filepath.Rel(dir, self); err == nil && filepath.IsLocal(short) {
+		if short, err := filepath.Rel(dir, beside); err == nil && filepath.IsLocal(short) {
 			return "." + string(filepath.Separator) + short
 		}
 	}
-	return self
+	return beside
 }
 
-func sameFile(a, b string) bool {
-	x, err1 := os.Stat(a)
-	y, err2 := os.Stat(b)
-	return err1 == nil && err2 == nil && os.SameFile(x, y)
+func sameFile(path string, as os.FileInfo) bool {
+	info, err := os.Stat(path)
+	return err == nil && os.SameFile(info, as)
 }

@@ -47,8 +47,14 @@ func prepare(password string) string {
 	return prepared
 }
 
-// newVerifier is what PostgreSQL stores of a password (RFC 5802, RFC 7677), with a fresh salt. It is computed here so that the
-// password is in no statement, no log and no memory of the server.
+// Verifier returns what PostgreSQL stores for a password (RFC 5802, RFC 7677), with a fresh salt and
+// PostgreSQL's default number of iterations.
+func Verifier(password sensitive.Value) (string, error) {
+	return newVerifier(password, defaultIterations)
+}
+
+// newVerifier computes the verifier here, so that the password is in no statement, no log and no
+// memory of the server.
 func newVerifier(password sensitive.Value, iterations int) (string, error) {
 	salt := make([]byte, saltLength)
 	_, _ = rand.Read(salt) // never fails
