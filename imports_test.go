@@ -25,7 +25,8 @@ var lines = [][]string{
 	{"internal/target/targettest", "internal/target/postgresql", "internal/target/mysql", "internal/target/redis", "internal/target/ssh", "internal/target/ldap", "internal/target/oauth", "internal/target/rabbitmq", "internal/target/webhook", "internal/target/command"},
 	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit", "internal/conns"},
 	{"internal/api", "consumer"},
-	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/internal/drain", "consumer/internal/standin"},
+	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/internal/standin"},
+	{"consumer/internal/adapter"},
 	{"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth", "consumer/httpauth"},
 	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn", "cmd/keyturn-demo"},
 }
@@ -102,7 +103,7 @@ func TestLeavesAreLight(t *testing.T) {
 func TestAdaptersHaveOneDriver(t *testing.T) {
 	t.Parallel()
 	for dir, driver := range map[string]string{
-		"consumer/credential": "", "consumer/internal/drain": "", "consumer/sqlauth": "", "consumer/httpauth": "",
+		"consumer/credential": "", "consumer/internal/adapter": "", "consumer/sqlauth": "", "consumer/httpauth": "",
 		"consumer/pgxauth": "github.com/jackc/pgx/v5", "consumer/redisauth": "github.com/redis/go-redis/v9", "consumer/sshauth": "golang.org/x/crypto/ssh",
 	} {
 		for path, imports := range sources(t, dir) {

@@ -16,6 +16,7 @@
 package httpauth
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -31,6 +32,7 @@ import (
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/consumer/credential"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
 // Scheme is how a credential is put into a request.
@@ -62,12 +64,11 @@ type Options struct {
 
 // Transport is an http.RoundTripper.
 type Transport struct {
-	consumer *consumer.Consumer
-	secret   string
-	options  Options
-	origins  map[string]bool
-	header   string
-	made     atomic.Pointer[field] // of the version that was used last
+	adapter *adapter.Adapter
+	options Options // complete
+	origins map[string]bool
+	header  string
+	made    atomic.Pointer[field] // for the last version that was used
 
 	mu   sync.Mutex
 	last *rejection // guarded by mu
@@ -93,50 +94,53 @@ func New(c *consumer.Consumer, secret string, options *Options) (*Transport, err
 	if options == nil {
 		options = &Options{}
 	}
-	t := &Transport{consumer: c, secret: secret, options: *options, origins: map[string]bool{}, header: "Authorization"}
-	var problems []error
-	complain := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("httpauth: "+format, args...))
-	}
-	if c == nil {
-		complain("the consumer is missing")
-	}
-	if secret == "" {
-		complain("the name of the secret is missing")
-	}
-	if len(options.Origins) == 0 {
-		complain("Origins is empty: name who gets the credential, such as https://api.example.com")
-	}
-	for _, text := range options.Origins {
-		u, err := url.Parse(text)
-		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Path != "" && u.Path != "/" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			complain("one of Origins is not a scheme, http or https, with a host, and nothing else")
-			continue
-		}
-		t.origins[origin(u)] = true
-	}
-	switch options.Scheme {
-	case "":
-		t.options.Scheme = Bearer
-	case Basic, Bearer, Header:
-	default:
-		complain("Scheme is %q; it must be basic, bearer or header", options.Scheme)
-	}
-	switch {
-	case options.Scheme == Header && options.Header == "":
-		complain("Scheme is header, and Header names none")
-	case options.Scheme != Header && options.Header != "":
-		complain("Header is %q, which only scheme header has", options.Header)
-	case options.Header != "":
-		t.header = textproto.CanonicalMIMEHeaderKey(options.Header)
-	}
+	a, problem := adapter.New("httpauth", c, secret, &adapter.Options{Format: options.Format}, nil)
+	t := &Transport{adapter: a, options: *options}
+	t.options.Scheme = cmp.Or(t.options.Scheme, Bearer)
 	if t.options.Base == nil {
 		t.options.Base = http.DefaultTransport
 	}
-	if err := errors.Join(problems...); err != nil {
+	if err := errors.Join(problem, t.readOrigins(), t.readHeader()); err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+func (t *Transport) readOrigins() error {
+	if len(t.options.Origins) == 0 {
+		return errors.New("httpauth: Origins is empty: name who gets the credential, such as https://api.example.com")
+	}
+	t.origins = map[string]bool{}
+	for _, text := range t.options.Origins {
+		u, err := url.Parse(text)
+		switch {
+		case err != nil, // err quotes the text, which may hold a password
+			u.Scheme != "https" && u.Scheme != "http",
+			u.Host == "",
+			u.Path != "" && u.Path != "/",
+			u.User != nil,
+			u.RawQuery != "",
+			u.Fragment != "":
+			return errors.New("httpauth: each of Origins must be http:// or https:// and a host, and nothing else")
+		}
+		t.origins[origin(u)] = true
+	}
+	return nil
+}
+
+func (t *Transport) readHeader() error {
+	t.header = "Authorization"
+	switch scheme, header := t.options.Scheme, t.options.Header; {
+	case scheme != Basic && scheme != Bearer && scheme != Header:
+		return fmt.Errorf("httpauth: Scheme is %q; it must be basic, bearer or header", scheme)
+	case scheme == Header && header == "":
+		return errors.New("httpauth: Scheme is header, so Header must name the header")
+	case scheme != Header && header != "":
+		return fmt.Errorf("httpauth: Header is %q, which requires scheme header", header)
+	case header != "":
+		t.header = textproto.CanonicalMIMEHeaderKey(header)
+	}
+	return nil
 }
 
 // origin is scheme, host and port, the usual port too.
@@ -156,7 +160,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !t.origins[origin(r.URL)] {
 		return t.options.Base.RoundTrip(r)
 	}
-	s, err := t.consumer.Get(r.Context(), t.secret)
+	s, err := t.adapter.Consumer.Get(r.Context(), t.adapter.Secret)
 	if err != nil {
 		closeBody(r)
 		return nil, err
@@ -182,7 +186,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	_ = response.Body.Close()
 	response, err = t.options.Base.RoundTrip(again)
 	if err == nil && response.StatusCode != http.StatusUnauthorized {
-		t.consumer.Worked(t.secret, next.VersionID)
+		t.adapter.Consumer.Worked(t.adapter.Secret, next.VersionID)
 	}
 	return response, err
 }
@@ -196,7 +200,7 @@ func (t *Transport) instead(ctx context.Context, version string) (*consumer.Secr
 			r = &rejection{version: version, known: make(chan struct{})}
 			t.last = r
 			t.mu.Unlock()
-			r.next, r.err = t.consumer.Failed(ctx, t.secret, version, errUnauthorized)
+			r.next, r.err = t.adapter.Consumer.Failed(ctx, t.adapter.Secret, version, errUnauthorized)
 			r.until = time.Now().Add(shared)
 			close(r.known)
 			return r.next, r.err

@@ -277,8 +277,8 @@ func TestNewRefuses(t *testing.T) {
 		"Origins is empty":        {},
 		"nothing else":            {Origins: []string{"https://user:marker@api.example.com/path?q"}},
 		`Scheme is "digest"`:      {Origins: origins, Scheme: "digest"},
-		"Header names none":       {Origins: origins, Scheme: httpauth.Header},
-		"only scheme header has":  {Origins: origins, Header: "X-Api-Key"},
+		"Header must name":        {Origins: origins, Scheme: httpauth.Header},
+		"requires scheme header":  {Origins: origins, Header: "X-Api-Key"},
 		"the consumer is missing": {Origins: origins, Scheme: "none"},
 	} {
 		with := c

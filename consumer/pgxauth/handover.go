@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
-	"github.com/keyturn/keyturn/consumer/internal/drain"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
 // takeOver is how long an open connection waits for who has asked for it, which takes no network.
@@ -25,7 +25,7 @@ const takeOver = time.Minute
 // message, and gives what the server has said after the login. From then on it is the connection.
 type handover struct {
 	net.Conn
-	held  *drain.Conn
+	held  *adapter.Conn
 	login *pgconn.PgConn // hijacked; it still knows how to cancel
 
 	abandoned *time.Timer
@@ -37,7 +37,7 @@ type handover struct {
 	greeting []byte // not read yet
 }
 
-func newHandover(login *pgconn.PgConn, held *drain.Conn) (*handover, error) {
+func newHandover(login *pgconn.PgConn, held *adapter.Conn) (*handover, error) {
 	h := &handover{held: held, login: login}
 	hijacked, err := login.Hijack()
 	if err != nil {

@@ -23,6 +23,7 @@
 package pgxauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ import (
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/consumer/credential"
-	"github.com/keyturn/keyturn/consumer/internal/drain"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
 // Options are what can be set; nil stands for the zero Options.
@@ -55,48 +56,20 @@ func Rejected(err error) bool {
 	return errors.As(err, &e) && (e.Code == "28P01" || e.Code == "28000")
 }
 
-// auth opens connections with a secret.
-type auth struct {
-	consumer *consumer.Consumer
-	secret   string
-	options  Options
-	pool     *drain.Pool
-	within   time.Duration
-}
-
-func newAuth(c *consumer.Consumer, secret string, options *Options) (*auth, error) {
-	if options == nil {
-		options = &Options{}
-	}
-	within, err := drain.Within(options.DrainWithin)
-	switch {
-	case c == nil:
-		return nil, errors.New("pgxauth: the consumer is missing")
-	case secret == "":
-		return nil, errors.New("pgxauth: the name of the secret is missing")
-	case err != nil:
-		return nil, fmt.Errorf("pgxauth: %w", err)
-	}
-	a := &auth{consumer: c, secret: secret, options: *options, pool: drain.New(c, secret, within), within: within}
-	if a.options.Rejected == nil {
-		a.options.Rejected = Rejected
-	}
-	return a, nil
-}
-
 // Configure has a pool open its connections with a secret. Hooks that the configuration has already are called too, so set
 // them before. It lowers MaxConnIdleTime to Options.DrainWithin, and HealthCheckPeriod to a quarter of that, where they are
 // higher: connections that lie idle hold no former version for longer.
 func Configure(config *pgxpool.Config, c *consumer.Consumer, secret string, options *Options) error {
-	a, err := newAuth(c, secret, options)
+	a, err := adapter.New("pgxauth", c, secret, (*adapter.Options)(options), Rejected)
 	if err != nil {
 		return err
 	}
 	if config == nil || config.ConnConfig == nil {
 		return errors.New("pgxauth: the configuration is missing; pgxpool.ParseConfig makes one")
 	}
-	config.MaxConnIdleTime = min(config.MaxConnIdleTime, a.within)
-	config.HealthCheckPeriod = min(config.HealthCheckPeriod, max(a.within/4, time.Millisecond))
+	within := a.Options.DrainWithin
+	config.MaxConnIdleTime = min(config.MaxConnIdleTime, within)
+	config.HealthCheckPeriod = min(config.HealthCheckPeriod, max(within/4, time.Millisecond))
 	beforeConnect, prepare, afterRelease := config.BeforeConnect, config.PrepareConn, config.AfterRelease
 	//lint:ignore SA1019 a hook that is set must go on being called
 	beforeAcquire := config.BeforeAcquire
@@ -106,7 +79,7 @@ func Configure(config *pgxpool.Config, c *consumer.Consumer, secret string, opti
 				return err
 			}
 		}
-		return a.login(ctx, cc)
+		return login(ctx, a, cc)
 	}
 	config.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		switch {
@@ -132,7 +105,7 @@ func due(conn *pgx.Conn) bool {
 
 // Connect opens one connection with a secret. It holds its version until it is closed.
 func Connect(ctx context.Context, config *pgx.ConnConfig, c *consumer.Consumer, secret string, options *Options) (*pgx.Conn, error) {
-	a, err := newAuth(c, secret, options)
+	a, err := adapter.New("pgxauth", c, secret, (*adapter.Options)(options), Rejected)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +113,7 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, c *consumer.Consumer, 
 		return nil, errors.New("pgxauth: the configuration is missing; pgx.ParseConfig makes one")
 	}
 	config = config.Copy()
-	if err := a.login(ctx, config); err != nil {
+	if err := login(ctx, a, config); err != nil {
 		return nil, err
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
@@ -150,20 +123,16 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, c *consumer.Consumer, 
 	return conn, nil
 }
 
-// login opens a connection with whatever version the server accepts, and has cc hand it to who connects with cc next.
-func (a *auth) login(ctx context.Context, cc *pgx.ConnConfig) error {
+// login opens a connection with whichever version the server accepts, and has cc hand it to the next connection that is made
+// with cc.
+func login(ctx context.Context, a *adapter.Adapter, cc *pgx.ConnConfig) error {
 	var opened *pgconn.PgConn
-	var account credential.Credential
-	s, err := a.consumer.Login(ctx, a.secret, a.options.Rejected, func(ctx context.Context, s *consumer.Secret) (err error) {
-		if account, err = a.options.Format.Read(s); err != nil {
-			return err
-		}
+	var account string
+	conn, err := a.Login(ctx, func(ctx context.Context, _ *consumer.Secret, cred credential.Credential) (err error) {
 		config := cc.Config.Copy()
-		config.AfterConnect = nil // once, by who takes it over
-		if account.Account != "" {
-			config.User = account.Account
-		}
-		config.Password = account.Secret.Reveal()
+		config.AfterConnect = nil // pgx calls it once, after the handover
+		account = cmp.Or(cred.Account, config.User)
+		config.User, config.Password = account, cred.Secret.Reveal()
 		opened, err = pgconn.ConnectConfig(ctx, config)
 		return err
 	})
@@ -171,16 +140,15 @@ func (a *auth) login(ctx context.Context, cc *pgx.ConnConfig) error {
 		return err
 	}
 	if err := opened.SyncConn(ctx); err != nil {
+		conn.Closed()
 		_ = opened.Close(ctx) // it is of no use
 		return fmt.Errorf("pgxauth: %w", err)
 	}
-	h, err := newHandover(opened, a.pool.Opened(s.VersionID))
+	h, err := newHandover(opened, conn)
 	if err != nil {
 		return err
 	}
-	if account.Account != "" {
-		cc.User = account.Account
-	}
+	cc.User = account
 	h.configure(cc)
 	return nil
 }

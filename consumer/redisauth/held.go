@@ -7,14 +7,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/keyturn/keyturn/consumer/internal/drain"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
 // heldConn is a connection that holds its version until it is closed, or until it is older than the pool hands out and at
 // rest. One that somebody keeps, and uses again after that, holds its version again.
 type heldConn struct {
 	net.Conn
-	pool    *drain.Pool
+	adapter *adapter.Adapter
 	version string
 	limit   time.Duration
 	opened  time.Time
@@ -24,15 +24,15 @@ type heldConn struct {
 	rests   atomic.Bool  // holds nothing
 
 	mu     sync.Mutex
-	held   *drain.Conn // guarded by mu, as all below
+	held   *adapter.Conn // guarded by mu, as all below
 	timer  *time.Timer
 	closed bool
 }
 
-func hold(conn net.Conn, pool *drain.Pool, version string, limit time.Duration) net.Conn {
-	h := &heldConn{Conn: conn, pool: pool, version: version, limit: limit, opened: time.Now()}
+func hold(conn net.Conn, a *adapter.Adapter, held *adapter.Conn, limit time.Duration) net.Conn {
+	h := &heldConn{Conn: conn, adapter: a, version: held.Version, limit: limit, opened: time.Now()}
 	h.mu.Lock()
-	h.held = pool.Opened(version)
+	h.held = held
 	h.timer = time.AfterFunc(limit, h.look)
 	h.mu.Unlock()
 	if raw, ok := conn.(syscall.Conn); ok {
@@ -67,7 +67,7 @@ func (c *heldConn) use() {
 	defer c.mu.Unlock()
 	if c.rests.Load() && !c.closed {
 		c.rests.Store(false)
-		c.held = c.pool.Opened(c.version)
+		c.held = c.adapter.Opened(c.version)
 		c.timer.Reset(c.limit / 4)
 	}
 }

@@ -37,7 +37,7 @@ import (
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/consumer/credential"
-	"github.com/keyturn/keyturn/consumer/internal/drain"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
 // Options are what can be set; nil stands for the zero Options.
@@ -70,89 +70,63 @@ func (e *ServerError) Code() string {
 	return code
 }
 
-type auth struct {
-	consumer *consumer.Consumer
-	secret   string
-	options  Options
-	pool     *drain.Pool
-	within   time.Duration
-}
-
-func newAuth(c *consumer.Consumer, secret string, options *Options) (*auth, error) {
-	if options == nil {
-		options = &Options{}
-	}
-	within, err := drain.Within(options.DrainWithin)
-	switch {
-	case c == nil:
-		return nil, errors.New("redisauth: the consumer is missing")
-	case secret == "":
-		return nil, errors.New("redisauth: the name of the secret is missing")
-	case err != nil:
-		return nil, fmt.Errorf("redisauth: %w", err)
-	}
-	a := &auth{consumer: c, secret: secret, options: *options, pool: drain.New(c, secret, within), within: within}
-	if a.options.Rejected == nil {
-		a.options.Rejected = Rejected
-	}
-	return a, nil
-}
-
 type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Configure has a client open its connections with a secret. A Dialer that is set is used to dial. It sets ConnMaxLifetime and
-// ConnMaxLifetimeJitter, a lower ConnMaxLifetime than Options.DrainWithin excepted, and PoolFIFO, so that every connection of
-// a pool that is used comes by.
+// Configure has a client open its connections with a secret. It dials with o.Dialer, if that is set, and replaces it. It sets
+// ConnMaxLifetime to Options.DrainWithin, unless a lower one is set, ConnMaxLifetimeJitter, and PoolFIFO, so that a pool that
+// is in use takes each of its connections in turn.
 func Configure(o *redis.Options, c *consumer.Consumer, secret string, options *Options) error {
-	a, err := newAuth(c, secret, options)
+	a, err := adapter.New("redisauth", c, secret, (*adapter.Options)(options), Rejected)
 	switch {
 	case err != nil:
 		return err
 	case o == nil:
 		return errors.New("redisauth: the options of the client are missing")
-	case o.Username != "" || o.Password != "" || o.CredentialsProvider != nil || o.CredentialsProviderContext != nil || o.StreamingCredentialsProvider != nil:
+	case o.Username != "" || o.Password != "",
+		o.CredentialsProvider != nil,
+		o.CredentialsProviderContext != nil,
+		o.StreamingCredentialsProvider != nil:
 		return errors.New("redisauth: the options of the client have credentials already; leave them out")
 	}
-	limit := a.limit(o.ConnMaxLifetime)
-	o.Dialer = a.dial(o.Dialer, o, limit)
-	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = lifetime(limit)
+	limit := a.Options.DrainWithin
+	if o.ConnMaxLifetime > 0 {
+		limit = min(limit, o.ConnMaxLifetime)
+	}
+	o.Dialer = dialAndLogIn(a, o, limit)
+	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = limit*3/4, limit/4 // from one half to the whole
 	o.PoolFIFO = true
 	return nil
 }
 
-// ConfigureCluster is Configure for a client of a cluster whose nodes have the same accounts.
+// ConfigureCluster is [Configure] for a client of a cluster whose nodes have the same accounts.
 func ConfigureCluster(o *redis.ClusterOptions, c *consumer.Consumer, secret string, options *Options) error {
-	a, err := newAuth(c, secret, options)
-	switch {
-	case err != nil:
-		return err
-	case o == nil:
-		return errors.New("redisauth: the options of the client are missing")
-	case o.Username != "" || o.Password != "" || o.CredentialsProvider != nil || o.CredentialsProviderContext != nil || o.StreamingCredentialsProvider != nil:
-		return errors.New("redisauth: the options of the client have credentials already; leave them out")
+	if o == nil {
+		return Configure(nil, c, secret, options)
 	}
-	limit := a.limit(o.ConnMaxLifetime)
-	o.Dialer = a.dial(o.Dialer, &redis.Options{TLSConfig: o.TLSConfig, DialTimeout: o.DialTimeout}, limit)
-	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = lifetime(limit)
-	o.PoolFIFO = true
+	node := &redis.Options{
+		Dialer:                       o.Dialer,
+		Username:                     o.Username,
+		Password:                     o.Password,
+		CredentialsProvider:          o.CredentialsProvider,
+		CredentialsProviderContext:   o.CredentialsProviderContext,
+		StreamingCredentialsProvider: o.StreamingCredentialsProvider,
+		TLSConfig:                    o.TLSConfig,
+		DialTimeout:                  o.DialTimeout,
+		ConnMaxLifetime:              o.ConnMaxLifetime,
+	}
+	if err := Configure(node, c, secret, options); err != nil {
+		return err
+	}
+	o.Dialer, o.PoolFIFO = node.Dialer, node.PoolFIFO
+	o.ConnMaxLifetime, o.ConnMaxLifetimeJitter = node.ConnMaxLifetime, node.ConnMaxLifetimeJitter
 	return nil
 }
-
-// limit is the greatest age of a connection, where one is set already.
-func (a *auth) limit(set time.Duration) time.Duration {
-	if set > 0 {
-		return min(a.within, set)
-	}
-	return a.within
-}
-
-// lifetime is three quarters of the limit, a quarter more or less.
-func lifetime(limit time.Duration) (lifetime, jitter time.Duration) { return limit * 3 / 4, limit / 4 }
 
 const defaultDialTimeout = 5 * time.Second
 
-// dial returns a dialer that logs in. Without one to begin with it dials as go-redis would.
-func (a *auth) dial(dial dialer, o *redis.Options, limit time.Duration) dialer {
+// dialAndLogIn returns a dialer that logs in. It dials with o.Dialer, or else as go-redis would.
+func dialAndLogIn(a *adapter.Adapter, o *redis.Options, limit time.Duration) dialer {
+	dial := o.Dialer
 	if dial == nil {
 		like := &redis.Options{TLSConfig: o.TLSConfig, DialTimeout: o.DialTimeout}
 		if like.DialTimeout <= 0 {
@@ -161,24 +135,20 @@ func (a *auth) dial(dial dialer, o *redis.Options, limit time.Duration) dialer {
 		dial = redis.NewDialer(like)
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		var opened net.Conn
-		_, err := a.consumer.Login(ctx, a.secret, a.options.Rejected, func(ctx context.Context, s *consumer.Secret) error {
-			cred, err := a.options.Format.Read(s)
-			if err != nil {
+		var conn net.Conn
+		held, err := a.Login(ctx, func(ctx context.Context, _ *consumer.Secret, cred credential.Credential) (err error) {
+			if conn, err = dial(ctx, network, addr); err != nil {
 				return err
 			}
-			conn, err := dial(ctx, network, addr)
-			if err != nil {
-				return err
-			}
-			if err := authenticate(ctx, conn, cred); err != nil {
+			if err = authenticate(ctx, conn, cred); err != nil {
 				_ = conn.Close() // it is of no use
-				return err
 			}
-			opened = hold(conn, a.pool, s.VersionID, limit)
-			return nil
+			return err
 		})
-		return opened, err
+		if err != nil {
+			return nil, err
+		}
+		return hold(conn, a, held, limit), nil
 	}
 }
 

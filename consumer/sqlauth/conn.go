@@ -5,7 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 
-	"github.com/keyturn/keyturn/consumer/internal/drain"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
 // Unwrapper is what the connections of this package are, for code that needs the driver's own in sql.Conn.Raw.
@@ -18,7 +18,7 @@ type Unwrapper interface {
 // that, and where the driver has not it does, or says, what database/sql would do then.
 type conn struct {
 	driver.Conn
-	held *drain.Conn
+	held *adapter.Conn
 }
 
 var (

@@ -28,7 +28,7 @@ import (
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/consumer/credential"
-	"github.com/keyturn/keyturn/consumer/internal/drain"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
 // Open makes a connector of a driver that logs in with a credential. It is called for each login, and must not wait.
@@ -54,67 +54,44 @@ func OpenDB(c *consumer.Consumer, secret string, open Open, options *Options) (*
 		return nil, err
 	}
 	db := sql.OpenDB(connector)
-	db.SetConnMaxIdleTime(connector.within)
+	db.SetConnMaxIdleTime(connector.adapter.Options.DrainWithin)
 	return db, nil
 }
 
 // Connector is a driver.Connector for sql.OpenDB.
 type Connector struct {
-	consumer *consumer.Consumer
-	secret   string
-	open     Open
-	options  Options
-	within   time.Duration
-	pool     *drain.Pool
+	adapter *adapter.Adapter
+	open    Open
 }
 
 // NewConnector returns a Connector. Call SetConnMaxIdleTime on the sql.DB that is made with it, or use OpenDB: database/sql
 // looks at the age of a connection when it takes or returns it, and an idle one would stay open with a former version.
 func NewConnector(c *consumer.Consumer, secret string, open Open, options *Options) (*Connector, error) {
-	if options == nil {
-		options = &Options{}
-	}
-	within, err := drain.Within(options.DrainWithin)
+	a, err := adapter.New("sqlauth", c, secret, (*adapter.Options)(options), Rejected)
 	switch {
-	case c == nil:
-		return nil, errors.New("sqlauth: the consumer is missing")
-	case secret == "":
-		return nil, errors.New("sqlauth: the name of the secret is missing")
-	case open == nil:
-		return nil, errors.New("sqlauth: open is missing")
 	case err != nil:
-		return nil, fmt.Errorf("sqlauth: %w", err)
+		return nil, err
+	case open == nil:
+		return nil, errors.New("sqlauth: the function that makes a connector (Open) is missing")
 	}
-	o := &Connector{consumer: c, secret: secret, open: open, options: *options, within: within, pool: drain.New(c, secret, within)}
-	if o.options.Rejected == nil {
-		o.options.Rejected = Rejected
-	}
-	return o, nil
+	return &Connector{adapter: a, open: open}, nil
 }
 
-// Connect opens a connection with whatever version the server accepts.
+// Connect opens a connection with whichever version the server accepts.
 func (o *Connector) Connect(ctx context.Context) (driver.Conn, error) {
-	var opened *conn
-	_, err := o.consumer.Login(ctx, o.secret, o.options.Rejected, func(ctx context.Context, s *consumer.Secret) error {
-		cred, err := o.options.Format.Read(s)
-		if err != nil {
-			return err
-		}
+	var inner driver.Conn
+	held, err := o.adapter.Login(ctx, func(ctx context.Context, s *consumer.Secret, cred credential.Credential) error {
 		connector, err := o.open(cred)
 		if err != nil {
-			return fmt.Errorf("sqlauth: make a connector for secret %q: %w", o.secret, err)
+			return fmt.Errorf("sqlauth: make a connector for secret %q: %w", s.Name, err)
 		}
-		inner, err := connector.Connect(ctx)
-		if err != nil {
-			return err
-		}
-		opened = &conn{Conn: inner, held: o.pool.Opened(s.VersionID)}
-		return nil
+		inner, err = connector.Connect(ctx)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return opened, nil
+	return &conn{Conn: inner, held: held}, nil
 }
 
 // Driver returns a driver that cannot open anything by a name: connections come from the Connector alone.

@@ -32,9 +32,10 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	host, err := sshauth.Dial(ctx, c, "acs/ecs/web", "tcp", "web.example.com:22", &ssh.ClientConfig{HostKeyCallback: known}, nil)
+	web := sshauth.Host{Addr: "web.example.com:22", Config: &ssh.ClientConfig{HostKeyCallback: known}}
+	client2, err := sshauth.Dial(ctx, c, "acs/ecs/web", web, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer host.Close()
+	defer client2.Close()
 }

@@ -1,6 +1,7 @@
 // Package sshauth logs in at SSH hosts with the private key or the password in a secret, and goes on over rotations.
 //
-//	client, err := sshauth.Dial(ctx, c, "acs/ecs/web", "tcp", "web.example.com:22", &ssh.ClientConfig{HostKeyCallback: known}, nil)
+//	host := sshauth.Host{Addr: "web.example.com:22", Config: &ssh.ClientConfig{HostKeyCallback: known}}
+//	client, err := sshauth.Dial(ctx, c, "acs/ecs/web", host, nil)
 //
 // What it does:
 //
@@ -14,6 +15,7 @@
 package sshauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +28,7 @@ import (
 
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/consumer/credential"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -104,46 +107,61 @@ func answers(password sensitive.Value, questions []string, echo []bool) ([]strin
 
 const defaultTimeout = 15 * time.Second
 
-// Dial connects and logs in. The user is the one in the value, or that of config where the value names none. Without
-// config.Timeout and a deadline of ctx, each attempt is given up after 15 seconds.
-func Dial(ctx context.Context, c *consumer.Consumer, secret, network, addr string, config *ssh.ClientConfig, options *Options) (*ssh.Client, error) {
+// Host is where [Dial] logs in.
+type Host struct {
+	// Network is "tcp", "tcp4" or "tcp6". Empty means "tcp".
+	Network string
+	// Addr is host:port.
+	Addr string
+	// Config needs a HostKeyCallback, and must leave Auth empty. Its User is used if the value names no account. Without a
+	// Timeout and a deadline of the context, each attempt ends after 15 seconds.
+	Config *ssh.ClientConfig
+}
+
+// Dial connects to a host and logs in with whichever version it accepts. The connection holds that version until it is
+// closed.
+func Dial(
+	ctx context.Context, c *consumer.Consumer, secret string, host Host, options *Options,
+) (*ssh.Client, error) {
 	if options == nil {
 		options = &Options{}
 	}
+	a, err := options.adapter(c, secret)
 	switch {
-	case c == nil:
-		return nil, errors.New("sshauth: the consumer is missing")
-	case config == nil || config.HostKeyCallback == nil:
-		return nil, errors.New("sshauth: the configuration needs a HostKeyCallback, to tell the host by")
-	case len(config.Auth) > 0:
-		return nil, errors.New("sshauth: leave Auth out of the configuration; the secret is what to log in with")
+	case err != nil:
+		return nil, err
+	case host.Config == nil || host.Config.HostKeyCallback == nil:
+		return nil, errors.New("sshauth: Host.Config needs a HostKeyCallback, which identifies the host")
+	case len(host.Config.Auth) > 0:
+		return nil, errors.New("sshauth: Host.Config must leave Auth empty; the secret is the credential")
 	}
+	var opened *heldConn
 	var client *ssh.Client
-	_, err := c.Login(ctx, secret, Rejected, func(ctx context.Context, s *consumer.Secret) error {
-		cred, err := options.Format.Read(s)
-		if err != nil {
-			return err
-		}
+	held, err := a.Login(ctx, func(ctx context.Context, s *consumer.Secret, cred credential.Credential) error {
 		method, err := options.method(s, cred)
 		if err != nil {
 			return err
 		}
-		with := *config
-		with.Auth = []ssh.AuthMethod{method}
-		if cred.Account != "" {
-			with.User = cred.Account
-		}
-		client, err = connect(ctx, network, addr, &with, func() func() { return c.Hold(secret, s.VersionID) })
+		config := *host.Config
+		config.Auth = []ssh.AuthMethod{method}
+		config.User = cmp.Or(cred.Account, config.User)
+		opened, client, err = connect(ctx, cmp.Or(host.Network, "tcp"), host.Addr, &config)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	opened.hold(held.Closed)
 	return client, nil
 }
 
-// connect makes one connection, and calls hold once it is logged in.
-func connect(ctx context.Context, network, addr string, config *ssh.ClientConfig, hold func() func()) (*ssh.Client, error) {
+// adapter is the part of Dial and AuthMethods that all adapters share.
+func (o *Options) adapter(c *consumer.Consumer, secret string) (*adapter.Adapter, error) {
+	return adapter.New("sshauth", c, secret, &adapter.Options{Format: o.Format}, Rejected)
+}
+
+// connect makes one connection and logs in.
+func connect(ctx context.Context, network, addr string, config *ssh.ClientConfig) (*heldConn, *ssh.Client, error) {
 	timeout := config.Timeout
 	if _, bounded := ctx.Deadline(); timeout <= 0 && !bounded {
 		timeout = defaultTimeout
@@ -153,26 +171,25 @@ func connect(ctx context.Context, network, addr string, config *ssh.ClientConfig
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	dialled, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err != nil {
-		return nil, fmt.Errorf("sshauth: %w", err)
+		return nil, nil, fmt.Errorf("sshauth: %w", err)
 	}
-	held := &heldConn{Conn: conn}
-	stop := context.AfterFunc(ctx, func() { _ = held.Close() })
-	sshConn, channels, requests, err := ssh.NewClientConn(held, addr, config)
+	conn := &heldConn{Conn: dialled}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	sshConn, channels, requests, err := ssh.NewClientConn(conn, addr, config)
 	if !stop() && err == nil {
-		_ = sshConn.Close() // it has been closed below already
+		_ = sshConn.Close() // the connection below it is closed already
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		_ = held.Close() // it is of no use
+		_ = conn.Close() // it is of no use
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
-		return nil, fmt.Errorf("sshauth: log in at %s: %w", addr, err)
+		return nil, nil, fmt.Errorf("sshauth: log in at %s: %w", addr, err)
 	}
-	held.hold(hold())
-	return ssh.NewClient(sshConn, channels, requests), nil
+	return conn, ssh.NewClient(sshConn, channels, requests), nil
 }
 
 // heldConn is a connection that holds its version until it is closed, by whichever side.
@@ -204,18 +221,22 @@ func (c *heldConn) Close() error {
 	return c.Conn.Close()
 }
 
-// maxOffers is the current version before and after it was read again, the candidate and the version before.
+// maxOffers is the number of versions that [consumer.Consumer.Failed] can offer: the current one before and after a read, the
+// candidate, and the previous one.
 const maxOffers = 4
 
-// AuthMethods returns what to put into ssh.ClientConfig.Auth for one connection; the user is for the caller to set. Each time
-// that the host rejects a version, the next one is offered on the same connection, as far as the host allows several attempts
-// (OpenSSH: six). Rejections count for the limit of consumer.Config.LoginLimit. ctx bounds the handshake.
-func AuthMethods(ctx context.Context, c *consumer.Consumer, secret string, options *Options) ([]ssh.AuthMethod, error) {
+// AuthMethods returns the Auth of an ssh.ClientConfig for one connection; the caller sets the user. Each time that the host
+// rejects a version, the same connection offers the next one, as long as the host allows further attempts (OpenSSH: six).
+// Rejections count towards [consumer.Config.LoginLimit]. ctx bounds the handshake.
+func AuthMethods(
+	ctx context.Context, c *consumer.Consumer, secret string, options *Options,
+) ([]ssh.AuthMethod, error) {
 	if options == nil {
 		options = &Options{}
 	}
-	if c == nil {
-		return nil, errors.New("sshauth: the consumer is missing")
+	a, err := options.adapter(c, secret)
+	if err != nil {
+		return nil, err
 	}
 	first, err := c.Get(ctx, secret)
 	if err != nil {
@@ -225,7 +246,7 @@ func AuthMethods(ctx context.Context, c *consumer.Consumer, secret string, optio
 	if err != nil {
 		return nil, err
 	}
-	o := &offers{ctx: ctx, consumer: c, secret: secret, format: options.Format, first: first}
+	o := &offers{ctx: ctx, adapter: a, first: first}
 	var method ssh.AuthMethod
 	switch {
 	case isKey(cred.Secret):
@@ -238,27 +259,26 @@ func AuthMethods(ctx context.Context, c *consumer.Consumer, secret string, optio
 	return []ssh.AuthMethod{ssh.RetryableAuthMethod(method, maxOffers)}, nil
 }
 
-// offers is the versions that are offered on one connection, one after the other: that a further one is asked for means that
-// the one before was rejected.
+// offers hands out one version after the other on one connection. A request for a further version means that the host has
+// rejected the last one.
 type offers struct {
-	ctx      context.Context // of one handshake
-	consumer *consumer.Consumer
-	secret   string
-	format   credential.Format
-	first    *consumer.Secret
-	offered  *consumer.Secret
+	ctx     context.Context // of one handshake
+	adapter *adapter.Adapter
+	first   *consumer.Secret
+	offered *consumer.Secret
 }
 
 func (o *offers) next() (*consumer.Secret, credential.Credential, error) {
 	s := o.first
 	if o.offered != nil {
 		var err error
-		if s, err = o.consumer.Failed(o.ctx, o.secret, o.offered.VersionID, errRejected); err != nil {
+		a := o.adapter
+		if s, err = a.Consumer.Failed(o.ctx, a.Secret, o.offered.VersionID, errRejected); err != nil {
 			return nil, credential.Credential{}, err
 		}
 	}
 	o.offered = s
-	cred, err := o.format.Read(s)
+	cred, err := o.adapter.Options.Format.Read(s)
 	return s, cred, err
 }
 

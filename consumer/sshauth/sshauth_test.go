@@ -184,7 +184,7 @@ func (h *host) open(t *testing.T, c *consumer.Consumer, options *sshauth.Options
 	config := h.config()
 	if dial {
 		config.User = "of the value"
-		client, err := sshauth.Dial(t.Context(), c, "host", "tcp", h.addr, config, options)
+		client, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: h.addr, Config: config}, options)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,14 +205,14 @@ func TestNothingWorks(t *testing.T) {
 	t.Parallel()
 	h := startHost(t, false)
 	_, c := standin.New(t, "host", "v1", value("UserName", "app", "Password", "marker"))
-	_, err := sshauth.Dial(t.Context(), c, "host", "tcp", h.addr, h.config(), nil)
+	_, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: h.addr, Config: h.config()}, nil)
 	if !sshauth.Rejected(err) || strings.Contains(err.Error(), "marker") || h.attempts != 1 {
 		t.Errorf("after %d attempts: %v", h.attempts, err)
 	}
 	config := h.config()
 	_, other := servers.NewSSHKey(t)
 	config.HostKeyCallback = ssh.FixedHostKey(other)
-	if _, err := sshauth.Dial(t.Context(), c, "host", "tcp", h.addr, config, nil); err == nil || sshauth.Rejected(err) || h.attempts != 1 {
+	if _, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: h.addr, Config: config}, nil); err == nil || sshauth.Rejected(err) || h.attempts != 1 {
 		t.Errorf("a host with another key gets %d attempts: %v", h.attempts, err)
 	}
 	config = h.config()
@@ -257,7 +257,7 @@ func TestSilent(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	begun := time.Now()
-	if _, err := sshauth.Dial(ctx, c, "host", "tcp", l.Addr().String(), h.config(), nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 5*time.Second {
+	if _, err := sshauth.Dial(ctx, c, "host", sshauth.Host{Addr: l.Addr().String(), Config: h.config()}, nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 5*time.Second {
 		t.Errorf("after %v: %v", time.Since(begun), err)
 	}
 }
@@ -291,9 +291,10 @@ func TestRefuses(t *testing.T) {
 	_, c := standin.New(t, "host", "v1", value("UserName", "app", "Password", "p"))
 	insecure := ssh.InsecureIgnoreHostKey()
 	for want, config := range map[string]*ssh.ClientConfig{
-		"HostKeyCallback": {}, "leave Auth out": {HostKeyCallback: insecure, Auth: []ssh.AuthMethod{ssh.Password("x")}},
+		"HostKeyCallback": {}, "leave Auth empty": {HostKeyCallback: insecure, Auth: []ssh.AuthMethod{ssh.Password("x")}},
 	} {
-		if _, err := sshauth.Dial(t.Context(), c, "host", "tcp", "127.0.0.1:1", config, nil); err == nil || !strings.Contains(err.Error(), want) {
+		host := sshauth.Host{Addr: "127.0.0.1:1", Config: config}
+		if _, err := sshauth.Dial(t.Context(), c, "host", host, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error that says %q", err, want)
 		}
 	}
@@ -307,7 +308,7 @@ func TestOpenSSH(t *testing.T) {
 	e, c := standin.New(t, "host", "v1", value("UserName", s.User, "PrivateKey", s.AdminKey))
 	config := &ssh.ClientConfig{HostKeyCallback: ssh.FixedHostKey(s.HostKey)}
 	for range 2 {
-		client, err := sshauth.Dial(t.Context(), c, "host", "tcp", s.Addr(), config, nil)
+		client, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: s.Addr(), Config: config}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,12 +1,13 @@
-package drain_test
+package adapter_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn/consumer"
-	"github.com/keyturn/keyturn/consumer/internal/drain"
+	"github.com/keyturn/keyturn/consumer/internal/adapter"
 	"github.com/keyturn/keyturn/consumer/internal/standin"
 )
 
@@ -20,7 +21,7 @@ func promote(t *testing.T, e *standin.Endpoint, c *consumer.Consumer, version st
 	}
 }
 
-func count(conns []*drain.Conn) (due int) {
+func count(conns []*adapter.Conn) (due int) {
 	for _, c := range conns {
 		if c.Due() {
 			due++
@@ -34,8 +35,8 @@ func count(conns []*drain.Conn) (due int) {
 func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := standin.New(t, "db", "v1", "v1")
-		p := drain.New(c, "db", within)
-		var conns []*drain.Conn
+		p := newAdapter(t, c)
+		var conns []*adapter.Conn
 		for range 200 {
 			conns = append(conns, p.Opened("v1"))
 		}
@@ -70,7 +71,7 @@ func TestSpread(t *testing.T) {
 func TestNotCurrentWhenOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := standin.New(t, "db", "v1", "v1")
-		p := drain.New(c, "db", within)
+		p := newAdapter(t, c)
 		_ = p.Opened("v1").Due()
 		time.Sleep(3 * within)
 		candidate, previous := p.Opened("v2"), p.Opened("v0")
@@ -89,7 +90,7 @@ func TestNotCurrentWhenOpened(t *testing.T) {
 func TestSeldomLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := standin.New(t, "db", "v1", "v1")
-		conn := drain.New(c, "db", within).Opened("v1")
+		conn := newAdapter(t, c).Opened("v1")
 		promote(t, e, c, "v2")
 		time.Sleep(within + time.Second)
 		if !conn.Due() {
@@ -101,7 +102,7 @@ func TestSeldomLookedAt(t *testing.T) {
 func TestHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := standin.New(t, "db", "v1", "v1")
-		p := drain.New(c, "db", within)
+		p := newAdapter(t, c)
 		first, second := p.Opened("v1"), p.Opened("v1")
 		promote(t, e, c, "v2")
 		first.Closed()
@@ -116,19 +117,44 @@ func TestHolds(t *testing.T) {
 	})
 }
 
-func TestWithin(t *testing.T) {
+// TestNew verifies that New names what is wrong, with the package of the adapter, and completes the options.
+func TestNew(t *testing.T) {
 	t.Parallel()
-	if d, err := drain.Within(0); d != drain.DefaultWithin || err != nil {
-		t.Errorf("%v, %v", d, err)
+	_, c := standin.New(t, "db", "v1", "v1")
+	rejected := func(error) bool { return true }
+	a, err := adapter.New("xauth", c, "db", nil, rejected)
+	if err != nil || a.Options.DrainWithin != adapter.DefaultDrainWithin || a.Options.Rejected == nil {
+		t.Errorf("the options are not completed: %+v, %v", a, err)
 	}
-	if _, err := drain.Within(-1); err == nil {
-		t.Error("a negative limit is accepted")
+	for want, try := range map[string]func() (*adapter.Adapter, error){
+		"xauth: the consumer is missing": func() (*adapter.Adapter, error) {
+			return adapter.New("xauth", nil, "db", nil, rejected)
+		},
+		"xauth: the name of the secret is missing": func() (*adapter.Adapter, error) {
+			return adapter.New("xauth", c, "", nil, rejected)
+		},
+		"xauth: DrainWithin is -1ns": func() (*adapter.Adapter, error) {
+			return adapter.New("xauth", c, "db", &adapter.Options{DrainWithin: -1}, rejected)
+		},
+	} {
+		if _, err := try(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want an error that begins with %q", err, want)
+		}
 	}
+}
+
+func newAdapter(t testing.TB, c *consumer.Consumer) *adapter.Adapter {
+	t.Helper()
+	a, err := adapter.New("test", c, "db", &adapter.Options{DrainWithin: within}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }
 
 func BenchmarkDue(b *testing.B) {
 	_, c := standin.New(b, "db", "v1", "v1")
-	conn := drain.New(c, "db", within).Opened("v1")
+	conn := newAdapter(b, c).Opened("v1")
 	b.ReportAllocs()
 	for b.Loop() {
 		if conn.Due() {
