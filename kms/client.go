@@ -225,14 +225,16 @@ func decodeError(resp *http.Response, body []byte) error {
 	}
 }
 
-func call[Out any](ctx context.Context, c *Client, action, version string, in any, idempotent bool) (*Out, error) {
-	body, err := c.Do(ctx, Call{Action: action, Version: version, Params: wire.Encode(in), Idempotent: idempotent})
+// call makes one call of an operation of the table, whose response is an Out.
+func call[Out any](ctx context.Context, c *Client, name string, in any) (*Out, error) {
+	op := operations.Named(name)
+	body, err := c.Do(ctx, Call{Action: name, Version: op.Version, Params: wire.Encode(in), Idempotent: op.Retryable})
 	if err != nil {
 		return nil, err
 	}
 	out := new(Out)
 	if err := wire.DecodeResponse(body, out); err != nil {
-		return nil, fmt.Errorf("kms: %s: %w", action, err)
+		return nil, fmt.Errorf("kms: %s: %w", name, err)
 	}
 	return out, nil
 }

@@ -34,11 +34,11 @@ type WatchSecretsRequest struct {
 	Secrets []WatchedSecret `kms:"Secret,flat,required,min=1,max=500"`
 	// Consumer names this instance of an application: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. Without it nothing is noted of what
 	// is in use.
-	Consumer string `kms:"Consumer,min=1,max=64,pattern=name"`
+	Consumer string `kms:"Consumer,min=1,max=64,pattern=name,agent=drop"`
 	// WaitSeconds is how long to wait for a change, 0 to 50; 0 answers at once.
 	WaitSeconds int `kms:"WaitSeconds,min=0,max=50,default=0"`
 	// Leaving says that this instance ends, and holds nothing any more: it is forgotten, and the answer comes at once.
-	Leaving bool `kms:"Leaving,default=false"`
+	Leaving bool `kms:"Leaving,default=false,agent=refuse"`
 }
 
 // SecretChange is a secret whose revision is not the one that the consumer knows. It holds no value: GetSecretValue gives that.
@@ -65,7 +65,7 @@ type WatchSecretsResponse struct {
 // ListSecretConsumersRequest lists who was seen to use a secret in the last two days, in no order that means something.
 type ListSecretConsumersRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// Behind leaves out those that hold nothing but the current version.
 	Behind bool `kms:"Behind,default=false"`
 	// NextToken continues after a page; opaque.
@@ -115,10 +115,10 @@ type ListSecretConsumersResponse struct {
 // WatchSecrets waits until one of several secrets changes. It is an operation of Keyturn's own. The timeout of the client's
 // HTTPClient must be longer than WaitSeconds.
 func (c *Client) WatchSecrets(ctx context.Context, in *WatchSecretsRequest) (*WatchSecretsResponse, error) {
-	return call[WatchSecretsResponse](ctx, c, "WatchSecrets", Version, in, true)
+	return call[WatchSecretsResponse](ctx, c, "WatchSecrets", in)
 }
 
 // ListSecretConsumers lists who uses a secret. It is an operation of Keyturn's own.
 func (c *Client) ListSecretConsumers(ctx context.Context, in *ListSecretConsumersRequest) (*ListSecretConsumersResponse, error) {
-	return call[ListSecretConsumersResponse](ctx, c, "ListSecretConsumers", Version, in, true)
+	return call[ListSecretConsumersResponse](ctx, c, "ListSecretConsumers", in)
 }

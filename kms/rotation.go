@@ -33,12 +33,12 @@ type RegisterTargetRequest struct {
 
 // TargetNameRequest names a target.
 type TargetNameRequest struct {
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
 }
 
 // DeregisterTargetRequest forgets a target. Nothing is changed there.
 type DeregisterTargetRequest struct {
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
 	// Detach also ends the rotation of every secret that is attached to the target, which needs the
 	// right kms:RemoveRotation on each. Without it, a target with attached secrets is ErrResourceInUse.
 	Detach bool `kms:"Detach,default=false"`
@@ -99,7 +99,7 @@ type ListTargetsResponse struct {
 
 // UpdateTargetRequest changes a target. What is not given stays.
 type UpdateTargetRequest struct {
-	TargetName      string  `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	TargetName      string  `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
 	Config          string  `kms:"Config,json,max=16384,bytes"`
 	AdminSecretName string  `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
 	Description     *string `kms:"Description,min=0,max=8192"`
@@ -111,7 +111,7 @@ type UpdateTargetRequest struct {
 // TestTargetRequest tries a target: the administrator's way in, or with SecretName the current credential of that secret,
 // by one login. Nothing is changed.
 type TestTargetRequest struct {
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
 	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
 }
 
@@ -131,7 +131,7 @@ type TestTargetResponse struct {
 // PrepareTargetAccountsRequest makes two accounts of equal rights from one that is in use, for the strategy double, or tells how
 // that would be done. The account that exists keeps its password.
 type PrepareTargetAccountsRequest struct {
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
+	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
 	// AccountName is the login that exists, CloneAccountName the one that is made beside it. A clone that exists already is given
 	// a new password.
 	AccountName      string `kms:"AccountName,required,min=1,max=256"`
@@ -179,7 +179,7 @@ type PrepareTargetAccountsResponse struct {
 // was said before. It rotates nothing. With TargetName, a Generic secret is rotated by the service from now on.
 type ConfigureRotationRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// TargetName is required for a Generic secret; managed types name their target in ExtendedConfig.
 	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
 	// Strategy is single, overlap or double; empty means what the type asks for, or the target's best.
@@ -217,7 +217,7 @@ type ConfigureRotationRequest struct {
 // VersionedRequest names a secret and the version that a rotation is to make.
 type VersionedRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// VersionID identifies the rotation and its version: repeating the call with it does nothing more.
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 }
@@ -225,7 +225,7 @@ type VersionedRequest struct {
 // EmergencyRotationRequest replaces a credential that may have leaked, or says whom that breaks.
 type EmergencyRotationRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// VersionID identifies the rotation and its version: repeating the call with it does nothing more.
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 	// DryRun changes nothing: the answer says who holds a credential that would stop working.
@@ -254,7 +254,7 @@ type EmergencyRotationResponse struct {
 // SecretNameRequest names a secret.
 type SecretNameRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 }
 
 // RotationStep is one thing that a rotation did.
@@ -376,7 +376,7 @@ type PauseRotationRequest struct {
 // RepairRotationRequest mends a rotation that is quarantined.
 type RepairRotationRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// RepairAction is probe (ask the target again what is live), apply (give the target the stored credential again) or adopt (take
 	// the credential of SecretData, which the target accepts, into the current value, as a new version).
 	RepairAction string `kms:"RepairAction,required,enum=probe|apply|adopt"`

@@ -61,7 +61,7 @@ type CreateSecretResponse struct {
 // DeleteSecretRequest plans the deletion of a secret, or deletes it at once.
 type DeleteSecretRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// ForceDeleteWithoutRecovery deletes now; nothing can be recovered, and RecoveryWindowInDays is ignored.
 	ForceDeleteWithoutRecovery bool `kms:"ForceDeleteWithoutRecovery,default=false"`
 	// RecoveryWindowInDays is how long RestoreSecret remains possible: 7 to 30, 0 means 30.
@@ -78,7 +78,7 @@ type DeleteSecretResponse struct {
 // RestoreSecretRequest cancels a planned deletion.
 type RestoreSecretRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 }
 
 // SecretNameResponse is the answer of operations that return the name alone.
@@ -90,7 +90,7 @@ type SecretNameResponse struct {
 // DescribeSecretRequest asks for the metadata of a secret.
 type DescribeSecretRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// FetchTags adds Tags to the answer.
 	FetchTags bool `kms:"FetchTags,default=false"`
 }
@@ -144,7 +144,7 @@ type GetRandomPasswordResponse struct {
 // GetSecretValueRequest asks for one version of the value.
 type GetSecretValueRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// VersionStage is the label to read; empty means ACSCurrent, unless VersionID is given.
 	VersionStage string `kms:"VersionStage,min=1,max=64"`
 	// VersionID is the exact version. With VersionStage too, that version must carry the label. Ignored for managed types.
@@ -155,7 +155,7 @@ type GetSecretValueRequest struct {
 	DryRun bool `kms:"DryRun,default=false"`
 	// Consumer names this instance of an application, as in WatchSecrets: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. It is Keyturn's own;
 	// other endpoints ignore it.
-	Consumer string `kms:"Consumer,min=1,max=64,pattern=name"`
+	Consumer string `kms:"Consumer,min=1,max=64,pattern=name,agent=drop"`
 }
 
 // GetSecretValueResponse is one version of the value.
@@ -220,7 +220,7 @@ type ListSecretsResponse struct {
 // ListSecretVersionIdsRequest lists the versions of a secret, newest first.
 type ListSecretVersionIdsRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// IncludeDeprecated also lists versions without a label.
 	IncludeDeprecated bool `kms:"IncludeDeprecated,default=false"`
 	// PageNumber starts at 1; 0 means 1.
@@ -250,7 +250,7 @@ type ListSecretVersionIdsResponse struct {
 // it may be retried; with another value it is refused.
 type PutSecretValueRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// SecretData is the value, 1 to 30720 bytes.
 	SecretData sensitive.Value `kms:"SecretData,required,min=1,max=30720,bytes"`
 	// VersionID is new and unique in the secret: 1 to 64 characters, the set of SecretName.
@@ -274,7 +274,7 @@ type PutSecretValueResponse struct {
 // UpdateSecretRequest changes the metadata of a secret.
 type UpdateSecretRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// Description: nil leaves it, a pointer to "" clears it. At most 8192 characters.
 	Description *string `kms:"Description,min=0,max=8192"`
 	// CustomData replaces that part of ExtendedConfig: at most 10 pairs, managed types only.
@@ -284,7 +284,7 @@ type UpdateSecretRequest struct {
 // UpdateSecretVersionStageRequest adds, moves or removes one label of a Generic secret.
 type UpdateSecretVersionStageRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// VersionStage is the label: ACSCurrent, ACSPrevious or a custom one of 1 to 64 characters.
 	VersionStage string `kms:"VersionStage,required,min=1,max=64,pattern=name"`
 	// MoveToVersion gets the label. Required for the two built-in ones.
@@ -296,7 +296,7 @@ type UpdateSecretVersionStageRequest struct {
 // RotateSecretRequest starts a rotation of a managed secret now.
 type RotateSecretRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// VersionID identifies the version that the rotation makes; repeating the call with it does not rotate again.
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 }
@@ -312,7 +312,7 @@ type RotateSecretResponse struct {
 // UpdateSecretRotationPolicyRequest turns automatic rotation of a managed secret on or off.
 type UpdateSecretRotationPolicyRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName              string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName              string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	EnableAutomaticRotation bool   `kms:"EnableAutomaticRotation,required"`
 	// RotationInterval is a whole number and a unit, d, h, m or s (none means seconds): 6h to 8760h. Required to enable.
 	RotationInterval string `kms:"RotationInterval"`
@@ -321,7 +321,7 @@ type UpdateSecretRotationPolicyRequest struct {
 // GetSecretPolicyRequest asks for the policy of a secret.
 type GetSecretPolicyRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// PolicyName is "default", the only one; empty means it.
 	PolicyName string `kms:"PolicyName,default=default"`
 }
@@ -336,7 +336,7 @@ type GetSecretPolicyResponse struct {
 // SetSecretPolicyRequest replaces the policy of a secret. POST only.
 type SetSecretPolicyRequest struct {
 	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn"`
+	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// Policy is a document of at most 32768 bytes.
 	Policy string `kms:"Policy,required,json,max=32768,bytes"`
 	// PolicyName is "default", the only one; empty means it.

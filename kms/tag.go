@@ -22,7 +22,7 @@ type UntagResourceRequest struct {
 
 // ListResourceTagsRequest asks for the tags of a key. For a secret use ListTagResources or DescribeSecret.
 type ListResourceTagsRequest struct {
-	KeyID string `kms:"KeyId,required"`
+	KeyID string `kms:"KeyId,required,resource=key"`
 }
 
 // KeyTag is one row of ListResourceTags.

@@ -28,7 +28,7 @@ type GroupResponse struct {
 
 // GetGroupRequest reads a group.
 type GetGroupRequest struct {
-	GroupName string `kms:"GroupName"`
+	GroupName string `kms:"GroupName,resource=group"`
 }
 
 // ListGroupsRequest lists groups in the order of names.
@@ -47,32 +47,32 @@ type ListGroupsResponse struct {
 
 // UpdateGroupRequest changes what is given.
 type UpdateGroupRequest struct {
-	GroupName    string  `kms:"GroupName"`
+	GroupName    string  `kms:"GroupName,resource=group"`
 	NewGroupName string  `kms:"NewGroupName"`
 	NewComments  *string `kms:"NewComments"`
 }
 
 // DeleteGroupRequest deletes a group that has no user and no policy.
 type DeleteGroupRequest struct {
-	GroupName string `kms:"GroupName"`
+	GroupName string `kms:"GroupName,resource=group"`
 }
 
 // MembershipRequest names a user and a group, for AddUserToGroup and RemoveUserFromGroup.
 type MembershipRequest struct {
-	UserName  string `kms:"UserName"`
-	GroupName string `kms:"GroupName"`
+	UserName  string `kms:"UserName,resource=user"`
+	GroupName string `kms:"GroupName,resource=group"`
 }
 
 // ListUsersForGroupRequest lists the users of a group in the order of names.
 type ListUsersForGroupRequest struct {
-	GroupName string `kms:"GroupName"`
+	GroupName string `kms:"GroupName,resource=group"`
 	Marker    string `kms:"Marker"`
 	MaxItems  int    `kms:"MaxItems,min=1,max=1000,default=100"`
 }
 
 // ListGroupsForUserRequest lists the groups of a user.
 type ListGroupsForUserRequest struct {
-	UserName string `kms:"UserName"`
+	UserName string `kms:"UserName,resource=user"`
 }
 
 // ListGroupsForUserResponse answers ListGroupsForUser.

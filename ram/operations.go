@@ -4,185 +4,185 @@ import "context"
 
 // CreateUser makes a user without rights.
 func (c *Client) CreateUser(ctx context.Context, in *CreateUserRequest) (*UserResponse, error) {
-	return call[UserResponse](ctx, c, "CreateUser", in, false)
+	return call[UserResponse](ctx, c, "CreateUser", in)
 }
 
 // GetUser reads a user.
 func (c *Client) GetUser(ctx context.Context, in *GetUserRequest) (*UserResponse, error) {
-	return call[UserResponse](ctx, c, "GetUser", in, true)
+	return call[UserResponse](ctx, c, "GetUser", in)
 }
 
 // ListUsers lists users.
 func (c *Client) ListUsers(ctx context.Context, in *ListUsersRequest) (*ListUsersResponse, error) {
-	return call[ListUsersResponse](ctx, c, "ListUsers", in, true)
+	return call[ListUsersResponse](ctx, c, "ListUsers", in)
 }
 
 // UpdateUser changes a user.
 func (c *Client) UpdateUser(ctx context.Context, in *UpdateUserRequest) (*UserResponse, error) {
-	return call[UserResponse](ctx, c, "UpdateUser", in, false)
+	return call[UserResponse](ctx, c, "UpdateUser", in)
 }
 
 // DeleteUser deletes a user who has nothing left.
 func (c *Client) DeleteUser(ctx context.Context, in *DeleteUserRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "DeleteUser", in, false)
+	return call[EmptyResponse](ctx, c, "DeleteUser", in)
 }
 
 // CreateAccessKey makes an access key and returns its secret, once.
 func (c *Client) CreateAccessKey(ctx context.Context, in *CreateAccessKeyRequest) (*CreateAccessKeyResponse, error) {
-	return call[CreateAccessKeyResponse](ctx, c, "CreateAccessKey", in, false)
+	return call[CreateAccessKeyResponse](ctx, c, "CreateAccessKey", in)
 }
 
 // ListAccessKeys lists the access keys of a user.
 func (c *Client) ListAccessKeys(ctx context.Context, in *ListAccessKeysRequest) (*ListAccessKeysResponse, error) {
-	return call[ListAccessKeysResponse](ctx, c, "ListAccessKeys", in, true)
+	return call[ListAccessKeysResponse](ctx, c, "ListAccessKeys", in)
 }
 
 // UpdateAccessKey switches an access key on or off.
 func (c *Client) UpdateAccessKey(ctx context.Context, in *UpdateAccessKeyRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "UpdateAccessKey", in, false)
+	return call[EmptyResponse](ctx, c, "UpdateAccessKey", in)
 }
 
 // DeleteAccessKey deletes an access key.
 func (c *Client) DeleteAccessKey(ctx context.Context, in *AccessKeyRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "DeleteAccessKey", in, false)
+	return call[EmptyResponse](ctx, c, "DeleteAccessKey", in)
 }
 
 // GetAccessKeyLastUsed tells when an access key was last used.
 func (c *Client) GetAccessKeyLastUsed(ctx context.Context, in *AccessKeyRequest) (*GetAccessKeyLastUsedResponse, error) {
-	return call[GetAccessKeyLastUsedResponse](ctx, c, "GetAccessKeyLastUsed", in, true)
+	return call[GetAccessKeyLastUsedResponse](ctx, c, "GetAccessKeyLastUsed", in)
 }
 
 // CreateGroup makes a group.
 func (c *Client) CreateGroup(ctx context.Context, in *CreateGroupRequest) (*GroupResponse, error) {
-	return call[GroupResponse](ctx, c, "CreateGroup", in, false)
+	return call[GroupResponse](ctx, c, "CreateGroup", in)
 }
 
 // GetGroup reads a group.
 func (c *Client) GetGroup(ctx context.Context, in *GetGroupRequest) (*GroupResponse, error) {
-	return call[GroupResponse](ctx, c, "GetGroup", in, true)
+	return call[GroupResponse](ctx, c, "GetGroup", in)
 }
 
 // ListGroups lists groups.
 func (c *Client) ListGroups(ctx context.Context, in *ListGroupsRequest) (*ListGroupsResponse, error) {
-	return call[ListGroupsResponse](ctx, c, "ListGroups", in, true)
+	return call[ListGroupsResponse](ctx, c, "ListGroups", in)
 }
 
 // UpdateGroup changes a group.
 func (c *Client) UpdateGroup(ctx context.Context, in *UpdateGroupRequest) (*GroupResponse, error) {
-	return call[GroupResponse](ctx, c, "UpdateGroup", in, false)
+	return call[GroupResponse](ctx, c, "UpdateGroup", in)
 }
 
 // DeleteGroup deletes a group that has nothing left.
 func (c *Client) DeleteGroup(ctx context.Context, in *DeleteGroupRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "DeleteGroup", in, false)
+	return call[EmptyResponse](ctx, c, "DeleteGroup", in)
 }
 
 // AddUserToGroup adds a user to a group.
 func (c *Client) AddUserToGroup(ctx context.Context, in *MembershipRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "AddUserToGroup", in, false)
+	return call[EmptyResponse](ctx, c, "AddUserToGroup", in)
 }
 
 // RemoveUserFromGroup removes a user from a group.
 func (c *Client) RemoveUserFromGroup(ctx context.Context, in *MembershipRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "RemoveUserFromGroup", in, false)
+	return call[EmptyResponse](ctx, c, "RemoveUserFromGroup", in)
 }
 
 // ListUsersForGroup lists the users of a group.
 func (c *Client) ListUsersForGroup(ctx context.Context, in *ListUsersForGroupRequest) (*ListUsersResponse, error) {
-	return call[ListUsersResponse](ctx, c, "ListUsersForGroup", in, true)
+	return call[ListUsersResponse](ctx, c, "ListUsersForGroup", in)
 }
 
 // ListGroupsForUser lists the groups of a user.
 func (c *Client) ListGroupsForUser(ctx context.Context, in *ListGroupsForUserRequest) (*ListGroupsForUserResponse, error) {
-	return call[ListGroupsForUserResponse](ctx, c, "ListGroupsForUser", in, true)
+	return call[ListGroupsForUserResponse](ctx, c, "ListGroupsForUser", in)
 }
 
 // CreatePolicy makes a custom policy.
 func (c *Client) CreatePolicy(ctx context.Context, in *CreatePolicyRequest) (*CreatePolicyResponse, error) {
-	return call[CreatePolicyResponse](ctx, c, "CreatePolicy", in, false)
+	return call[CreatePolicyResponse](ctx, c, "CreatePolicy", in)
 }
 
 // GetPolicy reads a policy with its default version.
 func (c *Client) GetPolicy(ctx context.Context, in *PolicyRequest) (*GetPolicyResponse, error) {
-	return call[GetPolicyResponse](ctx, c, "GetPolicy", in, true)
+	return call[GetPolicyResponse](ctx, c, "GetPolicy", in)
 }
 
 // ListPolicies lists policies.
 func (c *Client) ListPolicies(ctx context.Context, in *ListPoliciesRequest) (*ListPoliciesResponse, error) {
-	return call[ListPoliciesResponse](ctx, c, "ListPolicies", in, true)
+	return call[ListPoliciesResponse](ctx, c, "ListPolicies", in)
 }
 
 // UpdatePolicyDescription changes the description of a custom policy.
 func (c *Client) UpdatePolicyDescription(ctx context.Context, in *UpdatePolicyDescriptionRequest) (*CreatePolicyResponse, error) {
-	return call[CreatePolicyResponse](ctx, c, "UpdatePolicyDescription", in, false)
+	return call[CreatePolicyResponse](ctx, c, "UpdatePolicyDescription", in)
 }
 
 // DeletePolicy deletes a custom policy.
 func (c *Client) DeletePolicy(ctx context.Context, in *DeletePolicyRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "DeletePolicy", in, false)
+	return call[EmptyResponse](ctx, c, "DeletePolicy", in)
 }
 
 // CreatePolicyVersion adds a version to a custom policy.
 func (c *Client) CreatePolicyVersion(ctx context.Context, in *CreatePolicyVersionRequest) (*PolicyVersionResponse, error) {
-	return call[PolicyVersionResponse](ctx, c, "CreatePolicyVersion", in, false)
+	return call[PolicyVersionResponse](ctx, c, "CreatePolicyVersion", in)
 }
 
 // GetPolicyVersion reads a version of a policy.
 func (c *Client) GetPolicyVersion(ctx context.Context, in *GetPolicyVersionRequest) (*PolicyVersionResponse, error) {
-	return call[PolicyVersionResponse](ctx, c, "GetPolicyVersion", in, true)
+	return call[PolicyVersionResponse](ctx, c, "GetPolicyVersion", in)
 }
 
 // ListPolicyVersions lists the versions of a policy.
 func (c *Client) ListPolicyVersions(ctx context.Context, in *PolicyRequest) (*ListPolicyVersionsResponse, error) {
-	return call[ListPolicyVersionsResponse](ctx, c, "ListPolicyVersions", in, true)
+	return call[ListPolicyVersionsResponse](ctx, c, "ListPolicyVersions", in)
 }
 
 // SetDefaultPolicyVersion makes a version the one that counts, from the next call on.
 func (c *Client) SetDefaultPolicyVersion(ctx context.Context, in *PolicyVersionRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "SetDefaultPolicyVersion", in, false)
+	return call[EmptyResponse](ctx, c, "SetDefaultPolicyVersion", in)
 }
 
 // DeletePolicyVersion deletes a version that is not the default.
 func (c *Client) DeletePolicyVersion(ctx context.Context, in *PolicyVersionRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "DeletePolicyVersion", in, false)
+	return call[EmptyResponse](ctx, c, "DeletePolicyVersion", in)
 }
 
 // AttachPolicyToUser attaches a policy to a user.
 func (c *Client) AttachPolicyToUser(ctx context.Context, in *UserPolicyRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "AttachPolicyToUser", in, false)
+	return call[EmptyResponse](ctx, c, "AttachPolicyToUser", in)
 }
 
 // DetachPolicyFromUser detaches a policy from a user.
 func (c *Client) DetachPolicyFromUser(ctx context.Context, in *UserPolicyRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "DetachPolicyFromUser", in, false)
+	return call[EmptyResponse](ctx, c, "DetachPolicyFromUser", in)
 }
 
 // AttachPolicyToGroup attaches a policy to a group.
 func (c *Client) AttachPolicyToGroup(ctx context.Context, in *GroupPolicyRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "AttachPolicyToGroup", in, false)
+	return call[EmptyResponse](ctx, c, "AttachPolicyToGroup", in)
 }
 
 // DetachPolicyFromGroup detaches a policy from a group.
 func (c *Client) DetachPolicyFromGroup(ctx context.Context, in *GroupPolicyRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "DetachPolicyFromGroup", in, false)
+	return call[EmptyResponse](ctx, c, "DetachPolicyFromGroup", in)
 }
 
 // ListPoliciesForUser lists the policies of a user.
 func (c *Client) ListPoliciesForUser(ctx context.Context, in *ListPoliciesForUserRequest) (*AttachedPoliciesResponse, error) {
-	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForUser", in, true)
+	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForUser", in)
 }
 
 // ListPoliciesForGroup lists the policies of a group.
 func (c *Client) ListPoliciesForGroup(ctx context.Context, in *ListPoliciesForGroupRequest) (*AttachedPoliciesResponse, error) {
-	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForGroup", in, true)
+	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForGroup", in)
 }
 
 // ListEntitiesForPolicy lists whom a policy is attached to.
 func (c *Client) ListEntitiesForPolicy(ctx context.Context, in *PolicyRequest) (*ListEntitiesForPolicyResponse, error) {
-	return call[ListEntitiesForPolicyResponse](ctx, c, "ListEntitiesForPolicy", in, true)
+	return call[ListEntitiesForPolicyResponse](ctx, c, "ListEntitiesForPolicy", in)
 }
 
 // SimulatePolicy tells whether a user may do something, and which statement says so.
 func (c *Client) SimulatePolicy(ctx context.Context, in *SimulatePolicyRequest) (*SimulatePolicyResponse, error) {
-	return call[SimulatePolicyResponse](ctx, c, "SimulatePolicy", in, true)
+	return call[SimulatePolicyResponse](ctx, c, "SimulatePolicy", in)
 }

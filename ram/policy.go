@@ -55,7 +55,7 @@ type CreatePolicyResponse struct {
 
 // PolicyRequest names a policy, for GetPolicy, ListPolicyVersions and ListEntitiesForPolicy.
 type PolicyRequest struct {
-	PolicyName string `kms:"PolicyName"`
+	PolicyName string `kms:"PolicyName,resource=policy"`
 	PolicyType string `kms:"PolicyType"`
 }
 
@@ -84,20 +84,20 @@ type ListPoliciesResponse struct {
 
 // UpdatePolicyDescriptionRequest changes the description of a custom policy.
 type UpdatePolicyDescriptionRequest struct {
-	PolicyName     string `kms:"PolicyName"`
+	PolicyName     string `kms:"PolicyName,resource=policy"`
 	NewDescription string `kms:"NewDescription"`
 }
 
 // DeletePolicyRequest deletes a custom policy that is attached to nobody and has one version. CascadingDelete deletes the
 // other versions with it.
 type DeletePolicyRequest struct {
-	PolicyName      string `kms:"PolicyName"`
+	PolicyName      string `kms:"PolicyName,resource=policy"`
 	CascadingDelete bool   `kms:"CascadingDelete"`
 }
 
 // CreatePolicyVersionRequest adds a version to a custom policy, which has at most five.
 type CreatePolicyVersionRequest struct {
-	PolicyName     string `kms:"PolicyName"`
+	PolicyName     string `kms:"PolicyName,resource=policy"`
 	PolicyDocument string `kms:"PolicyDocument"`
 	SetAsDefault   bool   `kms:"SetAsDefault"`
 	RotateStrategy string `kms:"RotateStrategy"`
@@ -111,7 +111,7 @@ type PolicyVersionResponse struct {
 
 // GetPolicyVersionRequest reads a version with its document.
 type GetPolicyVersionRequest struct {
-	PolicyName string `kms:"PolicyName"`
+	PolicyName string `kms:"PolicyName,resource=policy"`
 	PolicyType string `kms:"PolicyType"`
 	VersionID  string `kms:"VersionId"`
 }
@@ -124,35 +124,35 @@ type ListPolicyVersionsResponse struct {
 
 // PolicyVersionRequest names a version, for SetDefaultPolicyVersion and DeletePolicyVersion.
 type PolicyVersionRequest struct {
-	PolicyName string `kms:"PolicyName"`
+	PolicyName string `kms:"PolicyName,resource=policy"`
 	VersionID  string `kms:"VersionId"`
 }
 
 // UserPolicyRequest names a policy and a user, for AttachPolicyToUser and DetachPolicyFromUser. A resource group other than
 // the account is refused: there are none.
 type UserPolicyRequest struct {
-	UserName        string `kms:"UserName"`
-	PolicyName      string `kms:"PolicyName"`
+	UserName        string `kms:"UserName,resource=user"`
+	PolicyName      string `kms:"PolicyName,resource=policy"`
 	PolicyType      string `kms:"PolicyType"`
 	ResourceGroupID string `kms:"ResourceGroupId"`
 }
 
 // GroupPolicyRequest names a policy and a group, for AttachPolicyToGroup and DetachPolicyFromGroup.
 type GroupPolicyRequest struct {
-	GroupName       string `kms:"GroupName"`
-	PolicyName      string `kms:"PolicyName"`
+	GroupName       string `kms:"GroupName,resource=group"`
+	PolicyName      string `kms:"PolicyName,resource=policy"`
 	PolicyType      string `kms:"PolicyType"`
 	ResourceGroupID string `kms:"ResourceGroupId"`
 }
 
 // ListPoliciesForUserRequest lists what is attached to the user alone, without what the groups bring.
 type ListPoliciesForUserRequest struct {
-	UserName string `kms:"UserName"`
+	UserName string `kms:"UserName,resource=user"`
 }
 
 // ListPoliciesForGroupRequest lists what is attached to a group.
 type ListPoliciesForGroupRequest struct {
-	GroupName string `kms:"GroupName"`
+	GroupName string `kms:"GroupName,resource=group"`
 }
 
 // AttachedPoliciesResponse answers ListPoliciesForUser and ListPoliciesForGroup.
@@ -187,7 +187,7 @@ const PolicyTypeSecret = "Secret"
 // SimulatePolicyRequest asks whether a user may do something, and which statement says so. Nothing is done. It is an
 // operation of Keyturn's own.
 type SimulatePolicyRequest struct {
-	UserName string `kms:"UserName"`
+	UserName string `kms:"UserName,resource=user"`
 	// Operation is an operation such as GetSecretValue, or an action such as kms:GetSecretValue.
 	Operation string `kms:"Operation"`
 	// SecretName is what it is on; its tags and its own policy count. Resource is an ARN instead.

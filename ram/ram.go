@@ -43,14 +43,16 @@ type Client struct{ kms *kms.Client }
 // New returns a client that calls through c.
 func New(c *kms.Client) *Client { return &Client{kms: c} }
 
-func call[Out any](ctx context.Context, c *Client, action string, in any, idempotent bool) (*Out, error) {
-	body, err := c.kms.Do(ctx, kms.Call{Action: action, Version: Version, Params: wire.Encode(in), Idempotent: idempotent})
+// call makes one call of an operation of the table, whose response is an Out.
+func call[Out any](ctx context.Context, c *Client, name string, in any) (*Out, error) {
+	params, retryable := wire.Encode(in), operations.Named(name).Retryable
+	body, err := c.kms.Do(ctx, kms.Call{Action: name, Version: Version, Params: params, Idempotent: retryable})
 	if err != nil {
 		return nil, err
 	}
 	out := new(Out)
 	if err := wire.DecodeResponse(body, out); err != nil {
-		return nil, fmt.Errorf("ram: %s: %w", action, err)
+		return nil, fmt.Errorf("ram: %s: %w", name, err)
 	}
 	return out, nil
 }

@@ -39,7 +39,7 @@ type UserResponse struct {
 
 // GetUserRequest reads a user.
 type GetUserRequest struct {
-	UserName string `kms:"UserName"`
+	UserName string `kms:"UserName,resource=user"`
 }
 
 // ListUsersRequest lists users in the order of names.
@@ -59,7 +59,7 @@ type ListUsersResponse struct {
 
 // UpdateUserRequest changes what is given; nil leaves a field as it is. A new name changes the user's ARN.
 type UpdateUserRequest struct {
-	UserName       string  `kms:"UserName"`
+	UserName       string  `kms:"UserName,resource=user"`
 	NewUserName    string  `kms:"NewUserName"`
 	NewDisplayName *string `kms:"NewDisplayName"`
 	NewMobilePhone *string `kms:"NewMobilePhone"`
@@ -69,7 +69,7 @@ type UpdateUserRequest struct {
 
 // DeleteUserRequest deletes a user who has no access key, no policy and no group.
 type DeleteUserRequest struct {
-	UserName string `kms:"UserName"`
+	UserName string `kms:"UserName,resource=user"`
 }
 
 // AccessKey is a permanent access key. AccessKeySecret is in the answer of CreateAccessKey alone.
@@ -89,7 +89,7 @@ type ListedAccessKey struct {
 
 // CreateAccessKeyRequest makes an access key; a user has at most two. Without UserName it is the caller's own.
 type CreateAccessKeyRequest struct {
-	UserName string `kms:"UserName"`
+	UserName string `kms:"UserName,resource=user-or-self"`
 }
 
 // CreateAccessKeyResponse answers CreateAccessKey. The secret is never shown again.
@@ -100,7 +100,7 @@ type CreateAccessKeyResponse struct {
 
 // ListAccessKeysRequest lists the access keys of a user, or the caller's own.
 type ListAccessKeysRequest struct {
-	UserName string `kms:"UserName"`
+	UserName string `kms:"UserName,resource=user-or-self"`
 }
 
 // ListAccessKeysResponse answers ListAccessKeys.
@@ -111,14 +111,14 @@ type ListAccessKeysResponse struct {
 
 // UpdateAccessKeyRequest switches an access key on or off; it takes effect with the next call.
 type UpdateAccessKeyRequest struct {
-	UserName        string `kms:"UserName"`
+	UserName        string `kms:"UserName,resource=user-or-self"`
 	UserAccessKeyID string `kms:"UserAccessKeyId"`
 	Status          string `kms:"Status"`
 }
 
 // AccessKeyRequest names an access key, for DeleteAccessKey and GetAccessKeyLastUsed.
 type AccessKeyRequest struct {
-	UserName        string `kms:"UserName"`
+	UserName        string `kms:"UserName,resource=user-or-self"`
 	UserAccessKeyID string `kms:"UserAccessKeyId"`
 }
 

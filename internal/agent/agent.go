@@ -21,9 +21,9 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/consumer"
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/ownfile"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -114,7 +114,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	a.keys.Store(&localKeys{})
 	a.auth = auth.New(auth.Config{
-		Keys: finder{&a.keys}, Now: time.Now, Start: a.started, Nonces: nonces, Service: api.Service, Harmless: api.Harmless, Log: a.log,
+		Keys: finder{&a.keys}, Now: time.Now, Start: a.started, Nonces: nonces, Service: protocol.Service, Harmless: protocol.Harmless, Log: a.log,
 	})
 	held := &callers{hub: &a.hub}
 	a.gate = &Gate{held: held, server: &a.hub, scope: &a.hub, leases: newLeases(held.heldName, a.hub.hold), log: a.log}

@@ -14,6 +14,8 @@ import (
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/operation"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sign"
@@ -50,7 +52,7 @@ func onlyNamed(name string) *hub {
 
 // aRequest returns parameters with which an operation can be called; where it takes SecretName,
 // that is the given one.
-func aRequest(op api.Op, secretName string) sign.Params {
+func aRequest(op *operation.Op, secretName string) sign.Params {
 	var params sign.Params
 	for _, p := range op.Params() {
 		value := "1"
@@ -79,7 +81,7 @@ func TestDoorServesNoOtherOperation(t *testing.T) {
 		"GetSecretValue", "WatchSecrets",
 	}
 	aboutNothing := []string{"DescribeAccountKmsStatus", "DescribeRegions", "GetCallerIdentity", "GetRandomPassword"}
-	for _, op := range api.Operations() {
+	for _, op := range protocol.Operations() {
 		for secretName, named := range map[string]bool{"db": true, "other": false} {
 			server := &recorder{}
 			g := doorTo(server)
@@ -94,7 +96,7 @@ func TestDoorServesNoOtherOperation(t *testing.T) {
 			switch {
 			case passes:
 				want = fault.OK
-			case op.Change:
+			case op.Mutates:
 				want = fault.Unsupported
 			}
 			if got := fault.KindOf(err); got != want || passes != (len(server.calls) == 1) {

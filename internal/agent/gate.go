@@ -11,7 +11,9 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
@@ -54,17 +56,17 @@ type Gate struct {
 // request is a call, decoded.
 type request struct {
 	id string
-	op *api.Op
+	op *operation.Op
 	in any // a pointer to the request struct of op
 }
 
 // Call does one operation for a verified caller.
 func (g *Gate) Call(ctx context.Context, call api.Request) (any, error) {
-	op, err := api.Find(call.Version, call.Action)
+	op, err := protocol.Find(call.Version, call.Action)
 	if err != nil {
 		return nil, err
 	}
-	if op.Change {
+	if op.Mutates {
 		return nil, fault.New(fault.Unsupported, "This is an agent, which only reads. Send %s to the server itself, %s.", op.Name, g.server.Endpoint())
 	}
 	in, err := op.Decode(call.Params)
@@ -86,19 +88,12 @@ func (g *Gate) Call(ctx context.Context, call api.Request) (any, error) {
 	return g.pass(ctx, r)
 }
 
-// impersonal are the operations that are on no resource and tell a caller no more than the agent's
-// access key ID and account.
-var impersonal = map[string][]string{
-	kms.Version:    {"DescribeAccountKmsStatus", "DescribeRegions", "GetRandomPassword"},
-	kms.STSVersion: {"GetCallerIdentity"},
-}
-
 // check refuses a request that is not about secrets in the scope alone, and one by which a caller
 // would speak to the server as a consumer.
 func (g *Gate) check(r request) error {
-	if leaves(r) {
+	if name, ok := r.refused(); ok {
 		return fault.New(fault.Unsupported, "An agent tells the server itself which versions are in use, "+
-			"so Leaving must not be set here.")
+			"so %s must not be set here.", name)
 	}
 	if g.scope.anySecret() {
 		return nil
@@ -129,7 +124,7 @@ func about(r request) (names []string, ok bool) {
 		}
 		return names, true
 	}
-	return nil, slices.Contains(impersonal[r.op.Version], r.op.Name)
+	return nil, r.op.Impersonal
 }
 
 // Refuse notes a request that no caller was found for.
@@ -211,24 +206,38 @@ func away(err error) bool {
 	return fault.KindOf(err) == fault.Unavailable
 }
 
-// The parameters by which a consumer tells the server about itself. The server knows all programs
-// here as one consumer, the agent.
-const (
-	paramConsumer = "Consumer"
-	paramLeaving  = "Leaving"
-)
+// refused returns a parameter of the request that an agent refuses. Several parameters are how a consumer
+// speaks of itself, and the server knows all programs of this machine as one consumer, the agent.
+func (r request) refused() (name string, ok bool) {
+	params := wire.Encode(r.in)
+	for _, p := range r.op.Params() {
+		if _, given := params.Get(p.Name); given && p.Agent == wire.AgentRefuses {
+			return p.Name, true
+		}
+	}
+	return "", false
+}
 
-// leaves reports whether a request says that a consumer ends.
-func leaves(r request) bool {
-	leaving, _ := wire.Encode(r.in).Get(paramLeaving)
-	return leaving == "true"
+// passed returns the parameters of the request that an agent passes on.
+func (r request) passed() sign.Params {
+	params := wire.Encode(r.in)
+	for _, p := range r.op.Params() {
+		if p.Agent == wire.AgentDrops {
+			params = slices.DeleteFunc(params, func(q sign.Param) bool { return q.Name == p.Name })
+		}
+	}
+	return params
 }
 
 // pass sends a request to the server, signed by the agent: the parameters that were checked, and no
 // others. The answer is decoded, since the caller may have asked for XML.
 func (g *Gate) pass(ctx context.Context, r request) (any, error) {
-	params := slices.DeleteFunc(wire.Encode(r.in), func(p sign.Param) bool { return p.Name == paramConsumer })
-	body, err := g.server.Do(ctx, kms.Call{Action: r.op.Name, Version: r.op.Version, Params: params, Idempotent: true})
+	body, err := g.server.Do(ctx, kms.Call{
+		Action:     r.op.Name,
+		Version:    r.op.Version,
+		Params:     r.passed(),
+		Idempotent: r.op.Retryable,
+	})
 	var said *kms.Error
 	switch {
 	case errors.As(err, &said):

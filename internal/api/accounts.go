@@ -19,28 +19,26 @@ import (
 
 // prepared are the resources of PrepareTargetAccounts: the target with its administrator, the accounts that are read and changed
 // there, the collection of secrets when one is to be made, and that secret, on which a right is needed when an earlier call has made it.
-func prepared() on[kms.PrepareTargetAccountsRequest] {
-	return on[kms.PrepareTargetAccountsRequest]{"target/${TargetName} and secret", func(c *Call, in *kms.PrepareTargetAccountsRequest) ([]resource, error) {
-		list, err := c.usedTarget(in.TargetName)
-		if err != nil {
-			return nil, err
-		}
-		list = c.andChanges(list, changes{in.TargetName, []string{in.AccountName, in.CloneAccountName}})
-		list = append(list, c.accountResources(changes{in.TargetName, []string{ownerOf(in)}})...)
-		if !in.Apply {
-			return list, nil
-		}
-		list = append(list, resource{arn: c.containerARN()})
-		if in.SecretName, err = c.secretName(in.SecretName); err != nil {
-			return nil, err
-		}
-		_, there, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
-		own := c.secretResource(in.SecretName)
-		if !there {
-			own = own.unlessDenied()
-		}
-		return append(list, own), err
-	}}
+func prepared(c *Call, in *kms.PrepareTargetAccountsRequest, list []resource) ([]resource, error) {
+	list, err := c.andAdmin(list, in.TargetName)
+	if err != nil {
+		return nil, err
+	}
+	list = c.andChanges(list, changes{in.TargetName, []string{in.AccountName, in.CloneAccountName}})
+	list = append(list, c.accountResources(changes{in.TargetName, []string{ownerOf(in)}})...)
+	if !in.Apply {
+		return list, nil
+	}
+	list = append(list, resource{arn: c.containerARN()})
+	if in.SecretName, err = c.secretName(in.SecretName); err != nil {
+		return nil, err
+	}
+	_, there, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
+	own := c.secretResource(in.SecretName)
+	if !there {
+		own = own.unlessDenied()
+	}
+	return append(list, own), err
 }
 
 // preparation is one call of PrepareTargetAccounts.

@@ -88,9 +88,9 @@ type Call struct {
 
 	gate          *Gate
 	details       audit.Details // for the audit trail
-	op            *Op
-	unverified    bool // no caller was found: what the request says of itself is a claim
-	table         []Op // every operation
+	op            *endpoint
+	unverified    bool        // no caller was found: what the request says of itself is a claim
+	table         []*endpoint // every operation
 	effects       map[string]effects
 	resource      resource  // the first one, for the audit trail
 	judgedChanges []changes // accounts that the caller's rights were judged for

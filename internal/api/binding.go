@@ -24,25 +24,13 @@ const (
 	actionRotateAccount   = "kms:RotateAccount"
 	actionGetSecretValue  = "kms:GetSecretValue"
 	actionRemoveRotation  = "kms:RemoveRotation"
+	actionSetSecretPolicy = "kms:SetSecretPolicy"
 	actionCreateAccessKey = "ram:CreateAccessKey"
 	actionDeleteAccessKey = "ram:DeleteAccessKey"
 )
 
 // accountSegment separates the name of a target from that of an account in a resource.
 const accountSegment = "/account/"
-
-// rotates declares the actions that an operation needs which makes the engine act on accounts.
-func rotates(o Op) Op {
-	o = also("target/${TargetName}/account/${AccountName}", actionRotateAccount, o)
-	o = also("user/${UserName}", actionCreateAccessKey, o)
-	return also("user/${UserName}", actionDeleteAccessKey, o)
-}
-
-// sends declares the action that an operation needs which decides where the value of a secret is sent.
-func sends(o Op) Op { return also("secret/${SecretName}", actionGetSecretValue, o) }
-
-// programs declares the action that an operation needs which registers a target that runs programs.
-func programs(o Op) Op { return also("target/${TargetName}", target.ActionRegisterCommand, o) }
 
 // changes are the accounts that the engine changes for a secret.
 type changes struct {
@@ -65,39 +53,21 @@ func (c *Call) accountResources(ch changes) []resource {
 	return list
 }
 
-// rotated are the resources of an operation that makes the engine act for the secret that a parameter
-// names: the secret, and the accounts that will change. A caller who binds the secret to a
-// target decides where its value is sent.
-func rotated[In any](field func(*In) *string) on[In] {
-	base := named(field)
-	return on[In]{base.text, func(c *Call, in *In) ([]resource, error) {
-		list, err := base.find(c, in)
-		if err != nil {
-			return nil, err
-		}
-		return c.andAccounts(list, *field(in), nil)
-	}}
-}
-
-// repaired are the resources of RepairRotation: those of every rotation, and the account of a credential
-// that is to be adopted.
-func repaired() on[kms.RepairRotationRequest] {
-	base := rotated(func(in *kms.RepairRotationRequest) *string { return &in.SecretName })
-	return on[kms.RepairRotationRequest]{base.text, func(c *Call, in *kms.RepairRotationRequest) ([]resource, error) {
-		list, err := base.find(c, in)
-		if err != nil || in.SecretData.IsZero() {
-			return list, err
-		}
-		s, ok, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
-		if err != nil || !ok {
-			return list, err
-		}
-		ch, err := c.adoptedChanges(c.Snapshot, s, in.SecretData)
-		if err != nil {
-			return nil, err
-		}
-		return c.andChanges(list, ch), nil
-	}}
+// adopted adds to the resources of every rotation the account of a credential that is to be adopted.
+func adopted(c *Call, in *kms.RepairRotationRequest, list []resource) ([]resource, error) {
+	list, err := c.andAccounts(list, in.SecretName, nil)
+	if err != nil || in.SecretData.IsZero() {
+		return list, err
+	}
+	s, ok, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
+	if err != nil || !ok {
+		return list, err
+	}
+	ch, err := c.adoptedChanges(c.Snapshot, s, in.SecretData)
+	if err != nil {
+		return nil, err
+	}
+	return c.andChanges(list, ch), nil
 }
 
 // adoptedChanges are those of a secret after it has adopted a value; none for a value of another shape,
@@ -220,7 +190,7 @@ func changesOf(s secret.Secret, list []target.Credential, other string) changes 
 }
 
 // wasJudged refuses accounts that the caller's rights were not judged for: something has changed since.
-// So an operation that rotates and does not declare it with [rotates] and [rotated] never succeeds.
+// So an operation that rotates and does not declare it never succeeds.
 func (c *Call) wasJudged(ch changes) error {
 	if len(ch.names) > 0 && len(c.judgedChanges) == 0 {
 		return errors.New("the operation changes accounts and does not find them among its resources")

@@ -33,7 +33,7 @@ const (
 	// maxKnown bounds how many consumers are remembered, so that what is known already need not be written again.
 	maxKnown = 200_000
 	// rememberLeft is how long to remember that an instance has left: longer than any call takes.
-	rememberLeft = 2 * maxWait
+	rememberLeft = 100 * time.Second
 	// defaultInstances bounds how many consumers of one secret a node notes.
 	defaultInstances = 10_000
 )

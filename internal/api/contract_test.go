@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/operation"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
@@ -115,15 +117,15 @@ var differences = slices.Concat([]difference{
 
 // rotatesAccounts and readsValue are permissions that operations of the cloud need here beside their own.
 var (
-	rotatesAccounts = []Permission{
-		{actionRotateAccount, "target/${TargetName}/account/${AccountName}"},
-		{actionCreateAccessKey, "user/${UserName}"},
-		{actionDeleteAccessKey, "user/${UserName}"},
+	rotatesAccounts = []operation.Permission{
+		{Action: actionRotateAccount, Resource: "target/${TargetName}/account/${AccountName}"},
+		{Action: actionCreateAccessKey, Resource: "user/${UserName}"},
+		{Action: actionDeleteAccessKey, Resource: "user/${UserName}"},
 	}
-	readsValue = Permission{actionGetSecretValue, "secret/${SecretName}"}
+	readsValue = operation.Permission{Action: actionGetSecretValue, Resource: "secret/${SecretName}"}
 )
 
-func ourPermission(p Permission) string {
+func ourPermission(p operation.Permission) string {
 	if strings.HasPrefix(p.Action, "ram:") {
 		return "acs:ram::${account}:" + p.Resource
 	}
@@ -131,7 +133,7 @@ func ourPermission(p Permission) string {
 }
 
 // ownPermissions are differences: permissions of an operation that the cloud does not ask for.
-func ownPermissions(operation string, list ...Permission) []difference {
+func ownPermissions(operation string, list ...operation.Permission) []difference {
 	var out []difference
 	for _, p := range list {
 		out = append(out, difference{operation, "ram also " + p.Action, ourPermission(p), "", "a caller who has an account changed, or decides where a value is sent, needs the right on it"})
@@ -163,6 +165,11 @@ var ownOperations = []ownOperation{
 
 // ownParameters are parameters that the cloud does not have, of operations that it has.
 var ownParameters = map[string][]string{"GetSecretValue": {"Consumer"}}
+
+func isKnown(version, name string) bool {
+	_, err := protocol.Find(version, name)
+	return err == nil
+}
 
 func isOwn(name string) bool {
 	return slices.ContainsFunc(ownOperations, func(o ownOperation) bool { return o.name == name })
@@ -228,7 +235,7 @@ func TestOwnOperations(t *testing.T) {
 		switch {
 		case o.reason == "" || seen[o.name]:
 			t.Errorf("%s: listed without a reason, or twice", o.name)
-		case !Known(kms.Version, o.name):
+		case !isKnown(kms.Version, o.name):
 			t.Errorf("%s: listed, but not in the table", o.name)
 		case slices.ContainsFunc(c.Operations, func(theirs contractOp) bool { return theirs.Name == o.name }):
 			t.Errorf("%s: the reference has it", o.name)
@@ -240,7 +247,7 @@ func TestOwnOperations(t *testing.T) {
 func compareOps(c contract) []difference {
 	var found []difference
 	ours := map[string]bool{}
-	for _, o := range Operations() {
+	for _, o := range protocol.Operations() {
 		if o.Version == ram.Version {
 			continue // compared in access_test.go and ram_test.go
 		}
@@ -253,7 +260,7 @@ func compareOps(c contract) []difference {
 			found = append(found, difference{op: o.Name, field: "operation", ours: "known", theirs: "none"})
 			continue
 		}
-		found = append(found, compareOp(&o, c.Operations[i])...)
+		found = append(found, compareOp(o, c.Operations[i])...)
 	}
 	for _, theirs := range c.Operations {
 		if !ours[theirs.Name] {
@@ -266,7 +273,7 @@ func compareOps(c contract) []difference {
 // facts are what one side says of an operation: field to value. Comparing two of them is comparing two maps.
 type facts map[string]string
 
-func compareOp(o *Op, theirs contractOp) []difference {
+func compareOp(o *operation.Op, theirs contractOp) []difference {
 	a, b := ourFacts(o), theirFacts(theirs)
 	var found []difference
 	for field, value := range a {
@@ -282,8 +289,8 @@ func compareOp(o *Op, theirs contractOp) []difference {
 	return found
 }
 
-func ourFacts(o *Op) facts {
-	f := facts{"version": o.Version, "methods": strings.Join(o.Methods, " "), "ram action": o.Action, "kind": kindOf(o.Change)}
+func ourFacts(o *operation.Op) facts {
+	f := facts{"version": o.Version, "methods": strings.Join(o.Methods, " "), "ram action": o.Action, "kind": kindOf(o.Mutates)}
 	if o.Action != "" {
 		f["ram resource"] = ourResource(o.Resource)
 	}
@@ -437,7 +444,7 @@ func compareCodes(c contract) []difference {
 		theirs[e.Code] = e
 	}
 	for _, o := range c.Operations {
-		if !Known(o.Version, o.Name) {
+		if !isKnown(o.Version, o.Name) {
 			continue
 		}
 		for _, e := range o.Errors {
@@ -469,7 +476,7 @@ func compareCodes(c contract) []difference {
 func TestARNParameters(t *testing.T) {
 	t.Parallel()
 	names := []string{"CreateSecret", "TagResource", "UntagResource"}
-	for _, o := range Operations() {
+	for _, o := range protocol.Operations() {
 		for _, p := range o.Params() {
 			if want := p.Name == "SecretName" && !slices.Contains(names, o.Name) || p.Name == "AdminSecretName"; p.ARN != want {
 				t.Errorf("%s, parameter %s: takes an ARN: %t; want %t", o.Name, p.Name, p.ARN, want)
@@ -482,9 +489,9 @@ func TestARNParameters(t *testing.T) {
 // call on is the only resource on which the server judges that call.
 func TestSecretIsAllThatACallIsOn(t *testing.T) {
 	t.Parallel()
-	found := 0
-	for _, o := range Operations() {
-		in := reflect.New(o.in).Interface()
+	found, endpoints := 0, byOperation(served)
+	for _, o := range protocol.Operations() {
+		in := reflect.New(o.Request()).Interface()
 		if field := reflect.ValueOf(in).Elem().FieldByName("SecretName"); field.IsValid() {
 			field.SetString("app")
 		}
@@ -494,7 +501,7 @@ func TestSecretIsAllThatACallIsOn(t *testing.T) {
 		}
 		found++
 		c := &Call{Env: &Env{Region: "local"}}
-		resources, err := o.resources(c, in)
+		resources, err := endpoints[o].resources(c, in)
 		if err != nil || name != "app" || len(resources) != 1 || resources[0] != c.secretResource("app") {
 			t.Errorf("%s: is on %q, and is judged on %v, %v", o.Name, name, resources, err)
 		}
@@ -504,39 +511,21 @@ func TestSecretIsAllThatACallIsOn(t *testing.T) {
 	}
 }
 
-// TestNoParameterBelongsToTheSignature verifies that no operation declares a parameter that
-// signature version 1 has itself: a caller could not send it.
-func TestNoParameterBelongsToTheSignature(t *testing.T) {
-	t.Parallel()
-	for _, o := range Operations() {
-		for _, p := range o.Params() {
-			if p.Name == "SecurityToken" || p.Name != "RegionId" && slices.Contains(common, p.Name) {
-				t.Errorf("%s declares %s", o.Name, p.Name)
-			}
-		}
-	}
-}
-
 // TestNotHere: an operation of the reference is in the table, or known and refused as unsupported, or of the token
-// service and not found; never both.
+// service and not found.
 func TestNotHere(t *testing.T) {
 	t.Parallel()
 	for _, o := range readContract(t).Operations {
-		_, err := lookup(o.Version, o.Name)
+		_, err := protocol.Find(o.Version, o.Name)
 		want := fault.OK
 		switch {
-		case o.Version == kms.STSVersion && !Known(o.Version, o.Name):
+		case o.Version == kms.STSVersion && !isKnown(o.Version, o.Name):
 			want = fault.NoAction
-		case !Known(o.Version, o.Name):
+		case !isKnown(o.Version, o.Name):
 			want = fault.Unsupported
 		}
 		if fault.KindOf(err) != want {
 			t.Errorf("%s: %v; want kind %d", o.Name, err, want)
-		}
-	}
-	for _, op := range notHere {
-		if Known(kms.Version, op) {
-			t.Errorf("%s is in the table and among those that are not here", op)
 		}
 	}
 }
@@ -576,7 +565,7 @@ func TestCompatDocument(t *testing.T) {
 	if rows := strings.Count(list, "\n| `"); rows != int(fault.Kinds)-1 {
 		t.Errorf("docs/compat.md lists %d codes; there are %d", rows, fault.Kinds-1)
 	}
-	for _, o := range Operations() {
+	for _, o := range protocol.Operations() {
 		if !strings.Contains(document, o.Name) {
 			t.Errorf("docs/compat.md does not name %s", o.Name)
 		}
@@ -584,7 +573,7 @@ func TestCompatDocument(t *testing.T) {
 	_, list, _ = strings.Cut(document, "\n## Operations of Keyturn's own\n")
 	list, _, _ = strings.Cut(list, "\n## ")
 	for _, o := range ownOperations {
-		op, err := lookup(kms.Version, o.name)
+		op, err := protocol.Find(kms.Version, o.name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -598,7 +587,7 @@ func TestCompatDocument(t *testing.T) {
 }
 
 // parameters is what docs/compat.md says of them: the required ones in bold.
-func parameters(o *Op) string {
+func parameters(o *operation.Op) string {
 	var list []string
 	for _, p := range o.Params() {
 		name := p.Name

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -277,8 +278,8 @@ func TestLongParametersHideNothing(t *testing.T) {
 // that is told whole, and each longer, fit into a record.
 func TestShortParametersFit(t *testing.T) {
 	t.Parallel()
-	for _, op := range api.Operations() {
-		if !op.Change {
+	for _, op := range protocol.Operations() {
+		if !op.Mutates {
 			continue
 		}
 		for _, size := range []int{512, 513, 20_000} {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -12,8 +13,8 @@ const (
 )
 
 // Told is what the trail tells of the parameters of a change, given as names and values.
-func Told(op Op, params ...string) audit.Details {
-	c := &Call{op: &op}
+func Told(op *operation.Op, params ...string) audit.Details {
+	c := &Call{op: &endpoint{Op: op}}
 	for i := 0; i < len(params); i += 2 {
 		c.Params = append(c.Params, sign.Param{Name: params[i], Value: params[i+1]})
 	}

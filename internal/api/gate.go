@@ -16,7 +16,9 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/deadline"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/ram"
@@ -30,9 +32,10 @@ type Recorder interface {
 
 // Gate is the one way to an operation.
 type Gate struct {
-	env     *Env
-	audit   Recorder
-	effects map[string]effects
+	env       *Env
+	audit     Recorder
+	effects   map[string]effects
+	endpoints map[*operation.Op]*endpoint
 
 	// strangers count calls of unverified callers by source, keys those of verified callers by access key.
 	strangers, keys *tallies
@@ -50,7 +53,7 @@ const (
 // NewGate returns the gate before the operations.
 func NewGate(env *Env, recorder Recorder) *Gate {
 	return &Gate{
-		env: env, audit: recorder, effects: effectsOf(operations),
+		env: env, audit: recorder, effects: effectsOf(served), endpoints: byOperation(served),
 		strangers: newTallies(strangerRecords, strangerRecordsAtOnce, rate.NewLimiter(allStrangerRecords, allStrangerRecordsAtOnce)),
 		keys:      newTallies(keyRecords, keyRecordsAtOnce, nil),
 	}
@@ -59,10 +62,10 @@ func NewGate(env *Env, recorder Recorder) *Gate {
 // Call does one operation for a verified caller, and returns a pointer to its response struct. What cannot be recorded
 // does not happen: when the audit trail refuses a record, so does the call.
 func (g *Gate) Call(ctx context.Context, r Request) (any, error) {
-	c := &Call{Env: g.env, gate: g, Request: r, At: g.env.Now().UTC(), table: operations, effects: g.effects}
+	c := &Call{Env: g.env, gate: g, Request: r, At: g.env.Now().UTC(), table: served, effects: g.effects}
 	out, err := g.call(ctx, c)
-	if err != nil && r.Action == "GetSecretValue" || err == nil && isDryRun(c) {
-		err = dryRun(c, err)
+	if isDryRun(c) {
+		err = dryRun(err)
 	}
 	if err != nil {
 		return nil, err
@@ -94,7 +97,7 @@ func (g *Gate) judged(ctx context.Context, c *Call, in any) (any, error) {
 	if err := g.authorise(c, resources); err != nil {
 		return nil, g.refuse(ctx, c, decisionOf(err), err)
 	}
-	if c.op.Change {
+	if c.op.Mutates {
 		return g.change(ctx, c, in)
 	}
 	c.details = several(resources)
@@ -117,7 +120,7 @@ func run(ctx context.Context, c *Call, in any) (out any, err error) {
 }
 
 // audited is the resource that the audit trail names. A change of who may do what is told in full: the user and the policy.
-func audited(o *Op, resources []resource) resource {
+func audited(o *endpoint, resources []resource) resource {
 	r := resources[0]
 	if o.Version == ram.Version && len(resources) == 2 {
 		r.arn += "," + resources[1].arn
@@ -127,10 +130,11 @@ func audited(o *Op, resources []resource) resource {
 
 // admit looks the operation up and decodes its parameters.
 func (g *Gate) admit(c *Call) (any, error) {
-	var err error
-	if c.op, err = lookup(c.Version, c.Action); err != nil {
+	o, err := protocol.Find(c.Version, c.Action)
+	if err != nil {
 		return nil, err
 	}
+	c.op = g.endpoints[o]
 	if c.Method != "" && !slices.Contains(c.op.Methods, c.Method) {
 		return nil, fault.New(fault.Method, "%s takes %s.", c.op.Name, strings.Join(c.op.Methods, " or "))
 	}
@@ -199,7 +203,7 @@ func (g *Gate) recordRead(ctx context.Context, c *Call, outcome string) error {
 func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audit.Record {
 	service, operation := "Kms", c.Action
 	if c.op != nil {
-		service, operation = c.op.Service(), c.op.Name
+		service, operation = c.op.Service.Name, c.op.Name
 	}
 	if operation == "" {
 		operation = "-"
@@ -356,16 +360,14 @@ func decisionOf(err error) audit.Decision {
 	return ""
 }
 
+// isDryRun reports whether a call asks for a check alone. Its parameters may not have been decoded.
 func isDryRun(c *Call) bool {
 	s, _ := c.Params.Get("DryRun")
-	return c.op != nil && c.op.Name == "GetSecretValue" && strings.EqualFold(s, "true")
+	return c.op != nil && c.op.DryRun && strings.EqualFold(s, "true")
 }
 
 // dryRun turns the outcome of a dry run into its error: a dry run never succeeds.
-func dryRun(c *Call, err error) error {
-	if !isDryRun(c) {
-		return err
-	}
+func dryRun(err error) error {
 	switch kind := fault.KindOf(err); kind {
 	case fault.OK:
 		return fault.New(fault.DryRunOK, "")

@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
@@ -121,7 +122,7 @@ func (w *world) user(t *testing.T, p policy.Principal, policies ...string) {
 func (w *world) call(t *testing.T, p policy.Principal, action string, params ...string) (any, error) {
 	t.Helper()
 	r := api.Request{ID: "r", Principal: p, Action: action, Version: kms.Version}
-	if !api.Known(r.Version, action) && api.Known(ram.Version, action) {
+	if o := protocol.Named(action); o != nil && o.Version == ram.Version {
 		r.Version = ram.Version
 	}
 	for i := 0; i < len(params); i += 2 {
@@ -201,7 +202,7 @@ func TestAuthorisationBeforeExistence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.must(t, "CreateSecret", "SecretName", "a", "SecretData", "x", "VersionId", "v1")
-	for _, op := range api.Operations() {
+	for _, op := range protocol.Operations() {
 		if op.Action == "" || op.Version != kms.Version {
 			continue
 		}

@@ -11,8 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/operation"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -21,9 +22,9 @@ import (
 //go:embed testdata/parameters-ram.json
 var ramParameters string
 
-func operationsOf(version string) []api.Op {
-	var list []api.Op
-	for _, o := range api.Operations() {
+func operationsOf(version string) []*operation.Op {
+	var list []*operation.Op
+	for _, o := range protocol.Operations() {
 		if o.Version == version {
 			list = append(list, o)
 		}

@@ -119,7 +119,7 @@ func (id *identity) add(tx *store.Tx, account, group string, list []users.Attach
 type effects struct{ grantable, repairs, byName bool }
 
 // effectsOf returns it for every action that is an operation's own. A policy of a secret cannot allow any other action.
-func effectsOf(table []Op) map[string]effects {
+func effectsOf(table []*endpoint) map[string]effects {
 	m := map[string]effects{}
 	for _, o := range table {
 		if o.Action != "" {

@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
@@ -54,7 +55,7 @@ func (t *Turn) ownUsers() (target.Target, error) {
 func (t *Turn) recordKeyChange(ctx context.Context, action, user, keyID string, change func(context.Context) error) error {
 	c := (&Engine{gate: t.gate}).call(t, strings.TrimPrefix(action, "ram:"))
 	c.Version = ram.Version
-	c.op, _ = lookup(ram.Version, c.Action)
+	c.op = &endpoint{Op: protocol.Named(c.Action)}
 	c.aboutKey(user, keyID)
 	if err := t.gate.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
 		return target.NotSent("access key", err)

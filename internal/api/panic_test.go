@@ -6,13 +6,17 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/operation"
 )
 
 // TestPanicEndsOneCall holds that a fault of our own becomes an error of kind Internal with its place for the log, and
 // tells the caller nothing.
 func TestPanicEndsOneCall(t *testing.T) {
 	t.Parallel()
-	c := &Call{op: &Op{Name: "Op", run: func(context.Context, *Call, any) (any, error) { panic("broken invariant") }}}
+	c := &Call{op: &endpoint{
+		Op:  &operation.Op{Name: "Op"},
+		run: func(context.Context, *Call, any) (any, error) { panic("broken invariant") },
+	}}
 	out, err := run(t.Context(), c, nil)
 	if out != nil || fault.KindOf(err) != fault.Internal || !strings.Contains(err.Error(), "panic_test.go") {
 		t.Errorf("run = %v, %v", out, err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
@@ -32,12 +33,14 @@ func permissionCall(t *testing.T, declared bool) (*Gate, *lastRecord, *Call, []r
 	t.Cleanup(func() { _ = db.Close() })
 	log := &lastRecord{}
 	env := &Env{DB: db, Region: "local", Now: time.Now, Log: slog.New(slog.DiscardHandler)}
-	o := op("Fly", nothing[kms.DescribeRegionsRequest](), describeRegions)
+	service := operation.Service{Name: "Kms", Version: kms.Version}
+	d := operation.Declare[kms.DescribeRegionsRequest, kms.DescribeRegionsResponse](service, "Fly").On("*")
 	if declared {
-		o = also("target/${TargetName}", "kms:LeaveTheGround", o)
+		d = d.AlsoNeeds("kms:LeaveTheGround", "target/${TargetName}")
 	}
+	e := endpointOf(d.Op(), describeRegions)
 	principal := policy.Principal{Kind: policy.KindRAMUser, Account: "1234567890123456", Name: "bob", ID: "1"}
-	c := &Call{Env: env, Request: Request{Principal: principal}, At: env.Now(), op: &o, table: []Op{o}}
+	c := &Call{Env: env, Request: Request{Principal: principal}, At: env.Now(), op: e, table: []*endpoint{e}}
 	c.Snapshot = store.Snapshot(t.Context(), db)
 	allowFly, err := policy.ParseIdentity(`{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:Fly","Resource":"*"}]}`)
 	if err != nil {

@@ -13,7 +13,10 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-const purgeBatch = 64
+const (
+	purgeBatch = 64
+	purgeTime  = 10 * time.Second // bounds the deletion of one secret
+)
 
 // Purge removes the secrets whose planned deletion time has come, each recorded as done by the service itself, and
 // returns when the next one is due; zero when none is planned. What is due is in the store, so a restart changes
@@ -38,7 +41,7 @@ func (g *Gate) dueBefore(ctx context.Context, now time.Time) ([]store.Due, time.
 }
 
 func (g *Gate) purge(ctx context.Context, d store.Due, now time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, defaultDeadline)
+	ctx, cancel := context.WithTimeout(ctx, purgeTime)
 	defer cancel()
 	c := &Call{Env: g.env, At: now, Request: Request{
 		ID: uuid.NewString(), Action: "PurgeSecret", Version: kms.Version,

@@ -11,9 +11,6 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// userService moves an operation to the user service.
-func userService(o Op) Op { o.Version, o.Action = ram.Version, "ram:"+o.Name; return o }
-
 // The resources of the user service, as the reference lists them: creating and listing is on user/*, and what concerns two
 // things needs the right on both. A policy that comes with the service has "system" in the place of the account.
 
@@ -28,73 +25,6 @@ func (c *Call) aboutKey(user, id string) {
 		owner = "root"
 	}
 	c.resource = c.ramResource(owner + "/accesskey/" + id)
-}
-
-// all is the collection of users, groups or policies.
-func all[In any](kind string) on[In] {
-	return on[In]{kind + "/*", func(c *Call, _ *In) ([]resource, error) { return []resource{c.ramResource(kind + "/*")}, nil }}
-}
-
-// aUser is the user that a parameter names.
-func aUser[In any](field func(*In) string) on[In] {
-	return on[In]{"user/${UserName}", func(c *Call, in *In) ([]resource, error) {
-		name := field(in)
-		return []resource{c.ramResource("user/" + name)}, users.CheckUserName("UserName", name)
-	}}
-}
-
-// aUserOrSelf is the user that a parameter names, or the caller when it is left out. The parameter becomes the name; it
-// stays empty for the root account.
-func aUserOrSelf[In any](field func(*In) *string) on[In] {
-	return on[In]{"user/${UserName}", func(c *Call, in *In) ([]resource, error) {
-		name := field(in)
-		if *name == "" && c.Principal.Kind == policy.KindRAMUser {
-			*name = c.Principal.Name
-		}
-		if *name == "" && c.Principal.Kind == policy.KindAccount {
-			return []resource{c.ramResource("root")}, nil
-		}
-		return []resource{c.ramResource("user/" + *name)}, users.CheckUserName("UserName", *name)
-	}}
-}
-
-// aGroup is the group that a parameter names.
-func aGroup[In any](field func(*In) string) on[In] {
-	return on[In]{"group/${GroupName}", func(c *Call, in *In) ([]resource, error) {
-		name := field(in)
-		return []resource{c.ramResource("group/" + name)}, users.CheckGroupName("GroupName", name)
-	}}
-}
-
-// aCustomPolicy is the custom policy that a parameter names.
-func aCustomPolicy[In any](field func(*In) string) on[In] {
-	return aPolicy(func(in *In) (string, string) { return users.Custom, field(in) })
-}
-
-// aPolicy is the policy that type and name say.
-func aPolicy[In any](field func(*In) (kind, name string)) on[In] {
-	return on[In]{"policy/${PolicyName}", func(c *Call, in *In) ([]resource, error) {
-		kind, name := field(in)
-		if err := users.CheckPolicyName("PolicyName", name); err != nil {
-			return nil, err
-		}
-		if kind == users.System {
-			return []resource{{arn: policy.ARN("ram", "", policy.SystemAccount, "policy/"+name)}}, nil
-		}
-		return []resource{c.ramResource("policy/" + name)}, users.CheckPolicyType(kind)
-	}}
-}
-
-// both are the resources of two finders.
-func both[In any](a, b on[In]) on[In] {
-	return on[In]{a.text + " and " + b.text, func(c *Call, in *In) ([]resource, error) {
-		first, err := a.find(c, in)
-		if err != nil {
-			return nil, err
-		}
-		second, err := b.find(c, in)
-		return append(first, second...), err
-	}}
 }
 
 func (c *Call) user(tx *store.Tx, name string) (users.User, error) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/ram"
 )
@@ -74,7 +75,7 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 // They name accounts and targets of the secret, so the caller needs the right to describe its rotation;
 // partial reports that it is missing.
 func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) (list []*question, partial bool, err error) {
-	i := slices.IndexFunc(c.table, func(o Op) bool { return o.Name == in.Operation })
+	i := slices.IndexFunc(c.table, func(e *endpoint) bool { return e.Name == in.Operation })
 	if i < 0 || in.SecretName == "" || len(c.table[i].Also) == 0 {
 		return nil, false, nil
 	}
@@ -86,8 +87,8 @@ func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) 
 	if d, err := own.decide(c.Snapshot); err != nil || !d.Allowed {
 		return nil, true, err
 	}
-	o := &c.table[i]
-	request := reflect.New(o.in)
+	o := c.table[i]
+	request := reflect.New(o.Request())
 	field := request.Elem().FieldByName("SecretName")
 	if !field.IsValid() || field.Kind() != reflect.String {
 		return nil, false, nil
@@ -133,11 +134,13 @@ func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
 
 // simulatedPermission finds an action by itself or by the name of its operation. An action that is no operation's own is
 // one that operations declare besides theirs.
-func (c *Call) simulatedPermission(name string) (Permission, error) {
+func (c *Call) simulatedPermission(name string) (operation.Permission, error) {
 	if name == "" {
-		return Permission{}, fault.Required("Operation")
+		return operation.Permission{}, fault.Required("Operation")
 	}
-	i := slices.IndexFunc(c.table, func(o Op) bool { return o.Name == name || o.Action != "" && strings.EqualFold(o.Action, name) })
+	i := slices.IndexFunc(c.table, func(e *endpoint) bool {
+		return e.Name == name || e.Action != "" && strings.EqualFold(e.Action, name)
+	})
 	switch {
 	case i < 0:
 		for _, o := range c.table {
@@ -147,14 +150,14 @@ func (c *Call) simulatedPermission(name string) (Permission, error) {
 				}
 			}
 		}
-		return Permission{}, fault.Parameter("Operation", "there is no such operation or action; write one such as GetSecretValue.")
+		return operation.Permission{}, fault.Parameter("Operation", "there is no such operation or action; write one such as GetSecretValue.")
 	case c.table[i].Action == "":
-		return Permission{}, fault.Parameter("Operation", "%s needs no permission.", c.table[i].Name)
+		return operation.Permission{}, fault.Parameter("Operation", "%s needs no permission.", c.table[i].Name)
 	}
-	return Permission{Action: c.table[i].Action, Resource: c.table[i].Resource}, nil
+	return operation.Permission{Action: c.table[i].Action, Resource: c.table[i].Resource}, nil
 }
 
-func (c *Call) simulatedResource(p Permission, in *ram.SimulatePolicyRequest) (resource, error) {
+func (c *Call) simulatedResource(p operation.Permission, in *ram.SimulatePolicyRequest) (resource, error) {
 	switch {
 	case in.Resource != "" && in.SecretName != "":
 		return resource{}, fault.Parameter("Resource", "give SecretName or Resource, not both.")
@@ -196,9 +199,4 @@ func containerOf(declared string) string {
 		return first
 	}
 	return ""
-}
-
-// kmsARN is the ARN of a resource of this service that has no name.
-func (c *Call) kmsARN(name string) string {
-	return arnPrefix + c.Region + ":" + c.Account() + ":" + name
 }

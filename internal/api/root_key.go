@@ -25,13 +25,6 @@ const RootKeyInterval = time.Hour
 
 var errNoRootKeys = errors.New("this server has no root key of its own")
 
-// rootKey is what the operations on the root key need a right on.
-func rootKey[In any]() on[In] {
-	return on[In]{"rootkey", func(c *Call, _ *In) ([]resource, error) {
-		return []resource{{arn: arnPrefix + c.Region + ":" + c.Account() + ":rootkey"}}, nil
-	}}
-}
-
 func rotateRootKey(ctx context.Context, c *Call, in *kms.RotateRootKeyRequest) (*kms.RootKeyResponse, error) {
 	if c.RootKeys == nil {
 		return nil, errNoRootKeys
@@ -52,13 +45,6 @@ func describeRootKey(ctx context.Context, c *Call, _ *kms.DescribeRootKeyRequest
 	}
 	out, err := c.RootKeys.Describe(ctx)
 	return &out, err
-}
-
-// localCA is what the operation on the local CA needs a right on.
-func localCA[In any]() on[In] {
-	return on[In]{"localca", func(c *Call, _ *In) ([]resource, error) {
-		return []resource{{arn: arnPrefix + c.Region + ":" + c.Account() + ":localca"}}, nil
-	}}
 }
 
 func rotateLocalCA(_ context.Context, c *Call, in *kms.RotateLocalCARequest) (*kms.RotateLocalCAResponse, error) {

@@ -52,18 +52,12 @@ const (
 	maxGap              = 30 * 24 * time.Hour
 )
 
-// rotationDeadline bounds the operations that ask a target something.
-const rotationDeadline = 30 * time.Second
-
 func orDefault(d, standard time.Duration) time.Duration {
 	if d <= 0 {
 		return standard
 	}
 	return d
 }
-
-// slow marks an operation that asks a target something.
-func slow(o Op) Op { o.Deadline = rotationDeadline; return o }
 
 // parseCron reads a cron expression; nil for none. The zone is the schedule's.
 func parseCron(s rotation.Schedule) (rotation.Cron, error) {
@@ -721,20 +715,18 @@ func listRotations(_ context.Context, c *Call, in *kms.ListRotationsRequest) (*k
 }
 
 // pausing are the resources of PauseRotation and ResumeRotation: one secret, one target, or everything.
-func pausing() on[kms.PauseRotationRequest] {
-	return on[kms.PauseRotationRequest]{"secret, target or *", func(c *Call, in *kms.PauseRotationRequest) ([]resource, error) {
-		switch {
-		case in.SecretName != "" && in.TargetName != "":
-			return nil, fault.Parameter("TargetName", "give SecretName or TargetName, not both.")
-		case in.SecretName != "":
-			name, err := c.secretName(in.SecretName)
-			in.SecretName = name
-			return []resource{c.secretResource(name)}, err
-		case in.TargetName != "":
-			return []resource{c.targetResource(in.TargetName)}, nil
-		}
-		return []resource{{arn: "*"}}, nil
-	}}
+func pausing(c *Call, in *kms.PauseRotationRequest, _ []resource) ([]resource, error) {
+	switch {
+	case in.SecretName != "" && in.TargetName != "":
+		return nil, fault.Parameter("TargetName", "give SecretName or TargetName, not both.")
+	case in.SecretName != "":
+		name, err := c.secretName(in.SecretName)
+		in.SecretName = name
+		return []resource{c.secretResource(name)}, err
+	case in.TargetName != "":
+		return []resource{c.targetResource(in.TargetName)}, nil
+	}
+	return []resource{{arn: "*"}}, nil
 }
 
 func pauseRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {

@@ -9,7 +9,9 @@ import (
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
@@ -70,7 +72,7 @@ var untouched = map[string]string{
 func TestDenyReachesEveryOperation(t *testing.T) {
 	t.Parallel()
 	tried := map[string]bool{}
-	for _, op := range api.Operations() {
+	for _, op := range protocol.Operations() {
 		for _, p := range op.Params() {
 			name := strings.SplitN(p.Name, ".", 2)[0]
 			denied, free, ok := namesSecret(name)
@@ -102,8 +104,8 @@ func TestDenyReachesEveryOperation(t *testing.T) {
 	}
 	for key := range untouched {
 		op, param, _ := strings.Cut(key, " ")
-		i := slices.IndexFunc(api.Operations(), func(o api.Op) bool { return o.Name == op })
-		if i < 0 || !slices.ContainsFunc(api.Operations()[i].Params(), func(p wire.Param) bool { return strings.SplitN(p.Name, ".", 2)[0] == param }) {
+		i := slices.IndexFunc(protocol.Operations(), func(o *operation.Op) bool { return o.Name == op })
+		if i < 0 || !slices.ContainsFunc(protocol.Operations()[i].Params(), func(p wire.Param) bool { return strings.SplitN(p.Name, ".", 2)[0] == param }) {
 			t.Errorf("%s is excepted, and there is no such parameter", key)
 		}
 	}
@@ -111,7 +113,7 @@ func TestDenyReachesEveryOperation(t *testing.T) {
 
 // paramsOf are parameters of an operation that is called with one secret or target in a certain place, and free ones in all other
 // places that must be filled.
-func paramsOf(op api.Op, place, value string) sign.Params {
+func paramsOf(op *operation.Op, place, value string) sign.Params {
 	fixed := map[string]string{
 		"VersionId": "v9", "SecretData": adminValue, "VersionStage": "ACSCurrent", "MoveToVersion": "v1", "EnableAutomaticRotation": "false",
 		"Policy": policy.DefaultSecretDocument(account), "Tags": `[{"TagKey":"k","TagValue":"v"}]`, "TagKeys": `["k"]`, "RegionId": "local",

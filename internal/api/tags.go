@@ -6,13 +6,71 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
 )
 
 const tagPage = 200 // rows of ListTagResources
+
+// tagged returns the resource of TagResource: exactly one of a key, a secret and a certificate.
+func tagged(c *Call, in *kms.TagResourceRequest, _ []resource) ([]resource, error) {
+	return c.oneOf(in.KeyID, in.SecretName, in.CertificateID)
+}
+
+// untagged returns that of UntagResource.
+func untagged(c *Call, in *kms.UntagResourceRequest, _ []resource) ([]resource, error) {
+	return c.oneOf(in.KeyID, in.SecretName, in.CertificateID)
+}
+
+func (c *Call) oneOf(key, name, certificate string) ([]resource, error) {
+	given := slices.DeleteFunc([]string{key, name, certificate}, func(s string) bool { return s == "" })
+	switch {
+	case len(given) != 1:
+		return nil, fault.Parameter("SecretName", "give exactly one of KeyId, SecretName and CertificateId.")
+	case name != "":
+		return []resource{c.secretResource(name)}, nil
+	case key != "":
+		return []resource{{arn: cmk.ARN(c.Region, c.Account(), key)}}, nil
+	}
+	return []resource{{arn: c.kmsARN("certificate/" + certificate)}}, nil
+}
+
+// taggedIDs returns the resources of TagResources.
+func taggedIDs(c *Call, in *kms.TagResourcesRequest, _ []resource) ([]resource, error) {
+	return c.each(in.ResourceType, in.ResourceIDs)
+}
+
+// untaggedIDs returns those of UntagResources.
+func untaggedIDs(c *Call, in *kms.UntagResourcesRequest, _ []resource) ([]resource, error) {
+	return c.each(in.ResourceType, in.ResourceIDs)
+}
+
+// listedIDs returns those of ListTagResources.
+func listedIDs(c *Call, in *kms.ListTagResourcesRequest, _ []resource) ([]resource, error) {
+	return c.each(in.ResourceType, in.ResourceIDs)
+}
+
+// each returns the resources of one type with these IDs; without IDs their collection.
+func (c *Call) each(kind string, ids []string) ([]resource, error) {
+	if len(ids) == 0 {
+		return []resource{{arn: c.kmsARN(kind)}}, nil
+	}
+	list := make([]resource, len(ids))
+	for i, id := range ids {
+		list[i] = resource{arn: cmk.ARN(c.Region, c.Account(), id)}
+		if kind == kms.ResourceSecret {
+			if len(id) > 192 || !wire.IsName(id) {
+				return nil, fault.Parameter("ResourceId", "a secret name has 1 to 192 letters, digits and _ / + = . @ -")
+			}
+			list[i] = c.secretResource(id)
+		}
+	}
+	return list, nil
+}
 
 func tagResource(ctx context.Context, c *Call, in *kms.TagResourceRequest) (*kms.EmptyResponse, error) {
 	if err := onlySecrets(in.KeyID, in.CertificateID); err != nil {

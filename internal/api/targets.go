@@ -22,36 +22,14 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// aTarget is the target that a parameter names.
-func aTarget[In any](field func(*In) string) on[In] {
-	return on[In]{"target/${TargetName}", func(c *Call, in *In) ([]resource, error) {
-		return []resource{c.targetResource(field(in))}, nil
-	}}
-}
-
-// targets is the collection of all targets.
-func targets[In any]() on[In] {
-	return on[In]{"target", func(c *Call, _ *In) ([]resource, error) {
-		return []resource{{arn: arnPrefix + c.Region + ":" + c.Account() + ":target"}}, nil
-	}}
-}
-
 func (c *Call) targetResource(name string) resource {
-	return resource{arn: arnPrefix + c.Region + ":" + c.Account() + ":target/" + name}
+	return resource{arn: c.kmsARN("target/" + name)}
 }
 
-// registered are the resources of RegisterTarget: the collection, and the secret with the administrator.
-// The server sends the value of that secret to where the target says, so the caller needs the right to
-// read it too.
-func registered() on[kms.RegisterTargetRequest] {
-	return on[kms.RegisterTargetRequest]{"target and secret/${AdminSecretName}", func(c *Call, in *kms.RegisterTargetRequest) ([]resource, error) {
-		list, err := targets[kms.RegisterTargetRequest]().find(c, in)
-		if err != nil {
-			return nil, err
-		}
-		list = c.andKind(list, in.TargetName, in.Kind)
-		return c.andSent(list, &in.AdminSecretName)
-	}}
+// registered adds to the collection of targets the secret with the administrator. The server sends the
+// value of that secret to where the target says, so the caller needs the right to read it too.
+func registered(c *Call, in *kms.RegisterTargetRequest, list []resource) ([]resource, error) {
+	return c.andSent(c.andKind(list, in.TargetName, in.Kind), &in.AdminSecretName)
 }
 
 // andKind adds the action that a kind of target needs beside the ordinary ones.
@@ -74,83 +52,71 @@ func (c *Call) andSent(list []resource, name *string) ([]resource, error) {
 
 // retargeted are those of UpdateTarget: the target, and every secret whose value is sent to the new
 // place from now on.
-func retargeted() on[kms.UpdateTargetRequest] {
-	return on[kms.UpdateTargetRequest]{"target/${TargetName} and secret/${AdminSecretName}", func(c *Call, in *kms.UpdateTargetRequest) ([]resource, error) {
-		list := []resource{c.targetResource(in.TargetName)}
-		t, ok, err := c.Snapshot.Target(c.Account(), in.TargetName)
+func retargeted(c *Call, in *kms.UpdateTargetRequest, list []resource) ([]resource, error) {
+	t, ok, err := c.Snapshot.Target(c.Account(), in.TargetName)
+	if err != nil {
+		return nil, err
+	}
+	if ok && t.AdminSecret != "" && in.Config == "" {
+		list = append(list, c.secretResource(t.AdminSecret).unlessDenied())
+	}
+	if ok && in.Config != "" {
+		names, err := c.redirected(c.Snapshot, t)
 		if err != nil {
 			return nil, err
 		}
-		if ok && t.AdminSecret != "" && in.Config == "" {
-			list = append(list, c.secretResource(t.AdminSecret).unlessDenied())
+		list = c.andKind(list, t.Name, t.Kind)
+		for _, name := range names {
+			s := c.secretResource(name)
+			list = append(list, s, s.needing(actionGetSecretValue))
 		}
-		if ok && in.Config != "" {
-			names, err := c.redirected(c.Snapshot, t)
-			if err != nil {
-				return nil, err
-			}
-			list = c.andKind(list, t.Name, t.Kind)
-			for _, name := range names {
-				s := c.secretResource(name)
-				list = append(list, s, s.needing(actionGetSecretValue))
-			}
-		}
-		return c.andSent(list, &in.AdminSecretName)
-	}}
+	}
+	return c.andSent(list, &in.AdminSecretName)
 }
 
 // deregistered are those of DeregisterTarget: the target, and with Detach every attached secret, whose
 // rotation ends.
-func deregistered() on[kms.DeregisterTargetRequest] {
-	return on[kms.DeregisterTargetRequest]{"target/${TargetName}", func(c *Call, in *kms.DeregisterTargetRequest) ([]resource, error) {
-		list := []resource{c.targetResource(in.TargetName)}
-		t, ok, err := c.Snapshot.Target(c.Account(), in.TargetName)
-		if err != nil || !ok || !in.Detach {
-			return list, err
-		}
-		err = c.attachedSecrets(c.Snapshot, t, func(s secret.Secret) bool {
-			list = append(list, c.secretResource(s.Name).needing(actionRemoveRotation))
-			return true
-		})
+func deregistered(c *Call, in *kms.DeregisterTargetRequest, list []resource) ([]resource, error) {
+	t, ok, err := c.Snapshot.Target(c.Account(), in.TargetName)
+	if err != nil || !ok || !in.Detach {
 		return list, err
-	}}
+	}
+	err = c.attachedSecrets(c.Snapshot, t, func(s secret.Secret) bool {
+		list = append(list, c.secretResource(s.Name).needing(actionRemoveRotation))
+		return true
+	})
+	return list, err
 }
 
 // created are the resources of CreateSecret: the collection of secrets, the accounts that rotating a
 // managed secret will change, whether or not its target is registered, and the secret itself when a
 // policy for it is given.
-func created() on[kms.CreateSecretRequest] {
-	return on[kms.CreateSecretRequest]{"secret", func(c *Call, in *kms.CreateSecretRequest) ([]resource, error) {
-		list := []resource{{arn: c.containerARN()}}
-		if s := (secret.Secret{Type: in.SecretType, ExtendedConfig: in.ExtendedConfig}); s.Managed() {
-			data := in.SecretData
-			if in.SecretType == kms.TypeRedis || in.SecretType == kms.TypePolarDB {
-				data = secret.AutoAccounts(in.ExtendedConfig, secret.ManagedPassword)
-			}
-			list = c.andChanges(list, firstChanges(s, data))
+func created(c *Call, in *kms.CreateSecretRequest, list []resource) ([]resource, error) {
+	if s := (secret.Secret{Type: in.SecretType, ExtendedConfig: in.ExtendedConfig}); s.Managed() {
+		data := in.SecretData
+		if in.SecretType == kms.TypeRedis || in.SecretType == kms.TypePolarDB {
+			data = secret.AutoAccounts(in.ExtendedConfig, secret.ManagedPassword)
 		}
-		if in.Policy != "" {
-			list = append(list, c.secretResource(c.specOf(in).FinalName()).needing(actionSetSecretPolicy))
-		}
-		return list, nil
-	}}
+		list = c.andChanges(list, firstChanges(s, data))
+	}
+	if in.Policy != "" {
+		list = append(list, c.secretResource(c.specOf(in).FinalName()).needing(actionSetSecretPolicy))
+	}
+	return list, nil
 }
 
 // tested are the resources of TestTarget: the target with its administrator, and the secret whose credential is tried.
-func tested() on[kms.TestTargetRequest] {
-	return on[kms.TestTargetRequest]{"target/${TargetName} and secret/${SecretName}", func(c *Call, in *kms.TestTargetRequest) ([]resource, error) {
-		list, err := c.usedTarget(in.TargetName)
-		if err != nil {
-			return nil, err
-		}
-		return c.andSecret(list, &in.SecretName)
-	}}
+func tested(c *Call, in *kms.TestTargetRequest, list []resource) ([]resource, error) {
+	list, err := c.andAdmin(list, in.TargetName)
+	if err != nil {
+		return nil, err
+	}
+	return c.andSecret(list, &in.SecretName)
 }
 
-// usedTarget are the resources of a call that logs in at a target: the target, and the secret of its administrator, which the
-// call sends there and does not give away.
-func (c *Call) usedTarget(name string) ([]resource, error) {
-	list := []resource{c.targetResource(name)}
+// andAdmin adds the secret of a target's administrator: a call that logs in at the target sends it there and does not give
+// it away.
+func (c *Call) andAdmin(list []resource, name string) ([]resource, error) {
 	t, ok, err := c.Snapshot.Target(c.Account(), name)
 	if ok && t.AdminSecret != "" {
 		list = append(list, c.secretResource(t.AdminSecret).unlessDenied())
@@ -160,21 +126,15 @@ func (c *Call) usedTarget(name string) ([]resource, error) {
 
 // configured are the resources of ConfigureRotation: the secret, the target that it is tied to, and the
 // accounts there that will change.
-func configured() on[kms.ConfigureRotationRequest] {
-	return on[kms.ConfigureRotationRequest]{"secret/${SecretName} and target/${TargetName}", func(c *Call, in *kms.ConfigureRotationRequest) ([]resource, error) {
-		list, err := c.andSecret(nil, &in.SecretName)
-		if err != nil {
-			return nil, err
-		}
-		if in.TargetName != "" {
-			list = append(list, c.targetResource(in.TargetName))
-		}
-		settings, err := c.rotationSettings(in)
-		if err != nil {
-			return list, nil // the handler refuses the same settings, after the caller was authorised
-		}
-		return c.andAccounts(list, in.SecretName, &settings)
-	}}
+func configured(c *Call, in *kms.ConfigureRotationRequest, list []resource) ([]resource, error) {
+	if in.TargetName != "" {
+		list = append(list, c.targetResource(in.TargetName))
+	}
+	settings, err := c.rotationSettings(in)
+	if err != nil {
+		return list, nil // the handler refuses the same settings, after the caller was authorised
+	}
+	return c.andAccounts(list, in.SecretName, &settings)
 }
 
 // andSecret adds the secret that a parameter names, if it does. The parameter becomes the name.

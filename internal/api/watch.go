@@ -16,9 +16,6 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// maxWait is the longest time that a caller may wait for a change.
-const maxWait = 50 * time.Second
-
 // watchSecrets waits until a secret is not any more as the caller knows it. What each secret is compared with is in the request,
 // so a call to any node, after any time, goes on where another ended. Whoever may not read a secret is told so, and nothing else
 // of it.

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -48,7 +48,7 @@ type kmsCall struct {
 func (c *kmsCommand) Run(e *env) error {
 	if len(c.Args) == 0 || slices.Contains([]string{"--help", "-h", "help"}, c.Args[0]) {
 		fmt.Fprint(e.stdout, kmsUsage)
-		for _, op := range api.Operations() {
+		for _, op := range protocol.Operations() {
 			fmt.Fprintf(e.stdout, "  %s\n", op.Name)
 		}
 		return nil
@@ -141,13 +141,12 @@ func (call *kmsCall) add(name, value string) error {
 
 // checkKms looks the operation up before anything is sent: an unknown one exits with 2, a missing parameter with 3.
 func checkKms(call kmsCall) (version string, idempotent bool, err error) {
-	list := api.Operations()
-	i := slices.IndexFunc(list, func(op api.Op) bool { return op.Name == call.operation })
-	if i < 0 {
+	op := protocol.Named(call.operation)
+	if op == nil {
 		return "", false, coded{exitUsage, fmt.Sprintf("'%s' is not an operation of kms%s; keyturn kms --help lists them", call.operation, suggest(call.operation))}
 	}
 	var missing []string
-	for _, p := range list[i].Params() {
+	for _, p := range op.Params() {
 		if p.Required && !slices.ContainsFunc(call.params, func(q sign.Param) bool {
 			return q.Name == p.Name || strings.HasPrefix(q.Name, p.Name+".")
 		}) {
@@ -157,12 +156,12 @@ func checkKms(call kmsCall) (version string, idempotent bool, err error) {
 	if len(missing) > 0 {
 		return "", false, coded{exitMissing, fmt.Sprintf("%s needs %s", call.operation, strings.Join(missing, ", "))}
 	}
-	return list[i].Version, !list[i].Change, nil
+	return op.Version, op.Retryable, nil
 }
 
 // suggest finds the operation that was probably meant.
 func suggest(name string) string {
-	for _, op := range api.Operations() {
+	for _, op := range protocol.Operations() {
 		if strings.EqualFold(op.Name, strings.ReplaceAll(name, "-", "")) {
 			return "; did you mean " + op.Name + "?"
 		}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/protocol"
 )
 
 // Version is the release, set by the build.
@@ -115,7 +115,7 @@ func candidates(node *kong.Node, words []string) []string {
 
 func kmsCandidates(words []string) []string {
 	var list []string
-	for _, op := range api.Operations() {
+	for _, op := range protocol.Operations() {
 		if len(words) == 0 {
 			list = append(list, op.Name)
 			continue

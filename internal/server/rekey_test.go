@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
@@ -126,7 +127,7 @@ func TestRightsOnEverythingReplaceNoKeyOfTheServer(t *testing.T) {
 		"patterns": with("patterns", "", `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Rotate*"],
 			"Resource":["acs:kms:*:*:*","acs:kms:*:*:root*","acs:kms:*:*:rootke?","acs:kms:*:*:local*"]}]}`),
 	} {
-		for _, o := range api.Operations() {
+		for _, o := range protocol.Operations() {
 			if !o.ByName {
 				continue
 			}
@@ -195,11 +196,11 @@ func TestRootKeyInterval(t *testing.T) {
 func TestOperationsOnTheServerAreNamed(t *testing.T) {
 	t.Parallel()
 	marked := 0
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		resource, _, _ := strings.Cut(o.Resource, "/")
 		first := strings.Fields(strings.ReplaceAll(resource, ",", " "))[0]
 		known := slices.Contains([]string{"secret", "target", "key", "each", "user", "group", "policy"}, first)
-		if o.Change && !known && !o.ByName {
+		if o.Mutates && !known && !o.ByName {
 			t.Errorf("%s changes %q, and a right on everything includes it", o.Name, o.Resource)
 		}
 		if o.ByName {

@@ -25,6 +25,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
@@ -221,8 +222,8 @@ func (s *Server) assemble() {
 		Ahead:    c.ClockAhead,
 		RefuseV1: c.RefuseV1,
 		Regions:  append([]string{c.Region}, c.SignatureRegions...),
-		Service:  api.Service,
-		Harmless: api.Harmless,
+		Service:  protocol.Service,
+		Harmless: protocol.Harmless,
 	})
 	s.limit = limit.New(c.Limit)
 	s.refusals, s.useless = limit.NewPacer(c.RefusalRate), limit.NewPacer(2*c.RefusalRate)

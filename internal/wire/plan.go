@@ -12,6 +12,9 @@
 //	pattern=P       "name": letters, digits and _ / + = . @ -
 //	arn             an ARN is taken as it is; the rules apply to the name inside it, which the gate takes apart
 //	literal=L       this one value is allowed besides
+//	resource=K      the parameter names a resource that the operation is on: secret, target, key, user, group or policy;
+//	                user-or-self is a user, and the caller when it is absent
+//	agent=A         what an agent, which is one consumer to the server, does with the parameter: drop or refuse
 //	json            the parameter is JSON text; or, in a response, the field is such text
 //	flat            the field is flattened: Name.1, Name.2 or Name.1.Key, Name.1.Value; of a map: Name.member
 //	list=Item       in a response: the list stands inside an object, as the member Item
@@ -21,6 +24,7 @@ package wire
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,7 +46,9 @@ type Param struct {
 	Pattern  string
 	Literal  string
 	ARN      bool
-	Secret   bool // a sensitive.Value
+	Secret   bool   // a sensitive.Value
+	Resource string // the kind of resource that it names; empty for none
+	Agent    string // AgentDrops or AgentRefuses; empty when an agent passes it on
 
 	index int
 	kind  kind
@@ -56,6 +62,26 @@ type Field struct {
 	Type      reflect.Type
 	index     int
 	kind      kind
+}
+
+// What an agent does with a parameter by which a consumer speaks of itself.
+const (
+	AgentDrops   = "drop"
+	AgentRefuses = "refuse"
+)
+
+// resourceKinds are the values of the option resource.
+var resourceKinds = []string{"secret", "target", "key", "user", "user-or-self", "group", "policy"}
+
+// ResourceText returns the resource in the words of the public reference, such as secret/${SecretName}.
+func (p *Param) ResourceText() string {
+	return strings.TrimSuffix(p.Resource, "-or-self") + "/${" + p.Name + "}"
+}
+
+// Text returns a pointer to the parameter in a request, which is a pointer to the struct that p is of. It panics when the
+// parameter is no string.
+func (p *Param) Text(request any) *string {
+	return reflect.ValueOf(request).Elem().Field(p.index).Addr().Interface().(*string)
 }
 
 type kind uint8
@@ -125,6 +151,10 @@ func parseParam(t reflect.Type, f reflect.StructField, tag string, index int) Pa
 			p.ARN = true
 		case "literal":
 			p.Literal = value
+		case "resource":
+			p.Resource = oneOf(t, f, value, resourceKinds...)
+		case "agent":
+			p.Agent = oneOf(t, f, value, AgentDrops, AgentRefuses)
 		case "json":
 			asJSON = true
 		case "flat":
@@ -135,7 +165,17 @@ func parseParam(t reflect.Type, f reflect.StructField, tag string, index int) Pa
 	}
 	p.kind, p.Type = paramKind(t, f, asJSON, flat)
 	p.Secret = p.kind == kindValue
+	if p.Resource != "" && (p.kind != kindString || p.Type != "string") {
+		panic(fmt.Sprintf("wire: %s.%s: only a string names a resource", t, f.Name))
+	}
 	return p
+}
+
+func oneOf(t reflect.Type, f reflect.StructField, value string, list ...string) string {
+	if !slices.Contains(list, value) {
+		panic(fmt.Sprintf("wire: %s.%s: %q is none of %s", t, f.Name, value, strings.Join(list, ", ")))
+	}
+	return value
 }
 
 func paramKind(t reflect.Type, f reflect.StructField, asJSON, flat bool) (kind, string) {

@@ -7,7 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/operation"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
@@ -148,7 +149,7 @@ func (g *generator) grants(who string) (list []step) {
 
 // stray is a right that nobody thought of: any operation on anything of its kind.
 func (g *generator) stray() string {
-	o := pick(g, api.Operations())
+	o := pick(g, protocol.Operations())
 	if service(o.Name) == "ram" {
 		return "ram:" + o.Name + " on " + pick(g, []string{"user/carol", "user/alice", "group/*", "policy/p9", "user/*"})
 	}
@@ -200,28 +201,28 @@ func (g *generator) follow(s *step) bool {
 	default:
 		return false
 	}
-	o, err := api.Find(kms.Version, s.op)
+	o, err := protocol.Find(kms.Version, s.op)
 	if err != nil || !g.may(s, o.Action, g.world.model.kms("secret/"+name)) {
 		return false
 	}
 	s.params = append(s.params, param{"SecretName", name})
-	g.fill(s, *o)
+	g.fill(s, o)
 	return true
 }
 
 // operation draws one that some statement of the caller allows, mostly.
-func (g *generator) operation(s step) api.Op {
+func (g *generator) operation(s step) *operation.Op {
 	u := g.world.model.users[s.as]
-	all := api.Operations()
+	all := protocol.Operations()
 	if u == nil || g.chance(0.1) {
 		return pick(g, all)
 	}
-	var weighted []api.Op
+	var weighted []*operation.Op
 	for _, st := range g.world.model.rightsOf(u).statements {
 		for _, o := range all {
 			if !st.deny && st.names(service(o.Name)+":"+o.Name) {
 				weighted = append(weighted, o)
-				if o.Change { // what reads is rarely half of an attack
+				if o.Mutates { // what reads is rarely half of an attack
 					weighted = append(weighted, o, o)
 				}
 			}
@@ -236,7 +237,7 @@ func (g *generator) operation(s step) api.Op {
 }
 
 // fill draws the parameters.
-func (g *generator) fill(s *step, o api.Op) {
+func (g *generator) fill(s *step, o *operation.Op) {
 	switch o.Name {
 	case "CreateSecret":
 		g.newSecret(s)
@@ -266,7 +267,7 @@ func (g *generator) watch(s *step) {
 }
 
 // value draws a value for a parameter; empty leaves it out.
-func (g *generator) value(s *step, o api.Op, p wire.Param) string {
+func (g *generator) value(s *step, o *operation.Op, p wire.Param) string {
 	if !p.Required && g.chance(0.3) && !slices.Contains(always, p.Name) {
 		return ""
 	}
@@ -290,66 +291,66 @@ var always = []string{
 
 // pools are where values of parameters come from, by name. A parameter that is not here is left
 // out, or drawn from its own list of values.
-var pools = map[string]func(g *generator, s *step, o api.Op) string{
-	"SecretName":      func(g *generator, s *step, o api.Op) string { return g.secretOr(s, o) },
-	"AdminSecretName": func(g *generator, s *step, o api.Op) string { return g.admin(s, o) },
-	"ResourceId":      func(g *generator, s *step, o api.Op) string { return g.secret(s, o.Action) },
-	"ResourceType":    func(*generator, *step, api.Op) string { return "secret" },
-	"RegionId":        func(*generator, *step, api.Op) string { return region },
-	"SecretData":      func(g *generator, s *step, _ api.Op) string { return g.data(s) },
-	"VersionId":       func(g *generator, s *step, o api.Op) string { return g.version(o) },
-	"TargetName":      func(g *generator, s *step, o api.Op) string { return g.target(s, o) },
-	"Kind":            func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"admin", "self"}) },
-	"Config":          func(g *generator, s *step, _ api.Op) string { return g.config(s) },
-	"Account": func(g *generator, _ *step, _ api.Op) string {
+var pools = map[string]func(g *generator, s *step, o *operation.Op) string{
+	"SecretName":      func(g *generator, s *step, o *operation.Op) string { return g.secretOr(s, o) },
+	"AdminSecretName": func(g *generator, s *step, o *operation.Op) string { return g.admin(s, o) },
+	"ResourceId":      func(g *generator, s *step, o *operation.Op) string { return g.secret(s, o.Action) },
+	"ResourceType":    func(*generator, *step, *operation.Op) string { return "secret" },
+	"RegionId":        func(*generator, *step, *operation.Op) string { return region },
+	"SecretData":      func(g *generator, s *step, _ *operation.Op) string { return g.data(s) },
+	"VersionId":       func(g *generator, s *step, o *operation.Op) string { return g.version(o) },
+	"TargetName":      func(g *generator, s *step, o *operation.Op) string { return g.target(s, o) },
+	"Kind":            func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"admin", "self"}) },
+	"Config":          func(g *generator, s *step, _ *operation.Op) string { return g.config(s) },
+	"Account": func(g *generator, _ *step, _ *operation.Op) string {
 		return pick(g, []string{"*", "app", "default", "keyturn"})
 	},
-	"AccountName":      func(g *generator, s *step, o api.Op) string { return g.accountOr(s, o) },
-	"CloneAccountName": func(g *generator, s *step, _ api.Op) string { return g.account(s.who) },
-	"OwnerName":        func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"", "unequal"}) },
-	"AccountPassword": func(g *generator, s *step, _ api.Op) string {
+	"AccountName":      func(g *generator, s *step, o *operation.Op) string { return g.accountOr(s, o) },
+	"CloneAccountName": func(g *generator, s *step, _ *operation.Op) string { return g.account(s.who) },
+	"OwnerName":        func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"", "unequal"}) },
+	"AccountPassword": func(g *generator, s *step, _ *operation.Op) string {
 		return pick(g, []string{"of-" + s.who, "guess-" + s.who})
 	},
-	"Policy": func(g *generator, s *step, _ api.Op) string { return g.secretPolicy(s) },
-	"RotationInterval": func(g *generator, s *step, _ api.Op) string {
+	"Policy": func(g *generator, s *step, _ *operation.Op) string { return g.secretPolicy(s) },
+	"RotationInterval": func(g *generator, s *step, _ *operation.Op) string {
 		if s.has("Cron") {
 			return ""
 		}
 		return pick(g, append([]string{"6h", "6h", "24h"}, hasty...))
 	},
-	"Cron": func(g *generator, s *step, _ api.Op) string {
+	"Cron": func(g *generator, s *step, _ *operation.Op) string {
 		if s.has("RotationInterval") {
 			return ""
 		}
 		return pick(g, append([]string{g.soon(), "0 3 * * *", "0 */6 * * *"}, hasty...))
 	},
-	"Window":                  func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"", "00:00-06:00"}) },
-	"GracePeriod":             func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"", "0s", "1h"}) },
-	"EnableAutomaticRotation": func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"true", "true", "false"}) },
-	"VersionStage": func(g *generator, _ *step, _ api.Op) string {
+	"Window":                  func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"", "00:00-06:00"}) },
+	"GracePeriod":             func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"", "0s", "1h"}) },
+	"EnableAutomaticRotation": func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"true", "true", "false"}) },
+	"VersionStage": func(g *generator, _ *step, _ *operation.Op) string {
 		return pick(g, []string{"", "ACSPrevious", "ACSPending", "ACSCurrent"})
 	},
-	"MoveToVersion": func(g *generator, _ *step, _ api.Op) string { return "v1" },
-	"Tags":          func(*generator, *step, api.Op) string { return `[{"TagKey":"k","TagValue":"v"}]` },
-	"TagKeys":       func(*generator, *step, api.Op) string { return `["k"]` },
-	"UserName":      func(g *generator, s *step, o api.Op) string { return g.user(s, o) },
-	"NewUserName":   func(g *generator, _ *step, _ api.Op) string { return pick(g, userNames) },
-	"UserAccessKeyId": func(g *generator, s *step, _ api.Op) string {
+	"MoveToVersion": func(g *generator, _ *step, _ *operation.Op) string { return "v1" },
+	"Tags":          func(*generator, *step, *operation.Op) string { return `[{"TagKey":"k","TagValue":"v"}]` },
+	"TagKeys":       func(*generator, *step, *operation.Op) string { return `["k"]` },
+	"UserName":      func(g *generator, s *step, o *operation.Op) string { return g.user(s, o) },
+	"NewUserName":   func(g *generator, _ *step, _ *operation.Op) string { return pick(g, userNames) },
+	"UserAccessKeyId": func(g *generator, s *step, _ *operation.Op) string {
 		return fmt.Sprintf("{key:%s:%d}", or(s.get("UserName"), s.as), g.random.IntN(2))
 	},
-	"Status":       func(g *generator, _ *step, _ api.Op) string { return pick(g, []string{"Active", "Inactive"}) },
-	"GroupName":    func(g *generator, _ *step, _ api.Op) string { return pick(g, groupNames) },
-	"NewGroupName": func(g *generator, _ *step, _ api.Op) string { return pick(g, groupNames) },
-	"PolicyName":   func(g *generator, _ *step, _ api.Op) string { return pick(g, policyNames) },
-	"PolicyType": func(g *generator, s *step, _ api.Op) string {
+	"Status":       func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"Active", "Inactive"}) },
+	"GroupName":    func(g *generator, _ *step, _ *operation.Op) string { return pick(g, groupNames) },
+	"NewGroupName": func(g *generator, _ *step, _ *operation.Op) string { return pick(g, groupNames) },
+	"PolicyName":   func(g *generator, _ *step, _ *operation.Op) string { return pick(g, policyNames) },
+	"PolicyType": func(g *generator, s *step, _ *operation.Op) string {
 		if strings.Contains(s.get("PolicyName"), "Access") {
 			return "System"
 		}
 		return "Custom"
 	},
-	"PolicyDocument":  func(g *generator, s *step, _ api.Op) string { return g.policyDocument(s) },
-	"Operation":       func(g *generator, _ *step, _ api.Op) string { return pick(g, api.Operations()).Name },
-	"CascadingDelete": func(g *generator, _ *step, _ api.Op) string { return "true" },
+	"PolicyDocument":  func(g *generator, s *step, _ *operation.Op) string { return g.policyDocument(s) },
+	"Operation":       func(g *generator, _ *step, _ *operation.Op) string { return pick(g, protocol.Operations()).Name },
+	"CascadingDelete": func(g *generator, _ *step, _ *operation.Op) string { return "true" },
 }
 
 // hasty are schedules with times that are closer than the least interval.
@@ -405,7 +406,7 @@ func (g *generator) secret(s *step, action string) string {
 	return favoured(g, sorted(g.world.model.secrets), func(name string) bool { return g.may(s, action, g.world.model.kms("secret/"+name)) })
 }
 
-func (g *generator) secretOr(s *step, o api.Op) string {
+func (g *generator) secretOr(s *step, o *operation.Op) string {
 	switch {
 	case o.Name == "PrepareTargetAccounts" && g.chance(0.7):
 		return s.who + "/" + pick(g, []string{"a", "b", "c"})
@@ -417,14 +418,14 @@ func (g *generator) secretOr(s *step, o api.Op) string {
 	return g.secret(s, o.Action)
 }
 
-func (g *generator) admin(s *step, o api.Op) string {
+func (g *generator) admin(s *step, o *operation.Op) string {
 	if s.get("Kind") == "self" && g.chance(0.8) || o.Name == "UpdateTarget" && g.chance(0.6) {
 		return ""
 	}
 	return g.secret(s, o.Action)
 }
 
-func (g *generator) target(s *step, o api.Op) string {
+func (g *generator) target(s *step, o *operation.Op) string {
 	list := append(slices.Clone(targetNames), s.who+"-t")
 	switch {
 	case o.Name == "RegisterTarget" && g.chance(0.7):
@@ -451,7 +452,7 @@ func (g *generator) account(who string) string {
 	return pick(g, accountNames)
 }
 
-func (g *generator) accountOr(s *step, o api.Op) string {
+func (g *generator) accountOr(s *step, o *operation.Op) string {
 	if o.Name == "ConfigureRotation" && g.chance(0.7) {
 		return ""
 	}
@@ -461,11 +462,11 @@ func (g *generator) accountOr(s *step, o api.Op) string {
 	return g.account(s.who)
 }
 
-func (g *generator) version(o api.Op) string {
+func (g *generator) version(o *operation.Op) string {
 	if o.Name == "GetSecretValue" && g.chance(0.7) {
 		return ""
 	}
-	if o.Change && service(o.Name) == "kms" && g.chance(0.9) {
+	if o.Mutates && service(o.Name) == "kms" && g.chance(0.9) {
 		g.noted++
 		return fmt.Sprintf("n%d", g.noted)
 	}
@@ -498,7 +499,7 @@ func (g *generator) policyDocument(s *step) string {
 	return `{"Version":"1","Statement":[{"Effect":"Allow","Action":["` + pick(g, []string{"kms:*", "*", "ram:*"}) + `"],"Resource":["*"]}]}`
 }
 
-func (g *generator) user(s *step, o api.Op) string {
+func (g *generator) user(s *step, o *operation.Op) string {
 	if strings.Contains(o.Name, "AccessKey") && g.chance(0.3) {
 		return ""
 	}

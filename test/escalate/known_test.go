@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/protocol"
 )
 
 // known are sequences that once ended in a violation, in the shortest form that the search found,
@@ -208,7 +208,7 @@ var open = []string{"WatchSecrets", "DescribeRegions", "GetCallerIdentity"}
 func TestModelKnowsEveryOperation(t *testing.T) {
 	t.Parallel()
 	m := newModel("1234567890123456")
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		s := step{verb: "call", who: "mallory", op: o.Name}
 		for _, p := range o.Params() {
 			if slices.Contains([]string{"SecretName", "TargetName", "UserName", "GroupName", "PolicyName"}, p.Name) {

@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/rotator"
@@ -317,7 +318,7 @@ func (w *world) acknowledge() error {
 
 func (w *world) send(p policy.Principal, op string, params sign.Params) (any, error) {
 	version := kms.Version
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		if o.Name == op {
 			version = o.Version
 		}
@@ -327,7 +328,7 @@ func (w *world) send(p policy.Principal, op string, params sign.Params) (any, er
 
 // service is the service of an operation, as it begins actions.
 func service(op string) string {
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		if o.Name == op && o.Version == ram.Version {
 			return "ram"
 		}

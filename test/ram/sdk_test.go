@@ -13,7 +13,7 @@ import (
 	"github.com/aliyun/alibaba-cloud-sdk-go/sdk/requests"
 	"github.com/aliyun/alibaba-cloud-sdk-go/services/ram"
 
-	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	wanted "github.com/keyturn/keyturn/ram"
@@ -79,7 +79,7 @@ func TestSDK(t *testing.T) {
 	read(t, server, key)
 	s.leave(key.AccessKeyId)
 
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		if o.Version == wanted.Version && !s.ran[o.Name] && o.Name != "SimulatePolicy" {
 			t.Errorf("the SDK did not run %s", o.Name)
 		}

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
@@ -52,7 +52,7 @@ func newNode(t *testing.T, change func(*server.Config)) *node {
 // call makes a call with values in it, which must be answered with the code.
 func (n *node) call(t *testing.T, action, code string, params ...string) {
 	t.Helper()
-	got, err := n.c.call(n.key, operation(t, action), append(params, "Misspelt", both))
+	got, err := n.c.call(n.key, declared(t, action), append(params, "Misspelt", both))
 	if err != nil || got != code {
 		t.Errorf("%s: %q, %v; want %q", action, got, err, code)
 	}
@@ -108,12 +108,12 @@ func TestAuditUnwritable(t *testing.T) {
 	}
 	// What is left of the last page takes some records.
 	for code := ""; code != kms.CodeUnavailable; {
-		if code, err = n.c.call(n.key, operation(t, "GetSecretValue"), []string{"SecretName", "a"}); err != nil {
+		if code, err = n.c.call(n.key, declared(t, "GetSecretValue"), []string{"SecretName", "a"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, s := range append(steps(), last()...) {
-		if code, err := n.c.call(n.key, operation(t, s.action), s.params); err != nil || code != kms.CodeUnavailable {
+		if code, err := n.c.call(n.key, declared(t, s.action), s.params); err != nil || code != kms.CodeUnavailable {
 			t.Errorf("%s: %q, %v; want %s", s.action, code, err, kms.CodeUnavailable)
 		}
 	}
@@ -128,10 +128,10 @@ func TestStoreAway(t *testing.T) {
 	n.call(t, "CreateSecret", "", "SecretName", "a", "VersionId", "v1", "SecretData", both)
 	stop()
 	var all sync.WaitGroup
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		all.Go(func() {
 			c := newCaller(n.c.endpoint, n.c.account)
-			code, err := c.call(n.key, &o, []string{"SecretName", "a", "VersionId", "v2", "SecretData", both})
+			code, err := c.call(n.key, o, []string{"SecretName", "a", "VersionId", "v2", "SecretData", both})
 			if err != nil || code == "" {
 				t.Errorf("%s without a store: %q, %v; want a refusal", o.Name, code, err)
 			}

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -165,7 +165,7 @@ func form(params []string) url.Values {
 }
 
 // signed makes a request with a signature of version 3 over a form; change changes it before it is signed.
-func (c *caller) signed(key sign.Credentials, o *api.Op, method, contentType, body, query string) (*http.Request, error) {
+func (c *caller) signed(key sign.Credentials, o *operation.Op, method, contentType, body, query string) (*http.Request, error) {
 	r, err := http.NewRequest(method, c.url(query), strings.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (c *caller) signed(key sign.Credentials, o *api.Op, method, contentType, bo
 const formType = "application/x-www-form-urlencoded"
 
 // call makes a call that is as it should be.
-func (c *caller) call(key sign.Credentials, o *api.Op, params []string) (code string, err error) {
+func (c *caller) call(key sign.Credentials, o *operation.Op, params []string) (code string, err error) {
 	params = slices.Clone(params)
 	for i, p := range params {
 		if p == "KEY" {
@@ -224,7 +224,7 @@ func (c *caller) note(action string, body []byte) error {
 }
 
 // bad are the ways to send an operation wrong, each with values in it. Each must be refused.
-func (c *caller) bad(key sign.Credentials, o *api.Op, params []string) map[string]func() (*http.Request, error) {
+func (c *caller) bad(key sign.Credentials, o *operation.Op, params []string) map[string]func() (*http.Request, error) {
 	filled := append(slices.Clone(params), "Misspelt", both)
 	if !slices.Contains(filled, "SecretData") {
 		filled = append(filled, "SecretData", both)
@@ -276,7 +276,7 @@ func (c *caller) bad(key sign.Credentials, o *api.Op, params []string) map[strin
 }
 
 // v1 makes a request with a signature of version 1 in its URL, which is where such clients put values.
-func (c *caller) v1(key sign.Credentials, o *api.Op, params []string, at time.Time) (*http.Request, error) {
+func (c *caller) v1(key sign.Credentials, o *operation.Op, params []string, at time.Time) (*http.Request, error) {
 	list := sign.Params{{Name: "Action", Value: o.Name}, {Name: "Version", Value: o.Version}, {Name: "Format", Value: "JSON"}}
 	for i := 0; i < len(params); i += 2 {
 		list = append(list, sign.Param{Name: params[i], Value: params[i+1]})

@@ -9,15 +9,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/operation"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/sign"
 )
 
-func operation(t *testing.T, name string) *api.Op {
+func declared(t *testing.T, name string) *operation.Op {
 	t.Helper()
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		if o.Name == name {
-			return &o
+			return o
 		}
 	}
 	t.Fatalf("there is no operation %s", name)
@@ -29,7 +30,7 @@ func take(t *testing.T, c *caller, key sign.Credentials, list []step) map[string
 	t.Helper()
 	done := map[string][]string{}
 	for _, s := range list {
-		if code, err := c.call(key, operation(t, s.action), s.params); err != nil || code != s.code {
+		if code, err := c.call(key, declared(t, s.action), s.params); err != nil || code != s.code {
 			t.Errorf("%s %.100q: %q, %v; want %q", s.action, s.params, code, err, s.code)
 		}
 		done[s.action] = s.params
@@ -51,12 +52,12 @@ func TestSecrecy(t *testing.T) {
 		}
 	}
 	refused, denied := 0, 0
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		params, ok := done[o.Name]
 		if !ok {
 			t.Errorf("no step calls %s: add one", o.Name)
 		}
-		for way, request := range c.bad(admin, &o, params) {
+		for way, request := range c.bad(admin, o, params) {
 			r, err := request()
 			if err != nil {
 				t.Fatal(err)
@@ -68,7 +69,7 @@ func TestSecrecy(t *testing.T) {
 			refused++
 		}
 		// ann may list secrets, and see herself.
-		if code, err := c.call(c.key, &o, append(params[:len(params):len(params)], "SecretDate", both)); err != nil {
+		if code, err := c.call(c.key, o, append(params[:len(params):len(params)], "SecretDate", both)); err != nil {
 			t.Error(err)
 		} else if code != "" {
 			denied++
@@ -101,8 +102,8 @@ func TestSecrecy(t *testing.T) {
 		"the administrator's key": {"data/admin.json", "config/profiles.json"}, "the root key": {"data/root.key"},
 		"the key that a command made": {"config/profiles.json"},
 	})
-	t.Logf("%d operations, %d requests refused, %d denied; %d bytes in %d places searched for %d secrets", len(api.Operations()), refused, denied, n, len(h), len(c.secrets)+4)
-	if len(done) < len(api.Operations()) || refused < 15*len(api.Operations()) || denied < len(api.Operations())/2 {
+	t.Logf("%d operations, %d requests refused, %d denied; %d bytes in %d places searched for %d secrets", len(protocol.Operations()), refused, denied, n, len(h), len(c.secrets)+4)
+	if len(done) < len(protocol.Operations()) || refused < 15*len(protocol.Operations()) || denied < len(protocol.Operations())/2 {
 		t.Error("too little was tried: the test says little")
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api/rpc"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -51,7 +52,7 @@ func (k testKeys) Find(_ context.Context, id string) (auth.Key, bool, error) {
 // Config is how the authenticator of the server is configured.
 func Config(now func() time.Time) auth.Config {
 	return auth.Config{
-		Keys: testKeys{sign.NewKey(credentials.AccessKeySecret)}, Now: now, Service: api.Service, Harmless: api.Harmless, Regions: []string{region},
+		Keys: testKeys{sign.NewKey(credentials.AccessKeySecret)}, Now: now, Service: protocol.Service, Harmless: protocol.Harmless, Regions: []string{region},
 	}
 }
 

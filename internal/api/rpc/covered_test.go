@@ -18,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api/rpc"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -40,7 +41,7 @@ func (g *noted) Refuse(_ context.Context, _ api.Request, _ string, err error) er
 }
 
 func noteDoor(change func(*auth.Config)) (*rpc.Door, *noted) {
-	c := auth.Config{Keys: goldenKeys(), Now: time.Now, Service: api.Service, Harmless: api.Harmless, Regions: []string{"local"}}
+	c := auth.Config{Keys: goldenKeys(), Now: time.Now, Service: protocol.Service, Harmless: protocol.Harmless, Regions: []string{"local"}}
 	if change != nil {
 		change(&c)
 	}
@@ -256,7 +257,7 @@ func TestWrongSignatureRepeatsNoSecret(t *testing.T) {
 	door, _ := noteDoor(nil)
 	names := map[string]bool{"SecurityToken": true, "Password": true, "secretdata": true, "SecretData.1": true}
 	harmless := ""
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		for _, p := range o.Params() {
 			if p.Secret || p.Type == "json" {
 				names[p.Name] = true

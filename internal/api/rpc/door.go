@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/limit"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -162,14 +163,15 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operati
 	if retry, ok := d.Limit.Take(identity.Principal.AccessKeyID, d.now()); !ok {
 		return "", nil, asXML, d.refuse(w, r, request, identity.Principal.AccessKeyID, throttled(retry))
 	}
-	if most, waits := api.Waits(request.Version, request.Action); waits {
-		stay(w, most)
+	op, _ := protocol.Find(request.Version, request.Action) // the gate answers and records that there is none
+	if op != nil && op.Waits {
+		stay(w, op.Deadline)
 	}
 	out, err := d.Gate.Call(r.Context(), request)
-	if api.Known(request.Version, request.Action) {
-		operation = request.Action
+	if op != nil {
+		operation = op.Name
 	}
-	if fault.KindOf(err) == fault.Denied || operation == "" || api.NeedsNoRight(request.Version, operation) {
+	if fault.KindOf(err) == fault.Denied || op == nil || op.NeedsNoRight() {
 		pace(w, r, d.Useless, identity.Principal.AccessKeyID)
 	}
 	if err != nil {

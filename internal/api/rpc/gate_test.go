@@ -14,6 +14,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/api/rpc"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
@@ -35,7 +36,7 @@ func TestErrorOfAnotherEndpoint(t *testing.T) {
 	}
 	var log bytes.Buffer
 	door := &rpc.Door{
-		Gate: elsewhere{answer}, Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: time.Now, Service: api.Service}), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Gate: elsewhere{answer}, Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: time.Now, Service: protocol.Service}), Log: slog.New(slog.NewTextHandler(&log, nil)),
 	}
 	r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:7483/", strings.NewReader(""))
 	c := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("testsecret")}

@@ -29,6 +29,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
@@ -130,7 +131,7 @@ func newFixture(t *testing.T) *fixture {
 	f.putKey(t, keyring)
 	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}, Trail: fixedTrail{}, RootKeys: fixedRootKeys{}, RotateCA: fixedCA}
 	f.door = &rpc.Door{
-		Gate: api.NewGate(env, f.trail), Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: now, Service: api.Service, Harmless: api.Harmless, Log: log}), Log: log, NewID: func() string { return goldenID },
+		Gate: api.NewGate(env, f.trail), Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: now, Service: protocol.Service, Harmless: protocol.Harmless, Log: log}), Log: log, NewID: func() string { return goldenID },
 	}
 	return f
 }
@@ -188,7 +189,7 @@ func (c call) form() string {
 }
 
 func (c call) version() string {
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		if o.Name == c.op {
 			return o.Version
 		}
@@ -434,7 +435,7 @@ func TestGolden(t *testing.T) {
 			compare(t, "op-"+g.op, b.String())
 		})
 	}
-	for _, o := range api.Operations() {
+	for _, o := range protocol.Operations() {
 		if !have[o.Name] {
 			t.Errorf("%s has no golden", o.Name)
 		}
