@@ -3,7 +3,7 @@ GO ?= go
 BIN := bin/keyturn
 DEMO := bin/keyturn-demo
 
-.PHONY: all build demo test prove lint bench deps clean
+.PHONY: all build demo test prove lint measure bench deps clean
 
 all: build
 
@@ -43,6 +43,11 @@ prove:
 
 lint:
 	scripts/lint
+
+# measure prints figures of the source, one a line, and fails when a bound does not hold. `scripts/measure mutations` breaks rules
+# of the product on purpose and expects a named test to fail.
+measure:
+	scripts/measure
 
 # bench prints one figure per line, name and value, and fails when a bound does not hold.
 bench: build

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// mutation is a rule of the product that is broken on purpose, and the test that must notice.
+type mutation struct {
+	name string
+	// file is changed: old, which must occur exactly once, becomes new.
+	file, old, new string
+	// pkg is the package whose tests run, and test the one that must fail. It needs no database.
+	pkg, test string
+}
+
+// limit bounds the tests of one mutation.
+const limit = 5 * time.Minute
+
+// mutate applies each mutation to a copy of the tree and runs the test that must fail.
+func mutate(w io.Writer, only string) error {
+	rows := slices.DeleteFunc(slices.Clone(mutations), func(m mutation) bool { return !strings.Contains(m.name, only) })
+	if len(rows) == 0 {
+		return fmt.Errorf("no mutation has %q in its name", only)
+	}
+	dir, err := copyTree()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := healthy(dir, rows); err != nil {
+		return err
+	}
+	var survived []string
+	for _, m := range rows {
+		verdict := "fails " + m.test
+		if err := m.apply(dir); err != nil {
+			survived = append(survived, m.name)
+			verdict = "NOT NOTICED: " + err.Error()
+		}
+		fmt.Fprintf(w, "mutation %s %s\n", m.name, verdict)
+	}
+	fmt.Fprintf(w, "mutations %d\nmutations_noticed %d\n", len(rows), len(rows)-len(survived))
+	if len(survived) > 0 {
+		return fmt.Errorf("%d mutations failed no named test: %s", len(survived), strings.Join(survived, ", "))
+	}
+	return nil
+}
+
+// healthy verifies that all the tests pass before anything is broken, and that they exist.
+func healthy(dir string, rows []mutation) error {
+	tests := map[string][]string{}
+	for _, m := range rows {
+		if !slices.Contains(tests[m.pkg], m.test) {
+			tests[m.pkg] = append(tests[m.pkg], m.test)
+		}
+	}
+	for pkg, names := range tests {
+		out, err := goTest(dir, pkg, names)
+		if err != nil {
+			return fmt.Errorf("%s fails without a mutation:\n%s", pkg, tail(out))
+		}
+		for _, name := range names {
+			if !strings.Contains(out, "--- PASS: "+name+" ") {
+				return fmt.Errorf("%s has no test %s", pkg, name)
+			}
+		}
+	}
+	return nil
+}
+
+// apply breaks the rule, runs the test, and restores the file. It returns nil when the test failed.
+func (m mutation) apply(dir string) error {
+	path := filepath.Join(dir, filepath.FromSlash(m.file))
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if n := bytes.Count(text, []byte(m.old)); n != 1 {
+		return fmt.Errorf("%s has %d times %q, which must occur once: update the row", m.file, n, m.old)
+	}
+	if err := os.WriteFile(path, bytes.Replace(text, []byte(m.old), []byte(m.new), 1), 0o600); err != nil {
+		return err
+	}
+	defer func() { err = cmp.Or(err, os.WriteFile(path, text, 0o600)) }()
+	out, failed := goTest(dir, m.pkg, []string{m.test})
+	switch {
+	case failed == nil:
+		return errors.New(m.test + " passed")
+	case !strings.Contains(out, "--- FAIL: "+m.test+" "):
+		return fmt.Errorf("%s did not run to its end: %s", m.test, tail(out))
+	}
+	return err
+}
+
+func goTest(dir, pkg string, tests []string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	c := exec.CommandContext(ctx, "go", "test", "-trimpath", "-count=1", "-v", "-vet=off",
+		"-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
+	c.Dir = dir
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+// tail returns the last lines of an output.
+func tail(out string) string {
+	lines := split(out)
+	return strings.Join(lines[max(0, len(lines)-12):], "\n")
+}
+
+// copyTree copies the files of this tree to a temporary directory.
+func copyTree() (string, error) {
+	paths, err := tracked(".")
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "measure-tree-")
+	if err != nil {
+		return "", err
+	}
+	for _, path := range paths {
+		if err := copyFile(path, filepath.Join(dir, path)); err != nil {
+			_ = os.RemoveAll(dir)
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+func copyFile(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, info.Mode().Perm())
+}
