@@ -16,7 +16,7 @@ const module = "github.com/keyturn/keyturn/"
 // but for the wiring, which knows everything.
 var lines = [][]string{
 	{"sensitive", "internal/fault", "internal/deadline", "internal/ownfile", "internal/egress"},
-	{"sign", "internal/target", "internal/target/sha512crypt"},
+	{"sign", "internal/credential", "internal/target", "internal/target/sha512crypt"},
 	{"internal/wire", "internal/target/plugin", "internal/target/rest"},
 	{"internal/operation"},
 	{"kms"},
@@ -89,7 +89,7 @@ func TestImports(t *testing.T) {
 // TestLeavesAreLight holds that core, leaves and the core of the consumer have no dependency, and that drivers stay out of what clients link.
 func TestLeavesAreLight(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"sensitive", "sign", "kms", "ram", "internal/fault", "internal/egress", "internal/wire", "internal/operation", "internal/protocol", "internal/secret", "internal/rotation", "internal/rotation/explore", "internal/target", "internal/cmk", "internal/policy", "internal/users", "consumer"} {
+	for _, dir := range []string{"sensitive", "sign", "kms", "ram", "internal/fault", "internal/egress", "internal/wire", "internal/operation", "internal/protocol", "internal/secret", "internal/rotation", "internal/rotation/explore", "internal/target", "internal/credential", "internal/cmk", "internal/policy", "internal/users", "consumer"} {
 		for path, imports := range sources(t, dir) {
 			for _, name := range imports {
 				if first, _, _ := strings.Cut(name, "/"); strings.Contains(first, ".") && !strings.HasPrefix(name, module) {

@@ -6,19 +6,13 @@
 package credential
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"strings"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/internal/credential"
 	"github.com/keyturn/keyturn/sensitive"
-)
-
-var (
-	accountMembers = []string{"AccountName", "UserName", "username", "user", "client_id", "dn", "AccessKeyId", "key_id"}
-	secretMembers  = []string{
-		"AccountPassword", "Password", "password", "client_secret", "PrivateKey", "private_key", "secret", "token", "api_key", "AccessKeySecret",
-	}
 )
 
 // Credential is what a target accepts.
@@ -50,41 +44,29 @@ func (f Format) Read(s *consumer.Secret) (Credential, error) {
 		}
 		return Credential{Account: f.Account, Secret: value}, nil
 	}
-	var members map[string]json.RawMessage
-	if err := s.Decode(&members); err != nil {
+	var object credential.Object
+	if err := s.Decode(&object); err != nil {
 		return Credential{}, fmt.Errorf("credential: %w", err)
 	}
-	account, ok := text(members, f.AccountMember, accountMembers)
-	if !ok && f.AccountMember != "" {
+	_, account, ok := object.Find(credential.Account, f.AccountMember)
+	switch {
+	case !ok && f.AccountMember != "":
 		return Credential{}, missing(s, f.AccountMember)
+	case !ok:
+		_, account, _ = object.Find(credential.KeyID, "") // an access key logs in by its ID
 	}
-	if account == "" {
-		account = f.Account
+	_, secret, _ := object.Find(credential.Secret, f.SecretMember)
+	switch {
+	case secret == "" && f.SecretMember != "":
+		return Credential{}, missing(s, f.SecretMember)
+	case secret == "":
+		return Credential{}, fmt.Errorf("credential: the value of secret %q, version %s, has none of the usual members of a credential (%s); name it by SecretMember",
+			s.Name, s.VersionID, strings.Join(credential.Usual(credential.Secret), ", "))
 	}
-	secret, _ := text(members, f.SecretMember, secretMembers)
-	if secret == "" {
-		if f.SecretMember != "" {
-			return Credential{}, missing(s, f.SecretMember)
-		}
-		return Credential{}, fmt.Errorf("credential: the value of secret %q, version %s, has none of the usual members of a credential; name it by SecretMember", s.Name, s.VersionID)
-	}
-	return Credential{Account: account, Secret: sensitive.New(secret)}, nil
+	return Credential{Account: cmp.Or(account, f.Account), Secret: sensitive.New(secret)}, nil
 }
 
 func missing(s *consumer.Secret, member string) error {
-	return fmt.Errorf("credential: the value of secret %q, version %s, has no member %q that is a text", s.Name, s.VersionID, member)
-}
-
-// text is the member that was asked for, or the first of the usual ones, which are texts.
-func text(members map[string]json.RawMessage, asked string, usual []string) (value string, ok bool) {
-	if asked != "" {
-		usual = []string{asked}
-	}
-	for _, name := range usual {
-		raw, there := members[name]
-		if there && len(raw) > 0 && raw[0] == '"' && json.Unmarshal(raw, &value) == nil {
-			return value, true
-		}
-	}
-	return "", false
+	return fmt.Errorf("credential: the value of secret %q, version %s, has no member %q that is a string",
+		s.Name, s.VersionID, member)
 }

@@ -354,7 +354,7 @@ func TestNewConnectorRefuses(t *testing.T) {
 		for want, make := range map[string]func() (*sql.DB, error){
 			"consumer is missing": func() (*sql.DB, error) { return sqlauth.OpenDB(nil, "db", d.opener, nil) },
 			"name of the secret":  func() (*sql.DB, error) { return sqlauth.OpenDB(c, "", d.opener, nil) },
-			"(Open) is missing":     func() (*sql.DB, error) { return sqlauth.OpenDB(c, "db", nil, nil) },
+			"(Open) is missing":   func() (*sql.DB, error) { return sqlauth.OpenDB(c, "db", nil, nil) },
 			"DrainWithin is -1s": func() (*sql.DB, error) {
 				return sqlauth.OpenDB(c, "db", d.opener, &sqlauth.Options{DrainWithin: -time.Second})
 			},

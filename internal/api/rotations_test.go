@@ -371,7 +371,7 @@ func TestConfigureRefusals(t *testing.T) {
 		{inUse, `The value of secret "bare" does not say whose credential it is`, []string{"SecretName", "bare", "TargetName", "pg", "AccountName", "one", "CloneAccountName", "two"}},
 		{inUse, `Secret "db" has one account, and the strategy double needs two.`, []string{"SecretName", "db", "Strategy", "double"}},
 		{invalid, `the value of secret "bare" is not a JSON object, so say whose credential it is.`, []string{"SecretName", "bare", "TargetName", "pg"}},
-		{invalid, `has no member that names the account, which is usually AccountName, UserName, username, user, client_id, dn; name the member, or give Account`, []string{"SecretName", "gen", "TargetName", "pg", "AccountMember", "who"}},
+		{invalid, `has no member that names the account, which is usually AccountName, UserName, username, user, client_id, dn; name the member, or give AccountName`, []string{"SecretName", "gen", "TargetName", "pg", "AccountMember", "who"}},
 		{invalid, `has no member that holds the credential, which is usually AccountPassword, `, []string{"SecretName", "gen", "TargetName", "pg", "SecretMember", "word"}},
 		{invalid, `"Strategy"`, []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "triple"}},
 		{invalid, "use five fields, minute hour day month weekday, or @daily", []string{"SecretName", "db", "Cron", "* * *"}},

@@ -1,23 +1,15 @@
 package secret
 
 import (
-	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/credential"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
-)
-
-// accountMembers and secretMembers are the usual names in the JSON value of a Generic secret.
-var (
-	accountMembers = []string{"AccountName", "UserName", "username", "user", "client_id", "dn"}
-	secretMembers  = []string{"AccountPassword", "Password", "password", "client_secret", "PrivateKey", "private_key", "secret", "token", "api_key"}
-	publicMembers  = []string{"PublicKey", "public_key"}
-	idMembers      = []string{"AccessKeyId", "key_id"}
 )
 
 // config reads the members of ExtendedConfig that are strings.
@@ -148,56 +140,37 @@ func (s Secret) Shape() string {
 	return "an account and its credential under the same members as in the version before"
 }
 
-// object reads a JSON object; ok is false for a value that is none.
-func object(stored sensitive.Value) (members map[string]json.RawMessage, ok bool) {
-	text := bytes.TrimSpace([]byte(stored.Reveal()))
-	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &members) != nil {
-		return nil, false
-	}
-	return members, true
-}
-
-// member is the name in the object, and its string: the one that was asked for, or the first of the usual ones.
-func member(members map[string]json.RawMessage, asked string, usual []string) (name, value string) {
-	if asked != "" {
-		usual = []string{asked}
-	}
-	for _, name := range usual {
-		var text string
-		if raw, ok := members[name]; ok && json.Unmarshal(raw, &text) == nil {
-			return name, text
-		}
-	}
-	return "", ""
-}
-
 func (s Secret) generic(stored sensitive.Value) ([]target.Credential, error) {
 	settings := s.Settings()
-	members, ok := object(stored)
+	object, ok := credential.Parse(stored)
 	if !ok {
 		if settings.Account == "" {
-			return nil, fault.Parameter("Account", "the value of secret %q is not a JSON object, so say whose credential it is.", s.Name)
+			return nil, fault.Parameter("AccountName", "the value of secret %q is not a JSON object, so say whose credential it is.", s.Name)
 		}
 		return []target.Credential{{Account: settings.Account, Secret: stored}}, nil
 	}
-	_, account := member(members, settings.AccountMember, accountMembers)
+	_, account, _ := object.Find(credential.Account, settings.AccountMember)
 	if account == "" {
 		account = settings.Account
 	}
-	name, secret := member(members, settings.SecretMember, secretMembers)
+	_, secret, _ := object.Find(credential.Secret, settings.SecretMember)
+	keyMember, keyID, _ := object.Find(credential.KeyID, "")
+	_, public, _ := object.Find(credential.PublicKey, "")
 	switch {
+	case account == "" && keyID != "" && settings.AccountMember == "":
+		return nil, fault.Parameter("AccountMember", "the value of secret %q names a key (member %s), but not the account "+
+			"that the key belongs to; add a member such as AccountName, or give AccountName.", s.Name, keyMember)
 	case account == "":
 		return nil, fault.Parameter("AccountMember", "the value of secret %q has no member that names the account, "+
-			"which is usually %s; name the member, or give Account.", s.Name, strings.Join(accountMembers, ", "))
-	case name == "" || secret == "":
+			"which is usually %s; name the member, or give AccountName.", s.Name, usual(credential.Account))
+	case secret == "":
 		return nil, fault.Parameter("SecretMember", "the value of secret %q has no member that holds the credential, "+
-			"which is usually %s; name the member.", s.Name, strings.Join(secretMembers, ", "))
+			"which is usually %s; name the member.", s.Name, usual(credential.Secret))
 	}
-	c := target.Credential{Account: account, Secret: sensitive.New(secret)}
-	_, c.Public = member(members, "", publicMembers)
-	_, c.ID = member(members, "", idMembers)
-	return []target.Credential{c}, nil
+	return []target.Credential{{Account: account, ID: keyID, Secret: sensitive.New(secret), Public: public}}, nil
 }
+
+func usual(p credential.Part) string { return strings.Join(credential.Usual(p), ", ") }
 
 // Value is the value of a version with credential c, in the shape of the stored one that it follows.
 func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value {
@@ -213,21 +186,21 @@ func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value 
 		}
 		return text(login{UserName: c.Account, Password: secret})
 	}
-	members, ok := object(old)
+	object, ok := credential.Parse(old)
 	if !ok {
 		return c.Secret
 	}
 	settings := s.Settings()
-	set := func(asked string, usual []string, value string) {
-		if name, _ := member(members, asked, usual); name != "" && value != "" {
-			members[name] = compact(value)
+	set := func(p credential.Part, asked, value string) {
+		if name, _, _ := object.Find(p, asked); name != "" && value != "" {
+			object[name] = compact(value)
 		}
 	}
-	set(settings.AccountMember, accountMembers, c.Account)
-	set(settings.SecretMember, secretMembers, secret)
-	set("", publicMembers, c.Public)
-	set("", idMembers, c.ID)
-	return text(members)
+	set(credential.Account, settings.AccountMember, c.Account)
+	set(credential.Secret, settings.SecretMember, secret)
+	set(credential.PublicKey, "", c.Public)
+	set(credential.KeyID, "", c.ID)
+	return text(object)
 }
 
 // Adopted is the current value with the credential of a value that a caller gives, and with nothing
