@@ -257,11 +257,25 @@ type SecretNameRequest struct {
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 }
 
+// The states of a rotation that clients act on. docs/rotation.md has all of them.
+const (
+	// RotationStateGrace: the new credential is current, and the previous one still works.
+	RotationStateGrace = "grace"
+	// RotationStateDone: the rotation has ended as was asked.
+	RotationStateDone = "done"
+	// RotationStateAbandoned: the rotation has ended without a change.
+	RotationStateAbandoned = "abandoned"
+	// RotationStateQuarantined: the rotation waits for RepairRotation.
+	RotationStateQuarantined = "quarantined"
+)
+
 // RotationStep is one thing that a rotation did.
 type RotationStep struct {
 	Time  time.Time `kms:"Time"`
 	State string    `kms:"State"`
-	Event string    `kms:"Event"`
+	// Event is one of the events of docs/rotation.md, and Description what it means.
+	Event       string `kms:"Event"`
+	Description string `kms:"Description,omitempty"`
 	// Text is what the target said; it holds no secret.
 	Text string `kms:"Text,omitempty"`
 }
@@ -270,7 +284,12 @@ type RotationStep struct {
 type DescribeRotationResponse struct {
 	SecretName string `kms:"SecretName"`
 	// State is one of the states of docs/rotation.md.
-	State      string `kms:"State"`
+	State string `kms:"State"`
+	// WaitsFor says what must happen for the rotation to go on; empty when none is under way.
+	WaitsFor string `kms:"WaitsFor,omitempty"`
+	// InProgress is true while the server has something left to do for the rotation. A rotation that is quarantined waits for an
+	// operator.
+	InProgress bool   `kms:"InProgress"`
 	RotationID string `kms:"RotationId,omitempty"`
 	// Mode is rotate, rehearse or reapply; Trigger is manual, automatic or emergency.
 	Mode               string `kms:"Mode,omitempty"`

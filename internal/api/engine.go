@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -273,8 +272,8 @@ func (t *Turn) NewCandidate(ctx context.Context, system target.Target) (*Candida
 // Move stores what follows from an event: record, labels and schedule together, if the engine is still the one and the
 // rotation is still as it was read. candidate is for the event Stored.
 func (e *Engine) Move(ctx context.Context, t *Turn, event rotation.Event, candidate *Candidate) (rotation.Record, error) {
-	operation, durable := operationOf(event.Kind)
-	c := e.call(t, operation)
+	durable := event.Kind.Recording() == rotation.RecordedTwice
+	c := e.call(t, event.Kind.Operation())
 	if event.Kind == rotation.Stored {
 		c.concerns(event.Version, string(secret.Pending))
 	} else {
@@ -303,18 +302,19 @@ func (e *Engine) Move(ctx context.Context, t *Turn, event rotation.Event, candid
 // Begin starts a rotation that is due, or one that waited for the end of another.
 func (e *Engine) Begin(ctx context.Context, t *Turn, q rotation.Request) (rotation.Record, error) {
 	q.Grace, q.Wait = t.env.graceOf(t.Secret)
-	c := e.call(t, "BeginRotation")
-	r, err := e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return r.Begin(q, c.At), nil }, rotation.Event{}, nil)
+	c := e.call(t, rotation.Begun.Operation())
+	r, err := e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return r.Begin(q, c.At), nil }, rotation.Event{Kind: rotation.Begun}, nil)
 	if rerr := e.gate.record(context.WithoutCancel(ctx), c, audit.Call, audit.Allow, outcome(err), true); rerr != nil {
 		return r, rerr
 	}
 	return r, err
 }
 
-// Note stores a change of the record that is no step: a postponement, what a probe found. It is not recorded in the trail.
-func (e *Engine) Note(ctx context.Context, t *Turn, change func(rotation.Record) rotation.Record) (rotation.Record, error) {
-	c := e.call(t, "NoteRotation")
-	return e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return change(r), nil }, rotation.Event{}, nil)
+// Note stores a change of the record that is no step: a postponement, or what a probe found. kind is the event, empty for none.
+// The audit trail does not have it.
+func (e *Engine) Note(ctx context.Context, t *Turn, kind rotation.EventKind, change func(rotation.Record) rotation.Record) (rotation.Record, error) {
+	c := e.call(t, kind.Operation())
+	return e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return change(r), nil }, rotation.Event{Kind: kind}, nil)
 }
 
 func (e *Engine) call(t *Turn, operation string) *Call {
@@ -325,25 +325,6 @@ func (e *Engine) call(t *Turn, operation string) *Call {
 	}}
 	c.resource = resource{arn: secret.ARN(env.Region, t.Secret.Account, t.Secret.Name), secret: t.Secret.Name}
 	return c
-}
-
-// operationOf names an event in the trail. What changes labels, or leads to a change at the target, is on disk before.
-func operationOf(k rotation.EventKind) (name string, durable bool) {
-	switch k {
-	case rotation.Stored:
-		return "PrepareCandidate", true
-	case rotation.Sending:
-		return "ApplyCandidate", true
-	case rotation.Promoted:
-		return "PromoteCandidate", true
-	case rotation.Retired:
-		return "RetireCredential", true
-	}
-	words := strings.Fields(strings.NewReplacer("'", "", ":", "").Replace(string(k)))
-	for i, w := range words {
-		words[i] = strings.ToUpper(w[:1]) + w[1:]
-	}
-	return "Rotation" + strings.Join(words, ""), false
 }
 
 // store makes one transaction of all that follows.
@@ -368,7 +349,7 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, next func(rotation
 			return t.Record, err
 		}
 		r.Fence = e.token
-		if err := c.announce(tx, old, r); err != nil {
+		if err := c.announce(tx, old, r, event.Kind); err != nil {
 			return t.Record, err
 		}
 		changed, values, err := c.follow(tx, s, old, &r, event, candidate)
@@ -411,7 +392,7 @@ func (c *Call) follow(tx *store.Tx, s secret.Secret, old rotation.Record, r *rot
 		s = s.Unprepare(c.At)
 		relabelled = true
 	}
-	s.Rotation.Hold = r.Holds()
+	s.Rotation.Hold = r.BlocksReads()
 	s.Rotation.Broken = r.State == rotation.Quarantined
 	if old.InFlight() && !r.InFlight() || event.Kind == rotation.Promoted {
 		if err := c.dueAgain(&s, r); err != nil {

@@ -13,57 +13,28 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// The types of events, as CloudEvents have them.
-const (
-	EventStarted     = "io.keyturn.rotation.started"
-	EventSucceeded   = "io.keyturn.rotation.succeeded"
-	EventFailed      = "io.keyturn.rotation.failed"
-	EventOverdue     = "io.keyturn.rotation.overdue"
-	EventQuarantined = "io.keyturn.rotation.quarantined"
-	EventRehearsed   = "io.keyturn.rotation.rehearsed"
-	EventRepaired    = "io.keyturn.rotation.repaired"
-	EventUndone      = "io.keyturn.rotation.undone"
-	EventOverran     = "io.keyturn.rotation.grace-limit"
-	EventDrift       = "io.keyturn.credential.drift"
-)
+// typePrefix stands in front of a notice in the type of its CloudEvent.
+const typePrefix = "io.keyturn."
 
-// eventOf is the event that reports a change of a record; empty for most.
-func eventOf(old, r rotation.Record) string {
-	switch {
-	case r.ID != old.ID && r.State == rotation.Scheduled:
-		return EventStarted
-	case r.State == rotation.Quarantined && old.State != rotation.Quarantined:
-		if !old.InFlight() {
-			return EventDrift
-		}
-		return EventQuarantined
-	case r.State == rotation.Abandoned && old.State != rotation.Abandoned:
-		return EventFailed
-	case r.Swapped != old.Swapped && r.ID == old.ID:
-		return EventUndone
-	case old.PromotedAt.IsZero() && !r.PromotedAt.IsZero():
-		return EventSucceeded
-	case r.State == rotation.Done && old.State != rotation.Done && r.Mode == rotation.Rehearse:
-		return EventRehearsed
-	case r.State == rotation.Done && (r.Mode == rotation.Reapply && old.State != rotation.Done || old.State == rotation.Quarantined):
-		return EventRepaired
-	case old.State == rotation.Grace && r.State == rotation.Retiring && r.Waiting > 0:
-		return EventOverran
-	case r.Overdue && !old.Overdue:
-		return EventOverdue
-	}
-	return ""
-}
-
-// announce stores an event with the change that it tells of, where anybody receives events.
-func (c *Call) announce(tx *store.Tx, old, r rotation.Record) error {
-	kind := eventOf(old, r)
-	if kind == "" || !c.Rotation.Events {
+// announce stores an event for receivers with the change that it reports, if there are receivers.
+func (c *Call) announce(tx *store.Tx, old, r rotation.Record, kind rotation.EventKind) error {
+	notice := rotation.NoticeOf(old, r, kind)
+	if notice == rotation.NoNotice || !c.Rotation.Events {
 		return nil
 	}
 	return tx.PutEvent(store.Event{
-		ID: uuid.NewString(), Type: kind, Time: c.At, Account: r.Account, Secret: r.Secret, Target: r.Target, Rotation: r.ID,
-		Trigger: string(r.Trigger), State: string(r.State), Version: r.Candidate, Reason: r.Reason, NextAt: c.At,
+		ID:       uuid.NewString(),
+		Type:     typePrefix + string(notice),
+		Time:     c.At,
+		Account:  r.Account,
+		Secret:   r.Secret,
+		Target:   r.Target,
+		Rotation: r.ID,
+		Trigger:  string(r.Trigger),
+		State:    string(r.State),
+		Version:  r.Candidate,
+		Reason:   r.Reason,
+		NextAt:   c.At,
 	})
 }
 

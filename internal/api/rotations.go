@@ -238,7 +238,7 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 		if s, err = s.Ask(q.Trigger == rotation.Emergency, orDefault(c.Rotation.RequestEvery, defaultRequestEvery), c.At); err != nil {
 			return nil, err
 		}
-		if err := c.announce(tx, before, r); err != nil {
+		if err := c.announce(tx, before, r, began(before)); err != nil {
 			return nil, err
 		}
 		if r.InFlight() && r.ID != q.ID && r.Then == nil { // an emergency, and a rotation that replaces the credential already
@@ -251,6 +251,15 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 		}
 		return out, errors.Join(tx.PutRotation(&r), tx.PutSecret(s, nil))
 	})
+}
+
+// began returns the event of a rotation that is asked for while the record is in that state: it begins, or waits for the end of
+// the one before.
+func began(before rotation.Record) rotation.EventKind {
+	if before.InFlight() {
+		return ""
+	}
+	return rotation.Begun
 }
 
 // mayRotate refuses a rotation that could not be made.
@@ -288,7 +297,7 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	case !r.InFlight():
 		return r.Begin(q, c.At), nil
 	case r.State == rotation.Quarantined:
-		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s RepairRotation mends it.", s.Name, r.Reason)
+		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s RepairRotation repairs it.", s.Name, r.Reason)
 	case q.Trigger != rotation.Emergency && r.State == rotation.Grace:
 		return r, fault.New(fault.InUse, "The former credential of secret %q works until %s; EndRotationGrace retires it now, EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
 	case q.Trigger != rotation.Emergency:
@@ -617,7 +626,7 @@ func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (
 		ConfiguredStrategy: string(settings.Strategy), AccountName: settings.Account, CloneAccountName: settings.CloneAccount,
 		AccountMember: settings.AccountMember, SecretMember: settings.SecretMember, WaitingFor: []kms.SecretConsumer{},
 		Reason: r.Reason, Advice: r.Advice(), CredentialState: credentialState(r.Health), ProbeTime: r.Health.ProbedAt, Steps: []kms.RotationStep{},
-		RepairActions: []string{},
+		RepairActions: []string{}, WaitsFor: r.WaitsFor(0, c.At), InProgress: r.GoesOn(),
 	}
 	if r.State == rotation.Quarantined {
 		out.RepairActions = []string{"probe", "adopt"}
@@ -648,7 +657,13 @@ func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (
 		out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
 	}
 	for _, e := range r.Steps {
-		out.Steps = append(out.Steps, kms.RotationStep{Time: e.At, State: string(e.State), Event: e.Event, Text: e.Text})
+		out.Steps = append(out.Steps, kms.RotationStep{
+			Time:        e.At,
+			State:       string(e.State),
+			Event:       string(e.Event),
+			Description: e.Event.Text(),
+			Text:        e.Text,
+		})
 	}
 	return out, nil
 }
@@ -670,7 +685,8 @@ func (c *Call) waitingFor(ctx context.Context, r rotation.Record, out *kms.Descr
 		return true
 	})
 	if r.Waiting > 0 && out.WaitingForCount > 0 { // some may have moved since the engine has looked
-		out.Reason = r.WaitsFor(out.WaitingForCount)
+		out.Reason = r.AwaitsText(out.WaitingForCount)
+		out.WaitsFor = r.WaitsFor(out.WaitingForCount, c.At)
 	}
 	return err
 }
@@ -891,9 +907,9 @@ func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*k
 		}
 		r, err := rotation.Next(before, event, c.At)
 		if err != nil {
-			return fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s", s.Name, before.State, insteadOfCancel(before.State))
+			return fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s", s.Name, before.State, before.State.InsteadOfCancel())
 		}
-		if err := c.announce(tx, before, r); err != nil {
+		if err := c.announce(tx, before, r, event.Kind); err != nil {
 			return err
 		}
 		changed, _, err := c.follow(tx, s, before, &r, event, nil)
@@ -910,23 +926,6 @@ func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*k
 	}
 	c.Snapshot = store.Snapshot(ctx, c.DB)
 	return describeRotation(ctx, c, in)
-}
-
-// insteadOfCancel says what a person can do about a rotation that cannot be cancelled.
-func insteadOfCancel(s rotation.State) string {
-	switch s {
-	case rotation.Applying, rotation.Unknown:
-		return "the target may have the candidate. Wait until it has said so; while it does not answer, nothing can be given up."
-	case rotation.Applied, rotation.Verified:
-		return "the target has the candidate. Wait for the promotion, and in the grace period UndoRotation makes the former credential current again."
-	case rotation.Grace:
-		return "the new credential is current. UndoRotation makes the former one current again."
-	case rotation.Undoing, rotation.Retiring, rotation.Reverting:
-		return "wait for its end; what is being taken away cannot be kept."
-	case rotation.Quarantined:
-		return "RepairRotation mends it."
-	}
-	return "nothing is under way."
 }
 
 func repairRotation(ctx context.Context, c *Call, in *kms.RepairRotationRequest) (*kms.DescribeRotationResponse, error) {
@@ -1094,7 +1093,7 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		s.Rotation.Broken, s.Rotation.Hold = false, false
 		before := r
 		r = r.Adopted(in.VersionID, a.lastFailed, c.At)
-		if err := c.announce(tx, before, r); err != nil {
+		if err := c.announce(tx, before, r, rotation.Adopted); err != nil {
 			return err
 		}
 		if err := c.planWith(tx, &s, r, c.At); err != nil {

@@ -275,7 +275,7 @@ func TestRotateRefusals(t *testing.T) {
 		{rotation.Applying, `The rotation "v2" of secret "db" has not ended: it is in state applying.`},
 		{rotation.Scheduled, `The rotation "v2" of secret "db" has not ended: it is in state scheduled.`},
 		{rotation.Grace, `The former credential of secret "db" works until 2026-01-02T04:04:05Z; EndRotationGrace retires it now, EmergencyRotation replaces both.`},
-		{rotation.Quarantined, `The rotation of secret "db" is quarantined: Somebody else has changed the credential. RepairRotation mends it.`},
+		{rotation.Quarantined, `The rotation of secret "db" is quarantined: Somebody else has changed the credential. RepairRotation repairs it.`},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "RotateSecret", "SecretName", "db", "VersionId", "v3")
@@ -597,10 +597,10 @@ func TestCancel(t *testing.T) {
 		state rotation.State
 		text  string
 	}{
-		{rotation.Applying, "is in state applying and cannot be cancelled: the target may have the candidate. Wait until it has said so"},
-		{rotation.Unknown, "the target may have the candidate."}, {rotation.Applied, "Wait for the promotion, and in the grace period UndoRotation"},
-		{rotation.Verified, "the target has the candidate."}, {rotation.Grace, "UndoRotation makes the former one current again."},
-		{rotation.Retiring, "wait for its end"}, {rotation.Undoing, "wait for its end"}, {rotation.Quarantined, "RepairRotation mends it."},
+		{rotation.Applying, "is in state applying and cannot be cancelled: the target may have the candidate. Wait for its answer"},
+		{rotation.Unknown, "the target may have the candidate."}, {rotation.Applied, "Wait for the promotion; in the grace period UndoRotation"},
+		{rotation.Verified, "the target has the candidate."}, {rotation.Grace, "UndoRotation makes the previous one current again."},
+		{rotation.Retiring, "wait for its end"}, {rotation.Undoing, "wait for its end"}, {rotation.Quarantined, "RepairRotation repairs it."},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")

@@ -280,9 +280,9 @@ func (c *rotationCancel) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case out.State == "quarantined":
+	case out.State == kms.RotationStateQuarantined:
 		return e.done(out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
-	case out.State != "abandoned":
+	case out.State != kms.RotationStateAbandoned:
 		return e.done(out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status shows when that is done.", out.SecretName)
 	}
 	return e.done(out, "The rotation of %s is cancelled; the credential in use is untouched.", out.SecretName)
@@ -463,7 +463,7 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 		return err
 	case e.json():
 		return printResponse(e.stdout, r)
-	case r.State != "quarantined":
+	case r.State != kms.RotationStateQuarantined:
 		_, err := fmt.Fprintf(e.stdout, "Nothing is quarantined: the rotation of %s is in state %s.\n", r.SecretName, r.State)
 		return err
 	}

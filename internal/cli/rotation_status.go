@@ -40,20 +40,11 @@ func (c *rotationStatus) Run(e *env) error {
 	} else {
 		err = printStatus(e.stdout, r)
 	}
-	if err != nil || !c.Watch || settled(r) && e.json() {
+	if err != nil || !c.Watch || !r.InProgress && e.json() {
 		return err
 	}
 	f := &follower{env: e, client: client, secret: r.SecretName, told: len(r.Steps), last: r, verdict: watched, out: e.stdout}
 	return f.follow(c.Timeout)
-}
-
-// settled reports whether nothing more happens by itself.
-func settled(r *kms.DescribeRotationResponse) bool {
-	switch r.State {
-	case "idle", "done", "abandoned", "quarantined":
-		return true
-	}
-	return false
 }
 
 func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
@@ -66,7 +57,10 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("secret", r.SecretName)
 	add("target", r.TargetName)
 	add("state", r.State)
-	add("waits for", waitsFor(r))
+	add("waits for", r.WaitsFor)
+	if len(r.RepairActions) > 0 {
+		add("repair", "keyturn rotation repair "+r.SecretName)
+	}
 	add("reason", r.Reason)
 	add("advice", r.Advice)
 	if r.RotationID != "" {
@@ -82,7 +76,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	}
 	add("began", when(r.StartTime))
 	add("promoted", when(r.PromoteTime))
-	if r.State == "grace" {
+	if r.State == kms.RotationStateGrace {
 		add("former works until", when(r.GraceUntil))
 		if r.GraceLimitTime.After(r.GraceUntil) {
 			add("and at the latest", when(r.GraceLimitTime)+", while a consumer holds it")
@@ -171,51 +165,11 @@ func printSteps(w io.Writer, steps []kms.RotationStep) error {
 }
 
 func happened(s kms.RotationStep) string {
-	if s.Text == "" {
-		return s.Event
+	text := cmp.Or(s.Description, s.Event)
+	if s.Text != "" {
+		text += ": " + s.Text
 	}
-	return s.Event + ": " + s.Text
-}
-
-// waitsFor says what must happen for the rotation to go on; nothing when none is under way.
-func waitsFor(r *kms.DescribeRotationResponse) string {
-	again := ""
-	if !r.NextAttemptTime.IsZero() {
-		again = ", at " + when(r.NextAttemptTime)
-	}
-	switch r.State {
-	case "scheduled":
-		if r.Paused {
-			return "the end of the pause"
-		}
-		return "its turn" + again
-	case "prepared":
-		return "the next attempt" + again
-	case "refused":
-		return "another candidate" + again
-	case "applying":
-		return "the target's answer"
-	case "unknown":
-		return "word of what the target accepts" + again
-	case "applied":
-		return "a login with the new credential" + again
-	case "verified":
-		return "the promotion" + again
-	case "grace":
-		if r.WaitingForCount > 0 && r.Reason != "" {
-			return fmt.Sprintf("%d of its consumers, until %s at the latest", r.WaitingForCount, when(r.GraceLimitTime))
-		}
-		return "the end of the grace of the former credential" + again
-	case "undoing":
-		return "a login with the former credential" + again
-	case "retiring":
-		return "the target to retire the former credential" + again
-	case "reverting":
-		return "the target to take the candidate back" + again
-	case "quarantined":
-		return "a person: keyturn rotation repair " + r.SecretName
-	}
-	return ""
+	return text
 }
 
 // verdictOf looks at a rotation: over says that the waiting is, and text why. ok says that it went as asked.
@@ -224,10 +178,10 @@ type verdictOf func(r *kms.DescribeRotationResponse) (over, ok bool, text string
 // failedEnd is the verdict on what ended without a change.
 func failedEnd(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	switch r.State {
-	case "abandoned":
+	case kms.RotationStateAbandoned:
 		return true, false, fmt.Sprintf("The rotation of %s was given up; the credential in use is untouched. %s", r.SecretName, r.Reason)
-	case "quarantined":
-		return true, false, fmt.Sprintf("The rotation of %s needs a person: keyturn rotation repair %s explains. %s", r.SecretName, r.SecretName, r.Reason)
+	case kms.RotationStateQuarantined:
+		return true, false, fmt.Sprintf("The rotation of %s needs an operator: keyturn rotation repair %s explains. %s", r.SecretName, r.SecretName, r.Reason)
 	}
 	return false, false, ""
 }
@@ -237,7 +191,7 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 		return failedEnd(r)
 	}
 	text = fmt.Sprintf("Version %s of %s is current since %s.", r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
-	if r.State == "grace" {
+	if r.State == kms.RotationStateGrace {
 		text += fmt.Sprintf(" The former credential works until %s.", when(r.GraceUntil))
 	}
 	return true, true, text
@@ -245,17 +199,17 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 
 // retired is the end of an emergency: what has leaked is useless.
 func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
-	if r.State == "done" && !r.PromoteTime.IsZero() {
+	if r.State == kms.RotationStateDone && !r.PromoteTime.IsZero() {
 		return true, true, fmt.Sprintf("Version %s of %s is current since %s, and the former credential is useless.", r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
 	}
 	return failedEnd(r)
 }
 
 func rehearsed(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
-	if r.State == "done" {
+	if r.State == kms.RotationStateDone {
 		return true, true, fmt.Sprintf("Target %s took a new credential for %s, a login with it succeeded, and it was taken back. A rotation would work.", r.TargetName, r.SecretName)
 	}
-	if over, ok, text = failedEnd(r); r.State == "abandoned" {
+	if over, ok, text = failedEnd(r); r.State == kms.RotationStateAbandoned {
 		text = fmt.Sprintf("A rotation of %s would not work; the credential in use is untouched. %s", r.SecretName, r.Reason)
 	}
 	return over, ok, text
@@ -263,14 +217,14 @@ func rehearsed(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 
 func mended(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	switch r.State {
-	case "done", "grace", "abandoned":
+	case kms.RotationStateDone, kms.RotationStateGrace, kms.RotationStateAbandoned:
 		return true, true, fmt.Sprintf("The target accepts the current version of %s.", r.SecretName)
 	}
 	return failedEnd(r)
 }
 
 func watched(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
-	return settled(r), true, fmt.Sprintf("The rotation of %s is in state %s.", r.SecretName, r.State)
+	return !r.InProgress, true, fmt.Sprintf("The rotation of %s is in state %s.", r.SecretName, r.State)
 }
 
 const (
@@ -381,7 +335,7 @@ func (f *follower) tell(r *kms.DescribeRotationResponse) {
 	}
 	fresh := len(r.Steps) > f.told
 	if f.env.json() {
-		if f.out != nil && fresh && !settled(r) {
+		if f.out != nil && fresh && r.InProgress {
 			_ = printResponse(w, r) // whoever reads it no more is told by the last one
 		}
 	} else if fresh && r.Mode != "rehearse" { // whose report tells them all
@@ -401,7 +355,7 @@ func (f *follower) late(timeout time.Duration, err error) error {
 	case f.last == nil:
 		return fmt.Errorf("after %s it waits for the end of another rotation of %s; it goes on by itself, keyturn rotation status %s shows how", timeout, f.secret, f.secret)
 	}
-	text := fmt.Sprintf("after %s it waits for %s", timeout, waitsFor(f.last))
+	text := fmt.Sprintf("after %s it waits for %s", timeout, f.last.WaitsFor)
 	if f.last.Reason != "" {
 		text += " (" + f.last.Reason + ")"
 	}

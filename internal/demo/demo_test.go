@@ -161,8 +161,8 @@ func steps(t *testing.T, text string) {
 		"ACSCurrent v1, ACSPrevious none, MyPendingLabel v2",
 		"a login with v2 works, one with v1 is refused",
 		"ACSCurrent v2, ACSPrevious v1, MyPendingLabel none",
-		"prepared   candidate stored ", "applying   sending ", "applied    accepted ", "verified   logged in ", "grace      promoted ",
-		"done       old credential retired ",
+		"prepared   candidate-stored ", "applying   sending ", "applied    accepted ", "verified   logged-in ", "grace      promoted ",
+		"done       retired ",
 		"a login with v2 works, and one with v1 still does", "a login with v1 is refused",
 		" failures, 0 refused at the first try",
 	} {

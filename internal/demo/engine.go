@@ -21,18 +21,6 @@ const (
 	rotationTimeout = 20 * time.Second
 )
 
-// gloss says in plain words what a step of a rotation means.
-var gloss = map[string]string{
-	"asked for: manual":      "it is the engine's turn",
-	"candidate stored":       "under ACSPending; the target does not have it yet",
-	"sending":                "this is stored before it is done",
-	"accepted":               "the target has it; the one before goes on working",
-	"logged in":              "a login with it works",
-	"promoted":               "ACSCurrent marks it; the one before goes on working",
-	"grace ended":            "the one before has had its time",
-	"old credential retired": "the target does not take it any more",
-}
-
 // number is that of the next step of the scenario.
 func (p *player) number() string {
 	p.engineSteps++
@@ -199,11 +187,8 @@ func (p *player) rotateOnce(ctx context.Context) (time.Duration, error) {
 // tellSteps tells of the steps of a rotation.
 func (p *player) tellSteps(steps []kms.RotationStep) {
 	for _, s := range steps {
-		text := gloss[s.Event]
-		if s.Text != "" {
-			text = s.Text
-		}
-		p.printf("%s\n", strings.TrimRight(fmt.Sprintf("%s  %-9s  %-22s  %s", indent, s.State, s.Event, text), " "))
+		text := s.Description + ifAny(": ", s.Text)
+		p.printf("%s\n", strings.TrimRight(fmt.Sprintf("%s  %-9s  %-16s  %s", indent, s.State, s.Event, text), " "))
 	}
 	p.told += len(steps)
 }
@@ -230,7 +215,7 @@ func (p *player) rotateTo(ctx context.Context, id string) (time.Duration, error)
 	if err := p.succeeded(ctx, "RotateSecret to "+id, err); err != nil {
 		return 0, err
 	}
-	if _, err := p.expectState(ctx, id, "grace"); err != nil {
+	if _, err := p.expectState(ctx, id, kms.RotationStateGrace); err != nil {
 		return 0, err
 	}
 	took := time.Since(began)
@@ -256,7 +241,7 @@ func (p *player) retire(ctx context.Context, old version) (*kms.DescribeRotation
 	if err := p.succeeded(ctx, "EndRotationGrace", err); err != nil {
 		return nil, err
 	}
-	out, err := p.expectState(ctx, p.current.id, "done")
+	out, err := p.expectState(ctx, p.current.id, kms.RotationStateDone)
 	if err != nil {
 		return nil, err
 	}

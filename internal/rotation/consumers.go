@@ -44,8 +44,8 @@ func (r Record) Awaits(c Consumer, now time.Time) (until time.Time, yes bool) {
 // GoneAt is when a consumer counts as gone, should it not be seen again, with a grace period of that length.
 func (c Consumer) GoneAt(grace time.Duration) time.Time { return c.Seen.Add(max(grace, leastSeen)) }
 
-// WaitsFor says in words for how many consumers the end of a grace period waits.
-func (r Record) WaitsFor(n int) string {
+// AwaitsText returns the reason of a grace period whose end waits for n consumers.
+func (r Record) AwaitsText(n int) string {
 	who := "consumers that hold"
 	if n == 1 {
 		who = "consumer that holds"

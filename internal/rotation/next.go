@@ -7,124 +7,6 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Step is what the engine does next.
-type Step string
-
-// The steps.
-const (
-	// Nothing: a person is needed, or all is done.
-	Nothing Step = "nothing"
-	// Wait until NextAt.
-	Wait Step = "wait"
-	// Prepare makes a candidate and stores it: event Stored.
-	Prepare Step = "prepare"
-	// Send gives the candidate to the target. The event Sending is stored first, then the effect, then what it answered.
-	Send Step = "send"
-	// Resolve finds out which credential is live: event Resolved.
-	Resolve Step = "resolve"
-	// Verify logs in with the candidate.
-	Verify Step = "verify"
-	// Promote moves the labels: event Promoted, in the same transaction.
-	Promote Step = "promote"
-	// CheckBase logs in with the base, for an undo.
-	CheckBase Step = "check base"
-	// Expire asks who still holds the former credential: event Awaiting while it waits for somebody. Else it stores that the grace
-	// period is over, before anything is taken away: event Expired, or Overran at the deadline. From then on there is no undo.
-	Expire Step = "expire"
-	// Retire makes the base useless at the target.
-	Retire Step = "retire"
-	// Revert takes the candidate away from the target, and puts the base back where it was replaced.
-	Revert Step = "revert"
-	// Clear lets the target take back what the attempts of a cancelled rotation may have left: event Cleared.
-	Clear Step = "clear"
-)
-
-// Plan says what to do next with a record that no engine is working on.
-func Plan(r Record, now time.Time) Step {
-	if r.InFlight() && r.NextAt.After(now) {
-		return Wait
-	}
-	switch r.State {
-	case Scheduled, Refused:
-		return Prepare
-	case Prepared:
-		if r.Cancelled {
-			return Clear
-		}
-		return Send
-	case Applying, Unknown: // an engine that finds Applying did not see the answer
-		return Resolve
-	case Applied:
-		return Verify
-	case Verified:
-		return Promote
-	case Grace:
-		return Expire // its time has come, or the first line would have said wait
-	case Undoing:
-		return CheckBase
-	case Retiring:
-		return Retire
-	case Reverting:
-		return Revert
-	}
-	return Nothing
-}
-
-// Event is the outcome of a step, or what a person asked for.
-type Event struct {
-	Kind EventKind
-	// Candidate and Base are what is known of the two, for Resolved.
-	Candidate, Base target.Liveness
-	// Version and Replaces are the new candidate and the base, for Stored; Strategy and Target how and where.
-	Version, Replaces string
-	Strategy          target.Strategy
-	Target            string
-	// Text is what the target said; it holds no secret.
-	Text string
-	// Jitter is drawn from [0, 1): back-off is between half and all of its time.
-	Jitter float64
-	// LoginFailed says that the step has caused a failed login.
-	LoginFailed bool
-	// Settled says that no request is under way any more: the target has taken back what was.
-	Settled bool
-	// Consumers is how many hold the former credential still, for Awaiting and Overran, and Until when all of them count as gone.
-	Consumers int
-	Until     time.Time
-	// After is the least time until the next try, where the back-off would be shorter.
-	After time.Duration
-}
-
-// EventKind is a sort of event.
-type EventKind string
-
-// The events.
-const (
-	Stored     EventKind = "candidate stored"
-	Sending    EventKind = "sending"
-	Accepted   EventKind = "accepted"
-	Unreached  EventKind = "not reached"
-	NoAnswer   EventKind = "no answer"
-	Declined   EventKind = "refused by the target's rules"
-	Resolved   EventKind = "resolved"
-	LoggedIn   EventKind = "logged in"
-	NoLogin    EventKind = "login rejected"
-	Promoted   EventKind = "promoted"
-	Expired    EventKind = "grace period over"
-	Awaiting   EventKind = "waits for consumers"
-	Overran    EventKind = "grace limit reached"
-	Retired    EventKind = "old credential retired"
-	Reverted   EventKind = "taken back"
-	Failed     EventKind = "failed"       // of a step that is simply tried again
-	Impossible EventKind = "cannot begin" // nothing was sent, and trying again changes nothing
-	Cleared    EventKind = "nothing left of it"
-
-	Probed   EventKind = "probed" // by a person: find out again
-	Undo     EventKind = "undo asked for"
-	EndGrace EventKind = "grace ended"
-	Again    EventKind = "to be applied again"
-	Cancel   EventKind = "cancelled"
-)
-
 // illegal is an event that cannot follow from the state. The engine never makes one; a person's request may.
 func illegal(r Record, e Event) error {
 	return fmt.Errorf("%s does not follow %s", e.Kind, r.State)
@@ -137,33 +19,11 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 	if e.LoginFailed {
 		r.LoginFailedAt = now
 	}
-	ok := true
-	switch from {
-	case Scheduled, Refused:
-		r, ok = r.onPrepare(e, now)
-	case Prepared:
-		r, ok = r.onPrepared(e, now)
-	case Applying:
-		r, ok = r.onApplying(e, now)
-	case Unknown:
-		r, ok = r.onUnknown(e, now)
-	case Applied:
-		r, ok = r.onApplied(e, now)
-	case Verified:
-		r, ok = r.onVerified(e, now)
-	case Grace:
-		r, ok = r.onGrace(e, now)
-	case Retiring:
-		r, ok = r.onRetire(e, now)
-	case Undoing:
-		r, ok = r.onUndo(e, now)
-	case Reverting:
-		r, ok = r.onRevert(e, now)
-	case Quarantined:
-		r, ok = r.onRepair(e, now)
-	default:
-		ok = false
+	on := from.row().on
+	if on == nil {
+		return r, illegal(r, e)
 	}
+	r, ok := on(r, e, now)
 	if !ok {
 		return r, illegal(r, e)
 	}
@@ -173,7 +33,7 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 	case from == Unknown && e.Kind == Resolved && e.Base == target.Live:
 		r.Accepted = r.Base
 	}
-	return r.note(now, string(e.Kind), e.Text), nil
+	return r.note(now, e.Kind, e.Text), nil
 }
 
 // later stays in the state and tries again after a back-off.
@@ -525,7 +385,7 @@ func (r Record) await(e Event, now time.Time) Record {
 	if r.GraceLimit.Before(r.NextAt) {
 		r.NextAt = r.GraceLimit
 	}
-	r.Reason = r.WaitsFor(e.Consumers)
+	r.Reason = r.AwaitsText(e.Consumers)
 	return r
 }
 

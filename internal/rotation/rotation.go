@@ -13,51 +13,6 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// State is where a rotation is.
-type State string
-
-// The states.
-const (
-	// Idle means that no rotation is under way and none has been since the record was made.
-	Idle State = "idle"
-	// Scheduled means that a rotation was asked for or fell due. There is no candidate yet.
-	Scheduled State = "scheduled"
-	// Prepared means that the candidate is stored, and that the target does not have it.
-	Prepared State = "prepared"
-	// Applying means that the candidate is being sent, or was when the engine stopped.
-	Applying State = "applying"
-	// Refused means that the target's rules do not allow the candidate: it is proven not live.
-	Refused State = "refused"
-	// Unknown means that it is not known whether the target has the candidate.
-	Unknown State = "unknown"
-	// Applied means that the target said that it has the candidate.
-	Applied State = "applied"
-	// Verified means that a login with the candidate succeeded.
-	Verified State = "verified"
-	// Grace means that the candidate is ACSCurrent and what it replaced still works.
-	Grace State = "grace"
-	// Undoing means that a person asked for the former credential back.
-	Undoing State = "undoing"
-	// Retiring means that the old credential is being made useless.
-	Retiring State = "retiring"
-	// Reverting means that the candidate is being taken away again, and the base put back where it was replaced.
-	Reverting State = "reverting"
-	// Done is the good end.
-	Done State = "done"
-	// Abandoned is the end without a change: the candidate is proven not live.
-	Abandoned State = "abandoned"
-	// Quarantined means that neither credential authenticates: a person is needed.
-	Quarantined State = "quarantined"
-)
-
-// States lists them all.
-func States() []State {
-	return []State{Idle, Scheduled, Prepared, Applying, Refused, Unknown, Applied, Verified, Grace, Undoing, Retiring, Reverting, Done, Abandoned, Quarantined}
-}
-
-// Ended reports whether nothing is under way.
-func (s State) Ended() bool { return s == Idle || s == Done || s == Abandoned }
-
 // Trigger is why a rotation began.
 type Trigger string
 
@@ -176,14 +131,6 @@ type Record struct {
 	Steps []Entry `json:"steps,omitempty"`
 }
 
-// Entry is one thing that was done.
-type Entry struct {
-	At    time.Time `json:"at"`
-	State State     `json:"state"` // after it
-	Event string    `json:"event"`
-	Text  string    `json:"text,omitempty"` // what the target said
-}
-
 // Health is what is known of the credential in use.
 type Health struct {
 	// ProbedAt is when the target last answered, and Live what it said.
@@ -205,9 +152,6 @@ type Request struct {
 	// At is the earliest time to begin.
 	At time.Time `json:"at,omitzero"`
 }
-
-// InFlight reports whether a rotation is under way, or stuck.
-func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
 
 // Wake is when the engine must look at the record next; zero means never.
 func (r Record) Wake() time.Time {
@@ -262,29 +206,6 @@ func (r Record) SettledAt(now time.Time) time.Time {
 	return at
 }
 
-// Holds reports whether reads of the secret wait: what ACSCurrent is on may have stopped working a moment ago.
-func (r Record) Holds() bool {
-	if r.Strategy != target.Single {
-		return false
-	}
-	switch r.State {
-	case Applying, Unknown, Applied, Verified, Reverting:
-		return true
-	}
-	return false
-}
-
-// Pending reports whether the candidate carries the pending label.
-func (r Record) Pending() bool {
-	switch r.State {
-	case Prepared, Applying, Unknown, Applied, Verified, Reverting, Refused:
-		return r.Mode != Reapply
-	case Quarantined:
-		return r.Mode != Reapply && r.Candidate != ""
-	}
-	return false
-}
-
 // Earliest returns the first time at which a scheduled rotation may begin: least after the beginning of the rotation before it. last
 // is when the credential was changed last; zero when it never was, and then any time is early enough. Where the record tells
 // no beginning, or one long before the change, the change counts.
@@ -307,7 +228,7 @@ func (r Record) Begin(q Request, now time.Time) Record {
 	if q.Trigger == Emergency {
 		next = next.graceless()
 	}
-	return next.note(now, "asked for: "+string(q.Trigger), "")
+	return next.note(now, Begun, string(q.Trigger))
 }
 
 // graceless is a rotation whose old credential is retired at once.
@@ -323,7 +244,7 @@ func (r Record) Urgent() Record {
 }
 
 // note appends to the story. What happens over and over is told once, with its last time.
-func (r Record) note(now time.Time, event, text string) Record {
+func (r Record) note(now time.Time, event EventKind, text string) Record {
 	steps := make([]Entry, 0, len(r.Steps)+1)
 	steps = append(steps, r.Steps...)
 	if n := len(steps); n > 0 && steps[n-1].Event == event && steps[n-1].Text == text && steps[n-1].State == r.State {
@@ -372,7 +293,7 @@ func (r Record) Adopted(version string, lastFailed, now time.Time) Record {
 	r = r.to(Done)
 	r.Candidate, r.Accepted, r.EndedAt, r.LoginFailedAt = version, version, now, lastFailed
 	r.Health = Health{ProbedAt: now, Live: true, NextAt: r.Health.NextAt}
-	return r.note(now, "adopted by a person", "")
+	return r.note(now, Adopted, "")
 }
 
 // Trying is a record of which a credential that a caller gives is about to be tried: the engine takes
@@ -389,7 +310,7 @@ func (r Record) Restored(now time.Time) Record {
 	if r.State == Verified {
 		r = r.to(Applied).quiet(now)
 	}
-	return r.note(now, "store put back from a copy", "")
+	return r.note(now, Restored, "")
 }
 
 // Advice says what a person can do about the state; empty where there is nothing to do.
@@ -417,5 +338,5 @@ func (r Record) Drifted(current, targetName string, strategy target.Strategy, te
 	r.StartedAt, r.PromotedAt, r.GraceUntil, r.GraceLimit, r.EndedAt, r.NextAt = now, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	r.Health = Health{ProbedAt: now, NextAt: now} // it is looked at again when it has been mended
 	r.Reason = "The target does not accept the credential in use: " + text + ". Somebody else has changed it there."
-	return r.note(now, "drift found", text)
+	return r.note(now, Drift, text)
 }

@@ -11,14 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-var (
-	noon  = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	kinds = []rotation.EventKind{
-		rotation.Stored, rotation.Sending, rotation.Accepted, rotation.Unreached, rotation.NoAnswer, rotation.Declined, rotation.Resolved,
-		rotation.LoggedIn, rotation.NoLogin, rotation.Promoted, rotation.Expired, rotation.Retired, rotation.Reverted, rotation.Failed,
-		rotation.Impossible, rotation.Probed, rotation.Undo, rotation.EndGrace, rotation.Again, rotation.Cancel, rotation.Cleared, rotation.Awaiting, rotation.Overran,
-	}
-)
+var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 // record is a rotation in its first attempt, whose request was sent long ago.
 func record(s rotation.State) rotation.Record {
@@ -51,7 +44,7 @@ var allowed = map[rotation.State]map[rotation.EventKind]rotation.State{
 func TestEveryEventInEveryState(t *testing.T) {
 	t.Parallel()
 	for _, s := range append(rotation.States(), "") {
-		for _, kind := range kinds {
+		for _, kind := range rotation.EventKinds() {
 			e := rotation.Event{Kind: kind, Candidate: target.Live, Version: "v3", Replaces: "v1", Strategy: target.Overlap, Target: "t", Consumers: 2, Until: noon.Add(time.Hour)}
 			got, err := rotation.Next(record(s), e, noon)
 			want, ok := allowed[s][kind]
@@ -60,7 +53,7 @@ func TestEveryEventInEveryState(t *testing.T) {
 				t.Errorf("%s in %s leads to %s, %v; want %s", kind, s, got.State, err, want)
 			case !ok && err == nil:
 				t.Errorf("%s in %s is taken and leads to %s", kind, s, got.State)
-			case ok && (len(got.Steps) != 1 || got.Steps[0].Event != string(kind) || got.Steps[0].State != want):
+			case ok && (len(got.Steps) != 1 || got.Steps[0].Event != kind || got.Steps[0].State != want):
 				t.Errorf("%s in %s is noted as %+v", kind, s, got.Steps)
 			}
 		}
@@ -210,25 +203,25 @@ func TestNextLeavesItsRecord(t *testing.T) {
 	}
 }
 
+// TestPlan verifies that nothing is done before its time, nor after the end, and that each step has a state in which it is due.
 func TestPlan(t *testing.T) {
 	t.Parallel()
-	steps := map[rotation.State]rotation.Step{
-		rotation.Scheduled: rotation.Prepare, rotation.Refused: rotation.Prepare, rotation.Prepared: rotation.Send, rotation.Applying: rotation.Resolve,
-		rotation.Unknown: rotation.Resolve, rotation.Applied: rotation.Verify, rotation.Verified: rotation.Promote, rotation.Grace: rotation.Expire,
-		rotation.Undoing: rotation.CheckBase, rotation.Retiring: rotation.Retire, rotation.Reverting: rotation.Revert,
-	}
+	due := map[rotation.Step]bool{}
 	for _, s := range rotation.States() {
 		r := record(s)
-		want, under := steps[s]
-		if !under {
-			want = rotation.Nothing
-		}
-		if got := rotation.Plan(r, noon); got != want {
-			t.Errorf("in %s: %s, want %s", s, got, want)
+		step := rotation.Plan(r, noon)
+		due[step] = true
+		if (step == rotation.Nothing) != (s.Ended() || s == rotation.Quarantined) {
+			t.Errorf("in %s: %s", s, step)
 		}
 		r.NextAt = noon.Add(time.Second)
-		if got := rotation.Plan(r, noon); under && got != rotation.Wait {
+		if got := rotation.Plan(r, noon); r.InFlight() && got != rotation.Wait {
 			t.Errorf("in %s before its time: %s", s, got)
+		}
+	}
+	for _, step := range constants(t, "Step") {
+		if step := rotation.Step(step); !due[step] && step != rotation.Wait && step != rotation.Clear {
+			t.Errorf("no state in which %q is due", step)
 		}
 	}
 }
@@ -349,7 +342,7 @@ func TestRestored(t *testing.T) {
 		if s == rotation.Verified {
 			want = rotation.Applied
 		}
-		if got.State != want || got.Health != (rotation.Health{NextAt: noon}) || len(got.Steps) != 1 || got.Holds() != r.Holds() || got.Pending() != r.Pending() {
+		if got.State != want || got.Health != (rotation.Health{NextAt: noon}) || len(got.Steps) != 1 || got.BlocksReads() != r.BlocksReads() || got.Pending() != r.Pending() {
 			t.Errorf("%s becomes %+v", s, got)
 		}
 	}
@@ -367,12 +360,12 @@ func TestStates(t *testing.T) {
 	for _, s := range append(rotation.States(), "") {
 		r := record(s)
 		r.Strategy = target.Single
-		if got := (says{r.InFlight(), r.Holds(), r.Pending()}); got != want[s] {
+		if got := (says{r.InFlight(), r.BlocksReads(), r.Pending()}); got != want[s] {
 			t.Errorf("%s: %+v, want %+v", s, got, want[s])
 		}
 		for _, strategy := range []target.Strategy{target.Overlap, target.Double} {
-			if r.Strategy = strategy; r.Holds() {
-				t.Errorf("%s with strategy %s holds reads", s, strategy)
+			if r.Strategy = strategy; r.BlocksReads() {
+				t.Errorf("%s with strategy %s blocks reads", s, strategy)
 			}
 		}
 		if r.Mode = rotation.Reapply; r.Pending() {
@@ -449,7 +442,7 @@ func TestStoryIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if first, last := r.Steps[0], r.Steps[len(r.Steps)-1]; len(r.Steps) != 64 || first.Event != "asked for: manual" || last.Text != "199" {
+	if first, last := r.Steps[0], r.Steps[len(r.Steps)-1]; len(r.Steps) != 64 || first.Event != rotation.Begun || first.Text != "manual" || last.Text != "199" {
 		t.Errorf("%d entries, from %+v to %+v; want 64, the first and the last kept", len(r.Steps), first, last)
 	}
 	for range 50 {

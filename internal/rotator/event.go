@@ -20,18 +20,26 @@ type Event struct {
 
 // tell logs what an operator should know, and passes every event on.
 func (w *worker) tell(t *api.Turn, r rotation.Record, e rotation.Event) {
-	out := Event{Account: r.Account, Secret: r.Secret, Target: r.Target, ID: r.ID, State: r.State, Trigger: r.Trigger, Kind: e.Kind}
+	out := Event{
+		Account: r.Account,
+		Secret:  r.Secret,
+		Target:  r.Target,
+		ID:      r.ID,
+		State:   r.State,
+		Trigger: r.Trigger,
+		Kind:    e.Kind,
+	}
 	log := w.rotator.config.Logger.With("secret", r.Secret, "rotation", r.ID, "target", t.Secret.TargetName())
-	switch {
-	case r.State == rotation.Quarantined:
-		log.Error("a rotation is quarantined: a person is needed", "reason", r.Reason)
-	case r.State == rotation.Abandoned && t.Record.State != rotation.Abandoned:
+	switch rotation.NoticeOf(t.Record, r, e.Kind) {
+	case rotation.NoticeQuarantined, rotation.NoticeDrift:
+		log.Error("a rotation is quarantined: an operator must repair it", "reason", r.Reason)
+	case rotation.NoticeFailed:
 		log.Warn("a rotation was abandoned; the credential in use is untouched", "reason", r.Reason)
-	case e.Kind == "overdue":
+	case rotation.NoticeOverdue:
 		log.Error("a rotation is overdue", "due", t.Secret.Rotation.Next, "reason", r.Reason)
-	case e.Kind == rotation.Overran:
-		log.Warn("the grace of a former credential has reached its limit: it is retired, though consumers hold it", "consumers", e.Consumers)
-	case e.Kind == rotation.Promoted:
+	case rotation.NoticeGraceLimit:
+		log.Warn("a grace period has reached its limit: the previous credential is retired, though consumers hold it", "consumers", e.Consumers)
+	case rotation.NoticeSucceeded:
 		out.Took = r.PromotedAt.Sub(r.StartedAt)
 		log.Info("a credential was rotated", "took", out.Took.Round(time.Millisecond).String())
 	}

@@ -46,12 +46,12 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	if t.Overdue(now) {
-		r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+		r, err := w.engine.Note(ctx, t, rotation.Overdue, func(r rotation.Record) rotation.Record {
 			r.Overdue = true
 			return r
 		})
 		if err == nil {
-			w.tell(t, r, rotation.Event{Kind: "overdue"})
+			w.tell(t, r, rotation.Event{Kind: rotation.Overdue})
 		}
 		return err == nil, err
 	}
@@ -98,7 +98,7 @@ func (w *worker) wholeGrace(ctx context.Context, t *api.Turn) error {
 	if until.Sub(t.Record.GraceUntil) < slowStore {
 		return nil
 	}
-	r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+	r, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
 		return r.WholeGrace(until.Add(-r.GracePeriod))
 	})
 	if err == nil {
@@ -154,13 +154,13 @@ func (w *worker) begin(ctx context.Context, t *api.Turn, q rotation.Request) (bo
 	if err != nil {
 		return false, err
 	}
-	w.tell(t, r, rotation.Event{Kind: "begun"})
+	w.tell(t, r, rotation.Event{Kind: rotation.Begun})
 	return true, nil
 }
 
 // postpone moves the time of a rotation that may not begin. The date that was planned stays: it is overdue.
 func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) error {
-	_, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
 		if r.InFlight() {
 			r.NextAt = until
 		} else {
@@ -216,7 +216,7 @@ func (w *worker) proveBase(ctx context.Context, t *api.Turn) (proven, more bool,
 	switch live {
 	case target.Live:
 		now := w.engine.Now()
-		r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record { return r.Seen(current, now, r.Health.NextAt) })
+		r, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record { return r.Seen(current, now, r.Health.NextAt) })
 		if err == nil {
 			t.Record = r
 		}
@@ -358,7 +358,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 	if _, err := w.move(ctx, t, rotation.Event{Kind: rotation.Sending}, nil); err != nil {
 		return false, err
 	}
-	if t.Record.Holds() {
+	if t.Record.BlocksReads() {
 		sleep(ctx, w.rotator.config.Lead)
 	}
 	if w.time() == 0 || ctx.Err() != nil {
@@ -564,7 +564,7 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
 	switch live {
 	case target.Live:
-		_, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record { return r.Seen(current, now, next) })
+		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record { return r.Seen(current, now, next) })
 		return false, err
 	case target.NotKnown:
 		return false, w.noteHealth(ctx, t, func(h rotation.Health) rotation.Health {
@@ -573,20 +573,20 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 			return h
 		})
 	}
-	r, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+	r, err := w.engine.Note(ctx, t, rotation.Drift, func(r rotation.Record) rotation.Record {
 		if failed {
 			r.LoginFailedAt = now
 		}
 		return r.Drifted(current, t.Secret.TargetName(), strategy, text, now)
 	})
 	if err == nil {
-		w.tell(t, r, rotation.Event{Kind: "drift found", Text: text})
+		w.tell(t, r, rotation.Event{Kind: rotation.Drift, Text: text})
 	}
 	return false, err
 }
 
 func (w *worker) noteHealth(ctx context.Context, t *api.Turn, change func(rotation.Health) rotation.Health) error {
-	_, err := w.engine.Note(ctx, t, func(r rotation.Record) rotation.Record {
+	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
 		r.Health = change(r.Health)
 		return r
 	})

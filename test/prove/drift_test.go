@@ -26,7 +26,7 @@ func (c *process) found(t *testing.T, secret string, since time.Time) {
 	r := c.until(t, secret, "quarantined")
 	at := since
 	for _, s := range r.Steps {
-		if s.Event == "drift found" {
+		if s.Event == "drift-found" {
 			at = s.Time
 		}
 	}

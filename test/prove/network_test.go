@@ -88,7 +88,7 @@ func (c *process) untilHarmed(t testing.TB, secret string, hit <-chan struct{}, 
 // noticed reports whether a step of the rotation has failed.
 func noticed(r *kms.DescribeRotationResponse) bool {
 	for _, s := range r.Steps {
-		if s.Event == "failed" || s.Event == "no answer" || s.Event == "not reached" || strings.Contains(s.Event, "rejected") {
+		if s.Event == "failed" || s.Event == "no-answer" || s.Event == "not-reached" || strings.Contains(s.Event, "rejected") {
 			return true
 		}
 	}

@@ -141,6 +141,6 @@ func TestGraceLimit(t *testing.T) {
 // overran says whether the story of a rotation has consumers that were left behind.
 func overran(r *kms.DescribeRotationResponse) bool {
 	return slices.ContainsFunc(r.Steps, func(s kms.RotationStep) bool {
-		return s.Event == "grace limit reached" && strings.Contains(s.Text, "another version")
+		return s.Event == "grace-limit-reached" && strings.Contains(s.Text, "another version")
 	})
 }

@@ -262,7 +262,7 @@ func TestRehearse(t *testing.T) {
 		}
 		loggedIn := false
 		for _, step := range r.Steps {
-			loggedIn = loggedIn || step.Event == "logged in"
+			loggedIn = loggedIn || step.Event == "logged-in"
 		}
 		if !loggedIn {
 			t.Errorf("the candidate has not logged in: %+v", r.Steps)
@@ -337,7 +337,7 @@ func TestGroupSpacing(t *testing.T) {
 		var times []time.Time
 		for _, n := range []string{"app", "other"} {
 			for _, step := range until(t, s, n, "grace").Steps {
-				if step.Event == "candidate stored" {
+				if step.Event == "candidate-stored" {
 					times = append(times, step.Time)
 				}
 			}
@@ -474,7 +474,7 @@ func TestNothingUnprovenIsPromoted(t *testing.T) {
 		if version, got := current(t, s, "app"); version != "v1" || got != l {
 			t.Fatalf("version %s was promoted, which the replica does not accept", version)
 		}
-		if len(out.Steps) > 0 && out.Steps[len(out.Steps)-1].Event == "login rejected" {
+		if len(out.Steps) > 0 && out.Steps[len(out.Steps)-1].Event == "login-rejected" {
 			if out.State != "applied" || out.Reason == "" {
 				t.Errorf("after a rejected login: %s (%s)", out.State, out.Reason)
 			}

@@ -111,7 +111,7 @@ func TestRestore(t *testing.T) {
 
 // told says whether the story of a rotation has the restore.
 func told(r *kms.DescribeRotationResponse) bool {
-	return slices.ContainsFunc(r.Steps, func(s kms.RotationStep) bool { return s.Event == "store put back from a copy" })
+	return slices.ContainsFunc(r.Steps, func(s kms.RotationStep) bool { return s.Event == "store-restored" })
 }
 
 // unnoticed makes a data directory look as one that a volume's snapshot has put back.

@@ -329,7 +329,7 @@ var (
 		Attempt: 1, Candidates: 1, GracePeriod: time.Hour, GraceWait: 12 * time.Hour, GraceLimit: goldenTime.Add(12 * time.Hour), StartedAt: goldenTime.Add(-2 * time.Minute), PromotedAt: goldenTime.Add(-time.Minute),
 		GraceUntil: goldenTime.Add(59 * time.Minute), NextAt: goldenTime.Add(59 * time.Minute), Health: rotation.Health{ProbedAt: goldenTime.Add(-time.Minute), Live: true},
 		Steps: []rotation.Entry{
-			{At: goldenTime.Add(-2 * time.Minute), State: rotation.Scheduled, Event: "asked for: manual"},
+			{At: goldenTime.Add(-2 * time.Minute), State: rotation.Scheduled, Event: "begun", Text: "manual"},
 			{At: goldenTime.Add(-time.Minute), State: rotation.Grace, Event: "promoted", Text: "<by> \"hand\""},
 		},
 	}

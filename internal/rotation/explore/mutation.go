@@ -42,7 +42,7 @@ type Mutation struct {
 
 func (m *Mutation) rules() *rules {
 	r := &rules{
-		plan: rotation.Plan, next: rotation.Next, holds: rotation.Record.Holds,
+		plan: rotation.Plan, next: rotation.Next, holds: rotation.Record.BlocksReads,
 		lostReply: rotation.NoAnswer, rejected: rotation.NoLogin, unresolved: rotation.Event{Kind: rotation.Failed},
 	}
 	if m != nil {
@@ -130,10 +130,10 @@ func Mutations() []Mutation {
 		{"cancelled after an attempt, and nothing is taken back", "I6", "overlap, by login, faults", 2, 1, cancelledIn(rotation.Prepared)},
 		{"no hold with one credential", "I2", "single, faults", 1, 1, func(r *rules) { r.holds = func(rotation.Record) bool { return false } }},
 		{"hold ends when the answer is lost", "I2", "single, faults", 1, 1, func(r *rules) {
-			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Unknown && rec.Holds() }
+			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Unknown && rec.BlocksReads() }
 		}},
 		{"hold ends before the promotion", "I2", "single, faults", 1, 1, func(r *rules) {
-			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Verified && rec.Holds() }
+			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Verified && rec.BlocksReads() }
 		}},
 		{"labels not moved together", "I5", "single, faults", 1, 1, func(r *rules) { r.labelsLater = true }},
 		{"no grace period", "I3", "overlap, faults", 1, 1, goes(rotation.Verified, rotation.Promoted, rotation.Retiring)},

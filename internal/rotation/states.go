@@ -1,0 +1,212 @@
+package rotation
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// State is where a rotation is. Its value is stored and sent on the wire.
+type State string
+
+// The states. Each has a row in the table below.
+const (
+	// Idle means that no rotation is under way, and that none has been since the record was made.
+	Idle State = "idle"
+	// Scheduled means that a rotation was asked for or fell due. There is no candidate yet.
+	Scheduled State = "scheduled"
+	// Prepared means that the candidate is stored, and that the target does not have it.
+	Prepared State = "prepared"
+	// Applying means that the candidate is being sent, or was when the engine stopped.
+	Applying State = "applying"
+	// Refused means that the target's rules do not allow the candidate: it is proven not live.
+	Refused State = "refused"
+	// Unknown means that it is not known whether the target has the candidate.
+	Unknown State = "unknown"
+	// Applied means that the target said that it has the candidate.
+	Applied State = "applied"
+	// Verified means that a login with the candidate succeeded.
+	Verified State = "verified"
+	// Grace means that the candidate is ACSCurrent, and that the previous credential still works.
+	Grace State = kms.RotationStateGrace
+	// Undoing means that an operator asked for the previous credential back.
+	Undoing State = "undoing"
+	// Retiring means that the previous credential is being made useless.
+	Retiring State = "retiring"
+	// Reverting means that the candidate is being taken away again, and the base restored where it was replaced.
+	Reverting State = "reverting"
+	// Done is the good end.
+	Done State = kms.RotationStateDone
+	// Abandoned is the end without a change: the candidate is proven not live.
+	Abandoned State = kms.RotationStateAbandoned
+	// Quarantined means that neither credential authenticates: an operator must decide.
+	Quarantined State = kms.RotationStateQuarantined
+)
+
+// stateRow is everything that depends on the state alone.
+type stateRow struct {
+	state State
+	// ended says that nothing is under way.
+	ended bool
+	// step is what the engine does next, once the time for it has come.
+	step Step
+	// on returns the record after an event, and false for one that does not follow; nil where none does.
+	on func(Record, Event, time.Time) (Record, bool)
+	// pending says that the candidate carries the label ACSPending.
+	pending bool
+	// blocksReads says that reads wait where the target holds only one credential: the one that ACSCurrent is on may have
+	// stopped working a moment ago.
+	blocksReads bool
+	// waitsFor completes the sentence "The rotation waits for …".
+	waitsFor string
+	// instead is what an operator can do about a rotation that cannot be cancelled; empty where it can be.
+	instead string
+}
+
+const (
+	mayHaveIt = "the target may have the candidate. Wait for its answer; until then, nothing can be given up."
+	hasIt     = "the target has the candidate. Wait for the promotion; in the grace period UndoRotation makes the previous credential current again."
+	itEnds    = "wait for its end; what is being taken away cannot be kept."
+	noneIsOn  = "nothing is under way."
+)
+
+// states is the table of states, in the order of a rotation.
+var states = []stateRow{
+	{state: Idle, ended: true, step: Nothing, instead: noneIsOn},
+	{state: Scheduled, step: Prepare, on: Record.onPrepare, waitsFor: "its turn"},
+	{state: Prepared, step: Send, on: Record.onPrepared, pending: true, waitsFor: "the next attempt"},
+	{
+		state: Applying, step: Resolve, on: Record.onApplying, pending: true, blocksReads: true, // an engine that finds it did not see the answer
+		waitsFor: "the target's answer", instead: mayHaveIt,
+	},
+	{state: Refused, step: Prepare, on: Record.onPrepare, pending: true, waitsFor: "another candidate"},
+	{
+		state: Unknown, step: Resolve, on: Record.onUnknown, pending: true, blocksReads: true,
+		waitsFor: "the target to say which credential it accepts", instead: mayHaveIt,
+	},
+	{
+		state: Applied, step: Verify, on: Record.onApplied, pending: true, blocksReads: true,
+		waitsFor: "a login with the new credential", instead: hasIt,
+	},
+	{
+		state: Verified, step: Promote, on: Record.onVerified, pending: true, blocksReads: true,
+		waitsFor: "the promotion", instead: hasIt,
+	},
+	{
+		state: Grace, step: Expire, on: Record.onGrace, waitsFor: "the end of the grace period",
+		instead: "the new credential is current. UndoRotation makes the previous one current again.",
+	},
+	{state: Undoing, step: CheckBase, on: Record.onUndo, waitsFor: "a login with the previous credential", instead: itEnds},
+	{state: Retiring, step: Retire, on: Record.onRetire, waitsFor: "the target to retire the previous credential", instead: itEnds},
+	{
+		state: Reverting, step: Revert, on: Record.onRevert, pending: true, blocksReads: true,
+		waitsFor: "the target to take the candidate back", instead: itEnds,
+	},
+	{state: Done, ended: true, step: Nothing, instead: noneIsOn},
+	{state: Abandoned, ended: true, step: Nothing, instead: noneIsOn},
+	{
+		state: Quarantined, step: Nothing, on: Record.onRepair, pending: true,
+		waitsFor: "an operator to repair it", instead: "RepairRotation repairs it.",
+	},
+}
+
+// States returns all states.
+func States() []State {
+	list := make([]State, len(states))
+	for i, s := range states {
+		list[i] = s.state
+	}
+	return list
+}
+
+// row returns the row of a state; of the zero state and of one that this release does not know, one that says nothing.
+func (s State) row() *stateRow {
+	for i := range states {
+		if states[i].state == s {
+			return &states[i]
+		}
+	}
+	return &stateRow{step: Nothing, instead: noneIsOn}
+}
+
+// Ended reports whether nothing is under way.
+func (s State) Ended() bool { return s.row().ended }
+
+// InsteadOfCancel returns what an operator can do about a rotation in this state, which cannot be cancelled.
+func (s State) InsteadOfCancel() string { return s.row().instead }
+
+// InFlight reports whether a rotation is under way, or stuck.
+func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
+
+// GoesOn reports whether the engine has something left to do for the rotation.
+func (r Record) GoesOn() bool { return r.InFlight() && r.State != Quarantined }
+
+// BlocksReads reports whether reads of the secret wait: the credential of ACSCurrent may have stopped working a moment ago.
+func (r Record) BlocksReads() bool { return r.Strategy == target.Single && r.State.row().blocksReads }
+
+// Pending reports whether the candidate carries the pending label.
+func (r Record) Pending() bool {
+	return r.State.row().pending && r.Mode != Reapply && (r.State != Quarantined || r.Candidate != "")
+}
+
+// WaitsFor says what must happen for the rotation to go on; empty when none is under way. consumers is how many hold the
+// previous credential, as far as the end of a grace period waits for them.
+func (r Record) WaitsFor(consumers int, now time.Time) string {
+	text := r.State.row().waitsFor
+	switch {
+	case text == "":
+		return ""
+	case r.State == Scheduled && r.Paused:
+		return "the end of the pause"
+	case r.State == Grace && consumers > 0:
+		return fmt.Sprintf("%d of its consumers, until %s at the latest", consumers, r.GraceLimit.UTC().Format(time.RFC3339))
+	case r.NextAt.After(now):
+		return text + ", at " + r.NextAt.UTC().Format(time.RFC3339)
+	}
+	return text
+}
+
+// Step is what the engine does next.
+type Step string
+
+// The steps.
+const (
+	// Nothing: an operator must decide, or all is done.
+	Nothing Step = "nothing"
+	// Wait until NextAt.
+	Wait Step = "wait"
+	// Prepare makes a candidate and stores it: event Stored.
+	Prepare Step = "prepare"
+	// Send gives the candidate to the target. The event Sending is stored first, then the effect, then the target's answer.
+	Send Step = "send"
+	// Resolve finds out which credential is live: event Resolved.
+	Resolve Step = "resolve"
+	// Verify logs in with the candidate.
+	Verify Step = "verify"
+	// Promote moves the labels: event Promoted, in the same transaction.
+	Promote Step = "promote"
+	// CheckBase logs in with the base, for an undo.
+	CheckBase Step = "check base"
+	// Expire asks who still holds the previous credential: event Awaiting while a consumer does. Else it stores that the grace
+	// period is over, before anything is taken away: event Expired, or Overran at the deadline. From then on there is no undo.
+	Expire Step = "expire"
+	// Retire makes the base useless at the target.
+	Retire Step = "retire"
+	// Revert takes the candidate away from the target, and restores the base where it was replaced.
+	Revert Step = "revert"
+	// Clear lets the target take back what the attempts of a cancelled rotation may have left: event Cleared.
+	Clear Step = "clear"
+)
+
+// Plan says what to do next with a record that no engine is working on.
+func Plan(r Record, now time.Time) Step {
+	switch {
+	case r.InFlight() && r.NextAt.After(now):
+		return Wait
+	case r.State == Prepared && r.Cancelled:
+		return Clear
+	}
+	return r.State.row().step
+}
