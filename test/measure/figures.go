@@ -30,8 +30,38 @@ type base struct {
 // the last before that changed. Bounds compare with start, because features were added between the two.
 func bases() []*base {
 	return []*base{
-		{suffix: "_reviewed", commit: "52c29d8", recorded: map[string]int{}},
-		{suffix: "_start", commit: "fb14f50", recorded: map[string]int{}},
+		{suffix: "_reviewed", commit: "52c29d8", recorded: map[string]int{
+			"function_lines_p99":  42,
+			"tokens_explore":      15378,
+			"code_lines_explore":  1763,
+			"tokens_api":          52198,
+			"code_lines_api":      5639,
+			"tokens_rotator":      8597,
+			"code_lines_rotator":  983,
+			"tokens_adapters":     9005,
+			"code_lines_adapters": 1263,
+			"tokens_product":      291649,
+			"code_lines_product":  38152,
+			"third_party_agent":   340,
+			"third_party_cli":     408,
+			"binary_kb_keyturn":   43675,
+		}},
+		{suffix: "_start", commit: "fb14f50", recorded: map[string]int{
+			"function_lines_p99":  45,
+			"tokens_explore":      15384,
+			"code_lines_explore":  1763,
+			"tokens_api":          67770,
+			"code_lines_api":      7495,
+			"tokens_rotator":      9580,
+			"code_lines_rotator":  1093,
+			"tokens_adapters":     9005,
+			"code_lines_adapters": 1263,
+			"tokens_product":      386791,
+			"code_lines_product":  50891,
+			"third_party_agent":   340,
+			"third_party_cli":     408,
+			"binary_kb_keyturn":   45187,
+		}},
 	}
 }
 

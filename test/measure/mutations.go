@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -18,10 +17,49 @@ import (
 // mutation is a rule of the product that is broken on purpose, and the test that must notice.
 type mutation struct {
 	name string
-	// file is changed: old, which must occur exactly once, becomes new.
+	// In file, old becomes new. It must occur exactly once, unless each asks for one mutation for each time that it occurs.
 	file, old, new string
-	// pkg is the package whose tests run, and test the one that must fail. It needs no database.
-	pkg, test string
+	each           bool
+	// pkg is the package whose tests run, and test the one that must fail, or where the package panics at its start, before
+	// any test, a part of what it then says. Neither needs a database.
+	pkg, test, panics string
+
+	nth int // which of the places it is, from 1, of a mutation that came from each
+}
+
+// expand turns each mutation of many places into one for each place.
+func expand(dir string, rows []mutation) ([]mutation, error) {
+	var all []mutation
+	for _, m := range rows {
+		text, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(m.file)))
+		if err != nil {
+			return nil, err
+		}
+		n := strings.Count(string(text), m.old)
+		switch {
+		case n == 0 || n > 1 && !m.each:
+			return nil, fmt.Errorf("mutation %s: %s has %d times %q: update the row", m.name, m.file, n, m.old)
+		case !m.each:
+			m.nth = 1
+			all = append(all, m)
+		default:
+			name := m.name
+			for i := range n {
+				m.name, m.nth = fmt.Sprintf("%s/%d", name, i+1), i+1
+				all = append(all, m)
+			}
+		}
+	}
+	return all, nil
+}
+
+// replaceNth replaces one occurrence of old.
+func replaceNth(text, old, new string, nth int) string {
+	at := 0
+	for range nth {
+		at += strings.Index(text[at:], old) + len(old)
+	}
+	return text[:at-len(old)] + new + text[at:]
 }
 
 // limit bounds the tests of one mutation.
@@ -38,12 +76,15 @@ func mutate(w io.Writer, only string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	if rows, err = expand(dir, rows); err != nil {
+		return err
+	}
 	if err := healthy(dir, rows); err != nil {
 		return err
 	}
 	var survived []string
 	for _, m := range rows {
-		verdict := "fails " + m.test
+		verdict := "fails " + cmp.Or(m.test, m.pkg)
 		if err := m.apply(dir); err != nil {
 			survived = append(survived, m.name)
 			verdict = "NOT NOTICED: " + err.Error()
@@ -61,7 +102,7 @@ func mutate(w io.Writer, only string) error {
 func healthy(dir string, rows []mutation) error {
 	tests := map[string][]string{}
 	for _, m := range rows {
-		if !slices.Contains(tests[m.pkg], m.test) {
+		if m.test != "" && !slices.Contains(tests[m.pkg], m.test) {
 			tests[m.pkg] = append(tests[m.pkg], m.test)
 		}
 	}
@@ -80,23 +121,24 @@ func healthy(dir string, rows []mutation) error {
 }
 
 // apply breaks the rule, runs the test, and restores the file. It returns nil when the test failed.
-func (m mutation) apply(dir string) error {
+func (m mutation) apply(dir string) (err error) {
 	path := filepath.Join(dir, filepath.FromSlash(m.file))
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	if n := bytes.Count(text, []byte(m.old)); n != 1 {
-		return fmt.Errorf("%s has %d times %q, which must occur once: update the row", m.file, n, m.old)
-	}
-	if err := os.WriteFile(path, bytes.Replace(text, []byte(m.old), []byte(m.new), 1), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(replaceNth(string(text), m.old, m.new, m.nth)), 0o600); err != nil {
 		return err
 	}
 	defer func() { err = cmp.Or(err, os.WriteFile(path, text, 0o600)) }()
 	out, failed := goTest(dir, m.pkg, []string{m.test})
 	switch {
 	case failed == nil:
-		return errors.New(m.test + " passed")
+		return errors.New("the tests passed")
+	case m.panics != "" && strings.Contains(out, "panic: ") && strings.Contains(out, m.panics):
+		return err
+	case m.panics != "":
+		return fmt.Errorf("there is no panic that says %q: %s", m.panics, tail(out))
 	case !strings.Contains(out, "--- FAIL: "+m.test+" "):
 		return fmt.Errorf("%s did not run to its end: %s", m.test, tail(out))
 	}
