@@ -18,6 +18,7 @@ import (
 
 	"github.com/knadh/koanf/parsers/yaml"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/wire"
 )
 
@@ -288,14 +289,9 @@ func (s *setup) checkEndpoint(m *mistakes) {
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "":
 		m.add("endpoint", "must be host[:port], or an https:// or http:// URL without path, query or user")
-	case u.Scheme == "http" && !loopback(u.Hostname()) && !s.AllowPlainHTTP:
+	case u.Scheme == "http" && !egress.IsLoopback(u.Hostname()) && !s.AllowPlainHTTP:
 		m.add("endpoint", "is plain HTTP and not on loopback: values would cross the network in clear; use https://, or set allow_plain_http if you mean it")
 	}
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // exactlyOne adds a mistake unless one of the settings is there.
@@ -383,7 +379,7 @@ func (s *setup) checkListeners(m *mistakes) {
 		switch {
 		case err != nil || port == "":
 			m.add(path, "must be host:port")
-		case !anywhere && !loopback(host):
+		case !anywhere && !egress.IsLoopback(host):
 			m.add(path, "is not on loopback; use 127.0.0.1, [::1] or localhost")
 		case port != "0" && taken[address] != "":
 			m.add(path, "is the same as %s", taken[address])

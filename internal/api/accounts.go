@@ -109,7 +109,7 @@ func asPreparation(t store.Target, err error) error {
 	if fault.KindOf(err) == fault.InUse {
 		return err
 	}
-	return fault.Wrap(fault.InUse, err, "Target %q: %s", t.Name, said(err))
+	return fault.Wrap(fault.InUse, err, "Target %q: %s", t.Name, target.TextForCaller(err))
 }
 
 func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
@@ -136,11 +136,6 @@ func (p *preparation) refused(err error) error {
 // said returns what a target's error tells a caller, and logs what is for the operator alone.
 func (p *preparation) said(err error) string {
 	p.logDetail(p.target.Name, err)
-	return said(err)
-}
-
-// said returns what a target's error tells a caller; it holds no secret.
-func said(err error) string {
 	return target.TextForCaller(err)
 }
 

@@ -454,14 +454,14 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	ended(err)
 	if err != nil {
 		c.logDetail(t.Name, err)
-		class, code, message := target.ForCaller(err)
+		told, withheld := target.ForCaller(err)
 		if said := (*target.Error)(nil); c.isLocal(t) && errors.As(err, &said) {
-			class, code, message = said.Class, said.Code, said.Text
+			told, withheld = *said, false
 		}
-		if message == target.Withheld {
-			message = "target " + t.Name + ": " + message
+		if withheld {
+			told.Text = "target " + t.Name + ": " + told.Text
 		}
-		out.Result, out.Code, out.Message = class.String(), code, message
+		out.Result, out.Code, out.Message = told.Class.String(), told.Code, told.Text
 	}
 	return out, nil
 }
@@ -478,7 +478,7 @@ func (c *Call) concealing(
 	bounded, cancel := context.WithTimeout(ctx, cmp.Or(c.TestTime, d))
 	return bounded, func(err error) {
 		defer cancel()
-		if _, _, text := target.ForCaller(err); errors.As(err, new(*target.Error)) && text == target.Withheld {
+		if _, withheld := target.ForCaller(err); withheld && errors.As(err, new(*target.Error)) {
 			<-bounded.Done()
 		}
 	}

@@ -51,7 +51,7 @@ var localKinds = []string{"command"}
 // eachNetworkKind runs a function with a target of every kind and configuration.
 func eachNetworkKind(t *testing.T, address string, dial egress.DialFunc, run func(t *testing.T, name string, system target.Target)) {
 	t.Helper()
-	for _, kind := range targetKinds(command.Config{}) {
+	for _, kind := range TargetKinds(command.Config{}) {
 		if slices.Contains(localKinds, kind.Name) {
 			continue
 		}
@@ -165,8 +165,8 @@ func TestTargetsAreNoPortScanners(t *testing.T) {
 				if told[key] == nil {
 					told[key] = map[string]string{}
 				}
-				class, code, text := target.ForCaller(err)
-				told[key][service] = fmt.Sprint(class, code, text)
+				answer, _ := target.ForCaller(err)
+				told[key][service] = fmt.Sprint(answer.Class, answer.Code, answer.Text)
 			}
 		})
 	}

@@ -1,38 +1,100 @@
 package cli
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/target/command"
 )
 
-// TestAddressesOfKinds: every kind of target says where it sends credentials, and nothing of a URL
-// that may hold a token.
+// TestAddressesOfKinds verifies that every kind of target says where it sends credentials, and
+// nothing of a URL that may hold a token.
 func TestAddressesOfKinds(t *testing.T) {
 	t.Parallel()
+	const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFdPH8IiRLac87wutRCtJ3tT0Yomb/cYLZRqL1acJ4tN"
+	const program = "/bin/true"
 	configs := map[string]struct {
 		config string
 		want   []string
 	}{
-		"postgresql": {`{"address":"db","admin_address":"pg:6432","verify":["r1:5432"]}`, []string{"db:5432", "pg:6432", "r1:5432"}},
-		"mysql":      {`{"address":"db"}`, []string{"db:3306"}},
-		"mariadb":    {`{"address":"db:3307"}`, []string{"db:3307"}},
-		"redis":      {`{"nodes":["a","b:1"]}`, []string{"a:6379", "b:1"}},
-		"webhook":    {`{"url":"https://hook.example.test/x?token=hidden","strategy":"single"}`, []string{"https://hook.example.test"}},
-		"rabbitmq":   {`{"api":"https://mq.example.test:15671","amqp":["amqps://mq.example.test"]}`, []string{"https://mq.example.test:15671", "amqps://mq.example.test"}},
+		"postgresql": {
+			`{"address":"db","admin_address":"pg:6432","verify":["r1:5432"]}`,
+			[]string{"db:5432", "pg:6432", "r1:5432"},
+		},
+		"mysql":   {`{"address":"db"}`, []string{"db:3306"}},
+		"mariadb": {`{"address":"db:3307"}`, []string{"db:3307"}},
+		"redis":   {`{"nodes":["a","b:1"],"verify":["c"]}`, []string{"a:6379", "b:1", "c:6379"}},
+		"ssh": {
+			`{"address":"host","verify":["replica:2222"],"host_keys":["` + hostKey + `"]}`,
+			[]string{"host:22", "replica:2222"},
+		},
+		"ldap": {`{"address":"dir","verify":["replica"]}`, []string{"dir:636", "replica:636"}},
+		"oauth": {
+			`{"token_urls":["https://id.example.test/token"],
+			  "set":{"method":"PUT","url":"https://a.example.test/{client_id}?token=hidden","body":"{secret}"},
+			  "remove":{"method":"DELETE","url":"https://b.example.test/{client_id}","body":"{secret}"}}`,
+			[]string{"https://id.example.test", "https://a.example.test", "https://b.example.test"},
+		},
+		"webhook": {
+			`{"url":"https://hook.example.test/x?token=hidden","strategy":"single"}`,
+			[]string{"https://hook.example.test"},
+		},
+		"rabbitmq": {
+			`{"api":"https://mq.example.test:15671","amqp":["amqps://mq.example.test"]}`,
+			[]string{"https://mq.example.test:15671", "amqps://mq.example.test"},
+		},
+		"command": {`{"command":"rotate","strategy":"single"}`, []string{program}},
 	}
-	for _, k := range targetKinds(command.Config{}) {
-		if k.Addresses == nil {
-			t.Errorf("kind %s does not say where it sends credentials", k.Name)
+	commands := command.Config{
+		User:     command.User{Self: true},
+		Commands: map[string]command.Line{"rotate": {Path: program}},
+	}
+	for _, k := range TargetKinds(commands) {
+		c, ok := configs[k.Name]
+		if !ok {
+			t.Errorf("kind %s has no row in this test", k.Name)
 			continue
 		}
-		c, ok := configs[k.Name]
-		if got := k.AddressesOf([]byte(c.config)); ok && !slices.Equal(got, c.want) {
-			t.Errorf("%s: %q, want %q", k.Name, got, c.want)
+		if got := k.AddressesOf([]byte(c.config)); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q (%v)", k.Name, got, c.want, k.Check([]byte(c.config)))
 		}
 		if got := k.AddressesOf([]byte("{")); got != nil {
 			t.Errorf("%s: %q of a configuration that cannot be read", k.Name, got)
+		}
+	}
+}
+
+// TestEveryKindHasAPage verifies that docs/targets has a page for each kind, which names the kind in
+// its first paragraph.
+func TestEveryKindHasAPage(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../../docs/targets/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	described := map[string]bool{}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paragraphs := strings.SplitN(string(text), "\n\n", 3)
+		if len(paragraphs) < 3 || !strings.HasPrefix(paragraphs[1], "Kind") {
+			t.Errorf("%s does not begin with a title and the name of its kind", page)
+			continue
+		}
+		for _, k := range TargetKinds(command.Config{}) {
+			if strings.Contains(paragraphs[1], "`"+k.Name+"`") {
+				described[k.Name] = true
+			}
+		}
+	}
+	for _, k := range TargetKinds(command.Config{}) {
+		if !described[k.Name] {
+			t.Errorf("no page in docs/targets begins with \"Kind `%s`\"", k.Name)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/root"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
@@ -40,7 +41,7 @@ func (p profile) checkTransport() error {
 		return nil
 	}
 	u, err := url.Parse(p.Endpoint)
-	if err != nil || !loopbackHost(u.Hostname()) {
+	if err != nil || !egress.IsLoopback(u.Hostname()) {
 		return fmt.Errorf("the endpoint %s is plain HTTP and not on loopback: values would cross the network in clear; use TLS, or accept that with "+
 			"keyturn profile set --insecure-http (KEYTURN_INSECURE_HTTP=true with KEYTURN_ENDPOINT)", p.Endpoint)
 	}

@@ -308,7 +308,7 @@ func (s settings) server(e *env) (server.Config, error) {
 	c.ListenMetrics = s.text("listen-metrics", "")
 	commands, commandErr := s.commands(c)
 	errs = append(errs, commandErr)
-	c.Kinds = targetKinds(commands)
+	c.Kinds = TargetKinds(commands)
 	c.SignatureRegions = s.k.Strings("signature-region")
 	c.RefuseV1 = s.k.Exists("signature-v1") && !s.k.Bool("signature-v1")
 	errs = append(errs, s.duration("clock-ahead", time.Second, auth.Window, &c.ClockAhead))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/server"
 )
 
@@ -87,7 +88,7 @@ func (s settings) syslog(text string) (audit.Sink, error) {
 	switch {
 	case u.Scheme == "tcp" && ca != "":
 		return nil, errors.New("audit-syslog-ca-file is for audit-syslog with tls://")
-	case u.Scheme == "tcp" && loopbackHost(u.Hostname()):
+	case u.Scheme == "tcp" && egress.IsLoopback(u.Hostname()):
 		return &audit.Syslog{Address: u.Host}, nil
 	case u.Scheme != "tls":
 		return nil, errSyslog(text)
@@ -102,7 +103,7 @@ func (s settings) syslog(text string) (audit.Sink, error) {
 
 func (s settings) httpSink(text string) (audit.Sink, error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && loopbackHost(u.Hostname())) {
+	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && egress.IsLoopback(u.Hostname())) {
 		return nil, errors.New("audit-http-url must be an https URL, or an http URL on loopback")
 	}
 	sink := &audit.HTTP{URL: text, TokenFile: s.text("audit-http-token-file", "")}

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -11,29 +10,11 @@ import (
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/server"
-	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/target/command"
-	"github.com/keyturn/keyturn/internal/target/ldap"
-	"github.com/keyturn/keyturn/internal/target/mysql"
-	"github.com/keyturn/keyturn/internal/target/oauth"
-	"github.com/keyturn/keyturn/internal/target/postgresql"
-	"github.com/keyturn/keyturn/internal/target/rabbitmq"
-	"github.com/keyturn/keyturn/internal/target/redis"
-	"github.com/keyturn/keyturn/internal/target/ssh"
-	"github.com/keyturn/keyturn/internal/target/webhook"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
 // minEventKey is the least length of a key that signs events.
 const minEventKey = 16
-
-// targetKinds are the kinds of targets of this program.
-func targetKinds(commands command.Config) []target.Kind {
-	return []target.Kind{
-		postgresql.Kind(), mysql.MySQL(), mysql.MariaDB(), redis.Kind(), ssh.Kind(), ldap.Kind(), oauth.Kind(), rabbitmq.Kind(),
-		webhook.Kind(), command.Kind(commands),
-	}
-}
 
 // duration reads a setting into a field, which stays as it is when the setting is absent.
 func (s settings) duration(key string, least, most time.Duration, into *time.Duration) error {
@@ -107,16 +88,11 @@ func (s settings) receivers() ([]rotator.Receiver, error) {
 	var list []rotator.Receiver
 	for i, text := range urls {
 		u, err := url.Parse(text)
-		if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && loopbackHost(u.Hostname())) {
+		if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && egress.IsLoopback(u.Hostname())) {
 			errs = append(errs, fmt.Errorf("event-url, the one at place %d, is not an https URL, or an http URL on loopback", i+1))
 			continue
 		}
 		list = append(list, rotator.Receiver{URL: text, Key: key})
 	}
 	return list, errors.Join(errs...)
-}
-
-func loopbackHost(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -34,6 +34,13 @@ import (
 // lookupTimeout bounds the look-up of the names in rules.
 const lookupTimeout = 5 * time.Second
 
+// IsLoopback reports whether a host is localhost or a loopback address, so that what is sent to it
+// does not leave this machine.
+func IsLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // DialFunc connects to address, which is host:port.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 

@@ -155,7 +155,7 @@ func (e Etcd) check() error {
 		if err != nil {
 			host = address
 		}
-		if !https && !loopback(host) {
+		if !https && !egress.IsLoopback(host) {
 			errs = append(errs, fmt.Errorf("etcd-endpoints: %q is not https and not on loopback: the password would cross the network in clear", endpoint))
 		}
 	}
@@ -183,7 +183,7 @@ func (c Config) Check() error {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
 			add("%s %q is not host:port", name, address)
-		} else if name == "listen-http" && !c.AllowPlainHTTP && !loopback(host) {
+		} else if name == "listen-http" && !c.AllowPlainHTTP && !egress.IsLoopback(host) {
 			add("listen-http %q is not on loopback: values would cross the network in clear; use listen, or set allow-plain-http if you mean it", address)
 		}
 	}
@@ -246,11 +246,6 @@ func (c Config) Check() error {
 
 func isRegion(s string) bool {
 	return s != "" && len(s) <= 32 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (c Config) withDefaults() Config {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -24,6 +23,8 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/keyturn/keyturn/internal/egress"
 )
 
 const (
@@ -90,7 +91,7 @@ func (c Cluster) Check() error {
 		switch {
 		case err != nil || u.Host == "" || u.Port() == "" || u.Scheme != "https" && u.Scheme != "http":
 			errs = append(errs, fmt.Errorf("cluster-peers: %s=%q is not https://host:port", name, peer))
-		case u.Scheme == "http" && !loopback(u.Hostname()):
+		case u.Scheme == "http" && !egress.IsLoopback(u.Hostname()):
 			errs = append(errs, fmt.Errorf("cluster-peers: %s=%q is not https and not on loopback", name, peer))
 		}
 	}
@@ -104,11 +105,6 @@ func (c Cluster) Check() error {
 		errs = append(errs, errors.New("peer-allowed-cn and peer-allowed-hostname need https peers"))
 	}
 	return errors.Join(errs...)
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // apply makes the member one of the cluster. Between machines etcd's own timing is used: ticks of 0.1 s.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -120,39 +119,6 @@ func Address(s, port string) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
-// AddressesOf lists where a target of this kind with that configuration sends credentials, each
-// once. It is empty for a configuration that cannot be read.
-func (k Kind) AddressesOf(config json.RawMessage) []string {
-	if k.Addresses == nil {
-		return nil
-	}
-	var list []string
-	for _, a := range k.Addresses(config) {
-		if a = origin(a); a != "" && !slices.Contains(list, a) {
-			list = append(list, a)
-		}
-	}
-	return list
-}
-
-// origin leaves scheme, host and port of a URL; the rest may hold a token. What is no URL stays as
-// it is.
-func origin(address string) string {
-	u, err := url.Parse(address)
-	switch {
-	case !strings.Contains(address, "://"):
-		return address
-	case err != nil:
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
-}
-
-// Addresses lists all of them.
-func (e Endpoints) Addresses() []string {
-	return append([]string{e.Address, e.AdminAddress}, e.VerifyAddresses...)
-}
-
 // Endpoints are where a server with logins is reached; members of a kind's configuration.
 type Endpoints struct {
 	// Address is host or host:port of what applications use.
@@ -161,6 +127,11 @@ type Endpoints struct {
 	AdminAddress string `json:"admin_address,omitempty"`
 	// VerifyAddresses are where a credential must work before it is current; none means Address.
 	VerifyAddresses []string `json:"verify,omitempty"`
+}
+
+// Addresses returns all of them.
+func (e Endpoints) Addresses() []string {
+	return append([]string{e.Address, e.AdminAddress}, e.VerifyAddresses...)
 }
 
 // Complete fills in what is left out, and names every mistake.

@@ -90,24 +90,21 @@ func bounded(text string) string {
 	return text
 }
 
-// Withheld is what callers learn of an error that is for the operator's log alone.
-const Withheld = "no answer; the server's log says more"
-
-// ForCaller returns what a caller learns about an error: "no answer" of everything that a system
-// of the target's kind has not said, so that no call tells what listens at an address, nor
-// whether anything does.
-func ForCaller(err error) (class Class, code, text string) {
+// ForCaller returns what a caller learns about an error: class, code and text, without detail. If
+// withheld is true, that is only "no answer". It is so for everything that a system of the target's
+// kind has not said, so that no call tells what listens at an address, nor whether anything does.
+func ForCaller(err error) (told Error, withheld bool) {
 	var e *Error
 	if !errors.As(err, &e) || e.Class == Unknown || e.Class == Unreachable && e.Detail != "" {
-		return Unreachable, "", Withheld
+		return Error{Class: Unreachable, Text: "no answer; the server's log says more"}, true
 	}
-	return e.Class, e.Code, e.Text
+	return Error{Class: e.Class, Code: e.Code, Text: e.Text}, false
 }
 
 // TextForCaller returns the text of [ForCaller], with the code if there is one.
 func TextForCaller(err error) string {
-	class, code, text := ForCaller(err)
-	return (&Error{Class: class, Code: code, Text: text}).Error()
+	told, _ := ForCaller(err)
+	return told.Error()
 }
 
 // Withholds reports whether callers learn less about an error than the operator's log should hold.
@@ -115,8 +112,8 @@ func Withholds(err error) bool {
 	if !errors.As(err, new(*Error)) {
 		return false
 	}
-	_, _, text := ForCaller(err)
-	return text == Withheld || DetailOf(err) != ""
+	_, withheld := ForCaller(err)
+	return withheld || DetailOf(err) != ""
 }
 
 // DetailOf returns what the operator's log should hold about an error besides its text; empty when there is nothing.

@@ -9,10 +9,8 @@ package target
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 
-	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -118,50 +116,4 @@ type Tester interface {
 type Limited interface {
 	// Strategies are those of this target, the best one for a single account first. Apply and Retire of another are Denied.
 	Strategies() []Strategy
-}
-
-// ActionRegisterCommand is the action of kinds whose targets run programs on the server.
-const ActionRegisterCommand = "kms:RegisterCommandTarget"
-
-// Kind is a sort of target.
-type Kind struct {
-	// Name is how a target of this kind is registered, such as "postgresql".
-	Name string
-	// Strategies are those that the kind has, the best one for a single account first.
-	Strategies []Strategy
-	// NeedsAdmin says that a target must name a secret with an administrator's credential.
-	NeedsAdmin bool
-	// Action is what registering or changing a target of this kind needs besides the ordinary actions, such as
-	// "kms:RegisterCommandTarget"; empty when the ordinary actions are enough.
-	Action string
-	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
-	// origin of a URL, or the path of a program. It needs no network.
-	Addresses func(config json.RawMessage) []string
-	// Check refuses a configuration, and names every mistake at once. It needs no network.
-	Check func(config json.RawMessage) error
-	// Open makes a target. It does not connect yet.
-	Open func(s Settings) (Target, error)
-}
-
-// Settings say which target.
-type Settings struct {
-	// Name is the name that the target is registered under.
-	Name string
-	// Config is the checked configuration: a JSON object in the form of the kind.
-	Config json.RawMessage
-	// Admin is the credential that changes others; zero for a kind that needs none.
-	Admin Credential
-	// Dial makes every connection to the target; nil means that of [egress.Default].
-	Dial egress.DialFunc
-	// Sending is called before a credential is handed to a receiver that no connection leads to,
-	// such as a program. An error forbids it; nil means that nobody asks.
-	Sending func(ctx context.Context, receiver string) error
-}
-
-// Dialer returns what connects to the target. A kind has no other way to the network.
-func (s Settings) Dialer() egress.DialFunc {
-	if s.Dial == nil {
-		return egress.Default.DialContext
-	}
-	return s.Dial
 }

@@ -119,43 +119,42 @@ type Config struct {
 func Kind(c Config) target.Kind { return kind(c, newIsolation(canIsolate)) }
 
 func kind(c Config, apart *isolation) target.Kind {
-	return target.Kind{
-		Name:       "command",
-		Action:     "kms:RegisterCommandTarget",
-		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
-		Addresses: func(raw json.RawMessage) []string {
-			own, err := c.parseStored(raw)
-			if err != nil {
-				return nil
-			}
-			return []string{c.Commands[own.Command].Path}
-		},
-		Check: func(raw json.RawMessage) error {
-			_, err := c.parse(raw)
-			return err
-		},
-		Open: func(s target.Settings) (target.Target, error) {
-			own, err := c.parseStored(s.Config)
-			if err != nil {
-				return nil, err
-			}
-			r := &runner{
-				config:  c,
-				line:    c.Commands[own.Command],
-				name:    s.Name,
-				sending: s.Sending,
-				apart:   apart,
-			}
-			return &plugin.Target{Settings: own.Settings, Name: s.Name, Admin: s.Admin, Pass: true, Call: r.call}, nil
-		},
+	strategies := []target.Strategy{target.Overlap, target.Single, target.Double}
+	open := func(own config, s target.Settings) (target.Target, error) {
+		r := &runner{
+			config:  c,
+			line:    own.line,
+			name:    s.Name,
+			sending: s.Sending,
+			apart:   apart,
+		}
+		return &plugin.Target{
+			Settings: own.Settings,
+			Name:     s.Name,
+			Admin:    s.Admin,
+			Pass:     true,
+			Call:     r.call,
+		}, nil
 	}
+	k := target.NewKind("command", strategies, c.parseStored, open)
+	k.Action = target.ActionRegisterCommand
+	k.Check = func(raw json.RawMessage) error { // configurations of earlier releases are not registered
+		_, err := c.parse(raw)
+		return err
+	}
+	return k
 }
 
 // config is the configuration of a target.
 type config struct {
 	Command string `json:"command"`
 	plugin.Settings
+
+	line Line
 }
+
+// Addresses returns the path of the executable.
+func (own config) Addresses() []string { return []string{own.line.Path} }
 
 // legacy is that of releases up to 0.1.
 type legacy struct {
@@ -174,6 +173,7 @@ func (c Config) parse(raw json.RawMessage) (config, error) {
 	if err := target.Decode(raw, &own); err != nil {
 		return own, err
 	}
+	own.line = c.Commands[own.Command]
 	return own, errors.Join(c.checkName(own.Command), own.Settings.Check())
 }
 
@@ -212,7 +212,7 @@ func (c Config) parseStored(raw json.RawMessage) (config, error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Commands)) {
 		l := c.Commands[name]
 		if l.Path == old.Path && slices.Equal(l.Args, old.Args) && maps.Equal(l.Env, old.Env) && (old.Dir == "" || old.Dir == "/") {
-			own := config{Command: name, Settings: old.Settings}
+			own := config{Command: name, Settings: old.Settings, line: l}
 			return own, errors.Join(c.checkName(name), own.Settings.Check())
 		}
 	}

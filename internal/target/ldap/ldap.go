@@ -65,25 +65,10 @@ const (
 	maxCrypt    = 511 // bytes that crypt(3) of libxcrypt takes
 )
 
-// Kind is the kind "ldap".
+// Kind returns the kind "ldap".
 func Kind() target.Kind {
-	return target.Kind{
-		Name:       "ldap",
-		Strategies: []target.Strategy{target.Overlap, target.Single},
-		NeedsAdmin: true,
-		Addresses: func(raw json.RawMessage) []string {
-			c, err := parse(raw)
-			if err != nil {
-				return nil
-			}
-			return append([]string{c.Address}, c.Verify...)
-		},
-		Check: func(raw json.RawMessage) error {
-			_, err := parse(raw)
-			return err
-		},
-		Open: open,
-	}
+	strategies := []target.Strategy{target.Overlap, target.Single}
+	return target.NewKind("ldap", strategies, parse, open).WithAdmin()
 }
 
 type config struct {
@@ -97,6 +82,9 @@ type config struct {
 	Filter   string     `json:"filter"`
 	target.PasswordRule
 }
+
+// Addresses returns the address and every further one.
+func (c config) Addresses() []string { return slices.Concat([]string{c.Address}, c.Verify) }
 
 // parse returns the configuration with complete addresses.
 func parse(raw json.RawMessage) (config, error) {
@@ -112,11 +100,9 @@ func parse(raw json.RawMessage) (config, error) {
 	if c.StartTLS && c.TLS.Off {
 		errs = append(errs, errors.New("starttls contradicts tls: off"))
 	}
-	for _, s := range []*string{&c.Address} {
-		a, err := target.Address(*s, port)
-		errs = append(errs, err)
-		*s = a
-	}
+	a, err := target.Address(c.Address, port)
+	errs = append(errs, err)
+	c.Address = a
 	for i, s := range c.Verify {
 		a, err := target.Address(s, port)
 		errs = append(errs, err)
@@ -160,11 +146,7 @@ type directory struct {
 	dialTCP egress.DialFunc
 }
 
-func open(s target.Settings) (target.Target, error) {
-	c, err := parse(s.Config)
-	if err != nil {
-		return nil, err
-	}
+func open(c config, s target.Settings) (target.Target, error) {
 	if s.Admin.Secret.IsZero() || s.Admin.Account == "" {
 		return nil, errors.New("ldap: an administrator is required, with a DN as its account")
 	}
@@ -255,21 +237,18 @@ func (d *directory) Verify(ctx context.Context, c target.Credential) error {
 	if err != nil {
 		return err
 	}
-	var failed error
-	for _, addr := range slices.Concat([]string{d.Address}, d.config.Verify) {
+	err = target.VerifyEach(ctx, d.Addresses(), func(ctx context.Context, addr string) error {
 		s, err := d.dial(ctx, addr, c.Secret)
-		if err == nil {
-			err = s.bind(dn, c.Secret)
-			s.close()
+		if err != nil {
+			return err
 		}
-		if target.ClassOf(err) == target.Rejected {
-			return d.orLocked(ctx, err, dn)
-		}
-		if failed == nil {
-			failed = err
-		}
+		defer s.close()
+		return s.bind(dn, c.Secret)
+	})
+	if target.ClassOf(err) == target.Rejected {
+		return d.orLocked(ctx, err, dn)
 	}
-	return failed
+	return err
 }
 
 // verifyDN is the DN to log in as. An account without an entry does not authenticate.

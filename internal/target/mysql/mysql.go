@@ -33,7 +33,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -62,29 +61,21 @@ type server struct {
 }
 
 func kind(name string, s server) target.Kind {
-	return target.Kind{
-		Name:       name,
-		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
-		NeedsAdmin: true,
-		Addresses: func(raw json.RawMessage) []string {
-			c, err := parse(raw)
-			if err != nil {
-				return nil
-			}
-			return c.Addresses()
-		},
-		Check: check,
-		Open: func(settings target.Settings) (target.Target, error) {
-			c, err := parse(settings.Config)
-			if err != nil {
-				return nil, err
-			}
-			if settings.Admin.IsZero() {
-				return nil, errors.New("a " + s.name + " target needs an administrator's credential")
-			}
-			return &my{PasswordRule: c.PasswordRule, server: s, config: c, admin: settings.Admin, dial: settings.Dialer()}, nil
-		},
+	strategies := []target.Strategy{target.Overlap, target.Single, target.Double}
+	return target.NewKind(name, strategies, parse, s.open).WithAdmin()
+}
+
+func (s server) open(c config, settings target.Settings) (target.Target, error) {
+	if settings.Admin.IsZero() {
+		return nil, errors.New("a " + s.name + " target needs an administrator's credential")
 	}
+	return &my{
+		PasswordRule: c.PasswordRule,
+		server:       s,
+		config:       c,
+		admin:        settings.Admin,
+		dial:         settings.Dialer(),
+	}, nil
 }
 
 // my is one server.
@@ -302,12 +293,9 @@ func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]ta
 
 // Verify logs in at every verify address.
 func (t *my) Verify(ctx context.Context, c target.Credential) error {
-	for _, address := range t.config.VerifyAddresses {
-		if err := t.login(ctx, address, c); err != nil {
-			return err
-		}
-	}
-	return nil
+	return target.VerifyEach(ctx, t.config.VerifyAddresses, func(ctx context.Context, address string) error {
+		return t.login(ctx, address, c)
+	})
 }
 
 func (t *my) login(ctx context.Context, address string, c target.Credential) error {

@@ -56,28 +56,10 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Kind is the kind "oauth".
+// Kind returns the kind "oauth".
 func Kind() target.Kind {
-	return target.Kind{
-		Name:       "oauth",
-		Strategies: []target.Strategy{target.Overlap, target.Single},
-		Addresses: func(raw json.RawMessage) []string {
-			c, err := parse(raw)
-			if err != nil {
-				return nil
-			}
-			list := append(c.TokenURLs, c.Set.URL)
-			if c.Remove != nil {
-				list = append(list, c.Remove.URL)
-			}
-			return list
-		},
-		Check: func(raw json.RawMessage) error {
-			_, err := parse(raw)
-			return err
-		},
-		Open: open,
-	}
+	strategies := []target.Strategy{target.Overlap, target.Single}
+	return target.NewKind("oauth", strategies, parse, open)
 }
 
 type config struct {
@@ -92,6 +74,15 @@ type config struct {
 }
 
 const maxTokenURLs = 10
+
+// Addresses returns the URLs of every call.
+func (c config) Addresses() []string {
+	list := append(slices.Clone(c.TokenURLs), c.Set.URL)
+	if c.Remove != nil {
+		list = append(list, c.Remove.URL)
+	}
+	return list
+}
 
 func parse(raw json.RawMessage) (config, error) {
 	var c config
@@ -122,16 +113,17 @@ func parse(raw json.RawMessage) (config, error) {
 	return c, errors.Join(errs...)
 }
 
-func open(s target.Settings) (target.Target, error) {
-	c, err := parse(s.Config)
-	if err != nil {
-		return nil, err
-	}
+func open(c config, s target.Settings) (target.Target, error) {
 	if c.AdminAuth != "none" && s.Admin.Secret.IsZero() {
 		return nil, fmt.Errorf("target %s has no administrator's credential; name a secret with one, or set admin_auth to none", s.Name)
 	}
-	p := &provider{config: c, name: s.Name, admin: s.Admin, dial: s.Dialer(), PasswordRule: c.PasswordRule}
-	return p, nil
+	return &provider{
+		PasswordRule: c.PasswordRule,
+		config:       c,
+		name:         s.Name,
+		admin:        s.Admin,
+		dial:         s.Dialer(),
+	}, nil
 }
 
 type provider struct {
@@ -252,12 +244,9 @@ func sameSecret(got rest.Reply, what string, c target.Credential, secrets []sens
 
 // Verify gets a token at every token endpoint.
 func (p *provider) Verify(ctx context.Context, c target.Credential) error {
-	for _, u := range p.config.TokenURLs {
-		if err := p.token(ctx, u, c); err != nil {
-			return err
-		}
-	}
-	return nil
+	return target.VerifyEach(ctx, p.config.TokenURLs, func(ctx context.Context, u string) error {
+		return p.token(ctx, u, c)
+	})
 }
 
 func (p *provider) token(ctx context.Context, endpoint string, c target.Credential) error {

@@ -33,11 +33,6 @@ type config struct {
 	target.PasswordRule
 }
 
-func check(raw json.RawMessage) error {
-	_, err := parse(raw)
-	return err
-}
-
 // parse reads a configuration, completes it, and names every mistake.
 func parse(raw json.RawMessage) (config, error) {
 	var c config

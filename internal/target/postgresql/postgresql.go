@@ -31,7 +31,6 @@ package postgresql
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -42,33 +41,22 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Kind is the kind of target.
+// Kind returns the kind "postgresql".
 func Kind() target.Kind {
-	return target.Kind{
-		Name:       "postgresql",
-		Strategies: []target.Strategy{target.Single, target.Double},
-		NeedsAdmin: true,
-		Addresses: func(raw json.RawMessage) []string {
-			c, err := parse(raw)
-			if err != nil {
-				return nil
-			}
-			return c.Addresses()
-		},
-		Check: check,
-		Open:  func(s target.Settings) (target.Target, error) { return open(s) },
-	}
+	strategies := []target.Strategy{target.Single, target.Double}
+	return target.NewKind("postgresql", strategies, parse, open).WithAdmin()
 }
 
-func open(s target.Settings) (*pg, error) {
-	c, err := parse(s.Config)
-	if err != nil {
-		return nil, err
-	}
+func open(c config, s target.Settings) (target.Target, error) {
 	if s.Admin.IsZero() {
 		return nil, errors.New("a PostgreSQL target needs an administrator's credential")
 	}
-	return &pg{PasswordRule: c.PasswordRule, config: c, admin: s.Admin, dial: s.Dialer()}, nil
+	return &pg{
+		PasswordRule: c.PasswordRule,
+		config:       c,
+		admin:        s.Admin,
+		dial:         s.Dialer(),
+	}, nil
 }
 
 // pg is one server.
@@ -237,12 +225,9 @@ func (a *attemptAt) stillOld(ctx context.Context, old target.Credential, able ab
 
 // Verify logs in at every verify address.
 func (t *pg) Verify(ctx context.Context, c target.Credential) error {
-	for _, address := range t.config.VerifyAddresses {
-		if err := t.login(ctx, address, c, t.config.CheckSQL); err != nil {
-			return err
-		}
-	}
-	return nil
+	return target.VerifyEach(ctx, t.config.VerifyAddresses, func(ctx context.Context, address string) error {
+		return t.login(ctx, address, c, t.config.CheckSQL)
+	})
 }
 
 // login logs in once and runs a statement, if there is one.

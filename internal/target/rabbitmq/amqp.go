@@ -21,12 +21,9 @@ const (
 
 // Verify logs in by AMQP 0-9-1 at every endpoint and opens the virtual host, as an application does.
 func (b *broker) Verify(ctx context.Context, c target.Credential) error {
-	for _, e := range b.endpoints {
-		if err := b.login(ctx, e, c); err != nil {
-			return err
-		}
-	}
-	return nil
+	return target.VerifyEach(ctx, b.config.endpoints, func(ctx context.Context, e endpoint) error {
+		return b.login(ctx, e, c)
+	})
 }
 
 func (b *broker) login(ctx context.Context, e endpoint, c target.Credential) error {

@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/egress"
@@ -35,25 +36,10 @@ import (
 	"github.com/keyturn/keyturn/internal/target/rest"
 )
 
-// Kind is the kind "rabbitmq".
+// Kind returns the kind "rabbitmq".
 func Kind() target.Kind {
-	return target.Kind{
-		Name:       "rabbitmq",
-		Strategies: []target.Strategy{target.Single, target.Double},
-		NeedsAdmin: true,
-		Addresses: func(raw json.RawMessage) []string {
-			c, _, err := parse(raw)
-			if err != nil {
-				return nil
-			}
-			return append([]string{c.API}, c.AMQP...)
-		},
-		Check: func(raw json.RawMessage) error {
-			_, _, err := parse(raw)
-			return err
-		},
-		Open: open,
-	}
+	strategies := []target.Strategy{target.Single, target.Double}
+	return target.NewKind("rabbitmq", strategies, parse, open).WithAdmin()
 }
 
 type config struct {
@@ -62,7 +48,12 @@ type config struct {
 	VHost string     `json:"vhost,omitempty"`
 	TLS   target.TLS `json:"tls"`
 	target.PasswordRule
+
+	endpoints []endpoint // of AMQP
 }
+
+// Addresses returns the API and every address of AMQP.
+func (c config) Addresses() []string { return slices.Concat([]string{c.API}, c.AMQP) }
 
 // endpoint is where AMQP is spoken.
 type endpoint struct {
@@ -72,10 +63,10 @@ type endpoint struct {
 
 const maxEndpoints = 10
 
-func parse(raw json.RawMessage) (config, []endpoint, error) {
+func parse(raw json.RawMessage) (config, error) {
 	var c config
 	if err := target.Decode(raw, &c); err != nil {
-		return c, nil, err
+		return c, err
 	}
 	if c.VHost == "" {
 		c.VHost = "/"
@@ -88,12 +79,11 @@ func parse(raw json.RawMessage) (config, []endpoint, error) {
 	if n := len(c.AMQP); n == 0 || n > maxEndpoints {
 		errs = append(errs, fmt.Errorf("amqp is required: 1 to %d addresses", maxEndpoints))
 	}
-	var endpoints []endpoint
 	for _, s := range c.AMQP {
 		e, err := parseAMQP(s, c.TLS)
-		endpoints, errs = append(endpoints, e), append(errs, err)
+		c.endpoints, errs = append(c.endpoints, e), append(errs, err)
 	}
-	return c, endpoints, errors.Join(errs...)
+	return c, errors.Join(errs...)
 }
 
 // parseAMQP reads an address by the rules for HTTP URLs, which are those that are wanted here: no password, nothing in clear
@@ -123,18 +113,19 @@ func parseAMQP(s string, t target.TLS) (endpoint, error) {
 	return endpoint{addr: addr, host: host, tls: secure}, err
 }
 
-func open(s target.Settings) (target.Target, error) {
-	c, endpoints, err := parse(s.Config)
-	if err != nil {
-		return nil, err
-	}
-	return &broker{PasswordRule: c.PasswordRule, config: c, endpoints: endpoints, name: s.Name, admin: s.Admin, dialTCP: s.Dialer()}, nil
+func open(c config, s target.Settings) (target.Target, error) {
+	return &broker{
+		PasswordRule: c.PasswordRule,
+		config:       c,
+		name:         s.Name,
+		admin:        s.Admin,
+		dialTCP:      s.Dialer(),
+	}, nil
 }
 
 type broker struct {
 	target.PasswordRule // Generate
 	config              config
-	endpoints           []endpoint
 	name                string
 	admin               target.Credential
 	dialTCP             egress.DialFunc

@@ -63,25 +63,10 @@ const (
 	persistNone          = "none"
 )
 
-// Kind is the kind "redis".
+// Kind returns the kind "redis".
 func Kind() target.Kind {
-	return target.Kind{
-		Name:       "redis",
-		Strategies: []target.Strategy{target.Overlap, target.Double},
-		NeedsAdmin: true,
-		Addresses: func(raw json.RawMessage) []string {
-			c, err := parse(raw)
-			if err != nil {
-				return nil
-			}
-			return append(c.Nodes, c.Verify...)
-		},
-		Check: func(raw json.RawMessage) error {
-			_, err := parse(raw)
-			return err
-		},
-		Open: open,
-	}
+	strategies := []target.Strategy{target.Overlap, target.Double}
+	return target.NewKind("redis", strategies, parse, open).WithAdmin()
 }
 
 type config struct {
@@ -92,6 +77,9 @@ type config struct {
 	Persist string     `json:"persist"`
 	target.PasswordRule
 }
+
+// Addresses returns every node and every further address.
+func (c config) Addresses() []string { return slices.Concat(c.Nodes, c.Verify) }
 
 // parse returns the configuration with complete addresses, those of Nodes and of Verify each once.
 func parse(raw json.RawMessage) (config, error) {
@@ -136,11 +124,7 @@ type server struct {
 	dial  egress.DialFunc
 }
 
-func open(s target.Settings) (target.Target, error) {
-	c, err := parse(s.Config)
-	if err != nil {
-		return nil, err
-	}
+func open(c config, s target.Settings) (target.Target, error) {
 	if s.Admin.Secret.IsZero() {
 		return nil, errors.New("redis: an administrator is required")
 	}
@@ -167,21 +151,14 @@ func (s *server) Retire(ctx context.Context, c target.Change) error {
 func (s *server) Verify(ctx context.Context, c target.Credential) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	var failed error
-	for _, addr := range slices.Concat(s.Nodes, s.config.Verify) {
+	return target.VerifyEach(ctx, s.Addresses(), func(ctx context.Context, addr string) error {
 		n, err := s.dialNode(ctx, addr, c.Secret)
-		if err == nil {
-			err = n.login(ctx, c)
-			n.close()
-		}
-		if target.ClassOf(err) == target.Rejected {
+		if err != nil {
 			return err
 		}
-		if failed == nil {
-			failed = err
-		}
-	}
-	return failed
+		defer n.close()
+		return n.login(ctx, c)
+	})
 }
 
 // Inspect compares with the hashes that the servers hold.

@@ -44,15 +44,10 @@ func CheckURL(name, s string, t target.TLS) error {
 		return fmt.Errorf("%s has a fragment, which is never sent", name)
 	case u.Scheme == "https" && t.Off:
 		return fmt.Errorf("%s is https and tls has off; use one of them", name)
-	case u.Scheme == "http" && !t.Off && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !t.Off && !egress.IsLoopback(u.Hostname()):
 		return fmt.Errorf("%s is http, which sends secrets in clear; use https, or set off in tls where the network is trusted whole", name)
 	}
 	return nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Reply is what a target answered.

@@ -66,24 +66,10 @@ const (
 	accountPattern = `^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$`
 )
 
-// Kind is the kind "ssh". An administrator is needed unless the configuration says self.
+// Kind returns the kind "ssh". A target needs an administrator unless its configuration says self.
 func Kind() target.Kind {
-	return target.Kind{
-		Name:       "ssh",
-		Strategies: []target.Strategy{target.Overlap, target.Single},
-		Addresses: func(raw json.RawMessage) []string {
-			c, err := parse(raw)
-			if err != nil {
-				return nil
-			}
-			return append([]string{c.Address}, c.Verify...)
-		},
-		Check: func(raw json.RawMessage) error {
-			_, err := parse(raw)
-			return err
-		},
-		Open: open,
-	}
+	strategies := []target.Strategy{target.Overlap, target.Single}
+	return target.NewKind("ssh", strategies, parse, open)
 }
 
 type config struct {
@@ -98,6 +84,9 @@ type config struct {
 
 	hostKeys []ssh.PublicKey
 }
+
+// Addresses returns the address and every further one.
+func (c config) Addresses() []string { return slices.Concat([]string{c.Address}, c.Verify) }
 
 // parse returns the configuration with complete addresses and defaults.
 func parse(raw json.RawMessage) (config, error) {
@@ -148,11 +137,7 @@ type host struct {
 	dial  egress.DialFunc
 }
 
-func open(s target.Settings) (target.Target, error) {
-	c, err := parse(s.Config)
-	if err != nil {
-		return nil, err
-	}
+func open(c config, s target.Settings) (target.Target, error) {
 	switch {
 	case c.Self && !s.Admin.IsZero():
 		return nil, errors.New("ssh: self excludes an administrator")
@@ -231,23 +216,17 @@ func (h *host) setPassword(ctx context.Context, c target.Change) error {
 func (h *host) Verify(ctx context.Context, c target.Credential) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	var failed error
-	for _, addr := range slices.Concat([]string{h.Address}, h.config.Verify) {
+	return target.VerifyEach(ctx, h.Addresses(), func(ctx context.Context, addr string) error {
 		s, err := h.login(ctx, addr, c, c.Secret)
-		if err == nil {
-			if *h.config.Check != "" {
-				err = s.check(ctx, *h.config.Check)
-			}
-			s.close()
-		}
-		if target.ClassOf(err) == target.Rejected {
+		if err != nil {
 			return err
 		}
-		if failed == nil {
-			failed = err
+		defer s.close()
+		if *h.config.Check == "" {
+			return nil
 		}
-	}
-	return failed
+		return s.check(ctx, *h.config.Check)
+	})
 }
 
 // Inspect reads the lists of keys and the hashes of passwords. An account that is its own administrator would have to log in

@@ -38,25 +38,10 @@ import (
 
 const minKey = 16
 
-// Kind is the kind "webhook".
+// Kind returns the kind "webhook".
 func Kind() target.Kind {
-	return target.Kind{
-		Name:       "webhook",
-		Strategies: []target.Strategy{target.Overlap, target.Single, target.Double},
-		NeedsAdmin: true,
-		Addresses: func(raw json.RawMessage) []string {
-			c, err := parse(raw)
-			if err != nil {
-				return nil
-			}
-			return []string{c.URL}
-		},
-		Check: func(raw json.RawMessage) error {
-			_, err := parse(raw)
-			return err
-		},
-		Open: open,
-	}
+	strategies := []target.Strategy{target.Overlap, target.Single, target.Double}
+	return target.NewKind("webhook", strategies, parse, open).WithAdmin()
 }
 
 type config struct {
@@ -65,6 +50,9 @@ type config struct {
 	Headers map[string]string `json:"headers,omitempty"`
 	plugin.Settings
 }
+
+// Addresses returns the URL of the endpoint.
+func (c config) Addresses() []string { return []string{c.URL} }
 
 func parse(raw json.RawMessage) (config, error) {
 	var c config
@@ -96,11 +84,7 @@ func checkHeaders(headers map[string]string) error {
 
 func notInHeader(r rune) bool { return r < ' ' || r > '~' }
 
-func open(s target.Settings) (target.Target, error) {
-	c, err := parse(s.Config)
-	if err != nil {
-		return nil, err
-	}
+func open(c config, s target.Settings) (target.Target, error) {
 	if s.Admin.Secret.Len() < minKey {
 		return nil, fmt.Errorf("the secret that signs the requests of target %s is shorter than %d characters", s.Name, minKey)
 	}

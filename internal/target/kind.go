@@ -1,0 +1,129 @@
+package target
+
+import (
+	"context"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/egress"
+)
+
+// ActionRegisterCommand is the action of kinds whose targets run programs on the server.
+const ActionRegisterCommand = "kms:RegisterCommandTarget"
+
+// Kind is a sort of target. [NewKind] makes one.
+type Kind struct {
+	// Name is how a target of this kind is registered, such as "postgresql".
+	Name string
+	// Strategies are those that the kind has, the best one for a single account first.
+	Strategies []Strategy
+	// NeedsAdmin says that a target must name a secret with an administrator's credential.
+	NeedsAdmin bool
+	// Action is what registering or changing a target of this kind needs besides the ordinary actions, such as
+	// "kms:RegisterCommandTarget"; empty when the ordinary actions are enough.
+	Action string
+	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
+	// origin of a URL, or the path of a program. It needs no network.
+	Addresses func(config json.RawMessage) []string
+	// Check refuses a configuration, and names every mistake at once. It needs no network.
+	Check func(config json.RawMessage) error
+	// Open makes a target. It does not connect yet.
+	Open func(s Settings) (Target, error)
+}
+
+// Config is the checked configuration of a target.
+type Config interface {
+	// Addresses is [Kind.Addresses] of this configuration.
+	Addresses() []string
+}
+
+// NewKind returns the kind whose targets have a configuration of type C: parse reads one strictly,
+// completes it and names every mistake; open makes the target.
+func NewKind[C Config](
+	name string,
+	strategies []Strategy,
+	parse func(json.RawMessage) (C, error),
+	open func(C, Settings) (Target, error),
+) Kind {
+	return Kind{
+		Name:       name,
+		Strategies: strategies,
+		Addresses: func(raw json.RawMessage) []string {
+			c, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			return c.Addresses()
+		},
+		Check: func(raw json.RawMessage) error {
+			_, err := parse(raw)
+			return err
+		},
+		Open: func(s Settings) (Target, error) {
+			c, err := parse(s.Config)
+			if err != nil {
+				return nil, err
+			}
+			return open(c, s)
+		},
+	}
+}
+
+// WithAdmin returns the kind with NeedsAdmin set.
+func (k Kind) WithAdmin() Kind {
+	k.NeedsAdmin = true
+	return k
+}
+
+// Settings say which target.
+type Settings struct {
+	// Name is the name that the target is registered under.
+	Name string
+	// Config is the checked configuration: a JSON object in the form of the kind.
+	Config json.RawMessage
+	// Admin is the credential that changes others; zero for a kind that needs none.
+	Admin Credential
+	// Dial makes every connection to the target; nil means that of [egress.Default].
+	Dial egress.DialFunc
+	// Sending is called before a credential is handed to a receiver that no connection leads to,
+	// such as a program. An error forbids it; nil means that nobody asks.
+	Sending func(ctx context.Context, receiver string) error
+}
+
+// Dialer returns what connects to the target. A kind has no other way to the network.
+func (s Settings) Dialer() egress.DialFunc {
+	if s.Dial == nil {
+		return egress.Default.DialContext
+	}
+	return s.Dial
+}
+
+// AddressesOf lists where a target of this kind with that configuration sends credentials, each
+// once. It is empty for a configuration that cannot be read.
+func (k Kind) AddressesOf(config json.RawMessage) []string {
+	if k.Addresses == nil {
+		return nil
+	}
+	var list []string
+	for _, a := range k.Addresses(config) {
+		if a = origin(a); a != "" && !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// origin leaves scheme, host and port of a URL; the rest may hold a token. What is no URL stays as
+// it is.
+func origin(address string) string {
+	u, err := url.Parse(address)
+	switch {
+	case !strings.Contains(address, "://"):
+		return address
+	case err != nil:
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}

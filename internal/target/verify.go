@@ -1,0 +1,20 @@
+package target
+
+import "context"
+
+// VerifyEach logs in at every endpoint in turn and returns the answer that [Target.Verify] owes: a
+// rejection as soon as there is one, otherwise the first failure, otherwise nil. An endpoint that
+// does not answer must not hide that another one rejects the credential.
+func VerifyEach[E any](ctx context.Context, endpoints []E, login func(context.Context, E) error) error {
+	var failed error
+	for _, e := range endpoints {
+		err := login(ctx, e)
+		if ClassOf(err) == Rejected {
+			return err
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	return failed
+}

@@ -1,0 +1,82 @@
+package target_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// TestVerifyEach verifies that the order of the endpoints does not decide what a verification says.
+func TestVerifyEach(t *testing.T) {
+	t.Parallel()
+	rejected := target.Failed(target.Rejected, "", "rejected")
+	silent := target.Failed(target.Unknown, "", "silent")
+	closed := target.Failed(target.Unreachable, "", "closed")
+	for _, tt := range []struct {
+		name    string
+		answers []error
+		want    error
+		asked   int
+	}{
+		{"all accept", []error{nil, nil}, nil, 2},
+		{"a rejection ends it", []error{nil, rejected, closed}, rejected, 2},
+		{"a rejection after a failure", []error{silent, closed, rejected}, rejected, 3},
+		{"the first failure", []error{nil, closed, silent}, closed, 3},
+		{"no endpoint", nil, nil, 0},
+	} {
+		asked := 0
+		err := target.VerifyEach(t.Context(), tt.answers, func(_ context.Context, answer error) error {
+			asked++
+			return answer
+		})
+		if !errors.Is(err, tt.want) || asked != tt.asked {
+			t.Errorf("%s: %v after %d logins, want %v after %d", tt.name, err, asked, tt.want, tt.asked)
+		}
+	}
+}
+
+// kindConfig is the configuration of a kind that exists for TestNewKind.
+type kindConfig struct{ Host string }
+
+func (c kindConfig) Addresses() []string { return []string{c.Host} }
+
+func TestNewKind(t *testing.T) {
+	t.Parallel()
+	wrong := errors.New("host is required")
+	parse := func(raw json.RawMessage) (c kindConfig, err error) {
+		if err := target.Decode(raw, &c); err != nil {
+			return c, err
+		}
+		if c.Host == "" {
+			return c, wrong
+		}
+		return c, nil
+	}
+	var opened kindConfig
+	k := target.NewKind("toy", []target.Strategy{target.Single}, parse,
+		func(c kindConfig, _ target.Settings) (target.Target, error) {
+			opened = c
+			return nil, nil
+		}).WithAdmin()
+	if !k.NeedsAdmin || k.Name != "toy" {
+		t.Errorf("kind %+v", k)
+	}
+	if _, err := k.Open(target.Settings{Config: []byte(`{"Host":"db"}`)}); err != nil || opened.Host != "db" {
+		t.Errorf("a good configuration opens %+v, %v", opened, err)
+	}
+	opened = kindConfig{}
+	_, err := k.Open(target.Settings{Config: []byte(`{}`)})
+	if !errors.Is(err, wrong) || opened != (kindConfig{}) || !errors.Is(k.Check([]byte(`{}`)), wrong) {
+		t.Errorf("a configuration with a mistake opens %+v, %v; Check says %v", opened, err, k.Check([]byte(`{}`)))
+	}
+	if got := k.AddressesOf([]byte(`{"Host":"db"}`)); !slices.Equal(got, []string{"db"}) {
+		t.Errorf("addresses %q", got)
+	}
+	if got := k.AddressesOf([]byte(`{}`)); got != nil {
+		t.Errorf("addresses %q of a configuration with a mistake", got)
+	}
+}
