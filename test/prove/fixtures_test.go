@@ -24,18 +24,11 @@ import (
 
 	sshdriver "golang.org/x/crypto/ssh"
 
+	"github.com/keyturn/keyturn/internal/cli"
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/command"
-	"github.com/keyturn/keyturn/internal/target/ldap"
-	"github.com/keyturn/keyturn/internal/target/mysql"
-	"github.com/keyturn/keyturn/internal/target/oauth"
-	"github.com/keyturn/keyturn/internal/target/postgresql"
-	"github.com/keyturn/keyturn/internal/target/rabbitmq"
-	"github.com/keyturn/keyturn/internal/target/redis"
 	"github.com/keyturn/keyturn/internal/target/sha512crypt"
-	"github.com/keyturn/keyturn/internal/target/ssh"
-	"github.com/keyturn/keyturn/internal/target/webhook"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
@@ -43,15 +36,43 @@ import (
 	"github.com/keyturn/keyturn/test/servers"
 )
 
-// kinds are those that a child can register.
+// kinds returns those that a child can register: every kind of the product, and a counting one.
 func kinds(o order) []target.Kind {
-	list := []target.Kind{
-		postgresql.Kind(), mysql.MariaDB(), mysql.MySQL(), redis.Kind(), ssh.Kind(), ldap.Kind(), oauth.Kind(), rabbitmq.Kind(), webhook.Kind(), counted(o.Calls),
-	}
+	commands := command.Config{}
 	if o.CommandDir != "" {
-		list = append(list, command.Kind(commandIn(o.CommandDir)))
+		commands = commandIn(o.CommandDir)
 	}
-	return list
+	return append(cli.TargetKinds(commands), counted(o.Calls))
+}
+
+// proofs has, for each kind of target, what tries it with real servers.
+var proofs = map[string]func(*testing.T){
+	"postgresql": provePostgreSQL,
+	"mariadb":    proveMariaDB,
+	"mysql":      proveMySQL,
+	"redis":      proveRedis,
+	"ldap":       proveLDAP,
+	"ssh":        proveSSH,
+	"rabbitmq":   proveRabbitMQ,
+	"oauth":      proveOAuth,
+	"webhook":    proveWebhook,
+	"command":    proveCommand,
+}
+
+// TestEveryKindIsProven does everything with each kind of target that the product has.
+func TestEveryKindIsProven(t *testing.T) {
+	t.Parallel()
+	for _, k := range cli.TargetKinds(command.Config{}) {
+		run := proofs[k.Name]
+		if run == nil {
+			t.Errorf("kind %s is not tried with a real server: add it to proofs", k.Name)
+			continue
+		}
+		t.Run(k.Name, func(t *testing.T) {
+			t.Parallel()
+			run(t)
+		})
+	}
 }
 
 // commandIn is the command of examples/command-target in a directory.
@@ -138,9 +159,7 @@ func generic(name, targetName string, a account, clone string) (kms.CreateSecret
 
 func plain(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, addr) }
 
-// TestPostgreSQL and the tests after it do everything with one server each.
-func TestPostgreSQL(t *testing.T) {
-	t.Parallel()
+func provePostgreSQL(t *testing.T) {
 	p, run := startPostgres(t)
 	f := fixture{
 		kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(engineAdmin),
@@ -186,8 +205,7 @@ func startPostgres(t testing.TB) (*sandbox.Postgres, func(testing.TB, string)) {
 	return p, run
 }
 
-func TestMariaDB(t *testing.T) {
-	t.Parallel()
+func proveMariaDB(t *testing.T) {
 	m := servers.StartMariaDB(t, nil)
 	run := func(t testing.TB, statements ...string) {
 		t.Helper()
@@ -223,8 +241,7 @@ func TestMariaDB(t *testing.T) {
 	prove(t, double, parts{oracle: *full, drift: *full, brief: true})
 }
 
-func TestMySQL(t *testing.T) {
-	t.Parallel()
+func proveMySQL(t *testing.T) {
 	m := servers.StartMySQL(t, nil)
 	run := func(t testing.TB, statements ...string) {
 		t.Helper()
@@ -249,8 +266,7 @@ func TestMySQL(t *testing.T) {
 	prove(t, f, parts{oracle: *full, drift: *full, brief: true})
 }
 
-func TestRedis(t *testing.T) {
-	t.Parallel()
+func proveRedis(t *testing.T) {
 	r := servers.StartRedis(t, servers.WithACLFile)
 	user := func(t testing.TB, a account) {
 		t.Helper()
@@ -279,8 +295,7 @@ func TestRedis(t *testing.T) {
 	prove(t, double, parts{oracle: *full, drift: *full, brief: true})
 }
 
-func TestLDAP(t *testing.T) {
-	t.Parallel()
+func proveLDAP(t *testing.T) {
 	l := servers.StartLDAP(t)
 	f := fixture{
 		name: "ldap_overlap", kind: "ldap", addr: l.Addr, door: door{Kind: "ldap", Addr: l.Addr}, strategy: target.Overlap, config: plain,
@@ -300,8 +315,7 @@ func TestLDAP(t *testing.T) {
 	})
 }
 
-func TestSSH(t *testing.T) {
-	t.Parallel()
+func proveSSH(t *testing.T) {
 	s := servers.StartSSH(t, "MaxStartups 200")
 	host := strings.TrimSpace(string(sshdriver.MarshalAuthorizedKey(s.HostKey)))
 	f := fixture{
@@ -354,8 +368,7 @@ func TestOwnUsers(t *testing.T) {
 	prove(t, f, parts{})
 }
 
-func TestRabbitMQ(t *testing.T) {
-	t.Parallel()
+func proveRabbitMQ(t *testing.T) {
 	if !*full {
 		t.Skip("RabbitMQ takes long to start: it is in the full run alone")
 	}
@@ -395,9 +408,8 @@ func TestRabbitMQ(t *testing.T) {
 	prove(t, f, parts{drift: true})
 }
 
-// TestOAuth has Keyturn rotate secrets of clients of Ory Hydra.
-func TestOAuth(t *testing.T) {
-	t.Parallel()
+// proveOAuth has Keyturn rotate secrets of clients of Ory Hydra.
+func proveOAuth(t *testing.T) {
 	h := servers.StartHydra(t)
 	// One address for both of its APIs, as where it is in real use. One request at a time, each to its end: with SQLite it answers two writers
 	// with "Unable to serialize access".
@@ -515,8 +527,7 @@ func (h *hook) step(in hookMessage) map[string]any {
 	return map[string]any{"result": "ok"}
 }
 
-func TestWebhook(t *testing.T) {
-	t.Parallel()
+func proveWebhook(t *testing.T) {
 	h := &hook{key: "a-secret-that-only-the-two-know", live: map[string][]string{}}
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
@@ -538,9 +549,8 @@ func TestWebhook(t *testing.T) {
 	prove(t, f, parts{drift: *full})
 }
 
-// TestCommand runs the script of examples/command-target.
-func TestCommand(t *testing.T) {
-	t.Parallel()
+// proveCommand runs the script of examples/command-target.
+func proveCommand(t *testing.T) {
 	for _, program := range []string{"jq", "flock", "sha256sum", "awk"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("%s is not installed (scripts/test-deps)", program)
