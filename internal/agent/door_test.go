@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/consumer"
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/protocol"
@@ -90,7 +89,7 @@ func TestDoorServesNoOtherOperation(t *testing.T) {
 				// The current version would come from memory.
 				params = append(params, sign.Param{Name: "VersionId", Value: "v1"})
 			}
-			_, err := g.Call(t.Context(), api.Request{Version: op.Version, Action: op.Name, Params: params})
+			_, err := g.Call(t.Context(), op, protocol.Request{Params: params})
 			passes := named && slices.Contains(aboutSecrets, op.Name) || slices.Contains(aboutNothing, op.Name)
 			want := fault.Denied
 			switch {
@@ -116,7 +115,7 @@ func TestDoorPassesParametersOn(t *testing.T) {
 	t.Parallel()
 	server := &recorder{}
 	g := doorTo(server)
-	_, err := g.Call(t.Context(), api.Request{Version: kms.Version, Action: "WatchSecrets", Params: sign.Params{
+	_, err := g.Call(t.Context(), protocol.Named("WatchSecrets"), protocol.Request{Params: sign.Params{
 		{Name: "Action", Value: "WatchSecrets"},
 		{Name: "Signature", Value: "s"},
 		{Name: "AccessKeyId", Value: "k"},
@@ -391,8 +390,7 @@ func TestCallersHoldNoMoreThanABound(t *testing.T) {
 	held := &callers{hub: h}
 	g := &Gate{held: held, server: server, scope: h, log: slog.New(slog.DiscardHandler)}
 	for i := range maxOthers + 100 {
-		_, err := g.Call(t.Context(), api.Request{
-			Version: kms.Version, Action: "GetSecretValue",
+		_, err := g.Call(t.Context(), protocol.Named("GetSecretValue"), protocol.Request{
 			Params: sign.Params{{Name: "SecretName", Value: fmt.Sprint("acs:kms:r", i, ":1:secret/db")}},
 		})
 		if kms.CodeOf(err) != kms.CodeResourceNotFound {

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/keyturn/keyturn/consumer"
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/operation"
@@ -60,11 +59,10 @@ type request struct {
 	in any // a pointer to the request struct of op
 }
 
-// Call does one operation for a verified caller.
-func (g *Gate) Call(ctx context.Context, call api.Request) (any, error) {
-	op, err := protocol.Find(call.Version, call.Action)
-	if err != nil {
-		return nil, err
+// Call does one operation for a verified caller. op is nil when the request names no operation.
+func (g *Gate) Call(ctx context.Context, op *operation.Op, call protocol.Request) (any, error) {
+	if op == nil {
+		return nil, protocol.NotFound(call.Version, call.Action)
 	}
 	if op.Mutates {
 		return nil, fault.New(fault.Unsupported, "This is an agent, which only reads. Send %s to the server itself, %s.", op.Name, g.server.Endpoint())
@@ -128,7 +126,7 @@ func about(r request) (names []string, ok bool) {
 }
 
 // Refuse notes a request that no caller was found for.
-func (g *Gate) Refuse(ctx context.Context, r api.Request, accessKeyID string, err error) error {
+func (g *Gate) Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error {
 	g.log.DebugContext(ctx, "request refused", "request", r, "access_key_id", accessKeyID, "err", err)
 	return err
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn/consumer"
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -83,7 +83,7 @@ func TestGateOutage(t *testing.T) {
 		for i := 0; i < len(pairs); i += 2 {
 			p = append(p, sign.Param{Name: pairs[i], Value: pairs[i+1]})
 		}
-		out, err := g.Call(t.Context(), api.Request{ID: "ours", Version: kms.Version, Action: "GetSecretValue", Params: p})
+		out, err := g.Call(t.Context(), protocol.Named("GetSecretValue"), protocol.Request{ID: "ours", Params: p})
 		var said *kms.Error
 		switch {
 		case errors.As(err, &said):

@@ -1,27 +1,24 @@
-// Package api is what Keyturn does: one table of operations, one gate before them, one short handler for each.
+// Package api is what Keyturn does: one table of handlers, one gate before them, one short handler for each operation.
 //
-// A door (api/rpc, the console, the rotation engine) establishes who calls and hands a Request to Gate.Call. The gate has
-// one order for all: look the operation up, decode and check its parameters, evaluate the policies, record the call,
-// handle it, record the outcome. A handler takes a decoded request and returns a response or an error; it never sees
-// net/http.
+// A door (api/rpc, the console, the rotation engine) establishes who calls, finds the operation and hands both to [Gate.Call].
+// The gate has one order for all: decode and check the parameters, evaluate the policies, record the call, handle it, record
+// the outcome. A handler takes a decoded request and returns a response or an error; it never sees net/http.
+//
+// What an operation is, its name, types and resources, is declared in packages kms and ram. This package binds it to a handler.
 package api
 
 import (
-	"errors"
 	"io"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/envelope"
-	"github.com/keyturn/keyturn/internal/fault"
-	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
-	"github.com/keyturn/keyturn/sign"
 )
 
 // Env is what handlers work with.
@@ -61,26 +58,10 @@ type Env struct {
 	Log *slog.Logger
 }
 
-// Request is one call by a verified caller.
-type Request struct {
-	// ID names the call in the answer, the audit trail and the log: a lower-case UUID.
-	ID        string
-	Principal policy.Principal
-	// Method is the HTTP method; empty for callers inside this process.
-	Method          string
-	Action, Version string
-	Params          sign.Params
-	// Source is the address of the peer.
-	Source netip.Addr
-	// Secure says that the request came over TLS.
-	Secure    bool
-	UserAgent string
-}
-
 // Call is one call while it is handled.
 type Call struct {
 	*Env
-	Request
+	protocol.Request
 	// At is the time of the call: everything that it writes carries it.
 	At time.Time
 	// Snapshot is the consistent view that the policies were evaluated on; reads go on from it.
@@ -106,11 +87,3 @@ func (c *Call) Account() string { return c.Principal.Account }
 
 // concerns notes the version and label that the call is about, for the audit trail.
 func (c *Call) concerns(version, stage string) { c.detail.version, c.detail.stage = version, stage }
-
-func asFault(err error) *fault.Error {
-	var e *fault.Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return &fault.Error{Kind: fault.Internal}
-}

@@ -16,7 +16,7 @@ import (
 func TestDeclaredResources(t *testing.T) {
 	t.Parallel()
 	const account = "1234567890123456"
-	c := &Call{Env: &Env{Region: "local"}, Request: Request{Principal: policy.Principal{Account: account}}}
+	c := &Call{Env: &Env{Region: "local"}, Request: protocol.Request{Principal: policy.Principal{Account: account}}}
 	for _, o := range protocol.Operations() {
 		in := reflect.New(o.Request()).Interface()
 		for _, p := range o.Params() {
@@ -56,7 +56,7 @@ func TestDeclaredResources(t *testing.T) {
 // TestNameFromARN verifies that a parameter which names a resource by its ARN holds the name for the handler.
 func TestNameFromARN(t *testing.T) {
 	t.Parallel()
-	c := &Call{Env: &Env{Region: "local"}, Request: Request{Principal: policy.Principal{Account: "1"}}}
+	c := &Call{Env: &Env{Region: "local"}, Request: protocol.Request{Principal: policy.Principal{Account: "1"}}}
 	for _, o := range protocol.Operations() {
 		in := reflect.New(o.Request()).Interface()
 		if _, ok := o.Secret(in); !ok {

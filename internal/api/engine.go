@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
@@ -319,7 +320,7 @@ func (e *Engine) Note(ctx context.Context, t *Turn, kind rotation.EventKind, cha
 
 func (e *Engine) call(t *Turn, operation string) *Call {
 	env := e.gate.env
-	c := &Call{Env: env, gate: e.gate, At: env.Now().UTC(), Request: Request{
+	c := &Call{Env: env, gate: e.gate, At: env.Now().UTC(), Request: protocol.Request{
 		ID: uuid.NewString(), Action: operation, Version: kms.Version,
 		Principal: policy.Principal{Kind: policy.KindSystem, Account: t.Secret.Account, Name: "rotation"},
 	}}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
@@ -61,7 +62,7 @@ func (e *Engine) Delivered(ctx context.Context, event store.Event, after *store.
 // Delivering records that an event is sent to a receiver. What cannot be recorded is not sent.
 func (e *Engine) Delivering(ctx context.Context, event store.Event, receiver string) error {
 	env := e.gate.env
-	c := &Call{Env: env, gate: e.gate, At: env.Now().UTC(), Request: Request{
+	c := &Call{Env: env, gate: e.gate, At: env.Now().UTC(), Request: protocol.Request{
 		ID: uuid.NewString(), Action: "DeliverEvent", Version: kms.Version,
 		Principal: policy.Principal{Kind: policy.KindSystem, Account: event.Account, Name: "rotation"},
 	}}

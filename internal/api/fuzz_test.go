@@ -6,6 +6,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/wire"
 )
@@ -19,7 +20,7 @@ func FuzzSecretName(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	c := &Call{Env: &Env{Region: "r1"}, Request: Request{Principal: policy.Principal{Kind: policy.KindAccount, Account: "1234567890123456"}}}
+	c := &Call{Env: &Env{Region: "r1"}, Request: protocol.Request{Principal: policy.Principal{Kind: policy.KindAccount, Account: "1234567890123456"}}}
 	f.Fuzz(func(t *testing.T, s string) {
 		name, err := c.secretName(s)
 		switch {

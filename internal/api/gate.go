@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"runtime/debug"
 	"slices"
@@ -59,10 +58,13 @@ func NewGate(env *Env, recorder Recorder) *Gate {
 	}
 }
 
-// Call does one operation for a verified caller, and returns a pointer to its response struct. What cannot be recorded
-// does not happen: when the audit trail refuses a record, so does the call.
-func (g *Gate) Call(ctx context.Context, r Request) (any, error) {
-	c := &Call{Env: g.env, gate: g, Request: r, At: g.env.Now().UTC(), table: served, effects: g.effects}
+// Call does one operation for a verified caller, and returns a pointer to its response struct. op is nil when the request
+// names no operation. What cannot be recorded does not happen: when the audit trail refuses a record, so does the call.
+func (g *Gate) Call(ctx context.Context, op *operation.Op, r protocol.Request) (any, error) {
+	c := &Call{Env: g.env, gate: g, Request: r, At: g.env.Now().UTC(), op: g.endpoints[op], table: served, effects: g.effects}
+	if c.op != nil {
+		c.Action, c.Version = op.Name, op.Version
+	}
 	out, err := g.call(ctx, c)
 	if isDryRun(c) {
 		err = dryRun(err)
@@ -128,13 +130,11 @@ func audited(o *endpoint, resources []resource) resource {
 	return r
 }
 
-// admit looks the operation up and decodes its parameters.
+// admit refuses a call of no operation and decodes the parameters of any other.
 func (g *Gate) admit(c *Call) (any, error) {
-	o, err := protocol.Find(c.Version, c.Action)
-	if err != nil {
-		return nil, err
+	if c.op == nil {
+		return nil, protocol.NotFound(c.Version, c.Action)
 	}
-	c.op = g.endpoints[o]
 	if c.Method != "" && !slices.Contains(c.op.Methods, c.Method) {
 		return nil, fault.New(fault.Method, "%s takes %s.", c.op.Name, strings.Join(c.op.Methods, " or "))
 	}
@@ -169,21 +169,14 @@ func (g *Gate) refuse(ctx context.Context, c *Call, d audit.Decision, err error)
 
 // Refuse records a request that does not come to the gate. Without a principal no caller was found for it: its signature
 // did not verify, or it could not be decoded. What it claims to be is recorded as a claim.
-func (g *Gate) Refuse(ctx context.Context, r Request, accessKeyID string, err error) error {
+func (g *Gate) Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error {
 	unverified := r.Principal.Kind == ""
-	r.Principal.AccessKeyID = clipped(accessKeyID)
-	r.Action = clipped(r.Action)
+	r.Principal.AccessKeyID = protocol.Clip(accessKeyID)
+	r.Action = protocol.Clip(r.Action)
 	if r.Action == "" {
 		r.Action = "-"
 	}
 	return g.refuse(ctx, &Call{Env: g.env, Request: r, unverified: unverified}, audit.Deny, err)
-}
-
-func clipped(s string) string {
-	if len(s) > 64 {
-		return s[:64]
-	}
-	return s
 }
 
 func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, d audit.Decision, outcome string, durable bool) error {
@@ -211,8 +204,8 @@ func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audi
 	p := c.Principal
 	return audit.Record{
 		RequestID: c.ID, Phase: phase, Principal: p.ARN(), PrincipalType: string(p.Kind), AccessKeyID: p.AccessKeyID,
-		Account: p.Account, Source: c.source(), UserAgent: clippedText(c.UserAgent, maxAgent), Service: service, APIVersion: clipped(c.Version),
-		Operation: clipped(operation), Action: c.resource.action, Resource: c.resource.arn, VersionID: c.detail.version, VersionStage: c.detail.stage,
+		Account: p.Account, Source: c.source(), UserAgent: clippedText(c.UserAgent, maxAgent), Service: service, APIVersion: protocol.Clip(c.Version),
+		Operation: protocol.Clip(operation), Action: c.resource.action, Resource: c.resource.arn, VersionID: c.detail.version, VersionStage: c.detail.stage,
 		Decision: d, Outcome: outcome, Details: c.details,
 	}
 }
@@ -244,7 +237,7 @@ func outcome(err error) string {
 	case errors.Is(err, store.ErrUnknown):
 		return "unknown"
 	}
-	return CodeFor(err).Code
+	return protocol.CodeFor(err).Code
 }
 
 // answer puts the request's ID into its response.
@@ -295,29 +288,8 @@ func (g *Gate) decide(c *Call, r resource, action string) (policy.Decision, erro
 	return q.decide(c.Snapshot)
 }
 
-// Denial is what a refusal by policy tells the caller (access.md section 3).
-type Denial struct {
-	AuthAction               string `json:"AuthAction"`
-	AuthPrincipalType        string `json:"AuthPrincipalType"`
-	AuthPrincipalOwnerID     string `json:"AuthPrincipalOwnerId"`
-	AuthPrincipalDisplayName string `json:"AuthPrincipalDisplayName"`
-	NoPermissionType         string `json:"NoPermissionType"`
-	PolicyType               string `json:"PolicyType"`
-}
-
-// DeniedError is a refusal by policy with its detail.
-type DeniedError struct {
-	fault  *fault.Error
-	Detail Denial
-}
-
-func (e *DeniedError) Error() string { return "denied: " + e.Detail.AuthAction }
-
-// Unwrap makes the error one of kind Denied.
-func (e *DeniedError) Unwrap() error { return e.fault }
-
 func denied(c *Call, action string, d policy.Decision) error {
-	detail := Denial{
+	detail := protocol.Denial{
 		AuthAction: action, AuthPrincipalType: principalType(c.Principal.Kind), AuthPrincipalOwnerID: c.Account(),
 		AuthPrincipalDisplayName: displayName(c.Principal), NoPermissionType: "ImplicitDeny", PolicyType: "AccountLevelIdentityBasedPolicy",
 	}
@@ -331,7 +303,7 @@ func denied(c *Call, action string, d policy.Decision) error {
 	if c.op.Version == ram.Version {
 		refusal.Code = ram.CodeNoPermission
 	}
-	return &DeniedError{fault: refusal, Detail: detail}
+	return &protocol.DeniedError{Fault: refusal, Detail: detail}
 }
 
 func displayName(p policy.Principal) string {
@@ -376,13 +348,6 @@ func dryRun(err error) error {
 	case fault.Internal, fault.Unavailable, fault.Throttled:
 		return err
 	default:
-		return fault.New(fault.DryRunInvalid, "%s", CodeFor(err).Message)
+		return fault.New(fault.DryRunInvalid, "%s", protocol.CodeFor(err).Message)
 	}
-}
-
-var _ slog.LogValuer = Request{}
-
-// LogValue keeps a request out of a log but for its ID and operation: parameters hold values.
-func (r Request) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("request_id", r.ID), slog.String("operation", clipped(r.Action)))
 }

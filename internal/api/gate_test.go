@@ -23,7 +23,6 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/kms"
-	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sign"
 )
 
@@ -121,14 +120,11 @@ func (w *world) user(t *testing.T, p policy.Principal, policies ...string) {
 
 func (w *world) call(t *testing.T, p policy.Principal, action string, params ...string) (any, error) {
 	t.Helper()
-	r := api.Request{ID: "r", Principal: p, Action: action, Version: kms.Version}
-	if o := protocol.Named(action); o != nil && o.Version == ram.Version {
-		r.Version = ram.Version
-	}
+	r := protocol.Request{ID: "r", Principal: p, Action: action, Version: kms.Version}
 	for i := 0; i < len(params); i += 2 {
 		r.Params = append(r.Params, sign.Param{Name: params[i], Value: params[i+1]})
 	}
-	return w.gate.Call(t.Context(), r)
+	return w.gate.Call(t.Context(), protocol.Named(action), r)
 }
 
 func (w *world) must(t *testing.T, action string, params ...string) any {
@@ -157,10 +153,10 @@ func TestWhatCannotBeRecorded(t *testing.T) {
 	} {
 		w.trail.refusing(tt.phase)
 		out, err := w.call(t, rootPrincipal, tt.action, tt.params...)
-		if fault.KindOf(err) != fault.Unavailable || !strings.Contains(api.CodeFor(err).Message, tt.text) || out != nil {
+		if fault.KindOf(err) != fault.Unavailable || !strings.Contains(protocol.CodeFor(err).Message, tt.text) || out != nil {
 			t.Errorf("%s without %s: %v, %v", tt.action, tt.phase, out, err)
 		}
-		if strings.Contains(api.CodeFor(err).Message, "disk full") {
+		if strings.Contains(protocol.CodeFor(err).Message, "disk full") {
 			t.Error("the caller is told what is wrong with the disk")
 		}
 	}
@@ -217,7 +213,7 @@ func TestAuthorisationBeforeExistence(t *testing.T) {
 			if op.Name == "ListResourceTags" {
 				_, err = w.call(t, bob, op.Name, "KeyId", name)
 			}
-			var d *api.DeniedError
+			var d *protocol.DeniedError
 			if !errors.As(err, &d) || d.Detail.AuthAction != op.Action || d.Detail.NoPermissionType != "ImplicitDeny" {
 				t.Errorf("%s of %q: %v; want a refusal that names %s", op.Name, name, err, op.Action)
 			}
@@ -244,7 +240,7 @@ func TestSecretPolicy(t *testing.T) {
 		t.Errorf("what the policy does not name: %v", err)
 	}
 	_, err := w.call(t, rootPrincipal, "DeleteSecret", "SecretName", "a")
-	var d *api.DeniedError
+	var d *protocol.DeniedError
 	if !errors.As(err, &d) || d.Detail.NoPermissionType != "ExplicitDeny" {
 		t.Errorf("the administrator against a Deny: %v", err)
 	}
@@ -267,7 +263,7 @@ func TestDryRun(t *testing.T) {
 		{rootPrincipal, "a", "DryRunOperationError", 400}, {rootPrincipal, "none", "ValidationError", 400}, {bob, "a", "AccessDeniedError", 403},
 	} {
 		out, err := w.call(t, tt.p, "GetSecretValue", "SecretName", tt.name, "DryRun", "true")
-		if c := api.CodeFor(err); c.Code != tt.code || c.Status != tt.status || out != nil {
+		if c := protocol.CodeFor(err); c.Code != tt.code || c.Status != tt.status || out != nil {
 			t.Errorf("dry run of %s: %v, %d %s; want %d %s", tt.name, out, c.Status, c.Code, tt.status, tt.code)
 		}
 	}
@@ -278,7 +274,7 @@ func TestCodes(t *testing.T) {
 	t.Parallel()
 	seen := map[string]fault.Kind{}
 	for kind := fault.Internal; kind < fault.Kinds; kind++ {
-		c := api.CodeFor(&fault.Error{Kind: kind, Param: "P", Msg: "detail"})
+		c := protocol.CodeFor(&fault.Error{Kind: kind, Param: "P", Msg: "detail"})
 		if c.Status < 400 || c.Code == "" || c.Message == "" {
 			t.Errorf("kind %d has no code: %+v", kind, c)
 		}
@@ -288,7 +284,7 @@ func TestCodes(t *testing.T) {
 		seen[c.Code] = kind
 	}
 	for _, err := range []error{errors.New("detail"), &fault.Error{Kind: fault.Internal, Msg: "detail"}} {
-		if c := api.CodeFor(err); c.Code != "InternalFailure" || strings.Contains(c.Message, "detail") {
+		if c := protocol.CodeFor(err); c.Code != "InternalFailure" || strings.Contains(c.Message, "detail") {
 			t.Errorf("CodeFor(%v) = %+v", err, c)
 		}
 	}
@@ -302,7 +298,7 @@ func TestConcurrentFirstSecrets(t *testing.T) {
 	errs := make([]error, 16)
 	for i := range errs {
 		wg.Go(func() {
-			_, errs[i] = w.gate.Call(t.Context(), api.Request{ID: "r", Principal: rootPrincipal, Action: "CreateSecret", Version: kms.Version, Params: sign.Params{
+			_, errs[i] = w.gate.Call(t.Context(), protocol.Named("CreateSecret"), protocol.Request{ID: "r", Principal: rootPrincipal, Params: sign.Params{
 				{Name: "SecretName", Value: fmt.Sprint("s", i)}, {Name: "SecretData", Value: "x"}, {Name: "VersionId", Value: "v1"},
 			}})
 		})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/operation"
+	"github.com/keyturn/keyturn/internal/protocol"
 )
 
 // TestPanicEndsOneCall holds that a fault of our own becomes an error of kind Internal with its place for the log, and
@@ -21,7 +22,7 @@ func TestPanicEndsOneCall(t *testing.T) {
 	if out != nil || fault.KindOf(err) != fault.Internal || !strings.Contains(err.Error(), "panic_test.go") {
 		t.Errorf("run = %v, %v", out, err)
 	}
-	if code := CodeFor(err); code.Code != "InternalFailure" || strings.Contains(code.Message, "broken") {
+	if code := protocol.CodeFor(err); code.Code != "InternalFailure" || strings.Contains(code.Message, "broken") {
 		t.Errorf("the caller gets %+v", code)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
@@ -40,7 +41,7 @@ func permissionCall(t *testing.T, declared bool) (*Gate, *lastRecord, *Call, []r
 	}
 	e := endpointOf(d.Op(), describeRegions)
 	principal := policy.Principal{Kind: policy.KindRAMUser, Account: "1234567890123456", Name: "bob", ID: "1"}
-	c := &Call{Env: env, Request: Request{Principal: principal}, At: env.Now(), op: e, table: []*endpoint{e}}
+	c := &Call{Env: env, Request: protocol.Request{Principal: principal}, At: env.Now(), op: e, table: []*endpoint{e}}
 	c.Snapshot = store.Snapshot(t.Context(), db)
 	allowFly, err := policy.ParseIdentity(`{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:Fly","Resource":"*"}]}`)
 	if err != nil {
@@ -56,7 +57,7 @@ func TestPermissionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	g, log, c, resources := permissionCall(t, true)
 	err := g.authorise(c, resources)
-	var d *DeniedError
+	var d *protocol.DeniedError
 	if !errors.As(err, &d) || d.Detail.AuthAction != "kms:LeaveTheGround" {
 		t.Fatalf("authorise = %v; want a refusal that names kms:LeaveTheGround", err)
 	}

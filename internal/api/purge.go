@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
@@ -43,7 +44,7 @@ func (g *Gate) dueBefore(ctx context.Context, now time.Time) ([]store.Due, time.
 func (g *Gate) purge(ctx context.Context, d store.Due, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, purgeTime)
 	defer cancel()
-	c := &Call{Env: g.env, At: now, Request: Request{
+	c := &Call{Env: g.env, At: now, Request: protocol.Request{
 		ID: uuid.NewString(), Action: "PurgeSecret", Version: kms.Version,
 		Principal: policy.Principal{Kind: policy.KindSystem, Account: d.Account, Name: "purge"},
 	}}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/ram"
@@ -20,7 +21,7 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 	if err != nil {
 		return nil, err
 	}
-	c.resource = c.ramResource("group/" + clipped(in.GroupName))
+	c.resource = c.ramResource("group/" + protocol.Clip(in.GroupName))
 	g, err := users.NewGroup(c.Account(), id, in.GroupName, in.Comments, c.At)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/users"
 	"github.com/keyturn/keyturn/ram"
@@ -23,7 +24,7 @@ func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.U
 	if err != nil {
 		return nil, err
 	}
-	c.resource = c.ramResource("user/" + clipped(in.UserName))
+	c.resource = c.ramResource("user/" + protocol.Clip(in.UserName))
 	u, err := users.NewUser(c.Account(), id, in.UserName, users.Profile{
 		DisplayName: &in.DisplayName, MobilePhone: &in.MobilePhone, Email: &in.Email, Comments: &in.Comments,
 	}, c.At)
@@ -214,7 +215,7 @@ func updateAccessKey(ctx context.Context, c *Call, in *ram.UpdateAccessKeyReques
 	case in.Status != ram.KeyActive && in.Status != ram.KeyInactive:
 		return nil, fault.Parameter("Status", "use %s or %s.", ram.KeyActive, ram.KeyInactive)
 	}
-	c.aboutKey(in.UserName, clipped(in.UserAccessKeyID))
+	c.aboutKey(in.UserName, protocol.Clip(in.UserAccessKeyID))
 	return c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
 		disabled := in.Status == ram.KeyInactive
 		u, err := u.SetKey(in.UserAccessKeyID, disabled)
@@ -234,7 +235,7 @@ func deleteAccessKey(ctx context.Context, c *Call, in *ram.AccessKeyRequest) (*r
 	if in.UserAccessKeyID == "" {
 		return nil, fault.Required("UserAccessKeyId")
 	}
-	c.aboutKey(in.UserName, clipped(in.UserAccessKeyID))
+	c.aboutKey(in.UserName, protocol.Clip(in.UserAccessKeyID))
 	out, err := c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
 		u, err := u.RemoveKey(in.UserAccessKeyID)
 		if err == nil {

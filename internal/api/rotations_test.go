@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
@@ -98,7 +99,7 @@ func (w *world) describe(t *testing.T, name string) *kms.DescribeRotationRespons
 func (w *world) refused(t *testing.T, code, text, action string, params ...string) {
 	t.Helper()
 	out, err := w.call(t, rootPrincipal, action, params...)
-	got := api.CodeFor(err)
+	got := protocol.CodeFor(err)
 	if sentence := strings.ToUpper(text[:min(1, len(text))]) + text[min(1, len(text)):]; strings.Contains(got.Message, sentence) {
 		text = sentence
 	}

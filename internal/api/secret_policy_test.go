@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
@@ -83,10 +82,10 @@ func TestDenyReachesEveryOperation(t *testing.T) {
 				t.Parallel()
 				w := denials(t, "kms:*")
 				tried := func(value string) error {
-					_, err := w.gate.Call(t.Context(), api.Request{ID: "r", Principal: bob, Action: op.Name, Version: op.Version, Params: paramsOf(op, name, value)})
+					_, err := w.gate.Call(t.Context(), op, protocol.Request{ID: "r", Principal: bob, Params: paramsOf(op, name, value)})
 					return err
 				}
-				var d *api.DeniedError
+				var d *protocol.DeniedError
 				if err := tried(free); errors.As(err, &d) {
 					t.Errorf("with %s: %v", free, err)
 				}

@@ -14,6 +14,7 @@ import (
 	"github.com/keyturn/keyturn/internal/envelope"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
@@ -51,7 +52,7 @@ func createSecret(ctx context.Context, c *Call, in *kms.CreateSecretRequest) (*k
 		return nil, err
 	}
 	if in.EncryptionKeyID != "" && in.EncryptionKeyID != key.ID && in.EncryptionKeyID != cmk.ARN(c.Region, c.Account(), key.ID) {
-		return nil, fault.New(fault.KeyNotFound, "There is no key %q; leave EncryptionKeyId out for the default key.", clipped(in.EncryptionKeyID))
+		return nil, fault.New(fault.KeyNotFound, "There is no key %q; leave EncryptionKeyId out for the default key.", protocol.Clip(in.EncryptionKeyID))
 	}
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.CreateSecretResponse, error) {
 		return c.create(tx, key, spec, in.VersionID, data)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/wire"
@@ -95,9 +96,9 @@ func untagResource(ctx context.Context, c *Call, in *kms.UntagResourceRequest) (
 func onlySecrets(keyID, certificateID string) error {
 	switch {
 	case keyID != "":
-		return fault.New(fault.KeyNotFound, "There is no key %q.", clipped(keyID))
+		return fault.New(fault.KeyNotFound, "There is no key %q.", protocol.Clip(keyID))
 	case certificateID != "":
-		return fault.New(fault.NotFound, "There is no certificate %q.", clipped(certificateID))
+		return fault.New(fault.NotFound, "There is no certificate %q.", protocol.Clip(certificateID))
 	}
 	return nil
 }
@@ -128,7 +129,7 @@ func tagResources(ctx context.Context, c *Call, in *kms.TagResourcesRequest) (*k
 // inParameter names the parameter of an Invalid error, where the rule knows it by the name of an older call.
 func inParameter(name string, err error) error {
 	if fault.KindOf(err) == fault.Invalid {
-		return fault.Parameter(name, "%s", asFault(err).Msg)
+		return fault.Parameter(name, "%s", protocol.AsFault(err).Msg)
 	}
 	return err
 }
@@ -183,7 +184,7 @@ func listResourceTags(_ context.Context, c *Call, in *kms.ListResourceTagsReques
 	case err != nil:
 		return nil, err
 	case !ok:
-		return nil, fault.New(fault.KeyNotFound, "There is no key %q.", clipped(id))
+		return nil, fault.New(fault.KeyNotFound, "There is no key %q.", protocol.Clip(id))
 	}
 	return &kms.ListResourceTagsResponse{Tags: []kms.KeyTag{}}, nil
 }

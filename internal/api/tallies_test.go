@@ -16,6 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/test/support"
 )
 
@@ -46,8 +47,8 @@ func counted(t *testing.T, list []audit.Record) (n int) {
 }
 
 // stranger is a request that costs as much of the trail as it can.
-func stranger(source string) api.Request {
-	return api.Request{
+func stranger(source string) protocol.Request {
+	return protocol.Request{
 		ID: "6f1d8a1e-0000-4000-8000-000000000000", Source: netip.MustParseAddr(source), UserAgent: strings.Repeat("\x80", 800),
 		Action: strings.Repeat("\"\x01", 500), Version: strings.Repeat("\u2028", 500),
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
@@ -33,14 +34,14 @@ func watcher(t *testing.T) *world {
 // by makes a call as somebody with an access key.
 func (w *world) by(ctx context.Context, p policy.Principal, source, action string, params ...string) (any, error) {
 	p.AccessKeyID = "key-of-" + p.ID
-	r := api.Request{ID: "r", Principal: p, Action: action, Version: kms.Version}
+	r := protocol.Request{ID: "r", Principal: p}
 	if source != "" {
 		r.Source = netip.MustParseAddr(source)
 	}
 	for i := 0; i < len(params); i += 2 {
 		r.Params = append(r.Params, sign.Param{Name: params[i], Value: params[i+1]})
 	}
-	return w.gate.Call(ctx, r)
+	return w.gate.Call(ctx, protocol.Named(action), r)
 }
 
 func (w *world) watch(t *testing.T, params ...string) []kms.SecretChange {
@@ -216,7 +217,7 @@ func TestWatchRefuses(t *testing.T) {
 		{fault.Invalid, "he name in the ARN", []string{"Secret.1.SecretName", "a", "Secret.2.SecretName", "acs:kms:local:" + account + ":secret/a b"}},
 	} {
 		_, err := w.by(t.Context(), rootPrincipal, "", "WatchSecrets", tt.params...)
-		if fault.KindOf(err) != tt.kind || err == nil || !strings.Contains(api.CodeFor(err).Message, tt.text) {
+		if fault.KindOf(err) != tt.kind || err == nil || !strings.Contains(protocol.CodeFor(err).Message, tt.text) {
 			t.Errorf("%.80v: %v; want kind %v and %q", tt.params, err, tt.kind, tt.text)
 		}
 	}

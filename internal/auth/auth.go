@@ -31,19 +31,20 @@ const (
 	anyRegion = "center"
 )
 
-// Identity is a verified caller, and what its signature covers.
-type Identity struct {
-	Principal       policy.Principal
-	Action, Version string
-	// Params are all parameters that the signature covers, and no others.
-	Params sign.Params
-}
-
 // Claim is what a request says of itself before anything is verified.
 type Claim struct {
 	AccessKeyID, Action, Version string
 	// Format is the parameter of that name, from the query or a form.
 	Format string
+}
+
+// Result is what is known of a request. Without an error the claim is verified, and the other fields are set.
+type Result struct {
+	Claim
+
+	Principal policy.Principal
+	// Params are all parameters that the signature covers, and no others.
+	Params sign.Params
 }
 
 // take fills the claim from the parameters of version 1.
@@ -117,25 +118,35 @@ func (a *Authenticator) Nonces() int { return a.nonces.Len() }
 
 // Authenticate verifies a request. The error is a *fault.Error whose kind says what is wrong; what the request claims
 // to be is returned in any case.
-func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Identity, Claim, error) {
+func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Result, error) {
 	query, err := parseQuery(nil, r.Query)
 	if err == nil {
 		err = unique(query)
 	}
 	if err != nil {
-		return Identity{}, Claim{}, err
+		return Result{}, err
 	}
 	authorization, err := r.single("authorization")
 	if err != nil {
-		return Identity{}, Claim{}, err
+		return Result{}, err
 	}
 	claim := Claim{Format: value(query, "Format")}
+	var v verified
 	if strings.HasPrefix(authorization, "ACS3-") || strings.HasPrefix(authorization, "ACS4-") {
-		id, err := a.header(ctx, &r, query, authorization, &claim)
-		return id, claim, err
+		v, err = a.header(ctx, &r, query, authorization, &claim)
+	} else {
+		v, err = a.parameters(ctx, &r, query, &claim)
 	}
-	id, err := a.parameters(ctx, &r, query, &claim)
-	return id, claim, err
+	if err != nil {
+		return Result{Claim: claim}, err
+	}
+	return Result{Claim: claim, Principal: v.principal, Params: v.params}, nil
+}
+
+// verified is a caller and what the signature covers.
+type verified struct {
+	principal policy.Principal
+	params    sign.Params
 }
 
 func value(p sign.Params, name string) string {
@@ -145,64 +156,64 @@ func value(p sign.Params, name string) string {
 
 // parameters verifies version 1, where the signature is a parameter and covers those of query and form. The body is read
 // once the query has named a key that exists, or when the query cannot name one because all is in the form.
-func (a *Authenticator) parameters(ctx context.Context, r *Request, query sign.Params, claim *Claim) (Identity, error) {
+func (a *Authenticator) parameters(ctx context.Context, r *Request, query sign.Params, claim *Claim) (verified, error) {
 	claim.take(query)
 	if a.config.RefuseV1 {
-		return Identity{}, fault.New(fault.BadSignature, "Signature version 1 is switched off here; sign with version 3 or 4.")
+		return verified{}, fault.New(fault.BadSignature, "Signature version 1 is switched off here; sign with version 3 or 4.")
 	}
 	var key Key
 	var err error
 	all, hasBody := query, r.Length != 0
 	if hasBody {
 		if err = r.checkFormBody(); err != nil {
-			return Identity{}, err
+			return verified{}, err
 		}
 	}
 	named := claim.AccessKeyID != ""
 	if named || !hasBody {
 		if err = r.admit(*claim); err != nil {
-			return Identity{}, err
+			return verified{}, err
 		}
 	}
 	if named && hasBody {
 		if key, err = a.find(ctx, claim.AccessKeyID); err != nil {
-			return Identity{}, err
+			return verified{}, err
 		}
 	}
 	if hasBody {
 		if all, err = r.readForm(query); err != nil {
-			return Identity{}, err
+			return verified{}, err
 		}
 		claim.take(all)
 	}
 	at, err := checkV1(all, *claim)
 	if err != nil {
-		return Identity{}, err
+		return verified{}, err
 	}
 	if !named && hasBody {
 		if err = r.admit(*claim); err != nil {
-			return Identity{}, err
+			return verified{}, err
 		}
 	}
 	if key.Secret == nil {
 		if key, err = a.find(ctx, claim.AccessKeyID); err != nil {
-			return Identity{}, err
+			return verified{}, err
 		}
 	}
 	ok, err := key.Secret.VerifyV1(r.Method, all)
 	switch {
 	case err != nil:
-		return Identity{}, fault.New(fault.BadSignature, "%s", err)
+		return verified{}, fault.New(fault.BadSignature, "%s", err)
 	case !ok:
-		return Identity{}, a.mismatch(r.Method, all)
+		return verified{}, a.mismatch(r.Method, all)
 	}
 	nonce := value(all, "SignatureNonce")
 	if nonce == "" {
 		nonce = value(all, "Signature") // KMS documents a request without nonce as legal; it is then good for one use
 	}
-	id := Identity{Action: claim.Action, Version: claim.Version, Params: all}
-	id.Principal, err = a.accept(key, value(all, "SecurityToken"), at, nonce)
-	return id, err
+	v := verified{params: all}
+	v.principal, err = a.accept(key, value(all, "SecurityToken"), at, nonce)
+	return v, err
 }
 
 // checkV1 checks everything of version 1 that needs no key, and returns the time of the request.
@@ -241,49 +252,49 @@ var requiredSigned = []string{"host", "x-acs-action", "x-acs-version", "x-acs-da
 
 // header verifies versions 3 and 4, where the signature is in the header Authorization. The signature covers the digest of
 // the body, so it is verified before the body is read: strangers cannot have a body read.
-func (a *Authenticator) header(ctx context.Context, r *Request, query sign.Params, authorization string, claim *Claim) (Identity, error) {
+func (a *Authenticator) header(ctx context.Context, r *Request, query sign.Params, authorization string, claim *Claim) (verified, error) {
 	auth, err := sign.ParseAuthorization(authorization)
 	if err != nil {
-		return Identity{}, fault.New(fault.BadSignature, "%s", err)
+		return verified{}, fault.New(fault.BadSignature, "%s", err)
 	}
 	claim.AccessKeyID = auth.AccessKeyID
 	if err := r.checkForm(auth.SignedHeaders); err != nil {
-		return Identity{}, err
+		return verified{}, err
 	}
 	claim.Action, claim.Version = r.get("x-acs-action"), r.get("x-acs-version")
 	if err := r.admit(*claim); err != nil {
-		return Identity{}, err
+		return verified{}, err
 	}
 	at, err := a.checkHeaders(r, auth)
 	if err != nil {
-		return Identity{}, err
+		return verified{}, err
 	}
 	key, err := a.find(ctx, auth.AccessKeyID)
 	if err != nil {
-		return Identity{}, err
+		return verified{}, err
 	}
 	digest := r.get("x-acs-content-sha256")
 	if !key.Secret.Verify(auth, sign.Request{Method: r.Method, Path: "/", Query: query, Header: r.get, BodySHA256: digest}) {
-		return Identity{}, fault.New(fault.WrongSignature, "Specified signature does not match our calculation.")
+		return verified{}, fault.New(fault.WrongSignature, "Specified signature does not match our calculation.")
 	}
 	var body []byte
 	if r.Length != 0 {
 		if body, err = r.Body(); err != nil {
-			return Identity{}, err
+			return verified{}, err
 		}
 	}
 	switch {
 	case digest != bodyDigest(body):
-		return Identity{}, fault.New(fault.WrongSignature, "x-acs-content-sha256 is not the digest of the body.")
+		return verified{}, fault.New(fault.WrongSignature, "x-acs-content-sha256 is not the digest of the body.")
 	case len(body) > 0 && !slices.Contains(auth.SignedHeaders, "content-type"):
-		return Identity{}, fault.New(fault.BadSignature, "The header content-type must be signed when there is a body.")
+		return verified{}, fault.New(fault.BadSignature, "The header content-type must be signed when there is a body.")
 	}
-	id := Identity{Action: claim.Action, Version: claim.Version}
-	if id.Principal, err = a.accept(key, r.get("x-acs-security-token"), at, r.get("x-acs-signature-nonce")); err != nil {
-		return Identity{}, err
+	var v verified
+	if v.principal, err = a.accept(key, r.get("x-acs-security-token"), at, r.get("x-acs-signature-nonce")); err != nil {
+		return verified{}, err
 	}
-	id.Params, err = parseBody(query, r.get("content-type"), body)
-	return id, err
+	v.params, err = parseBody(query, r.get("content-type"), body)
+	return v, err
 }
 
 // emptySHA256 is the digest of no body, which most requests have.

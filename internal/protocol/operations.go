@@ -50,22 +50,27 @@ func Operations() []*operation.Op { return operations.All() }
 // Named returns the operation of that name; nil when there is none.
 func Named(name string) *operation.Op { return operations.Named(name) }
 
-// Find returns the operation of that version and name. The error is the one that a call of it gets.
-func Find(version, name string) (*operation.Op, error) {
+// Find returns the operation of that version and name; nil when there is none.
+func Find(version, name string) *operation.Op {
 	if o := operations.Named(name); o != nil && o.Version == version {
-		return o, nil
+		return o
 	}
+	return nil
+}
+
+// NotFound returns the error of a call that names no operation.
+func NotFound(version, name string) error {
 	switch {
 	case Service(version) == "":
-		return nil, fault.New(fault.Version, "Use %s, %s for the token service, or %s for the user service.",
+		return fault.New(fault.Version, "Use %s, %s for the token service, or %s for the user service.",
 			kms.Version, kms.STSVersion, ram.Version)
 	case name == "":
-		return nil, fault.New(fault.NoAction, "The request names no Action.")
+		return fault.New(fault.NoAction, "The request names no Action.")
 	case version == kms.Version && slices.Contains(notHere, name),
 		version == ram.Version && slices.Contains(ramNotHere, name):
-		return nil, fault.New(fault.Unsupported, "This server does not have the operation %s.", name)
+		return fault.New(fault.Unsupported, "This server does not have the operation %s.", name)
 	}
-	return nil, fault.New(fault.NoAction, "")
+	return fault.New(fault.NoAction, "")
 }
 
 // Service returns the name of the service that has an API version; "" when none has.

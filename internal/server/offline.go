@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
@@ -41,16 +41,14 @@ func WithOffline(ctx context.Context, c Config, do func(*Offline) error) error {
 
 // call makes one call of the user service through the gate.
 func call[Out any](ctx context.Context, o *Offline, action string, in any) (*Out, error) {
-	out, err := o.s.gate.Call(ctx, api.Request{
+	out, err := o.s.gate.Call(ctx, protocol.Named(action), protocol.Request{
 		ID:        uuid.NewString(),
 		Principal: policy.Principal{Kind: policy.KindAccount, Account: o.s.account, ID: o.s.account},
-		Action:    action,
-		Version:   ram.Version,
 		Params:    wire.Encode(in),
 		UserAgent: "keyturn admin --offline",
 	})
 	if err != nil {
-		if code := api.CodeFor(err); code.Message != "" {
+		if code := protocol.CodeFor(err); code.Message != "" {
 			return nil, fmt.Errorf("%s: %s", action, code.Message)
 		}
 		return nil, fmt.Errorf("%s: %w", action, err)

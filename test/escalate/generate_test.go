@@ -201,8 +201,8 @@ func (g *generator) follow(s *step) bool {
 	default:
 		return false
 	}
-	o, err := protocol.Find(kms.Version, s.op)
-	if err != nil || !g.may(s, o.Action, g.world.model.kms("secret/"+name)) {
+	o := protocol.Find(kms.Version, s.op)
+	if o == nil || !g.may(s, o.Action, g.world.model.kms("secret/"+name)) {
 		return false
 	}
 	s.params = append(s.params, param{"SecretName", name})

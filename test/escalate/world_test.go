@@ -317,13 +317,7 @@ func (w *world) acknowledge() error {
 }
 
 func (w *world) send(p policy.Principal, op string, params sign.Params) (any, error) {
-	version := kms.Version
-	for _, o := range protocol.Operations() {
-		if o.Name == op {
-			version = o.Version
-		}
-	}
-	return w.gate.Call(w.ctx, api.Request{ID: "r", Principal: p, Action: op, Version: version, Params: params})
+	return w.gate.Call(w.ctx, protocol.Named(op), protocol.Request{ID: "r", Principal: p, Params: params})
 }
 
 // service is the service of an operation, as it begins actions.
@@ -422,7 +416,7 @@ func (w *world) checkAnswer(s step, by *person, refused string, banned bool, out
 	}
 	var texts []string
 	if err != nil {
-		code := api.CodeFor(err)
+		code := protocol.CodeFor(err)
 		texts = append(texts, code.Message)
 	} else {
 		texts = textsOf(reflect.ValueOf(out), texts)

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/api/rpc"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
@@ -102,7 +102,7 @@ func (l *listener) Close() error { l.once.Do(func() { close(l.closed) }); return
 func (l *listener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 
 // Call notes what reaches the gate.
-func (s *Server) Call(_ context.Context, r api.Request) (any, error) {
+func (s *Server) Call(_ context.Context, _ *operation.Op, r protocol.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = meaning(r)
@@ -110,10 +110,10 @@ func (s *Server) Call(_ context.Context, r api.Request) (any, error) {
 }
 
 // Refuse answers a refusal.
-func (s *Server) Refuse(_ context.Context, _ api.Request, _ string, err error) error { return err }
+func (s *Server) Refuse(_ context.Context, _ protocol.Request, _ string, err error) error { return err }
 
 // meaning is what a request that reached the gate means: who, what, with which parameters.
-func meaning(r api.Request) string {
+func meaning(r protocol.Request) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s/%s", r.Principal.ARN(), r.Principal.AccessKeyID, r.Version, r.Action)
 	p := slices.Clone(r.Params)

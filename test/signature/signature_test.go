@@ -35,7 +35,7 @@ func TestMutations(t *testing.T) {
 // uncovered is a fault: a JSON body that version 1 does not cover counts, when Authorization looks like another version.
 type uncovered struct{ rpc.Authenticator }
 
-func (u uncovered) Authenticate(ctx context.Context, r auth.Request) (auth.Identity, auth.Claim, error) {
+func (u uncovered) Authenticate(ctx context.Context, r auth.Request) (auth.Result, error) {
 	var authorization, contentType string
 	for _, v := range r.Header("authorization") {
 		authorization = v
@@ -48,7 +48,7 @@ func (u uncovered) Authenticate(ctx context.Context, r auth.Request) (auth.Ident
 	}
 	body, err := r.Body()
 	if err != nil {
-		return auth.Identity{}, auth.Claim{}, err
+		return auth.Result{}, err
 	}
 	header := r.Header
 	r.Length = 0
@@ -58,14 +58,14 @@ func (u uncovered) Authenticate(ctx context.Context, r auth.Request) (auth.Ident
 		}
 		return header(name)
 	}
-	id, claim, err := u.Authenticator.Authenticate(ctx, r)
+	result, err := u.Authenticator.Authenticate(ctx, r)
 	var members map[string]string
 	if err == nil && json.Unmarshal(body, &members) == nil {
 		for name, value := range members {
-			id.Params = append(id.Params, sign.Param{Name: name, Value: value})
+			result.Params = append(result.Params, sign.Param{Name: name, Value: value})
 		}
 	}
-	return id, claim, err
+	return result, err
 }
 
 // trimmed is a fault: the nonce is signed without the white space around it, and remembered with it.
@@ -77,7 +77,7 @@ type trimmed struct {
 	used map[string]bool // guarded by mu
 }
 
-func (u *trimmed) Authenticate(ctx context.Context, r auth.Request) (auth.Identity, auth.Claim, error) {
+func (u *trimmed) Authenticate(ctx context.Context, r auth.Request) (auth.Result, error) {
 	header := r.Header
 	nonces := header("x-acs-signature-nonce")
 	r.Header = func(name string) []string {
@@ -91,16 +91,16 @@ func (u *trimmed) Authenticate(ctx context.Context, r auth.Request) (auth.Identi
 		return u.Authenticator.Authenticate(ctx, r)
 	}
 	nonce := nonces[0]
-	id, claim, err := auth.New(Config(u.now)).Authenticate(ctx, r) // it remembers nothing
+	result, err := auth.New(Config(u.now)).Authenticate(ctx, r) // it remembers nothing
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err == nil && u.used[nonce] {
-		return auth.Identity{}, claim, fault.New(fault.Replayed, "")
+		return auth.Result{Claim: result.Claim}, fault.New(fault.Replayed, "")
 	}
 	if err == nil {
 		u.used[nonce] = true
 	}
-	return id, claim, err
+	return result, err
 }
 
 // TestMutationsFindFaults verifies that the mutations find faults of the kinds that they are for.

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/api/rpc"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
@@ -26,16 +26,16 @@ import (
 
 // noted is a gate that notes what reaches it.
 type noted struct {
-	calls []api.Request
+	calls []protocol.Request
 	last  error
 }
 
-func (g *noted) Call(_ context.Context, r api.Request) (any, error) {
+func (g *noted) Call(_ context.Context, _ *operation.Op, r protocol.Request) (any, error) {
 	g.calls = append(g.calls, r)
 	return &kms.DescribeRegionsResponse{}, nil
 }
 
-func (g *noted) Refuse(_ context.Context, _ api.Request, _ string, err error) error {
+func (g *noted) Refuse(_ context.Context, _ protocol.Request, _ string, err error) error {
 	g.last = err
 	return err
 }

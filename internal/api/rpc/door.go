@@ -15,11 +15,11 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/auth"
 	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/limit"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -29,16 +29,16 @@ const writeAllowance = 10 * time.Second
 
 // Authenticator verifies who calls.
 type Authenticator interface {
-	Authenticate(ctx context.Context, r auth.Request) (auth.Identity, auth.Claim, error)
+	Authenticate(ctx context.Context, r auth.Request) (auth.Result, error)
 }
 
 // Gate does what a verified caller asks for. *api.Gate is the one of a server; an agent has its own.
 type Gate interface {
-	// Call returns a pointer to the response struct of the operation. An error of another endpoint, a *kms.Error, is answered as it
+	// Call returns a pointer to the response struct of the operation. op is nil when the request names none. An error of another endpoint, a *kms.Error, is answered as it
 	// came: status, code and message.
-	Call(ctx context.Context, r api.Request) (any, error)
+	Call(ctx context.Context, op *operation.Op, r protocol.Request) (any, error)
 	// Refuse records a request that no caller was found for, and returns what is answered.
-	Refuse(ctx context.Context, r api.Request, accessKeyID string, err error) error
+	Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error
 }
 
 // Observer receives each call, for metrics. operation is "" when the request named none that exists.
@@ -126,10 +126,11 @@ func wantsXML(r *http.Request, claim auth.Claim) bool {
 	return strings.HasPrefix(r.Header.Get("Authorization"), "ACS") && strings.HasPrefix(r.Header.Get("Accept"), "application/xml")
 }
 
-// serve verifies the request, takes it to the gate and encodes the answer. operation is empty unless it exists.
-func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operation string, body []byte, asXML bool, err error) {
+// serve verifies the request, takes it to the gate and encodes the answer. name is that of the operation;
+// empty when the request did not come to the gate or names none.
+func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (name string, body []byte, asXML bool, err error) {
 	// Parameters come from the authenticator alone, which returns those that the signature covers.
-	request := api.Request{ID: id, Method: r.Method, UserAgent: r.UserAgent()}
+	request := protocol.Request{ID: id, Method: r.Method, UserAgent: r.UserAgent()}
 	origin := d.Origin
 	if origin == nil {
 		origin = conns.Proxies(nil).Origin
@@ -143,42 +144,42 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (operati
 	}
 	read, release := d.body(w, r, request.Source)
 	defer release()
-	identity, claim, err := d.Auth.Authenticate(r.Context(), d.unverified(r, read))
+	caller, err := d.Auth.Authenticate(r.Context(), d.unverified(r, read))
 	release() // what is kept of the body are its parameters, whose caller is known
-	asXML = wantsXML(r, claim)
-	request.Action, request.Version = claim.Action, claim.Version
+	asXML = wantsXML(r, caller.Claim)
+	request.Action, request.Version = caller.Action, caller.Version
 	if err != nil {
 		if over := (*overLimit)(nil); errors.As(err, &over) {
 			err = throttled(over.retry)
 		}
-		return "", nil, asXML, d.refuse(w, r, request, claim.AccessKeyID, err)
+		return "", nil, asXML, d.refuse(w, r, request, caller.AccessKeyID, err)
 	}
-	request.Action, request.Version = identity.Action, identity.Version
-	request.Principal, request.Params = identity.Principal, identity.Params
-	if d.Admit != nil && !d.Admit(r.Context(), identity.Principal.AccessKeyID) {
+	request.Principal, request.Params = caller.Principal, caller.Params
+	key := caller.Principal.AccessKeyID
+	if d.Admit != nil && !d.Admit(r.Context(), key) {
 		w.Header().Set("Connection", "close")
 		busy := &fault.Error{Kind: fault.Throttled, Retry: time.Second, Msg: "This access key has too many connections."}
-		return "", nil, asXML, d.refuse(w, r, request, identity.Principal.AccessKeyID, busy)
+		return "", nil, asXML, d.refuse(w, r, request, key, busy)
 	}
-	if retry, ok := d.Limit.Take(identity.Principal.AccessKeyID, d.now()); !ok {
-		return "", nil, asXML, d.refuse(w, r, request, identity.Principal.AccessKeyID, throttled(retry))
+	if retry, ok := d.Limit.Take(key, d.now()); !ok {
+		return "", nil, asXML, d.refuse(w, r, request, key, throttled(retry))
 	}
-	op, _ := protocol.Find(request.Version, request.Action) // the gate answers and records that there is none
+	op := protocol.Find(request.Version, request.Action)
 	if op != nil && op.Waits {
 		stay(w, op.Deadline)
 	}
-	out, err := d.Gate.Call(r.Context(), request)
+	out, err := d.Gate.Call(r.Context(), op, request)
 	if op != nil {
-		operation = op.Name
+		name = op.Name
 	}
 	if fault.KindOf(err) == fault.Denied || op == nil || op.NeedsNoRight() {
-		pace(w, r, d.Useless, identity.Principal.AccessKeyID)
+		pace(w, r, d.Useless, key)
 	}
 	if err != nil {
-		return operation, nil, asXML, err
+		return name, nil, asXML, err
 	}
-	body, err = encode(operation, out, asXML)
-	return operation, body, asXML, err
+	body, err = encode(name, out, asXML)
+	return name, body, asXML, err
 }
 
 // checkTarget verifies the method and the path, which are the same for every operation.
@@ -224,7 +225,7 @@ func (d *Door) now() time.Time {
 func throttled(retry time.Duration) error { return &fault.Error{Kind: fault.Throttled, Retry: retry} }
 
 // refuse refuses a request that does not come to the gate. key is claimed unless the request has a principal.
-func (d *Door) refuse(w http.ResponseWriter, r *http.Request, request api.Request, key string, err error) error {
+func (d *Door) refuse(w http.ResponseWriter, r *http.Request, request protocol.Request, key string, err error) error {
 	err = d.Gate.Refuse(r.Context(), request, key, err)
 	if request.Principal.Kind == "" {
 		pace(w, r, d.Refusals, conns.Source(request.Source).String())

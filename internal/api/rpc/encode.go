@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -60,28 +60,28 @@ func write(w http.ResponseWriter, status int, body []byte, asXML bool) {
 // envelope is an error on the wire: all the members that any official client asserts on, in the types that they insist
 // on (protocol.md section 5).
 type envelope struct {
-	XMLName            xml.Name    `json:"-" xml:"Error"`
-	HTTPStatus         int         `json:"HttpStatus" xml:"HttpStatus"`
-	RequestID          string      `json:"RequestId" xml:"RequestId"`
-	HostID             string      `json:"HostId" xml:"HostId"`
-	Code               string      `json:"Code" xml:"Code"`
-	Message            string      `json:"Message" xml:"Message"`
-	Recommend          string      `json:"Recommend" xml:"-"`
-	AccessDeniedDetail *api.Denial `json:"AccessDeniedDetail,omitempty" xml:"-"`
+	XMLName            xml.Name         `json:"-" xml:"Error"`
+	HTTPStatus         int              `json:"HttpStatus" xml:"HttpStatus"`
+	RequestID          string           `json:"RequestId" xml:"RequestId"`
+	HostID             string           `json:"HostId" xml:"HostId"`
+	Code               string           `json:"Code" xml:"Code"`
+	Message            string           `json:"Message" xml:"Message"`
+	Recommend          string           `json:"Recommend" xml:"-"`
+	AccessDeniedDetail *protocol.Denial `json:"AccessDeniedDetail,omitempty" xml:"-"`
 }
 
-func writeError(w http.ResponseWriter, id, host string, err error, asXML bool) api.Code {
-	c := api.CodeFor(err)
+func writeError(w http.ResponseWriter, id, host string, err error, asXML bool) protocol.Code {
+	c := protocol.CodeFor(err)
 	var elsewhere *kms.Error
 	if errors.As(err, &elsewhere) {
-		c = api.Code{Status: elsewhere.HTTPStatus, Code: elsewhere.Code, Message: elsewhere.Message}
+		c = protocol.Code{Status: elsewhere.HTTPStatus, Code: elsewhere.Code, Message: elsewhere.Message}
 		id = cmp.Or(elsewhere.RequestID, id) // the one that the trail over there knows
 		if retry := elsewhere.RetryAfter(); retry > 0 {
 			w.Header().Set("x-acs-retry-after", strconv.FormatInt(retry.Milliseconds(), 10))
 		}
 	}
 	e := envelope{HTTPStatus: c.Status, RequestID: id, HostID: host, Code: c.Code, Message: c.Message}
-	var d *api.DeniedError
+	var d *protocol.DeniedError
 	if errors.As(err, &d) {
 		e.AccessDeniedDetail = &d.Detail
 	}

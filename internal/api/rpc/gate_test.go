@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/api/rpc"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
@@ -23,9 +23,13 @@ import (
 // elsewhere is a gate whose calls are answered by another endpoint.
 type elsewhere struct{ err error }
 
-func (g elsewhere) Call(context.Context, api.Request) (any, error) { return nil, g.err }
+func (g elsewhere) Call(context.Context, *operation.Op, protocol.Request) (any, error) {
+	return nil, g.err
+}
 
-func (g elsewhere) Refuse(_ context.Context, _ api.Request, _ string, err error) error { return err }
+func (g elsewhere) Refuse(_ context.Context, _ protocol.Request, _ string, err error) error {
+	return err
+}
 
 // TestErrorOfAnotherEndpoint holds that what another endpoint answered reaches the caller as it came, and is no fault of ours in the log.
 func TestErrorOfAnotherEndpoint(t *testing.T) {

@@ -601,8 +601,8 @@ func spoil(t *testing.T, f *fixture) {
 // busy refuses every caller.
 type busy struct{}
 
-func (busy) Authenticate(context.Context, auth.Request) (auth.Identity, auth.Claim, error) {
-	return auth.Identity{}, auth.Claim{}, fault.New(fault.Throttled, "")
+func (busy) Authenticate(context.Context, auth.Request) (auth.Result, error) {
+	return auth.Result{}, fault.New(fault.Throttled, "")
 }
 
 // TestGoldenErrors holds a refusal of every code against a file, in JSON and in XML.
@@ -611,7 +611,7 @@ func TestGoldenErrors(t *testing.T) {
 	have := map[fault.Kind]bool{}
 	for _, g := range refusals {
 		have[g.kind] = true
-		code := api.CodeFor(&fault.Error{Kind: g.kind})
+		code := protocol.CodeFor(&fault.Error{Kind: g.kind})
 		t.Run(code.Code, func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
@@ -637,7 +637,7 @@ func TestGoldenErrors(t *testing.T) {
 	}
 	for kind := fault.OK + 1; kind < fault.Kinds; kind++ {
 		if _, no := unreachable[kind]; have[kind] == no {
-			t.Errorf("kind %d, %s: has a golden: %t; listed as unreachable: %t", kind, api.CodeFor(&fault.Error{Kind: kind}).Code, have[kind], no)
+			t.Errorf("kind %d, %s: has a golden: %t; listed as unreachable: %t", kind, protocol.CodeFor(&fault.Error{Kind: kind}).Code, have[kind], no)
 		}
 	}
 }
@@ -655,7 +655,7 @@ func TestGoldenMessages(t *testing.T) {
 	}
 	documented := documentedMessages(t)
 	for _, g := range refusals {
-		code := api.CodeFor(&fault.Error{Kind: g.kind}).Code
+		code := protocol.CodeFor(&fault.Error{Kind: g.kind}).Code
 		want, ok := documented[code]
 		if !ok {
 			continue // in the text of the reference, not in its data: the contract test lists them
@@ -751,7 +751,7 @@ func TestGoldenFiles(t *testing.T) {
 		want["op-"+g.op+".txt"] = true
 	}
 	for _, g := range refusals {
-		want["error-"+api.CodeFor(&fault.Error{Kind: g.kind}).Code+".txt"] = true
+		want["error-"+protocol.CodeFor(&fault.Error{Kind: g.kind}).Code+".txt"] = true
 	}
 	for _, g := range ramRefusals {
 		want[ramFile(g.code)+".txt"] = true

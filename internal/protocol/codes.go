@@ -1,12 +1,14 @@
-package api
+package protocol
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/users"
+	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 )
 
@@ -20,36 +22,36 @@ type Code struct {
 // codes and ownCodes are the one place where an outcome gets its status and code (protocol.md section 5, secrets.md section 6).
 var codes = [fault.Kinds]Code{
 	fault.OK:             {http.StatusOK, "", ""},
-	fault.Internal:       {http.StatusInternalServerError, "InternalFailure", "Internal Failure."},
-	fault.Unavailable:    {http.StatusServiceUnavailable, "ServiceUnavailableTemporary", "Service Unavailable Temporary."},
-	fault.Throttled:      {http.StatusTooManyRequests, "Rejected.Throttling", "QPS Limit Exceeded"},
+	fault.Internal:       {http.StatusInternalServerError, kms.CodeInternalFailure, "Internal Failure."},
+	fault.Unavailable:    {http.StatusServiceUnavailable, kms.CodeUnavailable, "Service Unavailable Temporary."},
+	fault.Throttled:      {http.StatusTooManyRequests, kms.CodeThrottling, "QPS Limit Exceeded"},
 	fault.Malformed:      {http.StatusBadRequest, "ParseRequestParameterException", "Server parse parameters exception. Please check your input params."},
-	fault.Missing:        {http.StatusBadRequest, "MissingParameter", `The parameter "%s" is needed but not provided.`},
-	fault.Invalid:        {http.StatusBadRequest, "InvalidParameter", `The specified parameter "%s" is not valid.`},
+	fault.Missing:        {http.StatusBadRequest, kms.CodeMissingParameter, `The parameter "%s" is needed but not provided.`},
+	fault.Invalid:        {http.StatusBadRequest, kms.CodeInvalidParameter, `The specified parameter "%s" is not valid.`},
 	fault.Method:         {http.StatusForbidden, "UnsupportedHTTPMethod", "This http method is not supported."},
-	fault.NoAction:       {http.StatusNotFound, "InvalidAction.NotFound", "Specified api is not found, please check your url and method."},
+	fault.NoAction:       {http.StatusNotFound, kms.CodeActionNotFound, "Specified api is not found, please check your url and method."},
 	fault.Version:        {http.StatusBadRequest, "InvalidVersion", "Specified parameter Version is not valid."},
 	fault.MissingKey:     {http.StatusBadRequest, "MissingAccessKeyId", ""},
-	fault.BadSignature:   {http.StatusBadRequest, "IncompleteSignature", "The request signature does not conform to Aliyun standards."},
-	fault.WrongSignature: {http.StatusBadRequest, "SignatureDoesNotMatch", ""},
-	fault.UnknownKey:     {http.StatusNotFound, "InvalidAccessKeyId.NotFound", ""},
-	fault.DisabledKey:    {http.StatusForbidden, "Forbidden.AccessKey", ""},
+	fault.BadSignature:   {http.StatusBadRequest, kms.CodeIncompleteSignature, "The request signature does not conform to Aliyun standards."},
+	fault.WrongSignature: {http.StatusBadRequest, kms.CodeSignatureDoesNotMatch, ""},
+	fault.UnknownKey:     {http.StatusNotFound, kms.CodeAccessKeyNotFound, ""},
+	fault.DisabledKey:    {http.StatusForbidden, kms.CodeAccessKeyDisabled, ""},
 	fault.MissingToken:   {http.StatusBadRequest, "MissingSecurityToken", ""},
 	fault.WrongToken:     {http.StatusBadRequest, "InvalidSecurityToken.MismatchWithAccessKey", ""},
 	fault.ExpiredToken:   {http.StatusBadRequest, "InvalidSecurityToken.Expired", ""},
 	fault.NoTimestamp:    {http.StatusBadRequest, "IllegalTimestamp", ""},
-	fault.Expired:        {http.StatusBadRequest, "InvalidTimeStamp.Expired", ""},
-	fault.Replayed:       {http.StatusBadRequest, "SignatureNonceUsed", ""},
-	fault.Denied:         {http.StatusForbidden, "Forbidden.NoPermission", "This operation is forbidden by permission system."},
-	fault.NotFound:       {http.StatusNotFound, "Forbidden.ResourceNotFound", "Resource not found"},
-	fault.KeyNotFound:    {http.StatusNotFound, "Forbidden.KeyNotFound", "The specified Key is not found."},
-	fault.Exists:         {http.StatusConflict, "Rejected.ResourceExist", "The resource already exists."},
-	fault.Deleting:       {http.StatusConflict, "Rejected.ResourceInDeleteWindow", "The secret is planned to be deleted."},
-	fault.InUse:          {http.StatusConflict, "Rejected.ResourceInUse", ""},
-	fault.LimitExceeded:  {http.StatusBadRequest, "Rejected.LimitExceeded", "The request was rejected because user create resource limit was exceeded."},
-	fault.Unsupported:    {http.StatusBadRequest, "UnsupportedOperation", "This operation is not supported."},
+	fault.Expired:        {http.StatusBadRequest, kms.CodeTimestampExpired, ""},
+	fault.Replayed:       {http.StatusBadRequest, kms.CodeSignatureNonceUsed, ""},
+	fault.Denied:         {http.StatusForbidden, kms.CodeNoPermission, "This operation is forbidden by permission system."},
+	fault.NotFound:       {http.StatusNotFound, kms.CodeResourceNotFound, "Resource not found"},
+	fault.KeyNotFound:    {http.StatusNotFound, kms.CodeKeyNotFound, "The specified Key is not found."},
+	fault.Exists:         {http.StatusConflict, kms.CodeResourceExist, "The resource already exists."},
+	fault.Deleting:       {http.StatusConflict, kms.CodeResourceInDeleteWindow, "The secret is planned to be deleted."},
+	fault.InUse:          {http.StatusConflict, kms.CodeResourceInUse, ""},
+	fault.LimitExceeded:  {http.StatusBadRequest, kms.CodeLimitExceeded, "The request was rejected because user create resource limit was exceeded."},
+	fault.Unsupported:    {http.StatusBadRequest, kms.CodeUnsupportedOperation, "This operation is not supported."},
 	fault.KeyDisabled:    {http.StatusConflict, "Rejected.Disabled", "The request was rejected because the key state is Disabled."},
-	fault.DryRunOK:       {http.StatusBadRequest, "DryRunOperationError", "The request would have succeeded, but DryRun is true."},
+	fault.DryRunOK:       {http.StatusBadRequest, kms.CodeDryRunOperation, "The request would have succeeded, but DryRun is true."},
 	fault.DryRunInvalid:  {http.StatusBadRequest, "ValidationError", "The request would have been refused."},
 	fault.DryRunDenied:   {http.StatusForbidden, "AccessDeniedError", "The request would have been refused by permission system."},
 }
@@ -104,7 +106,7 @@ func CodeFor(err error) Code {
 	if kind == fault.Internal || kind == fault.OK {
 		return c
 	}
-	e := asFault(err)
+	e := AsFault(err)
 	if own, ok := ownCodes[e.Code]; ok {
 		c = own
 		c.Code = strings.Replace(c.Code, "*", e.Param, 1)
@@ -119,4 +121,13 @@ func CodeFor(err error) Code {
 		c.Message = strings.TrimSuffix(c.Message, ".") + ". " + strings.ToUpper(e.Msg[:1]) + e.Msg[1:]
 	}
 	return c
+}
+
+// AsFault returns the fault of an error; one of kind Internal for an error that has none.
+func AsFault(err error) *fault.Error {
+	var e *fault.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &fault.Error{Kind: fault.Internal}
 }
