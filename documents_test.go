@@ -167,3 +167,35 @@ func TestDocumentLinks(t *testing.T) {
 		t.Errorf("%d links were checked", checked)
 	}
 }
+
+var (
+	claimedTest  = regexp.MustCompile("`((?:Test|Fuzz|test)[A-Z]\\w*)(?:/\\w+)?`")
+	declaredTest = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|test)[A-Z]\w*)\(`)
+)
+
+// TestSecurityClaims verifies that each test that docs/security.md names for a claim exists.
+func TestSecurityClaims(t *testing.T) {
+	t.Parallel()
+	declared := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".go") {
+			for _, m := range declaredTest.FindAllStringSubmatch(read(t, path), -1) {
+				declared[m[1]] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = "docs/security.md"
+	claims := claimedTest.FindAllStringSubmatch(read(t, page), -1)
+	for _, m := range claims {
+		if !declared[m[1]] {
+			t.Errorf("%s names the test %s, which does not exist: name the test that shows the claim", page, m[1])
+		}
+	}
+	if len(claims) < 100 {
+		t.Errorf("%s names %d tests", page, len(claims))
+	}
+}
