@@ -1,0 +1,78 @@
+package keyturn_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// linked are the commands and libraries that run beside applications, with the modules of others that each may link.
+// Nothing of the server is among them.
+var linked = map[string][]string{
+	"kms":      {},
+	"ram":      {},
+	"consumer": {},
+	"internal/agent": {
+		"github.com/prometheus", "github.com/beorn7/perks", "github.com/cespare/xxhash", "github.com/munnerz/goautoneg",
+		"google.golang.org/protobuf", "go.yaml.in/yaml", "github.com/knadh/koanf/parsers/yaml", "golang.org/x/sys",
+	},
+}
+
+// serverOnly are packages that hold the store, or decide with it.
+var serverOnly = []string{"internal/api", "internal/server", "internal/store", "internal/envelope", "internal/rotator", "internal/audit"}
+
+// TestClientsLinkNoServer verifies that what runs beside applications links only the modules that it needs.
+func TestClientsLinkNoServer(t *testing.T) {
+	t.Parallel()
+	for root, modules := range linked {
+		imports := importsOf(t, root)
+		for path := range imports {
+			own, ours := strings.CutPrefix(path, module)
+			first, _, _ := strings.Cut(path, "/")
+			switch {
+			case ours && !slices.Contains(serverOnly, own):
+			case !ours && !strings.Contains(first, "."):
+			case !ours && slices.ContainsFunc(modules, func(m string) bool { return strings.HasPrefix(path, m) }):
+			default:
+				t.Errorf("%s links %s: %s", root, path, strings.Join(chain(imports, module+root, path), " > "))
+			}
+		}
+	}
+}
+
+// importsOf returns what each package that root links imports.
+func importsOf(t *testing.T, root string) map[string][]string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./"+root).Output()
+	if err != nil {
+		t.Fatalf("go list -deps ./%s: %v", root, err)
+	}
+	imports := map[string][]string{}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		imports[fields[0]] = fields[1:]
+	}
+	return imports
+}
+
+// chain returns a shortest way of imports from one package to another.
+func chain(imports map[string][]string, from, to string) []string {
+	ways := [][]string{{from}}
+	seen := map[string]bool{from: true}
+	for len(ways) > 0 {
+		way := ways[0]
+		ways = ways[1:]
+		last := way[len(way)-1]
+		if last == to {
+			return way
+		}
+		for _, next := range imports[last] {
+			if !seen[next] {
+				seen[next] = true
+				ways = append(ways, append(slices.Clone(way), next))
+			}
+		}
+	}
+	return []string{from, "…", to}
+}
