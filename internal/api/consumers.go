@@ -296,14 +296,14 @@ func (k *Consumers) writeOnceLocked(ctx context.Context, batch []rotation.Consum
 	ctx, cancel := context.WithTimeout(ctx, useTimeout)
 	defer cancel()
 	if now := k.now(); now.After(k.termEnd) {
-		term, err := k.db.Begin(ctx, termLength)
+		term, err := k.db.NewTerm(ctx, termLength)
 		if err != nil {
 			return err
 		}
 		k.term, k.termEnd = term, now.Add(termInterval)
 	}
 	moved, err := store.Update(ctx, k.db, func(tx *store.Tx) (map[store.Due]bool, error) {
-		tx.For(k.term)
+		tx.WithTerm(k.term)
 		moved := map[store.Due]bool{}
 		if err := tx.AheadConsumers(batch); err != nil {
 			return nil, err

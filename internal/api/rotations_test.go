@@ -707,7 +707,7 @@ func TestDoubt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.env.DB.TellRestored(t.Context(), store.Restored{At: w.now, Why: "a test"}); err != nil {
+	if err := w.env.DB.SetRestored(t.Context(), store.Restored{At: w.now, Why: "a test"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, token := range []int64{lead.Token - 1, lead.Token} {

@@ -102,7 +102,7 @@ func (s *Server) checkMark(ctx context.Context, fresh bool) error {
 		}
 		s.config.Logger.Error("the store counts as restored from a copy: access keys, policies and users are what they were then, those that were deleted since included; "+
 			"every rotated credential is checked at its target", "why", why, "enabled_access_keys", keys)
-		if err := s.db.TellRestored(ctx, store.Restored{At: s.config.Now().UTC(), Why: why}); err != nil {
+		if err := s.db.SetRestored(ctx, store.Restored{At: s.config.Now().UTC(), Why: why}); err != nil {
 			return err
 		}
 		if p, err = s.db.Position(ctx); err != nil {

@@ -12,67 +12,70 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-func consumersPrefix(account, secret string) string {
-	return "consumer/" + account + "/" + secret + ":"
+// consumersOf returns the path under which the consumers of a secret are.
+func consumersOf(account, secret string) string { return in(account, secret) + ":" }
+
+// consumerPath is where the record of a consumer is. Consumers with an instance name are the same wherever
+// they call from; those without are told apart by address. The digest keeps the key short.
+func consumerPath(c rotation.Consumer) string {
+	return consumersOf(c.Account, c.Secret) + consumerID(c)
 }
 
-// consumerKey is the key of a consumer's record. An instance is one wherever it calls from; who has no name is told apart by
-// the address.
-func consumerKey(c rotation.Consumer) string {
+func consumerID(c rotation.Consumer) string {
 	id := []string{c.AccessKeyID, c.Instance, ""}
 	if c.Instance == "" {
 		id[2] = c.Source
 	}
 	digest := sha256.Sum256([]byte(strings.Join(id, "\x00")))
-	return consumersPrefix(c.Account, c.Secret) + strings.ToLower(base32.HexEncoding.EncodeToString(digest[:15]))
+	return strings.ToLower(base32.HexEncoding.EncodeToString(digest[:15]))
 }
 
-// AheadConsumers reads the records of several consumers in few round trips; Consumer then finds them.
+// AheadConsumers reads the records of several consumers in few round trips; [Tx.Consumer] then finds
+// them.
 func (tx *Tx) AheadConsumers(list []rotation.Consumer) error {
 	keys := make([]string, len(list))
 	for i, c := range list {
-		keys[i] = consumerKey(c)
+		keys[i] = consumerKind.key(consumerPath(c))
 	}
 	return tx.ahead(keys...)
 }
 
-// Consumer reads what is known of a consumer, which is named by its account, secret, access key and instance or address.
+// Consumer reads the record of a consumer. Its account, secret, access key and instance or address name
+// it.
 func (tx *Tx) Consumer(c rotation.Consumer) (rotation.Consumer, bool, error) {
-	return load[rotation.Consumer](tx, consumerKey(c))
+	return consumerKind.load(tx, consumerPath(c))
 }
 
-// PutConsumer writes what is known of a consumer. It ends with the lease of the transaction.
-func (tx *Tx) PutConsumer(c rotation.Consumer) error { return save(tx, consumerKey(c), c) }
+// PutConsumer writes the record of a consumer. It ends with the term of the transaction.
+func (tx *Tx) PutConsumer(c rotation.Consumer) error { return consumerKind.save(tx, c) }
 
-// DeleteConsumer forgets a consumer.
-func (tx *Tx) DeleteConsumer(c rotation.Consumer) { tx.write(consumerKey(c), nil) }
+// DeleteConsumer removes the record of a consumer.
+func (tx *Tx) DeleteConsumer(c rotation.Consumer) { consumerKind.delete(tx, consumerPath(c)) }
 
-// Consumers calls visit for each consumer of a secret in the order of their keys, which follow the key after (opaque, empty for
-// the first), until visit returns false.
+// Consumers calls visit for each consumer of a secret until visit returns false. The consumers are in
+// the order of their keys, which are opaque. Those up to the key after are left out; empty leaves out
+// none.
 func (tx *Tx) Consumers(account, secret, after string, visit func(key string, c rotation.Consumer) bool) error {
-	prefix := consumersPrefix(account, secret)
-	start := prefix
-	if after != "" {
-		start = prefix + after + "\x00"
-	}
-	return scan(tx, start, clientv3.GetPrefixRangeEnd(prefix), func(c rotation.Consumer) bool {
-		return visit(strings.TrimPrefix(consumerKey(c), prefix), c)
+	under := consumersOf(account, secret)
+	return consumerKind.scan(tx, under, following(under, after), func(c rotation.Consumer) bool {
+		return visit(consumerID(c), c)
 	})
 }
 
-// forgetConsumers removes what is known of the consumers of a secret.
+// forgetConsumers removes the records of all consumers of a secret.
 func (tx *Tx) forgetConsumers(account, secret string) {
-	tx.ranges = append(tx.ranges, consumersPrefix(account, secret))
+	tx.ranges = append(tx.ranges, consumerKind.key(consumersOf(account, secret)))
 }
 
-// Term is a time after which the store forgets what was written for it by itself.
+// Term is a length of time at whose end the store deletes the records that were written for it.
 type Term struct{ lease clientv3.LeaseID }
 
-// Begin begins a term of that length, in seconds at the least.
-func (db *DB) Begin(ctx context.Context, length time.Duration) (Term, error) {
+// NewTerm starts a term of that length, rounded down to seconds.
+func (db *DB) NewTerm(ctx context.Context, length time.Duration) (Term, error) {
 	lease, err := db.grant(ctx, length)
 	return Term{lease}, err
 }
 
-// For makes what this transaction writes end with the term.
-func (tx *Tx) For(t Term) { tx.lease = t.lease }
+// WithTerm attaches the term to every record that this transaction writes: the store deletes them when
+// the term ends.
+func (tx *Tx) WithTerm(t Term) { tx.lease = t.lease }

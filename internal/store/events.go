@@ -1,12 +1,6 @@
 package store
 
-import (
-	"time"
-)
-
-const eventPrefix = "event/"
-
-func eventKey(e Event) string { return eventPrefix + e.NextAt.UTC().Format(dueLayout) + "/" + e.ID }
+import "time"
 
 // Event is something that happened to a rotation and has not been delivered yet.
 type Event struct {
@@ -23,35 +17,33 @@ type Event struct {
 	Version  string `json:"version,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 
-	// NextAt is when its delivery is tried next, and Failures how often it has failed.
+	// NextAt is when the next attempt to deliver it is due, and Failures how many attempts have failed.
 	NextAt   time.Time `json:"next_at"`
 	Failures int       `json:"failures,omitempty"`
-	// Done are the receivers that have it, by a name that tells nothing of their URLs.
+	// Done are the receivers that have it, by names that do not reveal their URLs.
 	Done []string `json:"done,omitempty"`
 }
 
-// PutEvent writes an event to be delivered at its NextAt.
-func (tx *Tx) PutEvent(e Event) error { return save(tx, eventKey(e), e) }
+func eventPath(e Event) string { return stamp(e.NextAt) + "/" + e.ID }
 
-// MoveEvent writes an event that was read at another time. A move that was made already by another node is not made again.
+// PutEvent writes an event, to be delivered at its NextAt.
+func (tx *Tx) PutEvent(e Event) error { return eventKind.save(tx, e) }
+
+// MoveEvent replaces the event old, which was read in another transaction, by e. It does nothing if
+// another node has replaced or removed old already.
 func (tx *Tx) MoveEvent(old, e Event) error {
-	if there, err := tx.eventThere(old); err != nil || !there {
+	if _, ok, err := eventKind.load(tx, eventPath(old)); err != nil || !ok {
 		return err
 	}
-	tx.write(eventKey(old), nil)
+	tx.DeleteEvent(old)
 	return tx.PutEvent(e)
 }
 
 // DeleteEvent removes an event.
-func (tx *Tx) DeleteEvent(e Event) { tx.write(eventKey(e), nil) }
+func (tx *Tx) DeleteEvent(e Event) { eventKind.delete(tx, eventPath(e)) }
 
-func (tx *Tx) eventThere(e Event) (bool, error) {
-	_, ok, err := load[Event](tx, eventKey(e))
-	return ok, err
-}
-
-// EventsBefore lists at most limit events whose time has come, and says when the next one's comes; zero when none does in the
-// next minute.
+// EventsBefore returns at most limit events whose NextAt has come, and the next one's; zero if none
+// comes within a minute.
 func (tx *Tx) EventsBefore(now time.Time, limit int) (events []Event, next time.Time, err error) {
-	return timed[Event](tx, eventPrefix, now, limit)
+	return eventKind.before(tx, now, limit)
 }

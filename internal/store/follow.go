@@ -30,7 +30,7 @@ type Follower struct {
 func (db *DB) Follow(account string, names []string) *Follower {
 	f := &Follower{hub: &db.hub, keys: make([]string, len(names)), signal: make(chan struct{}, 1)}
 	for i, name := range names {
-		f.keys[i] = secretKey(account, name)
+		f.keys[i] = secretKind.key(in(account, name))
 	}
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
@@ -119,7 +119,7 @@ func (db *DB) Following() int {
 // followCluster feeds the hub of a store that has no mirror, until ctx ends.
 func (db *DB) followCluster(ctx context.Context) {
 	for ctx.Err() == nil {
-		events := db.client.Watch(clientv3.WithRequireLeader(ctx), db.prefix+"secret/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+		events := db.client.Watch(clientv3.WithRequireLeader(ctx), db.prefix+secretKind.prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 		for e := range events {
 			if e.Err() != nil {
 				break

@@ -77,7 +77,7 @@ func TestFollowTells(t *testing.T) {
 		slices.Sort(list)
 		return list
 	}
-	db.hub.take([]string{secretKey("a", "z"), secretKey("b", "y"), secretKey("a", "z"), secretKey("a", "x")})
+	db.hub.take([]string{secretKind.key("a/z"), secretKind.key("b/y"), secretKind.key("a/z"), secretKind.key("a/x")})
 	if got, not := told(f), told(other); !slices.Equal(got, []int{0, 2}) || not != nil {
 		t.Errorf("told %v and %v; want [0 2] and nothing", got, not)
 	}

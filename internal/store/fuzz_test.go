@@ -14,10 +14,11 @@ import (
 	"github.com/keyturn/keyturn/internal/users"
 )
 
-// stored are the kinds of records, each with a way to read one and write it again.
+// stored are the types of records, each with a way to read one and write it again.
 var stored = []func(t *testing.T, key string, data []byte){
-	reread[Meta], reread[Account], reread[AccessKey], reread[cmk.Key], reread[secret.Secret], reread[Due], reread[users.User], reread[users.Group],
-	reread[users.Policy], reread[string], reread[time.Time], reread[users.GroupRights], reread[rotation.Record], reread[Target], reread[Event],
+	metaKind.reread, accountKind.reread, accessKeyKind.reread, masterKeyKind.reread, secretKind.reread, dueKind.reread,
+	userKind.reread, groupKind.reread, policyKind.reread, documentKind.reread, keyUseKind.reread, groupRightsKind.reread,
+	rotationKind.reread, targetKind.reread, eventKind.reread,
 }
 
 // fuzzed authenticates whatever the fuzzer makes, so that what comes after the tag is tested too.
@@ -31,35 +32,37 @@ func tagged(key string, content []byte) []byte {
 	return append(append([]byte{recordFormat}, fuzzed.tag(TestTags{}, 0, key, content)...), content...)
 }
 
-// reread holds that a record that is accepted is the one of its key, and is the same after it was written and read again.
-func reread[T any](t *testing.T, key string, content []byte) {
+// reread verifies that an accepted record is the one of its key, and is the same after it was written and
+// read again.
+func (k kind[T]) reread(t *testing.T, key string, content []byte) {
 	t.Helper()
-	got, err := decode[T](fuzzed, key, tagged(key, content))
+	got, err := k.decode(fuzzed, key, tagged(key, content))
 	if err != nil {
 		return
 	}
-	written, err := encode(fuzzed, key, got)
+	written, err := k.encode(fuzzed, key, got)
 	if err != nil {
 		if _, isTime := any(got).(time.Time); isTime {
 			return // a year that JSON cannot have
 		}
 		t.Fatalf("%T was read and cannot be written: %v", got, err)
 	}
-	again, err := decode[T](fuzzed, key, written)
+	again, err := k.decode(fuzzed, key, written)
 	if err != nil {
 		t.Fatalf("%T is refused when it was written anew: %v\n%s", got, err, written)
 	}
-	rewritten, err := encode(fuzzed, key, again)
+	rewritten, err := k.encode(fuzzed, key, again)
 	if err != nil || string(rewritten) != string(written) {
 		t.Fatalf("%T changes when it is read again, %v (-first +second):\n%s", got, err, cmp.Diff(string(written), string(rewritten)))
 	}
-	if s, ok := any(got).(secret.Secret); ok && (!s.Sound() || key != secretKey(s.Account, s.Name)) {
+	if s, ok := any(got).(secret.Secret); ok && (!s.Sound() || key != secretKind.key(in(s.Account, s.Name))) {
 		t.Fatalf("an unsound secret was accepted under %q: %+v", key, s)
 	}
 }
 
 func FuzzRecords(f *testing.F) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	event := Event{ID: "x", Time: now, NextAt: now}
 	s := secret.Secret{
 		Account: "1", Name: "app/db", Type: "Generic", Tags: map[string]string{"k": "v"}, CreatedAt: now, UpdatedAt: now,
 		Versions: map[string]secret.Version{"v1": {ID: "v1", CreatedAt: now, Order: 1}}, Stages: map[secret.Stage]string{secret.Current: "v1"},
@@ -71,24 +74,24 @@ func FuzzRecords(f *testing.F) {
 		}
 		f.Add(kind, key, data)
 	}
-	add(0, metaKey, Meta{Account: "1", RecordKey: []byte("x"), CreatedAt: now})
-	add(1, accountKey("1"), Account{ID: "1", DefaultKeyID: "k"})
-	add(2, accessKeyKey("k"), AccessKey{ID: "k", Principal: policy.Principal{Kind: policy.KindRAMUser, Account: "1", Name: "a"}, Secret: []byte("x")})
-	add(3, cmkKey("1", "k"), cmk.Key{Account: "1", ID: "k", Versions: []cmk.Version{{ID: "v"}}})
-	add(4, secretKey("1", "app/db"), s)
-	add(4, secretKey("1", "app/other"), s)
+	add(0, metaKind.key(""), Meta{Account: "1", RecordKey: []byte("x"), CreatedAt: now})
+	add(1, accountKind.key("1"), Account{ID: "1", DefaultKeyID: "k"})
+	add(2, accessKeyKind.key("k"), AccessKey{ID: "k", Principal: policy.Principal{Kind: policy.KindRAMUser, Account: "1", Name: "a"}, Secret: []byte("x")})
+	add(3, masterKeyKind.key("1/k"), cmk.Key{Account: "1", ID: "k", Versions: []cmk.Version{{ID: "v"}}})
+	add(4, secretKind.key("1/app/db"), s)
+	add(4, secretKind.key("1/app/other"), s)
 	s.Stages = nil
-	add(4, secretKey("1", "app/db"), s)
-	add(5, "due/x", Due{Account: "1", Name: "a"})
-	add(6, userKey("1", "a"), users.User{Account: "1", Name: "a", Keys: []users.Key{{ID: "k"}}, Policies: []users.Attachment{{Type: "Custom", Name: "p", At: now}}})
-	add(7, groupKey("1", "g"), users.Group{Account: "1", Name: "g", Members: 3})
-	add(8, policyKey("1", users.Custom, "p"), users.Policy{Account: "1", Type: users.Custom, Name: "p", Versions: []users.Version{{ID: "v1", Document: "{}"}}})
-	add(9, documentKey("1", "p"), `{"Version":"1"}`)
-	add(10, keyUseKey("k"), now)
-	add(11, groupRightsKey("1", "2"), users.GroupRights{Account: "1", ID: "2", Name: "g"})
-	add(12, rotationKey("1", "a"), rotation.Record{Account: "1", Secret: "a", State: rotation.Grace, NextAt: now})
-	add(13, targetKey("1", "t"), Target{Account: "1", Name: "t", Kind: "redis", Config: json.RawMessage(`{"address":"h"}`)})
-	add(14, "event/x", Event{ID: "x", Time: now, NextAt: now})
+	add(4, secretKind.key("1/app/db"), s)
+	add(5, dueKind.key(duePath(now, "1", "a")), Due{Account: "1", Name: "a"})
+	add(6, userKind.key("1/a"), users.User{Account: "1", Name: "a", Keys: []users.Key{{ID: "k"}}, Policies: []users.Attachment{{Type: "Custom", Name: "p", At: now}}})
+	add(7, groupKind.key("1/g"), users.Group{Account: "1", Name: "g", Members: 3})
+	add(8, policyKind.key("1/p"), users.Policy{Account: "1", Type: users.Custom, Name: "p", Versions: []users.Version{{ID: "v1", Document: "{}"}}})
+	add(9, documentKind.key("1/p"), `{"Version":"1"}`)
+	add(10, keyUseKind.key("k"), now)
+	add(11, groupRightsKind.key("1/2"), users.GroupRights{Account: "1", ID: "2", Name: "g"})
+	add(12, rotationKind.key("1/a"), rotation.Record{Account: "1", Secret: "a", State: rotation.Grace, NextAt: now})
+	add(13, targetKind.key("1/t"), Target{Account: "1", Name: "t", Kind: "redis", Config: json.RawMessage(`{"address":"h"}`)})
+	add(14, eventKind.key(eventPath(event)), event)
 	f.Add(byte(4), "x", []byte(`{}`))
 	f.Fuzz(func(t *testing.T, kind byte, key string, data []byte) {
 		stored[int(kind)%len(stored)](t, key, data)

@@ -57,7 +57,7 @@ type entry struct {
 // cost is about what an entry takes. A record is kept decoded too, which takes about twice its text; a sealed value is not.
 func (e *entry) cost() int {
 	n := len(e.data) + len(e.key) + entryOverhead
-	if !strings.HasPrefix(e.key, valuePrefix) {
+	if !strings.HasPrefix(e.key, valueKind.prefix) {
 		n += 2 * len(e.data)
 	}
 	return n
@@ -134,7 +134,7 @@ func (m *mirror) apply(e clientv3.WatchResponse, began int64) (secrets []string)
 	defer m.mu.Unlock()
 	for _, event := range e.Events {
 		key := strings.TrimPrefix(string(event.Kv.Key), m.prefix)
-		if strings.HasPrefix(key, "secret/") {
+		if strings.HasPrefix(key, secretKind.prefix) {
 			secrets = append(secrets, key)
 		}
 		if el, ok := m.entries[key]; ok && el.Value.(*entry).rev < event.Kv.ModRevision {

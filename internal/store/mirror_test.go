@@ -146,7 +146,7 @@ func TestMirrorIsUsed(t *testing.T) {
 		if _, err := seen(t.Context(), db, "s"); err != nil {
 			t.Fatal(err)
 		}
-		if e := db.mirror.find(secretKey("a", "s"), 1<<60); e != nil && e.decoded.Load() != nil {
+		if e := db.mirror.find(secretKind.key("a/s"), 1<<60); e != nil && e.decoded.Load() != nil {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -188,11 +188,11 @@ func TestRecordsBelong(t *testing.T) {
 	if u, ok, err := Snapshot(t.Context(), db).User("a", "alice"); err != nil || !ok || u.Name != "alice" {
 		t.Fatalf("alice = %+v, %v, %v", u, ok, err)
 	}
-	moved, err := db.kv.Get(t.Context(), userKey("a", "alice"))
+	moved, err := db.kv.Get(t.Context(), userKind.key("a/alice"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	put, err := db.kv.Put(t.Context(), userKey("a", "bob"), string(moved.Kvs[0].Value))
+	put, err := db.kv.Put(t.Context(), userKind.key("a/bob"), string(moved.Kvs[0].Value))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestSnapshotBeforeTheWatch(t *testing.T) {
 		}
 	}
 	both("old")
-	former, err := newTx(t.Context(), db).get(accountKey("2"))
+	former, err := newTx(t.Context(), db).get(accountKind.key("2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestSnapshotBeforeTheWatch(t *testing.T) {
 	m.mu.Lock()
 	m.applied = former.rev // the watch is there, and has not taken in the second change
 	m.mu.Unlock()
-	m.keep(accountKey("2"), former.data, former.rev, former.rev)
+	m.keep(accountKind.key("2"), former.data, former.rev, former.rev)
 	b, _, err := tx.Account("2")
 	if err != nil || a.DefaultKeyID != b.DefaultKeyID {
 		t.Errorf("read %q and %q of records that change together, %v", a.DefaultKeyID, b.DefaultKeyID, err)

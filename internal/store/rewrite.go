@@ -2,10 +2,7 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -15,29 +12,34 @@ import (
 // rewriteBatch is how many records one transaction of Rewrite changes.
 const rewriteBatch = 32
 
-// Rewriter says how records change when keys are rotated. Each function returns false for a record that stays.
+// rewrap returns the record to store after a rotation of the keys; changed is false for a record that
+// stays as it is.
+type rewrap[T any] func(T) (after T, changed bool, err error)
+
+// Rewriter says how records change when keys are rotated.
 type Rewriter struct {
-	Key       func(cmk.Key) (cmk.Key, bool, error)
-	AccessKey func(AccessKey) (AccessKey, bool, error)
-	// Value is asked for the sealed value of a version; nil leaves all values.
+	Key       rewrap[cmk.Key]
+	AccessKey rewrap[AccessKey]
+	// Value returns the new sealed value of a version, and whether it changes; nil leaves all values.
 	Value func(account, name, version string, box []byte) ([]byte, bool, error)
 	// Damaged receives records that cannot be opened. They are left as they are.
 	Damaged func(key string, err error)
 }
 
-// Rewritten counts what Rewrite has done, and what it has left to another time.
+// Rewritten counts what one call of Rewrite has changed, and what it has left to the next.
 type Rewritten struct {
 	Changed, Conflicts, Damaged int
 }
 
-// Clean reports whether nothing was left to do.
+// Clean reports whether there was nothing to do and nothing is left.
 func (r Rewritten) Clean() bool { return r == Rewritten{} }
 
-// Rewrite goes once through all records but the description of the store, changes what w changes, and gives each record whose
-// tag is of an earlier generation a new one. A record that changes meanwhile is left to the next time. Leases stay.
+// Rewrite goes once through all records but the description of the store. It changes what w changes, and
+// gives each record whose tag is of an earlier generation a new tag. A record that changes meanwhile is
+// left to the next call. Records keep their leases.
 func (db *DB) Rewrite(ctx context.Context, w Rewriter) (done Rewritten, err error) {
 	for start := "\x00"; start != ""; {
-		rev := db.metaRev.Load() // before the keys are used
+		rev := db.metaRev.Load() // read before the keys are used
 		resp, err := db.kv.Get(ctx, start, clientv3.WithFromKey(), clientv3.WithLimit(rewriteBatch))
 		if err != nil {
 			return done, unavailable(err)
@@ -75,7 +77,7 @@ type rewrite struct {
 	data []byte
 }
 
-// commitRewrites writes a batch, or, when one of it has changed meanwhile, each by itself.
+// commitRewrites writes a batch. If one record of it has changed meanwhile, it writes each alone.
 func (db *DB) commitRewrites(ctx context.Context, metaRev int64, batch []rewrite, done *Rewritten) error {
 	if len(batch) == 0 {
 		return nil
@@ -83,7 +85,7 @@ func (db *DB) commitRewrites(ctx context.Context, metaRev int64, batch []rewrite
 	if refusing := db.Refusing(); refusing != "" {
 		return errors.New(refusing)
 	}
-	guards := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(metaKey), "=", metaRev)}
+	guards := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(metaKind.key("")), "=", metaRev)}
 	var ops []clientv3.Op
 	for _, r := range batch {
 		guards = append(guards, clientv3.Compare(clientv3.ModRevision(r.key), "=", r.rev))
@@ -111,59 +113,27 @@ func (db *DB) commitRewrites(ctx context.Context, metaRev int64, batch []rewrite
 	return nil
 }
 
-// rewritten returns the new form of a record; nil when it stays.
+// rewritten returns the new form of a record; nil if it stays as it is. The transactions that rotate the
+// keys rewrite the description of the store themselves.
 func (db *DB) rewritten(w Rewriter, key string, data []byte) ([]byte, error) {
-	switch {
-	case key == metaKey:
+	if key == metaKind.key("") {
 		return nil, nil
-	case strings.HasPrefix(key, valuePrefix):
-		return rewrittenValue(w, key, data)
 	}
+	if k, ok := kindByName[firstPart(key)]; ok {
+		return k.rewritten(db, w, key, data)
+	}
+	return retagged(db, key, data)
+}
+
+// retagged gives a record a tag of the current generation; nil if it has one.
+func retagged(db *DB, key string, data []byte) ([]byte, error) {
 	content, err := db.open(key, data)
 	if err != nil {
 		return nil, err
 	}
-	changed := false
-	switch {
-	case strings.HasPrefix(key, "cmk/"):
-		content, changed, err = rewrittenAs(db, key, data, w.Key)
-	case strings.HasPrefix(key, accessKeyKey("")):
-		content, changed, err = rewrittenAs(db, key, data, w.AccessKey)
-	}
-	if err != nil {
-		return nil, err
-	}
 	r, err := split(key, data)
-	if err != nil || !changed && r.generation == db.authenticator().Generation() {
+	if err != nil || r.generation == db.authenticator().Generation() {
 		return nil, err
 	}
 	return db.seal(key, content)
-}
-
-func rewrittenAs[T any](db *DB, key string, data []byte, rule func(T) (T, bool, error)) (content []byte, changed bool, err error) {
-	v, err := decode[T](db, key, data)
-	if err != nil {
-		return nil, false, err
-	}
-	if v, changed, err = rule(v); err != nil {
-		return nil, false, err
-	}
-	content, err = json.Marshal(v)
-	return content, changed, err
-}
-
-func rewrittenValue(w Rewriter, key string, data []byte) ([]byte, error) {
-	if w.Value == nil {
-		return nil, nil
-	}
-	account, rest, _ := strings.Cut(strings.TrimPrefix(key, valuePrefix), "/")
-	i := strings.LastIndexByte(rest, ':')
-	if i < 0 {
-		return nil, fmt.Errorf("stored record %q is named like no value", key)
-	}
-	box, changed, err := w.Value(account, rest[:i], rest[i+1:], data)
-	if err != nil || !changed {
-		return nil, err
-	}
-	return box, nil
 }

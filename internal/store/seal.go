@@ -4,17 +4,9 @@ import (
 	"context"
 	"crypto/hmac"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"github.com/keyturn/keyturn/internal/cmk"
-	"github.com/keyturn/keyturn/internal/rotation"
-	"github.com/keyturn/keyturn/internal/secret"
-	"github.com/keyturn/keyturn/internal/users"
 )
 
 // A stored record is one byte of format, the tag of what follows, and JSON. From the first rotation of the key of the tags on, the
@@ -81,39 +73,6 @@ func (db *DB) renew(ctx context.Context, rev int64) error {
 	return nil
 }
 
-// RecordKey reads, from a store whose records cannot be authenticated yet, the sealed keys that they are authenticated with, by
-// generation. found is false when the store is new. Opening a key verifies that it is genuine; Meta then verifies the
-// rest of the record with it.
-func (db *DB) RecordKey(ctx context.Context) (sealed map[uint32][]byte, found bool, err error) {
-	m, found, err := db.SealedMeta(ctx)
-	return m.SealedRecordKeys(), found, err
-}
-
-// SealedMeta reads the description of the store before its records can be authenticated. Nothing but wrapped keys, and what only
-// chooses among keys, may be used of it.
-func (db *DB) SealedMeta(ctx context.Context) (m Meta, found bool, err error) {
-	resp, err := db.kv.Txn(ctx).Then(clientv3.OpGet(metaKey), clientv3.OpGet("", clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1))).Commit()
-	if err != nil {
-		return m, false, unavailable(err)
-	}
-	meta, any := resp.Responses[0].GetResponseRange().Kvs, resp.Responses[1].GetResponseRange().Kvs
-	switch {
-	case len(meta) == 0 && len(any) > 0:
-		return m, true, fmt.Errorf("the store has records, and not the record %q that describes it: restore the store from its copy", metaKey)
-	case len(meta) == 0:
-		return m, false, nil
-	}
-	r, err := split(metaKey, meta[0].Value)
-	if err != nil {
-		return m, true, err
-	}
-	if json.Unmarshal(r.content, &m) != nil {
-		return Meta{}, true, damaged(metaKey)
-	}
-	db.metaSeen.Store(meta[0].ModRevision)
-	return m, true, nil
-}
-
 func damaged(key string) error {
 	return fmt.Errorf("stored record %q is damaged, or is another's", key)
 }
@@ -145,15 +104,6 @@ func (db *DB) tag(a Authenticator, generation uint32, key string, content []byte
 		return a.Tag(0, fmt.Sprintf("%d %s%s", recordFormat, db.prefix, key), content)
 	}
 	return a.Tag(generation, fmt.Sprintf("%d %d %s%s", generationFormat, generation, db.prefix, key), content)
-}
-
-// encode makes the stored form of a record.
-func encode[T any](db *DB, key string, v T) ([]byte, error) {
-	content, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("record %q: %w", key, err)
-	}
-	return db.seal(key, content)
 }
 
 // seal puts the head before the content of a record.
@@ -195,52 +145,4 @@ func (db *DB) open(key string, data []byte) ([]byte, error) {
 		}
 	}
 	return nil, damaged(key)
-}
-
-// decode opens the stored form of a record.
-func decode[T any](db *DB, key string, data []byte) (out T, err error) {
-	content, err := db.open(key, data)
-	if err != nil {
-		return out, err
-	}
-	if json.Unmarshal(content, &out) != nil || !belongs(key, out) {
-		return out, damaged(key)
-	}
-	return out, nil
-}
-
-// belongs reports whether a record that this store has written is the one of its key, and a secret what every secret is: a
-// mistake of ours is found here, not in what is served.
-func belongs(key string, v any) bool {
-	switch v := v.(type) {
-	case secret.Secret:
-		return key == secretKey(v.Account, v.Name) && v.Sound()
-	case AccessKey:
-		return key == accessKeyKey(v.ID)
-	case Account:
-		return key == accountKey(v.ID)
-	case cmk.Key:
-		return key == cmkKey(v.Account, v.ID)
-	case rotation.Record:
-		return key == rotationKey(v.Account, v.Secret)
-	case rotation.Consumer:
-		return key == consumerKey(v)
-	case Target:
-		return key == targetKey(v.Account, v.Name)
-	case TrailHead:
-		return key == trailKey(v.Node)
-	case TrailRun:
-		return key == trailRunKey(v.Node)
-	case Spacing:
-		return key == spacingKey(v.Account, v.Group)
-	case users.User:
-		return key == userKey(v.Account, v.Name)
-	case users.Group:
-		return key == groupKey(v.Account, v.Name)
-	case users.GroupRights:
-		return key == groupRightsKey(v.Account, v.ID)
-	case users.Policy:
-		return key == policyKey(v.Account, v.Type, v.Name)
-	}
-	return true
 }

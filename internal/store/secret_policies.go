@@ -13,15 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// policiesBoundKey says that [BindSecretPolicies] has run to its end.
-const policiesBoundKey = "upgrade/secret-policies-bound"
-
-// denyingPrefix has an entry for each secret whose policy has a Deny, so that lists find those that they may have to leave out
-// without reading every secret.
-func denyingPrefix(account string) string { return "denying/" + account + "/" }
-func denyingKey(account, n string) string { return denyingPrefix(account) + n }
-
-// SecretPolicy is the policy that a secret has of its own, parsed and bound to the IDs of those whom it names.
+// SecretPolicy returns the policy of a secret, parsed and bound to the IDs of the users whom it names.
 func (tx *Tx) SecretPolicy(s secret.Secret) (policy.Document, error) {
 	d, err := parsedPolicy(tx.db, s)
 	if err != nil {
@@ -47,15 +39,16 @@ func parsedPolicy(db *DB, s secret.Secret) (policy.Document, error) {
 	return d, nil
 }
 
-// UserID returns the ID of the user with that ARN; empty when there is none, and for an ARN of anything else.
+// UserID returns the ID of the user with that ARN; empty if there is none, or the ARN is not that of a
+// user.
 func (tx *Tx) UserID(account, arn string) (string, error) {
 	u, err := tx.userOf(account, arn)
 	return u.ID, err
 }
 
-// formerIDs binds a policy that was stored without IDs: by a release that had none. A name means the user who has it now, if
-// that user existed when the secret was last changed: the policy was set then, or before. A user who came later has taken the
-// name of another.
+// formerIDs binds a policy that an older release stored without IDs. A name means the user who has it
+// now, if that user existed when the secret was last changed: the policy was set then, or before. A user
+// who was created later has taken the name of another.
 func (tx *Tx) formerIDs(s secret.Secret, d policy.Document) (map[string]string, error) {
 	ids := map[string]string{}
 	for _, arn := range d.Named() {
@@ -70,10 +63,12 @@ func (tx *Tx) formerIDs(s secret.Secret, d policy.Document) (map[string]string, 
 	return ids, nil
 }
 
-// indexPolicy keeps the index of secrets whose policy has a Deny.
+// indexPolicy updates the index of secrets whose policy has a Deny. Lists find in it the secrets that
+// they may have to leave out, without reading every secret.
 func (tx *Tx) indexPolicy(s secret.Secret) error {
+	path := in(s.Account, s.Name)
 	if s.Policy == "" {
-		tx.write(denyingKey(s.Account, s.Name), nil)
+		denyingKind.delete(tx, path)
 		return nil
 	}
 	d, err := parsedPolicy(tx.db, s)
@@ -81,43 +76,44 @@ func (tx *Tx) indexPolicy(s secret.Secret) error {
 		return err
 	}
 	if d.Denies() {
-		return save(tx, denyingKey(s.Account, s.Name), true)
+		return denyingKind.saveAt(tx, path, true)
 	}
-	tx.write(denyingKey(s.Account, s.Name), nil)
+	denyingKind.delete(tx, path)
 	return nil
 }
 
 // Denying returns the names of the secrets that begin with prefix and whose policy has a Deny.
 func (tx *Tx) Denying(account, prefix string) ([]string, error) {
-	resp, err := tx.db.kv.Get(tx.ctx, denyingKey(account, prefix), tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly())...)
+	under := denyingKind.key(in(account, prefix))
+	resp, err := tx.db.kv.Get(tx.ctx, under, tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly())...)
 	if err != nil {
 		return nil, unavailable(err)
 	}
 	tx.seen(resp)
 	names := make([]string, len(resp.Kvs))
 	for i, kv := range resp.Kvs {
-		names[i] = strings.TrimPrefix(string(kv.Key), denyingPrefix(account))
+		names[i] = strings.TrimPrefix(string(kv.Key), denyingKind.key(in(account, "")))
 	}
 	return names, nil
 }
 
 // PoliciesBound reports whether [BindSecretPolicies] has run to its end.
 func (tx *Tx) PoliciesBound() (bool, error) {
-	done, _, err := load[bool](tx, policiesBoundKey)
+	done, _, err := policiesBoundKind.load(tx, "")
 	return done, err
 }
 
-// BindSecretPolicies binds the policies of secrets that were stored without IDs to the users whom they name, and fills the index
-// of those that have a Deny. It does so once for each store; a call that was cut off is made again. A name that nobody has,
-// or that a user has who came after the last change of the secret, is bound to nobody: an Allow for it grants nothing.
+// BindSecretPolicies binds the policies of secrets that were stored without IDs to the users whom they
+// name, and fills the index of policies that have a Deny. It does so once for each store; after an
+// interruption, the next call does the rest. A name that no user has, or only a user who was created after
+// the last change of the secret, is bound to no ID: an Allow for it grants nothing.
 func BindSecretPolicies(ctx context.Context, db *DB, log *slog.Logger) error {
 	tx := Snapshot(ctx, db)
 	if done, err := tx.PoliciesBound(); err != nil || done {
 		return err
 	}
 	var list []secret.Secret
-	const all = "secret/"
-	err := scan(tx, all, clientv3.GetPrefixRangeEnd(all), func(s secret.Secret) bool {
+	err := secretKind.scan(tx, "", "", func(s secret.Secret) bool {
 		if s.Policy != "" {
 			list = append(list, secret.Secret{Account: s.Account, Name: s.Name})
 		}
@@ -132,22 +128,24 @@ func BindSecretPolicies(ctx context.Context, db *DB, log *slog.Logger) error {
 			return fmt.Errorf("bind the policy of secret %q: %w", s.Name, err)
 		}
 		for _, arn := range bound.unbound {
-			log.Warn("a secret's policy names somebody who is not there; it grants nothing to that name", "secret", s.Name, "principal", arn)
+			log.Warn("a secret's policy names a user who does not exist; it grants nothing to that name",
+				"secret", s.Name, "principal", arn)
 		}
 		for _, arn := range bound.young {
-			log.Warn("a secret's policy names a user who was created after the secret; check that this user is meant", "secret", s.Name, "principal", arn)
+			log.Warn("a secret's policy names a user who was created after the secret; check that this user is meant",
+				"secret", s.Name, "principal", arn)
 		}
 	}
-	return Do(ctx, db, func(tx *Tx) error { return save(tx, policiesBoundKey, true) })
+	return Do(ctx, db, func(tx *Tx) error { return policiesBoundKind.saveAt(tx, "", true) })
 }
 
-// binding is what an operator may want to check of a policy that was bound afterwards.
+// binding has the names in a policy that an operator should check after the policy was bound: those
+// without a user, and those of users who were created after the secret.
 type binding struct{ unbound, young []string }
 
 func (tx *Tx) bindPolicy(account, name string) (binding, error) {
 	var b binding
-	key := secretKey(account, name)
-	s, ok, err := load[secret.Secret](tx, key)
+	s, ok, err := secretKind.load(tx, in(account, name))
 	if err != nil || !ok || s.Policy == "" {
 		return b, err
 	}
@@ -175,5 +173,5 @@ func (tx *Tx) bindPolicy(account, name string) (binding, error) {
 	}
 	slices.Sort(b.unbound)
 	s.PolicyBinding = &secret.PolicyBinding{IDs: ids}
-	return b, save(tx, key, s)
+	return b, secretKind.save(tx, s)
 }

@@ -109,7 +109,7 @@ func (db *DB) Close() error {
 
 // Ready returns nil when a linearizable read succeeds: this node has a leader and has caught up.
 func (db *DB) Ready(ctx context.Context) error {
-	if _, err := db.kv.Get(ctx, metaKey, clientv3.WithKeysOnly()); err != nil {
+	if _, err := db.kv.Get(ctx, metaKind.key(""), clientv3.WithKeysOnly()); err != nil {
 		return unavailable(err)
 	}
 	return nil
@@ -123,7 +123,7 @@ type Position struct {
 
 // Position reads it, as new as every change acknowledged before.
 func (db *DB) Position(ctx context.Context) (Position, error) {
-	resp, err := db.kv.Get(ctx, metaKey, clientv3.WithKeysOnly())
+	resp, err := db.kv.Get(ctx, metaKind.key(""), clientv3.WithKeysOnly())
 	if err != nil {
 		return Position{}, unavailable(err)
 	}

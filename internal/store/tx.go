@@ -14,26 +14,27 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// Tx reads and writes records. Writes are kept until the commit. It belongs to one goroutine.
+// Tx reads and writes records. It keeps writes until the commit. It belongs to one goroutine.
 type Tx struct {
 	ctx    context.Context
 	db     *DB
-	pinned bool  // every read is of one revision
-	rev    int64 // that revision, once there was a read
-	passed bool  // rev came from the mirror's barrier: the mirror has taken in every change up to it
-	reads  map[string]read
-	writes map[string][]byte // nil deletes
-	ranges []string          // prefixes of keys that are deleted
-	lease  clientv3.LeaseID  // what is written ends with it; 0 for none
+	pinned bool              // every read is of one revision
+	rev    int64             // that revision; 0 before the first read
+	passed bool              // rev is from the mirror's barrier: the mirror has every change up to it
+	reads  map[string]read   // by key; a commit is guarded by their revisions
+	writes map[string][]byte // by key; nil deletes
+	ranges []string          // prefixes of keys to delete
+	lease  clientv3.LeaseID  // with which the written records end; 0 for none
+	// loaded are the secrets as they were read, by account and name.
 	loaded map[string]secret.Secret
-	// metaRev is of the keys that the records of this transaction are made with.
+	// metaRev is the revision of the keys that tag the records of this transaction.
 	metaRev int64
 }
 
 type read struct {
 	data []byte
-	rev  int64  // 0 when absent
-	kept *entry // in the mirror, if it is
+	rev  int64  // 0 if there is no record
+	kept *entry // in the mirror; nil if the record was not kept
 }
 
 func newTx(ctx context.Context, db *DB) *Tx {
@@ -42,8 +43,8 @@ func newTx(ctx context.Context, db *DB) *Tx {
 
 func (tx *Tx) dirty() bool { return len(tx.writes) > 0 }
 
-// options pin a read to the revision of the first one. The read stays linearizable: etcd tells its watchers of a revision
-// a moment before it can be read by number, and a linearizable read waits for that.
+// options pin a read to the revision of the first one. The read stays linearizable, because etcd notifies
+// watchers of a revision a moment before it can be read by number; a linearizable read waits for that.
 func (tx *Tx) options(opts ...clientv3.OpOption) []clientv3.OpOption {
 	if tx.pinned && tx.rev > 0 {
 		opts = append(opts, clientv3.WithRev(tx.rev))
@@ -59,7 +60,7 @@ func (tx *Tx) get(key string) (read, error) {
 		return r, nil
 	}
 	if r, ok, err := tx.mirrored(key); ok || err != nil {
-		return r, err // not noted: the mirror has it for the next time too, and a snapshot guards no change
+		return r, err // not kept in reads: the mirror has it, and a snapshot guards no change
 	}
 	r, err := tx.fetch(key)
 	if err != nil {
@@ -72,7 +73,7 @@ func (tx *Tx) get(key string) (read, error) {
 	return r, nil
 }
 
-// write keeps a write until the commit; nil deletes.
+// write keeps a write until the commit. Nil data deletes the record.
 func (tx *Tx) write(key string, data []byte) {
 	if tx.writes == nil {
 		tx.writes = map[string][]byte{}
@@ -80,7 +81,7 @@ func (tx *Tx) write(key string, data []byte) {
 	tx.writes[key] = data
 }
 
-// mirrored finds a record in the mirror, for a snapshot.
+// mirrored finds a record in the mirror, for a snapshot. ok is false if the store must be read.
 func (tx *Tx) mirrored(key string) (r read, ok bool, err error) {
 	m := tx.db.mirror
 	if !tx.pinned || m == nil {
@@ -93,7 +94,7 @@ func (tx *Tx) mirrored(key string) (r read, ok bool, err error) {
 		}
 		tx.rev, tx.passed = rev, true
 	}
-	if !tx.passed { // rev came from the store, which may be ahead of the mirror
+	if !tx.passed { // rev is from the store, which may be ahead of the mirror
 		return read{}, false, nil
 	}
 	e := m.find(key, tx.rev)
@@ -106,7 +107,7 @@ func (tx *Tx) mirrored(key string) (r read, ok bool, err error) {
 	return read{data: e.data, rev: e.rev, kept: e}, true, nil
 }
 
-// fetch reads a record from the store. What a snapshot has read goes into the mirror.
+// fetch reads a record from the store. The mirror keeps what a snapshot has read.
 func (tx *Tx) fetch(key string) (read, error) {
 	mirrored := tx.pinned && tx.db.mirror != nil && tx.rev > 0
 	r, err := tx.fetchStored(key)
@@ -132,7 +133,7 @@ func (tx *Tx) fetchStored(key string) (read, error) {
 	return found(resp.Kvs[0]), nil
 }
 
-// found is a record that is there. One without a byte is damaged, and not absent: etcd gives it as nil.
+// found returns a record that exists. An empty record is damaged, not absent: etcd returns it as nil.
 func found(kv *mvccpb.KeyValue) read {
 	r := read{data: kv.Value, rev: kv.ModRevision}
 	if r.data == nil {
@@ -141,7 +142,8 @@ func found(kv *mvccpb.KeyValue) read {
 	return r
 }
 
-// ahead reads several keys in one round trip each hundred; get then finds them. What the mirror keeps is nearer than that.
+// ahead reads several keys with one round trip per hundred; get then finds them. With a mirror it reads
+// nothing: the mirror is faster.
 func (tx *Tx) ahead(keys ...string) error {
 	if tx.pinned && tx.db.mirror != nil {
 		return nil
@@ -179,61 +181,14 @@ func (tx *Tx) seen(resp *clientv3.GetResponse) {
 	}
 }
 
-// recall reads one record that many calls read and few change: its decoded form is remembered by its key and content.
-func recall[T any](tx *Tx, m *memo[T], key string, decode func(key string, data []byte) (T, error)) (out T, ok bool, err error) {
-	r, err := tx.get(key)
-	if err != nil || r.data == nil {
-		return out, false, err
-	}
-	if out, ok = m.get(key, r.data); ok {
-		return out, true, nil
-	}
-	if out, err = decode(key, r.data); err != nil {
-		return out, false, err
-	}
-	m.put(key, r.data, out)
-	return out, true, nil
-}
-
-// load reads one record. ok is false when it is absent.
-func load[T any](tx *Tx, key string) (out T, ok bool, err error) {
-	r, err := tx.get(key)
-	if err != nil || r.data == nil {
-		return out, false, err
-	}
-	if r.kept == nil {
-		out, err = decode[T](tx.db, key, r.data)
-		return out, err == nil, err
-	}
-	if d := r.kept.decoded.Load(); d != nil {
-		return (*d).(T), true, nil
-	}
-	if out, err = decode[T](tx.db, key, r.data); err != nil {
-		return out, false, err
-	}
-	var d any = out
-	r.kept.decoded.Store(&d)
-	return out, true, nil
-}
-
-// save writes one record.
-func save[T any](tx *Tx, key string, v T) error {
-	data, err := encode(tx.db, key, v)
-	if err != nil {
-		return err
-	}
-	tx.write(key, data)
-	return nil
-}
-
-// commit writes everything if nothing that was read has changed since. done is false after a conflict.
+// commit writes everything if no record that was read has changed since. done is false after a conflict.
 func (tx *Tx) commit() (done bool, err error) {
 	var guards []clientv3.Cmp
 	for _, key := range slices.Sorted(maps.Keys(tx.reads)) {
 		guards = append(guards, clientv3.Compare(clientv3.ModRevision(key), "=", tx.reads[key].rev))
 	}
 	if tx.metaRev > 0 {
-		guards = append(guards, clientv3.Compare(clientv3.ModRevision(metaKey), "=", tx.metaRev))
+		guards = append(guards, clientv3.Compare(clientv3.ModRevision(metaKind.key("")), "=", tx.metaRev))
 	}
 	var ops []clientv3.Op
 	for _, key := range slices.Sorted(maps.Keys(tx.writes)) {
@@ -246,10 +201,12 @@ func (tx *Tx) commit() (done bool, err error) {
 	for _, prefix := range tx.ranges {
 		ops = append(ops, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
 	}
-	resp, err := tx.db.kv.Txn(tx.ctx).If(guards...).Then(ops...).Else(clientv3.OpGet(metaKey, clientv3.WithKeysOnly())).Commit()
+	meta := clientv3.OpGet(metaKind.key(""), clientv3.WithKeysOnly())
+	resp, err := tx.db.kv.Txn(tx.ctx).If(guards...).Then(ops...).Else(meta).Commit()
 	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace) && tx.untouched():
-		return false, fault.Wrap(fault.Unavailable, err, "The store has reached its quota, and nothing was changed: delete secrets for good, or raise the quota.")
+		return false, fault.Wrap(fault.Unavailable, err, "The store has reached its quota, and nothing was changed: "+
+			"delete secrets permanently, or raise the quota.")
 	case err != nil:
 		return false, commitError(err)
 	}
@@ -265,7 +222,7 @@ func (tx *Tx) commit() (done bool, err error) {
 	return true, nil
 }
 
-// conflict reads the keys anew when it was them that have changed.
+// conflict reads the keys of the tags again if they caused the conflict.
 func (tx *Tx) conflict(resp *clientv3.TxnResponse) error {
 	meta := resp.Responses[0].GetResponseRange().Kvs
 	if tx.metaRev == 0 || len(meta) == 0 || meta[0].ModRevision == tx.metaRev {

@@ -293,7 +293,7 @@ func (db *DB) grant(ctx context.Context, length time.Duration) (clientv3.LeaseID
 // isHead reports whether the transaction writes what the store knows of a trail, and nothing else.
 func (tx *Tx) isHead() bool {
 	for key := range tx.writes {
-		if !strings.HasPrefix(key, trailPrefix) && !strings.HasPrefix(key, trailRunPrefix) {
+		if k, ok := kindByName[firstPart(key)]; !ok || !k.declared().atQuota {
 			return false
 		}
 	}
@@ -339,4 +339,11 @@ func (tx *Tx) untouched() bool {
 		return rev == was.rev
 	}
 	return false
+}
+
+// FreeSpace returns how many bytes the file system of dir has left for this process; ok is false if that
+// is not known.
+func FreeSpace(dir string) (free uint64, ok bool) {
+	free, _, ok = freeSpace(dir)
+	return free, ok
 }

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// Rotation reads the rotation record of a secret; ok is false if it never had one.
+func (tx *Tx) Rotation(account, name string) (rotation.Record, bool, error) {
+	return rotationKind.load(tx, in(account, name))
+}
+
+// PutRotation writes a rotation record that was read in this transaction, and the time at which the
+// engine must check it. It increases r.Seq, so that r is the record as stored.
+func (tx *Tx) PutRotation(r *rotation.Record) error {
+	r.Seq++
+	if err := tx.unwake(r.Account, r.Secret); err != nil {
+		return err
+	}
+	if at := r.Wake(); !at.IsZero() {
+		due := Due{Account: r.Account, Name: r.Secret}
+		if err := wakeKind.saveAt(tx, duePath(at, r.Account, r.Secret), due); err != nil {
+			return err
+		}
+	}
+	return rotationKind.save(tx, *r)
+}
+
+// unwake removes the wake time of the stored record.
+func (tx *Tx) unwake(account, name string) error {
+	key := rotationKind.key(in(account, name))
+	stored, ok := tx.reads[key]
+	if !ok {
+		return fmt.Errorf("the rotation of %q is written without having been read", name)
+	}
+	if stored.data == nil {
+		return nil
+	}
+	old, err := rotationKind.decode(tx.db, key, stored.data)
+	if err != nil {
+		return err
+	}
+	if at := old.Wake(); !at.IsZero() {
+		wakeKind.delete(tx, duePath(at, account, name))
+	}
+	return nil
+}
+
+// DeleteRotation removes the rotation record of a secret, if it has one.
+func (tx *Tx) DeleteRotation(account, name string) error {
+	_, ok, err := tx.Rotation(account, name)
+	if err != nil || !ok {
+		return err
+	}
+	if err := tx.unwake(account, name); err != nil {
+		return err
+	}
+	rotationKind.delete(tx, in(account, name))
+	return nil
+}
+
+// Rotations calls visit for each rotation record of an account whose secret's name begins with prefix,
+// in the order of names, from the name from (inclusive) on, until visit returns false.
+func (tx *Tx) Rotations(account, prefix, from string, visit func(rotation.Record) bool) error {
+	return rotationKind.scan(tx, in(account, prefix), in(account, from), visit)
+}
+
+// AllRotations calls visit for each rotation record of every account until visit returns false.
+func (tx *Tx) AllRotations(visit func(rotation.Record) bool) error {
+	return rotationKind.scan(tx, "", "", visit)
+}
+
+// Pause says whether all rotations are paused.
+type Pause struct {
+	Paused bool `json:"paused"`
+}
+
+// PauseAll stops new rotations of the whole store, or allows them again. This is not a member of the
+// engine's record, because that record is a fence and ends with its node.
+func (tx *Tx) PauseAll(paused bool) error { return pauseKind.save(tx, Pause{Paused: paused}) }
+
+// AllPaused reports whether all rotations are paused.
+func (tx *Tx) AllPaused() (bool, error) {
+	p, _, err := pauseKind.load(tx, "")
+	return p.Paused, err
+}
+
+// Restored says that the store was restored from a backup, so that the credentials in it may be
+// outdated.
+type Restored struct {
+	At  time.Time `json:"at"`
+	Why string    `json:"why"`
+}
+
+// SetRestored records that the store was restored from a backup, until the engine has handled it.
+func (db *DB) SetRestored(ctx context.Context, r Restored) error {
+	return Do(ctx, db, func(tx *Tx) error { return restoredKind.save(tx, r) })
+}
+
+// Restored reads the record of a restore that the engine must handle; ok is false if there is none.
+func (tx *Tx) Restored() (r Restored, ok bool, err error) { return restoredKind.load(tx, "") }
+
+// DeleteRestored removes the record of a restore that the engine has handled.
+func (tx *Tx) DeleteRestored() { restoredKind.delete(tx, "") }
+
+// Changed waits until a secret, or its rotation, has changed since the snapshot, or ctx ends. It
+// returns nil after a change.
+func (tx *Tx) Changed(ctx context.Context, account, name string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	key := tx.db.prefix + secretKind.key(in(account, name))
+	events := tx.db.client.Watch(ctx, key, clientv3.WithRev(tx.rev+1))
+	select {
+	case e, ok := <-events:
+		if !ok || e.Err() != nil {
+			return fault.New(fault.Unavailable, "The store did not answer; try again.")
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,80 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Target is a registered target.
+type Target struct {
+	Account string `json:"account"`
+	Name    string `json:"name"`
+	// ID is the ID of this registration: secrets are bound to it, not to the name. It is empty for a
+	// target that a release before IDs registered.
+	ID          string          `json:"id,omitempty"`
+	Kind        string          `json:"kind"`
+	Config      json.RawMessage `json:"config"`
+	AdminSecret string          `json:"admin_secret,omitempty"`
+	Description string          `json:"description,omitempty"`
+	// Accounts is the account policy: patterns of the accounts that rotations may change; none means
+	// every ordinary account. See [target.AllowsAccount].
+	Accounts  []string  `json:"accounts,omitempty"`
+	Paused    bool      `json:"paused,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// Target reads a registered target. No target has an empty name.
+func (tx *Tx) Target(account, name string) (Target, bool, error) {
+	if name == "" {
+		return Target{}, false, nil
+	}
+	return targetKind.load(tx, in(account, name))
+}
+
+// PutTarget writes a target.
+func (tx *Tx) PutTarget(t Target) error { return targetKind.save(tx, t) }
+
+// DeleteTarget removes a target.
+func (tx *Tx) DeleteTarget(account, name string) { targetKind.delete(tx, in(account, name)) }
+
+// Targets calls visit for each target of an account in the order of names, from the name from
+// (inclusive) on, until visit returns false.
+func (tx *Tx) Targets(account, from string, visit func(Target) bool) error {
+	return targetKind.scan(tx, in(account, ""), in(account, from), visit)
+}
+
+// Holder says which secret rotates an account of a target.
+type Holder struct {
+	Secret string `json:"secret"`
+}
+
+func holderPath(account, target, user string) string { return in(account, target) + ":" + user }
+
+// Holder reads which secret rotates an account of a target; empty when none does.
+func (tx *Tx) Holder(account, target, user string) (string, error) {
+	h, _, err := holderKind.load(tx, holderPath(account, target, user))
+	return h.Secret, err
+}
+
+// PutHolder writes it.
+func (tx *Tx) PutHolder(account, target, user, secret string) error {
+	return holderKind.saveAt(tx, holderPath(account, target, user), Holder{Secret: secret})
+}
+
+// Spacing records when a member of a group last began to rotate, to keep the group's rotations apart.
+type Spacing struct {
+	Account string    `json:"account"`
+	Group   string    `json:"group"`
+	Last    time.Time `json:"last"`
+	Secret  string    `json:"secret"`
+}
+
+// Spacing reads the spacing of a group; the zero value if no member has rotated yet.
+func (tx *Tx) Spacing(account, group string) (Spacing, error) {
+	s, _, err := spacingKind.load(tx, in(account, group))
+	return s, err
+}
+
+// PutSpacing writes the spacing of a group.
+func (tx *Tx) PutSpacing(s Spacing) error { return spacingKind.save(tx, s) }
