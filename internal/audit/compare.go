@@ -1,0 +1,127 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// compare says what the trail has lost; empty when nothing. found tells it in numbers.
+func (l *Log) compare(a *Anchor, end ending) (loss Loss, found string) {
+	loss, found = l.compareRecords(a, end)
+	if loss == "" && end.err == nil && len(end.foreign) > 0 {
+		return LossForeign, filepath.Base(end.foreign[0])
+	}
+	return loss, found
+}
+
+func (l *Log) compareRecords(a *Anchor, end ending) (loss Loss, found string) {
+	last := end.tail.end
+	if a.Head == nil {
+		switch {
+		case end.err != nil && a.Expected:
+			return LossDamaged, end.err.Error()
+		case a.Expected:
+			return LossHead, fmt.Sprintf("the trail ends with record %d", last.seq)
+		case end.err == nil && last.seq > 0 && !lastKeyed(end.files, a.Key):
+			return LossAnotherKey, fmt.Sprintf("record %d", last.seq)
+		}
+		return "", ""
+	}
+	h := *a.Head
+	switch {
+	case end.err != nil:
+		return LossDamaged, end.err.Error()
+	case last.seq == 0 && h.Seq > 0:
+		return LossEmptied, fmt.Sprintf("records %d to %d are missing", h.First, h.Seq)
+	case last.seq < h.Seq:
+		return LossTruncated, fmt.Sprintf("records %d to %d are missing", last.seq+1, h.Seq)
+	case last.seq == h.Seq && h.Seq > 0 && last.hash != h.Hash:
+		return LossReplaced, fmt.Sprintf("record %d has the hash %s", h.Seq, last.hash)
+	case last.seq > h.Seq:
+		if loss, found := l.compareBehind(a, end.files); loss != "" {
+			return loss, found
+		}
+	}
+	if len(end.files) > 0 && segmentSeq(filepath.Base(end.files[0])) > h.First {
+		return LossBeginning, fmt.Sprintf("the trail begins with record %d instead of %d", segmentSeq(filepath.Base(end.files[0])), h.First)
+	}
+	return "", ""
+}
+
+// lastKeyed reports whether the last record of a trail has no MAC, or one under the key.
+func lastKeyed(files []string, key *Key) bool {
+	ok := true
+	for i := len(files) - 1; i >= 0; i-- {
+		err := eachLine(files[i], func(line []byte, whole bool) error {
+			if !whole {
+				return nil
+			}
+			r, err := checkLine(line)
+			ok = err == nil && (r.MAC == "" || key.macer().check(line, r) == nil)
+			return nil
+		})
+		if info, statErr := os.Lstat(files[i]); err != nil || statErr != nil || info.Size() > 0 {
+			return ok && err == nil
+		}
+	}
+	return ok
+}
+
+// compareBehind looks at the records from the head on: after a crash there may be some behind it,
+// written by the server.
+func (l *Log) compareBehind(a *Anchor, files []string) (Loss, string) {
+	h, key := *a.Head, a.Key.macer()
+	at := link{seq: h.Seq, hash: h.Hash}
+	known := h.Seq == 0
+	for i, file := range files {
+		if i+1 < len(files) && segmentSeq(filepath.Base(files[i+1])) <= h.Seq {
+			continue
+		}
+		err := eachLine(file, func(line []byte, whole bool) error {
+			if seq := lineSeq(line); !whole || seq != 0 && seq < h.Seq {
+				return nil
+			}
+			r, err := checkLine(line)
+			switch {
+			case err != nil:
+				return err
+			case !known && (r.Seq != h.Seq || r.Hash != h.Hash):
+				return errReplaced
+			case !known:
+				known = true
+				return nil
+			}
+			if r.Seq >= h.KeyedFrom {
+				if err := checkMAC(key, line, r); err != nil {
+					return fmt.Errorf("record %d: %w", r.Seq, err)
+				}
+			}
+			if r.Operation == Gap && r.MAC != "" {
+				at = link{}
+			}
+			at, err = at.follow(r)
+			return err
+		})
+		switch {
+		case errors.Is(err, errReplaced):
+			return LossReplaced, fmt.Sprintf("record %d", h.Seq)
+		case err != nil:
+			return LossForked, fmt.Sprintf("%s: %v", filepath.Base(file), err)
+		}
+	}
+	if !known {
+		return LossReplaced, fmt.Sprintf("record %d is not there", h.Seq)
+	}
+	return "", ""
+}
+
+var errReplaced = errors.New("another record")
+
+func checkMAC(key *macer, line []byte, r Record) error {
+	if r.MAC == "" {
+		return errNotKeyed
+	}
+	return key.check(line, r)
+}
