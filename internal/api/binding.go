@@ -1,120 +1,15 @@
 package api
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 )
-
-// The engine changes accounts with the rights of the service. So a caller who makes it act needs a
-// right on each account that will change, beside the right on the operation: actionRotateAccount on
-// an account at a target, or both actions on access keys for a user of this service. A caller who
-// decides where the value of a secret is sent needs the right to read it.
-const (
-	actionRotateAccount   = "kms:RotateAccount"
-	actionGetSecretValue  = "kms:GetSecretValue"
-	actionRemoveRotation  = "kms:RemoveRotation"
-	actionSetSecretPolicy = "kms:SetSecretPolicy"
-	actionCreateAccessKey = "ram:CreateAccessKey"
-	actionDeleteAccessKey = "ram:DeleteAccessKey"
-)
-
-// accountSegment separates the name of a target from that of an account in a resource.
-const accountSegment = "/account/"
-
-// changes are the accounts that the engine changes for a secret.
-type changes struct {
-	target string   // the name of the target, or secret.OwnUsers
-	names  []string // sorted, each once
-}
-
-// accountResources are what a caller needs rights on to have the accounts changed.
-func (c *Call) accountResources(ch changes) []resource {
-	var list []resource
-	for _, name := range ch.names {
-		if ch.target == secret.OwnUsers {
-			user := c.ramResource("user/" + name)
-			list = append(list, user.needing(actionCreateAccessKey), user.needing(actionDeleteAccessKey))
-			continue
-		}
-		account := resource{arn: c.targetResource(ch.target).arn + accountSegment + name}
-		list = append(list, account.needing(actionRotateAccount))
-	}
-	return list
-}
-
-// adopted adds to the resources of every rotation the account of a credential that is to be adopted.
-func adopted(c *Call, in *kms.RepairRotationRequest, list []resource) ([]resource, error) {
-	list, err := c.andAccounts(list, in.SecretName, nil)
-	if err != nil || in.SecretData.IsZero() {
-		return list, err
-	}
-	s, ok, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
-	if err != nil || !ok {
-		return list, err
-	}
-	ch, err := c.adoptedChanges(c.Snapshot, s, in.SecretData)
-	if err != nil {
-		return nil, err
-	}
-	return c.andChanges(list, ch), nil
-}
-
-// adoptedChanges are those of a secret after it has adopted a value; none for a value of another shape,
-// which the handler refuses.
-func (e *Env) adoptedChanges(tx *store.Tx, s secret.Secret, value sensitive.Value) (changes, error) {
-	list, err := s.Credentials(value)
-	if err != nil {
-		return changes{target: s.TargetName()}, nil
-	}
-	return e.changesWith(tx, s, list)
-}
-
-// andAccounts adds what the rotation of a stored secret needs rights on. settings are those that the
-// secret is about to get; nil leaves it as it is.
-func (c *Call) andAccounts(list []resource, name string, settings *secret.RotationSettings) ([]resource, error) {
-	s, ok, err := c.Snapshot.Secret(c.Account(), name, c.At)
-	if err != nil || !ok {
-		return list, err
-	}
-	before := s
-	if settings != nil {
-		s.Rotation.Settings = settings
-	}
-	if !s.Rotated() {
-		return list, nil
-	}
-	bound, err := c.isBound(c.Snapshot, s)
-	if err != nil {
-		return nil, err
-	}
-	if !bound || sendsElsewhere(before, s) {
-		if s.TargetName() != secret.OwnUsers { // this service knows its own access keys
-			list = append(list, c.secretResource(s.Name).needing(actionGetSecretValue))
-		}
-	}
-	ch, err := c.storedChanges(c.Snapshot, s)
-	if err != nil {
-		return nil, err
-	}
-	return c.andChanges(list, ch), nil
-}
-
-// andChanges adds what the changes need rights on, and remembers them as judged.
-func (c *Call) andChanges(list []resource, ch changes) []resource {
-	c.judgedChanges = append(c.judgedChanges, ch)
-	return append(list, c.accountResources(ch)...)
-}
 
 // sendsElsewhere reports whether a secret with other settings sends its value, or another part of it,
 // to another place.
@@ -132,76 +27,6 @@ func (e *Env) isBound(tx *store.Tx, s secret.Secret) (bool, error) {
 	}
 	t, ok, err := tx.Target(s.Account, s.TargetName())
 	return ok && s.BoundTo(t.ID), err
-}
-
-// storedChanges are the accounts that the engine changes for a stored secret. Where its value does not
-// have the shape of a credential there are none, and no rotation can begin.
-func (e *Env) storedChanges(tx *store.Tx, s secret.Secret) (changes, error) {
-	none := changes{target: s.TargetName()}
-	if !s.Rotated() {
-		return none, nil
-	}
-	v, err := s.Select(secret.Current, "")
-	if err != nil {
-		return none, err
-	}
-	list, _, err := credentials(e, tx, s, v)
-	if kind := fault.KindOf(err); err != nil && (kind == fault.Invalid || kind == fault.InUse) {
-		return none, nil
-	}
-	if err != nil {
-		return none, err
-	}
-	return e.changesWith(tx, s, list)
-}
-
-// changesWith are those of a stored secret whose value in use holds these credentials.
-func (e *Env) changesWith(tx *store.Tx, s secret.Secret, list []target.Credential) (changes, error) {
-	if !s.WantsDouble() {
-		return changesOf(s, list, ""), nil
-	}
-	other, err := e.otherAccount(tx, s, list)
-	if err != nil && fault.KindOf(err) != fault.InUse { // InUse: it names one account only, so no rotation can begin
-		return changes{target: s.TargetName()}, err
-	}
-	return changesOf(s, list, other), nil
-}
-
-// firstChanges are those of a secret that is made with that value.
-func firstChanges(s secret.Secret, data sensitive.Value) changes {
-	list, err := s.Credentials(data)
-	if err != nil { // a value of another shape makes no secret
-		return changes{target: s.TargetName()}
-	}
-	other := ""
-	if s.WantsDouble() {
-		other, _ = s.OtherAccount(list, nil) // one account only: no rotation can begin
-	}
-	return changesOf(s, list, other)
-}
-
-func changesOf(s secret.Secret, list []target.Credential, other string) changes {
-	ch := changes{target: s.TargetName(), names: []string{list[0].Account}}
-	if other != "" && other != list[0].Account {
-		ch.names = append(ch.names, other)
-		slices.Sort(ch.names)
-	}
-	return ch
-}
-
-// wasJudged refuses accounts that the caller's rights were not judged for: something has changed since.
-// So an operation that rotates and does not declare it never succeeds.
-func (c *Call) wasJudged(ch changes) error {
-	if len(ch.names) > 0 && len(c.judgedChanges) == 0 {
-		return errors.New("the operation changes accounts and does not find them among its resources")
-	}
-	for _, name := range ch.names {
-		judged := func(j changes) bool { return j.target == ch.target && slices.Contains(j.names, name) }
-		if !slices.ContainsFunc(c.judgedChanges, judged) {
-			return fault.New(fault.InUse, "The accounts of the secret have changed at this moment; read DescribeRotation and try again.")
-		}
-	}
-	return nil
 }
 
 // bind ties a secret to its target as it is registered now, and to the accounts that the caller was
@@ -260,98 +85,6 @@ func (c *Call) bindNew(tx *store.Tx, s secret.Secret, data sensitive.Value) (sec
 	return s, err
 }
 
-// allows refuses accounts that rotations at a target must not change for a secret: those outside its
-// account policy, and its administrator's under any spelling. The secret with the administrator may
-// change the accounts that it names itself.
-func (e *Env) allows(tx *store.Tx, t store.Target, name string, accounts []string) error {
-	if t.AdminSecret == name {
-		return nil
-	}
-	admins, err := e.adminAccounts(tx, t)
-	if err != nil {
-		return err
-	}
-	for _, account := range accounts {
-		if slices.ContainsFunc(admins, func(admin string) bool { return target.SameAccount(account, admin) }) {
-			return administratorRefused(t, account)
-		}
-		if !target.AllowsAccount(t.Accounts, account) {
-			return fault.New(fault.InUse, "The account policy of target %q does not allow account %q; UpdateTarget with Account changes it. It allows: %s.",
-				t.Name, account, strings.Join(t.Accounts, ", "))
-		}
-	}
-	return nil
-}
-
-// admit refuses accounts as allows does, and asks the open target what they are: the administrator under
-// another name, or a privileged account that the account policy does not name exactly.
-func (e *Env) admit(ctx context.Context, tx *store.Tx, t store.Target, system target.Target, name string, accounts []string) error {
-	if err := e.allows(tx, t, name, accounts); err != nil || t.AdminSecret == name {
-		return err
-	}
-	guarded, ok := system.(target.Guarded)
-	if !ok {
-		return nil
-	}
-	for _, account := range accounts {
-		standing, err := guarded.Standing(ctx, account)
-		switch {
-		case err != nil:
-			return err
-		case standing.Administrator:
-			return administratorRefused(t, account)
-		case standing.Privileged != "" && !target.NamesAccount(t.Accounts, account):
-			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when "+
-				"the account policy names it exactly: keyturn target update %s%s.",
-				account, t.Name, standing.Privileged, t.Name, policyWith(t.Accounts, account))
-		}
-	}
-	return nil
-}
-
-// policyWith returns the flags that keep an account policy and add an account to it.
-func policyWith(patterns []string, account string) string {
-	if len(patterns) == 0 {
-		patterns = []string{"*"} // as without a policy: every ordinary account
-	}
-	var flags strings.Builder
-	for _, p := range append(slices.Clone(patterns), account) {
-		fmt.Fprintf(&flags, " --account %q", p)
-	}
-	return flags.String()
-}
-
-func administratorRefused(t store.Target, account string) error {
-	return fault.New(fault.InUse, "Account %q is the administrator of target %q, which only the secret %q may rotate.", account, t.Name, t.AdminSecret)
-}
-
-// adminAccounts are the accounts that the secret with a target's administrator names: the one in use
-// and, of a pair, the other.
-func (e *Env) adminAccounts(tx *store.Tx, t store.Target) ([]string, error) {
-	if t.AdminSecret == "" {
-		return nil, nil
-	}
-	s, ok, err := tx.Secret(t.Account, t.AdminSecret, e.Now().UTC())
-	if err != nil || !ok || s.Deleting() {
-		return nil, err // nothing can be changed at the target without its administrator
-	}
-	var names []string
-	for _, stage := range []secret.Stage{secret.Current, secret.Previous} {
-		v, ok := s.Versions[s.Stages[stage]]
-		if !ok {
-			continue
-		}
-		list, _, err := credentials(e, tx, s, v)
-		if kind := fault.KindOf(err); err != nil && kind != fault.Invalid && kind != fault.InUse {
-			return nil, err
-		}
-		for _, c := range list {
-			names = append(names, c.Account)
-		}
-	}
-	return names, nil
-}
-
 // attachedSecrets visits the secrets that are attached to a target and not about to be deleted, in the order
 // of names, until visit returns false.
 func (c *Call) attachedSecrets(tx *store.Tx, t store.Target, visit func(secret.Secret) bool) error {
@@ -394,12 +127,4 @@ func (c *Call) redirected(tx *store.Tx, t store.Target) ([]string, error) {
 		return true
 	})
 	return names, err
-}
-
-// mayUse refuses a credential of an account that the binding of its secret does not name.
-func mayUse(s secret.Secret, c target.Credential) error {
-	if s.MayChange(c.Account) {
-		return nil
-	}
-	return fault.New(fault.InUse, "Secret %q is not bound to account %q; a principal with %s on it binds it by ConfigureRotation or RotateSecret.", s.Name, c.Account, actionRotateAccount)
 }

@@ -1,0 +1,112 @@
+package api
+
+import (
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// currentCredential is what consumers of a secret use at that target now.
+func (c *Call) currentCredential(name, targetName string) (target.Credential, error) {
+	name, err := c.secretName(name)
+	if err != nil {
+		return target.Credential{}, err
+	}
+	s, err := c.existing(c.Snapshot, name)
+	if err != nil {
+		return target.Credential{}, err
+	}
+	t, err := c.existingTarget(c.Snapshot, targetName)
+	if err != nil {
+		return target.Credential{}, err
+	}
+	if s.TargetName() != targetName || !s.BoundTo(t.ID) {
+		return target.Credential{}, fault.Parameter("SecretName", "the secret %q is not bound to target %q.", name, targetName)
+	}
+	v, err := s.Select(secret.Current, "")
+	if err != nil {
+		return target.Credential{}, err
+	}
+	list, _, err := credentials(c.Env, c.Snapshot, s, v)
+	if err != nil {
+		return target.Credential{}, err
+	}
+	return list[0], mayUse(s, list[0])
+}
+
+// openTarget opens a target with its administrator.
+// What it sends is recorded as sent by c; versions are those of c's secret that may be among it.
+func (c *Call) openTarget(tx *store.Tx, t store.Target, versions ...string) (system target.Target, admin target.Credential, err error) {
+	kind, ok := c.Kinds[t.Kind]
+	if !ok {
+		return nil, admin, fault.New(fault.InUse, "This server has no targets of kind %q.", t.Kind)
+	}
+	s := &sender{call: c, target: t, versions: versions}
+	if t.AdminSecret != "" {
+		if admin, s.admin, err = c.adminCredential(tx, t); err != nil {
+			return nil, admin, err
+		}
+	}
+	system, err = kind.Open(s.settings(admin))
+	if err != nil {
+		return nil, admin, fault.Wrap(fault.InUse, err, "Target %q cannot be opened: %s", t.Name, err)
+	}
+	return system, admin, nil
+}
+
+// adminCredential is the current version of the secret that a target names. It may be of any type that holds a credential.
+func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Credential, version string, err error) {
+	s, ok, err := tx.Secret(t.Account, t.AdminSecret, e.Now().UTC())
+	switch {
+	case err != nil:
+		return admin, "", err
+	case !ok || s.Deleting():
+		return admin, "", fault.New(fault.InUse, "The secret %q with the administrator of target %q is not there; UpdateTarget names another.", t.AdminSecret, t.Name)
+	}
+	v, err := s.Select(secret.Current, "")
+	if err != nil {
+		return admin, "", err
+	}
+	list, stored, err := credentials(e, tx, s, v)
+	if err == nil {
+		return list[0], v.ID, nil
+	}
+	if fault.KindOf(err) == fault.Invalid && !strings.HasPrefix(strings.TrimSpace(stored.Reveal()), "{") {
+		// A bare value: a token or a signing secret, which has no account.
+		return target.Credential{Secret: stored}, v.ID, nil
+	}
+	return admin, "", fault.New(fault.InUse, "The secret %q does not hold an administrator for target %q: use JSON such as {\"AccountName\":…,\"AccountPassword\":…}.", t.AdminSecret, t.Name)
+}
+
+// credentials opens a version and reads what it holds.
+func credentials(e *Env, tx *store.Tx, s secret.Secret, v secret.Version) ([]target.Credential, sensitive.Value, error) {
+	value, err := e.open(tx, s, v)
+	if err != nil {
+		return nil, value, err
+	}
+	list, err := s.Credentials(value)
+	return list, value, err
+}
+
+// otherAccount is the account that double gives a new credential. Mostly ACSPrevious names it; after a credential was adopted
+// that is a version of the same account, and an older one does. A version of another shape names none.
+func (e *Env) otherAccount(tx *store.Tx, s secret.Secret, current []target.Credential) (string, error) {
+	list := s.List(true)
+	if v, ok := s.Versions[s.Stages[secret.Previous]]; ok {
+		list = append([]secret.Version{v}, list...)
+	}
+	for _, v := range list {
+		older, _, err := credentials(e, tx, s, v)
+		if kind := fault.KindOf(err); err != nil && kind != fault.Invalid && kind != fault.InUse {
+			return "", err
+		}
+		if name, err := s.OtherAccount(current, older); err == nil {
+			return name, nil
+		}
+	}
+	return s.OtherAccount(current, nil)
+}
