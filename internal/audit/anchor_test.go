@@ -273,7 +273,7 @@ func TestKnownGapHidesNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = v.Verify(cfg.Dir)
-	wantError(t, err, "are not those that it tells of")
+	wantError(t, err, "are not those that it reports")
 	if err := os.Remove(files[0]); err != nil {
 		t.Fatal(err)
 	}

@@ -198,11 +198,24 @@ func (r *Record) prepare() {
 func (r *Record) appendMembers(dst []byte) []byte {
 	start := len(dst)
 	for _, m := range [...]struct{ key, value string }{
-		{`"request_id":`, r.RequestID}, {`"phase":`, string(r.Phase)}, {`"principal":`, r.Principal},
-		{`"principal_type":`, r.PrincipalType}, {`"access_key_id":`, r.AccessKeyID}, {`"account":`, r.Account},
-		{`"source":`, r.Source}, {`"user_agent":`, r.UserAgent}, {`"service":`, r.Service}, {`"api_version":`, r.APIVersion},
-		{`"operation":`, r.Operation}, {`"action":`, r.Action}, {`"resource":`, r.Resource}, {`"version_id":`, r.VersionID},
-		{`"version_stage":`, r.VersionStage}, {`"decision":`, string(r.Decision)}, {`"outcome":`, r.Outcome}, {`"note":`, r.Note},
+		{`"request_id":`, r.RequestID},
+		{`"phase":`, string(r.Phase)},
+		{`"principal":`, r.Principal},
+		{`"principal_type":`, r.PrincipalType},
+		{`"access_key_id":`, r.AccessKeyID},
+		{`"account":`, r.Account},
+		{`"source":`, r.Source},
+		{`"user_agent":`, r.UserAgent},
+		{`"service":`, r.Service},
+		{`"api_version":`, r.APIVersion},
+		{`"operation":`, r.Operation},
+		{`"action":`, r.Action},
+		{`"resource":`, r.Resource},
+		{`"version_id":`, r.VersionID},
+		{`"version_stage":`, r.VersionStage},
+		{`"decision":`, string(r.Decision)},
+		{`"outcome":`, r.Outcome},
+		{`"note":`, r.Note},
 	} {
 		if m.value == "" {
 			continue

@@ -44,8 +44,10 @@ func (l *Log) compareRecords(a *Anchor, end ending) (loss Loss, found string) {
 			return loss, found
 		}
 	}
-	if len(end.files) > 0 && segmentSeq(filepath.Base(end.files[0])) > h.First {
-		return LossBeginning, fmt.Sprintf("the trail begins with record %d instead of %d", segmentSeq(filepath.Base(end.files[0])), h.First)
+	if len(end.files) > 0 {
+		if first := segmentSeq(filepath.Base(end.files[0])); first > h.First {
+			return LossBeginning, fmt.Sprintf("the trail begins with record %d instead of %d", first, h.First)
+		}
 	}
 	return "", ""
 }

@@ -405,7 +405,7 @@ func TestKnownTakenAwayHidesNothingElse(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = v.Verify(cfg.Dir)
-			wantError(t, err, "are not those that it tells of")
+			wantError(t, err, "are not those that it reports")
 		}
 		// The same numbers, invented and chained.
 		var invented []byte

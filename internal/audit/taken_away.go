@@ -11,7 +11,8 @@ import (
 // lost counts and logs a loss.
 func (w *writer) lost(loss Loss, found string) {
 	w.losses.Add(1)
-	w.log.Error("the audit trail has lost records: "+adviceAfterLoss, "loss", string(loss), "what", lossText[loss], "found", found, "dir", w.dir)
+	w.log.Error("the audit trail has lost records: "+adviceAfterLoss,
+		"loss", string(loss), "what", lossText[loss], "found", found, "dir", w.dir)
 }
 
 // remember notes which file the segment is.

@@ -88,7 +88,8 @@ func (v Verification) Verify(path string) (Report, error) {
 			return Report{}, fmt.Errorf("audit: %s holds no segment", path)
 		}
 	} else if v.Head != nil {
-		return Report{}, errors.New("audit: a single segment cannot be compared with the head of the trail: name the directory")
+		return Report{}, errors.New("audit: a single segment cannot be compared with the head of the trail: " +
+			"name the directory")
 	}
 	w := verifier{Verification: v, mac: v.Key.macer()}
 	for _, file := range files {
@@ -102,7 +103,8 @@ func (v Verification) Verify(path string) (Report, error) {
 	if err := w.checkKnownGaps(); err != nil {
 		return w.report, err
 	}
-	unknown := slices.DeleteFunc(slices.Clone(w.report.Gaps), func(g GapFound) bool { return slices.Contains(v.KnownGaps, g.Seq) })
+	known := func(g GapFound) bool { return slices.Contains(v.KnownGaps, g.Seq) }
+	unknown := slices.DeleteFunc(slices.Clone(w.report.Gaps), known)
 	if len(unknown) > 0 {
 		return w.report, &GapError{unknown}
 	}
@@ -156,10 +158,11 @@ func (v *verifier) atEnd(path string) error {
 	case h == nil:
 		return nil
 	case v.report.LastSeq < h.Seq:
-		return fmt.Errorf("audit: %s ends with record %d, and the store knows of record %d: records were cut off, or an older copy was restored; %s",
-			path, v.report.LastSeq, h.Seq, adviceAfterLoss)
+		return fmt.Errorf("audit: %s ends with record %d, and the store knows of record %d: "+
+			"records were cut off, or an older copy was restored; %s", path, v.report.LastSeq, h.Seq, adviceAfterLoss)
 	case h.Seq > 0 && v.atHead != h.Hash && !v.gapBehind(h.Seq):
-		return fmt.Errorf("audit: %s has another record %d than the store knows of: the trail was rewritten; %s", path, h.Seq, adviceAfterLoss)
+		return fmt.Errorf("audit: %s has another record %d than the store knows of: the trail was rewritten; %s",
+			path, h.Seq, adviceAfterLoss)
 	case v.report.FirstSeq > h.First:
 		return fmt.Errorf("audit: %s begins with record %d instead of %d: records are missing from the beginning; %s",
 			path, v.report.FirstSeq, h.First, adviceAfterLoss)
@@ -230,7 +233,12 @@ func (v *verifier) line(file string, line []byte, isFirst bool, first uint64) er
 		return err
 	}
 	if r.Operation == Gap {
-		v.report.Gaps = append(v.report.Gaps, GapFound{Seq: r.Seq, Time: r.Time, Loss: Loss(r.Outcome), Note: r.Note + " (" + r.Details.Get("found") + ")"})
+		v.report.Gaps = append(v.report.Gaps, GapFound{
+			Seq:  r.Seq,
+			Time: r.Time,
+			Loss: Loss(r.Outcome),
+			Note: r.Note + " (" + r.Details.Get("found") + ")",
+		})
 		if isFirst && r.Seq > v.end.seq {
 			if err := v.foundBefore(r); err != nil {
 				return err
@@ -268,7 +276,8 @@ func (v *verifier) foundBefore(r Record) error {
 	if !v.seen || gapFollows(r, v.end) {
 		return nil
 	}
-	return fmt.Errorf("the records before this gap are not those that it tells of: it found record %s", r.Details.Get("found_seq"))
+	return fmt.Errorf("the records before this gap are not those that it reports: it found record %s",
+		r.Details.Get("found_seq"))
 }
 
 // gapFollows reports whether end is where the trail ended before the gap r: the records that were

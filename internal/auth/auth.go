@@ -159,7 +159,8 @@ func value(p sign.Params, name string) string {
 func (a *Authenticator) parameters(ctx context.Context, r *Request, query sign.Params, claim *Claim) (verified, error) {
 	claim.take(query)
 	if a.config.RefuseV1 {
-		return verified{}, fault.New(fault.BadSignature, "Signature version 1 is switched off here; sign with version 3 or 4.")
+		return verified{}, fault.New(fault.BadSignature,
+			"Signature version 1 is switched off here; sign with version 3 or 4.")
 	}
 	var key Key
 	var err error
@@ -248,11 +249,20 @@ func (a *Authenticator) mismatch(method string, all sign.Params) error {
 }
 
 // requiredSigned are the headers that a signature of version 3 or 4 must cover.
-var requiredSigned = []string{"host", "x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"}
+var requiredSigned = []string{
+	"host",
+	"x-acs-action",
+	"x-acs-version",
+	"x-acs-date",
+	"x-acs-signature-nonce",
+	"x-acs-content-sha256",
+}
 
 // header verifies versions 3 and 4, where the signature is in the header Authorization. The signature covers the digest of
 // the body, so it is verified before the body is read: strangers cannot have a body read.
-func (a *Authenticator) header(ctx context.Context, r *Request, query sign.Params, authorization string, claim *Claim) (verified, error) {
+func (a *Authenticator) header(
+	ctx context.Context, r *Request, query sign.Params, authorization string, claim *Claim,
+) (verified, error) {
 	auth, err := sign.ParseAuthorization(authorization)
 	if err != nil {
 		return verified{}, fault.New(fault.BadSignature, "%s", err)
@@ -274,7 +284,14 @@ func (a *Authenticator) header(ctx context.Context, r *Request, query sign.Param
 		return verified{}, err
 	}
 	digest := r.get("x-acs-content-sha256")
-	if !key.Secret.Verify(auth, sign.Request{Method: r.Method, Path: "/", Query: query, Header: r.get, BodySHA256: digest}) {
+	signed := sign.Request{
+		Method:     r.Method,
+		Path:       "/",
+		Query:      query,
+		Header:     r.get,
+		BodySHA256: digest,
+	}
+	if !key.Secret.Verify(auth, signed) {
 		return verified{}, fault.New(fault.WrongSignature, "Specified signature does not match our calculation.")
 	}
 	var body []byte
@@ -336,9 +353,11 @@ func (a *Authenticator) checkScope(scope sign.Scope, at time.Time, version strin
 	case scope.Date != at.Format("20060102"):
 		return fault.New(fault.BadSignature, "The date of Credential differs from x-acs-date.")
 	case service != "" && scope.Product != service:
-		return fault.New(fault.BadSignature, "The product in Credential must be %s, the service that x-acs-version names.", service)
+		return fault.New(fault.BadSignature,
+			"The product in Credential must be %s, the service that x-acs-version names.", service)
 	case a.config.Regions != nil && scope.Region != anyRegion && !slices.Contains(a.config.Regions, scope.Region):
-		return fault.New(fault.BadSignature, "The region in Credential must be %s or %s.", strings.Join(a.config.Regions, ", "), anyRegion)
+		return fault.New(fault.BadSignature,
+			"The region in Credential must be %s or %s.", strings.Join(a.config.Regions, ", "), anyRegion)
 	}
 	return nil
 }
@@ -366,7 +385,8 @@ func (a *Authenticator) accept(key Key, token string, at time.Time, nonce string
 	case !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
 		return policy.Principal{}, fault.New(fault.ExpiredToken, "The specified SecurityToken is expired.")
 	case at.Before(now.Add(-Window)) || at.After(now.Add(a.config.Ahead)):
-		return policy.Principal{}, fault.New(fault.Expired, "Specified time stamp or date value is expired. The server's time is %s.", now.UTC().Format(wire.TimeFormat))
+		return policy.Principal{}, fault.New(fault.Expired,
+			"Specified time stamp or date value is expired. The server's time is %s.", now.UTC().Format(wire.TimeFormat))
 	}
 	if err := checkNonce(nonce); err != nil {
 		return policy.Principal{}, err
@@ -380,7 +400,8 @@ func (a *Authenticator) accept(key Key, token string, at time.Time, nonce string
 func parseTime(s string) (time.Time, error) {
 	t, err := time.Parse(wire.TimeFormat, s)
 	if err != nil || len(s) != len(wire.TimeFormat) {
-		return t, fault.New(fault.NoTimestamp, `The input parameter "Timestamp" that is mandatory for processing this request is not supplied. It has the form YYYY-MM-DDThh:mm:ssZ.`)
+		return t, fault.New(fault.NoTimestamp, `The input parameter "Timestamp" that is mandatory for processing `+
+			`this request is not supplied. It has the form YYYY-MM-DDThh:mm:ssZ.`)
 	}
 	return t, nil
 }

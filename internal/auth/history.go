@@ -182,7 +182,8 @@ func (h *History) load() (trusted bool, err error) {
 		h.earlier[path] = s
 	}
 	if now := h.config.Now(); h.since > now.Add(Window).Unix() {
-		h.config.Log.Warn("the clock was ahead and has come back: requests of the time before are refused", "until", time.Unix(h.since, 0), "now", now)
+		h.config.Log.Warn("the clock was ahead and has come back: requests of the time before are refused",
+			"until", time.Unix(h.since, 0), "now", now)
 		return false, nil
 	}
 	return len(paths) > 0, nil

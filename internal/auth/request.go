@@ -84,7 +84,8 @@ func (r *Request) checkFormBody() error {
 	case err != nil:
 		return err
 	case kind == jsonType:
-		return fault.New(fault.Malformed, "Signature version 1 does not cover a JSON body; send a form, or sign with version 3.")
+		return fault.New(fault.Malformed,
+			"Signature version 1 does not cover a JSON body; send a form, or sign with version 3.")
 	case kind != formType:
 		return errMediaType()
 	}

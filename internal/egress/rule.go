@@ -43,7 +43,8 @@ func ParseRule(s string) (Rule, error) {
 		r.host, r.below = rest, true
 	}
 	if !isHostName(r.host) {
-		return Rule{}, fmt.Errorf("%q is not a network, an address or a host name; use 10.0.0.0/8, 10.1.2.3, db.example.com or *.example.com, with or without :PORT", s)
+		return Rule{}, fmt.Errorf("%q is not a network, an address or a host name; "+
+			"use 10.0.0.0/8, 10.1.2.3, db.example.com or *.example.com, with or without :PORT", s)
 	}
 	return r, nil
 }

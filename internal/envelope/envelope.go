@@ -92,8 +92,13 @@ func (r *Keyring) NewKey(account, id, creator string, now time.Time) (cmk.Key, e
 	}
 	version := uuid.NewString()
 	return cmk.Key{
-		Account: account, ID: id, State: cmk.Enabled, Creator: creator, CreatedAt: now, Primary: version,
-		Versions:  []cmk.Version{{ID: version, CreatedAt: now, Material: r.root.Wrap(material, additional("cmk", account, id, version))}},
+		Account:   account,
+		ID:        id,
+		State:     cmk.Enabled,
+		Creator:   creator,
+		CreatedAt: now,
+		Primary:   version,
+		Versions:  []cmk.Version{r.version(account, id, version, material, now)},
 		DigestKey: r.root.Wrap(digest, additional("digest", account, id)),
 	}, nil
 }
@@ -290,7 +295,9 @@ func (r *Keyring) OpenRecords(sealed map[uint32][]byte) (*Records, error) {
 	for generation, box := range sealed {
 		key, err := r.root.Unwrap(box, recordsAdditional(generation))
 		if err != nil {
-			return nil, fmt.Errorf("the store is sealed with another root key than the one from %s, or the record of its key is damaged: give the right root key, or restore the store from its copy: %w", r.root.Name(), err)
+			return nil, fmt.Errorf("the store is sealed with another root key than the one from %s, "+
+				"or the record of its key is damaged: "+
+				"give the right root key, or restore the store from its copy: %w", r.root.Name(), err)
 		}
 		records.keys[generation] = key
 		records.current = max(records.current, generation)
@@ -355,8 +362,16 @@ func (r *Keyring) AddVersion(k cmk.Key, now time.Time) (cmk.Key, error) {
 	if _, err := rand.Read(material); err != nil {
 		return k, fmt.Errorf("make a key: %w", err)
 	}
-	id := uuid.NewString()
-	return k.WithVersion(cmk.Version{ID: id, CreatedAt: now, Material: r.root.Wrap(material, additional("cmk", k.Account, k.ID, id))}), nil
+	return k.WithVersion(r.version(k.Account, k.ID, uuid.NewString(), material, now)), nil
+}
+
+// version returns a version of a master key, whose material the root key wraps.
+func (r *Keyring) version(account, key, id string, material []byte, now time.Time) cmk.Version {
+	return cmk.Version{
+		ID:        id,
+		CreatedAt: now,
+		Material:  r.root.Wrap(material, additional("cmk", account, key, id)),
+	}
 }
 
 // SealedBy returns the version of the master key that a box is sealed with.

@@ -142,7 +142,8 @@ func parseConditions(v any, where string) ([]condition, error) {
 	for _, m := range ops {
 		op, ok := operators[m.name]
 		if !ok {
-			return nil, fmt.Errorf("%s: unknown operator %s; use one such as StringEquals, IpAddress or Bool", where, quote(m.name))
+			return nil, fmt.Errorf("%s: unknown operator %s; use one such as StringEquals, IpAddress or Bool",
+				where, quote(m.name))
 		}
 		keys, ok := m.value.(object)
 		if !ok || len(keys) == 0 {
@@ -205,7 +206,8 @@ var numberForm = regexp.MustCompile(`^-?[0-9]{1,32}(\.[0-9]{1,32})?$`)
 
 // dateForm is stricter than time.Parse, which also takes an hour of one digit, a fraction of zeros and an offset of a day: what
 // the contract does not write, a second reader may understand otherwise.
-var dateForm = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`)
+var dateForm = regexp.MustCompile(
+	`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`)
 
 // parseValue reads text as the type of an operator, both from a policy and from a tag.
 func parseValue(typ valueType, text string) (value, error) {

@@ -31,7 +31,8 @@ type statement struct {
 // ParseIdentity reads a policy to be attached to a user or a role.
 func ParseIdentity(doc string) (Document, error) {
 	if utf8.RuneCountInString(doc) > MaxIdentityChars {
-		return Document{}, fmt.Errorf("policy: the document is longer than %d characters; shorten it or split it in two policies", MaxIdentityChars)
+		return Document{}, fmt.Errorf("policy: the document is longer than %d characters; "+
+			"shorten it or split it in two policies", MaxIdentityChars)
 	}
 	statements, err := parseDocument(doc, parseIdentityElement, []string{"Effect", "Action", "Resource"})
 	if err != nil {
@@ -128,7 +129,8 @@ func parseIdentityElement(s *statement, m member, where string) (err error) {
 	case "Condition":
 		s.conditions, err = parseConditions(m.value, where+".Condition")
 	default:
-		return fmt.Errorf("%s: unknown element %s; an identity policy has Sid, Effect, Action, Resource and Condition only", where, quote(m.name))
+		return fmt.Errorf("%s: unknown element %s; an identity policy has Sid, Effect, Action, Resource and Condition only",
+			where, quote(m.name))
 	}
 	return err
 }
@@ -151,7 +153,8 @@ func parseActions(v any, where string) ([]string, error) {
 	for _, a := range actions {
 		service, name, ok := strings.Cut(a, ":")
 		if a != "*" && (!ok || service == "" || name == "" || strings.ContainsFunc(a, notInAction)) {
-			return nil, fmt.Errorf("%s: %s is not an action; write \"kms:GetSecretValue\", \"kms:Describe*\" or \"*\"", where, quote(a))
+			return nil, fmt.Errorf(`%s: %s is not an action; write "kms:GetSecretValue", "kms:Describe*" or "*"`,
+				where, quote(a))
 		}
 	}
 	return actions, nil
@@ -175,7 +178,8 @@ func parseResources(v any, where string) ([]resourcePattern, error) {
 		}
 		parts, ok := ParseARN(text)
 		if !ok {
-			return nil, fmt.Errorf("%s: %s is not a resource; write \"*\" or five parts such as \"acs:kms:*:*:secret/app/*\"", where, quote(text))
+			return nil, fmt.Errorf(`%s: %s is not a resource; write "*" or five parts such as "acs:kms:*:*:secret/app/*"`,
+				where, quote(text))
 		}
 		out[i].ARNParts = parts
 	}

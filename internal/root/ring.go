@@ -101,7 +101,8 @@ func (r *Ring) find(id string) (*Key, error) {
 	for _, k := range r.Keys() {
 		have = append(have, k.id)
 	}
-	return nil, fmt.Errorf("the root key with ID %s is needed, and %s has only %s: add it there", id, r.Name(), strings.Join(have, ", "))
+	return nil, fmt.Errorf("the root key with ID %s is needed, and %s has only %s: add it there",
+		id, r.Name(), strings.Join(have, ", "))
 }
 
 // Wrap seals plain under the current key.

@@ -71,7 +71,12 @@ func New(material []byte, name string) (*Key, error) {
 	}
 	mac := hmac.New(sha256.New, material)
 	mac.Write([]byte("keyturn root key id"))
-	return &Key{aead: aead, name: name, id: hex.EncodeToString(mac.Sum(nil)[:idSize]), material: bytes.Clone(material)}, nil
+	return &Key{
+		aead:     aead,
+		name:     name,
+		id:       hex.EncodeToString(mac.Sum(nil)[:idSize]),
+		material: bytes.Clone(material),
+	}, nil
 }
 
 // Generate makes a new key.
@@ -184,7 +189,8 @@ func (f File) Load(create bool) (*Ring, error) {
 		keys, err = f.create()
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the root key file %s is missing: restore it from its copy; a new key cannot open what is sealed with the old one", f.Path)
+		return nil, fmt.Errorf("the root key file %s is missing: restore it from its copy; "+
+			"a new key cannot open what is sealed with the old one", f.Path)
 	}
 	if err != nil {
 		return nil, err

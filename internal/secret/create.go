@@ -144,7 +144,8 @@ func (s Secret) UpdateMetadata(description *string, custom map[string]string, no
 	members["CustomData"] = compact(custom)
 	config := string(compact(members))
 	if utf8.RuneCountInString(config) > maxExtendedConfig {
-		return s, fault.Parameter("ExtendedConfig.CustomData", "ExtendedConfig would exceed %d characters.", maxExtendedConfig)
+		return s, fault.Parameter("ExtendedConfig.CustomData",
+			"ExtendedConfig would exceed %d characters.", maxExtendedConfig)
 	}
 	s.ExtendedConfig = config
 	return s.touched(now), nil

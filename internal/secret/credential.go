@@ -87,7 +87,8 @@ func (s Secret) Strategy(has []target.Strategy) (target.Strategy, error) {
 		return "", fault.New(fault.InUse, "Secret %q has one account, and the strategy double needs two.", s.Name)
 	}
 	if !slices.Contains(has, want) {
-		return "", fault.New(fault.InUse, "The target %q does not have the strategy that secret %q needs: it has %v.", s.TargetName(), s.Name, has)
+		return "", fault.New(fault.InUse, "The target %q does not have the strategy that secret %q needs: it has %v.",
+			s.TargetName(), s.Name, has)
 	}
 	return want, nil
 }
@@ -106,7 +107,11 @@ func (s Secret) Credentials(stored sensitive.Value) ([]target.Credential, error)
 	case kms.TypeRAMCredentials:
 		if strict(stored, &data) {
 			for _, k := range data.AccessKeys {
-				list = append(list, target.Credential{Account: s.config()["UserName"], ID: k.AccessKeyID, Secret: sensitive.New(k.AccessKeySecret)})
+				list = append(list, target.Credential{
+					Account: s.config()["UserName"],
+					ID:      k.AccessKeyID,
+					Secret:  sensitive.New(k.AccessKeySecret),
+				})
 			}
 		}
 	case kms.TypeECS:
@@ -145,7 +150,8 @@ func (s Secret) generic(stored sensitive.Value) ([]target.Credential, error) {
 	object, ok := credential.Parse(stored)
 	if !ok {
 		if settings.Account == "" {
-			return nil, fault.Parameter("AccountName", "the value of secret %q is not a JSON object, so say whose credential it is.", s.Name)
+			return nil, fault.Parameter("AccountName",
+				"the value of secret %q is not a JSON object, so say whose credential it is.", s.Name)
 		}
 		return []target.Credential{{Account: settings.Account, Secret: stored}}, nil
 	}
@@ -208,10 +214,12 @@ func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value 
 func (s Secret) Adopted(current, given sensitive.Value, accounts []string) (sensitive.Value, target.Credential, error) {
 	list, err := s.Credentials(given)
 	if err != nil {
-		return given, target.Credential{}, fault.Parameter("SecretData", "it does not have the shape of the secret's values: %s.", s.Shape())
+		return given, target.Credential{}, fault.Parameter("SecretData",
+			"it does not have the shape of the secret's values: %s.", s.Shape())
 	}
 	if !slices.Contains(accounts, list[0].Account) {
-		return given, target.Credential{}, fault.Parameter("SecretData", "it is for an account that secret %q does not hold.", s.Name)
+		return given, target.Credential{}, fault.Parameter("SecretData",
+			"it is for an account that secret %q does not hold.", s.Name)
 	}
 	value := s.Value(current, list[0])
 	if list, err = s.Credentials(value); err != nil {
@@ -228,7 +236,8 @@ func text(v any) sensitive.Value { return sensitive.New(string(compact(v))) }
 func (s Secret) Tells(stored sensitive.Value, account string) error {
 	list, err := s.Credentials(s.Value(stored, target.Credential{Account: account, Secret: sensitive.New("x"), ID: "x"}))
 	if err != nil || list[0].Account != account {
-		return fault.New(fault.InUse, "The value of secret %q does not say whose credential it is, and the strategy double takes turns between two accounts; store a JSON object such as {\"AccountName\":…,\"AccountPassword\":…}.", s.Name)
+		return fault.New(fault.InUse, `The value of secret %q does not say whose credential it is, and the strategy double `+
+			`takes turns between two accounts; store a JSON object such as {"AccountName":…,"AccountPassword":…}.`, s.Name)
 	}
 	return nil
 }
@@ -243,10 +252,16 @@ func (s Secret) OtherAccount(current, previous []target.Credential) (string, err
 		}
 	}
 	settings := s.Settings()
-	for _, name := range []string{settings.CloneAccount, settings.Account, s.config()["CloneAccountName"], s.config()["AccountName"]} {
+	for _, name := range []string{
+		settings.CloneAccount,
+		settings.Account,
+		s.config()["CloneAccountName"],
+		s.config()["AccountName"],
+	} {
 		if name != "" && name != use {
 			return name, nil
 		}
 	}
-	return "", fault.New(fault.InUse, "Secret %q names only the account %q, and the strategy double needs a second one.", s.Name, use)
+	return "", fault.New(fault.InUse,
+		"Secret %q names only the account %q, and the strategy double needs a second one.", s.Name, use)
 }

@@ -19,18 +19,37 @@ const (
 	maxExtendedConfig = 1024
 )
 
-// configRules are the members of ExtendedConfig by type (secrets.md section 5). Members beside them are allowed and
-// kept: they describe targets that the cloud does not have.
+// configRules are the members of ExtendedConfig by type (secrets.md section 5). Other members are allowed and stored: they
+// describe targets that the cloud does not have.
 var configRules = map[string]struct {
 	subTypes []string
 	required []string
-	enum     map[string][]string
+	enum     map[string][]string // values that a member may have
 }{
-	kms.TypeRds:            {subTypes: []string{"SingleUser", "DoubleUsers"}, required: []string{"DBInstanceId"}},
-	kms.TypeRedis:          {subTypes: []string{"DoubleUsers"}, required: []string{"RegionId", "InstanceId", "AccountName", "CloneAccountName", "AccountPrivilege"}},
-	kms.TypePolarDB:        {subTypes: []string{"DoubleUsers"}, required: []string{"RegionId", "DBClusterId", "DBType", "AccountName"}, enum: map[string][]string{"DBType": {"MySQL", "PostgreSQL"}, "AccountType": {"Normal"}}},
-	kms.TypeRAMCredentials: {subTypes: []string{"RamUserAccessKey"}, required: []string{"UserName"}},
-	kms.TypeECS:            {subTypes: []string{"Password", "SSHKey"}, required: []string{"RegionId", "InstanceId"}},
+	kms.TypeRds: {
+		subTypes: []string{"SingleUser", "DoubleUsers"},
+		required: []string{"DBInstanceId"},
+	},
+	kms.TypeRedis: {
+		subTypes: []string{"DoubleUsers"},
+		required: []string{"RegionId", "InstanceId", "AccountName", "CloneAccountName", "AccountPrivilege"},
+	},
+	kms.TypePolarDB: {
+		subTypes: []string{"DoubleUsers"},
+		required: []string{"RegionId", "DBClusterId", "DBType", "AccountName"},
+		enum: map[string][]string{
+			"DBType":      {"MySQL", "PostgreSQL"},
+			"AccountType": {"Normal"},
+		},
+	},
+	kms.TypeRAMCredentials: {
+		subTypes: []string{"RamUserAccessKey"},
+		required: []string{"UserName"},
+	},
+	kms.TypeECS: {
+		subTypes: []string{"Password", "SSHKey"},
+		required: []string{"RegionId", "InstanceId"},
+	},
 }
 
 // checkExtendedConfig returns the object as compact JSON, with CustomData in it, and its members that are strings.
@@ -42,7 +61,8 @@ func checkExtendedConfig(spec Spec) (string, map[string]string, error) {
 		return "", nil, fault.Required("ExtendedConfig")
 	}
 	var raw map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(spec.ExtendedConfig), &raw); err != nil || raw == nil || !utf8.ValidString(spec.ExtendedConfig) {
+	err := json.Unmarshal([]byte(spec.ExtendedConfig), &raw)
+	if err != nil || raw == nil || !utf8.ValidString(spec.ExtendedConfig) {
 		return invalid("use a JSON object in UTF-8.")
 	}
 	members := map[string]string{}
@@ -107,10 +127,14 @@ type account struct {
 	AccountPassword string `json:"AccountPassword"`
 }
 
+func (a account) incomplete() bool { return a.AccountName == "" || a.AccountPassword == "" }
+
 type accessKey struct {
 	AccessKeyID     string `json:"AccessKeyId"`
 	AccessKeySecret string `json:"AccessKeySecret"`
 }
+
+func (k accessKey) incomplete() bool { return k.AccessKeyID == "" || k.AccessKeySecret == "" }
 
 type login struct {
 	UserName   string `json:"UserName"`
@@ -136,12 +160,19 @@ func checkData(spec Spec, subType string) error {
 		}
 	case kms.TypeRds:
 		want := map[string]int{"SingleUser": 1, "DoubleUsers": 2}[subType]
-		if !strict(spec.Data, &data) || len(data.Accounts) != want || slices.ContainsFunc(data.Accounts, func(a account) bool { return a.AccountName == "" || a.AccountPassword == "" }) ||
+		if !strict(spec.Data, &data) ||
+			len(data.Accounts) != want ||
+			slices.ContainsFunc(data.Accounts, account.incomplete) ||
 			want == 2 && data.Accounts[0].AccountName == data.Accounts[1].AccountName {
-			return invalid(map[int]string{1: `{"Accounts":[{"AccountName":"…","AccountPassword":"…"}]}.`, 2: `{"Accounts":[{"AccountName":"…","AccountPassword":"…"},{…}]} with two different accounts.`}[want])
+			return invalid(map[int]string{
+				1: `{"Accounts":[{"AccountName":"…","AccountPassword":"…"}]}.`,
+				2: `{"Accounts":[{"AccountName":"…","AccountPassword":"…"},{…}]} with two different accounts.`,
+			}[want])
 		}
 	case kms.TypeRAMCredentials:
-		if !strict(spec.Data, &data) || len(data.AccessKeys) == 0 || slices.ContainsFunc(data.AccessKeys, func(k accessKey) bool { return k.AccessKeyID == "" || k.AccessKeySecret == "" }) {
+		if !strict(spec.Data, &data) ||
+			len(data.AccessKeys) == 0 ||
+			slices.ContainsFunc(data.AccessKeys, accessKey.incomplete) {
 			return invalid(`{"AccessKeys":[{"AccessKeyId":"…","AccessKeySecret":"…"}]}.`)
 		}
 	case kms.TypeECS:

@@ -44,7 +44,8 @@ func Password(spec PasswordSpec, random io.Reader) (sensitive.Value, error) {
 			return r
 		}, classes[i])
 		if class == "" && spec.EachClass {
-			return sensitive.Value{}, fault.Parameter("ExcludeCharacters", "it leaves nothing of a class that RequireEachIncludedType asks for.")
+			return sensitive.Value{}, fault.Parameter("ExcludeCharacters",
+				"it leaves nothing of a class that RequireEachIncludedType asks for.")
 		}
 		left = append(left, class)
 	}

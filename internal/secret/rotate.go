@@ -122,7 +122,8 @@ func (s Secret) Undo(now time.Time) (Secret, error) {
 // Adopt stores a version that was found to authenticate, and makes it current: a repair. The pending label goes.
 func (s Secret) Adopt(v Version, now time.Time) (Secret, error) {
 	if old, ok := s.Versions[v.ID]; ok && old.Digest != v.Digest {
-		return s, fault.New(fault.Exists, "Secret %q already has version %q with another value; use a new VersionId.", s.Name, v.ID)
+		return s, fault.New(fault.Exists,
+			"Secret %q already has version %q with another value; use a new VersionId.", s.Name, v.ID)
 	}
 	if err := s.Usable(); err != nil {
 		return s, err
@@ -152,7 +153,8 @@ func (s Secret) Attach(settings RotationSettings, now time.Time) (Secret, error)
 // Detach ends the rotation of a Generic secret; its producer stores versions again.
 func (s Secret) Detach(now time.Time) (Secret, error) {
 	if s.Managed() {
-		return s, fault.New(fault.Unsupported, "Secret %q is of type %s, which is always rotated by the service; UpdateSecretRotationPolicy turns the schedule off.", s.Name, s.Type)
+		return s, fault.New(fault.Unsupported, "Secret %q is of type %s, which is always rotated by the service; "+
+			"UpdateSecretRotationPolicy turns the schedule off.", s.Name, s.Type)
 	}
 	if err := s.Usable(); err != nil {
 		return s, err

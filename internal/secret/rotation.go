@@ -115,7 +115,8 @@ func ParseInterval(s string, least time.Duration) (time.Duration, error) {
 	}
 	d, err := ParseDuration("RotationInterval", s)
 	if err == nil && (d < least || d > MaxInterval) {
-		return 0, fault.Parameter("RotationInterval", "use %s to 8760h (365d).", strings.TrimSuffix(strings.TrimSuffix(least.String(), "0s"), "0m"))
+		shown := strings.TrimSuffix(strings.TrimSuffix(least.String(), "0s"), "0m")
+		return 0, fault.Parameter("RotationInterval", "use %s to 8760h (365d).", shown)
 	}
 	return d, err
 }
@@ -221,8 +222,9 @@ func (s Secret) Try(every time.Duration, now time.Time) (Secret, error) {
 		wait = max(wait, min(left, rotation.LoginWindow)) // at most a window after the clock was set back
 	}
 	if wait > 0 {
-		return s, fault.New(fault.Throttled, "A credential for secret %q was tried at its target before; the next one may be tried at %s.",
-			s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
+		return s, fault.New(fault.Throttled,
+			"A credential for secret %q was tried at its target before; the next one may be tried at %s.", s.Name,
+			now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
 	}
 	s.Rotation.Tried, s.Rotation.TriedAt = next, now
 	return s, nil

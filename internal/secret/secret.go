@@ -115,7 +115,8 @@ func (s Secret) Gone(now time.Time) bool { return s.Deleting() && !now.Before(s.
 // Usable refuses a secret that waits in its deletion window.
 func (s Secret) Usable() error {
 	if s.Deleting() {
-		return fault.New(fault.Deleting, "Secret %q will be deleted at %s; RestoreSecret brings it back.", s.Name, s.DeleteAt.UTC().Format(wire.TimeFormat))
+		return fault.New(fault.Deleting, "Secret %q will be deleted at %s; RestoreSecret brings it back.",
+			s.Name, s.DeleteAt.UTC().Format(wire.TimeFormat))
 	}
 	return nil
 }
@@ -167,7 +168,8 @@ func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
 		if old.Digest == v.Digest {
 			return s, nil
 		}
-		return s, fault.New(fault.Exists, "Secret %q already has version %q with another value; a version never changes, so use a new VersionId.", s.Name, v.ID)
+		return s, fault.New(fault.Exists, "Secret %q already has version %q with another value; "+
+			"a version never changes, so use a new VersionId.", s.Name, v.ID)
 	}
 	if len(stages) == 0 {
 		stages = []Stage{Current}
@@ -230,7 +232,8 @@ func (s *Secret) room(stage Stage) error {
 		}
 	}
 	if custom+1+2 > MaxStages {
-		return fault.New(fault.LimitExceeded, "A secret has at most %d stage labels, ACSCurrent and ACSPrevious included; remove one first.", MaxStages)
+		return fault.New(fault.LimitExceeded,
+			"A secret has at most %d stage labels, ACSCurrent and ACSPrevious included; remove one first.", MaxStages)
 	}
 	return nil
 }
@@ -406,9 +409,12 @@ func (s Secret) Restore(now time.Time) (Secret, error) {
 func unsupported(s Secret, operation string) error {
 	switch {
 	case s.Managed():
-		return fault.New(fault.Unsupported, "%s is for Generic secrets; %q is of type %s, which the service itself rotates.", operation, s.Name, s.Type)
+		return fault.New(fault.Unsupported,
+			"%s is for Generic secrets; %q is of type %s, which the service itself rotates.", operation, s.Name, s.Type)
 	case s.Rotated():
-		return fault.New(fault.Unsupported, "%s is for secrets that are not rotated by the service; %q is, with target %q.", operation, s.Name, s.Settings().Target)
+		return fault.New(fault.Unsupported,
+			"%s is for secrets that are not rotated by the service; %q is, with target %q.",
+			operation, s.Name, s.Settings().Target)
 	}
 	return fault.New(fault.Unsupported, "%s is for managed secrets; %q is of type Generic.", operation, s.Name)
 }

@@ -59,7 +59,8 @@ func (s Secret) Tag(tags []kms.Tag, now time.Time) (Secret, error) {
 		s.Tags[t.TagKey] = t.TagValue
 	}
 	if len(s.Tags) > MaxTags {
-		return s, fault.New(fault.LimitExceeded, "Secret %q would have %d tags; a resource has at most %d.", s.Name, len(s.Tags), MaxTags)
+		return s, fault.New(fault.LimitExceeded,
+			"Secret %q would have %d tags; a resource has at most %d.", s.Name, len(s.Tags), MaxTags)
 	}
 	return s, nil
 }

@@ -48,7 +48,14 @@ func NewPolicy(account, name, document, description string, tags map[string]stri
 			return Policy{}, fault.Parameter("Tag", "a key has 1 to 128 bytes, a value at most 128.")
 		}
 	}
-	p, err := Policy{Account: account, Type: Custom, Name: name, Tags: maps.Clone(tags), CreatedAt: now}.Describe("Description", description, now)
+	p := Policy{
+		Account:   account,
+		Type:      Custom,
+		Name:      name,
+		Tags:      maps.Clone(tags),
+		CreatedAt: now,
+	}
+	p, err := p.Describe("Description", description, now)
 	if err != nil {
 		return p, err
 	}
@@ -80,7 +87,8 @@ func (p Policy) AddVersion(document string, makeDefault bool, strategy string, n
 	p.Versions = slices.Clone(p.Versions)
 	if len(p.Versions) >= MaxVersions {
 		if strategy != RotateOldest {
-			return p, Version{}, fault.Coded(fault.LimitExceeded, ram.CodePolicyVersionLimit, "Delete one, or use the RotateStrategy %s.", RotateOldest)
+			return p, Version{}, fault.Coded(fault.LimitExceeded, ram.CodePolicyVersionLimit,
+				"Delete one, or use the RotateStrategy %s.", RotateOldest)
 		}
 		oldest := slices.IndexFunc(p.Versions, func(v Version) bool { return v.ID != p.Default })
 		p.Versions = slices.Delete(p.Versions, oldest, oldest+1)
@@ -108,7 +116,7 @@ func (p Policy) Version(id string) (Version, error) {
 	case id == "":
 		return Version{}, fault.Required("VersionId")
 	case !isVersion(id):
-		return Version{}, &fault.Error{Kind: fault.Invalid, Code: CodeFormat, Param: "VersionId", Msg: "It is v and a number."}
+		return Version{}, invalid(CodeFormat, "VersionId", "It is v and a number.")
 	}
 	return Version{}, fault.Coded(fault.NotFound, ram.CodePolicyVersionNotExist, "")
 }

@@ -10,7 +10,8 @@ var systemPolicies = []Policy{
 	system("AliyunKMSFullAccess", "v3", "Everything in the Key Management Service.", 2018,
 		`{"Version":"1","Statement":[{"Action":"kms:*","Resource":"*","Effect":"Allow"}]}`),
 	system("AliyunKMSReadOnlyAccess", "v3", "Lists and metadata of the Key Management Service, without values.", 2018,
-		`{"Version":"1","Statement":[{"Action":["kms:List*","kms:Describe*","kms:GetPublicKey","kms:GetUploadBackupDataInfo",`+
+		`{"Version":"1","Statement":[{"Action":["kms:List*","kms:Describe*","kms:GetPublicKey",`+
+			`"kms:GetUploadBackupDataInfo",`+
 			`"kms:GetKmsInstanceSharedAccounts","kms:GetKmsInstanceQuotaInfos","kms:GetCheckAssociateResourceTaskResults",`+
 			`"kms:GetKeyPolicy","kms:GetKeyDefaultPolicy","kms:GetSecretPolicy","kms:GetSecretDefaultPolicy",`+
 			`"kms:GetKmsInstance","kms:GetDefaultKmsInstance"],"Resource":"*","Effect":"Allow"}]}`),
@@ -25,8 +26,14 @@ var systemPolicies = []Policy{
 func system(name, version, description string, year int, document string) Policy {
 	at := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
 	return Policy{
-		Account: "system", Type: System, Name: name, Description: description, CreatedAt: at, UpdatedAt: at, Default: version,
-		Versions: []Version{{ID: version, Document: document, CreatedAt: at}},
+		Account:     "system",
+		Type:        System,
+		Name:        name,
+		Description: description,
+		CreatedAt:   at,
+		UpdatedAt:   at,
+		Default:     version,
+		Versions:    []Version{{ID: version, Document: document, CreatedAt: at}},
 	}
 }
 

@@ -83,7 +83,7 @@ func (u User) Update(prefix, newName string, p Profile, now time.Time) (User, er
 			continue
 		}
 		if *f.from != "" && !f.form.MatchString(*f.from) {
-			return u, &fault.Error{Kind: fault.Invalid, Code: CodeFormat, Param: prefix + f.name}
+			return u, invalid(CodeFormat, prefix+f.name, "")
 		}
 		*f.to = *f.from
 	}
@@ -100,11 +100,11 @@ func (u User) Update(prefix, newName string, p Profile, now time.Time) (User, er
 // checkDisplayName takes letters of any script, digits, spaces and @ . _ -
 func checkDisplayName(parameter, s string) error {
 	if utf8.RuneCountInString(s) > 128 {
-		return &fault.Error{Kind: fault.Invalid, Code: CodeLength, Param: parameter}
+		return invalid(CodeLength, parameter, "")
 	}
 	for _, r := range s {
 		if r < ' ' || r == utf8.RuneError || r < utf8.RuneSelf && checkName(parameter, string(r), displayMarks, 1) != nil {
-			return &fault.Error{Kind: fault.Invalid, Code: CodeChars, Param: parameter, Msg: "Use letters, digits, spaces and @ . _ -"}
+			return invalid(CodeChars, parameter, "Use letters, digits, spaces and @ . _ -")
 		}
 	}
 	return nil

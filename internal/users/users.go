@@ -120,12 +120,12 @@ func checkName(parameter, name, marks string, most int) error {
 	case name == "":
 		return fault.Required(parameter)
 	case len(name) > most:
-		return &fault.Error{Kind: fault.Invalid, Code: CodeLength, Param: parameter, Msg: "A name has 1 to " + strconv.Itoa(most) + " characters."}
+		return invalid(CodeLength, parameter, "A name has 1 to "+strconv.Itoa(most)+" characters.")
 	}
 	for i := range len(name) {
 		c := name[i]
 		if ('a' > c || c > 'z') && ('A' > c || c > 'Z') && ('0' > c || c > '9') && strings.IndexByte(marks, c) < 0 {
-			return &fault.Error{Kind: fault.Invalid, Code: CodeChars, Param: parameter, Msg: "A name has letters, digits and " + marks}
+			return invalid(CodeChars, parameter, "A name has letters, digits and "+marks)
 		}
 	}
 	return nil
@@ -133,9 +133,14 @@ func checkName(parameter, name, marks string, most int) error {
 
 func checkText(parameter, text string, most int) error {
 	if utf8.RuneCountInString(text) > most {
-		return &fault.Error{Kind: fault.Invalid, Code: CodeLength, Param: parameter}
+		return invalid(CodeLength, parameter, "")
 	}
 	return nil
+}
+
+// invalid returns the error for a parameter that breaks a rule; message may be empty.
+func invalid(code, parameter, message string) error {
+	return &fault.Error{Kind: fault.Invalid, Code: code, Param: parameter, Msg: message}
 }
 
 const (
