@@ -26,7 +26,7 @@ var lines = [][]string{
 	{"internal/target/targettest", "internal/target/postgresql", "internal/target/mysql", "internal/target/redis", "internal/target/ssh", "internal/target/ldap", "internal/target/oauth", "internal/target/rabbitmq", "internal/target/webhook", "internal/target/command"},
 	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit", "internal/conns"},
 	{"internal/api", "consumer"},
-	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/internal/standin"},
+	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/consumertest"},
 	{"consumer/internal/adapter"},
 	{"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth", "consumer/httpauth"},
 	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn", "cmd/keyturn-demo"},

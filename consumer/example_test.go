@@ -3,45 +3,64 @@ package consumer_test
 import (
 	"context"
 	"fmt"
+	"log"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/sign"
 )
 
-// endpoint stands for a server. An application uses consumer.NewClient.
-type endpoint struct{}
-
-func (endpoint) GetSecretValue(_ context.Context, in *kms.GetSecretValueRequest) (*kms.GetSecretValueResponse, error) {
-	return &kms.GetSecretValueResponse{
-		SecretName: in.SecretName, VersionID: "v7", SecretDataType: kms.DataText,
-		SecretData: sensitive.New(`{"user":"app","password":"correct horse"}`), VersionStages: []string{kms.StageCurrent},
-	}, nil
-}
-
-func (endpoint) WatchSecrets(ctx context.Context, in *kms.WatchSecretsRequest) (*kms.WatchSecretsResponse, error) {
-	if !in.Leaving {
-		<-ctx.Done()
+// An application makes one Consumer at its start, for a server.
+func ExampleNewClient() {
+	client, err := consumer.NewClient(kms.Config{
+		Endpoint: "keyturn.example.com",
+		Credentials: sign.Credentials{
+			AccessKeyID:     "id",
+			AccessKeySecret: sensitive.New("secret"), // read it from a file, not from the source
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
 	}
-	return &kms.WatchSecretsResponse{}, ctx.Err()
+	c, err := consumer.New(context.Background(), consumer.Config{
+		Client:  client,
+		Secrets: []string{"app/db"},
+		// The application starts with the last known values while the server is away.
+		LastGood: &consumer.LastGood{
+			Dir: "/var/lib/app/secrets",
+			Key: consumer.SystemdCredential("secrets-key"),
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
 }
 
 func Example() {
 	ctx := context.Background()
-	c, err := consumer.New(ctx, consumer.Config{Client: endpoint{}, Secrets: []string{"app/db"}})
+	endpoint := &consumertest.Endpoint{} // in the place of a server; see NewClient
+	endpoint.Put("app/db", "v7", `{"user":"app","password":"correct horse"}`)
+	c, err := consumer.New(ctx, consumer.Config{Client: endpoint, Secrets: []string{"app/db"}})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	defer c.Close()
 
-	s, err := c.Get(ctx, "app/db")
+	s, err := c.Get(ctx, "app/db") // call Get for each use: a rotation then needs no restart
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	user, _ := s.Member("user")
-	password, _ := s.Member("password")
+	user, err := s.Member("user")
+	if err != nil {
+		log.Fatal(err)
+	}
+	password, err := s.Member("password")
+	if err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println("version", s.VersionID, "of", s.Name)
 	fmt.Println("user", user.Reveal(), "with password", password)
 	// Output:
@@ -49,23 +68,24 @@ func Example() {
 	// user app with password [redacted]
 }
 
-// A connection is opened with whichever version the target accepts, and held until it is closed.
+// Login opens a connection with whichever version the target accepts; Hold reports the version until the connection is
+// closed.
 func ExampleConsumer_Login() {
 	ctx := context.Background()
-	c, err := consumer.New(ctx, consumer.Config{Client: endpoint{}})
+	endpoint := &consumertest.Endpoint{}
+	endpoint.Put("app/db", "v7", `{"user":"app","password":"correct horse"}`)
+	c, err := consumer.New(ctx, consumer.Config{Client: endpoint})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	defer c.Close()
 
-	rejected := func(err error) bool { return err.Error() == "access denied" } // by the codes of the target
+	rejected := func(err error) bool { return err.Error() == "access denied" } // the target's error for a wrong credential
 	s, err := c.Login(ctx, "app/db", rejected, func(_ context.Context, s *consumer.Secret) error {
 		return nil // connect with s
 	})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	release := c.Hold(s.Name, s.VersionID)
 	defer release() // when the connection is closed

@@ -1,5 +1,6 @@
 // Package keyturntest starts a Keyturn server inside a Go test, in milliseconds: the real server with its embedded store
-// in a directory of the test, on loopback, stopped when the test ends.
+// in a directory of the test, on loopback, stopped when the test ends. Package consumer/consumertest needs no server, for tests
+// of an application that only reads secrets.
 package keyturntest
 
 import (

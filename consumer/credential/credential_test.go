@@ -1,18 +1,19 @@
 package credential_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/credential"
-	"github.com/keyturn/keyturn/consumer/internal/standin"
 )
 
 func secretOf(t *testing.T, value string) *consumer.Secret {
 	t.Helper()
-	_, c := standin.New(t, "s", "v1", value)
+	_, c := consumertest.New(t, "s", "v1", value)
 	s, err := c.Get(t.Context(), "s")
 	if err != nil {
 		t.Fatal(err)
@@ -72,13 +73,21 @@ func TestReadRefuses(t *testing.T) {
 }
 
 func ExampleFormat_Read() {
-	open := func(s *consumer.Secret) error {
-		c, err := credential.Format{}.Read(s)
-		if err != nil {
-			return err
-		}
-		fmt.Println("log in as", c.Account, "with", c.Secret) // a sensitive.Value does not print itself
-		return nil
+	endpoint := &consumertest.Endpoint{}
+	endpoint.Put("app/db", "v1", `{"login":"app","password":"correct horse"}`)
+	c, err := consumer.New(context.Background(), consumer.Config{Client: endpoint})
+	if err != nil {
+		fmt.Println(err)
+		return
 	}
-	_ = open
+	defer c.Close()
+
+	s, err := c.Get(context.Background(), "app/db")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	cred, err := credential.Format{AccountMember: "login"}.Read(s)
+	fmt.Println("log in as", cred.Account, "with", cred.Secret, err) // cred.Secret.Reveal() is the password
+	// Output: log in as app with [redacted] <nil>
 }

@@ -3,7 +3,6 @@ package httpauth_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -13,9 +12,9 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/credential"
 	"github.com/keyturn/keyturn/consumer/httpauth"
-	"github.com/keyturn/keyturn/consumer/internal/standin"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -102,7 +101,7 @@ func TestSchemes(t *testing.T) {
 		{`{"token":"t1"}`, httpauth.Options{Scheme: httpauth.Bearer}, "Authorization", "Bearer t1"},
 		{`{"key":"k1"}`, httpauth.Options{Scheme: httpauth.Header, Header: "x-api-key", Format: credential.Format{SecretMember: "key"}}, "X-Api-Key", "k1"},
 	} {
-		_, c := standin.New(t, "token", "v1", tt.value)
+		_, c := consumertest.New(t, "token", "v1", tt.value)
 		s := start(t, tt.header, tt.want)
 		if status, body := post(t, client(t, c, tt.options, s.URL), s.URL, strings.NewReader("hello")); status != 200 || body != "hello" {
 			t.Errorf("%s: status %d, body %q, the server saw %q", tt.value, status, body, s.seen)
@@ -113,14 +112,14 @@ func TestSchemes(t *testing.T) {
 // TestRejected holds that a caller sees nothing of a credential that the server no longer accepts.
 func TestRejected(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(*standin.Endpoint){
-		"promoted":  func(e *standin.Endpoint) { e.Promote("v2", "t2") },
-		"candidate": func(e *standin.Endpoint) { e.Set(standin.Pending, "v2", "t2") },
-		"previous":  func(e *standin.Endpoint) { e.Set(kms.StagePrevious, "v0", "t2") },
+	for name, change := range map[string]func(*consumertest.Endpoint){
+		"promoted":  func(e *consumertest.Endpoint) { e.Put("token", "v2", "t2") },
+		"candidate": func(e *consumertest.Endpoint) { e.SetStage("token", kms.StagePending, "v2", "t2") },
+		"previous":  func(e *consumertest.Endpoint) { e.SetStage("token", kms.StagePrevious, "v0", "t2") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e, c := standin.New(t, "token", "v1", "t1")
+			e, c := consumertest.New(t, "token", "v1", "t1")
 			s := start(t, "Authorization", "Bearer t2")
 			change(e)
 			h := client(t, c, httpauth.Options{}, s.URL)
@@ -134,11 +133,11 @@ func TestRejected(t *testing.T) {
 // TestManyAtOnce holds that requests that are under way together when a credential ends all go on, and count as one rejection.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
-	e, c := standin.New(t, "token", "v1", "t1")
+	e, c := consumertest.New(t, "token", "v1", "t1")
 	s := start(t, "Authorization", "Bearer t1")
 	h := client(t, c, httpauth.Options{}, s.URL)
 	s.accept("Bearer t2")
-	e.Promote("v2", "t2")
+	e.Put("token", "v2", "t2")
 	var work sync.WaitGroup
 	for range 40 {
 		work.Go(func() {
@@ -155,9 +154,9 @@ func TestManyAtOnce(t *testing.T) {
 
 func TestNotRepeated(t *testing.T) {
 	t.Parallel()
-	e, c := standin.New(t, "token", "v1", "t1")
+	e, c := consumertest.New(t, "token", "v1", "t1")
 	s := start(t, "Authorization", "Bearer t2")
-	e.Promote("v2", "t2")
+	e.Put("token", "v2", "t2")
 	h := client(t, c, httpauth.Options{}, s.URL)
 	if status, _ := post(t, h, s.URL, io.MultiReader(strings.NewReader("only once"))); status != http.StatusUnauthorized || s.requests() != 1 {
 		t.Errorf("a body that cannot be sent again: status %d after %d requests", status, s.requests())
@@ -179,7 +178,7 @@ func TestNotRepeated(t *testing.T) {
 // TestRedirect holds that the credential goes to its origins alone.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
-	_, c := standin.New(t, "token", "v1", "t1")
+	_, c := consumertest.New(t, "token", "v1", "t1")
 	other := start(t, "Authorization", "")
 	s := start(t, "Authorization", "Bearer t1")
 	to := other.URL + "/elsewhere"
@@ -206,7 +205,7 @@ func TestRedirect(t *testing.T) {
 // TestCallersRequest holds that a request is not changed, and its body is closed, whatever happens.
 func TestCallersRequest(t *testing.T) {
 	t.Parallel()
-	_, c := standin.New(t, "token", "v1", "line\nbreak marker")
+	_, c := consumertest.New(t, "token", "v1", "line\nbreak marker")
 	for secret, want := range map[string]string{"token": "line break", "nothing": "there is no such secret"} {
 		transport, err := httpauth.New(c, secret, &httpauth.Options{Origins: []string{"https://api.example.com"}})
 		if err != nil {
@@ -240,9 +239,9 @@ func (c *closing) Close() error { c.closed = true; return nil }
 // TestGoneAway holds that a caller who gives up while it finds out for others what to send leaves that to another.
 func TestGoneAway(t *testing.T) {
 	t.Parallel()
-	e, c := standin.New(t, "token", "v1", "t1")
+	e, c := consumertest.New(t, "token", "v1", "t1")
 	s := start(t, "Authorization", "Bearer t2")
-	e.Promote("v2", "t2")
+	e.Put("token", "v2", "t2")
 	h := client(t, c, httpauth.Options{}, s.URL)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond) // less than the least time between two reads of a secret
 	defer cancel()
@@ -271,7 +270,7 @@ func TestGoneAway(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	_, c := standin.New(t, "token", "v1", "t1")
+	_, c := consumertest.New(t, "token", "v1", "t1")
 	origins := []string{"https://api.example.com"}
 	for want, o := range map[string]httpauth.Options{
 		"Origins is empty":        {},
@@ -292,7 +291,7 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func BenchmarkRoundTrip(b *testing.B) {
-	_, c := standin.New(b, "token", "v1", `{"token":"t1"}`)
+	_, c := consumertest.New(b, "token", "v1", `{"token":"t1"}`)
 	none := roundTrip(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
 	})
@@ -315,22 +314,3 @@ func BenchmarkRoundTrip(b *testing.B) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func Example() {
-	use := func(c *consumer.Consumer) error {
-		transport, err := httpauth.New(c, "partner/token", &httpauth.Options{
-			Origins: []string{"https://api.example.com"}, Scheme: httpauth.Header, Header: "X-Api-Key",
-		})
-		if err != nil {
-			return err
-		}
-		client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
-		response, err := client.Get("https://api.example.com/orders") // no rotation makes this a 401
-		if err != nil {
-			return err
-		}
-		fmt.Println(response.Status)
-		return response.Body.Close()
-	}
-	_ = use
-}

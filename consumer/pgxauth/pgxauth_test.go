@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/keyturn/keyturn/consumer"
-	"github.com/keyturn/keyturn/consumer/internal/standin"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/pgxauth"
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/kms"
@@ -105,17 +105,17 @@ func TestPostgreSQL(t *testing.T) {
 func rejected(t *testing.T, s server) {
 	for _, tt := range []struct {
 		name   string
-		change func(*standin.Endpoint, string)
+		change func(*consumertest.Endpoint, string)
 	}{
-		{"promoted", func(e *standin.Endpoint, v string) { e.Promote("v2", v) }},
-		{"candidate", func(e *standin.Endpoint, v string) { e.Set(standin.Pending, "v2", v) }},
-		{"previous", func(e *standin.Endpoint, v string) { e.Set(kms.StagePrevious, "v0", v) }},
+		{"promoted", func(e *consumertest.Endpoint, v string) { e.Put("db", "v2", v) }},
+		{"candidate", func(e *consumertest.Endpoint, v string) { e.SetStage("db", kms.StagePending, "v2", v) }},
+		{"previous", func(e *consumertest.Endpoint, v string) { e.SetStage("db", kms.StagePrevious, "v0", v) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			role := "rejected_" + tt.name
 			s.set(t, role, "p1")
-			e, c := standin.New(t, "db", "v1", value(role, "p1"))
+			e, c := consumertest.New(t, "db", "v1", value(role, "p1"))
 			pool := s.pool(t, c, nil)
 			first := who(t, pool)
 			pool.Reset()
@@ -130,7 +130,7 @@ func rejected(t *testing.T, s server) {
 }
 
 func nothingWorks(t *testing.T, s server) {
-	_, c := standin.New(t, "db", "v1", value("nobody_here", "marker"))
+	_, c := consumertest.New(t, "db", "v1", value("nobody_here", "marker"))
 	err := s.pool(t, c, nil).Ping(t.Context())
 	if !pgxauth.Rejected(err) || strings.Contains(err.Error(), "marker") {
 		t.Errorf("got %v, want the server's own error", err)
@@ -141,7 +141,7 @@ func nothingWorks(t *testing.T, s server) {
 func drained(t *testing.T, s server) {
 	s.set(t, "drain_a", "p1")
 	s.set(t, "drain_b", "p2")
-	e, c := standin.New(t, "db", "v1", value("drain_a", "p1"))
+	e, c := consumertest.New(t, "db", "v1", value("drain_a", "p1"))
 	var mu sync.Mutex
 	var closed []time.Time
 	pool := s.pool(t, c, &pgxauth.Options{DrainWithin: 3 * time.Second}, func(config *pgxpool.Config) {
@@ -173,7 +173,7 @@ func drained(t *testing.T, s server) {
 		t.Fatal(err)
 	}
 	promoted := time.Now() // or a little later: nobody looks while the new version is being read
-	e.Promote("v2", value("drain_b", "p2"))
+	e.Put("db", "v2", value("drain_b", "p2"))
 	if err := c.Refresh(t.Context(), "db"); err != nil {
 		t.Fatal(err)
 	}
@@ -190,11 +190,11 @@ func drained(t *testing.T, s server) {
 	if first < 1400*time.Millisecond || !mixed {
 		t.Errorf("the first of them was replaced after %v, the last after %v, and both were in use at once: %v", first, last, mixed)
 	}
-	if held := standin.Held(t, c, "db"); held != "v1" || who(t, kept) != "drain_a" {
+	if held := consumertest.Held(t, c, "db"); held != "v1" || who(t, kept) != "drain_a" {
 		t.Errorf("while a connection of v1 is in use, %q is held", held)
 	}
 	kept.Release()
-	if held := eventually(func() string { return standin.Held(t, c, "db") }); held != "" {
+	if held := eventually(func() string { return consumertest.Held(t, c, "db") }); held != "" {
 		t.Errorf("after its return %q is held", held)
 	}
 }
@@ -204,7 +204,7 @@ func drained(t *testing.T, s server) {
 func taken(t *testing.T, s server) {
 	s.set(t, "taken_a", "p1")
 	s.set(t, "taken_b", "p2")
-	e, c := standin.New(t, "db", "v1", value("taken_a", "p1"))
+	e, c := consumertest.New(t, "db", "v1", value("taken_a", "p1"))
 	config, err := pgxpool.ParseConfig(s.dsn("disable"))
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +223,7 @@ func taken(t *testing.T, s server) {
 		t.Fatal(err)
 	}
 	first := who(t, pool)
-	e.Promote("v2", value("taken_b", "p2"))
+	e.Put("db", "v2", value("taken_b", "p2"))
 	if err := c.Refresh(t.Context(), "db"); err != nil { // takes longer than DrainWithin after the first read
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func taken(t *testing.T, s server) {
 		t.Errorf("queries are answered by connections of %q and %q", first, second)
 	}
 	kept.Release()
-	if held := eventually(func() string { return standin.Held(t, c, "db") }); held != "" {
+	if held := eventually(func() string { return consumertest.Held(t, c, "db") }); held != "" {
 		t.Errorf("after all are back %q is held", held)
 	}
 }
@@ -249,7 +249,7 @@ func eventually(look func() string) (last string) {
 // hooks holds that those of the configuration are called too.
 func hooks(t *testing.T, s server) {
 	s.set(t, "hooks", "p1")
-	_, c := standin.New(t, "db", "v1", value("hooks", "p1"))
+	_, c := consumertest.New(t, "db", "v1", value("hooks", "p1"))
 	var mu sync.Mutex
 	calls := map[string]int{}
 	note := func(name string) {
@@ -285,7 +285,7 @@ func hooks(t *testing.T, s server) {
 // cancel holds that a query can be cancelled at the server, as on any connection.
 func cancel(t *testing.T, s server) {
 	s.set(t, "tls_a", "p1")
-	_, c := standin.New(t, "db", "v1", value("tls_a", "p1"))
+	_, c := consumertest.New(t, "db", "v1", value("tls_a", "p1"))
 	config, err := pgx.ParseConfig(s.dsn("require"))
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +317,7 @@ func cancel(t *testing.T, s server) {
 // session holds that what the server says of itself at the login arrives, and that other protocols over the connection work.
 func session(t *testing.T, s server) {
 	s.set(t, "session_role", "p1")
-	_, c := standin.New(t, "db", "v1", value("session_role", "p1"))
+	_, c := consumertest.New(t, "db", "v1", value("session_role", "p1"))
 	config, err := pgx.ParseConfig(s.dsn("disable"))
 	if err != nil {
 		t.Fatal(err)
@@ -350,7 +350,7 @@ func session(t *testing.T, s server) {
 // abandoned holds that a connection that nobody takes over is closed.
 func abandoned(t *testing.T, s server) {
 	s.set(t, "abandoned", "p1")
-	_, c := standin.New(t, "db", "v1", value("abandoned", "p1"))
+	_, c := consumertest.New(t, "db", "v1", value("abandoned", "p1"))
 	stop := errors.New("not this one")
 	config, err := pgxpool.ParseConfig(s.dsn("disable"))
 	if err != nil {
@@ -380,7 +380,7 @@ func abandoned(t *testing.T, s server) {
 		}
 		return strings.Repeat("x", n)
 	})
-	if left != "" || standin.Held(t, c, "db") != "" {
+	if left != "" || consumertest.Held(t, c, "db") != "" {
 		t.Errorf("%d connections are open", len(left))
 	}
 }
@@ -388,7 +388,7 @@ func abandoned(t *testing.T, s server) {
 // overTLS holds that a server that takes logins over TLS alone, bound to the channel, gets them.
 func overTLS(t *testing.T, s server) {
 	s.set(t, "tls_b", "p1")
-	_, c := standin.New(t, "db", "v1", value("tls_b", "p1"))
+	_, c := consumertest.New(t, "db", "v1", value("tls_b", "p1"))
 	config, err := pgx.ParseConfig(s.dsn("require") + " channel_binding=require require_auth=scram-sha-256")
 	if err != nil {
 		t.Fatal(err)
@@ -406,7 +406,7 @@ func overTLS(t *testing.T, s server) {
 
 func TestConfigureRefuses(t *testing.T) {
 	t.Parallel()
-	_, c := standin.New(t, "db", "v1", value("a", "p"))
+	_, c := consumertest.New(t, "db", "v1", value("a", "p"))
 	config, err := pgxpool.ParseConfig("host=127.0.0.1")
 	if err != nil {
 		t.Fatal(err)

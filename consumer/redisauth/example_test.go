@@ -2,38 +2,37 @@ package redisauth_test
 
 import (
 	"context"
+	"fmt"
 	"log"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/redisauth"
-	"github.com/keyturn/keyturn/kms"
-	"github.com/keyturn/keyturn/sensitive"
-	"github.com/keyturn/keyturn/sign"
 )
 
+// secrets returns the Consumer of an application. The example of package consumer shows how to make one for a server.
+func secrets() *consumer.Consumer {
+	endpoint := &consumertest.Endpoint{}
+	endpoint.Put("cache_cred", "v1", `{"user":"app","password":"correct horse"}`)
+	c, err := consumer.New(context.Background(), consumer.Config{Client: endpoint})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return c
+}
+
 func Example() {
-	ctx := context.Background()
-	client, err := consumer.NewClient(kms.Config{
-		Endpoint: "keyturn.example.com", Credentials: sign.Credentials{AccessKeyID: "id", AccessKeySecret: sensitive.New("secret")},
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	c, err := consumer.New(ctx, consumer.Config{Client: client, Secrets: []string{"cache_cred"}})
-	if err != nil {
-		log.Fatal(err)
-	}
+	c := secrets()
 	defer c.Close()
 
 	options := &redis.Options{Addr: "cache.example.com:6379"}
 	if err := redisauth.Configure(options, c, "cache_cred", nil); err != nil {
 		log.Fatal(err)
 	}
-	cache := redis.NewClient(options)
+	cache := redis.NewClient(options) // use it as any other: no rotation makes a command fail
 	defer cache.Close()
-	if err := cache.Ping(ctx).Err(); err != nil { // no rotation makes this fail
-		log.Fatal(err)
-	}
+	fmt.Println("a connection lives at most", options.ConnMaxLifetime+options.ConnMaxLifetimeJitter)
+	// Output: a connection lives at most 5m0s
 }

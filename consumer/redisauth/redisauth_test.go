@@ -16,7 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/keyturn/keyturn/consumer"
-	"github.com/keyturn/keyturn/consumer/internal/standin"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/redisauth"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/test/servers"
@@ -63,17 +63,17 @@ func TestRedis(t *testing.T) {
 func rejected(t *testing.T, s *servers.Redis) {
 	for _, tt := range []struct {
 		name   string
-		change func(*standin.Endpoint, string)
+		change func(*consumertest.Endpoint, string)
 	}{
-		{"promoted", func(e *standin.Endpoint, v string) { e.Promote("v2", v) }},
-		{"candidate", func(e *standin.Endpoint, v string) { e.Set(standin.Pending, "v2", v) }},
-		{"previous", func(e *standin.Endpoint, v string) { e.Set(kms.StagePrevious, "v0", v) }},
+		{"promoted", func(e *consumertest.Endpoint, v string) { e.Put("cache", "v2", v) }},
+		{"candidate", func(e *consumertest.Endpoint, v string) { e.SetStage("cache", kms.StagePending, "v2", v) }},
+		{"previous", func(e *consumertest.Endpoint, v string) { e.SetStage("cache", kms.StagePrevious, "v0", v) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			name := "rejected-" + tt.name
 			user(t, s, name, "p2")
-			e, c := standin.New(t, "cache", "v1", value(name, "p1"))
+			e, c := consumertest.New(t, "cache", "v1", value(name, "p1"))
 			tt.change(e, value(name, "p2"))
 			r := client(t, c, &redis.Options{Addr: s.Addr, MaxRetries: -1, DialerRetries: 1}, nil)
 			got, err := r.Do(t.Context(), "ACL", "WHOAMI").Text()
@@ -85,7 +85,7 @@ func rejected(t *testing.T, s *servers.Redis) {
 }
 
 func nothingWorks(t *testing.T, s *servers.Redis) {
-	_, c := standin.New(t, "cache", "v1", value("nobody", "marker"))
+	_, c := consumertest.New(t, "cache", "v1", value("nobody", "marker"))
 	r := client(t, c, &redis.Options{Addr: s.Addr, MaxRetries: -1, DialerRetries: 1}, nil)
 	err := r.Ping(t.Context()).Err()
 	if !redisauth.Rejected(err) || strings.Contains(err.Error(), "marker") {
@@ -105,7 +105,7 @@ func nothingWorks(t *testing.T, s *servers.Redis) {
 func drained(t *testing.T, s *servers.Redis) {
 	user(t, s, "drain-a", "p1")
 	user(t, s, "drain-b", "p2")
-	e, c := standin.New(t, "cache", "v1", value("drain-a", "p1"))
+	e, c := consumertest.New(t, "cache", "v1", value("drain-a", "p1"))
 	r := client(t, c, &redis.Options{Addr: s.Addr, MaxRetries: -1, PoolSize: 10}, &redisauth.Options{DrainWithin: 3 * time.Second})
 	use := func() map[string]int {
 		counts := map[string]int{}
@@ -126,14 +126,14 @@ func drained(t *testing.T, s *servers.Redis) {
 		return counts
 	}
 	use()
-	e.Promote("v2", value("drain-b", "p2"))
+	e.Put("cache", "v2", value("drain-b", "p2"))
 	if err := c.Refresh(t.Context(), "cache"); err != nil {
 		t.Fatal(err)
 	}
 	promoted := time.Now()
 	mixed := false
-	for counts := use(); counts["drain-a"] > 0 || standin.Held(t, c, "cache") != ""; counts = use() {
-		if standin.Held(t, c, "cache") == "" && counts["drain-a"] > 0 && use()["drain-a"] > 0 {
+	for counts := use(); counts["drain-a"] > 0 || consumertest.Held(t, c, "cache") != ""; counts = use() {
+		if consumertest.Held(t, c, "cache") == "" && counts["drain-a"] > 0 && use()["drain-a"] > 0 {
 			t.Fatal("nothing is held, and connections of v1 are open")
 		}
 		mixed = mixed || counts["drain-a"] > 0 && counts["drain-b"] > 0
@@ -151,14 +151,14 @@ func drained(t *testing.T, s *servers.Redis) {
 func atRest(t *testing.T, s *servers.Redis) {
 	user(t, s, "rest", "p1", "p2")
 	s.Do(t, "ACL", "SETUSER", "rest", "allchannels")
-	start := func(t *testing.T) (*standin.Endpoint, *consumer.Consumer, *redis.Client) {
+	start := func(t *testing.T) (*consumertest.Endpoint, *consumer.Consumer, *redis.Client) {
 		t.Helper()
-		e, c := standin.New(t, "cache", "v1", value("rest", "p1"))
+		e, c := consumertest.New(t, "cache", "v1", value("rest", "p1"))
 		return e, c, client(t, c, &redis.Options{Addr: s.Addr}, &redisauth.Options{DrainWithin: 1500 * time.Millisecond})
 	}
-	promote := func(t *testing.T, e *standin.Endpoint, c *consumer.Consumer) {
+	promote := func(t *testing.T, e *consumertest.Endpoint, c *consumer.Consumer) {
 		t.Helper()
-		e.Promote("v2", value("rest", "p2"))
+		e.Put("cache", "v2", value("rest", "p2"))
 		if err := c.Refresh(t.Context(), "cache"); err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +166,7 @@ func atRest(t *testing.T, s *servers.Redis) {
 	released := func(t *testing.T, c *consumer.Consumer, within time.Duration) bool {
 		t.Helper()
 		for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-			if standin.Held(t, c, "cache") == "" {
+			if consumertest.Held(t, c, "cache") == "" {
 				return true
 			}
 		}
@@ -184,8 +184,8 @@ func atRest(t *testing.T, s *servers.Redis) {
 		if !released(t, c, 10*time.Second) {
 			t.Error("a connection at rest holds v1 on and on")
 		}
-		if err := kept.Ping(t.Context()).Err(); err != nil || standin.Held(t, c, "cache") != "v1" {
-			t.Errorf("used again: %v, %q is held", err, standin.Held(t, c, "cache"))
+		if err := kept.Ping(t.Context()).Err(); err != nil || consumertest.Held(t, c, "cache") != "v1" {
+			t.Errorf("used again: %v, %q is held", err, consumertest.Held(t, c, "cache"))
 		}
 		if !released(t, c, 10*time.Second) {
 			t.Error("at rest again it holds v1 on and on")
@@ -223,7 +223,7 @@ func atRest(t *testing.T, s *servers.Redis) {
 
 func overTLS(t *testing.T, s *servers.Redis) {
 	user(t, s, "tls", "p1")
-	_, c := standin.New(t, "cache", "v1", value("tls", "p1"))
+	_, c := consumertest.New(t, "cache", "v1", value("tls", "p1"))
 	ca, err := os.ReadFile(s.Authority.CAFile)
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func overTLS(t *testing.T, s *servers.Redis) {
 	if stats := r.PoolStats(); stats.TotalConns != 1 {
 		t.Errorf("%d connections for one command after the other, want one", stats.TotalConns)
 	}
-	if err := r.Close(); err != nil || standin.Held(t, c, "cache") != "" {
+	if err := r.Close(); err != nil || consumertest.Held(t, c, "cache") != "" {
 		t.Error(err)
 	}
 }
@@ -248,7 +248,7 @@ func overTLS(t *testing.T, s *servers.Redis) {
 func database(t *testing.T, s *servers.Redis) {
 	user(t, s, "database", "p1")
 	s.Do(t, "ACL", "SETUSER", "database", "allchannels")
-	_, c := standin.New(t, "cache", "v1", value("database", "p1"))
+	_, c := consumertest.New(t, "cache", "v1", value("database", "p1"))
 	dialled := 0
 	r := client(t, c, &redis.Options{
 		Addr: "of-the-dialer:1", DB: 3, ClientName: "named", Protocol: 3,
@@ -281,7 +281,7 @@ func database(t *testing.T, s *servers.Redis) {
 }
 
 func defaultUser(t *testing.T, s *servers.Redis) {
-	_, c := standin.New(t, "cache", "v1", s.Password)
+	_, c := consumertest.New(t, "cache", "v1", s.Password)
 	r := client(t, c, &redis.Options{Addr: s.Addr}, nil)
 	if got, err := r.Do(t.Context(), "ACL", "WHOAMI").Text(); err != nil || got != "default" {
 		t.Errorf("logged in as %q, %v", got, err)
@@ -296,7 +296,7 @@ func TestSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, c := standin.New(t, "cache", "v1", value("a", "p"))
+	_, c := consumertest.New(t, "cache", "v1", value("a", "p"))
 	r := client(t, c, &redis.Options{Addr: l.Addr().String(), MaxRetries: -1, DialerRetries: 1, DialTimeout: 100 * time.Millisecond}, nil)
 	begun := time.Now()
 	if err := r.Ping(t.Context()).Err(); err == nil || time.Since(begun) > 5*time.Second {
@@ -306,7 +306,7 @@ func TestSilent(t *testing.T) {
 
 func TestConfigureRefuses(t *testing.T) {
 	t.Parallel()
-	_, c := standin.New(t, "cache", "v1", value("a", "p"))
+	_, c := consumertest.New(t, "cache", "v1", value("a", "p"))
 	for want, err := range map[string]error{
 		"consumer is missing":          redisauth.Configure(&redis.Options{}, nil, "cache", nil),
 		"name of the secret":           redisauth.ConfigureCluster(&redis.ClusterOptions{}, c, "", nil),

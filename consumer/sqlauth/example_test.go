@@ -3,6 +3,7 @@ package sqlauth_test
 import (
 	"context"
 	"database/sql/driver"
+	"fmt"
 	"log"
 	"time"
 
@@ -11,41 +12,39 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/credential"
 	"github.com/keyturn/keyturn/consumer/sqlauth"
-	"github.com/keyturn/keyturn/kms"
-	"github.com/keyturn/keyturn/sensitive"
-	"github.com/keyturn/keyturn/sign"
 )
 
+// secrets returns the Consumer of an application. The example of package consumer shows how to make one for a server.
+func secrets() *consumer.Consumer {
+	endpoint := &consumertest.Endpoint{}
+	endpoint.Put("db_cred", "v1", `{"user":"app","password":"correct horse"}`)
+	c, err := consumer.New(context.Background(), consumer.Config{Client: endpoint})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return c
+}
+
 func Example() {
-	ctx := context.Background()
-	client, err := consumer.NewClient(kms.Config{
-		Endpoint: "keyturn.example.com", Credentials: sign.Credentials{AccessKeyID: "id", AccessKeySecret: sensitive.New("secret")},
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	c, err := consumer.New(ctx, consumer.Config{Client: client, Secrets: []string{"db_cred"}})
-	if err != nil {
-		log.Fatal(err)
-	}
+	c := secrets()
 	defer c.Close()
 
-	db, err := sqlauth.OpenDB(c, "db_cred", func(cred credential.Credential) (driver.Connector, error) {
+	open := func(cred credential.Credential) (driver.Connector, error) {
 		config := mysql.NewConfig()
 		config.Net, config.Addr, config.DBName = "tcp", "db.example.com:3306", "app"
 		config.User, config.Passwd = cred.Account, cred.Secret.Reveal()
 		return mysql.NewConnector(config)
-	}, &sqlauth.Options{DrainWithin: 10 * time.Minute})
+	}
+	db, err := sqlauth.OpenDB(c, "db_cred", open, &sqlauth.Options{DrainWithin: 10 * time.Minute})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer db.Close()
-	var one int
-	if err := db.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil { // no rotation makes this fail
-		log.Fatal(err)
-	}
+	defer db.Close() // use it as any other: no rotation makes a query fail
+	fmt.Println("open connections:", db.Stats().OpenConnections)
+	// Output: open connections: 0
 }
 
 // With pgx.
@@ -59,5 +58,5 @@ func ExampleOpen() {
 		config.User, config.Password = cred.Account, cred.Secret.Reveal()
 		return stdlib.GetConnector(*config), nil
 	}
-	_ = open // for OpenDB
+	_ = open // an argument of OpenDB
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/credential"
-	"github.com/keyturn/keyturn/consumer/internal/standin"
 	"github.com/keyturn/keyturn/consumer/sqlauth"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -164,16 +164,16 @@ func TestRejected(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name    string
-		change  func(*standin.Endpoint)
+		change  func(*consumertest.Endpoint)
 		accepts string
 	}{
-		{"promoted", func(e *standin.Endpoint) { e.Promote("v2", value("p2")) }, "p2"},
-		{"candidate", func(e *standin.Endpoint) { e.Set(standin.Pending, "v2", value("p2")) }, "p2"},
-		{"previous", func(e *standin.Endpoint) { e.Set(kms.StagePrevious, "v0", value("p0")) }, "p0"},
+		{"promoted", func(e *consumertest.Endpoint) { e.Put("db", "v2", value("p2")) }, "p2"},
+		{"candidate", func(e *consumertest.Endpoint) { e.SetStage("db", kms.StagePending, "v2", value("p2")) }, "p2"},
+		{"previous", func(e *consumertest.Endpoint) { e.SetStage("db", kms.StagePrevious, "v0", value("p0")) }, "p0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e, c := standin.New(t, "db", "v1", value("p1"))
+				e, c := consumertest.New(t, "db", "v1", value("p1"))
 				d := newDatabase("p1")
 				db := open(t, c, d, nil)
 				time.Sleep(time.Second) // the value was read before it stops working
@@ -189,7 +189,7 @@ func TestRejected(t *testing.T) {
 
 func TestNothingWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := standin.New(t, "db", "v1", value("p1"))
+		_, c := consumertest.New(t, "db", "v1", value("p1"))
 		d := newDatabase()
 		db := open(t, c, d, nil)
 		err := db.PingContext(t.Context())
@@ -208,7 +208,7 @@ func TestNothingWorks(t *testing.T) {
 // TestDrain holds that connections of a former version are replaced one by one, and are held until then.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, c := standin.New(t, "db", "v1", value("p1"))
+		e, c := consumertest.New(t, "db", "v1", value("p1"))
 		d := newDatabase("p1")
 		db := open(t, c, d, &sqlauth.Options{DrainWithin: 10 * time.Minute})
 		db.SetMaxIdleConns(40)
@@ -230,7 +230,7 @@ func TestDrain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.Promote("v2", value("p2"))
+		e.Put("db", "v2", value("p2"))
 		d.accept("p1", "p2")
 		if err := c.Refresh(t.Context(), "db"); err != nil {
 			t.Fatal(err)
@@ -244,11 +244,11 @@ func TestDrain(t *testing.T) {
 		if left[4] != 40 || left[10] != 1 || left[7] < 5 || left[7] > 35 {
 			t.Errorf("of 40 connections with the former password are left after each minute: %v; want all for five minutes, then fewer, then the one in use", left)
 		}
-		if held := standin.Held(t, c, "db"); held != "v1" || asked(t, kept) != "p1" {
+		if held := consumertest.Held(t, c, "db"); held != "v1" || asked(t, kept) != "p1" {
 			t.Errorf("while a connection of v1 is in use, %q is held", held)
 		}
 		_ = kept.Close()
-		if held := standin.Held(t, c, "db"); held != "" || d.count("p1") != 0 {
+		if held := consumertest.Held(t, c, "db"); held != "" || d.count("p1") != 0 {
 			t.Errorf("after its return %q is held and %d are open", held, d.count("p1"))
 		}
 	})
@@ -257,12 +257,12 @@ func TestDrain(t *testing.T) {
 // TestTaken holds that a connection that has become due in the pool is not handed out.
 func TestTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, c := standin.New(t, "db", "v1", value("p1"))
+		e, c := consumertest.New(t, "db", "v1", value("p1"))
 		d := newDatabase("p1", "p2")
 		db := open(t, c, d, nil)
 		db.SetConnMaxIdleTime(0)
 		_ = asked(t, db)
-		e.Promote("v2", value("p2"))
+		e.Put("db", "v2", value("p2"))
 		if err := c.Refresh(t.Context(), "db"); err != nil {
 			t.Fatal(err)
 		}
@@ -276,16 +276,16 @@ func TestTaken(t *testing.T) {
 // TestIdle holds that a pool that is not used lets go of what it holds.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, c := standin.New(t, "db", "v1", value("p1"))
+		e, c := consumertest.New(t, "db", "v1", value("p1"))
 		d := newDatabase("p1")
 		db := open(t, c, d, nil)
 		_ = asked(t, db)
-		e.Promote("v2", value("p2"))
+		e.Put("db", "v2", value("p2"))
 		if err := c.Refresh(t.Context(), "db"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(11 * time.Minute)
-		if held := standin.Held(t, c, "db"); held != "" || d.count("p1") != 0 {
+		if held := consumertest.Held(t, c, "db"); held != "" || d.count("p1") != 0 {
 			t.Errorf("%q is held by a pool that is idle, %d connections are open", held, d.count("p1"))
 		}
 	})
@@ -294,7 +294,7 @@ func TestIdle(t *testing.T) {
 // TestPlainDriver holds that what a driver lacks is done as database/sql does it.
 func TestPlainDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := standin.New(t, "db", "v1", value("p1"))
+		_, c := consumertest.New(t, "db", "v1", value("p1"))
 		d := newDatabase("p1")
 		db := open(t, c, d, nil)
 		if _, err := db.ExecContext(t.Context(), "INSERT ?", sql.NullInt64{Int64: 1, Valid: true}); err != nil {
@@ -349,7 +349,7 @@ func TestRejectedErrors(t *testing.T) {
 
 func TestNewConnectorRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := standin.New(t, "db", "v1", value("p1"))
+		_, c := consumertest.New(t, "db", "v1", value("p1"))
 		d := newDatabase()
 		for want, make := range map[string]func() (*sql.DB, error){
 			"consumer is missing": func() (*sql.DB, error) { return sqlauth.OpenDB(nil, "db", d.opener, nil) },

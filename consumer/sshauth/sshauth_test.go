@@ -16,8 +16,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/credential"
-	"github.com/keyturn/keyturn/consumer/internal/standin"
 	"github.com/keyturn/keyturn/consumer/sshauth"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/test/servers"
@@ -151,16 +151,16 @@ func kinds(t *testing.T) []versions {
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	for _, kind := range kinds(t) {
-		for stage, change := range map[string]func(*standin.Endpoint, string){
-			"promoted":  func(e *standin.Endpoint, v string) { e.Promote("v2", v) },
-			"candidate": func(e *standin.Endpoint, v string) { e.Set(standin.Pending, "v2", v) },
-			"previous":  func(e *standin.Endpoint, v string) { e.Set(kms.StagePrevious, "v0", v) },
+		for stage, change := range map[string]func(*consumertest.Endpoint, string){
+			"promoted":  func(e *consumertest.Endpoint, v string) { e.Put("host", "v2", v) },
+			"candidate": func(e *consumertest.Endpoint, v string) { e.SetStage("host", kms.StagePending, "v2", v) },
+			"previous":  func(e *consumertest.Endpoint, v string) { e.SetStage("host", kms.StagePrevious, "v0", v) },
 		} {
 			for _, dial := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s/%s/dial=%v", kind.name, stage, dial), func(t *testing.T) {
 					t.Parallel()
 					h := startHost(t, kind.interactive)
-					e, c := standin.New(t, "host", "v1", kind.first)
+					e, c := consumertest.New(t, "host", "v1", kind.first)
 					change(e, kind.second)
 					kind.accept(h)
 					options := &sshauth.Options{KeyboardInteractive: kind.interactive}
@@ -204,7 +204,7 @@ func (h *host) open(t *testing.T, c *consumer.Consumer, options *sshauth.Options
 func TestNothingWorks(t *testing.T) {
 	t.Parallel()
 	h := startHost(t, false)
-	_, c := standin.New(t, "host", "v1", value("UserName", "app", "Password", "marker"))
+	_, c := consumertest.New(t, "host", "v1", value("UserName", "app", "Password", "marker"))
 	_, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: h.addr, Config: h.config()}, nil)
 	if !sshauth.Rejected(err) || strings.Contains(err.Error(), "marker") || h.attempts != 1 {
 		t.Errorf("after %d attempts: %v", h.attempts, err)
@@ -229,17 +229,17 @@ func TestHeld(t *testing.T) {
 	t.Parallel()
 	h := startHost(t, false)
 	h.accept("p1", "")
-	e, c := standin.New(t, "host", "v1", value("UserName", "app", "Password", "p1"))
+	e, c := consumertest.New(t, "host", "v1", value("UserName", "app", "Password", "p1"))
 	client := h.open(t, c, nil, true)
-	e.Promote("v2", value("UserName", "app", "Password", "p2"))
+	e.Put("host", "v2", value("UserName", "app", "Password", "p2"))
 	if err := c.Refresh(t.Context(), "host"); err != nil {
 		t.Fatal(err)
 	}
-	if held := standin.Held(t, c, "host"); held != "v1" {
+	if held := consumertest.Held(t, c, "host"); held != "v1" {
 		t.Errorf("%q is held while the connection is open", held)
 	}
 	_ = client.Close()
-	if held := standin.Held(t, c, "host"); held != "" {
+	if held := consumertest.Held(t, c, "host"); held != "" {
 		t.Errorf("%q is held after it", held)
 	}
 }
@@ -252,7 +252,7 @@ func TestSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, c := standin.New(t, "host", "v1", value("UserName", "app", "Password", "p1"))
+	_, c := consumertest.New(t, "host", "v1", value("UserName", "app", "Password", "p1"))
 	h := startHost(t, false)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
@@ -270,7 +270,7 @@ func TestSigner(t *testing.T) {
 		{value("UserName", "app", "Password", "marker"), "no private key"},
 		{value("UserName", "app", "PrivateKey", "-----BEGIN OPENSSH PRIVATE KEY-----\nmarker\n-----END OPENSSH PRIVATE KEY-----"), "cannot be read"},
 	} {
-		_, c := standin.New(t, "host", "v1", tt.value)
+		_, c := consumertest.New(t, "host", "v1", tt.value)
 		s, err := c.Get(t.Context(), "host")
 		if err != nil {
 			t.Fatal(err)
@@ -288,7 +288,7 @@ func TestSigner(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	t.Parallel()
-	_, c := standin.New(t, "host", "v1", value("UserName", "app", "Password", "p"))
+	_, c := consumertest.New(t, "host", "v1", value("UserName", "app", "Password", "p"))
 	insecure := ssh.InsecureIgnoreHostKey()
 	for want, config := range map[string]*ssh.ClientConfig{
 		"HostKeyCallback": {}, "leave Auth empty": {HostKeyCallback: insecure, Auth: []ssh.AuthMethod{ssh.Password("x")}},
@@ -305,7 +305,7 @@ func TestOpenSSH(t *testing.T) {
 	t.Parallel()
 	s := servers.StartSSH(t)
 	next, public := servers.NewSSHKey(t)
-	e, c := standin.New(t, "host", "v1", value("UserName", s.User, "PrivateKey", s.AdminKey))
+	e, c := consumertest.New(t, "host", "v1", value("UserName", s.User, "PrivateKey", s.AdminKey))
 	config := &ssh.ClientConfig{HostKeyCallback: ssh.FixedHostKey(s.HostKey)}
 	for range 2 {
 		client, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: s.Addr(), Config: config}, nil)
@@ -316,7 +316,7 @@ func TestOpenSSH(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(s.Keys(), s.User), ssh.MarshalAuthorizedKey(public), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		e.Promote("v2", value("UserName", s.User, "PrivateKey", next))
+		e.Put("host", "v2", value("UserName", s.User, "PrivateKey", next))
 	}
 	if rejected := c.Counters().Logins[consumer.LoginRejected]; rejected != 1 {
 		t.Errorf("%d rejections, want one", rejected)

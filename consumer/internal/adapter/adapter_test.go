@@ -7,15 +7,15 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/consumer"
+	"github.com/keyturn/keyturn/consumer/consumertest"
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
-	"github.com/keyturn/keyturn/consumer/internal/standin"
 )
 
 const within = 10 * time.Minute
 
-func promote(t *testing.T, e *standin.Endpoint, c *consumer.Consumer, version string) {
+func promote(t *testing.T, e *consumertest.Endpoint, c *consumer.Consumer, version string) {
 	t.Helper()
-	e.Promote(version, version)
+	e.Put("db", version, version)
 	if err := c.Refresh(t.Context(), "db"); err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func count(conns []*adapter.Conn) (due int) {
 // at its end, and that those of the current one never are.
 func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, c := standin.New(t, "db", "v1", "v1")
+		e, c := consumertest.New(t, "db", "v1", "v1")
 		p := newAdapter(t, c)
 		var conns []*adapter.Conn
 		for range 200 {
@@ -70,7 +70,7 @@ func TestSpread(t *testing.T) {
 // TestNotCurrentWhenOpened holds that a connection that was opened with the candidate lives, and is not due once that is current.
 func TestNotCurrentWhenOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, c := standin.New(t, "db", "v1", "v1")
+		e, c := consumertest.New(t, "db", "v1", "v1")
 		p := newAdapter(t, c)
 		_ = p.Opened("v1").Due()
 		time.Sleep(3 * within)
@@ -89,7 +89,7 @@ func TestNotCurrentWhenOpened(t *testing.T) {
 // TestSeldomLookedAt holds that the time does not count from when somebody looks.
 func TestSeldomLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, c := standin.New(t, "db", "v1", "v1")
+		e, c := consumertest.New(t, "db", "v1", "v1")
 		conn := newAdapter(t, c).Opened("v1")
 		promote(t, e, c, "v2")
 		time.Sleep(within + time.Second)
@@ -101,17 +101,17 @@ func TestSeldomLookedAt(t *testing.T) {
 
 func TestHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, c := standin.New(t, "db", "v1", "v1")
+		e, c := consumertest.New(t, "db", "v1", "v1")
 		p := newAdapter(t, c)
 		first, second := p.Opened("v1"), p.Opened("v1")
 		promote(t, e, c, "v2")
 		first.Closed()
 		first.Closed() // counts once
-		if held := standin.Held(t, c, "db"); held != "v1" {
+		if held := consumertest.Held(t, c, "db"); held != "v1" {
 			t.Errorf("with one of two open %q is held, want v1", held)
 		}
 		second.Closed()
-		if held := standin.Held(t, c, "db"); held != "" {
+		if held := consumertest.Held(t, c, "db"); held != "" {
 			t.Errorf("%q is held by nobody", held)
 		}
 	})
@@ -120,7 +120,7 @@ func TestHolds(t *testing.T) {
 // TestNew verifies that New names what is wrong, with the package of the adapter, and completes the options.
 func TestNew(t *testing.T) {
 	t.Parallel()
-	_, c := standin.New(t, "db", "v1", "v1")
+	_, c := consumertest.New(t, "db", "v1", "v1")
 	rejected := func(error) bool { return true }
 	a, err := adapter.New("xauth", c, "db", nil, rejected)
 	if err != nil || a.Options.DrainWithin != adapter.DefaultDrainWithin || a.Options.Rejected == nil {
@@ -153,7 +153,7 @@ func newAdapter(t testing.TB, c *consumer.Consumer) *adapter.Adapter {
 }
 
 func BenchmarkDue(b *testing.B) {
-	_, c := standin.New(b, "db", "v1", "v1")
+	_, c := consumertest.New(b, "db", "v1", "v1")
 	conn := newAdapter(b, c).Opened("v1")
 	b.ReportAllocs()
 	for b.Loop() {
