@@ -31,15 +31,17 @@ func account(t *testing.T, s *servers.LDAP, base string) target.Credential {
 }
 
 // login tries a password without the code under test.
-func login(ctx context.Context, s *servers.LDAP, c target.Credential) (bool, error) {
-	conn, err := s.Bind(ctx, c.Account, c.Secret.Reveal())
-	if driver.IsErrorAnyOf(err, driver.LDAPResultInvalidCredentials) {
-		return false, nil
+func login(s *servers.LDAP) targettest.Login {
+	return func(ctx context.Context, c target.Credential) (bool, error) {
+		conn, err := s.Bind(ctx, c.Account, c.Secret.Reveal())
+		if driver.IsErrorAnyOf(err, driver.LDAPResultInvalidCredentials) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, conn.Close()
 	}
-	if err != nil {
-		return false, err
-	}
-	return true, conn.Close()
 }
 
 func admin(s *servers.LDAP) target.Credential {
@@ -53,53 +55,11 @@ func plain(addr string, more ...string) string {
 
 func open(t *testing.T, config string, admin target.Credential) target.Target {
 	t.Helper()
-	k := ldap.Kind()
-	if err := k.Check([]byte(config)); err != nil {
-		t.Fatal(err)
-	}
-	tt, err := k.Open(target.Settings{Name: "test", Config: json.RawMessage(config), Admin: admin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tt
+	return targettest.Open(t, ldap.Kind(), config, admin)
 }
 
 func change(strategy target.Strategy, old target.Credential, to string) target.Change {
 	return target.Change{ID: fmt.Sprintf("c%d", accounts.Add(1)), Strategy: strategy, Old: old, New: target.Credential{Account: old.Account, Secret: sensitive.New(to)}}
-}
-
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// expect asserts the class of an error and words of its text.
-func expect(t *testing.T, err error, class target.Class, words ...string) {
-	t.Helper()
-	if err == nil || target.ClassOf(err) != class {
-		t.Fatalf("got %v of class %v, want class %v", err, target.ClassOf(err), class)
-	}
-	for _, w := range words {
-		if !strings.Contains(targettest.OperatorText(err), w) {
-			t.Errorf("the error does not say %q: %v", w, err)
-		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func works(t *testing.T, s *servers.LDAP, when string, c target.Credential, want bool) {
-	t.Helper()
-	if in, err := login(within(t), s, c); err != nil || in != want {
-		t.Fatalf("%s: %q logs in: %v, %v; want %v", when, c.Account, in, err, want)
-	}
 }
 
 func TestLDAP(t *testing.T) {
@@ -110,10 +70,10 @@ func TestLDAP(t *testing.T) {
 		targettest.Run(t, targettest.Harness{
 			Kind: ldap.Kind(), Addr: s.Addr, Config: func(addr string) string { return plain(addr) }, Admin: admin(s),
 			Account: func(t *testing.T) target.Credential { return account(t, s, s.Base) },
-			Login:   func(ctx context.Context, c target.Credential) (bool, error) { return login(ctx, s, c) },
+			Login:   login(s),
 			Session: func(t *testing.T, c target.Credential) func() error {
 				conn, err := s.Bind(t.Context(), c.Account, c.Secret.Reveal())
-				must(t, err)
+				targettest.Must(t, err)
 				return func() error { defer conn.Close(); _, err := conn.WhoAmI(nil); return err }
 			},
 			Standing: standing(s),
@@ -133,13 +93,13 @@ func testTLS(t *testing.T, s *servers.LDAP) {
 	c := change(target.Overlap, account(t, s, s.Base), "second-password")
 	config := func(addr string, starttls bool, ca, name string) string {
 		b, err := json.Marshal(map[string]any{"address": addr, "starttls": starttls, "tls": map[string]string{"ca": ca, "server_name": name}})
-		must(t, err)
+		targettest.Must(t, err)
 		return string(b)
 	}
 	for _, good := range []string{config(s.TLSAddr, false, s.Authority.CA, ""), config(s.Addr, true, s.Authority.CA, "localhost")} {
 		tt := open(t, good, admin(s))
-		must(t, tt.Apply(within(t), c))
-		must(t, tt.Verify(within(t), c.New))
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
+		targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
 	}
 	for what, bad := range map[string]string{
 		"a wrong name":                       config(s.TLSAddr, false, s.Authority.CA, "other.example"),
@@ -165,15 +125,15 @@ func testOddCharacters(t *testing.T, s *servers.LDAP) {
 	old := account(t, s, s.Base)
 	for _, password := range []string{"space and\ttab", `quote " ' \ back`, "line\nend\r\n", "{CRYPT}$6$x", "{", "*)(uid=*", "pässwörd ☃", "\xff"} {
 		c := change(target.Overlap, old, password)
-		must(t, tt.Apply(within(t), c))
-		works(t, s, "new", c.New, true)
-		must(t, tt.Retire(within(t), c))
-		works(t, s, "new, after Retire", c.New, true)
-		works(t, s, "old", c.Old, false)
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
+		login(s).Works(t, "new", c.New, true)
+		targettest.Must(t, tt.Retire(targettest.Within(t), c))
+		login(s).Works(t, "new, after Retire", c.New, true)
+		login(s).Works(t, "old", c.Old, false)
 		old = c.New
 	}
-	expect(t, tt.Apply(within(t), change(target.Overlap, old, "zero\x00byte")), target.Refused, "zero byte")
-	works(t, s, "after a refusal", old, true)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Overlap, old, "zero\x00byte")), target.Refused, "zero byte")
+	login(s).Works(t, "after a refusal", old, true)
 }
 
 // testSchemes holds that slapd without further modules verifies what is stored, and that nothing is stored in clear.
@@ -183,9 +143,9 @@ func testSchemes(t *testing.T, s *servers.LDAP) {
 			c := change(strategy, account(t, s, s.Base), "second-password")
 			tt := open(t, plain(s.Addr, fmt.Sprintf(`"scheme":%q`, scheme)), admin(s))
 			for range 2 {
-				must(t, tt.Apply(within(t), c))
+				targettest.Must(t, tt.Apply(targettest.Within(t), c))
 			}
-			works(t, s, scheme, c.New, true)
+			login(s).Works(t, scheme, c.New, true)
 			values := s.Values(t, c.New.Account, "userPassword")
 			if n := len(slices.DeleteFunc(slices.Clone(values), func(v string) bool { return !strings.HasPrefix(v, prefix) })); n != 1 {
 				t.Errorf("scheme %q, %s: %d of %d values begin with %s, want 1", scheme, strategy, n, len(values), prefix)
@@ -213,13 +173,13 @@ func testStoredSchemes(t *testing.T, s *servers.LDAP) {
 		old.Secret = sensitive.New("secret")
 		s.Modify(t, old.Account, "userPassword", value)
 		tt := open(t, plain(s.Addr), admin(s))
-		seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{old})
+		seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{old})
 		if err != nil || seen[0] != want {
 			t.Errorf("%s: Inspect = %v, %v; want %v", value, seen, err, want)
 		}
 		c := change(target.Overlap, old, "second-password")
-		must(t, tt.Apply(within(t), c))
-		err = tt.Retire(within(t), c)
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
+		err = tt.Retire(targettest.Within(t), c)
 		left := len(s.Values(t, old.Account, "userPassword"))
 		switch want {
 		case target.Live:
@@ -227,7 +187,7 @@ func testStoredSchemes(t *testing.T, s *servers.LDAP) {
 				t.Errorf("%s: Retire: %v, %d values are left", value, err, left)
 			}
 		case target.NotKnown:
-			expect(t, err, target.Denied, "cannot be compared", "{")
+			targettest.Expect(t, err, target.Denied, "cannot be compared", "{")
 			if left != 2 {
 				t.Errorf("%s: %d values are left of 2", value, left)
 			}
@@ -246,38 +206,38 @@ func testLookup(t *testing.T, s *servers.LDAP) {
 	} {
 		c := change(target.Overlap, target.Credential{Account: uid, Secret: dn.Secret}, "second-password")
 		tt := open(t, plain(s.Addr, more), admin(s))
-		must(t, tt.Apply(within(t), c))
-		must(t, tt.Verify(within(t), c.New))
-		works(t, s, more, target.Credential{Account: dn.Account, Secret: c.New.Secret}, true)
-		must(t, tt.Retire(within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}))
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
+		targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
+		login(s).Works(t, more, target.Credential{Account: dn.Account, Secret: c.New.Secret}, true)
+		targettest.Must(t, tt.Retire(targettest.Within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}))
 		for _, odd := range []string{"*", uid + ",ou=other", "x)(uid=" + uid, ""} {
 			c.New.Account = odd
-			expect(t, tt.Apply(within(t), c), target.Denied)
-			expect(t, tt.Verify(within(t), c.New), target.Rejected)
+			targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied)
+			targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Rejected)
 		}
 	}
 	tt := open(t, plain(s.Addr, `"base":"dc=example,dc=org","filter":"(|(cn=reader)(cn=writer)(uid={account}))"`), admin(s))
-	expect(t, tt.Apply(within(t), change(target.Overlap, target.Credential{Account: uid, Secret: dn.Secret}, "second-password")), target.Denied, "more than one entry")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Overlap, target.Credential{Account: uid, Secret: dn.Secret}, "second-password")), target.Denied, "more than one entry")
 }
 
 func testAdministrators(t *testing.T, s *servers.LDAP) {
 	old := account(t, s, s.Base)
 	reader := open(t, plain(s.Addr), target.Credential{Account: s.ReaderDN, Secret: sensitive.New(s.Password)})
-	expect(t, reader.Apply(within(t), change(target.Single, old, "second-password")), target.Denied, "Insufficient Access Rights", "(50)")
-	expect(t, reader.Apply(within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read")
-	expect(t, reader.Retire(within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read")
+	targettest.Expect(t, reader.Apply(targettest.Within(t), change(target.Single, old, "second-password")), target.Denied, "Insufficient Access Rights", "(50)")
+	targettest.Expect(t, reader.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read")
+	targettest.Expect(t, reader.Retire(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read")
 	writer := open(t, plain(s.Addr), target.Credential{Account: s.WriterDN, Secret: sensitive.New(s.Password)})
-	expect(t, writer.Apply(within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read", "single")
+	targettest.Expect(t, writer.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read", "single")
 	c := change(target.Single, old, "second-password")
-	must(t, writer.Apply(within(t), c))
-	works(t, s, "by an administrator who cannot read", c.New, true)
-	works(t, s, "by an administrator who cannot read", c.Old, false)
-	seen, err := writer.(target.Inspector).Inspect(within(t), []target.Credential{c.New, c.Old})
+	targettest.Must(t, writer.Apply(targettest.Within(t), c))
+	login(s).Works(t, "by an administrator who cannot read", c.New, true)
+	login(s).Works(t, "by an administrator who cannot read", c.Old, false)
+	seen, err := writer.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{c.New, c.Old})
 	if err != nil || seen[0] != target.NotKnown || seen[1] != target.NotKnown {
 		t.Errorf("Inspect without read = %v, %v", seen, err)
 	}
 	wrong := open(t, plain(s.Addr), target.Credential{Account: s.AdminDN, Secret: sensitive.New("wrong-password")})
-	expect(t, wrong.Apply(within(t), c), target.Denied, "administrator", "Invalid Credentials", "(49)")
+	targettest.Expect(t, wrong.Apply(targettest.Within(t), c), target.Denied, "administrator", "Invalid Credentials", "(49)")
 }
 
 func testOthersStay(t *testing.T, s *servers.LDAP) {
@@ -286,29 +246,29 @@ func testOthersStay(t *testing.T, s *servers.LDAP) {
 	s.Modify(t, old.Account, "userPassword", old.Secret.Reveal(), other.Secret.Reveal(), "{CRYPT}*")
 	c := change(target.Overlap, old, "second-password")
 	tt := open(t, plain(s.Addr), admin(s))
-	must(t, tt.Apply(within(t), c))
-	must(t, tt.Retire(within(t), c))
-	works(t, s, "after Retire, the other one", other, true)
-	works(t, s, "after Retire", c.Old, false)
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Must(t, tt.Retire(targettest.Within(t), c))
+	login(s).Works(t, "after Retire, the other one", other, true)
+	login(s).Works(t, "after Retire", c.Old, false)
 	single := change(target.Single, c.New, "third-password")
-	must(t, tt.Apply(within(t), single))
-	works(t, s, "after Single", single.New, true)
-	works(t, s, "after Single, the other one", other, false)
+	targettest.Must(t, tt.Apply(targettest.Within(t), single))
+	login(s).Works(t, "after Single", single.New, true)
+	login(s).Works(t, "after Single, the other one", other, false)
 }
 
 // testPolicy is about a server that allows one password at a time.
 func testPolicy(t *testing.T, s *servers.LDAP) {
 	old := account(t, s, s.PolicyBase)
 	tt := open(t, plain(s.Addr), admin(s))
-	expect(t, tt.Apply(within(t), change(target.Overlap, old, "second-password")), target.Denied, "constraint", "use the strategy single", "(19)")
-	works(t, s, "after a refusal", old, true)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "constraint", "use the strategy single", "(19)")
+	login(s).Works(t, "after a refusal", old, true)
 	c := change(target.Single, old, "second-password")
-	must(t, tt.Apply(within(t), c))
-	must(t, tt.Verify(within(t), c.New))
-	works(t, s, "after Single", c.Old, false)
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
+	login(s).Works(t, "after Single", c.Old, false)
 	s.Modify(t, old.Account, "pwdPolicySubentry", s.StrictPolicy)
-	expect(t, tt.Apply(within(t), change(target.Single, c.New, "third-password")), target.Denied, "quality", `scheme "server"`, "(19)")
-	works(t, s, "after a refusal of a hash", c.New, true)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Single, c.New, "third-password")), target.Denied, "quality", `scheme "server"`, "(19)")
+	login(s).Works(t, "after a refusal of a hash", c.New, true)
 }
 
 // testLockOut holds that asking after dead credentials costs no failed login, and that a lock is not taken for a rejection.
@@ -317,7 +277,7 @@ func testLockOut(t *testing.T, s *servers.LDAP) {
 	wrong := target.Credential{Account: good.Account, Secret: sensitive.New("wrong-password")}
 	tt := open(t, plain(s.Addr), admin(s))
 	for range 5 {
-		seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{wrong, good})
+		seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{wrong, good})
 		if err != nil || seen[0] != target.Dead || seen[1] != target.Live {
 			t.Fatalf("Inspect = %v, %v", seen, err)
 		}
@@ -325,30 +285,30 @@ func testLockOut(t *testing.T, s *servers.LDAP) {
 	if n := len(s.Values(t, good.Account, "pwdFailureTime")); n != 0 {
 		t.Errorf("Inspect caused %d failed logins", n)
 	}
-	expect(t, tt.Verify(within(t), wrong), target.Rejected, "Invalid Credentials", "(49)")
+	targettest.Expect(t, tt.Verify(targettest.Within(t), wrong), target.Rejected, "Invalid Credentials", "(49)")
 	if n := len(s.Values(t, good.Account, "pwdFailureTime")); n != 1 {
 		t.Errorf("one Verify caused %d failed logins", n)
 	}
 	for range 2 {
-		_, err := login(within(t), s, wrong)
-		must(t, err)
+		_, err := login(s)(targettest.Within(t), wrong)
+		targettest.Must(t, err)
 	}
-	works(t, s, "locked", good, false)
-	expect(t, tt.Verify(within(t), good), target.Denied, "locked by the password policy", "unlock")
+	login(s).Works(t, "locked", good, false)
+	targettest.Expect(t, tt.Verify(targettest.Within(t), good), target.Denied, "locked by the password policy", "unlock")
 }
 
 func testServerHashes(t *testing.T, s *servers.LDAP) {
 	tt := open(t, plain(s.Addr, `"scheme":"server"`), admin(s))
 	old := account(t, s, s.PolicyBase)
-	expect(t, tt.Apply(within(t), change(target.Overlap, old, "second-password")), target.Denied, "single")
-	expect(t, tt.Apply(within(t), change(target.Single, old, "2short")), target.Refused, "(19)")
-	works(t, s, "after a refusal", old, true)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "single")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Single, old, "2short")), target.Refused, "(19)")
+	login(s).Works(t, "after a refusal", old, true)
 	c := change(target.Single, old, "second-password")
 	for range 2 {
-		must(t, tt.Apply(within(t), c))
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	}
-	works(t, s, "new", c.New, true)
-	works(t, s, "old", c.Old, false)
+	login(s).Works(t, "new", c.New, true)
+	login(s).Works(t, "old", c.Old, false)
 	if v := s.Values(t, old.Account, "userPassword"); len(v) != 1 || !strings.HasPrefix(v[0], "{SSHA}") {
 		t.Errorf("the server stores %d values, and not as it hashes itself", len(v))
 	}
@@ -358,10 +318,10 @@ func testMissingAccounts(t *testing.T, s *servers.LDAP) {
 	tt := open(t, plain(s.Addr), admin(s))
 	for account, text := range map[string]string{"uid=missing," + s.Base: "no such entry", "not a dn": "is not a DN", "": "is not a DN"} {
 		c := change(target.Overlap, target.Credential{Account: account, Secret: sensitive.New("some-password")}, "second-password")
-		expect(t, tt.Apply(within(t), c), target.Denied, text)
-		expect(t, tt.Retire(within(t), c), target.Denied, text)
-		expect(t, tt.Verify(within(t), c.New), target.Rejected)
-		seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{c.New})
+		targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, text)
+		targettest.Expect(t, tt.Retire(targettest.Within(t), c), target.Denied, text)
+		targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Rejected)
+		seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{c.New})
 		if err != nil || seen[0] != target.NotKnown {
 			t.Errorf("Inspect of %q = %v, %v", account, seen, err)
 		}
@@ -372,7 +332,7 @@ func testMissingAccounts(t *testing.T, s *servers.LDAP) {
 func testEmptyPassword(t *testing.T, s *servers.LDAP) {
 	c := account(t, s, s.Base)
 	c.Secret = sensitive.Value{}
-	expect(t, open(t, plain(s.Addr), admin(s)).Verify(within(t), c), target.Rejected, "required")
+	targettest.Expect(t, open(t, plain(s.Addr), admin(s)).Verify(targettest.Within(t), c), target.Rejected, "required")
 }
 
 func TestCheck(t *testing.T) {

@@ -55,7 +55,7 @@ func named(t *testing.T, s *servers.LDAP, name string) target.Credential {
 
 func judge(t *testing.T, config string, s *servers.LDAP, account string) target.Standing {
 	t.Helper()
-	got, err := open(t, config, admin(s)).(target.Guarded).Standing(within(t), account)
+	got, err := open(t, config, admin(s)).(target.Guarded).Standing(targettest.Within(t), account)
 	if err != nil {
 		t.Fatalf("%q: %v", account, err)
 	}
@@ -97,7 +97,7 @@ func testStanding(t *testing.T, s *servers.LDAP) {
 	}
 	// An administrator who may not read the configuration still gets an answer: it is by names.
 	writer := target.Credential{Account: s.WriterDN, Secret: sensitive.New(s.Password)}
-	got, err := open(t, plain(s.Addr), writer).(target.Guarded).Standing(within(t), "cn=root,dc=example,dc=org")
+	got, err := open(t, plain(s.Addr), writer).(target.Guarded).Standing(targettest.Within(t), "cn=root,dc=example,dc=org")
 	if err != nil || got.Privileged == "" {
 		t.Errorf("as another administrator: %+v, %v", got, err)
 	}
@@ -108,7 +108,7 @@ func testStanding(t *testing.T, s *servers.LDAP) {
 func testStandingOfAdmin(t *testing.T, s *servers.LDAP) {
 	for _, dn := range adminSpellings {
 		c := target.Credential{Account: dn, Secret: sensitive.New(s.Password)}
-		works(t, s, "a spelling of the administrator", c, true)
+		login(s).Works(t, "a spelling of the administrator", c, true)
 	}
 	template := plain(s.Addr, `"user_dn_template":"commonName={account},dc=example,dc=org"`)
 	search := plain(s.Addr, `"base":"dc=example,dc=org","filter":"(cn={account})"`)
@@ -133,8 +133,8 @@ func testStandingOfAdmin(t *testing.T, s *servers.LDAP) {
 		t.Errorf("a manager by a template: %+v", got)
 	}
 	ambiguous := plain(s.Addr, `"base":"dc=example,dc=org","filter":"(|(cn={account})(cn=keyturn))"`)
-	_, err := open(t, ambiguous, admin(s)).(target.Guarded).Standing(within(t), "writer")
-	expect(t, err, target.Denied, "more than one entry")
+	_, err := open(t, ambiguous, admin(s)).(target.Guarded).Standing(targettest.Within(t), "writer")
+	targettest.Expect(t, err, target.Denied, "more than one entry")
 	if _, err := ldap.Kind().Open(target.Settings{Config: []byte(plain(s.Addr))}); err == nil {
 		t.Error("a target without an administrator is opened")
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	driverpkg "github.com/go-sql-driver/mysql"
 
@@ -20,8 +19,6 @@ import (
 	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/test/servers"
 )
-
-const limit = 20 * time.Second
 
 type node struct {
 	*servers.MariaDB
@@ -94,7 +91,11 @@ func (n *node) connect(ctx context.Context, c target.Credential) (driver.Conn, e
 }
 
 func (n *node) login(ctx context.Context, c target.Credential) (bool, error) {
-	conn, err := n.connect(ctx, c)
+	return login(n.connect(ctx, c))
+}
+
+// login tells a rejected login from one without an answer, and ends an accepted one.
+func login(conn driver.Conn, err error) (bool, error) {
 	if answer, ok := errors.AsType[*driverpkg.MySQLError](err); ok && (answer.Number == 1045 || answer.Number == 1698) {
 		return false, nil
 	}
@@ -104,22 +105,27 @@ func (n *node) login(ctx context.Context, c target.Credential) (bool, error) {
 	return true, conn.Close()
 }
 
+// session opens a session and returns a check that it is usable.
+func session(
+	connect func(context.Context, target.Credential) (driver.Conn, error),
+) func(*testing.T, target.Credential) func() error {
+	return func(t *testing.T, c target.Credential) func() error {
+		conn, err := connect(t.Context(), c)
+		targettest.Must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		return func() error {
+			_, err := conn.(driver.ExecerContext).ExecContext(t.Context(), "DO 1", nil)
+			return err
+		}
+	}
+}
+
 func (n *node) harness(admin target.Credential, more ...string) targettest.Harness {
 	return targettest.Harness{
 		Kind: mysql.MariaDB(), Addr: n.Addr, Admin: admin, Login: n.login,
-		Config:  func(addr string) string { return n.config(addr, more...) },
-		Account: func(t *testing.T) target.Credential { return n.account(t, "") },
-		Session: func(t *testing.T, c target.Credential) func() error {
-			conn, err := n.connect(t.Context(), c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = conn.Close() })
-			return func() error {
-				_, err := conn.(driver.ExecerContext).ExecContext(t.Context(), "DO 1", nil)
-				return err
-			}
-		},
+		Config:   func(addr string) string { return n.config(addr, more...) },
+		Account:  func(t *testing.T) target.Credential { return n.account(t, "") },
+		Session:  session(n.connect),
 		Standing: standing(n, n.GeneralLog, "SELECT Priv FROM mysql.global_priv", n.admin),
 	}
 }
@@ -131,24 +137,18 @@ func (n *node) open(t *testing.T, more ...string) target.Target {
 
 func (n *node) works(t *testing.T, c target.Credential, want bool) {
 	t.Helper()
-	in, err := n.login(t.Context(), c)
-	if err != nil || in != want {
-		t.Errorf("%q is let in: %v, %v; want %v", c.Account, in, err, want)
-	}
+	targettest.Login(n.login).Works(t, "login", c, want)
 }
 
 // do calls f and asserts the class of its error, and a text in it; an empty text means that there is none.
 func do(t *testing.T, class target.Class, text string, f func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	err := f(ctx)
-	if text == "" && err != nil {
-		t.Fatalf("%v of class %v", err, target.ClassOf(err))
+	err := f(targettest.Within(t))
+	if text == "" {
+		targettest.Must(t, err)
+		return
 	}
-	if text != "" && (err == nil || target.ClassOf(err) != class || !strings.Contains(targettest.OperatorText(err), text)) {
-		t.Errorf("%v of class %v, want %v with %q", err, target.ClassOf(err), class, text)
-	}
+	targettest.Expect(t, err, class, text)
 }
 
 func ok(t *testing.T, f func(context.Context) error) { t.Helper(); do(t, 0, "", f) }

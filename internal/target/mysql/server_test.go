@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"database/sql/driver"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -84,14 +83,7 @@ func (n *mySQLNode) connect(ctx context.Context, c target.Credential) (driver.Co
 }
 
 func (n *mySQLNode) login(ctx context.Context, c target.Credential) (bool, error) {
-	conn, err := n.connect(ctx, c)
-	if answer, ok := errors.AsType[*driverpkg.MySQLError](err); ok && answer.Number == 1045 {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, conn.Close()
+	return login(n.connect(ctx, c))
 }
 
 func (n *mySQLNode) harness() targettest.Harness {
@@ -100,17 +92,7 @@ func (n *mySQLNode) harness() targettest.Harness {
 		Kind: mysql.MySQL(), Addr: n.Addr, Admin: n.admin, Login: n.login,
 		Config:  func(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"ca":%s}}`, addr, ca) },
 		Account: func(t *testing.T) target.Credential { return n.account(t, "") },
-		Session: func(t *testing.T, c target.Credential) func() error {
-			conn, err := n.connect(t.Context(), c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = conn.Close() })
-			return func() error {
-				_, err := conn.(driver.ExecerContext).ExecContext(t.Context(), "DO 1", nil)
-				return err
-			}
-		},
+		Session: session(n.connect),
 		Standing: standing(n, n.GeneralLog,
 			"SELECT CONCAT(authentication_string, COALESCE(User_attributes, ''), password_last_changed) FROM mysql.user", n.admin),
 	}
@@ -118,10 +100,7 @@ func (n *mySQLNode) harness() targettest.Harness {
 
 func (n *mySQLNode) works(t *testing.T, c target.Credential, want bool) {
 	t.Helper()
-	in, err := n.login(t.Context(), c)
-	if err != nil || in != want {
-		t.Errorf("%q is let in: %v, %v; want %v", c.Account, in, err, want)
-	}
+	targettest.Login(n.login).Works(t, "login", c, want)
 }
 
 // TestMySQL holds the kind mysql to what every kind promises, and to what is its own, before a real server.

@@ -223,9 +223,7 @@ func newChange(t *testing.T, c *cluster, tt target.Target, s target.Strategy) ta
 // do calls f and asserts the class of its error; nil means none.
 func do(t *testing.T, want *target.Class, f func(context.Context) error) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	err := f(ctx)
+	err := f(targettest.Within(t))
 	switch {
 	case want == nil && err != nil:
 		t.Fatalf("%v of class %v", err, target.ClassOf(err))
@@ -239,10 +237,7 @@ func class(c target.Class) *target.Class { return &c }
 
 func (c *cluster) works(t *testing.T, who target.Credential, want bool) {
 	t.Helper()
-	in, err := c.login(t.Context(), who)
-	if err != nil || in != want {
-		t.Errorf("%q is let in: %v, %v; want %v", who.Account, in, err, want)
-	}
+	targettest.Login(c.login).Works(t, "login", who, want)
 }
 
 func testInspect(t *testing.T, c *cluster, reader, blind target.Credential) {

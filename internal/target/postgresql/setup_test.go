@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/targettest"
 )
 
 // as runs statements in a session of a credential.
@@ -79,7 +80,7 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	c.exec(t, "CREATE TABLE "+prefix+"_granted (n int, m int); GRANT SELECT, UPDATE (m) ON "+prefix+"_granted TO "+id(name)+
 		"; CREATE SCHEMA "+prefix+" AUTHORIZATION "+id(name)+"; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO "+id(name)+
 		"; ALTER ROLE "+id(name)+" SET search_path = "+prefix+`, "$user", public; ALTER ROLE `+id(name)+" IN DATABASE "+prefix+" SET work_mem = '5MB'; ALTER ROLE "+id(name)+" SET app.tenant = 'a=b, ''c'''")
-	works(t, c.as(t, app, "CREATE TABLE mine (n serial)", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"))
+	targettest.Must(t, c.as(t, app, "CREATE TABLE mine (n serial)", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"))
 	before, err := c.connect(t.Context(), app)
 	if err != nil {
 		t.Fatal(err)
@@ -100,8 +101,8 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	if err := tt.(target.Preparer).ApplyPlan(t.Context(), stale); target.ClassOf(err) != target.Denied || !strings.Contains(err.Error(), "plan again") {
 		t.Errorf("another plan than the server's state gives: %v", err)
 	}
-	works(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
-	works(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
 	if again := planned(t, tt, r); len(again.Steps) != 0 {
 		t.Errorf("planned again: %+v", again)
 	}
@@ -112,14 +113,14 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 		t.Errorf("a session that was open: %v", err)
 	}
 	fresh, err := targetGenerate(t, tt, name+"2")
-	works(t, err)
+	targettest.Must(t, err)
 	change := target.Change{ID: prefix, Strategy: target.Double, New: fresh, Old: app}
 	do(t, nil, func(ctx context.Context) error { return tt.Apply(ctx, change) })
-	works(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh))
+	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh))
 	// What one makes the other uses, changes and drops.
-	works(t, c.as(t, app, "CREATE TABLE by_one (n int)", "SELECT * FROM "+prefix+"_granted", "ALTER TABLE mine ADD m int"))
-	works(t, c.as(t, fresh, "INSERT INTO by_one VALUES (1)", "ALTER TABLE by_one ADD m int", "DROP TABLE by_one", "INSERT INTO mine DEFAULT VALUES", "SELECT f()", "UPDATE "+prefix+"_granted SET m = 1", "CREATE TABLE by_other (n int)"))
-	works(t, c.as(t, app, "DROP TABLE by_other"))
+	targettest.Must(t, c.as(t, app, "CREATE TABLE by_one (n int)", "SELECT * FROM "+prefix+"_granted", "ALTER TABLE mine ADD m int"))
+	targettest.Must(t, c.as(t, fresh, "INSERT INTO by_one VALUES (1)", "ALTER TABLE by_one ADD m int", "DROP TABLE by_one", "INSERT INTO mine DEFAULT VALUES", "SELECT f()", "UPDATE "+prefix+"_granted SET m = 1", "CREATE TABLE by_other (n int)"))
+	targettest.Must(t, c.as(t, app, "DROP TABLE by_other"))
 	for _, login := range []string{name, name + "2"} {
 		got := c.query(t, "SELECT concat_ws(' ', rolconnlimit, rolvaliduntil = '2100-01-01', rolinherit, (SELECT string_agg(c, ' ' ORDER BY setdatabase, n) FROM pg_db_role_setting, unnest(setconfig) WITH ORDINALITY u (c, n) WHERE setrole = r.oid)) FROM pg_roles r WHERE rolname = '"+strings.ReplaceAll(login, "'", "''")+"'")
 		if want := `7 t t search_path=` + prefix + `, "$user", public app.tenant=a=b, 'c' role=` + prefix + `_owner work_mem=5MB`; got != want {
@@ -133,20 +134,20 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	// What poolers send between two clients leaves the owner's role in place.
 	for _, reset := range []string{"RESET ALL", "DISCARD ALL", "RESET role", "SET SESSION AUTHORIZATION DEFAULT"} {
 		conn, err := c.connect(t.Context(), fresh)
-		works(t, err)
+		targettest.Must(t, err)
 		_, err = conn.PgConn().Exec(t.Context(), reset).ReadAll()
-		works(t, err)
+		targettest.Must(t, err)
 		results, err := conn.PgConn().Exec(t.Context(), "SELECT current_user").ReadAll()
-		works(t, err)
+		targettest.Must(t, err)
 		if got := string(results[0].Rows[0][0]); got != r.Owner {
 			t.Errorf("after %s the session acts as %s", reset, got)
 		}
-		works(t, conn.Close(t.Context()))
+		targettest.Must(t, conn.Close(t.Context()))
 	}
 
 	// A right that one login alone has is found, and is not planned over.
 	app, err = targetGenerate(t, tt, name)
-	works(t, err)
+	targettest.Must(t, err)
 	do(t, nil, func(ctx context.Context) error {
 		return tt.Apply(ctx, target.Change{ID: prefix + "3", Strategy: target.Double, New: app, Old: fresh})
 	})
@@ -166,13 +167,6 @@ func targetGenerate(t *testing.T, tt target.Target, account string) (target.Cred
 	return tt.(target.Generator).Generate(t.Context(), account, target.Credential{}, rand.Reader)
 }
 
-func works(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // testOfAnOwner begins with roles that a person has half prepared.
 func testOfAnOwner(t *testing.T, c *cluster) {
 	tt := c.open(t, c.Addr(), c.role(t, "admin", "LOGIN SUPERUSER"))
@@ -180,7 +174,7 @@ func testOfAnOwner(t *testing.T, c *cluster) {
 	one := c.role(t, "one", "LOGIN")
 	c.exec(t, "CREATE DATABASE second")
 	c.exec(t, "CREATE TABLE here (n int); ALTER TABLE here OWNER TO one")
-	works(t, c.Exec(t.Context(), "second", "CREATE TABLE there (n int); ALTER TABLE there OWNER TO one"))
+	targettest.Must(t, c.Exec(t.Context(), "second", "CREATE TABLE there (n int); ALTER TABLE there OWNER TO one"))
 	r := target.PlanRequest{Account: "own", Logins: [2]string{"one", "two"}}
 	p := planned(t, tt, r)
 	var databases []string
@@ -191,17 +185,17 @@ func testOfAnOwner(t *testing.T, c *cluster) {
 	if got := strings.Join(databases, " | "); got != want {
 		t.Errorf("the plan is\n%s, want\n%s", got, want)
 	}
-	works(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
 	if again := planned(t, tt, r); len(again.Steps) != 0 {
 		t.Errorf("planned again: %+v", again)
 	}
 	two, err := targetGenerate(t, tt, "two")
-	works(t, err)
+	targettest.Must(t, err)
 	do(t, nil, func(ctx context.Context) error {
 		return tt.Apply(ctx, target.Change{ID: "x", Strategy: target.Double, New: two, Old: one})
 	})
-	works(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, one, two))
-	works(t, c.as(t, two, "DROP TABLE here"))
+	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, one, two))
+	targettest.Must(t, c.as(t, two, "DROP TABLE here"))
 	c.exec(t, "ALTER ROLE two RESET role")
 	if err := tt.(target.Preparer).ProveAccounts(t.Context(), r, one, two); target.ClassOf(err) != target.Denied || !strings.Contains(err.Error(), `acts as "two"`) {
 		t.Errorf("a login that does not become the owner: %v", err)

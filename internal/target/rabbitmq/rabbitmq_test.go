@@ -187,14 +187,7 @@ func TestRabbitMQ(t *testing.T) {
 
 func (n *node) open(t *testing.T, config string) target.Target {
 	t.Helper()
-	if err := rabbitmq.Kind().Check([]byte(config)); err != nil {
-		t.Fatal(err)
-	}
-	tt, err := rabbitmq.Kind().Open(target.Settings{Name: "bus", Config: []byte(config), Admin: n.admin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tt
+	return targettest.Open(t, rabbitmq.Kind(), config, n.admin)
 }
 
 func (n *node) plain(t *testing.T) target.Target {
@@ -290,7 +283,7 @@ func (n *node) errors(t *testing.T) {
 	good := n.account(t)
 	nobody := target.Credential{Account: "no/body", Secret: sensitive.New("secret-of-nobody")}
 	err := tt.Apply(t.Context(), target.Change{ID: "c", Strategy: target.Double, Old: good, New: nobody})
-	if target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), `set the password of "no/body" at bus: there is no such user`) {
+	if target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), `set the password of "no/body" at test: there is no such user`) {
 		t.Errorf("a user that does not exist: class %v, %v", target.ClassOf(err), err)
 	}
 	err = tt.Verify(t.Context(), with(good, "wrong"))

@@ -35,16 +35,18 @@ func account(t *testing.T, s *servers.Redis) target.Credential {
 }
 
 // login tries a password at a server without the code under test.
-func login(ctx context.Context, s *servers.Redis, c target.Credential) (bool, error) {
-	client := s.Client("", "")
-	defer client.Close()
-	conn := client.Conn()
-	defer conn.Close()
-	err := conn.AuthACL(ctx, c.Account, c.Secret.Reveal()).Err()
-	if err != nil && strings.HasPrefix(err.Error(), "WRONGPASS") {
-		return false, nil
+func login(s *servers.Redis) targettest.Login {
+	return func(ctx context.Context, c target.Credential) (bool, error) {
+		client := s.Client("", "")
+		defer client.Close()
+		conn := client.Conn()
+		defer conn.Close()
+		err := conn.AuthACL(ctx, c.Account, c.Secret.Reveal()).Err()
+		if err != nil && strings.HasPrefix(err.Error(), "WRONGPASS") {
+			return false, nil
+		}
+		return err == nil, err
 	}
-	return err == nil, err
 }
 
 func admin(s *servers.Redis) target.Credential {
@@ -55,46 +57,11 @@ func plain(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"off":
 
 func open(t *testing.T, config string, admin target.Credential) target.Target {
 	t.Helper()
-	k := redis.Kind()
-	if err := k.Check([]byte(config)); err != nil {
-		t.Fatal(err)
-	}
-	tt, err := k.Open(target.Settings{Name: "test", Config: json.RawMessage(config), Admin: admin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tt
+	return targettest.Open(t, redis.Kind(), config, admin)
 }
 
 func change(old target.Credential, to string) target.Change {
 	return target.Change{ID: "c1", Strategy: target.Overlap, Old: old, New: target.Credential{Account: old.Account, Secret: sensitive.New(to)}}
-}
-
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// expect asserts the class of an error and words of its text.
-func expect(t *testing.T, err error, class target.Class, words ...string) {
-	t.Helper()
-	if err == nil || target.ClassOf(err) != class {
-		t.Fatalf("got %v of class %v, want class %v", err, target.ClassOf(err), class)
-	}
-	for _, w := range words {
-		if !strings.Contains(targettest.OperatorText(err), w) {
-			t.Errorf("the error does not say %q: %v", w, err)
-		}
-	}
-}
-
-func works(t *testing.T, s *servers.Redis, when string, c target.Credential, want bool) {
-	t.Helper()
-	if in, err := login(within(t), s, c); err != nil || in != want {
-		t.Fatalf("%s: %q logs in: %v, %v; want %v", when, c.Account, in, err, want)
-	}
 }
 
 func TestRedis(t *testing.T) {
@@ -105,7 +72,7 @@ func TestRedis(t *testing.T) {
 		targettest.Run(t, targettest.Harness{
 			Kind: redis.Kind(), Addr: s.Addr, Config: plain, Admin: admin(s),
 			Account: func(t *testing.T) target.Credential { return account(t, s) },
-			Login:   func(ctx context.Context, c target.Credential) (bool, error) { return login(ctx, s, c) },
+			Login:   login(s),
 			Session: func(t *testing.T, c target.Credential) func() error {
 				conn := s.Client(c.Account, c.Secret.Reveal()).Conn()
 				if err := conn.Set(t.Context(), "k", "v", 0).Err(); err != nil {
@@ -137,10 +104,10 @@ func testTLS(t *testing.T, s *servers.Redis) {
 		return string(b)
 	}
 	tt := open(t, config(s.TLSAddr, s.Authority.CA, ""), admin(s))
-	if err := tt.Apply(within(t), c); err != nil {
+	if err := tt.Apply(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
-	if err := tt.Verify(within(t), c.New); err != nil {
+	if err := tt.Verify(targettest.Within(t), c.New); err != nil {
 		t.Fatal(err)
 	}
 	for what, config := range map[string]string{
@@ -166,14 +133,14 @@ func testOddCharacters(t *testing.T, s *servers.Redis) {
 	old := account(t, s)
 	for _, password := range []string{"space and\ttab", `quote " ' \ back`, "line\nend\r\n", "#" + strings.Repeat("a", 64), ">x !y ~* +@all", "pässwörd ☃", "\x00\xff"} {
 		c := change(old, password)
-		if err := tt.Apply(within(t), c); err != nil {
+		if err := tt.Apply(targettest.Within(t), c); err != nil {
 			t.Fatalf("%q: %v", password, err)
 		}
-		if err := tt.Retire(within(t), c); err != nil {
+		if err := tt.Retire(targettest.Within(t), c); err != nil {
 			t.Fatalf("%q: %v", password, err)
 		}
-		works(t, s, "new", c.New, true)
-		works(t, s, "old", c.Old, false)
+		login(s).Works(t, "new", c.New, true)
+		login(s).Works(t, "old", c.Old, false)
 		old = c.New
 	}
 }
@@ -183,37 +150,37 @@ func testLeastAdministrator(t *testing.T, s *servers.Redis) {
 	keeper := target.Credential{Account: "keeper", Secret: sensitive.New("keeper-password")}
 	s.Do(t, "ACL", "SETUSER", keeper.Account, "on", ">"+keeper.Secret.Reveal(), "-@all", "+acl|getuser", "+acl|setuser")
 	tt := open(t, plain(s.Addr), keeper)
-	expect(t, tt.Apply(within(t), c), target.Denied, "NOPERM", "nothing was changed", "ACL SAVE")
-	works(t, s, "after a refusal to write down", c.New, false)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "NOPERM", "nothing was changed", "ACL SAVE")
+	login(s).Works(t, "after a refusal to write down", c.New, false)
 	s.Do(t, "ACL", "SETUSER", keeper.Account, "+acl|save", "+config|rewrite")
-	if err := tt.Apply(within(t), c); err != nil {
+	if err := tt.Apply(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
-	if err := tt.Retire(within(t), c); err != nil {
+	if err := tt.Retire(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
-	works(t, s, "after Retire", c.New, true)
-	works(t, s, "after Retire", c.Old, false)
+	login(s).Works(t, "after Retire", c.New, true)
+	login(s).Works(t, "after Retire", c.Old, false)
 }
 
 func testUnfitAccounts(t *testing.T, s *servers.Redis) {
 	tt := open(t, plain(s.Addr), admin(s))
 	missing := target.Credential{Account: "missing", Secret: sensitive.New("some-password")}
-	expect(t, tt.Apply(within(t), change(missing, "new-password")), target.Denied, `user "missing" does not exist`)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(missing, "new-password")), target.Denied, `user "missing" does not exist`)
 	if s.Do(t, "ACL", "GETUSER", "missing") != nil {
 		t.Error("a missing user was made")
 	}
-	if err := tt.Retire(within(t), change(missing, "new-password")); err != nil {
+	if err := tt.Retire(targettest.Within(t), change(missing, "new-password")); err != nil {
 		t.Errorf("to retire what no account accepts: %v", err)
 	}
 	off := account(t, s)
 	s.Do(t, "ACL", "SETUSER", off.Account, "off")
-	expect(t, tt.Apply(within(t), change(off, "new-password")), target.Denied, "switched off")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(off, "new-password")), target.Denied, "switched off")
 	anyone := account(t, s)
 	s.Do(t, "ACL", "SETUSER", anyone.Account, "nopass")
-	expect(t, tt.Apply(within(t), change(anyone, "new-password")), target.Denied, "any password")
-	expect(t, tt.Retire(within(t), change(anyone, "new-password")), target.Denied, "any password")
-	seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{missing, off, anyone})
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(anyone, "new-password")), target.Denied, "any password")
+	targettest.Expect(t, tt.Retire(targettest.Within(t), change(anyone, "new-password")), target.Denied, "any password")
+	seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{missing, off, anyone})
 	if err != nil || fmt.Sprint(seen) != fmt.Sprint([]target.Liveness{target.Dead, target.Dead, target.Live}) {
 		t.Errorf("Inspect = %v, %v", seen, err)
 	}
@@ -227,14 +194,14 @@ func testOthersStay(t *testing.T, s *servers.Redis) {
 	c := change(old, "second-password")
 	tt := open(t, plain(s.Addr), admin(s))
 	for _, step := range []func(context.Context, target.Change) error{tt.Apply, tt.Retire} {
-		if err := step(within(t), c); err != nil {
+		if err := step(targettest.Within(t), c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	works(t, s, "after Retire, the other one", other, true)
-	works(t, s, "after Retire", old, false)
+	login(s).Works(t, "after Retire, the other one", other, true)
+	login(s).Works(t, "after Retire", old, false)
 	s.Do(t, "ACL", "SETUSER", c.New.Account, "resetpass")
-	expect(t, tt.Verify(within(t), c.New), target.Rejected, "WRONGPASS")
+	targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Rejected, "WRONGPASS")
 }
 
 func TestRestartKeepsChanges(t *testing.T) {
@@ -250,18 +217,18 @@ func TestRestartKeepsChanges(t *testing.T) {
 			s := servers.StartRedis(t, tt.setting)
 			target1 := open(t, strings.TrimSuffix(plain(s.Addr), "}")+tt.config+"}", admin(s))
 			c := change(account(t, s), "second-password")
-			if err := target1.Apply(within(t), c); err != nil {
+			if err := target1.Apply(targettest.Within(t), c); err != nil {
 				t.Fatal(err)
 			}
 			s.Restart(t)
-			works(t, s, "new, after Apply and a restart", c.New, true)
-			works(t, s, "old, after Apply and a restart", c.Old, true)
-			if err := target1.Retire(within(t), c); err != nil {
+			login(s).Works(t, "new, after Apply and a restart", c.New, true)
+			login(s).Works(t, "old, after Apply and a restart", c.Old, true)
+			if err := target1.Retire(targettest.Within(t), c); err != nil {
 				t.Fatal(err)
 			}
 			s.Restart(t)
-			works(t, s, "new, after Retire and a restart", c.New, true)
-			works(t, s, "old, after Retire and a restart", c.Old, false)
+			login(s).Works(t, "new, after Retire and a restart", c.New, true)
+			login(s).Works(t, "old, after Retire and a restart", c.Old, false)
 		})
 	}
 }
@@ -271,36 +238,36 @@ func TestDefaultUser(t *testing.T) {
 	t.Parallel()
 	s := servers.StartRedis(t)
 	c := change(admin(s), "second-password")
-	if err := open(t, plain(s.Addr), admin(s)).Apply(within(t), c); err != nil {
+	if err := open(t, plain(s.Addr), admin(s)).Apply(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
-	if err := open(t, plain(s.Addr), c.New).Retire(within(t), c); err != nil {
+	if err := open(t, plain(s.Addr), c.New).Retire(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
-	works(t, s, "old", c.Old, false)
+	login(s).Works(t, "old", c.Old, false)
 	s.Password = c.New.Secret.Reveal()
 	s.Restart(t)
-	works(t, s, "new, after a restart", c.New, true)
-	works(t, s, "old, after a restart", c.Old, false)
+	login(s).Works(t, "new, after a restart", c.New, true)
+	login(s).Works(t, "old, after a restart", c.Old, false)
 }
 
 func TestNothingToWriteDownTo(t *testing.T) {
 	t.Parallel()
 	s := servers.StartRedis(t, servers.WithoutConfigFile)
 	c := change(account(t, s), "second-password")
-	expect(t, open(t, plain(s.Addr), admin(s)).Apply(within(t), c), target.Denied, "without a config file", "nothing was changed", `persist to "none"`)
-	works(t, s, "after a refusal", c.New, false)
+	targettest.Expect(t, open(t, plain(s.Addr), admin(s)).Apply(targettest.Within(t), c), target.Denied, "without a config file", "nothing was changed", `persist to "none"`)
+	login(s).Works(t, "after a refusal", c.New, false)
 	acl := strings.TrimSuffix(plain(s.Addr), "}") + `,"persist":"acl-save"}`
-	expect(t, open(t, acl, admin(s)).Apply(within(t), c), target.Denied, "not configured to use an ACL file")
-	works(t, s, "after a refusal", c.New, false)
+	targettest.Expect(t, open(t, acl, admin(s)).Apply(targettest.Within(t), c), target.Denied, "not configured to use an ACL file")
+	login(s).Works(t, "after a refusal", c.New, false)
 	none := strings.TrimSuffix(plain(s.Addr), "}") + `,"persist":"none"}`
-	if err := open(t, none, admin(s)).Apply(within(t), c); err != nil {
+	if err := open(t, none, admin(s)).Apply(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
-	works(t, s, "with persist none", c.New, true)
+	login(s).Works(t, "with persist none", c.New, true)
 	// It works already, so it cannot be said that nothing has happened.
-	expect(t, open(t, plain(s.Addr), admin(s)).Apply(within(t), c), target.Unknown, "without a config file", "lost when the server restarts")
-	works(t, s, "after another attempt", c.New, true)
+	targettest.Expect(t, open(t, plain(s.Addr), admin(s)).Apply(targettest.Within(t), c), target.Unknown, "without a config file", "lost when the server restarts")
+	login(s).Works(t, "after another attempt", c.New, true)
 }
 
 // TestWriteDownUnheard loses the last request, with which the server is to write the change down.
@@ -310,20 +277,20 @@ func TestWriteDownUnheard(t *testing.T) {
 	c := change(account(t, s), "second-password")
 	p := targettest.NewProxy(t, s.Addr)
 	tt := open(t, plain(p.Addr()), admin(s))
-	if err := tt.Apply(within(t), c); err != nil {
+	if err := tt.Apply(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
 	requests, _, _ := p.Passed()
 	next := change(c.New, "third-password!")
 	// The last request is ACL SAVE, 28 bytes; it does not arrive. The change has, and its fate is unknown.
 	p.Set(targettest.Fault{After: requests - 10, Kind: targettest.Reset}, targettest.Fault{})
-	expect(t, tt.Apply(within(t), next), target.Unknown, "ACL SAVE")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), next), target.Unknown, "ACL SAVE")
 	p.Set(targettest.Fault{}, targettest.Fault{})
-	if err := tt.Apply(within(t), next); err != nil {
+	if err := tt.Apply(targettest.Within(t), next); err != nil {
 		t.Fatal(err)
 	}
 	s.Restart(t)
-	works(t, s, "after a repeated Apply and a restart", next.New, true)
+	login(s).Works(t, "after a repeated Apply and a restart", next.New, true)
 }
 
 // TestWriteDownFailsAfterwards takes the directory of the ACL file away between the two times that the server writes.
@@ -340,18 +307,18 @@ func TestWriteDownFailsAfterwards(t *testing.T) {
 		})
 	})
 	tt := open(t, plain(addr), admin(s))
-	expect(t, tt.Apply(within(t), c), target.Unknown, "ACL SAVE", "taken out again")
-	works(t, s, "after a failure to write down", c.New, false)
-	works(t, s, "after a failure to write down", c.Old, true)
-	expect(t, tt.Apply(within(t), c), target.Denied, "ACL SAVE", "nothing was changed")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Unknown, "ACL SAVE", "taken out again")
+	login(s).Works(t, "after a failure to write down", c.New, false)
+	login(s).Works(t, "after a failure to write down", c.Old, true)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "ACL SAVE", "nothing was changed")
 	if err := os.Rename(s.ACLDir+"-away", s.ACLDir); err != nil {
 		t.Fatal(err)
 	}
-	if err := tt.Apply(within(t), c); err != nil {
+	if err := tt.Apply(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
 	s.Restart(t)
-	works(t, s, "after another attempt and a restart", c.New, true)
+	login(s).Works(t, "after another attempt and a restart", c.New, true)
 }
 
 // onRequest passes connections on to a server, and calls f before a request with the word.
@@ -405,12 +372,12 @@ func TestNodes(t *testing.T) {
 	setting := []any{"ACL", "SETUSER", c.Old.Account, "on", ">" + c.Old.Secret.Reveal(), "+get"}
 	p := targettest.NewProxy(t, b.Addr)
 	tt := open(t, fmt.Sprintf(`{"nodes":[%q,%q],"tls":{"off":true}}`, a.Addr, p.Addr()), admin(a))
-	expect(t, tt.Apply(within(t), c), target.Denied, p.Addr(), "does not exist")
-	works(t, a, "where the account is missing at another node", c.New, false)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, p.Addr(), "does not exist")
+	login(a).Works(t, "where the account is missing at another node", c.New, false)
 	b.Do(t, setting...)
 	measured := change(c.Old, "measured-password")
 	p.Set(targettest.Fault{}, targettest.Fault{})
-	if err := tt.Apply(within(t), measured); err != nil {
+	if err := tt.Apply(targettest.Within(t), measured); err != nil {
 		t.Fatal(err)
 	}
 	_, replies, _ := p.Passed()
@@ -419,31 +386,31 @@ func TestNodes(t *testing.T) {
 	}
 	// The reply of the second node to the change is lost, and that of its ACL SAVE with it: one node has the change for sure.
 	p.Set(targettest.Fault{}, targettest.Fault{After: replies - 6, Kind: targettest.Reset})
-	expect(t, tt.Apply(within(t), c), target.Unknown)
-	works(t, a, "after half a change", c.New, true)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Unknown)
+	login(a).Works(t, "after half a change", c.New, true)
 	p.Refuse()
-	expect(t, tt.Apply(within(t), c), target.Unreachable)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Unreachable)
 	b.Do(t, "ACL", "SETUSER", c.Old.Account, "resetpass", ">"+c.Old.Secret.Reveal())
 	p.Set(targettest.Fault{}, targettest.Fault{})
-	expect(t, tt.Verify(within(t), c.New), target.Rejected, p.Addr())
-	seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{c.New, c.Old})
+	targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Rejected, p.Addr())
+	seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{c.New, c.Old})
 	if err != nil || seen[0] != target.NotKnown || seen[1] != target.Live {
 		t.Errorf("Inspect of half a change = %v, %v", seen, err)
 	}
 	for range 2 {
-		if err := tt.Apply(within(t), c); err != nil {
+		if err := tt.Apply(targettest.Within(t), c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := tt.Verify(within(t), c.New); err != nil {
+	if err := tt.Verify(targettest.Within(t), c.New); err != nil {
 		t.Fatal(err)
 	}
-	if err := tt.Retire(within(t), c); err != nil {
+	if err := tt.Retire(targettest.Within(t), c); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []*servers.Redis{a, b} {
-		works(t, s, "after Retire", c.New, true)
-		works(t, s, "after Retire", c.Old, false)
+		login(s).Works(t, "after Retire", c.New, true)
+		login(s).Works(t, "after Retire", c.Old, false)
 	}
 }
 
@@ -460,8 +427,8 @@ func TestTooManyClients(t *testing.T) {
 		}
 	}
 	tt := open(t, plain(s.Addr), admin(s))
-	expect(t, tt.Apply(within(t), c), target.Unreachable, "max number of clients")
-	expect(t, tt.Verify(within(t), c.Old), target.Unreachable, "max number of clients")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Unreachable, "max number of clients")
+	targettest.Expect(t, tt.Verify(targettest.Within(t), c.Old), target.Unreachable, "max number of clients")
 	for _, conn := range open2 {
 		if err := conn.Close(); err != nil {
 			t.Error(err)

@@ -64,7 +64,7 @@ func testStanding(t *testing.T, s *servers.Redis) {
 			inSelector = (inSelector || strings.HasPrefix(r, "(")) && !strings.HasSuffix(r, ")")
 		}
 		s.Do(t, arguments...)
-		got, err := g.Standing(within(t), c.Account)
+		got, err := g.Standing(targettest.Within(t), c.Account)
 		if err != nil || got != (target.Standing{Privileged: want}) {
 			t.Errorf("%s: %+v, %v; want %q", rules, got, err, want)
 		}
@@ -78,7 +78,7 @@ func TestStandingAtEveryNode(t *testing.T) {
 	c := account(t, a)
 	b.Do(t, "ACL", "SETUSER", c.Account, "+@all")
 	nodes := fmt.Sprintf(`{"nodes":[%q,%q],"tls":{"off":true}}`, a.Addr, b.Addr)
-	got, err := open(t, nodes, admin(a)).(target.Guarded).Standing(within(t), c.Account)
+	got, err := open(t, nodes, admin(a)).(target.Guarded).Standing(targettest.Within(t), c.Account)
 	if err != nil || got.Privileged == "" {
 		t.Errorf("Standing = %+v, %v", got, err)
 	}
@@ -90,15 +90,15 @@ func testStandingUnreadable(t *testing.T, s *servers.Redis) {
 	blind := target.Credential{Account: "blind", Secret: sensitive.New("blind-password")}
 	s.Do(t, "ACL", "SETUSER", blind.Account, "on", ">"+blind.Secret.Reveal(), "+acl|setuser")
 	g := open(t, plain(s.Addr), blind).(target.Guarded)
-	_, err := g.Standing(within(t), account(t, s).Account)
-	expect(t, err, target.Denied, "ACL SETUSER blind +acl|getuser")
+	_, err := g.Standing(targettest.Within(t), account(t, s).Account)
+	targettest.Expect(t, err, target.Denied, "ACL SETUSER blind +acl|getuser")
 	s.Do(t, "ACL", "SETUSER", blind.Account, "+acl|getuser")
 	for name, want := range map[string]target.Standing{
 		"":        {Privileged: "is the user of every connection that has not logged in"},
 		"default": {Privileged: "is the user of every connection that has not logged in"},
 		"blind":   {Administrator: true, Privileged: "may run ACL GETUSER"},
 	} {
-		if got, err := g.Standing(within(t), name); err != nil || got != want {
+		if got, err := g.Standing(targettest.Within(t), name); err != nil || got != want {
 			t.Errorf("%q: %+v, %v; want %+v", name, got, err, want)
 		}
 	}

@@ -42,15 +42,7 @@ func config(s *servers.SSH, addr string, more ...string) string {
 
 func open(t *testing.T, config string, admin target.Credential) target.Target {
 	t.Helper()
-	k := ssh.Kind()
-	if err := k.Check([]byte(config)); err != nil {
-		t.Fatal(err)
-	}
-	tt, err := k.Open(target.Settings{Name: "test", Config: json.RawMessage(config), Admin: admin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tt
+	return targettest.Open(t, ssh.Kind(), config, admin)
 }
 
 // keyAccount makes an account with one key.
@@ -89,48 +81,16 @@ func dial(ctx context.Context, s *servers.SSH, c target.Credential) (*driver.Cli
 	return driver.NewClient(sc, channels, requests), nil
 }
 
-func login(ctx context.Context, s *servers.SSH, c target.Credential) (bool, error) {
-	client, err := dial(ctx, s, c)
-	if err != nil && strings.Contains(err.Error(), "unable to authenticate") {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, client.Close()
-}
-
-func works(t *testing.T, s *servers.SSH, when string, c target.Credential, want bool) {
-	t.Helper()
-	if in, err := login(within(t), s, c); err != nil || in != want {
-		t.Fatalf("%s: %q logs in: %v, %v; want %v", when, c.Account, in, err, want)
-	}
-}
-
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// expect asserts the class of an error and words of its text.
-func expect(t *testing.T, err error, class target.Class, words ...string) {
-	t.Helper()
-	if err == nil || target.ClassOf(err) != class {
-		t.Fatalf("got %v of class %v, want class %v", err, target.ClassOf(err), class)
-	}
-	for _, w := range words {
-		if !strings.Contains(targettest.OperatorText(err), w) {
-			t.Errorf("the error does not say %q: %v", w, err)
+func login(s *servers.SSH) targettest.Login {
+	return func(ctx context.Context, c target.Credential) (bool, error) {
+		client, err := dial(ctx, s, c)
+		if err != nil && strings.Contains(err.Error(), "unable to authenticate") {
+			return false, nil
 		}
+		if err != nil {
+			return false, err
+		}
+		return true, client.Close()
 	}
 }
 
@@ -138,7 +98,7 @@ func expect(t *testing.T, err error, class target.Class, words ...string) {
 func change(t *testing.T, tt target.Target, old target.Credential) target.Change {
 	t.Helper()
 	candidate, err := targettest.Generate(t.Context(), tt, old.Account, old)
-	must(t, err)
+	targettest.Must(t, err)
 	c := target.Change{ID: fmt.Sprintf("c%d", counter.Add(1)), Strategy: target.Overlap, Old: old, New: candidate}
 	if !strings.Contains(candidate.Secret.Reveal(), "BEGIN") {
 		c.Strategy = target.Single
@@ -151,10 +111,10 @@ func TestSSH(t *testing.T) {
 	s := servers.StartSSH(t)
 	harness := targettest.Harness{
 		Kind: ssh.Kind(), Addr: s.Addr(), Config: func(addr string) string { return config(s, addr) }, Admin: admin(s),
-		Login: func(ctx context.Context, c target.Credential) (bool, error) { return login(ctx, s, c) },
+		Login: login(s),
 		Session: func(t *testing.T, c target.Credential) func() error {
 			client, err := dial(t.Context(), s, c)
-			must(t, err)
+			targettest.Must(t, err)
 			return func() error {
 				defer client.Close()
 				session, err := client.NewSession()
@@ -201,30 +161,30 @@ func testFileStays(t *testing.T, s *servers.SSH) {
 	old, a := keyAccount(t, s, "/bin/sh")
 	_, other := servers.NewSSHKey(t)
 	signer, err := driver.ParsePrivateKey([]byte(old.Secret.Reveal()))
-	must(t, err)
+	targettest.Must(t, err)
 	oldLine := strings.TrimSpace(string(driver.MarshalAuthorizedKey(signer.PublicKey())))
 	otherLine := strings.TrimSpace(string(driver.MarshalAuthorizedKey(other)))
 	before := "# of the team: \\t $HOME `id`\n\n" + otherLine + " other  with  spaces\r\n"
 	after := `restrict,command="echo 'a b' \"c\"" ` + otherLine + " again\n# " + oldLine + "\n" + otherLine + " without a line end"
 	path := s.Authorize(t, a, before+`no-pty,command="x  y" `+oldLine+" old\n"+after)
-	must(t, os.Chmod(path, 0o640))
+	targettest.Must(t, os.Chmod(path, 0o640))
 	tt := open(t, config(s, s.Addr()), admin(s))
 	c := change(t, tt, old)
-	must(t, tt.Apply(within(t), c))
-	works(t, s, "new", c.New, true)
-	works(t, s, "old", c.Old, true)
-	must(t, tt.Retire(within(t), c))
-	works(t, s, "new, after Retire", c.New, true)
-	works(t, s, "old, after Retire", c.Old, false)
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	login(s).Works(t, "new", c.New, true)
+	login(s).Works(t, "old", c.Old, true)
+	targettest.Must(t, tt.Retire(targettest.Within(t), c))
+	login(s).Works(t, "new, after Retire", c.New, true)
+	login(s).Works(t, "old, after Retire", c.Old, false)
 	content, err := os.ReadFile(path)
-	must(t, err)
+	targettest.Must(t, err)
 	if want := before + after + "\n" + c.New.Public + "\n"; string(content) != want {
 		t.Errorf("the file is\n%q, want\n%q", content, want)
 	}
 	info, err := os.Stat(path)
-	must(t, err)
+	targettest.Must(t, err)
 	home, err := os.Stat(a.Home)
-	must(t, err)
+	targettest.Must(t, err)
 	if owner := info.Sys().(*syscall.Stat_t).Uid; info.Mode().Perm() != 0o640 || owner != home.Sys().(*syscall.Stat_t).Uid {
 		t.Errorf("the file has mode %v and owner %d", info.Mode(), owner)
 	}
@@ -233,15 +193,15 @@ func testFileStays(t *testing.T, s *servers.SSH) {
 		t.Errorf("%d files are left beside it, %v", len(entries)-1, err)
 	}
 	// A file that there is not yet is made, for the account alone; a link stays one.
-	must(t, os.RemoveAll(filepath.Dir(path)))
-	must(t, tt.Apply(within(t), c))
+	targettest.Must(t, os.RemoveAll(filepath.Dir(path)))
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	info, err = os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 || info.Sys().(*syscall.Stat_t).Uid != home.Sys().(*syscall.Stat_t).Uid {
 		t.Errorf("a new file: %v, %v", info, err)
 	}
-	must(t, os.Rename(path, path+".real"))
-	must(t, os.Symlink(path+".real", path))
-	must(t, tt.Retire(within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}))
+	targettest.Must(t, os.Rename(path, path+".real"))
+	targettest.Must(t, os.Symlink(path+".real", path))
+	targettest.Must(t, tt.Retire(targettest.Within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}))
 	if content, err := os.ReadFile(path + ".real"); err != nil || len(content) != 0 {
 		t.Errorf("what the link leads to has %d bytes, %v", len(content), err)
 	}
@@ -260,19 +220,19 @@ func testConcurrentEdits(t *testing.T, s *servers.SSH) {
 	for i := range changes {
 		changes[i] = change(t, tt, old)
 		all.Go(func() {
-			if err := tt.Apply(within(t), changes[i]); err != nil {
+			if err := tt.Apply(targettest.Within(t), changes[i]); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
 	for _, c := range changes {
-		works(t, s, "after edits at once", c.New, true)
+		login(s).Works(t, "after edits at once", c.New, true)
 	}
 	for i := range changes {
 		all.Go(func() {
 			c := target.Change{ID: changes[i].ID, Strategy: target.Overlap, Old: changes[i].New, New: old}
-			if err := tt.Retire(within(t), c); err != nil {
+			if err := tt.Retire(targettest.Within(t), c); err != nil {
 				t.Error(err)
 			}
 		})
@@ -282,7 +242,7 @@ func testConcurrentEdits(t *testing.T, s *servers.SSH) {
 	if n := bytes.Count(content, []byte("\n")); err != nil || n != 1 {
 		t.Errorf("%d lines are left, %v; want the first one", n, err)
 	}
-	works(t, s, "the one that was never changed", old, true)
+	login(s).Works(t, "the one that was never changed", old, true)
 }
 
 func testKeyTypes(t *testing.T, s *servers.SSH) {
@@ -297,10 +257,10 @@ func testKeyTypes(t *testing.T, s *servers.SSH) {
 		if !strings.HasPrefix(c.New.Secret.Reveal(), form.header) || !strings.HasPrefix(c.New.Public, form.public) || !strings.HasSuffix(c.New.Public, " keyturn") {
 			t.Errorf("%s: a key begins with %.40q, its public half is %.20q…", keyType, c.New.Secret.Reveal()[:27], c.New.Public)
 		}
-		must(t, tt.Apply(within(t), c))
-		must(t, tt.Verify(within(t), c.New))
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
+		targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
 		like, err := targettest.Generate(t.Context(), open(t, config(s, s.Addr()), admin(s)), old.Account, c.New)
-		must(t, err)
+		targettest.Must(t, err)
 		if !strings.HasPrefix(like.Secret.Reveal(), form.header) || len(like.Public) != len(c.New.Public) {
 			t.Errorf("%s: a key after one of that type is another one", keyType)
 		}
@@ -315,21 +275,21 @@ func testHostKeys(t *testing.T, s *servers.SSH) {
 	_, other := servers.NewSSHKey(t)
 	pinned := func(lines ...string) string {
 		b, err := json.Marshal(map[string]any{"address": s.Addr(), "host_keys": lines})
-		must(t, err)
+		targettest.Must(t, err)
 		return string(b)
 	}
 	right, wrong := string(driver.MarshalAuthorizedKey(s.HostKey)), string(driver.MarshalAuthorizedKey(other))
 	tt := open(t, pinned(wrong), admin(s))
 	c := change(t, tt, old)
-	expect(t, tt.Apply(within(t), c), target.Denied, "none of host_keys", driver.FingerprintSHA256(s.HostKey))
-	expect(t, tt.Verify(within(t), old), target.Denied, "none of host_keys")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "none of host_keys", driver.FingerprintSHA256(s.HostKey))
+	targettest.Expect(t, tt.Verify(targettest.Within(t), old), target.Denied, "none of host_keys")
 	rsa := "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC/fmX5hXx3kJ0mJ8LJr0Fv5ZQ0rsBeHB2fWj1Hh1cK6w== old"
 	if err := ssh.Kind().Check([]byte(pinned(rsa))); err == nil || !strings.Contains(err.Error(), "host_keys: number 1") {
 		t.Errorf("a damaged host key: %v", err)
 	}
 	tt = open(t, pinned(wrong, right), admin(s))
-	must(t, tt.Apply(within(t), c))
-	must(t, tt.Verify(within(t), c.New))
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
 }
 
 // testShells is about accounts that can log in and run nothing.
@@ -337,18 +297,18 @@ func testShells(t *testing.T, s *servers.SSH) {
 	old, _ := keyAccount(t, s, "/usr/sbin/nologin")
 	tt := open(t, config(s, s.Addr()), admin(s))
 	c := change(t, tt, old)
-	must(t, tt.Apply(within(t), c)) // the administrator does it as the account, without its shell
-	expect(t, tt.Verify(within(t), c.New), target.Denied, "the login works", "not available", `check to ""`)
-	must(t, open(t, config(s, s.Addr(), `"check":""`), admin(s)).Verify(within(t), c.New))
-	expect(t, open(t, config(s, s.Addr(), `"self":true`), target.Credential{}).Apply(within(t), change(t, tt, c.New)), target.Denied, "has not run the commands", "not available")
+	targettest.Must(t, tt.Apply(targettest.Within(t), c)) // the administrator does it as the account, without its shell
+	targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Denied, "the login works", "not available", `check to ""`)
+	targettest.Must(t, open(t, config(s, s.Addr(), `"check":""`), admin(s)).Verify(targettest.Within(t), c.New))
+	targettest.Expect(t, open(t, config(s, s.Addr(), `"self":true`), target.Credential{}).Apply(targettest.Within(t), change(t, tt, c.New)), target.Denied, "has not run the commands", "not available")
 	forced, a := keyAccount(t, s, "/bin/sh")
 	content, err := os.ReadFile(filepath.Join(a.Home, ".ssh", "authorized_keys"))
-	must(t, err)
+	targettest.Must(t, err)
 	s.Authorize(t, a, `command="internal-sftp" `+string(content))
-	expect(t, open(t, config(s, s.Addr(), `"self":true`), target.Credential{}).Apply(within(t), change(t, tt, forced)), target.Denied, "has not run the commands")
+	targettest.Expect(t, open(t, config(s, s.Addr(), `"self":true`), target.Credential{}).Apply(targettest.Within(t), change(t, tt, forced)), target.Denied, "has not run the commands")
 	checked, _ := keyAccount(t, s, "/bin/sh")
-	must(t, open(t, config(s, s.Addr(), `"check":"test \"$HOME\" != /"`), admin(s)).Verify(within(t), checked))
-	expect(t, open(t, config(s, s.Addr(), `"check":"echo no such service >&2; exit 3"`), admin(s)).Verify(within(t), checked), target.Denied, "status 3", "no such service")
+	targettest.Must(t, open(t, config(s, s.Addr(), `"check":"test \"$HOME\" != /"`), admin(s)).Verify(targettest.Within(t), checked))
+	targettest.Expect(t, open(t, config(s, s.Addr(), `"check":"echo no such service >&2; exit 3"`), admin(s)).Verify(targettest.Within(t), checked), target.Denied, "status 3", "no such service")
 }
 
 func testUnfitAccounts(t *testing.T, s *servers.SSH) {
@@ -356,25 +316,25 @@ func testUnfitAccounts(t *testing.T, s *servers.SSH) {
 	locked := passwordAccount(t, s)
 	private, _ := servers.NewSSHKey(t)
 	for account, text := range map[string]string{"nobody-of-that-name": "does not exist", "a b": "not a name", "$(id)": "not a name", "": "not a name", "../x": "not a name"} {
-		expect(t, tt.Apply(within(t), change(t, tt, target.Credential{Account: account, Secret: sensitive.New(private)})), target.Denied, text)
-		expect(t, tt.Apply(within(t), change(t, tt, target.Credential{Account: account, Secret: sensitive.New("a-password")})), target.Denied, text)
+		targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, target.Credential{Account: account, Secret: sensitive.New(private)})), target.Denied, text)
+		targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, target.Credential{Account: account, Secret: sensitive.New("a-password")})), target.Denied, text)
 	}
 	if out, err := exec.Command("usermod", "-L", locked.Account).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	expect(t, tt.Apply(within(t), change(t, tt, locked)), target.Denied, "is locked")
-	works(t, s, "a locked account", locked, false)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, locked)), target.Denied, "is locked")
+	login(s).Works(t, "a locked account", locked, false)
 	damaged, a := keyAccount(t, s, "/bin/sh")
 	path := filepath.Join(a.Home, ".ssh", "authorized_keys")
-	must(t, os.Remove(path))
-	must(t, os.Mkdir(path, 0o700))
-	expect(t, tt.Apply(within(t), change(t, tt, damaged)), target.Denied, "is not a file")
-	must(t, os.Remove(path))
-	must(t, os.Chown(filepath.Dir(path), 0, 0))
-	expect(t, tt.Apply(within(t), change(t, tt, damaged)), target.Denied, "authorized_keys")
+	targettest.Must(t, os.Remove(path))
+	targettest.Must(t, os.Mkdir(path, 0o700))
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, damaged)), target.Denied, "is not a file")
+	targettest.Must(t, os.Remove(path))
+	targettest.Must(t, os.Chown(filepath.Dir(path), 0, 0))
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, damaged)), target.Denied, "authorized_keys")
 	protected := damaged
 	protected.Secret = sensitive.New("-----BEGIN OPENSSH PRIVATE KEY-----\nno key\n-----END OPENSSH PRIVATE KEY-----\n")
-	expect(t, tt.Verify(within(t), protected), target.Denied, "not one that SSH uses")
+	targettest.Expect(t, tt.Verify(targettest.Within(t), protected), target.Denied, "not one that SSH uses")
 }
 
 // testSudo is about an administrator who is not root.
@@ -383,25 +343,25 @@ func testSudo(t *testing.T, s *servers.SSH) {
 	old, _ := keyAccount(t, s, "/bin/sh")
 	tt := open(t, config(s, s.Addr()), keeper)
 	c := change(t, tt, old)
-	expect(t, tt.Apply(within(t), c), target.Denied, "sudo")
-	works(t, s, "after a refusal", c.New, false)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "sudo")
+	login(s).Works(t, "after a refusal", c.New, false)
 	if _, err := exec.LookPath("sudo"); err != nil {
 		t.Skip("sudo is not installed (Debian package sudo)")
 	}
 	sh, err := exec.LookPath("sh")
-	must(t, err)
+	targettest.Must(t, err)
 	rule := filepath.Join("/etc/sudoers.d", keeper.Account)
-	must(t, os.WriteFile(rule, fmt.Appendf(nil, "%s ALL=(%s) NOPASSWD: %s -s\n", keeper.Account, old.Account, sh), 0o440))
-	t.Cleanup(func() { must(t, os.Remove(rule)) })
-	must(t, tt.Apply(within(t), c))
-	must(t, tt.Retire(within(t), c))
-	works(t, s, "new, by sudo", c.New, true)
-	works(t, s, "old, by sudo", c.Old, false)
+	targettest.Must(t, os.WriteFile(rule, fmt.Appendf(nil, "%s ALL=(%s) NOPASSWD: %s -s\n", keeper.Account, old.Account, sh), 0o440))
+	t.Cleanup(func() { targettest.Must(t, os.Remove(rule)) })
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Must(t, tt.Retire(targettest.Within(t), c))
+	login(s).Works(t, "new, by sudo", c.New, true)
+	login(s).Works(t, "old, by sudo", c.Old, false)
 	// That rule is for one account alone.
 	password := passwordAccount(t, s)
-	expect(t, tt.Apply(within(t), change(t, tt, password)), target.Denied, "sudo")
-	works(t, s, "after a refusal", password, true)
-	seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{c.New, c.Old, password})
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, password)), target.Denied, "sudo")
+	login(s).Works(t, "after a refusal", password, true)
+	seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{c.New, c.Old, password})
 	if err != nil || fmt.Sprint(seen) != fmt.Sprint([]target.Liveness{target.Live, target.Dead, target.NotKnown}) {
 		t.Errorf("Inspect = %v, %v", seen, err)
 	}
@@ -411,14 +371,14 @@ func testAbsolutePath(t *testing.T, s *servers.SSH) {
 	a := s.NewAccount(t, "/bin/sh", "*")
 	private, public := servers.NewSSHKey(t)
 	path := filepath.Join(s.Keys(), a.Name)
-	must(t, os.WriteFile(path, driver.MarshalAuthorizedKey(public), 0o644))
+	targettest.Must(t, os.WriteFile(path, driver.MarshalAuthorizedKey(public), 0o644))
 	old := target.Credential{Account: a.Name, Secret: sensitive.New(private)}
 	tt := open(t, config(s, s.Addr(), fmt.Sprintf(`"authorized_keys":%q`, s.Keys()+"/%u")), admin(s))
 	c := change(t, tt, old)
-	must(t, tt.Apply(within(t), c))
-	must(t, tt.Retire(within(t), c))
-	works(t, s, "new", c.New, true)
-	works(t, s, "old", c.Old, false)
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Must(t, tt.Retire(targettest.Within(t), c))
+	login(s).Works(t, "new", c.New, true)
+	login(s).Works(t, "old", c.Old, false)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 || info.Sys().(*syscall.Stat_t).Uid != 0 {
 		t.Errorf("the file is %v, %v", info, err)
 	}
@@ -428,27 +388,27 @@ func testAbsolutePath(t *testing.T, s *servers.SSH) {
 func testSelf(t *testing.T, s *servers.SSH) {
 	private, public := servers.NewSSHKey(t)
 	path := filepath.Join(t.TempDir(), "authorized_keys")
-	must(t, os.WriteFile(path, driver.MarshalAuthorizedKey(public), 0o600))
+	targettest.Must(t, os.WriteFile(path, driver.MarshalAuthorizedKey(public), 0o600))
 	own := servers.StartSSH(t, "AuthorizedKeysFile "+path)
 	old := target.Credential{Account: own.User, Secret: sensitive.New(private)}
 	tt := open(t, config(own, own.Addr(), `"self":true`, fmt.Sprintf(`"authorized_keys":%q`, path)), target.Credential{})
 	c := change(t, tt, old)
 	for range 2 {
-		must(t, tt.Apply(within(t), c))
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	}
-	must(t, tt.Verify(within(t), c.New))
+	targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
 	for range 2 {
-		must(t, tt.Retire(within(t), c))
+		targettest.Must(t, tt.Retire(targettest.Within(t), c))
 	}
-	works(t, own, "new", c.New, true)
-	works(t, own, "old", c.Old, false)
-	expect(t, tt.Apply(within(t), target.Change{ID: "x", Strategy: target.Overlap, Old: c.Old, New: c.Old}), target.Denied, "unable to authenticate")
-	seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{c.New, c.Old})
+	login(own).Works(t, "new", c.New, true)
+	login(own).Works(t, "old", c.Old, false)
+	targettest.Expect(t, tt.Apply(targettest.Within(t), target.Change{ID: "x", Strategy: target.Overlap, Old: c.Old, New: c.Old}), target.Denied, "unable to authenticate")
+	seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{c.New, c.Old})
 	if err != nil || seen[0] != target.NotKnown || seen[1] != target.NotKnown {
 		t.Errorf("Inspect = %v, %v", seen, err)
 	}
 	password := target.Change{ID: "x", Strategy: target.Single, New: target.Credential{Account: old.Account, Secret: sensitive.New("a-new-password")}}
-	expect(t, tt.Apply(within(t), password), target.Denied, "administrator")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), password), target.Denied, "administrator")
 }
 
 func testOddCharacters(t *testing.T, s *servers.SSH) {
@@ -456,9 +416,9 @@ func testOddCharacters(t *testing.T, s *servers.SSH) {
 	old := passwordAccount(t, s)
 	for _, password := range []string{"space and\ttab", `quote " ' \ back`, "$HOME `id` $(id)", "EOF", "a:b:c", "pässwörd ☃", strings.Repeat("x", 128)} {
 		c := target.Change{ID: fmt.Sprintf("c%d", counter.Add(1)), Strategy: target.Single, Old: old, New: target.Credential{Account: old.Account, Secret: sensitive.New(password)}}
-		must(t, tt.Apply(within(t), c))
-		works(t, s, "new", c.New, true)
-		works(t, s, "old", c.Old, false)
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
+		login(s).Works(t, "new", c.New, true)
+		login(s).Works(t, "old", c.Old, false)
 		old = c.New
 	}
 }
@@ -468,9 +428,9 @@ func testWrongStrategies(t *testing.T, s *servers.SSH) {
 	private, _ := servers.NewSSHKey(t)
 	key := target.Credential{Account: "a", Secret: sensitive.New(private)}
 	password := target.Credential{Account: "a", Secret: sensitive.New("a-password")}
-	expect(t, tt.Apply(within(t), target.Change{Strategy: target.Single, New: key, Old: key}), target.Denied, "overlap")
-	expect(t, tt.Apply(within(t), target.Change{Strategy: target.Overlap, New: password, Old: password}), target.Denied, "single")
-	expect(t, tt.Retire(within(t), target.Change{Strategy: target.Overlap, New: password, Old: password}), target.Denied, "single")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), target.Change{Strategy: target.Single, New: key, Old: key}), target.Denied, "overlap")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), target.Change{Strategy: target.Overlap, New: password, Old: password}), target.Denied, "single")
+	targettest.Expect(t, tt.Retire(targettest.Within(t), target.Change{Strategy: target.Overlap, New: password, Old: password}), target.Denied, "single")
 }
 
 // testNoSecrets watches the list of processes of the host during changes.
@@ -500,7 +460,7 @@ func testNoSecrets(t *testing.T, s *servers.SSH) {
 		}
 	})
 	for range 5 {
-		must(t, tt.Apply(within(t), c))
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	}
 	close(finished)
 	watch.Wait()
@@ -525,15 +485,15 @@ func testInspect(t *testing.T, s *servers.SSH) {
 		c, a := keyAccount(t, s, "/bin/sh")
 		path := filepath.Join(a.Home, ".ssh", "authorized_keys")
 		content, err := os.ReadFile(path)
-		must(t, err)
+		targettest.Must(t, err)
 		s.Authorize(t, a, "# comment\n"+options+string(content))
-		seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{c})
+		seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{c})
 		if err != nil || seen[0] != want {
 			t.Errorf("with options %q: Inspect = %v, %v; want %v", options, seen, err, want)
 		}
 	}
 	missing := target.Credential{Account: "nobody-of-that-name", Secret: sensitive.New("a-password")}
-	seen, err := tt.(target.Inspector).Inspect(within(t), []target.Credential{missing})
+	seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{missing})
 	if err != nil || seen[0] != target.NotKnown {
 		t.Errorf("of a missing account: Inspect = %v, %v", seen, err)
 	}
@@ -543,12 +503,12 @@ func testInspect(t *testing.T, s *servers.SSH) {
 func testBrokenLogin(t *testing.T, s *servers.SSH) {
 	p := targettest.NewProxy(t, s.Addr())
 	tt := open(t, config(s, p.Addr(), `"check":""`), admin(s))
-	must(t, tt.Verify(within(t), admin(s)))
+	targettest.Must(t, tt.Verify(targettest.Within(t), admin(s)))
 	_, length, _ := p.Passed()
 	broken := 0
 	for after := length - 400; after < length; after += 20 {
 		p.Set(targettest.Fault{}, targettest.Fault{After: after, Kind: targettest.Reset})
-		err := tt.Verify(within(t), admin(s))
+		err := tt.Verify(targettest.Within(t), admin(s))
 		if class := target.ClassOf(err); err != nil && class != target.Unknown && class != target.Unreachable {
 			t.Errorf("cut after %d of %d bytes of replies: %v of class %v, want no verdict", after, length, err, class)
 		}
@@ -566,10 +526,10 @@ func testIPv6(t *testing.T, _ *servers.SSH) {
 	if err != nil {
 		t.Skipf("there is no IPv6 on this machine: %v", err)
 	}
-	must(t, l.Close())
+	targettest.Must(t, l.Close())
 	s := servers.StartSSH(t, "ListenAddress ::1")
 	tt := open(t, config(s, net.JoinHostPort("::1", fmt.Sprint(s.Port))), admin(s))
-	must(t, tt.Verify(within(t), admin(s)))
+	targettest.Must(t, tt.Verify(targettest.Within(t), admin(s)))
 }
 
 // TestOtherMethods is about hosts that ask for more than, or other things than, a key or a password.
@@ -577,10 +537,10 @@ func TestOtherMethods(t *testing.T) {
 	t.Parallel()
 	two := servers.StartSSH(t, "AuthenticationMethods publickey,password")
 	tt := open(t, config(two, two.Addr()), admin(two))
-	expect(t, tt.Verify(within(t), admin(two)), target.Denied, "more than one proof", "password")
+	targettest.Expect(t, tt.Verify(targettest.Within(t), admin(two)), target.Denied, "more than one proof", "password")
 	noPasswords := servers.StartSSH(t, "PasswordAuthentication no")
 	tt = open(t, config(noPasswords, noPasswords.Addr()), admin(noPasswords))
-	expect(t, tt.Verify(within(t), target.Credential{Account: "any", Secret: sensitive.New("a-password")}), target.Denied, "takes no passwords", "publickey")
+	targettest.Expect(t, tt.Verify(targettest.Within(t), target.Credential{Account: "any", Secret: sensitive.New("a-password")}), target.Denied, "takes no passwords", "publickey")
 }
 
 // TestAsksInDialogue is about hosts that ask for a password in a dialogue, as those with PAM do.
@@ -592,11 +552,11 @@ func TestAsksInDialogue(t *testing.T) {
 	s := servers.StartSSH(t, "PasswordAuthentication no", "KbdInteractiveAuthentication yes", "UsePAM yes", "LogLevel INFO")
 	tt := open(t, config(s, s.Addr()), admin(s))
 	old := passwordAccount(t, s)
-	must(t, tt.Verify(within(t), old))
+	targettest.Must(t, tt.Verify(targettest.Within(t), old))
 	c := change(t, tt, old)
-	must(t, tt.Apply(within(t), c))
-	must(t, tt.Verify(within(t), c.New))
-	expect(t, tt.Verify(within(t), c.Old), target.Rejected)
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
+	targettest.Expect(t, tt.Verify(targettest.Within(t), c.Old), target.Rejected)
 	failures := func() int { return strings.Count(s.Log.String(), "PAM: Authentication failure") }
 	for deadline := time.Now().Add(5 * time.Second); failures() == 0 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond) // the host writes its log after its answer
@@ -605,12 +565,12 @@ func TestAsksInDialogue(t *testing.T) {
 		t.Errorf("one rejected login was %d for the host", n)
 	}
 	// An administrator may be one with a password.
-	expect(t, open(t, config(s, s.Addr()), c.New).Apply(within(t), change(t, tt, old)), target.Denied, "sudo")
+	targettest.Expect(t, open(t, config(s, s.Addr()), c.New).Apply(targettest.Within(t), change(t, tt, old)), target.Denied, "sudo")
 	// A password that has expired is right, and of no use.
 	if out, err := exec.Command("chage", "-d", "0", old.Account).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	expect(t, tt.Verify(within(t), c.New), target.Denied, "asks more than for a password")
+	targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Denied, "asks more than for a password")
 }
 
 func TestCheck(t *testing.T) {

@@ -44,9 +44,9 @@ func standing(s *servers.SSH) *targettest.Standing {
 		},
 		Trace: func(t *testing.T, account string) string {
 			shadow, err := exec.Command("getent", "shadow", account).Output()
-			must(t, err)
+			targettest.Must(t, err)
 			home, err := exec.Command("sh", "-c", "echo ~"+account).Output()
-			must(t, err)
+			targettest.Must(t, err)
 			keys, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(home)), ".ssh", "authorized_keys"))
 			if err != nil && !os.IsNotExist(err) {
 				t.Fatal(err)
@@ -60,7 +60,7 @@ func standing(s *servers.SSH) *targettest.Standing {
 // judge asks a target, and asserts that it answers.
 func judge(t *testing.T, tt target.Target, account string) target.Standing {
 	t.Helper()
-	got, err := tt.(target.Guarded).Standing(within(t), account)
+	got, err := tt.(target.Guarded).Standing(targettest.Within(t), account)
 	if err != nil {
 		t.Fatalf("%q: %v", account, err)
 	}
@@ -109,8 +109,8 @@ func testStandingWithoutRoot(t *testing.T, s *servers.SSH) {
 		}
 	}
 	for _, account := range []string{"", "a b", "$(id)", "../root", "-u", "root\x00"} {
-		_, err := tt.(target.Guarded).Standing(within(t), account)
-		expect(t, err, target.Denied, "not a name")
+		_, err := tt.(target.Guarded).Standing(targettest.Within(t), account)
+		targettest.Expect(t, err, target.Denied, "not a name")
 	}
 }
 
@@ -132,8 +132,8 @@ func testStandingOfSelf(t *testing.T, s *servers.SSH) {
 // testStandingWithoutShell is about an administrator who may run nothing: that gives no verdict.
 func testStandingWithoutShell(t *testing.T, s *servers.SSH) {
 	keeper, _ := keyAccount(t, s, "/usr/sbin/nologin")
-	_, err := open(t, config(s, s.Addr()), keeper).(target.Guarded).Standing(within(t), "root")
-	expect(t, err, target.Denied, "has not run the commands")
+	_, err := open(t, config(s, s.Addr()), keeper).(target.Guarded).Standing(targettest.Within(t), "root")
+	targettest.Expect(t, err, target.Denied, "has not run the commands")
 }
 
 // TestJudge verifies what is made of a host's answer, one that is not whole included.

@@ -4,16 +4,12 @@ package targettest
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
-	"net"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/sensitive"
 )
 
 // timeout bounds one call of a target; patience is how long a call that gets no answer is waited for.
@@ -38,7 +34,7 @@ type Harness struct {
 	Account func(t *testing.T) target.Credential
 	// Login tries a login without the code under test. It returns whether the server let it in, and an error when the server
 	// did not answer.
-	Login func(ctx context.Context, c target.Credential) (bool, error)
+	Login Login
 	// Refused makes a credential for the account that the server's rules refuse. Nil where there are no such rules.
 	Refused func(account string) target.Credential
 	// Sessions opens a session with the credential and returns a check that it is still usable. Nil where sessions do not
@@ -88,36 +84,7 @@ func (h Harness) Open(t testing.TB, addr string) target.Target {
 
 func (h Harness) open(t testing.TB, addr string, admin target.Credential) target.Target {
 	t.Helper()
-	config := []byte(h.Config(addr))
-	if err := h.Kind.Check(config); err != nil {
-		t.Fatalf("the harness's configuration is refused: %v", err)
-	}
-	tt, err := h.Kind.Open(target.Settings{Name: "test", Config: config, Admin: admin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := tt.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	return tt
-}
-
-// OperatorText is what an operator reads of an error: its text, and the detail that callers are not told.
-func OperatorText(err error) string {
-	if detail := target.DetailOf(err); detail != "" {
-		return err.Error() + " [" + detail + "]"
-	}
-	return fmt.Sprint(err)
-}
-
-// Generate makes a candidate as the engine does.
-func Generate(ctx context.Context, tt target.Target, account string, old target.Credential) (target.Credential, error) {
-	if g, ok := tt.(target.Generator); ok {
-		return g.Generate(ctx, account, old, rand.Reader)
-	}
-	return target.PasswordRule{}.Generate(ctx, account, old, rand.Reader)
+	return Open(t, h.Kind, h.Config(addr), admin)
 }
 
 // change makes the change of a strategy: for Double, of the account that is not in use.
@@ -268,64 +235,6 @@ func (h Harness) retiresOnlyOld(t *testing.T, s target.Strategy) {
 	h.works(t, tt, "after a stale Retire, the one in use", next.Old, true)
 }
 
-// lostReply cuts the connection at positions in the reply: whatever the target says then must not be a lie.
-func (h Harness) lostReply(t *testing.T, s target.Strategy) {
-	h.overNetwork(t)
-	direct := h.Open(t, h.Addr)
-	c := h.change(t, direct, s)
-	p := NewProxy(t, h.Addr)
-	measure := h.Open(t, p.Addr())
-	h.do(t, "Apply through the proxy", func(ctx context.Context) error { return measure.Apply(ctx, c) })
-	_, length, _ := p.Passed()
-	// Quarters, and the end: where there is TLS, all but the last bytes are its handshake.
-	cuts := []int{0, length / 4, length / 2, length * 3 / 4, length - 160, length - 80, length - 40, length - 1}
-	for _, cut := range cuts {
-		cut = max(cut, 0)
-		c := h.change(t, direct, s)
-		p.Set(Fault{}, Fault{After: cut, Kind: Reset})
-		through := h.Open(t, p.Addr())
-		ctx, cancel := context.WithTimeout(t.Context(), timeout)
-		err := through.Apply(ctx, c)
-		cancel()
-		ctx, cancel = context.WithTimeout(t.Context(), timeout)
-		in, lerr := h.Login(ctx, c.New)
-		cancel()
-		if lerr != nil {
-			t.Fatal(lerr)
-		}
-		noSecret(t, err, c.New)
-		if err == nil && !in {
-			t.Errorf("cut after %d bytes of replies: Apply succeeded, and the credential does not authenticate", cut)
-		}
-		if class := target.ClassOf(err); err != nil && class != target.Unknown && in {
-			t.Errorf("cut after %d bytes of replies: Apply says %v (%v), and the credential authenticates", cut, class, err)
-		}
-		p.Set(Fault{}, Fault{})
-		h.do(t, "Apply again after a lost reply", func(ctx context.Context) error { return through.Apply(ctx, c) })
-		h.works(t, direct, "after a lost reply and another Apply", c.New, true)
-	}
-}
-
-// noVerdict cuts the connection at positions in the replies to a login with a good credential: that is no rejection.
-func (h Harness) noVerdict(t *testing.T) {
-	good := h.Account(t)
-	p := NewProxy(t, h.Addr)
-	tt := h.Open(t, p.Addr())
-	h.do(t, "Verify through the proxy", func(ctx context.Context) error { return tt.Verify(ctx, good) })
-	_, length, _ := p.Passed()
-	const cuts = 12
-	for i := range cuts {
-		p.Set(Fault{}, Fault{After: length * i / cuts, Kind: Reset})
-		ctx, cancel := context.WithTimeout(t.Context(), timeout)
-		err := tt.Verify(ctx, good)
-		cancel()
-		if class := target.ClassOf(err); err != nil && class != target.Unknown && class != target.Unreachable {
-			t.Errorf("cut after %d of %d bytes of replies: Verify of a good credential: %v of class %v, want no verdict", length*i/cuts, length, err, class)
-		}
-		noSecret(t, err, good)
-	}
-}
-
 func (h Harness) wrongCredential(t *testing.T) {
 	tt := h.Open(t, h.Addr)
 	good := h.Account(t)
@@ -340,51 +249,6 @@ func (h Harness) wrongCredential(t *testing.T) {
 	defer cancel()
 	if err := tt.Verify(ctx, nobody); target.ClassOf(err) != target.Rejected {
 		t.Errorf("an account that does not exist: %v of class %v, want rejected", err, target.ClassOf(err))
-	}
-}
-
-func (h Harness) unreachable(t *testing.T) {
-	h.overNetwork(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	c := h.change(t, h.Open(t, h.Addr), h.Kind.Strategies[0])
-	tt := h.Open(t, addr)
-	ctx, cancel := context.WithTimeout(t.Context(), timeout)
-	defer cancel()
-	for what, err := range map[string]error{"Apply": tt.Apply(ctx, c), "Verify": tt.Verify(ctx, c.Old)} {
-		if target.ClassOf(err) != target.Unreachable {
-			t.Errorf("%s at a closed port: %v of class %v, want unreachable", what, err, target.ClassOf(err))
-		}
-	}
-}
-
-// silent talks to a server that accepts connections and says nothing: a call ends with its context, and is no verdict.
-func (h Harness) silent(t *testing.T) {
-	h.overNetwork(t)
-	p := NewProxy(t, h.Addr)
-	p.Set(Fault{}, Fault{Kind: Silence})
-	c := h.change(t, h.Open(t, h.Addr), h.Kind.Strategies[0])
-	tt := h.Open(t, p.Addr())
-	for what, call := range map[string]func(context.Context) error{
-		"Apply":  func(ctx context.Context) error { return tt.Apply(ctx, c) },
-		"Verify": func(ctx context.Context) error { return tt.Verify(ctx, c.Old) },
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		began := time.Now()
-		err := call(ctx)
-		cancel()
-		if class := target.ClassOf(err); err == nil || class != target.Unknown && class != target.Unreachable {
-			t.Errorf("%s at a silent server: %v of class %v, want no verdict", what, err, class)
-		}
-		if took := time.Since(began); took > patience+5*time.Second {
-			t.Errorf("%s at a silent server took %v with a context of %v", what, took, patience)
-		}
 	}
 }
 
@@ -432,19 +296,3 @@ func (h Harness) refused(t *testing.T) {
 	h.works(t, tt, "after a refusal, the old one", c.Old, true)
 	h.works(t, tt, "after a refusal, the refused one", c.New, false)
 }
-
-// noSecret fails the test when an error tells a secret.
-func noSecret(t *testing.T, err error, credentials ...target.Credential) {
-	t.Helper()
-	if err == nil {
-		return
-	}
-	if slices.ContainsFunc(credentials, func(c target.Credential) bool {
-		return c.Secret.Len() > 3 && strings.Contains(err.Error(), c.Secret.Reveal())
-	}) {
-		t.Error("an error tells a secret")
-	}
-}
-
-// Value is a shorthand for harnesses.
-func Value(s string) sensitive.Value { return sensitive.New(s) }

@@ -1,0 +1,109 @@
+package targettest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// limit bounds one call of a target in the tests of a kind.
+const limit = 30 * time.Second
+
+// Login logs in at a server without the code under test. It returns whether the server accepted the
+// credential, and an error if the server did not answer.
+type Login func(ctx context.Context, c target.Credential) (bool, error)
+
+// Open opens a target whose configuration must be accepted, and closes it when the test ends.
+func Open(t testing.TB, k target.Kind, config string, admin target.Credential) target.Target {
+	t.Helper()
+	if err := k.Check([]byte(config)); err != nil {
+		t.Fatalf("the configuration is refused: %v", err)
+	}
+	tt, err := k.Open(target.Settings{Name: "test", Config: []byte(config), Admin: admin})
+	Must(t, err)
+	t.Cleanup(func() {
+		if err := tt.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return tt
+}
+
+// Within returns the context of one call of a target.
+func Within(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Must ends the test unless err is nil.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Expect asserts the class of an error, and words of what an operator reads of it.
+func Expect(t testing.TB, err error, class target.Class, words ...string) {
+	t.Helper()
+	if err == nil || target.ClassOf(err) != class {
+		t.Fatalf("%v of class %v, want class %v", err, target.ClassOf(err), class)
+	}
+	for _, w := range words {
+		if !strings.Contains(OperatorText(err), w) {
+			t.Errorf("the error does not say %q: %s", w, OperatorText(err))
+		}
+	}
+}
+
+// Works asserts whether a server accepts a credential.
+func (l Login) Works(t testing.TB, when string, c target.Credential, want bool) {
+	t.Helper()
+	if in, err := l(Within(t), c); err != nil || in != want {
+		t.Fatalf("%s: login as %q: %v, %v; want %v", when, c.Account, in, err, want)
+	}
+}
+
+// OperatorText returns what an operator reads of an error: its text, and the detail that callers do
+// not get.
+func OperatorText(err error) string {
+	if detail := target.DetailOf(err); detail != "" {
+		return err.Error() + " [" + detail + "]"
+	}
+	return fmt.Sprint(err)
+}
+
+// Generate makes a candidate as the engine does.
+func Generate(
+	ctx context.Context, tt target.Target, account string, old target.Credential,
+) (target.Credential, error) {
+	if g, ok := tt.(target.Generator); ok {
+		return g.Generate(ctx, account, old, rand.Reader)
+	}
+	return target.PasswordRule{}.Generate(ctx, account, old, rand.Reader)
+}
+
+// Value is a shorthand for harnesses.
+func Value(s string) sensitive.Value { return sensitive.New(s) }
+
+// noSecret fails the test if the text of an error has a secret.
+func noSecret(t testing.TB, err error, credentials ...target.Credential) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if slices.ContainsFunc(credentials, func(c target.Credential) bool {
+		return c.Secret.Len() > 3 && strings.Contains(err.Error(), c.Secret.Reveal())
+	}) {
+		t.Error("the text of an error has a secret")
+	}
+}
