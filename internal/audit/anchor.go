@@ -18,21 +18,21 @@ type Head struct {
 	KeyedFrom uint64 `json:"keyed_from"`
 }
 
-// Anchor is what a trail is held to when it resumes.
+// Anchor is what a trail is compared with when it resumes.
 type Anchor struct {
 	Node string
 	Key  *Key
-	// Head is what was kept last; nil when nothing was.
+	// Head is the head that was stored last; nil when none was.
 	Head *Head
-	// Expected says that something must have been kept.
+	// Expected says that a head must have been stored.
 	Expected bool
 	// Strict refuses to resume after a loss. Otherwise the trail begins anew behind it, with a
 	// record that says so.
 	Strict bool
 }
 
-// Peek returns the head of a trail that has none yet, before Resume. A trail whose end cannot be
-// read is an error.
+// Peek returns the head of a trail for which none is stored, before Resume. The end of the trail
+// must be readable.
 func (l *Log) Peek(node string) (Head, error) {
 	end, err := findEnd(l.cfg.Dir, nil)
 	if err = errors.Join(err, end.err); err != nil {
@@ -45,7 +45,7 @@ func (l *Log) Peek(node string) (Head, error) {
 	return h, nil
 }
 
-// Head is what must be kept of the trail now: all of its records are on disk.
+// Head returns the head to store now. All records up to it are on disk.
 func (l *Log) Head() Head {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,16 +1,16 @@
-// Package audit keeps the trail of calls: one JSON line per record, each with the hash of the one before, in segment
-// files that are only ever appended to.
+// Package audit keeps the trail of calls: one JSON line per record, each with the hash of the one
+// before, in segment files that are only ever appended to.
 //
 // Verify recomputes the chain over the bytes on disk, so a changed byte and a line removed,
-// inserted or moved show, even to somebody who does not trust this program. A trail with a key also
-// has a MAC in each line, so that nobody without the key can write a line. What the chain cannot
-// show, that whole lines were cut from the very end or that everything was rewritten, shows against
-// the trail's [Head], which the caller keeps elsewhere and hands to [Log.Resume] and
+// inserted or moved show, even to a reader who does not trust this program. A trail with a key also
+// has a MAC in each line, so that only the holder of the key can write a line. The chain cannot
+// show that whole lines were cut from the very end, or that everything was rewritten. Both show
+// against the trail's [Head], which the caller keeps elsewhere and hands to [Log.Resume] and
 // [Verification]. A record with a durable Append is on disk when Append returns; any other has left
 // the process then and is on disk within Config.SyncEvery.
 //
-// What is recorded, and what happens to a call that cannot be, is for the caller to decide. No value, key, signature,
-// token or digest of one has a field here.
+// The caller decides which calls to record, and what happens to a call that cannot be recorded. No
+// value, key, signature, token or digest of one has a field here.
 package audit
 
 import (
@@ -23,10 +23,11 @@ import (
 	"unicode/utf8"
 )
 
-// Phase tells the records of one call apart.
+// Phase distinguishes the records of one call.
 type Phase string
 
-// A change is recorded as an Intent before its effect and as an Outcome after it; a read or a refused call is one Call.
+// A change is recorded as an Intent before its effect and as an Outcome after it; a read or a
+// refused call is one Call.
 const (
 	Intent  Phase = "intent"
 	Outcome Phase = "outcome"
@@ -42,13 +43,15 @@ const (
 	Deny  Decision = "deny"
 )
 
-// Recovered is the operation of the record that Open appends after it cut off an unfinished last line.
+// Recovered is the operation of the record that Open appends after it cut off an unfinished last
+// line.
 const Recovered = "audit.recovered"
 
 // TimeFormat is how Time is written: RFC 3339 in UTC, always with milliseconds.
 const TimeFormat = "2006-01-02T15:04:05.000Z"
 
-// Longer members are cut, since a stranger may choose them and a trail must not be filled by one call.
+// Longer members are cut, since a stranger may choose them and a trail must not be filled by one
+// call.
 const (
 	maxUserAgent = 256
 	maxMember    = 1024
@@ -194,7 +197,8 @@ func (r *Record) prepare() {
 	r.Details = r.Details.bounded()
 }
 
-// appendMembers appends the middle part of a line: the members that a caller fills, as encoding/json writes them.
+// appendMembers appends the middle part of a line: the members that a caller fills, as
+// encoding/json writes them.
 func (r *Record) appendMembers(dst []byte) []byte {
 	start := len(dst)
 	for _, m := range [...]struct{ key, value string }{
@@ -252,7 +256,8 @@ func appendEscaped(dst []byte, s string) []byte {
 	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte{'\n'})...)
 }
 
-// cut shortens s to at most n bytes without splitting a character. The copy lets go of a long original.
+// cut shortens s to at most n bytes without splitting a character. The copy lets go of a long
+// original.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -131,8 +131,9 @@ func appendLine(dst []byte, after link, now time.Time, body []byte, key *macer) 
 	return append(dst, "\"}\n"...), next
 }
 
-// lineHash takes the line up to the hash member, and closes it itself. The text to hash is put together in the free room of
-// spare, which may be nil: hashing it whole costs less than part by part.
+// lineHash takes the line up to the hash member, and closes it itself. The text to hash is put
+// together in the free room of spare, which may be nil: hashing it whole costs less than part by
+// part.
 func lineHash(spare []byte, prev string, body []byte) string {
 	text := append(append(spare[:0], prev...), '\n')
 	text = append(append(text, body...), '}')
@@ -142,7 +143,7 @@ func lineHash(spare []byte, prev string, body []byte) string {
 	return string(digits[:])
 }
 
-// checkLine decodes line, which has no newline any more, and checks it against its own hash.
+// checkLine decodes line, whose newline the caller has removed, and checks it against its own hash.
 // Whether it follows the line before, and whether its MAC is right, is for the caller to see. Of a
 // line of a newer format only the frame is decoded: V, Seq, Time, Prev, MAC and Hash.
 func checkLine(line []byte) (Record, error) {
@@ -229,8 +230,8 @@ func isHex(b []byte, size int) bool {
 	return len(b) == size
 }
 
-// follow checks that r comes next after l, and returns the link r makes. After the zero link anything may come: that
-// is how a trail whose older segments are kept elsewhere begins.
+// follow checks that r comes next after l, and returns the link r makes. After the zero link
+// anything may come: that is how a trail whose older segments are kept elsewhere begins.
 func (l link) follow(r Record) (link, error) {
 	switch {
 	case r.Seq == 1 && r.Prev != genesis:

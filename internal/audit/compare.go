@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 )
 
-// compare says what the trail has lost; empty when nothing. found tells it in numbers.
+// compare returns what the trail has lost, or "" for nothing. found says which records are
+// concerned.
 func (l *Log) compare(a *Anchor, end ending) (loss Loss, found string) {
 	loss, found = l.compareRecords(a, end)
 	if loss == "" && end.err == nil && len(end.foreign) > 0 {
@@ -71,7 +72,7 @@ func lastKeyed(files []string, key *Key) bool {
 	return ok
 }
 
-// compareBehind looks at the records from the head on: after a crash there may be some behind it,
+// compareBehind checks the records from the head on: after a crash there may be some behind it,
 // written by the server.
 func (l *Log) compareBehind(a *Anchor, files []string) (Loss, string) {
 	h, key := *a.Head, a.Key.macer()

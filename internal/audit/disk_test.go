@@ -141,7 +141,8 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// After a failed fsync the kernel may forget what was written. What was acknowledged is written again.
+// After a failed fsync the kernel may forget what was written. What was acknowledged is written
+// again.
 func TestSyncFails(t *testing.T) {
 	t.Parallel()
 	cfg, d := failingConfig(t)

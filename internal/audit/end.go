@@ -21,8 +21,8 @@ type ending struct {
 	foreign []string
 }
 
-// maxAhead bounds how far the name of a segment may be ahead of the head. The server stores the head
-// every few seconds.
+// maxAhead bounds how far the name of a segment may be ahead of the head. The server stores the
+// head every few seconds.
 const maxAhead = 1 << 32
 
 // findEnd reads the end of the trail in dir. head is nil when it is not known.
@@ -68,8 +68,8 @@ func findEnd(dir string, head *Head) (ending, error) {
 	return e, nil
 }
 
-// found returns the last record that can be read: of the last segment, or else of the one before. It
-// is zero when neither can be read.
+// found returns the last record that can be read: of the last segment, or else of the one before.
+// It is zero when neither can be read.
 func (e *ending) found() link {
 	if e.err == nil {
 		return e.tail.end

@@ -30,9 +30,9 @@ var (
 	errTooLarge   = errors.New("larger than any segment of a trail")
 )
 
-// openRegular opens a file of the directory that is there. flag is os.O_RDONLY or os.O_RDWR. A link,
-// and anything else that is not a regular file, is errNotRegular; to write, so is a file that has a
-// second name.
+// openRegular opens a file of the directory that is there. flag is os.O_RDONLY or os.O_RDWR. A
+// link, and anything else that is not a regular file, is errNotRegular; to write, so is a file that
+// has a second name.
 func openRegular(path string, flag int) (*os.File, error) {
 	f, err := os.OpenFile(path, flag|safeOpen, 0)
 	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.EISDIR) {

@@ -63,8 +63,8 @@ func victim(t *testing.T) (path string, check func()) {
 	}
 }
 
-// TestPlantedNextSegment puts something in the place of the next segments and makes the server begin
-// one: it writes to none of them, removes none, and goes on.
+// TestPlantedNextSegment puts something in the place of the next segments and makes the server
+// begin one: it writes to none of them, removes none, and goes on.
 func TestPlantedNextSegment(t *testing.T) {
 	t.Parallel()
 	for name, plant := range plants {
@@ -101,8 +101,8 @@ func TestPlantedNextSegment(t *testing.T) {
 	}
 }
 
-// TestPlantedLastSegment puts something behind the end of a trail that is at rest: Verify says so, a
-// start does not hang and records a loss, and numbers do not run ahead.
+// TestPlantedLastSegment puts something behind the end of a trail that is at rest: Verify says so,
+// a start does not hang and records a loss, and numbers do not run ahead.
 func TestPlantedLastSegment(t *testing.T) {
 	t.Parallel()
 	for name, plant := range plants {
@@ -132,8 +132,8 @@ func TestPlantedLastSegment(t *testing.T) {
 	}
 }
 
-// TestPlantedLock puts something in the place of the lock: nothing outside is opened to write, and no
-// start hangs.
+// TestPlantedLock puts something in the place of the lock: nothing outside is opened to write, and
+// no start hangs.
 func TestPlantedLock(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"link", "dangling link", "hard link", "pipe", "directory"} {
@@ -276,8 +276,8 @@ func sparse(t *testing.T, file string) string {
 	return file
 }
 
-// TestCutSegmentIsNotCompressed cuts a finished segment at the end of a line: it is reported and stays
-// as it is, and retention does not remove it.
+// TestCutSegmentIsNotCompressed cuts a finished segment at the end of a line: it is reported and
+// stays as it is, and retention does not remove it.
 func TestCutSegmentIsNotCompressed(t *testing.T) {
 	t.Parallel()
 	for name, r := range map[string]Retention{
@@ -309,8 +309,8 @@ func TestCutSegmentIsNotCompressed(t *testing.T) {
 	}
 }
 
-// TestCompressedBomb: a small compressed file is not read for longer than a segment can be, wherever it
-// stands.
+// TestCompressedBomb: a small compressed file is not read for longer than a segment can be,
+// wherever it stands.
 func TestCompressedBomb(t *testing.T) {
 	t.Parallel()
 	lines := map[string]string{
@@ -345,8 +345,9 @@ func TestCompressedBomb(t *testing.T) {
 	}
 }
 
-// TestKnownTakenAwayHidesNothingElse: the segment in use is taken away and put back, and the operator
-// accepts that. Then the records in front of the gap must all be there, or all be away as they were.
+// TestKnownTakenAwayHidesNothingElse: the segment in use is taken away and put back, and the
+// operator accepts that. Then the records in front of the gap must all be there, or all be away as
+// they were.
 func TestKnownTakenAwayHidesNothingElse(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
@@ -429,8 +430,8 @@ func TestKnownTakenAwayHidesNothingElse(t *testing.T) {
 	}
 }
 
-// TestFullSegmentTakenAway renames the segment in use away when it is full: the loss is found before the
-// next one is begun.
+// TestFullSegmentTakenAway renames the segment in use away when it is full: the loss is found
+// before the next one is begun.
 func TestFullSegmentTakenAway(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
@@ -447,8 +448,8 @@ func TestFullSegmentTakenAway(t *testing.T) {
 	}
 }
 
-// TestExpandedSegmentsAreNotPruned: somebody expands the compressed segments. They are compressed again before the size of the
-// trail is looked at.
+// TestExpandedSegmentsAreNotPruned: somebody expands the compressed segments. They are compressed
+// again before the size of the trail is looked at.
 func TestExpandedSegmentsAreNotPruned(t *testing.T) {
 	t.Parallel()
 	kept(t, 40, Retention{Compress: true}, func(l *Log, k *keeper, cfg Config) {
@@ -477,8 +478,8 @@ func TestExpandedSegmentsAreNotPruned(t *testing.T) {
 	})
 }
 
-// TestSecondNameOfTheLastSegment: a copy by links, as backup programs make, gives the last segment a second name. The start
-// leaves it as it is and continues in a new one.
+// TestSecondNameOfTheLastSegment: a copy by links, as backup programs make, gives the last segment
+// a second name. The start leaves it as it is and continues in a new one.
 func TestSecondNameOfTheLastSegment(t *testing.T) {
 	t.Parallel()
 	cfg, head := anchored(t, 5, 1<<20)
@@ -496,8 +497,8 @@ func TestSecondNameOfTheLastSegment(t *testing.T) {
 	}
 }
 
-// TestSinkPassesCopiedLines: somebody puts a copy of genuine lines into a file that is named inside another segment. The sink
-// gets every record all the same.
+// TestSinkPassesCopiedLines: somebody puts a copy of genuine lines into a file that is named inside
+// another segment. The sink gets every record all the same.
 func TestSinkPassesCopiedLines(t *testing.T) {
 	t.Parallel()
 	for _, planted := range []uint64{2, 3, 4} {

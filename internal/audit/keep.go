@@ -14,7 +14,7 @@ import (
 // Pruned is the operation of the record that retention writes before it removes a segment.
 const Pruned = "audit.pruned"
 
-// keepEvery is how often finished segments are looked at.
+// keepEvery is how often finished segments are checked.
 const keepEvery = time.Minute
 
 // Retention says how finished segments are kept. Its zero value keeps them all as they are.
@@ -30,7 +30,7 @@ type Retention struct {
 	// Taken returns the last record that every sink has; nil means that there are no sinks.
 	Taken func() uint64
 	// StoreHead stores the head of the trail. A segment is removed only after it returned nil, so
-	// that a removal by retention can be told from a loss.
+	// that a removal by retention differs from a loss.
 	StoreHead func(ctx context.Context) error
 }
 
@@ -64,7 +64,7 @@ func newKeeper(l *Log, r Retention) *keeper {
 
 func (k *keeper) look(ctx context.Context) {
 	var err error
-	if k.Compress { // first: a compressed segment that somebody has expanded does not make the trail look larger
+	if k.Compress { // first: a compressed segment that was expanded by hand does not make the trail look larger
 		err = k.compress(ctx)
 	}
 	err = errors.Join(err, k.prune(ctx))
@@ -128,7 +128,7 @@ func (k *keeper) prune(ctx context.Context) error {
 		case c.err != nil:
 			continue // reported
 		case first < next && c.next <= next:
-			// A crash came before the removal, or it was put back.
+			// A crash came before the removal, or the file was restored.
 			if err := k.removeFiles(file, c); err != nil {
 				return err
 			}

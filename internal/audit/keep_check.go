@@ -15,7 +15,8 @@ var (
 	errNoNext   = errors.New("no segment follows its last record: lines were cut off, or the next file is another's")
 	errNoRecord = errors.New("it holds no record")
 	errChanging = errors.New("it changed while it was read")
-	// errNotYet means that the segment behind has no record yet, or a changed one: it is checked later.
+	// errNotYet means that the segment behind has no record yet, or a changed one: it is checked
+	// later.
 	errNotYet = errors.New("the next segment has no valid record yet")
 )
 
@@ -33,11 +34,12 @@ type checked struct {
 	next   uint64    // first record of the segment that follows
 	newest time.Time // of its records
 	size   int64     // on disk, and never more than its lines
-	gap    bool      // its first record is that of a loss
+	gap    bool      // its first record records a loss
 	err    error     // why it does not verify, or does not stand where it must in the chain
 }
 
-// fileID changes when a file is replaced or written to: no program can set its change time, except by the clock.
+// fileID changes when a file is replaced or written to: no program can set its change time, except
+// by the clock.
 type fileID struct {
 	dev, ino  uint64
 	size      int64
@@ -63,8 +65,8 @@ func identify(file string) (fileID, error) {
 	}, nil
 }
 
-// check verifies a finished segment, unless it did before and the file is the same. err means that it
-// could not be found out.
+// check verifies a finished segment, unless it did before and the file is the same. err means that
+// it could not be found out.
 func (k *keeper) check(ctx context.Context, files []string, i int) (checked, error) {
 	id, err := identify(files[i])
 	if err != nil {
@@ -76,9 +78,9 @@ func (k *keeper) check(ctx context.Context, files []string, i int) (checked, err
 	return k.read(ctx, files, i, func([]byte) error { return nil })
 }
 
-// read verifies a finished segment and hands each of its lines over. It begins with the record that it
-// is named for, and the record behind its last one is the first of another segment. A segment of the
-// time before the trail had a key is as good as the one that follows.
+// read verifies a finished segment and hands each of its lines over. It begins with the record that
+// it is named for, and the record behind its last one is the first of another segment. A segment of
+// the time before the trail had a key is as good as the one that follows.
 func (k *keeper) read(ctx context.Context, files []string, i int, each func(line []byte) error) (checked, error) {
 	file := files[i]
 	id, err := identify(file)
@@ -180,8 +182,8 @@ func (k *keeper) mac(seq uint64, head Head) *macer {
 
 var errEnough = errors.New("enough lines were read")
 
-// firstRecord returns the first record of a segment; the zero Record when it has none yet. Its MAC is
-// checked unless mac is nil.
+// firstRecord returns the first record of a segment; the zero Record when it has none yet. Its MAC
+// is checked unless mac is nil.
 func firstRecord(file string, mac *macer) (r Record, err error) {
 	err = eachLine(file, func(line []byte, whole bool) (err error) {
 		if !whole {

@@ -31,7 +31,7 @@ type Config struct {
 	SegmentBytes int64            // a new segment begins behind so many; 0 means 64 MiB, the most
 	SyncEvery    time.Duration    // how long a record may wait for the disk; 0 means 500 ms
 	Now          func() time.Time // nil means time.Now
-	Logger       *slog.Logger     // told when the trail cannot be written, and when it can again; nil means nobody
+	Logger       *slog.Logger     // logs when the trail cannot be written, and when it can again; nil logs nothing
 
 	open func(name string, create bool) (file, error) // set by tests
 }
@@ -76,7 +76,7 @@ type Log struct {
 }
 
 // Open takes the trail for this process and finds its end, without a key and without an anchor. A
-// directory that another process has open is an error, and so is a last line that does not verify.
+// directory must not be open in another process, and its last line must verify.
 // Call Run next, or Close.
 func Open(cfg Config) (*Log, error) {
 	l, err := Lock(cfg)
@@ -133,8 +133,8 @@ func (l *Log) Failing() bool { return l.w.failing.Load() }
 // Ready is closed once Run takes records.
 func (l *Log) Ready() <-chan struct{} { return l.started }
 
-// Run writes what Append hands over until ctx ends. It then refuses new records, puts the others on disk, answers them
-// all and lets go of the trail. It runs once.
+// Run writes what Append hands over until ctx ends. It then refuses new records, puts the others on
+// disk, answers them all and lets go of the trail. It runs once.
 func (l *Log) Run(ctx context.Context) error {
 	if !l.claimed.CompareAndSwap(false, true) {
 		return errors.New("audit: Run was called before, or the log is closed")
@@ -164,8 +164,8 @@ func (l *Log) Run(ctx context.Context) error {
 // collect takes what waits behind first, to go in one write.
 func (l *Log) collect(first *entry) []*entry {
 	l.batch = append(l.batch[:0], first)
-	// On a busy machine the callers who are ready to run hand over theirs first: one write serves them all. On an idle one
-	// this returns at once.
+	// On a busy machine the callers who are ready to run hand over theirs first: one write serves them
+	// all. On an idle one this returns at once.
 	runtime.Gosched()
 	for len(l.batch) < maxBatch {
 		select {
@@ -178,7 +178,8 @@ func (l *Log) collect(first *entry) []*entry {
 	return l.batch
 }
 
-// stop writes what was accepted. A caller that slips one in behind the last look is answered by ended.
+// stop writes what was accepted. A caller that slips one in behind the last look is answered by
+// ended.
 func (l *Log) stop() error {
 	close(l.stopping)
 	for {
@@ -198,9 +199,10 @@ func (l *Log) release() {
 	_ = l.lock.Close()
 }
 
-// Append writes one record. With durable it returns when the record is on disk, and one fsync serves all who wait;
-// without, when the record has left the process. It fills Seq, Time, Prev and Hash, and cuts overlong members. It
-// waits until ctx ends, and at most 5 s. An error means that the record may be missing, not that it surely is.
+// Append writes one record. With durable it returns when the record is on disk, and one fsync
+// serves all who wait; without, when the record has left the process. It fills Seq, Time, Prev and
+// Hash, and cuts overlong members. It waits until ctx ends, and at most 5 s. An error means that
+// the record may be missing, not that it surely is.
 func (l *Log) Append(ctx context.Context, r Record, durable bool) error {
 	if err := l.running(); err != nil {
 		return err
@@ -212,7 +214,7 @@ func (l *Log) Append(ctx context.Context, r Record, durable bool) error {
 	}
 	e.late.Reset(patience)
 	select {
-	case l.queue <- e: // there is room, as nearly always: no need to look at the rest
+	case l.queue <- e: // there is room, as nearly always: no need to check the rest
 		return l.wait(ctx, e)
 	default:
 	}
@@ -242,7 +244,8 @@ func (l *Log) running() error {
 	}
 }
 
-// wait returns what became of e. An entry goes back to the pool only when the writer is done with it for sure.
+// wait returns what became of e. An entry goes back to the pool only when the writer is done with
+// it for sure.
 func (l *Log) wait(ctx context.Context, e *entry) error {
 	select {
 	case err := <-e.done:
@@ -263,8 +266,8 @@ func (l *Log) wait(ctx context.Context, e *entry) error {
 	}
 }
 
-// entry is a record on its way. Its members are encoded by the caller's goroutine; the writer adds what depends on the
-// order.
+// entry is a record on its way. Its members are encoded by the caller's goroutine; the writer adds
+// what depends on the order.
 type entry struct {
 	members []byte // of the record, without braces
 	durable bool

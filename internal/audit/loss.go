@@ -13,8 +13,8 @@ const Gap = "audit.gap"
 // key.
 const Adopted = "audit.adopted"
 
-// Loss is the result of comparing a trail with its head. It is a stable token: the outcome of a [Gap]
-// record.
+// Loss is the result of comparing a trail with its head. It is a stable token: the outcome of a
+// [Gap] record.
 type Loss string
 
 // The losses. lossText explains each.
@@ -61,7 +61,8 @@ func (e *LossError) Error() string {
 		lossText[e.Loss], e.found, adviceAfterLoss)
 }
 
-// adoptedRecord returns the first record of a trail that has a key and follows records without MACs.
+// adoptedRecord returns the first record of a trail that has a key and follows records without
+// MACs.
 func adoptedRecord(node string, end link) Record {
 	return Record{
 		Phase:         Call,

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// FuzzMembers holds the line's middle part to encoding/json, with every member that a caller fills set, or all but one.
+// FuzzMembers holds the line's middle part to encoding/json, with every member that a caller fills
+// set, or all but one.
 func FuzzMembers(f *testing.F) {
 	for _, s := range []string{"plain ~", "", `"\`, "<&>", "é\u2028\u2029\x7f", "\x00\b\f\n\r\t\x1f", "\xff\xc3", "😀"} {
 		f.Add(s, uint8(3))

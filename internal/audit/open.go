@@ -17,8 +17,8 @@ var (
 	errNamed   = errors.New("gap in segments: the empty segment is not named for the next record")
 )
 
-// makeDir makes the directory and its name durable. One that exists keeps its mode: an operator may let a shipper's
-// group read it.
+// makeDir makes the directory and its name durable. One that exists keeps its mode: an operator may
+// let a shipper's group read it.
 func makeDir(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -32,7 +32,8 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// lock keeps other processes off the trail. The kernel lets go of it when the file is closed, however that happens.
+// lock keeps other processes off the trail. The kernel lets go of it when the file is closed,
+// however that happens.
 func lock(dir string) (*os.File, error) {
 	path := filepath.Join(dir, lockName)
 	f, err := createNew(path)
@@ -86,8 +87,8 @@ func endBefore(files []string) (link, error) {
 	return t.end, nil
 }
 
-// cutTail cuts torn bytes off the segment. The sync comes even when there are none: what a process wrote before it
-// was killed is not on disk for sure.
+// cutTail cuts torn bytes off the segment. The sync comes even when there are none: what a process
+// wrote before it was killed is not on disk for sure.
 func (w *writer) cutTail(torn int64) error {
 	if torn > 0 {
 		if err := w.f.Truncate(w.size); err != nil {
@@ -119,8 +120,8 @@ type tail struct {
 	whole, size int64
 }
 
-// readTail reads the last whole line of a segment and checks it. The lines before are Verify's business: a server
-// should not read 64 MiB before it starts.
+// readTail reads the last whole line of a segment and checks it. The lines before are Verify's
+// business: a server should not read 64 MiB before it starts.
 func readTail(name string) (tail, error) {
 	if segmentExtOf(name) == compressedExt {
 		return readCompressedTail(name)
@@ -164,7 +165,8 @@ func readLine(f io.ReaderAt, start, end int64) (link, error) {
 	return link{}.follow(r)
 }
 
-// afterNewline returns the offset behind the last newline in the first n bytes, 0 when there is none.
+// afterNewline returns the offset behind the last newline in the first n bytes, 0 when there is
+// none.
 func afterNewline(f io.ReaderAt, n int64) (int64, error) {
 	chunk := make([]byte, 64<<10)
 	for n > 0 {

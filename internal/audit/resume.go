@@ -8,7 +8,7 @@ import (
 )
 
 // Resume finds the end of the trail, compares it with the anchor, and makes the log ready to
-// continue. Without an anchor the trail has no key, and an end that cannot be read is an error. An
+// continue. Without an anchor the trail has no key, and its end must be readable. An
 // unfinished last line was never acknowledged, so it is cut off, and a record says so. After a loss
 // it returns nil, unless the anchor is strict: it is logged, counted and recorded.
 func (l *Log) Resume(a *Anchor) error {

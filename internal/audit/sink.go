@@ -23,7 +23,7 @@ type Line struct {
 
 // Sink takes a copy of the trail. It is used by one goroutine.
 type Sink interface {
-	// Name tells sinks apart: 1 to 32 lower-case letters.
+	// Name identifies the sink: 1 to 32 lower-case letters.
 	Name() string
 	// Destination is the URL or host:port that the sink connects to; empty when it connects nowhere.
 	// Nothing else of the server may connect there.
@@ -66,8 +66,8 @@ func (l *Log) oldPosition(sink string) string {
 	return filepath.Join(l.cfg.Dir, "sink-"+sink+".json")
 }
 
-// OldPosition reads what an earlier release has noted of a sink; 0 when there is nothing. Anybody
-// who can write to the directory can change it, so the caller reads it once.
+// OldPosition returns the position of a sink that an earlier release has stored, or 0. A process
+// that can write to the directory can change it, so the caller reads it once.
 func (l *Log) OldPosition(sink string) (uint64, error) {
 	f, size, err := openPlain(l.oldPosition(sink))
 	if errors.Is(err, os.ErrNotExist) {
@@ -90,7 +90,7 @@ func (l *Log) OldPosition(sink string) (uint64, error) {
 	return p.Seq, nil
 }
 
-// RemoveOldPosition removes that file.
+// RemoveOldPosition removes the file that OldPosition reads.
 func (l *Log) RemoveOldPosition(sink string) error {
 	err := os.Remove(l.oldPosition(sink))
 	if errors.Is(err, os.ErrNotExist) {
@@ -99,13 +99,14 @@ func (l *Log) RemoveOldPosition(sink string) error {
 	return err
 }
 
-// Name is the sink's.
+// Name returns the name of the sink.
 func (f *Forwarder) Name() string { return f.sink.Name() }
 
-// Taken is the last record that the sink has.
+// Taken returns the number of the last record that the sink has.
 func (f *Forwarder) Taken() uint64 { return f.taken.Load() }
 
-// Sent is the last record that was handed to the sink, which may not have confirmed it yet.
+// Sent returns the number of the last record that was handed to the sink, which may not have
+// confirmed it yet.
 func (f *Forwarder) Sent() uint64 { return f.sent.Load() }
 
 // Lag counts the records on disk that the sink does not have yet.

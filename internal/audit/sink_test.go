@@ -178,7 +178,8 @@ func TestForwarderSkipsDamage(t *testing.T) {
 	}
 }
 
-// damageSecondLine replaces the second line of the first segment and returns the number of its record.
+// damageSecondLine replaces the second line of the first segment and returns the number of its
+// record.
 func damageSecondLine(t *testing.T, dir, text string) (seq uint64) {
 	t.Helper()
 	files, err := segments(dir)

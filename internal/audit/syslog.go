@@ -27,7 +27,7 @@ type Syslog struct {
 	Address string
 	// TLS is nil for a plain connection.
 	TLS *tls.Config
-	// Dial connects; nil means that of [net.Dialer].
+	// Dial connects; nil means [net.Dialer.DialContext].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time

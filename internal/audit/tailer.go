@@ -42,10 +42,11 @@ type tailer struct {
 	read int    // how many lines of it were read
 	// genuine says that a line of the open segment was written by the server.
 	genuine bool
-	// foreign are the segments that this batch does not open again: they have no genuine line, or not the next record.
+	// foreign are the segments that this batch does not open again: they have no genuine line, or not
+	// the next record.
 	foreign []string
 
-	// What was logged, so that a line that is read again is not logged again.
+	// The lines that were logged, so that a line that is read again is not logged again.
 	damaged map[uint64]*damaged // by the first record of the segment
 	lost    uint64              // the last record
 
@@ -80,8 +81,8 @@ func (t *tailer) seek(next uint64) {
 	}
 }
 
-// batch returns lines up to the record upTo, all of which is on disk. When ctx ends, it returns what
-// it has.
+// batch returns lines up to the record upTo, all of which is on disk. When ctx ends, it returns
+// what it has.
 func (t *tailer) batch(ctx context.Context, upTo uint64) (lines []Line, err error) {
 	t.buf = nil // what lies behind the records on disk may have been cut off and written again
 	t.foreign = nil
@@ -150,7 +151,7 @@ func sendable(lines []Line, err error) ([]Line, error) {
 }
 
 // damage logs once that the line read last is not sent, or that the rest of the segment cannot be
-// read. Anybody who can write to the directory can make any number of such lines, so it logs the
+// read. A process that can write to the directory can make any number of such lines, so it logs the
 // first ones of a segment; what the sink does not get for them, missed logs.
 func (t *tailer) damage(err error) {
 	segment := segmentSeq(filepath.Base(t.path))
@@ -191,8 +192,9 @@ func (t *tailer) missed(seq uint64) {
 
 func (t *tailer) absent() error { return fmt.Errorf("audit: record %d is not in the trail", t.next) }
 
-// openNext opens the segment behind the open one. From a segment that does not lead to the next record it goes back to another
-// one that should have it: somebody may have put a copy of genuine lines there. When no other has it, it is missing.
+// openNext opens the segment behind the open one. From a segment that does not lead to the next
+// record it goes back to another one that should have it: the open one may hold a copy of genuine
+// lines. A record that no other segment has is missing.
 func (t *tailer) openNext(ctx context.Context) error {
 	after := t.path
 	files, err := segments(t.dir)

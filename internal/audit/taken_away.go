@@ -58,8 +58,8 @@ func (w *writer) lookForLoss() {
 	_ = w.takenAway() // noted there; the next caller sees it too
 }
 
-// takenAway records that the segment in use is no longer there as it was written, and continues in a
-// new one.
+// takenAway records that the segment in use is no longer there as it was written, and continues in
+// a new one.
 func (w *writer) takenAway() error {
 	end, name, found := w.end, w.name, w.foundOnDisk()
 	w.lost(LossWhileInUse, name)

@@ -25,9 +25,9 @@ type Report struct {
 	Keyed     uint64
 	KeyedFrom uint64
 	// Newer counts the records that a newer release has written: their chain was verified, their
-	// members were not looked at.
+	// members were not checked.
 	Newer uint64
-	// Gaps are the losses that the trail itself tells of.
+	// Gaps are the losses that the trail itself records.
 	Gaps []GapFound
 }
 
@@ -39,7 +39,7 @@ type GapFound struct {
 	Note string
 }
 
-// GapError means that the trail verifies but for losses that it tells of itself.
+// GapError means that the trail verifies except for losses that it records.
 type GapError struct{ Gaps []GapFound }
 
 func (e *GapError) Error() string {
@@ -68,9 +68,9 @@ type Verification struct {
 	InUse bool
 }
 
-// Verify checks the chain of a trail, or of one of its segment files, which then starts from its own first prev. The
-// error names file, line and what is wrong with the first bad line. It takes no lock: next to a writing server it may
-// meet a last line that is just being written.
+// Verify checks the chain of a trail, or of one of its segment files, which then starts from its
+// own first prev. The error names file, line and what is wrong with the first bad line. It takes no
+// lock: next to a writing server it may meet a last line that is just being written.
 func Verify(path string) (Report, error) { return Verification{}.Verify(path) }
 
 // Verify checks a trail against everything that v has.
@@ -120,8 +120,9 @@ func (v *verifier) advice(err error) error {
 	return fmt.Errorf("%w; the trail was changed after it was written, or is damaged: %s", err, adviceAfterLoss)
 }
 
-// checkKnownGaps refuses the number of a record that is here and is not a gap record: the operator knows of
-// another loss than the trail reports. Retention may have removed a gap record that was named for years.
+// checkKnownGaps refuses the number of a record that is here and is not a gap record: the operator
+// knows of another loss than the trail reports. Retention may have removed a gap record that was
+// named for years.
 func (v *verifier) checkKnownGaps() error {
 	found := "this trail reports no loss"
 	if len(v.report.Gaps) > 0 {
@@ -171,7 +172,7 @@ func (v *verifier) atEnd(path string) error {
 }
 
 // gapBehind reports whether a gap record follows the record seq, so that the head was replaced
-// after the loss was told.
+// after the loss was recorded.
 func (v *verifier) gapBehind(seq uint64) bool {
 	return slices.ContainsFunc(v.report.Gaps, func(g GapFound) bool { return g.Seq > seq })
 }
@@ -270,8 +271,8 @@ func (v *verifier) line(file string, line []byte, isFirst bool, first uint64) er
 	return nil
 }
 
-// foundBefore checks the records before a gap. Whether all of them may be missing is a matter of the
-// head.
+// foundBefore checks the records before a gap. Whether all of them may be missing is a matter of
+// the head.
 func (v *verifier) foundBefore(r Record) error {
 	if !v.seen || gapFollows(r, v.end) {
 		return nil
@@ -281,7 +282,7 @@ func (v *verifier) foundBefore(r Record) error {
 }
 
 // gapFollows reports whether end is where the trail ended before the gap r: the records that were
-// there when the loss was found, or all that the server knew of, when a file was put back.
+// there when the loss was found, or all that the server knew of, when a file was restored.
 func gapFollows(r Record, end link) bool {
 	for _, which := range []string{"found", "stored"} {
 		seq, hash := r.Details.Get(which+"_seq"), r.Details.Get(which+"_hash")

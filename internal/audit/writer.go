@@ -40,11 +40,11 @@ func openFile(name string, create bool) (f file, err error) {
 	return f, nil
 }
 
-// writer appends to the last segment. One goroutine owns it; an fsync runs beside it, so that a read does not wait for
-// the disk of somebody's change.
+// writer appends to the last segment. One goroutine owns it; an fsync runs beside it, so that a
+// read does not wait for the disk because of a change.
 //
-// After a failed fsync the kernel may have dropped the pages and call the next fsync a success. So the bytes written
-// since the last good one are kept, and repair writes them again.
+// After a failed fsync the kernel may have dropped the pages and call the next fsync a success. So
+// the bytes written since the last good one are kept, and repair writes them again.
 type writer struct {
 	dir          string
 	segmentBytes int64
@@ -80,7 +80,8 @@ type writer struct {
 	syncing bool
 }
 
-// write appends the batch and answers it: whoever wants no sync at once, the others when they are on disk.
+// write appends the batch. It answers callers that want no sync at once, and the others when their
+// records are on disk.
 func (w *writer) write(batch []*entry) {
 	err := w.ready()
 	if err == nil {
@@ -111,7 +112,8 @@ func (w *writer) writeLines(batch []*entry) error {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		// What arrived of the batch is cut off again, now if the disk lets us, else before the next batch.
+		// The part of the batch that arrived is cut off again: now, or before the next batch if the disk
+		// fails.
 		if cutErr := w.f.Truncate(w.size); cutErr != nil {
 			w.broken = cutErr
 		}
@@ -137,7 +139,7 @@ func signal(c chan struct{}) {
 
 // ready makes the segment fit to take a batch.
 func (w *writer) ready() error {
-	if !w.whole() || w.size >= w.segmentBytes { // a full one is looked at before it is left
+	if !w.whole() || w.size >= w.segmentBytes { // check a full segment before leaving it
 		w.lookForLoss()
 	}
 	if w.broken != nil {
@@ -157,8 +159,8 @@ func (w *writer) ready() error {
 	return w.begin(w.end)
 }
 
-// begin makes the segment for the record after end. What has its name already is renamed: an earlier try has left it, whose
-// records were never acknowledged, or it is not the server's.
+// begin makes the segment for the record after end. What has its name already is renamed: an
+// earlier try has left it, whose records were never acknowledged, or it is not the server's.
 func (w *writer) begin(end link) error {
 	name := segmentName(end.seq + 1)
 	path := filepath.Join(w.dir, name)
@@ -199,7 +201,8 @@ func statOf(f file) (os.FileInfo, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// repair opens the segment anew, cuts off what does not count, and writes again what may not have reached the disk.
+// repair opens the segment anew, cuts off what does not count, and writes again what may not have
+// reached the disk.
 func (w *writer) repair() error {
 	w.settle()
 	err := w.reopen()
@@ -243,8 +246,8 @@ func (w *writer) reopen() error {
 	return nil
 }
 
-// tick puts on disk what has been waiting since the last tick. It also repairs a trail that nobody
-// writes to, and notices that the segment was taken away or cut while the server runs.
+// tick puts on disk what has been waiting since the last tick. It also repairs a trail to which no
+// call writes, and notices that the segment was taken away or cut while the server runs.
 func (w *writer) tick() {
 	w.lookForLoss()
 	switch {
@@ -266,8 +269,8 @@ func (w *writer) startSync() {
 	go func() { w.done <- f.Sync() }()
 }
 
-// finish answers those who waited for the sync that ended with err. When it failed, what came after it is not on
-// disk either.
+// finish answers those who waited for the sync that ended with err. When it failed, what came after
+// it is not on disk either.
 func (w *writer) finish(err error) {
 	w.syncing = false
 	if err != nil {

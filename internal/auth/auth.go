@@ -1,9 +1,9 @@
-// Package auth finds out who is calling. It finds the access key, verifies the signature in constant time, refuses a stale
-// time and a replayed nonce, and returns the principal with the parameters that the signature covers. It knows nothing of
-// HTTP beyond headers by name.
+// Package auth establishes the identity of a caller. It finds the access key, verifies the
+// signature in constant time, refuses a stale time and a replayed nonce, and returns the principal
+// with the parameters that the signature covers. It knows nothing of HTTP beyond headers by name.
 //
-// A caller gets parameters from here alone: what the signature does not cover does not exist afterwards. The bytes that
-// are signed are the bytes that are interpreted.
+// Operations get parameters only from here: a parameter that the signature does not cover is
+// dropped. The bytes that are signed are the bytes that are interpreted.
 package auth
 
 import (
@@ -25,20 +25,21 @@ import (
 const (
 	// Window is how far the time of a request may be in the past (protocol.md section 10).
 	Window = 15 * time.Minute
-	// DefaultAhead is how far it may be in the future unless Config says otherwise: a clock that is further ahead is wrong.
+	// DefaultAhead is how far the time of a request may be in the future unless Config says otherwise.
 	DefaultAhead = 2 * time.Minute
 	// anyRegion is the region of a version 4 scope when a client has none, as official SDKs write it.
 	anyRegion = "center"
 )
 
-// Claim is what a request says of itself before anything is verified.
+// Claim is what a request states about itself before anything is verified.
 type Claim struct {
 	AccessKeyID, Action, Version string
-	// Format is the parameter of that name, from the query or a form.
+	// Format is the parameter Format, from the query or a form.
 	Format string
 }
 
-// Result is what is known of a request. Without an error the claim is verified, and the other fields are set.
+// Result is what is known of a request. Without an error the claim is verified, and the other
+// fields are set.
 type Result struct {
 	Claim
 
@@ -65,7 +66,8 @@ type Key struct {
 	ExpiresAt time.Time
 }
 
-// Keys finds access keys. One that does not exist is found false; an error means that it could not be looked for.
+// Keys finds access keys. One that does not exist is found false; an error means that it could not
+// be looked for.
 type Keys interface {
 	Find(ctx context.Context, id string) (key Key, found bool, err error)
 }
@@ -78,22 +80,23 @@ type Config struct {
 	Now func() time.Time
 	// Nonces bounds how many nonces are remembered; 0 means DefaultNonces.
 	Nonces int
-	// Ahead is how far the time of a request may be in the future, at most Window; 0 means DefaultAhead.
+	// Ahead is how far the time of a request may be in the future, at most Window; 0 means
+	// DefaultAhead.
 	Ahead time.Duration
 	// RefuseV1 refuses signature version 1, whose usual algorithm is HMAC-SHA1.
 	RefuseV1 bool
 	// Regions are the regions that the scope of version 4 may name, beside "center"; nil means any.
 	Regions []string
-	// Service returns the service of an API version, which the scope of version 4 must name; "" means that there is no
-	// such version. Required.
+	// Service returns the service of an API version, which the scope of version 4 must name; "" means
+	// that there is no such version. Required.
 	Service func(version string) string
-	// Harmless reports whether a parameter of that name never holds a secret, so that an error message may repeat it.
-	// nil means that no parameter is harmless.
+	// Harmless reports whether a parameter of that name never holds a secret, so that an error message
+	// may repeat it. nil means that no parameter is harmless.
 	Harmless func(name string) bool
 	// History keeps used nonces over a restart; nil means that they are in memory alone.
 	History *History
-	// Start is when the process began: without a History, requests with times before that second are refused, since
-	// they may have been accepted before. Zero means that none can have been.
+	// Start is when the process began: without a History, requests with times before that second are
+	// refused, since they may have been accepted before. Zero means that none can have been.
 	Start time.Time
 	// Log is for the operator; nil means that nothing is logged.
 	Log *slog.Logger
@@ -116,8 +119,8 @@ func New(c Config) *Authenticator {
 // Nonces returns how many nonces are remembered.
 func (a *Authenticator) Nonces() int { return a.nonces.Len() }
 
-// Authenticate verifies a request. The error is a *fault.Error whose kind says what is wrong; what the request claims
-// to be is returned in any case.
+// Authenticate verifies a request. The error is a *fault.Error whose kind says what is wrong; what
+// the request claims to be is returned in any case.
 func (a *Authenticator) Authenticate(ctx context.Context, r Request) (Result, error) {
 	query, err := parseQuery(nil, r.Query)
 	if err == nil {
@@ -154,8 +157,9 @@ func value(p sign.Params, name string) string {
 	return s
 }
 
-// parameters verifies version 1, where the signature is a parameter and covers those of query and form. The body is read
-// once the query has named a key that exists, or when the query cannot name one because all is in the form.
+// parameters verifies version 1, where the signature is a parameter and covers the parameters of
+// query and form. The body is read once the query has named a key that exists, or when the query
+// cannot name one because all is in the form.
 func (a *Authenticator) parameters(ctx context.Context, r *Request, query sign.Params, claim *Claim) (verified, error) {
 	claim.take(query)
 	if a.config.RefuseV1 {
@@ -235,9 +239,9 @@ func checkV1(all sign.Params, claim Claim) (time.Time, error) {
 	return at, err
 }
 
-// mismatch is the answer to a wrong signature of version 1. The legacy SDK compares what follows "is:" with its own string
-// and tells the user that the secret is wrong when they are equal. The string holds every parameter, so it is left out
-// unless all of them are harmless.
+// mismatch is the answer to a wrong signature of version 1. The legacy SDK compares what follows
+// "is:" with its own string and reports a wrong secret to its user when they are equal. The string
+// holds every parameter, so it is left out unless all of them are harmless.
 func (a *Authenticator) mismatch(method string, all sign.Params) error {
 	const message = "Specified signature is not matched with our calculation."
 	for _, p := range all {
@@ -258,8 +262,9 @@ var requiredSigned = []string{
 	"x-acs-content-sha256",
 }
 
-// header verifies versions 3 and 4, where the signature is in the header Authorization. The signature covers the digest of
-// the body, so it is verified before the body is read: strangers cannot have a body read.
+// header verifies versions 3 and 4, where the signature is in the header Authorization. The
+// signature covers the digest of the body, so it is verified before the body is read: strangers
+// cannot have a body read.
 func (a *Authenticator) header(
 	ctx context.Context, r *Request, query sign.Params, authorization string, claim *Claim,
 ) (verified, error) {
@@ -325,7 +330,8 @@ func bodyDigest(body []byte) string {
 	return hex.EncodeToString(digest[:])
 }
 
-// checkHeaders checks everything of versions 3 and 4 that needs no key, and returns the time of the request.
+// checkHeaders checks everything of versions 3 and 4 that needs no key, and returns the time of the
+// request.
 func (a *Authenticator) checkHeaders(r *Request, auth sign.Authorization) (time.Time, error) {
 	signed := func(name string) bool { return slices.Contains(auth.SignedHeaders, name) } // a handful: faster than a map
 	for _, name := range requiredSigned {
@@ -370,8 +376,8 @@ func (a *Authenticator) find(ctx context.Context, id string) (Key, error) {
 	return key, err
 }
 
-// accept checks what is left once the signature has verified: the state of the key, its token, time and nonce. The nonce
-// comes last, so that nobody but the caller can use it up.
+// accept checks what is left once the signature has verified: the state of the key, its token, time
+// and nonce. The nonce comes last, so that only the caller can use it up.
 func (a *Authenticator) accept(key Key, token string, at time.Time, nonce string) (policy.Principal, error) {
 	now := a.config.Now()
 	temporary := !key.Token.IsZero()

@@ -16,7 +16,8 @@ import (
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// keys are those of the worked vectors, testid and STS.testid with its token, and two that are refused.
+// keys are those of the worked vectors, testid and STS.testid with its token, and two that are
+// refused.
 type keys map[string]auth.Key
 
 func (k keys) Find(ctx context.Context, id string) (auth.Key, bool, error) {
@@ -71,7 +72,8 @@ func parse(t *testing.T, query string) sign.Params {
 	return p
 }
 
-// vector13 is vector 1.3 of the contract: a temporary key and every awkward character, as it crosses the wire.
+// vector13 is vector 1.3 of the contract: a temporary key and every awkward character, as it
+// crosses the wire.
 const vector13 = "AccessKeyId=STS.testid&Action=CreateSecret&Description=&Format=JSON&RegionId=cn-hangzhou&SecretData=%7B%22p%22%3A%22%C3%A9~%2A%2B+%2F%25%5C%22%E4%B8%AD%22%7D&SecretName=app+one%2F%2B%3D.%40-_&SecurityToken=CAIS%2Btok%2Fen%3D%3D&Signature=thBJdWbQNa3xfGZV30DV6TEjR5I%3D&SignatureMethod=HMAC-SHA1&SignatureNonce=9b7a44b0-3be1-11e5-8c73-08002700c460&SignatureType=&SignatureVersion=1.0&Tags=%5B%7B%22TagKey%22%3A%22k%22%2C%22TagValue%22%3A%22v%22%7D%5D&Timestamp=2026-01-02T03%3A04%3A05Z&Version=2016-01-20&VersionId=v1"
 
 func TestVector13(t *testing.T) {

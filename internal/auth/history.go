@@ -28,7 +28,8 @@ const (
 	recordSize    = 24 // bytes; those that are all zero hold no record
 	// segmentLasts is how long one file is written to.
 	segmentLasts = 5 * time.Minute
-	// segmentKept is how long after its beginning a file may hold nonces of requests whose time is still accepted.
+	// segmentKept is how long after its beginning a file may hold nonces of requests whose time is
+	// still accepted.
 	segmentKept = segmentLasts + 2*Window
 	// maxHeader bounds the first line of a file.
 	maxHeader = 1 << 10
@@ -40,26 +41,30 @@ type HistoryConfig struct {
 	Dir string
 	// Boot identifies the time since the machine was started; "" means that it is not known.
 	Boot string
-	// Identity tells a file from every copy of it; it returns "" when that is not known.
+	// Identity returns a token that differs between a file and every copy of it, or "" when none is
+	// known.
 	Identity func(path string) string
 	// Now is the clock.
 	Now func() time.Time
-	// Start is when this process began; when there is no history to go on with, requests with times before that second
-	// are refused. Zero means that no request can have been accepted before.
+	// Start is when this process began; when there is no history to go on with, requests with times
+	// before that second are refused. Zero means that no request can have been accepted before.
 	Start time.Time
 	// Log is for the operator.
 	Log *slog.Logger
 }
 
-// History keeps used nonces on disk, so that a restart accepts no request again and refuses none that is new.
+// History keeps used nonces on disk, so that a restart accepts no request again and refuses none
+// that is new.
 //
-// A record is stored in a mapped file, and not synced, before its request is answered: it outlives the process. Whether
-// it outlived the machine is known only after an orderly stop. Otherwise, and when the files are a copy, they prove
-// nothing, and requests of the time before the start are refused.
+// A record is stored in a mapped file, and not synced, before its request is answered: it outlives
+// the process. Whether it outlived the machine is known only after an orderly stop. Otherwise, and
+// when the files are a copy, they prove nothing, and requests of the time before the start are
+// refused.
 //
-// A file is removed when its requests have expired by the clock. The clock may be wrong and come back: so times up to
-// the latest one in a removed file are refused from the next start on. When the clock comes back by more than Window,
-// that would refuse everybody: then the history proves nothing either.
+// A file is removed when its requests have expired by the clock. The clock may be wrong and come
+// back: so times up to the latest one in a removed file are refused from the next start on. When
+// the clock comes back by more than Window, that would refuse everybody: then the history proves
+// nothing either.
 type History struct {
 	config HistoryConfig
 	key    [32]byte // of the hashes
@@ -77,13 +82,15 @@ type History struct {
 	latest atomic.Int64 // the latest time in file
 }
 
-// span is the time of a file: when it was begun, and the latest time of its requests in Unix seconds.
+// span is the time of a file: when it was begun, and the latest time of its requests in Unix
+// seconds.
 type span struct {
 	began  time.Time
 	latest int64
 }
 
-// record is a used nonce: the hashes of its access key and of both, and the time of its request in Unix seconds.
+// record is a used nonce: the hashes of its access key and of both, and the time of its request in
+// Unix seconds.
 type record struct {
 	key, id uint64
 	at      int64
@@ -130,8 +137,9 @@ func OpenHistory(c HistoryConfig) (*History, error) {
 	return h, nil
 }
 
-// beforeStart returns the last second whose times are refused by a process that knows nothing of the time before its
-// start. Times have no fraction: to refuse the second of the start too would refuse every client for up to a second.
+// beforeStart returns the last second whose times are refused by a process that knows nothing of
+// the time before its start. Times have no fraction: to refuse the second of the start too would
+// refuse every client for up to a second.
 func beforeStart(start time.Time) int64 { return start.Unix() - 1 }
 
 // segments returns the files in the order in which they were begun.
@@ -210,7 +218,8 @@ func (r record) encode() (b [recordSize]byte) {
 	return b
 }
 
-// begin begins a new file, and removes those whose requests have all expired. Nobody else may use h.
+// begin begins a new file, and removes those whose requests have all expired. The caller must be
+// the only user of h.
 func (h *History) begin(now time.Time) error {
 	h.number++
 	path := filepath.Join(h.config.Dir, strconv.FormatInt(h.number, 10)+historySuffix)
@@ -271,7 +280,8 @@ func (h *History) removeAll() error {
 	return err
 }
 
-// add stores a record. After a failure no more is stored, and nothing is left that the next start could go on with.
+// add stores a record. After a failure no more is stored, and nothing is left that the next start
+// could go on with.
 func (h *History) add(r record, now time.Time) error {
 	h.mu.RLock()
 	stored, failed := false, h.failed
@@ -328,7 +338,7 @@ func remove(path string) error {
 	return nil
 }
 
-// Close notes that the server has stopped in order. No request may be verified any more.
+// Close records a graceful shutdown. The caller must verify no further request.
 func (h *History) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

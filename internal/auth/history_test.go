@@ -45,8 +45,9 @@ func (n node) use(nonce string, at time.Time) fault.Kind {
 	return fault.KindOf(n.Use("k", nonce, at, *n.clock))
 }
 
-// TestRestart verifies that no request is accepted again after a stop, a crash of the process, a crash of the machine, and
-// in a copy of the directory; and that the first two refuse nothing that is new.
+// TestRestart verifies that no request is accepted again after a stop, a crash of the process, a
+// crash of the machine, and in a copy of the directory; and that the first two refuse nothing that
+// is new.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -176,8 +177,9 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestClockThatComesBack verifies that no request is accepted again when the clock was ahead for so long that files
-// were removed, whether the server ran then or was started then, and that new requests are accepted afterwards.
+// TestClockThatComesBack verifies that no request is accepted again when the clock was ahead for so
+// long that files were removed, whether the server ran then or was started then, and that new
+// requests are accepted afterwards.
 func TestClockThatComesBack(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -277,7 +279,8 @@ func TestHistoryThatShrinks(t *testing.T) {
 	}
 }
 
-// TestHistoryThatFails verifies that the server goes on, and that the next start does not trust what is left.
+// TestHistoryThatFails verifies that the server goes on, and that the next start does not trust
+// what is left.
 func TestHistoryThatFails(t *testing.T) {
 	t.Parallel()
 	clock, dir := now, t.TempDir()

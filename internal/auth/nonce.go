@@ -12,13 +12,15 @@ import (
 )
 
 const (
-	// DefaultNonces is how many nonces are remembered unless the operator sets another number: about 100 MB at most.
+	// DefaultNonces is how many nonces are remembered unless the operator sets another number: about
+	// 100 MB at most.
 	DefaultNonces = 4 << 20
 	// slot is how finely requests are kept apart by their time.
 	slot = 10 * time.Second
 	// recent is the age below which a key does not lose its own nonces: it is throttled instead.
 	recent = time.Minute
-	// sweep is how many forgotten nonces are removed with each new one, so that no request waits for a large slot.
+	// sweep is how many forgotten nonces are removed with each new one, so that no request waits for a
+	// large slot.
 	sweep = 64
 	// maxRestartRetry bounds how long a client is asked to wait after a restart.
 	maxRestartRetry = 5 * time.Second
@@ -26,13 +28,14 @@ const (
 	quiet = time.Minute
 )
 
-// Nonces remembers which nonces were used, in bounded memory. A nonce is kept until its request would be refused for
-// its time anyway.
+// Nonces remembers which nonces were used, in bounded memory. A nonce is kept until its request
+// would be refused for its time anyway.
 //
-// Each access key has slots of its own. When the memory is full, the key that holds the most loses its oldest slot, and
-// requests of that key with such times are refused from then on; when that slot is recent and the key is the one that
-// asks, the request is refused instead. Both refusals are of kind Throttled, which clients retry with a new time and
-// nonce. So a key that floods the memory harms itself alone, and no request is ever accepted twice.
+// Each access key has slots of its own. When the memory is full, the key that holds the most loses
+// its oldest slot, and requests of that key with such times are refused from then on; when that
+// slot is recent and the key is the one that asks, the request is refused instead. Both refusals
+// are of kind Throttled, which clients retry with a new time and nonce. So a key that floods the
+// memory harms itself alone, and no request is ever accepted twice.
 type Nonces struct {
 	limit   int
 	log     *slog.Logger
@@ -57,9 +60,9 @@ type keyNonces struct {
 	floor int64 // times up to this slot are refused, since their nonces were forgotten early
 }
 
-// NewNonces returns a memory for at most limit nonces; 0 means DefaultNonces. It goes on with the history, which may be
-// nil: then nothing is known of the time before, and requests with times before the second of the start are
-// refused.
+// NewNonces returns a memory for at most limit nonces; 0 means DefaultNonces. It goes on with the
+// history, which may be nil: then nothing is known of the time before, and requests with times
+// before the second of the start are refused.
 func NewNonces(limit int, history *History, start time.Time, log *slog.Logger) *Nonces {
 	if limit <= 0 {
 		limit = DefaultNonces
@@ -94,8 +97,9 @@ func (n *Nonces) Len() int {
 	return n.held
 }
 
-// Use marks the nonce of a verified request with time at as used, or refuses it when it was used already. Nonces are
-// kept as a keyed 64-bit hash: a stranger cannot aim at a collision, and a chance one refuses one request in 10^12.
+// Use marks the nonce of a verified request with time at as used, or refuses it when it was used
+// already. Nonces are kept as a keyed 64-bit hash: a stranger cannot aim at a collision, and a
+// chance one refuses one request in 10^12.
 func (n *Nonces) Use(accessKeyID, nonce string, at, now time.Time) error {
 	if behind := n.since - at.Unix(); behind >= 0 {
 		err := fault.New(fault.Throttled, "The server has started since the request was signed; sign it anew.")
@@ -175,8 +179,9 @@ func (k *keyNonces) oldest() int64 {
 	return oldest
 }
 
-// expireLocked forgets what would be refused for its time anyway. It looks once for each slot of the clock. What has
-// expired is refused whatever the clock says: it may have run ahead and come back.
+// expireLocked forgets what would be refused for its time anyway. It looks once for each slot of
+// the clock. What has expired is refused whatever the clock says: it may have run ahead and come
+// back.
 func (n *Nonces) expireLocked(now time.Time) {
 	oldest := slotOf(now.Add(-Window)) - 1
 	if oldest == n.swept {
@@ -197,8 +202,8 @@ func (n *Nonces) expireLocked(now time.Time) {
 	}
 }
 
-// makeRoomLocked forgets the oldest slot of the key that holds the most. When that is the key that asks, and the slot
-// is recent, nothing is forgotten and false returned.
+// makeRoomLocked forgets the oldest slot of the key that holds the most. When that is the key that
+// asks, and the slot is recent, nothing is forgotten and false returned.
 func (n *Nonces) makeRoomLocked(asks *keyNonces, now time.Time) bool {
 	most := asks
 	for _, k := range n.keys {
@@ -219,7 +224,8 @@ func (n *Nonces) makeRoomLocked(asks *keyNonces, now time.Time) bool {
 	return true
 }
 
-// forgetLocked gives up a slot of a key. Its nonces are removed little by little, and count as used until then.
+// forgetLocked gives up a slot of a key. Its nonces are removed little by little, and count as used
+// until then.
 func (n *Nonces) forgetLocked(k *keyNonces, when int64) {
 	ids := k.slots[when]
 	delete(k.slots, when)

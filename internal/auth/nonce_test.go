@@ -41,8 +41,8 @@ func TestNonceIsFreeAfterTheWindow(t *testing.T) {
 	}
 }
 
-// TestFloodHarmsItselfAlone verifies that a key that fills the memory, with times of now or as far ahead as is accepted,
-// is throttled, and that no request of another key is refused.
+// TestFloodHarmsItselfAlone verifies that a key that fills the memory, with times of now or as far
+// ahead as is accepted, is throttled, and that no request of another key is refused.
 func TestFloodHarmsItselfAlone(t *testing.T) {
 	t.Parallel()
 	const limit = 1000
@@ -73,8 +73,8 @@ func TestFloodHarmsItselfAlone(t *testing.T) {
 	}
 }
 
-// TestFullMemoryThrottles verifies that a key that is alone and fills the memory gets an error that clients retry, goes
-// on with recent requests, and that nothing it sent is accepted a second time.
+// TestFullMemoryThrottles verifies that a key that is alone and fills the memory gets an error that
+// clients retry, goes on with recent requests, and that nothing it sent is accepted a second time.
 func TestFullMemoryThrottles(t *testing.T) {
 	t.Parallel()
 	const limit = 100
@@ -99,8 +99,8 @@ func TestFullMemoryThrottles(t *testing.T) {
 	}
 }
 
-// TestNonceHistories makes random requests of several keys under a small memory and a clock that jumps, and verifies
-// that none is accepted twice.
+// TestNonceHistories makes random requests of several keys under a small memory and a clock that
+// jumps, and verifies that none is accepted twice.
 func TestNonceHistories(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(30) {
@@ -144,7 +144,8 @@ func TestNonceHistories(t *testing.T) {
 	}
 }
 
-// TestClockJump holds that a clock that runs ahead and comes back stops nobody, and lets no replay through.
+// TestClockJump holds that a clock that runs ahead and comes back stops nobody, and lets no replay
+// through.
 func TestClockJump(t *testing.T) {
 	t.Parallel()
 	n := newNonces(0)

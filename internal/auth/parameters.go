@@ -24,7 +24,8 @@ const (
 	jsonType  = "application/json"
 )
 
-// mediaType returns the media type that a header Content-Type names, without its parameters; "" when it names none.
+// mediaType returns the media type that a header Content-Type names, without its parameters; ""
+// when it names none.
 func mediaType(contentType string) string {
 	kind, _, _ := mime.ParseMediaType(contentType)
 	return kind
@@ -81,7 +82,8 @@ func parseQuery(to sign.Params, raw string) (sign.Params, error) {
 	return to, nil
 }
 
-// errNoName refuses a parameter without a name: version 4 signs one without a value like none at all.
+// errNoName refuses a parameter without a name: version 4 signs one without a value like none at
+// all.
 func errNoName() error { return fault.New(fault.Malformed, "A parameter has no name.") }
 
 var errEncoding = errors.New("not UTF-8")
@@ -94,8 +96,8 @@ func unescape(s string) (string, error) {
 	return s, err
 }
 
-// parseJSON reads the members of an object: strings as they are, numbers and booleans in their JSON spelling, objects
-// and lists as compact JSON text. null is absent.
+// parseJSON reads the members of an object: strings as they are, numbers and booleans in their JSON
+// spelling, objects and lists as compact JSON text. null is absent.
 func parseJSON(to sign.Params, body []byte) (sign.Params, error) {
 	malformed := fault.New(fault.Malformed, "The body is not one JSON object in UTF-8.")
 	if !utf8.Valid(body) {

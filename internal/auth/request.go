@@ -19,17 +19,17 @@ type Request struct {
 	Header func(name string) []string
 	// Length is the length of the body; 0 means that there is none, -1 that it is not known.
 	Length int64
-	// Body reads the body, at most MaxBody bytes of it. It is called at most once, and not before the caller is known
-	// as far as the version of the signature allows. The error is a *fault.Error.
+	// Body reads the body, at most MaxBody bytes of it. It is called at most once, and not before the
+	// caller is known as far as the version of the signature allows. The error is a *fault.Error.
 	Body func() ([]byte, error)
-	// Admit is called once, with the access key and operation that the request claims, before anything is looked up or
-	// read. An error ends the request. It may be nil.
+	// Admit is called once, with the access key and operation that the request claims, before anything
+	// is looked up or read. An error ends the request. It may be nil.
 	Admit func(Claim) error
 }
 
-// single returns the one value of a header, in the form that is signed and interpreted: the same bytes serve both. A
-// header that is sent twice, is folded, or holds anything but printable ASCII is refused, since two parties may
-// read it differently.
+// single returns the one value of a header, in the form that is signed and interpreted: the same
+// bytes serve both. A header that is sent twice, is folded, or holds anything but printable ASCII
+// is refused, since two parties may read it differently.
 func (r *Request) single(name string) (string, error) {
 	v, times := r.header(name)
 	if times > 1 || v != sign.TrimHeader(v) || !printable(v) {
@@ -77,7 +77,7 @@ func (r *Request) checkForm(signed []string) error {
 	return nil
 }
 
-// checkFormBody verifies that a body can carry parameters that version 1 covers: those of a form.
+// checkFormBody verifies that a body is a form, the only kind whose parameters version 1 covers.
 func (r *Request) checkFormBody() error {
 	contentType, err := r.single("content-type")
 	switch kind := mediaType(contentType); {

@@ -11,9 +11,9 @@ import (
 // windowSize is a multiple of every page size in use and of recordSize.
 const windowSize = 3 << 16
 
-// window is a mapped part of a file of records, so that storing one takes no system call. The part has its blocks
-// before it is mapped: on most file systems a full disk fails then. Where it does not, and when the file has shrunk or
-// its disk fails, the fault of the store is an error.
+// window is a mapped part of a file of records, so that storing one takes no system call. The part
+// has its blocks before it is mapped: on most file systems a full disk fails then. Where it does
+// not, and when the file has shrunk or its disk fails, the fault of the store is an error.
 type window struct {
 	data   []byte
 	start  int64        // the offset of data in the file
@@ -39,7 +39,8 @@ func (w *window) mapAt(file *os.File, start int64) error {
 	return nil
 }
 
-// next makes room: it maps the part of the file that follows. Nobody else may use w.
+// next makes room: it maps the part of the file that follows. The caller must be the only user of
+// w.
 func (w *window) next(file *os.File) error {
 	start := w.start + windowSize
 	if _, err := file.WriteAt(make([]byte, windowSize), start); err != nil {
@@ -69,7 +70,7 @@ func (w *window) store(r record) (ok bool, err error) {
 	return true, nil
 }
 
-// end returns the offset in the file of what is free. Nobody may store any more.
+// end returns the offset of the free part of the file. The caller must store nothing further.
 func (w *window) end() int64 { return w.start + min(w.stored.Load(), windowSize) }
 
 // close unmaps the window, which may be closed already.

@@ -1,5 +1,5 @@
-// Package cmk holds customer master keys and their states. A CMK wraps data keys; its own material is wrapped by the
-// root key and never here in clear.
+// Package cmk holds customer master keys and their states. A CMK wraps data keys; its own material
+// is wrapped by the root key and never here in clear.
 package cmk
 
 import (
@@ -15,7 +15,8 @@ type State string
 // Enabled keys seal and open. The other states come with the key operations.
 const Enabled State = "Enabled"
 
-// DefaultCreator marks the key that the service makes for an account's secrets. Callers cannot use or delete it.
+// DefaultCreator marks the key that the service makes for an account's secrets. Callers cannot use
+// or delete it.
 const DefaultCreator = "keyturn"
 
 // Key is a customer master key.
@@ -28,7 +29,8 @@ type Key struct {
 	// Primary is the ID of the version that seals; any version opens what it has sealed.
 	Primary  string    `json:"primary"`
 	Versions []Version `json:"versions"`
-	// DigestKey is wrapped by the root key. It keys the digests of values, so that a digest tells nothing.
+	// DigestKey is wrapped by the root key. It keys the digests of values, so that a digest reveals
+	// nothing.
 	DigestKey []byte `json:"digest_key"`
 }
 

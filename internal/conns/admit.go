@@ -16,8 +16,8 @@ type listener struct {
 	guard *Guard
 }
 
-// Accept returns the next connection that is admitted. Others are reset without an answer: an answer would
-// cost more than the connection.
+// Accept returns the next connection that is admitted. Others are reset without an answer: an
+// answer would cost more than the connection.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		raw, err := l.Listener.Accept()
@@ -37,7 +37,7 @@ func reset(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // the close follows in any case
 	}
-	_ = c.Close() // nobody waits for it
+	_ = c.Close() // no request is lost
 }
 
 // admit returns the connection to serve, or nil.

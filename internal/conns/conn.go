@@ -44,8 +44,8 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite lets http.Server end an answer before it closes a connection on which more is coming in: a client
-// would not see the answer otherwise.
+// CloseWrite lets http.Server end an answer before it closes a connection on which more is coming
+// in: a client would not see the answer otherwise.
 func (c *conn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()

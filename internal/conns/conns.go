@@ -1,10 +1,11 @@
-// Package conns bounds the connections of a server, those of all its listeners together.
+// Package conns bounds the connections of a server, over all its listeners together.
 //
-// A connection belongs to its source address until a request on it has a valid signature, and to the access
-// key of that request from then on. Connections of both sorts have shares of their own, and so have sources
-// from which a valid signature came lately. When a share is used up, the owner with the most connections
-// gives one up: a flood displaces itself first, and an owner with few connections always gets one more.
-// The bytes of requests whose signature is not verified yet have a bound too.
+// A connection belongs to its source address until a request on it has a valid signature, and to
+// the access key of that request from then on. Connections of both sorts have shares of their own,
+// and so have sources from which a valid signature came lately. When a share is used up, the owner
+// with the most connections gives one up: a flood displaces itself first, and an owner with few
+// connections always gets one more. The bytes of requests whose signature is not verified yet have
+// a bound too.
 //
 // Connections of trusted proxies carry the requests of many clients: only the total bounds them.
 package conns
@@ -21,7 +22,8 @@ import (
 const (
 	// Least is the smallest total that can be shared out.
 	Least = 64
-	// patience is how long a connection without a valid signature is safe from newer ones of its own source.
+	// patience is how long a connection without a valid signature is safe from newer ones of its own
+	// source.
 	patience = 2 * time.Second
 	// strangerIdle is how long a connection without a valid signature may stay open between requests.
 	strangerIdle = 5 * time.Second
@@ -35,8 +37,8 @@ const (
 	DefaultPending = 24 << 20
 )
 
-// Each new connection of a source takes a token: these are tokens per second, and how many may be saved up.
-// A TLS handshake costs some 0.3 ms of one core.
+// Each new connection of a source takes a token: these are tokens per second, and how many may be
+// saved up. A TLS handshake costs some 0.3 ms of one core.
 const (
 	strangerRate, strangerBurst = 100, 1000
 	knownRate, knownBurst       = 1000, 12_000
@@ -46,12 +48,13 @@ const (
 type Config struct {
 	// Total is how many connections may be open; at least Least.
 	Total int
-	// PerSource is how many of them one source may have on which no request had a valid signature; 0 means
-	// half of the share of such connections.
+	// PerSource is how many of them one source may have on which no request had a valid signature; 0
+	// means half of the share of such connections.
 	PerSource int
-	// Pending is how many bytes may be held of requests whose signature is not verified; 0 means DefaultPending.
+	// Pending is how many bytes may be held of requests whose signature is not verified; 0 means
+	// DefaultPending.
 	Pending int64
-	// Trusted reports whether an address is that of a proxy; nil means that none is.
+	// Trusted reports whether an address belongs to a proxy; nil means that none does.
 	Trusted func(netip.Addr) bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -116,8 +119,8 @@ func New(c Config) *Guard {
 	return g
 }
 
-// Source is the part of an address that limits count by: an IPv4 address, or the /64 of an IPv6 address,
-// which one host can have to itself.
+// Source is the part of an address that limits count by: an IPv4 address, or the /64 of an IPv6
+// address, which one host can have to itself.
 func Source(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
@@ -129,9 +132,11 @@ func Source(a netip.Addr) netip.Addr {
 
 // Figures are what a guard has counted.
 type Figures struct {
-	// Open is how many connections are open, Verified how many of them belong to an access key or a proxy.
+	// Open is how many connections are open, Verified how many of them belong to an access key or a
+	// proxy.
 	Open, Verified int
-	// Rejected counts connections that were closed when they came, Evicted those closed for others' sake.
+	// Rejected counts connections that were closed when they came, Evicted those closed for others'
+	// sake.
 	Rejected, Evicted int64
 	// Pending is how many bytes are held of requests whose signature is not verified yet.
 	Pending int64

@@ -114,8 +114,8 @@ func TestFloodDisplacesItself(t *testing.T) {
 	})
 }
 
-// TestStaleGivesWay verifies that a source that fills its own share with silent connections gets new ones in,
-// and that a burst of new ones does not displace each other.
+// TestStaleGivesWay verifies that a source that fills its own share with silent connections gets
+// new ones in, and that a burst of new ones does not displace each other.
 func TestStaleGivesWay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -140,8 +140,8 @@ func TestStaleGivesWay(t *testing.T) {
 	})
 }
 
-// TestVerifiedStays verifies that connections of access keys survive a flood of strangers, and that between
-// keys the one with the most gives way.
+// TestVerifiedStays verifies that connections of access keys survive a flood of strangers, and that
+// between keys the one with the most gives way.
 func TestVerifiedStays(t *testing.T) {
 	t.Parallel()
 	g := conns.New(conns.Config{Total: 80})
@@ -185,7 +185,8 @@ func TestVerifiedStays(t *testing.T) {
 	}
 }
 
-// TestKnownSources verifies that strangers, however many, leave a share to sources that were verified lately.
+// TestKnownSources verifies that strangers, however many, leave a share to sources that were
+// verified lately.
 func TestKnownSources(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -261,8 +262,8 @@ func TestIdleStrangersEnd(t *testing.T) {
 	})
 }
 
-// TestPending verifies that the bytes of unverified requests have a bound, that the largest is given up, and
-// that what was counted is given back.
+// TestPending verifies that the bytes of unverified requests have a bound, that the largest is
+// given up, and that what was counted is given back.
 func TestPending(t *testing.T) {
 	t.Parallel()
 	g := conns.New(conns.Config{Total: 800, Pending: 1000})

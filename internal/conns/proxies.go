@@ -37,7 +37,7 @@ func ParseProxies(list []string) (Proxies, error) {
 	return p, errors.Join(errs...)
 }
 
-// Trusts reports whether an address is that of a trusted proxy.
+// Trusts reports whether an address belongs to a trusted proxy.
 func (p Proxies) Trusts(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	for _, network := range p {
@@ -53,9 +53,10 @@ var errZone = errors.New("an address with a zone")
 // errForwarded is the error about a trusted proxy that names no address.
 var errForwarded = errors.New("the last proxy's entry in X-Forwarded-For is not an address")
 
-// Origin is where a request comes from, and whether it came over TLS: the peer of its connection, or what trusted
-// proxies say of the first address that is not one of theirs. Each proxy appends the address of its client to
-// X-Forwarded-For, so only what stands to the right of an address that is not trusted can be believed.
+// Origin is where a request comes from, and whether it came over TLS: the peer of its connection,
+// or what trusted proxies say of the first address that is not one of theirs. Each proxy appends
+// the address of its client to X-Forwarded-For, so only what stands to the right of an address that
+// is not trusted can be believed.
 func (p Proxies) Origin(r *http.Request) (source netip.Addr, secure bool, err error) {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr) // a request without a peer has the zero address
 	source, secure = peer.Addr().Unmap(), r.TLS != nil

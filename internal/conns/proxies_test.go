@@ -9,7 +9,8 @@ import (
 	"github.com/keyturn/keyturn/internal/conns"
 )
 
-// TestOrigin verifies that only trusted proxies say where a request comes from, and only as far as they are trusted.
+// TestOrigin verifies that only trusted proxies say where a request comes from, and only as far as
+// they are trusted.
 func TestOrigin(t *testing.T) {
 	t.Parallel()
 	proxies, err := conns.ParseProxies([]string{"10.0.0.0/8", "2001:db8::1", "127.0.0.1"})

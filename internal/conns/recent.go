@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// recent maps sources to values and holds at most a number of them: the one that was not asked for longest
-// is forgotten first.
+// recent maps sources to values and holds at most a number of them: the one that was not asked for
+// longest is forgotten first.
 type recent[V any] struct {
 	most  int
 	by    map[netip.Addr]*list.Element

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Run closes connections without a valid signature that have been idle for some time, until ctx ends.
+// Run closes connections without a valid signature that have been idle for some time, until ctx
+// ends.
 func (g *Guard) Run(ctx context.Context) {
 	t := time.NewTicker(sweepEvery)
 	defer t.Stop()
@@ -44,7 +45,7 @@ func (g *Guard) sweep() {
 	}
 	g.mu.Unlock()
 	for _, c := range old {
-		_ = c.Close() // nobody waits for it
+		_ = c.Close() // it is idle
 	}
 }
 
@@ -52,8 +53,9 @@ func (g *Guard) sweep() {
 // allowed. It begins with the source that holds the most bytes, and with its largest connection: a
 // source that sends much displaces its own connections, and no large request of another source.
 // Within a source the oldest would be no better: connections that a flood replaces all the time are
-// younger than a large request that is still being sent. Whether a connection has had a valid signature does not count: it does
-// not excuse what it holds now, and closing one that holds little would free nothing.
+// younger than a large request that is still being sent. Whether a connection has had a valid
+// signature does not count: it does not excuse what it holds now, and closing one that holds little
+// would free nothing.
 func (g *Guard) relieve() {
 	g.mu.Lock()
 	victims := g.victimsLocked(g.cfg.Pending - g.cfg.Pending/16)

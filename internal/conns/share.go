@@ -22,8 +22,8 @@ type owner struct {
 
 func (o *owner) size() int { return o.idle.Len() + o.busy.Len() }
 
-// first returns the connection to give up first: of an access key an idle one before all others, else the
-// one whose state has not changed for longest.
+// first returns the connection to give up first: of an access key an idle one before all others,
+// else the one whose state has not changed for longest.
 func (o *owner) first(of class) *conn {
 	idle, busy := o.idle.Front(), o.busy.Front()
 	switch {
@@ -50,8 +50,8 @@ func (h *owners) Pop() any {
 	return o
 }
 
-// giveUpLocked returns the connection that gives way to a new one of own, which may be nil for an owner
-// without any: that of the owner with the most, unless that is the newcomer's own.
+// giveUpLocked returns the connection that gives way to a new one of own, which may be nil for an
+// owner without any: a connection of the owner with the most, unless own is that owner.
 func (s *share) giveUpLocked(own *owner, of class) *conn {
 	if len(s.largest) == 0 {
 		return nil

@@ -27,7 +27,8 @@ func guarded(c net.Conn) *conn {
 	return own
 }
 
-// ConnState is for http.Server: it tells a connection with a request from one without.
+// ConnState is for http.Server: it marks a connection as busy while it has a request, and as idle
+// otherwise.
 func (g *Guard) ConnState(nc net.Conn, state http.ConnState) {
 	c := guarded(nc)
 	if c == nil || state != http.StateActive && state != http.StateIdle {
@@ -48,9 +49,9 @@ func (g *Guard) ConnState(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// Verified notes that a request had a valid signature by an access key. ok is false when that key has more
-// connections than any other, none of which is idle, and there is no room: the request is to be refused, and
-// its connection closed. ctx is that of the request.
+// Verified notes that a request had a valid signature by an access key. ok is false when that key
+// has more connections than any other, none of which is idle, and there is no room: the request is
+// to be refused, and its connection closed. ctx is the context of the request.
 func Verified(ctx context.Context, key string) (ok bool) {
 	c, _ := ctx.Value(contextKey{}).(*conn)
 	if c == nil {

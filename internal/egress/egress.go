@@ -16,7 +16,7 @@
 //
 // An IPv6 address that carries an IPv4 address is judged as both: mapped, compatible and translated
 // ones (SIIT), 6to4, NAT64 with the prefixes that are the same everywhere, Teredo and ISATAP. The
-// prefixes of 6rd and of NAT64 that a network chooses for itself cannot be told from others.
+// prefixes of 6rd and of NAT64 that a network chooses for itself cannot be recognized.
 package egress
 
 import (
@@ -297,12 +297,12 @@ func (d *Dialer) isOwn(ctx context.Context, host string, addr netip.Addr, port u
 	return false, nil
 }
 
-// isService reports whether an address is that of own, which is host:port. local says that the
+// isService reports whether an address belongs to own, which is host:port. local says that the
 // address is one of this machine.
 func (d *Dialer) isService(ctx context.Context, own string, addr netip.Addr, port uint16, local bool) (bool, error) {
 	host, text, err := net.SplitHostPort(own)
 	if err != nil {
-		return false, nil // nobody can connect to it
+		return false, nil // no connection can be made to it
 	}
 	if n, err := d.config.Resolver.LookupPort(ctx, "tcp", text); err != nil || n != int(port) {
 		return false, nil

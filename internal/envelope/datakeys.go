@@ -6,16 +6,17 @@ import (
 	"sync"
 )
 
-// maxDataKeys is how many opened data keys a generation holds; two are kept, about 4 MB. Once a generation has been full, one in
-// admitOne of the keys that are opened is remembered: what is read often is soon among them, and reads spread over more keys than
-// can be kept do not push each other out at every turn.
+// maxDataKeys is how many opened data keys a generation holds. Two generations are kept, about 4
+// MB. Once a generation has been full, one in admitOne of the opened keys is added: a key that is
+// read often is soon among them, and reads spread over more keys than fit do not evict each other
+// at every turn.
 const (
 	maxDataKeys = 1024
 	admitOne    = 8
 )
 
-// dataKeys remembers data keys that were opened lately, ready to use. Values are not remembered. A data key is found by its
-// wrapped form together with all that is bound into it, so it opens for nothing else than before.
+// dataKeys caches recently opened data keys. It holds no values. A data key is found by its wrapped
+// form together with everything that is bound into it, so it opens exactly what it opened before.
 type dataKeys struct {
 	mu    sync.RWMutex
 	young map[string]cipher.AEAD // guarded by mu

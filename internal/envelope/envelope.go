@@ -1,7 +1,9 @@
-// Package envelope seals values: root key, customer master key, one data key for each secret version, value.
+// Package envelope seals values: root key, customer master key, one data key for each secret
+// version, value.
 //
-// Every seal binds account, secret name, version and key as additional data, so a ciphertext that is moved to another
-// record does not open. A stored box begins with its format version; every version ever released stays readable.
+// Every seal binds account, secret name, version and key as additional data, so a ciphertext that
+// is moved to another record does not open. A stored box begins with its format version; every
+// version ever released stays readable.
 package envelope
 
 import (
@@ -37,7 +39,8 @@ type Binding struct {
 	Account, Secret, Version string
 }
 
-// Root is the root key, wherever it is kept. The additional data binds what is wrapped to its place.
+// Root is the root key, wherever it is kept. The additional data binds what is wrapped to its
+// place.
 type Root interface {
 	Wrap(plain, additional []byte) []byte
 	Unwrap(wrapped, additional []byte) ([]byte, error)
@@ -45,8 +48,8 @@ type Root interface {
 	Name() string
 }
 
-// Keyring opens and seals with the keys of one root key. It keeps unwrapped key material in memory, which is what it is
-// for. It is safe for concurrent use.
+// Keyring opens and seals with the keys of one root key. It keeps unwrapped key material in memory,
+// which is what it is for. It is safe for concurrent use.
 type Keyring struct {
 	root Root
 
@@ -146,7 +149,8 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// Seal makes the box of a value: format, key version, wrapped data key, sealed value. The key is checked for use.
+// Seal makes the box of a value: format, key version, wrapped data key, sealed value. The key is
+// checked for use.
 func (r *Keyring) Seal(k cmk.Key, b Binding, value sensitive.Value) ([]byte, error) {
 	if err := k.Usable(); err != nil {
 		return nil, err
@@ -173,7 +177,8 @@ func (b Binding) additional(purpose, key, version string) []byte {
 	return additional(purpose, b.Account, b.Secret, b.Version, key, version)
 }
 
-// ErrDamaged is a box that does not open: it was changed, moved from another record, or sealed under another key.
+// ErrDamaged is a box that does not open: it was changed, moved from another record, or sealed
+// under another key.
 var ErrDamaged = errors.New("the sealed value is damaged or is not this record's")
 
 // Open opens a box. The key is checked for use.
@@ -228,8 +233,8 @@ func split(box []byte) (version string, rest []byte, err error) {
 	return string(box[2:n]), box[n:], nil
 }
 
-// Digest identifies a value under the key of its secret: equal for equal values of the same record, and telling nothing
-// to whoever has no key.
+// Digest identifies a value under the key of its secret: equal for equal values of the same record.
+// Without the key it reveals nothing.
 func (r *Keyring) Digest(k cmk.Key, b Binding, value sensitive.Value) (secret.Digest, error) {
 	u, err := r.material(k, k.Primary)
 	if err != nil {
@@ -255,15 +260,17 @@ func (r *Keyring) OpenAccessKey(id, part string, wrapped []byte) (sensitive.Valu
 	return sensitive.New(string(plain)), nil
 }
 
-// Records authenticates what a store keeps, under keys of the store's own. Each key is of one generation, counted from 0;
-// the last one makes tags, all of them check. It is safe for concurrent use.
+// Records authenticates the records of a store, under keys of the store's own. Each key is of one
+// generation, counted from 0; the last one makes tags, all of them check. It is safe for concurrent
+// use.
 type Records struct {
 	root    Root
 	keys    map[uint32][]byte
 	current uint32
 }
 
-// NewRecords makes the key of a new store, of generation 0. sealed is its form to be kept: only the root key opens it.
+// NewRecords makes the key of a new store, of generation 0. sealed is its form to be kept: only the
+// root key opens it.
 func (r *Keyring) NewRecords() (records *Records, sealed []byte, err error) {
 	sealed, err = r.NewRecordKey(0)
 	if err != nil {
@@ -289,7 +296,8 @@ func (r *Keyring) NewRecordKey(generation uint32) (sealed []byte, err error) {
 	return r.root.Wrap(key, recordsAdditional(generation)), nil
 }
 
-// OpenRecords opens what NewRecords and NewRecordKey sealed. It refuses a root key that is not the one the store is sealed with.
+// OpenRecords opens keys that [Keyring.NewRecords] and [Keyring.NewRecordKey] sealed. The root key
+// must be the one with which the store is sealed.
 func (r *Keyring) OpenRecords(sealed map[uint32][]byte) (*Records, error) {
 	records := &Records{root: r.root, keys: map[uint32][]byte{}}
 	for generation, box := range sealed {
@@ -341,7 +349,8 @@ func (r *Keyring) RewrapAccessKey(id, part string, sealed []byte) ([]byte, error
 	return r.rewrap(sealed, additional("accesskey", id, part))
 }
 
-// RewrapKey wraps every version of a master key, and the key of its digests, under the root key that wraps now.
+// RewrapKey wraps every version of a master key, and the key of its digests, under the root key
+// that wraps now.
 func (r *Keyring) RewrapKey(k cmk.Key) (cmk.Key, error) {
 	k.Versions = slices.Clone(k.Versions)
 	var err error
@@ -356,7 +365,8 @@ func (r *Keyring) RewrapKey(k cmk.Key) (cmk.Key, error) {
 	return k, nil
 }
 
-// AddVersion gives a master key a new version, which seals from now on. The others open what they have sealed.
+// AddVersion gives a master key a new version, which seals from now on. The others open what they
+// have sealed.
 func (r *Keyring) AddVersion(k cmk.Key, now time.Time) (cmk.Key, error) {
 	material := make([]byte, keySize)
 	if _, err := rand.Read(material); err != nil {
@@ -402,7 +412,8 @@ func (r *Keyring) OpenTrailKey(sealed []byte, node string) ([]byte, error) {
 	return mac.Sum(nil), nil
 }
 
-// Tag is an HMAC-SHA256 over the key and the content of a record, under the key of a generation; nil when that is not known.
+// Tag is an HMAC-SHA256 over the key and the content of a record, under the key of a generation;
+// nil when that is not known.
 func (r *Records) Tag(generation uint32, key string, content []byte) []byte {
 	secret, ok := r.keys[generation]
 	if !ok {

@@ -78,7 +78,8 @@ func TestTampered(t *testing.T) {
 	}
 }
 
-// TestDataKeys holds that a remembered data key opens no other record's box, and that only so many are remembered.
+// TestDataKeys holds that a remembered data key opens no other record's box, and that only so many
+// are remembered.
 func TestDataKeys(t *testing.T) {
 	t.Parallel()
 	r, key := keyring(t)

@@ -8,7 +8,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// FuzzOpen offers boxes that were not sealed: none opens but the one that was, and each is refused as damaged.
+// FuzzOpen offers boxes that were not sealed: none opens but the one that was, and each is refused
+// as damaged.
 func FuzzOpen(f *testing.F) {
 	r, key := keyring(f)
 	where := Binding{Account: "1", Secret: "app/db", Version: "v1"}
@@ -16,7 +17,8 @@ func FuzzOpen(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	// Keys are drawn anew each time, so a kept input knows them not; the place of a box's parts is what it shows.
+	// Keys are drawn anew each time, so a kept input knows them not; the place of a box's parts is
+	// what it shows.
 	f.Add(good, uint16(0), byte(0))
 	f.Add(good[:len(good)-1], uint16(3), byte(1))
 	f.Add([]byte{format}, uint16(0), byte(0))

@@ -1,8 +1,8 @@
 // Package limit bounds how many requests a second one access key, and all together, may make.
 //
-// Only a verified request counts against a key, so nobody can use up another's share. Once a share is used up, further
-// requests that claim the key are refused without looking at their signature: that is what keeps a client without
-// back-off from slowing the others down.
+// Only a verified request counts against a key, so no caller can use up the share of another. Once
+// a share is used up, further requests that claim the key are refused before their signature is
+// verified, so that a client without back-off does not slow down the others.
 package limit
 
 import (
@@ -13,7 +13,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxKeys bounds how many keys are remembered; the one seen longest ago is forgotten first, and begins with a full share.
+// maxKeys bounds how many keys are remembered; the key seen longest ago is forgotten first, and
+// then begins with a full share.
 const maxKeys = 10_000
 
 // Config says how much is allowed; 0 means no limit. A second's worth may come at once.
@@ -55,7 +56,8 @@ func bucket(r rate.Limit) *rate.Limiter {
 	return rate.NewLimiter(r, max(1, int(r)))
 }
 
-// Exhausted reports whether the share of a key is used up at that time, and when to come back. It takes nothing.
+// Exhausted reports whether the share of a key is used up at that time, and when to come back. It
+// takes nothing.
 func (l *Limiter) Exhausted(key string, now time.Time) (retry time.Duration, yes bool) {
 	if l == nil {
 		return 0, false
@@ -75,7 +77,8 @@ func (l *Limiter) Exhausted(key string, now time.Time) (retry time.Duration, yes
 	return wait(el.Value.(*share).bucket, now), true
 }
 
-// Take counts one verified request of a key. When it is over a limit, ok is false and nothing is counted.
+// Take counts one verified request of a key. When it is over a limit, ok is false and nothing is
+// counted.
 func (l *Limiter) Take(key string, now time.Time) (retry time.Duration, ok bool) {
 	if l == nil {
 		return 0, true

@@ -18,9 +18,9 @@ const (
 	paceBurst = 5
 )
 
-// Pacer delays answers to clients that cause too many of a kind, such as refusals. A client that waits for an
-// answer before it sends more is slowed down to the rate, whatever it sends; nobody else is. A nil pacer
-// delays nothing.
+// Pacer delays answers to clients that cause too many of a kind, such as refusals. A client that
+// waits for an answer before it sends more is slowed down to the rate, whatever it sends; other
+// clients are not. A nil pacer delays nothing.
 type Pacer struct {
 	rate rate.Limit
 
@@ -35,7 +35,8 @@ type pace struct {
 	bucket *rate.Limiter
 }
 
-// NewPacer returns a pacer that lets so many answers a second through for each client; 0 means a nil pacer.
+// NewPacer returns a pacer that lets so many answers a second through for each client; 0 means a
+// nil pacer.
 func NewPacer(perSecond float64) *Pacer {
 	if perSecond <= 0 {
 		return nil
@@ -43,8 +44,8 @@ func NewPacer(perSecond float64) *Pacer {
 	return &Pacer{rate: rate.Limit(perSecond), paces: map[string]*list.Element{}}
 }
 
-// Wait waits as long as the next answer to a client is to wait, at most a second. It returns false when too many
-// answers wait already: the connection is to be closed then.
+// Wait waits as long as the next answer to a client is to wait, at most a second. It returns false
+// when too many answers wait already: the connection is to be closed then.
 func (p *Pacer) Wait(ctx context.Context, id string) bool {
 	if p == nil {
 		return true

@@ -10,8 +10,8 @@ import (
 	"github.com/keyturn/keyturn/internal/limit"
 )
 
-// TestPacer verifies that a client with several connections is slowed down to its rate, that another is not
-// delayed meanwhile, and that the delay ends with the flood.
+// TestPacer verifies that a client with several connections is slowed down to its rate, that
+// another is not delayed meanwhile, and that the delay ends with the flood.
 func TestPacer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -86,8 +86,8 @@ const (
 	perBatch = 250 // requests to each set of documents: a million in all
 )
 
-// TestEvaluatorsAgree compares a million decisions of random documents. Each set is drawn from its own seed, so a failure
-// is found again with the seed that is printed.
+// TestEvaluatorsAgree compares a million decisions of random documents. Each set is drawn from its
+// own seed, so a failure is found again with the seed that is printed.
 func TestEvaluatorsAgree(t *testing.T) {
 	t.Parallel()
 	t.Logf("seed %d; another with -policy.seed", *seed)

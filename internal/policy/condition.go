@@ -38,8 +38,8 @@ type value struct {
 	block  netip.Prefix
 }
 
-// operator compares one value of the request with one of the policy. A negated operator holds when its
-// positive form holds for none of the values; holds is the positive form.
+// operator compares one value of the request with one of the policy. A negated operator holds when
+// its positive form holds for none of the values; holds is the positive form.
 type operator struct {
 	typ     valueType
 	negated bool
@@ -93,8 +93,9 @@ type condition struct {
 	values []value // any one suffices
 }
 
-// holds tells whether the request meets the condition. A key that the request lacks, or a tag whose
-// value is not of the operator's type, equals nothing: positive operators are false, negated ones true.
+// holds reports whether the request meets the condition. A key that the request lacks, or a tag
+// whose value is not of the operator's type, equals nothing: positive operators are false, negated
+// ones true.
 func (c *condition) holds(ctx *Context) bool {
 	got, present := c.lookup(ctx)
 	if !present {
@@ -177,8 +178,9 @@ func parseCondition(op operator, m member, where string) (condition, error) {
 	return c, nil
 }
 
-// checkKey refuses unknown keys and operators of another type than the key: a comparison that can never
-// hold is a mistake, and in a Deny one that nobody would notice. Tags are text that any operator may read.
+// checkKey refuses unknown keys and operators of another type than the key: a comparison that can
+// never hold is a mistake, and in a Deny it would go unnoticed. Tags are text that any operator may
+// read.
 func checkKey(typ valueType, key, where string) error {
 	var want valueType
 	switch key {
@@ -204,8 +206,9 @@ func checkKey(typ valueType, key, where string) error {
 // numberForm leaves out exponents: "1e999999999" is short to write and long to compute.
 var numberForm = regexp.MustCompile(`^-?[0-9]{1,32}(\.[0-9]{1,32})?$`)
 
-// dateForm is stricter than time.Parse, which also takes an hour of one digit, a fraction of zeros and an offset of a day: what
-// the contract does not write, a second reader may understand otherwise.
+// dateForm is stricter than time.Parse, which also takes an hour of one digit, a fraction of zeros
+// and an offset of a day: what the contract does not write, a second reader may understand
+// otherwise.
 var dateForm = regexp.MustCompile(
 	`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`)
 

@@ -8,9 +8,10 @@ import (
 	"github.com/keyturn/keyturn/internal/users"
 )
 
-// decision is one row of the table: who asks for what, under which documents, and what is decided. The text of want names
-// the statement that decided: "identity 0.1" is statement 1 of identity document 0, "secret 1 Allow" statement 1 of the
-// secret's policy with that Sid, "deny …" an explicit deny, "root" the rights of root, "implicit" a denial by nobody.
+// decision is one row of the table: who asks for what, under which documents, and what is decided.
+// The text of want names the statement that decided: "identity 0.1" is statement 1 of identity
+// document 0, "secret 1 Allow" statement 1 of the secret's policy with that Sid, "deny …" an
+// explicit deny, "root" the rights of root, "implicit" a denial by nobody.
 type decision struct {
 	name             string
 	who              Principal
@@ -19,8 +20,8 @@ type decision struct {
 	secret           string
 	want             string
 	context          Context
-	// also are further pairs that the operation needs; the call goes through when all of them do, and want is of the first
-	// one that does not, or else of the last.
+	// also are further pairs that the operation needs; the call goes through when all of them do, and
+	// want is of the first one that does not, or else of the last.
 	also []pair
 }
 
@@ -229,7 +230,8 @@ var secretDecisions = []decision{
 	d("not governed: get the policy", alice, "kms:GetSecretPolicy", app, nil, secretDoc(rule("Allow", home+":user/alice", "kms:*")), "implicit"),
 }
 
-// pairDecisions are calls that need several rights: one that is missing refuses the whole call (access.md section 3).
+// pairDecisions are calls that need several rights: one that is missing refuses the whole call
+// (access.md section 3).
 var pairDecisions = []decision{
 	needs(d("create under a key: both", alice, "kms:CreateSecret", kmsHome+"secret", []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:GenerateDataKey", "acs:kms:*:*:key/k1")}, "", "identity 1.0"),
 		"kms:GenerateDataKey", kmsHome+"key/k1"),
@@ -275,7 +277,8 @@ var systemDecisions = []decision{
 	d("two of them", alice, "kms:ListSecrets", kmsHome+"secret", append(comes("AliyunKMSSecretUserAccess"), comes("AliyunKMSReadOnlyAccess")...), "", "identity 1.0"),
 }
 
-// conditionDecisions have every operator and every key, in a row where the condition holds and in one where it fails.
+// conditionDecisions have every operator and every key, in a row where the condition holds and in
+// one where it fails.
 var conditionDecisions = []decision{
 	holds(`{"StringEquals":{"kms:tag/env":"Prod"}}`),
 	fails(`{"StringEquals":{"kms:tag/env":"prod"}}`),
@@ -385,8 +388,8 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-// TestDecisionsCoverConditions holds that no operator and no key is missing from the table, neither where it holds nor where
-// it fails.
+// TestDecisionsCoverConditions holds that no operator and no key is missing from the table, neither
+// where it holds nor where it fails.
 func TestDecisionsCoverConditions(t *testing.T) {
 	t.Parallel()
 	words := []string{`"acs:CurrentTime"`, `"acs:SecureTransport"`, `"acs:SourceIp"`, `"acs:MFAPresent"`, `"kms:tag/`}

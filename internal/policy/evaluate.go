@@ -2,25 +2,26 @@ package policy
 
 import "slices"
 
-// Evaluate decides one request by the identity documents of the principal and the policy of the secret
-// that it concerns (nil when the resource is not a secret).
+// Evaluate decides one request by the identity documents of the principal and the policy of the
+// secret that it concerns (nil when the resource is not a secret).
 //
-// A Deny that applies wins. Within an account an Allow of either side is enough; a principal of another
-// account needs both. Root needs no Allow in its own account and knows no identity policy, but a Deny in
-// a secret policy binds it, unless the action repairs that policy (Request.Repairs). In a secret policy,
-// :* and :root of an account leave the matter to the identity policies of that account; naming a user or
-// a role is a grant to the one that the name was bound to ([Document.Bind]), of those actions that a secret
-// policy may allow (Request.Grantable). Some actions need an Allow that names the resource
-// (Request.ByName).
+// A Deny that applies wins. Within an account an Allow of either side is enough; a principal of
+// another account needs both. Root needs no Allow in its own account and knows no identity policy,
+// but a Deny in a secret policy binds it, unless the action repairs that policy (Request.Repairs).
+// In a secret policy, :* and :root of an account leave the matter to the identity policies of that
+// account; naming a user or a role is a grant to the one that the name was bound to
+// ([Document.Bind]), of those actions that a secret policy may allow (Request.Grantable). Some
+// actions need an Allow that names the resource (Request.ByName).
 //
-// The engine (KindSystem) has the rights of the documents it is given, and no secret policy reaches it: a
-// Deny meant for people must not strand a rotation between two steps.
+// The engine (KindSystem) has the rights of the documents it is given, and no secret policy reaches
+// it: a Deny meant for people must not strand a rotation between two steps.
 //
-// A session policy narrows a role: the caller evaluates it as a second set of identity documents, without
-// the secret policy, and needs both answers to be Allowed.
+// A session policy narrows a role: the caller evaluates it as a second set of identity documents,
+// without the secret policy, and needs both answers to be Allowed.
 //
-// What cannot be judged is denied: an unproven principal, a resource that is neither an ARN nor "*", a
-// document that was not parsed as what it is used for, the secret policy of another account's secret.
+// A question that cannot be judged is denied: an unproven principal, a resource that is neither an
+// ARN nor "*", a document that was not parsed as what it is used for, the secret policy of another
+// account's secret.
 func Evaluate(r Request, identity []Document, secret *Document) Decision {
 	q, ok := ask(&r, identity, secret)
 	if !ok {
@@ -110,8 +111,8 @@ func (q *question) identity(deny bool) (Decision, bool) {
 	return implicit, false
 }
 
-// secret finds the first statement of the secret policy with this effect that applies. For an Allow it
-// prefers one that names the principal over one that delegates, and reports which it is.
+// secret finds the first statement of the secret policy with this effect that applies. For an Allow
+// it prefers one that names the principal over one that delegates, and reports which it is.
 func (q *question) secret(deny bool) (found Decision, named, ok bool) {
 	found = implicit
 	if q.policy == nil || !deny && !q.Grantable || deny && q.Repairs && q.Principal.Kind == KindAccount {

@@ -22,7 +22,8 @@ var (
 	mallory  = Principal{Kind: KindRAMUser, Account: foreign, Name: "alice", ID: idOf(foreign, "user/alice")}
 	rootAway = Principal{Kind: KindAccount, Account: foreign}
 
-	// renamed is alice under another name, successor another user who has taken hers; likewise for the role.
+	// renamed is alice under another name, successor another user who has taken hers; likewise for the
+	// role.
 	renamed         = Principal{Kind: KindRAMUser, Account: home, Name: "alicia", ID: alice.ID}
 	successor       = Principal{Kind: KindRAMUser, Account: home, Name: "alice", ID: "another"}
 	workerSuccessor = Principal{Kind: KindAssumedRole, Account: home, Name: "worker", Session: "s1", ID: "another:s1"}
@@ -31,7 +32,8 @@ var (
 // idOf is the ID that the name is bound to in the policies of these tests.
 func idOf(account, relative string) string { return "id of " + account + " " + relative }
 
-// parseSecret reads the policy of a secret as it is set: checked, and bound to those who have the names then.
+// parseSecret reads the policy of a secret as it is set: checked, and bound to those who have the
+// names then.
 func parseSecret(doc, account string) (Document, error) {
 	d, err := ParseSecret(doc, account)
 	if err != nil {

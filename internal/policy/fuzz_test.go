@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// probes are requests that meet what a document says: its actions and resources with their wildcards filled in, and
-// contexts in which its conditions hold, just fail, or have nothing to look at.
+// probes are requests that meet what a document says: its actions and resources with their
+// wildcards filled in, and contexts in which its conditions hold, just fail, or have nothing to
+// look at.
 func probes(doc plainDoc) []Request {
 	actions, resources := []string{get, "kms:SetSecretPolicy"}, []string{app, "*", kmsHome + "secret"}
 	contexts := []Context{{}, ordinary}
@@ -197,7 +198,8 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
-// FuzzCondition puts one value under one operator, so that the fuzzer need not find the way there through JSON.
+// FuzzCondition puts one value under one operator, so that the fuzzer need not find the way there
+// through JSON.
 func FuzzCondition(f *testing.F) {
 	for _, s := range [][3]string{
 		{"DateEquals", "acs:CurrentTime", "2026-01-02T03:04:05Z"}, {"DateLessThan", "acs:CurrentTime", "2026-01-02T03:04:05+08:00"},

@@ -8,11 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is more than any policy needs: document, statements, statement, condition, operator, values.
+// maxDepth is more than any policy needs: document, statements, statement, condition, operator,
+// values.
 const maxDepth = 8
 
-// object keeps the members in their order. encoding/json would take the last of two members of one name
-// and match names without regard to case; in a policy either may hide a statement from a reviewer.
+// object keeps the members in their order. encoding/json would take the last of two members of one
+// name and match names without regard to case; in a policy either may hide a statement from a
+// reviewer.
 type object []member
 
 type member struct {
@@ -100,8 +102,8 @@ func closeDelim(d *json.Decoder) error {
 	return nil
 }
 
-// wholeText refuses the character that the decoder puts in place of half a surrogate pair: the string
-// that was meant cannot be known.
+// wholeText refuses the character that the decoder puts in place of half a surrogate pair: the
+// string that was meant cannot be known.
 func wholeText(s string) error {
 	if strings.ContainsRune(s, utf8.RuneError) {
 		return fmt.Errorf("string %s holds a broken character; write it again", quote(s))

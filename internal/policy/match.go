@@ -2,11 +2,11 @@ package policy
 
 import "unicode/utf8"
 
-// match reports whether s fits pattern, where * stands for any characters, also none and also slashes,
-// and ? for exactly one.
+// match reports whether s fits pattern, where * stands for any characters, also none and also
+// slashes, and ? for exactly one.
 //
-// After a mismatch only the last * needs another try: what an earlier one could take, the last can take
-// too. So the work is at most len(pattern) times len(s), whatever the pattern.
+// After a mismatch only the last * needs another try: what an earlier one could take, the last can
+// take too. So the work is at most len(pattern) times len(s), whatever the pattern.
 func match(pattern, s string) bool {
 	return wildcard(pattern, s, false)
 }
@@ -43,8 +43,8 @@ func wildcard(pattern, s string, fold bool) bool {
 	return p == len(pattern)
 }
 
-// width is the number of bytes of the first character: ? and * step over whole characters, so that ?
-// never matches half of one.
+// width is the number of bytes of the first character: ? and * step over whole characters, so that
+// ? never matches half of one.
 func width(s string) int {
 	if s[0] < utf8.RuneSelf {
 		return 1

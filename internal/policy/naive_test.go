@@ -10,8 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// This file is a second evaluator, written from the words of the contract in the plainest way, for tests to compare with. It
-// reads the text of the documents by itself and shares no code with the first.
+// This file is a second evaluator, written from the words of the contract in the plainest way, for
+// tests to compare with. It reads the text of the documents by itself and shares no code with the
+// first.
 
 // verdict is what it answers: which statements let the request through, and which forbid it.
 type verdict struct {
@@ -43,7 +44,8 @@ func readPlain(text string) plainDoc {
 	panic("the naive evaluator is given a document without statements")
 }
 
-// lists writes every value that may be a string or a list of strings as a list, once for all requests.
+// lists writes every value that may be a string or a list of strings as a list, once for all
+// requests.
 func lists(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -71,7 +73,8 @@ func lists(v any) any {
 
 func list(v any) []string { return v.([]string) }
 
-// naively decides a request. secret is nil when the resource has no policy of its own; owner is the account whose it is.
+// naively decides a request. secret is nil when the resource has no policy of its own; owner is the
+// account whose it is.
 func naively(r Request, identity []plainDoc, secret plainDoc, owner string) (v verdict) {
 	p := r.Principal
 	known := p.Kind == "Account" || p.Kind == "RAMUser" || p.Kind == "AssumedRoleUser" || p.Kind == "System"
@@ -134,8 +137,9 @@ func naively(r Request, identity []plainDoc, secret plainDoc, owner string) (v v
 	return v
 }
 
-// concerns reports how a statement of a secret policy means the principal: by the ID of the one that had the name when the
-// policy was set, by the name alone, as one of the account, or as its root.
+// concerns reports how a statement of a secret policy means the principal: by the ID of the one
+// that had the name when the policy was set, by the name alone, as one of the account, or as its
+// root.
 func concerns(st map[string]any, p Principal) (named, sameName, whole, root bool) {
 	for _, who := range list(st["Principal"].(map[string]any)["RAM"]) {
 		base := "acs:ram::" + p.Account + ":"
@@ -195,7 +199,8 @@ func spelledOut(st map[string]any, resource string) bool {
 	})
 }
 
-// like matches the first character and then the rest: * is nothing, or one character and * again; ? is one character.
+// like matches the first character and then the rest: * is nothing, or one character and * again; ?
+// is one character.
 func like(pattern, s string) bool {
 	if pattern == "" {
 		return s == ""

@@ -10,8 +10,8 @@ import (
 // MaxIdentityChars is the longest identity policy.
 const MaxIdentityChars = 6144
 
-// Document is a policy that has been parsed and found valid. It never changes. The zero Document was
-// never parsed; Evaluate refuses a request that comes with one.
+// Document is a policy that has been parsed and found valid. It never changes. The zero Document
+// was never parsed; Evaluate refuses a request that comes with one.
 type Document struct {
 	kind       string // PolicyIdentity or PolicySecret
 	account    string // owner of the secret, for a secret policy
@@ -143,8 +143,8 @@ func parseEffect(s *statement, v any, where string) error {
 	return nil
 }
 
-// parseActions accepts actions of any service, as a policy may be shared with one, but each must look
-// like an action: a typing error in a Deny is silent otherwise.
+// parseActions accepts actions of any service, as a policy may be shared with one, but each must
+// look like an action: a typing error in a Deny is silent otherwise.
 func parseActions(v any, where string) ([]string, error) {
 	actions, err := textList(v, where)
 	if err != nil {
@@ -160,7 +160,8 @@ func parseActions(v any, where string) ([]string, error) {
 	return actions, nil
 }
 
-// notInAction refuses what cannot be part of an action's name: spaces, controls, anything past ASCII.
+// notInAction refuses what cannot be part of an action's name: spaces, controls, anything past
+// ASCII.
 func notInAction(r rune) bool {
 	return r <= ' ' || r > '~' || r == '"' || r == '\\' || r == ','
 }

@@ -1,12 +1,12 @@
-// Package policy decides whether a principal may do something. It reads RAM policy documents, attached
-// to principals (identity policies) or to one secret (its secret policy), and Evaluate answers:
-// denied unless allowed, and a deny wins.
+// Package policy decides whether a principal may do something. It reads RAM policy documents,
+// attached to principals (identity policies) or to one secret (its secret policy), and Evaluate
+// answers: denied unless allowed, and a deny wins.
 //
-// A document is checked when it is stored, not when it is used: an element, operator or value that this
-// package does not know is refused by ParseIdentity and ParseSecret, because ignoring one that narrows a
-// statement would widen it. What was accepted always evaluates.
+// A document is checked when it is stored, not when it is used: an element, operator or value that
+// this package does not know is refused by ParseIdentity and ParseSecret, because ignoring one that
+// narrows a statement would widen it. What was accepted always evaluates.
 //
-// The package is pure. Whoever calls it finds the documents that apply, the tags of the resource and the
+// The package is pure. The caller finds the documents that apply, the tags of the resource and the
 // true address of the peer, and records the decision.
 package policy
 
@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// PrincipalKind says what sort of caller a Principal is. The strings are those of GetCallerIdentity.
+// PrincipalKind is the kind of a caller, in the spelling of GetCallerIdentity.
 type PrincipalKind string
 
 // The kinds of principal. System is the engine itself; the others are callers from outside.
@@ -26,8 +26,9 @@ const (
 	KindSystem      PrincipalKind = "System"
 )
 
-// Principal is a caller whose identity has been proven. Name is that of the user, the role or the part of
-// the engine; Session is set for AssumedRoleUser only. The zero Principal has no rights.
+// Principal is a caller whose identity has been proven. Name is the name of the user, the role or
+// the part of the engine; Session is set for AssumedRoleUser only. The zero Principal has no
+// rights.
 type Principal struct {
 	Kind        PrincipalKind `json:"kind"`
 	Account     string        `json:"account"`
@@ -37,7 +38,7 @@ type Principal struct {
 	AccessKeyID string        `json:"-"`
 }
 
-// ARN returns the name under which the principal appears to people. Samples of AssumeRole print other
+// ARN returns the name of the principal in messages and records. Samples of AssumeRole print other
 // forms for a session; this is the one that GetCallerIdentity answers.
 func (p Principal) ARN() string {
 	switch p.Kind {
@@ -53,9 +54,9 @@ func (p Principal) ARN() string {
 	return ""
 }
 
-// Context is what conditions may ask about a request. SourceIP comes from the connection or a trusted
-// proxy, never from a parameter; when it is not valid, acs:SourceIp counts as absent. Tags are those of
-// the resource.
+// Context is what conditions may ask about a request. SourceIP comes from the connection or a
+// trusted proxy, never from a parameter; when it is not valid, acs:SourceIp counts as absent. Tags
+// are the tags of the resource.
 type Context struct {
 	Now                         time.Time
 	SourceIP                    netip.Addr
@@ -63,25 +64,26 @@ type Context struct {
 	Tags                        map[string]string
 }
 
-// Request is one question: may Principal do Action ("kms:GetSecretValue") to Resource, an ARN, or "*" for
-// an operation without a resource?
+// Request is one question: may Principal do Action ("kms:GetSecretValue") to Resource, an ARN, or
+// "*" for an operation without a resource?
 type Request struct {
 	Principal        Principal
 	Action, Resource string
 	Context          Context
-	// Grantable says that an Allow of the secret policy counts for this action. A Deny counts for every action.
+	// Grantable says that an Allow of the secret policy counts for this action. A Deny counts for
+	// every action.
 	Grantable bool
-	// Repairs says that the action reads or replaces the secret policy. A Deny of that policy does not take it from root,
-	// so a policy can always be corrected.
+	// Repairs says that the action reads or replaces the secret policy. A Deny of that policy does not
+	// take it from root, so a policy can always be corrected.
 	Repairs bool
-	// ByName says that an identity policy allows the action only by a statement that names the last part of
-	// the resource without a wildcard: a right on everything does not include it.
+	// ByName says that an identity policy allows the action only by a statement that names the last
+	// part of the resource without a wildcard: a right on everything does not include it.
 	ByName bool
 }
 
 // Decision is the answer and which statement gave it. Explicit means that a Deny decided. Policy is
-// "identity" or "secret", and empty for an implicit deny and for the rights of root; then Document and
-// Statement are -1. Document is an index into the identity documents, -1 for the secret policy.
+// "identity" or "secret", and empty for an implicit deny and for the rights of root; then Document
+// and Statement are -1. Document is an index into the identity documents, -1 for the secret policy.
 type Decision struct {
 	Allowed   bool
 	Explicit  bool

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// evaluate parses the documents and tells the decision in words: "identity 0.1" is statement 1 of identity
-// document 0. It also holds every decision to the rules that all share.
+// evaluate parses the documents and tells the decision in words: "identity 0.1" is statement 1 of
+// identity document 0. It also holds every decision to the rules that all share.
 func evaluate(t *testing.T, r Request, identity []string, secret string) string {
 	t.Helper()
 	var documents []Document

@@ -10,8 +10,9 @@ import (
 
 const maxSecretBytes = 32768
 
-// DefaultSecretDocument is the policy of a secret for which none was set: every principal of the owning
-// account may be given rights by identity policies. The spelling is the one that GetSecretPolicy answers.
+// DefaultSecretDocument is the policy of a secret for which none was set: every principal of the
+// owning account may be given rights by identity policies. The spelling is the one that
+// GetSecretPolicy answers.
 func DefaultSecretDocument(account string) string {
 	return `{"Statement":[{"Action":["kms:*"],"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account +
 		`:*"]},"Resource":["*"],"Sid":"kms default secret policy"}],"Version":"1"}`
@@ -29,8 +30,8 @@ func ParseSecret(doc, account string) (Document, error) {
 	return Document{kind: PolicySecret, account: account, statements: statements}, nil
 }
 
-// CheckOwner refuses a secret policy that grants the owning account nothing: it would lock out everyone who could use the
-// secret. grantable are the actions that a secret policy may allow.
+// CheckOwner refuses a secret policy that grants the owning account nothing: it would lock out
+// everyone who could use the secret. grantable are the actions that a secret policy may allow.
 func (d *Document) CheckOwner(grantable []string) error {
 	if d.grantsOwner(grantable) {
 		return nil
@@ -39,8 +40,8 @@ func (d *Document) CheckOwner(grantable []string) error {
 		quote(ARN("ram", "", d.account, "*")))
 }
 
-// grantsOwner reports whether some action is allowed to somebody of the owning account and not taken from
-// the whole account again by an unconditional Deny.
+// grantsOwner reports whether some action is allowed to somebody of the owning account and not
+// taken from the whole account again by an unconditional Deny.
 func (d *Document) grantsOwner(grantable []string) bool {
 	for _, action := range grantable {
 		allowed, denied := false, false
@@ -83,14 +84,15 @@ func (pp *principalPattern) fits(p *Principal) bool {
 	return pp.account == p.Account && (pp.reach == reachUser && p.Kind == KindRAMUser || pp.reach == reachRole && p.Kind == KindAssumedRole)
 }
 
-// names reports whether the pattern means p itself: the user or role whose ID its name was bound to. In an Allow that is a
-// grant. Another user who has taken the name is not meant.
+// names reports whether the pattern means p itself: the user or role whose ID its name was bound
+// to. In an Allow that is a grant. Another user who has taken the name is not meant.
 func (pp *principalPattern) names(p *Principal, bound map[string]string) bool {
 	id, ok := bound[pp.text]
 	return ok && id != "" && pp.fits(p) && id == p.entityID()
 }
 
-// entityID is the ID of the user or the role. That of a session is followed by a colon and its name.
+// entityID is the ID of the user or the role. That of a session is followed by a colon and its
+// name.
 func (p *Principal) entityID() string {
 	id, _, _ := strings.Cut(p.ID, ":")
 	return id
@@ -115,22 +117,24 @@ func (d *Document) Named() []string {
 	return slices.Compact(list)
 }
 
-// Bind returns the secret policy with the IDs of the users and roles that it names, by their ARNs as [Document.Named]
-// returns them. An Allow for a name without an ID grants nothing. A Deny binds by the ID and by the name.
+// Bind returns the secret policy with the IDs of the users and roles that it names, by their ARNs
+// as [Document.Named] returns them. An Allow for a name without an ID grants nothing. A Deny binds
+// by the ID and by the name.
 func (d *Document) Bind(ids map[string]string) Document {
 	b := *d
 	b.bound = ids
 	return b
 }
 
-// delegates reports whether the pattern leaves p to the identity policies of its account. The engine is
-// no principal that a secret policy can reach: see Evaluate.
+// delegates reports whether the pattern leaves p to the identity policies of its account. The
+// engine is no principal that a secret policy can reach: see Evaluate.
 func (pp *principalPattern) delegates(p *Principal) bool {
 	return pp.account == p.Account && p.Kind != KindSystem && (pp.reach == reachAll || pp.reach == reachRoot)
 }
 
-// binds reports whether a Deny for the pattern meets p. Here * is everyone in the account and root is the
-// root principal alone. A user or a role is met by the bound ID, and by the name whoever has it now.
+// binds reports whether a Deny for the pattern meets p. Here * is everyone in the account and root
+// is the root principal alone. A user or a role is met by the bound ID, and by the name whoever has
+// it now.
 func (pp *principalPattern) binds(p *Principal, bound map[string]string) bool {
 	switch pp.reach {
 	case reachRoot:

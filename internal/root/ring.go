@@ -46,8 +46,9 @@ func (r *Ring) Keys() []*Key {
 	return slices.Clone(r.keys)
 }
 
-// Use makes the key with that ID the one that wraps, and has what it wraps name it. An empty ID, that of a store whose root
-// key was never replaced, changes nothing. A key that the ring does not have is looked for at its provider.
+// Use selects the key that wraps; everything that it wraps names the key. An empty id changes
+// nothing: the root key of that store was never replaced. If the ring lacks the key, Use asks its
+// provider.
 func (r *Ring) Use(id string) error {
 	if id == "" {
 		return nil

@@ -20,7 +20,8 @@ func twoKeys(t *testing.T) (first, second *Key) {
 	return first, second
 }
 
-// TestRing verifies that a ring opens what each of its keys has wrapped, in both formats, and wraps under the one that is used.
+// TestRing verifies that a ring opens what each of its keys has wrapped, in both formats, and wraps
+// under the one that is used.
 func TestRing(t *testing.T) {
 	t.Parallel()
 	first, second := twoKeys(t)
@@ -59,7 +60,8 @@ func TestRing(t *testing.T) {
 	}
 }
 
-// TestRingReload gives a running ring a key that its file got meanwhile, as on the other nodes of a cluster.
+// TestRingReload gives a running ring a key that its file got meanwhile, as on the other nodes of a
+// cluster.
 func TestRingReload(t *testing.T) {
 	t.Parallel()
 	first, second := twoKeys(t)

@@ -1,5 +1,6 @@
-// Package root provides the root key, which wraps the customer master keys and the access-key secrets. It is never in
-// the store: without it the store is unreadable, and with another one the server refuses to start.
+// Package root provides the root key, which wraps the customer master keys and the access-key
+// secrets. It is never in the store: without it the store is unreadable, and with another one the
+// server refuses to start.
 package root
 
 import (
@@ -26,15 +27,18 @@ const (
 	keySize = 32
 	idSize  = 8
 	prefix  = "keyturn-root-key-v1:"
-	// The first byte of everything that a root key has wrapped. In the second format the ID of the key follows; it is used
-	// from the first rotation of the root key on, so that releases that do not know it can share the store until then.
+	// The first byte of everything that a root key has wrapped. In the second format the ID of the key
+	// follows; it is used from the first rotation of the root key on, so that releases that do not
+	// know it can share the store until then.
 	version   = 1
 	versionID = 2
-	// maxKeys bounds how many keys a provider may hold: the one in use, one before it and one after it, with some to spare.
+	// maxKeys bounds how many keys a provider may hold: the one in use, one before it and one after
+	// it, with some to spare.
 	maxKeys = 8
 )
 
-// Key wraps and unwraps with AES-256-GCM and a random nonce. The additional data binds what is wrapped to its place.
+// Key wraps and unwraps with AES-256-GCM and a random nonce. The additional data binds what is
+// wrapped to its place.
 type Key struct {
 	aead     cipher.AEAD
 	name     string
@@ -42,8 +46,8 @@ type Key struct {
 	material []byte
 }
 
-// Provider finds the root keys. create allows it to make one, which the server asks for only when the store is new.
-// Name says for people where the keys come from.
+// Provider finds the root keys. create allows it to make one, which the server asks for only when
+// the store is new. Name says for people where the keys come from.
 type Provider interface {
 	Load(create bool) (*Ring, error)
 	Name() string
@@ -88,10 +92,10 @@ func Generate(name string) (*Key, error) {
 	return New(material, name)
 }
 
-// ID tells the key from others. It says nothing about the key.
+// ID identifies the key. It reveals nothing about the key.
 func (k *Key) ID() string { return k.id }
 
-// Name says where the key came from.
+// Name returns where the key came from, for messages.
 func (k *Key) Name() string { return k.name }
 
 // Wrap seals plain under the key.
@@ -181,8 +185,9 @@ type File struct {
 // Name says where the key comes from.
 func (f File) Name() string { return "file " + f.Path }
 
-// Load reads the file: one key for each line. When it is missing and create is set, the file is made: it is complete and on
-// disk before its name exists, so that a crash leaves either a whole key or none.
+// Load reads the file: one key for each line. When it is missing and create is set, the file is
+// made: it is complete and on disk before its name exists, so that a crash leaves either a whole
+// key or none.
 func (f File) Load(create bool) (*Ring, error) {
 	keys, err := f.read()
 	if errors.Is(err, fs.ErrNotExist) && create {
@@ -232,8 +237,8 @@ func (f File) Keep(keys []*Key) error {
 	return nil
 }
 
-// WriteFile writes a file of mode 0600 so that after a crash it is there whole or not at all, and is on disk when the
-// call returns.
+// WriteFile writes a file of mode 0600 so that after a crash it is there whole or not at all, and
+// is on disk when the call returns.
 func WriteFile(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
@@ -257,8 +262,9 @@ func WriteFile(path string, data []byte) error {
 	return d.Sync()
 }
 
-// Env takes the root key from an environment variable: the text of a key file, or Base64 of 32 bytes. While the root key is
-// replaced, a second variable with [Additional] behind its name holds the other one.
+// Env reads the root key from an environment variable: the text of a key file, or Base64 of 32
+// bytes. During the replacement of the root key, a second variable, whose name ends in
+// [Additional], holds the other one.
 type Env struct{ Variable string }
 
 // Additional ends the name of the variable with further root keys.

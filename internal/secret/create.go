@@ -34,7 +34,8 @@ const ramNames = "acs/ram/user/"
 // named reports whether the service makes the name.
 func (spec Spec) named() bool { return spec.Type == kms.TypeRAMCredentials && spec.Name == kms.Auto }
 
-// FinalName returns the name that the secret will have. It is Name itself for a specification that Check refuses.
+// FinalName returns the name that the secret will have. It is Name itself for a specification that
+// Check refuses.
 func (spec Spec) FinalName() string {
 	if checked, err := spec.Check(); err == nil {
 		return checked.Name
@@ -42,8 +43,9 @@ func (spec Spec) FinalName() string {
 	return spec.Name
 }
 
-// Check refuses a specification that no secret can be made from, and completes it: the name of a RAMCredentials secret
-// is made from its user, ExtendedConfig gets its CustomData. It needs no store.
+// Check refuses a specification that no secret can be made from, and completes it: the name of a
+// RAMCredentials secret is made from its user, ExtendedConfig gets its CustomData. It needs no
+// store.
 func (spec Spec) Check() (Spec, error) {
 	if err := checkTags(spec.Tags); err != nil {
 		return spec, err

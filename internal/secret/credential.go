@@ -58,13 +58,15 @@ func (s Secret) WantsDouble() bool {
 	}
 }
 
-// Generated reports whether this service generated the value of a version, so that no caller chose it.
+// Generated reports whether this service generated the value of a version, so that no caller chose
+// it.
 func (s Secret) Generated(version string) bool {
 	v, ok := s.Versions[version]
 	return ok && (v.Rotated || s.Type == kms.TypeRedis || s.Type == kms.TypePolarDB)
 }
 
-// Strategy chooses among those that the target has, the best for one account first.
+// Strategy chooses one of the strategies that the target has, which are sorted with the best for
+// one account first.
 func (s Secret) Strategy(has []target.Strategy) (target.Strategy, error) {
 	want := s.Settings().Strategy
 	config := s.config()
@@ -93,7 +95,7 @@ func (s Secret) Strategy(has []target.Strategy) (target.Strategy, error) {
 	return want, nil
 }
 
-// Credentials are what a stored value holds: the one that consumers use first, then the others.
+// Credentials returns the credentials in a stored value. The first is the one that consumers use.
 func (s Secret) Credentials(stored sensitive.Value) ([]target.Credential, error) {
 	var list []target.Credential
 	var data managedData
@@ -132,7 +134,7 @@ func (s Secret) Credentials(stored sensitive.Value) ([]target.Credential, error)
 	return list, nil
 }
 
-// Shape is what a value of the secret looks like, for messages.
+// Shape describes the values of the secret, for messages.
 func (s Secret) Shape() string {
 	switch s.Type {
 	case kms.TypeRds, kms.TypeRedis, kms.TypePolarDB:
@@ -178,7 +180,8 @@ func (s Secret) generic(stored sensitive.Value) ([]target.Credential, error) {
 
 func usual(p credential.Part) string { return strings.Join(credential.Usual(p), ", ") }
 
-// Value is the value of a version with credential c, in the shape of the stored one that it follows.
+// Value is the value of a version with credential c, in the shape of the stored one that it
+// follows.
 func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value {
 	secret := c.Secret.Reveal()
 	switch s.Type {
@@ -210,7 +213,8 @@ func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value 
 }
 
 // Adopted is the current value with the credential of a value that a caller gives, and with nothing
-// else of it: other members, such as a host, stay. accounts are those that the secret is rotated for.
+// else of it: other members, such as a host, stay. accounts are those that the secret is rotated
+// for.
 func (s Secret) Adopted(current, given sensitive.Value, accounts []string) (sensitive.Value, target.Credential, error) {
 	list, err := s.Credentials(given)
 	if err != nil {
@@ -230,9 +234,10 @@ func (s Secret) Adopted(current, given sensitive.Value, accounts []string) (sens
 
 func text(v any) sensitive.Value { return sensitive.New(string(compact(v))) }
 
-// Tells refuses a stored value after which a new one could not say whose credential it holds: text, or an object without a
-// member for the account. With target.Double the value alone tells the two accounts apart, and a credential that was taken
-// for the other account's would replace the one in use.
+// Tells refuses a stored value whose successor could not name its account: text, or an object
+// without a member for the account. With target.Double only the value says which of the two
+// accounts a credential belongs to, and a credential that is taken for the other account's would
+// replace the one in use.
 func (s Secret) Tells(stored sensitive.Value, account string) error {
 	list, err := s.Credentials(s.Value(stored, target.Credential{Account: account, Secret: sensitive.New("x"), ID: "x"}))
 	if err != nil || list[0].Account != account {
@@ -242,8 +247,9 @@ func (s Secret) Tells(stored sensitive.Value, account string) error {
 	return nil
 }
 
-// OtherAccount is the account that target.Double gives a new credential: not the one in use. current and previous are the
-// credentials of the two labelled versions; previous may be empty.
+// OtherAccount returns the account that gets the new credential under target.Double: the one not in
+// use. current and previous are the credentials of the two labelled versions; previous may be
+// empty.
 func (s Secret) OtherAccount(current, previous []target.Credential) (string, error) {
 	use := current[0].Account
 	for _, c := range slices.Concat(current[1:], previous) {

@@ -32,7 +32,8 @@ func shown(list []target.Credential) string {
 	return b.String()
 }
 
-// TestCredentials reads every shape that a value may have, and writes the next one in the same shape.
+// TestCredentials reads every shape that a value may have, and writes the next one in the same
+// shape.
 func TestCredentials(t *testing.T) {
 	t.Parallel()
 	next := target.Credential{Account: "b", Secret: sensitive.New(`n"e<w`), ID: "id2", Public: "pub2"}
@@ -216,7 +217,8 @@ func TestOtherAccount(t *testing.T) {
 	}
 }
 
-// TestTells: with two accounts in turn, a value that does not name its account would be taken for the other one's.
+// TestTells: with two accounts in turn, a value that does not name its account would be taken for
+// the other one's.
 func TestTells(t *testing.T) {
 	t.Parallel()
 	both := &RotationSettings{Account: "a", CloneAccount: "b"}

@@ -15,7 +15,8 @@ import (
 
 var plainInterval = regexp.MustCompile(`^([0-9]+)([dhms]?)$`)
 
-// FuzzParseInterval holds the parser against the words of the contract: a whole number and a unit, 6 to 8760 hours.
+// FuzzParseInterval holds the parser against the words of the contract: a whole number and a unit,
+// 6 to 8760 hours.
 func FuzzParseInterval(f *testing.F) {
 	for _, s := range []string{"7d", "6h", "360m", "21600s", "21600", "8760h", "8761h", "-7d", "+7d", "7w", "1.5d", "", "d", "99999999999999999999d", "٧d", "0x7d", "1_0d"} {
 		f.Add(s)
@@ -42,8 +43,9 @@ func FuzzParseInterval(f *testing.F) {
 	})
 }
 
-// FuzzExtendedConfig holds that what is accepted is an object with the members that its type needs and a CustomData of
-// strings, keeps every member that was given, and is the same when it is read again.
+// FuzzExtendedConfig holds that what is accepted is an object with the members that its type needs
+// and a CustomData of strings, keeps every member that was given, and is the same when it is read
+// again.
 func FuzzExtendedConfig(f *testing.F) {
 	for _, s := range []string{
 		`{"SecretSubType":"SingleUser","DBInstanceId":"pg-main"}`, `{"SecretSubType":"DoubleUsers","DBInstanceId":"a","CustomData":{"a":"b"},"Port":5432}`,

@@ -15,8 +15,8 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// plain is the reference: one secret, written from the words of the contract without the rules of this package. Versions are
-// oldest first; a label is a pair of its name and a version.
+// plain is the reference: one secret, written from the words of the contract without the rules of
+// this package. Versions are oldest first; a label is a pair of its name and a version.
 type plain struct {
 	managed          bool
 	versions         []plainVersion
@@ -414,16 +414,18 @@ func (p *plain) same(s Secret) string {
 	return diff
 }
 
-// TestHistories draws histories of every operation on a secret, Generic and managed, holds each outcome and the state that it
-// leaves against the reference, and after each call what is promised of every secret: there is an ACSCurrent, a label is on
-// one version that is there, a version never changes, what is evicted is the oldest without a label, and the value that a
-// rule was given is untouched. The same Put twice is one Put: see drawAct.
+// TestHistories draws histories of every operation on a secret, Generic and managed, holds each
+// outcome and the state that it leaves against the reference, and after each call what is promised
+// of every secret: there is an ACSCurrent, a label is on one version that is there, a version never
+// changes, what is evicted is the oldest without a label, and the value that a rule was given is
+// untouched. The same Put twice is one Put: see drawAct.
 func TestHistories(t *testing.T) {
 	t.Parallel()
 	kinds, evictions := map[fault.Kind]int{}, 0
 	rapid.Check(t, func(t *rapid.T) {
 		now := t0
-		// Every other history of a Generic secret begins with nine versions more: from nothing it rarely comes to limits.
+		// Every other history of a Generic secret begins with nine versions more: from nothing it rarely
+		// comes to limits.
 		s, p := beginning(t, rapid.IntRange(0, 2).Draw(t, "managed") == 0)
 		for range rapid.IntRange(10, 60).Draw(t, "calls") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 0, 1, 3600, 86400}).Draw(t, "pause")) * time.Second)
@@ -502,8 +504,8 @@ func beginning(t *rapid.T, isManaged bool) (Secret, *plain) {
 	return s, p
 }
 
-// promised holds the promises of the package from one state to the next, without the reference. It returns how many
-// versions were evicted.
+// promised holds the promises of the package from one state to the next, without the reference. It
+// returns how many versions were evicted.
 func promised(t *rapid.T, what string, before, after Secret) int {
 	if _, ok := after.Versions[after.Stages[Current]]; !ok || !after.Sound() {
 		t.Fatalf("after %s ACSCurrent names %q, which is not there", what, after.Stages[Current])

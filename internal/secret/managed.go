@@ -19,8 +19,8 @@ const (
 	maxExtendedConfig = 1024
 )
 
-// configRules are the members of ExtendedConfig by type (secrets.md section 5). Other members are allowed and stored: they
-// describe targets that the cloud does not have.
+// configRules are the members of ExtendedConfig by type (secrets.md section 5). Other members are
+// allowed and stored: they describe targets that the cloud does not have.
 var configRules = map[string]struct {
 	subTypes []string
 	required []string
@@ -52,7 +52,8 @@ var configRules = map[string]struct {
 	},
 }
 
-// checkExtendedConfig returns the object as compact JSON, with CustomData in it, and its members that are strings.
+// checkExtendedConfig returns the object as compact JSON, with CustomData in it, and its members
+// that are strings.
 func checkExtendedConfig(spec Spec) (string, map[string]string, error) {
 	invalid := func(format string, args ...any) (string, map[string]string, error) {
 		return "", nil, fault.Parameter("ExtendedConfig", format, args...)
@@ -194,8 +195,8 @@ func strict(data sensitive.Value, into any) bool {
 	return d.Decode(into) == nil && !d.More()
 }
 
-// AutoAccounts makes the data of a Redis or PolarDB secret, which is created with $Auto: both accounts that
-// ExtendedConfig names, each with a password of its own.
+// AutoAccounts makes the data of a Redis or PolarDB secret, which is created with $Auto: both
+// accounts that ExtendedConfig names, each with a password of its own.
 func AutoAccounts(extendedConfig string, password func() sensitive.Value) sensitive.Value {
 	var config struct{ AccountName, CloneAccountName string }
 	_ = json.Unmarshal([]byte(extendedConfig), &config) // checked when it was stored
@@ -207,8 +208,9 @@ func AutoAccounts(extendedConfig string, password func() sensitive.Value) sensit
 	}})))
 }
 
-// Present turns the stored value of a version into what GetSecretValue returns: for most types the value as it is, for
-// those made from a list the one credential that consumers use, in the documented shape.
+// Present turns the stored value of a version into what GetSecretValue returns: for most types the
+// value as it is, for those made from a list the one credential that consumers use, in the
+// documented shape.
 func (s Secret) Present(v Version, stored sensitive.Value) sensitive.Value {
 	switch s.Type {
 	case kms.TypeRds, kms.TypeRedis, kms.TypePolarDB:
@@ -228,5 +230,5 @@ func (s Secret) Present(v Version, stored sensitive.Value) sensitive.Value {
 	return stored
 }
 
-// Due is when something must happen to the secret by itself: its deletion. Zero means never.
+// Due returns the time of the next automatic change of the secret: its deletion. Zero means never.
 func (s Secret) Due() time.Time { return s.DeleteAt }

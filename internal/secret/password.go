@@ -30,7 +30,8 @@ type PasswordSpec struct {
 	EachClass bool
 }
 
-// Password draws a password uniformly from all that the specification allows. random is a cryptographic source.
+// Password draws a password uniformly from all that the specification allows. random is a
+// cryptographic source.
 func Password(spec PasswordSpec, random io.Reader) (sensitive.Value, error) {
 	var left []string
 	for i, off := range []bool{spec.NoLower, spec.NoUpper, spec.NoDigits, spec.NoPunctuation} {
@@ -61,8 +62,8 @@ func Password(spec PasswordSpec, random io.Reader) (sensitive.Value, error) {
 	}
 }
 
-// hasEach is likely from the first draw on: with 8 characters of four classes it holds three times in ten, and always
-// at some point, since the length is at least the number of classes.
+// hasEach is likely from the first draw on: with 8 characters of four classes it holds three times
+// in ten, and always at some point, since the length is at least the number of classes.
 func hasEach(p string, classes []string) bool {
 	for _, class := range classes {
 		if !strings.ContainsAny(p, class) {
@@ -72,8 +73,8 @@ func hasEach(p string, classes []string) bool {
 	return true
 }
 
-// ManagedPassword is a password for an account that the service itself sets: 32 letters and digits, which survive a
-// connection URL, a shell and every target.
+// ManagedPassword is a password for an account that the service itself sets: 32 letters and digits,
+// which survive a connection URL, a shell and every target.
 func ManagedPassword() sensitive.Value {
 	p, err := Password(PasswordSpec{Length: 32, NoPunctuation: true, EachClass: true}, rand.Reader)
 	if err != nil {

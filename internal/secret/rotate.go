@@ -14,29 +14,34 @@ const Pending Stage = kms.StagePending
 
 // RotationSettings say how a secret is rotated, beyond what the API of the cloud knows.
 type RotationSettings struct {
-	// Target is the registered target. Managed types name it in ExtendedConfig, and leave it empty here.
+	// Target is the registered target. Managed types name it in ExtendedConfig, and leave it empty
+	// here.
 	Target string `json:"target,omitempty"`
-	// Strategy is one that the target has; empty means the one that the type asks for, or the target's best.
+	// Strategy is one that the target has; empty means the one that the type asks for, or the target's
+	// best.
 	Strategy target.Strategy `json:"strategy,omitempty"`
-	// Account is whose credential a value is that is not JSON, and CloneAccount the other one with target.Double.
+	// Account is whose credential a value is that is not JSON, and CloneAccount the other one with
+	// target.Double.
 	Account      string `json:"account,omitempty"`
 	CloneAccount string `json:"clone_account,omitempty"`
-	// AccountMember and SecretMember are the members of a JSON value that hold the account and its secret; empty means the
-	// first of the usual names that there is.
+	// AccountMember and SecretMember are the members of a JSON value that hold the account and its
+	// secret; empty means the first of the usual names that there is.
 	AccountMember string `json:"account_member,omitempty"`
 	SecretMember  string `json:"secret_member,omitempty"`
 	// Schedule has what an interval cannot say; its own Interval is unused.
 	Schedule rotation.Schedule `json:"schedule,omitzero"`
-	// Grace is how long the old credential works after a rotation at least; nil means the server's default.
+	// Grace is how long the old credential works after a rotation at least; nil means the server's
+	// default.
 	Grace *time.Duration `json:"grace,omitempty"`
-	// GraceLimit is how long it works at most when a consumer still holds it; nil means the server's default.
+	// GraceLimit is how long it works at most when a consumer still holds it; nil means the server's
+	// default.
 	GraceLimit *time.Duration `json:"grace_limit,omitempty"`
 	// Group is a set of secrets that never rotate within Gap of each other.
 	Group string        `json:"group,omitempty"`
 	Gap   time.Duration `json:"gap,omitempty"`
 }
 
-// settings are those of the secret; the zero value when it has none.
+// settings returns the settings of the secret, or the zero value.
 func (p RotationPolicy) settings() RotationSettings {
 	if p.Settings == nil {
 		return RotationSettings{}
@@ -44,7 +49,8 @@ func (p RotationPolicy) settings() RotationSettings {
 	return *p.Settings
 }
 
-// Rotated reports whether the engine changes the credential: a managed secret, or one that a rotation was attached to.
+// Rotated reports whether the engine changes the credential: a managed secret, or one that a
+// rotation was attached to.
 func (s Secret) Rotated() bool {
 	return s.Managed() || s.Rotation.settings().Target != ""
 }
@@ -52,7 +58,7 @@ func (s Secret) Rotated() bool {
 // Settings are the rotation settings of the secret; the zero value when it has none.
 func (s Secret) Settings() RotationSettings { return s.Rotation.settings() }
 
-// Schedule says when the secret is rotated; the zero value means never by itself.
+// Schedule returns when the secret is rotated automatically; the zero value means never.
 func (s Secret) Schedule() rotation.Schedule {
 	if !s.Rotation.Enabled {
 		return rotation.Schedule{}
@@ -80,8 +86,8 @@ func (s Secret) Prepare(v Version, now time.Time) (Secret, error) {
 	return s, nil
 }
 
-// Promote makes the candidate current: ACSPrevious takes the version that ACSCurrent leaves, and the pending label goes. A
-// rotation was made now.
+// Promote makes the candidate current: ACSPrevious moves to the version that ACSCurrent leaves, and
+// the pending label is removed. It sets the time of the last rotation to now.
 func (s Secret) Promote(candidate string, now time.Time) (Secret, error) {
 	if _, ok := s.Versions[candidate]; !ok {
 		return s, s.noVersion("version", candidate)
@@ -119,7 +125,8 @@ func (s Secret) Undo(now time.Time) (Secret, error) {
 	return s, nil
 }
 
-// Adopt stores a version that was found to authenticate, and makes it current: a repair. The pending label goes.
+// Adopt stores a version that was found to authenticate, and makes it current: a repair. The
+// pending label goes.
 func (s Secret) Adopt(v Version, now time.Time) (Secret, error) {
 	if old, ok := s.Versions[v.ID]; ok && old.Digest != v.Digest {
 		return s, fault.New(fault.Exists,

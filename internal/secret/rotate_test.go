@@ -39,7 +39,8 @@ func pending(s *Secret) {
 	s.LastOrder, s.Stages[Pending] = 3, "v3"
 }
 
-// TestLabelsOfARotation holds where the labels are after each step, and that a step leaves its receiver alone.
+// TestLabelsOfARotation holds where the labels are after each step, and that a step leaves its
+// receiver alone.
 func TestLabelsOfARotation(t *testing.T) {
 	t.Parallel()
 	prepare := func(s Secret) (Secret, error) { return s.Prepare(Version{ID: "v3", Digest: Digest{3}}, later) }
@@ -104,7 +105,8 @@ func TestLabelsOfARotation(t *testing.T) {
 	}
 }
 
-// TestTimesOfARotation: a promotion is a rotation and counts as the last one; what was prepared or taken back is not.
+// TestTimesOfARotation: a promotion is a rotation and counts as the last one; what was prepared or
+// taken back is not.
 func TestTimesOfARotation(t *testing.T) {
 	t.Parallel()
 	s := with(rotating(), pending)
@@ -128,8 +130,8 @@ func TestTimesOfARotation(t *testing.T) {
 	}
 }
 
-// TestLabelledVersionsStay holds that no version that may be live makes room for another: whatever the limit, the labelled
-// ones stay.
+// TestLabelledVersionsStay holds that no version that may be live makes room for another: whatever
+// the limit, the labelled ones stay.
 func TestLabelledVersionsStay(t *testing.T) {
 	t.Parallel()
 	s := rotating()
@@ -207,7 +209,8 @@ func TestAttachDetach(t *testing.T) {
 	}
 }
 
-// TestScheduleOfASecret: a cron expression stands in for the interval, and nothing is scheduled while it is turned off.
+// TestScheduleOfASecret: a cron expression stands in for the interval, and nothing is scheduled
+// while it is turned off.
 func TestScheduleOfASecret(t *testing.T) {
 	t.Parallel()
 	s := rotating()

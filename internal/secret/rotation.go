@@ -11,7 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-// Bounds of an interval between automatic rotations (secrets.md section 7, UpdateSecretRotationPolicy).
+// Bounds of an interval between automatic rotations (secrets.md section 7,
+// UpdateSecretRotationPolicy).
 const (
 	MinInterval = 6 * time.Hour
 	MaxInterval = 8760 * time.Hour
@@ -23,27 +24,29 @@ type RotationPolicy struct {
 	Interval time.Duration `json:"interval,omitempty"`
 	Last     time.Time     `json:"last,omitzero"`
 	Next     time.Time     `json:"next,omitzero"`
-	// Asked and AskedUrgently are what requests have left of their allowances, as [rotation.Take] keeps it: of RotateSecret and
-	// RehearseRotation, and of EmergencyRotation.
+	// Asked and AskedUrgently are the remaining allowances of requests, as [rotation.Take] keeps them:
+	// for RotateSecret and RehearseRotation, and for EmergencyRotation.
 	Asked         time.Time `json:"asked,omitzero"`
 	AskedUrgently time.Time `json:"asked_urgently,omitzero"`
-	// Tried is what logins with credentials that a caller gave have left of their allowance, as
-	// [rotation.Take] keeps it. TriedAt is when the last one began that is not known to have succeeded.
+	// Tried is the remaining allowance of logins with credentials that a caller gave, as
+	// [rotation.Take] keeps it. TriedAt is when the last one began that is not known to have
+	// succeeded.
 	Tried   time.Time `json:"tried,omitzero"`
 	TriedAt time.Time `json:"tried_at,omitzero"`
-	// Hold says that reads wait: the credential is being changed at this moment, and there is only one.
+	// Hold says that reads wait: the credential is being changed at this moment, and there is only
+	// one.
 	Hold bool `json:"hold,omitempty"`
-	// Broken says that the service cannot rotate until a person has repaired something.
+	// Broken says that the service cannot rotate until an operator has repaired something.
 	Broken bool `json:"broken,omitempty"`
-	// Binding is where the engine may change what; nil for a secret that nobody has bound yet, and for
-	// one of a release before bindings.
+	// Binding is where the engine may change which accounts; nil for a secret that is not bound yet,
+	// and for a secret of a release before bindings.
 	Binding *Binding `json:"binding,omitempty"`
 	// Settings are those that the cloud does not have; nil means none.
 	Settings *RotationSettings `json:"settings,omitempty"`
 }
 
-// Binding ties a secret to one target and to the accounts there that the engine may change for it. A
-// principal with the right on each of the accounts has made it. A target that is registered again
+// Binding ties a secret to one target and to the accounts there that the engine may change for it.
+// A principal with the right on each of the accounts has made it. A target that is registered again
 // under the same name has another ID, so the secret is not bound to it.
 type Binding struct {
 	// Target is the ID of the target; for RAMCredentials it is the ID of the user. It is empty for a
@@ -53,8 +56,8 @@ type Binding struct {
 	Accounts []string `json:"accounts"`
 }
 
-// BoundTo reports whether the secret is bound to the target with that ID. A secret without a binding
-// is bound only to a target without an ID: both come from a release before bindings.
+// BoundTo reports whether the secret is bound to the target with that ID. A secret without a
+// binding is bound only to a target without an ID: both come from a release before bindings.
 func (s Secret) BoundTo(id string) bool {
 	b := s.Rotation.Binding
 	if b == nil {
@@ -90,8 +93,8 @@ const (
 // Overdue is how long after its due time a rotation that has not begun makes the policy Invalid.
 const Overdue = time.Hour
 
-// Automatic is the value of AutomaticRotation at that time. Invalid means that the service cannot rotate any more: a
-// rotation that is due has not been made.
+// Automatic returns the value of AutomaticRotation at that time. Invalid means that the service can
+// no longer rotate: a rotation that is due has not been made.
 func (p RotationPolicy) Automatic(now time.Time) string {
 	switch {
 	case !p.Enabled:
@@ -137,8 +140,8 @@ func ParseDuration(param, s string) (time.Duration, error) {
 	return time.Duration(n) * unit, nil
 }
 
-// policy makes the rotation policy of a new secret or of an update: the next rotation is an interval after the last
-// one, or after creation; when that is past, it is due now.
+// policy makes the rotation policy of a new secret or of an update: the next rotation is an
+// interval after the last one, or after creation; when that is past, it is due now.
 func (s Secret) policy(enable bool, interval string, least time.Duration, now time.Time) (RotationPolicy, error) {
 	p := s.Rotation
 	p.Enabled = enable
@@ -158,8 +161,9 @@ func (s Secret) policy(enable bool, interval string, least time.Duration, now ti
 	return p, nil
 }
 
-// Planned is when the next rotation is due: after the last one, or after creation; when that is past, now; and not before
-// earliest. cron is the parsed expression of the schedule; nil when it has none. Zero means never.
+// Planned returns when the next rotation is due: after the last one, or after creation; when that
+// is past, now; and not before earliest. cron is the parsed expression of the schedule; nil when it
+// has none. Zero means never.
 func (s Secret) Planned(now, earliest time.Time, cron rotation.Cron) time.Time {
 	schedule := s.Schedule()
 	if schedule.IsZero() {
@@ -172,8 +176,8 @@ func (s Secret) Planned(now, earliest time.Time, cron rotation.Cron) time.Time {
 	return schedule.Next(since, earliest, now, cron)
 }
 
-// SetRotation turns automatic rotation on or off, for a secret that the engine rotates. least is the shortest interval that the
-// server allows; 0 means MinInterval.
+// SetRotation turns automatic rotation on or off, for a secret that the engine rotates. least is
+// the shortest interval that the server allows; 0 means MinInterval.
 func (s Secret) SetRotation(enable bool, interval string, least time.Duration, now time.Time) (Secret, error) {
 	if !s.Rotated() {
 		return s, unsupported(s, "UpdateSecretRotationPolicy")
@@ -189,12 +193,13 @@ func (s Secret) SetRotation(enable bool, interval string, least time.Duration, n
 	return s.touched(now), nil
 }
 
-// requestBurst is how many rotations of one secret may be asked for at once; more come one by one. It is less than MaxVersions, so
-// that a burst leaves versions from before it.
+// requestBurst is how many rotations of one secret may be asked for at once; more come one by one.
+// It is less than MaxVersions, so that a burst leaves versions from before it.
 const requestBurst = 8
 
-// Ask takes a request for a rotation from the allowance of the secret: eight at once, and one more in each interval. Without that,
-// the right to ask would be one to push every older version out and to keep the target busy.
+// Ask takes a request for a rotation from the allowance of the secret: eight at once, and one more
+// in each interval. Without that bound, a caller with the right to ask could push out every older
+// version and keep the target busy.
 func (s Secret) Ask(urgent bool, every time.Duration, now time.Time) (Secret, error) {
 	allowance, what := &s.Rotation.Asked, "rotations"
 	if urgent {
@@ -209,12 +214,13 @@ func (s Secret) Ask(urgent bool, every time.Duration, now time.Time) (Secret, er
 	return s, nil
 }
 
-// tryBurst is how many logins with a credential that a caller gives are allowed before they come one in each interval.
+// tryBurst is how many logins with a credential that a caller gives are allowed before they come
+// one in each interval.
 const tryBurst = 3
 
-// Try takes a login with a credential that a caller gives from the allowance of the secret: three, a
-// [rotation.LoginWindow] apart while they fail, and then one in each interval. Without that, the right
-// to repair would be one to guess passwords and to lock the account.
+// Try takes a login with a credential that a caller gives from the allowance of the secret: three,
+// a [rotation.LoginWindow] apart while they fail, and then one in each interval. Without that, the
+// right to repair would be one to guess passwords and to lock the account.
 func (s Secret) Try(every time.Duration, now time.Time) (Secret, error) {
 	next, wait := rotation.Take(s.Rotation.Tried, now, every, tryBurst)
 	if !s.Rotation.TriedAt.IsZero() {

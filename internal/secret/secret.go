@@ -1,9 +1,10 @@
 // Package secret holds the rules of secrets, their versions and stage labels.
 //
-// It is pure: a rule takes a Secret and returns a changed copy or a *fault.Error, and time arrives as an argument. It
-// promises that a live secret has exactly one ACSCurrent, that no label is on two versions, and that a version is
-// written once. Values are not here: a Version carries a keyed digest of its value, which is enough to tell whether two
-// are equal. The sentences of the API reference that these rules come from are in docs/compat.md.
+// It is pure: a rule takes a Secret and returns a changed copy or a *fault.Error, and time arrives
+// as an argument. It promises that a live secret has exactly one ACSCurrent, that no label is on
+// two versions, and that a version is written once. Values are not here: a Version carries a keyed
+// digest of its value, which shows whether two are equal. The sentences of the API reference that
+// these rules come from are in docs/compat.md.
 package secret
 
 import (
@@ -35,7 +36,8 @@ const (
 	Previous Stage = kms.StagePrevious
 )
 
-// Digest identifies a value without telling anything about it: it is keyed. Equal digests mean equal values.
+// Digest identifies a value and reveals nothing about it, because it is keyed. Equal digests mean
+// equal values.
 type Digest [32]byte
 
 // MarshalText keeps stored records short: Base64.
@@ -88,16 +90,17 @@ type Secret struct {
 	LastOrder      uint64             `json:"last_order"`
 }
 
-// PolicyBinding says whom the names in a policy meant when it was set. A policy without one is of a release that had none.
+// PolicyBinding records which users the names in a policy meant when it was set. A policy without
+// one was written by an earlier release.
 type PolicyBinding struct {
-	// IDs are those of the users, by the ARNs in the policy.
+	// IDs maps the ARNs in the policy to the IDs of the users.
 	IDs map[string]string `json:"ids,omitempty"`
 }
 
 // ARN names the secret across accounts and regions.
 func (s Secret) ARN(region string) string { return ARN(region, s.Account, s.Name) }
 
-// ARN is the ARN of the secret with that name.
+// ARN returns the ARN of the secret with that name.
 func ARN(region, account, name string) string {
 	return "acs:kms:" + region + ":" + account + ":secret/" + name
 }
@@ -108,8 +111,8 @@ func (s Secret) Managed() bool { return s.Type != kms.TypeGeneric }
 // Deleting reports whether a deletion is planned.
 func (s Secret) Deleting() bool { return !s.DeleteAt.IsZero() }
 
-// Gone reports whether the planned deletion time has come. A secret that is gone answers like one that never was, also
-// while its record is still there.
+// Gone reports whether the planned deletion time has come. From then on the secret answers like one
+// that never existed, even while its record is still stored.
 func (s Secret) Gone(now time.Time) bool { return s.Deleting() && !now.Before(s.DeleteAt) }
 
 // Usable refuses a secret that waits in its deletion window.
@@ -121,13 +124,13 @@ func (s Secret) Usable() error {
 	return nil
 }
 
-// NotFound is the answer for a secret that does not exist.
+// NotFound returns the error for a secret that does not exist.
 func NotFound(name string) error {
 	return fault.New(fault.NotFound, "There is no secret %q.", name)
 }
 
-// Sound reports whether what this package promises of every secret holds: there is an ACSCurrent, and each label is on a
-// version that is there. A stored secret that is not sound was damaged.
+// Sound reports whether a secret has an ACSCurrent and each of its labels is on an existing
+// version. A stored secret that is not sound was damaged.
 func (s Secret) Sound() bool {
 	for id, v := range s.Versions {
 		if v.ID != id {
@@ -154,9 +157,10 @@ func (s Secret) touched(now time.Time) Secret {
 	return s
 }
 
-// Put adds v to s and points stages at it, or Current when there are none. When Current moves, Previous takes the
-// version that it left. A version is written once: the same value again is a no-op, so callers may retry, and no label
-// moves; another value is refused. The eleventh version removes the oldest without a label.
+// Put adds v to s and points stages at it, or Current when there are none. When Current moves,
+// Previous takes the version that it left. A version is written once: the same value again is a
+// no-op, so callers may retry, and no label moves; another value is refused. The eleventh version
+// removes the oldest without a label.
 func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
 	if s.Rotated() {
 		return s, unsupported(s, "PutSecretValue")
@@ -208,7 +212,8 @@ func (s *Secret) add(v Version, now time.Time) {
 	s.Versions[v.ID] = v
 }
 
-// point moves a label of a Put to a version: with Current, Previous takes the version that it leaves.
+// point moves a label of a Put to a version: with Current, Previous takes the version that it
+// leaves.
 func (s *Secret) point(stage Stage, id string) error {
 	if stage == Current {
 		s.Stages[Previous] = s.Stages[Current]
@@ -219,8 +224,8 @@ func (s *Secret) point(stage Stage, id string) error {
 	return nil
 }
 
-// room refuses a custom label that is new and over the limit. The two built-in labels are always counted, so that a
-// version without a label is always there to make room for another.
+// room refuses a custom label that is new and over the limit. The two built-in labels are always
+// counted, so that a version without a label is always there to make room for another.
 func (s *Secret) room(stage Stage) error {
 	if _, ok := s.Stages[stage]; ok {
 		return nil
@@ -254,9 +259,9 @@ func (s *Secret) evict() {
 	}
 }
 
-// MoveStage adds, moves or removes one label: it is put on the version to, and taken from the version from, which must
-// carry it. Either may be empty, not both; the built-in labels need to. When Current moves, Previous takes the version
-// that it left.
+// MoveStage adds, moves or removes one label: it is put on the version to, and taken from the
+// version from, which must carry it. Either may be empty, not both; the built-in labels need to.
+// When Current moves, Previous takes the version that it left.
 func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, error) {
 	if err := CheckMove(stage, to, from); err != nil {
 		return s, err
@@ -289,8 +294,8 @@ func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, 
 	return s, nil
 }
 
-// CheckMove refuses what no MoveStage can do, whatever is stored: a caller learns what is wrong with the request itself
-// before anything is looked up.
+// CheckMove refuses what no MoveStage can do, whatever is stored: a caller learns what is wrong
+// with the request itself before anything is looked up.
 func CheckMove(stage Stage, to, from string) error {
 	builtIn := stage == Current || stage == Previous
 	switch {
@@ -319,8 +324,9 @@ func (s Secret) checkMove(stage Stage, to, from string) error {
 	return nil
 }
 
-// Select finds the version that a read asks for. Both empty means Current. With both, the version must carry the label.
-// A managed secret knows only the two built-in labels and Pending, and ignores id.
+// Select finds the version that a read asks for. Both empty means Current. With both, the version
+// must carry the label. A managed secret knows only the two built-in labels and Pending, and
+// ignores id.
 func (s Secret) Select(stage Stage, id string) (Version, error) {
 	if s.Managed() {
 		id = ""
@@ -380,8 +386,9 @@ func (s Secret) List(deprecated bool) []Version {
 	return list
 }
 
-// Delete plans the deletion after the window; with force the secret is gone at once. A forced deletion of a secret that is
-// already planned to go succeeds, so that a tool that destroys what a person scheduled can finish.
+// Delete plans the deletion after the window, or deletes at once with force. A forced deletion also
+// succeeds when a deletion is planned already, so that a tool can finish what an operator
+// scheduled.
 func (s Secret) Delete(force bool, window time.Duration, now time.Time) (Secret, error) {
 	if force {
 		s.DeleteAt = now
@@ -394,7 +401,8 @@ func (s Secret) Delete(force bool, window time.Duration, now time.Time) (Secret,
 	return s.touched(now), nil
 }
 
-// Restore cancels a planned deletion. Everything else is as it was before; a rotation that fell due meanwhile is due now.
+// Restore cancels a planned deletion and changes nothing else. A rotation that became due meanwhile
+// is due now.
 func (s Secret) Restore(now time.Time) (Secret, error) {
 	if !s.Deleting() {
 		return s, fault.New(fault.InUse, "restore normal secret: no deletion of %q is planned.", s.Name)
@@ -419,8 +427,8 @@ func unsupported(s Secret, operation string) error {
 	return fault.New(fault.Unsupported, "%s is for managed secrets; %q is of type Generic.", operation, s.Name)
 }
 
-// SetPolicy replaces the policy of the secret by a document that package policy has accepted. ids are those of the users that
-// it names, by their ARNs.
+// SetPolicy replaces the policy of the secret by a document that package policy has accepted. ids
+// maps the ARNs of the users that it names to their IDs.
 func (s Secret) SetPolicy(document string, ids map[string]string, now time.Time) (Secret, error) {
 	if err := s.Usable(); err != nil {
 		return s, err

@@ -28,12 +28,12 @@ type GroupRights struct {
 	Policies []Attachment `json:"policies,omitempty"`
 }
 
-// Rights are the part of the group that decides.
+// Rights returns the part of the group that decisions read.
 func (g Group) Rights() GroupRights {
 	return GroupRights{Account: g.Account, ID: g.ID, Name: g.Name, Policies: g.Policies}
 }
 
-// NewGroup makes a group.
+// NewGroup returns a group without members and policies.
 func NewGroup(account, id, name, comments string, now time.Time) (Group, error) {
 	if err := CheckGroupName("GroupName", name); err != nil {
 		return Group{}, err
@@ -59,7 +59,7 @@ func (g Group) Update(prefix, newName string, comments *string, now time.Time) (
 	return g, nil
 }
 
-// Deletable refuses to delete a group that still has something.
+// Deletable refuses to delete a group that still has members or policies.
 func (g Group) Deletable() error {
 	switch {
 	case g.Members > 0:
@@ -77,7 +77,7 @@ func (g Group) Attach(kind, name string, now time.Time) (Group, error) {
 	return g, err
 }
 
-// Detach takes a policy from the group.
+// Detach detaches a policy from the group.
 func (g Group) Detach(kind, name string) (Group, error) {
 	list, err := attachments(g.Policies).remove(kind, name, ram.CodeGroupWithoutPolicy)
 	g.Policies = list

@@ -13,7 +13,7 @@ import (
 // RotateOldest makes room for a version by deleting the oldest that is not the default.
 const RotateOldest = ram.RotateOldest
 
-// Policy is a document in up to five versions, one of which counts.
+// Policy is a document in up to five versions, one of which is in effect.
 type Policy struct {
 	Account     string            `json:"account"`
 	Type        string            `json:"type"`
@@ -38,7 +38,8 @@ type Version struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// NewPolicy makes a custom policy with its first version. The document has been read by package policy already.
+// NewPolicy makes a custom policy with its first version. The document has been read by package
+// policy already.
 func NewPolicy(account, name, document, description string, tags map[string]string, now time.Time) (Policy, error) {
 	if err := CheckPolicyName("PolicyName", name); err != nil {
 		return Policy{}, err
@@ -82,7 +83,8 @@ func (p Policy) HasTags(want map[string]string) bool {
 	return true
 }
 
-// AddVersion adds a version. A sixth is refused, unless the strategy says to delete the oldest that is not the default.
+// AddVersion adds a version. A sixth is refused, unless the strategy says to delete the oldest that
+// is not the default.
 func (p Policy) AddVersion(document string, makeDefault bool, strategy string, now time.Time) (Policy, Version, error) {
 	p.Versions = slices.Clone(p.Versions)
 	if len(p.Versions) >= MaxVersions {
@@ -129,7 +131,7 @@ func isVersion(id string) bool {
 	return err == nil
 }
 
-// SetDefault makes a version the one that counts.
+// SetDefault puts a version into effect.
 func (p Policy) SetDefault(id string, now time.Time) (Policy, error) {
 	if _, err := p.Version(id); err != nil {
 		return p, err
@@ -151,7 +153,7 @@ func (p Policy) DeleteVersion(id string, now time.Time) (Policy, error) {
 	return p, nil
 }
 
-// Document is the text of the version that counts.
+// Document returns the text of the version in effect.
 func (p Policy) Document() string {
 	if i := p.version(p.Default); i >= 0 {
 		return p.Versions[i].Document
@@ -159,7 +161,8 @@ func (p Policy) Document() string {
 	return ""
 }
 
-// Deletable refuses to delete a policy that is attached, or has versions besides its default one and cascading is not set.
+// Deletable refuses to delete a policy that is attached, or has versions besides its default one
+// and cascading is not set.
 func (p Policy) Deletable(cascading bool) error {
 	switch {
 	case p.Users > 0:

@@ -2,8 +2,8 @@ package users
 
 import "time"
 
-// systemPolicies are the policies that come with the service, as the reference prints them, without what they say of
-// services that are not here (RDS and ECS instances, service-linked roles).
+// systemPolicies are the policies that come with the service, as the reference prints them, without
+// what they say of services that are not here (RDS and ECS instances, service-linked roles).
 var systemPolicies = []Policy{
 	system("AdministratorAccess", "v1", "Everything.", 2016,
 		`{"Version":"1","Statement":[{"Action":"*","Resource":"*","Effect":"Allow"}]}`),

@@ -10,11 +10,11 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// User is someone who calls: an application or a person.
+// User is an identity that calls: an application or an operator.
 type User struct {
 	Account string `json:"account"`
 	Name    string `json:"name"`
-	// ID tells a user from one who had the name before.
+	// ID distinguishes a user from an earlier one of the same name.
 	ID          string       `json:"id"`
 	DisplayName string       `json:"display_name,omitempty"`
 	MobilePhone string       `json:"mobile_phone,omitempty"`
@@ -34,13 +34,14 @@ type Key struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// Membership is a group that a user belongs to. It names the group by its ID, which stays when the group is renamed.
+// Membership is a group that a user belongs to. It names the group by its ID, which stays when the
+// group is renamed.
 type Membership struct {
 	GroupID string    `json:"group_id"`
 	At      time.Time `json:"at"`
 }
 
-// Profile is what may be said of a user; nil leaves a field as it is.
+// Profile describes a user; nil leaves a field as it is.
 type Profile struct {
 	DisplayName, MobilePhone, Email, Comments *string
 }
@@ -50,7 +51,7 @@ var (
 	emailForm = regexp.MustCompile(`^[^@\s]{1,64}@[^@\s]{1,190}$`)
 )
 
-// NewUser makes a user without rights. Without a display name the name is shown.
+// NewUser returns a user without rights. The name is the default of the display name.
 func NewUser(account, id, name string, p Profile, now time.Time) (User, error) {
 	if err := CheckUserName("UserName", name); err != nil {
 		return User{}, err
@@ -59,7 +60,8 @@ func NewUser(account, id, name string, p Profile, now time.Time) (User, error) {
 	return u, err
 }
 
-// Update changes what p has, and the name unless newName is empty. prefix stands before the parameters' names in errors.
+// Update changes what p has, and the name unless newName is empty. prefix stands before the
+// parameters' names in errors.
 func (u User) Update(prefix, newName string, p Profile, now time.Time) (User, error) {
 	if newName != "" {
 		if err := CheckUserName(prefix+"UserName", newName); err != nil {
@@ -110,7 +112,7 @@ func checkDisplayName(parameter, s string) error {
 	return nil
 }
 
-// Deletable refuses to delete a user who still has something.
+// Deletable refuses to delete a user who still has keys, policies or groups.
 func (u User) Deletable() error {
 	switch {
 	case len(u.Keys) > 0:
@@ -123,7 +125,8 @@ func (u User) Deletable() error {
 	return nil
 }
 
-// AddKey adds an access key. A user has at most two, so that one can replace the other without a gap.
+// AddKey adds an access key. A user has at most two, so that one can replace the other without a
+// gap.
 func (u User) AddKey(id string, now time.Time) (User, error) {
 	if len(u.Keys) >= MaxKeys {
 		return u, fault.Coded(fault.LimitExceeded, ram.CodeKeyLimit, "Delete one of the two first.")
@@ -172,7 +175,7 @@ func (u User) Attach(kind, name string, now time.Time) (User, error) {
 	return u, err
 }
 
-// Detach takes a policy from the user.
+// Detach detaches a policy from the user.
 func (u User) Detach(kind, name string) (User, error) {
 	list, err := attachments(u.Policies).remove(kind, name, ram.CodeUserWithoutPolicy)
 	u.Policies = list
@@ -195,7 +198,7 @@ func (u User) group(id string) int {
 	return slices.IndexFunc(u.Groups, func(m Membership) bool { return m.GroupID == id })
 }
 
-// JoinedAt tells since when the user is in the group of that ID.
+// JoinedAt returns since when the user is in the group with that ID.
 func (u User) JoinedAt(groupID string) (time.Time, bool) {
 	if i := u.group(groupID); i >= 0 {
 		return u.Groups[i].At, true

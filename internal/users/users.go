@@ -1,6 +1,6 @@
-// Package users holds the rules of users, groups and policies: names, limits, what is attached to whom, and what may be
-// deleted. It is pure: a value in, a value out, the receiver untouched; time and randomness are arguments. It does not
-// read policy documents; package policy does.
+// Package users holds the rules of users, groups and policies: names, limits, what is attached to
+// whom, and what may be deleted. It is pure: a value in, a value out, the receiver untouched; time
+// and randomness are arguments. It does not read policy documents; package policy does.
 package users
 
 import (
@@ -15,7 +15,8 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// Limits. Those of versions and access keys are the cloud's; the others bound what one decision has to read.
+// Limits. The cloud has the same limits for versions and access keys; the others bound what one
+// decision has to read.
 const (
 	MaxKeys           = 2
 	MaxVersions       = 5
@@ -23,7 +24,8 @@ const (
 	MaxCustomPolicies = 10 // attached to one user or group
 	MaxGroupsOfUser   = 10
 
-	// These bound what one list has to read. They are checked against a count that a change at the same moment may raise.
+	// These bound what one list has to read. They are checked against a count that a change at the
+	// same moment may raise.
 	MaxUsers    = 5000
 	MaxGroups   = 1000
 	MaxPolicies = 1500
@@ -35,8 +37,8 @@ const (
 	Custom = ram.TypeCustom
 )
 
-// Codes of an invalid parameter; package api replaces the asterisk with the parameter's name. All other codes are
-// constants of package ram.
+// Codes of an invalid parameter; package api replaces the asterisk with the parameter's name. All
+// other codes are constants of package ram.
 const (
 	CodeChars  = "InvalidParameter.*.InvalidChars"
 	CodeLength = "InvalidParameter.*.Length"
@@ -50,7 +52,7 @@ type Attachment struct {
 	At   time.Time `json:"at"`
 }
 
-// attachments are those of one user or group, in the order in which they came.
+// attachments are the policies of one user or group, in the order in which they were attached.
 type attachments []Attachment
 
 func (a attachments) find(kind, name string) int {
@@ -86,7 +88,8 @@ func (a attachments) remove(kind, name, missing string) (attachments, error) {
 	return slices.Delete(slices.Clone(a), i, i+1), nil
 }
 
-// Names of users may hold letters, digits, '.', '_' and '-'; those of groups and policies letters, digits and '-'.
+// Names of users may hold letters, digits, '.', '_' and '-'; names of groups and policies letters,
+// digits and '-'.
 const (
 	userMarks    = "._-"
 	displayMarks = "@._- "
@@ -163,7 +166,8 @@ func NewKey(random io.Reader) (id, secret string, err error) {
 	return "KT" + id, secret, err
 }
 
-// text draws n characters, each as likely as any other: bytes past the last whole multiple are drawn again.
+// text draws n characters, each as likely as any other: bytes past the last whole multiple are
+// drawn again.
 func text(random io.Reader, alphabet string, n int) (string, error) {
 	out := make([]byte, 0, n)
 	limit := 256 - 256%len(alphabet)

@@ -306,7 +306,8 @@ func TestNewKey(t *testing.T) {
 	if err != nil || !regexp.MustCompile(`^2[0-9]{17}$`).MatchString(user) {
 		t.Errorf("NewID: %q, %v", user, err)
 	}
-	// Bytes past the last whole multiple of the alphabet are left out, so that no character is likelier.
+	// Bytes past the last whole multiple of the alphabet are left out, so that no character is
+	// likelier.
 	source := append(bytes.Repeat([]byte{255, 250}, 32), bytes.Repeat([]byte{7}, 64)...)
 	if got, err := text(bytes.NewReader(source), digits, 5); got != "77777" || err != nil {
 		t.Errorf("text = %q, %v; want 77777", got, err)
