@@ -29,7 +29,7 @@ var lines = [][]string{
 	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/consumertest"},
 	{"consumer/internal/adapter"},
 	{"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth", "consumer/httpauth"},
-	{"internal/server", "internal/sandbox", "internal/demo", "internal/cli", "keyturntest", "cmd/keyturn", "cmd/keyturn-demo"},
+	{"internal/server", "internal/sandbox", "internal/demo", "internal/command", "internal/cli", "keyturntest", "cmd/keyturn", "cmd/keyturn-agent", "cmd/keyturn-demo"},
 }
 
 func line(path string) int {

@@ -10,13 +10,17 @@ import (
 // linked are the commands and libraries that run beside applications, with the modules of others that each may link.
 // Nothing of the server is among them.
 var linked = map[string][]string{
-	"kms":      {},
-	"ram":      {},
-	"consumer": {},
-	"internal/agent": {
-		"github.com/prometheus", "github.com/beorn7/perks", "github.com/cespare/xxhash", "github.com/munnerz/goautoneg",
-		"google.golang.org/protobuf", "go.yaml.in/yaml", "github.com/knadh/koanf/parsers/yaml", "golang.org/x/sys",
-	},
+	"kms":               {},
+	"ram":               {},
+	"consumer":          {},
+	"internal/agent":    agentModules,
+	"cmd/keyturn-agent": append([]string{"github.com/alecthomas/kong", "golang.org/x/term", "golang.org/x/net", "golang.org/x/time", "github.com/google/uuid"}, agentModules...),
+}
+
+// agentModules are the metrics of the agent, and the format of its configuration.
+var agentModules = []string{
+	"github.com/prometheus", "github.com/beorn7/perks", "github.com/cespare/xxhash", "github.com/munnerz/goautoneg",
+	"google.golang.org/protobuf", "go.yaml.in/yaml", "github.com/knadh/koanf/parsers/yaml", "golang.org/x/sys",
 }
 
 // serverOnly are packages that hold the store, or decide with it.

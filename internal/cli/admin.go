@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
@@ -56,11 +57,11 @@ func (g *adminCommand) with(e *env, do func(rootKeys, *server.Offline) error) er
 
 // rootClient verifies that the profile is the root account's: for a user, the same calls change the user's own keys.
 func (g *adminCommand) rootClient(e *env, name string) (*ram.Client, error) {
-	p, err := resolve(name)
+	p, err := command.Resolve(name)
 	if err != nil {
 		return nil, err
 	}
-	client, err := p.client()
+	client, err := p.Client(userAgent)
 	if err != nil {
 		return nil, err
 	}
@@ -115,11 +116,11 @@ func (c *adminRotate) Run(e *env, group *adminCommand) error {
 		if os.Getenv("KEYTURN_ENDPOINT") != "" && e.Profile == "" {
 			return coded{exitUsage, "the new access key is saved in the profile that is in use: name one with --profile"}
 		}
-		all, _, err := readProfiles()
+		all, _, err := command.ReadProfiles()
 		if err != nil {
 			return err
 		}
-		if name, _, err = all.find(e.Profile); err != nil {
+		if name, _, err = all.Find(e.Profile); err != nil {
 			return err
 		}
 	}
@@ -185,7 +186,7 @@ func (c *adminRotate) save(o *server.Offline, name string, key ram.AccessKey) (p
 	if o != nil {
 		return o.WriteAdmin(key.AccessKeyID, key.AccessKeySecret)
 	}
-	all, path, err := readProfiles()
+	all, path, err := command.ReadProfiles()
 	if err != nil {
 		return "", err
 	}
@@ -195,7 +196,7 @@ func (c *adminRotate) save(o *server.Offline, name string, key ram.AccessKey) (p
 	}
 	p.AccessKeyID, p.AccessKeySecret, p.SecurityToken = key.AccessKeyID, key.AccessKeySecret.Reveal(), ""
 	all.Profiles[name] = p
-	return "profile " + name, all.write(path)
+	return "profile " + name, all.Write(path)
 }
 
 // finish deletes the old keys, or says how.
@@ -231,7 +232,7 @@ func (c *adminDisable) Run(e *env, group *adminCommand) error {
 	}
 	own := ""
 	if !group.Offline {
-		p, err := resolve(e.Profile)
+		p, err := command.Resolve(e.Profile)
 		if err != nil {
 			return err
 		}

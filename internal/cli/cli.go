@@ -14,15 +14,14 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
-	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/internal/command"
 )
 
-// Exit codes. Those of `keyturn kms` are the official CLI's.
 const (
-	exitOK      = 0
-	exitFailed  = 1
-	exitUsage   = 2
-	exitMissing = 3
+	exitOK      = command.ExitOK
+	exitFailed  = command.ExitFailed
+	exitUsage   = command.ExitUsage
+	exitMissing = command.ExitMissing
 )
 
 // globals are the flags of every command that calls a server: a group of commands embeds them.
@@ -33,7 +32,7 @@ type globals struct {
 
 // AfterApply puts the flags of a group into the env that its commands are run with.
 func (g *globals) AfterApply(e *env) error {
-	e.globals = globals{Profile: namedProfile(g.Profile), Output: g.Output}
+	e.globals = globals{Profile: command.NamedProfile(g.Profile), Output: g.Output}
 	return nil
 }
 
@@ -49,8 +48,8 @@ type commands struct {
 	User       userCommand       `cmd:"" help:"Work with users and their access keys."`
 	Group      groupCommand      `cmd:"" help:"Work with groups of users."`
 	Policy     policyCommand     `cmd:"" help:"Work with policies: who may do what."`
-	Agent      agentCommand      `cmd:"" help:"Give secrets to the programs of this machine: files, HTTP, wire API."`
-	Exec       execCommand       `cmd:"" help:"Run a program with secrets in its environment."`
+	Agent      command.Agent     `cmd:"" help:"Give secrets to the programs of this machine: files, HTTP, wire API."`
+	Exec       command.Exec      `cmd:"" help:"Run a program with secrets in its environment."`
 	Audit      auditCommand      `cmd:"" help:"Check the audit trail."`
 	Profile    profileCommand    `cmd:"" help:"Manage how servers are reached."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
@@ -93,13 +92,13 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	command, err := parser.Parse(args)
+	selected, err := parser.Parse(args)
 	if err != nil {
 		fmt.Fprintf(stderr, "keyturn: %s\n", usage(err))
 		return exitUsage
 	}
 	e.model = parser.Model
-	return report(stderr, command.Run())
+	return command.Report(stderr, "keyturn", selected.Run())
 }
 
 func newParser(c *commands, e *env) (*kong.Kong, error) {
@@ -107,10 +106,10 @@ func newParser(c *commands, e *env) (*kong.Kong, error) {
 		kong.Name("keyturn"),
 		kong.Description("A secrets manager that rotates credentials without an outage."),
 		kong.Writers(e.stdout, e.stderr),
-		kong.Bind(e),
+		kong.Bind(e, &command.Env{Ctx: e.ctx, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr}),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Vars{"default_data_dir": defaultDataDir(), "profile_variable": profileVariable},
+		kong.Vars{"default_data_dir": defaultDataDir(), "profile_variable": command.ProfileVariable},
 	)
 }
 
@@ -137,27 +136,8 @@ type coded struct {
 
 func (c coded) Error() string { return c.text }
 
-func report(stderr io.Writer, err error) int {
-	var c coded
-	var service *kms.Error
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &c):
-		if c.text != "" {
-			fmt.Fprintf(stderr, "keyturn: %s\n", c.text)
-		}
-		return c.code
-	case errors.As(err, &service):
-		fmt.Fprintf(stderr, "keyturn: %s\n  code %s, request %s\n", service.Message, service.Code, service.RequestID)
-		if service.DeniedAction != "" {
-			fmt.Fprintf(stderr, "  not allowed: %s; the audit record of the request names the resource\n", service.DeniedAction)
-		}
-	default:
-		fmt.Fprintf(stderr, "keyturn: %s\n", err)
-	}
-	return exitFailed
-}
+// Unwrap returns the error as [command.Report] knows it.
+func (c coded) Unwrap() error { return command.Exit{Code: c.code, Text: c.text} }
 
 // isTerminal reports whether w is a terminal, for which people get tables with colour and questions.
 func isTerminal(w any) bool {

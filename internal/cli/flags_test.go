@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/keyturn/keyturn/internal/command"
 )
 
 // profileless are the commands that call no server, or are run with a profile in another way:
@@ -36,11 +38,11 @@ func TestEveryCommandUsesItsProfile(t *testing.T) {
 	var given, current atomic.Int64
 	dir := t.TempDir()
 	t.Setenv("KEYTURN_CONFIG_DIR", dir)
-	all := profiles{Current: "current", Profiles: map[string]profile{
+	all := command.Profiles{Current: "current", Profiles: map[string]command.Profile{
 		"given":   {Endpoint: refusing(t, &given), AccessKeyID: "id", AccessKeySecret: "secret"},
 		"current": {Endpoint: refusing(t, &current), AccessKeyID: "id", AccessKeySecret: "secret"},
 	}}
-	if err := all.write(filepath.Join(dir, "profiles.json")); err != nil {
+	if err := all.Write(filepath.Join(dir, "profiles.json")); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "argument")
@@ -60,22 +62,22 @@ func TestEveryCommandUsesItsProfile(t *testing.T) {
 		}
 		commands++
 		for variable, flags := range map[string][]string{"": {"--profile", "given"}, "given": nil} {
-			t.Setenv(profileVariable, variable)
+			t.Setenv(command.ProfileVariable, variable)
 			if hasFlag(leaf, "output") {
 				flags = append(flags, "--output", "json")
 			}
 			args := slices.Concat(strings.Fields(path), flags, extra[path], arguments(leaf, file))
 			e := &env{ctx: t.Context(), stdin: null, stdout: null, stderr: null}
-			command, err := newTestParser(t, e).Parse(args)
+			selected, err := newTestParser(t, e).Parse(args)
 			if err != nil {
 				t.Errorf("keyturn %s: %v", path, err)
 				continue
 			}
 			before := given.Load()
-			err = command.Run()
+			err = selected.Run()
 			if given.Load() == before && !slices.Contains(onFiles, path) {
 				t.Errorf("keyturn %s with %s=%q has not called the server of its profile: %v; add what it needs to extra",
-					strings.Join(args, " "), profileVariable, variable, err)
+					strings.Join(args, " "), command.ProfileVariable, variable, err)
 			}
 			if hasFlag(leaf, "output") && !e.json() {
 				t.Errorf("keyturn %s has lost --output", path)

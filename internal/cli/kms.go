@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
@@ -61,14 +62,14 @@ func (c *kmsCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	p, err := resolve(call.options["profile"])
+	p, err := command.Resolve(call.options["profile"])
 	if err != nil {
 		return err
 	}
 	if endpoint := call.options["endpoint"]; endpoint != "" {
 		p.Endpoint = endpoint
 	}
-	client, err := p.client()
+	client, err := p.Client(userAgent)
 	if err != nil {
 		return err
 	}

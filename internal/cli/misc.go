@@ -2,16 +2,13 @@ package cli
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/protocol"
 )
-
-// Version is the release, set by the build.
-var Version = "0.1.0"
 
 type versionCommand struct{}
 
@@ -20,9 +17,7 @@ func (c *versionCommand) Run(e *env) error {
 	return err
 }
 
-func versionLine() string {
-	return fmt.Sprintf("keyturn %s %s %s/%s", Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}
+func versionLine() string { return command.VersionLine("keyturn") }
 
 // versionFlag is --version, which prints what `keyturn version` prints, and ends the program.
 type versionFlag bool

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 
+	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/server"
 )
 
@@ -137,9 +137,9 @@ func serve(e *env, config server.Config) error {
 
 func announce(e *env, node *server.Server, config server.Config) {
 	if endpoint := node.Endpoint(); endpoint != "" {
-		fmt.Fprintf(e.stdout, "Keyturn %s serves https://%s", Version, endpoint)
+		fmt.Fprintf(e.stdout, "Keyturn %s serves https://%s", command.Version, endpoint)
 	} else {
-		fmt.Fprintf(e.stdout, "Keyturn %s serves http://%s", Version, node.HTTPEndpoint())
+		fmt.Fprintf(e.stdout, "Keyturn %s serves http://%s", command.Version, node.HTTPEndpoint())
 	}
 	if node.Endpoint() != "" && node.HTTPEndpoint() != "" {
 		fmt.Fprintf(e.stdout, " and http://%s", node.HTTPEndpoint())
@@ -172,13 +172,4 @@ Next:
 	} else {
 		fmt.Fprintf(e.stdout, "Keep a copy of the root key (%s) in another place: without it the store cannot be read.\n", key.Name())
 	}
-}
-
-// newLogger makes the operator's log, on standard error.
-func newLogger(e *env, level slog.Level, asJSON bool) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if asJSON {
-		return slog.New(slog.NewJSONHandler(e.stderr, o))
-	}
-	return slog.New(slog.NewTextHandler(e.stderr, o))
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/auth"
+	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/conns"
 	"github.com/keyturn/keyturn/internal/limit"
 	"github.com/keyturn/keyturn/internal/ownfile"
@@ -36,7 +37,7 @@ const envPrefix = "KEYTURN_"
 
 // clientVariables are the variables that are not settings of the server.
 var clientVariables = []string{
-	profileVariable, "KEYTURN_ENDPOINT", "KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN",
+	command.ProfileVariable, "KEYTURN_ENDPOINT", "KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN",
 	"KEYTURN_CA_FILE", "KEYTURN_INSECURE_HTTP", "KEYTURN_CONFIG_DIR", "KEYTURN_CONFIG", "KEYTURN_ROOT_KEY", "KEYTURN_ROOT_KEY" + root.Additional,
 }
 
@@ -126,7 +127,7 @@ func loadSettings(c *serveCommand, environ []string) (settings, error) {
 // inForce lists the settings that were given, for the audit trail. A setting holds no secret but in
 // a URL; files and variables with secrets are named only.
 func (s settings) inForce() audit.Details {
-	details := audit.Details{{Name: "version", Value: Version}}
+	details := audit.Details{{Name: "version", Value: command.Version}}
 	for _, key := range slices.Sorted(maps.Keys(s.k.All())) {
 		values := s.k.Strings(key)
 		if len(values) == 0 {
@@ -298,7 +299,7 @@ func (s settings) server(e *env) (server.Config, error) {
 		StoreQuota: s.k.Int("store-quota"), StoreReserve: s.k.Int("store-reserve"),
 		Limit:          limit.Config{PerKey: s.k.Float64("rate-limit"), Total: s.k.Float64("rate-limit-total")},
 		MaxConnections: s.k.Int("max-connections"), MaxPerSource: s.k.Int("max-connections-per-source"), RefusalRate: s.k.Float64("refusal-rate"),
-		Logger: newLogger(e, level, format == "json"),
+		Logger: command.NewLogger(e.stderr, level, format == "json"),
 	}
 	c.Trust = s.trust()
 	var err error

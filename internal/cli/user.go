@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 
+	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/ram"
 )
 
@@ -179,12 +180,12 @@ type keyCreate struct {
 
 // Run makes the key. A profile that is there already is refused before, since a key that cannot be saved is lost.
 func (c *keyCreate) Run(e *env) error {
-	p, err := resolve(e.Profile)
+	p, err := command.Resolve(e.Profile)
 	if err != nil {
 		return err
 	}
 	if c.ProfileName != "" {
-		all, _, err := readProfiles()
+		all, _, err := command.ReadProfiles()
 		if err != nil {
 			return err
 		}
@@ -192,7 +193,7 @@ func (c *keyCreate) Run(e *env) error {
 			return fmt.Errorf("there is a profile %q already; keyturn profile remove %s removes it", c.ProfileName, c.ProfileName)
 		}
 	}
-	client, err := p.client()
+	client, err := p.Client(userAgent)
 	if err != nil {
 		return err
 	}
@@ -216,13 +217,13 @@ func (c *keyCreate) Run(e *env) error {
 }
 
 // addProfile saves a profile without making it the current one.
-func (e *env) addProfile(name string, p profile) error {
-	all, path, err := readProfiles()
+func (e *env) addProfile(name string, p command.Profile) error {
+	all, path, err := command.ReadProfiles()
 	if err != nil {
 		return err
 	}
 	all.Profiles[name] = p
-	if err := all.write(path); err != nil {
+	if err := all.Write(path); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(e.stdout, "Profile %s reaches %s with access key %s; use it with --profile %s.\n", name, p.Endpoint, p.AccessKeyID, name)

@@ -1,4 +1,4 @@
-package cli
+package command
 
 import (
 	"errors"
@@ -20,46 +20,48 @@ import (
 	"github.com/keyturn/keyturn/internal/auth"
 )
 
-type agentCommand struct {
+// Agent gives secrets to the programs of this machine.
+type Agent struct {
 	Config string `help:"YAML file that says what the agent does (docs/agent.md)." short:"c" required:"" placeholder:"FILE"`
 	Check  bool   `help:"Check the file and end: nothing is contacted, nothing is written."`
 }
 
-func (c *agentCommand) Run(e *env) error {
+func (c *Agent) Run(e *Env) error {
 	if c.Check {
 		warnings, err := agent.Check(c.Config)
 		if err != nil {
-			return coded{exitUsage, err.Error()}
+			return Exit{ExitUsage, err.Error()}
 		}
 		for _, w := range warnings {
-			fmt.Fprintf(e.stderr, "warning: %s\n", w)
+			fmt.Fprintf(e.Stderr, "warning: %s\n", w)
 		}
-		_, err = fmt.Fprintf(e.stdout, "%s is a configuration of an agent.\n", c.Config)
+		_, err = fmt.Fprintf(e.Stdout, "%s is a configuration of an agent.\n", c.Config)
 		return err
 	}
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
-	err := agent.Run(e.ctx, agent.Options{
+	err := agent.Run(e.Ctx, agent.Options{
 		Path: c.Config, UserAgent: "keyturn-agent/" + Version, Reload: reload,
-		Logger: func(l agent.Log) *slog.Logger { return newLogger(e, l.SlogLevel(), l.Format == "json") },
+		Logger: func(l agent.Log) *slog.Logger { return NewLogger(e.Stderr, l.SlogLevel(), l.Format == "json") },
 		Door: func(g *agent.Gate, a *auth.Authenticator, log *slog.Logger) http.Handler {
 			return &rpc.Door{Gate: g, Auth: a, Log: log}
 		},
 		Serving: func(places map[string]string) {
 			for _, role := range slices.Sorted(maps.Keys(places)) {
-				fmt.Fprintf(e.stdout, "Agent serves %s at %s\n", role, places[role])
+				fmt.Fprintf(e.Stdout, "Agent serves %s at %s\n", role, places[role])
 			}
 		},
 	})
 	var mistakes *agent.ConfigError
 	if errors.As(err, &mistakes) {
-		return coded{exitUsage, err.Error()}
+		return Exit{ExitUsage, err.Error()}
 	}
 	return err
 }
 
-type execCommand struct {
+// Exec runs a program with secrets in its environment.
+type Exec struct {
 	Profile     string        `help:"Profile to use instead of ${profile_variable} or the current one." placeholder:"NAME"`
 	Secret      []string      `help:"Secret whose JSON members become variables that begin with PREFIX; may be repeated." placeholder:"NAME=PREFIX" required:"" sep:"none"`
 	Allow       []string      `help:"Variable that secrets with an empty prefix may set; required for those, may be repeated." placeholder:"NAME,…"`
@@ -77,47 +79,46 @@ type execCommand struct {
 // accessKeyVariables are those by which keyturn itself is given its access key. The program has its own.
 var accessKeyVariables = []string{"KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN"}
 
-func (c *execCommand) Run(e *env) error {
+func (c *Exec) Run(e *Env) error {
 	x, err := c.exec(e)
 	if err == nil {
 		err = x.Check()
 	}
 	if err != nil {
-		return coded{exitUsage, err.Error()}
+		return Exit{ExitUsage, err.Error()}
 	}
-	code, err := x.Run(e.ctx)
+	code, err := x.Run(e.Ctx)
 	var exit *agent.ExitError
 	switch {
 	case errors.As(err, &exit):
-		return coded{exit.Code, err.Error()}
+		return Exit{exit.Code, err.Error()}
 	case err != nil:
-		return coded{exitFailed, err.Error()}
-	case code != exitOK:
-		return coded{code, ""}
+		return Exit{ExitFailed, err.Error()}
+	case code != ExitOK:
+		return Exit{code, ""}
 	}
 	return nil
 }
 
-func (c *execCommand) exec(e *env) (*agent.Exec, error) {
-	p, err := resolve(c.Profile)
+func (c *Exec) exec(e *Env) (*agent.Exec, error) {
+	p, err := Resolve(c.Profile)
 	if err != nil {
 		return nil, err
 	}
-	server, err := p.config()
+	server, err := p.Config("keyturn-exec")
 	if err != nil {
 		return nil, err
 	}
-	server.UserAgent = "keyturn-exec/" + Version
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // the parser has checked it
 	x := &agent.Exec{
 		Args: c.Command, Allow: c.Allow, OnChange: c.OnChange, Grace: c.Grace, Wait: c.Wait, Server: server, Interval: c.Interval, MaxStale: c.MaxStale,
-		Log: newLogger(e, level, false),
+		Log: NewLogger(e.Stderr, level, false),
 	}
 	var ok [3]bool
-	x.Stdin, ok[0] = e.stdin.(*os.File)
-	x.Stdout, ok[1] = e.stdout.(*os.File)
-	x.Stderr, ok[2] = e.stderr.(*os.File)
+	x.Stdin, ok[0] = e.Stdin.(*os.File)
+	x.Stdout, ok[1] = e.Stdout.(*os.File)
+	x.Stderr, ok[2] = e.Stderr.(*os.File)
 	if !ok[0] || !ok[1] || !ok[2] {
 		return nil, errors.New("a program can be run with files as its input and output only")
 	}

@@ -1,4 +1,4 @@
-package cli
+package command
 
 import (
 	"os"
@@ -16,13 +16,13 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 		"http://203.0.113.9:80": false, "HTTP://203.0.113.9:80": false, "http://127.0.0.1.example:80": false, "http://localhost.example": false,
 		"http://127.0.0.1@203.0.113.9/": false, "http://": false, "http://[::ffff:203.0.113.9]": false,
 	} {
-		p := profile{Endpoint: endpoint, AccessKeyID: "id", AccessKeySecret: "secret-marker"}
-		_, err := p.config()
+		p := Profile{Endpoint: endpoint, AccessKeyID: "id", AccessKeySecret: "secret-marker"}
+		_, err := p.Config("test")
 		if want != (err == nil) {
 			t.Errorf("%s: %v", endpoint, err)
 		}
 		p.InsecureHTTP = true
-		if _, err := p.config(); err != nil {
+		if _, err := p.Config("test"); err != nil {
 			t.Errorf("%s, accepted: %v", endpoint, err)
 		}
 	}
@@ -40,7 +40,7 @@ func TestOpenProfileFileIsRefused(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		_, _, err := readProfiles()
+		_, _, err := ReadProfiles()
 		if want != (err == nil) || err != nil && (strings.Contains(err.Error(), "marker") || !strings.Contains(err.Error(), "chmod 600")) {
 			t.Errorf("mode %04o: %v", mode, err)
 		}
@@ -54,7 +54,7 @@ func TestOpenProfileFileIsRefused(t *testing.T) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := readProfiles(); err == nil {
+	if _, _, err := ReadProfiles(); err == nil {
 		t.Error("a file of another user is used")
 	}
 }

@@ -1,0 +1,78 @@
+// Package command has the commands that run beside applications, agent and exec, and what every command shares: the profile
+// by which a server is reached, exit codes, and how an error is printed. It links no server, so that keyturn-agent can be
+// small; package cli adds all other commands.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+// Version is the release, set by the build.
+var Version = "0.1.0"
+
+// VersionLine returns what `version` prints.
+func VersionLine(program string) string {
+	return fmt.Sprintf("%s %s %s %s/%s", program, Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// Exit codes. Those of `keyturn kms` are the official CLI's.
+const (
+	ExitOK      = 0
+	ExitFailed  = 1
+	ExitUsage   = 2
+	ExitMissing = 3
+)
+
+// Env is what a command works with.
+type Env struct {
+	Ctx            context.Context
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// Exit is an error with an exit code of its own. An empty text means that everything is printed already.
+type Exit struct {
+	Code int
+	Text string
+}
+
+func (e Exit) Error() string { return e.Text }
+
+// Report prints the outcome of a command and returns the exit code.
+func Report(stderr io.Writer, program string, err error) int {
+	var exit Exit
+	var service *kms.Error
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.As(err, &exit):
+		if exit.Text != "" {
+			fmt.Fprintf(stderr, "%s: %s\n", program, exit.Text)
+		}
+		return exit.Code
+	case errors.As(err, &service):
+		fmt.Fprintf(stderr, "%s: %s\n  code %s, request %s\n", program, service.Message, service.Code, service.RequestID)
+		if service.DeniedAction != "" {
+			fmt.Fprintf(stderr, "  not allowed: %s; the audit record of the request names the resource\n", service.DeniedAction)
+		}
+	default:
+		fmt.Fprintf(stderr, "%s: %s\n", program, err)
+	}
+	return ExitFailed
+}
+
+// NewLogger returns the log of the operator.
+func NewLogger(stderr io.Writer, level slog.Level, asJSON bool) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if asJSON {
+		return slog.New(slog.NewJSONHandler(stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(stderr, o))
+}
