@@ -372,30 +372,23 @@ func (c *Call) follow(tx *store.Tx, s secret.Secret, old rotation.Record, r *rot
 	before := s.Rotation
 	var values map[string][]byte
 	var err error
-	relabelled := false
-	switch {
-	case event.Kind == rotation.Stored:
-		if s, values, err = c.prepare(tx, s, r, event.Version, candidate); err != nil {
-			return nil, nil, err
-		}
-		relabelled = true
-	case event.Kind == rotation.Promoted:
-		if s, err = s.Promote(r.Candidate, c.At); err != nil {
-			return nil, nil, err
-		}
-		relabelled = true
-	case old.State == rotation.Undoing && event.Kind == rotation.LoggedIn:
-		if s, err = s.Undo(c.At); err != nil {
-			return nil, nil, err
-		}
-		relabelled = true
-	case old.Pending() && !r.Pending():
+	move := rotation.LabelsAfter(old, *r, event.Kind)
+	switch move {
+	case rotation.LabelCandidate:
+		s, values, err = c.prepare(tx, s, r, event.Version, candidate)
+	case rotation.PromoteCandidate:
+		s, err = s.Promote(r.Candidate, c.At)
+	case rotation.SwapLabels:
+		s, err = s.Undo(c.At)
+	case rotation.DropCandidate:
 		s = s.Unprepare(c.At)
-		relabelled = true
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	s.Rotation.Hold = r.BlocksReads()
 	s.Rotation.Broken = r.State == rotation.Quarantined
-	if old.InFlight() && !r.InFlight() || event.Kind == rotation.Promoted {
+	if rotation.PlansAgain(old, *r, event.Kind) {
 		if err := c.dueAgain(&s, r); err != nil {
 			return nil, nil, err
 		}
@@ -403,7 +396,7 @@ func (c *Call) follow(tx *store.Tx, s secret.Secret, old rotation.Record, r *rot
 	if r.State == rotation.Grace && old.State != rotation.Grace {
 		*r = r.Bounded(r.Due, c.At)
 	}
-	if !relabelled && s.Rotation == before {
+	if move == rotation.KeepLabels && s.Rotation == before {
 		return nil, nil, nil
 	}
 	return &s, values, nil

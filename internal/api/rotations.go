@@ -289,33 +289,21 @@ func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rot
 	return nil
 }
 
-// begun is the record with the rotation that was asked for, at its beginning or waiting for the end of the one before.
+// begun returns the record with the rotation that was asked for, at its beginning or waiting for the end of the one before.
 func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (rotation.Record, error) {
 	q.Grace, q.Wait = c.graceOf(s)
 	q.At = c.At
+	next, ok := r.Ask(q, c.At)
 	switch {
-	case !r.InFlight():
-		return r.Begin(q, c.At), nil
+	case ok:
+		return next, nil
 	case r.State == rotation.Quarantined:
 		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s RepairRotation repairs it.", s.Name, r.Reason)
-	case q.Trigger != rotation.Emergency && r.State == rotation.Grace:
-		return r, fault.New(fault.InUse, "The former credential of secret %q works until %s; EndRotationGrace retires it now, EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
-	case q.Trigger != rotation.Emergency:
-		return r, fault.New(fault.InUse, "The rotation %q of secret %q has not ended: it is in state %s%s. DescribeRotation shows what it waits for; CancelRotation ends it, if its candidate is not at the target.",
-			r.ID, s.Name, r.State, nextTry(r, c.At))
 	case r.State == rotation.Grace:
-		r.Then = &q
-		return rotation.Next(r, rotation.Event{Kind: rotation.EndGrace}, c.At)
-	case r.State == rotation.Retiring, r.State == rotation.Undoing, r.State == rotation.Reverting, r.Cancelled, r.Mode != rotation.Rotate:
-		r.Then = &q
-		return r, nil
+		return r, fault.New(fault.InUse, "The former credential of secret %q works until %s; EndRotationGrace retires it now, EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
 	}
-	// The credential that leaked is being replaced already: all that is left is to give it no grace.
-	r = r.Urgent()
-	if r.State == rotation.Scheduled || r.State == rotation.Refused {
-		r.NextAt = time.Time{} // neither its turn nor a back-off is waited for
-	}
-	return r, nil
+	return r, fault.New(fault.InUse, "The rotation %q of secret %q has not ended: it is in state %s%s. DescribeRotation shows what it waits for; CancelRotation ends it, if its candidate is not at the target.",
+		r.ID, s.Name, r.State, nextTry(r, c.At))
 }
 
 // nextTry says when the engine tries again what has failed; empty when nothing has.

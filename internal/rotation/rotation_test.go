@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -219,8 +220,9 @@ func TestPlan(t *testing.T) {
 			t.Errorf("in %s before its time: %s", s, got)
 		}
 	}
-	for _, step := range constants(t, "Step") {
-		if step := rotation.Step(step); !due[step] && step != rotation.Wait && step != rotation.Clear {
+	more := []rotation.Step{rotation.Wait, rotation.Clear, rotation.Begin, rotation.Postpone, rotation.CheckHealth}
+	for _, step := range constants(t, "Step") { // some depend on more than the state
+		if step := rotation.Step(step); !due[step] && !slices.Contains(more, step) {
 			t.Errorf("no state in which %q is due", step)
 		}
 	}

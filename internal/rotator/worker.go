@@ -3,7 +3,6 @@ package rotator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -20,7 +19,6 @@ const (
 	// maxTurns bounds what is done in one go; what is left is due again at once.
 	maxTurns    = 64
 	pausedFor   = time.Minute
-	deniedPause = time.Minute            // an administrator that is refused is not tried again at once: it may be locked out
 	slowStore   = 100 * time.Millisecond // of a promotion: a grace that is shorter by less is left so
 	margin      = time.Second            // between the end of an effect and the end of the right to make it
 	leastEffect = 4 * time.Second        // an effect is not begun with less time
@@ -107,46 +105,37 @@ func (w *worker) wholeGrace(ctx context.Context, t *api.Turn) error {
 	return err
 }
 
-// expire ends a grace period, or puts its end off while somebody holds the former credential. Where nobody is to be waited for, nobody is asked
-// about.
+// expire ends a grace period, or postpones its end while a consumer holds the previous credential. Where consumers are not waited
+// for, nothing is asked.
 func (w *worker) expire(ctx context.Context, t *api.Turn) (bool, error) {
-	event := rotation.Event{Kind: rotation.Expired}
-	if !t.Record.GraceLimit.After(t.Record.GraceUntil) {
-		return w.move(ctx, t, event, nil)
+	if !t.Record.WaitsForConsumers() {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Expired}, nil)
 	}
 	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	holders, until, err := w.engine.Holders(bounded, t)
-	switch early := w.engine.Now().Before(t.Record.GraceLimit); {
-	case err != nil && early:
+	now := w.engine.Now()
+	if err != nil && now.Before(t.Record.GraceLimit) {
 		return false, err
-	case holders == 0:
-	case early:
-		event = rotation.Event{Kind: rotation.Awaiting, Consumers: holders, Until: until}
-	default:
-		event = rotation.Event{Kind: rotation.Overran, Consumers: holders, Text: fmt.Sprintf("%d consumers were seen lately with another version", holders)}
 	}
-	return w.move(ctx, t, event, nil)
+	return w.move(ctx, t, rotation.AfterGrace(t.Record, holders, until, now), nil)
 }
 
-// idle begins what is due, or looks whether the credential in use still works.
+// idle begins what is due, or checks whether the credential in use still works.
 func (w *worker) idle(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
-	r := t.Record
-	switch {
-	case r.Then != nil && !r.Then.At.After(now):
-		return w.begin(ctx, t, *r.Then)
-	case !r.Due.IsZero() && !r.Due.After(now) && !r.Paused:
-		if t.AllPaused || t.Target.Paused {
-			return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
-		}
-		if at := t.Earliest(); at.After(now) { // it was planned by an older release, or the setting has grown since
-			return false, w.postpone(ctx, t, at)
-		}
-		return w.begin(ctx, t, rotation.Request{
-			ID: uuid.NewString(), Mode: rotation.Rotate, Trigger: rotation.Automatic, At: w.rotator.spread.slot(t.Secret.TargetName(), now),
-		})
+	switch step, q, at := rotation.PlanIdle(t.Record, t.AllPaused || t.Target.Paused, t.Earliest(), now); {
+	case step == rotation.CheckHealth:
+		return w.probe(ctx, t, now)
+	case step == rotation.Postpone && at.IsZero():
+		return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
+	case step == rotation.Postpone:
+		return false, w.postpone(ctx, t, at)
+	case q.Trigger == rotation.Automatic:
+		q.ID, q.At = uuid.NewString(), w.rotator.spread.slot(t.Secret.TargetName(), now)
+		return w.begin(ctx, t, q)
+	default:
+		return w.begin(ctx, t, q)
 	}
-	return w.probe(ctx, t, now)
 }
 
 func (w *worker) begin(ctx context.Context, t *api.Turn, q rotation.Request) (bool, error) {
@@ -173,7 +162,7 @@ func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) err
 
 // prepare makes a candidate and stores it. Nothing is sent.
 func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
-	if now := w.engine.Now(); (t.AllPaused || t.Target.Paused || t.Record.Paused) && t.Record.Trigger != rotation.Emergency {
+	if now := w.engine.Now(); t.Record.AwaitsResume(t.AllPaused || t.Target.Paused) {
 		return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
 	}
 	if now := w.engine.Now(); t.Record.Trigger == rotation.Automatic && t.Record.State == rotation.Scheduled {
@@ -202,7 +191,7 @@ func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
 	if errors.Is(err, api.ErrMoved) || ctx.Err() != nil {
 		return false, err
 	}
-	return w.move(ctx, t, failed(t, err), nil)
+	return w.move(ctx, t, notBegun(t, err), nil)
 }
 
 // proveBase has the target asked, before a rehearsal, whether it accepts the credential in use: a
@@ -212,22 +201,16 @@ func (w *worker) proveBase(ctx context.Context, t *api.Turn) (proven, more bool,
 	if t.Record.Mode != rotation.Rehearse || t.Record.Accepted == current {
 		return true, false, nil
 	}
-	live, _, text, failed := w.alive(ctx, t, current)
-	switch live {
-	case target.Live:
+	p := w.alive(ctx, t, current)
+	if p.Live == target.Live {
 		now := w.engine.Now()
 		r, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record { return r.Seen(current, now, r.Health.NextAt) })
 		if err == nil {
 			t.Record = r
 		}
 		return err == nil, false, err
-	case target.Dead:
-		more, err = w.move(ctx, t, rotation.Event{
-			Kind: rotation.Impossible, LoginFailed: failed, Text: "The target does not accept the credential in use, so a rehearsal could not go back to it: " + text,
-		}, nil)
-		return false, more, err
 	}
-	more, err = w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: text}, nil)
+	more, err = w.move(ctx, t, rotation.NotProven(p), nil)
 	return false, more, err
 }
 
@@ -240,23 +223,34 @@ func (w *worker) candidate(ctx context.Context, t *api.Turn) (*api.Candidate, er
 	return t.NewCandidate(ctx, system)
 }
 
-// failed is the event of a step that could not be taken, before anything was sent.
-func failed(t *api.Turn, err error) rotation.Event {
-	if text, final := api.Impossible(err); final {
-		return rotation.Event{Kind: rotation.Impossible, Text: text}
+// answerOf returns what a call to a target came to.
+func answerOf(t *api.Turn, err error) rotation.Answer {
+	if err == nil {
+		return rotation.Answer{OK: true}
 	}
-	if errors.As(err, new(*target.Error)) {
-		return rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}
-	}
-	return rotation.Event{Kind: rotation.Failed, Text: "The store or the key of the secret did not answer."}
+	return rotation.Answer{Class: target.ClassOf(err), Text: textOf(t, err)}
 }
 
-// pause is the least time until the next try: an administrator who is refused again and again may be locked out.
-func pause(err error) time.Duration {
-	if target.ClassOf(err) == target.Denied {
-		return deniedPause
+// textOf returns what callers learn of a target's error; it holds no secret. An error that is not of a target says nothing.
+func textOf(t *api.Turn, err error) string {
+	var e *target.Error
+	if t.Proven() && errors.As(err, &e) {
+		return e.Error()
 	}
-	return 0
+	return target.TextForCaller(err)
+}
+
+// notBegun returns the event of a step that could not be begun: the target or its administrator is gone, the account is not
+// allowed, or the store did not answer.
+func notBegun(t *api.Turn, err error) rotation.Event {
+	text, final := api.Impossible(err)
+	switch {
+	case final:
+		return rotation.NotBegun(t.Record, rotation.Answer{Text: text}, true)
+	case errors.As(err, new(*target.Error)):
+		return rotation.NotBegun(t.Record, answerOf(t, err), false)
+	}
+	return rotation.NotBegun(t.Record, rotation.Answer{Text: "The store or the key of the secret did not answer."}, false)
 }
 
 // effect opens the target and takes a step there.
@@ -270,7 +264,7 @@ func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (b
 	}
 	system, err := t.Open()
 	if err != nil {
-		return w.move(ctx, t, cannotOpen(t, err), nil)
+		return w.move(ctx, t, notBegun(t, err), nil)
 	}
 	defer func() { _ = system.Close() }() // what it has answered is stored
 	switch step {
@@ -293,19 +287,6 @@ func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (b
 		})
 	}
 	return w.takeBack(ctx, t, system, change)
-}
-
-// cannotOpen is the event of a target that is not there any more, or whose administrator is not.
-func cannotOpen(t *api.Turn, err error) rotation.Event {
-	r := t.Record
-	e := failed(t, err)
-	if r.State == rotation.Prepared && (e.Kind == rotation.Failed || r.Attempt > 0) {
-		e.Kind = rotation.Unreached // after an attempt nothing is given up without asking the target
-	}
-	if r.State != rotation.Prepared {
-		e.Kind = rotation.Failed // something may have been sent before: it is tried again until a person has mended it
-	}
-	return e
 }
 
 // time is how long an effect may take that begins now: it must end before the right to make it does. 0 means that there is not
@@ -353,7 +334,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		return reached(ctx, t, system, change.Old)
 	}
 	if err := w.within(ctx, admit); err != nil {
-		return w.move(ctx, t, cannotOpen(t, err), nil)
+		return w.move(ctx, t, notBegun(t, err), nil)
 	}
 	if _, err := w.move(ctx, t, rotation.Event{Kind: rotation.Sending}, nil); err != nil {
 		return false, err
@@ -365,17 +346,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Unreached, Text: errLeadEnding.Error()}, nil)
 	}
 	err := w.within(ctx, func(ctx context.Context) error { return system.Apply(ctx, change) })
-	e := rotation.Event{Kind: rotation.Accepted}
-	if err != nil {
-		e = rotation.Event{Kind: rotation.NoAnswer, Text: said(t, err), After: pause(err)}
-		switch target.ClassOf(err) {
-		case target.Unreachable, target.Denied:
-			e.Kind = rotation.Unreached
-		case target.Refused:
-			e.Kind = rotation.Declined
-		}
-	}
-	return w.end(ctx, t, system, change, e)
+	return w.end(ctx, t, system, change, rotation.AfterSend(answerOf(t, err)))
 }
 
 // reached returns an error unless a system of the target's kind answers, where that is not known
@@ -386,10 +357,10 @@ func reached(ctx context.Context, t *api.Turn, system target.Target, base target
 		return nil
 	}
 	err := inspect(ctx, system, []target.Credential{base}, make([]target.Liveness, 1))
-	if class := target.ClassOf(err); err != nil && (class == target.Unknown || class == target.Unreachable) {
+	if !answerOf(t, err).Reached() {
 		return err
 	}
-	return nil // a system that says no has answered
+	return nil
 }
 
 // end stores the outcome of an attempt. Before a change is given up, the target takes back what an attempt may have left.
@@ -397,78 +368,44 @@ func (w *worker) end(ctx context.Context, t *api.Turn, system target.Target, cha
 	after, err := rotation.Next(t.Record, e, w.engine.Now())
 	if reverter, ok := system.(target.Reverter); ok && err == nil && after.State == rotation.Abandoned {
 		if err := w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) }); err != nil {
-			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err)}, nil)
+			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: textOf(t, err)}, nil)
 		}
 	}
 	return w.move(ctx, t, e, nil)
 }
 
-// said is what callers learn of a target's error; it holds no secret. An error that is not of a
-// target says nothing.
-func said(t *api.Turn, err error) string {
-	var e *target.Error
-	if t.Proven() && errors.As(err, &e) {
-		return e.Error()
-	}
-	return target.TextForCaller(err)
-}
-
-// resolve finds out which credential is live: by the target's own state where that tells, else by one login with the candidate
-// and, when that is rejected, one with the base.
+// resolve finds out which credential is live.
 func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
-	event := rotation.Event{Kind: rotation.Resolved}
-	list := []target.Credential{change.New, change.Old}
-	if t.Record.Mode == rotation.Reapply {
-		list = list[:1]
-	}
-	known := make([]target.Liveness, 2)
-	err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, list, known) })
-	if reverter, ok := system.(target.Reverter); ok && err == nil && known[0] == target.Dead && t.Record.SettledAt(w.engine.Now()).After(w.engine.Now()) {
-		// What was sent may still be under way. The target takes that back, so there is no need to wait for its end.
-		if err = w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) }); err == nil {
-			event.Settled = true
-			err = w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, list, known) })
-		}
-	}
-	if err != nil {
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}, nil)
-	}
-	if len(list) == 2 { // both were rejected a window ago: one is tried now, the base first
-		if known[0] == target.NotKnown && t.Record.Rejections == 1 {
-			known[0] = target.Dead
-		}
-		if known[1] == target.NotKnown && t.Record.Rejections > 1 {
-			known[1] = target.Dead
-		}
-	}
-	for i, c := range list {
-		if known[i] != target.NotKnown || i == 1 && known[0] == target.Live {
-			continue
-		}
+	_, reverts := system.(target.Reverter)
+	var q rotation.Resolution
+	for {
 		now := w.engine.Now()
-		if wait := max(w.quiet(t.Record, now), t.Record.SettledAt(now).Sub(now)); wait > 0 && !event.LoginFailed {
-			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: "waiting before another login", After: wait}, nil)
+		ask, event := q.Next(t.Record, reverts, w.quiet(t.Record, now), now)
+		if ask == rotation.AskNothing {
+			return w.end(ctx, t, system, change, event)
 		}
-		err := w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
-		switch {
-		case err == nil:
-			known[i] = target.Live
-		case target.ClassOf(err) == target.Rejected:
-			known[i] = target.Dead
-			event.LoginFailed = true
-			w.loginFailed()
-		default:
-			unanswered := rotation.Event{Kind: rotation.Failed, Text: said(t, err), LoginFailed: event.LoginFailed}
-			return w.move(ctx, t, unanswered, nil)
-		}
+		known := make([]target.Liveness, 2)
+		q = q.Told(ask, w.question(ctx, t, system, change, ask, known), known...)
 	}
-	event.Candidate, event.Base = known[0], known[1]
-	event.Text = fmt.Sprintf("candidate %s, base %s", word(known[0]), word(known[1]))
-	return w.end(ctx, t, system, change, event)
 }
 
-func word(l target.Liveness) string {
-	return [...]string{"not known", "live", "dead"}[l]
+// question asks the target one thing that a resolution must know. known gets what the target's own state tells.
+func (w *worker) question(
+	ctx context.Context, t *api.Turn, system target.Target, change target.Change, ask rotation.Ask, known []target.Liveness,
+) rotation.Answer {
+	both := []target.Credential{change.New, change.Old}
+	switch ask {
+	case rotation.AskCandidate:
+		return w.verify(ctx, t, system, change.New)
+	case rotation.AskBase:
+		return w.verify(ctx, t, system, change.Old)
+	case rotation.AskRevert:
+		return answerOf(t, w.within(ctx, func(ctx context.Context) error { return system.(target.Reverter).Revert(ctx, change) }))
+	}
+	if t.Record.Mode == rotation.Reapply { // both are the same
+		both = both[:1]
+	}
+	return answerOf(t, w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, both, known) }))
 }
 
 // inspect asks the target's own state; what it does not tell stays NotKnown.
@@ -491,61 +428,52 @@ func (w *worker) loginFailed() {
 	w.failed.Store(store.Due{Account: w.account, Name: w.secret}, w.engine.Now())
 }
 
-// quiet is how long no login may be tried that can fail: one did a moment ago, whether or not that could be stored.
+// quiet returns how long no login may be tried that can fail. It forgets a failed login that does not count any more.
 func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
-	at, key := r.LoginAt(now), store.Due{Account: w.account, Name: w.secret}
+	key := store.Due{Account: w.account, Name: w.secret}
+	var unstored time.Time
 	if v, ok := w.failed.Load(key); ok {
-		switch seen := v.(time.Time); {
-		case !seen.After(r.LoginFailedAt), now.Sub(seen) >= rotation.LoginWindow:
-			w.failed.Delete(key)
-		case seen.Add(rotation.LoginWindow).After(at):
-			at = seen.Add(rotation.LoginWindow)
-		}
+		unstored = v.(time.Time)
 	}
-	return at.Sub(now)
+	if !unstored.After(r.LoginFailedAt) || now.Sub(unstored) >= rotation.LoginWindow {
+		w.failed.Delete(key)
+		unstored = time.Time{}
+	}
+	return r.Quiet(unstored, now)
 }
 
 // login tries a credential by one login.
 func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) (bool, error) {
 	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: "waiting before another login", After: wait}, nil)
+		return w.move(ctx, t, rotation.TooSoon(wait), nil)
 	}
-	err := w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
-	switch {
-	case err == nil:
-		return w.move(ctx, t, rotation.Event{Kind: rotation.LoggedIn}, nil)
-	case target.ClassOf(err) == target.Rejected:
+	return w.move(ctx, t, rotation.AfterLogin(w.verify(ctx, t, system, c)), nil)
+}
+
+// verify makes one login, and remembers one that fails.
+func (w *worker) verify(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) rotation.Answer {
+	answer := answerOf(t, w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) }))
+	if answer.Liveness() == target.Dead {
 		w.loginFailed()
-		return w.move(ctx, t, rotation.Event{Kind: rotation.NoLogin, Text: said(t, err), LoginFailed: true}, nil)
 	}
-	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}, nil)
+	return answer
 }
 
 // simple takes a step that is tried again until it succeeds.
 func (w *worker) simple(ctx context.Context, t *api.Turn, done rotation.EventKind, call func(context.Context) error) (bool, error) {
-	if err := w.within(ctx, call); err != nil {
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}, nil)
-	}
-	return w.move(ctx, t, rotation.Event{Kind: done}, nil)
+	return w.move(ctx, t, rotation.After(done, answerOf(t, w.within(ctx, call))), nil)
 }
 
-// takeBack ends a rehearsal, or a candidate that cannot log in. Where the base must be put back, the target's rules may forbid
-// it: that is no failure which another try would mend.
+// takeBack ends a rehearsal, or a candidate that cannot log in.
 func (w *worker) takeBack(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
 	if change.Strategy == target.Single && !t.Restorable() {
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Declined, Text: "it has never accepted that one, so it is not sent"}, nil)
 	}
 	err := w.within(ctx, func(ctx context.Context) error { return revert(ctx, system, change) })
-	switch {
-	case err == nil:
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Reverted}, nil)
-	case target.ClassOf(err) == target.Refused && change.Strategy == target.Single:
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Declined, Text: said(t, err)}, nil)
-	}
-	return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: said(t, err), After: pause(err)}, nil)
+	return w.move(ctx, t, rotation.AfterRevert(t.Record, answerOf(t, err)), nil)
 }
 
-// revert takes the candidate away again. Where it has replaced the base, the base is put back.
+// revert takes the candidate away again. Where it has replaced the base, the base is restored.
 func revert(ctx context.Context, system target.Target, c target.Change) error {
 	back := target.Change{ID: c.ID + "-r", Strategy: c.Strategy, New: c.Old, Old: c.New}
 	if c.Strategy == target.Single {
@@ -554,76 +482,58 @@ func revert(ctx context.Context, system target.Target, c target.Change) error {
 	return system.Retire(ctx, back)
 }
 
-// probe looks whether the credential in use is still accepted, so that it is found out before an application finds it.
+// probe checks whether the credential in use is still accepted, before an application notices that it is not.
 func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
 	if at := w.rotator.probes.slot("", now); at.After(now.Add(time.Second)) {
-		return false, w.noteHealth(ctx, t, func(h rotation.Health) rotation.Health { h.NextAt = at; return h })
-	}
-	current := t.Secret.Stages[secret.Current]
-	live, strategy, text, failed := w.alive(ctx, t, current)
-	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
-	switch live {
-	case target.Live:
-		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record { return r.Seen(current, now, next) })
-		return false, err
-	case target.NotKnown:
-		return false, w.noteHealth(ctx, t, func(h rotation.Health) rotation.Health {
-			h.Silent++
-			h.NextAt = next
-			return h
+		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
+			r.Health.NextAt = at
+			return r
 		})
+		return false, err
 	}
-	r, err := w.engine.Note(ctx, t, rotation.Drift, func(r rotation.Record) rotation.Record {
-		if failed {
-			r.LoginFailedAt = now
-		}
-		return r.Drifted(current, t.Secret.TargetName(), strategy, text, now)
+	p := w.alive(ctx, t, t.Secret.Stages[secret.Current])
+	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
+	_, kind := t.Record.AfterProbe(p, now, next)
+	r, err := w.engine.Note(ctx, t, kind, func(r rotation.Record) rotation.Record {
+		r, _ = r.AfterProbe(p, now, next)
+		return r
 	})
-	if err == nil {
-		w.tell(t, r, rotation.Event{Kind: rotation.Drift, Text: text})
+	if err == nil && kind != "" {
+		w.tell(t, r, rotation.Event{Kind: kind, Text: p.Text})
 	}
 	return false, err
 }
 
-func (w *worker) noteHealth(ctx context.Context, t *api.Turn, change func(rotation.Health) rotation.Health) error {
-	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
-		r.Health = change(r.Health)
-		return r
-	})
-	return err
-}
-
-// alive asks the target about the credential in use: by its state, else by one login, which a credential that was found dead
-// is not given again. strategy is how the target would be given the credential again; failed says that a login was tried and
-// rejected.
-func (w *worker) alive(ctx context.Context, t *api.Turn, version string) (l target.Liveness, strategy target.Strategy, text string, failed bool) {
+// alive asks the target about the credential in use: by its state, else by one login, which a credential that was found dead is
+// not given again.
+func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotation.Probe {
+	p := rotation.Probe{Version: version, Target: t.Secret.TargetName()}
 	system, err := t.Open()
 	if err != nil {
-		return target.NotKnown, "", said(t, err), false
+		p.Text = textOf(t, err)
+		return p
 	}
 	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost
-	strategy = t.Reapply(system)
+	p.Strategy = t.Reapply(system)
 	c, err := t.Credential(version)
 	if err != nil {
-		return target.NotKnown, strategy, "", false
+		return p
 	}
 	known := make([]target.Liveness, 1)
 	if err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, []target.Credential{c}, known) }); err != nil {
-		return target.NotKnown, strategy, said(t, err), false
+		p.Text = textOf(t, err)
+		return p
 	}
 	if known[0] != target.NotKnown {
-		return known[0], strategy, "its own state says so", false
+		p.Live, p.Text = known[0], "its own state says so"
+		return p
 	}
-	if w.quiet(t.Record, w.engine.Now()) > 0 {
-		return target.NotKnown, strategy, "waiting before another login", false
+	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
+		p.Text = rotation.TooSoon(wait).Text
+		return p
 	}
-	err = w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
-	switch {
-	case err == nil:
-		return target.Live, strategy, "", false
-	case target.ClassOf(err) == target.Rejected:
-		w.loginFailed()
-		return target.Dead, strategy, said(t, err), true
-	}
-	return target.NotKnown, strategy, said(t, err), false
+	answer := w.verify(ctx, t, system, c)
+	p.Live, p.Text = answer.Liveness(), answer.Text
+	p.LoginFailed = p.Live == target.Dead
+	return p
 }

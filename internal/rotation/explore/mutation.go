@@ -14,9 +14,11 @@ type rules struct {
 	next  func(rotation.Record, rotation.Event, time.Time) (rotation.Record, error)
 	holds func(rotation.Record) bool
 
-	lostReply  rotation.EventKind // what a lost answer is taken for
-	rejected   rotation.EventKind // what a rejected login is taken for
-	unresolved rotation.Event     // what a target that cannot be reached says of the two credentials
+	quiet func(r rotation.Record, unstored, now time.Time) time.Duration
+
+	lost     rotation.Answer // what a lost answer to a candidate is taken for
+	rejected rotation.Answer // what a rejected login is taken for
+	down     rotation.Answer // what a target is taken for that cannot be reached when it is asked which credential is live
 
 	noIntent       bool // Sending is not stored
 	noFence        bool // the right is not checked
@@ -28,7 +30,6 @@ type rules struct {
 	evictUnknown   bool // a candidate of which nothing is known makes room
 	undoUnproven   bool // the former credential is not tried before an undo
 	waitsForNobody bool // a grace ends whatever consumers hold
-	forgetful      bool // a failed login that could not be stored is forgotten
 }
 
 // Mutation is a rule that is broken on purpose.
@@ -43,7 +44,7 @@ type Mutation struct {
 func (m *Mutation) rules() *rules {
 	r := &rules{
 		plan: rotation.Plan, next: rotation.Next, holds: rotation.Record.BlocksReads,
-		lostReply: rotation.NoAnswer, rejected: rotation.NoLogin, unresolved: rotation.Event{Kind: rotation.Failed},
+		quiet: rotation.Record.Quiet, lost: lostReply, rejected: rotation.Answer{Class: target.Rejected}, down: unreachable,
 	}
 	if m != nil {
 		m.change(r)
@@ -98,6 +99,11 @@ func cancelledIn(states ...rotation.State) func(*rules) {
 	}
 }
 
+// forgets is a mutation of an engine that forgets a failed login which it could not store.
+func forgets(r *rules) {
+	r.quiet = func(rec rotation.Record, _, now time.Time) time.Duration { return rec.Quiet(time.Time{}, now) }
+}
+
 // Mutations are rules that are easy to get wrong, each broken. An explorer that does not see one of them is broken itself.
 func Mutations() []Mutation {
 	return []Mutation{
@@ -111,14 +117,14 @@ func Mutations() []Mutation {
 			}
 		}},
 		{"intent not stored", "I2", "single, faults", 1, 1, func(r *rules) { r.noIntent = true }},
-		{"a lost answer counts as accepted", "I6", "single, faults", 1, 1, func(r *rules) { r.lostReply = rotation.Accepted }},
-		{"a lost answer counts as not sent", "I6", "single, faults", 1, 1, func(r *rules) { r.lostReply = rotation.Unreached }},
-		{"a new candidate after a lost answer", "I6", "single, faults", 1, 1, func(r *rules) { r.lostReply = rotation.Declined }},
+		{"a lost answer counts as accepted", "I6", "single, faults", 1, 1, func(r *rules) { r.lost = rotation.Answer{OK: true} }},
+		{"a lost answer counts as not sent", "I6", "single, faults", 1, 1, func(r *rules) { r.lost = unreachable }},
+		{"a new candidate after a lost answer", "I6", "single, faults", 1, 1, func(r *rules) { r.lost = rotation.Answer{Class: target.Refused} }},
 		{"a new candidate after the old one was not found", "I2", "single, faults", 1, 1, goes(rotation.Unknown, rotation.Resolved, rotation.Refused)},
-		{"a target that cannot be reached counts as one that rejects", "I6", "single, by login, faults", 1, 1, func(r *rules) {
-			r.unresolved = rotation.Event{Kind: rotation.Resolved, Candidate: target.Dead, Base: target.Live}
+		{"a target that cannot be reached counts as one that rejects", "I6", "single, by login, faults", 2, 1, func(r *rules) {
+			r.down = rotation.Answer{Class: target.Rejected}
 		}},
-		{"a rejected login counts as one that was not answered", "I7", "single, faults", 1, 1, func(r *rules) { r.rejected = rotation.Failed }},
+		{"a rejected login counts as one that was not answered", "I7", "single, faults", 1, 1, func(r *rules) { r.rejected = lostReply }},
 		{"taken for dead while a request is under way", "I2", "single, late requests", 1, 1, func(r *rules) {
 			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
 				e.Settled = true
@@ -183,18 +189,21 @@ func Mutations() []Mutation {
 		{"what is planned begins at start-up", "I9", "single, faults", 1, 1, func(r *rules) { r.startUpBegins = true }},
 		{"nothing is taken back", "I2", "single, faults", 1, 1, func(r *rules) { r.revertForgets = true }},
 		{"abandoned instead of taken back", "I2", "single, faults", 1, 1, goes(rotation.Applied, rotation.NoLogin, rotation.Abandoned)},
-		{"a login at once after one that was rejected", "I7", "single, faults", 1, 1, instead(rotation.NoLogin, func(_, after rotation.Record, _ time.Time) rotation.Record {
-			after.NextAt = time.Time{}
-			return after
-		})},
+		{"a login at once after one that was rejected", "I7", "single, faults", 1, 1, func(r *rules) {
+			instead(rotation.NoLogin, func(_, after rotation.Record, _ time.Time) rotation.Record {
+				after.NextAt = time.Time{}
+				return after
+			})(r)
+			r.quiet = func(rotation.Record, time.Time, time.Time) time.Duration { return 0 }
+		}},
 		{"failed logins are not stored, nor remembered", "I7", "single, faults", 2, 1, func(r *rules) {
 			instead(rotation.NoLogin, func(before, after rotation.Record, _ time.Time) rotation.Record {
 				after.LoginFailedAt = before.LoginFailedAt
 				return after
 			})(r)
-			r.forgetful = true
+			forgets(r)
 		}},
-		{"a failed login that could not be stored is forgotten", "I7", "single, faults", 1, 1, func(r *rules) { r.forgetful = true }},
+		{"a failed login that could not be stored is forgotten", "I7", "single, faults", 1, 1, forgets},
 		{"quarantined when nothing is known", "I6", "single, by login, faults", 1, 1, goes(rotation.Unknown, rotation.Failed, rotation.Quarantined)},
 		{"quarantined at the first rejection", "I10", "single, faults", 1, 1, goes(rotation.Unknown, rotation.Resolved, rotation.Quarantined)},
 		{"no way on from unknown", "I10", "single, faults", 1, 1, planned(rotation.Unknown, rotation.Nothing)},

@@ -35,10 +35,10 @@ func (x *walk) people() {
 	x.asked(ask)
 	x.emergency(ask)
 	event("CancelRotation", rotation.Cancel, func(_ *world, d *data) {
-		if r.Pending() && !d.rec.Pending() {
+		if rotation.LabelsAfter(r, d.rec, rotation.Cancel) == rotation.DropCandidate {
 			d.pend = noVersion
 		}
-		if !d.rec.InFlight() {
+		if rotation.PlansAgain(r, d.rec, rotation.Cancel) {
 			d.rec.Due = time.Time{} // the next one is another history
 		}
 		d.hold = x.r.holds(d.rec)
@@ -78,21 +78,7 @@ func (x *walk) emergency(ask func(string, func(*world, *data))) {
 	q := rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Emergency, Grace: grace, Wait: graceWait, At: x.from.now}
 	ask("EmergencyRotation", func(w *world, d *data) {
 		d.noPromise()
-		switch {
-		case !r.InFlight():
-			d.rec = r.Begin(q, w.now)
-		case r.State == rotation.Grace:
-			d.rec.Then = &q
-			next, err := x.r.next(d.rec, rotation.Event{Kind: rotation.EndGrace}, w.now)
-			if err != nil {
-				w.bad = err.Error()
-			}
-			d.rec = next
-		case r.State == rotation.Retiring, r.State == rotation.Undoing, r.State == rotation.Reverting, r.Cancelled, r.Mode != rotation.Rotate:
-			d.rec.Then = &q
-		default:
-			d.rec = d.rec.Urgent()
-		}
+		d.rec, _ = r.Ask(q, w.now)
 	})
 }
 

@@ -97,7 +97,7 @@ const (
 	ready      // between steps
 	loaded     // a record was read and a step chosen
 	sending    // the intent is stored
-	halfway    // one of two logins was tried
+	halfway    // a resolution has asked, and asks more
 	heard      // the target was asked; the outcome is not stored
 )
 
@@ -117,7 +117,8 @@ type engine struct {
 	step     rotation.Step
 	token    int64
 	seq      int64
-	rec      *rotation.Record // as read
+	rec      *rotation.Record    // as read
+	q        rotation.Resolution // what it has learned in the step Resolve
 	event    rotation.Event
 	evidence evidence
 	// loginFailed is when this engine saw a login fail; it is lost with the engine.
@@ -338,7 +339,8 @@ func (h *hash) engine(e *engine, w *world) {
 	h.word(uint64(e.evidence)<<16 | flag(fresh)<<24)
 	h.text(string(e.step))
 	h.text(string(e.event.Kind))
-	h.word(uint64(e.event.Candidate) | uint64(e.event.Base)<<8 | flag(e.event.LoginFailed)<<16)
+	h.word(uint64(e.event.Candidate) | uint64(e.event.Base)<<8 | flag(e.event.LoginFailed)<<16 | flag(e.event.Settled)<<17)
+	h.word(uint64(e.q.Known[0]) | uint64(e.q.Known[1])<<8 | flag(e.q.Inspected)<<16 | flag(e.q.Settled)<<17 | flag(e.q.LoginFailed)<<18)
 	h.word(uint64(e.event.After))
 	if !fresh { // what is stored no more can still be sent
 		h.text(string(e.rec.State))

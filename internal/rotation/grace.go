@@ -88,3 +88,23 @@ func latest(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// WaitsForConsumers reports whether the grace period may last longer than its minimum, for consumers that hold the previous
+// credential.
+func (r Record) WaitsForConsumers() bool { return r.GraceLimit.After(r.GraceUntil) }
+
+// AfterGrace returns the event at the end of a grace period, when so many consumers hold the previous credential, and all of
+// them count as gone at until.
+func AfterGrace(r Record, holders int, until, now time.Time) Event {
+	switch {
+	case holders == 0 || !r.WaitsForConsumers():
+		return Event{Kind: Expired}
+	case now.Before(r.GraceLimit):
+		return Event{Kind: Awaiting, Consumers: holders, Until: until}
+	}
+	return Event{
+		Kind:      Overran,
+		Consumers: holders,
+		Text:      fmt.Sprintf("%d consumers were seen lately with another version", holders),
+	}
+}

@@ -1,0 +1,222 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// Answer is what a call to a target came to.
+type Answer struct {
+	// OK says that the call succeeded; Class is the class of the error of one that did not.
+	OK    bool
+	Class target.Class
+	// Text is what callers learn of the error; it holds no secret.
+	Text string
+}
+
+// deniedPause is the least time until the next try after an administrator was refused: one who is tried again and again may
+// be locked out.
+const deniedPause = time.Minute
+
+// failed returns the event of a step that is tried again.
+func (a Answer) failed() Event {
+	e := Event{Kind: Failed, Text: a.Text}
+	if a.Class == target.Denied {
+		e.After = deniedPause
+	}
+	return e
+}
+
+// Reached reports whether a system of the target's kind has answered: one that says no has.
+func (a Answer) Reached() bool {
+	return a.OK || a.Class != target.Unknown && a.Class != target.Unreachable
+}
+
+// Liveness returns what the answer to a login says of the credential. A login that was rejected is a failed login of the
+// account.
+func (a Answer) Liveness() target.Liveness {
+	switch {
+	case a.OK:
+		return target.Live
+	case a.Class == target.Rejected:
+		return target.Dead
+	}
+	return target.NotKnown
+}
+
+// NotBegun returns the event of a step that could not be begun, so that nothing was sent. final says that trying again
+// changes nothing.
+//
+// After an attempt nothing is given up without asking the target, and where something may have been sent before, the step is
+// tried again until an operator has fixed what is in its way.
+func NotBegun(r Record, a Answer, final bool) Event {
+	e := a.failed()
+	switch r.State {
+	case Scheduled, Refused:
+		if final {
+			e = Event{Kind: Impossible, Text: a.Text}
+		}
+	case Prepared:
+		e.Kind = Unreached
+		if final && r.Attempt == 0 {
+			e.Kind = Impossible
+		}
+	}
+	return e
+}
+
+// AfterSend returns what the target's answer to a candidate means.
+func AfterSend(a Answer) Event {
+	e := a.failed()
+	switch {
+	case a.OK:
+		return Event{Kind: Accepted}
+	case a.Class == target.Unreachable, a.Class == target.Denied: // it was not asked, or nothing has happened
+		e.Kind = Unreached
+	case a.Class == target.Refused:
+		e.Kind = Declined
+	default:
+		e.Kind = NoAnswer
+	}
+	return e
+}
+
+// AfterLogin returns what the target's answer to a login means.
+func AfterLogin(a Answer) Event {
+	switch a.Liveness() {
+	case target.Live:
+		return Event{Kind: LoggedIn}
+	case target.Dead:
+		return Event{Kind: NoLogin, Text: a.Text, LoginFailed: true}
+	}
+	return a.failed()
+}
+
+// After returns the event of a change at the target that is tried until it succeeds.
+func After(done EventKind, a Answer) Event {
+	if a.OK {
+		return Event{Kind: done}
+	}
+	return a.failed()
+}
+
+// AfterRevert returns what the target's answer means when the candidate is taken away again. Where the base must be restored,
+// the target's rules may forbid it: then another try does not help.
+func AfterRevert(r Record, a Answer) Event {
+	if !a.OK && a.Class == target.Refused && r.Strategy == target.Single {
+		return Event{Kind: Declined, Text: a.Text}
+	}
+	return After(Reverted, a)
+}
+
+// Quiet returns how long no login may be tried that can fail; zero or less when one may. unstored is when this engine has last
+// caused a failed login, which the record may not have.
+func (r Record) Quiet(unstored, now time.Time) time.Duration {
+	at := r.LoginAt(now)
+	if again := unstored.Add(LoginWindow); unstored.After(r.LoginFailedAt) && again.After(at) {
+		at = again
+	}
+	return at.Sub(now)
+}
+
+// TooSoon returns the event of a login that waits for the window of the last failed one.
+func TooSoon(wait time.Duration) Event {
+	return Event{Kind: Failed, Text: "waiting before another login", After: wait}
+}
+
+// Probe is what the target said of the credential in use.
+type Probe struct {
+	// Version is the one that was asked about, and Target where.
+	Version, Target string
+	Live            target.Liveness
+	// Strategy is how the target would be given the credential again.
+	Strategy target.Strategy
+	Text     string
+	// LoginFailed says that a login was tried and rejected.
+	LoginFailed bool
+}
+
+// AfterProbe returns the record after a probe, and the event that this is; empty for none. next is when the credential is
+// checked again.
+func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
+	switch p.Live {
+	case target.Live:
+		return r.Seen(p.Version, now, next), ""
+	case target.NotKnown:
+		r.Health.Silent++
+		r.Health.NextAt = next
+		return r, ""
+	}
+	if p.LoginFailed {
+		r.LoginFailedAt = now
+	}
+	return r.Drifted(p.Version, p.Target, p.Strategy, p.Text, now), Drift
+}
+
+// NotProven returns the event of a rehearsal that cannot begin, because the target was not seen to accept the credential in
+// use: a rehearsal goes back to that, and must not impose what the target never accepted.
+func NotProven(p Probe) Event {
+	if p.Live != target.Dead {
+		return Event{Kind: Failed, Text: p.Text}
+	}
+	return Event{
+		Kind:        Impossible,
+		LoginFailed: p.LoginFailed,
+		Text:        "The target does not accept the credential in use, so a rehearsal could not go back to it: " + p.Text,
+	}
+}
+
+// Steps for a record on which no rotation is under way.
+const (
+	// Begin the rotation that is due, or that waited for the end of another.
+	Begin Step = "begin"
+	// Postpone what is due.
+	Postpone Step = "postpone"
+	// CheckHealth asks the target whether it accepts the credential in use.
+	CheckHealth Step = "probe"
+)
+
+// PlanIdle says what a record needs on which no rotation is under way, when the engine must look at it. paused says that the
+// rotations of its target, or all, are paused, and earliest is when a scheduled rotation may begin. at is until when the
+// rotation is postponed; zero until the end of the pause. q is the rotation that begins.
+func PlanIdle(r Record, paused bool, earliest, now time.Time) (step Step, q Request, at time.Time) {
+	switch {
+	case r.Then != nil && !r.Then.At.After(now):
+		return Begin, *r.Then, at
+	case r.Due.IsZero() || r.Due.After(now) || r.Paused:
+		return CheckHealth, q, at
+	case paused:
+		return Postpone, q, at
+	case earliest.After(now): // an older release has planned it, or the setting has grown since
+		return Postpone, q, earliest
+	}
+	return Begin, Request{Mode: Rotate, Trigger: Automatic, At: now}, at
+}
+
+// AwaitsResume reports whether a rotation waits for the end of a pause before it makes a candidate. paused says that the
+// rotations of its target, or all, are paused.
+func (r Record) AwaitsResume(paused bool) bool { return (paused || r.Paused) && r.Trigger != Emergency }
+
+// Ask returns the record after a rotation was asked for. It begins, or waits for the end of the one before; an emergency takes
+// the grace of a rotation that replaces the credential already. ok is false when it is refused.
+func (r Record) Ask(q Request, now time.Time) (next Record, ok bool) {
+	switch {
+	case !r.InFlight():
+		return r.Begin(q, now), true
+	case r.State == Quarantined, q.Trigger != Emergency:
+		return r, false
+	case r.State == Grace:
+		r.Then = &q
+		next, err := Next(r, Event{Kind: EndGrace}, now)
+		return next, err == nil
+	case r.State == Retiring, r.State == Undoing, r.State == Reverting, r.Cancelled, r.Mode != Rotate:
+		r.Then = &q
+		return r, true
+	}
+	r = r.Urgent()
+	if r.State == Scheduled || r.State == Refused {
+		r.NextAt = time.Time{} // neither its turn nor a back-off is waited for
+	}
+	return r, true
+}

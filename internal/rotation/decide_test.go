@@ -1,0 +1,462 @@
+package rotation_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// answers returns success, and an error of each class that package target has.
+func answers() (list []rotation.Answer) {
+	list = append(list, rotation.Answer{OK: true})
+	for c := target.Unknown; c == target.Unknown || c.String() != target.Unknown.String(); c++ {
+		list = append(list, rotation.Answer{Class: c, Text: "said " + c.String()})
+	}
+	return list
+}
+
+// TestEveryAnswer verifies what each class of answer means to each step: only a target that has answered moves a rotation.
+func TestEveryAnswer(t *testing.T) {
+	t.Parallel()
+	type meaning struct {
+		send, login, retire, revert, restore rotation.EventKind
+		live                                 target.Liveness
+		reached                              bool
+		pause                                time.Duration
+	}
+	failed := func(send rotation.EventKind) meaning {
+		return meaning{
+			send:    send,
+			login:   rotation.Failed,
+			retire:  rotation.Failed,
+			revert:  rotation.Failed,
+			restore: rotation.Failed,
+		}
+	}
+	ok := meaning{
+		send:    rotation.Accepted,
+		login:   rotation.LoggedIn,
+		retire:  rotation.Retired,
+		revert:  rotation.Reverted,
+		restore: rotation.Reverted,
+		live:    target.Live,
+		reached: true,
+	}
+	unknown, unreachable := failed(rotation.NoAnswer), failed(rotation.Unreached)
+	refused := failed(rotation.Declined)
+	refused.restore, refused.reached = rotation.Declined, true // its rules do not take the base again
+	rejected := failed(rotation.NoAnswer)
+	rejected.login, rejected.live, rejected.reached = rotation.NoLogin, target.Dead, true
+	denied := failed(rotation.Unreached)
+	denied.pause, denied.reached = time.Minute, true
+	want := map[string]meaning{
+		"ok":                        ok,
+		target.Unknown.String():     unknown,
+		target.Unreachable.String(): unreachable,
+		target.Refused.String():     refused,
+		target.Rejected.String():    rejected,
+		target.Denied.String():      denied,
+	}
+	single, overlap := record(rotation.Reverting), record(rotation.Reverting)
+	single.Strategy = target.Single
+	for _, a := range answers() {
+		name := a.Class.String()
+		if a.OK {
+			name = "ok"
+		}
+		send, login, retire := rotation.AfterSend(a), rotation.AfterLogin(a), rotation.After(rotation.Retired, a)
+		revert, restore := rotation.AfterRevert(overlap, a), rotation.AfterRevert(single, a)
+		got := meaning{
+			send:    send.Kind,
+			login:   login.Kind,
+			retire:  retire.Kind,
+			revert:  revert.Kind,
+			restore: restore.Kind,
+			live:    a.Liveness(),
+			reached: a.Reached(),
+			pause:   send.After,
+		}
+		if w, known := want[name]; !known || got != w {
+			t.Errorf("%s: %+v; want %+v", name, got, w)
+		}
+		if login.LoginFailed != (a.Liveness() == target.Dead) {
+			t.Errorf("%s: a failed login %t", name, login.LoginFailed)
+		}
+		for _, e := range []rotation.Event{send, login, retire, revert, restore} {
+			if e.Text != a.Text {
+				t.Errorf("%s: the text of %s is %q", name, e.Kind, e.Text)
+			}
+			if e.Kind == rotation.Failed && e.After != want[name].pause {
+				t.Errorf("%s: %s pauses for %s, want %s", name, e.Kind, e.After, want[name].pause)
+			}
+		}
+		delete(want, name)
+	}
+	for name := range want {
+		t.Errorf("no answer is %s", name)
+	}
+}
+
+// TestNotBegun verifies what follows when a step cannot be begun, in each state, and that the state takes that event.
+func TestNotBegun(t *testing.T) {
+	t.Parallel()
+	for _, s := range rotation.States() {
+		r := record(s)
+		step := rotation.Plan(r, noon)
+		if step == rotation.Nothing || step == rotation.Promote || step == rotation.Expire { // nothing is asked of the target
+			continue
+		}
+		for _, attempt := range []int{0, 1} {
+			for _, final := range []bool{false, true} {
+				want := rotation.Failed
+				switch {
+				case s == rotation.Prepared && final && attempt == 0:
+					want = rotation.Impossible
+				case s == rotation.Prepared:
+					want = rotation.Unreached
+				case step == rotation.Prepare && final:
+					want = rotation.Impossible
+				}
+				r.Attempt = attempt
+				e := rotation.NotBegun(r, rotation.Answer{Class: target.Denied, Text: "why"}, final)
+				if e.Kind != want || e.Text != "why" {
+					t.Errorf("%s, attempt %d, final %t: %+v; want %s", s, attempt, final, e, want)
+				}
+				if _, err := rotation.Next(r, e, noon); err != nil {
+					t.Errorf("%s, attempt %d, final %t: %v", s, attempt, final, err)
+				}
+			}
+		}
+	}
+}
+
+// TestResolution plays resolutions against targets, and verifies what is asked of them and what follows.
+func TestResolution(t *testing.T) {
+	t.Parallel()
+	const live, dead, unknown = target.Live, target.Dead, target.NotKnown
+	type questions = []rotation.Ask
+	state, back := rotation.AskState, rotation.AskRevert
+	candidate, base := rotation.AskCandidate, rotation.AskBase
+	sent := func(r *rotation.Record) { r.SentAt = noon.Add(-time.Second) }
+	rejections := func(n int) func(*rotation.Record) { return func(r *rotation.Record) { r.Rejections = n } }
+	reapply := func(r *rotation.Record) { r.Mode = rotation.Reapply }
+	resolved := func(c, b target.Liveness) rotation.Event {
+		return rotation.Event{Kind: rotation.Resolved, Candidate: c, Base: b}
+	}
+	byLogin := func(e rotation.Event) rotation.Event { e.LoginFailed = true; return e }
+	for _, tt := range []struct {
+		name string
+		with func(*rotation.Record)
+		// tells is what the target's own state says of the candidate and of the base; works which of the two can log in.
+		tells, works [2]target.Liveness
+		reverts      bool
+		quiet        time.Duration
+		down         rotation.Ask // the question that is not answered
+		asked        questions
+		want         rotation.Event
+	}{
+		{name: "the target tells", tells: [2]target.Liveness{live, dead}, asked: questions{state}, want: resolved(live, dead)},
+		{name: "it tells that neither is live", tells: [2]target.Liveness{dead, dead}, asked: questions{state}, want: resolved(dead, dead)},
+		{
+			name: "it is asked only for what it does not tell", tells: [2]target.Liveness{dead, unknown}, works: [2]target.Liveness{dead, live},
+			asked: questions{state, base}, want: resolved(dead, live),
+		},
+		{
+			name: "a login with the candidate", works: [2]target.Liveness{live, dead},
+			asked: questions{state, candidate}, want: resolved(live, unknown),
+		},
+		{
+			name: "and one with the base", works: [2]target.Liveness{dead, live},
+			asked: questions{state, candidate, base}, want: byLogin(resolved(dead, live)),
+		},
+		{
+			name: "neither logs in", works: [2]target.Liveness{dead, dead},
+			asked: questions{state, candidate, base}, want: byLogin(resolved(dead, dead)),
+		},
+		{
+			name: "a window later, the base", with: rejections(1), works: [2]target.Liveness{dead, live},
+			asked: questions{state, base}, want: resolved(dead, live),
+		},
+		{
+			name: "another window later, the candidate", with: rejections(2), works: [2]target.Liveness{dead, live},
+			asked: questions{state, candidate}, want: byLogin(resolved(dead, dead)),
+		},
+		{
+			name: "a repair has no base", with: reapply, works: [2]target.Liveness{dead, dead},
+			asked: questions{state, candidate}, want: byLogin(resolved(dead, unknown)),
+		},
+		{name: "a window after a failed login", quiet: 40 * time.Second, asked: questions{state}, want: rotation.Event{Kind: rotation.Failed, After: 40 * time.Second}},
+		{name: "what was sent may be under way", with: sent, asked: questions{state}, want: rotation.Event{Kind: rotation.Failed, After: 4 * time.Second}},
+		{
+			name: "it is taken back", with: sent, reverts: true, tells: [2]target.Liveness{dead, live}, asked: questions{state, back, state},
+			want: rotation.Event{Kind: rotation.Resolved, Candidate: dead, Base: live, Settled: true},
+		},
+		{
+			name: "a target that has the candidate takes nothing back", with: sent, reverts: true, tells: [2]target.Liveness{live, dead},
+			asked: questions{state}, want: resolved(live, dead),
+		},
+		{name: "its state is not told", down: state, asked: questions{state}, want: rotation.Event{Kind: rotation.Failed}},
+		{
+			name: "it does not take back", with: sent, reverts: true, tells: [2]target.Liveness{dead, live}, down: back,
+			asked: questions{state, back}, want: rotation.Event{Kind: rotation.Failed},
+		},
+		{name: "no answer to the first login", down: candidate, asked: questions{state, candidate}, want: rotation.Event{Kind: rotation.Failed}},
+		{
+			name: "no answer to the second login", down: base, works: [2]target.Liveness{dead, live},
+			asked: questions{state, candidate, base}, want: byLogin(rotation.Event{Kind: rotation.Failed}),
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := record(rotation.Unknown)
+			if tt.with != nil {
+				tt.with(&r)
+			}
+			var q rotation.Resolution
+			var asked questions
+			for {
+				ask, event := q.Next(r, tt.reverts, tt.quiet, noon)
+				if ask == rotation.AskNothing {
+					event.Text = ""
+					if event != tt.want || fmt.Sprint(asked) != fmt.Sprint(tt.asked) {
+						t.Errorf("asked %v, and %+v follows; want %v and %+v", asked, event, tt.asked, tt.want)
+					}
+					if _, err := rotation.Next(r, event, noon); err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				if asked = append(asked, ask); len(asked) > 5 {
+					t.Fatalf("asks on and on: %v", asked)
+				}
+				a := rotation.Answer{OK: true}
+				switch {
+				case ask == tt.down:
+					a = rotation.Answer{Class: target.Unreachable}
+				case ask == candidate && tt.works[0] != live, ask == base && tt.works[1] != live:
+					a = rotation.Answer{Class: target.Rejected}
+				}
+				q = q.Told(ask, a, tt.tells[:]...)
+			}
+		})
+	}
+}
+
+// TestOnlyARejectionIsDead verifies that a login shows that a credential is dead only where the target has rejected it.
+func TestOnlyARejectionIsDead(t *testing.T) {
+	t.Parallel()
+	for _, ask := range []rotation.Ask{rotation.AskCandidate, rotation.AskBase} {
+		for _, a := range answers() {
+			q := rotation.Resolution{}.Told(rotation.AskState, rotation.Answer{OK: true}).Told(ask, a)
+			rejected := !a.OK && a.Class == target.Rejected
+			if q.Failed != (!a.OK && !rejected) || q.LoginFailed != rejected {
+				t.Errorf("%v to question %d: %+v", a, ask, q)
+			}
+		}
+	}
+}
+
+// TestQuiet verifies that one login at most fails in a window, also when the store does not have the last one.
+func TestQuiet(t *testing.T) {
+	t.Parallel()
+	ago := func(d time.Duration) time.Time { return noon.Add(-d) }
+	for _, tt := range []struct {
+		name             string
+		stored, unstored time.Time
+		want             time.Duration // 0 means that a login may be tried
+	}{
+		{"none has failed", time.Time{}, time.Time{}, 0},
+		{"one is stored", ago(20 * time.Second), time.Time{}, 40 * time.Second},
+		{"one was long ago", ago(time.Hour), time.Time{}, 0},
+		{"one could not be stored", time.Time{}, ago(20 * time.Second), 40 * time.Second},
+		{"the last one could not be stored", ago(50 * time.Second), ago(20 * time.Second), 40 * time.Second},
+		{"it was stored in the end", ago(10 * time.Second), ago(20 * time.Second), 50 * time.Second},
+		{"the clock was set back", ago(-time.Hour), time.Time{}, time.Minute},
+	} {
+		if got := max(0, rotation.Record{LoginFailedAt: tt.stored}.Quiet(tt.unstored, noon)); got != tt.want {
+			t.Errorf("%s: waits %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestLabelsAfter verifies which label moves with which event.
+func TestLabelsAfter(t *testing.T) {
+	t.Parallel()
+	want := map[rotation.EventKind]rotation.LabelMove{
+		rotation.Stored:   rotation.LabelCandidate,
+		rotation.Promoted: rotation.PromoteCandidate,
+	}
+	for from, events := range allowed {
+		for kind := range events {
+			old := record(from)
+			r, err := rotation.Next(old, rotation.Event{
+				Kind: kind, Candidate: target.Live, Version: "v3", Replaces: "v1", Consumers: 2, Until: noon.Add(time.Hour),
+			}, noon)
+			if err != nil {
+				t.Fatal(err)
+			}
+			move, always := want[kind]
+			switch {
+			case always:
+			case from == rotation.Undoing && kind == rotation.LoggedIn:
+				move = rotation.SwapLabels
+			case old.Pending() && (r.State.Ended() || r.State == rotation.Scheduled):
+				move = rotation.DropCandidate
+			}
+			if got := rotation.LabelsAfter(old, r, kind); got != move {
+				t.Errorf("%s in %s moves %d, want %d", kind, from, got, move)
+			}
+			ends := r.State == rotation.Done || r.State == rotation.Abandoned || kind == rotation.Promoted
+			if got := rotation.PlansAgain(old, r, kind); got != ends {
+				t.Errorf("%s in %s plans the next rotation: %t", kind, from, got)
+			}
+		}
+	}
+}
+
+// TestPlanIdle verifies what a record needs on which no rotation is under way.
+func TestPlanIdle(t *testing.T) {
+	t.Parallel()
+	later := noon.Add(time.Hour)
+	urgent := &rotation.Request{ID: "r2", Trigger: rotation.Emergency, At: noon}
+	waits := *urgent
+	waits.At = later
+	for _, tt := range []struct {
+		name     string
+		with     func(*rotation.Record)
+		paused   bool
+		earliest time.Time
+		step     rotation.Step
+		trigger  rotation.Trigger
+		at       time.Time
+	}{
+		{"nothing is due", func(*rotation.Record) {}, false, noon, rotation.CheckHealth, "", time.Time{}},
+		{"not due yet", func(r *rotation.Record) { r.Due = later }, false, noon, rotation.CheckHealth, "", time.Time{}},
+		{"due", func(r *rotation.Record) { r.Due = noon }, false, noon, rotation.Begin, rotation.Automatic, time.Time{}},
+		{"due, but paused", func(r *rotation.Record) { r.Due, r.Paused = noon, true }, false, noon, rotation.CheckHealth, "", time.Time{}},
+		{"due at a paused target", func(r *rotation.Record) { r.Due = noon }, true, noon, rotation.Postpone, "", time.Time{}},
+		{"due too soon", func(r *rotation.Record) { r.Due = noon }, false, later, rotation.Postpone, "", later},
+		{"an emergency waits", func(r *rotation.Record) { r.Then, r.Paused = urgent, true }, true, later, rotation.Begin, rotation.Emergency, time.Time{}},
+		{"its time has not come", func(r *rotation.Record) { r.Then, r.Due = &waits, later }, false, noon, rotation.CheckHealth, "", time.Time{}},
+	} {
+		r := record(rotation.Done)
+		tt.with(&r)
+		step, q, at := rotation.PlanIdle(r, tt.paused, tt.earliest, noon)
+		if step != tt.step || q.Trigger != tt.trigger || !at.Equal(tt.at) {
+			t.Errorf("%s: %s, %q, %s; want %s, %q, %s", tt.name, step, q.Trigger, at, tt.step, tt.trigger, tt.at)
+		}
+	}
+}
+
+// TestAwaitsResume verifies that no pause keeps a leaked credential alive.
+func TestAwaitsResume(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Scheduled)
+	if r.AwaitsResume(false) || !r.AwaitsResume(true) {
+		t.Error("a pause of the target does not count")
+	}
+	r.Paused = true
+	if !r.AwaitsResume(false) {
+		t.Error("a pause of the secret does not count")
+	}
+	if r = r.Urgent(); r.AwaitsResume(true) {
+		t.Error("an emergency waits for the end of a pause")
+	}
+}
+
+// TestAsk verifies what becomes of a request in each state.
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	q := rotation.Request{ID: "r2", Mode: rotation.Rotate, Trigger: rotation.Manual, At: noon}
+	urgent := q
+	urgent.Trigger = rotation.Emergency
+	for _, s := range rotation.States() {
+		r := record(s)
+		r.NextAt = noon.Add(time.Hour)
+		if next, ok := r.Ask(q, noon); ok != !r.InFlight() || ok && (next.ID != "r2" || next.State != rotation.Scheduled) {
+			t.Errorf("asked in %s: %t, %+v", s, ok, next)
+		}
+		next, ok := r.Ask(urgent, noon)
+		begins := next.ID == "r2" && next.Trigger == rotation.Emergency
+		waits := next.Then != nil && next.Then.ID == "r2" && next.ID == r.ID
+		takesOver := next.ID == r.ID && next.Trigger == rotation.Emergency && next.GracePeriod == 0 && next.GraceWait == 0
+		good := ok && takesOver
+		switch s {
+		case rotation.Quarantined:
+			good = !ok
+		case rotation.Grace:
+			good = ok && waits && !next.NextAt.After(noon) // it does not wait for the end of the grace period
+		case rotation.Retiring, rotation.Undoing, rotation.Reverting:
+			good = ok && waits
+		case rotation.Scheduled, rotation.Refused:
+			good = ok && takesOver && !next.NextAt.After(noon)
+		case rotation.Idle, rotation.Done, rotation.Abandoned:
+			good = ok && begins
+		}
+		if !good {
+			t.Errorf("an emergency in %s: %t, %+v", s, ok, next)
+		}
+	}
+	for _, with := range []func(*rotation.Record){
+		func(r *rotation.Record) { r.Cancelled = true },
+		func(r *rotation.Record) { r.Mode = rotation.Rehearse },
+	} {
+		r := record(rotation.Prepared)
+		with(&r)
+		if next, ok := r.Ask(urgent, noon); !ok || next.Then == nil || next.Trigger == rotation.Emergency {
+			t.Errorf("an emergency after %+v: %t, %+v", r, ok, next)
+		}
+	}
+}
+
+// TestAfterGrace verifies for whom the end of a grace period waits, and no longer than to its limit.
+func TestAfterGrace(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Grace)
+	r.GraceUntil = noon
+	until := noon.Add(time.Minute)
+	if e := rotation.AfterGrace(r, 0, until, noon); e.Kind != rotation.Expired {
+		t.Errorf("nobody holds it: %+v", e)
+	}
+	if e := rotation.AfterGrace(r, 2, until, noon); e.Kind != rotation.Awaiting || e.Consumers != 2 || !e.Until.Equal(until) {
+		t.Errorf("two hold it: %+v", e)
+	}
+	if e := rotation.AfterGrace(r, 2, until, r.GraceLimit); e.Kind != rotation.Overran || e.Consumers != 2 || e.Text == "" {
+		t.Errorf("at the limit: %+v", e)
+	}
+	r.GraceLimit = r.GraceUntil
+	if e := rotation.AfterGrace(r, 2, until, noon); e.Kind != rotation.Expired || r.WaitsForConsumers() {
+		t.Errorf("without a longer limit: %+v", e)
+	}
+}
+
+// TestAfterProbe verifies what a probe means for the record.
+func TestAfterProbe(t *testing.T) {
+	t.Parallel()
+	next := noon.Add(time.Hour)
+	r := record(rotation.Done)
+	live, kind := r.AfterProbe(rotation.Probe{Version: "v2", Live: target.Live}, noon, next)
+	if kind != "" || !live.Health.Live || live.Accepted != "v2" || !live.Health.NextAt.Equal(next) {
+		t.Errorf("it is live: %q, %+v", kind, live)
+	}
+	silent, kind := live.AfterProbe(rotation.Probe{Version: "v2", Live: target.NotKnown}, next, next.Add(time.Hour))
+	if kind != "" || silent.Health.Silent != 1 || !silent.Health.Live || silent.State != rotation.Done {
+		t.Errorf("no answer: %q, %+v", kind, silent)
+	}
+	for _, failed := range []bool{false, true} {
+		p := rotation.Probe{Version: "v2", Target: "t", Live: target.Dead, Strategy: target.Single, LoginFailed: failed}
+		dead, kind := live.AfterProbe(p, noon, next)
+		if kind != rotation.Drift || dead.State != rotation.Quarantined || dead.Candidate != "v2" || dead.LoginFailedAt.Equal(noon) != failed {
+			t.Errorf("it is dead, by a login %t: %q, %+v", failed, kind, dead)
+		}
+	}
+	if e := rotation.NotProven(rotation.Probe{Live: target.NotKnown, Text: "x"}); e.Kind != rotation.Failed || e.Text != "x" {
+		t.Errorf("a rehearsal without an answer: %+v", e)
+	}
+	if e := rotation.NotProven(rotation.Probe{Live: target.Dead, LoginFailed: true}); e.Kind != rotation.Impossible || !e.LoginFailed {
+		t.Errorf("a rehearsal with a dead credential: %+v", e)
+	}
+}
