@@ -558,7 +558,7 @@ func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) (secret.Secre
 // target any more, holds nothing.
 func hold(tx *store.Tx, s secret.Secret, t store.Target, users ...string) error {
 	for _, user := range users {
-		holder, err := tx.Holder(s.Account, t.Name, user)
+		holder, err := tx.Claim(s.Account, t.Name, user)
 		if err != nil {
 			return err
 		}
@@ -574,7 +574,8 @@ func hold(tx *store.Tx, s secret.Secret, t store.Target, users ...string) error 
 				return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.", user, t.Name, holder)
 			}
 		}
-		if err := tx.PutHolder(s.Account, t.Name, user, s.Name); err != nil {
+		claim := store.Claim{Account: s.Account, Target: t.Name, User: user, Secret: s.Name}
+		if err := tx.PutClaim(claim); err != nil {
 			return err
 		}
 	}

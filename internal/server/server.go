@@ -145,7 +145,7 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 	if err := s.resumeTrail(ctx); err != nil {
 		return nil, err
 	}
-	if err := store.BindSecretPolicies(ctx, s.db, c.Logger); err != nil {
+	if err := store.Upgrade(ctx, s.db, c.Logger); err != nil {
 		return nil, err
 	}
 	if !offline {

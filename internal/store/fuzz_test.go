@@ -29,7 +29,7 @@ var fuzzed = func() *DB {
 }()
 
 func tagged(key string, content []byte) []byte {
-	return append(append([]byte{recordFormat}, fuzzed.tag(TestTags{}, 0, key, content)...), content...)
+	return append(append([]byte{recordFormat}, fuzzed.tag(TestTags{}, recordFormat, 0, key, content)...), content...)
 }
 
 // reread verifies that an accepted record is the one of its key, and is the same after it was written and

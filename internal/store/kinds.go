@@ -21,7 +21,7 @@ import (
 // To add a type, declare it here and in [kinds], write the methods of Tx that callers use, add a probe
 // to test/tamper and a row to the table in docs/ARCHITECTURE.md. A test fails for each that is missing.
 var (
-	metaKind    = single[Meta]("meta")
+	metaKind    = single[Meta]("meta").inFormat(metaFormat)
 	accountKind = named("account/", func(a Account) string { return a.ID })
 
 	accessKeyKind = named("accesskey/", func(k AccessKey) string { return k.ID }).
@@ -44,7 +44,7 @@ var (
 	dueKind           = byTime("due/", func(d Due) string { return in(d.Account, d.Name) })
 
 	targetKind   = named("target/", func(t Target) string { return in(t.Account, t.Name) })
-	holderKind   = kind[Holder]{declaration: declaration{prefix: "holder/"}}
+	claimKind    = named("claim/", claimPath)
 	spacingKind  = named("spacing/", func(s Spacing) string { return in(s.Account, s.Group) })
 	rotationKind = named("rotation/", func(r rotation.Record) string { return in(r.Account, r.Secret) })
 	wakeKind     = byTime("wake/", func(d Due) string { return in(d.Account, d.Name) })
@@ -63,7 +63,7 @@ var kinds = []recordType{
 	metaKind, accountKind, accessKeyKind, keyUseKind, masterKeyKind,
 	userKind, groupKind, groupRightsKind, policyKind, documentKind, systemPolicyKind,
 	secretKind, valueKind, denyingKind, policiesBoundKind, dueKind,
-	targetKind, holderKind, spacingKind, rotationKind, wakeKind, consumerKind, eventKind,
+	targetKind, claimKind, spacingKind, rotationKind, wakeKind, consumerKind, eventKind,
 	engineKind, pauseKind, restoredKind, trailHeadKind, trailRunKind,
 }
 
@@ -118,6 +118,8 @@ type kind[T any] struct {
 	timed bool
 	// valid reports whether a record of this type can exist; nil accepts each.
 	valid func(T) bool
+	// format is the first byte of new records; 0 stands for the formats that every release reads.
+	format byte
 	// rule selects the function of a Rewriter that changes records of this type; nil for none.
 	rule func(Rewriter) rewrap[T]
 }
@@ -147,6 +149,11 @@ func bare[T string | bool | time.Time](prefix string) kind[T] {
 
 func (k kind[T]) validIf(valid func(T) bool) kind[T] {
 	k.valid = valid
+	return k
+}
+
+func (k kind[T]) inFormat(format byte) kind[T] {
+	k.format = format
 	return k
 }
 
@@ -265,7 +272,7 @@ func (k kind[T]) encode(db *DB, key string, v T) ([]byte, error) {
 	case !k.isAt(key, v):
 		return nil, fmt.Errorf("a record of the type %q is written at a key that is not its own, %q", k.prefix, key)
 	}
-	return db.seal(key, content)
+	return db.seal(k.format, key, content)
 }
 
 // decode opens the stored form of a record. It verifies the tag, that the record is the one of its

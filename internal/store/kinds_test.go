@@ -81,7 +81,7 @@ func (k kind[T]) refusesForeign(t *testing.T) {
 	t.Helper()
 	for _, key := range k.foreign(t) {
 		var zero T
-		data, err := fuzzed.seal(key, []byte("null")) // decodes to the zero value
+		data, err := fuzzed.seal(0, key, []byte("null")) // decodes to the zero value
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestForeignRecords(t *testing.T) {
 // TestTagBindsBareRecords verifies that the tag of a record without a name binds it to its key.
 func TestTagBindsBareRecords(t *testing.T) {
 	t.Parallel()
-	if data, err := fuzzed.seal("keyuse/k", []byte(`"2026-01-02T03:04:05Z"`)); err != nil {
+	if data, err := fuzzed.seal(0, "keyuse/k", []byte(`"2026-01-02T03:04:05Z"`)); err != nil {
 		t.Error(err)
 	} else if _, err := keyUseKind.decode(fuzzed, "keyuse/other", data); err == nil {
 		t.Error("a bare record is accepted at another key: its tag does not bind it")

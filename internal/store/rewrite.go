@@ -135,5 +135,5 @@ func retagged(db *DB, key string, data []byte) ([]byte, error) {
 	if err != nil || r.generation == db.authenticator().Generation() {
 		return nil, err
 	}
-	return db.seal(key, content)
+	return db.seal(0, key, content)
 }

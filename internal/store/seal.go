@@ -9,37 +9,42 @@ import (
 	"time"
 )
 
-// A stored record is one byte of format, the tag of what follows, and JSON. From the first rotation of the key of the tags on, the
-// generation of that key stands before the tag. A newer format is refused, not guessed at.
+// A stored record is one byte of format, the tag of the content, and the content, which is JSON. In all
+// formats but recordFormat, the generation of the tag's key stands before the tag. A record of an unknown
+// format is refused.
 const (
-	recordFormat     = 2
-	generationFormat = 3
-	tagSize          = 32
-	headSize         = 1 + tagSize
-	generationSize   = 4
+	recordFormat     = 2 // generation 0
+	generationFormat = 3 // later generations
+	// metaFormat is the format of the description of a store whose records an older release would
+	// misread. Such a release refuses the description, and with it the store.
+	metaFormat = 4
+
+	tagSize        = 32
+	headSize       = 1 + tagSize
+	generationSize = 4
 )
 
-// Authenticator makes the tag of a record, which only whoever has its key can make. An implementation binds all of key and
-// content, so that a tag is good for nothing else, answers tagSize bytes, and may be called from many goroutines.
+// Authenticator makes the tags of records, which cannot be made without its key. A tag must bind the
+// whole key and content of its record. The methods may be called from many goroutines.
 type Authenticator interface {
-	// Tag makes a tag under the key of a generation; nil when there is no such key.
+	// Tag returns a tag of tagSize bytes under the key of a generation; nil if there is no such key.
 	Tag(generation uint32, key string, content []byte) []byte
-	// Generation is the one that new tags are of.
+	// Generation returns the generation of new tags.
 	Generation() uint32
-	// IsCurrent reports whether the root key that wraps now has wrapped something.
+	// IsCurrent reports whether the current root key has wrapped these bytes.
 	IsCurrent(wrapped []byte) bool
 }
 
 var errLocked = errors.New("the records of the store cannot be authenticated yet")
 
-// Authenticate sets what authenticates the records. It is called before the first transaction: without it, no record is read or
-// written. Later it replaces what was set before, after the keys were rotated.
+// Authenticate sets the Authenticator. It must be called before the first transaction: without it, no
+// record is read or written. After a rotation of the keys, another call replaces the former one.
 func (db *DB) Authenticate(a Authenticator) {
 	db.auth.Store(&a)
 	db.metaRev.Store(db.metaSeen.Load())
 }
 
-// authenticator returns what Authenticate has set.
+// authenticator returns the Authenticator; nil before Authenticate.
 func (db *DB) authenticator() Authenticator {
 	if a := db.auth.Load(); a != nil {
 		return *a
@@ -47,19 +52,21 @@ func (db *DB) authenticator() Authenticator {
 	return nil
 }
 
-// OnKeysRotated sets what is called when another node has rotated the keys, or one that this process does not know is needed. It
-// reads RecordKey and calls Authenticate.
+// OnKeysRotated sets the function that reads the keys of the tags again. It is called after another node
+// has rotated them, and for a record that needs a key which this process does not know. It must read
+// [DB.RecordKey] and call [DB.Authenticate].
 func (db *DB) OnKeysRotated(refresh func(context.Context) error) { db.refresh = refresh }
 
-// refreshTimeout bounds reading the keys anew.
+// refreshTimeout bounds one read of the keys.
 const refreshTimeout = 5 * time.Second
 
-// renew reads the keys anew, if they have not been read since rev. Concurrent callers wait for it.
+// renew reads the keys again, unless they have been read since rev was current. Concurrent callers wait
+// for one read.
 func (db *DB) renew(ctx context.Context, rev int64) error {
 	db.renewing.Lock()
 	defer db.renewing.Unlock()
 	if db.metaRev.Load() != rev {
-		return nil // another one has done it
+		return nil // another caller has read them
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
@@ -77,52 +84,70 @@ func damaged(key string) error {
 	return fmt.Errorf("stored record %q is damaged, or is another's", key)
 }
 
-// sealedRecord is a record taken apart.
+// sealedRecord is a stored record, taken apart.
 type sealedRecord struct {
+	format     byte
 	generation uint32
 	tag        []byte
 	content    []byte
 }
 
-// split takes a stored record apart without trusting it.
+// split takes a stored record apart. It does not verify the tag.
 func split(key string, data []byte) (sealedRecord, error) {
-	switch {
-	case len(data) > 0 && data[0] != recordFormat && data[0] != generationFormat:
-		return sealedRecord{}, fmt.Errorf("stored record %q has format %d; this release knows %d and %d: run the release that wrote it, or a newer one", key, data[0], recordFormat, generationFormat)
-	case len(data) >= headSize && data[0] == recordFormat:
-		return sealedRecord{tag: data[1:headSize], content: data[headSize:]}, nil
-	case len(data) >= headSize+generationSize && data[0] == generationFormat:
-		head := headSize + generationSize
-		return sealedRecord{generation: binary.BigEndian.Uint32(data[1:]), tag: data[1+generationSize : head], content: data[head:]}, nil
+	if len(data) == 0 {
+		return sealedRecord{}, damaged(key)
 	}
-	return sealedRecord{}, damaged(key)
+	r, head := sealedRecord{format: data[0]}, data[1:]
+	switch r.format {
+	case recordFormat:
+	case generationFormat, metaFormat:
+		if len(head) < generationSize {
+			return sealedRecord{}, damaged(key)
+		}
+		r.generation, head = binary.BigEndian.Uint32(head), head[generationSize:]
+	default:
+		return sealedRecord{}, fmt.Errorf("stored record %q has format %d; this release knows %d to %d: "+
+			"run the release that wrote it, or a newer one", key, r.format, recordFormat, metaFormat)
+	}
+	if len(head) < tagSize {
+		return sealedRecord{}, damaged(key)
+	}
+	r.tag, r.content = head[:tagSize], head[tagSize:]
+	return r, nil
 }
 
-// tag binds content to the whole key, the prefix that a cluster is shared by included, and to the format with its generation.
-func (db *DB) tag(a Authenticator, generation uint32, key string, content []byte) []byte {
-	if generation == 0 {
+// tag returns the tag of content. It binds the whole key, including the prefix that separates this store
+// from other users of a cluster, and the format with the generation.
+func (db *DB) tag(a Authenticator, format byte, generation uint32, key string, content []byte) []byte {
+	if format == recordFormat {
 		return a.Tag(0, fmt.Sprintf("%d %s%s", recordFormat, db.prefix, key), content)
 	}
-	return a.Tag(generation, fmt.Sprintf("%d %d %s%s", generationFormat, generation, db.prefix, key), content)
+	return a.Tag(generation, fmt.Sprintf("%d %d %s%s", format, generation, db.prefix, key), content)
 }
 
-// seal puts the head before the content of a record.
-func (db *DB) seal(key string, content []byte) ([]byte, error) {
+// seal puts format, generation and tag before the content of a record. Format 0 stands for the oldest
+// format that has the generation.
+func (db *DB) seal(format byte, key string, content []byte) ([]byte, error) {
 	a := db.authenticator()
 	if a == nil {
 		return nil, errLocked
 	}
 	generation := a.Generation()
-	data := make([]byte, 0, headSize+generationSize+len(content))
-	if generation == 0 {
-		data = append(data, recordFormat)
-	} else {
-		data = binary.BigEndian.AppendUint32(append(data, generationFormat), generation)
+	switch {
+	case format != 0:
+	case generation == 0:
+		format = recordFormat
+	default:
+		format = generationFormat
 	}
-	return append(append(data, db.tag(a, generation, key, content)...), content...), nil
+	data := append(make([]byte, 0, headSize+generationSize+len(content)), format)
+	if format != recordFormat {
+		data = binary.BigEndian.AppendUint32(data, generation)
+	}
+	return append(append(data, db.tag(a, format, generation, key, content)...), content...), nil
 }
 
-// open returns the content of a record. Nothing of it is looked at before its tag was found right.
+// open returns the content of a record after its tag was verified.
 func (db *DB) open(key string, data []byte) ([]byte, error) {
 	r, err := split(key, data)
 	if err != nil {
@@ -133,14 +158,15 @@ func (db *DB) open(key string, data []byte) ([]byte, error) {
 		if a == nil {
 			return nil, errLocked
 		}
-		tag := db.tag(a, r.generation, key, r.content)
+		tag := db.tag(a, r.format, r.generation, key, r.content)
 		if tag != nil && hmac.Equal(tag, r.tag) {
 			return r.content, nil
 		}
 		if tag != nil || attempt > 0 || r.generation < a.Generation() {
 			break
 		}
-		if err := db.renew(context.Background(), rev); err != nil { // another node has a key that this one does not know yet
+		// Another node has made a key that this process does not know yet.
+		if err := db.renew(context.Background(), rev); err != nil {
 			return nil, err
 		}
 	}

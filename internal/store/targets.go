@@ -44,23 +44,24 @@ func (tx *Tx) Targets(account, from string, visit func(Target) bool) error {
 	return targetKind.scan(tx, in(account, ""), in(account, from), visit)
 }
 
-// Holder says which secret rotates an account of a target.
-type Holder struct {
-	Secret string `json:"secret"`
+// Claim says that a secret rotates an account of a target. No other secret may rotate it then.
+type Claim struct {
+	Account string `json:"account"`
+	Target  string `json:"target"`
+	User    string `json:"user"` // the name of the account at the target
+	Secret  string `json:"secret"`
 }
 
-func holderPath(account, target, user string) string { return in(account, target) + ":" + user }
+func claimPath(c Claim) string { return in(c.Account, c.Target) + ":" + c.User }
 
-// Holder reads which secret rotates an account of a target; empty when none does.
-func (tx *Tx) Holder(account, target, user string) (string, error) {
-	h, _, err := holderKind.load(tx, holderPath(account, target, user))
-	return h.Secret, err
+// Claim reads which secret rotates an account of a target; empty if none does.
+func (tx *Tx) Claim(account, target, user string) (secret string, err error) {
+	c, _, err := claimKind.load(tx, claimPath(Claim{Account: account, Target: target, User: user}))
+	return c.Secret, err
 }
 
-// PutHolder writes it.
-func (tx *Tx) PutHolder(account, target, user, secret string) error {
-	return holderKind.saveAt(tx, holderPath(account, target, user), Holder{Secret: secret})
-}
+// PutClaim writes which secret rotates an account of a target.
+func (tx *Tx) PutClaim(c Claim) error { return claimKind.save(tx, c) }
 
 // Spacing records when a member of a group last began to rotate, to keep the group's rotations apart.
 type Spacing struct {

@@ -165,6 +165,12 @@ func (s *site) quiet() {
 // ofAll are the kinds whose records are of no account, or are found by time.
 var ofAll = []string{"meta", "due", "wake", "event", "engine", "pause", "trail", "trailrun", "upgrade"}
 
+// unprobed are the types of records that nothing asks for, each with the reason.
+var unprobed = map[string]string{
+	"denying":  "only the keys are read: a list finds by them what it may have to leave out",
+	"restored": "exists only after a restore from a backup, until the engine has handled it",
+}
+
 // probe asks for something that a record decides.
 type probe func() error
 
@@ -214,8 +220,8 @@ var probes = map[string]func(s *site, n *tenant, name string) []probe{
 			return n.root.ListSecretConsumers(s.t.Context(), &kms.ListSecretConsumersRequest{SecretName: name})
 		})
 	},
-	"holder": func(s *site, n *tenant, name string) []probe {
-		return s.opens(func(tx *store.Tx) error { _, err := tx.Holder(n.id, name[:1], name[2:]); return err })
+	"claim": func(s *site, n *tenant, name string) []probe {
+		return s.opens(func(tx *store.Tx) error { _, err := tx.Claim(n.id, name[:1], name[2:]); return err })
 	},
 	"spacing": func(s *site, n *tenant, name string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, err := tx.Spacing(n.id, name); return err })
@@ -412,8 +418,12 @@ func (s *site) records() map[string][]string {
 		kind, _, _ := strings.Cut(key, "/")
 		found[kind] = append(found[kind], key)
 	}
-	if got, want := slices.Sorted(maps.Keys(found)), slices.Sorted(maps.Keys(probes)); !slices.Equal(got, want) {
-		s.t.Fatalf("there are records of the kinds %v, and probes for %v", got, want)
+	want := slices.DeleteFunc(store.Kinds(), func(kind string) bool { return unprobed[kind] != "" })
+	if got, want := slices.Sorted(maps.Keys(found)), slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
+		s.t.Fatalf("there are records of the types %v; the store has the types %v: make one of each", got, want)
+	}
+	if got := slices.Sorted(maps.Keys(probes)); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+		s.t.Fatalf("there are probes for %v; the store has the types %v: write one for each", got, want)
 	}
 	return found
 }

@@ -1,0 +1,114 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Upgrade brings the records of older releases to the form of this one. Each node calls it at its start,
+// before it serves. It may be interrupted anywhere: the next call, on any node, does the rest.
+func Upgrade(ctx context.Context, db *DB, log *slog.Logger) error {
+	if err := moveClaims(ctx, db, log); err != nil {
+		return fmt.Errorf("bring the store to this release: %w", err)
+	}
+	return BindSecretPolicies(ctx, db, log)
+}
+
+// formerClaimPrefix is where releases before the first had claims, which name nothing but the secret.
+const formerClaimPrefix = "holder/"
+
+// claimBatch is how many claims one transaction moves. Each takes two operations of the 128 that etcd
+// allows.
+const claimBatch = 32
+
+// moveClaims moves the claims on target accounts to the keys where this release looks for them.
+//
+// An older release would look at the former keys, find no claim, and let two secrets rotate one account.
+// So the description of the store gets [metaFormat] first: an older release refuses to open it, and one
+// that runs in the same cluster cannot commit changes any more. Then the claims move in batches, each in
+// one transaction. There are none left at the former keys when a node begins to serve.
+func moveClaims(ctx context.Context, db *DB, log *slog.Logger) error {
+	if err := Do(ctx, db, (*Tx).raiseMetaFormat); err != nil {
+		return err
+	}
+	moved := 0
+	for {
+		resp, err := db.kv.Get(ctx, formerClaimPrefix,
+			clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(claimBatch))
+		if err != nil {
+			return unavailable(err)
+		}
+		if len(resp.Kvs) == 0 {
+			break
+		}
+		err = Do(ctx, db, func(tx *Tx) error {
+			for _, kv := range resp.Kvs {
+				if err := tx.moveClaim(string(kv.Key)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		moved += len(resp.Kvs)
+	}
+	if moved > 0 {
+		log.Info("the claims on target accounts were brought to the form of this release", "claims", moved)
+	}
+	return nil
+}
+
+// raiseMetaFormat writes the description of the store again if an older release wrote it.
+func (tx *Tx) raiseMetaFormat() error {
+	key := metaKind.key("")
+	stored, err := tx.get(key)
+	if err != nil {
+		return err
+	}
+	if r, err := split(key, stored.data); err != nil || r.format == metaFormat {
+		return err
+	}
+	m, _, err := tx.Meta()
+	if err != nil {
+		return err
+	}
+	return tx.PutMeta(m)
+}
+
+// moveClaim moves one claim. A claim that is at its new place already is newer, and stays.
+func (tx *Tx) moveClaim(former string) error {
+	stored, err := tx.get(former)
+	if err != nil || stored.data == nil {
+		return err // another node has moved it
+	}
+	claim, err := formerClaimKind.decode(tx.db, former, stored.data)
+	if err != nil {
+		return err
+	}
+	var ok bool
+	claim.Account, claim.Target, claim.User, ok = cutClaimPath(strings.TrimPrefix(former, formerClaimPrefix))
+	if !ok {
+		return damaged(former)
+	}
+	tx.write(former, nil)
+	if _, there, err := claimKind.load(tx, claimPath(claim)); err != nil || there {
+		return err
+	}
+	return claimKind.save(tx, claim)
+}
+
+// formerClaimKind is not in the table of kinds: no record of it is left after [Upgrade].
+var formerClaimKind = kind[Claim]{declaration: declaration{prefix: formerClaimPrefix}}
+
+// cutClaimPath takes the path of a claim apart. A target's name has no ":", a user's may.
+func cutClaimPath(path string) (account, target, user string, ok bool) {
+	account, rest, hasAccount := strings.Cut(path, "/")
+	target, user, ok = strings.Cut(rest, ":")
+	return account, target, user, ok && hasAccount
+}
