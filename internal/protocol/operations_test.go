@@ -121,6 +121,25 @@ func TestWhatReads(t *testing.T) {
 	}
 }
 
+// TestRights verifies that a call needs no right only where it changes nothing and names nothing, that a right on everything
+// includes no change of the server itself, and that an agent passes on for its callers only what names nothing.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	for _, o := range Operations() {
+		harmless := o.Collection == "*" && !o.Mutates
+		if o.Action == "" && !harmless {
+			t.Errorf("%s is on %s and needs no right", o.Name, o.Resource)
+		}
+		if o.Impersonal && !harmless {
+			t.Errorf("%s is on %s and is Impersonal", o.Name, o.Resource)
+		}
+		many := slices.Contains([]string{"", "*", "secret", "target", "user/*", "group/*", "policy/*"}, o.Collection)
+		if onServer := !many && o.Mutates; o.ByName != onServer {
+			t.Errorf("%s changes %s, ByName: %t", o.Name, o.Resource, o.ByName)
+		}
+	}
+}
+
 // TestFind verifies that a request names an operation by its name together with the version of its service.
 func TestFind(t *testing.T) {
 	t.Parallel()

@@ -27,6 +27,14 @@ var mutations = []mutation{
 		panics: "no resource",
 	},
 	{
+		name: "a right on everything includes an operation on the server itself",
+		file: "kms/table.go",
+		old:  ".ByName()",
+		each: true,
+		pkg:  "internal/protocol",
+		test: "TestRights",
+	},
+	{
 		name: "an operation that changes something is recorded as a read",
 		file: "kms/table.go",
 		old:  ".Mutates()",
@@ -43,10 +51,10 @@ var mutations = []mutation{
 	},
 	{
 		name: "a code of the user service has no status",
-		file: "internal/api/codes.go",
+		file: "internal/protocol/codes.go",
 		old:  "ram.CodePolicyType:",
 		new:  "ram.CodePolicyType + \"x\":",
-		pkg:  "internal/api",
+		pkg:  "internal/protocol",
 		test: "TestOwnCodes",
 	},
 	{
