@@ -15,7 +15,7 @@ const module = "github.com/keyturn/keyturn/"
 // lines is the picture of docs/ARCHITECTURE.md: packages import downwards, and those on one line do not know each other,
 // but for the wiring, which knows everything.
 var lines = [][]string{
-	{"sensitive", "internal/fault", "internal/deadline", "internal/ownfile", "internal/egress"},
+	{"sensitive", "internal/fault", "internal/deadline", "internal/ownfile", "internal/egress", "internal/settings"},
 	{"sign", "internal/credential", "internal/target", "internal/target/sha512crypt"},
 	{"internal/wire", "internal/target/plugin", "internal/target/rest"},
 	{"internal/operation"},

@@ -563,7 +563,7 @@ func Impossible(err error) (text string, ok bool) {
 
 // ProbeEvery is how often a credential in use is probed.
 func (e *Engine) ProbeEvery() time.Duration {
-	return orDefault(e.gate.env.Rotation.ProbeEvery, defaultProbe)
+	return e.gate.env.Rotation.ProbeEvery
 }
 
 // Restored reports whether the store was restored from a copy and nothing has handled that yet.

@@ -19,6 +19,7 @@ import (
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/root"
+	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/users"
@@ -84,7 +85,7 @@ func newWorld(t *testing.T, kinds ...target.Kind) *world {
 	w := &world{trail: &recorder{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	w.env = &api.Env{
 		DB: db, Keyring: keyring, Region: "local", Now: func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
-		Kinds: map[string]target.Kind{},
+		Kinds: map[string]target.Kind{}, Rotation: server.Defaults().Rotation,
 	}
 	for _, k := range kinds {
 		w.env.Kinds[k.Name] = k

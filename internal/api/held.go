@@ -14,7 +14,7 @@ import (
 // ACSCurrent is on may have stopped working a moment ago, so it is not given out; past the bound the answer is an error. A
 // read that names another version or label does not wait.
 func (c *Call) settled(ctx context.Context, s secret.Secret, in *kms.GetSecretValueRequest) (secret.Secret, error) {
-	wait, cancel := context.WithTimeout(ctx, orDefault(c.Rotation.Hold, defaultHold))
+	wait, cancel := context.WithTimeout(ctx, c.Rotation.Hold)
 	defer cancel()
 	for s.Rotation.Hold {
 		v, err := s.Select(secret.Stage(in.VersionStage), in.VersionID)

@@ -21,43 +21,31 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// RotationConfig says how credentials are rotated where a secret does not say so itself.
+// RotationConfig says how credentials are rotated where a secret does not say so itself. Every field
+// must be set: package server has the settings with their defaults.
 type RotationConfig struct {
-	// Grace is how long an old credential works after a rotation at least; 0 means an hour.
+	// Grace is how long an old credential works after a rotation at least.
 	Grace time.Duration
-	// GraceLimit is how long it works at most when a consumer still holds it; 0 means 24 hours. What is not more than the grace means that
-	// nobody is waited for.
+	// GraceLimit is how long it works at most while a consumer still holds it. A limit that is no longer
+	// than Grace means that the engine waits for no consumer.
 	GraceLimit time.Duration
-	// ProbeEvery is how often the target is asked whether it accepts the credential in use; 0 means an hour.
+	// ProbeEvery is how often the engine checks that a target accepts the credential in use.
 	ProbeEvery time.Duration
-	// LeastInterval is the shortest RotationInterval; 0 means six hours, as in the cloud.
+	// LeastInterval is the shortest RotationInterval.
 	LeastInterval time.Duration
-	// RequestEvery is how often a rotation of one secret may be asked for, once a few were, and a
-	// credential be tried that is to be adopted; 0 means every ten minutes.
+	// RequestEvery is how often a rotation of one secret may be requested, and a credential be tried
+	// that is to be adopted, after the first few times.
 	RequestEvery time.Duration
-	// Events says that somebody receives events.
+	// Events says whether a receiver of events is configured.
 	Events bool
-	// Hold is how long a read waits while the one credential of its secret is being changed; 0 means two seconds.
+	// Hold is how long a read waits while the only credential of its secret is changed.
 	Hold time.Duration
 }
 
 const (
-	defaultGrace = time.Hour
-	defaultLimit = 24 * time.Hour
-	defaultProbe = time.Hour
-	defaultHold  = 2 * time.Second
-	maxGrace     = 365 * 24 * time.Hour
-
-	defaultRequestEvery = 10 * time.Minute
-	maxGap              = 30 * 24 * time.Hour
+	maxGrace = 365 * 24 * time.Hour
+	maxGap   = 30 * 24 * time.Hour
 )
-
-func orDefault(d, standard time.Duration) time.Duration {
-	if d <= 0 {
-		return standard
-	}
-	return d
-}
 
 // parseCron reads a cron expression; nil for none. The zone is the schedule's.
 func parseCron(s rotation.Schedule) (rotation.Cron, error) {
@@ -72,7 +60,7 @@ func parseCron(s rotation.Schedule) (rotation.Cron, error) {
 }
 
 // least is the shortest time between two rotations of a secret that a schedule may ask for.
-func (e *Env) least() time.Duration { return orDefault(e.Rotation.LeastInterval, secret.MinInterval) }
+func (e *Env) least() time.Duration { return e.Rotation.LeastInterval }
 
 // checkCron reads a cron expression that a caller gives. It must not name times that are closer than rotations may be.
 func (e *Env) checkCron(s rotation.Schedule) error {
@@ -97,7 +85,7 @@ func (e *Env) checkCron(s rotation.Schedule) error {
 // it is to be retired at once nobody is waited for, unless the secret itself says so.
 func (e *Env) graceOf(s secret.Secret) (grace, limit time.Duration) {
 	own := s.Settings()
-	grace, limit = orDefault(e.Rotation.Grace, defaultGrace), orDefault(e.Rotation.GraceLimit, defaultLimit)
+	grace, limit = e.Rotation.Grace, e.Rotation.GraceLimit
 	if own.Grace != nil {
 		grace = *own.Grace
 	}
@@ -235,7 +223,7 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 		if r, err = c.begun(s, r, q); err != nil || dry {
 			return out, err
 		}
-		if s, err = s.Ask(q.Trigger == rotation.Emergency, orDefault(c.Rotation.RequestEvery, defaultRequestEvery), c.At); err != nil {
+		if s, err = s.Ask(q.Trigger == rotation.Emergency, c.Rotation.RequestEvery, c.At); err != nil {
 			return nil, err
 		}
 		if err := c.announce(tx, before, r, began(before)); err != nil {
@@ -1013,7 +1001,7 @@ func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, e
 		if err != nil {
 			return none, err
 		}
-		if s, err = s.Try(orDefault(c.Rotation.RequestEvery, defaultRequestEvery), c.At); err != nil {
+		if s, err = s.Try(c.Rotation.RequestEvery, c.At); err != nil {
 			return none, err
 		}
 		tried := r.Trying(c.At)

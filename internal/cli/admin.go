@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/settings"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 )
@@ -25,11 +27,14 @@ type adminCommand struct {
 
 // offlineFlags reach the store of a server that is stopped, without an access key: the root key proves the right to do so.
 type offlineFlags struct {
-	Offline     bool    `help:"Work on the store of a server that is stopped, with its root key instead of an access key."`
-	Config      *string `help:"With --offline: the server's configuration file." placeholder:"FILE"`
-	DataDir     *string `help:"With --offline: the server's data directory (${default_data_dir})." placeholder:"DIR"`
-	RootKeyFile *string `help:"With --offline: file with the root key (DATA-DIR/root.key)." placeholder:"FILE"`
-	RootKeyEnv  *string `help:"With --offline: variable of the environment with the root key." placeholder:"NAME"`
+	Offline bool `help:"Work on the store of a server that is stopped, with its root key instead of an access key."`
+	settingFlags
+}
+
+func newOfflineFlags(table settings.Table) offlineFlags {
+	return offlineFlags{settingFlags: newSettingFlags("With --offline: ", []*settings.Setting{
+		table.Find("config"), table.Find("data-dir"), table.Find("root-key-file"), table.Find("root-key-env"),
+	})}
 }
 
 // rootKeys are the operations on access keys that the root account has for itself, online and offline.
@@ -45,8 +50,8 @@ func (g *adminCommand) with(e *env, do func(rootKeys, *server.Offline) error) er
 	if g.Offline {
 		return g.stopped(e, func(o *server.Offline) error { return do(o, o) })
 	}
-	if g.Config != nil || g.DataDir != nil || g.RootKeyFile != nil || g.RootKeyEnv != nil {
-		return coded{exitUsage, "--config, --data-dir, --root-key-file and --root-key-env go with --offline"}
+	if len(g.given()) > 0 {
+		return coded{exitUsage, "--" + strings.Join(g.names, ", --") + " are for --offline"}
 	}
 	client, err := g.rootClient(e, e.Profile)
 	if err != nil {
@@ -76,14 +81,11 @@ func (g *adminCommand) rootClient(e *env, name string) (*ram.Client, error) {
 }
 
 func (g *adminCommand) stopped(e *env, do func(*server.Offline) error) error {
-	set, loadErr := loadSettings(&serveCommand{
-		Config: g.Config, DataDir: g.DataDir, RootKeyFile: g.RootKeyFile, RootKeyEnv: g.RootKeyEnv,
-	}, os.Environ())
-	config, err := set.server(e)
-	if err := errors.Join(loadErr, err); err != nil {
-		return coded{exitUsage, err.Error()}
+	set, err := loadSettings(e, g.given())
+	if err != nil {
+		return err
 	}
-	return server.WithOffline(e.ctx, config, do)
+	return server.WithOffline(e.ctx, set.Config, do)
 }
 
 type adminList struct{}

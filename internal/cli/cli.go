@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/keyturn/keyturn/internal/command"
+	"github.com/keyturn/keyturn/internal/server"
 )
 
 const (
@@ -59,6 +60,15 @@ type commands struct {
 	Complete    completeCommand `cmd:"" name:"__complete" hidden:"" passthrough:""`
 }
 
+// newCommands returns the commands with the flags that derive from the settings of the server.
+func newCommands() *commands {
+	var c commands
+	table := server.NewSettings().Table()
+	c.Serve.settingFlags = newSettingFlags("", table)
+	c.Admin.offlineFlags = newOfflineFlags(table)
+	return &c
+}
+
 // env is what a command works with.
 type env struct {
 	globals        // of the command's group
@@ -82,9 +92,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			panic(r)
 		}
 	}()
-	var c commands
+	c := newCommands()
 	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr}
-	parser, err := newParser(&c, e)
+	parser, err := newParser(c, e)
 	if err != nil {
 		fmt.Fprintln(stderr, "keyturn:", err)
 		return exitFailed
@@ -109,7 +119,7 @@ func newParser(c *commands, e *env) (*kong.Kong, error) {
 		kong.Bind(e, &command.Env{Ctx: e.ctx, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr}),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Vars{"default_data_dir": defaultDataDir(), "profile_variable": command.ProfileVariable},
+		kong.Vars{"profile_variable": command.ProfileVariable},
 	)
 }
 

@@ -1,11 +1,12 @@
 package cli
 
 import (
-	"io"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/settings"
 )
 
 // noAddress are the placeholders of settings that name nothing that can be connected to.
@@ -20,10 +21,8 @@ func TestTargetsReachNoServiceOfASetting(t *testing.T) {
 	t.Parallel()
 	const address = "192.0.2.7:4711"
 	probed := 0
-	command := reflect.TypeFor[serveCommand]()
-	for i := range command.NumField() {
-		field := command.Field(i)
-		name, placeholder := flagName(field), field.Tag.Get("placeholder")
+	for _, setting := range server.NewSettings().Table() {
+		name, placeholder := setting.Name, setting.Placeholder
 		if slices.Contains(noAddress, placeholder) {
 			continue
 		}
@@ -35,17 +34,17 @@ func TestTargetsReachNoServiceOfASetting(t *testing.T) {
 			t.Errorf("setting %s: the placeholder %q must be one of an address, or be in noAddress", name, placeholder)
 			continue
 		}
-		environ := []string{envPrefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_")) + "=" + value}
+		environ := []string{settings.Variable(name) + "=" + value}
 		if name == "peer-listen" {
 			environ = append(environ, "KEYTURN_CLUSTER_PEERS=a=https://198.51.100.1:1")
 		}
-		set, err := loadSettings(&serveCommand{}, environ)
-		if err != nil {
+		set := server.NewSettings()
+		if err := set.Load(nil, environ, foreignVariable); err != nil {
 			t.Fatal(err)
 		}
-		config, _ := set.server(&env{stderr: io.Discard}) // a setting alone may be incomplete
-		if !slices.Contains(config.Services(), address) {
-			t.Errorf("setting %s: targets may connect to what it names; its services are %q", name, config.Services())
+		_ = set.Resolve() // a setting alone may be incomplete
+		if !slices.Contains(set.Services(), address) {
+			t.Errorf("setting %s: targets may connect to what it names; its services are %q", name, set.Services())
 		}
 		probed++
 	}

@@ -27,9 +27,9 @@ func ParseProxies(list []string) (Proxies, error) {
 		}
 		switch {
 		case err != nil || network.Addr().Is4In6():
-			errs = append(errs, fmt.Errorf("trusted-proxies: %q is not an address or a network such as 10.0.0.0/8", text))
+			errs = append(errs, fmt.Errorf("%q is not an address or a network such as 10.0.0.0/8", text))
 		case network.Bits() == 0:
-			errs = append(errs, fmt.Errorf("trusted-proxies: %q would trust everybody", text))
+			errs = append(errs, fmt.Errorf("%q would trust everybody", text))
 		default:
 			p = append(p, network.Masked())
 		}

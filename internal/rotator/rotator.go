@@ -33,7 +33,7 @@ type Config struct {
 	// old one a moment before can still log in; 0 means 100 ms.
 	Lead time.Duration
 	// Rate is how many rotations that fell due by themselves begin at one target in a second, and Burst how many at once after
-	// a pause; 0 means 2 and 10. What is above waits its turn, and the turn is stored.
+	// a pause; 0 means DefaultRate and 10. What is above waits its turn, and the turn is stored.
 	Rate  float64
 	Burst int
 	// ProbeRate is how many credentials in use are probed in a second, in all; 0 means 10.
@@ -61,11 +61,13 @@ type Observer interface {
 	Leading(yes bool)
 }
 
+// DefaultRate is [Config.Rate] unless it is set.
+const DefaultRate = 2
+
 const (
 	defaultWorkers = 16
 	defaultEffect  = 15 * time.Second
 	defaultLead    = 100 * time.Millisecond
-	defaultRate    = 2
 	defaultBurst   = 10
 	defaultProbes  = 10
 	idlePoll       = 5 * time.Second // beside the watch, which may break
@@ -96,7 +98,7 @@ func New(db *store.DB, gate *api.Gate, now func() time.Time, c Config) *Rotator 
 		c.Lead = defaultLead
 	}
 	if c.Rate <= 0 {
-		c.Rate = defaultRate
+		c.Rate = DefaultRate
 	}
 	if c.Burst <= 0 {
 		c.Burst = defaultBurst

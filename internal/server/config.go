@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -28,7 +27,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// Config says how a server runs. Its zero values are usable but for DataDir.
+// Config says how a server runs. Only DataDir is required: [New] sets a field that is zero to the
+// default of its setting (settings.go).
 type Config struct {
 	// DataDir holds everything that the server keeps on this machine; made with mode 0700. Required.
 	DataDir string
@@ -44,7 +44,7 @@ type Config struct {
 	ListenMetrics string
 	// Proxies are the reverse proxies whose word about the origin of a request counts.
 	Proxies conns.Proxies
-	// Region appears in ARNs; empty means "local". 1 to 32 lower-case letters, digits and hyphens.
+	// Region appears in ARNs; 1 to 32 lower-case letters, digits and hyphens.
 	Region string
 	// RootKey finds the root key; nil means the file root.key in DataDir.
 	RootKey root.Provider
@@ -66,23 +66,23 @@ type Config struct {
 	// AuditSinks take a copy of the trail.
 	AuditSinks []audit.Sink
 	// AuditDiskAlert is how many MiB must be free on the disk of the trail, or an error is
-	// logged; 0 means 1024, -1 disables the check.
+	// logged; -1 disables the check.
 	AuditDiskAlert int
 	// Settings are those in force, for the record of the start. No secret may be in them.
 	Settings audit.Details
-	// NonceLimit is how many nonces the server remembers; 0 means 4 Mi, about 100 MB when full.
+	// NonceLimit is how many nonces the server remembers.
 	NonceLimit int
-	// ClockAhead is how far the time of a request may be ahead of the clock; 0 means 2 minutes, at most 15.
+	// ClockAhead is how far the time of a request may be ahead of the clock.
 	ClockAhead time.Duration
 	// RefuseV1 refuses signature version 1, whose usual algorithm is HMAC-SHA1.
 	RefuseV1 bool
 	// SignatureRegions are regions beside Region that the scope of a version 4 signature may name.
 	SignatureRegions []string
-	// ReadMemory is about how many MiB may hold records that were read lately; 0 means 320.
+	// ReadMemory is about how many MiB may hold records that were read lately.
 	ReadMemory int
-	// StoreQuota is how many MiB the embedded store may take; 0 means 8192.
+	// StoreQuota is how many MiB the embedded store may take.
 	StoreQuota int
-	// StoreReserve is how many MiB must be left on the disk of the embedded store for a change to be taken; 0 means 128, -1
+	// StoreReserve is how many MiB must be left on the disk of the embedded store for a change to be accepted; -1
 	// disables the check.
 	StoreReserve int
 	// Limit bounds requests a second; the zero value limits nothing.
@@ -94,7 +94,7 @@ type Config struct {
 	// sixteenth of MaxConnections.
 	MaxPerSource int
 	// RefusalRate is how many requests a second of one source are refused without delay for want of a valid signature,
-	// and of one access key, twice as many, for want of a right; 0 means 50.
+	// and of one access key, twice as many, for want of a right.
 	RefusalRate float64
 	// Egress says what targets and receivers of events may be connected to. The server adds its own services.
 	Egress egress.Config
@@ -246,32 +246,4 @@ func (c Config) Check() error {
 
 func isRegion(s string) bool {
 	return s != "" && len(s) <= 32 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
-}
-
-func (c Config) withDefaults() Config {
-	if c.Region == "" {
-		c.Region = "local"
-	}
-	if c.RootKey == nil {
-		c.RootKey = root.File{Path: filepath.Join(c.DataDir, "root.key"), Trust: c.Trust}
-	}
-	if c.AuditDir == "" {
-		c.AuditDir = filepath.Join(c.DataDir, "audit")
-	}
-	if c.RefusalRate == 0 {
-		c.RefusalRate = refusalRate
-	}
-	if c.AuditDiskAlert == 0 {
-		c.AuditDiskAlert = diskAlert
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.RequestTimeout <= 0 {
-		c.RequestTimeout = requestTimeout
-	}
-	return c
 }

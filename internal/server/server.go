@@ -42,7 +42,6 @@ const (
 	maxStreams      = 64        // of one HTTP/2 connection; a client that needs more opens another
 	maxReceive      = 256 << 10 // of bodies of one HTTP/2 connection that nobody has read yet
 	maxMetrics      = 2         // answers that are made at the same time
-	refusalRate     = 50        // refusals a second of one source that are answered at once
 	purgeEvery      = 30 * time.Second
 	purgeHold       = time.Hour       // after the clock has jumped
 	clockTolerance  = 5 * time.Minute // what a jump is at least

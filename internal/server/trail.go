@@ -31,7 +31,6 @@ const (
 	// off unseen.
 	maxHeadAge = 2 * time.Minute
 
-	diskAlert  = 1024 // MiB
 	diskEvery  = 30 * time.Second
 	drainEvery = 20 * time.Millisecond
 	drainFor   = 3 * time.Second

@@ -190,13 +190,13 @@ func openEmbedded(ctx context.Context, c Config) (*clientv3.Client, *space, func
 
 func (c Config) newSpace(client *clientv3.Client, member *etcdserver.EtcdServer) *space {
 	return &space{
-		dir: c.Dir, reserve: cmp.Or(c.Reserve, defaultReserve), quota: c.quota(), log: c.Logger,
+		dir: c.Dir, reserve: cmp.Or(c.Reserve, DefaultReserve), quota: c.quota(), log: c.Logger,
 		client: client, member: uint64(member.MemberID()), defragment: func() error { return member.Backend().Defrag() },
 		flush: func() { member.Backend().ForceCommit() }, measuring: make(chan struct{}, 1),
 	}
 }
 
-func (c Config) quota() int64 { return cmp.Or(c.Quota, defaultQuota) }
+func (c Config) quota() int64 { return cmp.Or(c.Quota, DefaultQuota) }
 
 func embeddedConfig(c Config, start *startLog) (*embed.Config, error) {
 	e := embed.NewConfig()

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	defaultMirror = 320 << 20 // bytes of records kept in memory
+	DefaultMirror = 320 << 20 // bytes of records kept in memory
 	entryOverhead = 256
 	rewatch       = 100 * time.Millisecond // before a watch that broke is begun again
 )
@@ -77,7 +77,7 @@ type result struct {
 
 func newMirror(client *clientv3.Client, prefix string, alone bool, limit int, log *slog.Logger) *mirror {
 	if limit <= 0 {
-		limit = defaultMirror
+		limit = DefaultMirror
 	}
 	return &mirror{client: client, prefix: prefix, alone: alone, limit: limit, log: log, entries: map[string]*list.Element{}, asks: make(chan ask)}
 }

@@ -19,10 +19,10 @@ import (
 )
 
 const (
-	defaultQuota = 8 << 30
-	// defaultReserve is more than etcd takes at once: it makes its write-ahead log longer by files of 64 MB, and ends the
+	DefaultQuota = 8 << 30
+	// DefaultReserve is more than etcd takes at once: it makes its write-ahead log longer by files of 64 MB, and ends the
 	// process when it cannot.
-	defaultReserve = 128 << 20
+	DefaultReserve = 128 << 20
 	lookEvery      = time.Second
 	lookTimeout    = 5 * time.Second
 	mendTimeout    = 5 * time.Minute // a large store takes its time

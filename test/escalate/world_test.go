@@ -25,6 +25,7 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
@@ -125,8 +126,9 @@ func (g *ground) world(ctx context.Context) *world {
 	log := slog.New(slog.DiscardHandler)
 	w.env = &api.Env{
 		DB: g.db, Keyring: g.keyring, Region: region, Now: now, Random: rand.Reader, Log: log, Kinds: w.kinds(),
-		Uses: api.NewKeyUses(g.db, log), Consumers: api.NewConsumers(g.db, now, log), Rotation: api.RotationConfig{Hold: time.Nanosecond},
+		Uses: api.NewKeyUses(g.db, log), Consumers: api.NewConsumers(g.db, now, log), Rotation: server.Defaults().Rotation,
 	}
+	w.env.Rotation.Hold = time.Nanosecond
 	w.gate = api.NewGate(w.env, silent{})
 	w.engine = rotator.New(g.db, w.gate, now, rotator.Config{Node: "search", Lead: time.Nanosecond, Region: region}).Steps(g.lead)
 	for _, name := range []string{"root", "boss", "app", "alice", "mallory", "eve"} {

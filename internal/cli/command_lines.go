@@ -13,16 +13,16 @@ import (
 	"github.com/keyturn/keyturn/internal/target/command"
 )
 
-// commands reads which commands may be targets, and whom they run as.
-func (s settings) commands(c server.Config) (command.Config, error) {
-	out := command.Config{Commands: map[string]command.Line{}, Private: []string{c.DataDir}}
-	for _, path := range []string{c.AuditDir, s.text("root-key-file", "")} {
+// commandLines returns the commands that targets may name, and the user that they run as.
+func commandLines(s *server.Settings) (command.Config, error) {
+	out := command.Config{Commands: map[string]command.Line{}, Private: []string{s.DataDir}}
+	for _, path := range []string{s.AuditDir, s.RootKeyFile()} {
 		if path != "" {
 			out.Private = append(out.Private, path)
 		}
 	}
 	var errs []error
-	for _, text := range s.k.Strings("command") {
+	for _, text := range s.Commands {
 		name, line, err := command.ParseLine(text)
 		if _, twice := out.Commands[name]; err == nil && twice {
 			err = fmt.Errorf("there are two commands %s", name)
@@ -33,14 +33,14 @@ func (s settings) commands(c server.Config) (command.Config, error) {
 		}
 		out.Commands[name] = line
 		if err := line.Check(); err != nil { // it may appear later: it is checked again before each run
-			c.Logger.Warn("a command cannot be run as it is: its targets cannot be opened until this is corrected",
+			s.Logger.Warn("a command cannot be run as it is: its targets cannot be opened until this is corrected",
 				"command", name, "err", err)
 		}
 	}
-	if len(s.k.Strings("command-dir")) > 0 {
-		c.Logger.Warn("the setting command-dir has no effect any more: name each command in the setting command (docs/operations.md)")
+	if len(s.CommandDirs) > 0 {
+		s.Logger.Warn("the setting command-dir has no effect any more: name each command in the setting command (docs/operations.md)")
 	}
-	who := s.text("command-user", "")
+	who := s.CommandUser
 	switch {
 	case who == "self" && os.Geteuid() == 0:
 		errs = append(errs, errors.New("command-user: self would run commands as root; name another user"))
@@ -56,7 +56,7 @@ func (s settings) commands(c server.Config) (command.Config, error) {
 		errs = append(errs, out.CheckUser())
 	}
 	if errors.Join(errs...) == nil && !out.Isolates(context.Background()) {
-		c.Logger.Warn("commands get no PID namespace of their own, so one runs at a time: that takes the capability CAP_SYS_ADMIN (docs/operations.md)")
+		s.Logger.Warn("commands get no PID namespace of their own, so one runs at a time: that takes the capability CAP_SYS_ADMIN (docs/operations.md)")
 	}
 	return out, errors.Join(errs...)
 }

@@ -32,15 +32,10 @@ func TestCommandSettings(t *testing.T) {
 		{"self", []string{"a=/bin/true"}, "self", map[bool]string{true: "as root", false: ""}[root]},
 		{"another user", []string{"a=/bin/true"}, "64123:64123", map[bool]string{true: "", false: "only a server that runs as root"}[root]},
 	} {
-		c := serveCommand{Command: tt.commands}
-		if tt.user != "" {
-			c.CommandUser = &tt.user
-		}
-		set, err := loadSettings(&c, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = set.commands(server.Config{DataDir: data, Logger: slog.New(slog.DiscardHandler)})
+		set := server.NewSettings()
+		set.Commands, set.CommandUser = tt.commands, tt.user
+		set.DataDir, set.Logger = data, slog.New(slog.DiscardHandler)
+		_, err := commandLines(set)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
@@ -58,13 +53,11 @@ func TestMissingCommandIsLogged(t *testing.T) {
 	if os.Geteuid() == 0 {
 		user = "64123:64123"
 	}
-	set, err := loadSettings(&serveCommand{Command: []string{"gone=/no/such/file"}, CommandUser: &user}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var log strings.Builder
-	config := server.Config{DataDir: data, Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	if _, err := set.commands(config); err != nil {
+	set := server.NewSettings()
+	set.Commands, set.CommandUser = []string{"gone=/no/such/file"}, user
+	set.DataDir, set.Logger = data, slog.New(slog.NewTextHandler(&log, nil))
+	if _, err := commandLines(set); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{"level=WARN", "command=gone", "no such file"} {
