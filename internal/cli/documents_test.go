@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/keyturn/keyturn/internal/protocol"
 )
 
 // TestDocumentedCommands verifies that each keyturn command in a fenced block of README.md and docs
@@ -61,10 +64,23 @@ func checkOperation(args []string) error {
 		}
 	}
 	call, err := parseKms(args)
-	if err == nil {
-		_, _, err = checkKms(call)
+	if err != nil {
+		return err
 	}
-	return err
+	if _, _, err := checkKms(call); err != nil {
+		return err
+	}
+	for _, given := range call.params {
+		name, _, _ := strings.Cut(given.Name, ".")
+		known := false
+		for _, p := range protocol.Named(call.operation).Params() {
+			known = known || p.Name == name
+		}
+		if !known {
+			return fmt.Errorf("%s has no parameter %s", call.operation, given.Name)
+		}
+	}
+	return nil
 }
 
 // fencedLines returns the lines of a page's fenced blocks of commands, which name no language or
