@@ -1,0 +1,92 @@
+package api
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+)
+
+// RotationConfig says how credentials are rotated where a secret does not say so itself. Every field
+// must be set: package server has the settings with their defaults.
+type RotationConfig struct {
+	// Grace is how long an old credential works after a rotation at least.
+	Grace time.Duration
+	// GraceLimit is how long it works at most while a consumer still holds it. A limit that is no longer
+	// than Grace means that the engine waits for no consumer.
+	GraceLimit time.Duration
+	// ProbeEvery is how often the engine checks that a target accepts the credential in use.
+	ProbeEvery time.Duration
+	// LeastInterval is the shortest RotationInterval.
+	LeastInterval time.Duration
+	// RequestEvery is how often a rotation of one secret may be requested, and a credential be tried
+	// that is to be adopted, after the first few times.
+	RequestEvery time.Duration
+	// Events says whether a receiver of events is configured.
+	Events bool
+	// Hold is how long a read waits while the only credential of its secret is changed.
+	Hold time.Duration
+}
+
+const (
+	maxGrace = 365 * 24 * time.Hour
+	maxGap   = 30 * 24 * time.Hour
+)
+
+// parseCron reads a cron expression; nil for none. The zone is the schedule's.
+func parseCron(s rotation.Schedule) (rotation.Cron, error) {
+	if s.Cron == "" {
+		return nil, nil
+	}
+	parsed, err := cron.ParseStandard(s.Cron)
+	if err != nil || len(s.Cron) > 0 && (s.Cron[0] == 'T' || s.Cron[0] == 'C') { // TZ= and CRON_TZ= have a parameter of their own
+		return nil, fault.Parameter("Cron", "use five fields, minute hour day month weekday, or @daily, @weekly, @monthly; the zone goes into TimeZone.")
+	}
+	return parsed.Next, nil
+}
+
+// least is the shortest time between two rotations of a secret that a schedule may ask for.
+func (e *Env) least() time.Duration { return e.Rotation.LeastInterval }
+
+// checkCron reads a cron expression that a caller gives. It must not name times that are closer than rotations may be.
+func (e *Env) checkCron(s rotation.Schedule) error {
+	every, err := parseCron(s)
+	if err != nil || every == nil {
+		return err
+	}
+	if strings.HasPrefix(s.Cron, "@every") {
+		return fault.Parameter("Cron", "@every is an interval; use RotationInterval.")
+	}
+	gap, ok := rotation.LeastGap(every)
+	switch {
+	case !ok:
+		return fault.Parameter("Cron", "it names no time.")
+	case gap < e.least():
+		return fault.Parameter("Cron", "it names times that are %s apart; rotations are at least %s apart.", formatDuration(gap), formatDuration(e.least()))
+	}
+	return nil
+}
+
+// graceOf is how long the former credential of a secret works after a rotation at least, and at most when a consumer still holds it. Where
+// it is to be retired at once nobody is waited for, unless the secret itself says so.
+func (e *Env) graceOf(s secret.Secret) (grace, limit time.Duration) {
+	own := s.Settings()
+	grace, limit = e.Rotation.Grace, e.Rotation.GraceLimit
+	if own.Grace != nil {
+		grace = *own.Grace
+	}
+	switch {
+	case own.GraceLimit != nil:
+		limit = *own.GraceLimit
+	case grace == 0:
+		limit = 0
+	}
+	return grace, max(grace, limit)
+}
+
+func formatDuration(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) + "s" }

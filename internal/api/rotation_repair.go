@@ -1,0 +1,190 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+func repairRotation(ctx context.Context, c *Call, in *kms.RepairRotationRequest) (*kms.DescribeRotationResponse, error) {
+	var err error
+	none := "nothing is quarantined"
+	switch in.RepairAction {
+	case "probe":
+		_, err = c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Probed}, rotation.Quarantined, none)
+	case "apply":
+		_, err = c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Again}, rotation.Quarantined, none)
+	default:
+		err = c.adopt(ctx, in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.Snapshot = store.Snapshot(ctx, c.DB)
+	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: in.SecretName})
+}
+
+// adoption is a credential that is to be adopted.
+type adoption struct {
+	base       string // the version that is current
+	value      sensitive.Value
+	credential target.Credential
+	lastFailed time.Time // when a login failed last before this one
+}
+
+// adopt takes a credential that the target accepts, which one login shows, into the current value.
+func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
+	switch {
+	case in.SecretData.IsZero():
+		return fault.Required("SecretData")
+	case in.VersionID == "":
+		return fault.Required("VersionId")
+	}
+	c.concerns(in.VersionID, string(secret.Current))
+	s, err := c.existing(c.Snapshot, in.SecretName)
+	if err != nil {
+		return err
+	}
+	if err := s.Rotate(); err != nil {
+		return err
+	}
+	r, err := c.record(c.Snapshot, s)
+	if err != nil {
+		return err
+	}
+	if err := quarantined(s, r); err != nil {
+		return err
+	}
+	a, err := c.adoption(s, in.SecretData)
+	if err != nil {
+		return err
+	}
+	system, err := c.targetOf(s)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = system.Close() }() // it has answered; there is nothing to lose
+	if a.lastFailed, err = c.trying(ctx, s.Name); err != nil {
+		return err
+	}
+	if err := system.Verify(ctx, a.credential); err != nil {
+		return fault.New(fault.InUse, "Target %q does not accept this credential: %s", s.TargetName(), err)
+	}
+	return c.adopted(ctx, in, s, a)
+}
+
+// adoption takes the credential of a value that the caller gives into the current value.
+func (c *Call) adoption(s secret.Secret, given sensitive.Value) (adoption, error) {
+	v, err := s.Select(secret.Current, "")
+	if err != nil {
+		return adoption{}, err
+	}
+	list, current, err := credentials(c.Env, c.Snapshot, s, v)
+	if err != nil {
+		return adoption{}, err
+	}
+	ch, err := c.changesWith(c.Snapshot, s, list)
+	if err != nil {
+		return adoption{}, err
+	}
+	a := adoption{base: v.ID}
+	a.value, a.credential, err = s.Adopted(current, given, ch.names)
+	return a, err
+}
+
+// trying takes a login with a credential of the caller's from the allowance of the secret. It is
+// stored before the login: calls at the same time and a crash get no more of them. It returns when a
+// login failed last.
+func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, err error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (time.Time, error) {
+		none := time.Time{}
+		s, r, err := c.quarantined(tx, name)
+		if err != nil {
+			return none, err
+		}
+		if s, err = s.Try(c.Rotation.RequestEvery, c.At); err != nil {
+			return none, err
+		}
+		tried := r.Trying(c.At)
+		return r.LoginFailedAt, errors.Join(tx.PutRotation(&tried), tx.PutSecret(s, nil))
+	})
+}
+
+// quarantined returns a secret whose rotation is quarantined, and its record.
+func (c *Call) quarantined(tx *store.Tx, name string) (s secret.Secret, r rotation.Record, err error) {
+	if s, err = c.existing(tx, name); err != nil {
+		return s, r, err
+	}
+	if r, err = c.record(tx, s); err != nil {
+		return s, r, err
+	}
+	return s, r, quarantined(s, r)
+}
+
+func quarantined(s secret.Secret, r rotation.Record) error {
+	if r.State == rotation.Quarantined {
+		return nil
+	}
+	return fault.New(fault.InUse, "The rotation of secret %q is in state %s: nothing is quarantined.", s.Name, r.State)
+}
+
+// targetOf opens the target of a secret.
+func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
+	if s.TargetName() == secret.OwnUsers {
+		return &ownUsers{env: c.Env, account: s.Account}, nil // asked, never changed
+	}
+	t, err := c.existingTarget(c.Snapshot, s.TargetName())
+	if err != nil {
+		return nil, err
+	}
+	system, _, err := c.openTarget(c.Snapshot, t)
+	return system, err
+}
+
+func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret, a adoption) error {
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+		s, r, err := c.quarantined(tx, s.Name)
+		if err != nil {
+			return err
+		}
+		if s.Stages[secret.Current] != a.base {
+			return fault.New(fault.InUse, "The current version of secret %q has changed meanwhile.", s.Name)
+		}
+		key, err := loadKey(tx, s.Account, s.KeyID)
+		if err != nil {
+			return err
+		}
+		v, box, err := c.seal(key, s.Name, secret.Version{ID: in.VersionID, DataType: kms.DataText}, a.value)
+		if err != nil {
+			return err
+		}
+		ch, err := c.adoptedChanges(tx, s, a.value)
+		if err != nil {
+			return err
+		}
+		if s, err = s.Adopt(v, c.At); err != nil {
+			return err
+		}
+		if s, _, err = c.bindTo(tx, s, ch); err != nil {
+			return err
+		}
+		s.Rotation.Broken, s.Rotation.Hold = false, false
+		before := r
+		r = r.Adopted(in.VersionID, a.lastFailed, c.At)
+		if err := c.announce(tx, before, r, rotation.Adopted); err != nil {
+			return err
+		}
+		if err := c.planWith(tx, &s, r, c.At); err != nil {
+			return err
+		}
+		return tx.PutSecret(s, map[string][]byte{v.ID: box})
+	})
+}
