@@ -69,8 +69,8 @@ func load(t *testing.T, dir string) *doc.Package {
 	return p
 }
 
-// TestPublicPackages verifies that each package that other modules can import says what it is for, shows an Example, documents
-// each exported name, and links only to names that exist.
+// TestPublicPackages verifies that each package that other modules can import says what it is for,
+// shows an Example, documents each exported name, and links only to names that exist.
 func TestPublicPackages(t *testing.T) {
 	t.Parallel()
 	for _, dir := range publicPackages(t) {

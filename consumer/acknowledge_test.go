@@ -12,8 +12,9 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestServerKnowsTheConsumer: a real server tells one consumer, by its own word, with the version in use and the oldest held, and
-// none that it would infer from the same reads; after Close there is none.
+// TestServerKnowsTheConsumer: a real server tells one consumer, by its own word, with the version
+// in use and the oldest held, and none that it would infer from the same reads; after Close there
+// is none.
 func TestServerKnowsTheConsumer(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

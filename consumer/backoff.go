@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// firstBackoff is the most that the first retry waits.
+	// firstBackoff is the upper bound of the first retry.
 	firstBackoff = time.Second
-	// maxRetryAfter bounds what a server may ask for.
+	// maxRetryAfter bounds the wait that a server may ask for.
 	maxRetryAfter = time.Hour
 )
 
-// backoff is the time until the next attempt after so many failures in a row: full jitter below a bound that doubles from
-// firstBackoff up to limit. draw is in [0, 1).
+// backoff returns the time until the next attempt after a number of failures in a row: full jitter
+// below a bound that doubles from firstBackoff to limit. draw is in [0, 1).
 func backoff(failures int, limit time.Duration, draw float64) time.Duration {
 	bound := limit
 	if shift := failures - 1; shift < 30 {
@@ -26,7 +26,7 @@ func backoff(failures int, limit time.Duration, draw float64) time.Duration {
 	return time.Duration(draw * float64(bound))
 }
 
-// retryAfter is how long the service asks to wait, 0 when it does not say.
+// retryAfter returns how long the service asks to wait; 0 if it does not ask.
 func retryAfter(err error) time.Duration {
 	var e *kms.Error
 	if !errors.As(err, &e) {
@@ -42,26 +42,26 @@ func retryAfter(err error) time.Duration {
 	return min(time.Duration(min(seconds, int(maxRetryAfter/time.Second)))*time.Second, maxRetryAfter)
 }
 
-// pause is the time until the next attempt after a failure: never sooner than the service asks, and then still spread.
+// pause returns the time until the next attempt after a failure: the time that the service asks
+// for, and a random part.
 func pause(failures int, limit time.Duration, err error, draw float64) time.Duration {
 	return retryAfter(err) + backoff(failures, limit, draw)
 }
 
-// verdict is what an attempt to read says about a secret.
-type verdict int
+// finding is what a failed read says about a secret.
+type finding int
 
 const (
-	// unavailable says nothing about the secret.
-	unavailable verdict = iota
-	present
+	// unavailable is every error that is not about the secret itself.
+	unavailable finding = iota
 	absent
 	denied
 )
 
-// judge tells the three results of a failed read apart. Only an answer about the secret itself says that it is absent or
-// denied; an unknown access key, a wrong signature or a wrong clock say something about this caller or the way to the
-// server, and must not cost an application its values.
-func judge(err error) verdict {
+// classify returns the finding of a failed read. Only an answer about the secret itself says that
+// it is absent or denied. An unknown access key, a wrong signature or a wrong clock is about this
+// caller or the way to the server, and must not take an application's values away.
+func classify(err error) finding {
 	switch kms.CodeOf(err) {
 	case kms.CodeResourceNotFound, kms.CodeResourceInDeleteWindow:
 		return absent
@@ -71,8 +71,8 @@ func judge(err error) verdict {
 	return unavailable
 }
 
-// lacksWatch reports whether err says that the endpoint has no WatchSecrets, or lets nobody through to it, so that asking
-// again soon is of no use. Other errors are those of any call.
+// lacksWatch reports whether err says that the endpoint has no WatchSecrets, or that a proxy does
+// not let it through, so that a retry soon is of no use.
 func lacksWatch(err error) bool {
 	var e *kms.Error
 	if !errors.As(err, &e) {
@@ -94,18 +94,19 @@ func lacksWatch(err error) bool {
 	return e.HTTPStatus >= 400 && e.HTTPStatus < 500
 }
 
-// times are what the next read of a value that is there depends on.
+// times determines the next read of a value.
 type times struct {
-	read, confirmed time.Time // when the last read began, and when push last said that nothing has changed
-	rotation        time.Time // when the next rotation is due; zero when it is not known
+	read, confirmed time.Time // start of the last read, and when push last confirmed the value
+	rotation        time.Time // when the next rotation is due; zero if unknown
 	interval        time.Duration
-	precaution      time.Duration // the interval while push works, unless the other one is longer
+	precaution      time.Duration // the interval while push works, unless interval is longer
 	push            bool
 	draw            float64 // in [1/2, 1]
 }
 
-// due is when to read next. Without push reads come closer together around a rotation that is due, until it is seen to be
-// over or twice the interval has passed. With push they are a precaution.
+// due returns when to read next. Without push, reads are more frequent around a rotation that is
+// due, until the new version is there or twice the interval has passed. With push, reads are a
+// precaution.
 func (t times) due() time.Time {
 	if t.push {
 		return t.read.Add(scale(max(t.precaution, t.interval), t.draw))
@@ -136,15 +137,16 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// bucket lets through burst things at once and one more in each interval after that. It is not safe for concurrent use.
+// bucket is a token bucket: burst at once, and one more in each interval. It is not safe for
+// concurrent use.
 type bucket struct {
 	burst    int
 	interval time.Duration
-	full     time.Time // when the bucket is full again
+	full     time.Time // when the bucket will be full again
 }
 
-// take is how long to wait until the next thing may be done; the place is taken.
-func (b *bucket) take(now time.Time) time.Duration {
+// reserve takes a token, and returns how long to wait before using it.
+func (b *bucket) reserve(now time.Time) time.Duration {
 	if b.full.Before(now) {
 		b.full = now
 	}

@@ -53,13 +53,14 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestJudge goes over every code that package kms names: what it does to a value that is there, and to long polls.
+// TestJudge goes over every code that package kms names: what it does to a value that is there, and
+// to long polls.
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		code    string
 		status  int
-		want    verdict
+		want    finding
 		noWatch bool
 	}{
 		{kms.CodeMissingParameter, 400, unavailable, true},
@@ -90,14 +91,14 @@ func TestJudge(t *testing.T) {
 		{"HTTP504", 504, unavailable, false},
 	} {
 		err := fmt.Errorf("wrapped: %w", problem(tt.status, tt.code))
-		if got := judge(err); got != tt.want {
-			t.Errorf("judge(%s) = %d, want %d", tt.code, got, tt.want)
+		if got := classify(err); got != tt.want {
+			t.Errorf("classify(%s) = %d, want %d", tt.code, got, tt.want)
 		}
 		if got := lacksWatch(err); got != tt.noWatch {
 			t.Errorf("lacksWatch(%s) = %t, want %t", tt.code, got, tt.noWatch)
 		}
 	}
-	if judge(errAway) != unavailable || lacksWatch(errAway) {
+	if classify(errAway) != unavailable || lacksWatch(errAway) {
 		t.Error("an error of the network says something about the secret or the endpoint")
 	}
 }
@@ -143,11 +144,11 @@ func TestBucket(t *testing.T) {
 	b := bucket{burst: 3, interval: time.Second}
 	now := time.Unix(1000, 0)
 	for i, want := range []time.Duration{0, 0, 0, time.Second, 2 * time.Second} {
-		if got := b.take(now); got != want {
+		if got := b.reserve(now); got != want {
 			t.Errorf("take %d = %v, want %v", i, got, want)
 		}
 	}
-	if got := b.take(now.Add(time.Minute)); got != 0 {
+	if got := b.reserve(now.Add(time.Minute)); got != 0 {
 		t.Errorf("take after a minute = %v, want 0", got)
 	}
 }

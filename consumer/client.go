@@ -10,9 +10,10 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// NewClient returns a client that fits a Consumer: it sends each call once, because a Consumer has its own back-off, has no
-// timeout of its own, because a Consumer bounds every call, and finds out within a minute that a connection is dead. An
-// HTTPClient and a MaxAttempts of the configuration are left as they are.
+// NewClient returns a client for [Config.Client]. It sends each call once, because a Consumer has
+// its own back-off, has no timeout, because a Consumer bounds every call, and detects within a
+// minute that a connection is dead. If the configuration has an HTTPClient or MaxAttempts,
+// NewClient uses them.
 func NewClient(config kms.Config) (*kms.Client, error) {
 	if config.MaxAttempts == 0 {
 		config.MaxAttempts = 1

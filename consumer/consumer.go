@@ -24,7 +24,8 @@ const (
 	maxTTL          = 24 * time.Hour
 	// pushInterval is how often a value is read again while push works, as a precaution.
 	pushInterval = time.Hour
-	// readTimeout bounds one read. The server may hold a read for some seconds while it changes the only credential.
+	// readTimeout bounds one read. The server may hold a read for some seconds while it changes the
+	// only credential.
 	readTimeout = 25 * time.Second
 	// slack is how late a confirmation may be before a value counts as stale.
 	slack       = 30 * time.Second
@@ -33,7 +34,8 @@ const (
 	maxReads    = 16 // under way at once, of different secrets
 )
 
-// API is what a Consumer needs of a client. *kms.Client has it; each call must end when its context does.
+// API is what a Consumer needs of a client. *kms.Client has it; each call must end when its context
+// does.
 type API interface {
 	GetSecretValue(ctx context.Context, in *kms.GetSecretValueRequest) (*kms.GetSecretValueResponse, error)
 	WatchSecrets(ctx context.Context, in *kms.WatchSecretsRequest) (*kms.WatchSecretsResponse, error)
@@ -41,26 +43,31 @@ type API interface {
 
 // Config says what to read and how. Only Client is required.
 type Config struct {
-	// Client calls the endpoint. NewClient makes one that fits. A client that retries by itself multiplies what a server that
-	// is in trouble gets to see, and its timeout must be longer than 25 seconds, which is how long a long poll waits.
+	// Client calls the endpoint. NewClient makes one that fits. A client that retries by itself
+	// multiplies what a server that is in trouble gets to see, and its timeout must be longer than
+	// 25 seconds, which is how long a long poll waits.
 	Client API
-	// Secrets are names or ARNs that are read from the start on. Others are from their first Get on.
+	// Secrets are names or ARNs that are read from the start on. Others are from their first Get
+	// on.
 	Secrets []string
-	// Interval is how often a value is read again without push: each time after one half to the whole of it, drawn anew.
-	// 0 means 5 minutes, or a third of MaxStale when that is less; the least is one second. A value that is a JSON object with
-	// a member "ttl", in milliseconds, sets its own, up to 24 hours.
+	// Interval is how often a value is read again without push: each time after one half to the
+	// whole of it, drawn anew. 0 means 5 minutes, or a third of MaxStale when that is less; the
+	// least is one second. A value that is a JSON object with a member "ttl", in milliseconds, sets
+	// its own, up to 24 hours.
 	Interval time.Duration
-	// MaxStale is how long a value is served after the server has last confirmed it. 0 means without bound: then an
-	// application runs on during an outage, however long, and a right that is withdrawn meanwhile is not noticed. At least 10
-	// seconds and twice the interval.
+	// MaxStale is how long a value is served after the server has last confirmed it. 0 means
+	// without bound: then an application runs on during an outage, however long, and a right that
+	// is withdrawn meanwhile is not noticed. At least 10 seconds and twice the interval.
 	MaxStale time.Duration
-	// Instance names this process to the server, which lists who holds which version: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -.
-	// Empty means host name, process ID and something random.
+	// Instance names this process to the server, which lists who holds which version: 1 to 64 of
+	// A-Z a-z 0-9 _ / + = . @ -. Empty means host name, process ID and something random.
 	Instance string
-	// LastGood keeps the values on disk, sealed, for a start while the server is away. nil means that nothing is written.
+	// LastGood keeps the values on disk, sealed, for a start while the server is away. nil means
+	// that nothing is written.
 	LastGood *LastGood
-	// LoginLimit is how many logins of one secret Login and Failed let a target reject in one minute; Login has half as many
-	// under way at once. 0 means 10. Keep it below what locks an account, divided by the number of instances.
+	// LoginLimit is how many logins of one secret Login and Failed let a target reject in one
+	// minute; Login has half as many under way at once. 0 means 10. Keep it below what locks an
+	// account, divided by the number of instances.
 	LoginLimit int
 	// NoPush leaves long polls out.
 	NoPush bool
@@ -68,7 +75,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// What Get answers besides errors of the server, which stay in the chain for errors.Is and errors.As.
+// What Get answers besides errors of the server, which stay in the chain for errors.Is and
+// errors.As.
 var (
 	// ErrExpired says that the value was not confirmed for longer than Config.MaxStale.
 	ErrExpired = errors.New("the value is older than MaxStale allows")
@@ -104,9 +112,9 @@ type Consumer struct {
 	groups      []*group             // guarded by mu
 }
 
-// New returns a Consumer and starts its background work, which Close ends. It loads what Config.LastGood holds, starts to
-// read Config.Secrets, and does not wait for a server: only a configuration that cannot work is an error. ctx bounds New
-// alone.
+// New returns a Consumer and starts its background work, which Close ends. It loads what
+// Config.LastGood holds, starts to read Config.Secrets, and does not wait for a server: only a
+// configuration that cannot work is an error. ctx bounds New alone.
 func New(ctx context.Context, config Config) (*Consumer, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("consumer: %w", err)
@@ -180,7 +188,8 @@ func notInName(r rune) bool {
 	return !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/+=.@-", r)
 }
 
-// instance names this process: where it runs, and something random, because containers share host names and process IDs.
+// instance names this process: where it runs, and something random, because containers share host
+// names and process IDs.
 func instance() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -202,8 +211,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// Close ends the background work, tells the server that this instance holds nothing any more, in at most two seconds, and
-// returns when all has stopped. Values that were read can still be got.
+// Close ends the background work, tells the server that this instance holds nothing any more, in at
+// most two seconds, and returns when all has stopped. Values that were read can still be got.
 func (c *Consumer) Close() error {
 	c.mu.Lock()
 	again := c.closed
@@ -212,15 +221,16 @@ func (c *Consumer) Close() error {
 	c.cancel()
 	c.work.Wait()
 	if !again {
-		c.goodbye()
+		c.reportLeaving()
 	}
 	return nil
 }
 
-// Get returns the current version of a secret. After the first time it takes nanoseconds, allocates nothing and asks nobody.
-// The first Get of a name waits for one read, which all who ask for that name meanwhile share; ctx bounds the wait, not the
-// read. When that read fails, the error is remembered until the next attempt is due. The errors are ErrExpired, ErrAbsent,
-// ErrDenied, ErrUnavailable and ErrClosed, those of the server below them, and that of ctx.
+// Get returns the current version of a secret. After the first time it takes nanoseconds, allocates
+// nothing and asks nobody. The first Get of a name waits for one read, which all who ask for that
+// name meanwhile share; ctx bounds the wait, not the read. When that read fails, the error is
+// remembered until the next attempt is due. The errors are ErrExpired, ErrAbsent, ErrDenied,
+// ErrUnavailable and ErrClosed, those of the server below them, and that of ctx.
 func (c *Consumer) Get(ctx context.Context, name string) (*Secret, error) {
 	e := (*c.entries.Load())[name]
 	if e == nil {
@@ -237,8 +247,8 @@ func (c *Consumer) Get(ctx context.Context, name string) (*Secret, error) {
 	return s, nil
 }
 
-// aged serves a value that may be stale or expired. Where there is a bound, the wall clock counts too: the other clock
-// stands still while a machine sleeps.
+// aged serves a value that may be stale or expired. Where there is a bound, the wall clock counts
+// too: the other clock stands still while a machine sleeps.
 func (c *Consumer) aged(e *entry, s *Secret, now, confirmed time.Time) (*Secret, error) {
 	switch c.stateOf(e, now, confirmed) {
 	case StateExpired:
@@ -277,7 +287,7 @@ func (c *Consumer) first(ctx context.Context, name string) (*Secret, error) {
 		}
 		f, err := e.ask(time.Now())
 		switch {
-		case errors.Is(err, errGone):
+		case errors.Is(err, errForgotten):
 			continue
 		case err != nil:
 			return nil, err
@@ -312,7 +322,7 @@ func (c *Consumer) entry(name string) (*entry, error) {
 	all := maps.Clone(old)
 	all[name] = e
 	c.entries.Store(&all)
-	c.work.Go(func() { c.tend(e) })
+	c.work.Go(func() { c.keepFresh(e) })
 	return e, nil
 }
 
@@ -326,7 +336,7 @@ func (c *Consumer) preload(names []string) {
 	}
 	c.entries.Store(&all)
 	for _, e := range all {
-		c.work.Go(func() { c.tend(e) })
+		c.work.Go(func() { c.keepFresh(e) })
 	}
 }
 
@@ -342,8 +352,9 @@ func (c *Consumer) drop(e *entry) {
 	}
 }
 
-// Refresh reads a secret now, and returns when a read that began after the call has ended. Calls are merged, and reads of
-// one secret begin at least a second apart; while they fail, ten seconds, and then the error of the last one is returned.
+// Refresh reads a secret now, and returns when a read that began after the call has ended. Calls
+// are merged, and reads of one secret begin at least a second apart; while they fail, ten seconds,
+// and then the error of the last one is returned.
 func (c *Consumer) Refresh(ctx context.Context, name string) error {
 	for {
 		e, err := c.entry(name)
@@ -352,7 +363,7 @@ func (c *Consumer) Refresh(ctx context.Context, name string) error {
 		}
 		f, err := e.force(time.Now())
 		switch {
-		case errors.Is(err, errGone):
+		case errors.Is(err, errForgotten):
 			continue
 		case err != nil:
 			return err

@@ -65,7 +65,8 @@ func TestFirstGetIsOneRead(t *testing.T) {
 	})
 }
 
-// TestFirstGetIsBounded holds that a caller waits no longer than its context, and that the read goes on for the others.
+// TestFirstGetIsBounded holds that a caller waits no longer than its context, and that the read
+// goes on for the others.
 func TestFirstGetIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()
@@ -111,7 +112,8 @@ func TestRefreshInBackground(t *testing.T) {
 	})
 }
 
-// TestFailureKeepsTheValue holds for every error that is not about the secret, at every age, and that retries back off.
+// TestFailureKeepsTheValue holds for every error that is not about the secret, at every age, and
+// that retries back off.
 func TestFailureKeepsTheValue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, cause := range []error{
@@ -191,8 +193,9 @@ func TestRetryAfterIsKept(t *testing.T) {
 	})
 }
 
-// TestNegativeAnswerNeedsASecond holds that one answer that a secret is not there, or not allowed, changes nothing, that
-// two in quick succession count as one, and that the value comes back by itself.
+// TestNegativeAnswerNeedsASecond holds that one answer that a secret is not there, or not allowed,
+// changes nothing, that two in quick succession count as one, and that the value comes back by
+// itself.
 func TestNegativeAnswerNeedsASecond(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for cause, want := range map[error]error{
@@ -211,13 +214,13 @@ func TestNegativeAnswerNeedsASecond(t *testing.T) {
 				mustGet(t, c, "db", "v1")
 			}
 			f.fail("db", nil)
-			time.Sleep(doubtGap)
+			time.Sleep(confirmGap)
 			synctest.Wait()
 			mustGet(t, c, "db", "v1") // the second read disagreed
 
 			f.fail("db", cause)
 			time.Sleep(time.Minute * 5)
-			time.Sleep(doubtGap)
+			time.Sleep(confirmGap)
 			synctest.Wait()
 			if s, err := c.Get(t.Context(), "db"); !errors.Is(err, want) || !errors.Is(err, cause) || s != nil {
 				t.Errorf("Get = %v, %v; want %v", s, err, want)
@@ -231,7 +234,8 @@ func TestNegativeAnswerNeedsASecond(t *testing.T) {
 	})
 }
 
-// TestDoubtOutlastsAnOutage holds that an unavailable server between two answers neither confirms nor clears the first.
+// TestDoubtOutlastsAnOutage holds that an unavailable server between two answers neither confirms
+// nor clears the first.
 func TestDoubtOutlastsAnOutage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()
@@ -253,8 +257,8 @@ func TestDoubtOutlastsAnOutage(t *testing.T) {
 	})
 }
 
-// TestUnknownNameIsNotHammered holds that an application that asks in a loop for what is not there causes few reads, and
-// that such names do not stay in memory.
+// TestUnknownNameIsNotHammered holds that an application that asks in a loop for what is not there
+// causes few reads, and that such names do not stay in memory.
 func TestUnknownNameIsNotHammered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for cause, want := range map[error]error{problem(404, kms.CodeResourceNotFound): ErrAbsent, problem(403, kms.CodeNoPermission): ErrDenied, errAway: ErrUnavailable} {
@@ -397,7 +401,8 @@ func TestTTLIsBounded(t *testing.T) {
 	})
 }
 
-// TestAgeOfTheFuture holds that what was confirmed by a clock that was ahead counts as expired, where there is a bound.
+// TestAgeOfTheFuture holds that what was confirmed by a clock that was ahead counts as expired,
+// where there is a bound.
 func TestAgeOfTheFuture(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()

@@ -12,106 +12,134 @@ import (
 )
 
 const (
-	// refreshGap and failingGap are the least time between the beginnings of two reads of one secret that were asked for.
+	// refreshGap and failingGap are the least times between the starts of two reads of one secret
+	// that callers ask for.
 	refreshGap, failingGap = time.Second, 10 * time.Second
-	// doubtGap is when to read again after a first "not there" or "not allowed"; half of it is the least that may lie between.
-	doubtGap = 5 * time.Second
-	// diskPatience is how long a value of the disk waits for the first read to do better.
-	diskPatience = 3 * time.Second
-	// forgetAfter is how long a name without a value is remembered that nobody asks for.
+	// confirmGap is when to read again after a first "absent" or "denied". At least half of it must
+	// lie between the two.
+	confirmGap = 5 * time.Second
+	// diskDelay is how long the first read may take before the value from disk is served.
+	diskDelay = 3 * time.Second
+	// forgetAfter is how long an entry without a value is kept after the last Get.
 	forgetAfter = time.Minute
-	// minLimit is the least upper bound of the back-off: while reads fail they must not be more frequent than otherwise.
+	// minLimit is the least upper bound of the back-off: reads that fail must not be more frequent
+	// than reads that succeed.
 	minLimit = 10 * time.Second
 	never    = 1 << 62 * time.Nanosecond
 )
 
-var errGone = errors.New("the entry was forgotten")
+var errForgotten = errors.New("the entry was forgotten")
 
-// flight is one read, and those who wait for it.
-type flight struct {
+// fetch is one read of a secret. Several callers may wait for it.
+type fetch struct {
 	done  chan struct{}
-	err   error     // before done is closed, of the one who reads
-	begin time.Time // not before
-	seq   uint64    // of the last change that was known when it began
+	err   error     // set before done is closed
+	begin time.Time // the earliest start
+	seq   uint64    // the last change that was known at the start
 }
 
-// entry is one secret. Its own goroutine (tend) does all reads of it, so no two are under way at once.
+// entry is one secret. Its goroutine (keepFresh) does all reads of it, one after the other.
 type entry struct {
 	name   string
 	pinned bool // named by the configuration
 
-	// What Get looks at.
+	value
+
+	wakeup   chan struct{} // the goroutine must check again what is due
+	fallback chan struct{} // closed when the value from disk is served because the server was late
+
+	mu     sync.Mutex
+	gone   error // guarded by mu, as all below; why the goroutine has ended
+	use    usage
+	logins logins // has its own mutex
+	schedule
+	poll
+
+	saved     *Secret // what is on disk; of the goroutine alone, as the next
+	forbidden bool    // the value was taken away, and may still be on disk
+}
+
+// value is what Get reads, without a lock.
+type value struct {
 	current   atomic.Pointer[Secret]
-	confirmed atomic.Pointer[time.Time] // when the server last said that current is current; never nil beside a current
-	freshFor  atomic.Int64
-	warned    atomic.Bool
+	confirmed atomic.Pointer[time.Time] // when the server last confirmed current; not nil if current is not
+	freshFor  atomic.Int64              // how long a confirmation counts
+	warned    atomic.Bool               // that a stale value is served
+}
 
-	wake     chan struct{} // look again at what is due
-	fallback chan struct{} // closed when a value of the disk is served because the server was not in time
+// schedule is when a secret is read, and what the last reads returned. It is guarded by the entry's
+// mutex.
+type schedule struct {
+	waiting    *fetch    // not started
+	running    *fetch    // in progress
+	lastAsked  time.Time // by a caller
+	read       time.Time // start of the last read
+	draw       float64   // of the current period
+	interval   time.Duration
+	precaution time.Duration // the interval while push works
 
-	mu       sync.Mutex
-	gone     error     // guarded by mu, as all below; why nobody tends it any more
-	waiting  *flight   // asked for, and not begun
-	running  *flight   // under way
-	disk     *Secret   // the last known good, until the first read has ended
-	diskTime time.Time // when the server confirmed it
-	touched  time.Time // when somebody last asked for it
-
-	read     time.Time // when the last read began
-	draw     float64   // of the period that runs
-	retryAt  time.Time // after a failure; zero when the last read succeeded
-	earliest time.Time // what the server asked for
-	failures int       // in a row
+	failures int       // since the last success
 	err      error     // of the last read
-	doubt    verdict   // absent or denied, when one read has said so
-	doubtAt  time.Time
-	gap      verdict // absent or denied, when two have
-	interval time.Duration
-	// precaution is the interval while push works.
-	precaution time.Duration
-	changes    uint64 // told by push
-	seen       uint64 // the last of them that a successful read has seen
-	verified   bool   // the server has given or confirmed a value since the start
-	hadValue   bool
-	push       bool // a working long poll watches it
-	use        usage
-	group      *group  // whose long poll watches it
-	revision   string  // that push has told last
-	told       watched // what the last long poll said
+	retryAt  time.Time // zero if the last read succeeded
+	earliest time.Time // requested by the server
 
-	logins logins
+	suspected   finding // absent or denied, after one read with that result
+	suspectedAt time.Time
+	missing     finding // absent or denied, after two
+	verified    bool    // the server has sent or confirmed a value since the start
+	hadValue    bool
 
-	saved     *Secret // on disk; of the goroutine alone, as the next
-	forbidden bool    // taken away, and perhaps still on disk
+	disk     *Secret   // the last known good value, until the first read has ended
+	diskTime time.Time // when the server confirmed it
+}
+
+// poll is what long polls have told the consumer about a secret, and the server about the consumer.
+// It is guarded by the entry's mutex.
+type poll struct {
+	group       *group // whose long poll includes the secret
+	push        bool   // the group's long poll works
+	revision    string // the last one from the server
+	changes     uint64 // changes that the server has announced
+	changesSeen uint64 // the last of them that a successful read includes
+	reported    report // what the last poll has reported
 }
 
 func (c *Consumer) newEntry(name string, pinned bool) *entry {
 	precaution := pushInterval
 	if bound := c.config.MaxStale; bound > 0 && c.disk != nil {
-		precaution = min(precaution, bound/2) // what is on disk is as old as the last read
+		precaution = min(precaution, bound/2) // a value on disk is as old as the last read
 	}
 	e := &entry{
-		name: name, pinned: pinned, interval: c.config.Interval, precaution: precaution, draw: 1, touched: time.Now(),
-		wake: make(chan struct{}, 1), fallback: make(chan struct{}),
+		name:     name,
+		pinned:   pinned,
+		wakeup:   make(chan struct{}, 1),
+		fallback: make(chan struct{}),
+		schedule: schedule{
+			interval:   c.config.Interval,
+			precaution: precaution,
+			draw:       1,
+			lastAsked:  time.Now(),
+		},
 	}
 	if pinned {
-		e.waiting = &flight{done: make(chan struct{}), begin: e.touched}
+		e.waiting = &fetch{done: make(chan struct{}), begin: e.lastAsked}
 	}
 	return e
 }
 
-func (e *entry) poke() {
+func (e *entry) wakeUp() {
 	select {
-	case e.wake <- struct{}{}:
+	case e.wakeup <- struct{}{}:
 	default:
 	}
 }
 
-// ask returns a read to wait for where there is no value, or the error of the last one when the next is not due yet.
-func (e *entry) ask(now time.Time) (*flight, error) {
+// ask returns a read to wait for, for a caller without a value. Until the next one is due, it
+// returns the last error.
+func (e *entry) ask(now time.Time) (*fetch, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.touched = now
+	e.lastAsked = now
 	switch {
 	case e.gone != nil:
 		return nil, e.gone
@@ -123,11 +151,11 @@ func (e *entry) ask(now time.Time) (*flight, error) {
 	return e.scheduleLocked(now), nil
 }
 
-// force returns a read that begins no sooner than now and than the rate allows.
-func (e *entry) force(now time.Time) (*flight, error) {
+// force returns a read that starts as soon as the rate limit allows, and not before now.
+func (e *entry) force(now time.Time) (*fetch, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.touched = now
+	e.lastAsked = now
 	if e.gone != nil {
 		return nil, e.gone
 	}
@@ -141,22 +169,22 @@ func (e *entry) force(now time.Time) (*flight, error) {
 	return e.scheduleLocked(begin), nil
 }
 
-func (e *entry) scheduleLocked(begin time.Time) *flight {
+func (e *entry) scheduleLocked(begin time.Time) *fetch {
 	if begin.Before(e.earliest) {
 		begin = e.earliest
 	}
 	switch {
 	case e.waiting == nil:
-		e.waiting = &flight{done: make(chan struct{}), begin: begin}
+		e.waiting = &fetch{done: make(chan struct{}), begin: begin}
 	case begin.Before(e.waiting.begin):
 		e.waiting.begin = begin
 	}
-	e.poke()
+	e.wakeUp()
 	return e.waiting
 }
 
-// wait waits for a read to end, or for a value of the disk to be served instead.
-func (e *entry) wait(ctx context.Context, f *flight) error {
+// wait waits until a read has ended, or the value from disk is served instead.
+func (e *entry) wait(ctx context.Context, f *fetch) error {
 	fallback := e.fallback
 	for {
 		select {
@@ -173,7 +201,7 @@ func (e *entry) wait(ctx context.Context, f *flight) error {
 	}
 }
 
-// dueLocked is when the next read is due that nobody asked for.
+// dueLocked returns when the next automatic read is due.
 func (e *entry) dueLocked() time.Time {
 	if !e.retryAt.IsZero() {
 		return e.retryAt
@@ -188,14 +216,15 @@ func (e *entry) dueLocked() time.Time {
 	return t.due()
 }
 
-// tend reads the secret whenever a read is due or asked for, until the Consumer is closed or the entry is forgotten.
-func (c *Consumer) tend(e *entry) {
+// keepFresh reads the secret whenever a read is due or a caller asks for one, until the Consumer is
+// closed or the entry is forgotten.
+func (c *Consumer) keepFresh(e *entry) {
 	c.load(e)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if c.ctx.Err() != nil { // a read that Close has ended may be due again at once
-			e.abandon(fmt.Errorf("consumer: secret %q: %w", e.name, ErrClosed))
+		if c.ctx.Err() != nil { // a read that Close has cancelled may be due again at once
+			e.end(fmt.Errorf("consumer: secret %q: %w", e.name, ErrClosed))
 			return
 		}
 		f, delay, forget := e.next(time.Now())
@@ -204,24 +233,25 @@ func (c *Consumer) tend(e *entry) {
 			return
 		}
 		if f != nil {
-			c.fly(e, f)
+			c.runFetch(e, f)
 			c.persist(e)
 			continue
 		}
 		timer.Reset(delay)
 		select {
 		case <-timer.C:
-		case <-e.wake:
+		case <-e.wakeup:
 		case <-c.ctx.Done():
-			e.abandon(fmt.Errorf("consumer: secret %q: %w", e.name, ErrClosed))
+			e.end(fmt.Errorf("consumer: secret %q: %w", e.name, ErrClosed))
 			return
 		}
 	}
 }
 
-// next takes the read that is to begin now, or says how long there is none. A name without a value that nobody needs is
-// not read by itself, and forgotten after a while.
-func (e *entry) next(now time.Time) (f *flight, delay time.Duration, forget bool) {
+// next starts the read that is due, or returns the time until there is one. An entry without a
+// value that no caller and no configuration needs is not read automatically; next reports when to
+// forget it.
+func (e *entry) next(now time.Time) (f *fetch, delay time.Duration, forget bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	idle := !e.pinned && !e.hadValue
@@ -235,19 +265,19 @@ func (e *entry) next(now time.Time) (f *flight, delay time.Duration, forget bool
 	if !at.After(now) {
 		f = e.waiting
 		if f == nil {
-			f = &flight{done: make(chan struct{})}
+			f = &fetch{done: make(chan struct{})}
 		}
 		e.waiting, e.running, e.read = nil, f, now
 		f.seq = e.changes
 		return f, 0, false
 	}
 	if idle && e.waiting == nil {
-		until := e.touched.Add(forgetAfter)
+		until := e.lastAsked.Add(forgetAfter)
 		if e.retryAt.After(until) {
 			until = e.retryAt
 		}
 		if !until.After(now) {
-			e.gone = errGone
+			e.gone = errForgotten
 			return nil, 0, true
 		}
 		at = earlier(at, until)
@@ -255,8 +285,8 @@ func (e *entry) next(now time.Time) (f *flight, delay time.Duration, forget bool
 	return nil, at.Sub(now), false
 }
 
-// abandon ends what others wait for.
-func (e *entry) abandon(err error) {
+// end fails the read that callers wait for, and all later ones.
+func (e *entry) end(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gone = err
@@ -267,21 +297,21 @@ func (e *entry) abandon(err error) {
 	}
 }
 
-// fly reads once, and settles what the answer changes.
-func (c *Consumer) fly(e *entry, f *flight) {
+// runFetch reads once and applies the result.
+func (c *Consumer) runFetch(e *entry, f *fetch) {
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	case <-c.ctx.Done():
 	}
-	patience := time.AfterFunc(diskPatience, func() { c.serveDisk(e, "the server did not answer in time") })
-	defer patience.Stop()
+	late := time.AfterFunc(diskDelay, func() { c.serveDisk(e, "the server did not answer in time") })
+	defer late.Stop()
 	ctx, cancel := context.WithTimeout(c.ctx, readTimeout)
 	defer cancel()
 	begun := time.Now()
 	answer, err := c.api.GetSecretValue(ctx, &kms.GetSecretValueRequest{SecretName: e.name, FetchExtendedConfig: true, Consumer: c.config.Instance})
 	if err == nil && (answer == nil || answer.VersionID == "") {
-		err = errors.New("the answer names no version")
+		err = errors.New("the answer has no version")
 	}
 	if err == nil {
 		c.accept(e, f, newSecret(e.name, answer, begun, SourceServer), begun)
@@ -296,8 +326,8 @@ func (c *Consumer) fly(e *entry, f *flight) {
 	close(f.done)
 }
 
-// accept takes in a value that the server gave to a read that began at the given time.
-func (c *Consumer) accept(e *entry, f *flight, s *Secret, begun time.Time) {
+// accept applies a value that the server sent to a read that started at begun.
+func (c *Consumer) accept(e *entry, f *fetch, s *Secret, begun time.Time) {
 	c.counters.refreshes.Add(1)
 	e.mu.Lock()
 	old := e.current.Load()
@@ -314,16 +344,16 @@ func (c *Consumer) accept(e *entry, f *flight, s *Secret, begun time.Time) {
 	e.current.Store(s)
 	e.warned.Store(false)
 	e.disk, e.failures, e.err, e.retryAt, e.earliest = nil, 0, nil, time.Time{}, time.Time{}
-	e.doubt, e.gap, e.verified, e.hadValue = unavailable, unavailable, true, true
+	e.suspected, e.missing, e.verified, e.hadValue = unavailable, unavailable, true, true
 	e.draw = 0.5 + c.draw()/2
-	e.seen = max(e.seen, f.seq)
-	e.use.take(s.VersionID)
+	e.changesSeen = max(e.changesSeen, f.seq)
+	e.use.setCurrent(s.VersionID)
 	e.mu.Unlock()
 	switch {
 	case old == nil || old.VersionID != s.VersionID:
-		c.changed(e)
+		c.versionChanged(e)
 	case first:
-		c.announce(e, false)
+		c.notify(e, false)
 	}
 	c.join(e)
 	if recovered {
@@ -331,10 +361,10 @@ func (c *Consumer) accept(e *entry, f *flight, s *Secret, begun time.Time) {
 	}
 }
 
-// reject takes in a failed read and returns what those who wait for it get to see.
+// reject applies a failed read and returns the error for the callers that wait for it.
 func (c *Consumer) reject(e *entry, cause error) error {
 	c.counters.failures.Add(1)
-	what := judge(cause)
+	what := classify(cause)
 	now := time.Now()
 	e.mu.Lock()
 	e.failures++
@@ -347,8 +377,8 @@ func (c *Consumer) reject(e *entry, cause error) error {
 	reason := ErrUnavailable
 	agreed := false
 	if what != unavailable {
-		reason = map[verdict]error{absent: ErrAbsent, denied: ErrDenied}[what]
-		agreed = e.doubtLocked(what, now, c.draw())
+		reason = map[finding]error{absent: ErrAbsent, denied: ErrDenied}[what]
+		agreed = e.suspectLocked(what, now, c.draw())
 	}
 	err := fmt.Errorf("consumer: secret %q: %w: %w", e.name, reason, cause)
 	e.err = err
@@ -356,39 +386,39 @@ func (c *Consumer) reject(e *entry, cause error) error {
 	e.mu.Unlock()
 	switch {
 	case agreed:
-		c.changed(e)
-		c.log.Error("a secret is taken away: two reads agree", "secret", e.name, "err", err)
+		c.versionChanged(e)
+		c.log.Error("a secret is no longer served: two reads say that it is absent or denied", "secret", e.name, "err", err)
 	case first:
 		c.log.Warn("a secret could not be read", "secret", e.name, "err", err)
 	}
 	c.serveDisk(e, "the server gave no value")
 	if watch {
-		c.join(e) // so that its return is told
+		c.join(e) // so that push reports its return
 	}
 	return err
 }
 
-// doubtLocked notes an answer that the secret is not there or not allowed. It reports whether a value was taken away,
-// which the second such answer does, if some seconds lie between the two.
-func (e *entry) doubtLocked(what verdict, now time.Time, draw float64) bool {
+// suspectLocked registers an answer that the secret is absent or denied. It reports whether it took
+// the value away: the second such answer does, if some seconds lie between the two.
+func (e *entry) suspectLocked(what finding, now time.Time, draw float64) bool {
 	if e.current.Load() == nil && e.disk == nil {
-		e.gap = what
+		e.missing = what
 		return false
 	}
-	if e.doubt != what {
-		e.doubt, e.doubtAt = what, now
+	if e.suspected != what {
+		e.suspected, e.suspectedAt = what, now
 	}
-	if now.Sub(e.doubtAt) < doubtGap/2 {
-		e.retryAt = e.doubtAt.Add(scale(doubtGap, 0.5+draw/2))
+	if now.Sub(e.suspectedAt) < confirmGap/2 {
+		e.retryAt = e.suspectedAt.Add(scale(confirmGap, 0.5+draw/2))
 		return false
 	}
-	e.gap, e.doubt, e.disk, e.forbidden = what, unavailable, nil, true
+	e.missing, e.suspected, e.disk, e.forbidden = what, unavailable, nil, true
 	e.current.Store(nil)
-	e.use.take("")
+	e.use.setCurrent("")
 	return true
 }
 
-// serveDisk makes the last known good value the one that Get hands out, when there is one and nothing better.
+// serveDisk makes the last known good value current, if there is one and no read has ended yet.
 func (c *Consumer) serveDisk(e *entry, why string) {
 	e.mu.Lock()
 	s := e.disk
@@ -400,10 +430,10 @@ func (c *Consumer) serveDisk(e *entry, why string) {
 	e.freshFor.Store(0)
 	e.confirmed.Store(&e.diskTime)
 	e.current.Store(s)
-	e.use.take(s.VersionID)
+	e.use.setCurrent(s.VersionID)
 	e.mu.Unlock()
 	close(e.fallback)
-	c.changed(e)
+	c.versionChanged(e)
 	c.join(e)
 	c.log.Warn("the last known good value is served from disk", "secret", e.name, "version", s.VersionID, "confirmed", e.diskTime, "reason", why)
 }

@@ -68,8 +68,8 @@ func Example() {
 	// user app with password [redacted]
 }
 
-// Login opens a connection with whichever version the target accepts; Hold reports the version until the connection is
-// closed.
+// Login opens a connection with whichever version the target accepts; Hold reports the version
+// until the connection is closed.
 func ExampleConsumer_Login() {
 	ctx := context.Background()
 	endpoint := &consumertest.Endpoint{}

@@ -213,7 +213,8 @@ func (f *fake) changesLocked(in *kms.WatchSecretsRequest) []kms.SecretChange {
 	return out
 }
 
-// start makes a Consumer that is closed when the test ends. Inside a bubble, close it before the bubble ends.
+// start makes a Consumer that is closed when the test ends. Inside a bubble, close it before the
+// bubble ends.
 func start(t testing.TB, f API, edit func(*Config)) (*Consumer, *support.Log) {
 	t.Helper()
 	l := &support.Log{}

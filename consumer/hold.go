@@ -5,36 +5,38 @@ import (
 	"sync"
 )
 
-// Hold says that something that stays open, such as a connection, was opened with a version of a secret, until release is
-// called. The server is told which version is in use and the oldest that is held, and waits for it before it retires an old
-// one. release may be called more than once.
+// Hold registers that something that stays open, such as a connection, was opened with a version of
+// a secret, until release is called. The consumer reports the version in use and the oldest held
+// one to the server, which does not retire a credential that is still held, up to the limit of its
+// grace period. release may be called more than once.
 func (c *Consumer) Hold(name, versionID string) (release func()) {
 	e := (*c.entries.Load())[name]
 	if e == nil || versionID == "" {
-		return func() {} // never read by this Consumer, so the server would not wait for it either
+		return func() {} // this Consumer has never read it, so the server does not wait for it either
 	}
 	e.mu.Lock()
 	e.use.add(versionID)
 	e.mu.Unlock()
-	c.tell(e)
+	c.updatePoll(e)
 	return sync.OnceFunc(func() {
 		e.mu.Lock()
 		e.use.remove(versionID)
 		e.mu.Unlock()
-		c.tell(e)
+		c.updatePoll(e)
 	})
 }
 
-// usage is which versions of one secret are in use.
+// usage is the versions of one secret that are in use.
 type usage struct {
-	current   string         // what is opened next is opened with it; empty for none
-	candidate string         // seen as the candidate of a rotation, so newer than current
-	held      map[string]int // how many open things were opened with a version
-	order     []string       // versions that are held or current, from old to new
+	current   string         // used by everything that is opened next; empty for none
+	candidate string         // of a rotation, so newer than current
+	held      map[string]int // number of open things by version
+	order     []string       // of the versions that are held or current, the oldest first
 }
 
-// take makes a version the one in use. One that was in use before is then newer than all others, as after a roll-back.
-func (u *usage) take(version string) {
+// setCurrent changes the version in use. It then counts as the newest, even if it was in use
+// before, as after a rollback.
+func (u *usage) setCurrent(version string) {
 	if u.current == version {
 		return
 	}
@@ -45,8 +47,8 @@ func (u *usage) take(version string) {
 	}
 }
 
-// add counts one more open thing. A version that was never in use counts as the oldest: it was replaced while the thing was
-// being opened.
+// add counts one more open thing. A version that was never in use counts as the oldest: another one
+// replaced it while the thing was being opened.
 func (u *usage) add(version string) {
 	if u.held == nil {
 		u.held = map[string]int{}
@@ -70,7 +72,7 @@ func (u *usage) remove(version string) {
 	}
 }
 
-// oldest is the oldest version that is held, empty when it is the current one or newer.
+// oldest returns the oldest version that is held; empty if only the current or a newer one is.
 func (u *usage) oldest() string {
 	for _, v := range u.order {
 		if v == u.current {
@@ -83,51 +85,54 @@ func (u *usage) oldest() string {
 	return ""
 }
 
-// subscriber is who wants to know of changes.
+// subscriber is one call of Changes.
 type subscriber struct {
-	names map[string]bool // empty stands for all
-	reads bool            // of each first answer of the server too
-	told  chan struct{}
+	names  map[string]bool // empty stands for all
+	reads  bool            // signalled for the first answer of the server too
+	signal chan struct{}
 }
 
-// Changes returns a channel that gets something whenever another version of one of the secrets is handed out than before, or
-// none any more; without names it is about all secrets. Several changes may become one, so look at all of them by Get. stop
-// ends it; the channel is never closed.
-func (c *Consumer) Changes(names ...string) (told <-chan struct{}, stop func()) {
+// Changes returns a channel that receives whenever [Consumer.Get] returns another version of one of
+// the secrets than before, or none any more. Without names it covers all secrets. The channel
+// merges changes, so call Get for each secret. stop ends the subscription; the channel is never
+// closed.
+func (c *Consumer) Changes(names ...string) (signal <-chan struct{}, stop func()) {
 	return c.subscribe(names, false)
 }
 
-func (c *Consumer) subscribe(names []string, reads bool) (told <-chan struct{}, stop func()) {
-	s := &subscriber{names: map[string]bool{}, reads: reads, told: make(chan struct{}, 1)}
+func (c *Consumer) subscribe(names []string, reads bool) (signal <-chan struct{}, stop func()) {
+	s := &subscriber{names: map[string]bool{}, reads: reads, signal: make(chan struct{}, 1)}
 	for _, name := range names {
 		s.names[name] = true
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.subscribers[s] = true
-	return s.told, func() {
+	return s.signal, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.subscribers, s)
 	}
 }
 
-// announce tells the application that another version of a secret is handed out, or only that the server has answered.
-func (c *Consumer) announce(e *entry, version bool) {
+// notify signals to subscribers that the version of a secret has changed, or only that the server
+// has answered.
+func (c *Consumer) notify(e *entry, version bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for s := range c.subscribers {
 		if (version || s.reads) && (len(s.names) == 0 || s.names[e.name]) {
 			select {
-			case s.told <- struct{}{}:
+			case s.signal <- struct{}{}:
 			default:
 			}
 		}
 	}
 }
 
-// changed tells the application and the server that another version of a secret is in use.
-func (c *Consumer) changed(e *entry) {
-	c.announce(e, true)
-	c.tell(e)
+// versionChanged reports to the application and to the server that another version of a secret is
+// in use.
+func (c *Consumer) versionChanged(e *entry) {
+	c.notify(e, true)
+	c.updatePoll(e)
 }

@@ -15,20 +15,20 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	want("", "")
-	u.take("v1")
+	u.setCurrent("v1")
 	u.add("v1")
 	u.add("v1")
 	want("v1", "")
-	u.take("v2")
+	u.setCurrent("v2")
 	want("v2", "v1")
 	u.add("v2")
-	u.take("v3")
+	u.setCurrent("v3")
 	want("v3", "v1")
 	u.remove("v1")
 	want("v3", "v1")
 	u.remove("v1")
 	want("v3", "v2")
-	u.take("v2") // rolled back
+	u.setCurrent("v2") // rolled back
 	want("v2", "")
 	u.add("v0") // opened while it was replaced
 	want("v2", "v0")
@@ -36,9 +36,9 @@ func TestUsage(t *testing.T) {
 	u.candidate = "v4"
 	u.add("v4")
 	want("v2", "")
-	u.take("v4")
+	u.setCurrent("v4")
 	want("v4", "v2")
-	u.take("")
+	u.setCurrent("")
 	want("", "v2")
 	u.remove("v2")
 	u.remove("v4")
@@ -112,7 +112,7 @@ func TestChanges(t *testing.T) {
 		f.fail("b", problem(404, "Forbidden.ResourceNotFound"))
 		refresh("b")
 		step("one answer that it is absent", 0, 0)
-		time.Sleep(doubtGap)
+		time.Sleep(confirmGap)
 		step("two", 1, 1)
 		stopB()
 		f.fail("b", nil)

@@ -17,9 +17,9 @@ const minKey, maxKey = 32, 4096 // bytes
 
 type keyFile string
 
-// KeyFile is a key in a file, which is made with mode 0600 when it is not there. It is refused where others may read it, and
-// in the directory that it protects: who copies that directory must not get the key too. Keep it where backups of the data
-// do not go.
+// KeyFile is a key in a file, which is made with mode 0600 when it is not there. It is refused
+// where others may read it, and in the directory that it protects: who copies that directory must
+// not get the key too. Keep it where backups of the data do not go.
 func KeyFile(path string) Key { return keyFile(path) }
 
 // Load implements Key.
@@ -62,7 +62,8 @@ func within(path, dir string) (bool, error) {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)), nil
 }
 
-// readKey reads a key. A link is followed, because where the key lies is what counts, and checked by who calls.
+// readKey reads a key. A link is followed, because where the key lies is what counts, and checked
+// by who calls.
 func readKey(path string, private bool) (sensitive.Value, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -87,7 +88,8 @@ func readKey(path string, private bool) (sensitive.Value, error) {
 	return sensitive.New(string(key)), nil
 }
 
-// makeKey makes a key file that is whole as soon as it has its name. When another process was quicker, its key counts.
+// makeKey makes a key file that is whole as soon as it has its name. When another process was
+// quicker, its key counts.
 func makeKey(path string) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
@@ -108,8 +110,8 @@ func makeKey(path string) (err error) {
 
 type systemdCredential string
 
-// SystemdCredential is a key that systemd hands to a service: LoadCredentialEncrypted=name, which it can seal with the
-// machine's TPM. It needs at least 32 bytes.
+// SystemdCredential is a key that systemd hands to a service: LoadCredentialEncrypted=name, which
+// it can seal with the machine's TPM. It needs at least 32 bytes.
 func SystemdCredential(name string) Key { return systemdCredential(name) }
 
 // Load implements Key.

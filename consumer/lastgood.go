@@ -27,23 +27,28 @@ const (
 	sealInfo   = "keyturn consumer: last known good"
 	maxFile    = 16 << 20
 	tempPrefix = ".new-"
-	// saveAgain is how old what a file says of its confirmation may become while the value stays the same.
+	// saveAgain is how old what a file says of its confirmation may become while the value stays
+	// the same.
 	saveAgain = time.Hour
 )
 
-// LastGood keeps the last value of each secret on disk, so that an application can start while the server is away. Each is
-// a file of mode 0600, sealed with AES-256-GCM and bound to its name and endpoint, that is replaced by a rename. A file that
-// is damaged, or was sealed with another key, is reported, ignored, and replaced by the next value.
+// LastGood keeps the last value of each secret on disk, so that an application can start while the
+// server is away. Each is a file of mode 0600, sealed with AES-256-GCM and bound to its name and
+// endpoint, that is replaced by a rename. A file that is damaged, or was sealed with another key,
+// is reported, ignored, and replaced by the next value.
 type LastGood struct {
-	// Dir is made with mode 0700; an existing one that others may look into is refused. Several consumers may share it.
+	// Dir is made with mode 0700; an existing one that others may look into is refused. Several
+	// consumers may share it.
 	Dir string
-	// Key seals the files: KeyFile, SystemdCredential, or the kernel's keyring by package keyringkey.
+	// Key seals the files: KeyFile, SystemdCredential, or the kernel's keyring by package
+	// keyringkey.
 	Key Key
 }
 
 // Key is where the secret comes from that the files of a LastGood are sealed with.
 type Key interface {
-	// Load returns at least 32 bytes, the same each time. dir is where the sealed files lie; a key must not lie there too.
+	// Load returns at least 32 bytes, the same each time. dir is where the sealed files lie; a key
+	// must not lie there too.
 	Load(dir string) (sensitive.Value, error)
 }
 
@@ -94,7 +99,8 @@ func (l *LastGood) open(endpoint string) (*disk, error) {
 	return d, d.sweep()
 }
 
-// open reports whether others than the owner have any right. Elsewhere than on Unix the mode says nothing of it.
+// open reports whether others than the owner have any right. Elsewhere than on Unix the mode says
+// nothing of it.
 func open(info fs.FileInfo) bool { return runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 }
 
 // sweep removes what a process that was killed has left half written.
@@ -134,7 +140,8 @@ func (d *disk) path(name string) string {
 	return filepath.Join(d.dir, hex.EncodeToString(sum[:16])+".sealed")
 }
 
-// bound is what a file is bound to: it opens under no other name, for no other endpoint, and as no other format.
+// bound is what a file is bound to: it opens under no other name, for no other endpoint, and as no
+// other format.
 func (d *disk) bound(name string) []byte {
 	b := append([]byte(sealInfo), 0, sealFormat)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(d.endpoint)))
@@ -186,7 +193,8 @@ func syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// read returns the last known good value of a secret and when the server had confirmed it; nil when there is none.
+// read returns the last known good value of a secret and when the server had confirmed it; nil when
+// there is none.
 func (d *disk) read(name string) (*Secret, time.Time, error) {
 	f, err := os.Open(d.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -249,7 +257,7 @@ func (c *Consumer) persist(e *entry) {
 	if s := e.current.Load(); s != nil && s.Source == SourceServer {
 		c.save(e, s)
 	} else if s == nil && e.forbidden {
-		c.unsave(e)
+		c.removeSaved(e)
 	}
 	e.forbidden = false
 }
@@ -270,8 +278,8 @@ func (c *Consumer) save(e *entry, s *Secret) {
 	e.saved = s
 }
 
-// unsave removes a value that the server has taken away.
-func (c *Consumer) unsave(e *entry) {
+// removeSaved removes a value that the server has taken away.
+func (c *Consumer) removeSaved(e *entry) {
 	e.saved = nil
 	if err := c.disk.remove(e.name); err != nil {
 		c.diskFailed("a last known good value cannot be removed", e, err)

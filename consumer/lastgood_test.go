@@ -46,8 +46,8 @@ func (p place) files(t *testing.T) []string {
 	return list
 }
 
-// TestStartWhileAway holds that values of an earlier process are served when the server is away, with all their members, that
-// Ready says so, and that the server's values come once it is back.
+// TestStartWhileAway holds that values of an earlier process are served when the server is away,
+// with all their members, that Ready says so, and that the server's values come once it is back.
 func TestStartWhileAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p, f := newPlace(t), newFake()
@@ -116,7 +116,8 @@ func TestStartWhileAway(t *testing.T) {
 	})
 }
 
-// TestServerIsPreferredToDisk holds that a value of the disk waits for the server, but not for one that does not answer.
+// TestServerIsPreferredToDisk holds that a value of the disk waits for the server, but not for one
+// that does not answer.
 func TestServerIsPreferredToDisk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p, f := newPlace(t), newFake()
@@ -133,7 +134,7 @@ func TestServerIsPreferredToDisk(t *testing.T) {
 			c, _ := start(t, f, q.edit)
 			begin := time.Now()
 			mustGet(t, c, "db", want)
-			if d := time.Since(begin); d != min(latency, diskPatience) {
+			if d := time.Since(begin); d != min(latency, diskDelay) {
 				t.Errorf("latency %v: Get took %v", latency, d)
 			}
 			time.Sleep(latency)
@@ -145,8 +146,8 @@ func TestServerIsPreferredToDisk(t *testing.T) {
 	})
 }
 
-// TestTakenAwayFromDisk holds that a value that the server has taken away by two answers is not on disk any more, and that
-// one answer is not enough, also right after a start.
+// TestTakenAwayFromDisk holds that a value that the server has taken away by two answers is not on
+// disk any more, and that one answer is not enough, also right after a start.
 func TestTakenAwayFromDisk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p, f := newPlace(t), newFake()
@@ -160,7 +161,7 @@ func TestTakenAwayFromDisk(t *testing.T) {
 		if len(p.files(t)) != 1 {
 			t.Errorf("files %v after one answer", p.files(t))
 		}
-		time.Sleep(doubtGap)
+		time.Sleep(confirmGap)
 		synctest.Wait()
 		if _, err := c.Get(t.Context(), "db"); !errors.Is(err, ErrDenied) || len(p.files(t)) != 0 {
 			t.Errorf("Get = %v, files %v", err, p.files(t))
@@ -195,8 +196,8 @@ func TestMaxStaleOfDisk(t *testing.T) {
 	})
 }
 
-// TestDamagedFiles holds that a file that was changed, moved, cut, emptied, or sealed with another key or for another
-// endpoint is reported, ignored and replaced.
+// TestDamagedFiles holds that a file that was changed, moved, cut, emptied, or sealed with another
+// key or for another endpoint is reported, ignored and replaced.
 func TestDamagedFiles(t *testing.T) {
 	t.Parallel()
 	flip := func(i int) func(*testing.T, place) {
@@ -347,7 +348,8 @@ func TestSystemdCredential(t *testing.T) {
 	}
 }
 
-// TestKeyFileIsMadeOnce holds that processes that start together agree on one key, and leave nothing else behind.
+// TestKeyFileIsMadeOnce holds that processes that start together agree on one key, and leave
+// nothing else behind.
 func TestKeyFileIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

@@ -16,7 +16,8 @@ import (
 const (
 	defaultLoginLimit = 10
 	loginWindow       = time.Minute
-	// rejectedFor is how long a version that was rejected is not offered again, unless it has become the current one since.
+	// rejectedFor is how long a version that was rejected is not offered again, unless it has
+	// become the current one since.
 	rejectedFor = 10 * time.Second
 )
 
@@ -26,18 +27,19 @@ const (
 	LoginCurrent = "current"
 	// LoginRefreshed is the current version, which only a read after a rejection has brought.
 	LoginRefreshed = "refreshed"
-	// LoginCandidate and LoginPrevious are the candidate of a rotation and the version before the current one.
+	// LoginCandidate and LoginPrevious are the candidate of a rotation and the version before the
+	// current one.
 	LoginCandidate = "candidate"
 	LoginPrevious  = "previous"
-	// LoginRejected counts rejections, LoginLimited logins that were not tried because of Config.LoginLimit, and LoginFailed
-	// those that failed for a reason that is not the credential.
+	// LoginRejected counts rejections, LoginLimited logins that were not tried because of
+	// Config.LoginLimit, and LoginFailed those that failed for a reason that is not the credential.
 	LoginRejected = "rejected"
 	LoginLimited  = "limited"
 	LoginFailed   = "failed"
 )
 
-// ErrLoginLimit says that the target has rejected as many logins within a minute as Config.LoginLimit allows, so that it
-// was not asked again.
+// ErrLoginLimit says that the target has rejected as many logins within a minute as
+// Config.LoginLimit allows, so that it was not asked again.
 var ErrLoginLimit = errors.New("too many logins were rejected within a minute")
 
 // offer is a version that was handed out to log in with, and what it was then.
@@ -58,9 +60,10 @@ type logins struct {
 	instead  string               // the current version at that time
 }
 
-// acquire takes one of the logins that a target may reject in a minute, and waits while others that are under way may still
-// leave one. Half of them at most are under way at once: when a credential has just changed all those are rejected, and the
-// others must be left for the new one. done gives it back, or not when the login was rejected.
+// acquire takes one of the logins that a target may reject in a minute, and waits while others that
+// are under way may still leave one. Half of them at most are under way at once: when a credential
+// has just changed all those are rejected, and the others must be left for the new one. done gives
+// it back, or not when the login was rejected.
 func (l *logins) acquire(ctx context.Context, limit int) (done func(rejected bool), err error) {
 	for {
 		l.mu.Lock()
@@ -112,9 +115,10 @@ func (l *logins) forgetLocked(now time.Time) {
 	}
 }
 
-// first is the version to begin with, and whether to look for another one before: the current one, unless that was rejected
-// within the last minute and another worked, or it was rejected a moment ago.
-func (l *logins) first(current *Secret) (o offer, look bool) {
+// first is the version to begin with, and whether to look for another one before: the current one,
+// unless that was rejected within the last minute and another worked, or it was rejected a moment
+// ago.
+func (l *logins) first(current *Secret) (o offer, another bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forgetLocked(time.Now())
@@ -125,8 +129,8 @@ func (l *logins) first(current *Secret) (o offer, look bool) {
 	return offer{current, LoginCurrent}, rejected && time.Since(at) < rejectedFor
 }
 
-// offer hands a version out, and reports whether it may be: not when it was rejected a moment ago. One that has become
-// current since then was verified by who made it current.
+// offer hands a version out, and reports whether it may be: not when it was rejected a moment ago.
+// One that has become current since then was verified by who made it current.
 func (l *logins) offer(o offer) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,14 +156,16 @@ func (l *logins) reject(version string) {
 	l.versions[version] = time.Now()
 }
 
-// Login opens something with a secret: it calls try with the current version and, when the target rejects that, reads the
-// secret again and calls try with what is then current, if that is new, with the candidate of a rotation that is under way,
-// and with the previous version, until one works. It returns the version that did. rejected says whether an error of try
-// means that the credential was not accepted; other errors are returned as they are.
+// Login opens something with a secret: it calls try with the current version and, when the target
+// rejects that, reads the secret again and calls try with what is then current, if that is new,
+// with the candidate of a rotation that is under way, and with the previous version, until one
+// works. It returns the version that did. rejected says whether an error of try means that the
+// credential was not accepted; other errors are returned as they are.
 //
-// Config.LoginLimit bounds how many logins of a secret are rejected in a minute, over all callers; half as many are under way
-// at once. Past it Login answers ErrLoginLimit, with the last rejection, and does not call try. A version that has worked
-// instead of the current one is tried first for a minute, and one that was rejected within the last ten seconds last.
+// Config.LoginLimit bounds how many logins of a secret are rejected in a minute, over all callers;
+// half as many are under way at once. Past it Login answers ErrLoginLimit, with the last rejection,
+// and does not call try. A version that has worked instead of the current one is tried first for a
+// minute, and one that was rejected within the last ten seconds last.
 func (c *Consumer) Login(ctx context.Context, name string, rejected func(error) bool, try func(context.Context, *Secret) error) (*Secret, error) {
 	if _, err := c.Get(ctx, name); err != nil {
 		return nil, err
@@ -204,8 +210,8 @@ func (c *Consumer) begin(ctx context.Context, e *entry, r *round) (offer, error)
 	if err != nil {
 		return offer{}, err
 	}
-	o, look := e.logins.first(current)
-	if look {
+	o, another := e.logins.first(current)
+	if another {
 		if better, err := c.next(ctx, e, nil, r.began); err == nil {
 			return better, nil
 		}
@@ -213,8 +219,8 @@ func (c *Consumer) begin(ctx context.Context, e *entry, r *round) (offer, error)
 	return o, nil
 }
 
-// attempt is one login, and whether the target has rejected it. What a round begins with is chosen when its turn has come:
-// others may have found out meanwhile what works.
+// attempt is one login, and whether the target has rejected it. What a round begins with is chosen
+// when its turn has come: others may have found out meanwhile what works.
 func (c *Consumer) attempt(ctx context.Context, e *entry, r *round, rejected func(error) bool, try func(context.Context, *Secret) error) (o offer, refused bool, err error) {
 	done, err := e.logins.acquire(ctx, c.config.LoginLimit)
 	if err != nil {
@@ -239,9 +245,10 @@ func (c *Consumer) attempt(ctx context.Context, e *entry, r *round, rejected fun
 	return o, true, err
 }
 
-// Failed is Login for callers that cannot be called back: it says that the target has rejected a version, with cause, and
-// returns the one to try next, in the order of Login. When there is none, or Config.LoginLimit is reached (ErrLoginLimit),
-// the error has cause in its chain. Say with Worked which version was accepted in the end.
+// Failed is Login for callers that cannot be called back: it says that the target has rejected a
+// version, with cause, and returns the one to try next, in the order of Login. When there is none,
+// or Config.LoginLimit is reached (ErrLoginLimit), the error has cause in its chain. Say with
+// Worked which version was accepted in the end.
 func (c *Consumer) Failed(ctx context.Context, name, versionID string, cause error) (*Secret, error) {
 	e, err := c.entry(name)
 	if err != nil {
@@ -272,9 +279,9 @@ func (c *Consumer) Failed(ctx context.Context, name, versionID string, cause err
 
 // next is what to try after what was tried. The secret is read again unless that was done since.
 func (c *Consumer) next(ctx context.Context, e *entry, tried []offer, since time.Time) (offer, error) {
-	h := hunt{c, e, tried}
+	h := search{c, e, tried}
 	s := e.current.Load()
-	if s != nil && h.may(offer{s, LoginRefreshed}) {
+	if s != nil && h.allowed(offer{s, LoginRefreshed}) {
 		return offer{s, LoginRefreshed}, nil // it came while the login was under way
 	}
 	if s == nil || s.FetchedAt.Before(since) {
@@ -282,10 +289,10 @@ func (c *Consumer) next(ctx context.Context, e *entry, tried []offer, since time
 			return o, err
 		}
 	}
-	if o, err := h.label(ctx, kms.StagePending, LoginCandidate); err != nil || o.secret != nil {
+	if o, err := h.tryLabel(ctx, kms.StagePending, LoginCandidate); err != nil || o.secret != nil {
 		return o, err
 	}
-	if o, err := h.label(ctx, kms.StagePrevious, LoginPrevious); err != nil || o.secret != nil {
+	if o, err := h.tryLabel(ctx, kms.StagePrevious, LoginPrevious); err != nil || o.secret != nil {
 		return o, err
 	}
 	versions := ""
@@ -295,25 +302,25 @@ func (c *Consumer) next(ctx context.Context, e *entry, tried []offer, since time
 	return offer{}, fmt.Errorf("consumer: secret %q: no other version to try after %s", e.name, strings.TrimPrefix(versions, ", "))
 }
 
-// hunt looks for a version to try after what was tried.
-type hunt struct {
+// search looks for a version to try after what was tried.
+type search struct {
 	c     *Consumer
 	e     *entry
 	tried []offer
 }
 
-// may reports whether to try a version: not twice in a round, but for a candidate that has become current, and not when it
-// was rejected a moment ago.
-func (h hunt) may(o offer) bool {
+// allowed reports whether to try a version: not twice in a round, but for a candidate that has
+// become current, and not when it was rejected a moment ago.
+func (h search) allowed(o offer) bool {
 	return !slices.ContainsFunc(h.tried, func(t offer) bool {
 		return t.secret.VersionID == o.secret.VersionID && (o.as != LoginRefreshed || t.as == LoginCurrent || t.as == LoginRefreshed)
 	}) && h.e.logins.offer(o)
 }
 
 // readAgain looks at what is current now.
-func (h hunt) readAgain(ctx context.Context) (offer, error) {
+func (h search) readAgain(ctx context.Context) (offer, error) {
 	err := h.c.Refresh(ctx, h.e.name)
-	if s := h.e.current.Load(); s != nil && h.may(offer{s, LoginRefreshed}) {
+	if s := h.e.current.Load(); s != nil && h.allowed(offer{s, LoginRefreshed}) {
 		return offer{s, LoginRefreshed}, nil
 	}
 	if err != nil {
@@ -322,8 +329,9 @@ func (h hunt) readAgain(ctx context.Context) (offer, error) {
 	return offer{}, err
 }
 
-// label looks at the version with a label. The candidate comes before the previous one, and each once.
-func (h hunt) label(ctx context.Context, stage, as string) (offer, error) {
+// tryLabel looks at the version with a label. The candidate comes before the previous one, and each
+// once.
+func (h search) tryLabel(ctx context.Context, stage, as string) (offer, error) {
 	if slices.ContainsFunc(h.tried, func(t offer) bool { return t.as == as || t.as == LoginPrevious }) {
 		return offer{}, nil
 	}
@@ -331,17 +339,18 @@ func (h hunt) label(ctx context.Context, stage, as string) (offer, error) {
 	switch current := h.e.current.Load(); {
 	case err != nil || s == nil:
 		return offer{}, err
-	case h.may(offer{s, as}):
+	case h.allowed(offer{s, as}):
 		return offer{s, as}, nil
 	case as == LoginPrevious && current != nil && s.VersionID == current.VersionID:
-		// The candidate was promoted between the reads: what is current here is the previous one by now.
+		// The candidate was promoted between the reads: what is current here is the previous one by
+		// now.
 		return h.readAgain(ctx)
 	}
 	return offer{}, nil
 }
 
-// readStage reads the version with another label than the current one. It is kept in memory alone, and there only while
-// logins need it. There is none, and no error, when the server says so.
+// readStage reads the version with another label than the current one. It is kept in memory alone,
+// and there only while logins need it. There is none, and no error, when the server says so.
 func (c *Consumer) readStage(ctx context.Context, e *entry, stage string) (*Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -362,7 +371,8 @@ func (c *Consumer) readStage(ctx context.Context, e *entry, stage string) (*Secr
 	return nil, fmt.Errorf("consumer: secret %q: read %s: %w", e.name, stage, err)
 }
 
-// Worked says that the target has accepted a version that Get or Failed gave. Login does it by itself.
+// Worked says that the target has accepted a version that Get or Failed gave. Login does it by
+// itself.
 func (c *Consumer) Worked(name, versionID string) {
 	e := (*c.entries.Load())[name]
 	if e == nil {

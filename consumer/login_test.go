@@ -60,7 +60,8 @@ func (g *target) takeTried() []string {
 	return tried
 }
 
-// TestLoginOrder holds the order current, current after a read, candidate, previous, each at most once.
+// TestLoginOrder holds the order current, current after a read, candidate, previous, each at most
+// once.
 func TestLoginOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, tt := range []struct {
@@ -116,8 +117,8 @@ func TestLoginOrder(t *testing.T) {
 	})
 }
 
-// TestLoginLimit holds that a target that locks accounts sees no more rejections in a minute than allowed, whatever asks
-// how often: many at once, in a loop, through Login and through Failed.
+// TestLoginLimit holds that a target that locks accounts sees no more rejections in a minute than
+// allowed, whatever asks how often: many at once, in a loop, through Login and through Failed.
 func TestLoginLimit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, g := newFake(), &target{takes: 50 * time.Millisecond}
@@ -159,7 +160,8 @@ func TestLoginLimit(t *testing.T) {
 	})
 }
 
-// TestLoginPoolIsNotHeldUp holds that logins that succeed are only bounded in how many are under way.
+// TestLoginPoolIsNotHeldUp holds that logins that succeed are only bounded in how many are under
+// way.
 func TestLoginPoolIsNotHeldUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, g := newFake(), &target{takes: 50 * time.Millisecond}
@@ -186,8 +188,8 @@ func TestLoginPoolIsNotHeldUp(t *testing.T) {
 	})
 }
 
-// TestLoginOverAChange holds that a pool that logs in at the moment at which a password is replaced has no login fail, and few
-// rejected.
+// TestLoginOverAChange holds that a pool that logs in at the moment at which a password is replaced
+// has no login fail, and few rejected.
 func TestLoginOverAChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for name, promoted := range map[string]time.Duration{"at once": 0, "a second later": time.Second} {
@@ -221,8 +223,8 @@ func TestLoginOverAChange(t *testing.T) {
 	})
 }
 
-// TestLoginRemembersWhatWorks holds that a pool does not have each connection rejected first while only the candidate or the
-// previous version works.
+// TestLoginRemembersWhatWorks holds that a pool does not have each connection rejected first while
+// only the candidate or the previous version works.
 func TestLoginRemembersWhatWorks(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, g := newFake(), &target{}
@@ -250,7 +252,8 @@ func TestLoginRemembersWhatWorks(t *testing.T) {
 	})
 }
 
-// TestLoginOfPromotedCandidate holds that a candidate that was rejected a moment before it became current is tried again.
+// TestLoginOfPromotedCandidate holds that a candidate that was rejected a moment before it became
+// current is tried again.
 func TestLoginOfPromotedCandidate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, g := newFake(), &target{}
@@ -364,8 +367,8 @@ func TestFailed(t *testing.T) {
 	})
 }
 
-// TestLoginAroundAPromotion holds that a promotion between the read of the current version and that of the candidate does not
-// leave a login without the version that works.
+// TestLoginAroundAPromotion holds that a promotion between the read of the current version and that
+// of the candidate does not leave a login without the version that works.
 func TestLoginAroundAPromotion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, g := newFake(), &target{}

@@ -15,51 +15,55 @@ import (
 
 const (
 	maxWatched = 500 // secrets of one long poll
-	// pollWait is how long a long poll waits for a change, pollFloor the least when a proxy cuts it off, and pollGrace how much
-	// later than that the answer may be.
+	// pollWait is how long a long poll waits for a change. pollFloor is the least wait if a proxy
+	// cuts polls off, and pollGrace how late the answer may be.
 	pollWait, pollFloor, pollGrace = 25 * time.Second, 5 * time.Second, 10 * time.Second
-	// pollLimit bounds the back-off of long polls, so that push is back soon after the server is.
+	// pollLimit bounds the back-off of long polls, so that push returns soon after the server.
 	pollLimit = time.Minute
-	// askAgain is how long an endpoint without long polls is left alone.
+	// askAgain is how long to wait before the next poll of an endpoint without long polls.
 	askAgain = time.Hour
-	// coalesce is how long to gather what must be told before a poll is begun anew.
+	// coalesce is how long to collect changed versions before the poll that reports them replaces
+	// the current one.
 	coalesce = 100 * time.Millisecond
-	// pollBurst polls may begin at once, and one more each second: an endpoint that never comes to rest must not be hammered.
+	// pollBurst polls may start at once, and one more each second: an endpoint that answers at once
+	// must not be overloaded.
 	pollBurst = 10
-	// manyChanges is from where on reads after a push are spread, by spread for each secret.
+	// manyChanges is the number of changes above which the reads that follow are spread, by spread
+	// for each secret.
 	manyChanges, spread = 8, 5 * time.Millisecond
 	leaveTimeout        = 2 * time.Second
-	// restoreAfter is how many polls in a row must have lived before a wait that was cut short is tried longer again.
+	// restoreAfter is the number of polls in a row that must not be cut off before the wait becomes
+	// longer again.
 	restoreAfter = 20
 )
 
-// group is the secrets that one long poll watches. Its goroutine (watch) has one poll under way at a time.
+// group is the secrets that one long poll watches. Its goroutine (watch) runs one poll at a time.
 type group struct {
-	kick chan struct{} // what a poll says is no longer so
+	restarts chan struct{} // the versions that the poll reported are out of date
 
 	mu      sync.Mutex
 	members map[string]*entry // guarded by mu
 
-	// Of the goroutine alone.
+	// Only the goroutine uses the fields below.
 	wait     time.Duration
-	ceiling  time.Duration // the wait that was meant
+	ceiling  time.Duration // the wait that nothing has cut short
 	failures int
 	lived    int
 	on       bool
-	probe    bool // the server could not be reached: the next poll asks whether it is back, and does not wait
+	probe    bool // the server was unreachable: the next poll does not wait
 	pace     bucket
-	begun    time.Time // the last poll
+	begun    time.Time // start of the last poll
 }
 
-// watched is what a poll said of one secret.
-type watched struct {
+// report is what a poll reports to the server about one secret.
+type report struct {
 	entry           *entry
 	revision        string
 	version, oldest string
 	changes         uint64
 }
 
-// join has a long poll watch an entry, once the server is known to have an answer about it.
+// join adds an entry to a long poll, once the server has answered a read of it.
 func (c *Consumer) join(e *entry) {
 	if c.config.NoPush {
 		return
@@ -74,7 +78,7 @@ func (c *Consumer) join(e *entry) {
 	}
 	i := slices.IndexFunc(c.groups, func(g *group) bool { return g.size() < maxWatched })
 	if i < 0 {
-		g := &group{kick: make(chan struct{}, 1), members: map[string]*entry{}, pace: bucket{burst: pollBurst, interval: time.Second}}
+		g := &group{restarts: make(chan struct{}, 1), members: map[string]*entry{}, pace: bucket{burst: pollBurst, interval: time.Second}}
 		g.wait = pollWait
 		if bound := c.config.MaxStale; bound > 0 {
 			g.wait = min(pollWait, (bound / 3).Truncate(time.Second))
@@ -90,10 +94,10 @@ func (c *Consumer) join(e *entry) {
 	e.mu.Lock()
 	e.group = g
 	e.mu.Unlock()
-	g.poke()
+	g.restart()
 }
 
-// leave takes an entry out that was forgotten.
+// leave removes a forgotten entry from its long poll.
 func (c *Consumer) leave(e *entry) {
 	e.mu.Lock()
 	g := e.group
@@ -103,39 +107,43 @@ func (c *Consumer) leave(e *entry) {
 		g.mu.Lock()
 		delete(g.members, e.name)
 		g.mu.Unlock()
-		g.poke()
+		g.restart()
 	}
 }
 
-func (g *group) size() int { g.mu.Lock(); defer g.mu.Unlock(); return len(g.members) }
+func (g *group) size() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.members)
+}
 
-func (g *group) poke() {
+func (g *group) restart() {
 	select {
-	case g.kick <- struct{}{}:
+	case g.restarts <- struct{}{}:
 	default:
 	}
 }
 
-// tell begins the long poll anew when what it says of a secret is no longer so.
-func (c *Consumer) tell(e *entry) {
+// updatePoll restarts the group's long poll if the versions that it reported for e are out of date.
+func (c *Consumer) updatePoll(e *entry) {
 	e.mu.Lock()
 	g := e.group
-	same := e.use.current == e.told.version && e.use.oldest() == e.told.oldest
+	same := e.use.current == e.reported.version && e.use.oldest() == e.reported.oldest
 	e.mu.Unlock()
 	if g != nil && !same {
-		g.poke()
+		g.restart()
 	}
 }
 
-// request is the next long poll, and what it says.
-func (c *Consumer) request(g *group) (*kms.WatchSecretsRequest, []watched) {
+// request returns the next long poll, and what it reports.
+func (c *Consumer) request(g *group) (*kms.WatchSecretsRequest, []report) {
 	g.mu.Lock()
-	list := make([]watched, 0, len(g.members))
+	list := make([]report, 0, len(g.members))
 	for _, e := range g.members {
-		list = append(list, watched{entry: e})
+		list = append(list, report{entry: e})
 	}
 	g.mu.Unlock()
-	slices.SortFunc(list, func(a, b watched) int { return strings.Compare(a.entry.name, b.entry.name) })
+	slices.SortFunc(list, func(a, b report) int { return strings.Compare(a.entry.name, b.entry.name) })
 	in := &kms.WatchSecretsRequest{Consumer: c.config.Instance, WaitSeconds: int(g.wait / time.Second)}
 	if g.probe {
 		in.WaitSeconds = 0
@@ -145,7 +153,7 @@ func (c *Consumer) request(g *group) (*kms.WatchSecretsRequest, []watched) {
 		e := w.entry
 		e.mu.Lock()
 		w.revision, w.version, w.oldest, w.changes = e.revision, e.use.current, e.use.oldest(), e.changes
-		e.told, e.push = *w, g.on
+		e.reported, e.push = *w, g.on
 		e.mu.Unlock()
 		in.Secrets = append(in.Secrets, kms.WatchedSecret{SecretName: e.name, Revision: w.revision, VersionID: w.version, OldestVersionID: w.oldest})
 	}
@@ -155,16 +163,16 @@ func (c *Consumer) request(g *group) (*kms.WatchSecretsRequest, []watched) {
 // watch polls until the Consumer is closed.
 func (c *Consumer) watch(g *group) {
 	for c.ctx.Err() == nil {
-		if !c.rest(max(g.pace.take(time.Now()), time.Until(g.begun.Add(coalesce))), nil) {
+		if !c.sleep(max(g.pace.reserve(time.Now()), time.Until(g.begun.Add(coalesce))), nil) {
 			return
 		}
 		select {
-		case <-g.kick: // what follows says all there is to say
+		case <-g.restarts: // the request below reports the latest versions
 		default:
 		}
-		in, said := c.request(g)
-		if len(said) == 0 {
-			c.rest(never, g.kick)
+		in, reports := c.request(g)
+		if len(reports) == 0 {
+			c.sleep(never, g.restarts)
 			continue
 		}
 		g.begun = time.Now()
@@ -172,17 +180,17 @@ func (c *Consumer) watch(g *group) {
 		switch {
 		case c.ctx.Err() != nil:
 			return
-		case errors.Is(err, errAnew):
+		case errors.Is(err, errRestarted):
 		case err != nil:
-			c.rest(c.pollFailed(g, err, time.Since(g.begun)), nil)
+			c.sleep(c.pollFailed(g, err, time.Since(g.begun)), nil)
 		default:
-			c.rest(c.polled(g, in, said, out, time.Since(g.begun)), g.kick)
+			c.sleep(c.handleAnswer(g, in, reports, out, time.Since(g.begun)), g.restarts)
 		}
 	}
 }
 
-// rest waits, until early gives something if that is sooner. It reports false when the Consumer is closed.
-func (c *Consumer) rest(d time.Duration, early <-chan struct{}) bool {
+// sleep waits for d, or until early receives. It returns false if the Consumer was closed.
+func (c *Consumer) sleep(d time.Duration, early <-chan struct{}) bool {
 	if d <= 0 {
 		return c.ctx.Err() == nil
 	}
@@ -197,9 +205,10 @@ func (c *Consumer) rest(d time.Duration, early <-chan struct{}) bool {
 	return true
 }
 
-var errAnew = errors.New("the poll is begun anew")
+var errRestarted = errors.New("the poll was restarted")
 
-// poll is one long poll. It ends with errAnew soon after what it says is no longer so, unless its answer comes first.
+// poll runs one long poll. It returns errRestarted soon after the versions that it reports are out
+// of date, unless the answer arrives first.
 func (c *Consumer) poll(g *group, in *kms.WatchSecretsRequest) (*kms.WatchSecretsResponse, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, g.wait+pollGrace)
 	defer cancel()
@@ -218,7 +227,7 @@ func (c *Consumer) poll(g *group, in *kms.WatchSecretsRequest) (*kms.WatchSecret
 	select {
 	case a := <-answered:
 		return a.out, a.err
-	case <-g.kick:
+	case <-g.restarts:
 	}
 	select {
 	case a := <-answered:
@@ -229,11 +238,11 @@ func (c *Consumer) poll(g *group, in *kms.WatchSecretsRequest) (*kms.WatchSecret
 	if a := <-answered; a.err == nil {
 		return a.out, nil
 	}
-	return nil, errAnew
+	return nil, errRestarted
 }
 
-// polled takes in an answer, and returns how long to wait for what it causes before the next poll begins.
-func (c *Consumer) polled(g *group, in *kms.WatchSecretsRequest, said []watched, out *kms.WatchSecretsResponse, took time.Duration) time.Duration {
+// handleAnswer applies the answer to a poll, and returns how long to wait before the next poll.
+func (c *Consumer) handleAnswer(g *group, in *kms.WatchSecretsRequest, reports []report, out *kms.WatchSecretsResponse, took time.Duration) time.Duration {
 	c.counters.polls.Add(1)
 	changes := map[string]kms.SecretChange{}
 	for _, change := range out.Changes {
@@ -241,10 +250,10 @@ func (c *Consumer) polled(g *group, in *kms.WatchSecretsRequest, said []watched,
 	}
 	back := g.failures > 0
 	g.probe = false
-	c.pushed(g, true, nil)
+	c.setPush(g, true, nil)
 	now := time.Now()
 	reads := 0
-	for _, w := range said {
+	for _, w := range reports {
 		change, ok := changes[w.entry.name]
 		if _, name, arn := strings.Cut(w.entry.name, ":secret/"); !ok && arn {
 			change, ok = changes[name]
@@ -252,7 +261,7 @@ func (c *Consumer) polled(g *group, in *kms.WatchSecretsRequest, said []watched,
 		switch {
 		case !ok || change.Revision == w.revision:
 			w.entry.confirm(w, now)
-		case w.entry.learn(change, now, c.later(len(out.Changes))):
+		case w.entry.applyChange(change, now, c.later(len(out.Changes))):
 			reads++
 		}
 	}
@@ -261,7 +270,8 @@ func (c *Consumer) polled(g *group, in *kms.WatchSecretsRequest, said []watched,
 		c.retrySoon()
 	}
 	if len(out.Changes) == 0 && took < time.Duration(in.WaitSeconds)*time.Second/2 {
-		// An answer before its time that says nothing: a server that is about to stop, or a proxy. Others get the same now.
+		// An early answer without a change: the server is about to stop, or it is a proxy. Other
+		// clients get the same now.
 		g.failures++
 		return backoff(g.failures, pollLimit, c.draw())
 	}
@@ -270,12 +280,13 @@ func (c *Consumer) polled(g *group, in *kms.WatchSecretsRequest, said []watched,
 		g.wait, g.lived = min(2*g.wait, g.ceiling), 0
 	}
 	if reads > 0 {
-		return 2 * coalesce // the versions that are read now are then said at once
+		return 2 * coalesce // the next poll then reports the new versions
 	}
 	return 0
 }
 
-// later is how long a read waits that a push causes, when there are many of them.
+// later returns a random delay for a read, so that many changes at once do not cause a burst of
+// reads.
 func (c *Consumer) later(changes int) time.Duration {
 	if changes <= manyChanges {
 		return 0
@@ -285,11 +296,11 @@ func (c *Consumer) later(changes int) time.Duration {
 
 func (c *Consumer) jitter(d time.Duration) time.Duration { return scale(d, c.draw()) }
 
-// pollFailed takes in that a poll has failed, and returns how long to wait until the next.
+// pollFailed applies a failed poll, and returns how long to wait before the next one.
 func (c *Consumer) pollFailed(g *group, err error, took time.Duration) time.Duration {
 	c.counters.pollFailures.Add(1)
 	if lacksWatch(err) {
-		c.pushed(g, false, fmt.Errorf("the endpoint has no long polls: %w", err))
+		c.setPush(g, false, fmt.Errorf("the endpoint has no long polls: %w", err))
 		g.failures = 0
 		return scale(askAgain, 0.5+c.draw()/2)
 	}
@@ -299,13 +310,13 @@ func (c *Consumer) pollFailed(g *group, err error, took time.Duration) time.Dura
 	}
 	g.probe = !cut
 	if g.failures++; !cut || g.failures > 1 {
-		c.pushed(g, false, err)
+		c.setPush(g, false, err)
 	}
 	return pause(g.failures, min(pollLimit, max(c.config.Interval, minLimit)), err, c.draw())
 }
 
-// cutOff reports whether an error may be that of somebody between here and the server who does not let a request wait so
-// long. A server that stops looks the same; the wait is then short for a while, and nothing else.
+// cutOff reports whether a proxy may have cut a long request off. A server that stops looks the
+// same; then polls are only shorter for a while.
 func cutOff(err error) bool {
 	var e *kms.Error
 	if !errors.As(err, &e) {
@@ -318,8 +329,8 @@ func cutOff(err error) bool {
 	return false
 }
 
-// pushed notes whether long polls work, on which the plan of the reads depends.
-func (c *Consumer) pushed(g *group, on bool, err error) {
+// setPush stores whether long polls work; the schedule of reads depends on it.
+func (c *Consumer) setPush(g *group, on bool, err error) {
 	if g.on == on {
 		return
 	}
@@ -327,7 +338,7 @@ func (c *Consumer) pushed(g *group, on bool, err error) {
 	if on {
 		c.log.Info("changes of secrets are pushed")
 	} else {
-		c.log.Warn("changes of secrets are not pushed; they are polled for", "err", err)
+		c.log.Warn("changes of secrets are not pushed; secrets are read at intervals", "err", err)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -335,42 +346,44 @@ func (c *Consumer) pushed(g *group, on bool, err error) {
 		e.mu.Lock()
 		e.push = on
 		e.mu.Unlock()
-		e.poke()
+		e.wakeUp()
 	}
 }
 
-// retrySoon has reads that have failed tried again when the server is back, spread, but not before it asked for.
+// retrySoon retries failed reads soon, spread, when the server is back, but not before the time
+// that it asked for.
 func (c *Consumer) retrySoon() {
 	now := time.Now()
 	entries := *c.entries.Load()
 	within := firstBackoff + time.Duration(len(entries))*spread
 	for _, e := range entries {
 		e.mu.Lock()
-		if (e.pinned || e.hadValue) && e.failures > 0 && e.doubt == unavailable && e.gap == unavailable {
+		if (e.pinned || e.hadValue) && e.failures > 0 && e.suspected == unavailable && e.missing == unavailable {
 			e.retryAt = earlier(e.retryAt, now.Add(c.jitter(within)))
 			if e.retryAt.Before(e.earliest) {
 				e.retryAt = e.earliest
 			}
-			e.poke()
+			e.wakeUp()
 		}
 		e.mu.Unlock()
 	}
 }
 
-// confirm notes that the server has seen no change of what a poll said. That confirms the value, unless there was a change
-// before which it was not read since.
-func (e *entry) confirm(w watched, now time.Time) {
+// confirm applies an answer that has no change of a secret. It confirms the value, unless a read
+// that must include an earlier change has not succeeded yet.
+func (e *entry) confirm(w report, now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if w.revision == "" || w.revision != e.revision || e.seen < e.changes || e.current.Load() == nil {
+	if w.revision == "" || w.revision != e.revision || e.changesSeen < e.changes || e.current.Load() == nil {
 		return
 	}
 	e.confirmed.Store(&now)
 	e.warned.Store(false)
 }
 
-// learn notes a change, and reports whether it needs a read. The first answer about a version that is at hand needs none.
-func (e *entry) learn(change kms.SecretChange, now time.Time, later time.Duration) bool {
+// applyChange applies a change, and reports whether it needs a read. The first answer needs none if
+// it names the version that was read already.
+func (e *entry) applyChange(change kms.SecretChange, now time.Time, later time.Duration) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	first := e.revision == ""
@@ -385,8 +398,8 @@ func (e *entry) learn(change kms.SecretChange, now time.Time, later time.Duratio
 	return true
 }
 
-// goodbye tells the server that this instance holds nothing any more, where it was told that it does.
-func (c *Consumer) goodbye() {
+// reportLeaving reports to the server that this instance no longer holds any version.
+func (c *Consumer) reportLeaving() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), leaveTimeout)
 	defer cancel()
 	c.mu.Lock()
@@ -394,15 +407,15 @@ func (c *Consumer) goodbye() {
 	c.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, g := range groups {
-		in, said := c.request(g)
-		if !g.on || len(said) == 0 {
+		in, reports := c.request(g)
+		if !g.on || len(reports) == 0 {
 			continue
 		}
 		in.WaitSeconds, in.Leaving = 0, true
 		wg.Go(func() {
-			// An agent does not pass it on: it tells the server itself what the programs behind it use.
+			// An agent answers so: it reports itself what its programs use.
 			if _, err := c.api.WatchSecrets(ctx, in); err != nil && kms.CodeOf(err) != kms.CodeUnsupportedOperation {
-				c.log.Warn("the server could not be told that this consumer leaves", "err", err)
+				c.log.Warn("it could not be reported to the server that this consumer leaves", "err", err)
 			}
 		})
 	}

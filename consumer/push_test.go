@@ -28,7 +28,8 @@ func (f *fake) polls(t time.Time) []call {
 
 func settle() { time.Sleep(time.Second); synctest.Wait() }
 
-// TestPush holds that a change is there without any time for it, and that reads are few while nothing changes.
+// TestPush holds that a change is there without any time for it, and that reads are few while
+// nothing changes.
 func TestPush(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -69,7 +70,8 @@ func TestPush(t *testing.T) {
 	})
 }
 
-// TestPushNeedsNoSecondRead holds that the first answer about versions that are at hand causes no reads.
+// TestPushNeedsNoSecondRead holds that the first answer about versions that are at hand causes no
+// reads.
 func TestPushNeedsNoSecondRead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -125,8 +127,8 @@ func TestPushNeedsNoSecondRead(t *testing.T) {
 	})
 }
 
-// TestPushOfAFailedRead holds that a value is not confirmed by a poll when the change before it could not be read, and that
-// the read is tried again.
+// TestPushOfAFailedRead holds that a value is not confirmed by a poll when the change before it
+// could not be read, and that the read is tried again.
 func TestPushOfAFailedRead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -149,7 +151,8 @@ func TestPushOfAFailedRead(t *testing.T) {
 	})
 }
 
-// TestPushKeepsRetryAfter holds that a push does not have a secret read before the server asked for.
+// TestPushKeepsRetryAfter holds that a push does not have a secret read before the server asked
+// for.
 func TestPushKeepsRetryAfter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -172,7 +175,8 @@ func TestPushKeepsRetryAfter(t *testing.T) {
 	})
 }
 
-// TestFewPollsForAChange holds that a change costs two polls: the one that brings it, and one that says the new version.
+// TestFewPollsForAChange holds that a change costs two polls: the one that brings it, and one that
+// says the new version.
 func TestFewPollsForAChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -191,8 +195,8 @@ func TestFewPollsForAChange(t *testing.T) {
 	})
 }
 
-// TestReadsComeBackWithPolls holds that reads that have backed off do not wait out their time once a poll is answered again,
-// also of secrets that have no value yet.
+// TestReadsComeBackWithPolls holds that reads that have backed off do not wait out their time once
+// a poll is answered again, also of secrets that have no value yet.
 func TestReadsComeBackWithPolls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -236,7 +240,8 @@ func TestPollThatSaysNothing(t *testing.T) {
 	})
 }
 
-// TestPushOfAbsence holds that a push of an absence is one answer of two, and that the return is pushed.
+// TestPushOfAbsence holds that a push of an absence is one answer of two, and that the return is
+// pushed.
 func TestPushOfAbsence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -251,7 +256,7 @@ func TestPushOfAbsence(t *testing.T) {
 		f.mu.Unlock()
 		settle()
 		mustGet(t, c, "db", "v1")
-		time.Sleep(doubtGap)
+		time.Sleep(confirmGap)
 		if _, err := c.Get(t.Context(), "db"); err == nil || c.Status()[0].State != StateAbsent {
 			t.Errorf("Get = %v, status %+v", err, c.Status()[0])
 		}
@@ -334,13 +339,14 @@ func TestCloseIsBounded(t *testing.T) {
 		if err := c.Close(); err != nil || time.Since(begin) != leaveTimeout {
 			t.Errorf("Close = %v after %v, want %v", err, time.Since(begin), leaveTimeout)
 		}
-		if !strings.Contains(l.String(), "could not be told that this consumer leaves") {
+		if !strings.Contains(l.String(), "could not be reported to the server that this consumer leaves") {
 			t.Errorf("log %s", l)
 		}
 	})
 }
 
-// TestNoPush holds that an endpoint without long polls is polled, asked again at long intervals, and used once it has them.
+// TestNoPush holds that an endpoint without long polls is polled, asked again at long intervals,
+// and used once it has them.
 func TestNoPush(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, cause := range []error{problem(404, kms.CodeActionNotFound), problem(400, kms.CodeUnsupportedOperation), problem(403, "HTTP403"), problem(501, "HTTP501")} {
@@ -415,7 +421,8 @@ func (p *cutting) WatchSecrets(ctx context.Context, in *kms.WatchSecretsRequest)
 	return out, err
 }
 
-// TestProxyThatCuts holds that polls become as short as a proxy wants them, not shorter than the floor, and longer again.
+// TestProxyThatCuts holds that polls become as short as a proxy wants them, not shorter than the
+// floor, and longer again.
 func TestProxyThatCuts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, tt := range []struct {
@@ -491,7 +498,8 @@ func TestRestlessEndpoint(t *testing.T) {
 	})
 }
 
-// TestStorm holds that many consumers do not all come back at once when the server does, and that they are back soon.
+// TestStorm holds that many consumers do not all come back at once when the server does, and that
+// they are back soon.
 func TestStorm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const consumers = 100

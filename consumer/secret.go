@@ -20,7 +20,8 @@ const (
 	SourceDisk = "disk"
 )
 
-// Secret is one version of a secret as it was read. Many goroutines share it: its fields must not be changed.
+// Secret is one version of a secret as it was read. Many goroutines share it: its fields must not
+// be changed.
 type Secret struct {
 	// Name is the name by which it was asked for.
 	Name string
@@ -75,7 +76,8 @@ func (s *Secret) parse() (map[string]json.RawMessage, error) {
 	return members, nil
 }
 
-// Member returns one member of a value that is a JSON object: a string as it is meant, anything else as its JSON text.
+// Member returns one member of a value that is a JSON object: a string as it is meant, anything
+// else as its JSON text.
 func (s *Secret) Member(name string) (sensitive.Value, error) {
 	members, err := s.members()
 	if err != nil {
@@ -108,8 +110,8 @@ func (s *Secret) Decode(into any) error {
 	return fmt.Errorf("consumer: the value of secret %q, version %s, is not JSON of the wanted form", s.Name, s.VersionID)
 }
 
-// ttl is what a value says itself about how often to read it: the member ttl of a JSON object, in milliseconds. 0 means
-// that it says nothing.
+// ttl is what a value says itself about how often to read it: the member ttl of a JSON object, in
+// milliseconds. 0 means that it says nothing.
 func (s *Secret) ttl() time.Duration {
 	members, err := s.members()
 	if err != nil {

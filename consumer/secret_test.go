@@ -27,7 +27,8 @@ func TestMember(t *testing.T) {
 	}
 }
 
-// TestErrorsShowNoValue holds it for values that are not of the wanted form; package json quotes what it reads.
+// TestErrorsShowNoValue holds it for values that are not of the wanted form; package json quotes
+// what it reads.
 func TestErrorsShowNoValue(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{"hunter2", `"hunter2"`, `["hunter2"]`, "null", `{"port":"hunter2"`, `{"port":"hunter2"}`, `{"port":4242424242424242}`, ""} {

@@ -26,8 +26,8 @@ func must[T any](v T, err error) func(t *testing.T) T {
 	}
 }
 
-// TestRealServer goes through the life of a consumer with a real server: push in well under a second, an outage, a start from
-// disk during it, and no goroutine left.
+// TestRealServer goes through the life of a consumer with a real server: push in well under a
+// second, an outage, a start from disk during it, and no goroutine left.
 func TestRealServer(t *testing.T) { // not parallel: it counts goroutines
 	data := t.TempDir()
 	s := keyturntest.Start(t, keyturntest.WithDataDir(data))

@@ -38,12 +38,14 @@ type Status struct {
 	Source string `json:"source,omitempty"`
 	// Push says that a working long poll watches the secret.
 	Push bool `json:"push"`
-	// Confirmed is when the server last said that this is the current version, AgeSeconds how long ago that was.
+	// Confirmed is when the server last said that this is the current version, AgeSeconds how long
+	// ago that was.
 	Confirmed  time.Time `json:"confirmed,omitzero"`
 	AgeSeconds float64   `json:"age_seconds,omitempty"`
 	// FetchedAt is when the value was last read.
 	FetchedAt time.Time `json:"fetched_at,omitzero"`
-	// NextRefresh is when it will be read next, unless a push or a call comes first; zero when nothing is planned.
+	// NextRefresh is when it will be read next, unless a push or a call comes first; zero when
+	// nothing is planned.
 	NextRefresh time.Time `json:"next_refresh,omitzero"`
 	// NextRotation is when the secret is to be rotated.
 	NextRotation time.Time `json:"next_rotation,omitzero"`
@@ -79,9 +81,9 @@ func (c *Consumer) statusOf(e *entry, now time.Time) Status {
 	}
 	v := e.current.Load()
 	switch {
-	case v == nil && e.gap == absent:
+	case v == nil && e.missing == absent:
 		s.State = StateAbsent
-	case v == nil && e.gap == denied:
+	case v == nil && e.missing == denied:
 		s.State = StateDenied
 	case v != nil:
 		s.Confirmed = *e.confirmed.Load()
@@ -91,9 +93,9 @@ func (c *Consumer) statusOf(e *entry, now time.Time) Status {
 	return s
 }
 
-// Ready is nil once the server has given, or confirmed, each of Config.Secrets to this process, and none of them is absent,
-// denied or expired. It stays nil while the server is away after that. The error names those that are missing. A value of
-// the disk can be got, but does not make ready.
+// Ready is nil once the server has given, or confirmed, each of Config.Secrets to this process, and
+// none of them is absent, denied or expired. It stays nil while the server is away after that. The
+// error names those that are missing. A value of the disk can be got, but does not make ready.
 func (c *Consumer) Ready() error {
 	var missing []error
 	entries := *c.entries.Load()
@@ -142,10 +144,12 @@ type Counters struct {
 	// Refreshes are reads of a current value that have succeeded, Failures those that have failed.
 	Refreshes uint64 `json:"refreshes"`
 	Failures  uint64 `json:"failures"`
-	// StaleReads are values that Get handed out though they were stale, ExpiredReads those that it refused to.
+	// StaleReads are values that Get handed out though they were stale, ExpiredReads those that it
+	// refused to.
 	StaleReads   uint64 `json:"stale_reads"`
 	ExpiredReads uint64 `json:"expired_reads"`
-	// Pushes are changes that a long poll has brought, Polls long polls that were answered, PollFailures those that were not.
+	// Pushes are changes that a long poll has brought, Polls long polls that were answered,
+	// PollFailures those that were not.
 	Pushes       uint64 `json:"pushes"`
 	Polls        uint64 `json:"polls"`
 	PollFailures uint64 `json:"poll_failures"`

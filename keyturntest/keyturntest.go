@@ -1,6 +1,7 @@
-// Package keyturntest starts a Keyturn server inside a Go test, in milliseconds: the real server with its embedded store
-// in a directory of the test, on loopback, stopped when the test ends. Package consumer/consumertest needs no server, for tests
-// of an application that only reads secrets.
+// Package keyturntest starts a Keyturn server inside a Go test, in milliseconds: the real server
+// with its embedded store in a directory of the test, on loopback, stopped when the test ends.
+// Package consumer/consumertest needs no server, for tests of an application that only reads
+// secrets.
 package keyturntest
 
 import (
@@ -29,7 +30,8 @@ type Server struct {
 	// AccountID, Region and Credentials are the administrator's.
 	AccountID, Region string
 	Credentials       sign.Credentials
-	// CAFile is the certificate of the local CA, for clients that read a file; RootCAs is the same for Go.
+	// CAFile is the certificate of the local CA, for clients that read a file; RootCAs is the same
+	// for Go.
 	CAFile  string
 	RootCAs *x509.CertPool
 	// DataDir is where the server keeps everything.
@@ -53,7 +55,8 @@ func WithTime(now func() time.Time) Option { return func(c *server.Config) { c.N
 // WithRegion gives the server a region; the default is "local".
 func WithRegion(region string) Option { return func(c *server.Config) { c.Region = region } }
 
-// WithAdmin fixes the account (16 digits) and the administrator's access key, which are random otherwise.
+// WithAdmin fixes the account (16 digits) and the administrator's access key, which are random
+// otherwise.
 func WithAdmin(accountID string, credentials sign.Credentials) Option {
 	return func(c *server.Config) { c.AccountID, c.Admin = accountID, credentials }
 }
@@ -61,13 +64,14 @@ func WithAdmin(accountID string, credentials sign.Credentials) Option {
 // WithRequestIDs gives the server another source of request IDs.
 func WithRequestIDs(next func() string) Option { return func(c *server.Config) { c.NewID = next } }
 
-// WithDataDir keeps everything in dir, so that a second Start goes on where the first one was stopped. Changes are then
-// on disk before they are answered, as in production.
+// WithDataDir keeps everything in dir, so that a second Start goes on where the first one was
+// stopped. Changes are then on disk before they are answered, as in production.
 func WithDataDir(dir string) Option {
 	return func(c *server.Config) { c.DataDir, c.NoSync = dir, false }
 }
 
-// Start starts a server and fails the test when it cannot. The server is stopped when the test ends.
+// Start starts a server and fails the test when it cannot. The server is stopped when the test
+// ends.
 func Start(t testing.TB, options ...Option) *Server {
 	t.Helper()
 	c := server.Config{Listen: "127.0.0.1:0", ListenHTTP: "127.0.0.1:0", NoSync: true}

@@ -45,6 +45,7 @@ func ExampleStart() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Point the code under test at s.Endpoint (TLS, s.CAFile) or s.HTTPEndpoint, with s.Credentials.
+		// Point the code under test at s.Endpoint (TLS, s.CAFile) or s.HTTPEndpoint, with
+		// s.Credentials.
 	}
 }

@@ -1,7 +1,7 @@
 package kms
 
-// The states of a rotation: [DescribeRotationResponse.State], [ListedRotation.State] and [RotationStep.State].
-// docs/rotation.md describes what each state means for an operator.
+// The states of a rotation: [DescribeRotationResponse.State], [ListedRotation.State] and
+// [RotationStep.State]. docs/rotation.md describes what each state means for an operator.
 const (
 	// RotationIdle means that no rotation has run yet and none is in progress.
 	RotationIdle = "idle"
@@ -11,7 +11,8 @@ const (
 	RotationPrepared = "prepared"
 	// RotationApplying means that the candidate is being sent to the target.
 	RotationApplying = "applying"
-	// RotationRefused means that the rules of the target do not allow the candidate. Another candidate follows.
+	// RotationRefused means that the rules of the target do not allow the candidate. Another
+	// candidate follows.
 	RotationRefused = "refused"
 	// RotationUnknown means that the target may or may not have the candidate.
 	RotationUnknown = "unknown"
@@ -19,7 +20,8 @@ const (
 	RotationApplied = "applied"
 	// RotationVerified means that a login with the candidate succeeded.
 	RotationVerified = "verified"
-	// RotationGrace means that the candidate is [StageCurrent] and that the credential it replaced still works.
+	// RotationGrace means that the candidate is [StageCurrent] and that the credential it replaced
+	// still works.
 	RotationGrace = "grace"
 	// RotationUndoing means that an operator requested the previous credential back.
 	RotationUndoing = "undoing"
@@ -31,6 +33,7 @@ const (
 	RotationDone = "done"
 	// RotationAbandoned means that the rotation ended and changed nothing.
 	RotationAbandoned = "abandoned"
-	// RotationQuarantined means that the target accepts neither credential: an operator must act (RepairRotation).
+	// RotationQuarantined means that the target accepts neither credential: an operator must act
+	// (RepairRotation).
 	RotationQuarantined = "quarantined"
 )

@@ -11,7 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-// TestRotationStates verifies that the constants of this package are the states that the server reports: no more, no less.
+// TestRotationStates verifies that the constants of this package are the states that the server
+// reports: no more, no less.
 func TestRotationStates(t *testing.T) {
 	t.Parallel()
 	file, err := parser.ParseFile(token.NewFileSet(), "states.go", nil, 0)

@@ -38,10 +38,10 @@ type Credentials struct {
 	SecurityToken   sensitive.Value
 }
 
-// SignV1 returns p with the parameters of a version 1 signature added: AccessKeyId, SignatureMethod,
-// SignatureVersion, SignatureNonce, Timestamp, SecurityToken for a temporary key, and Signature. The caller gives
-// Action, Version and Format, and a nonce that was never used; KMS allows none, and an empty one is left out. A retry
-// is signed afresh. p stays as it is.
+// SignV1 returns p with the parameters of a version 1 signature added: AccessKeyId,
+// SignatureMethod, SignatureVersion, SignatureNonce, Timestamp, SecurityToken for a temporary key,
+// and Signature. The caller gives Action, Version and Format, and a nonce that was never used; KMS
+// allows none, and an empty one is left out. A retry is signed afresh. p stays as it is.
 func (c Credentials) SignV1(method string, p Params, now time.Time, nonce string) (Params, error) {
 	if c.AccessKeyID == "" || c.AccessKeySecret.IsZero() {
 		return nil, errNoCredentials
@@ -87,8 +87,9 @@ type Call struct {
 	Nonce string
 }
 
-// SignHTTP sets the x-acs-* headers and Authorization of r. It signs host, content-type if present, and every
-// x-acs-* header that r has, so set those first. It leaves r.Body alone. Sign a retry again, with a new nonce.
+// SignHTTP sets the x-acs-* headers and Authorization of r. It signs host, content-type if present,
+// and every x-acs-* header that r has, so set those first. It leaves r.Body alone. Sign a retry
+// again, with a new nonce.
 func (c Credentials) SignHTTP(r *http.Request, call Call) error {
 	a := Authorization{Scheme: cmp.Or(call.Scheme, ACS3), AccessKeyID: c.AccessKeyID}
 	stamp := call.Time.UTC().Format(timeFormat)

@@ -1,5 +1,5 @@
-// Package consumermetrics offers what a consumer.Consumer counts, and the state of its secrets, to Prometheus. No value is in it;
-// the names of secrets are.
+// Package consumermetrics offers what a consumer.Consumer counts, and the state of its secrets, to
+// Prometheus. No value is in it; the names of secrets are.
 package consumermetrics
 
 import (

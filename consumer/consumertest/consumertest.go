@@ -1,14 +1,16 @@
-// Package consumertest serves secrets from memory to the tests of an application that reads them by package consumer. A test
-// moves versions and injects failures; no server runs and nothing touches the network.
+// Package consumertest serves secrets from memory to the tests of an application that reads them by
+// package consumer. A test moves versions and injects failures; no server runs and nothing touches
+// the network.
 //
 //	endpoint, c := consumertest.New(t, "app/db", "v1", `{"user":"app","password":"correct horse"}`)
 //	app := start(c)
 //	endpoint.Put("app/db", "v2", `{"user":"app","password":"battery staple"}`)
 //	err := c.Refresh(t.Context(), "app/db") // the application has v2 from here on
 //
-// The endpoint has no push, so that a consumer has a new version exactly when it reads: by [consumer.Consumer.Refresh], after
-// a rejected login, or after [consumer.Config.Interval]. The consumer's intervals and back-off pass at once in a test that runs
-// under testing/synctest: reads of one secret begin at least a second apart, as elsewhere. Use package keyturntest instead to
+// The endpoint has no push, so that a consumer has a new version exactly when it reads: by
+// [consumer.Consumer.Refresh], after a rejected login, or after [consumer.Config.Interval]. The
+// consumer's intervals and back-off pass at once in a test that runs under testing/synctest: reads
+// of one secret begin at least a second apart, as elsewhere. Use package keyturntest instead to
 // test against the real server.
 package consumertest
 
@@ -25,8 +27,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// New returns an endpoint with one secret, and a consumer that has read it and is closed when the test ends. Each change edits
-// the consumer's configuration before it starts.
+// New returns an endpoint with one secret, and a consumer that has read it and is closed when the
+// test ends. Each change edits the consumer's configuration before it starts.
 func New(
 	t testing.TB, name, versionID, value string, change ...func(*consumer.Config),
 ) (*Endpoint, *consumer.Consumer) {
@@ -52,7 +54,8 @@ func New(
 	return e, c
 }
 
-// Endpoint serves secrets from memory. The zero Endpoint is ready for use and has no secret. It is safe for concurrent use.
+// Endpoint serves secrets from memory. The zero Endpoint is ready for use and has no secret. It is
+// safe for concurrent use.
 type Endpoint struct {
 	mu       sync.Mutex
 	secrets  map[string]map[string]version // guarded by mu; by name and label
@@ -64,8 +67,9 @@ var _ consumer.API = (*Endpoint)(nil)
 
 type version struct{ id, value string }
 
-// Put makes a version the current one, as a rotation or PutSecretValue does. The version that was current becomes the
-// previous one, and a candidate (kms.StagePending) loses its label. Put creates a secret that does not exist.
+// Put makes a version the current one, as a rotation or PutSecretValue does. The version that was
+// current becomes the previous one, and a candidate (kms.StagePending) loses its label. Put creates
+// a secret that does not exist.
 func (e *Endpoint) Put(name, versionID, value string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -94,16 +98,18 @@ func (e *Endpoint) stagesLocked(name string) map[string]version {
 	return e.secrets[name]
 }
 
-// Delete deletes a secret. A consumer takes its value away when two reads, some seconds apart, have not found it.
+// Delete deletes a secret. A consumer takes its value away when two reads, some seconds apart, have
+// not found it.
 func (e *Endpoint) Delete(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.secrets, name)
 }
 
-// Fail makes each read of a secret fail with err from now on. The name "" stands for all secrets, and a nil err ends the
-// failure. A [kms.Error] stands for an answer of the server, such as [kms.ErrUnavailable] or [kms.ErrNoPermission]; any other
-// error stands for a server that cannot be reached.
+// Fail makes each read of a secret fail with err from now on. The name "" stands for all secrets,
+// and a nil err ends the failure. A [kms.Error] stands for an answer of the server, such as
+// [kms.ErrUnavailable] or [kms.ErrNoPermission]; any other error stands for a server that cannot be
+// reached.
 func (e *Endpoint) Fail(name string, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -148,7 +154,8 @@ func (e *Endpoint) GetSecretValue(
 	}, nil
 }
 
-// WatchSecrets answers that the endpoint has no such operation, so that consumers do not wait for push.
+// WatchSecrets answers that the endpoint has no such operation, so that consumers do not wait for
+// push.
 func (e *Endpoint) WatchSecrets(context.Context, *kms.WatchSecretsRequest) (*kms.WatchSecretsResponse, error) {
 	return nil, notFound(kms.CodeActionNotFound, "the endpoint of the test has no push")
 }
@@ -157,8 +164,8 @@ func notFound(code, message string) error {
 	return &kms.Error{HTTPStatus: http.StatusNotFound, Code: code, Message: message}
 }
 
-// Held returns the oldest version of a secret that something open holds ([consumer.Consumer.Hold]); "" when nothing holds
-// another version than the current one.
+// Held returns the oldest version of a secret that something open holds ([consumer.Consumer.Hold]);
+// "" when nothing holds another version than the current one.
 func Held(t testing.TB, c *consumer.Consumer, name string) string {
 	t.Helper()
 	for _, s := range c.Status() {

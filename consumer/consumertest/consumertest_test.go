@@ -13,7 +13,8 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// TestRotation verifies that the labels move as in a rotation at a server: candidate, current, previous.
+// TestRotation verifies that the labels move as in a rotation at a server: candidate, current,
+// previous.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	e, c := consumertest.New(t, "app/db", "v1", "one")

@@ -1,8 +1,9 @@
-// Package credential reads an account and what proves it out of the value of a secret. The adapters below it use it; code that
-// opens connections by itself can too.
+// Package credential reads an account and what proves it out of the value of a secret. The adapters
+// below it use it; code that opens connections by itself can too.
 //
-// The usual member names are found by themselves: those of the managed types (AccountName and AccountPassword, UserName with
-// Password or PrivateKey, AccessKeyId and AccessKeySecret) and those in common use in generic secrets. Format names others.
+// The usual member names are found by themselves: those of the managed types (AccountName and
+// AccountPassword, UserName with Password or PrivateKey, AccessKeyId and AccessKeySecret) and those
+// in common use in generic secrets. Format names others.
 package credential
 
 import (
@@ -23,16 +24,18 @@ type Credential struct {
 	Secret sensitive.Value
 }
 
-// Format says where in a value a credential is. The zero Format finds the usual members of a JSON object, and takes any other
-// value as the bare credential.
+// Format says where in a value a credential is. The zero Format finds the usual members of a JSON
+// object, and takes any other value as the bare credential.
 type Format struct {
-	// AccountMember and SecretMember name the members of the JSON object; empty means the usual ones.
+	// AccountMember and SecretMember name the members of the JSON object; empty means the usual
+	// ones.
 	AccountMember, SecretMember string
 	// Account is whose credential it is where the value does not say.
 	Account string
 }
 
-// Read returns the credential in a version of a secret. Its errors name members, and hold nothing of the value.
+// Read returns the credential in a version of a secret. Its errors name members, and hold nothing
+// of the value.
 func (f Format) Read(s *consumer.Secret) (Credential, error) {
 	value := s.Value()
 	if !strings.HasPrefix(strings.TrimSpace(value.Reveal()), "{") {

@@ -14,9 +14,10 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestServerRotatesWhatAdaptersAccept verifies, for each pair of usual member names and for values without one, that the server
-// finds the credential that an adapter logs in with, or refuses the value with the reason; and that the adapter reads from the
-// rotated value what the target was given.
+// TestServerRotatesWhatAdaptersAccept verifies, for each pair of usual member names and for values
+// without one, that the server finds the credential that an adapter logs in with, or refuses the
+// value with the reason; and that the adapter reads from the rotated value what the target was
+// given.
 func TestServerRotatesWhatAdaptersAccept(t *testing.T) {
 	t.Parallel()
 	accounts := slices.Concat([]string{""}, table.Usual(table.Account), table.Usual(table.KeyID))
@@ -80,7 +81,8 @@ func text(s string) string {
 	return string(b)
 }
 
-// TestAdaptersReadManagedTypes verifies that adapters find the credential in what GetSecretValue returns for each managed type.
+// TestAdaptersReadManagedTypes verifies that adapters find the credential in what GetSecretValue
+// returns for each managed type.
 func TestAdaptersReadManagedTypes(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{kms.TypeRds, kms.TypeRedis, kms.TypePolarDB, kms.TypeRAMCredentials, kms.TypeECS} {

@@ -13,7 +13,8 @@ import (
 	"github.com/keyturn/keyturn/consumer/httpauth"
 )
 
-// secrets returns the Consumer of an application. The example of package consumer shows how to make one for a server.
+// secrets returns the Consumer of an application. The example of package consumer shows how to make
+// one for a server.
 func secrets() *consumer.Consumer {
 	endpoint := &consumertest.Endpoint{}
 	endpoint.Put("partner/token", "v1", "token-1")

@@ -5,14 +5,17 @@
 //
 // What it does:
 //
-//   - Each request carries the current version. When the server answers 401, the secret is read again, and the request is sent
-//     once more with what is current then, or if that is what was rejected, with the candidate of a rotation that is under way
-//     or the version before (consumer.Failed; its limit of rejected logins holds). A request whose body cannot be sent again
-//     (http.Request.GetBody) is not repeated: its 401 is returned, and the next request has the newer version.
-//   - The credential goes to the origins that Options names, and nowhere else: not to another host, port or scheme that a
-//     redirect leads to.
+//   - Each request carries the current version. When the server answers 401, the secret is read
+//     again, and the request is sent once more with what is current then, or if that is what was
+//     rejected, with the candidate of a rotation that is under way or the version before
+//     (consumer.Failed; its limit of rejected logins holds). A request whose body cannot be sent
+//     again (http.Request.GetBody) is not repeated: its 401 is returned, and the next request has
+//     the newer version.
+//   - The credential goes to the origins that Options names, and nowhere else: not to another host,
+//     port or scheme that a redirect leads to.
 //
-// What carries a credential has no connection that is bound to it, so nothing is drained or held here.
+// What carries a credential has no connection that is bound to it, so nothing is drained or held
+// here.
 package httpauth
 
 import (
@@ -49,8 +52,8 @@ const (
 
 // Options say where a credential goes.
 type Options struct {
-	// Origins are who gets it: scheme and host, with a port unless it is the usual one, such as "https://api.example.com". At
-	// least one.
+	// Origins are who gets it: scheme and host, with a port unless it is the usual one, such as
+	// "https://api.example.com". At least one.
 	Origins []string
 	// Scheme is Basic, Bearer or Header. Empty means Bearer.
 	Scheme Scheme
@@ -74,7 +77,8 @@ type Transport struct {
 	last *rejection // guarded by mu
 }
 
-// rejection is a version that was rejected, and what to send instead. All requests that were under way with it share one.
+// rejection is a version that was rejected, and what to send instead. All requests that were under
+// way with it share one.
 type rejection struct {
 	version string
 	known   chan struct{} // closed when the rest is known
@@ -191,7 +195,8 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// instead is what to send instead of a version that was rejected. One of those who ask at the same time finds out for all.
+// instead is what to send instead of a version that was rejected. One of those who ask at the same
+// time finds out for all.
 func (t *Transport) instead(ctx context.Context, version string) (*consumer.Secret, error) {
 	for {
 		t.mu.Lock()

@@ -130,7 +130,8 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce holds that requests that are under way together when a credential ends all go on, and count as one rejection.
+// TestManyAtOnce holds that requests that are under way together when a credential ends all go on,
+// and count as one rejection.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
 	e, c := consumertest.New(t, "token", "v1", "t1")
@@ -236,7 +237,8 @@ type closing struct {
 
 func (c *closing) Close() error { c.closed = true; return nil }
 
-// TestGoneAway holds that a caller who gives up while it finds out for others what to send leaves that to another.
+// TestGoneAway holds that a caller who gives up while it finds out for others what to send leaves
+// that to another.
 func TestGoneAway(t *testing.T) {
 	t.Parallel()
 	e, c := consumertest.New(t, "token", "v1", "t1")

@@ -15,7 +15,8 @@ import (
 
 const (
 	keyType, keyLength = "user", 32
-	// permissions give the owner and any process of the same user what reading needs, and others nothing.
+	// permissions give the owner and any process of the same user what reading needs, and others
+	// nothing.
 	permissions = 0x3f3f0000
 	lockTimeout = 5 * time.Second
 )
@@ -56,7 +57,8 @@ func absent(err error) bool {
 	return errors.Is(err, unix.ENOKEY) || errors.Is(err, unix.EKEYEXPIRED) || errors.Is(err, unix.EKEYREVOKED)
 }
 
-// make makes the key, under a lock of the directory: add_key changes a key of the same name that another process has just made.
+// make makes the key, under a lock of the directory: add_key changes a key of the same name that
+// another process has just made.
 func (k key) make(dir string) (int, error) {
 	f, err := os.Open(dir)
 	if err != nil {

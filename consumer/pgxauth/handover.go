@@ -21,8 +21,9 @@ import (
 // takeOver is how long an open connection waits for who has asked for it, which takes no network.
 const takeOver = time.Minute
 
-// handover is a connection on which a session is open, for a client that wants to open one: it takes the client's startup
-// message, and gives what the server has said after the login. From then on it is the connection.
+// handover is a connection on which a session is open, for a client that wants to open one: it
+// takes the client's startup message, and gives what the server has said after the login. From then
+// on it is the connection.
 type handover struct {
 	net.Conn
 	held  *adapter.Conn
@@ -63,8 +64,8 @@ func newHandover(login *pgconn.PgConn, held *adapter.Conn) (*handover, error) {
 	return h, nil
 }
 
-// configure has the next connection of cc be this one. What was checked at the login is not checked again: which host is
-// preferred, TLS, and how the server asks for a password.
+// configure has the next connection of cc be this one. What was checked at the login is not checked
+// again: which host is preferred, TLS, and how the server asks for a password.
 func (h *handover) configure(cc *pgx.ConnConfig) {
 	var taken atomic.Bool
 	cc.DialFunc = func(context.Context, string, string) (net.Conn, error) {
@@ -111,8 +112,8 @@ func (h *handover) Close() error {
 	return h.Conn.Close()
 }
 
-// canceller is what pgx gets when it dials a server to cancel what a connection does: the request goes the way that the
-// login went, with TLS where that had it.
+// canceller is what pgx gets when it dials a server to cancel what a connection does: the request
+// goes the way that the login went, with TLS where that had it.
 type canceller struct {
 	login    *pgconn.PgConn
 	deadline atomic.Pointer[time.Time]

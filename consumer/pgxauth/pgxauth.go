@@ -1,5 +1,6 @@
-// Package pgxauth opens the connections of a pgx pool with the credential of a secret, and goes on over rotations: the
-// application sees no failed login and changes nothing but the configuration of its pool.
+// Package pgxauth opens the connections of a pgx pool with the credential of a secret, and goes on
+// over rotations: the application sees no failed login and changes nothing but the configuration of
+// its pool.
 //
 //	config, err := pgxpool.ParseConfig("host=db.example.com dbname=app sslmode=verify-full")
 //	err = pgxauth.Configure(config, c, "db_cred", nil)
@@ -7,19 +8,23 @@
 //
 // What it does:
 //
-//   - Each connection is opened with the current version. When the server rejects it, the secret is read again once and the
-//     login repeated with what is current then, with the candidate of a rotation that is under way, and with the version
-//     before, by consumer.Login; its limit of rejected logins holds.
-//   - After a promotion the connections of the former version are replaced one by one, when they are not in use: each at its
-//     own time between one half and the whole of Options.DrainWithin (5 minutes unless set), well before the grace period of
-//     the rotation (1 hour unless set) is over. A connection that the application keeps to itself is never taken away.
-//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who uses which version.
+//   - Each connection is opened with the current version. When the server rejects it, the secret is
+//     read again once and the login repeated with what is current then, with the candidate of a
+//     rotation that is under way, and with the version before, by consumer.Login; its limit of
+//     rejected logins holds.
+//   - After a promotion the connections of the former version are replaced one by one, when they
+//     are not in use: each at its own time between one half and the whole of Options.DrainWithin (5
+//     minutes unless set), well before the grace period of the rotation (1 hour unless set) is
+//     over. A connection that the application keeps to itself is never taken away.
+//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who
+//     uses which version.
 //
-// pgxpool asks for a credential once for each connection, before it logs in, and returns a rejection to the caller. So this
-// package logs in by itself, in BeforeConnect, with all of the pool's configuration, and hands the open connection over: what
-// pgx then opens is a connection that answers its startup at once, from what the server has said. There is one login and no
-// further round trip. Do not open connections with the configuration of a pooled connection (pgx.Conn.Config); the one of the
-// pool (pgxpool.Pool.Config) and Connect are for that.
+// pgxpool asks for a credential once for each connection, before it logs in, and returns a
+// rejection to the caller. So this package logs in by itself, in BeforeConnect, with all of the
+// pool's configuration, and hands the open connection over: what pgx then opens is a connection
+// that answers its startup at once, from what the server has said. There is one login and no
+// further round trip. Do not open connections with the configuration of a pooled connection
+// (pgx.Conn.Config); the one of the pool (pgxpool.Pool.Config) and Connect are for that.
 package pgxauth
 
 import (
@@ -40,25 +45,28 @@ import (
 
 // Options are what can be set; nil stands for the zero Options.
 type Options struct {
-	// Format says where in the value the credential is. Zero finds the usual members. Where the value names no account, that of
-	// the connection string is used.
+	// Format says where in the value the credential is. Zero finds the usual members. Where the
+	// value names no account, that of the connection string is used.
 	Format credential.Format
-	// DrainWithin is when, after a promotion, the last connection of the former version is replaced. 0 means 5 minutes. Keep it
-	// below the grace period of the rotation.
+	// DrainWithin is when, after a promotion, the last connection of the former version is
+	// replaced. 0 means 5 minutes. Keep it below the grace period of the rotation.
 	DrainWithin time.Duration
-	// Rejected says whether an error of a login means that the credential was not accepted. nil means Rejected.
+	// Rejected says whether an error of a login means that the credential was not accepted. nil
+	// means Rejected.
 	Rejected func(error) bool
 }
 
-// Rejected reports whether err is how PostgreSQL says that a credential was not accepted: SQLSTATE 28P01 or 28000.
+// Rejected reports whether err is how PostgreSQL says that a credential was not accepted: SQLSTATE
+// 28P01 or 28000.
 func Rejected(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && (e.Code == "28P01" || e.Code == "28000")
 }
 
-// Configure has a pool open its connections with a secret. Hooks that the configuration has already are called too, so set
-// them before. It lowers MaxConnIdleTime to Options.DrainWithin, and HealthCheckPeriod to a quarter of that, where they are
-// higher: connections that lie idle hold no former version for longer.
+// Configure has a pool open its connections with a secret. Hooks that the configuration has already
+// are called too, so set them before. It lowers MaxConnIdleTime to Options.DrainWithin, and
+// HealthCheckPeriod to a quarter of that, where they are higher: connections that lie idle hold no
+// former version for longer.
 func Configure(config *pgxpool.Config, c *consumer.Consumer, secret string, options *Options) error {
 	a, err := adapter.New("pgxauth", c, secret, (*adapter.Options)(options), Rejected)
 	if err != nil {
@@ -123,8 +131,8 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, c *consumer.Consumer, 
 	return conn, nil
 }
 
-// login opens a connection with whichever version the server accepts, and has cc hand it to the next connection that is made
-// with cc.
+// login opens a connection with whichever version the server accepts, and has cc hand it to the
+// next connection that is made with cc.
 func login(ctx context.Context, a *adapter.Adapter, cc *pgx.ConnConfig) error {
 	var opened *pgconn.PgConn
 	var account string

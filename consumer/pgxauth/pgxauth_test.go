@@ -137,7 +137,8 @@ func nothingWorks(t *testing.T, s server) {
 	}
 }
 
-// drained holds that connections of a former version are replaced, one by one, idle ones too, and held until then.
+// drained holds that connections of a former version are replaced, one by one, idle ones too, and
+// held until then.
 func drained(t *testing.T, s server) {
 	s.set(t, "drain_a", "p1")
 	s.set(t, "drain_b", "p2")
@@ -199,8 +200,8 @@ func drained(t *testing.T, s server) {
 	}
 }
 
-// taken holds that a connection that has become due in the pool is not handed out, and one that has meanwhile does not come
-// back to it.
+// taken holds that a connection that has become due in the pool is not handed out, and one that has
+// meanwhile does not come back to it.
 func taken(t *testing.T, s server) {
 	s.set(t, "taken_a", "p1")
 	s.set(t, "taken_b", "p2")
@@ -314,7 +315,8 @@ func cancel(t *testing.T, s server) {
 	}
 }
 
-// session holds that what the server says of itself at the login arrives, and that other protocols over the connection work.
+// session holds that what the server says of itself at the login arrives, and that other protocols
+// over the connection work.
 func session(t *testing.T, s server) {
 	s.set(t, "session_role", "p1")
 	_, c := consumertest.New(t, "db", "v1", value("session_role", "p1"))

@@ -10,8 +10,9 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// heldConn is a connection that holds its version until it is closed, or until it is older than the pool hands out and at
-// rest. One that somebody keeps, and uses again after that, holds its version again.
+// heldConn is a connection that holds its version until it is closed, or until it is older than the
+// pool hands out and at rest. One that somebody keeps, and uses again after that, holds its version
+// again.
 type heldConn struct {
 	net.Conn
 	adapter *adapter.Adapter
@@ -41,8 +42,8 @@ func hold(conn net.Conn, a *adapter.Adapter, held *adapter.Conn, limit time.Dura
 	return h
 }
 
-// look lets the version go of a connection at rest. It is called when the connection has come to its age, and again while it
-// is in use after that.
+// look lets the version go of a connection at rest. It is called when the connection has come to
+// its age, and again while it is in use after that.
 func (c *heldConn) look() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,7 +98,8 @@ func (c *heldConn) Close() error {
 // NetConn is what is below, by which go-redis finds the connection below TLS.
 func (c *heldConn) NetConn() net.Conn { return c.Conn }
 
-// plainConn is a heldConn that go-redis can look at through the operating system, as at the one below.
+// plainConn is a heldConn that go-redis can look at through the operating system, as at the one
+// below.
 type plainConn struct {
 	*heldConn
 	syscall.Conn

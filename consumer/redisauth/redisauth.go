@@ -1,5 +1,6 @@
-// Package redisauth opens the connections of a go-redis client with the credential of a secret, and goes on over rotations: the
-// application sees no refused login and changes nothing but the options of its client.
+// Package redisauth opens the connections of a go-redis client with the credential of a secret, and
+// goes on over rotations: the application sees no refused login and changes nothing but the options
+// of its client.
 //
 //	options := &redis.Options{Addr: "cache.example.com:6379"}
 //	err := redisauth.Configure(options, c, "cache_cred", nil)
@@ -7,21 +8,26 @@
 //
 // What it does:
 //
-//   - Each connection is opened with the current version. When the server rejects it (WRONGPASS), the secret is read again once
-//     and the login repeated with what is current then, with the candidate of a rotation that is under way, and with the
-//     version before, by consumer.Login; its limit of rejected logins holds.
-//   - Connections end, when they are not in use, at an age between one half and the whole of Options.DrainWithin (5 minutes
-//     unless set), each at its own time. So after a promotion those of the former version are replaced one by one, well before
-//     the grace period of the rotation (1 hour unless set) is over.
-//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who uses which version. go-redis
-//     looks at the age of a connection when it takes it from the pool, so those of a client that is not used stay open; one
-//     that is older than DrainWithin and at rest holds nothing, because the pool hands it out no more.
+//   - Each connection is opened with the current version. When the server rejects it (WRONGPASS),
+//     the secret is read again once and the login repeated with what is current then, with the
+//     candidate of a rotation that is under way, and with the version before, by consumer.Login;
+//     its limit of rejected logins holds.
+//   - Connections end, when they are not in use, at an age between one half and the whole of
+//     Options.DrainWithin (5 minutes unless set), each at its own time. So after a promotion those
+//     of the former version are replaced one by one, well before the grace period of the rotation
+//     (1 hour unless set) is over.
+//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who
+//     uses which version. go-redis looks at the age of a connection when it takes it from the pool,
+//     so those of a client that is not used stay open; one that is older than DrainWithin and at
+//     rest holds nothing, because the pool hands it out no more.
 //
-// The login is made when a connection is dialled, by AUTH, and not through the credentials providers of go-redis. Those get no
-// second chance when the server rejects a credential, log in twice then (HELLO, then AUTH), and do not tell what became of an
-// authentication that is repeated on an open connection, so that what is held could not be told truly.
+// The login is made when a connection is dialled, by AUTH, and not through the credentials
+// providers of go-redis. Those get no second chance when the server rejects a credential, log in
+// twice then (HELLO, then AUTH), and do not tell what became of an authentication that is repeated
+// on an open connection, so that what is held could not be told truly.
 //
-// A client of Redis Sentinel dials sentinels and servers with the same function, so it cannot be configured here.
+// A client of Redis Sentinel dials sentinels and servers with the same function, so it cannot be
+// configured here.
 package redisauth
 
 import (
@@ -42,17 +48,19 @@ import (
 
 // Options are what can be set; nil stands for the zero Options.
 type Options struct {
-	// Format says where in the value the credential is. Zero finds the usual members. Where the value names no account, the
-	// default user logs in.
+	// Format says where in the value the credential is. Zero finds the usual members. Where the
+	// value names no account, the default user logs in.
 	Format credential.Format
-	// DrainWithin is the greatest age of a connection. 0 means 5 minutes. Keep it below the grace period of the rotation.
+	// DrainWithin is the greatest age of a connection. 0 means 5 minutes. Keep it below the grace
+	// period of the rotation.
 	DrainWithin time.Duration
-	// Rejected says whether an error of a login means that the credential was not accepted. nil means Rejected.
+	// Rejected says whether an error of a login means that the credential was not accepted. nil
+	// means Rejected.
 	Rejected func(error) bool
 }
 
-// Rejected reports whether err is how Redis and Valkey say that a credential was not accepted: WRONGPASS, or before version 6
-// "ERR invalid password".
+// Rejected reports whether err is how Redis and Valkey say that a credential was not accepted:
+// WRONGPASS, or before version 6 "ERR invalid password".
 func Rejected(err error) bool {
 	var e *ServerError
 	return errors.As(err, &e) && (e.Code() == "WRONGPASS" || strings.HasPrefix(e.text, "ERR invalid password"))
@@ -72,9 +80,10 @@ func (e *ServerError) Code() string {
 
 type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Configure has a client open its connections with a secret. It dials with o.Dialer, if that is set, and replaces it. It sets
-// ConnMaxLifetime to Options.DrainWithin, unless a lower one is set, ConnMaxLifetimeJitter, and PoolFIFO, so that a pool that
-// is in use takes each of its connections in turn.
+// Configure has a client open its connections with a secret. It dials with o.Dialer, if that is
+// set, and replaces it. It sets ConnMaxLifetime to Options.DrainWithin, unless a lower one is set,
+// ConnMaxLifetimeJitter, and PoolFIFO, so that a pool that is in use takes each of its connections
+// in turn.
 func Configure(o *redis.Options, c *consumer.Consumer, secret string, options *Options) error {
 	a, err := adapter.New("redisauth", c, secret, (*adapter.Options)(options), Rejected)
 	switch {
@@ -152,7 +161,8 @@ func dialAndLogIn(a *adapter.Adapter, o *redis.Options, limit time.Duration) dia
 	}
 }
 
-// authenticate sends AUTH and reads the answer, which is one line. Nothing else is sent meanwhile, so nothing is read beyond it.
+// authenticate sends AUTH and reads the answer, which is one line. Nothing else is sent meanwhile,
+// so nothing is read beyond it.
 func authenticate(ctx context.Context, conn net.Conn, cred credential.Credential) error {
 	deadline, ok := ctx.Deadline()
 	if !ok {

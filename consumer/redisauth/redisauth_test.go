@@ -58,8 +58,8 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-// rejected holds that a caller sees nothing of a password that the server no longer accepts, and that no retry of the client's
-// own is needed for that.
+// rejected holds that a caller sees nothing of a password that the server no longer accepts, and
+// that no retry of the client's own is needed for that.
 func rejected(t *testing.T, s *servers.Redis) {
 	for _, tt := range []struct {
 		name   string
@@ -101,7 +101,8 @@ func nothingWorks(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// drained holds that connections end at their age one by one, without a failure, and are held until then.
+// drained holds that connections end at their age one by one, without a failure, and are held until
+// then.
 func drained(t *testing.T, s *servers.Redis) {
 	user(t, s, "drain-a", "p1")
 	user(t, s, "drain-b", "p2")
@@ -146,8 +147,8 @@ func drained(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// atRest holds that connections that nobody uses let their version go at their age, and those that somebody keeps do not, or
-// only until they are used again.
+// atRest holds that connections that nobody uses let their version go at their age, and those that
+// somebody keeps do not, or only until they are used again.
 func atRest(t *testing.T, s *servers.Redis) {
 	user(t, s, "rest", "p1", "p2")
 	s.Do(t, "ACL", "SETUSER", "rest", "allchannels")
@@ -244,7 +245,8 @@ func overTLS(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// database holds that what go-redis does after the login works: another database, a name, protocol 3, subscriptions.
+// database holds that what go-redis does after the login works: another database, a name, protocol
+// 3, subscriptions.
 func database(t *testing.T, s *servers.Redis) {
 	user(t, s, "database", "p1")
 	s.Do(t, "ACL", "SETUSER", "database", "allchannels")
@@ -288,7 +290,8 @@ func defaultUser(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// TestSilent holds that a server that takes connections and says nothing does not hold a caller for longer than it allows.
+// TestSilent holds that a server that takes connections and says nothing does not hold a caller for
+// longer than it allows.
 func TestSilent(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

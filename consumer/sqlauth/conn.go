@@ -8,14 +8,16 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// Unwrapper is what the connections of this package are, for code that needs the driver's own in sql.Conn.Raw.
+// Unwrapper is what the connections of this package are, for code that needs the driver's own in
+// sql.Conn.Raw.
 type Unwrapper interface {
 	// Unwrap returns the driver's connection.
 	Unwrap() driver.Conn
 }
 
-// conn is a connection of a driver. database/sql asks connections for what they can do beyond the least; conn has all of
-// that, and where the driver has not it does, or says, what database/sql would do then.
+// conn is a connection of a driver. database/sql asks connections for what they can do beyond the
+// least; conn has all of that, and where the driver has not it does, or says, what database/sql
+// would do then.
 type conn struct {
 	driver.Conn
 	held *adapter.Conn
@@ -51,8 +53,8 @@ func (c *conn) IsValid() bool {
 	return true
 }
 
-// ResetSession is called when a connection is taken from the pool: instead of one that is due, database/sql takes another
-// or opens one.
+// ResetSession is called when a connection is taken from the pool: instead of one that is due,
+// database/sql takes another or opens one.
 func (c *conn) ResetSession(ctx context.Context) error {
 	if c.held.Due() {
 		return driver.ErrBadConn
@@ -98,7 +100,8 @@ func (c *conn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx
 	return tx, err
 }
 
-// ExecContext answers driver.ErrSkip for a driver without it, and database/sql then prepares a statement.
+// ExecContext answers driver.ErrSkip for a driver without it, and database/sql then prepares a
+// statement.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if e, ok := c.Conn.(driver.ExecerContext); ok {
 		return e.ExecContext(ctx, query, args)
@@ -113,7 +116,8 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	return nil, driver.ErrSkip
 }
 
-// CheckNamedValue answers driver.ErrSkip for a driver without it, and database/sql then converts by its own rules.
+// CheckNamedValue answers driver.ErrSkip for a driver without it, and database/sql then converts by
+// its own rules.
 func (c *conn) CheckNamedValue(v *driver.NamedValue) error {
 	if n, ok := c.Conn.(driver.NamedValueChecker); ok {
 		return n.CheckNamedValue(v)

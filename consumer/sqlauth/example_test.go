@@ -17,7 +17,8 @@ import (
 	"github.com/keyturn/keyturn/consumer/sqlauth"
 )
 
-// secrets returns the Consumer of an application. The example of package consumer shows how to make one for a server.
+// secrets returns the Consumer of an application. The example of package consumer shows how to make
+// one for a server.
 func secrets() *consumer.Consumer {
 	endpoint := &consumertest.Endpoint{}
 	endpoint.Put("db_cred", "v1", `{"user":"app","password":"correct horse"}`)

@@ -23,7 +23,8 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// database accepts passwords, and answers each query with the password that its connection was opened with.
+// database accepts passwords, and answers each query with the password that its connection was
+// opened with.
 type database struct {
 	mu       sync.Mutex
 	accepts  map[string]bool
@@ -158,8 +159,8 @@ func asked(t *testing.T, q interface {
 	return password
 }
 
-// TestRejected holds that a caller sees nothing of a password that the server no longer accepts: whether the new one is current
-// already, is the candidate, or only the version before works.
+// TestRejected holds that a caller sees nothing of a password that the server no longer accepts:
+// whether the new one is current already, is the candidate, or only the version before works.
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -205,7 +206,8 @@ func TestNothingWorks(t *testing.T) {
 	})
 }
 
-// TestDrain holds that connections of a former version are replaced one by one, and are held until then.
+// TestDrain holds that connections of a former version are replaced one by one, and are held until
+// then.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", value("p1"))

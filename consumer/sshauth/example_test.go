@@ -13,7 +13,8 @@ import (
 	"github.com/keyturn/keyturn/consumer/sshauth"
 )
 
-// secrets returns the Consumer of an application. The example of package consumer shows how to make one for a server.
+// secrets returns the Consumer of an application. The example of package consumer shows how to make
+// one for a server.
 func secrets() *consumer.Consumer {
 	endpoint := &consumertest.Endpoint{}
 	endpoint.Put("acs/ecs/web", "v1", `{"UserName":"deploy","Password":"correct horse"}`)

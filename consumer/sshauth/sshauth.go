@@ -1,17 +1,21 @@
-// Package sshauth logs in at SSH hosts with the private key or the password in a secret, and goes on over rotations.
+// Package sshauth logs in at SSH hosts with the private key or the password in a secret, and goes
+// on over rotations.
 //
 //	host := sshauth.Host{Addr: "web.example.com:22", Config: &ssh.ClientConfig{HostKeyCallback: known}}
 //	client, err := sshauth.Dial(ctx, c, "acs/ecs/web", host, nil)
 //
 // What it does:
 //
-//   - Dial logs in with the current version. When the host rejects it, the secret is read again once and the login repeated
-//     with what is current then, with the candidate of a rotation that is under way, and with the version before, by
-//     consumer.Login; its limit of rejected logins holds. The connection holds its version (consumer.Hold) until it is closed.
-//   - AuthMethods is for code that dials by itself: the methods offer the same versions in the same order within one
-//     handshake. They do not know what became of the connection, so they hold nothing.
+//   - Dial logs in with the current version. When the host rejects it, the secret is read again
+//     once and the login repeated with what is current then, with the candidate of a rotation that
+//     is under way, and with the version before, by consumer.Login; its limit of rejected logins
+//     holds. The connection holds its version (consumer.Hold) until it is closed.
+//   - AuthMethods is for code that dials by itself: the methods offer the same versions in the same
+//     order within one handshake. They do not know what became of the connection, so they hold
+//     nothing.
 //
-// An SSH connection is seldom pooled, and outlives a rotation: the host asks for the credential at the login alone.
+// An SSH connection is seldom pooled, and outlives a rotation: the host asks for the credential at
+// the login alone.
 package sshauth
 
 import (
@@ -36,8 +40,8 @@ import (
 type Options struct {
 	// Format says where in the value the credential is. Zero finds the usual members.
 	Format credential.Format
-	// KeyboardInteractive answers the questions of a host that asks for the password in that way, instead of the method
-	// "password".
+	// KeyboardInteractive answers the questions of a host that asks for the password in that way,
+	// instead of the method "password".
 	KeyboardInteractive bool
 }
 
@@ -93,7 +97,8 @@ func (o Options) method(s *consumer.Secret, cred credential.Credential) (ssh.Aut
 	return ssh.Password(cred.Secret.Reveal()), nil
 }
 
-// answers gives the password to a question whose answer is not shown. Others are not asked by hosts that want a password.
+// answers gives the password to a question whose answer is not shown. Others are not asked by hosts
+// that want a password.
 func answers(password sensitive.Value, questions []string, echo []bool) ([]string, error) {
 	list := make([]string, len(questions))
 	for i := range questions {
@@ -113,13 +118,14 @@ type Host struct {
 	Network string
 	// Addr is host:port.
 	Addr string
-	// Config needs a HostKeyCallback, and must leave Auth empty. Its User is used if the value names no account. Without a
-	// Timeout and a deadline of the context, each attempt ends after 15 seconds.
+	// Config needs a HostKeyCallback, and must leave Auth empty. Its User is used if the value
+	// names no account. Without a Timeout and a deadline of the context, each attempt ends after 15
+	// seconds.
 	Config *ssh.ClientConfig
 }
 
-// Dial connects to a host and logs in with whichever version it accepts. The connection holds that version until it is
-// closed.
+// Dial connects to a host and logs in with whichever version it accepts. The connection holds that
+// version until it is closed.
 func Dial(
 	ctx context.Context, c *consumer.Consumer, secret string, host Host, options *Options,
 ) (*ssh.Client, error) {
@@ -221,13 +227,14 @@ func (c *heldConn) Close() error {
 	return c.Conn.Close()
 }
 
-// maxOffers is the number of versions that [consumer.Consumer.Failed] can offer: the current one before and after a read, the
-// candidate, and the previous one.
+// maxOffers is the number of versions that [consumer.Consumer.Failed] can offer: the current one
+// before and after a read, the candidate, and the previous one.
 const maxOffers = 4
 
-// AuthMethods returns the Auth of an ssh.ClientConfig for one connection; the caller sets the user. Each time that the host
-// rejects a version, the same connection offers the next one, as long as the host allows further attempts (OpenSSH: six).
-// Rejections count towards [consumer.Config.LoginLimit]. ctx bounds the handshake.
+// AuthMethods returns the Auth of an ssh.ClientConfig for one connection; the caller sets the user.
+// Each time that the host rejects a version, the same connection offers the next one, as long as
+// the host allows further attempts (OpenSSH: six). Rejections count towards
+// [consumer.Config.LoginLimit]. ctx bounds the handshake.
 func AuthMethods(
 	ctx context.Context, c *consumer.Consumer, secret string, options *Options,
 ) ([]ssh.AuthMethod, error) {
@@ -259,8 +266,8 @@ func AuthMethods(
 	return []ssh.AuthMethod{ssh.RetryableAuthMethod(method, maxOffers)}, nil
 }
 
-// offers hands out one version after the other on one connection. A request for a further version means that the host has
-// rejected the last one.
+// offers hands out one version after the other on one connection. A request for a further version
+// means that the host has rejected the last one.
 type offers struct {
 	ctx     context.Context // of one handshake
 	adapter *adapter.Adapter

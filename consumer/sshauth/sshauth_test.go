@@ -125,7 +125,8 @@ func (h *host) config() *ssh.ClientConfig {
 	return &ssh.ClientConfig{User: "app", HostKeyCallback: ssh.FixedHostKey(h.key), Timeout: 10 * time.Second}
 }
 
-// versions are two credentials of one kind, as secret values, and how to have the host accept the second.
+// versions are two credentials of one kind, as secret values, and how to have the host accept the
+// second.
 type versions struct {
 	name          string
 	interactive   bool

@@ -1,5 +1,6 @@
-// Package credential knows where a credential is in the value of a secret. The server, which rotates it, and the adapters of
-// consumers, which log in with it, both read values by the one table of this package, so that they cannot disagree.
+// Package credential knows where a credential is in the value of a secret. The server, which
+// rotates it, and the adapters of consumers, which log in with it, both read values by the one
+// table of this package, so that they cannot disagree.
 package credential
 
 import (
@@ -24,8 +25,8 @@ const (
 	KeyID
 )
 
-// usual is the table: the names that members of a JSON value usually have, the preferred one first. docs/consumer-adapters.md
-// lists them.
+// usual is the table: the names that members of a JSON value usually have, the preferred one first.
+// docs/consumer-adapters.md lists them.
 var usual = [...][]string{
 	Account: {"AccountName", "UserName", "username", "user", "client_id", "dn"},
 	Secret: {
@@ -36,7 +37,8 @@ var usual = [...][]string{
 	KeyID:     {"AccessKeyId", "key_id"},
 }
 
-// Usual returns the usual names of the member for a part, the preferred one first. The caller must not change the slice.
+// Usual returns the usual names of the member for a part, the preferred one first. The caller must
+// not change the slice.
 func Usual(p Part) []string { return usual[p] }
 
 // Object is a value that is a JSON object.
@@ -51,9 +53,9 @@ func Parse(value sensitive.Value) (o Object, ok bool) {
 	return o, true
 }
 
-// Find returns name and string of the member for a part: the member called asked, or, when asked is empty, the first usual one
-// that is a string. ok is false when there is none; name is then the first one that is null, if any, for a caller that
-// writes.
+// Find returns name and string of the member for a part: the member called asked, or, when asked is
+// empty, the first usual one that is a string. ok is false when there is none; name is then the
+// first one that is null, if any, for a caller that writes.
 func (o Object) Find(p Part, asked string) (name, text string, ok bool) {
 	names := usual[p]
 	if asked != "" {

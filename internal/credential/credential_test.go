@@ -8,7 +8,8 @@ import (
 	"github.com/keyturn/keyturn/internal/credential"
 )
 
-// TestDocument verifies that docs/consumer-adapters.md lists the usual names of each part, in their order.
+// TestDocument verifies that docs/consumer-adapters.md lists the usual names of each part, in their
+// order.
 func TestDocument(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/consumer-adapters.md")

@@ -1,8 +1,10 @@
-// Package adapter is what the adapters of package consumer share: the arguments that each takes, the login with whichever
-// version the target accepts, and the replacement of connections after a promotion.
+// Package adapter is what the adapters of package consumer share: the arguments that each takes,
+// the login with whichever version the target accepts, and the replacement of connections after a
+// promotion.
 //
-// An adapter adds what only its client knows: how to open a connection with a credential, how its target says that a
-// credential was not accepted, and when its pool asks whether a connection is still good.
+// An adapter adds what only its client knows: how to open a connection with a credential, how its
+// target says that a credential was not accepted, and when its pool asks whether a connection is
+// still good.
 package adapter
 
 import (
@@ -15,18 +17,20 @@ import (
 	"github.com/keyturn/keyturn/consumer/credential"
 )
 
-// DefaultDrainWithin is well below the default grace period of a rotation, one hour, after which the previous credential stops
-// working.
+// DefaultDrainWithin is well below the default grace period of a rotation, one hour, after which
+// the previous credential stops working.
 const DefaultDrainWithin = 5 * time.Minute
 
-// Options are the options that adapters have in common. Adapters declare the same fields in the same order, so that a
-// pointer to their Options converts to a pointer to these.
+// Options are the options that adapters have in common. Adapters declare the same fields in the
+// same order, so that a pointer to their Options converts to a pointer to these.
 type Options struct {
 	// Format finds the credential in the value.
 	Format credential.Format
-	// DrainWithin is when the last connection of the previous version is replaced; 0 means DefaultDrainWithin.
+	// DrainWithin is when the last connection of the previous version is replaced; 0 means
+	// DefaultDrainWithin.
 	DrainWithin time.Duration
-	// Rejected reports whether an error of a login means that the target did not accept the credential.
+	// Rejected reports whether an error of a login means that the target did not accept the
+	// credential.
 	Rejected func(error) bool
 }
 
@@ -39,8 +43,8 @@ type Adapter struct {
 	promotions promotions
 }
 
-// New checks the arguments that each adapter takes. name is the adapter's package, for error messages. A nil options means
-// the zero Options, and rejected is what their Rejected defaults to.
+// New checks the arguments that each adapter takes. name is the adapter's package, for error
+// messages. A nil options means the zero Options, and rejected is what their Rejected defaults to.
 func New(
 	name string, c *consumer.Consumer, secret string, options *Options, rejected func(error) bool,
 ) (*Adapter, error) {
@@ -66,8 +70,9 @@ func New(
 	return a, nil
 }
 
-// Login calls try with the credential of one version after the other, in the order of [consumer.Consumer.Login], until the
-// target accepts one. It returns a Conn for what try opened with that version.
+// Login calls try with the credential of one version after the other, in the order of
+// [consumer.Consumer.Login], until the target accepts one. It returns a Conn for what try opened
+// with that version.
 func (a *Adapter) Login(
 	ctx context.Context, try func(context.Context, *consumer.Secret, credential.Credential) error,
 ) (*Conn, error) {

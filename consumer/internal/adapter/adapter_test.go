@@ -30,8 +30,8 @@ func count(conns []*adapter.Conn) (due int) {
 	return due
 }
 
-// TestSpread holds that connections of a former version are due one after the other, none before one half of the limit and all
-// at its end, and that those of the current one never are.
+// TestSpread holds that connections of a former version are due one after the other, none before
+// one half of the limit and all at its end, and that those of the current one never are.
 func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", "v1")
@@ -67,7 +67,8 @@ func TestSpread(t *testing.T) {
 	})
 }
 
-// TestNotCurrentWhenOpened holds that a connection that was opened with the candidate lives, and is not due once that is current.
+// TestNotCurrentWhenOpened holds that a connection that was opened with the candidate lives, and is
+// not due once that is current.
 func TestNotCurrentWhenOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", "v1")
@@ -117,7 +118,8 @@ func TestHolds(t *testing.T) {
 	})
 }
 
-// TestNew verifies that New names what is wrong, with the package of the adapter, and completes the options.
+// TestNew verifies that New names what is wrong, with the package of the adapter, and completes the
+// options.
 func TestNew(t *testing.T) {
 	t.Parallel()
 	_, c := consumertest.New(t, "db", "v1", "v1")

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// promotions is what connections know of the time of the last promotion. It has no goroutine: connections ask.
+// promotions is what connections know of the time of the last promotion. It has no goroutine:
+// connections ask.
 type promotions struct {
 	mu      sync.Mutex
 	current string    // guarded by mu; the version that was current at the last check
@@ -15,14 +16,16 @@ type promotions struct {
 	checked time.Time // guarded by mu; the last check
 }
 
-// ended is a context that has ended: with it Get returns a value that is in memory, and waits for none.
+// ended is a context that has ended: with it Get returns a value that is in memory, and waits for
+// none.
 var ended = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
 }()
 
-// current returns the current version and a lower bound of when it became current; an empty version when there is none.
+// current returns the current version and a lower bound of when it became current; an empty version
+// when there is none.
 func (a *Adapter) current(now time.Time) (string, time.Time) {
 	s, err := a.Consumer.Get(ended, a.Secret)
 	if err != nil {
@@ -49,7 +52,8 @@ type Conn struct {
 	release func()
 }
 
-// Opened registers a connection that was opened with a version. The caller must call Closed when the connection is closed.
+// Opened registers a connection that was opened with a version. The caller must call Closed when
+// the connection is closed.
 func (a *Adapter) Opened(version string) *Conn {
 	now := time.Now()
 	a.current(now)
@@ -62,9 +66,10 @@ func (a *Adapter) Opened(version string) *Conn {
 	}
 }
 
-// Due reports whether the connection must be replaced: another version has been current for longer than this connection's
-// limit, which lies between one half and the whole of DrainWithin. For a connection that was opened while its version was not
-// the current one, because the target accepted no other, the limit counts from then. Due takes less than a microsecond.
+// Due reports whether the connection must be replaced: another version has been current for longer
+// than this connection's limit, which lies between one half and the whole of DrainWithin. For a
+// connection that was opened while its version was not the current one, because the target accepted
+// no other, the limit counts from then. Due takes less than a microsecond.
 func (c *Conn) Due() bool {
 	now := time.Now()
 	current, since := c.adapter.current(now)
