@@ -72,11 +72,10 @@ type Call struct {
 	op            *endpoint
 	unverified    bool        // no caller was found: what the request says of itself is a claim
 	table         []*endpoint // every operation
-	effects       map[string]effects
-	resource      resource  // the first one, for the audit trail
-	judgedChanges []changes // accounts that the caller's rights were judged for
-	identity      *identity // the caller's, once it was loaded
-	passed        []string  // the secrets among the resources that the policies have let through
+	resource      resource    // the first one, for the audit trail
+	judgedChanges []changes   // accounts that the caller's rights were judged for
+	identity      *identity   // the caller's, once it was loaded
+	passed        []string    // the secrets among the resources that the policies have let through
 	detail        struct{ version, stage string }
 	began         time.Time       // At, as it was when the call came
 	gone          <-chan struct{} // closed when the caller has hung up

@@ -33,7 +33,6 @@ type Recorder interface {
 type Gate struct {
 	env       *Env
 	audit     Recorder
-	effects   map[string]effects
 	endpoints map[*operation.Op]*endpoint
 
 	// strangers count calls of unverified callers by source, keys those of verified callers by access key.
@@ -52,7 +51,7 @@ const (
 // NewGate returns the gate before the operations.
 func NewGate(env *Env, recorder Recorder) *Gate {
 	return &Gate{
-		env: env, audit: recorder, effects: effectsOf(served), endpoints: byOperation(served),
+		env: env, audit: recorder, endpoints: byOperation(served),
 		strangers: newTallies(strangerRecords, strangerRecordsAtOnce, rate.NewLimiter(allStrangerRecords, allStrangerRecordsAtOnce)),
 		keys:      newTallies(keyRecords, keyRecordsAtOnce, nil),
 	}
@@ -61,7 +60,7 @@ func NewGate(env *Env, recorder Recorder) *Gate {
 // Call does one operation for a verified caller, and returns a pointer to its response struct. op is nil when the request
 // names no operation. What cannot be recorded does not happen: when the audit trail refuses a record, so does the call.
 func (g *Gate) Call(ctx context.Context, op *operation.Op, r protocol.Request) (any, error) {
-	c := &Call{Env: g.env, gate: g, Request: r, At: g.env.Now().UTC(), op: g.endpoints[op], table: served, effects: g.effects}
+	c := &Call{Env: g.env, gate: g, Request: r, At: g.env.Now().UTC(), op: g.endpoints[op], table: served}
 	if c.op != nil {
 		c.Action, c.Version = op.Name, op.Version
 	}

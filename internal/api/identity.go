@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/users"
@@ -115,26 +116,12 @@ func (id *identity) add(tx *store.Tx, account, group string, list []users.Attach
 	return nil
 }
 
-// effects is what policies may say of an action.
-type effects struct{ grantable, repairs, byName bool }
-
-// effectsOf returns it for every action that is an operation's own. A policy of a secret cannot allow any other action.
-func effectsOf(table []*endpoint) map[string]effects {
-	m := map[string]effects{}
-	for _, o := range table {
-		if o.Action != "" {
-			m[o.Action] = effects{grantable: o.Grantable, repairs: o.Repairs, byName: o.ByName}
-		}
-	}
-	return m
-}
-
 // grantable returns the actions that the policy of a secret may allow.
-func (c *Call) grantable() []string {
+func grantable() []string {
 	var list []string
-	for action, e := range c.effects {
-		if e.grantable {
-			list = append(list, action)
+	for _, o := range protocol.Operations() {
+		if o.Grantable {
+			list = append(list, o.Action)
 		}
 	}
 	return list
@@ -146,7 +133,6 @@ func (c *Call) asking(action string, r resource) question {
 		principal: c.Principal,
 		identity:  c.identity,
 		action:    action,
-		effects:   c.effects[action],
 		resource:  r,
 		context:   policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
 	}
@@ -157,7 +143,6 @@ type question struct {
 	principal policy.Principal
 	identity  *identity
 	action    string
-	effects   effects
 	resource  resource
 	context   policy.Context // but for the tags
 }
@@ -171,9 +156,9 @@ func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
 		Action:    q.action,
 		Resource:  q.resource.arn,
 		Context:   q.context,
-		Grantable: q.effects.grantable,
-		Repairs:   q.effects.repairs,
-		ByName:    q.effects.byName,
+	}
+	if o := protocol.OfAction(q.action); o != nil {
+		r.Grantable, r.Repairs, r.ByName = o.Grantable, o.Repairs, o.ByName
 	}
 	if q.resource.secret == "" {
 		return policy.Evaluate(r, q.identity.documents, nil), nil

@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/ram"
 )
 
@@ -52,7 +53,7 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 	}
 	out := &ram.SimulatePolicyResponse{
 		Allowed: d.Allowed, Decision: ram.ImplicitDeny, Sid: d.Sid, StatementIndex: d.Statement, Action: q.action, Resource: q.resource.arn,
-		Judged: judged, Partial: partial, ByName: q.effects.byName,
+		Judged: judged, Partial: partial, ByName: isByName(q.action),
 	}
 	switch {
 	case d.Allowed:
@@ -104,7 +105,7 @@ func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) 
 			continue
 		}
 		q := *first
-		q.action, q.effects, q.resource = action, c.effects[action], r
+		q.action, q.resource = action, r
 		list = append(list, &q)
 	}
 	return list, false, nil
@@ -127,7 +128,7 @@ func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.action, q.effects = p.Action, c.effects[p.Action]
+	q.action = p.Action
 	q.resource, err = c.simulatedResource(p, in)
 	return q, err
 }
@@ -181,7 +182,7 @@ func (c *Call) simulatedResource(p operation.Permission, in *ram.SimulatePolicyR
 		return resource{arn: "*"}, nil
 	case p.Resource == "secret":
 		return resource{arn: c.containerARN()}, nil
-	case c.effects[p.Action].byName:
+	case isByName(p.Action):
 		return resource{arn: c.kmsARN(p.Resource)}, nil
 	case strings.HasSuffix(p.Resource, "/*"):
 		return c.ramResource(p.Resource), nil
@@ -199,4 +200,10 @@ func containerOf(declared string) string {
 		return first
 	}
 	return ""
+}
+
+// isByName reports whether only a statement that names the resource allows the action.
+func isByName(action string) bool {
+	o := protocol.OfAction(action)
+	return o != nil && o.ByName
 }

@@ -30,7 +30,7 @@ func getSecretPolicy(_ context.Context, c *Call, in *kms.GetSecretPolicyRequest)
 func (c *Call) checkPolicy(document string) (policy.Document, error) {
 	d, err := policy.ParseSecret(document, c.Account())
 	if err == nil {
-		err = d.CheckOwner(c.grantable())
+		err = d.CheckOwner(grantable())
 	}
 	if err != nil {
 		return d, fault.Parameter("Policy", "%s", err)

@@ -236,8 +236,8 @@ func (d Declaration) Op() *Op {
 
 // Table is the operations of one or more services.
 type Table struct {
-	list   []*Op
-	byName map[string]*Op
+	list             []*Op
+	byName, byAction map[string]*Op
 }
 
 // NewTable returns the table of declared operations. It panics when two have the same name: a command line names an
@@ -260,12 +260,15 @@ func Join(tables ...*Table) *Table {
 }
 
 func index(list []*Op) *Table {
-	t := &Table{list: list, byName: make(map[string]*Op, len(list))}
+	t := &Table{list: list, byName: map[string]*Op{}, byAction: map[string]*Op{}}
 	for _, o := range list {
 		if t.byName[o.Name] != nil {
 			panic("operation " + o.Name + " is declared twice")
 		}
 		t.byName[o.Name] = o
+		if o.Action != "" {
+			t.byAction[o.Action] = o
+		}
 	}
 	return t
 }
@@ -275,3 +278,6 @@ func (t *Table) All() []*Op { return t.list }
 
 // Named returns the operation of that name; nil when there is none.
 func (t *Table) Named(name string) *Op { return t.byName[name] }
+
+// OfAction returns the operation whose own action that is; nil when it is none's.
+func (t *Table) OfAction(action string) *Op { return t.byAction[action] }

@@ -50,6 +50,10 @@ func Operations() []*operation.Op { return operations.All() }
 // Named returns the operation of that name; nil when there is none.
 func Named(name string) *operation.Op { return operations.Named(name) }
 
+// OfAction returns the operation whose own action that is, such as kms:GetSecretValue; nil for an action that operations need
+// besides their own.
+func OfAction(action string) *operation.Op { return operations.OfAction(action) }
+
 // Find returns the operation of that version and name; nil when there is none.
 func Find(version, name string) *operation.Op {
 	if o := operations.Named(name); o != nil && o.Version == version {
