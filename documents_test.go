@@ -199,3 +199,18 @@ func TestSecurityClaims(t *testing.T) {
 		t.Errorf("%s names %d tests", page, len(claims))
 	}
 }
+
+// documentWidth is the most columns of a line of prose in a document.
+const documentWidth = 160
+
+// TestDocumentWidth verifies that prose can be read beside code: tables and blocks may be wider.
+func TestDocumentWidth(t *testing.T) {
+	t.Parallel()
+	for _, path := range documents(t) {
+		for number, line := range prose(read(t, path)) {
+			if n := len([]rune(line)); n > documentWidth && !strings.HasPrefix(strings.TrimSpace(line), "|") {
+				t.Errorf("%s:%d has %d columns; break it at %d or less", path, number+1, n, documentWidth)
+			}
+		}
+	}
+}
