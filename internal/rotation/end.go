@@ -1,0 +1,162 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// abandon ends the rotation without a change, and plans the next one when they are planned at all.
+func (r Record) abandon(why string, now time.Time) Record {
+	r = r.to(Abandoned)
+	r.Reason, r.EndedAt = why, now
+	if r.Mode == Rotate {
+		r.Abandons++
+	}
+	return r
+}
+
+func (r Record) done(now time.Time) Record {
+	r = r.to(Done)
+	r.EndedAt = now
+	r.Abandons = 0
+	return r
+}
+
+func (r Record) onVerified(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Promoted:
+		r.PromotedAt, r.Abandons = now, 0
+		return r.beginGrace(now), true
+	case Failed:
+		return r.later(e, now), true
+	}
+	return r, false
+}
+
+// beginGrace begins the grace period after a promotion.
+func (r Record) beginGrace(now time.Time) Record {
+	if r.Strategy == target.Single {
+		return r.done(now)
+	}
+	r.Waiting = 0
+	if r.GracePeriod <= 0 && r.GraceWait <= 0 || r.Then != nil { // an emergency does not wait for the end of a grace period
+		return r.to(Retiring)
+	}
+	r = r.to(Grace)
+	r.GraceLimit = now.Add(max(r.GracePeriod, r.GraceWait))
+	return r.WholeGrace(now)
+}
+
+func (r Record) onGrace(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Awaiting:
+		return r.await(e, now), now.Before(r.GraceLimit) && e.Consumers > 0
+	case Expired:
+		r.Waiting = 0
+		return r.to(Retiring), true
+	case Overran:
+		r.Waiting = e.Consumers
+		return r.to(Retiring), !now.Before(r.GraceLimit) && e.Consumers > 0
+	case EndGrace:
+		return r.endGrace(now), true
+	case Undo:
+		r.State, r.NextAt = Undoing, time.Time{}
+		return r.quiet(now), true
+	}
+	return r, false
+}
+
+// await puts the end of a grace period off, until those who hold the former credential count as gone, and no longer than to the deadline.
+func (r Record) await(e Event, now time.Time) Record {
+	r.Waiting = e.Consumers
+	r.NextAt = e.Until
+	if !r.NextAt.After(now) {
+		r.NextAt = now.Add(time.Second)
+	}
+	if r.GraceLimit.Before(r.NextAt) {
+		r.NextAt = r.GraceLimit
+	}
+	r.Reason = r.AwaitsText(e.Consumers)
+	return r
+}
+
+// endGrace ends a grace period now, whatever consumers hold.
+func (r Record) endGrace(now time.Time) Record {
+	r.GraceUntil, r.GraceLimit, r.NextAt = now, now, time.Time{}
+	return r
+}
+
+func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Retired:
+		return r.done(now), true
+	case Failed:
+		return r.later(e, now), true
+	}
+	return r, false
+}
+
+func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case LoggedIn: // the engine moves the labels back in the transaction that stores this
+		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
+		return r.beginGrace(now), true
+	case NoLogin:
+		r.State, r.Reason = Grace, "Not undone: the former credential does not authenticate. "+e.Text
+		r.NextAt = r.GraceUntil
+		if r.Then != nil { // an emergency does not wait for the end of a grace period
+			r = r.endGrace(now)
+		}
+		return r, true
+	case Failed:
+		return r.later(e, now), true
+	}
+	return r, false
+}
+
+func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Reverted:
+		r.SentAt = now
+		if r.Mode == Rehearse && r.Rejections < MaxRejections {
+			return r.done(now), true
+		}
+		return r.abandon(r.Reason, now), true
+	case Declined: // a password history, for one: the base cannot be put back
+		if r.Mode == Rehearse && r.Rejections < MaxRejections {
+			r.Mode = Rotate // the candidate is live and has logged in
+			r = r.to(Verified)
+		} else {
+			r = r.to(Quarantined)
+		}
+		r.Reason = "The target does not take the former credential back: " + e.Text
+		return r, true
+	case Failed:
+		why := r.Reason
+		r = r.later(e, now)
+		r.SentAt = now
+		if why != "" {
+			r.Reason = why
+		}
+		return r, true
+	}
+	return r, false
+}
+
+func (r Record) onRepair(e Event, now time.Time) (Record, bool) {
+	switch e.Kind {
+	case Probed:
+		r = r.to(Unknown)
+		r.Rejections = 0
+		if r.Mode == Reapply {
+			r.Attempt = 0 // it is asked, not changed
+		}
+		return r, true
+	case Again:
+		r = r.to(Prepared)
+		r.Attempt, r.Rejections = 0, 0
+		return r.quiet(now), true
+	}
+	return r, false
+}

@@ -1,0 +1,39 @@
+package rotator
+
+import (
+	"errors"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// answerOf returns what a call to a target came to.
+func answerOf(t *api.Turn, err error) rotation.Answer {
+	if err == nil {
+		return rotation.Answer{OK: true}
+	}
+	return rotation.Answer{Class: target.ClassOf(err), Text: textOf(t, err)}
+}
+
+// textOf returns what callers learn of a target's error; it holds no secret. An error that is not of a target says nothing.
+func textOf(t *api.Turn, err error) string {
+	var e *target.Error
+	if t.Proven() && errors.As(err, &e) {
+		return e.Error()
+	}
+	return target.TextForCaller(err)
+}
+
+// notBegun returns the event of a step that could not be begun: the target or its administrator is gone, the account is not
+// allowed, or the store did not answer.
+func notBegun(t *api.Turn, err error) rotation.Event {
+	text, final := api.Impossible(err)
+	switch {
+	case final:
+		return rotation.NotBegun(t.Record, rotation.Answer{Text: text}, true)
+	case errors.As(err, new(*target.Error)):
+		return rotation.NotBegun(t.Record, answerOf(t, err), false)
+	}
+	return rotation.NotBegun(t.Record, rotation.Answer{Text: "The store or the key of the secret did not answer."}, false)
+}

@@ -1,0 +1,147 @@
+package rotator
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// effect opens the target and takes a step there.
+func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (bool, error) {
+	if w.time() == 0 {
+		return false, errLeadEnding
+	}
+	change, err := t.Change()
+	if err != nil {
+		return false, err
+	}
+	system, err := t.Open()
+	if err != nil {
+		return w.move(ctx, t, notBegun(t, err), nil)
+	}
+	defer func() { _ = system.Close() }() // what it has answered is stored
+	switch step {
+	case rotation.Send:
+		return w.send(ctx, t, system, change)
+	case rotation.Resolve:
+		return w.resolve(ctx, t, system, change)
+	case rotation.Verify:
+		return w.login(ctx, t, system, change.New)
+	case rotation.CheckBase:
+		return w.login(ctx, t, system, change.Old)
+	case rotation.Retire:
+		return w.simple(ctx, t, rotation.Retired, func(ctx context.Context) error { return system.Retire(ctx, change) })
+	case rotation.Clear:
+		return w.simple(ctx, t, rotation.Cleared, func(ctx context.Context) error {
+			if reverter, ok := system.(target.Reverter); ok {
+				return reverter.Revert(ctx, change)
+			}
+			return nil
+		})
+	}
+	return w.takeBack(ctx, t, system, change)
+}
+
+// time is how long an effect may take that begins now: it must end before the right to make it does. 0 means that there is not
+// enough for another.
+func (w *worker) time() time.Duration {
+	whole := w.rotator.config.EffectTimeout
+	left := min(whole, w.lead.Left()-margin)
+	if left < min(whole, leastEffect) {
+		return 0
+	}
+	return left
+}
+
+// within calls a target for at most the time of one effect.
+func (w *worker) within(ctx context.Context, call func(context.Context) error) error {
+	time := w.time()
+	if time == 0 {
+		return target.NotSent("not begun", errLeadEnding)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time)
+	defer cancel()
+	w.at("before a call")
+	defer w.at("after a call")
+	err := call(ctx)
+	if target.Withholds(err) {
+		w.rotator.config.Logger.Info("a target did not answer as it should", "err", err, "detail", target.DetailOf(err))
+	}
+	return err
+}
+
+// send stores the intent, and then gives the candidate to the target. Where there is only one credential, reads are held from
+// the first, and whoever read a moment before has time to log in before the second.
+func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	admit := func(ctx context.Context) error {
+		if err := t.Admit(ctx, system, change.New.Account); err != nil {
+			return err
+		}
+		return reached(ctx, t, system, change.Old)
+	}
+	if err := w.within(ctx, admit); err != nil {
+		return w.move(ctx, t, notBegun(t, err), nil)
+	}
+	if _, err := w.move(ctx, t, rotation.Event{Kind: rotation.Sending}, nil); err != nil {
+		return false, err
+	}
+	if t.Record.BlocksReads() {
+		sleep(ctx, w.rotator.config.Lead)
+	}
+	if w.time() == 0 || ctx.Err() != nil {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Unreached, Text: errLeadEnding.Error()}, nil)
+	}
+	err := w.within(ctx, func(ctx context.Context) error { return system.Apply(ctx, change) })
+	return w.end(ctx, t, system, change, rotation.AfterSend(answerOf(t, err)))
+}
+
+// reached returns an error unless a system of the target's kind answers, where that is not known
+// yet and the kind can tell without a login of the account. Nothing has been sent then: a system
+// of another kind is told from one that is not there by nothing but the log.
+func reached(ctx context.Context, t *api.Turn, system target.Target, base target.Credential) error {
+	if t.Proven() || t.Record.Attempt > 0 {
+		return nil
+	}
+	err := inspect(ctx, system, []target.Credential{base}, make([]target.Liveness, 1))
+	if !answerOf(t, err).Reached() {
+		return err
+	}
+	return nil
+}
+
+// end stores the outcome of an attempt. Before a change is given up, the target takes back what an attempt may have left.
+func (w *worker) end(ctx context.Context, t *api.Turn, system target.Target, change target.Change, e rotation.Event) (bool, error) {
+	after, err := rotation.Next(t.Record, e, w.engine.Now())
+	if reverter, ok := system.(target.Reverter); ok && err == nil && after.State == rotation.Abandoned {
+		if err := w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) }); err != nil {
+			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: textOf(t, err)}, nil)
+		}
+	}
+	return w.move(ctx, t, e, nil)
+}
+
+// simple takes a step that is tried again until it succeeds.
+func (w *worker) simple(ctx context.Context, t *api.Turn, done rotation.EventKind, call func(context.Context) error) (bool, error) {
+	return w.move(ctx, t, rotation.After(done, answerOf(t, w.within(ctx, call))), nil)
+}
+
+// takeBack ends a rehearsal, or a candidate that cannot log in.
+func (w *worker) takeBack(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	if change.Strategy == target.Single && !t.Restorable() {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Declined, Text: "it has never accepted that one, so it is not sent"}, nil)
+	}
+	err := w.within(ctx, func(ctx context.Context) error { return revert(ctx, system, change) })
+	return w.move(ctx, t, rotation.AfterRevert(t.Record, answerOf(t, err)), nil)
+}
+
+// revert takes the candidate away again. Where it has replaced the base, the base is restored.
+func revert(ctx context.Context, system target.Target, c target.Change) error {
+	back := target.Change{ID: c.ID + "-r", Strategy: c.Strategy, New: c.Old, Old: c.New}
+	if c.Strategy == target.Single {
+		return system.Apply(ctx, back)
+	}
+	return system.Retire(ctx, back)
+}

@@ -1,0 +1,96 @@
+package rotator
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// resolve finds out which credential is live.
+func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	_, reverts := system.(target.Reverter)
+	var q rotation.Resolution
+	for {
+		now := w.engine.Now()
+		ask, event := q.Next(t.Record, reverts, w.quiet(t.Record, now), now)
+		if ask == rotation.AskNothing {
+			return w.end(ctx, t, system, change, event)
+		}
+		known := make([]target.Liveness, 2)
+		q = q.Told(ask, w.question(ctx, t, system, change, ask, known), known...)
+	}
+}
+
+// question asks the target one thing that a resolution must know. known gets what the target's own state tells.
+func (w *worker) question(
+	ctx context.Context, t *api.Turn, system target.Target, change target.Change, ask rotation.Ask, known []target.Liveness,
+) rotation.Answer {
+	both := []target.Credential{change.New, change.Old}
+	switch ask {
+	case rotation.AskCandidate:
+		return w.verify(ctx, t, system, change.New)
+	case rotation.AskBase:
+		return w.verify(ctx, t, system, change.Old)
+	case rotation.AskRevert:
+		return answerOf(t, w.within(ctx, func(ctx context.Context) error { return system.(target.Reverter).Revert(ctx, change) }))
+	}
+	if t.Record.Mode == rotation.Reapply { // both are the same
+		both = both[:1]
+	}
+	return answerOf(t, w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, both, known) }))
+}
+
+// inspect asks the target's own state; what it does not tell stays NotKnown.
+func inspect(ctx context.Context, system target.Target, list []target.Credential, into []target.Liveness) error {
+	i, ok := system.(target.Inspector)
+	if !ok {
+		return nil
+	}
+	seen, err := i.Inspect(ctx, list)
+	if err != nil {
+		return err
+	}
+	copy(into, seen)
+	return nil
+}
+
+// loginFailed remembers a login that the engine has made fail. What is not stored after it would otherwise be tried again at once,
+// for as long as the store takes nothing.
+func (w *worker) loginFailed() {
+	w.failed.Store(store.Due{Account: w.account, Name: w.secret}, w.engine.Now())
+}
+
+// quiet returns how long no login may be tried that can fail. It forgets a failed login that does not count any more.
+func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
+	key := store.Due{Account: w.account, Name: w.secret}
+	var unstored time.Time
+	if v, ok := w.failed.Load(key); ok {
+		unstored = v.(time.Time)
+	}
+	if !unstored.After(r.LoginFailedAt) || now.Sub(unstored) >= rotation.LoginWindow {
+		w.failed.Delete(key)
+		unstored = time.Time{}
+	}
+	return r.Quiet(unstored, now)
+}
+
+// login tries a credential by one login.
+func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) (bool, error) {
+	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
+		return w.move(ctx, t, rotation.TooSoon(wait), nil)
+	}
+	return w.move(ctx, t, rotation.AfterLogin(w.verify(ctx, t, system, c)), nil)
+}
+
+// verify makes one login, and remembers one that fails.
+func (w *worker) verify(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) rotation.Answer {
+	answer := answerOf(t, w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) }))
+	if answer.Liveness() == target.Dead {
+		w.loginFailed()
+	}
+	return answer
+}

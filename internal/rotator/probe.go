@@ -1,0 +1,68 @@
+package rotator
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// probe checks whether the credential in use is still accepted, before an application notices that it is not.
+func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
+	if at := w.rotator.probes.slot("", now); at.After(now.Add(time.Second)) {
+		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
+			r.Health.NextAt = at
+			return r
+		})
+		return false, err
+	}
+	p := w.alive(ctx, t, t.Secret.Stages[secret.Current])
+	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
+	_, kind := t.Record.AfterProbe(p, now, next)
+	r, err := w.engine.Note(ctx, t, kind, func(r rotation.Record) rotation.Record {
+		r, _ = r.AfterProbe(p, now, next)
+		return r
+	})
+	if err == nil && kind != "" {
+		w.tell(t, r, rotation.Event{Kind: kind, Text: p.Text})
+	}
+	return false, err
+}
+
+// alive asks the target about the credential in use: by its state, else by one login, which a credential that was found dead is
+// not given again.
+func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotation.Probe {
+	p := rotation.Probe{Version: version, Target: t.Secret.TargetName()}
+	system, err := t.Open()
+	if err != nil {
+		p.Text = textOf(t, err)
+		return p
+	}
+	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost
+	p.Strategy = t.Reapply(system)
+	c, err := t.Credential(version)
+	if err != nil {
+		return p
+	}
+	known := make([]target.Liveness, 1)
+	if err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, []target.Credential{c}, known) }); err != nil {
+		p.Text = textOf(t, err)
+		return p
+	}
+	if known[0] != target.NotKnown {
+		p.Live, p.Text = known[0], "its own state says so"
+		return p
+	}
+	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
+		p.Text = rotation.TooSoon(wait).Text
+		return p
+	}
+	answer := w.verify(ctx, t, system, c)
+	p.Live, p.Text = answer.Liveness(), answer.Text
+	p.LoginFailed = p.Live == target.Dead
+	return p
+}
