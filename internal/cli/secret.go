@@ -1,24 +1,17 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
-	"unicode/utf8"
-
-	"golang.org/x/term"
 
 	"github.com/google/uuid"
 
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 )
-
-const maxValue = 30720 // bytes of a secret value
 
 type secretCommand struct {
 	globals
@@ -217,34 +210,6 @@ func (c *secretPut) create(e *env, client *kms.Client, value sensitive.Value, ki
 	return nil
 }
 
-// readValue reads a value from a file, from a pipe, or from a terminal without showing it.
-func (e *env) readValue(file, prompt string) (sensitive.Value, error) {
-	var data []byte
-	var err error
-	switch f, ok := e.stdin.(*os.File); {
-	case file != "":
-		data, err = os.ReadFile(file)
-	case ok && term.IsTerminal(int(f.Fd())):
-		fmt.Fprint(e.stderr, prompt)
-		data, err = term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(e.stderr)
-	default:
-		data, err = io.ReadAll(io.LimitReader(bufio.NewReader(e.stdin), maxValue+3))
-		data = []byte(strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"))
-	}
-	switch {
-	case err != nil:
-		return sensitive.Value{}, fmt.Errorf("read the value: %w", err)
-	case len(data) == 0:
-		return sensitive.Value{}, errors.New("the value is empty; give it on standard input or with --file")
-	case len(data) > maxValue:
-		return sensitive.Value{}, fmt.Errorf("the value is larger than %d bytes", maxValue)
-	case !utf8.Valid(data):
-		return sensitive.Value{}, errors.New("the value is not UTF-8 text; encode it as Base64 and add --binary")
-	}
-	return sensitive.New(string(data)), nil
-}
-
 type secretVersions struct {
 	Name string `arg:"" help:"Name or ARN of the secret."`
 	All  bool   `help:"Also versions without a label."`
@@ -267,56 +232,6 @@ func (c *secretVersions) Run(e *env) error {
 		t.row(v.VersionID, when(v.CreateTime), strings.Join(v.VersionStages, ", "))
 	}
 	return t.write(e.stdout)
-}
-
-type secretConsumers struct {
-	Name   string `arg:"" help:"Name or ARN of the secret."`
-	Behind bool   `help:"Only those that hold another version than the current one."`
-}
-
-// Run lists the consumers, those behind first, and of them the one seen last.
-func (c *secretConsumers) Run(e *env) error {
-	client, err := e.connect()
-	if err != nil {
-		return err
-	}
-	in := &kms.ListSecretConsumersRequest{SecretName: c.Name, Behind: c.Behind}
-	all := &kms.ListSecretConsumersResponse{Consumers: []kms.SecretConsumer{}}
-	for {
-		page, err := client.ListSecretConsumers(e.ctx, in)
-		if err != nil {
-			return err
-		}
-		all.SecretName, all.VersionID, all.RequestID = page.SecretName, page.VersionID, page.RequestID
-		all.Consumers = append(all.Consumers, page.Consumers...)
-		if in.NextToken = page.NextToken; in.NextToken == "" {
-			break
-		}
-	}
-	slices.SortFunc(all.Consumers, func(a, b kms.SecretConsumer) int {
-		if a.Behind != b.Behind {
-			return map[bool]int{true: -1, false: 1}[a.Behind]
-		}
-		return b.LastSeen.Compare(a.LastSeen)
-	})
-	if e.json() {
-		return printResponse(e.stdout, all)
-	}
-	fmt.Fprintf(e.stdout, "Current version: %s\n", all.VersionID)
-	return printConsumers(e.stdout, all.Consumers)
-}
-
-// printConsumers lists consumers, with whence it is known what they use.
-func printConsumers(w io.Writer, list []kms.SecretConsumer) error {
-	t := newTable("CONSUMER", "PRINCIPAL", "FROM", "USES", "OLDEST", "BEHIND", "KNOWN BY", "SEEN")
-	for _, u := range list {
-		behind := ""
-		if u.Behind {
-			behind = "yes"
-		}
-		t.row(u.Consumer, u.Principal, u.Source, u.VersionID, u.OldestVersionID, behind, map[string]string{kms.EvidenceAcknowledged: "its word", kms.EvidenceInferred: "its reads"}[u.Evidence], when(u.LastSeen))
-	}
-	return t.write(w)
 }
 
 type secretStage struct {
@@ -378,20 +293,6 @@ func (c *secretDelete) Run(e *env) error {
 		fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
 	default:
 		fmt.Fprintf(e.stdout, "%s will be deleted at %s; keyturn secret restore %s cancels it.\n", out.SecretName, when(out.PlannedDeleteTime), out.SecretName)
-	}
-	return nil
-}
-
-// confirm asks on a terminal. Without one the answer is no: a script says --yes.
-func (e *env) confirm(question string) error {
-	f, ok := e.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return coded{exitUsage, "standard input is not a terminal, so nobody can answer; add --yes to answer yes to: " + question}
-	}
-	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
-	line, err := bufio.NewReader(e.stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(line), "y") {
-		return coded{exitFailed, "nothing was done"}
 	}
 	return nil
 }

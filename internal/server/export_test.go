@@ -34,6 +34,6 @@ func MarkRunning(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	s.running(ctx, true)
+	s.storeRunning(ctx, true)
 	return s.release()
 }

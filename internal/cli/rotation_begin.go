@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+// begin are the arguments of a command that asks for a rotation.
+type begin struct {
+	Name string `arg:"" help:"Name or ARN of the secret."`
+	ID   string `name:"version-id" help:"Identifier of the new version; with the same one the command may be repeated. A random one if left out." placeholder:"ID"`
+	following
+}
+
+// run asks for a rotation and, if that is wanted, follows it to its end.
+func (c *begin) run(e *env, ask func(*kms.Client, *kms.VersionedRequest) (*kms.RotateSecretResponse, error), end verdictOf, text string) error {
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	if c.ID == "" {
+		c.ID = uuid.NewString()
+	}
+	out, err := ask(client, &kms.VersionedRequest{SecretName: c.Name, VersionID: c.ID})
+	switch {
+	case err != nil:
+		return err
+	case !c.Wait:
+		return e.done(out, text, out.SecretName, out.VersionID)
+	}
+	f := &follower{env: e, client: client, secret: out.SecretName, id: out.VersionID, named: true, verdict: end}
+	return f.follow(c.Timeout)
+}
+
+type rotationRotate struct {
+	begin
+}
+
+func (c *rotationRotate) Run(e *env) error {
+	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+		return client.RotateSecret(e.ctx, &kms.RotateSecretRequest{SecretName: in.SecretName, VersionID: in.VersionID})
+	}, promoted, "The rotation of %s to version %s is asked for; keyturn rotation status shows how it goes.")
+}
+
+type rotationRehearse struct {
+	begin
+}
+
+func (c *rotationRehearse) Run(e *env) error {
+	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+		return client.RehearseRotation(e.ctx, in)
+	}, rehearsed, "The rehearsal of a rotation of %s, as version %s, is asked for; keyturn rotation status shows how it goes.")
+}
+
+type rotationEmergency struct {
+	begin
+	Yes bool `help:"Do not ask." short:"y"`
+}
+
+func (c *rotationEmergency) Run(e *env) error {
+	if c.ID == "" {
+		c.ID = uuid.NewString()
+	}
+	if !c.Yes {
+		if err := c.warn(e); err != nil {
+			return err
+		}
+	}
+	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+		out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{SecretName: in.SecretName, VersionID: in.VersionID})
+		if err != nil {
+			return nil, err
+		}
+		return &kms.RotateSecretResponse{ARN: out.ARN, SecretName: out.SecretName, VersionID: out.VersionID, RequestID: out.RequestID}, nil
+	}, retired, "The emergency rotation of %s to version %s is asked for; keyturn rotation status shows how it goes.")
+}
+
+// warn says what an emergency breaks, and asks whether it is to be.
+func (c *rotationEmergency) warn(e *env) error {
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{SecretName: c.Name, VersionID: c.ID, DryRun: true})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stderr, "The credential in version %s of %s would stop working.\n", out.CurrentVersionID, out.SecretName)
+	for _, part := range []struct {
+		what  string
+		count int
+		list  []kms.SecretConsumer
+	}{
+		{"Seen lately, and refused until it has fetched the new one", out.BreakingCount, out.Breaking},
+		{"Not seen lately, so nothing is known of it", out.UnknownCount, out.Unknown},
+	} {
+		if part.count == 0 {
+			continue
+		}
+		fmt.Fprintf(e.stderr, "\n%s (%d):\n", part.what, part.count)
+		if err := printConsumers(e.stderr, part.list); err != nil {
+			return err
+		}
+	}
+	if out.BreakingCount+out.UnknownCount == 0 {
+		fmt.Fprintln(e.stderr, "Nobody was seen to use it in the last days.")
+	}
+	return e.confirm(fmt.Sprintf("\nReplace the credential of %s?", c.Name))
+}
+
+type rotationEndGrace struct {
+	Name string `arg:"" help:"Name or ARN of the secret."`
+	Yes  bool   `help:"Do not ask." short:"y"`
+}
+
+func (c *rotationEndGrace) Run(e *env) error {
+	if !c.Yes {
+		if err := e.confirm(fmt.Sprintf("Retire the former credential of %s now, also for whoever still uses it?", c.Name)); err != nil {
+			return err
+		}
+	}
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.EndRotationGrace(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	if err != nil {
+		return err
+	}
+	return e.done(out, "The former credential of %s is retired now; keyturn rotation status shows when that is done.", c.Name)
+}
+
+type rotationUndo struct {
+	Name string `arg:"" help:"Name or ARN of the secret."`
+}
+
+func (c *rotationUndo) Run(e *env) error {
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.UndoRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	if err != nil {
+		return err
+	}
+	return e.done(out, "The former credential of %s is current again once a login has shown that it works; keyturn rotation status tells.", c.Name)
+}
+
+type rotationCancel struct {
+	Name string `arg:"" help:"Name or ARN of the secret."`
+}
+
+func (c *rotationCancel) Run(e *env) error {
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.CancelRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	switch {
+	case err != nil:
+		return err
+	case out.State == kms.RotationStateQuarantined:
+		return e.done(out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
+	case out.State != kms.RotationStateAbandoned:
+		return e.done(out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status shows when that is done.", out.SecretName)
+	}
+	return e.done(out, "The rotation of %s is cancelled; the credential in use is untouched.", out.SecretName)
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"github.com/keyturn/keyturn/kms"
+)
+
+// which is what to pause or probe: one thing, named.
+type which struct {
+	Name   string `arg:"" optional:"" help:"Name or ARN of a secret."`
+	Target string `help:"All secrets at this target." placeholder:"NAME"`
+	All    bool   `help:"All secrets."`
+}
+
+func (w which) request() (kms.PauseRotationRequest, error) {
+	n := 0
+	for _, given := range []bool{w.Name != "", w.Target != "", w.All} {
+		if given {
+			n++
+		}
+	}
+	if n != 1 {
+		return kms.PauseRotationRequest{}, coded{exitUsage, "give one of a secret's name, --target and --all"}
+	}
+	return kms.PauseRotationRequest{SecretName: w.Name, TargetName: w.Target}, nil
+}
+
+type rotationPause struct {
+	which
+}
+
+func (c *rotationPause) Run(e *env) error {
+	in, err := c.request()
+	if err != nil {
+		return err
+	}
+	return e.setPaused(in, true)
+}
+
+type rotationResume struct {
+	which
+}
+
+func (c *rotationResume) Run(e *env) error {
+	in, err := c.request()
+	if err != nil {
+		return err
+	}
+	return e.setPaused(in, false)
+}
+
+type rotationProbe struct {
+	which
+}
+
+func (c *rotationProbe) Run(e *env) error {
+	in, err := c.request()
+	if err != nil {
+		return err
+	}
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	out, err := client.ProbeRotation(e.ctx, &in)
+	if err != nil {
+		return err
+	}
+	return e.done(out, "The targets are asked, some a second; keyturn rotation list shows what they say.")
+}
+
+func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	of := "Rotations"
+	switch {
+	case in.SecretName != "":
+		of = "Rotations of " + in.SecretName
+	case in.TargetName != "":
+		of = "Rotations at target " + in.TargetName
+	}
+	call, text := client.ResumeRotation, "%s may begin again."
+	if paused {
+		call, text = client.PauseRotation, "%s are paused; what is under way is finished."
+	}
+	out, err := call(e.ctx, &in)
+	if err != nil {
+		return err
+	}
+	return e.done(out, text, of)
+}

@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+type rotationRepair struct {
+	Name  string `arg:"" help:"Name or ARN of the secret."`
+	Probe bool   `help:"Ask the target again which credential it accepts."`
+	Apply bool   `help:"Give the target the stored credential again."`
+	Adopt string `help:"Take the credential of the value in this file, which the target accepts, into the current value; - for standard input or a prompt." placeholder:"FILE"`
+	ID    string `name:"version-id" help:"Identifier of the adopted version; a random one if left out." placeholder:"ID"`
+	Yes   bool   `help:"Do not ask." short:"y"`
+	following
+}
+
+func (c *rotationRepair) Run(e *env) error {
+	action, err := c.action()
+	if err != nil {
+		return err
+	}
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	in := &kms.RepairRotationRequest{SecretName: c.Name, RepairAction: action, VersionID: c.ID}
+	switch action {
+	case "":
+		return c.explain(e, client)
+	case "apply":
+		if !c.Yes {
+			if err := e.confirm(fmt.Sprintf("Give the target the stored credential of %s, over what it has now?", c.Name)); err != nil {
+				return err
+			}
+		}
+	case "adopt":
+		if in.SecretData, err = e.readValue(dashless(c.Adopt), "Value: "); err != nil {
+			return err
+		}
+		if in.VersionID == "" {
+			in.VersionID = uuid.NewString()
+		}
+	}
+	out, err := client.RepairRotation(e.ctx, in)
+	switch {
+	case err != nil:
+		return err
+	case action == "adopt":
+		return e.done(out, "Version %s of %s is current; the target accepts it.", out.CandidateVersionID, out.SecretName)
+	case !c.Wait:
+		return e.done(out, "The repair of %s has begun; keyturn rotation status %s shows how it goes.", out.SecretName, out.SecretName)
+	}
+	f := &follower{env: e, client: client, secret: out.SecretName, id: out.RotationID, named: true, told: len(out.Steps), verdict: mended}
+	return f.follow(c.Timeout)
+}
+
+// dashless is a file's name; none for standard input.
+func dashless(path string) string {
+	if path == "-" {
+		return ""
+	}
+	return path
+}
+
+func (c *rotationRepair) action() (string, error) {
+	var list []string
+	if c.Probe {
+		list = append(list, "probe")
+	}
+	if c.Apply {
+		list = append(list, "apply")
+	}
+	if c.Adopt != "" {
+		list = append(list, "adopt")
+	}
+	switch {
+	case len(list) > 1:
+		return "", coded{exitUsage, "give one of --probe, --apply and --adopt"}
+	case c.ID != "" && c.Adopt == "":
+		return "", coded{exitUsage, "--version-id is for --adopt"}
+	case len(list) == 0:
+		return "", nil
+	}
+	return list[0], nil
+}
+
+// explain says what was found, and what each action would do.
+func (c *rotationRepair) explain(e *env, client *kms.Client) error {
+	r, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	switch {
+	case err != nil:
+		return err
+	case e.json():
+		return printResponse(e.stdout, r)
+	case r.State != kms.RotationStateQuarantined:
+		_, err := fmt.Fprintf(e.stdout, "Nothing is quarantined: the rotation of %s is in state %s.\n", r.SecretName, r.State)
+		return err
+	}
+	versions := fmt.Sprintf("version %s, which is current", r.CandidateVersionID)
+	if r.CandidateVersionID != r.BaseVersionID {
+		versions = fmt.Sprintf("version %s, which was to replace version %s", r.CandidateVersionID, r.BaseVersionID)
+	}
+	apply := fmt.Sprintf(`  keyturn rotation repair %s --apply
+      gives the target the credential of %s, over what it has now. Whatever
+      uses the credential that was set by hand fails then.
+`, r.SecretName, versions)
+	if !slices.Contains(r.RepairActions, "apply") {
+		apply = ""
+	}
+	_, err = fmt.Fprintf(e.stdout, `The rotation of %[1]s at target %[2]s needs a person. Nothing was thrown away: every version is kept.
+
+  %[3]s
+
+What can be done:
+
+  keyturn rotation repair %[1]s --probe
+      asks the target again which credential it accepts, and goes on from there. It changes nothing at the
+      target: for when somebody has set it right there.
+%[4]s  keyturn rotation repair %[1]s --adopt FILE
+      stores the value in FILE as a new version and makes it current, once a login at the target has shown
+      that it works. It changes nothing at the target: for when what was set by hand is to stay.
+`, r.SecretName, r.TargetName, r.Reason, apply)
+	return errors.Join(err, printSteps(e.stdout, r.Steps))
+}
