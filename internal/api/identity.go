@@ -170,9 +170,6 @@ func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
 	if !ok {
 		s = secret.Secret{Account: q.principal.Account, Name: q.resource.secret}
 	}
-	if s.Policy == "" {
-		s.Policy, s.PolicyBinding = policy.DefaultSecretDocument(s.Account), noNames
-	}
 	r.Context.Tags = s.Tags
 	own, err := tx.SecretPolicy(s)
 	if err != nil {
@@ -180,6 +177,3 @@ func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
 	}
 	return policy.Evaluate(r, q.identity.documents, &own), nil
 }
-
-// noNames is the binding of the default policy, which names nobody.
-var noNames = &secret.PolicyBinding{}

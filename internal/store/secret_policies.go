@@ -13,8 +13,12 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// SecretPolicy returns the policy of a secret, parsed and bound to the IDs of the users whom it names.
+// SecretPolicy returns the policy of a secret, parsed and bound to the IDs of the users whom it names. A
+// secret without a policy has the default policy.
 func (tx *Tx) SecretPolicy(s secret.Secret) (policy.Document, error) {
+	if s.Policy == "" {
+		return defaultPolicy(tx.db, s.Account)
+	}
 	d, err := parsedPolicy(tx.db, s)
 	if err != nil {
 		return d, err
@@ -24,6 +28,21 @@ func (tx *Tx) SecretPolicy(s secret.Secret) (policy.Document, error) {
 	}
 	ids, err := tx.formerIDs(s, d)
 	return d.Bind(ids), err
+}
+
+// defaultPolicy returns the default policy of secrets, which names no user. Most reads are decided by it,
+// so it is made once for each account.
+func defaultPolicy(db *DB, account string) (policy.Document, error) {
+	if d, ok := db.defaults.get(account, nil); ok {
+		return d, nil
+	}
+	d, err := policy.ParseSecret(policy.DefaultSecretDocument(account), account)
+	if err != nil {
+		return d, fmt.Errorf("the default policy of account %q: %w", account, err)
+	}
+	d = d.Bind(nil)
+	db.defaults.put(account, nil, d)
+	return d, nil
 }
 
 func parsedPolicy(db *DB, s secret.Secret) (policy.Document, error) {

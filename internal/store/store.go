@@ -57,8 +57,8 @@ type DB struct {
 	refresh           func(context.Context) error
 	renewing          sync.Mutex
 
-	// documents are the policies that were parsed lately.
-	documents memo[policy.Document]
+	// documents are recently parsed policies, and defaults the default policies of secrets, by account.
+	documents, defaults memo[policy.Document]
 }
 
 // Open starts the embedded member, or connects to the endpoints, and waits until the store answers.
