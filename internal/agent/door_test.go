@@ -42,10 +42,10 @@ func doorTo(server upstream) *Gate {
 	}
 }
 
-// onlyNamed is a hub whose configuration names one secret.
-func onlyNamed(name string) *hub {
-	h := &hub{}
-	h.state.Store(&supply{names: []string{name}})
+// onlyNamed is a source whose configuration names one secret.
+func onlyNamed(name string) *secretSource {
+	h := &secretSource{}
+	h.state.Store(&backend{names: []string{name}})
 	return h
 }
 
@@ -277,7 +277,7 @@ func TestLeases(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		holds := map[string]int{}
-		l := newLeases((&callers{hub: onlyNamed("db")}).heldName, func(name, version string) func() {
+		l := newLeases((&callers{secretSource: onlyNamed("db")}).heldName, func(name, version string) func() {
 			holds[name+" "+version]++
 			return func() { holds[name+" "+version]-- }
 		})
@@ -387,7 +387,7 @@ func TestCallersHoldNoMoreThanABound(t *testing.T) {
 	defer c.Close()
 	h := onlyNamed("db")
 	h.state.Load().consumer = c
-	held := &callers{hub: h}
+	held := &callers{secretSource: h}
 	g := &Gate{held: held, server: server, scope: h, log: slog.New(slog.DiscardHandler)}
 	for i := range maxOthers + 100 {
 		_, err := g.Call(t.Context(), protocol.Named("GetSecretValue"), protocol.Request{

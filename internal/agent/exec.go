@@ -104,7 +104,7 @@ func (x *Exec) Run(ctx context.Context) (int, error) {
 	if err := c.find(); err != nil {
 		return 0, err
 	}
-	h, err := x.supply(ctx)
+	h, err := x.source(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -124,7 +124,7 @@ func (x *Exec) Run(ctx context.Context) (int, error) {
 	return c.run(ctx)
 }
 
-func (x *Exec) supply(ctx context.Context) (*hub, error) {
+func (x *Exec) source(ctx context.Context) (*secretSource, error) {
 	client, err := consumer.NewClient(x.Server)
 	if err != nil {
 		return nil, err
@@ -139,8 +139,8 @@ func (x *Exec) supply(ctx context.Context) (*hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &hub{}
-	h.state.Store(&supply{c, client, names, false})
+	h := &secretSource{}
+	h.state.Store(&backend{c, client, names, false})
 	return h, nil
 }
 

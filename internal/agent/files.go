@@ -25,7 +25,7 @@ const look = 30 * time.Second
 // rendered is one file of the configuration, checked.
 type rendered struct {
 	File
-	source *source
+	source *parsedTemplate
 	mode   fs.FileMode
 	uid    int // -1 means the agent's own
 	gid    int
@@ -160,8 +160,8 @@ type FileStatus struct {
 	Pending bool `json:"pending,omitempty"`
 }
 
-// keeper keeps one file as its template and the values say.
-type keeper struct {
+// fileWriter keeps one file as its template and the values require.
+type fileWriter struct {
 	*rendered
 	world world
 	log   *slog.Logger
@@ -177,12 +177,12 @@ type keeper struct {
 	status FileStatus // guarded by mu
 }
 
-func newKeeper(r *rendered, w world, log *slog.Logger) *keeper {
-	return &keeper{rendered: r, world: w, log: log, wake: make(chan struct{}, 1), first: make(chan struct{}), status: FileStatus{Path: r.Path}}
+func newFileWriter(r *rendered, w world, log *slog.Logger) *fileWriter {
+	return &fileWriter{rendered: r, world: w, log: log, wake: make(chan struct{}, 1), first: make(chan struct{}), status: FileStatus{Path: r.Path}}
 }
 
 // Status is a copy of the state.
-func (k *keeper) Status() FileStatus {
+func (k *fileWriter) Status() FileStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.status
@@ -190,14 +190,14 @@ func (k *keeper) Status() FileStatus {
 	return s
 }
 
-func (k *keeper) update(change func(s *FileStatus)) {
+func (k *fileWriter) update(change func(s *FileStatus)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	change(&k.status)
 }
 
-// poke has the file looked at soon. It does not wait.
-func (k *keeper) poke() {
+// wakeUp has the file checked soon. It does not wait.
+func (k *fileWriter) wakeUp() {
 	select {
 	case k.wake <- struct{}{}:
 	default:
@@ -205,10 +205,10 @@ func (k *keeper) poke() {
 }
 
 // run keeps the file until ctx ends. What it holds is released then.
-func (k *keeper) run(ctx context.Context) {
+func (k *fileWriter) run(ctx context.Context) {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	defer func() { k.letGo() }()
+	defer func() { k.releaseVersions() }()
 	for {
 		k.sync(ctx)
 		select {
@@ -221,7 +221,7 @@ func (k *keeper) run(ctx context.Context) {
 }
 
 // sync makes the file right, if it is not. On an error the file stays as it is.
-func (k *keeper) sync(ctx context.Context) {
+func (k *fileWriter) sync(ctx context.Context) {
 	values, err := k.world.values(ctx, k.source.secrets)
 	if err != nil {
 		k.failed(ctx, err)
@@ -239,7 +239,7 @@ func (k *keeper) sync(ctx context.Context) {
 			k.failed(ctx, err)
 			return
 		}
-		k.made(changed, versions)
+		k.recordWrite(changed, versions)
 	}
 	if k.Status().Pending {
 		if k.gaveUp {
@@ -253,12 +253,12 @@ func (k *keeper) sync(ctx context.Context) {
 		}
 		k.update(func(s *FileStatus) { s.Pending = false })
 	}
-	k.took(versions)
+	k.holdVersions(versions)
 	k.update(func(s *FileStatus) { s.Error, s.ErrorAt = "", time.Time{} })
 	k.once.Do(func() { close(k.first) })
 }
 
-func (k *keeper) made(changed bool, versions map[string]string) {
+func (k *fileWriter) recordWrite(changed bool, versions map[string]string) {
 	k.update(func(s *FileStatus) {
 		s.Versions, s.RenderedAt = versions, time.Now()
 		if changed {
@@ -283,7 +283,7 @@ func versionsText(versions map[string]string) string {
 	return b.String()
 }
 
-func (k *keeper) failed(ctx context.Context, err error) {
+func (k *fileWriter) failed(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return // the agent stops; that is no state of the file
 	}
@@ -298,17 +298,17 @@ func (k *keeper) failed(ctx context.Context, err error) {
 	}
 }
 
-// took says that the versions in the file are those in use, once the program that uses it was told.
-func (k *keeper) took(versions map[string]string) {
+// holdVersions reports the versions in the file as those in use, once the program that uses it was notified.
+func (k *fileWriter) holdVersions(versions map[string]string) {
 	var held []func()
 	for _, name := range slices.Sorted(maps.Keys(versions)) {
 		held = append(held, k.world.hold(name, versions[name]))
 	}
-	k.letGo()
+	k.releaseVersions()
 	k.release = held
 }
 
-func (k *keeper) letGo() {
+func (k *fileWriter) releaseVersions() {
 	for _, release := range k.release {
 		release()
 	}
@@ -316,7 +316,7 @@ func (k *keeper) letGo() {
 }
 
 // make renders the file and replaces it when it is not so already. changed reports whether its content is another one.
-func (k *keeper) make(values map[string]Value) (changed bool, err error) {
+func (k *fileWriter) make(values map[string]Value) (changed bool, err error) {
 	content, err := k.source.render(values)
 	if err != nil {
 		return false, fmt.Errorf("render: %w", err)
@@ -332,12 +332,12 @@ func (k *keeper) make(values map[string]Value) (changed bool, err error) {
 	return !same, nil
 }
 
-func (k *keeper) asOwned(s fileState) bool {
+func (k *fileWriter) asOwned(s fileState) bool {
 	return s.mode == k.mode && (k.uid < 0 || s.uid == k.uid) && (k.gid < 0 || s.gid == k.gid)
 }
 
 // write replaces the file by rename, so that a reader sees the old content or the new one, and a crash leaves one of them.
-func (k *keeper) write(content []byte) error {
+func (k *fileWriter) write(content []byte) error {
 	name := filepath.Base(k.Path)
 	dir, err := openDirectory(filepath.Dir(k.Path))
 	if err != nil {

@@ -76,8 +76,8 @@ func (w *still) holds() string {
 	return fmt.Sprint(held)
 }
 
-// keeperOf makes a keeper of one file of a configuration.
-func keeperOf(t *testing.T, w world, log *support.Log, f File) *keeper {
+// writerOf makes a file writer of one file of a configuration.
+func writerOf(t *testing.T, w world, log *support.Log, f File) *fileWriter {
 	t.Helper()
 	s := &setup{}
 	var m mistakes
@@ -86,7 +86,7 @@ func keeperOf(t *testing.T, w world, log *support.Log, f File) *keeper {
 	if err := m.err(); err != nil {
 		t.Fatal(err)
 	}
-	return newKeeper(s.files[0], w, slog.New(slog.NewTextHandler(log, nil)))
+	return newFileWriter(s.files[0], w, slog.New(slog.NewTextHandler(log, nil)))
 }
 
 func read(t *testing.T, path string) string {
@@ -116,7 +116,7 @@ func TestFileKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	w, log := &still{}, &support.Log{}
-	k := keeperOf(t, w, log, File{Path: filepath.Join(dir, "app.env"), Template: `A={{ secret "a" }} B={{ secret "b" }}`, Mode: "0640"})
+	k := writerOf(t, w, log, File{Path: filepath.Join(dir, "app.env"), Template: `A={{ secret "a" }} B={{ secret "b" }}`, Mode: "0640"})
 	ctx := t.Context()
 
 	// Without a complete set nothing is written.
@@ -185,7 +185,7 @@ func TestFileCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	w, log := &still{}, &support.Log{}
-	k := keeperOf(t, w, log, File{Path: filepath.Join(dir, "a"), Template: `{{ secret "a" }}`})
+	k := writerOf(t, w, log, File{Path: filepath.Join(dir, "a"), Template: `{{ secret "a" }}`})
 	if err := os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700); err != nil { // it came after the check
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ test -e "$(dirname "$0")/fine"
 		t.Fatal(err)
 	}
 	w, log := &still{}, &support.Log{}
-	k := keeperOf(t, w, log, File{Path: filepath.Join(dir, "a"), Template: `{{ secret "a" }}`, OnChange: &Hook{Command: []string{script, "x y"}, Attempts: 3}})
+	k := writerOf(t, w, log, File{Path: filepath.Join(dir, "a"), Template: `{{ secret "a" }}`, OnChange: &Hook{Command: []string{script, "x y"}, Attempts: 3}})
 	k.notify.pause = time.Millisecond
 	w.put(value("a", "v1", "one"))
 	k.sync(t.Context())

@@ -131,7 +131,7 @@ func TestSwappedDirectoryIsNotFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	k := newKeeper(&rendered{File: File{Path: filepath.Join(conf, "app.env")}, mode: 0o600, uid: -1, gid: -1}, nil, nil)
+	k := newFileWriter(&rendered{File: File{Path: filepath.Join(conf, "app.env")}, mode: 0o600, uid: -1, gid: -1}, nil, nil)
 	if err := k.write([]byte("value")); err != nil {
 		t.Fatalf("into a directory of the application: %v", err)
 	}
@@ -149,7 +149,7 @@ func TestSwappedDirectoryIsNotFollowed(t *testing.T) {
 	if err := os.Symlink("victim", link); err != nil {
 		t.Fatal(err)
 	}
-	k = newKeeper(&rendered{File: File{Path: filepath.Join(link, "app.env")}, mode: 0o600, uid: -1, gid: -1}, nil, nil)
+	k = newFileWriter(&rendered{File: File{Path: filepath.Join(link, "app.env")}, mode: 0o600, uid: -1, gid: -1}, nil, nil)
 	if err := k.write([]byte("value")); err != nil {
 		t.Errorf("by a link of our own: %v", err)
 	}

@@ -53,9 +53,9 @@ type Report struct {
 }
 
 func (a *agent) report() Report {
-	out := Report{Endpoint: a.hub.Endpoint(), Started: a.started, Config: a.options.Path, Secrets: a.hub.Status(), Files: a.files(), Serves: a.addresses(),
-		Counters: a.hub.Counters()}
-	if err := a.hub.ready(); err != nil {
+	out := Report{Endpoint: a.source.Endpoint(), Started: a.started, Config: a.options.Path, Secrets: a.source.Status(), Files: a.files(), Serves: a.addresses(),
+		Counters: a.source.Counters()}
+	if err := a.source.ready(); err != nil {
 		out.NotReady = err.Error()
 	}
 	a.mu.Lock()
@@ -70,8 +70,8 @@ func (a *agent) report() Report {
 func (a *agent) files() []FileStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := make([]FileStatus, 0, len(a.keepers))
-	for _, k := range a.keepers {
+	out := make([]FileStatus, 0, len(a.writers))
+	for _, k := range a.writers {
 		out = append(out, k.Status())
 	}
 	slices.SortFunc(out, func(a, b FileStatus) int { return strings.Compare(a.Path, b.Path) })
@@ -81,7 +81,7 @@ func (a *agent) files() []FileStatus {
 // page serves the state of the agent, as a page, as JSON and as metrics.
 func (a *agent) page(anywhere bool) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collected{a}, consumermetrics.New(&a.hub), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collected{a}, consumermetrics.New(&a.source), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -97,7 +97,7 @@ func (a *agent) page(anywhere bool) http.Handler {
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", healthz)
-	mux.Handle("GET /readyz", readyz(&a.hub))
+	mux.Handle("GET /readyz", readyz(&a.source))
 	mux.HandleFunc("GET /startz", func(w http.ResponseWriter, r *http.Request) {
 		if !a.complete.Load() {
 			refused(w, http.StatusServiceUnavailable, "not every value is there and every file written yet")
@@ -145,7 +145,7 @@ func (c collected) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(fileWrites, prometheus.CounterValue, float64(f.Writes), f.Path)
 	}
-	gauge(readyMetric, number(c.a.hub.ready() == nil))
+	gauge(readyMetric, number(c.a.source.ready() == nil))
 	c.a.mu.Lock()
 	inForce := c.a.trouble == ""
 	c.a.mu.Unlock()

@@ -28,8 +28,8 @@ type Value struct {
 // maxRendered bounds a rendered file.
 const maxRendered = 4 << 20
 
-// source is a parsed template and the secrets that it names.
-type source struct {
+// parsedTemplate is a template and the secrets that it names.
+type parsedTemplate struct {
 	template *template.Template
 	text     string
 	secrets  []string
@@ -43,12 +43,12 @@ func (e templateError) Error() string { return string(e) }
 func refuse(format string, args ...any) error { return templateError(fmt.Sprintf(format, args...)) }
 
 // parseTemplate parses a template. Names of secrets must be literals, so that it is known beforehand which there are.
-func parseTemplate(name, text string) (*source, error) {
+func parseTemplate(name, text string) (*parsedTemplate, error) {
 	t, err := template.New("template").Option("missingkey=error").Funcs(functions(nil)).Parse(text)
 	if err != nil {
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "template: template:"))
 	}
-	s := &source{template: t, text: text}
+	s := &parsedTemplate{template: t, text: text}
 	var errs []error
 	for _, part := range t.Templates() {
 		if part.Tree != nil && part.Root != nil {
@@ -66,7 +66,7 @@ func parseTemplate(name, text string) (*source, error) {
 }
 
 // named notes the secret that a command reads.
-func (s *source) named(c *parse.CommandNode) error {
+func (s *parsedTemplate) named(c *parse.CommandNode) error {
 	f, ok := c.Args[0].(*parse.IdentifierNode)
 	if !ok || !slices.Contains([]string{"secret", "member", "version"}, f.Ident) {
 		return nil
@@ -128,7 +128,7 @@ func walkBranch(n *parse.BranchNode, visit func(*parse.CommandNode)) {
 }
 
 // render renders the template from a complete set of values. The error holds the place and no value.
-func (s *source) render(values map[string]Value) ([]byte, error) {
+func (s *parsedTemplate) render(values map[string]Value) ([]byte, error) {
 	t, err := s.template.Clone()
 	if err != nil {
 		return nil, err

@@ -92,7 +92,7 @@ func FuzzRender(f *testing.F) {
 	for _, s := range []string{"", "plain", "it's", `a"b\c`, "$x `y`", "\x00", "\xff", "äöü €𝄞", "line\nline\r\n", " lead", "#hash", "a=b"} {
 		f.Add(s)
 	}
-	templates := map[string]*source{}
+	templates := map[string]*parsedTemplate{}
 	for _, name := range []string{"json", "yaml", "base64", "shell", "env", "properties"} {
 		s, err := parseTemplate("f", `{{ secret "s" | `+name+` }}`)
 		if err != nil {

@@ -26,11 +26,11 @@ var errFull = errors.New("as many secrets are held as the agent holds for caller
 // readWait bounds how long a file waits for its first values.
 const readWait = 40 * time.Second
 
-// hub is where everything of the agent gets values from. The consumer behind it may be replaced while it is used.
-type hub struct{ state atomic.Pointer[supply] }
+// secretSource is where everything of the agent gets values from. The consumer behind it may be replaced while it is used.
+type secretSource struct{ state atomic.Pointer[backend] }
 
-// supply is one consumer with what belongs to it.
-type supply struct {
+// backend is one consumer with what belongs to it.
+type backend struct {
 	consumer *consumer.Consumer
 	client   *kms.Client // for what is passed on
 	names    []string    // sorted; those that the configuration names
@@ -38,10 +38,12 @@ type supply struct {
 }
 
 // anySecret reports whether the wire API serves all that the access key may read.
-func (h *hub) anySecret() bool { return h.state.Load().any }
+func (h *secretSource) anySecret() bool { return h.state.Load().any }
 
 // serves reports whether the configuration names a secret. name may be an ARN.
-func (h *hub) serves(name string) bool { return slices.Contains(h.state.Load().names, bareName(name)) }
+func (h *secretSource) serves(name string) bool {
+	return slices.Contains(h.state.Load().names, bareName(name))
+}
 
 // bareName returns the name of a secret that is named by its name or ARN.
 func bareName(name string) string {
@@ -52,13 +54,13 @@ func bareName(name string) string {
 }
 
 // Get returns the current version of a secret.
-func (h *hub) Get(ctx context.Context, name string) (*consumer.Secret, error) {
+func (h *secretSource) Get(ctx context.Context, name string) (*consumer.Secret, error) {
 	return h.state.Load().consumer.Get(ctx, name)
 }
 
 // callers gets values for the callers of the wire API, who choose the names.
 type callers struct {
-	*hub
+	*secretSource
 
 	mu     sync.Mutex
 	others map[string]bool // guarded by mu; what is held for them and the configuration does not name
@@ -69,7 +71,7 @@ func (c *callers) Get(ctx context.Context, name string) (*consumer.Secret, error
 	if !slices.Contains(c.state.Load().names, name) && !c.admit(name) {
 		return nil, errFull
 	}
-	return c.hub.Get(ctx, name)
+	return c.secretSource.Get(ctx, name)
 }
 
 // heldName returns the name under which a secret is held, which may be an ARN; "" for one that is
@@ -111,20 +113,20 @@ func (c *callers) admit(name string) bool {
 }
 
 // Do passes a call on.
-func (h *hub) Do(ctx context.Context, call kms.Call) ([]byte, error) {
+func (h *secretSource) Do(ctx context.Context, call kms.Call) ([]byte, error) {
 	return h.state.Load().client.Do(ctx, call)
 }
 
 // Endpoint is where calls go.
-func (h *hub) Endpoint() string { return h.state.Load().client.Endpoint() }
+func (h *secretSource) Endpoint() string { return h.state.Load().client.Endpoint() }
 
 // Status and Counters make it a source of metrics.
-func (h *hub) Status() []consumer.Status { return h.state.Load().consumer.Status() }
+func (h *secretSource) Status() []consumer.Status { return h.state.Load().consumer.Status() }
 
 // Counters are those of the consumer that is in use.
-func (h *hub) Counters() consumer.Counters { return h.state.Load().consumer.Counters() }
+func (h *secretSource) Counters() consumer.Counters { return h.state.Load().consumer.Counters() }
 
-func (h *hub) values(ctx context.Context, names []string) (map[string]Value, error) {
+func (h *secretSource) values(ctx context.Context, names []string) (map[string]Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, readWait)
 	defer cancel()
 	out := make(map[string]Value, len(names))
@@ -142,11 +144,11 @@ func valueOf(s *consumer.Secret) Value {
 	return Value{Name: s.Name, VersionID: s.VersionID, Data: s.Value(), Binary: s.DataType == kms.DataBinary}
 }
 
-func (h *hub) hold(name, version string) (release func()) {
+func (h *secretSource) hold(name, version string) (release func()) {
 	return h.state.Load().consumer.Hold(name, version)
 }
 
-func (h *hub) look(ctx context.Context, name string) (answer, error) {
+func (h *secretSource) read(ctx context.Context, name string) (answer, error) {
 	if _, ok := slices.BinarySearch(h.state.Load().names, name); !ok {
 		return answer{}, errNotHeld
 	}
@@ -164,7 +166,7 @@ func (h *hub) look(ctx context.Context, name string) (answer, error) {
 }
 
 // ready says which of the named secrets the server has not confirmed, or does not give.
-func (h *hub) ready() error {
+func (h *secretSource) ready() error {
 	state := h.state.Load()
 	if err := state.consumer.Ready(); err != nil {
 		return err
@@ -188,7 +190,7 @@ func (h *hub) ready() error {
 
 // complete waits until there is a value of every named secret, from the server or from the disk. With definite set it does not wait for
 // one that the server does not have, or does not give.
-func (h *hub) complete(ctx context.Context, definite bool) error {
+func (h *secretSource) complete(ctx context.Context, definite bool) error {
 	for {
 		state := h.state.Load()
 		told, stop := state.consumer.Changes()
@@ -215,7 +217,7 @@ func (h *hub) complete(ctx context.Context, definite bool) error {
 	}
 }
 
-func (h *hub) missing(ctx context.Context, state *supply) error {
+func (h *secretSource) missing(ctx context.Context, state *backend) error {
 	for _, name := range state.names {
 		if _, err := state.consumer.Get(ctx, name); err != nil {
 			return err

@@ -15,10 +15,10 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// shelfOf is a shelf with fixed values.
-type shelfOf map[string]answer
+// fixedSecrets is a secretReader with fixed values.
+type fixedSecrets map[string]answer
 
-func (s shelfOf) look(_ context.Context, name string) (answer, error) {
+func (s fixedSecrets) read(_ context.Context, name string) (answer, error) {
 	switch name {
 	case "gone":
 		return answer{}, kms.ErrResourceNotFound
@@ -34,7 +34,7 @@ func (s shelfOf) look(_ context.Context, name string) (answer, error) {
 	return a, nil
 }
 
-func (s shelfOf) ready() error {
+func (s fixedSecrets) ready() error {
 	if len(s) == 0 {
 		return errors.New(`secret "db" was not read yet`)
 	}
@@ -43,7 +43,7 @@ func (s shelfOf) ready() error {
 
 const goodToken = "0123456789abcdef0123456789abcdef"
 
-func programOf(t *testing.T, s shelf) (http.Handler, string) {
+func programOf(t *testing.T, s secretReader) (http.Handler, string) {
 	t.Helper()
 	path := write(t, filepath.Join(t.TempDir(), "token"), goodToken+"\n")
 	tok, err := readToken(path)
@@ -53,7 +53,7 @@ func programOf(t *testing.T, s shelf) (http.Handler, string) {
 	return program(s, tok), goodToken
 }
 
-var shelved = shelfOf{
+var someSecrets = fixedSecrets{
 	"db":     {Value: value("db", "v1", "marker"), Stages: []string{"ACSCurrent"}, FetchedAt: time.Unix(1e9, 0)},
 	"app/db": {Value: value("app/db", "v2", "marker")},
 	"bin":    {Value: Value{Name: "bin", VersionID: "v1", Data: value("", "", "AAH/").Data, Binary: true}, Stale: true},
@@ -62,7 +62,7 @@ var shelved = shelfOf{
 // TestHostileClient holds that who is not a program of this machine with the token gets nothing, whatever it tries.
 func TestHostileClient(t *testing.T) {
 	t.Parallel()
-	h, tok := programOf(t, shelved)
+	h, tok := programOf(t, someSecrets)
 	for name, tt := range map[string]struct {
 		change func(r *http.Request)
 		status int
@@ -125,7 +125,7 @@ func TestHostileClient(t *testing.T) {
 
 func TestProgram(t *testing.T) {
 	t.Parallel()
-	h, tok := programOf(t, shelved)
+	h, tok := programOf(t, someSecrets)
 	get := func(path, host string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodGet, "http://"+host+path, nil)
 		r.Header.Set(TokenHeader, tok)
@@ -158,7 +158,7 @@ func TestProgram(t *testing.T) {
 			t.Errorf("%s: %d %q, want %d", path, w.Code, w.Body, want)
 		}
 	}
-	h, _ = programOf(t, shelfOf{})
+	h, _ = programOf(t, fixedSecrets{})
 	if w := get("/readyz", "localhost"); w.Code != 503 || !strings.Contains(w.Body.String(), `secret \"db\" was not read yet`) {
 		t.Errorf("not ready: %d %q", w.Code, w.Body)
 	}

@@ -22,15 +22,15 @@ type answer struct {
 	Stale     bool
 }
 
-// shelf gives the values that the configuration names.
-type shelf interface {
-	look(ctx context.Context, name string) (answer, error)
+// secretReader returns the values that the configuration names.
+type secretReader interface {
+	read(ctx context.Context, name string) (answer, error)
 	// ready says why not every value is there and confirmed by the server.
 	ready() error
 }
 
 // program is the HTTP interface for programs.
-func program(s shelf, t token) http.Handler {
+func program(s secretReader, t token) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/secrets/{name}", t.with(valueJSON(s)))
 	mux.Handle("GET /v1/secrets/{name}/value", t.with(valueAlone(s)))
@@ -44,7 +44,7 @@ func program(s shelf, t token) http.Handler {
 
 func healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
-func readyz(s shelf) http.Handler {
+func readyz(s secretReader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if err := s.ready(); err != nil {
 			refused(w, http.StatusServiceUnavailable, err.Error())
@@ -54,11 +54,11 @@ func readyz(s shelf) http.Handler {
 	})
 }
 
-func valueJSON(s shelf) http.Handler {
+func valueJSON(s secretReader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a, err := s.look(r.Context(), r.PathValue("name"))
+		a, err := s.read(r.Context(), r.PathValue("name"))
 		if err != nil {
-			lookFailed(w, err)
+			readFailed(w, err)
 			return
 		}
 		kind := "text"
@@ -79,11 +79,11 @@ func valueJSON(s shelf) http.Handler {
 }
 
 // valueAlone answers the value and nothing else; of a binary one, its bytes.
-func valueAlone(s shelf) http.Handler {
+func valueAlone(s secretReader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a, err := s.look(r.Context(), r.PathValue("name"))
+		a, err := s.read(r.Context(), r.PathValue("name"))
 		if err != nil {
-			lookFailed(w, err)
+			readFailed(w, err)
 			return
 		}
 		w.Header().Set("X-Keyturn-Version", a.VersionID)
@@ -101,8 +101,8 @@ func valueAlone(s shelf) http.Handler {
 	})
 }
 
-// lookFailed says why there is no value; nothing of what another program has asked for is in it.
-func lookFailed(w http.ResponseWriter, err error) {
+// readFailed says why there is no value; nothing of what another program has asked for is in it.
+func readFailed(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, errNotHeld), errors.Is(err, kms.ErrResourceNotFound):
 		refused(w, http.StatusNotFound, "there is no such secret here")
