@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// linked are the commands and libraries that run beside applications, with the modules of others that each may link.
-// Nothing of the server is among them.
+// linked are the commands and libraries that run beside applications, with the modules of others
+// that each may link. Nothing of the server is among them.
 var linked = map[string][]string{
 	"kms":               {},
 	"ram":               {},
@@ -26,7 +26,8 @@ var agentModules = []string{
 // serverOnly are packages that hold the store, or decide with it.
 var serverOnly = []string{"internal/api", "internal/server", "internal/store", "internal/envelope", "internal/rotator", "internal/audit"}
 
-// TestClientsLinkNoServer verifies that what runs beside applications links only the modules that it needs.
+// TestClientsLinkNoServer verifies that what runs beside applications links only the modules that
+// it needs.
 func TestClientsLinkNoServer(t *testing.T) {
 	t.Parallel()
 	for root, modules := range linked {

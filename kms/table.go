@@ -11,7 +11,8 @@ var (
 	tokenService = operation.Service{Name: "Sts", Version: STSVersion}
 )
 
-// operations declares every operation once. The client, the server, the agent and the command line read it.
+// operations declares every operation once. The client, the server, the agent and the command line
+// read it.
 var operations = operation.NewTable(
 	declare[CreateSecretRequest, CreateSecretResponse]("CreateSecret").On("secret").Mutates().
 		AlsoNeeds("kms:SetSecretPolicy", "secret/${SecretName}").Rotates(),
@@ -93,6 +94,6 @@ func declareToken[In, Out any](name string) operation.Declaration {
 	return operation.Declare[In, Out](tokenService, name)
 }
 
-// Operations returns the description of every operation of this package. Its type may change from release to release:
-// it is for the commands and the server of this module.
+// Operations returns the description of every operation of this package. Its type may change from
+// release to release: it is for the commands and the server of this module.
 func Operations() *operation.Table { return operations }

@@ -4,7 +4,8 @@ import "github.com/keyturn/keyturn/internal/operation"
 
 var service = operation.Service{Name: "Ram", Version: Version}
 
-// operations declares every operation once. The client, the server, the agent and the command line read it.
+// operations declares every operation once. The client, the server, the agent and the command line
+// read it.
 var operations = operation.NewTable(
 	declare[CreateUserRequest, UserResponse]("CreateUser").On("user/*").Mutates(),
 	declare[GetUserRequest, UserResponse]("GetUser"),
@@ -49,6 +50,6 @@ func declare[In, Out any](name string) operation.Declaration {
 	return operation.Declare[In, Out](service, name)
 }
 
-// Operations returns the description of every operation of this package. Its type may change from release to release:
-// it is for the commands and the server of this module.
+// Operations returns the description of every operation of this package. Its type may change from
+// release to release: it is for the commands and the server of this module.
 func Operations() *operation.Table { return operations }

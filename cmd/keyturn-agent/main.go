@@ -1,4 +1,5 @@
-// Command keyturn-agent has the commands of keyturn that run beside applications: agent and exec. It links no server.
+// Command keyturn-agent has the commands of keyturn that run beside applications: agent and exec.
+// It links no server.
 package main
 
 import (

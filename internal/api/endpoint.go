@@ -29,7 +29,8 @@ type endpoint struct {
 // handler serves one operation.
 type handler[In, Out any] func(ctx context.Context, c *Call, in *In) (*Out, error)
 
-// finder adds to list the resources that the declaration of an operation does not name. list holds those that it names.
+// finder adds to list the resources that the declaration of an operation does not name. list holds
+// those that it names.
 type finder[In any] func(c *Call, in *In, list []resource) ([]resource, error)
 
 func endpointOf[In, Out any](o *operation.Op, h handler[In, Out], find ...finder[In]) *endpoint {
@@ -68,15 +69,16 @@ type resource struct {
 	lenient bool   // no Allow is needed; a Deny refuses the call
 }
 
-// unlessDenied returns r as a resource on which nothing needs to be allowed, while a Deny of any policy refuses the call: a
-// secret that the operation uses and does not give away.
+// unlessDenied returns r as a resource on which nothing needs to be allowed, while a Deny of any
+// policy refuses the call: a secret that the operation uses and does not give away.
 func (r resource) unlessDenied() resource { r.lenient = true; return r }
 
 // needing returns r with another action than the operation's own.
 func (r resource) needing(action string) resource { r.action = action; return r }
 
-// needs returns the action that a caller needs on r; empty means that any caller may. An action that the operation does
-// not declare is an error: the simulation and the documents would not know it.
+// needs returns the action that a caller needs on r; empty means that any caller may. An action
+// that the operation does not declare is an error: the simulation and the documents would not know
+// it.
 func (e *endpoint) needs(r resource) (string, error) {
 	declared := func(p operation.Permission) bool { return p.Action == r.action }
 	switch {
@@ -88,8 +90,9 @@ func (e *endpoint) needs(r resource) (string, error) {
 	return "", fmt.Errorf("operation %s needs the action %s and does not declare it", e.Name, r.action)
 }
 
-// declared returns the resources that the declaration of an operation names: its collection, or those that the request names
-// in the fields with a resource tag. A field that holds an ARN becomes the name.
+// declared returns the resources that the declaration of an operation names: its collection, or
+// those that the request names in the fields with a resource tag. A field that holds an ARN becomes
+// the name.
 func (c *Call) declared(o *operation.Op, in any) ([]resource, error) {
 	switch {
 	case o.Collection == "*":
@@ -146,7 +149,8 @@ func (c *Call) named(p *wire.Param, all []wire.Param, in any) (r resource, err e
 	return r, fmt.Errorf("parameter %s names a resource of kind %s, of which nothing is known", p.Name, p.Resource)
 }
 
-// typeOfPolicy returns the parameter PolicyType of a request. A request without it is about a custom policy.
+// typeOfPolicy returns the parameter PolicyType of a request. A request without it is about a
+// custom policy.
 func typeOfPolicy(all []wire.Param, in any) string {
 	for i := range all {
 		if all[i].Name == "PolicyType" {
@@ -166,8 +170,8 @@ func (c *Call) policyResource(parameter, name, kind string) (resource, error) {
 	return c.ramResource("policy/" + name), users.CheckPolicyType(kind)
 }
 
-// kmsARN is the ARN of a resource of this service: a collection, a part of the server, or one of another kind than secrets
-// and keys.
+// kmsARN is the ARN of a resource of this service: a collection, a part of the server, or one of
+// another kind than secrets and keys.
 func (c *Call) kmsARN(relative string) string {
 	return arnPrefix + c.Region + ":" + c.Account() + ":" + relative
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// TestDeclaredResources verifies for every operation that the gate asks the policies about what the declaration says: the
-// collection, and what the tagged parameters of the request name.
+// TestDeclaredResources verifies for every operation that the gate asks the policies about what the
+// declaration says: the collection, and what the tagged parameters of the request name.
 func TestDeclaredResources(t *testing.T) {
 	t.Parallel()
 	const account = "1234567890123456"
@@ -53,7 +53,8 @@ func TestDeclaredResources(t *testing.T) {
 	}
 }
 
-// TestNameFromARN verifies that a parameter which names a resource by its ARN holds the name for the handler.
+// TestNameFromARN verifies that a parameter which names a resource by its ARN holds the name for
+// the handler.
 func TestNameFromARN(t *testing.T) {
 	t.Parallel()
 	c := &Call{Env: &Env{Region: "local"}, Request: protocol.Request{Principal: policy.Principal{Account: "1"}}}
@@ -74,7 +75,8 @@ func TestNameFromARN(t *testing.T) {
 	}
 }
 
-// TestEveryOperationIsServed verifies that an operation without a handler is found at the start, by its name.
+// TestEveryOperationIsServed verifies that an operation without a handler is found at the start, by
+// its name.
 func TestEveryOperationIsServed(t *testing.T) {
 	t.Parallel()
 	for want, table := range map[string][]*endpoint{

@@ -8,8 +8,9 @@ import (
 	"github.com/keyturn/keyturn/internal/protocol"
 )
 
-// served binds each operation to its handler, and to the function that finds resources which its declaration does not
-// name. An operation without a handler, or with one of other types, panics here and so fails in every test.
+// served binds each operation to its handler, and to the function that finds resources which its
+// declaration does not name. An operation without a handler, or with one of other types, panics
+// here and so fails in every test.
 var served = serve(
 	handle("CreateSecret", createSecret, created),
 	handle("DeleteSecret", deleteSecret),
@@ -122,8 +123,8 @@ func byOperation(list []*endpoint) map[*operation.Op]*endpoint {
 	return known
 }
 
-// handle binds the operation of that name to its handler. find, at most one, finds the resources that the declaration leaves
-// to the server.
+// handle binds the operation of that name to its handler. find, at most one, finds the resources
+// that the declaration leaves to the server.
 func handle[In, Out any](name string, h handler[In, Out], find ...finder[In]) *endpoint {
 	o := protocol.Named(name)
 	switch {

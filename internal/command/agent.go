@@ -76,7 +76,8 @@ type Exec struct {
 	Command     []string      `arg:"" help:"Program and its arguments, after --."`
 }
 
-// accessKeyVariables are those by which keyturn itself is given its access key. The program has its own.
+// accessKeyVariables are those by which keyturn itself is given its access key. The program has its
+// own.
 var accessKeyVariables = []string{"KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN"}
 
 func (c *Exec) Run(e *Env) error {

@@ -1,6 +1,7 @@
-// Package command has the commands that run beside applications, agent and exec, and what every command shares: the profile
-// by which a server is reached, exit codes, and how an error is printed. It links no server, so that keyturn-agent can be
-// small; package cli adds all other commands.
+// Package command has the commands that run beside applications, agent and exec, and what every
+// command shares: the profile by which a server is reached, exit codes, and how an error is
+// printed. It links no server, so that keyturn-agent can be small; package cli adds all other
+// commands.
 package command
 
 import (
@@ -37,7 +38,8 @@ type Env struct {
 	Stdout, Stderr io.Writer
 }
 
-// Exit is an error with an exit code of its own. An empty text means that everything is printed already.
+// Exit is an error with an exit code of its own. An empty text means that everything is printed
+// already.
 type Exit struct {
 	Code int
 	Text string

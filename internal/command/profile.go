@@ -28,7 +28,8 @@ type Profile struct {
 	SecurityToken   string `json:"security_token,omitempty"`
 	Region          string `json:"region,omitempty"`
 	CAFile          string `json:"ca_file,omitempty"`
-	// InsecureHTTP permits an http:// endpoint off loopback: values then cross the network in clear.
+	// InsecureHTTP permits an http:// endpoint off loopback: values then cross the network in
+	// clear.
 	InsecureHTTP bool `json:"insecure_http,omitempty"`
 }
 
@@ -62,7 +63,8 @@ func profilesPath() (string, error) {
 	return filepath.Join(dir, "keyturn", "profiles.json"), nil
 }
 
-// ReadProfiles returns the profiles of the user and the path of their file; without a file there are none.
+// ReadProfiles returns the profiles of the user and the path of their file; without a file there
+// are none.
 func ReadProfiles() (Profiles, string, error) {
 	all := Profiles{Profiles: map[string]Profile{}}
 	path, err := profilesPath()
@@ -84,8 +86,8 @@ func ReadProfiles() (Profiles, string, error) {
 	return all, path, nil
 }
 
-// checkPrivate verifies that only root and the user can read or write a file. Its directories are the user's affair: a home that
-// a group may write in is common.
+// checkPrivate verifies that only root and the user can read or write a file. Its directories are
+// the user's affair: a home that a group may write in is common.
 func checkPrivate(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -1,9 +1,10 @@
-// Package operation describes the operations of the API apart from the code that serves them: name and version, request and
-// response type, the resources that a request names, what the policies may say, and whether a client may repeat a call.
+// Package operation describes the operations of the API apart from the code that serves them: name
+// and version, request and response type, the resources that a request names, what the policies may
+// say, and whether a client may repeat a call.
 //
-// The tables are in packages kms and ram, one line for each operation. Clients, the agent, the gate of the server, the
-// command line and the tests of the documents read them. An operation whose declaration is incomplete makes [NewTable]
-// panic, so it fails in the first test of any of them.
+// The tables are in packages kms and ram, one line for each operation. Clients, the agent, the gate
+// of the server, the command line and the tests of the documents read them. An operation whose
+// declaration is incomplete makes [NewTable] panic, so it fails in the first test of any of them.
 package operation
 
 import (
@@ -27,7 +28,8 @@ const (
 
 // Service is one of the services of the API.
 type Service struct {
-	// Name is the name in the audit trail, such as Kms. In lower case it begins the actions of the service.
+	// Name is the name in the audit trail, such as Kms. In lower case it begins the actions of the
+	// service.
 	Name string
 	// Version is the API version by which requests choose the service.
 	Version string
@@ -43,35 +45,42 @@ type Op struct {
 	Name string
 	// Methods are the HTTP methods that the operation accepts.
 	Methods []string
-	// Action is the action that a policy must allow, such as kms:GetSecretValue; empty means that any verified caller may call.
+	// Action is the action that a policy must allow, such as kms:GetSecretValue; empty means that
+	// any verified caller may call.
 	Action string
-	// Resource names the resources of Action in the words of the public reference, such as secret/${SecretName}.
+	// Resource names the resources of Action in the words of the public reference, such as
+	// secret/${SecretName}.
 	Resource string
-	// Collection is the resource that every request is on, such as * or user/*; empty when the request names it.
+	// Collection is the resource that every request is on, such as * or user/*; empty when the
+	// request names it.
 	Collection string
 	// Also lists the actions that some calls need besides Action.
 	Also []Permission
-	// Mutates reports that the operation changes something: the trail has a record before and one after it.
+	// Mutates reports that the operation changes something: the trail has a record before and one
+	// after it.
 	Mutates bool
 	// Retryable reports that sending the same request twice has the effect of sending it once.
 	Retryable bool
-	// Grantable reports that the policy of a secret may allow Action to a principal that it names. A Deny of that policy
-	// refuses every operation that has the secret among its resources.
+	// Grantable reports that the policy of a secret may allow Action to a principal that it names.
+	// A Deny of that policy refuses every operation that has the secret among its resources.
 	Grantable bool
-	// Repairs reports that the operation reads or replaces the policy of a secret. A Deny of that policy does not take it from
-	// the root account.
+	// Repairs reports that the operation reads or replaces the policy of a secret. A Deny of that
+	// policy does not take it from the root account.
 	Repairs bool
-	// ByName reports that the operation is on the server itself: the policies of a user allow it only by a statement that names
-	// the resource.
+	// ByName reports that the operation is on the server itself: the policies of a user allow it
+	// only by a statement that names the resource.
 	ByName bool
-	// Rotates reports that the operation makes the engine change accounts, on which the caller needs rights too.
+	// Rotates reports that the operation makes the engine change accounts, on which the caller
+	// needs rights too.
 	Rotates bool
-	// DryRun reports that a request with the parameter DryRun is only checked, and always answered by an error.
+	// DryRun reports that a request with the parameter DryRun is only checked, and always answered
+	// by an error.
 	DryRun bool
-	// Impersonal reports that the answer tells nothing of a secret or of the caller of an agent, so that an agent passes the
-	// call on for each of its callers.
+	// Impersonal reports that the answer tells nothing of a secret or of the caller of an agent, so
+	// that an agent passes the call on for each of its callers.
 	Impersonal bool
-	// Waits reports that a call may take as long as Deadline because it waits for something to happen.
+	// Waits reports that a call may take as long as Deadline because it waits for something to
+	// happen.
 	Waits bool
 	// Deadline bounds the handling.
 	Deadline time.Duration
@@ -81,12 +90,12 @@ type Op struct {
 	and     string // further resources, which a function of the server finds
 }
 
-// NeedsNoRight reports whether any access key may use the operation at will. An operation that waits is not among them: a
-// consumer has to use it.
+// NeedsNoRight reports whether any access key may use the operation at will. An operation that
+// waits is not among them: a consumer has to use it.
 func (o *Op) NeedsNoRight() bool { return o.Action == "" && !o.Waits }
 
-// Found reports whether a function of the server finds the resources: the whole list, or what the tags of the request and
-// Collection do not name.
+// Found reports whether a function of the server finds the resources: the whole list, or what the
+// tags of the request and Collection do not name.
 func (o *Op) Found() bool { return o.found || o.and != "" }
 
 // Params describes the parameters of the operation.
@@ -104,8 +113,8 @@ func (o *Op) Decode(p sign.Params) (any, error) {
 	return in, wire.Decode(p, in)
 }
 
-// Secret returns the name or ARN of the secret that a request is on, as the caller spelled it. ok is false for an operation
-// that is on something else, too or instead.
+// Secret returns the name or ARN of the secret that a request is on, as the caller spelled it. ok
+// is false for an operation that is on something else, too or instead.
 func (o *Op) Secret(in any) (name string, ok bool) {
 	if o.Resource != onSecret || len(o.Also) > 0 {
 		return "", false
@@ -118,10 +127,12 @@ func (o *Op) Secret(in any) (name string, ok bool) {
 	return "", false
 }
 
-// Declaration is an operation that is being declared. Each method returns the declaration with one more fact.
+// Declaration is an operation that is being declared. Each method returns the declaration with one
+// more fact.
 type Declaration struct{ op Op }
 
-// Declare begins the declaration of an operation that reads, on the resources that the tags of In name.
+// Declare begins the declaration of an operation that reads, on the resources that the tags of In
+// name.
 func Declare[In, Out any](s Service, name string) Declaration {
 	return Declaration{Op{
 		Service:   s,
@@ -135,7 +146,8 @@ func Declare[In, Out any](s Service, name string) Declaration {
 	}}
 }
 
-// On declares a resource that no parameter names: *, a collection such as secret or user/*, or a part of the server.
+// On declares a resource that no parameter names: *, a collection such as secret or user/*, or a
+// part of the server.
 func (d Declaration) On(collection string) Declaration { d.op.Collection = collection; return d }
 
 // And declares, in words, further resources that a function of the server finds.
@@ -153,7 +165,8 @@ func (d Declaration) AlsoNeeds(action, resource string) Declaration {
 	return d
 }
 
-// Mutates declares an operation that changes something. A client does not repeat it unless it is Retryable too.
+// Mutates declares an operation that changes something. A client does not repeat it unless it is
+// Retryable too.
 func (d Declaration) Mutates() Declaration { d.op.Mutates, d.op.Retryable = true, false; return d }
 
 // Retryable declares an operation that a client may repeat although it changes something.
@@ -189,8 +202,8 @@ func (d Declaration) Waits(most time.Duration) Declaration {
 	return d
 }
 
-// Rotates declares an operation that makes the engine change accounts: the caller needs a right on each account that will
-// change.
+// Rotates declares an operation that makes the engine change accounts: the caller needs a right on
+// each account that will change.
 func (d Declaration) Rotates() Declaration {
 	d.op.Rotates = true
 	return d.AlsoNeeds("kms:RotateAccount", "target/${TargetName}/account/${AccountName}").
@@ -198,7 +211,8 @@ func (d Declaration) Rotates() Declaration {
 		AlsoNeeds("ram:DeleteAccessKey", "user/${UserName}")
 }
 
-// Sends declares an operation that decides where the value of a secret is sent: the caller needs the right to read it.
+// Sends declares an operation that decides where the value of a secret is sent: the caller needs
+// the right to read it.
 func (d Declaration) Sends() Declaration { return d.AlsoNeeds("kms:GetSecretValue", onSecret) }
 
 // Programs declares an operation that may register a target that runs programs on the server.
@@ -206,8 +220,8 @@ func (d Declaration) Programs() Declaration {
 	return d.AlsoNeeds("kms:RegisterCommandTarget", "target/${TargetName}")
 }
 
-// Op returns the operation. It panics when the declaration names no resource, or names it twice: an operation without a
-// resource would be allowed to everybody who may do something.
+// Op returns the operation. It panics when the declaration names no resource, or names it twice: an
+// operation without a resource would be allowed to everybody who may do something.
 func (d Declaration) Op() *Op {
 	o := d.op
 	var list []string
@@ -240,8 +254,8 @@ type Table struct {
 	byName, byAction map[string]*Op
 }
 
-// NewTable returns the table of declared operations. It panics when two have the same name: a command line names an
-// operation without its service.
+// NewTable returns the table of declared operations. It panics when two have the same name: a
+// command line names an operation without its service.
 func NewTable(declared ...Declaration) *Table {
 	list := make([]*Op, len(declared))
 	for i, d := range declared {

@@ -20,7 +20,8 @@ type (
 
 var kmsService = Service{Name: "Kms", Version: "1"}
 
-// TestResourceOfADeclaration verifies that what an operation is on comes from its tags and its declaration.
+// TestResourceOfADeclaration verifies that what an operation is on comes from its tags and its
+// declaration.
 func TestResourceOfADeclaration(t *testing.T) {
 	t.Parallel()
 	for want, d := range map[string]Declaration{
@@ -37,8 +38,8 @@ func TestResourceOfADeclaration(t *testing.T) {
 	}
 }
 
-// TestIncompleteDeclaration verifies that a declaration which would leave a call without a resource, or with two meanings,
-// stops the program and says what to add.
+// TestIncompleteDeclaration verifies that a declaration which would leave a call without a
+// resource, or with two meanings, stops the program and says what to add.
 func TestIncompleteDeclaration(t *testing.T) {
 	t.Parallel()
 	a := Declare[onSecretIn, answer](kmsService, "A")
@@ -62,7 +63,8 @@ func panicOf(f func()) (text string) {
 	return ""
 }
 
-// TestDeclarationsShareNothing verifies that a declaration which two others begin with is not changed by either.
+// TestDeclarationsShareNothing verifies that a declaration which two others begin with is not
+// changed by either.
 func TestDeclarationsShareNothing(t *testing.T) {
 	t.Parallel()
 	base := Declare[onSecretIn, answer](kmsService, "A").Rotates()

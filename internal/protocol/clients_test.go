@@ -40,8 +40,9 @@ func clients(t *testing.T, b *busy) map[string]reflect.Value {
 	return map[string]reflect.Value{"Kms": reflect.ValueOf(c), "Sts": reflect.ValueOf(c), "Ram": reflect.ValueOf(ram.New(c))}
 }
 
-// TestClientMethods verifies for every operation that a client has a method of its name and types, which calls it under its
-// version, and repeats it after an unknown outcome exactly when it is declared Retryable.
+// TestClientMethods verifies for every operation that a client has a method of its name and types,
+// which calls it under its version, and repeats it after an unknown outcome exactly when it is
+// declared Retryable.
 func TestClientMethods(t *testing.T) {
 	t.Parallel()
 	for _, o := range Operations() {
@@ -68,8 +69,8 @@ func TestClientMethods(t *testing.T) {
 	}
 }
 
-// TestEveryClientMethodIsDeclared verifies that no client has a method that takes the request of an operation which is not
-// declared.
+// TestEveryClientMethodIsDeclared verifies that no client has a method that takes the request of an
+// operation which is not declared.
 func TestEveryClientMethodIsDeclared(t *testing.T) {
 	t.Parallel()
 	for _, c := range clients(t, &busy{}) {

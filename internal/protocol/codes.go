@@ -19,20 +19,41 @@ type Code struct {
 	Message string // the documented text; a %s in it is the parameter's name
 }
 
-// codes and ownCodes are the one place where an outcome gets its status and code (protocol.md section 5, secrets.md section 6).
+// codes and ownCodes are the only place that gives an outcome its status and code. The messages are
+// those of the public reference.
 var codes = [fault.Kinds]Code{
-	fault.OK:             {http.StatusOK, "", ""},
-	fault.Internal:       {http.StatusInternalServerError, kms.CodeInternalFailure, "Internal Failure."},
-	fault.Unavailable:    {http.StatusServiceUnavailable, kms.CodeUnavailable, "Service Unavailable Temporary."},
-	fault.Throttled:      {http.StatusTooManyRequests, kms.CodeThrottling, "QPS Limit Exceeded"},
-	fault.Malformed:      {http.StatusBadRequest, "ParseRequestParameterException", "Server parse parameters exception. Please check your input params."},
-	fault.Missing:        {http.StatusBadRequest, kms.CodeMissingParameter, `The parameter "%s" is needed but not provided.`},
-	fault.Invalid:        {http.StatusBadRequest, kms.CodeInvalidParameter, `The specified parameter "%s" is not valid.`},
-	fault.Method:         {http.StatusForbidden, "UnsupportedHTTPMethod", "This http method is not supported."},
-	fault.NoAction:       {http.StatusNotFound, kms.CodeActionNotFound, "Specified api is not found, please check your url and method."},
-	fault.Version:        {http.StatusBadRequest, "InvalidVersion", "Specified parameter Version is not valid."},
-	fault.MissingKey:     {http.StatusBadRequest, "MissingAccessKeyId", ""},
-	fault.BadSignature:   {http.StatusBadRequest, kms.CodeIncompleteSignature, "The request signature does not conform to Aliyun standards."},
+	fault.OK:          {http.StatusOK, "", ""},
+	fault.Internal:    {http.StatusInternalServerError, kms.CodeInternalFailure, "Internal Failure."},
+	fault.Unavailable: {http.StatusServiceUnavailable, kms.CodeUnavailable, "Service Unavailable Temporary."},
+	fault.Throttled:   {http.StatusTooManyRequests, kms.CodeThrottling, "QPS Limit Exceeded"},
+	fault.Malformed: {
+		Status:  http.StatusBadRequest,
+		Code:    "ParseRequestParameterException",
+		Message: "Server parse parameters exception. Please check your input params.",
+	},
+	fault.Missing: {
+		Status:  http.StatusBadRequest,
+		Code:    kms.CodeMissingParameter,
+		Message: `The parameter "%s" is needed but not provided.`,
+	},
+	fault.Invalid: {
+		Status:  http.StatusBadRequest,
+		Code:    kms.CodeInvalidParameter,
+		Message: `The specified parameter "%s" is not valid.`,
+	},
+	fault.Method: {http.StatusForbidden, "UnsupportedHTTPMethod", "This http method is not supported."},
+	fault.NoAction: {
+		Status:  http.StatusNotFound,
+		Code:    kms.CodeActionNotFound,
+		Message: "Specified api is not found, please check your url and method.",
+	},
+	fault.Version:    {http.StatusBadRequest, "InvalidVersion", "Specified parameter Version is not valid."},
+	fault.MissingKey: {http.StatusBadRequest, "MissingAccessKeyId", ""},
+	fault.BadSignature: {
+		Status:  http.StatusBadRequest,
+		Code:    kms.CodeIncompleteSignature,
+		Message: "The request signature does not conform to Aliyun standards.",
+	},
 	fault.WrongSignature: {http.StatusBadRequest, kms.CodeSignatureDoesNotMatch, ""},
 	fault.UnknownKey:     {http.StatusNotFound, kms.CodeAccessKeyNotFound, ""},
 	fault.DisabledKey:    {http.StatusForbidden, kms.CodeAccessKeyDisabled, ""},
@@ -42,64 +63,128 @@ var codes = [fault.Kinds]Code{
 	fault.NoTimestamp:    {http.StatusBadRequest, "IllegalTimestamp", ""},
 	fault.Expired:        {http.StatusBadRequest, kms.CodeTimestampExpired, ""},
 	fault.Replayed:       {http.StatusBadRequest, kms.CodeSignatureNonceUsed, ""},
-	fault.Denied:         {http.StatusForbidden, kms.CodeNoPermission, "This operation is forbidden by permission system."},
-	fault.NotFound:       {http.StatusNotFound, kms.CodeResourceNotFound, "Resource not found"},
-	fault.KeyNotFound:    {http.StatusNotFound, kms.CodeKeyNotFound, "The specified Key is not found."},
-	fault.Exists:         {http.StatusConflict, kms.CodeResourceExist, "The resource already exists."},
-	fault.Deleting:       {http.StatusConflict, kms.CodeResourceInDeleteWindow, "The secret is planned to be deleted."},
-	fault.InUse:          {http.StatusConflict, kms.CodeResourceInUse, ""},
-	fault.LimitExceeded:  {http.StatusBadRequest, kms.CodeLimitExceeded, "The request was rejected because user create resource limit was exceeded."},
-	fault.Unsupported:    {http.StatusBadRequest, kms.CodeUnsupportedOperation, "This operation is not supported."},
-	fault.KeyDisabled:    {http.StatusConflict, "Rejected.Disabled", "The request was rejected because the key state is Disabled."},
-	fault.DryRunOK:       {http.StatusBadRequest, kms.CodeDryRunOperation, "The request would have succeeded, but DryRun is true."},
-	fault.DryRunInvalid:  {http.StatusBadRequest, "ValidationError", "The request would have been refused."},
-	fault.DryRunDenied:   {http.StatusForbidden, "AccessDeniedError", "The request would have been refused by permission system."},
+	fault.Denied: {
+		Status:  http.StatusForbidden,
+		Code:    kms.CodeNoPermission,
+		Message: "This operation is forbidden by permission system.",
+	},
+	fault.NotFound:    {http.StatusNotFound, kms.CodeResourceNotFound, "Resource not found"},
+	fault.KeyNotFound: {http.StatusNotFound, kms.CodeKeyNotFound, "The specified Key is not found."},
+	fault.Exists:      {http.StatusConflict, kms.CodeResourceExist, "The resource already exists."},
+	fault.Deleting: {
+		Status:  http.StatusConflict,
+		Code:    kms.CodeResourceInDeleteWindow,
+		Message: "The secret is planned to be deleted.",
+	},
+	fault.InUse: {http.StatusConflict, kms.CodeResourceInUse, ""},
+	fault.LimitExceeded: {
+		Status:  http.StatusBadRequest,
+		Code:    kms.CodeLimitExceeded,
+		Message: "The request was rejected because user create resource limit was exceeded.",
+	},
+	fault.Unsupported: {http.StatusBadRequest, kms.CodeUnsupportedOperation, "This operation is not supported."},
+	fault.KeyDisabled: {
+		Status:  http.StatusConflict,
+		Code:    "Rejected.Disabled",
+		Message: "The request was rejected because the key state is Disabled.",
+	},
+	fault.DryRunOK: {
+		Status:  http.StatusBadRequest,
+		Code:    kms.CodeDryRunOperation,
+		Message: "The request would have succeeded, but DryRun is true.",
+	},
+	fault.DryRunInvalid: {http.StatusBadRequest, "ValidationError", "The request would have been refused."},
+	fault.DryRunDenied: {
+		Status:  http.StatusForbidden,
+		Code:    "AccessDeniedError",
+		Message: "The request would have been refused by permission system.",
+	},
 }
 
-// ownCodes are the codes that an error names itself: those of the user service, which has one for each thing that it keeps. A
-// * in a code and a %s in its text are the parameter's name.
-var ownCodes = map[string]Code{
-	users.CodeChars:               {http.StatusBadRequest, users.CodeChars, `The parameter - "%s" contains invalid chars.`},
-	users.CodeLength:              {http.StatusBadRequest, users.CodeLength, `The parameter - "%s" beyond the length limit.`},
-	users.CodeFormat:              {http.StatusBadRequest, users.CodeFormat, `The format of the parameter - "%s" is incorrect.`},
-	ram.CodePolicyType:            {http.StatusBadRequest, ram.CodePolicyType, `The parameter - "PolicyType" is incorrect.`},
-	ram.CodeMalformedPolicy:       {http.StatusBadRequest, ram.CodeMalformedPolicy, ""},
-	ram.CodeNoPermission:          {http.StatusForbidden, ram.CodeNoPermission, "You are not authorized to do this action."},
-	ram.CodeUserNotExist:          {http.StatusNotFound, ram.CodeUserNotExist, "The user does not exist."},
-	ram.CodeKeyNotExist:           {http.StatusNotFound, ram.CodeKeyNotExist, "The user access key does not exist."},
-	ram.CodeUserWithoutPolicy:     {http.StatusNotFound, ram.CodeUserWithoutPolicy, "The indicate policy of the user does not exist."},
-	ram.CodeUserNotInGroup:        {http.StatusNotFound, ram.CodeUserNotInGroup, "The user has not joined the group."},
-	ram.CodeGroupNotExist:         {http.StatusNotFound, ram.CodeGroupNotExist, "The group does not exist."},
-	ram.CodeGroupWithoutPolicy:    {http.StatusNotFound, ram.CodeGroupWithoutPolicy, "The indicate policy attached to the group does not exist."},
-	ram.CodePolicyNotExist:        {http.StatusNotFound, ram.CodePolicyNotExist, "The policy does not exist."},
-	ram.CodePolicyVersionNotExist: {http.StatusNotFound, ram.CodePolicyVersionNotExist, "The policy version does not exist."},
-	ram.CodeUserExists:            {http.StatusConflict, ram.CodeUserExists, "The user does already EXIST."},
-	ram.CodeUserInGroup:           {http.StatusConflict, ram.CodeUserInGroup, "The user has already joined the group."},
-	ram.CodeUserHasPolicy:         {http.StatusConflict, ram.CodeUserHasPolicy, "The user has already been attached this policy."},
-	ram.CodeGroupExists:           {http.StatusConflict, ram.CodeGroupExists, "The group does already EXIST."},
-	ram.CodeGroupHasPolicy:        {http.StatusConflict, ram.CodeGroupHasPolicy, "The group has already been attached this policy."},
-	ram.CodePolicyExists:          {http.StatusConflict, ram.CodePolicyExists, "The policy does already EXIST."},
-	ram.CodeDeleteUserKey:         {http.StatusConflict, ram.CodeDeleteUserKey, "The user CAN NOT has any access key while deleting the user."},
-	ram.CodeDeleteUserPolicy:      {http.StatusConflict, ram.CodeDeleteUserPolicy, "The user CAN NOT has any attached policy while deleting the user."},
-	ram.CodeDeleteUserGroup:       {http.StatusConflict, ram.CodeDeleteUserGroup, "The user CAN NOT be in any group while deleting the user."},
-	ram.CodeDeleteGroupUser:       {http.StatusConflict, ram.CodeDeleteGroupUser, "The group CAN NOT has any user member while deleting the group."},
-	ram.CodeDeleteGroupPolicy:     {http.StatusConflict, ram.CodeDeleteGroupPolicy, "The entity CAN NOT has any attached policy while deleting the group."},
-	ram.CodeDeletePolicyUser:      {http.StatusConflict, ram.CodeDeletePolicyUser, "The policy CAN NOT been attached to any user while deleting the policy."},
-	ram.CodeDeletePolicyGroup:     {http.StatusConflict, ram.CodeDeletePolicyGroup, "The policy CAN NOT been attached to any group while deleting the policy."},
-	ram.CodeDeletePolicyVersion:   {http.StatusConflict, ram.CodeDeletePolicyVersion, "The policy CAN NOT has any version except the default version."},
-	ram.CodeDeleteDefaultVersion:  {http.StatusConflict, ram.CodeDeleteDefaultVersion, "The default policy version CAN NOT been deleted directly."},
-	ram.CodeUserLimit:             {http.StatusConflict, ram.CodeUserLimit, "The count of users beyond the current limits."},
-	ram.CodeKeyLimit:              {http.StatusConflict, ram.CodeKeyLimit, "The access key count of the user access keys beyond the current limits."},
-	ram.CodeUserGroupLimit:        {http.StatusConflict, ram.CodeUserGroupLimit, "The count of groups the target user joined beyond the current limits."},
-	ram.CodeUserPolicyLimit:       {http.StatusConflict, ram.CodeUserPolicyLimit, "The policy count of the user attached policies beyond the current limits."},
-	ram.CodeGroupLimit:            {http.StatusConflict, ram.CodeGroupLimit, "The count of groups beyond the current limits."},
-	ram.CodeGroupPolicyLimit:      {http.StatusConflict, ram.CodeGroupPolicyLimit, "The policy count of the group beyond the current limits."},
-	ram.CodePolicyLimit:           {http.StatusConflict, ram.CodePolicyLimit, "The count of policy beyond the current limits."},
-	ram.CodePolicyVersionLimit:    {http.StatusConflict, ram.CodePolicyVersionLimit, "The count of policy version beyond the current limits."},
+// ownCodes are the codes that an error names itself: those of the user service, which has one for
+// each thing that it keeps. The parameter's name replaces * in a code and %s in its text.
+var ownCodes = byCode([]Code{
+	{http.StatusBadRequest, users.CodeChars, `The parameter - "%s" contains invalid chars.`},
+	{http.StatusBadRequest, users.CodeLength, `The parameter - "%s" beyond the length limit.`},
+	{http.StatusBadRequest, users.CodeFormat, `The format of the parameter - "%s" is incorrect.`},
+	{http.StatusBadRequest, ram.CodePolicyType, `The parameter - "PolicyType" is incorrect.`},
+	{http.StatusBadRequest, ram.CodeMalformedPolicy, ""},
+	{http.StatusForbidden, ram.CodeNoPermission, "You are not authorized to do this action."},
+	{http.StatusNotFound, ram.CodeUserNotExist, "The user does not exist."},
+	{http.StatusNotFound, ram.CodeKeyNotExist, "The user access key does not exist."},
+	{http.StatusNotFound, ram.CodeUserWithoutPolicy, "The indicate policy of the user does not exist."},
+	{http.StatusNotFound, ram.CodeUserNotInGroup, "The user has not joined the group."},
+	{http.StatusNotFound, ram.CodeGroupNotExist, "The group does not exist."},
+	{http.StatusNotFound, ram.CodeGroupWithoutPolicy, "The indicate policy attached to the group does not exist."},
+	{http.StatusNotFound, ram.CodePolicyNotExist, "The policy does not exist."},
+	{http.StatusNotFound, ram.CodePolicyVersionNotExist, "The policy version does not exist."},
+	{http.StatusConflict, ram.CodeUserExists, "The user does already EXIST."},
+	{http.StatusConflict, ram.CodeUserInGroup, "The user has already joined the group."},
+	{http.StatusConflict, ram.CodeUserHasPolicy, "The user has already been attached this policy."},
+	{http.StatusConflict, ram.CodeGroupExists, "The group does already EXIST."},
+	{http.StatusConflict, ram.CodeGroupHasPolicy, "The group has already been attached this policy."},
+	{http.StatusConflict, ram.CodePolicyExists, "The policy does already EXIST."},
+	{http.StatusConflict, ram.CodeDeleteUserKey, "The user CAN NOT has any access key while deleting the user."},
+	{
+		Status:  http.StatusConflict,
+		Code:    ram.CodeDeleteUserPolicy,
+		Message: "The user CAN NOT has any attached policy while deleting the user.",
+	},
+	{http.StatusConflict, ram.CodeDeleteUserGroup, "The user CAN NOT be in any group while deleting the user."},
+	{http.StatusConflict, ram.CodeDeleteGroupUser, "The group CAN NOT has any user member while deleting the group."},
+	{
+		Status:  http.StatusConflict,
+		Code:    ram.CodeDeleteGroupPolicy,
+		Message: "The entity CAN NOT has any attached policy while deleting the group.",
+	},
+	{
+		Status:  http.StatusConflict,
+		Code:    ram.CodeDeletePolicyUser,
+		Message: "The policy CAN NOT been attached to any user while deleting the policy.",
+	},
+	{
+		Status:  http.StatusConflict,
+		Code:    ram.CodeDeletePolicyGroup,
+		Message: "The policy CAN NOT been attached to any group while deleting the policy.",
+	},
+	{
+		Status:  http.StatusConflict,
+		Code:    ram.CodeDeletePolicyVersion,
+		Message: "The policy CAN NOT has any version except the default version.",
+	},
+	{http.StatusConflict, ram.CodeDeleteDefaultVersion, "The default policy version CAN NOT been deleted directly."},
+	{http.StatusConflict, ram.CodeUserLimit, "The count of users beyond the current limits."},
+	{
+		Status:  http.StatusConflict,
+		Code:    ram.CodeKeyLimit,
+		Message: "The access key count of the user access keys beyond the current limits.",
+	},
+	{
+		Status:  http.StatusConflict,
+		Code:    ram.CodeUserGroupLimit,
+		Message: "The count of groups the target user joined beyond the current limits.",
+	},
+	{
+		Status:  http.StatusConflict,
+		Code:    ram.CodeUserPolicyLimit,
+		Message: "The policy count of the user attached policies beyond the current limits.",
+	},
+	{http.StatusConflict, ram.CodeGroupLimit, "The count of groups beyond the current limits."},
+	{http.StatusConflict, ram.CodeGroupPolicyLimit, "The policy count of the group beyond the current limits."},
+	{http.StatusConflict, ram.CodePolicyLimit, "The count of policy beyond the current limits."},
+	{http.StatusConflict, ram.CodePolicyVersionLimit, "The count of policy version beyond the current limits."},
+})
+
+func byCode(list []Code) map[string]Code {
+	codes := make(map[string]Code, len(list))
+	for _, c := range list {
+		codes[c.Code] = c
+	}
+	return codes
 }
 
-// CodeFor returns the status, code and message that a caller gets for an error. The documented text comes first, then
-// what to change. An error of kind Internal shows nothing of itself.
+// CodeFor returns the status, code and message that a caller gets for an error. The documented text
+// comes first, then what to change. An error of kind Internal shows nothing of itself.
 func CodeFor(err error) Code {
 	kind := fault.KindOf(err)
 	c := codes[kind]

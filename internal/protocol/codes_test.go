@@ -12,7 +12,8 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
-// TestOwnCodes holds that every code of the user service has a status that fits its family, and a form of its own.
+// TestOwnCodes holds that every code of the user service has a status that fits its family, and a
+// form of its own.
 func TestOwnCodes(t *testing.T) {
 	t.Parallel()
 	found := 0

@@ -1,6 +1,6 @@
-// Package protocol is what everything that speaks the RPC protocol shares, without the code that serves it: every operation
-// by version and name, the request that a door hands to a gate, and the codes of errors. The server, the agent and the
-// command line use it.
+// Package protocol is what everything that speaks the RPC protocol shares, without the code that
+// serves it: every operation by version and name, the request that a door hands to a gate, and the
+// codes of errors. The server, the agent and the command line use it.
 package protocol
 
 import (
@@ -14,8 +14,8 @@ import (
 
 var operations = operation.Join(kms.Operations(), ram.Operations())
 
-// notHere lists operations that the cloud has under the version of KMS and this server has not: they are refused as
-// unsupported, not as unknown.
+// notHere lists operations that the cloud has under the version of KMS and this server has not:
+// they are refused as unsupported, not as unknown.
 var notHere = []string{
 	"CreateKey", "DescribeKey", "ListKeys", "EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion",
 	"UpdateKeyDescription", "CreateAlias", "UpdateAlias", "DeleteAlias", "ListAliases", "ListAliasesByKeyId",
@@ -50,8 +50,8 @@ func Operations() []*operation.Op { return operations.All() }
 // Named returns the operation of that name; nil when there is none.
 func Named(name string) *operation.Op { return operations.Named(name) }
 
-// OfAction returns the operation whose own action that is, such as kms:GetSecretValue; nil for an action that operations need
-// besides their own.
+// OfAction returns the operation whose own action that is, such as kms:GetSecretValue; nil for an
+// action that operations need besides their own.
 func OfAction(action string) *operation.Op { return operations.OfAction(action) }
 
 // Find returns the operation of that version and name; nil when there is none.
@@ -109,5 +109,6 @@ var harmless = func() map[string]bool {
 	return names
 }()
 
-// Harmless reports whether a parameter of that name is known and never holds a secret. JSON documents may hold anything.
+// Harmless reports whether a parameter of that name is known and never holds a secret. JSON
+// documents may hold anything.
 func Harmless(name string) bool { return harmless[name] }

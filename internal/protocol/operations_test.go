@@ -35,8 +35,9 @@ func TestNotHere(t *testing.T) {
 	}
 }
 
-// TestSecretPoliciesReachEveryOperation verifies that the policy of a secret may allow each operation that names a secret,
-// unless the operation is by which that policy is corrected, and no other operation.
+// TestSecretPoliciesReachEveryOperation verifies that the policy of a secret may allow each
+// operation that names a secret, unless the operation is by which that policy is corrected, and no
+// other operation.
 func TestSecretPoliciesReachEveryOperation(t *testing.T) {
 	t.Parallel()
 	for _, o := range Operations() {
@@ -75,8 +76,9 @@ var noResource = map[string]string{
 	"SimulatePolicy SecretName":        "is what the question is about; the right is on the user",
 }
 
-// TestNamesAreResources verifies that an operation needs a right on everything that its parameters name, and that its
-// declaration says so: by the tag of the parameter, or by the resources that a function finds.
+// TestNamesAreResources verifies that an operation needs a right on everything that its parameters
+// name, and that its declaration says so: by the tag of the parameter, or by the resources that a
+// function finds.
 func TestNamesAreResources(t *testing.T) {
 	t.Parallel()
 	for _, o := range Operations() {
@@ -104,8 +106,8 @@ func TestNamesAreResources(t *testing.T) {
 	}
 }
 
-// TestWhatReads verifies that exactly the operations whose names say so change nothing: the others have records before and
-// after them, and an agent refuses them.
+// TestWhatReads verifies that exactly the operations whose names say so change nothing: the others
+// have records before and after them, and an agent refuses them.
 func TestWhatReads(t *testing.T) {
 	t.Parallel()
 	for _, o := range Operations() {
@@ -121,8 +123,9 @@ func TestWhatReads(t *testing.T) {
 	}
 }
 
-// TestRights verifies that a call needs no right only where it changes nothing and names nothing, that a right on everything
-// includes no change of the server itself, and that an agent passes on for its callers only what names nothing.
+// TestRights verifies that a call needs no right only where it changes nothing and names nothing,
+// that a right on everything includes no change of the server itself, and that an agent passes on
+// for its callers only what names nothing.
 func TestRights(t *testing.T) {
 	t.Parallel()
 	for _, o := range Operations() {
@@ -140,7 +143,8 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// TestFind verifies that a request names an operation by its name together with the version of its service.
+// TestFind verifies that a request names an operation by its name together with the version of its
+// service.
 func TestFind(t *testing.T) {
 	t.Parallel()
 	for _, o := range Operations() {

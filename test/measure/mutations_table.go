@@ -52,8 +52,8 @@ var mutations = []mutation{
 	{
 		name: "a code of the user service has no status",
 		file: "internal/protocol/codes.go",
-		old:  "ram.CodePolicyType:",
-		new:  "ram.CodePolicyType + \"x\":",
+		old:  "ram.CodePolicyType,",
+		new:  "ram.CodePolicyType + \"x\",",
 		pkg:  "internal/protocol",
 		test: "TestOwnCodes",
 	},
