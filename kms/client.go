@@ -31,19 +31,21 @@ const (
 
 // Config says how to reach an endpoint.
 type Config struct {
-	// Endpoint is host[:port], reached over TLS, or a URL that begins with https:// or http://. Required.
+	// Endpoint is host[:port], reached over TLS, or a URL that begins with https:// or http://.
+	// Required.
 	Endpoint string
 	// Credentials sign each request. Required.
 	Credentials sign.Credentials
 	// RootCAs are the authorities to trust; nil means the system's.
 	RootCAs *x509.CertPool
-	// HTTPClient replaces the default client, which has a timeout of 30 seconds and keeps connections open. RootCAs is
-	// then not looked at.
+	// HTTPClient replaces the default client, which has a timeout of 30 seconds and keeps
+	// connections open. RootCAs is then not looked at.
 	HTTPClient *http.Client
 	// UserAgent is sent with each request; empty means "keyturn-go".
 	UserAgent string
-	// MaxAttempts bounds how often one call is sent: 0 means 3, 1 means no retry. Only calls that change nothing when
-	// repeated are sent again, after an answer that says "later" or none at all, with full jitter from 0.1 s to 2 s.
+	// MaxAttempts bounds how often one call is sent: 0 means 3, 1 means no retry. Only calls that
+	// change nothing when repeated are sent again, after an answer that says "later" or none at
+	// all, with full jitter from 0.1 s to 2 s.
 	MaxAttempts int
 	// Now is the clock of the signatures; nil means time.Now.
 	Now func() time.Time
@@ -116,7 +118,8 @@ type Call struct {
 	Idempotent bool
 }
 
-// Do sends a call and returns the body of a successful answer. An answer that is not successful is an *Error.
+// Do sends a call and returns the body of a successful answer. An answer that is not successful is
+// an *Error.
 func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
 	if call.Version == "" {
 		call.Version = Version
@@ -137,8 +140,8 @@ func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
 	}
 }
 
-// mayRetry reports whether sending the call again can help and cannot harm: a refusal that came before anything was
-// done may always be repeated, an unknown outcome only for idempotent calls.
+// mayRetry reports whether sending the call again can help and cannot harm: a refusal that came
+// before anything was done may always be repeated, an unknown outcome only for idempotent calls.
 func mayRetry(ctx context.Context, call Call, err error) bool {
 	var e *Error
 	switch {
@@ -210,14 +213,16 @@ func (c *Client) once(ctx context.Context, call Call, body []byte) ([]byte, erro
 	return answer, nil
 }
 
-// decodeError makes an *Error of an answer. One that is not of the documented form, say from a proxy, keeps its status.
+// decodeError makes an *Error of an answer. One that is not of the documented form, say from a
+// proxy, keeps its status.
 func decodeError(resp *http.Response, body []byte) error {
 	var e struct {
 		Code, Message, RequestId, HostId, Recommend string
 		AccessDeniedDetail                          struct{ AuthAction string }
 	}
 	if json.Unmarshal(body, &e) != nil || e.Code == "" {
-		e.Code, e.Message = "HTTP"+fmt.Sprint(resp.StatusCode), "the answer is not one of this API: "+http.StatusText(resp.StatusCode)
+		e.Code, e.Message = "HTTP"+fmt.Sprint(resp.StatusCode),
+			"the answer is not one of this API: "+http.StatusText(resp.StatusCode)
 	}
 	return &Error{
 		HTTPStatus: resp.StatusCode, Code: e.Code, Message: e.Message, RequestID: e.RequestId, HostID: e.HostId,

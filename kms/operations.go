@@ -23,7 +23,9 @@ func (c *Client) DescribeSecret(ctx context.Context, in *DescribeSecretRequest) 
 }
 
 // GetRandomPassword returns a random password.
-func (c *Client) GetRandomPassword(ctx context.Context, in *GetRandomPasswordRequest) (*GetRandomPasswordResponse, error) {
+func (c *Client) GetRandomPassword(
+	ctx context.Context, in *GetRandomPasswordRequest,
+) (*GetRandomPasswordResponse, error) {
 	return call[GetRandomPasswordResponse](ctx, c, "GetRandomPassword", in)
 }
 
@@ -38,7 +40,9 @@ func (c *Client) ListSecrets(ctx context.Context, in *ListSecretsRequest) (*List
 }
 
 // ListSecretVersionIds returns a page of the versions of a secret.
-func (c *Client) ListSecretVersionIds(ctx context.Context, in *ListSecretVersionIdsRequest) (*ListSecretVersionIdsResponse, error) {
+func (c *Client) ListSecretVersionIds(
+	ctx context.Context, in *ListSecretVersionIdsRequest,
+) (*ListSecretVersionIdsResponse, error) {
 	return call[ListSecretVersionIdsResponse](ctx, c, "ListSecretVersionIds", in)
 }
 
@@ -52,9 +56,11 @@ func (c *Client) UpdateSecret(ctx context.Context, in *UpdateSecretRequest) (*Se
 	return call[SecretNameResponse](ctx, c, "UpdateSecret", in)
 }
 
-// UpdateSecretVersionStage adds, moves or removes one label. It is not sent again after an unknown outcome: with RemoveFromVersion it is a
-// compare-and-swap.
-func (c *Client) UpdateSecretVersionStage(ctx context.Context, in *UpdateSecretVersionStageRequest) (*SecretNameResponse, error) {
+// UpdateSecretVersionStage adds, moves or removes one label. It is not sent again after an unknown
+// outcome: with RemoveFromVersion it is a compare-and-swap.
+func (c *Client) UpdateSecretVersionStage(
+	ctx context.Context, in *UpdateSecretVersionStageRequest,
+) (*SecretNameResponse, error) {
 	return call[SecretNameResponse](ctx, c, "UpdateSecretVersionStage", in)
 }
 
@@ -64,7 +70,9 @@ func (c *Client) RotateSecret(ctx context.Context, in *RotateSecretRequest) (*Ro
 }
 
 // UpdateSecretRotationPolicy turns automatic rotation on or off.
-func (c *Client) UpdateSecretRotationPolicy(ctx context.Context, in *UpdateSecretRotationPolicyRequest) (*SecretNameResponse, error) {
+func (c *Client) UpdateSecretRotationPolicy(
+	ctx context.Context, in *UpdateSecretRotationPolicyRequest,
+) (*SecretNameResponse, error) {
 	return call[SecretNameResponse](ctx, c, "UpdateSecretRotationPolicy", in)
 }
 
@@ -114,11 +122,15 @@ func (c *Client) DescribeRegions(ctx context.Context, in *DescribeRegionsRequest
 }
 
 // DescribeAccountKmsStatus returns whether the service is switched on.
-func (c *Client) DescribeAccountKmsStatus(ctx context.Context, in *DescribeAccountKmsStatusRequest) (*DescribeAccountKmsStatusResponse, error) {
+func (c *Client) DescribeAccountKmsStatus(
+	ctx context.Context, in *DescribeAccountKmsStatusRequest,
+) (*DescribeAccountKmsStatusResponse, error) {
 	return call[DescribeAccountKmsStatusResponse](ctx, c, "DescribeAccountKmsStatus", in)
 }
 
 // GetCallerIdentity returns who is calling.
-func (c *Client) GetCallerIdentity(ctx context.Context, in *GetCallerIdentityRequest) (*GetCallerIdentityResponse, error) {
+func (c *Client) GetCallerIdentity(
+	ctx context.Context, in *GetCallerIdentityRequest,
+) (*GetCallerIdentityResponse, error) {
 	return call[GetCallerIdentityResponse](ctx, c, "GetCallerIdentity", in)
 }

@@ -2,7 +2,8 @@ package kms
 
 import "context"
 
-// RegisterTarget makes a system known whose credentials are to be rotated. It is an operation of Keyturn's own.
+// RegisterTarget makes a system known whose credentials are to be rotated. It is an operation of
+// Keyturn's own.
 func (c *Client) RegisterTarget(ctx context.Context, in *RegisterTargetRequest) (*TargetNameResponse, error) {
 	return call[TargetNameResponse](ctx, c, "RegisterTarget", in)
 }
@@ -22,8 +23,8 @@ func (c *Client) UpdateTarget(ctx context.Context, in *UpdateTargetRequest) (*Ta
 	return call[TargetNameResponse](ctx, c, "UpdateTarget", in)
 }
 
-// DeregisterTarget forgets a target; one with attached secrets, or whose credentials are being changed, is ErrResourceInUse. It is an
-// operation of Keyturn's own.
+// DeregisterTarget forgets a target; one with attached secrets, or whose credentials are being
+// changed, is ErrResourceInUse. It is an operation of Keyturn's own.
 func (c *Client) DeregisterTarget(ctx context.Context, in *DeregisterTargetRequest) (*TargetNameResponse, error) {
 	return call[TargetNameResponse](ctx, c, "DeregisterTarget", in)
 }
@@ -33,17 +34,23 @@ func (c *Client) TestTarget(ctx context.Context, in *TestTargetRequest) (*TestTa
 	return call[TestTargetResponse](ctx, c, "TestTarget", in)
 }
 
-// PrepareTargetAccounts makes two accounts of equal rights from one, or tells how. It is an operation of Keyturn's own.
-func (c *Client) PrepareTargetAccounts(ctx context.Context, in *PrepareTargetAccountsRequest) (*PrepareTargetAccountsResponse, error) {
+// PrepareTargetAccounts makes two accounts of equal rights from one, or tells how. It is an
+// operation of Keyturn's own.
+func (c *Client) PrepareTargetAccounts(
+	ctx context.Context, in *PrepareTargetAccountsRequest,
+) (*PrepareTargetAccountsResponse, error) {
 	return call[PrepareTargetAccountsResponse](ctx, c, "PrepareTargetAccounts", in)
 }
 
 // ConfigureRotation says how a secret is rotated. It is an operation of Keyturn's own.
-func (c *Client) ConfigureRotation(ctx context.Context, in *ConfigureRotationRequest) (*DescribeRotationResponse, error) {
+func (c *Client) ConfigureRotation(
+	ctx context.Context, in *ConfigureRotationRequest,
+) (*DescribeRotationResponse, error) {
 	return call[DescribeRotationResponse](ctx, c, "ConfigureRotation", in)
 }
 
-// RemoveRotation ends the rotation of a Generic secret by the service. It is an operation of Keyturn's own.
+// RemoveRotation ends the rotation of a Generic secret by the service. It is an operation of
+// Keyturn's own.
 func (c *Client) RemoveRotation(ctx context.Context, in *SecretNameRequest) (*SecretNameResponse, error) {
 	return call[SecretNameResponse](ctx, c, "RemoveRotation", in)
 }
@@ -68,13 +75,17 @@ func (c *Client) ResumeRotation(ctx context.Context, in *PauseRotationRequest) (
 	return call[EmptyResponse](ctx, c, "ResumeRotation", in)
 }
 
-// RehearseRotation rotates without the promotion, and takes it back. It is an operation of Keyturn's own.
+// RehearseRotation rotates without the promotion, and takes it back. It is an operation of
+// Keyturn's own.
 func (c *Client) RehearseRotation(ctx context.Context, in *VersionedRequest) (*RotateSecretResponse, error) {
 	return call[RotateSecretResponse](ctx, c, "RehearseRotation", in)
 }
 
-// EmergencyRotation replaces a credential that may have leaked, without grace, or says whom that breaks. It is an operation of Keyturn's own.
-func (c *Client) EmergencyRotation(ctx context.Context, in *EmergencyRotationRequest) (*EmergencyRotationResponse, error) {
+// EmergencyRotation replaces a credential that may have leaked, without grace, or says whom that
+// breaks. It is an operation of Keyturn's own.
+func (c *Client) EmergencyRotation(
+	ctx context.Context, in *EmergencyRotationRequest,
+) (*EmergencyRotationResponse, error) {
 	return call[EmergencyRotationResponse](ctx, c, "EmergencyRotation", in)
 }
 
@@ -83,13 +94,14 @@ func (c *Client) EndRotationGrace(ctx context.Context, in *SecretNameRequest) (*
 	return call[SecretNameResponse](ctx, c, "EndRotationGrace", in)
 }
 
-// UndoRotation makes the former credential current again while its grace lasts. It is an operation of Keyturn's own.
+// UndoRotation makes the former credential current again while its grace lasts. It is an operation
+// of Keyturn's own.
 func (c *Client) UndoRotation(ctx context.Context, in *SecretNameRequest) (*SecretNameResponse, error) {
 	return call[SecretNameResponse](ctx, c, "UndoRotation", in)
 }
 
-// CancelRotation ends a rotation whose candidate the target does not have; any other is ErrResourceInUse. It is an operation of Keyturn's
-// own.
+// CancelRotation ends a rotation whose candidate the target does not have; any other is
+// ErrResourceInUse. It is an operation of Keyturn's own.
 func (c *Client) CancelRotation(ctx context.Context, in *SecretNameRequest) (*DescribeRotationResponse, error) {
 	return call[DescribeRotationResponse](ctx, c, "CancelRotation", in)
 }
@@ -99,7 +111,8 @@ func (c *Client) RepairRotation(ctx context.Context, in *RepairRotationRequest) 
 	return call[DescribeRotationResponse](ctx, c, "RepairRotation", in)
 }
 
-// ProbeRotation has targets asked now whether they accept the credentials in use. It is an operation of Keyturn's own.
+// ProbeRotation has targets asked now whether they accept the credentials in use. It is an
+// operation of Keyturn's own.
 func (c *Client) ProbeRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
 	return call[EmptyResponse](ctx, c, "ProbeRotation", in)
 }

@@ -1,7 +1,8 @@
 package ram
 
-// Codes of the user service, for comparison with [kms.CodeOf]. Three more name the parameter that is invalid:
-// InvalidParameter.NAME.InvalidChars, InvalidParameter.NAME.Length and InvalidParameter.NAME.Format.
+// Codes of the user service, for comparison with [kms.CodeOf]. Three more name the parameter that
+// is invalid: InvalidParameter.NAME.InvalidChars, InvalidParameter.NAME.Length and
+// InvalidParameter.NAME.Format.
 const (
 	CodeNoPermission = "NoPermission"
 

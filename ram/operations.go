@@ -48,7 +48,9 @@ func (c *Client) DeleteAccessKey(ctx context.Context, in *AccessKeyRequest) (*Em
 }
 
 // GetAccessKeyLastUsed tells when an access key was last used.
-func (c *Client) GetAccessKeyLastUsed(ctx context.Context, in *AccessKeyRequest) (*GetAccessKeyLastUsedResponse, error) {
+func (c *Client) GetAccessKeyLastUsed(
+	ctx context.Context, in *AccessKeyRequest,
+) (*GetAccessKeyLastUsedResponse, error) {
 	return call[GetAccessKeyLastUsedResponse](ctx, c, "GetAccessKeyLastUsed", in)
 }
 
@@ -93,7 +95,9 @@ func (c *Client) ListUsersForGroup(ctx context.Context, in *ListUsersForGroupReq
 }
 
 // ListGroupsForUser lists the groups of a user.
-func (c *Client) ListGroupsForUser(ctx context.Context, in *ListGroupsForUserRequest) (*ListGroupsForUserResponse, error) {
+func (c *Client) ListGroupsForUser(
+	ctx context.Context, in *ListGroupsForUserRequest,
+) (*ListGroupsForUserResponse, error) {
 	return call[ListGroupsForUserResponse](ctx, c, "ListGroupsForUser", in)
 }
 
@@ -113,7 +117,9 @@ func (c *Client) ListPolicies(ctx context.Context, in *ListPoliciesRequest) (*Li
 }
 
 // UpdatePolicyDescription changes the description of a custom policy.
-func (c *Client) UpdatePolicyDescription(ctx context.Context, in *UpdatePolicyDescriptionRequest) (*CreatePolicyResponse, error) {
+func (c *Client) UpdatePolicyDescription(
+	ctx context.Context, in *UpdatePolicyDescriptionRequest,
+) (*CreatePolicyResponse, error) {
 	return call[CreatePolicyResponse](ctx, c, "UpdatePolicyDescription", in)
 }
 
@@ -123,7 +129,9 @@ func (c *Client) DeletePolicy(ctx context.Context, in *DeletePolicyRequest) (*Em
 }
 
 // CreatePolicyVersion adds a version to a custom policy.
-func (c *Client) CreatePolicyVersion(ctx context.Context, in *CreatePolicyVersionRequest) (*PolicyVersionResponse, error) {
+func (c *Client) CreatePolicyVersion(
+	ctx context.Context, in *CreatePolicyVersionRequest,
+) (*PolicyVersionResponse, error) {
 	return call[PolicyVersionResponse](ctx, c, "CreatePolicyVersion", in)
 }
 
@@ -168,12 +176,16 @@ func (c *Client) DetachPolicyFromGroup(ctx context.Context, in *GroupPolicyReque
 }
 
 // ListPoliciesForUser lists the policies of a user.
-func (c *Client) ListPoliciesForUser(ctx context.Context, in *ListPoliciesForUserRequest) (*AttachedPoliciesResponse, error) {
+func (c *Client) ListPoliciesForUser(
+	ctx context.Context, in *ListPoliciesForUserRequest,
+) (*AttachedPoliciesResponse, error) {
 	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForUser", in)
 }
 
 // ListPoliciesForGroup lists the policies of a group.
-func (c *Client) ListPoliciesForGroup(ctx context.Context, in *ListPoliciesForGroupRequest) (*AttachedPoliciesResponse, error) {
+func (c *Client) ListPoliciesForGroup(
+	ctx context.Context, in *ListPoliciesForGroupRequest,
+) (*AttachedPoliciesResponse, error) {
 	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForGroup", in)
 }
 

@@ -30,7 +30,8 @@ type AttachedPolicy struct {
 	AttachDate     time.Time `kms:"AttachDate"`
 }
 
-// PolicyVersion is one version of a policy's document. The document is left out where versions are listed.
+// PolicyVersion is one version of a policy's document. The document is left out where versions are
+// listed.
 type PolicyVersion struct {
 	VersionID        string    `kms:"VersionId"`
 	IsDefaultVersion bool      `kms:"IsDefaultVersion"`
@@ -38,8 +39,8 @@ type PolicyVersion struct {
 	CreateDate       time.Time `kms:"CreateDate"`
 }
 
-// CreatePolicyRequest makes a custom policy. Its document is checked as a whole: what the service would not
-// understand is refused.
+// CreatePolicyRequest makes a custom policy. Its document is checked as a whole: what the service
+// would not understand is refused.
 type CreatePolicyRequest struct {
 	PolicyName     string `kms:"PolicyName"`
 	PolicyDocument string `kms:"PolicyDocument"`
@@ -66,7 +67,8 @@ type GetPolicyResponse struct {
 	RequestID            string        `kms:"RequestId"`
 }
 
-// ListPoliciesRequest lists policies: those of the service first, then the account's own, each in the order of names.
+// ListPoliciesRequest lists policies: those of the service first, then the account's own, each in
+// the order of names.
 type ListPoliciesRequest struct {
 	PolicyType string `kms:"PolicyType"`
 	Marker     string `kms:"Marker"`
@@ -88,8 +90,8 @@ type UpdatePolicyDescriptionRequest struct {
 	NewDescription string `kms:"NewDescription"`
 }
 
-// DeletePolicyRequest deletes a custom policy that is attached to nobody and has one version. CascadingDelete deletes the
-// other versions with it.
+// DeletePolicyRequest deletes a custom policy that is attached to nobody and has one version.
+// CascadingDelete deletes the other versions with it.
 type DeletePolicyRequest struct {
 	PolicyName      string `kms:"PolicyName,resource=policy"`
 	CascadingDelete bool   `kms:"CascadingDelete"`
@@ -128,8 +130,8 @@ type PolicyVersionRequest struct {
 	VersionID  string `kms:"VersionId"`
 }
 
-// UserPolicyRequest names a policy and a user, for AttachPolicyToUser and DetachPolicyFromUser. A resource group other than
-// the account is refused: there are none.
+// UserPolicyRequest names a policy and a user, for AttachPolicyToUser and DetachPolicyFromUser. A
+// resource group other than the account is refused: there are none.
 type UserPolicyRequest struct {
 	UserName        string `kms:"UserName,resource=user"`
 	PolicyName      string `kms:"PolicyName,resource=policy"`
@@ -145,7 +147,8 @@ type GroupPolicyRequest struct {
 	ResourceGroupID string `kms:"ResourceGroupId"`
 }
 
-// ListPoliciesForUserRequest lists what is attached to the user alone, without what the groups bring.
+// ListPoliciesForUserRequest lists what is attached to the user alone, without what the groups
+// bring.
 type ListPoliciesForUserRequest struct {
 	UserName string `kms:"UserName,resource=user"`
 }
@@ -184,8 +187,8 @@ const (
 // PolicyTypeSecret is the PolicyType of SimulatePolicy for the secret's own policy.
 const PolicyTypeSecret = "Secret"
 
-// SimulatePolicyRequest asks whether a user may do something, and which statement says so. Nothing is done. It is an
-// operation of Keyturn's own.
+// SimulatePolicyRequest asks whether a user may do something, and which statement says so. Nothing
+// is done. It is an operation of Keyturn's own.
 type SimulatePolicyRequest struct {
 	UserName string `kms:"UserName,resource=user"`
 	// Operation is an operation such as GetSecretValue, or an action such as kms:GetSecretValue.
@@ -193,7 +196,8 @@ type SimulatePolicyRequest struct {
 	// SecretName is what it is on; its tags and its own policy count. Resource is an ARN instead.
 	SecretName string `kms:"SecretName,max=192,pattern=name,arn"`
 	Resource   string `kms:"Resource"`
-	// ContextSourceIP and ContextSecureTransport are what conditions see; empty means as this call came.
+	// ContextSourceIP and ContextSecureTransport are what conditions see; empty means as this call
+	// came.
 	ContextSourceIP        string `kms:"ContextSourceIp"`
 	ContextSecureTransport string `kms:"ContextSecureTransport,enum=true|false"`
 }
@@ -201,27 +205,29 @@ type SimulatePolicyRequest struct {
 // SimulatePolicyResponse answers SimulatePolicy.
 type SimulatePolicyResponse struct {
 	Allowed bool `kms:"Allowed"`
-	// Decision is Allow, ImplicitDeny (no statement allows it) or ExplicitDeny (a statement forbids it).
+	// Decision is Allow, ImplicitDeny (no statement allows it) or ExplicitDeny (a statement forbids
+	// it).
 	Decision string `kms:"Decision"`
-	// PolicyName and PolicyType name the policy that decided, GroupName the group that brought it; empty for ImplicitDeny.
+	// PolicyName and PolicyType name the policy that decided, GroupName the group that brought it;
+	// empty for ImplicitDeny.
 	PolicyName string `kms:"PolicyName"`
 	PolicyType string `kms:"PolicyType"`
 	GroupName  string `kms:"GroupName,omitempty"`
 	// Sid and StatementIndex are of the statement; -1 for ImplicitDeny.
 	Sid            string `kms:"Sid"`
 	StatementIndex int    `kms:"StatementIndex"`
-	// Action and Resource are what was decided last: of a call that needs several rights, the first that
-	// is missing.
+	// Action and Resource are what was decided last: of a call that needs several rights, the first
+	// that is missing.
 	Action   string `kms:"Action"`
 	Resource string `kms:"Resource"`
-	// Judged are the rights that were judged, each an action and what it is on. Of an operation on a
-	// secret these are all that the call needs, up to the first that is missing.
+	// Judged are the rights that were judged, each an action and what it is on. Of an operation on
+	// a secret these are all that the call needs, up to the first that is missing.
 	Judged []string `kms:"Judged,list=Right"`
-	// Partial reports that the call may need further rights, on accounts and targets of the secret: the
-	// caller needs kms:DescribeRotation on the secret to have them judged.
+	// Partial reports that the call may need further rights, on accounts and targets of the secret:
+	// the caller needs kms:DescribeRotation on the secret to have them judged.
 	Partial bool `kms:"Partial"`
-	// ByName reports that Action is on the server itself: a statement allows it only when its Resource names
-	// the last part of the ARN, and * does not.
+	// ByName reports that Action is on the server itself: a statement allows it only when its
+	// Resource names the last part of the ARN, and * does not.
 	ByName    bool   `kms:"ByName,omitempty"`
 	RequestID string `kms:"RequestId"`
 }

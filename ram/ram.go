@@ -1,8 +1,9 @@
-// Package ram is the user service of the API (RAM, version 2015-05-01) in Go: users with access keys, groups, and the
-// policies that say what they may do. Client calls it through a kms.Client, at the same endpoint.
+// Package ram is the user service of the API (RAM, version 2015-05-01) in Go: users with access
+// keys, groups, and the policies that say what they may do. Client calls it through a kms.Client,
+// at the same endpoint.
 //
-// The structs say with their `kms` tags what crosses the wire, as those of package kms do. Errors that the service answers
-// are *kms.Error; branch on their Code.
+// The structs say with their `kms` tags what crosses the wire, as those of package kms do. Errors
+// that the service answers are *kms.Error; branch on their Code.
 package ram
 
 import (
@@ -30,8 +31,8 @@ const (
 	KeyInactive = "Inactive"
 )
 
-// RotateOldest is the RotateStrategy that makes room for a new policy version by deleting the oldest that is not the
-// default; RotateNone refuses the sixth version.
+// RotateOldest is the RotateStrategy that makes room for a new policy version by deleting the
+// oldest that is not the default; RotateNone refuses the sixth version.
 const (
 	RotateOldest = "DeleteOldestNonDefaultVersionWhenLimitExceeded"
 	RotateNone   = "None"

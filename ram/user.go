@@ -57,7 +57,8 @@ type ListUsersResponse struct {
 	RequestID   string `kms:"RequestId"`
 }
 
-// UpdateUserRequest changes what is given; nil leaves a field as it is. A new name changes the user's ARN.
+// UpdateUserRequest changes what is given; nil leaves a field as it is. A new name changes the
+// user's ARN.
 type UpdateUserRequest struct {
 	UserName       string  `kms:"UserName,resource=user"`
 	NewUserName    string  `kms:"NewUserName"`
@@ -87,7 +88,8 @@ type ListedAccessKey struct {
 	CreateDate  time.Time `kms:"CreateDate"`
 }
 
-// CreateAccessKeyRequest makes an access key; a user has at most two. Without UserName it is the caller's own.
+// CreateAccessKeyRequest makes an access key; a user has at most two. Without UserName it is the
+// caller's own.
 type CreateAccessKeyRequest struct {
 	UserName string `kms:"UserName,resource=user-or-self"`
 }
@@ -127,7 +129,8 @@ type AccessKeyLastUsed struct {
 	LastUsedDate time.Time `kms:"LastUsedDate"`
 }
 
-// GetAccessKeyLastUsedResponse answers GetAccessKeyLastUsed. It may lag by a minute behind uses at another node.
+// GetAccessKeyLastUsedResponse answers GetAccessKeyLastUsed. It may lag by a minute behind uses at
+// another node.
 type GetAccessKeyLastUsedResponse struct {
 	AccessKeyLastUsed AccessKeyLastUsed `kms:"AccessKeyLastUsed"`
 	RequestID         string            `kms:"RequestId"`

@@ -65,7 +65,8 @@ func (g *Gate) Call(ctx context.Context, op *operation.Op, call protocol.Request
 		return nil, protocol.NotFound(call.Version, call.Action)
 	}
 	if op.Mutates {
-		return nil, fault.New(fault.Unsupported, "This is an agent, which only reads. Send %s to the server itself, %s.", op.Name, g.server.Endpoint())
+		return nil, fault.New(fault.Unsupported,
+			"This is an agent, which only reads. Send %s to the server itself, %s.", op.Name, g.server.Endpoint())
 	}
 	in, err := op.Decode(call.Params)
 	if err != nil {
@@ -131,10 +132,11 @@ func (g *Gate) Refuse(ctx context.Context, r protocol.Request, accessKeyID strin
 	return err
 }
 
-// value answers GetSecretValue. What the agent holds is the version with ACSCurrent; any other is asked for, and when the server is
-// away the held one is given if it is the one that is wanted.
+// value answers GetSecretValue. What the agent holds is the version with ACSCurrent; any other is
+// asked for, and when the server is away the held one is given if it is the one that is wanted.
 func (g *Gate) value(ctx context.Context, r request, in *kms.GetSecretValueRequest) (any, error) {
-	if current := in.VersionID == "" && (in.VersionStage == "" || in.VersionStage == kms.StageCurrent); current && !in.DryRun {
+	current := in.VersionID == "" && (in.VersionStage == "" || in.VersionStage == kms.StageCurrent)
+	if current && !in.DryRun {
 		return g.current(ctx, r, in)
 	}
 	out, err := g.pass(ctx, r)
@@ -148,9 +150,11 @@ func (g *Gate) value(ctx context.Context, r request, in *kms.GetSecretValueReque
 	return answerOf(held, in, r.id), nil
 }
 
-// satisfies reports whether a version is the one that a request wants, as far as is known without the server.
+// satisfies reports whether a version is the one that a request wants, as far as is known without
+// the server.
 func satisfies(held *consumer.Secret, in *kms.GetSecretValueRequest) bool {
-	return (in.VersionID == "" || in.VersionID == held.VersionID) && (in.VersionStage == "" || slices.Contains(held.Stages, in.VersionStage))
+	return (in.VersionID == "" || in.VersionID == held.VersionID) &&
+		(in.VersionStage == "" || slices.Contains(held.Stages, in.VersionStage))
 }
 
 // current returns the version that is held. When there is none, or no more secrets can be held, the
@@ -168,8 +172,8 @@ func (g *Gate) current(ctx context.Context, r request, in *kms.GetSecretValueReq
 	return answerOf(held, in, r.id), nil
 }
 
-// answerOf is what the server would answer. A consumer asks for ExtendedConfig with every read, as the cloud's own cache clients do; it is
-// for those who ask.
+// answerOf is what the server would answer. A consumer asks for ExtendedConfig with every read, as
+// the cloud's own cache clients do; it is for those who ask.
 func answerOf(held *consumer.Secret, in *kms.GetSecretValueRequest, id string) *kms.GetSecretValueResponse {
 	answer := held.Raw()
 	answer.RequestID = id
@@ -179,12 +183,14 @@ func answerOf(held *consumer.Secret, in *kms.GetSecretValueRequest, id string) *
 	return answer
 }
 
-// outcome is the answer to an error of the consumer: what the server has said, or that there is nothing to be had now.
+// outcome is the answer to an error of the consumer: what the server has said, or that there is
+// nothing to be had now.
 func outcome(err error) error {
 	var said *kms.Error
 	switch {
 	case errors.Is(err, consumer.ErrExpired):
-		return fault.Wrap(fault.Unavailable, err, "The server does not answer, and the last known value is older than the agent's max_stale allows.")
+		return fault.Wrap(fault.Unavailable, err,
+			"The server does not answer, and the last known value is older than the agent's max_stale allows.")
 	case errors.As(err, &said):
 		return said
 	case errors.Is(err, consumer.ErrAbsent):
@@ -195,7 +201,8 @@ func outcome(err error) error {
 	return fault.Wrap(fault.Unavailable, err, "The server does not answer, and the agent has no last known value.")
 }
 
-// away reports whether an error means that the server could not be asked, rather than that it has answered.
+// away reports whether an error means that the server could not be asked, rather than that it has
+// answered.
 func away(err error) bool {
 	var said *kms.Error
 	if errors.As(err, &said) {
@@ -204,8 +211,9 @@ func away(err error) bool {
 	return fault.KindOf(err) == fault.Unavailable
 }
 
-// refused returns a parameter of the request that an agent refuses. Several parameters are how a consumer
-// speaks of itself, and the server knows all programs of this machine as one consumer, the agent.
+// refused returns a parameter of the request that an agent refuses. Several parameters are how a
+// consumer speaks of itself, and the server knows all programs of this machine as one consumer, the
+// agent.
 func (r request) refused() (name string, ok bool) {
 	params := wire.Encode(r.in)
 	for _, p := range r.op.Params() {
@@ -263,7 +271,10 @@ func newLocalKeys(credentials []sign.Credentials) localKeys {
 	k := localKeys{}
 	for _, c := range credentials {
 		k[c.AccessKeyID] = auth.Key{
-			ID: c.AccessKeyID, Principal: policy.Principal{Kind: policy.KindSystem, Name: "agent"}, Secret: sign.NewKey(c.AccessKeySecret), Token: c.SecurityToken,
+			ID:        c.AccessKeyID,
+			Principal: policy.Principal{Kind: policy.KindSystem, Name: "agent"},
+			Secret:    sign.NewKey(c.AccessKeySecret),
+			Token:     c.SecurityToken,
 		}
 	}
 	return k

@@ -1,10 +1,13 @@
-// Package api is what Keyturn does: one table of handlers, one gate before them, one short handler for each operation.
+// Package api is what Keyturn does: one table of handlers, one gate before them, one short handler
+// for each operation.
 //
-// A door (api/rpc, the console, the rotation engine) establishes who calls, finds the operation and hands both to [Gate.Call].
-// The gate has one order for all: decode and check the parameters, evaluate the policies, record the call, handle it, record
-// the outcome. A handler takes a decoded request and returns a response or an error; it never sees net/http.
+// A door (api/rpc, the console, the rotation engine) establishes who calls, finds the operation and
+// hands both to [Gate.Call]. The gate has one order for all: decode and check the parameters,
+// evaluate the policies, record the call, handle it, record the outcome. A handler takes a decoded
+// request and returns a response or an error; it never sees net/http.
 //
-// What an operation is, its name, types and resources, is declared in packages kms and ram. This package binds it to a handler.
+// What an operation is, its name, types and resources, is declared in packages kms and ram. This
+// package binds it to a handler.
 package api
 
 import (
@@ -39,16 +42,18 @@ type Env struct {
 	RootKeys RootKeys
 	// RotateCA makes a new local CA, which takes over after the overlap.
 	RotateCA func(overlap time.Duration) (kms.RotateLocalCAResponse, error)
-	// RootKeyDeleted is called with the ID of an access key of the root account that was deleted; nil means nobody is.
+	// RootKeyDeleted is called with the ID of an access key of the root account that was deleted;
+	// nil means nobody is.
 	RootKeyDeleted func(id string)
-	// Stopping is closed when the server is about to stop: whoever waits for a change is answered. nil means never.
+	// Stopping is closed when the server is about to stop: whoever waits for a change is answered.
+	// nil means never.
 	Stopping <-chan struct{}
 	// Kinds are the kinds of targets, by name.
 	Kinds map[string]target.Kind
 	// Dial connects to targets; nil means what [target.Settings] makes of it.
 	Dial egress.DialFunc
-	// TestTime is how long TestTarget and other calls that ask a target take at most, and without an answer
-	// exactly; 0 means what each has for itself, 3 or 10 seconds.
+	// TestTime is how long TestTarget and other calls that ask a target take at most, and without
+	// an answer exactly; 0 means what each has for itself, 3 or 10 seconds.
 	TestTime time.Duration
 	// Rotation says how credentials are rotated where a secret does not.
 	Rotation RotationConfig

@@ -11,15 +11,17 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// sendsElsewhere reports whether a secret with other settings sends its value, or another part of it,
-// to another place.
+// sendsElsewhere reports whether a secret with other settings sends its value, or another part of
+// it, to another place.
 func sendsElsewhere(before, after secret.Secret) bool {
 	a, b := before.Settings(), after.Settings()
-	return before.TargetName() != after.TargetName() || a.AccountMember != b.AccountMember || a.SecretMember != b.SecretMember
+	return before.TargetName() != after.TargetName() ||
+		a.AccountMember != b.AccountMember ||
+		a.SecretMember != b.SecretMember
 }
 
-// isBound reports whether the secret is bound to the target of its name as it is registered now, or,
-// for RAMCredentials, to the user that has the name now.
+// isBound reports whether the secret is bound to the target of its name as it is registered now,
+// or, for RAMCredentials, to the user that has the name now.
 func (e *Env) isBound(tx *store.Tx, s secret.Secret) (bool, error) {
 	if s.TargetName() == secret.OwnUsers {
 		u, ok, err := tx.User(s.Account, s.UserName())
@@ -63,15 +65,16 @@ func (c *Call) bindTo(tx *store.Tx, s secret.Secret, ch changes) (bound secret.S
 	return bound, changed, nil
 }
 
-// bindNew binds a managed secret that is made with that value. A RAMCredentials secret takes over keys
-// that exist, so the caller must hold them.
+// bindNew binds a managed secret that is made with that value. A RAMCredentials secret takes over
+// keys that exist, so the caller must hold them.
 func (c *Call) bindNew(tx *store.Tx, s secret.Secret, data sensitive.Value) (secret.Secret, error) {
 	s, _, err := c.bindTo(tx, s, firstChanges(s, data))
 	if err != nil || s.TargetName() != secret.OwnUsers {
 		return s, err
 	}
 	if s.Rotation.Binding == nil {
-		return s, fault.Parameter("ExtendedConfig", "there is no user %q; UserName must be a user of this account.", s.UserName())
+		return s, fault.Parameter("ExtendedConfig", "there is no user %q; UserName must be a user of this account.",
+			s.UserName())
 	}
 	list, err := s.Credentials(data)
 	if err != nil {
@@ -80,13 +83,14 @@ func (c *Call) bindNew(tx *store.Tx, s secret.Secret, data sensitive.Value) (sec
 	own := &ownUsers{env: c.Env, account: s.Account, userID: s.Rotation.Binding.Target}
 	seen, err := own.inspect(tx, list)
 	if err == nil && slices.ContainsFunc(seen, func(l target.Liveness) bool { return l != target.Live }) {
-		err = fault.Parameter("SecretData", "each entry must be an active access key of user %q with its secret.", s.UserName())
+		err = fault.Parameter("SecretData", "each entry must be an active access key of user %q with its secret.",
+			s.UserName())
 	}
 	return s, err
 }
 
-// attachedSecrets visits the secrets that are attached to a target and not about to be deleted, in the order
-// of names, until visit returns false.
+// attachedSecrets visits the secrets that are attached to a target and not about to be deleted, in
+// the order of names, until visit returns false.
 func (c *Call) attachedSecrets(tx *store.Tx, t store.Target, visit func(secret.Secret) bool) error {
 	var names []string
 	err := tx.Rotations(t.Account, "", "", func(r rotation.Record) bool {

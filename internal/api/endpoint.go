@@ -190,7 +190,8 @@ func (c *Call) secretName(s string) (string, error) {
 	name, ok := strings.CutPrefix(s, secret.ARN(c.Region, c.Account(), ""))
 	switch {
 	case !ok:
-		return "", fault.New(fault.NotFound, "The ARN is not of a secret in region %s and the caller's account.", c.Region)
+		return "", fault.New(fault.NotFound, "The ARN is not of a secret in region %s and the caller's account.",
+			c.Region)
 	case len(name) > 192 || !wire.IsName(name):
 		return "", fault.Parameter("SecretName", "the name in the ARN has 1 to 192 letters, digits and _ / + = . @ -")
 	}

@@ -23,8 +23,8 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// Recorder keeps the audit trail. With durable set, Append returns when the record is on disk; without, when it has
-// left the process. It bounds its own wait.
+// Recorder keeps the audit trail. With durable set, Append returns when the record is on disk;
+// without, when it has left the process. It bounds its own wait.
 type Recorder interface {
 	Append(ctx context.Context, r audit.Record, durable bool) error
 }
@@ -35,7 +35,8 @@ type Gate struct {
 	audit     Recorder
 	endpoints map[*operation.Op]*endpoint
 
-	// strangers count calls of unverified callers by source, keys those of verified callers by access key.
+	// strangers count calls of unverified callers by source, keys those of verified callers by
+	// access key.
 	strangers, keys *tallies
 	late            []audit.Record // belongs to RunTallies; numbers that could not be written
 	unrecorded      atomic.Bool    // numbers wait because the trail takes none
@@ -50,17 +51,28 @@ const (
 
 // NewGate returns the gate before the operations.
 func NewGate(env *Env, recorder Recorder) *Gate {
+	all := rate.NewLimiter(allStrangerRecords, allStrangerRecordsAtOnce)
 	return &Gate{
-		env: env, audit: recorder, endpoints: byOperation(served),
-		strangers: newTallies(strangerRecords, strangerRecordsAtOnce, rate.NewLimiter(allStrangerRecords, allStrangerRecordsAtOnce)),
+		env:       env,
+		audit:     recorder,
+		endpoints: byOperation(served),
+		strangers: newTallies(strangerRecords, strangerRecordsAtOnce, all),
 		keys:      newTallies(keyRecords, keyRecordsAtOnce, nil),
 	}
 }
 
-// Call does one operation for a verified caller, and returns a pointer to its response struct. op is nil when the request
-// names no operation. What cannot be recorded does not happen: when the audit trail refuses a record, so does the call.
+// Call does one operation for a verified caller, and returns a pointer to its response struct. op
+// is nil when the request names no operation. What cannot be recorded does not happen: when the
+// audit trail refuses a record, so does the call.
 func (g *Gate) Call(ctx context.Context, op *operation.Op, r protocol.Request) (any, error) {
-	c := &Call{Env: g.env, gate: g, Request: r, At: g.env.Now().UTC(), op: g.endpoints[op], table: served}
+	c := &Call{
+		Env:     g.env,
+		gate:    g,
+		Request: r,
+		At:      g.env.Now().UTC(),
+		op:      g.endpoints[op],
+		table:   served,
+	}
 	if c.op != nil {
 		c.Action, c.Version = op.Name, op.Version
 	}
@@ -81,7 +93,8 @@ func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
 		return nil, g.refuse(ctx, c, "", err)
 	}
 	c.gone, c.began = ctx.Done(), c.At
-	// A caller who hangs up cannot stop the call halfway, its record least of all: the deadline bounds both.
+	// A caller who hangs up cannot stop the call halfway, its record least of all: the deadline
+	// bounds both.
 	bounded := deadline.After(context.WithoutCancel(ctx), c.op.Deadline)
 	defer bounded.Cancel()
 	return g.judged(bounded, c, in)
@@ -109,8 +122,8 @@ func (g *Gate) judged(ctx context.Context, c *Call, in any) (any, error) {
 	return answer(c, out), err
 }
 
-// run calls the handler. A panic in it is a fault of ours: it ends this call alone, and is recorded and logged like any
-// other failure.
+// run calls the handler. A panic in it is a fault of ours: it ends this call alone, and is recorded
+// and logged like any other failure.
 func run(ctx context.Context, c *Call, in any) (out any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -120,7 +133,8 @@ func run(ctx context.Context, c *Call, in any) (out any, err error) {
 	return c.op.run(ctx, c, in)
 }
 
-// audited is the resource that the audit trail names. A change of who may do what is told in full: the user and the policy.
+// audited is the resource that the audit trail names. A change of who may do what is told in full:
+// the user and the policy.
 func audited(o *endpoint, resources []resource) resource {
 	r := resources[0]
 	if o.Version == ram.Version && len(resources) == 2 {
@@ -143,8 +157,8 @@ func (g *Gate) admit(c *Call) (any, error) {
 	return c.op.Decode(c.Params)
 }
 
-// change records the intent on disk, makes the change, and records its outcome on disk before the reply. Once the
-// effect may have happened, its record is finished whatever becomes of the caller.
+// change records the intent on disk, makes the change, and records its outcome on disk before the
+// reply. Once the effect may have happened, its record is finished whatever becomes of the caller.
 func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
 	c.details = c.told()
 	if err := g.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
@@ -158,7 +172,8 @@ func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
 	return answer(c, out), err
 }
 
-// refuse records a call that did not reach its handler. A refusal changes nothing, so it need not be on disk first.
+// refuse records a call that did not reach its handler. A refusal changes nothing, so it need not
+// be on disk first.
 func (g *Gate) refuse(ctx context.Context, c *Call, d audit.Decision, err error) error {
 	if rerr := g.note(ctx, c, d, outcome(err)); rerr != nil {
 		return rerr
@@ -166,8 +181,9 @@ func (g *Gate) refuse(ctx context.Context, c *Call, d audit.Decision, err error)
 	return err
 }
 
-// Refuse records a request that does not come to the gate. Without a principal no caller was found for it: its signature
-// did not verify, or it could not be decoded. What it claims to be is recorded as a claim.
+// Refuse records a request that does not come to the gate. Without a principal no caller was found
+// for it: its signature did not verify, or it could not be decoded. What it claims to be is
+// recorded as a claim.
 func (g *Gate) Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error {
 	unverified := r.Principal.Kind == ""
 	r.Principal.AccessKeyID = protocol.Clip(accessKeyID)
@@ -178,12 +194,14 @@ func (g *Gate) Refuse(ctx context.Context, r protocol.Request, accessKeyID strin
 	return g.refuse(ctx, &Call{Env: g.env, Request: r, unverified: unverified}, audit.Deny, err)
 }
 
-func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, d audit.Decision, outcome string, durable bool) error {
+func (g *Gate) record(
+	ctx context.Context, c *Call, phase audit.Phase, d audit.Decision, outcome string, durable bool,
+) error {
 	return g.append(ctx, c, recordOf(c, phase, d, outcome), durable)
 }
 
-// recordRead records a call that was let through and changes nothing. One that needs no right may be counted
-// instead: any access key can make it at will.
+// recordRead records a call that was let through and changes nothing. One that needs no right may
+// be counted instead: any access key can make it at will.
 func (g *Gate) recordRead(ctx context.Context, c *Call, outcome string) error {
 	if c.op.Action == "" {
 		return g.note(ctx, c, audit.Allow, outcome)
@@ -202,10 +220,24 @@ func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audi
 	}
 	p := c.Principal
 	return audit.Record{
-		RequestID: c.ID, Phase: phase, Principal: p.ARN(), PrincipalType: string(p.Kind), AccessKeyID: p.AccessKeyID,
-		Account: p.Account, Source: c.source(), UserAgent: clippedText(c.UserAgent, maxAgent), Service: service, APIVersion: protocol.Clip(c.Version),
-		Operation: protocol.Clip(operation), Action: c.resource.action, Resource: c.resource.arn, VersionID: c.detail.version, VersionStage: c.detail.stage,
-		Decision: d, Outcome: outcome, Details: c.details,
+		RequestID:     c.ID,
+		Phase:         phase,
+		Principal:     p.ARN(),
+		PrincipalType: string(p.Kind),
+		AccessKeyID:   p.AccessKeyID,
+		Account:       p.Account,
+		Source:        c.source(),
+		UserAgent:     clippedText(c.UserAgent, maxAgent),
+		Service:       service,
+		APIVersion:    protocol.Clip(c.Version),
+		Operation:     protocol.Clip(operation),
+		Action:        c.resource.action,
+		Resource:      c.resource.arn,
+		VersionID:     c.detail.version,
+		VersionStage:  c.detail.stage,
+		Decision:      d,
+		Outcome:       outcome,
+		Details:       c.details,
 	}
 }
 
@@ -214,9 +246,11 @@ func (g *Gate) append(ctx context.Context, c *Call, r audit.Record, durable bool
 	if err == nil {
 		return nil
 	}
-	g.env.Log.Error("audit record not written", "request_id", c.ID, "operation", r.Operation, "phase", string(r.Phase), "err", err)
+	g.env.Log.Error("audit record not written", "request_id", c.ID, "operation", r.Operation, "phase", string(r.Phase),
+		"err", err)
 	if r.Phase == audit.Outcome {
-		return fault.Wrap(fault.Unavailable, err, "The change was made, but its outcome could not be recorded; read before trying again.")
+		return fault.Wrap(fault.Unavailable, err,
+			"The change was made, but its outcome could not be recorded; read before trying again.")
 	}
 	return fault.Wrap(fault.Unavailable, err, "The call could not be recorded, so it was not made; try again.")
 }
@@ -247,8 +281,8 @@ func answer(c *Call, out any) any {
 	return out
 }
 
-// authorise evaluates the policies for every resource; one refusal refuses the whole call. It comes before existence,
-// so that a caller without rights cannot find out which names there are.
+// authorise evaluates the policies for every resource; one refusal refuses the whole call. It comes
+// before existence, so that a caller without rights cannot find out which names there are.
 func (g *Gate) authorise(c *Call, resources []resource) error {
 	c.passed = nil
 	for _, r := range resources {
@@ -274,8 +308,8 @@ func (g *Gate) authorise(c *Call, resources []resource) error {
 	return nil
 }
 
-// decide judges one action on one resource. An error is no decision: a store that does not answer, or a record or a policy in it that is
-// damaged, which is logged. Either way the call is refused.
+// decide judges one action on one resource. An error is no decision: a store that does not answer,
+// or a record or a policy in it that is damaged, which is logged. Either way the call is refused.
 func (g *Gate) decide(c *Call, r resource, action string) (policy.Decision, error) {
 	if c.identity == nil {
 		var err error
@@ -289,8 +323,12 @@ func (g *Gate) decide(c *Call, r resource, action string) (policy.Decision, erro
 
 func denied(c *Call, action string, d policy.Decision) error {
 	detail := protocol.Denial{
-		AuthAction: action, AuthPrincipalType: principalType(c.Principal.Kind), AuthPrincipalOwnerID: c.Account(),
-		AuthPrincipalDisplayName: displayName(c.Principal), NoPermissionType: "ImplicitDeny", PolicyType: "AccountLevelIdentityBasedPolicy",
+		AuthAction:               action,
+		AuthPrincipalType:        principalType(c.Principal.Kind),
+		AuthPrincipalOwnerID:     c.Account(),
+		AuthPrincipalDisplayName: displayName(c.Principal),
+		NoPermissionType:         "ImplicitDeny",
+		PolicyType:               "AccountLevelIdentityBasedPolicy",
 	}
 	if d.Explicit {
 		detail.NoPermissionType = "ExplicitDeny"

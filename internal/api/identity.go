@@ -11,7 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/users"
 )
 
-// identity is the policies that speak for a caller himself: those attached to him and those that his groups bring.
+// identity is the policies that speak for a caller himself: those attached to him and those that
+// his groups bring.
 type identity struct {
 	documents []policy.Document
 	sources   []source // where each document comes from
@@ -35,9 +36,9 @@ var systemDocuments = sync.OnceValue(func() map[string]policy.Document {
 	return m
 })
 
-// loadIdentity reads the policies of a principal in the snapshot of the call, together with the secret that the call is
-// about. It takes two round trips, a third for a user whose groups bring custom policies. A user who was deleted, or who has
-// the name of one who was, has none.
+// loadIdentity reads the policies of a principal in the snapshot of the call, together with the
+// secret that the call is about. It takes two round trips, a third for a user whose groups bring
+// custom policies. A user who was deleted, or who has the name of one who was, has none.
 func loadIdentity(tx *store.Tx, p policy.Principal, secret string) (*identity, error) {
 	if p.Kind != policy.KindRAMUser {
 		return noPolicies, nil // root needs none, and the engine is given none
@@ -97,7 +98,8 @@ func custom(list []users.Attachment) []string {
 	return names
 }
 
-// add adds the documents of attached policies. One that is missing may be the one that forbids, so it is an error.
+// add adds the documents of attached policies. One that is missing may be the one that forbids, so
+// it is an error.
 func (id *identity) add(tx *store.Tx, account, group string, list []users.Attachment) error {
 	for _, a := range list {
 		d, ok := systemDocuments()[a.Name]
@@ -147,9 +149,10 @@ type question struct {
 	context   policy.Context // but for the tags
 }
 
-// decide evaluates the identity policies together with the secret's own policy. The secret's tags are there for conditions
-// of both. A secret that is not there, and one without a policy, has the default policy: the answer is the same as without,
-// and the time that a refusal takes does not tell them apart.
+// decide evaluates the identity policies together with the secret's own policy. The secret's tags
+// are there for conditions of both. A secret that is not there, and one without a policy, has the
+// default policy: the answer is the same as without, and the time that a refusal takes does not
+// tell them apart.
 func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
 	r := policy.Request{
 		Principal: q.principal,

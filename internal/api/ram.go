@@ -11,14 +11,16 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// The resources of the user service, as the reference lists them: creating and listing is on user/*, and what concerns two
-// things needs the right on both. A policy that comes with the service has "system" in the place of the account.
+// The resources of the user service, as the reference lists them: creating and listing is on
+// user/*, and what concerns two things needs the right on both. A policy that comes with the
+// service has "system" in the place of the account.
 
 func (c *Call) ramResource(relative string) resource {
 	return resource{arn: policy.ARN("ram", "", c.Account(), relative)}
 }
 
-// aboutKey names an access key in the audit trail. It has no ARN of its own: rights on it are rights on its user.
+// aboutKey names an access key in the audit trail. It has no ARN of its own: rights on it are
+// rights on its user.
 func (c *Call) aboutKey(user, id string) {
 	owner := "user/" + user
 	if user == "" {
@@ -43,7 +45,8 @@ func (c *Call) group(tx *store.Tx, name string) (users.Group, error) {
 	return g, err
 }
 
-// policy reads a policy. Of one that comes with the service the store has only how often it is attached.
+// policy reads a policy. Of one that comes with the service the store has only how often it is
+// attached.
 func (c *Call) policy(tx *store.Tx, kind, name string) (users.Policy, error) {
 	missing := fault.Coded(fault.NotFound, ram.CodePolicyNotExist, "")
 	p, ok, err := tx.Policy(c.Account(), kind, name)

@@ -14,7 +14,8 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// simulatePolicy asks the question that the gate would ask if a user called, with the same code, and says what decided.
+// simulatePolicy asks the question that the gate would ask if a user called, with the same code,
+// and says what decided.
 func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (*ram.SimulatePolicyResponse, error) {
 	q, err := c.simulated(in)
 	if err != nil {
@@ -25,7 +26,8 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 		return nil, err
 	}
 	q.principal = policy.Principal{Kind: policy.KindRAMUser, Account: u.Account, Name: u.Name, ID: u.ID}
-	// The caller's own policies may be in the snapshot already; those of the user are read beside them.
+	// The caller's own policies may be in the snapshot already; those of the user are read beside
+	// them.
 	if q.identity, err = loadIdentity(c.Snapshot, q.principal, q.resource.secret); err != nil {
 		return nil, err
 	}
@@ -52,8 +54,15 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 		}
 	}
 	out := &ram.SimulatePolicyResponse{
-		Allowed: d.Allowed, Decision: ram.ImplicitDeny, Sid: d.Sid, StatementIndex: d.Statement, Action: q.action, Resource: q.resource.arn,
-		Judged: judged, Partial: partial, ByName: isByName(q.action),
+		Allowed:        d.Allowed,
+		Decision:       ram.ImplicitDeny,
+		Sid:            d.Sid,
+		StatementIndex: d.Statement,
+		Action:         q.action,
+		Resource:       q.resource.arn,
+		Judged:         judged,
+		Partial:        partial,
+		ByName:         isByName(q.action),
 	}
 	switch {
 	case d.Allowed:
@@ -71,11 +80,13 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 	return out, nil
 }
 
-// furtherQuestions are what the call needs beside the first question: the operation's other resources,
-// as they are for the secret that is named. There are none for an action that was asked for by itself.
-// They name accounts and targets of the secret, so the caller needs the right to describe its rotation;
-// partial reports that it is missing.
-func (c *Call) furtherQuestions(in *ram.SimulatePolicyRequest, first *question) (list []*question, partial bool, err error) {
+// furtherQuestions are what the call needs beside the first question: the operation's other
+// resources, as they are for the secret that is named. There are none for an action that was asked
+// for by itself. They name accounts and targets of the secret, so the caller needs the right to
+// describe its rotation; partial reports that it is missing.
+func (c *Call) furtherQuestions(
+	in *ram.SimulatePolicyRequest, first *question,
+) (list []*question, partial bool, err error) {
 	i := slices.IndexFunc(c.table, func(e *endpoint) bool { return e.Name == in.Operation })
 	if i < 0 || in.SecretName == "" || len(c.table[i].Also) == 0 {
 		return nil, false, nil
@@ -133,8 +144,8 @@ func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
 	return q, err
 }
 
-// simulatedPermission finds an action by itself or by the name of its operation. An action that is no operation's own is
-// one that operations declare besides theirs.
+// simulatedPermission finds an action by itself or by the name of its operation. An action that is
+// no operation's own is one that operations declare besides theirs.
 func (c *Call) simulatedPermission(name string) (operation.Permission, error) {
 	if name == "" {
 		return operation.Permission{}, fault.Required("Operation")
@@ -151,7 +162,8 @@ func (c *Call) simulatedPermission(name string) (operation.Permission, error) {
 				}
 			}
 		}
-		return operation.Permission{}, fault.Parameter("Operation", "there is no such operation or action; write one such as GetSecretValue.")
+		return operation.Permission{}, fault.Parameter("Operation",
+			"there is no such operation or action; write one such as GetSecretValue.")
 	case c.table[i].Action == "":
 		return operation.Permission{}, fault.Parameter("Operation", "%s needs no permission.", c.table[i].Name)
 	}
@@ -162,7 +174,8 @@ func (c *Call) simulatedResource(p operation.Permission, in *ram.SimulatePolicyR
 	switch {
 	case in.Resource != "" && in.SecretName != "":
 		return resource{}, fault.Parameter("Resource", "give SecretName or Resource, not both.")
-	case containerOf(p.Resource) == "secret" && in.SecretName != "": // what makes a secret is judged on the container, whatever its name
+	case containerOf(p.Resource) == "secret" && in.SecretName != "":
+		// What makes a secret is judged on the container, whatever its name.
 		_, err := c.secretName(in.SecretName)
 		return resource{arn: c.containerARN()}, err
 	case in.SecretName != "":
@@ -172,7 +185,8 @@ func (c *Call) simulatedResource(p operation.Permission, in *ram.SimulatePolicyR
 		return resource{arn: c.kmsARN(containerOf(p.Resource))}, nil
 	case in.Resource != "":
 		if _, ok := policy.ParseARN(in.Resource); !ok && in.Resource != "*" {
-			return resource{}, fault.Parameter("Resource", "write * or five parts such as acs:kms:%s:%s:secret/app.", c.Region, c.Account())
+			return resource{}, fault.Parameter("Resource", "write * or five parts such as acs:kms:%s:%s:secret/app.",
+				c.Region, c.Account())
 		}
 		if name, ok := strings.CutPrefix(in.Resource, c.containerARN()+"/"); ok {
 			return c.secretResource(name), nil
@@ -192,8 +206,8 @@ func (c *Call) simulatedResource(p operation.Permission, in *ram.SimulatePolicyR
 	return resource{}, fault.Required("Resource")
 }
 
-// containerOf returns the container that an operation is judged on first, as it declares its resources; empty when that is one
-// thing with a name.
+// containerOf returns the container that an operation is judged on first, as it declares its
+// resources; empty when that is one thing with a name.
 func containerOf(declared string) string {
 	first, _, _ := strings.Cut(declared, " and ")
 	if first == "secret" || first == "target" {

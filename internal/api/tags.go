@@ -65,7 +65,8 @@ func (c *Call) each(kind string, ids []string) ([]resource, error) {
 		list[i] = resource{arn: cmk.ARN(c.Region, c.Account(), id)}
 		if kind == kms.ResourceSecret {
 			if len(id) > 192 || !wire.IsName(id) {
-				return nil, fault.Parameter("ResourceId", "a secret name has 1 to 192 letters, digits and _ / + = . @ -")
+				return nil, fault.Parameter("ResourceId",
+					"a secret name has 1 to 192 letters, digits and _ / + = . @ -")
 			}
 			list[i] = c.secretResource(id)
 		}
@@ -77,7 +78,9 @@ func tagResource(ctx context.Context, c *Call, in *kms.TagResourceRequest) (*kms
 	if err := onlySecrets(in.KeyID, in.CertificateID); err != nil {
 		return nil, err
 	}
-	return c.retag(ctx, []string{in.SecretName}, func(s secret.Secret) (secret.Secret, error) { return s.Tag(in.Tags, c.At) })
+	return c.retag(ctx, []string{in.SecretName}, func(s secret.Secret) (secret.Secret, error) {
+		return s.Tag(in.Tags, c.At)
+	})
 }
 
 func untagResource(ctx context.Context, c *Call, in *kms.UntagResourceRequest) (*kms.EmptyResponse, error) {
@@ -126,7 +129,8 @@ func tagResources(ctx context.Context, c *Call, in *kms.TagResourcesRequest) (*k
 	})
 }
 
-// inParameter names the parameter of an Invalid error, where the rule knows it by the name of an older call.
+// inParameter names the parameter of an Invalid error, where the rule knows it by the name of an
+// older call.
 func inParameter(name string, err error) error {
 	if fault.KindOf(err) == fault.Invalid {
 		return fault.Parameter(name, "%s", protocol.AsFault(err).Msg)
@@ -157,7 +161,9 @@ func onlySecretIDs(kind string, ids []string) error {
 }
 
 // retag changes the tags of several secrets, all or none.
-func (c *Call) retag(ctx context.Context, names []string, rule func(secret.Secret) (secret.Secret, error)) (*kms.EmptyResponse, error) {
+func (c *Call) retag(
+	ctx context.Context, names []string, rule func(secret.Secret) (secret.Secret, error),
+) (*kms.EmptyResponse, error) {
 	slices.Sort(names)
 	names = slices.Compact(names)
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.EmptyResponse, error) {
@@ -177,7 +183,9 @@ func (c *Call) retag(ctx context.Context, names []string, rule func(secret.Secre
 	})
 }
 
-func listResourceTags(_ context.Context, c *Call, in *kms.ListResourceTagsRequest) (*kms.ListResourceTagsResponse, error) {
+func listResourceTags(
+	_ context.Context, c *Call, in *kms.ListResourceTagsRequest,
+) (*kms.ListResourceTagsResponse, error) {
 	id := strings.TrimPrefix(in.KeyID, arnPrefix+c.Region+":"+c.Account()+":key/")
 	_, ok, err := c.Snapshot.Key(c.Account(), id)
 	switch {
@@ -189,7 +197,9 @@ func listResourceTags(_ context.Context, c *Call, in *kms.ListResourceTagsReques
 	return &kms.ListResourceTagsResponse{Tags: []kms.KeyTag{}}, nil
 }
 
-func listTagResources(_ context.Context, c *Call, in *kms.ListTagResourcesRequest) (*kms.ListTagResourcesResponse, error) {
+func listTagResources(
+	_ context.Context, c *Call, in *kms.ListTagResourcesRequest,
+) (*kms.ListTagResourcesResponse, error) {
 	out := &kms.ListTagResourcesResponse{TagResources: []kms.TagResource{}}
 	afterName, afterKey, err := parseToken(in.NextToken)
 	if err != nil || in.ResourceType == kms.ResourceKey {
@@ -212,14 +222,20 @@ func listTagResources(_ context.Context, c *Call, in *kms.ListTagResourcesReques
 				out.NextToken = token(last.ResourceID, last.TagKey)
 				return false
 			}
-			out.TagResources = append(out.TagResources, kms.TagResource{ResourceID: s.Name, ResourceType: kms.ResourceSecret, TagKey: t.TagKey, TagValue: t.TagValue})
+			out.TagResources = append(out.TagResources, kms.TagResource{
+				ResourceID:   s.Name,
+				ResourceType: kms.ResourceSecret,
+				TagKey:       t.TagKey,
+				TagValue:     t.TagValue,
+			})
 		}
 		return true
 	}
 	return out, c.visitSecrets(in.ResourceIDs, afterName, visit)
 }
 
-// visitSecrets visits the named secrets that exist, or all of the account when none is named, in the order of names.
+// visitSecrets visits the named secrets that exist, or all of the account when none is named, in
+// the order of names.
 func (c *Call) visitSecrets(names []string, from string, visit func(secret.Secret) bool) error {
 	if len(names) == 0 {
 		return c.Snapshot.Secrets(c.Account(), "", from, c.At, visit)

@@ -19,8 +19,8 @@ const (
 	tallyTick     = time.Second
 	// maxTallies bounds how many sources have a number of their own, and how many access keys.
 	maxTallies = 256
-	// maxClaim and maxUnverifiedAgent bound what an unverified request leaves of itself in the trail, in bytes
-	// of the line.
+	// maxClaim and maxUnverifiedAgent bound what an unverified request leaves of itself in the
+	// trail, in bytes of the line.
 	maxClaim           = 48
 	maxUnverifiedAgent = 64
 	maxAgent           = 256
@@ -29,12 +29,12 @@ const (
 // others is the tally of those that have none of their own.
 const others = ""
 
-// tallies decide which calls have a record of their own in the audit trail, and count the others. They are for
-// calls that have had no effect and gave nothing away: refused ones, and those that need no right. So the size
-// of the trail is bounded, whatever is sent.
+// tallies decide which calls have a record of their own in the audit trail, and count the others.
+// They are for calls that have had no effect and gave nothing away: refused ones, and those that
+// need no right. So the size of the trail is bounded, whatever is sent.
 //
-// Each subject, a source or an access key, may write records at a rate; what is beyond it is counted, and
-// recorded as a number after tallyInterval.
+// Each subject, a source or an access key, may write records at a rate; what is beyond it is
+// counted, and recorded as a number after tallyInterval.
 type tallies struct {
 	rate  rate.Limit
 	burst int
@@ -114,14 +114,16 @@ func (t *tallies) due(now time.Time, all bool) (list []audit.Record) {
 		if subject == others {
 			r.Source, r.AccessKeyID, r.Principal, r.PrincipalType, r.Account, r.UserAgent = "", "", "", "", "", ""
 		}
-		r.Note = fmt.Sprintf("%d calls since %s; this is the last one", own.count, own.since.UTC().Format(audit.TimeFormat))
+		r.Note = fmt.Sprintf("%d calls since %s; this is the last one", own.count,
+			own.since.UTC().Format(audit.TimeFormat))
 		list = append(list, r)
 		own.count, own.last = 0, audit.Record{}
 	}
 	return list
 }
 
-// RunTallies records the numbers of calls without a record of their own, until ctx ends and once more then.
+// RunTallies records the numbers of calls without a record of their own, until ctx ends and once
+// more then.
 func (g *Gate) RunTallies(ctx context.Context) {
 	t := time.NewTicker(tallyTick)
 	defer t.Stop()
@@ -136,8 +138,8 @@ func (g *Gate) RunTallies(ctx context.Context) {
 	}
 }
 
-// writeTallies records what is due. A record that cannot be written is tried again with the next ones, and until
-// one is written every call has to have a record of its own.
+// writeTallies records what is due. A record that cannot be written is tried again with the next
+// ones, and until one is written every call has to have a record of its own.
 func (g *Gate) writeTallies(ctx context.Context, all bool) {
 	now := g.env.Now().UTC()
 	list := append(g.late, append(g.strangers.due(now, all), g.keys.due(now, all)...)...)
@@ -146,7 +148,8 @@ func (g *Gate) writeTallies(ctx context.Context, all bool) {
 		if err := g.audit.Append(context.WithoutCancel(ctx), r, false); err != nil {
 			g.unrecorded.Store(true)
 			g.late = list[i:min(len(list), i+2*maxTallies)]
-			g.env.Log.Error("numbers of calls not written to the audit trail; they are tried again", "records", len(list)-i, "err", err)
+			g.env.Log.Error("numbers of calls not written to the audit trail; they are tried again",
+				"records", len(list)-i, "err", err)
 			return
 		}
 	}

@@ -25,9 +25,11 @@ import (
 const (
 	// Window is how far the time of a request may be in the past (protocol.md section 10).
 	Window = 15 * time.Minute
-	// DefaultAhead is how far the time of a request may be in the future unless Config says otherwise.
+	// DefaultAhead is how far the time of a request may be in the future unless Config says
+	// otherwise.
 	DefaultAhead = 2 * time.Minute
-	// anyRegion is the region of a version 4 scope when a client has none, as official SDKs write it.
+	// anyRegion is the region of a version 4 scope when a client has none, as official SDKs write
+	// it.
 	anyRegion = "center"
 )
 
@@ -87,16 +89,16 @@ type Config struct {
 	RefuseV1 bool
 	// Regions are the regions that the scope of version 4 may name, beside "center"; nil means any.
 	Regions []string
-	// Service returns the service of an API version, which the scope of version 4 must name; "" means
-	// that there is no such version. Required.
+	// Service returns the service of an API version, which the scope of version 4 must name; ""
+	// means that there is no such version. Required.
 	Service func(version string) string
-	// Harmless reports whether a parameter of that name never holds a secret, so that an error message
-	// may repeat it. nil means that no parameter is harmless.
+	// Harmless reports whether a parameter of that name never holds a secret, so that an error
+	// message may repeat it. nil means that no parameter is harmless.
 	Harmless func(name string) bool
 	// History keeps used nonces over a restart; nil means that they are in memory alone.
 	History *History
-	// Start is when the process began: without a History, requests with times before that second are
-	// refused, since they may have been accepted before. Zero means that none can have been.
+	// Start is when the process began: without a History, requests with times before that second
+	// are refused, since they may have been accepted before. Zero means that none can have been.
 	Start time.Time
 	// Log is for the operator; nil means that nothing is logged.
 	Log *slog.Logger
@@ -232,7 +234,8 @@ func checkV1(all sign.Params, claim Claim) (time.Time, error) {
 	at, err := parseTime(value(all, "Timestamp"))
 	switch {
 	case value(all, "SignatureType") != "":
-		return at, fault.New(fault.BadSignature, "SignatureType %q is not supported.", clip(value(all, "SignatureType")))
+		return at, fault.New(fault.BadSignature,
+			"SignatureType %q is not supported.", clip(value(all, "SignatureType")))
 	case value(all, "SignatureVersion") != "1.0":
 		return at, fault.New(fault.BadSignature, "SignatureVersion must be 1.0.")
 	}
@@ -333,7 +336,8 @@ func bodyDigest(body []byte) string {
 // checkHeaders checks everything of versions 3 and 4 that needs no key, and returns the time of the
 // request.
 func (a *Authenticator) checkHeaders(r *Request, auth sign.Authorization) (time.Time, error) {
-	signed := func(name string) bool { return slices.Contains(auth.SignedHeaders, name) } // a handful: faster than a map
+	// There are few signed headers, so a search is faster than a map.
+	signed := func(name string) bool { return slices.Contains(auth.SignedHeaders, name) }
 	for _, name := range requiredSigned {
 		if !signed(name) || r.get(name) == "" {
 			return time.Time{}, fault.New(fault.BadSignature, "The header %s must be sent and signed.", name)
@@ -387,12 +391,14 @@ func (a *Authenticator) accept(key Key, token string, at time.Time, nonce string
 	case temporary && token == "":
 		return policy.Principal{}, fault.New(fault.MissingToken, "SecurityToken is mandatory for this action.")
 	case temporary && !key.Token.Equal(sensitive.New(token)), !temporary && token != "":
-		return policy.Principal{}, fault.New(fault.WrongToken, "The specified SecurityToken does not match the AccessKeyId.")
+		return policy.Principal{}, fault.New(fault.WrongToken,
+			"The specified SecurityToken does not match the AccessKeyId.")
 	case !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
 		return policy.Principal{}, fault.New(fault.ExpiredToken, "The specified SecurityToken is expired.")
 	case at.Before(now.Add(-Window)) || at.After(now.Add(a.config.Ahead)):
 		return policy.Principal{}, fault.New(fault.Expired,
-			"Specified time stamp or date value is expired. The server's time is %s.", now.UTC().Format(wire.TimeFormat))
+			"Specified time stamp or date value is expired. The server's time is %s.",
+			now.UTC().Format(wire.TimeFormat))
 	}
 	if err := checkNonce(nonce); err != nil {
 		return policy.Principal{}, err

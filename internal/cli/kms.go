@@ -14,8 +14,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// kmsCommand calls any operation. Its flags are the official CLI's: parameters begin with a capital letter, options of
-// the command itself with a small one.
+// kmsCommand calls any operation. Its flags are the official CLI's: parameters begin with a capital
+// letter, options of the command itself with a small one.
 type kmsCommand struct {
 	Args []string `arg:"" optional:"" passthrough:"" help:"OPERATION --Parameter value …"`
 }
@@ -77,7 +77,13 @@ func (c *kmsCommand) Run(e *env) error {
 	if strings.EqualFold(call.options["header"], "Accept=application/xml") {
 		accept = "application/xml"
 	}
-	body, err := client.Do(e.ctx, kms.Call{Action: call.operation, Version: version, Params: call.params, Accept: accept, Idempotent: idempotent})
+	body, err := client.Do(e.ctx, kms.Call{
+		Action:     call.operation,
+		Version:    version,
+		Params:     call.params,
+		Accept:     accept,
+		Idempotent: idempotent,
+	})
 	if err != nil {
 		return kmsError(e, err)
 	}
@@ -106,7 +112,8 @@ func parseKms(args []string) (kmsCall, error) {
 		}
 		takes, isOption := kmsOptions[name]
 		if !isOption && (name[0] < 'A' || name[0] > 'Z') {
-			return call, coded{exitUsage, fmt.Sprintf("unknown option --%s; parameters of an operation begin with a capital letter", name)}
+			return call, coded{exitUsage,
+				fmt.Sprintf("unknown option --%s; parameters of an operation begin with a capital letter", name)}
 		}
 		if !joined && (takes || !isOption) {
 			if len(rest) == 0 {
@@ -140,11 +147,14 @@ func (call *kmsCall) add(name, value string) error {
 	return nil
 }
 
-// checkKms looks the operation up before anything is sent: an unknown one exits with 2, a missing parameter with 3.
+// checkKms looks the operation up before anything is sent: an unknown one exits with 2, a missing
+// parameter with 3.
 func checkKms(call kmsCall) (version string, idempotent bool, err error) {
 	op := protocol.Named(call.operation)
 	if op == nil {
-		return "", false, coded{exitUsage, fmt.Sprintf("'%s' is not an operation of kms%s; keyturn kms --help lists them", call.operation, suggest(call.operation))}
+		return "", false, coded{exitUsage,
+			fmt.Sprintf("'%s' is not an operation of kms%s; keyturn kms --help lists them",
+				call.operation, suggest(call.operation))}
 	}
 	var missing []string
 	for _, p := range op.Params() {
@@ -176,7 +186,8 @@ func kmsError(e *env, err error) error {
 	if !errors.As(err, &s) {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "ERROR: SDK.ServerError\nErrorCode: %s\nRecommend: %s\nRequestId: %s\nMessage: %s\nRespHeaders: %v\n",
+	fmt.Fprintf(e.stderr,
+		"ERROR: SDK.ServerError\nErrorCode: %s\nRecommend: %s\nRequestId: %s\nMessage: %s\nRespHeaders: %v\n",
 		s.Code, s.Recommend, s.RequestID, s.Message, map[string][]string(http.Header(s.Header)))
 	return coded{exitFailed, ""}
 }

@@ -113,8 +113,15 @@ func (c *Exec) exec(e *Env) (*agent.Exec, error) {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // the parser has checked it
 	x := &agent.Exec{
-		Args: c.Command, Allow: c.Allow, OnChange: c.OnChange, Grace: c.Grace, Wait: c.Wait, Server: server, Interval: c.Interval, MaxStale: c.MaxStale,
-		Log: NewLogger(e.Stderr, level, false),
+		Args:     c.Command,
+		Allow:    c.Allow,
+		OnChange: c.OnChange,
+		Grace:    c.Grace,
+		Wait:     c.Wait,
+		Server:   server,
+		Interval: c.Interval,
+		MaxStale: c.MaxStale,
+		Log:      NewLogger(e.Stderr, level, false),
 	}
 	var ok [3]bool
 	x.Stdin, ok[0] = e.Stdin.(*os.File)

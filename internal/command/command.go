@@ -60,9 +60,11 @@ func Report(stderr io.Writer, program string, err error) int {
 		}
 		return exit.Code
 	case errors.As(err, &service):
-		fmt.Fprintf(stderr, "%s: %s\n  code %s, request %s\n", program, service.Message, service.Code, service.RequestID)
+		fmt.Fprintf(stderr, "%s: %s\n  code %s, request %s\n", program, service.Message, service.Code,
+			service.RequestID)
 		if service.DeniedAction != "" {
-			fmt.Fprintf(stderr, "  not allowed: %s; the audit record of the request names the resource\n", service.DeniedAction)
+			fmt.Fprintf(stderr, "  not allowed: %s; the audit record of the request names the resource\n",
+				service.DeniedAction)
 		}
 	default:
 		fmt.Fprintf(stderr, "%s: %s\n", program, err)

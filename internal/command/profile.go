@@ -40,7 +40,8 @@ func (p Profile) checkTransport() error {
 	}
 	u, err := url.Parse(p.Endpoint)
 	if err != nil || !egress.IsLoopback(u.Hostname()) {
-		return fmt.Errorf("the endpoint %s is plain HTTP and not on loopback: values would cross the network in clear; use TLS, or accept that with "+
+		return fmt.Errorf("the endpoint %s is plain HTTP and not on loopback: values would cross the "+
+			"network in clear; use TLS, or accept that with "+
 			"keyturn profile set --insecure-http (KEYTURN_INSECURE_HTTP=true with KEYTURN_ENDPOINT)", p.Endpoint)
 	}
 	return nil
@@ -94,7 +95,8 @@ func checkPrivate(path string) error {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("%s holds access keys and is open to other users (mode %04o): run chmod 600 %s; if others could read it, change the access keys", path, mode, path)
+		return fmt.Errorf("%s holds access keys and is open to other users (mode %04o): run chmod 600 %s; "+
+			"if others could read it, change the access keys", path, mode, path)
 	}
 	if owner := fileOwner(info); owner > 0 && owner != os.Geteuid() {
 		return fmt.Errorf("%s belongs to user %d: remove it, or run chown", path, owner)
@@ -120,7 +122,9 @@ func (all Profiles) Find(flag string) (string, Profile, error) {
 	p, ok := all.Profiles[name]
 	switch {
 	case name == "":
-		return "", p, errors.New("there is no profile: run keyturn profile import DATA_DIR/admin.json, or set KEYTURN_ENDPOINT, KEYTURN_ACCESS_KEY_ID and KEYTURN_ACCESS_KEY_SECRET")
+		return "", p,
+			errors.New("there is no profile: run keyturn profile import DATA_DIR/admin.json, or set KEYTURN_ENDPOINT, " +
+				"KEYTURN_ACCESS_KEY_ID and KEYTURN_ACCESS_KEY_SECRET")
 	case !ok:
 		return name, p, fmt.Errorf("there is no profile %q; keyturn profile list shows them", name)
 	}
@@ -138,9 +142,13 @@ func NamedProfile(flag string) string { return cmp.Or(flag, os.Getenv(ProfileVar
 func Resolve(flag string) (Profile, error) {
 	if endpoint := os.Getenv("KEYTURN_ENDPOINT"); endpoint != "" && NamedProfile(flag) == "" {
 		return Profile{
-			Endpoint: endpoint, AccessKeyID: os.Getenv("KEYTURN_ACCESS_KEY_ID"), AccessKeySecret: os.Getenv("KEYTURN_ACCESS_KEY_SECRET"),
-			SecurityToken: os.Getenv("KEYTURN_SECURITY_TOKEN"), Region: os.Getenv("KEYTURN_REGION"), CAFile: os.Getenv("KEYTURN_CA_FILE"),
-			InsecureHTTP: os.Getenv("KEYTURN_INSECURE_HTTP") == "true",
+			Endpoint:        endpoint,
+			AccessKeyID:     os.Getenv("KEYTURN_ACCESS_KEY_ID"),
+			AccessKeySecret: os.Getenv("KEYTURN_ACCESS_KEY_SECRET"),
+			SecurityToken:   os.Getenv("KEYTURN_SECURITY_TOKEN"),
+			Region:          os.Getenv("KEYTURN_REGION"),
+			CAFile:          os.Getenv("KEYTURN_CA_FILE"),
+			InsecureHTTP:    os.Getenv("KEYTURN_INSECURE_HTTP") == "true",
 		}, nil
 	}
 	all, _, err := ReadProfiles()
@@ -156,9 +164,15 @@ func (p Profile) Config(userAgent string) (kms.Config, error) {
 	if err := p.checkTransport(); err != nil {
 		return kms.Config{}, err
 	}
-	config := kms.Config{Endpoint: p.Endpoint, UserAgent: userAgent + "/" + Version, Credentials: sign.Credentials{
-		AccessKeyID: p.AccessKeyID, AccessKeySecret: sensitive.New(p.AccessKeySecret), SecurityToken: sensitive.New(p.SecurityToken),
-	}}
+	config := kms.Config{
+		Endpoint:  p.Endpoint,
+		UserAgent: userAgent + "/" + Version,
+		Credentials: sign.Credentials{
+			AccessKeyID:     p.AccessKeyID,
+			AccessKeySecret: sensitive.New(p.AccessKeySecret),
+			SecurityToken:   sensitive.New(p.SecurityToken),
+		},
+	}
 	if p.CAFile != "" {
 		pem, err := os.ReadFile(p.CAFile)
 		if err != nil {

@@ -235,9 +235,11 @@ func (d Declaration) Op() *Op {
 	}
 	switch {
 	case o.found && len(list) > 0 || o.Collection != "" && len(list) > 1:
-		panic(fmt.Sprintf("operation %s names its resource twice: by On or OnFound, and by a resource tag of %s", o.Name, o.in))
+		panic(fmt.Sprintf("operation %s names its resource twice: by On or OnFound, and by a resource tag of %s",
+			o.Name, o.in))
 	case !o.found && len(list) == 0:
-		panic(fmt.Sprintf("operation %s names no resource: add resource=… to the tag of a field of %s, or declare On or OnFound", o.Name, o.in))
+		panic(fmt.Sprintf("operation %s names no resource: add resource=… to the tag of a field of %s, "+
+			"or declare On or OnFound", o.Name, o.in))
 	}
 	if o.and != "" {
 		list = append(list, o.and)

@@ -29,7 +29,8 @@ func TestResourceOfADeclaration(t *testing.T) {
 		"user/${UserName} and policy/${PolicyName}": Declare[onTwo, answer](kmsService, "A"),
 		"*":                          Declare[onNothing, answer](kmsService, "A").On("*"),
 		"target and secret/${Admin}": Declare[onNothing, answer](kmsService, "A").On("target").And("secret/${Admin}"),
-		"secret/${SecretName} and target/${TargetName}": Declare[onSecretIn, answer](kmsService, "A").And("target/${TargetName}"),
+		"secret/${SecretName} and target/${TargetName}": Declare[onSecretIn, answer](kmsService,
+			"A").And("target/${TargetName}"),
 		"key or secret": Declare[onNothing, answer](kmsService, "A").OnFound("key or secret"),
 	} {
 		if o := d.Op(); o.Resource != want || o.Action != "kms:A" {

@@ -37,7 +37,8 @@ func clients(t *testing.T, b *busy) map[string]reflect.Value {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string]reflect.Value{"Kms": reflect.ValueOf(c), "Sts": reflect.ValueOf(c), "Ram": reflect.ValueOf(ram.New(c))}
+	return map[string]reflect.Value{"Kms": reflect.ValueOf(c), "Sts": reflect.ValueOf(c),
+		"Ram": reflect.ValueOf(ram.New(c))}
 }
 
 // TestClientMethods verifies for every operation that a client has a method of its name and types,

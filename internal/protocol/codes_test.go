@@ -12,7 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
-// TestOwnCodes holds that every code of the user service has a status that fits its family, and a
+// TestOwnCodes verifies that every code of the user service has a status that fits its family, and a
 // form of its own.
 func TestOwnCodes(t *testing.T) {
 	t.Parallel()
@@ -52,7 +52,11 @@ func TestOwnCodes(t *testing.T) {
 		t.Errorf("%d codes are named, %d have a status", found, len(ownCodes))
 	}
 	err := &fault.Error{Kind: fault.Invalid, Code: "InvalidParameter.*.Length", Param: "UserName", Msg: "Shorter."}
-	want := Code{http.StatusBadRequest, "InvalidParameter.UserName.Length", `The parameter - "UserName" beyond the length limit. Shorter.`}
+	want := Code{
+		Status:  http.StatusBadRequest,
+		Code:    "InvalidParameter.UserName.Length",
+		Message: `The parameter - "UserName" beyond the length limit. Shorter.`,
+	}
 	if got := CodeFor(err); got != want {
 		t.Errorf("CodeFor = %+v; want %+v", got, want)
 	}

@@ -38,9 +38,12 @@ var notHere = []string{
 var ramNotHere = []string{
 	"AttachPolicyToRole", "BindMFADevice", "ChangePassword", "ClearAccountAlias", "CreateLoginProfile", "CreateRole",
 	"CreateVirtualMFADevice", "DecodeDiagnosticMessage", "DeleteLoginProfile", "DeleteRole", "DeleteVirtualMFADevice",
-	"DetachPolicyFromRole", "GetAccountAlias", "GetLoginProfile", "GetPasswordPolicy", "GetRole", "GetSecurityPreference",
-	"GetUserMFAInfo", "ListPoliciesForRole", "ListRoles", "ListTagResources", "ListVirtualMFADevices", "SetAccountAlias",
-	"SetPasswordPolicy", "SetSecurityPreference", "TagResources", "UnbindMFADevice", "UntagResources", "UpdateLoginProfile",
+	"DetachPolicyFromRole", "GetAccountAlias", "GetLoginProfile", "GetPasswordPolicy", "GetRole",
+	"GetSecurityPreference",
+	"GetUserMFAInfo", "ListPoliciesForRole", "ListRoles", "ListTagResources", "ListVirtualMFADevices",
+	"SetAccountAlias",
+	"SetPasswordPolicy", "SetSecurityPreference", "TagResources", "UnbindMFADevice", "UntagResources",
+	"UpdateLoginProfile",
 	"UpdateRole",
 }
 
@@ -90,7 +93,8 @@ var services = func() map[string]string {
 
 // common are the parameters of version 1 that belong to no operation and are no secret.
 var common = []string{
-	"Action", "Version", "Format", "AccessKeyId", "SignatureMethod", "SignatureVersion", "SignatureNonce", "SignatureType",
+	"Action", "Version", "Format", "AccessKeyId", "SignatureMethod", "SignatureVersion", "SignatureNonce",
+	"SignatureType",
 	"Signature", "Timestamp", "RegionId",
 }
 

@@ -15,13 +15,15 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// maxItem bounds N in Name.N: far beyond any documented list, and it keeps a hostile N from being an index.
+// maxItem bounds N in Name.N: far beyond any documented list, and it keeps a hostile N from being
+// an index.
 const maxItem = 100_000
 
-// Decode fills the request struct that into points to from decoded parameters, and checks what its tags say. Required
-// parameters are looked at first, then formats, which is the documented order. An optional parameter that is present
-// but empty counts as absent. Parameters that the struct does not have are ignored. The error is a *fault.Error of kind
-// Missing or Invalid and never quotes a value.
+// Decode fills the request struct that into points to from decoded parameters, and checks what its
+// tags say. Required parameters are looked at first, then formats, which is the documented order.
+// An optional parameter that is present but empty counts as absent. Parameters that the struct does
+// not have are ignored. The error is a *fault.Error of kind Missing or Invalid and never quotes a
+// value.
 func Decode(in sign.Params, into any) error {
 	v := reflect.ValueOf(into).Elem()
 	list := Params(v.Type())
@@ -133,7 +135,8 @@ func checkString(p *Param, s string) error {
 	return nil
 }
 
-// IsName reports whether s has only the characters of a secret name, A-Z a-z 0-9 _ / + = . @ - (secrets.md section 2).
+// IsName reports whether s has only the characters of a secret name, A-Z a-z 0-9 _ / + = . @ -
+// (secrets.md section 2).
 func IsName(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -157,8 +160,8 @@ func rangeText(p *Param, unit string) string {
 	return "use " + strconv.Itoa(p.Min) + " to " + strconv.Itoa(p.Max) + unit + "."
 }
 
-// decodeJSON reads JSON text strictly: a member that the type does not have, or anything after the value, is an error,
-// because a caller who mistypes TagKey must hear of it.
+// decodeJSON reads JSON text strictly: a member that the type does not have, or anything after the
+// value, is an error, because a caller who mistypes TagKey must hear of it.
 func decodeJSON(p *Param, s string, v reflect.Value) error {
 	if p.Max > 0 && len(s) > p.Max && p.Bytes {
 		return fault.Parameter(p.Name, "%s", rangeText(p, "bytes"))
@@ -173,8 +176,8 @@ func decodeJSON(p *Param, s string, v reflect.Value) error {
 	return nil
 }
 
-// decodeWrapped takes the two other spellings of a list of strings that clients send: the object of the 2021 reference,
-// {"VersionStage":["a"]}, and, for TagKeys, a comma-separated list.
+// decodeWrapped takes the two other spellings of a list of strings that clients send: the object of
+// the 2021 reference, {"VersionStage":["a"]}, and, for TagKeys, a comma-separated list.
 func decodeWrapped(p *Param, s string, v reflect.Value) error {
 	var list []string
 	object := map[string][]string{}
@@ -203,7 +206,8 @@ func unmarshalStrict(s string, into any) error {
 	return nil
 }
 
-// decodeList reads Name.1, Name.2 … or Name.1.Key, Name.1.Value …; N starts at 1, gaps are tolerated, order is by N.
+// decodeList reads Name.1, Name.2 … or Name.1.Key, Name.1.Value …; N starts at 1, gaps are
+// tolerated, order is by N.
 func decodeList(in sign.Params, p *Param, v reflect.Value) error {
 	items := map[int]map[string]string{}
 	for _, q := range in {
@@ -258,8 +262,8 @@ func decodeItem(p *Param, members map[string]string, item reflect.Value) error {
 	return nil
 }
 
-// decodeMap reads a map of strings in either of its two wire forms: JSON text in the parameter itself, or one
-// parameter for each member, Name.member.
+// decodeMap reads a map of strings in either of its two wire forms: JSON text in the parameter
+// itself, or one parameter for each member, Name.member.
 func decodeMap(in sign.Params, p *Param, v reflect.Value) error {
 	whole, isJSON := in.Get(p.Name)
 	out := map[string]string{}
@@ -282,7 +286,8 @@ func decodeMap(in sign.Params, p *Param, v reflect.Value) error {
 	return nil
 }
 
-// Encode turns a request struct into parameters. Fields at their zero value are left out unless they are required.
+// Encode turns a request struct into parameters. Fields at their zero value are left out unless
+// they are required.
 func Encode(request any) sign.Params {
 	v := reflect.Indirect(reflect.ValueOf(request))
 	var out sign.Params
@@ -332,13 +337,15 @@ func encodeList(p *Param, f reflect.Value) sign.Params {
 				}
 				member = member.Elem()
 			}
-			out = append(out, sign.Param{Name: name + "." + item.Type().Field(j).Tag.Get("flat"), Value: member.String()})
+			tag := item.Type().Field(j).Tag.Get("flat")
+			out = append(out, sign.Param{Name: name + "." + tag, Value: member.String()})
 		}
 	}
 	return out
 }
 
-// marshal is JSON without the escapes meant for HTML. It panics on a type that JSON cannot show: none of ours.
+// marshal is JSON without the escapes meant for HTML. It panics on a type that JSON cannot show:
+// none of ours.
 func marshal(v any) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -1,8 +1,8 @@
-// Package wire turns the request and response structs of package kms into what crosses the wire and back: parameters,
-// JSON and XML.
+// Package wire turns the request and response structs of package kms into what crosses the wire and
+// back: parameters, JSON and XML.
 //
-// A struct's `kms` tags are the description of an operation; nothing about a parameter is written down twice. The tag is
-// the wire name followed by options:
+// A struct's `kms` tags are the description of an operation; nothing about a parameter is written
+// down twice. The tag is the wire name followed by options:
 //
 //	required        absent or empty is Missing
 //	min=N max=N     characters of a string, value of an integer, items of a list
@@ -73,13 +73,14 @@ const (
 // resourceKinds are the values of the option resource.
 var resourceKinds = []string{"secret", "target", "key", "user", "user-or-self", "group", "policy"}
 
-// ResourceText returns the resource in the words of the public reference, such as secret/${SecretName}.
+// ResourceText returns the resource in the words of the public reference, such as
+// secret/${SecretName}.
 func (p *Param) ResourceText() string {
 	return strings.TrimSuffix(p.Resource, "-or-self") + "/${" + p.Name + "}"
 }
 
-// Text returns a pointer to the parameter in a request, which is a pointer to the struct that p is of. It panics when the
-// parameter is no string.
+// Text returns a pointer to the parameter in a request, which is a pointer to the struct that p is
+// of. It panics when the parameter is no string.
 func (p *Param) Text(request any) *string {
 	return reflect.ValueOf(request).Elem().Field(p.index).Addr().Interface().(*string)
 }
@@ -107,8 +108,8 @@ var (
 	fields    sync.Map // reflect.Type -> []Field
 )
 
-// Params describes the parameters of a request struct, in the order of its fields. It panics when a tag is malformed,
-// which is a fault of our own and is met by the first test that names the type.
+// Params describes the parameters of a request struct, in the order of its fields. It panics when a
+// tag is malformed, which is a fault of our own and is met by the first test that names the type.
 func Params(t reflect.Type) []Param {
 	if p, ok := params.Load(t); ok {
 		return p.([]Param)

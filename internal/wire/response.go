@@ -17,7 +17,8 @@ import (
 // TimeFormat is the layout of every time on the wire: UTC, whole seconds (protocol.md section 10).
 const TimeFormat = "2006-01-02T15:04:05Z"
 
-// AppendJSON appends the JSON form of a response struct. Lists are arrays even when empty: clients assert on it.
+// AppendJSON appends the JSON form of a response struct. Lists are arrays even when empty: clients
+// assert on it.
 func AppendJSON(b []byte, response any) []byte {
 	return appendObject(b, reflect.Indirect(reflect.ValueOf(response)))
 }
@@ -148,8 +149,9 @@ func AppendQuoted(b []byte, s string) []byte {
 	return append(append(b, s[start:]...), '"')
 }
 
-// XML returns the XML form of a response struct under the given root element. A value with a character that XML 1.0
-// cannot carry is refused with an error that names Format, the parameter to change.
+// XML returns the XML form of a response struct under the given root element. A value with a
+// character that XML 1.0 cannot carry is refused with an error that names Format, the parameter to
+// change.
 func XML(root string, response any) ([]byte, error) {
 	b := bytes.NewBufferString("<?xml version='1.0' encoding='UTF-8'?>\n")
 	err := writeElement(b, root, func() error { return writeObject(b, reflect.Indirect(reflect.ValueOf(response))) })
@@ -162,7 +164,9 @@ func writeObject(b *bytes.Buffer, v reflect.Value) error {
 		if f.OmitEmpty && fv.IsZero() {
 			continue
 		}
-		if err := writeElement(b, f.Name, func() error { return writeMember(b, &f, reflect.Indirect(fv)) }); err != nil {
+		if err := writeElement(b, f.Name, func() error {
+			return writeMember(b, &f, reflect.Indirect(fv))
+		}); err != nil {
 			return err
 		}
 	}
@@ -209,7 +213,8 @@ func writeText(b *bytes.Buffer, s string) error {
 	return xml.EscapeText(b, []byte(s))
 }
 
-// DecodeResponse fills the response struct that into points to from JSON. Members that it does not know are ignored.
+// DecodeResponse fills the response struct that into points to from JSON. Members that it does not
+// know are ignored.
 func DecodeResponse(data []byte, into any) error {
 	return decodeObject(data, reflect.ValueOf(into).Elem())
 }

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// maxBodies bounds the bytes of all bodies that are being read, over all connections and streams.
+	// maxBodies bounds the bytes of all bodies that are being read, over all connections and
+	// streams.
 	maxBodies = 24 << 20
 	// firstBody is how much is allocated for a body before any of it has come.
 	firstBody = 4 << 10
@@ -24,9 +25,10 @@ const (
 // errBodyAborted means that the memory of a body was needed for others.
 var errBodyAborted = errors.New("rpc: the memory for bodies is used up")
 
-// bodies is the memory of the bodies that are being read. When it is used up, the source that holds the
-// most of it gives way: its largest body is aborted. So a client that sends bodies and does not finish
-// them, on however many connections and streams, harms itself. The zero value is ready for use.
+// bodies is the memory of the bodies that are being read. When it is used up, the source that holds
+// the most of it gives way: its largest body is aborted. So a client that sends bodies and does not
+// finish them, on however many connections and streams, harms itself. The zero value is ready for
+// use.
 type bodies struct {
 	mu     sync.Mutex
 	limit  int64                      // 0 means maxBodies; guarded by mu
@@ -95,8 +97,8 @@ func (r *bodyReading) take(n int64) bool {
 	return ok
 }
 
-// largestLocked returns the largest body of the source that holds the most. There is one while bytes are
-// held.
+// largestLocked returns the largest body of the source that holds the most. There is one while
+// bytes are held.
 func (b *bodies) largestLocked() *bodyReading {
 	var most *bodyHolder
 	for _, o := range b.owners {
@@ -136,9 +138,11 @@ func (r *bodyReading) endLocked() {
 
 func nobody() ([]byte, error) { return nil, nil }
 
-// body reads the body of a request to its end. release returns its memory to the pool; it must be called
-// before the handler returns, and may be called twice.
-func (d *Door) body(w http.ResponseWriter, r *http.Request, source netip.Addr) (read func() ([]byte, error), release func()) {
+// body reads the body of a request to its end. release returns its memory to the pool; it must be
+// called before the handler returns, and may be called twice.
+func (d *Door) body(
+	w http.ResponseWriter, r *http.Request, source netip.Addr,
+) (read func() ([]byte, error), release func()) {
 	if length(r) == 0 {
 		return nobody, func() {}
 	}
@@ -162,7 +166,11 @@ func (d *Door) body(w http.ResponseWriter, r *http.Request, source netip.Addr) (
 		switch {
 		case errors.Is(err, errBodyAborted) || err != nil && !held.take(0):
 			w.Header().Set("Connection", "close")
-			return nil, &fault.Error{Kind: fault.Throttled, Retry: time.Second, Msg: "The server has too many unfinished requests of this client."}
+			return nil, &fault.Error{
+				Kind:  fault.Throttled,
+				Retry: time.Second,
+				Msg:   "The server has too many unfinished requests of this client.",
+			}
 		case errors.As(err, &over):
 			return nil, fault.New(fault.Malformed, "The body is larger than 1 MiB.")
 		case err != nil:

@@ -1,5 +1,6 @@
-// Package rpc is the HTTP door: it decodes a request of the RPC protocol, has its signature verified, takes it to the
-// gate, and encodes the answer as JSON or XML. It logs no query, body, header or string to sign: values travel in them.
+// Package rpc is the HTTP door: it decodes a request of the RPC protocol, has its signature
+// verified, takes it to the gate, and encodes the answer as JSON or XML. It logs no query, body,
+// header or string to sign: values travel in them.
 package rpc
 
 import (
@@ -32,16 +33,19 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, r auth.Request) (auth.Result, error)
 }
 
-// Gate does what a verified caller asks for. *api.Gate is the one of a server; an agent has its own.
+// Gate does what a verified caller asks for. *api.Gate is the one of a server; an agent has its
+// own.
 type Gate interface {
-	// Call returns a pointer to the response struct of the operation. op is nil when the request names none. An error of another endpoint, a *kms.Error, is answered as it
-	// came: status, code and message.
+	// Call returns a pointer to the response struct of the operation. op is nil when the request
+	// names none. An error of another endpoint, a *kms.Error, is answered as it came: status, code
+	// and message.
 	Call(ctx context.Context, op *operation.Op, r protocol.Request) (any, error)
 	// Refuse records a request that no caller was found for, and returns what is answered.
 	Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error
 }
 
-// Observer receives each call, for metrics. operation is "" when the request named none that exists.
+// Observer receives each call, for metrics. operation is "" when the request named none that
+// exists.
 type Observer func(operation, code string, took time.Duration)
 
 // Door serves the RPC protocol at the path "/".
@@ -51,13 +55,16 @@ type Door struct {
 	Log  *slog.Logger
 	// Limit may be nil: then nothing is limited.
 	Limit *limit.Limiter
-	// Refusals delays the answers to a source whose requests are refused for want of a valid signature, and Useless those
-	// to an access key whose calls are refused or need no right. Nil means that nothing is delayed.
+	// Refusals delays the answers to a source whose requests are refused for want of a valid
+	// signature, and Useless those to an access key whose calls are refused or need no right. Nil
+	// means that nothing is delayed.
 	Refusals, Useless *limit.Pacer
-	// Origin tells where a request comes from and whether it came over TLS; nil means that its connection does.
+	// Origin tells where a request comes from and whether it came over TLS; nil means that its
+	// connection does.
 	Origin func(*http.Request) (source netip.Addr, secure bool, err error)
-	// Admit receives the access key of each request whose signature is valid, with the context of the request.
-	// It answers false when the connection of the request is to be closed; nil means that it never is.
+	// Admit receives the access key of each request whose signature is valid, with the context of
+	// the request. It answers false when the connection of the request is to be closed; nil means
+	// that it never is.
 	Admit func(ctx context.Context, key string) bool
 	// Now is the clock of the limits; nil means time.Now.
 	Now func() time.Time
@@ -86,7 +93,8 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// recovered answers for a fault of ours outside any handler, so that it is seen and ends this request alone.
+// recovered answers for a fault of ours outside any handler, so that it is seen and ends this
+// request alone.
 func (d *Door) recovered(w http.ResponseWriter, r *http.Request, id string) {
 	if p := recover(); p != nil {
 		err := fmt.Errorf("the door panicked: %v\n%s", p, debug.Stack())
@@ -102,7 +110,8 @@ func (d *Door) id() string {
 	return uuid.NewString()
 }
 
-// logFailure writes what the operator should know: faults of our own, and a store or trail that is away.
+// logFailure writes what the operator should know: faults of our own, and a store or trail that is
+// away.
 func (d *Door) logFailure(ctx context.Context, id, operation string, err error) {
 	if elsewhere := (*kms.Error)(nil); errors.As(err, &elsewhere) {
 		return // an answer of another endpoint, whose operator knows
@@ -118,17 +127,21 @@ func (d *Door) logFailure(ctx context.Context, id, operation string, err error) 
 	}
 }
 
-// wantsXML reports which form the caller asks for: the parameter Format, and under versions 3 and 4 the header Accept.
+// wantsXML reports which form the caller asks for: the parameter Format, and under versions 3 and 4
+// the header Accept.
 func wantsXML(r *http.Request, claim auth.Claim) bool {
 	if claim.Format != "" {
 		return strings.EqualFold(claim.Format, "XML")
 	}
-	return strings.HasPrefix(r.Header.Get("Authorization"), "ACS") && strings.HasPrefix(r.Header.Get("Accept"), "application/xml")
+	return strings.HasPrefix(r.Header.Get("Authorization"), "ACS") &&
+		strings.HasPrefix(r.Header.Get("Accept"), "application/xml")
 }
 
-// serve verifies the request, takes it to the gate and encodes the answer. name is that of the operation;
-// empty when the request did not come to the gate or names none.
-func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (name string, body []byte, asXML bool, err error) {
+// serve verifies the request, takes it to the gate and encodes the answer. name is that of the
+// operation; empty when the request did not come to the gate or names none.
+func (d *Door) serve(
+	w http.ResponseWriter, r *http.Request, id string,
+) (name string, body []byte, asXML bool, err error) {
 	// Parameters come from the authenticator alone, which returns those that the signature covers.
 	request := protocol.Request{ID: id, Method: r.Method, UserAgent: r.UserAgent()}
 	origin := d.Origin
@@ -136,7 +149,8 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (name st
 		origin = conns.Proxies(nil).Origin
 	}
 	if request.Source, request.Secure, err = origin(r); err != nil {
-		return "", nil, false, d.refuse(w, r, request, "", fault.Wrap(fault.Malformed, err, "The proxy's header X-Forwarded-For cannot be read."))
+		return "", nil, false, d.refuse(w, r, request, "", fault.Wrap(fault.Malformed, err,
+			"The proxy's header X-Forwarded-For cannot be read."))
 	}
 	if err := checkTarget(r); err != nil {
 		asXML = wantsXML(r, auth.Claim{Format: r.URL.Query().Get("Format")})
@@ -158,7 +172,11 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request, id string) (name st
 	key := caller.Principal.AccessKeyID
 	if d.Admit != nil && !d.Admit(r.Context(), key) {
 		w.Header().Set("Connection", "close")
-		busy := &fault.Error{Kind: fault.Throttled, Retry: time.Second, Msg: "This access key has too many connections."}
+		busy := &fault.Error{
+			Kind:  fault.Throttled,
+			Retry: time.Second,
+			Msg:   "This access key has too many connections.",
+		}
 		return "", nil, asXML, d.refuse(w, r, request, key, busy)
 	}
 	if retry, ok := d.Limit.Take(key, d.now()); !ok {
@@ -206,8 +224,8 @@ func (d *Door) admit(c auth.Claim) error {
 	return nil
 }
 
-// stay lets the connection of a call that waits stay open as long as that may take. Where it cannot, a test's recorder say, nothing
-// closes it either.
+// stay lets the connection of a call that waits stay open as long as that may take. Where it
+// cannot, a test's recorder say, nothing closes it either.
 func stay(w http.ResponseWriter, most time.Duration) {
 	c, until := http.NewResponseController(w), time.Now().Add(most+writeAllowance)
 	_ = c.SetReadDeadline(until)
@@ -224,7 +242,8 @@ func (d *Door) now() time.Time {
 // throttled is the answer to a request that is over a limit.
 func throttled(retry time.Duration) error { return &fault.Error{Kind: fault.Throttled, Retry: retry} }
 
-// refuse refuses a request that does not come to the gate. key is claimed unless the request has a principal.
+// refuse refuses a request that does not come to the gate. key is claimed unless the request has a
+// principal.
 func (d *Door) refuse(w http.ResponseWriter, r *http.Request, request protocol.Request, key string, err error) error {
 	err = d.Gate.Refuse(r.Context(), request, key, err)
 	if request.Principal.Kind == "" {
@@ -235,20 +254,27 @@ func (d *Door) refuse(w http.ResponseWriter, r *http.Request, request protocol.R
 	return err
 }
 
-// pace delays the answer to a client that makes many requests which get it nothing, or has its connection closed.
+// pace delays the answer to a client that makes many requests which get it nothing, or has its
+// connection closed.
 func pace(w http.ResponseWriter, r *http.Request, p *limit.Pacer, client string) {
 	if !p.Wait(r.Context(), client) {
 		w.Header().Set("Connection", "close")
 	}
 }
 
-// canonical are the spellings under which net/http keeps the headers that every signature covers; looking them up by
-// any other would spell them anew for each request.
+// canonical are the spellings under which net/http keeps the headers that every signature covers;
+// looking them up by any other would spell them anew for each request.
 var canonical = map[string]string{
-	"authorization": "Authorization", "content-type": "Content-Type", "x-acs-accesskey-id": "X-Acs-Accesskey-Id",
-	"x-acs-action": "X-Acs-Action", "x-acs-content-sha256": "X-Acs-Content-Sha256",
-	"x-acs-credentials-provider": "X-Acs-Credentials-Provider", "x-acs-date": "X-Acs-Date",
-	"x-acs-security-token": "X-Acs-Security-Token", "x-acs-signature-nonce": "X-Acs-Signature-Nonce", "x-acs-version": "X-Acs-Version",
+	"authorization":              "Authorization",
+	"content-type":               "Content-Type",
+	"x-acs-accesskey-id":         "X-Acs-Accesskey-Id",
+	"x-acs-action":               "X-Acs-Action",
+	"x-acs-content-sha256":       "X-Acs-Content-Sha256",
+	"x-acs-credentials-provider": "X-Acs-Credentials-Provider",
+	"x-acs-date":                 "X-Acs-Date",
+	"x-acs-security-token":       "X-Acs-Security-Token",
+	"x-acs-signature-nonce":      "X-Acs-Signature-Nonce",
+	"x-acs-version":              "X-Acs-Version",
 }
 
 // unverified is a request as the authenticator reads it.

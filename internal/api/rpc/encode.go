@@ -19,8 +19,8 @@ import (
 const (
 	jsonType = "application/json;charset=utf-8"
 	xmlType  = "text/xml;charset=utf-8" // exactly so: the V2 SDK compares it
-	// retryAfter is how long a throttled client is asked to wait when it is not known better. The official CLI waits only
-	// if asked.
+	// retryAfter is how long a throttled client is asked to wait when it is not known better. The
+	// official CLI waits only if asked.
 	retryAfter = 500 * time.Millisecond
 	minRetry   = 10 * time.Millisecond
 )
@@ -57,8 +57,8 @@ func write(w http.ResponseWriter, status int, body []byte, asXML bool) {
 	_, _ = w.Write(body) // a caller that has gone needs no answer
 }
 
-// envelope is an error on the wire: all the members that any official client asserts on, in the types that they insist
-// on (protocol.md section 5).
+// envelope is an error on the wire: all the members that any official client asserts on, in the
+// types that they insist on (protocol.md section 5).
 type envelope struct {
 	XMLName            xml.Name         `json:"-" xml:"Error"`
 	HTTPStatus         int              `json:"HttpStatus" xml:"HttpStatus"`
