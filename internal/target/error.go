@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"unicode"
@@ -71,6 +72,11 @@ func (e *Error) Error() string {
 // input gives nothing away.
 func Failed(class Class, code, text string, secrets ...sensitive.Value) *Error {
 	return &Error{Class: class, Code: bounded(Scrub(code, secrets...)), Text: bounded(Scrub(text, secrets...))}
+}
+
+// Errorf returns an error of the class without a code, for a text that quotes no secret.
+func (c Class) Errorf(format string, args ...any) *Error {
+	return Failed(c, "", fmt.Sprintf(format, args...))
 }
 
 // maxText is the length of the longest text of an error, in characters.

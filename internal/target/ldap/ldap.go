@@ -166,7 +166,7 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 	}
 	defer s.close()
 	if d.Scheme == schemeCrypt && (c.New.Secret.Len() > maxCrypt || strings.Contains(c.New.Secret.Reveal(), "\x00")) {
-		return target.Failed(target.Refused, "", "crypt(3) takes passwords of up to 511 bytes without a zero byte")
+		return target.Refused.Errorf("crypt(3) takes passwords of up to 511 bytes without a zero byte")
 	}
 	if err := s.refuseActiveDirectory(); err != nil {
 		return err
@@ -190,9 +190,9 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 	case live:
 		return nil
 	case d.Scheme == schemeServer:
-		return target.Failed(target.Denied, "", `scheme "server" replaces all passwords: use the strategy single with it, or another scheme`)
+		return target.Denied.Errorf(`scheme "server" replaces all passwords: use the strategy single with it, or another scheme`)
 	case len(e.passwords) == 0:
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s of %q has no value that the administrator can read; let it read them, because the old one could not be found to be removed later, or use the strategy single", attribute, dn))
+		return target.Denied.Errorf("%s of %q has no value that the administrator can read; let it read them, because the old one could not be found to be removed later, or use the strategy single", attribute, dn)
 	}
 	return s.add(dn, c)
 }
@@ -216,10 +216,10 @@ func (d *directory) Retire(ctx context.Context, c target.Change) error {
 	}
 	matching, unknown := e.matching(c.Old.Secret)
 	if len(matching) == 0 && len(e.passwords) == 0 {
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s of %q has no value that the administrator can read; let it read them, so that the old one can be found", attribute, dn))
+		return target.Denied.Errorf("%s of %q has no value that the administrator can read; let it read them, so that the old one can be found", attribute, dn)
 	}
 	if len(matching) == 0 && len(unknown) > 0 {
-		return target.Failed(target.Denied, "", fmt.Sprintf("the old password of %q may be in a value that cannot be compared (%s); remove it by hand if so", dn, strings.Join(unknown, ", ")))
+		return target.Denied.Errorf("the old password of %q may be in a value that cannot be compared (%s); remove it by hand if so", dn, strings.Join(unknown, ", "))
 	}
 	for _, value := range matching {
 		if err := s.remove(dn, value); err != nil {
@@ -263,7 +263,7 @@ func (d *directory) verifyDN(ctx context.Context, c target.Credential) (string, 
 	}
 	dn, err := s.find(c.Account)
 	if errors.Is(err, errNoAccount) {
-		return "", target.Failed(target.Rejected, "", err.Error())
+		return "", target.Rejected.Errorf("%v", err)
 	}
 	return dn, err
 }
@@ -281,7 +281,7 @@ func (d *directory) orLocked(ctx context.Context, rejected error, dn string) err
 		return rejected
 	}
 	text := fmt.Sprintf("%v; its account was locked by the password policy (pwdAccountLockedTime %s), so this says nothing of the password: unlock it, or wait if the lock ends by itself", rejected, e.lockedSince)
-	return target.Failed(target.Denied, "", text)
+	return target.Denied.Errorf("%s", text)
 }
 
 // Inspect compares with the stored values.

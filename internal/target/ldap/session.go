@@ -95,16 +95,7 @@ func (d *directory) session(ctx context.Context, secrets ...sensitive.Value) (*s
 		return s, nil
 	}
 	s.close()
-	var e *target.Error
-	if errors.As(err, &e) {
-		switch e.Class {
-		case target.Rejected:
-			e.Class, e.Text = target.Denied, "the administrator: "+e.Text
-		case target.Unknown:
-			e.Class = target.Unreachable // nothing was asked yet but who is there
-		}
-	}
-	return nil, err
+	return nil, target.AsAdmin(err)
 }
 
 // What a password policy and Active Directory say of a bind beside its result code.
@@ -127,7 +118,7 @@ func (s *session) bind(dn string, password sensitive.Value) error {
 func (s *session) tryBind(attempt, dn string, password sensitive.Value) error {
 	if dn == "" || password.IsZero() {
 		// Servers answer such a bind with success, and it proves nothing (RFC 4513, 5.1.1 and 5.1.2).
-		return target.Failed(target.Rejected, "", attempt+": a DN and a password are required")
+		return target.Rejected.Errorf("%s: a DN and a password are required", attempt)
 	}
 	result, err := s.conn.SimpleBind(&driver.SimpleBindRequest{
 		Username: dn, Password: password.Reveal(),
@@ -189,7 +180,7 @@ func (s *session) search(account string) (string, error) {
 	}
 	switch n := len(result.Entries); {
 	case err != nil || n > 1:
-		return "", target.Failed(target.Denied, "", attempt+": more than one entry; make the filter tell them apart")
+		return "", target.Denied.Errorf("%s: more than one entry; make the filter tell them apart", attempt)
 	case n == 0:
 		return "", noAccount(attempt + ": no entry")
 	}
@@ -198,7 +189,7 @@ func (s *session) search(account string) (string, error) {
 
 // noAccount is of class Denied: a person may make the account.
 func noAccount(text string) error {
-	return fmt.Errorf("%w%w", target.Failed(target.Denied, "", text), quiet{errNoAccount})
+	return fmt.Errorf("%w%w", target.Denied.Errorf("%s", text), quiet{errNoAccount})
 }
 
 // quiet is an error that can be found and is not read.
@@ -290,7 +281,7 @@ func (s *session) refuseActiveDirectory() error {
 	}
 	for _, e := range result.Entries {
 		if slices.Contains(e.GetAttributeValues("supportedCapabilities"), "1.2.840.113556.1.4.800") {
-			return target.Failed(target.Denied, "", s.addr+" is Active Directory, which this kind of target does not serve")
+			return target.Denied.Errorf("%s is Active Directory, which this kind of target does not serve", s.addr)
 		}
 	}
 	return nil

@@ -94,10 +94,10 @@ func (t *my) Close() error { return nil }
 func (t *my) Apply(ctx context.Context, c target.Change) error {
 	attempt := "change the password of " + c.New.Account
 	if c.Strategy == target.Overlap && c.Old.Account != c.New.Account {
-		return target.Failed(target.Denied, "", attempt+": with strategy overlap both credentials are of one account")
+		return target.Denied.Errorf("%s: with strategy overlap both credentials are of one account", attempt)
 	}
 	if c.New.Secret.IsZero() {
-		return target.Failed(target.Refused, "", attempt+": the password is empty")
+		return target.Refused.Errorf("%s: the password is empty", attempt)
 	}
 	return t.change(ctx, attempt, c, c.New.Account, func(a account, who string) ([]string, error) {
 		return statements(t.server, who, a, c)
@@ -110,9 +110,9 @@ func (t *my) Retire(ctx context.Context, c target.Change) error {
 	double := c.Strategy == target.Double
 	switch {
 	case !double && c.Strategy != target.Overlap:
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s: with strategy %q there is nothing to retire", attempt, c.Strategy))
+		return target.Denied.Errorf("%s: with strategy %q there is nothing to retire", attempt, c.Strategy)
 	case double == (c.Old.Account == c.New.Account):
-		return target.Failed(target.Denied, "", attempt+": the accounts do not fit the strategy")
+		return target.Denied.Errorf("%s: the accounts do not fit the strategy", attempt)
 	}
 	return t.change(ctx, attempt, c, c.Old.Account, func(a account, who string) ([]string, error) {
 		return t.server.remove(who, a, c.Old.Secret, c.New.Secret, double)
@@ -123,7 +123,7 @@ func (t *my) Retire(ctx context.Context, c target.Change) error {
 func (t *my) change(ctx context.Context, attempt string, c target.Change, name string, decide func(account, string) ([]string, error)) error {
 	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
 	if strings.ContainsRune(name, 0) || name == "" {
-		return target.Failed(target.Denied, "", attempt+": an account has a name without zero bytes")
+		return target.Denied.Errorf("%s: an account has a name without zero bytes", attempt)
 	}
 	conn, err := t.asAdmin(ctx, attempt, secrets...)
 	if err != nil {
@@ -135,7 +135,7 @@ func (t *my) change(ctx context.Context, attempt string, c target.Change, name s
 		return readFailed(attempt, err, secrets...)
 	}
 	if len(locked) != 1 || locked[0] != "1" {
-		return target.Failed(target.Unreachable, "", attempt+": another change of this account is in progress")
+		return target.Unreachable.Errorf("%s: another change of this account is in progress", attempt)
 	}
 	a, found, err := t.read(ctx, conn, name)
 	if err != nil {
@@ -190,7 +190,7 @@ func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.V
 	if err == nil {
 		err = t.server.fits(version)
 		if err != nil {
-			err = target.Failed(target.Denied, "", attempt+": "+err.Error())
+			err = target.Denied.Errorf("%s: %v", attempt, err)
 		}
 	} else {
 		err = readFailed(attempt, err, secrets...)
@@ -301,7 +301,7 @@ func (t *my) Verify(ctx context.Context, c target.Credential) error {
 func (t *my) login(ctx context.Context, address string, c target.Credential) error {
 	attempt := "log in as " + c.Account + " at " + address
 	if strings.ContainsRune(c.Account, 0) || c.Account == "" || c.Secret.IsZero() {
-		return target.Failed(target.Rejected, "", attempt+": the name or the password is empty, or has a zero byte")
+		return target.Rejected.Errorf("%s: the name or the password is empty, or has a zero byte", attempt)
 	}
 	conn, err := t.connect(ctx, address, t.config.Database, c, nil)
 	if err != nil {

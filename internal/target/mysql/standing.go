@@ -72,7 +72,7 @@ var harmless = []string{
 func (t *my) Standing(ctx context.Context, account string) (target.Standing, error) {
 	attempt := "find out what " + account + " is"
 	if strings.ContainsRune(account, 0) || account == "" {
-		return target.Standing{}, target.Failed(target.Denied, "", attempt+": an account has a name without zero bytes")
+		return target.Standing{}, target.Denied.Errorf("%s: an account has a name without zero bytes", attempt)
 	}
 	conn, err := t.asAdmin(ctx, attempt, t.admin.Secret)
 	if err != nil {

@@ -149,7 +149,7 @@ func (p *provider) Close() error { return nil }
 func (p *provider) Apply(ctx context.Context, c target.Change) error {
 	what := "set a secret at " + p.name
 	if !slices.Contains(p.Strategies(), c.Strategy) {
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s: its strategy is %s, not %s", what, p.Strategies()[0], c.Strategy))
+		return target.Denied.Errorf("%s: its strategy is %s, not %s", what, p.Strategies()[0], c.Strategy)
 	}
 	err := p.do(ctx, p.config.Set, what, c.New, c.Old)
 	if target.ClassOf(err) != target.Refused {
@@ -171,7 +171,7 @@ func (p *provider) Apply(ctx context.Context, c target.Change) error {
 func (p *provider) Retire(ctx context.Context, c target.Change) error {
 	what := "remove a secret at " + p.name
 	if p.config.Remove == nil {
-		return target.Failed(target.Denied, "", what+": there is no call remove in its configuration")
+		return target.Denied.Errorf("%s: there is no call remove in its configuration", what)
 	}
 	return p.do(ctx, p.config.Remove, what, c.Old, c.New)
 }
@@ -261,7 +261,7 @@ func (p *provider) token(ctx context.Context, endpoint string, c target.Credenti
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
-		return target.Failed(target.Denied, "", what+": the token endpoint is not a URL")
+		return target.Denied.Errorf("%s: the token endpoint is not a URL", what)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")

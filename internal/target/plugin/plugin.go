@@ -131,7 +131,7 @@ func (t *Target) Retire(ctx context.Context, c target.Change) error { return t.c
 
 func (t *Target) change(ctx context.Context, step Step, c target.Change) error {
 	if c.Strategy != t.Settings.Strategy {
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s of target %s: its strategy is %s, not %s", step, t.Name, t.Settings.Strategy, c.Strategy))
+		return target.Denied.Errorf("%s of target %s: its strategy is %s, not %s", step, t.Name, t.Settings.Strategy, c.Strategy)
 	}
 	_, err := t.ask(ctx, request{Step: step, ChangeID: c.ID, Account: c.New.Account, New: wire(c.New), Old: wire(c.Old)})
 	return err
@@ -220,7 +220,7 @@ func (t *Target) ask(ctx context.Context, r request) (reply, error) {
 	}
 	body, err := encode(r)
 	if err != nil {
-		return reply{}, target.Failed(target.Denied, "", fmt.Sprintf("%s of target %s: an account or credential is not valid UTF-8, which JSON cannot carry", r.Step, t.Name))
+		return reply{}, target.Denied.Errorf("%s of target %s: an account or credential is not valid UTF-8, which JSON cannot carry", r.Step, t.Name)
 	}
 	answer, err := t.Call(ctx, r.Step, body, secrets)
 	if err != nil {

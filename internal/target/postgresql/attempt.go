@@ -94,7 +94,7 @@ func (a *attemptAt) end(ctx context.Context, statement string) error {
 		return ended(a.what, err, a.secrets...)
 	}
 	if len(results) == 1 && results[0].CommandTag.String() == "ROLLBACK" {
-		return target.Failed(target.Unreachable, "", a.what+": the server has rolled back")
+		return target.Unreachable.Errorf("%s: the server has rolled back", a.what)
 	}
 	return nil
 }

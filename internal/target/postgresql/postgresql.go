@@ -32,7 +32,6 @@ package postgresql
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -74,10 +73,10 @@ func (t *pg) Close() error { return nil }
 func (t *pg) Apply(ctx context.Context, c target.Change) error {
 	attempt := "change the password of role " + c.New.Account
 	if c.Strategy != target.Single && c.Strategy != target.Double {
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s: PostgreSQL has no strategy %q", attempt, c.Strategy))
+		return target.Denied.Errorf("%s: PostgreSQL has no strategy %q", attempt, c.Strategy)
 	}
 	if err := checkName(c.New.Account); err != nil {
-		return target.Failed(target.Denied, "", attempt+": a role "+err.Error())
+		return target.Denied.Errorf("%s: a role %v", attempt, err)
 	}
 	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
 	conn, err := t.asAdmin(ctx, attempt, secrets...)
@@ -168,12 +167,12 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 	attempt := "retire the password of role " + c.Old.Account
 	switch {
 	case c.Strategy != target.Double:
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s: with strategy %q there is nothing to retire", attempt, c.Strategy))
+		return target.Denied.Errorf("%s: with strategy %q there is nothing to retire", attempt, c.Strategy)
 	case c.Old.Account == c.New.Account:
-		return target.Failed(target.Denied, "", attempt+": the new credential is of the same role")
+		return target.Denied.Errorf("%s: the new credential is of the same role", attempt)
 	}
 	if err := checkName(c.Old.Account); err != nil {
-		return target.Failed(target.Denied, "", attempt+": a role "+err.Error())
+		return target.Denied.Errorf("%s: a role %v", attempt, err)
 	}
 	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
 	conn, err := t.asAdmin(ctx, attempt, secrets...)
@@ -234,7 +233,7 @@ func (t *pg) Verify(ctx context.Context, c target.Credential) error {
 func (t *pg) login(ctx context.Context, address string, c target.Credential, checkSQL string) error {
 	attempt := "log in as " + c.Account + " at " + address
 	if err := checkName(c.Account); err != nil {
-		return target.Failed(target.Rejected, "", attempt+": a role "+err.Error())
+		return target.Rejected.Errorf("%s: a role %v", attempt, err)
 	}
 	conn, err := t.connect(ctx, address, t.config.Database, c)
 	if err != nil {

@@ -52,7 +52,7 @@ UNION ALL SELECT 'attribute', concat_ws(',', r.rolsuper, r.rolinherit, r.rolcrea
 func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b target.Credential) error {
 	what := "prove that " + a.Account + " and " + b.Account + " are equal"
 	if a.Account == b.Account || !slices.Contains(r.Logins[:], a.Account) || !slices.Contains(r.Logins[:], b.Account) {
-		return target.Failed(target.Denied, "", what+": they are not the two logins")
+		return target.Denied.Errorf("%s: they are not the two logins", what)
 	}
 	databases, err := t.databases(ctx, what, a)
 	if err != nil {
@@ -60,7 +60,7 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 	}
 	for _, name := range r.Databases {
 		if !slices.Contains(databases, name) {
-			return target.Failed(target.Denied, "", fmt.Sprintf("%s: there is no database %q that %s may connect to", what, name, a.Account))
+			return target.Denied.Errorf("%s: there is no database %q that %s may connect to", what, name, a.Account)
 		}
 	}
 	if len(r.Databases) > 0 {
@@ -163,7 +163,7 @@ func (t *pg) rightsOf(ctx context.Context, what, database string, r target.PlanR
 		owner = current
 	}
 	if current != owner || current == session || made != "" && made != owner {
-		return nil, target.Failed(target.Denied, "", fmt.Sprintf("%s: %s acts as %q and makes tables of %q; both should be the owner, %q", what, c.Account, current, made, owner))
+		return nil, target.Denied.Errorf("%s: %s acts as %q and makes tables of %q; both should be the owner, %q", what, c.Account, current, made, owner)
 	}
 	rows, err := conn.Query(ctx, rights)
 	if err != nil {

@@ -57,7 +57,7 @@ func (t *pg) look(ctx context.Context, r target.PlanRequest) (_ *setup, done fun
 	secrets := []sensitive.Value{r.Current.Secret, t.admin.Secret}
 	for _, name := range []string{r.Account, r.Logins[0], r.Logins[1], cmp.Or(r.Owner, "x")} {
 		if err := checkName(name); err != nil {
-			return nil, nil, target.Failed(target.Denied, "", what+": a role "+err.Error())
+			return nil, nil, target.Denied.Errorf("%s: a role %v", what, err)
 		}
 	}
 	conn, err := t.asAdmin(ctx, what, secrets...)

@@ -15,7 +15,7 @@ import (
 func (t *pg) Standing(ctx context.Context, account string) (target.Standing, error) {
 	a := &attemptAt{t: t, what: "find out what role " + account + " is"}
 	if account == "" || strings.ContainsRune(account, 0) || !utf8.ValidString(account) {
-		return target.Standing{}, target.Failed(target.Denied, "", a.what+": a role has a name in UTF-8 without zero bytes")
+		return target.Standing{}, target.Denied.Errorf("%s: a role has a name in UTF-8 without zero bytes", a.what)
 	}
 	conn, err := t.asAdmin(ctx, a.what, t.admin.Secret)
 	if err != nil {

@@ -146,7 +146,7 @@ func (b *broker) Apply(ctx context.Context, c target.Change) error {
 	}
 	hash, err := newHash(c.New.Secret)
 	if err != nil {
-		return target.Failed(target.Unreachable, "", what+": no randomness for the salt")
+		return target.Unreachable.Errorf("%s: no randomness for the salt", what)
 	}
 	return b.put(ctx, what, u, hash, c.New, c.Old)
 }
@@ -155,7 +155,7 @@ func (b *broker) Apply(ctx context.Context, c target.Change) error {
 func (b *broker) Retire(ctx context.Context, c target.Change) error {
 	what := fmt.Sprintf("clear the password of %q at %s", c.Old.Account, b.name)
 	if c.Old.Account == c.New.Account {
-		return target.Failed(target.Denied, "", what+": it is the user of the new credential too, which has one password")
+		return target.Denied.Errorf("%s: it is the user of the new credential too, which has one password", what)
 	}
 	u, err := b.user(ctx, what, c.Old, c.New)
 	if errors.Is(err, errNoUser) {
@@ -170,8 +170,8 @@ func (b *broker) Retire(ctx context.Context, c target.Change) error {
 	case target.Dead:
 		return nil
 	case target.NotKnown:
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s: it has a password with algorithm %s, of which it cannot be told whether it is the old one; "+
-			"clear it by hand", what, target.Clean(u.Algorithm)))
+		return target.Denied.Errorf("%s: it has a password with algorithm %s, of which it cannot be told whether it is the old one; "+
+			"clear it by hand", what, target.Clean(u.Algorithm))
 	default:
 		return b.put(ctx, what, u, "", c.Old, c.New)
 	}

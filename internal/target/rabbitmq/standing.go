@@ -34,7 +34,7 @@ func (b *broker) Standing(ctx context.Context, account string) (target.Standing,
 	}
 	tags, err := u.tags()
 	if err != nil {
-		return target.Standing{}, target.Failed(target.Denied, "", what+": "+err.Error())
+		return target.Standing{}, target.Denied.Errorf("%s: %v", what, err)
 	}
 	for _, p := range powerTags {
 		if slices.Contains(tags, p.tag) {

@@ -236,7 +236,7 @@ func plan(ctx context.Context, nodes []*node, account, h string, present bool) (
 			return nil, err
 		}
 		if text := u.unfit(present); text != "" && unfit == nil {
-			unfit = target.Failed(target.Denied, "", fmt.Sprintf("%s: user %q %s", n.addr, account, text))
+			unfit = target.Denied.Errorf("%s: user %q %s", n.addr, account, text)
 		}
 		if slices.Contains(u.passwords, h) != present && (u.exists || present) {
 			todo = append(todo, n)

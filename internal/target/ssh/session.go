@@ -30,7 +30,7 @@ func (h *host) login(ctx context.Context, addr string, c target.Credential, secr
 	if isKey(c) {
 		key, err := privateKey(c.Secret)
 		if err != nil {
-			return nil, target.Failed(target.Denied, "", err.Error())
+			return nil, target.Denied.Errorf("%v", err)
 		}
 		a.key = key
 	}
@@ -146,11 +146,11 @@ func (a *attempt) failed(addr string, err error, secrets []sensitive.Value) erro
 	text := fmt.Sprintf("%s: log in as %q", addr, a.c.Account)
 	switch {
 	case a.otherKey != "":
-		e := target.Failed(target.Denied, "", text+": the key of the host is none of host_keys; the server's log has it")
+		e := target.Denied.Errorf("%s: the key of the host is none of host_keys; the server's log has it", text)
 		e.Detail = "the host shows the key " + a.otherKey
 		return e
 	case errors.As(err, new(*ssh.AlgorithmNegotiationError)):
-		e := target.Failed(target.Denied, "", text+": no algorithm in common (does the host have one of host_keys?)")
+		e := target.Denied.Errorf("%s: no algorithm in common (does the host have one of host_keys?)", text)
 		e.Detail = target.Clean(err.Error())
 		return e
 	case a.obstacle != "":

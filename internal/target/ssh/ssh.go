@@ -154,17 +154,17 @@ func (h *host) Close() error { return nil }
 func (h *host) Apply(ctx context.Context, c target.Change) error {
 	if isKey(c.New) {
 		if c.Strategy != target.Overlap {
-			return target.Failed(target.Denied, "", "keys are replaced with the strategy overlap")
+			return target.Denied.Errorf("keys are replaced with the strategy overlap")
 		}
 		return h.edit(ctx, "add", c.New, c.Old)
 	}
 	switch {
 	case c.Strategy != target.Single:
-		return target.Failed(target.Denied, "", "an account has one password: replace it with the strategy single")
+		return target.Denied.Errorf("an account has one password: replace it with the strategy single")
 	case h.Self:
-		return target.Failed(target.Denied, "", "an account cannot set its own password here: name an administrator instead of self")
+		return target.Denied.Errorf("an account cannot set its own password here: name an administrator instead of self")
 	case c.New.Secret.Len() > maxCrypt || strings.ContainsAny(c.New.Secret.Reveal(), "\x00\r\n"):
-		return target.Failed(target.Refused, "", "a password has up to 511 bytes and no zero byte or line end")
+		return target.Refused.Errorf("a password has up to 511 bytes and no zero byte or line end")
 	}
 	return h.setPassword(ctx, c)
 }
@@ -172,7 +172,7 @@ func (h *host) Apply(ctx context.Context, c target.Change) error {
 // Retire removes the line of a key.
 func (h *host) Retire(ctx context.Context, c target.Change) error {
 	if !isKey(c.Old) {
-		return target.Failed(target.Denied, "", "a password is replaced, not retired: use the strategy single")
+		return target.Denied.Errorf("a password is replaced, not retired: use the strategy single")
 	}
 	return h.edit(ctx, "remove", c.Old, c.New)
 }
@@ -183,7 +183,7 @@ func (h *host) edit(ctx context.Context, action string, c, as target.Credential)
 	defer cancel()
 	key, err := privateKey(c.Secret)
 	if err != nil {
-		return target.Failed(target.Denied, "", err.Error())
+		return target.Denied.Errorf("%v", err)
 	}
 	who := h.admin
 	if h.Self {
@@ -296,7 +296,7 @@ var validAccount = regexp.MustCompile(accountPattern)
 // session logs in as the one who changes an account.
 func (h *host) session(ctx context.Context, account string, as target.Credential, secrets ...sensitive.Value) (*session, error) {
 	if !validAccount.MatchString(account) {
-		return nil, target.Failed(target.Denied, "", fmt.Sprintf("account %q is not a name of letters, digits, dots, hyphens and underscores", account))
+		return nil, target.Denied.Errorf("account %q is not a name of letters, digits, dots, hyphens and underscores", account)
 	}
 	s, err := h.login(ctx, h.Address, as, append(secrets, as.Secret)...)
 	if err != nil {

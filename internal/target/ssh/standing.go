@@ -61,8 +61,7 @@ func (h *host) sharesKeys() bool {
 // there the names of root count.
 func (h *host) Standing(ctx context.Context, account string) (target.Standing, error) {
 	if !validAccount.MatchString(account) {
-		return target.Standing{}, target.Failed(target.Denied, "", fmt.Sprintf(
-			"account %q is not a name of letters, digits, dots, hyphens and underscores", account))
+		return target.Standing{}, target.Denied.Errorf("account %q is not a name of letters, digits, dots, hyphens and underscores", account)
 	}
 	if h.sharesKeys() {
 		return target.Standing{Privileged: "shares its file of keys, " + h.AuthorizedKeys + ", with every other account of the target"}, nil
