@@ -21,7 +21,7 @@ const pace = 400 * time.Millisecond
 
 type flags struct {
 	Exit       bool   `help:"End when all steps are shown, with exit code 0 only if every step held."`
-	Target     string `help:"Live system to rotate: postgres, openssh or ssh (a host in this process). Default: PostgreSQL if the machine has it." enum:",postgres,openssh,ssh" default:""`
+	Target     string `help:"Live system: postgres, openssh or ssh." enum:",postgres,openssh,ssh" default:""`
 	Listen     string `help:"Address of the TLS listener." default:"127.0.0.1:0"`
 	ListenHTTP string `name:"listen-http" help:"Address of the plain HTTP listener." default:"127.0.0.1:0"`
 }

@@ -14,7 +14,8 @@ import (
 
 const (
 	readEvery = 20 * time.Millisecond
-	// patience is how long a consumer that was refused looks for a version that works; it looks again after a breath.
+	// patience is how long a consumer that was refused looks for a version that works; it looks
+	// again after a breath.
 	patience = 2 * time.Second
 	breath   = 5 * time.Millisecond
 	// steadyLogins show that a consumer has arrived at a version.
@@ -54,13 +55,15 @@ type tally struct {
 	reads, failedReads int
 	// logins were accepted. failures are the turns that ended without a login.
 	logins, failures int
-	// waits are the turns that were refused at first: the time from that answer to the login that worked.
+	// waits are the turns that were refused at first: the time from that answer to the login that
+	// worked.
 	waits []time.Duration
 	// trouble is the first thing that went wrong.
 	trouble error
 }
 
-// run takes turns until stop is closed, then ends the turn under way. It ends at once when ctx does.
+// run takes turns until stop is closed, then ends the turn under way. It ends at once when ctx
+// does.
 func (c *consumer) run(ctx context.Context, stop <-chan struct{}) {
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
@@ -76,7 +79,8 @@ func (c *consumer) run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// turn reads what is current and logs in with it. When that is refused, the credential is being changed right now.
+// turn reads what is current and logs in with it. When that is refused, the credential is being
+// changed right now.
 func (c *consumer) turn(ctx context.Context) {
 	v, err := c.read(ctx, kms.StageCurrent)
 	if err != nil {
@@ -92,8 +96,8 @@ func (c *consumer) turn(ctx context.Context) {
 	}
 }
 
-// again looks for a version that works: the current one, which may have moved, then the one that is being prepared,
-// then the current one again. A version that was refused is not tried twice.
+// again looks for a version that works: the current one, which may have moved, then the one that is
+// being prepared, then the current one again. A version that was refused is not tried twice.
 func (c *consumer) again(ctx context.Context, refused string, reason error) {
 	began := time.Now()
 	tried := map[string]bool{refused: true}
@@ -139,7 +143,8 @@ func (c *consumer) fail(ctx context.Context, err error) {
 	c.note(ctx, func(t *tally) { t.failures++; t.trouble = cmp.Or(t.trouble, err) })
 }
 
-// note changes the tally, unless the demo was interrupted: what is then cut off is nobody's failure.
+// note changes the tally, unless the demo was interrupted: what is then cut off is nobody's
+// failure.
 func (c *consumer) note(ctx context.Context, change func(*tally)) {
 	if ctx.Err() != nil {
 		return
@@ -160,8 +165,8 @@ func (c *consumer) useLocked(id string) {
 // settled is what await says of a consumer that uses a version.
 func settled(id string) string { return "logins with " + id }
 
-// await waits until the consumer has logged in so many times in a row with a version that ACSCurrent marked. When that does
-// not come about, it says what did.
+// await waits until the consumer has logged in so many times in a row with a version that
+// ACSCurrent marked. When that does not come about, it says what did.
 func (c *consumer) await(ctx context.Context, id string, logins int) string {
 	for began := time.Now(); ; pause(ctx, breath) {
 		c.mu.Lock()

@@ -41,8 +41,8 @@ type Options struct {
 	Out io.Writer
 	// Exit ends the demo when all is shown; otherwise its server stays up until the context ends.
 	Exit bool
-	// Target is "postgres", "openssh" or "ssh", a host in this process. Empty means PostgreSQL when the machine has
-	// it, and otherwise the host in this process.
+	// Target is "postgres", "openssh" or "ssh", a host in this process. Empty means PostgreSQL when
+	// the machine has it, and otherwise the host in this process.
 	Target string
 	// Color marks the narration with escape sequences.
 	Color bool
@@ -62,14 +62,22 @@ type hooks struct {
 	rotations int
 }
 
-// Run plays the demo. Every step is checked; the first that does not hold is the error. All that was made is removed
-// when Run returns, also after an error and when ctx ends.
+// Run plays the demo. Every step is checked; the first that does not hold is the error. All that
+// was made is removed when Run returns, also after an error and when ctx ends.
 func Run(ctx context.Context, o Options) error { return play(ctx, o, hooks{}) }
 
 func play(ctx context.Context, o Options, h hooks) (err error) {
 	p := &player{
-		narrator: narrator{out: o.Out, color: o.Color, step: "0, start", reached: h.reached},
-		options:  o, hooks: h, stored: map[string]map[string]sensitive.Value{}, rotations: cmp.Or(h.rotations, rotations),
+		narrator: narrator{
+			out:     o.Out,
+			color:   o.Color,
+			step:    "0, start",
+			reached: h.reached,
+		},
+		options:   o,
+		hooks:     h,
+		stored:    map[string]map[string]sensitive.Value{},
+		rotations: cmp.Or(h.rotations, rotations),
 	}
 	defer func() {
 		if err = errors.Join(err, p.cleanUp()); err == nil {
@@ -109,7 +117,8 @@ type player struct {
 	account     Target
 	provider    *oauthProvider
 
-	// The consumers are of the OAuth 2.0 app, of the account that the engine rotates, and of the one that a producer rotates.
+	// The consumers are of the OAuth 2.0 app, of the account that the engine rotates, and of the
+	// one that a producer rotates.
 	app, managed, login *consumer
 	consumers           sync.WaitGroup
 	consumersEnd        chan struct{}
@@ -164,7 +173,10 @@ func (p *player) made(v sensitive.Value) {
 
 // start makes the server and the live systems.
 func (p *player) start(ctx context.Context) error {
-	p.printf("%s\n\n", p.paint(bold, "Keyturn demo: live credentials are rotated while a consumer keeps logging in with them."))
+	p.printf(
+		"%s\n\n",
+		p.paint(bold, "Keyturn demo: live credentials are rotated while a consumer keeps logging in with them."),
+	)
 	dir, err := os.MkdirTemp(p.hooks.dir, "keyturn-demo-")
 	if err != nil {
 		return err
@@ -196,7 +208,10 @@ func (p *player) start(ctx context.Context) error {
 	p.printf("  part 1    %s\n", p.provider.Name())
 	p.printf("  part 2    %s; up in %s\n", p.engines.Name, took)
 	p.printf("  part 3    %s\n", p.account.Name())
-	p.printf("  consumer  reads each secret every %d ms and logs in with what it got, from its creation to the end\n", readEvery.Milliseconds())
+	p.printf(
+		"  consumer  reads each secret every %d ms and logs in with what it got, from its creation to the end\n",
+		readEvery.Milliseconds(),
+	)
 	return nil
 }
 
@@ -205,10 +220,12 @@ func seconds(began time.Time) string { return fmt.Sprintf("%.2f s", time.Since(b
 // startServer starts a server that nobody will miss, and a client of its administrator.
 func (p *player) startServer(ctx context.Context) (err error) {
 	p.node, err = server.New(ctx, server.Config{
-		DataDir: filepath.Join(p.dir, "server"), NoSync: true,
-		Listen: cmp.Or(p.options.Listen, loopback), ListenHTTP: cmp.Or(p.options.ListenHTTP, loopback),
-		Kinds:    []target.Kind{postgresql.Kind(), ssh.Kind()},
-		Rotation: api.RotationConfig{RequestEvery: time.Millisecond}, // it shows many rotations of one secret
+		DataDir:    filepath.Join(p.dir, "server"),
+		NoSync:     true,
+		Listen:     cmp.Or(p.options.Listen, loopback),
+		ListenHTTP: cmp.Or(p.options.ListenHTTP, loopback),
+		Kinds:      []target.Kind{postgresql.Kind(), ssh.Kind()},
+		Rotation:   api.RotationConfig{RequestEvery: time.Millisecond}, // it shows many rotations of one secret
 	})
 	if err != nil {
 		return fmt.Errorf("start a server: %w", err)
@@ -246,10 +263,13 @@ func (p *player) startServer(ctx context.Context) (err error) {
 	return p.connect(&http.Client{Transport: transport, Timeout: callTimeout}, admin)
 }
 
-// connect makes the clients. That of the consumers sends each call once, so that no failed read is smoothed over.
+// connect makes the clients. That of the consumers sends each call once, so that no failed read is
+// smoothed over.
 func (p *player) connect(h *http.Client, admin server.Admin) (err error) {
 	config := kms.Config{
-		Endpoint: dialable(p.node.Endpoint()), HTTPClient: h, UserAgent: "keyturn-demo-producer",
+		Endpoint:    dialable(p.node.Endpoint()),
+		HTTPClient:  h,
+		UserAgent:   "keyturn-demo-producer",
 		Credentials: sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret},
 	}
 	if p.producer, err = kms.NewClient(config); err != nil {
@@ -342,13 +362,16 @@ func (p *player) verifyTrail(ctx context.Context, atLeast int) error {
 		return err
 	}
 	if report.Records < uint64(atLeast) {
-		return p.failed("records", fmt.Sprintf("at least the %d reads of the consumer", atLeast), fmt.Sprint(report.Records))
+		return p.failed(
+			"records", fmt.Sprintf("at least the %d reads of the consumer", atLeast), fmt.Sprint(report.Records),
+		)
 	}
 	p.printf("  audit trail: %d records, chain verified\n", report.Records)
 	return nil
 }
 
-// tryNext tells how to go on by hand. The access key is that of a server that is gone with the demo.
+// tryNext tells how to go on by hand. The access key is that of a server that is gone with the
+// demo.
 func (p *player) tryNext() {
 	admin, _ := p.node.Admin()
 	endpoint, program := dialable(p.node.Endpoint()), shellWord(programName())
@@ -364,7 +387,10 @@ func (p *player) tryNext() {
 	p.printf("  %s kms GetSecretValue --SecretName %s --VersionStage %s\n", program, accountSecret, kms.StagePrevious)
 	p.printf("  %s kms RotateSecret --SecretName %s --VersionId by-hand\n", program, p.engines.Secret)
 	p.printf("  %s kms DescribeRotation --SecretName %s\n\n", program, p.engines.Secret)
-	p.printf("  aliyun configure set --profile keyturn-demo --mode AK --region %s --endpoint %s \\\n", admin.Region, endpoint)
+	p.printf(
+		"  aliyun configure set --profile keyturn-demo --mode AK --region %s --endpoint %s \\\n", admin.Region,
+		endpoint,
+	)
 	p.printf("      --access-key-id \"$KEYTURN_ACCESS_KEY_ID\" --access-key-secret \"$KEYTURN_ACCESS_KEY_SECRET\"\n")
 	p.printf("  SSL_CERT_FILE=\"$KEYTURN_CA_FILE\" aliyun kms ListSecretVersionIds --SecretName %s \\\n", accountSecret)
 	p.printf("      --profile keyturn-demo\n")

@@ -27,7 +27,8 @@ func (p *player) number() string {
 	return fmt.Sprintf("2.%d", p.engineSteps)
 }
 
-// byItself is the scenario for a target that the engine knows: nobody but the engine changes anything there.
+// byItself is the scenario for a target that the engine knows: nobody but the engine changes
+// anything there.
 func (p *player) byItself(ctx context.Context) error {
 	p.section("2  BY ITSELF", p.engines.Secret+": the engine changes target and secret as one thing, again and again")
 	m, err := p.registerTarget(ctx)
@@ -42,7 +43,10 @@ func (p *player) byItself(ctx context.Context) error {
 		return err
 	}
 	before, began := p.managed.counts(), time.Now()
-	p.begin(p.number(), "rotate again and again", fmt.Sprintf("the same two calls %d times more, up to v%d; each checked", p.rotations-1, p.rotations+1))
+	p.begin(
+		p.number(), "rotate again and again",
+		fmt.Sprintf("the same two calls %d times more, up to v%d; each checked", p.rotations-1, p.rotations+1),
+	)
 	took := []time.Duration{first}
 	for i := range p.rotations - 1 {
 		d, err := p.rotateAgain(ctx, i+2)
@@ -60,7 +64,10 @@ func (p *player) registerTarget(ctx context.Context) (Managed, error) {
 	admin := ""
 	if !m.Admin.IsZero() {
 		admin = "--AdminSecretName " + adminSecret + " "
-		p.begin(p.number(), "create "+adminSecret, "aliyun kms CreateSecret --SecretName "+adminSecret+` --VersionId v1 --SecretData "$ADMINISTRATOR"`)
+		p.begin(
+			p.number(), "create "+adminSecret,
+			"aliyun kms CreateSecret --SecretName "+adminSecret+` --VersionId v1 --SecretData "$ADMINISTRATOR"`,
+		)
 		if err := p.create(ctx, adminSecret, version{"v1", m.Admin}); err != nil {
 			return m, err
 		}
@@ -70,7 +77,10 @@ func (p *player) registerTarget(ctx context.Context) (Managed, error) {
 	if len(config) > maxShown {
 		config = `"$CONFIG"`
 	}
-	lines := []string{"keyturn kms RegisterTarget --TargetName " + targetName + " --Kind " + m.Kind + ` \`, admin + "--Config " + config}
+	lines := []string{
+		"keyturn kms RegisterTarget --TargetName " + targetName + " --Kind " + m.Kind + ` \`,
+		admin + "--Config " + config,
+	}
 	if admin == "" {
 		lines = []string{strings.TrimSuffix(lines[0], `\`) + lines[1]}
 	}
@@ -80,7 +90,11 @@ func (p *player) registerTarget(ctx context.Context) (Managed, error) {
 	}
 	p.begin(p.number(), "register the target", lines...)
 	_, err := p.producer.RegisterTarget(ctx, &kms.RegisterTargetRequest{
-		TargetName: targetName, Kind: m.Kind, Config: m.Config, AdminSecretName: adminNameOf(m), Accounts: m.Accounts,
+		TargetName:      targetName,
+		Kind:            m.Kind,
+		Config:          m.Config,
+		AdminSecretName: adminNameOf(m),
+		Accounts:        m.Accounts,
 	})
 	if err := p.succeeded(ctx, "RegisterTarget", err); err != nil {
 		return m, err
@@ -121,10 +135,17 @@ func ifAny(before, text string) string {
 
 // createManaged stores what is live, and lets the consumer of it start.
 func (p *player) createManaged(ctx context.Context, m Managed) error {
-	p.begin(p.number(), "create "+p.engines.Secret, "aliyun kms CreateSecret --SecretName "+p.engines.Secret+" --SecretType "+m.Type+` \`,
-		`--VersionId v1 --SecretData "$CREDENTIALS" --ExtendedConfig \`, "'"+m.Extended+"'")
+	p.begin(
+		p.number(), "create "+p.engines.Secret,
+		"aliyun kms CreateSecret --SecretName "+p.engines.Secret+" --SecretType "+m.Type+` \`,
+		`--VersionId v1 --SecretData "$CREDENTIALS" --ExtendedConfig \`, "'"+m.Extended+"'",
+	)
 	_, err := p.producer.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: p.engines.Secret, SecretType: m.Type, VersionID: "v1", SecretData: m.Data, ExtendedConfig: m.Extended,
+		SecretName:     p.engines.Secret,
+		SecretType:     m.Type,
+		VersionID:      "v1",
+		SecretData:     m.Data,
+		ExtendedConfig: m.Extended,
 	})
 	if err := p.succeeded(ctx, "CreateSecret", err); err != nil {
 		return err
@@ -193,8 +214,8 @@ func (p *player) tellSteps(steps []kms.RotationStep) {
 	p.told += len(steps)
 }
 
-// rotateAgain makes one rotation more and holds it to the same. The consumer moves before the old credential is retired, as the
-// grace period is for.
+// rotateAgain makes one rotation more and holds it to the same. The consumer moves before the old
+// credential is retired, as the grace period is for.
 func (p *player) rotateAgain(ctx context.Context, from int) (time.Duration, error) {
 	old, to := p.current, fmt.Sprintf("v%d", from+1)
 	took, err := p.rotateTo(ctx, to)
@@ -267,8 +288,14 @@ func (p *player) expectState(ctx context.Context, id, want string) (*kms.Describ
 func (p *player) tellRotations(ctx context.Context, took []time.Duration, before tally, began time.Time) error {
 	after := p.managed.counts()
 	slices.Sort(took)
-	p.ok("%d rotations in a row, the last %d in %s; from RotateSecret until it is current:", len(took), p.rotations-1, seconds(began))
-	p.printf("%s    fastest %s, median %s, slowest %s\n", indent, milliseconds(took[0]), milliseconds(took[len(took)/2]), milliseconds(took[len(took)-1]))
+	p.ok(
+		"%d rotations in a row, the last %d in %s; from RotateSecret until it is current:", len(took),
+		p.rotations-1, seconds(began),
+	)
+	p.printf(
+		"%s    fastest %s, median %s, slowest %s\n", indent, milliseconds(took[0]), milliseconds(took[len(took)/2]),
+		milliseconds(took[len(took)-1]),
+	)
 	if err := p.expect(ctx, "rotations", fmt.Sprint(p.rotations), fmt.Sprint(len(took))); err != nil {
 		return err
 	}
@@ -278,7 +305,10 @@ func (p *player) tellRotations(ctx context.Context, took []time.Duration, before
 	if err := p.expectUnnoticed(ctx, after); err != nil {
 		return err
 	}
-	p.ok("the consumer logged in %d times meanwhile: 0 failures, 0 refused at the first try", after.logins-before.logins)
+	p.ok(
+		"the consumer logged in %d times meanwhile: 0 failures, 0 refused at the first try",
+		after.logins-before.logins,
+	)
 	return p.breathe(ctx)
 }
 

@@ -19,7 +19,8 @@ const (
 // indent is what stands before the text of a step: "  2.3  ".
 const indent = "       "
 
-// narrator tells people what happens. Its first failure to write is kept, and everything after it is silent.
+// narrator tells people what happens. Its first failure to write is kept, and everything after it
+// is silent.
 type narrator struct {
 	out     io.Writer
 	color   bool
@@ -68,11 +69,15 @@ func (n *narrator) ok(format string, args ...any) {
 
 // failed says what a step should have done and what it did, and returns the same as an error.
 func (n *narrator) failed(what, want, got string) error {
-	n.printf("%s%s  %s\n%s  expected  %s\n%s  found     %s\n", indent, n.paint(red, "FAILED"), what, indent, want, indent, got)
+	n.printf(
+		"%s%s  %s\n%s  expected  %s\n%s  found     %s\n", indent, n.paint(red, "FAILED"), what, indent, want,
+		indent, got,
+	)
 	return fmt.Errorf("step %s: %s: expected %s, found %s", n.step, what, want, got)
 }
 
-// expect compares what was found with what should be. What was cut off by an interruption is not compared.
+// expect compares what was found with what should be. What was cut off by an interruption is not
+// compared.
 func (n *narrator) expect(ctx context.Context, what, want, got string) error {
 	switch {
 	case ctx.Err() != nil:
@@ -115,7 +120,8 @@ func (n *narrator) table(rows [][]string) {
 // shellWord quotes s for a shell when it must be.
 func shellWord(s string) string {
 	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@,=", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("/._-+:@,=", r)
 	}
 	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return s

@@ -34,10 +34,11 @@ type oauthCredential struct {
 	ClientId, ClientSecret string
 }
 
-// oauthProvider is an OAuth 2.0 provider (RFC 6749) with one app: a token endpoint for the client credentials grant
-// (section 4.4) and one resource that wants its tokens. It differs from a Target in who makes the credential: the
-// provider does, and a new app secret is live at once beside the one before. It keeps hashes of app secrets. On
-// loopback it does without the TLS that section 3.2 asks for.
+// oauthProvider is an OAuth 2.0 provider (RFC 6749) with one app: a token endpoint for the client
+// credentials grant (section 4.4) and one resource that wants its tokens. It differs from a Target
+// in who makes the credential: the provider does, and a new app secret is live at once beside the
+// one before. It keeps hashes of app secrets. On loopback it does without the TLS that section 3.2
+// asks for.
 type oauthProvider struct {
 	address  string
 	server   *http.Server
@@ -74,8 +75,8 @@ func (o *oauthProvider) Name() string {
 	return fmt.Sprintf("OAuth 2.0 provider in this process, client %s, %s", oauthClientID, o.address)
 }
 
-// Issue makes a new app secret, as a person would in the provider's console. It is live when Issue returns; of the
-// older ones the newest stays valid.
+// Issue makes a new app secret, as a person would in the provider's console. It is live when Issue
+// returns; of the older ones the newest stays valid.
 func (o *oauthProvider) Issue() (sensitive.Value, error) {
 	secret := rand.Text() + rand.Text()
 	data, err := encodeData(oauthCredential{oauthClientID, secret})
@@ -89,7 +90,8 @@ func (o *oauthProvider) Issue() (sensitive.Value, error) {
 	return data, nil
 }
 
-// Login gets a token and uses it once. Only a provider that refuses the app secret gives ErrRejected.
+// Login gets a token and uses it once. Only a provider that refuses the app secret gives
+// ErrRejected.
 func (o *oauthProvider) Login(ctx context.Context, data sensitive.Value) error {
 	var c oauthCredential
 	if err := decodeData(data, &c); err != nil {
@@ -110,7 +112,8 @@ func (o *oauthProvider) Login(ctx context.Context, data sensitive.Value) error {
 	return nil
 }
 
-// requestToken authenticates with client_secret_basic: both parts are form-encoded first (RFC 6749 section 2.3.1).
+// requestToken authenticates with client_secret_basic: both parts are form-encoded first (RFC 6749
+// section 2.3.1).
 func (o *oauthProvider) requestToken(ctx context.Context, c oauthCredential) (sensitive.Value, error) {
 	form := strings.NewReader(url.Values{"grant_type": {"client_credentials"}}.Encode())
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+o.address+"/token", form)

@@ -22,14 +22,18 @@ type openSSH struct {
 	second *sandbox.OpenSSH
 }
 
-// StartOpenSSH starts sshd on loopback with all its files in a new directory inside dir. The context
-// bounds the start only.
+// StartOpenSSH starts sshd on loopback with all its files in a new directory inside dir. The
+// context bounds the start only.
 func StartOpenSSH(ctx context.Context, dir string) (Target, error) {
 	server, err := sandbox.StartOpenSSH(ctx, sandbox.OpenSSHConfig{Dir: dir})
 	if err != nil {
 		return nil, err
 	}
-	o := &openSSH{sshAccount: sshAccount{user: server.User, address: server.Addr(), hostKey: server.HostKey}, OpenSSH: server, dir: dir}
+	o := &openSSH{
+		sshAccount: sshAccount{user: server.User, address: server.Addr(), hostKey: server.HostKey},
+		OpenSSH:    server,
+		dir:        dir,
+	}
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	if err := o.prove(ctx); err != nil {
@@ -38,8 +42,8 @@ func StartOpenSSH(ctx context.Context, dir string) (Target, error) {
 	return o, nil
 }
 
-// prove logs in once with a key for the occasion. sshd answers a locked account or one without a proper
-// shell like a wrong key, and a demo must not learn that from its first rotation.
+// prove logs in once with a key for the occasion. sshd answers a locked account or one without a
+// proper shell like a wrong key, and a demo must not learn that from its first rotation.
 func (o *openSSH) prove(ctx context.Context) error {
 	_, signer, err := newKey()
 	if err != nil {
@@ -61,7 +65,8 @@ func (o *openSSH) Name() string {
 
 func (o *openSSH) Registration() string { return "authorized_keys of " + o.user + " replaced" }
 
-// Register replaces the file by a rename, so that sshd reads the old key or the new one, never half.
+// Register replaces the file by a rename, so that sshd reads the old key or the new one, never
+// half.
 func (o *openSSH) Register(ctx context.Context, data sensitive.Value) error {
 	signer, err := o.open(data)
 	if err != nil {

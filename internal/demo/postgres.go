@@ -38,7 +38,8 @@ type postgresCredential struct {
 	AccountName, AccountPassword string
 }
 
-// StartPostgres makes a cluster in a new directory inside dir and starts it. The context bounds the start only.
+// StartPostgres makes a cluster in a new directory inside dir and starts it. The context bounds the
+// start only.
 func StartPostgres(ctx context.Context, dir string) (Target, error) {
 	server, err := sandbox.StartPostgres(ctx, sandbox.PostgresConfig{
 		Dir: dir, HBA: []string{"host postgres all 127.0.0.1/32 scram-sha-256"},
@@ -82,7 +83,8 @@ func connect(ctx context.Context, host string, port int, role, password string) 
 	return conn, nil
 }
 
-// disconnect says goodbye even when the context of the call has ended, but does not wait long for an answer.
+// disconnect says goodbye even when the context of the call has ended, but does not wait long for
+// an answer.
 func disconnect(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -134,7 +136,8 @@ func (p *postgres) Register(ctx context.Context, data sensitive.Value) error {
 	return nil
 }
 
-// Managed makes two roles of equal rights and one that may change their passwords and read the verifiers.
+// Managed makes two roles of equal rights and one that may change their passwords and read the
+// verifiers.
 func (p *postgres) Managed(ctx context.Context) (Managed, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
@@ -164,11 +167,19 @@ func (p *postgres) Managed(ctx context.Context) (Managed, error) {
 	}
 	data, err := encodeData(map[string][]postgresCredential{"Accounts": {made[oneRole], made[otherRole]}})
 	return Managed{
-		Name: fmt.Sprintf("PostgreSQL %s, roles %s and %s, %s", p.Version, oneRole, otherRole, p.Addr()),
-		Kind: "postgresql", Config: fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, p.Addr()), Admin: admin,
-		Secret: "demo/database", Type: kms.TypeRds, Extended: fmt.Sprintf(`{"SecretSubType":"DoubleUsers","DBInstanceId":%q}`, targetName), Data: data,
-		Apply: "ALTER ROLE " + otherRole + " PASSWORD 'SCRAM-SHA-256$…'", Retire: "ALTER ROLE " + oneRole + " PASSWORD NULL",
-		Login: func(ctx context.Context, data sensitive.Value) error { return p.login(ctx, data, oneRole, otherRole) },
+		Name:     fmt.Sprintf("PostgreSQL %s, roles %s and %s, %s", p.Version, oneRole, otherRole, p.Addr()),
+		Kind:     "postgresql",
+		Config:   fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, p.Addr()),
+		Admin:    admin,
+		Secret:   "demo/database",
+		Type:     kms.TypeRds,
+		Extended: fmt.Sprintf(`{"SecretSubType":"DoubleUsers","DBInstanceId":%q}`, targetName),
+		Data:     data,
+		Apply:    "ALTER ROLE " + otherRole + " PASSWORD 'SCRAM-SHA-256$…'",
+		Retire:   "ALTER ROLE " + oneRole + " PASSWORD NULL",
+		Login: func(ctx context.Context, data sensitive.Value) error {
+			return p.login(ctx, data, oneRole, otherRole)
+		},
 	}, err
 }
 

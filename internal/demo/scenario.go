@@ -29,13 +29,19 @@ func (l labels) String() string {
 		}
 		return id
 	}
-	return fmt.Sprintf("%s %s, %s %s, %s %s", kms.StageCurrent, none(l.current), kms.StagePrevious, none(l.previous), pendingLabel, none(l.pending))
+	return fmt.Sprintf(
+		"%s %s, %s %s, %s %s", kms.StageCurrent, none(l.current), kms.StagePrevious, none(l.previous), pendingLabel,
+		none(l.pending),
+	)
 }
 
 // firstVersion stores the app secret that is live, and lets the consumer of it start.
 func (p *player) firstVersion(ctx context.Context) error {
 	p.section("1  ONE CALL", appSecret+": a new app secret is live at its provider at once, beside the old one")
-	p.begin("1.1", "create "+appSecret, "aliyun kms CreateSecret --SecretName "+appSecret+` --VersionId v1 --SecretData "$APP_SECRET_1"`)
+	p.begin(
+		"1.1", "create "+appSecret,
+		"aliyun kms CreateSecret --SecretName "+appSecret+` --VersionId v1 --SecretData "$APP_SECRET_1"`,
+	)
 	data, err := p.provider.Issue()
 	p.made(data)
 	if err := p.succeeded(ctx, "issue an app secret", err); err != nil {
@@ -59,7 +65,9 @@ func (p *player) firstVersion(ctx context.Context) error {
 
 // create stores the first version of a secret.
 func (p *player) create(ctx context.Context, secret string, v version) error {
-	_, err := p.producer.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: secret, VersionID: v.id, SecretData: v.data})
+	_, err := p.producer.CreateSecret(
+		ctx, &kms.CreateSecretRequest{SecretName: secret, VersionID: v.id, SecretData: v.data},
+	)
 	p.stored[secret] = map[string]sensitive.Value{v.id: v.data}
 	if err := p.succeeded(ctx, "CreateSecret", err); err != nil {
 		return err
@@ -69,12 +77,15 @@ func (p *player) create(ctx context.Context, secret string, v version) error {
 
 // generate makes a credential for the target with a password by the server.
 func (p *player) generate(ctx context.Context, id string) (version, error) {
-	out, err := p.producer.GetRandomPassword(ctx, &kms.GetRandomPasswordRequest{PasswordLength: passwordLength, ExcludePunctuation: true})
+	out, err := p.producer.GetRandomPassword(
+		ctx, &kms.GetRandomPasswordRequest{PasswordLength: passwordLength, ExcludePunctuation: true},
+	)
 	if err := p.succeeded(ctx, "GetRandomPassword", err); err != nil {
 		return version{}, err
 	}
 	p.made(out.RandomPassword)
-	if err := p.expect(ctx, "length of the password", fmt.Sprint(passwordLength), fmt.Sprint(out.RandomPassword.Len())); err != nil {
+	length := fmt.Sprint(out.RandomPassword.Len())
+	if err := p.expect(ctx, "length of the password", fmt.Sprint(passwordLength), length); err != nil {
 		return version{}, err
 	}
 	data, err := p.account.NewCredential(out.RandomPassword)
@@ -94,7 +105,10 @@ func (p *player) singleCall(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.begin("1.3", "store v2 of "+appSecret, "aliyun kms PutSecretValue --SecretName "+appSecret+` --VersionId v2 --SecretData "$APP_SECRET_2"`)
+	p.begin(
+		"1.3", "store v2 of "+appSecret,
+		"aliyun kms PutSecretValue --SecretName "+appSecret+` --VersionId v2 --SecretData "$APP_SECRET_2"`,
+	)
 	if err := p.put(ctx, appSecret, version{"v2", data}); err != nil {
 		return err
 	}
@@ -164,16 +178,23 @@ func (p *player) listVersions(ctx context.Context) error {
 func (p *player) put(ctx context.Context, secret string, v version, stages ...string) error {
 	p.stored[secret][v.id] = v.data
 	_, err := p.producer.PutSecretValue(ctx, &kms.PutSecretValueRequest{
-		SecretName: secret, VersionID: v.id, SecretData: v.data, VersionStages: stages,
+		SecretName:    secret,
+		VersionID:     v.id,
+		SecretData:    v.data,
+		VersionStages: stages,
 	})
 	return p.succeeded(ctx, "PutSecretValue", err)
 }
 
-// byProducer is the scenario for a value that is not live before its target has been told, at a target that the engine does not
-// know: a producer makes the calls.
+// byProducer is the scenario for a value that is not live before its target has been told, at a
+// target that the engine does not know: a producer makes the calls.
 func (p *player) byProducer(ctx context.Context) error {
-	p.section("3  BY A PRODUCER", accountSecret+": a program of yours tells the target, in several calls; v1 becomes v2")
-	p.note("read back after each call: aliyun kms GetSecretValue --SecretName " + accountSecret + " --VersionStage LABEL")
+	p.section(
+		"3  BY A PRODUCER", accountSecret+": a program of yours tells the target, in several calls; v1 becomes v2",
+	)
+	p.note(
+		"read back after each call: aliyun kms GetSecretValue --SecretName " + accountSecret + " --VersionStage LABEL",
+	)
 	if err := p.createAccount(ctx); err != nil {
 		return err
 	}
@@ -195,9 +216,13 @@ func (p *player) byProducer(ctx context.Context) error {
 	return p.clearPending(ctx, "3.6", v)
 }
 
-// createAccount stores what the target accepts before the rotation, and lets the consumer of it start.
+// createAccount stores what the target accepts before the rotation, and lets the consumer of it
+// start.
 func (p *player) createAccount(ctx context.Context) error {
-	p.begin("3.1", "create "+accountSecret, "aliyun kms CreateSecret --SecretName "+accountSecret+` --VersionId v1 --SecretData "$CREDENTIAL_1"`)
+	p.begin(
+		"3.1", "create "+accountSecret,
+		"aliyun kms CreateSecret --SecretName "+accountSecret+` --VersionId v1 --SecretData "$CREDENTIAL_1"`,
+	)
 	v, err := p.generate(ctx, "v1")
 	if err != nil {
 		return err
@@ -222,7 +247,10 @@ func (p *player) createAccount(ctx context.Context) error {
 }
 
 func (p *player) newCredential(ctx context.Context, number, id string) (version, error) {
-	p.begin(number, "generate "+id, fmt.Sprintf("aliyun kms GetRandomPassword --PasswordLength %d --ExcludePunctuation true", passwordLength))
+	p.begin(
+		number, "generate "+id,
+		fmt.Sprintf("aliyun kms GetRandomPassword --PasswordLength %d --ExcludePunctuation true", passwordLength),
+	)
 	v, err := p.generate(ctx, id)
 	if err != nil {
 		return v, err
@@ -233,8 +261,11 @@ func (p *player) newCredential(ctx context.Context, number, id string) (version,
 
 // storePending makes the new version durable before the target hears of it.
 func (p *player) storePending(ctx context.Context, number string, v version) error {
-	p.begin(number, "store "+v.id+" as pending", "aliyun kms PutSecretValue --SecretName "+accountSecret+" --VersionId "+v.id+` \`,
-		`--SecretData "$NEW_CREDENTIAL" --VersionStages '["`+pendingLabel+`"]'`)
+	p.begin(
+		number, "store "+v.id+" as pending",
+		"aliyun kms PutSecretValue --SecretName "+accountSecret+" --VersionId "+v.id+` \`,
+		`--SecretData "$NEW_CREDENTIAL" --VersionStages '["`+pendingLabel+`"]'`,
+	)
 	if err := p.put(ctx, accountSecret, v, pendingLabel); err != nil {
 		return err
 	}
@@ -282,7 +313,10 @@ func (p *player) promote(ctx context.Context, number string, v version, began ti
 	if err := p.expectUse(ctx, p.login, v.id); err != nil {
 		return err
 	}
-	p.ok("%s %s, %s %s; the consumer logs in with %s", kms.StageCurrent, v.id, kms.StagePrevious, p.labels.previous, v.id)
+	p.ok(
+		"%s %s, %s %s; the consumer logs in with %s", kms.StageCurrent, v.id, kms.StagePrevious, p.labels.previous,
+		v.id,
+	)
 	return p.breathe(ctx)
 }
 
@@ -303,7 +337,8 @@ func (p *player) clearPending(ctx context.Context, number string, v version) err
 	return p.breathe(ctx)
 }
 
-// expectLabels reads what each label marks, as anybody would, and wants the very value that was stored.
+// expectLabels reads what each label marks, as anybody would, and wants the very value that was
+// stored.
 func (p *player) expectLabels(ctx context.Context, secret string, want labels) error {
 	var got labels
 	for stage, id := range map[string]*string{
@@ -334,7 +369,9 @@ const (
 	refused  = "refused by the target"
 )
 
-func (p *player) expectLogin(ctx context.Context, login func(context.Context, sensitive.Value) error, v version, want string) error {
+func (p *player) expectLogin(
+	ctx context.Context, login func(context.Context, sensitive.Value) error, v version, want string,
+) error {
 	got := accepted
 	if err := login(ctx, v.data); errors.Is(err, ErrRejected) {
 		got = refused
@@ -350,7 +387,10 @@ func (p *player) results(ctx context.Context) error {
 	p.stopConsumers()
 	app, managed, login := p.app.counts(), p.managed.counts(), p.login.counts()
 	p.section("RESULT", fmt.Sprintf("what the consumer saw in %s", seconds(p.began)))
-	rows := [][]string{{"", appSecret, p.engines.Secret, accountSecret}, {"rotations", "1", fmt.Sprint(p.rotations), "1"}}
+	rows := [][]string{
+		{"", appSecret, p.engines.Secret, accountSecret},
+		{"rotations", "1", fmt.Sprint(p.rotations), "1"},
+	}
 	for _, row := range []struct {
 		name string
 		of   func(tally) string
@@ -374,7 +414,8 @@ func (p *player) results(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := p.expect(ctx, appSecret+": logins refused, though app secrets overlap", "0", fmt.Sprint(len(app.waits))); err != nil {
+	refusals := fmt.Sprint(len(app.waits))
+	if err := p.expect(ctx, appSecret+": logins refused, though app secrets overlap", "0", refusals); err != nil {
 		return err
 	}
 	if err := p.expectUnnoticed(ctx, managed); err != nil {
@@ -398,7 +439,10 @@ func milliseconds(d time.Duration) string {
 
 // tellWindow says what a producer with one account cannot spare its consumers.
 func (p *player) tellWindow() {
-	p.printf("\n  A producer that changes one account has a window (here %s), from its registration to the\n", milliseconds(p.window))
+	p.printf(
+		"\n  A producer that changes one account has a window (here %s), from its registration to the\n",
+		milliseconds(p.window),
+	)
 	p.printf("  move of ACSCurrent, in which ACSCurrent is refused; the consumer then reads once more.\n")
 	p.printf("  With two accounts in turn, or credentials that overlap, as in %s, there is none.\n\n", p.engines.Secret)
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// sshCredential is the secret data, in the words of the API for hosts, and the passphrase that opens the
-// private key. A key that the engine makes has none.
+// sshCredential is the secret data, in the words of the API for hosts, and the passphrase that
+// opens the private key. A key that the engine makes has none.
 type sshCredential struct {
 	UserName, PublicKey, PrivateKey, Passphrase string
 }
@@ -57,8 +57,8 @@ func (a *sshAccount) NewCredential(password sensitive.Value) (sensitive.Value, e
 	return data, nil
 }
 
-// open returns the key in data, after checking that all its parts belong together: a public key without
-// its private key would lock the account.
+// open returns the key in data, after checking that all its parts belong together: a public key
+// without its private key would lock the account.
 func (a *sshAccount) open(data sensitive.Value) (ssh.Signer, error) {
 	if signer := a.keys.get(data); signer != nil {
 		return signer, nil
@@ -119,12 +119,17 @@ func (a *sshAccount) managed(software, authorizedKeys string) (Managed, error) {
 		"host_keys": []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(a.hostKey)))},
 	})
 	return Managed{
-		Name: fmt.Sprintf("%s, account %s, %s", software, a.user, a.address),
-		Kind: "ssh", Config: config.Reveal(), // addresses and public keys
+		Name:     fmt.Sprintf("%s, account %s, %s", software, a.user, a.address),
+		Kind:     "ssh",
+		Config:   config.Reveal(),  // addresses and public keys
 		Accounts: []string{a.user}, // the host has one file of keys, so each of its accounts is privileged
-		Secret:   "acs/ecs/demo", Type: kms.TypeECS, Extended: fmt.Sprintf(`{"SecretSubType":"SSHKey","RegionId":"local","InstanceId":%q}`, targetName), Data: data,
-		Apply: "a line added to authorized_keys of " + a.user, Retire: "the line of the old key removed",
-		Login: a.Login,
+		Secret:   "acs/ecs/demo",
+		Type:     kms.TypeECS,
+		Extended: fmt.Sprintf(`{"SecretSubType":"SSHKey","RegionId":"local","InstanceId":%q}`, targetName),
+		Data:     data,
+		Apply:    "a line added to authorized_keys of " + a.user,
+		Retire:   "the line of the old key removed",
+		Login:    a.Login,
 	}, err
 }
 
@@ -175,9 +180,9 @@ func (a *sshAccount) run(ctx context.Context, signer ssh.Signer, command string)
 	return nil
 }
 
-// handshakeReason tells a refused key from a broken connection. The library has no type for the former;
-// it uses this text only when the server has answered every attempt, and the conformance test holds it to
-// that. "publickey" must be among the attempts, or the key was never shown.
+// handshakeReason tells a refused key from a broken connection. The library has no type for the
+// former; it uses this text only when the server has answered every attempt, and the conformance
+// test holds it to that. "publickey" must be among the attempts, or the key was never shown.
 func handshakeReason(ctx context.Context, err error) error {
 	text := err.Error()
 	if strings.Contains(text, "unable to authenticate") && strings.Contains(text, "publickey") {
@@ -189,8 +194,8 @@ func handshakeReason(ctx context.Context, err error) error {
 	return safeReason(ctx, err)
 }
 
-// keyring remembers the keys opened last. Opening one costs tenths of a second on purpose, and a program
-// that logs in ten times a second would open it once.
+// keyring remembers the keys opened last. Opening one costs tenths of a second on purpose, and a
+// program that logs in ten times a second would open it once.
 type keyring struct {
 	mu      sync.Mutex
 	entries []keyringEntry

@@ -21,12 +21,14 @@ import (
 // managedAccount is the account whose key the engine rotates.
 const managedAccount = "deploy"
 
-// ownShell is how an account that may only change its own files is given a shell, which reads what it is to do.
+// ownShell is how an account that may only change its own files is given a shell, which reads what
+// it is to do.
 const ownShell = "sh -s"
 
-// sshHost is an SSH server inside this process. It knows two accounts, each with a list of keys, and two commands: the
-// account that the engine rotates may also run a shell, since that is how its keys are changed. The shell runs as this process
-// does, so whoever has the key can do what the person can who started the demo.
+// sshHost is an SSH server inside this process. It knows two accounts, each with a list of keys,
+// and two commands: the account that the engine rotates may also run a shell, since that is how its
+// keys are changed. The shell runs as this process does, so whoever has the key can do what the
+// person can who started the demo.
 type sshHost struct {
 	sshAccount
 	managed  *sshAccount
@@ -43,12 +45,14 @@ type sshHost struct {
 	conns  map[net.Conn]struct{}
 }
 
-// maxConns bounds the connections that are served at the same time; others wait in the listener's queue.
+// maxConns bounds the connections that are served at the same time; others wait in the listener's
+// queue.
 const maxConns = 64
 
 var errNotAuthorized = errors.New("this key is not authorized")
 
-// StartSSHHost starts an SSH server in this process on a free port of loopback, with its files in a new directory inside dir.
+// StartSSHHost starts an SSH server in this process on a free port of loopback, with its files in a
+// new directory inside dir.
 func StartSSHHost(ctx context.Context, dir string) (_ Target, err error) {
 	_, hostKey, err := newKey()
 	if err != nil {
@@ -182,7 +186,8 @@ func (h *sshHost) handle(conn net.Conn) {
 	}
 }
 
-// runSession runs the one command of a session: "true", which is all that a login has to prove, or the shell.
+// runSession runs the one command of a session: "true", which is all that a login has to prove, or
+// the shell.
 func (h *sshHost) runSession(account string, channel ssh.Channel, requests <-chan *ssh.Request) {
 	defer channel.Close()
 	for request := range requests {

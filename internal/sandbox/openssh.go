@@ -29,8 +29,8 @@ var ErrNoOpenSSH = errors.New("OpenSSH (sshd) is not installed")
 type OpenSSHConfig struct {
 	// Dir is where the directory of all its files is made.
 	Dir string
-	// Settings are lines of sshd_config such as "PermitTTY yes". They go before those that a throw-away server has, and sshd
-	// takes the first one of a name.
+	// Settings are lines of sshd_config such as "PermitTTY yes". They go before those that a
+	// throw-away server has, and sshd takes the first one of a name.
 	Settings []string
 	// Log gets what the server writes.
 	Log io.Writer
@@ -54,8 +54,8 @@ type OpenSSH struct {
 	close   func() error
 }
 
-// StartOpenSSH starts sshd with an empty list of keys. The context bounds the start only. The error is ErrNoOpenSSH where
-// sshd is not installed.
+// StartOpenSSH starts sshd with an empty list of keys. The context bounds the start only. The error
+// is ErrNoOpenSSH where sshd is not installed.
 func StartOpenSSH(ctx context.Context, config OpenSSHConfig) (_ *OpenSSH, err error) {
 	o := &OpenSSH{config: config}
 	if o.program, err = findSSHD(); err != nil {
@@ -84,13 +84,19 @@ func StartOpenSSH(ctx context.Context, config OpenSSHConfig) (_ *OpenSSH, err er
 	return o, nil
 }
 
-// findSSHD looks where distributions put sshd, because sbin is seldom in the PATH of a user. The path is
-// absolute: sshd starts itself again for every connection and insists on it.
+// findSSHD looks where distributions put sshd, because sbin is seldom in the PATH of a user. The
+// path is absolute: sshd starts itself again for every connection and insists on it.
 func findSSHD() (string, error) {
 	if runtime.GOOS == "windows" {
 		return "", ErrNoOpenSSH
 	}
-	candidates := []string{"/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/lib/ssh/sshd", "/opt/homebrew/sbin/sshd", "/sbin/sshd"}
+	candidates := []string{
+		"/usr/sbin/sshd",
+		"/usr/local/sbin/sshd",
+		"/usr/lib/ssh/sshd",
+		"/opt/homebrew/sbin/sshd",
+		"/sbin/sshd",
+	}
 	if path, err := exec.LookPath("sshd"); err == nil {
 		if path, err = filepath.Abs(path); err == nil {
 			candidates = append([]string{path}, candidates...)
@@ -106,11 +112,13 @@ func findSSHD() (string, error) {
 
 func (o *OpenSSH) file(name string) string { return filepath.Join(o.Dir, name) }
 
-// writeFiles makes the host key and an empty list of keys. As root sshd also wants its directory for
-// unprivileged children, which the service would make at boot.
+// writeFiles makes the host key and an empty list of keys. As root sshd also wants its directory
+// for unprivileged children, which the service would make at boot.
 func (o *OpenSSH) writeFiles() error {
 	if strings.ContainsAny(o.Dir, "\"\\\n") {
-		return errors.New("the path of the directory must not hold quotes, backslashes or line ends: sshd cannot read it")
+		return errors.New(
+			"the path of the directory must not hold quotes, backslashes or line ends: sshd cannot read it",
+		)
 	}
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -167,9 +175,9 @@ func (o *OpenSSH) Stop() error { return o.server.Stop(syscall.SIGTERM) }
 // Kill is kill -9 of the server. Open sessions go on.
 func (o *OpenSSH) Kill() error { return o.server.Kill() }
 
-// configure writes sshd_config and has sshd check it. Since 9.8 sshd turns away an address after failed
-// logins; demo and tests make such logins on purpose. Older releases refuse the setting as unknown, and then
-// need none.
+// configure writes sshd_config and has sshd check it. Since 9.8 sshd turns away an address after
+// failed logins; demo and tests make such logins on purpose. Older releases refuse the setting as
+// unknown, and then need none.
 func (o *OpenSSH) configure(ctx context.Context) error {
 	config := o.settings()
 	for _, text := range []string{config + "PerSourcePenalties no\n", config} {
@@ -187,8 +195,9 @@ func (o *OpenSSH) configure(ctx context.Context) error {
 	return errors.New("sshd refuses its configuration")
 }
 
-// settings let one account in by key and do nothing else. StrictModes is off because it refuses keys below
-// a directory that others can write, such as /tmp; the directory of the keys itself is ours alone.
+// settings let one account in by key and do nothing else. StrictModes is off because it refuses
+// keys below a directory that others can write, such as /tmp; the directory of the keys itself is
+// ours alone.
 func (o *OpenSSH) settings() string {
 	quoted := func(name string) string { return `"` + o.file(name) + `"` }
 	lines := []string{
@@ -219,8 +228,8 @@ func (o *OpenSSH) settings() string {
 
 var errGreeted = errors.New("greeted")
 
-// readVersion is done when a server with our host key has greeted ("SSH-2.0-OpenSSH_9.2p1 Debian-2") and
-// asks who is there. The key matters: another process may have taken the port.
+// readVersion is done when a server with our host key has greeted ("SSH-2.0-OpenSSH_9.2p1
+// Debian-2") and asks who is there. The key matters: another process may have taken the port.
 func (o *OpenSSH) readVersion(ctx context.Context) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", o.Addr())
 	if err != nil {

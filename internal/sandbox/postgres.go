@@ -34,9 +34,11 @@ const (
 type PostgresConfig struct {
 	// Dir is where the directory of the cluster is made.
 	Dir string
-	// HBA are lines of pg_hba.conf, which come after the administrator's: it comes in over the socket alone.
+	// HBA are lines of pg_hba.conf, which come after the administrator's: it comes in over the
+	// socket alone.
 	HBA []string
-	// Settings such as "max_prepared_transactions=10" go before the ones that a throw-away cluster has.
+	// Settings such as "max_prepared_transactions=10" go before the ones that a throw-away cluster
+	// has.
 	Settings []string
 	// Certificate and Key in PEM turn TLS on.
 	Certificate, Key []byte
@@ -44,8 +46,9 @@ type PostgresConfig struct {
 	Log io.Writer
 }
 
-// Postgres is a throw-away cluster on loopback. Its administrator comes in over a Unix socket in a directory that only the
-// cluster's account and root can enter; who else may is for PostgresConfig.HBA to say.
+// Postgres is a throw-away cluster on loopback. Its administrator comes in over a Unix socket in a
+// directory that only the cluster's account and root can enter; who else may is for
+// PostgresConfig.HBA to say.
 type Postgres struct {
 	Dir, Sockets string
 	Port         int
@@ -59,9 +62,10 @@ type Postgres struct {
 	close  func() error
 }
 
-// StartPostgres makes a cluster and starts it. The context bounds the start only. As root the cluster runs as the account
-// postgres, or nobody, because PostgreSQL refuses root; when that account cannot reach the directory, the cluster lives
-// among the temporary files instead. The error is ErrNoPostgres where PostgreSQL is not installed.
+// StartPostgres makes a cluster and starts it. The context bounds the start only. As root the
+// cluster runs as the account postgres, or nobody, because PostgreSQL refuses root; when that
+// account cannot reach the directory, the cluster lives among the temporary files instead. The
+// error is ErrNoPostgres where PostgreSQL is not installed.
 func StartPostgres(ctx context.Context, config PostgresConfig) (_ *Postgres, err error) {
 	p := &Postgres{config: config}
 	if p.bin, err = findPostgres(ctx); err != nil {
@@ -139,8 +143,8 @@ func (p *Postgres) Data() string { return filepath.Join(p.Dir, "data") }
 // Addr is host:port.
 func (p *Postgres) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.Port)) }
 
-// initialise makes the cluster and says who may come in: the administrator from the socket's directory, and those
-// that the configuration names.
+// initialise makes the cluster and says who may come in: the administrator from the socket's
+// directory, and those that the configuration names.
 func (p *Postgres) initialise(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
@@ -195,9 +199,10 @@ func (p *Postgres) Stop() error { return p.server.Stop(syscall.SIGINT, syscall.S
 // Kill is kill -9 of the server; its sessions end as soon as they notice.
 func (p *Postgres) Kill() error { return p.server.Kill() }
 
-// arguments trade durability for speed, as nothing here outlives the demo or the test, and keep statements, and with them
-// verifiers, out of the log. The last one of a name counts. A test that kills the server sets synchronous_commit=on, or
-// commits of the last moments are lost; fsync matters only to a machine that loses its memory.
+// arguments trade durability for speed, as nothing here outlives the demo or the test, and keep
+// statements, and with them verifiers, out of the log. The last one of a name counts. A test that
+// kills the server sets synchronous_commit=on, or commits of the last moments are lost; fsync
+// matters only to a machine that loses its memory.
 func (p *Postgres) arguments() []string {
 	settings := []string{
 		"listen_addresses=127.0.0.1", "unix_socket_permissions=0700", "password_encryption=scram-sha-256",
@@ -228,7 +233,8 @@ func (p *Postgres) readVersion(ctx context.Context) error {
 	return nil
 }
 
-// Admin opens a connection of the administrator to a database, with no setting from the environment. The caller closes it.
+// Admin opens a connection of the administrator to a database, with no setting from the
+// environment. The caller closes it.
 func (p *Postgres) Admin(ctx context.Context, database string) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig("sslmode=disable")
 	if err != nil {
@@ -252,7 +258,8 @@ func (p *Postgres) Exec(ctx context.Context, database, statements string) error 
 	return err
 }
 
-// disconnect says goodbye even when the context of the call has ended, but does not wait long for an answer.
+// disconnect says goodbye even when the context of the call has ended, but does not wait long for
+// an answer.
 func disconnect(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -27,8 +27,8 @@ const (
 // Account is an account of the operating system that a child runs under.
 type Account struct{ UID, GID int }
 
-// ServiceAccount is the account for a server that does not run as root: the first of the names that exists. It is nil,
-// which means our own, when this process is not root.
+// ServiceAccount is the account for a server that does not run as root: the first of the names that
+// exists. It is nil, which means our own, when this process is not root.
 func ServiceAccount(names ...string) (*Account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -45,7 +45,10 @@ func ServiceAccount(names ...string) (*Account, error) {
 		}
 		return &Account{uid, gid}, nil
 	}
-	return nil, fmt.Errorf("the server does not run as root, and there is no account %s; run as another account", strings.Join(names, " nor "))
+	return nil, fmt.Errorf(
+		"the server does not run as root, and there is no account %s; run as another account",
+		strings.Join(names, " nor "),
+	)
 }
 
 // Own gives files and directories to the account; nothing to do for a nil one.
@@ -67,9 +70,9 @@ type Daemon struct {
 	log    *tail
 }
 
-// StartDaemon starts cmd as the account, nil for our own. Where the system can, the child gets the signal when this
-// process dies, so that a killed demo or test leaves no server behind. What the child writes goes to log too, if there is
-// one.
+// StartDaemon starts cmd as the account, nil for our own. Where the system can, the child gets the
+// signal when this process dies, so that a killed demo or test leaves no server behind. What the
+// child writes goes to log too, if there is one.
 func StartDaemon(cmd *exec.Cmd, as *Account, onDeath syscall.Signal, log io.Writer) (*Daemon, error) {
 	d := &Daemon{cmd: cmd, exited: make(chan struct{}), log: &tail{also: log}}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = d.log, d.log, time.Second
@@ -104,7 +107,8 @@ func (d *Daemon) Stop(signals ...syscall.Signal) error {
 	return d.Kill()
 }
 
-// Kill ends the process and its group at once, as kill -9 does, and waits until the process is gone.
+// Kill ends the process and its group at once, as kill -9 does, and waits until the process is
+// gone.
 func (d *Daemon) Kill() error {
 	killGroup(d.cmd.Process)
 	if d.gone(5 * time.Second) {
@@ -143,9 +147,10 @@ func (d *Daemon) Ready(ctx context.Context, probe func(context.Context) error) e
 	}
 }
 
-// startOnPort calls start, which starts a daemon and waits until it is ready: with fresh ports a few times when *port is
-// 0, because another process may take one first, and otherwise with that port until the context ends, because what a
-// killed server leaves in the system may be in the way for a moment.
+// startOnPort calls start, which starts a daemon and waits until it is ready: with fresh ports a
+// few times when *port is 0, because another process may take one first, and otherwise with that
+// port until the context ends, because what a killed server leaves in the system may be in the way
+// for a moment.
 func startOnPort(ctx context.Context, port *int, start func() error) error {
 	fixed := *port != 0
 	tick := time.NewTicker(pollEvery)
@@ -222,8 +227,8 @@ func MakeDir(dir, pattern string) (string, error) {
 	return os.MkdirTemp(abs, pattern)
 }
 
-// makeDirFor makes a directory in dir that belongs to the account. When the account cannot reach dir, the directory is made
-// among the temporary files instead.
+// makeDirFor makes a directory in dir that belongs to the account. When the account cannot reach
+// dir, the directory is made among the temporary files instead.
 func makeDirFor(as *Account, dir, name string) (string, error) {
 	made, err := MakeDir(dir, name+"-")
 	if err != nil {
@@ -238,8 +243,8 @@ func makeDirFor(as *Account, dir, name string) (string, error) {
 	return made, as.Own(made)
 }
 
-// makeSocketDirFor makes a directory for sockets that belongs to the account. Its path must be short: a Unix address
-// holds about 100 bytes.
+// makeSocketDirFor makes a directory for sockets that belongs to the account. Its path must be
+// short: a Unix address holds about 100 bytes.
 func makeSocketDirFor(as *Account, pattern string) (string, error) {
 	short := os.TempDir()
 	if len(short) > 50 {

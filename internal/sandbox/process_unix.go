@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// detach gives the child a process group of its own, so that Ctrl-C in a terminal reaches this process alone,
-// which then stops the child in order.
+// detach gives the child a process group of its own, so that Ctrl-C in a terminal reaches this
+// process alone, which then stops the child in order.
 func detach(cmd *exec.Cmd, as *Account, onDeath syscall.Signal) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if as != nil {

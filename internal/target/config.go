@@ -14,7 +14,8 @@ import (
 	"strings"
 )
 
-// Decode reads a configuration strictly: a member that the kind does not have is an error that names it.
+// Decode reads a configuration strictly: a member that the kind does not have is an error that
+// names it.
 func Decode(config json.RawMessage, into any) error {
 	if len(bytes.TrimSpace(config)) == 0 {
 		config = json.RawMessage("{}")
@@ -39,7 +40,9 @@ func Decode(config json.RawMessage, into any) error {
 
 // settingName is a path of members without the names of embedded Go types.
 func settingName(path string) string {
-	parts := slices.DeleteFunc(strings.Split(path, "."), func(p string) bool { return p != "" && p[0] >= 'A' && p[0] <= 'Z' })
+	parts := slices.DeleteFunc(
+		strings.Split(path, "."), func(p string) bool { return p != "" && p[0] >= 'A' && p[0] <= 'Z' },
+	)
 	if len(parts) == 0 {
 		return "the configuration"
 	}
@@ -63,14 +66,15 @@ func wanted(t reflect.Type) string {
 	return "a whole number"
 }
 
-// TLS says how a connection is protected. The zero value verifies the target's certificate against the machine's
-// authorities and the host name of the address.
+// TLS says how a connection is protected. The zero value verifies the target's certificate against
+// the machine's authorities and the host name of the address.
 type TLS struct {
 	// CA is a PEM of the authorities to trust instead of the machine's.
 	CA string `json:"ca,omitempty"`
 	// ServerName is the name to verify instead of the host of the address.
 	ServerName string `json:"server_name,omitempty"`
-	// Off speaks without TLS: for a target on a network that is trusted whole. It excludes the others.
+	// Off speaks without TLS: for a target on a network that is trusted whole. It excludes the
+	// others.
 	Off bool `json:"off,omitempty"`
 }
 
@@ -110,7 +114,8 @@ func Address(s, port string) (string, error) {
 	if err != nil {
 		host, p = strings.Trim(s, "[]"), port
 	}
-	if host == "" || p == "" || strings.ContainsAny(host, " /@?#") || strings.Contains(host, ":") && net.ParseIP(host) == nil {
+	if host == "" || p == "" || strings.ContainsAny(host, " /@?#") ||
+		strings.Contains(host, ":") && net.ParseIP(host) == nil {
 		return "", fmt.Errorf("address %q is not host or host:port", s)
 	}
 	if n, err := net.LookupPort("tcp", p); err != nil || n == 0 {

@@ -12,24 +12,27 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Class is what an error says of the world. Only a target that answered moves a rotation; the classes keep the three
-// apart: answered no, was not reached, did not answer.
+// Class is what an error says of the world. Only a target that answered moves a rotation; the
+// classes keep the three apart: answered no, was not reached, did not answer.
 type Class uint8
 
 // The classes. The zero value is the careful one.
 const (
 	// Unknown means that no answer came: the effect may or may not have happened.
 	Unknown Class = iota
-	// Unreachable means that the target was certainly not asked, so nothing has happened: no connection was made, or the
-	// target said that it does not serve now before it took the request.
+	// Unreachable means that the target was certainly not asked, so nothing has happened: no
+	// connection was made, or the target said that it does not serve now before it took the
+	// request.
 	Unreachable
-	// Refused means that the target answered that it does not take this credential, by its rules for credentials (length,
-	// history, strength). Nothing has happened, and the same credential would be refused again.
+	// Refused means that the target answered that it does not take this credential, by its rules
+	// for credentials (length, history, strength). Nothing has happened, and the same credential
+	// would be refused again.
 	Refused
 	// Rejected means that the target answered that this credential does not authenticate.
 	Rejected
-	// Denied means that the target answered that the administrator may not, or does not authenticate, or that the account or
-	// setting in question does not exist. Nothing has happened; a person is needed, who may mend it without Keyturn.
+	// Denied means that the target answered that the administrator may not, or does not
+	// authenticate, or that the account or setting in question does not exist. Nothing has
+	// happened; a person is needed, who may mend it without Keyturn.
 	Denied
 )
 
@@ -56,8 +59,9 @@ type Error struct {
 	Code string
 	// Text says what was attempted and what the target answered. It holds no secret: see Scrub.
 	Text string
-	// Detail is for the operator's log alone: the network's own words, and what a peer said that has not proved who it is. A
-	// caller who could read it could use a target as a port scanner and as a reader of other services' banners.
+	// Detail is for the operator's log alone: the network's own words, and what a peer said that
+	// has not proved who it is. A caller who could read it could use a target as a port scanner and
+	// as a reader of other services' banners.
 	Detail string
 }
 
@@ -68,8 +72,8 @@ func (e *Error) Error() string {
 	return e.Text + " (" + e.Code + ")"
 }
 
-// Failed returns an error of a class. Every secret that the attempt knew goes into secrets, so that a target which quotes its
-// input gives nothing away.
+// Failed returns an error of a class. Every secret that the attempt knew goes into secrets, so that
+// a target which quotes its input gives nothing away.
 func Failed(class Class, code, text string, secrets ...sensitive.Value) *Error {
 	return &Error{Class: class, Code: bounded(Scrub(code, secrets...)), Text: bounded(Scrub(text, secrets...))}
 }
@@ -122,7 +126,8 @@ func Withholds(err error) bool {
 	return withheld || DetailOf(err) != ""
 }
 
-// DetailOf returns what the operator's log should hold about an error besides its text; empty when there is nothing.
+// DetailOf returns what the operator's log should hold about an error besides its text; empty when
+// there is nothing.
 func DetailOf(err error) string {
 	var e *Error
 	if errors.As(err, &e) {
@@ -149,8 +154,8 @@ func Unproven(attempt string, err error) error {
 	return e.Unproven(attempt)
 }
 
-// Unproven moves what a peer said into the detail of its error: without TLS anything may answer at an address. The class and
-// the code stay.
+// Unproven moves what a peer said into the detail of its error: without TLS anything may answer at
+// an address. The class and the code stay.
 func (e *Error) Unproven(attempt string) *Error {
 	out := *e
 	out.Text = attempt + ": " + inGeneral[e.Class] + "; without TLS, what it said is in the server's log"
@@ -167,7 +172,8 @@ func ClassOf(err error) Class {
 	return Unknown
 }
 
-// CodeEgress is the code of an error that the server's own egress rules made: the target was not asked.
+// CodeEgress is the code of an error that the server's own egress rules made: the target was not
+// asked.
 const CodeEgress = "EgressRefused"
 
 // NotSent classifies an error of making a connection: Unreachable, because nothing was asked
@@ -192,8 +198,8 @@ func NoAnswer(attempt string, err error, secrets ...sensitive.Value) *Error {
 	return e
 }
 
-// AsAdmin is the error of an administrator's login as the error of the change that it was for: nothing was asked of the target
-// yet, so nothing has happened.
+// AsAdmin is the error of an administrator's login as the error of the change that it was for:
+// nothing was asked of the target yet, so nothing has happened.
 func AsAdmin(err error) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -221,8 +227,8 @@ func plain(err error) string {
 	return err.Error()
 }
 
-// Scrub replaces every occurrence of a secret in a text, also as a URL or JSON would spell it. A secret of less than four
-// characters is left: it would take ordinary words with it.
+// Scrub replaces every occurrence of a secret in a text, also as a URL or JSON would spell it. A
+// secret of less than four characters is left: it would take ordinary words with it.
 func Scrub(text string, secrets ...sensitive.Value) string {
 	for _, s := range secrets {
 		secret := s.Reveal()
@@ -239,8 +245,8 @@ func Scrub(text string, secrets ...sensitive.Value) string {
 // maxClean is how much of a text Clean leaves, in characters.
 const maxClean = 300
 
-// Clean makes a line of an error's text from what a target wrote: secrets scrubbed first, then control characters replaced
-// and the rest cut off, so that no cut can leave a part of a secret.
+// Clean makes a line of an error's text from what a target wrote: secrets scrubbed first, then
+// control characters replaced and the rest cut off, so that no cut can leave a part of a secret.
 func Clean(text string, secrets ...sensitive.Value) string {
 	line := oneLine(text, secrets)
 	if r := []rune(line); len(r) > maxClean {

@@ -21,8 +21,8 @@ type Kind struct {
 	Strategies []Strategy
 	// NeedsAdmin says that a target must name a secret with an administrator's credential.
 	NeedsAdmin bool
-	// Action is what registering or changing a target of this kind needs besides the ordinary actions, such as
-	// "kms:RegisterCommandTarget"; empty when the ordinary actions are enough.
+	// Action is what registering or changing a target of this kind needs besides the ordinary
+	// actions, such as "kms:RegisterCommandTarget"; empty when the ordinary actions are enough.
 	Action string
 	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
 	// origin of a URL, or the path of a program. It needs no network.
@@ -42,9 +42,7 @@ type Config interface {
 // NewKind returns the kind whose targets have a configuration of type C: parse reads one strictly,
 // completes it and names every mistake; open makes the target.
 func NewKind[C Config](
-	name string,
-	strategies []Strategy,
-	parse func(json.RawMessage) (C, error),
+	name string, strategies []Strategy, parse func(json.RawMessage) (C, error),
 	open func(C, Settings) (Target, error),
 ) Kind {
 	return Kind{

@@ -9,19 +9,21 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Alphabet is what passwords are made of unless a target has rules of its own: letters and digits, which survive a
-// connection URL, a shell, SQL and every configuration file.
+// Alphabet is what passwords are made of unless a target has rules of its own: letters and digits,
+// which survive a connection URL, a shell, SQL and every configuration file.
 const Alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-// DefaultLength is the length of a password unless a target has rules of its own: 190 bits of Alphabet.
+// DefaultLength is the length of a password unless a target has rules of its own: 190 bits of
+// Alphabet.
 const DefaultLength = 32
 
 // PasswordRule says what a target's passwords look like; members of a kind's configuration.
 type PasswordRule struct {
 	// Length is 12 to 128 characters; 0 means 32.
 	Length int `json:"password_length,omitempty"`
-	// Punctuation are characters to use beside letters and digits, at least one of them in each password. Empty means none.
-	// Printable ASCII without space, quotation marks, backslash and backtick.
+	// Punctuation are characters to use beside letters and digits, at least one of them in each
+	// password. Empty means none. Printable ASCII without space, quotation marks, backslash and
+	// backtick.
 	Punctuation string `json:"password_punctuation,omitempty"`
 }
 
@@ -32,14 +34,17 @@ func (r PasswordRule) Check() error {
 	}
 	for _, c := range r.Punctuation {
 		if c <= ' ' || c > '~' || strings.ContainsRune("'\"\\`"+Alphabet, c) {
-			return errors.New("password_punctuation has printable ASCII characters that are not letters, digits, quotation marks, backslash or backtick")
+			return errors.New(
+				"password_punctuation has printable ASCII characters that are not letters, digits, quotation " +
+					"marks, backslash or backtick",
+			)
 		}
 	}
 	return nil
 }
 
-// New draws a password uniformly from all that the rule allows, with at least one lower-case letter, upper-case letter
-// and digit, and punctuation if the rule names any.
+// New draws a password uniformly from all that the rule allows, with at least one lower-case
+// letter, upper-case letter and digit, and punctuation if the rule names any.
 func (r PasswordRule) New(random io.Reader) (sensitive.Value, error) {
 	length := r.Length
 	if length == 0 {
@@ -64,13 +69,15 @@ func (r PasswordRule) New(random io.Reader) (sensitive.Value, error) {
 	}
 }
 
-// Generate makes a credential with a password by the rule. Kinds with passwords embed it in their target.
+// Generate makes a credential with a password by the rule. Kinds with passwords embed it in their
+// target.
 func (r PasswordRule) Generate(_ context.Context, account string, _ Credential, random io.Reader) (Credential, error) {
 	p, err := r.New(random)
 	return Credential{Account: account, Secret: p}, err
 }
 
-// Draw draws n characters uniformly from an alphabet of ASCII; a byte that would favour its first characters is drawn again.
+// Draw draws n characters uniformly from an alphabet of ASCII; a byte that would favour its first
+// characters is drawn again.
 func Draw(alphabet string, n int, random io.Reader) (string, error) {
 	limit := 256 - 256%len(alphabet)
 	out, b := make([]byte, 0, n), make([]byte, 2*n)

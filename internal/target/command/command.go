@@ -7,8 +7,10 @@
 // Configuration of a target:
 //
 //	command               the name of one of them. Required.
-//	strategy              the one that the command implements: "single", "overlap" or "double". Required.
-//	generate              true when the command makes new credentials itself; default false: passwords by the rule.
+//	strategy              the one that the command implements: "single", "overlap" or "double".
+//	                      Required.
+//	generate              true when the command makes new credentials itself; default false:
+//	                      passwords by the rule.
 //	password_length       12 to 128, default 32.
 //	password_punctuation  characters beside letters and digits; default none.
 //
@@ -27,7 +29,8 @@
 //
 // Commands of one user could read each other's memory. On Linux each gets a PID namespace with its
 // own /proc, in which there is no process but its own. Where the server lacks the right to make one
-// (CAP_SYS_ADMIN), one command runs at a time, and all that one has started has ended before the next.
+// (CAP_SYS_ADMIN), one command runs at a time, and all that one has started has ended before the
+// next.
 //
 // The executable, every directory above it and every symbolic link on the way must belong to root
 // or to the server's user, and nobody else may be able to write there (a directory with the sticky
@@ -76,7 +79,10 @@ type Line struct {
 func ParseLine(s string) (name string, l Line, err error) {
 	name, rest, ok := strings.Cut(s, "=")
 	if !ok || name == "" || len(name) > maxName || strings.Trim(name, target.Alphabet+"-_.") != "" {
-		return "", Line{}, fmt.Errorf("%q is not NAME=/PATH [ARGUMENT …], with a name of 1 to %d letters, digits, hyphens, dots and underscores", s, maxName)
+		return "", Line{}, fmt.Errorf(
+			"%q is not NAME=/PATH [ARGUMENT …], with a name of 1 to %d letters, digits, hyphens, dots and underscores",
+			s, maxName,
+		)
 	}
 	words := strings.Fields(rest)
 	for len(words) > 0 && strings.HasPrefix(words[0], envPrefix) {
@@ -168,7 +174,10 @@ type legacy struct {
 func (c Config) parse(raw json.RawMessage) (config, error) {
 	var own config
 	if old := (legacy{}); target.Decode(raw, &old) == nil && old.Path != "" {
-		return own, fmt.Errorf("a target names no executable; ask the operator to add it to the server setting command, and use %q", `{"command":"NAME"}`)
+		return own, fmt.Errorf(
+			"a target names no executable; ask the operator to add it to the server setting command, and use %q",
+			`{"command":"NAME"}`,
+		)
 	}
 	if err := target.Decode(raw, &own); err != nil {
 		return own, err
@@ -211,12 +220,17 @@ func (c Config) parseStored(raw json.RawMessage) (config, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Commands)) {
 		l := c.Commands[name]
-		if l.Path == old.Path && slices.Equal(l.Args, old.Args) && maps.Equal(l.Env, old.Env) && (old.Dir == "" || old.Dir == "/") {
+		if l.Path == old.Path && slices.Equal(l.Args, old.Args) && maps.Equal(l.Env, old.Env) &&
+			(old.Dir == "" || old.Dir == "/") {
 			own := config{Command: name, Settings: old.Settings, line: l}
 			return own, errors.Join(c.checkName(name), own.Settings.Check())
 		}
 	}
-	return config{}, fmt.Errorf("it names the executable %q, which no command of the server setting command has with the same arguments and variables; add it there", old.Path)
+	return config{}, fmt.Errorf(
+		"it names the executable %q, which no command of the server setting command has with the same arguments "+
+			"and variables; add it there",
+		old.Path,
+	)
 }
 
 // executable is the file to run, or why it may not be run.
@@ -239,9 +253,9 @@ type runner struct {
 	apart   *isolation
 }
 
-// isolation keeps commands of one user apart, who could read each other's memory: each has namespaces
-// of its own, or they run one at a time where the server has no right to make those. Commands of the
-// server's own user are not kept apart: they can read its memory.
+// isolation keeps commands of one user apart, who could read each other's memory: each has
+// namespaces of its own, or they run one at a time where the server has no right to make those.
+// Commands of the server's own user are not kept apart: they can read its memory.
 type isolation struct {
 	turn     chan struct{} // holds an element while a command runs that has no namespaces
 	try      func(context.Context) bool
@@ -252,8 +266,8 @@ func newIsolation(try func(context.Context) bool) *isolation {
 	return &isolation{turn: make(chan struct{}, 1), try: try}
 }
 
-// Isolates reports whether this process can run each command in namespaces of its own, or needs none:
-// without commands, and for those of its own user. It waits at most 10 seconds.
+// Isolates reports whether this process can run each command in namespaces of its own, or needs
+// none: without commands, and for those of its own user. It waits at most 10 seconds.
 func (c Config) Isolates(ctx context.Context) bool {
 	return len(c.Commands) == 0 || c.User.Self || canIsolate(ctx)
 }
@@ -276,7 +290,9 @@ func (i *isolation) begin(ctx context.Context, u User) (isolate bool, end func()
 	}
 }
 
-func (r *runner) call(ctx context.Context, step plugin.Step, message []byte, secrets []sensitive.Value) (plugin.Answer, error) {
+func (r *runner) call(
+	ctx context.Context, step plugin.Step, message []byte, secrets []sensitive.Value,
+) (plugin.Answer, error) {
 	what := fmt.Sprintf("%s of target %s", step, r.name)
 	// Checked before each run: files may have been replaced since.
 	file, err := r.line.executable()

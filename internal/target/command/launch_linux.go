@@ -92,7 +92,11 @@ func canIsolate(ctx context.Context) bool {
 	ctx, stop := context.WithTimeout(ctx, probeTime)
 	defer stop()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args, cmd.Env = []string{supervisorName}, []string{launchVariable + `={"isolate":true}`} // no file: it ends when it is isolated
+	cmd.Args, cmd.Env = []string{
+		supervisorName,
+	}, []string{
+		launchVariable + `={"isolate":true}`,
+	} // no file: it ends when it is isolated
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	return cmd.Run() == nil
 }

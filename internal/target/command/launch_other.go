@@ -12,7 +12,8 @@ import (
 // waitDelay is how long after the end of its time a command is waited for.
 const waitDelay = grace
 
-// prepare starts the command directly: without the limits and the bar to new privileges, which are Linux's.
+// prepare starts the command directly: without the limits and the bar to new privileges, which are
+// Linux's.
 func (r *runner) prepare(cmd *exec.Cmd, file string, _ bool) (failure *os.File, close func(), err error) {
 	cmd.Path, cmd.Args, cmd.Env = file, append([]string{r.line.Path}, r.line.Args...), r.line.environment()
 	if !r.config.User.Self {

@@ -19,6 +19,8 @@ func canIsolate(context.Context) bool { return false }
 // CheckUser has nothing to check where no commands run.
 func (Config) CheckUser() error { return nil }
 
-func (r *runner) run(_ context.Context, _, what string, _ bool, _ []byte, secrets []sensitive.Value) (plugin.Answer, error) {
+func (r *runner) run(
+	_ context.Context, _, what string, _ bool, _ []byte, secrets []sensitive.Value,
+) (plugin.Answer, error) {
 	return plugin.Answer{}, target.Failed(target.Denied, "", what+": commands run on Unix only", secrets...)
 }

@@ -29,7 +29,8 @@ const maxSaid = 8 << 10
 
 var errLong = fmt.Errorf("the answer is longer than %d bytes", plugin.MaxAnswer)
 
-// run starts the executable and waits for it. An answer is one that a command gave which ended by itself.
+// run starts the executable and waits for it. An answer is one that a command gave which ended by
+// itself.
 func (r *runner) run(
 	ctx context.Context, file, what string, isolate bool, message []byte, secrets []sensitive.Value,
 ) (plugin.Answer, error) {
@@ -57,7 +58,9 @@ func (r *runner) run(
 		// It ends when the launcher becomes the command, or ends itself.
 		if text, _ := io.ReadAll(io.LimitReader(failure, maxSaid)); len(text) > 0 {
 			_ = cmd.Wait() // the launcher has ended
-			return plugin.Answer{}, target.Failed(target.Denied, "", fmt.Sprintf("%s: the command did not start: %s", what, text), secrets...)
+			return plugin.Answer{}, target.Failed(
+				target.Denied, "", fmt.Sprintf("%s: the command did not start: %s", what, text), secrets...,
+			)
 		}
 	}
 	err = cmd.Wait()
@@ -67,11 +70,21 @@ func (r *runner) run(
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return plugin.Answer{JSON: out.b, MayBeOK: true, Proven: true, Said: text}, nil
+		return plugin.Answer{
+			JSON:    out.b,
+			MayBeOK: true,
+			Proven:  true,
+			Said:    text,
+		}, nil
 	case ctx.Err() != nil:
 		return plugin.Answer{}, target.NoAnswer(what, ctx.Err(), secrets...)
 	case errors.As(err, &exit) && exit.ExitCode() == 1 && len(out.b) > 0 && !out.long:
-		return plugin.Answer{JSON: out.b, Code: "exit status 1", Proven: true, Said: text}, nil
+		return plugin.Answer{
+			JSON:   out.b,
+			Code:   "exit status 1",
+			Proven: true,
+			Said:   text,
+		}, nil
 	case out.long:
 		err = errLong
 	case errors.Is(err, exec.ErrWaitDelay):
@@ -83,11 +96,12 @@ func (r *runner) run(
 	return plugin.Answer{}, target.Failed(target.Unknown, "", what+": "+err.Error()+text, secrets...)
 }
 
-// notStarted classifies an error of starting: no process has run. What is wrong with the file a person must mend, for a
-// machine that is out of processes or memory one may wait.
+// notStarted classifies an error of starting: no process has run. What is wrong with the file a
+// person must mend, for a machine that is out of processes or memory one may wait.
 func notStarted(what string, err error, secrets []sensitive.Value) error {
 	class := target.Unreachable
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC) || errors.Is(err, syscall.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC) ||
+		errors.Is(err, syscall.ENOTDIR) {
 		class = target.Denied
 	}
 	return target.Failed(class, "", fmt.Sprintf("%s: the command did not start: %v", what, reason(err)), secrets...)
@@ -123,8 +137,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// text is the end of what was said, without secrets. Where the beginning has been cut off, as much goes with it as the end of a
-// secret could fill, in its longest spelling.
+// text is the end of what was said, without secrets. Where the beginning has been cut off, as much
+// goes with it as the end of a secret could fill, in its longest spelling.
 func (t *tail) text(secrets []sensitive.Value) string {
 	text := target.Scrub(string(t.b), secrets...)
 	if t.cut {
@@ -158,7 +172,8 @@ func checkExecutable(path string) (string, error) {
 	return real, nil
 }
 
-// reason is an error of the file system without the call and the name, which its sentence tells already.
+// reason is an error of the file system without the call and the name, which its sentence tells
+// already.
 func reason(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

@@ -19,11 +19,17 @@ func (c Config) CheckUser() error {
 	self := os.Geteuid()
 	switch {
 	case c.User.UID <= 0 || c.User.GID <= 0:
-		return errors.New("command-user is required: a user who is not root, such as keyturn-command; a server that is not root can only use \"self\", with which commands can read the server's keys")
+		return errors.New(
+			"command-user is required: a user who is not root, such as keyturn-command; a server that is not " +
+				"root can only use \"self\", with which commands can read the server's keys",
+		)
 	case c.User.UID == self:
 		return errors.New("command-user is the server's own user, whose files commands could read; name another one")
 	case self != 0:
-		return errors.New("command-user: only a server that runs as root can run commands as another user; use \"self\" to accept that they can read the server's keys")
+		return errors.New(
+			"command-user: only a server that runs as root can run commands as another user; use \"self\" to " +
+				"accept that they can read the server's keys",
+		)
 	}
 	var errs []error
 	for _, path := range c.Private {
@@ -46,7 +52,9 @@ func (u User) checkNoAccess(path string) error {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || int(stat.Uid) == u.UID || info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("command-user: user %d could read %s; give it to the server's user, with chmod go-rwx", u.UID, path)
+		return fmt.Errorf(
+			"command-user: user %d could read %s; give it to the server's user, with chmod go-rwx", u.UID, path,
+		)
 	}
 	return nil
 }

@@ -1,45 +1,52 @@
-// Package ldap changes passwords in an LDAP directory: OpenLDAP, 389 Directory Server and others that keep passwords in
-// userPassword. Active Directory is refused: it keeps them elsewhere (unicodePwd), and would take a userPassword as a value
-// without meaning.
+// Package ldap changes passwords in an LDAP directory: OpenLDAP, 389 Directory Server and others
+// that keep passwords in userPassword. Active Directory is refused: it keeps them elsewhere
+// (unicodePwd), and would take a userPassword as a value without meaning.
 //
 // # How
 //
-// userPassword may have several values. With Overlap a change adds one and later deletes exactly the one that holds the old
-// password, by its stored value, which the server compares itself; values that others have set stay. The administrator reads
-// the values for that. With Single the one value is replaced. Bound connections stay.
+// userPassword may have several values. With Overlap a change adds one and later deletes exactly
+// the one that holds the old password, by its stored value, which the server compares itself;
+// values that others have set stay. The administrator reads the values for that. With Single the
+// one value is replaced. Bound connections stay.
 //
-// A server that allows one value only refuses Overlap; the error says to use Single. (The password policy of OpenLDAP, ppolicy,
-// allows several; its overlay constraint may not.)
+// A server that allows one value only refuses Overlap; the error says to use Single. (The password
+// policy of OpenLDAP, ppolicy, allows several; its overlay constraint may not.)
 //
 // # How passwords are stored
 //
-// The server gets a hash, so that the password is in no log and no backup in clear. The default, {CRYPT} with SHA-512
-// ($6$, 5000 rounds), is the strongest that OpenLDAP verifies without a loadable module; it is verified by the crypt(3) of
-// the server's system, which every current Linux and FreeBSD has. The others are for servers without it: "ssha" is verified
-// everywhere; "ssha256" and "ssha512" by 389 Directory Server and by OpenLDAP with its module pw-sha2. The salt is made of the
-// change, so an attempt made twice adds one value.
+// The server gets a hash, so that the password is in no log and no backup in clear. The default,
+// {CRYPT} with SHA-512 ($6$, 5000 rounds), is the strongest that OpenLDAP verifies without a
+// loadable module; it is verified by the crypt(3) of the server's system, which every current Linux
+// and FreeBSD has. The others are for servers without it: "ssha" is verified everywhere; "ssha256"
+// and "ssha512" by 389 Directory Server and by OpenLDAP with its module pw-sha2. The salt is made
+// of the change, so an attempt made twice adds one value.
 //
-// Some servers take no hashes from anybody (pwdCheckQuality 2 of ppolicy) or from no administrator but one (389 Directory
-// Server). For them there is "server": the password goes to the server in a Password Modify request (RFC 3062), for it to
-// check and hash. That replaces all values, so it is for Single.
+// Some servers take no hashes from anybody (pwdCheckQuality 2 of ppolicy) or from no administrator
+// but one (389 Directory Server). For them there is "server": the password goes to the server in a
+// Password Modify request (RFC 3062), for it to check and hash. That replaces all values, so it is
+// for Single.
 //
 // # Configuration
 //
 //	address   host or host:port, port 636 by default, or 389 with starttls or without TLS.
-//	verify    a list of further addresses where a password must work, such as replicas. Default none.
-//	starttls  true: begin in clear and change to TLS before anything else. Default false: TLS from the start (ldaps).
+//	verify    a list of further addresses where a password must work, such as replicas. Default
+//	          none.
+//	starttls  true: begin in clear and change to TLS before anything else. Default false: TLS from
+//	          the start (ldaps).
 //	tls       {"ca": PEM, "server_name": name, "off": true}; on and verified by default.
 //	scheme    "crypt" (default), "ssha", "ssha256", "ssha512" or "server"; see above.
-//	user_dn_template   how an account becomes a DN, such as "uid={account},ou=people,dc=example,dc=org".
-//	base, filter       instead: where and how an account's entry is searched for, such as "dc=example,dc=org" and
-//	                   "(&(objectClass=account)(uid={account}))". Without either an account is a DN.
+//	user_dn_template   how an account becomes a DN, such as
+//	                   "uid={account},ou=people,dc=example,dc=org".
+//	base, filter       instead: where and how an account's entry is searched for, such as
+//	                   "dc=example,dc=org" and "(&(objectClass=account)(uid={account}))". Without
+//	                   either an account is a DN.
 //	password_length, password_punctuation   of new passwords.
 //
 // # The administrator
 //
-// An account that is a DN, with write on userPassword of the accounts' entries (in OpenLDAP that includes read, which Overlap
-// and Inspect need), and read and search on the entries where base and filter are used. To say that an account is locked
-// it needs read on pwdAccountLockedTime.
+// An account that is a DN, with write on userPassword of the accounts' entries (in OpenLDAP that
+// includes read, which Overlap and Inspect need), and read and search on the entries where base and
+// filter are used. To say that an account is locked it needs read on pwdAccountLockedTime.
 package ldap
 
 import (
@@ -126,14 +133,16 @@ func (c config) checkLookup() error {
 	if (c.Base == "") != (c.Filter == "") {
 		errs = append(errs, errors.New("base and filter go together"))
 	}
-	if _, err := driver.ParseDN(strings.ReplaceAll(c.Template, placeholder, "x")); err != nil || c.Template != "" && !strings.Contains(c.Template, placeholder) {
+	if _, err := driver.ParseDN(strings.ReplaceAll(c.Template, placeholder, "x")); err != nil ||
+		c.Template != "" && !strings.Contains(c.Template, placeholder) {
 		errs = append(errs, fmt.Errorf("user_dn_template %q is not a DN with %s in it", c.Template, placeholder))
 	}
 	if _, err := driver.ParseDN(c.Base); err != nil {
 		errs = append(errs, fmt.Errorf("base %q is not a DN", c.Base))
 	}
 	if c.Filter != "" {
-		if _, err := driver.CompileFilter(strings.ReplaceAll(c.Filter, placeholder, "x")); err != nil || !strings.Contains(c.Filter, placeholder) {
+		if _, err := driver.CompileFilter(strings.ReplaceAll(c.Filter, placeholder, "x")); err != nil ||
+			!strings.Contains(c.Filter, placeholder) {
 			errs = append(errs, fmt.Errorf("filter %q is not an LDAP filter with %s in it", c.Filter, placeholder))
 		}
 	}
@@ -190,9 +199,16 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 	case live:
 		return nil
 	case d.Scheme == schemeServer:
-		return target.Denied.Errorf(`scheme "server" replaces all passwords: use the strategy single with it, or another scheme`)
+		return target.Denied.Errorf(
+			`scheme "server" replaces all passwords: use the strategy single with it, or another scheme`,
+		)
 	case len(e.passwords) == 0:
-		return target.Denied.Errorf("%s of %q has no value that the administrator can read; let it read them, because the old one could not be found to be removed later, or use the strategy single", attribute, dn)
+		return target.Denied.Errorf(
+			"%s of %q has no value that the administrator can read; let it read them, because the old one could "+
+				"not be found to be removed later, or use the strategy single",
+			attribute,
+			dn,
+		)
 	}
 	return s.add(dn, c)
 }
@@ -216,10 +232,16 @@ func (d *directory) Retire(ctx context.Context, c target.Change) error {
 	}
 	matching, unknown := e.matching(c.Old.Secret)
 	if len(matching) == 0 && len(e.passwords) == 0 {
-		return target.Denied.Errorf("%s of %q has no value that the administrator can read; let it read them, so that the old one can be found", attribute, dn)
+		return target.Denied.Errorf(
+			"%s of %q has no value that the administrator can read; let it read them, so that the old one can be found",
+			attribute, dn,
+		)
 	}
 	if len(matching) == 0 && len(unknown) > 0 {
-		return target.Denied.Errorf("the old password of %q may be in a value that cannot be compared (%s); remove it by hand if so", dn, strings.Join(unknown, ", "))
+		return target.Denied.Errorf(
+			"the old password of %q may be in a value that cannot be compared (%s); remove it by hand if so", dn,
+			strings.Join(unknown, ", "),
+		)
 	}
 	for _, value := range matching {
 		if err := s.remove(dn, value); err != nil {
@@ -268,8 +290,8 @@ func (d *directory) verifyDN(ctx context.Context, c target.Credential) (string, 
 	return dn, err
 }
 
-// orLocked turns a rejection into what it may be instead: servers say of a locked account that the password is wrong. That
-// tells nothing of the credential, so it is not a rejection.
+// orLocked turns a rejection into what it may be instead: servers say of a locked account that the
+// password is wrong. That tells nothing of the credential, so it is not a rejection.
 func (d *directory) orLocked(ctx context.Context, rejected error, dn string) error {
 	s, err := d.session(ctx)
 	if err != nil {
@@ -280,7 +302,12 @@ func (d *directory) orLocked(ctx context.Context, rejected error, dn string) err
 	if err != nil || e.lockedSince == "" {
 		return rejected
 	}
-	text := fmt.Sprintf("%v; its account was locked by the password policy (pwdAccountLockedTime %s), so this says nothing of the password: unlock it, or wait if the lock ends by itself", rejected, e.lockedSince)
+	text := fmt.Sprintf(
+		"%v; its account was locked by the password policy (pwdAccountLockedTime %s), so this says nothing of "+
+			"the password: unlock it, or wait if the lock ends by itself",
+		rejected,
+		e.lockedSince,
+	)
 	return target.Denied.Errorf("%s", text)
 }
 

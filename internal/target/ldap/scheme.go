@@ -26,7 +26,8 @@ const (
 
 var schemes = []string{schemeCrypt, schemeSSHA, schemeSSHA256, schemeSSHA512, schemeServer}
 
-// digests are the schemes {NAME}base64(digest(password + salt) + salt), those without an S before the digest's name having no salt.
+// digests are the schemes {NAME}base64(digest(password + salt) + salt), those without an S before
+// the digest's name having no salt.
 var digests = map[string]func() hash.Hash{
 	"MD5": md5.New, "SMD5": md5.New, "SHA": sha1.New, "SSHA": sha1.New, "SHA256": sha256.New, "SSHA256": sha256.New,
 	"SHA384": sha512.New384, "SSHA384": sha512.New384, "SHA512": sha512.New, "SSHA512": sha512.New,
@@ -39,7 +40,9 @@ func hashed(scheme string, c target.Change) string {
 		return "{CRYPT}" + sha512crypt.Hash(c.New.Secret, sha512crypt.Salt([16]byte(salt[:16])))
 	}
 	name := strings.ToUpper(scheme)
-	return "{" + name + "}" + base64.StdEncoding.EncodeToString(append(digest(name, c.New.Secret, salt[:16]), salt[:16]...))
+	return "{" + name + "}" + base64.StdEncoding.EncodeToString(
+		append(digest(name, c.New.Secret, salt[:16]), salt[:16]...),
+	)
 }
 
 func digest(name string, password sensitive.Value, salt []byte) []byte {
@@ -49,7 +52,8 @@ func digest(name string, password sensitive.Value, salt []byte) []byte {
 	return h.Sum(nil)
 }
 
-// matches reports whether a stored value holds a password, and whether the value could be compared at all.
+// matches reports whether a stored value holds a password, and whether the value could be compared
+// at all.
 func matches(value string, password sensitive.Value) (match, known bool) {
 	name, rest, ok := schemeOf(value)
 	switch {
@@ -80,13 +84,15 @@ func schemeOf(value string) (name, rest string, ok bool) {
 	return strings.ToUpper(name), rest, ok
 }
 
-// accepts reports whether the account accepts a password, and whether every value could be compared.
+// accepts reports whether the account accepts a password, and whether every value could be
+// compared.
 func (e entry) accepts(password sensitive.Value) (live, known bool) {
 	matching, unknown := e.matching(password)
 	return len(matching) > 0, len(unknown) == 0
 }
 
-// matching returns the values that hold a password, and the schemes of those that could not be compared.
+// matching returns the values that hold a password, and the schemes of those that could not be
+// compared.
 func (e entry) matching(password sensitive.Value) (values, unknown []string) {
 	for _, v := range e.passwords {
 		match, known := matches(v, password)

@@ -55,9 +55,16 @@ func (d *directory) dial(ctx context.Context, addr string, secrets ...sensitive.
 	}
 	conn.SetTimeout(callTimeout)
 	conn.Start()
-	s := &session{d: d, ctx: ctx, addr: addr, conn: conn, secrets: secrets}
+	s := &session{
+		d:       d,
+		ctx:     ctx,
+		addr:    addr,
+		conn:    conn,
+		secrets: secrets,
+	}
 	if config != nil && d.StartTLS {
-		// The driver takes no context: the connection is closed when time is up, which ends its wait.
+		// The driver takes no context: the connection is closed when time is up, which ends its
+		// wait.
 		stop := context.AfterFunc(dialCtx, func() { _ = c.Close() })
 		err := conn.StartTLS(config)
 		if !stop() && err == nil {
@@ -100,12 +107,25 @@ func (d *directory) session(ctx context.Context, secrets ...sensitive.Value) (*s
 
 // What a password policy and Active Directory say of a bind beside its result code.
 var (
-	policyErrors = map[int8]string{0: "the password has expired", 1: "the account is locked", 2: "the password policy demands that it is changed first (pwdReset)"}
-	adData       = regexp.MustCompile(`\bdata ([0-9a-f]+)\b`)
-	adErrors     = map[string]string{"530": "not permitted to log in at this time", "531": "not permitted to log in from here", "532": "the password has expired", "533": "the account is disabled", "701": "the account has expired", "773": "the password has to be changed first", "775": "the account is locked"}
+	policyErrors = map[int8]string{
+		0: "the password has expired",
+		1: "the account is locked",
+		2: "the password policy demands that it is changed first (pwdReset)",
+	}
+	adData   = regexp.MustCompile(`\bdata ([0-9a-f]+)\b`)
+	adErrors = map[string]string{
+		"530": "not permitted to log in at this time",
+		"531": "not permitted to log in from here",
+		"532": "the password has expired",
+		"533": "the account is disabled",
+		"701": "the account has expired",
+		"773": "the password has to be changed first",
+		"775": "the account is locked",
+	}
 )
 
-// bind logs in. An account that is locked, expired or disabled is of class Denied, because that says nothing of the password.
+// bind logs in. An account that is locked, expired or disabled is of class Denied, because that
+// says nothing of the password.
 func (s *session) bind(dn string, password sensitive.Value) error {
 	attempt := fmt.Sprintf("%s: bind as %q", s.addr, dn)
 	err := s.tryBind(attempt, dn, password)
@@ -117,7 +137,8 @@ func (s *session) bind(dn string, password sensitive.Value) error {
 
 func (s *session) tryBind(attempt, dn string, password sensitive.Value) error {
 	if dn == "" || password.IsZero() {
-		// Servers answer such a bind with success, and it proves nothing (RFC 4513, 5.1.1 and 5.1.2).
+		// Servers answer such a bind with success, and it proves nothing (RFC 4513, 5.1.1 and
+		// 5.1.2).
 		return target.Rejected.Errorf("%s: a DN and a password are required", attempt)
 	}
 	result, err := s.conn.SimpleBind(&driver.SimpleBindRequest{
@@ -138,13 +159,18 @@ func (s *session) tryBind(attempt, dn string, password sensitive.Value) error {
 	if driver.IsErrorAnyOf(err, driver.LDAPResultInvalidCredentials) {
 		text := attempt + ": " + diagnostic(err)
 		if m := adData.FindStringSubmatch(text); m != nil && adErrors[m[1]] != "" {
-			return target.Failed(target.Denied, "49 data "+m[1], attempt+": "+adErrors[m[1]]+": "+diagnostic(err), s.secrets...)
+			return target.Failed(
+				target.Denied, "49 data "+m[1], attempt+": "+adErrors[m[1]]+": "+diagnostic(err), s.secrets...,
+			)
 		} else if m != nil {
 			return target.Failed(target.Rejected, "49 data "+m[1], text, s.secrets...)
 		}
 		return target.Failed(target.Rejected, code(err), text, s.secrets...)
 	}
-	if driver.IsErrorAnyOf(err, driver.LDAPResultInvalidDNSyntax, driver.LDAPResultNoSuchObject, driver.LDAPResultInappropriateAuthentication) {
+	if driver.IsErrorAnyOf(
+		err, driver.LDAPResultInvalidDNSyntax, driver.LDAPResultNoSuchObject,
+		driver.LDAPResultInappropriateAuthentication,
+	) {
 		return target.Failed(target.Rejected, code(err), attempt+": "+diagnostic(err), s.secrets...)
 	}
 	if driver.IsErrorAnyOf(err, driver.LDAPResultConstraintViolation) {
@@ -166,14 +192,21 @@ func (s *session) find(account string) (string, error) {
 		return strings.ReplaceAll(s.d.Template, placeholder, driver.EscapeDN(account)), nil
 	}
 	if dn, err := driver.ParseDN(account); err != nil || len(dn.RDNs) == 0 {
-		return "", noAccount(fmt.Sprintf("account %q is not a DN; write one, or set user_dn_template, or base and filter", account))
+		return "", noAccount(
+			fmt.Sprintf("account %q is not a DN; write one, or set user_dn_template, or base and filter", account),
+		)
 	}
 	return account, nil
 }
 
 func (s *session) search(account string) (string, error) {
 	filter := strings.ReplaceAll(s.d.Filter, placeholder, driver.EscapeFilter(account))
-	result, err := s.conn.Search(driver.NewSearchRequest(s.d.Base, driver.ScopeWholeSubtree, driver.NeverDerefAliases, 2, int(callTimeout.Seconds()), false, filter, []string{"1.1"}, nil))
+	result, err := s.conn.Search(
+		driver.NewSearchRequest(
+			s.d.Base, driver.ScopeWholeSubtree, driver.NeverDerefAliases, 2, int(callTimeout.Seconds()), false,
+			filter, []string{"1.1"}, nil,
+		),
+	)
 	attempt := fmt.Sprintf("%s: search below %q with %s", s.addr, s.d.Base, filter)
 	if err != nil && !driver.IsErrorAnyOf(err, driver.LDAPResultSizeLimitExceeded) {
 		return "", s.failed(attempt, err)
@@ -205,8 +238,12 @@ type entry struct {
 }
 
 func (s *session) read(dn string) (entry, error) {
-	result, err := s.conn.Search(driver.NewSearchRequest(dn, driver.ScopeBaseObject, driver.NeverDerefAliases, 1, int(callTimeout.Seconds()), false,
-		"(objectClass=*)", []string{attribute, "pwdAccountLockedTime"}, nil))
+	result, err := s.conn.Search(
+		driver.NewSearchRequest(
+			dn, driver.ScopeBaseObject, driver.NeverDerefAliases, 1, int(callTimeout.Seconds()), false,
+			"(objectClass=*)", []string{attribute, "pwdAccountLockedTime"}, nil,
+		),
+	)
 	attempt := fmt.Sprintf("%s: read %q", s.addr, dn)
 	switch {
 	case driver.IsErrorAnyOf(err, driver.LDAPResultNoSuchObject):
@@ -236,7 +273,8 @@ func (s *session) add(dn string, c target.Change) error {
 	return err
 }
 
-// remove deletes one stored value. That it is not there is no error: somebody has deleted it meanwhile.
+// remove deletes one stored value. That it is not there is no error: somebody has deleted it
+// meanwhile.
 func (s *session) remove(dn, value string) error {
 	m := driver.NewModifyRequest(dn, nil)
 	m.Delete(attribute, []string{value})
@@ -260,22 +298,27 @@ func (s *session) replace(dn string, c target.Change) error {
 	return s.modify(attempt, m, value)
 }
 
-// modify sends a change of hashed values. A server cannot judge the password in a hash, so when its policy refuses one, it
-// would refuse every other candidate as well: a person is needed.
+// modify sends a change of hashed values. A server cannot judge the password in a hash, so when its
+// policy refuses one, it would refuse every other candidate as well: a person is needed.
 func (s *session) modify(attempt string, m *driver.ModifyRequest, value string) error {
 	s.secrets = append(s.secrets, sensitive.New(value))
 	err := s.failed(attempt, s.conn.Modify(m))
 	if e := new(target.Error); errors.As(err, &e) && e.Class == target.Refused {
 		e.Class = target.Denied
-		e.Text += `; if the server allows one password at a time, use the strategy single; if it takes no hashes, use it with scheme "server"`
+		e.Text += `; if the server allows one password at a time, use the strategy single; if it takes no ` +
+			`hashes, use it with scheme "server"`
 	}
 	return err
 }
 
 // refuseActiveDirectory asks the server what it is.
 func (s *session) refuseActiveDirectory() error {
-	result, err := s.conn.Search(driver.NewSearchRequest("", driver.ScopeBaseObject, driver.NeverDerefAliases, 1, int(callTimeout.Seconds()), false,
-		"(objectClass=*)", []string{"supportedCapabilities"}, nil))
+	result, err := s.conn.Search(
+		driver.NewSearchRequest(
+			"", driver.ScopeBaseObject, driver.NeverDerefAliases, 1, int(callTimeout.Seconds()), false,
+			"(objectClass=*)", []string{"supportedCapabilities"}, nil,
+		),
+	)
 	if err != nil {
 		return nil // one that does not tell is none: Active Directory tells everybody
 	}
@@ -310,7 +353,8 @@ var classes = map[uint16]target.Class{
 	driver.LDAPResultUnavailableCriticalExtension: target.Denied,
 }
 
-// failed classifies the error of a request: by its result code when the server answered, and otherwise as no answer.
+// failed classifies the error of a request: by its result code when the server answered, and
+// otherwise as no answer.
 func (s *session) failed(attempt string, err error) error {
 	if err == nil {
 		return nil

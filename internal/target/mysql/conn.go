@@ -26,20 +26,31 @@ const (
 	patience = "10"
 )
 
-// conn is one connection. The driver is used without database/sql, which logs in again by itself when a connection breaks.
+// conn is one connection. The driver is used without database/sql, which logs in again by itself
+// when a connection breaks.
 type conn struct{ driver.Conn }
 
 // connect opens a connection, with params set for the session.
-func (t *my) connect(ctx context.Context, address, database string, c target.Credential, params map[string]string) (*conn, error) {
+func (t *my) connect(
+	ctx context.Context, address, database string, c target.Credential, params map[string]string,
+) (*conn, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
 	cfg := driverpkg.NewConfig()
-	cfg.Net, cfg.Addr, cfg.User, cfg.Passwd, cfg.DBName = "tcp", address, c.Account, c.Secret.Reveal(), database
-	cfg.TLS, cfg.Timeout, cfg.Params, cfg.Logger = t.config.TLS.Config(host), dialTimeout, params, &driverpkg.NopLogger{}
+	cfg.Net = "tcp"
+	cfg.Addr = address
+	cfg.User = c.Account
+	cfg.Passwd = c.Secret.Reveal()
+	cfg.DBName = database
+	cfg.TLS = t.config.TLS.Config(host)
+	cfg.Params = params
+	cfg.Logger = &driverpkg.NopLogger{}
 	cfg.DialFunc = t.dial
-	cfg.ReadTimeout, cfg.WriteTimeout = ioTimeout, ioTimeout // where the driver does not look at ctx, in closing
+	cfg.Timeout = dialTimeout
+	cfg.ReadTimeout = ioTimeout // for closing, which has no context
+	cfg.WriteTimeout = ioTimeout
 	connector, err := driverpkg.NewConnector(cfg)
 	if err != nil {
 		return nil, errors.New("the connection's settings are not accepted")
@@ -137,8 +148,8 @@ func loginClass(number uint16) target.Class {
 		3159: // only TLS is allowed
 		return target.Denied
 	}
-	// Too many connections (1040, 1203, 1226), host blocked (1129), shutting down (1053), and what nobody foresaw: nothing
-	// has been asked yet.
+	// Too many connections (1040, 1203, 1226), host blocked (1129), shutting down (1053), and what
+	// nobody foresaw: nothing has been asked yet.
 	return target.Unreachable
 }
 

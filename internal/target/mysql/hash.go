@@ -29,7 +29,8 @@ const (
 	cryptAlphabet = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// newHash is what the server stores of a password under a plugin. The salts have no character that needs quoting.
+// newHash is what the server stores of a password under a plugin. The salts have no character that
+// needs quoting.
 func newHash(plugin string, password sensitive.Value) (string, error) {
 	if plugin == native {
 		return nativeHash(password), nil
@@ -41,7 +42,9 @@ func newHash(plugin string, password sensitive.Value) (string, error) {
 	}
 	switch plugin {
 	case cachingSHA2:
-		return fmt.Sprintf("$A$%03X$%s%s", sha2Rounds/1000, b, sha2Digest(password.Reveal(), string(b), sha2Rounds)), nil
+		return fmt.Sprintf(
+			"$A$%03X$%s%s", sha2Rounds/1000, b, sha2Digest(password.Reveal(), string(b), sha2Rounds),
+		), nil
 	case sha256Crypt:
 		return "$5$" + string(b) + "$" + sha2Digest(password.Reveal(), string(b), sha2Rounds), nil
 	}
@@ -54,8 +57,8 @@ func nativeHash(password sensitive.Value) string {
 	return "*" + strings.ToUpper(hex.EncodeToString(two[:]))
 }
 
-// matches reports whether a stored hash is of the password. It cannot tell (known is false) of a plugin or form it does not
-// know. An empty hash lets in without a password.
+// matches reports whether a stored hash is of the password. It cannot tell (known is false) of a
+// plugin or form it does not know. An empty hash lets in without a password.
 func matches(plugin, stored string, password sensitive.Value) (match, known bool) {
 	switch plugin {
 	case native:
@@ -76,7 +79,8 @@ func matches(plugin, stored string, password sensitive.Value) (match, known bool
 	return false, false
 }
 
-// parseSHA2 reads $A$005$<20 bytes of salt><digest>, the rounds in thousands and hexadecimal, or $5$<salt>$<digest>.
+// parseSHA2 reads $A$005$<20 bytes of salt><digest>, the rounds in thousands and hexadecimal, or
+// $5$<salt>$<digest>.
 func parseSHA2(plugin, stored string) (salt, digest string, rounds int, ok bool) {
 	const digestLength = 43
 	if plugin == sha256Crypt {
@@ -86,7 +90,8 @@ func parseSHA2(plugin, stored string) (salt, digest string, rounds int, ok bool)
 		}
 		return rest[:len(rest)-digestLength-1], rest[len(rest)-digestLength:], sha2Rounds, ok
 	}
-	if len(stored) != len("$A$005$")+sha2SaltLength+digestLength || !strings.HasPrefix(stored, "$A$") || stored[6] != '$' {
+	if len(stored) != len("$A$005$")+sha2SaltLength+digestLength || !strings.HasPrefix(stored, "$A$") ||
+		stored[6] != '$' {
 		return "", "", 0, false
 	}
 	thousands, err := strconv.ParseUint(stored[3:6], 16, 16)

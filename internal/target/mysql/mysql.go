@@ -1,32 +1,38 @@
 // Package mysql rotates the passwords of MariaDB and MySQL accounts.
 //
-// It has two kinds, "mariadb" (10.4 and later) and "mysql" (8.0.14 and later), with one configuration, a JSON object:
+// It has two kinds, "mariadb" (10.4 and later) and "mysql" (8.0.14 and later), with one
+// configuration, a JSON object:
 //
-//	address              host or host:port of the server or proxy that applications use (required; port 3306)
-//	admin_address        where the administrator logs in and accounts are changed; default address. Not a replica
-//	verify               a list of addresses where a new password must work before it is current: writer, readers, proxy;
-//	                     default address alone
+//	address              host or host:port of the server or proxy that applications use (required;
+//	                     port 3306)
+//	admin_address        where the administrator logs in and accounts are changed; default address.
+//	                     Not a replica
+//	verify               a list of addresses where a new password must work before it is current:
+//	                     writer, readers, proxy; default address alone
 //	database             the database to log in to; default none
 //	account_host         the part of accounts after @; default %
-//	tls                  {"ca": PEM, "server_name": name} or {"off": true}; default: on, verified against the machine's authorities
-//	check_sql            one statement that must succeed with the new password at every verify address; it runs in a read-only
-//	                     transaction that is rolled back
+//	tls                  {"ca": PEM, "server_name": name} or {"off": true}; default: on, verified
+//	                     against the machine's authorities
+//	check_sql            one statement that must succeed with the new password at every verify
+//	                     address; it runs in a read-only transaction that is rolled back
 //	password_length      12 to 128, default 32
 //	password_punctuation characters to use beside letters and digits; default none
 //
 // The administrator needs at the least:
 //
-//	MariaDB  GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.global_priv, db, tables_priv, roles_mapping, proxies_priv
-//	MySQL    GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.user, global_grants, db, tables_priv, role_edges,
-//	         proxies_priv; for accounts with SYSTEM_USER also that
+//	MariaDB  GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.global_priv, db, tables_priv,
+//	         roles_mapping, proxies_priv
+//	MySQL    GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.user, global_grants, db,
+//	         tables_priv, role_edges, proxies_priv; for accounts with SYSTEM_USER also that
 //
-// The password never leaves this process but in a login: the server gets a hash. In MariaDB that is of
-// mysql_native_password, twice SHA-1 without a salt; in MySQL of the plugin that the account has. A MariaDB server that
-// validates passwords must run with strict_password_validation=OFF, because it cannot judge a hash.
+// The password never leaves this process but in a login: the server gets a hash. In MariaDB that is
+// of mysql_native_password, twice SHA-1 without a salt; in MySQL of the plugin that the account
+// has. A MariaDB server that validates passwords must run with strict_password_validation=OFF,
+// because it cannot judge a hash.
 //
-// With overlap an account has two passwords: in MariaDB two methods (IDENTIFIED VIA … OR …), in MySQL the current one and
-// the retained one. What is changed is read first, under a lock of the account's name, so that exactly one password is
-// added or taken away.
+// With overlap an account has two passwords: in MariaDB two methods (IDENTIFIED VIA … OR …), in
+// MySQL the current one and the retained one. What is changed is read first, under a lock of the
+// account's name, so that exactly one password is added or taken away.
 package mysql
 
 import (
@@ -44,12 +50,22 @@ import (
 
 // MariaDB is the kind of target for MariaDB.
 func MariaDB() target.Kind {
-	return kind("mariadb", server{dialect: mariaDB{}, grants: mariaDB{}, name: "MariaDB", since: [3]int{10, 4, 0}})
+	return kind("mariadb", server{
+		dialect: mariaDB{},
+		grants:  mariaDB{},
+		name:    "MariaDB",
+		since:   [3]int{10, 4, 0},
+	})
 }
 
 // MySQL is the kind of target for MySQL.
 func MySQL() target.Kind {
-	return kind("mysql", server{dialect: mySQL{}, grants: mySQL{}, name: "MySQL", since: [3]int{8, 0, 14}})
+	return kind("mysql", server{
+		dialect: mySQL{},
+		grants:  mySQL{},
+		name:    "MySQL",
+		since:   [3]int{8, 0, 14},
+	})
 }
 
 // server is one of the two.
@@ -120,7 +136,10 @@ func (t *my) Retire(ctx context.Context, c target.Change) error {
 }
 
 // change reads an account under its lock, and runs the statements that lead from there.
-func (t *my) change(ctx context.Context, attempt string, c target.Change, name string, decide func(account, string) ([]string, error)) error {
+func (t *my) change(
+	ctx context.Context, attempt string, c target.Change, name string,
+	decide func(account, string) ([]string, error),
+) error {
 	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
 	if strings.ContainsRune(name, 0) || name == "" {
 		return target.Denied.Errorf("%s: an account has a name without zero bytes", attempt)
@@ -151,7 +170,8 @@ func (t *my) change(ctx context.Context, attempt string, c target.Change, name s
 	for i, statement := range todo {
 		if err := conn.exec(ctx, statement); err != nil {
 			if number, _, _ := numberOf(err); number == 1396 && t.server.name == "MariaDB" {
-				attempt += ": the account exists, so see whether the server has a password validation plugin and strict_password_validation=ON"
+				attempt += ": the account exists, so see whether the server has a password validation plugin and " +
+					"strict_password_validation=ON"
 			}
 			failed := changeFailed(attempt, err, secrets...)
 			if i > 0 {
@@ -176,7 +196,8 @@ func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.V
 	secrets = append(secrets, t.admin.Secret)
 	conn, err := t.connect(ctx, t.config.AdminAddress, "", t.admin, map[string]string{
 		"sql_mode": "'NO_BACKSLASH_ESCAPES'",
-		// A connection that has silently broken keeps its lock no longer than this; by default that is eight hours.
+		// A connection that has silently broken keeps its lock no longer than this; by default that
+		// is eight hours.
 		"wait_timeout": patience, "net_read_timeout": patience,
 	})
 	if err != nil {
@@ -223,7 +244,10 @@ func (s server) fits(row []string) error {
 	for i := range v {
 		if v[i] != s.since[i] {
 			if v[i] < s.since[i] {
-				return fmt.Errorf("%s %s is too old; %d.%d.%d or later is needed", name, row[0], s.since[0], s.since[1], s.since[2])
+				return fmt.Errorf(
+					"%s %s is too old; %d.%d.%d or later is needed", name, row[0], s.since[0], s.since[1],
+					s.since[2],
+				)
 			}
 			break
 		}
@@ -258,8 +282,8 @@ func (t *my) read(ctx context.Context, conn *conn, name string) (a account, foun
 	return a, true, err
 }
 
-// Inspect compares each credential with the hashes that the server stores. Of the right password of a locked account nothing
-// is said: a person has to look.
+// Inspect compares each credential with the hashes that the server stores. Of the right password of
+// a locked account nothing is said: a person has to look.
 func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	attempt := "read the state of accounts"
 	secrets := []sensitive.Value{t.admin.Secret}

@@ -210,7 +210,9 @@ func (l *lookup) reached(ctx context.Context) ([]identity, error) {
 			}
 		}
 		if len(reached) > maxReached {
-			return nil, fmt.Errorf("%w: %s can take the place of more than %d roles and accounts", errStored, l.who, maxReached)
+			return nil, fmt.Errorf(
+				"%w: %s can take the place of more than %d roles and accounts", errStored, l.who, maxReached,
+			)
 		}
 	}
 	return reached, nil

@@ -14,7 +14,8 @@ type method struct{ plugin, hash string }
 // passwordless are plugins that take no password of the account's: they are left as they are.
 var passwordless = map[string]bool{"unix_socket": true, "auth_socket": true, "named_pipe": true, "gssapi": true}
 
-// account is what the server stores of an account. In MySQL the second method is the retained password.
+// account is what the server stores of an account. In MySQL the second method is the retained
+// password.
 type account struct {
 	methods []method
 	locked  bool
@@ -31,8 +32,8 @@ func (a account) passwords() []method {
 	return out
 }
 
-// find is where among the methods the password is, or -1. It is not certain when a method takes a password of a form that
-// is not known here, and none matches.
+// find is where among the methods the password is, or -1. It is not certain when a method takes a
+// password of a form that is not known here, and none matches.
 func (a account) find(password sensitive.Value) (at int, certain bool) {
 	certain = true
 	for i, m := range a.methods {
@@ -48,7 +49,8 @@ func (a account) find(password sensitive.Value) (at int, certain bool) {
 	return -1, certain
 }
 
-// parsePriv reads mysql.global_priv of MariaDB. Of several methods the empty one of the list stands for the one outside.
+// parsePriv reads mysql.global_priv of MariaDB. Of several methods the empty one of the list stands
+// for the one outside.
 func parsePriv(priv string) (account, error) {
 	type stored struct {
 		Plugin *string `json:"plugin"`
@@ -97,5 +99,6 @@ func parseUser(plugin, hash, attributes, locked string) (account, error) {
 	return a, nil
 }
 
-// quote is a string literal in a session with the SQL mode that connect sets, where a backslash is a backslash.
+// quote is a string literal in a session with the SQL mode that connect sets, where a backslash is
+// a backslash.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -13,24 +13,35 @@ import (
 // invalid is what MariaDB stores of an account that no password opens.
 const invalid = "invalid"
 
-// maxPasswords is how many passwords an account may have at once: clients follow the server to one other method, not to two.
+// maxPasswords is how many passwords an account may have at once: clients follow the server to one
+// other method, not to two.
 const maxPasswords = 2
 
 var (
-	errOthers = errors.New("the account has two passwords, and neither is the one to be replaced; see which is in use, and remove the other")
-	errUnsure = errors.New("the account logs in by a plugin whose passwords cannot be compared; change it to mysql_native_password or caching_sha2_password")
+	errOthers = errors.New(
+		"the account has two passwords, and neither is the one to be replaced; see which is in use, and remove " +
+			"the other",
+	)
+	errUnsure = errors.New(
+		"the account logs in by a plugin whose passwords cannot be compared; change it to mysql_native_password " +
+			"or caching_sha2_password",
+	)
 	errLast   = errors.New("the new password is not the account's, so the old one is not taken away")
-	errPlugin = errors.New("the account's plugin takes no password that can be set; change it to mysql_native_password or caching_sha2_password")
+	errPlugin = errors.New(
+		"the account's plugin takes no password that can be set; change it to mysql_native_password or " +
+			"caching_sha2_password",
+	)
 )
 
-// dialect is how the two servers are told what an account accepts. Each function returns the statements that lead from the
-// account's state to the wanted one; none when it is there already.
+// dialect is how the two servers are told what an account accepts. Each function returns the
+// statements that lead from the account's state to the wanted one; none when it is there already.
 type dialect interface {
 	// add makes the new password work, and leaves the old one.
 	add(who string, a account, old, candidate sensitive.Value) ([]string, error)
 	// replace makes the new password the only one.
 	replace(who string, a account, candidate sensitive.Value) ([]string, error)
-	// remove takes exactly the old password away. With last it may be the only one; otherwise the new one must be there.
+	// remove takes exactly the old password away. With last it may be the only one; otherwise the
+	// new one must be there.
 	remove(who string, a account, old, candidate sensitive.Value, last bool) ([]string, error)
 }
 
@@ -49,9 +60,9 @@ func (mariaDB) statement(who string, methods []method) []string {
 	return []string{"ALTER USER " + who + " IDENTIFIED VIA " + strings.Join(list, " OR ")}
 }
 
-// add keeps the old one first, so that those who use it notice nothing, and the new one second: the server asks clients to
-// switch from one method to the next, and many follow it once only. A third password would be one that an abandoned rotation
-// has left.
+// add keeps the old one first, so that those who use it notice nothing, and the new one second: the
+// server asks clients to switch from one method to the next, and many follow it once only. A third
+// password would be one that an abandoned rotation has left.
 func (d mariaDB) add(who string, a account, old, candidate sensitive.Value) ([]string, error) {
 	at, certain := a.find(candidate)
 	if at >= 0 {
@@ -120,7 +131,8 @@ func (mySQL) set(who, plugin string, password sensitive.Value, retain bool) (str
 	return statement, nil
 }
 
-// add retains the current password, unless the retained one is the old one already: then a lost candidate is current.
+// add retains the current password, unless the retained one is the old one already: then a lost
+// candidate is current.
 func (d mySQL) add(who string, a account, old, candidate sensitive.Value) ([]string, error) {
 	if at, _ := a.find(candidate); at >= 0 {
 		return nil, nil

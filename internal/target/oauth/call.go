@@ -57,7 +57,10 @@ func (c *call) check(name string, t target.TLS) error {
 		errs = append(errs, fmt.Errorf("%s: no string of body holds %s", name, secret))
 	}
 	if countPlaces(c.Body, clientID) == 0 && !strings.Contains(c.URL, clientID) {
-		errs = append(errs, fmt.Errorf("%s: neither url nor body holds %s, so every client would be the same one", name, clientID))
+		errs = append(
+			errs,
+			fmt.Errorf("%s: neither url nor body holds %s, so every client would be the same one", name, clientID),
+		)
 	}
 	return errors.Join(errs...)
 }
@@ -94,7 +97,9 @@ func (c *call) request(ctx context.Context, of target.Credential) (*http.Request
 	if err != nil {
 		return nil, errors.New("the body cannot be made")
 	}
-	req, err := http.NewRequestWithContext(ctx, c.Method, strings.ReplaceAll(c.URL, clientID, id), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(
+		ctx, c.Method, strings.ReplaceAll(c.URL, clientID, id), bytes.NewReader(body),
+	)
 	if err != nil {
 		return nil, errors.New("the URL cannot be made")
 	}

@@ -1,4 +1,5 @@
-// Package oauth is the kind "oauth": the secret of an OAuth 2.0 client at a provider whose administrative API sets it.
+// Package oauth is the kind "oauth": the secret of an OAuth 2.0 client at a provider whose
+// administrative API sets it.
 //
 // Configuration, here for Ory Hydra:
 //
@@ -12,31 +13,39 @@
 //	  }
 //	}
 //
-//	token_urls    the token endpoints at which a client must be able to authenticate, 1 to 10. Required.
-//	client_auth   how it does: "basic" (default; client_secret_basic) or "post" (client_secret_post).
+//	token_urls    the token endpoints at which a client must be able to authenticate, 1 to 10.
+//	              Required.
+//	client_auth   how it does: "basic" (default; client_secret_basic) or "post"
+//	              (client_secret_post).
 //	scope         the scope to ask for; default none.
 //	set           the call that gives a client a secret. Required.
-//	remove        the call that takes one secret of a client away, for a provider that keeps two: its body must name the secret
-//	              to remove. With it the strategy is overlap, set must leave the other secret alone, and both calls must be
-//	              repeatable. Without it, it is single.
-//	admin_auth    how the administrator authenticates: "bearer" (default; the secret of the administrator's credential is the
-//	              token), "basic" (account and secret), or "none".
+//	remove        the call that takes one secret of a client away, for a provider that keeps two:
+//	              its body must name the secret to remove. With it the strategy is overlap, set must
+//	              leave the other secret alone, and both calls must be repeatable. Without it, it is
+//	              single.
+//	admin_auth    how the administrator authenticates: "bearer" (default; the secret of the
+//	              administrator's credential is the token), "basic" (account and secret), or "none".
 //	tls           ca, server_name, off, for every address: see target.TLS.
 //	password_length, password_punctuation   see target.PasswordRule.
 //
-// A call has method (POST, PUT, PATCH or DELETE), url, body (any JSON), content_type (default application/json), and ok (the
-// statuses that mean success; default 200, 201 and 204). {client_id} in the url, and {client_id} and {secret} within strings of
-// the body, are replaced: as a part of a URL and as a part of a JSON string, so a value cannot become syntax. A secret in a URL is
-// refused. When one call replaces the whole client (PUT), its body must hold everything else that the client is to keep.
+// A call has method (POST, PUT, PATCH or DELETE), url, body (any JSON), content_type (default
+// application/json), and ok (the statuses that mean success; default 200, 201 and 204). {client_id}
+// in the url, and {client_id} and {secret} within strings of the body, are replaced: as a part of a
+// URL and as a part of a JSON string, so a value cannot become syntax. A secret in a URL is
+// refused. When one call replaces the whole client (PUT), its body must hold everything else that
+// the client is to keep.
 //
-// The administrator needs to be able to change the secret of the clients in question, and nothing else. Verify gets a token by
-// the client credentials grant, which the client must be allowed, and throws it away: it stays valid until it expires.
+// The administrator needs to be able to change the secret of the clients in question, and nothing
+// else. Verify gets a token by the client credentials grant, which the client must be allowed, and
+// throws it away: it stays valid until it expires.
 //
-// There is no mode for RFC 7592 (management by the client's own registration token), on purpose. There the server alone chooses
-// secrets (section 2.2 forbids a client to set one), and any reply, even to a read, may bring a new secret or a new registration
-// token (section 3). When that reply is lost, the live credential exists nowhere but at the provider, as a hash: what must never
-// happen. Where secrets are made by the provider, its administrator stores them with PutSecretValue (docs/rotation.md). A
-// provider that answers a set with another secret than the one it was given is found out, and said to be unusable.
+// There is no mode for RFC 7592 (management by the client's own registration token), on purpose.
+// There the server alone chooses secrets (section 2.2 forbids a client to set one), and any reply,
+// even to a read, may bring a new secret or a new registration token (section 3). When that reply
+// is lost, the live credential exists nowhere but at the provider, as a hash: what must never
+// happen. Where secrets are made by the provider, its administrator stores them with PutSecretValue
+// (docs/rotation.md). A provider that answers a set with another secret than the one it was given
+// is found out, and said to be unusable.
 package oauth
 
 import (
@@ -115,7 +124,10 @@ func parse(raw json.RawMessage) (config, error) {
 
 func open(c config, s target.Settings) (target.Target, error) {
 	if c.AdminAuth != "none" && s.Admin.Secret.IsZero() {
-		return nil, fmt.Errorf("target %s has no administrator's credential; name a secret with one, or set admin_auth to none", s.Name)
+		return nil, fmt.Errorf(
+			"target %s has no administrator's credential; name a secret with one, or set admin_auth to none",
+			s.Name,
+		)
 	}
 	return &provider{
 		PasswordRule: c.PasswordRule,
@@ -155,15 +167,18 @@ func (p *provider) Apply(ctx context.Context, c target.Change) error {
 	if target.ClassOf(err) != target.Refused {
 		return err
 	}
-	// A provider that remembers former secrets refuses the one that an earlier attempt has set: a refusal alone does not
-	// prove that the secret is dead.
+	// A provider that remembers former secrets refuses the one that an earlier attempt has set: a
+	// refusal alone does not prove that the secret is dead.
 	switch verr := p.Verify(ctx, c.New); {
 	case verr == nil:
 		return nil
 	case target.ClassOf(verr) == target.Rejected:
 		return err
 	default:
-		return target.Failed(target.Unknown, "", fmt.Sprintf("%v; whether it was set before is not known: %v", err, verr), c.New.Secret, c.Old.Secret)
+		return target.Failed(
+			target.Unknown, "", fmt.Sprintf("%v; whether it was set before is not known: %v", err, verr),
+			c.New.Secret, c.Old.Secret,
+		)
 	}
 }
 
@@ -176,7 +191,8 @@ func (p *provider) Retire(ctx context.Context, c target.Change) error {
 	return p.do(ctx, p.config.Remove, what, c.Old, c.New)
 }
 
-// do makes an administrator's call about one credential; other is not sent, but must not be told either.
+// do makes an administrator's call about one credential; other is not sent, but must not be told
+// either.
 func (p *provider) do(ctx context.Context, call *call, what string, c, other target.Credential) error {
 	secrets := []sensitive.Value{c.Secret, other.Secret, p.admin.Secret}
 	req, err := call.request(ctx, c)
@@ -186,7 +202,10 @@ func (p *provider) do(ctx context.Context, call *call, what string, c, other tar
 	switch p.config.AdminAuth {
 	case "", "bearer":
 		if strings.ContainsFunc(p.admin.Secret.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return target.Failed(target.Denied, "", what+": the administrator's token has characters that a header cannot carry", secrets...)
+			return target.Failed(
+				target.Denied, "", what+": the administrator's token has characters that a header cannot carry",
+				secrets...,
+			)
 		}
 		req.Header.Set("Authorization", "Bearer "+p.admin.Secret.Reveal())
 	case "basic":
@@ -202,13 +221,18 @@ func (p *provider) do(ctx context.Context, call *call, what string, c, other tar
 	return sameSecret(got, what, c, secrets)
 }
 
-// class is what a status of an administrator's call says. What is not a plain no from the one who was asked counts as no
-// answer.
+// class is what a status of an administrator's call says. What is not a plain no from the one who
+// was asked counts as no answer.
 func class(status int) target.Class {
 	switch status {
 	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity:
 		return target.Refused
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusUnsupportedMediaType:
+	case http.StatusUnauthorized,
+		http.StatusForbidden,
+		http.StatusNotFound,
+		http.StatusMethodNotAllowed,
+		http.StatusGone,
+		http.StatusUnsupportedMediaType:
 		return target.Denied
 	case http.StatusTooManyRequests:
 		return target.Unreachable
@@ -235,9 +259,14 @@ func sameSecret(got rest.Reply, what string, c target.Credential, secrets []sens
 	var client struct {
 		Secret string `json:"client_secret"`
 	}
-	if got.JSON && json.Unmarshal(got.Body, &client) == nil && client.Secret != "" && !sensitive.New(client.Secret).Equal(c.Secret) {
-		return target.Failed(target.Unknown, "", what+": the provider chose another secret than the one that it was given, and no copy of that "+
-			"is kept; this kind cannot be used with it", append(secrets, sensitive.New(client.Secret))...)
+	if got.JSON && json.Unmarshal(got.Body, &client) == nil && client.Secret != "" &&
+		!sensitive.New(client.Secret).Equal(c.Secret) {
+		return target.Failed(
+			target.Unknown,
+			"",
+			what+": the provider chose another secret than the one that it was given, and no copy of that "+
+				"is kept; this kind cannot be used with it",
+			append(secrets, sensitive.New(client.Secret))...)
 	}
 	return nil
 }
@@ -285,12 +314,14 @@ func judgeToken(got rest.Reply, what string, c target.Credential) error {
 	switch {
 	case known && got.Status == http.StatusOK && answer.AccessToken != "":
 		return nil
-	case known && answer.Error == "invalid_client" && (got.Status == http.StatusUnauthorized || got.Status == http.StatusBadRequest),
+	case known && answer.Error == "invalid_client" &&
+		(got.Status == http.StatusUnauthorized || got.Status == http.StatusBadRequest),
 		// Keycloak's word for a wrong secret, with the status that RFC 6749 has for it.
 		known && answer.Error == "unauthorized_client" && got.Status == http.StatusUnauthorized:
 		return answered(target.Rejected, what, got, []sensitive.Value{c.Secret})
 	default:
-		// Among them a client without the right to this grant, of which a provider may say so before it looks at the secret.
+		// Among them a client without the right to this grant, of which a provider may say so
+		// before it looks at the secret.
 		return answered(target.Unknown, what, got, []sensitive.Value{c.Secret})
 	}
 }

@@ -1,6 +1,6 @@
-// Package plugin is the protocol between Keyturn and a program of the user's own that changes credentials: what is asked,
-// what may be answered, and what each answer means. The kinds webhook and command carry it; docs/plugin.md describes it for
-// those who write such a program.
+// Package plugin is the protocol between Keyturn and a program of the user's own that changes
+// credentials: what is asked, what may be answered, and what each answer means. The kinds webhook
+// and command carry it; docs/plugin.md describes it for those who write such a program.
 package plugin
 
 import (
@@ -39,8 +39,8 @@ const (
 type Settings struct {
 	// Strategy is the one that the plug-in implements: single, overlap or double.
 	Strategy target.Strategy `json:"strategy"`
-	// Generate says that the plug-in makes new credentials itself, with the step generate. Otherwise they are passwords by
-	// the rule.
+	// Generate says that the plug-in makes new credentials itself, with the step generate.
+	// Otherwise they are passwords by the rule.
 	Generate bool `json:"generate,omitempty"`
 	target.PasswordRule
 }
@@ -51,12 +51,21 @@ func (s Settings) Check() error {
 	switch s.Strategy {
 	case target.Single, target.Overlap, target.Double:
 	case "":
-		errs = append(errs, errors.New("strategy is required, the one that the plug-in implements: single, overlap or double"))
+		errs = append(
+			errs,
+			errors.New("strategy is required, the one that the plug-in implements: single, overlap or double"),
+		)
 	default:
 		errs = append(errs, fmt.Errorf("strategy %q is none of single, overlap and double", s.Strategy))
 	}
 	if s.Generate && s.PasswordRule != (target.PasswordRule{}) {
-		errs = append(errs, errors.New("generate leaves the credential's form to the plug-in; leave password_length and password_punctuation out"))
+		errs = append(
+			errs,
+			errors.New(
+				"generate leaves the credential's form to the plug-in; leave password_length and "+
+					"password_punctuation out",
+			),
+		)
 	}
 	return errors.Join(append(errs, s.PasswordRule.Check())...)
 }
@@ -69,8 +78,8 @@ type Target struct {
 	// Admin is passed to the plug-in when Pass is set: as the member admin of each request.
 	Admin target.Credential
 	Pass  bool
-	// Call carries a request to the plug-in and returns what it answered, or an *target.Error that says why there is no
-	// answer.
+	// Call carries a request to the plug-in and returns what it answered, or an *target.Error that
+	// says why there is no answer.
 	Call func(ctx context.Context, step Step, request []byte, secrets []sensitive.Value) (Answer, error)
 }
 
@@ -78,13 +87,17 @@ type Target struct {
 type Answer struct {
 	// JSON is the body.
 	JSON []byte
-	// Proven says that the plug-in has proved who it is. Without, nothing that it says is for callers but its result.
+	// Proven says that the plug-in has proved who it is. Without, nothing that it says is for
+	// callers but its result.
 	Proven bool
-	// MayBeOK is false where the transport says of itself that the step did not succeed, such as by an HTTP status.
+	// MayBeOK is false where the transport says of itself that the step did not succeed, such as by
+	// an HTTP status.
 	MayBeOK bool
-	// Code is the transport's own word for the outcome, such as HTTP 401. It is told when the body has no code.
+	// Code is the transport's own word for the outcome, such as HTTP 401. It is told when the body
+	// has no code.
 	Code string
-	// Said is what the plug-in said beside the answer, without secrets. It is told when the body has no message.
+	// Said is what the plug-in said beside the answer, without secrets. It is told when the body
+	// has no message.
 	Said string
 }
 
@@ -131,9 +144,20 @@ func (t *Target) Retire(ctx context.Context, c target.Change) error { return t.c
 
 func (t *Target) change(ctx context.Context, step Step, c target.Change) error {
 	if c.Strategy != t.Settings.Strategy {
-		return target.Denied.Errorf("%s of target %s: its strategy is %s, not %s", step, t.Name, t.Settings.Strategy, c.Strategy)
+		return target.Denied.Errorf(
+			"%s of target %s: its strategy is %s, not %s", step, t.Name, t.Settings.Strategy, c.Strategy,
+		)
 	}
-	_, err := t.ask(ctx, request{Step: step, ChangeID: c.ID, Account: c.New.Account, New: wire(c.New), Old: wire(c.Old)})
+	_, err := t.ask(
+		ctx,
+		request{
+			Step:     step,
+			ChangeID: c.ID,
+			Account:  c.New.Account,
+			New:      wire(c.New),
+			Old:      wire(c.Old),
+		},
+	)
 	return err
 }
 
@@ -157,7 +181,9 @@ func (t *Target) Inspect(ctx context.Context, credentials []target.Credential) (
 		return nil, err
 	}
 	if len(answer.States) != len(credentials) {
-		return nil, t.malformed(State, Answer{}, fmt.Sprintf("%d states for %d credentials", len(answer.States), len(credentials)))
+		return nil, t.malformed(
+			State, Answer{}, fmt.Sprintf("%d states for %d credentials", len(answer.States), len(credentials)),
+		)
 	}
 	out := make([]target.Liveness, len(credentials))
 	for i, s := range answer.States {
@@ -175,7 +201,9 @@ func (t *Target) Inspect(ctx context.Context, credentials []target.Credential) (
 }
 
 // Generate is the step of that name where the plug-in has it, and a password by the rule otherwise.
-func (t *Target) Generate(ctx context.Context, account string, old target.Credential, random io.Reader) (target.Credential, error) {
+func (t *Target) Generate(
+	ctx context.Context, account string, old target.Credential, random io.Reader,
+) (target.Credential, error) {
 	if !t.Settings.Generate {
 		return t.Settings.PasswordRule.Generate(ctx, account, old, random)
 	}
@@ -192,14 +220,24 @@ func (t *Target) Generate(ctx context.Context, account string, old target.Creden
 	case c.Secret == old.Secret.Reveal():
 		return target.Credential{}, t.malformed(Generate, Answer{}, "the credential that is in use")
 	}
-	return target.Credential{Account: account, Secret: sensitive.New(c.Secret), ID: c.ID, Public: c.Public}, nil
+	return target.Credential{
+		Account: account,
+		Secret:  sensitive.New(c.Secret),
+		ID:      c.ID,
+		Public:  c.Public,
+	}, nil
 }
 
 func wire(c target.Credential) *credential {
 	if c.IsZero() {
 		return nil
 	}
-	return &credential{Account: c.Account, Secret: c.Secret.Reveal(), ID: c.ID, Public: c.Public}
+	return &credential{
+		Account: c.Account,
+		Secret:  c.Secret.Reveal(),
+		ID:      c.ID,
+		Public:  c.Public,
+	}
 }
 
 // ask carries one request and judges the answer.
@@ -220,7 +258,9 @@ func (t *Target) ask(ctx context.Context, r request) (reply, error) {
 	}
 	body, err := encode(r)
 	if err != nil {
-		return reply{}, target.Denied.Errorf("%s of target %s: an account or credential is not valid UTF-8, which JSON cannot carry", r.Step, t.Name)
+		return reply{}, target.Denied.Errorf(
+			"%s of target %s: an account or credential is not valid UTF-8, which JSON cannot carry", r.Step, t.Name,
+		)
 	}
 	answer, err := t.Call(ctx, r.Step, body, secrets)
 	if err != nil {
@@ -229,7 +269,8 @@ func (t *Target) ask(ctx context.Context, r request) (reply, error) {
 	return t.judge(r.Step, answer, secrets)
 }
 
-// parts are a secret and, of one with several lines such as a private key, the lines: a plug-in may quote one of them.
+// parts are a secret and, of one with several lines such as a private key, the lines: a plug-in may
+// quote one of them.
 func parts(secret string) []sensitive.Value {
 	out := []sensitive.Value{sensitive.New(secret)}
 	if lines := strings.Fields(secret); len(lines) > 1 {
@@ -261,8 +302,8 @@ func encode(r request) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// meaning is the class of each result other than ok, and the steps that may answer so. What a step may not answer counts
-// as no answer.
+// meaning is the class of each result other than ok, and the steps that may answer so. What a step
+// may not answer counts as no answer.
 var meaning = map[string]struct {
 	class target.Class
 	steps string

@@ -13,8 +13,9 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// oneMessage is how a statement with parameters is sent inside a transaction. In several messages, one that was cut off before the
-// last would leave the server with a lock and waiting for the rest, which no timeout of the server counts as idle.
+// oneMessage is how a statement with parameters is sent inside a transaction. In several messages,
+// one that was cut off before the last would leave the server with a lock and waiting for the rest,
+// which no timeout of the server counts as idle.
 const oneMessage = pgx.QueryExecModeSimpleProtocol
 
 // attemptAt is one connection of the administrator, and how to speak of what it is for.
@@ -34,10 +35,12 @@ type abilities struct {
 
 func (a *attemptAt) abilities(ctx context.Context) (abilities, error) {
 	var able abilities
-	err := a.conn.QueryRow(ctx, `SELECT pg_catalog.current_setting('max_prepared_transactions')::int4 OPERATOR(pg_catalog.>) 0,
+	err := a.conn.QueryRow(ctx, `SELECT
+		pg_catalog.current_setting('max_prepared_transactions')::int4 OPERATOR(pg_catalog.>) 0,
 		pg_catalog.has_column_privilege('pg_catalog.pg_authid', 'rolpassword', 'SELECT')
 			AND pg_catalog.has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT'),
-		COALESCE(pg_catalog.current_setting('scram_iterations', true)::int4, 0)`).Scan(&able.prepares, &able.reads, &able.iterations)
+		COALESCE(pg_catalog.current_setting('scram_iterations', true)::int4, 0)`).
+		Scan(&able.prepares, &able.reads, &able.iterations)
 	if err != nil {
 		return able, failed(a.what, err, a.secrets...)
 	}
@@ -47,8 +50,9 @@ func (a *attemptAt) abilities(ctx context.Context) (abilities, error) {
 	return able, nil
 }
 
-// begin begins a transaction and takes the role's lock, which keeps other engines out until it ends, prepared or not.
-// Names in statements cannot be captured by objects in another schema, and no wait is for long.
+// begin begins a transaction and takes the role's lock, which keeps other engines out until it
+// ends, prepared or not. Names in statements cannot be captured by objects in another schema, and
+// no wait is for long.
 func (a *attemptAt) begin(ctx context.Context, account string) error {
 	for _, statement := range []string{
 		"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
@@ -57,7 +61,8 @@ func (a *attemptAt) begin(ctx context.Context, account string) error {
 		"SET LOCAL lock_timeout = '3s'",
 		"SET LOCAL idle_in_transaction_session_timeout = '10s'", // a connection that has silently broken keeps no lock
 		// A setting that waits for standbys stays.
-		"SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local')",
+		`SELECT set_config('synchronous_commit', 'on', true)
+			WHERE current_setting('synchronous_commit') IN ('off', 'local')`,
 	} {
 		if err := a.run(ctx, statement); err != nil {
 			return err
@@ -65,7 +70,10 @@ func (a *attemptAt) begin(ctx context.Context, account string) error {
 	}
 	_, err := a.conn.Exec(ctx, "SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", oneMessage, lockKey(account))
 	if answer, ok := errors.AsType[*pgconn.PgError](err); ok && answer.Code == "55P03" {
-		return target.Failed(target.Unreachable, answer.Code, a.what+": another change of this role is in progress; pg_prepared_xacts shows one that was left")
+		return target.Failed(
+			target.Unreachable, answer.Code,
+			a.what+": another change of this role is in progress; pg_prepared_xacts shows one that was left",
+		)
 	}
 	if err != nil {
 		return failed(a.what, err, a.secrets...)
@@ -79,7 +87,8 @@ func lockKey(account string) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 
-// run runs a statement inside a transaction. It takes no parameters, because ALTER ROLE cannot have any.
+// run runs a statement inside a transaction. It takes no parameters, because ALTER ROLE cannot have
+// any.
 func (a *attemptAt) run(ctx context.Context, statement string) error {
 	if _, err := a.conn.PgConn().Exec(ctx, statement).ReadAll(); err != nil {
 		return failed(a.what, err, a.secrets...)
@@ -104,7 +113,8 @@ func (a *attemptAt) rollback(ctx context.Context) error { return a.run(ctx, "ROL
 // stored is the verifier of a role; empty when it has none.
 func (a *attemptAt) stored(ctx context.Context, account string) (string, error) {
 	var stored *string
-	err := a.conn.QueryRow(ctx, "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1", oneMessage, account).Scan(&stored)
+	err := a.conn.QueryRow(ctx, "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1", oneMessage, account).
+		Scan(&stored)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "", target.Failed(target.Denied, "42704", a.what+": the role does not exist")
@@ -119,7 +129,9 @@ func (a *attemptAt) stored(ctx context.Context, account string) (string, error) 
 // finishPrepared commits or rolls back the prepared transaction of that name, if there is one.
 func (a *attemptAt) finishPrepared(ctx context.Context, gid string, commit bool) error {
 	var found bool
-	if err := a.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1)", oneMessage, gid).Scan(&found); err != nil {
+	err := a.conn.QueryRow(ctx, `SELECT EXISTS
+		(SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1)`, oneMessage, gid).Scan(&found)
+	if err != nil {
 		return failed(a.what, err, a.secrets...)
 	}
 	if !found {

@@ -13,13 +13,13 @@ import (
 const (
 	defaultPort     = "5432"
 	defaultDatabase = "postgres"
-	// maxName is the length of a role's or database's name in bytes. The server cuts a longer one, and would then change
-	// another role.
+	// maxName is the length of a role's or database's name in bytes. The server cuts a longer one,
+	// and would then change another role.
 	maxName = 63
 )
 
-// authMethods are the ways of logging in that a configuration may allow. "none" is not one: with it every password works,
-// and nothing can be verified.
+// authMethods are the ways of logging in that a configuration may allow. "none" is not one: with it
+// every password works, and nothing can be verified.
 var authMethods = []string{"scram-sha-256", "md5", "password"}
 
 // config is the configuration; the package comment tells each member.
@@ -54,7 +54,10 @@ func parse(raw json.RawMessage) (config, error) {
 	}
 	for _, method := range c.RequireAuth {
 		if !slices.Contains(authMethods, method) {
-			errs = append(errs, fmt.Errorf("require_auth has no %q; it is a list of %s", method, strings.Join(authMethods, ", ")))
+			errs = append(
+				errs,
+				fmt.Errorf("require_auth has no %q; it is a list of %s", method, strings.Join(authMethods, ", ")),
+			)
 		}
 	}
 	if len(c.RequireAuth) == 0 {

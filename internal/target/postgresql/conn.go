@@ -20,7 +20,8 @@ const (
 	goodbyeTimeout = time.Second
 )
 
-// connect opens a connection with these settings and none from the environment, a service or a password file.
+// connect opens a connection with these settings and none from the environment, a service or a
+// password file.
 func (t *pg) connect(ctx context.Context, address, database string, c target.Credential) (*pgx.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -34,20 +35,39 @@ func (t *pg) connect(ctx context.Context, address, database string, c target.Cre
 	if err != nil {
 		return nil, errors.New("the PG* variables of the environment are not well formed; unset them")
 	}
-	cfg.Host, cfg.Port, cfg.Database, cfg.User, cfg.Password = host, uint16(n), database, c.Account, prepare(c.Secret.Reveal())
-	cfg.TLSConfig, cfg.Fallbacks, cfg.ConnectTimeout = t.config.TLS.Config(host), nil, dialTimeout
-	cfg.RequireAuth, cfg.ChannelBinding, cfg.SSLCertMode, cfg.SSLNegotiation = strings.Join(t.config.RequireAuth, ","), "prefer", "disable", "postgres"
-	cfg.MinProtocolVersion, cfg.MaxProtocolVersion, cfg.KerberosSrvName, cfg.KerberosSpn = "3.0", "3.0", "", ""
+	cfg.Host = host
+	cfg.Port = uint16(n)
+	cfg.Database = database
+	cfg.User = c.Account
+	cfg.Password = prepare(c.Secret.Reveal())
+	cfg.TLSConfig = t.config.TLS.Config(host)
+	cfg.Fallbacks = nil
+	cfg.ConnectTimeout = dialTimeout
+	cfg.RequireAuth = strings.Join(t.config.RequireAuth, ",")
+	cfg.ChannelBinding = "prefer"
+	cfg.SSLCertMode = "disable"
+	cfg.SSLNegotiation = "postgres"
+	cfg.MinProtocolVersion = "3.0"
+	cfg.MaxProtocolVersion = "3.0"
+	cfg.KerberosSrvName = ""
+	cfg.KerberosSpn = ""
 	cfg.RuntimeParams = map[string]string{"application_name": "keyturn", "client_encoding": "UTF8"}
-	cfg.ValidateConnect, cfg.AfterConnect, cfg.OAuthTokenProvider = nil, nil, nil
+	cfg.ValidateConnect = nil
+	cfg.AfterConnect = nil
+	cfg.OAuthTokenProvider = nil
 	cfg.DialFunc = pgconn.DialFunc(t.dial)
-	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer resolves it
-	// Nothing is prepared under a name, so that a pooler between us and the server does no harm.
-	cfg.DefaultQueryExecMode, cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = pgx.QueryExecModeExec, 0, 0
+	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) {
+		return []string{host}, nil // the dialer resolves the name
+	}
+	// Nothing is prepared under a name, so that a pooler between Keyturn and the server does no harm.
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	cfg.StatementCacheCapacity = 0
+	cfg.DescriptionCacheCapacity = 0
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// disconnect says goodbye even when the context of the call has ended, but does not wait long for an answer.
+// disconnect says goodbye even when the context of the call has ended, but does not wait long for
+// an answer.
 func disconnect(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
 	defer cancel()
@@ -64,7 +84,10 @@ func (t *pg) asAdminOf(ctx context.Context, attempt, database string, secrets ..
 	if err == nil {
 		return conn, nil
 	}
-	failed := t.loginFailed(attempt+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress, err, append(secrets, t.admin.Secret)...)
+	failed := t.loginFailed(
+		attempt+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress, err,
+		append(secrets, t.admin.Secret)...,
+	)
 	if failed.Class == target.Rejected {
 		failed.Class = target.Denied
 	}
@@ -82,27 +105,38 @@ func (t *pg) loginFailed(attempt string, err error, secrets ...sensitive.Value) 
 		}
 		return failed
 	case strings.Contains(err.Error(), "require_auth check failed"):
-		return target.Failed(target.Denied, "", attempt+": the server does not ask for the password in a way that the setting require_auth allows; see pg_hba.conf", secrets...)
+		return target.Failed(
+			target.Denied,
+			"",
+			attempt+": the server does not ask for the password in a way that the setting require_auth allows; "+
+				"see pg_hba.conf",
+			secrets...)
 	}
 	return target.NotSent(attempt, connectReason(err), secrets...)
 }
 
-// loginClass is what the server's answer to a login says of the credential. The routine tells apart what has one code, and
-// is the same in every language that the server speaks.
+// loginClass is what the server's answer to a login says of the credential. The routine tells apart
+// what has one code, and is the same in every language that the server speaks.
 func loginClass(answer *pgconn.PgError) target.Class {
 	switch {
-	case answer.Code == "28000" && (answer.Routine == "ClientAuthentication" || answer.Routine == "InitializeSessionUserId"):
-		// pg_hba.conf lets nobody in so, or the password was right and the role may not log in. Neither is about the password.
+	case answer.Code == "28000" &&
+		(answer.Routine == "ClientAuthentication" || answer.Routine == "InitializeSessionUserId"):
+		// pg_hba.conf lets nobody in so, or the password was right and the role may not log in.
+		// Neither is about the password.
 		return target.Denied
 	case answer.Code == "28P01", answer.Code == "28000":
 		return target.Rejected
-	case answer.Code == "3D000", answer.Code == "42501", strings.HasPrefix(answer.Code, "0A"), strings.HasPrefix(answer.Code, "22"):
+	case answer.Code == "3D000",
+		answer.Code == "42501",
+		strings.HasPrefix(answer.Code, "0A"),
+		strings.HasPrefix(answer.Code, "22"):
 		return target.Denied // no such database, or no right to connect to it, or a parameter it does not have
 	}
 	return target.Unreachable // starting, stopping, full, or broken before anything was asked
 }
 
-// connectReason is the innermost cause that says something: the driver's own text repeats the configuration.
+// connectReason is the innermost cause that says something: the driver's own text repeats the
+// configuration.
 func connectReason(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op
@@ -123,8 +157,8 @@ func answerText(answer *pgconn.PgError) string {
 	return answer.Message + " (" + answer.Detail + ")"
 }
 
-// failed classifies an error of a statement inside a transaction whose end has not been asked for: whatever broke, the server
-// rolls back, so nothing has happened.
+// failed classifies an error of a statement inside a transaction whose end has not been asked for:
+// whatever broke, the server rolls back, so nothing has happened.
 func failed(attempt string, err error, secrets ...sensitive.Value) *target.Error {
 	answer, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -133,11 +167,15 @@ func failed(attempt string, err error, secrets ...sensitive.Value) *target.Error
 	return target.Failed(statementClass(answer.Code), answer.Code, attempt+": "+answerText(answer), secrets...)
 }
 
-// ended classifies an error of the end of a transaction: without an answer it is open what happened.
+// ended classifies an error of the end of a transaction: without an answer it is open what
+// happened.
 func ended(attempt string, err error, secrets ...sensitive.Value) *target.Error {
 	answer, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
-	case !ok, strings.HasPrefix(answer.Code, "57P"), strings.HasPrefix(answer.Code, "08"), strings.HasPrefix(answer.Code, "XX"):
+	case !ok,
+		strings.HasPrefix(answer.Code, "57P"),
+		strings.HasPrefix(answer.Code, "08"),
+		strings.HasPrefix(answer.Code, "XX"):
 		return target.NoAnswer(attempt, err, secrets...)
 	}
 	return target.Failed(statementClass(answer.Code), answer.Code, attempt+": "+answerText(answer), secrets...)

@@ -9,7 +9,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Inspect compares each credential with the verifier that the server stores, where the administrator may read it.
+// Inspect compares each credential with the verifier that the server stores, where the
+// administrator may read it.
 func (t *pg) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	a := &attemptAt{t: t, what: "read the verifiers of roles"}
 	for _, c := range credentials {
@@ -34,15 +35,18 @@ func (t *pg) Inspect(ctx context.Context, credentials []target.Credential) ([]ta
 	return out, nil
 }
 
-// liveness also counts the date until which a password is valid: past it the server rejects the right one. A role that may
-// not log in at all is for a person to look at, so of its right password nothing is said.
+// liveness also counts the date until which a password is valid: past it the server rejects the
+// right one. A role that may not log in at all is for a person to look at, so of its right password
+// nothing is said.
 func (a *attemptAt) liveness(ctx context.Context, c target.Credential) (target.Liveness, error) {
 	if checkName(c.Account) != nil {
 		return target.Dead, nil
 	}
 	var canLogin, expired bool
-	err := a.conn.QueryRow(ctx, `SELECT rolcanlogin, COALESCE(rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now(), false)
-		FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) $1`, c.Account).Scan(&canLogin, &expired)
+	err := a.conn.QueryRow(ctx, `SELECT rolcanlogin,
+			COALESCE(rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now(), false)
+		FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) $1`, c.Account).
+		Scan(&canLogin, &expired)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return target.Dead, nil
 	}

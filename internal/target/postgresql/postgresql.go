@@ -2,31 +2,38 @@
 //
 // The configuration, a JSON object:
 //
-//	address              host or host:port of the server, or of the pooler that applications use (required; port 5432)
-//	admin_address        where the administrator logs in; default address. Here it is changed, so not a pooler that hands
-//	                     out another server, and not a standby
-//	verify               a list of addresses where a new password must work before it is current: writer, readers, pooler;
-//	                     default address alone
+//	address              host or host:port of the server, or of the pooler that applications use
+//	                     (required; port 5432)
+//	admin_address        where the administrator logs in; default address. Here it is changed, so
+//	                     not a pooler that hands out another server, and not a standby
+//	verify               a list of addresses where a new password must work before it is current:
+//	                     writer, readers, pooler; default address alone
 //	database             the database that everybody logs in to; default postgres
-//	tls                  {"ca": PEM, "server_name": name} or {"off": true}; default: on, verified against the machine's authorities
-//	check_sql            one read-only statement that must succeed with the new password at every verify address; it runs in a
-//	                     read-only transaction that is rolled back
-//	scram_iterations     of new passwords, 4096 to 1000000; default the server's scram_iterations, or 4096 where it has none
-//	require_auth         how the server may ask for a password, a list of scram-sha-256, md5, password; default scram-sha-256.
-//	                     A server that asks for none is refused: nothing could be verified there
+//	tls                  {"ca": PEM, "server_name": name} or {"off": true}; default: on, verified
+//	                     against the machine's authorities
+//	check_sql            one read-only statement that must succeed with the new password at every
+//	                     verify address; it runs in a read-only transaction that is rolled back
+//	scram_iterations     of new passwords, 4096 to 1000000; default the server's scram_iterations,
+//	                     or 4096 where it has none
+//	require_auth         how the server may ask for a password, a list of scram-sha-256, md5,
+//	                     password; default scram-sha-256. A server that asks for none is refused:
+//	                     nothing could be verified there
 //	password_length      12 to 128, default 32
 //	password_punctuation characters to use beside letters and digits; default none
 //
-// The administrator needs at the least CREATEROLE, and since PostgreSQL 16 the ADMIN option on the roles that it changes. With
+// The administrator needs at the least CREATEROLE, and since PostgreSQL 16 the ADMIN option on the
+// roles that it changes. With
 //
 //	GRANT SELECT (rolname, rolpassword) ON pg_catalog.pg_authid TO administrator
 //
-// it also reads verifiers, and then no login is needed to find out what is live, and Retire takes away exactly the old
-// password. The password never leaves this process but in a login: the server gets a SCRAM-SHA-256 verifier.
+// it also reads verifiers, and then no login is needed to find out what is live, and Retire takes
+// away exactly the old password. The password never leaves this process but in a login: the server
+// gets a SCRAM-SHA-256 verifier.
 //
-// Strategy single runs ALTER ROLE in a prepared transaction where the server allows some (max_prepared_transactions above 0)
-// and no pooler hides it. After any crash pg_prepared_xacts tells what became of it, and the next Apply of the same change
-// commits what was prepared. Strategy double takes turns between two roles; Preparer makes them from one.
+// Strategy single runs ALTER ROLE in a prepared transaction where the server allows some
+// (max_prepared_transactions above 0) and no pooler hides it. After any crash pg_prepared_xacts
+// tells what became of it, and the next Apply of the same change commits what was prepared.
+// Strategy double takes turns between two roles; Preparer makes them from one.
 package postgresql
 
 import (
@@ -84,7 +91,12 @@ func (t *pg) Apply(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer disconnect(conn)
-	a := &attemptAt{t: t, conn: conn, what: attempt, secrets: secrets}
+	a := &attemptAt{
+		t:       t,
+		conn:    conn,
+		what:    attempt,
+		secrets: secrets,
+	}
 	able, err := a.abilities(ctx)
 	if err != nil {
 		return err
@@ -102,8 +114,8 @@ func (t *pg) Apply(ctx context.Context, c target.Change) error {
 // transactionName is that of the prepared transaction of a change.
 func transactionName(changeID string) string { return "keyturn-" + changeID }
 
-// alter sets the password unless it is set already, in one transaction under the role's lock. With a name the transaction is
-// prepared before it is committed.
+// alter sets the password unless it is set already, in one transaction under the role's lock. With
+// a name the transaction is prepared before it is committed.
 func (a *attemptAt) alter(ctx context.Context, c target.Credential, able abilities, gid string) error {
 	if err := a.begin(ctx, c.Account); err != nil {
 		return err
@@ -147,7 +159,12 @@ func (t *pg) Revert(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer disconnect(conn)
-	a := &attemptAt{t: t, conn: conn, what: attempt, secrets: secrets}
+	a := &attemptAt{
+		t:       t,
+		conn:    conn,
+		what:    attempt,
+		secrets: secrets,
+	}
 	gid := transactionName(c.ID)
 	if err := a.finishPrepared(ctx, gid, false); err != nil {
 		return err
@@ -180,7 +197,12 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer disconnect(conn)
-	a := &attemptAt{t: t, conn: conn, what: attempt, secrets: secrets}
+	a := &attemptAt{
+		t:       t,
+		conn:    conn,
+		what:    attempt,
+		secrets: secrets,
+	}
 	able, err := a.abilities(ctx)
 	if err != nil {
 		return err
@@ -201,7 +223,8 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 	return a.end(ctx, "COMMIT")
 }
 
-// stillOld tells whether the role's password is still the old one: by the verifier, or by one login where that cannot be read.
+// stillOld tells whether the role's password is still the old one: by the verifier, or by one login
+// where that cannot be read.
 func (a *attemptAt) stillOld(ctx context.Context, old target.Credential, able abilities) (bool, error) {
 	if able.reads {
 		stored, err := a.stored(ctx, old.Account)

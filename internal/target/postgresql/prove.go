@@ -16,39 +16,9 @@ import (
 // shownDifferences is how many an error names.
 const shownDifferences = 5
 
-// rights lists what the login, not the role that it has taken, may do with everything in a database, its settings included.
-// What every role may do to the server's own objects is left out.
-const rights = `
-SELECT 'relation ' || c.oid::regclass::text, concat_ws(',', VARIADIC ARRAY(SELECT p FROM unnest(CASE WHEN c.relkind = 'S'
-		THEN ARRAY['USAGE', 'SELECT', 'UPDATE'] ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'] END) p
-		WHERE CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(session_user, c.oid, p) ELSE has_table_privilege(session_user, c.oid, p) END)
-		|| CASE WHEN c.relkind = 'S' THEN '{}' ELSE ARRAY(SELECT p || '?' FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) p WHERE has_any_column_privilege(session_user, c.oid, p)) END
-		|| ARRAY(SELECT 'owner' WHERE pg_has_role(session_user, c.relowner, 'USAGE')))
-	FROM pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relnamespace <> 'pg_catalog'::regnamespace
-UNION ALL SELECT 'column ' || a.attrelid::regclass::text || '.' || a.attname, concat_ws(',', VARIADIC ARRAY(SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) p
-		WHERE has_column_privilege(session_user, a.attrelid, a.attnum, p)))
-	FROM pg_attribute a WHERE a.attacl IS NOT NULL
-UNION ALL SELECT 'schema ' || n.nspname, concat_ws(',', VARIADIC ARRAY(SELECT p FROM unnest(ARRAY['USAGE', 'CREATE']) p WHERE has_schema_privilege(session_user, n.oid, p))
-		|| ARRAY(SELECT 'owner' WHERE pg_has_role(session_user, n.nspowner, 'USAGE')))
-	FROM pg_namespace n WHERE n.nspname !~ '^pg_(toast_)?temp_'
-UNION ALL SELECT 'function ' || f.oid::regprocedure::text, has_function_privilege(session_user, f.oid, 'EXECUTE')::text || pg_has_role(session_user, f.proowner, 'USAGE')::text
-	FROM pg_proc f WHERE f.pronamespace <> 'pg_catalog'::regnamespace OR f.proacl IS NOT NULL
-UNION ALL SELECT 'type ' || y.oid::regtype::text, has_type_privilege(session_user, y.oid, 'USAGE')::text
-	FROM pg_type y WHERE y.typnamespace <> 'pg_catalog'::regnamespace AND y.typtype IN ('d', 'e', 'r', 'c')
-UNION ALL SELECT 'language ' || l.lanname, has_language_privilege(session_user, l.oid, 'USAGE')::text FROM pg_language l
-UNION ALL SELECT 'foreign server ' || v.srvname, has_server_privilege(session_user, v.oid, 'USAGE')::text FROM pg_foreign_server v
-UNION ALL SELECT 'foreign data wrapper ' || w.fdwname, has_foreign_data_wrapper_privilege(session_user, w.oid, 'USAGE')::text FROM pg_foreign_data_wrapper w
-UNION ALL SELECT 'tablespace ' || s.spcname, has_tablespace_privilege(session_user, s.oid, 'CREATE')::text FROM pg_tablespace s
-UNION ALL SELECT 'database ' || d.datname, concat_ws(',', VARIADIC ARRAY(SELECT p FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) p WHERE has_database_privilege(session_user, d.oid, p)))
-	FROM pg_database d
-UNION ALL SELECT 'member of ' || r.rolname, pg_has_role(session_user, r.oid, 'USAGE')::text FROM pg_roles r WHERE NOT r.rolcanlogin
-UNION ALL SELECT 'setting ' || COALESCE(d.datname || ' ', '') || c, 'set' FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
-	WHERE s.setrole = (SELECT oid FROM pg_roles WHERE rolname = session_user)
-UNION ALL SELECT 'attribute', concat_ws(',', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolbypassrls, r.rolreplication, r.rolconnlimit)
-	FROM pg_roles r WHERE r.rolname = session_user`
-
-// ProveAccounts compares the rights of both logins over everything in each database that they may connect to, and has each
-// make a table there, which must belong to the owner and which is rolled back.
+// ProveAccounts compares the rights of both logins over everything in each database that they may
+// connect to, and has each make a table there, which must belong to the owner and which is rolled
+// back.
 func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b target.Credential) error {
 	what := "prove that " + a.Account + " and " + b.Account + " are equal"
 	if a.Account == b.Account || !slices.Contains(r.Logins[:], a.Account) || !slices.Contains(r.Logins[:], b.Account) {
@@ -88,7 +58,9 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 }
 
 // compare is in what the rights of two logins differ.
-func (t *pg) compare(ctx context.Context, what, database string, r target.PlanRequest, a, b target.Credential) ([]string, error) {
+func (t *pg) compare(
+	ctx context.Context, what, database string, r target.PlanRequest, a, b target.Credential,
+) ([]string, error) {
 	one, err := t.rightsOf(ctx, what, database, r, a)
 	if err != nil {
 		return nil, err
@@ -123,8 +95,10 @@ func (t *pg) databases(ctx context.Context, what string, c target.Credential) ([
 		return nil, t.loginFailed(what, err, c.Secret)
 	}
 	defer disconnect(conn)
-	rows, err := conn.Query(ctx, `SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate
-		AND pg_catalog.has_database_privilege(session_user, oid, 'CONNECT') ORDER BY datname <> $1, datname`, t.config.Database)
+	rows, err := conn.Query(ctx, `SELECT datname FROM pg_catalog.pg_database
+		WHERE datallowconn AND NOT datistemplate
+			AND pg_catalog.has_database_privilege(session_user, oid, 'CONNECT')
+		ORDER BY datname <> $1, datname`, t.config.Database)
 	if err != nil {
 		return nil, checkFailed(what, err, c.Secret)
 	}
@@ -136,7 +110,9 @@ func (t *pg) databases(ctx context.Context, what string, c target.Credential) ([
 }
 
 // rightsOf is what a login may do in a database, in one transaction that is rolled back.
-func (t *pg) rightsOf(ctx context.Context, what, database string, r target.PlanRequest, c target.Credential) (map[string]string, error) {
+func (t *pg) rightsOf(
+	ctx context.Context, what, database string, r target.PlanRequest, c target.Credential,
+) (map[string]string, error) {
 	conn, err := t.connect(ctx, t.config.AdminAddress, database, c)
 	if err != nil {
 		return nil, t.loginFailed(what+": log in as "+c.Account, err, c.Secret)
@@ -163,7 +139,10 @@ func (t *pg) rightsOf(ctx context.Context, what, database string, r target.PlanR
 		owner = current
 	}
 	if current != owner || current == session || made != "" && made != owner {
-		return nil, target.Denied.Errorf("%s: %s acts as %q and makes tables of %q; both should be the owner, %q", what, c.Account, current, made, owner)
+		return nil, target.Denied.Errorf(
+			"%s: %s acts as %q and makes tables of %q; both should be the owner, %q", what, c.Account, current,
+			made, owner,
+		)
 	}
 	rows, err := conn.Query(ctx, rights)
 	if err != nil {
@@ -181,8 +160,10 @@ func (t *pg) rightsOf(ctx context.Context, what, database string, r target.PlanR
 // tableOwner makes a table and says whose it is: empty where the login may make none.
 func tableOwner(ctx context.Context, tx pgx.Tx) (string, error) {
 	var schema string
-	err := tx.QueryRow(ctx, `SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace WHERE pg_catalog.has_schema_privilege(oid, 'CREATE')
-		AND nspname !~ '^pg_' ORDER BY nspname <> 'public', nspname LIMIT 1`).Scan(&schema)
+	err := tx.QueryRow(ctx, `SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace
+		WHERE pg_catalog.has_schema_privilege(oid, 'CREATE') AND nspname !~ '^pg_'
+		ORDER BY nspname <> 'public', nspname LIMIT 1`).
+		Scan(&schema)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", nil
 	}
@@ -194,6 +175,8 @@ func tableOwner(ctx context.Context, tx pgx.Tx) (string, error) {
 		return "", err
 	}
 	var owner string
-	err = tx.QueryRow(ctx, "SELECT pg_catalog.pg_get_userbyid(relowner)::text FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)", table).Scan(&owner)
+	err = tx.QueryRow(ctx, `SELECT pg_catalog.pg_get_userbyid(relowner)::text FROM pg_catalog.pg_class
+		WHERE oid = pg_catalog.to_regclass($1)`, table).
+		Scan(&owner)
 	return owner, err
 }

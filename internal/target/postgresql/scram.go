@@ -26,8 +26,8 @@ const (
 	maxIterations = 1_000_000
 )
 
-// passwordProfile is SASLprep (RFC 4013) in the order of PostgreSQL: U+200B, which is in the tables of spaces and of what is
-// dropped, is a space.
+// passwordProfile is SASLprep (RFC 4013) in the order of PostgreSQL: U+200B, which is in the tables
+// of spaces and of what is dropped, is a space.
 var passwordProfile = stringprep.Profile{
 	Mappings:  append([]stringprep.Mapping{{0x200B: []rune{' '}}}, stringprep.SASLprep.Mappings...),
 	Normalize: true,
@@ -35,7 +35,8 @@ var passwordProfile = stringprep.Profile{
 	CheckBiDi: true,
 }
 
-// prepare is a password as PostgreSQL hashes it: by SASLprep, or as it is where SASLprep has no answer.
+// prepare is a password as PostgreSQL hashes it: by SASLprep, or as it is where SASLprep has no
+// answer.
 func prepare(password string) string {
 	if !utf8.ValidString(password) || strings.IndexFunc(password, func(r rune) bool { return r > 127 }) < 0 {
 		return password
@@ -47,8 +48,8 @@ func prepare(password string) string {
 	return prepared
 }
 
-// Verifier returns what PostgreSQL stores for a password (RFC 5802, RFC 7677), with a fresh salt and
-// PostgreSQL's default number of iterations.
+// Verifier returns what PostgreSQL stores for a password (RFC 5802, RFC 7677), with a fresh salt
+// and PostgreSQL's default number of iterations.
 func Verifier(password sensitive.Value) (string, error) {
 	return newVerifier(password, defaultIterations)
 }
@@ -68,7 +69,8 @@ func scramVerifier(password sensitive.Value, salt []byte, iterations int) (strin
 	}
 	stored := sha256.Sum256(hmacSHA256(salted, "Client Key"))
 	b64 := base64.StdEncoding.EncodeToString
-	return scramPrefix + strconv.Itoa(iterations) + ":" + b64(salt) + "$" + b64(stored[:]) + ":" + b64(hmacSHA256(salted, "Server Key")), nil
+	keys := b64(stored[:]) + ":" + b64(hmacSHA256(salted, "Server Key"))
+	return scramPrefix + strconv.Itoa(iterations) + ":" + b64(salt) + "$" + keys, nil
 }
 
 func hmacSHA256(key []byte, text string) []byte {
@@ -77,8 +79,8 @@ func hmacSHA256(key []byte, text string) []byte {
 	return m.Sum(nil)
 }
 
-// matches reports whether a stored verifier, SCRAM or MD5, is of the account's password. It cannot tell (known is false)
-// of a form it does not know.
+// matches reports whether a stored verifier, SCRAM or MD5, is of the account's password. It cannot
+// tell (known is false) of a form it does not know.
 func matches(stored, account string, password sensitive.Value) (match, known bool) {
 	if digest, ok := strings.CutPrefix(stored, "md5"); ok && len(digest) == 2*md5.Size {
 		sum := md5.Sum([]byte(password.Reveal() + account))

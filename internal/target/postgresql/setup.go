@@ -37,11 +37,13 @@ type setup struct {
 	notes    []string
 }
 
-// PlanAccounts plans the scheme of two logins: one role that owns everything and that nobody logs in as, and two members of
-// it that become it when they log in, so that what either makes belongs to the owner.
+// PlanAccounts plans the scheme of two logins: one role that owns everything and that nobody logs
+// in as, and two members of it that become it when they log in, so that what either makes belongs
+// to the owner.
 //
-// A login that exists is renamed to be the owner, and a login of its old name, with its password, takes its place in the same
-// transaction: what it owns, its grants and default privileges, in every database, stay with it.
+// A login that exists is renamed to be the owner, and a login of its old name, with its password,
+// takes its place in the same transaction: what it owns, its grants and default privileges, in
+// every database, stay with it.
 func (t *pg) PlanAccounts(ctx context.Context, r target.PlanRequest) (target.Plan, error) {
 	s, done, err := t.look(ctx, r)
 	if err != nil {
@@ -69,7 +71,16 @@ func (t *pg) look(ctx context.Context, r target.PlanRequest) (_ *setup, done fun
 			disconnect(conn)
 		}
 	}()
-	s := &setup{attemptAt: &attemptAt{t: t, conn: conn, what: what, secrets: secrets}, request: r, moves: map[string][]string{}}
+	s := &setup{
+		attemptAt: &attemptAt{
+			t:       t,
+			conn:    conn,
+			what:    what,
+			secrets: secrets,
+		},
+		request: r,
+		moves:   map[string][]string{},
+	}
 	if s.able, err = s.abilities(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -95,7 +106,10 @@ func (s *setup) decide(ctx context.Context) error {
 	case !found:
 		return s.refuse("there is no role %q", s.request.Account)
 	case account.super:
-		return s.refuse("%q is a superuser, whose rights cannot be shared by membership; use a role without SUPERUSER", account.name)
+		return s.refuse(
+			"%q is a superuser, whose rights cannot be shared by membership; use a role without SUPERUSER",
+			account.name,
+		)
 	case account.replicas:
 		return s.refuse("%q has REPLICATION, which membership does not give; use a role without it", account.name)
 	}
@@ -171,7 +185,13 @@ func (s *setup) rename(ctx context.Context, account role) error {
 		s.create(account.name, account)+" PASSWORD "+shownVerifier)
 	s.become(account.name, settings)
 	if !slices.Contains(s.request.Logins[:], account.name) {
-		s.notes = append(s.notes, fmt.Sprintf("%q stays as a third login until its users have moved; then DROP ROLE %s", account.name, quoteIdentifier(account.name)))
+		s.notes = append(
+			s.notes,
+			fmt.Sprintf(
+				"%q stays as a third login until its users have moved; then DROP ROLE %s", account.name,
+				quoteIdentifier(account.name),
+			),
+		)
 	}
 	return nil
 }
@@ -186,7 +206,11 @@ func (s *setup) keep(ctx context.Context, account role) (string, error) {
 		return stored, err
 	}
 	if s.request.Current.Account != account.name || s.request.Current.Secret.IsZero() {
-		return "", s.refuse("the password of %q is needed, or the right to read verifiers: GRANT SELECT (rolname, rolpassword) ON pg_catalog.pg_authid", account.name)
+		return "", s.refuse(
+			"the password of %q is needed, or the right to read verifiers: "+
+				"GRANT SELECT (rolname, rolpassword) ON pg_catalog.pg_authid",
+			account.name,
+		)
 	}
 	if err := s.t.login(ctx, s.t.config.AdminAddress, s.request.Current, ""); err != nil {
 		return "", err
@@ -230,13 +254,19 @@ func (s *setup) login(ctx context.Context, name string, like role, settings []st
 		return s.refuse("%q is a superuser; use a role without SUPERUSER", name)
 	}
 	var member, becomes bool
-	if err := s.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles o ON o.oid = m.roleid WHERE m.member = $1 AND o.rolname = $2),
-		EXISTS (SELECT FROM pg_catalog.pg_db_role_setting WHERE setrole = $1 AND setdatabase = 0 AND 'role=' || $2 = ANY (setconfig))`,
-		r.oid, s.request.Owner).Scan(&member, &becomes); err != nil {
+	err = s.conn.QueryRow(ctx, `SELECT
+		EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles o ON o.oid = m.roleid
+			WHERE m.member = $1 AND o.rolname = $2),
+		EXISTS (SELECT FROM pg_catalog.pg_db_role_setting
+			WHERE setrole = $1 AND setdatabase = 0 AND 'role=' || $2 = ANY (setconfig))`,
+		r.oid, s.request.Owner).Scan(&member, &becomes)
+	if err != nil {
 		return failed(s.what, err, s.secrets...)
 	}
 	if name != like.name {
-		s.notes = append(s.notes, fmt.Sprintf("%q exists already; when it takes its turn it gets another password", name))
+		s.notes = append(
+			s.notes, fmt.Sprintf("%q exists already; when it takes its turn it gets another password", name),
+		)
 	}
 	if !member {
 		s.shared = append(s.shared, "GRANT "+quoteIdentifier(s.request.Owner)+" TO "+quoteIdentifier(name))
@@ -249,9 +279,11 @@ func (s *setup) login(ctx context.Context, name string, like role, settings []st
 
 // belongings moves what a login owns to the owner, and refuses what cannot be moved.
 func (s *setup) belongings(ctx context.Context, r role) error {
-	rows, err := s.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), COALESCE(d.datallowconn, true), s.deptype::text, s.classid = 'pg_catalog.pg_default_acl'::regclass, count(*)
+	rows, err := s.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), COALESCE(d.datallowconn, true), s.deptype::text,
+			s.classid = 'pg_catalog.pg_default_acl'::regclass, count(*)
 		FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid
-		WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.refobjid = $1 AND s.deptype IN ('o', 'a') GROUP BY 1, 2, 3, 4 ORDER BY 1`, r.oid)
+		WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.refobjid = $1 AND s.deptype IN ('o', 'a')
+		GROUP BY 1, 2, 3, 4 ORDER BY 1`, r.oid)
 	if err != nil {
 		return failed(s.what, err, s.secrets...)
 	}
@@ -265,9 +297,22 @@ func (s *setup) belongings(ctx context.Context, r role) error {
 		}
 		switch {
 		case defaults:
-			return s.refuse("%q has default privileges in database %q; make them the owner's (ALTER DEFAULT PRIVILEGES FOR ROLE %s) first", r.name, database, quoteIdentifier(s.request.Owner))
+			return s.refuse(
+				"%q has default privileges in database %q; make them the owner's (ALTER DEFAULT PRIVILEGES FOR "+
+					"ROLE %s) first",
+				r.name,
+				database,
+				quoteIdentifier(s.request.Owner),
+			)
 		case kind == "a":
-			return s.refuse("%q has grants of its own on %d objects of database %q, which the other login would lack; grant them to %s and revoke them first", r.name, n, database, quoteIdentifier(s.request.Owner))
+			return s.refuse(
+				"%q has grants of its own on %d objects of database %q, which the other login would lack; grant "+
+					"them to %s and revoke them first",
+				r.name,
+				n,
+				database,
+				quoteIdentifier(s.request.Owner),
+			)
 		case !connectable:
 			return s.refuse("%q owns %d objects in database %q, which nobody can connect to", r.name, n, database)
 		}
@@ -284,8 +329,10 @@ func (s *setup) belongings(ctx context.Context, r role) error {
 }
 
 func (s *setup) role(ctx context.Context, name string) (r role, found bool, err error) {
-	err = s.conn.QueryRow(ctx, `SELECT oid, rolname, rolcanlogin, rolsuper, rolreplication, rolconnlimit, COALESCE(rolvaliduntil::text, '')
-		FROM pg_catalog.pg_roles WHERE rolname = $1`, name).Scan(&r.oid, &r.name, &r.canLogin, &r.super, &r.replicas, &r.limit, &r.validUntil)
+	err = s.conn.QueryRow(ctx, `SELECT oid, rolname, rolcanlogin, rolsuper, rolreplication, rolconnlimit,
+			COALESCE(rolvaliduntil::text, '')
+		FROM pg_catalog.pg_roles WHERE rolname = $1`, name).
+		Scan(&r.oid, &r.name, &r.canLogin, &r.super, &r.replicas, &r.limit, &r.validUntil)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, false, nil
 	}
@@ -297,8 +344,10 @@ func (s *setup) role(ctx context.Context, name string) (r role, found bool, err 
 
 // settings are what ALTER ROLE … SET has given to a role, as the ends of such statements.
 func (s *setup) settings(ctx context.Context, oid uint32) ([]string, error) {
-	rows, err := s.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), c FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
-		unnest(s.setconfig) WITH ORDINALITY u (c, n) WHERE s.setrole = $1 ORDER BY 1, n`, oid)
+	rows, err := s.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), c
+		FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
+			unnest(s.setconfig) WITH ORDINALITY u (c, n)
+		WHERE s.setrole = $1 ORDER BY 1, n`, oid)
 	if err != nil {
 		return nil, failed(s.what, err, s.secrets...)
 	}
@@ -334,8 +383,8 @@ func settingName(name string) string {
 	return strings.Join(parts, ".")
 }
 
-// settingValue is the value of a setting in a statement. Of some settings the server stores a list of quoted names, and takes
-// one literal for one name.
+// settingValue is the value of a setting in a statement. Of some settings the server stores a list
+// of quoted names, and takes one literal for one name.
 func settingValue(name, value string) string {
 	switch strings.ToLower(name) {
 	case "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries":
@@ -442,7 +491,12 @@ func (t *pg) move(ctx context.Context, what, account, database string, statement
 		return err
 	}
 	defer disconnect(conn)
-	a := &attemptAt{t: t, conn: conn, what: what, secrets: []sensitive.Value{t.admin.Secret}}
+	a := &attemptAt{
+		t:       t,
+		conn:    conn,
+		what:    what,
+		secrets: []sensitive.Value{t.admin.Secret},
+	}
 	if err := a.begin(ctx, account); err != nil {
 		return err
 	}

@@ -25,9 +25,14 @@ func (t *pg) Standing(ctx context.Context, account string) (target.Standing, err
 	a.conn = conn
 	standing, err := a.standing(ctx, account)
 	if target.ClassOf(err) == target.Denied {
-		return target.Standing{}, target.Failed(target.Denied, "", err.Error()+"; the administrator must be able to read "+
-			"the roles: GRANT SELECT ON pg_catalog.pg_roles, pg_catalog.pg_auth_members TO "+
-			quoteIdentifier(t.admin.Account), t.admin.Secret)
+		return target.Standing{}, target.Failed(
+			target.Denied,
+			"",
+			err.Error()+"; the administrator must be able to read "+
+				"the roles: GRANT SELECT ON pg_catalog.pg_roles, pg_catalog.pg_auth_members TO "+
+				quoteIdentifier(t.admin.Account),
+			t.admin.Secret,
+		)
 	}
 	return standing, err
 }
@@ -156,7 +161,8 @@ func privileged(roles []reached) string {
 // later can grant.
 func (a *attemptAt) altersSystem(ctx context.Context, roles []reached) (string, error) {
 	var can bool
-	if err := a.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int4 >= 150000").Scan(&can); err != nil {
+	err := a.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int4 >= 150000").Scan(&can)
+	if err != nil {
 		return "", failed(a.what, err, a.secrets...)
 	}
 	if !can {
@@ -166,7 +172,7 @@ func (a *attemptAt) altersSystem(ctx context.Context, roles []reached) (string, 
 	for i, r := range roles {
 		names[i] = r.name
 	}
-	err := a.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_parameter_acl p, pg_roles r
+	err = a.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_parameter_acl p, pg_roles r
 		WHERE r.rolname = ANY ($1::text[]) AND has_parameter_privilege(r.oid, p.parname, 'ALTER SYSTEM'))`,
 		names).Scan(&can)
 	if err != nil {

@@ -19,7 +19,8 @@ const (
 	loginTimeout = 15 * time.Second // of one endpoint, where the context has more
 )
 
-// Verify logs in by AMQP 0-9-1 at every endpoint and opens the virtual host, as an application does.
+// Verify logs in by AMQP 0-9-1 at every endpoint and opens the virtual host, as an application
+// does.
 func (b *broker) Verify(ctx context.Context, c target.Credential) error {
 	return target.VerifyEach(ctx, b.config.endpoints, func(ctx context.Context, e endpoint) error {
 		return b.login(ctx, e, c)
@@ -75,8 +76,8 @@ func (b *broker) dial(ctx context.Context, e endpoint) (net.Conn, error) {
 	return secure, nil
 }
 
-// judge says what a failed login means. Only a server that said so has rejected it: the library reports a connection that was cut
-// during the login as a wrong password too.
+// judge says what a failed login means. Only a server that said so has rejected it: the library
+// reports a connection that was cut during the login as a wrong password too.
 func judge(ctx context.Context, what string, err error, c target.Credential) error {
 	var said *amqp.Error
 	switch {
@@ -96,8 +97,9 @@ func judge(ctx context.Context, what string, err error, c target.Credential) err
 	return target.Failed(class, strconv.Itoa(said.Code), what+": "+target.Clean(said.Reason, c.Secret), c.Secret)
 }
 
-// plain is the SASL mechanism PLAIN. It also asks the server to say when it refuses a login instead of hanging up, which the
-// library does not ask for: Response is called after the library has set the capabilities and before it sends them.
+// plain is the SASL mechanism PLAIN. It also asks the server to say when it refuses a login instead
+// of hanging up, which the library does not ask for: Response is called after the library has set
+// the capabilities and before it sends them.
 type plain struct {
 	c          target.Credential
 	properties amqp.Table

@@ -78,7 +78,9 @@ func (n noUser) Error() string   { return n.said.Error() }
 func (n noUser) Unwrap() []error { return []error{n.said, errNoUser} }
 
 // user reads the user of a credential; others are credentials that must not be told.
-func (b *broker) user(ctx context.Context, what string, of target.Credential, others ...target.Credential) (user, error) {
+func (b *broker) user(
+	ctx context.Context, what string, of target.Credential, others ...target.Credential,
+) (user, error) {
 	secrets := b.secrets(append(others, of))
 	got, err := b.call(ctx, http.MethodGet, what, of.Account, nil, secrets)
 	if err != nil {
@@ -87,21 +89,39 @@ func (b *broker) user(ctx context.Context, what string, of target.Credential, ot
 	var u user
 	switch {
 	case got.Status == http.StatusNotFound && got.JSON:
-		return user{}, noUser{target.Failed(target.Denied, rest.Code(got.Status), what+": there is no such user in RabbitMQ's own database", secrets...)}
+		return user{}, noUser{
+			target.Failed(
+				target.Denied, rest.Code(got.Status), what+": there is no such user in RabbitMQ's own database",
+				secrets...,
+			),
+		}
 	case got.Status == http.StatusUnauthorized || got.Status == http.StatusForbidden:
 		return user{}, answered(target.Denied, what, got, secrets)
 	case got.Status != http.StatusOK:
-		return user{}, answered(target.Unreachable, what+": look at the user first", got, secrets) // a read has changed nothing
+		return user{}, answered(
+			target.Unreachable,
+			what+": look at the user first",
+			got,
+			secrets,
+		) // a read has changed nothing
 	case !got.JSON || json.Unmarshal(got.Body, &u) != nil || u.Name != of.Account || len(u.Tags) == 0:
-		return user{}, target.Failed(target.Denied, rest.Code(got.Status), what+": the answer is not RabbitMQ's description of that user; is api the address of the management API?", secrets...)
+		return user{}, target.Failed(
+			target.Denied, rest.Code(got.Status),
+			what+": the answer is not RabbitMQ's description of that user; is api the address of the management API?",
+			secrets...,
+		)
 	}
 	return u, nil
 }
 
 // put replaces the hash and leaves the rest of the user.
-func (b *broker) put(ctx context.Context, what string, u user, hash string, of target.Credential, others ...target.Credential) error {
+func (b *broker) put(
+	ctx context.Context, what string, u user, hash string, of target.Credential, others ...target.Credential,
+) error {
 	secrets := append(b.secrets(append(others, of)), sensitive.New(hash))
-	body, err := json.Marshal(map[string]any{"password_hash": hash, "hashing_algorithm": algorithmSHA256, "tags": u.Tags})
+	body, err := json.Marshal(
+		map[string]any{"password_hash": hash, "hashing_algorithm": algorithmSHA256, "tags": u.Tags},
+	)
 	if err != nil {
 		return target.Failed(target.Denied, "", what+": the user's tags are not JSON", secrets...)
 	}
@@ -131,9 +151,13 @@ func (b *broker) secrets(of []target.Credential) []sensitive.Value {
 	return secrets
 }
 
-func (b *broker) call(ctx context.Context, method, what, account string, body []byte, secrets []sensitive.Value) (rest.Reply, error) {
+func (b *broker) call(
+	ctx context.Context, method, what, account string, body []byte, secrets []sensitive.Value,
+) (rest.Reply, error) {
 	if account == "" || account == "." || account == ".." {
-		return rest.Reply{}, target.Failed(target.Denied, "", what+": the API cannot address a user of that name", secrets...)
+		return rest.Reply{}, target.Failed(
+			target.Denied, "", what+": the API cannot address a user of that name", secrets...,
+		)
 	}
 	name := strings.ReplaceAll(url.QueryEscape(account), "+", "%20")
 	req, err := http.NewRequestWithContext(ctx, method, b.config.API+"/api/users/"+name, bytes.NewReader(body))

@@ -1,24 +1,28 @@
-// Package rabbitmq is the kind "rabbitmq": passwords of users in RabbitMQ's own database, through the HTTP API of its
-// management plug-in.
+// Package rabbitmq is the kind "rabbitmq": passwords of users in RabbitMQ's own database, through
+// the HTTP API of its management plug-in.
 //
 // Configuration:
 //
-//	api    the address of the API, such as "https://rabbit.internal:15671"; http on loopback or with tls.off. Required.
-//	amqp   1 to 10 addresses at which a user must be able to log in: "amqps://host:port", or "amqp://host:port" on loopback or
-//	       with tls.off; the port defaults to 5671 and 5672. Each node and each load balancer that applications use. Required.
+//	api    the address of the API, such as "https://rabbit.internal:15671"; http on loopback or with
+//	       tls.off. Required.
+//	amqp   1 to 10 addresses at which a user must be able to log in: "amqps://host:port", or
+//	       "amqp://host:port" on loopback or with tls.off; the port defaults to 5671 and 5672. Each
+//	       node and each load balancer that applications use. Required.
 //	vhost  the virtual host to open after the login; default "/". The users need permissions there.
 //	tls    ca, server_name, off, for every address: see target.TLS.
 //	password_length, password_punctuation   see target.PasswordRule.
 //
 // The administrator is a user with the tag administrator, which the API demands for changing users.
 //
-// A user has one password, so the strategy without a gap is double: two users of equal permissions. Users are not made here; tags,
-// permissions and limits stay as they are. What is sent is a salted SHA-256, never the password, so RabbitMQ's credential
-// validators, which want to see it, do not judge it: password_length and password_punctuation are the place for such rules.
-// Open connections live on.
+// A user has one password, so the strategy without a gap is double: two users of equal permissions.
+// Users are not made here; tags, permissions and limits stay as they are. What is sent is a salted
+// SHA-256, never the password, so RabbitMQ's credential validators, which want to see it, do not
+// judge it: password_length and password_punctuation are the place for such rules. Open connections
+// live on.
 //
-// RabbitMQ has no compare-and-set: the password is looked at immediately before it is replaced or cleared, and a change by
-// another administrator between the two is lost, as is one of the user's tags.
+// RabbitMQ has no compare-and-set: the password is looked at immediately before it is replaced or
+// cleared, and a change by another administrator between the two is lost, as is one of the user's
+// tags.
 package rabbitmq
 
 import (
@@ -86,8 +90,8 @@ func parse(raw json.RawMessage) (config, error) {
 	return c, errors.Join(errs...)
 }
 
-// parseAMQP reads an address by the rules for HTTP URLs, which are those that are wanted here: no password, nothing in clear
-// over a network unless it is said.
+// parseAMQP reads an address by the rules for HTTP URLs, which are those that are wanted here: no
+// password, nothing in clear over a network unless it is said.
 func parseAMQP(s string, t target.TLS) (endpoint, error) {
 	rest1, secure := strings.CutPrefix(s, "amqps://")
 	scheme, port := "https://", "5671"
@@ -159,7 +163,8 @@ func (b *broker) Retire(ctx context.Context, c target.Change) error {
 	}
 	u, err := b.user(ctx, what, c.Old, c.New)
 	if errors.Is(err, errNoUser) {
-		// The user that is in use must be there; else this is no place where an absent one proves anything.
+		// The user that is in use must be there; else this is no place where an absent one proves
+		// anything.
 		_, err = b.user(ctx, what, c.New, c.Old)
 		return err
 	}
@@ -170,8 +175,12 @@ func (b *broker) Retire(ctx context.Context, c target.Change) error {
 	case target.Dead:
 		return nil
 	case target.NotKnown:
-		return target.Denied.Errorf("%s: it has a password with algorithm %s, of which it cannot be told whether it is the old one; "+
-			"clear it by hand", what, target.Clean(u.Algorithm))
+		return target.Denied.Errorf(
+			"%s: it has a password with algorithm %s, of which it cannot be told whether it is the old one; "+
+				"clear it by hand",
+			what,
+			target.Clean(u.Algorithm),
+		)
 	default:
 		return b.put(ctx, what, u, "", c.Old, c.New)
 	}

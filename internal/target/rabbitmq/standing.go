@@ -27,8 +27,13 @@ func (b *broker) Standing(ctx context.Context, account string) (target.Standing,
 	case errors.Is(err, errNoUser):
 		return s, nil
 	case target.ClassOf(err) == target.Denied:
-		return target.Standing{}, target.Failed(target.Denied, "", err.Error()+"; the administrator must be able to read "+
-			"users: rabbitmqctl set_user_tags "+b.admin.Account+" administrator", b.admin.Secret)
+		return target.Standing{}, target.Failed(
+			target.Denied,
+			"",
+			err.Error()+"; the administrator must be able to read "+
+				"users: rabbitmqctl set_user_tags "+b.admin.Account+" administrator",
+			b.admin.Secret,
+		)
 	case err != nil:
 		return target.Standing{}, err
 	}

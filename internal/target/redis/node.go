@@ -29,8 +29,9 @@ type node struct {
 	greeting error
 }
 
-// dial connects to a server and asks nothing of it. The connection is made here and handed to the driver, so that what
-// fails before a request is known from what fails after, and so that the driver does not dial again.
+// dial connects to a server and asks nothing of it. The connection is made here and handed to the
+// driver, so that what fails before a request is known from what fails after, and so that the
+// driver does not dial again.
 func (s *server) dialNode(ctx context.Context, addr string, secrets ...sensitive.Value) (*node, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -54,8 +55,16 @@ func (s *server) dialNode(ctx context.Context, addr string, secrets ...sensitive
 	n := &node{addr: addr, secrets: secrets, proven: t != nil}
 	made := false
 	n.client = redis.NewClient(&redis.Options{
-		Addr: addr, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DialTimeout: dialTimeout,
-		ReadTimeout: -1, WriteTimeout: -1, ContextTimeoutEnabled: true, DisableIdentity: true,
+		Addr:                     addr,
+		Protocol:                 2,
+		PoolSize:                 1,
+		MaxRetries:               -1,
+		DialerRetries:            1,
+		DialTimeout:              dialTimeout,
+		ReadTimeout:              -1,
+		WriteTimeout:             -1,
+		ContextTimeoutEnabled:    true,
+		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
 			if made {
@@ -148,7 +157,8 @@ func (n *node) user(ctx context.Context, account string) (user, error) {
 	return u, nil
 }
 
-// modify adds or removes the hash of a password. To remove what somebody else has removed meanwhile is no error.
+// modify adds or removes the hash of a password. To remove what somebody else has removed meanwhile
+// is no error.
 func (n *node) modify(ctx context.Context, account, h string, add bool) error {
 	attempt, modifier := "add a password of user %q", "#"+h
 	if !add {
@@ -171,20 +181,22 @@ func (n *node) persist(ctx context.Context, how string) error {
 	if how != persistConfigRewrite {
 		_, err := n.do(ctx, "write the users down (ACL SAVE)", "ACL", "SAVE")
 		var e *target.Error
-		if err == nil || how == persistACLSave || !errors.As(err, &e) || e.Class != target.Denied || !strings.Contains(e.Text, "not configured to use an ACL file") {
+		if err == nil || how == persistACLSave || !errors.As(err, &e) || e.Class != target.Denied ||
+			!strings.Contains(e.Text, "not configured to use an ACL file") {
 			return err
 		}
 	}
 	_, err := n.do(ctx, "write the users down (CONFIG REWRITE)", "CONFIG", "REWRITE")
 	var e *target.Error
 	if errors.As(err, &e) && e.Class == target.Denied && e.Code != "NOPERM" {
-		e.Text += ` (start the server with an ACL file or a configuration file that it may write, or set persist to "none" if something else keeps its users)`
+		e.Text += ` (start the server with an ACL file or a configuration file that it may write, or set persist ` +
+			`to "none" if something else keeps its users)`
 	}
 	return err
 }
 
-// do sends one command. A server that answers an error has not carried the command out: class Denied, or Unreachable when it
-// does not serve now. Everything else is no answer.
+// do sends one command. A server that answers an error has not carried the command out: class
+// Denied, or Unreachable when it does not serve now. Everything else is no answer.
 func (n *node) do(ctx context.Context, attempt string, args ...any) (any, error) {
 	reply, err := n.conn.Do(ctx, args...).Result()
 	attempt = n.addr + ": " + attempt
@@ -217,7 +229,8 @@ func code(err error) string {
 
 func busy(err error) bool { return strings.Contains(err.Error(), "max number of clients") }
 
-// greetingHook keeps what the server answered to the driver's first command, which the driver ignores.
+// greetingHook keeps what the server answered to the driver's first command, which the driver
+// ignores.
 type greetingHook struct{ n *node }
 
 func (h greetingHook) DialHook(next redis.DialHook) redis.DialHook { return next }

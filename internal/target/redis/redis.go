@@ -2,20 +2,22 @@
 //
 // # How
 //
-// A user of the server's access control list (ACL) may have several passwords at once. A change adds the SHA-256 of the new
-// one (ACL SETUSER name #hash), and later removes that of the old one (!hash), so the server sees a password only when
-// somebody logs in. Sessions that are open stay open. The account has to exist; it is never made, and its rights are never
-// touched.
+// A user of the server's access control list (ACL) may have several passwords at once. A change
+// adds the SHA-256 of the new one (ACL SETUSER name #hash), and later removes that of the old one
+// (!hash), so the server sees a password only when somebody logs in. Sessions that are open stay
+// open. The account has to exist; it is never made, and its rights are never touched.
 //
 // # A change outlives a restart
 //
-// The ACL is in the server's memory, and a change that is not written to a file is gone after a restart, with the credential
-// that every application uses by then. So before a change the server is asked to write down the users as they are; when it
-// cannot, nothing is changed and the error is of class Denied. Afterwards it writes them again. Should that fail, the new
-// password is taken out again where it was not there before, and the error is of class Unknown.
+// The ACL is in the server's memory, and a change that is not written to a file is gone after a
+// restart, with the credential that every application uses by then. So before a change the server
+// is asked to write down the users as they are; when it cannot, nothing is changed and the error is
+// of class Denied. Afterwards it writes them again. Should that fail, the new password is taken out
+// again where it was not there before, and the error is of class Unknown.
 //
-// An ACL is not replicated: each replica and each node of a cluster has its own, so they all have to be named. A change that
-// some nodes took and some did not is of class Unknown; doing it again mends it.
+// An ACL is not replicated: each replica and each node of a cluster has its own, so they all have
+// to be named. A change that some nodes took and some did not is of class Unknown; doing it again
+// mends it.
 //
 // # Configuration
 //
@@ -23,15 +25,17 @@
 //	nodes     instead of address: a list of host or host:port, every node where the account is.
 //	verify    a list of further addresses where a password must work, such as a proxy. Default none.
 //	tls       {"ca": PEM, "server_name": name, "off": true}; on and verified by default.
-//	persist   how the server writes the users down: "acl-save" (a server with an ACL file), "config-rewrite" (a server with
-//	          users in its configuration file), "auto" (the first that the server has; the default), or "none": the change is
-//	          lost on a restart of the server, unless something else writes it down.
+//	persist   how the server writes the users down: "acl-save" (a server with an ACL file),
+//	          "config-rewrite" (a server with users in its configuration file), "auto" (the first
+//	          that the server has; the default), or "none": the change is lost on a restart of the
+//	          server, unless something else writes it down.
 //	password_length, password_punctuation   of new passwords.
 //
 // # The administrator
 //
-// A user of the same ACL with +acl|getuser +acl|setuser and +acl|save or +config|rewrite (Redis 6: +acl, +config), on every
-// node with the same password; no keys and no channels. An empty account means "default".
+// A user of the same ACL with +acl|getuser +acl|setuser and +acl|save or +config|rewrite (Redis 6:
+// +acl, +config), on every node with the same password; no keys and no channels. An empty account
+// means "default".
 package redis
 
 import (
@@ -111,7 +115,8 @@ func parse(raw json.RawMessage) (config, error) {
 	if c.Persist == "" {
 		c.Persist = persistAuto
 	}
-	if all := []string{persistAuto, persistACLSave, persistConfigRewrite, persistNone}; !slices.Contains(all, c.Persist) {
+	all := []string{persistAuto, persistACLSave, persistConfigRewrite, persistNone}
+	if !slices.Contains(all, c.Persist) {
 		errs = append(errs, fmt.Errorf("persist %q is none of %q", c.Persist, all))
 	}
 	errs = append(errs, c.TLS.Check(), c.PasswordRule.Check())
@@ -252,7 +257,8 @@ func plan(ctx context.Context, nodes []*node, account, h string, present bool) (
 	return nil, unfit
 }
 
-// beforehand is the error of a server that cannot write its users down, before anything was changed in this attempt.
+// beforehand is the error of a server that cannot write its users down, before anything was changed
+// in this attempt.
 func (s *server) beforehand(err error, earlier bool) error {
 	var e *target.Error
 	if !errors.As(err, &e) {
@@ -279,8 +285,8 @@ func afterwards(err error, earlier bool) error {
 	return &out
 }
 
-// unsaved is the error of a server that took a change and could not write it down. A password that nobody uses yet is
-// taken out again: better it works nowhere than until the next restart.
+// unsaved is the error of a server that took a change and could not write it down. A password that
+// nobody uses yet is taken out again: better it works nowhere than until the next restart.
 func (n *node) unsaved(ctx context.Context, err error, account, h string, takeOut bool) error {
 	text := "; the change works now and is lost when the server restarts, until it is done again"
 	if takeOut && n.modify(ctx, account, h, false) == nil {
@@ -295,7 +301,8 @@ func (n *node) unsaved(ctx context.Context, err error, account, h string, takeOu
 	return &out
 }
 
-// connect logs in as the administrator at every node. What it returns is to be closed, also after an error.
+// connect logs in as the administrator at every node. What it returns is to be closed, also after
+// an error.
 func (s *server) connect(ctx context.Context, secrets ...sensitive.Value) ([]*node, error) {
 	var nodes []*node
 	for _, addr := range s.Nodes {

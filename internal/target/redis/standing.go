@@ -18,8 +18,8 @@ const defaultUser = "default"
 var powers = map[string][]string{
 	"acl": {"deluser", "getuser", "list", "load", "setuser"},
 	"cluster": {
-		"addslots", "addslotsrange", "delslots", "delslotsrange", "failover", "flushslots", "forget", "meet", "replicate",
-		"reset", "setslot",
+		"addslots", "addslotsrange", "delslots", "delslotsrange", "failover", "flushslots", "forget", "meet",
+		"replicate", "reset", "setslot",
 	},
 	"config":    {"get", "rewrite", "set"},
 	"debug":     nil,
@@ -62,8 +62,13 @@ func (s *server) Standing(ctx context.Context, account string) (target.Standing,
 	for _, n := range nodes {
 		why, err := n.powerOf(ctx, account)
 		if target.ClassOf(err) == target.Denied {
-			return target.Standing{}, target.Failed(target.Denied, "", err.Error()+"; the administrator must be able to "+
-				"read users: ACL SETUSER "+s.admin.Account+" +acl|getuser", s.admin.Secret)
+			return target.Standing{}, target.Failed(
+				target.Denied,
+				"",
+				err.Error()+"; the administrator must be able to "+
+					"read users: ACL SETUSER "+s.admin.Account+" +acl|getuser",
+				s.admin.Secret,
+			)
 		}
 		if err != nil {
 			return target.Standing{}, err
@@ -84,7 +89,9 @@ func (n *node) powerOf(ctx context.Context, account string) (string, error) {
 	}
 	rules, ok := rulesOf(reply)
 	if !ok {
-		return "", target.Failed(target.Denied, "", n.addr+": "+attempt+": the server's answer has no rules for commands")
+		return "", target.Failed(
+			target.Denied, "", n.addr+": "+attempt+": the server's answer has no rules for commands",
+		)
 	}
 	for _, r := range rules {
 		if command := power(r); command != "" {

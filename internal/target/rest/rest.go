@@ -1,5 +1,6 @@
-// Package rest makes one HTTP request of a target, on a connection of its own, and says what became of it: not sent, not
-// answered, or answered. It never retries, follows no redirect, uses no proxy of the environment and keeps no connection.
+// Package rest makes one HTTP request of a target, on a connection of its own, and says what became
+// of it: not sent, not answered, or answered. It never retries, follows no redirect, uses no proxy
+// of the environment and keeps no connection.
 package rest
 
 import (
@@ -28,8 +29,9 @@ const (
 	dialTimeout = 5 * time.Second
 )
 
-// CheckURL refuses an address of a target that is not an absolute HTTP URL, that carries a credential or a fragment, or that
-// would send secrets without TLS over a network although nobody said so: http is for loopback, and for where tls.off is set.
+// CheckURL refuses an address of a target that is not an absolute HTTP URL, that carries a
+// credential or a fragment, or that would send secrets without TLS over a network although nobody
+// said so: http is for loopback, and for where tls.off is set.
 func CheckURL(name, s string, t target.TLS) error {
 	if s == "" {
 		return fmt.Errorf("%s is required: an https URL", name)
@@ -45,7 +47,10 @@ func CheckURL(name, s string, t target.TLS) error {
 	case u.Scheme == "https" && t.Off:
 		return fmt.Errorf("%s is https and tls has off; use one of them", name)
 	case u.Scheme == "http" && !t.Off && !egress.IsLoopback(u.Hostname()):
-		return fmt.Errorf("%s is http, which sends secrets in clear; use https, or set off in tls where the network is trusted whole", name)
+		return fmt.Errorf(
+			"%s is http, which sends secrets in clear; use https, or set off in tls where the network is trusted whole",
+			name,
+		)
 	}
 	return nil
 }
@@ -60,9 +65,12 @@ type Reply struct {
 	Proven bool
 }
 
-// Do sends the request and reads the answer. An error is of class Unreachable when no connection was made, so that nothing
-// can have been sent, and of class Unknown otherwise. secrets are those that the request knows.
-func Do(req *http.Request, dial egress.DialFunc, t target.TLS, attempt string, secrets ...sensitive.Value) (Reply, error) {
+// Do sends the request and reads the answer. An error is of class Unreachable when no connection
+// was made, so that nothing can have been sent, and of class Unknown otherwise. secrets are those
+// that the request knows.
+func Do(
+	req *http.Request, dial egress.DialFunc, t target.TLS, attempt string, secrets ...sensitive.Value,
+) (Reply, error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -96,13 +104,20 @@ func Do(req *http.Request, dial egress.DialFunc, t target.TLS, attempt string, s
 		return Reply{}, target.NoAnswer(attempt, ended(req.Context(), err), secrets...)
 	}
 	if len(body) > MaxBody {
-		return Reply{}, target.Failed(target.Unknown, "", fmt.Sprintf("%s: the answer is longer than %d bytes", attempt, MaxBody), secrets...)
+		return Reply{}, target.Failed(
+			target.Unknown, "", fmt.Sprintf("%s: the answer is longer than %d bytes", attempt, MaxBody), secrets...,
+		)
 	}
-	return Reply{Status: resp.StatusCode, Body: body, JSON: isJSON(resp.Header.Get("Content-Type")), Proven: resp.TLS != nil}, nil
+	return Reply{
+		Status: resp.StatusCode,
+		Body:   body,
+		JSON:   isJSON(resp.Header.Get("Content-Type")),
+		Proven: resp.TLS != nil,
+	}, nil
 }
 
-// Answered is the error of an answer. words are what the target said in it, without secrets: they are for callers when TLS has
-// proved who said them, and else for the operator's log.
+// Answered is the error of an answer. words are what the target said in it, without secrets: they
+// are for callers when TLS has proved who said them, and else for the operator's log.
 func Answered(class target.Class, got Reply, text, words string, secrets []sensitive.Value) *target.Error {
 	if words != "" && got.Proven {
 		text += ": " + words
@@ -128,7 +143,8 @@ func ended(ctx context.Context, err error) error {
 
 func isJSON(contentType string) bool {
 	kind, params, err := mime.ParseMediaType(contentType)
-	return err == nil && kind == "application/json" && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
+	return err == nil && kind == "application/json" &&
+		(params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
 }
 
 // Code spells the status of an answer as the code of an error.

@@ -1,5 +1,6 @@
-// Package sha512crypt hashes passwords in the form $6$ of crypt(3), which every current Unix verifies: the shadow file of a host,
-// and {CRYPT} of an LDAP server. It is the scheme published by Ulrich Drepper (SHA-crypt, revision 0.6 of 2016).
+// Package sha512crypt hashes passwords in the form $6$ of crypt(3), which every current Unix
+// verifies: the shadow file of a host, and {CRYPT} of an LDAP server. It is the scheme published by
+// Ulrich Drepper (SHA-crypt, revision 0.6 of 2016).
 package sha512crypt
 
 import (
@@ -18,13 +19,15 @@ const (
 	defaultRounds = 5000
 	minRounds     = 1000
 	maxRounds     = 999_999_999
-	// verifyRounds bounds what Verify computes for a hash that comes from elsewhere: about a second.
+	// verifyRounds bounds what Verify computes for a hash that comes from elsewhere: about a
+	// second.
 	verifyRounds = 2_000_000
 	maxSalt      = 16
 	alphabet     = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// ErrForm means that a text is not a hash of this scheme, or one that would take too long to compute.
+// ErrForm means that a text is not a hash of this scheme, or one that would take too long to
+// compute.
 var ErrForm = errors.New("not a $6$ hash")
 
 // Salt makes 16 characters of salt from 16 random bytes.
@@ -36,7 +39,8 @@ func Salt(random [16]byte) string {
 	return b.String()
 }
 
-// Hash returns $6$salt$hash with the scheme's 5000 rounds. The salt has up to 16 letters, digits, dots and slashes.
+// Hash returns $6$salt$hash with the scheme's 5000 rounds. The salt has up to 16 letters, digits,
+// dots and slashes.
 func Hash(password sensitive.Value, salt string) string {
 	return prefix + salt + "$" + encode(digest(password.Reveal(), salt, defaultRounds))
 }
@@ -124,7 +128,8 @@ func repeat(b []byte, n int) []byte {
 	return out[:n]
 }
 
-// encode is the scheme's own base 64: three bytes, taken from three thirds of the hash in a rotating order, to four characters.
+// encode is the scheme's own base 64: three bytes, taken from three thirds of the hash in a
+// rotating order, to four characters.
 func encode(a [sha512.Size]byte) string {
 	var out strings.Builder
 	put := func(b2, b1, b0 byte, n int) {

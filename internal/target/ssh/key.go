@@ -43,7 +43,9 @@ func privateKey(s sensitive.Value) (ssh.Signer, error) {
 }
 
 // Generate makes a key pair, or a password when the credential in use is one.
-func (h *host) Generate(ctx context.Context, account string, old target.Credential, random io.Reader) (target.Credential, error) {
+func (h *host) Generate(
+	ctx context.Context, account string, old target.Credential, random io.Reader,
+) (target.Credential, error) {
 	if !old.Secret.IsZero() && !isKey(old) && h.KeyType == "" {
 		return h.PasswordRule.Generate(ctx, account, old, random)
 	}
@@ -77,7 +79,8 @@ func typeOf(old target.Credential) string {
 	return "ed25519"
 }
 
-// newKey makes an RSA key in the form of PKCS#1, which the oldest programs read, and an Ed25519 key in that of OpenSSH.
+// newKey makes an RSA key in the form of PKCS#1, which the oldest programs read, and an Ed25519 key
+// in that of OpenSSH.
 func newKey(keyType string, random io.Reader) (*pem.Block, crypto.Signer, error) {
 	if keyType == "ed25519" {
 		_, key, err := ed25519.GenerateKey(random)
@@ -102,16 +105,20 @@ func line(key ssh.PublicKey, comment string) string {
 	return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))) + " " + comment
 }
 
-// authorizedLine is the line to add: the credential's own when it is of the private key, and else one that is.
+// authorizedLine is the line to add: the credential's own when it is of the private key, and else
+// one that is.
 func authorizedLine(c target.Credential, key ssh.PublicKey) string {
 	public, text, options, rest, err := ssh.ParseAuthorizedKey([]byte(c.Public))
-	if err != nil || len(options) > 0 || len(rest) > 0 || text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) || !bytes.Equal(public.Marshal(), key.Marshal()) {
+	if err != nil || len(options) > 0 || len(rest) > 0 || text == "" ||
+		strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) ||
+		!bytes.Equal(public.Marshal(), key.Marshal()) {
 		return line(key, comment)
 	}
 	return line(key, text)
 }
 
-// listed says what a list of keys tells of one. Options that may shut a key out (from, expiry-time…) leave it unknown.
+// listed says what a list of keys tells of one. Options that may shut a key out (from,
+// expiry-time…) leave it unknown.
 func listed(text string, key ssh.PublicKey) target.Liveness {
 	found := target.Dead
 	for l := range strings.Lines(text) {

@@ -14,8 +14,9 @@ const (
 // rootLauncher starts a shell as root that reads its commands from the input.
 const rootLauncher = `sh -c 'if [ "$(id -u)" -eq 0 ]; then exec sh -s; fi; exec sudo -n -- sh -s'`
 
-// keysLauncher starts a shell as the one who changes an account's list of keys. Below a home directory that is the account
-// itself: root following links in a directory of somebody else's could be led anywhere.
+// keysLauncher starts a shell as the one who changes an account's list of keys. Below a home
+// directory that is the account itself: root following links in a directory of somebody else's
+// could be led anywhere.
 func (h *host) keysLauncher(account string) string {
 	switch {
 	case h.Self:
@@ -30,12 +31,18 @@ if command -v runuser >/dev/null 2>&1; then exec runuser -u "NAME" -- sh -s; fi
 exec su -s /bin/sh "NAME" -c "exec sh -s"'`, "NAME", account)
 }
 
-// script puts commands into a function that the last line calls, so that nothing is done by half of a script. The same line
-// ends the shell: it would wait for the end of its input otherwise, with its lock on a directory, and that end is lost with the
-// connection when the network goes silent.
+// script puts commands into a function that the last line calls, so that nothing is done by half of
+// a script. The same line ends the shell: it would wait for the end of its input otherwise, with
+// its lock on a directory, and that end is lost with the connection when the network goes silent.
 func script(body string, parameters ...string) string {
 	var b strings.Builder
-	b.WriteString("main() {\necho " + started + "\nLC_ALL=C; export LC_ALL\nPATH=$PATH:/usr/sbin:/sbin:/usr/bin:/bin\numask 077\ncd / || fail 'cd /'\n")
+	b.WriteString(
+		"main() {\necho " + started + "\n" +
+			"LC_ALL=C; export LC_ALL\n" +
+			"PATH=$PATH:/usr/sbin:/sbin:/usr/bin:/bin\n" +
+			"umask 077\n" +
+			"cd / || fail 'cd /'\n",
+	)
 	for i := 0; i+1 < len(parameters); i += 2 {
 		b.WriteString(parameters[i] + "=" + shellQuote(parameters[i+1]) + "\n")
 	}
@@ -110,15 +117,24 @@ done
 // editKeys adds or removes a line of a list of keys.
 func editKeys(action, path, account, authorized string) string {
 	fields := strings.Fields(authorized)
-	return script(editBody, "action", action, "file", path, "account", account, "type", fields[0], "blob", fields[1], "line", authorized)
+	return script(editBody,
+		"action", action,
+		"file", path,
+		"account", account,
+		"type", fields[0],
+		"blob", fields[1],
+		"line", authorized,
+	)
 }
 
 // readKeys prints a list of keys.
 func readKeys(path, account string) string {
-	return script(locate+`if [ -e "$file" ]; then cat -- "$file" || fail "$file cannot be read"; fi`+"\n", "file", path, "account", account)
+	read := locate + `if [ -e "$file" ]; then cat -- "$file" || fail "$file cannot be read"; fi` + "\n"
+	return script(read, "file", path, "account", account)
 }
 
-// stored sets hash. What is no hash of a password is not replaced by one: that would unlock the account.
+// stored sets hash. What is no hash of a password is not replaced by one: that would unlock the
+// account.
 const stored = `
 id -- "$account" >/dev/null 2>&1 || fail "account $account does not exist"
 stored() {

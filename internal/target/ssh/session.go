@@ -25,7 +25,9 @@ type session struct {
 }
 
 // login connects and authenticates, by one method and with one attempt.
-func (h *host) login(ctx context.Context, addr string, c target.Credential, secrets ...sensitive.Value) (*session, error) {
+func (h *host) login(
+	ctx context.Context, addr string, c target.Credential, secrets ...sensitive.Value,
+) (*session, error) {
 	a := &attempt{host: h, c: c}
 	if isKey(c) {
 		key, err := privateKey(c.Secret)
@@ -42,14 +44,22 @@ func (h *host) login(ctx context.Context, addr string, c target.Credential, secr
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	sc, channels, requests, err := ssh.NewClientConn(conn, addr, &ssh.ClientConfig{
-		User: c.Account, HostKeyCallback: a.hostKey, HostKeyAlgorithms: h.algorithms(), AuthCallback: a.next,
+		User:              c.Account,
+		HostKeyCallback:   a.hostKey,
+		HostKeyAlgorithms: h.algorithms(),
+		AuthCallback:      a.next,
 	})
 	if err != nil {
 		stop()
 		_ = conn.Close()
 		return nil, a.failed(addr, timedOut(ctx, err), secrets)
 	}
-	return &session{addr: addr, client: ssh.NewClient(sc, channels, requests), stop: stop, secrets: secrets}, nil
+	return &session{
+		addr:    addr,
+		client:  ssh.NewClient(sc, channels, requests),
+		stop:    stop,
+		secrets: secrets,
+	}, nil
 }
 
 func (s *session) close() {
@@ -60,7 +70,8 @@ func (s *session) close() {
 // hide keeps a text out of errors.
 func (s *session) hide(text string) { s.secrets = append(s.secrets, sensitive.New(text)) }
 
-// algorithms are those of the pinned keys, so that a host with several shows one that can be compared.
+// algorithms are those of the pinned keys, so that a host with several shows one that can be
+// compared.
 func (h *host) algorithms() []string {
 	var out []string
 	for _, k := range h.hostKeys {
@@ -77,7 +88,8 @@ func (h *host) algorithms() []string {
 	return out
 }
 
-// attempt is one login. It offers one method once, so that a wrong credential costs one failed login.
+// attempt is one login. It offers one method once, so that a wrong credential costs one failed
+// login.
 type attempt struct {
 	host *host
 	c    target.Credential
@@ -98,7 +110,8 @@ func (a *attempt) hostKey(_ string, _ net.Addr, key ssh.PublicKey) error {
 	return errors.New("the host key is none of host_keys")
 }
 
-// next chooses the method. Without one the driver ends the login, and tells an answer from a broken connection.
+// next chooses the method. Without one the driver ends the login, and tells an answer from a broken
+// connection.
 func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if a.offered {
 		if len(c.PartialSuccessMethods) > 0 {
@@ -171,15 +184,25 @@ func (s *session) check(ctx context.Context, command string) error {
 	case err == nil:
 		return nil
 	case errors.As(err, new(*ssh.ExitError)):
-		return target.Failed(target.Denied, "", fmt.Sprintf("%s fails: %v%s (set check to \"\" for an account that may run no commands)", text, err, out.said()), s.secrets...)
+		return target.Failed(
+			target.Denied,
+			"",
+			fmt.Sprintf(
+				"%s fails: %v%s (set check to \"\" for an account that may run no commands)", text, err, out.said(),
+			),
+			s.secrets...)
 	case errors.Is(err, errNotRun):
-		return target.Failed(target.Denied, "", text+" is refused by the host (set check to \"\" for an account that may run no commands)", s.secrets...)
+		return target.Failed(
+			target.Denied, "",
+			text+" is refused by the host (set check to \"\" for an account that may run no commands)",
+			s.secrets...,
+		)
 	}
 	return target.NoAnswer(text+" gets no answer", err, s.secrets...)
 }
 
-// run feeds a script to a shell and returns what it printed. The script says itself how it went, since the status of a command
-// is that of whatever the host ran instead.
+// run feeds a script to a shell and returns what it printed. The script says itself how it went,
+// since the status of a command is that of whatever the host ran instead.
 func (s *session) run(ctx context.Context, attempt, launcher, script string) (string, error) {
 	attempt = s.addr + ": " + attempt
 	out, err := s.exec(ctx, launcher, script)
@@ -188,14 +211,23 @@ func (s *session) run(ctx context.Context, attempt, launcher, script string) (st
 		return text, nil
 	}
 	if _, reason, ok := strings.Cut(printed, "\n"+failed); ran && ok {
-		return "", target.Failed(target.Denied, "", attempt+": "+strings.TrimSpace(reason)+out.stderr.said(), s.secrets...)
+		return "", target.Failed(
+			target.Denied, "", attempt+": "+strings.TrimSpace(reason)+out.stderr.said(), s.secrets...,
+		)
 	}
 	exited := err == nil || errors.As(err, new(*ssh.ExitError))
 	switch {
 	case errors.Is(err, errNotRun):
-		return "", target.Failed(target.Denied, "", attempt+": the host runs no commands for this account (SFTP only?)", s.secrets...)
+		return "", target.Failed(
+			target.Denied, "", attempt+": the host runs no commands for this account (SFTP only?)", s.secrets...,
+		)
 	case !ran && exited:
-		return "", target.Failed(target.Denied, "", attempt+": the host has not run the commands (a restricted shell, SFTP only, a forced command, or sudo that asks?)"+out.said(), s.secrets...)
+		return "", target.Failed(
+			target.Denied,
+			"",
+			attempt+": the host has not run the commands (a restricted shell, SFTP only, a forced command, or "+
+				"sudo that asks?)"+out.said(),
+			s.secrets...)
 	case err == nil:
 		err = errors.New("the host broke off")
 	}

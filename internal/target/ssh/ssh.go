@@ -2,40 +2,47 @@
 //
 // # How
 //
-// A credential whose secret is a private key is a line of the account's authorized_keys; its strategy is Overlap. A change adds
-// the new line and later removes the old one, which is found by its key and not by its comment or place; every other line,
-// the mode and the owner stay. The file is written beside and put in place at once. When somebody edits it meanwhile, it is
-// read again, so no edit is lost.
+// A credential whose secret is a private key is a line of the account's authorized_keys; its
+// strategy is Overlap. A change adds the new line and later removes the old one, which is found by
+// its key and not by its comment or place; every other line, the mode and the owner stay. The file
+// is written beside and put in place at once. When somebody edits it meanwhile, it is read again,
+// so no edit is lost.
 //
-// Any other secret is a password; its strategy is Single. The host is given a SHA-512 hash for chpasswd, never the password.
+// Any other secret is a password; its strategy is Single. The host is given a SHA-512 hash for
+// chpasswd, never the password.
 //
-// What is to be done goes to a shell on the host as its input; what shows in the host's list of processes holds no secret.
-// Open sessions stay.
+// What is to be done goes to a shell on the host as its input; what shows in the host's list of
+// processes holds no secret. Open sessions stay.
 //
 // # Configuration
 //
 //	address     host or host:port, port 22 by default.
-//	host_keys   required: a list of the host's public keys ("ssh-ed25519 AAAA…", as ssh-keyscan prints them without the name).
-//	            A host with another key is refused.
-//	verify      a list of further addresses where a credential must work; with the same host keys. Default none.
-//	self        true: there is no administrator, an account changes its own keys. It has to have a shell. Default false.
-//	authorized_keys   where the keys of an account are. A path that does not begin with / is below its home directory, and is
-//	            changed as the account; an absolute one is changed as root (with self, as the account), and only root
-//	            should be able to write its directory. "%u" stands for the account. Default ".ssh/authorized_keys".
-//	check       a command that a login has to be able to run with success; "" for accounts that may run none (SFTP, tunnels),
-//	            where the login itself is the proof. Default "true".
-//	key_type    of new keys: "ed25519", "rsa-2048", "rsa-3072" or "rsa-4096". Default: as the key in use, else ed25519.
+//	host_keys   required: a list of the host's public keys ("ssh-ed25519 AAAA…", as ssh-keyscan
+//	            prints them without the name). A host with another key is refused.
+//	verify      a list of further addresses where a credential must work; with the same host keys.
+//	            Default none.
+//	self        true: there is no administrator, an account changes its own keys. It has to have a
+//	            shell. Default false.
+//	authorized_keys   where the keys of an account are. A path that does not begin with / is below
+//	                  its home directory, and is changed as the account; an absolute one is changed
+//	                  as root (with self, as the account), and only root should be able to write its
+//	                  directory. "%u" stands for the account. Default ".ssh/authorized_keys".
+//	check       a command that a login has to be able to run with success; "" for accounts that may
+//	            run none (SFTP, tunnels), where the login itself is the proof. Default "true".
+//	key_type    of new keys: "ed25519", "rsa-2048", "rsa-3072" or "rsa-4096". Default: as the key in
+//	            use, else ed25519.
 //	password_length, password_punctuation   of new passwords.
 //
 // # The administrator
 //
-// An account of the host, with a private key (PEM, without a passphrase) or a password as its secret. It is root, or may run a
-// shell by sudo without being asked: for keys as the accounts concerned, such as
+// An account of the host, with a private key (PEM, without a passphrase) or a password as its
+// secret. It is root, or may run a shell by sudo without being asked: for keys as the accounts
+// concerned, such as
 //
 //	keyturn ALL=(app1,app2) NOPASSWD: /usr/bin/sh -s
 //
-// and for passwords or keys at an absolute path as root. sh, awk, cp, mv, cmp and mktemp are on the host, and chpasswd for
-// passwords.
+// and for passwords or keys at an absolute path as root. sh, awk, cp, mv, cmp and mktemp are on the
+// host, and chpasswd for passwords.
 package ssh
 
 import (
@@ -105,12 +112,25 @@ func parse(raw json.RawMessage) (config, error) {
 		}
 	}
 	if len(c.HostKeys) == 0 {
-		errs = append(errs, errors.New(`host_keys is required: a list of the host's public keys, such as "ssh-ed25519 AAAA…" (see ssh-keyscan)`))
+		errs = append(
+			errs,
+			errors.New(
+				`host_keys is required: a list of the host's public keys, such as "ssh-ed25519 AAAA…" (see `+
+					`ssh-keyscan)`,
+			),
+		)
 	}
 	for i, s := range c.HostKeys {
 		key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(s))
 		if err != nil || len(options) > 0 || len(rest) > 0 {
-			errs = append(errs, fmt.Errorf("host_keys: number %d is not one public key in the form of authorized_keys, without a host's name before it", i+1))
+			errs = append(
+				errs,
+				fmt.Errorf(
+					"host_keys: number %d is not one public key in the form of authorized_keys, without a host's "+
+						"name before it",
+					i+1,
+				),
+			)
 			continue
 		}
 		c.hostKeys = append(c.hostKeys, key)
@@ -118,8 +138,12 @@ func parse(raw json.RawMessage) (config, error) {
 	if c.AuthorizedKeys == "" {
 		c.AuthorizedKeys = defaultKeys
 	}
-	if strings.ContainsAny(c.AuthorizedKeys, "\x00\r\n") || strings.Contains(strings.ReplaceAll(c.AuthorizedKeys, "%u", ""), "%") {
-		errs = append(errs, fmt.Errorf("authorized_keys %q is not a path; of sshd's tokens it may have %%u alone", c.AuthorizedKeys))
+	if strings.ContainsAny(c.AuthorizedKeys, "\x00\r\n") ||
+		strings.Contains(strings.ReplaceAll(c.AuthorizedKeys, "%u", ""), "%") {
+		errs = append(
+			errs,
+			fmt.Errorf("authorized_keys %q is not a path; of sshd's tokens it may have %%u alone", c.AuthorizedKeys),
+		)
 	}
 	if c.Check == nil {
 		check := defaultCheck
@@ -162,7 +186,9 @@ func (h *host) Apply(ctx context.Context, c target.Change) error {
 	case c.Strategy != target.Single:
 		return target.Denied.Errorf("an account has one password: replace it with the strategy single")
 	case h.Self:
-		return target.Denied.Errorf("an account cannot set its own password here: name an administrator instead of self")
+		return target.Denied.Errorf(
+			"an account cannot set its own password here: name an administrator instead of self",
+		)
 	case c.New.Secret.Len() > maxCrypt || strings.ContainsAny(c.New.Secret.Reveal(), "\x00\r\n"):
 		return target.Refused.Errorf("a password has up to 511 bytes and no zero byte or line end")
 	}
@@ -194,7 +220,10 @@ func (h *host) edit(ctx context.Context, action string, c, as target.Credential)
 		return err
 	}
 	defer s.close()
-	_, err = s.run(ctx, action+" a key of "+c.Account, h.keysLauncher(c.Account), editKeys(action, h.path(c.Account), c.Account, authorizedLine(c, key.PublicKey())))
+	_, err = s.run(
+		ctx, action+" a key of "+c.Account, h.keysLauncher(c.Account),
+		editKeys(action, h.path(c.Account), c.Account, authorizedLine(c, key.PublicKey())),
+	)
 	return err
 }
 
@@ -229,8 +258,8 @@ func (h *host) Verify(ctx context.Context, c target.Credential) error {
 	})
 }
 
-// Inspect reads the lists of keys and the hashes of passwords. An account that is its own administrator would have to log in
-// for that, so there nothing is known.
+// Inspect reads the lists of keys and the hashes of passwords. An account that is its own
+// administrator would have to log in for that, so there nothing is known.
 func (h *host) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	out := make([]target.Liveness, len(credentials))
 	if h.Self {
@@ -264,7 +293,9 @@ func (h *host) inspectKey(ctx context.Context, s *session, c target.Credential) 
 	if err != nil {
 		return target.NotKnown, nil
 	}
-	text, err := s.run(ctx, "read the keys of "+c.Account, h.keysLauncher(c.Account), readKeys(h.path(c.Account), c.Account))
+	text, err := s.run(
+		ctx, "read the keys of "+c.Account, h.keysLauncher(c.Account), readKeys(h.path(c.Account), c.Account),
+	)
 	if err != nil {
 		return target.NotKnown, err
 	}
@@ -294,9 +325,13 @@ func (h *host) inspectPassword(ctx context.Context, s *session, c target.Credent
 var validAccount = regexp.MustCompile(accountPattern)
 
 // session logs in as the one who changes an account.
-func (h *host) session(ctx context.Context, account string, as target.Credential, secrets ...sensitive.Value) (*session, error) {
+func (h *host) session(
+	ctx context.Context, account string, as target.Credential, secrets ...sensitive.Value,
+) (*session, error) {
 	if !validAccount.MatchString(account) {
-		return nil, target.Denied.Errorf("account %q is not a name of letters, digits, dots, hyphens and underscores", account)
+		return nil, target.Denied.Errorf(
+			"account %q is not a name of letters, digits, dots, hyphens and underscores", account,
+		)
 	}
 	s, err := h.login(ctx, h.Address, as, append(secrets, as.Secret)...)
 	if err != nil {

@@ -49,8 +49,8 @@ fi
 printf 'me %s\nuid %s\ngids %s\nnames %s\n' "$me" "$uid" "$gids" "$names"
 `
 
-// sharesKeys reports whether all accounts of the target have one file of keys, so that a key of one of
-// them opens every other.
+// sharesKeys reports whether all accounts of the target have one file of keys, so that a key of one
+// of them opens every other.
 func (h *host) sharesKeys() bool {
 	return strings.HasPrefix(h.AuthorizedKeys, "/") && !strings.Contains(h.AuthorizedKeys, "%u")
 }
@@ -61,10 +61,14 @@ func (h *host) sharesKeys() bool {
 // there the names of root count.
 func (h *host) Standing(ctx context.Context, account string) (target.Standing, error) {
 	if !validAccount.MatchString(account) {
-		return target.Standing{}, target.Denied.Errorf("account %q is not a name of letters, digits, dots, hyphens and underscores", account)
+		return target.Standing{}, target.Denied.Errorf(
+			"account %q is not a name of letters, digits, dots, hyphens and underscores", account,
+		)
 	}
 	if h.sharesKeys() {
-		return target.Standing{Privileged: "shares its file of keys, " + h.AuthorizedKeys + ", with every other account of the target"}, nil
+		return target.Standing{
+			Privileged: "shares its file of keys, " + h.AuthorizedKeys + ", with every other account of the target",
+		}, nil
 	}
 	if h.Self {
 		return target.Standing{Privileged: byName(account)}, nil

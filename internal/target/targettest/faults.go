@@ -9,7 +9,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// lostReply cuts the connection at positions in the reply: whatever the target says then must not be a lie.
+// lostReply cuts the connection at positions in the reply: whatever the target says then must not
+// be a lie.
 func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 	h.overNetwork(t)
 	direct := h.Open(t, h.Addr)
@@ -39,7 +40,10 @@ func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 			t.Errorf("cut after %d bytes of replies: Apply succeeded, and the credential does not authenticate", cut)
 		}
 		if class := target.ClassOf(err); err != nil && class != target.Unknown && in {
-			t.Errorf("cut after %d bytes of replies: Apply says %v (%v), and the credential authenticates", cut, class, err)
+			t.Errorf(
+				"cut after %d bytes of replies: Apply says %v (%v), and the credential authenticates", cut, class,
+				err,
+			)
 		}
 		p.Set(Fault{}, Fault{})
 		h.do(t, "Apply again after a lost reply", func(ctx context.Context) error { return through.Apply(ctx, c) })
@@ -47,7 +51,8 @@ func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 	}
 }
 
-// noVerdict cuts the connection at positions in the replies to a login with a good credential: that is no rejection.
+// noVerdict cuts the connection at positions in the replies to a login with a good credential: that
+// is no rejection.
 func (h Harness) noVerdict(t *testing.T) {
 	good := h.Account(t)
 	p := NewProxy(t, h.Addr)
@@ -61,7 +66,10 @@ func (h Harness) noVerdict(t *testing.T) {
 		err := tt.Verify(ctx, good)
 		cancel()
 		if class := target.ClassOf(err); err != nil && class != target.Unknown && class != target.Unreachable {
-			t.Errorf("cut after %d of %d bytes of replies: Verify of a good credential: %v of class %v, want no verdict", length*i/cuts, length, err, class)
+			t.Errorf(
+				"cut after %d of %d bytes of replies: Verify of a good credential: %v of class %v, want no verdict",
+				length*i/cuts, length, err, class,
+			)
 		}
 		noSecret(t, err, good)
 	}
@@ -88,7 +96,8 @@ func (h Harness) unreachable(t *testing.T) {
 	}
 }
 
-// silent talks to a server that accepts connections and says nothing: a call ends with its context, and is no verdict.
+// silent talks to a server that accepts connections and says nothing: a call ends with its context,
+// and is no verdict.
 func (h Harness) silent(t *testing.T) {
 	h.overNetwork(t)
 	p := NewProxy(t, h.Addr)

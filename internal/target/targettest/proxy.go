@@ -26,11 +26,13 @@ const (
 	None FaultKind = iota
 	// Reset closes both sides at once, with a reset where the system does so.
 	Reset
-	// Silence swallows all further bytes of the direction and keeps the connection open: a half-open connection.
+	// Silence swallows all further bytes of the direction and keeps the connection open: a
+	// half-open connection.
 	Silence
 )
 
-// Proxy passes TCP connections on to an address and does them harm when told to. The zero faults let everything pass.
+// Proxy passes TCP connections on to an address and does them harm when told to. The zero faults
+// let everything pass.
 type Proxy struct {
 	listener net.Listener
 	to       string
@@ -81,7 +83,8 @@ func (p *Proxy) Refuse() {
 	p.refuse = true
 }
 
-// Passed returns how many bytes of requests and replies have passed since Set, and how many connections were made.
+// Passed returns how many bytes of requests and replies have passed since Set, and how many
+// connections were made.
 func (p *Proxy) Passed() (requests, replies, connections int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -33,7 +33,10 @@ func (h Harness) standing(t *testing.T) {
 			t.Fatal("the target cannot tell what an account is")
 		}
 		if h.Unguarded == "" {
-			t.Fatal("the kind does not tell what an account is: implement target.Guarded, or say in Unguarded why it cannot")
+			t.Fatal(
+				"the kind does not tell what an account is: implement target.Guarded, or say in Unguarded why it " +
+					"cannot",
+			)
 		}
 		t.Skip("judged by names alone: " + h.Unguarded)
 	}

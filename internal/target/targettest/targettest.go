@@ -1,5 +1,5 @@
-// Package targettest holds the behaviour that a rotation relies on, as tests that every kind of target passes against a
-// real server.
+// Package targettest holds the behaviour that a rotation relies on, as tests that every kind of
+// target passes against a real server.
 package targettest
 
 import (
@@ -12,7 +12,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// timeout bounds one call of a target; patience is how long a call that gets no answer is waited for.
+// timeout bounds one call of a target; patience is how long a call that gets no answer is waited
+// for.
 const (
 	timeout  = 20 * time.Second
 	patience = 700 * time.Millisecond
@@ -24,25 +25,29 @@ type Harness struct {
 	// Unguarded says why the kind cannot tell what an account is; empty for a kind that implements
 	// [target.Guarded].
 	Unguarded string
-	// Addr is host:port of the real server. Empty for a kind that is not reached over a network: what needs one is skipped.
+	// Addr is host:port of the real server. Empty for a kind that is not reached over a network:
+	// what needs one is skipped.
 	Addr string
-	// Config makes the configuration of a target that is reached at addr, which is the server or a proxy before it.
+	// Config makes the configuration of a target that is reached at addr, which is the server or a
+	// proxy before it.
 	Config func(addr string) string
 	// Admin is the administrator's credential; zero for a kind that needs none.
 	Admin target.Credential
 	// Account makes a new account at the server and returns the one credential that it accepts.
 	Account func(t *testing.T) target.Credential
-	// Login tries a login without the code under test. It returns whether the server let it in, and an error when the server
-	// did not answer.
+	// Login tries a login without the code under test. It returns whether the server let it in, and
+	// an error when the server did not answer.
 	Login Login
-	// Refused makes a credential for the account that the server's rules refuse. Nil where there are no such rules.
+	// Refused makes a credential for the account that the server's rules refuse. Nil where there
+	// are no such rules.
 	Refused func(account string) target.Credential
-	// Sessions opens a session with the credential and returns a check that it is still usable. Nil where sessions do not
-	// outlive a request.
+	// Sessions opens a session with the credential and returns a check that it is still usable. Nil
+	// where sessions do not outlive a request.
 	Session func(t *testing.T, c target.Credential) (usable func() error)
 	// Eventually says that a change may take this long to be accepted everywhere; 0 means at once.
 	Eventually time.Duration
-	// Standing says which accounts are more than ordinary ones. Nil for a target that is no [target.Guarded].
+	// Standing says which accounts are more than ordinary ones. Nil for a target that is no
+	// [target.Guarded].
 	Standing *Standing
 }
 
@@ -102,7 +107,12 @@ func (h Harness) change(t *testing.T, tt target.Target, s target.Strategy) targe
 	if err != nil {
 		t.Fatal(err)
 	}
-	return target.Change{ID: fmt.Sprintf("t%d", time.Now().UnixNano()), Strategy: s, New: candidate, Old: old}
+	return target.Change{
+		ID:       fmt.Sprintf("t%d", time.Now().UnixNano()),
+		Strategy: s,
+		New:      candidate,
+		Old:      old,
+	}
 }
 
 func (h Harness) do(t *testing.T, what string, f func(context.Context) error) {
@@ -114,7 +124,8 @@ func (h Harness) do(t *testing.T, what string, f func(context.Context) error) {
 	}
 }
 
-// works asserts whether a credential authenticates, by the harness's own login, by Verify, and by Inspect where there is one.
+// works asserts whether a credential authenticates, by the harness's own login, by Verify, and by
+// Inspect where there is one.
 func (h Harness) works(t *testing.T, tt target.Target, when string, c target.Credential, want bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout+h.Eventually)
