@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -271,7 +270,7 @@ func (s *setup) socketMode() fs.FileMode {
 	if s.HTTP == nil {
 		return 0
 	}
-	mode, _ := parseMode(cmp.Or(s.HTTP.SocketMode, "0600")) // checked when the file was read
+	mode, _ := parseMode(s.HTTP.SocketMode) // checked when the file was read
 	return mode
 }
 

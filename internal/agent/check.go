@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -176,10 +175,10 @@ func (k SealKeySource) check(path, dir string, m *mistakes) {
 }
 
 func (s *setup) checkLog(m *mistakes) {
-	if l := s.Log.Level; l != "" && !slices.Contains([]string{"debug", "info", "warn", "error"}, l) {
+	if l := s.Log.Level; !slices.Contains([]string{"debug", "info", "warn", "error"}, l) {
 		m.add("log.level", "must be debug, info, warn or error")
 	}
-	if f := s.Log.Format; f != "" && f != "text" && f != "json" {
+	if f := s.Log.Format; f != "text" && f != "json" {
 		m.add("log.format", "must be text or json")
 	}
 }
@@ -229,9 +228,9 @@ func (s *setup) checkHTTP(m *mistakes, address func(path, address string, anywhe
 			checkPlace("http.socket", h.Socket, m)
 		}
 	}
-	if _, err := parseMode(cmp.Or(h.SocketMode, "0600")); err != nil {
+	if _, err := parseMode(h.SocketMode); err != nil {
 		m.add("http.socket_mode", "%v", err)
-	} else if h.SocketMode != "" && h.Socket == "" {
+	} else if s.socketModeGiven && h.Socket == "" {
 		m.add("http.socket_mode", "is for http.socket, which is not set")
 	}
 	if h.TokenFile == "" {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"fmt"
 	"log/slog"
 	"os"
@@ -83,8 +82,8 @@ type File struct {
 	// Owner and Group are names or numbers; empty means the agent's own.
 	Owner string `yaml:"owner"`
 	Group string `yaml:"group"`
-	// Mode is octal, in quotes; empty means "0600".
-	Mode string `yaml:"mode"`
+	// Mode is octal, in quotes.
+	Mode string `yaml:"mode" default:"0600"`
 	// OnChange tells a program when the content has changed; nil means nobody.
 	OnChange *Hook `yaml:"on_change"`
 }
@@ -98,10 +97,10 @@ type Hook struct {
 	Executable string `yaml:"executable"`
 	// Command is a program and its arguments; no shell is involved.
 	Command []string `yaml:"command"`
-	// Timeout bounds one run of the command; 0 means 30 seconds.
-	Timeout time.Duration `yaml:"timeout"`
-	// Attempts bounds how often it is tried for one change; 0 means 5.
-	Attempts int `yaml:"attempts"`
+	// Timeout bounds one run of the command.
+	Timeout time.Duration `yaml:"timeout" default:"30s"`
+	// Attempts bounds how often the agent tries to notify the program of one change.
+	Attempts int `yaml:"attempts" default:"5"`
 }
 
 // HTTP is the interface for programs on this machine.
@@ -109,8 +108,8 @@ type HTTP struct {
 	// Listen is an address on loopback, Socket the path of a Unix socket: exactly one.
 	Listen string `yaml:"listen"`
 	Socket string `yaml:"socket"`
-	// SocketMode is octal, in quotes; empty means "0600".
-	SocketMode string `yaml:"socket_mode"`
+	// SocketMode is octal, in quotes.
+	SocketMode string `yaml:"socket_mode" default:"0600"`
 	// TokenFile holds the token that callers send; it is made when there is none.
 	TokenFile string `yaml:"token_file"`
 }
@@ -137,16 +136,16 @@ type Status struct {
 
 // Log says what the agent logs, on standard error.
 type Log struct {
-	// Level is debug, info, warn or error; empty means info.
-	Level string `yaml:"level"`
-	// Format is text or json; empty means text.
-	Format string `yaml:"format"`
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level" default:"info"`
+	// Format is text or json.
+	Format string `yaml:"format" default:"text"`
 }
 
 // SlogLevel is the level as slog has it.
 func (l Log) SlogLevel() slog.Level {
 	level := slog.LevelInfo
-	_ = level.UnmarshalText([]byte(cmp.Or(l.Level, "info"))) // checked when the file was read
+	_ = level.UnmarshalText([]byte(l.Level)) // checked when the file was read
 	return level
 }
 
@@ -155,6 +154,8 @@ type setup struct {
 	Config
 	files   []*rendered
 	secrets []string // all that are held
+	// socketModeGiven reports whether http.socket_mode is not its default.
+	socketModeGiven bool
 	// warnings are for the operator; they stop nothing.
 	warnings []string
 	// read are the files that the configuration consists of, so that a change of one is noticed.
@@ -179,6 +180,8 @@ func parseConfig(path string, data []byte) (*setup, error) {
 	var m mistakes
 	s := &setup{read: []string{path}}
 	decode(raw, reflect.ValueOf(&s.Config).Elem(), "", &m)
+	s.socketModeGiven = s.HTTP != nil && s.HTTP.SocketMode != ""
+	fill(reflect.ValueOf(&s.Config).Elem())
 	s.check(&m)
 	if err := m.err(); err != nil {
 		return nil, err

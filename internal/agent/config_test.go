@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // write makes a file of the test.
@@ -63,7 +64,7 @@ log: {level: debug, format: json}
 	if got := strings.Join(s.secrets, " "); got != "db other plain" {
 		t.Errorf("secrets %q, want those of the list and of the templates", got)
 	}
-	if f := s.files[0]; f.mode != 0o640 || f.notify.Attempts != defaultAttempts || f.notify.Timeout != hookTimeout {
+	if f := s.files[0]; f.mode != 0o640 || f.notify.Attempts != 5 || f.notify.Timeout != 30*time.Second {
 		t.Errorf("file %+v", f)
 	}
 	if f := s.files[1]; f.mode != 0o600 || f.notify.Attempts != 2 {

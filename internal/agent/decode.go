@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -122,4 +123,36 @@ func decodeDuration(raw any, field reflect.Value, path string, m *mistakes) {
 		return
 	}
 	field.SetInt(int64(d))
+}
+
+// fill sets every field that is zero to the default of its tag, in tables and lists too. A table that
+// is left out stays nil.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			fill(v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			fill(v.Index(i))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			text := v.Type().Field(i).Tag.Get("default")
+			switch field := v.Field(i); {
+			case text == "":
+				fill(field)
+			case !field.IsZero():
+			case field.Type() == reflect.TypeFor[time.Duration]():
+				d, _ := time.ParseDuration(text) // a test reads every default
+				field.SetInt(int64(d))
+			case field.Kind() == reflect.Int:
+				n, _ := strconv.Atoi(text)
+				field.SetInt(int64(n))
+			default:
+				field.SetString(text)
+			}
+		}
+	}
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -57,7 +56,7 @@ func (s *setup) checkFile(at string, f File, m *mistakes) *rendered {
 	r := &rendered{File: f, uid: -1, gid: -1}
 	s.checkTarget(at+".path", f.Path, m)
 	var err error
-	if r.mode, err = parseMode(cmp.Or(f.Mode, "0600")); err != nil {
+	if r.mode, err = parseMode(f.Mode); err != nil {
 		m.add(at+".mode", "%v", err)
 	}
 	if f.Owner != "" {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -82,6 +83,7 @@ func writerOf(t *testing.T, w world, log *support.Log, f File) *fileWriter {
 	s := &setup{}
 	var m mistakes
 	s.Files = []File{f}
+	fill(reflect.ValueOf(&s.Config).Elem())
 	s.checkFiles(&m)
 	if err := m.err(); err != nil {
 		t.Fatal(err)

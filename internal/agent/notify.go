@@ -16,11 +16,9 @@ import (
 )
 
 const (
-	defaultAttempts = 5
-	maxAttempts     = 100
-	hookTimeout     = 30 * time.Second
-	firstPause      = time.Second
-	longestPause    = 30 * time.Second
+	maxAttempts  = 100
+	firstPause   = time.Second
+	longestPause = 30 * time.Second
 )
 
 // notifier tells a program that a file has changed.
@@ -32,7 +30,6 @@ type notifier struct {
 
 func (h *Hook) check(at string, m *mistakes) *notifier {
 	n := &notifier{Hook: *h}
-	n.Timeout, n.Attempts = cmp.Or(h.Timeout, hookTimeout), cmp.Or(h.Attempts, defaultAttempts)
 	var err error
 	switch {
 	case (h.Signal != "") == (len(h.Command) > 0):
