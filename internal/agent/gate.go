@@ -18,11 +18,11 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// nonces is how many nonces the wire API remembers: programs of one machine make no more requests
+// nonces is how many nonces the wire API remembers. The programs of one machine make fewer requests
 // in half an hour.
 const nonces = 1 << 18
 
-// getter is what the gate needs of a consumer.
+// getter returns the values that the agent holds.
 type getter interface {
 	Get(ctx context.Context, name string) (*consumer.Secret, error)
 }
@@ -33,17 +33,17 @@ type upstream interface {
 	Endpoint() string
 }
 
-// scope is what callers may ask about.
+// scope says which secrets callers may use.
 type scope interface {
 	// anySecret reports whether callers may read all that the agent's access key may read.
 	anySecret() bool
-	// serves reports whether a secret is given to callers, by its name or ARN.
+	// serves reports whether callers may use the secret with that name or ARN.
 	serves(name string) bool
 }
 
-// Gate answers the wire API on this machine: values from what the agent holds, other reads from the
-// server, and changes not at all. The server judges what is passed on by the agent's rights, so the
-// gate passes on only what is about secrets in its scope, and never what is said of consumers.
+// Gate answers the wire API on this machine: values from memory, other reads from the server, and
+// no changes. The server judges passed-on calls by the rights of the agent, so the gate passes on
+// only calls about secrets in its scope, and never what a caller says about consumers.
 type Gate struct {
 	held   getter
 	server upstream
@@ -52,14 +52,15 @@ type Gate struct {
 	log    *slog.Logger
 }
 
-// request is a call, decoded.
+// request is a decoded call.
 type request struct {
 	id string
 	op *operation.Op
 	in any // a pointer to the request struct of op
 }
 
-// Call does one operation for a verified caller. op is nil when the request names no operation.
+// Call carries out one operation for a verified caller. op is nil when the request names no
+// operation.
 func (g *Gate) Call(ctx context.Context, op *operation.Op, call protocol.Request) (any, error) {
 	if op == nil {
 		return nil, protocol.NotFound(call.Version, call.Action)
@@ -87,8 +88,8 @@ func (g *Gate) Call(ctx context.Context, op *operation.Op, call protocol.Request
 	return g.pass(ctx, r)
 }
 
-// check refuses a request that is not about secrets in the scope alone, and one by which a caller
-// would speak to the server as a consumer.
+// check refuses a request about anything other than secrets in the scope, and one by which a caller
+// would act as a consumer at the server.
 func (g *Gate) check(r request) error {
 	if name, ok := r.refused(); ok {
 		return fault.New(fault.Unsupported, "An agent tells the server itself which versions are in use, "+
@@ -111,7 +112,7 @@ func (g *Gate) check(r request) error {
 	return nil
 }
 
-// about returns the secrets that a request is about, each by name or ARN. ok is false when it is
+// about returns the secrets that a request is about, each by name or ARN. ok is false for a request
 // about anything else.
 func about(r request) (names []string, ok bool) {
 	if name, ok := r.op.Secret(r.in); ok {
@@ -126,14 +127,15 @@ func about(r request) (names []string, ok bool) {
 	return nil, r.op.Impersonal
 }
 
-// Refuse notes a request that no caller was found for.
+// Refuse logs a request that does not reach Call.
 func (g *Gate) Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error {
 	g.log.DebugContext(ctx, "request refused", "request", r, "access_key_id", accessKeyID, "err", err)
 	return err
 }
 
-// value answers GetSecretValue. What the agent holds is the version with ACSCurrent; any other is
-// asked for, and when the server is away the held one is given if it is the one that is wanted.
+// value answers GetSecretValue. The agent holds the version with ACSCurrent. It asks the server for
+// any other version, and when the server is unavailable returns the held one if that is the
+// requested version.
 func (g *Gate) value(ctx context.Context, r request, in *kms.GetSecretValueRequest) (any, error) {
 	current := in.VersionID == "" && (in.VersionStage == "" || in.VersionStage == kms.StageCurrent)
 	if current && !in.DryRun {
@@ -150,15 +152,15 @@ func (g *Gate) value(ctx context.Context, r request, in *kms.GetSecretValueReque
 	return answerOf(held, in, r.id), nil
 }
 
-// satisfies reports whether a version is the one that a request wants, as far as is known without
-// the server.
+// satisfies reports whether a version is the requested one, as far as the agent knows without the
+// server.
 func satisfies(held *consumer.Secret, in *kms.GetSecretValueRequest) bool {
 	return (in.VersionID == "" || in.VersionID == held.VersionID) &&
 		(in.VersionStage == "" || slices.Contains(held.Stages, in.VersionStage))
 }
 
-// current returns the version that is held. When there is none, or no more secrets can be held, the
-// server answers.
+// current returns the held version. When the agent holds none, or can hold no more secrets, it
+// returns the answer of the server.
 func (g *Gate) current(ctx context.Context, r request, in *kms.GetSecretValueRequest) (any, error) {
 	held, err := g.held.Get(ctx, in.SecretName)
 	if errors.Is(err, consumer.ErrAbsent) || errors.Is(err, consumer.ErrDenied) || errors.Is(err, errFull) {
@@ -172,8 +174,8 @@ func (g *Gate) current(ctx context.Context, r request, in *kms.GetSecretValueReq
 	return answerOf(held, in, r.id), nil
 }
 
-// answerOf is what the server would answer. A consumer asks for ExtendedConfig with every read, as
-// the cloud's own cache clients do; it is for those who ask.
+// answerOf returns what the server would answer. The consumer reads ExtendedConfig with every
+// value; answerOf leaves it out unless the caller asks for it.
 func answerOf(held *consumer.Secret, in *kms.GetSecretValueRequest, id string) *kms.GetSecretValueResponse {
 	answer := held.Raw()
 	answer.RequestID = id
@@ -183,8 +185,8 @@ func answerOf(held *consumer.Secret, in *kms.GetSecretValueRequest, id string) *
 	return answer
 }
 
-// outcome is the answer to an error of the consumer: what the server has said, or that there is
-// nothing to be had now.
+// outcome returns the answer for an error of the consumer: the answer of the server, or that no
+// value is available now.
 func outcome(err error) error {
 	var said *kms.Error
 	switch {
@@ -201,7 +203,7 @@ func outcome(err error) error {
 	return fault.Wrap(fault.Unavailable, err, "The server does not answer, and the agent has no last known value.")
 }
 
-// away reports whether an error means that the server could not be asked, rather than that it has
+// away reports whether an error means that the server could not be reached, rather than that it has
 // answered.
 func away(err error) bool {
 	var said *kms.Error
@@ -211,9 +213,8 @@ func away(err error) bool {
 	return fault.KindOf(err) == fault.Unavailable
 }
 
-// refused returns a parameter of the request that an agent refuses. Several parameters are how a
-// consumer speaks of itself, and the server knows all programs of this machine as one consumer, the
-// agent.
+// refused returns a parameter of the request that an agent refuses. By some parameters a consumer
+// speaks of itself, and to the server all programs of this machine are one consumer, the agent.
 func (r request) refused() (name string, ok bool) {
 	params := wire.Encode(r.in)
 	for _, p := range r.op.Params() {
@@ -224,7 +225,7 @@ func (r request) refused() (name string, ok bool) {
 	return "", false
 }
 
-// passed returns the parameters of the request that an agent passes on.
+// passed returns the parameters that the agent passes on.
 func (r request) passed() sign.Params {
 	params := wire.Encode(r.in)
 	for _, p := range r.op.Params() {
@@ -235,8 +236,8 @@ func (r request) passed() sign.Params {
 	return params
 }
 
-// pass sends a request to the server, signed by the agent: the parameters that were checked, and no
-// others. The answer is decoded, since the caller may have asked for XML.
+// pass sends a request to the server, signed by the agent, with the checked parameters and no
+// others. It decodes the answer, because the caller may have asked for XML.
 func (g *Gate) pass(ctx context.Context, r request) (any, error) {
 	body, err := g.server.Do(ctx, kms.Call{
 		Action:     r.op.Name,
@@ -258,10 +259,10 @@ func (g *Gate) pass(ctx context.Context, r request) (any, error) {
 	return out.Interface(), nil
 }
 
-// localKeys are the access keys that callers of the wire API may sign with.
+// localKeys holds the access keys that callers of the wire API sign with, by ID.
 type localKeys map[string]auth.Key
 
-// Find finds a key.
+// Find returns the key with that ID.
 func (k localKeys) Find(_ context.Context, id string) (auth.Key, bool, error) {
 	key, ok := k[id]
 	return key, ok, nil

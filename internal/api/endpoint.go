@@ -61,24 +61,24 @@ func endpointOf[In, Out any](o *operation.Op, h handler[In, Out], find ...finder
 	}
 }
 
-// resource is what an operation is about.
+// resource is something that a call needs a right on.
 type resource struct {
 	arn     string // or "*"
-	secret  string // the name, when it is a secret
-	action  string // what is needed on it, one of Op.Also; empty means Op.Action
-	lenient bool   // no Allow is needed; a Deny refuses the call
+	secret  string // the name, if it is a secret
+	action  string // one of Op.Also; empty means Op.Action
+	lenient bool   // needs no Allow; a Deny refuses the call
 }
 
-// unlessDenied returns r as a resource on which nothing needs to be allowed, while a Deny of any
-// policy refuses the call: a secret that the operation uses and does not give away.
+// unlessDenied returns r as a resource that needs no Allow, while a Deny of any policy refuses the
+// call. It is for a secret that the operation uses and does not reveal.
 func (r resource) unlessDenied() resource { r.lenient = true; return r }
 
-// needing returns r with another action than the operation's own.
+// needing returns r with an action other than the one of the operation.
 func (r resource) needing(action string) resource { r.action = action; return r }
 
 // needs returns the action that a caller needs on r; empty means that any caller may. An action
-// that the operation does not declare is an error: the simulation and the documents would not know
-// it.
+// that the operation does not declare is an error, because the simulation and the documents would
+// not know it.
 func (e *endpoint) needs(r resource) (string, error) {
 	declared := func(p operation.Permission) bool { return p.Action == r.action }
 	switch {
@@ -90,9 +90,9 @@ func (e *endpoint) needs(r resource) (string, error) {
 	return "", fmt.Errorf("operation %s needs the action %s and does not declare it", e.Name, r.action)
 }
 
-// declared returns the resources that the declaration of an operation names: its collection, or
-// those that the request names in the fields with a resource tag. A field that holds an ARN becomes
-// the name.
+// declared returns the resources that the declaration of an operation names: its collection, or the
+// resources that the request names in fields with a resource tag. It replaces an ARN in such a
+// field by the name.
 func (c *Call) declared(o *operation.Op, in any) ([]resource, error) {
 	switch {
 	case o.Collection == "*":
@@ -170,8 +170,8 @@ func (c *Call) policyResource(parameter, name, kind string) (resource, error) {
 	return c.ramResource("policy/" + name), users.CheckPolicyType(kind)
 }
 
-// kmsARN is the ARN of a resource of this service: a collection, a part of the server, or one of
-// another kind than secrets and keys.
+// kmsARN returns the ARN of a resource of this service, such as a collection, a target or a part of
+// the server.
 func (c *Call) kmsARN(relative string) string {
 	return arnPrefix + c.Region + ":" + c.Account() + ":" + relative
 }
@@ -182,7 +182,8 @@ func (c *Call) secretResource(name string) resource {
 	return resource{arn: secret.ARN(c.Region, c.Account(), name), secret: name}
 }
 
-// secretName takes an ARN apart. One of another region or account names nothing here.
+// secretName returns the name of a secret from its name or ARN. An ARN of another region or account
+// is an error of kind NotFound.
 func (c *Call) secretName(s string) (string, error) {
 	if !strings.HasPrefix(s, arnPrefix) {
 		return s, nil

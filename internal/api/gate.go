@@ -23,23 +23,23 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// Recorder keeps the audit trail. With durable set, Append returns when the record is on disk;
-// without, when it has left the process. It bounds its own wait.
+// Recorder keeps the audit trail. With durable, Append returns when the record is on disk; without,
+// when it has left the process. Append bounds its own wait.
 type Recorder interface {
 	Append(ctx context.Context, r audit.Record, durable bool) error
 }
 
-// Gate is the one way to an operation.
+// Gate is the only way to an operation.
 type Gate struct {
 	env       *Env
 	audit     Recorder
 	endpoints map[*operation.Op]*endpoint
 
-	// strangers count calls of unverified callers by source, keys those of verified callers by
+	// strangers counts the calls of unverified callers by source, keys those of verified callers by
 	// access key.
 	strangers, keys *tallies
-	late            []audit.Record // belongs to RunTallies; numbers that could not be written
-	unrecorded      atomic.Bool    // numbers wait because the trail takes none
+	late            []audit.Record // counts that could not be written; used by RunTallies only
+	unrecorded      atomic.Bool    // counts wait because the trail refuses records
 }
 
 const (
@@ -49,7 +49,7 @@ const (
 	keyRecords, keyRecordsAtOnce                 = 10, 100 // of one access key
 )
 
-// NewGate returns the gate before the operations.
+// NewGate returns the gate of a server.
 func NewGate(env *Env, recorder Recorder) *Gate {
 	all := rate.NewLimiter(allStrangerRecords, allStrangerRecordsAtOnce)
 	return &Gate{
@@ -61,9 +61,9 @@ func NewGate(env *Env, recorder Recorder) *Gate {
 	}
 }
 
-// Call does one operation for a verified caller, and returns a pointer to its response struct. op
-// is nil when the request names no operation. What cannot be recorded does not happen: when the
-// audit trail refuses a record, so does the call.
+// Call carries out one operation for a verified caller and returns a pointer to its response
+// struct. op is nil when the request names no operation. A call that cannot be recorded does not
+// happen: when the audit trail refuses its record, Call returns an error.
 func (g *Gate) Call(ctx context.Context, op *operation.Op, r protocol.Request) (any, error) {
 	c := &Call{
 		Env:     g.env,
@@ -93,14 +93,14 @@ func (g *Gate) call(ctx context.Context, c *Call) (any, error) {
 		return nil, g.refuse(ctx, c, "", err)
 	}
 	c.gone, c.began = ctx.Done(), c.At
-	// A caller who hangs up cannot stop the call halfway, its record least of all: the deadline
-	// bounds both.
+	// A caller that hangs up must not stop the call halfway, nor its record. The deadline bounds
+	// both.
 	bounded := deadline.After(context.WithoutCancel(ctx), c.op.Deadline)
 	defer bounded.Cancel()
 	return g.judged(bounded, c, in)
 }
 
-// judged has the policies decide, and does what they allow.
+// judged evaluates the policies and, when they allow the call, carries it out.
 func (g *Gate) judged(ctx context.Context, c *Call, in any) (any, error) {
 	c.Snapshot = store.Snapshot(ctx, g.env.DB)
 	resources, err := c.op.resources(c, in)
@@ -122,8 +122,8 @@ func (g *Gate) judged(ctx context.Context, c *Call, in any) (any, error) {
 	return answer(c, out), err
 }
 
-// run calls the handler. A panic in it is a fault of ours: it ends this call alone, and is recorded
-// and logged like any other failure.
+// run calls the handler. A panic in a handler ends this call alone; it is recorded and logged like
+// any other internal error.
 func run(ctx context.Context, c *Call, in any) (out any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -133,8 +133,8 @@ func run(ctx context.Context, c *Call, in any) (out any, err error) {
 	return c.op.run(ctx, c, in)
 }
 
-// audited is the resource that the audit trail names. A change of who may do what is told in full:
-// the user and the policy.
+// audited returns the resource that the audit record names. A change of rights names both, the user
+// or group and the policy.
 func audited(o *endpoint, resources []resource) resource {
 	r := resources[0]
 	if o.Version == ram.Version && len(resources) == 2 {
@@ -157,8 +157,8 @@ func (g *Gate) admit(c *Call) (any, error) {
 	return c.op.Decode(c.Params)
 }
 
-// change records the intent on disk, makes the change, and records its outcome on disk before the
-// reply. Once the effect may have happened, its record is finished whatever becomes of the caller.
+// change records the intent on disk, makes the change, and records the outcome on disk before the
+// reply. After the effect the outcome is recorded even if the caller has hung up.
 func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
 	c.details = c.told()
 	if err := g.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
@@ -172,7 +172,7 @@ func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
 	return answer(c, out), err
 }
 
-// refuse records a call that did not reach its handler. A refusal changes nothing, so it need not
+// refuse records a call that does not reach its handler. It changes nothing, so the record need not
 // be on disk first.
 func (g *Gate) refuse(ctx context.Context, c *Call, d audit.Decision, err error) error {
 	if rerr := g.note(ctx, c, d, outcome(err)); rerr != nil {
@@ -181,9 +181,9 @@ func (g *Gate) refuse(ctx context.Context, c *Call, d audit.Decision, err error)
 	return err
 }
 
-// Refuse records a request that does not come to the gate. Without a principal no caller was found
-// for it: its signature did not verify, or it could not be decoded. What it claims to be is
-// recorded as a claim.
+// Refuse records a request that does not reach the gate. A request without a principal has no
+// verified caller: its signature is not valid, or it could not be decoded. The record then marks
+// its content as a claim.
 func (g *Gate) Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error {
 	unverified := r.Principal.Kind == ""
 	r.Principal.AccessKeyID = protocol.Clip(accessKeyID)
@@ -200,8 +200,8 @@ func (g *Gate) record(
 	return g.append(ctx, c, recordOf(c, phase, d, outcome), durable)
 }
 
-// recordRead records a call that was let through and changes nothing. One that needs no right may
-// be counted instead: any access key can make it at will.
+// recordRead records a read that was allowed. A read that needs no right may be counted instead,
+// because any access key can repeat it at will.
 func (g *Gate) recordRead(ctx context.Context, c *Call, outcome string) error {
 	if c.op.Action == "" {
 		return g.note(ctx, c, audit.Allow, outcome)
@@ -209,7 +209,7 @@ func (g *Gate) recordRead(ctx context.Context, c *Call, outcome string) error {
 	return g.record(ctx, c, audit.Call, audit.Allow, outcome, false)
 }
 
-// recordOf is what the trail says of a call.
+// recordOf returns the audit record of a call.
 func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audit.Record {
 	service, operation := "Kms", c.Action
 	if c.op != nil {
@@ -242,7 +242,7 @@ func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audi
 }
 
 func (g *Gate) append(ctx context.Context, c *Call, r audit.Record, durable bool) error {
-	err := g.audit.Append(context.WithoutCancel(ctx), r, durable) // who has gone is recorded like any other
+	err := g.audit.Append(context.WithoutCancel(ctx), r, durable) // a caller that has hung up is recorded too
 	if err == nil {
 		return nil
 	}
@@ -262,7 +262,7 @@ func (c *Call) source() string {
 	return c.Source.String()
 }
 
-// outcome is what the audit trail says of an error.
+// outcome returns the outcome that an audit record gives for err.
 func outcome(err error) string {
 	switch {
 	case err == nil:
@@ -273,7 +273,7 @@ func outcome(err error) string {
 	return protocol.CodeFor(err).Code
 }
 
-// answer puts the request's ID into its response.
+// answer puts the ID of the request into its response.
 func answer(c *Call, out any) any {
 	if out != nil {
 		wire.SetRequestID(reflect.ValueOf(out).Elem(), c.ID)
@@ -281,8 +281,8 @@ func answer(c *Call, out any) any {
 	return out
 }
 
-// authorise evaluates the policies for every resource; one refusal refuses the whole call. It comes
-// before existence, so that a caller without rights cannot find out which names there are.
+// authorise evaluates the policies for every resource; one refusal refuses the whole call. It runs
+// before any check of existence, so a caller without rights cannot find out which names exist.
 func (g *Gate) authorise(c *Call, resources []resource) error {
 	c.passed = nil
 	for _, r := range resources {
@@ -308,8 +308,8 @@ func (g *Gate) authorise(c *Call, resources []resource) error {
 	return nil
 }
 
-// decide judges one action on one resource. An error is no decision: a store that does not answer,
-// or a record or a policy in it that is damaged, which is logged. Either way the call is refused.
+// decide judges one action on one resource. It returns an error when there is no decision, because
+// the store does not answer or a record or policy in it is damaged. The call is refused either way.
 func (g *Gate) decide(c *Call, r resource, action string) (policy.Decision, error) {
 	if c.identity == nil {
 		var err error
@@ -369,13 +369,14 @@ func decisionOf(err error) audit.Decision {
 	return ""
 }
 
-// isDryRun reports whether a call asks for a check alone. Its parameters may not have been decoded.
+// isDryRun reports whether a call asks for a check alone. Its parameters may not have been decoded
+// yet.
 func isDryRun(c *Call) bool {
 	s, _ := c.Params.Get("DryRun")
 	return c.op != nil && c.op.DryRun && strings.EqualFold(s, "true")
 }
 
-// dryRun turns the outcome of a dry run into its error: a dry run never succeeds.
+// dryRun returns the error that reports the outcome of a dry run, which never succeeds.
 func dryRun(err error) error {
 	switch kind := fault.KindOf(err); kind {
 	case fault.OK:

@@ -11,19 +11,19 @@ import (
 	"github.com/keyturn/keyturn/internal/users"
 )
 
-// identity is the policies that speak for a caller himself: those attached to him and those that
-// his groups bring.
+// identity holds the policies of a caller: those attached to the user and those of the user's
+// groups.
 type identity struct {
 	documents []policy.Document
 	sources   []source // where each document comes from
 }
 
-// noPolicies is shared by all who have none; nobody adds to it.
+// noPolicies is the identity of every caller without policies. It is shared and must not change.
 var noPolicies = &identity{}
 
 type source struct{ kind, name, group string }
 
-// systemDocuments are the documents that come with the service, parsed.
+// systemDocuments returns the parsed documents of the policies that come with the service, by name.
 var systemDocuments = sync.OnceValue(func() map[string]policy.Document {
 	m := map[string]policy.Document{}
 	for _, p := range users.SystemPolicies() {
@@ -36,12 +36,12 @@ var systemDocuments = sync.OnceValue(func() map[string]policy.Document {
 	return m
 })
 
-// loadIdentity reads the policies of a principal in the snapshot of the call, together with the
-// secret that the call is about. It takes two round trips, a third for a user whose groups bring
-// custom policies. A user who was deleted, or who has the name of one who was, has none.
+// loadIdentity reads the policies of a principal, and the secret that the call is about, in the
+// snapshot of the call. It takes two round trips, and a third for a user whose groups have custom
+// policies. A principal whose user was deleted has no policies, even if a new user has the name.
 func loadIdentity(tx *store.Tx, p policy.Principal, secret string) (*identity, error) {
 	if p.Kind != policy.KindRAMUser {
-		return noPolicies, nil // root needs none, and the engine is given none
+		return noPolicies, nil // root needs no policies, and the engine has none
 	}
 	id := &identity{}
 	if err := tx.AheadUser(p.Account, p.Name, secret); err != nil {
@@ -98,8 +98,8 @@ func custom(list []users.Attachment) []string {
 	return names
 }
 
-// add adds the documents of attached policies. One that is missing may be the one that forbids, so
-// it is an error.
+// add adds the documents of attached policies. A missing document is an error, because it may
+// contain a Deny.
 func (id *identity) add(tx *store.Tx, account, group string, list []users.Attachment) error {
 	for _, a := range list {
 		d, ok := systemDocuments()[a.Name]
@@ -129,7 +129,7 @@ func grantable() []string {
 	return list
 }
 
-// asking returns the question whether the caller may do something, with what is known of the call.
+// asking returns the question whether the caller may do action on r, in the context of the call.
 func (c *Call) asking(action string, r resource) question {
 	return question{
 		principal: c.Principal,
@@ -146,12 +146,12 @@ type question struct {
 	identity  *identity
 	action    string
 	resource  resource
-	context   policy.Context // but for the tags
+	context   policy.Context // without the tags
 }
 
-// decide evaluates the identity policies together with the secret's own policy. The secret's tags
-// are there for conditions of both. A secret that is not there, and one without a policy, has the
-// default policy: the answer is the same as without, and the time that a refusal takes does not
+// decide evaluates the identity policies together with the policy of the secret. Conditions of both
+// see the tags of the secret. A missing secret, and a secret without a policy, count as having the
+// default policy: the answer is the same as without a policy, and the time of a refusal does not
 // tell them apart.
 func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
 	r := policy.Request{

@@ -19,8 +19,8 @@ func (c *Call) ramResource(relative string) resource {
 	return resource{arn: policy.ARN("ram", "", c.Account(), relative)}
 }
 
-// aboutKey names an access key in the audit trail. It has no ARN of its own: rights on it are
-// rights on its user.
+// aboutKey sets the resource of the audit record to an access key. An access key has no ARN of its
+// own: rights on it are rights on its user.
 func (c *Call) aboutKey(user, id string) {
 	owner := "user/" + user
 	if user == "" {
@@ -45,8 +45,8 @@ func (c *Call) group(tx *store.Tx, name string) (users.Group, error) {
 	return g, err
 }
 
-// policy reads a policy. Of one that comes with the service the store has only how often it is
-// attached.
+// policy reads a policy. For a policy that comes with the service the store holds only the number
+// of attachments.
 func (c *Call) policy(tx *store.Tx, kind, name string) (users.Policy, error) {
 	missing := fault.Coded(fault.NotFound, ram.CodePolicyNotExist, "")
 	p, ok, err := tx.Policy(c.Account(), kind, name)
@@ -66,7 +66,7 @@ func (c *Call) policy(tx *store.Tx, kind, name string) (users.Policy, error) {
 	return p, nil
 }
 
-// marker continues a list after one name; it is opaque to callers.
+// marker returns the opaque token that continues a list after one name.
 func marker(after string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte("after:" + after))
 }
@@ -83,7 +83,7 @@ func parseMarker(s string) (string, error) {
 	return after, nil
 }
 
-// page takes at most most rows; the row after them says that there are more.
+// page collects at most most rows of a list. The row after them shows that there are more.
 type page[T any] struct {
 	rows []T
 	most int
@@ -91,7 +91,7 @@ type page[T any] struct {
 	more bool
 }
 
-// add takes a row of a name, and reports whether to go on.
+// add adds the row of a name, and reports whether to continue.
 func (p *page[T]) add(name string, row T) bool {
 	if len(p.rows) == p.most {
 		p.more = true
@@ -101,7 +101,7 @@ func (p *page[T]) add(name string, row T) bool {
 	return true
 }
 
-// marker continues after the page; empty when it is the last.
+// marker returns the token that continues after the page; empty on the last page.
 func (p *page[T]) marker() string {
 	if !p.more {
 		return ""
@@ -109,7 +109,7 @@ func (p *page[T]) marker() string {
 	return marker(p.last)
 }
 
-// limited refuses what would be one too many.
+// limited returns an error when count has reached most.
 func limited(count int, err error, most int, code string) error {
 	if err == nil && count >= most {
 		err = fault.Coded(fault.LimitExceeded, code, "At most %d.", most)

@@ -14,8 +14,8 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// simulatePolicy asks the question that the gate would ask if a user called, with the same code,
-// and says what decided.
+// simulatePolicy asks the question that the gate would ask if the user made the call, with the same
+// code, and returns which statement decides.
 func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (*ram.SimulatePolicyResponse, error) {
 	q, err := c.simulated(in)
 	if err != nil {
@@ -80,10 +80,10 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 	return out, nil
 }
 
-// furtherQuestions are what the call needs beside the first question: the operation's other
-// resources, as they are for the secret that is named. There are none for an action that was asked
-// for by itself. They name accounts and targets of the secret, so the caller needs the right to
-// describe its rotation; partial reports that it is missing.
+// furtherQuestions returns the questions about the other resources of the operation, for the secret
+// that the request names. There are none when the request asks about a single action. The questions
+// reveal accounts and targets of the secret, so the caller needs the right to describe its
+// rotation; partial reports that this right is missing.
 func (c *Call) furtherQuestions(
 	in *ram.SimulatePolicyRequest, first *question,
 ) (list []*question, partial bool, err error) {
@@ -122,7 +122,7 @@ func (c *Call) furtherQuestions(
 	return list, false, nil
 }
 
-// simulated finds action, resource and context of the question.
+// simulated returns the question of a request: action, resource and context.
 func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
 	q := &question{context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure}}
 	if s := in.ContextSourceIP; s != "" {
@@ -144,8 +144,8 @@ func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
 	return q, err
 }
 
-// simulatedPermission finds an action by itself or by the name of its operation. An action that is
-// no operation's own is one that operations declare besides theirs.
+// simulatedPermission finds an action by its own name or by that of its operation, also an action
+// that operations need besides their own.
 func (c *Call) simulatedPermission(name string) (operation.Permission, error) {
 	if name == "" {
 		return operation.Permission{}, fault.Required("Operation")
@@ -206,8 +206,8 @@ func (c *Call) simulatedResource(p operation.Permission, in *ram.SimulatePolicyR
 	return resource{}, fault.Required("Resource")
 }
 
-// containerOf returns the container that an operation is judged on first, as it declares its
-// resources; empty when that is one thing with a name.
+// containerOf returns the collection that an operation is judged on first, from its declared
+// resources; empty when that is a single resource.
 func containerOf(declared string) string {
 	first, _, _ := strings.Cut(declared, " and ")
 	if first == "secret" || first == "target" {

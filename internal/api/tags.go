@@ -22,7 +22,7 @@ func tagged(c *Call, in *kms.TagResourceRequest, _ []resource) ([]resource, erro
 	return c.oneOf(in.KeyID, in.SecretName, in.CertificateID)
 }
 
-// untagged returns that of UntagResource.
+// untagged returns the resource of UntagResource.
 func untagged(c *Call, in *kms.UntagResourceRequest, _ []resource) ([]resource, error) {
 	return c.oneOf(in.KeyID, in.SecretName, in.CertificateID)
 }
@@ -45,17 +45,17 @@ func taggedIDs(c *Call, in *kms.TagResourcesRequest, _ []resource) ([]resource, 
 	return c.each(in.ResourceType, in.ResourceIDs)
 }
 
-// untaggedIDs returns those of UntagResources.
+// untaggedIDs returns the resources of UntagResources.
 func untaggedIDs(c *Call, in *kms.UntagResourcesRequest, _ []resource) ([]resource, error) {
 	return c.each(in.ResourceType, in.ResourceIDs)
 }
 
-// listedIDs returns those of ListTagResources.
+// listedIDs returns the resources of ListTagResources.
 func listedIDs(c *Call, in *kms.ListTagResourcesRequest, _ []resource) ([]resource, error) {
 	return c.each(in.ResourceType, in.ResourceIDs)
 }
 
-// each returns the resources of one type with these IDs; without IDs their collection.
+// each returns the resources of one type with these IDs; without IDs it returns their collection.
 func (c *Call) each(kind string, ids []string) ([]resource, error) {
 	if len(ids) == 0 {
 		return []resource{{arn: c.kmsARN(kind)}}, nil
@@ -95,7 +95,7 @@ func untagResource(ctx context.Context, c *Call, in *kms.UntagResourceRequest) (
 	})
 }
 
-// onlySecrets refuses the resources that this server does not have.
+// onlySecrets refuses keys and certificates, which this server does not have.
 func onlySecrets(keyID, certificateID string) error {
 	switch {
 	case keyID != "":
@@ -129,8 +129,8 @@ func tagResources(ctx context.Context, c *Call, in *kms.TagResourcesRequest) (*k
 	})
 }
 
-// inParameter names the parameter of an Invalid error, where the rule knows it by the name of an
-// older call.
+// inParameter replaces the parameter of an Invalid error by the name that the newer call has for
+// it.
 func inParameter(name string, err error) error {
 	if fault.KindOf(err) == fault.Invalid {
 		return fault.Parameter(name, "%s", protocol.AsFault(err).Msg)
@@ -254,7 +254,7 @@ func (c *Call) visitSecrets(names []string, from string, visit func(secret.Secre
 	return nil
 }
 
-// hasTags reports whether a secret has all these tags; a filter without a value matches any.
+// hasTags reports whether a secret has all these tags. A filter without a value matches any value.
 func hasTags(s secret.Secret, want []kms.TagFilter) bool {
 	for _, f := range want {
 		value, ok := s.Tags[f.Key]
@@ -265,7 +265,7 @@ func hasTags(s secret.Secret, want []kms.TagFilter) bool {
 	return true
 }
 
-// token continues a list after one row; it is opaque to callers.
+// token returns the opaque token that continues a list after one row.
 func token(name, key string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(name + ":" + key))
 }

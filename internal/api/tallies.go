@@ -14,27 +14,27 @@ import (
 )
 
 const (
-	// tallyInterval is how often the calls without a record of their own are recorded, as a number.
+	// tallyInterval is how often counted calls are recorded.
 	tallyInterval = 10 * time.Second
 	tallyTick     = time.Second
-	// maxTallies bounds how many sources have a number of their own, and how many access keys.
+	// maxTallies bounds how many sources, and how many access keys, are counted separately.
 	maxTallies = 256
-	// maxClaim and maxUnverifiedAgent bound what an unverified request leaves of itself in the
-	// trail, in bytes of the line.
+	// maxClaim and maxUnverifiedAgent bound what the trail keeps of an unverified request, in bytes
+	// of the line.
 	maxClaim           = 48
 	maxUnverifiedAgent = 64
 	maxAgent           = 256
 )
 
-// others is the tally of those that have none of their own.
+// others is the subject under which all calls beyond maxTallies are counted.
 const others = ""
 
-// tallies decide which calls have a record of their own in the audit trail, and count the others.
-// They are for calls that have had no effect and gave nothing away: refused ones, and those that
-// need no right. So the size of the trail is bounded, whatever is sent.
+// tallies decides which calls have an audit record of their own, and counts the others. It is for
+// calls that had no effect and revealed nothing: refused calls, and calls that need no right. It
+// bounds the size of the trail whatever is sent.
 //
-// Each subject, a source or an access key, may write records at a rate; what is beyond it is
-// counted, and recorded as a number after tallyInterval.
+// Each subject, a source or an access key, may write records at a rate. Calls beyond the rate are
+// counted, and the count is recorded after tallyInterval.
 type tallies struct {
 	rate  rate.Limit
 	burst int
@@ -122,8 +122,7 @@ func (t *tallies) due(now time.Time, all bool) (list []audit.Record) {
 	return list
 }
 
-// RunTallies records the numbers of calls without a record of their own, until ctx ends and once
-// more then.
+// RunTallies records the counts of calls, until ctx ends and once more then.
 func (g *Gate) RunTallies(ctx context.Context) {
 	t := time.NewTicker(tallyTick)
 	defer t.Stop()
@@ -138,8 +137,8 @@ func (g *Gate) RunTallies(ctx context.Context) {
 	}
 }
 
-// writeTallies records what is due. A record that cannot be written is tried again with the next
-// ones, and until one is written every call has to have a record of its own.
+// writeTallies records what is due. A record that cannot be written is kept for the next time;
+// until it is written, every call needs a record of its own.
 func (g *Gate) writeTallies(ctx context.Context, all bool) {
 	now := g.env.Now().UTC()
 	list := append(g.late, append(g.strangers.due(now, all), g.keys.due(now, all)...)...)
@@ -156,7 +155,7 @@ func (g *Gate) writeTallies(ctx context.Context, all bool) {
 	g.unrecorded.Store(false)
 }
 
-// note writes the record of a call that has had no effect, or counts the call.
+// note writes the record of a call that had no effect, or counts the call.
 func (g *Gate) note(ctx context.Context, c *Call, d audit.Decision, outcome string) error {
 	r := recordOf(c, audit.Call, d, outcome)
 	list, subject := g.keys, c.Principal.AccessKeyID

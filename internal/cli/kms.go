@@ -14,8 +14,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// kmsCommand calls any operation. Its flags are the official CLI's: parameters begin with a capital
-// letter, options of the command itself with a small one.
+// kmsCommand calls any operation. Its flags are those of the official CLI: names of parameters
+// begin with a capital letter, options of the command with a small one.
 type kmsCommand struct {
 	Args []string `arg:"" optional:"" passthrough:"" help:"OPERATION --Parameter value …"`
 }
@@ -34,7 +34,7 @@ A documented "aliyun kms" command works after replacing the first word.
 Operations:
 `
 
-// kmsOptions are the options that the official CLI has for itself, and whether a value follows.
+// kmsOptions lists the options of the official CLI, and whether a value follows.
 var kmsOptions = map[string]bool{
 	"profile": true, "endpoint": true, "region": true, "version": true, "method": true, "header": true,
 	"force": false, "secure": false,
@@ -94,7 +94,7 @@ func (c *kmsCommand) Run(e *env) error {
 	return printJSON(e.stdout, body)
 }
 
-// parseKms takes the arguments apart. A parameter may be given as --Name value or --Name=value.
+// parseKms parses the arguments. A parameter may be given as --Name value or --Name=value.
 func parseKms(args []string) (kmsCall, error) {
 	call := kmsCall{operation: args[0], options: map[string]string{}}
 	if strings.HasPrefix(call.operation, "-") {
@@ -147,8 +147,8 @@ func (call *kmsCall) add(name, value string) error {
 	return nil
 }
 
-// checkKms looks the operation up before anything is sent: an unknown one exits with 2, a missing
-// parameter with 3.
+// checkKms finds the operation before anything is sent: an unknown operation exits with 2, a
+// missing parameter with 3.
 func checkKms(call kmsCall) (version string, idempotent bool, err error) {
 	op := protocol.Named(call.operation)
 	if op == nil {
@@ -170,7 +170,7 @@ func checkKms(call kmsCall) (version string, idempotent bool, err error) {
 	return op.Version, op.Retryable, nil
 }
 
-// suggest finds the operation that was probably meant.
+// suggest returns a hint at the operation that was probably meant.
 func suggest(name string) string {
 	for _, op := range protocol.Operations() {
 		if strings.EqualFold(op.Name, strings.ReplaceAll(name, "-", "")) {

@@ -15,15 +15,14 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// maxItem bounds N in Name.N: far beyond any documented list, and it keeps a hostile N from being
-// an index.
+// maxItem bounds N in Name.N. It is far above every documented limit, and keeps a hostile N from
+// being an index.
 const maxItem = 100_000
 
-// Decode fills the request struct that into points to from decoded parameters, and checks what its
-// tags say. Required parameters are looked at first, then formats, which is the documented order.
-// An optional parameter that is present but empty counts as absent. Parameters that the struct does
-// not have are ignored. The error is a *fault.Error of kind Missing or Invalid and never quotes a
-// value.
+// Decode fills the request struct that into points to, and checks what its tags require: required
+// parameters first, then formats, which is the documented order. An optional parameter that is
+// present but empty counts as absent. Parameters that the struct does not have are ignored. The
+// error is a *fault.Error of kind Missing or Invalid and never quotes a value.
 func Decode(in sign.Params, into any) error {
 	v := reflect.ValueOf(into).Elem()
 	list := Params(v.Type())
@@ -160,8 +159,8 @@ func rangeText(p *Param, unit string) string {
 	return "use " + strconv.Itoa(p.Min) + " to " + strconv.Itoa(p.Max) + unit + "."
 }
 
-// decodeJSON reads JSON text strictly: a member that the type does not have, or anything after the
-// value, is an error, because a caller who mistypes TagKey must hear of it.
+// decodeJSON reads JSON text strictly: an unknown member, or anything after the value, is an error,
+// so that a caller who mistypes TagKey learns of it.
 func decodeJSON(p *Param, s string, v reflect.Value) error {
 	if p.Max > 0 && len(s) > p.Max && p.Bytes {
 		return fault.Parameter(p.Name, "%s", rangeText(p, "bytes"))
@@ -176,7 +175,7 @@ func decodeJSON(p *Param, s string, v reflect.Value) error {
 	return nil
 }
 
-// decodeWrapped takes the two other spellings of a list of strings that clients send: the object of
+// decodeWrapped reads the two other forms in which clients send a list of strings: the object of
 // the 2021 reference, {"VersionStage":["a"]}, and, for TagKeys, a comma-separated list.
 func decodeWrapped(p *Param, s string, v reflect.Value) error {
 	var list []string
@@ -344,8 +343,8 @@ func encodeList(p *Param, f reflect.Value) sign.Params {
 	return out
 }
 
-// marshal is JSON without the escapes meant for HTML. It panics on a type that JSON cannot show:
-// none of ours.
+// marshal returns JSON without HTML escapes. It panics on a type that JSON cannot represent; no
+// request has one.
 func marshal(v any) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

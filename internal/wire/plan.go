@@ -1,24 +1,25 @@
-// Package wire turns the request and response structs of package kms into what crosses the wire and
-// back: parameters, JSON and XML.
+// Package wire turns the request and response structs of packages kms and ram into what crosses the
+// wire and back: parameters, JSON and XML.
 //
-// A struct's `kms` tags are the description of an operation; nothing about a parameter is written
-// down twice. The tag is the wire name followed by options:
+// The `kms` tags of a struct are the only description of its parameters. A tag is the wire name
+// followed by options:
 //
-//	required        absent or empty is Missing
-//	min=N max=N     characters of a string, value of an integer, items of a list
-//	bytes           max counts bytes of UTF-8 instead of characters
-//	enum=a|b        the values allowed, case sensitive
-//	default=V       the value assumed when absent
-//	pattern=P       "name": letters, digits and _ / + = . @ -
-//	arn             an ARN is taken as it is; the rules apply to the name inside it, which the gate takes apart
-//	literal=L       this one value is allowed besides
-//	resource=K      the parameter names a resource that the operation is on: secret, target, key, user, group or policy;
-//	                user-or-self is a user, and the caller when it is absent
-//	agent=A         what an agent, which is one consumer to the server, does with the parameter: drop or refuse
-//	json            the parameter is JSON text; or, in a response, the field is such text
-//	flat            the field is flattened: Name.1, Name.2 or Name.1.Key, Name.1.Value; of a map: Name.member
-//	list=Item       in a response: the list stands inside an object, as the member Item
-//	omitempty       in a response: left out when empty; without it the member is always there
+//	required     absent or empty is Missing
+//	min=N max=N  characters of a string, value of an integer, items of a list
+//	bytes        max counts bytes of UTF-8 instead of characters
+//	enum=a|b     the allowed values, case sensitive
+//	default=V    the value assumed when absent
+//	pattern=P    "name": letters, digits and _ / + = . @ -
+//	arn          an ARN is allowed; the rules apply to the name in it, which the gate extracts
+//	literal=L    this one value is allowed besides
+//	resource=K   the parameter names a resource of the operation: secret, target, key, user,
+//	             group, policy, or user-or-self, which is the caller when absent
+//	agent=A      what an agent does with the parameter, since it speaks to the server for all its
+//	             callers: drop or refuse
+//	json         the parameter is JSON text; or, in a response, the field is such text
+//	flat         a flattened field: Name.1, Name.2 or Name.1.Key, Name.1.Value; of a map Name.member
+//	list=Item    in a response: the list stands inside an object, as the member Item
+//	omitempty    in a response: left out when empty; without it the member is always there
 package wire
 
 import (
@@ -33,7 +34,7 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Param describes one parameter of an operation, for tables and their tests.
+// Param describes one parameter of an operation.
 type Param struct {
 	Name     string
 	Type     string // string, integer, boolean, json or list
@@ -79,8 +80,8 @@ func (p *Param) ResourceText() string {
 	return strings.TrimSuffix(p.Resource, "-or-self") + "/${" + p.Name + "}"
 }
 
-// Text returns a pointer to the parameter in a request, which is a pointer to the struct that p is
-// of. It panics when the parameter is no string.
+// Text returns a pointer to the parameter in a request. request is a pointer to the struct that p
+// belongs to. Text panics when the parameter is not a string.
 func (p *Param) Text(request any) *string {
 	return reflect.ValueOf(request).Elem().Field(p.index).Addr().Interface().(*string)
 }
@@ -109,7 +110,7 @@ var (
 )
 
 // Params describes the parameters of a request struct, in the order of its fields. It panics when a
-// tag is malformed, which is a fault of our own and is met by the first test that names the type.
+// tag is malformed, so every test that uses the type fails.
 func Params(t reflect.Type) []Param {
 	if p, ok := params.Load(t); ok {
 		return p.([]Param)

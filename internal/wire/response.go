@@ -17,8 +17,8 @@ import (
 // TimeFormat is the layout of every time on the wire: UTC, whole seconds (protocol.md section 10).
 const TimeFormat = "2006-01-02T15:04:05Z"
 
-// AppendJSON appends the JSON form of a response struct. Lists are arrays even when empty: clients
-// assert on it.
+// AppendJSON appends the JSON form of a response struct. Empty lists are arrays too, because
+// clients check for them.
 func AppendJSON(b []byte, response any) []byte {
 	return appendObject(b, reflect.Indirect(reflect.ValueOf(response)))
 }

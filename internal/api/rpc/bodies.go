@@ -22,13 +22,13 @@ const (
 	firstBody = 4 << 10
 )
 
-// errBodyAborted means that the memory of a body was needed for others.
+// errBodyAborted reports that the memory of this body was needed for others.
 var errBodyAborted = errors.New("rpc: the memory for bodies is used up")
 
-// bodies is the memory of the bodies that are being read. When it is used up, the source that holds
-// the most of it gives way: its largest body is aborted. So a client that sends bodies and does not
-// finish them, on however many connections and streams, harms itself. The zero value is ready for
-// use.
+// bodies accounts for the memory of request bodies that are being read. When it is used up, the
+// largest body of the source that holds the most is aborted. So a client that sends bodies and does
+// not finish them, on however many connections and streams, harms only itself. The zero value is
+// ready to use.
 type bodies struct {
 	mu     sync.Mutex
 	limit  int64                      // 0 means maxBodies; guarded by mu
@@ -36,7 +36,7 @@ type bodies struct {
 	owners map[netip.Addr]*bodyHolder // guarded by mu
 }
 
-// bodyHolder is a source with bodies that are being read.
+// bodyHolder is a source whose bodies are being read.
 type bodyHolder struct {
 	held    int64
 	reading map[*bodyReading]struct{}
@@ -138,8 +138,8 @@ func (r *bodyReading) endLocked() {
 
 func nobody() ([]byte, error) { return nil, nil }
 
-// body reads the body of a request to its end. release returns its memory to the pool; it must be
-// called before the handler returns, and may be called twice.
+// body returns a function that reads the body of a request to its end, and one that releases its
+// memory. release must be called before the handler returns, and may be called twice.
 func (d *Door) body(
 	w http.ResponseWriter, r *http.Request, source netip.Addr,
 ) (read func() ([]byte, error), release func()) {

@@ -1,6 +1,6 @@
 // Package rpc is the HTTP door: it decodes a request of the RPC protocol, has its signature
-// verified, takes it to the gate, and encodes the answer as JSON or XML. It logs no query, body,
-// header or string to sign: values travel in them.
+// verified, hands it to a gate, and encodes the answer as JSON or XML. It logs no query, body,
+// header or string to sign, because values travel in them.
 package rpc
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// writeAllowance is how long a caller may take to receive the answer that it has waited for.
+// writeAllowance is how long a caller may take to receive an answer after a wait.
 const writeAllowance = 10 * time.Second
 
 // Authenticator verifies who calls.
@@ -33,19 +33,18 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, r auth.Request) (auth.Result, error)
 }
 
-// Gate does what a verified caller asks for. *api.Gate is the one of a server; an agent has its
-// own.
+// Gate carries out the calls of verified callers. *api.Gate is the gate of a server; an agent has
+// its own.
 type Gate interface {
 	// Call returns a pointer to the response struct of the operation. op is nil when the request
-	// names none. An error of another endpoint, a *kms.Error, is answered as it came: status, code
-	// and message.
+	// names no operation. An error of another endpoint, a *kms.Error, reaches the caller unchanged:
+	// status, code and message.
 	Call(ctx context.Context, op *operation.Op, r protocol.Request) (any, error)
-	// Refuse records a request that no caller was found for, and returns what is answered.
+	// Refuse records a request that does not reach Call, and returns the error to answer with.
 	Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error
 }
 
-// Observer receives each call, for metrics. operation is "" when the request named none that
-// exists.
+// Observer receives each call, for metrics. operation is empty when the request names no operation.
 type Observer func(operation, code string, took time.Duration)
 
 // Door serves the RPC protocol at the path "/".
@@ -53,18 +52,16 @@ type Door struct {
 	Gate Gate
 	Auth Authenticator
 	Log  *slog.Logger
-	// Limit may be nil: then nothing is limited.
+	// Limit limits the rate of calls; nil means no limit.
 	Limit *limit.Limiter
-	// Refusals delays the answers to a source whose requests are refused for want of a valid
-	// signature, and Useless those to an access key whose calls are refused or need no right. Nil
-	// means that nothing is delayed.
+	// Refusals delays answers to a source whose requests have no valid signature. Useless delays
+	// answers to an access key whose calls are refused or need no right. Nil means no delay.
 	Refusals, Useless *limit.Pacer
-	// Origin tells where a request comes from and whether it came over TLS; nil means that its
-	// connection does.
+	// Origin returns the address of the client and whether it used TLS; nil means those of the
+	// connection.
 	Origin func(*http.Request) (source netip.Addr, secure bool, err error)
-	// Admit receives the access key of each request whose signature is valid, with the context of
-	// the request. It answers false when the connection of the request is to be closed; nil means
-	// that it never is.
+	// Admit receives the access key of each request with a valid signature, and the context of the
+	// request. It returns false when the connection must be closed; nil admits every request.
 	Admit func(ctx context.Context, key string) bool
 	// Now is the clock of the limits; nil means time.Now.
 	Now func() time.Time
@@ -93,8 +90,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// recovered answers for a fault of ours outside any handler, so that it is seen and ends this
-// request alone.
+// recovered turns a panic outside the handlers into a 500 for this request and logs it.
 func (d *Door) recovered(w http.ResponseWriter, r *http.Request, id string) {
 	if p := recover(); p != nil {
 		err := fmt.Errorf("the door panicked: %v\n%s", p, debug.Stack())
@@ -110,25 +106,25 @@ func (d *Door) id() string {
 	return uuid.NewString()
 }
 
-// logFailure writes what the operator should know: faults of our own, and a store or trail that is
-// away.
+// logFailure logs what the operator should know: internal errors, and a store or audit trail that
+// is unavailable.
 func (d *Door) logFailure(ctx context.Context, id, operation string, err error) {
 	if elsewhere := (*kms.Error)(nil); errors.As(err, &elsewhere) {
-		return // an answer of another endpoint, whose operator knows
+		return // the operator of the other endpoint sees it
 	}
 	switch fault.KindOf(err) {
 	case fault.Internal:
 		d.Log.ErrorContext(ctx, "call failed", "request_id", id, "operation", operation, "err", err)
 	case fault.Unavailable:
 		if errors.Is(err, context.Canceled) {
-			return // the caller has gone; strangers do not fill the log by hanging up
+			return // the caller hung up; that must not fill the log
 		}
 		d.Log.WarnContext(ctx, "call not served", "request_id", id, "operation", operation, "err", err)
 	}
 }
 
-// wantsXML reports which form the caller asks for: the parameter Format, and under versions 3 and 4
-// the header Accept.
+// wantsXML reports whether the caller asks for XML, by the parameter Format or, under signature
+// versions 3 and 4, by the header Accept.
 func wantsXML(r *http.Request, claim auth.Claim) bool {
 	if claim.Format != "" {
 		return strings.EqualFold(claim.Format, "XML")
@@ -137,8 +133,8 @@ func wantsXML(r *http.Request, claim auth.Claim) bool {
 		strings.HasPrefix(r.Header.Get("Accept"), "application/xml")
 }
 
-// serve verifies the request, takes it to the gate and encodes the answer. name is that of the
-// operation; empty when the request did not come to the gate or names none.
+// serve verifies the request, hands it to the gate and encodes the answer. name is the name of the
+// operation; it is empty when the request did not reach the gate or names no operation.
 func (d *Door) serve(
 	w http.ResponseWriter, r *http.Request, id string,
 ) (name string, body []byte, asXML bool, err error) {
@@ -159,7 +155,7 @@ func (d *Door) serve(
 	read, release := d.body(w, r, request.Source)
 	defer release()
 	caller, err := d.Auth.Authenticate(r.Context(), d.unverified(r, read))
-	release() // what is kept of the body are its parameters, whose caller is known
+	release() // only the parameters of the body are kept from here on, for a known caller
 	asXML = wantsXML(r, caller.Claim)
 	request.Action, request.Version = caller.Action, caller.Version
 	if err != nil {
@@ -211,12 +207,12 @@ func checkTarget(r *http.Request) error {
 	return nil
 }
 
-// overLimit refuses a request whose claimed key is over its rate.
+// overLimit is the error for a request whose claimed access key is over its rate.
 type overLimit struct{ retry time.Duration }
 
 func (*overLimit) Error() string { return "over the rate limit" }
 
-// admit refuses a request that claims a key whose share is used up.
+// admit refuses a request whose claimed access key has used up its share.
 func (d *Door) admit(c auth.Claim) error {
 	if retry, yes := d.Limit.Exhausted(c.AccessKeyID, d.now()); yes {
 		return &overLimit{retry}
@@ -224,8 +220,8 @@ func (d *Door) admit(c auth.Claim) error {
 	return nil
 }
 
-// stay lets the connection of a call that waits stay open as long as that may take. Where it
-// cannot, a test's recorder say, nothing closes it either.
+// stay raises the deadlines of the connection for a call that waits. It ignores errors:
+// httptest.ResponseRecorder has no deadlines.
 func stay(w http.ResponseWriter, most time.Duration) {
 	c, until := http.NewResponseController(w), time.Now().Add(most+writeAllowance)
 	_ = c.SetReadDeadline(until)
@@ -239,10 +235,10 @@ func (d *Door) now() time.Time {
 	return time.Now()
 }
 
-// throttled is the answer to a request that is over a limit.
+// throttled returns the error for a request that is over a limit.
 func throttled(retry time.Duration) error { return &fault.Error{Kind: fault.Throttled, Retry: retry} }
 
-// refuse refuses a request that does not come to the gate. key is claimed unless the request has a
+// refuse refuses a request before it reaches Call. key is only a claim unless the request has a
 // principal.
 func (d *Door) refuse(w http.ResponseWriter, r *http.Request, request protocol.Request, key string, err error) error {
 	err = d.Gate.Refuse(r.Context(), request, key, err)
@@ -254,16 +250,15 @@ func (d *Door) refuse(w http.ResponseWriter, r *http.Request, request protocol.R
 	return err
 }
 
-// pace delays the answer to a client that makes many requests which get it nothing, or has its
-// connection closed.
+// pace delays the answer to a client whose requests achieve nothing, or has its connection closed.
 func pace(w http.ResponseWriter, r *http.Request, p *limit.Pacer, client string) {
 	if !p.Wait(r.Context(), client) {
 		w.Header().Set("Connection", "close")
 	}
 }
 
-// canonical are the spellings under which net/http keeps the headers that every signature covers;
-// looking them up by any other would spell them anew for each request.
+// canonical maps the headers that every signature covers to the spelling of net/http. Without it,
+// each lookup would convert the name.
 var canonical = map[string]string{
 	"authorization":              "Authorization",
 	"content-type":               "Content-Type",
@@ -277,7 +272,7 @@ var canonical = map[string]string{
 	"x-acs-version":              "X-Acs-Version",
 }
 
-// unverified is a request as the authenticator reads it.
+// unverified returns the request in the form that the authenticator reads.
 func (d *Door) unverified(r *http.Request, body func() ([]byte, error)) auth.Request {
 	return auth.Request{
 		Method: r.Method, Query: r.URL.RawQuery, Length: length(r), Host: r.Host,

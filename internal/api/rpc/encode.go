@@ -25,7 +25,7 @@ const (
 	minRetry   = 10 * time.Millisecond
 )
 
-// encode makes the answer's body of a response struct.
+// encode returns the body of an answer.
 func encode(operation string, response any, asXML bool) ([]byte, error) {
 	if asXML {
 		return wire.XML(operation+"Response", response)
@@ -57,8 +57,8 @@ func write(w http.ResponseWriter, status int, body []byte, asXML bool) {
 	_, _ = w.Write(body) // a caller that has gone needs no answer
 }
 
-// envelope is an error on the wire: all the members that any official client asserts on, in the
-// types that they insist on (protocol.md section 5).
+// envelope is an error on the wire. It has every member that an official client checks, in the type
+// that the client expects.
 type envelope struct {
 	XMLName            xml.Name         `json:"-" xml:"Error"`
 	HTTPStatus         int              `json:"HttpStatus" xml:"HttpStatus"`
