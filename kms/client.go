@@ -29,7 +29,7 @@ const (
 	formType    = "application/x-www-form-urlencoded"
 )
 
-// Config says how to reach an endpoint.
+// Config configures a [Client].
 type Config struct {
 	// Endpoint is host[:port], reached over TLS, or a URL that begins with https:// or http://.
 	// Required.
@@ -39,13 +39,13 @@ type Config struct {
 	// RootCAs are the authorities to trust; nil means the system's.
 	RootCAs *x509.CertPool
 	// HTTPClient replaces the default client, which has a timeout of 30 seconds and keeps
-	// connections open. RootCAs is then not looked at.
+	// connections open. RootCAs is then ignored.
 	HTTPClient *http.Client
 	// UserAgent is sent with each request; empty means "keyturn-go".
 	UserAgent string
-	// MaxAttempts bounds how often one call is sent: 0 means 3, 1 means no retry. Only calls that
-	// change nothing when repeated are sent again, after an answer that says "later" or none at
-	// all, with full jitter from 0.1 s to 2 s.
+	// MaxAttempts bounds how often one call is sent: 0 means 3, 1 means no retry. A call is
+	// repeated after a temporary error or without an answer, and only if repeating it changes
+	// nothing more; the delay has full jitter, from 0.1 s to 2 s.
 	MaxAttempts int
 	// Now is the clock of the signatures; nil means time.Now.
 	Now func() time.Time
@@ -101,10 +101,10 @@ func transport(roots *x509.CertPool) *http.Transport {
 	}
 }
 
-// Endpoint is the URL that the client calls.
+// Endpoint returns the URL that the client calls.
 func (c *Client) Endpoint() string { return c.endpoint }
 
-// Call is one request by name, for operations that this package has no method for.
+// Call is one request by name, for operations without a method in this package.
 type Call struct {
 	// Action is the operation, such as GetSecretValue.
 	Action string
@@ -114,12 +114,11 @@ type Call struct {
 	Params sign.Params
 	// Accept is the wanted form of the answer; empty means application/json.
 	Accept string
-	// Idempotent allows the call to be sent again when its outcome is not known.
+	// Idempotent allows the client to repeat the call when its outcome is unknown.
 	Idempotent bool
 }
 
-// Do sends a call and returns the body of a successful answer. An answer that is not successful is
-// an *Error.
+// Do sends a call and returns the body of a successful answer. Any other answer is an [*Error].
 func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
 	if call.Version == "" {
 		call.Version = Version

@@ -7,11 +7,11 @@ import (
 
 // The states of a watched secret.
 const (
-	// StateCurrent says that the secret is there and the caller may read it.
+	// StateCurrent means that the secret exists and the caller may read it.
 	StateCurrent = "current"
-	// StateAbsent says that there is no such secret, or that it is planned to be deleted.
+	// StateAbsent means that the secret does not exist, or is scheduled for deletion.
 	StateAbsent = "absent"
-	// StateDenied says that the caller may not read the secret, whether or not there is one.
+	// StateDenied means that the caller may not read the secret, whether or not it exists.
 	StateDenied = "denied"
 )
 
@@ -19,37 +19,44 @@ const (
 type WatchedSecret struct {
 	// SecretName is the name or the ARN.
 	SecretName string `flat:"SecretName"`
-	// Revision is that of the last SecretChange that the consumer has seen of this secret; empty for none. What differs from
-	// it is answered at once, so nothing that happens between two calls is missed.
+	// Revision is that of the last [SecretChange] of this secret that the consumer has seen; empty
+	// for none. Any other revision is answered at once, so changes between two calls are not
+	// missed.
 	Revision string `flat:"Revision"`
-	// VersionID is the version that the consumer uses for what is new, such as the next connection; empty for none yet.
+	// VersionID is the version that the consumer uses for what is new, such as the next connection;
+	// empty for none yet.
 	VersionID string `flat:"VersionId"`
-	// OldestVersionID is the oldest version that something which is open was opened with; empty means VersionID.
+	// OldestVersionID is the oldest version that something which is open was opened with; empty
+	// means VersionID.
 	OldestVersionID string `flat:"OldestVersionId"`
 }
 
-// WatchSecretsRequest waits until one of several secrets changes, and says which versions of them are in use.
+// WatchSecretsRequest waits until one of several secrets changes, and says which versions of them
+// are in use.
 type WatchSecretsRequest struct {
 	// Secrets are 1 to 500.
 	Secrets []WatchedSecret `kms:"Secret,flat,required,min=1,max=500"`
-	// Consumer names this instance of an application: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. Without it nothing is noted of what
-	// is in use.
+	// Consumer names this instance of an application: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. Without
+	// it nothing is noted of what is in use.
 	Consumer string `kms:"Consumer,min=1,max=64,pattern=name,agent=drop"`
 	// WaitSeconds is how long to wait for a change, 0 to 50; 0 answers at once.
 	WaitSeconds int `kms:"WaitSeconds,min=0,max=50,default=0"`
-	// Leaving says that this instance ends, and holds nothing any more: it is forgotten, and the answer comes at once.
+	// Leaving says that this instance ends, and holds nothing any more: it is forgotten, and the
+	// answer comes at once.
 	Leaving bool `kms:"Leaving,default=false,agent=refuse"`
 }
 
-// SecretChange is a secret whose revision is not the one that the consumer knows. It holds no value: GetSecretValue gives that.
+// SecretChange is a secret whose revision is not the one that the consumer knows. It holds no
+// value: GetSecretValue gives that.
 type SecretChange struct {
 	SecretName string `kms:"SecretName"`
 	// Revision is opaque, and names the state that the other members describe.
 	Revision string `kms:"Revision"`
-	// State is StateCurrent, StateAbsent or StateDenied. The other members are empty unless it is StateCurrent.
+	// State is StateCurrent, StateAbsent or StateDenied. The other members are empty unless it is
+	// StateCurrent.
 	State string `kms:"State"`
-	// VersionID is the version with ACSCurrent, PreviousVersionID the one with ACSPrevious, and PendingVersionID the candidate of
-	// a rotation that is under way.
+	// VersionID is the version with ACSCurrent, PreviousVersionID the one with ACSPrevious, and
+	// PendingVersionID the candidate of a rotation that is under way.
 	VersionID         string    `kms:"VersionId,omitempty"`
 	PreviousVersionID string    `kms:"PreviousVersionId,omitempty"`
 	PendingVersionID  string    `kms:"PendingVersionId,omitempty"`
@@ -62,7 +69,8 @@ type WatchSecretsResponse struct {
 	RequestID string         `kms:"RequestId"`
 }
 
-// ListSecretConsumersRequest lists who was seen to use a secret in the last two days, in no order that means something.
+// ListSecretConsumersRequest lists the consumers that used a secret in the last two days, in no
+// particular order.
 type ListSecretConsumersRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
@@ -76,18 +84,18 @@ type ListSecretConsumersRequest struct {
 
 // The values of Evidence.
 const (
-	// EvidenceAcknowledged is what a consumer has said itself.
+	// EvidenceAcknowledged is what the consumer reported.
 	EvidenceAcknowledged = "acknowledged"
-	// EvidenceInferred is the last read of ACSCurrent by a principal from an address. Whoever reads seldom, or keeps what it has
-	// read, may use an older version than it shows.
+	// EvidenceInferred is the last read of ACSCurrent by a principal from an address. A consumer
+	// that reads rarely, or caches what it has read, may use an older version.
 	EvidenceInferred = "inferred"
 )
 
-// SecretConsumer is who was seen to use a secret.
+// SecretConsumer is a consumer that was seen to use a secret.
 type SecretConsumer struct {
-	// Consumer is the name that an instance has given itself; empty for one that only reads.
+	// Consumer is the name that the instance reported; empty for a consumer that only reads.
 	Consumer string `kms:"Consumer,omitempty"`
-	// Principal is the ARN of who has called, Source the address that it called from.
+	// Principal is the ARN of the caller, Source its address.
 	Principal string `kms:"Principal"`
 	Source    string `kms:"Source,omitempty"`
 	// VersionID is the version that it uses, OldestVersionID the oldest that it holds.
@@ -97,7 +105,7 @@ type SecretConsumer struct {
 	Evidence string `kms:"Evidence"`
 	// LastSeen is at most a minute late.
 	LastSeen time.Time `kms:"LastSeen"`
-	// Behind says that it holds a version other than the current one.
+	// Behind reports that the consumer holds a version other than the current one.
 	Behind bool `kms:"Behind"`
 }
 
@@ -112,13 +120,15 @@ type ListSecretConsumersResponse struct {
 	RequestID string `kms:"RequestId"`
 }
 
-// WatchSecrets waits until one of several secrets changes. It is an operation of Keyturn's own. The timeout of the client's
-// HTTPClient must be longer than WaitSeconds.
+// WatchSecrets waits until one of several secrets changes. It is an operation of Keyturn's own. The
+// timeout of the client's HTTPClient must be longer than WaitSeconds.
 func (c *Client) WatchSecrets(ctx context.Context, in *WatchSecretsRequest) (*WatchSecretsResponse, error) {
 	return call[WatchSecretsResponse](ctx, c, "WatchSecrets", in)
 }
 
 // ListSecretConsumers lists who uses a secret. It is an operation of Keyturn's own.
-func (c *Client) ListSecretConsumers(ctx context.Context, in *ListSecretConsumersRequest) (*ListSecretConsumersResponse, error) {
+func (c *Client) ListSecretConsumers(
+	ctx context.Context, in *ListSecretConsumersRequest,
+) (*ListSecretConsumersResponse, error) {
 	return call[ListSecretConsumersResponse](ctx, c, "ListSecretConsumers", in)
 }

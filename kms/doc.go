@@ -1,8 +1,10 @@
-// Package kms is the Alibaba Cloud KMS Secrets Manager API (RPC, version 2016-01-20) in Go: the request and response of
-// every operation, its error codes, and a Client for any endpoint that speaks it, Keyturn's or the cloud's own.
+// Package kms is the Alibaba Cloud KMS Secrets Manager API (RPC, version 2016-01-20) in Go: the
+// request and response of every operation, its error codes, and a Client for any endpoint that
+// speaks it, Keyturn's or the cloud's own.
 //
-// The structs say with their `kms` tags what crosses the wire; the server decodes with the same tags. Times are UTC with
-// whole seconds. A field at its zero value is not sent, unless the operation requires it.
+// The structs say with their `kms` tags what crosses the wire; the server decodes with the same
+// tags. Times are UTC with whole seconds. A field at its zero value is not sent, unless the
+// operation requires it.
 //
 // A secret value is a sensitive.Value: it prints as [redacted], and Reveal is the only way in.
 //
@@ -26,11 +28,13 @@ const (
 	StageCurrent = "ACSCurrent"
 	// StagePrevious marks the version that was current before.
 	StagePrevious = "ACSPrevious"
-	// StagePending marks the candidate of a rotation that is in progress. It is an extension of Keyturn.
+	// StagePending marks the candidate of a rotation that is in progress. It is an extension of
+	// Keyturn.
 	StagePending = "ACSPending"
 )
 
-// Types of a secret (SecretType). All but TypeGeneric are managed: the service changes the credential at its target.
+// Types of a secret (SecretType). All but TypeGeneric are managed: the service changes the
+// credential at its target.
 const (
 	TypeGeneric        = "Generic"
 	TypeRds            = "Rds"
@@ -46,6 +50,6 @@ const (
 	DataBinary = "binary"
 )
 
-// Auto is the literal "$Auto": as SecretName of a RAMCredentials secret the service makes the name, as SecretData of a
-// Redis or PolarDB secret it makes the credential.
+// Auto is the literal "$Auto": as SecretName of a RAMCredentials secret the service makes the name,
+// as SecretData of a Redis or PolarDB secret it makes the credential.
 const Auto = "$Auto"

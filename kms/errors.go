@@ -23,8 +23,9 @@ type Error struct {
 	Recommend string
 	// Header is the header of the answer.
 	Header http.Header
-	// DeniedAction is the action that no policy allowed, such as kms:RotateAccount; empty unless the call
-	// was refused by a policy. It may not be the operation's own action: some calls need several.
+	// DeniedAction is the action that no policy allowed, such as kms:RotateAccount; empty unless
+	// the call was refused by a policy. It may not be the operation's own action: some calls need
+	// several.
 	DeniedAction string
 }
 
@@ -33,18 +34,21 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s (status %d, request %s)", e.Code, e.Message, e.HTTPStatus, e.RequestID)
 }
 
-// Is reports whether target is an *Error of the same code, so that errors.Is works with the Err variables.
+// Is reports whether target is an *Error of the same code, so that errors.Is works with the Err
+// variables.
 func (e *Error) Is(target error) bool {
 	var t *Error
 	return errors.As(target, &t) && t.Code == e.Code
 }
 
-// Temporary reports whether the same call may succeed later: throttled, unavailable, or a fault of the service.
+// Temporary reports whether the same call may succeed later: throttled, unavailable, or a fault of
+// the service.
 func (e *Error) Temporary() bool {
 	return e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus >= http.StatusInternalServerError
 }
 
-// RetryAfter is how long the service asks to wait, from x-acs-retry-after in milliseconds; 0 when it does not say.
+// RetryAfter is how long the service asks to wait, from x-acs-retry-after in milliseconds; 0 when
+// it does not say.
 func (e *Error) RetryAfter() time.Duration {
 	d, err := time.ParseDuration(e.Header.Get("X-Acs-Retry-After") + "ms")
 	if err != nil || d < 0 || d > time.Minute {

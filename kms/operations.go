@@ -2,17 +2,18 @@ package kms
 
 import "context"
 
-// CreateSecret creates a secret and stores its first version. An existing name is ErrResourceExist.
+// CreateSecret creates a secret and stores its first version. An existing name is
+// [ErrResourceExist].
 func (c *Client) CreateSecret(ctx context.Context, in *CreateSecretRequest) (*CreateSecretResponse, error) {
 	return call[CreateSecretResponse](ctx, c, "CreateSecret", in)
 }
 
-// DeleteSecret plans the deletion of a secret, or deletes it at once.
+// DeleteSecret schedules the deletion of a secret, or deletes it at once.
 func (c *Client) DeleteSecret(ctx context.Context, in *DeleteSecretRequest) (*DeleteSecretResponse, error) {
 	return call[DeleteSecretResponse](ctx, c, "DeleteSecret", in)
 }
 
-// RestoreSecret cancels a planned deletion. A secret without one is ErrResourceInUse.
+// RestoreSecret cancels a scheduled deletion. A secret without one is [ErrResourceInUse].
 func (c *Client) RestoreSecret(ctx context.Context, in *RestoreSecretRequest) (*SecretNameResponse, error) {
 	return call[SecretNameResponse](ctx, c, "RestoreSecret", in)
 }
@@ -29,7 +30,7 @@ func (c *Client) GetRandomPassword(
 	return call[GetRandomPasswordResponse](ctx, c, "GetRandomPassword", in)
 }
 
-// GetSecretValue returns one version of the value, ACSCurrent unless the request says otherwise.
+// GetSecretValue returns one version of the value: [StageCurrent] unless the request names another.
 func (c *Client) GetSecretValue(ctx context.Context, in *GetSecretValueRequest) (*GetSecretValueResponse, error) {
 	return call[GetSecretValueResponse](ctx, c, "GetSecretValue", in)
 }
@@ -46,7 +47,8 @@ func (c *Client) ListSecretVersionIds(
 	return call[ListSecretVersionIdsResponse](ctx, c, "ListSecretVersionIds", in)
 }
 
-// PutSecretValue stores a new version. The same VersionID with another value is ErrResourceExist.
+// PutSecretValue stores a new version. An existing VersionID with another value is
+// [ErrResourceExist].
 func (c *Client) PutSecretValue(ctx context.Context, in *PutSecretValueRequest) (*PutSecretValueResponse, error) {
 	return call[PutSecretValueResponse](ctx, c, "PutSecretValue", in)
 }
@@ -56,8 +58,8 @@ func (c *Client) UpdateSecret(ctx context.Context, in *UpdateSecretRequest) (*Se
 	return call[SecretNameResponse](ctx, c, "UpdateSecret", in)
 }
 
-// UpdateSecretVersionStage adds, moves or removes one label. It is not sent again after an unknown
-// outcome: with RemoveFromVersion it is a compare-and-swap.
+// UpdateSecretVersionStage adds, moves or removes one label. The client does not repeat it after an
+// unknown outcome: with RemoveFromVersion it is a compare-and-swap.
 func (c *Client) UpdateSecretVersionStage(
 	ctx context.Context, in *UpdateSecretVersionStageRequest,
 ) (*SecretNameResponse, error) {
@@ -121,14 +123,14 @@ func (c *Client) DescribeRegions(ctx context.Context, in *DescribeRegionsRequest
 	return call[DescribeRegionsResponse](ctx, c, "DescribeRegions", in)
 }
 
-// DescribeAccountKmsStatus returns whether the service is switched on.
+// DescribeAccountKmsStatus returns whether the service is enabled.
 func (c *Client) DescribeAccountKmsStatus(
 	ctx context.Context, in *DescribeAccountKmsStatusRequest,
 ) (*DescribeAccountKmsStatusResponse, error) {
 	return call[DescribeAccountKmsStatusResponse](ctx, c, "DescribeAccountKmsStatus", in)
 }
 
-// GetCallerIdentity returns who is calling.
+// GetCallerIdentity returns the identity of the caller.
 func (c *Client) GetCallerIdentity(
 	ctx context.Context, in *GetCallerIdentityRequest,
 ) (*GetCallerIdentityResponse, error) {

@@ -2,10 +2,12 @@ package kms
 
 import "time"
 
-// RotateRootKeyRequest replaces the root key of the store, the key of the records' tags, and the versions of the master keys that
-// seal new values. It returns when the new keys are in use; what the former ones have wrapped is wrapped anew afterwards.
+// RotateRootKeyRequest replaces the root key of the store, the key of the records' tags, and the
+// versions of the master keys that seal new values. It returns when the new keys are in use; keys
+// that the previous ones wrapped are wrapped again afterwards.
 type RotateRootKeyRequest struct {
-	// ReencryptValues also seals every stored value anew, under a new data key and the new version of its master key.
+	// ReencryptValues also seals every stored value again, under a new data key and the new version
+	// of its master key.
 	ReencryptValues bool `kms:"ReencryptValues,default=false"`
 	// Force rotates less than an hour after the last rotation. Only the root account may set it.
 	Force bool `kms:"Force,default=false"`
@@ -20,16 +22,18 @@ const (
 	RootKeyRotating = "Rotating"
 )
 
-// RootKeyResponse tells which root key is in use and how far its rotation is. No key is in it.
+// RootKeyResponse says which root key is in use and how far its rotation is. It contains no key.
 type RootKeyResponse struct {
 	RootKeyID string `kms:"RootKeyId"`
-	// RotationState is Idle or Rotating. While it is Rotating, the former root key is still needed.
+	// RotationState is Idle or Rotating. While it is Rotating, the previous root key is still
+	// needed.
 	RotationState string `kms:"RotationState"`
 	// StartedAt is when the rotation that is under way began.
 	StartedAt time.Time `kms:"StartedAt,omitempty"`
 	// FormerRootKeyID is the key that is replaced; empty while no rotation is under way.
 	FormerRootKeyID string `kms:"FormerRootKeyId,omitempty"`
-	// NextRootKeyID is a key that this node accepts and that was never used: the next rotation takes it.
+	// NextRootKeyID is a key that this node accepts and that was never used: the next rotation
+	// takes it.
 	NextRootKeyID string `kms:"NextRootKeyId,omitempty"`
 	// RecordKeyGeneration counts how often the key of the records' tags was replaced.
 	RecordKeyGeneration int    `kms:"RecordKeyGeneration"`
@@ -38,11 +42,12 @@ type RootKeyResponse struct {
 
 // RotateLocalCARequest makes a new local CA at the node that is called.
 type RotateLocalCARequest struct {
-	// OverlapDays is for how long the server still uses the old CA, while clients learn to trust the new one.
+	// OverlapDays is for how long the server still uses the old CA, while clients learn to trust
+	// the new one.
 	OverlapDays int `kms:"OverlapDays,min=1,max=365,default=30"`
 }
 
-// RotateLocalCAResponse tells when the new CA takes over.
+// RotateLocalCAResponse says when the new CA takes over.
 type RotateLocalCAResponse struct {
 	// Certificate is the new CA, PEM: clients must trust it, beside the old one, before SwitchAt.
 	Certificate string    `kms:"Certificate"`

@@ -6,28 +6,32 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// The operations of this file are Keyturn's own: the cloud does not have them. They are calls of the same shape, so every
-// official SDK can make them as a generic request, and a policy allows them as kms:RegisterTarget and so on.
+// The operations of this file are Keyturn's own: the cloud does not have them. They are calls of
+// the same shape, so every official SDK can make them as a generic request, and a policy allows
+// them as kms:RegisterTarget and so on.
 
-// RegisterTargetRequest makes a system known whose credentials are to be rotated. Nothing is changed there.
+// RegisterTargetRequest makes a system known whose credentials are to be rotated. Nothing is
+// changed there.
 type RegisterTargetRequest struct {
-	// TargetName is what secrets name it by: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. For managed types it is the value of
-	// DBInstanceId, InstanceId or DBClusterId in ExtendedConfig.
+	// TargetName is what secrets name it by: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. For managed
+	// types it is the value of DBInstanceId, InstanceId or DBClusterId in ExtendedConfig.
 	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
 	// Kind is postgresql, mysql, mariadb, redis, ssh, ldap, oauth, rabbitmq, webhook or command.
 	Kind string `kms:"Kind,required,min=1,max=32"`
-	// Config is a JSON object of at most 16384 bytes; its members depend on the kind (docs/rotation.md).
+	// Config is a JSON object of at most 16384 bytes; its members depend on the kind
+	// (docs/rotation.md).
 	Config string `kms:"Config,required,json,max=16384,bytes"`
-	// AdminSecretName names the secret whose current version is the credential that changes others. Required by most kinds.
-	// It is a name or an ARN, and the caller needs the rights kms:RegisterTarget and
-	// kms:GetSecretValue on that secret too: the target's address says where its value is sent.
+	// AdminSecretName names the secret whose current version is the credential that changes others.
+	// Required by most kinds. It is a name or an ARN, and the caller needs the rights
+	// kms:RegisterTarget and kms:GetSecretValue on that secret too: the target's address says where
+	// its value is sent.
 	AdminSecretName string `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
 	// Description is free text of at most 8192 characters.
 	Description string `kms:"Description,min=0,max=8192"`
-	// Accounts is the account policy: patterns of the accounts that rotations may change, at most 100,
-	// each of 1 to 256 characters, in which * stands for any characters and ? for one. None means every
-	// ordinary account. A privileged account, such as a superuser, must be named exactly. The account
-	// of the target's administrator is never changed for another secret.
+	// Accounts is the account policy: patterns of the accounts that rotations may change, at most
+	// 100, each of 1 to 256 characters, in which * stands for any characters and ? for one. None
+	// means every ordinary account. A privileged account, such as a superuser, must be named
+	// exactly. The account of the target's administrator is never changed for another secret.
 	Accounts []string `kms:"Account,flat,min=0,max=100"`
 }
 
@@ -40,7 +44,8 @@ type TargetNameRequest struct {
 type DeregisterTargetRequest struct {
 	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
 	// Detach also ends the rotation of every secret that is attached to the target, which needs the
-	// right kms:RemoveRotation on each. Without it, a target with attached secrets is ErrResourceInUse.
+	// right kms:RemoveRotation on each. Without it, a target with attached secrets is
+	// ErrResourceInUse.
 	Detach bool `kms:"Detach,default=false"`
 }
 
@@ -55,8 +60,8 @@ type TargetNameResponse struct {
 type DescribeTargetResponse struct {
 	ARN        string `kms:"Arn"`
 	TargetName string `kms:"TargetName"`
-	// TargetID identifies this registration: a target that is registered again under the same name has
-	// another one. It is empty for a target that a release before IDs registered.
+	// TargetID identifies this registration: a target that is registered again under the same name
+	// has another one. It is empty for a target that a release before IDs registered.
 	TargetID        string   `kms:"TargetId,omitempty"`
 	Kind            string   `kms:"Kind"`
 	Config          string   `kms:"Config,json"`
@@ -97,19 +102,19 @@ type ListTargetsResponse struct {
 	RequestID string `kms:"RequestId"`
 }
 
-// UpdateTargetRequest changes a target. What is not given stays.
+// UpdateTargetRequest changes a target. Absent parameters change nothing.
 type UpdateTargetRequest struct {
 	TargetName      string  `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
 	Config          string  `kms:"Config,json,max=16384,bytes"`
 	AdminSecretName string  `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
 	Description     *string `kms:"Description,min=0,max=8192"`
-	// Accounts replaces the account policy; none leaves it as it is, and the single pattern * allows
-	// every ordinary account.
+	// Accounts replaces the account policy; none leaves it as it is, and the single pattern *
+	// allows every ordinary account.
 	Accounts []string `kms:"Account,flat,min=0,max=100"`
 }
 
-// TestTargetRequest tries a target: the administrator's way in, or with SecretName the current credential of that secret,
-// by one login. Nothing is changed.
+// TestTargetRequest tries a target: the administrator's way in, or with SecretName the current
+// credential of that secret, by one login. Nothing is changed.
 type TestTargetRequest struct {
 	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
 	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
@@ -118,36 +123,39 @@ type TestTargetRequest struct {
 // TestTargetResponse says what the target answered.
 type TestTargetResponse struct {
 	TargetName string `kms:"TargetName"`
-	// Result is ok, unreachable, rejected (the credential does not authenticate), denied (the administrator may not) or
-	// unknown (no answer).
+	// Result is ok, unreachable, rejected (the credential does not authenticate), denied (the
+	// administrator may not) or unknown (no answer).
 	Result string `kms:"Result"`
-	// Code and Message are the target's own. The code EgressRefused says that the server's egress rules
-	// do not permit the address, so that the target was not asked.
+	// Code and Message are the target's own. The code EgressRefused says that the server's egress
+	// rules do not permit the address, so that the target was not asked.
 	Code      string `kms:"Code,omitempty"`
 	Message   string `kms:"Message,omitempty"`
 	RequestID string `kms:"RequestId"`
 }
 
-// PrepareTargetAccountsRequest makes two accounts of equal rights from one that is in use, for the strategy double, or tells how
-// that would be done. The account that exists keeps its password.
+// PrepareTargetAccountsRequest makes two accounts of equal rights from one that is in use, for the
+// strategy double, or returns the statements that would. The existing account keeps its password.
 type PrepareTargetAccountsRequest struct {
 	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
-	// AccountName is the login that exists, CloneAccountName the one that is made beside it. A clone that exists already is given
-	// a new password.
+	// AccountName is the existing login, CloneAccountName the one to create beside it. A clone that
+	// exists already gets a new password.
 	AccountName      string `kms:"AccountName,required,min=1,max=256"`
 	CloneAccountName string `kms:"CloneAccountName,required,min=1,max=256"`
-	// OwnerName is the account that owns everything afterwards and that nobody logs in as; empty means AccountName and "_owner".
+	// OwnerName is the account that owns everything afterwards and cannot log in; empty means
+	// AccountName and "_owner".
 	OwnerName string `kms:"OwnerName,max=256"`
-	// Databases are those in which the proof compares what both may do, at most 100; none means all that they may connect to.
+	// Databases are those in which the proof compares what both may do, at most 100; none means all
+	// that they may connect to.
 	Databases []string `kms:"Database,flat,min=0,max=100"`
-	// AccountPassword is the password that AccountName has. With Apply it is required: it is stored in the secret. Without, it is
-	// needed where the target does not let its administrator read verifiers.
+	// AccountPassword is the password that AccountName has. With Apply it is required: it is stored
+	// in the secret. Without, it is needed where the target does not let its administrator read
+	// verifiers.
 	AccountPassword sensitive.Value `kms:"AccountPassword,min=1,max=1024,bytes"`
 	// Apply does it; otherwise nothing is changed.
 	Apply bool `kms:"Apply,default=false"`
-	// SecretName and VersionID are of the new secret of type Rds, DoubleUsers, with both credentials. Both are required with Apply.
-	// Repeating the call with them goes on where an earlier one was cut off. SecretName is the name or, of a secret that is there,
-	// the ARN.
+	// SecretName and VersionID are of the new secret of type Rds, DoubleUsers, with both
+	// credentials. Both are required with Apply. A repeated call continues where an earlier one was
+	// interrupted. SecretName is the name or, if the secret exists, the ARN.
 	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
 	VersionID  string `kms:"VersionId,min=1,max=64,pattern=name"`
 }
@@ -158,15 +166,16 @@ type TargetStatement struct {
 	Statement    string `kms:"Statement"`
 }
 
-// PrepareTargetAccountsResponse says what has to be done, or was.
+// PrepareTargetAccountsResponse says what was done, or has to be done.
 type PrepareTargetAccountsResponse struct {
 	TargetName string `kms:"TargetName"`
 	OwnerName  string `kms:"OwnerName"`
-	// Findings are what a person should know. When the proof does not hold, they say what differs.
+	// Findings are for the operator. When the proof fails, they say what differs.
 	Findings []string `kms:"Findings,list=Finding"`
-	// Statements are what the target was or would be told, in their order. Those of one database are done whole or not at all.
+	// Statements are the statements that the target has executed or would execute, in order. Those
+	// of one database are executed as a whole or not at all.
 	Statements []TargetStatement `kms:"Statements,list=Statement"`
-	// Applied says that it was done, Proven that both accounts log in and may do the same.
+	// Applied reports that it was done, Proven that both accounts log in and have equal rights.
 	Applied bool `kms:"Applied"`
 	Proven  bool `kms:"Proven"`
 	// SecretName and VersionID are of the secret with both credentials, with Apply.
@@ -175,21 +184,24 @@ type PrepareTargetAccountsResponse struct {
 	RequestID  string `kms:"RequestId"`
 }
 
-// ConfigureRotationRequest says how a secret is rotated, beyond what UpdateSecretRotationPolicy can say. It replaces what
-// was said before. It rotates nothing. With TargetName, a Generic secret is rotated by the service from now on.
+// ConfigureRotationRequest says how a secret is rotated, beyond what UpdateSecretRotationPolicy can
+// say. It replaces what was said before. It rotates nothing. With TargetName, a Generic secret is
+// rotated by the service from now on.
 type ConfigureRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// TargetName is required for a Generic secret; managed types name their target in ExtendedConfig.
+	// TargetName is required for a Generic secret; managed types name their target in
+	// ExtendedConfig.
 	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
-	// Strategy is single, overlap or double; empty means what the type asks for, or the target's best.
+	// Strategy is single, overlap or double; empty means what the type asks for, or the target's
+	// best.
 	Strategy string `kms:"Strategy,enum=single|overlap|double"`
-	// AccountName is whose credential a value is that is not a JSON object; CloneAccountName is the second account of
-	// the strategy double.
+	// AccountName is whose credential a value is that is not a JSON object; CloneAccountName is the
+	// second account of the strategy double.
 	AccountName      string `kms:"AccountName,max=256"`
 	CloneAccountName string `kms:"CloneAccountName,max=256"`
-	// AccountMember and SecretMember are the members of a JSON value that hold the account and its credential; empty means
-	// the usual names.
+	// AccountMember and SecretMember are the members of a JSON value that hold the account and its
+	// credential; empty means the usual names.
 	AccountMember string `kms:"AccountMember,max=128"`
 	SecretMember  string `kms:"SecretMember,max=128"`
 	// EnableAutomaticRotation plans rotations by RotationInterval, or by Cron.
@@ -203,11 +215,14 @@ type ConfigureRotationRequest struct {
 	Window string `kms:"Window,max=64"`
 	// Blackouts are days without rotations, such as "2026-12-24..2027-01-02,2027-03-31".
 	Blackouts string `kms:"Blackouts,max=1024"`
-	// GracePeriod is how long the old credential works after a rotation, at least: a whole number and a unit, d, h, m or s; 0s means
-	// that it is retired at once. Empty means the server's default.
+	// GracePeriod is how long the old credential works after a rotation, at least: a whole number
+	// and a unit, d, h, m or s; 0s means that it is retired at once. Empty means the server's
+	// default.
 	GracePeriod string `kms:"GracePeriod,max=16"`
-	// GraceLimit is how long it works at most when a consumer of the secret still holds another version than the new one. What is not more
-	// than the grace period means that nobody is waited for. Empty means the server's default; with a GracePeriod of 0s, that nobody is.
+	// GraceLimit bounds how long the old credential works while consumers still hold another
+	// version than the new one. A limit that is not longer than GracePeriod means that the rotation
+	// waits for no consumer. Empty means the server's default, or no waiting with a GracePeriod of
+	// 0s.
 	GraceLimit string `kms:"GraceLimit,max=16"`
 	// Group is a set of secrets that never begin to rotate within GroupGap of each other.
 	Group    string `kms:"Group,max=64,pattern=name"`
@@ -218,7 +233,8 @@ type ConfigureRotationRequest struct {
 type VersionedRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// VersionID identifies the rotation and its version: repeating the call with it does nothing more.
+	// VersionID identifies the rotation and its version: repeating the call with it does nothing
+	// more.
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 }
 
@@ -226,7 +242,8 @@ type VersionedRequest struct {
 type EmergencyRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// VersionID identifies the rotation and its version: repeating the call with it does nothing more.
+	// VersionID identifies the rotation and its version: repeating the call with it does nothing
+	// more.
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 	// DryRun changes nothing: the answer says who holds a credential that would stop working.
 	DryRun bool `kms:"DryRun,default=false"`
@@ -240,12 +257,14 @@ type EmergencyRotationResponse struct {
 	DryRun     bool   `kms:"DryRun,omitempty"`
 	// CurrentVersionID is the version whose credential would stop working.
 	CurrentVersionID string `kms:"CurrentVersionId,omitempty"`
-	// Breaking are consumers that were seen lately, at most 100, and BreakingCount how many there are: they would be refused until they have
-	// fetched the new credential. A connection that is open stays so with most targets.
+	// Breaking are consumers that were seen lately, at most 100, and BreakingCount how many there
+	// are: they would be refused until they have fetched the new credential. A connection that is
+	// open stays so with most targets.
 	Breaking      []SecretConsumer `kms:"Breaking,list=Consumer,omitempty"`
 	BreakingCount int              `kms:"BreakingCount,omitempty"`
-	// Unknown are those that were not seen lately, at most 100, and UnknownCount how many there are: whether they still use the secret is
-	// not known. Consumers that have not been seen for days are not known at all.
+	// Unknown are those that were not seen lately, at most 100, and UnknownCount how many there
+	// are: whether they still use the secret is not known. Consumers that have not been seen for
+	// days are not known at all.
 	Unknown      []SecretConsumer `kms:"Unknown,list=Consumer,omitempty"`
 	UnknownCount int              `kms:"UnknownCount,omitempty"`
 	RequestID    string           `kms:"RequestId"`
@@ -287,8 +306,8 @@ type DescribeRotationResponse struct {
 	State string `kms:"State"`
 	// WaitsFor says what must happen for the rotation to go on; empty when none is under way.
 	WaitsFor string `kms:"WaitsFor,omitempty"`
-	// InProgress is true while the server has something left to do for the rotation. A rotation that is quarantined waits for an
-	// operator.
+	// InProgress is true while the server has something left to do for the rotation. A rotation
+	// that is quarantined waits for an operator.
 	InProgress bool   `kms:"InProgress"`
 	RotationID string `kms:"RotationId,omitempty"`
 	// Mode is rotate, rehearse or reapply; Trigger is manual, automatic or emergency.
@@ -303,21 +322,23 @@ type DescribeRotationResponse struct {
 	Candidates  int       `kms:"Candidates,omitempty"`
 	StartTime   time.Time `kms:"StartTime,omitempty"`
 	PromoteTime time.Time `kms:"PromoteTime,omitempty"`
-	// GraceUntil is until when the former credential works at least, GraceLimitTime when it is retired whatever consumers hold. WaitingFor are
-	// consumers that hold another version and were seen lately, at most 20, and WaitingForCount how many there are: the end of the grace waits
-	// for them.
+	// The previous credential works at least until GraceUntil, and is retired at GraceLimitTime
+	// whatever consumers hold. The end of the grace period waits for consumers that hold another
+	// version and were seen lately: WaitingFor lists at most 20 of them, and WaitingForCount counts
+	// them.
 	GraceUntil      time.Time        `kms:"GraceUntil,omitempty"`
 	GraceLimitTime  time.Time        `kms:"GraceLimitTime,omitempty"`
 	WaitingForCount int              `kms:"WaitingForCount,omitempty"`
 	WaitingFor      []SecretConsumer `kms:"WaitingFor,list=Consumer"`
 	EndTime         time.Time        `kms:"EndTime,omitempty"`
 	NextAttemptTime time.Time        `kms:"NextAttemptTime,omitempty"`
-	// AutomaticRotation, NextRotationDate and LastRotationDate are those of DescribeSecret.
+	// AutomaticRotation, NextRotationDate and LastRotationDate are as in [DescribeSecretResponse].
 	AutomaticRotation string    `kms:"AutomaticRotation"`
 	RotationInterval  string    `kms:"RotationInterval,omitempty"`
 	NextRotationDate  time.Time `kms:"NextRotationDate,omitempty"`
 	LastRotationDate  time.Time `kms:"LastRotationDate,omitempty"`
-	// AccountName to GroupGap are as ConfigureRotation takes them; ConfiguredStrategy is its Strategy.
+	// AccountName to GroupGap are as ConfigureRotation takes them; ConfiguredStrategy is its
+	// Strategy.
 	ConfiguredStrategy string `kms:"ConfiguredStrategy,omitempty"`
 	AccountName        string `kms:"AccountName,omitempty"`
 	CloneAccountName   string `kms:"CloneAccountName,omitempty"`
@@ -336,9 +357,9 @@ type DescribeRotationResponse struct {
 	// Reason says what is wrong, and Advice what to do about it.
 	Reason string `kms:"Reason,omitempty"`
 	Advice string `kms:"Advice,omitempty"`
-	// RepairActions are the values of RepairAction that RepairRotation takes now: none unless the rotation
-	// is quarantined. It has apply only when the target has accepted the stored credential before, or the
-	// service has generated it.
+	// RepairActions are the values of RepairAction that RepairRotation takes now: none unless the
+	// rotation is quarantined. It has apply only when the target has accepted the stored credential
+	// before, or the service has generated it.
 	RepairActions []string `kms:"RepairActions,list=RepairAction"`
 	// CredentialState is live, dead or unknown, as the target said at ProbeTime.
 	CredentialState string         `kms:"CredentialState"`
@@ -349,9 +370,9 @@ type DescribeRotationResponse struct {
 
 // ListRotationsRequest lists the rotations of the account, ordered by the name of the secret.
 type ListRotationsRequest struct {
-	// State leaves out the others; empty means all.
+	// State leaves out rotations in other states; empty means all.
 	State string `kms:"State,max=32"`
-	// TargetName leaves out those of other targets; empty means all.
+	// TargetName leaves out rotations at other targets; empty means all.
 	TargetName string `kms:"TargetName,max=64"`
 	// NextToken continues after a page; opaque.
 	NextToken string `kms:"NextToken"`
@@ -383,21 +404,23 @@ type ListRotationsResponse struct {
 	RequestID string `kms:"RequestId"`
 }
 
-// PauseRotationRequest stops new rotations, or lets them go on: of one secret, of one target, or, with neither, of all.
-// One that is under way is finished. ProbeRotation takes the same: it has the targets asked now whether they accept the
-// credentials in use, as after a store was restored from a copy.
+// PauseRotationRequest pauses new rotations, or resumes them: of one secret, of one target, or,
+// with neither, of all. A rotation in progress is finished. ProbeRotation takes the same request:
+// it checks at the targets whether they accept the credentials in use, for example after a store
+// was restored from a backup.
 type PauseRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
 	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
 }
 
-// RepairRotationRequest mends a rotation that is quarantined.
+// RepairRotationRequest repairs a rotation that is quarantined.
 type RepairRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// RepairAction is probe (ask the target again what is live), apply (give the target the stored credential again) or adopt (take
-	// the credential of SecretData, which the target accepts, into the current value, as a new version).
+	// RepairAction is probe (ask the target again what is live), apply (give the target the stored
+	// credential again) or adopt (take the credential of SecretData, which the target accepts, into
+	// the current value, as a new version).
 	RepairAction string `kms:"RepairAction,required,enum=probe|apply|adopt"`
 	// SecretData and VersionID are for adopt.
 	SecretData sensitive.Value `kms:"SecretData,min=1,max=30720,bytes"`

@@ -6,8 +6,9 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Tag is one label of a resource that people and policies use. The key has 1 to 128 and the value 0 to 128 characters
-// of letters, digits and / \ _ - . + = : @; a key does not begin with "aliyun" or "acs:". A resource has at most 20.
+// Tag is one label of a resource that people and policies use. The key has 1 to 128 and the value 0
+// to 128 characters of letters, digits and / \ _ - . + = : @; a key does not begin with "aliyun" or
+// "acs:". A resource has at most 20.
 type Tag struct {
 	TagKey   string `json:"TagKey" kms:"TagKey"`
 	TagValue string `json:"TagValue" kms:"TagValue"`
@@ -15,12 +16,15 @@ type Tag struct {
 
 // CreateSecretRequest creates a secret and stores its first version, which takes ACSCurrent.
 type CreateSecretRequest struct {
-	// SecretName has 1 to 192 of A-Z a-z 0-9 _ / + = . @ -. Names of Generic, Rds and Redis secrets do not begin with
-	// "acs/", names of ECS secrets begin with "acs/ecs/", and RAMCredentials secrets are named Auto.
+	// SecretName has 1 to 192 of A-Z a-z 0-9 _ / + = . @ -. Names of Generic, Rds and Redis secrets
+	// do not begin with "acs/", names of ECS secrets begin with "acs/ecs/", and RAMCredentials
+	// secrets are named Auto.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,literal=$Auto"`
-	// SecretData is the value, 1 to 30720 bytes; for managed types the JSON that secrets of that type are made from.
+	// SecretData is the value, 1 to 30720 bytes; for managed types the JSON that secrets of that
+	// type are made from.
 	SecretData sensitive.Value `kms:"SecretData,required,min=1,max=30720,bytes"`
-	// VersionID identifies the version within the secret: 1 to 64 characters, the set of SecretName.
+	// VersionID identifies the version within the secret: 1 to 64 characters, the set of
+	// SecretName.
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 	// EncryptionKeyID names the customer master key; empty means the account's default key.
 	EncryptionKeyID string `kms:"EncryptionKeyId"`
@@ -32,11 +36,14 @@ type CreateSecretRequest struct {
 	Tags []Tag `kms:"Tags,json"`
 	// SecretType is one of the Type constants; empty means TypeGeneric. It never changes.
 	SecretType string `kms:"SecretType,enum=Generic|Rds|Redis|RAMCredentials|ECS|PolarDB,default=Generic"`
-	// ExtendedConfig is a JSON object of at most 1024 characters, required for managed types and for them alone.
+	// ExtendedConfig is a JSON object of at most 1024 characters, required for managed types and
+	// for them alone.
 	ExtendedConfig string `kms:"ExtendedConfig,json,max=1024"`
-	// EnableAutomaticRotation plans the first rotation for creation plus RotationInterval. Ignored for Generic secrets.
+	// EnableAutomaticRotation plans the first rotation for creation plus RotationInterval. Ignored
+	// for Generic secrets.
 	EnableAutomaticRotation bool `kms:"EnableAutomaticRotation,default=false"`
-	// RotationInterval is a whole number and a unit, d, h, m or s (none means seconds): 6h to 8760h.
+	// RotationInterval is a whole number and a unit, d, h, m or s (none means seconds): 6h to
+	// 8760h.
 	RotationInterval string `kms:"RotationInterval"`
 	// DKMSInstanceID is stored and returned; Keyturn has no instances.
 	DKMSInstanceID string `kms:"DKMSInstanceId"`
@@ -62,7 +69,8 @@ type CreateSecretResponse struct {
 type DeleteSecretRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// ForceDeleteWithoutRecovery deletes now; nothing can be recovered, and RecoveryWindowInDays is ignored.
+	// ForceDeleteWithoutRecovery deletes now; nothing can be recovered, and RecoveryWindowInDays is
+	// ignored.
 	ForceDeleteWithoutRecovery bool `kms:"ForceDeleteWithoutRecovery,default=false"`
 	// RecoveryWindowInDays is how long RestoreSecret remains possible: 7 to 30, 0 means 30.
 	RecoveryWindowInDays int `kms:"RecoveryWindowInDays,min=7,max=30,default=30"`
@@ -147,14 +155,16 @@ type GetSecretValueRequest struct {
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// VersionStage is the label to read; empty means ACSCurrent, unless VersionID is given.
 	VersionStage string `kms:"VersionStage,min=1,max=64"`
-	// VersionID is the exact version. With VersionStage too, that version must carry the label. Ignored for managed types.
+	// VersionID is the exact version. With VersionStage too, that version must carry the label.
+	// Ignored for managed types.
 	VersionID string `kms:"VersionId,min=1,max=64"`
 	// FetchExtendedConfig adds ExtendedConfig; managed types only.
 	FetchExtendedConfig bool `kms:"FetchExtendedConfig,default=false"`
-	// DryRun checks and authorises, and always answers an error: DryRunOperationError when the call would have worked.
+	// DryRun checks and authorises, and always answers an error: DryRunOperationError when the call
+	// would have worked.
 	DryRun bool `kms:"DryRun,default=false"`
-	// Consumer names this instance of an application, as in WatchSecrets: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. It is Keyturn's own;
-	// other endpoints ignore it.
+	// Consumer names this instance of an application, as in WatchSecrets: 1 to 64 of A-Z a-z 0-9 _
+	// / + = . @ -. It is Keyturn's own; other endpoints ignore it.
 	Consumer string `kms:"Consumer,min=1,max=64,pattern=name,agent=drop"`
 }
 
@@ -179,7 +189,8 @@ type GetSecretValueResponse struct {
 
 // Filter narrows ListSecrets. Values of one filter are alternatives; several filters must all hold.
 type Filter struct {
-	// Key is SecretName (a prefix), Description (a part), TagKey, TagValue, DKMSInstanceId, SecretType or Creator (equal).
+	// Key is SecretName (a prefix), Description (a part), TagKey, TagValue, DKMSInstanceId,
+	// SecretType or Creator (equal).
 	Key string `json:"Key"`
 	// Values are at most 10.
 	Values []string `json:"Values"`
@@ -246,8 +257,8 @@ type ListSecretVersionIdsResponse struct {
 	RequestID  string          `kms:"RequestId"`
 }
 
-// PutSecretValueRequest stores a new version of a Generic secret. The same VersionID with the same value is a no-op, so
-// it may be retried; with another value it is refused.
+// PutSecretValueRequest stores a new version of a Generic secret. The same VersionID with the same
+// value is a no-op, so it may be retried; with another value it is refused.
 type PutSecretValueRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
@@ -257,8 +268,8 @@ type PutSecretValueRequest struct {
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 	// SecretDataType is DataText (the default) or DataBinary.
 	SecretDataType string `kms:"SecretDataType,enum=text|binary,default=text"`
-	// VersionStages are the labels of the new version; empty means ACSCurrent. Without ACSCurrent among them, the current
-	// and the previous version stay where they are.
+	// VersionStages are the labels of the new version; empty means ACSCurrent. Without ACSCurrent
+	// among them, the current and the previous version stay where they are.
 	VersionStages []string `kms:"VersionStages,json,default=[\"ACSCurrent\"]"`
 }
 
@@ -297,7 +308,8 @@ type UpdateSecretVersionStageRequest struct {
 type RotateSecretRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// VersionID identifies the version that the rotation makes; repeating the call with it does not rotate again.
+	// VersionID identifies the version that the rotation makes; repeating the call with it does not
+	// rotate again.
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 }
 
@@ -314,7 +326,8 @@ type UpdateSecretRotationPolicyRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName              string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	EnableAutomaticRotation bool   `kms:"EnableAutomaticRotation,required"`
-	// RotationInterval is a whole number and a unit, d, h, m or s (none means seconds): 6h to 8760h. Required to enable.
+	// RotationInterval is a whole number and a unit, d, h, m or s (none means seconds): 6h to
+	// 8760h. Required to enable.
 	RotationInterval string `kms:"RotationInterval"`
 }
 

@@ -16,11 +16,12 @@ type UntagResourceRequest struct {
 	KeyID         string `kms:"KeyId"`
 	SecretName    string `kms:"SecretName,max=192,pattern=name"`
 	CertificateID string `kms:"CertificateId"`
-	// TagKeys to remove; those that are not there are passed over.
+	// TagKeys to remove; missing ones are ignored.
 	TagKeys []string `kms:"TagKeys,required,json"`
 }
 
-// ListResourceTagsRequest asks for the tags of a key. For a secret use ListTagResources or DescribeSecret.
+// ListResourceTagsRequest asks for the tags of a key. For a secret use ListTagResources or
+// DescribeSecret.
 type ListResourceTagsRequest struct {
 	KeyID string `kms:"KeyId,required,resource=key"`
 }
@@ -58,7 +59,7 @@ type TagFilter struct {
 
 // TagResourcesRequest adds tags to several resources of one type, all or none.
 type TagResourcesRequest struct {
-	// RegionID is required by the cloud's clients; the server has one region and does not look at it.
+	// RegionID is required by the cloud's clients; the server has one region and ignores it.
 	RegionID string `kms:"RegionId,required"`
 	// ResourceType is ResourceKey or ResourceSecret.
 	ResourceType string `kms:"ResourceType,required,enum=key|secret"`
@@ -70,7 +71,7 @@ type TagResourcesRequest struct {
 
 // UntagResourcesRequest removes tags from several resources of one type, all or none.
 type UntagResourcesRequest struct {
-	// RegionID is required by the cloud's clients; the server has one region and does not look at it.
+	// RegionID is required by the cloud's clients; the server has one region and ignores it.
 	RegionID string `kms:"RegionId,required"`
 	// ResourceType is ResourceKey or ResourceSecret.
 	ResourceType string `kms:"ResourceType,required,enum=key|secret"`
@@ -84,7 +85,7 @@ type UntagResourcesRequest struct {
 
 // ListTagResourcesRequest lists tags by resource, by tag, or both; 200 rows a page.
 type ListTagResourcesRequest struct {
-	// RegionID is required by the cloud's clients; the server has one region and does not look at it.
+	// RegionID is required by the cloud's clients; the server has one region and ignores it.
 	RegionID string `kms:"RegionId,required"`
 	// ResourceType is ResourceKey or ResourceSecret.
 	ResourceType string `kms:"ResourceType,required,enum=key|secret"`

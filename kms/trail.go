@@ -23,6 +23,8 @@ type DescribeAuditTrailResponse struct {
 }
 
 // DescribeAuditTrail returns the head of the audit trail. It is an operation of Keyturn's own.
-func (c *Client) DescribeAuditTrail(ctx context.Context, in *DescribeAuditTrailRequest) (*DescribeAuditTrailResponse, error) {
+func (c *Client) DescribeAuditTrail(
+	ctx context.Context, in *DescribeAuditTrailRequest,
+) (*DescribeAuditTrailResponse, error) {
 	return call[DescribeAuditTrailResponse](ctx, c, "DescribeAuditTrail", in)
 }

@@ -2,17 +2,17 @@ package ram
 
 import "context"
 
-// CreateUser makes a user without rights.
+// CreateUser creates a user without rights.
 func (c *Client) CreateUser(ctx context.Context, in *CreateUserRequest) (*UserResponse, error) {
 	return call[UserResponse](ctx, c, "CreateUser", in)
 }
 
-// GetUser reads a user.
+// GetUser returns a user.
 func (c *Client) GetUser(ctx context.Context, in *GetUserRequest) (*UserResponse, error) {
 	return call[UserResponse](ctx, c, "GetUser", in)
 }
 
-// ListUsers lists users.
+// ListUsers returns a page of users.
 func (c *Client) ListUsers(ctx context.Context, in *ListUsersRequest) (*ListUsersResponse, error) {
 	return call[ListUsersResponse](ctx, c, "ListUsers", in)
 }
@@ -22,22 +22,22 @@ func (c *Client) UpdateUser(ctx context.Context, in *UpdateUserRequest) (*UserRe
 	return call[UserResponse](ctx, c, "UpdateUser", in)
 }
 
-// DeleteUser deletes a user who has nothing left.
+// DeleteUser deletes a user that has no access key, policy or group.
 func (c *Client) DeleteUser(ctx context.Context, in *DeleteUserRequest) (*EmptyResponse, error) {
 	return call[EmptyResponse](ctx, c, "DeleteUser", in)
 }
 
-// CreateAccessKey makes an access key and returns its secret, once.
+// CreateAccessKey creates an access key and returns its secret, once.
 func (c *Client) CreateAccessKey(ctx context.Context, in *CreateAccessKeyRequest) (*CreateAccessKeyResponse, error) {
 	return call[CreateAccessKeyResponse](ctx, c, "CreateAccessKey", in)
 }
 
-// ListAccessKeys lists the access keys of a user.
+// ListAccessKeys returns the access keys of a user.
 func (c *Client) ListAccessKeys(ctx context.Context, in *ListAccessKeysRequest) (*ListAccessKeysResponse, error) {
 	return call[ListAccessKeysResponse](ctx, c, "ListAccessKeys", in)
 }
 
-// UpdateAccessKey switches an access key on or off.
+// UpdateAccessKey enables or disables an access key.
 func (c *Client) UpdateAccessKey(ctx context.Context, in *UpdateAccessKeyRequest) (*EmptyResponse, error) {
 	return call[EmptyResponse](ctx, c, "UpdateAccessKey", in)
 }
@@ -47,24 +47,24 @@ func (c *Client) DeleteAccessKey(ctx context.Context, in *AccessKeyRequest) (*Em
 	return call[EmptyResponse](ctx, c, "DeleteAccessKey", in)
 }
 
-// GetAccessKeyLastUsed tells when an access key was last used.
+// GetAccessKeyLastUsed returns when an access key was last used.
 func (c *Client) GetAccessKeyLastUsed(
 	ctx context.Context, in *AccessKeyRequest,
 ) (*GetAccessKeyLastUsedResponse, error) {
 	return call[GetAccessKeyLastUsedResponse](ctx, c, "GetAccessKeyLastUsed", in)
 }
 
-// CreateGroup makes a group.
+// CreateGroup creates a group.
 func (c *Client) CreateGroup(ctx context.Context, in *CreateGroupRequest) (*GroupResponse, error) {
 	return call[GroupResponse](ctx, c, "CreateGroup", in)
 }
 
-// GetGroup reads a group.
+// GetGroup returns a group.
 func (c *Client) GetGroup(ctx context.Context, in *GetGroupRequest) (*GroupResponse, error) {
 	return call[GroupResponse](ctx, c, "GetGroup", in)
 }
 
-// ListGroups lists groups.
+// ListGroups returns a page of groups.
 func (c *Client) ListGroups(ctx context.Context, in *ListGroupsRequest) (*ListGroupsResponse, error) {
 	return call[ListGroupsResponse](ctx, c, "ListGroups", in)
 }
@@ -74,7 +74,7 @@ func (c *Client) UpdateGroup(ctx context.Context, in *UpdateGroupRequest) (*Grou
 	return call[GroupResponse](ctx, c, "UpdateGroup", in)
 }
 
-// DeleteGroup deletes a group that has nothing left.
+// DeleteGroup deletes a group that has no user and no policy.
 func (c *Client) DeleteGroup(ctx context.Context, in *DeleteGroupRequest) (*EmptyResponse, error) {
 	return call[EmptyResponse](ctx, c, "DeleteGroup", in)
 }
@@ -89,29 +89,29 @@ func (c *Client) RemoveUserFromGroup(ctx context.Context, in *MembershipRequest)
 	return call[EmptyResponse](ctx, c, "RemoveUserFromGroup", in)
 }
 
-// ListUsersForGroup lists the users of a group.
+// ListUsersForGroup returns a page of the users of a group.
 func (c *Client) ListUsersForGroup(ctx context.Context, in *ListUsersForGroupRequest) (*ListUsersResponse, error) {
 	return call[ListUsersResponse](ctx, c, "ListUsersForGroup", in)
 }
 
-// ListGroupsForUser lists the groups of a user.
+// ListGroupsForUser returns the groups of a user.
 func (c *Client) ListGroupsForUser(
 	ctx context.Context, in *ListGroupsForUserRequest,
 ) (*ListGroupsForUserResponse, error) {
 	return call[ListGroupsForUserResponse](ctx, c, "ListGroupsForUser", in)
 }
 
-// CreatePolicy makes a custom policy.
+// CreatePolicy creates a custom policy.
 func (c *Client) CreatePolicy(ctx context.Context, in *CreatePolicyRequest) (*CreatePolicyResponse, error) {
 	return call[CreatePolicyResponse](ctx, c, "CreatePolicy", in)
 }
 
-// GetPolicy reads a policy with its default version.
+// GetPolicy returns a policy with its default version.
 func (c *Client) GetPolicy(ctx context.Context, in *PolicyRequest) (*GetPolicyResponse, error) {
 	return call[GetPolicyResponse](ctx, c, "GetPolicy", in)
 }
 
-// ListPolicies lists policies.
+// ListPolicies returns a page of policies.
 func (c *Client) ListPolicies(ctx context.Context, in *ListPoliciesRequest) (*ListPoliciesResponse, error) {
 	return call[ListPoliciesResponse](ctx, c, "ListPolicies", in)
 }
@@ -135,17 +135,17 @@ func (c *Client) CreatePolicyVersion(
 	return call[PolicyVersionResponse](ctx, c, "CreatePolicyVersion", in)
 }
 
-// GetPolicyVersion reads a version of a policy.
+// GetPolicyVersion returns a version of a policy.
 func (c *Client) GetPolicyVersion(ctx context.Context, in *GetPolicyVersionRequest) (*PolicyVersionResponse, error) {
 	return call[PolicyVersionResponse](ctx, c, "GetPolicyVersion", in)
 }
 
-// ListPolicyVersions lists the versions of a policy.
+// ListPolicyVersions returns the versions of a policy.
 func (c *Client) ListPolicyVersions(ctx context.Context, in *PolicyRequest) (*ListPolicyVersionsResponse, error) {
 	return call[ListPolicyVersionsResponse](ctx, c, "ListPolicyVersions", in)
 }
 
-// SetDefaultPolicyVersion makes a version the one that counts, from the next call on.
+// SetDefaultPolicyVersion makes a version the default. It takes effect from the next call on.
 func (c *Client) SetDefaultPolicyVersion(ctx context.Context, in *PolicyVersionRequest) (*EmptyResponse, error) {
 	return call[EmptyResponse](ctx, c, "SetDefaultPolicyVersion", in)
 }
@@ -175,26 +175,26 @@ func (c *Client) DetachPolicyFromGroup(ctx context.Context, in *GroupPolicyReque
 	return call[EmptyResponse](ctx, c, "DetachPolicyFromGroup", in)
 }
 
-// ListPoliciesForUser lists the policies of a user.
+// ListPoliciesForUser returns the policies that are attached to a user.
 func (c *Client) ListPoliciesForUser(
 	ctx context.Context, in *ListPoliciesForUserRequest,
 ) (*AttachedPoliciesResponse, error) {
 	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForUser", in)
 }
 
-// ListPoliciesForGroup lists the policies of a group.
+// ListPoliciesForGroup returns the policies that are attached to a group.
 func (c *Client) ListPoliciesForGroup(
 	ctx context.Context, in *ListPoliciesForGroupRequest,
 ) (*AttachedPoliciesResponse, error) {
 	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForGroup", in)
 }
 
-// ListEntitiesForPolicy lists whom a policy is attached to.
+// ListEntitiesForPolicy returns the users and groups that a policy is attached to.
 func (c *Client) ListEntitiesForPolicy(ctx context.Context, in *PolicyRequest) (*ListEntitiesForPolicyResponse, error) {
 	return call[ListEntitiesForPolicyResponse](ctx, c, "ListEntitiesForPolicy", in)
 }
 
-// SimulatePolicy tells whether a user may do something, and which statement says so.
+// SimulatePolicy returns whether a user may do something, and which statement decides.
 func (c *Client) SimulatePolicy(ctx context.Context, in *SimulatePolicyRequest) (*SimulatePolicyResponse, error) {
 	return call[SimulatePolicyResponse](ctx, c, "SimulatePolicy", in)
 }

@@ -67,8 +67,8 @@ type GetPolicyResponse struct {
 	RequestID            string        `kms:"RequestId"`
 }
 
-// ListPoliciesRequest lists policies: those of the service first, then the account's own, each in
-// the order of names.
+// ListPoliciesRequest lists the policies of the service, then those of the account, each in the
+// order of names.
 type ListPoliciesRequest struct {
 	PolicyType string `kms:"PolicyType"`
 	Marker     string `kms:"Marker"`
@@ -90,7 +90,7 @@ type UpdatePolicyDescriptionRequest struct {
 	NewDescription string `kms:"NewDescription"`
 }
 
-// DeletePolicyRequest deletes a custom policy that is attached to nobody and has one version.
+// DeletePolicyRequest deletes a custom policy that is not attached and has one version.
 // CascadingDelete deletes the other versions with it.
 type DeletePolicyRequest struct {
 	PolicyName      string `kms:"PolicyName,resource=policy"`

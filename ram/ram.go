@@ -2,8 +2,8 @@
 // keys, groups, and the policies that say what they may do. Client calls it through a kms.Client,
 // at the same endpoint.
 //
-// The structs say with their `kms` tags what crosses the wire, as those of package kms do. Errors
-// that the service answers are *kms.Error; branch on their Code.
+// The `kms` tags of the structs describe the wire, as in package kms. Errors that the service
+// answers are *kms.Error; branch on their Code.
 package ram
 
 import (

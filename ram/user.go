@@ -124,7 +124,7 @@ type AccessKeyRequest struct {
 	UserAccessKeyID string `kms:"UserAccessKeyId"`
 }
 
-// AccessKeyLastUsed tells when an access key was last used; zero for never.
+// AccessKeyLastUsed says when an access key was last used; zero for never.
 type AccessKeyLastUsed struct {
 	LastUsedDate time.Time `kms:"LastUsedDate"`
 }
