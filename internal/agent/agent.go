@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// pollFiles is how often the files of the configuration are looked at. Polling sees what a notification of the kernel does not: mounts
-	// over a network, and the links that Kubernetes swaps.
+	// pollFiles is how often the files of the configuration are checked. Polling detects changes that the
+	// kernel does not notify of: on network mounts, and of the links that Kubernetes swaps.
 	pollFiles = 5 * time.Second
 	// retryApply is how long after a configuration that could not be put in force it is tried again.
 	retryApply = 30 * time.Second
@@ -38,7 +38,7 @@ type Options struct {
 	UserAgent string
 	// Reload has the file read anew.
 	Reload <-chan os.Signal
-	// Serving is told, once, where things are served: http, kms and status to an address. nil means that nobody is.
+	// Serving is called once with the addresses of http, kms and status; nil means not at all.
 	Serving func(places map[string]string)
 }
 
@@ -60,10 +60,10 @@ type agent struct {
 	auth    *auth.Authenticator
 	gate    *Gate
 	started time.Time
-	// complete says that every value has been there and every file right, once.
+	// complete is set once every value was available and every file was correct.
 	complete atomic.Bool
 
-	// What is in force; one goroutine changes it, and the page reads it.
+	// The configuration in force; one goroutine changes it, and the status page reads it.
 	mu        sync.Mutex
 	setup     *setup                    // guarded by mu
 	loadedAt  time.Time                 // guarded by mu
@@ -90,7 +90,7 @@ type identity struct {
 	lastGood                    LastGood
 }
 
-// Run runs an agent until ctx ends. The error is a *ConfigError, or says why nothing can be served.
+// Run runs an agent until ctx ends. The error is a *ConfigError, or the reason why nothing can be served.
 func Run(ctx context.Context, o Options) error {
 	s, err := load(o.Path)
 	if err != nil {
@@ -134,11 +134,11 @@ func (f keyFinder) Find(ctx context.Context, id string) (auth.Key, bool, error) 
 
 func (a *agent) systemd(state string) {
 	if err := notifySystemd(state); err != nil {
-		a.log.Warn("systemd was not told", "state", state, "err", err)
+		a.log.Warn("systemd was not notified", "state", state, "err", err)
 	}
 }
 
-// announceReady tells systemd once every value is there and every file is right.
+// announceReady notifies systemd once every value is available and every file is correct.
 func (a *agent) announceReady(ctx context.Context) {
 	if a.source.complete(ctx, false) != nil {
 		return
@@ -224,7 +224,7 @@ func (a *agent) addresses() map[string]string {
 	return out
 }
 
-// close stops everything, in the order in which nobody is left without what they use.
+// close stops every part after those that use it.
 func (a *agent) close() {
 	for _, l := range a.listeners {
 		l.close()

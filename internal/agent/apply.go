@@ -25,7 +25,7 @@ import (
 // reload reads the file, and puts it in force when it is right and can be. When it is not, everything stays as it is. again is when to
 // try once more without a change; zero means never.
 func (a *agent) reload(ctx context.Context) (again time.Time) {
-	for path := range a.read { // what is wrong now is told once, and looked at again when it has changed
+	for path := range a.read { // a mistake is reported once, and checked again after a change
 		a.read[path] = digestOf(path)
 	}
 	s, err := load(a.options.Path)
@@ -82,7 +82,7 @@ func (a *agent) apply(ctx context.Context, s *setup) error {
 	a.setup, a.loadedAt = s, time.Now()
 	a.mu.Unlock()
 	for _, w := range s.warnings {
-		a.log.Warn("look at the configuration", "warning", w)
+		a.log.Warn("check the configuration", "warning", w)
 	}
 	if fresh {
 		a.subscribe(next.consumer)
@@ -327,7 +327,7 @@ func (a *agent) swapWriters(s *setup) {
 	defer a.mu.Unlock()
 	for path, r := range wanted {
 		k := newFileWriter(r, &a.source, a.log)
-		k.status.Pending = pending[path] && r.notify != nil // who was not told yet still is to be
+		k.status.Pending = pending[path] && r.notify != nil // a pending notification stays pending
 		ctx, stop := context.WithCancel(context.Background())
 		t := &runningWriter{fileWriter: k, stop: stop, done: make(chan struct{})}
 		a.writers[path] = t

@@ -240,7 +240,7 @@ func (s *setup) checkHTTP(m *mistakes, address func(path, address string, anywhe
 	}
 }
 
-// checkPlace holds that a file could be made at a path.
+// checkPlace verifies that a file can be created at a path.
 func checkPlace(path, name string, m *mistakes) {
 	if !filepath.IsAbs(name) {
 		m.add(path, "must be an absolute path")

@@ -30,7 +30,8 @@ const (
 	exitNotFound      = 127
 )
 
-// child runs one program with the values of secrets in its environment, and does with a change what it was told to.
+// child runs one program with the values of secrets in its environment, and handles a change as
+// onChange says.
 type child struct {
 	args     []string
 	base     []string
@@ -42,7 +43,7 @@ type child struct {
 	signal   syscall.Signal
 	grace    time.Duration
 	files    []uintptr
-	// terminal says that the terminal sends its signals to the program by itself.
+	// terminal reports that the terminal sends its signals to the program itself.
 	terminal bool
 	log      *slog.Logger
 	atOnce   time.Duration // 0 means the constant
@@ -75,10 +76,10 @@ var forwarded = []os.Signal{
 // fromTerminal are those that a terminal sends to everything in its foreground.
 var fromTerminal = []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH}
 
-// ending are those by which somebody wants an end.
+// ending lists the signals that ask the program to terminate.
 var ending = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM}
 
-// ExitError says that the program could not be run, and the exit code that a shell has for it.
+// ExitError is the reason why the program could not be run, with the exit code of a shell for it.
 type ExitError struct {
 	Code int
 	Err  error
@@ -107,10 +108,10 @@ func (c *child) run(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	signals := make(chan os.Signal, 64)
-	// What is ignored, as under nohup, stays so, here and in the program.
+	// Ignored signals, as under nohup, stay ignored here and in the program.
 	signal.Notify(signals, append([]os.Signal{syscall.SIGCHLD}, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)...)
 	defer signal.Stop(signals)
-	if ctx.Err() != nil { // told to end before the program was there
+	if ctx.Err() != nil { // asked to end before the program was started
 		return stopped, nil
 	}
 	ctx = context.WithoutCancel(ctx) // from here on signals are the program's
@@ -215,7 +216,7 @@ func (c *child) start(s start) error {
 	return nil
 }
 
-// take says that the program uses these versions now.
+// take reports these versions as those that the program uses.
 func (c *child) take(versions map[string]string) {
 	var held []func()
 	for name, version := range versions {
@@ -247,7 +248,7 @@ func (c *child) forward(s os.Signal) {
 	c.send(s.(syscall.Signal))
 }
 
-// reap takes the end of the program. As the first process of a container it takes that of every orphan too.
+// reap waits for the program. As the first process of a container it also reaps every orphan.
 func (c *child) reap() (code int, ended bool) {
 	which := c.pid
 	if os.Getpid() == 1 {
@@ -326,7 +327,7 @@ func (c *child) change(ctx context.Context, kill, again *timer) {
 	case slices.Equal(s.env, c.env):
 		c.take(s.versions)
 	case c.onChange == "signal":
-		c.log.Info("a secret has changed; the program is told", "versions", versionsText(s.versions), "signal", c.signal.String())
+		c.log.Info("a secret has changed; the program is notified", "versions", versionsText(s.versions), "signal", c.signal.String())
 		c.send(c.signal)
 		c.env = s.env
 		c.take(s.versions)

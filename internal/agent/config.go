@@ -27,7 +27,7 @@ type Config struct {
 	Secrets []string `yaml:"secrets"`
 	// Interval of the refresh without push; 0 means 5 minutes.
 	Interval time.Duration `yaml:"interval"`
-	// MaxStale is the age past which a value is not given any more; 0 means no bound.
+	// MaxStale is the age beyond which a value is no longer served; 0 means no bound.
 	MaxStale time.Duration `yaml:"max_stale"`
 	// Instance is the name by which the agent says what it uses; empty means host name, process and a random part.
 	Instance string `yaml:"instance"`
@@ -84,11 +84,11 @@ type File struct {
 	Group string `yaml:"group"`
 	// Mode is octal, in quotes.
 	Mode string `yaml:"mode" default:"0600"`
-	// OnChange tells a program when the content has changed; nil means nobody.
+	// OnChange notifies a program when the content has changed; nil means none.
 	OnChange *Hook `yaml:"on_change"`
 }
 
-// Hook tells a program of a change: by a signal, or by a command.
+// Hook notifies a program of a change by a signal or a command.
 type Hook struct {
 	// Signal is HUP, INT, QUIT, USR1, USR2, TERM or WINCH, sent to the process whose number PIDFile holds.
 	Signal  string `yaml:"signal"`
@@ -162,7 +162,7 @@ type setup struct {
 	read []string
 }
 
-// load reads and checks the file of an agent. It contacts nothing and writes nothing. The error is a *ConfigError that tells every
+// load reads and checks the file of an agent. It contacts nothing and writes nothing. The error is a *ConfigError with every
 // mistake.
 func load(path string) (*setup, error) {
 	data, err := os.ReadFile(path)
@@ -189,7 +189,7 @@ func parseConfig(path string, data []byte) (*setup, error) {
 	return s, nil
 }
 
-// yamlMistake keeps what the parser says of the place: the rest may quote the file.
+// yamlMistake returns the place of the mistake only: the rest of the message may quote the file.
 func yamlMistake(err error) string {
 	text := err.Error()
 	if i := strings.Index(text, "line "); i >= 0 {

@@ -34,19 +34,19 @@ type Exec struct {
 	Grace time.Duration
 	// Wait is how long the first values may take; 0 means 30 seconds.
 	Wait time.Duration
-	// Server says how the server is reached.
+	// Server describes how the server is reached.
 	Server kms.Config
 	// Interval and MaxStale are as in an agent's configuration, and so is LastGood.
 	Interval, MaxStale time.Duration
 	LastGood           *LastGood
 	// Stdin, Stdout and Stderr become those of the program.
 	Stdin, Stdout, Stderr *os.File
-	// Terminal says that Stdin is a terminal, which sends its signals to the program by itself.
+	// Terminal reports that Stdin is a terminal, which sends its signals to the program itself.
 	Terminal bool
 	Log      *slog.Logger
 }
 
-// Check tells every mistake at once, and contacts nothing.
+// Check reports every mistake at once. It contacts no server.
 func (x *Exec) Check() error {
 	_, err := x.child()
 	return err

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// look is how often a file is looked at between changes: somebody may have removed it.
+// look is how often a file is checked between changes: another program may have removed it.
 const look = 30 * time.Second
 
 // rendered is one file of the configuration, checked.
@@ -28,7 +28,7 @@ type rendered struct {
 	mode   fs.FileMode
 	uid    int // -1 means the agent's own
 	gid    int
-	notify *notifier // nil means nobody
+	notify *notifier // nil means none
 }
 
 func parseMode(text string) (fs.FileMode, error) {
@@ -109,8 +109,8 @@ func (s *setup) templateText(at string, f File, m *mistakes) (string, bool) {
 	return string(data), true
 }
 
-// checkTarget holds that a file can be replaced at a path. A mount point of its own cannot: that is a warning, since the machine
-// where a configuration is checked need not be the one where it runs.
+// checkTarget verifies that a file can be replaced at a path. A file that is a mount point cannot be; this
+// is a warning, because the machine that checks a configuration need not be the one that runs it.
 func (s *setup) checkTarget(at, path string, m *mistakes) {
 	if path == "" {
 		m.add(at, "is required")
@@ -138,7 +138,7 @@ func mountedAlone(path string) string {
 type world interface {
 	// values is a complete set of values, or an error.
 	values(ctx context.Context, names []string) (map[string]Value, error)
-	// hold says that a version is in use until release is called.
+	// hold reports a version as in use until release is called.
 	hold(name, version string) (release func())
 }
 
@@ -150,12 +150,12 @@ type FileStatus struct {
 	// RenderedAt is when the file was last found or made right, WrittenAt when it was last written by this process.
 	RenderedAt time.Time `json:"rendered_at,omitzero"`
 	WrittenAt  time.Time `json:"written_at,omitzero"`
-	// Writes is how often.
+	// Writes counts how often this process has written the file.
 	Writes int `json:"writes"`
-	// Error says why the file is not as it should be, or why nobody could be told; empty when all is well.
+	// Error is why the file is not correct, or why its program could not be notified; empty if neither.
 	Error   string    `json:"error,omitempty"`
 	ErrorAt time.Time `json:"error_at,omitzero"`
-	// Pending says that the program which uses the file has not been notified of its content yet.
+	// Pending reports that the program which uses the file was not notified of its content yet.
 	Pending bool `json:"pending,omitempty"`
 }
 
@@ -169,7 +169,7 @@ type fileWriter struct {
 
 	once    sync.Once
 	seen    fileState
-	gaveUp  bool // on telling of this content
+	gaveUp  bool // on the notification of this content
 	release []func()
 
 	mu     sync.Mutex
@@ -244,7 +244,7 @@ func (k *fileWriter) sync(ctx context.Context) {
 		if k.gaveUp {
 			return // until the next change; the error stays
 		}
-		if err := k.notify.tell(ctx, k.Path, k.wake); err != nil {
+		if err := k.notify.notifyProgram(ctx, k.Path, k.wake); err != nil {
 			k.gaveUp = errors.Is(err, errGaveUp)
 			k.failed(ctx, err)
 			k.once.Do(func() { close(k.first) }) // the file is right
@@ -292,7 +292,7 @@ func (k *fileWriter) failed(ctx context.Context, err error) {
 		news = s.Error != text
 		s.Error, s.ErrorAt = text, time.Now()
 	})
-	if news { // once, and not every time that it is looked at
+	if news { // once, and not at every check
 		k.log.Error("file not kept", "path", k.Path, "err", err)
 	}
 }

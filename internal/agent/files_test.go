@@ -234,7 +234,7 @@ test -e "$(dirname "$0")/fine"
 	w.put(value("a", "v1", "one"))
 	k.sync(t.Context())
 	want := strings.Repeat(k.Path+" x y 0\n", 3)
-	if got := read(t, dir+"/told"); got != want || !strings.Contains(k.Status().Error, "telling of it failed 3 times: command "+script+": exit status 1") {
+	if got := read(t, dir+"/told"); got != want || !strings.Contains(k.Status().Error, "could not be notified 3 times: command "+script+": exit status 1") {
 		t.Fatalf("told %q, status %+v", got, k.Status())
 	}
 	if !k.Status().Pending || w.holds() != "map[]" {
@@ -266,7 +266,7 @@ func TestHookTimeout(t *testing.T) {
 	}
 	var m mistakes
 	n := (&Hook{Command: []string{script}, Timeout: 50 * time.Millisecond, Attempts: 1}).check("at", &m)
-	if err := n.tell(t.Context(), "/file", make(chan struct{}, 1)); err == nil || !strings.Contains(err.Error(), "did not end within 50ms") {
+	if err := n.notifyProgram(t.Context(), "/file", make(chan struct{}, 1)); err == nil || !strings.Contains(err.Error(), "did not end within 50ms") {
 		t.Errorf("error %v, want the time limit", err)
 	}
 }

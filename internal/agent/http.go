@@ -11,7 +11,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// errNotHeld says that the configuration does not name a secret.
+// errNotHeld is returned for a secret that the configuration does not name.
 var errNotHeld = errors.New("the agent's configuration does not name this secret")
 
 // answer is a value with what a program may want to know of it.
@@ -25,7 +25,7 @@ type answer struct {
 // secretReader returns the values that the configuration names.
 type secretReader interface {
 	read(ctx context.Context, name string) (answer, error)
-	// ready says why not every value is there and confirmed by the server.
+	// ready returns why not every value is available and confirmed by the server; nil if all are.
 	ready() error
 }
 
@@ -101,7 +101,7 @@ func valueAlone(s secretReader) http.Handler {
 	})
 }
 
-// readFailed says why there is no value; nothing of what another program has asked for is in it.
+// readFailed answers why there is no value. The answer has nothing of another program's requests.
 func readFailed(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, errNotHeld), errors.Is(err, kms.ErrResourceNotFound):

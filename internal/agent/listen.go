@@ -64,7 +64,8 @@ func open(p place, mode fs.FileMode, log *slog.Logger) (*listener, error) {
 		Handler:        http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*l.handler.Load()).ServeHTTP(w, r) }),
 		MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
 		DisableGeneralOptionsHandler: true,
-		// What net/http says of single connections may quote a request, and any program of this machine can cause it at will.
+		// Messages of net/http about single connections may quote a request, and any local program can cause
+		// them at will.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
 	l.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -13,16 +13,16 @@ import (
 	"strings"
 )
 
-// TokenHeader is where a caller of the HTTP interface sends the token. A page in a browser cannot send it to another site without
-// being asked first, which is refused.
+// TokenHeader is the header in which a caller of the HTTP interface sends the token. A page in a browser
+// can send it to another site only after a preflight request, which the agent refuses.
 const TokenHeader = "X-Keyturn-Token"
 
-// proxied are headers by which a proxy says that it passes a request on. Whoever sends the agent a request through one is not the program
-// on this machine that the interface is for.
+// proxied are headers that a proxy adds to a request that it forwards. The sender of such a request is not
+// the program on this machine that the interface is for.
 var proxied = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via"}
 
-// local refuses what does not come from a program on this machine: requests that were passed on, that use another name for this
-// host, or that a page in a browser makes. anywhere lets requests by any name in.
+// local refuses requests that do not come from a program on this machine: those that a proxy forwarded,
+// that use another name for this host, or that a page in a browser makes. anywhere permits every name.
 func local(anywhere bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -77,7 +77,8 @@ func hostName(host string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
-// ownPage reports whether a browser says that the request is one of the user's own, or of a page from here. Programs say nothing.
+// ownPage reports whether Sec-Fetch-Site is that of a request by the user or by a page of the agent, or is
+// absent, as for programs.
 func ownPage(site []string) bool {
 	return len(site) == 0 || len(site) == 1 && (site[0] == "none" || site[0] == "same-origin")
 }
@@ -89,7 +90,8 @@ func refused(w http.ResponseWriter, status int, text string) {
 	fmt.Fprintln(w, body)
 }
 
-// token is the digest of what callers must send; digests have one length, so that comparing them tells nothing.
+// token is the digest of the text that callers must send. Digests have one length, so a comparison does
+// not reveal that of the text.
 type token [sha256.Size]byte
 
 // tokenBytes is what a token of our own holds.

@@ -21,7 +21,7 @@ const (
 	longestPause = 30 * time.Second
 )
 
-// notifier tells a program that a file has changed.
+// notifier notifies a program that a file has changed.
 type notifier struct {
 	Hook
 	signal syscall.Signal
@@ -63,12 +63,12 @@ func (h *Hook) check(at string, m *mistakes) *notifier {
 	return n
 }
 
-// errGaveUp says that the attempts for one change are over.
-var errGaveUp = errors.New("the file is written, but telling of it failed")
+// errGaveUp is returned after the last attempt for one change.
+var errGaveUp = errors.New("the file is written, but its program could not be notified")
 
-// tell tries until the program was told, or the attempts are over. A newer change, on wake, ends the wait between two attempts: the
-// file is then made anew first.
-func (n *notifier) tell(ctx context.Context, path string, wake chan struct{}) error {
+// notifyProgram tries until the program was notified or the attempts are used up. A newer change, on wake,
+// ends the wait between two attempts, because the file is then written again first.
+func (n *notifier) notifyProgram(ctx context.Context, path string, wake chan struct{}) error {
 	pause := cmp.Or(n.pause, firstPause)
 	for attempt := 1; ; attempt++ {
 		err := n.once(ctx, path)
@@ -89,7 +89,7 @@ func (n *notifier) tell(ctx context.Context, path string, wake chan struct{}) er
 			case wake <- struct{}{}:
 			default:
 			}
-			return fmt.Errorf("the file is written, but telling of it failed, and its secrets have changed again: %w", err)
+			return fmt.Errorf("the file is written, but its program could not be notified, and its secrets have changed again: %w", err)
 		case <-t.C:
 		}
 		pause = min(2*pause, longestPause)

@@ -11,8 +11,8 @@ import (
 
 const openPath = unix.O_RDONLY
 
-// errNoProc says that this system tells too little of other processes.
-var errNoProc = errors.New("whose process it is cannot be told on this system; let root own the pid_file")
+// errNoProc is returned where the system does not provide the owner of a process.
+var errNoProc = errors.New("the owner of the process cannot be determined on this system; let root own the pid_file")
 
 func signalProcess(pid int, s syscall.Signal, check func() error) error {
 	if err := check(); err != nil {

@@ -20,9 +20,9 @@ type socketFile struct {
 	dev, ino uint64
 }
 
-// listenSocket makes a socket with a mode and moves it to its path. It is made in a directory that
-// nobody else can enter, so it has never been open to more users than the mode says, and nobody
-// can exchange it before its inode is known.
+// listenSocket creates a socket with a mode and moves it to its path. It is created in a directory that no
+// other user can enter, so it is never open to more users than the mode permits, and no other user can
+// replace it before its inode is known.
 func listenSocket(path string, mode fs.FileMode) (*net.UnixListener, socketFile, error) {
 	file := socketFile{path: path}
 	d, err := openDirectory(filepath.Dir(path))
@@ -63,8 +63,8 @@ func listenSocket(path string, mode fs.FileMode) (*net.UnixListener, socketFile,
 	return listener, file, nil
 }
 
-// enterOwn opens a directory that this process has just made: one of its own user that nobody else
-// can enter.
+// enterOwn opens a directory that this process has just created: it belongs to its user, and no other
+// user can enter it.
 func (d directory) enterOwn(name string) (directory, error) {
 	fd, err := unix.Openat(d.fd, name, openPath|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -82,7 +82,7 @@ func (d directory) enterOwn(name string) (directory, error) {
 	return directory{fd}, nil
 }
 
-// removeStaleSocket removes a socket that nobody listens on any more, as after a crash.
+// removeStaleSocket removes a socket without a listener, as after a crash.
 func (d directory) removeStaleSocket(name, path string) error {
 	var s unix.Stat_t
 	err := unix.Fstatat(d.fd, name, &s, unix.AT_SYMLINK_NOFOLLOW)

@@ -18,8 +18,7 @@ func (d directory) listenUnix(path, name string) (*net.UnixListener, error) {
 	return net.ListenUnix("unix", &net.UnixAddr{Name: d.pathOf(path, name), Net: "unix"})
 }
 
-// chmodIn sets the mode of the socket at a name in a directory, and never that of what a symbolic
-// link points to.
+// chmodIn sets the mode of the socket at a name in a directory. It follows no symbolic link.
 func (f *socketFile) chmodIn(d directory, name string, mode fs.FileMode) error {
 	var s unix.Stat_t
 	if err := unix.Fstatat(d.fd, name, &s, unix.AT_SYMLINK_NOFOLLOW); err != nil {

@@ -16,17 +16,17 @@ import (
 )
 
 // maxOthers bounds the secrets that are held for callers of the wire API beside those that the
-// configuration names, each name and ARN counted by itself. Others are read from the server with
+// configuration names, each name and ARN counted separately. Others are read from the server with
 // each call.
 const maxOthers = 1000
 
-// errFull says that no more secrets can be held for callers.
+// errFull is returned when no more secrets can be held for callers.
 var errFull = errors.New("as many secrets are held as the agent holds for callers")
 
 // readWait bounds how long a file waits for its first values.
 const readWait = 40 * time.Second
 
-// secretSource is where everything of the agent gets values from. The consumer behind it may be replaced while it is used.
+// secretSource provides values to every part of the agent. Its consumer may be replaced while it is used.
 type secretSource struct{ state atomic.Pointer[backend] }
 
 // backend is one consumer with what belongs to it.
@@ -165,7 +165,7 @@ func (h *secretSource) read(ctx context.Context, name string) (answer, error) {
 	return a, nil
 }
 
-// ready says which of the named secrets the server has not confirmed, or does not give.
+// ready returns which of the named secrets the server has not confirmed or does not return.
 func (h *secretSource) ready() error {
 	state := h.state.Load()
 	if err := state.consumer.Ready(); err != nil {

@@ -44,7 +44,7 @@ type Report struct {
 	LoadedAt    time.Time `json:"loaded_at"`
 	ConfigError string    `json:"config_error,omitempty"`
 	Warnings    []string  `json:"warnings,omitempty"`
-	// NotReady says why the agent is not ready; empty when it is.
+	// NotReady is why the agent is not ready; empty if it is.
 	NotReady string            `json:"not_ready,omitempty"`
 	Serves   map[string]string `json:"serves,omitempty"`
 	Secrets  []consumer.Status `json:"secrets"`
@@ -119,14 +119,14 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	fileOK       = describe("file_ok", "1 while the file is as it should be and its program was told, else 0.", "path")
+	fileOK       = describe("file_ok", "1 while the file is correct and its program was notified, else 0.", "path")
 	fileRendered = describe("file_rendered_timestamp_seconds", "When the file was last found or made right.", "path")
 	fileWrites   = describe("file_writes_total", "How often the file was written by this process.", "path")
 	readyMetric  = describe("ready", "1 when the server has confirmed every secret, else 0.")
 	configOK     = describe("config_ok", "1 while the configuration on disk is the one in force, else 0.")
 )
 
-// Describe tells which metrics there are.
+// Describe sends the descriptions of all metrics.
 func (c collected) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{fileOK, fileRendered, fileWrites, readyMetric, configOK} {
 		ch <- d

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// fileState tells whether a file is still the one that was seen.
+// fileState identifies a file and its content, so that a change is noticed.
 type fileState struct {
 	inode    uint64
 	size     int64
@@ -57,7 +57,7 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// mountPoint reports whether a path is a mount point by itself.
+// mountPoint reports whether a path is itself a mount point.
 func mountPoint(path string) bool {
 	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
 		path = filepath.Join(dir, filepath.Base(path))

@@ -21,7 +21,7 @@ import (
 type Value struct {
 	Name, VersionID string
 	Data            sensitive.Value
-	// Binary says that Data is the base64 of bytes.
+	// Binary reports that Data is the Base64 of bytes.
 	Binary bool
 }
 

@@ -108,7 +108,7 @@ func (c *adminList) Run(e *env, group *adminCommand) error {
 }
 
 type adminRotate struct {
-	DeleteOld bool `help:"Delete the other access keys of the root account at once: whoever still uses one is refused from then on."`
+	DeleteOld bool `help:"Delete the other access keys of the root account at once: calls that still use one are refused."`
 }
 
 // Run makes the second key, keeps it where the first one was, and uses it once. The first one is deleted only then.
@@ -164,7 +164,7 @@ func (c *adminRotate) room(e *env, keys rootKeys, offline bool) ([]ram.ListedAcc
 }
 
 // keep saves the new key and returns a client that uses it. It deletes a key that cannot be saved:
-// nobody would have its secret.
+// its secret would be lost.
 func (c *adminRotate) keep(
 	e *env, group *adminCommand, o *server.Offline, keys rootKeys, name string, key ram.AccessKey,
 ) (rootKeys, error) {
@@ -201,14 +201,14 @@ func (c *adminRotate) save(o *server.Offline, name string, key ram.AccessKey) (p
 	return "profile " + name, all.Write(path)
 }
 
-// finish deletes the old keys, or says how.
+// finish deletes the old keys, or prints how to delete them.
 func (c *adminRotate) finish(e *env, keys rootKeys, old []ram.ListedAccessKey, made string) error {
 	for _, k := range old {
 		if k.AccessKeyID == made {
 			continue
 		}
 		if !c.DeleteOld {
-			fmt.Fprintf(e.stdout, "Access key %s still works. When nothing uses it any more: keyturn admin delete %s\n", k.AccessKeyID, k.AccessKeyID)
+			fmt.Fprintf(e.stdout, "Access key %s still works. When it is no longer used: keyturn admin delete %s\n", k.AccessKeyID, k.AccessKeyID)
 			continue
 		}
 		if _, err := keys.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserAccessKeyID: k.AccessKeyID}); err != nil {

@@ -42,7 +42,7 @@ func (c *auditVerify) Run(e *env) error {
 		fmt.Fprintf(e.stdout, "Note: %d records were written by a newer release; their chain was verified, their content was not read.\n", r.Newer)
 	}
 	for _, g := range r.Gaps {
-		fmt.Fprintf(e.stdout, "Note: record %d tells of a loss, %s: %s\n", g.Seq, g.Loss, g.Note)
+		fmt.Fprintf(e.stdout, "Note: record %d reports a loss, %s: %s\n", g.Seq, g.Loss, g.Note)
 	}
 	fmt.Fprintf(e.stdout, "The chain holds: records %d to %d (%d) in %d file(s), last hash %s\n", r.FirstSeq, r.LastSeq, r.Records, r.Segments, r.LastHash)
 	_, err = fmt.Fprintln(e.stdout, c.extent(v, r))

@@ -1,5 +1,5 @@
 // Package cli is the command line, one file for each command group. Everything that it does to a server goes through the
-// public API. A command for people reads a value from standard input or a file, never from an argument; `keyturn kms`
+// public API. A command reads a value from standard input or a file, never from an argument; `keyturn kms`
 // takes what the documented `aliyun kms` command takes.
 package cli
 
@@ -42,7 +42,7 @@ type commands struct {
 	Kms        kmsCommand        `cmd:"" passthrough:"" help:"Call any API operation, spelled as for aliyun kms."`
 	Secret     secretCommand     `cmd:"" help:"Work with secrets."`
 	Target     targetCommand     `cmd:"" help:"Work with targets: the systems whose credentials are rotated."`
-	Rotation   rotationCommand   `cmd:"" help:"Rotate credentials, look at rotations, and mend them."`
+	Rotation   rotationCommand   `cmd:"" help:"Rotate credentials, show rotations, and repair them."`
 	Admin      adminCommand      `cmd:"" help:"Rotate and switch off the access keys of the root account."`
 	RootKey    rootKeyCommand    `cmd:"" name:"root-key" help:"Rotate the root key and what it wraps."`
 	Ca         caCommand         `cmd:"" name:"ca" help:"Replace the local CA of a server."`
@@ -92,9 +92,8 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			panic(r)
 		}
 	}()
-	c := newCommands()
 	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr}
-	parser, err := newParser(c, e)
+	parser, err := newParser(e)
 	if err != nil {
 		fmt.Fprintln(stderr, "keyturn:", err)
 		return exitFailed
@@ -111,8 +110,8 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return command.Report(stderr, "keyturn", selected.Run())
 }
 
-func newParser(c *commands, e *env) (*kong.Kong, error) {
-	return kong.New(c,
+func newParser(e *env) (*kong.Kong, error) {
+	return kong.New(newCommands(),
 		kong.Name("keyturn"),
 		kong.Description("A secrets manager that rotates credentials without an outage."),
 		kong.Writers(e.stdout, e.stderr),
@@ -149,7 +148,7 @@ func (c coded) Error() string { return c.text }
 // Unwrap returns the error as [command.Report] knows it.
 func (c coded) Unwrap() error { return command.Exit{Code: c.code, Text: c.text} }
 
-// isTerminal reports whether w is a terminal, for which people get tables with colour and questions.
+// isTerminal reports whether w is a terminal, where commands print colours and ask questions.
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

@@ -38,7 +38,7 @@ func commandLines(s *server.Settings) (command.Config, error) {
 		}
 	}
 	if len(s.CommandDirs) > 0 {
-		s.Logger.Warn("the setting command-dir has no effect any more: name each command in the setting command (docs/operations.md)")
+		s.Logger.Warn("the setting command-dir has no effect: name each command in the setting command (docs/operations.md)")
 	}
 	who := s.CommandUser
 	switch {

@@ -27,8 +27,7 @@ func TestDocumentedCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var c commands
-	parser, err := newParser(&c, &env{stdout: io.Discard, stderr: io.Discard})
+	parser, err := newParser(&env{stdout: io.Discard, stderr: io.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}

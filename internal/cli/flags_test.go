@@ -113,7 +113,7 @@ func hasFlag(leaf *kong.Node, name string) bool {
 
 func newTestParser(t *testing.T, e *env) *kong.Kong {
 	t.Helper()
-	parser, err := newParser(newCommands(), e)
+	parser, err := newParser(e)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ type policyCommand struct {
 	Show     policyShow     `cmd:"" help:"Show a policy with its versions, whom it is attached to, and its document."`
 	Create   policyCreate   `cmd:"" help:"Make a policy from a file or standard input."`
 	Update   policyUpdate   `cmd:"" help:"Store a new version of a policy that counts from the next call on; the oldest of five goes."`
-	Delete   policyDelete   `cmd:"" help:"Delete a policy that is attached to nobody, with all its versions."`
+	Delete   policyDelete   `cmd:"" help:"Delete a policy that is not attached, with all its versions."`
 	Simulate policySimulate `cmd:"" help:"Say whether a user may do something, and which statement decides. Exits with 1 for no."`
 }
 
@@ -135,7 +135,7 @@ func (c *policyCreate) Run(e *env) error {
 	}
 	return e.callUsers(func(client *ram.Client) (any, error) {
 		return client.CreatePolicy(e.ctx, &ram.CreatePolicyRequest{PolicyName: c.Name, PolicyDocument: text, Description: c.Description})
-	}, "Created policy %s; keyturn user attach and keyturn group attach give it to somebody.", c.Name)
+	}, "Created policy %s; keyturn user attach and keyturn group attach attach it.", c.Name)
 }
 
 type policyUpdate struct {

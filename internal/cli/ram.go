@@ -76,7 +76,7 @@ func policyType(e *env, client *ram.Client, name string) (string, error) {
 	return "", err
 }
 
-// policyOf attaches a policy to somebody or takes it from them, and says so: done is "attached to user app".
+// policyOf attaches a policy or detaches it, and prints the result: done is "attached to user app".
 func (e *env) policyOf(policy, done string, change func(client *ram.Client, kind string) (*ram.EmptyResponse, error)) error {
 	client, err := e.users()
 	if err != nil {
@@ -93,7 +93,7 @@ func (e *env) policyOf(policy, done string, change func(client *ram.Client, kind
 	return e.done(out, "%s policy %s is %s.", kind, policy, done)
 }
 
-// names joins what people read as a list.
+// names joins names for display.
 func names[T any](list []T, name func(T) string) string {
 	out := make([]string, len(list))
 	for i, v := range list {

@@ -48,7 +48,7 @@ func (e *env) print(out *kms.RootKeyResponse) error {
 type rootKeyRotate struct {
 	ReencryptValues bool          `help:"Also seal every stored value anew, under a new data key."`
 	Force           bool          `help:"Rotate again within an hour; only the root account may."`
-	Wait            bool          `help:"Wait until nothing needs the former root key any more."`
+	Wait            bool          `help:"Wait until the previous root key is no longer needed."`
 	Timeout         time.Duration `help:"How long to wait at most." default:"10m"`
 }
 

@@ -9,18 +9,18 @@ import (
 type rotationCommand struct {
 	globals
 	List      rotationList      `cmd:"" help:"List the rotations of all secrets that the service rotates."`
-	Status    rotationStatus    `cmd:"" help:"Show where the rotation of a secret is, what it waits for, and when the next one is due."`
-	Configure rotationConfigure `cmd:"" help:"Say how a secret is rotated, instead of what was said before. It rotates nothing."`
-	Detach    rotationDetach    `cmd:"" help:"Give a Generic secret back to its producer: it is not rotated any more."`
+	Status    rotationStatus    `cmd:"" help:"Show the state of a rotation, what it waits for, and when the next one is due."`
+	Configure rotationConfigure `cmd:"" help:"Set how a secret is rotated, replacing earlier settings. It rotates nothing."`
+	Detach    rotationDetach    `cmd:"" help:"Return a Generic secret to its producer: it is no longer rotated."`
 	Rotate    rotationRotate    `cmd:"" help:"Replace the credential of a secret."`
-	Rehearse  rotationRehearse  `cmd:"" help:"Do all of a rotation but the promotion, and take it back."`
+	Rehearse  rotationRehearse  `cmd:"" help:"Perform a rotation without the promotion, and undo it."`
 	Emergency rotationEmergency `cmd:"" help:"Replace a credential that may have leaked: the old one stops working at once."`
-	EndGrace  rotationEndGrace  `cmd:"" help:"Retire the former credential now."`
-	Undo      rotationUndo      `cmd:"" help:"Make the former credential current again while its grace lasts."`
+	EndGrace  rotationEndGrace  `cmd:"" help:"Retire the previous credential now."`
+	Undo      rotationUndo      `cmd:"" help:"Make the previous credential current again during its grace period."`
 	Cancel    rotationCancel    `cmd:"" help:"End a rotation whose candidate is not at the target, such as one that waits for a target which cannot be reached."`
-	Pause     rotationPause     `cmd:"" help:"Let no rotation begin: of a secret, at a target, or at all."`
-	Resume    rotationResume    `cmd:"" help:"Let rotations begin again."`
-	Probe     rotationProbe     `cmd:"" help:"Have targets asked now whether they accept the credentials in use, as after a store was restored from a copy."`
+	Pause     rotationPause     `cmd:"" help:"Stop new rotations: of a secret, at a target, or all."`
+	Resume    rotationResume    `cmd:"" help:"Permit rotations again."`
+	Probe     rotationProbe     `cmd:"" help:"Check now that targets accept the credentials in use, for example after a store was restored."`
 	Repair    rotationRepair    `cmd:"" help:"Explain a quarantine and what can be done; do it with --probe, --apply or --adopt."`
 }
 
@@ -73,8 +73,8 @@ type rotationConfigure struct {
 	TimeZone      string `help:"Time zone of cron, window and blackouts (UTC)." placeholder:"Area/City"`
 	Window        string `help:"When a rotation may begin, such as 'Sat,Sun 22:00-02:00'." placeholder:"WINDOW"`
 	Blackouts     string `help:"Days without rotations, such as 2026-12-24..2027-01-02,2027-03-31." placeholder:"DAYS"`
-	Grace         string `help:"How long the former credential works after a rotation at least, such as 2h; 0s retires it at once." placeholder:"DURATION"`
-	GraceLimit    string `help:"How long it works at most when a consumer still holds it, such as 12h; no more than the grace, and nobody is waited for." placeholder:"DURATION"`
+	Grace         string `help:"How long the previous credential works after a rotation at least, such as 2h; 0s retires it at once." placeholder:"DURATION"`
+	GraceLimit    string `help:"How long it works at most while a consumer still holds it, such as 12h; to wait for no consumer, set it no longer than the grace." placeholder:"DURATION"`
 	Group         string `help:"Set of secrets that do not rotate close together; with --group-gap." placeholder:"NAME"`
 	GroupGap      string `help:"Time between rotations in the group, such as 30m." placeholder:"DURATION"`
 }
@@ -119,5 +119,5 @@ func (c *rotationDetach) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "%s is not rotated any more; keyturn secret put stores its versions again.", c.Name)
+	return e.done(out, "%s is no longer rotated; keyturn secret put stores its versions again.", c.Name)
 }

@@ -106,7 +106,7 @@ func (c *rotationEmergency) warn(e *env) error {
 		}
 	}
 	if out.BreakingCount+out.UnknownCount == 0 {
-		fmt.Fprintln(e.stderr, "Nobody was seen to use it in the last days.")
+		fmt.Fprintln(e.stderr, "No consumer was seen to use it in the last days.")
 	}
 	return e.confirm(fmt.Sprintf("\nReplace the credential of %s?", c.Name))
 }
@@ -118,7 +118,7 @@ type rotationEndGrace struct {
 
 func (c *rotationEndGrace) Run(e *env) error {
 	if !c.Yes {
-		if err := e.confirm(fmt.Sprintf("Retire the former credential of %s now, also for whoever still uses it?", c.Name)); err != nil {
+		if err := e.confirm(fmt.Sprintf("Retire the previous credential of %s now, even if it is still used?", c.Name)); err != nil {
 			return err
 		}
 	}
@@ -130,7 +130,7 @@ func (c *rotationEndGrace) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "The former credential of %s is retired now; keyturn rotation status shows when that is done.", c.Name)
+	return e.done(out, "The previous credential of %s is being retired; keyturn rotation status shows when that is done.", c.Name)
 }
 
 type rotationUndo struct {
@@ -146,7 +146,7 @@ func (c *rotationUndo) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "The former credential of %s is current again once a login has shown that it works; keyturn rotation status tells.", c.Name)
+	return e.done(out, "The previous credential of %s becomes current again once a login with it succeeds; keyturn rotation status shows when.", c.Name)
 }
 
 type rotationCancel struct {

@@ -113,7 +113,7 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 	if !slices.Contains(r.RepairActions, "apply") {
 		apply = ""
 	}
-	_, err = fmt.Fprintf(e.stdout, `The rotation of %[1]s at target %[2]s needs a person. Nothing was thrown away: every version is kept.
+	_, err = fmt.Fprintf(e.stdout, `The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
 
   %[3]s
 
@@ -121,10 +121,10 @@ What can be done:
 
   keyturn rotation repair %[1]s --probe
       asks the target again which credential it accepts, and goes on from there. It changes nothing at the
-      target: for when somebody has set it right there.
+      target: use it after the credential was corrected there.
 %[4]s  keyturn rotation repair %[1]s --adopt FILE
       stores the value in FILE as a new version and makes it current, once a login at the target has shown
-      that it works. It changes nothing at the target: for when what was set by hand is to stay.
+      that it works. It changes nothing at the target: use it to keep what was set by hand.
 `, r.SecretName, r.TargetName, r.Reason, apply)
 	return errors.Join(err, printSteps(e.stdout, r.Steps))
 }

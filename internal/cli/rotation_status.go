@@ -16,13 +16,13 @@ import (
 
 // following are the flags of a command that can wait for what it has asked for.
 type following struct {
-	Wait    bool          `help:"Follow it to its end, and exit with 1 when that is not the one that was asked for."`
+	Wait    bool          `help:"Wait for the end, and exit with 1 if it is not the requested one."`
 	Timeout time.Duration `help:"Wait for at most this long." default:"5m"`
 }
 
 type rotationStatus struct {
 	Name    string        `arg:"" help:"Name or ARN of the secret."`
-	Watch   bool          `help:"Go on printing what happens, until the rotation has ended or needs a person."`
+	Watch   bool          `help:"Go on printing what happens, until the rotation has ended or needs an operator."`
 	Timeout time.Duration `help:"Watch for at most this long." default:"1h"`
 }
 

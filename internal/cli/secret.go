@@ -22,7 +22,7 @@ type secretCommand struct {
 	Versions  secretVersions  `cmd:"" help:"List the versions of a secret."`
 	Stage     secretStage     `cmd:"" help:"Move or remove a stage label."`
 	Consumers secretConsumers `cmd:"" help:"List who uses a secret, and which version."`
-	Delete    secretDelete    `cmd:"" help:"Plan the deletion of a secret, or delete it at once."`
+	Delete    secretDelete    `cmd:"" help:"Schedule the deletion of a secret, or delete it at once."`
 	Restore   secretRestore   `cmd:"" help:"Cancel a planned deletion."`
 }
 

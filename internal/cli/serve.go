@@ -26,7 +26,7 @@ func (c *serveCommand) Run(e *env) error {
 	return serve(e, set.Config)
 }
 
-// serve runs the server until it is told to stop. What it prints on standard output is for the person who started it.
+// serve runs the server until ctx ends. It prints on standard output how to go on after a first run.
 func serve(e *env, config server.Config) error {
 	node, err := server.New(e.ctx, config)
 	if err != nil {
@@ -71,7 +71,7 @@ func announce(e *env, node *server.Server, config server.Config) {
 	}
 	fmt.Fprintf(e.stdout, `
 First run: account %s and its administrator were made. The administrator's access key is in
-%s (mode 0600), which you may put away.
+%s (mode 0600); the server does not need the file.
 
   access key id      %s
   access key secret  %s

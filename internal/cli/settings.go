@@ -123,7 +123,7 @@ func (t *listTexts) Decode(c *kong.DecodeContext) error {
 // switchTexts are those of a flag that needs no value.
 type switchTexts struct{ texts }
 
-// IsBool tells kong so.
+// IsBool tells kong that the value may be left out.
 func (switchTexts) IsBool() bool { return true }
 
 // Decode takes the value of the flag if it has one.

@@ -12,7 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/wire"
 )
 
-// table is aligned text for people.
+// table prints aligned columns.
 type table struct {
 	header []string
 	rows   [][]string

@@ -11,13 +11,13 @@ import (
 
 type targetCommand struct {
 	globals
-	Add    targetAdd    `cmd:"" help:"Make a system known whose credentials are to be rotated; nothing is changed there."`
+	Add    targetAdd    `cmd:"" help:"Register a system whose credentials are to be rotated; nothing is changed there."`
 	List   targetList   `cmd:"" help:"List targets."`
 	Show   targetShow   `cmd:"" help:"Show a target with its configuration."`
 	Update targetUpdate `cmd:"" help:"Change the settings of a target that are named; the others stay."`
 	Test   targetTest   `cmd:"" help:"Log in once as the administrator, or with a secret's credential. Exits with 1 when that fails."`
-	Pause  targetPause  `cmd:"" help:"Let no rotation begin at a target; what is under way is finished."`
-	Resume targetResume `cmd:"" help:"Let rotations begin again."`
+	Pause  targetPause  `cmd:"" help:"Stop new rotations at a target; those under way are finished."`
+	Resume targetResume `cmd:"" help:"Permit rotations again."`
 	Remove targetRemove `cmd:"" help:"Forget a target; nothing is changed there."`
 
 	PrepareAccounts targetPrepareAccounts `cmd:"" help:"Make two logins of equal rights from one, or show how."`
@@ -61,7 +61,7 @@ func (c *targetAdd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.AdminSecret == "" { // there is nobody to log in as yet
+	if c.AdminSecret == "" { // there is no account to log in with yet
 		return e.done(out, "Target %[1]s is known. When a secret is attached "+
 			"(keyturn rotation configure SECRET --target %[1]s), keyturn target test %[1]s --secret SECRET tries it.",
 			out.TargetName)

@@ -13,7 +13,7 @@ type targetPrepareAccounts struct {
 	Name     string   `arg:"" help:"Name of the target."`
 	Account  string   `required:"" help:"The login that exists. It keeps its password."`
 	Clone    string   `required:"" help:"The login to make beside it."`
-	Owner    string   `help:"Account that owns everything afterwards and that nobody logs in as (ACCOUNT_owner)."`
+	Owner    string   `help:"Account that owns everything afterwards and cannot log in (ACCOUNT_owner)."`
 	Database []string `help:"Compare what both may do in this database alone; may be repeated (all)." placeholder:"NAME"`
 	Apply    bool     `help:"Do it. Otherwise it is shown, and nothing is changed."`
 	Secret   string   `help:"With --apply: the secret to make, with both credentials." placeholder:"NAME"`

@@ -141,7 +141,7 @@ func (c *userDelete) Run(e *env) error {
 	return e.done(out, "User %s is deleted.", c.Name)
 }
 
-// strip takes everything from a user, the keys first: from then on nobody calls in their name.
+// strip removes everything from a user, the keys first, so that no call can be made in their name meanwhile.
 func (c *userDelete) strip(e *env, client *ram.Client) error {
 	keys, err := client.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{UserName: c.Name})
 	if err != nil {

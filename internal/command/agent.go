@@ -69,7 +69,7 @@ type Exec struct {
 	Grace       time.Duration `help:"How long the program has to end before it is killed, for a restart." default:"10s"`
 	Wait        time.Duration `help:"How long the first values may take." default:"30s"`
 	Interval    time.Duration `help:"Interval of the refresh without push (5m)." placeholder:"DURATION"`
-	MaxStale    time.Duration `help:"Age past which a value is not used for a start any more (no bound)." placeholder:"DURATION"`
+	MaxStale    time.Duration `help:"Age beyond which a value is no longer used for a start (no bound)." placeholder:"DURATION"`
 	LastGood    string        `help:"Directory for the last known values, sealed, for a start while the server is away." placeholder:"DIR" type:"path"`
 	LastGoodKey string        `help:"File with the key that seals them, made when there is none; not in that directory." placeholder:"FILE" type:"path"`
 	LogLevel    string        `help:"debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`

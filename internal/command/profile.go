@@ -19,7 +19,7 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// Profile says how one server is reached.
+// Profile describes how one server is reached.
 type Profile struct {
 	// Endpoint is host:port, reached over TLS, or a URL.
 	Endpoint        string `json:"endpoint"`
@@ -82,7 +82,7 @@ func ReadProfiles() (Profiles, string, error) {
 	case err != nil:
 		return all, path, fmt.Errorf("profiles: %w", err)
 	case json.Unmarshal(data, &all) != nil || all.Profiles == nil:
-		return all, path, fmt.Errorf("%s is not a file of profiles: mend it, or remove it and import again", path)
+		return all, path, fmt.Errorf("%s is not a file of profiles: correct it, or remove it and import again", path)
 	}
 	return all, path, nil
 }

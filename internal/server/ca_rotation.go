@@ -125,7 +125,7 @@ func (a *authority) switchLocked() {
 		a.log.Error("the new local CA could not take over; it is tried again", "err", err)
 		return
 	}
-	a.log.Info("the new local CA has taken over: clients that trust only the former one are refused from now on")
+	a.log.Info("the new local CA has taken over: clients that trust only the previous one no longer connect")
 }
 
 // rotate makes a CA that takes over after the overlap.

@@ -1,4 +1,5 @@
-// Package server puts Keyturn's parts together into one running process. It is wiring: nothing here decides anything.
+// Package server connects the parts of Keyturn into one running process. It is wiring: the decisions
+// are made in the packages that it connects. It also holds the table of settings (settings.go).
 package server
 
 import (
@@ -27,7 +28,7 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// Config says how a server runs. Only DataDir is required: [New] sets a field that is zero to the
+// Config describes how a server runs. Only DataDir is required: [New] sets a field that is zero to the
 // default of its setting (settings.go).
 type Config struct {
 	// DataDir holds everything that the server keeps on this machine; made with mode 0700. Required.
@@ -42,13 +43,13 @@ type Config struct {
 	// ListenMetrics is the address of a plain listener for /metrics, /healthz and /readyz; empty means that these are on
 	// the other listeners, /metrics for loopback only.
 	ListenMetrics string
-	// Proxies are the reverse proxies whose word about the origin of a request counts.
+	// Proxies are the reverse proxies that are trusted to report the origin of a request.
 	Proxies conns.Proxies
 	// Region appears in ARNs; 1 to 32 lower-case letters, digits and hyphens.
 	Region string
-	// RootKey finds the root key; nil means the file root.key in DataDir.
+	// RootKey provides the root key; nil means the file root.key in DataDir.
 	RootKey root.Provider
-	// TLSCertFile and TLSKeyFile are a certificate of one's own; empty means one by the local CA.
+	// TLSCertFile and TLSKeyFile are the operator's certificate; empty means one by the local CA.
 	TLSCertFile, TLSKeyFile string
 	// TLSNames are more host names and addresses for the certificate by the local CA, besides the machine's own.
 	TLSNames []string
@@ -61,7 +62,7 @@ type Config struct {
 	// AuditStrict refuses to start when the trail has lost records. Otherwise the loss is logged,
 	// counted and recorded.
 	AuditStrict bool
-	// AuditKeep says how finished segments of the trail are kept; Taken and StoreHead are set here.
+	// AuditKeep describes how finished segments of the trail are kept; Taken and StoreHead are set here.
 	AuditKeep audit.Retention
 	// AuditSinks take a copy of the trail.
 	AuditSinks []audit.Sink
@@ -96,13 +97,14 @@ type Config struct {
 	// RefusalRate is how many requests a second of one source are refused without delay for want of a valid signature,
 	// and of one access key, twice as many, for want of a right.
 	RefusalRate float64
-	// Egress says what targets and receivers of events may be connected to. The server adds its own services.
+	// Egress restricts the addresses that targets and event receivers may have. The server adds its own
+	// services.
 	Egress egress.Config
 	// Kinds are the kinds of targets that can be registered; nil means none.
 	Kinds []target.Kind
-	// Rotation says how credentials are rotated where a secret does not.
+	// Rotation describes how credentials are rotated where a secret has no setting of its own.
 	Rotation api.RotationConfig
-	// Rotator says how the engine works; its Node, Logger and Observe are set here.
+	// Rotator configures the engine; its Node, Logger and Observe are set here.
 	Rotator rotator.Config
 	// RequestTimeout is how long a client may take to send a request, and to take its answer; 0 means 30 seconds. Its
 	// header must come in a third of that.
@@ -123,14 +125,15 @@ type Config struct {
 	// Admin is the administrator's access key of a new store; zero means a random one. AccountID likewise. For tests.
 	Admin     sign.Credentials
 	AccountID string
-	// Trust says who, besides root and the user of the server, may write the files that the server relies on.
+	// Trust names the groups that, besides root and the user of the server, may write the files that
+	// the server relies on.
 	Trust ownfile.Trust
 
 	// NoSync leaves out fsync of the store: for throw-away servers only.
 	NoSync bool
 }
 
-// Etcd says how to reach an etcd cluster.
+// Etcd describes how to reach an etcd cluster.
 type Etcd struct {
 	// Endpoints are URLs or host:port; empty means the embedded store.
 	Endpoints []string

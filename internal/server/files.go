@@ -10,9 +10,10 @@ import (
 	"github.com/keyturn/keyturn/internal/root"
 )
 
-// checkFiles verifies, before any of them is read, that nobody else can have written what the server relies on: an access
-// key or a root key that another user has planted would make that user the administrator. What is not there yet passes; it
-// is made in a directory that was verified.
+// checkFiles verifies that no other user can have written the files that the server relies on. It runs
+// before any of them is read: an access key or a root key that another user has planted would make
+// that user the administrator. A file that does not exist yet passes, because the server creates it in
+// a directory that was verified.
 func checkFiles(c Config) error {
 	tree := func(dir string) error {
 		_, err := os.Stat(dir)

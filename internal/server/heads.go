@@ -22,7 +22,7 @@ type heads struct {
 	failed bool
 	// keptAt is when the store last had the newest head, with a monotonic reading; nil at first.
 	keptAt atomic.Pointer[time.Time]
-	// unfinished says that the run before did not store its head at its end.
+	// unfinished reports that the previous run did not store its head at its end.
 	unfinished bool
 }
 
@@ -58,7 +58,7 @@ func (r recorder) Append(ctx context.Context, rec audit.Record, durable bool) er
 
 // keepHead stores the head of the trail, if it has changed.
 func (s *Server) keepHead(ctx context.Context) error {
-	s.heads.mu.Lock() // the head is small, and whoever waits here waits for its being stored
+	s.heads.mu.Lock() // the head is small, and every waiter waits for it to be stored
 	defer s.heads.mu.Unlock()
 	run := s.heads.run
 	run.Sinks = s.positions() // before the head is read, so that none is behind it

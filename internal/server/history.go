@@ -26,7 +26,7 @@ func (s *Server) openHistory(start time.Time) (err error) {
 	return err
 }
 
-// bootID identifies the time since the machine was started; it is empty where the kernel does not tell.
+// bootID identifies the time since the machine was started; it is empty where the kernel does not provide it.
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -28,7 +28,8 @@ const (
 	maxMetrics      = 2         // scrapes at the same time
 )
 
-// shutDown finishes the requests under way. What is not finished in time, a client that sends no further say, is cut off.
+// shutDown waits for requests under way, for at most shutdownTimeout, and then closes their connections:
+// a client may have stopped sending.
 func (s *Server) shutDown(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
@@ -63,7 +64,8 @@ func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Ser
 	}
 }
 
-// quiet drops what net/http says of single connections: it may quote a request, and a stranger can cause it at will.
+// quiet drops the messages of net/http about single connections: they may quote a request, and an
+// anonymous client can cause them at will.
 type quiet struct{ slog.Handler }
 
 func (quiet) Handle(context.Context, slog.Record) error { return nil }
@@ -77,7 +79,8 @@ func (s *Server) operatorPages() *http.ServeMux {
 	return m
 }
 
-// handler tells the door from the operator's pages. The metrics are for this machine, or have a listener of their own.
+// handler serves the operator's pages at their paths and the API at all others. Metrics are served to
+// this machine only, or by a listener of their own.
 func (s *Server) handler() http.Handler {
 	door := &rpc.Door{
 		Gate: s.gate, Auth: s.auth, Log: s.config.Logger, Limit: s.limit, Now: s.config.Now, Observe: s.metrics.observe, NewID: s.config.NewID,
@@ -136,5 +139,5 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// auditProbe is written by readyz while the trail fails: only a record tells whether records can be written again.
+// auditProbe is written by readyz while the trail fails: only writing a record shows whether records can be written again.
 var auditProbe = audit.Record{Phase: audit.Call, Operation: "audit.probe", PrincipalType: string(policy.KindSystem)}

@@ -2,5 +2,6 @@
 
 package server
 
-// fileIdentity is not known here: a data directory that is a copy is told by what it holds alone.
+// fileIdentity is not available on this system: a copy of a data directory is detected by its content
+// alone.
 func fileIdentity(string) string { return "" }

@@ -11,8 +11,9 @@ const (
 	clockTolerance = 5 * time.Minute // the least difference that counts as a jump
 )
 
-// purgeLoop removes secrets at their planned time. What is due is read from the store, so downtime only delays it. A
-// deletion cannot be taken back, so none is made for a while after the clock has jumped: a person may still set it right.
+// purgeLoop deletes secrets at their planned time. The store has that time, so downtime only delays a
+// deletion. Because a deletion is final, there is none for purgeHold after the clock has jumped: an
+// operator may still correct the clock.
 func (s *Server) purgeLoop(ctx context.Context) {
 	held := time.Time{}
 	c := newClockWatch(s.config.Now)

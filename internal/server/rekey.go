@@ -83,7 +83,7 @@ func (r *rekeying) meta(ctx context.Context) (store.Meta, error) {
 	return meta, err
 }
 
-// Describe tells which keys are in use.
+// Describe returns which keys are in use.
 func (r *rekeying) Describe(ctx context.Context) (kms.RootKeyResponse, error) {
 	meta, err := r.meta(ctx)
 	if err != nil {
@@ -287,7 +287,7 @@ func (r *rekeying) finish(ctx context.Context, rotation store.KeyRotation) (stor
 	return meta, r.load(ctx)
 }
 
-// dropFormer removes root keys that open nothing any more from the file.
+// dropFormer removes root keys that no longer open anything from the file.
 func (r *rekeying) dropFormer(meta store.Meta) error {
 	former := func(k *root.Key) bool { return slices.Contains(meta.FormerRootKeys, k.ID()) }
 	if meta.Rotation != nil || !slices.ContainsFunc(r.ring.Keys(), former) {
@@ -304,6 +304,6 @@ func (r *rekeying) dropFormer(meta store.Meta) error {
 	if err := keeper.Keep(keys); err != nil {
 		return err
 	}
-	r.s.config.Logger.Info("the former root key is not needed any more: backups made before need it", "root_key_id", meta.RootKey)
+	r.s.config.Logger.Info("the previous root key is no longer needed, except for backups that were made before", "root_key_id", meta.RootKey)
 	return r.ring.Reload()
 }

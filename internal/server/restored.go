@@ -18,14 +18,14 @@ const (
 	markEvery = 3 * time.Second
 )
 
-// mark is what a node remembers of its store, on its disk beside it, to detect after a start that the store was restored from a copy:
-// credentials have been changed since, and what the store says of them is not known to be true any more.
+// mark records the state of a node's store in a file beside it. After a start it shows whether the store
+// was restored from a copy: then credentials may have changed since, and their records may be wrong.
 type mark struct {
-	// Cluster and Revision are of the store. A copy of it that was put back has another, or a lower one.
+	// Cluster and Revision are those of the store. A restored copy has another cluster or a lower revision.
 	Cluster  string `json:"cluster"`
 	Revision int64  `json:"revision"`
-	// File is the identity of this file itself, where the file system tells one that no copy of it has: the mark may have been
-	// copied and put back together with the store.
+	// File is the identity of the file of the mark, which no copy has: the mark may have been restored
+	// together with the store. Empty where the file system has no such identity.
 	File string `json:"file,omitempty"`
 }
 
@@ -44,8 +44,8 @@ func readMark(path string) (m mark, ok bool, err error) {
 	return m, true, nil
 }
 
-// writeMark replaces the mark. Its identity is that of the file in which it is written and then renamed. It is not synced: an older mark
-// only sees less.
+// writeMark replaces the mark. Its identity is that of the temporary file, which is then renamed. The
+// file is not synced: an older mark only detects less.
 func writeMark(path string, p store.Position) error {
 	tmp, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+markName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -62,8 +62,8 @@ func writeMark(path string, p store.Position) error {
 	return os.Rename(tmp.Name(), path) // what is left of a write that was cut off is used for the next
 }
 
-// putBack says in words why a store at that position is a copy that was put back; empty when it is not.
-func (m mark) putBack(p store.Position, file string) string {
+// restored returns why a store at that position must be a restored copy; empty if it need not be.
+func (m mark) restored(p store.Position, file string) string {
 	switch {
 	case m.Cluster != fmt.Sprintf("%x", p.Cluster):
 		return "it is not the store that this node used before"
@@ -90,7 +90,7 @@ func (s *Server) checkMark(ctx context.Context, fresh bool) error {
 	why := ""
 	switch {
 	case there:
-		why = m.putBack(p, fileIdentity(path))
+		why = m.restored(p, fileIdentity(path))
 	case !fresh && s.config.Cluster == nil && len(s.config.Etcd.Endpoints) == 0:
 		why = "this node has no mark of it"
 	}
@@ -139,7 +139,7 @@ func (s *Server) markLoop(ctx context.Context) {
 		bounded, cancel := context.WithTimeout(ctx, readyTimeout)
 		defer cancel()
 		p, err := s.db.Position(bounded)
-		if err != nil || p.Revision == last { // whoever needs a store that does not answer reports it
+		if err != nil || p.Revision == last { // the parts that need the store report that it does not answer
 			return
 		}
 		s.putMark(path, p)

@@ -44,14 +44,14 @@ func TestMark(t *testing.T) {
 		if m.File == "" && tt.file == "1-2.3" {
 			want = "" // the file system does not tell
 		}
-		if got := m.putBack(tt.p, tt.file); got != want {
+		if got := m.restored(tt.p, tt.file); got != want {
 			t.Errorf("at %+v, file %q: %q, want %q", tt.p, tt.file, got, want)
 		}
 	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if m, ok, err := readMark(path); err != nil || !ok || m.putBack(at, "") == "" {
+	if m, ok, err := readMark(path); err != nil || !ok || m.restored(at, "") == "" {
 		t.Errorf("a damaged mark: %+v, %v, %v; want one of another store", m, ok, err)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 1 {

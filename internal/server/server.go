@@ -105,7 +105,7 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 	if err := makeDataDir(c); err != nil {
 		return nil, err
 	}
-	// The trail's lock comes first: it tells in plain words that another server has this directory.
+	// The trail's lock comes first: its error says that another server uses this directory.
 	if s.trail, err = audit.Lock(audit.Config{Dir: c.AuditDir, Now: c.Now, Logger: c.Logger}); err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func (s *Server) HTTPEndpoint() string { return address(s.plain) }
 // MetricsEndpoint is host:port of the listener of the metrics; empty without one.
 func (s *Server) MetricsEndpoint() string { return address(s.pages) }
 
-// Admin is the administrator, as admin.json has it. first says that this start has made it.
+// Admin returns the administrator of admin.json, and whether this start has created it.
 func (s *Server) Admin() (admin Admin, first bool) { return s.admin, s.firstAdmin }
 
 // Account is the ID of the account.
@@ -293,7 +293,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	<-s.trail.Ready()
-	// What cannot be recorded does not happen, the start included.
+	// The server does nothing that it cannot record, so it does not start without a record either.
 	if err := s.noteStart(ctx); err != nil {
 		stop(fmt.Errorf("record the start: %w", err))
 	}

@@ -218,7 +218,7 @@ func (s *Server) dropAdmin(path string, a Admin) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the file of an access key that was deleted: %w", err)
 	}
-	s.config.Logger.Info("removed admin.json: its access key does not exist any more", "access_key_id", a.AccessKeyID)
+	s.config.Logger.Info("removed admin.json: its access key no longer exists", "access_key_id", a.AccessKeyID)
 	return nil
 }
 

@@ -21,7 +21,7 @@ type sinkKind struct {
 	help    string
 
 	secure, plain string // schemes: with TLS anywhere, without TLS on loopback only
-	must          string // what an error says of the destination
+	must          string // completes the name of the setting in an error
 	addressOnly   bool   // the destination is a scheme, a host and a port
 	secret        bool   // the destination may hold a token
 	token         bool   // there is a setting for a file with a bearer token

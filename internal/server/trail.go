@@ -45,7 +45,7 @@ const (
 )
 
 // trailNode names this node's trail in the store. It does not change for as long as the data
-// directory is the same. known says that a trail of that name must have been there before.
+// directory is the same. known reports that a trail of that name must already exist.
 func (s *Server) trailNode() (node string, known bool, err error) {
 	switch {
 	case s.config.Cluster != nil:
@@ -150,7 +150,7 @@ func (s *Server) positions() map[string]uint64 {
 	return all
 }
 
-// trailKey is the sealed key of the trails; fresh says that this start has made it.
+// trailKey is the sealed key of the trails; fresh reports that this start has created it.
 type trailKey struct {
 	key   []byte
 	fresh bool
@@ -232,8 +232,7 @@ func (s *Server) forwardTrail() (stop func()) {
 	}
 }
 
-// watchDisk tells the operator early that the disk of the trail fills up: when it is full, no call
-// is served.
+// watchDisk warns the operator before the disk of the trail is full, because no call is served then.
 func (s *Server) watchDisk(ctx context.Context) {
 	if s.config.AuditDiskAlert < 0 {
 		return

@@ -26,7 +26,7 @@ type must string
 
 func (m must) Error() string { return "must be " + string(m) }
 
-// Kind says which values a setting of type T may have.
+// Kind describes the values that a setting of type T may have.
 type Kind[T any] struct {
 	placeholder string
 	bounds      string

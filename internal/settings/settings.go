@@ -25,7 +25,7 @@ type Setting struct {
 	Help string
 	// Default is shown in help and documents.
 	Default string
-	// Bounds say which values are permitted; empty if all of the kind are.
+	// Bounds describe the permitted values; empty if every value of the kind is.
 	Bounds string
 	// Negatable switches have a flag --no-NAME.
 	Negatable bool
@@ -74,17 +74,17 @@ func Of[T any](name string, into *T, k Kind[T], def T, help string) *Setting {
 // Shown replaces the default in help and documents, where it is not a constant.
 func (s *Setting) Shown(text string) *Setting { s.Default = text; return s }
 
-// For says that the setting has an effect only with another one: without that, it is an error.
+// For declares that the setting has an effect only with another one: it is an error without that one.
 func (s *Setting) For(name string) *Setting { s.of = name; return s }
 
-// Secret says that the value is a URL that may hold a token or a password. Records show its scheme
+// Secret declares that the value is a URL that may hold a token or a password. Records show its scheme
 // and host alone, and error messages do not repeat it.
 func (s *Setting) Secret() *Setting { s.secret = true; return s }
 
 // NotInFile excludes the setting from the file.
 func (s *Setting) NotInFile() *Setting { s.noFile = true; return s }
 
-// Literal says that the zero value is a value like any other. The default is then set by
+// Literal declares that the zero value is a value like any other. The default is then set by
 // [Table.Load], and [Table.Fill] leaves the field alone.
 func (s *Setting) Literal() *Setting { s.literal = true; return s }
 
