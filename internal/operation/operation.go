@@ -135,14 +135,13 @@ type Declaration struct{ op Op }
 // name.
 func Declare[In, Out any](s Service, name string) Declaration {
 	return Declaration{Op{
-		Service:   s,
-		Name:      name,
-		Methods:   []string{"GET", "POST"},
-		Action:    strings.ToLower(s.Name) + ":" + name,
-		Retryable: true,
-		Deadline:  answerTime,
-		in:        reflect.TypeFor[In](),
-		out:       reflect.TypeFor[Out](),
+		Service:  s,
+		Name:     name,
+		Methods:  []string{"GET", "POST"},
+		Action:   strings.ToLower(s.Name) + ":" + name,
+		Deadline: answerTime,
+		in:       reflect.TypeFor[In](),
+		out:      reflect.TypeFor[Out](),
 	}}
 }
 
@@ -167,7 +166,7 @@ func (d Declaration) AlsoNeeds(action, resource string) Declaration {
 
 // Mutates declares an operation that changes something. A client does not repeat it unless it is
 // Retryable too.
-func (d Declaration) Mutates() Declaration { d.op.Mutates, d.op.Retryable = true, false; return d }
+func (d Declaration) Mutates() Declaration { d.op.Mutates = true; return d }
 
 // Retryable declares an operation that a client may repeat although it changes something.
 func (d Declaration) Retryable() Declaration { d.op.Retryable = true; return d }
@@ -224,6 +223,7 @@ func (d Declaration) Programs() Declaration {
 // operation without a resource would be allowed to everybody who may do something.
 func (d Declaration) Op() *Op {
 	o := d.op
+	o.Retryable = o.Retryable || !o.Mutates
 	var list []string
 	if o.Collection != "" {
 		list = append(list, o.Collection)

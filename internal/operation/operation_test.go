@@ -74,3 +74,20 @@ func TestDeclarationsShareNothing(t *testing.T) {
 		t.Errorf("the actions are %v and %v", first.Also, second.Also)
 	}
 }
+
+// TestRetryable verifies that a client repeats what reads, and of what changes something only what
+// is declared to be safe, in whatever order that is declared.
+func TestRetryable(t *testing.T) {
+	t.Parallel()
+	reads := Declare[onSecretIn, answer](kmsService, "A")
+	for want, list := range map[bool][]Declaration{
+		true:  {reads, reads.Mutates().Retryable(), reads.Retryable().Mutates()},
+		false: {reads.Mutates()},
+	} {
+		for i, d := range list {
+			if o := d.Op(); o.Retryable != want {
+				t.Errorf("declaration %d, Mutates: %t, Retryable: %t", i, o.Mutates, o.Retryable)
+			}
+		}
+	}
+}
