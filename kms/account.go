@@ -1,5 +1,11 @@
 package kms
 
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/internal/operation"
+)
+
 // DescribeRegionsRequest lists the regions.
 type DescribeRegionsRequest struct{}
 
@@ -37,4 +43,32 @@ type GetCallerIdentityResponse struct {
 	RoleID    string `kms:"RoleId,omitempty"`
 	UserID    string `kms:"UserId,omitempty"`
 	RequestID string `kms:"RequestId"`
+}
+
+// accountOperations declares the operations on the account.
+var accountOperations = []operation.Declaration{
+	declare[DescribeRegionsRequest, DescribeRegionsResponse]("DescribeRegions").On("*").AnyCaller().Impersonal(),
+	declare[DescribeAccountKmsStatusRequest, DescribeAccountKmsStatusResponse]("DescribeAccountKmsStatus").On("*").
+		Impersonal(),
+	declareToken[GetCallerIdentityRequest, GetCallerIdentityResponse]("GetCallerIdentity").On("*").AnyCaller().
+		Impersonal(),
+}
+
+// DescribeRegions returns the region of the server.
+func (c *Client) DescribeRegions(ctx context.Context, in *DescribeRegionsRequest) (*DescribeRegionsResponse, error) {
+	return call[DescribeRegionsResponse](ctx, c, "DescribeRegions", in)
+}
+
+// DescribeAccountKmsStatus returns whether the service is enabled.
+func (c *Client) DescribeAccountKmsStatus(
+	ctx context.Context, in *DescribeAccountKmsStatusRequest,
+) (*DescribeAccountKmsStatusResponse, error) {
+	return call[DescribeAccountKmsStatusResponse](ctx, c, "DescribeAccountKmsStatus", in)
+}
+
+// GetCallerIdentity returns the identity of the caller.
+func (c *Client) GetCallerIdentity(
+	ctx context.Context, in *GetCallerIdentityRequest,
+) (*GetCallerIdentityResponse, error) {
+	return call[GetCallerIdentityResponse](ctx, c, "GetCallerIdentity", in)
 }

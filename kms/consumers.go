@@ -3,6 +3,8 @@ package kms
 import (
 	"context"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/operation"
 )
 
 // The states of a watched secret.
@@ -118,6 +120,12 @@ type ListSecretConsumersResponse struct {
 	// NextToken is empty on the last page.
 	NextToken string `kms:"NextToken"`
 	RequestID string `kms:"RequestId"`
+}
+
+// consumerOperations declares the operations for consumers, which are Keyturn's own.
+var consumerOperations = []operation.Declaration{
+	declare[WatchSecretsRequest, WatchSecretsResponse]("WatchSecrets").On("*").AnyCaller().Waits(50 * time.Second),
+	declare[ListSecretConsumersRequest, ListSecretConsumersResponse]("ListSecretConsumers").Grantable(),
 }
 
 // WatchSecrets waits until one of several secrets changes. It is an operation of Keyturn's own. The

@@ -1,6 +1,11 @@
 package kms
 
-import "time"
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/operation"
+)
 
 // RotateRootKeyRequest replaces the root key of the store, the key of the records' tags, and the
 // versions of the master keys that seal new values. It returns when the new keys are in use; keys
@@ -53,4 +58,26 @@ type RotateLocalCAResponse struct {
 	Certificate string    `kms:"Certificate"`
 	SwitchAt    time.Time `kms:"SwitchAt"`
 	RequestID   string    `kms:"RequestId"`
+}
+
+// serverOperations declares the operations on the server itself, which are Keyturn's own.
+var serverOperations = []operation.Declaration{
+	declare[RotateRootKeyRequest, RootKeyResponse]("RotateRootKey").On("rootkey").Mutates().ByName(),
+	declare[RotateLocalCARequest, RotateLocalCAResponse]("RotateLocalCA").On("localca").Mutates().ByName(),
+	declare[DescribeRootKeyRequest, RootKeyResponse]("DescribeRootKey").On("rootkey"),
+}
+
+// RotateRootKey replaces the root key of the store. It is an operation of Keyturn's own.
+func (c *Client) RotateRootKey(ctx context.Context, in *RotateRootKeyRequest) (*RootKeyResponse, error) {
+	return call[RootKeyResponse](ctx, c, "RotateRootKey", in)
+}
+
+// RotateLocalCA creates a new local CA. It is an operation of Keyturn's own.
+func (c *Client) RotateLocalCA(ctx context.Context, in *RotateLocalCARequest) (*RotateLocalCAResponse, error) {
+	return call[RotateLocalCAResponse](ctx, c, "RotateLocalCA", in)
+}
+
+// DescribeRootKey returns which root key is in use. It is an operation of Keyturn's own.
+func (c *Client) DescribeRootKey(ctx context.Context, in *DescribeRootKeyRequest) (*RootKeyResponse, error) {
+	return call[RootKeyResponse](ctx, c, "DescribeRootKey", in)
 }

@@ -1,188 +1,16 @@
 package kms
 
 import (
+	"context"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
 // The operations of this file are Keyturn's own: the cloud does not have them. They are calls of
 // the same shape, so every official SDK can make them as a generic request, and a policy allows
 // them as kms:RegisterTarget and so on.
-
-// RegisterTargetRequest makes a system known whose credentials are to be rotated. Nothing is
-// changed there.
-type RegisterTargetRequest struct {
-	// TargetName is what secrets name it by: 1 to 64 of A-Z a-z 0-9 _ / + = . @ -. For managed
-	// types it is the value of DBInstanceId, InstanceId or DBClusterId in ExtendedConfig.
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name"`
-	// Kind is postgresql, mysql, mariadb, redis, ssh, ldap, oauth, rabbitmq, webhook or command.
-	Kind string `kms:"Kind,required,min=1,max=32"`
-	// Config is a JSON object of at most 16384 bytes; its members depend on the kind
-	// (docs/rotation.md).
-	Config string `kms:"Config,required,json,max=16384,bytes"`
-	// AdminSecretName names the secret whose current version is the credential that changes others.
-	// Required by most kinds. It is a name or an ARN, and the caller needs the rights
-	// kms:RegisterTarget and kms:GetSecretValue on that secret too: the target's address says where
-	// its value is sent.
-	AdminSecretName string `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
-	// Description is free text of at most 8192 characters.
-	Description string `kms:"Description,min=0,max=8192"`
-	// Accounts is the account policy: patterns of the accounts that rotations may change, at most
-	// 100, each of 1 to 256 characters, in which * stands for any characters and ? for one. None
-	// means every ordinary account. A privileged account, such as a superuser, must be named
-	// exactly. The account of the target's administrator is never changed for another secret.
-	Accounts []string `kms:"Account,flat,min=0,max=100"`
-}
-
-// TargetNameRequest names a target.
-type TargetNameRequest struct {
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
-}
-
-// DeregisterTargetRequest forgets a target. Nothing is changed there.
-type DeregisterTargetRequest struct {
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
-	// Detach also ends the rotation of every secret that is attached to the target, which needs the
-	// right kms:RemoveRotation on each. Without it, a target with attached secrets is
-	// ErrResourceInUse.
-	Detach bool `kms:"Detach,default=false"`
-}
-
-// TargetNameResponse answers RegisterTarget, UpdateTarget and DeregisterTarget.
-type TargetNameResponse struct {
-	ARN        string `kms:"Arn"`
-	TargetName string `kms:"TargetName"`
-	RequestID  string `kms:"RequestId"`
-}
-
-// DescribeTargetResponse is what is known of a target.
-type DescribeTargetResponse struct {
-	ARN        string `kms:"Arn"`
-	TargetName string `kms:"TargetName"`
-	// TargetID identifies this registration: a target that is registered again under the same name
-	// has another one. It is empty for a target that a release before IDs registered.
-	TargetID        string   `kms:"TargetId,omitempty"`
-	Kind            string   `kms:"Kind"`
-	Config          string   `kms:"Config,json"`
-	AdminSecretName string   `kms:"AdminSecretName,omitempty"`
-	Description     string   `kms:"Description"`
-	Paused          bool     `kms:"Paused"`
-	Strategies      []string `kms:"Strategies,list=Strategy"`
-	// Accounts is the account policy; empty means every ordinary account.
-	Accounts   []string  `kms:"Accounts,list=Account"`
-	CreateTime time.Time `kms:"CreateTime"`
-	UpdateTime time.Time `kms:"UpdateTime"`
-	RequestID  string    `kms:"RequestId"`
-}
-
-// ListTargetsRequest lists the targets of the account, ordered by name.
-type ListTargetsRequest struct {
-	// NextToken continues after a page; opaque.
-	NextToken string `kms:"NextToken"`
-	// MaxResults is 1 to 100; 0 means 100.
-	MaxResults int `kms:"MaxResults,min=1,max=100,default=100"`
-}
-
-// ListedTarget is one row of ListTargets.
-type ListedTarget struct {
-	TargetName      string    `kms:"TargetName"`
-	Kind            string    `kms:"Kind"`
-	AdminSecretName string    `kms:"AdminSecretName,omitempty"`
-	Description     string    `kms:"Description"`
-	Paused          bool      `kms:"Paused"`
-	UpdateTime      time.Time `kms:"UpdateTime"`
-}
-
-// ListTargetsResponse is a page of targets.
-type ListTargetsResponse struct {
-	Targets []ListedTarget `kms:"Targets,list=Target"`
-	// NextToken is empty on the last page.
-	NextToken string `kms:"NextToken"`
-	RequestID string `kms:"RequestId"`
-}
-
-// UpdateTargetRequest changes a target. Absent parameters change nothing.
-type UpdateTargetRequest struct {
-	TargetName      string  `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
-	Config          string  `kms:"Config,json,max=16384,bytes"`
-	AdminSecretName string  `kms:"AdminSecretName,min=1,max=192,pattern=name,arn"`
-	Description     *string `kms:"Description,min=0,max=8192"`
-	// Accounts replaces the account policy; none leaves it as it is, and the single pattern *
-	// allows every ordinary account.
-	Accounts []string `kms:"Account,flat,min=0,max=100"`
-}
-
-// TestTargetRequest tries a target: the administrator's way in, or with SecretName the current
-// credential of that secret, by one login. Nothing is changed.
-type TestTargetRequest struct {
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
-	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
-}
-
-// TestTargetResponse says what the target answered.
-type TestTargetResponse struct {
-	TargetName string `kms:"TargetName"`
-	// Result is ok, unreachable, rejected (the credential does not authenticate), denied (the
-	// administrator may not) or unknown (no answer).
-	Result string `kms:"Result"`
-	// Code and Message are the target's own. The code EgressRefused says that the server's egress
-	// rules do not permit the address, so that the target was not asked.
-	Code      string `kms:"Code,omitempty"`
-	Message   string `kms:"Message,omitempty"`
-	RequestID string `kms:"RequestId"`
-}
-
-// PrepareTargetAccountsRequest makes two accounts of equal rights from one that is in use, for the
-// strategy double, or returns the statements that would. The existing account keeps its password.
-type PrepareTargetAccountsRequest struct {
-	TargetName string `kms:"TargetName,required,min=1,max=64,pattern=name,resource=target"`
-	// AccountName is the existing login, CloneAccountName the one to create beside it. A clone that
-	// exists already gets a new password.
-	AccountName      string `kms:"AccountName,required,min=1,max=256"`
-	CloneAccountName string `kms:"CloneAccountName,required,min=1,max=256"`
-	// OwnerName is the account that owns everything afterwards and cannot log in; empty means
-	// AccountName and "_owner".
-	OwnerName string `kms:"OwnerName,max=256"`
-	// Databases are those in which the proof compares what both may do, at most 100; none means all
-	// that they may connect to.
-	Databases []string `kms:"Database,flat,min=0,max=100"`
-	// AccountPassword is the password that AccountName has. With Apply it is required: it is stored
-	// in the secret. Without, it is needed where the target does not let its administrator read
-	// verifiers.
-	AccountPassword sensitive.Value `kms:"AccountPassword,min=1,max=1024,bytes"`
-	// Apply does it; otherwise nothing is changed.
-	Apply bool `kms:"Apply,default=false"`
-	// SecretName and VersionID are of the new secret of type Rds, DoubleUsers, with both
-	// credentials. Both are required with Apply. A repeated call continues where an earlier one was
-	// interrupted. SecretName is the name or, if the secret exists, the ARN.
-	SecretName string `kms:"SecretName,min=1,max=192,pattern=name,arn"`
-	VersionID  string `kms:"VersionId,min=1,max=64,pattern=name"`
-}
-
-// TargetStatement is a statement for a target. It holds no secret.
-type TargetStatement struct {
-	DatabaseName string `kms:"DatabaseName"`
-	Statement    string `kms:"Statement"`
-}
-
-// PrepareTargetAccountsResponse says what was done, or has to be done.
-type PrepareTargetAccountsResponse struct {
-	TargetName string `kms:"TargetName"`
-	OwnerName  string `kms:"OwnerName"`
-	// Findings are for the operator. When the proof fails, they say what differs.
-	Findings []string `kms:"Findings,list=Finding"`
-	// Statements are the statements that the target has executed or would execute, in order. Those
-	// of one database are executed as a whole or not at all.
-	Statements []TargetStatement `kms:"Statements,list=Statement"`
-	// Applied reports that it was done, Proven that both accounts log in and have equal rights.
-	Applied bool `kms:"Applied"`
-	Proven  bool `kms:"Proven"`
-	// SecretName and VersionID are of the secret with both credentials, with Apply.
-	SecretName string `kms:"SecretName,omitempty"`
-	VersionID  string `kms:"VersionId,omitempty"`
-	RequestID  string `kms:"RequestId"`
-}
 
 // ConfigureRotationRequest says how a secret is rotated, beyond what UpdateSecretRotationPolicy can
 // say. It replaces what was said before. It rotates nothing. With TargetName, a Generic secret is
@@ -425,4 +253,105 @@ type RepairRotationRequest struct {
 	// SecretData and VersionID are for adopt.
 	SecretData sensitive.Value `kms:"SecretData,min=1,max=30720,bytes"`
 	VersionID  string          `kms:"VersionId,min=1,max=64,pattern=name"`
+}
+
+// rotationOperations declares the operations on rotations, which are Keyturn's own.
+var rotationOperations = []operation.Declaration{
+	declare[ConfigureRotationRequest, DescribeRotationResponse]("ConfigureRotation").And("target/${TargetName}").
+		Mutates().Retryable().Grantable().Rotates().Sends(),
+	declare[SecretNameRequest, SecretNameResponse]("RemoveRotation").Mutates().Retryable().Grantable(),
+	declare[SecretNameRequest, DescribeRotationResponse]("DescribeRotation").Grantable(),
+	declare[ListRotationsRequest, ListRotationsResponse]("ListRotations").On("secret"),
+	declare[PauseRotationRequest, EmptyResponse]("PauseRotation").OnFound("secret, target or *").Mutates().
+		Retryable().Grantable(),
+	declare[PauseRotationRequest, EmptyResponse]("ResumeRotation").OnFound("secret, target or *").Mutates().
+		Retryable().Grantable(),
+	declare[PauseRotationRequest, EmptyResponse]("ProbeRotation").OnFound("secret, target or *").Mutates().
+		Retryable().Grantable().AsksTarget(),
+	declare[VersionedRequest, RotateSecretResponse]("RehearseRotation").Mutates().Retryable().Grantable().
+		Rotates().Sends(),
+	declare[EmergencyRotationRequest, EmergencyRotationResponse]("EmergencyRotation").Mutates().Retryable().
+		Grantable().Rotates().Sends(),
+	declare[SecretNameRequest, SecretNameResponse]("EndRotationGrace").Mutates().Retryable().Grantable().Rotates().
+		Sends(),
+	declare[SecretNameRequest, SecretNameResponse]("UndoRotation").Mutates().Grantable().Rotates().Sends(),
+	declare[SecretNameRequest, DescribeRotationResponse]("CancelRotation").Mutates().Grantable().Rotates().Sends(),
+	declare[RepairRotationRequest, DescribeRotationResponse]("RepairRotation").Mutates().Grantable().Rotates().
+		Sends().AsksTarget(),
+}
+
+// ConfigureRotation sets how a secret is rotated. It is an operation of Keyturn's own.
+func (c *Client) ConfigureRotation(
+	ctx context.Context, in *ConfigureRotationRequest,
+) (*DescribeRotationResponse, error) {
+	return call[DescribeRotationResponse](ctx, c, "ConfigureRotation", in)
+}
+
+// RemoveRotation ends the rotation of a [TypeGeneric] secret by the service. It is an operation of
+// Keyturn's own.
+func (c *Client) RemoveRotation(ctx context.Context, in *SecretNameRequest) (*SecretNameResponse, error) {
+	return call[SecretNameResponse](ctx, c, "RemoveRotation", in)
+}
+
+// DescribeRotation returns the state of the rotation of a secret. It is an operation of Keyturn's
+// own.
+func (c *Client) DescribeRotation(ctx context.Context, in *SecretNameRequest) (*DescribeRotationResponse, error) {
+	return call[DescribeRotationResponse](ctx, c, "DescribeRotation", in)
+}
+
+// ListRotations returns a page of rotations. It is an operation of Keyturn's own.
+func (c *Client) ListRotations(ctx context.Context, in *ListRotationsRequest) (*ListRotationsResponse, error) {
+	return call[ListRotationsResponse](ctx, c, "ListRotations", in)
+}
+
+// PauseRotation stops new rotations. It is an operation of Keyturn's own.
+func (c *Client) PauseRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "PauseRotation", in)
+}
+
+// ResumeRotation allows new rotations again. It is an operation of Keyturn's own.
+func (c *Client) ResumeRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "ResumeRotation", in)
+}
+
+// ProbeRotation checks now, at the targets, whether the credentials in use are accepted. It is an
+// operation of Keyturn's own.
+func (c *Client) ProbeRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "ProbeRotation", in)
+}
+
+// RehearseRotation rotates up to the promotion and then reverts every step. It is an operation of
+// Keyturn's own.
+func (c *Client) RehearseRotation(ctx context.Context, in *VersionedRequest) (*RotateSecretResponse, error) {
+	return call[RotateSecretResponse](ctx, c, "RehearseRotation", in)
+}
+
+// EmergencyRotation replaces a credential that may have leaked, without a grace period, or returns
+// the consumers that this would break. It is an operation of Keyturn's own.
+func (c *Client) EmergencyRotation(
+	ctx context.Context, in *EmergencyRotationRequest,
+) (*EmergencyRotationResponse, error) {
+	return call[EmergencyRotationResponse](ctx, c, "EmergencyRotation", in)
+}
+
+// EndRotationGrace retires the previous credential now. It is an operation of Keyturn's own.
+func (c *Client) EndRotationGrace(ctx context.Context, in *SecretNameRequest) (*SecretNameResponse, error) {
+	return call[SecretNameResponse](ctx, c, "EndRotationGrace", in)
+}
+
+// UndoRotation makes the previous credential current again during its grace period. It is an
+// operation of Keyturn's own.
+func (c *Client) UndoRotation(ctx context.Context, in *SecretNameRequest) (*SecretNameResponse, error) {
+	return call[SecretNameResponse](ctx, c, "UndoRotation", in)
+}
+
+// CancelRotation ends a rotation whose candidate has not reached the target; any other is
+// [ErrResourceInUse]. It is an operation of Keyturn's own.
+func (c *Client) CancelRotation(ctx context.Context, in *SecretNameRequest) (*DescribeRotationResponse, error) {
+	return call[DescribeRotationResponse](ctx, c, "CancelRotation", in)
+}
+
+// RepairRotation repairs a rotation that is quarantined. It is an operation of Keyturn's own.
+func (c *Client) RepairRotation(ctx context.Context, in *RepairRotationRequest) (*DescribeRotationResponse, error) {
+	return call[DescribeRotationResponse](ctx, c, "RepairRotation", in)
 }

@@ -1,5 +1,11 @@
 package kms
 
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/internal/operation"
+)
+
 // TagResourceRequest adds or overwrites tags of one key, secret or certificate (the older call).
 type TagResourceRequest struct {
 	// Exactly one of KeyID, SecretName (a name, no ARN) and CertificateID.
@@ -111,4 +117,46 @@ type ListTagResourcesResponse struct {
 	// NextToken is empty on the last page.
 	NextToken string `kms:"NextToken"`
 	RequestID string `kms:"RequestId"`
+}
+
+// tagOperations declares the operations on tags.
+var tagOperations = []operation.Declaration{
+	declare[TagResourceRequest, EmptyResponse]("TagResource").OnFound("key or secret").Mutates().Retryable().
+		Grantable(),
+	declare[UntagResourceRequest, EmptyResponse]("UntagResource").OnFound("key or secret").Mutates().Retryable().
+		Grantable(),
+	declare[ListResourceTagsRequest, ListResourceTagsResponse]("ListResourceTags"),
+	declare[TagResourcesRequest, EmptyResponse]("TagResources").OnFound("each").Mutates().Retryable().Grantable(),
+	declare[UntagResourcesRequest, EmptyResponse]("UntagResources").OnFound("each").Mutates().Retryable().Grantable(),
+	declare[ListTagResourcesRequest, ListTagResourcesResponse]("ListTagResources").OnFound("each").Grantable(),
+}
+
+// TagResource adds or overwrites tags of one resource.
+func (c *Client) TagResource(ctx context.Context, in *TagResourceRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "TagResource", in)
+}
+
+// UntagResource removes tags of one resource.
+func (c *Client) UntagResource(ctx context.Context, in *UntagResourceRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "UntagResource", in)
+}
+
+// ListResourceTags returns the tags of a key.
+func (c *Client) ListResourceTags(ctx context.Context, in *ListResourceTagsRequest) (*ListResourceTagsResponse, error) {
+	return call[ListResourceTagsResponse](ctx, c, "ListResourceTags", in)
+}
+
+// TagResources adds tags to several resources, all or none.
+func (c *Client) TagResources(ctx context.Context, in *TagResourcesRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "TagResources", in)
+}
+
+// UntagResources removes tags from several resources, all or none.
+func (c *Client) UntagResources(ctx context.Context, in *UntagResourcesRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "UntagResources", in)
+}
+
+// ListTagResources returns a page of tags.
+func (c *Client) ListTagResources(ctx context.Context, in *ListTagResourcesRequest) (*ListTagResourcesResponse, error) {
+	return call[ListTagResourcesResponse](ctx, c, "ListTagResources", in)
 }

@@ -1,6 +1,10 @@
 package kms
 
-import "context"
+import (
+	"context"
+
+	"github.com/keyturn/keyturn/internal/operation"
+)
 
 // DescribeAuditTrailRequest asks for the head of the audit trail of the node that answers.
 type DescribeAuditTrailRequest struct{}
@@ -20,6 +24,11 @@ type DescribeAuditTrailResponse struct {
 	// Losses counts the losses of records that the node has found since its start.
 	Losses    int    `kms:"Losses"`
 	RequestID string `kms:"RequestId"`
+}
+
+// trailOperations declares the operation on the audit trail, which is Keyturn's own.
+var trailOperations = []operation.Declaration{
+	declare[DescribeAuditTrailRequest, DescribeAuditTrailResponse]("DescribeAuditTrail").On("*"),
 }
 
 // DescribeAuditTrail returns the head of the audit trail. It is an operation of Keyturn's own.

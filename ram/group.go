@@ -1,6 +1,11 @@
 package ram
 
-import "time"
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/operation"
+)
 
 // Group is a set of users who share its policies. Which fields are set depends on the operation.
 type Group struct {
@@ -79,4 +84,64 @@ type ListGroupsForUserRequest struct {
 type ListGroupsForUserResponse struct {
 	Groups    []Group `kms:"Groups,list=Group"`
 	RequestID string  `kms:"RequestId"`
+}
+
+// groupOperations declares the operations on groups.
+var groupOperations = []operation.Declaration{
+	declare[CreateGroupRequest, GroupResponse]("CreateGroup").On("group/*").Mutates(),
+	declare[GetGroupRequest, GroupResponse]("GetGroup"),
+	declare[ListGroupsRequest, ListGroupsResponse]("ListGroups").On("group/*"),
+	declare[UpdateGroupRequest, GroupResponse]("UpdateGroup").Mutates(),
+	declare[DeleteGroupRequest, EmptyResponse]("DeleteGroup").Mutates(),
+	declare[MembershipRequest, EmptyResponse]("AddUserToGroup").Mutates(),
+	declare[MembershipRequest, EmptyResponse]("RemoveUserFromGroup").Mutates(),
+	declare[ListUsersForGroupRequest, ListUsersResponse]("ListUsersForGroup"),
+	declare[ListGroupsForUserRequest, ListGroupsForUserResponse]("ListGroupsForUser"),
+}
+
+// CreateGroup creates a group.
+func (c *Client) CreateGroup(ctx context.Context, in *CreateGroupRequest) (*GroupResponse, error) {
+	return call[GroupResponse](ctx, c, "CreateGroup", in)
+}
+
+// GetGroup returns a group.
+func (c *Client) GetGroup(ctx context.Context, in *GetGroupRequest) (*GroupResponse, error) {
+	return call[GroupResponse](ctx, c, "GetGroup", in)
+}
+
+// ListGroups returns a page of groups.
+func (c *Client) ListGroups(ctx context.Context, in *ListGroupsRequest) (*ListGroupsResponse, error) {
+	return call[ListGroupsResponse](ctx, c, "ListGroups", in)
+}
+
+// UpdateGroup changes a group.
+func (c *Client) UpdateGroup(ctx context.Context, in *UpdateGroupRequest) (*GroupResponse, error) {
+	return call[GroupResponse](ctx, c, "UpdateGroup", in)
+}
+
+// DeleteGroup deletes a group that has no user and no policy.
+func (c *Client) DeleteGroup(ctx context.Context, in *DeleteGroupRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "DeleteGroup", in)
+}
+
+// AddUserToGroup adds a user to a group.
+func (c *Client) AddUserToGroup(ctx context.Context, in *MembershipRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "AddUserToGroup", in)
+}
+
+// RemoveUserFromGroup removes a user from a group.
+func (c *Client) RemoveUserFromGroup(ctx context.Context, in *MembershipRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "RemoveUserFromGroup", in)
+}
+
+// ListUsersForGroup returns a page of the users of a group.
+func (c *Client) ListUsersForGroup(ctx context.Context, in *ListUsersForGroupRequest) (*ListUsersResponse, error) {
+	return call[ListUsersResponse](ctx, c, "ListUsersForGroup", in)
+}
+
+// ListGroupsForUser returns the groups of a user.
+func (c *Client) ListGroupsForUser(
+	ctx context.Context, in *ListGroupsForUserRequest,
+) (*ListGroupsForUserResponse, error) {
+	return call[ListGroupsForUserResponse](ctx, c, "ListGroupsForUser", in)
 }

@@ -1,6 +1,11 @@
 package ram
 
-import "time"
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/operation"
+)
 
 // Tag is a tag of a policy.
 type Tag struct {
@@ -230,4 +235,124 @@ type SimulatePolicyResponse struct {
 	// Resource names the last part of the ARN, and * does not.
 	ByName    bool   `kms:"ByName,omitempty"`
 	RequestID string `kms:"RequestId"`
+}
+
+// policyOperations declares the operations on policies.
+var policyOperations = []operation.Declaration{
+	declare[CreatePolicyRequest, CreatePolicyResponse]("CreatePolicy").On("policy/*").Mutates(),
+	declare[PolicyRequest, GetPolicyResponse]("GetPolicy"),
+	declare[ListPoliciesRequest, ListPoliciesResponse]("ListPolicies").On("policy/*"),
+	declare[UpdatePolicyDescriptionRequest, CreatePolicyResponse]("UpdatePolicyDescription").Mutates(),
+	declare[DeletePolicyRequest, EmptyResponse]("DeletePolicy").Mutates(),
+	declare[CreatePolicyVersionRequest, PolicyVersionResponse]("CreatePolicyVersion").Mutates(),
+	declare[GetPolicyVersionRequest, PolicyVersionResponse]("GetPolicyVersion"),
+	declare[PolicyRequest, ListPolicyVersionsResponse]("ListPolicyVersions"),
+	declare[PolicyVersionRequest, EmptyResponse]("SetDefaultPolicyVersion").Mutates(),
+	declare[PolicyVersionRequest, EmptyResponse]("DeletePolicyVersion").Mutates(),
+	declare[UserPolicyRequest, EmptyResponse]("AttachPolicyToUser").Mutates(),
+	declare[UserPolicyRequest, EmptyResponse]("DetachPolicyFromUser").Mutates(),
+	declare[GroupPolicyRequest, EmptyResponse]("AttachPolicyToGroup").Mutates(),
+	declare[GroupPolicyRequest, EmptyResponse]("DetachPolicyFromGroup").Mutates(),
+	declare[ListPoliciesForUserRequest, AttachedPoliciesResponse]("ListPoliciesForUser"),
+	declare[ListPoliciesForGroupRequest, AttachedPoliciesResponse]("ListPoliciesForGroup"),
+	declare[PolicyRequest, ListEntitiesForPolicyResponse]("ListEntitiesForPolicy"),
+	declare[SimulatePolicyRequest, SimulatePolicyResponse]("SimulatePolicy"),
+}
+
+// CreatePolicy creates a custom policy.
+func (c *Client) CreatePolicy(ctx context.Context, in *CreatePolicyRequest) (*CreatePolicyResponse, error) {
+	return call[CreatePolicyResponse](ctx, c, "CreatePolicy", in)
+}
+
+// GetPolicy returns a policy with its default version.
+func (c *Client) GetPolicy(ctx context.Context, in *PolicyRequest) (*GetPolicyResponse, error) {
+	return call[GetPolicyResponse](ctx, c, "GetPolicy", in)
+}
+
+// ListPolicies returns a page of policies.
+func (c *Client) ListPolicies(ctx context.Context, in *ListPoliciesRequest) (*ListPoliciesResponse, error) {
+	return call[ListPoliciesResponse](ctx, c, "ListPolicies", in)
+}
+
+// UpdatePolicyDescription changes the description of a custom policy.
+func (c *Client) UpdatePolicyDescription(
+	ctx context.Context, in *UpdatePolicyDescriptionRequest,
+) (*CreatePolicyResponse, error) {
+	return call[CreatePolicyResponse](ctx, c, "UpdatePolicyDescription", in)
+}
+
+// DeletePolicy deletes a custom policy.
+func (c *Client) DeletePolicy(ctx context.Context, in *DeletePolicyRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "DeletePolicy", in)
+}
+
+// CreatePolicyVersion adds a version to a custom policy.
+func (c *Client) CreatePolicyVersion(
+	ctx context.Context, in *CreatePolicyVersionRequest,
+) (*PolicyVersionResponse, error) {
+	return call[PolicyVersionResponse](ctx, c, "CreatePolicyVersion", in)
+}
+
+// GetPolicyVersion returns a version of a policy.
+func (c *Client) GetPolicyVersion(ctx context.Context, in *GetPolicyVersionRequest) (*PolicyVersionResponse, error) {
+	return call[PolicyVersionResponse](ctx, c, "GetPolicyVersion", in)
+}
+
+// ListPolicyVersions returns the versions of a policy.
+func (c *Client) ListPolicyVersions(ctx context.Context, in *PolicyRequest) (*ListPolicyVersionsResponse, error) {
+	return call[ListPolicyVersionsResponse](ctx, c, "ListPolicyVersions", in)
+}
+
+// SetDefaultPolicyVersion makes a version the default. It takes effect from the next call on.
+func (c *Client) SetDefaultPolicyVersion(ctx context.Context, in *PolicyVersionRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "SetDefaultPolicyVersion", in)
+}
+
+// DeletePolicyVersion deletes a version that is not the default.
+func (c *Client) DeletePolicyVersion(ctx context.Context, in *PolicyVersionRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "DeletePolicyVersion", in)
+}
+
+// AttachPolicyToUser attaches a policy to a user.
+func (c *Client) AttachPolicyToUser(ctx context.Context, in *UserPolicyRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "AttachPolicyToUser", in)
+}
+
+// DetachPolicyFromUser detaches a policy from a user.
+func (c *Client) DetachPolicyFromUser(ctx context.Context, in *UserPolicyRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "DetachPolicyFromUser", in)
+}
+
+// AttachPolicyToGroup attaches a policy to a group.
+func (c *Client) AttachPolicyToGroup(ctx context.Context, in *GroupPolicyRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "AttachPolicyToGroup", in)
+}
+
+// DetachPolicyFromGroup detaches a policy from a group.
+func (c *Client) DetachPolicyFromGroup(ctx context.Context, in *GroupPolicyRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "DetachPolicyFromGroup", in)
+}
+
+// ListPoliciesForUser returns the policies that are attached to a user.
+func (c *Client) ListPoliciesForUser(
+	ctx context.Context, in *ListPoliciesForUserRequest,
+) (*AttachedPoliciesResponse, error) {
+	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForUser", in)
+}
+
+// ListPoliciesForGroup returns the policies that are attached to a group.
+func (c *Client) ListPoliciesForGroup(
+	ctx context.Context, in *ListPoliciesForGroupRequest,
+) (*AttachedPoliciesResponse, error) {
+	return call[AttachedPoliciesResponse](ctx, c, "ListPoliciesForGroup", in)
+}
+
+// ListEntitiesForPolicy returns the users and groups that a policy is attached to.
+func (c *Client) ListEntitiesForPolicy(ctx context.Context, in *PolicyRequest) (*ListEntitiesForPolicyResponse, error) {
+	return call[ListEntitiesForPolicyResponse](ctx, c, "ListEntitiesForPolicy", in)
+}
+
+// SimulatePolicy returns whether a user may do something, and which statement decides.
+func (c *Client) SimulatePolicy(ctx context.Context, in *SimulatePolicyRequest) (*SimulatePolicyResponse, error) {
+	return call[SimulatePolicyResponse](ctx, c, "SimulatePolicy", in)
 }

@@ -1,8 +1,10 @@
 package ram
 
 import (
+	"context"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -134,4 +136,70 @@ type AccessKeyLastUsed struct {
 type GetAccessKeyLastUsedResponse struct {
 	AccessKeyLastUsed AccessKeyLastUsed `kms:"AccessKeyLastUsed"`
 	RequestID         string            `kms:"RequestId"`
+}
+
+// userOperations declares the operations on users and their access keys.
+var userOperations = []operation.Declaration{
+	declare[CreateUserRequest, UserResponse]("CreateUser").On("user/*").Mutates(),
+	declare[GetUserRequest, UserResponse]("GetUser"),
+	declare[ListUsersRequest, ListUsersResponse]("ListUsers").On("user/*"),
+	declare[UpdateUserRequest, UserResponse]("UpdateUser").Mutates(),
+	declare[DeleteUserRequest, EmptyResponse]("DeleteUser").Mutates(),
+	declare[CreateAccessKeyRequest, CreateAccessKeyResponse]("CreateAccessKey").Mutates(),
+	declare[ListAccessKeysRequest, ListAccessKeysResponse]("ListAccessKeys"),
+	declare[UpdateAccessKeyRequest, EmptyResponse]("UpdateAccessKey").Mutates(),
+	declare[AccessKeyRequest, EmptyResponse]("DeleteAccessKey").Mutates(),
+	declare[AccessKeyRequest, GetAccessKeyLastUsedResponse]("GetAccessKeyLastUsed"),
+}
+
+// CreateUser creates a user without rights.
+func (c *Client) CreateUser(ctx context.Context, in *CreateUserRequest) (*UserResponse, error) {
+	return call[UserResponse](ctx, c, "CreateUser", in)
+}
+
+// GetUser returns a user.
+func (c *Client) GetUser(ctx context.Context, in *GetUserRequest) (*UserResponse, error) {
+	return call[UserResponse](ctx, c, "GetUser", in)
+}
+
+// ListUsers returns a page of users.
+func (c *Client) ListUsers(ctx context.Context, in *ListUsersRequest) (*ListUsersResponse, error) {
+	return call[ListUsersResponse](ctx, c, "ListUsers", in)
+}
+
+// UpdateUser changes a user.
+func (c *Client) UpdateUser(ctx context.Context, in *UpdateUserRequest) (*UserResponse, error) {
+	return call[UserResponse](ctx, c, "UpdateUser", in)
+}
+
+// DeleteUser deletes a user that has no access key, policy or group.
+func (c *Client) DeleteUser(ctx context.Context, in *DeleteUserRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "DeleteUser", in)
+}
+
+// CreateAccessKey creates an access key and returns its secret, once.
+func (c *Client) CreateAccessKey(ctx context.Context, in *CreateAccessKeyRequest) (*CreateAccessKeyResponse, error) {
+	return call[CreateAccessKeyResponse](ctx, c, "CreateAccessKey", in)
+}
+
+// ListAccessKeys returns the access keys of a user.
+func (c *Client) ListAccessKeys(ctx context.Context, in *ListAccessKeysRequest) (*ListAccessKeysResponse, error) {
+	return call[ListAccessKeysResponse](ctx, c, "ListAccessKeys", in)
+}
+
+// UpdateAccessKey enables or disables an access key.
+func (c *Client) UpdateAccessKey(ctx context.Context, in *UpdateAccessKeyRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "UpdateAccessKey", in)
+}
+
+// DeleteAccessKey deletes an access key.
+func (c *Client) DeleteAccessKey(ctx context.Context, in *AccessKeyRequest) (*EmptyResponse, error) {
+	return call[EmptyResponse](ctx, c, "DeleteAccessKey", in)
+}
+
+// GetAccessKeyLastUsed returns when an access key was last used.
+func (c *Client) GetAccessKeyLastUsed(
+	ctx context.Context, in *AccessKeyRequest,
+) (*GetAccessKeyLastUsedResponse, error) {
+	return call[GetAccessKeyLastUsedResponse](ctx, c, "GetAccessKeyLastUsed", in)
 }

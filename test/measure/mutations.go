@@ -17,7 +17,7 @@ import (
 // mutation is a rule of the product that is broken on purpose, and the test that must notice.
 type mutation struct {
 	name string
-	// In file, old becomes new. It must occur exactly once, unless each asks for one mutation for each time that it occurs.
+	// In file, which may be a pattern, old becomes new. It must occur exactly once, unless each asks for one mutation for each time that it occurs.
 	file, old, new string
 	each           bool
 	// pkg is the package whose tests run, and test the one that must fail, or where the package panics at its start, before
@@ -31,26 +31,41 @@ type mutation struct {
 func expand(dir string, rows []mutation) ([]mutation, error) {
 	var all []mutation
 	for _, m := range rows {
-		text, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(m.file)))
+		list, err := m.expand(dir)
 		if err != nil {
 			return nil, err
 		}
-		n := strings.Count(string(text), m.old)
-		switch {
-		case n == 0 || n > 1 && !m.each:
-			return nil, fmt.Errorf("mutation %s: %s has %d times %q: update the row", m.name, m.file, n, m.old)
-		case !m.each:
-			m.nth = 1
-			all = append(all, m)
-		default:
-			name := m.name
-			for i := range n {
-				m.name, m.nth = fmt.Sprintf("%s/%d", name, i+1), i+1
-				all = append(all, m)
-			}
-		}
+		all = append(all, list...)
 	}
 	return all, nil
+}
+
+func (m mutation) expand(dir string) (list []mutation, err error) {
+	paths, err := filepath.Glob(filepath.Join(dir, filepath.FromSlash(m.file)))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		one := m
+		one.file = filepath.ToSlash(strings.TrimPrefix(path, filepath.Clean(dir)+string(filepath.Separator)))
+		for i := range strings.Count(string(text), m.old) {
+			one.nth = i + 1
+			list = append(list, one)
+		}
+	}
+	if len(list) == 0 || len(list) > 1 && !m.each {
+		return nil, fmt.Errorf("mutation %s: %s has %d times %q: update the row", m.name, m.file, len(list), m.old)
+	}
+	for i := range list {
+		if m.each {
+			list[i].name = fmt.Sprintf("%s/%d", m.name, i+1)
+		}
+	}
+	return list, nil
 }
 
 // replaceNth replaces one occurrence of old.

@@ -4,7 +4,7 @@ package main
 var mutations = []mutation{
 	{
 		name: "an operation may no longer be granted by a secret's policy",
-		file: "kms/table.go",
+		file: "kms/*.go",
 		old:  ".Grantable()",
 		each: true,
 		pkg:  "internal/protocol",
@@ -12,7 +12,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "an operation on a secret's policy is like any other",
-		file: "kms/table.go",
+		file: "kms/*.go",
 		old:  ".Repairs()",
 		each: true,
 		pkg:  "internal/protocol",
@@ -20,7 +20,7 @@ var mutations = []mutation{
 	},
 	{
 		name:   "the name of a secret names no resource",
-		file:   "kms/secret.go",
+		file:   "kms/*.go",
 		old:    ",resource=secret",
 		each:   true,
 		pkg:    "internal/protocol",
@@ -28,7 +28,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "a right on everything includes an operation on the server itself",
-		file: "kms/table.go",
+		file: "kms/*.go",
 		old:  ".ByName()",
 		each: true,
 		pkg:  "internal/protocol",
@@ -36,7 +36,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "an operation that changes something is recorded as a read",
-		file: "kms/table.go",
+		file: "kms/*.go",
 		old:  ".Mutates()",
 		each: true,
 		pkg:  "internal/protocol",
@@ -148,7 +148,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "a dry run returns the value",
-		file: "kms/table.go",
+		file: "kms/*.go",
 		old:  ".DryRun()",
 		pkg:  "internal/api",
 		test: "TestDryRun",
