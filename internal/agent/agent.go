@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// pollFiles is how often the files of the configuration are checked. Polling detects changes that the
-	// kernel does not notify of: on network mounts, and of the links that Kubernetes swaps.
+	// pollFiles is how often the files of the configuration are checked. Polling detects changes that
+	// the kernel does not notify of: on network mounts, and of the links that Kubernetes swaps.
 	pollFiles = 5 * time.Second
 	// retryApply is how long after a configuration that could not be put in force it is tried again.
 	retryApply = 30 * time.Second
@@ -42,7 +42,8 @@ type Options struct {
 	Serving func(places map[string]string)
 }
 
-// Check reads and checks the file of an agent. It contacts nothing and writes nothing. Warnings stop nothing; the error is a *ConfigError.
+// Check reads and checks the file of an agent. It contacts nothing and writes nothing. Warnings
+// stop nothing; the error is a *ConfigError.
 func Check(path string) (warnings []string, err error) {
 	s, err := load(path)
 	if err != nil {
@@ -90,22 +91,39 @@ type identity struct {
 	lastGood                    LastGood
 }
 
-// Run runs an agent until ctx ends. The error is a *ConfigError, or the reason why nothing can be served.
+// Run runs an agent until ctx ends. The error is a *ConfigError, or the reason why nothing can be
+// served.
 func Run(ctx context.Context, o Options) error {
 	s, err := load(o.Path)
 	if err != nil {
 		return err
 	}
 	a := &agent{
-		options: o, log: o.Logger(s.Log), started: time.Now(), writers: map[string]*runningWriter{}, listeners: map[string]*listener{},
-		rearm: make(chan (<-chan struct{}), 1),
+		options:   o,
+		log:       o.Logger(s.Log),
+		started:   time.Now(),
+		writers:   map[string]*runningWriter{},
+		listeners: map[string]*listener{},
+		rearm:     make(chan (<-chan struct{}), 1),
 	}
 	a.keys.Store(&localKeys{})
 	a.auth = auth.New(auth.Config{
-		Keys: keyFinder{&a.keys}, Now: time.Now, Start: a.started, Nonces: nonces, Service: protocol.Service, Harmless: protocol.Harmless, Log: a.log,
+		Keys:     keyFinder{&a.keys},
+		Now:      time.Now,
+		Start:    a.started,
+		Nonces:   nonces,
+		Service:  protocol.Service,
+		Harmless: protocol.Harmless,
+		Log:      a.log,
 	})
 	held := &callers{secretSource: &a.source}
-	a.gate = &Gate{held: held, server: &a.source, scope: &a.source, leases: newLeases(held.heldName, a.source.hold), log: a.log}
+	a.gate = &Gate{
+		held:   held,
+		server: &a.source,
+		scope:  &a.source,
+		leases: newLeases(held.heldName, a.source.hold),
+		log:    a.log,
+	}
 	defer a.close()
 	if err := a.apply(ctx, s); err != nil {
 		return err

@@ -22,8 +22,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// reload reads the file, and puts it in force when it is right and can be. When it is not, everything stays as it is. again is when to
-// try once more without a change; zero means never.
+// reload reads the file, and puts it in force when it is right and can be. When it is not,
+// everything stays as it is. again is when to try once more without a change; zero means never.
 func (a *agent) reload(ctx context.Context) (again time.Time) {
 	for path := range a.read { // a mistake is reported once, and checked again after a change
 		a.read[path] = digestOf(path)
@@ -106,8 +106,8 @@ func (a *agent) subscribe(c *consumer.Consumer) {
 	a.rearm <- told
 }
 
-// backend returns the consumer for a configuration: the one that runs, if it is the same. A new one takes over once it has every value that
-// the old one holds: a change of configuration loses none.
+// backend returns the consumer for a configuration: the one that runs, if it is the same. A new one
+// takes over once it has every value that the old one holds: a change of configuration loses none.
 func (a *agent) backend(ctx context.Context, s *setup) (next *backend, id identity, fresh bool, err error) {
 	credentials, err := s.AccessKey.read()
 	if err != nil {
@@ -131,7 +131,8 @@ func (a *agent) backend(ctx context.Context, s *setup) (next *backend, id identi
 			continue
 		}
 		if _, err := next.consumer.Get(ctx, name); err != nil {
-			return nil, id, false, errors.Join(fmt.Errorf("with this configuration a value would be lost: %w", err), next.consumer.Close())
+			return nil, id, false, errors.Join(fmt.Errorf("with this configuration a value would be lost: %w", err),
+				next.consumer.Close())
 		}
 	}
 	return next, id, true, nil
@@ -151,12 +152,15 @@ func (s *setup) identify(c sign.Credentials) (identity, error) {
 		}
 		id.ca = string(pem)
 	}
-	digest := sha256.Sum256([]byte(c.AccessKeyID + "\x00" + c.AccessKeySecret.Reveal() + "\x00" + c.SecurityToken.Reveal()))
+	digest := sha256.Sum256(
+		[]byte(c.AccessKeyID + "\x00" + c.AccessKeySecret.Reveal() + "\x00" + c.SecurityToken.Reveal()))
 	id.key = hex.EncodeToString(digest[:])
 	return id, nil
 }
 
-func (s *setup) newBackend(ctx context.Context, credentials sign.Credentials, ca, userAgent string, log *slog.Logger) (*backend, error) {
+func (s *setup) newBackend(
+	ctx context.Context, credentials sign.Credentials, ca, userAgent string, log *slog.Logger,
+) (*backend, error) {
 	config := kms.Config{Endpoint: s.Endpoint, Credentials: credentials, UserAgent: userAgent}
 	if ca != "" {
 		config.RootCAs = x509.NewCertPool()
@@ -172,7 +176,13 @@ func (s *setup) newBackend(ctx context.Context, credentials sign.Credentials, ca
 		return nil, err
 	}
 	c, err := consumer.New(ctx, consumer.Config{
-		Client: client, Secrets: s.secrets, Interval: s.Interval, MaxStale: s.MaxStale, Instance: s.Instance, LastGood: s.LastGood.open(), Logger: log,
+		Client:   client,
+		Secrets:  s.secrets,
+		Interval: s.Interval,
+		MaxStale: s.MaxStale,
+		Instance: s.Instance,
+		LastGood: s.LastGood.open(),
+		Logger:   log,
 	})
 	if err != nil {
 		return nil, err
@@ -274,7 +284,9 @@ func (s *setup) socketMode() fs.FileMode {
 	return mode
 }
 
-func (a *agent) swapListeners(s *setup, opened map[string]*listener, handlers map[string]http.Handler, cert *tls.Certificate) {
+func (a *agent) swapListeners(
+	s *setup, opened map[string]*listener, handlers map[string]http.Handler, cert *tls.Certificate,
+) {
 	wanted := s.places()
 	var leaving []*listener
 	a.mu.Lock()

@@ -47,7 +47,8 @@ func (s *setup) check(m *mistakes) {
 		m.add("secrets", "there is nothing to do: name secrets, or files whose templates name them, or set kms")
 	}
 	if len(s.secrets) == 0 && s.KMS != nil && !s.KMS.AnySecret {
-		m.add("secrets", "kms serves the secrets that are named here or in templates, and none is; kms.any_secret serves all that the access key may read")
+		m.add("secrets", "kms serves the secrets that are named here or in templates, and none is; kms.any_secret serves "+
+			"all that the access key may read")
 	}
 }
 
@@ -98,10 +99,17 @@ func (s *setup) checkEndpoint(m *mistakes) {
 	}
 	u, err := url.Parse(endpoint)
 	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "":
+	case err != nil ||
+		u.Host == "" ||
+		u.Scheme != "https" &&
+			u.Scheme != "http" ||
+		u.User != nil ||
+		u.RawQuery != "" ||
+		strings.Trim(u.Path, "/") != "":
 		m.add("endpoint", "must be host[:port], or an https:// or http:// URL without path, query or user")
 	case u.Scheme == "http" && !egress.IsLoopback(u.Hostname()) && !s.AllowPlainHTTP:
-		m.add("endpoint", "is plain HTTP and not on loopback: values would cross the network in clear; use https://, or set allow_plain_http if you mean it")
+		m.add("endpoint", "is plain HTTP and not on loopback: values would cross the network in clear; use https://, or "+
+			"set allow_plain_http if you mean it")
 	}
 }
 
@@ -154,7 +162,8 @@ func (s *setup) checkLastGood(m *mistakes) {
 }
 
 func (k SealKeySource) check(path, dir string, m *mistakes) {
-	if !exactlyOne(path, m, []string{"file", "credential", "keyring"}, []string{k.File, k.Credential, k.Keyring}) || k.File == "" {
+	if !exactlyOne(path, m, []string{"file", "credential", "keyring"}, []string{k.File, k.Credential, k.Keyring}) ||
+		k.File == "" {
 		return
 	}
 	if !filepath.IsAbs(k.File) {

@@ -18,7 +18,8 @@ import (
 const (
 	// settle is how long several changes at once are waited for, so that they cause one restart.
 	settle = 200 * time.Millisecond
-	// atOnce is the age below which a program that was restarted is taken to have failed by the restart.
+	// atOnce is the age below which a program that was restarted is taken to have failed by the
+	// restart.
 	atOnce = 5 * time.Second
 	// maxRestarts bounds how often one that ends at once is started again for one change.
 	maxRestarts = 5
@@ -69,7 +70,8 @@ type start struct {
 
 // forwarded are the signals that the program gets as if they had been sent to it.
 var forwarded = []os.Signal{
-	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH,
+	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
+	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH,
 	syscall.SIGCONT,
 }
 
@@ -102,14 +104,16 @@ func (c *child) find() error {
 	return nil
 }
 
-// run runs the program to its end, and returns its exit code: its own, or 128 and the number of the signal that ended it.
+// run runs the program to its end, and returns its exit code: its own, or 128 and the number of the
+// signal that ended it.
 func (c *child) run(ctx context.Context) (int, error) {
 	if err := c.find(); err != nil {
 		return 0, err
 	}
 	signals := make(chan os.Signal, 64)
 	// Ignored signals, as under nohup, stay ignored here and in the program.
-	signal.Notify(signals, append([]os.Signal{syscall.SIGCHLD}, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)...)
+	signal.Notify(signals,
+		append([]os.Signal{syscall.SIGCHLD}, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)...)
 	defer signal.Stop(signals)
 	if ctx.Err() != nil { // asked to end before the program was started
 		return stopped, nil
@@ -301,14 +305,16 @@ func (c *child) ended(code int, again *timer) (done bool, err error) {
 	}
 	pause <<= c.restarts - 1
 	pause = pause/2 + rand.N(pause/2+1)
-	c.log.Warn("the program ended at once after its restart, and is started again", "code", code, "in", pause, "attempt", c.restarts)
+	c.log.Warn("the program ended at once after its restart, and is started again", "code", code, "in", pause, "attempt",
+		c.restarts)
 	c.restarts++
 	c.next = &start{c.env, c.versions}
 	again.set(pause)
 	return false, nil
 }
 
-// change does what a change of a secret asks for. When there is no complete environment, the program goes on as it is.
+// change does what a change of a secret asks for. When there is no complete environment, the
+// program goes on as it is.
 func (c *child) change(ctx context.Context, kill, again *timer) {
 	if c.onChange == "ignore" || c.terminated {
 		return
@@ -327,7 +333,8 @@ func (c *child) change(ctx context.Context, kill, again *timer) {
 	case slices.Equal(s.env, c.env):
 		c.take(s.versions)
 	case c.onChange == "signal":
-		c.log.Info("a secret has changed; the program is notified", "versions", versionsText(s.versions), "signal", c.signal.String())
+		c.log.Info("a secret has changed; the program is notified", "versions", versionsText(s.versions), "signal",
+			c.signal.String())
 		c.send(c.signal)
 		c.env = s.env
 		c.take(s.versions)

@@ -15,7 +15,8 @@ import (
 type Config struct {
 	// Endpoint is host[:port], reached over TLS, or a URL. Empty means the cloud's own of Region.
 	Endpoint string `yaml:"endpoint"`
-	// AllowPlainHTTP permits an http:// endpoint that is not on loopback: values then cross the network in clear.
+	// AllowPlainHTTP permits an http:// endpoint that is not on loopback: values then cross the
+	// network in clear.
 	AllowPlainHTTP bool `yaml:"allow_plain_http"`
 	// CAFile is a PEM file with the certificates to trust; empty means the system's.
 	CAFile string `yaml:"ca_file"`
@@ -29,7 +30,8 @@ type Config struct {
 	Interval time.Duration `yaml:"interval"`
 	// MaxStale is the age beyond which a value is no longer served; 0 means no bound.
 	MaxStale time.Duration `yaml:"max_stale"`
-	// Instance is the name by which the agent says what it uses; empty means host name, process and a random part.
+	// Instance is the name by which the agent says what it uses; empty means host name, process and a
+	// random part.
 	Instance string `yaml:"instance"`
 	// LastGood keeps the last known values on disk, sealed; nil means nothing on disk.
 	LastGood *LastGood `yaml:"last_good"`
@@ -50,8 +52,8 @@ type KeySource struct {
 	File string `yaml:"file"`
 	// Credential is the name of a credential of systemd with the same content.
 	Credential string `yaml:"credential"`
-	// Environment is what the names of three variables begin with: KEYTURN means KEYTURN_ACCESS_KEY_ID, KEYTURN_ACCESS_KEY_SECRET and
-	// KEYTURN_SECURITY_TOKEN.
+	// Environment is what the names of three variables begin with: KEYTURN means
+	// KEYTURN_ACCESS_KEY_ID, KEYTURN_ACCESS_KEY_SECRET and KEYTURN_SECURITY_TOKEN.
 	Environment string `yaml:"environment"`
 }
 
@@ -67,8 +69,8 @@ type SealKeySource struct {
 	File string `yaml:"file"`
 	// Credential is the name of a credential of systemd with at least 32 bytes.
 	Credential string `yaml:"credential"`
-	// Keyring is the name of a key in the user's keyring of the Linux kernel; it is made when there is none, and is gone after a
-	// restart of the machine.
+	// Keyring is the name of a key in the user's keyring of the Linux kernel; it is made when there is
+	// none, and is gone after a restart of the machine.
 	Keyring string `yaml:"keyring"`
 }
 
@@ -90,7 +92,8 @@ type File struct {
 
 // Hook notifies a program of a change by a signal or a command.
 type Hook struct {
-	// Signal is HUP, INT, QUIT, USR1, USR2, TERM or WINCH, sent to the process whose number PIDFile holds.
+	// Signal is HUP, INT, QUIT, USR1, USR2, TERM or WINCH, sent to the process whose number PIDFile
+	// holds.
 	Signal  string `yaml:"signal"`
 	PIDFile string `yaml:"pid_file"`
 	// Executable is what the process must run, for Signal; empty means anything.
@@ -123,7 +126,8 @@ type KMS struct {
 	KeyFile  string `yaml:"key_file"`
 	// AccessKeys are those that callers may sign with; none means the agent's own alone.
 	AccessKeys []KeySource `yaml:"access_keys"`
-	// AnySecret serves every secret that the agent's access key may read, not only those that the configuration names.
+	// AnySecret serves every secret that the agent's access key may read, not only those that the
+	// configuration names.
 	AnySecret bool `yaml:"any_secret"`
 }
 
@@ -162,8 +166,8 @@ type setup struct {
 	read []string
 }
 
-// load reads and checks the file of an agent. It contacts nothing and writes nothing. The error is a *ConfigError with every
-// mistake.
+// load reads and checks the file of an agent. It contacts nothing and writes nothing. The error is
+// a *ConfigError with every mistake.
 func load(path string) (*setup, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -49,8 +49,9 @@ func (k KeySource) read() (sign.Credentials, error) {
 	if k.Environment != "" {
 		prefix := strings.TrimSuffix(k.Environment, "_") + "_"
 		c := sign.Credentials{
-			AccessKeyID: os.Getenv(prefix + "ACCESS_KEY_ID"), AccessKeySecret: sensitive.New(os.Getenv(prefix + "ACCESS_KEY_SECRET")),
-			SecurityToken: sensitive.New(os.Getenv(prefix + "SECURITY_TOKEN")),
+			AccessKeyID:     os.Getenv(prefix + "ACCESS_KEY_ID"),
+			AccessKeySecret: sensitive.New(os.Getenv(prefix + "ACCESS_KEY_SECRET")),
+			SecurityToken:   sensitive.New(os.Getenv(prefix + "SECURITY_TOKEN")),
 		}
 		if c.AccessKeyID == "" || c.AccessKeySecret.IsZero() {
 			return c, fmt.Errorf("the variables %sACCESS_KEY_ID and %sACCESS_KEY_SECRET must be set", prefix, prefix)
@@ -76,7 +77,8 @@ func (k KeySource) read() (sign.Credentials, error) {
 	return c, nil
 }
 
-// accessKeyFile has the spelling of the API, as CreateAccessKey answers it, and that of this project's own files.
+// accessKeyFile has the spelling of the API, as CreateAccessKey answers it, and that of this
+// project's own files.
 type accessKeyFile struct {
 	AccessKeyID, AccessKeySecret, SecurityToken string
 	ID                                          string         `json:"access_key_id"`
@@ -94,8 +96,9 @@ func parseAccessKey(data []byte) (sign.Credentials, error) {
 		f = *f.AccessKey
 	}
 	c := sign.Credentials{
-		AccessKeyID: cmp.Or(f.AccessKeyID, f.ID), AccessKeySecret: sensitive.New(cmp.Or(f.AccessKeySecret, f.Secret)),
-		SecurityToken: sensitive.New(cmp.Or(f.SecurityToken, f.Token)),
+		AccessKeyID:     cmp.Or(f.AccessKeyID, f.ID),
+		AccessKeySecret: sensitive.New(cmp.Or(f.AccessKeySecret, f.Secret)),
+		SecurityToken:   sensitive.New(cmp.Or(f.SecurityToken, f.Token)),
 	}
 	if c.AccessKeyID == "" || c.AccessKeySecret.IsZero() {
 		return c, errors.New("must hold AccessKeyId and AccessKeySecret")
@@ -103,8 +106,8 @@ func parseAccessKey(data []byte) (sign.Credentials, error) {
 	return c, nil
 }
 
-// madeOnce makes a file of random text, mode 0600, which then exists as a whole or not at all. Of two that make it, both get what
-// is in the file.
+// madeOnce makes a file of random text, mode 0600, which then exists as a whole or not at all. Of
+// two that make it, both get what is in the file.
 func madeOnce(path string, size int) ([]byte, error) {
 	d, err := openDirectory(filepath.Dir(path))
 	if err != nil {

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// mistakes collects what is wrong with a configuration, each with the path of the setting. It quotes no text of the file but
-// names of settings, so that a value which was put there by mistake is not shown.
+// mistakes collects what is wrong with a configuration, each with the path of the setting. It
+// quotes no text of the file but names of settings, so that a value which was put there by mistake
+// is not shown.
 type mistakes struct{ list []string }
 
 func (m *mistakes) add(path, format string, args ...any) {
@@ -34,7 +35,8 @@ type ConfigError struct {
 
 func (e *ConfigError) Error() string { return strings.Join(e.Mistakes, "\n") }
 
-// decode fills a struct from what a YAML file says. A name that the struct does not have and a value of another type are mistakes.
+// decode fills a struct from what a YAML file says. A name that the struct does not have and a
+// value of another type are mistakes.
 func decode(raw map[string]any, into reflect.Value, path string, m *mistakes) {
 	known := map[string]reflect.Value{}
 	for i := range into.NumField() {
@@ -125,8 +127,8 @@ func decodeDuration(raw any, field reflect.Value, path string, m *mistakes) {
 	field.SetInt(int64(d))
 }
 
-// fill sets every field that is zero to the default of its tag, in tables and lists too. A table that
-// is left out stays nil.
+// fill sets every field that is zero to the default of its tag, in tables and lists too. A table
+// that is left out stays nil.
 func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Pointer:

@@ -14,7 +14,8 @@ import (
 type EnvSecret struct {
 	// Name is the secret's.
 	Name string
-	// Prefix is what the variables begin with; of a value that is no JSON object it is, without _ at its end, the only one.
+	// Prefix is what the variables begin with; of a value that is no JSON object it is, without _ at
+	// its end, the only one.
 	Prefix string
 }
 
@@ -35,12 +36,14 @@ func ParseEnvSecret(s string) (EnvSecret, error) {
 		prefix = variable(name) + "_"
 	}
 	if !prefixPattern.MatchString(prefix) {
-		return EnvSecret{}, fmt.Errorf("secret %q: the prefix %q is not letters, digits and _, beginning with no digit", name, prefix)
+		return EnvSecret{}, fmt.Errorf("secret %q: the prefix %q is not letters, digits and _, beginning with no digit", name,
+			prefix)
 	}
 	return EnvSecret{Name: name, Prefix: prefix}, nil
 }
 
-// variable spells a name as those of variables are: AccountName, account-name and account.name as ACCOUNT_NAME.
+// variable spells a name as those of variables are: AccountName, account-name and account.name as
+// ACCOUNT_NAME.
 func variable(name string) string {
 	var b strings.Builder
 	runes := []rune(name)
@@ -57,7 +60,8 @@ func variable(name string) string {
 	return b.String()
 }
 
-// begins reports whether a word begins with the capital at i: after a small letter or a digit, and before a small letter after capitals.
+// begins reports whether a word begins with the capital at i: after a small letter or a digit, and
+// before a small letter after capitals.
 func begins(runes []rune, i int) bool {
 	last := runes[i-1]
 	if unicode.IsLower(last) || unicode.IsDigit(last) {
@@ -66,22 +70,27 @@ func begins(runes []rune, i int) bool {
 	return unicode.IsUpper(last) && i+1 < len(runes) && unicode.IsLower(runes[i+1])
 }
 
-// reserved are variables that decide what runs, or how. No secret makes one, whatever the operator names.
+// reserved are variables that decide what runs, or how. No secret makes one, whatever the operator
+// names.
 var reserved = []string{
-	"PATH", "HOME", "SHELL", "SHELLOPTS", "BASHOPTS", "IFS", "ENV", "BASH_ENV", "CDPATH", "PROMPT_COMMAND", "PS0", "PS1", "PS2", "PS3", "PS4",
-	"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONWARNINGS", "NODE_OPTIONS", "NODE_PATH", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS",
-	"JDK_JAVA_OPTIONS", "PERL5LIB", "PERL5OPT", "RUBYOPT", "RUBYLIB", "GCONV_PATH", "OPENSSL_CONF", "GIT_SSH_COMMAND", "GIT_ASKPASS",
-	"DOTNET_STARTUP_HOOKS", "BROWSER", "EDITOR", "VISUAL", "PAGER",
+	"PATH", "HOME", "SHELL", "SHELLOPTS", "BASHOPTS", "IFS", "ENV", "BASH_ENV", "CDPATH",
+	"PROMPT_COMMAND", "PS0", "PS1", "PS2", "PS3", "PS4", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP",
+	"PYTHONWARNINGS", "NODE_OPTIONS", "NODE_PATH", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS",
+	"JDK_JAVA_OPTIONS", "PERL5LIB", "PERL5OPT", "RUBYOPT", "RUBYLIB", "GCONV_PATH", "OPENSSL_CONF",
+	"GIT_SSH_COMMAND", "GIT_ASKPASS", "DOTNET_STARTUP_HOOKS", "BROWSER", "EDITOR", "VISUAL", "PAGER",
 }
 
-// families are beginnings of names by which runtimes, loaders and tools are steered. The operator must name such a variable, because a
-// prefix alone would let the writer of the secret choose among them. Letter case is ignored.
+// families are beginnings of names by which runtimes, loaders and tools are steered. The operator
+// must name such a variable, because a prefix alone would let the writer of the secret choose among
+// them. Letter case is ignored.
 var families = []string{
-	"_JAVA_", "ALL_PROXY", "ASAN_", "BASH", "CARGO", "CLASSPATH", "COMPLUS_", "COR_", "CORECLR_", "CURL_", "DOTNET_", "FTP_PROXY", "GCONV", "GEM_",
-	"GETCONF", "GIT_", "GLIBC_", "GODEBUG", "GOFLAGS", "GRADLE_", "GTK_", "HOSTALIASES", "HTTP_PROXY", "HTTPS_PROXY", "JAVA_", "JDK_", "LESS",
-	"LIBRARY_PATH", "LOCALDOMAIN", "LOCPATH", "LUA_", "MALLOC_", "MANPAGER", "MAVEN_", "NLSPATH", "NODE_", "NO_PROXY", "NPM_", "OPENSSL_", "PERL",
-	"PHP", "PIP_", "PYTHON", "QT_", "REQUESTS_CA_BUNDLE", "RES_OPTIONS", "RUBY", "RUST", "SSH_", "SSLKEYLOGFILE", "SSL_CERT_", "SUDO_", "TERMINFO",
-	"TMPDIR", "TZDIR", "UBSAN_", "XDG_", "ZDOTDIR",
+	"_JAVA_", "ALL_PROXY", "ASAN_", "BASH", "CARGO", "CLASSPATH", "COMPLUS_", "COR_", "CORECLR_",
+	"CURL_", "DOTNET_", "FTP_PROXY", "GCONV", "GEM_", "GETCONF", "GIT_", "GLIBC_", "GODEBUG", "GOFLAGS",
+	"GRADLE_", "GTK_", "HOSTALIASES", "HTTP_PROXY", "HTTPS_PROXY", "JAVA_", "JDK_", "LESS",
+	"LIBRARY_PATH", "LOCALDOMAIN", "LOCPATH", "LUA_", "MALLOC_", "MANPAGER", "MAVEN_", "NLSPATH",
+	"NODE_", "NO_PROXY", "NPM_", "OPENSSL_", "PERL", "PHP", "PIP_", "PYTHON", "QT_",
+	"REQUESTS_CA_BUNDLE", "RES_OPTIONS", "RUBY", "RUST", "SSH_", "SSLKEYLOGFILE", "SSL_CERT_", "SUDO_",
+	"TERMINFO", "TMPDIR", "TZDIR", "UBSAN_", "XDG_", "ZDOTDIR",
 }
 
 // loaders are beginnings that no secret makes, whatever the operator names: the dynamic linker's.
@@ -91,7 +100,8 @@ func hasPrefixOf(list []string, name string) bool {
 	return slices.ContainsFunc(list, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
-// CheckAllowed refuses a list of variables that no secret could make, and secrets without a prefix when there is no list.
+// CheckAllowed refuses a list of variables that no secret could make, and secrets without a prefix
+// when there is no list.
 func CheckAllowed(secrets []EnvSecret, allowed []string) error {
 	var errs []error
 	for _, name := range allowed {
@@ -105,15 +115,18 @@ func CheckAllowed(secrets []EnvSecret, allowed []string) error {
 	}
 	for _, s := range secrets {
 		if s.Prefix == "" && len(allowed) == 0 {
-			errs = append(errs, fmt.Errorf("--secret %s= has an empty prefix: name the variables that it may set with --allow NAME,…, or give a prefix", s.Name))
+			errs = append(errs, fmt.Errorf("--secret %s= has an empty prefix: name the variables that it may set with --allow "+
+				"NAME,…, or give a prefix", s.Name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Environment renders the variables of secrets. base is the environment that they are added to: a name which is there already is an error,
-// as is one that two members make. A secret without a prefix makes the variables in allowed and no other; a secret with one needs allowed only
-// for names that steer runtimes and tools. A name in allowed that no secret makes is an error. The error holds names and no value.
+// Environment renders the variables of secrets. base is the environment that they are added to: a
+// name which is there already is an error, as is one that two members make. A secret without a
+// prefix makes the variables in allowed and no other; a secret with one needs allowed only for
+// names that steer runtimes and tools. A name in allowed that no secret makes is an error. The
+// error holds names and no value.
 func Environment(base []string, secrets []EnvSecret, allowed []string, values map[string]Value) ([]string, error) {
 	if err := CheckAllowed(secrets, allowed); err != nil {
 		return nil, err
@@ -171,11 +184,14 @@ func (s EnvSecret) variables(v Value, allowed []string) (pairs, origin map[strin
 		upper := strings.ToUpper(name)
 		switch {
 		case name == "" || name[0] >= '0' && name[0] <= '9':
-			return nil, nil, fmt.Errorf("%s makes the variable %q, which is no name: give a prefix that begins with a letter", origin[name], name)
+			return nil, nil, fmt.Errorf("%s makes the variable %q, which is no name: give a prefix that begins with a letter",
+				origin[name], name)
 		case slices.Contains(reserved, upper) || hasPrefixOf(loaders, upper):
-			return nil, nil, fmt.Errorf("%s makes the variable %s, which decides what runs: choose another prefix", origin[name], name)
+			return nil, nil, fmt.Errorf("%s makes the variable %s, which decides what runs: choose another prefix", origin[name],
+				name)
 		case hasPrefixOf(families, upper) && !slices.Contains(allowed, name):
-			return nil, nil, fmt.Errorf("%s makes the variable %s, which may decide what runs: choose another prefix, or name it with --allow", origin[name], name)
+			return nil, nil, fmt.Errorf("%s makes the variable %s, which may decide what runs: choose another prefix, or name "+
+				"it with --allow", origin[name], name)
 		case strings.ContainsRune(value, 0):
 			return nil, nil, fmt.Errorf("%s has a NUL byte, which no variable can hold", origin[name])
 		}

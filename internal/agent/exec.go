@@ -55,8 +55,15 @@ func (x *Exec) Check() error {
 func (x *Exec) child() (*child, error) {
 	var m mistakes
 	c := &child{
-		args: x.Args, base: x.Env, secrets: x.Secrets, allowed: x.Allow, grace: cmp.Or(x.Grace, defaultGrace), terminal: x.Terminal, log: x.Log,
-		onChange: cmp.Or(x.OnChange, "restart"), files: []uintptr{x.Stdin.Fd(), x.Stdout.Fd(), x.Stderr.Fd()},
+		args:     x.Args,
+		base:     x.Env,
+		secrets:  x.Secrets,
+		allowed:  x.Allow,
+		grace:    cmp.Or(x.Grace, defaultGrace),
+		terminal: x.Terminal,
+		log:      x.Log,
+		onChange: cmp.Or(x.OnChange, "restart"),
+		files:    []uintptr{x.Stdin.Fd(), x.Stdout.Fd(), x.Stderr.Fd()},
 	}
 	if len(x.Args) == 0 {
 		m.add("command", "is required, after --")
@@ -94,8 +101,8 @@ func cutSignal(s string) (string, bool) {
 	return s[len(before):], true
 }
 
-// Run runs the program to its end, and returns its exit code: its own, or 128 and the number of the signal that ended it. An *ExitError has
-// the code for a program that could not be started.
+// Run runs the program to its end, and returns its exit code: its own, or 128 and the number of the
+// signal that ended it. An *ExitError has the code for a program that could not be started.
 func (x *Exec) Run(ctx context.Context) (int, error) {
 	c, err := x.child()
 	if err != nil {
@@ -113,7 +120,8 @@ func (x *Exec) Run(ctx context.Context) (int, error) {
 			x.Log.Warn("consumer not closed", "err", err)
 		}
 	}()
-	wait, cancel := context.WithTimeoutCause(ctx, cmp.Or(x.Wait, defaultWait), errors.New("the time to wait for the first values is over"))
+	wait, cancel := context.WithTimeoutCause(ctx, cmp.Or(x.Wait, defaultWait),
+		errors.New("the time to wait for the first values is over"))
 	defer cancel()
 	if err := h.complete(wait, true); err != nil {
 		return 0, fmt.Errorf("%s is not started: %w", x.Args[0], err)
@@ -134,7 +142,12 @@ func (x *Exec) source(ctx context.Context) (*secretSource, error) {
 		names = append(names, s.Name)
 	}
 	c, err := consumer.New(ctx, consumer.Config{
-		Client: client, Secrets: names, Interval: x.Interval, MaxStale: x.MaxStale, LastGood: x.LastGood.open(), Logger: x.Log,
+		Client:   client,
+		Secrets:  names,
+		Interval: x.Interval,
+		MaxStale: x.MaxStale,
+		LastGood: x.LastGood.open(),
+		Logger:   x.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -109,8 +109,9 @@ func (s *setup) templateText(at string, f File, m *mistakes) (string, bool) {
 	return string(data), true
 }
 
-// checkTarget verifies that a file can be replaced at a path. A file that is a mount point cannot be; this
-// is a warning, because the machine that checks a configuration need not be the one that runs it.
+// checkTarget verifies that a file can be replaced at a path. A file that is a mount point cannot
+// be; this is a warning, because the machine that checks a configuration need not be the one that
+// runs it.
 func (s *setup) checkTarget(at, path string, m *mistakes) {
 	if path == "" {
 		m.add(at, "is required")
@@ -131,7 +132,8 @@ func (s *setup) checkTarget(at, path string, m *mistakes) {
 
 // mountedAlone says what is wrong with a file that is a mount point, as with subPath in Kubernetes.
 func mountedAlone(path string) string {
-	return path + " is a mount point of its own (subPath, or a bind mount of one file): it cannot be replaced, and programs that have it mounted so never see a change; mount its directory instead"
+	return path + " is a mount point of its own (subPath, or a bind mount of one file): it cannot be replaced, and " +
+		"programs that have it mounted so never see a change; mount its directory instead"
 }
 
 // world is what a file is rendered from, and what receives its state.
@@ -147,12 +149,14 @@ type FileStatus struct {
 	Path string `json:"path"`
 	// Versions are those that the file holds, by secret.
 	Versions map[string]string `json:"versions,omitempty"`
-	// RenderedAt is when the file was last found or made right, WrittenAt when it was last written by this process.
+	// RenderedAt is when the file was last found or made right, WrittenAt when it was last written by
+	// this process.
 	RenderedAt time.Time `json:"rendered_at,omitzero"`
 	WrittenAt  time.Time `json:"written_at,omitzero"`
 	// Writes counts how often this process has written the file.
 	Writes int `json:"writes"`
-	// Error is why the file is not correct, or why its program could not be notified; empty if neither.
+	// Error is why the file is not correct, or why its program could not be notified; empty if
+	// neither.
 	Error   string    `json:"error,omitempty"`
 	ErrorAt time.Time `json:"error_at,omitzero"`
 	// Pending reports that the program which uses the file was not notified of its content yet.
@@ -177,7 +181,14 @@ type fileWriter struct {
 }
 
 func newFileWriter(r *rendered, w world, log *slog.Logger) *fileWriter {
-	return &fileWriter{rendered: r, world: w, log: log, wake: make(chan struct{}, 1), first: make(chan struct{}), status: FileStatus{Path: r.Path}}
+	return &fileWriter{
+		rendered: r,
+		world:    w,
+		log:      log,
+		wake:     make(chan struct{}, 1),
+		first:    make(chan struct{}),
+		status:   FileStatus{Path: r.Path},
+	}
 }
 
 // Status is a copy of the state.
@@ -297,7 +308,8 @@ func (k *fileWriter) failed(ctx context.Context, err error) {
 	}
 }
 
-// holdVersions reports the versions in the file as those in use, once the program that uses it was notified.
+// holdVersions reports the versions in the file as those in use, once the program that uses it was
+// notified.
 func (k *fileWriter) holdVersions(versions map[string]string) {
 	var held []func()
 	for _, name := range slices.Sorted(maps.Keys(versions)) {
@@ -314,7 +326,8 @@ func (k *fileWriter) releaseVersions() {
 	k.release = nil
 }
 
-// make renders the file and replaces it when it is not so already. changed reports whether its content is another one.
+// make renders the file and replaces it when it is not so already. changed reports whether its
+// content is another one.
 func (k *fileWriter) make(values map[string]Value) (changed bool, err error) {
 	content, err := k.source.render(values)
 	if err != nil {
@@ -335,7 +348,8 @@ func (k *fileWriter) asOwned(s fileState) bool {
 	return s.mode == k.mode && (k.uid < 0 || s.uid == k.uid) && (k.gid < 0 || s.gid == k.gid)
 }
 
-// write replaces the file by rename, so that a reader sees the old content or the new one, and a crash leaves one of them.
+// write replaces the file by rename, so that a reader sees the old content or the new one, and a
+// crash leaves one of them.
 func (k *fileWriter) write(content []byte) error {
 	name := filepath.Base(k.Path)
 	dir, err := openDirectory(filepath.Dir(k.Path))

@@ -37,7 +37,8 @@ func program(s secretReader, t token) http.Handler {
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.Handle("GET /readyz", readyz(s))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refused(w, http.StatusNotFound, "there are /v1/secrets/NAME, /v1/secrets/NAME/value, /healthz and /readyz; a / in a name is written %2F")
+		refused(w, http.StatusNotFound,
+			"there are /v1/secrets/NAME, /v1/secrets/NAME/value, /healthz and /readyz; a / in a name is written %2F")
 	})
 	return local(false, mux)
 }
@@ -66,8 +67,13 @@ func valueJSON(s secretReader) http.Handler {
 			kind = "base64"
 		}
 		body, err := appendJSON(map[string]any{
-			"name": a.Name, "version_id": a.VersionID, "stages": append([]string{}, a.Stages...), "value": a.Data.Reveal(), "encoding": kind,
-			"fetched_at": a.FetchedAt.UTC().Format(time.RFC3339), "stale": a.Stale,
+			"name":       a.Name,
+			"version_id": a.VersionID,
+			"stages":     append([]string{}, a.Stages...),
+			"value":      a.Data.Reveal(),
+			"encoding":   kind,
+			"fetched_at": a.FetchedAt.UTC().Format(time.RFC3339),
+			"stale":      a.Stale,
 		})
 		if err != nil {
 			refused(w, http.StatusInternalServerError, "the value is not UTF-8 text")

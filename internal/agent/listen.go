@@ -56,16 +56,25 @@ func open(p place, mode fs.FileMode, log *slog.Logger) (*listener, error) {
 	}
 	l.net = n
 	if p.secure {
-		n = tls.NewListener(n, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return l.certificate.Load(), nil
-		}})
+		n = tls.NewListener(n, &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return l.certificate.Load(), nil
+			},
+		})
 	}
 	l.server = &http.Server{
-		Handler:        http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*l.handler.Load()).ServeHTTP(w, r) }),
-		MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerTime, ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			(*l.handler.Load()).ServeHTTP(w, r)
+		}),
+		MaxHeaderBytes:               maxHeader,
+		ReadHeaderTimeout:            headerTime,
+		ReadTimeout:                  requestTime,
+		WriteTimeout:                 requestTime,
+		IdleTimeout:                  idleTime,
 		DisableGeneralOptionsHandler: true,
-		// Messages of net/http about single connections may quote a request, and any local program can cause
-		// them at will.
+		// Messages of net/http about single connections may quote a request, and any local program can
+		// cause them at will.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
 	l.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -13,16 +13,17 @@ import (
 	"strings"
 )
 
-// TokenHeader is the header in which a caller of the HTTP interface sends the token. A page in a browser
-// can send it to another site only after a preflight request, which the agent refuses.
+// TokenHeader is the header in which a caller of the HTTP interface sends the token. A page in a
+// browser can send it to another site only after a preflight request, which the agent refuses.
 const TokenHeader = "X-Keyturn-Token"
 
-// proxied are headers that a proxy adds to a request that it forwards. The sender of such a request is not
-// the program on this machine that the interface is for.
+// proxied are headers that a proxy adds to a request that it forwards. The sender of such a request
+// is not the program on this machine that the interface is for.
 var proxied = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via"}
 
-// local refuses requests that do not come from a program on this machine: those that a proxy forwarded,
-// that use another name for this host, or that a page in a browser makes. anywhere permits every name.
+// local refuses requests that do not come from a program on this machine: those that a proxy
+// forwarded, that use another name for this host, or that a page in a browser makes. anywhere
+// permits every name.
 func local(anywhere bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -47,8 +48,9 @@ func local(anywhere bool, next http.Handler) http.Handler {
 	})
 }
 
-// signed refuses requests that a page in a browser makes or that a proxy passed on, and those for another host: an address on
-// loopback, or with TLS the name that the client has verified the certificate by. They are signed, but a program of this machine can be led to sign one.
+// signed refuses requests that a page in a browser makes or that a proxy passed on, and those for
+// another host: an address on loopback, or with TLS the name that the client has verified the
+// certificate by. They are signed, but a program of this machine can be led to sign one.
 func signed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -56,7 +58,8 @@ func signed(next http.Handler) http.Handler {
 			refused(w, http.StatusForbidden, "a request that a proxy passed on is not served here")
 		case r.Header.Values("Origin") != nil || !ownPage(r.Header.Values("Sec-Fetch-Site")):
 			refused(w, http.StatusForbidden, "a request of another site's page is not served here")
-		case !localHost(r.Host) && (r.TLS == nil || r.TLS.ServerName == "" || !strings.EqualFold(hostName(r.Host), r.TLS.ServerName)):
+		case !localHost(r.Host) &&
+			(r.TLS == nil || r.TLS.ServerName == "" || !strings.EqualFold(hostName(r.Host), r.TLS.ServerName)):
 			refused(w, http.StatusForbidden, "the Host must be localhost, 127.0.0.1 or [::1], or the name of the TLS connection")
 		default:
 			next.ServeHTTP(w, r)
@@ -64,7 +67,8 @@ func signed(next http.Handler) http.Handler {
 	})
 }
 
-// localHost reports whether a Host header names this machine in one of the spellings that no DNS answer can take over.
+// localHost reports whether a Host header names this machine in one of the spellings that no DNS
+// answer can take over.
 func localHost(host string) bool {
 	return slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, strings.ToLower(hostName(host)))
 }
@@ -77,8 +81,8 @@ func hostName(host string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
-// ownPage reports whether Sec-Fetch-Site is that of a request by the user or by a page of the agent, or is
-// absent, as for programs.
+// ownPage reports whether Sec-Fetch-Site is that of a request by the user or by a page of the
+// agent, or is absent, as for programs.
 func ownPage(site []string) bool {
 	return len(site) == 0 || len(site) == 1 && (site[0] == "none" || site[0] == "same-origin")
 }
@@ -90,8 +94,8 @@ func refused(w http.ResponseWriter, status int, text string) {
 	fmt.Fprintln(w, body)
 }
 
-// token is the digest of the text that callers must send. Digests have one length, so a comparison does
-// not reveal that of the text.
+// token is the digest of the text that callers must send. Digests have one length, so a comparison
+// does not reveal that of the text.
 type token [sha256.Size]byte
 
 // tokenBytes is what a token of our own holds.

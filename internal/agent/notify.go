@@ -66,8 +66,8 @@ func (h *Hook) check(at string, m *mistakes) *notifier {
 // errGaveUp is returned after the last attempt for one change.
 var errGaveUp = errors.New("the file is written, but its program could not be notified")
 
-// notifyProgram tries until the program was notified or the attempts are used up. A newer change, on wake,
-// ends the wait between two attempts, because the file is then written again first.
+// notifyProgram tries until the program was notified or the attempts are used up. A newer change,
+// on wake, ends the wait between two attempts, because the file is then written again first.
 func (n *notifier) notifyProgram(ctx context.Context, path string, wake chan struct{}) error {
 	pause := cmp.Or(n.pause, firstPause)
 	for attempt := 1; ; attempt++ {
@@ -89,7 +89,8 @@ func (n *notifier) notifyProgram(ctx context.Context, path string, wake chan str
 			case wake <- struct{}{}:
 			default:
 			}
-			return fmt.Errorf("the file is written, but its program could not be notified, and its secrets have changed again: %w", err)
+			return fmt.Errorf(
+				"the file is written, but its program could not be notified, and its secrets have changed again: %w", err)
 		case <-t.C:
 		}
 		pause = min(2*pause, longestPause)
@@ -116,7 +117,8 @@ func (n *notifier) once(ctx context.Context, path string) error {
 	return nil
 }
 
-// plainEnvironment is what a command gets of the agent's own environment, which may hold an access key.
+// plainEnvironment is what a command gets of the agent's own environment, which may hold an access
+// key.
 func plainEnvironment() []string {
 	var out []string
 	for _, name := range []string{"PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ"} {
@@ -130,9 +132,10 @@ func plainEnvironment() []string {
 // maxPIDFile bounds what is read of a pid_file.
 const maxPIDFile = 64
 
-// send sends the signal to the process that the file names, if that is a process of the user who wrote the file. The user of an
-// application may own the file and put any number into it; a signal that they could not send themselves is not sent for them.
-// A file of root, in a directory where only root can write, may name any process.
+// send sends the signal to the process that the file names, if that is a process of the user who
+// wrote the file. The user of an application may own the file and put any number into it; a signal
+// that they could not send themselves is not sent for them. A file of root, in a directory where
+// only root can write, may name any process.
 func (n *notifier) send() error {
 	data, stat, err := readIn(n.PIDFile, maxPIDFile)
 	if err != nil {
@@ -144,7 +147,8 @@ func (n *notifier) send() error {
 	}
 	owner := int(stat.Uid)
 	if owner == 0 && (stat.Nlink != 1 || !n.rootsDirectory()) {
-		return fmt.Errorf("pid_file: %s belongs to root and is in a directory where others may write, who may have put it there", n.PIDFile)
+		return fmt.Errorf(
+			"pid_file: %s belongs to root and is in a directory where others may write, who may have put it there", n.PIDFile)
 	}
 	err = signalProcess(pid, n.signal, func() error { return n.checkProcess(pid, owner) })
 	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// notifySystemd reports the state to systemd as sd_notify(3) does: by one datagram to the socket that
-// NOTIFY_SOCKET names. It does nothing if that is not set.
+// notifySystemd reports the state to systemd as sd_notify(3) does: by one datagram to the socket
+// that NOTIFY_SOCKET names. It does nothing if that is not set.
 func notifySystemd(state string) error {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {

@@ -14,8 +14,8 @@ import (
 // openPath opens a directory that may be entered and not listed, too.
 const openPath = unix.O_PATH
 
-// signalProcess sends a signal to a process after check. A descriptor holds the process meanwhile, so that
-// its number cannot be given to another one.
+// signalProcess sends a signal to a process after check. A descriptor holds the process meanwhile,
+// so that its number cannot be given to another one.
 func signalProcess(pid int, s syscall.Signal, check func() error) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {

@@ -20,9 +20,9 @@ type socketFile struct {
 	dev, ino uint64
 }
 
-// listenSocket creates a socket with a mode and moves it to its path. It is created in a directory that no
-// other user can enter, so it is never open to more users than the mode permits, and no other user can
-// replace it before its inode is known.
+// listenSocket creates a socket with a mode and moves it to its path. It is created in a directory
+// that no other user can enter, so it is never open to more users than the mode permits, and no
+// other user can replace it before its inode is known.
 func listenSocket(path string, mode fs.FileMode) (*net.UnixListener, socketFile, error) {
 	file := socketFile{path: path}
 	d, err := openDirectory(filepath.Dir(path))
@@ -63,8 +63,8 @@ func listenSocket(path string, mode fs.FileMode) (*net.UnixListener, socketFile,
 	return listener, file, nil
 }
 
-// enterOwn opens a directory that this process has just created: it belongs to its user, and no other
-// user can enter it.
+// enterOwn opens a directory that this process has just created: it belongs to its user, and no
+// other user can enter it.
 func (d directory) enterOwn(name string) (directory, error) {
 	fd, err := unix.Openat(d.fd, name, openPath|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

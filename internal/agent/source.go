@@ -26,7 +26,8 @@ var errFull = errors.New("as many secrets are held as the agent holds for caller
 // readWait bounds how long a file waits for its first values.
 const readWait = 40 * time.Second
 
-// secretSource provides values to every part of the agent. Its consumer may be replaced while it is used.
+// secretSource provides values to every part of the agent. Its consumer may be replaced while it is
+// used.
 type secretSource struct{ state atomic.Pointer[backend] }
 
 // backend is one consumer with what belongs to it.
@@ -188,8 +189,8 @@ func (h *secretSource) ready() error {
 	return errors.Join(errs...)
 }
 
-// complete waits until there is a value of every named secret, from the server or from the disk. With definite set it does not wait for
-// one that the server does not have, or does not give.
+// complete waits until there is a value of every named secret, from the server or from the disk.
+// With definite set it does not wait for one that the server does not have, or does not give.
 func (h *secretSource) complete(ctx context.Context, definite bool) error {
 	for {
 		state := h.state.Load()

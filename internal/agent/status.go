@@ -39,7 +39,8 @@ var statusPage = template.Must(template.New("status.html").Funcs(template.FuncMa
 type Report struct {
 	Endpoint string    `json:"endpoint"`
 	Started  time.Time `json:"started"`
-	// Config is the file, LoadedAt when what is in force was read from it, ConfigError why the file as it is now is not in force.
+	// Config is the file, LoadedAt when what is in force was read from it, ConfigError why the file as
+	// it is now is not in force.
 	Config      string    `json:"config"`
 	LoadedAt    time.Time `json:"loaded_at"`
 	ConfigError string    `json:"config_error,omitempty"`
@@ -53,8 +54,15 @@ type Report struct {
 }
 
 func (a *agent) report() Report {
-	out := Report{Endpoint: a.source.Endpoint(), Started: a.started, Config: a.options.Path, Secrets: a.source.Status(), Files: a.files(), Serves: a.addresses(),
-		Counters: a.source.Counters()}
+	out := Report{
+		Endpoint: a.source.Endpoint(),
+		Started:  a.started,
+		Config:   a.options.Path,
+		Secrets:  a.source.Status(),
+		Files:    a.files(),
+		Serves:   a.addresses(),
+		Counters: a.source.Counters(),
+	}
 	if err := a.source.ready(); err != nil {
 		out.NotReady = err.Error()
 	}
@@ -81,7 +89,8 @@ func (a *agent) files() []FileStatus {
 // page serves the state of the agent, as a page, as JSON and as metrics.
 func (a *agent) page(anywhere bool) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collected{a}, consumermetrics.New(&a.source), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collected{a}, consumermetrics.New(&a.source), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -80,8 +80,13 @@ func mounted(table, path string) bool {
 func busy(err error) bool { return errors.Is(err, syscall.EBUSY) }
 
 var signals = map[string]syscall.Signal{
-	"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "QUIT": syscall.SIGQUIT, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
-	"TERM": syscall.SIGTERM, "WINCH": syscall.SIGWINCH,
+	"HUP":   syscall.SIGHUP,
+	"INT":   syscall.SIGINT,
+	"QUIT":  syscall.SIGQUIT,
+	"USR1":  syscall.SIGUSR1,
+	"USR2":  syscall.SIGUSR2,
+	"TERM":  syscall.SIGTERM,
+	"WINCH": syscall.SIGWINCH,
 }
 
 func signalNamed(name string) (syscall.Signal, error) {

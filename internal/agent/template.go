@@ -42,7 +42,8 @@ func (e templateError) Error() string { return string(e) }
 
 func refuse(format string, args ...any) error { return templateError(fmt.Sprintf(format, args...)) }
 
-// parseTemplate parses a template. Names of secrets must be literals, so that it is known beforehand which there are.
+// parseTemplate parses a template. Names of secrets must be literals, so that it is known
+// beforehand which there are.
 func parseTemplate(name, text string) (*parsedTemplate, error) {
 	t, err := template.New("template").Option("missingkey=error").Funcs(functions(nil)).Parse(text)
 	if err != nil {
@@ -127,7 +128,8 @@ func walkBranch(n *parse.BranchNode, visit func(*parse.CommandNode)) {
 	walk(n.ElseList, visit)
 }
 
-// render renders the template from a complete set of values. The error holds the place and no value.
+// render renders the template from a complete set of values. The error holds the place and no
+// value.
 func (s *parsedTemplate) render(values map[string]Value) ([]byte, error) {
 	t, err := s.template.Clone()
 	if err != nil {
@@ -155,7 +157,8 @@ var _ io.Writer = (*bounded)(nil)
 
 var placePattern = regexp.MustCompile(`^template: template:(\d+(?::\d+)?): `)
 
-// placed keeps of an error of text/template the place, and what a function of ours has said: the rest may quote a value.
+// placed keeps of an error of text/template the place, and what a function of ours has said: the
+// rest may quote a value.
 func placed(err error) error {
 	place := ""
 	if found := placePattern.FindStringSubmatch(err.Error()); found != nil {
@@ -203,8 +206,9 @@ func functions(values map[string]Value) template.FuncMap {
 	}
 }
 
-// members reads a value that is a JSON object: strings as they are, numbers and booleans in their spelling, objects and lists as
-// compact JSON. A member that is null is left out. The error does not quote the value.
+// members reads a value that is a JSON object: strings as they are, numbers and booleans in their
+// spelling, objects and lists as compact JSON. A member that is null is left out. The error does
+// not quote the value.
 func members(v Value) (map[string]string, bool) {
 	var raw map[string]json.RawMessage
 	if v.Binary || json.Unmarshal([]byte(v.Data.Reveal()), &raw) != nil || raw == nil {
@@ -255,7 +259,8 @@ func memberOf(v Value, member string) (string, error) {
 	}
 	text, ok := all[member]
 	if !ok {
-		return "", refuse("secret %q has no member %q; it has %s", v.Name, member, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+		return "", refuse("secret %q has no member %q; it has %s", v.Name, member,
+			strings.Join(slices.Sorted(maps.Keys(all)), ", "))
 	}
 	return text, nil
 }
@@ -283,11 +288,13 @@ func quoteShell(s string) (string, error) {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'", nil
 }
 
-// quoteEnv writes a value for a file of NAME=value lines that systemd (EnvironmentFile=), a shell and the usual dotenv libraries read alike.
-// They do not agree about line breaks, so there are none.
+// quoteEnv writes a value for a file of NAME=value lines that systemd (EnvironmentFile=), a shell
+// and the usual dotenv libraries read alike. They do not agree about line breaks, so there are
+// none.
 func quoteEnv(s string) (string, error) {
 	if strings.ContainsAny(s, "\x00\r\n") || !utf8.ValidString(s) {
-		return "", refuse("a value with a line break, a NUL byte or bytes that are not UTF-8 does not fit in a file of NAME=value lines; use base64")
+		return "", refuse("a value with a line break, a NUL byte or bytes that are not UTF-8 does not fit in a file of " +
+			"NAME=value lines; use base64")
 	}
 	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:@%+,-") == "" {
 		return s, nil

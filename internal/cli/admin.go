@@ -25,7 +25,8 @@ type adminCommand struct {
 	Delete  adminDelete  `cmd:"" help:"Delete an access key of the root account."`
 }
 
-// offlineFlags reach the store of a server that is stopped, without an access key: the root key proves the right to do so.
+// offlineFlags reach the store of a server that is stopped, without an access key: the root key
+// proves the right to do so.
 type offlineFlags struct {
 	Offline bool `help:"Work on the store of a server that is stopped, with its root key instead of an access key."`
 	settingFlags
@@ -37,7 +38,8 @@ func newOfflineFlags(table settings.Table) offlineFlags {
 	})}
 }
 
-// rootKeys are the operations on access keys that the root account has for itself, online and offline.
+// rootKeys are the operations on access keys that the root account has for itself, online and
+// offline.
 type rootKeys interface {
 	ListAccessKeys(context.Context, *ram.ListAccessKeysRequest) (*ram.ListAccessKeysResponse, error)
 	CreateAccessKey(context.Context, *ram.CreateAccessKeyRequest) (*ram.CreateAccessKeyResponse, error)
@@ -45,7 +47,8 @@ type rootKeys interface {
 	DeleteAccessKey(context.Context, *ram.AccessKeyRequest) (*ram.EmptyResponse, error)
 }
 
-// with calls do with the store of a stopped server, or with the server of the profile, which must be the root account's.
+// with calls do with the store of a stopped server, or with the server of the profile, which must
+// be the root account's.
 func (g *adminCommand) with(e *env, do func(rootKeys, *server.Offline) error) error {
 	if g.Offline {
 		return g.stopped(e, func(o *server.Offline) error { return do(o, o) })
@@ -60,7 +63,8 @@ func (g *adminCommand) with(e *env, do func(rootKeys, *server.Offline) error) er
 	return do(client, nil)
 }
 
-// rootClient verifies that the profile is the root account's: for a user, the same calls change the user's own keys.
+// rootClient verifies that the profile is the root account's: for a user, the same calls change the
+// user's own keys.
 func (g *adminCommand) rootClient(e *env, name string) (*ram.Client, error) {
 	p, err := command.Resolve(name)
 	if err != nil {
@@ -75,7 +79,8 @@ func (g *adminCommand) rootClient(e *env, name string) (*ram.Client, error) {
 		return nil, err
 	}
 	if who.IdentityType != "Account" {
-		return nil, fmt.Errorf("the profile is of %s; only the root account manages its access keys, or --offline on the server", who.ARN)
+		return nil, fmt.Errorf(
+			"the profile is of %s; only the root account manages its access keys, or --offline on the server", who.ARN)
 	}
 	return ram.New(client), nil
 }
@@ -111,7 +116,8 @@ type adminRotate struct {
 	DeleteOld bool `help:"Delete the other access keys of the root account at once: calls that still use one are refused."`
 }
 
-// Run makes the second key, keeps it where the first one was, and uses it once. The first one is deleted only then.
+// Run makes the second key, keeps it where the first one was, and uses it once. The first one is
+// deleted only then.
 func (c *adminRotate) Run(e *env, group *adminCommand) error {
 	name := ""
 	if !group.Offline {
@@ -152,7 +158,8 @@ func (c *adminRotate) room(e *env, keys rootKeys, offline bool) ([]ram.ListedAcc
 		return list.AccessKeys, nil
 	}
 	if !offline || !c.DeleteOld {
-		return nil, fmt.Errorf("the root account has two access keys, %s and %s: delete the one that is not in use (keyturn admin delete ID)",
+		return nil, fmt.Errorf(
+			"the root account has two access keys, %s and %s: delete the one that is not in use (keyturn admin delete ID)",
 			list.AccessKeys[0].AccessKeyID, list.AccessKeys[1].AccessKeyID)
 	}
 	first := list.AccessKeys[0].AccessKeyID
@@ -179,7 +186,8 @@ func (c *adminRotate) keep(
 	}
 	client, err := group.rootClient(e, name)
 	if err != nil {
-		return nil, fmt.Errorf("the new access key %s does not work, and the others were left as they are: %w", key.AccessKeyID, err)
+		return nil, fmt.Errorf("the new access key %s does not work, and the others were left as they are: %w",
+			key.AccessKeyID, err)
 	}
 	return client, nil
 }
@@ -208,7 +216,8 @@ func (c *adminRotate) finish(e *env, keys rootKeys, old []ram.ListedAccessKey, m
 			continue
 		}
 		if !c.DeleteOld {
-			fmt.Fprintf(e.stdout, "Access key %s still works. When it is no longer used: keyturn admin delete %s\n", k.AccessKeyID, k.AccessKeyID)
+			fmt.Fprintf(e.stdout, "Access key %s still works. When it is no longer used: keyturn admin delete %s\n",
+				k.AccessKeyID, k.AccessKeyID)
 			continue
 		}
 		if _, err := keys.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserAccessKeyID: k.AccessKeyID}); err != nil {
@@ -227,7 +236,8 @@ type adminDisable struct {
 // Run switches the key that it works with off last.
 func (c *adminDisable) Run(e *env, group *adminCommand) error {
 	if c.ID == "" && !c.Yes {
-		const question = "Switch every access key of the root account off? Only keyturn admin enable --offline, on the stopped server, switches one on again."
+		const question = "Switch every access key of the root account off? Only keyturn admin enable --offline, on the " +
+			"stopped server, switches one on again."
 		if err := e.confirm(question); err != nil {
 			return err
 		}
@@ -275,7 +285,8 @@ func setRootKeys(e *env, keys rootKeys, list []ram.ListedAccessKey, id, status, 
 		return errors.New("the root account has no access key; keyturn admin rotate --offline makes one")
 	}
 	for _, k := range list {
-		if _, err := keys.UpdateAccessKey(e.ctx, &ram.UpdateAccessKeyRequest{UserAccessKeyID: k.AccessKeyID, Status: status}); err != nil {
+		if _, err := keys.UpdateAccessKey(e.ctx,
+			&ram.UpdateAccessKeyRequest{UserAccessKeyID: k.AccessKeyID, Status: status}); err != nil {
 			return err
 		}
 		fmt.Fprintf(e.stdout, "Access key %s of the root account is switched %s.\n", k.AccessKeyID, word)

@@ -17,11 +17,11 @@ type auditCommand struct {
 
 type auditVerify struct {
 	Path        string   `arg:"" help:"Directory of the trail (DATA_DIR/audit), or one file of it." type:"path"`
-	DataDir     string   `help:"Data directory of the server, which must be stopped: compare with its store and verify the MACs." placeholder:"DIR" type:"path"`
-	RootKeyFile string   `help:"File with the root key, for --data-dir (DATA-DIR/root.key)." placeholder:"FILE" type:"path"`
+	DataDir     string   `help:"Data directory of the stopped server, to compare with." placeholder:"DIR" type:"path"`
+	RootKeyFile string   `help:"File with the root key (DATA-DIR/root.key)." placeholder:"FILE" type:"path"`
 	RootKeyEnv  string   `help:"Variable of the environment with the root key, for --data-dir." placeholder:"NAME"`
 	Online      bool     `help:"Compare with the server of the profile, which keeps this trail and may be running."`
-	Profile     string   `help:"Profile for --online, instead of ${profile_variable} or the current one." placeholder:"NAME"`
+	Profile     string   `help:"Profile for --online (${profile_variable}, or the current one)." placeholder:"NAME"`
 	KnownGap    []uint64 `help:"Number of the record of a loss that you know; may be repeated." placeholder:"N"`
 }
 
@@ -36,15 +36,18 @@ func (c *auditVerify) Run(e *env) error {
 		return err
 	}
 	if v.Head == nil && r.FirstSeq > 1 {
-		fmt.Fprintf(e.stdout, "Note: the trail begins with record %d; earlier ones are kept elsewhere or missing.\n", r.FirstSeq)
+		fmt.Fprintf(e.stdout, "Note: the trail begins with record %d; earlier ones are kept elsewhere or missing.\n",
+			r.FirstSeq)
 	}
 	if r.Newer > 0 {
-		fmt.Fprintf(e.stdout, "Note: %d records were written by a newer release; their chain was verified, their content was not read.\n", r.Newer)
+		fmt.Fprintf(e.stdout,
+			"Note: %d records were written by a newer release; their chain was verified, their content was not read.\n", r.Newer)
 	}
 	for _, g := range r.Gaps {
 		fmt.Fprintf(e.stdout, "Note: record %d reports a loss, %s: %s\n", g.Seq, g.Loss, g.Note)
 	}
-	fmt.Fprintf(e.stdout, "The chain holds: records %d to %d (%d) in %d file(s), last hash %s\n", r.FirstSeq, r.LastSeq, r.Records, r.Segments, r.LastHash)
+	fmt.Fprintf(e.stdout, "The chain holds: records %d to %d (%d) in %d file(s), last hash %s\n", r.FirstSeq, r.LastSeq,
+		r.Records, r.Segments, r.LastHash)
 	_, err = fmt.Fprintln(e.stdout, c.extent(v, r))
 	return err
 }
@@ -53,7 +56,8 @@ func (c *auditVerify) Run(e *env) error {
 func (c *auditVerify) extent(v audit.Verification, r audit.Report) string {
 	switch {
 	case v.Key != nil:
-		text := fmt.Sprintf("The MACs of %d record(s) are right, and the trail reaches the last record that the store knows of, %d.", r.Keyed, v.Head.Seq)
+		text := fmt.Sprintf("The MACs of %d record(s) are right, and the trail reaches the last record that the store "+
+			"knows of, %d.", r.Keyed, v.Head.Seq)
 		if r.Keyed < r.Records {
 			text += fmt.Sprintf("\n%d record(s) have no MAC under this key, such as those of a release before MACs; "+
 				"the chain covers them.", r.Records-r.Keyed)
@@ -62,11 +66,13 @@ func (c *auditVerify) extent(v audit.Verification, r audit.Report) string {
 	case v.Head != nil:
 		text := fmt.Sprintf("The server confirms the records up to %d.", v.Head.Seq)
 		if newer := r.LastSeq - min(v.Head.Seq, r.LastSeq); newer > 0 {
-			text += fmt.Sprintf(" %d newer record(s) are not confirmed yet: those of the last second, this question among them.", newer)
+			text += fmt.Sprintf(" %d newer record(s) are not confirmed yet: those of the last second, this question among them.",
+				newer)
 		}
 		return text
 	}
-	return "Not verified: MACs, and whether records were cut off or all were rewritten. --online or --data-dir verifies that."
+	return "Not verified: MACs, and whether records were cut off or all were rewritten. --online or --data-dir verifies " +
+		"that."
 }
 
 // against finds what the trail is held to.

@@ -1,6 +1,6 @@
-// Package cli is the command line, one file for each command group. Everything that it does to a server goes through the
-// public API. A command reads a value from standard input or a file, never from an argument; `keyturn kms`
-// takes what the documented `aliyun kms` command takes.
+// Package cli is the command line, one file for each command group. Everything that it does to a
+// server goes through the public API. A command reads a value from standard input or a file, never
+// from an argument; `keyturn kms` takes what the documented `aliyun kms` command takes.
 package cli
 
 import (
@@ -122,7 +122,8 @@ func newParser(e *env) (*kong.Kong, error) {
 	)
 }
 
-// usage is the text of an error in the arguments. It names the help of the command or group that was found.
+// usage is the text of an error in the arguments. It names the help of the command or group that
+// was found.
 func usage(err error) string {
 	s := err.Error()
 	if strings.Contains(s, "--help") {

@@ -56,7 +56,8 @@ func commandLines(s *server.Settings) (command.Config, error) {
 		errs = append(errs, out.CheckUser())
 	}
 	if errors.Join(errs...) == nil && !out.Isolates(context.Background()) {
-		s.Logger.Warn("commands get no PID namespace of their own, so one runs at a time: that takes the capability CAP_SYS_ADMIN (docs/operations.md)")
+		s.Logger.Warn("commands get no PID namespace of their own, so one runs at a time: that takes the capability " +
+			"CAP_SYS_ADMIN (docs/operations.md)")
 	}
 	return out, errors.Join(errs...)
 }

@@ -68,12 +68,17 @@ func (c *groupShow) Run(e *env) error {
 		return err
 	}
 	t := newTable()
-	t.facts([2]string{"name", g.Group.GroupName}, [2]string{"created", when(g.Group.CreateDate)}, [2]string{"comments", g.Group.Comments})
+	t.facts([2]string{"name", g.Group.GroupName}, [2]string{"created", when(g.Group.CreateDate)},
+		[2]string{"comments", g.Group.Comments})
 	for _, p := range policies.Policies {
 		t.row("policy", p.PolicyName, p.PolicyType)
 	}
 	err = everyPage(func(marker string) (string, bool, error) {
-		page, err := client.ListUsersForGroup(e.ctx, &ram.ListUsersForGroupRequest{GroupName: c.Name, MaxItems: pageSize, Marker: marker})
+		page, err := client.ListUsersForGroup(e.ctx, &ram.ListUsersForGroupRequest{
+			GroupName: c.Name,
+			MaxItems:  pageSize,
+			Marker:    marker,
+		})
 		if err != nil {
 			return "", false, err
 		}
@@ -152,9 +157,14 @@ type groupAttach struct {
 }
 
 func (c *groupAttach) Run(e *env) error {
-	return e.policyOf(c.Policy, "attached to group "+c.Group, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
-		return client.AttachPolicyToGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
-	})
+	return e.policyOf(c.Policy, "attached to group "+c.Group,
+		func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+			return client.AttachPolicyToGroup(e.ctx, &ram.GroupPolicyRequest{
+				GroupName:  c.Group,
+				PolicyName: c.Policy,
+				PolicyType: kind,
+			})
+		})
 }
 
 type groupDetach struct {
@@ -162,7 +172,12 @@ type groupDetach struct {
 }
 
 func (c *groupDetach) Run(e *env) error {
-	return e.policyOf(c.Policy, "taken from group "+c.Group, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
-		return client.DetachPolicyFromGroup(e.ctx, &ram.GroupPolicyRequest{GroupName: c.Group, PolicyName: c.Policy, PolicyType: kind})
-	})
+	return e.policyOf(c.Policy, "taken from group "+c.Group,
+		func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+			return client.DetachPolicyFromGroup(e.ctx, &ram.GroupPolicyRequest{
+				GroupName:  c.Group,
+				PolicyName: c.Policy,
+				PolicyType: kind,
+			})
+		})
 }

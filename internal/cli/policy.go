@@ -13,9 +13,9 @@ type policyCommand struct {
 	List     policyList     `cmd:"" help:"List policies."`
 	Show     policyShow     `cmd:"" help:"Show a policy with its versions, whom it is attached to, and its document."`
 	Create   policyCreate   `cmd:"" help:"Make a policy from a file or standard input."`
-	Update   policyUpdate   `cmd:"" help:"Store a new version of a policy that counts from the next call on; the oldest of five goes."`
+	Update   policyUpdate   `cmd:"" help:"Store a new version of a policy; the oldest of five goes."`
 	Delete   policyDelete   `cmd:"" help:"Delete a policy that is not attached, with all its versions."`
-	Simulate policySimulate `cmd:"" help:"Say whether a user may do something, and which statement decides. Exits with 1 for no."`
+	Simulate policySimulate `cmd:"" help:"Show whether a user may do something, and why. Exits with 1 for no."`
 }
 
 type policyList struct {
@@ -29,7 +29,11 @@ func (c *policyList) Run(e *env) error {
 	}
 	all := &ram.ListPoliciesResponse{Policies: []ram.Policy{}}
 	err = everyPage(func(marker string) (string, bool, error) {
-		page, err := client.ListPolicies(e.ctx, &ram.ListPoliciesRequest{PolicyType: c.Type, MaxItems: pageSize, Marker: marker})
+		page, err := client.ListPolicies(e.ctx, &ram.ListPoliciesRequest{
+			PolicyType: c.Type,
+			MaxItems:   pageSize,
+			Marker:     marker,
+		})
 		if err != nil {
 			return "", false, err
 		}
@@ -111,7 +115,8 @@ func (d document) read(e *env) (string, error) {
 	return readLimited(f)
 }
 
-// limitDocument is more than a policy may have, so that the server says what is wrong with a longer one.
+// limitDocument is more than a policy may have, so that the server says what is wrong with a longer
+// one.
 const limitDocument = 64 << 10
 
 func readLimited(r io.Reader) (string, error) {
@@ -134,7 +139,11 @@ func (c *policyCreate) Run(e *env) error {
 		return err
 	}
 	return e.callUsers(func(client *ram.Client) (any, error) {
-		return client.CreatePolicy(e.ctx, &ram.CreatePolicyRequest{PolicyName: c.Name, PolicyDocument: text, Description: c.Description})
+		return client.CreatePolicy(e.ctx, &ram.CreatePolicyRequest{
+			PolicyName:     c.Name,
+			PolicyDocument: text,
+			Description:    c.Description,
+		})
 	}, "Created policy %s; keyturn user attach and keyturn group attach attach it.", c.Name)
 }
 
@@ -153,7 +162,10 @@ func (c *policyUpdate) Run(e *env) error {
 		return err
 	}
 	out, err := client.CreatePolicyVersion(e.ctx, &ram.CreatePolicyVersionRequest{
-		PolicyName: c.Name, PolicyDocument: text, SetAsDefault: true, RotateStrategy: ram.RotateOldest,
+		PolicyName:     c.Name,
+		PolicyDocument: text,
+		SetAsDefault:   true,
+		RotateStrategy: ram.RotateOldest,
 	})
 	if err != nil {
 		return err
@@ -182,7 +194,7 @@ type policySimulate struct {
 	Operation string `required:"" help:"Operation, such as GetSecretValue."`
 	Secret    string `help:"Name or ARN of the secret that it is on; its tags and its own policy count."`
 	Resource  string `help:"ARN that it is on instead of a secret."`
-	SourceIP  string `name:"source-ip" help:"Address that the user calls from; your own if left out." placeholder:"ADDRESS"`
+	SourceIP  string `name:"source-ip" help:"Address that the user calls from (your own)." placeholder:"ADDRESS"`
 	Plain     bool   `help:"The user calls without TLS."`
 }
 
@@ -192,7 +204,12 @@ func (c *policySimulate) Run(e *env) error {
 		return err
 	}
 	in := &ram.SimulatePolicyRequest{
-		UserName: c.User, Operation: c.Operation, SecretName: c.Secret, Resource: c.Resource, ContextSourceIP: c.SourceIP, ContextSecureTransport: "true",
+		UserName:               c.User,
+		Operation:              c.Operation,
+		SecretName:             c.Secret,
+		Resource:               c.Resource,
+		ContextSourceIP:        c.SourceIP,
+		ContextSecureTransport: "true",
 	}
 	if c.Plain {
 		in.ContextSecureTransport = "false"
@@ -206,7 +223,8 @@ func (c *policySimulate) Run(e *env) error {
 	} else {
 		_, err = fmt.Fprintln(e.stdout, verdict(out))
 		if out.Partial && err == nil {
-			_, err = fmt.Fprintln(e.stdout, "  The call may need further rights; you need kms:DescribeRotation on the secret to have them judged.")
+			_, err = fmt.Fprintln(e.stdout,
+				"  The call may need further rights; you need kms:DescribeRotation on the secret to have them judged.")
 		}
 		for _, right := range out.Judged {
 			if len(out.Judged) > 1 && err == nil {

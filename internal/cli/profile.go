@@ -48,7 +48,11 @@ func (c *profileImport) Run(e *env) error {
 		return err
 	}
 	p := command.Profile{
-		Endpoint: a.Endpoint, AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret.Reveal(), Region: a.Region, CAFile: a.CAFile,
+		Endpoint:        a.Endpoint,
+		AccessKeyID:     a.AccessKeyID,
+		AccessKeySecret: a.AccessKeySecret.Reveal(),
+		Region:          a.Region,
+		CAFile:          a.CAFile,
 	}
 	if c.HTTP || a.Endpoint == "" {
 		if a.HTTPEndpoint == "" {
@@ -73,7 +77,8 @@ func (e *env) saveProfile(name string, p command.Profile) error {
 	if err := all.Write(path); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, "Profile %s reaches %s with access key %s; it is the current one.\n", name, p.Endpoint, p.AccessKeyID)
+	fmt.Fprintf(e.stdout, "Profile %s reaches %s with access key %s; it is the current one.\n", name, p.Endpoint,
+		p.AccessKeyID)
 	return nil
 }
 
@@ -83,7 +88,7 @@ type profileSet struct {
 	AccessKeyID  string `required:"" name:"access-key-id" help:"Access key to sign with."`
 	Region       string `help:"Region of the server." default:"local"`
 	CAFile       string `name:"ca-file" help:"PEM file with the certificate to trust." type:"existingfile"`
-	InsecureHTTP bool   `name:"insecure-http" help:"Accept an http:// endpoint off loopback: values cross the network in clear."`
+	InsecureHTTP bool   `name:"insecure-http" help:"Accept http:// off loopback: values cross the network in clear."`
 }
 
 func (c *profileSet) Run(e *env) error {
@@ -92,8 +97,12 @@ func (c *profileSet) Run(e *env) error {
 		return err
 	}
 	p := command.Profile{
-		Endpoint: c.Endpoint, AccessKeyID: c.AccessKeyID, AccessKeySecret: strings.TrimSpace(secret.Reveal()), Region: c.Region, CAFile: c.CAFile,
-		InsecureHTTP: c.InsecureHTTP,
+		Endpoint:        c.Endpoint,
+		AccessKeyID:     c.AccessKeyID,
+		AccessKeySecret: strings.TrimSpace(secret.Reveal()),
+		Region:          c.Region,
+		CAFile:          c.CAFile,
+		InsecureHTTP:    c.InsecureHTTP,
 	}
 	if p.CAFile != "" {
 		if p.CAFile, err = filepath.Abs(p.CAFile); err != nil {
@@ -146,7 +155,12 @@ func (c *profileShow) Run(e *env) error {
 	}
 	t := newTable()
 	for _, row := range [][2]string{
-		{"name", name}, {"endpoint", p.Endpoint}, {"access key", p.AccessKeyID}, {"region", p.Region}, {"ca file", p.CAFile}, {"kept in", path},
+		{"name", name},
+		{"endpoint", p.Endpoint},
+		{"access key", p.AccessKeyID},
+		{"region", p.Region},
+		{"ca file", p.CAFile},
+		{"kept in", path},
 	} {
 		t.row(row[0], row[1])
 	}
@@ -197,8 +211,8 @@ func (c *profileSecret) Run(e *env) error {
 
 type profileAliyun struct{ profileName }
 
-// Run prints the command without the secret, which the shell puts in when the command is run: what is printed can be
-// shown to others and kept in a history.
+// Run prints the command without the secret, which the shell puts in when the command is run: what
+// is printed can be shown to others and kept in a history.
 func (c *profileAliyun) Run(e *env) error {
 	_, _, name, p, err := c.find()
 	if err != nil {
@@ -206,7 +220,8 @@ func (c *profileAliyun) Run(e *env) error {
 	}
 	host, plain := strings.CutPrefix(p.Endpoint, "http://")
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "https://"), "/")
-	fmt.Fprintf(e.stdout, "aliyun configure set --profile keyturn-%s --mode AK --access-key-id %s --access-key-secret \"$(keyturn profile secret %s)\" --region %s --endpoint %s\n",
+	fmt.Fprintf(e.stdout, "aliyun configure set --profile keyturn-%s --mode AK --access-key-id %s --access-key-secret "+
+		"\"$(keyturn profile secret %s)\" --region %s --endpoint %s\n",
 		name, p.AccessKeyID, name, cmp.Or(p.Region, "local"), host)
 	switch {
 	case plain:

@@ -48,7 +48,8 @@ func (e *env) readValue(file, prompt string) (sensitive.Value, error) {
 func (e *env) confirm(question string) error {
 	f, ok := e.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return coded{exitUsage, "standard input is not a terminal, so there is no answer; add --yes to answer yes to: " + question}
+		return coded{exitUsage,
+			"standard input is not a terminal, so there is no answer; add --yes to answer yes to: " + question}
 	}
 	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
 	line, err := bufio.NewReader(e.stdin).ReadString('\n')

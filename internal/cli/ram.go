@@ -42,8 +42,8 @@ func (e *env) callUsers(call func(*ram.Client) (any, error), format string, args
 // pageSize is how many rows a list asks for at a time.
 const pageSize = 1000
 
-// everyPage reads a list to its end. read takes in the page at a marker, and returns the marker of the next and whether
-// there is one.
+// everyPage reads a list to its end. read takes in the page at a marker, and returns the marker of
+// the next and whether there is one.
 func everyPage(read func(marker string) (next string, more bool, err error)) error {
 	for marker, more := "", true; more; {
 		var err error
@@ -63,8 +63,8 @@ func (t *table) facts(rows ...[2]string) {
 	}
 }
 
-// policyType finds the type of a policy: the account's own if it has one of that name, else one that comes with the
-// service.
+// policyType finds the type of a policy: the account's own if it has one of that name, else one
+// that comes with the service.
 func policyType(e *env, client *ram.Client, name string) (string, error) {
 	_, err := client.GetPolicy(e.ctx, &ram.PolicyRequest{PolicyName: name, PolicyType: ram.TypeCustom})
 	switch {
@@ -77,7 +77,9 @@ func policyType(e *env, client *ram.Client, name string) (string, error) {
 }
 
 // policyOf attaches a policy or detaches it, and prints the result: done is "attached to user app".
-func (e *env) policyOf(policy, done string, change func(client *ram.Client, kind string) (*ram.EmptyResponse, error)) error {
+func (e *env) policyOf(
+	policy, done string, change func(client *ram.Client, kind string) (*ram.EmptyResponse, error),
+) error {
 	client, err := e.users()
 	if err != nil {
 		return err

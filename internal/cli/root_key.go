@@ -15,7 +15,7 @@ const statusEvery = 500 * time.Millisecond
 type rootKeyCommand struct {
 	globals
 	Status  rootKeyStatus  `cmd:"" help:"Show which root key is in use, and whether a rotation is under way."`
-	Rotate  rootKeyRotate  `cmd:"" help:"Replace the root key, the key of the records and the versions of the master keys."`
+	Rotate  rootKeyRotate  `cmd:"" help:"Replace the root key, the record key and the master key versions."`
 	Prepare rootKeyPrepare `cmd:"" help:"Add a new root key to a key file, for the nodes of a cluster."`
 }
 
@@ -40,7 +40,9 @@ func (e *env) print(out *kms.RootKeyResponse) error {
 	t := newTable()
 	t.facts([][2]string{
 		{"root key", out.RootKeyID}, {"state", out.RotationState}, {"started", when(out.StartedAt)},
-		{"former root key", out.FormerRootKeyID}, {"next root key", out.NextRootKeyID}, {"record key", fmt.Sprint("generation ", out.RecordKeyGeneration)},
+		{"former root key", out.FormerRootKeyID},
+		{"next root key", out.NextRootKeyID},
+		{"record key", fmt.Sprint("generation ", out.RecordKeyGeneration)},
 	}...)
 	return t.write(e.stdout)
 }
@@ -64,7 +66,8 @@ func (c *rootKeyRotate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(e.stderr, "Backups made until now need the former root key: keep its copy with them.\nCopy the new root key (DATA_DIR/root.key, or what root-key-file or root-key-env names) to another place now.")
+	fmt.Fprintln(e.stderr, "Backups made until now need the former root key: keep its copy with them.\nCopy the new "+
+		"root key (DATA_DIR/root.key, or what root-key-file or root-key-env names) to another place now.")
 	end := time.NewTimer(c.Timeout)
 	defer end.Stop()
 	tick := time.NewTicker(statusEvery)
@@ -88,7 +91,8 @@ type rootKeyPrepare struct {
 	File string `arg:"" help:"The root key file." type:"existingfile"`
 }
 
-// Run works on the file alone: the nodes of a cluster read it again when they need a key that they do not have.
+// Run works on the file alone: the nodes of a cluster read it again when they need a key that they
+// do not have.
 func (c *rootKeyPrepare) Run(e *env) error {
 	f := root.File{Path: c.File}
 	ring, err := f.Load(false)
@@ -97,7 +101,8 @@ func (c *rootKeyPrepare) Run(e *env) error {
 	}
 	keys := ring.Keys()
 	if len(keys) > 1 {
-		return fmt.Errorf("%s holds %d root keys already: copy it to every node, then run keyturn root-key rotate", c.File, len(keys))
+		return fmt.Errorf("%s holds %d root keys already: copy it to every node, then run keyturn root-key rotate", c.File,
+			len(keys))
 	}
 	next, err := root.Generate(f.Name())
 	if err != nil {
@@ -106,6 +111,7 @@ func (c *rootKeyPrepare) Run(e *env) error {
 	if err := f.Keep(append(keys, next)); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s has the new root key %s beside %s. Copy the file to every node, then run keyturn root-key rotate.\n", c.File, next.ID(), keys[0].ID())
+	_, err = fmt.Fprintf(e.stdout, "%s has the new root key %s beside %s. Copy the file to every node, then run keyturn "+
+		"root-key rotate.\n", c.File, next.ID(), keys[0].ID())
 	return err
 }

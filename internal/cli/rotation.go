@@ -9,19 +9,19 @@ import (
 type rotationCommand struct {
 	globals
 	List      rotationList      `cmd:"" help:"List the rotations of all secrets that the service rotates."`
-	Status    rotationStatus    `cmd:"" help:"Show the state of a rotation, what it waits for, and when the next one is due."`
-	Configure rotationConfigure `cmd:"" help:"Set how a secret is rotated, replacing earlier settings. It rotates nothing."`
+	Status    rotationStatus    `cmd:"" help:"Show the state of a rotation and when the next one is due."`
+	Configure rotationConfigure `cmd:"" help:"Set how a secret is rotated, replacing earlier settings."`
 	Detach    rotationDetach    `cmd:"" help:"Return a Generic secret to its producer: it is no longer rotated."`
 	Rotate    rotationRotate    `cmd:"" help:"Replace the credential of a secret."`
 	Rehearse  rotationRehearse  `cmd:"" help:"Perform a rotation without the promotion, and undo it."`
-	Emergency rotationEmergency `cmd:"" help:"Replace a credential that may have leaked: the old one stops working at once."`
+	Emergency rotationEmergency `cmd:"" help:"Replace a leaked credential: the old one stops working at once."`
 	EndGrace  rotationEndGrace  `cmd:"" help:"Retire the previous credential now."`
 	Undo      rotationUndo      `cmd:"" help:"Make the previous credential current again during its grace period."`
-	Cancel    rotationCancel    `cmd:"" help:"End a rotation whose candidate is not at the target, such as one that waits for a target which cannot be reached."`
+	Cancel    rotationCancel    `cmd:"" help:"End a rotation whose candidate is not at the target."`
 	Pause     rotationPause     `cmd:"" help:"Stop new rotations: of a secret, at a target, or all."`
 	Resume    rotationResume    `cmd:"" help:"Permit rotations again."`
-	Probe     rotationProbe     `cmd:"" help:"Check now that targets accept the credentials in use, for example after a store was restored."`
-	Repair    rotationRepair    `cmd:"" help:"Explain a quarantine and what can be done; do it with --probe, --apply or --adopt."`
+	Probe     rotationProbe     `cmd:"" help:"Check now that targets accept the credentials in use."`
+	Repair    rotationRepair    `cmd:"" help:"Explain a quarantine; end it with --probe, --apply or --adopt."`
 }
 
 type rotationList struct {
@@ -61,22 +61,30 @@ func (c *rotationList) Run(e *env) error {
 
 type rotationConfigure struct {
 	Name          string `arg:"" help:"Name or ARN of the secret."`
-	Target        string `help:"Target of a Generic secret; managed secrets name theirs in ExtendedConfig." placeholder:"NAME"`
-	Strategy      string `help:"single, overlap or double; if left out, what the type asks for, or the target's best." enum:",single,overlap,double" default:""`
+	Target        string `help:"Target of a Generic secret; others name theirs in ExtendedConfig." placeholder:"NAME"`
+	Strategy      string `help:"${enum} (by type and target)." enum:",single,overlap,double" default:""`
 	Account       string `help:"Account whose credential a value is that is not a JSON object." placeholder:"NAME"`
 	CloneAccount  string `help:"Second account for the strategy double." placeholder:"NAME"`
 	AccountMember string `help:"Member of the JSON value that holds the account." placeholder:"MEMBER"`
 	SecretMember  string `help:"Member of the JSON value that holds the credential." placeholder:"MEMBER"`
 	Interval      string `help:"Rotate this often, such as 30d." placeholder:"DURATION"`
-	Cron          string `help:"Rotate at these times: five fields, or @daily, @weekly, @monthly." placeholder:"EXPRESSION"`
+	Cron          string `help:"Rotate then: five fields, or @daily, @weekly, @monthly." placeholder:"EXPRESSION"`
 	Manual        bool   `help:"Plan no rotations although --interval or --cron is given."`
 	TimeZone      string `help:"Time zone of cron, window and blackouts (UTC)." placeholder:"Area/City"`
 	Window        string `help:"When a rotation may begin, such as 'Sat,Sun 22:00-02:00'." placeholder:"WINDOW"`
 	Blackouts     string `help:"Days without rotations, such as 2026-12-24..2027-01-02,2027-03-31." placeholder:"DAYS"`
-	Grace         string `help:"How long the previous credential works after a rotation at least, such as 2h; 0s retires it at once." placeholder:"DURATION"`
-	GraceLimit    string `help:"How long it works at most while a consumer still holds it, such as 12h; to wait for no consumer, set it no longer than the grace." placeholder:"DURATION"`
+	Grace         string `help:"How long the previous credential works at least, such as 2h." placeholder:"DURATION"`
+	GraceLimit    string `help:"How long it works at most while a consumer holds it." placeholder:"DURATION"`
 	Group         string `help:"Set of secrets that do not rotate close together; with --group-gap." placeholder:"NAME"`
 	GroupGap      string `help:"Time between rotations in the group, such as 30m." placeholder:"DURATION"`
+}
+
+// Help explains what the flags have no room for.
+func (*rotationConfigure) Help() string {
+	return "The previous credential works for --grace after a rotation; 0s retires it at once. While a consumer " +
+		"still holds it, it works longer, up to --grace-limit. To wait for no consumer, set --grace-limit no longer " +
+		"than --grace.\n\n" +
+		"Without --strategy, the type of the secret decides, or the target's best strategy is used."
 }
 
 func (c *rotationConfigure) Run(e *env) error {
@@ -85,10 +93,23 @@ func (c *rotationConfigure) Run(e *env) error {
 		return err
 	}
 	out, err := client.ConfigureRotation(e.ctx, &kms.ConfigureRotationRequest{
-		SecretName: c.Name, TargetName: c.Target, Strategy: c.Strategy, AccountName: c.Account, CloneAccountName: c.CloneAccount,
-		AccountMember: c.AccountMember, SecretMember: c.SecretMember, EnableAutomaticRotation: !c.Manual && c.Interval+c.Cron != "",
-		RotationInterval: c.Interval, Cron: c.Cron, TimeZone: c.TimeZone, Window: c.Window, Blackouts: c.Blackouts,
-		GracePeriod: c.Grace, GraceLimit: c.GraceLimit, Group: c.Group, GroupGap: c.GroupGap,
+		SecretName:              c.Name,
+		TargetName:              c.Target,
+		Strategy:                c.Strategy,
+		AccountName:             c.Account,
+		CloneAccountName:        c.CloneAccount,
+		AccountMember:           c.AccountMember,
+		SecretMember:            c.SecretMember,
+		EnableAutomaticRotation: !c.Manual && c.Interval+c.Cron != "",
+		RotationInterval:        c.Interval,
+		Cron:                    c.Cron,
+		TimeZone:                c.TimeZone,
+		Window:                  c.Window,
+		Blackouts:               c.Blackouts,
+		GracePeriod:             c.Grace,
+		GraceLimit:              c.GraceLimit,
+		Group:                   c.Group,
+		GroupGap:                c.GroupGap,
 	})
 	if err != nil {
 		return err

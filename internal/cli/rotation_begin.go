@@ -11,12 +11,14 @@ import (
 // begin are the arguments of a command that asks for a rotation.
 type begin struct {
 	Name string `arg:"" help:"Name or ARN of the secret."`
-	ID   string `name:"version-id" help:"Identifier of the new version; with the same one the command may be repeated. A random one if left out." placeholder:"ID"`
+	ID   string `name:"version-id" help:"ID of the new version, to repeat the command safely (random)." placeholder:"ID"`
 	following
 }
 
 // run asks for a rotation and, if that is wanted, follows it to its end.
-func (c *begin) run(e *env, ask func(*kms.Client, *kms.VersionedRequest) (*kms.RotateSecretResponse, error), end verdictOf, text string) error {
+func (c *begin) run(
+	e *env, ask func(*kms.Client, *kms.VersionedRequest) (*kms.RotateSecretResponse, error), end verdictOf, text string,
+) error {
 	client, err := e.connect()
 	if err != nil {
 		return err
@@ -52,7 +54,8 @@ type rotationRehearse struct {
 func (c *rotationRehearse) Run(e *env) error {
 	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		return client.RehearseRotation(e.ctx, in)
-	}, rehearsed, "The rehearsal of a rotation of %s, as version %s, is asked for; keyturn rotation status shows how it goes.")
+	}, rehearsed, "The rehearsal of a rotation of %s, as version %s, is asked for; keyturn rotation status shows how it "+
+		"goes.")
 }
 
 type rotationEmergency struct {
@@ -70,11 +73,17 @@ func (c *rotationEmergency) Run(e *env) error {
 		}
 	}
 	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
-		out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{SecretName: in.SecretName, VersionID: in.VersionID})
+		out, err := client.EmergencyRotation(e.ctx,
+			&kms.EmergencyRotationRequest{SecretName: in.SecretName, VersionID: in.VersionID})
 		if err != nil {
 			return nil, err
 		}
-		return &kms.RotateSecretResponse{ARN: out.ARN, SecretName: out.SecretName, VersionID: out.VersionID, RequestID: out.RequestID}, nil
+		return &kms.RotateSecretResponse{
+			ARN:        out.ARN,
+			SecretName: out.SecretName,
+			VersionID:  out.VersionID,
+			RequestID:  out.RequestID,
+		}, nil
 	}, retired, "The emergency rotation of %s to version %s is asked for; keyturn rotation status shows how it goes.")
 }
 
@@ -84,7 +93,11 @@ func (c *rotationEmergency) warn(e *env) error {
 	if err != nil {
 		return err
 	}
-	out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{SecretName: c.Name, VersionID: c.ID, DryRun: true})
+	out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{
+		SecretName: c.Name,
+		VersionID:  c.ID,
+		DryRun:     true,
+	})
 	if err != nil {
 		return err
 	}
@@ -118,7 +131,8 @@ type rotationEndGrace struct {
 
 func (c *rotationEndGrace) Run(e *env) error {
 	if !c.Yes {
-		if err := e.confirm(fmt.Sprintf("Retire the previous credential of %s now, even if it is still used?", c.Name)); err != nil {
+		if err := e.confirm(fmt.Sprintf("Retire the previous credential of %s now, even if it is still used?",
+			c.Name)); err != nil {
 			return err
 		}
 	}
@@ -130,7 +144,8 @@ func (c *rotationEndGrace) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "The previous credential of %s is being retired; keyturn rotation status shows when that is done.", c.Name)
+	return e.done(out, "The previous credential of %s is being retired; keyturn rotation status shows when that is done.",
+		c.Name)
 }
 
 type rotationUndo struct {
@@ -146,7 +161,8 @@ func (c *rotationUndo) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "The previous credential of %s becomes current again once a login with it succeeds; keyturn rotation status shows when.", c.Name)
+	return e.done(out, "The previous credential of %s becomes current again once a login with it succeeds; keyturn "+
+		"rotation status shows when.", c.Name)
 }
 
 type rotationCancel struct {
@@ -165,7 +181,8 @@ func (c *rotationCancel) Run(e *env) error {
 	case out.State == kms.RotationStateQuarantined:
 		return e.done(out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
 	case out.State != kms.RotationStateAbandoned:
-		return e.done(out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status shows when that is done.", out.SecretName)
+		return e.done(out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status "+
+			"shows when that is done.", out.SecretName)
 	}
 	return e.done(out, "The rotation of %s is cancelled; the credential in use is untouched.", out.SecretName)
 }

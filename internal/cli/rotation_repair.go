@@ -14,7 +14,7 @@ type rotationRepair struct {
 	Name  string `arg:"" help:"Name or ARN of the secret."`
 	Probe bool   `help:"Ask the target again which credential it accepts."`
 	Apply bool   `help:"Give the target the stored credential again."`
-	Adopt string `help:"Take the credential of the value in this file, which the target accepts, into the current value; - for standard input or a prompt." placeholder:"FILE"`
+	Adopt string `help:"File with a value that the target accepts, to be adopted; - for stdin." placeholder:"FILE"`
 	ID    string `name:"version-id" help:"Identifier of the adopted version; a random one if left out." placeholder:"ID"`
 	Yes   bool   `help:"Do not ask." short:"y"`
 	following
@@ -35,7 +35,8 @@ func (c *rotationRepair) Run(e *env) error {
 		return c.explain(e, client)
 	case "apply":
 		if !c.Yes {
-			if err := e.confirm(fmt.Sprintf("Give the target the stored credential of %s, over what it has now?", c.Name)); err != nil {
+			if err := e.confirm(fmt.Sprintf("Give the target the stored credential of %s, over what it has now?",
+				c.Name)); err != nil {
 				return err
 			}
 		}
@@ -54,9 +55,18 @@ func (c *rotationRepair) Run(e *env) error {
 	case action == "adopt":
 		return e.done(out, "Version %s of %s is current; the target accepts it.", out.CandidateVersionID, out.SecretName)
 	case !c.Wait:
-		return e.done(out, "The repair of %s has begun; keyturn rotation status %s shows how it goes.", out.SecretName, out.SecretName)
+		return e.done(out, "The repair of %s has begun; keyturn rotation status %s shows how it goes.", out.SecretName,
+			out.SecretName)
 	}
-	f := &follower{env: e, client: client, secret: out.SecretName, id: out.RotationID, named: true, told: len(out.Steps), verdict: mended}
+	f := &follower{
+		env:     e,
+		client:  client,
+		secret:  out.SecretName,
+		id:      out.RotationID,
+		named:   true,
+		told:    len(out.Steps),
+		verdict: mended,
+	}
 	return f.follow(c.Timeout)
 }
 

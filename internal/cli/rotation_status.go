@@ -43,7 +43,15 @@ func (c *rotationStatus) Run(e *env) error {
 	if err != nil || !c.Watch || !r.InProgress && e.json() {
 		return err
 	}
-	f := &follower{env: e, client: client, secret: r.SecretName, told: len(r.Steps), last: r, verdict: watched, out: e.stdout}
+	f := &follower{
+		env:     e,
+		client:  client,
+		secret:  r.SecretName,
+		told:    len(r.Steps),
+		last:    r,
+		verdict: watched,
+		out:     e.stdout,
+	}
 	return f.follow(c.Timeout)
 }
 
@@ -117,8 +125,8 @@ func credentialText(r *kms.DescribeRotationResponse) string {
 	return credentialWord(r.CredentialState) + ", as the target said at " + when(r.ProbeTime)
 }
 
-// credentialWord returns a credential state in words. It is unknown until the target has been asked: after
-// a promotion, a restore or a change of settings.
+// credentialWord returns a credential state in words. It is unknown until the target has been
+// asked: after a promotion, a restore or a change of settings.
 func credentialWord(state string) string {
 	if state == "unknown" {
 		return "not probed yet"
@@ -172,16 +180,19 @@ func happened(s kms.RotationStep) string {
 	return text
 }
 
-// verdictOf looks at a rotation: over says that the waiting is, and text why. ok says that it went as asked.
+// verdictOf looks at a rotation: over says that the waiting is, and text why. ok says that it went
+// as asked.
 type verdictOf func(r *kms.DescribeRotationResponse) (over, ok bool, text string)
 
 // failedEnd is the verdict on what ended without a change.
 func failedEnd(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	switch r.State {
 	case kms.RotationStateAbandoned:
-		return true, false, fmt.Sprintf("The rotation of %s was given up; the credential in use is untouched. %s", r.SecretName, r.Reason)
+		return true, false, fmt.Sprintf("The rotation of %s was given up; the credential in use is untouched. %s",
+			r.SecretName, r.Reason)
 	case kms.RotationStateQuarantined:
-		return true, false, fmt.Sprintf("The rotation of %s needs an operator: keyturn rotation repair %s explains. %s", r.SecretName, r.SecretName, r.Reason)
+		return true, false, fmt.Sprintf("The rotation of %s needs an operator: keyturn rotation repair %s explains. %s",
+			r.SecretName, r.SecretName, r.Reason)
 	}
 	return false, false, ""
 }
@@ -200,14 +211,16 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 // retired is the end of an emergency: what has leaked is useless.
 func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	if r.State == kms.RotationStateDone && !r.PromoteTime.IsZero() {
-		return true, true, fmt.Sprintf("Version %s of %s is current since %s, and the former credential is useless.", r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
+		return true, true, fmt.Sprintf("Version %s of %s is current since %s, and the former credential is useless.",
+			r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
 	}
 	return failedEnd(r)
 }
 
 func rehearsed(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	if r.State == kms.RotationStateDone {
-		return true, true, fmt.Sprintf("Target %s took a new credential for %s, a login with it succeeded, and it was taken back. A rotation would work.", r.TargetName, r.SecretName)
+		return true, true, fmt.Sprintf("Target %s took a new credential for %s, a login with it succeeded, and it was "+
+			"taken back. A rotation would work.", r.TargetName, r.SecretName)
 	}
 	if over, ok, text = failedEnd(r); r.State == kms.RotationStateAbandoned {
 		text = fmt.Sprintf("A rotation of %s would not work; the credential in use is untouched. %s", r.SecretName, r.Reason)
@@ -246,7 +259,8 @@ type follower struct {
 	last *kms.DescribeRotationResponse
 }
 
-// follow waits for at most that long. A server that does not answer for a while is asked again; a refusal ends it.
+// follow waits for at most that long. A server that does not answer for a while is asked again; a
+// refusal ends it.
 func (f *follower) follow(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(f.ctx, timeout)
 	defer cancel()
@@ -305,9 +319,14 @@ func (f *follower) report(r *kms.DescribeRotationResponse, ok bool, text string)
 	return nil
 }
 
-// elsewhere is for a record that is of another rotation: ours waits for the end of that one, or was made before it.
+// elsewhere is for a record that is of another rotation: ours waits for the end of that one, or was
+// made before it.
 func (f *follower) elsewhere(ctx context.Context) (over bool, err error) {
-	list, err := f.client.ListSecretVersionIds(ctx, &kms.ListSecretVersionIdsRequest{SecretName: f.secret, IncludeDeprecated: true, PageSize: 100})
+	list, err := f.client.ListSecretVersionIds(ctx, &kms.ListSecretVersionIdsRequest{
+		SecretName:        f.secret,
+		IncludeDeprecated: true,
+		PageSize:          100,
+	})
 	if err != nil {
 		return false, nil // asked again until the time is over
 	}
@@ -315,14 +334,17 @@ func (f *follower) elsewhere(ctx context.Context) (over bool, err error) {
 		switch labels := strings.Join(v.VersionStages, ", "); {
 		case v.VersionID != f.id:
 		case slices.Contains(v.VersionStages, kms.StageCurrent), slices.Contains(v.VersionStages, kms.StagePrevious):
-			_, err := fmt.Fprintf(f.stdout, "Version %s of %s was made by an earlier rotation, at %s: %s.\n", f.id, f.secret, when(v.CreateTime), labels)
+			_, err := fmt.Fprintf(f.stdout, "Version %s of %s was made by an earlier rotation, at %s: %s.\n", f.id, f.secret,
+				when(v.CreateTime), labels)
 			return true, err
 		default:
-			return true, fmt.Errorf("version %s of %s was made by an earlier rotation, at %s, and is not in use", f.id, f.secret, when(v.CreateTime))
+			return true, fmt.Errorf("version %s of %s was made by an earlier rotation, at %s, and is not in use", f.id, f.secret,
+				when(v.CreateTime))
 		}
 	}
 	if f.last != nil {
-		return true, fmt.Errorf("another rotation of %s has begun since; keyturn rotation status %s shows it", f.secret, f.secret)
+		return true, fmt.Errorf("another rotation of %s has begun since; keyturn rotation status %s shows it", f.secret,
+			f.secret)
 	}
 	return false, nil
 }
@@ -353,7 +375,8 @@ func (f *follower) late(timeout time.Duration, err error) error {
 	case f.last == nil && err != nil:
 		return fmt.Errorf("the server has not answered within %s: %w", timeout, err)
 	case f.last == nil:
-		return fmt.Errorf("after %s it waits for the end of another rotation of %s; it goes on by itself, keyturn rotation status %s shows how", timeout, f.secret, f.secret)
+		return fmt.Errorf("after %s it waits for the end of another rotation of %s; it goes on by itself, keyturn rotation "+
+			"status %s shows how", timeout, f.secret, f.secret)
 	}
 	text := fmt.Sprintf("after %s it waits for %s", timeout, f.last.WaitsFor)
 	if f.last.Reason != "" {

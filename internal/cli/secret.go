@@ -18,7 +18,7 @@ type secretCommand struct {
 	List      secretList      `cmd:"" help:"List secrets."`
 	Show      secretShow      `cmd:"" help:"Show what is known of a secret, without its value."`
 	Get       secretGet       `cmd:"" help:"Print the value of a secret."`
-	Put       secretPut       `cmd:"" help:"Store a new version from standard input or a file; makes the secret if there is none."`
+	Put       secretPut       `cmd:"" help:"Store a new version, from standard input or a file; creates a missing secret."`
 	Versions  secretVersions  `cmd:"" help:"List the versions of a secret."`
 	Stage     secretStage     `cmd:"" help:"Move or remove a stage label."`
 	Consumers secretConsumers `cmd:"" help:"List who uses a secret, and which version."`
@@ -121,13 +121,18 @@ type secretGet struct {
 	File  string `help:"Write the value to a new file of mode 0600 instead of standard output." placeholder:"PATH"`
 }
 
-// Run prints the value and nothing else, so that a shell can take it; a newline follows only on a terminal.
+// Run prints the value and nothing else, so that a shell can take it; a newline follows only on a
+// terminal.
 func (c *secretGet) Run(e *env) error {
 	client, err := e.connect()
 	if err != nil {
 		return err
 	}
-	s, err := client.GetSecretValue(e.ctx, &kms.GetSecretValueRequest{SecretName: c.Name, VersionStage: c.Stage, VersionID: c.ID})
+	s, err := client.GetSecretValue(e.ctx, &kms.GetSecretValueRequest{
+		SecretName:   c.Name,
+		VersionStage: c.Stage,
+		VersionID:    c.ID,
+	})
 	switch {
 	case err != nil:
 		return err
@@ -155,15 +160,15 @@ func writeNew(path string, value sensitive.Value) error {
 
 type secretPut struct {
 	Name        string   `arg:"" help:"Name of the secret."`
-	File        string   `help:"Read the value from this file instead of standard input." placeholder:"PATH" type:"existingfile"`
+	File        string   `help:"File with the value, instead of standard input." placeholder:"PATH" type:"existingfile"`
 	ID          string   `name:"version-id" help:"Identifier of the new version; a random one if left out."`
 	Stage       []string `help:"Label of the new version instead of ACSCurrent; may be repeated." placeholder:"LABEL"`
 	Binary      bool     `help:"The value is binary; by convention it is Base64 text."`
 	Description string   `help:"Description of a new secret."`
 }
 
-// Run stores a version, and makes the secret when there is none. One newline at the end of typed or piped text is not
-// part of the value; a file is taken as it is.
+// Run stores a version, and makes the secret when there is none. One newline at the end of typed or
+// piped text is not part of the value; a file is taken as it is.
 func (c *secretPut) Run(e *env) error {
 	value, err := e.readValue(c.File, "Value: ")
 	if err != nil {
@@ -181,7 +186,11 @@ func (c *secretPut) Run(e *env) error {
 		kind = kms.DataBinary
 	}
 	put, err := client.PutSecretValue(e.ctx, &kms.PutSecretValueRequest{
-		SecretName: c.Name, SecretData: value, VersionID: c.ID, SecretDataType: kind, VersionStages: c.Stage,
+		SecretName:     c.Name,
+		SecretData:     value,
+		VersionID:      c.ID,
+		SecretDataType: kind,
+		VersionStages:  c.Stage,
 	})
 	if errors.Is(err, kms.ErrResourceNotFound) && len(c.Stage) == 0 {
 		return c.create(e, client, value, kind)
@@ -192,13 +201,18 @@ func (c *secretPut) Run(e *env) error {
 	case e.json():
 		return printResponse(e.stdout, put)
 	}
-	fmt.Fprintf(e.stdout, "Stored version %s of %s: %s.\n", put.VersionID, put.SecretName, strings.Join(put.VersionStages, ", "))
+	fmt.Fprintf(e.stdout, "Stored version %s of %s: %s.\n", put.VersionID, put.SecretName,
+		strings.Join(put.VersionStages, ", "))
 	return nil
 }
 
 func (c *secretPut) create(e *env, client *kms.Client, value sensitive.Value, kind string) error {
 	made, err := client.CreateSecret(e.ctx, &kms.CreateSecretRequest{
-		SecretName: c.Name, SecretData: value, VersionID: c.ID, SecretDataType: kind, Description: c.Description,
+		SecretName:     c.Name,
+		SecretData:     value,
+		VersionID:      c.ID,
+		SecretDataType: kind,
+		Description:    c.Description,
 	})
 	switch {
 	case err != nil:
@@ -220,7 +234,11 @@ func (c *secretVersions) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	list, err := client.ListSecretVersionIds(e.ctx, &kms.ListSecretVersionIdsRequest{SecretName: c.Name, IncludeDeprecated: c.All, PageSize: 100})
+	list, err := client.ListSecretVersionIds(e.ctx, &kms.ListSecretVersionIdsRequest{
+		SecretName:        c.Name,
+		IncludeDeprecated: c.All,
+		PageSize:          100,
+	})
 	switch {
 	case err != nil:
 		return err
@@ -247,7 +265,10 @@ func (c *secretStage) Run(e *env) error {
 		return err
 	}
 	out, err := client.UpdateSecretVersionStage(e.ctx, &kms.UpdateSecretVersionStageRequest{
-		SecretName: c.Name, VersionStage: c.Label, MoveToVersion: c.To, RemoveFromVersion: c.From,
+		SecretName:        c.Name,
+		VersionStage:      c.Label,
+		MoveToVersion:     c.To,
+		RemoveFromVersion: c.From,
 	})
 	switch {
 	case err != nil:
@@ -292,7 +313,8 @@ func (c *secretDelete) Run(e *env) error {
 	case c.Now:
 		fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
 	default:
-		fmt.Fprintf(e.stdout, "%s will be deleted at %s; keyturn secret restore %s cancels it.\n", out.SecretName, when(out.PlannedDeleteTime), out.SecretName)
+		fmt.Fprintf(e.stdout, "%s will be deleted at %s; keyturn secret restore %s cancels it.\n", out.SecretName,
+			when(out.PlannedDeleteTime), out.SecretName)
 	}
 	return nil
 }

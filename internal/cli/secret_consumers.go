@@ -53,7 +53,8 @@ func printConsumers(w io.Writer, list []kms.SecretConsumer) error {
 		if u.Behind {
 			behind = "yes"
 		}
-		t.row(u.Consumer, u.Principal, u.Source, u.VersionID, u.OldestVersionID, behind, map[string]string{kms.EvidenceAcknowledged: "its word", kms.EvidenceInferred: "its reads"}[u.Evidence], when(u.LastSeen))
+		evidence := map[string]string{kms.EvidenceAcknowledged: "its word", kms.EvidenceInferred: "its reads"}[u.Evidence]
+		t.row(u.Consumer, u.Principal, u.Source, u.VersionID, u.OldestVersionID, behind, evidence, when(u.LastSeen))
 	}
 	return t.write(w)
 }

@@ -26,7 +26,8 @@ func (c *serveCommand) Run(e *env) error {
 	return serve(e, set.Config)
 }
 
-// serve runs the server until ctx ends. It prints on standard output how to go on after a first run.
+// serve runs the server until ctx ends. It prints on standard output how to go on after a first
+// run.
 func serve(e *env, config server.Config) error {
 	node, err := server.New(e.ctx, config)
 	if err != nil {
@@ -83,8 +84,10 @@ Next:
 
 `, admin.AccountID, path, admin.AccessKeyID, secret, path)
 	if key := config.RootKey; key == nil {
-		fmt.Fprintf(e.stdout, "Keep a copy of the root key %s in another place: without it the store cannot be read.\n", filepath.Join(config.DataDir, "root.key"))
+		fmt.Fprintf(e.stdout, "Keep a copy of the root key %s in another place: without it the store cannot be read.\n",
+			filepath.Join(config.DataDir, "root.key"))
 	} else {
-		fmt.Fprintf(e.stdout, "Keep a copy of the root key (%s) in another place: without it the store cannot be read.\n", key.Name())
+		fmt.Fprintf(e.stdout, "Keep a copy of the root key (%s) in another place: without it the store cannot be read.\n",
+			key.Name())
 	}
 }

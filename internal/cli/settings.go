@@ -19,13 +19,14 @@ import (
 
 // clientVariables are the variables that are not settings of the server.
 var clientVariables = []string{
-	command.ProfileVariable, "KEYTURN_ENDPOINT", "KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN",
+	command.ProfileVariable, "KEYTURN_ENDPOINT",
+	"KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN",
 	"KEYTURN_CA_FILE", "KEYTURN_INSECURE_HTTP", "KEYTURN_CONFIG_DIR",
 	"KEYTURN_ROOT_KEY", "KEYTURN_ROOT_KEY" + root.Additional,
 }
 
-// foreignVariable reports whether a variable is not a setting of the server: one of a client, or one
-// that Kubernetes sets for a service of the name keyturn.
+// foreignVariable reports whether a variable is not a setting of the server: one of a client, or
+// one that Kubernetes sets for a service of the name keyturn.
 func foreignVariable(variable string) bool {
 	kubernetes := strings.TrimPrefix(variable, settings.Prefix)
 	return slices.Contains(clientVariables, variable) ||

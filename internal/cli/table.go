@@ -41,7 +41,8 @@ func when(t time.Time) string {
 	return t.UTC().Format(wire.TimeFormat)
 }
 
-// printResponse prints a response as the API's own JSON, indented and with sorted members, as the official CLI does.
+// printResponse prints a response as the API's own JSON, indented and with sorted members, as the
+// official CLI does.
 func printResponse(w io.Writer, response any) error {
 	return printJSON(w, wire.AppendJSON(nil, response))
 }

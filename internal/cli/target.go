@@ -15,7 +15,7 @@ type targetCommand struct {
 	List   targetList   `cmd:"" help:"List targets."`
 	Show   targetShow   `cmd:"" help:"Show a target with its configuration."`
 	Update targetUpdate `cmd:"" help:"Change the settings of a target that are named; the others stay."`
-	Test   targetTest   `cmd:"" help:"Log in once as the administrator, or with a secret's credential. Exits with 1 when that fails."`
+	Test   targetTest   `cmd:"" help:"Log in once, as the administrator or with a secret. Exits with 1 on failure."`
 	Pause  targetPause  `cmd:"" help:"Stop new rotations at a target; those under way are finished."`
 	Resume targetResume `cmd:"" help:"Permit rotations again."`
 	Remove targetRemove `cmd:"" help:"Forget a target; nothing is changed there."`
@@ -38,12 +38,20 @@ func (c *targetTest) triesTLS(e *env, client *kms.Client) bool {
 }
 
 type targetAdd struct {
-	Name        string   `arg:"" help:"Name of the target; managed secrets name it as DBInstanceId, InstanceId or DBClusterId."`
+	Name        string   `arg:"" help:"Name of the target, as DBInstanceId and the like name it."`
 	Kind        string   `required:"" help:"Kind of system, such as postgresql."`
 	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
 	Description string   `help:"What the target is."`
-	Account     []string `help:"Account policy: accounts that rotations may change, with * for any characters; repeat for more. None allows every ordinary account; a privileged one must be named exactly." placeholder:"PATTERN" sep:"none"`
+	Account     []string `help:"Accounts that may be rotated (all ordinary ones)." placeholder:"PATTERN" sep:"none"`
 	targetSettings
+}
+
+// Help explains what the flags have no room for.
+func (*targetAdd) Help() string {
+	return "--account names an account that rotations may change, with * for any characters; repeat it for more. " +
+		"Without it they may change every ordinary account. A privileged account must be named exactly.\n\n" +
+		"--set takes a setting of the kind: JSON, or else text. Names within an object are joined by a dot. " +
+		"--tls-ca sets tls.ca: the authorities to trust instead of the machine's."
 }
 
 func (c *targetAdd) Run(e *env) error {
@@ -56,7 +64,12 @@ func (c *targetAdd) Run(e *env) error {
 		return err
 	}
 	out, err := client.RegisterTarget(e.ctx, &kms.RegisterTargetRequest{
-		TargetName: c.Name, Kind: c.Kind, Config: config, AdminSecretName: c.AdminSecret, Description: c.Description, Accounts: c.Account,
+		TargetName:      c.Name,
+		Kind:            c.Kind,
+		Config:          config,
+		AdminSecretName: c.AdminSecret,
+		Description:     c.Description,
+		Accounts:        c.Account,
 	})
 	if err != nil {
 		return err
@@ -122,8 +135,17 @@ func (c *targetShow) Run(e *env) error {
 	}
 	t := newTable()
 	for _, row := range [][2]string{
-		{"name", g.TargetName}, {"arn", g.ARN}, {"kind", g.Kind}, {"state", pausedWord(g.Paused)}, {"administrator", g.AdminSecretName},
-		{"id", g.TargetID}, {"accounts", accountPolicy(g.Accounts)}, {"strategies", strings.Join(g.Strategies, ", ")}, {"description", g.Description}, {"created", when(g.CreateTime)}, {"updated", when(g.UpdateTime)},
+		{"name", g.TargetName},
+		{"arn", g.ARN},
+		{"kind", g.Kind},
+		{"state", pausedWord(g.Paused)},
+		{"administrator", g.AdminSecretName},
+		{"id", g.TargetID},
+		{"accounts", accountPolicy(g.Accounts)},
+		{"strategies", strings.Join(g.Strategies, ", ")},
+		{"description", g.Description},
+		{"created", when(g.CreateTime)},
+		{"updated", when(g.UpdateTime)},
 	} {
 		if row[1] != "" {
 			t.row(row[0], row[1])
@@ -147,25 +169,32 @@ type targetUpdate struct {
 	Name        string   `arg:"" help:"Name of the target."`
 	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
 	Description *string  `help:"What the target is."`
-	Account     []string `help:"Replace the account policy: accounts that rotations may change; repeat for more, * for every ordinary account." placeholder:"PATTERN" sep:"none"`
+	Account     []string `help:"New policy of accounts that may be rotated." placeholder:"PATTERN" sep:"none"`
 	Unset       []string `help:"A setting to leave to its default again." placeholder:"KEY" sep:"none"`
 	targetSettings
 }
 
-// Run changes the settings that are named. With --config the file is the whole configuration, as with add.
+// Run changes the settings that are named. With --config the file is the whole configuration, as
+// with add.
 func (c *targetUpdate) Run(e *env) error {
 	client, err := e.connect()
 	if err != nil {
 		return err
 	}
-	in := &kms.UpdateTargetRequest{TargetName: c.Name, AdminSecretName: c.AdminSecret, Description: c.Description, Accounts: c.Account}
+	in := &kms.UpdateTargetRequest{
+		TargetName:      c.Name,
+		AdminSecretName: c.AdminSecret,
+		Description:     c.Description,
+		Accounts:        c.Account,
+	}
 	switch {
 	case c.given() || len(c.Unset) > 0:
 		if in.Config, err = c.changed(e, client); err != nil {
 			return err
 		}
 	case c.AdminSecret == "" && c.Description == nil && len(c.Account) == 0:
-		return coded{exitUsage, "name what to change: --address, --set, --unset, --config, --tls-ca, --tls-off, --admin-secret, --account or --description"}
+		return coded{exitUsage, "name what to change: --address, --set, --unset, --config, --tls-ca, --tls-off, " +
+			"--admin-secret, --account or --description"}
 	}
 	out, err := client.UpdateTarget(e.ctx, in)
 	if err != nil {
@@ -204,7 +233,7 @@ func (c *targetUpdate) changed(e *env, client *kms.Client) (string, error) {
 
 type targetTest struct {
 	Name   string `arg:"" help:"Name of the target."`
-	Secret string `help:"Try the current credential of this secret instead of the administrator's way in." placeholder:"NAME"`
+	Secret string `help:"Secret whose current credential to try instead of the administrator's." placeholder:"NAME"`
 }
 
 func (c *targetTest) Run(e *env) error {
@@ -241,8 +270,8 @@ func (c *targetTest) Run(e *env) error {
 	return coded{exitFailed, ""}
 }
 
-// testVerdict returns the sentence that heads the result of a test, with places for the target and for
-// whom it was tried as.
+// testVerdict returns the sentence that heads the result of a test, with places for the target and
+// for whom it was tried as.
 func testVerdict(out *kms.TestTargetResponse) string {
 	switch {
 	case out.Code == target.CodeEgress:

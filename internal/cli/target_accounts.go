@@ -8,7 +8,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// targetPrepareAccounts turns one login of a target into two of equal rights, for the strategy double.
+// targetPrepareAccounts turns one login of a target into two of equal rights, for the strategy
+// double.
 type targetPrepareAccounts struct {
 	Name     string   `arg:"" help:"Name of the target."`
 	Account  string   `required:"" help:"The login that exists. It keeps its password."`
@@ -18,12 +19,18 @@ type targetPrepareAccounts struct {
 	Apply    bool     `help:"Do it. Otherwise it is shown, and nothing is changed."`
 	Secret   string   `help:"With --apply: the secret to make, with both credentials." placeholder:"NAME"`
 	Version  string   `help:"With --apply: its first version." placeholder:"ID" default:"v1"`
-	Password string   `name:"password-file" help:"File with the password that the login has. With --apply it comes from standard input when this is left out." placeholder:"FILE" type:"path"`
+	Password string   `name:"password-file" help:"Password of the login (standard input)." placeholder:"FILE" type:"path"`
 }
 
 func (c *targetPrepareAccounts) Run(e *env) error {
 	in := &kms.PrepareTargetAccountsRequest{
-		TargetName: c.Name, AccountName: c.Account, CloneAccountName: c.Clone, OwnerName: c.Owner, Databases: c.Database, Apply: c.Apply, SecretName: c.Secret,
+		TargetName:       c.Name,
+		AccountName:      c.Account,
+		CloneAccountName: c.Clone,
+		OwnerName:        c.Owner,
+		Databases:        c.Database,
+		Apply:            c.Apply,
+		SecretName:       c.Secret,
 	}
 	switch {
 	case c.Apply && c.Secret == "":
@@ -74,7 +81,8 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 	}
 	switch {
 	case out.Proven:
-		fmt.Fprintf(e.stdout, "Done, and both logins are shown to be equal. Secret %s has their credentials.\n", out.SecretName)
+		fmt.Fprintf(e.stdout, "Done, and both logins are shown to be equal. Secret %s has their credentials.\n",
+			out.SecretName)
 	case out.Applied:
 		fmt.Fprintf(e.stdout, "Done, but the logins are not equal.\n")
 	default:

@@ -10,12 +10,13 @@ import (
 	"strings"
 )
 
-// targetSettings are the flags that make a configuration. Which settings a kind has, the server knows.
+// targetSettings are the flags that make a configuration. Which settings a kind has, the server
+// knows.
 type targetSettings struct {
 	Address string   `help:"Setting address: host, or host:port, of the system." placeholder:"HOST[:PORT]"`
 	Config  string   `help:"File with the whole configuration, a JSON object; - for standard input." placeholder:"FILE"`
-	Set     []string `help:"A setting of the kind; what is JSON is taken as such, all else as text. Names within an object: tls.server_name=…" placeholder:"KEY=VALUE" sep:"none"`
-	TLSCA   string   `name:"tls-ca" help:"Setting tls.ca: file with the authorities to trust instead of the machine's, PEM." placeholder:"FILE" type:"existingfile"`
+	Set     []string `help:"Setting of the kind, such as tls.server_name=…" placeholder:"KEY=VALUE" sep:"none"`
+	TLSCA   string   `name:"tls-ca" help:"Authorities to trust, PEM." placeholder:"FILE" type:"existingfile"`
 	TLSOff  bool     `name:"tls-off" help:"Setting tls.off: speak without TLS, on a network that is trusted whole."`
 }
 
@@ -82,7 +83,8 @@ func readConfig(e *env, path string) (string, error) {
 	return readLimited(f)
 }
 
-// settingValue takes JSON as what it is, so that numbers, booleans and lists can be given, and all else as text.
+// settingValue takes JSON as what it is, so that numbers, booleans and lists can be given, and all
+// else as text.
 func settingValue(s string) any {
 	d := json.NewDecoder(strings.NewReader(s))
 	d.UseNumber()

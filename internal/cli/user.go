@@ -86,7 +86,10 @@ func (c *userShow) Run(e *env) error {
 	t := newTable()
 	t.facts([][2]string{
 		{"name", u.User.UserName}, {"id", u.User.UserID}, {"display name", u.User.DisplayName}, {"email", u.User.Email},
-		{"phone", u.User.MobilePhone}, {"comments", u.User.Comments}, {"created", when(u.User.CreateDate)}, {"updated", when(u.User.UpdateDate)},
+		{"phone", u.User.MobilePhone},
+		{"comments", u.User.Comments},
+		{"created", when(u.User.CreateDate)},
+		{"updated", when(u.User.UpdateDate)},
 	}...)
 	for _, k := range keys.AccessKeys {
 		t.row("access key", k.AccessKeyID, k.Status)
@@ -109,7 +112,12 @@ type userCreate struct {
 
 func (c *userCreate) Run(e *env) error {
 	return e.callUsers(func(client *ram.Client) (any, error) {
-		return client.CreateUser(e.ctx, &ram.CreateUserRequest{UserName: c.Name, DisplayName: c.DisplayName, Email: c.Email, Comments: c.Comments})
+		return client.CreateUser(e.ctx, &ram.CreateUserRequest{
+			UserName:    c.Name,
+			DisplayName: c.DisplayName,
+			Email:       c.Email,
+			Comments:    c.Comments,
+		})
 	}, "Created user %s, who may do nothing yet; keyturn user attach gives them a policy.", c.Name)
 }
 
@@ -141,14 +149,16 @@ func (c *userDelete) Run(e *env) error {
 	return e.done(out, "User %s is deleted.", c.Name)
 }
 
-// strip removes everything from a user, the keys first, so that no call can be made in their name meanwhile.
+// strip removes everything from a user, the keys first, so that no call can be made in their name
+// meanwhile.
 func (c *userDelete) strip(e *env, client *ram.Client) error {
 	keys, err := client.ListAccessKeys(e.ctx, &ram.ListAccessKeysRequest{UserName: c.Name})
 	if err != nil {
 		return err
 	}
 	for _, k := range keys.AccessKeys {
-		if _, err := client.DeleteAccessKey(e.ctx, &ram.AccessKeyRequest{UserName: c.Name, UserAccessKeyID: k.AccessKeyID}); err != nil {
+		if _, err := client.DeleteAccessKey(e.ctx,
+			&ram.AccessKeyRequest{UserName: c.Name, UserAccessKeyID: k.AccessKeyID}); err != nil {
 			return err
 		}
 	}
@@ -157,7 +167,11 @@ func (c *userDelete) strip(e *env, client *ram.Client) error {
 		return err
 	}
 	for _, p := range policies.Policies {
-		if _, err := client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{UserName: c.Name, PolicyName: p.PolicyName, PolicyType: p.PolicyType}); err != nil {
+		if _, err := client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{
+			UserName:   c.Name,
+			PolicyName: p.PolicyName,
+			PolicyType: p.PolicyType,
+		}); err != nil {
 			return err
 		}
 	}
@@ -166,7 +180,8 @@ func (c *userDelete) strip(e *env, client *ram.Client) error {
 		return err
 	}
 	for _, g := range groups.Groups {
-		if _, err := client.RemoveUserFromGroup(e.ctx, &ram.MembershipRequest{UserName: c.Name, GroupName: g.GroupName}); err != nil {
+		if _, err := client.RemoveUserFromGroup(e.ctx,
+			&ram.MembershipRequest{UserName: c.Name, GroupName: g.GroupName}); err != nil {
 			return err
 		}
 	}
@@ -178,7 +193,8 @@ type keyCreate struct {
 	ProfileName string `help:"Save the key as a new profile of this name instead of printing it." placeholder:"NAME"`
 }
 
-// Run makes the key. A profile that is there already is refused before, since a key that cannot be saved is lost.
+// Run makes the key. A profile that is there already is refused before, since a key that cannot be
+// saved is lost.
 func (c *keyCreate) Run(e *env) error {
 	p, err := command.Resolve(e.Profile)
 	if err != nil {
@@ -190,7 +206,8 @@ func (c *keyCreate) Run(e *env) error {
 			return err
 		}
 		if _, ok := all.Profiles[c.ProfileName]; ok {
-			return fmt.Errorf("there is a profile %q already; keyturn profile remove %s removes it", c.ProfileName, c.ProfileName)
+			return fmt.Errorf("there is a profile %q already; keyturn profile remove %s removes it", c.ProfileName,
+				c.ProfileName)
 		}
 	}
 	client, err := p.Client(userAgent)
@@ -226,7 +243,8 @@ func (e *env) addProfile(name string, p command.Profile) error {
 	if err := all.Write(path); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "Profile %s reaches %s with access key %s; use it with --profile %s.\n", name, p.Endpoint, p.AccessKeyID, name)
+	_, err = fmt.Fprintf(e.stdout, "Profile %s reaches %s with access key %s; use it with --profile %s.\n", name,
+		p.Endpoint, p.AccessKeyID, name)
 	return err
 }
 
@@ -248,7 +266,8 @@ func (c *keyList) Run(e *env) error {
 	}
 	t := newTable("ACCESS KEY", "STATUS", "CREATED", "LAST USED")
 	for _, k := range keys.AccessKeys {
-		used, err := client.GetAccessKeyLastUsed(e.ctx, &ram.AccessKeyRequest{UserName: c.User, UserAccessKeyID: k.AccessKeyID})
+		used, err := client.GetAccessKeyLastUsed(e.ctx,
+			&ram.AccessKeyRequest{UserName: c.User, UserAccessKeyID: k.AccessKeyID})
 		if err != nil {
 			return err
 		}
@@ -265,7 +284,11 @@ type keyName struct {
 
 func (c *keyName) set(e *env, status, word string) error {
 	return e.callUsers(func(client *ram.Client) (any, error) {
-		return client.UpdateAccessKey(e.ctx, &ram.UpdateAccessKeyRequest{UserName: c.User, UserAccessKeyID: c.ID, Status: status})
+		return client.UpdateAccessKey(e.ctx, &ram.UpdateAccessKeyRequest{
+			UserName:        c.User,
+			UserAccessKeyID: c.ID,
+			Status:          status,
+		})
 	}, "Access key %s of %s is %s.", c.ID, c.User, word)
 }
 
@@ -308,9 +331,14 @@ type userAttach struct {
 }
 
 func (c *userAttach) Run(e *env) error {
-	return e.policyOf(c.Policy, "attached to user "+c.User, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
-		return client.AttachPolicyToUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
-	})
+	return e.policyOf(c.Policy, "attached to user "+c.User,
+		func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+			return client.AttachPolicyToUser(e.ctx, &ram.UserPolicyRequest{
+				UserName:   c.User,
+				PolicyName: c.Policy,
+				PolicyType: kind,
+			})
+		})
 }
 
 type userDetach struct {
@@ -318,7 +346,12 @@ type userDetach struct {
 }
 
 func (c *userDetach) Run(e *env) error {
-	return e.policyOf(c.Policy, "taken from user "+c.User, func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
-		return client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{UserName: c.User, PolicyName: c.Policy, PolicyType: kind})
-	})
+	return e.policyOf(c.Policy, "taken from user "+c.User,
+		func(client *ram.Client, kind string) (*ram.EmptyResponse, error) {
+			return client.DetachPolicyFromUser(e.ctx, &ram.UserPolicyRequest{
+				UserName:   c.User,
+				PolicyName: c.Policy,
+				PolicyType: kind,
+			})
+		})
 }

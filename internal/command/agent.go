@@ -22,7 +22,7 @@ import (
 
 // Agent gives secrets to the programs of this machine.
 type Agent struct {
-	Config string `help:"YAML file that says what the agent does (docs/agent.md)." short:"c" required:"" placeholder:"FILE"`
+	Config string `help:"YAML file of the agent (docs/agent.md)." short:"c" required:"" placeholder:"FILE"`
 	Check  bool   `help:"Check the file and end: nothing is contacted, nothing is written."`
 }
 
@@ -42,8 +42,10 @@ func (c *Agent) Run(e *Env) error {
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
 	err := agent.Run(e.Ctx, agent.Options{
-		Path: c.Config, UserAgent: "keyturn-agent/" + Version, Reload: reload,
-		Logger: func(l agent.Log) *slog.Logger { return NewLogger(e.Stderr, l.SlogLevel(), l.Format == "json") },
+		Path:      c.Config,
+		UserAgent: "keyturn-agent/" + Version,
+		Reload:    reload,
+		Logger:    func(l agent.Log) *slog.Logger { return NewLogger(e.Stderr, l.SlogLevel(), l.Format == "json") },
 		Door: func(g *agent.Gate, a *auth.Authenticator, log *slog.Logger) http.Handler {
 			return &rpc.Door{Gate: g, Auth: a, Log: log}
 		},
@@ -63,15 +65,15 @@ func (c *Agent) Run(e *Env) error {
 // Exec runs a program with secrets in its environment.
 type Exec struct {
 	Profile     string        `help:"Profile to use instead of ${profile_variable} or the current one." placeholder:"NAME"`
-	Secret      []string      `help:"Secret whose JSON members become variables that begin with PREFIX; may be repeated." placeholder:"NAME=PREFIX" required:"" sep:"none"`
-	Allow       []string      `help:"Variable that secrets with an empty prefix may set; required for those, may be repeated." placeholder:"NAME,…"`
-	OnChange    string        `help:"What a change does: restart, signal:NAME (such as signal:HUP) or ignore." default:"restart" placeholder:"WHAT"`
+	Secret      []string      `help:"Secret to read; may be repeated." placeholder:"NAME=PREFIX" required:"" sep:"none"`
+	Allow       []string      `help:"Variables that secrets with an empty prefix may set." placeholder:"NAME,…"`
+	OnChange    string        `help:"On a change: restart, signal:NAME or ignore." default:"restart" placeholder:"WHAT"`
 	Grace       time.Duration `help:"How long the program has to end before it is killed, for a restart." default:"10s"`
 	Wait        time.Duration `help:"How long the first values may take." default:"30s"`
 	Interval    time.Duration `help:"Interval of the refresh without push (5m)." placeholder:"DURATION"`
-	MaxStale    time.Duration `help:"Age beyond which a value is no longer used for a start (no bound)." placeholder:"DURATION"`
-	LastGood    string        `help:"Directory for the last known values, sealed, for a start while the server is away." placeholder:"DIR" type:"path"`
-	LastGoodKey string        `help:"File with the key that seals them, made when there is none; not in that directory." placeholder:"FILE" type:"path"`
+	MaxStale    time.Duration `help:"Age beyond which no value is used for a start (no bound)." placeholder:"DURATION"`
+	LastGood    string        `help:"Directory for the last known values, sealed." placeholder:"DIR" type:"path"`
+	LastGoodKey string        `help:"Key that seals them; created if missing." placeholder:"FILE" type:"path"`
 	LogLevel    string        `help:"debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`
 	Command     []string      `arg:"" help:"Program and its arguments, after --."`
 }
@@ -79,6 +81,14 @@ type Exec struct {
 // accessKeyVariables are those by which keyturn itself is given its access key. The program has its
 // own.
 var accessKeyVariables = []string{"KEYTURN_ACCESS_KEY_ID", "KEYTURN_ACCESS_KEY_SECRET", "KEYTURN_SECURITY_TOKEN"}
+
+// Help explains what the flags have no room for.
+func (*Exec) Help() string {
+	return "The JSON members of a secret become variables that begin with its PREFIX. With an empty prefix, --allow " +
+		"must name the variables that the secret may set.\n\n" +
+		"--last-good and --last-good-key keep the last known values, sealed, for a start while the server is away. " +
+		"The key must not be in the directory."
+}
 
 func (c *Exec) Run(e *Env) error {
 	x, err := c.exec(e)

@@ -116,7 +116,8 @@ func (a *authority) takeOver(next successor) error {
 	return nil
 }
 
-// switchLocked takes the next CA when its time has come. A failure leaves the old one in place; the next handshake tries again.
+// switchLocked takes the next CA when its time has come. A failure leaves the old one in place; the
+// next handshake tries again.
 func (a *authority) switchLocked() {
 	if a.next == nil || a.now().Before(a.next.at) {
 		return
@@ -133,8 +134,10 @@ func (a *authority) rotate(overlap time.Duration) (successor, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.next != nil {
-		return successor{}, fault.New(fault.InUse, "A new local CA already waits: it takes over at %s, and clients must trust it by then. "+
-			"To replace both CAs at once, stop the server, move the directory tls out of its data directory and start it again.",
+		return successor{}, fault.New(fault.InUse,
+			"A new local CA already waits: it takes over at %s, and clients must trust it by then. "+
+				"To replace both CAs at once, stop the server, move the directory tls out of its data directory and start it "+
+				"again.",
 			a.next.at.UTC().Format(time.RFC3339))
 	}
 	made, err := makeAuthority(a.names, a.now())
@@ -160,7 +163,8 @@ func (a *authority) rotate(overlap time.Duration) (successor, error) {
 // rotateCA is the operation RotateLocalCA.
 func (s *Server) rotateCA(overlap time.Duration) (kms.RotateLocalCAResponse, error) {
 	if s.ca == nil {
-		return kms.RotateLocalCAResponse{}, fault.New(fault.InUse, "This server has no local CA: its certificate is the operator's own, or it has no TLS listener.")
+		return kms.RotateLocalCAResponse{}, fault.New(fault.InUse,
+			"This server has no local CA: its certificate is the operator's own, or it has no TLS listener.")
 	}
 	next, err := s.ca.rotate(overlap)
 	if err != nil {

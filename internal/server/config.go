@@ -1,5 +1,6 @@
-// Package server connects the parts of Keyturn into one running process. It is wiring: the decisions
-// are made in the packages that it connects. It also holds the table of settings (settings.go).
+// Package server connects the parts of Keyturn into one running process. It is wiring: the
+// decisions are made in the packages that it connects. It also holds the table of settings
+// (settings.go).
 package server
 
 import (
@@ -28,20 +29,20 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// Config describes how a server runs. Only DataDir is required: [New] sets a field that is zero to the
-// default of its setting (settings.go).
+// Config describes how a server runs. Only DataDir is required: [New] sets a field that is zero to
+// the default of its setting (settings.go).
 type Config struct {
 	// DataDir holds everything that the server keeps on this machine; made with mode 0700. Required.
 	DataDir string
 	// Listen is the address of the TLS listener; empty means no such listener.
 	Listen string
-	// ListenHTTP is the address of the plain listener; empty means no such listener. It must be on loopback unless
-	// AllowPlainHTTP is set.
+	// ListenHTTP is the address of the plain listener; empty means no such listener. It must be on
+	// loopback unless AllowPlainHTTP is set.
 	ListenHTTP string
 	// AllowPlainHTTP permits ListenHTTP on any address: values then cross the network in clear.
 	AllowPlainHTTP bool
-	// ListenMetrics is the address of a plain listener for /metrics, /healthz and /readyz; empty means that these are on
-	// the other listeners, /metrics for loopback only.
+	// ListenMetrics is the address of a plain listener for /metrics, /healthz and /readyz; empty means
+	// that these are on the other listeners, /metrics for loopback only.
 	ListenMetrics string
 	// Proxies are the reverse proxies that are trusted to report the origin of a request.
 	Proxies conns.Proxies
@@ -51,7 +52,8 @@ type Config struct {
 	RootKey root.Provider
 	// TLSCertFile and TLSKeyFile are the operator's certificate; empty means one by the local CA.
 	TLSCertFile, TLSKeyFile string
-	// TLSNames are more host names and addresses for the certificate by the local CA, besides the machine's own.
+	// TLSNames are more host names and addresses for the certificate by the local CA, besides the
+	// machine's own.
 	TLSNames []string
 	// Etcd names an etcd cluster instead of the embedded store.
 	Etcd Etcd
@@ -62,7 +64,8 @@ type Config struct {
 	// AuditStrict refuses to start when the trail has lost records. Otherwise the loss is logged,
 	// counted and recorded.
 	AuditStrict bool
-	// AuditKeep describes how finished segments of the trail are kept; Taken and StoreHead are set here.
+	// AuditKeep describes how finished segments of the trail are kept; Taken and StoreHead are set
+	// here.
 	AuditKeep audit.Retention
 	// AuditSinks take a copy of the trail.
 	AuditSinks []audit.Sink
@@ -83,22 +86,22 @@ type Config struct {
 	ReadMemory int
 	// StoreQuota is how many MiB the embedded store may take.
 	StoreQuota int
-	// StoreReserve is how many MiB must be left on the disk of the embedded store for a change to be accepted; -1
-	// disables the check.
+	// StoreReserve is how many MiB must be left on the disk of the embedded store for a change to be
+	// accepted; -1 disables the check.
 	StoreReserve int
 	// Limit bounds requests a second; the zero value limits nothing.
 	Limit limit.Config
-	// MaxConnections is how many connections all listeners together take; 0 means as many as the limit of open
-	// files leaves after a reserve, at most 16,384.
+	// MaxConnections is how many connections all listeners together take; 0 means as many as the limit
+	// of open files leaves after a reserve, at most 16,384.
 	MaxConnections int
 	// MaxPerSource is how many connections without a valid signature one address may have; 0 means a
 	// sixteenth of MaxConnections.
 	MaxPerSource int
-	// RefusalRate is how many requests a second of one source are refused without delay for want of a valid signature,
-	// and of one access key, twice as many, for want of a right.
+	// RefusalRate is how many requests a second of one source are refused without delay for want of a
+	// valid signature, and of one access key, twice as many, for want of a right.
 	RefusalRate float64
-	// Egress restricts the addresses that targets and event receivers may have. The server adds its own
-	// services.
+	// Egress restricts the addresses that targets and event receivers may have. The server adds its
+	// own services.
 	Egress egress.Config
 	// Kinds are the kinds of targets that can be registered; nil means none.
 	Kinds []target.Kind
@@ -106,8 +109,8 @@ type Config struct {
 	Rotation api.RotationConfig
 	// Rotator configures the engine; its Node, Logger and Observe are set here.
 	Rotator rotator.Config
-	// RequestTimeout is how long a client may take to send a request, and to take its answer; 0 means 30 seconds. Its
-	// header must come in a third of that.
+	// RequestTimeout is how long a client may take to send a request, and to take its answer; 0 means
+	// 30 seconds. Its header must come in a third of that.
 	RequestTimeout time.Duration
 	// Logger is for the operator; nil means nothing is logged.
 	Logger *slog.Logger
@@ -120,9 +123,11 @@ type Config struct {
 	Random io.Reader
 	// TestTime is [api.Env.TestTime]. For tests.
 	TestTime time.Duration
-	// KeyStep is called after each step of a rotation of the root key; an error of it stops the rotation there. For tests.
+	// KeyStep is called after each step of a rotation of the root key; an error of it stops the
+	// rotation there. For tests.
 	KeyStep func(step string) error
-	// Admin is the administrator's access key of a new store; zero means a random one. AccountID likewise. For tests.
+	// Admin is the administrator's access key of a new store; zero means a random one. AccountID
+	// likewise. For tests.
 	Admin     sign.Credentials
 	AccountID string
 	// Trust names the groups that, besides root and the user of the server, may write the files that
@@ -159,7 +164,8 @@ func (e Etcd) check() error {
 			host = address
 		}
 		if !https && !egress.IsLoopback(host) {
-			errs = append(errs, fmt.Errorf("etcd-endpoints: %q is not https and not on loopback: the password would cross the network in clear", endpoint))
+			errs = append(errs, fmt.Errorf(
+				"etcd-endpoints: %q is not https and not on loopback: the password would cross the network in clear", endpoint))
 		}
 	}
 	return errors.Join(errs...)
@@ -173,12 +179,17 @@ func (c Config) Check() error {
 		add("data-dir is required")
 	}
 	if fips140.Enforced() {
-		add("GODEBUG=fips140=only is not possible: etcd names its members by SHA-1; set GODEBUG=fips140=on and --no-signature-v1 instead")
+		add("GODEBUG=fips140=only is not possible: etcd names its members by SHA-1; set GODEBUG=fips140=on and " +
+			"--no-signature-v1 instead")
 	}
 	if c.Listen == "" && c.ListenHTTP == "" {
 		add("listen or listen-http is required: the server would listen nowhere")
 	}
-	for _, listener := range [][2]string{{"listen", c.Listen}, {"listen-http", c.ListenHTTP}, {"listen-metrics", c.ListenMetrics}} {
+	for _, listener := range [][2]string{
+		{"listen", c.Listen},
+		{"listen-http", c.ListenHTTP},
+		{"listen-metrics", c.ListenMetrics},
+	} {
 		name, address := listener[0], listener[1]
 		if address == "" {
 			continue
@@ -187,7 +198,8 @@ func (c Config) Check() error {
 		if err != nil {
 			add("%s %q is not host:port", name, address)
 		} else if name == "listen-http" && !c.AllowPlainHTTP && !egress.IsLoopback(host) {
-			add("listen-http %q is not on loopback: values would cross the network in clear; use listen, or set allow-plain-http if you mean it", address)
+			add("listen-http %q is not on loopback: values would cross the network in clear; use listen, or set "+
+				"allow-plain-http if you mean it", address)
 		}
 	}
 	if c.Region != "" && !isRegion(c.Region) {

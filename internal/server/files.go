@@ -10,10 +10,10 @@ import (
 	"github.com/keyturn/keyturn/internal/root"
 )
 
-// checkFiles verifies that no other user can have written the files that the server relies on. It runs
-// before any of them is read: an access key or a root key that another user has planted would make
-// that user the administrator. A file that does not exist yet passes, because the server creates it in
-// a directory that was verified.
+// checkFiles verifies that no other user can have written the files that the server relies on. It
+// runs before any of them is read: an access key or a root key that another user has planted would
+// make that user the administrator. A file that does not exist yet passes, because the server
+// creates it in a directory that was verified.
 func checkFiles(c Config) error {
 	tree := func(dir string) error {
 		_, err := os.Stat(dir)
@@ -23,7 +23,8 @@ func checkFiles(c Config) error {
 		return c.Trust.CheckTree(dir)
 	}
 	errs := []error{tree(c.DataDir), tree(c.AuditDir)}
-	secrets := []string{adminPath(c.DataDir), filepath.Join(c.DataDir, tlsDir, caKeyName), filepath.Join(c.DataDir, tlsDir, nextName), c.TLSKeyFile}
+	secrets := []string{adminPath(c.DataDir), filepath.Join(c.DataDir, tlsDir, caKeyName),
+		filepath.Join(c.DataDir, tlsDir, nextName), c.TLSKeyFile}
 	if f, ok := c.RootKey.(root.File); ok {
 		secrets = append(secrets, f.Path)
 	}

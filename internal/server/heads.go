@@ -40,7 +40,8 @@ func (h *heads) age() time.Duration {
 	return 0
 }
 
-var errHeadAge = errors.New("the head of the audit trail could not be stored for too long: records of reads could be cut off unseen")
+var errHeadAge = errors.New(
+	"the head of the audit trail could not be stored for too long: records of reads could be cut off unseen")
 
 // recorder is the trail as the gate writes to it: no read is recorded, so none is answered, while
 // the store does not take the head of the trail. Changes go on, since deletions make room.
@@ -88,15 +89,16 @@ func (s *Server) tryKeepHead(ctx context.Context) {
 	s.heads.failed = err != nil
 }
 
-// storeRunning records in the store that this run writes the trail, or that it has ended and its head is
-// stored.
+// storeRunning records in the store that this run writes the trail, or that it has ended and its
+// head is stored.
 func (s *Server) storeRunning(ctx context.Context, now bool) {
 	s.heads.mu.Lock()
 	s.heads.run.Running = now
 	s.heads.mu.Unlock()
 	if err := s.keepHead(ctx); err != nil {
 		s.heads.failed = true
-		s.config.Logger.Error("the head of the audit trail could not be stored: records that it does not cover can be cut off unseen",
+		s.config.Logger.Error(
+			"the head of the audit trail could not be stored: records that it does not cover can be cut off unseen",
 			"running", now, "err", err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/keyturn/keyturn/internal/auth"
 )
 
-// openHistory opens the history of used nonces. With a store that this start has made, no request can have been accepted
-// before.
+// openHistory opens the history of used nonces. With a store that this start has made, no request
+// can have been accepted before.
 func (s *Server) openHistory(start time.Time) (err error) {
 	if s.firstAdmin {
 		start = time.Time{}
@@ -26,7 +26,8 @@ func (s *Server) openHistory(start time.Time) (err error) {
 	return err
 }
 
-// bootID identifies the time since the machine was started; it is empty where the kernel does not provide it.
+// bootID identifies the time since the machine was started; it is empty where the kernel does not
+// provide it.
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -28,8 +28,8 @@ const (
 	maxMetrics      = 2         // scrapes at the same time
 )
 
-// shutDown waits for requests under way, for at most shutdownTimeout, and then closes their connections:
-// a client may have stopped sending.
+// shutDown waits for requests under way, for at most shutdownTimeout, and then closes their
+// connections: a client may have stopped sending.
 func (s *Server) shutDown(servers []*http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
@@ -47,9 +47,14 @@ func (s *Server) shutDown(servers []*http.Server) {
 
 func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: handler, MaxHeaderBytes: maxHeader,
-		ReadHeaderTimeout: s.config.RequestTimeout / 3, ReadTimeout: s.config.RequestTimeout, WriteTimeout: s.config.RequestTimeout,
-		IdleTimeout: idleTimeout, ConnContext: s.conns.ConnContext, ConnState: s.conns.ConnState,
+		Handler:           handler,
+		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: s.config.RequestTimeout / 3,
+		ReadTimeout:       s.config.RequestTimeout,
+		WriteTimeout:      s.config.RequestTimeout,
+		IdleTimeout:       idleTimeout,
+		ConnContext:       s.conns.ConnContext,
+		ConnState:         s.conns.ConnState,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
 			MaxReceiveBufferPerConnection: maxReceive,
@@ -79,12 +84,21 @@ func (s *Server) operatorPages() *http.ServeMux {
 	return m
 }
 
-// handler serves the operator's pages at their paths and the API at all others. Metrics are served to
-// this machine only, or by a listener of their own.
+// handler serves the operator's pages at their paths and the API at all others. Metrics are served
+// to this machine only, or by a listener of their own.
 func (s *Server) handler() http.Handler {
 	door := &rpc.Door{
-		Gate: s.gate, Auth: s.auth, Log: s.config.Logger, Limit: s.limit, Now: s.config.Now, Observe: s.metrics.observe, NewID: s.config.NewID,
-		Origin: s.config.Proxies.Origin, Admit: conns.Verified, Refusals: s.refusals, Useless: s.useless,
+		Gate:     s.gate,
+		Auth:     s.auth,
+		Log:      s.config.Logger,
+		Limit:    s.limit,
+		Now:      s.config.Now,
+		Observe:  s.metrics.observe,
+		NewID:    s.config.NewID,
+		Origin:   s.config.Proxies.Origin,
+		Admit:    conns.Verified,
+		Refusals: s.refusals,
+		Useless:  s.useless,
 	}
 	pages := s.operatorPages()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -120,7 +134,8 @@ func (s *Server) paced(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// readyz answers 200 when a linearizable read succeeds and the trail takes records: a call would be served.
+// readyz answers 200 when a linearizable read succeeds and the trail takes records: a call would be
+// served.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
@@ -139,5 +154,6 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// auditProbe is written by readyz while the trail fails: only writing a record shows whether records can be written again.
+// auditProbe is written by readyz while the trail fails: only writing a record shows whether
+// records can be written again.
 var auditProbe = audit.Record{Phase: audit.Call, Operation: "audit.probe", PrincipalType: string(policy.KindSystem)}

@@ -13,7 +13,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// accessKeys finds access keys in the store and unseals them. Each is unsealed once and again when its record changes.
+// accessKeys finds access keys in the store and unseals them. Each is unsealed once and again when
+// its record changes.
 type accessKeys struct {
 	db      *store.DB
 	keyring *envelope.Keyring
@@ -25,11 +26,12 @@ type openedKey struct {
 	key                 auth.Key
 }
 
-// findTimeout bounds how long a request waits for its access key while the store does not answer. It is before the gate,
-// which bounds the rest.
+// findTimeout bounds how long a request waits for its access key while the store does not answer.
+// It is before the gate, which bounds the rest.
 const findTimeout = 5 * time.Second
 
-// Find reads the key. The read is linearizable, so a key that was switched off is refused from the next request on.
+// Find reads the key. The read is linearizable, so a key that was switched off is refused from the
+// next request on.
 func (a *accessKeys) Find(ctx context.Context, id string) (auth.Key, bool, error) {
 	bounded := deadline.After(ctx, findTimeout)
 	defer bounded.Cancel()
@@ -41,7 +43,9 @@ func (a *accessKeys) Find(ctx context.Context, id string) (auth.Key, bool, error
 		a.opened.Delete(id) // of a key that was deleted nothing stays in memory
 		return auth.Key{}, false, nil
 	}
-	if o, ok := a.opened.Load(id); ok && bytes.Equal(o.(*openedKey).sealed, record.Secret) && bytes.Equal(o.(*openedKey).sealedToken, record.Token) {
+	if o, ok := a.opened.Load(id); ok &&
+		bytes.Equal(o.(*openedKey).sealed, record.Secret) &&
+		bytes.Equal(o.(*openedKey).sealedToken, record.Token) {
 		key := o.(*openedKey).key
 		key.Disabled, key.Principal, key.ExpiresAt = record.Disabled, record.Principal, record.ExpiresAt
 		return key, true, nil

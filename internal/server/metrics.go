@@ -21,7 +21,8 @@ type metrics struct {
 	promotion prometheus.Histogram
 	leading   prometheus.Gauge
 
-	// successes holds what most calls count, operation -> observed: finding a metric by its labels costs more than counting.
+	// successes holds what most calls count, operation -> observed: finding a metric by its labels
+	// costs more than counting.
 	successes sync.Map
 }
 
@@ -34,14 +35,17 @@ type observed struct {
 	seconds prometheus.Observer
 }
 
-func newMetrics(nonces func() int, refusing func() string, watching func() int, connections func() conns.Figures, s *Server) *metrics {
+func newMetrics(
+	nonces func() int, refusing func() string, watching func() int, connections func() conns.Figures, s *Server,
+) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keyturn_requests_total", Help: "Requests by operation and by code; OK for success.",
 		}, []string{"operation", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "keyturn_request_seconds", Help: "Time from a decoded request to its answer.",
+			Name:    "keyturn_request_seconds",
+			Help:    "Time from a decoded request to its answer.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
 	}
@@ -49,14 +53,16 @@ func newMetrics(nonces func() int, refusing func() string, watching func() int, 
 		Name: "keyturn_rotation_steps_total", Help: "Steps of rotations by what happened and by the state that followed.",
 	}, []string{"event", "state"})
 	m.promotion = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "keyturn_rotation_seconds", Help: "Time from the beginning of a rotation to its promotion.",
+		Name:    "keyturn_rotation_seconds",
+		Help:    "Time from the beginning of a rotation to its promotion.",
 		Buckets: []float64{.025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200},
 	})
 	m.leading = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "keyturn_rotation_leading", Help: "1 while this node rotates, else 0.",
 	})
 	m.registry.MustRegister(
-		m.requests, m.seconds, m.rotations, m.promotion, m.leading, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.requests, m.seconds, m.rotations, m.promotion, m.leading,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keyturn_nonces", Help: "Used nonces that are remembered.",
 		}, func() float64 { return float64(nonces()) }),
@@ -73,7 +79,8 @@ func newMetrics(nonces func() int, refusing func() string, watching func() int, 
 			Name: "keyturn_connections_evicted_total", Help: "Connections that were closed to make room for others.",
 		}, func() float64 { return float64(connections().Evicted) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "keyturn_store_restored", Help: "1 when this process has found at its start that the store was restored from a copy.",
+			Name: "keyturn_store_restored",
+			Help: "1 when this process has found at its start that the store was restored from a copy.",
 		}, func() float64 {
 			if s.restored != "" {
 				return 1
@@ -103,26 +110,32 @@ func trailMetrics(s *Server) []prometheus.Collector {
 			Name: "keyturn_audit_losses_total", Help: "Losses of records that this process has found in the audit trail.",
 		}, func() float64 { return float64(s.trail.Losses()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "keyturn_audit_damaged_total", Help: "Finished segments of the audit trail that this process has found changed.",
+			Name: "keyturn_audit_damaged_total",
+			Help: "Finished segments of the audit trail that this process has found changed.",
 		}, func() float64 { return float64(s.trail.Damaged()) }),
 		gauge("keyturn_audit_head_age_seconds", "Time since the store had the newest head of the audit trail.", nil,
 			func() float64 { return s.heads.age().Seconds() }),
-		gauge("keyturn_audit_bytes", "Size of the audit trail on disk.", nil, func() float64 { return float64(s.trail.Bytes()) }),
-		gauge("keyturn_audit_disk_free_bytes", "Free space on the disk of the audit trail; -1 when that is not known.", nil, func() float64 {
-			free, ok := store.FreeSpace(s.config.AuditDir)
-			if !ok {
-				return -1
-			}
-			return float64(free)
-		}),
+		gauge("keyturn_audit_bytes", "Size of the audit trail on disk.", nil,
+			func() float64 { return float64(s.trail.Bytes()) }),
+		gauge("keyturn_audit_disk_free_bytes", "Free space on the disk of the audit trail; -1 when that is not known.", nil,
+			func() float64 {
+				free, ok := store.FreeSpace(s.config.AuditDir)
+				if !ok {
+					return -1
+				}
+				return float64(free)
+			}),
 	}
 	for _, f := range s.sinks {
 		labels := prometheus.Labels{"sink": f.Name()}
 		list = append(list,
-			gauge("keyturn_audit_sink_lag_records", "Records on disk that the sink does not have yet.", labels, func() float64 { return float64(f.Lag()) }),
+			gauge("keyturn_audit_sink_lag_records", "Records on disk that the sink does not have yet.", labels,
+				func() float64 { return float64(f.Lag()) }),
 			prometheus.NewCounterFunc(prometheus.CounterOpts{
-				Name: "keyturn_audit_sink_missed_records_total", ConstLabels: labels,
-				Help: "Records that the sink did not get, because the trail on disk no longer had them as they were written.",
+				Name:        "keyturn_audit_sink_missed_records_total",
+				ConstLabels: labels,
+				Help: "Records that the sink did not get, because the trail on disk no longer had them as they were " +
+					"written.",
 			}, func() float64 { return float64(f.Missed()) }),
 			gauge("keyturn_audit_sink_down", "1 while the sink does not take records, else 0.", labels, func() float64 {
 				if f.Down() {
@@ -146,7 +159,8 @@ func (m *metrics) observe(operation, code string, took time.Duration) {
 	}
 	o, found := m.successes.Load(operation)
 	if !found {
-		o, _ = m.successes.LoadOrStore(operation, observed{m.requests.WithLabelValues(operation, code), m.seconds.WithLabelValues(operation)})
+		o, _ = m.successes.LoadOrStore(operation,
+			observed{m.requests.WithLabelValues(operation, code), m.seconds.WithLabelValues(operation)})
 	}
 	o.(observed).count.Inc()
 	o.(observed).seconds.Observe(took.Seconds())

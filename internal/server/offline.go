@@ -18,11 +18,13 @@ import (
 
 var errNoStore = errors.New("there is no store in the data directory: give the one of the server that is stopped")
 
-// Offline acts as the root account on the store of a server that does not run. The root key proves the right to do so.
+// Offline acts as the root account on the store of a server that does not run. The root key proves
+// the right to do so.
 type Offline struct{ s *Server }
 
-// WithOffline opens the store and the trail that c names, as a server does but without a listener, and closes them after
-// do. Every call is recorded in the trail like one of a client. A server that runs in the same data directory is an error.
+// WithOffline opens the store and the trail that c names, as a server does but without a listener,
+// and closes them after do. Every call is recorded in the trail like one of a client. A server that
+// runs in the same data directory is an error.
 func WithOffline(ctx context.Context, c Config, do func(*Offline) error) error {
 	s, err := open(ctx, c, true)
 	if err != nil {
@@ -57,12 +59,16 @@ func call[Out any](ctx context.Context, o *Offline, action string, in any) (*Out
 }
 
 // ListAccessKeys lists the access keys of the root account.
-func (o *Offline) ListAccessKeys(ctx context.Context, in *ram.ListAccessKeysRequest) (*ram.ListAccessKeysResponse, error) {
+func (o *Offline) ListAccessKeys(
+	ctx context.Context, in *ram.ListAccessKeysRequest,
+) (*ram.ListAccessKeysResponse, error) {
 	return call[ram.ListAccessKeysResponse](ctx, o, "ListAccessKeys", in)
 }
 
 // CreateAccessKey makes an access key of the root account.
-func (o *Offline) CreateAccessKey(ctx context.Context, in *ram.CreateAccessKeyRequest) (*ram.CreateAccessKeyResponse, error) {
+func (o *Offline) CreateAccessKey(
+	ctx context.Context, in *ram.CreateAccessKeyRequest,
+) (*ram.CreateAccessKeyResponse, error) {
 	return call[ram.CreateAccessKeyResponse](ctx, o, "CreateAccessKey", in)
 }
 
@@ -76,8 +82,8 @@ func (o *Offline) DeleteAccessKey(ctx context.Context, in *ram.AccessKeyRequest)
 	return call[ram.EmptyResponse](ctx, o, "DeleteAccessKey", in)
 }
 
-// WriteAdmin replaces admin.json by one with that access key, and returns its path. The server fills in how it is reached
-// when it starts.
+// WriteAdmin replaces admin.json by one with that access key, and returns its path. The server
+// fills in how it is reached when it starts.
 func (o *Offline) WriteAdmin(id string, secret sensitive.Value) (string, error) {
 	path := adminPath(o.s.config.DataDir)
 	a := o.s.admin

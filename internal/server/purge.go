@@ -11,9 +11,9 @@ const (
 	clockTolerance = 5 * time.Minute // the least difference that counts as a jump
 )
 
-// purgeLoop deletes secrets at their planned time. The store has that time, so downtime only delays a
-// deletion. Because a deletion is final, there is none for purgeHold after the clock has jumped: an
-// operator may still correct the clock.
+// purgeLoop deletes secrets at their planned time. The store has that time, so downtime only delays
+// a deletion. Because a deletion is final, there is none for purgeHold after the clock has jumped:
+// an operator may still correct the clock.
 func (s *Server) purgeLoop(ctx context.Context) {
 	held := time.Time{}
 	c := newClockWatch(s.config.Now)
@@ -21,7 +21,8 @@ func (s *Server) purgeLoop(ctx context.Context) {
 		wait := purgeEvery
 		if jump := c.jumped(); jump != 0 {
 			held = time.Now().Add(purgeHold)
-			s.config.Logger.Error("the clock jumped: planned deletions are held", "by", jump.Round(time.Second).String(), "for", purgeHold.String())
+			s.config.Logger.Error("the clock jumped: planned deletions are held", "by", jump.Round(time.Second).String(), "for",
+				purgeHold.String())
 		}
 		if time.Now().After(held) {
 			wait = s.purgeOnce(ctx)
@@ -59,7 +60,8 @@ func newClockWatch(now func() time.Time) *clockWatch {
 	return &clockWatch{now: now, wall: now().Round(0), real: time.Now()}
 }
 
-// jumped returns by how much the clock has moved more than time has passed since the last look; 0 for next to nothing.
+// jumped returns by how much the clock has moved more than time has passed since the last look; 0
+// for next to nothing.
 func (c *clockWatch) jumped() time.Duration {
 	wall, real := c.now().Round(0), time.Now()
 	jump := wall.Sub(c.wall) - real.Sub(c.real)

@@ -22,21 +22,23 @@ const (
 	maxFormer = 16
 	// maxPasses is how many passes over the store one turn makes; the next turn does the rest.
 	maxPasses = 4
-	// passPause is the least pause between two passes of a turn. Each pause is twice the one before, plus
-	// up to as much again at random.
+	// passPause is the least pause between two passes of a turn. Each pause is twice the one before,
+	// plus up to as much again at random.
 	passPause = 100 * time.Millisecond
 )
 
-// rekeying rotates the root key, the key of the records' tags and the versions of the master keys. Each step leaves a state from
-// which the next start goes on:
+// rekeying rotates the root key, the key of the records' tags and the versions of the master keys.
+// Each step leaves a state from which the next start goes on:
 //
-//  1. The provider holds the new root key beside the current one (a file is replaced at once, or was prepared by the operator).
+//  1. The provider holds the new root key beside the current one (a file is replaced
+//     at once, or was prepared by the operator).
 //  2. One transaction makes the new root key the one that wraps, with a new generation of the key of the tags.
 //  3. Everything that the former keys have wrapped or tagged is wrapped or tagged anew, until nothing is left.
 //  4. One transaction takes the former keys out of use.
 //  5. The former root key is removed from the file.
 //
-// A change that was prepared with former keys is not committed after step 2: the record meta guards it.
+// A change that was prepared with former keys is not committed after step 2: the record meta guards
+// it.
 type rekeying struct {
 	s    *Server
 	ring *root.Ring
@@ -97,7 +99,8 @@ func (r *rekeying) Describe(ctx context.Context) (kms.RootKeyResponse, error) {
 		out.RecordKeyGeneration = max(out.RecordKeyGeneration, int(generation))
 	}
 	if meta.Rotation != nil {
-		out.RotationState, out.StartedAt, out.FormerRootKeyID = kms.RootKeyRotating, meta.Rotation.StartedAt, meta.Rotation.Former
+		out.RotationState = kms.RootKeyRotating
+		out.StartedAt, out.FormerRootKeyID = meta.Rotation.StartedAt, meta.Rotation.Former
 	}
 	if next := r.unused(meta); next != nil {
 		out.NextRootKeyID = next.ID()
@@ -142,7 +145,8 @@ func (r *rekeying) Rotate(ctx context.Context, values, force bool, at time.Time)
 	if err := r.load(ctx); err != nil {
 		return err
 	}
-	r.s.config.Logger.Info("the root key is rotated: what the former one has wrapped is wrapped anew", "root_key_id", next.ID())
+	r.s.config.Logger.Info("the root key is rotated: what the former one has wrapped is wrapped anew", "root_key_id",
+		next.ID())
 	if err := r.step("switched"); err != nil {
 		return err
 	}
@@ -169,8 +173,8 @@ func mayRotate(meta store.Meta, force bool, at time.Time) error {
 		meta.RotatedAt.UTC().Format(time.RFC3339), meta.RotatedAt.Add(api.RootKeyInterval).UTC().Format(time.RFC3339))
 }
 
-// next is the new root key, which the provider holds when it returns. The other nodes of a cluster must have it before this one
-// uses it, so there an operator prepares it.
+// next is the new root key, which the provider holds when it returns. The other nodes of a cluster
+// must have it before this one uses it, so there an operator prepares it.
 func (r *rekeying) next(meta store.Meta) (*root.Key, error) {
 	if err := r.ring.Reload(); err != nil {
 		return nil, err
@@ -180,7 +184,8 @@ func (r *rekeying) next(meta store.Meta) (*root.Key, error) {
 	}
 	keeper, ok := r.s.config.RootKey.(root.Keeper)
 	if !ok || r.s.config.Cluster != nil || len(r.s.config.Etcd.Endpoints) > 0 {
-		return nil, fault.New(fault.InUse, "There is no new root key yet: give it to every node beside the current one, in its root key file (keyturn root-key prepare) or in the variable with %s behind its name.", root.Additional)
+		return nil, fault.New(fault.InUse, "There is no new root key yet: give it to every node beside the current one, in "+
+			"its root key file (keyturn root-key prepare) or in the variable with %s behind its name.", root.Additional)
 	}
 	k, err := root.Generate(keeper.Name())
 	if err != nil {
@@ -254,7 +259,8 @@ func (r *rekeying) run(ctx context.Context) {
 		case err != nil:
 			r.s.config.Logger.Warn("the rotation of the root key failed; retrying", "err", err)
 		case n > 0 && n != damaged:
-			r.s.config.Logger.Error("the rotation of the root key cannot end: records cannot be opened; restore or delete them", "records", n)
+			r.s.config.Logger.Error("the rotation of the root key cannot end: records cannot be opened; restore or delete them",
+				"records", n)
 		}
 		damaged = n
 		select {
@@ -273,7 +279,8 @@ func (r *rekeying) finish(ctx context.Context, rotation store.KeyRotation) (stor
 		if err != nil || meta.Rotation == nil || !meta.Rotation.StartedAt.Equal(rotation.StartedAt) {
 			return meta, err // another node has finished it
 		}
-		newest := slices.MaxFunc(meta.RecordKeys, func(a, b store.RecordKey) int { return int(a.Generation) - int(b.Generation) })
+		newest := slices.MaxFunc(meta.RecordKeys,
+			func(a, b store.RecordKey) int { return int(a.Generation) - int(b.Generation) })
 		meta.RecordKey, meta.RecordKeys, meta.Rotation = nil, []store.RecordKey{newest}, nil
 		meta.FormerRootKeys = append(slices.Clone(meta.FormerRootKeys), rotation.Former)
 		if n := len(meta.FormerRootKeys); n > maxFormer {
@@ -304,6 +311,7 @@ func (r *rekeying) dropFormer(meta store.Meta) error {
 	if err := keeper.Keep(keys); err != nil {
 		return err
 	}
-	r.s.config.Logger.Info("the previous root key is no longer needed, except for backups that were made before", "root_key_id", meta.RootKey)
+	r.s.config.Logger.Info("the previous root key is no longer needed, except for backups that were made before",
+		"root_key_id", meta.RootKey)
 	return r.ring.Reload()
 }

@@ -19,9 +19,9 @@ import (
 // minEventKey is the least length of a key that signs events.
 const minEventKey = 16
 
-// Resolve makes the configuration of what the settings name: it reads files and checks addresses. It
-// reports every mistake at once, those of [Config.Check] too. It leaves the kinds of targets and the
-// logger to the caller.
+// Resolve makes the configuration of what the settings name: it reads files and checks addresses.
+// It reports every mistake at once, those of [Config.Check] too. It leaves the kinds of targets and
+// the logger to the caller.
 func (s *Settings) Resolve() error {
 	var errs []error
 	add := func(err error) { errs = append(errs, err) }

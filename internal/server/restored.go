@@ -18,10 +18,12 @@ const (
 	markEvery = 3 * time.Second
 )
 
-// mark records the state of a node's store in a file beside it. After a start it shows whether the store
-// was restored from a copy: then credentials may have changed since, and their records may be wrong.
+// mark records the state of a node's store in a file beside it. After a start it shows whether the
+// store was restored from a copy: then credentials may have changed since, and their records may be
+// wrong.
 type mark struct {
-	// Cluster and Revision are those of the store. A restored copy has another cluster or a lower revision.
+	// Cluster and Revision are those of the store. A restored copy has another cluster or a lower
+	// revision.
 	Cluster  string `json:"cluster"`
 	Revision int64  `json:"revision"`
 	// File is the identity of the file of the mark, which no copy has: the mark may have been restored
@@ -44,8 +46,8 @@ func readMark(path string) (m mark, ok bool, err error) {
 	return m, true, nil
 }
 
-// writeMark replaces the mark. Its identity is that of the temporary file, which is then renamed. The
-// file is not synced: an older mark only detects less.
+// writeMark replaces the mark. Its identity is that of the temporary file, which is then renamed.
+// The file is not synced: an older mark only detects less.
 func writeMark(path string, p store.Position) error {
 	tmp, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+markName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -75,8 +77,9 @@ func (m mark) restored(p store.Position, file string) string {
 	return ""
 }
 
-// checkMark finds out whether the store was restored from a copy. If so, that is stored, for the engine of whichever node rotates, before
-// the mark says otherwise. fresh is a store that this start has made.
+// checkMark finds out whether the store was restored from a copy. If so, that is stored, for the
+// engine of whichever node rotates, before the mark says otherwise. fresh is a store that this
+// start has made.
 func (s *Server) checkMark(ctx context.Context, fresh bool) error {
 	path := filepath.Join(s.config.DataDir, markName)
 	p, err := s.db.Position(ctx)
@@ -100,7 +103,8 @@ func (s *Server) checkMark(ctx context.Context, fresh bool) error {
 		if err != nil {
 			return err
 		}
-		s.config.Logger.Error("the store counts as restored from a copy: access keys, policies and users are what they were then, those that were deleted since included; "+
+		s.config.Logger.Error("the store counts as restored from a copy: access keys, policies and users are what they "+
+			"were then, those that were deleted since included; "+
 			"every rotated credential is checked at its target", "why", why, "enabled_access_keys", keys)
 		if err := s.db.SetRestored(ctx, store.Restored{At: s.config.Now().UTC(), Why: why}); err != nil {
 			return err
@@ -127,7 +131,8 @@ func (s *Server) enabledKeys(ctx context.Context) (n int, err error) {
 // putMark writes the mark. A disk that takes nothing is logged, and stops nothing.
 func (s *Server) putMark(path string, p store.Position) {
 	if err := writeMark(path, p); err != nil {
-		s.config.Logger.Warn("the mark of the store was not written: a restore of the store from a copy may not be detected", "err", err)
+		s.config.Logger.Warn("the mark of the store was not written: a restore of the store from a copy may not be detected",
+			"err", err)
 	}
 }
 

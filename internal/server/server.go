@@ -64,8 +64,8 @@ type Server struct {
 	ready      chan struct{}
 }
 
-// New opens the store and the trail, sets a new store up, and listens; nothing is served before Run. What it has opened
-// is closed again when it fails.
+// New opens the store and the trail, sets a new store up, and listens; nothing is served before
+// Run. What it has opened is closed again when it fails.
 func New(ctx context.Context, c Config) (*Server, error) { return open(ctx, c, false) }
 
 func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
@@ -115,9 +115,18 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 		}
 	}
 	s.db, err = store.Open(ctx, store.Config{
-		Dir: filepath.Join(c.DataDir, "store"), NoSync: c.NoSync, Logger: c.Logger, Endpoints: c.Etcd.Endpoints,
-		TLS: c.Etcd.TLS, Username: c.Etcd.Username, Password: c.Etcd.Password, Prefix: c.Etcd.Prefix, Cluster: c.Cluster,
-		MirrorBytes: c.ReadMemory << 20, Quota: int64(c.StoreQuota) << 20, Reserve: int64(c.StoreReserve) << 20,
+		Dir:         filepath.Join(c.DataDir, "store"),
+		NoSync:      c.NoSync,
+		Logger:      c.Logger,
+		Endpoints:   c.Etcd.Endpoints,
+		TLS:         c.Etcd.TLS,
+		Username:    c.Etcd.Username,
+		Password:    c.Etcd.Password,
+		Prefix:      c.Etcd.Prefix,
+		Cluster:     c.Cluster,
+		MirrorBytes: c.ReadMemory << 20,
+		Quota:       int64(c.StoreQuota) << 20,
+		Reserve:     int64(c.StoreReserve) << 20,
 	})
 	if err != nil {
 		return nil, err
@@ -184,9 +193,22 @@ func (s *Server) assemble() {
 	s.uses = api.NewKeyUses(s.db, c.Logger)
 	s.consumers = api.NewConsumers(s.db, c.Now, c.Logger)
 	env := &api.Env{
-		DB: s.db, Keyring: s.keyring, Region: c.Region, Now: c.Now, Random: c.Random, Log: c.Logger, Uses: s.uses, Consumers: s.consumers,
-		Trail: s.trail, RootKeys: s.keys, RotateCA: s.rotateCA, RootKeyDeleted: s.rootKeyDeleted, Stopping: s.stopping, Kinds: map[string]target.Kind{}, Rotation: c.Rotation,
-		TestTime: c.TestTime,
+		DB:             s.db,
+		Keyring:        s.keyring,
+		Region:         c.Region,
+		Now:            c.Now,
+		Random:         c.Random,
+		Log:            c.Logger,
+		Uses:           s.uses,
+		Consumers:      s.consumers,
+		Trail:          s.trail,
+		RootKeys:       s.keys,
+		RotateCA:       s.rotateCA,
+		RootKeyDeleted: s.rootKeyDeleted,
+		Stopping:       s.stopping,
+		Kinds:          map[string]target.Kind{},
+		Rotation:       c.Rotation,
+		TestTime:       c.TestTime,
 	}
 	targets, receivers := s.dialers()
 	env.Dial = targets.DialContext
@@ -199,7 +221,9 @@ func (s *Server) assemble() {
 	}
 	s.gate = api.NewGate(env, recorder{s.trail, &s.heads})
 	s.auth = auth.New(auth.Config{
-		Keys: &accessKeys{db: s.db, keyring: s.keyring}, Now: c.Now, Log: c.Logger,
+		Keys:     &accessKeys{db: s.db, keyring: s.keyring},
+		Now:      c.Now,
+		Log:      c.Logger,
 		Nonces:   c.NonceLimit,
 		History:  s.history,
 		Ahead:    c.ClockAhead,
@@ -279,8 +303,8 @@ func (s *Server) node() string {
 	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }
 
-// Run serves until ctx ends or a part fails, then finishes the requests that are under way, for at most 5 seconds, and
-// stops every part. It returns nil after an orderly stop.
+// Run serves until ctx ends or a part fails, then finishes the requests that are under way, for at
+// most 5 seconds, and stops every part. It returns nil after an orderly stop.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

@@ -72,8 +72,8 @@ const (
 	leastTrailAge = 24 * time.Hour
 )
 
-// rows is the table of settings, in the order of help and documents. A setting is one row here, with
-// the field that its value goes to, and what uses that field.
+// rows is the table of settings, in the order of help and documents. A setting is one row here,
+// with the field that its value goes to, and what uses that field.
 func (s *Settings) rows() settings.Table {
 	// The kinds of values; settings.Of is the row.
 	var (

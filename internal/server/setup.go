@@ -53,8 +53,13 @@ func ReadAdmin(path string) (Admin, error) {
 		return Admin{}, fmt.Errorf("%s is not the JSON that keyturn serve writes", path)
 	}
 	return Admin{
-		AccountID: f.AccountID, AccessKeyID: f.AccessKeyID, AccessKeySecret: sensitive.New(f.AccessKeySecret), Region: f.Region,
-		Endpoint: f.Endpoint, HTTPEndpoint: f.HTTPEndpoint, CAFile: f.CAFile,
+		AccountID:       f.AccountID,
+		AccessKeyID:     f.AccessKeyID,
+		AccessKeySecret: sensitive.New(f.AccessKeySecret),
+		Region:          f.Region,
+		Endpoint:        f.Endpoint,
+		HTTPEndpoint:    f.HTTPEndpoint,
+		CAFile:          f.CAFile,
 	}, nil
 }
 
@@ -70,9 +75,10 @@ func (a Admin) write(path string) error {
 
 // setUp finds the root key, and on a first run makes the account and its administrator.
 //
-// It can be cut off at any point and goes on at the next start: the root key is on disk before anything is sealed with
-// it, admin.json before the store knows the key in it, and the store is set up by one transaction. Until that, admin.json
-// is taken as it is; after that, it is only brought up to date with the listeners.
+// It can be cut off at any point and goes on at the next start: the root key is on disk before
+// anything is sealed with it, admin.json before the store knows the key in it, and the store is set
+// up by one transaction. Until that, admin.json is taken as it is; after that, it is only brought
+// up to date with the listeners.
 func (s *Server) setUp(ctx context.Context) error {
 	_, found, err := s.db.SealedMeta(ctx)
 	if err != nil {
@@ -82,7 +88,8 @@ func (s *Server) setUp(ctx context.Context) error {
 	alone := s.config.Cluster == nil
 	ring, err := s.config.RootKey.Load(!found && alone && !s.offline)
 	if err != nil && !found && !alone {
-		return fmt.Errorf("%w; the nodes of a new cluster need the same root key: make one with `head -c 32 /dev/urandom | base64`, mode 0600, and give each node a copy", err)
+		return fmt.Errorf("%w; the nodes of a new cluster need the same root key: make one with `head -c 32 /dev/urandom | "+
+			"base64`, mode 0600, and give each node a copy", err)
 	}
 	if err != nil {
 		return err
@@ -105,7 +112,8 @@ func (s *Server) setUp(ctx context.Context) error {
 	return s.refreshAdmin(ctx, path)
 }
 
-// unlock opens the key that the store's records are authenticated with, which proves the root key, and reads whose the store is.
+// unlock opens the key that the store's records are authenticated with, which proves the root key,
+// and reads whose the store is.
 func (s *Server) unlock(ctx context.Context) error {
 	if err := s.keys.load(ctx); err != nil {
 		return err
@@ -118,8 +126,8 @@ func (s *Server) unlock(ctx context.Context) error {
 	return err
 }
 
-// firstRun writes admin.json and sets the store up. When another node of a cluster
-// was first, its set-up stands, and the file that this one has just made is removed: its key is in no store.
+// firstRun writes admin.json and sets the store up. When another node of a cluster was first, its
+// set-up stands, and the file that this one has just made is removed: its key is in no store.
 func (s *Server) firstRun(ctx context.Context, path string) error {
 	admin, made, err := s.newAdmin(path)
 	if err != nil {
@@ -148,7 +156,9 @@ func (s *Server) putAdmin(tx *store.Tx, a Admin, now time.Time) error {
 	return errors.Join(
 		tx.PutAccount(store.Account{ID: a.AccountID, CreatedAt: now, Keys: []users.Key{{ID: a.AccessKeyID, CreatedAt: now}}}),
 		tx.PutAccessKey(store.AccessKey{
-			ID: a.AccessKeyID, CreatedAt: now, Secret: s.keyring.SealAccessKey(a.AccessKeyID, "secret", a.AccessKeySecret),
+			ID:        a.AccessKeyID,
+			CreatedAt: now,
+			Secret:    s.keyring.SealAccessKey(a.AccessKeyID, "secret", a.AccessKeySecret),
 			Principal: policy.Principal{Kind: policy.KindAccount, Account: a.AccountID, ID: a.AccountID},
 		}),
 	)
@@ -161,7 +171,9 @@ func (s *Server) newAdmin(path string) (admin Admin, made bool, err error) {
 		return admin, false, err
 	}
 	admin = Admin{
-		AccountID: s.config.AccountID, AccessKeyID: s.config.Admin.AccessKeyID, AccessKeySecret: s.config.Admin.AccessKeySecret,
+		AccountID:       s.config.AccountID,
+		AccessKeyID:     s.config.Admin.AccessKeyID,
+		AccessKeySecret: s.config.Admin.AccessKeySecret,
 	}
 	if admin.AccountID == "" {
 		admin.AccountID = randomText("123456789", 1) + randomText("0123456789", 15)
@@ -180,8 +192,8 @@ func (s *Server) reachable(a Admin) Admin {
 	return a
 }
 
-// refreshAdmin updates admin.json when the listeners change, and removes it when its access key was deleted. It does not
-// write the file again after an operator has removed it.
+// refreshAdmin updates admin.json when the listeners change, and removes it when its access key was
+// deleted. It does not write the file again after an operator has removed it.
 func (s *Server) refreshAdmin(ctx context.Context, path string) error {
 	a, err := ReadAdmin(path)
 	switch {
@@ -201,7 +213,10 @@ func (s *Server) refreshAdmin(ctx context.Context, path string) error {
 		return nil
 	}
 	now := s.reachable(a)
-	if now.Endpoint == a.Endpoint && now.HTTPEndpoint == a.HTTPEndpoint && now.Region == a.Region && now.CAFile == a.CAFile {
+	if now.Endpoint == a.Endpoint &&
+		now.HTTPEndpoint == a.HTTPEndpoint &&
+		now.Region == a.Region &&
+		now.CAFile == a.CAFile {
 		s.admin = a
 		return nil
 	}
@@ -209,7 +224,8 @@ func (s *Server) refreshAdmin(ctx context.Context, path string) error {
 	return now.write(path)
 }
 
-// dropAdmin removes an admin.json whose access key does not exist. A file of another account is left alone.
+// dropAdmin removes an admin.json whose access key does not exist. A file of another account is
+// left alone.
 func (s *Server) dropAdmin(path string, a Admin) error {
 	if a.AccountID != s.account {
 		s.config.Logger.Error("admin.json is of another account: move it away", "path", path, "account", a.AccountID)
@@ -222,8 +238,8 @@ func (s *Server) dropAdmin(path string, a Admin) error {
 	return nil
 }
 
-// rootKeyDeleted removes admin.json when it holds the access key that was deleted. A crash before that is made good by the
-// next start.
+// rootKeyDeleted removes admin.json when it holds the access key that was deleted. A crash before
+// that is made good by the next start.
 func (s *Server) rootKeyDeleted(id string) {
 	path := adminPath(s.config.DataDir)
 	a, err := ReadAdmin(path)

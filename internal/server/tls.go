@@ -38,12 +38,13 @@ const (
 	nextName  = "next-ca.pem"
 )
 
-// authority is the local CA: made on first run, for servers that have no certificate of their own. Its key never leaves
-// the data directory, and a leaf is made anew at each start and before it expires, so none is kept.
+// authority is the local CA: made on first run, for servers that have no certificate of their own.
+// Its key never leaves the data directory, and a leaf is made anew at each start and before it
+// expires, so none is kept.
 //
-// It is replaced with an overlap. The new CA is made first, and ca.pem then holds both, so that clients can learn to trust it;
-// the server's certificate still comes from the old one. When the overlap ends, it comes from the new one, and ca.pem holds
-// that alone.
+// It is replaced with an overlap. The new CA is made first, and ca.pem then holds both, so that
+// clients can learn to trust it; the server's certificate still comes from the old one. When the
+// overlap ends, it comes from the new one, and ca.pem holds that alone.
 type authority struct {
 	dir, file string
 	now       func() time.Time
@@ -110,8 +111,8 @@ type issuer struct {
 	key, cert []byte // PEM
 }
 
-// makeAuthority makes a CA that is good for these names alone, and for servers alone: its key is of no use for anything else,
-// even where it is trusted.
+// makeAuthority makes a CA that is good for these names alone, and for servers alone: its key is of
+// no use for anything else, even where it is trusted.
 func makeAuthority(names []string, now time.Time) (issuer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -119,10 +120,13 @@ func makeAuthority(names []string, now time.Time) (issuer, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial(),
-		Subject:      pkix.Name{CommonName: "Keyturn local CA", SerialNumber: now.UTC().Format("20060102T150405Z")},
-		NotBefore:    now.Add(-time.Hour),
-		NotAfter:     now.AddDate(caYears, 0, 0),
-		IsCA:         true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		Subject: pkix.Name{CommonName: "Keyturn local CA",
+			SerialNumber: now.UTC().Format("20060102T150405Z")},
+		NotBefore:                   now.Add(-time.Hour),
+		NotAfter:                    now.AddDate(caYears, 0, 0),
+		IsCA:                        true,
+		BasicConstraintsValid:       true,
+		MaxPathLenZero:              true,
 		KeyUsage:                    x509.KeyUsageCertSign,
 		ExtKeyUsage:                 []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		PermittedDNSDomainsCritical: true,
@@ -132,7 +136,8 @@ func makeAuthority(names []string, now time.Time) (issuer, error) {
 			if short := ip.To4(); short != nil {
 				ip = short
 			}
-			template.PermittedIPRanges = append(template.PermittedIPRanges, &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
+			template.PermittedIPRanges = append(template.PermittedIPRanges,
+				&net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
 		} else {
 			template.PermittedDNSDomains = append(template.PermittedDNSDomains, strings.TrimPrefix(name, "*."))
 		}
@@ -151,8 +156,9 @@ func makeAuthority(names []string, now time.Time) (issuer, error) {
 	}, nil
 }
 
-// install makes it the CA that signs. The key is written first: a certificate without its key is made anew at the first start,
-// since nothing can have trusted it yet, and resume finishes a replacement.
+// install makes it the CA that signs. The key is written first: a certificate without its key is
+// made anew at the first start, since nothing can have trusted it yet, and resume finishes a
+// replacement.
 func (a *authority) install(i issuer) error {
 	if err := root.WriteFile(filepath.Join(a.dir, caKeyName), i.key); err != nil {
 		return err
@@ -166,7 +172,8 @@ func (a *authority) install(i issuer) error {
 // covers reports whether the CA may sign for a name.
 func covers(ca *x509.Certificate, name string) bool {
 	if ip := net.ParseIP(name); ip != nil {
-		return len(ca.PermittedIPRanges) == 0 || slices.ContainsFunc(ca.PermittedIPRanges, func(n *net.IPNet) bool { return n.Contains(ip) })
+		return len(ca.PermittedIPRanges) == 0 ||
+			slices.ContainsFunc(ca.PermittedIPRanges, func(n *net.IPNet) bool { return n.Contains(ip) })
 	}
 	return len(ca.PermittedDNSDomains) == 0 || slices.ContainsFunc(ca.PermittedDNSDomains, func(d string) bool {
 		return strings.EqualFold(d, name) || strings.HasSuffix(strings.ToLower(name), "."+strings.ToLower(d))
@@ -179,7 +186,8 @@ func (a *authority) tellUncovered() {
 		switch {
 		case covers(a.cert, name):
 		case slices.Contains(a.wanted, name):
-			a.log.Error("the local CA was not made for a name of the settings, so the server's certificate does not have it: run keyturn ca rotate", "name", name)
+			a.log.Error("the local CA was not made for a name of the settings, so the server's certificate does not have it: "+
+				"run keyturn ca rotate", "name", name)
 		default:
 			a.log.Warn("the local CA was not made for the host name, so the server's certificate does not have it", "name", name)
 		}
@@ -231,8 +239,8 @@ func (a *authority) issueLocked() (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
 }
 
-// certificateNames are the names under which this machine is called: loopback, its host name, and what it listens on.
-// wanted are those that settings name.
+// certificateNames are the names under which this machine is called: loopback, its host name, and
+// what it listens on. wanted are those that settings name.
 func certificateNames(listen string, more []string) (names, wanted []string) {
 	names = []string{"localhost", "127.0.0.1", "::1"}
 	if host, err := os.Hostname(); err == nil && host != "" {
@@ -249,7 +257,8 @@ func certificateNames(listen string, more []string) (names, wanted []string) {
 	return slices.Compact(names), wanted
 }
 
-// suites are those of TLS 1.2: forward secrecy and authenticated encryption only. Those of TLS 1.3 are all of that kind.
+// suites are those of TLS 1.2: forward secrecy and authenticated encryption only. Those of TLS 1.3
+// are all of that kind.
 var suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
@@ -259,8 +268,8 @@ var suites = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// tlsConfig is the configuration of the TLS listener, and the local CA that clients need to trust; nil when
-// the certificate is one of the operator's own.
+// tlsConfig is the configuration of the TLS listener, and the local CA that clients need to trust;
+// nil when the certificate is one of the operator's own.
 func tlsConfig(c Config) (config *tls.Config, ca *authority, err error) {
 	config = &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, NextProtos: []string{"h2", "http/1.1"}}
 	if c.TLSCertFile != "" {

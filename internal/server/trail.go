@@ -91,7 +91,11 @@ func (s *Server) resumeTrail(ctx context.Context) error {
 		return err
 	}
 	a := audit.Anchor{
-		Node: node, Key: audit.NewKey(key), Head: head, Expected: known && !sealed.fresh, Strict: s.config.AuditStrict,
+		Node:     node,
+		Key:      audit.NewKey(key),
+		Head:     head,
+		Expected: known && !sealed.fresh,
+		Strict:   s.config.AuditStrict,
 	}
 	if err := s.trail.Resume(&a); err != nil {
 		return err
@@ -104,7 +108,8 @@ func (s *Server) resumeTrail(ctx context.Context) error {
 	}
 	for _, sink := range s.config.AuditSinks { // the store has the positions: the files are not needed again
 		if err := s.trail.RemoveOldPosition(sink.Name()); err != nil {
-			s.config.Logger.Warn("the file with the former position of an audit sink could not be removed", "sink", sink.Name(), "err", err)
+			s.config.Logger.Warn("the file with the former position of an audit sink could not be removed", "sink", sink.Name(),
+				"err", err)
 		}
 	}
 	return s.nameTrail(known)
@@ -125,7 +130,8 @@ func (s *Server) resumeRun(ctx context.Context) error {
 		if !found {
 			seq, err := s.trail.OldPosition(name)
 			if err != nil {
-				s.config.Logger.Error("the file with the former position of an audit sink is not used: the whole trail is sent again",
+				s.config.Logger.Error(
+					"the file with the former position of an audit sink is not used: the whole trail is sent again",
 					"sink", name, "err", err)
 			}
 			run.Sinks[name] = seq
@@ -134,7 +140,8 @@ func (s *Server) resumeRun(ctx context.Context) error {
 	}
 	s.heads.run, s.heads.unfinished = run, run.Running
 	if run.Running {
-		s.config.Logger.Error("the last run did not store the head of the audit trail at its end, because it crashed, the store refused it, or the store was restored from a copy: "+
+		s.config.Logger.Error("the last run did not store the head of the audit trail at its end, because it crashed, the "+
+			"store refused it, or the store was restored from a copy: "+
 			"records behind the stored head may have been cut off unseen", "node", run.Node)
 	}
 	return nil
@@ -232,7 +239,8 @@ func (s *Server) forwardTrail() (stop func()) {
 	}
 }
 
-// watchDisk warns the operator before the disk of the trail is full, because no call is served then.
+// watchDisk warns the operator before the disk of the trail is full, because no call is served
+// then.
 func (s *Server) watchDisk(ctx context.Context) {
 	if s.config.AuditDiskAlert < 0 {
 		return
@@ -245,7 +253,8 @@ func (s *Server) watchDisk(ctx context.Context) {
 		free, ok := store.FreeSpace(s.config.AuditDir)
 		switch {
 		case ok && free < least && !low:
-			s.config.Logger.Error("the disk of the audit trail is nearly full: no call is served when it is full; make room, or let retention do so",
+			s.config.Logger.Error(
+				"the disk of the audit trail is nearly full: no call is served when it is full; make room, or let retention do so",
 				"dir", s.config.AuditDir, "free_mib", free>>20, "alert_mib", s.config.AuditDiskAlert)
 		case ok && free >= least && low:
 			s.config.Logger.Info("the disk of the audit trail has room again", "free_mib", free>>20)
@@ -264,8 +273,12 @@ func (s *Server) note(ctx context.Context, operation string, details audit.Detai
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), headTimeout)
 	defer cancel()
 	return s.trail.Append(ctx, audit.Record{
-		RequestID: uuid.NewString(), Phase: audit.Call, PrincipalType: string(policy.KindSystem), Operation: operation,
-		Outcome: "ok", Details: details,
+		RequestID:     uuid.NewString(),
+		Phase:         audit.Call,
+		PrincipalType: string(policy.KindSystem),
+		Operation:     operation,
+		Outcome:       "ok",
+		Details:       details,
 	}, true)
 }
 

@@ -125,7 +125,7 @@ func TestTrailLoss(t *testing.T) {
 			_, after, ok := strings.Cut(out, "records were lost; record ")
 			if number, _, _ := strings.Cut(after, " "); code == 0 || !ok {
 				t.Errorf("the command does not find the record of it: %s", out)
-			} else if code, out := auditVerify(t, dir, "--known-gap", number); code != 0 || !strings.Contains(out, "tells of a loss") {
+			} else if code, out := auditVerify(t, dir, "--known-gap", number); code != 0 || !strings.Contains(out, "reports a loss") {
 				t.Errorf("with the gap named: %d, %s", code, out)
 			} else if code, out := auditVerify(t, dir, "--known-gap", number, "--known-gap", "100000"); code == 0 ||
 				!strings.Contains(out, "record 100000 is not the record of a loss; the records of a loss are "+number) {
@@ -230,7 +230,7 @@ func TestTrailAfterRootKeyRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	onceRun(t, dir, "b")
-	if code, out := auditVerify(t, dir); code != 0 || strings.Contains(out, "tells of a loss") {
+	if code, out := auditVerify(t, dir); code != 0 || strings.Contains(out, "reports a loss") {
 		t.Errorf("%d, %s", code, out)
 	}
 }

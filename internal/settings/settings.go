@@ -3,8 +3,8 @@
 //
 // A row of the table says everything about a setting: its name, where its value goes, its kind with
 // its bounds, its default and its help. Flags, variables, keys of the file, error messages, the
-// record of the settings in force and the page of documentation derive from it. The package knows no
-// setting itself.
+// record of the settings in force and the page of documentation derive from it. The package knows
+// no setting itself.
 package settings
 
 import (
@@ -74,11 +74,12 @@ func Of[T any](name string, into *T, k Kind[T], def T, help string) *Setting {
 // Shown replaces the default in help and documents, where it is not a constant.
 func (s *Setting) Shown(text string) *Setting { s.Default = text; return s }
 
-// For declares that the setting has an effect only with another one: it is an error without that one.
+// For declares that the setting has an effect only with another one: it is an error without that
+// one.
 func (s *Setting) For(name string) *Setting { s.of = name; return s }
 
-// Secret declares that the value is a URL that may hold a token or a password. Records show its scheme
-// and host alone, and error messages do not repeat it.
+// Secret declares that the value is a URL that may hold a token or a password. Records show its
+// scheme and host alone, and error messages do not repeat it.
 func (s *Setting) Secret() *Setting { s.secret = true; return s }
 
 // NotInFile excludes the setting from the file.
