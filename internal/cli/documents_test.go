@@ -66,7 +66,7 @@ func checkOperation(args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := checkKms(call); err != nil {
+	if _, err := call.check(); err != nil {
 		return err
 	}
 	for _, given := range call.params {

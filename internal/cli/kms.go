@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/command"
+	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
@@ -58,7 +59,7 @@ func (c *kmsCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	version, idempotent, err := checkKms(call)
+	op, err := call.check()
 	if err != nil {
 		return err
 	}
@@ -78,11 +79,11 @@ func (c *kmsCommand) Run(e *env) error {
 		accept = "application/xml"
 	}
 	body, err := client.Do(e.ctx, kms.Call{
-		Action:     call.operation,
-		Version:    version,
+		Action:     op.Name,
+		Version:    op.Version,
 		Params:     call.params,
 		Accept:     accept,
-		Idempotent: idempotent,
+		Idempotent: op.Retryable,
 	})
 	if err != nil {
 		return kmsError(e, err)
@@ -147,12 +148,12 @@ func (call *kmsCall) add(name, value string) error {
 	return nil
 }
 
-// checkKms finds the operation before anything is sent: an unknown operation exits with 2, a
-// missing parameter with 3.
-func checkKms(call kmsCall) (version string, idempotent bool, err error) {
+// check finds the operation before anything is sent: an unknown operation exits with 2, a missing
+// parameter with 3.
+func (call *kmsCall) check() (*operation.Op, error) {
 	op := protocol.Named(call.operation)
 	if op == nil {
-		return "", false, coded{exitUsage,
+		return nil, coded{exitUsage,
 			fmt.Sprintf("'%s' is not an operation of kms%s; keyturn kms --help lists them",
 				call.operation, suggest(call.operation))}
 	}
@@ -165,9 +166,9 @@ func checkKms(call kmsCall) (version string, idempotent bool, err error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", false, coded{exitMissing, fmt.Sprintf("%s needs %s", call.operation, strings.Join(missing, ", "))}
+		return nil, coded{exitMissing, fmt.Sprintf("%s needs %s", call.operation, strings.Join(missing, ", "))}
 	}
-	return op.Version, op.Retryable, nil
+	return op, nil
 }
 
 // suggest returns a hint at the operation that was probably meant.

@@ -143,6 +143,27 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// TestConsumersSpeakForThemselves verifies that every parameter by which a consumer speaks of itself
+// says what an agent does with it: to the server, an agent is one consumer.
+func TestConsumersSpeakForThemselves(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, o := range Operations() {
+		for _, p := range o.Params() {
+			if p.Name != "Consumer" && p.Name != "Leaving" {
+				continue
+			}
+			found++
+			if p.Agent == "" {
+				t.Errorf("%s: the tag of parameter %s lacks agent=drop or agent=refuse", o.Name, p.Name)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no operation has such a parameter")
+	}
+}
+
 // TestFind verifies that a request names an operation by its name together with the version of its
 // service.
 func TestFind(t *testing.T) {

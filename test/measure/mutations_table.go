@@ -19,6 +19,14 @@ var mutations = []mutation{
 		test: "TestSecretPoliciesReachEveryOperation",
 	},
 	{
+		name: "an agent passes on what a caller says of a consumer",
+		file: "kms/*.go",
+		old:  ",agent=drop",
+		each: true,
+		pkg:  "internal/protocol",
+		test: "TestConsumersSpeakForThemselves",
+	},
+	{
 		name:   "the name of a secret names no resource",
 		file:   "kms/*.go",
 		old:    ",resource=secret",
