@@ -38,16 +38,25 @@ func newSite(t *testing.T) *site {
 	s := &site{server: keyturntest.Start(t), dir: t.TempDir(), client: &http.Client{Timeout: 20 * time.Second}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	c := s.server.Credentials
-	write(t, s.dir+"/key.json", fmt.Sprintf(`{"AccessKeyId": %q, "AccessKeySecret": %q}`, c.AccessKeyID, c.AccessKeySecret.Reveal()))
+	write(t, s.dir+"/key.json",
+		fmt.Sprintf(`{"AccessKeyId": %q, "AccessKeySecret": %q}`, c.AccessKeyID, c.AccessKeySecret.Reveal()))
 	s.put(t, "db", "v1", `{"User":"app","Password":"marker-one"}`)
 	return s
 }
 
 func (s *site) put(t *testing.T, name, version, data string) {
 	t.Helper()
-	_, err := s.server.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: name, VersionID: version, SecretData: sensitive.New(data)})
+	_, err := s.server.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
+		SecretName: name,
+		VersionID:  version,
+		SecretData: sensitive.New(data),
+	})
 	if errors.Is(err, kms.ErrResourceNotFound) {
-		_, err = s.server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: version, SecretData: sensitive.New(data)})
+		_, err = s.server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: name,
+			VersionID:  version,
+			SecretData: sensitive.New(data),
+		})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +131,12 @@ func (s *site) run(t *testing.T, config string) *running {
 // wire is a client of the agent's wire API.
 func (s *site) wire(t *testing.T, r *running) *kms.Client {
 	t.Helper()
-	c, err := kms.NewClient(kms.Config{Endpoint: "http://" + r.at["kms"], Credentials: s.server.Credentials, HTTPClient: s.client, MaxAttempts: 1})
+	c, err := kms.NewClient(kms.Config{
+		Endpoint:    "http://" + r.at["kms"],
+		Credentials: s.server.Credentials,
+		HTTPClient:  s.client,
+		MaxAttempts: 1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +183,8 @@ func current(t *testing.T, c *kms.Client, name string) string {
 	return got.VersionID + " " + got.SecretData.Reveal()
 }
 
-// TestOutage is the life of an agent: it gives a value on in every way, follows a change, and gives on what it knows while the server is
-// away, after a start of its own too.
+// TestOutage is the life of an agent: it gives a value on in every way, follows a change, and gives
+// on what it knows while the server is away, after a start of its own too.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -193,7 +207,8 @@ last_good: {dir: DIR/last, key: {file: DIR/seal.key}}
 	if got := current(t, c, "db"); !strings.HasPrefix(got, "v2 ") {
 		t.Errorf("by the wire API after the change: %s", got)
 	}
-	previous, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "db", VersionStage: kms.StagePrevious})
+	previous, err := c.GetSecretValue(t.Context(),
+		&kms.GetSecretValueRequest{SecretName: "db", VersionStage: kms.StagePrevious})
 	if err != nil || previous.VersionID != "v1" {
 		t.Errorf("the version before, passed on: %+v, %v", previous, err)
 	}
@@ -210,7 +225,8 @@ last_good: {dir: DIR/last, key: {file: DIR/seal.key}}
 		t.Errorf("while the server is away: %s", got)
 	}
 	// What is wanted by its version, and is held, is given too; what is not held is not.
-	if got, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "db", VersionID: "v2"}); err != nil || got.VersionID != "v2" {
+	if got, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "db", VersionID: "v2"}); err != nil ||
+		got.VersionID != "v2" {
 		t.Errorf("the held version by its name: %v", err)
 	}
 	for name, in := range map[string]*kms.GetSecretValueRequest{
@@ -238,12 +254,14 @@ last_good: {dir: DIR/last, key: {file: DIR/seal.key}}
 	if report.NotReady == "" || report.Secrets[0].Source != "disk" {
 		t.Errorf("report %+v, want one that is not ready, from the disk", report)
 	}
-	if list(t, s.dir+"/last") == "" || strings.Contains(read(t, s.dir+"/last/"+strings.Fields(list(t, s.dir+"/last"))[0]), "marker") {
+	if list(t, s.dir+"/last") == "" ||
+		strings.Contains(read(t, s.dir+"/last/"+strings.Fields(list(t, s.dir+"/last"))[0]), "marker") {
 		t.Error("the last known value is not sealed")
 	}
 }
 
-// TestWire holds that the wire API takes every version of the signature, passes reads on and refuses changes and strangers.
+// TestWire holds that the wire API takes every version of the signature, passes reads on and
+// refuses changes and strangers.
 func TestWire(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -261,22 +279,36 @@ kms: {listen: "127.0.0.1:0"}
 	if !errors.As(err, &said) || said.HTTPStatus != 404 || said.Code != kms.CodeResourceNotFound || said.RequestID == "" {
 		t.Errorf("what the server refuses: %v", err)
 	}
-	_, err = c.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: "db", VersionID: "v9", SecretData: sensitive.New("marker")})
-	if !errors.As(err, &said) || said.Code != kms.CodeUnsupportedOperation || !strings.Contains(said.Message, "Send PutSecretValue to the server itself, https://"+s.server.Endpoint) {
+	_, err = c.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
+		SecretName: "db",
+		VersionID:  "v9",
+		SecretData: sensitive.New("marker"),
+	})
+	if !errors.As(err, &said) ||
+		said.Code != kms.CodeUnsupportedOperation ||
+		!strings.Contains(said.Message, "Send PutSecretValue to the server itself, https://"+s.server.Endpoint) {
 		t.Errorf("a change: %v", err)
 	}
 	if _, err := c.Do(t.Context(), kms.Call{Action: "Frobnicate"}); kms.CodeOf(err) != kms.CodeActionNotFound {
 		t.Errorf("an unknown operation: %v", err)
 	}
-	if who, err := c.GetCallerIdentity(t.Context(), &kms.GetCallerIdentityRequest{}); err != nil || who.AccountID != s.server.AccountID {
+	if who, err := c.GetCallerIdentity(t.Context(), &kms.GetCallerIdentityRequest{}); err != nil ||
+		who.AccountID != s.server.AccountID {
 		t.Errorf("GetCallerIdentity, passed on: %+v, %v", who, err)
 	}
-	if _, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "db", DryRun: true}); kms.CodeOf(err) != kms.CodeDryRunOperation {
+	if _, err := c.GetSecretValue(t.Context(),
+		&kms.GetSecretValueRequest{SecretName: "db", DryRun: true}); kms.CodeOf(err) != kms.CodeDryRunOperation {
 		t.Errorf("a dry run: %v", err)
 	}
 
-	body, err := c.Do(t.Context(), kms.Call{Action: "GetSecretValue", Params: sign.Params{{Name: "SecretName", Value: "db"}}, Accept: "application/xml"})
-	if err != nil || !strings.Contains(string(body), "<SecretData>{&#34;User&#34;") && !strings.Contains(string(body), "marker-one") {
+	body, err := c.Do(t.Context(), kms.Call{
+		Action: "GetSecretValue",
+		Params: sign.Params{{Name: "SecretName", Value: "db"}},
+		Accept: "application/xml",
+	})
+	if err != nil ||
+		!strings.Contains(string(body), "<SecretData>{&#34;User&#34;") &&
+			!strings.Contains(string(body), "marker-one") {
 		t.Errorf("as XML: %s, %v", body, err)
 	}
 
@@ -289,10 +321,12 @@ kms: {listen: "127.0.0.1:0"}
 	for _, p := range params {
 		query.Set(p.Name, p.Value)
 	}
-	if status, body := s.get(t, "http://"+r.at["kms"]+"/?"+query.Encode()); status != 200 || !strings.Contains(body, "marker-one") {
+	if status, body := s.get(t, "http://"+r.at["kms"]+"/?"+query.Encode()); status != 200 ||
+		!strings.Contains(body, "marker-one") {
 		t.Errorf("signature version 1: %d %s", status, body)
 	}
-	if status, body := s.get(t, "http://"+r.at["kms"]+"/?"+query.Encode()); status != 400 || strings.Contains(body, "marker") {
+	if status, body := s.get(t, "http://"+r.at["kms"]+"/?"+query.Encode()); status != 400 ||
+		strings.Contains(body, "marker") {
 		t.Errorf("the same request again: %d %s, want a refusal", status, body)
 	}
 	// Version 4.
@@ -323,7 +357,12 @@ kms: {listen: "127.0.0.1:0"}
 		"another key":    {AccessKeyID: "KTother", AccessKeySecret: s.server.Credentials.AccessKeySecret},
 		"another secret": {AccessKeyID: s.server.Credentials.AccessKeyID, AccessKeySecret: sensitive.New("other")},
 	} {
-		stranger, err := kms.NewClient(kms.Config{Endpoint: "http://" + r.at["kms"], Credentials: credentials, HTTPClient: s.client, MaxAttempts: 1})
+		stranger, err := kms.NewClient(kms.Config{
+			Endpoint:    "http://" + r.at["kms"],
+			Credentials: credentials,
+			HTTPClient:  s.client,
+			MaxAttempts: 1,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,12 +370,14 @@ kms: {listen: "127.0.0.1:0"}
 			t.Errorf("%s: %s, want a refusal", name, got)
 		}
 	}
-	if status, body := s.get(t, "http://"+r.at["kms"]+"/?Action=GetSecretValue&SecretName=db&Version="+kms.Version); status != 400 || strings.Contains(body, "marker") {
+	if status, body := s.get(t, "http://"+r.at["kms"]+"/?Action=GetSecretValue&SecretName=db&Version="+kms.Version); status != 400 ||
+		strings.Contains(body, "marker") {
 		t.Errorf("without a signature: %d %s", status, body)
 	}
 }
 
-// TestStatus holds that the page, the report and the metrics tell what an operator needs, and no value.
+// TestStatus holds that the page, the report and the metrics tell what an operator needs, and no
+// value.
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -347,7 +388,8 @@ files: [{path: DIR/app.env, template: '{{ secret "db" }}'}]
 	await(t, func() bool { now := s.report(t, r); return !now.Files[0].RenderedAt.IsZero() && len(now.Secrets) == 2 })
 	base := "http://" + r.at["status"]
 	for path, want := range map[string][]string{
-		"/":            {"Not ready", "<td>db</td>", ">fresh</td>", "<td>v1</td>", "<td>nothing</td>", s.dir + "/app.env", "db v1"},
+		"/": {"Not ready", "<td>db</td>", ">fresh</td>", "<td>v1</td>", "<td>nothing</td>", s.dir + "/app.env",
+			"db v1"},
 		"/status.json": {`"name": "db"`, `"version": "v1"`, `"config": "` + s.dir},
 		"/metrics": {
 			`keyturn_consumer_secret_version_info{secret="db",source="server",version="v1"} 1`, `keyturn_consumer_secret_state{secret="db",state="fresh"} 1`,
@@ -376,8 +418,8 @@ files: [{path: DIR/app.env, template: '{{ secret "db" }}'}]
 	}
 }
 
-// TestReload holds that a changed file is put in force as a whole, that a bad one changes nothing and is reported, and that what stays the
-// same is not interrupted.
+// TestReload holds that a changed file is put in force as a whole, that a bad one changes nothing
+// and is reported, and that what stays the same is not interrupted.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -401,19 +443,22 @@ http: {listen: "127.0.0.1:0", token_file: DIR/token}
 	reload()
 	await(t, func() bool { return read(t, s.dir+"/one") == "marker-one" && s.report(t, r).ConfigError == "" })
 	token := strings.TrimSpace(read(t, s.dir+"/token"))
-	if status, body := s.get(t, "http://"+r.at["http"]+"/v1/secrets/key/value", TokenHeader, token); status != 200 || body != "marker-key" {
+	if status, body := s.get(t, "http://"+r.at["http"]+"/v1/secrets/key/value", TokenHeader, token); status != 200 ||
+		body != "marker-key" {
 		t.Errorf("a secret that was added: %d %q", status, body)
 	}
 	if status, body := s.get(t, "http://"+r.at["http"]+"/readyz"); status != 200 {
 		t.Errorf("readyz %d %s", status, body)
 	}
 
-	// A configuration that would lose a value is not put in force: here, an access key that the server does not know.
+	// A configuration that would lose a value is not put in force: here, an access key that the server
+	// does not know.
 	good := read(t, s.dir+"/key.json")
 	write(t, s.dir+"/key.json", accessKey)
 	reload()
 	await(t, func() bool { return strings.Contains(s.report(t, r).ConfigError, "a value would be lost") })
-	if status, body := s.get(t, "http://"+r.at["http"]+"/v1/secrets/key/value", TokenHeader, token); status != 200 || body != "marker-key" {
+	if status, body := s.get(t, "http://"+r.at["http"]+"/v1/secrets/key/value", TokenHeader, token); status != 200 ||
+		body != "marker-key" {
 		t.Errorf("with the key from before: %d %q", status, body)
 	}
 	write(t, s.dir+"/key.json", good)
@@ -442,16 +487,22 @@ http: {listen: "127.0.0.1:0", token_file: DIR/token}
 	await(t, func() bool { return mode() == 0o660 })
 }
 
-// TestWireServesNamedSecretsOnly verifies that a program which may use the agent's wire API gets no secret that the configuration does
-// not name, although the agent's access key may read it, and that a browser or a proxy gets nothing.
+// TestWireServesNamedSecretsOnly verifies that a program which may use the agent's wire API gets no
+// secret that the configuration does not name, although the agent's access key may read it, and
+// that a browser or a proxy gets nothing.
 func TestWireServesNamedSecretsOnly(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	if _, err := s.server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "other", VersionID: "v1", SecretData: sensitive.New("other-marker")}); err != nil {
+	if _, err := s.server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "other",
+		VersionID:  "v1",
+		SecretData: sensitive.New("other-marker"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	arn := "acs:kms:local:" + s.server.AccountID + ":secret/other"
-	named, all := s.run(t, s.config(t, "\nsecrets: db\nkms: {listen: \"127.0.0.1:0\"}\n")), s.run(t, s.config(t, "\nkms: {listen: \"127.0.0.1:0\", any_secret: true}\n"))
+	named, all := s.run(t, s.config(t, "\nsecrets: db\nkms: {listen: \"127.0.0.1:0\"}\n")), s.run(t,
+		s.config(t, "\nkms: {listen: \"127.0.0.1:0\", any_secret: true}\n"))
 	for name, r := range map[string]*running{"named": named, "any": all} {
 		c := s.wire(t, r)
 		for _, secret := range []string{"other", arn} {
@@ -459,7 +510,10 @@ func TestWireServesNamedSecretsOnly(t *testing.T) {
 			_, version := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: secret, VersionID: "v1"})
 			_, described := c.DescribeSecret(t.Context(), &kms.DescribeSecretRequest{SecretName: secret})
 			for call, err := range map[string]error{"current": current, "version": version, "describe": described} {
-				if r == named && (err == nil || !strings.Contains(err.Error(), "does not name the secret")) || r == all && err != nil {
+				if r == named &&
+					(err == nil || !strings.Contains(err.Error(), "does not name the secret")) ||
+					r == all &&
+						err != nil {
 					t.Errorf("%s: %s of %s: %v", name, call, secret, err)
 				}
 			}
@@ -468,8 +522,10 @@ func TestWireServesNamedSecretsOnly(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for header, value := range map[string]string{"Host": "attacker.example", "Origin": "http://127.0.0.1", "X-Forwarded-For": "127.0.0.1", "Sec-Fetch-Site": "cross-site"} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+named.at["kms"]+"/?Action=GetSecretValue", nil)
+	for header, value := range map[string]string{"Host": "attacker.example", "Origin": "http://127.0.0.1",
+		"X-Forwarded-For": "127.0.0.1", "Sec-Fetch-Site": "cross-site"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			"http://"+named.at["kms"]+"/?Action=GetSecretValue", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,13 +34,26 @@ func runChild(t *testing.T, script string, change func(c *child)) *ran {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &ran{world: &still{}, changed: make(chan struct{}, 1), log: &support.Log{}, code: make(chan int, 1), err: make(chan error, 1)}
+	r := &ran{
+		world:   &still{},
+		changed: make(chan struct{}, 1),
+		log:     &support.Log{},
+		code:    make(chan int, 1),
+		err:     make(chan error, 1),
+	}
 	r.out = func() string { return read(t, file.Name()) }
 	r.world.put(value("db", "v1", `{"Password":"one"}`))
 	c := &child{
-		args: []string{"sh", "-c", script}, base: []string{"PATH=" + os.Getenv("PATH")}, secrets: []EnvSecret{{"db", "DB_"}}, world: r.world,
-		changed: r.changed, onChange: "restart", grace: 10 * time.Second, files: []uintptr{null.Fd(), file.Fd(), file.Fd()},
-		log: slog.New(slog.NewTextHandler(r.log, nil)), pause: time.Millisecond,
+		args:     []string{"sh", "-c", script},
+		base:     []string{"PATH=" + os.Getenv("PATH")},
+		secrets:  []EnvSecret{{"db", "DB_"}},
+		world:    r.world,
+		changed:  r.changed,
+		onChange: "restart",
+		grace:    10 * time.Second,
+		files:    []uintptr{null.Fd(), file.Fd(), file.Fd()},
+		log:      slog.New(slog.NewTextHandler(r.log, nil)),
+		pause:    time.Millisecond,
 	}
 	if change != nil {
 		change(c)
@@ -112,8 +125,9 @@ func TestChildNotFound(t *testing.T) {
 	}
 }
 
-// TestChildRestart holds that a change ends the program and starts it with the new value, that the server learns of a version only once the
-// program has it, and that the value is in no argument and no log.
+// TestChildRestart holds that a change ends the program and starts it with the new value, that the
+// server learns of a version only once the program has it, and that the value is in no argument and
+// no log.
 func TestChildRestart(t *testing.T) {
 	t.Parallel()
 	r := runChild(t, `trap 'echo stopping; exit 3' TERM; echo "started $DB_PASSWORD"; while :; do sleep 0.01; test $DB_PASSWORD = three && exit 9; done`, nil)
@@ -136,7 +150,8 @@ func TestChildRestart(t *testing.T) {
 	if code := r.ends(t); code != 9 {
 		t.Errorf("exit code %d, want the program's own 9", code)
 	}
-	if got := r.out(); got != "started one\nstopping\nstarted two\nstopping\nstarted three\n"+strings.Repeat("started three\n", maxRestarts) {
+	if got := r.out(); got != "started one\nstopping\nstarted two\nstopping\nstarted three\n"+strings.Repeat(
+		"started three\n", maxRestarts) {
 		t.Errorf("output %q", got)
 	}
 	if strings.Contains(r.log.String(), "three") || r.world.holds() != "map[]" {
@@ -155,8 +170,8 @@ func await(t *testing.T, ok func() bool) {
 	}
 }
 
-// TestChildBackOff holds that a program that ends at once after its restart is started again, a bounded number of times, and one that was
-// not restarted is not.
+// TestChildBackOff holds that a program that ends at once after its restart is started again, a
+// bounded number of times, and one that was not restarted is not.
 func TestChildBackOff(t *testing.T) {
 	t.Parallel()
 	r := runChild(t, `trap 'exit 0' TERM; echo "started $DB_PASSWORD"; test $DB_PASSWORD = two && exit 5; while :; do sleep 0.01; done`, nil)
@@ -187,7 +202,8 @@ func TestChildSignalled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := runChild(t, `trap 'echo told; exit 4' USR1; echo "started $DB_PASSWORD"; while :; do sleep 0.01; done`, func(c *child) { c.onChange, c.signal = "signal", usr1 })
+	r := runChild(t, `trap 'echo told; exit 4' USR1; echo "started $DB_PASSWORD"; while :; do sleep 0.01; done`,
+		func(c *child) { c.onChange, c.signal = "signal", usr1 })
 	r.await(t, "started one\n")
 	r.change(value("db", "v2", `{"Password":"two"}`))
 	if code := r.ends(t); code != 4 || r.out() != "started one\ntold\n" {
@@ -198,7 +214,8 @@ func TestChildSignalled(t *testing.T) {
 func TestChildIgnores(t *testing.T) {
 	t.Parallel()
 	stop := filepath.Join(t.TempDir(), "stop")
-	r := runChild(t, `trap 'exit 9' TERM; echo "started $DB_PASSWORD"; while test ! -e '`+stop+`'; do sleep 0.01; done`, func(c *child) { c.onChange = "ignore" })
+	r := runChild(t, `trap 'exit 9' TERM; echo "started $DB_PASSWORD"; while test ! -e '`+stop+`'; do sleep 0.01; done`,
+		func(c *child) { c.onChange = "ignore" })
 	r.await(t, "started one\n")
 	r.change(value("db", "v2", `{"Password":"two"}`))
 	r.changed <- struct{}{} // is taken only after the first was
@@ -215,7 +232,15 @@ func TestExecMistakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	x := &Exec{OnChange: "signal:KILL", Stdin: null, Stdout: null, Stderr: null, Grace: -1, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), LastGood: &LastGood{Dir: "rel"}}
+	x := &Exec{
+		OnChange: "signal:KILL",
+		Stdin:    null,
+		Stdout:   null,
+		Stderr:   null,
+		Grace:    -1,
+		Log:      slog.New(slog.NewTextHandler(io.Discard, nil)),
+		LastGood: &LastGood{Dir: "rel"},
+	}
 	want := `command: is required, after --
 --secret: is required: NAME=PREFIX
 --on-change: the signal must be HUP, INT, QUIT, USR1, USR2, TERM or WINCH

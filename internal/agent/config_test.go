@@ -72,7 +72,8 @@ log: {level: debug, format: json}
 	}
 }
 
-// TestConfigMistakes holds that every mistake is told at once, by its path, and that nothing of the file is quoted.
+// TestConfigMistakes holds that every mistake is told at once, by its path, and that nothing of the
+// file is quoted.
 func TestConfigMistakes(t *testing.T) {
 	t.Parallel()
 	dir, here := scene(t)

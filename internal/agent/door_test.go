@@ -71,8 +71,8 @@ func aRequest(op *operation.Op, secretName string) sign.Params {
 }
 
 // TestDoorServesNoOtherOperation verifies for every operation of the API that a program at the
-// agent's wire API reaches the server only by reads about named secrets alone, and by the reads that
-// concern nobody.
+// agent's wire API reaches the server only by reads about named secrets alone, and by the reads
+// that concern nobody.
 func TestDoorServesNoOtherOperation(t *testing.T) {
 	t.Parallel()
 	aboutNothing := []string{"DescribeAccountKmsStatus", "DescribeRegions", "GetCallerIdentity", "GetRandomPassword"}
@@ -280,8 +280,9 @@ func TestLeases(t *testing.T) {
 		})
 		says := func(consumer, name, version, oldest string) {
 			l.note(&kms.WatchSecretsRequest{
-				Consumer: consumer, WaitSeconds: 25,
-				Secrets: []kms.WatchedSecret{{SecretName: name, VersionID: version, OldestVersionID: oldest}},
+				Consumer:    consumer,
+				WaitSeconds: 25,
+				Secrets:     []kms.WatchedSecret{{SecretName: name, VersionID: version, OldestVersionID: oldest}},
 			})
 		}
 		held := func(want string) {
@@ -376,7 +377,10 @@ func TestCallersHoldNoMoreThanABound(t *testing.T) {
 	t.Parallel()
 	server := &oneServer{}
 	c, err := consumer.New(t.Context(), consumer.Config{
-		Client: server, Secrets: []string{"db"}, Logger: slog.New(slog.DiscardHandler), NoPush: true,
+		Client:  server,
+		Secrets: []string{"db"},
+		Logger:  slog.New(slog.DiscardHandler),
+		NoPush:  true,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,8 @@ func TestVariable(t *testing.T) {
 func TestParseEnvSecret(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]EnvSecret{
-		"db_cred=DB_": {"db_cred", "DB_"}, "app/db": {"app/db", "APP_DB_"}, "a=b=X_": {"a=b", "X_"}, "db=": {"db", ""}, "db=lower": {"db", "lower"},
+		"db_cred=DB_": {"db_cred", "DB_"}, "app/db": {"app/db", "APP_DB_"}, "a=b=X_": {"a=b", "X_"}, "db=": {"db",
+			""}, "db=lower": {"db", "lower"},
 	} {
 		if got, err := ParseEnvSecret(text); err != nil || got != want {
 			t.Errorf("ParseEnvSecret(%q) = %+v, %v; want %+v", text, got, err, want)
@@ -39,7 +40,8 @@ func TestEnvironment(t *testing.T) {
 	base := []string{"PATH=/bin", "LANG=C"}
 	values := of(value("db", "v1", `{"AccountName":"app","AccountPassword":"p=w\nx","Port":5432,"None":null,"Options":{"b":1, "a":[true]}}`), value("key", "v1", "plain text"))
 	got, err := Environment(base, []EnvSecret{{"db", "DB_"}, {"key", "API_KEY_"}}, nil, values)
-	want := []string{"PATH=/bin", "LANG=C", "DB_ACCOUNT_NAME=app", "DB_ACCOUNT_PASSWORD=p=w\nx", `DB_OPTIONS={"a":[true],"b":1}`, "DB_PORT=5432", "API_KEY=plain text"}
+	want := []string{"PATH=/bin", "LANG=C", "DB_ACCOUNT_NAME=app", "DB_ACCOUNT_PASSWORD=p=w\nx",
+		`DB_OPTIONS={"a":[true],"b":1}`, "DB_PORT=5432", "API_KEY=plain text"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("Environment = %q, %v; want %q", got, err, want)
 	}
@@ -53,27 +55,36 @@ func TestEnvironmentRefuses(t *testing.T) {
 		data    string
 		want    string
 	}{
-		"members that meet":  {[]EnvSecret{{"s", "DB_"}}, nil, `{"AccountName":"marker","account_name":"marker"}`, `member "AccountName" of secret "s" and member "account_name" of secret "s" both make the variable DB_ACCOUNT_NAME: rename one`},
-		"one of the base":    {[]EnvSecret{{"s", ""}}, []string{"LANG"}, `{"lang":"marker"}`, `the environment that keyturn was started with and member "lang" of secret "s" both make the variable LANG: choose another prefix`},
-		"what decides":       {[]EnvSecret{{"s", "LD_"}}, nil, `{"preload":"marker"}`, `member "preload" of secret "s" makes the variable LD_PRELOAD, which decides what runs: choose another prefix`},
-		"no name":            {[]EnvSecret{{"s", ""}}, []string{"X"}, `marker`, `secret "s" makes the variable "", which is no name: give a prefix that begins with a letter`},
+		"members that meet": {[]EnvSecret{{"s", "DB_"}}, nil, `{"AccountName":"marker","account_name":"marker"}`, `member "AccountName" of secret "s" and member "account_name" of secret "s" both make the variable DB_ACCOUNT_NAME: rename one`},
+		"one of the base":   {[]EnvSecret{{"s", ""}}, []string{"LANG"}, `{"lang":"marker"}`, `the environment that keyturn was started with and member "lang" of secret "s" both make the variable LANG: choose another prefix`},
+		"what decides": {[]EnvSecret{{"s", "LD_"}}, nil, `{"preload":"marker"}`,
+			`member "preload" of secret "s" makes the variable LD_PRELOAD, which decides what runs: choose another prefix`},
+		"no name": {[]EnvSecret{{"s", ""}}, []string{"X"}, `marker`,
+			`secret "s" makes the variable "", which is no name: give a prefix that begins with a letter`},
 		"a name that steers": {[]EnvSecret{{"s", "GIT_"}}, nil, `{"proxyCommand":"marker"}`, `member "proxyCommand" of secret "s" makes the variable GIT_PROXY_COMMAND, which may decide what runs: choose another prefix, or name it with --allow`},
-		"no list":            {[]EnvSecret{{"s", ""}}, nil, `{"a":"marker"}`, `--secret s= has an empty prefix: name the variables that it may set with --allow NAME,…, or give a prefix`},
-		"a list of nothing":  {[]EnvSecret{{"s", ""}}, []string{"A", "B"}, `{"a":"marker"}`, `no secret makes the variable B, which --allow names`},
-		"the loader named":   {[]EnvSecret{{"s", ""}}, []string{"ld_preload"}, `{"a":"marker"}`, `--allow: ld_preload decides what runs, so no secret may set it`},
-		"a NUL byte":         {[]EnvSecret{{"s", "A_"}}, nil, "marker\x00", `secret "s" has a NUL byte, which no variable can hold`},
-		"a value not there":  {[]EnvSecret{{"nothing", "A_"}}, nil, "", `there is no value of secret "nothing"`},
-		"the same one twice": {[]EnvSecret{{"s", "A_"}, {"s", "A_"}}, nil, "marker", `secret "s" and secret "s" both make the variable A: choose another prefix`},
+		"no list": {[]EnvSecret{{"s", ""}}, nil, `{"a":"marker"}`,
+			`--secret s= has an empty prefix: name the variables that it may set with --allow NAME,…, or give a prefix`},
+		"a list of nothing": {[]EnvSecret{{"s", ""}}, []string{"A", "B"}, `{"a":"marker"}`,
+			`no secret makes the variable B, which --allow names`},
+		"the loader named": {[]EnvSecret{{"s", ""}}, []string{"ld_preload"}, `{"a":"marker"}`,
+			`--allow: ld_preload decides what runs, so no secret may set it`},
+		"a NUL byte": {[]EnvSecret{{"s", "A_"}}, nil, "marker\x00",
+			`secret "s" has a NUL byte, which no variable can hold`},
+		"a value not there": {[]EnvSecret{{"nothing", "A_"}}, nil, "", `there is no value of secret "nothing"`},
+		"the same one twice": {[]EnvSecret{{"s", "A_"}, {"s", "A_"}}, nil, "marker",
+			`secret "s" and secret "s" both make the variable A: choose another prefix`},
 	} {
-		_, err := Environment([]string{"LANG=C"}, tt.secrets, tt.allowed, of(value("s", "v1", tt.data), value("other", "v1", "marker")))
+		_, err := Environment([]string{"LANG=C"}, tt.secrets, tt.allowed,
+			of(value("s", "v1", tt.data), value("other", "v1", "marker")))
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("%s: error %v\nwant %s", name, err, tt.want)
 		}
 	}
 }
 
-// TestWriterOfASecretChoosesNoVariable verifies that the writer of a secret, who chooses all its members, sets no variable that the
-// operator has not named: with an empty prefix those of the list alone, with a prefix none by which a runtime or a tool is steered.
+// TestWriterOfASecretChoosesNoVariable verifies that the writer of a secret, who chooses all its
+// members, sets no variable that the operator has not named: with an empty prefix those of the list
+// alone, with a prefix none by which a runtime or a tool is steered.
 func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 	t.Parallel()
 	attacks := []string{
@@ -81,7 +92,8 @@ func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 		"RUBYLIB", "GIT_SSH_COMMAND", "DOTNET_STARTUP_HOOKS", "HTTPS_PROXY", "https_proxy", "SHELLOPTS", "PS4", "LD_PRELOAD", "A_NAME_OF_TOMORROW",
 	}
 	for _, name := range attacks {
-		got, err := Environment(nil, []EnvSecret{{"s", ""}}, []string{"TOKEN"}, of(value("s", "v1", `{"token":"t","`+name+`":"evil"}`)))
+		got, err := Environment(nil, []EnvSecret{{"s", ""}}, []string{"TOKEN"},
+			of(value("s", "v1", `{"token":"t","`+name+`":"evil"}`)))
 		if err != nil || !slices.Equal(got, []string{"TOKEN=t"}) {
 			t.Errorf("a member %s beside one that is named: %q, %v", name, got, err)
 		}
@@ -90,7 +102,8 @@ func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 		}
 		for cut := 1; cut < len(name); cut++ {
 			prefix, rest := name[:cut], name[cut:]
-			if got, err := Environment(nil, []EnvSecret{{"s", prefix}}, nil, of(value("s", "v1", `{"`+rest+`":"evil"}`))); err == nil && got[0] == name+"=evil" {
+			if got, err := Environment(nil, []EnvSecret{{"s", prefix}}, nil, of(value("s", "v1", `{"`+rest+`":"evil"}`))); err == nil &&
+				got[0] == name+"=evil" {
 				t.Errorf("the prefix %s and a member %s: %q", prefix, rest, got)
 			}
 		}
@@ -101,10 +114,12 @@ func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 	}
 }
 
-// FuzzEnvironment holds that whatever a value is, the environment is one that a program can be started with, keeps what it began with, and
-// has no name twice; or there is an error without the value.
+// FuzzEnvironment holds that whatever a value is, the environment is one that a program can be
+// started with, keeps what it began with, and has no name twice; or there is an error without the
+// value.
 func FuzzEnvironment(f *testing.F) {
-	for _, s := range []string{`{"a":"b"}`, `{"A":1,"a":2}`, `plain`, `{"":""}`, `{"LD_PRELOAD":"x"}`, `{"a=b":"c"}`, "{\"a\":\"\\u0000\"}", `{"é":null}`, `[1]`, `null`} {
+	for _, s := range []string{`{"a":"b"}`, `{"A":1,"a":2}`, `plain`, `{"":""}`, `{"LD_PRELOAD":"x"}`, `{"a=b":"c"}`,
+		"{\"a\":\"\\u0000\"}", `{"é":null}`, `[1]`, `null`} {
 		f.Add("P_", s)
 		f.Add("", s)
 	}
@@ -127,7 +142,11 @@ func FuzzEnvironment(f *testing.F) {
 		seen := map[string]bool{}
 		for _, pair := range env {
 			name, v, ok := strings.Cut(pair, "=")
-			if !ok || name == "" || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != "" || strings.ContainsRune(v, 0) || seen[name] {
+			if !ok ||
+				name == "" ||
+				strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != "" ||
+				strings.ContainsRune(v, 0) ||
+				seen[name] {
 				t.Errorf("of %q: the variable %q cannot be set, or is there twice", data, name)
 			}
 			seen[name] = true

@@ -16,7 +16,8 @@ import (
 func here(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"/etc/keyturn-agent", "/var/lib/keyturn-agent", "/run/keyturn-agent", "/run/app-secrets"} {
+	for _, name := range []string{"/etc/keyturn-agent", "/var/lib/keyturn-agent", "/run/keyturn-agent",
+		"/run/app-secrets"} {
 		if err := os.MkdirAll(dir+name, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +44,8 @@ func TestExampleConfigurations(t *testing.T) {
 	}
 }
 
-// sidecar is the agent's configuration in the example for Kubernetes; it holds on the way that the example is YAML.
+// sidecar is the agent's configuration in the example for Kubernetes; it holds on the way that the
+// example is YAML.
 func sidecar(t *testing.T) string {
 	t.Helper()
 	config, kinds := "", ""
@@ -75,13 +77,15 @@ func TestExampleUnit(t *testing.T) {
 	}
 	unit := strings.ReplaceAll(read(t, "../../examples/agent/keyturn-agent.service"), "/usr/local/bin/keyturn", self)
 	check := func(text string) (string, error) {
-		out, err := exec.Command("systemd-analyze", "verify", "--man=no", write(t, filepath.Join(t.TempDir(), "keyturn-agent.service"), text)).CombinedOutput()
+		out, err := exec.Command("systemd-analyze", "verify", "--man=no",
+			write(t, filepath.Join(t.TempDir(), "keyturn-agent.service"), text)).CombinedOutput()
 		return string(out), err
 	}
 	if out, err := check(unit); err != nil || strings.Contains(out, "keyturn-agent.service") {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
-	if out, _ := check(strings.Replace(unit, "RestartSec=2s", "RestartSec=two", 1)); !strings.Contains(out, "keyturn-agent.service") {
+	if out, _ := check(strings.Replace(unit, "RestartSec=2s", "RestartSec=two", 1)); !strings.Contains(out,
+		"keyturn-agent.service") {
 		t.Errorf("a unit with a mistake passes: %s", out)
 	}
 }

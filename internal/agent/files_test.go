@@ -118,7 +118,11 @@ func TestFileKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	w, log := &still{}, &support.Log{}
-	k := writerOf(t, w, log, File{Path: filepath.Join(dir, "app.env"), Template: `A={{ secret "a" }} B={{ secret "b" }}`, Mode: "0640"})
+	k := writerOf(t, w, log, File{
+		Path:     filepath.Join(dir, "app.env"),
+		Template: `A={{ secret "a" }} B={{ secret "b" }}`,
+		Mode:     "0640",
+	})
 	ctx := t.Context()
 
 	// Without a complete set nothing is written.
@@ -139,7 +143,9 @@ func TestFileKept(t *testing.T) {
 	k.sync(ctx)
 	w.put(value("a", "v2", "one"), value("b", "v1", "two"))
 	k.sync(ctx)
-	if again, _ := os.Stat(k.Path); !os.SameFile(info, again) || k.Status().Writes != 1 || w.holds() != "map[a v2:1 b v1:1]" {
+	if again, _ := os.Stat(k.Path); !os.SameFile(info, again) ||
+		k.Status().Writes != 1 ||
+		w.holds() != "map[a v2:1 b v1:1]" {
 		t.Errorf("the file was written anew, or holds %s; status %+v", w.holds(), k.Status())
 	}
 
@@ -182,7 +188,8 @@ func TestFileKept(t *testing.T) {
 	}
 }
 
-// TestFileCannotBeWritten holds that a file which cannot be replaced stays as it is, and nothing is left beside it.
+// TestFileCannotBeWritten holds that a file which cannot be replaced stays as it is, and nothing is
+// left beside it.
 func TestFileCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -215,8 +222,8 @@ func TestMounted(t *testing.T) {
 	}
 }
 
-// TestHook holds that a command gets no secret of the agent's, is tried again, is given up on, and that a version counts as in use only
-// once its program was told.
+// TestHook holds that a command gets no secret of the agent's, is tried again, is given up on, and
+// that a version counts as in use only once its program was told.
 func TestHook(t *testing.T) {
 	t.Setenv("KEYTURN_ACCESS_KEY_SECRET", "marker")
 	dir := t.TempDir()
@@ -229,12 +236,17 @@ test -e "$(dirname "$0")/fine"
 		t.Fatal(err)
 	}
 	w, log := &still{}, &support.Log{}
-	k := writerOf(t, w, log, File{Path: filepath.Join(dir, "a"), Template: `{{ secret "a" }}`, OnChange: &Hook{Command: []string{script, "x y"}, Attempts: 3}})
+	k := writerOf(t, w, log, File{
+		Path:     filepath.Join(dir, "a"),
+		Template: `{{ secret "a" }}`,
+		OnChange: &Hook{Command: []string{script, "x y"}, Attempts: 3},
+	})
 	k.notify.pause = time.Millisecond
 	w.put(value("a", "v1", "one"))
 	k.sync(t.Context())
 	want := strings.Repeat(k.Path+" x y 0\n", 3)
-	if got := read(t, dir+"/told"); got != want || !strings.Contains(k.Status().Error, "could not be notified 3 times: command "+script+": exit status 1") {
+	if got := read(t, dir+"/told"); got != want ||
+		!strings.Contains(k.Status().Error, "could not be notified 3 times: command "+script+": exit status 1") {
 		t.Fatalf("told %q, status %+v", got, k.Status())
 	}
 	if !k.Status().Pending || w.holds() != "map[]" {
@@ -247,7 +259,10 @@ test -e "$(dirname "$0")/fine"
 	write(t, dir+"/fine", "")
 	w.put(value("a", "v2", "two"))
 	k.sync(t.Context())
-	if k.Status().Pending || k.Status().Error != "" || w.holds() != "map[a v2:1]" || strings.Contains(log.String(), "marker") {
+	if k.Status().Pending ||
+		k.Status().Error != "" ||
+		w.holds() != "map[a v2:1]" ||
+		strings.Contains(log.String(), "marker") {
 		t.Errorf("status %+v, holds %s", k.Status(), w.holds())
 	}
 	k.sync(t.Context())
@@ -266,7 +281,8 @@ func TestHookTimeout(t *testing.T) {
 	}
 	var m mistakes
 	n := (&Hook{Command: []string{script}, Timeout: 50 * time.Millisecond, Attempts: 1}).check("at", &m)
-	if err := n.notifyProgram(t.Context(), "/file", make(chan struct{}, 1)); err == nil || !strings.Contains(err.Error(), "did not end within 50ms") {
+	if err := n.notifyProgram(t.Context(), "/file", make(chan struct{}, 1)); err == nil ||
+		!strings.Contains(err.Error(), "did not end within 50ms") {
 		t.Errorf("error %v, want the time limit", err)
 	}
 }
@@ -275,7 +291,8 @@ func TestHookSignal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var m mistakes
-	n := (&Hook{Signal: "WINCH", PIDFile: filepath.Join(dir, "pid"), Attempts: 1}).check("at", &m) // WINCH is ignored unless asked for
+	// WINCH is ignored unless asked for
+	n := (&Hook{Signal: "WINCH", PIDFile: filepath.Join(dir, "pid"), Attempts: 1}).check("at", &m)
 	for content, want := range map[string]string{
 		"":                            "does not hold the number of a process",
 		"1":                           "does not hold the number of a process",

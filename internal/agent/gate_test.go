@@ -43,14 +43,23 @@ func (s *oneServer) Do(_ context.Context, call kms.Call) ([]byte, error) {
 }
 
 // GetSecretValue and WatchSecrets make it a server for a consumer too.
-func (s *oneServer) GetSecretValue(_ context.Context, in *kms.GetSecretValueRequest) (*kms.GetSecretValueResponse, error) {
+func (s *oneServer) GetSecretValue(
+	_ context.Context, in *kms.GetSecretValueRequest,
+) (*kms.GetSecretValueResponse, error) {
 	if s.away.Load() {
 		return nil, errors.New("connection refused")
 	}
 	if in.SecretName != "db" {
 		return nil, &kms.Error{HTTPStatus: 404, Code: kms.CodeResourceNotFound}
 	}
-	out := &kms.GetSecretValueResponse{SecretName: "db", SecretType: kms.TypeRds, SecretData: value("", "", "marker").Data, SecretDataType: kms.DataText, VersionID: "v1", VersionStages: []string{"ACSCurrent", "blue"}}
+	out := &kms.GetSecretValueResponse{
+		SecretName:     "db",
+		SecretType:     kms.TypeRds,
+		SecretData:     value("", "", "marker").Data,
+		SecretDataType: kms.DataText,
+		VersionID:      "v1",
+		VersionStages:  []string{"ACSCurrent", "blue"},
+	}
 	if in.FetchExtendedConfig {
 		out.ExtendedConfig = `{"DBName":"orders"}`
 	}
@@ -67,12 +76,17 @@ type everything struct{}
 func (everything) anySecret() bool    { return true }
 func (everything) serves(string) bool { return false }
 
-// TestGateOutage asks as real clients do, while the server is there and while it is away. The cache clients of the cloud always send
-// VersionStage and FetchExtendedConfig.
+// TestGateOutage asks as real clients do, while the server is there and while it is away. The cache
+// clients of the cloud always send VersionStage and FetchExtendedConfig.
 func TestGateOutage(t *testing.T) {
 	t.Parallel()
 	server := &oneServer{}
-	c, err := consumer.New(t.Context(), consumer.Config{Client: server, Secrets: []string{"db"}, Logger: slog.New(slog.DiscardHandler), NoPush: true})
+	c, err := consumer.New(t.Context(), consumer.Config{
+		Client:  server,
+		Secrets: []string{"db"},
+		Logger:  slog.New(slog.DiscardHandler),
+		NoPush:  true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,8 @@ func TestBystandersAreNotSignalled(t *testing.T) {
 	byApp := func(pid int) {
 		t.Helper()
 		_ = os.Remove(pidFile)
-		if err := errors.Join(os.WriteFile(pidFile, []byte(fmt.Sprint(pid)), 0o644), os.Chown(pidFile, appUser, appUser)); err != nil {
+		if err := errors.Join(os.WriteFile(pidFile, []byte(fmt.Sprint(pid)), 0o644),
+			os.Chown(pidFile, appUser, appUser)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,11 +128,17 @@ func TestSwappedDirectoryIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() == 0 {
-		if err := errors.Join(os.Chmod(app, 0o755), os.Chown(app, appUser, appUser), os.Chown(conf, appUser, appUser)); err != nil {
+		if err := errors.Join(os.Chmod(app, 0o755), os.Chown(app, appUser, appUser),
+			os.Chown(conf, appUser, appUser)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	k := newFileWriter(&rendered{File: File{Path: filepath.Join(conf, "app.env")}, mode: 0o600, uid: -1, gid: -1}, nil, nil)
+	k := newFileWriter(&rendered{
+		File: File{Path: filepath.Join(conf, "app.env")},
+		mode: 0o600,
+		uid:  -1,
+		gid:  -1,
+	}, nil, nil)
 	if err := k.write([]byte("value")); err != nil {
 		t.Fatalf("into a directory of the application: %v", err)
 	}
@@ -169,7 +176,8 @@ func TestKeyFileOfOthersIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key.json")
 	for mode, want := range map[os.FileMode]bool{0o600: true, 0o400: true, 0o666: false, 0o644: false, 0o620: false} {
 		_ = os.Remove(path)
-		if err := errors.Join(os.WriteFile(path, []byte(`{"AccessKeyId":"id-of-a-key","AccessKeySecret":"marker"}`), 0o600), os.Chmod(path, mode)); err != nil {
+		if err := errors.Join(os.WriteFile(path, []byte(`{"AccessKeyId":"id-of-a-key","AccessKeySecret":"marker"}`), 0o600),
+			os.Chmod(path, mode)); err != nil {
 			t.Fatal(err)
 		}
 		_, err := KeySource{File: path}.read()

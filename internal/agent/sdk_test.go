@@ -14,7 +14,8 @@ import (
 	sdkv1 "github.com/aliyun/alibaba-cloud-sdk-go/services/kms"
 )
 
-// TestOfficialSDKs holds that both official Go SDKs, unmodified and pointed at the agent, read on while the server is away.
+// TestOfficialSDKs holds that both official Go SDKs, unmodified and pointed at the agent, read on
+// while the server is away.
 func TestOfficialSDKs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -23,7 +24,12 @@ secrets: db
 kms: {listen: "127.0.0.1:0"}
 `))
 	id, secret := s.server.Credentials.AccessKeyID, s.server.Credentials.AccessKeySecret.Reveal()
-	v2, err := sdkv2.NewClient(&openapi.Config{Endpoint: tea.String(r.at["kms"]), Protocol: tea.String("http"), AccessKeyId: tea.String(id), AccessKeySecret: tea.String(secret)})
+	v2, err := sdkv2.NewClient(&openapi.Config{
+		Endpoint:        tea.String(r.at["kms"]),
+		Protocol:        tea.String("http"),
+		AccessKeyId:     tea.String(id),
+		AccessKeySecret: tea.String(secret),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +49,8 @@ kms: {listen: "127.0.0.1:0"}
 		if err != nil {
 			return err.Error()
 		}
-		return fmt.Sprint(tea.StringValue(two.Body.SecretData) == one.SecretData, " ", one.VersionId, " ", strings.Join(one.VersionStages.VersionStage, ","), " ", one.SecretData)
+		return fmt.Sprint(tea.StringValue(two.Body.SecretData) == one.SecretData, " ", one.VersionId, " ",
+			strings.Join(one.VersionStages.VersionStage, ","), " ", one.SecretData)
 	}
 	const want = `true v1 ACSCurrent {"User":"app","Password":"marker-one"}`
 	if got := read(); got != want {
@@ -57,7 +64,8 @@ kms: {listen: "127.0.0.1:0"}
 	}
 }
 
-// TestSystemd holds that systemd is told when every value is there and every file is right, and of the end.
+// TestSystemd holds that systemd is told when every value is there and every file is right, and of
+// the end.
 func TestSystemd(t *testing.T) {
 	s := newSite(t)
 	path := filepath.Join(t.TempDir(), "notify")

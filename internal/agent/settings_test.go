@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestSettingsDocument verifies that docs/agent.md names every setting of the configuration, with its
-// default.
+// TestSettingsDocument verifies that docs/agent.md names every setting of the configuration, with
+// its default.
 func TestSettingsDocument(t *testing.T) {
 	t.Parallel()
 	lines := strings.Split(read(t, "../../docs/agent.md"), "\n")

@@ -88,7 +88,8 @@ func TestSocketAndTokenFollowNoLink(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	app, victim := filepath.Join(dir, "app"), filepath.Join(dir, "victim")
-	if err := errors.Join(os.Mkdir(app, 0o777), os.Chmod(app, 0o777), os.Mkdir(victim, 0o700), os.Symlink(victim, filepath.Join(app, "run"))); err != nil {
+	if err := errors.Join(os.Mkdir(app, 0o777), os.Chmod(app, 0o777), os.Mkdir(victim, 0o700),
+		os.Symlink(victim, filepath.Join(app, "run"))); err != nil {
 		t.Fatal(err)
 	}
 	if l, _, err := listenSocket(filepath.Join(app, "run", "sock"), 0o600); err == nil {
@@ -104,8 +105,8 @@ func TestSocketAndTokenFollowNoLink(t *testing.T) {
 }
 
 // TestSocketIsTakenOver verifies that a socket which nobody listens on is replaced, and that
-// another process's socket and other files stay. It does not run in parallel: a process that another
-// test starts meanwhile has the socket open for a moment.
+// another process's socket and other files stay. It does not run in parallel: a process that
+// another test starts meanwhile has the socket open for a moment.
 func TestSocketIsTakenOver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sock")
 	first, file, err := listenSocket(path, 0o640)

@@ -50,22 +50,29 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// TestRenderRefuses holds that an incomplete or unfitting set is an error which names the place and shows no value.
+// TestRenderRefuses holds that an incomplete or unfitting set is an error which names the place and
+// shows no value.
 func TestRenderRefuses(t *testing.T) {
 	t.Parallel()
-	values := of(value("db", "v7", `{"User":"marker"}`), value("bad", "v1", "marker\xff\x00"), value("lines", "v1", "marker\nmarker"))
+	values := of(value("db", "v7", `{"User":"marker"}`), value("bad", "v1", "marker\xff\x00"),
+		value("lines", "v1", "marker\nmarker"))
 	for text, want := range map[string]string{
-		`{{ secret "nothing" }}`:                          `line 1:3: there is no value of secret "nothing"`,
-		"\n" + `{{ member "db" "Pass" }}`:                 `line 2:3: secret "db" has no member "Pass"; it has User`,
-		`{{ member "bad" "x" }}`:                          `line 1:3: the value of secret "bad" is no JSON object, so it has no member "x"`,
-		`{{ secret "bad" | json }}`:                       "line 1:18: the value is not UTF-8 text; use base64",
-		`{{ secret "bad" | shell }}`:                      "line 1:18: a value with a NUL byte cannot be a word of a shell; use base64",
-		`{{ secret "lines" | env }}`:                      "line 1:20: a value with a line break, a NUL byte or bytes that are not UTF-8 does not fit in a file of NAME=value lines; use base64",
-		`{{ secret "db" | unbase64 }}`:                    "line 1:17: what unbase64 is given is not base64",
-		`{{ (secret "db").Member }}`:                      "line 1:11: a function or a member there does not suit what it is given",
-		`{{ index (secret "db") 999 }}`:                   "line 1:3: a function or a member there does not suit what it is given",
-		`{{ .Anything }}{{ secret "db" }}`:                "",
-		`{{ slice (secret "db") 5 1 }}`:                   "line 1:3: a function or a member there does not suit what it is given",
+		`{{ secret "nothing" }}`:          `line 1:3: there is no value of secret "nothing"`,
+		"\n" + `{{ member "db" "Pass" }}`: `line 2:3: secret "db" has no member "Pass"; it has User`,
+		`{{ member "bad" "x" }}`:          `line 1:3: the value of secret "bad" is no JSON object, so it has no member "x"`,
+		`{{ secret "bad" | json }}`:       "line 1:18: the value is not UTF-8 text; use base64",
+		`{{ secret "bad" | shell }}`: "line 1:18: a value with a NUL byte cannot be a word of a " +
+			"shell; use base64",
+		`{{ secret "lines" | env }}`: "line 1:20: a value with a line break, a NUL byte or bytes that " +
+			"are not UTF-8 does not fit in a file of NAME=value lines; use base64",
+		`{{ secret "db" | unbase64 }}`: "line 1:17: what unbase64 is given is not base64",
+		`{{ (secret "db").Member }}`: "line 1:11: a function or a member there does not suit what it " +
+			"is given",
+		`{{ index (secret "db") 999 }}`: "line 1:3: a function or a member there does not suit what it " +
+			"is given",
+		`{{ .Anything }}{{ secret "db" }}`: "",
+		`{{ slice (secret "db") 5 1 }}`: "line 1:3: a function or a member there does not suit what it " +
+			"is given",
 		`{{ range 100000000 }}{{ secret "db" }}{{ end }}`: "the file would be larger than 4194304 bytes",
 	} {
 		s, err := parseTemplate("f", text)
@@ -86,10 +93,11 @@ func TestRenderRefuses(t *testing.T) {
 	}
 }
 
-// FuzzRender renders any value through every function: it is an error without the value in it, or a text that reads back as the
-// value.
+// FuzzRender renders any value through every function: it is an error without the value in it, or a
+// text that reads back as the value.
 func FuzzRender(f *testing.F) {
-	for _, s := range []string{"", "plain", "it's", `a"b\c`, "$x `y`", "\x00", "\xff", "äöü €𝄞", "line\nline\r\n", " lead", "#hash", "a=b"} {
+	for _, s := range []string{"", "plain", "it's", `a"b\c`, "$x `y`", "\x00", "\xff", "äöü €𝄞", "line\nline\r\n", " lead",
+		"#hash", "a=b"} {
 		f.Add(s)
 	}
 	templates := map[string]*parsedTemplate{}

@@ -34,7 +34,11 @@ func TestAgentScript(t *testing.T) {
 			return exec.Command("unshare", "-Urpf", "--mount-proc", "true").Run() == nil, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitready": waitReady, "waitfile": waitFile, "exitcode": exitCode, "config": agentConfig, "agentget": agentGet,
+			"waitready": waitReady,
+			"waitfile":  waitFile,
+			"exitcode":  exitCode,
+			"config":    agentConfig,
+			"agentget":  agentGet,
 		},
 	})
 }
@@ -62,7 +66,8 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// agentConfig makes an agent's file from NAME.in: ENDPOINT stands for that of the server of an admin.json, DIR for the directory.
+// agentConfig makes an agent's file from NAME.in: ENDPOINT stands for that of the server of an
+// admin.json, DIR for the directory.
 func agentConfig(ts *testscript.TestScript, _ bool, args []string) {
 	admin, err := server.ReadAdmin(ts.MkAbs(args[1]))
 	ts.Check(err)
@@ -72,9 +77,10 @@ func agentConfig(ts *testscript.TestScript, _ bool, args []string) {
 
 // agentGet prints what the agent's HTTP interface answers on run/http.sock, once it answers.
 func agentGet(ts *testscript.TestScript, _ bool, args []string) {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", ts.MkAbs("run/http.sock"))
-	}}}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", ts.MkAbs("run/http.sock"))
+		}}}
 	u := url.URL{Scheme: "http", Host: "localhost", Path: "/" + args[0]}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -84,7 +90,11 @@ func agentGet(ts *testscript.TestScript, _ bool, args []string) {
 		if token, err = os.ReadFile(ts.MkAbs("token")); err != nil {
 			continue
 		}
-		req := &http.Request{Method: http.MethodGet, URL: &u, Header: http.Header{"X-Keyturn-Token": {strings.TrimSpace(string(token))}}}
+		req := &http.Request{
+			Method: http.MethodGet,
+			URL:    &u,
+			Header: http.Header{"X-Keyturn-Token": {strings.TrimSpace(string(token))}},
+		}
 		var resp *http.Response
 		if resp, err = client.Do(req); err != nil {
 			continue

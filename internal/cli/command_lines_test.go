@@ -30,7 +30,8 @@ func TestCommandSettings(t *testing.T) {
 		{"the group of root", []string{"a=/bin/true"}, "64123:0", "other than root"},
 		{"no such user", []string{"a=/bin/true"}, "no-such-user-at-all", "not a user of this machine"},
 		{"self", []string{"a=/bin/true"}, "self", map[bool]string{true: "as root", false: ""}[root]},
-		{"another user", []string{"a=/bin/true"}, "64123:64123", map[bool]string{true: "", false: "only a server that runs as root"}[root]},
+		{"another user", []string{"a=/bin/true"}, "64123:64123",
+			map[bool]string{true: "", false: "only a server that runs as root"}[root]},
 	} {
 		set := server.NewSettings()
 		set.Commands, set.CommandUser = tt.commands, tt.user
@@ -42,7 +43,8 @@ func TestCommandSettings(t *testing.T) {
 	}
 }
 
-// TestMissingCommandIsLogged verifies that the operator reads at the start which command cannot be run.
+// TestMissingCommandIsLogged verifies that the operator reads at the start which command cannot be
+// run.
 func TestMissingCommandIsLogged(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()

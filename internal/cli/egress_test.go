@@ -42,14 +42,17 @@ var networkKinds = map[string][]string{
 	"rabbitmq": {
 		`{"api":"http://ADDR","amqp":["amqp://ADDR"],"tls":{"off":true}}`, `{"api":"https://ADDR","amqp":["amqps://ADDR"]}`,
 	},
-	"webhook": {`{"url":"http://ADDR/","strategy":"overlap","tls":{"off":true}}`, `{"url":"https://ADDR/","strategy":"overlap"}`},
+	"webhook": {`{"url":"http://ADDR/","strategy":"overlap","tls":{"off":true}}`,
+		`{"url":"https://ADDR/","strategy":"overlap"}`},
 }
 
 // localKinds are not reached over a network.
 var localKinds = []string{"command"}
 
 // eachNetworkKind runs a function with a target of every kind and configuration.
-func eachNetworkKind(t *testing.T, address string, dial egress.DialFunc, run func(t *testing.T, name string, system target.Target)) {
+func eachNetworkKind(
+	t *testing.T, address string, dial egress.DialFunc, run func(t *testing.T, name string, system target.Target),
+) {
 	t.Helper()
 	for _, kind := range TargetKinds(command.Config{}) {
 		if slices.Contains(localKinds, kind.Name) {
@@ -61,8 +64,10 @@ func eachNetworkKind(t *testing.T, address string, dial egress.DialFunc, run fun
 		}
 		for i, config := range configs {
 			system, err := kind.Open(target.Settings{
-				Name: "t", Config: json.RawMessage(strings.ReplaceAll(config, "ADDR", address)), Dial: dial,
-				Admin: target.Credential{Account: "cn=admin", Secret: sensitive.New("secret-of-the-admin")},
+				Name:   "t",
+				Config: json.RawMessage(strings.ReplaceAll(config, "ADDR", address)),
+				Dial:   dial,
+				Admin:  target.Credential{Account: "cn=admin", Secret: sensitive.New("secret-of-the-admin")},
 			})
 			if err != nil {
 				t.Errorf("%s: %v", kind.Name, err)
@@ -85,7 +90,11 @@ func calls(ctx context.Context, system target.Target) map[string]error {
 		strategy = l.Strategies()[0]
 	}
 	change := target.Change{ID: "c", Strategy: strategy, New: cred, Old: other}
-	out := map[string]error{"Verify": system.Verify(ctx, cred), "Apply": system.Apply(ctx, change), "Retire": system.Retire(ctx, change)}
+	out := map[string]error{
+		"Verify": system.Verify(ctx, cred),
+		"Apply":  system.Apply(ctx, change),
+		"Retire": system.Retire(ctx, change),
+	}
 	if i, ok := system.(target.Inspector); ok {
 		_, out["Inspect"] = i.Inspect(ctx, []target.Credential{cred})
 	}
@@ -109,7 +118,9 @@ func TestNoKindGetsAroundTheDialer(t *testing.T) {
 	eachNetworkKind(t, l.addr, dial, func(t *testing.T, name string, system target.Target) {
 		dialed = 0
 		for call, err := range calls(t.Context(), system) {
-			if (call == "Apply" || call == "Retire") && target.ClassOf(err) == target.Denied && !strings.Contains(err.Error(), "egress") {
+			if (call == "Apply" || call == "Retire") &&
+				target.ClassOf(err) == target.Denied &&
+				!strings.Contains(err.Error(), "egress") {
 				continue // a strategy or call that the kind does not have
 			}
 			if target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), "egress rules do not permit") {
@@ -135,12 +146,14 @@ func TestTargetsAreNoPortScanners(t *testing.T) {
 	closed := serveBytes(t, nil)
 	closed.close()
 	services := map[string]string{
-		"nothing":     closed.addr,
-		"closes":      serveBytes(t, []byte{}).addr,
-		"SMTP":        serveBytes(t, []byte("220 mail."+marker+" ESMTP\r\n")).addr,
-		"SSH":         serveBytes(t, []byte("SSH-2.0-OpenSSH_9."+marker+"\r\n")).addr,
-		"HTTP":        serveBytes(t, []byte("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 13\r\nConnection: close\r\n\r\n"+marker)).addr,
-		"HTTP JSON":   serveBytes(t, []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"error\":\""+marker+"\",\"result\":\""+marker+"\"}")).addr,
+		"nothing": closed.addr,
+		"closes":  serveBytes(t, []byte{}).addr,
+		"SMTP":    serveBytes(t, []byte("220 mail."+marker+" ESMTP\r\n")).addr,
+		"SSH":     serveBytes(t, []byte("SSH-2.0-OpenSSH_9."+marker+"\r\n")).addr,
+		"HTTP": serveBytes(t, []byte("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: "+
+			"13\r\nConnection: close\r\n\r\n"+marker)).addr,
+		"HTTP JSON": serveBytes(t, []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: "+
+			"close\r\n\r\n{\"error\":\""+marker+"\",\"result\":\""+marker+"\"}")).addr,
 		"no protocol": serveBytes(t, []byte("\x00\x01\x02\x03"+marker)).addr,
 		"a long line": serveBytes(t, []byte(strings.Repeat(marker, 10_000))).addr,
 	}

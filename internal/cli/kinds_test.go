@@ -67,8 +67,8 @@ func TestAddressesOfKinds(t *testing.T) {
 	}
 }
 
-// TestEveryKindHasAPage verifies that docs/targets has a page for each kind, which names the kind in
-// its first paragraph.
+// TestEveryKindHasAPage verifies that docs/targets has a page for each kind, which names the kind
+// in its first paragraph.
 func TestEveryKindHasAPage(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("../../docs/targets/*.md")

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKeepMemory runs itself as a child, since the switch is for good, and reads back what the kernel says.
+// TestKeepMemory runs itself as a child, since the switch is for good, and reads back what the
+// kernel says.
 func TestKeepMemory(t *testing.T) {
 	if os.Getenv("KEYTURN_TEST_KEEP_MEMORY") == "" {
 		child := exec.Command(os.Args[0], "-test.run=^TestKeepMemory$")

@@ -12,17 +12,20 @@ import (
 	"github.com/keyturn/keyturn/test/servers"
 )
 
-// TestRotationScript types what those type who rotate real credentials: of roles of a PostgreSQL server, whose address the
-// script has as $PG. Each role has the password first-password-of- and its name.
+// TestRotationScript types what those type who rotate real credentials: of roles of a PostgreSQL
+// server, whose address the script has as $PG. Each role has the password first-password-of- and
+// its name.
 func TestRotationScript(t *testing.T) {
 	t.Parallel()
 	p := servers.StartPostgres(t, sandbox.PostgresConfig{HBA: []string{"host all all 127.0.0.1/32 scram-sha-256"}})
 	for _, role := range []string{"rotator", "solo", "app", "app_clone", "drifted", "kept"} {
-		if err := p.Exec(t.Context(), "postgres", fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'first-password-of-%s'", role, role)); err != nil {
+		if err := p.Exec(t.Context(), "postgres",
+			fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'first-password-of-%s'", role, role)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := p.Exec(t.Context(), "postgres", "ALTER ROLE rotator CREATEROLE; GRANT SELECT ON pg_authid TO rotator"); err != nil {
+	if err := p.Exec(t.Context(), "postgres",
+		"ALTER ROLE rotator CREATEROLE; GRANT SELECT ON pg_authid TO rotator"); err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{

@@ -41,7 +41,9 @@ func TestOpenProfileFileIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _, err := ReadProfiles()
-		if want != (err == nil) || err != nil && (strings.Contains(err.Error(), "marker") || !strings.Contains(err.Error(), "chmod 600")) {
+		if want != (err == nil) ||
+			err != nil &&
+				(strings.Contains(err.Error(), "marker") || !strings.Contains(err.Error(), "chmod 600")) {
 			t.Errorf("mode %04o: %v", mode, err)
 		}
 	}

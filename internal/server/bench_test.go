@@ -43,7 +43,11 @@ func benchmarkGet(b *testing.B, version string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := client.CreateSecret(b.Context(), &kms.CreateSecretRequest{SecretName: "app/db", VersionID: "v1", SecretData: sensitive.New("s3cret")}); err != nil {
+	if _, err := client.CreateSecret(b.Context(), &kms.CreateSecretRequest{
+		SecretName: "app/db",
+		VersionID:  "v1",
+		SecretData: sensitive.New("s3cret"),
+	}); err != nil {
 		b.Fatal(err)
 	}
 	requests := make([]*http.Request, 0, 50_000)
@@ -73,7 +77,8 @@ func getRequest(b *testing.B, c sign.Credentials, version string) *http.Request 
 	params := sign.Params{{Name: "SecretName", Value: "app/db"}}
 	var err error
 	if version == "v1" {
-		params = append(params, sign.Param{Name: "Action", Value: "GetSecretValue"}, sign.Param{Name: "Version", Value: kms.Version}, sign.Param{Name: "Format", Value: "JSON"})
+		params = append(params, sign.Param{Name: "Action", Value: "GetSecretValue"},
+			sign.Param{Name: "Version", Value: kms.Version}, sign.Param{Name: "Format", Value: "JSON"})
 		if params, err = c.SignV1(http.MethodGet, params, time.Now(), rand.Text()); err != nil {
 			b.Fatal(err)
 		}

@@ -31,15 +31,21 @@ func pool(t *testing.T, path string) (p *x509.CertPool, certificates int) {
 }
 
 func handshake(s *keyturntest.Server, trusted *x509.CertPool, now func() time.Time) error {
-	conn, err := tls.Dial("tcp", s.Endpoint, &tls.Config{RootCAs: trusted, ServerName: "localhost", MinVersion: tls.VersionTLS13, Time: now})
+	conn, err := tls.Dial("tcp", s.Endpoint, &tls.Config{
+		RootCAs:    trusted,
+		ServerName: "localhost",
+		MinVersion: tls.VersionTLS13,
+		Time:       now,
+	})
 	if err == nil {
 		err = conn.Close()
 	}
 	return err
 }
 
-// TestRotateLocalCA replaces the local CA with an overlap, through restarts: a client that trusts the old bundle is served until
-// the end of the overlap, one that trusts the bundle of the overlap before and after, and one with the new CA alone after it.
+// TestRotateLocalCA replaces the local CA with an overlap, through restarts: a client that trusts
+// the old bundle is served until the end of the overlap, one that trusts the bundle of the overlap
+// before and after, and one with the new CA alone after it.
 func TestRotateLocalCA(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), newClock(time.Now())
@@ -53,7 +59,8 @@ func TestRotateLocalCA(t *testing.T) {
 	if err != nil || !out.SwitchAt.Equal(now.Now().Add(7*24*time.Hour).UTC().Truncate(time.Second)) {
 		t.Fatalf("RotateLocalCA: %+v, %v", out, err)
 	}
-	if _, err := s.Client.RotateLocalCA(t.Context(), &kms.RotateLocalCARequest{}); kms.CodeOf(err) != kms.CodeResourceInUse {
+	if _, err := s.Client.RotateLocalCA(t.Context(),
+		&kms.RotateLocalCARequest{}); kms.CodeOf(err) != kms.CodeResourceInUse {
 		t.Errorf("a second rotation during the first: %v", err)
 	}
 	both, n := pool(t, file)
@@ -144,7 +151,8 @@ func TestRotateLocalCACutOff(t *testing.T) {
 	}
 }
 
-// TestLocalCAIsGoodForItsNamesAlone signs with the key of the local CA as somebody who has stolen it.
+// TestLocalCAIsGoodForItsNamesAlone signs with the key of the local CA as somebody who has stolen
+// it.
 func TestLocalCAIsGoodForItsNamesAlone(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -166,8 +174,13 @@ func TestLocalCAIsGoodForItsNamesAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: tt.host}, DNSNames: []string{tt.host}, NotBefore: time.Now().Add(-time.Minute),
-			NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{tt.usage},
+			SerialNumber: big.NewInt(1),
+			Subject:      pkix.Name{CommonName: tt.host},
+			DNSNames:     []string{tt.host},
+			NotBefore:    time.Now().Add(-time.Minute),
+			NotAfter:     time.Now().Add(time.Hour),
+			KeyUsage:     x509.KeyUsageDigitalSignature,
+			ExtKeyUsage:  []x509.ExtKeyUsage{tt.usage},
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, pair.Leaf, key.Public(), pair.PrivateKey)
 		if err != nil {

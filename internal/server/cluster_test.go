@@ -56,7 +56,8 @@ func startNodeWithin(ctx context.Context, t *testing.T, c server.Config) (*node,
 func (n *node) connect(t *testing.T, credentials sign.Credentials) {
 	t.Helper()
 	var err error
-	if n.client, err = kms.NewClient(kms.Config{Endpoint: "http://" + n.HTTPEndpoint(), Credentials: credentials}); err != nil {
+	if n.client, err = kms.NewClient(kms.Config{Endpoint: "http://" + n.HTTPEndpoint(),
+		Credentials: credentials}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -81,8 +82,8 @@ func rootKey(t *testing.T) root.File {
 	return root.File{Path: path}
 }
 
-// TestCluster has three nodes form one store: what one has acknowledged, the others know at once, with one node away
-// calls are served, and a node that comes back has caught up before it answers.
+// TestCluster has three nodes form one store: what one has acknowledged, the others know at once,
+// with one node away calls are served, and a node that comes back has caught up before it answers.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	peers := map[string]string{}
@@ -92,7 +93,10 @@ func TestCluster(t *testing.T) {
 	key, dirs := rootKey(t), map[string]string{"a": t.TempDir(), "b": t.TempDir(), "c": t.TempDir()}
 	start := func(name string) (*node, error) {
 		return startNode(t, server.Config{
-			DataDir: dirs[name], ListenHTTP: "127.0.0.1:0", RootKey: key, Cluster: &store.Cluster{Name: name, Peers: peers},
+			DataDir:    dirs[name],
+			ListenHTTP: "127.0.0.1:0",
+			RootKey:    key,
+			Cluster:    &store.Cluster{Name: name, Peers: peers},
 		})
 	}
 	nodes, errs := make([]*node, 3), make([]error, 3)
@@ -117,12 +121,20 @@ func TestCluster(t *testing.T) {
 		n.connect(t, credentials)
 	}
 	ctx := t.Context()
-	if _, err := nodes[0].client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "s", VersionID: "v0", SecretData: sensitive.New("v0")}); err != nil {
+	if _, err := nodes[0].client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "s",
+		VersionID:  "v0",
+		SecretData: sensitive.New("v0"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	put := func(n *node, id string) {
 		t.Helper()
-		if _, err := n.client.PutSecretValue(ctx, &kms.PutSecretValueRequest{SecretName: "s", VersionID: id, SecretData: sensitive.New(id)}); err != nil {
+		if _, err := n.client.PutSecretValue(ctx, &kms.PutSecretValueRequest{
+			SecretName: "s",
+			VersionID:  id,
+			SecretData: sensitive.New(id),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,7 +172,11 @@ func TestCluster(t *testing.T) {
 
 func TestClusterReportsAll(t *testing.T) {
 	t.Parallel()
-	s := server.Config{DataDir: t.TempDir(), ListenHTTP: "127.0.0.1:0", Cluster: &store.Cluster{Name: "a", Peers: map[string]string{"a": "http://example.test:1", "b": "x"}}}
+	s := server.Config{
+		DataDir:    t.TempDir(),
+		ListenHTTP: "127.0.0.1:0",
+		Cluster:    &store.Cluster{Name: "a", Peers: map[string]string{"a": "http://example.test:1", "b": "x"}},
+	}
 	for _, want := range []string{"fewer than three", "not on loopback", "b="} {
 		if err := s.Check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not among the mistakes: %v", want, err)
@@ -168,14 +184,18 @@ func TestClusterReportsAll(t *testing.T) {
 	}
 }
 
-// TestExternalStore uses an etcd server as its store, through its client API and under a prefix: two nodes serve from it.
+// TestExternalStore uses an etcd server as its store, through its client API and under a prefix:
+// two nodes serve from it.
 func TestExternalStore(t *testing.T) {
 	t.Parallel()
 	endpoint := startEtcd(t)
 	key := rootKey(t)
 	start := func() *node {
 		n, err := startNode(t, server.Config{
-			DataDir: t.TempDir(), ListenHTTP: "127.0.0.1:0", RootKey: key, Etcd: server.Etcd{Endpoints: []string{endpoint}, Prefix: "mine/"},
+			DataDir:    t.TempDir(),
+			ListenHTTP: "127.0.0.1:0",
+			RootKey:    key,
+			Etcd:       server.Etcd{Endpoints: []string{endpoint}, Prefix: "mine/"},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -189,7 +209,11 @@ func TestExternalStore(t *testing.T) {
 	}
 	first.connect(t, signCredentials(admin))
 	second.connect(t, signCredentials(admin))
-	if _, err := first.client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "s", VersionID: "v1", SecretData: sensitive.New("value")}); err != nil {
+	if _, err := first.client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "s",
+		VersionID:  "v1",
+		SecretData: sensitive.New("value"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := second.client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "s"})

@@ -46,13 +46,16 @@ func from(t *testing.T, s *keyturntest.Server, address string, attempts int) *km
 	t.Helper()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 	transport := &http.Transport{
-		DialContext: dialer.DialContext, ForceAttemptHTTP2: true,
-		TLSClientConfig: &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12},
+		DialContext:       dialer.DialContext,
+		ForceAttemptHTTP2: true,
+		TLSClientConfig:   &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	c, err := kms.NewClient(kms.Config{
-		Endpoint: s.Endpoint, Credentials: s.Credentials, MaxAttempts: attempts,
-		HTTPClient: &http.Client{Transport: transport, Timeout: 20 * time.Second},
+		Endpoint:    s.Endpoint,
+		Credentials: s.Credentials,
+		MaxAttempts: attempts,
+		HTTPClient:  &http.Client{Transport: transport, Timeout: 20 * time.Second},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +63,8 @@ func from(t *testing.T, s *keyturntest.Server, address string, attempts int) *km
 	return c
 }
 
-// idlers opens connections that ask for a page and stay, and returns how many the server has let in.
+// idlers opens connections that ask for a page and stay, and returns how many the server has let
+// in.
 func idlers(t *testing.T, address string, n int) (in int) {
 	t.Helper()
 	for range n {
@@ -78,8 +82,9 @@ func idlers(t *testing.T, address string, n int) (in int) {
 	return in
 }
 
-// TestIdleConnections verifies that connections without a signature are bounded over both listeners, and that
-// clients that are connected, and new ones of another address, are served during a flood.
+// TestIdleConnections verifies that connections without a signature are bounded over both
+// listeners, and that clients that are connected, and new ones of another address, are served
+// during a flood.
 func TestIdleConnections(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, func(c *server.Config) { c.MaxConnections, c.MaxPerSource = 160, 160 })
@@ -103,8 +108,8 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
-// TestStreams verifies that one HTTP/2 connection carries a bounded number of requests at once, and that a
-// client that waits with more of them opens another.
+// TestStreams verifies that one HTTP/2 connection carries a bounded number of requests at once, and
+// that a client that waits with more of them opens another.
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

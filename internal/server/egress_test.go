@@ -36,7 +36,8 @@ func TestTargetsReachNoForbiddenAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer denied.Close()
-	banner := banners(t, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"error\":\"banner-marker\"}")
+	banner := banners(t,
+		"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"error\":\"banner-marker\"}")
 	rule, err := egress.ParseRule(denied.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +52,10 @@ func TestTargetsReachNoForbiddenAddress(t *testing.T) {
 		t.Helper()
 		name := "t" + strings.NewReplacer(".", "-", ":", "-", "[", "", "]", "").Replace(address)
 		_, err := s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
-			TargetName: name, Kind: "redis", Config: `{"address":"` + address + `","tls":{"off":true}}`, AdminSecretName: "admin",
+			TargetName:      name,
+			Kind:            "redis",
+			Config:          `{"address":"` + address + `","tls":{"off":true}}`,
+			AdminSecretName: "admin",
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -125,7 +129,12 @@ func TestRotationsAreNoPortScanners(t *testing.T) {
 	credentials := userWith(t, s, `{"Version":"1","Statement":[
 		{"Effect":"Allow","Action":["kms:RegisterTarget","kms:CreateSecret"],"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]},
 		{"Effect":"Allow","Action":"kms:*","Resource":["acs:kms:*:*:target/team-*","acs:kms:*:*:secret/team/*"]}]}`)
-	team, err := kms.NewClient(kms.Config{Endpoint: s.Endpoint, Credentials: credentials, RootCAs: s.RootCAs, MaxAttempts: 1})
+	team, err := kms.NewClient(kms.Config{
+		Endpoint:    s.Endpoint,
+		Credentials: credentials,
+		RootCAs:     s.RootCAs,
+		MaxAttempts: 1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,13 +153,22 @@ func TestRotationsAreNoPortScanners(t *testing.T) {
 			app:            `{"AccountName":"app","AccountPassword":"password-of-the-app"}`,
 			app + "/admin": `{"AccountName":"admin","AccountPassword":"password-of-the-admin"}`,
 		} {
-			check(team.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: secret, VersionID: "v1", SecretData: sensitive.New(value)}))
+			check(team.CreateSecret(ctx, &kms.CreateSecretRequest{
+				SecretName: secret,
+				VersionID:  "v1",
+				SecretData: sensitive.New(value),
+			}))
 		}
 		admin, configure := app+"/admin", kms.ConfigureRotationRequest{SecretName: app, TargetName: name}
 		if kind == "self" { // the secret of the administrator itself is rotated
 			kind, admin, configure.Strategy, configure.CloneAccountName = "redis", app, "double", "app2"
 		}
-		check(team.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: name, Kind: kind, Config: config, AdminSecretName: admin}))
+		check(team.RegisterTarget(ctx, &kms.RegisterTargetRequest{
+			TargetName:      name,
+			Kind:            kind,
+			Config:          config,
+			AdminSecretName: admin,
+		}))
 		began := time.Now()
 		check(team.ConfigureRotation(ctx, &configure))
 		if took := time.Since(began); kind == "redis" && admin != app && took < testTime {
@@ -209,13 +227,19 @@ func TestTargetsForgeNoAuditRecord(t *testing.T) {
 	credentials := userWith(t, s, `{"Version":"1","Statement":[
 		{"Effect":"Allow","Action":["kms:RegisterTarget","kms:CreateSecret"],"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]},
 		{"Effect":"Allow","Action":"kms:*","Resource":["acs:kms:*:*:target/team-*","acs:kms:*:*:secret/team/*"]}]}`)
-	team, err := kms.NewClient(kms.Config{Endpoint: s.Endpoint, Credentials: credentials, RootCAs: s.RootCAs, MaxAttempts: 1})
+	team, err := kms.NewClient(kms.Config{
+		Endpoint:    s.Endpoint,
+		Credentials: credentials,
+		RootCAs:     s.RootCAs,
+		MaxAttempts: 1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = team.CreateSecret(t.Context(), &kms.CreateSecretRequest{
 		SecretName: "team/admin", VersionID: "v1",
-		SecretData: sensitive.New(`{"AccountName":"cn=x","AccountPassword":"x\n<110>1 2026-01-01T00:00:00Z h keyturn - - - ` + forged + `\n"}`),
+		SecretData: sensitive.New(
+			`{"AccountName":"cn=x","AccountPassword":"x\n<110>1 2026-01-01T00:00:00Z h keyturn - - - ` + forged + `\n"}`),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -232,8 +256,10 @@ func TestTargetsForgeNoAuditRecord(t *testing.T) {
 			} {
 				name := fmt.Sprintf("team-%s-%d-%d", kind, i, j)
 				_, err := team.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
-					TargetName: name, Kind: kind, AdminSecretName: "team/admin",
-					Config: strings.ReplaceAll(config, "ADDR", host+":"+port),
+					TargetName:      name,
+					Kind:            kind,
+					AdminSecretName: "team/admin",
+					Config:          strings.ReplaceAll(config, "ADDR", host+":"+port),
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -259,7 +285,8 @@ func TestTargetsForgeNoAuditRecord(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	for name, tap := range map[string]*tap{"syslog server": syslog, "HTTP sink": httpSink, "receiver of events": receiver} {
+	for name, tap := range map[string]*tap{"syslog server": syslog, "HTTP sink": httpSink,
+		"receiver of events": receiver} {
 		if text := tap.text(); strings.Contains(text, forged) {
 			t.Errorf("the %s has a forged record", name)
 		} else if name == "receiver of events" && text != "" {

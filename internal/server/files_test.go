@@ -26,8 +26,9 @@ func refused(t *testing.T, c server.Config) string {
 	return err.Error()
 }
 
-// TestPlantedFiles is another user of the machine who writes into a data directory before the first start, or may write to
-// a file of a server that has run. Neither becomes the administrator or the root key.
+// TestPlantedFiles is another user of the machine who writes into a data directory before the first
+// start, or may write to a file of a server that has run. Neither becomes the administrator or the
+// root key.
 func TestPlantedFiles(t *testing.T) {
 	t.Parallel()
 	admin := `{"account_id":"1111111111111111","access_key_id":"planted","access_key_secret":"planted-secret"}`
@@ -43,7 +44,8 @@ func TestPlantedFiles(t *testing.T) {
 			return errors.Join(plant(outside, "AAAA"), os.Symlink(outside, filepath.Join(dir, "root.key")))
 		}, "chown 0 "},
 		"store": {func(dir string) error {
-			return errors.Join(os.MkdirAll(filepath.Join(dir, "store", "etcd"), 0o700), os.Chown(filepath.Join(dir, "store", "etcd"), stranger, stranger))
+			return errors.Join(os.MkdirAll(filepath.Join(dir, "store", "etcd"), 0o700),
+				os.Chown(filepath.Join(dir, "store", "etcd"), stranger, stranger))
 		}, "chown 0 "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +71,8 @@ func plant(path, content string) error {
 	return errors.Join(os.WriteFile(path, []byte(content), 0o600), os.Chown(path, stranger, stranger))
 }
 
-// TestFileModes verifies that a server that has run refuses files that others may write, and secrets that others may read.
+// TestFileModes verifies that a server that has run refuses files that others may write, and
+// secrets that others may read.
 func TestFileModes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -106,8 +109,8 @@ func TestFileModes(t *testing.T) {
 	keyturntest.Start(t, keyturntest.WithDataDir(dir))
 }
 
-// TestFileGroup changes a data directory as Kubernetes does for the fsGroup of a pod, and starts in it with and without
-// the setting that says so.
+// TestFileGroup changes a data directory as Kubernetes does for the fsGroup of a pod, and starts in
+// it with and without the setting that says so.
 func TestFileGroup(t *testing.T) {
 	t.Parallel()
 	dir, group := t.TempDir(), os.Getegid()
@@ -127,7 +130,8 @@ func TestFileGroup(t *testing.T) {
 	if why := refused(t, server.Config{DataDir: dir}); !strings.Contains(why, "chmod go-w "+dir) {
 		t.Errorf("without the group: refused with %q", why)
 	}
-	keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) { c.Trust = ownfile.Trust{Groups: []int{group}} })
+	keyturntest.Start(t, keyturntest.WithDataDir(dir),
+		func(c *server.Config) { c.Trust = ownfile.Trust{Groups: []int{group}} })
 }
 
 // TestEtcdPassword verifies that the password of an etcd cluster does not cross a network in clear.
@@ -137,7 +141,11 @@ func TestEtcdPassword(t *testing.T) {
 		"https://etcd.example.test:2379": true, "http://127.0.0.1:2379": true, "localhost:2379": true, "http://[::1]:2379/": true,
 		"http://etcd.example.test:2379": false, "etcd.example.test:2379": false, "203.0.113.9:2379": false, "http://etcd.example.test": false,
 	} {
-		c := server.Config{DataDir: "d", ListenHTTP: "127.0.0.1:0", Etcd: server.Etcd{Endpoints: []string{endpoint}, Username: "u", Password: "p"}}
+		c := server.Config{
+			DataDir:    "d",
+			ListenHTTP: "127.0.0.1:0",
+			Etcd:       server.Etcd{Endpoints: []string{endpoint}, Username: "u", Password: "p"},
+		}
 		if err := c.Check(); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "in clear") {
 			t.Errorf("%s: %v, want it accepted: %v", endpoint, err, ok)
 		}

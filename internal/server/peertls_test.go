@@ -26,13 +26,16 @@ import (
 )
 
 // writePEM makes a key and a certificate for it, signed by the given authority or by itself.
-func writePEM(t *testing.T, dir, name string, template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+func writePEM(
+	t *testing.T, dir, name string, template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey,
+) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(
+		time.Now().UnixNano()), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 	if parent == nil {
 		parent, parentKey = template, key
 	}
@@ -44,7 +47,8 @@ func writePEM(t *testing.T, dir, name string, template, parent *x509.Certificate
 	if err != nil {
 		t.Fatal(err)
 	}
-	for file, block := range map[string]*pem.Block{name + ".pem": {Type: "CERTIFICATE", Bytes: der}, name + "-key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
+	for file, block := range map[string]*pem.Block{name + ".pem": {Type: "CERTIFICATE", Bytes: der},
+		name + "-key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
 		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -56,13 +60,19 @@ func writePEM(t *testing.T, dir, name string, template, parent *x509.Certificate
 	return cert, key
 }
 
-// startTLSCluster starts three nodes that know each other by certificates. names are the common names in them.
+// startTLSCluster starts three nodes that know each other by certificates. names are the common
+// names in them.
 func startTLSCluster(t *testing.T, allowed string, names [3]string, logs *refusals) (nodes [3]*node, errs [3]error) {
 	t.Helper()
 	ctx, giveUp := context.WithCancel(t.Context())
 	defer giveUp()
 	dir := t.TempDir()
-	ca, caKey := writePEM(t, dir, "ca", &x509.Certificate{Subject: pkix.Name{CommonName: "peers"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
+	ca, caKey := writePEM(t, dir, "ca", &x509.Certificate{
+		Subject:               pkix.Name{CommonName: "peers"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}, nil, nil)
 	for _, name := range names {
 		writePEM(t, dir, name, &x509.Certificate{
 			Subject:     pkix.Name{CommonName: name},
@@ -81,9 +91,15 @@ func startTLSCluster(t *testing.T, allowed string, names [3]string, logs *refusa
 	for i, name := range []string{"a", "b", "c"} {
 		data, cert := t.TempDir(), filepath.Join(dir, names[i])
 		wg.Go(func() {
-			nodes[i], errs[i] = startNodeWithin(ctx, t, server.Config{DataDir: data, ListenHTTP: "127.0.0.1:0", RootKey: key, Logger: slog.New(logs), Cluster: &store.Cluster{
-				Name: name, Peers: peers, CertFile: cert + ".pem", KeyFile: cert + "-key.pem", CAFile: filepath.Join(dir, "ca.pem"), AllowedCN: allowed,
-			}})
+			nodes[i], errs[i] = startNodeWithin(ctx, t, server.Config{DataDir: data, ListenHTTP: "127.0.0.1:0", RootKey: key,
+				Logger: slog.New(logs), Cluster: &store.Cluster{
+					Name:      name,
+					Peers:     peers,
+					CertFile:  cert + ".pem",
+					KeyFile:   cert + "-key.pem",
+					CAFile:    filepath.Join(dir, "ca.pem"),
+					AllowedCN: allowed,
+				}})
 			if i < 2 {
 				both.Done()
 			}
@@ -123,8 +139,8 @@ func (r *refusals) Handle(_ context.Context, record slog.Record) error {
 
 func newRefusals() *refusals { return &refusals{seen: make(chan struct{})} }
 
-// TestPeerAllowedCN verifies that a certificate of the peers' CA with another common name is no member: two nodes with the
-// right name form a majority, and the stranger does not come up.
+// TestPeerAllowedCN verifies that a certificate of the peers' CA with another common name is no
+// member: two nodes with the right name form a majority, and the stranger does not come up.
 func TestPeerAllowedCN(t *testing.T) {
 	t.Parallel()
 	nodes, errs := startTLSCluster(t, "node", [3]string{"node", "node", "stranger"}, newRefusals())
@@ -152,11 +168,16 @@ func TestClusterTLS(t *testing.T) {
 	for _, n := range nodes {
 		n.connect(t, credentials)
 	}
-	if _, err := nodes[0].client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "s", VersionID: "v1", SecretData: sensitive.New("value")}); err != nil {
+	if _, err := nodes[0].client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "s",
+		VersionID:  "v1",
+		SecretData: sensitive.New("value"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for i, n := range nodes {
-		if got, err := n.client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "s"}); err != nil || got.SecretData.Reveal() != "value" {
+		if got, err := n.client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "s"}); err != nil ||
+			got.SecretData.Reveal() != "value" {
 			t.Errorf("node %d: %+v, %v", i, got, err)
 		}
 	}

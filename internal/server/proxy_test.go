@@ -33,7 +33,11 @@ func userWith(t *testing.T, s *keyturntest.Server, document string) sign.Credent
 	if err == nil && document != "" {
 		_, err = users.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: "policy", PolicyDocument: document})
 		if err == nil {
-			_, err = users.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: "user", PolicyName: "policy", PolicyType: ram.TypeCustom})
+			_, err = users.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+				UserName:   "user",
+				PolicyName: "policy",
+				PolicyType: ram.TypeCustom,
+			})
 		}
 	}
 	if err != nil {
@@ -46,8 +50,8 @@ func userWith(t *testing.T, s *keyturntest.Server, document string) sign.Credent
 	return sign.Credentials{AccessKeyID: key.AccessKey.AccessKeyID, AccessKeySecret: key.AccessKey.AccessKeySecret}
 }
 
-// TestTrustedProxy verifies that policies and the trail see the client of a trusted proxy, and of any other peer the
-// peer.
+// TestTrustedProxy verifies that policies and the trail see the client of a trusted proxy, and of
+// any other peer the peer.
 func TestTrustedProxy(t *testing.T) {
 	t.Parallel()
 	proxies, err := conns.ParseProxies([]string{"127.0.0.0/8"})
@@ -63,7 +67,10 @@ func TestTrustedProxy(t *testing.T) {
 				"Bool":{"acs:SecureTransport":"true"},"IpAddress":{"acs:SourceIp":"192.0.2.0/24"}}}]}`)
 			for _, f := range []forwarding{{"198.51.100.9, 192.0.2.77", "https"}, {"198.51.100.9, 192.0.2.77", "http"}} {
 				c, err := kms.NewClient(kms.Config{
-					Endpoint: "http://" + s.HTTPEndpoint, Credentials: user, MaxAttempts: 1, HTTPClient: &http.Client{Transport: f},
+					Endpoint:    "http://" + s.HTTPEndpoint,
+					Credentials: user,
+					MaxAttempts: 1,
+					HTTPClient:  &http.Client{Transport: f},
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -76,7 +83,8 @@ func TestTrustedProxy(t *testing.T) {
 			if found := strings.Contains(trail(t, s.DataDir), `"source":"192.0.2.77"`); found != (trusted != nil) {
 				t.Errorf("the trail names the proxy's client: %v", found)
 			}
-			resp, err := (&http.Client{Transport: forwarding{"192.0.2.77", "https"}}).Get("http://" + s.HTTPEndpoint + "/metrics")
+			resp, err := (&http.Client{Transport: forwarding{"192.0.2.77",
+				"https"}}).Get("http://" + s.HTTPEndpoint + "/metrics")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,8 +96,8 @@ func TestTrustedProxy(t *testing.T) {
 	}
 }
 
-// TestMetricsListener verifies that the metrics leave the other listeners when they have their own, and that no call is
-// served there.
+// TestMetricsListener verifies that the metrics leave the other listeners when they have their own,
+// and that no call is served there.
 func TestMetricsListener(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, func(c *server.Config) { c.ListenMetrics = "127.0.0.1:0" })
@@ -105,7 +113,8 @@ func TestMetricsListener(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	if code, body := get("http://" + s.MetricsEndpoint + "/metrics"); code != http.StatusOK || !strings.Contains(body, "keyturn_connections ") {
+	if code, body := get("http://" + s.MetricsEndpoint + "/metrics"); code != http.StatusOK ||
+		!strings.Contains(body, "keyturn_connections ") {
 		t.Errorf("metrics at their listener: %d", code)
 	}
 	for _, page := range []string{"/healthz", "/readyz"} {
@@ -115,7 +124,8 @@ func TestMetricsListener(t *testing.T) {
 			}
 		}
 	}
-	if code, body := get("http://" + s.HTTPEndpoint + "/metrics"); code == http.StatusOK || strings.Contains(body, "keyturn_") {
+	if code, body := get("http://" + s.HTTPEndpoint + "/metrics"); code == http.StatusOK ||
+		strings.Contains(body, "keyturn_") {
 		t.Errorf("metrics at a public listener: %d", code)
 	}
 	if code, _ := get("http://" + s.MetricsEndpoint + "/?Action=DescribeRegions"); code != http.StatusNotFound {
@@ -123,7 +133,8 @@ func TestMetricsListener(t *testing.T) {
 	}
 }
 
-// TestSuites verifies that TLS 1.2 takes no suite without authenticated encryption or forward secrecy.
+// TestSuites verifies that TLS 1.2 takes no suite without authenticated encryption or forward
+// secrecy.
 func TestSuites(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -132,13 +143,19 @@ func TestSuites(t *testing.T) {
 			continue
 		}
 		conn, err := tls.Dial("tcp", s.Endpoint, &tls.Config{
-			RootCAs: s.RootCAs, ServerName: "localhost", MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID},
+			RootCAs:      s.RootCAs,
+			ServerName:   "localhost",
+			MinVersion:   tls.VersionTLS12,
+			MaxVersion:   tls.VersionTLS12,
+			CipherSuites: []uint16{suite.ID},
 		})
 		if err != nil {
 			continue
 		}
 		_ = conn.Close()
-		if name := suite.Name; !strings.HasPrefix(name, "TLS_ECDHE_") || !strings.Contains(name, "_GCM_") && !strings.Contains(name, "POLY1305") {
+		if name := suite.Name; !strings.HasPrefix(name, "TLS_ECDHE_") ||
+			!strings.Contains(name, "_GCM_") &&
+				!strings.Contains(name, "POLY1305") {
 			t.Errorf("%s is taken", name)
 		}
 	}

@@ -15,18 +15,27 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestQuota fills a small store to its quota: changes are refused with a code and a reason, reads and deletions go on, what was
-// acknowledged is there, and with room made the same process takes changes again.
+// TestQuota fills a small store to its quota: changes are refused with a code and a reason, reads
+// and deletions go on, what was acknowledged is there, and with room made the same process takes
+// changes again.
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, func(c *server.Config) { c.StoreQuota, c.StoreReserve = 3, -1 })
-	client, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: s.Credentials, MaxAttempts: 1})
+	client, err := kms.NewClient(kms.Config{
+		Endpoint:    "http://" + s.HTTPEndpoint,
+		Credentials: s.Credentials,
+		MaxAttempts: 1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	value := func(i int) string { return fmt.Sprint(i, strings.Repeat("x", 30_000)) }
 	create := func(i int) error {
-		_, err := client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: fmt.Sprint("s", i), VersionID: "v1", SecretData: sensitive.New(value(i))})
+		_, err := client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: fmt.Sprint("s", i),
+			VersionID:  "v1",
+			SecretData: sensitive.New(value(i)),
+		})
 		return err
 	}
 	made := 0
@@ -36,8 +45,9 @@ func TestQuota(t *testing.T) {
 	if kms.CodeOf(err) != kms.CodeUnavailable || made < 10 {
 		t.Fatalf("after %d secrets of 30 KB in 3 MiB: %v", made, err)
 	}
-	// What old revisions take is got back meanwhile, and filled too. The change that reached the quota may have been made. It is
-	// over when changes were refused for as long as the server needs to look at it more than once.
+	// What old revisions take is got back meanwhile, and filled too. The change that reached the quota
+	// may have been made. It is over when changes were refused for as long as the server needs to look
+	// at it more than once.
 	refused := time.Now()
 	waitFor(t, "changes to be refused with the reason", func() bool {
 		err := create(made)
@@ -45,7 +55,11 @@ func TestQuota(t *testing.T) {
 			made++
 			refused = time.Now()
 		}
-		return time.Since(refused) > 2500*time.Millisecond && err != nil && kms.CodeOf(err) == kms.CodeUnavailable && strings.Contains(err.Error(), "quota") && strings.Contains(err.Error(), "nothing was changed")
+		return time.Since(refused) > 2500*time.Millisecond &&
+			err != nil &&
+			kms.CodeOf(err) == kms.CodeUnavailable &&
+			strings.Contains(err.Error(), "quota") &&
+			strings.Contains(err.Error(), "nothing was changed")
 	})
 	if status, page := operatorPage(t, s, "/metrics"); !strings.Contains(page, "keyturn_changes_refused 1") {
 		t.Errorf("the metrics (%d) do not say that changes are refused", status)
@@ -56,11 +70,13 @@ func TestQuota(t *testing.T) {
 			t.Fatalf("secret %d of %d, acknowledged: %v", i, made, err)
 		}
 	}
-	if _, err := client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: fmt.Sprint("s", made)}); !errors.Is(err, kms.ErrResourceNotFound) {
+	if _, err := client.GetSecretValue(t.Context(),
+		&kms.GetSecretValueRequest{SecretName: fmt.Sprint("s", made)}); !errors.Is(err, kms.ErrResourceNotFound) {
 		t.Errorf("a secret that was refused, and nothing changed: %v", err)
 	}
 	for i := range made / 2 {
-		if _, err := client.DeleteSecret(t.Context(), &kms.DeleteSecretRequest{SecretName: fmt.Sprint("s", i), ForceDeleteWithoutRecovery: true}); err != nil {
+		if _, err := client.DeleteSecret(t.Context(),
+			&kms.DeleteSecretRequest{SecretName: fmt.Sprint("s", i), ForceDeleteWithoutRecovery: true}); err != nil {
 			t.Fatalf("delete, to make room: %v", err)
 		}
 	}

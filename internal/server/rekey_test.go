@@ -41,7 +41,8 @@ func furnished(t *testing.T, s *keyturntest.Server) (check func(t *testing.T, s 
 	if err != nil {
 		t.Fatal(err)
 	}
-	credentials := sign.Credentials{AccessKeyID: made.AccessKey.AccessKeyID, AccessKeySecret: made.AccessKey.AccessKeySecret}
+	credentials := sign.Credentials{AccessKeyID: made.AccessKey.AccessKeyID,
+		AccessKeySecret: made.AccessKey.AccessKeySecret}
 	return func(t *testing.T, s *keyturntest.Server) {
 		t.Helper()
 		for i := range 40 {
@@ -51,10 +52,18 @@ func furnished(t *testing.T, s *keyturntest.Server) (check func(t *testing.T, s 
 			}
 		}
 		// The same value again is recognized by its digest, another is refused.
-		if _, err := s.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: "app/1", VersionID: "v1", SecretData: sensitive.New("value 1")}); err != nil {
+		if _, err := s.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
+			SecretName: "app/1",
+			VersionID:  "v1",
+			SecretData: sensitive.New("value 1"),
+		}); err != nil {
 			t.Errorf("the same value again: %v", err)
 		}
-		client, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: credentials, MaxAttempts: 1})
+		client, err := kms.NewClient(kms.Config{
+			Endpoint:    "http://" + s.HTTPEndpoint,
+			Credentials: credentials,
+			MaxAttempts: 1,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,16 +123,18 @@ func TestRightsOnEverythingReplaceNoKeyOfTheServer(t *testing.T) {
 		check(users.AttachPolicyToUser(ctx, attached))
 		made, err := users.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: name})
 		check(made, err)
-		c, err := kms.NewClient(kms.Config{Endpoint: s.Endpoint, RootCAs: s.RootCAs, MaxAttempts: 1, Credentials: sign.Credentials{
-			AccessKeyID: made.AccessKey.AccessKeyID, AccessKeySecret: made.AccessKey.AccessKeySecret,
-		}})
+		c, err := kms.NewClient(kms.Config{Endpoint: s.Endpoint, RootCAs: s.RootCAs, MaxAttempts: 1,
+			Credentials: sign.Credentials{
+				AccessKeyID: made.AccessKey.AccessKeyID, AccessKeySecret: made.AccessKey.AccessKeySecret,
+			}})
 		check(c, err)
 		return c
 	}
 	for name, c := range map[string]*kms.Client{
 		"administrator": with("administrator", "AdministratorAccess", ""),
 		"full":          with("full", "AliyunKMSFullAccess", ""),
-		"everything":    with("everything", "", `{"Version":"1","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`),
+		"everything": with("everything", "",
+			`{"Version":"1","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`),
 		"patterns": with("patterns", "", `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Rotate*"],
 			"Resource":["acs:kms:*:*:*","acs:kms:*:*:root*","acs:kms:*:*:rootke?","acs:kms:*:*:local*"]}]}`),
 	} {
@@ -141,10 +152,13 @@ func TestRightsOnEverythingReplaceNoKeyOfTheServer(t *testing.T) {
 			t.Errorf("%s: the simulation says %+v, %v", name, out, err)
 		}
 	}
-	if now, err := os.ReadFile(ca); err != nil || !bytes.Equal(now, certificates) || !slices.Equal(rootKeys(t, key), before) {
+	if now, err := os.ReadFile(ca); err != nil ||
+		!bytes.Equal(now, certificates) ||
+		!slices.Equal(rootKeys(t, key), before) {
 		t.Errorf("a key of the server was replaced: %v", err)
 	}
-	keeper := with("keeper", "", `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"acs:kms:*:*:rootkey"}]}`)
+	keeper := with("keeper", "",
+		`{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"acs:kms:*:*:rootkey"}]}`)
 	rotate := func(c *kms.Client, force bool) error {
 		_, err := c.RotateRootKey(ctx, &kms.RotateRootKeyRequest{Force: force})
 		if err == nil {
@@ -221,8 +235,8 @@ func rootKeys(t *testing.T, file string) []string {
 	return strings.Fields(string(data))
 }
 
-// TestRotateRootKey replaces the root key twice. Each time, what is stored opens with the new one alone, and no longer with the
-// one before.
+// TestRotateRootKey replaces the root key twice. Each time, what is stored opens with the new one
+// alone, and no longer with the one before.
 func TestRotateRootKey(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -259,7 +273,11 @@ func TestRotateRootKey(t *testing.T) {
 	if err := os.WriteFile(old, []byte(before), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := server.New(t.Context(), server.Config{DataDir: dir, ListenHTTP: "127.0.0.1:0", RootKey: root.File{Path: old}})
+	_, err := server.New(t.Context(), server.Config{
+		DataDir:    dir,
+		ListenHTTP: "127.0.0.1:0",
+		RootKey:    root.File{Path: old},
+	})
 	if err == nil || !strings.Contains(err.Error(), "is needed") {
 		t.Errorf("with the former root key: %v, want a refusal", err)
 	}
@@ -365,8 +383,9 @@ func TestRotateRootKeyCutOff(t *testing.T) {
 	}
 }
 
-// TestRotateRootKeyAtWork rotates again and again while clients write values, make access keys and switch them off. No call
-// fails for another reason than that it is to be tried again, and nothing that was acknowledged is lost.
+// TestRotateRootKeyAtWork rotates again and again while clients write values, make access keys and
+// switch them off. No call fails for another reason than that it is to be tried again, and nothing
+// that was acknowledged is lost.
 func TestRotateRootKeyAtWork(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -386,7 +405,11 @@ func TestRotateRootKeyAtWork(t *testing.T) {
 		writers.Go(func() {
 			for i := 1; ctx.Err() == nil; i++ {
 				id := fmt.Sprint("w", i)
-				if _, err := s.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: name, VersionID: id, SecretData: sensitive.New(id)}); err != nil {
+				if _, err := s.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
+					SecretName: name,
+					VersionID:  id,
+					SecretData: sensitive.New(id),
+				}); err != nil {
 					t.Errorf("PutSecretValue: %v", err)
 					return
 				}
@@ -400,8 +423,13 @@ func TestRotateRootKeyAtWork(t *testing.T) {
 					return
 				}
 				id = key.AccessKey.AccessKeyID
-				_, off := users.UpdateAccessKey(t.Context(), &ram.UpdateAccessKeyRequest{UserName: fmt.Sprint("worker", w), UserAccessKeyID: id, Status: ram.KeyInactive})
-				_, gone := users.DeleteAccessKey(t.Context(), &ram.AccessKeyRequest{UserName: fmt.Sprint("worker", w), UserAccessKeyID: id})
+				_, off := users.UpdateAccessKey(t.Context(), &ram.UpdateAccessKeyRequest{
+					UserName:        fmt.Sprint("worker", w),
+					UserAccessKeyID: id,
+					Status:          ram.KeyInactive,
+				})
+				_, gone := users.DeleteAccessKey(t.Context(),
+					&ram.AccessKeyRequest{UserName: fmt.Sprint("worker", w), UserAccessKeyID: id})
 				if err := errors.Join(off, gone); err != nil {
 					t.Errorf("switch off and delete: %v", err)
 					return
@@ -446,7 +474,10 @@ func TestRotateRootKeyOfCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		n, err := startNode(t, server.Config{
-			DataDir: t.TempDir(), ListenHTTP: "127.0.0.1:0", RootKey: root.File{Path: path}, Etcd: server.Etcd{Endpoints: []string{endpoint}, Prefix: "mine/"},
+			DataDir:    t.TempDir(),
+			ListenHTTP: "127.0.0.1:0",
+			RootKey:    root.File{Path: path},
+			Etcd:       server.Etcd{Endpoints: []string{endpoint}, Prefix: "mine/"},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -459,12 +490,17 @@ func TestRotateRootKeyOfCluster(t *testing.T) {
 	}
 	put := func(n *node, name string) {
 		t.Helper()
-		if _, err := n.client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(name)}); err != nil {
+		if _, err := n.client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: name,
+			VersionID:  "v1",
+			SecretData: sensitive.New(name),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	put(nodes[0], "before")
-	if _, err := nodes[0].client.RotateRootKey(t.Context(), &kms.RotateRootKeyRequest{}); kms.CodeOf(err) != kms.CodeResourceInUse {
+	if _, err := nodes[0].client.RotateRootKey(t.Context(),
+		&kms.RotateRootKeyRequest{}); kms.CodeOf(err) != kms.CodeResourceInUse {
 		t.Fatalf("without a key that every node has: %v", err)
 	}
 	next, err := root.Generate("test")
@@ -493,7 +529,8 @@ func TestRotateRootKeyOfCluster(t *testing.T) {
 	put(nodes[0], "after-too")
 	for i, n := range nodes {
 		for _, name := range []string{"before", "by-the-other-node", "after", "after-too"} {
-			if got, err := n.client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: name}); err != nil || got.SecretData.Reveal() != name {
+			if got, err := n.client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: name}); err != nil ||
+				got.SecretData.Reveal() != name {
 				t.Errorf("node %d: %q: %v", i, name, err)
 			}
 		}

@@ -9,8 +9,9 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// TestMark: a store is taken for a copy that was put back when it is another one, or is behind; and a data directory when its files are
-// copies, also when nothing else tells. What goes on as it was is not.
+// TestMark: a store is taken for a copy that was put back when it is another one, or is behind; and
+// a data directory when its files are copies, also when nothing else tells. What goes on as it was
+// is not.
 func TestMark(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -59,7 +60,8 @@ func TestMark(t *testing.T) {
 	}
 }
 
-// TestFileIdentity: a file that is renamed stays what it is, and no copy is, in whatever way it was made.
+// TestFileIdentity: a file that is renamed stays what it is, and no copy is, in whatever way it was
+// made.
 func TestFileIdentity(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

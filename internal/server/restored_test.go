@@ -18,8 +18,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// TestRestoredStoreIsReported restores a copy in which an access key exists that was deleted since. The key works again, and the
-// operator learns of it.
+// TestRestoredStoreIsReported restores a copy in which an access key exists that was deleted since.
+// The key works again, and the operator learns of it.
 func TestRestoredStoreIsReported(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
@@ -40,7 +40,8 @@ func TestRestoredStoreIsReported(t *testing.T) {
 		t.Fatalf("copy: %v: %s", err, out)
 	}
 	s = keyturntest.Start(t, keyturntest.WithDataDir(dir))
-	if _, err := ram.New(s.Client).DeleteAccessKey(t.Context(), &ram.AccessKeyRequest{UserName: "left", UserAccessKeyID: made.AccessKey.AccessKeyID}); err != nil {
+	if _, err := ram.New(s.Client).DeleteAccessKey(t.Context(),
+		&ram.AccessKeyRequest{UserName: "left", UserAccessKeyID: made.AccessKey.AccessKeyID}); err != nil {
 		t.Fatal(err)
 	}
 	create(t, s, "later", "value")
@@ -54,8 +55,11 @@ func TestRestoredStoreIsReported(t *testing.T) {
 		t.Fatalf("restore: %v: %s", err, out)
 	}
 	var log support.Log
-	s = keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	if text := log.String(); !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "restored from a copy") || !strings.Contains(text, "enabled_access_keys=2") {
+	s = keyturntest.Start(t, keyturntest.WithDataDir(dir),
+		func(c *server.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	if text := log.String(); !strings.Contains(text, "level=ERROR") ||
+		!strings.Contains(text, "restored from a copy") ||
+		!strings.Contains(text, "enabled_access_keys=2") {
 		t.Errorf("the log does not report the restored store and its two keys:\n%s", text)
 	}
 	resp, err := http.Get("http://" + s.HTTPEndpoint + "/metrics")

@@ -14,7 +14,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// TestRightsCountOnEveryNode gives and takes rights at one node of three, and asks the others at once.
+// TestRightsCountOnEveryNode gives and takes rights at one node of three, and asks the others at
+// once.
 func TestRightsCountOnEveryNode(t *testing.T) {
 	t.Parallel()
 	names := []string{"a", "b", "c"}
@@ -29,7 +30,11 @@ func TestRightsCountOnEveryNode(t *testing.T) {
 	for i, name := range names {
 		wg.Go(func() {
 			nodes[i], errs[i] = startNode(t, server.Config{
-				DataDir: dirs[i], ListenHTTP: "127.0.0.1:0", RootKey: key, NoSync: true, Cluster: &store.Cluster{Name: name, Peers: peers},
+				DataDir:    dirs[i],
+				ListenHTTP: "127.0.0.1:0",
+				RootKey:    key,
+				NoSync:     true,
+				Cluster:    &store.Cluster{Name: name, Peers: peers},
 			})
 		})
 	}
@@ -55,12 +60,17 @@ func TestRightsCountOnEveryNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check(nodes[0].client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "app", VersionID: "v1", SecretData: sensitive.New("x")}))
+	check(nodes[0].client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "app",
+		VersionID:  "v1",
+		SecretData: sensitive.New("x"),
+	}))
 	check(admins[0].CreateUser(ctx, &ram.CreateUserRequest{UserName: "alice"}))
 	made, err := admins[0].CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "alice"})
 	check(made, err)
 	for _, n := range nodes {
-		n.connect(t, sign.Credentials{AccessKeyID: made.AccessKey.AccessKeyID, AccessKeySecret: made.AccessKey.AccessKeySecret})
+		n.connect(t,
+			sign.Credentials{AccessKeyID: made.AccessKey.AccessKeyID, AccessKeySecret: made.AccessKey.AccessKeySecret})
 	}
 	expect := func(what, code string) {
 		t.Helper()
@@ -79,8 +89,13 @@ func TestRightsCountOnEveryNode(t *testing.T) {
 		check(admin.DetachPolicyFromUser(ctx, in))
 		expect(fmt.Sprint("detached, round ", i), kms.CodeNoPermission)
 	}
-	check(admins[1].UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{UserName: "alice", UserAccessKeyID: made.AccessKey.AccessKeyID, Status: ram.KeyInactive}))
+	check(admins[1].UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{
+		UserName:        "alice",
+		UserAccessKeyID: made.AccessKey.AccessKeyID,
+		Status:          ram.KeyInactive,
+	}))
 	expect("key switched off", kms.CodeAccessKeyDisabled)
-	check(admins[2].DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: made.AccessKey.AccessKeyID}))
+	check(admins[2].DeleteAccessKey(ctx,
+		&ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: made.AccessKey.AccessKeyID}))
 	expect("key deleted", kms.CodeAccessKeyNotFound)
 }

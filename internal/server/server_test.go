@@ -26,7 +26,11 @@ import (
 
 func create(t *testing.T, s *keyturntest.Server, name, value string) {
 	t.Helper()
-	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(value)}); err != nil {
+	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: name,
+		VersionID:  "v1",
+		SecretData: sensitive.New(value),
+	}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -49,8 +53,13 @@ func TestAdminFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for member, want := range map[string]string{
-		"account_id": first.AccountID, "access_key_id": first.Credentials.AccessKeyID, "access_key_secret": first.Credentials.AccessKeySecret.Reveal(),
-		"region": "local", "endpoint": first.Endpoint, "http_endpoint": first.HTTPEndpoint, "ca_file": first.CAFile,
+		"account_id":        first.AccountID,
+		"access_key_id":     first.Credentials.AccessKeyID,
+		"access_key_secret": first.Credentials.AccessKeySecret.Reveal(),
+		"region":            "local",
+		"endpoint":          first.Endpoint,
+		"http_endpoint":     first.HTTPEndpoint,
+		"ca_file":           first.CAFile,
 	} {
 		if file[member] != want || want == "" {
 			t.Errorf("%s differs from the server's, or is empty", member)
@@ -73,7 +82,8 @@ func TestAdminFile(t *testing.T) {
 	}
 }
 
-// TestFirstRunResumes cuts the first run off at each point at which its files differ, and starts again.
+// TestFirstRunResumes cuts the first run off at each point at which its files differ, and starts
+// again.
 func TestFirstRunResumes(t *testing.T) {
 	t.Parallel()
 	for _, cut := range []string{"root.key", "root.key tls", "root.key tls admin.json"} {
@@ -144,7 +154,8 @@ func TestRootKey(t *testing.T) {
 	if _, err := (root.File{Path: other}).Load(true); err != nil {
 		t.Fatal(err)
 	}
-	if err := start(server.Config{RootKey: root.File{Path: other}}); err == nil || !strings.Contains(err.Error(), "sealed with another root key") {
+	if err := start(server.Config{RootKey: root.File{Path: other}}); err == nil ||
+		!strings.Contains(err.Error(), "sealed with another root key") {
 		t.Errorf("with another root key: %v", err)
 	}
 	if err := os.Rename(key+".away", key); err != nil {
@@ -166,7 +177,13 @@ func TestSecondServer(t *testing.T) {
 
 func TestConfigReportsAll(t *testing.T) {
 	t.Parallel()
-	err := server.Config{Listen: "nowhere", ListenHTTP: "0.0.0.0:1", Region: "Über", TLSCertFile: "x", NonceLimit: -1}.Check()
+	err := server.Config{
+		Listen:      "nowhere",
+		ListenHTTP:  "0.0.0.0:1",
+		Region:      "Über",
+		TLSCertFile: "x",
+		NonceLimit:  -1,
+	}.Check()
 	for _, want := range []string{"data-dir", "host:port", "loopback", "region", "tls-key-file", "nonce-limit"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not among the mistakes: %v", want, err)
@@ -184,7 +201,12 @@ func TestTLS(t *testing.T) {
 		version uint16
 		ok      bool
 	}{{tls.VersionTLS11, false}, {tls.VersionTLS12, true}, {tls.VersionTLS13, true}} {
-		conn, err := tls.Dial("tcp", s.Endpoint, &tls.Config{RootCAs: s.RootCAs, ServerName: "localhost", MinVersion: tls.VersionTLS10, MaxVersion: tt.version})
+		conn, err := tls.Dial("tcp", s.Endpoint, &tls.Config{
+			RootCAs:    s.RootCAs,
+			ServerName: "localhost",
+			MinVersion: tls.VersionTLS10,
+			MaxVersion: tt.version,
+		})
 		if (err == nil) != tt.ok {
 			t.Errorf("TLS version %x: %v", tt.version, err)
 		}
@@ -248,7 +270,8 @@ func (c *clock) Now() time.Time { at := <-c.at; c.at <- at; return at }
 
 func (c *clock) Add(d time.Duration) { c.at <- (<-c.at).Add(d) }
 
-// TestPlannedDeletion holds that deletion happens at its planned time, also when the server was down then.
+// TestPlannedDeletion holds that deletion happens at its planned time, also when the server was
+// down then.
 func TestPlannedDeletion(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), newClock(time.Now())
@@ -259,7 +282,8 @@ func TestPlannedDeletion(t *testing.T) {
 	create(t, s, "a", "value")
 	create(t, s, "restored", "value")
 	for _, name := range []string{"a", "restored"} {
-		if _, err := s.Client.DeleteSecret(t.Context(), &kms.DeleteSecretRequest{SecretName: name, RecoveryWindowInDays: 7}); err != nil {
+		if _, err := s.Client.DeleteSecret(t.Context(),
+			&kms.DeleteSecretRequest{SecretName: name, RecoveryWindowInDays: 7}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -279,7 +303,8 @@ func TestPlannedDeletion(t *testing.T) {
 	}
 	now.Add(2 * time.Minute)
 	s = start()
-	if _, err := s.Client.DescribeSecret(t.Context(), &kms.DescribeSecretRequest{SecretName: "a"}); !errors.Is(err, kms.ErrResourceNotFound) {
+	if _, err := s.Client.DescribeSecret(t.Context(), &kms.DescribeSecretRequest{SecretName: "a"}); !errors.Is(err,
+		kms.ErrResourceNotFound) {
 		t.Errorf("a minute after its time: %v", err)
 	}
 	if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "restored"}); err != nil {
@@ -328,7 +353,8 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// TestAuditTrail holds what the trail says of a change, a read, a refusal and a stranger, and that the chain verifies.
+// TestAuditTrail holds what the trail says of a change, a read, a refusal and a stranger, and that
+// the chain verifies.
 func TestAuditTrail(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -336,11 +362,17 @@ func TestAuditTrail(t *testing.T) {
 	create(t, s, "a", "value-marker")
 	_, _ = s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"})
 	_, _ = s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "none"})
-	stranger, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: s.Credentials, MaxAttempts: 1, Now: func() time.Time { return time.Now().Add(-time.Hour) }})
+	stranger, err := kms.NewClient(kms.Config{
+		Endpoint:    "http://" + s.HTTPEndpoint,
+		Credentials: s.Credentials,
+		MaxAttempts: 1,
+		Now:         func() time.Time { return time.Now().Add(-time.Hour) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stranger.ListSecrets(t.Context(), &kms.ListSecretsRequest{}); kms.CodeOf(err) != kms.CodeTimestampExpired {
+	if _, err := stranger.ListSecrets(t.Context(),
+		&kms.ListSecretsRequest{}); kms.CodeOf(err) != kms.CodeTimestampExpired {
 		t.Errorf("a stale request: %v", err)
 	}
 	if err := s.Stop(); err != nil {
@@ -352,7 +384,8 @@ func TestAuditTrail(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, fmt.Sprintf("%s %s %s %s %s %s", r.Operation, r.Phase, r.Decision, r.Outcome, r.VersionID, r.Principal))
+		got = append(got,
+			fmt.Sprintf("%s %s %s %s %s %s", r.Operation, r.Phase, r.Decision, r.Outcome, r.VersionID, r.Principal))
 		if own := r.PrincipalType == "System"; r.RequestID == "" || (r.Source != "127.0.0.1") != own {
 			t.Errorf("record without request or source: %+v", r)
 		}
@@ -375,7 +408,8 @@ func TestAuditTrail(t *testing.T) {
 	}
 }
 
-// TestUnfinishedRequest holds that a client that sends nothing more hinders neither other clients nor an orderly stop.
+// TestUnfinishedRequest holds that a client that sends nothing more hinders neither other clients
+// nor an orderly stop.
 func TestUnfinishedRequest(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -384,7 +418,8 @@ func TestUnfinishedRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nAction="); err != nil {
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: "+
+		"application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nAction="); err != nil {
 		t.Fatal(err)
 	}
 	create(t, s, "a", "value")
@@ -404,7 +439,9 @@ func TestSlowClient(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
 	for name, start := range map[string]string{
-		"header": "POST / HTTP/1.1\r\nHost: x\r\n", "body": "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nAction=",
+		"header": "POST / HTTP/1.1\r\nHost: x\r\n",
+		"body": "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: " +
+			"100\r\n\r\nAction=",
 	} {
 		conn, err := net.Dial("tcp", s.HTTPEndpoint)
 		if err != nil {
@@ -423,12 +460,14 @@ func TestSlowClient(t *testing.T) {
 	}
 }
 
-// TestTooLarge holds the limits of request line and body: a megabyte fits, more is refused with a plain answer.
+// TestTooLarge holds the limits of request line and body: a megabyte fits, more is refused with a
+// plain answer.
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
 	post := func(query, body string) (int, string) {
-		resp, err := http.Post("http://"+s.HTTPEndpoint+"/?"+query, "application/x-www-form-urlencoded", strings.NewReader(body))
+		resp, err := http.Post("http://"+s.HTTPEndpoint+"/?"+query, "application/x-www-form-urlencoded",
+			strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -436,27 +475,36 @@ func TestTooLarge(t *testing.T) {
 		answer, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(answer)
 	}
-	if code, answer := post("a="+strings.Repeat("x", 1<<20-1000), ""); code != http.StatusBadRequest || !strings.Contains(answer, "IncompleteSignature") {
+	if code, answer := post("a="+strings.Repeat("x", 1<<20-1000), ""); code != http.StatusBadRequest ||
+		!strings.Contains(answer, "IncompleteSignature") {
 		t.Errorf("a query of nearly 1 MiB: %d %.100s", code, answer)
 	}
 	if code, _ := post("a="+strings.Repeat("x", 1<<20+8192), ""); code != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("a query over 1 MiB: %d", code)
 	}
-	if code, answer := post("", "a="+strings.Repeat("x", 1<<20-2)); code != http.StatusBadRequest || !strings.Contains(answer, "IncompleteSignature") {
+	if code, answer := post("", "a="+strings.Repeat("x", 1<<20-2)); code != http.StatusBadRequest ||
+		!strings.Contains(answer, "IncompleteSignature") {
 		t.Errorf("a body of 1 MiB: %d %.100s", code, answer)
 	}
-	if code, answer := post("", "a="+strings.Repeat("x", 1<<20)); code != http.StatusBadRequest || !strings.Contains(answer, "larger than 1 MiB") {
+	if code, answer := post("", "a="+strings.Repeat("x", 1<<20)); code != http.StatusBadRequest ||
+		!strings.Contains(answer, "larger than 1 MiB") {
 		t.Errorf("a body over 1 MiB: %d %.100s", code, answer)
 	}
 }
 
-// TestRateLimit holds what a client over its rate gets, that it may go on when it was told to, and that thousands of
-// refusals leave a few records and not thousands.
+// TestRateLimit holds what a client over its rate gets, that it may go on when it was told to, and
+// that thousands of refusals leave a few records and not thousands.
 func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.Now())
-	s := keyturntest.Start(t, keyturntest.WithTime(now.Now), func(c *server.Config) { c.Limit.PerKey, c.RefusalRate = 20, 1e6 })
-	client, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: s.Credentials, MaxAttempts: 1, Now: now.Now})
+	s := keyturntest.Start(t, keyturntest.WithTime(now.Now),
+		func(c *server.Config) { c.Limit.PerKey, c.RefusalRate = 20, 1e6 })
+	client, err := kms.NewClient(kms.Config{
+		Endpoint:    "http://" + s.HTTPEndpoint,
+		Credentials: s.Credentials,
+		MaxAttempts: 1,
+		Now:         now.Now,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -465,7 +513,10 @@ func TestRateLimit(t *testing.T) {
 	count := 0
 	for range calls {
 		_, err := client.DescribeRegions(t.Context(), &kms.DescribeRegionsRequest{})
-		if err != nil && (!errors.As(err, &refused) || refused.Code != kms.CodeThrottling || refused.HTTPStatus != http.StatusTooManyRequests) {
+		if err != nil &&
+			(!errors.As(err, &refused) ||
+				refused.Code != kms.CodeThrottling ||
+				refused.HTTPStatus != http.StatusTooManyRequests) {
 			t.Fatalf("over the rate: %v", err)
 		} else if err != nil {
 			count++
@@ -483,7 +534,8 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
-// TestClockJump holds that a clock set wrong while the server runs is noticed, before what cannot be taken back is done.
+// TestClockJump holds that a clock set wrong while the server runs is noticed, before what cannot
+// be taken back is done.
 func TestClockJump(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.Now())

@@ -107,7 +107,12 @@ func TestTrailLoss(t *testing.T) {
 			if code, out := auditVerify(t, dir); code == 0 {
 				t.Errorf("the command does not find it: %s", out)
 			}
-			_, err = server.New(t.Context(), server.Config{DataDir: dir, ListenHTTP: "127.0.0.1:0", NoSync: true, AuditStrict: true})
+			_, err = server.New(t.Context(), server.Config{
+				DataDir:     dir,
+				ListenHTTP:  "127.0.0.1:0",
+				NoSync:      true,
+				AuditStrict: true,
+			})
 			if loss := new(audit.LossError); !errors.As(err, &loss) {
 				t.Errorf("a strict server: %v", err)
 			}
@@ -115,7 +120,8 @@ func TestTrailLoss(t *testing.T) {
 			if got := metric(t, s, "keyturn_audit_losses_total"); got != "1" {
 				t.Errorf("%s losses in the metrics", got)
 			}
-			if out, err := s.Client.DescribeAuditTrail(t.Context(), &kms.DescribeAuditTrailRequest{}); err != nil || out.Losses != 1 {
+			if out, err := s.Client.DescribeAuditTrail(t.Context(), &kms.DescribeAuditTrailRequest{}); err != nil ||
+				out.Losses != 1 {
 				t.Errorf("%+v, %v", out, err)
 			}
 			if err := s.Stop(); err != nil {
@@ -125,7 +131,8 @@ func TestTrailLoss(t *testing.T) {
 			_, after, ok := strings.Cut(out, "records were lost; record ")
 			if number, _, _ := strings.Cut(after, " "); code == 0 || !ok {
 				t.Errorf("the command does not find the record of it: %s", out)
-			} else if code, out := auditVerify(t, dir, "--known-gap", number); code != 0 || !strings.Contains(out, "reports a loss") {
+			} else if code, out := auditVerify(t, dir, "--known-gap", number); code != 0 ||
+				!strings.Contains(out, "reports a loss") {
 				t.Errorf("with the gap named: %d, %s", code, out)
 			} else if code, out := auditVerify(t, dir, "--known-gap", number, "--known-gap", "100000"); code == 0 ||
 				!strings.Contains(out, "record 100000 is not the record of a loss; the records of a loss are "+number) {
@@ -155,7 +162,8 @@ func TestTrailOnline(t *testing.T) {
 		t.Errorf("offline, with a running server: %d, %s", code, out)
 	}
 	known.Hash = strings.Repeat("0", 64)
-	if _, err := v.Verify(filepath.Join(dir, "audit")); err == nil || !strings.Contains(err.Error(), "the trail was rewritten") {
+	if _, err := v.Verify(filepath.Join(dir, "audit")); err == nil ||
+		!strings.Contains(err.Error(), "the trail was rewritten") {
 		t.Errorf("against another hash: %v", err)
 	}
 }
@@ -170,7 +178,8 @@ func TestStoredTrailRefusesAnotherRootKey(t *testing.T) {
 	if _, err := (root.File{Path: other}).Load(true); err != nil {
 		t.Fatal(err)
 	}
-	if code, out := auditVerify(t, dir, "--root-key-file", other); code == 0 || !strings.Contains(out, "another root key") {
+	if code, out := auditVerify(t, dir, "--root-key-file", other); code == 0 ||
+		!strings.Contains(out, "another root key") {
 		t.Errorf("%d, %s", code, out)
 	}
 }
@@ -189,7 +198,8 @@ func TestTrailOfFirstRelease(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "records 1 to ") {
 		t.Errorf("%d, %s", code, out)
 	}
-	if text := trail(t, dir); !strings.Contains(text, `"operation":"`+audit.Adopted+`"`) || strings.Contains(text, audit.Gap) {
+	if text := trail(t, dir); !strings.Contains(text, `"operation":"`+audit.Adopted+`"`) ||
+		strings.Contains(text, audit.Gap) {
 		t.Errorf("trail:\n%s", text)
 	}
 }

@@ -45,7 +45,8 @@ func clientFrom(s *keyturntest.Server, address string) *http.Client {
 	}}
 }
 
-// newcomers makes calls over new connections from another address, and returns how many were answered.
+// newcomers makes calls over new connections from another address, and returns how many were
+// answered.
 func newcomers(t *testing.T, s *keyturntest.Server, n int) (answered int) {
 	t.Helper()
 	for range n {
@@ -64,8 +65,8 @@ func newcomers(t *testing.T, s *keyturntest.Server, n int) (answered int) {
 	return answered
 }
 
-// unfinished sends requests over plain connections from 127.0.0.2 whose bodies fill the bound on bytes that
-// are held, and never finishes them. before is done on each connection first.
+// unfinished sends requests over plain connections from 127.0.0.2 whose bodies fill the bound on
+// bytes that are held, and never finishes them. before is done on each connection first.
 func unfinished(t *testing.T, s *keyturntest.Server, header, path string, before func(net.Conn)) {
 	t.Helper()
 	const size = 1_048_000
@@ -80,14 +81,15 @@ func unfinished(t *testing.T, s *keyturntest.Server, header, path string, before
 		if i == conns.DefaultPending/size {
 			n = conns.DefaultPending%size - 1000
 		}
-		head := "POST " + path + " HTTP/1.1\r\nHost: x\r\n" + header + "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1048576\r\n\r\n"
+		head := "POST " + path + " HTTP/1.1\r\nHost: x\r\n" + header + "Content-Type: " +
+			"application/x-www-form-urlencoded\r\nContent-Length: 1048576\r\n\r\n"
 		_, _ = io.WriteString(c, head+strings.Repeat("c", max(n-len(head), 1))) // the server may close it at any time
 	}
 }
 
-// TestUnfinishedBodiesShutNobodyOut verifies that a client which sends bodies and does not finish them
-// leaves the server open to others: with a valid request first on each connection, and through a trusted
-// proxy.
+// TestUnfinishedBodiesShutNobodyOut verifies that a client which sends bodies and does not finish
+// them leaves the server open to others: with a valid request first on each connection, and through
+// a trusted proxy.
 func TestUnfinishedBodiesShutNobodyOut(t *testing.T) {
 	t.Parallel()
 	t.Run("key without policy", func(t *testing.T) {
@@ -95,8 +97,16 @@ func TestUnfinishedBodiesShutNobodyOut(t *testing.T) {
 		s := keyturntest.Start(t)
 		key := powerless(t, s)
 		unfinished(t, s, "", "/?AccessKeyId="+key.AccessKeyID, func(c net.Conn) {
-			once := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return unclosed{c}, nil }}}
-			caller, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: key, MaxAttempts: 1, HTTPClient: once})
+			once := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn,
+				error) {
+				return unclosed{c}, nil
+			}}}
+			caller, err := kms.NewClient(kms.Config{
+				Endpoint:    "http://" + s.HTTPEndpoint,
+				Credentials: key,
+				MaxAttempts: 1,
+				HTTPClient:  once,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -129,8 +139,8 @@ type unclosed struct{ net.Conn }
 
 func (unclosed) Close() error { return nil }
 
-// TestUnfinishedStreamsTakeBoundedMemory verifies that valid requests on a connection do not excuse the
-// unfinished bodies of its other streams.
+// TestUnfinishedStreamsTakeBoundedMemory verifies that valid requests on a connection do not excuse
+// the unfinished bodies of its other streams.
 func TestUnfinishedStreamsTakeBoundedMemory(t *testing.T) {
 	s := keyturntest.Start(t)
 	key := powerless(t, s)
@@ -161,7 +171,8 @@ func TestUnfinishedStreamsTakeBoundedMemory(t *testing.T) {
 			}
 			streams.Go(func() {
 				body := io.MultiReader(&counted{bytes.NewReader(payload), &sent}, &stalled{ctx})
-				r, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("https://%s/?AccessKeyId=%s", s.Endpoint, key.AccessKeyID), body)
+				r, err := http.NewRequestWithContext(ctx, http.MethodPost,
+					fmt.Sprintf("https://%s/?AccessKeyId=%s", s.Endpoint, key.AccessKeyID), body)
 				if err != nil {
 					t.Error(err)
 					return

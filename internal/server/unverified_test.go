@@ -13,18 +13,19 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// maxUnverified is how much memory unfinished requests of strangers may take at the peak: the 24 MiB that may be held of
-// them are in buffers that grow by copying, and what was closed is freed by the next garbage collection only. Without
-// bounds it was 900 MiB.
+// maxUnverified is how much memory unfinished requests of strangers may take at the peak: the 24
+// MiB that may be held of them are in buffers that grow by copying, and what was closed is freed by
+// the next garbage collection only. Without bounds it was 900 MiB.
 const maxUnverified = memoryFactor * 256 << 20
 
-// TestUnfinishedRequestsTakeBoundedMemory plays 300 strangers who send the largest requests there are, but for their end. It
-// must run alone: it measures the memory of the process.
+// TestUnfinishedRequestsTakeBoundedMemory plays 300 strangers who send the largest requests there
+// are, but for their end. It must run alone: it measures the memory of the process.
 func TestUnfinishedRequestsTakeBoundedMemory(t *testing.T) {
 	s := keyturntest.Start(t)
 	query := strings.Repeat("a", 1<<20-4000)
 	form := func(query string) string {
-		return "POST /?" + query + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1048576\r\n\r\nb=" +
+		return "POST /?" + query + " HTTP/1.1\r\nHost: x\r\nContent-Type: " +
+			"application/x-www-form-urlencoded\r\nContent-Length: 1048576\r\n\r\nb=" +
 			strings.Repeat("c", 1<<20-1000)
 	}
 	for name, request := range map[string]string{
@@ -62,7 +63,11 @@ func TestUnfinishedRequestsTakeBoundedMemory(t *testing.T) {
 		}
 		// A client whose request is large and signed is served meanwhile.
 		big := sensitive.New(strings.Repeat("中", 10_000))
-		_, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "big/" + strings.ReplaceAll(name, " ", "-"), VersionID: "v1", SecretData: big})
+		_, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: "big/" + strings.ReplaceAll(name, " ", "-"),
+			VersionID:  "v1",
+			SecretData: big,
+		})
 		if err != nil {
 			t.Errorf("%s: a large request of a client: %v", name, err)
 		}

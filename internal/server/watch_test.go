@@ -17,7 +17,11 @@ import (
 // clients are one over TLS, which speaks HTTP/2, and one without.
 func clients(t *testing.T, s *keyturntest.Server) map[string]*kms.Client {
 	t.Helper()
-	plain, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: s.Credentials, MaxAttempts: 1})
+	plain, err := kms.NewClient(kms.Config{
+		Endpoint:    "http://" + s.HTTPEndpoint,
+		Credentials: s.Credentials,
+		MaxAttempts: 1,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +113,11 @@ func wakes(t *testing.T, at, other *node) {
 	t.Helper()
 	done := wait(t, other.client, 20)
 	waitFor(t, "it to wait", func() bool { return other.Watching() == 1 })
-	if _, err := at.client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: "s", VersionID: "woken", SecretData: sensitive.New("woken")}); err != nil {
+	if _, err := at.client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
+		SecretName: "s",
+		VersionID:  "woken",
+		SecretData: sensitive.New("woken"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if w := receive(t, "the other node", done); w.err != nil || len(w.changes) != 1 || w.changes[0].VersionID != "woken" {

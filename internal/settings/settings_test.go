@@ -88,14 +88,40 @@ func write(t *testing.T, text string) string {
 func TestSources(t *testing.T) {
 	t.Parallel()
 	want := program{
-		name: "a", colour: "blue", level: slog.LevelWarn, loud: true, refuse: true, workers: 3, alert: -1, bytes: 5 << 20,
-		rate: 1.5, wait: 90 * time.Second, age: 48 * time.Hour, peers: []string{"x", "y"}, commands: []string{"l"},
-		group: []int{0}, url: "https://a/?t=x", token: "f",
+		name:     "a",
+		colour:   "blue",
+		level:    slog.LevelWarn,
+		loud:     true,
+		refuse:   true,
+		workers:  3,
+		alert:    -1,
+		bytes:    5 << 20,
+		rate:     1.5,
+		wait:     90 * time.Second,
+		age:      48 * time.Hour,
+		peers:    []string{"x", "y"},
+		commands: []string{"l"},
+		group:    []int{0},
+		url:      "https://a/?t=x",
+		token:    "f",
 	}
 	texts := map[string][]string{
-		"name": {"a"}, "colour": {"blue"}, "level": {"warn"}, "loud": {"true"}, "accept": {"false"}, "workers": {"3"},
-		"alert": {"0"}, "size": {"5"}, "rate": {"1.5"}, "wait": {"90s"}, "age": {"48h"}, "peers": {"x", "y"},
-		"command": {"l"}, "group": {"0"}, "url": {"https://a/?t=x"}, "token": {"f"},
+		"name":    {"a"},
+		"colour":  {"blue"},
+		"level":   {"warn"},
+		"loud":    {"true"},
+		"accept":  {"false"},
+		"workers": {"3"},
+		"alert":   {"0"},
+		"size":    {"5"},
+		"rate":    {"1.5"},
+		"wait":    {"90s"},
+		"age":     {"48h"},
+		"peers":   {"x", "y"},
+		"command": {"l"},
+		"group":   {"0"},
+		"url":     {"https://a/?t=x"},
+		"token":   {"f"},
 	}
 	var environ, lines []string
 	for name, list := range texts {
@@ -127,7 +153,8 @@ func TestPrecedence(t *testing.T) {
 	t.Parallel()
 	var p program
 	file := write(t, "name: file\ncolour: green\nworkers: 4\n")
-	_, err := p.load(map[string][]string{"name": {"flag"}}, []string{"KEYTURN_NAME=env", "KEYTURN_COLOUR=blue", "KEYTURN_WORKERS="}, file)
+	_, err := p.load(map[string][]string{"name": {"flag"}},
+		[]string{"KEYTURN_NAME=env", "KEYTURN_COLOUR=blue", "KEYTURN_WORKERS="}, file)
 	if err != nil || p.name != "flag" || p.colour != "blue" || p.workers != 4 {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -138,7 +165,13 @@ func TestDefaults(t *testing.T) {
 	p := program{workers: 7, token: "kept"}
 	p.table().Fill()
 	want := program{
-		name: "anon", colour: "red", workers: 7, alert: 100, rate: 2, wait: time.Minute, token: "kept",
+		name:    "anon",
+		colour:  "red",
+		workers: 7,
+		alert:   100,
+		rate:    2,
+		wait:    time.Minute,
+		token:   "kept",
 	}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("%+v, want %+v", p, want)
@@ -166,7 +199,8 @@ func TestMistakes(t *testing.T) {
 		{flags: map[string][]string{"rate": {"11"}}, want: `--rate must be a number of 0.5 to 10, not "11"`},
 		{flags: map[string][]string{"rate": {"NaN"}}, want: `--rate must be a number of 0.5 to 10, not "NaN"`},
 		{flags: map[string][]string{"wait": {"2h"}}, want: `--wait must be a duration of 1s to 1h, such as 90m, not "2h"`},
-		{flags: map[string][]string{"age": {"23h"}}, want: `--age must be a duration of at least 24h, such as 8760h, not "23h"`},
+		{flags: map[string][]string{"age": {"23h"}},
+			want: `--age must be a duration of at least 24h, such as 8760h, not "23h"`},
 		{flags: map[string][]string{"url": {"https://c/?t=z"}}, want: `--url must be https://a/?t=x or https://b/?t=y`},
 		{flags: map[string][]string{"loud": {"yes"}}},
 		{flags: map[string][]string{"pair": {"a", "b"}}, want: "--pair: \"a\" is no pair\n--pair: \"b\" is no pair"},
@@ -208,7 +242,8 @@ func TestMistakes(t *testing.T) {
 func TestSecretsAreNotRecorded(t *testing.T) {
 	t.Parallel()
 	table, err := new(program).load(map[string][]string{"url": {"https://a/?t=x"}, "wait": {"90s"}}, nil, "")
-	if want := [][2]string{{"url", "https://a"}, {"wait", "90s"}}; err != nil || !reflect.DeepEqual(table.InForce(), want) {
+	if want := [][2]string{{"url", "https://a"}, {"wait", "90s"}}; err != nil ||
+		!reflect.DeepEqual(table.InForce(), want) {
 		t.Errorf("%q, %v, want %q", table.InForce(), err, want)
 	}
 }
