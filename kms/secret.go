@@ -209,31 +209,6 @@ type UpdateSecretRotationPolicyRequest struct {
 	RotationInterval string `kms:"RotationInterval"`
 }
 
-// GetSecretPolicyRequest asks for the policy of a secret.
-type GetSecretPolicyRequest struct {
-	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// PolicyName is "default", the only one; empty means it.
-	PolicyName string `kms:"PolicyName,default=default"`
-}
-
-// GetSecretPolicyResponse answers GetSecretPolicy.
-type GetSecretPolicyResponse struct {
-	// Policy is the document, JSON text.
-	Policy    string `kms:"Policy,json"`
-	RequestID string `kms:"RequestId"`
-}
-
-// SetSecretPolicyRequest replaces the policy of a secret. POST only.
-type SetSecretPolicyRequest struct {
-	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// Policy is a document of at most 32768 bytes.
-	Policy string `kms:"Policy,required,json,max=32768,bytes"`
-	// PolicyName is "default", the only one; empty means it.
-	PolicyName string `kms:"PolicyName,default=default"`
-}
-
 // EmptyResponse is the answer of operations that return nothing.
 type EmptyResponse struct {
 	RequestID string `kms:"RequestId"`
@@ -252,8 +227,6 @@ var secretOperations = []operation.Declaration{
 		Sends(),
 	declare[UpdateSecretRotationPolicyRequest, SecretNameResponse]("UpdateSecretRotationPolicy").Mutates().
 		Retryable().Grantable().Rotates().Sends(),
-	declare[GetSecretPolicyRequest, GetSecretPolicyResponse]("GetSecretPolicy").Repairs(),
-	declare[SetSecretPolicyRequest, EmptyResponse]("SetSecretPolicy").Mutates().Retryable().Repairs().Only("POST"),
 }
 
 // CreateSecret creates a secret and stores its first version. An existing name is
@@ -297,14 +270,4 @@ func (c *Client) UpdateSecretRotationPolicy(
 	ctx context.Context, in *UpdateSecretRotationPolicyRequest,
 ) (*SecretNameResponse, error) {
 	return call[SecretNameResponse](ctx, c, "UpdateSecretRotationPolicy", in)
-}
-
-// GetSecretPolicy returns the policy of a secret.
-func (c *Client) GetSecretPolicy(ctx context.Context, in *GetSecretPolicyRequest) (*GetSecretPolicyResponse, error) {
-	return call[GetSecretPolicyResponse](ctx, c, "GetSecretPolicy", in)
-}
-
-// SetSecretPolicy replaces the policy of a secret.
-func (c *Client) SetSecretPolicy(ctx context.Context, in *SetSecretPolicyRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "SetSecretPolicy", in)
 }

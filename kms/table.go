@@ -15,6 +15,7 @@ var (
 var operations = operation.NewTable(slices.Concat(
 	secretOperations,
 	valueOperations,
+	secretPolicyOperations,
 	tagOperations,
 	targetOperations,
 	rotationOperations,
