@@ -226,6 +226,7 @@ last_good: {dir: DIR/last, key: {file: DIR/seal.key}}
 	}
 	// What is wanted by its version, and is held, is given too; what is not held is not.
 	if got, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "db", VersionID: "v2"}); err != nil ||
+
 		got.VersionID != "v2" {
 		t.Errorf("the held version by its name: %v", err)
 	}
@@ -260,7 +261,7 @@ last_good: {dir: DIR/last, key: {file: DIR/seal.key}}
 	}
 }
 
-// TestWire holds that the wire API takes every version of the signature, passes reads on and
+// TestWire verifies that the wire API takes every version of the signature, passes reads on and
 // refuses changes and strangers.
 func TestWire(t *testing.T) {
 	t.Parallel()
@@ -371,12 +372,13 @@ kms: {listen: "127.0.0.1:0"}
 		}
 	}
 	if status, body := s.get(t, "http://"+r.at["kms"]+"/?Action=GetSecretValue&SecretName=db&Version="+kms.Version); status != 400 ||
+
 		strings.Contains(body, "marker") {
 		t.Errorf("without a signature: %d %s", status, body)
 	}
 }
 
-// TestStatus holds that the page, the report and the metrics tell what an operator needs, and no
+// TestStatus verifies that the page, the report and the metrics tell what an operator needs, and no
 // value.
 func TestStatus(t *testing.T) {
 	t.Parallel()
@@ -418,8 +420,8 @@ files: [{path: DIR/app.env, template: '{{ secret "db" }}'}]
 	}
 }
 
-// TestReload holds that a changed file is put in force as a whole, that a bad one changes nothing
-// and is reported, and that what stays the same is not interrupted.
+// TestReload verifies that a changed file is put in force as a whole, that a bad one changes
+// nothing and is reported, and that what stays the same is not interrupted.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -125,9 +125,9 @@ func TestChildNotFound(t *testing.T) {
 	}
 }
 
-// TestChildRestart holds that a change ends the program and starts it with the new value, that the
-// server learns of a version only once the program has it, and that the value is in no argument and
-// no log.
+// TestChildRestart verifies that a change ends the program and starts it with the new value, that
+// the server learns of a version only once the program has it, and that the value is in no argument
+// and no log.
 func TestChildRestart(t *testing.T) {
 	t.Parallel()
 	r := runChild(t, `trap 'echo stopping; exit 3' TERM; echo "started $DB_PASSWORD"; while :; do sleep 0.01; test $DB_PASSWORD = three && exit 9; done`, nil)
@@ -170,7 +170,7 @@ func await(t *testing.T, ok func() bool) {
 	}
 }
 
-// TestChildBackOff holds that a program that ends at once after its restart is started again, a
+// TestChildBackOff verifies that a program that ends at once after its restart is started again, a
 // bounded number of times, and one that was not restarted is not.
 func TestChildBackOff(t *testing.T) {
 	t.Parallel()
@@ -185,7 +185,7 @@ func TestChildBackOff(t *testing.T) {
 	}
 }
 
-// TestChildKilled holds that a program which does not end in time is killed.
+// TestChildKilled verifies that a program which does not end in time is killed.
 func TestChildKilled(t *testing.T) {
 	t.Parallel()
 	r := runChild(t, `trap '' TERM; echo "started $DB_PASSWORD"; test $DB_PASSWORD = two && exit 0; while :; do sleep 0.01; done`, func(c *child) { c.grace = 50 * time.Millisecond })

@@ -72,8 +72,8 @@ log: {level: debug, format: json}
 	}
 }
 
-// TestConfigMistakes holds that every mistake is told at once, by its path, and that nothing of the
-// file is quoted.
+// TestConfigMistakes verifies that every mistake is told at once, by its path, and that nothing of
+// the file is quoted.
 func TestConfigMistakes(t *testing.T) {
 	t.Parallel()
 	dir, here := scene(t)
@@ -185,7 +185,7 @@ access_key: {file: DIR/key.json}
 	}
 }
 
-// TestCheckWritesNothing holds that reading a configuration leaves no trace.
+// TestCheckWritesNothing verifies that reading a configuration leaves no trace.
 func TestCheckWritesNothing(t *testing.T) {
 	t.Parallel()
 	dir, here := scene(t)

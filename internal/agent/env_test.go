@@ -103,6 +103,7 @@ func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 		for cut := 1; cut < len(name); cut++ {
 			prefix, rest := name[:cut], name[cut:]
 			if got, err := Environment(nil, []EnvSecret{{"s", prefix}}, nil, of(value("s", "v1", `{"`+rest+`":"evil"}`))); err == nil &&
+
 				got[0] == name+"=evil" {
 				t.Errorf("the prefix %s and a member %s: %q", prefix, rest, got)
 			}
@@ -114,7 +115,7 @@ func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 	}
 }
 
-// FuzzEnvironment holds that whatever a value is, the environment is one that a program can be
+// FuzzEnvironment verifies that whatever a value is, the environment is one that a program can be
 // started with, keeps what it began with, and has no name twice; or there is an error without the
 // value.
 func FuzzEnvironment(f *testing.F) {

@@ -28,7 +28,7 @@ func here(t *testing.T, text string) string {
 	return text
 }
 
-// TestExampleConfigurations holds that the examples are configurations as --check takes them.
+// TestExampleConfigurations verifies that the examples are configurations as --check takes them.
 func TestExampleConfigurations(t *testing.T) {
 	t.Parallel()
 	plain := read(t, "../../examples/agent/agent.yaml")

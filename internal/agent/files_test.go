@@ -188,8 +188,8 @@ func TestFileKept(t *testing.T) {
 	}
 }
 
-// TestFileCannotBeWritten holds that a file which cannot be replaced stays as it is, and nothing is
-// left beside it.
+// TestFileCannotBeWritten verifies that a file which cannot be replaced stays as it is, and nothing
+// is left beside it.
 func TestFileCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -222,8 +222,8 @@ func TestMounted(t *testing.T) {
 	}
 }
 
-// TestHook holds that a command gets no secret of the agent's, is tried again, is given up on, and
-// that a version counts as in use only once its program was told.
+// TestHook verifies that a command gets no secret of the agent's, is tried again, is given up on,
+// and that a version counts as in use only once its program was told.
 func TestHook(t *testing.T) {
 	t.Setenv("KEYTURN_ACCESS_KEY_SECRET", "marker")
 	dir := t.TempDir()

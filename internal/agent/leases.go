@@ -18,9 +18,9 @@ const (
 	maxID     = 64 // characters of a version's ID
 )
 
-// leases hold the versions that programs at the wire API say they use. The agent tells the server
-// of them as its own, so a program can put off the end of a grace period and cannot bring it
-// forward: what one says releases nothing of another.
+// leases hold the versions that programs at the wire API report as in use. The agent reports them
+// to the server as its own, so a program can delay the end of a grace period and cannot bring it
+// forward: the report of one program releases no version of another.
 type leases struct {
 	// heldName returns the name under which the agent holds a secret, and "" for one that it does
 	// not hold, so that what is held here has the same bound.

@@ -14,8 +14,8 @@ import (
 	sdkv1 "github.com/aliyun/alibaba-cloud-sdk-go/services/kms"
 )
 
-// TestOfficialSDKs holds that both official Go SDKs, unmodified and pointed at the agent, read on
-// while the server is away.
+// TestOfficialSDKs verifies that both official Go SDKs, unmodified and pointed at the agent, read
+// on while the server is away.
 func TestOfficialSDKs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -64,8 +64,8 @@ kms: {listen: "127.0.0.1:0"}
 	}
 }
 
-// TestSystemd holds that systemd is told when every value is there and every file is right, and of
-// the end.
+// TestSystemd verifies that systemd is told when every value is there and every file is right, and
+// of the end.
 func TestSystemd(t *testing.T) {
 	s := newSite(t)
 	path := filepath.Join(t.TempDir(), "notify")

@@ -50,8 +50,8 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// TestRenderRefuses holds that an incomplete or unfitting set is an error which names the place and
-// shows no value.
+// TestRenderRefuses verifies that an incomplete or unfitting set is an error which names the place
+// and shows no value.
 func TestRenderRefuses(t *testing.T) {
 	t.Parallel()
 	values := of(value("db", "v7", `{"User":"marker"}`), value("bad", "v1", "marker\xff\x00"),

@@ -40,7 +40,7 @@ func (e *env) print(out *kms.RootKeyResponse) error {
 	t := newTable()
 	t.facts([][2]string{
 		{"root key", out.RootKeyID}, {"state", out.RotationState}, {"started", when(out.StartedAt)},
-		{"former root key", out.FormerRootKeyID},
+		{"previous root key", out.FormerRootKeyID},
 		{"next root key", out.NextRootKeyID},
 		{"record key", fmt.Sprint("generation ", out.RecordKeyGeneration)},
 	}...)
@@ -66,7 +66,7 @@ func (c *rootKeyRotate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(e.stderr, "Backups made until now need the former root key: keep its copy with them.\nCopy the new "+
+	fmt.Fprintln(e.stderr, "Backups made until now need the previous root key: keep its copy with them.\nCopy the new "+
 		"root key (DATA_DIR/root.key, or what root-key-file or root-key-env names) to another place now.")
 	end := time.NewTimer(c.Timeout)
 	defer end.Stop()

@@ -44,7 +44,7 @@ type rotationRotate struct {
 func (c *rotationRotate) Run(e *env) error {
 	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		return client.RotateSecret(e.ctx, &kms.RotateSecretRequest{SecretName: in.SecretName, VersionID: in.VersionID})
-	}, promoted, "The rotation of %s to version %s is asked for; keyturn rotation status shows how it goes.")
+	}, promoted, "The rotation of %s to version %s was requested; keyturn rotation status shows its progress.")
 }
 
 type rotationRehearse struct {
@@ -54,8 +54,8 @@ type rotationRehearse struct {
 func (c *rotationRehearse) Run(e *env) error {
 	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		return client.RehearseRotation(e.ctx, in)
-	}, rehearsed, "The rehearsal of a rotation of %s, as version %s, is asked for; keyturn rotation status shows how it "+
-		"goes.")
+	}, rehearsed, "The rehearsal of a rotation of %s, as version %s, was requested; keyturn rotation status shows its "+
+		"progress.")
 }
 
 type rotationEmergency struct {
@@ -84,7 +84,7 @@ func (c *rotationEmergency) Run(e *env) error {
 			VersionID:  out.VersionID,
 			RequestID:  out.RequestID,
 		}, nil
-	}, retired, "The emergency rotation of %s to version %s is asked for; keyturn rotation status shows how it goes.")
+	}, retired, "The emergency rotation of %s to version %s was requested; keyturn rotation status shows its progress.")
 }
 
 // warn says what an emergency breaks, and asks whether it is to be.

@@ -55,7 +55,7 @@ func (c *rotationRepair) Run(e *env) error {
 	case action == "adopt":
 		return e.done(out, "Version %s of %s is current; the target accepts it.", out.CandidateVersionID, out.SecretName)
 	case !c.Wait:
-		return e.done(out, "The repair of %s has begun; keyturn rotation status %s shows how it goes.", out.SecretName,
+		return e.done(out, "The repair of %s has begun; keyturn rotation status %s shows its progress.", out.SecretName,
 			out.SecretName)
 	}
 	f := &follower{

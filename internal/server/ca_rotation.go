@@ -67,7 +67,7 @@ func parseSuccessor(data []byte) (successor, error) {
 
 func (a *authority) nextPath() string { return filepath.Join(a.dir, nextName) }
 
-// resume finds a replacement that is under way, and finishes what a crash has cut off.
+// resume finds a replacement that is under way, and finishes one that a crash has interrupted.
 func (a *authority) resume() error {
 	data, err := os.ReadFile(a.nextPath())
 	if errors.Is(err, fs.ErrNotExist) {

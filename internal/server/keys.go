@@ -40,7 +40,7 @@ func (a *accessKeys) Find(ctx context.Context, id string) (auth.Key, bool, error
 		return auth.Key{}, false, err
 	}
 	if !found {
-		a.opened.Delete(id) // of a key that was deleted nothing stays in memory
+		a.opened.Delete(id) // a deleted key must not stay in memory
 		return auth.Key{}, false, nil
 	}
 	if o, ok := a.opened.Load(id); ok &&

@@ -12,7 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// metrics are what /metrics shows. No label holds the name of a secret or of a caller.
+// metrics are those of /metrics. No label holds the name of a secret or of a caller.
 type metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.CounterVec
@@ -166,7 +166,7 @@ func (m *metrics) observe(operation, code string, took time.Duration) {
 	o.(observed).seconds.Observe(took.Seconds())
 }
 
-// Moved counts what the rotation engine does.
+// Moved counts the steps of the rotation engine.
 func (m *metrics) Moved(e rotator.Event) {
 	m.rotations.WithLabelValues(string(e.Kind), string(e.State)).Inc()
 	if e.Took > 0 {
@@ -174,7 +174,7 @@ func (m *metrics) Moved(e rotator.Event) {
 	}
 }
 
-// Leading says whether this node rotates.
+// Leading records whether this node rotates.
 func (m *metrics) Leading(yes bool) {
 	if yes {
 		m.leading.Set(1)

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// rekeyEvery is how often a node looks whether a rotation of the keys is under way, or has ended.
+	// rekeyEvery is how often a node checks whether a rotation of the keys is under way or has ended.
 	rekeyEvery = 15 * time.Second
-	// maxFormer is how many IDs of former root keys the store remembers.
+	// maxFormer is how many IDs of previous root keys the store keeps.
 	maxFormer = 16
 	// maxPasses is how many passes over the store one turn makes; the next turn does the rest.
 	maxPasses = 4
@@ -32,13 +32,15 @@ const (
 //
 //  1. The provider holds the new root key beside the current one (a file is replaced
 //     at once, or was prepared by the operator).
-//  2. One transaction makes the new root key the one that wraps, with a new generation of the key of the tags.
-//  3. Everything that the former keys have wrapped or tagged is wrapped or tagged anew, until nothing is left.
-//  4. One transaction takes the former keys out of use.
-//  5. The former root key is removed from the file.
+//  2. One transaction makes the new root key the one that wraps, with a new generation of the key of the
+//     tags.
+//  3. Everything that the previous keys have wrapped or tagged is wrapped or tagged again, until nothing
+//     is left.
+//  4. One transaction takes the previous keys out of use.
+//  5. The previous root key is removed from the file.
 //
-// A change that was prepared with former keys is not committed after step 2: the record meta guards
-// it.
+// A change that was prepared with previous keys is not committed after step 2: the record meta
+// guards it.
 type rekeying struct {
 	s    *Server
 	ring *root.Ring
@@ -57,7 +59,7 @@ func newRekeying(s *Server, ring *root.Ring) *rekeying {
 	return r
 }
 
-// load reads the keys of the store anew.
+// load reads the keys of the store again.
 func (r *rekeying) load(ctx context.Context) error {
 	meta, found, err := r.s.db.SealedMeta(ctx)
 	if err == nil && !found {
@@ -108,7 +110,8 @@ func (r *rekeying) Describe(ctx context.Context) (kms.RootKeyResponse, error) {
 	return out, nil
 }
 
-// unused is a key that the provider holds and the store has not used yet; nil for none.
+// unused returns a key that the provider holds and the store has not used yet; nil if there is
+// none.
 func (r *rekeying) unused(meta store.Meta) *root.Key {
 	for _, k := range r.ring.Keys() {
 		id := k.ID()
@@ -145,7 +148,8 @@ func (r *rekeying) Rotate(ctx context.Context, values, force bool, at time.Time)
 	if err := r.load(ctx); err != nil {
 		return err
 	}
-	r.s.config.Logger.Info("the root key is rotated: what the former one has wrapped is wrapped anew", "root_key_id",
+	r.s.config.Logger.Info("the root key is rotated: the server wraps again what the previous one has wrapped",
+		"root_key_id",
 		next.ID())
 	if err := r.step("switched"); err != nil {
 		return err
@@ -272,7 +276,7 @@ func (r *rekeying) run(ctx context.Context) {
 	}
 }
 
-// finish takes the former keys out of use.
+// finish takes the previous keys out of use.
 func (r *rekeying) finish(ctx context.Context, rotation store.KeyRotation) (store.Meta, error) {
 	meta, err := store.Update(ctx, r.s.db, func(tx *store.Tx) (store.Meta, error) {
 		meta, _, err := tx.Meta()

@@ -270,7 +270,7 @@ func (c *clock) Now() time.Time { at := <-c.at; c.at <- at; return at }
 
 func (c *clock) Add(d time.Duration) { c.at <- (<-c.at).Add(d) }
 
-// TestPlannedDeletion holds that deletion happens at its planned time, also when the server was
+// TestPlannedDeletion verifies that deletion happens at its planned time, also when the server was
 // down then.
 func TestPlannedDeletion(t *testing.T) {
 	t.Parallel()
@@ -353,8 +353,8 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// TestAuditTrail holds what the trail says of a change, a read, a refusal and a stranger, and that
-// the chain verifies.
+// TestAuditTrail verifies what the trail says of a change, a read, a refusal and a stranger, and
+// that the chain verifies.
 func TestAuditTrail(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -408,8 +408,8 @@ func TestAuditTrail(t *testing.T) {
 	}
 }
 
-// TestUnfinishedRequest holds that a client that sends nothing more hinders neither other clients
-// nor an orderly stop.
+// TestUnfinishedRequest verifies that a client that sends nothing more hinders neither other
+// clients nor an orderly stop.
 func TestUnfinishedRequest(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -434,7 +434,7 @@ func TestUnfinishedRequest(t *testing.T) {
 	}
 }
 
-// TestSlowClient holds that a client that takes too long over its request is cut off.
+// TestSlowClient verifies that a client that takes too long over its request is cut off.
 func TestSlowClient(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
@@ -460,8 +460,8 @@ func TestSlowClient(t *testing.T) {
 	}
 }
 
-// TestTooLarge holds the limits of request line and body: a megabyte fits, more is refused with a
-// plain answer.
+// TestTooLarge verifies the limits of request line and body: a megabyte fits, more is refused with
+// a plain answer.
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -492,8 +492,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestRateLimit holds what a client over its rate gets, that it may go on when it was told to, and
-// that thousands of refusals leave a few records and not thousands.
+// TestRateLimit verifies what a client over its rate gets, that it may go on when it was told to,
+// and that thousands of refusals leave a few records and not thousands.
 func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.Now())
@@ -534,8 +534,8 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
-// TestClockJump holds that a clock set wrong while the server runs is noticed, before what cannot
-// be taken back is done.
+// TestClockJump verifies that a clock set wrong while the server runs is noticed, before what
+// cannot be taken back is done.
 func TestClockJump(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.Now())

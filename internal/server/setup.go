@@ -185,7 +185,7 @@ func (s *Server) newAdmin(path string) (admin Admin, made bool, err error) {
 	return s.reachable(admin), true, s.reachable(admin).write(path)
 }
 
-// reachable puts into admin how the server is reached now.
+// reachable sets the current addresses and CA of the server in admin.
 func (s *Server) reachable(a Admin) Admin {
 	a.Region, a.CAFile = s.config.Region, s.caFile
 	a.Endpoint, a.HTTPEndpoint = s.Endpoint(), s.HTTPEndpoint()
@@ -203,7 +203,7 @@ func (s *Server) refreshAdmin(ctx context.Context, path string) error {
 		return err
 	}
 	_, found, err := store.Snapshot(ctx, s.db).AccessKey(a.AccessKeyID)
-	if err != nil { // a damaged record is no reason to refuse everybody else
+	if err != nil { // a damaged record must not stop the server
 		s.config.Logger.Error("the access key of admin.json could not be read", "access_key_id", a.AccessKeyID, "err", err)
 	} else if !found {
 		return s.dropAdmin(path, a)
@@ -238,8 +238,8 @@ func (s *Server) dropAdmin(path string, a Admin) error {
 	return nil
 }
 
-// rootKeyDeleted removes admin.json when it holds the access key that was deleted. A crash before
-// that is made good by the next start.
+// rootKeyDeleted removes admin.json when it holds the access key that was deleted. After a crash
+// before that, the next start removes it.
 func (s *Server) rootKeyDeleted(id string) {
 	path := adminPath(s.config.DataDir)
 	a, err := ReadAdmin(path)

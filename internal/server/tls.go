@@ -49,7 +49,7 @@ type authority struct {
 	dir, file string
 	now       func() time.Time
 	log       *slog.Logger
-	// names are what the leaf is for. Those in wanted were asked for by settings.
+	// names are those of the leaf. Those in wanted come from settings.
 	names, wanted []string
 
 	mu   sync.Mutex
@@ -87,7 +87,7 @@ func openAuthority(dir string, names, wanted []string, now func() time.Time, log
 	} else if err != nil {
 		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
 	}
-	a.tellUncovered()
+	a.logUncovered()
 	_, err := a.certificate(nil)
 	return a, err
 }
@@ -180,8 +180,8 @@ func covers(ca *x509.Certificate, name string) bool {
 	})
 }
 
-// tellUncovered logs the names that the CA was not made for. The certificate is made without them.
-func (a *authority) tellUncovered() {
+// logUncovered logs the names that the CA was not made for. The certificate is made without them.
+func (a *authority) logUncovered() {
 	for _, name := range a.names {
 		switch {
 		case covers(a.cert, name):

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// headEvery is how often the head of the trail is stored while records are written: what an
-	// attacker can cut off unseen, after a crash that he waits for, is at most that old.
+	// headEvery is how often the head of the trail is stored while records are written. An attacker
+	// who waits for a crash can remove the records of at most that time unseen.
 	headEvery   = 10 * time.Second
 	headTimeout = 5 * time.Second
 	// maxHeadAge is how old the stored head may be for a read to be answered: its record could be cut
@@ -67,7 +67,7 @@ func (s *Server) trailNode() (node string, known bool, err error) {
 	return id.String(), true, nil
 }
 
-// nameTrail writes the name of a trail down, after the store knows it.
+// nameTrail writes the name of a trail to its file, after the store has it.
 func (s *Server) nameTrail(known bool) error {
 	if known || len(s.config.Etcd.Endpoints) == 0 {
 		return nil
@@ -108,15 +108,16 @@ func (s *Server) resumeTrail(ctx context.Context) error {
 	}
 	for _, sink := range s.config.AuditSinks { // the store has the positions: the files are not needed again
 		if err := s.trail.RemoveOldPosition(sink.Name()); err != nil {
-			s.config.Logger.Warn("the file with the former position of an audit sink could not be removed", "sink", sink.Name(),
+			s.config.Logger.Warn("the file with the earlier position of an audit sink could not be removed", "sink", sink.Name(),
 				"err", err)
 		}
 	}
 	return s.nameTrail(known)
 }
 
-// resumeRun reads how far the sinks came. On the first start with a release that stores this, it
-// takes over what earlier releases noted in files, as far as the trail can be true to it.
+// resumeRun reads the positions of the sinks. On the first start with a release that stores them,
+// it takes over the positions that earlier releases kept in files, if the trail has records at
+// them.
 func (s *Server) resumeRun(ctx context.Context) error {
 	run, found, err := store.Snapshot(ctx, s.db).TrailRun(s.heads.node)
 	if err != nil {
@@ -131,7 +132,7 @@ func (s *Server) resumeRun(ctx context.Context) error {
 			seq, err := s.trail.OldPosition(name)
 			if err != nil {
 				s.config.Logger.Error(
-					"the file with the former position of an audit sink is not used: the whole trail is sent again",
+					"the file with the earlier position of an audit sink is not used: the whole trail is sent again",
 					"sink", name, "err", err)
 			}
 			run.Sinks[name] = seq
@@ -147,7 +148,8 @@ func (s *Server) resumeRun(ctx context.Context) error {
 	return nil
 }
 
-// positions are how far the sinks came. A sink that is not configured now keeps its position.
+// positions returns the last record that each sink has. A sink that is not configured now keeps its
+// position.
 func (s *Server) positions() map[string]uint64 {
 	all := map[string]uint64{}
 	maps.Copy(all, s.heads.run.Sinks)
@@ -163,9 +165,9 @@ type trailKey struct {
 	fresh bool
 }
 
-// trailState reads the key and the head. On the first start with a release that has them it makes
-// the key, and stores with it what the trail is then: a store that has the key of a node that is
-// alone has its head too.
+// trailState reads the key and the head of the trail. On the first start with a release that has
+// them, it creates the key and stores the current head with it, so that the store of a single node
+// has both or neither.
 func (s *Server) trailState(ctx context.Context, node string) (trailKey, *audit.Head, error) {
 	snapshot := store.Snapshot(ctx, s.db)
 	meta, _, err := snapshot.Meta()
@@ -219,8 +221,8 @@ func (s *Server) takenByAll() uint64 {
 	return least
 }
 
-// forwardTrail copies the trail to the sinks until stop is called, which gives them a moment to
-// take the last records.
+// forwardTrail copies the trail to the sinks until stop is called, which waits up to drainFor for
+// them to take the last records.
 func (s *Server) forwardTrail() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup

@@ -108,7 +108,7 @@ func TestWatchAtStop(t *testing.T) {
 	}
 }
 
-// wakes holds that a change at one node wakes who waits at another.
+// wakes verifies that a change at one node wakes who waits at another.
 func wakes(t *testing.T, at, other *node) {
 	t.Helper()
 	done := wait(t, other.client, 20)
