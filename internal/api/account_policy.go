@@ -12,9 +12,9 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// allows refuses accounts that rotations at a target must not change for a secret: those outside its
-// account policy, and its administrator's under any spelling. The secret with the administrator may
-// change the accounts that it names itself.
+// allows refuses accounts that rotations at a target must not change for a secret: those outside
+// its account policy, and its administrator's under any spelling. The secret with the administrator
+// may change the accounts that it names itself.
 func (e *Env) allows(tx *store.Tx, t store.Target, name string, accounts []string) error {
 	if t.AdminSecret == name {
 		return nil
@@ -28,16 +28,20 @@ func (e *Env) allows(tx *store.Tx, t store.Target, name string, accounts []strin
 			return administratorRefused(t, account)
 		}
 		if !target.AllowsAccount(t.Accounts, account) {
-			return fault.New(fault.InUse, "The account policy of target %q does not allow account %q; UpdateTarget with Account changes it. It allows: %s.",
+			return fault.New(fault.InUse,
+				"The account policy of target %q does not allow account %q; UpdateTarget with Account "+
+					"changes it. It allows: %s.",
 				t.Name, account, strings.Join(t.Accounts, ", "))
 		}
 	}
 	return nil
 }
 
-// admit refuses accounts as allows does, and asks the open target what they are: the administrator under
-// another name, or a privileged account that the account policy does not name exactly.
-func (e *Env) admit(ctx context.Context, tx *store.Tx, t store.Target, system target.Target, name string, accounts []string) error {
+// admit refuses accounts as allows does, and asks the open target what they are: the administrator
+// under another name, or a privileged account that the account policy does not name exactly.
+func (e *Env) admit(
+	ctx context.Context, tx *store.Tx, t store.Target, system target.Target, name string, accounts []string,
+) error {
 	if err := e.allows(tx, t, name, accounts); err != nil || t.AdminSecret == name {
 		return err
 	}
@@ -53,8 +57,9 @@ func (e *Env) admit(ctx context.Context, tx *store.Tx, t store.Target, system ta
 		case standing.Administrator:
 			return administratorRefused(t, account)
 		case standing.Privileged != "" && !target.NamesAccount(t.Accounts, account):
-			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when "+
-				"the account policy names it exactly: keyturn target update %s%s.",
+			return fault.New(fault.InUse,
+				"Account %q of target %q is privileged: it %s. Rotations may change it only when "+
+					"the account policy names it exactly: keyturn target update %s%s.",
 				account, t.Name, standing.Privileged, t.Name, policyWith(t.Accounts, account))
 		}
 	}
@@ -74,11 +79,12 @@ func policyWith(patterns []string, account string) string {
 }
 
 func administratorRefused(t store.Target, account string) error {
-	return fault.New(fault.InUse, "Account %q is the administrator of target %q, which only the secret %q may rotate.", account, t.Name, t.AdminSecret)
+	return fault.New(fault.InUse, "Account %q is the administrator of target %q, which only the secret %q may rotate.",
+		account, t.Name, t.AdminSecret)
 }
 
-// adminAccounts are the accounts that the secret with a target's administrator names: the one in use
-// and, of a pair, the other.
+// adminAccounts are the accounts that the secret with a target's administrator names: the one in
+// use and, of a pair, the other.
 func (e *Env) adminAccounts(tx *store.Tx, t store.Target) ([]string, error) {
 	if t.AdminSecret == "" {
 		return nil, nil
@@ -109,5 +115,7 @@ func mayUse(s secret.Secret, c target.Credential) error {
 	if s.MayChange(c.Account) {
 		return nil
 	}
-	return fault.New(fault.InUse, "Secret %q is not bound to account %q; a principal with %s on it binds it by ConfigureRotation or RotateSecret.", s.Name, c.Account, actionRotateAccount)
+	return fault.New(fault.InUse,
+		"Secret %q is not bound to account %q; a principal with %s on it binds it by "+
+			"ConfigureRotation or RotateSecret.", s.Name, c.Account, actionRotateAccount)
 }

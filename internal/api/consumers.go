@@ -20,17 +20,19 @@ const (
 	noteInterval = time.Second
 	// seenInterval is how old the written time of a consumer may be that has nothing new to say.
 	seenInterval = 5 * time.Minute
-	// termLength is how long the store keeps a consumer at least after it was last seen; a new term begins each day.
+	// termLength is how long the store keeps a consumer at least after it was last seen; a new term
+	// begins each day.
 	termLength   = 3 * 24 * time.Hour
 	termInterval = 24 * time.Hour
-	// maxSoon and maxLater bound what waits to be written: of secrets that are rotated or whose consumers acknowledge, and of all
-	// others, of which laterBatch are written a second.
+	// maxSoon and maxLater bound what waits to be written: of secrets that are rotated or whose
+	// consumers acknowledge, and of all others, of which laterBatch are written a second.
 	maxSoon    = 100_000
 	maxLater   = 20_000
 	soonBatch  = 2_000
 	laterBatch = 50
 	noteBatch  = 50 // consumers of one transaction
-	// maxKnown bounds how many consumers are remembered, so that what is known already need not be written again.
+	// maxKnown bounds how many consumers are remembered, so that what is known already need not be
+	// written again.
 	maxKnown = 200_000
 	// rememberLeft is how long to remember that an instance has left: longer than any call takes.
 	rememberLeft = 100 * time.Second
@@ -38,9 +40,9 @@ const (
 	defaultInstances = 10_000
 )
 
-// Consumers knows who uses which version of a secret. A call only notes it in memory; Run writes it down beside the calls, at
-// most once a second and consumer, and only what is new. So another node learns of it within a second, and a crash forgets at
-// most the last one.
+// Consumers knows who uses which version of a secret. A call only notes it in memory; Run writes it
+// down beside the calls, at most once a second and consumer, and only what is new. So another node
+// learns of it within a second, and a crash forgets at most the last one.
 type Consumers struct {
 	// Most bounds how many consumers of one secret are noted; 0 means 10,000.
 	Most int
@@ -54,7 +56,8 @@ type Consumers struct {
 	termEnd time.Time  // guarded by writing; when another begins, zero for none yet
 
 	mu sync.Mutex
-	// known and before are two generations of what was noted, so that the memory is bounded; guarded by mu.
+	// known and before are two generations of what was noted, so that the memory is bounded;
+	// guarded by mu.
 	known, before map[consumerID]noted
 	// counts are how many consumers of a secret were noted; guarded by mu.
 	counts map[store.Due]*instanceCount
@@ -82,19 +85,27 @@ type noted struct {
 // NewConsumers returns a memory of consumers that Run keeps in db.
 func NewConsumers(db *store.DB, now func() time.Time, log *slog.Logger) *Consumers {
 	return &Consumers{
-		db: db, now: now, log: log, known: map[consumerID]noted{}, counts: map[store.Due]*instanceCount{},
-		soon: newNoteQueue[rotation.Consumer](maxSoon), later: newNoteQueue[rotation.Consumer](maxLater), left: newNoteQueue[time.Time](maxSoon),
+		db:     db,
+		now:    now,
+		log:    log,
+		known:  map[consumerID]noted{},
+		counts: map[store.Due]*instanceCount{},
+		soon:   newNoteQueue[rotation.Consumer](maxSoon),
+		later:  newNoteQueue[rotation.Consumer](maxLater),
+		left:   newNoteQueue[time.Time](maxSoon),
 	}
 }
 
 // consumption is what a call shows of the use of a secret.
 type consumption struct {
 	secret, instance, version, oldest string
-	// rotated says that the secret is rotated by the service: whom its grace period waits for must be known soon.
+	// rotated says that the secret is rotated by the service: whom its grace period waits for must
+	// be known soon.
 	rotated bool
 }
 
-// noteRead notes that a call has read a version. What an instance says itself of its versions counts for more.
+// noteRead notes that a call has read a version. What an instance says itself of its versions
+// counts for more.
 func (c *Call) noteRead(u consumption) { c.Consumers.note(c, u, true) }
 
 // noteUse notes what an instance says.
@@ -127,8 +138,15 @@ func (k *Consumers) note(c *Call, u consumption, read bool) {
 		queue = &k.soon
 	}
 	own, other := queue.put(id, rotation.Consumer{
-		Account: id.account, Secret: id.secret, Instance: id.instance, AccessKeyID: id.key, Principal: c.Principal.ARN(),
-		Source: c.source(), Version: u.version, Oldest: u.oldest, Seen: c.At,
+		Account:     id.account,
+		Secret:      id.secret,
+		Instance:    id.instance,
+		AccessKeyID: id.key,
+		Principal:   c.Principal.ARN(),
+		Source:      c.source(),
+		Version:     u.version,
+		Oldest:      u.oldest,
+		Seen:        c.At,
 	})
 	if queue == &k.soon {
 		k.refused += own + other
@@ -142,8 +160,9 @@ func (k *Consumers) note(c *Call, u consumption, read bool) {
 	k.rememberLocked(id, noted{u.version, u.oldest, c.At})
 }
 
-// overtakenLocked reports whether an instance has left since it made a call. When it ends, it hangs up on what is under way and then says
-// that it leaves; so the call of one that has hung up says nothing any more, nor does one that began before.
+// overtakenLocked reports whether an instance has left since it made a call. When it ends, it hangs
+// up on what is under way and then says that it leaves; so the call of one that has hung up says
+// nothing any more, nor does one that began before.
 func (k *Consumers) overtakenLocked(c *Call, id consumerID) bool {
 	if id.instance == "" {
 		return false
@@ -192,7 +211,8 @@ func (k *Consumers) countLocked(id consumerID, n int) {
 	}
 }
 
-// noteLeave notes that an instance has ended: it holds nothing any more. The caller may read the secret.
+// noteLeave notes that an instance has ended: it holds nothing any more. The caller may read the
+// secret.
 func (c *Call) noteLeave(secretName, instance string) {
 	k := c.Consumers
 	if k == nil {
@@ -207,7 +227,13 @@ func (c *Call) noteLeave(secretName, instance string) {
 	delete(k.known, id)
 	delete(k.before, id)
 	k.left.put(id, c.At)
-	own, other := k.soon.put(id, rotation.Consumer{Account: id.account, Secret: id.secret, Instance: id.instance, AccessKeyID: id.key, Seen: c.At})
+	own, other := k.soon.put(id, rotation.Consumer{
+		Account:     id.account,
+		Secret:      id.secret,
+		Instance:    id.instance,
+		AccessKeyID: id.key,
+		Seen:        c.At,
+	})
 	k.refused += own + other // it counts as gone when it was not seen for a while
 }
 
@@ -218,7 +244,8 @@ func (k *Consumers) Run(ctx context.Context) {
 	for {
 		select {
 		case <-t.C:
-			k.flush(context.WithoutCancel(ctx)) // a stop does not cut it off: each transaction has a bound, and the first that fails ends it
+			// A stop does not cut it off: each transaction has a bound, and the first failure ends it.
+			k.flush(context.WithoutCancel(ctx))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), useTimeout)
 			defer cancel()
@@ -328,10 +355,12 @@ func (k *Consumers) writeOnceLocked(ctx context.Context, batch []rotation.Consum
 		k.termEnd = time.Time{} // the term may be what the store does not know any more
 		return err
 	}
-	// In transactions of their own: of two nodes whose consumers move at once, the later one sees what both have written.
+	// In transactions of their own: of two nodes whose consumers move at once, the later one sees
+	// what both have written.
 	for due := range moved {
 		if err := releaseGrace(ctx, k.db, due.Account, due.Name, k.now().UTC()); err != nil {
-			k.log.Warn("the end of a grace period was not brought forward; it comes when its consumers count as gone", "secret", due.Name, "err", err)
+			k.log.Warn("the end of a grace period was not brought forward; it comes when its consumers count as gone",
+				"secret", due.Name, "err", err)
 		}
 	}
 	return nil
@@ -351,7 +380,9 @@ func put(tx *store.Tx, old rotation.Consumer, ok bool, c rotation.Consumer) erro
 }
 
 // listSecretConsumers lists who was seen to use a secret.
-func listSecretConsumers(ctx context.Context, c *Call, in *kms.ListSecretConsumersRequest) (*kms.ListSecretConsumersResponse, error) {
+func listSecretConsumers(
+	ctx context.Context, c *Call, in *kms.ListSecretConsumersRequest,
+) (*kms.ListSecretConsumersResponse, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
@@ -371,7 +402,12 @@ func listSecretConsumers(ctx context.Context, c *Call, in *kms.ListSecretConsume
 		}
 		return p.add(key, shownConsumer(u, current))
 	})
-	return &kms.ListSecretConsumersResponse{SecretName: s.Name, VersionID: current, Consumers: p.rows, NextToken: p.marker()}, err
+	return &kms.ListSecretConsumersResponse{
+		SecretName: s.Name,
+		VersionID:  current,
+		Consumers:  p.rows,
+		NextToken:  p.marker(),
+	}, err
 }
 
 func shownConsumer(u rotation.Consumer, current string) kms.SecretConsumer {

@@ -15,9 +15,9 @@ import (
 // mostAttached is how many attached secrets an error names.
 const mostAttached = 20
 
-// deregisterTarget forgets a target. It is refused while secrets are attached, or, with Detach, ends
-// their rotation first. A secret that is attached at this very moment stays bound to the target's ID,
-// which no later target has.
+// deregisterTarget forgets a target. It is refused while secrets are attached, or, with Detach,
+// ends their rotation first. A secret that is attached at this very moment stays bound to the
+// target's ID, which no later target has.
 func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequest) (*kms.TargetNameResponse, error) {
 	t, err := c.existingTarget(c.Snapshot, in.TargetName)
 	if err != nil {
@@ -32,7 +32,9 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 		return nil, err
 	}
 	if !in.Detach && len(names) > 0 {
-		return nil, fault.New(fault.InUse, "Secrets are attached to target %q: %s. RemoveRotation or DeleteSecret detaches one; DeregisterTarget with Detach detaches all.",
+		return nil, fault.New(fault.InUse,
+			"Secrets are attached to target %q: %s. RemoveRotation or DeleteSecret detaches one; "+
+				"DeregisterTarget with Detach detaches all.",
 			t.Name, shortList(names, mostAttached))
 	}
 	for _, name := range names {
@@ -43,7 +45,8 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
 		now, err := c.existingTarget(tx, t.Name)
 		if err == nil && now.ID != t.ID {
-			err = fault.New(fault.InUse, "Target %q was registered anew at this moment; read DescribeTarget and try again.", t.Name)
+			err = fault.New(fault.InUse,
+				"Target %q was registered anew at this moment; read DescribeTarget and try again.", t.Name)
 		}
 		if err != nil {
 			return nil, err
@@ -60,8 +63,8 @@ func shortList(names []string, most int) string {
 	return strings.Join(names, ", ")
 }
 
-// detach ends the rotation of one secret at a target that is about to go. A managed secret keeps its
-// type and is bound to nothing.
+// detach ends the rotation of one secret at a target that is about to go. A managed secret keeps
+// its type and is bound to nothing.
 func (c *Call) detach(ctx context.Context, name string, t store.Target) error {
 	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(t.Account, name, c.At)

@@ -50,7 +50,11 @@ func (c *Call) told() audit.Details {
 			continue
 		}
 		if name == configParam {
-			facts = append(facts, fact{name: "addresses", parts: []audit.Detail{{Name: "addresses", Value: strings.Join(c.addresses(p.Value), ",")}}})
+			addresses := strings.Join(c.addresses(p.Value), ",")
+			facts = append(facts, fact{
+				name:  "addresses",
+				parts: []audit.Detail{{Name: "addresses", Value: addresses}},
+			})
 			continue
 		}
 		part := audit.Detail{Name: p.Name, Value: p.Value}
@@ -58,7 +62,12 @@ func (c *Call) told() audit.Details {
 			facts[at].parts = append(facts[at].parts, part)
 			continue
 		}
-		facts = append(facts, fact{name: name, parts: []audit.Detail{part}, list: isList, hidden: !c.isSound(name, p.Value)})
+		facts = append(facts, fact{
+			name:   name,
+			parts:  []audit.Detail{part},
+			list:   isList,
+			hidden: !c.isSound(name, p.Value),
+		})
 	}
 	return tell(facts)
 }
@@ -228,7 +237,8 @@ func (s *sender) record(ctx context.Context, address string) error {
 	}
 	if s.target.AdminSecret != "" {
 		r.Details = append(r.Details,
-			audit.Detail{Name: "admin_secret", Value: s.target.AdminSecret}, audit.Detail{Name: "admin_version", Value: s.admin})
+			audit.Detail{Name: "admin_secret", Value: s.target.AdminSecret},
+			audit.Detail{Name: "admin_version", Value: s.admin})
 	}
 	if len(s.versions) > 0 {
 		r.Details = append(r.Details, audit.Detail{Name: "versions", Value: strings.Join(s.versions, ",")})

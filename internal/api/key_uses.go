@@ -13,12 +13,14 @@ const (
 	// useInterval is how often uses are written down: at most one write a minute and key.
 	useInterval = time.Minute
 	useTimeout  = 2 * time.Second
-	// maxUses bounds how many keys are remembered between two writes; what is used beyond that is not noted.
+	// maxUses bounds how many keys are remembered between two writes; what is used beyond that is
+	// not noted.
 	maxUses = 100_000
 )
 
-// KeyUses knows when access keys were last used. A call only notes it in memory; Run writes it down beside the calls. So
-// another node learns of a use within a minute, and a crash forgets at most the last one.
+// KeyUses knows when access keys were last used. A call only notes it in memory; Run writes it down
+// beside the calls. So another node learns of a use within a minute, and a crash forgets at most
+// the last one.
 type KeyUses struct {
 	db  *store.DB
 	log *slog.Logger
@@ -45,7 +47,8 @@ func (k *KeyUses) Note(id string, at time.Time) {
 	}
 }
 
-// Last tells when a key was last used, at this node or, as far as it was written down, at another; zero for never.
+// Last tells when a key was last used, at this node or, as far as it was written down, at another;
+// zero for never.
 func (k *KeyUses) Last(tx *store.Tx, id string) (time.Time, error) {
 	last, err := tx.KeyUse(id)
 	k.mu.Lock()

@@ -40,7 +40,12 @@ func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.L
 	if err != nil {
 		return nil, err
 	}
-	return &kms.ListSecretsResponse{SecretList: list, PageNumber: in.PageNumber, PageSize: in.PageSize, TotalCount: total}, nil
+	return &kms.ListSecretsResponse{
+		SecretList: list,
+		PageNumber: in.PageNumber,
+		PageSize:   in.PageSize,
+		TotalCount: total,
+	}, nil
 }
 
 // nameFilter is what every name of the list begins with, where that is known.
@@ -49,8 +54,8 @@ func nameFilter(list []kms.Filter) string {
 	return prefix
 }
 
-// withheld returns those secrets whose names begin with prefix and whose own policy denies the caller the operation. A list leaves
-// them out, from its counts too.
+// withheld returns those secrets whose names begin with prefix and whose own policy denies the
+// caller the operation. A list leaves them out, from its counts too.
 func (c *Call) withheld(prefix string) (map[string]bool, error) {
 	names, err := c.Snapshot.Denying(c.Account(), prefix)
 	if err != nil {
@@ -74,13 +79,17 @@ func (c *Call) withheld(prefix string) (map[string]bool, error) {
 	return list, nil
 }
 
-// rowsBefore is how many rows come before a page. A page number has no upper bound, so the product is kept from
-// overflowing: no list is half as long as an int can say.
+// rowsBefore is how many rows come before a page. A page number has no upper bound, so the product
+// is kept from overflowing: no list is half as long as an int can say.
 func rowsBefore(page, size int) int { return min(page-1, math.MaxInt/2/size) * size }
 
 func listedSecret(s secret.Secret, tags bool) kms.ListedSecret {
 	row := kms.ListedSecret{
-		SecretName: s.Name, SecretType: s.Type, CreateTime: s.CreatedAt, UpdateTime: s.UpdatedAt, PlannedDeleteTime: s.DeleteAt,
+		SecretName:        s.Name,
+		SecretType:        s.Type,
+		CreateTime:        s.CreatedAt,
+		UpdateTime:        s.UpdatedAt,
+		PlannedDeleteTime: s.DeleteAt,
 	}
 	if tags {
 		t := s.SortedTags()
@@ -89,7 +98,8 @@ func listedSecret(s secret.Secret, tags bool) kms.ListedSecret {
 	return row
 }
 
-// filters say how a value of each key is matched; the reference leaves it open for SecretName and Description.
+// filters say how a value of each key is matched; the reference leaves it open for SecretName and
+// Description.
 var filters = map[string]func(s secret.Secret, value string) bool{
 	"SecretName":     func(s secret.Secret, v string) bool { return strings.HasPrefix(s.Name, v) },
 	"Description":    func(s secret.Secret, v string) bool { return strings.Contains(s.Description, v) },
@@ -116,7 +126,8 @@ func checkFilters(list []kms.Filter) error {
 	for _, f := range list {
 		switch {
 		case filters[f.Key] == nil:
-			return fault.Parameter("Filters", "a Key is one of SecretName, Description, TagKey, TagValue, DKMSInstanceId, SecretType, Creator.")
+			return fault.Parameter("Filters",
+				"a Key is one of SecretName, Description, TagKey, TagValue, DKMSInstanceId, SecretType, Creator.")
 		case len(f.Values) > maxFilters:
 			return fault.Parameter("Filters", "use at most %d values in a filter.", maxFilters)
 		}
@@ -124,8 +135,8 @@ func checkFilters(list []kms.Filter) error {
 	return nil
 }
 
-// onlyPrefix reports whether the filters ask for nothing but names that begin with one text, which the store can answer
-// without looking at every secret.
+// onlyPrefix reports whether the filters ask for nothing but names that begin with one text, which
+// the store can answer without looking at every secret.
 func onlyPrefix(list []kms.Filter) (string, bool) {
 	switch {
 	case len(list) == 0:
@@ -146,18 +157,28 @@ func matches(s secret.Secret, list []kms.Filter) bool {
 	return true
 }
 
-func listSecretVersionIds(_ context.Context, c *Call, in *kms.ListSecretVersionIdsRequest) (*kms.ListSecretVersionIdsResponse, error) {
+func listSecretVersionIds(
+	_ context.Context, c *Call, in *kms.ListSecretVersionIdsRequest,
+) (*kms.ListSecretVersionIdsResponse, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
 	}
 	versions := s.List(in.IncludeDeprecated)
 	out := &kms.ListSecretVersionIdsResponse{
-		SecretName: s.Name, VersionIDs: []kms.ListedVersion{}, PageNumber: in.PageNumber, PageSize: in.PageSize, TotalCount: len(versions),
+		SecretName: s.Name,
+		VersionIDs: []kms.ListedVersion{},
+		PageNumber: in.PageNumber,
+		PageSize:   in.PageSize,
+		TotalCount: len(versions),
 	}
 	start := min(rowsBefore(in.PageNumber, in.PageSize), len(versions))
 	for _, v := range versions[start:min(start+in.PageSize, len(versions))] {
-		out.VersionIDs = append(out.VersionIDs, kms.ListedVersion{VersionID: v.ID, CreateTime: v.CreatedAt, VersionStages: s.Labels(v.ID)})
+		out.VersionIDs = append(out.VersionIDs, kms.ListedVersion{
+			VersionID:     v.ID,
+			CreateTime:    v.CreatedAt,
+			VersionStages: s.Labels(v.ID),
+		})
 	}
 	return out, nil
 }
@@ -166,13 +187,22 @@ func describeRegions(_ context.Context, c *Call, _ *kms.DescribeRegionsRequest) 
 	return &kms.DescribeRegionsResponse{Regions: []kms.Region{{RegionID: c.Region}}}, nil
 }
 
-func describeAccountKmsStatus(context.Context, *Call, *kms.DescribeAccountKmsStatusRequest) (*kms.DescribeAccountKmsStatusResponse, error) {
+func describeAccountKmsStatus(
+	context.Context, *Call, *kms.DescribeAccountKmsStatusRequest,
+) (*kms.DescribeAccountKmsStatusResponse, error) {
 	return &kms.DescribeAccountKmsStatusResponse{AccountStatus: "Enabled"}, nil
 }
 
-func getCallerIdentity(_ context.Context, c *Call, _ *kms.GetCallerIdentityRequest) (*kms.GetCallerIdentityResponse, error) {
+func getCallerIdentity(
+	_ context.Context, c *Call, _ *kms.GetCallerIdentityRequest,
+) (*kms.GetCallerIdentityResponse, error) {
 	p := c.Principal
-	out := &kms.GetCallerIdentityResponse{AccountID: p.Account, ARN: p.ARN(), IdentityType: string(p.Kind), PrincipalID: p.ID}
+	out := &kms.GetCallerIdentityResponse{
+		AccountID:    p.Account,
+		ARN:          p.ARN(),
+		IdentityType: string(p.Kind),
+		PrincipalID:  p.ID,
+	}
 	switch out.IdentityType {
 	case "RAMUser":
 		out.UserID = p.ID

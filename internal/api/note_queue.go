@@ -1,8 +1,8 @@
 package api
 
-// noteQueue holds at most a number of notes of consumers. Each access key has a share: when the queue is full, a note
-// takes the place of one of the key with the most, so no key can lose the notes of another. It is not safe for
-// concurrent use.
+// noteQueue holds at most a number of notes of consumers. Each access key has a share: when the
+// queue is full, a note takes the place of one of the key with the most, so no key can lose the
+// notes of another. It is not safe for concurrent use.
 type noteQueue[V any] struct {
 	most, count int
 	by          map[string]map[consumerID]V // by access key
@@ -17,7 +17,8 @@ func (q *noteQueue[V]) get(id consumerID) (v V, ok bool) {
 	return v, ok
 }
 
-// put adds a note or replaces it, and returns how many notes found no room: its own, or one of another key.
+// put adds a note or replaces it, and returns how many notes found no room: its own, or one of
+// another key.
 func (q *noteQueue[V]) put(id consumerID, v V) (own, other int) {
 	notes := q.by[id.key]
 	if _, ok := notes[id]; !ok && q.count >= q.most {
@@ -97,7 +98,8 @@ type instanceCount struct {
 	by  map[string]int // by access key
 }
 
-// full reports whether one more consumer of a key finds no room among most. A key has always room for its share.
+// full reports whether one more consumer of a key finds no room among most. A key has always room
+// for its share.
 func (n *instanceCount) full(key string, most int) bool {
 	if n == nil || n.all < most {
 		return false

@@ -19,9 +19,9 @@ const (
 	purgeTime  = 10 * time.Second // bounds the deletion of one secret
 )
 
-// Purge removes the secrets whose planned deletion time has come, each recorded as done by the service itself, and
-// returns when the next one is due; zero when none is planned. What is due is in the store, so a restart changes
-// nothing, and two nodes may do it at once.
+// Purge removes the secrets whose planned deletion time has come, each recorded as done by the
+// service itself, and returns when the next one is due; zero when none is planned. What is due is
+// in the store, so a restart changes nothing, and two nodes may do it at once.
 func (g *Gate) Purge(ctx context.Context) (next time.Time, err error) {
 	for {
 		now := g.env.Now().UTC()

@@ -13,7 +13,13 @@ import (
 )
 
 func shownGroup(g users.Group) ram.Group {
-	return ram.Group{GroupID: g.ID, GroupName: g.Name, Comments: g.Comments, CreateDate: g.CreatedAt, UpdateDate: g.UpdatedAt}
+	return ram.Group{
+		GroupID:    g.ID,
+		GroupName:  g.Name,
+		Comments:   g.Comments,
+		CreateDate: g.CreatedAt,
+		UpdateDate: g.UpdatedAt,
+	}
 }
 
 func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram.GroupResponse, error) {
@@ -68,7 +74,8 @@ func listGroups(_ context.Context, c *Call, in *ram.ListGroupsRequest) (*ram.Lis
 	return &ram.ListGroupsResponse{IsTruncated: p.more, Marker: p.marker(), Groups: p.rows}, err
 }
 
-// updateGroup changes a group. Its users know it by its ID, so a new name is a matter of its own records alone.
+// updateGroup changes a group. Its users know it by its ID, so a new name is a matter of its own
+// records alone.
 func updateGroup(ctx context.Context, c *Call, in *ram.UpdateGroupRequest) (*ram.GroupResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.GroupResponse, error) {
 		old, err := c.group(tx, in.GroupName)
@@ -112,8 +119,12 @@ func removeUserFromGroup(ctx context.Context, c *Call, in *ram.MembershipRequest
 	return c.member(ctx, in, -1, users.User.Leave)
 }
 
-// member changes a user's membership and the group's count together, so that a group is not deleted or renamed meanwhile.
-func (c *Call) member(ctx context.Context, in *ram.MembershipRequest, more int, change func(u users.User, groupID string) (users.User, error)) (*ram.EmptyResponse, error) {
+// member changes a user's membership and the group's count together, so that a group is not deleted
+// or renamed meanwhile.
+func (c *Call) member(
+	ctx context.Context, in *ram.MembershipRequest, more int,
+	change func(u users.User, groupID string) (users.User, error),
+) (*ram.EmptyResponse, error) {
 	return c.alterUser(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
 		g, err := c.group(tx, in.GroupName)
 		if err != nil {
@@ -138,7 +149,9 @@ func listUsersForGroup(_ context.Context, c *Call, in *ram.ListUsersForGroupRequ
 	})
 }
 
-func listGroupsForUser(_ context.Context, c *Call, in *ram.ListGroupsForUserRequest) (*ram.ListGroupsForUserResponse, error) {
+func listGroupsForUser(
+	_ context.Context, c *Call, in *ram.ListGroupsForUserRequest,
+) (*ram.ListGroupsForUserResponse, error) {
 	u, err := c.user(c.Snapshot, in.UserName)
 	if err != nil {
 		return nil, err
@@ -156,7 +169,12 @@ func listGroupsForUser(_ context.Context, c *Call, in *ram.ListGroupsForUserRequ
 		if err != nil {
 			return nil, err
 		}
-		out.Groups = append(out.Groups, ram.Group{GroupID: g.ID, GroupName: g.Name, Comments: g.Comments, JoinDate: m.At})
+		out.Groups = append(out.Groups, ram.Group{
+			GroupID:   g.ID,
+			GroupName: g.Name,
+			Comments:  g.Comments,
+			JoinDate:  m.At,
+		})
 	}
 	return out, nil
 }

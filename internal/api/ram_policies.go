@@ -27,8 +27,8 @@ func shownVersion(p users.Policy, v users.Version, document bool) ram.PolicyVers
 	return out
 }
 
-// checkDocument reads a document as the gate will. What it does not understand whole is refused: an element that is
-// ignored may be the one that narrows a statement.
+// checkDocument reads a document as the gate will. What it does not understand whole is refused: an
+// element that is ignored may be the one that narrows a statement.
 func checkDocument(text string) error {
 	switch {
 	case text == "":
@@ -89,7 +89,8 @@ func getPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.GetPolic
 	return out, err
 }
 
-// listPolicies lists the policies that come with the service before the account's own. A marker is of the list it is in.
+// listPolicies lists the policies that come with the service before the account's own. A marker is
+// of the list it is in.
 func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram.ListPoliciesResponse, error) {
 	if in.PolicyType != "" {
 		if err := users.CheckPolicyType(in.PolicyType); err != nil {
@@ -129,7 +130,9 @@ func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram
 }
 
 // alterPolicy changes one custom policy in one transaction.
-func (c *Call) alterPolicy(ctx context.Context, name string, change func(users.Policy) (users.Policy, error)) (users.Policy, error) {
+func (c *Call) alterPolicy(
+	ctx context.Context, name string, change func(users.Policy) (users.Policy, error),
+) (users.Policy, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (users.Policy, error) {
 		p, err := c.policy(tx, users.Custom, name)
 		if err != nil {
@@ -142,7 +145,9 @@ func (c *Call) alterPolicy(ctx context.Context, name string, change func(users.P
 	})
 }
 
-func updatePolicyDescription(ctx context.Context, c *Call, in *ram.UpdatePolicyDescriptionRequest) (*ram.CreatePolicyResponse, error) {
+func updatePolicyDescription(
+	ctx context.Context, c *Call, in *ram.UpdatePolicyDescriptionRequest,
+) (*ram.CreatePolicyResponse, error) {
 	p, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) {
 		return p.Describe("NewDescription", in.NewDescription, c.At)
 	})
@@ -163,7 +168,9 @@ func deletePolicy(ctx context.Context, c *Call, in *ram.DeletePolicyRequest) (*r
 	})
 }
 
-func createPolicyVersion(ctx context.Context, c *Call, in *ram.CreatePolicyVersionRequest) (*ram.PolicyVersionResponse, error) {
+func createPolicyVersion(
+	ctx context.Context, c *Call, in *ram.CreatePolicyVersionRequest,
+) (*ram.PolicyVersionResponse, error) {
 	if err := checkDocument(in.PolicyDocument); err != nil {
 		return nil, err
 	}
@@ -199,25 +206,31 @@ func listPolicyVersions(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram
 }
 
 func setDefaultPolicyVersion(ctx context.Context, c *Call, in *ram.PolicyVersionRequest) (*ram.EmptyResponse, error) {
-	_, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) { return p.SetDefault(in.VersionID, c.At) })
+	_, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) {
+		return p.SetDefault(in.VersionID, c.At)
+	})
 	return &ram.EmptyResponse{}, err
 }
 
 func deletePolicyVersion(ctx context.Context, c *Call, in *ram.PolicyVersionRequest) (*ram.EmptyResponse, error) {
-	_, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) { return p.DeleteVersion(in.VersionID, c.At) })
+	_, err := c.alterPolicy(ctx, in.PolicyName, func(p users.Policy) (users.Policy, error) {
+		return p.DeleteVersion(in.VersionID, c.At)
+	})
 	return &ram.EmptyResponse{}, err
 }
 
-// wholeAccount refuses a resource group. There are none here, and an attachment that was meant for one must not become
-// one for the account.
+// wholeAccount refuses a resource group. There are none here, and an attachment that was meant for
+// one must not become one for the account.
 func (c *Call) wholeAccount(resourceGroup string) error {
 	if resourceGroup != "" && resourceGroup != c.Account() {
-		return fault.Parameter("ResourceGroupId", "there are no resource groups; leave it out to attach for the account.")
+		return fault.Parameter("ResourceGroupId",
+			"there are no resource groups; leave it out to attach for the account.")
 	}
 	return nil
 }
 
-// attach counts one attachment more or less of a policy, which guards it against being deleted meanwhile.
+// attach counts one attachment more or less of a policy, which guards it against being deleted
+// meanwhile.
 func (c *Call) attach(tx *store.Tx, kind, name string, change func(*users.Policy)) error {
 	p, err := c.policy(tx, kind, name)
 	if err != nil {
@@ -228,14 +241,20 @@ func (c *Call) attach(tx *store.Tx, kind, name string, change func(*users.Policy
 }
 
 func attachPolicyToUser(ctx context.Context, c *Call, in *ram.UserPolicyRequest) (*ram.EmptyResponse, error) {
-	return c.userPolicy(ctx, in, 1, func(u users.User) (users.User, error) { return u.Attach(in.PolicyType, in.PolicyName, c.At) })
+	return c.userPolicy(ctx, in, 1, func(u users.User) (users.User, error) {
+		return u.Attach(in.PolicyType, in.PolicyName, c.At)
+	})
 }
 
 func detachPolicyFromUser(ctx context.Context, c *Call, in *ram.UserPolicyRequest) (*ram.EmptyResponse, error) {
-	return c.userPolicy(ctx, in, -1, func(u users.User) (users.User, error) { return u.Detach(in.PolicyType, in.PolicyName) })
+	return c.userPolicy(ctx, in, -1, func(u users.User) (users.User, error) {
+		return u.Detach(in.PolicyType, in.PolicyName)
+	})
 }
 
-func (c *Call) userPolicy(ctx context.Context, in *ram.UserPolicyRequest, more int, change func(users.User) (users.User, error)) (*ram.EmptyResponse, error) {
+func (c *Call) userPolicy(
+	ctx context.Context, in *ram.UserPolicyRequest, more int, change func(users.User) (users.User, error),
+) (*ram.EmptyResponse, error) {
 	if err := c.wholeAccount(in.ResourceGroupID); err != nil {
 		return nil, err
 	}
@@ -248,14 +267,20 @@ func (c *Call) userPolicy(ctx context.Context, in *ram.UserPolicyRequest, more i
 }
 
 func attachPolicyToGroup(ctx context.Context, c *Call, in *ram.GroupPolicyRequest) (*ram.EmptyResponse, error) {
-	return c.groupPolicy(ctx, in, 1, func(g users.Group) (users.Group, error) { return g.Attach(in.PolicyType, in.PolicyName, c.At) })
+	return c.groupPolicy(ctx, in, 1, func(g users.Group) (users.Group, error) {
+		return g.Attach(in.PolicyType, in.PolicyName, c.At)
+	})
 }
 
 func detachPolicyFromGroup(ctx context.Context, c *Call, in *ram.GroupPolicyRequest) (*ram.EmptyResponse, error) {
-	return c.groupPolicy(ctx, in, -1, func(g users.Group) (users.Group, error) { return g.Detach(in.PolicyType, in.PolicyName) })
+	return c.groupPolicy(ctx, in, -1, func(g users.Group) (users.Group, error) {
+		return g.Detach(in.PolicyType, in.PolicyName)
+	})
 }
 
-func (c *Call) groupPolicy(ctx context.Context, in *ram.GroupPolicyRequest, more int, change func(users.Group) (users.Group, error)) (*ram.EmptyResponse, error) {
+func (c *Call) groupPolicy(
+	ctx context.Context, in *ram.GroupPolicyRequest, more int, change func(users.Group) (users.Group, error),
+) (*ram.EmptyResponse, error) {
 	if err := c.wholeAccount(in.ResourceGroupID); err != nil {
 		return nil, err
 	}
@@ -274,7 +299,9 @@ func (c *Call) groupPolicy(ctx context.Context, in *ram.GroupPolicyRequest, more
 	})
 }
 
-func listPoliciesForUser(_ context.Context, c *Call, in *ram.ListPoliciesForUserRequest) (*ram.AttachedPoliciesResponse, error) {
+func listPoliciesForUser(
+	_ context.Context, c *Call, in *ram.ListPoliciesForUserRequest,
+) (*ram.AttachedPoliciesResponse, error) {
 	u, err := c.user(c.Snapshot, in.UserName)
 	if err != nil {
 		return nil, err
@@ -282,7 +309,9 @@ func listPoliciesForUser(_ context.Context, c *Call, in *ram.ListPoliciesForUser
 	return c.attached(u.Policies)
 }
 
-func listPoliciesForGroup(_ context.Context, c *Call, in *ram.ListPoliciesForGroupRequest) (*ram.AttachedPoliciesResponse, error) {
+func listPoliciesForGroup(
+	_ context.Context, c *Call, in *ram.ListPoliciesForGroupRequest,
+) (*ram.AttachedPoliciesResponse, error) {
 	g, err := c.group(c.Snapshot, in.GroupName)
 	if err != nil {
 		return nil, err
@@ -298,20 +327,31 @@ func (c *Call) attached(list []users.Attachment) (*ram.AttachedPoliciesResponse,
 			return nil, err
 		}
 		out.Policies = append(out.Policies, ram.AttachedPolicy{
-			PolicyName: p.Name, PolicyType: p.Type, Description: p.Description, DefaultVersion: p.Default, AttachDate: a.At,
+			PolicyName:     p.Name,
+			PolicyType:     p.Type,
+			Description:    p.Description,
+			DefaultVersion: p.Default,
+			AttachDate:     a.At,
 		})
 	}
 	return out, nil
 }
 
-func listEntitiesForPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.ListEntitiesForPolicyResponse, error) {
+func listEntitiesForPolicy(
+	_ context.Context, c *Call, in *ram.PolicyRequest,
+) (*ram.ListEntitiesForPolicyResponse, error) {
 	if _, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName); err != nil {
 		return nil, err
 	}
 	out := &ram.ListEntitiesForPolicyResponse{Groups: []ram.Group{}, Users: []ram.User{}, Roles: []ram.Role{}}
 	err := c.Snapshot.Users(c.Account(), "", func(u users.User) bool {
 		if at, ok := u.AttachedAt(in.PolicyType, in.PolicyName); ok {
-			out.Users = append(out.Users, ram.User{UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, AttachDate: at})
+			out.Users = append(out.Users, ram.User{
+				UserID:      u.ID,
+				UserName:    u.Name,
+				DisplayName: u.DisplayName,
+				AttachDate:  at,
+			})
 		}
 		return true
 	})
@@ -320,7 +360,12 @@ func listEntitiesForPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*
 	}
 	err = c.Snapshot.Groups(c.Account(), "", func(g users.Group) bool {
 		if at, ok := g.AttachedAt(in.PolicyType, in.PolicyName); ok {
-			out.Groups = append(out.Groups, ram.Group{GroupID: g.ID, GroupName: g.Name, Comments: g.Comments, AttachDate: at})
+			out.Groups = append(out.Groups, ram.Group{
+				GroupID:    g.ID,
+				GroupName:  g.Name,
+				Comments:   g.Comments,
+				AttachDate: at,
+			})
 		}
 		return true
 	})

@@ -14,8 +14,14 @@ import (
 
 func shownUser(u users.User) ram.User {
 	return ram.User{
-		UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, MobilePhone: u.MobilePhone, Email: u.Email, Comments: u.Comments,
-		CreateDate: u.CreatedAt, UpdateDate: u.UpdatedAt,
+		UserID:      u.ID,
+		UserName:    u.Name,
+		DisplayName: u.DisplayName,
+		MobilePhone: u.MobilePhone,
+		Email:       u.Email,
+		Comments:    u.Comments,
+		CreateDate:  u.CreatedAt,
+		UpdateDate:  u.UpdatedAt,
 	}
 }
 
@@ -74,7 +80,8 @@ func (c *Call) userPage(from string, most int, row func(users.User) (ram.User, b
 	return &ram.ListUsersResponse{IsTruncated: p.more, Marker: p.marker(), Users: p.rows}, err
 }
 
-// updateUser changes a user. With a new name his record moves, and his access keys follow in the same transaction.
+// updateUser changes a user. With a new name his record moves, and his access keys follow in the
+// same transaction.
 func updateUser(ctx context.Context, c *Call, in *ram.UpdateUserRequest) (*ram.UserResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.UserResponse, error) {
 		old, err := c.user(tx, in.UserName)
@@ -82,7 +89,10 @@ func updateUser(ctx context.Context, c *Call, in *ram.UpdateUserRequest) (*ram.U
 			return nil, err
 		}
 		u, err := old.Update("New", in.NewUserName, users.Profile{
-			DisplayName: in.NewDisplayName, MobilePhone: in.NewMobilePhone, Email: in.NewEmail, Comments: in.NewComments,
+			DisplayName: in.NewDisplayName,
+			MobilePhone: in.NewMobilePhone,
+			Email:       in.NewEmail,
+			Comments:    in.NewComments,
 		}, c.At)
 		if err != nil {
 			return nil, err
@@ -129,7 +139,9 @@ func deleteUser(ctx context.Context, c *Call, in *ram.DeleteUserRequest) (*ram.E
 }
 
 // alterUser changes one user in one transaction.
-func (c *Call) alterUser(ctx context.Context, name string, change func(*store.Tx, users.User) (users.User, error)) (*ram.EmptyResponse, error) {
+func (c *Call) alterUser(
+	ctx context.Context, name string, change func(*store.Tx, users.User) (users.User, error),
+) (*ram.EmptyResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
 		u, err := c.user(tx, name)
 		if err != nil {
@@ -143,7 +155,9 @@ func (c *Call) alterUser(ctx context.Context, name string, change func(*store.Tx
 }
 
 // alterKeys changes the access keys of one user, or of the root account, in one transaction.
-func (c *Call) alterKeys(ctx context.Context, name string, change func(*store.Tx, users.User) (users.User, error)) (*ram.EmptyResponse, error) {
+func (c *Call) alterKeys(
+	ctx context.Context, name string, change func(*store.Tx, users.User) (users.User, error),
+) (*ram.EmptyResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
 		u, err := c.keyOwner(tx, name)
 		if err != nil {
@@ -156,7 +170,9 @@ func (c *Call) alterKeys(ctx context.Context, name string, change func(*store.Tx
 	})
 }
 
-func createAccessKey(ctx context.Context, c *Call, in *ram.CreateAccessKeyRequest) (*ram.CreateAccessKeyResponse, error) {
+func createAccessKey(
+	ctx context.Context, c *Call, in *ram.CreateAccessKeyRequest,
+) (*ram.CreateAccessKeyResponse, error) {
 	id, text, err := users.NewKey(c.Random)
 	if err != nil {
 		return nil, err
@@ -183,7 +199,12 @@ func createAccessKey(ctx context.Context, c *Call, in *ram.CreateAccessKeyReques
 	if err != nil {
 		return nil, err
 	}
-	return &ram.CreateAccessKeyResponse{AccessKey: ram.AccessKey{AccessKeyID: id, AccessKeySecret: secret, Status: ram.KeyActive, CreateDate: c.At}}, nil
+	return &ram.CreateAccessKeyResponse{AccessKey: ram.AccessKey{
+		AccessKeyID:     id,
+		AccessKeySecret: secret,
+		Status:          ram.KeyActive,
+		CreateDate:      c.At,
+	}}, nil
 }
 
 // accessKey reads the record of a key that a user's record names.
@@ -249,7 +270,9 @@ func deleteAccessKey(ctx context.Context, c *Call, in *ram.AccessKeyRequest) (*r
 	return out, err
 }
 
-func getAccessKeyLastUsed(_ context.Context, c *Call, in *ram.AccessKeyRequest) (*ram.GetAccessKeyLastUsedResponse, error) {
+func getAccessKeyLastUsed(
+	_ context.Context, c *Call, in *ram.AccessKeyRequest,
+) (*ram.GetAccessKeyLastUsedResponse, error) {
 	if in.UserAccessKeyID == "" {
 		return nil, fault.Required("UserAccessKeyId")
 	}

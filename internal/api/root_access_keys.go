@@ -8,11 +8,13 @@ import (
 	"github.com/keyturn/keyturn/internal/users"
 )
 
-// The root account has access keys like a user: at most two, so that one can replace the other. They are managed by the
-// operations for access keys without UserName, when the root account itself calls. No policy can give that to anybody
-// else: a user with every right is not root, and must not be able to become it.
+// The root account has access keys like a user: at most two, so that one can replace the other.
+// They are managed by the operations for access keys without UserName, when the root account itself
+// calls. No policy can give that to anybody else: a user with every right is not root, and must not
+// be able to become it.
 
-// keyOwner reads the user whose access keys a call is about. An empty name is the root account, as a user without a name.
+// keyOwner reads the user whose access keys a call is about. An empty name is the root account, as
+// a user without a name.
 func (c *Call) keyOwner(tx *store.Tx, name string) (users.User, error) {
 	if name != "" {
 		return c.user(tx, name)
@@ -35,7 +37,8 @@ func (c *Call) keyOwner(tx *store.Tx, name string) (users.User, error) {
 	return root, err
 }
 
-// listRootKeys finds the access keys of a root account whose record does not list them: releases before 0.2 kept no list.
+// listRootKeys finds the access keys of a root account whose record does not list them: releases
+// before 0.2 kept no list.
 func listRootKeys(tx *store.Tx, account string) (list []users.Key, err error) {
 	err = tx.AccessKeys(func(k store.AccessKey) bool {
 		if k.Principal.Kind == policy.KindAccount && k.Principal.Account == account {

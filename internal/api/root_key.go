@@ -10,10 +10,11 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// RootKeys rotates the keys of the store. It is the wiring's, since the root key is at its provider.
+// RootKeys rotates the keys of the store. It is the wiring's, since the root key is at its
+// provider.
 type RootKeys interface {
-	// Rotate puts new keys into use, and has what the former ones wrapped wrapped anew. It is refused less
-	// than [RootKeyInterval] after the last rotation, unless force is set.
+	// Rotate puts new keys into use, and has what the former ones wrapped wrapped anew. It is
+	// refused less than [RootKeyInterval] after the last rotation, unless force is set.
 	Rotate(ctx context.Context, values, force bool, at time.Time) error
 	// Describe tells how far that is.
 	Describe(ctx context.Context) (kms.RootKeyResponse, error)

@@ -38,8 +38,8 @@ func (c *Call) checkPolicy(document string) (policy.Document, error) {
 	return d, nil
 }
 
-// namedIDs returns the IDs of the users that a policy names. A name that nobody has is refused: whoever takes it later is not
-// the one who was meant.
+// namedIDs returns the IDs of the users that a policy names. A name that nobody has is refused:
+// whoever takes it later is not the one who was meant.
 func (c *Call) namedIDs(tx *store.Tx, d policy.Document) (map[string]string, error) {
 	ids := map[string]string{}
 	for _, arn := range d.Named() {
@@ -48,7 +48,8 @@ func (c *Call) namedIDs(tx *store.Tx, d policy.Document) (map[string]string, err
 			return nil, err
 		}
 		if id == "" {
-			return nil, fault.Parameter("Policy", "it names %s, and there is no such principal here; name a user of this account that exists.", arn)
+			return nil, fault.Parameter("Policy",
+				"it names %s, and there is no such principal here; name a user of this account that exists.", arn)
 		}
 		ids[arn] = id
 	}

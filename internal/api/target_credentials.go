@@ -25,7 +25,8 @@ func (c *Call) currentCredential(name, targetName string) (target.Credential, er
 		return target.Credential{}, err
 	}
 	if s.TargetName() != targetName || !s.BoundTo(t.ID) {
-		return target.Credential{}, fault.Parameter("SecretName", "the secret %q is not bound to target %q.", name, targetName)
+		return target.Credential{}, fault.Parameter("SecretName", "the secret %q is not bound to target %q.", name,
+			targetName)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {
@@ -40,7 +41,9 @@ func (c *Call) currentCredential(name, targetName string) (target.Credential, er
 
 // openTarget opens a target with its administrator.
 // What it sends is recorded as sent by c; versions are those of c's secret that may be among it.
-func (c *Call) openTarget(tx *store.Tx, t store.Target, versions ...string) (system target.Target, admin target.Credential, err error) {
+func (c *Call) openTarget(
+	tx *store.Tx, t store.Target, versions ...string,
+) (system target.Target, admin target.Credential, err error) {
 	kind, ok := c.Kinds[t.Kind]
 	if !ok {
 		return nil, admin, fault.New(fault.InUse, "This server has no targets of kind %q.", t.Kind)
@@ -58,14 +61,17 @@ func (c *Call) openTarget(tx *store.Tx, t store.Target, versions ...string) (sys
 	return system, admin, nil
 }
 
-// adminCredential is the current version of the secret that a target names. It may be of any type that holds a credential.
+// adminCredential is the current version of the secret that a target names. It may be of any type
+// that holds a credential.
 func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Credential, version string, err error) {
 	s, ok, err := tx.Secret(t.Account, t.AdminSecret, e.Now().UTC())
 	switch {
 	case err != nil:
 		return admin, "", err
 	case !ok || s.Deleting():
-		return admin, "", fault.New(fault.InUse, "The secret %q with the administrator of target %q is not there; UpdateTarget names another.", t.AdminSecret, t.Name)
+		return admin, "", fault.New(fault.InUse,
+			"The secret %q with the administrator of target %q is not there; "+
+				"UpdateTarget names another.", t.AdminSecret, t.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {
@@ -79,11 +85,15 @@ func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Creden
 		// A bare value: a token or a signing secret, which has no account.
 		return target.Credential{Secret: stored}, v.ID, nil
 	}
-	return admin, "", fault.New(fault.InUse, "The secret %q does not hold an administrator for target %q: use JSON such as {\"AccountName\":…,\"AccountPassword\":…}.", t.AdminSecret, t.Name)
+	return admin, "", fault.New(fault.InUse,
+		"The secret %q does not hold an administrator for target %q: "+
+			"use JSON such as {\"AccountName\":…,\"AccountPassword\":…}.", t.AdminSecret, t.Name)
 }
 
 // credentials opens a version and reads what it holds.
-func credentials(e *Env, tx *store.Tx, s secret.Secret, v secret.Version) ([]target.Credential, sensitive.Value, error) {
+func credentials(
+	e *Env, tx *store.Tx, s secret.Secret, v secret.Version,
+) ([]target.Credential, sensitive.Value, error) {
 	value, err := e.open(tx, s, v)
 	if err != nil {
 		return nil, value, err
@@ -92,8 +102,9 @@ func credentials(e *Env, tx *store.Tx, s secret.Secret, v secret.Version) ([]tar
 	return list, value, err
 }
 
-// otherAccount is the account that double gives a new credential. Mostly ACSPrevious names it; after a credential was adopted
-// that is a version of the same account, and an older one does. A version of another shape names none.
+// otherAccount is the account that double gives a new credential. Mostly ACSPrevious names it;
+// after a credential was adopted that is a version of the same account, and an older one does. A
+// version of another shape names none.
 func (e *Env) otherAccount(tx *store.Tx, s secret.Secret, current []target.Credential) (string, error) {
 	list := s.List(true)
 	if v, ok := s.Versions[s.Stages[secret.Previous]]; ok {

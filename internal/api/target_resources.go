@@ -9,8 +9,8 @@ func (c *Call) targetResource(name string) resource {
 	return resource{arn: c.kmsARN("target/" + name)}
 }
 
-// registered adds to the collection of targets the secret with the administrator. The server sends the
-// value of that secret to where the target says, so the caller needs the right to read it too.
+// registered adds to the collection of targets the secret with the administrator. The server sends
+// the value of that secret to where the target says, so the caller needs the right to read it too.
 func registered(c *Call, in *kms.RegisterTargetRequest, list []resource) ([]resource, error) {
 	return c.andSent(c.andKind(list, in.TargetName, in.Kind), &in.AdminSecretName)
 }
@@ -23,8 +23,8 @@ func (c *Call) andKind(list []resource, name, kind string) []resource {
 	return list
 }
 
-// andSent adds a secret whose value the server will send to a target, if the parameter names one. The
-// parameter becomes the name.
+// andSent adds a secret whose value the server will send to a target, if the parameter names one.
+// The parameter becomes the name.
 func (c *Call) andSent(list []resource, name *string) ([]resource, error) {
 	list, err := c.andSecret(list, name)
 	if err != nil || *name == "" {
@@ -57,8 +57,8 @@ func retargeted(c *Call, in *kms.UpdateTargetRequest, list []resource) ([]resour
 	return c.andSent(list, &in.AdminSecretName)
 }
 
-// deregistered are those of DeregisterTarget: the target, and with Detach every attached secret, whose
-// rotation ends.
+// deregistered are those of DeregisterTarget: the target, and with Detach every attached secret,
+// whose rotation ends.
 func deregistered(c *Call, in *kms.DeregisterTargetRequest, list []resource) ([]resource, error) {
 	t, ok, err := c.Snapshot.Target(c.Account(), in.TargetName)
 	if err != nil || !ok || !in.Detach {
@@ -71,9 +71,9 @@ func deregistered(c *Call, in *kms.DeregisterTargetRequest, list []resource) ([]
 	return list, err
 }
 
-// created are the resources of CreateSecret: the collection of secrets, the accounts that rotating a
-// managed secret will change, whether or not its target is registered, and the secret itself when a
-// policy for it is given.
+// created are the resources of CreateSecret: the collection of secrets, the accounts that rotating
+// a managed secret will change, whether or not its target is registered, and the secret itself when
+// a policy for it is given.
 func created(c *Call, in *kms.CreateSecretRequest, list []resource) ([]resource, error) {
 	if s := (secret.Secret{Type: in.SecretType, ExtendedConfig: in.ExtendedConfig}); s.Managed() {
 		data := in.SecretData
@@ -88,7 +88,8 @@ func created(c *Call, in *kms.CreateSecretRequest, list []resource) ([]resource,
 	return list, nil
 }
 
-// tested are the resources of TestTarget: the target with its administrator, and the secret whose credential is tried.
+// tested are the resources of TestTarget: the target with its administrator, and the secret whose
+// credential is tried.
 func tested(c *Call, in *kms.TestTargetRequest, list []resource) ([]resource, error) {
 	list, err := c.andAdmin(list, in.TargetName)
 	if err != nil {
@@ -97,8 +98,8 @@ func tested(c *Call, in *kms.TestTargetRequest, list []resource) ([]resource, er
 	return c.andSecret(list, &in.SecretName)
 }
 
-// andAdmin adds the secret of a target's administrator: a call that logs in at the target sends it there and does not give
-// it away.
+// andAdmin adds the secret of a target's administrator: a call that logs in at the target sends it
+// there and does not give it away.
 func (c *Call) andAdmin(list []resource, name string) ([]resource, error) {
 	t, ok, err := c.Snapshot.Target(c.Account(), name)
 	if ok && t.AdminSecret != "" {
@@ -107,8 +108,8 @@ func (c *Call) andAdmin(list []resource, name string) ([]resource, error) {
 	return list, err
 }
 
-// configured are the resources of ConfigureRotation: the secret, the target that it is tied to, and the
-// accounts there that will change.
+// configured are the resources of ConfigureRotation: the secret, the target that it is tied to, and
+// the accounts there that will change.
 func configured(c *Call, in *kms.ConfigureRotationRequest, list []resource) ([]resource, error) {
 	if in.TargetName != "" {
 		list = append(list, c.targetResource(in.TargetName))

@@ -19,8 +19,9 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// ownUsers is the target of RAMCredentials secrets: the users of this service. A user may have two access keys, so they
-// overlap by nature. A candidate is a key with the ID that was drawn for it, so applying it twice is the same as once.
+// ownUsers is the target of RAMCredentials secrets: the users of this service. A user may have two
+// access keys, so they overlap by nature. A candidate is a key with the ID that was drawn for it,
+// so applying it twice is the same as once.
 type ownUsers struct {
 	env     *Env
 	account string
@@ -44,15 +45,19 @@ func (t *Turn) ownUsers() (target.Target, error) {
 	}
 	seen, err := o.inspect(t.tx, []target.Credential{c})
 	if err == nil && seen[0] != target.Live {
-		err = fault.New(fault.InUse, "Secret %q does not hold an active access key of user %q; RotateSecret by a principal with %s and %s on that user binds it.",
+		err = fault.New(fault.InUse,
+			"Secret %q does not hold an active access key of user %q; "+
+				"RotateSecret by a principal with %s and %s on that user binds it.",
 			t.Secret.Name, t.Secret.UserName(), actionCreateAccessKey, actionDeleteAccessKey)
 	}
 	return o, err
 }
 
-// recordKeyChange puts a change of a user's keys on the trail under the user's name, before and after it.
-// What cannot be recorded does not happen.
-func (t *Turn) recordKeyChange(ctx context.Context, action, user, keyID string, change func(context.Context) error) error {
+// recordKeyChange puts a change of a user's keys on the trail under the user's name, before and
+// after it. What cannot be recorded does not happen.
+func (t *Turn) recordKeyChange(
+	ctx context.Context, action, user, keyID string, change func(context.Context) error,
+) error {
 	c := (&Engine{gate: t.gate}).call(t, strings.TrimPrefix(action, "ram:"))
 	c.Version = ram.Version
 	c.op = &endpoint{Op: protocol.Named(c.Action)}
@@ -61,14 +66,17 @@ func (t *Turn) recordKeyChange(ctx context.Context, action, user, keyID string, 
 		return target.NotSent("access key", err)
 	}
 	err := change(ctx)
-	if rerr := t.gate.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err), true); rerr != nil {
+	if rerr := t.gate.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err),
+		true); rerr != nil {
 		return rerr
 	}
 	return err
 }
 
 // Generate draws an access key.
-func (o *ownUsers) Generate(_ context.Context, account string, _ target.Credential, random io.Reader) (target.Credential, error) {
+func (o *ownUsers) Generate(
+	_ context.Context, account string, _ target.Credential, random io.Reader,
+) (target.Credential, error) {
 	id, secret, err := users.NewKey(random)
 	return target.Credential{Account: account, ID: id, Secret: sensitive.New(secret)}, err
 }
@@ -82,7 +90,9 @@ func (o *ownUsers) Apply(ctx context.Context, c target.Change) error {
 		}
 		u, err := u.AddKey(c.New.ID, now)
 		if err != nil {
-			return u, target.Failed(target.Denied, "", fmt.Sprintf("user %q has as many access keys as a user may have; delete the one that is not in use", u.Name))
+			return u, target.Failed(target.Denied, "",
+				fmt.Sprintf("user %q has as many access keys as a user may have; "+
+					"delete the one that is not in use", u.Name))
 		}
 		return u, tx.PutAccessKey(store.AccessKey{
 			ID: c.New.ID, CreatedAt: now, Secret: o.env.Keyring.SealAccessKey(c.New.ID, "secret", c.New.Secret),
@@ -110,7 +120,9 @@ func (o *ownUsers) Retire(ctx context.Context, c target.Change) error {
 	})
 }
 
-func (o *ownUsers) change(ctx context.Context, action string, c target.Credential, rule func(*store.Tx, users.User) (users.User, error)) error {
+func (o *ownUsers) change(
+	ctx context.Context, action string, c target.Credential, rule func(*store.Tx, users.User) (users.User, error),
+) error {
 	return ownClass(o.record(ctx, action, c.Account, c.ID, func(ctx context.Context) error {
 		return store.Do(ctx, o.env.DB, func(tx *store.Tx) error {
 			u, ok, err := tx.User(o.account, c.Account)
@@ -118,7 +130,8 @@ func (o *ownUsers) change(ctx context.Context, action string, c target.Credentia
 			case err != nil:
 				return err
 			case !ok || o.userID != "" && u.ID != o.userID:
-				return target.Failed(target.Denied, ram.CodeUserNotExist, fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
+				return target.Failed(target.Denied, ram.CodeUserNotExist,
+					fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
 			}
 			if u, err = rule(tx, u); err != nil {
 				return err
@@ -128,7 +141,8 @@ func (o *ownUsers) change(ctx context.Context, action string, c target.Credentia
 	}))
 }
 
-// ownClass classifies what the store says: a change that was not sent is told from one whose outcome is not known.
+// ownClass classifies what the store says: a change that was not sent is told from one whose
+// outcome is not known.
 func ownClass(err error) error {
 	var classified *target.Error
 	switch {
@@ -153,7 +167,12 @@ func (o *ownUsers) inspect(tx *store.Tx, list []target.Credential) ([]target.Liv
 		if err != nil {
 			return nil, ownClass(err)
 		}
-		if !ok || key.Disabled || key.Principal.Name != c.Account || key.Principal.Account != o.account || o.userID != "" && key.Principal.ID != o.userID {
+		p := key.Principal
+		if !ok ||
+			key.Disabled ||
+			p.Name != c.Account ||
+			p.Account != o.account ||
+			o.userID != "" && p.ID != o.userID {
 			continue
 		}
 		secret, err := o.env.Keyring.OpenAccessKey(key.ID, "secret", key.Secret)
@@ -171,7 +190,8 @@ func (o *ownUsers) inspect(tx *store.Tx, list []target.Credential) ([]target.Liv
 func (o *ownUsers) Verify(ctx context.Context, c target.Credential) error {
 	seen, err := o.Inspect(ctx, []target.Credential{c})
 	if err == nil && seen[0] != target.Live {
-		err = target.Failed(target.Rejected, "", fmt.Sprintf("the access key of user %q does not exist, is switched off, or has another secret", c.Account))
+		err = target.Failed(target.Rejected, "",
+			fmt.Sprintf("the access key of user %q does not exist, is switched off, or has another secret", c.Account))
 	}
 	return err
 }

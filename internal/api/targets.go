@@ -62,7 +62,8 @@ func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest)
 	case in.TargetName == secret.OwnUsers:
 		return nil, fault.Parameter("TargetName", "the name ram is for the users of this service.")
 	case strings.Contains(in.TargetName+"/", accountSegment):
-		return nil, fault.Parameter("TargetName", "it must not contain %q, nor end so, which separates a target from an account in a policy.", accountSegment)
+		return nil, fault.Parameter("TargetName",
+			"it must not contain %q, nor end so, which separates a target from an account in a policy.", accountSegment)
 	}
 	if err := checkAccounts(in.Accounts); err != nil {
 		return nil, err
@@ -79,8 +80,16 @@ func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest)
 			return nil, err
 		}
 		t := store.Target{
-			Account: c.Account(), Name: in.TargetName, ID: id, Kind: in.Kind, Config: json.RawMessage(in.Config),
-			AdminSecret: in.AdminSecretName, Description: in.Description, Accounts: in.Accounts, CreatedAt: c.At, UpdatedAt: c.At,
+			Account:     c.Account(),
+			Name:        in.TargetName,
+			ID:          id,
+			Kind:        in.Kind,
+			Config:      json.RawMessage(in.Config),
+			AdminSecret: in.AdminSecretName,
+			Description: in.Description,
+			Accounts:    in.Accounts,
+			CreatedAt:   c.At,
+			UpdatedAt:   c.At,
 		}
 		if err := c.checkTarget(tx, &t); err != nil {
 			return nil, err
@@ -118,9 +127,18 @@ func describeTarget(_ context.Context, c *Call, in *kms.TargetNameRequest) (*kms
 		return nil, err
 	}
 	out := &kms.DescribeTargetResponse{
-		ARN: c.targetResource(t.Name).arn, TargetName: t.Name, TargetID: t.ID, Kind: t.Kind, Config: string(t.Config), AdminSecretName: t.AdminSecret,
-		Description: t.Description, Paused: t.Paused, CreateTime: t.CreatedAt, UpdateTime: t.UpdatedAt, Strategies: []string{},
-		Accounts: append([]string{}, t.Accounts...),
+		ARN:             c.targetResource(t.Name).arn,
+		TargetName:      t.Name,
+		TargetID:        t.ID,
+		Kind:            t.Kind,
+		Config:          string(t.Config),
+		AdminSecretName: t.AdminSecret,
+		Description:     t.Description,
+		Paused:          t.Paused,
+		CreateTime:      t.CreatedAt,
+		UpdateTime:      t.UpdatedAt,
+		Strategies:      []string{},
+		Accounts:        append([]string{}, t.Accounts...),
 	}
 	for _, s := range c.Kinds[t.Kind].Strategies {
 		out.Strategies = append(out.Strategies, string(s))
@@ -136,7 +154,12 @@ func listTargets(_ context.Context, c *Call, in *kms.ListTargetsRequest) (*kms.L
 	p := page[kms.ListedTarget]{rows: []kms.ListedTarget{}, most: in.MaxResults}
 	err = c.Snapshot.Targets(c.Account(), following(after), func(t store.Target) bool {
 		return p.add(t.Name, kms.ListedTarget{
-			TargetName: t.Name, Kind: t.Kind, AdminSecretName: t.AdminSecret, Description: t.Description, Paused: t.Paused, UpdateTime: t.UpdatedAt,
+			TargetName:      t.Name,
+			Kind:            t.Kind,
+			AdminSecretName: t.AdminSecret,
+			Description:     t.Description,
+			Paused:          t.Paused,
+			UpdateTime:      t.UpdatedAt,
 		})
 	})
 	return &kms.ListTargetsResponse{Targets: p.rows, NextToken: p.marker()}, err
@@ -177,7 +200,9 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		}
 		if t.AdminSecret != before.AdminSecret {
 			// The policies were not asked about that other secret.
-			return nil, fault.New(fault.InUse, "Target %q has changed at this moment; read DescribeTarget and try again.", t.Name)
+			return nil, fault.New(fault.InUse,
+				"Target %q has changed at this moment; "+
+					"read DescribeTarget and try again.", t.Name)
 		}
 		if in.Config != "" {
 			sent, err := c.redirected(tx, t)
@@ -185,7 +210,9 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 				return nil, err
 			}
 			if t.ID != before.ID || !slices.Equal(sent, judged) { // rights on other secrets were judged
-				return nil, fault.New(fault.InUse, "Target %q, or what is attached to it, has changed at this moment; read DescribeTarget and try again.", t.Name)
+				return nil, fault.New(fault.InUse,
+					"Target %q, or what is attached to it, has changed at this moment; "+
+						"read DescribeTarget and try again.", t.Name)
 			}
 			t.Config = json.RawMessage(in.Config)
 		}

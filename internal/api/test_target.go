@@ -41,8 +41,9 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 		err = tester.Test(ctx)
 	case credential.IsZero():
 		ended(nil)
-		return nil, fault.Parameter("SecretName", "target %q has no administrator to log in as. SecretName must name a secret "+
-			"that is attached to the target; its current credential is tried.", t.Name)
+		return nil, fault.Parameter("SecretName",
+			"target %q has no administrator to log in as. SecretName must name a secret "+
+				"that is attached to the target; its current credential is tried.", t.Name)
 	default:
 		err = system.Verify(ctx, credential)
 	}

@@ -14,7 +14,9 @@ type Trail interface {
 	Losses() uint64
 }
 
-func describeAuditTrail(_ context.Context, c *Call, _ *kms.DescribeAuditTrailRequest) (*kms.DescribeAuditTrailResponse, error) {
+func describeAuditTrail(
+	_ context.Context, c *Call, _ *kms.DescribeAuditTrailRequest,
+) (*kms.DescribeAuditTrailResponse, error) {
 	if c.Trail == nil {
 		return nil, fault.New(fault.Unsupported, "This process keeps no audit trail.")
 	}
