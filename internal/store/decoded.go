@@ -7,12 +7,13 @@ import (
 
 const (
 	memoEntries = 4096
-	memoBytes   = 16 << 20 // of content; what it decodes to takes a few times that
+	memoBytes   = 16 << 20 // of content; the decoded values take a few times that
 )
 
-// memo remembers what the content of a key decodes to, so that a record that is on the way of every call is authenticated and
-// decoded once. The same content under the same key decodes to an equal value, so nothing here can be stale; under another
-// key it is not known, for there it may be no record at all. When it is full it starts over. The zero memo is empty.
+// memo caches decoded values by key and content, so that a record that every call reads is authenticated
+// and decoded once. It cannot be stale: the same content under the same key decodes to an equal value. The
+// key matters, because the same content under another key may be no genuine record. A full memo starts
+// over. The zero memo is empty.
 type memo[T any] struct {
 	mu    sync.RWMutex
 	known map[string]remembered[T] // guarded by mu

@@ -9,15 +9,15 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// hub tells those who follow secrets which of them have changed. One watch serves all of them, so that a follower costs memory
-// and nothing else.
+// hub notifies followers of changed secrets. One watch serves all of them, so a follower costs only memory.
 type hub struct {
-	mu        sync.Mutex
-	followers map[string]map[*Follower]int // guarded by mu; by the key of a secret's record: its place in the follower's list
+	mu sync.Mutex
+	// followers has, by the key of a secret's record, each follower and the secret's index in its list.
+	followers map[string]map[*Follower]int // guarded by mu
 	count     int                          // guarded by mu; of followers
 }
 
-// Follower is told when one of several secrets changes. Close ends it.
+// Follower is notified when one of several secrets changes. Call Close to end it.
 type Follower struct {
 	hub    *hub
 	keys   []string
@@ -26,7 +26,8 @@ type Follower struct {
 	changed map[int]struct{} // guarded by hub.mu
 }
 
-// Follow follows secrets of an account from now on: whoever looks at them afterwards, in a new snapshot, misses no change.
+// Follow follows secrets of an account from now on. A caller that then reads them in a new snapshot misses
+// no change.
 func (db *DB) Follow(account string, names []string) *Follower {
 	f := &Follower{hub: &db.hub, keys: make([]string, len(names)), signal: make(chan struct{}, 1)}
 	for i, name := range names {
@@ -47,10 +48,11 @@ func (db *DB) Follow(account string, names []string) *Follower {
 	return f
 }
 
-// Signal holds a signal when there is something for Changed.
+// Signal returns a channel that has an element when Changed has something to return.
 func (f *Follower) Signal() <-chan struct{} { return f.signal }
 
-// Changed returns the places, in the list that Follow took, of the secrets that may have changed since the last call.
+// Changed returns the indexes, in the list given to Follow, of the secrets that may have changed since the
+// last call.
 func (f *Follower) Changed() []int {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
@@ -62,7 +64,7 @@ func (f *Follower) Changed() []int {
 	return list
 }
 
-// Close ends the following.
+// Close ends the notifications.
 func (f *Follower) Close() {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
@@ -75,8 +77,8 @@ func (f *Follower) Close() {
 	}
 }
 
-// tellLocked notes that the secret at place i may have changed.
-func (f *Follower) tellLocked(i int) {
+// notifyLocked records that the secret at index i may have changed.
+func (f *Follower) notifyLocked(i int) {
 	if f.changed == nil {
 		f.changed = map[int]struct{}{}
 	}
@@ -87,39 +89,42 @@ func (f *Follower) tellLocked(i int) {
 	}
 }
 
-// take tells the followers of the records with these keys. A snapshot that is made afterwards must see the change.
+// take notifies the followers of the records with these keys. A snapshot that is made afterwards must see
+// the change.
 func (h *hub) take(keys []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, key := range keys {
 		for f, i := range h.followers[key] {
-			f.tellLocked(i)
+			f.notifyLocked(i)
 		}
 	}
 }
 
-// lost tells everyone that changes may have been missed: a watch has begun, and what happened before it is in none of its events.
+// lost notifies every follower of all its secrets, after a watch has begun: earlier changes are in none of
+// its events.
 func (h *hub) lost() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, followers := range h.followers {
 		for f, i := range followers {
-			f.tellLocked(i)
+			f.notifyLocked(i)
 		}
 	}
 }
 
-// Following is how many follow secrets at present.
+// Following returns the number of followers.
 func (db *DB) Following() int {
 	db.hub.mu.Lock()
 	defer db.hub.mu.Unlock()
 	return db.hub.count
 }
 
-// followCluster feeds the hub of a store that has no mirror, until ctx ends.
+// followCluster watches the secrets of a store that has no mirror, until ctx ends.
 func (db *DB) followCluster(ctx context.Context) {
 	for ctx.Err() == nil {
-		events := db.client.Watch(clientv3.WithRequireLeader(ctx), db.prefix+secretKind.prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+		events := db.client.Watch(clientv3.WithRequireLeader(ctx), db.prefix+secretKind.prefix,
+			clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 		for e := range events {
 			if e.Err() != nil {
 				break

@@ -33,11 +33,12 @@ var (
 	userKind         = named("user/", func(u users.User) string { return in(u.Account, u.Name) })
 	groupKind        = named("group/", func(g users.Group) string { return in(g.Account, g.Name) })
 	groupRightsKind  = named("grouprights/", func(g users.GroupRights) string { return in(g.Account, g.ID) })
-	policyKind       = named("policy/", func(p users.Policy) string { return in(p.Account, p.Name) }).validIf(isCustom)
+	policyKind       = named("policy/", policyPath).validIf(isCustom)
 	documentKind     = bare[string]("policydoc/")
-	systemPolicyKind = named("systempolicy/", func(p users.Policy) string { return in(p.Account, p.Name) }).validIf(isSystem)
+	systemPolicyKind = named("systempolicy/", policyPath).validIf(isSystem)
 
-	secretKind        = named("secret/", func(s secret.Secret) string { return in(s.Account, s.Name) }).validIf(secret.Secret.Sound)
+	secretKind = named("secret/", func(s secret.Secret) string { return in(s.Account, s.Name) }).
+			validIf(secret.Secret.Sound)
 	valueKind         = sealedValues{declaration{prefix: "value/"}}
 	denyingKind       = bare[bool]("denying/")
 	policiesBoundKind = bare[bool]("upgrade/secret-policies-bound")
@@ -171,6 +172,8 @@ func (k kind[T]) evenAtQuota() kind[T] {
 // in returns the path of a record of an account. A name may contain "/" and never ":".
 func in(account, name string) string { return account + "/" + name }
 
+func policyPath(p users.Policy) string { return in(p.Account, p.Name) }
+
 func isSystem(p users.Policy) bool { return p.Type == users.System }
 func isCustom(p users.Policy) bool { return !isSystem(p) }
 
@@ -268,7 +271,8 @@ func (k kind[T]) encode(db *DB, key string, v T) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("record %q: %w", key, err)
 	case len(content) > maxRecord:
-		return nil, fault.New(fault.LimitExceeded, "The record %q would have %d bytes; the store takes at most %d.", key, len(content), maxRecord)
+		return nil, fault.New(fault.LimitExceeded, "The record %q would have %d bytes; the store takes at most %d.",
+			key, len(content), maxRecord)
 	case !k.isAt(key, v):
 		return nil, fmt.Errorf("a record of the type %q is written at a key that is not its own, %q", k.prefix, key)
 	}

@@ -63,10 +63,15 @@ func TestKindsAreListed(t *testing.T) {
 // foreign returns the keys of other records of the type than the zero one, and a key of no record of it.
 func (k kind[T]) foreign(t *testing.T) []string {
 	t.Helper()
+	var zero T
 	if k.path == nil {
+		switch any(zero).(type) {
+		case string, bool, time.Time:
+		default:
+			t.Errorf("%s: a record of the type %T is not checked: declare how it says where it belongs", k.prefix, zero)
+		}
 		return []string{"x" + k.prefix}
 	}
-	var zero T
 	own := k.key(k.path(zero))
 	if k.timed {
 		own = k.key(stamp(time.Unix(0, 0)) + "/" + k.path(zero))

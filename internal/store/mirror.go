@@ -15,22 +15,23 @@ import (
 const (
 	DefaultMirror = 320 << 20 // bytes of records kept in memory
 	entryOverhead = 256
-	rewatch       = 100 * time.Millisecond // before a watch that broke is begun again
+	rewatch       = 100 * time.Millisecond // pause before a broken watch is started again
 )
 
-// mirror keeps records that were read lately in memory, fed by a watch, so that a read need not go through the store. It
-// is for stores that are all ours, where every revision is an event of the watch.
+// mirror keeps recently read records in memory, so that most reads need not go to the store. A watch drops
+// the records that change. It is for stores that only Keyturn uses, where every revision is an event of
+// the watch.
 //
-// Its promise: applied is a revision up to which every event has been taken in. A record in the mirror is the newest one
-// as of applied. So a reader that has waited until applied is at least the revision of every change that was acknowledged
-// before it began may answer from the mirror, and what it reads is linearizable.
+// It guarantees that every event up to the revision applied has been processed: a record in the mirror is
+// the newest one as of applied. A reader first waits until applied is at least the revision of every
+// change that was acknowledged before the read began. What it then reads from the mirror is linearizable.
 type mirror struct {
 	client *clientv3.Client
-	prefix string // of every key of ours; records are kept here by what follows it
+	prefix string // of every key in etcd; keys in the mirror are without it
 	log    *slog.Logger
 	limit  int
-	// alone says that this process is the store's only writer: then the revisions of its own commits are all that a
-	// reader must wait for. Otherwise a reader asks the store, together with all who ask at the same time.
+	// alone says that this process is the store's only writer: a reader then waits only for the revisions
+	// of its own commits. Otherwise readers ask the store; those who wait at the same time share one answer.
 	alone bool
 	acked atomic.Int64
 	asks  chan ask
@@ -46,15 +47,16 @@ type mirror struct {
 	waiters []waiter                 // guarded by mu
 }
 
-// entry is one record. What it decodes to is kept too; nobody changes a decoded record.
+// entry is one record with its decoded form, which callers share and must not change.
 type entry struct {
 	key     string
 	data    []byte
-	rev     int64 // at which it was written, or was seen to be absent
+	rev     int64 // at which it was written, or was found to be absent
 	decoded atomic.Pointer[any]
 }
 
-// cost is about what an entry takes. A record is kept decoded too, which takes about twice its text; a sealed value is not.
+// cost returns about how many bytes an entry takes. The decoded form takes about twice the size of its
+// JSON; a sealed value has none.
 func (e *entry) cost() int {
 	n := len(e.data) + len(e.key) + entryOverhead
 	if !strings.HasPrefix(e.key, valueKind.prefix) {
@@ -79,10 +81,19 @@ func newMirror(client *clientv3.Client, prefix string, alone bool, limit int, lo
 	if limit <= 0 {
 		limit = DefaultMirror
 	}
-	return &mirror{client: client, prefix: prefix, alone: alone, limit: limit, log: log, entries: map[string]*list.Element{}, asks: make(chan ask)}
+	return &mirror{
+		client:  client,
+		prefix:  prefix,
+		alone:   alone,
+		limit:   limit,
+		log:     log,
+		entries: map[string]*list.Element{},
+		asks:    make(chan ask),
+	}
 }
 
-// run feeds the mirror until ctx ends. A watch that breaks empties the mirror; reads then go to the store.
+// run watches the store until ctx ends. When the watch breaks, it empties the mirror; reads go to the store
+// until the watch is back.
 func (m *mirror) run(ctx context.Context) {
 	var parts sync.WaitGroup
 	parts.Go(func() { m.askLoop(ctx) })
@@ -101,7 +112,7 @@ func (m *mirror) run(ctx context.Context) {
 	parts.Wait()
 }
 
-// watch takes in events from the present revision on. It returns when the watch ends.
+// watch processes events from the current revision on. It returns when the watch ends.
 func (m *mirror) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
@@ -109,7 +120,8 @@ func (m *mirror) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	events := m.client.Watch(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithRev(now.Header.Revision+1), clientv3.WithCreatedNotify())
+	events := m.client.Watch(ctx, "\x00", clientv3.WithFromKey(),
+		clientv3.WithRev(now.Header.Revision+1), clientv3.WithCreatedNotify())
 	for e := range events {
 		if err := e.Err(); err != nil {
 			return err
@@ -119,8 +131,8 @@ func (m *mirror) watch(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// take applies the events of one answer of the watch. The first, which says that the watch is there, makes the mirror
-// usable from the revision on at which it began. An answer holds all events of its revisions.
+// take processes one answer of the watch, which has all events of its revisions. The first answer reports
+// that the watch exists; the mirror can be used from the revision on at which it began.
 func (m *mirror) take(e clientv3.WatchResponse, began int64) {
 	m.hub.take(m.apply(e, began))
 	if e.Created {
@@ -128,7 +140,7 @@ func (m *mirror) take(e clientv3.WatchResponse, began int64) {
 	}
 }
 
-// apply returns the keys of secrets that the events are of.
+// apply drops the records that have changed, and returns the keys of the secrets among them.
 func (m *mirror) apply(e clientv3.WatchResponse, began int64) (secrets []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -162,7 +174,7 @@ func (m *mirror) dropLocked(el *list.Element) {
 	m.size -= e.cost()
 }
 
-// listOfLocked is the list that an entry is in.
+// listOfLocked returns the list that an entry is in.
 func (m *mirror) listOfLocked(e *entry) *list.List {
 	if e.data == nil {
 		return &m.absent
@@ -170,7 +182,7 @@ func (m *mirror) listOfLocked(e *entry) *list.List {
 	return &m.recent
 }
 
-// reset empties the mirror and lets everyone who waits go to the store.
+// reset empties the mirror and sends all waiting readers to the store.
 func (m *mirror) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -184,7 +196,7 @@ func (m *mirror) reset() {
 	m.waiters = nil
 }
 
-// committed notes the revision of a change before it is acknowledged.
+// committed records the revision of a change before the change is acknowledged.
 func (m *mirror) committed(rev int64) {
 	for {
 		old := m.acked.Load()
@@ -194,8 +206,8 @@ func (m *mirror) committed(rev int64) {
 	}
 }
 
-// barrier returns a revision at which the mirror may be read: every change that was acknowledged before the call is in
-// it. ok is false when the mirror cannot be used and the store must be read.
+// barrier waits until the mirror has every change that was acknowledged before the call, and returns a
+// revision at which it may then be read. ok is false if the store must be read instead.
 func (m *mirror) barrier(ctx context.Context) (rev int64, ok bool, err error) {
 	want := m.acked.Load()
 	if !m.alone {
@@ -221,7 +233,7 @@ func (m *mirror) barrier(ctx context.Context) (rev int64, ok bool, err error) {
 	}
 }
 
-// ask learns the store's present revision by a linearizable read that is shared by all who ask at the same time.
+// ask returns the current revision of the store, from a linearizable read that waiting callers share.
 func (m *mirror) ask(ctx context.Context) (int64, error) {
 	a := ask{make(chan result, 1)}
 	select {
@@ -237,8 +249,8 @@ func (m *mirror) ask(ctx context.Context) (int64, error) {
 	}
 }
 
-// askLoop answers all callers that wait with one read. A caller that arrives while a read is under
-// way waits for the next one, which begins after the call.
+// askLoop answers all waiting callers with one read. A caller that arrives during a read waits for the
+// next one: the answer must not be older than the call.
 func (m *mirror) askLoop(ctx context.Context) {
 	var waiting []ask
 	answers := make(chan result, 1)
@@ -275,7 +287,7 @@ func (m *mirror) askLoop(ctx context.Context) {
 	}
 }
 
-// askTimeout bounds a shared read; a caller's own deadline may be shorter.
+// askTimeout bounds a shared read. A caller's own deadline may be shorter.
 const askTimeout = 5 * time.Second
 
 func (m *mirror) revision(ctx context.Context) result {
@@ -288,7 +300,7 @@ func (m *mirror) revision(ctx context.Context) result {
 	return result{rev: resp.Header.Revision}
 }
 
-// find returns a record that is in the mirror and was so at that revision.
+// find returns a record of the mirror that was the same at that revision; nil if there is none.
 func (m *mirror) find(key string, rev int64) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -301,13 +313,13 @@ func (m *mirror) find(key string, rev int64) *entry {
 	return e
 }
 
-// maxAbsent is how many keys without a record are kept. They have a bound of their own, so that
-// requests for absent names displace no records.
+// maxAbsent is how many keys without a record are kept. The limit is separate, so that requests for absent
+// names displace no records.
 const maxAbsent = 8192
 
-// keep takes in a record that was read from the store, as it was at the revision asOf; data is nil when there was none. An absent
-// record is kept too, so that reading it takes no longer than reading one that is there. It is not kept when the watch is
-// ahead of asOf: an event that changed it may have passed already.
+// keep adds a record that was read from the store at the revision asOf; data is nil if there was none. An
+// absent record is kept too, so that reading an absent name takes no longer than reading one that exists.
+// If the watch is ahead of asOf, the record is not kept: an event that changed it may have passed already.
 func (m *mirror) keep(key string, data []byte, rev, asOf int64) *entry {
 	e := &entry{key: key, data: data, rev: rev}
 	m.mu.Lock()

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preallocated remembers the file whose blocks were allocated last.
+// preallocated remembers the file whose blocks were allocated last, and its size.
 type preallocated struct{ file fs.FileInfo }
 
-// update allocates the blocks of the whole file at path. bbolt makes its file longer without allocating
-// blocks, so that a later write into it fails when another program has filled the disk, and etcd then
-// ends the process. File systems that cannot allocate blocks beforehand are left as they are.
+// update allocates the blocks of the whole file at path. bbolt extends its file without allocating blocks,
+// so a later write into it fails if another program has filled the disk, and etcd then ends the process.
+// update does nothing on file systems that cannot preallocate.
 func (p *preallocated) update(path string) error {
 	now, err := os.Stat(path)
 	if err != nil {

@@ -20,110 +20,117 @@ import (
 
 const (
 	DefaultQuota = 8 << 30
-	// DefaultReserve is more than etcd takes at once: it makes its write-ahead log longer by files of 64 MB, and ends the
-	// process when it cannot.
+	// DefaultReserve is more than etcd takes at once: it extends its write-ahead log by files of 64 MB,
+	// and ends the process if it cannot.
 	DefaultReserve = 128 << 20
-	lookEvery      = time.Second
-	lookTimeout    = 5 * time.Second
-	mendTimeout    = 5 * time.Minute // a large store takes its time
-	mendRest       = 10              // times as long as mending took, it is not tried again
-	// maxHeadRoom is what etcd may take above the quota, at most: changes are refused at the quota, and
-	// the heads of the trails go on.
+	checkEvery     = time.Second
+	checkTimeout   = 5 * time.Second
+	reclaimTimeout = 5 * time.Minute // for a large store
+	// reclaimRest is the pause before the next attempt to reclaim space, as a multiple of the time that
+	// the last attempt took.
+	reclaimRest = 10
+	// maxHeadRoom is the most that etcd may take above the quota. Other changes are refused at the quota;
+	// the heads of the trails are still written.
 	maxHeadRoom = 64 << 20
-	// headShare is the part of the reserve that is left to etcd: with less, heads are refused too.
+	// headShare is the part of the reserve (1/headShare) that is left to etcd: with less, heads are
+	// refused too.
 	headShare = 8
 	// recordOverhead is more than etcd adds to a key and its value.
 	recordOverhead = 256
-	fullEnough     = 0.9 // of the quota: above it, room would be gone at once
+	// reopenShare is the part of the quota below which a full store takes changes again. Closer to the
+	// quota, the space would be used up at once.
+	reopenShare = 0.9
 )
 
-// space watches over the room that the embedded store has. etcd ends the process when its disk is full, so changes are
-// refused before that; and it refuses them itself, until it is told otherwise, when the store has reached its quota. Then the
-// room is what deletions and old revisions have left, and space gets it back.
+// space guards the disk and the quota of the embedded store. etcd ends the process when the disk is full,
+// so space refuses changes before that. At its quota, etcd refuses changes until its alarm is disarmed;
+// space refuses them first, reclaims what deletions and old revisions have left, and disarms the alarm.
 type space struct {
 	dir     string
-	reserve int64 // 0 for no look at the disk
+	reserve int64 // 0 or less disables the check of the disk
 	quota   int64
 	client  *clientv3.Client
 	member  uint64
-	// defragment makes the file shorter by what is free in it; the client of an embedded member cannot.
+	// defragment returns the free pages of the file to the disk. The client of an embedded member has no
+	// such call.
 	defragment func() error
-	// flush commits the writes that etcd has applied and not yet counted in its size.
+	// flush commits the writes that etcd has applied but does not count in its size yet.
 	flush     func()
-	measuring chan struct{} // of size 1: held by the caller that measures
+	measuring chan struct{} // of size 1; the caller that measures holds its element
 	log       *slog.Logger
 
 	refusal atomic.Pointer[refusal] // nil while changes are taken
-	size    atomic.Int64            // of the store, at the last look
-	grown   atomic.Int64            // what was written since
-	heads   atomic.Int64            // how many changes were heads of trails
+	size    atomic.Int64            // of the store, at the last measurement
+	grown   atomic.Int64            // bytes written since
+	heads   atomic.Int64            // number of changes that were heads of trails
 
-	// The rest belongs to run.
-	mended time.Time     // when mending was tried last
-	took   time.Duration // and how long that took
-	// allocated are the blocks of the store's file.
-	allocated preallocated
-	at        int64 // how many changes there were when it was tried, other than heads
+	// Only the goroutine of run uses the rest.
+	reclaimed time.Time     // when the last attempt to reclaim space ended
+	took      time.Duration // how long it took
+	tried     int64         // number of changes, without heads, at that attempt; 0 if it succeeded
+	allocated preallocated  // the blocks of the store's file
 }
 
 // refusal says why changes are refused.
 type refusal struct {
 	text string
-	// deletes says that changes which only delete are taken: they are what makes room.
+	// deletes says that changes which only delete are taken: they make room.
 	deletes bool
-	// heads says that the heads of the trails are taken: what is not stored of them can be cut off
-	// from a trail unseen.
+	// heads says that heads of trails are taken: records after the stored head can be cut off a trail
+	// undetected.
 	heads bool
 }
 
-// headRoom is what etcd may take above a quota.
+// headRoom returns how much etcd may take above a quota.
 func headRoom(quota int64) int64 { return min(maxHeadRoom, quota/8) }
 
-// run looks once a second until ctx ends.
+// run checks once a second until ctx ends.
 func (s *space) run(ctx context.Context) {
-	t := time.NewTicker(lookEvery)
+	t := time.NewTicker(checkEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
-			s.look(ctx)
+			s.check(ctx)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// look finds out whether changes can be taken.
-func (s *space) look(ctx context.Context) {
+// check decides whether changes are taken. The disk comes first, because nothing can be reclaimed without
+// room on it.
+func (s *space) check(ctx context.Context) {
 	if r := s.disk(); r != nil {
-		s.note(r)
+		s.set(r)
 		return
 	}
 	if s.reserve > 0 {
 		if err := s.allocated.update(filepath.Join(s.dir, "etcd", "member", "snap", "db")); err != nil {
-			s.log.Warn("no disk blocks could be allocated beforehand for the store", "err", err)
+			s.log.Warn("could not preallocate disk blocks for the store", "err", err)
 		}
 	}
 	reached, err := s.reached(ctx)
 	switch {
-	case err != nil: // a store that does not answer says so itself
+	case err != nil: // calls report a store that does not answer
 	case !reached:
-		s.note(nil)
+		s.set(nil)
 	default:
-		s.note(s.full())
-		if err := s.mend(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("the store's room could not be got back; it will be tried again", "err", err)
+		s.set(s.full())
+		if err := s.reclaim(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("could not reclaim space of the store; the next attempt follows", "err", err)
 		}
 	}
 }
 
-// full is the refusal of a store that has reached its quota.
+// full returns the refusal of a store that has reached its quota.
 func (s *space) full() *refusal {
-	text := fmt.Sprintf("the store has reached its quota of %d MiB: delete secrets for good, or raise store-quota", s.quota>>20)
+	text := fmt.Sprintf("the store has reached its quota of %d MiB: "+
+		"delete secrets permanently, or raise store-quota", s.quota>>20)
 	return &refusal{text: text, deletes: true, heads: true}
 }
 
-// disk says what is wrong with the disk; nil when it has room.
+// disk returns the refusal for a disk that has too little room or is read-only; nil if it has room.
 func (s *space) disk() *refusal {
 	if s.reserve <= 0 {
 		return nil
@@ -141,7 +148,8 @@ func (s *space) disk() *refusal {
 	return nil
 }
 
-func (s *space) note(now *refusal) {
+// set replaces the refusal and logs a change of it.
+func (s *space) set(now *refusal) {
 	before := s.refusal.Swap(now)
 	switch {
 	case now != nil && (before == nil || before.text != now.text):
@@ -151,8 +159,8 @@ func (s *space) note(now *refusal) {
 	}
 }
 
-// reached reports whether the store has reached its quota. While changes are refused for it, that is
-// so until there is more room than would be gone at once.
+// reached reports whether the store has reached its quota. A store that has stays so until it is below
+// reopenShare.
 func (s *space) reached(ctx context.Context) (bool, error) {
 	status, err := s.measure(ctx)
 	if err != nil {
@@ -160,16 +168,16 @@ func (s *space) reached(ctx context.Context) (bool, error) {
 	}
 	limit := float64(s.quota)
 	if r := s.refusal.Load(); r != nil && r.deletes {
-		limit *= fullEnough
+		limit *= reopenShare
 	}
 	isNoSpace := func(e string) bool { return strings.Contains(e, etcdserverpb.AlarmType_NOSPACE.String()) }
 	return float64(status.DbSize) >= limit || slices.ContainsFunc(status.Errors, isNoSpace), nil
 }
 
-// measure asks etcd for the size of the store. One caller at a time measures, so that what was written
-// is subtracted once.
+// measure asks etcd for the size of the store. One caller at a time measures, so that the bytes written
+// before are subtracted from grown once.
 func (s *space) measure(ctx context.Context) (*clientv3.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	select {
 	case s.measuring <- struct{}{}:
@@ -177,7 +185,7 @@ func (s *space) measure(ctx context.Context) (*clientv3.StatusResponse, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	// etcd commits what it applies every 100 ms, or later on a busy disk. Its size does not count it before.
+	// etcd commits writes every 100 ms, or later on a busy disk. Its size does not count them before.
 	known := s.grown.Load()
 	if known > 0 {
 		s.flush()
@@ -191,29 +199,31 @@ func (s *space) measure(ctx context.Context) (*clientv3.StatusResponse, error) {
 	return status, nil
 }
 
-// nearlyFull reports whether the changes since the last measurement may have filled the store. etcd
-// takes more pages than their bytes fill: up to twice as many.
+// nearlyFull reports whether the changes since the last measurement may have filled the store. etcd may
+// use twice as many pages as the bytes fill.
 func (s *space) nearlyFull() bool {
 	grown := s.grown.Load()
 	return grown > 0 && s.size.Load()+2*grown >= s.most()
 }
 
-// mend gives up old revisions, makes the file shorter by what is free in it, and lifts the ban when that was enough. It is
-// tried again when something has changed since.
-func (s *space) mend(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
+// reclaim deletes old revisions, returns free pages to the disk, and disarms etcd's alarm if that made
+// enough room. After an attempt that did not, it waits for a change: without one, the next attempt would
+// find nothing more.
+func (s *space) reclaim(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reclaimTimeout)
 	defer cancel()
 	now, err := s.client.Get(ctx, "\x00", clientv3.WithCountOnly())
 	if err != nil {
 		return err
 	}
 	changes := now.Header.Revision - s.heads.Load()
-	if changes == s.at || time.Since(s.mended) < mendRest*s.took {
+	if changes == s.tried || time.Since(s.reclaimed) < reclaimRest*s.took {
 		return nil
 	}
 	began := time.Now()
-	defer func() { s.mended, s.took = time.Now(), time.Since(began) }()
-	if _, err := s.client.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical()); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+	defer func() { s.reclaimed, s.took = time.Now(), time.Since(began) }()
+	_, err = s.client.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical())
+	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 		return fmt.Errorf("compact: %w", err)
 	}
 	if err := s.defragment(); err != nil {
@@ -223,21 +233,22 @@ func (s *space) mend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.at = changes
+	s.tried = changes
 	if status.DbSize > s.most() {
 		return nil
 	}
-	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: s.member, Alarm: etcdserverpb.AlarmType_NOSPACE}); err != nil {
+	alarm := &clientv3.AlarmMember{MemberID: s.member, Alarm: etcdserverpb.AlarmType_NOSPACE}
+	if _, err := s.client.AlarmDisarm(ctx, alarm); err != nil {
 		return fmt.Errorf("disarm: %w", err)
 	}
-	s.at = 0
+	s.tried = 0
 	return nil
 }
 
-// most is the size above which no change is taken: the quota, and half of the room for heads.
+// most returns the size at which no change is taken any more: the quota and half of the room for heads.
 func (s *space) most() int64 { return s.quota + headRoom(s.quota)/2 }
 
-// Refusing says why changes are refused; it is empty while they are taken.
+// Refusing returns why changes are refused; empty while they are taken.
 func (db *DB) Refusing() string {
 	if db.space == nil {
 		return ""
@@ -248,7 +259,9 @@ func (db *DB) Refusing() string {
 	return ""
 }
 
-// room refuses a change while there is none for it.
+// room returns an error if there is no room for the change. The refusal of the last check decides, with
+// two exceptions: for a head, the disk is checked again, because another program may have filled it; and
+// near the quota the size is measured again, because much may have been written since.
 func (tx *Tx) room() error {
 	if tx.db.space == nil {
 		return nil
@@ -256,15 +269,15 @@ func (tx *Tx) room() error {
 	s := tx.db.space
 	r := s.refusal.Load()
 	if r != nil && r.heads && !r.deletes && tx.isHead() {
-		r = s.disk() // another program may have filled the disk since the last look
+		r = s.disk()
 	}
 	if r == nil && !tx.isHead() && s.nearlyFull() {
 		if _, err := s.measure(tx.ctx); err != nil {
-			return fault.Wrap(fault.Unavailable, err, "The store does not say how large it is, and nothing was changed.")
+			return fault.Wrap(fault.Unavailable, err, "The size of the store is not known, and nothing was changed; try again.")
 		}
 	}
 	if r == nil && s.size.Load() >= s.most() {
-		r = s.full() // much was written since the last look
+		r = s.full()
 	}
 	if r == nil || r.deletes && !tx.puts() || r.heads && tx.isHead() {
 		return nil
@@ -276,7 +289,7 @@ func (r *refusal) fault() error {
 	return fault.New(fault.Unavailable, "No changes are taken now, and nothing was changed: %s.", r.text)
 }
 
-// grant creates a lease of the given length, in whole seconds. A lease takes room in the store, too.
+// grant creates a lease of the given length, rounded down to seconds. It needs room like a change.
 func (db *DB) grant(ctx context.Context, length time.Duration) (clientv3.LeaseID, error) {
 	if db.space != nil {
 		if r := db.space.refusal.Load(); r != nil {
@@ -290,7 +303,7 @@ func (db *DB) grant(ctx context.Context, length time.Duration) (clientv3.LeaseID
 	return granted.ID, nil
 }
 
-// isHead reports whether the transaction writes what the store knows of a trail, and nothing else.
+// isHead reports whether the transaction writes only heads of trails.
 func (tx *Tx) isHead() bool {
 	for key := range tx.writes {
 		if k, ok := kindByName[firstPart(key)]; !ok || !k.declared().atQuota {
@@ -300,7 +313,7 @@ func (tx *Tx) isHead() bool {
 	return len(tx.ranges) == 0
 }
 
-// grew counts a change that was made.
+// grew counts the bytes of a committed change.
 func (s *space) grew(tx *Tx) {
 	for key, data := range tx.writes {
 		s.grown.Add(int64(len(key) + len(data) + recordOverhead))
@@ -310,7 +323,7 @@ func (s *space) grew(tx *Tx) {
 	}
 }
 
-// puts reports whether the transaction writes anything, and does not only delete.
+// puts reports whether the transaction writes a record, and does not only delete.
 func (tx *Tx) puts() bool {
 	for _, data := range tx.writes {
 		if data != nil {
@@ -320,8 +333,8 @@ func (tx *Tx) puts() bool {
 	return false
 }
 
-// untouched reports whether a change that was answered with an error was not made. The store may have made the one that
-// takes it over its quota, and say all the same that it has no space.
+// untouched reports whether a change that etcd answered with "no space" was not made. etcd may commit the
+// change that takes it over its quota and answer with that error all the same.
 func (tx *Tx) untouched() bool {
 	for key := range tx.writes {
 		was, ok := tx.reads[key]

@@ -2,5 +2,5 @@
 
 package store
 
-// freeSpace does not know of file systems here.
+// freeSpace returns false: it is not known how much space file systems have here.
 func freeSpace(string) (free uint64, readOnly, ok bool) { return 0, false, false }

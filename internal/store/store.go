@@ -1,9 +1,12 @@
 // Package store keeps Keyturn's records in etcd: a member inside this process by default, or a cluster.
 //
-// A change is one transaction guarded by the revisions that it read. Update reads, decides and commits, and decides
-// again after a conflict. Reads are linearizable: when a call has answered, every later read on every node sees it. A
-// record that is absent is a result; a store that does not answer is a fault of kind Unavailable. They never share a
-// path.
+// A change is one transaction guarded by the revisions that it read. [Update] reads, decides and commits,
+// and decides again after a conflict. Reads are linearizable: once a change is acknowledged, every later
+// read on every node sees it. An absent record is a result; a store that does not answer is a fault of
+// kind Unavailable. They never share a path.
+//
+// Each type of record is declared once, in kinds.go. The store authenticates records, but knows no rules
+// about them: packages secret, rotation and users have those. It seals no values: package envelope does.
 package store
 
 import (
@@ -37,22 +40,24 @@ const (
 type DB struct {
 	client *clientv3.Client
 	kv     clientv3.KV
-	prefix string // of every key of ours
+	prefix string // of every key
 	log    *slog.Logger
 	close  func() error
-	// mirror is nil for a store that others use too: its revisions are not all ours.
+	// mirror is nil for an etcd cluster that other programs use too: not all its revisions are changes of
+	// this store.
 	mirror *mirror
-	// hub tells those who follow secrets.
+	// hub notifies the followers of secrets.
 	hub hub
-	// space is nil for a store that is not in this process.
+	// space is nil for a store that is not embedded.
 	space *space
 	stop  context.CancelFunc
 	fed   chan struct{} // closed when mirror and space have stopped
 
 	// auth makes the tags of records; nil until Authenticate.
 	auth atomic.Pointer[Authenticator]
-	// metaRev is the revision of the record meta that auth is made of; 0 while none was read. Changes are guarded by it: what
-	// was prepared with keys that were rotated meanwhile is not written. metaSeen is that of the last SealedMeta.
+	// metaRev is the revision of the record meta that auth is made from; 0 before it was read. It guards
+	// every change: what was prepared with keys that have been rotated meanwhile is not written. metaSeen
+	// is the revision of the last SealedMeta.
 	metaRev, metaSeen atomic.Int64
 	refresh           func(context.Context) error
 	renewing          sync.Mutex
@@ -74,7 +79,15 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{client: client, kv: namespace.NewKV(client.KV, c.prefix()), prefix: c.prefix(), log: c.Logger, space: space, close: stop, fed: make(chan struct{})}
+	db := &DB{
+		client: client,
+		kv:     namespace.NewKV(client.KV, c.prefix()),
+		prefix: c.prefix(),
+		log:    c.Logger,
+		space:  space,
+		close:  stop,
+		fed:    make(chan struct{}),
+	}
 	if err := db.Ready(ctx); err != nil {
 		return nil, errors.Join(err, stop())
 	}
@@ -89,7 +102,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	}
 	db.mirror = newMirror(client, c.prefix(), c.Cluster == nil, c.MirrorBytes, c.Logger)
 	db.mirror.hub = &db.hub
-	db.space.look(ctx)
+	db.space.check(ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() { db.mirror.run(feed) })
 	parts.Go(func() { db.space.run(feed) })
@@ -100,14 +113,14 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	return db, nil
 }
 
-// Close stops the member, or closes the connection. Changes that were acknowledged are on disk already.
+// Close stops the member, or closes the connection. Acknowledged changes are on disk already.
 func (db *DB) Close() error {
 	db.stop()
 	<-db.fed
 	return db.close()
 }
 
-// Ready returns nil when a linearizable read succeeds: this node has a leader and has caught up.
+// Ready returns nil if a linearizable read succeeds: this node has a leader and is up to date.
 func (db *DB) Ready(ctx context.Context) error {
 	if _, err := db.kv.Get(ctx, metaKind.key(""), clientv3.WithKeysOnly()); err != nil {
 		return unavailable(err)
@@ -115,13 +128,13 @@ func (db *DB) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Position is where a store stands: which it is, and how many changes it has taken.
+// Position identifies a store, and counts its changes.
 type Position struct {
 	Cluster  uint64
 	Revision int64
 }
 
-// Position reads it, as new as every change acknowledged before.
+// Position returns a position that is at least as new as every change acknowledged before.
 func (db *DB) Position(ctx context.Context) (Position, error) {
 	resp, err := db.kv.Get(ctx, metaKind.key(""), clientv3.WithKeysOnly())
 	if err != nil {
@@ -130,12 +143,12 @@ func (db *DB) Position(ctx context.Context) (Position, error) {
 	return Position{resp.Header.ClusterId, resp.Header.Revision}, nil
 }
 
-// unavailable says that the store did not answer. The cause is for the log.
+// unavailable returns the fault of a store that did not answer. The cause is for the log.
 func unavailable(err error) error {
 	return fault.Wrap(fault.Unavailable, err, "The store did not answer; try again.")
 }
 
-// ErrUnknown marks a change whose outcome is not known: it was sent, and no answer came.
+// ErrUnknown marks a change that was sent and not answered: its outcome is not known.
 var ErrUnknown = errors.New("the outcome of the change is not known")
 
 // Do is [Update] for a change without a result.
@@ -188,18 +201,19 @@ func View[T any](ctx context.Context, db *DB, read func(*Tx) (T, error)) (T, err
 	return read(Snapshot(ctx, db))
 }
 
-// commitError tells a change that was certainly refused from one whose outcome is not known.
+// commitError distinguishes a change that was certainly refused from one whose outcome is not known.
 func commitError(err error) error {
 	for _, refused := range []error{rpctypes.ErrTooManyRequests, rpctypes.ErrRequestTooLarge, rpctypes.ErrNoLeader} {
 		if errors.Is(err, refused) {
 			return fault.Wrap(fault.Unavailable, err, "The store refused the change; nothing was changed.")
 		}
 	}
-	return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", ErrUnknown, err), "The store did not confirm the change; read before trying again.")
+	return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %w", ErrUnknown, err),
+		"The store did not confirm the change; read before trying again.")
 }
 
-// Snapshot returns a transaction for reading one consistent revision, as View does, for callers that read in several
-// places. It must not be written to.
+// Snapshot returns a transaction that reads one consistent revision, as [View] does, for callers that read
+// in several places. It must not write.
 func Snapshot(ctx context.Context, db *DB) *Tx {
 	tx := newTx(ctx, db)
 	tx.pinned = true
