@@ -48,8 +48,9 @@ func seen(ctx context.Context, db *DB, name string) (uint64, error) {
 	return s.LastOrder, err
 }
 
-// TestReadYourWrites holds that whoever has an acknowledgement reads at least that, from memory too: with a mirror that
-// holds everything, with one so small that it evicts all the time, and with one whose watch breaks again and again.
+// TestReadYourWrites verifies that a caller with an acknowledgement reads at least that, from memory too: with
+// a mirror that keeps everything, with one so small that it evicts all the time, and with one whose watch
+// breaks again and again.
 func TestReadYourWrites(t *testing.T) {
 	t.Parallel()
 	for name, bytes := range map[string]int{"large": 0, "small": 4096, "broken": 0} {
@@ -90,7 +91,7 @@ func TestReadYourWrites(t *testing.T) {
 	}
 }
 
-// TestSnapshotIsOneRevision holds that two records changed together are read together, while they change.
+// TestSnapshotIsOneRevision verifies that two records which change together are read together.
 func TestSnapshotIsOneRevision(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
@@ -125,7 +126,8 @@ func TestSnapshotIsOneRevision(t *testing.T) {
 				a, _, err := tx.Account("1")
 				b, _, err2 := tx.Account("2")
 				if err := errors.Join(err, err2); err != nil || a.DefaultKeyID != b.DefaultKeyID {
-					t.Errorf("read %d and %d changes of records that change together, %v", len(a.DefaultKeyID), len(b.DefaultKeyID), err)
+					t.Errorf("read %d and %d changes of records that change together, %v",
+						len(a.DefaultKeyID), len(b.DefaultKeyID), err)
 					return
 				}
 			}
@@ -134,7 +136,8 @@ func TestSnapshotIsOneRevision(t *testing.T) {
 	wg.Wait()
 }
 
-// TestMirrorIsUsed holds that a second read of an unchanged record does not go to the store, and that memory is bounded.
+// TestMirrorIsUsed verifies that a second read of an unchanged record does not go to the store, and that
+// memory is bounded.
 func TestMirrorIsUsed(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 64<<10)
@@ -210,7 +213,10 @@ func TestSnapshotBeforeTheWatch(t *testing.T) {
 	both := func(value string) {
 		t.Helper()
 		err := Do(t.Context(), db, func(tx *Tx) error {
-			return errors.Join(tx.PutAccount(Account{ID: "1", DefaultKeyID: value}), tx.PutAccount(Account{ID: "2", DefaultKeyID: value}))
+			return errors.Join(
+				tx.PutAccount(Account{ID: "1", DefaultKeyID: value}),
+				tx.PutAccount(Account{ID: "2", DefaultKeyID: value}),
+			)
 		})
 		if err != nil {
 			t.Fatal(err)

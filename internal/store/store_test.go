@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,7 +52,12 @@ func newSecret(t *testing.T, name string) secret.Secret {
 }
 
 // put writes a secret, made anew or changed by rule.
-func put(ctx context.Context, db *store.DB, name string, rule func(s secret.Secret, found bool) (secret.Secret, map[string][]byte, error)) error {
+func put(
+	ctx context.Context,
+	db *store.DB,
+	name string,
+	rule func(s secret.Secret, found bool) (secret.Secret, map[string][]byte, error),
+) error {
 	return store.Do(ctx, db, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(account, name, t0)
 		if err != nil {
@@ -77,7 +83,8 @@ func create(t *testing.T, db *store.DB, name string) {
 
 func TestSurvivesRestart(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "a directory with a name that is far longer than the hundred and eight bytes that the path of a Unix socket may have")
+	// The path of a Unix socket may have 108 bytes.
+	dir := filepath.Join(t.TempDir(), "a directory with a long name "+strings.Repeat("x", 108))
 	db := open(t, dir)
 	create(t, db, "app/db")
 	if err := db.Close(); err != nil {
@@ -291,7 +298,8 @@ func TestPages(t *testing.T) {
 	create(t, db, "app")
 	create(t, db, "zoo")
 	page := func(prefix string, skip, take int) (names []string, total int) {
-		total, err := store.Snapshot(t.Context(), db).SecretPage(account, prefix, nil, skip, take, t0, func(s secret.Secret) { names = append(names, s.Name) })
+		row := func(s secret.Secret) { names = append(names, s.Name) }
+		total, err := store.Snapshot(t.Context(), db).SecretPage(account, prefix, nil, skip, take, t0, row)
 		if err != nil {
 			t.Fatal(err)
 		}

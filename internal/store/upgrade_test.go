@@ -165,7 +165,9 @@ func TestUpgradeFencesOlderNodes(t *testing.T) {
 	unknown := errors.New("unknown format")
 	older.OnKeysRotated(func(context.Context) error { return unknown })
 	put := func() error {
-		return Do(t.Context(), older, func(tx *Tx) error { return tx.PutAccount(Account{ID: "2", CreatedAt: time.Unix(0, 0)}) })
+		return Do(t.Context(), older, func(tx *Tx) error {
+			return tx.PutAccount(Account{ID: "2", CreatedAt: time.Unix(0, 0)})
+		})
 	}
 	if err := put(); err != nil {
 		t.Fatalf("before the upgrade: %v", err)
