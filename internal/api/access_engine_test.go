@@ -21,8 +21,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// spyNet is a network of targets in this process. It remembers what arrived at which address: who owns
-// an address reads that.
+// spyNet is a network of targets in this process. It remembers what arrived at which address: who
+// owns an address reads that.
 type spyNet struct {
 	mu        sync.Mutex
 	passwords map[string]string   // by address and account; guarded by mu
@@ -97,7 +97,8 @@ func (s *spied) Verify(_ context.Context, c target.Credential) error {
 	return nil
 }
 
-// Standing knows the administrator also as alias-of-<name>, and super as a superuser. It gets no answer about mute.
+// Standing knows the administrator also as alias-of-<name>, and super as a superuser. It gets no
+// answer about mute.
 func (s *spied) Standing(_ context.Context, account string) (target.Standing, error) {
 	if account == "mute" {
 		return target.Standing{}, target.Failed(target.Unknown, "", "no answer")
@@ -128,12 +129,22 @@ func spyWorld(t *testing.T) (*keyturntest.Server, *spyNet, string) {
 	})
 	ctx := t.Context()
 	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: "idp-admin", VersionID: "v1", SecretData: sensitive.New(`{"AccountName":"keyturn","AccountPassword":"the-secret-of-the-administrator"}`),
+		SecretName: "idp-admin",
+		VersionID:  "v1",
+		SecretData: sensitive.New(`{"AccountName":"keyturn","AccountPassword":"the-secret-of-the-administrator"}`),
 	}))
-	must[*kms.TargetNameResponse](t)(s.Client.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: "idp", Kind: "spied", Config: prod, AdminSecretName: "idp-admin"}))
+	must[*kms.TargetNameResponse](t)(s.Client.RegisterTarget(ctx, &kms.RegisterTargetRequest{
+		TargetName:      "idp",
+		Kind:            "spied",
+		Config:          prod,
+		AdminSecretName: "idp-admin",
+	}))
 	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: "pay/client", SecretType: kms.TypeRds, VersionID: "v1", ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"idp"}`,
-		SecretData: sensitive.New(`{"Accounts":[{"AccountName":"pay","AccountPassword":"the-secret-of-pay"}]}`),
+		SecretName:     "pay/client",
+		SecretType:     kms.TypeRds,
+		VersionID:      "v1",
+		ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"idp"}`,
+		SecretData:     sensitive.New(`{"Accounts":[{"AccountName":"pay","AccountPassword":"the-secret-of-pay"}]}`),
 	}))
 	eventually(t, "the secret is probed at its target", func() bool { return n.saw("prod", "the-secret-of-pay") })
 	return s, n, filepath.Join(trail, "audit")
@@ -150,11 +161,13 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 func state(t *testing.T, s *keyturntest.Server, name string) *kms.DescribeRotationResponse {
 	t.Helper()
-	return must[*kms.DescribeRotationResponse](t)(s.Client.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: name}))
+	return must[*kms.DescribeRotationResponse](t)(
+		s.Client.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: name}))
 }
 
-// TestRegisteredAgainGetsNothing verifies that an operator of targets, who has no right on any secret,
-// gets no value by registering a target anew, by redirecting it, or by detaching what is attached.
+// TestRegisteredAgainGetsNothing verifies that an operator of targets, who has no right on any
+// secret, gets no value by registering a target anew, by redirecting it, or by detaching what is
+// attached.
 func TestRegisteredAgainGetsNothing(t *testing.T) {
 	t.Parallel()
 	s, n, _ := spyWorld(t)
@@ -176,11 +189,16 @@ func TestRegisteredAgainGetsNothing(t *testing.T) {
 	}
 	wantCode(t, "deregister and detach", deregister(attacker, true), kms.CodeNoPermission)
 
-	// The operator of the secret detaches it; from then on the name is free for anybody who may register.
+	// The operator of the secret detaches it; from then on the name is free for anybody who may
+	// register.
 	if err := deregister(s.Client, true); err != nil {
 		t.Fatal(err)
 	}
-	must[*kms.TargetNameResponse](t)(attacker.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: "idp", Kind: "free", Config: evil}))
+	must[*kms.TargetNameResponse](t)(attacker.RegisterTarget(ctx, &kms.RegisterTargetRequest{
+		TargetName: "idp",
+		Kind:       "free",
+		Config:     evil,
+	}))
 	_, err = attacker.ProbeRotation(ctx, &kms.PauseRotationRequest{TargetName: "idp"})
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +206,8 @@ func TestRegisteredAgainGetsNothing(t *testing.T) {
 	_, err = attacker.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "pay/client", VersionID: "v2"})
 	wantCode(t, "rotate a secret without a right on it", err, kms.CodeNoPermission)
 	for range 5 { // the engine looks at what is due, which the secret is not
-		must[*kms.DescribeRotationResponse](t)(s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "pay/client"}))
+		must[*kms.DescribeRotationResponse](t)(
+			s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "pay/client"}))
 		time.Sleep(20 * time.Millisecond)
 	}
 	if n.saw("evil", "the-secret-of-pay") {
@@ -209,10 +228,20 @@ func TestTargetWithoutAdministratorIsNotRedirected(t *testing.T) {
 	t.Parallel()
 	s, n, _ := spyWorld(t)
 	ctx := t.Context()
-	must[*kms.TargetNameResponse](t)(s.Client.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: "self", Kind: "free", Config: prod}))
-	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "own", VersionID: "v1", SecretData: sensitive.New(`{"username":"own","password":"the-secret-of-own"}`)}))
-	must[*kms.DescribeRotationResponse](t)(s.Client.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{SecretName: "own", TargetName: "self"}))
-	key := newUser(t, ram.New(s.Client), "targets", document(allow("kms:*", "acs:kms:*:*:target/*"), allow("kms:UpdateTarget", "acs:kms:*:*:secret/*")))
+	must[*kms.TargetNameResponse](t)(s.Client.RegisterTarget(ctx, &kms.RegisterTargetRequest{
+		TargetName: "self",
+		Kind:       "free",
+		Config:     prod,
+	}))
+	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "own",
+		VersionID:  "v1",
+		SecretData: sensitive.New(`{"username":"own","password":"the-secret-of-own"}`),
+	}))
+	must[*kms.DescribeRotationResponse](t)(
+		s.Client.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{SecretName: "own", TargetName: "self"}))
+	key := newUser(t, ram.New(s.Client), "targets",
+		document(allow("kms:*", "acs:kms:*:*:target/*"), allow("kms:UpdateTarget", "acs:kms:*:*:secret/*")))
 	attacker, seen := client(t, s, key, false)
 	_, err := attacker.UpdateTarget(ctx, &kms.UpdateTargetRequest{TargetName: "self", Config: evil})
 	wantCode(t, "redirect", err, kms.CodeNoPermission)
@@ -224,21 +253,26 @@ func TestTargetWithoutAdministratorIsNotRedirected(t *testing.T) {
 	}
 }
 
-// TestRightAtATargetIsOnNamedAccounts verifies that rights on one's own secrets and on a target give no
-// account there: neither the administrator's, under any spelling, nor a superuser's, nor another one,
-// whether the secret is made before the target or after it.
+// TestRightAtATargetIsOnNamedAccounts verifies that rights on one's own secrets and on a target
+// give no account there: neither the administrator's, under any spelling, nor a superuser's, nor
+// another one, whether the secret is made before the target or after it.
 func TestRightAtATargetIsOnNamedAccounts(t *testing.T) {
 	t.Parallel()
 	s, n, _ := spyWorld(t)
 	ctx := t.Context()
 	key := newUser(t, ram.New(s.Client), "mallory", document(
 		allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:*", "acs:kms:*:*:secret/mallory/*"),
-		allow("kms:ConfigureRotation", "acs:kms:*:*:target/idp"), allow("kms:RotateAccount", "acs:kms:*:*:target/idp/account/team-*"),
+		allow("kms:ConfigureRotation", "acs:kms:*:*:target/idp"),
+		allow("kms:RotateAccount", "acs:kms:*:*:target/idp/account/team-*"),
 		allow("kms:RotateAccount", "acs:kms:*:*:target/later/account/team-*"),
 	))
 	attacker, _ := client(t, s, key, false)
 	configure := func(c *kms.Client, name, account string) error {
-		_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(fmt.Sprintf(`{"username":%q,"password":"guess-of-the-attacker"}`, account))})
+		_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{
+			SecretName: name,
+			VersionID:  "v1",
+			SecretData: sensitive.New(fmt.Sprintf(`{"username":%q,"password":"guess-of-the-attacker"}`, account)),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,22 +287,31 @@ func TestRightAtATargetIsOnNamedAccounts(t *testing.T) {
 		wantCode(t, account, err, kms.CodeNoPermission)
 	}
 	_, err := attacker.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: "mallory/early", SecretType: kms.TypeRds, VersionID: "v1", ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"later"}`,
-		SecretData: sensitive.New(`{"Accounts":[{"AccountName":"super","AccountPassword":"guess-of-the-attacker"}]}`),
+		SecretName:     "mallory/early",
+		SecretType:     kms.TypeRds,
+		VersionID:      "v1",
+		ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"later"}`,
+		SecretData:     sensitive.New(`{"Accounts":[{"AccountName":"super","AccountPassword":"guess-of-the-attacker"}]}`),
 	})
 	wantCode(t, "an account of a target that is not registered", err, kms.CodeNoPermission)
 
 	// With every right, the target itself still refuses.
 	for i, tt := range []struct{ account, want string }{
-		{"keyturn", "is the administrator"}, {"KeyTurn", "is the administrator"}, {"keyturn@localhost", "is the administrator"},
+		{"keyturn", "is the administrator"}, {"KeyTurn", "is the administrator"},
+		{"keyturn@localhost", "is the administrator"},
 	} {
-		if err := configure(s.Client, fmt.Sprintf("root/%d", i), tt.account); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if err := configure(s.Client, fmt.Sprintf("root/%d", i), tt.account); err == nil ||
+			!strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v; want %q", tt.account, err, tt.want)
 		}
 	}
 	for i, tt := range []struct{ account, want string }{
 		{"alias-of-keyturn", "is the administrator"},
-		{"super", `is a superuser. Rotations may change it only when the account policy names it exactly: keyturn target update idp --account "*" --account "super".`},
+		{
+			"super",
+			`is a superuser. Rotations may change it only when the account policy names it exactly: keyturn target update ` +
+				`idp --account "*" --account "super".`,
+		},
 	} {
 		name := fmt.Sprintf("root/asked/%d", i)
 		n.set("prod", tt.account, "guess-of-the-attacker")
@@ -279,12 +322,18 @@ func TestRightAtATargetIsOnNamedAccounts(t *testing.T) {
 			t.Errorf("%s, after the refusal: attached to %s", tt.account, r.TargetName)
 		}
 		must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
-			SecretName: name, SecretType: kms.TypeRds, VersionID: "v1", ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"idp"}`,
-			SecretData: sensitive.New(fmt.Sprintf(`{"Accounts":[{"AccountName":%q,"AccountPassword":"guess-of-the-attacker"}]}`, tt.account)),
+			SecretName:     name,
+			SecretType:     kms.TypeRds,
+			VersionID:      "v1",
+			ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"idp"}`,
+			SecretData: sensitive.New(
+				fmt.Sprintf(`{"Accounts":[{"AccountName":%q,"AccountPassword":"guess-of-the-attacker"}]}`, tt.account)),
 		}))
-		must[*kms.RotateSecretResponse](t)(s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: name, VersionID: "v2"}))
+		must[*kms.RotateSecretResponse](t)(
+			s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: name, VersionID: "v2"}))
 		eventually(t, tt.account+" is refused", func() bool { return state(t, s, name).State == "abandoned" })
-		if r := state(t, s, name); !strings.Contains(r.Reason, tt.want) || n.password("prod", tt.account) != "guess-of-the-attacker" {
+		if r := state(t, s, name); !strings.Contains(r.Reason, tt.want) ||
+			n.password("prod", tt.account) != "guess-of-the-attacker" {
 			t.Errorf("%s: %s; want %q and the password left alone", tt.account, r.Reason, tt.want)
 		}
 	}
@@ -292,30 +341,44 @@ func TestRightAtATargetIsOnNamedAccounts(t *testing.T) {
 	if err := configure(s.Client, "root/mute", "mute"); err != nil {
 		t.Errorf("a target that does not answer keeps a secret from being configured: %v", err)
 	}
-	must[*kms.TargetNameResponse](t)(s.Client.UpdateTarget(ctx, &kms.UpdateTargetRequest{TargetName: "idp", Accounts: []string{"*", "super"}}))
+	must[*kms.TargetNameResponse](t)(
+		s.Client.UpdateTarget(ctx, &kms.UpdateTargetRequest{TargetName: "idp", Accounts: []string{"*", "super"}}))
 	if err := configure(s.Client, "root/named", "super"); !strings.Contains(fmt.Sprint(err), "rotated by secret") {
 		t.Errorf("a superuser that the account policy names, and another secret rotates: %v", err)
 	}
-	must[*kms.RotateSecretResponse](t)(s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "root/asked/1", VersionID: "v3"}))
-	eventually(t, "a superuser that the account policy names is rotated", func() bool { return n.password("prod", "super") != "guess-of-the-attacker" })
-	must[*kms.TargetNameResponse](t)(s.Client.UpdateTarget(ctx, &kms.UpdateTargetRequest{TargetName: "idp", Accounts: []string{"web_*"}}))
-	if err := configure(s.Client, "root/policy", "batch_1"); err == nil || !strings.Contains(err.Error(), "account policy") {
+	must[*kms.RotateSecretResponse](t)(
+		s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "root/asked/1", VersionID: "v3"}))
+	eventually(t, "a superuser that the account policy names is rotated", func() bool {
+		return n.password("prod", "super") != "guess-of-the-attacker"
+	})
+	must[*kms.TargetNameResponse](t)(
+		s.Client.UpdateTarget(ctx, &kms.UpdateTargetRequest{TargetName: "idp", Accounts: []string{"web_*"}}))
+	if err := configure(s.Client, "root/policy", "batch_1"); err == nil ||
+		!strings.Contains(err.Error(), "account policy") {
 		t.Errorf("an account outside the account policy: %v", err)
 	}
 }
 
-// TestEarlySecretIsBoundByNobody verifies that a managed secret that was made before its target gets
-// nothing when the target appears: a principal with the right on the account must ask.
+// TestEarlySecretIsBoundByNobody verifies that a managed secret that was made before its target
+// gets nothing when the target appears: a principal with the right on the account must ask.
 func TestEarlySecretIsBoundByNobody(t *testing.T) {
 	t.Parallel()
 	s, n, _ := spyWorld(t)
 	ctx := t.Context()
 	n.set("prod", "app", "the-password-of-app")
 	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: "early", SecretType: kms.TypeRds, VersionID: "v1", ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"later"}`,
-		SecretData: sensitive.New(`{"Accounts":[{"AccountName":"app","AccountPassword":"a-guess-at-the-password"}]}`),
+		SecretName:     "early",
+		SecretType:     kms.TypeRds,
+		VersionID:      "v1",
+		ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"later"}`,
+		SecretData:     sensitive.New(`{"Accounts":[{"AccountName":"app","AccountPassword":"a-guess-at-the-password"}]}`),
 	}))
-	must[*kms.TargetNameResponse](t)(s.Client.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: "later", Kind: "spied", Config: prod, AdminSecretName: "idp-admin"}))
+	must[*kms.TargetNameResponse](t)(s.Client.RegisterTarget(ctx, &kms.RegisterTargetRequest{
+		TargetName:      "later",
+		Kind:            "spied",
+		Config:          prod,
+		AdminSecretName: "idp-admin",
+	}))
 	if _, err := s.Client.ProbeRotation(ctx, &kms.PauseRotationRequest{TargetName: "later"}); err != nil {
 		t.Fatal(err)
 	}
@@ -323,19 +386,27 @@ func TestEarlySecretIsBoundByNobody(t *testing.T) {
 	if n.saw("prod", "a-guess-at-the-password") {
 		t.Error("a secret that is bound to nothing was tried at the target")
 	}
-	must[*kms.RotateSecretResponse](t)(s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "early", VersionID: "v2"}))
-	eventually(t, "the secret is rotated once it is bound", func() bool { return n.password("prod", "app") != "the-password-of-app" })
+	must[*kms.RotateSecretResponse](t)(
+		s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "early", VersionID: "v2"}))
+	eventually(t, "the secret is rotated once it is bound", func() bool {
+		return n.password("prod", "app") != "the-password-of-app"
+	})
 }
 
-// TestRepairImposesNoGuess verifies that a credential which a caller chose, and which the target never
-// accepted, is not applied by a repair.
+// TestRepairImposesNoGuess verifies that a credential which a caller chose, and which the target
+// never accepted, is not applied by a repair.
 func TestRepairImposesNoGuess(t *testing.T) {
 	t.Parallel()
 	s, n, _ := spyWorld(t)
 	ctx := t.Context()
 	n.set("prod", "app", "the-password-of-app")
-	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "guess", VersionID: "v1", SecretData: sensitive.New(`{"username":"app","password":"guess-of-the-attacker"}`)}))
-	must[*kms.DescribeRotationResponse](t)(s.Client.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{SecretName: "guess", TargetName: "idp"}))
+	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "guess",
+		VersionID:  "v1",
+		SecretData: sensitive.New(`{"username":"app","password":"guess-of-the-attacker"}`),
+	}))
+	must[*kms.DescribeRotationResponse](t)(
+		s.Client.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{SecretName: "guess", TargetName: "idp"}))
 	eventually(t, "the guess is found out", func() bool { return state(t, s, "guess").State == "quarantined" })
 	if got := state(t, s, "guess").RepairActions; slices.Contains(got, "apply") {
 		t.Errorf("RepairActions %v", got)
@@ -347,8 +418,8 @@ func TestRepairImposesNoGuess(t *testing.T) {
 	}
 }
 
-// TestAccessKeysNeedRightsOnTheUser verifies that a RAMCredentials secret gives nobody the keys of a user
-// on whom he has no rights, takes no key away, and that the trail names the user.
+// TestAccessKeysNeedRightsOnTheUser verifies that a RAMCredentials secret gives nobody the keys of
+// a user on whom he has no rights, takes no key away, and that the trail names the user.
 func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 	t.Parallel()
 	s, _, trail := spyWorld(t)
@@ -358,12 +429,16 @@ func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 	attacker, seen := client(t, s, key, false)
 	create := func(c *kms.Client, id, secret string) error {
 		_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{
-			SecretName: kms.Auto, SecretType: kms.TypeRAMCredentials, VersionID: "v0", ExtendedConfig: `{"SecretSubType":"RamUserAccessKey","UserName":"boss"}`,
-			SecretData: sensitive.New(fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, id, secret)),
+			SecretName:     kms.Auto,
+			SecretType:     kms.TypeRAMCredentials,
+			VersionID:      "v0",
+			ExtendedConfig: `{"SecretSubType":"RamUserAccessKey","UserName":"boss"}`,
+			SecretData:     sensitive.New(fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, id, secret)),
 		})
 		return err
 	}
-	wantCode(t, "without rights on the user", create(attacker, boss.AccessKeyID, boss.AccessKeySecret.Reveal()), kms.CodeNoPermission)
+	wantCode(t, "without rights on the user", create(attacker, boss.AccessKeyID, boss.AccessKeySecret.Reveal()),
+		kms.CodeNoPermission)
 	if got := seen.detail(t)["AuthAction"]; got != "ram:CreateAccessKey" {
 		t.Errorf("the refusal names %q", got)
 	}
@@ -389,7 +464,11 @@ func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 			return err
 		},
 		"schedule": func() error {
-			_, err := attacker.UpdateSecretRotationPolicy(ctx, &kms.UpdateSecretRotationPolicyRequest{SecretName: name, EnableAutomaticRotation: true, RotationInterval: "7d"})
+			_, err := attacker.UpdateSecretRotationPolicy(ctx, &kms.UpdateSecretRotationPolicyRequest{
+				SecretName:              name,
+				EnableAutomaticRotation: true,
+				RotationInterval:        "7d",
+			})
 			return err
 		},
 		"repair": func() error {
@@ -399,7 +478,8 @@ func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 	} {
 		wantCode(t, what, call(), kms.CodeNoPermission)
 	}
-	must[*kms.RotateSecretResponse](t)(s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: name, VersionID: "v1"}))
+	must[*kms.RotateSecretResponse](t)(
+		s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: name, VersionID: "v1"}))
 	eventually(t, "the key is rotated", func() bool { return state(t, s, name).State == "grace" })
 	if !recorded(t, trail, `"operation":"CreateAccessKey"`, `user/boss/accesskey/`, `system/rotation`) {
 		t.Error("no record of the engine names the key under its user")
@@ -410,7 +490,8 @@ func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 	eventually(t, "the old key is gone", func() bool { return state(t, s, name).State == "done" })
 	keys := must[*ram.ListAccessKeysResponse](t)(admin.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{UserName: "boss"}))
 	for _, k := range keys.AccessKeys {
-		must[*ram.EmptyResponse](t)(admin.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: "boss", UserAccessKeyID: k.AccessKeyID}))
+		must[*ram.EmptyResponse](t)(
+			admin.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: "boss", UserAccessKeyID: k.AccessKeyID}))
 	}
 	must[*ram.EmptyResponse](t)(admin.DeleteUser(ctx, &ram.DeleteUserRequest{UserName: "boss"}))
 	newUser(t, admin, "boss")
@@ -421,8 +502,13 @@ func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 
 func createFor(ctx context.Context, c *kms.Client, user string, key ram.AccessKey) error {
 	_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: kms.Auto, SecretType: kms.TypeRAMCredentials, VersionID: "v0", ExtendedConfig: fmt.Sprintf(`{"SecretSubType":"RamUserAccessKey","UserName":%q}`, user),
-		SecretData: sensitive.New(fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID, key.AccessKeySecret.Reveal())),
+		SecretName:     kms.Auto,
+		SecretType:     kms.TypeRAMCredentials,
+		VersionID:      "v0",
+		ExtendedConfig: fmt.Sprintf(`{"SecretSubType":"RamUserAccessKey","UserName":%q}`, user),
+		SecretData: sensitive.New(
+			fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID,
+				key.AccessKeySecret.Reveal())),
 	})
 	return err
 }
@@ -455,28 +541,38 @@ func TestAdoptForTwoAccounts(t *testing.T) {
 	ctx := t.Context()
 	n.set("prod", "one", "the-password-of-one")
 	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: "pair", SecretType: kms.TypeRds, VersionID: "v1", ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"idp"}`,
-		SecretData: sensitive.New(`{"Accounts":[{"AccountName":"one","AccountPassword":"the-password-of-one"},{"AccountName":"two","AccountPassword":"none"}]}`),
+		SecretName:     "pair",
+		SecretType:     kms.TypeRds,
+		VersionID:      "v1",
+		ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"idp"}`,
+		SecretData: sensitive.New(
+			`{"Accounts":[{"AccountName":"one","AccountPassword":"the-password-of-one"},{"AccountName":"two",` +
+				`"AccountPassword":"none"}]}`),
 	}))
 	eventually(t, "the pair is probed", func() bool { return n.saw("prod", "the-password-of-one") })
 	n.set("prod", "one", "changed-by-hand")
 	eventually(t, "the change by hand is found", func() bool { return state(t, s, "pair").State == "quarantined" })
 	must[*kms.DescribeRotationResponse](t)(s.Client.RepairRotation(ctx, &kms.RepairRotationRequest{
-		SecretName: "pair", RepairAction: "adopt", VersionID: "v2", SecretData: sensitive.New(`{"Accounts":[{"AccountName":"one","AccountPassword":"changed-by-hand"}]}`),
+		SecretName:   "pair",
+		RepairAction: "adopt",
+		VersionID:    "v2",
+		SecretData:   sensitive.New(`{"Accounts":[{"AccountName":"one","AccountPassword":"changed-by-hand"}]}`),
 	}))
 	if r := state(t, s, "pair"); r.State != "done" {
 		t.Errorf("after the repair: %s, %s", r.State, r.Reason)
 	}
 }
 
-// TestSimulationJudgesTheWholeCall verifies that a simulated operation is allowed only where the call
-// would be: with the rights on the accounts that it changes.
+// TestSimulationJudgesTheWholeCall verifies that a simulated operation is allowed only where the
+// call would be: with the rights on the accounts that it changes.
 func TestSimulationJudgesTheWholeCall(t *testing.T) {
 	t.Parallel()
 	s, _, _ := spyWorld(t)
 	ctx, admin := t.Context(), ram.New(s.Client)
 	newUser(t, admin, "half", document(allow("kms:RotateSecret", "acs:kms:*:*:secret/*")))
-	newUser(t, admin, "whole", document(allow("kms:RotateSecret", "acs:kms:*:*:secret/*"), allow("kms:RotateAccount", "acs:kms:*:*:target/idp/account/pay")))
+	newUser(t, admin, "whole",
+		document(allow("kms:RotateSecret", "acs:kms:*:*:secret/*"),
+			allow("kms:RotateAccount", "acs:kms:*:*:target/idp/account/pay")))
 	for user, allowed := range map[string]bool{"half": false, "whole": true} {
 		in := &ram.SimulatePolicyRequest{UserName: user, Operation: "RotateSecret", SecretName: "pay/client"}
 		out := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, in))
@@ -485,11 +581,19 @@ func TestSimulationJudgesTheWholeCall(t *testing.T) {
 		}
 	}
 	auditor, _ := client(t, s, newUser(t, admin, "auditor", document(allow("ram:SimulatePolicy", "*"))), false)
-	out := must[*ram.SimulatePolicyResponse](t)(ram.New(auditor).SimulatePolicy(ctx, &ram.SimulatePolicyRequest{UserName: "whole", Operation: "RotateSecret", SecretName: "pay/client"}))
+	out := must[*ram.SimulatePolicyResponse](t)(ram.New(auditor).SimulatePolicy(ctx, &ram.SimulatePolicyRequest{
+		UserName:   "whole",
+		Operation:  "RotateSecret",
+		SecretName: "pay/client",
+	}))
 	if !out.Partial || len(out.Judged) != 1 {
 		t.Errorf("a caller who may not describe the rotation learns %+v", out)
 	}
-	in := &ram.SimulatePolicyRequest{UserName: "whole", Operation: "RotateAccount", Resource: "acs:kms:local:" + s.AccountID + ":target/idp/account/other"}
+	in := &ram.SimulatePolicyRequest{
+		UserName:  "whole",
+		Operation: "RotateAccount",
+		Resource:  "acs:kms:local:" + s.AccountID + ":target/idp/account/other",
+	}
 	if out := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, in)); out.Allowed {
 		t.Errorf("another account: %+v", out)
 	}

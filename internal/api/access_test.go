@@ -88,10 +88,16 @@ func newKey(t *testing.T, admin *ram.Client, name string, documents ...string) r
 	ctx := t.Context()
 	for i, d := range documents {
 		p := fmt.Sprintf("%s-%d", name, i)
-		must[*ram.CreatePolicyResponse](t)(admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: p, PolicyDocument: d}))
-		must[*ram.EmptyResponse](t)(admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: name, PolicyName: p, PolicyType: ram.TypeCustom}))
+		must[*ram.CreatePolicyResponse](t)(
+			admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: p, PolicyDocument: d}))
+		must[*ram.EmptyResponse](t)(admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+			UserName:   name,
+			PolicyName: p,
+			PolicyType: ram.TypeCustom,
+		}))
 	}
-	return must[*ram.CreateAccessKeyResponse](t)(admin.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: name})).AccessKey
+	return must[*ram.CreateAccessKeyResponse](t)(
+		admin.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: name})).AccessKey
 }
 
 func document(statements ...string) string {
@@ -128,12 +134,20 @@ func describe(ctx context.Context, c *kms.Client, name string) error {
 }
 
 func put(ctx context.Context, c *kms.Client, name string) error {
-	_, err := c.PutSecretValue(ctx, &kms.PutSecretValueRequest{SecretName: name, VersionID: "put", SecretData: sensitive.New("x")})
+	_, err := c.PutSecretValue(ctx, &kms.PutSecretValueRequest{
+		SecretName: name,
+		VersionID:  "put",
+		SecretData: sensitive.New("x"),
+	})
 	return err
 }
 
 func createNew(ctx context.Context, c *kms.Client, name string) error {
-	_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: name + "-new", VersionID: "v1", SecretData: sensitive.New("x")})
+	_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: name + "-new",
+		VersionID:  "v1",
+		SecretData: sensitive.New("x"),
+	})
 	return err
 }
 
@@ -167,7 +181,10 @@ func missing(f try) try {
 
 func tagBoth(ctx context.Context, c *kms.Client, name string) error {
 	_, err := c.TagResources(ctx, &kms.TagResourcesRequest{
-		RegionID: "local", ResourceType: kms.ResourceSecret, ResourceIDs: []string{name, name + "2"}, Tags: []kms.ResourceTag{{Key: "k", Value: "v"}},
+		RegionID:     "local",
+		ResourceType: kms.ResourceSecret,
+		ResourceIDs:  []string{name, name + "2"},
+		Tags:         []kms.ResourceTag{{Key: "k", Value: "v"}},
 	})
 	return err
 }
@@ -187,8 +204,8 @@ func identity(ctx context.Context, c *kms.Client, _ string) error {
 	return err
 }
 
-// TestDecisions asks a real server what real users may. In a text $S is the name of a secret that exists, with the tag
-// env=prod, $D the folder that it is in, $A the account and $U the user.
+// TestDecisions asks a real server what real users may. In a text $S is the name of a secret that
+// exists, with the tag env=prod, $D the folder that it is in, $A the account and $U the user.
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -203,7 +220,8 @@ func TestDecisions(t *testing.T) {
 	)
 	own := `{"Effect":"Allow","Principal":{"RAM":"acs:ram::$A:*"},"Action":"kms:*","Resource":"*"}`
 	grant := func(effect, principal, action string) string {
-		return `{"Effect":"` + effect + `","Principal":{"RAM":"acs:ram::$A:` + principal + `"},"Action":"` + action + `","Resource":"*"}`
+		return `{"Effect":"` + effect + `","Principal":{"RAM":"acs:ram::$A:` + principal + `"},"Action":"` + action +
+			`","Resource":"*"}`
 	}
 	for i, tt := range []struct {
 		name     string
@@ -226,7 +244,12 @@ func TestDecisions(t *testing.T) {
 		{name: "folder, put", user: []string{allow(value, folder)}, do: put, want: no},
 		{name: "folder, everything on a secret", user: []string{allow(secret, folder)}, do: put},
 		{name: "objects are not the container: create", user: []string{allow(secret, folder)}, do: createNew, want: no},
-		{name: "objects are not the container: list", user: []string{allow(secret, "acs:kms:*:*:secret/*")}, do: list, want: no},
+		{
+			name: "objects are not the container: list",
+			user: []string{allow(secret, "acs:kms:*:*:secret/*")},
+			do:   list,
+			want: no,
+		},
 		{name: "the container: list", user: []string{allow("kms:ListSecrets", "acs:kms:*:*:secret")}, do: list},
 		{name: "the container: create", user: []string{allow("kms:CreateSecret", "acs:kms:local:$A:secret")}, do: createNew},
 		{name: "the container is no object", user: []string{allow(secret, "acs:kms:*:*:secret")}, do: get, want: no},
@@ -237,12 +260,32 @@ func TestDecisions(t *testing.T) {
 		{name: "another service", user: []string{allow("oss:*", "*")}, do: get, want: no},
 		{name: "action in another case", user: []string{allow("KMS:getsecretvalue", folder)}, do: get},
 		{name: "resource in another case", user: []string{allow(value, "acs:kms:*:*:SECRET/$D/*")}, do: get, want: no},
-		{name: "deny wins over allow", user: []string{allow(secret, "*"), deny(value, this)}, do: get, want: no, explicit: true},
+		{
+			name:     "deny wins over allow",
+			user:     []string{allow(secret, "*"), deny(value, this)},
+			do:       get,
+			want:     no,
+			explicit: true,
+		},
 		{name: "deny of one action", user: []string{allow(secret, "*"), deny("kms:Put*", "*")}, do: get},
-		{name: "deny wins over a system policy", system: "AdministratorAccess", user: []string{deny(value, folder)}, do: get, want: no, explicit: true},
+		{
+			name:     "deny wins over a system policy",
+			system:   "AdministratorAccess",
+			user:     []string{deny(value, folder)},
+			do:       get,
+			want:     no,
+			explicit: true,
+		},
 		{name: "through a group", group: []string{allow(value, folder)}, do: get},
 		{name: "through a group, not more", group: []string{allow(value, folder)}, do: put, want: no},
-		{name: "deny through a group", user: []string{allow(value, folder)}, group: []string{deny("*", "*")}, do: get, want: no, explicit: true},
+		{
+			name:     "deny through a group",
+			user:     []string{allow(value, folder)},
+			group:    []string{deny("*", "*")},
+			do:       get,
+			want:     no,
+			explicit: true,
+		},
 		{name: "system: administrator", system: "AdministratorAccess", do: listUsers},
 		{name: "system: full access, get", system: "AliyunKMSFullAccess", do: get},
 		{name: "system: full access, users", system: "AliyunKMSFullAccess", do: listUsers, want: ram.CodeNoPermission},
@@ -252,32 +295,138 @@ func TestDecisions(t *testing.T) {
 		{name: "system: secret user, put", system: "AliyunKMSSecretUserAccess", do: put, want: no},
 		{name: "system: secret administrator, create", system: "AliyunKMSSecretAdminAccess", do: createNew},
 		{name: "system: secret administrator, password", system: "AliyunKMSSecretAdminAccess", do: password},
-		{name: "no resource needs *", user: []string{allow("kms:GetRandomPassword", "acs:kms:*:*:*")}, do: password, want: no},
+		{
+			name: "no resource needs *",
+			user: []string{allow("kms:GetRandomPassword", "acs:kms:*:*:*")},
+			do:   password,
+			want: no,
+		},
 		{name: "secret policy grants a user", secret: []string{own, grant("Allow", "user/$U", value)}, do: get},
-		{name: "secret policy grants no more", secret: []string{own, grant("Allow", "user/$U", value)}, do: describe, want: no},
+		{
+			name:   "secret policy grants no more",
+			secret: []string{own, grant("Allow", "user/$U", value)},
+			do:     describe,
+			want:   no,
+		},
 		{name: "secret policy delegates, nobody allows", secret: []string{own}, do: get, want: no},
-		{name: "secret policy delegates, a policy allows", secret: []string{own}, user: []string{allow(value, folder)}, do: get},
-		{name: "secret policy denies a user", secret: []string{own, grant("Deny", "user/$U", value)}, user: []string{allow(value, "*")}, do: get, want: no, explicit: true},
-		{name: "secret policy denies another user", secret: []string{own, grant("Deny", "user/somebody", value)}, user: []string{allow(value, "*")}, do: get},
-		{name: "a policy denies what the secret policy grants", secret: []string{own, grant("Allow", "user/$U", value)}, user: []string{deny(value, "*")}, do: get, want: no, explicit: true},
-		{name: "a denied user may not lift the Deny", secret: []string{own, grant("Deny", "user/$U", "kms:*")}, user: []string{allow("kms:SetSecretPolicy", folder)}, do: setPolicy, want: no, explicit: true},
-		{name: "source in the block", user: []string{allow(value, folder, `{"IpAddress":{"acs:SourceIp":["127.0.0.0/8"]}}`)}, do: get},
-		{name: "source outside the block", user: []string{allow(value, folder, `{"IpAddress":{"acs:SourceIp":["10.0.0.0/8"]}}`)}, do: get, want: no},
-		{name: "deny outside the block", user: []string{allow(value, folder), deny("*", "*", `{"NotIpAddress":{"acs:SourceIp":"10.0.0.0/8"}}`)}, do: get, want: no, explicit: true},
+		{
+			name:   "secret policy delegates, a policy allows",
+			secret: []string{own},
+			user:   []string{allow(value, folder)},
+			do:     get,
+		},
+		{
+			name:     "secret policy denies a user",
+			secret:   []string{own, grant("Deny", "user/$U", value)},
+			user:     []string{allow(value, "*")},
+			do:       get,
+			want:     no,
+			explicit: true,
+		},
+		{
+			name:   "secret policy denies another user",
+			secret: []string{own, grant("Deny", "user/somebody", value)},
+			user:   []string{allow(value, "*")},
+			do:     get,
+		},
+		{
+			name:     "a policy denies what the secret policy grants",
+			secret:   []string{own, grant("Allow", "user/$U", value)},
+			user:     []string{deny(value, "*")},
+			do:       get,
+			want:     no,
+			explicit: true,
+		},
+		{
+			name:     "a denied user may not lift the Deny",
+			secret:   []string{own, grant("Deny", "user/$U", "kms:*")},
+			user:     []string{allow("kms:SetSecretPolicy", folder)},
+			do:       setPolicy,
+			want:     no,
+			explicit: true,
+		},
+		{
+			name: "source in the block",
+			user: []string{allow(value, folder, `{"IpAddress":{"acs:SourceIp":["127.0.0.0/8"]}}`)},
+			do:   get,
+		},
+		{
+			name: "source outside the block",
+			user: []string{allow(value, folder, `{"IpAddress":{"acs:SourceIp":["10.0.0.0/8"]}}`)},
+			do:   get,
+			want: no,
+		},
+		{
+			name:     "deny outside the block",
+			user:     []string{allow(value, folder), deny("*", "*", `{"NotIpAddress":{"acs:SourceIp":"10.0.0.0/8"}}`)},
+			do:       get,
+			want:     no,
+			explicit: true,
+		},
 		{name: "TLS wanted, TLS", user: []string{allow(value, folder, `{"Bool":{"acs:SecureTransport":"true"}}`)}, do: get},
-		{name: "TLS wanted, plain", user: []string{allow(value, folder, `{"Bool":{"acs:SecureTransport":"true"}}`)}, plain: true, do: get, want: no},
-		{name: "plain denied, plain", user: []string{allow(value, folder), deny("*", "*", `{"Bool":{"acs:SecureTransport":"false"}}`)}, plain: true, do: get, want: no, explicit: true},
+		{
+			name:  "TLS wanted, plain",
+			user:  []string{allow(value, folder, `{"Bool":{"acs:SecureTransport":"true"}}`)},
+			plain: true,
+			do:    get,
+			want:  no,
+		},
+		{
+			name:     "plain denied, plain",
+			user:     []string{allow(value, folder), deny("*", "*", `{"Bool":{"acs:SecureTransport":"false"}}`)},
+			plain:    true,
+			do:       get,
+			want:     no,
+			explicit: true,
+		},
 		{name: "tag matches", user: []string{allow(value, "*", `{"StringEquals":{"kms:tag/env":"prod"}}`)}, do: get},
-		{name: "tag differs", user: []string{allow(value, "*", `{"StringEquals":{"kms:tag/env":"test"}}`)}, do: get, want: no},
-		{name: "tag of a missing secret", user: []string{allow(value, "*", `{"StringEquals":{"kms:tag/env":"prod"}}`)}, do: missing(get), want: no},
-		{name: "deny by tag", user: []string{allow(secret, "*"), deny("kms:Put*", "*", `{"StringLike":{"kms:tag/env":"pr*"}}`)}, do: put, want: no, explicit: true},
-		{name: "deny without tag", user: []string{allow(secret, "*"), deny("*", "*", `{"StringNotEquals":{"kms:tag/team":"a"}}`)}, do: get, want: no, explicit: true},
-		{name: "time is over", user: []string{allow(value, folder, `{"DateLessThan":{"acs:CurrentTime":"2001-01-01T00:00:00Z"}}`)}, do: get, want: no},
-		{name: "no second factor", user: []string{allow(value, folder, `{"Bool":{"acs:MFAPresent":"true"}}`)}, do: get, want: no},
+		{
+			name: "tag differs",
+			user: []string{allow(value, "*", `{"StringEquals":{"kms:tag/env":"test"}}`)},
+			do:   get,
+			want: no,
+		},
+		{
+			name: "tag of a missing secret",
+			user: []string{allow(value, "*", `{"StringEquals":{"kms:tag/env":"prod"}}`)},
+			do:   missing(get),
+			want: no,
+		},
+		{
+			name:     "deny by tag",
+			user:     []string{allow(secret, "*"), deny("kms:Put*", "*", `{"StringLike":{"kms:tag/env":"pr*"}}`)},
+			do:       put,
+			want:     no,
+			explicit: true,
+		},
+		{
+			name:     "deny without tag",
+			user:     []string{allow(secret, "*"), deny("*", "*", `{"StringNotEquals":{"kms:tag/team":"a"}}`)},
+			do:       get,
+			want:     no,
+			explicit: true,
+		},
+		{
+			name: "time is over",
+			user: []string{allow(value, folder, `{"DateLessThan":{"acs:CurrentTime":"2001-01-01T00:00:00Z"}}`)},
+			do:   get,
+			want: no,
+		},
+		{
+			name: "no second factor",
+			user: []string{allow(value, folder, `{"Bool":{"acs:MFAPresent":"true"}}`)},
+			do:   get,
+			want: no,
+		},
 		{name: "several resources, all allowed", user: []string{allow("kms:TagResources", folder)}, do: tagBoth},
 		{name: "several resources, one not", user: []string{allow("kms:TagResources", this)}, do: tagBoth, want: no},
 		{name: "users of the account", user: []string{allow("ram:ListUsers", "acs:ram:*:$A:user/*")}, do: listUsers},
-		{name: "policies of the account are not those of the service", user: []string{allow("ram:*", "acs:ram:*:$A:*")}, do: getSystem, want: ram.CodeNoPermission},
+		{
+			name: "policies of the account are not those of the service",
+			user: []string{allow("ram:*", "acs:ram:*:$A:*")},
+			do:   getSystem,
+			want: ram.CodeNoPermission,
+		},
 		{name: "policies of the service", user: []string{allow("ram:GetPolicy", "acs:ram:*:system:policy/*")}, do: getSystem},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -287,7 +436,12 @@ func TestDecisions(t *testing.T) {
 			fill := strings.NewReplacer("$S", name, "$D", dir, "$A", s.AccountID, "$U", user).Replace
 			must[*ram.UserResponse](t)(admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: user}))
 			for _, n := range []string{name, name + "2"} {
-				in := &kms.CreateSecretRequest{SecretName: n, VersionID: "v1", SecretData: sensitive.New("x"), Tags: []kms.Tag{{TagKey: "env", TagValue: "prod"}}}
+				in := &kms.CreateSecretRequest{
+					SecretName: n,
+					VersionID:  "v1",
+					SecretData: sensitive.New("x"),
+					Tags:       []kms.Tag{{TagKey: "env", TagValue: "prod"}},
+				}
 				if len(tt.secret) > 0 {
 					in.Policy = fill(document(tt.secret...))
 				}
@@ -299,13 +453,22 @@ func TestDecisions(t *testing.T) {
 			}
 			key := newKey(t, admin, user, documents...)
 			if tt.system != "" {
-				must[*ram.EmptyResponse](t)(admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: user, PolicyName: tt.system, PolicyType: ram.TypeSystem}))
+				must[*ram.EmptyResponse](t)(admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+					UserName:   user,
+					PolicyName: tt.system,
+					PolicyType: ram.TypeSystem,
+				}))
 			}
 			for j, st := range tt.group {
 				g, p := fmt.Sprintf("g%d-%d", i, j), fmt.Sprintf("gp%d-%d", i, j)
 				must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: g}))
-				must[*ram.CreatePolicyResponse](t)(admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: p, PolicyDocument: fill(document(st))}))
-				must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{GroupName: g, PolicyName: p, PolicyType: ram.TypeCustom}))
+				must[*ram.CreatePolicyResponse](t)(
+					admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: p, PolicyDocument: fill(document(st))}))
+				must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{
+					GroupName:  g,
+					PolicyName: p,
+					PolicyType: ram.TypeCustom,
+				}))
 				must[*ram.EmptyResponse](t)(admin.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: user, GroupName: g}))
 			}
 			c, seen := client(t, s, key, tt.plain)
@@ -324,7 +487,10 @@ func TestDecisions(t *testing.T) {
 			if tt.explicit {
 				kind = "ExplicitDeny"
 			}
-			if got["NoPermissionType"] != kind || got["AuthPrincipalType"] != "SubUser" || got["AuthPrincipalDisplayName"] != user || got["AuthPrincipalOwnerId"] != s.AccountID {
+			if got["NoPermissionType"] != kind ||
+				got["AuthPrincipalType"] != "SubUser" ||
+				got["AuthPrincipalDisplayName"] != user ||
+				got["AuthPrincipalOwnerId"] != s.AccountID {
 				t.Errorf("AccessDeniedDetail %v; want %s for %s", got, kind, user)
 			}
 			if want := "ResourceBasedPolicy"; tt.name == "secret policy denies a user" && got["PolicyType"] != want {

@@ -10,24 +10,27 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// A look at a target takes the right on the target; making the secret takes that on the collection of secrets too, and on a
-// secret that is there already.
+// A look at a target takes the right on the target; making the secret takes that on the collection
+// of secrets too, and on a secret that is there already.
 func TestPrepareAccountsRights(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
 	createSecret(t, s, "there")
 	const action = "kms:PrepareTargetAccounts"
 	accounts := allow("kms:RotateAccount", "acs:kms:*:*:target/db/account/app*")
-	onTarget, onSecrets, onSecret := allow(action, "acs:kms:*:*:target/db"), allow(action, "acs:kms:*:*:secret"), allow(action, "acs:kms:*:*:secret/there")
+	onTarget, onSecrets, onSecret := allow(action,
+		"acs:kms:*:*:target/db"), allow(action, "acs:kms:*:*:secret"), allow(action, "acs:kms:*:*:secret/there")
 	for name, tt := range map[string]struct {
 		rights []string
 		target string
 		apply  string // the secret to make
 		code   string
 	}{
-		"look, no account":   {[]string{onTarget}, "db", "", kms.CodeNoPermission},
-		"apply, no account":  {[]string{onTarget, onSecrets}, "db", "new", kms.CodeNoPermission},
-		"look":               {[]string{onTarget, accounts}, "db", "", kms.CodeResourceNotFound}, // allowed: and then there is no such target
+		"look, no account":  {[]string{onTarget}, "db", "", kms.CodeNoPermission},
+		"apply, no account": {[]string{onTarget, onSecrets}, "db", "new", kms.CodeNoPermission},
+		"look": {
+			[]string{onTarget, accounts}, "db", "", kms.CodeResourceNotFound,
+		}, // allowed: and then there is no such target
 		"look elsewhere":     {[]string{onTarget, accounts}, "other", "", kms.CodeNoPermission},
 		"look, secrets only": {[]string{onSecrets}, "db", "", kms.CodeNoPermission},
 		"apply, target only": {[]string{onTarget, accounts}, "db", "new", kms.CodeNoPermission},

@@ -20,7 +20,11 @@ func BenchmarkGetSecretValue(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	_, err := s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "app", VersionID: "v1", SecretData: sensitive.New("x")})
+	_, err := s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "app",
+		VersionID:  "v1",
+		SecretData: sensitive.New("x"),
+	})
 	check(err)
 	_, err = admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: "p", PolicyDocument: readAll("app")})
 	check(err)

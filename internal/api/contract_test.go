@@ -88,9 +88,18 @@ var differences = slices.Concat([]difference{
 	{"GetSecretPolicy", "parameter PolicyName enum", "", "default", anyPolicyName},
 	{"SetSecretPolicy", "parameter PolicyName enum", "", "default", anyPolicyName},
 
-	{"CreateSecret", "ram also kms:SetSecretPolicy", "acs:kms:${region}:${account}:secret/${SecretName}", "", policyWithSecret},
-	{"CreateSecret", "ram also kms:GenerateDataKey", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}", noCustomerKeys},
-	{"PutSecretValue", "ram also kms:GenerateDataKey", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}", noCustomerKeys},
+	{
+		"CreateSecret", "ram also kms:SetSecretPolicy", "acs:kms:${region}:${account}:secret/${SecretName}", "",
+		policyWithSecret,
+	},
+	{
+		"CreateSecret", "ram also kms:GenerateDataKey", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}",
+		noCustomerKeys,
+	},
+	{
+		"PutSecretValue", "ram also kms:GenerateDataKey", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}",
+		noCustomerKeys,
+	},
 	{"GetSecretValue", "ram also kms:Decrypt", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}", noCustomerKeys},
 
 	{"DescribeSecret", "response Creator", "", "string sometimes", newerSchema},
@@ -100,22 +109,31 @@ var differences = slices.Concat([]difference{
 	{everyError, "error Forbidden.KmsServiceNotEnabled", "none", "403", "the service is always enabled here"},
 	{everyError, "error Rejected.PendingDeletion", "none", "409", keyStates},
 	{everyError, "error Rejected.PendingImport", "none", "409", keyStates},
-	{everyError, "error InvalidSecurityToken.Malformed", "none", "400", "a token is opaque: one that is not the key's is MismatchWithAccessKey"},
+	{
+		everyError, "error InvalidSecurityToken.Malformed", "none", "400",
+		"a token is opaque: one that is not the key's is MismatchWithAccessKey",
+	},
 	{everyError, "error NoPermission", "none", "403", stsCodes},
 	{everyError, "error InternalError", "none", "500", stsCodes},
-	{everyError, "error MissingAccessKeyId", "400", "none", "in the text on codes before the operation runs, not in the data"},
+	{
+		everyError, "error MissingAccessKeyId", "400", "none",
+		"in the text on codes before the operation runs, not in the data",
+	},
 	{everyError, "error DryRunOperationError", "400", "none", dryRunOnly},
 	{everyError, "error ValidationError", "400", "none", dryRunOnly},
 	{everyError, "error AccessDeniedError", "403", "none", dryRunOnly},
-}, ownPermissions("CreateSecret", rotatesAccounts...), ownPermissions("RotateSecret", rotatesAccounts...), ownPermissions("RotateSecret", readsValue),
-	ownPermissions("UpdateSecretRotationPolicy", rotatesAccounts...), ownPermissions("UpdateSecretRotationPolicy", readsValue), missing(noKeyOps,
+}, ownPermissions("CreateSecret", rotatesAccounts...), ownPermissions("RotateSecret", rotatesAccounts...),
+	ownPermissions("RotateSecret", readsValue),
+	ownPermissions("UpdateSecretRotationPolicy", rotatesAccounts...),
+	ownPermissions("UpdateSecretRotationPolicy", readsValue), missing(noKeyOps,
 		"CreateKey", "DescribeKey", "ListKeys", "EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion",
 		"UpdateKeyDescription", "CreateAlias", "UpdateAlias", "DeleteAlias", "ListAliases", "ListAliasesByKeyId", "Encrypt",
 		"Decrypt", "ReEncrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "CreateKeyVersion", "ListKeyVersions",
 		"DescribeKeyVersion", "UpdateRotationPolicy",
 	), missing(noRoles, "AssumeRole", "AssumeRoleWithOIDC"))
 
-// rotatesAccounts and readsValue are permissions that operations of the cloud need here beside their own.
+// rotatesAccounts and readsValue are permissions that operations of the cloud need here beside
+// their own.
 var (
 	rotatesAccounts = []operation.Permission{
 		{Action: actionRotateAccount, Resource: "target/${TargetName}/account/${AccountName}"},
@@ -136,7 +154,11 @@ func ourPermission(p operation.Permission) string {
 func ownPermissions(operation string, list ...operation.Permission) []difference {
 	var out []difference
 	for _, p := range list {
-		out = append(out, difference{operation, "ram also " + p.Action, ourPermission(p), "", "a caller who has an account changed, or decides where a value is sent, needs the right on it"})
+		out = append(out,
+			difference{
+				operation, "ram also " + p.Action, ourPermission(p), "",
+				"a caller who has an account changed, or decides where a value is sent, needs the right on it",
+			})
 	}
 	return out
 }
@@ -196,8 +218,8 @@ func readContract(t *testing.T) contract {
 	return c
 }
 
-// TestContract holds the operation table and the code table against the reference. A difference that is not in the list
-// fails, and so does one in the list that is none any more.
+// TestContract holds the operation table and the code table against the reference. A difference
+// that is not in the list fails, and so does one in the list that is none any more.
 func TestContract(t *testing.T) {
 	t.Parallel()
 	c := readContract(t)
@@ -225,9 +247,9 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// TestOwnOperations verifies that each operation in the table of docs/compat.md is declared under the
-// version of KMS, and not in the reference: an official client never meets one under a name that it
-// knows.
+// TestOwnOperations verifies that each operation in the table of docs/compat.md is declared under
+// the version of KMS, and not in the reference: an official client never meets one under a name
+// that it knows.
 func TestOwnOperations(t *testing.T) {
 	t.Parallel()
 	c, own := readContract(t), ownOperations(t)
@@ -272,7 +294,8 @@ func compareOps(c contract, own []string) []difference {
 	return found
 }
 
-// facts are what one side says of an operation: field to value. Comparing two of them is comparing two maps.
+// facts are what one side says of an operation: field to value. Comparing two of them is comparing
+// two maps.
 type facts map[string]string
 
 func compareOp(o *operation.Op, theirs contractOp) []difference {
@@ -292,7 +315,12 @@ func compareOp(o *operation.Op, theirs contractOp) []difference {
 }
 
 func ourFacts(o *operation.Op) facts {
-	f := facts{"version": o.Version, "methods": strings.Join(o.Methods, " "), "ram action": o.Action, "kind": kindOf(o.Mutates)}
+	f := facts{
+		"version":    o.Version,
+		"methods":    strings.Join(o.Methods, " "),
+		"ram action": o.Action,
+		"kind":       kindOf(o.Mutates),
+	}
 	if o.Action != "" {
 		f["ram resource"] = ourResource(o.Resource)
 	}
@@ -363,7 +391,8 @@ var (
 	timeType  = reflect.TypeFor[time.Time]()
 )
 
-// ourResponse flattens a response struct into paths. A member of something that may be absent may be absent.
+// ourResponse flattens a response struct into paths. A member of something that may be absent may
+// be absent.
 func ourResponse(f facts, prefix string, t reflect.Type, always bool) {
 	for _, field := range wire.Fields(t) {
 		path, there := prefix+field.Name, always && !field.OmitEmpty
@@ -433,8 +462,9 @@ func deref(n *int) int {
 	return *n
 }
 
-// compareCodes holds the code table against every error of the reference for the operations that the server has.
-// Messages that are not in the table are held against the reference by the goldens of package rpc.
+// compareCodes holds the code table against every error of the reference for the operations that
+// the server has. Messages that are not in the table are held against the reference by the goldens
+// of package rpc.
 func compareCodes(c contract) []difference {
 	ours := map[string]protocol.Code{}
 	for kind := fault.OK + 1; kind < fault.Kinds; kind++ {
@@ -460,7 +490,8 @@ func compareCodes(c contract) []difference {
 		case !ok:
 			found = append(found, difference{everyError, "error " + code, "none", strconv.Itoa(e.HTTP), ""})
 		case mine.Status != e.HTTP:
-			found = append(found, difference{everyError, "error " + code + " status", strconv.Itoa(mine.Status), strconv.Itoa(e.HTTP), ""})
+			found = append(found,
+				difference{everyError, "error " + code + " status", strconv.Itoa(mine.Status), strconv.Itoa(e.HTTP), ""})
 		case mine.Message != "" && !strings.HasPrefix(mine.Message, e.Message):
 			found = append(found, difference{everyError, "error " + code + " message", mine.Message, e.Message, ""})
 		}
@@ -473,8 +504,9 @@ func compareCodes(c contract) []difference {
 	return found
 }
 
-// TestARNParameters: every operation on one secret takes its ARN, but for the one that makes the name and the two older
-// tag calls, which the reference excepts (secrets.md section 2). So does whatever names the secret with an administrator.
+// TestARNParameters: every operation on one secret takes its ARN, but for the one that makes the
+// name and the two older tag calls, which the reference excepts (secrets.md section 2). So does
+// whatever names the secret with an administrator.
 func TestARNParameters(t *testing.T) {
 	t.Parallel()
 	names := []string{"CreateSecret", "TagResource", "UntagResource"}
@@ -513,8 +545,8 @@ func TestSecretIsAllThatACallIsOn(t *testing.T) {
 	}
 }
 
-// TestNotHere: an operation of the reference is in the table, or known and refused as unsupported, or of the token
-// service and not found.
+// TestNotHere: an operation of the reference is in the table, or known and refused as unsupported,
+// or of the token service and not found.
 func TestNotHere(t *testing.T) {
 	t.Parallel()
 	for _, o := range readContract(t).Operations {
@@ -535,7 +567,8 @@ func TestNotHere(t *testing.T) {
 	}
 }
 
-// TestCompatDocument: docs/compat.md has a row for every difference and for every code, and no other.
+// TestCompatDocument: docs/compat.md has a row for every difference and for every code, and no
+// other.
 func TestCompatDocument(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../docs/compat.md")

@@ -89,8 +89,10 @@ func TestSendIsRecordedBefore(t *testing.T) {
 		return (&net.Dialer{}).DialContext(ctx, network, to)
 	}
 	w.must(t, "CreateSecret", "SecretName", "admin", "SecretData", adminValue, "VersionId", "a1")
-	w.must(t, "RegisterTarget", "TargetName", "t", "Kind", "dialing", "Config", `{"address":"`+address+`"}`, "AdminSecretName", "admin")
-	w.must(t, "CreateSecret", "SecretName", "db", "SecretData", `{"AccountName":"app","AccountPassword":"s3cret-marker"}`, "VersionId", "v1")
+	w.must(t, "RegisterTarget", "TargetName", "t", "Kind", "dialing", "Config", `{"address":"`+address+`"}`,
+		"AdminSecretName", "admin")
+	w.must(t, "CreateSecret", "SecretName", "db", "SecretData", `{"AccountName":"app","AccountPassword":"s3cret-marker"}`,
+		"VersionId", "v1")
 	w.must(t, "ConfigureRotation", "SecretName", "db", "TargetName", "t")
 	w.trail.between = func(r audit.Record) {
 		if r.Operation == "SendCredential" && dialled.Load() != 0 {
@@ -100,7 +102,12 @@ func TestSendIsRecordedBefore(t *testing.T) {
 	w.must(t, "TestTarget", "TargetName", "t", "SecretName", "db")
 	sent := w.trail.last(t, "SendCredential", audit.Call)
 	for name, want := range map[string]string{
-		"during": "TestTarget", "address": address, "target": "t", "kind": "dialing", "admin_secret": "admin", "admin_version": "a1",
+		"during":        "TestTarget",
+		"address":       address,
+		"target":        "t",
+		"kind":          "dialing",
+		"admin_secret":  "admin",
+		"admin_version": "a1",
 	} {
 		if got := sent.Details.Get(name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
@@ -138,7 +145,9 @@ func TestSendIsRecordedBefore(t *testing.T) {
 		t.Errorf("with a full disk: %v, %d connections", err, dialled.Load())
 	}
 	var failed *target.Error
-	if err := system.Verify(t.Context(), target.Credential{}); !errors.As(err, &failed) || failed.Class != target.Unreachable || dialled.Load() != 0 {
+	if err := system.Verify(t.Context(), target.Credential{}); !errors.As(err, &failed) ||
+		failed.Class != target.Unreachable ||
+		dialled.Load() != 0 {
 		t.Errorf("tried again: %v, %d connections", err, dialled.Load())
 	}
 }
@@ -148,7 +157,8 @@ func TestChangesAreTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, dialing())
 	w.must(t, "CreateSecret", "SecretName", "admin", "SecretData", adminValue, "VersionId", "a1")
-	policy := `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account + `:*"]},"Action":["kms:*"],"Resource":["*"]}]}`
+	policy := `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account +
+		`:*"]},"Action":["kms:*"],"Resource":["*"]}]}`
 	document := `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Get*"],"Resource":["*"]}]}`
 	long := `{"Version":"1",` + strings.Repeat(" ", maxTold) + strings.TrimPrefix(document, `{"Version":"1",`)
 	for _, tt := range []struct {
@@ -156,18 +166,33 @@ func TestChangesAreTold(t *testing.T) {
 		params    []string
 		want      map[string]string
 	}{
-		{"RegisterTarget", []string{"TargetName", "t", "Kind", "dialing", "AdminSecretName", "admin", "Config", `{"address":"db:1","token":"marker"}`},
-			map[string]string{"TargetName": "t", "Kind": "dialing", "AdminSecretName": "admin", "addresses": "db:1,https://api.example.test", "Config": ""}},
+		{"RegisterTarget",
+			[]string{
+				"TargetName", "t", "Kind", "dialing", "AdminSecretName", "admin", "Config", `{"address":"db:1","token":"marker"}`,
+			},
+			map[string]string{
+				"TargetName":      "t",
+				"Kind":            "dialing",
+				"AdminSecretName": "admin",
+				"addresses":       "db:1,https://api.example.test",
+				"Config":          "",
+			}},
 		{"UpdateTarget", []string{"TargetName", "t", "Config", `{"address":"db:2","token":"marker"}`},
 			map[string]string{"addresses": "db:2,https://api.example.test", "Config": ""}},
-		{"CreateSecret", []string{"SecretName", "db", "SecretData", `{"AccountName":"app","AccountPassword":"marker"}`, "VersionId", "v1"},
+		{"CreateSecret",
+			[]string{"SecretName", "db", "SecretData", `{"AccountName":"app","AccountPassword":"marker"}`, "VersionId", "v1"},
 			map[string]string{"SecretData": ""}},
-		{"PutSecretValue", []string{"SecretName", "db", "SecretData", `{"AccountName":"app","AccountPassword":"marker-2"}`, "VersionId", "v2"},
+		{"PutSecretValue",
+			[]string{"SecretName", "db", "SecretData", `{"AccountName":"app","AccountPassword":"marker-2"}`, "VersionId", "v2"},
 			map[string]string{"SecretData": ""}},
-		{"ConfigureRotation", []string{"SecretName", "db", "TargetName", "t", "GracePeriod", "2h", "Window", "Mon-Fri 01:00-05:00"},
+		{"ConfigureRotation",
+			[]string{"SecretName", "db", "TargetName", "t", "GracePeriod", "2h", "Window", "Mon-Fri 01:00-05:00"},
 			map[string]string{"TargetName": "t", "GracePeriod": "2h", "Window": "Mon-Fri 01:00-05:00"}},
 		{"SetSecretPolicy", []string{"SecretName", "db", "Policy", policy}, map[string]string{"Policy": policy}},
-		{"CreatePolicy", []string{"PolicyName", "p", "PolicyDocument", document}, map[string]string{"PolicyName": "p", "PolicyDocument": document}},
+		{
+			"CreatePolicy", []string{"PolicyName", "p", "PolicyDocument", document},
+			map[string]string{"PolicyName": "p", "PolicyDocument": document},
+		},
 		{"CreatePolicyVersion", []string{"PolicyName", "p", "PolicyDocument", long, "SetAsDefault", "true"},
 			map[string]string{"PolicyDocument": long[:maxTold], "SetAsDefault": "true"}},
 	} {
@@ -200,7 +225,8 @@ func TestNoSecretIsTold(t *testing.T) {
 	w := newWorld(t)
 	w.must(t, "CreateSecret", "SecretName", "a", "SecretData", "first", "VersionId", "v1")
 	for _, name := range []string{"PutSecretValue", "CreateSecret", "RepairRotation", "PrepareTargetAccounts"} {
-		_, _ = w.call(t, rootPrincipal, name, "SecretName", "a", "VersionId", "v9", "SecretData", "hidden-marker", "RepairAction", "adopt",
+		_, _ = w.call(t, rootPrincipal, name, "SecretName", "a", "VersionId", "v9", "SecretData", "hidden-marker",
+			"RepairAction", "adopt",
 			"TargetName", "t", "AccountName", "x", "CloneAccountName", "y", "AccountPassword", "hidden-marker")
 	}
 	w.trail.mu.Lock()
@@ -229,7 +255,9 @@ func TestValueInExtendedConfigIsNotTold(t *testing.T) {
 	}
 	told := w.trail.last(t, "CreateSecret", audit.Intent).Details
 	digest := slices.ContainsFunc(told, func(d audit.Detail) bool { return d.Name == "ExtendedConfig.sha256" })
-	if !digest || slices.ContainsFunc(told, func(d audit.Detail) bool { return strings.Contains(d.Value, "the-password-of-a") }) {
+	if !digest || slices.ContainsFunc(told, func(d audit.Detail) bool {
+		return strings.Contains(d.Value, "the-password-of-a")
+	}) {
 		t.Errorf("the trail tells %v", told)
 	}
 }
@@ -247,9 +275,11 @@ func TestLongParametersHideNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, dialing())
 	w.must(t, "CreateSecret", "SecretName", "admin", "SecretData", adminValue, "VersionId", "a1")
-	w.must(t, "RegisterTarget", "TargetName", "t", "Kind", "dialing", "AdminSecretName", "admin", "Config", `{"address":"db:1"}`)
+	w.must(t, "RegisterTarget", "TargetName", "t", "Kind", "dialing", "AdminSecretName", "admin",
+		"Config", `{"address":"db:1"}`)
 	params := []string{
-		"AdminSecretName", "other", "Config", `{"address":"db:6666","token":"marker"}`, "Description", strings.Repeat("d", 8192), "TargetName", "t",
+		"AdminSecretName", "other", "Config", `{"address":"db:6666","token":"marker"}`, "Description",
+		strings.Repeat("d", 8192), "TargetName", "t",
 	}
 	var all strings.Builder
 	for i := range 20 {

@@ -11,16 +11,22 @@ import (
 	"github.com/keyturn/keyturn/internal/wire"
 )
 
-// FuzzSecretName takes what callers give for SecretName. An ARN that is accepted is that of the name that comes out, in this
-// region and account, so the resource that policies judge is the secret that is read.
+// FuzzSecretName takes what callers give for SecretName. An ARN that is accepted is that of the
+// name that comes out, in this region and account, so the resource that policies judge is the
+// secret that is read.
 func FuzzSecretName(f *testing.F) {
 	for _, s := range []string{
-		"app/db", "acs:kms:r1:1234567890123456:secret/app/db", "acs:kms:r1:1234567890123456:secret/", "acs:kms:r2:1234567890123456:secret/app",
-		"acs:kms:r1:6543210987654321:secret/app", "acs:kms:r1:1234567890123456:key/app", "acs:kms:r1:1234567890123456:secret/a b", "acs:kms:", "acs:kms::::",
+		"app/db", "acs:kms:r1:1234567890123456:secret/app/db", "acs:kms:r1:1234567890123456:secret/",
+		"acs:kms:r2:1234567890123456:secret/app",
+		"acs:kms:r1:6543210987654321:secret/app", "acs:kms:r1:1234567890123456:key/app",
+		"acs:kms:r1:1234567890123456:secret/a b", "acs:kms:", "acs:kms::::",
 	} {
 		f.Add(s)
 	}
-	c := &Call{Env: &Env{Region: "r1"}, Request: protocol.Request{Principal: policy.Principal{Kind: policy.KindAccount, Account: "1234567890123456"}}}
+	c := &Call{
+		Env:     &Env{Region: "r1"},
+		Request: protocol.Request{Principal: policy.Principal{Kind: policy.KindAccount, Account: "1234567890123456"}},
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		name, err := c.secretName(s)
 		switch {
@@ -40,7 +46,9 @@ func FuzzSecretName(f *testing.F) {
 
 // FuzzMarker reads markers of lists; one that is accepted is the one that a page would have given.
 func FuzzMarker(f *testing.F) {
-	for _, s := range []string{"", marker("robot"), marker("System:AdministratorAccess"), "x", "YWZ0ZXI6cm9ib3Q=", "YWZ0ZXI6\ncm9ib3Q"} {
+	for _, s := range []string{
+		"", marker("robot"), marker("System:AdministratorAccess"), "x", "YWZ0ZXI6cm9ib3Q=", "YWZ0ZXI6\ncm9ib3Q",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -84,7 +84,9 @@ func newWorld(t *testing.T, kinds ...target.Kind) *world {
 	db.Authenticate(records)
 	w := &world{trail: &recorder{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	w.env = &api.Env{
-		DB: db, Keyring: keyring, Region: "local", Now: func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
+		DB: db, Keyring: keyring, Region: "local", Now: func() time.Time {
+			return w.now
+		}, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
 		Kinds: map[string]target.Kind{}, Rotation: server.Defaults().Rotation,
 	}
 	for _, k := range kinds {
@@ -137,7 +139,8 @@ func (w *world) must(t *testing.T, action string, params ...string) any {
 	return out
 }
 
-// TestWhatCannotBeRecorded holds that it does not happen: without an intent there is no change, without a record no value.
+// TestWhatCannotBeRecorded holds that it does not happen: without an intent there is no change,
+// without a record no value.
 func TestWhatCannotBeRecorded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -148,9 +151,15 @@ func TestWhatCannotBeRecorded(t *testing.T) {
 		params []string
 		text   string
 	}{
-		{audit.Intent, "PutSecretValue", []string{"SecretName", "a", "SecretData", "y", "VersionId", "v2"}, "so it was not made"},
+		{
+			audit.Intent, "PutSecretValue", []string{"SecretName", "a", "SecretData", "y", "VersionId", "v2"},
+			"so it was not made",
+		},
 		{audit.Call, "GetSecretValue", []string{"SecretName", "a"}, "so it was not made"},
-		{audit.Outcome, "PutSecretValue", []string{"SecretName", "a", "SecretData", "z", "VersionId", "v3"}, "The change was made"},
+		{
+			audit.Outcome, "PutSecretValue", []string{"SecretName", "a", "SecretData", "z", "VersionId", "v3"},
+			"The change was made",
+		},
 	} {
 		w.trail.refusing(tt.phase)
 		out, err := w.call(t, rootPrincipal, tt.action, tt.params...)
@@ -162,14 +171,15 @@ func TestWhatCannotBeRecorded(t *testing.T) {
 		}
 	}
 	w.trail.refusing("")
-	list := w.must(t, "ListSecretVersionIds", "SecretName", "a", "IncludeDeprecated", "true").(*kms.ListSecretVersionIdsResponse)
+	list := w.must(t, "ListSecretVersionIds", "SecretName", "a",
+		"IncludeDeprecated", "true").(*kms.ListSecretVersionIdsResponse)
 	if list.TotalCount != 2 || list.VersionIDs[0].VersionID != "v3" {
 		t.Errorf("versions = %+v; want v3, whose outcome alone was not recorded, and v1", list.VersionIDs)
 	}
 }
 
-// TestRecords holds the order and the durability of records: intent and outcome of a change are on disk, a read is not
-// waited for.
+// TestRecords holds the order and the durability of records: intent and outcome of a change are on
+// disk, a read is not waited for.
 func TestRecords(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -179,7 +189,9 @@ func TestRecords(t *testing.T) {
 	_, _ = w.call(t, rootPrincipal, "NoSuchThing")
 	var got []string
 	for i, r := range w.trail.records {
-		got = append(got, fmt.Sprint(r.Operation, " ", r.Phase, " ", r.Decision, " ", r.Outcome, " ", r.VersionID, " ", r.VersionStage, " ", w.trail.durable[i]))
+		got = append(got,
+			fmt.Sprint(r.Operation, " ", r.Phase, " ", r.Decision, " ", r.Outcome, " ", r.VersionID, " ", r.VersionStage, " ",
+				w.trail.durable[i]))
 	}
 	want := []string{
 		"CreateSecret intent allow  v1  true", "CreateSecret outcome allow ok v1  true",
@@ -189,7 +201,8 @@ func TestRecords(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("records\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if r := w.trail.records[2]; r.Resource != "acs:kms:local:"+account+":secret/a" || r.Principal != "acs:ram::"+account+":root" {
+	if r := w.trail.records[2]; r.Resource != "acs:kms:local:"+account+":secret/a" ||
+		r.Principal != "acs:ram::"+account+":root" {
 		t.Errorf("resource %q by %q", r.Resource, r.Principal)
 	}
 }
@@ -204,11 +217,15 @@ func TestAuthorisationBeforeExistence(t *testing.T) {
 			continue
 		}
 		for _, name := range []string{"a", "none"} {
-			_, err := w.call(t, bob, op.Name, "SecretName", name, "VersionId", "v1", "SecretData", "x", "VersionStage", "ACSCurrent", "MoveToVersion", "v1",
+			_, err := w.call(t, bob, op.Name, "SecretName", name, "VersionId", "v1", "SecretData", "x", "VersionStage",
+				"ACSCurrent", "MoveToVersion", "v1",
 				"EnableAutomaticRotation", "false", "Policy", policy.DefaultSecretDocument(account), "Tags", "[]", "TagKeys", "[]",
 				"RegionId", "local", "ResourceType", "secret", "ResourceId.1", name, "Tag.1.Key", "k", "TagKey.1", "k",
-				"TargetName", name, "Kind", "memory", "Config", "{}", "RepairAction", "probe", "AccountName", "app", "CloneAccountName", "clone")
-			if op.Name == "PauseRotation" || op.Name == "ResumeRotation" || op.Name == "ProbeRotation" { // of one or of the other
+				"TargetName", name, "Kind", "memory", "Config", "{}", "RepairAction", "probe", "AccountName", "app",
+				"CloneAccountName", "clone")
+			if op.Name == "PauseRotation" ||
+				op.Name == "ResumeRotation" ||
+				op.Name == "ProbeRotation" { // of one or of the other
 				_, err = w.call(t, bob, op.Name, "SecretName", name)
 			}
 			if op.Name == "ListResourceTags" {
@@ -222,8 +239,9 @@ func TestAuthorisationBeforeExistence(t *testing.T) {
 	}
 }
 
-// TestSecretPolicy holds that the policy of a secret is enforced: a Deny binds even the administrator, a named user is
-// granted what it says, and nobody can lock themselves out of changing it.
+// TestSecretPolicy holds that the policy of a secret is enforced: a Deny binds even the
+// administrator, a named user is granted what it says, and nobody can lock themselves out of
+// changing it.
 func TestSecretPolicy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -231,8 +249,10 @@ func TestSecretPolicy(t *testing.T) {
 	w.must(t, "CreateSecret", "SecretName", "a", "SecretData", "x", "VersionId", "v1")
 	document := `{"Version":"1","Statement":[
 		{"Effect":"Allow","Principal":{"RAM":["acs:ram::1234567890123456:*"]},"Action":["kms:*"],"Resource":["*"]},
-		{"Effect":"Allow","Principal":{"RAM":["acs:ram::1234567890123456:user/bob"]},"Action":["kms:GetSecretValue"],"Resource":["*"]},
-		{"Effect":"Deny","Principal":{"RAM":["acs:ram::1234567890123456:root"]},"Action":["kms:DeleteSecret"],"Resource":["*"]}]}`
+		{"Effect":"Allow","Principal":{"RAM":["acs:ram::1234567890123456:user/bob"]},
+			"Action":["kms:GetSecretValue"],"Resource":["*"]},
+		{"Effect":"Deny","Principal":{"RAM":["acs:ram::1234567890123456:root"]},
+			"Action":["kms:DeleteSecret"],"Resource":["*"]}]}`
 	w.must(t, "SetSecretPolicy", "SecretName", "a", "Policy", document)
 	if _, err := w.call(t, bob, "GetSecretValue", "SecretName", "a"); err != nil {
 		t.Errorf("a user whom the policy names: %v", err)
@@ -247,7 +267,8 @@ func TestSecretPolicy(t *testing.T) {
 	}
 	w.must(t, "SetSecretPolicy", "SecretName", "a", "Policy", policy.DefaultSecretDocument(account))
 	w.must(t, "DeleteSecret", "SecretName", "a")
-	if _, err := w.call(t, rootPrincipal, "CreateSecret", "SecretName", "b", "SecretData", "x", "VersionId", "v1", "Policy", `{"Version":"2"}`); fault.KindOf(err) != fault.Invalid {
+	if _, err := w.call(t, rootPrincipal, "CreateSecret", "SecretName", "b", "SecretData", "x", "VersionId", "v1",
+		"Policy", `{"Version":"2"}`); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a policy that does not parse: %v", err)
 	}
 }
@@ -261,7 +282,8 @@ func TestDryRun(t *testing.T) {
 		name, code string
 		status     int
 	}{
-		{rootPrincipal, "a", "DryRunOperationError", 400}, {rootPrincipal, "none", "ValidationError", 400}, {bob, "a", "AccessDeniedError", 403},
+		{rootPrincipal, "a", "DryRunOperationError", 400}, {rootPrincipal, "none", "ValidationError", 400},
+		{bob, "a", "AccessDeniedError", 403},
 	} {
 		out, err := w.call(t, tt.p, "GetSecretValue", "SecretName", tt.name, "DryRun", "true")
 		if c := protocol.CodeFor(err); c.Code != tt.code || c.Status != tt.status || out != nil {
@@ -291,7 +313,8 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-// TestConcurrentFirstSecrets has many callers make the account's first secrets at once: one default key results.
+// TestConcurrentFirstSecrets has many callers make the account's first secrets at once: one default
+// key results.
 func TestConcurrentFirstSecrets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -299,9 +322,12 @@ func TestConcurrentFirstSecrets(t *testing.T) {
 	errs := make([]error, 16)
 	for i := range errs {
 		wg.Go(func() {
-			_, errs[i] = w.gate.Call(t.Context(), protocol.Named("CreateSecret"), protocol.Request{ID: "r", Principal: rootPrincipal, Params: sign.Params{
-				{Name: "SecretName", Value: fmt.Sprint("s", i)}, {Name: "SecretData", Value: "x"}, {Name: "VersionId", Value: "v1"},
-			}})
+			_, errs[i] = w.gate.Call(t.Context(), protocol.Named("CreateSecret"), protocol.Request{ID: "r",
+				Principal: rootPrincipal,
+				Params: sign.Params{
+					{Name: "SecretName", Value: fmt.Sprint("s", i)}, {Name: "SecretData", Value: "x"},
+					{Name: "VersionId", Value: "v1"},
+				}})
 		})
 	}
 	wg.Wait()
@@ -328,7 +354,8 @@ func TestPagesOfTags(t *testing.T) {
 	}
 	seen, token, pages := map[string]bool{}, "", 0
 	for {
-		out := w.must(t, "ListTagResources", "RegionId", "local", "ResourceType", "secret", "NextToken", token).(*kms.ListTagResourcesResponse)
+		out := w.must(t, "ListTagResources", "RegionId", "local", "ResourceType", "secret",
+			"NextToken", token).(*kms.ListTagResourcesResponse)
 		for _, r := range out.TagResources {
 			if row := r.ResourceID + " " + r.TagKey; seen[row] {
 				t.Fatalf("%s came twice", row)
@@ -344,7 +371,8 @@ func TestPagesOfTags(t *testing.T) {
 	if len(seen) != 450 || pages != 3 {
 		t.Errorf("%d rows in %d pages, want 450 in 3", len(seen), pages)
 	}
-	if _, err := w.call(t, rootPrincipal, "ListTagResources", "RegionId", "local", "ResourceType", "secret", "NextToken", "?"); fault.KindOf(err) != fault.Invalid {
+	if _, err := w.call(t, rootPrincipal, "ListTagResources", "RegionId", "local", "ResourceType", "secret",
+		"NextToken", "?"); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a token that is none: %v", err)
 	}
 }
@@ -353,7 +381,8 @@ func TestFilters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, s := range [][3]string{{"app/a", "first", "prod"}, {"app/b", "second", "test"}, {"web/a", "first", "prod"}} {
-		w.must(t, "CreateSecret", "SecretName", s[0], "SecretData", "x", "VersionId", "v1", "Description", s[1], "Tags", `[{"TagKey":"env","TagValue":"`+s[2]+`"}]`)
+		w.must(t, "CreateSecret", "SecretName", s[0], "SecretData", "x", "VersionId", "v1", "Description", s[1],
+			"Tags", `[{"TagKey":"env","TagValue":"`+s[2]+`"}]`)
 	}
 	for filters, want := range map[string]string{
 		``: "app/a app/b web/a", `[]`: "app/a app/b web/a",
@@ -373,12 +402,16 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%s: %q of %d, want %q", filters, got, out.TotalCount, want)
 		}
 	}
-	for _, bad := range []string{`[{"Key":"Colour","Values":["x"]}]`, `{"Key":"SecretName"}`, `[{"Key":"SecretName","Values":["1","2","3","4","5","6","7","8","9","10","11"]}]`} {
+	for _, bad := range []string{
+		`[{"Key":"Colour","Values":["x"]}]`, `{"Key":"SecretName"}`,
+		`[{"Key":"SecretName","Values":["1","2","3","4","5","6","7","8","9","10","11"]}]`,
+	} {
 		if _, err := w.call(t, rootPrincipal, "ListSecrets", "Filters", bad); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%s: %v, want Invalid", bad, err)
 		}
 	}
-	second := w.must(t, "ListSecrets", "Filters", `[{"Key":"TagValue","Values":["prod"]}]`, "PageSize", "1", "PageNumber", "2").(*kms.ListSecretsResponse)
+	second := w.must(t, "ListSecrets", "Filters", `[{"Key":"TagValue","Values":["prod"]}]`, "PageSize", "1",
+		"PageNumber", "2").(*kms.ListSecretsResponse)
 	if second.TotalCount != 2 || len(second.SecretList) != 1 || second.SecretList[0].SecretName != "web/a" {
 		t.Errorf("second page: %+v", second)
 	}

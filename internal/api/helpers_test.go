@@ -17,7 +17,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// ramParameters is the parameters of each operation of the user service, as the reference lists them.
+// ramParameters is the parameters of each operation of the user service, as the reference lists
+// them.
 //
 //go:embed testdata/parameters-ram.json
 var ramParameters string

@@ -11,8 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// TestKeyUses holds that uses are written together, that an older one never replaces a newer one, and that nothing is
-// written of a key that is gone.
+// TestKeyUses holds that uses are written together, that an older one never replaces a newer one,
+// and that nothing is written of a key that is gone.
 func TestKeyUses(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

@@ -16,13 +16,16 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestScheduleKeepsLeastInterval verifies that no setting lets a schedule rotate a secret sooner than the least interval after the rotation
-// before: not a cron expression, not settings that are made again and again, not settings that were removed meanwhile.
+// TestScheduleKeepsLeastInterval verifies that no setting lets a schedule rotate a secret sooner
+// than the least interval after the rotation before: not a cron expression, not settings that are
+// made again and again, not settings that were removed meanwhile.
 func TestScheduleKeepsLeastInterval(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
 	gen := []string{"SecretName", "gen", "TargetName", "pg", "EnableAutomaticRotation", "true"}
-	for _, expression := range []string{"@every 1s", "@every 1ns", "@every 24h", "* * * * *", "0 */5 * * *", "@hourly", "59 23 * * 1", "0 0 31 2 *"} {
+	for _, expression := range []string{
+		"@every 1s", "@every 1ns", "@every 24h", "* * * * *", "0 */5 * * *", "@hourly", "59 23 * * 1", "0 0 31 2 *",
+	} {
 		ok := expression == "59 23 * * 1"
 		for _, window := range []string{"", "02:00-04:00", "Sat,Sun"} {
 			_, err := w.call(t, rootPrincipal, "ConfigureRotation", append(gen, "Cron", expression, "Window", window)...)
@@ -34,7 +37,14 @@ func TestScheduleKeepsLeastInterval(t *testing.T) {
 	last := w.now
 	w.put(t, "gen", func(s *secret.Secret, r *rotation.Record) {
 		s.Rotation.Last = last
-		*r = rotation.Record{Account: account, Secret: "gen", State: rotation.Done, Mode: rotation.Rotate, StartedAt: last, PromotedAt: last}
+		*r = rotation.Record{
+			Account:    account,
+			Secret:     "gen",
+			State:      rotation.Done,
+			Mode:       rotation.Rotate,
+			StartedAt:  last,
+			PromotedAt: last,
+		}
 	})
 	check := func(what string) {
 		t.Helper()
@@ -51,7 +61,8 @@ func TestScheduleKeepsLeastInterval(t *testing.T) {
 		check("Cron")
 		w.must(t, "ConfigureRotation", append(gen, "RotationInterval", "6h")...)
 		check("RotationInterval")
-		w.must(t, "UpdateSecretRotationPolicy", "SecretName", "gen", "EnableAutomaticRotation", "true", "RotationInterval", "6h")
+		w.must(t, "UpdateSecretRotationPolicy", "SecretName", "gen", "EnableAutomaticRotation", "true",
+			"RotationInterval", "6h")
 		check("UpdateSecretRotationPolicy")
 		w.must(t, "RemoveRotation", "SecretName", "gen")
 		w.must(t, "ConfigureRotation", append(gen, "Cron", soon)...)
@@ -65,8 +76,9 @@ func (w *world) stored(t *testing.T, name string) (s secret.Secret) {
 	return s
 }
 
-// TestRequestsAreBounded verifies that the right to ask for rotations is none to ask without end: eight at once and then one in ten minutes,
-// for RotateSecret and RehearseRotation together, over the removal of the settings too. EmergencyRotation has an allowance of its own.
+// TestRequestsAreBounded verifies that the right to ask for rotations is none to ask without end:
+// eight at once and then one in ten minutes, for RotateSecret and RehearseRotation together, over
+// the removal of the settings too. EmergencyRotation has an allowance of its own.
 func TestRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -107,8 +119,8 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 }
 
-// TestEngineKeepsLeastInterval verifies that the engine itself begins no scheduled rotation too soon, whatever was planned: here the
-// setting has grown since.
+// TestEngineKeepsLeastInterval verifies that the engine itself begins no scheduled rotation too
+// soon, whatever was planned: here the setting has grown since.
 func TestEngineKeepsLeastInterval(t *testing.T) {
 	t.Parallel()
 	dir, name, start := t.TempDir(), "acs/ram/user/app", time.Now()
@@ -121,7 +133,8 @@ func TestEngineKeepsLeastInterval(t *testing.T) {
 	}
 	row := func(s *keyturntest.Server) kms.ListedRotation {
 		t.Helper()
-		return must[*kms.ListRotationsResponse](t)(s.Client.ListRotations(t.Context(), &kms.ListRotationsRequest{MaxResults: 10})).Rotations[0]
+		return must[*kms.ListRotationsResponse](t)(
+			s.Client.ListRotations(t.Context(), &kms.ListRotationsRequest{MaxResults: 10})).Rotations[0]
 	}
 	until := func(what string, s *keyturntest.Server, ok func(kms.ListedRotation) bool) kms.ListedRotation {
 		t.Helper()
@@ -138,11 +151,18 @@ func TestEngineKeepsLeastInterval(t *testing.T) {
 	ctx, s := t.Context(), serve(time.Hour, 0)
 	key := newUser(t, ram.New(s.Client), "app")
 	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: kms.Auto, SecretType: kms.TypeRAMCredentials, VersionID: "v1", EnableAutomaticRotation: true, RotationInterval: "1h",
-		ExtendedConfig: `{"SecretSubType":"RamUserAccessKey","UserName":"app"}`,
-		SecretData:     sensitive.New(`{"AccessKeys":[{"AccessKeyId":"` + key.AccessKeyID + `","AccessKeySecret":"` + key.AccessKeySecret.Reveal() + `"}]}`),
+		SecretName:              kms.Auto,
+		SecretType:              kms.TypeRAMCredentials,
+		VersionID:               "v1",
+		EnableAutomaticRotation: true,
+		RotationInterval:        "1h",
+		ExtendedConfig:          `{"SecretSubType":"RamUserAccessKey","UserName":"app"}`,
+		SecretData: sensitive.New(
+			`{"AccessKeys":[{"AccessKeyId":"` + key.AccessKeyID + `","AccessKeySecret":"` + key.AccessKeySecret.Reveal() +
+				`"}]}`),
 	}))
-	must[*kms.RotateSecretResponse](t)(s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: name, VersionID: "v2"}))
+	must[*kms.RotateSecretResponse](t)(
+		s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: name, VersionID: "v2"}))
 	until("the rotation that was asked for", s, func(r kms.ListedRotation) bool { return !r.PromoteTime.IsZero() })
 	must[*kms.SecretNameResponse](t)(s.Client.EndRotationGrace(ctx, &kms.SecretNameRequest{SecretName: name}))
 	first := until("its end", s, func(r kms.ListedRotation) bool { return r.State == "done" })
@@ -161,5 +181,7 @@ func TestEngineKeepsLeastInterval(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = serve(24*time.Hour, 25*time.Hour)
-	until("a day later", s, func(r kms.ListedRotation) bool { return r.RotationID != first.RotationID && !r.PromoteTime.IsZero() })
+	until("a day later", s, func(r kms.ListedRotation) bool {
+		return r.RotationID != first.RotationID && !r.PromoteTime.IsZero()
+	})
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// memory is a target in this process: accounts and the passwords that they have. It is for what the API does around a target;
-// what a target must do itself is tested with real ones.
+// memory is a target in this process: accounts and the passwords that they have. It is for what the
+// API does around a target; what a target must do itself is tested with real ones.
 type memory struct {
 	mu        sync.Mutex
 	passwords map[string]sensitive.Value // guarded by mu
@@ -28,7 +28,8 @@ func newMemory(accounts ...string) *memory {
 	return m
 }
 
-// kinds are those that a server with this target has: memory, which needs an administrator, and open, which needs none.
+// kinds are those that a server with this target has: memory, which needs an administrator, and
+// open, which needs none.
 func (m *memory) kinds() []target.Kind {
 	k := target.Kind{
 		Name: "memory", NeedsAdmin: true, Strategies: []target.Strategy{target.Single, target.Double},
@@ -54,7 +55,9 @@ func (m *memory) kinds() []target.Kind {
 	free := k
 	free.Name, free.NeedsAdmin, free.Strategies = "open", false, []target.Strategy{target.Overlap}
 	broken := k
-	broken.Name, broken.Open = "broken", func(target.Settings) (target.Target, error) { return nil, errors.New("no driver for it") }
+	broken.Name, broken.Open = "broken", func(target.Settings) (target.Target, error) {
+		return nil, errors.New("no driver for it")
+	}
 	return []target.Kind{k, free, broken}
 }
 

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestNoteQueueShares verifies that a full queue keeps the notes of a key with few, admits notes of other keys, and
-// gives each key its part of a batch.
+// TestNoteQueueShares verifies that a full queue keeps the notes of a key with few, admits notes of
+// other keys, and gives each key its part of a batch.
 func TestNoteQueueShares(t *testing.T) {
 	t.Parallel()
 	q := newNoteQueue[string](100)

@@ -43,7 +43,8 @@ func permissionCall(t *testing.T, declared bool) (*Gate, *lastRecord, *Call, []r
 	principal := policy.Principal{Kind: policy.KindRAMUser, Account: "1234567890123456", Name: "bob", ID: "1"}
 	c := &Call{Env: env, Request: protocol.Request{Principal: principal}, At: env.Now(), op: e, table: []*endpoint{e}}
 	c.Snapshot = store.Snapshot(t.Context(), db)
-	allowFly, err := policy.ParseIdentity(`{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:Fly","Resource":"*"}]}`)
+	allowFly, err := policy.ParseIdentity(
+		`{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:Fly","Resource":"*"}]}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,8 +52,9 @@ func permissionCall(t *testing.T, declared bool) (*Gate, *lastRecord, *Call, []r
 	return NewGate(env, log), log, c, []resource{{arn: "*"}, c.targetResource("balloon").needing("kms:LeaveTheGround")}
 }
 
-// TestPermissionOfItsOwn verifies that a resource may need another action than the operation's: a caller with the operation's
-// action alone is refused, and both the refusal and its audit record name the action that he lacks.
+// TestPermissionOfItsOwn verifies that a resource may need another action than the operation's: a
+// caller with the operation's action alone is refused, and both the refusal and its audit record
+// name the action that he lacks.
 func TestPermissionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	g, log, c, resources := permissionCall(t, true)
@@ -64,7 +66,9 @@ func TestPermissionOfItsOwn(t *testing.T) {
 	if err := g.refuse(t.Context(), c, decisionOf(err), err); !errors.As(err, &d) {
 		t.Fatal(err)
 	}
-	if log.Operation != "Fly" && log.Operation != "-" || log.Action != "kms:LeaveTheGround" || !strings.HasSuffix(log.Resource, ":target/balloon") {
+	if log.Operation != "Fly" && log.Operation != "-" ||
+		log.Action != "kms:LeaveTheGround" ||
+		!strings.HasSuffix(log.Resource, ":target/balloon") {
 		t.Errorf("recorded: operation %q, action %q, resource %q", log.Operation, log.Action, log.Resource)
 	}
 	if err := g.authorise(c, resources[:1]); err != nil {
@@ -72,7 +76,8 @@ func TestPermissionOfItsOwn(t *testing.T) {
 	}
 }
 
-// TestUndeclaredPermission verifies that an action which the operation does not declare refuses the call.
+// TestUndeclaredPermission verifies that an action which the operation does not declare refuses the
+// call.
 func TestUndeclaredPermission(t *testing.T) {
 	t.Parallel()
 	g, _, c, resources := permissionCall(t, false)
@@ -81,7 +86,8 @@ func TestUndeclaredPermission(t *testing.T) {
 	}
 }
 
-// TestSimulationKnowsPermissions verifies that the simulation takes an action which is no operation's own.
+// TestSimulationKnowsPermissions verifies that the simulation takes an action which is no
+// operation's own.
 func TestSimulationKnowsPermissions(t *testing.T) {
 	t.Parallel()
 	_, _, c, _ := permissionCall(t, true)
@@ -92,7 +98,9 @@ func TestSimulationKnowsPermissions(t *testing.T) {
 	if _, err := c.simulatedResource(p, &ram.SimulatePolicyRequest{}); err == nil {
 		t.Error("no resource was named, and none missed")
 	}
-	if r, err := c.simulatedResource(p, &ram.SimulatePolicyRequest{Resource: "acs:kms:local:1234567890123456:target/x"}); err != nil || r.secret != "" {
+	if r, err := c.simulatedResource(p,
+		&ram.SimulatePolicyRequest{Resource: "acs:kms:local:1234567890123456:target/x"}); err != nil ||
+		r.secret != "" {
 		t.Errorf("simulatedResource = %v, %v", r, err)
 	}
 	if _, err := c.simulatedPermission("kms:Land"); err == nil {
@@ -100,8 +108,8 @@ func TestSimulationKnowsPermissions(t *testing.T) {
 	}
 }
 
-// TestRotationFindsItsAccounts verifies that an operation which rotates and does not have its accounts
-// judged is refused, whoever calls.
+// TestRotationFindsItsAccounts verifies that an operation which rotates and does not have its
+// accounts judged is refused, whoever calls.
 func TestRotationFindsItsAccounts(t *testing.T) {
 	t.Parallel()
 	c := &Call{Env: &Env{Region: "local"}}

@@ -23,7 +23,11 @@ import (
 
 func createSecret(t *testing.T, s *keyturntest.Server, name string) {
 	t.Helper()
-	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New("x")}))
+	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: name,
+		VersionID:  "v1",
+		SecretData: sensitive.New("x"),
+	}))
 }
 
 func wantCode(t *testing.T, what string, err error, code string) {
@@ -47,7 +51,8 @@ func TestAccessKeyLife(t *testing.T) {
 	c, _ := client(t, s, first, false)
 	wantCode(t, "first key", get(ctx, c, "app"), "")
 
-	second := must[*ram.CreateAccessKeyResponse](t)(admin.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "alice"})).AccessKey
+	second := must[*ram.CreateAccessKeyResponse](t)(
+		admin.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "alice"})).AccessKey
 	_, err := admin.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "alice"})
 	wantCode(t, "third key", err, ram.CodeKeyLimit)
 	d, _ := client(t, s, second, false)
@@ -55,38 +60,54 @@ func TestAccessKeyLife(t *testing.T) {
 
 	status := func(id, status string) {
 		t.Helper()
-		must[*ram.EmptyResponse](t)(admin.UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{UserName: "alice", UserAccessKeyID: id, Status: status}))
+		must[*ram.EmptyResponse](t)(admin.UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{
+			UserName:        "alice",
+			UserAccessKeyID: id,
+			Status:          status,
+		}))
 	}
 	status(first.AccessKeyID, ram.KeyInactive)
 	wantCode(t, "disabled key", get(ctx, c, "app"), kms.CodeAccessKeyDisabled)
 	wantCode(t, "the other key", get(ctx, d, "app"), "")
-	keys := must[*ram.ListAccessKeysResponse](t)(admin.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{UserName: "alice"})).AccessKeys
+	keys := must[*ram.ListAccessKeysResponse](t)(
+		admin.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{UserName: "alice"})).AccessKeys
 	if len(keys) != 2 || keys[0].Status != ram.KeyInactive || keys[1].Status != ram.KeyActive {
 		t.Errorf("keys %+v", keys)
 	}
 	status(first.AccessKeyID, ram.KeyActive)
 	wantCode(t, "enabled again", get(ctx, c, "app"), "")
-	must[*ram.EmptyResponse](t)(admin.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: first.AccessKeyID}))
+	must[*ram.EmptyResponse](t)(
+		admin.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: first.AccessKeyID}))
 	wantCode(t, "deleted key", get(ctx, c, "app"), kms.CodeAccessKeyNotFound)
 	_, err = admin.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: first.AccessKeyID})
 	wantCode(t, "deleted twice", err, ram.CodeKeyNotExist)
-	_, err = admin.UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{UserName: "alice", UserAccessKeyID: s.Credentials.AccessKeyID, Status: ram.KeyInactive})
+	_, err = admin.UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{
+		UserName:        "alice",
+		UserAccessKeyID: s.Credentials.AccessKeyID,
+		Status:          ram.KeyInactive,
+	})
 	wantCode(t, "the administrator's key as alice's", err, ram.CodeKeyNotExist)
 
 	// A user with anything left is not deleted; without, he is, and with him the last way in.
 	_, err = admin.DeleteUser(ctx, &ram.DeleteUserRequest{UserName: "alice"})
 	wantCode(t, "delete with a key", err, ram.CodeDeleteUserKey)
-	must[*ram.EmptyResponse](t)(admin.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: second.AccessKeyID}))
+	must[*ram.EmptyResponse](t)(
+		admin.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: second.AccessKeyID}))
 	_, err = admin.DeleteUser(ctx, &ram.DeleteUserRequest{UserName: "alice"})
 	wantCode(t, "delete with a policy", err, ram.CodeDeleteUserPolicy)
-	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{UserName: "alice", PolicyName: "alice-0", PolicyType: ram.TypeCustom}))
+	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{
+		UserName:   "alice",
+		PolicyName: "alice-0",
+		PolicyType: ram.TypeCustom,
+	}))
 	must[*ram.EmptyResponse](t)(admin.DeleteUser(ctx, &ram.DeleteUserRequest{UserName: "alice"}))
 	wantCode(t, "key of a deleted user", get(ctx, d, "app"), kms.CodeAccessKeyNotFound)
 	_, err = admin.GetUser(ctx, &ram.GetUserRequest{UserName: "alice"})
 	wantCode(t, "deleted user", err, ram.CodeUserNotExist)
 }
 
-// TestPolicyChangeCounts holds that a policy's change counts from the next call on, whichever way it came about.
+// TestPolicyChangeCounts holds that a policy's change counts from the next call on, whichever way
+// it came about.
 func TestPolicyChangeCounts(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -95,23 +116,40 @@ func TestPolicyChangeCounts(t *testing.T) {
 	c, _ := client(t, s, newUser(t, admin, "alice", readAll("other")), false)
 	version := func(doc string, makeDefault bool) string {
 		t.Helper()
-		return must[*ram.PolicyVersionResponse](t)(admin.CreatePolicyVersion(ctx, &ram.CreatePolicyVersionRequest{PolicyName: "alice-0", PolicyDocument: doc, SetAsDefault: makeDefault})).PolicyVersion.VersionID
+		return must[*ram.PolicyVersionResponse](t)(admin.CreatePolicyVersion(ctx, &ram.CreatePolicyVersionRequest{
+			PolicyName:     "alice-0",
+			PolicyDocument: doc,
+			SetAsDefault:   makeDefault,
+		})).PolicyVersion.VersionID
 	}
 	wantCode(t, "v1 allows another secret", get(ctx, c, "app"), kms.CodeNoPermission)
 	v2 := version(readAll("app"), false)
 	wantCode(t, "v2 is not the default", get(ctx, c, "app"), kms.CodeNoPermission)
-	must[*ram.EmptyResponse](t)(admin.SetDefaultPolicyVersion(ctx, &ram.PolicyVersionRequest{PolicyName: "alice-0", VersionID: v2}))
+	must[*ram.EmptyResponse](t)(
+		admin.SetDefaultPolicyVersion(ctx, &ram.PolicyVersionRequest{PolicyName: "alice-0", VersionID: v2}))
 	wantCode(t, "v2 counts", get(ctx, c, "app"), "")
 	version(readAll("other"), true)
 	wantCode(t, "v3 counts", get(ctx, c, "app"), kms.CodeNoPermission)
 
-	must[*ram.EmptyResponse](t)(admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: "alice", PolicyName: "AliyunKMSSecretUserAccess", PolicyType: ram.TypeSystem}))
+	must[*ram.EmptyResponse](t)(admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+		UserName:   "alice",
+		PolicyName: "AliyunKMSSecretUserAccess",
+		PolicyType: ram.TypeSystem,
+	}))
 	wantCode(t, "attached", get(ctx, c, "app"), "")
-	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{UserName: "alice", PolicyName: "AliyunKMSSecretUserAccess", PolicyType: ram.TypeSystem}))
+	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{
+		UserName:   "alice",
+		PolicyName: "AliyunKMSSecretUserAccess",
+		PolicyType: ram.TypeSystem,
+	}))
 	wantCode(t, "detached", get(ctx, c, "app"), kms.CodeNoPermission)
 
 	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
-	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{GroupName: "team", PolicyName: "AdministratorAccess", PolicyType: ram.TypeSystem}))
+	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{
+		GroupName:  "team",
+		PolicyName: "AdministratorAccess",
+		PolicyType: ram.TypeSystem,
+	}))
 	wantCode(t, "not in the group", get(ctx, c, "app"), kms.CodeNoPermission)
 	must[*ram.EmptyResponse](t)(admin.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: "alice", GroupName: "team"}))
 	wantCode(t, "in the group", get(ctx, c, "app"), "")
@@ -121,11 +159,13 @@ func TestPolicyChangeCounts(t *testing.T) {
 	wantCode(t, "group with a user", err, "DeleteConflict.Group.User")
 	_, err = admin.DeleteUser(ctx, &ram.DeleteUserRequest{UserName: "alice"})
 	wantCode(t, "user with a key and a group", err, ram.CodeDeleteUserKey)
-	must[*ram.EmptyResponse](t)(admin.RemoveUserFromGroup(ctx, &ram.MembershipRequest{UserName: "alice", GroupName: "crew"}))
+	must[*ram.EmptyResponse](t)(
+		admin.RemoveUserFromGroup(ctx, &ram.MembershipRequest{UserName: "alice", GroupName: "crew"}))
 	wantCode(t, "out of the group", get(ctx, c, "app"), kms.CodeNoPermission)
 }
 
-// TestRenamedUser holds that keys and policies follow a user to his new name, and that the old name is free and powerless.
+// TestRenamedUser holds that keys and policies follow a user to his new name, and that the old name
+// is free and powerless.
 func TestRenamedUser(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -137,7 +177,12 @@ func TestRenamedUser(t *testing.T) {
 	who := must[*kms.GetCallerIdentityResponse](t)(c.GetCallerIdentity(ctx, &kms.GetCallerIdentityRequest{}))
 	bob := must[*ram.UserResponse](t)(admin.GetUser(ctx, &ram.GetUserRequest{UserName: "bob"})).User
 	want := kms.GetCallerIdentityResponse{
-		AccountID: s.AccountID, ARN: "acs:ram::" + s.AccountID + ":user/bob", IdentityType: "RAMUser", PrincipalID: bob.UserID, UserID: bob.UserID, RequestID: who.RequestID,
+		AccountID:    s.AccountID,
+		ARN:          "acs:ram::" + s.AccountID + ":user/bob",
+		IdentityType: "RAMUser",
+		PrincipalID:  bob.UserID,
+		UserID:       bob.UserID,
+		RequestID:    who.RequestID,
 	}
 	if diff := cmp.Diff(want, *who); diff != "" || len(bob.UserID) != 18 {
 		t.Errorf("GetCallerIdentity, user ID %s (-want +got):\n%s", bob.UserID, diff)
@@ -149,7 +194,8 @@ func TestRenamedUser(t *testing.T) {
 	wantCode(t, "a name that is taken", err, ram.CodeUserExists)
 }
 
-// TestNamesCannotBeProbed holds that a caller without rights is told the same of what exists and of what does not.
+// TestNamesCannotBeProbed holds that a caller without rights is told the same of what exists and of
+// what does not.
 func TestNamesCannotBeProbed(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -176,7 +222,11 @@ func TestNamesCannotBeProbed(t *testing.T) {
 			return err
 		},
 		"SimulatePolicy": func(n string) error {
-			_, err := users.SimulatePolicy(ctx, &ram.SimulatePolicyRequest{UserName: "nobody", Operation: "GetSecretValue", SecretName: n})
+			_, err := users.SimulatePolicy(ctx, &ram.SimulatePolicyRequest{
+				UserName:   "nobody",
+				Operation:  "GetSecretValue",
+				SecretName: n,
+			})
 			return err
 		},
 	} {
@@ -192,16 +242,26 @@ func TestSimulatePolicy(t *testing.T) {
 	ctx, admin := t.Context(), ram.New(s.Client)
 	must[*ram.UserResponse](t)(admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: "alice"}))
 	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: "app/db", VersionID: "v1", SecretData: sensitive.New("x"), Tags: []kms.Tag{{TagKey: "env", TagValue: "prod"}},
-		Policy: document(`{"Sid":"granted","Effect":"Allow","Principal":{"RAM":"acs:ram::` + s.AccountID + `:user/alice"},"Action":"kms:DescribeSecret","Resource":"*"}`),
+		SecretName: "app/db",
+		VersionID:  "v1",
+		SecretData: sensitive.New("x"),
+		Tags:       []kms.Tag{{TagKey: "env", TagValue: "prod"}},
+		Policy: document(
+			`{"Sid":"granted","Effect":"Allow","Principal":{"RAM":"acs:ram::` + s.AccountID +
+				`:user/alice"},"Action":"kms:DescribeSecret","Resource":"*"}`),
 	}))
 	newKey(t, admin, "alice", document(
 		allow("kms:GetSecretValue", "acs:kms:*:*:secret/app/*", `{"IpAddress":{"acs:SourceIp":"10.0.0.0/8"}}`),
-		`{"Sid":"by tag","Effect":"Deny","Action":"kms:PutSecretValue","Resource":"*","Condition":{"StringEquals":{"kms:tag/env":"prod"}}}`,
+		`{"Sid":"by tag","Effect":"Deny","Action":"kms:PutSecretValue","Resource":"*",`+
+			`"Condition":{"StringEquals":{"kms:tag/env":"prod"}}}`,
 	))
 	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
 	must[*ram.EmptyResponse](t)(admin.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: "alice", GroupName: "team"}))
-	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{GroupName: "team", PolicyName: "AliyunKMSSecretAdminAccess", PolicyType: ram.TypeSystem}))
+	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{
+		GroupName:  "team",
+		PolicyName: "AliyunKMSSecretAdminAccess",
+		PolicyType: ram.TypeSystem,
+	}))
 	must[*ram.UserResponse](t)(admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: "nobody"}))
 	container := "acs:kms:local:" + s.AccountID + ":secret"
 	for _, tt := range []struct {
@@ -209,20 +269,81 @@ func TestSimulatePolicy(t *testing.T) {
 		in   ram.SimulatePolicyRequest
 		want ram.SimulatePolicyResponse
 	}{
-		{"own policy", ram.SimulatePolicyRequest{UserName: "alice", Operation: "GetSecretValue", SecretName: "app/db", ContextSourceIP: "10.1.2.3"},
-			ram.SimulatePolicyResponse{Allowed: true, Decision: "Allow", PolicyName: "alice-0", PolicyType: "Custom", Action: "kms:GetSecretValue", Resource: container + "/app/db"}},
-		{"through the group", ram.SimulatePolicyRequest{UserName: "alice", Operation: "kms:getsecretvalue", Resource: container + "/app/db", ContextSourceIP: "11.1.2.3"},
-			ram.SimulatePolicyResponse{Allowed: true, Decision: "Allow", PolicyName: "AliyunKMSSecretAdminAccess", PolicyType: "System", GroupName: "team", Action: "kms:GetSecretValue", Resource: container + "/app/db"}},
+		{"own policy", ram.SimulatePolicyRequest{
+			UserName:        "alice",
+			Operation:       "GetSecretValue",
+			SecretName:      "app/db",
+			ContextSourceIP: "10.1.2.3",
+		},
+			ram.SimulatePolicyResponse{
+				Allowed:    true,
+				Decision:   "Allow",
+				PolicyName: "alice-0",
+				PolicyType: "Custom",
+				Action:     "kms:GetSecretValue",
+				Resource:   container + "/app/db",
+			}},
+		{"through the group", ram.SimulatePolicyRequest{
+			UserName:        "alice",
+			Operation:       "kms:getsecretvalue",
+			Resource:        container + "/app/db",
+			ContextSourceIP: "11.1.2.3",
+		},
+			ram.SimulatePolicyResponse{
+				Allowed:    true,
+				Decision:   "Allow",
+				PolicyName: "AliyunKMSSecretAdminAccess",
+				PolicyType: "System",
+				GroupName:  "team",
+				Action:     "kms:GetSecretValue",
+				Resource:   container + "/app/db",
+			}},
 		{"denied by tag", ram.SimulatePolicyRequest{UserName: "alice", Operation: "PutSecretValue", SecretName: "app/db"},
-			ram.SimulatePolicyResponse{Decision: "ExplicitDeny", PolicyName: "alice-0", PolicyType: "Custom", Sid: "by tag", StatementIndex: 1, Action: "kms:PutSecretValue", Resource: container + "/app/db"}},
+			ram.SimulatePolicyResponse{
+				Decision:       "ExplicitDeny",
+				PolicyName:     "alice-0",
+				PolicyType:     "Custom",
+				Sid:            "by tag",
+				StatementIndex: 1,
+				Action:         "kms:PutSecretValue",
+				Resource:       container + "/app/db",
+			}},
 		{"nobody, nothing", ram.SimulatePolicyRequest{UserName: "nobody", Operation: "ListSecrets"},
-			ram.SimulatePolicyResponse{Decision: "ImplicitDeny", StatementIndex: -1, Action: "kms:ListSecrets", Resource: container}},
+			ram.SimulatePolicyResponse{
+				Decision:       "ImplicitDeny",
+				StatementIndex: -1,
+				Action:         "kms:ListSecrets",
+				Resource:       container,
+			}},
 		{"a user's right on users", ram.SimulatePolicyRequest{UserName: "nobody", Operation: "CreateUser"},
-			ram.SimulatePolicyResponse{Decision: "ImplicitDeny", StatementIndex: -1, Action: "ram:CreateUser", Resource: "acs:ram::" + s.AccountID + ":user/*"}},
-		{"by the action of an operation", ram.SimulatePolicyRequest{UserName: "nobody", Operation: "kms:SetSecretPolicy", SecretName: "app/new"},
-			ram.SimulatePolicyResponse{Decision: "ImplicitDeny", StatementIndex: -1, Action: "kms:SetSecretPolicy", Resource: container + "/app/new"}},
+			ram.SimulatePolicyResponse{
+				Decision:       "ImplicitDeny",
+				StatementIndex: -1,
+				Action:         "ram:CreateUser",
+				Resource:       "acs:ram::" + s.AccountID + ":user/*",
+			}},
+		{"by the action of an operation", ram.SimulatePolicyRequest{
+			UserName:   "nobody",
+			Operation:  "kms:SetSecretPolicy",
+			SecretName: "app/new",
+		},
+			ram.SimulatePolicyResponse{
+				Decision:       "ImplicitDeny",
+				StatementIndex: -1,
+				Action:         "kms:SetSecretPolicy",
+				Resource:       container + "/app/new",
+			}},
 		{"no resource", ram.SimulatePolicyRequest{UserName: "alice", Operation: "GetRandomPassword"},
-			ram.SimulatePolicyResponse{Allowed: true, Decision: "Allow", PolicyName: "AliyunKMSSecretAdminAccess", PolicyType: "System", GroupName: "team", StatementIndex: 1, Action: "kms:GetRandomPassword", Resource: "*"}},
+			ram.SimulatePolicyResponse{
+				Allowed:        true,
+				Decision:       "Allow",
+				PolicyName:     "AliyunKMSSecretAdminAccess",
+				PolicyType:     "System",
+				GroupName:      "team",
+				StatementIndex: 1,
+				Action:         "kms:GetRandomPassword",
+				Resource:       "*",
+			}},
 	} {
 		got := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, &tt.in))
 		tt.want.RequestID = got.RequestID
@@ -241,16 +362,31 @@ func TestSimulatePolicy(t *testing.T) {
 		{ram.SimulatePolicyRequest{UserName: "alice", Operation: "DescribeRegions"}, kms.CodeInvalidParameter},
 		{ram.SimulatePolicyRequest{UserName: "alice", Operation: "GetSecretValue"}, kms.CodeMissingParameter},
 		{ram.SimulatePolicyRequest{UserName: "alice", Operation: "GetUser"}, kms.CodeMissingParameter},
-		{ram.SimulatePolicyRequest{UserName: "alice", Operation: "GetSecretValue", SecretName: "a", Resource: "*"}, kms.CodeInvalidParameter},
-		{ram.SimulatePolicyRequest{UserName: "alice", Operation: "GetSecretValue", Resource: "app"}, kms.CodeInvalidParameter},
-		{ram.SimulatePolicyRequest{UserName: "alice", Operation: "GetSecretValue", SecretName: "a", ContextSourceIP: "here"}, kms.CodeInvalidParameter},
+		{ram.SimulatePolicyRequest{
+			UserName:   "alice",
+			Operation:  "GetSecretValue",
+			SecretName: "a",
+			Resource:   "*",
+		}, kms.CodeInvalidParameter},
+		{ram.SimulatePolicyRequest{
+			UserName:  "alice",
+			Operation: "GetSecretValue",
+			Resource:  "app",
+		}, kms.CodeInvalidParameter},
+		{ram.SimulatePolicyRequest{
+			UserName:        "alice",
+			Operation:       "GetSecretValue",
+			SecretName:      "a",
+			ContextSourceIP: "here",
+		}, kms.CodeInvalidParameter},
 	} {
 		_, err := admin.SimulatePolicy(ctx, &tt.in)
 		wantCode(t, fmt.Sprintf("%+v", tt.in), err, tt.want)
 	}
 }
 
-// TestSelfService holds that a user may be let manage his own keys, and only his: the name may then be left out.
+// TestSelfService holds that a user may be let manage his own keys, and only his: the name may then
+// be left out.
 func TestSelfService(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -259,10 +395,12 @@ func TestSelfService(t *testing.T) {
 	c, _ := client(t, s, newUser(t, admin, "alice", own), false)
 	alice := ram.New(c)
 	made := must[*ram.CreateAccessKeyResponse](t)(alice.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{}))
-	if n := len(must[*ram.ListAccessKeysResponse](t)(alice.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{})).AccessKeys); n != 2 {
+	if n := len(
+		must[*ram.ListAccessKeysResponse](t)(alice.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{})).AccessKeys); n != 2 {
 		t.Errorf("alice has %d keys; want 2", n)
 	}
-	must[*ram.EmptyResponse](t)(alice.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserAccessKeyID: made.AccessKey.AccessKeyID}))
+	must[*ram.EmptyResponse](t)(
+		alice.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserAccessKeyID: made.AccessKey.AccessKeyID}))
 	newUser(t, admin, "bob")
 	_, err := alice.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "bob"})
 	wantCode(t, "a key for another", err, ram.CodeNoPermission)
@@ -281,7 +419,9 @@ func TestLastUsed(t *testing.T) {
 	key := newUser(t, admin, "alice")
 	last := func(admin *ram.Client) time.Time {
 		t.Helper()
-		return must[*ram.GetAccessKeyLastUsedResponse](t)(admin.GetAccessKeyLastUsed(ctx, &ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: key.AccessKeyID})).AccessKeyLastUsed.LastUsedDate
+		return must[*ram.GetAccessKeyLastUsedResponse](t)(
+			admin.GetAccessKeyLastUsed(ctx,
+				&ram.AccessKeyRequest{UserName: "alice", UserAccessKeyID: key.AccessKeyID})).AccessKeyLastUsed.LastUsedDate
 	}
 	if got := last(admin); !got.IsZero() {
 		t.Errorf("a new key was last used at %s", got)
@@ -307,8 +447,13 @@ func TestRAMErrors(t *testing.T) {
 	newUser(t, admin, "alice", readAll("app"))
 	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
 	must[*ram.EmptyResponse](t)(admin.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: "alice", GroupName: "team"}))
-	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{GroupName: "team", PolicyName: "alice-0", PolicyType: "Custom"}))
-	must[*ram.PolicyVersionResponse](t)(admin.CreatePolicyVersion(ctx, &ram.CreatePolicyVersionRequest{PolicyName: "alice-0", PolicyDocument: readAll("b")}))
+	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{
+		GroupName:  "team",
+		PolicyName: "alice-0",
+		PolicyType: "Custom",
+	}))
+	must[*ram.PolicyVersionResponse](t)(
+		admin.CreatePolicyVersion(ctx, &ram.CreatePolicyVersionRequest{PolicyName: "alice-0", PolicyDocument: readAll("b")}))
 	good := readAll("x")
 	for _, tt := range []struct {
 		action string
@@ -318,8 +463,14 @@ func TestRAMErrors(t *testing.T) {
 		text   string
 	}{
 		{"CreateUser", "", 400, "MissingParameter", "UserName"},
-		{"CreateUser", "UserName=a/b", 400, "InvalidParameter.UserName.InvalidChars", `The parameter - "UserName" contains invalid chars.`},
-		{"CreateUser", "UserName=" + strings.Repeat("a", 65), 400, "InvalidParameter.UserName.Length", "beyond the length limit"},
+		{
+			"CreateUser", "UserName=a/b", 400, "InvalidParameter.UserName.InvalidChars",
+			`The parameter - "UserName" contains invalid chars.`,
+		},
+		{
+			"CreateUser", "UserName=" + strings.Repeat("a", 65), 400, "InvalidParameter.UserName.Length",
+			"beyond the length limit",
+		},
 		{"CreateUser", "UserName=bob Email=x", 400, "InvalidParameter.Email.Format", "The format of the parameter - "},
 		{"CreateUser", "UserName=alice", 409, "EntityAlreadyExists.User", "already EXIST"},
 		{"GetUser", "UserName=bob", 404, "EntityNotExist.User", "The user does not exist."},
@@ -328,7 +479,10 @@ func TestRAMErrors(t *testing.T) {
 		{"UpdateUser", "UserName=alice NewUserName=a/b", 400, "InvalidParameter.NewUserName.InvalidChars", "NewUserName"},
 		{"UpdateAccessKey", "UserName=alice UserAccessKeyId=x Status=On", 400, "InvalidParameter", "Active or Inactive"},
 		{"UpdateAccessKey", "UserName=alice Status=Active", 400, "MissingParameter", "UserAccessKeyId"},
-		{"GetAccessKeyLastUsed", "UserName=alice UserAccessKeyId=x", 404, "EntityNotExist.User.AccessKey", "access key does not exist"},
+		{
+			"GetAccessKeyLastUsed", "UserName=alice UserAccessKeyId=x", 404, "EntityNotExist.User.AccessKey",
+			"access key does not exist",
+		},
 		{"CreateGroup", "GroupName=team", 409, "EntityAlreadyExists.Group", "already EXIST"},
 		{"CreateGroup", "GroupName=a_b", 400, "InvalidParameter.GroupName.InvalidChars", "GroupName"},
 		{"GetGroup", "GroupName=x", 404, "EntityNotExist.Group", "The group does not exist."},
@@ -337,26 +491,66 @@ func TestRAMErrors(t *testing.T) {
 		{"RemoveUserFromGroup", "UserName=bob GroupName=team", 404, "EntityNotExist.User", "The user does not exist."},
 		{"CreatePolicy", "PolicyName=p", 400, "MissingParameter", "PolicyDocument"},
 		{"CreatePolicy", "PolicyName=p PolicyDocument={}", 400, "MalformedPolicyDocument", `the Version must be "1"`},
-		{"CreatePolicy", "PolicyName=p PolicyDocument=" + document(`{"Effect":"Allow","NotAction":"kms:*","Resource":"*"}`), 400, "MalformedPolicyDocument", "Action is missing"},
-		{"CreatePolicy", "PolicyName=p PolicyDocument=" + document(allow("*", "*", `{"StringLikeIfExists":{"kms:tag/a":"b"}}`)), 400, "MalformedPolicyDocument", `unknown operator "StringLikeIfExists"`},
-		{"CreatePolicy", "PolicyName=p PolicyDocument=" + strings.Repeat("x", 6145), 400, "InvalidParameter.PolicyDocument.Length", "PolicyDocument"},
+		{
+			"CreatePolicy", "PolicyName=p PolicyDocument=" + document(`{"Effect":"Allow","NotAction":"kms:*","Resource":"*"}`),
+			400, "MalformedPolicyDocument", "Action is missing",
+		},
+		{
+			"CreatePolicy",
+			"PolicyName=p PolicyDocument=" + document(allow("*", "*", `{"StringLikeIfExists":{"kms:tag/a":"b"}}`)), 400,
+			"MalformedPolicyDocument", `unknown operator "StringLikeIfExists"`,
+		},
+		{
+			"CreatePolicy", "PolicyName=p PolicyDocument=" + strings.Repeat("x", 6145), 400,
+			"InvalidParameter.PolicyDocument.Length", "PolicyDocument",
+		},
 		{"CreatePolicy", "PolicyName=alice-0 PolicyDocument=" + good, 409, "EntityAlreadyExists.Policy", "already EXIST"},
 		{"GetPolicy", "PolicyName=alice-0", 400, "MissingParameter", "PolicyType"},
 		{"GetPolicy", "PolicyName=alice-0 PolicyType=Inline", 400, "InvalidParameter.PolicyType", "System or Custom"},
 		{"GetPolicy", "PolicyName=alice-0 PolicyType=System", 404, "EntityNotExist.Policy", "The policy does not exist."},
 		{"DeletePolicy", "PolicyName=AdministratorAccess", 404, "EntityNotExist.Policy", "The policy does not exist."},
 		{"DeletePolicy", "PolicyName=alice-0", 409, "DeleteConflict.Policy.User", "attached to any user"},
-		{"CreatePolicyVersion", "PolicyName=x PolicyDocument=" + good, 404, "EntityNotExist.Policy", "The policy does not exist."},
-		{"CreatePolicyVersion", "PolicyName=alice-0 RotateStrategy=Sometimes PolicyDocument=" + good, 400, "InvalidParameter", "RotateStrategy"},
-		{"SetDefaultPolicyVersion", "PolicyName=alice-0 VersionId=v9", 404, "EntityNotExist.Policy.Version", "version does not exist"},
+		{
+			"CreatePolicyVersion", "PolicyName=x PolicyDocument=" + good, 404, "EntityNotExist.Policy",
+			"The policy does not exist.",
+		},
+		{
+			"CreatePolicyVersion", "PolicyName=alice-0 RotateStrategy=Sometimes PolicyDocument=" + good, 400, "InvalidParameter",
+			"RotateStrategy",
+		},
+		{
+			"SetDefaultPolicyVersion", "PolicyName=alice-0 VersionId=v9", 404, "EntityNotExist.Policy.Version",
+			"version does not exist",
+		},
 		{"SetDefaultPolicyVersion", "PolicyName=alice-0 VersionId=9", 400, "InvalidParameter.VersionId.Format", "VersionId"},
-		{"DeletePolicyVersion", "PolicyName=alice-0 VersionId=v1", 409, "DeleteConflict.Policy.Version.Default", "default policy version"},
-		{"AttachPolicyToUser", "UserName=alice PolicyName=alice-0 PolicyType=Custom", 409, "EntityAlreadyExists.User.Policy", "already been attached"},
-		{"AttachPolicyToUser", "UserName=alice PolicyName=x PolicyType=Custom", 404, "EntityNotExist.Policy", "The policy does not exist."},
-		{"AttachPolicyToUser", "UserName=alice PolicyName=alice-0 PolicyType=Custom ResourceGroupId=rg-1", 400, "InvalidParameter", "no resource groups"},
-		{"AttachPolicyToGroup", "GroupName=team PolicyName=alice-0 PolicyType=Custom", 409, "EntityAlreadyExists.Group.Policy", "already been attached"},
-		{"DetachPolicyFromUser", "UserName=alice PolicyName=AdministratorAccess PolicyType=System", 404, "EntityNotExist.User.Policy", "does not exist"},
-		{"DetachPolicyFromGroup", "GroupName=team PolicyName=AdministratorAccess PolicyType=System", 404, "EntityNotExist.Group.Policy", "does not exist"},
+		{
+			"DeletePolicyVersion", "PolicyName=alice-0 VersionId=v1", 409, "DeleteConflict.Policy.Version.Default",
+			"default policy version",
+		},
+		{
+			"AttachPolicyToUser", "UserName=alice PolicyName=alice-0 PolicyType=Custom", 409, "EntityAlreadyExists.User.Policy",
+			"already been attached",
+		},
+		{
+			"AttachPolicyToUser", "UserName=alice PolicyName=x PolicyType=Custom", 404, "EntityNotExist.Policy",
+			"The policy does not exist.",
+		},
+		{
+			"AttachPolicyToUser", "UserName=alice PolicyName=alice-0 PolicyType=Custom ResourceGroupId=rg-1", 400,
+			"InvalidParameter", "no resource groups",
+		},
+		{
+			"AttachPolicyToGroup", "GroupName=team PolicyName=alice-0 PolicyType=Custom", 409,
+			"EntityAlreadyExists.Group.Policy", "already been attached",
+		},
+		{
+			"DetachPolicyFromUser", "UserName=alice PolicyName=AdministratorAccess PolicyType=System", 404,
+			"EntityNotExist.User.Policy", "does not exist",
+		},
+		{
+			"DetachPolicyFromGroup", "GroupName=team PolicyName=AdministratorAccess PolicyType=System", 404,
+			"EntityNotExist.Group.Policy", "does not exist",
+		},
 		{"CreateRole", "RoleName=x", 400, "UnsupportedOperation", "does not have the operation CreateRole"},
 		{"CreateSecret", "", 404, "InvalidAction.NotFound", "not found"},
 	} {
@@ -367,13 +561,22 @@ func TestRAMErrors(t *testing.T) {
 		}
 	}
 	// Once nobody has it, what is left is a version too many, unless it is to go as well.
-	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{UserName: "alice", PolicyName: "alice-0", PolicyType: "Custom"}))
+	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{
+		UserName:   "alice",
+		PolicyName: "alice-0",
+		PolicyType: "Custom",
+	}))
 	_, err := admin.DeletePolicy(ctx, &ram.DeletePolicyRequest{PolicyName: "alice-0"})
 	wantCode(t, "attached to a group", err, "DeleteConflict.Policy.Group")
-	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromGroup(ctx, &ram.GroupPolicyRequest{GroupName: "team", PolicyName: "alice-0", PolicyType: "Custom"}))
+	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromGroup(ctx, &ram.GroupPolicyRequest{
+		GroupName:  "team",
+		PolicyName: "alice-0",
+		PolicyType: "Custom",
+	}))
 	_, err = admin.DeletePolicy(ctx, &ram.DeletePolicyRequest{PolicyName: "alice-0"})
 	wantCode(t, "two versions", err, ram.CodeDeletePolicyVersion)
-	must[*ram.EmptyResponse](t)(admin.DeletePolicy(ctx, &ram.DeletePolicyRequest{PolicyName: "alice-0", CascadingDelete: true}))
+	must[*ram.EmptyResponse](t)(
+		admin.DeletePolicy(ctx, &ram.DeletePolicyRequest{PolicyName: "alice-0", CascadingDelete: true}))
 }
 
 // TestPages walks every paged list in pages of two.
@@ -382,22 +585,37 @@ func TestPages(t *testing.T) {
 	s := keyturntest.Start(t)
 	ctx, admin := t.Context(), ram.New(s.Client)
 	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "g0"}))
-	want := map[string][]string{"policies": {"AdministratorAccess", "AliyunKMSFullAccess", "AliyunKMSReadOnlyAccess", "AliyunKMSSecretAdminAccess", "AliyunKMSSecretUserAccess"}, "groups": {"g0"}}
+	want := map[string][]string{
+		"policies": {
+			"AdministratorAccess", "AliyunKMSFullAccess", "AliyunKMSReadOnlyAccess", "AliyunKMSSecretAdminAccess",
+			"AliyunKMSSecretUserAccess",
+		},
+		"groups": {"g0"},
+	}
 	for i := range 5 {
 		n := fmt.Sprint(i)
 		must[*ram.UserResponse](t)(admin.CreateUser(ctx, &ram.CreateUserRequest{UserName: "u" + n}))
 		must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "h" + n}))
-		must[*ram.CreatePolicyResponse](t)(admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: "p" + n, PolicyDocument: readAll("x"), Tags: []ram.Tag{{Key: "n", Value: n}}}))
+		must[*ram.CreatePolicyResponse](t)(admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{
+			PolicyName:     "p" + n,
+			PolicyDocument: readAll("x"),
+			Tags:           []ram.Tag{{Key: "n", Value: n}},
+		}))
 		if i != 2 {
 			must[*ram.EmptyResponse](t)(admin.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: "u" + n, GroupName: "g0"}))
 			want["members"] = append(want["members"], "u"+n)
 		}
-		want["users"], want["groups"], want["policies"] = append(want["users"], "u"+n), append(want["groups"], "h"+n), append(want["policies"], "p"+n)
+		want["users"], want["groups"], want["policies"] = append(want["users"],
+			"u"+n), append(want["groups"], "h"+n), append(want["policies"], "p"+n)
 	}
 	want["custom"], want["system"] = want["policies"][5:], want["policies"][:5]
 	policies := func(kind string) func(ctx context.Context, marker string) (names []string, more bool, next string) {
 		return func(ctx context.Context, marker string) (names []string, more bool, next string) {
-			out := must[*ram.ListPoliciesResponse](t)(admin.ListPolicies(ctx, &ram.ListPoliciesRequest{PolicyType: kind, Marker: marker, MaxItems: 2}))
+			out := must[*ram.ListPoliciesResponse](t)(admin.ListPolicies(ctx, &ram.ListPoliciesRequest{
+				PolicyType: kind,
+				Marker:     marker,
+				MaxItems:   2,
+			}))
 			for _, p := range out.Policies {
 				names = append(names, p.PolicyName)
 			}
@@ -412,10 +630,15 @@ func TestPages(t *testing.T) {
 	}
 	for list, page := range map[string]func(ctx context.Context, marker string) (names []string, more bool, next string){
 		"users": func(ctx context.Context, marker string) ([]string, bool, string) {
-			return users(must[*ram.ListUsersResponse](t)(admin.ListUsers(ctx, &ram.ListUsersRequest{Marker: marker, MaxItems: 2})))
+			return users(
+				must[*ram.ListUsersResponse](t)(admin.ListUsers(ctx, &ram.ListUsersRequest{Marker: marker, MaxItems: 2})))
 		},
 		"members": func(ctx context.Context, marker string) ([]string, bool, string) {
-			return users(must[*ram.ListUsersResponse](t)(admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "g0", Marker: marker, MaxItems: 2})))
+			return users(must[*ram.ListUsersResponse](t)(admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{
+				GroupName: "g0",
+				Marker:    marker,
+				MaxItems:  2,
+			})))
 		},
 		"groups": func(ctx context.Context, marker string) (names []string, more bool, next string) {
 			out := must[*ram.ListGroupsResponse](t)(admin.ListGroups(ctx, &ram.ListGroupsRequest{Marker: marker, MaxItems: 2}))
@@ -442,22 +665,29 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s: %v; want %v", list, got, want[list])
 		}
 	}
-	tagged := must[*ram.ListPoliciesResponse](t)(admin.ListPolicies(ctx, &ram.ListPoliciesRequest{Tags: []ram.Tag{{Key: "n", Value: "3"}}}))
+	tagged := must[*ram.ListPoliciesResponse](t)(
+		admin.ListPolicies(ctx, &ram.ListPoliciesRequest{Tags: []ram.Tag{{Key: "n", Value: "3"}}}))
 	if len(tagged.Policies) != 1 || tagged.Policies[0].PolicyName != "p3" {
 		t.Errorf("by tag: %+v", tagged.Policies)
 	}
 }
 
-// TestRenameLargeGroup renames a group of more users than one transaction could write, while one of them calls: their rights
-// through the group hold at every moment, and all of it goes under the new name alone.
+// TestRenameLargeGroup renames a group of more users than one transaction could write, while one of
+// them calls: their rights through the group hold at every moment, and all of it goes under the new
+// name alone.
 func TestRenameLargeGroup(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
 	ctx, admin := t.Context(), ram.New(s.Client)
 	const size = 200
 	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
-	must[*ram.CreatePolicyResponse](t)(admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: "read", PolicyDocument: readAll("app")}))
-	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{GroupName: "team", PolicyName: "read", PolicyType: ram.TypeCustom}))
+	must[*ram.CreatePolicyResponse](t)(
+		admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: "read", PolicyDocument: readAll("app")}))
+	must[*ram.EmptyResponse](t)(admin.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{
+		GroupName:  "team",
+		PolicyName: "read",
+		PolicyType: ram.TypeCustom,
+	}))
 	createSecret(t, s, "app")
 	var joined sync.WaitGroup
 	for worker := range 8 {
@@ -473,7 +703,8 @@ func TestRenameLargeGroup(t *testing.T) {
 		})
 	}
 	joined.Wait()
-	key := must[*ram.CreateAccessKeyResponse](t)(admin.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "u007"})).AccessKey
+	key := must[*ram.CreateAccessKeyResponse](t)(
+		admin.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: "u007"})).AccessKey
 	c, _ := client(t, s, key, false)
 	done, calls := make(chan struct{}), 0
 	var caller sync.WaitGroup
@@ -501,29 +732,41 @@ func TestRenameLargeGroup(t *testing.T) {
 	if calls == 0 {
 		t.Error("nobody called during the renames")
 	}
-	if n := len(must[*ram.ListUsersResponse](t)(admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "crew", MaxItems: 1000})).Users); n != size {
+	if n := len(
+		must[*ram.ListUsersResponse](t)(
+			admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "crew", MaxItems: 1000})).Users); n != size {
 		t.Errorf("%d users after the renames; want %d", n, size)
 	}
-	if groups := must[*ram.ListGroupsForUserResponse](t)(admin.ListGroupsForUser(ctx, &ram.ListGroupsForUserRequest{UserName: "u007"})).Groups; len(groups) != 1 || groups[0].GroupName != "crew" {
+	if groups := must[*ram.ListGroupsForUserResponse](t)(
+		admin.ListGroupsForUser(ctx, &ram.ListGroupsForUserRequest{UserName: "u007"})).Groups; len(groups) != 1 ||
+		groups[0].GroupName != "crew" {
 		t.Errorf("the user is in %+v; want crew", groups)
 	}
 	_, err := admin.GetGroup(ctx, &ram.GetGroupRequest{GroupName: "team"})
 	wantCode(t, "the old name", err, "EntityNotExist.Group")
-	sim := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, &ram.SimulatePolicyRequest{UserName: "u007", Operation: "GetSecretValue", SecretName: "app"}))
+	sim := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, &ram.SimulatePolicyRequest{
+		UserName:   "u007",
+		Operation:  "GetSecretValue",
+		SecretName: "app",
+	}))
 	if !sim.Allowed || sim.GroupName != "crew" {
 		t.Errorf("decided through group %q, allowed %v; want crew", sim.GroupName, sim.Allowed)
 	}
 	// Another group of the old name is another group: nobody is in it.
 	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
-	if n := len(must[*ram.ListUsersResponse](t)(admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "team"})).Users); n != 0 {
+	if n := len(
+		must[*ram.ListUsersResponse](t)(
+			admin.ListUsersForGroup(ctx, &ram.ListUsersForGroupRequest{GroupName: "team"})).Users); n != 0 {
 		t.Errorf("a new group of the old name has %d users", n)
 	}
 	_, err = admin.UpdateGroup(ctx, &ram.UpdateGroupRequest{GroupName: "crew", NewGroupName: "team"})
 	wantCode(t, "a name that is taken", err, "EntityAlreadyExists.Group")
-	must[*ram.EmptyResponse](t)(admin.RemoveUserFromGroup(ctx, &ram.MembershipRequest{UserName: "u007", GroupName: "crew"}))
+	must[*ram.EmptyResponse](t)(
+		admin.RemoveUserFromGroup(ctx, &ram.MembershipRequest{UserName: "u007", GroupName: "crew"}))
 	wantCode(t, "who has left the group", get(ctx, c, "app"), kms.CodeNoPermission)
 	must[*ram.EmptyResponse](t)(admin.DeleteGroup(ctx, &ram.DeleteGroupRequest{GroupName: "team"}))
-	wantCode(t, "who is in the renamed group still", second(admin.DeleteGroup(ctx, &ram.DeleteGroupRequest{GroupName: "crew"})), "DeleteConflict.Group.User")
+	wantCode(t, "who is in the renamed group still",
+		second(admin.DeleteGroup(ctx, &ram.DeleteGroupRequest{GroupName: "crew"})), "DeleteConflict.Group.User")
 }
 
 func second[T any](_ T, err error) error { return err }
@@ -573,13 +816,15 @@ func TestKeyLimitHoldsUnderRace(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	keys := must[*ram.ListAccessKeysResponse](t)(admin.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{UserName: "alice"})).AccessKeys
+	keys := must[*ram.ListAccessKeysResponse](t)(
+		admin.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{UserName: "alice"})).AccessKeys
 	if len(made) != 2 || len(keys) != 2 {
 		t.Errorf("%d keys made, %d listed; want 2", len(made), len(keys))
 	}
 }
 
-// TestDeleteRacesAttach deletes a policy while it is being attached: either there is no policy, or it is attached.
+// TestDeleteRacesAttach deletes a policy while it is being attached: either there is no policy, or
+// it is attached.
 func TestDeleteRacesAttach(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -587,11 +832,16 @@ func TestDeleteRacesAttach(t *testing.T) {
 	c, _ := client(t, s, newUser(t, admin, "alice"), false)
 	for i := range 20 {
 		name := fmt.Sprint("p", i)
-		must[*ram.CreatePolicyResponse](t)(admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: name, PolicyDocument: readAll("x")}))
+		must[*ram.CreatePolicyResponse](t)(
+			admin.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: name, PolicyDocument: readAll("x")}))
 		var attach, remove error
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			_, attach = admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: "alice", PolicyName: name, PolicyType: "Custom"})
+			_, attach = admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+				UserName:   "alice",
+				PolicyName: name,
+				PolicyType: "Custom",
+			})
 		})
 		wg.Go(func() { _, remove = admin.DeletePolicy(ctx, &ram.DeletePolicyRequest{PolicyName: name}) })
 		wg.Wait()
@@ -600,12 +850,17 @@ func TestDeleteRacesAttach(t *testing.T) {
 		}
 		wantCode(t, "what the user may", get(ctx, c, "y"), kms.CodeNoPermission)
 		if attach == nil {
-			must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{UserName: "alice", PolicyName: name, PolicyType: "Custom"}))
+			must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{
+				UserName:   "alice",
+				PolicyName: name,
+				PolicyType: "Custom",
+			}))
 		}
 	}
 }
 
-// TestSecretsOfKeysStayHidden looks for the secret of a made key in all that the server keeps on disk.
+// TestSecretsOfKeysStayHidden looks for the secret of a made key in all that the server keeps on
+// disk.
 func TestSecretsOfKeysStayHidden(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -655,16 +910,20 @@ func TestRequestsHaveEveryParameter(t *testing.T) {
 	}
 }
 
-// TestSimulationOfContainers verifies that a simulation of an operation that makes something answers as the call itself: it is
-// judged on the container, whatever name is given.
+// TestSimulationOfContainers verifies that a simulation of an operation that makes something
+// answers as the call itself: it is judged on the container, whatever name is given.
 func TestSimulationOfContainers(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
 	ctx := t.Context()
 	admin := ram.New(s.Client)
 	container := "acs:kms:local:" + s.AccountID + ":"
-	for user, resources := range map[string]string{"maker": `["acs:kms:*:*:secret","acs:kms:*:*:target"]`, "other": `["acs:kms:*:*:secret/x","acs:kms:*:*:target/x"]`} {
-		newUser(t, admin, user, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:CreateSecret","kms:RegisterTarget"],"Resource":`+resources+`}]}`)
+	for user, resources := range map[string]string{
+		"maker": `["acs:kms:*:*:secret","acs:kms:*:*:target"]`, "other": `["acs:kms:*:*:secret/x","acs:kms:*:*:target/x"]`,
+	} {
+		newUser(t, admin, user,
+			`{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:CreateSecret","kms:RegisterTarget"],"Resource":`+
+				resources+`}]}`)
 		for _, in := range []*ram.SimulatePolicyRequest{
 			{UserName: user, Operation: "CreateSecret"},
 			{UserName: user, Operation: "CreateSecret", SecretName: "x"},
@@ -674,7 +933,8 @@ func TestSimulationOfContainers(t *testing.T) {
 		} {
 			out := must[*ram.SimulatePolicyResponse](t)(admin.SimulatePolicy(ctx, in))
 			if want := user == "maker"; out.Allowed != want || strings.HasSuffix(out.Resource, "/x") {
-				t.Errorf("%s of %q on %q by %s: allowed %v on %s", in.Operation, in.SecretName, in.Resource, user, out.Allowed, out.Resource)
+				t.Errorf("%s of %q on %q by %s: allowed %v on %s", in.Operation, in.SecretName, in.Resource, user, out.Allowed,
+					out.Resource)
 			}
 		}
 	}

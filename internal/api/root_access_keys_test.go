@@ -16,8 +16,8 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// TestRootKeyLife replaces the access key of the root account: both work for a while, and what happens to one counts from
-// the next call on.
+// TestRootKeyLife replaces the access key of the root account: both work for a while, and what
+// happens to one counts from the next call on.
 func TestRootKeyLife(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -37,10 +37,13 @@ func TestRootKeyLife(t *testing.T) {
 	if len(listed) != 2 || listed[0].AccessKeyID != first || listed[1].AccessKeyID != made.AccessKeyID {
 		t.Errorf("the root account has %+v, want %s and %s", listed, first, made.AccessKeyID)
 	}
-	if used := must[*ram.GetAccessKeyLastUsedResponse](t)(fresh.GetAccessKeyLastUsed(ctx, &ram.AccessKeyRequest{UserAccessKeyID: first})); used.AccessKeyLastUsed.LastUsedDate.IsZero() {
+	if used := must[*ram.GetAccessKeyLastUsedResponse](t)(
+		fresh.GetAccessKeyLastUsed(ctx,
+			&ram.AccessKeyRequest{UserAccessKeyID: first})); used.AccessKeyLastUsed.LastUsedDate.IsZero() {
 		t.Error("the first key was never used, it says")
 	}
-	must[*ram.EmptyResponse](t)(fresh.UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{UserAccessKeyID: first, Status: ram.KeyInactive}))
+	must[*ram.EmptyResponse](t)(
+		fresh.UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{UserAccessKeyID: first, Status: ram.KeyInactive}))
 	_, err = old.ListUsers(ctx, &ram.ListUsersRequest{})
 	wantCode(t, "switched off", err, kms.CodeAccessKeyDisabled)
 	admin := filepath.Join(dir, "admin.json")
@@ -66,35 +69,50 @@ func TestRootKeyLife(t *testing.T) {
 	searchDir(t, dir, []byte(made.AccessKeySecret.Reveal()))
 }
 
-// TestRootKeysAreRoots is a user with every right who tries to get, switch off or delete a key of the root account.
+// TestRootKeysAreRoots is a user with every right who tries to get, switch off or delete a key of
+// the root account.
 func TestRootKeysAreRoots(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
 	ctx, admin := t.Context(), ram.New(s.Client)
 	key := newUser(t, admin, "boss", document(allow("*", "*")))
-	must[*ram.EmptyResponse](t)(admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: "boss", PolicyName: "AdministratorAccess", PolicyType: ram.TypeSystem}))
+	must[*ram.EmptyResponse](t)(admin.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+		UserName:   "boss",
+		PolicyName: "AdministratorAccess",
+		PolicyType: ram.TypeSystem,
+	}))
 	c, _ := client(t, s, key, false)
 	boss, rootKey := ram.New(c), s.Credentials.AccessKeyID
 	for _, name := range []string{"", "root", "boss", s.AccountID} {
 		made, err := boss.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: name})
 		if err == nil {
 			d, _ := client(t, s, made.AccessKey, false)
-			if who := must[*kms.GetCallerIdentityResponse](t)(d.GetCallerIdentity(ctx, &kms.GetCallerIdentityRequest{})); who.IdentityType == "Account" {
+			if who := must[*kms.GetCallerIdentityResponse](t)(
+				d.GetCallerIdentity(ctx, &kms.GetCallerIdentityRequest{})); who.IdentityType == "Account" {
 				t.Fatalf("UserName %q gave boss a key of the root account", name)
 			}
-			must[*ram.EmptyResponse](t)(boss.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserAccessKeyID: made.AccessKey.AccessKeyID}))
+			must[*ram.EmptyResponse](t)(
+				boss.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserAccessKeyID: made.AccessKey.AccessKeyID}))
 		}
-		_, err = boss.UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{UserName: name, UserAccessKeyID: rootKey, Status: ram.KeyInactive})
+		_, err = boss.UpdateAccessKey(ctx, &ram.UpdateAccessKeyRequest{
+			UserName:        name,
+			UserAccessKeyID: rootKey,
+			Status:          ram.KeyInactive,
+		})
 		wantNotExist(t, name, err)
 		_, err = boss.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserName: name, UserAccessKeyID: rootKey})
 		wantNotExist(t, name, err)
 		_, err = boss.GetAccessKeyLastUsed(ctx, &ram.AccessKeyRequest{UserName: name, UserAccessKeyID: rootKey})
 		wantNotExist(t, name, err)
 	}
-	if list := must[*ram.ListAccessKeysResponse](t)(boss.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{})).AccessKeys; len(list) != 1 || list[0].AccessKeyID != key.AccessKeyID {
+	if list := must[*ram.ListAccessKeysResponse](t)(
+		boss.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{})).AccessKeys; len(list) != 1 ||
+		list[0].AccessKeyID != key.AccessKeyID {
 		t.Errorf("boss sees the keys %+v", list)
 	}
-	if list := must[*ram.ListAccessKeysResponse](t)(admin.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{})).AccessKeys; len(list) != 1 || list[0].Status != ram.KeyActive {
+	if list := must[*ram.ListAccessKeysResponse](t)(
+		admin.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{})).AccessKeys; len(list) != 1 ||
+		list[0].Status != ram.KeyActive {
 		t.Errorf("the root account has the keys %+v", list)
 	}
 }
@@ -106,7 +124,8 @@ func wantNotExist(t *testing.T, name string, err error) {
 	}
 }
 
-// TestRootKeyOfOldStore takes the list of root keys out of the account, as older releases never wrote one.
+// TestRootKeyOfOldStore takes the list of root keys out of the account, as older releases never
+// wrote one.
 func TestRootKeyOfOldStore(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -125,23 +144,29 @@ func TestRootKeyOfOldStore(t *testing.T) {
 	})
 	s = keyturntest.Start(t, keyturntest.WithDataDir(dir))
 	admin := ram.New(s.Client)
-	list := must[*ram.ListAccessKeysResponse](t)(admin.ListAccessKeys(t.Context(), &ram.ListAccessKeysRequest{})).AccessKeys
+	list := must[*ram.ListAccessKeysResponse](t)(
+		admin.ListAccessKeys(t.Context(), &ram.ListAccessKeysRequest{})).AccessKeys
 	if len(list) != 1 || list[0].AccessKeyID != s.Credentials.AccessKeyID {
 		t.Fatalf("the root account has the keys %+v, want the one of admin.json", list)
 	}
 	must[*ram.CreateAccessKeyResponse](t)(admin.CreateAccessKey(t.Context(), &ram.CreateAccessKeyRequest{}))
-	if n := len(must[*ram.ListAccessKeysResponse](t)(admin.ListAccessKeys(t.Context(), &ram.ListAccessKeysRequest{})).AccessKeys); n != 2 {
+	if n := len(
+		must[*ram.ListAccessKeysResponse](t)(
+			admin.ListAccessKeys(t.Context(), &ram.ListAccessKeysRequest{})).AccessKeys); n != 2 {
 		t.Errorf("%d keys after one was made, want 2", n)
 	}
 }
 
-// TestOffline makes, switches off and deletes root keys on the store of a stopped server, and starts it without a key that works.
+// TestOffline makes, switches off and deletes root keys on the store of a stopped server, and
+// starts it without a key that works.
 func TestOffline(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	config := server.Config{DataDir: dir, ListenHTTP: "127.0.0.1:0"}
 	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
-	if err := server.WithOffline(t.Context(), config, func(*server.Offline) error { return nil }); err == nil || !strings.Contains(err.Error(), "another process") {
+	if err := server.WithOffline(t.Context(), config, func(*server.Offline) error {
+		return nil
+	}); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("beside a running server: %v", err)
 	}
 	first := s.Credentials.AccessKeyID

@@ -22,8 +22,9 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// rotating is a world with a target in memory: pg, whose administrator is in pg-admin; db is a managed secret of it with the
-// account app, double one with two, gen a Generic secret that nobody rotates yet, bare one that is plain text.
+// rotating is a world with a target in memory: pg, whose administrator is in pg-admin; db is a
+// managed secret of it with the account app, double one with two, gen a Generic secret that nobody
+// rotates yet, bare one that is plain text.
 func rotating(t *testing.T) (*world, *memory) {
 	t.Helper()
 	m := newMemory("rotator", "the-administrators-password", "app", "the-applications-password", "gen", "p")
@@ -31,7 +32,8 @@ func rotating(t *testing.T) (*world, *memory) {
 	w.must(t, "CreateSecret", "SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v1")
 	w.must(t, "RegisterTarget", "TargetName", "pg", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
 	w.managed(t, "db", "SingleUser", appValue, "pg")
-	w.managed(t, "double", "DoubleUsers", `{"Accounts":[{"AccountName":"one","AccountPassword":"x"},{"AccountName":"two","AccountPassword":"y"}]}`, "pg")
+	w.managed(t, "double", "DoubleUsers",
+		`{"Accounts":[{"AccountName":"one","AccountPassword":"x"},{"AccountName":"two","AccountPassword":"y"}]}`, "pg")
 	w.must(t, "CreateSecret", "SecretName", "gen", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v1")
 	w.must(t, "CreateSecret", "SecretName", "bare", "SecretData", "a token", "VersionId", "v1")
 	return w, m
@@ -70,7 +72,13 @@ func (w *world) put(t *testing.T, name string, change func(*secret.Secret, *rota
 func (w *world) inState(t *testing.T, name string, state rotation.State) {
 	t.Helper()
 	w.put(t, name, func(_ *secret.Secret, r *rotation.Record) {
-		r.ID, r.State, r.Mode, r.Trigger, r.Strategy, r.Candidate, r.Base = "v2", state, rotation.Rotate, rotation.Manual, target.Double, "v2", "v1"
+		r.ID = "v2"
+		r.State = state
+		r.Mode = rotation.Rotate
+		r.Trigger = rotation.Manual
+		r.Strategy = target.Double
+		r.Candidate = "v2"
+		r.Base = "v1"
 		if state == rotation.Grace {
 			r.GraceUntil = w.now.Add(time.Hour)
 			r.NextAt = r.GraceUntil
@@ -95,12 +103,14 @@ func (w *world) describe(t *testing.T, name string) *kms.DescribeRotationRespons
 	return w.must(t, "DescribeRotation", "SecretName", name).(*kms.DescribeRotationResponse)
 }
 
-// refused makes a call and holds the code and the text of its refusal, which begins a sentence with a capital letter.
+// refused makes a call and holds the code and the text of its refusal, which begins a sentence with
+// a capital letter.
 func (w *world) refused(t *testing.T, code, text, action string, params ...string) {
 	t.Helper()
 	out, err := w.call(t, rootPrincipal, action, params...)
 	got := protocol.CodeFor(err)
-	if sentence := strings.ToUpper(text[:min(1, len(text))]) + text[min(1, len(text)):]; strings.Contains(got.Message, sentence) {
+	if sentence := strings.ToUpper(text[:min(1, len(text))]) +
+		text[min(1, len(text)):]; strings.Contains(got.Message, sentence) {
 		text = sentence
 	}
 	if err == nil || got.Code != code || !strings.Contains(got.Message, text) || out != nil {
@@ -124,7 +134,8 @@ func TestTargetRefusals(t *testing.T) {
 	w.must(t, "CreateSecret", "SecretName", "leaving", "SecretData", adminValue, "VersionId", "v1")
 	w.must(t, "DeleteSecret", "SecretName", "leaving")
 	w.must(t, "RegisterTarget", "TargetName", "free", "Kind", "open", "Config", toMemory)
-	w.must(t, "RegisterTarget", "TargetName", "broken", "Kind", "broken", "Config", toMemory, "AdminSecretName", "pg-admin")
+	w.must(t, "RegisterTarget", "TargetName", "broken", "Kind", "broken", "Config", toMemory,
+		"AdminSecretName", "pg-admin")
 	register := func(params ...string) []string {
 		return append([]string{"TargetName", "new", "Config", toMemory}, params...)
 	}
@@ -133,36 +144,77 @@ func TestTargetRefusals(t *testing.T) {
 		params             []string
 	}{
 		{invalid, "use one of broken, memory, open.", "RegisterTarget", register("Kind", "oracle")},
-		{invalid, `there is no setting "adress".`, "RegisterTarget", []string{"TargetName", "new", "Kind", "memory", "Config", `{"adress":"x"}`}},
-		{invalid, `"Config" is not valid. Address is required.`, "RegisterTarget", []string{"TargetName", "new", "Kind", "open", "Config", `{}`}},
-		{invalid, `"Config" is not valid.`, "RegisterTarget", []string{"TargetName", "new", "Kind", "open", "Config", `not JSON`}},
-		{invalid, `"TargetName" is not valid.`, "RegisterTarget", []string{"TargetName", "a b", "Kind", "open", "Config", toMemory}},
-		{invalid, "separates a target from an account in a policy.", "RegisterTarget", []string{"TargetName", "pg/account", "Kind", "open", "Config", toMemory}},
-		{invalid, "separates a target from an account in a policy.", "RegisterTarget", []string{"TargetName", "pg/account/app", "Kind", "open", "Config", toMemory}},
-		{invalid, "the name ram is for the users of this service.", "RegisterTarget", []string{"TargetName", "ram", "Kind", "open", "Config", toMemory}},
+		{
+			invalid, `there is no setting "adress".`, "RegisterTarget",
+			[]string{"TargetName", "new", "Kind", "memory", "Config", `{"adress":"x"}`},
+		},
+		{
+			invalid, `"Config" is not valid. Address is required.`, "RegisterTarget",
+			[]string{"TargetName", "new", "Kind", "open", "Config", `{}`},
+		},
+		{
+			invalid, `"Config" is not valid.`, "RegisterTarget",
+			[]string{"TargetName", "new", "Kind", "open", "Config", `not JSON`},
+		},
+		{
+			invalid, `"TargetName" is not valid.`, "RegisterTarget",
+			[]string{"TargetName", "a b", "Kind", "open", "Config", toMemory},
+		},
+		{
+			invalid, "separates a target from an account in a policy.", "RegisterTarget",
+			[]string{"TargetName", "pg/account", "Kind", "open", "Config", toMemory},
+		},
+		{
+			invalid, "separates a target from an account in a policy.", "RegisterTarget",
+			[]string{"TargetName", "pg/account/app", "Kind", "open", "Config", toMemory},
+		},
+		{
+			invalid, "the name ram is for the users of this service.", "RegisterTarget",
+			[]string{"TargetName", "ram", "Kind", "open", "Config", toMemory},
+		},
 		{missingOne, `"AdminSecretName"`, "RegisterTarget", register("Kind", "memory")},
 		{missingOne, `"Kind"`, "RegisterTarget", register()},
 		{notFound, `There is no secret "none"`, "RegisterTarget", register("Kind", "memory", "AdminSecretName", "none")},
-		{notFound, "The ARN is not of a secret", "RegisterTarget", register("Kind", "memory", "AdminSecretName", "acs:kms:other:1234567890123456:secret/pg-admin")},
+		{
+			notFound, "The ARN is not of a secret", "RegisterTarget",
+			register("Kind", "memory", "AdminSecretName", "acs:kms:other:1234567890123456:secret/pg-admin"),
+		},
 		{inWindow, "", "RegisterTarget", register("Kind", "memory", "AdminSecretName", "leaving")},
-		{exists, `There is a target "pg" already; UpdateTarget changes it.`, "RegisterTarget", []string{"TargetName", "pg", "Kind", "open", "Config", toMemory}},
-		{notFound, `There is no target "none"; RegisterTarget makes one known.`, "UpdateTarget", []string{"TargetName", "none", "Description", "x"}},
-		{invalid, `there is no setting "port".`, "UpdateTarget", []string{"TargetName", "pg", "Config", `{"address":"x","port":1}`}},
+		{
+			exists, `There is a target "pg" already; UpdateTarget changes it.`, "RegisterTarget",
+			[]string{"TargetName", "pg", "Kind", "open", "Config", toMemory},
+		},
+		{
+			notFound, `There is no target "none"; RegisterTarget makes one known.`, "UpdateTarget",
+			[]string{"TargetName", "none", "Description", "x"},
+		},
+		{
+			invalid, `there is no setting "port".`, "UpdateTarget",
+			[]string{"TargetName", "pg", "Config", `{"address":"x","port":1}`},
+		},
 		{notFound, `There is no secret "none"`, "UpdateTarget", []string{"TargetName", "pg", "AdminSecretName", "none"}},
 		{notFound, `There is no target "none"`, "DescribeTarget", []string{"TargetName", "none"}},
 		{notFound, `There is no target "none"`, "DeregisterTarget", []string{"TargetName", "none"}},
 		{invalid, "use the token of the page before, as it is.", "ListTargets", []string{"NextToken", "?"}},
 		{notFound, `There is no target "none"`, "TestTarget", []string{"TargetName", "none"}},
 		{notFound, `There is no secret "none"`, "TestTarget", []string{"TargetName", "pg", "SecretName", "none"}},
-		{invalid, `the secret "gen" is not bound to target "pg".`, "TestTarget", []string{"TargetName", "pg", "SecretName", "gen"}},
-		{invalid, `target "free" has no administrator to log in as. SecretName must name a secret that is attached to the target`, "TestTarget", []string{"TargetName", "free"}},
+		{
+			invalid, `the secret "gen" is not bound to target "pg".`, "TestTarget",
+			[]string{"TargetName", "pg", "SecretName", "gen"},
+		},
+		{
+			invalid,
+			`target "free" has no administrator to log in as. SecretName must name a secret that is attached to the target`,
+			"TestTarget", []string{"TargetName", "free"},
+		},
 		{inUse, `Target "broken" cannot be opened: no driver for it`, "TestTarget", []string{"TargetName", "broken"}},
 	} {
 		w.refused(t, tt.code, tt.text, tt.action, tt.params...)
 	}
 	w.inState(t, "db", rotation.Applying)
 	w.refused(t, inUse, `Secrets are attached to target "pg": db, double.`, "DeregisterTarget", "TargetName", "pg")
-	w.refused(t, inUse, `The rotation of secret "db" at target "pg" has not ended.`, "DeregisterTarget", "TargetName", "pg", "Detach", "true")
+	w.refused(t, inUse, `The rotation of secret "db" at target "pg" has not ended.`, "DeregisterTarget",
+		"TargetName", "pg", "Detach", "true")
 	w.inState(t, "db", rotation.Done)
 	w.must(t, "DeregisterTarget", "TargetName", "pg", "Detach", "true")
 	w.refused(t, notFound, `There is no target "pg"`, "DescribeTarget", "TargetName", "pg")
@@ -175,7 +227,10 @@ func TestTestTarget(t *testing.T) {
 	try := func(result, code string, params ...string) {
 		t.Helper()
 		out := w.must(t, "TestTarget", params...).(*kms.TestTargetResponse)
-		if out.Result != result || out.Code != code || (out.Message == "") != (result == "ok") || strings.Contains(out.Message, "password-") {
+		if out.Result != result ||
+			out.Code != code ||
+			(out.Message == "") != (result == "ok") ||
+			strings.Contains(out.Message, "password-") {
 			t.Errorf("%v: %+v; want %s %s", params, out, result, code)
 		}
 	}
@@ -196,14 +251,18 @@ func TestTestTarget(t *testing.T) {
 	}
 	w.must(t, "CreateSecret", "SecretName", "shapeless", "SecretData", `{"who":"rotator"}`, "VersionId", "v1")
 	w.must(t, "UpdateTarget", "TargetName", "pg", "AdminSecretName", "shapeless")
-	w.refused(t, inUse, `The secret "shapeless" does not hold an administrator for target "pg": use JSON such as`, "TestTarget", "TargetName", "pg")
+	w.refused(t, inUse, `The secret "shapeless" does not hold an administrator for target "pg": use JSON such as`,
+		"TestTarget", "TargetName", "pg")
 	w.must(t, "DeleteSecret", "SecretName", "shapeless", "ForceDeleteWithoutRecovery", "true")
-	w.refused(t, inUse, `The secret "shapeless" with the administrator of target "pg" is not there; UpdateTarget names another.`, "TestTarget", "TargetName", "pg")
+	w.refused(t, inUse,
+		`The secret "shapeless" with the administrator of target "pg" is not there; UpdateTarget names another.`,
+		"TestTarget", "TargetName", "pg")
 	delete(w.env.Kinds, "memory")
 	w.refused(t, inUse, `This server has no targets of kind "memory".`, "TestTarget", "TargetName", "pg")
 }
 
-// TestTargetsAsTheyWere: what an update does not name stays, pages follow each other, and a description can be emptied.
+// TestTargetsAsTheyWere: what an update does not name stays, pages follow each other, and a
+// description can be emptied.
 func TestTargetsAsTheyWere(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -211,7 +270,10 @@ func TestTargetsAsTheyWere(t *testing.T) {
 	w.now = w.now.Add(time.Minute)
 	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"other.example.test"}`)
 	got := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse)
-	if got.Description != "main" || got.Config != `{"address":"other.example.test"}` || got.AdminSecretName != "pg-admin" || got.Kind != "memory" ||
+	if got.Description != "main" ||
+		got.Config != `{"address":"other.example.test"}` ||
+		got.AdminSecretName != "pg-admin" ||
+		got.Kind != "memory" ||
 		!slices.Equal(got.Strategies, []string{"single", "double"}) || got.UpdateTime.Sub(got.CreateTime) != time.Minute {
 		t.Errorf("%+v", got)
 	}
@@ -247,8 +309,11 @@ func TestRotateRefusals(t *testing.T) {
 		w.refused(t, notFound, `There is no secret "none"`, action, "SecretName", "none", "VersionId", "v2")
 		w.refused(t, unsupported, `"gen" is of type Generic`, action, "SecretName", "gen", "VersionId", "v2")
 		w.refused(t, inWindow, "", action, "SecretName", "leaving", "VersionId", "v2")
-		w.refused(t, unsupported, `No target "nowhere" is registered, so the credential of secret "stray" cannot be changed there; RegisterTarget makes one known.`, action, "SecretName", "stray", "VersionId", "v2")
-		w.refused(t, exists, `Version "v1" of secret "db" was not made by a rotation; use a new VersionId.`, action, "SecretName", "db", "VersionId", "v1")
+		w.refused(t, unsupported,
+			`No target "nowhere" is registered, so the credential of secret "stray" cannot be changed there; RegisterTarget `+
+				`makes one known.`, action, "SecretName", "stray", "VersionId", "v2")
+		w.refused(t, exists, `Version "v1" of secret "db" was not made by a rotation; use a new VersionId.`, action,
+			"SecretName", "db", "VersionId", "v1")
 		w.refused(t, missingOne, `"VersionId"`, action, "SecretName", "db")
 	}
 	for _, tt := range []struct {
@@ -263,7 +328,10 @@ func TestRotateRefusals(t *testing.T) {
 		w.refused(t, inUse, tt.text, "RotateSecret", "SecretName", "db", "VersionId", "v7")
 		w.refused(t, inUse, tt.text, "RehearseRotation", "SecretName", "db", "VersionId", "v7")
 		w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e-"+tt.what)
-		if r := w.record(t, "db"); r.ID != "e-"+tt.what || r.Trigger != rotation.Emergency || r.GracePeriod != 0 || r.State != rotation.Scheduled {
+		if r := w.record(t, "db"); r.ID != "e-"+tt.what ||
+			r.Trigger != rotation.Emergency ||
+			r.GracePeriod != 0 ||
+			r.State != rotation.Scheduled {
 			t.Errorf("emergency while %s paused: %+v", tt.what, r)
 		}
 		w.inState(t, "db", rotation.Done)
@@ -275,8 +343,15 @@ func TestRotateRefusals(t *testing.T) {
 	}{
 		{rotation.Applying, `The rotation "v2" of secret "db" has not ended: it is in state applying.`},
 		{rotation.Scheduled, `The rotation "v2" of secret "db" has not ended: it is in state scheduled.`},
-		{rotation.Grace, `The former credential of secret "db" works until 2026-01-02T04:04:05Z; EndRotationGrace retires it now, EmergencyRotation replaces both.`},
-		{rotation.Quarantined, `The rotation of secret "db" is quarantined: Somebody else has changed the credential. RepairRotation repairs it.`},
+		{
+			rotation.Grace,
+			`The former credential of secret "db" works until 2026-01-02T04:04:05Z; EndRotationGrace retires it now, ` +
+				`EmergencyRotation replaces both.`,
+		},
+		{
+			rotation.Quarantined,
+			`The rotation of secret "db" is quarantined: Somebody else has changed the credential. RepairRotation repairs it.`,
+		},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "RotateSecret", "SecretName", "db", "VersionId", "v3")
@@ -285,16 +360,22 @@ func TestRotateRefusals(t *testing.T) {
 	w.refused(t, inUse, "is quarantined", "EmergencyRotation", "SecretName", "db", "VersionId", "v3")
 }
 
-// TestRotateOnce: the same VersionId asks for the same rotation, while it runs and after it has ended.
+// TestRotateOnce: the same VersionId asks for the same rotation, while it runs and after it has
+// ended.
 func TestRotateOnce(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
 	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v2")
 	first := w.record(t, "db")
-	if first.State != rotation.Scheduled || first.ID != "v2" || first.GracePeriod != time.Hour || !first.StartedAt.Equal(w.now) || first.Target != "pg" {
+	if first.State != rotation.Scheduled ||
+		first.ID != "v2" ||
+		first.GracePeriod != time.Hour ||
+		!first.StartedAt.Equal(w.now) ||
+		first.Target != "pg" {
 		t.Errorf("asked for: %+v", first)
 	}
-	out := w.must(t, "RotateSecret", "SecretName", "acs:kms:local:"+account+":secret/db", "VersionId", "v2").(*kms.RotateSecretResponse)
+	out := w.must(t, "RotateSecret", "SecretName", "acs:kms:local:"+account+":secret/db",
+		"VersionId", "v2").(*kms.RotateSecretResponse)
 	if again := w.record(t, "db"); again.Seq != first.Seq || out.VersionID != "v2" || out.SecretName != "db" {
 		t.Errorf("asked for again: %+v, answer %+v", again, out)
 	}
@@ -313,7 +394,8 @@ func TestRotateOnce(t *testing.T) {
 	// A Generic secret has versions that its producer stored; none of them is a rotation.
 	w.must(t, "PutSecretValue", "SecretName", "gen", "SecretData", `{"username":"gen","password":"q"}`, "VersionId", "v2")
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
-	w.refused(t, exists, `Version "v2" of secret "gen" was not made by a rotation`, "RotateSecret", "SecretName", "gen", "VersionId", "v2")
+	w.refused(t, exists, `Version "v2" of secret "gen" was not made by a rotation`, "RotateSecret", "SecretName", "gen",
+		"VersionId", "v2")
 }
 
 // TestEmergencies: one that comes while a rotation is under way joins it, or waits for its end.
@@ -326,7 +408,8 @@ func TestEmergencies(t *testing.T) {
 		waits   bool
 	}{
 		{rotation.Prepared, "v2", false}, {rotation.Verified, "v2", false},
-		{rotation.Grace, "e", true}, {rotation.Retiring, "e", true}, {rotation.Undoing, "e", true}, {rotation.Reverting, "e", true},
+		{rotation.Grace, "e", true}, {rotation.Retiring, "e", true}, {rotation.Undoing, "e", true},
+		{rotation.Reverting, "e", true},
 	} {
 		w.inState(t, "double", tt.state)
 		out := w.must(t, "EmergencyRotation", "SecretName", "double", "VersionId", "e").(*kms.EmergencyRotationResponse)
@@ -354,80 +437,153 @@ func TestConfigureRefusals(t *testing.T) {
 	w.must(t, "ConfigureRotation", "SecretName", "db") // which now holds the account app
 	w.must(t, "CreateSecret", "SecretName", "leaving", "SecretData", adminValue, "VersionId", "v1")
 	w.must(t, "DeleteSecret", "SecretName", "leaving")
-	w.must(t, "RegisterTarget", "TargetName", "broken", "Kind", "broken", "Config", toMemory, "AdminSecretName", "pg-admin")
+	w.must(t, "RegisterTarget", "TargetName", "broken", "Kind", "broken", "Config", toMemory,
+		"AdminSecretName", "pg-admin")
 	for _, tt := range []struct {
 		code, text string
 		params     []string
 	}{
 		{notFound, `There is no secret "none"`, []string{"SecretName", "none", "TargetName", "pg"}},
 		{missingOne, `"TargetName"`, []string{"SecretName", "gen"}},
-		{notFound, `There is no target "none"; RegisterTarget makes one known.`, []string{"SecretName", "gen", "TargetName", "none"}},
+		{
+			notFound, `There is no target "none"; RegisterTarget makes one known.`,
+			[]string{"SecretName", "gen", "TargetName", "none"},
+		},
 		{inUse, `Target "broken" cannot be opened`, []string{"SecretName", "gen", "TargetName", "broken"}},
-		{invalid, `a secret of type Rds names its target in ExtendedConfig: "pg".`, []string{"SecretName", "db", "TargetName", "other"}},
+		{
+			invalid, `a secret of type Rds names its target in ExtendedConfig: "pg".`,
+			[]string{"SecretName", "db", "TargetName", "other"},
+		},
 		{inWindow, "", []string{"SecretName", "leaving", "TargetName", "pg"}},
-		{exists, `The account "app" of target "pg" is rotated by secret "db" already.`, []string{"SecretName", "app2", "TargetName", "pg"}},
-		{inUse, `Secret "pg-admin" is the only way into target "pg"; only the strategy double may rotate an administrator.`, []string{"SecretName", "pg-admin", "TargetName", "pg"}},
+		{
+			exists, `The account "app" of target "pg" is rotated by secret "db" already.`,
+			[]string{"SecretName", "app2", "TargetName", "pg"},
+		},
+		{
+			inUse, `Secret "pg-admin" is the only way into target "pg"; only the strategy double may rotate an administrator.`,
+			[]string{"SecretName", "pg-admin", "TargetName", "pg"},
+		},
 		{inUse, "it has [single double]", []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "overlap"}},
-		{inUse, `names only the account "gen", and the strategy double needs a second one.`, []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "double"}},
-		{inUse, `The value of secret "bare" does not say whose credential it is`, []string{"SecretName", "bare", "TargetName", "pg", "AccountName", "one", "CloneAccountName", "two"}},
-		{inUse, `Secret "db" has one account, and the strategy double needs two.`, []string{"SecretName", "db", "Strategy", "double"}},
-		{invalid, `the value of secret "bare" is not a JSON object, so say whose credential it is.`, []string{"SecretName", "bare", "TargetName", "pg"}},
-		{invalid, `has no member that names the account, which is usually AccountName, UserName, username, user, client_id, dn; name the member, or give AccountName`, []string{"SecretName", "gen", "TargetName", "pg", "AccountMember", "who"}},
-		{invalid, `has no member that holds the credential, which is usually AccountPassword, `, []string{"SecretName", "gen", "TargetName", "pg", "SecretMember", "word"}},
+		{
+			inUse, `names only the account "gen", and the strategy double needs a second one.`,
+			[]string{"SecretName", "gen", "TargetName", "pg", "Strategy", "double"},
+		},
+		{
+			inUse, `The value of secret "bare" does not say whose credential it is`,
+			[]string{"SecretName", "bare", "TargetName", "pg", "AccountName", "one", "CloneAccountName", "two"},
+		},
+		{
+			inUse, `Secret "db" has one account, and the strategy double needs two.`,
+			[]string{"SecretName", "db", "Strategy", "double"},
+		},
+		{
+			invalid, `the value of secret "bare" is not a JSON object, so say whose credential it is.`,
+			[]string{"SecretName", "bare", "TargetName", "pg"},
+		},
+		{
+			invalid,
+			`has no member that names the account, which is usually AccountName, UserName, username, user, client_id, dn; ` +
+				`name the member, or give AccountName`, []string{"SecretName", "gen", "TargetName", "pg", "AccountMember", "who"},
+		},
+		{
+			invalid, `has no member that holds the credential, which is usually AccountPassword, `,
+			[]string{"SecretName", "gen", "TargetName", "pg", "SecretMember", "word"},
+		},
 		{invalid, `"Strategy"`, []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "triple"}},
 		{invalid, "use five fields, minute hour day month weekday, or @daily", []string{"SecretName", "db", "Cron", "* * *"}},
 		{invalid, "the zone goes into TimeZone.", []string{"SecretName", "db", "Cron", "TZ=UTC 0 0 * * *"}},
 		{invalid, "the zone goes into TimeZone.", []string{"SecretName", "db", "Cron", "CRON_TZ=UTC 0 0 * * *"}},
-		{invalid, "give RotationInterval or Cron, not both.", []string{"SecretName", "db", "Cron", "@daily", "RotationInterval", "7d"}},
-		{invalid, `time zone "Mars/North" is not known; use an IANA name such as Europe/Berlin`, []string{"SecretName", "db", "TimeZone", "Mars/North"}},
+		{
+			invalid, "give RotationInterval or Cron, not both.",
+			[]string{"SecretName", "db", "Cron", "@daily", "RotationInterval", "7d"},
+		},
+		{
+			invalid, `time zone "Mars/North" is not known; use an IANA name such as Europe/Berlin`,
+			[]string{"SecretName", "db", "TimeZone", "Mars/North"},
+		},
 		{invalid, `time zone "Local" is not known`, []string{"SecretName", "db", "TimeZone", "Local"}},
-		{invalid, `window "25:00-26:00" is not like "Sat,Sun 22:00-02:00"`, []string{"SecretName", "db", "Window", "25:00-26:00"}},
-		{invalid, `blackout "2026-13-01" is not a day or a span of days such as`, []string{"SecretName", "db", "Blackouts", "2026-13-01"}},
-		{invalid, `"GracePeriod" is not valid. Use a whole number and a unit, d, h, m or s`, []string{"SecretName", "db", "GracePeriod", "soon"}},
+		{
+			invalid, `window "25:00-26:00" is not like "Sat,Sun 22:00-02:00"`,
+			[]string{"SecretName", "db", "Window", "25:00-26:00"},
+		},
+		{
+			invalid, `blackout "2026-13-01" is not a day or a span of days such as`,
+			[]string{"SecretName", "db", "Blackouts", "2026-13-01"},
+		},
+		{
+			invalid, `"GracePeriod" is not valid. Use a whole number and a unit, d, h, m or s`,
+			[]string{"SecretName", "db", "GracePeriod", "soon"},
+		},
 		{invalid, `"GracePeriod" is not valid. Use at most 31536000s.`, []string{"SecretName", "db", "GracePeriod", "366d"}},
 		{invalid, "Group and GroupGap go together.", []string{"SecretName", "db", "Group", "g"}},
 		{invalid, "Group and GroupGap go together.", []string{"SecretName", "db", "GroupGap", "1h"}},
-		{invalid, `"GroupGap" is not valid. Use at most 2592000s.`, []string{"SecretName", "db", "Group", "g", "GroupGap", "31d"}},
+		{
+			invalid, `"GroupGap" is not valid. Use at most 2592000s.`,
+			[]string{"SecretName", "db", "Group", "g", "GroupGap", "31d"},
+		},
 		{invalid, `"Group" is not valid.`, []string{"SecretName", "db", "Group", "a b", "GroupGap", "1h"}},
 		{missingOne, `"RotationInterval"`, []string{"SecretName", "db", "EnableAutomaticRotation", "true"}},
-		{invalid, "use 6h to 8760h (365d).", []string{"SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "5h"}},
+		{
+			invalid, "use 6h to 8760h (365d).",
+			[]string{"SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "5h"},
+		},
 	} {
 		w.refused(t, tt.code, tt.text, "ConfigureRotation", tt.params...)
 	}
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
 	w.must(t, "RegisterTarget", "TargetName", "pg2", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
 	w.inState(t, "gen", rotation.Applying)
-	w.refused(t, inUse, `The rotation "v2" at target "pg" has not ended.`, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg2")
+	w.refused(t, inUse, `The rotation "v2" at target "pg" has not ended.`, "ConfigureRotation", "SecretName", "gen",
+		"TargetName", "pg2")
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GracePeriod", "0s")
 }
 
-// TestConfigure: what was configured is shown, and an account whose secret is gone is free for another.
+// TestConfigure: what was configured is shown, and an account whose secret is gone is free for
+// another.
 func TestConfigure(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	got := w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "EnableAutomaticRotation", "true", "Cron", "0 3 * * 6", "TimeZone", "Europe/Berlin",
-		"Window", "Sat 02:00-04:00", "Blackouts", "2026-01-03,2026-12-24..2027-01-02", "GracePeriod", "0s", "Group", "g", "GroupGap", "10m").(*kms.DescribeRotationResponse)
-	if got.TargetName != "pg" || got.State != "idle" || got.AutomaticRotation != "Enabled" || got.Cron != "0 3 * * 6" || got.TimeZone != "Europe/Berlin" || got.Window != "Sat 02:00-04:00" ||
-		got.Blackouts != "2026-01-03,2026-12-24..2027-01-02" || got.GracePeriod != "0s" || got.Group != "g" || got.GroupGap != "600s" || got.RotationInterval != "" {
+	got := w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "EnableAutomaticRotation", "true",
+		"Cron", "0 3 * * 6", "TimeZone", "Europe/Berlin",
+		"Window", "Sat 02:00-04:00", "Blackouts", "2026-01-03,2026-12-24..2027-01-02", "GracePeriod", "0s", "Group", "g",
+		"GroupGap", "10m").(*kms.DescribeRotationResponse)
+	if got.TargetName != "pg" ||
+		got.State != "idle" ||
+		got.AutomaticRotation != "Enabled" ||
+		got.Cron != "0 3 * * 6" ||
+		got.TimeZone != "Europe/Berlin" ||
+		got.Window != "Sat 02:00-04:00" ||
+		got.Blackouts != "2026-01-03,2026-12-24..2027-01-02" ||
+		got.GracePeriod != "0s" ||
+		got.Group != "g" ||
+		got.GroupGap != "600s" ||
+		got.RotationInterval != "" {
 		t.Errorf("configured %+v", got)
 	}
-	// Saturday the third is a blackout day, so it waits for the window of the one after, at 2 in Berlin.
+	// Saturday the third is a blackout day, so it waits for the window of the one after, at 2 in
+	// Berlin.
 	if want := time.Date(2026, 1, 10, 1, 0, 0, 0, time.UTC); !got.NextRotationDate.Equal(want) {
 		t.Errorf("next %v, want %v", got.NextRotationDate, want)
 	}
-	if d := w.must(t, "DescribeSecret", "SecretName", "gen").(*kms.DescribeSecretResponse); d.AutomaticRotation != "Enabled" || !d.NextRotationDate.Equal(got.NextRotationDate) {
+	if d := w.must(t, "DescribeSecret",
+		"SecretName", "gen").(*kms.DescribeSecretResponse); d.AutomaticRotation != "Enabled" ||
+		!d.NextRotationDate.Equal(got.NextRotationDate) {
 		t.Errorf("DescribeSecret: %s, %v", d.AutomaticRotation, d.NextRotationDate)
 	}
-	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "gen", "EnableAutomaticRotation", "true", "RotationInterval", "7d")
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "gen", "EnableAutomaticRotation", "true",
+		"RotationInterval", "7d")
 	if got := w.describe(t, "gen"); got.Cron != "" || got.RotationInterval != "604800s" || got.Group != "g" {
 		t.Errorf("an interval after a cron expression: %+v", got)
 	}
 	w.must(t, "CreateSecret", "SecretName", "gen2", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v1")
-	w.refused(t, exists, `The account "gen" of target "pg" is rotated by secret "gen" already.`, "ConfigureRotation", "SecretName", "gen2", "TargetName", "pg")
+	w.refused(t, exists, `The account "gen" of target "pg" is rotated by secret "gen" already.`, "ConfigureRotation",
+		"SecretName", "gen2", "TargetName", "pg")
 	w.must(t, "RemoveRotation", "SecretName", "gen")
 	w.must(t, "ConfigureRotation", "SecretName", "gen2", "TargetName", "pg")
 	w.must(t, "PutSecretValue", "SecretName", "gen", "SecretData", "mine again", "VersionId", "v2")
-	if got := w.describe(t, "gen"); got.AutomaticRotation != "Disabled" || got.TargetName != "" || !got.NextRotationDate.IsZero() {
+	if got := w.describe(t, "gen"); got.AutomaticRotation != "Disabled" ||
+		got.TargetName != "" ||
+		!got.NextRotationDate.IsZero() {
 		t.Errorf("removed: %+v", got)
 	}
 }
@@ -437,16 +593,20 @@ func TestShorterIntervals(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
 	w.env.Rotation.LeastInterval = time.Minute
-	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "60s")
-	w.refused(t, invalid, "Use 1m to 8760h (365d).", "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "59s")
-	w.refused(t, invalid, "Use 1m to 8760h (365d).", "ConfigureRotation", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "59s")
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+		"RotationInterval", "60s")
+	w.refused(t, invalid, "Use 1m to 8760h (365d).", "UpdateSecretRotationPolicy", "SecretName", "db",
+		"EnableAutomaticRotation", "true", "RotationInterval", "59s")
+	w.refused(t, invalid, "Use 1m to 8760h (365d).", "ConfigureRotation", "SecretName", "db",
+		"EnableAutomaticRotation", "true", "RotationInterval", "59s")
 }
 
 // TestAutomaticRotationInvalid: it says when the service cannot rotate, and no longer than that.
 func TestAutomaticRotationInvalid(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "6h")
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+		"RotationInterval", "6h")
 	is := func(want string) {
 		t.Helper()
 		if d := w.must(t, "DescribeSecret", "SecretName", "db").(*kms.DescribeSecretResponse); d.AutomaticRotation != want {
@@ -458,7 +618,8 @@ func TestAutomaticRotationInvalid(t *testing.T) {
 	is("Enabled")
 	w.now = w.now.Add(time.Second)
 	is("Invalid")
-	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "6h")
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+		"RotationInterval", "6h")
 	is("Enabled")
 	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Broken = true })
 	is("Invalid")
@@ -473,31 +634,93 @@ func TestOtherRotationRefusals(t *testing.T) {
 		code, text, action string
 		params             []string
 	}{
-		{rotation.Applying, inUse, `The rotation "v2" of secret "gen" has not ended.`, "RemoveRotation", []string{"SecretName", "gen"}},
-		{rotation.Grace, inUse, `The rotation "v2" of secret "gen" has not ended.`, "RemoveRotation", []string{"SecretName", "gen"}},
-		{rotation.Idle, unsupported, "of type Rds, which is always rotated by the service", "RemoveRotation", []string{"SecretName", "db"}},
+		{
+			rotation.Applying, inUse, `The rotation "v2" of secret "gen" has not ended.`, "RemoveRotation",
+			[]string{"SecretName", "gen"},
+		},
+		{
+			rotation.Grace, inUse, `The rotation "v2" of secret "gen" has not ended.`, "RemoveRotation",
+			[]string{"SecretName", "gen"},
+		},
+		{
+			rotation.Idle, unsupported, "of type Rds, which is always rotated by the service", "RemoveRotation",
+			[]string{"SecretName", "db"},
+		},
 		{rotation.Idle, notFound, `There is no secret "none"`, "RemoveRotation", []string{"SecretName", "none"}},
 		{rotation.Idle, notFound, `There is no secret "none"`, "DescribeRotation", []string{"SecretName", "none"}},
 		{rotation.Idle, invalid, "Use one of [idle scheduled prepared", "ListRotations", []string{"State", "asleep"}},
 		{rotation.Idle, invalid, "Use the token of the page before", "ListRotations", []string{"NextToken", "?"}},
-		{rotation.Idle, invalid, "Give SecretName or TargetName, not both.", "PauseRotation", []string{"SecretName", "gen", "TargetName", "pg"}},
-		{rotation.Idle, invalid, "Give SecretName or TargetName, not both.", "ResumeRotation", []string{"SecretName", "gen", "TargetName", "pg"}},
+		{
+			rotation.Idle, invalid, "Give SecretName or TargetName, not both.", "PauseRotation",
+			[]string{"SecretName", "gen", "TargetName", "pg"},
+		},
+		{
+			rotation.Idle, invalid, "Give SecretName or TargetName, not both.", "ResumeRotation",
+			[]string{"SecretName", "gen", "TargetName", "pg"},
+		},
 		{rotation.Idle, notFound, `There is no secret "none"`, "PauseRotation", []string{"SecretName", "none"}},
 		{rotation.Idle, notFound, `There is no target "none"`, "PauseRotation", []string{"TargetName", "none"}},
 		{rotation.Idle, unsupported, `"bare" is of type Generic`, "PauseRotation", []string{"SecretName", "bare"}},
-		{rotation.Done, inUse, `The rotation of secret "gen" is in state done: it has no grace period now.`, "EndRotationGrace", []string{"SecretName", "gen"}},
-		{rotation.Retiring, inUse, "is in state retiring: it has no grace period now.", "EndRotationGrace", []string{"SecretName", "gen"}},
+		{
+			rotation.Done, inUse, `The rotation of secret "gen" is in state done: it has no grace period now.`,
+			"EndRotationGrace", []string{"SecretName", "gen"},
+		},
+		{
+			rotation.Retiring, inUse, "is in state retiring: it has no grace period now.", "EndRotationGrace",
+			[]string{"SecretName", "gen"},
+		},
 		{rotation.Done, unsupported, `"bare" is of type Generic`, "EndRotationGrace", []string{"SecretName", "bare"}},
-		{rotation.Done, inUse, "is in state done: the former credential works only in the grace period of the strategies overlap and double.", "UndoRotation", []string{"SecretName", "gen"}},
-		{rotation.Done, inUse, "is in state done: nothing is quarantined.", "RepairRotation", []string{"SecretName", "gen", "RepairAction", "probe"}},
-		{rotation.Unknown, inUse, "is in state unknown: nothing is quarantined.", "RepairRotation", []string{"SecretName", "gen", "RepairAction", "apply"}},
-		{rotation.Quarantined, invalid, `"RepairAction"`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "pray"}},
-		{rotation.Quarantined, missingOne, `"SecretData"`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "VersionId", "v5"}},
-		{rotation.Quarantined, missingOne, `"VersionId"`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", "x"}},
-		{rotation.Quarantined, invalid, "It does not have the shape of the secret's values: an account and its credential under the same members", "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", "x", "VersionId", "v5"}},
-		{rotation.Quarantined, inUse, `Target "pg" does not accept this credential: log in as gen: password authentication failed (28P01)`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"username":"gen","password":"wrong"}`, "VersionId", "v5"}},
-		{rotation.Done, inUse, `The rotation of secret "gen" is in state done: nothing is quarantined.`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v5"}},
-		{rotation.Quarantined, exists, `already has version "v1" with another value; use a new VersionId.`, "RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"password":"p","username":"gen"}`, "VersionId", "v1"}},
+		{
+			rotation.Done, inUse,
+			"is in state done: the former credential works only in the grace period of the strategies overlap and double.",
+			"UndoRotation", []string{"SecretName", "gen"},
+		},
+		{
+			rotation.Done, inUse, "is in state done: nothing is quarantined.", "RepairRotation",
+			[]string{"SecretName", "gen", "RepairAction", "probe"},
+		},
+		{
+			rotation.Unknown, inUse, "is in state unknown: nothing is quarantined.", "RepairRotation",
+			[]string{"SecretName", "gen", "RepairAction", "apply"},
+		},
+		{
+			rotation.Quarantined, invalid, `"RepairAction"`, "RepairRotation",
+			[]string{"SecretName", "gen", "RepairAction", "pray"},
+		},
+		{
+			rotation.Quarantined, missingOne, `"SecretData"`, "RepairRotation",
+			[]string{"SecretName", "gen", "RepairAction", "adopt", "VersionId", "v5"},
+		},
+		{
+			rotation.Quarantined, missingOne, `"VersionId"`, "RepairRotation",
+			[]string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", "x"},
+		},
+		{
+			rotation.Quarantined, invalid,
+			"It does not have the shape of the secret's values: an account and its credential under the same members",
+			"RepairRotation", []string{"SecretName", "gen", "RepairAction", "adopt", "SecretData", "x", "VersionId", "v5"},
+		},
+		{
+			rotation.Quarantined, inUse,
+			`Target "pg" does not accept this credential: log in as gen: password authentication failed (28P01)`,
+			"RepairRotation",
+			[]string{
+				"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"username":"gen","password":"wrong"}`, "VersionId",
+				"v5",
+			},
+		},
+		{
+			rotation.Done, inUse, `The rotation of secret "gen" is in state done: nothing is quarantined.`, "RepairRotation",
+			[]string{
+				"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v5",
+			},
+		},
+		{
+			rotation.Quarantined, exists, `already has version "v1" with another value; use a new VersionId.`, "RepairRotation",
+			[]string{
+				"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"password":"p","username":"gen"}`, "VersionId", "v1",
+			},
+		},
 	} {
 		w.now = w.now.Add(rotation.LoginWindow)
 		w.inState(t, "gen", tt.state)
@@ -505,8 +728,10 @@ func TestOtherRotationRefusals(t *testing.T) {
 	}
 	w.managed(t, "stray", "SingleUser", appValue, "nowhere")
 	w.inState(t, "stray", rotation.Quarantined)
-	w.refused(t, notFound, `There is no target "nowhere"`, "RepairRotation", "SecretName", "stray", "RepairAction", "adopt", "SecretData", appValue, "VersionId", "v5")
-	w.refused(t, invalid, `{"Accounts":[{"AccountName":"…","AccountPassword":"…"}]}`, "RepairRotation", "SecretName", "stray", "RepairAction", "adopt", "SecretData", `{"AccountName":"app"}`, "VersionId", "v5")
+	w.refused(t, notFound, `There is no target "nowhere"`, "RepairRotation", "SecretName", "stray",
+		"RepairAction", "adopt", "SecretData", appValue, "VersionId", "v5")
+	w.refused(t, invalid, `{"Accounts":[{"AccountName":"…","AccountPassword":"…"}]}`, "RepairRotation",
+		"SecretName", "stray", "RepairAction", "adopt", "SecretData", `{"AccountName":"app"}`, "VersionId", "v5")
 }
 
 // TestWhatPeopleAskFor: each request leads from its state to the next one.
@@ -541,11 +766,13 @@ func TestWhatPeopleAskFor(t *testing.T) {
 	}
 }
 
-// TestCancel: what was never sent ends at once, what was is left to the engine, and what the target may have is not given up.
+// TestCancel: what was never sent ends at once, what was is left to the engine, and what the target
+// may have is not given up.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "7d")
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+		"RotationInterval", "7d")
 	planned := w.record(t, "db").Due
 	prepared := func(attempt int, strategy target.Strategy, trigger rotation.Trigger) {
 		t.Helper()
@@ -556,7 +783,13 @@ func TestCancel(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			r.ID, r.State, r.Mode, r.Trigger, r.Strategy, r.Candidate, r.Base = "v2", rotation.Prepared, rotation.Rotate, trigger, strategy, s.Stages[secret.Pending], "v1"
+			r.ID = "v2"
+			r.State = rotation.Prepared
+			r.Mode = rotation.Rotate
+			r.Trigger = trigger
+			r.Strategy = strategy
+			r.Candidate = s.Stages[secret.Pending]
+			r.Base = "v1"
 			r.Attempt, r.NextAt, r.Cancelled = attempt, w.now.Add(time.Minute), false
 		})
 	}
@@ -574,15 +807,26 @@ func TestCancel(t *testing.T) {
 		prepared(0, target.Single, trigger)
 		got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse)
 		r := w.record(t, "db")
-		if got.State != "abandoned" || got.Reason != "Cancelled by a person." || got.Advice != "" || pending() != "" || !r.Due.Equal(planned) || !got.NextRotationDate.Equal(planned) {
+		if got.State != "abandoned" ||
+			got.Reason != "Cancelled by a person." ||
+			got.Advice != "" ||
+			pending() != "" ||
+			!r.Due.Equal(planned) ||
+			!got.NextRotationDate.Equal(planned) {
 			t.Errorf("cancelled before an attempt: %+v, due %s, want %s; pending %q", got, r.Due, planned, pending())
 		}
-		w.refused(t, inUse, `The rotation of secret "db" is in state abandoned and cannot be cancelled: nothing is under way.`, "CancelRotation", "SecretName", "db")
+		w.refused(t, inUse,
+			`The rotation of secret "db" is in state abandoned and cannot be cancelled: nothing is under way.`, "CancelRotation",
+			"SecretName", "db")
 	}
 	prepared(1, target.Single, rotation.Manual)
 	for range 2 {
 		got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse)
-		if r := w.record(t, "db"); got.State != "prepared" || got.Reason != "Cancelled by a person." || got.Advice == "" || r.Wake().After(w.now) || pending() == "" {
+		if r := w.record(t, "db"); got.State != "prepared" ||
+			got.Reason != "Cancelled by a person." ||
+			got.Advice == "" ||
+			r.Wake().After(w.now) ||
+			pending() == "" {
 			t.Errorf("cancelled after an attempt: %+v, goes on at %s; pending %q", got, r.Wake(), pending())
 		}
 	}
@@ -591,17 +835,24 @@ func TestCancel(t *testing.T) {
 		t.Errorf("an emergency beside what is cancelled: %+v; want one that follows", r)
 	}
 	prepared(1, target.Double, rotation.Manual)
-	if got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse); got.State != "reverting" || pending() == "" {
+	if got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse); got.State != "reverting" ||
+		pending() == "" {
 		t.Errorf("cancelled after an attempt, two accounts: %+v, pending %q", got, pending())
 	}
 	for _, tt := range []struct {
 		state rotation.State
 		text  string
 	}{
-		{rotation.Applying, "is in state applying and cannot be cancelled: the target may have the candidate. Wait for its answer"},
-		{rotation.Unknown, "the target may have the candidate."}, {rotation.Applied, "Wait for the promotion; in the grace period UndoRotation"},
-		{rotation.Verified, "the target has the candidate."}, {rotation.Grace, "UndoRotation makes the previous one current again."},
-		{rotation.Retiring, "wait for its end"}, {rotation.Undoing, "wait for its end"}, {rotation.Quarantined, "RepairRotation repairs it."},
+		{
+			rotation.Applying,
+			"is in state applying and cannot be cancelled: the target may have the candidate. Wait for its answer",
+		},
+		{rotation.Unknown, "the target may have the candidate."},
+		{rotation.Applied, "Wait for the promotion; in the grace period UndoRotation"},
+		{rotation.Verified, "the target has the candidate."},
+		{rotation.Grace, "UndoRotation makes the previous one current again."},
+		{rotation.Retiring, "wait for its end"}, {rotation.Undoing, "wait for its end"},
+		{rotation.Quarantined, "RepairRotation repairs it."},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")
@@ -610,7 +861,8 @@ func TestCancel(t *testing.T) {
 	w.refused(t, notFound, `There is no secret "none"`, "CancelRotation", "SecretName", "none")
 }
 
-// TestGraceLimits: how long a grace waits for consumers, by the server's settings and the secret's own; and what DescribeRotation says of both.
+// TestGraceLimits: how long a grace waits for consumers, by the server's settings and the secret's
+// own; and what DescribeRotation says of both.
 func TestGraceLimits(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -625,7 +877,10 @@ func TestGraceLimits(t *testing.T) {
 		{"", "10m", [2]time.Duration{time.Hour, time.Hour}},
 		{"5m", "0s", [2]time.Duration{5 * time.Minute, 5 * time.Minute}},
 	} {
-		params := []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "single", "AccountMember", "username", "SecretMember", "password", "AccountName", "gen", "CloneAccountName", "two"}
+		params := []string{
+			"SecretName", "gen", "TargetName", "pg", "Strategy", "single", "AccountMember", "username", "SecretMember",
+			"password", "AccountName", "gen", "CloneAccountName", "two",
+		}
 		if tt.grace != "" {
 			params = append(params, "GracePeriod", tt.grace)
 		}
@@ -639,7 +894,11 @@ func TestGraceLimits(t *testing.T) {
 			t.Errorf("grace %q, limit %q: %v, want %v", tt.grace, tt.limit, got, tt.want)
 		}
 		d := w.describe(t, "gen")
-		if d.ConfiguredStrategy != "single" || d.AccountMember != "username" || d.SecretMember != "password" || d.AccountName != "gen" || d.CloneAccountName != "two" {
+		if d.ConfiguredStrategy != "single" ||
+			d.AccountMember != "username" ||
+			d.SecretMember != "password" ||
+			d.AccountName != "gen" ||
+			d.CloneAccountName != "two" {
 			t.Errorf("described as %+v", d)
 		}
 		w.must(t, "EmergencyRotation", "SecretName", "gen", "VersionId", fmt.Sprintf("e%d", n))
@@ -648,11 +907,14 @@ func TestGraceLimits(t *testing.T) {
 		}
 		w.inState(t, "gen", rotation.Done)
 	}
-	w.refused(t, invalid, "Use at most 31536000s.", "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GraceLimit", "366d")
-	w.refused(t, invalid, `"GraceLimit"`, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GraceLimit", "soon")
+	w.refused(t, invalid, "Use at most 31536000s.", "ConfigureRotation", "SecretName", "gen", "TargetName", "pg",
+		"GraceLimit", "366d")
+	w.refused(t, invalid, `"GraceLimit"`, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg",
+		"GraceLimit", "soon")
 }
 
-// TestEmergencyDryRun: it says whom an emergency breaks, and of whom nothing is known, is refused as the emergency would be, and changes nothing.
+// TestEmergencyDryRun: it says whom an emergency breaks, and of whom nothing is known, is refused
+// as the emergency would be, and changes nothing.
 func TestEmergencyDryRun(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -668,8 +930,13 @@ func TestEmergencyDryRun(t *testing.T) {
 	read("192.0.2.2")
 	before := w.record(t, "db")
 	for range 2 {
-		out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "v2", "DryRun", "true").(*kms.EmergencyRotationResponse)
-		if !out.DryRun || out.CurrentVersionID != "v1" || out.BreakingCount != 1 || len(out.Breaking) != 1 || out.Breaking[0].Source != "192.0.2.2" ||
+		out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "v2",
+			"DryRun", "true").(*kms.EmergencyRotationResponse)
+		if !out.DryRun ||
+			out.CurrentVersionID != "v1" ||
+			out.BreakingCount != 1 ||
+			len(out.Breaking) != 1 ||
+			out.Breaking[0].Source != "192.0.2.2" ||
 			out.UnknownCount != 1 || len(out.Unknown) != 1 || out.Unknown[0].Source != "192.0.2.1" {
 			t.Errorf("a dry run says %+v", out)
 		}
@@ -677,17 +944,21 @@ func TestEmergencyDryRun(t *testing.T) {
 	if after := w.record(t, "db"); after.Seq != before.Seq {
 		t.Errorf("a dry run has changed the record: %+v", after)
 	}
-	w.refused(t, exists, "was not made by a rotation", "EmergencyRotation", "SecretName", "db", "VersionId", "v1", "DryRun", "true")
+	w.refused(t, exists, "was not made by a rotation", "EmergencyRotation", "SecretName", "db", "VersionId", "v1",
+		"DryRun", "true")
 	w.inState(t, "db", rotation.Quarantined)
 	w.refused(t, inUse, "is quarantined", "EmergencyRotation", "SecretName", "db", "VersionId", "v5", "DryRun", "true")
 	w.inState(t, "db", rotation.Done)
-	if out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "v3").(*kms.EmergencyRotationResponse); out.DryRun || out.BreakingCount != 0 || w.record(t, "db").ID != "v3" {
+	if out := w.must(t, "EmergencyRotation", "SecretName", "db",
+		"VersionId", "v3").(*kms.EmergencyRotationResponse); out.DryRun ||
+		out.BreakingCount != 0 ||
+		w.record(t, "db").ID != "v3" {
 		t.Errorf("the emergency itself: %+v", out)
 	}
 }
 
-// TestDoubt: after a restore each credential is looked at now, but for those of which nobody can be asked; a rotation that was under way goes
-// on, and it is done once.
+// TestDoubt: after a restore each credential is looked at now, but for those of which nobody can be
+// asked; a rotation that was under way goes on, and it is done once.
 func TestDoubt(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -724,7 +995,9 @@ func TestDoubt(t *testing.T) {
 		t.Errorf("after it was done it is still to be done: %v", err)
 	}
 	now := rotation.Health{NextAt: w.now}
-	if r := w.record(t, "db"); r.Health != now || r.Wake().After(w.now) || w.describe(t, "db").CredentialState != "unknown" {
+	if r := w.record(t, "db"); r.Health != now ||
+		r.Wake().After(w.now) ||
+		w.describe(t, "db").CredentialState != "unknown" {
 		t.Errorf("db: %+v", r)
 	}
 	if r := w.record(t, "double"); r.Health != now || r.State != rotation.Applied || !r.NextAt.IsZero() {
@@ -735,29 +1008,43 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
-// TestAdopt: a value that the target accepts becomes current, the pending label goes, and rotations are planned again.
+// TestAdopt: a value that the target accepts becomes current, the pending label goes, and rotations
+// are planned again.
 func TestAdopt(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)
-	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true", "RotationInterval", "7d")
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+		"RotationInterval", "7d")
 	w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
 		var err error
 		if *s, err = s.Prepare(secret.Version{ID: "v2"}, w.now); err != nil {
 			t.Error(err)
 		}
 		s.Rotation.Broken, s.Rotation.Hold = true, true
-		r.ID, r.State, r.Mode, r.Strategy, r.Candidate, r.Base = "v2", rotation.Quarantined, rotation.Rotate, target.Single, "v2", "v1"
+		r.ID = "v2"
+		r.State = rotation.Quarantined
+		r.Mode = rotation.Rotate
+		r.Strategy = target.Single
+		r.Candidate = "v2"
+		r.Base = "v1"
 	})
 	m.set("app", "by-hand")
-	got := w.must(t, "RepairRotation", "SecretName", "db", "RepairAction", "adopt", "SecretData", strings.Replace(appValue, "the-applications-password", "by-hand", 1), "VersionId", "v3").(*kms.DescribeRotationResponse)
-	if got.State != "done" || got.CredentialState != "live" || got.CandidateVersionID != "v3" || got.AutomaticRotation != "Enabled" || got.NextRotationDate.IsZero() {
+	got := w.must(t, "RepairRotation", "SecretName", "db", "RepairAction", "adopt",
+		"SecretData", strings.Replace(appValue, "the-applications-password", "by-hand", 1),
+		"VersionId", "v3").(*kms.DescribeRotationResponse)
+	if got.State != "done" ||
+		got.CredentialState != "live" ||
+		got.CandidateVersionID != "v3" ||
+		got.AutomaticRotation != "Enabled" ||
+		got.NextRotationDate.IsZero() {
 		t.Errorf("adopted: %+v", got)
 	}
 	value := w.must(t, "GetSecretValue", "SecretName", "db").(*kms.GetSecretValueResponse)
 	if value.VersionID != "v3" || value.SecretData.Reveal() != `{"AccountName":"app","AccountPassword":"by-hand"}` {
 		t.Errorf("current is %s", value.VersionID)
 	}
-	if previous := w.must(t, "GetSecretValue", "SecretName", "db", "VersionStage", "ACSPrevious").(*kms.GetSecretValueResponse); previous.VersionID != "v1" {
+	if previous := w.must(t, "GetSecretValue", "SecretName", "db", "VersionStage",
+		"ACSPrevious").(*kms.GetSecretValueResponse); previous.VersionID != "v1" {
 		t.Errorf("previous is %s", previous.VersionID)
 	}
 	w.refused(t, notFound, `no label "ACSPending"`, "GetSecretValue", "SecretName", "db", "VersionStage", "ACSPending")
@@ -785,18 +1072,20 @@ func TestAdoptTakesTheCredentialAlone(t *testing.T) {
 	w.must(t, "RepairRotation", adopt(`{"username":"gen","password":"by-hand","Host":"evil.example","More":"x"}`)...)
 	w.put(t, "host", func(_ *secret.Secret, r *rotation.Record) {
 		if !r.LoginFailedAt.Equal(failed) {
-			t.Errorf("the last failed login is said to be at %v, want %v: the engine would cause another one in its window", r.LoginFailedAt, failed)
+			t.Errorf("the last failed login is said to be at %v, want %v: the engine would cause another one in its window",
+				r.LoginFailedAt, failed)
 		}
 	})
 	value := w.must(t, "GetSecretValue", "SecretName", "host").(*kms.GetSecretValueResponse)
-	if got, want := value.SecretData.Reveal(), `{"Host":"db.internal","Port":5432,"password":"by-hand","username":"gen"}`; got != want || value.VersionID != "v3" {
+	want := `{"Host":"db.internal","Port":5432,"password":"by-hand","username":"gen"}`
+	if got := value.SecretData.Reveal(); got != want || value.VersionID != "v3" {
 		t.Errorf("version %s is current: %s", value.VersionID, got)
 	}
 }
 
-// TestAdoptGuessesFew verifies that a caller who may repair a rotation cannot guess passwords with it:
-// three are tried at the target, a login window apart, and then one in each interval, whichever calls
-// come at the same time and whether or not the rotation is configured again.
+// TestAdoptGuessesFew verifies that a caller who may repair a rotation cannot guess passwords with
+// it: three are tried at the target, a login window apart, and then one in each interval, whichever
+// calls come at the same time and whether or not the rotation is configured again.
 func TestAdoptGuessesFew(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)
@@ -856,7 +1145,8 @@ func TestAdoptGuessesFew(t *testing.T) {
 	}
 }
 
-// TestListRotations: what is listed is what is rotated, by state and by target, also before the first rotation.
+// TestListRotations: what is listed is what is rotated, by state and by target, also before the
+// first rotation.
 func TestListRotations(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -866,7 +1156,10 @@ func TestListRotations(t *testing.T) {
 	w.must(t, "PauseRotation", "SecretName", "db")
 	for params, want := range map[string]string{
 		"": "db double elsewhere gen", "State=idle": "db elsewhere gen", "State=quarantined": "double", "State=done": "",
-		"TargetName=pg": "db double gen", "TargetName=other": "elsewhere", "State=idle TargetName=pg": "db gen", "TargetName=none": "",
+		"TargetName=pg":            "db double gen",
+		"TargetName=other":         "elsewhere",
+		"State=idle TargetName=pg": "db gen",
+		"TargetName=none":          "",
 	} {
 		var names []string
 		for token := ""; ; {
@@ -875,7 +1168,8 @@ func TestListRotations(t *testing.T) {
 				name, value, _ := strings.Cut(p, "=")
 				list = append(list, name, value)
 			}
-			page := w.must(t, "ListRotations", append(list, "MaxResults", "1", "NextToken", token)...).(*kms.ListRotationsResponse)
+			page := w.must(t, "ListRotations",
+				append(list, "MaxResults", "1", "NextToken", token)...).(*kms.ListRotationsResponse)
 			for _, row := range page.Rotations {
 				names = append(names, row.SecretName)
 				if row.Paused != (row.SecretName == "db") {
@@ -892,14 +1186,17 @@ func TestListRotations(t *testing.T) {
 	}
 }
 
-// TestHeldReads: while the one credential of a secret is being changed, a read of the current version waits for the end or for
-// the bound, whichever comes first; other reads do not wait.
+// TestHeldReads: while the one credential of a secret is being changed, a read of the current
+// version waits for the end or for the bound, whichever comes first; other reads do not wait.
 func TestHeldReads(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
 	w.env.Rotation.Hold = 20 * time.Millisecond
 	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Hold = true })
-	w.refused(t, "ServiceUnavailableTemporary", `The credential in secret "db" is being changed at its target, and its state there is not known yet; try again.`, "GetSecretValue", "SecretName", "db")
+	w.refused(t,
+		"ServiceUnavailableTemporary",
+		`The credential in secret "db" is being changed at its target, and its state there is not known yet; try again.`,
+		"GetSecretValue", "SecretName", "db")
 	w.must(t, "GetSecretValue", "SecretName", "double")
 	w.must(t, "DescribeSecret", "SecretName", "db")
 
@@ -924,36 +1221,46 @@ func TestHeldReads(t *testing.T) {
 	}
 }
 
-// TestOwnUsersNeedNoTarget: the target of an access key is this service. Its repair asks nobody else.
+// TestOwnUsersNeedNoTarget: the target of an access key is this service. Its repair asks nobody
+// else.
 func TestOwnUsersNeedNoTarget(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
 	w.must(t, "CreateUser", "UserName", "robot")
 	key := w.must(t, "CreateAccessKey", "UserName", "robot").(*ram.CreateAccessKeyResponse).AccessKey
 	w.must(t, "CreateSecret", "SecretName", "$Auto", "SecretType", kms.TypeRAMCredentials, "VersionId", "v1",
-		"SecretData", fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID, key.AccessKeySecret.Reveal()), "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
+		"SecretData",
+		fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID,
+			key.AccessKeySecret.Reveal()), "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
 	const name = "acs/ram/user/robot"
 	w.must(t, "RotateSecret", "SecretName", name, "VersionId", "v2")
 	w.refused(t, notFound, `There is no target "ram"`, "PauseRotation", "TargetName", "ram")
 	w.inState(t, name, rotation.Quarantined)
-	w.refused(t, inUse, `Target "ram" does not accept this credential: the access key of user "robot" does not exist`, "RepairRotation", "SecretName", name,
-		"RepairAction", "adopt", "VersionId", "v3", "SecretData", `{"AccessKeys":[{"AccessKeyId":"KTnone","AccessKeySecret":"y"}]}`)
-	w.refused(t, invalid, `{"AccessKeys":[{"AccessKeyId":"…","AccessKeySecret":"…"}]}`, "RepairRotation", "SecretName", name, "RepairAction", "adopt", "VersionId", "v3", "SecretData", "x")
+	w.refused(t, inUse, `Target "ram" does not accept this credential: the access key of user "robot" does not exist`,
+		"RepairRotation", "SecretName", name,
+		"RepairAction", "adopt", "VersionId", "v3",
+		"SecretData", `{"AccessKeys":[{"AccessKeyId":"KTnone","AccessKeySecret":"y"}]}`)
+	w.refused(t, invalid, `{"AccessKeys":[{"AccessKeyId":"…","AccessKeySecret":"…"}]}`, "RepairRotation",
+		"SecretName", name, "RepairAction", "adopt", "VersionId", "v3", "SecretData", "x")
 }
 
-// TestConfigureAfterARotation: a value holds one account once there was a rotation of two; the version before tells the other.
+// TestConfigureAfterARotation: a value holds one account once there was a rotation of two; the
+// version before tells the other.
 func TestConfigureAfterARotation(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.must(t, "CreateSecret", "SecretName", "turns", "SecretData", "plain, from a time when nobody rotated it", "VersionId", "v1")
+	w.must(t, "CreateSecret", "SecretName", "turns", "SecretData", "plain, from a time when nobody rotated it",
+		"VersionId", "v1")
 	w.must(t, "PutSecretValue", "SecretName", "turns", "SecretData", `{"username":"x","password":"p"}`, "VersionId", "v2")
-	w.refused(t, inUse, `names only the account "x", and the strategy double needs a second one.`, "ConfigureRotation", "SecretName", "turns", "TargetName", "pg", "Strategy", "double")
+	w.refused(t, inUse, `names only the account "x", and the strategy double needs a second one.`, "ConfigureRotation",
+		"SecretName", "turns", "TargetName", "pg", "Strategy", "double")
 	w.must(t, "PutSecretValue", "SecretName", "turns", "SecretData", `{"username":"y","password":"p"}`, "VersionId", "v3")
 	w.must(t, "ConfigureRotation", "SecretName", "turns", "TargetName", "pg", "Strategy", "double")
 }
 
-// TestUpdateTargetAtOnce: between the decision and the change somebody gives the target another administrator, to whose secret
-// the caller may have no right. It is not sent to the caller's address.
+// TestUpdateTargetAtOnce: between the decision and the change somebody gives the target another
+// administrator, to whose secret the caller may have no right. It is not sent to the caller's
+// address.
 func TestUpdateTargetAtOnce(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -964,8 +1271,10 @@ func TestUpdateTargetAtOnce(t *testing.T) {
 			w.must(t, "UpdateTarget", "TargetName", "pg", "AdminSecretName", "guarded")
 		}
 	}
-	w.refused(t, inUse, `Target "pg" has changed at this moment`, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"mine.example.test"}`)
-	if got := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse); got.Config != toMemory || got.AdminSecretName != "guarded" {
+	w.refused(t, inUse, `Target "pg" has changed at this moment`, "UpdateTarget", "TargetName", "pg",
+		"Config", `{"address":"mine.example.test"}`)
+	if got := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse); got.Config != toMemory ||
+		got.AdminSecretName != "guarded" {
 		t.Errorf("the target is at %s with %s", got.Config, got.AdminSecretName)
 	}
 }
@@ -1010,8 +1319,8 @@ func TestEarlierReleaseStaysBound(t *testing.T) {
 	}
 }
 
-// TestNewSecretOfAName verifies that a secret gets nothing of the rotation of one that had its name and
-// whose deletion was planned, also before that one was purged.
+// TestNewSecretOfAName verifies that a secret gets nothing of the rotation of one that had its name
+// and whose deletion was planned, also before that one was purged.
 func TestNewSecretOfAName(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)

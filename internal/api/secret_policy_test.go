@@ -16,29 +16,34 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// denying is a secret policy that leaves everything to identity policies and denies bob some actions.
+// denying is a secret policy that leaves everything to identity policies and denies bob some
+// actions.
 func denying(action string) string {
 	return `{"Version":"1","Statement":[
 		{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account + `:*"]},"Action":["kms:*"],"Resource":["*"]},
-		{"Effect":"Deny","Principal":{"RAM":["acs:ram::` + account + `:user/bob"]},"Action":["` + action + `"],"Resource":["*"]}]}`
+		{"Effect":"Deny","Principal":{"RAM":["acs:ram::` + account + `:user/bob"]},"Action":["` + action +
+		`"],"Resource":["*"]}]}`
 }
 
-// denials is a world in which bob has every right, but for what the policy of one secret denies him. The secret is the administrator
-// of the target "t"; the secret and the target "free" deny nothing.
+// denials is a world in which bob has every right, but for what the policy of one secret denies
+// him. The secret is the administrator of the target "t"; the secret and the target "free" deny
+// nothing.
 func denials(t *testing.T, action string) *world {
 	t.Helper()
 	w := newWorld(t, newMemory("rotator", "the-administrators-password").kinds()...)
 	w.user(t, bob, "AdministratorAccess")
 	for _, name := range []string{"denied-one", "free"} {
-		w.must(t, "CreateSecret", "SecretName", name, "SecretData", adminValue, "VersionId", "v1", "Tags", `[{"TagKey":"k","TagValue":"v"}]`)
-		w.must(t, "RegisterTarget", "TargetName", map[string]string{"denied-one": "t", "free": "free"}[name], "Kind", "memory", "Config", toMemory, "AdminSecretName", name)
+		w.must(t, "CreateSecret", "SecretName", name, "SecretData", adminValue, "VersionId", "v1",
+			"Tags", `[{"TagKey":"k","TagValue":"v"}]`)
+		w.must(t, "RegisterTarget", "TargetName", map[string]string{"denied-one": "t", "free": "free"}[name],
+			"Kind", "memory", "Config", toMemory, "AdminSecretName", name)
 	}
 	w.must(t, "SetSecretPolicy", "SecretName", "denied-one", "Policy", denying(action))
 	return w
 }
 
-// namesSecret says how a parameter names a secret: the value for the one that is denied, and for the one that is free. ok is
-// false for a parameter that names none.
+// namesSecret says how a parameter names a secret: the value for the one that is denied, and for
+// the one that is free. ok is false for a parameter that names none.
 func namesSecret(param string) (denied, free string, ok bool) {
 	switch {
 	case param == "TargetName":
@@ -49,7 +54,8 @@ func namesSecret(param string) (denied, free string, ok bool) {
 	return "", "", false
 }
 
-// untouched are the parameters that name a secret, or a target, of which the operation uses no secret, each with the reason.
+// untouched are the parameters that name a secret, or a target, of which the operation uses no
+// secret, each with the reason.
 var untouched = map[string]string{
 	"CreateSecret SecretName":     "names a secret that is not there yet",
 	"DescribeTarget TargetName":   "tells the name of the administrator's secret alone",
@@ -59,15 +65,17 @@ var untouched = map[string]string{
 	"PauseRotation TargetName":    "stops the target",
 	"ResumeRotation TargetName":   "resumes the target",
 	"ProbeRotation TargetName":    "leaves out what is denied, see TestListsLeaveOutWhatIsDenied",
-	"ConfigureRotation TargetName": "needs the right on the target; its administrator's secret is not sent anywhere, and decides " +
+	"ConfigureRotation TargetName": "needs the right on the target; its administrator's secret is not sent anywhere, " +
+		"and decides " +
 		"nothing about another secret",
 	"WatchSecrets Secret":       "answers per secret, see TestWatchJudges",
 	"SimulatePolicy SecretName": "a question about a user, of the user service",
 }
 
-// TestDenyReachesEveryOperation verifies, for every operation and every parameter by which it names a secret, also as the
-// administrator of a target, that a Deny in the policy of that secret refuses the call, although the caller has every right
-// otherwise. Another secret in the same place is let through, so it is the Deny that refuses.
+// TestDenyReachesEveryOperation verifies, for every operation and every parameter by which it names
+// a secret, also as the administrator of a target, that a Deny in the policy of that secret refuses
+// the call, although the caller has every right otherwise. Another secret in the same place is let
+// through, so it is the Deny that refuses.
 func TestDenyReachesEveryOperation(t *testing.T) {
 	t.Parallel()
 	tried := map[string]bool{}
@@ -82,21 +90,30 @@ func TestDenyReachesEveryOperation(t *testing.T) {
 				t.Parallel()
 				w := denials(t, "kms:*")
 				tried := func(value string) error {
-					_, err := w.gate.Call(t.Context(), op, protocol.Request{ID: "r", Principal: bob, Params: paramsOf(op, name, value)})
+					_, err := w.gate.Call(t.Context(), op, protocol.Request{
+						ID:        "r",
+						Principal: bob,
+						Params:    paramsOf(op, name, value),
+					})
 					return err
 				}
 				var d *protocol.DeniedError
 				if err := tried(free); errors.As(err, &d) {
 					t.Errorf("with %s: %v", free, err)
 				}
-				if err := tried(denied); !errors.As(err, &d) || d.Detail.NoPermissionType != "ExplicitDeny" || d.Detail.PolicyType != "ResourceBasedPolicy" {
+				if err := tried(denied); !errors.As(err, &d) ||
+					d.Detail.NoPermissionType != "ExplicitDeny" ||
+					d.Detail.PolicyType != "ResourceBasedPolicy" {
 					t.Errorf("with %s: %v; want a refusal by the policy of the secret", denied, err)
 				}
 			})
 			tried[op.Name] = true
 		}
 	}
-	for _, want := range []string{"GetSecretValue", "SetSecretPolicy", "GetSecretPolicy", "PrepareTargetAccounts", "TestTarget", "UpdateTarget", "RegisterTarget", "TagResources", "ListSecretConsumers"} {
+	for _, want := range []string{
+		"GetSecretValue", "SetSecretPolicy", "GetSecretPolicy", "PrepareTargetAccounts", "TestTarget", "UpdateTarget",
+		"RegisterTarget", "TagResources", "ListSecretConsumers",
+	} {
 		if !tried[want] {
 			t.Errorf("%s was not tried", want)
 		}
@@ -104,19 +121,33 @@ func TestDenyReachesEveryOperation(t *testing.T) {
 	for key := range untouched {
 		op, param, _ := strings.Cut(key, " ")
 		i := slices.IndexFunc(protocol.Operations(), func(o *operation.Op) bool { return o.Name == op })
-		if i < 0 || !slices.ContainsFunc(protocol.Operations()[i].Params(), func(p wire.Param) bool { return strings.SplitN(p.Name, ".", 2)[0] == param }) {
+		if i < 0 || !slices.ContainsFunc(protocol.Operations()[i].Params(), func(p wire.Param) bool {
+			return strings.SplitN(p.Name, ".", 2)[0] == param
+		}) {
 			t.Errorf("%s is excepted, and there is no such parameter", key)
 		}
 	}
 }
 
-// paramsOf are parameters of an operation that is called with one secret or target in a certain place, and free ones in all other
-// places that must be filled.
+// paramsOf are parameters of an operation that is called with one secret or target in a certain
+// place, and free ones in all other places that must be filled.
 func paramsOf(op *operation.Op, place, value string) sign.Params {
 	fixed := map[string]string{
-		"VersionId": "v9", "SecretData": adminValue, "VersionStage": "ACSCurrent", "MoveToVersion": "v1", "EnableAutomaticRotation": "false",
-		"Policy": policy.DefaultSecretDocument(account), "Tags": `[{"TagKey":"k","TagValue":"v"}]`, "TagKeys": `["k"]`, "RegionId": "local",
-		"ResourceType": "secret", "Kind": "memory", "Config": toMemory, "RepairAction": "probe", "AccountName": "app", "CloneAccountName": "clone",
+		"VersionId":                  "v9",
+		"SecretData":                 adminValue,
+		"VersionStage":               "ACSCurrent",
+		"MoveToVersion":              "v1",
+		"EnableAutomaticRotation":    "false",
+		"Policy":                     policy.DefaultSecretDocument(account),
+		"Tags":                       `[{"TagKey":"k","TagValue":"v"}]`,
+		"TagKeys":                    `["k"]`,
+		"RegionId":                   "local",
+		"ResourceType":               "secret",
+		"Kind":                       "memory",
+		"Config":                     toMemory,
+		"RepairAction":               "probe",
+		"AccountName":                "app",
+		"CloneAccountName":           "clone",
 		"ForceDeleteWithoutRecovery": "false", "Tag.1.Key": "k", "TagKey.1": "k",
 	}
 	if op.Name == "TestTarget" && place == "SecretName" {
@@ -146,8 +177,8 @@ func paramsOf(op *operation.Op, place, value string) sign.Params {
 	return list
 }
 
-// TestListsLeaveOutWhatIsDenied verifies that an operation on a collection shows, counts and uses no secret whose policy denies it to the
-// caller.
+// TestListsLeaveOutWhatIsDenied verifies that an operation on a collection shows, counts and uses
+// no secret whose policy denies it to the caller.
 func TestListsLeaveOutWhatIsDenied(t *testing.T) {
 	t.Parallel()
 	w := denials(t, "kms:*")
@@ -155,7 +186,8 @@ func TestListsLeaveOutWhatIsDenied(t *testing.T) {
 		w.must(t, "CreateSecret", "SecretName", name, "SecretData", "x", "VersionId", "v1", "Description", "about "+name)
 	}
 	for _, name := range []string{"denied-app", "free-app"} {
-		w.must(t, "CreateSecret", "SecretName", name, "SecretData", `{"username":"`+name+`","password":"x"}`, "VersionId", "v1", "Tags", `[{"TagKey":"k","TagValue":"v"}]`)
+		w.must(t, "CreateSecret", "SecretName", name, "SecretData", `{"username":"`+name+`","password":"x"}`,
+			"VersionId", "v1", "Tags", `[{"TagKey":"k","TagValue":"v"}]`)
 		w.must(t, "ConfigureRotation", "SecretName", name, "TargetName", "free", "EnableAutomaticRotation", "false")
 	}
 	w.must(t, "SetSecretPolicy", "SecretName", "denied-app", "Policy", denying("kms:*"))
@@ -187,7 +219,9 @@ func TestListsLeaveOutWhatIsDenied(t *testing.T) {
 	if all := w.must(t, "ListSecrets").(*kms.ListSecretsResponse); all.TotalCount != 6 || len(all.SecretList) != 6 {
 		t.Errorf("another caller sees %d of %d secrets; want 6", len(all.SecretList), all.TotalCount)
 	}
-	for _, call := range [][]string{{"ListRotations"}, {"ListTagResources", "RegionId", "local", "ResourceType", "secret"}} {
+	for _, call := range [][]string{
+		{"ListRotations"}, {"ListTagResources", "RegionId", "local", "ResourceType", "secret"},
+	} {
 		out, err := w.call(t, bob, call[0], call[1:]...)
 		if err != nil {
 			t.Fatal(err)
@@ -209,8 +243,8 @@ func TestListsLeaveOutWhatIsDenied(t *testing.T) {
 	}
 }
 
-// TestGrantBelongsToTheUser verifies that a grant is the user's for whom it was set: it moves with a new name, and neither a new user
-// nor another one who takes the name gets it. A Deny meets both.
+// TestGrantBelongsToTheUser verifies that a grant is the user's for whom it was set: it moves with
+// a new name, and neither a new user nor another one who takes the name gets it. A Deny meets both.
 func TestGrantBelongsToTheUser(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -218,7 +252,8 @@ func TestGrantBelongsToTheUser(t *testing.T) {
 	grant := func(effect string) string {
 		return `{"Version":"1","Statement":[
 			{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account + `:*"]},"Action":["kms:*"],"Resource":["*"]},
-			{"Effect":"` + effect + `","Principal":{"RAM":["acs:ram::` + account + `:user/bob"]},"Action":["kms:GetSecretValue"],"Resource":["*"]}]}`
+			{"Effect":"` + effect + `","Principal":{"RAM":["acs:ram::` + account +
+			`:user/bob"]},"Action":["kms:GetSecretValue"],"Resource":["*"]}]}`
 	}
 	w.must(t, "CreateSecret", "SecretName", "a", "SecretData", "x", "VersionId", "v1", "Policy", grant("Allow"))
 	w.must(t, "CreateSecret", "SecretName", "b", "SecretData", "x", "VersionId", "v1")
@@ -240,12 +275,14 @@ func TestGrantBelongsToTheUser(t *testing.T) {
 	if _, err := w.call(t, successor, "GetSecretValue", "SecretName", "a"); fault.KindOf(err) != fault.Denied {
 		t.Errorf("the next user of the name reads the secret: %v", err)
 	}
-	if got := w.must(t, "GetSecretPolicy", "SecretName", "a").(*kms.GetSecretPolicyResponse).Policy; got != grant("Allow") {
+	if got := w.must(t, "GetSecretPolicy",
+		"SecretName", "a").(*kms.GetSecretPolicyResponse).Policy; got != grant("Allow") {
 		t.Errorf("GetSecretPolicy = %s; want the document as it was set", got)
 	}
 }
 
-// TestPolicyNamesWhoExists verifies that a policy cannot name somebody who is not there, for whoever comes later is another.
+// TestPolicyNamesWhoExists verifies that a policy cannot name somebody who is not there, for
+// whoever comes later is another.
 func TestPolicyNamesWhoExists(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -259,7 +296,8 @@ func TestPolicyNamesWhoExists(t *testing.T) {
 			if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), who) {
 				t.Errorf("%s %s: %v; want it named as missing", effect, who, err)
 			}
-			if _, err = w.call(t, rootPrincipal, "CreateSecret", "SecretName", "b", "SecretData", "x", "VersionId", "v1", "Policy", document); fault.KindOf(err) != fault.Invalid {
+			if _, err = w.call(t, rootPrincipal, "CreateSecret", "SecretName", "b", "SecretData", "x", "VersionId", "v1",
+				"Policy", document); fault.KindOf(err) != fault.Invalid {
 				t.Errorf("CreateSecret, %s %s: %v", effect, who, err)
 			}
 		}

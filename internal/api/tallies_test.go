@@ -22,7 +22,8 @@ import (
 
 const seconds = 30 // of a flood
 
-// frame is what a line of the trail has besides the members of its record: number, time, a MAC and two hashes.
+// frame is what a line of the trail has besides the members of its record: number, time, a MAC and
+// two hashes.
 const frame = 320
 
 // lineSize is the length of the line of a record.
@@ -49,13 +50,16 @@ func counted(t *testing.T, list []audit.Record) (n int) {
 // stranger is a request that costs as much of the trail as it can.
 func stranger(source string) protocol.Request {
 	return protocol.Request{
-		ID: "6f1d8a1e-0000-4000-8000-000000000000", Source: netip.MustParseAddr(source), UserAgent: strings.Repeat("\x80", 800),
-		Action: strings.Repeat("\"\x01", 500), Version: strings.Repeat("\u2028", 500),
+		ID:        "6f1d8a1e-0000-4000-8000-000000000000",
+		Source:    netip.MustParseAddr(source),
+		UserAgent: strings.Repeat("\x80", 800),
+		Action:    strings.Repeat("\"\x01", 500), Version: strings.Repeat("\u2028", 500),
 	}
 }
 
-// TestStrangersDoNotFillTheTrail sends unsigned requests for half a minute from one source, and from very many, and
-// verifies that the trail grows by a bounded number of bytes per second, and that no request is left out.
+// TestStrangersDoNotFillTheTrail sends unsigned requests for half a minute from one source, and
+// from very many, and verifies that the trail grows by a bounded number of bytes per second, and
+// that no request is left out.
 func TestStrangersDoNotFillTheTrail(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -141,7 +145,8 @@ func TestTalliesOutlastNewSources(t *testing.T) {
 	}
 }
 
-// TestStrangersDoNotHideAKey verifies that the refusals of a key keep their records while strangers claim it.
+// TestStrangersDoNotHideAKey verifies that the refusals of a key keep their records while strangers
+// claim it.
 func TestStrangersDoNotHideAKey(t *testing.T) {
 	t.Parallel()
 	trail := &recorder{}
@@ -160,8 +165,8 @@ func TestStrangersDoNotHideAKey(t *testing.T) {
 	}
 }
 
-// TestRefusedKeyDoesNotFillTheTrail verifies that a key whose calls are all refused, or need no right, has a
-// bounded number of records, which stand for all its calls.
+// TestRefusedKeyDoesNotFillTheTrail verifies that a key whose calls are all refused, or need no
+// right, has a bounded number of records, which stand for all its calls.
 func TestRefusedKeyDoesNotFillTheTrail(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -184,7 +189,13 @@ func TestRefusedKeyDoesNotFillTheTrail(t *testing.T) {
 	if n := len(w.trail.records) - before; n != 100 {
 		t.Errorf("%d records at one time, want 100", n)
 	}
-	if _, err := w.call(t, policy.Principal{Kind: bob.Kind, Account: account, Name: "eve", ID: "2", AccessKeyID: "EVE"}, "GetSecretValue", "SecretName", "a"); fault.KindOf(err) == fault.OK {
+	if _, err := w.call(t, policy.Principal{
+		Kind:        bob.Kind,
+		Account:     account,
+		Name:        "eve",
+		ID:          "2",
+		AccessKeyID: "EVE",
+	}, "GetSecretValue", "SecretName", "a"); fault.KindOf(err) == fault.OK {
 		t.Fatal(err)
 	}
 	if last := w.trail.records[len(w.trail.records)-1]; last.AccessKeyID != "EVE" {
@@ -198,8 +209,8 @@ func TestRefusedKeyDoesNotFillTheTrail(t *testing.T) {
 	}
 }
 
-// TestTalliesOutlastTheDisk verifies that numbers which cannot be written are written later, and that no call
-// goes without a record of its own in the meantime.
+// TestTalliesOutlastTheDisk verifies that numbers which cannot be written are written later, and
+// that no call goes without a record of its own in the meantime.
 func TestTalliesOutlastTheDisk(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

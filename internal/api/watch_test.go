@@ -57,11 +57,19 @@ func (w *world) watch(t *testing.T, params ...string) []kms.SecretChange {
 func TestWatchTells(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
-	first := w.watch(t, "Secret.1.SecretName", "a", "Secret.2.SecretName", "acs:kms:local:"+account+":secret/b", "Secret.3.SecretName", "none")
-	if len(first) != 3 || first[0].State != kms.StateCurrent || first[0].VersionID != "v1" || first[2].State != kms.StateAbsent || !strings.HasSuffix(first[1].SecretName, ":secret/b") {
+	first := w.watch(t, "Secret.1.SecretName", "a", "Secret.2.SecretName", "acs:kms:local:"+account+":secret/b",
+		"Secret.3.SecretName", "none")
+	if len(first) != 3 ||
+		first[0].State != kms.StateCurrent ||
+		first[0].VersionID != "v1" ||
+		first[2].State != kms.StateAbsent ||
+		!strings.HasSuffix(first[1].SecretName, ":secret/b") {
 		t.Fatalf("first answer: %+v", first)
 	}
-	known := []string{"Secret.1.SecretName", "a", "Secret.1.Revision", first[0].Revision, "Secret.2.SecretName", "b", "Secret.2.Revision", first[1].Revision, "Secret.3.SecretName", "none", "Secret.3.Revision", first[2].Revision}
+	known := []string{
+		"Secret.1.SecretName", "a", "Secret.1.Revision", first[0].Revision, "Secret.2.SecretName", "b", "Secret.2.Revision",
+		first[1].Revision, "Secret.3.SecretName", "none", "Secret.3.Revision", first[2].Revision,
+	}
 	if got := w.watch(t, known...); len(got) != 0 {
 		t.Errorf("nothing has changed, and the answer is %+v", got)
 	}
@@ -69,10 +77,23 @@ func TestWatchTells(t *testing.T) {
 		change []string
 		want   kms.SecretChange
 	}{
-		{[]string{"PutSecretValue", "SecretName", "b", "SecretData", "y", "VersionId", "v2"}, kms.SecretChange{SecretName: "b", State: kms.StateCurrent, VersionID: "v2", PreviousVersionID: "v1"}},
-		{[]string{"CreateSecret", "SecretName", "none", "SecretData", "y", "VersionId", "w1"}, kms.SecretChange{SecretName: "none", State: kms.StateCurrent, VersionID: "w1"}},
+		{[]string{"PutSecretValue", "SecretName", "b", "SecretData", "y", "VersionId", "v2"}, kms.SecretChange{
+			SecretName:        "b",
+			State:             kms.StateCurrent,
+			VersionID:         "v2",
+			PreviousVersionID: "v1",
+		}},
+		{[]string{"CreateSecret", "SecretName", "none", "SecretData", "y", "VersionId", "w1"}, kms.SecretChange{
+			SecretName: "none",
+			State:      kms.StateCurrent,
+			VersionID:  "w1",
+		}},
 		{[]string{"DeleteSecret", "SecretName", "a"}, kms.SecretChange{SecretName: "a", State: kms.StateAbsent}},
-		{[]string{"RestoreSecret", "SecretName", "a"}, kms.SecretChange{SecretName: "a", State: kms.StateCurrent, VersionID: "v1"}},
+		{[]string{"RestoreSecret", "SecretName", "a"}, kms.SecretChange{
+			SecretName: "a",
+			State:      kms.StateCurrent,
+			VersionID:  "v1",
+		}},
 		{[]string{"TagResource", "SecretName", "a", "Tags", `[{"TagKey":"k","TagValue":"v"}]`}, kms.SecretChange{}},
 	} {
 		w.must(t, step.change[0], step.change[1:]...)
@@ -97,13 +118,18 @@ func TestWatchTells(t *testing.T) {
 	}
 }
 
-// TestWatchJudges: a secret is shown to whoever may read it, and denied to others whether or not it is there.
+// TestWatchJudges: a secret is shown to whoever may read it, and denied to others whether or not it
+// is there.
 func TestWatchJudges(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
 	w.user(t, bob)
-	w.must(t, "SetSecretPolicy", "SecretName", "a", "Policy", `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"*","Principal":{"RAM":["acs:ram::`+account+`:user/bob"]}}]}`)
-	out, err := w.by(t.Context(), bob, "192.0.2.1", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.2.SecretName", "b", "Secret.3.SecretName", "none", "Secret.2.VersionId", "v1", "Consumer", "i")
+	w.must(t, "SetSecretPolicy", "SecretName", "a",
+		"Policy",
+		`{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"*",`+
+			`"Principal":{"RAM":["acs:ram::`+account+`:user/bob"]}}]}`)
+	out, err := w.by(t.Context(), bob, "192.0.2.1", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.2.SecretName", "b",
+		"Secret.3.SecretName", "none", "Secret.2.VersionId", "v1", "Consumer", "i")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +148,8 @@ func TestWatchJudges(t *testing.T) {
 	}
 }
 
-// TestWatchWaits: a change wakes whoever waits, and the end of the time, of the caller and of the server ends a wait.
+// TestWatchWaits: a change wakes whoever waits, and the end of the time, of the caller and of the
+// server ends a wait.
 func TestWatchWaits(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
@@ -133,7 +160,8 @@ func TestWatchWaits(t *testing.T) {
 		done := make(chan []kms.SecretChange, 1)
 		before := w.env.DB.Following()
 		go func() {
-			out, err := w.by(ctx, rootPrincipal, "", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.1.Revision", revision, "WaitSeconds", "50")
+			out, err := w.by(ctx, rootPrincipal, "", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.1.Revision", revision,
+				"WaitSeconds", "50")
 			if err != nil {
 				t.Error(err)
 			}
@@ -168,7 +196,8 @@ func TestWatchWaits(t *testing.T) {
 	until(t, func() bool { return w.env.DB.Following() == 0 })
 	w.env.Stopping = nil
 	start := time.Now()
-	if got := w.watch(t, "Secret.1.SecretName", "a", "Secret.1.Revision", revision, "WaitSeconds", "1"); len(got) != 0 || time.Since(start) < time.Second {
+	if got := w.watch(t, "Secret.1.SecretName", "a", "Secret.1.Revision", revision, "WaitSeconds", "1"); len(got) != 0 ||
+		time.Since(start) < time.Second {
 		t.Errorf("after %v: %+v; want nothing after a second", time.Since(start), got)
 	}
 }
@@ -214,7 +243,10 @@ func TestWatchRefuses(t *testing.T) {
 		{fault.Invalid, "tem 1: a secret name", []string{"Secret.1.SecretName", "a:b"}},
 		{fault.Invalid, "tem 1: a version", []string{"Secret.1.SecretName", "a", "Secret.1.OldestVersionId", "v:1"}},
 		{fault.Missing, "which instance", []string{"Secret.1.SecretName", "a", "Leaving", "true"}},
-		{fault.Invalid, "he name in the ARN", []string{"Secret.1.SecretName", "a", "Secret.2.SecretName", "acs:kms:local:" + account + ":secret/a b"}},
+		{
+			fault.Invalid, "he name in the ARN",
+			[]string{"Secret.1.SecretName", "a", "Secret.2.SecretName", "acs:kms:local:" + account + ":secret/a b"},
+		},
 	} {
 		_, err := w.by(t.Context(), rootPrincipal, "", "WatchSecrets", tt.params...)
 		if fault.KindOf(err) != tt.kind || err == nil || !strings.Contains(protocol.CodeFor(err).Message, tt.text) {
@@ -225,21 +257,29 @@ func TestWatchRefuses(t *testing.T) {
 
 func (w *world) consumers(t *testing.T, name string, params ...string) []kms.SecretConsumer {
 	t.Helper()
-	out := w.must(t, "ListSecretConsumers", append([]string{"SecretName", name}, params...)...).(*kms.ListSecretConsumersResponse)
+	out := w.must(t, "ListSecretConsumers",
+		append([]string{"SecretName", name}, params...)...).(*kms.ListSecretConsumersResponse)
 	return out.Consumers
 }
 
-// TestConsumers: who uses which version is known from what instances say, and from the reads of others.
+// TestConsumers: who uses which version is known from what instances say, and from the reads of
+// others.
 func TestConsumers(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
 	say := func(instance, version, oldest string, more ...string) {
 		t.Helper()
-		w.watch(t, append([]string{"Secret.1.SecretName", "a", "Secret.1.VersionId", version, "Secret.1.OldestVersionId", oldest, "Consumer", instance}, more...)...)
+		w.watch(t,
+			append(
+				[]string{
+					"Secret.1.SecretName", "a", "Secret.1.VersionId", version, "Secret.1.OldestVersionId", oldest, "Consumer",
+					instance,
+				}, more...)...)
 	}
 	read := func(p policy.Principal, source string, params ...string) {
 		t.Helper()
-		if _, err := w.by(t.Context(), p, source, "GetSecretValue", append([]string{"SecretName", "a"}, params...)...); err != nil {
+		if _, err := w.by(t.Context(), p, source, "GetSecretValue",
+			append([]string{"SecretName", "a"}, params...)...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -252,7 +292,8 @@ func TestConsumers(t *testing.T) {
 	read(rootPrincipal, "192.0.2.8")
 	read(rootPrincipal, "192.0.2.9", "VersionStage", "ACSPrevious") // looks, and uses nothing
 	read(rootPrincipal, "192.0.2.9", "Consumer", "app-1")           // what app-1 says of itself counts
-	if _, err := w.by(t.Context(), rootPrincipal, "192.0.2.10", "GetSecretValue", "SecretName", "a", "DryRun", "true"); fault.KindOf(err) != fault.DryRunOK {
+	if _, err := w.by(t.Context(), rootPrincipal, "192.0.2.10", "GetSecretValue", "SecretName", "a", "DryRun",
+		"true"); fault.KindOf(err) != fault.DryRunOK {
 		t.Fatal(err)
 	}
 	w.now = w.now.Add(time.Second)
@@ -291,7 +332,8 @@ func TestConsumersPaged(t *testing.T) {
 	}
 	seen, token, pages := map[string]bool{}, "", 0
 	for {
-		out := w.must(t, "ListSecretConsumers", "SecretName", "a", "MaxResults", "3", "NextToken", token).(*kms.ListSecretConsumersResponse)
+		out := w.must(t, "ListSecretConsumers", "SecretName", "a", "MaxResults", "3",
+			"NextToken", token).(*kms.ListSecretConsumersResponse)
 		for _, c := range out.Consumers {
 			seen[c.Consumer] = true
 		}
@@ -303,7 +345,8 @@ func TestConsumersPaged(t *testing.T) {
 	if len(seen) != 7 || pages != 3 {
 		t.Errorf("%d consumers on %d pages; want 7 on 3", len(seen), pages)
 	}
-	if _, err := w.call(t, rootPrincipal, "ListSecretConsumers", "SecretName", "a", "NextToken", "?"); fault.KindOf(err) != fault.Invalid {
+	if _, err := w.call(t, rootPrincipal, "ListSecretConsumers", "SecretName", "a",
+		"NextToken", "?"); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a token of nobody: %v", err)
 	}
 }
@@ -314,7 +357,8 @@ func TestConsumersBounded(t *testing.T) {
 	w := watcher(t)
 	w.env.Consumers.Most = 40
 	for i := range 60 {
-		if _, err := w.by(t.Context(), rootPrincipal, "", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.1.VersionId", "v1", "Consumer", fmt.Sprint("app-", i)); err != nil {
+		if _, err := w.by(t.Context(), rootPrincipal, "", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.1.VersionId",
+			"v1", "Consumer", fmt.Sprint("app-", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -326,7 +370,8 @@ func TestConsumersBounded(t *testing.T) {
 	}
 }
 
-// TestConsumersOfTwoKeys verifies that a key that may read a secret cannot use up the places of its consumers.
+// TestConsumersOfTwoKeys verifies that a key that may read a secret cannot use up the places of its
+// consumers.
 func TestConsumersOfTwoKeys(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
@@ -334,7 +379,8 @@ func TestConsumersOfTwoKeys(t *testing.T) {
 	w.env.Consumers.Most = 40
 	say := func(p policy.Principal, instance string) {
 		t.Helper()
-		if _, err := w.by(t.Context(), p, "", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.1.VersionId", "v1", "Consumer", instance); err != nil {
+		if _, err := w.by(t.Context(), p, "", "WatchSecrets", "Secret.1.SecretName", "a", "Secret.1.VersionId", "v1",
+			"Consumer", instance); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -355,8 +401,8 @@ func TestConsumersOfTwoKeys(t *testing.T) {
 	}
 }
 
-// TestLeavingNeedsARight has a key without any right say that instances leave, and verifies that what other consumers
-// say and read is noted all the same.
+// TestLeavingNeedsARight has a key without any right say that instances leave, and verifies that
+// what other consumers say and read is noted all the same.
 func TestLeavingNeedsARight(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
@@ -380,8 +426,8 @@ func TestLeavingNeedsARight(t *testing.T) {
 	}
 }
 
-// TestLeavingWithoutARightIsNotNoted verifies that what a key says of instances that end takes no room unless the key may
-// read the secret.
+// TestLeavingWithoutARightIsNotNoted verifies that what a key says of instances that end takes no
+// room unless the key may read the secret.
 func TestLeavingWithoutARightIsNotNoted(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
@@ -417,8 +463,8 @@ func (w *world) written(t *testing.T, name string) map[string]rotation.Consumer 
 	return found
 }
 
-// TestConsumersCoalesced: a thousand reads are written once, a version that is new at once, and only the time not before five
-// minutes have passed.
+// TestConsumersCoalesced: a thousand reads are written once, a version that is new at once, and
+// only the time not before five minutes have passed.
 func TestConsumersCoalesced(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
@@ -460,8 +506,8 @@ func TestConsumersCoalesced(t *testing.T) {
 	}
 }
 
-// TestConsumersOfTwoNodes: of what two nodes have noted of a consumer, the later stands, whichever is written last; and both
-// write by themselves while they run.
+// TestConsumersOfTwoNodes: of what two nodes have noted of a consumer, the later stands, whichever
+// is written last; and both write by themselves while they run.
 func TestConsumersOfTwoNodes(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
@@ -489,12 +535,16 @@ func TestConsumersOfTwoNodes(t *testing.T) {
 	}
 }
 
-// TestWatchSpellings: a secret may be watched by its name and by its ARN at once, and what an ARN of elsewhere names is absent.
+// TestWatchSpellings: a secret may be watched by its name and by its ARN at once, and what an ARN
+// of elsewhere names is absent.
 func TestWatchSpellings(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
 	arn := "acs:kms:local:" + account + ":secret/a"
-	items := []string{"Secret.1.SecretName", "a", "Secret.2.SecretName", arn, "Secret.3.SecretName", "acs:kms:elsewhere:" + account + ":secret/a"}
+	items := []string{
+		"Secret.1.SecretName", "a", "Secret.2.SecretName", arn, "Secret.3.SecretName",
+		"acs:kms:elsewhere:" + account + ":secret/a",
+	}
 	first := w.watch(t, items...)
 	if len(first) != 3 || first[0].Revision != first[1].Revision || first[2].State != kms.StateAbsent {
 		t.Fatalf("first answer: %+v", first)
@@ -504,7 +554,8 @@ func TestWatchSpellings(t *testing.T) {
 	}
 	done := make(chan []kms.SecretChange, 1)
 	go func() {
-		out, err := w.by(context.WithoutCancel(t.Context()), rootPrincipal, "", "WatchSecrets", append(items, "WaitSeconds", "20")...)
+		out, err := w.by(context.WithoutCancel(t.Context()), rootPrincipal, "", "WatchSecrets",
+			append(items, "WaitSeconds", "20")...)
 		if err != nil {
 			t.Error(err)
 			out = &kms.WatchSecretsResponse{}
@@ -518,14 +569,15 @@ func TestWatchSpellings(t *testing.T) {
 	}
 }
 
-// TestConsumersThatLeft: what an instance said before it left, and what it has hung up on, does not bring it back; what it says later
-// under its name does.
+// TestConsumersThatLeft: what an instance said before it left, and what it has hung up on, does not
+// bring it back; what it says later under its name does.
 func TestConsumersThatLeft(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
 	say := func(ctx context.Context, more ...string) {
 		t.Helper()
-		_, err := w.by(ctx, rootPrincipal, "", "WatchSecrets", append([]string{"Secret.1.SecretName", "a", "Secret.1.VersionId", "v1", "Consumer", "app-1"}, more...)...)
+		_, err := w.by(ctx, rootPrincipal, "", "WatchSecrets",
+			append([]string{"Secret.1.SecretName", "a", "Secret.1.VersionId", "v1", "Consumer", "app-1"}, more...)...)
 		if err != nil {
 			t.Fatal(err)
 		}

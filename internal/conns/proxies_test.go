@@ -26,12 +26,42 @@ func TestOrigin(t *testing.T) {
 		secure, fail bool
 	}{
 		{name: "no proxy", peer: "192.0.2.1:1", want: "192.0.2.1"},
-		{name: "a stranger lies", peer: "192.0.2.1:1", four: []string{"198.51.100.1"}, proto: []string{"https"}, want: "192.0.2.1"},
-		{name: "a stranger over TLS", peer: "192.0.2.1:1", tls: true, proto: []string{"http"}, want: "192.0.2.1", secure: true},
-		{name: "one proxy", peer: "10.1.1.1:1", four: []string{"192.0.2.1"}, proto: []string{"https"}, want: "192.0.2.1", secure: true},
+		{
+			name:  "a stranger lies",
+			peer:  "192.0.2.1:1",
+			four:  []string{"198.51.100.1"},
+			proto: []string{"https"},
+			want:  "192.0.2.1",
+		},
+		{
+			name:   "a stranger over TLS",
+			peer:   "192.0.2.1:1",
+			tls:    true,
+			proto:  []string{"http"},
+			want:   "192.0.2.1",
+			secure: true,
+		},
+		{
+			name:   "one proxy",
+			peer:   "10.1.1.1:1",
+			four:   []string{"192.0.2.1"},
+			proto:  []string{"https"},
+			want:   "192.0.2.1",
+			secure: true,
+		},
 		{name: "its client lies", peer: "10.1.1.1:1", four: []string{"198.51.100.1, 192.0.2.1"}, want: "192.0.2.1"},
-		{name: "its client claims to be a proxy", peer: "10.1.1.1:1", four: []string{"198.51.100.1, 10.9.9.9, 192.0.2.1"}, want: "192.0.2.1"},
-		{name: "two proxies", peer: "[2001:db8::1]:1", four: []string{"198.51.100.1, 192.0.2.1, 10.1.1.1"}, want: "192.0.2.1"},
+		{
+			name: "its client claims to be a proxy",
+			peer: "10.1.1.1:1",
+			four: []string{"198.51.100.1, 10.9.9.9, 192.0.2.1"},
+			want: "192.0.2.1",
+		},
+		{
+			name: "two proxies",
+			peer: "[2001:db8::1]:1",
+			four: []string{"198.51.100.1, 192.0.2.1, 10.1.1.1"},
+			want: "192.0.2.1",
+		},
 		{name: "two header lines", peer: "10.1.1.1:1", four: []string{"198.51.100.1", "192.0.2.1"}, want: "192.0.2.1"},
 		{name: "with a port", peer: "10.1.1.1:1", four: []string{"192.0.2.1:4711"}, want: "192.0.2.1"},
 		{name: "IPv6 with a port", peer: "10.1.1.1:1", four: []string{"[2001:db8::9]:4711"}, want: "2001:db8::9"},
@@ -41,9 +71,18 @@ func TestOrigin(t *testing.T) {
 		{name: "no address", peer: "10.1.1.1:1", four: []string{"192.0.2.1, unknown"}, want: "10.1.1.1", fail: true},
 		{name: "an empty entry", peer: "10.1.1.1:1", four: []string{"192.0.2.1,"}, want: "10.1.1.1", fail: true},
 		{name: "no address from a stranger", peer: "10.1.1.1:1", four: []string{"x, 192.0.2.1"}, want: "192.0.2.1"},
-		{name: "the client came over HTTP", peer: "10.1.1.1:1", tls: true, four: []string{"192.0.2.1"}, proto: []string{"https, http"}, want: "192.0.2.1"},
+		{
+			name:  "the client came over HTTP",
+			peer:  "10.1.1.1:1",
+			tls:   true,
+			four:  []string{"192.0.2.1"},
+			proto: []string{"https, http"},
+			want:  "192.0.2.1",
+		},
 	} {
-		r := &http.Request{RemoteAddr: tt.peer, Header: http.Header{"X-Forwarded-For": tt.four, "X-Forwarded-Proto": tt.proto}}
+		r := &http.Request{
+			RemoteAddr: tt.peer, Header: http.Header{"X-Forwarded-For": tt.four, "X-Forwarded-Proto": tt.proto},
+		}
 		if tt.tls {
 			r.TLS = &tls.ConnectionState{}
 		}
@@ -57,7 +96,8 @@ func TestOrigin(t *testing.T) {
 func TestParseProxies(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "proxy", "0.0.0.0/0", "::/0", "10.0.0.0/33", "fe80::1%eth0", "::ffff:10.0.0.0/104"} {
-		if _, err := conns.ParseProxies([]string{"10.0.0.1", text}); err == nil || !strings.Contains(err.Error(), strconv.Quote(text)) {
+		if _, err := conns.ParseProxies([]string{"10.0.0.1", text}); err == nil ||
+			!strings.Contains(err.Error(), strconv.Quote(text)) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
-// TestOwnCodes verifies that every code of the user service has a status that fits its family, and a
-// form of its own.
+// TestOwnCodes verifies that every code of the user service has a status that fits its family, and
+// a form of its own.
 func TestOwnCodes(t *testing.T) {
 	t.Parallel()
 	found := 0

@@ -143,8 +143,8 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// TestConsumersSpeakForThemselves verifies that every parameter by which a consumer speaks of itself
-// says what an agent does with it: to the server, an agent is one consumer.
+// TestConsumersSpeakForThemselves verifies that every parameter by which a consumer speaks of
+// itself says what an agent does with it: to the server, an agent is one consumer.
 func TestConsumersSpeakForThemselves(t *testing.T) {
 	t.Parallel()
 	found := 0

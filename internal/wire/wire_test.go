@@ -63,7 +63,10 @@ func TestDecode(t *testing.T) {
 		{"object of 2021", given("Name", "x", "VersionStages", `{"VersionStage":["a"]}`), request{Labels: []string{"a"}}},
 		{"comma-separated", given("Name", "x", "TagKeys", `a,b`), request{Keys: []string{"a", "b"}}},
 		{"flat, with gaps, by number", given("Name", "x", "ID.10", "b", "ID.2", "a"), request{IDs: []string{"a", "b"}}},
-		{"flat structs", given("Name", "x", "Tag.1.Key", "k", "Tag.2.Key", "l", "Tag.1.Value", ""), request{Pairs: []pair{{"k", &empty}, {"l", nil}}}},
+		{
+			"flat structs", given("Name", "x", "Tag.1.Key", "k", "Tag.2.Key", "l", "Tag.1.Value", ""),
+			request{Pairs: []pair{{"k", &empty}, {"l", nil}}},
+		},
 		{"map as JSON", given("Name", "x", "Config.Custom", `{"a":"b"}`), request{Custom: map[string]string{"a": "b"}}},
 		{"map as members", given("Name", "x", "Config.Custom.a", "b"), request{Custom: map[string]string{"a": "b"}}},
 	} {
@@ -121,10 +124,19 @@ func TestDecodeErrors(t *testing.T) {
 		{"item with zeros", given("Name", "x", "ID.01", "a"), "ID", fault.Invalid, "from 1"},
 		{"huge item", given("Name", "x", "ID.9999999", "a"), "ID", fault.Invalid, "from 1"},
 		{"empty item", given("Name", "x", "ID.1", ""), "ID", fault.Invalid, "empty"},
-		{"too many", given("Name", "x", "ID.1", "a", "ID.2", "a", "ID.3", "a", "ID.4", "a"), "ID", fault.Invalid, "0 to 3 items"},
+		{
+			"too many", given("Name", "x", "ID.1", "a", "ID.2", "a", "ID.3", "a", "ID.4", "a"), "ID", fault.Invalid,
+			"0 to 3 items",
+		},
 		{"no key", given("Name", "x", "Tag.1.Value", "v"), "Tag", fault.Invalid, "no Key"},
-		{"both forms", given("Name", "x", "Config.Custom", "{}", "Config.Custom.a", "b"), "Config.Custom", fault.Invalid, "once"},
-		{"map of numbers", given("Name", "x", "Config.Custom", `{"a":1}`), "Config.Custom", fault.Invalid, "object of strings"},
+		{
+			"both forms", given("Name", "x", "Config.Custom", "{}", "Config.Custom.a", "b"), "Config.Custom", fault.Invalid,
+			"once",
+		},
+		{
+			"map of numbers", given("Name", "x", "Config.Custom", `{"a":1}`), "Config.Custom", fault.Invalid,
+			"object of strings",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -176,12 +188,18 @@ type response struct {
 func TestResponse(t *testing.T) {
 	t.Parallel()
 	in := response{
-		Name: "a<b>\u2028", Data: sensitive.New("q\"\\\n\r\t\x01é"), Count: 3, More: true, At: time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC),
-		Rows: []row{{ID: "1", Labels: []string{"x", "y"}}, {ID: "2", Labels: []string{}}}, Tags: &[]row{},
+		Name:  "a<b>\u2028",
+		Data:  sensitive.New("q\"\\\n\r\t\x01é"),
+		Count: 3,
+		More:  true,
+		At:    time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC),
+		Rows:  []row{{ID: "1", Labels: []string{"x", "y"}}, {ID: "2", Labels: []string{}}}, Tags: &[]row{},
 	}
 	SetRequestID(reflect.ValueOf(&in).Elem(), "r-1")
-	want := `{"Name":"a<b>` + "\u2028" + `","Data":"q\"\\\n\r\t\u0001é","Count":3,"More":true,"At":"2026-01-02T03:04:05Z",` +
-		`"Rows":{"Row":[{"Id":"1","Labels":{"Label":["x","y"]}},{"Id":"2","Labels":{"Label":[]}}]},"Tags":{"Tag":[]},"RequestId":"r-1"}`
+	want := `{"Name":"a<b>` + "\u2028" +
+		`","Data":"q\"\\\n\r\t\u0001é","Count":3,"More":true,"At":"2026-01-02T03:04:05Z",` +
+		`"Rows":{"Row":[{"Id":"1","Labels":{"Label":["x","y"]}},{"Id":"2","Labels":{"Label":[]}}]},"Tags":{"Tag":[]},` +
+		`"RequestId":"r-1"}`
 	got := AppendJSON(nil, &in)
 	if string(got) != want {
 		t.Errorf("JSON\n got %s\nwant %s", got, want)
@@ -199,8 +217,11 @@ func TestResponse(t *testing.T) {
 	}
 	in.Data = sensitive.New("a&b")
 	x, err := XML("R", &in)
-	wantXML := "<?xml version='1.0' encoding='UTF-8'?>\n<R><Name>a&lt;b&gt;\u2028</Name><Data>a&amp;b</Data><Count>3</Count><More>true</More><At>2026-01-02T03:04:05Z</At>" +
-		"<Rows><Row><Id>1</Id><Labels><Label>x</Label><Label>y</Label></Labels></Row><Row><Id>2</Id><Labels></Labels></Row></Rows><Tags></Tags><RequestId>r-1</RequestId></R>"
+	wantXML := "<?xml version='1.0' encoding='UTF-8'?>\n" +
+		"<R><Name>a&lt;b&gt;\u2028</Name><Data>a&amp;b</Data><Count>3</Count><More>true</More>" +
+		"<At>2026-01-02T03:04:05Z</At>" +
+		"<Rows><Row><Id>1</Id><Labels><Label>x</Label><Label>y</Label></Labels></Row>" +
+		"<Row><Id>2</Id><Labels></Labels></Row></Rows><Tags></Tags><RequestId>r-1</RequestId></R>"
 	if err != nil || string(x) != wantXML {
 		t.Errorf("XML\n got %s, %v\nwant %s", x, err, wantXML)
 	}
@@ -209,7 +230,12 @@ func TestResponse(t *testing.T) {
 func TestDecodeResponseErrors(t *testing.T) {
 	t.Parallel()
 	for body, text := range map[string]string{
-		`[]`: "not a JSON object", `{"Count":"x"}`: "Count", `{"More":"x"}`: "More", `{"At":"yesterday"}`: "At", `{"Rows":[]}`: "Rows", `{"Rows":{"Row":[1]}}`: "Rows",
+		`[]`:                   "not a JSON object",
+		`{"Count":"x"}`:        "Count",
+		`{"More":"x"}`:         "More",
+		`{"At":"yesterday"}`:   "At",
+		`{"Rows":[]}`:          "Rows",
+		`{"Rows":{"Row":[1]}}`: "Rows",
 	} {
 		if err := DecodeResponse([]byte(body), &response{}); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("DecodeResponse(%s) = %v, want an error that says %q", body, err, text)
@@ -241,9 +267,13 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzDecodeResponse reads what a server may send: what is understood is the same when it is written and read again.
+// FuzzDecodeResponse reads what a server may send: what is understood is the same when it is
+// written and read again.
 func FuzzDecodeResponse(f *testing.F) {
-	f.Add([]byte(`{"Name":"a","Data":"b","Count":3,"More":true,"At":"2026-01-02T03:04:05Z","Rows":{"Row":[{"Id":"1","Labels":{"Label":["x"]}}]},"Tags":{"Tag":[]},"RequestId":"r"}`))
+	f.Add(
+		[]byte(
+			`{"Name":"a","Data":"b","Count":3,"More":true,"At":"2026-01-02T03:04:05Z","Rows":{"Row":[{"Id":"1",` +
+				`"Labels":{"Label":["x"]}}]},"Tags":{"Tag":[]},"RequestId":"r"}`))
 	f.Add([]byte(`{"Count":"3","More":"true","Until":"","Rows":null,"Unknown":[1,{}]}`))
 	f.Add([]byte(`{"At":"2026-01-02T11:04:05.5+08:00","Name":"\ud800"}`))
 	f.Add([]byte(`{"Rows":[]}`))
@@ -270,7 +300,8 @@ func FuzzAppendQuoted(f *testing.F) {
 	f.Add("a\"\\\n\x00é\xff")
 	f.Fuzz(func(t *testing.T, s string) {
 		var back response
-		if err := DecodeResponse(append(append([]byte(`{"Name":`), AppendQuoted(nil, s)...), '}'), &back); err != nil || back.Name != strings.ToValidUTF8(s, "\ufffd") && strings.ToValidUTF8(s, "") == s {
+		if err := DecodeResponse(append(append([]byte(`{"Name":`), AppendQuoted(nil, s)...), '}'), &back); err != nil ||
+			back.Name != strings.ToValidUTF8(s, "\ufffd") && strings.ToValidUTF8(s, "") == s {
 			t.Errorf("%q came back as %q, %v", s, back.Name, err)
 		}
 	})

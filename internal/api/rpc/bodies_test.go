@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestBodiesGiveWay verifies that the source which holds the most gives way, with its largest body, and
-// that what is held stays bounded.
+// TestBodiesGiveWay verifies that the source which holds the most gives way, with its largest body,
+// and that what is held stays bounded.
 func TestBodiesGiveWay(t *testing.T) {
 	t.Parallel()
 	b := &bodies{limit: 100}

@@ -41,7 +41,13 @@ func (g *noted) Refuse(_ context.Context, _ protocol.Request, _ string, err erro
 }
 
 func noteDoor(change func(*auth.Config)) (*rpc.Door, *noted) {
-	c := auth.Config{Keys: goldenKeys(), Now: time.Now, Service: protocol.Service, Harmless: protocol.Harmless, Regions: []string{"local"}}
+	c := auth.Config{
+		Keys:     goldenKeys(),
+		Now:      time.Now,
+		Service:  protocol.Service,
+		Harmless: protocol.Harmless,
+		Regions:  []string{"local"},
+	}
 	if change != nil {
 		change(&c)
 	}
@@ -65,19 +71,23 @@ func v1Query(t *testing.T, method string, params ...string) string {
 	return v.Encode()
 }
 
-// TestUnsignedParametersDoNotArrive plays somebody who got hold of a request that was signed by version 1, and adds
-// parameters to it, under every Authorization that is none of versions 3 and 4.
+// TestUnsignedParametersDoNotArrive plays somebody who got hold of a request that was signed by
+// version 1, and adds parameters to it, under every Authorization that is none of versions 3 and 4.
 func TestUnsignedParametersDoNotArrive(t *testing.T) {
 	t.Parallel()
 	const form = "application/x-www-form-urlencoded"
-	for _, authorization := range []string{"", "ACS", "ACS ", "ACS3", "ACS1-HMAC-SHA1 x", "acs3-HMAC-SHA256 x", "Bearer x", "ACS testid:x"} {
+	for _, authorization := range []string{
+		"", "ACS", "ACS ", "ACS3", "ACS1-HMAC-SHA1 x", "acs3-HMAC-SHA256 x", "Bearer x", "ACS testid:x",
+	} {
 		for _, add := range [][2]string{
-			{"application/json", `{"UserName":"boss"}`}, {"application/json; charset=utf-8", `{"UserName":"boss"}`}, {"Application/JSON", `{"UserName":"boss"}`},
+			{"application/json", `{"UserName":"boss"}`}, {"application/json; charset=utf-8", `{"UserName":"boss"}`},
+			{"Application/JSON", `{"UserName":"boss"}`},
 			{form, "UserName=boss"}, {"", "UserName=boss"}, {"text/plain", "UserName=boss"}, {"", `{"UserName":"boss"}`},
 		} {
 			for _, method := range []string{"GET", "POST"} {
 				door, gate := noteDoor(nil)
-				r := httptest.NewRequest(method, "http://127.0.0.1/?"+v1Query(t, method, "Action", "CreateAccessKey"), strings.NewReader(add[1]))
+				r := httptest.NewRequest(method, "http://127.0.0.1/?"+v1Query(t, method, "Action", "CreateAccessKey"),
+					strings.NewReader(add[1]))
 				r.Header.Set("Content-Type", add[0])
 				if authorization != "" {
 					r.Header.Set("Authorization", authorization)
@@ -119,7 +129,8 @@ func TestContentTypeOfABodyIsSigned(t *testing.T) {
 	}
 }
 
-// TestNonceHasOneForm plays somebody who sends a captured request again, with something around its nonce.
+// TestNonceHasOneForm plays somebody who sends a captured request again, with something around its
+// nonce.
 func TestNonceHasOneForm(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []sign.Scheme{sign.ACS3, sign.ACS4} {
@@ -146,8 +157,12 @@ func TestNonceHasOneForm(t *testing.T) {
 		if code := send(nonce); code != http.StatusOK {
 			t.Fatalf("%s: the request itself: %d", scheme, code)
 		}
-		for _, around := range []string{" ", "\t", "\u00a0", "\u3000", "\u2028", "\u0085", "\u2003", "\v", "\f", "\r", "\n", " \t "} {
-			for _, v := range [][]string{{nonce + around}, {around + nonce}, {nonce, around}, {nonce, nonce}, {nonce + around + around}} {
+		for _, around := range []string{
+			" ", "\t", "\u00a0", "\u3000", "\u2028", "\u0085", "\u2003", "\v", "\f", "\r", "\n", " \t ",
+		} {
+			for _, v := range [][]string{
+				{nonce + around}, {around + nonce}, {nonce, around}, {nonce, nonce}, {nonce + around + around},
+			} {
 				if code := send(v...); code == http.StatusOK {
 					t.Errorf("%s: accepted again with nonce %q", scheme, v)
 				}
@@ -159,7 +174,8 @@ func TestNonceHasOneForm(t *testing.T) {
 	}
 }
 
-// TestScopeIsEnforced plays somebody who has a key that was derived for another region, service or day.
+// TestScopeIsEnforced plays somebody who has a key that was derived for another region, service or
+// day.
 func TestScopeIsEnforced(t *testing.T) {
 	t.Parallel()
 	today := time.Now().UTC().Format("20060102")
@@ -179,23 +195,31 @@ func TestScopeIsEnforced(t *testing.T) {
 		door, gate := noteDoor(nil)
 		r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/", nil)
 		headers := map[string]string{
-			"host": "127.0.0.1", "x-acs-action": "DescribeRegions", "x-acs-version": kms.Version, "x-acs-date": time.Now().UTC().Format("2006-01-02T15:04:05Z"),
+			"host":                  "127.0.0.1",
+			"x-acs-action":          "DescribeRegions",
+			"x-acs-version":         kms.Version,
+			"x-acs-date":            time.Now().UTC().Format("2006-01-02T15:04:05Z"),
 			"x-acs-signature-nonce": rand.Text(),
 		}
 		empty := sha256.Sum256(nil)
 		headers["x-acs-content-sha256"] = hex.EncodeToString(empty[:])
 		a := sign.Authorization{
 			Scheme: sign.ACS4, AccessKeyID: "testid", Scope: tt.scope,
-			SignedHeaders: []string{"host", "x-acs-action", "x-acs-content-sha256", "x-acs-date", "x-acs-signature-nonce", "x-acs-version"},
+			SignedHeaders: []string{
+				"host", "x-acs-action", "x-acs-content-sha256", "x-acs-date", "x-acs-signature-nonce", "x-acs-version",
+			},
 		}
 		a.Signature = sign.Signature(testKey.AccessKeySecret, a, sign.Request{
-			Method: "POST", Header: func(name string) string { return headers[name] }, BodySHA256: headers["x-acs-content-sha256"],
+			Method: "POST", Header: func(name string) string {
+				return headers[name]
+			}, BodySHA256: headers["x-acs-content-sha256"],
 		})
 		for name, value := range headers {
 			r.Header.Set(name, value)
 		}
-		r.Header.Set("Authorization", string(a.Scheme)+" Credential=testid/"+tt.scope.Date+"/"+tt.scope.Region+"/"+tt.scope.Product+
-			"/aliyun_v4_request,SignedHeaders="+strings.Join(a.SignedHeaders, ";")+",Signature="+a.Signature)
+		r.Header.Set("Authorization",
+			string(a.Scheme)+" Credential=testid/"+tt.scope.Date+"/"+tt.scope.Region+"/"+tt.scope.Product+
+				"/aliyun_v4_request,SignedHeaders="+strings.Join(a.SignedHeaders, ";")+",Signature="+a.Signature)
 		door.ServeHTTP(httptest.NewRecorder(), r)
 		if accepted := len(gate.calls) == 1; accepted != tt.ok {
 			t.Errorf("%v: accepted %t, %v; want %t", tt.scope, accepted, gate.last, tt.ok)
@@ -211,8 +235,8 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, errors.New("read")
 }
 
-// TestStrangersHaveNoBodyRead verifies that the body of a request whose key is unknown, or whose signature of version 3 is
-// wrong, is not read.
+// TestStrangersHaveNoBodyRead verifies that the body of a request whose key is unknown, or whose
+// signature of version 3 is wrong, is not read.
 func TestStrangersHaveNoBodyRead(t *testing.T) {
 	t.Parallel()
 	door, _ := noteDoor(nil)
@@ -232,14 +256,19 @@ func TestStrangersHaveNoBodyRead(t *testing.T) {
 	}
 	stranger := sign.Credentials{AccessKeyID: "nobody", AccessKeySecret: sensitive.New("x")}
 	forger := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("x")}
-	v1 := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/?AccessKeyId=nobody&Signature=x&Action=DescribeRegions", unread{t})
+	v1 := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/?AccessKeyId=nobody&Signature=x&Action=DescribeRegions",
+		unread{t})
 	v1.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	unsigned := httptest.NewRequest(http.MethodPost, "http://127.0.0.1/", unread{t})
 	unsigned.Header.Set("Content-Type", "application/json")
 	large := signed(testKey)
 	large.ContentLength = auth.MaxBody + 1
 	for name, r := range map[string]*http.Request{
-		"an unknown key, version 3": signed(stranger), "a wrong signature": signed(forger), "an unknown key, version 1": v1, "none": unsigned, "too long": large,
+		"an unknown key, version 3": signed(stranger),
+		"a wrong signature":         signed(forger),
+		"an unknown key, version 1": v1,
+		"none":                      unsigned,
+		"too long":                  large,
 	} {
 		w := httptest.NewRecorder()
 		door.ServeHTTP(w, r)
@@ -249,8 +278,8 @@ func TestStrangersHaveNoBodyRead(t *testing.T) {
 	}
 }
 
-// TestWrongSignatureRepeatsNoSecret verifies, for every parameter of every operation that is a secret, a document or
-// unknown, that the answer to a wrong signature does not repeat its value.
+// TestWrongSignatureRepeatsNoSecret verifies, for every parameter of every operation that is a
+// secret, a document or unknown, that the answer to a wrong signature does not repeat its value.
 func TestWrongSignatureRepeatsNoSecret(t *testing.T) {
 	t.Parallel()
 	const marker = "marker7f3c9a"
@@ -282,17 +311,20 @@ func TestWrongSignatureRepeatsNoSecret(t *testing.T) {
 			t.Errorf("the answer repeats %s", name)
 		}
 	}
-	if harmless = answer("SecretName"); !strings.Contains(harmless, marker) || !strings.Contains(harmless, "server string to sign is:GET&%2F&") {
+	if harmless = answer("SecretName"); !strings.Contains(harmless, marker) ||
+		!strings.Contains(harmless, "server string to sign is:GET&%2F&") {
 		t.Errorf("a client that wants to see the string to sign gets %s", harmless)
 	}
 }
 
-// TestV1CanBeSwitchedOff verifies that no request that is signed by version 1 gets in then, and that one of version 3 does.
+// TestV1CanBeSwitchedOff verifies that no request that is signed by version 1 gets in then, and
+// that one of version 3 does.
 func TestV1CanBeSwitchedOff(t *testing.T) {
 	t.Parallel()
 	door, gate := noteDoor(func(c *auth.Config) { c.RefuseV1 = true })
 	w := httptest.NewRecorder()
-	door.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/?"+v1Query(t, "GET", "Action", "DescribeRegions"), nil))
+	door.ServeHTTP(w,
+		httptest.NewRequest(http.MethodGet, "http://127.0.0.1/?"+v1Query(t, "GET", "Action", "DescribeRegions"), nil))
 	if !strings.Contains(w.Body.String(), "IncompleteSignature") || !strings.Contains(w.Body.String(), "switched off") {
 		t.Errorf("version 1: %d %s", w.Code, w.Body)
 	}

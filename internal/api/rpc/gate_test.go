@@ -31,7 +31,8 @@ func (g elsewhere) Refuse(_ context.Context, _ protocol.Request, _ string, err e
 	return err
 }
 
-// TestErrorOfAnotherEndpoint holds that what another endpoint answered reaches the caller as it came, and is no fault of ours in the log.
+// TestErrorOfAnotherEndpoint holds that what another endpoint answered reaches the caller as it
+// came, and is no fault of ours in the log.
 func TestErrorOfAnotherEndpoint(t *testing.T) {
 	t.Parallel()
 	answer := &kms.Error{
@@ -40,7 +41,11 @@ func TestErrorOfAnotherEndpoint(t *testing.T) {
 	}
 	var log bytes.Buffer
 	door := &rpc.Door{
-		Gate: elsewhere{answer}, Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: time.Now, Service: protocol.Service}), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Gate: elsewhere{answer}, Auth: auth.New(auth.Config{
+			Keys:    goldenKeys(),
+			Now:     time.Now,
+			Service: protocol.Service,
+		}), Log: slog.New(slog.NewTextHandler(&log, nil)),
 	}
 	r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:7483/", strings.NewReader(""))
 	c := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("testsecret")}
@@ -58,8 +63,13 @@ func TestErrorOfAnotherEndpoint(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatalf("answer %q: %v", w.Body, err)
 	}
-	if w.Code != 429 || got.Code != kms.CodeThrottling || got.Message != "Slow down." || got.RequestId != "theirs" || w.Header().Get("X-Acs-Retry-After") != "700" {
-		t.Errorf("answer %d %q, retry after %q; want that of the other endpoint", w.Code, w.Body, w.Header().Get("X-Acs-Retry-After"))
+	if w.Code != 429 ||
+		got.Code != kms.CodeThrottling ||
+		got.Message != "Slow down." ||
+		got.RequestId != "theirs" ||
+		w.Header().Get("X-Acs-Retry-After") != "700" {
+		t.Errorf("answer %d %q, retry after %q; want that of the other endpoint", w.Code, w.Body,
+			w.Header().Get("X-Acs-Retry-After"))
 	}
 	if log.Len() > 0 {
 		t.Errorf("the log says %q; it is no fault of ours", log.String())

@@ -67,7 +67,8 @@ func temporary(id, token string) sign.Credentials {
 	return c
 }
 
-// fixture is a door with all that lies behind it, the store included; clock, keys, IDs and random bytes are fixed.
+// fixture is a door with all that lies behind it, the store included; clock, keys, IDs and random
+// bytes are fixed.
 type fixture struct {
 	door  *rpc.Door
 	db    *store.DB
@@ -99,7 +100,11 @@ func (fixedRootKeys) Rotate(context.Context, bool, bool, time.Time) error { retu
 
 func (fixedRootKeys) Describe(context.Context) (kms.RootKeyResponse, error) {
 	return kms.RootKeyResponse{
-		RootKeyID: "00112233445566ff", RotationState: kms.RootKeyRotating, StartedAt: goldenTime, FormerRootKeyID: "ff66554433221100", RecordKeyGeneration: 2,
+		RootKeyID:           "00112233445566ff",
+		RotationState:       kms.RootKeyRotating,
+		StartedAt:           goldenTime,
+		FormerRootKeyID:     "ff66554433221100",
+		RecordKeyGeneration: 2,
 	}, nil
 }
 
@@ -130,9 +135,29 @@ func newFixture(t *testing.T) *fixture {
 	}
 	db.Authenticate(records)
 	f.putKey(t, keyring)
-	env := &api.Env{DB: db, Keyring: keyring, Region: "cn-hangzhou", Now: now, Random: rand.NewChaCha8([32]byte{}), Log: log, Uses: api.NewKeyUses(db, log), Consumers: api.NewConsumers(db, now, log), Kinds: map[string]target.Kind{"memory": memoryKind()}, Trail: fixedTrail{}, RootKeys: fixedRootKeys{}, RotateCA: fixedCA, Rotation: server.Defaults().Rotation}
+	env := &api.Env{
+		DB:        db,
+		Keyring:   keyring,
+		Region:    "cn-hangzhou",
+		Now:       now,
+		Random:    rand.NewChaCha8([32]byte{}),
+		Log:       log,
+		Uses:      api.NewKeyUses(db, log),
+		Consumers: api.NewConsumers(db, now, log),
+		Kinds:     map[string]target.Kind{"memory": memoryKind()},
+		Trail:     fixedTrail{},
+		RootKeys:  fixedRootKeys{},
+		RotateCA:  fixedCA,
+		Rotation:  server.Defaults().Rotation,
+	}
 	f.door = &rpc.Door{
-		Gate: api.NewGate(env, f.trail), Auth: auth.New(auth.Config{Keys: goldenKeys(), Now: now, Service: protocol.Service, Harmless: protocol.Harmless, Log: log}), Log: log, NewID: func() string { return goldenID },
+		Gate: api.NewGate(env, f.trail), Auth: auth.New(auth.Config{
+			Keys:     goldenKeys(),
+			Now:      now,
+			Service:  protocol.Service,
+			Harmless: protocol.Harmless,
+			Log:      log,
+		}), Log: log, NewID: func() string { return goldenID },
 	}
 	return f
 }
@@ -228,7 +253,8 @@ func (f *fixture) next() string {
 	return strconv.Itoa(f.nonce)
 }
 
-// plain makes a request whose parameters are in the query, as under signature version 1; signed or not is up to them.
+// plain makes a request whose parameters are in the query, as under signature version 1; signed or
+// not is up to them.
 func plain(method string, params sign.Params, asXML bool) *http.Request {
 	v := url.Values{}
 	if asXML {
@@ -264,14 +290,31 @@ func (f *fixture) prepare(t *testing.T, calls []call) {
 
 const (
 	rdsConfig = `{"SecretSubType":"DoubleUsers","DBInstanceId":"rm-1","CustomData":{"DBName":"app"}}`
-	rdsData   = `{"Accounts":[{"AccountName":"app","AccountPassword":"dummy-1"},{"AccountName":"app_clone","AccountPassword":"dummy-2"}]}`
-	docPolicy = `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::1234567890123456:*"]},"Action":["kms:*"],"Resource":["*"]}]}`
+	rdsData   = `{"Accounts":[{"AccountName":"app","AccountPassword":"dummy-1"},{"AccountName":"app_clone",` +
+		`"AccountPassword":"dummy-2"}]}`
+	docPolicy = `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::1234567890123456:*"]},` +
+		`"Action":["kms:*"],"Resource":["*"]}]}`
 )
 
 var (
-	createGeneric = call{"CreateSecret", []string{"SecretName", "app/db", "VersionId", "v1", "SecretData", `{"user":"app","password":"<dummy> & \"é中\""}`, "Description", "main database", "Tags", `[{"TagKey":"env","TagValue":"prod"}]`}}
-	createRds     = call{"CreateSecret", []string{"SecretName", "rds/app", "SecretType", "Rds", "VersionId", "v1", "SecretData", rdsData, "ExtendedConfig", rdsConfig, "EnableAutomaticRotation", "true", "RotationInterval", "7d", "DKMSInstanceId", "kst-1"}}
-	putNext       = call{"PutSecretValue", []string{"SecretName", "app/db", "VersionId", "v2", "SecretData", "dummy", "VersionStages", `["ACSCurrent","Next"]`}}
+	createGeneric = call{
+		"CreateSecret",
+		[]string{
+			"SecretName", "app/db", "VersionId", "v1", "SecretData", `{"user":"app","password":"<dummy> & \"é中\""}`,
+			"Description", "main database", "Tags", `[{"TagKey":"env","TagValue":"prod"}]`,
+		},
+	}
+	createRds = call{
+		"CreateSecret",
+		[]string{
+			"SecretName", "rds/app", "SecretType", "Rds", "VersionId", "v1", "SecretData", rdsData, "ExtendedConfig", rdsConfig,
+			"EnableAutomaticRotation", "true", "RotationInterval", "7d", "DKMSInstanceId", "kst-1",
+		},
+	}
+	putNext = call{
+		"PutSecretValue",
+		[]string{"SecretName", "app/db", "VersionId", "v2", "SecretData", "dummy", "VersionStages", `["ACSCurrent","Next"]`},
+	}
 	deleteGeneric = call{"DeleteSecret", []string{"SecretName", "app/db", "RecoveryWindowInDays", "7"}}
 )
 
@@ -290,7 +333,11 @@ func (memory) Apply(context.Context, target.Change) error  { return nil }
 func (memory) Retire(context.Context, target.Change) error { return nil }
 func (memory) Close() error                                { return nil }
 func (memory) PlanAccounts(_ context.Context, r target.PlanRequest) (target.Plan, error) {
-	return target.Plan{Request: r, Steps: []target.PlanStep{{Database: "postgres", Statements: []string{"CREATE ROLE app_clone LOGIN"}}}, Notes: []string{"nobody logs in as <app_owner> afterwards"}}, nil
+	return target.Plan{
+		Request: r,
+		Steps:   []target.PlanStep{{Database: "postgres", Statements: []string{"CREATE ROLE app_clone LOGIN"}}},
+		Notes:   []string{"nobody logs in as <app_owner> afterwards"},
+	}, nil
 }
 func (memory) ApplyPlan(context.Context, target.Plan) error { return nil }
 func (memory) ProveAccounts(context.Context, target.PlanRequest, target.Credential, target.Credential) error {
@@ -321,21 +368,61 @@ func inState(r rotation.Record) func(*testing.T, *fixture) {
 }
 
 var (
-	createAdmin    = call{"CreateSecret", []string{"SecretName", "pg-admin", "VersionId", "v1", "SecretData", `{"AccountName":"rotator","AccountPassword":"dummy"}`}}
-	registerMemory = call{"RegisterTarget", []string{"TargetName", "rm-1", "Kind", "memory", "Config", `{"Address":"db.example.test:5432"}`, "AdminSecretName", "pg-admin", "Description", "main database"}}
-	withTarget     = []call{createAdmin, registerMemory, createRds}
-	configureRds   = call{"ConfigureRotation", []string{"SecretName", "rds/app", "EnableAutomaticRotation", "true", "Cron", "30 3 * * 6", "TimeZone", "Europe/Berlin", "Window", "Sat,Sun 22:00-06:00", "Blackouts", "2026-12-24..2027-01-02", "GracePeriod", "2h", "GraceLimit", "12h", "Group", "databases", "GroupGap", "30m"}}
-	inGrace        = rotation.Record{
-		ID: "v2", State: rotation.Grace, Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Double, Target: "rm-1", Candidate: "v2", Base: "v1",
-		Attempt: 1, Candidates: 1, GracePeriod: time.Hour, GraceWait: 12 * time.Hour, GraceLimit: goldenTime.Add(12 * time.Hour), StartedAt: goldenTime.Add(-2 * time.Minute), PromotedAt: goldenTime.Add(-time.Minute),
-		GraceUntil: goldenTime.Add(59 * time.Minute), NextAt: goldenTime.Add(59 * time.Minute), Health: rotation.Health{ProbedAt: goldenTime.Add(-time.Minute), Live: true},
+	createAdmin = call{
+		"CreateSecret",
+		[]string{
+			"SecretName", "pg-admin", "VersionId", "v1", "SecretData", `{"AccountName":"rotator","AccountPassword":"dummy"}`,
+		},
+	}
+	registerMemory = call{
+		"RegisterTarget",
+		[]string{
+			"TargetName", "rm-1", "Kind", "memory", "Config", `{"Address":"db.example.test:5432"}`, "AdminSecretName",
+			"pg-admin", "Description", "main database",
+		},
+	}
+	withTarget   = []call{createAdmin, registerMemory, createRds}
+	configureRds = call{
+		"ConfigureRotation",
+		[]string{
+			"SecretName", "rds/app", "EnableAutomaticRotation", "true", "Cron", "30 3 * * 6", "TimeZone", "Europe/Berlin",
+			"Window", "Sat,Sun 22:00-06:00", "Blackouts", "2026-12-24..2027-01-02", "GracePeriod", "2h", "GraceLimit", "12h",
+			"Group", "databases", "GroupGap", "30m",
+		},
+	}
+	inGrace = rotation.Record{
+		ID:          "v2",
+		State:       rotation.Grace,
+		Mode:        rotation.Rotate,
+		Trigger:     rotation.Manual,
+		Strategy:    target.Double,
+		Target:      "rm-1",
+		Candidate:   "v2",
+		Base:        "v1",
+		Attempt:     1,
+		Candidates:  1,
+		GracePeriod: time.Hour,
+		GraceWait:   12 * time.Hour,
+		GraceLimit:  goldenTime.Add(12 * time.Hour),
+		StartedAt:   goldenTime.Add(-2 * time.Minute),
+		PromotedAt:  goldenTime.Add(-time.Minute),
+		GraceUntil:  goldenTime.Add(59 * time.Minute),
+		NextAt:      goldenTime.Add(59 * time.Minute),
+		Health:      rotation.Health{ProbedAt: goldenTime.Add(-time.Minute), Live: true},
 		Steps: []rotation.Entry{
 			{At: goldenTime.Add(-2 * time.Minute), State: rotation.Scheduled, Event: "begun", Text: "manual"},
 			{At: goldenTime.Add(-time.Minute), State: rotation.Grace, Event: "promoted", Text: "<by> \"hand\""},
 		},
 	}
 	quarantined = rotation.Record{
-		ID: "v2", State: rotation.Quarantined, Mode: rotation.Rotate, Trigger: rotation.Automatic, Strategy: target.Double, Target: "rm-1", Candidate: "v2", Base: "v1",
+		ID:        "v2",
+		State:     rotation.Quarantined,
+		Mode:      rotation.Rotate,
+		Trigger:   rotation.Automatic,
+		Strategy:  target.Double,
+		Target:    "rm-1",
+		Candidate: "v2",
+		Base:      "v1",
 		StartedAt: goldenTime.Add(-time.Minute), Reason: "The target accepts neither the candidate nor the version before.",
 	}
 )
@@ -367,36 +454,106 @@ var secretGoldens = []golden{
 	{call{"GetRandomPassword", []string{"PasswordLength", "40", "RequireEachIncludedType", "true"}}, nil},
 	{call{"GetSecretValue", []string{"SecretName", "rds/app", "FetchExtendedConfig", "true"}}, []call{createRds}},
 	{call{"ListSecrets", []string{"FetchTags", "true", "PageSize", "2"}}, []call{createGeneric, createRds}},
-	{call{"ListSecretVersionIds", []string{"SecretName", "app/db", "IncludeDeprecated", "true"}}, []call{createGeneric, putNext, {"PutSecretValue", []string{"SecretName", "app/db", "VersionId", "v3", "SecretData", "dummy-3", "VersionStages", `{"VersionStage":["Next"]}`}}}},
+	{
+		call{"ListSecretVersionIds", []string{"SecretName", "app/db", "IncludeDeprecated", "true"}},
+		[]call{
+			createGeneric, putNext,
+			{
+				"PutSecretValue",
+				[]string{
+					"SecretName", "app/db", "VersionId", "v3", "SecretData", "dummy-3", "VersionStages", `{"VersionStage":["Next"]}`,
+				},
+			},
+		},
+	},
 	{putNext, []call{createGeneric}},
-	{call{"UpdateSecret", []string{"SecretName", "rds/app", "Description", "", "ExtendedConfig.CustomData", `{"DBName":"other"}`}}, []call{createRds}},
-	{call{"UpdateSecretVersionStage", []string{"SecretName", "app/db", "VersionStage", "Next", "RemoveFromVersion", "v2", "MoveToVersion", "v1"}}, []call{createGeneric, putNext}},
+	{
+		call{
+			"UpdateSecret",
+			[]string{"SecretName", "rds/app", "Description", "", "ExtendedConfig.CustomData", `{"DBName":"other"}`},
+		}, []call{createRds},
+	},
+	{
+		call{
+			"UpdateSecretVersionStage",
+			[]string{"SecretName", "app/db", "VersionStage", "Next", "RemoveFromVersion", "v2", "MoveToVersion", "v1"},
+		}, []call{createGeneric, putNext},
+	},
 	{call{"RotateSecret", []string{"SecretName", "rds/app", "VersionId", "v2"}}, withTarget},
-	{call{"UpdateSecretRotationPolicy", []string{"SecretName", "rds/app", "EnableAutomaticRotation", "true", "RotationInterval", "30d"}}, []call{createRds}},
+	{
+		call{
+			"UpdateSecretRotationPolicy",
+			[]string{"SecretName", "rds/app", "EnableAutomaticRotation", "true", "RotationInterval", "30d"},
+		}, []call{createRds},
+	},
 	{call{"GetSecretPolicy", []string{"SecretName", "app/db"}}, []call{createGeneric}},
 	{call{"SetSecretPolicy", []string{"SecretName", "app/db", "Policy", docPolicy}}, []call{createGeneric}},
-	{call{"TagResource", []string{"SecretName", "app/db", "Tags", `[{"TagKey":"env","TagValue":"test"}]`}}, []call{createGeneric}},
+	{
+		call{"TagResource", []string{"SecretName", "app/db", "Tags", `[{"TagKey":"env","TagValue":"test"}]`}},
+		[]call{createGeneric},
+	},
 	{call{"UntagResource", []string{"SecretName", "app/db", "TagKeys", `["env"]`}}, []call{createGeneric}},
 	{call{"ListResourceTags", []string{"KeyId", "key-1"}}, nil},
-	{call{"TagResources", []string{"RegionId", "cn-hangzhou", "ResourceType", "secret", "ResourceId.1", "app/db", "ResourceId.2", "rds/app", "Tag.1.Key", "team", "Tag.1.Value", "a"}}, []call{createGeneric, createRds}},
-	{call{"UntagResources", []string{"RegionId", "cn-hangzhou", "ResourceType", "secret", "ResourceId.1", "app/db", "All", "true"}}, []call{createGeneric}},
+	{
+		call{
+			"TagResources",
+			[]string{
+				"RegionId", "cn-hangzhou", "ResourceType", "secret", "ResourceId.1", "app/db", "ResourceId.2", "rds/app",
+				"Tag.1.Key", "team", "Tag.1.Value", "a",
+			},
+		}, []call{createGeneric, createRds},
+	},
+	{
+		call{
+			"UntagResources",
+			[]string{"RegionId", "cn-hangzhou", "ResourceType", "secret", "ResourceId.1", "app/db", "All", "true"},
+		}, []call{createGeneric},
+	},
 	{call{"ListTagResources", []string{"RegionId", "cn-hangzhou", "ResourceType", "secret"}}, []call{createGeneric}},
 	{call{"DescribeRegions", nil}, nil},
 	{call{"DescribeAccountKmsStatus", nil}, nil},
 	{call{"GetCallerIdentity", nil}, nil},
 	{registerMemory, []call{createAdmin}},
 	{call{"DescribeTarget", []string{"TargetName", "rm-1"}}, withTarget},
-	{call{"ListTargets", []string{"MaxResults", "1"}}, append(withTarget[:3:3], call{"RegisterTarget", []string{"TargetName", "rm-2", "Kind", "memory", "Config", "{}", "AdminSecretName", "pg-admin"}})},
-	{call{"UpdateTarget", []string{"TargetName", "rm-1", "Config", `{"Address":"other.example.test"}`, "Description", ""}}, withTarget},
+	{
+		call{"ListTargets", []string{"MaxResults", "1"}},
+		append(withTarget[:3:3],
+			call{
+				"RegisterTarget", []string{"TargetName", "rm-2", "Kind", "memory", "Config", "{}", "AdminSecretName", "pg-admin"},
+			}),
+	},
+	{
+		call{"UpdateTarget", []string{"TargetName", "rm-1", "Config", `{"Address":"other.example.test"}`, "Description", ""}},
+		withTarget,
+	},
 	{call{"DeregisterTarget", []string{"TargetName", "rm-1"}}, withTarget},
 	{call{"TestTarget", []string{"TargetName", "rm-1", "SecretName", "rds/app"}}, withTarget},
-	{call{"PrepareTargetAccounts", []string{"TargetName", "rm-1", "AccountName", "app", "CloneAccountName", "app_clone"}}, withTarget},
+	{
+		call{"PrepareTargetAccounts", []string{"TargetName", "rm-1", "AccountName", "app", "CloneAccountName", "app_clone"}},
+		withTarget,
+	},
 	{configureRds, withTarget},
-	{call{"RemoveRotation", []string{"SecretName", "app/db"}}, []call{createAdmin, registerMemory, createGeneric, {"ConfigureRotation", []string{"SecretName", "app/db", "TargetName", "rm-1"}}}},
-	{call{"DescribeRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], configureRds, call{"GetSecretValue", []string{"SecretName", "rds/app", "Consumer", "app-1"}})},
+	{
+		call{"RemoveRotation", []string{"SecretName", "app/db"}},
+		[]call{
+			createAdmin, registerMemory, createGeneric,
+			{"ConfigureRotation", []string{"SecretName", "app/db", "TargetName", "rm-1"}},
+		},
+	},
+	{
+		call{"DescribeRotation", []string{"SecretName", "rds/app"}},
+		append(withTarget[:3:3], configureRds,
+			call{"GetSecretValue", []string{"SecretName", "rds/app", "Consumer", "app-1"}}),
+	},
 	{call{"ListRotations", []string{"State", "quarantined"}}, withTarget},
-	{call{"WatchSecrets", []string{"Secret.1.SecretName", "app/db", "Secret.2.SecretName", "none", "WaitSeconds", "0"}}, []call{createGeneric}},
-	{call{"ListSecretConsumers", []string{"SecretName", "app/db"}}, []call{createGeneric, {"GetSecretValue", []string{"SecretName", "app/db", "Consumer", "app-1"}}}},
+	{
+		call{"WatchSecrets", []string{"Secret.1.SecretName", "app/db", "Secret.2.SecretName", "none", "WaitSeconds", "0"}},
+		[]call{createGeneric},
+	},
+	{
+		call{"ListSecretConsumers", []string{"SecretName", "app/db"}},
+		[]call{createGeneric, {"GetSecretValue", []string{"SecretName", "app/db", "Consumer", "app-1"}}},
+	},
 	{call{"DescribeAuditTrail", nil}, nil},
 	{call{"RotateRootKey", []string{"ReencryptValues", "true"}}, nil},
 	{call{"DescribeRootKey", nil}, nil},
@@ -405,11 +562,25 @@ var secretGoldens = []golden{
 	{call{"ResumeRotation", nil}, withTarget},
 	{call{"ProbeRotation", []string{"TargetName", "rm-1"}}, withTarget},
 	{call{"RehearseRotation", []string{"SecretName", "rds/app", "VersionId", "v2"}}, withTarget},
-	{call{"EmergencyRotation", []string{"SecretName", "rds/app", "VersionId", "v3", "DryRun", "true"}}, append(withTarget[:3:3], call{"GetSecretValue", []string{"SecretName", "rds/app", "Consumer", "app-1"}})},
+	{
+		call{"EmergencyRotation", []string{"SecretName", "rds/app", "VersionId", "v3", "DryRun", "true"}},
+		append(withTarget[:3:3], call{"GetSecretValue", []string{"SecretName", "rds/app", "Consumer", "app-1"}}),
+	},
 	{call{"EndRotationGrace", []string{"SecretName", "rds/app"}}, withTarget},
 	{call{"UndoRotation", []string{"SecretName", "rds/app"}}, withTarget},
-	{call{"CancelRotation", []string{"SecretName", "rds/app"}}, append(withTarget[:3:3], call{"RotateSecret", []string{"SecretName", "rds/app", "VersionId", "v2"}})},
-	{call{"RepairRotation", []string{"SecretName", "rds/app", "RepairAction", "adopt", "VersionId", "v3", "SecretData", `{"Accounts":[{"AccountName":"app","AccountPassword":"dummy-2"}]}`}}, withTarget},
+	{
+		call{"CancelRotation", []string{"SecretName", "rds/app"}},
+		append(withTarget[:3:3], call{"RotateSecret", []string{"SecretName", "rds/app", "VersionId", "v2"}}),
+	},
+	{
+		call{
+			"RepairRotation",
+			[]string{
+				"SecretName", "rds/app", "RepairAction", "adopt", "VersionId", "v3", "SecretData",
+				`{"Accounts":[{"AccountName":"app","AccountPassword":"dummy-2"}]}`,
+			},
+		}, withTarget,
+	},
 }
 
 // allGoldens returns goldens, and a call on a secret of every other operation that only reads one.
@@ -514,54 +685,85 @@ var refusals = []struct {
 	setUp  func(t *testing.T, f *fixture)
 	send   request
 }{
-	{fault.Internal, "a read of a value that does not open", []call{createGeneric}, spoil, by(admin, "GetSecretValue", "SecretName", "app/db")},
-	{fault.Unavailable, "a call that cannot be recorded", nil, func(_ *testing.T, f *fixture) { f.trail.err = errors.New("disk full") }, by(admin, "DescribeRegions")},
-	{fault.Throttled, "a call over a rate limit; no limit is built in yet, so the test makes the refusal", nil, func(_ *testing.T, f *fixture) { f.door.Auth = busy{} }, by(admin, "DescribeRegions")},
-	{fault.Malformed, "a body that is neither form nor JSON", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
-		body := []byte("SecretName=app/db")
-		r := httptest.NewRequest(http.MethodPost, "http://"+host+"/", bytes.NewReader(body))
-		r.Header.Set("Content-Type", "text/plain")
-		if asXML {
-			r.Header.Set("Accept", "application/xml")
-		}
-		if err := admin.SignHTTP(r, sign.Call{
-			Action:  "DescribeSecret",
-			Version: kms.Version,
-			Body:    body,
-			Time:    goldenTime,
-			Nonce:   f.next(),
-		}); err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}},
+	{
+		fault.Internal, "a read of a value that does not open", []call{createGeneric}, spoil,
+		by(admin, "GetSecretValue", "SecretName", "app/db"),
+	},
+	{fault.Unavailable, "a call that cannot be recorded", nil, func(_ *testing.T, f *fixture) {
+		f.trail.err = errors.New("disk full")
+	}, by(admin, "DescribeRegions")},
+	{
+		fault.Throttled, "a call over a rate limit; no limit is built in yet, so the test makes the refusal", nil,
+		func(_ *testing.T, f *fixture) { f.door.Auth = busy{} }, by(admin, "DescribeRegions"),
+	},
+	{fault.Malformed, "a body that is neither form nor JSON", nil, nil,
+		func(t *testing.T, f *fixture, asXML bool) *http.Request {
+			body := []byte("SecretName=app/db")
+			r := httptest.NewRequest(http.MethodPost, "http://"+host+"/", bytes.NewReader(body))
+			r.Header.Set("Content-Type", "text/plain")
+			if asXML {
+				r.Header.Set("Accept", "application/xml")
+			}
+			if err := admin.SignHTTP(r, sign.Call{
+				Action:  "DescribeSecret",
+				Version: kms.Version,
+				Body:    body,
+				Time:    goldenTime,
+				Nonce:   f.next(),
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}},
 	{fault.Missing, "GetSecretValue without SecretName", nil, nil, by(admin, "GetSecretValue")},
-	{fault.Invalid, "GetSecretValue with a space in SecretName", nil, nil, by(admin, "GetSecretValue", "SecretName", "a b")},
+	{
+		fault.Invalid, "GetSecretValue with a space in SecretName", nil, nil,
+		by(admin, "GetSecretValue", "SecretName", "a b"),
+	},
 	{fault.Method, "the method PUT", nil, nil, parameters(http.MethodPut)},
 	{fault.NoAction, "an operation that does not exist", nil, nil, by(admin, "GetSecret")},
 	{fault.Version, "a version that does not exist", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
-		p, err := admin.SignV1("GET", formatted(asXML, "Action", "DescribeRegions", "Version", "2017-01-20"), goldenTime, f.next())
+		p, err := admin.SignV1("GET", formatted(asXML, "Action", "DescribeRegions", "Version", "2017-01-20"), goldenTime,
+			f.next())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return plain("GET", p, asXML)
 	}},
-	{fault.MissingKey, "a signature of version 1 without AccessKeyId", nil, nil, parameters("GET", "Action", "DescribeRegions", "Version", kms.Version, "Signature", "x")},
-	{fault.BadSignature, "a request without a signature", nil, nil, parameters("GET", "Action", "DescribeRegions", "Version", kms.Version)},
-	{fault.WrongSignature, "a signature of version 1 with another secret", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
-		other := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("another")}
-		p, err := other.SignV1("GET", formatted(asXML, "Action", "DescribeRegions", "Version", kms.Version), goldenTime, f.next())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return plain("GET", p, asXML)
-	}},
+	{
+		fault.MissingKey, "a signature of version 1 without AccessKeyId", nil, nil,
+		parameters("GET", "Action", "DescribeRegions", "Version", kms.Version, "Signature", "x"),
+	},
+	{
+		fault.BadSignature, "a request without a signature", nil, nil,
+		parameters("GET", "Action", "DescribeRegions", "Version", kms.Version),
+	},
+	{fault.WrongSignature, "a signature of version 1 with another secret", nil, nil,
+		func(t *testing.T, f *fixture, asXML bool) *http.Request {
+			other := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("another")}
+			p, err := other.SignV1("GET", formatted(asXML, "Action", "DescribeRegions", "Version", kms.Version), goldenTime,
+				f.next())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return plain("GET", p, asXML)
+		}},
 	{fault.UnknownKey, "an access key that does not exist", nil, nil, by(key("unknownid"), "DescribeRegions")},
 	{fault.DisabledKey, "an access key that is switched off", nil, nil, by(key("disabledid"), "DescribeRegions")},
 	{fault.MissingToken, "a temporary key without its token", nil, nil, by(key("STS.testid"), "DescribeRegions")},
-	{fault.WrongToken, "a temporary key with another token", nil, nil, by(temporary("STS.testid", "another"), "DescribeRegions")},
-	{fault.ExpiredToken, "a temporary key past its time", nil, nil, by(temporary("STS.expiredid", "token"), "DescribeRegions")},
-	{fault.NoTimestamp, "a signature of version 1 without Timestamp", nil, nil, parameters("GET", "Action", "DescribeRegions", "Version", kms.Version, "AccessKeyId", "testid", "Signature", "x", "SignatureVersion", "1.0")},
+	{
+		fault.WrongToken, "a temporary key with another token", nil, nil,
+		by(temporary("STS.testid", "another"), "DescribeRegions"),
+	},
+	{
+		fault.ExpiredToken, "a temporary key past its time", nil, nil,
+		by(temporary("STS.expiredid", "token"), "DescribeRegions"),
+	},
+	{
+		fault.NoTimestamp, "a signature of version 1 without Timestamp", nil, nil,
+		parameters("GET", "Action", "DescribeRegions", "Version", kms.Version, "AccessKeyId", "testid", "Signature", "x",
+			"SignatureVersion", "1.0"),
+	},
 	{fault.Expired, "a signature of 16 minutes ago", nil, nil, func(t *testing.T, f *fixture, asXML bool) *http.Request {
 		return f.signed(t, call{op: "DescribeRegions"}, admin, goldenTime.Add(-16*time.Minute), asXML)
 	}},
@@ -572,21 +774,54 @@ var refusals = []struct {
 		}
 		return r
 	}},
-	{fault.Denied, "a user without a policy", []call{createGeneric}, nil, by(key("userid"), "GetSecretValue", "SecretName", "app/db")},
+	{
+		fault.Denied, "a user without a policy", []call{createGeneric}, nil,
+		by(key("userid"), "GetSecretValue", "SecretName", "app/db"),
+	},
 	{fault.NotFound, "a secret that does not exist", nil, nil, by(admin, "GetSecretValue", "SecretName", "none")},
-	{fault.KeyNotFound, "a key that does not exist", nil, nil, by(admin, "CreateSecret", "SecretName", "app/db", "VersionId", "v1", "SecretData", "dummy", "EncryptionKeyId", "key-unknown")},
-	{fault.Exists, "CreateSecret of a name that is taken", []call{createGeneric}, nil, by(admin, "CreateSecret", "SecretName", "app/db", "VersionId", "v1", "SecretData", "dummy")},
-	{fault.Deleting, "a read in the deletion window", []call{createGeneric, deleteGeneric}, nil, by(admin, "GetSecretValue", "SecretName", "app/db")},
-	{fault.InUse, "RestoreSecret of a live secret", []call{createGeneric}, nil, by(admin, "RestoreSecret", "SecretName", "app/db")},
-	{fault.LimitExceeded, "a seventh custom label", []call{createGeneric}, nil, by(admin, "PutSecretValue", "SecretName", "app/db", "VersionId", "v2", "SecretData", "dummy", "VersionStages", `["1","2","3","4","5","6","7"]`)},
-	{fault.Unsupported, "RotateSecret of a Generic secret", []call{createGeneric}, nil, by(admin, "RotateSecret", "SecretName", "app/db", "VersionId", "v2")},
-	{fault.DryRunOK, "a dry run that would have succeeded", []call{createGeneric}, nil, by(admin, "GetSecretValue", "SecretName", "app/db", "DryRun", "true")},
-	{fault.DryRunInvalid, "a dry run of a secret that does not exist", nil, nil, by(admin, "GetSecretValue", "SecretName", "none", "DryRun", "true")},
-	{fault.DryRunDenied, "a dry run by a user without a policy", nil, nil, by(key("userid"), "GetSecretValue", "SecretName", "app/db", "DryRun", "true")},
+	{
+		fault.KeyNotFound, "a key that does not exist", nil, nil,
+		by(admin, "CreateSecret", "SecretName", "app/db", "VersionId", "v1", "SecretData", "dummy", "EncryptionKeyId",
+			"key-unknown"),
+	},
+	{
+		fault.Exists, "CreateSecret of a name that is taken", []call{createGeneric}, nil,
+		by(admin, "CreateSecret", "SecretName", "app/db", "VersionId", "v1", "SecretData", "dummy"),
+	},
+	{
+		fault.Deleting, "a read in the deletion window", []call{createGeneric, deleteGeneric}, nil,
+		by(admin, "GetSecretValue", "SecretName", "app/db"),
+	},
+	{
+		fault.InUse, "RestoreSecret of a live secret", []call{createGeneric}, nil,
+		by(admin, "RestoreSecret", "SecretName", "app/db"),
+	},
+	{
+		fault.LimitExceeded, "a seventh custom label", []call{createGeneric}, nil,
+		by(admin, "PutSecretValue", "SecretName", "app/db", "VersionId", "v2", "SecretData", "dummy", "VersionStages",
+			`["1","2","3","4","5","6","7"]`),
+	},
+	{
+		fault.Unsupported, "RotateSecret of a Generic secret", []call{createGeneric}, nil,
+		by(admin, "RotateSecret", "SecretName", "app/db", "VersionId", "v2"),
+	},
+	{
+		fault.DryRunOK, "a dry run that would have succeeded", []call{createGeneric}, nil,
+		by(admin, "GetSecretValue", "SecretName", "app/db", "DryRun", "true"),
+	},
+	{
+		fault.DryRunInvalid, "a dry run of a secret that does not exist", nil, nil,
+		by(admin, "GetSecretValue", "SecretName", "none", "DryRun", "true"),
+	},
+	{
+		fault.DryRunDenied, "a dry run by a user without a policy", nil, nil,
+		by(key("userid"), "GetSecretValue", "SecretName", "app/db", "DryRun", "true"),
+	},
 }
 
 // unreachable are the kinds that no caller can meet yet, and why.
-var unreachable = map[fault.Kind]string{fault.KeyDisabled: "there are no customer keys yet, and the default key cannot be disabled"}
+var unreachable = map[fault.Kind]string{
+	fault.KeyDisabled: "there are no customer keys yet, and the default key cannot be disabled"}
 
 func formatted(asXML bool, params ...string) sign.Params {
 	p := sign.Params{}
@@ -643,8 +878,11 @@ func TestGoldenErrors(t *testing.T) {
 				if asXML {
 					want = xmlType
 				}
-				if w.Code != code.Status || !strings.Contains(w.Body.String(), code.Code) || w.Header().Get("Content-Type") != want {
-					t.Errorf("%s: %d %s %s; want %d %s in %s", g.what, w.Code, w.Header().Get("Content-Type"), w.Body, code.Status, code.Code, want)
+				if w.Code != code.Status ||
+					!strings.Contains(w.Body.String(), code.Code) ||
+					w.Header().Get("Content-Type") != want {
+					t.Errorf("%s: %d %s %s; want %d %s in %s", g.what, w.Code, w.Header().Get("Content-Type"), w.Body, code.Status,
+						code.Code, want)
 				}
 				writeAnswer(&b, w)
 			}
@@ -653,7 +891,8 @@ func TestGoldenErrors(t *testing.T) {
 	}
 	for kind := fault.OK + 1; kind < fault.Kinds; kind++ {
 		if _, no := unreachable[kind]; have[kind] == no {
-			t.Errorf("kind %d, %s: has a golden: %t; listed as unreachable: %t", kind, protocol.CodeFor(&fault.Error{Kind: kind}).Code, have[kind], no)
+			t.Errorf("kind %d, %s: has a golden: %t; listed as unreachable: %t", kind,
+				protocol.CodeFor(&fault.Error{Kind: kind}).Code, have[kind], no)
 		}
 	}
 }
@@ -737,13 +976,16 @@ func TestLastPage(t *testing.T) {
 		{"ListSecretVersionIds", append([]string{"SecretName", "app/db"}, page...)},
 	} {
 		w := f.answer(f.signed(t, c, admin, goldenTime, false))
-		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `":[]}`) || !strings.Contains(w.Body.String(), `"TotalCount":1,`) {
+		if w.Code != http.StatusOK ||
+			!strings.Contains(w.Body.String(), `":[]}`) ||
+			!strings.Contains(w.Body.String(), `"TotalCount":1,`) {
 			t.Errorf("%s: %d %s; want an empty page and TotalCount 1", c.op, w.Code, w.Body)
 		}
 	}
 }
 
-// TestXMLControlCharacter: a value that XML cannot carry is refused, and the parameter to change is named.
+// TestXMLControlCharacter: a value that XML cannot carry is refused, and the parameter to change is
+// named.
 func TestXMLControlCharacter(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -751,10 +993,13 @@ func TestXMLControlCharacter(t *testing.T) {
 	get := call{"GetSecretValue", []string{"SecretName", "app/db"}}
 	w := f.answer(f.signed(t, get, admin, goldenTime, true))
 	const want = `<Code>InvalidParameter</Code><Message>The specified parameter &#34;Format&#34; is not valid.`
-	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), want) || strings.Contains(w.Body.String(), "dummy") {
+	if w.Code != http.StatusBadRequest ||
+		!strings.Contains(w.Body.String(), want) ||
+		strings.Contains(w.Body.String(), "dummy") {
 		t.Errorf("GetSecretValue in XML: %d %s; want 400 with %s", w.Code, w.Body, want)
 	}
-	if w = f.answer(f.signed(t, get, admin, goldenTime, false)); !strings.Contains(w.Body.String(), `"SecretData":"dummy\u0001"`) {
+	if w = f.answer(
+		f.signed(t, get, admin, goldenTime, false)); !strings.Contains(w.Body.String(), `"SecretData":"dummy\u0001"`) {
 		t.Errorf("GetSecretValue in JSON: %d %s; want the value", w.Code, w.Body)
 	}
 }
