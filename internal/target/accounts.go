@@ -6,8 +6,8 @@ import (
 )
 
 // AllowsAccount reports whether an account policy lets rotations change an account. In a pattern, *
-// stands for any characters and ? for one; a policy without patterns allows every account. Case
-// counts.
+// stands for any characters and ? for one; a policy without patterns allows every account. Patterns
+// are case-sensitive.
 func AllowsAccount(patterns []string, account string) bool {
 	if len(patterns) == 0 {
 		return true
@@ -15,8 +15,8 @@ func AllowsAccount(patterns []string, account string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return matchAccount(p, account) })
 }
 
-// NamesAccount reports whether an account policy names an account exactly, as a privileged account
-// needs. A pattern with * or ? names nothing.
+// NamesAccount reports whether an account policy names an account exactly, which the rotation of a
+// privileged account requires. A pattern with * or ? names no account.
 func NamesAccount(patterns []string, account string) bool {
 	return !strings.ContainsAny(account, "*?") && slices.Contains(patterns, account)
 }

@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// Decode reads a configuration strictly: a member that the kind does not have is an error that
-// names it.
+// Decode reads a configuration strictly: its error names a member that the kind does not have. An
+// empty configuration counts as an empty object.
 func Decode(config json.RawMessage, into any) error {
 	if len(bytes.TrimSpace(config)) == 0 {
 		config = json.RawMessage("{}")
@@ -38,7 +38,8 @@ func Decode(config json.RawMessage, into any) error {
 	return nil
 }
 
-// settingName is a path of members without the names of embedded Go types.
+// settingName returns a path of members without the names of embedded Go types, which encoding/json
+// puts into the path and a caller cannot know.
 func settingName(path string) string {
 	parts := slices.DeleteFunc(
 		strings.Split(path, "."), func(p string) bool { return p != "" && p[0] >= 'A' && p[0] <= 'Z' },
@@ -49,7 +50,7 @@ func settingName(path string) string {
 	return strings.Join(parts, ".")
 }
 
-// wanted is a Go type in the words of JSON.
+// wanted describes a Go type in the words of JSON.
 func wanted(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Bool:
@@ -69,16 +70,15 @@ func wanted(t reflect.Type) string {
 // TLS says how a connection is protected. The zero value verifies the target's certificate against
 // the machine's authorities and the host name of the address.
 type TLS struct {
-	// CA is a PEM of the authorities to trust instead of the machine's.
+	// CA lists in PEM the authorities to trust instead of the machine's.
 	CA string `json:"ca,omitempty"`
 	// ServerName is the name to verify instead of the host of the address.
 	ServerName string `json:"server_name,omitempty"`
-	// Off speaks without TLS: for a target on a network that is trusted whole. It excludes the
-	// others.
+	// Off disables TLS, for a target on a fully trusted network. It excludes the other two.
 	Off bool `json:"off,omitempty"`
 }
 
-// Check refuses settings that contradict each other or that are not what they should be.
+// Check returns an error if settings contradict each other or are not well formed.
 func (t TLS) Check() error {
 	if t.Off && (t.CA != "" || t.ServerName != "") {
 		return errors.New("tls: off excludes ca and server_name")
@@ -89,7 +89,7 @@ func (t TLS) Check() error {
 	return nil
 }
 
-// Config is the configuration for crypto/tls towards host; nil when TLS is off.
+// Config returns the configuration of crypto/tls for a connection to host; nil when TLS is off.
 func (t TLS) Config(host string) *tls.Config {
 	if t.Off {
 		return nil
@@ -105,7 +105,7 @@ func (t TLS) Config(host string) *tls.Config {
 	return c
 }
 
-// Address completes host or host:port by a default port, and refuses what is neither.
+// Address returns host:port for host or host:port, with the default port where there is none.
 func Address(s, port string) (string, error) {
 	if s == "" {
 		return "", errors.New("address is required: host or host:port")
@@ -124,22 +124,23 @@ func Address(s, port string) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
-// Endpoints are where a server with logins is reached; members of a kind's configuration.
+// Endpoints are the addresses of a server with logins, as members of a kind's configuration.
 type Endpoints struct {
-	// Address is host or host:port of what applications use.
+	// Address is the host or host:port that applications use.
 	Address string `json:"address"`
 	// AdminAddress is where the administrator logs in; empty means Address.
 	AdminAddress string `json:"admin_address,omitempty"`
-	// VerifyAddresses are where a credential must work before it is current; none means Address.
+	// VerifyAddresses lists where a credential must work before it becomes current; none means
+	// Address.
 	VerifyAddresses []string `json:"verify,omitempty"`
 }
 
-// Addresses returns all of them.
+// Addresses returns all addresses, with duplicates.
 func (e Endpoints) Addresses() []string {
 	return append([]string{e.Address, e.AdminAddress}, e.VerifyAddresses...)
 }
 
-// Complete fills in what is left out, and names every mistake.
+// Complete fills in default addresses and ports, and returns every mistake.
 func (e *Endpoints) Complete(port string) []error {
 	var errs []error
 	complete := func(setting string, address *string) {
@@ -165,7 +166,7 @@ func (e *Endpoints) Complete(port string) []error {
 	return errs
 }
 
-// quoted is how JSON spells a string, without the quotation marks.
+// quoted returns the JSON spelling of a string, without the quotation marks.
 func quoted(s string) string {
 	b, err := json.Marshal(s)
 	if err != nil {

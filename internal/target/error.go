@@ -12,31 +12,31 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Class is what an error says of the world. Only a target that answered moves a rotation; the
-// classes keep the three apart: answered no, was not reached, did not answer.
+// Class says what an error means for a rotation. The classes distinguish "answered no", "was not
+// reached" and "did not answer", because only an answer of the target may end a rotation.
 type Class uint8
 
-// The classes. The zero value is the careful one.
+// The classes. The zero value assumes the least.
 const (
 	// Unknown means that no answer came: the effect may or may not have happened.
 	Unknown Class = iota
 	// Unreachable means that the target was certainly not asked, so nothing has happened: no
-	// connection was made, or the target said that it does not serve now before it took the
-	// request.
+	// connection was made, or the target said before it took the request that it does not serve.
+	// A later attempt may succeed.
 	Unreachable
-	// Refused means that the target answered that it does not take this credential, by its rules
-	// for credentials (length, history, strength). Nothing has happened, and the same credential
-	// would be refused again.
+	// Refused means that the target does not accept this credential under its rules for credentials
+	// (length, history, strength). Nothing has happened, and the target would refuse the same
+	// credential again.
 	Refused
 	// Rejected means that the target answered that this credential does not authenticate.
 	Rejected
-	// Denied means that the target answered that the administrator may not, or does not
-	// authenticate, or that the account or setting in question does not exist. Nothing has
-	// happened; a person is needed, who may mend it without Keyturn.
+	// Denied means that the administrator lacks a right or does not authenticate, or that the
+	// account or setting does not exist. Nothing has happened. An operator must act, at the target
+	// or in its configuration.
 	Denied
 )
 
-// String is the class in one word.
+// String returns the class in one word.
 func (c Class) String() string {
 	switch c {
 	case Unreachable:
@@ -52,16 +52,16 @@ func (c Class) String() string {
 	}
 }
 
-// Error is what went wrong at a target, in the target's own words.
+// Error says what went wrong at a target, in the target's own words.
 type Error struct {
 	Class Class
 	// Code is the target's own code, such as 28P01, or [CodeEgress]; empty when there is none.
 	Code string
-	// Text says what was attempted and what the target answered. It holds no secret: see Scrub.
+	// Text says what was attempted and what the target answered. It contains no secret: see [Scrub].
 	Text string
-	// Detail is for the operator's log alone: the network's own words, and what a peer said that
-	// has not proved who it is. A caller who could read it could use a target as a port scanner and
-	// as a reader of other services' banners.
+	// Detail is for the operator's log alone: errors of the network, and the words of a peer that
+	// has not proved its identity. A caller who could read it could use a target as a port scanner
+	// and to read the banners of other services.
 	Detail string
 }
 
@@ -72,13 +72,13 @@ func (e *Error) Error() string {
 	return e.Text + " (" + e.Code + ")"
 }
 
-// Failed returns an error of a class. Every secret that the attempt knew goes into secrets, so that
-// a target which quotes its input gives nothing away.
+// Failed returns an error of a class. secrets must have every secret that the attempt knew, because
+// targets quote their input in errors.
 func Failed(class Class, code, text string, secrets ...sensitive.Value) *Error {
 	return &Error{Class: class, Code: bounded(Scrub(code, secrets...)), Text: bounded(Scrub(text, secrets...))}
 }
 
-// Errorf returns an error of the class without a code, for a text that quotes no secret.
+// Errorf returns an error of the class without a code, for a text that contains no secret.
 func (c Class) Errorf(format string, args ...any) *Error {
 	return Failed(c, "", fmt.Sprintf(format, args...))
 }
@@ -100,10 +100,11 @@ func bounded(text string) string {
 	return text
 }
 
-// ForCaller returns what a caller learns about an error: class, code and text, without detail. If
-// withheld is true, that is only "no answer". It is so for everything that a system of the target's
-// kind has not said, so that no call tells what listens at an address, nor whether anything does.
-func ForCaller(err error) (told Error, withheld bool) {
+// ForCaller returns what a caller may read of an error: class, code and text, without detail. If
+// withheld is true, that is only "no answer": everything except the answer of a system of the
+// target's kind is withheld, so that no call reveals what listens at an address, or whether
+// anything does.
+func ForCaller(err error) (public Error, withheld bool) {
 	var e *Error
 	if !errors.As(err, &e) || e.Class == Unknown || e.Class == Unreachable && e.Detail != "" {
 		return Error{Class: Unreachable, Text: "no answer; the server's log says more"}, true
@@ -113,11 +114,11 @@ func ForCaller(err error) (told Error, withheld bool) {
 
 // TextForCaller returns the text of [ForCaller], with the code if there is one.
 func TextForCaller(err error) string {
-	told, _ := ForCaller(err)
-	return told.Error()
+	public, _ := ForCaller(err)
+	return public.Error()
 }
 
-// Withholds reports whether callers learn less about an error than the operator's log should hold.
+// Withholds reports whether the operator's log should have more of an error than callers may read.
 func Withholds(err error) bool {
 	if !errors.As(err, new(*Error)) {
 		return false
@@ -126,8 +127,7 @@ func Withholds(err error) bool {
 	return withheld || DetailOf(err) != ""
 }
 
-// DetailOf returns what the operator's log should hold about an error besides its text; empty when
-// there is nothing.
+// DetailOf returns [Error.Detail] of the [*Error] that err is or wraps; otherwise "".
 func DetailOf(err error) string {
 	var e *Error
 	if errors.As(err, &e) {
@@ -136,16 +136,16 @@ func DetailOf(err error) string {
 	return ""
 }
 
-// inGeneral is what a caller learns about an answer whose sender has not proved who it is.
+// inGeneral replaces, for callers, the words of a peer that has not proved its identity.
 var inGeneral = map[Class]string{
-	Unknown:     "no answer that tells what happened",
+	Unknown:     "no answer that says what happened",
 	Unreachable: "it does not serve",
 	Refused:     "the credential is refused",
 	Rejected:    "the credential does not authenticate",
 	Denied:      "it is denied",
 }
 
-// Unproven is [Error.Unproven] of the *Error that err is or wraps.
+// Unproven applies [Error.Unproven] to the [*Error] that err is or wraps.
 func Unproven(attempt string, err error) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -154,8 +154,8 @@ func Unproven(attempt string, err error) error {
 	return e.Unproven(attempt)
 }
 
-// Unproven moves what a peer said into the detail of its error: without TLS anything may answer at
-// an address. The class and the code stay.
+// Unproven returns e with the peer's words moved from the text to the detail, because anything may
+// answer at an address without TLS. The class and the code stay.
 func (e *Error) Unproven(attempt string) *Error {
 	out := *e
 	out.Text = attempt + ": " + inGeneral[e.Class] + "; without TLS, what it said is in the server's log"
@@ -163,7 +163,7 @@ func (e *Error) Unproven(attempt string) *Error {
 	return &out
 }
 
-// ClassOf is the class of an error: Unknown for one that no target has classified.
+// ClassOf returns the class of an error; Unknown for one that no target has classified.
 func ClassOf(err error) Class {
 	var e *Error
 	if errors.As(err, &e) {
@@ -172,14 +172,13 @@ func ClassOf(err error) Class {
 	return Unknown
 }
 
-// CodeEgress is the code of an error that the server's own egress rules made: the target was not
-// asked.
+// CodeEgress is the code of an error of the server's own egress rules: the target was not asked.
 const CodeEgress = "EgressRefused"
 
-// NotSent classifies an error of making a connection: Unreachable, because nothing was asked
-// yet; Denied when the server's rules refuse the address that the caller has named. A name that
-// the rules refuse is as one that does not exist: callers must not learn which names the server
-// can resolve. Why there is no connection is for the operator alone.
+// NotSent classifies an error before the request was sent: Unreachable, because the target was not
+// asked; Denied when the server's egress rules refuse the address that the caller has named. A host
+// name that the rules refuse is Unreachable, like one that does not exist: callers must not learn
+// which names the server can resolve. The reason goes into the detail, for the operator alone.
 func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
 	class, code, text := Unreachable, "", "no answer"
 	var refused *egress.RefusedError
@@ -191,15 +190,16 @@ func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
 	return e
 }
 
-// NoAnswer classifies an error after a request has been sent: Unknown.
+// NoAnswer classifies an error after a request was sent: Unknown.
 func NoAnswer(attempt string, err error, secrets ...sensitive.Value) *Error {
 	e := Failed(Unknown, "", attempt+": no answer", secrets...)
 	e.Detail = bounded(Scrub(plain(err), secrets...))
 	return e
 }
 
-// AsAdmin is the error of an administrator's login as the error of the change that it was for:
-// nothing was asked of the target yet, so nothing has happened.
+// AsAdmin turns the error of the administrator's login into an error of the change that needed it.
+// The change was not asked for yet, so nothing has happened: Rejected becomes Denied, because it is
+// not the candidate that does not authenticate, and Unknown becomes Unreachable.
 func AsAdmin(err error) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -215,7 +215,8 @@ func AsAdmin(err error) error {
 	return &out
 }
 
-// plain is the text of an error; of a URL error only its cause, since it quotes the URL.
+// plain returns the text of an error; of a URL error only its cause, because it quotes the URL,
+// which may contain a token.
 func plain(err error) string {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -227,8 +228,8 @@ func plain(err error) string {
 	return err.Error()
 }
 
-// Scrub replaces every occurrence of a secret in a text, also as a URL or JSON would spell it. A
-// secret of less than four characters is left: it would take ordinary words with it.
+// Scrub replaces every occurrence of a secret in a text, also in the spelling of URLs and JSON. It
+// leaves secrets of less than four characters, which occur inside ordinary words.
 func Scrub(text string, secrets ...sensitive.Value) string {
 	for _, s := range secrets {
 		secret := s.Reveal()
@@ -242,11 +243,11 @@ func Scrub(text string, secrets ...sensitive.Value) string {
 	return text
 }
 
-// maxClean is how much of a text Clean leaves, in characters.
+// maxClean is the length of the longest text that [Clean] returns, in characters.
 const maxClean = 300
 
-// Clean makes a line of an error's text from what a target wrote: secrets scrubbed first, then
-// control characters replaced and the rest cut off, so that no cut can leave a part of a secret.
+// Clean makes one line for an error's text from what a target wrote. It scrubs secrets before it
+// cuts the text, because a cut could leave a part of a secret that scrubbing no longer recognizes.
 func Clean(text string, secrets ...sensitive.Value) string {
 	line := oneLine(text, secrets)
 	if r := []rune(line); len(r) > maxClean {
@@ -255,7 +256,7 @@ func Clean(text string, secrets ...sensitive.Value) string {
 	return line
 }
 
-// CleanEnd is Clean for texts whose end matters: the beginning is cut off.
+// CleanEnd is [Clean] for texts whose end matters most: it cuts off the beginning.
 func CleanEnd(text string, secrets ...sensitive.Value) string {
 	line := oneLine(text, secrets)
 	if r := []rune(line); len(r) > maxClean {

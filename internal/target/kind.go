@@ -13,21 +13,21 @@ import (
 // ActionRegisterCommand is the action of kinds whose targets run programs on the server.
 const ActionRegisterCommand = "kms:RegisterCommandTarget"
 
-// Kind is a sort of target. [NewKind] makes one.
+// Kind describes one kind of target. [NewKind] makes one.
 type Kind struct {
-	// Name is how a target of this kind is registered, such as "postgresql".
+	// Name is the name by which callers choose the kind, such as "postgresql".
 	Name string
-	// Strategies are those that the kind has, the best one for a single account first.
+	// Strategies lists the strategies of the kind, the best one for a single account first.
 	Strategies []Strategy
 	// NeedsAdmin says that a target must name a secret with an administrator's credential.
 	NeedsAdmin bool
-	// Action is what registering or changing a target of this kind needs besides the ordinary
-	// actions, such as "kms:RegisterCommandTarget"; empty when the ordinary actions are enough.
+	// Action is the action that registering or changing a target of this kind needs besides the
+	// ordinary ones, such as [ActionRegisterCommand]; empty when the ordinary ones are enough.
 	Action string
 	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
 	// origin of a URL, or the path of a program. It needs no network.
 	Addresses func(config json.RawMessage) []string
-	// Check refuses a configuration, and names every mistake at once. It needs no network.
+	// Check returns an error that names every mistake of a configuration. It needs no network.
 	Check func(config json.RawMessage) error
 	// Open makes a target. It does not connect yet.
 	Open func(s Settings) (Target, error)
@@ -35,14 +35,16 @@ type Kind struct {
 
 // Config is the checked configuration of a target.
 type Config interface {
-	// Addresses is [Kind.Addresses] of this configuration.
+	// Addresses returns what [Kind.Addresses] returns for this configuration.
 	Addresses() []string
 }
 
-// NewKind returns the kind whose targets have a configuration of type C: parse reads one strictly,
-// completes it and names every mistake; open makes the target.
+// NewKind returns the kind whose targets have a configuration of type C. parse reads a
+// configuration strictly, fills in defaults and names every mistake; open makes the target.
 func NewKind[C Config](
-	name string, strategies []Strategy, parse func(json.RawMessage) (C, error),
+	name string,
+	strategies []Strategy,
+	parse func(json.RawMessage) (C, error),
 	open func(C, Settings) (Target, error),
 ) Kind {
 	return Kind{
@@ -75,22 +77,23 @@ func (k Kind) WithAdmin() Kind {
 	return k
 }
 
-// Settings say which target.
+// Settings are one target's settings.
 type Settings struct {
-	// Name is the name that the target is registered under.
+	// Name is the name under which the target is registered.
 	Name string
 	// Config is the checked configuration: a JSON object in the form of the kind.
 	Config json.RawMessage
 	// Admin is the credential that changes others; zero for a kind that needs none.
 	Admin Credential
-	// Dial makes every connection to the target; nil means that of [egress.Default].
+	// Dial makes every connection to the target; nil means the dialer of [egress.Default].
 	Dial egress.DialFunc
-	// Sending is called before a credential is handed to a receiver that no connection leads to,
-	// such as a program. An error forbids it; nil means that nobody asks.
+	// Sending is called before a credential is handed to a receiver without a connection, such as a
+	// program. An error forbids it; nil permits every receiver.
 	Sending func(ctx context.Context, receiver string) error
 }
 
-// Dialer returns what connects to the target. A kind has no other way to the network.
+// Dialer returns the function that connects to the target. A kind must not reach the network in
+// another way: this one enforces the egress rules and records where credentials go.
 func (s Settings) Dialer() egress.DialFunc {
 	if s.Dial == nil {
 		return egress.Default.DialContext
@@ -98,8 +101,8 @@ func (s Settings) Dialer() egress.DialFunc {
 	return s.Dial
 }
 
-// AddressesOf lists where a target of this kind with that configuration sends credentials, each
-// once. It is empty for a configuration that cannot be read.
+// AddressesOf lists where a target of this kind with that configuration sends credentials, without
+// duplicates. It is empty for a configuration that cannot be read.
 func (k Kind) AddressesOf(config json.RawMessage) []string {
 	if k.Addresses == nil {
 		return nil
@@ -113,8 +116,8 @@ func (k Kind) AddressesOf(config json.RawMessage) []string {
 	return list
 }
 
-// origin leaves scheme, host and port of a URL; the rest may hold a token. What is no URL stays as
-// it is.
+// origin returns scheme, host and port of a URL, because the rest may contain a token. It returns
+// any other address unchanged.
 func origin(address string) string {
 	u, err := url.Parse(address)
 	switch {

@@ -9,25 +9,24 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Alphabet is what passwords are made of unless a target has rules of its own: letters and digits,
-// which survive a connection URL, a shell, SQL and every configuration file.
+// Alphabet lists the characters of passwords unless the configuration adds punctuation: letters and
+// digits, which need no escaping in a URL, a shell, SQL or a configuration file.
 const Alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-// DefaultLength is the length of a password unless a target has rules of its own: 190 bits of
-// Alphabet.
+// DefaultLength is the default length of a password: 190 bits of randomness with [Alphabet].
 const DefaultLength = 32
 
-// PasswordRule says what a target's passwords look like; members of a kind's configuration.
+// PasswordRule says how a target's passwords are made, as members of a kind's configuration.
 type PasswordRule struct {
-	// Length is 12 to 128 characters; 0 means 32.
+	// Length is 12 to 128 characters; 0 means [DefaultLength].
 	Length int `json:"password_length,omitempty"`
-	// Punctuation are characters to use beside letters and digits, at least one of them in each
-	// password. Empty means none. Printable ASCII without space, quotation marks, backslash and
-	// backtick.
+	// Punctuation lists characters to use besides letters and digits; each password has at least one
+	// of them. Empty means none. It must be printable ASCII without space, quotation marks,
+	// backslash and backtick.
 	Punctuation string `json:"password_punctuation,omitempty"`
 }
 
-// Check refuses a rule out of range.
+// Check returns an error if the rule is out of range.
 func (r PasswordRule) Check() error {
 	if r.Length != 0 && (r.Length < 12 || r.Length > 128) {
 		return errors.New("password_length is 12 to 128")
@@ -43,8 +42,9 @@ func (r PasswordRule) Check() error {
 	return nil
 }
 
-// New draws a password uniformly from all that the rule allows, with at least one lower-case
-// letter, upper-case letter and digit, and punctuation if the rule names any.
+// New returns a password, drawn uniformly from all that the rule allows. It has at least one
+// lower-case letter, upper-case letter and digit, and punctuation if the rule names any: targets
+// with rules for strength demand them.
 func (r PasswordRule) New(random io.Reader) (sensitive.Value, error) {
 	length := r.Length
 	if length == 0 {
@@ -69,15 +69,14 @@ func (r PasswordRule) New(random io.Reader) (sensitive.Value, error) {
 	}
 }
 
-// Generate makes a credential with a password by the rule. Kinds with passwords embed it in their
-// target.
+// Generate implements [Generator]. Kinds with passwords embed the rule in their target.
 func (r PasswordRule) Generate(_ context.Context, account string, _ Credential, random io.Reader) (Credential, error) {
 	p, err := r.New(random)
 	return Credential{Account: account, Secret: p}, err
 }
 
-// Draw draws n characters uniformly from an alphabet of ASCII; a byte that would favour its first
-// characters is drawn again.
+// Draw returns n characters, drawn uniformly from an alphabet of ASCII. It draws again where the
+// remainder of a byte would favor the alphabet's first characters.
 func Draw(alphabet string, n int, random io.Reader) (string, error) {
 	limit := 256 - 256%len(alphabet)
 	out, b := make([]byte, 0, n), make([]byte, 2*n)

@@ -4,47 +4,47 @@ import "context"
 
 // Preparer is a target that can turn one account into two of equal rights, for strategy Double.
 type Preparer interface {
-	// PlanAccounts looks at the target and says what has to be done. It changes nothing. A plan
-	// without steps means that all is done.
+	// PlanAccounts reads the target's state and returns the steps that are needed; none when all is
+	// done. It changes nothing.
 	PlanAccounts(ctx context.Context, r PlanRequest) (Plan, error)
-	// ApplyPlan does what a plan says. It refuses when the target is not as it was when the plan
-	// was made.
+	// ApplyPlan carries out a plan. It fails with class Denied when the target has changed since the
+	// plan was made, because the caller has approved another plan.
 	ApplyPlan(ctx context.Context, p Plan) error
-	// ProveAccounts logs in with both credentials and compares what they may do. It leaves nothing
+	// ProveAccounts logs in with both credentials and compares their rights. It leaves nothing
 	// behind.
 	ProveAccounts(ctx context.Context, r PlanRequest, a, b Credential) error
 }
 
-// OwnerSuffix follows the name of the account in the name of an owner that a request leaves out.
+// OwnerSuffix is appended to the account's name when a request does not name the owner.
 const OwnerSuffix = "_owner"
 
 // PlanRequest says which accounts are wanted.
 type PlanRequest struct {
-	// Account is what exists: a login, or an owner that nobody logs in as.
+	// Account exists already: a login, or an owner that cannot log in.
 	Account string `json:"account"`
-	// Owner is the account that owns everything afterwards and that nobody logs in as. Empty means
-	// Account and OwnerSuffix, or Account itself when nobody can log in as it.
+	// Owner is the account that owns everything afterwards and cannot log in. Empty means Account
+	// with [OwnerSuffix], or Account itself when it cannot log in.
 	Owner string `json:"owner,omitempty"`
-	// Logins are the two that take turns. Account may be one of them. When it is not, it goes on
-	// working beside them.
+	// Logins are the two accounts that alternate. Account may be one of them. If it is not, it
+	// continues to work beside them.
 	Logins [2]string `json:"logins"`
-	// Databases are those in which a proof compares what both may do. None means all that they may
-	// connect to.
+	// Databases lists the databases in which a proof compares the rights of both. None means all
+	// databases to which they may connect.
 	Databases []string `json:"databases,omitempty"`
-	// Current is the credential of Account, for a target that does not tell what it stores. It may
+	// Current is the credential of Account, for a target that does not reveal what it stores. It may
 	// be zero.
 	Current Credential `json:"-"`
 }
 
-// Plan is what has to be done. It holds no secret, so it can be shown.
+// Plan lists the steps that turn one account into two. It contains no secret, so it can be shown.
 type Plan struct {
 	Request PlanRequest `json:"request"`
 	Steps   []PlanStep  `json:"steps,omitempty"`
-	// Notes are what a person should know and the plan does not do.
+	// Notes are for the operator: what the plan does not do.
 	Notes []string `json:"notes,omitempty"`
 }
 
-// PlanStep is done whole or not at all.
+// PlanStep is done completely or not at all.
 type PlanStep struct {
 	Database   string   `json:"database"`
 	Statements []string `json:"statements"`

@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// Standing says what an account is at its target, beyond an ordinary account.
+// Standing says how an account at its target differs from an ordinary account. The server refuses
+// to rotate such an account for a caller who is not entitled to it.
 type Standing struct {
-	// Administrator reports that the account is the one that the target's own administrator logs in
-	// as, whatever spelling of its name was given.
+	// Administrator reports that the target's own administrator logs in as this account, whatever
+	// spelling of its name was given.
 	Administrator bool
 	// Privileged says why the account can change other accounts or the system itself, such as
 	// "is a superuser"; empty for an ordinary account. It continues a sentence that begins with
@@ -16,11 +17,11 @@ type Standing struct {
 	Privileged string
 }
 
-// Guarded is a target that can tell what an account is. A target that cannot is judged by names
-// alone: see [SameAccount].
+// Guarded is a target that can report the standing of an account. For any other target the server
+// compares names: see [SameAccount].
 type Guarded interface {
 	// Standing reports what the account is now. It changes nothing and never logs in as the
-	// account. An account that does not exist is ordinary. Errors are of the classes of [Target].
+	// account. An account that does not exist is ordinary. Errors have the classes of [Target].
 	Standing(ctx context.Context, account string) (Standing, error)
 }
 

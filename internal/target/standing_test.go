@@ -4,7 +4,14 @@ import "testing"
 
 // TestSameAccount verifies that no spelling of an administrator's name passes for another account.
 func TestSameAccount(t *testing.T) {
-	for _, same := range []string{"keyturn", "KEYTURN", " keyturn ", "keyturn@%", "'keyturn'@'localhost'", "Keyturn@10.0.0.1"} {
+	for _, same := range []string{
+		"keyturn",
+		"KEYTURN",
+		" keyturn ",
+		"keyturn@%",
+		"'keyturn'@'localhost'",
+		"Keyturn@10.0.0.1",
+	} {
 		if !SameAccount("keyturn", same) {
 			t.Errorf("%q passes for another account than keyturn", same)
 		}
@@ -50,8 +57,9 @@ func TestAccountPolicy(t *testing.T) {
 		{[]string{"ä?"}, "äö", true, false},
 		{[]string{""}, "app", false, false},
 	} {
-		if AllowsAccount(c.patterns, c.account) != c.allows || NamesAccount(c.patterns, c.account) != c.exact {
-			t.Errorf("%q for %q: allows %v, names %v", c.patterns, c.account, AllowsAccount(c.patterns, c.account), NamesAccount(c.patterns, c.account))
+		allows, exact := AllowsAccount(c.patterns, c.account), NamesAccount(c.patterns, c.account)
+		if allows != c.allows || exact != c.exact {
+			t.Errorf("%q for %q: allows %v, names %v", c.patterns, c.account, allows, exact)
 		}
 	}
 }

@@ -1,12 +1,13 @@
-// Package target is what a rotation needs of a system whose credentials it changes.
+// Package target defines what a rotation needs from a system whose credentials it changes.
 //
-// A kind of target (PostgreSQL, Redis, an SSH host…) is a folder below this one with a Kind value;
-// the wiring names the kinds and passes them in. Package targettest holds the behaviour that is
-// expected of every kind.
+// Each kind of target (PostgreSQL, Redis, an SSH host…) is a folder below this one with a function
+// Kind; the wiring names the kinds and passes them in. Package targettest tests the behavior that
+// every kind must have.
 //
 // The engine acts on what a target answered, never on silence, so the class of an error matters
-// more than its text: see Class. A method never retries by itself, never waits past its context,
-// and never puts a secret into an error.
+// more than its text: see [Class]. A method must not retry, must not wait past its context, and
+// must not put a secret into an error. The engine decides about retries, because it alone has
+// recorded how far a rotation has come.
 package target
 
 import (
@@ -22,108 +23,110 @@ type Strategy string
 // The strategies. What each costs an application is in docs/rotation.md.
 const (
 	// Single replaces the one credential of the one account. The old one stops working when the new
-	// one starts, so reads of the secret are held through the change.
+	// one starts, so reads of the secret are blocked during the change.
 	Single Strategy = "single"
-	// Overlap gives the one account a second credential, and takes the first one away later.
+	// Overlap gives the one account a second credential, and removes the first one later.
 	Overlap Strategy = "overlap"
-	// Double uses two accounts of equal rights in turn: the one that is not in use gets a new
-	// credential.
+	// Double alternates between two accounts of equal rights: the account that is not in use gets a
+	// new credential.
 	Double Strategy = "double"
 )
 
 // Credential is what a target accepts: the content of one version of a secret.
 type Credential struct {
-	// Account is whose credential it is: a role, a user, a client ID.
+	// Account owns the credential: a role, a user, a client ID.
 	Account string
 	// Secret is the password, client secret, private key (PEM) or access key secret.
 	Secret sensitive.Value
-	// ID names the credential where credentials have names of their own: an access key ID. Else
+	// ID names the credential where credentials have names, such as an access key ID; otherwise
 	// empty.
 	ID string
-	// Public is the public half where there is one: a line of authorized_keys. Else empty.
+	// Public is the public half where there is one: a line of authorized_keys; otherwise empty.
 	Public string
 }
 
 // IsZero reports whether there is no credential.
 func (c Credential) IsZero() bool { return c.Account == "" && c.Secret.IsZero() && c.ID == "" }
 
-// Change is one credential taking the place of another.
+// Change replaces one credential with another.
 type Change struct {
-	// ID is the same in every attempt at one change, and in no other: 1 to 64 letters, digits,
-	// hyphens and underscores. A target may use it to recognise its own earlier attempt.
+	// ID is the same in every attempt at one change, and different for every other change: 1 to 64
+	// letters, digits, hyphens and underscores. A target may use it to recognize its own earlier
+	// attempt.
 	ID       string
 	Strategy Strategy
 	// New is the candidate.
 	New Credential
-	// Old is what New replaces. With Single and Overlap it is of the same account and works when
-	// the change begins. With Double it is the credential in use, which is of the other account. In
-	// a repair, where a target is given again what it should have, Old equals New.
+	// Old is what New replaces. With Single and Overlap it belongs to the same account and works
+	// when the change begins. With Double it is the credential in use, which belongs to the other
+	// account. In a repair, which gives a target again the credential that it should have, Old
+	// equals New.
 	Old Credential
 }
 
-// Target is one system. Its methods may be called from several goroutines. Every error is, or
-// wraps, an *Error; what is not counts as of class Unknown.
+// Target is one system. Its methods are safe for concurrent use. Every error must be, or wrap, an
+// [*Error]; any other error counts as of class [Unknown].
 type Target interface {
-	// Apply makes the target accept c.New. With Overlap, c.Old goes on working; with Double, c.Old
-	// is not touched; with Single, New is the account's only credential afterwards. Applying the
-	// same change twice is the same as once, also when the first time got no answer. It must not
-	// disturb the sessions that are open.
+	// Apply makes the target accept c.New. With Overlap, c.Old continues to work; with Double, c.Old
+	// is not touched; with Single, c.New is the account's only credential afterwards. Apply is
+	// idempotent, also after an attempt that got no answer. It must not disturb open sessions.
 	Apply(ctx context.Context, c Change) error
-	// Retire makes c.Old useless and leaves c.New working. Nothing but exactly c.Old is taken away:
-	// an account that has another credential by now keeps it, where the target can tell. Twice is
-	// the same as once. With Single there is nothing to retire, and it is not called.
+	// Retire makes c.Old useless and leaves c.New working. It must remove nothing but c.Old: an
+	// account that has another credential by now keeps it, where the target can find that out.
+	// Retire is idempotent. With Single there is nothing to retire, and it is not called.
 	Retire(ctx context.Context, c Change) error
-	// Verify opens a fresh connection with the credential at every endpoint that the configuration
-	// declares, and closes it. At most one login for each endpoint. It returns nil when all accept
-	// it, and an error of class Rejected when one that answered does not.
+	// Verify opens a new connection with the credential at every endpoint in the configuration, and
+	// closes it. It logs in at most once per endpoint, so that a wrong credential costs one failed
+	// login. It returns nil when all endpoints accept the credential, and an error of class Rejected
+	// when one that answered does not.
 	Verify(ctx context.Context, c Credential) error
-	// Close releases what the target holds.
+	// Close releases the target's resources.
 	Close() error
 }
 
-// Liveness is what a target says of a credential.
+// Liveness says whether a target accepts a credential.
 type Liveness uint8
 
-// What can be known of a credential.
+// The answers about a credential.
 const (
 	NotKnown Liveness = iota
 	Live              // it authenticates
 	Dead              // it does not
 )
 
-// Inspector is a target that can tell which credentials it accepts from its own state, so that no
-// login is tried and none can fail.
+// Inspector is a target that can find out from its own state which credentials it accepts. The
+// engine asks it before it tries a login that could fail, because targets lock accounts.
 type Inspector interface {
-	// Inspect answers for each credential. NotKnown means that this one cannot be told so; a login
-	// may.
+	// Inspect answers for each credential, in order. NotKnown means that the stored state does not
+	// answer the question; a login may.
 	Inspect(ctx context.Context, credentials []Credential) ([]Liveness, error)
 }
 
-// Generator is a target with credentials of its own form: key pairs, access keys, passwords by
-// rules of its own.
+// Generator is a target that makes its own credentials: key pairs, access keys, or passwords by its
+// own rules.
 type Generator interface {
-	// Generate makes a new credential for the account. old is the credential in use, as an example
-	// of form and length. random is a cryptographic source. It changes nothing at the target.
+	// Generate returns a new credential for the account. old is the credential in use, as an example
+	// of form and length. random is a cryptographic source. Generate changes nothing at the target.
 	Generate(ctx context.Context, account string, old Credential, random io.Reader) (Credential, error)
 }
 
-// Reverter is a target where an attempt can leave something half done, such as a prepared
+// Reverter is a target where an attempt can leave a change half done, such as a prepared
 // transaction.
 type Reverter interface {
-	// Revert takes back what an attempt at c may have left. It is called before a change is given
+	// Revert undoes what an attempt at c may have left. The engine calls it before it gives a change
 	// up, when c.New is known not to be accepted.
 	Revert(ctx context.Context, c Change) error
 }
 
-// Tester is a target that can try its administrator's way in, and what the administrator needs,
-// without changing anything.
+// Tester is a target that can try its administrator's login and rights.
 type Tester interface {
+	// Test changes nothing.
 	Test(ctx context.Context) error
 }
 
-// Limited is a target whose configuration says which of its kind's strategies it has.
+// Limited is a target whose configuration limits the strategies of its kind.
 type Limited interface {
-	// Strategies are those of this target, the best one for a single account first. Apply and
-	// Retire of another are Denied.
+	// Strategies returns this target's strategies, the best one for a single account first. Apply
+	// and Retire with another strategy fail with class Denied.
 	Strategies() []Strategy
 }

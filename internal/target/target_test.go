@@ -17,26 +17,40 @@ import (
 func TestErrorsHoldNoSecret(t *testing.T) {
 	t.Parallel()
 	secret := sensitive.New(`p"w d/§marker`)
-	for _, spelled := range []string{secret.Reveal(), url.QueryEscape(secret.Reveal()), url.PathEscape(secret.Reveal()), `p\"w d/§marker`} {
+	for _, spelled := range []string{
+		secret.Reveal(),
+		url.QueryEscape(secret.Reveal()),
+		url.PathEscape(secret.Reveal()),
+		`p\"w d/§marker`,
+	} {
 		err := target.Failed(target.Refused, "E1", "the target says: "+spelled+" is too short", secret)
 		if strings.Contains(err.Error(), "marker") || !strings.Contains(err.Error(), "[redacted] is too short (E1)") {
 			t.Errorf("of %q the error says %q", spelled, err)
 		}
 	}
-	err := target.NotSent("dial", &url.Error{Op: "Get", URL: "http://u:topsecret@h/", Err: errors.New("connection refused")})
-	if err.Error() != "dial: no answer" || err.Detail != "connection refused" || target.ClassOf(fmt.Errorf("apply: %w", err)) != target.Unreachable {
+	cause := &url.Error{
+		Op:  "Get",
+		URL: "http://u:topsecret@h/",
+		Err: errors.New("connection refused"),
+	}
+	err := target.NotSent("dial", cause)
+	if err.Error() != "dial: no answer" || err.Detail != "connection refused" ||
+		target.ClassOf(fmt.Errorf("apply: %w", err)) != target.Unreachable {
 		t.Errorf("got %q of class %v", err, target.ClassOf(err))
 	}
 	if target.ClassOf(errors.New("anything")) != target.Unknown {
-		t.Error("an error that nobody classified must count as no answer")
+		t.Error("an error without a class must count as no answer")
 	}
 }
 
-// A cut must not leave the beginning of a secret that reached across it.
+// TestCleanScrubsBeforeItCuts verifies that a cut does not leave the beginning of a secret.
 func TestCleanScrubsBeforeItCuts(t *testing.T) {
 	t.Parallel()
 	got := target.Clean("a\r\n\x00b  "+strings.Repeat("x", 290)+"topsecret and more", sensitive.New("topsecret"))
-	if !strings.HasPrefix(got, "a b xx") || strings.Contains(got, "top") || !strings.HasSuffix(got, "…") || len([]rune(got)) != 301 {
+	if !strings.HasPrefix(got, "a b xx") ||
+		strings.Contains(got, "top") ||
+		!strings.HasSuffix(got, "…") ||
+		len([]rune(got)) != 301 {
 		t.Errorf("Clean = %q", got)
 	}
 	got = target.CleanEnd("topsecret"+strings.Repeat("x", 295)+"\n", sensitive.New("topsecret"))
@@ -47,7 +61,12 @@ func TestCleanScrubsBeforeItCuts(t *testing.T) {
 
 func TestPasswordRule(t *testing.T) {
 	t.Parallel()
-	for _, rule := range []target.PasswordRule{{}, {Length: 12}, {Length: 128, Punctuation: "-_"}, {Length: 12, Punctuation: "!"}} {
+	for _, rule := range []target.PasswordRule{
+		{},
+		{Length: 12},
+		{Length: 128, Punctuation: "-_"},
+		{Length: 12, Punctuation: "!"},
+	} {
 		if err := rule.Check(); err != nil {
 			t.Errorf("%+v: %v", rule, err)
 		}
@@ -62,14 +81,25 @@ func TestPasswordRule(t *testing.T) {
 			if want == 0 {
 				want = target.DefaultLength
 			}
-			if len(s) != want || strings.Trim(s, target.Alphabet+rule.Punctuation) != "" || seen[s] ||
-				!strings.ContainsAny(s, "abcdefghijklmnopqrstuvwxyz") || !strings.ContainsAny(s, "0123456789") || rule.Punctuation != "" && !strings.ContainsAny(s, rule.Punctuation) {
+			if len(s) != want ||
+				strings.Trim(s, target.Alphabet+rule.Punctuation) != "" ||
+				seen[s] ||
+				!strings.ContainsAny(s, "abcdefghijklmnopqrstuvwxyz") ||
+				!strings.ContainsAny(s, "0123456789") ||
+				rule.Punctuation != "" && !strings.ContainsAny(s, rule.Punctuation) {
 				t.Errorf("%+v: a password breaks the rule", rule)
 			}
 			seen[s] = true
 		}
 	}
-	for _, rule := range []target.PasswordRule{{Length: 11}, {Length: 129}, {Punctuation: "'"}, {Punctuation: " "}, {Punctuation: "a"}, {Punctuation: "é"}} {
+	for _, rule := range []target.PasswordRule{
+		{Length: 11},
+		{Length: 129},
+		{Punctuation: "'"},
+		{Punctuation: " "},
+		{Punctuation: "a"},
+		{Punctuation: "é"},
+	} {
 		if rule.Check() == nil {
 			t.Errorf("%+v is accepted", rule)
 		}
@@ -109,16 +139,45 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
-	for text, want := range map[string]string{"db": "db:5432", "db:1": "db:1", "::1": "[::1]:5432", "[::1]:6": "[::1]:6", "": "", "a b": "", "u@h": "", "db:99999": "", "db:0": ""} {
+}
+
+func TestAddress(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"db":       "db:5432",
+		"db:1":     "db:1",
+		"::1":      "[::1]:5432",
+		"[::1]:6":  "[::1]:6",
+		"":         "",
+		"a b":      "",
+		"u@h":      "",
+		"db:99999": "",
+		"db:0":     "",
+	} {
 		got, err := target.Address(text, "5432")
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("Address(%q) = %q, %v; want %q", text, got, err, want)
 		}
 	}
-	if (target.TLS{Off: true, CA: "x"}).Check() == nil || (target.TLS{CA: "x"}).Check() == nil || (target.TLS{}).Check() != nil {
-		t.Error("TLS.Check")
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	if (target.TLS{}).Check() != nil {
+		t.Error("the zero value is refused")
 	}
-	if (target.TLS{Off: true}).Config("h") != nil || (target.TLS{}).Config("h").ServerName != "h" || (target.TLS{ServerName: "n"}).Config("h").ServerName != "n" {
-		t.Error("TLS.Config")
+	for _, wrong := range []target.TLS{{Off: true, CA: "x"}, {CA: "x"}} {
+		if wrong.Check() == nil {
+			t.Errorf("%+v is accepted", wrong)
+		}
+	}
+	if (target.TLS{Off: true}).Config("h") != nil {
+		t.Error("off has a configuration")
+	}
+	if got := (target.TLS{}).Config("h").ServerName; got != "h" {
+		t.Errorf("the name to verify is %q, want the host of the address", got)
+	}
+	if got := (target.TLS{ServerName: "n"}).Config("h").ServerName; got != "n" {
+		t.Errorf("the name to verify is %q, want server_name", got)
 	}
 }

@@ -2,9 +2,9 @@ package target
 
 import "context"
 
-// VerifyEach logs in at every endpoint in turn and returns the answer that [Target.Verify] owes: a
-// rejection as soon as there is one, otherwise the first failure, otherwise nil. An endpoint that
-// does not answer must not hide that another one rejects the credential.
+// VerifyEach logs in at every endpoint in turn and returns the result that [Target.Verify] must
+// return: a rejection as soon as there is one, otherwise the first failure, otherwise nil. An
+// endpoint that does not answer must not hide that another one rejects the credential.
 func VerifyEach[E any](ctx context.Context, endpoints []E, login func(context.Context, E) error) error {
 	var failed error
 	for _, e := range endpoints {

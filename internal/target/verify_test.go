@@ -10,7 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// TestVerifyEach verifies that the order of the endpoints does not decide what a verification says.
+// TestVerifyEach verifies that the order of the endpoints does not decide the result.
 func TestVerifyEach(t *testing.T) {
 	t.Parallel()
 	rejected := target.Failed(target.Rejected, "", "rejected")

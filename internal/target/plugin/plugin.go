@@ -1,6 +1,6 @@
-// Package plugin is the protocol between Keyturn and a program of the user's own that changes
-// credentials: what is asked, what may be answered, and what each answer means. The kinds webhook
-// and command carry it; docs/plugin.md describes it for those who write such a program.
+// Package plugin is the protocol between Keyturn and a user's own program that changes credentials:
+// the requests, the permitted answers, and the meaning of each answer. The kinds webhook and
+// command carry it; docs/plugin.md describes it for authors of such programs.
 package plugin
 
 import (
@@ -17,10 +17,10 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Version is the number of the protocol, in every request.
+// Version is the number of the protocol; every request has it.
 const Version = 1
 
-// MaxAnswer is the length of the longest answer that is read.
+// MaxAnswer is the length of the longest answer that is read, in bytes.
 const MaxAnswer = 64 << 10
 
 // Step is one thing that a plug-in does.
@@ -45,7 +45,7 @@ type Settings struct {
 	target.PasswordRule
 }
 
-// Check names every mistake.
+// Check returns every mistake.
 func (s Settings) Check() error {
 	var errs []error
 	switch s.Strategy {
@@ -70,34 +70,35 @@ func (s Settings) Check() error {
 	return errors.Join(append(errs, s.PasswordRule.Check())...)
 }
 
-// Target asks a plug-in. It is a target.Target, Inspector and Generator.
+// Target calls a plug-in. It implements [target.Target], [target.Inspector], [target.Generator] and
+// [target.Limited].
 type Target struct {
 	Settings Settings
-	// Name is what the target is registered under.
+	// Name is the name under which the target is registered.
 	Name string
-	// Admin is passed to the plug-in when Pass is set: as the member admin of each request.
+	// Admin is the member admin of each request if Pass is set.
 	Admin target.Credential
 	Pass  bool
-	// Call carries a request to the plug-in and returns what it answered, or an *target.Error that
-	// says why there is no answer.
+	// Call carries a request to the plug-in and returns its answer, or a [*target.Error] that says
+	// why there is no answer.
 	Call func(ctx context.Context, step Step, request []byte, secrets []sensitive.Value) (Answer, error)
 }
 
-// Answer is what came back.
+// Answer is a plug-in's answer, as its transport delivered it.
 type Answer struct {
 	// JSON is the body.
 	JSON []byte
-	// Proven says that the plug-in has proved who it is. Without, nothing that it says is for
-	// callers but its result.
+	// Proven says that the plug-in has proved its identity. If it is false, callers may read
+	// nothing of the answer but its result.
 	Proven bool
-	// MayBeOK is false where the transport says of itself that the step did not succeed, such as by
-	// an HTTP status.
+	// MayBeOK is false where the transport itself reports that the step did not succeed, for
+	// example by an HTTP status.
 	MayBeOK bool
-	// Code is the transport's own word for the outcome, such as HTTP 401. It is told when the body
-	// has no code.
+	// Code is the transport's own code of the outcome, such as HTTP 401. It serves when the body has
+	// no code.
 	Code string
-	// Said is what the plug-in said beside the answer, without secrets. It is told when the body
-	// has no message.
+	// Said is the plug-in's output besides the answer, without secrets. It serves when the body has
+	// no message.
 	Said string
 }
 
@@ -133,7 +134,7 @@ type reply struct {
 // Strategies returns the one strategy of this target.
 func (t *Target) Strategies() []target.Strategy { return []target.Strategy{t.Settings.Strategy} }
 
-// Close has nothing to release: every call ends what it began.
+// Close has nothing to release: every call closes its own connection or process.
 func (t *Target) Close() error { return nil }
 
 // Apply is the step set.
@@ -161,7 +162,7 @@ func (t *Target) change(ctx context.Context, step Step, c target.Change) error {
 	return err
 }
 
-// Verify is the step of that name.
+// Verify is the step verify.
 func (t *Target) Verify(ctx context.Context, c target.Credential) error {
 	_, err := t.ask(ctx, request{Step: Verify, Account: c.Account, New: wire(c)})
 	return err
@@ -200,7 +201,7 @@ func (t *Target) Inspect(ctx context.Context, credentials []target.Credential) (
 	return out, nil
 }
 
-// Generate is the step of that name where the plug-in has it, and a password by the rule otherwise.
+// Generate is the step generate where the plug-in has it, and a password by the rule otherwise.
 func (t *Target) Generate(
 	ctx context.Context, account string, old target.Credential, random io.Reader,
 ) (target.Credential, error) {
@@ -240,9 +241,9 @@ func wire(c target.Credential) *credential {
 	}
 }
 
-// ask carries one request and judges the answer.
+// ask sends one request and judges the answer.
 func (t *Target) ask(ctx context.Context, r request) (reply, error) {
-	// The attempt tells two requests apart, so that a recorded one is not taken again.
+	// Every request has its own attempt, so that a plug-in can recognize a replayed request.
 	r.Protocol, r.Target, r.Strategy, r.Attempt = Version, t.Name, t.Settings.Strategy, rand.Text()
 	if t.Pass {
 		r.Admin = wire(t.Admin)
@@ -269,7 +270,7 @@ func (t *Target) ask(ctx context.Context, r request) (reply, error) {
 	return t.judge(r.Step, answer, secrets)
 }
 
-// parts are a secret and, of one with several lines such as a private key, the lines: a plug-in may
+// parts returns a secret and its lines, if it has several, such as a private key: a plug-in may
 // quote one of them.
 func parts(secret string) []sensitive.Value {
 	out := []sensitive.Value{sensitive.New(secret)}
@@ -283,12 +284,14 @@ func parts(secret string) []sensitive.Value {
 	return out
 }
 
-// minPart is the length from which a line of a secret is one that could be of use.
+// minPart is the length of the shortest line that counts as a secret: shorter ones would take
+// ordinary words of an answer with them.
 const minPart = 12
 
 var errNotUTF8 = errors.New("not valid UTF-8")
 
-// encode spells <, > and & as themselves, and refuses what JSON would silently replace.
+// encode returns the request in JSON, without escapes for <, > and &. It refuses text that is not
+// UTF-8, because encoding/json would silently replace it and the plug-in would set another secret.
 func encode(r request) ([]byte, error) {
 	for _, c := range append(r.Credentials, r.New, r.Old, r.Admin) {
 		if c != nil && strings.ToValidUTF8(c.Account+c.Secret+c.ID+c.Public, "") != c.Account+c.Secret+c.ID+c.Public {
@@ -302,8 +305,8 @@ func encode(r request) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// meaning is the class of each result other than ok, and the steps that may answer so. What a step
-// may not answer counts as no answer.
+// meaning has the class of each result other than ok, and the steps that may return it. Another
+// result counts as no answer.
 var meaning = map[string]struct {
 	class target.Class
 	steps string
@@ -358,7 +361,8 @@ func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, e
 	return reply{}, target.Failed(m.class, target.Clean(r.Code, secrets...), text, secrets...)
 }
 
-// malformed is the error of an answer against the protocol: whatever was asked may have happened.
+// malformed returns the error for an answer that breaks the protocol: the effect may or may not
+// have happened.
 func (t *Target) malformed(step Step, a Answer, what string) *target.Error {
 	text := fmt.Sprintf("%s of target %s: the plug-in's answer is %s", step, t.Name, what)
 	if a.Said != "" {

@@ -10,7 +10,8 @@ import (
 	"github.com/knadh/koanf/parsers/yaml"
 )
 
-// The description for machines must name exactly the members, steps and results of the code.
+// TestOpenAPIDescribesTheMessages verifies that the OpenAPI document has exactly the members, steps
+// and results of the code.
 func TestOpenAPIDescribesTheMessages(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("../../../docs/webhook-openapi.yaml")
@@ -45,14 +46,16 @@ func TestOpenAPIDescribesTheMessages(t *testing.T) {
 			t.Errorf("%s has %v, the code %v", schema, sorted(got), want)
 		}
 	}
-	if got, want := words(get("components", "schemas", "Request", "properties", "step", "enum")), []string{"generate", "retire", "set", "state", "verify"}; !slices.Equal(got, want) {
-		t.Errorf("steps %v, want %v", got, want)
+	steps := words(get("components", "schemas", "Request", "properties", "step", "enum"))
+	if want := []string{"generate", "retire", "set", "state", "verify"}; !slices.Equal(steps, want) {
+		t.Errorf("steps %v, want %v", steps, want)
 	}
 	results := []string{"ok"}
 	for r := range meaning {
 		results = append(results, r)
 	}
-	if got := words(get("components", "schemas", "Reply", "properties", "result", "enum")); !slices.Equal(got, sorted(results)) {
+	got := words(get("components", "schemas", "Reply", "properties", "result", "enum"))
+	if !slices.Equal(got, sorted(results)) {
 		t.Errorf("results %v, want %v", got, sorted(results))
 	}
 }

@@ -1,6 +1,7 @@
-// Package rest makes one HTTP request of a target, on a connection of its own, and says what became
-// of it: not sent, not answered, or answered. It never retries, follows no redirect, uses no proxy
-// of the environment and keeps no connection.
+// Package rest sends one HTTP request to a target, on its own connection, and reports the outcome:
+// not sent, not answered, or answered. It never retries, follows no redirect, ignores the
+// environment's proxies and keeps no connection, because each of these could send a credential
+// twice or to another system than the one that the target's configuration names.
 package rest
 
 import (
@@ -29,9 +30,9 @@ const (
 	dialTimeout = 5 * time.Second
 )
 
-// CheckURL refuses an address of a target that is not an absolute HTTP URL, that carries a
-// credential or a fragment, or that would send secrets without TLS over a network although nobody
-// said so: http is for loopback, and for where tls.off is set.
+// CheckURL returns an error unless the address is an absolute HTTP URL without a credential and a
+// fragment. Plain http is permitted for loopback and with tls.off only, so that no target sends
+// secrets in clear over a network by accident.
 func CheckURL(name, s string, t target.TLS) error {
 	if s == "" {
 		return fmt.Errorf("%s is required: an https URL", name)
@@ -55,19 +56,20 @@ func CheckURL(name, s string, t target.TLS) error {
 	return nil
 }
 
-// Reply is what a target answered.
+// Reply is a target's answer.
 type Reply struct {
 	Status int
 	Body   []byte
 	// JSON says that the body is declared to be JSON in UTF-8.
 	JSON bool
-	// Proven says that TLS has proved who answered. Without, no text of the answer is for callers.
+	// Proven says that TLS has proved the identity of the sender. If it is false, callers must not
+	// read any text of the answer.
 	Proven bool
 }
 
-// Do sends the request and reads the answer. An error is of class Unreachable when no connection
-// was made, so that nothing can have been sent, and of class Unknown otherwise. secrets are those
-// that the request knows.
+// Do sends the request and reads the answer. An error has class Unreachable when no connection was
+// made, so that nothing can have been sent, and class Unknown otherwise. secrets must have every
+// secret that the request contains.
 func Do(
 	req *http.Request, dial egress.DialFunc, t target.TLS, attempt string, secrets ...sensitive.Value,
 ) (Reply, error) {
@@ -116,8 +118,8 @@ func Do(
 	}, nil
 }
 
-// Answered is the error of an answer. words are what the target said in it, without secrets: they
-// are for callers when TLS has proved who said them, and else for the operator's log.
+// Answered returns the error for an answer. words are the target's own, without secrets: callers
+// read them when TLS has proved the identity of the sender, otherwise the operator's log has them.
 func Answered(class target.Class, got Reply, text, words string, secrets []sensitive.Value) *target.Error {
 	if words != "" && got.Proven {
 		text += ": " + words
@@ -129,7 +131,8 @@ func Answered(class target.Class, got Reply, text, words string, secrets []sensi
 	return e
 }
 
-// ended names the context's end as such: what the transport makes of it differs by where it was.
+// ended returns the context's error if the context has ended, because the transport reports that
+// end differently in each phase of a request.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -147,5 +150,5 @@ func isJSON(contentType string) bool {
 		(params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
 }
 
-// Code spells the status of an answer as the code of an error.
+// Code returns the status of an answer as the code of an error.
 func Code(status int) string { return fmt.Sprintf("HTTP %d", status) }

@@ -2,15 +2,14 @@ package targettest
 
 import (
 	"context"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// lostReply cuts the connection at positions in the reply: whatever the target says then must not
-// be a lie.
+// lostReply cuts the connection at positions in the reply and verifies that Apply reports neither a
+// success that did not happen nor, with certainty, a failure although the effect did happen.
 func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 	h.overNetwork(t)
 	direct := h.Open(t, h.Addr)
@@ -19,7 +18,7 @@ func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 	measure := h.Open(t, p.Addr())
 	h.do(t, "Apply through the proxy", func(ctx context.Context) error { return measure.Apply(ctx, c) })
 	_, length, _ := p.Passed()
-	// Quarters, and the end: where there is TLS, all but the last bytes are its handshake.
+	// Quarters, and positions near the end: with TLS, all but the last bytes are the handshake.
 	cuts := []int{0, length / 4, length / 2, length * 3 / 4, length - 160, length - 80, length - 40, length - 1}
 	for _, cut := range cuts {
 		cut = max(cut, 0)
@@ -51,8 +50,8 @@ func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 	}
 }
 
-// noVerdict cuts the connection at positions in the replies to a login with a good credential: that
-// is no rejection.
+// noVerdict cuts the connection at positions in the replies to a login with a good credential, and
+// verifies that this does not count as a rejection.
 func (h Harness) noVerdict(t *testing.T) {
 	good := h.Account(t)
 	p := NewProxy(t, h.Addr)
@@ -77,16 +76,8 @@ func (h Harness) noVerdict(t *testing.T) {
 
 func (h Harness) unreachable(t *testing.T) {
 	h.overNetwork(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
 	c := h.change(t, h.Open(t, h.Addr), h.Kind.Strategies[0])
-	tt := h.Open(t, addr)
+	tt := h.Open(t, closedPort(t))
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	for what, err := range map[string]error{"Apply": tt.Apply(ctx, c), "Verify": tt.Verify(ctx, c.Old)} {
@@ -96,8 +87,8 @@ func (h Harness) unreachable(t *testing.T) {
 	}
 }
 
-// silent talks to a server that accepts connections and says nothing: a call ends with its context,
-// and is no verdict.
+// silent verifies that a call of a server that accepts connections and never answers ends with its
+// context and gives no verdict.
 func (h Harness) silent(t *testing.T) {
 	h.overNetwork(t)
 	p := NewProxy(t, h.Addr)

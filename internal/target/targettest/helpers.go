@@ -16,8 +16,8 @@ import (
 // limit bounds one call of a target in the tests of a kind.
 const limit = 30 * time.Second
 
-// Login logs in at a server without the code under test. It returns whether the server accepted the
-// credential, and an error if the server did not answer.
+// Login logs in at a server without the code under test. It reports whether the server accepted the
+// credential, and returns an error if the server did not answer.
 type Login func(ctx context.Context, c target.Credential) (bool, error)
 
 // Open opens a target whose configuration must be accepted, and closes it when the test ends.
@@ -52,7 +52,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Expect asserts the class of an error, and words of what an operator reads of it.
+// Expect asserts the class of an error and words of its [OperatorText].
 func Expect(t testing.TB, err error, class target.Class, words ...string) {
 	t.Helper()
 	if err == nil || target.ClassOf(err) != class {
@@ -82,7 +82,7 @@ func OperatorText(err error) string {
 	return fmt.Sprint(err)
 }
 
-// Generate makes a candidate as the engine does.
+// Generate returns a candidate, made in the same way as by the engine.
 func Generate(
 	ctx context.Context, tt target.Target, account string, old target.Credential,
 ) (target.Credential, error) {

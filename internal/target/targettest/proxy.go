@@ -9,15 +9,14 @@ import (
 	"time"
 )
 
-// Fault is what a Proxy does to one direction of a connection.
+// Fault is a fault in one direction of a connection through a [Proxy].
 type Fault struct {
-	// After is how many bytes pass first; the fault begins with the next one.
+	// After is the number of bytes that pass before the fault begins.
 	After int
-	// Kind is what happens then.
-	Kind FaultKind
+	Kind  FaultKind
 }
 
-// FaultKind is a sort of network fault.
+// FaultKind is a kind of network fault.
 type FaultKind uint8
 
 // The faults.
@@ -31,8 +30,7 @@ const (
 	Silence
 )
 
-// Proxy passes TCP connections on to an address and does them harm when told to. The zero faults
-// let everything pass.
+// Proxy forwards TCP connections to an address, with the faults that the test sets.
 type Proxy struct {
 	listener net.Listener
 	to       string
@@ -65,10 +63,10 @@ func NewProxy(t testing.TB, to string) *Proxy {
 	return p
 }
 
-// Addr is host:port to connect to.
+// Addr returns host:port of the proxy.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Set sets the faults of the connections that are made from now on, and forgets what was counted.
+// Set sets the faults of all further connections and resets the counts of [Proxy.Passed].
 func (p *Proxy) Set(request, reply Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

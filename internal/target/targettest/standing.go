@@ -2,7 +2,6 @@ package targettest
 
 import (
 	"context"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -10,15 +9,15 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// absent is the name of no account at any server.
-const absent = "nobody-of-that-name"
+// absent is the name of an account that no server has.
+const absent = "no-account-of-that-name"
 
-// Standing tells the suite which accounts of a server are more than ordinary ones.
+// Standing says which accounts of a server are more than ordinary ones.
 type Standing struct {
-	// Spellings are names, besides the one in use, that the server takes for the administrator's
+	// Spellings lists names, besides the one in use, that the server takes for the administrator's
 	// account.
 	Spellings []string
-	// Others are names that resemble the administrator's and that the server tells apart from it.
+	// Others lists names that resemble the administrator's and belong to other accounts.
 	Others []string
 	// Privileged makes an account that can change others or the system, and returns its name.
 	Privileged func(t *testing.T) string
@@ -26,22 +25,20 @@ type Standing struct {
 	Trace func(t *testing.T, account string) string
 }
 
-// standing holds a target to [target.Guarded].
+// standing verifies that a target implements [target.Guarded] correctly, or that the harness says
+// why it does not implement it.
 func (h Harness) standing(t *testing.T) {
 	if _, ok := h.Open(t, h.Addr).(target.Guarded); !ok {
 		if h.Standing != nil {
-			t.Fatal("the target cannot tell what an account is")
+			t.Fatal("the harness has a Standing, and the target does not implement target.Guarded")
 		}
 		if h.Unguarded == "" {
-			t.Fatal(
-				"the kind does not tell what an account is: implement target.Guarded, or say in Unguarded why it " +
-					"cannot",
-			)
+			t.Fatal("the kind must implement target.Guarded, or Unguarded of its harness must say why it cannot")
 		}
-		t.Skip("judged by names alone: " + h.Unguarded)
+		t.Skip("only names are compared: " + h.Unguarded)
 	}
 	if h.Standing == nil {
-		t.Fatal("the target tells what an account is, and the harness has no Standing")
+		t.Fatal("the target implements target.Guarded, and the harness has no Standing")
 	}
 	t.Run("administrator", h.standingOfAdmin)
 	t.Run("privileged", h.standingOfPrivileged)
@@ -57,7 +54,7 @@ func (h Harness) guarded(t *testing.T, addr string, admin target.Credential) tar
 	return h.open(t, addr, admin).(target.Guarded)
 }
 
-// judge returns what the target says of an account.
+// judge returns the standing of an account.
 func (h Harness) judge(t *testing.T, account string) target.Standing {
 	t.Helper()
 	g := h.guarded(t, h.Addr, h.Admin)
@@ -108,7 +105,7 @@ func (h Harness) standingLeavesNoTrace(t *testing.T) {
 	for _, account := range []string{good.Account, h.Standing.Privileged(t)} {
 		before := h.Standing.Trace(t, account)
 		if before == "" {
-			t.Fatalf("the harness knows nothing of %q", account)
+			t.Fatalf("Trace of the harness returns nothing for %q", account)
 		}
 		h.judge(t, account)
 		if after := h.Standing.Trace(t, account); after != before {
@@ -118,7 +115,8 @@ func (h Harness) standingLeavesNoTrace(t *testing.T) {
 	h.works(t, h.Open(t, h.Addr), "after Standing", good, true)
 }
 
-// standingUnderFaults verifies that no lost answer makes an ordinary account of a privileged one.
+// standingUnderFaults verifies that a privileged account never counts as ordinary because an answer
+// was lost.
 func (h Harness) standingUnderFaults(t *testing.T) {
 	h.overNetwork(t)
 	account := h.Standing.Privileged(t)
@@ -153,15 +151,7 @@ func (h Harness) standingUnderFaults(t *testing.T) {
 	if took := time.Since(began); took > patience+5*time.Second {
 		t.Errorf("Standing at a silent server took %v with a context of %v", took, patience)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	_, err = h.guarded(t, addr, h.Admin).Standing(t.Context(), account)
+	_, err = h.guarded(t, closedPort(t), h.Admin).Standing(t.Context(), account)
 	if target.ClassOf(err) != target.Unreachable {
 		t.Errorf("Standing at a closed port: %v of class %v, want unreachable", err, target.ClassOf(err))
 	}
@@ -185,12 +175,10 @@ func (h Harness) standingWithWrongAdmin(t *testing.T) {
 	if !h.Kind.NeedsAdmin {
 		t.Skip("this kind has no administrator")
 	}
-	other := h.Account(t)
-	wrong := h.Admin
-	wrong.Secret, wrong.ID, wrong.Public = other.Secret, other.ID, other.Public
+	wrong := h.wrong(t, h.Admin)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	_, err := h.guarded(t, h.Addr, wrong).Standing(ctx, other.Account)
+	_, err := h.guarded(t, h.Addr, wrong).Standing(ctx, h.Account(t).Account)
 	if target.ClassOf(err) != target.Denied {
 		t.Errorf("Standing with a wrong administrator: %v of class %v, want denied", err, target.ClassOf(err))
 	}

@@ -1,10 +1,11 @@
-// Package targettest holds the behaviour that a rotation relies on, as tests that every kind of
-// target passes against a real server.
+// Package targettest tests the behavior that a rotation relies on. Every kind of target runs it
+// against a real server.
 package targettest
 
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -12,46 +13,44 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// timeout bounds one call of a target; patience is how long a call that gets no answer is waited
-// for.
+// timeout bounds one call of a target; patience bounds a call that gets no answer.
 const (
 	timeout  = 20 * time.Second
 	patience = 700 * time.Millisecond
 )
 
-// Harness tells the suite about one kind and its real server.
+// Harness describes one kind and its real server to the suite.
 type Harness struct {
 	Kind target.Kind
-	// Unguarded says why the kind cannot tell what an account is; empty for a kind that implements
-	// [target.Guarded].
+	// Unguarded says why the kind cannot report the standing of an account; empty for a kind that
+	// implements [target.Guarded].
 	Unguarded string
-	// Addr is host:port of the real server. Empty for a kind that is not reached over a network:
-	// what needs one is skipped.
+	// Addr is host:port of the real server. Empty for a kind that is not reached over a network; the
+	// tests that need one are skipped.
 	Addr string
-	// Config makes the configuration of a target that is reached at addr, which is the server or a
+	// Config returns the configuration of a target that is reached at addr, which is the server or a
 	// proxy before it.
 	Config func(addr string) string
 	// Admin is the administrator's credential; zero for a kind that needs none.
 	Admin target.Credential
 	// Account makes a new account at the server and returns the one credential that it accepts.
 	Account func(t *testing.T) target.Credential
-	// Login tries a login without the code under test. It returns whether the server let it in, and
-	// an error when the server did not answer.
+	// Login tries a login without the code under test.
 	Login Login
 	// Refused makes a credential for the account that the server's rules refuse. Nil where there
 	// are no such rules.
 	Refused func(account string) target.Credential
-	// Sessions opens a session with the credential and returns a check that it is still usable. Nil
+	// Session opens a session with the credential and returns a check that it is still usable. Nil
 	// where sessions do not outlive a request.
 	Session func(t *testing.T, c target.Credential) (usable func() error)
-	// Eventually says that a change may take this long to be accepted everywhere; 0 means at once.
+	// Eventually is how long a change may take until it is accepted everywhere; 0 means at once.
 	Eventually time.Duration
-	// Standing says which accounts are more than ordinary ones. Nil for a target that is no
-	// [target.Guarded].
+	// Standing says which accounts are more than ordinary ones. Nil for a target that does not
+	// implement [target.Guarded].
 	Standing *Standing
 }
 
-// Run holds a kind to the behaviour that package target states.
+// Run verifies that a kind behaves as package target requires.
 func Run(t *testing.T, h Harness) {
 	for _, strategy := range h.Kind.Strategies {
 		t.Run(string(strategy), func(t *testing.T) {
@@ -73,7 +72,7 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
-// overNetwork skips what only a connection can suffer.
+// overNetwork skips a test of network faults for a kind without a network.
 func (h Harness) overNetwork(t *testing.T) {
 	t.Helper()
 	if h.Addr == "" {
@@ -92,7 +91,7 @@ func (h Harness) open(t testing.TB, addr string, admin target.Credential) target
 	return Open(t, h.Kind, h.Config(addr), admin)
 }
 
-// change makes the change of a strategy: for Double, of the account that is not in use.
+// change returns a change for a strategy; for Double, of the account that is not in use.
 func (h Harness) change(t *testing.T, tt target.Target, s target.Strategy) target.Change {
 	t.Helper()
 	old := h.Account(t)
@@ -101,18 +100,49 @@ func (h Harness) change(t *testing.T, tt target.Target, s target.Strategy) targe
 		example = h.Account(t)
 		account = example.Account
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), timeout)
-	defer cancel()
-	candidate, err := Generate(ctx, tt, account, example)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return target.Change{
+	c := target.Change{
 		ID:       fmt.Sprintf("t%d", time.Now().UnixNano()),
 		Strategy: s,
-		New:      candidate,
 		Old:      old,
 	}
+	h.do(t, "Generate", func(ctx context.Context) (err error) {
+		c.New, err = Generate(ctx, tt, account, example)
+		return err
+	})
+	return c
+}
+
+// applyNext applies the change that follows c in the next rotation, and returns it.
+func (h Harness) applyNext(t *testing.T, tt target.Target, c target.Change) target.Change {
+	t.Helper()
+	next := target.Change{ID: c.ID + "n", Strategy: c.Strategy, Old: c.New}
+	account := c.New.Account
+	if c.Strategy == target.Double {
+		account = c.Old.Account
+	}
+	h.do(t, "Generate", func(ctx context.Context) (err error) {
+		next.New, err = Generate(ctx, tt, account, c.New)
+		return err
+	})
+	h.do(t, "the next Apply", func(ctx context.Context) error { return tt.Apply(ctx, next) })
+	return next
+}
+
+// wrong returns credential c with the secret of another account.
+func (h Harness) wrong(t *testing.T, c target.Credential) target.Credential {
+	t.Helper()
+	other := h.Account(t)
+	c.Secret, c.ID, c.Public = other.Secret, other.ID, other.Public
+	return c
+}
+
+// closedPort returns the address of a port on loopback at which nothing listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	Must(t, err)
+	Must(t, l.Close())
+	return l.Addr().String()
 }
 
 func (h Harness) do(t *testing.T, what string, f func(context.Context) error) {
@@ -204,17 +234,7 @@ func (h Harness) appliesTwice(t *testing.T, s target.Strategy) {
 	}
 	h.works(t, tt, "after Retire, again", c.New, true)
 	h.works(t, tt, "after Retire, again, the old one", c.Old, false)
-	// The next rotation begins where this one ended.
-	next := target.Change{ID: c.ID + "n", Strategy: s, Old: c.New}
-	account := c.New.Account
-	if s == target.Double {
-		account = c.Old.Account
-	}
-	h.do(t, "Generate", func(ctx context.Context) (err error) {
-		next.New, err = Generate(ctx, tt, account, c.New)
-		return err
-	})
-	h.do(t, "the next Apply", func(ctx context.Context) error { return tt.Apply(ctx, next) })
+	next := h.applyNext(t, tt, c)
 	h.works(t, tt, "after the next Apply", next.New, true)
 	h.works(t, tt, "after the next Apply, its old one", next.Old, true)
 	if s == target.Double {
@@ -222,7 +242,8 @@ func (h Harness) appliesTwice(t *testing.T, s target.Strategy) {
 	}
 }
 
-// retiresOnlyOld lets a stale engine retire something that has been replaced since.
+// retiresOnlyOld verifies that a stale engine cannot retire a credential that has replaced the one
+// that it knows.
 func (h Harness) retiresOnlyOld(t *testing.T, s target.Strategy) {
 	if s == target.Single {
 		return
@@ -231,16 +252,7 @@ func (h Harness) retiresOnlyOld(t *testing.T, s target.Strategy) {
 	c := h.change(t, tt, s)
 	h.do(t, "Apply", func(ctx context.Context) error { return tt.Apply(ctx, c) })
 	h.do(t, "Retire", func(ctx context.Context) error { return tt.Retire(ctx, c) })
-	next := target.Change{ID: c.ID + "n", Strategy: s, Old: c.New}
-	account := c.New.Account
-	if s == target.Double {
-		account = c.Old.Account
-	}
-	h.do(t, "Generate", func(ctx context.Context) (err error) {
-		next.New, err = Generate(ctx, tt, account, c.New)
-		return err
-	})
-	h.do(t, "the next Apply", func(ctx context.Context) error { return tt.Apply(ctx, next) })
+	next := h.applyNext(t, tt, c)
 	h.do(t, "the stale Retire", func(ctx context.Context) error { return tt.Retire(ctx, c) })
 	h.works(t, tt, "after a stale Retire", next.New, true)
 	h.works(t, tt, "after a stale Retire, the one in use", next.Old, true)
@@ -249,16 +261,14 @@ func (h Harness) retiresOnlyOld(t *testing.T, s target.Strategy) {
 func (h Harness) wrongCredential(t *testing.T) {
 	tt := h.Open(t, h.Addr)
 	good := h.Account(t)
-	other := h.Account(t)
-	wrong := good
-	wrong.Secret, wrong.ID, wrong.Public = other.Secret, other.ID, other.Public
+	wrong := h.wrong(t, good)
 	h.works(t, tt, "right", good, true)
 	h.works(t, tt, "wrong", wrong, false)
-	nobody := wrong
-	nobody.Account = absent
+	missing := wrong
+	missing.Account = absent
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	if err := tt.Verify(ctx, nobody); target.ClassOf(err) != target.Rejected {
+	if err := tt.Verify(ctx, missing); target.ClassOf(err) != target.Rejected {
 		t.Errorf("an account that does not exist: %v of class %v, want rejected", err, target.ClassOf(err))
 	}
 }
@@ -267,9 +277,7 @@ func (h Harness) wrongAdmin(t *testing.T) {
 	if !h.Kind.NeedsAdmin {
 		return
 	}
-	other := h.Account(t)
-	wrong := h.Admin
-	wrong.Secret, wrong.ID, wrong.Public = other.Secret, other.ID, other.Public
+	wrong := h.wrong(t, h.Admin)
 	c := h.change(t, h.Open(t, h.Addr), h.Kind.Strategies[0])
 	tt := h.open(t, h.Addr, wrong)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
