@@ -23,13 +23,29 @@ var lines = [][]string{
 	{"ram"},
 	{"internal/rotation", "internal/cmk", "internal/policy", "internal/users"},
 	{"internal/secret", "internal/protocol", "internal/rotation/explore"},
-	{"internal/target/targettest", "internal/target/postgresql", "internal/target/mysql", "internal/target/redis", "internal/target/ssh", "internal/target/ldap", "internal/target/oauth", "internal/target/rabbitmq", "internal/target/webhook", "internal/target/command"},
-	{"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit", "internal/conns"},
+	{
+		"internal/target/targettest", "internal/target/postgresql", "internal/target/mysql", "internal/target/redis",
+		"internal/target/ssh", "internal/target/ldap", "internal/target/oauth", "internal/target/rabbitmq",
+		"internal/target/webhook", "internal/target/command",
+	},
+	{
+		"internal/store", "internal/envelope", "internal/root", "internal/audit", "internal/auth", "internal/limit",
+		"internal/conns",
+	},
 	{"internal/api", "consumer"},
-	{"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey", "consumer/credential", "consumer/consumertest"},
+	{
+		"internal/api/rpc", "internal/rotator", "consumer/consumermetrics", "consumer/keyringkey",
+		"consumer/credential", "consumer/consumertest",
+	},
 	{"consumer/internal/adapter"},
-	{"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth", "consumer/httpauth"},
-	{"internal/server", "internal/sandbox", "internal/demo", "internal/command", "internal/cli", "keyturntest", "cmd/keyturn", "cmd/keyturn-agent", "cmd/keyturn-demo"},
+	{
+		"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth",
+		"consumer/httpauth",
+	},
+	{
+		"internal/server", "internal/sandbox", "internal/demo", "internal/command", "internal/cli", "keyturntest",
+		"cmd/keyturn", "cmd/keyturn-agent", "cmd/keyturn-demo",
+	},
 }
 
 func line(path string) int {
@@ -54,7 +70,8 @@ func TestImports(t *testing.T) {
 			}
 			return err
 		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "test/") || strings.HasPrefix(path, "examples/") {
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "test/") ||
+			strings.HasPrefix(path, "examples/") {
 			return nil
 		}
 		from := filepath.ToSlash(filepath.Dir(path))
@@ -89,7 +106,11 @@ func TestImports(t *testing.T) {
 // TestLeavesAreLight holds that core, leaves and the core of the consumer have no dependency, and that drivers stay out of what clients link.
 func TestLeavesAreLight(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"sensitive", "sign", "kms", "ram", "internal/fault", "internal/egress", "internal/wire", "internal/operation", "internal/protocol", "internal/secret", "internal/rotation", "internal/rotation/explore", "internal/target", "internal/credential", "internal/cmk", "internal/policy", "internal/users", "consumer"} {
+	for _, dir := range []string{
+		"sensitive", "sign", "kms", "ram", "internal/fault", "internal/egress", "internal/wire", "internal/operation",
+		"internal/protocol", "internal/secret", "internal/rotation", "internal/rotation/explore", "internal/target",
+		"internal/credential", "internal/cmk", "internal/policy", "internal/users", "consumer",
+	} {
 		for path, imports := range sources(t, dir) {
 			for _, name := range imports {
 				if first, _, _ := strings.Cut(name, "/"); strings.Contains(first, ".") && !strings.HasPrefix(name, module) {
@@ -105,12 +126,15 @@ func TestAdaptersHaveOneDriver(t *testing.T) {
 	t.Parallel()
 	for dir, driver := range map[string]string{
 		"consumer/credential": "", "consumer/internal/adapter": "", "consumer/sqlauth": "", "consumer/httpauth": "",
-		"consumer/pgxauth": "github.com/jackc/pgx/v5", "consumer/redisauth": "github.com/redis/go-redis/v9", "consumer/sshauth": "golang.org/x/crypto/ssh",
+		"consumer/pgxauth": "github.com/jackc/pgx/v5", "consumer/redisauth": "github.com/redis/go-redis/v9",
+		"consumer/sshauth": "golang.org/x/crypto/ssh",
 	} {
 		for path, imports := range sources(t, dir) {
 			for _, name := range imports {
 				first, _, _ := strings.Cut(name, "/")
-				if strings.Contains(first, ".") && !strings.HasPrefix(name, module) && (driver == "" || !strings.HasPrefix(name, driver)) {
+				if strings.Contains(first, ".") &&
+					!strings.HasPrefix(name, module) &&
+					(driver == "" || !strings.HasPrefix(name, driver)) {
 					t.Errorf("%s imports %s", path, name)
 				}
 			}

@@ -39,11 +39,17 @@ func Start(t testing.TB, s *keyturntest.Server, secrets ...string) *Agent {
 	t.Helper()
 	dir := t.TempDir()
 	authority := servers.NewAuthority(t, dir)
-	key := marshal(t, map[string]string{"AccessKeyId": s.Credentials.AccessKeyID, "AccessKeySecret": s.Credentials.AccessKeySecret.Reveal()})
+	key := marshal(t, map[string]string{
+		"AccessKeyId":     s.Credentials.AccessKeyID,
+		"AccessKeySecret": s.Credentials.AccessKeySecret.Reveal(),
+	})
 	write(t, filepath.Join(dir, "key.json"), key)
 	write(t, filepath.Join(dir, "agent.yaml"), marshal(t, map[string]any{ // JSON is YAML
-		"endpoint": s.Endpoint, "ca_file": s.CAFile, "access_key": map[string]string{"file": filepath.Join(dir, "key.json")}, "secrets": secrets,
-		"kms":  map[string]any{"listen": "127.0.0.1:0", "cert_file": authority.CertFile, "key_file": authority.KeyFile, "any_secret": true},
+		"endpoint": s.Endpoint, "ca_file": s.CAFile,
+		"access_key": map[string]string{"file": filepath.Join(dir, "key.json")}, "secrets": secrets,
+		"kms": map[string]any{
+			"listen": "127.0.0.1:0", "cert_file": authority.CertFile, "key_file": authority.KeyFile, "any_secret": true,
+		},
 		"http": map[string]string{"listen": "127.0.0.1:0", "token_file": filepath.Join(dir, "token")},
 		"log":  map[string]string{"level": "warn"},
 		"last_good": map[string]any{

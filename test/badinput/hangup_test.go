@@ -46,7 +46,9 @@ func TestHangUp(t *testing.T) {
 	requests := map[string]func() string{
 		"DescribeRegions": func() string { return k.raw("GET /?Action=DescribeRegions HTTP/1.1") }, // not signed
 		"GetSecretValue":  func() string { return k.v3("GetSecretValue", params{"SecretName": "none"}, nil) },
-		"UpdateSecret":    func() string { return k.v3("UpdateSecret", params{"SecretName": "none", "Description": "text"}, nil) },
+		"UpdateSecret": func() string {
+			return k.v3("UpdateSecret", params{"SecretName": "none", "Description": "text"}, nil)
+		},
 	}
 	var all sync.WaitGroup
 	for _, request := range requests {
@@ -84,7 +86,8 @@ func TestHangUp(t *testing.T) {
 		t.Error(err)
 	}
 	for line := range strings.Lines(log.String()) {
-		slow := strings.Contains(line, "msg=store event=") && strings.Contains(line, "took too long") // a busy machine, not a caller
+		// A slow store is the fault of a busy machine, not of a caller.
+		slow := strings.Contains(line, "msg=store event=") && strings.Contains(line, "took too long")
 		if !slow && (strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN")) {
 			t.Errorf("the log reports callers who hang up:\n%.2000s", line)
 		}

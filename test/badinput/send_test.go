@@ -59,7 +59,12 @@ func (k kit) post(target, contentType, body string, headers ...string) string {
 
 // v1 is a request with a signature of version 1. before changes its parameters before they are signed, after changes the
 // query as it is sent.
-func (k kit) v1(method, action string, params map[string]string, before func(map[string]string), after func(string) string) string {
+func (k kit) v1(
+	method, action string,
+	params map[string]string,
+	before func(map[string]string),
+	after func(string) string,
+) string {
 	p := map[string]string{
 		"Action": action, "Version": kms.Version, "AccessKeyId": k.s.Credentials.AccessKeyID, "SignatureMethod": "HMAC-SHA1",
 		"SignatureVersion": "1.0", "Timestamp": stamp(0), "SignatureNonce": k.nonce(), "Format": "JSON",
@@ -108,9 +113,14 @@ type acs struct {
 // v3 is a signed request; change changes it before it is signed.
 func (k kit) v3(action string, params map[string]string, change func(*acs)) string {
 	a := &acs{
-		scheme: "ACS3-HMAC-SHA256", id: k.s.Credentials.AccessKeyID, secret: k.s.Credentials.AccessKeySecret, method: "POST", query: params,
+		scheme: "ACS3-HMAC-SHA256",
+		id:     k.s.Credentials.AccessKeyID,
+		secret: k.s.Credentials.AccessKeySecret,
+		method: "POST",
+		query:  params,
 		header: map[string]string{
-			"host": k.s.HTTPEndpoint, "x-acs-action": action, "x-acs-version": kms.Version, "x-acs-date": stamp(0), "x-acs-signature-nonce": k.nonce(),
+			"host": k.s.HTTPEndpoint, "x-acs-action": action, "x-acs-version": kms.Version, "x-acs-date": stamp(0),
+			"x-acs-signature-nonce": k.nonce(),
 		},
 	}
 	if change != nil {
@@ -145,7 +155,10 @@ func (a *acs) text() string {
 		auth.Scope = sign.Scope{Date: parts[0], Region: parts[1], Product: parts[2]}
 	}
 	signature := sign.Signature(a.secret, auth, sign.Request{
-		Method: a.method, Query: query, BodySHA256: hex.EncodeToString(digest[:]), Header: func(n string) string { return a.header[n] },
+		Method:     a.method,
+		Query:      query,
+		BodySHA256: hex.EncodeToString(digest[:]),
+		Header:     func(n string) string { return a.header[n] },
 	})
 	if a.signature != nil {
 		signature = a.signature(signature)
@@ -154,7 +167,8 @@ func (a *acs) text() string {
 	if a.scope != "" {
 		credential += "/" + a.scope
 	}
-	line := fmt.Sprintf("Authorization: %s Credential=%s,SignedHeaders=%s,Signature=%s", a.scheme, credential, strings.Join(a.signed, ";"), signature)
+	line := fmt.Sprintf("Authorization: %s Credential=%s,SignedHeaders=%s,Signature=%s", a.scheme,
+		credential, strings.Join(a.signed, ";"), signature)
 	if a.authorization != "" {
 		line = a.authorization
 	}

@@ -29,8 +29,9 @@ const senders = 4
 
 // endsEarly are the rows whose request is not whole: without an end of the connection, the server would wait for the rest.
 var endsEarly = map[string]bool{
-	"no bytes": true, "a head that ends early": true, "a length of a terabyte": true, "a body shorter than its length": true,
-	"a chunk that ends early": true, "no last chunk": true,
+	"no bytes": true, "a head that ends early": true, "a length of a terabyte": true,
+	"a body shorter than its length": true,
+	"a chunk that ends early":        true, "no last chunk": true,
 }
 
 func TestBadInput(t *testing.T) {
@@ -41,11 +42,17 @@ func TestBadInput(t *testing.T) {
 		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
 	k := kit{s, new(atomic.Int64)}
-	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "good", VersionID: "v1", SecretData: sensitive.New(marker)}); err != nil {
+	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "good",
+		VersionID:  "v1",
+		SecretData: sensitive.New(marker),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	var rows []row
-	for _, group := range []func(kit) []row{framing, methodsAndPaths, decoding, version1, version3, version4, secretParameters, otherParameters} {
+	for _, group := range []func(kit) []row{
+		framing, methodsAndPaths, decoding, version1, version3, version4, secretParameters, otherParameters,
+	} {
 		rows = append(rows, group(k)...)
 	}
 	names := map[string]bool{}
@@ -95,9 +102,13 @@ func replays(k kit) []row {
 	today := time.Now().UTC().Format("20060102")
 	return []row{
 		{"v1", k.v1("GET", "ListSecrets", nil, nil, nil), used},
-		{"v1 without a nonce", k.v1("GET", "ListSecrets", nil, func(p map[string]string) { delete(p, "SignatureNonce") }, nil), used},
+		{"v1 without a nonce", k.v1("GET", "ListSecrets", nil, func(p map[string]string) {
+			delete(p, "SignatureNonce")
+		}, nil), used},
 		{"v3", k.v3("ListSecrets", nil, nil), used},
-		{"v4", k.v3("ListSecrets", nil, func(a *acs) { a.scheme, a.scope = "ACS4-HMAC-SHA256", today+"/local/Kms/aliyun_v4_request" }), used},
+		{"v4", k.v3("ListSecrets", nil, func(a *acs) {
+			a.scheme, a.scope = "ACS4-HMAC-SHA256", today+"/local/Kms/aliyun_v4_request"
+		}), used},
 	}
 }
 
@@ -173,7 +184,11 @@ func framing(k kit) []row {
 		{"a TLS hello on the plain port", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", plain400},
 		{"HTTP/0.9", "GET /\r\n\r\n", plain400},
 		{"HTTP/1.0 without Host", "GET / HTTP/1.0\r\n\r\n", incomplete},
-		{"HTTP/1.0 with chunks", "POST / HTTP/1.0\r\n" + host + form + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", incomplete},
+		{
+			"HTTP/1.0 with chunks",
+			"POST / HTTP/1.0\r\n" + host + form + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+			incomplete,
+		},
 		{"HTTP/2.0 in a request line", "GET / HTTP/2.0\r\n" + host + "\r\n", "505 plain"},
 		{"HTTP/3.0", "GET / HTTP/3.0\r\n" + host + "\r\n", "505 plain"},
 		{"HTTP/1.10", "GET / HTTP/1.10\r\n" + host + "\r\n", plain400},
@@ -220,7 +235,11 @@ func framing(k kit) []row {
 		{"a length of a terabyte", body("Content-Length: 1099511627776\r\n", "a=b"), malformed},
 		{"a body shorter than its length", body("Content-Length: 10\r\n", "a=b"), malformed},
 		{"length and chunks", body("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"+smuggled), incomplete},
-		{"chunks and a length that hides a request", body("Transfer-Encoding: chunked\r\nContent-Length: 99\r\n", "0\r\n\r\n"+smuggled), incomplete},
+		{
+			"chunks and a length that hides a request",
+			body("Transfer-Encoding: chunked\r\nContent-Length: 99\r\n", "0\r\n\r\n"+smuggled),
+			incomplete,
+		},
 		{"chunks twice", body("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), "501 plain"},
 		{"chunks twice in one", body("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"), "501 plain"},
 		{"an unknown coding", body("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"), "501 plain"},
@@ -240,11 +259,23 @@ func framing(k kit) []row {
 		{"no last chunk", chunked("3\r\na=b\r\n"), malformed},
 		{"a chunk extension of 100 KB", chunked("3;" + strings.Repeat("x", 100_000) + "\r\na=b\r\n0\r\n\r\n"), malformed},
 		{"a MiB and a byte in one-byte chunks", chunked(strings.Repeat("1\r\na\r\n", 1<<20+1) + "0\r\n\r\n"), malformed},
-		{"a signature in a trailer", chunked("3\r\na=b\r\n0\r\nAuthorization: ACS3-HMAC-SHA256 " + marker + "\r\n\r\n"), incomplete},
+		{
+			"a signature in a trailer",
+			chunked("3\r\na=b\r\n0\r\nAuthorization: ACS3-HMAC-SHA256 " + marker + "\r\n\r\n"),
+			incomplete,
+		},
 		{"a bad trailer", chunked("3\r\na=b\r\n0\r\nbad trailer\r\n\r\n"), malformed},
 		{"an unknown expectation", body("Expect: 200-ok\r\nContent-Length: 0\r\n", ""), "417"},
-		{"an upgrade to HTTP/2", header("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"), incomplete},
-		{"an upgrade to a web socket", header("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), incomplete},
+		{
+			"an upgrade to HTTP/2",
+			header("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"),
+			incomplete,
+		},
+		{
+			"an upgrade to a web socket",
+			header("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+			incomplete,
+		},
 		{"another method by header", header("X-HTTP-Method-Override: DELETE\r\n"), incomplete},
 		{"another path by header", header("X-Original-URL: /metrics\r\nX-Rewrite-URL: /metrics\r\n"), incomplete},
 		{"ranges", header("Range: bytes=" + strings.Repeat("0-1,", 5000) + "0-1\r\n"), incomplete},
@@ -260,9 +291,28 @@ func methodsAndPaths(k kit) []row {
 		row{"method HEAD", k.raw("HEAD / HTTP/1.1"), "403"},
 		row{"a method with a bracket", k.raw("G(ET / HTTP/1.1"), plain400},
 		row{"a signed request with PUT", k.v1("PUT", "ListSecrets", nil, nil, nil), method},
-		row{"SetSecretPolicy with GET", k.v1("GET", "SetSecretPolicy", map[string]string{"SecretName": "good", "Policy": "{}"}, nil, nil), method},
+		row{
+			"SetSecretPolicy with GET",
+			k.v1("GET", "SetSecretPolicy", map[string]string{"SecretName": "good", "Policy": "{}"}, nil, nil),
+			method,
+		},
 	)
-	for _, path := range []string{"/x", "//", "/./", "/../", "/%2e/", "/;x", "/%00", "/index.html", "/healthz/", "/metrics/x", "/#a", "/Metrics", "/%2Fmetrics", "/" + strings.Repeat("a/", 5000)} {
+	for _, path := range []string{
+		"/x",
+		"//",
+		"/./",
+		"/../",
+		"/%2e/",
+		"/;x",
+		"/%00",
+		"/index.html",
+		"/healthz/",
+		"/metrics/x",
+		"/#a",
+		"/Metrics",
+		"/%2Fmetrics",
+		"/" + strings.Repeat("a/", 5000),
+	} {
 		name := path
 		if len(name) > 20 {
 			name = name[:20]
@@ -313,13 +363,22 @@ func decoding(k kit) []row {
 		{"a form of 2001 parameters", k.post("/", formType, many), malformed},
 		{"a form over a megabyte", k.post("/", formType, "a="+strings.Repeat("x", 1<<20)), malformed},
 		{"a body without a type", k.post("/", "", "a="+marker), malformed},
-		{"a multipart body", k.post("/", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n--x--\r\n"), malformed},
+		{"a multipart body", k.post("/", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; "+
+			"name=\"a\"\r\n\r\nb\r\n--x--\r\n"), malformed},
 		{"a text body", k.post("/", "text/plain", "a=b"), malformed},
-		{"an XML body", k.post("/", "application/xml", `<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>`), malformed},
+		{
+			"an XML body",
+			k.post("/", "application/xml", `<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>`),
+			malformed,
+		},
 		{"a type that is no type", k.post("/", ";;;", "a=b"), malformed},
 		{"two types", k.post("/", formType, "a=b", "Content-Type: text/plain"), incomplete},
 		{"a form that is said to be gzip", k.post("/", formType, "\x1f\x8b\x08\x00", "Content-Encoding: gzip"), malformed},
-		{"a JSON body under version 1", k.post("/?"+k.signV1("POST", map[string]string{"Action": "ListSecrets"}), jsonType, "{}"), malformed},
+		{
+			"a JSON body under version 1",
+			k.post("/?"+k.signV1("POST", map[string]string{"Action": "ListSecrets"}), jsonType, "{}"),
+			malformed,
+		},
 		{"a JSON body without a signature", k.post("/", jsonType, `{"SecretData":"`+marker+`"}`), malformed},
 		{"a JSON list", jsonBody(`[]`), malformed},
 		{"a JSON string", jsonBody(`"` + marker + `"`), malformed},
@@ -337,9 +396,14 @@ func decoding(k kit) []row {
 		{"JSON with a bad escape", jsonBody(`{"SecretName":"\q"}`), malformed},
 		{"JSON with a member twice", jsonBody(`{"SecretName":"good","SecretName":"good"}`), invalid},
 		{"JSON with a member twice in two spellings", jsonBody(`{"SecretName":"good","Secret\u004eame":"good"}`), invalid},
-		{"JSON nested 20,000 deep", jsonBody(`{"SecretName":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`), malformed},
+		{
+			"JSON nested 20,000 deep",
+			jsonBody(`{"SecretName":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`),
+			malformed,
+		},
 		{"JSON of 2001 members", jsonBody(manyMembers + `"z":1}`), malformed},
-		{"a JSON member that the query has too", k.v3("GetSecretValue", map[string]string{"SecretName": "good"}, func(a *acs) { a.contentType, a.body = jsonType, `{"SecretName":"good"}` }), invalid},
+		{"a JSON member that the query has too", k.v3("GetSecretValue", map[string]string{"SecretName": "good"},
+			func(a *acs) { a.contentType, a.body = jsonType, `{"SecretName":"good"}` }), invalid},
 		{"a JSON number for a name", jsonBody(`{"SecretName":17}`), notFound},
 		{"a JSON object for a name", jsonBody(`{"SecretName":{"a":1}}`), invalid},
 		{"JSON null for a name", jsonBody(`{"SecretName":null}`), missing},
@@ -368,10 +432,22 @@ func version1(k kit) []row {
 		{"v1 without AccessKeyId", without("AccessKeyId"), "400 MissingAccessKeyId"},
 		{"v1 with an empty AccessKeyId", set("AccessKeyId", ""), "400 MissingAccessKeyId"},
 		{"v1 with an unknown AccessKeyId", set("AccessKeyId", "KTunknown"), "404 InvalidAccessKeyId.NotFound"},
-		{"v1 with an AccessKeyId in lower case", set("AccessKeyId", strings.ToLower(k.s.Credentials.AccessKeyID)), "404 InvalidAccessKeyId.NotFound"},
+		{
+			"v1 with an AccessKeyId in lower case",
+			set("AccessKeyId", strings.ToLower(k.s.Credentials.AccessKeyID)),
+			"404 InvalidAccessKeyId.NotFound",
+		},
 		{"v1 with a path as AccessKeyId", set("AccessKeyId", "../meta"), "404 InvalidAccessKeyId.NotFound"},
-		{"v1 with NUL in AccessKeyId", set("AccessKeyId", k.s.Credentials.AccessKeyID+"\x00"), "404 InvalidAccessKeyId.NotFound"},
-		{"v1 with an AccessKeyId of 100 KB", set("AccessKeyId", strings.Repeat("k", 100_000)), "404 InvalidAccessKeyId.NotFound"},
+		{
+			"v1 with NUL in AccessKeyId",
+			set("AccessKeyId", k.s.Credentials.AccessKeyID+"\x00"),
+			"404 InvalidAccessKeyId.NotFound",
+		},
+		{
+			"v1 with an AccessKeyId of 100 KB",
+			set("AccessKeyId", strings.Repeat("k", 100_000)),
+			"404 InvalidAccessKeyId.NotFound",
+		},
 		{"v1 with a temporary AccessKeyId", set("AccessKeyId", "STS.unknown"), "404 InvalidAccessKeyId.NotFound"},
 		{"v1 without Timestamp", without("Timestamp"), "400 IllegalTimestamp"},
 		{"v1 with a time of other form", set("Timestamp", "Mon, 02 Jan 2006 15:04:05 GMT"), "400 IllegalTimestamp"},
@@ -394,21 +470,36 @@ func version1(k kit) []row {
 		{"v1 with an Action of 100 KB", set("Action", strings.Repeat("a", 100_000)), noAction},
 		{"v1 with NUL in Action", set("Action", "ListSecrets\x00"), noAction},
 		{"v1 with an Action that is not here", set("Action", "CreateKey"), notHere},
-		{"v1 with the token service and an unknown Action", list(func(p map[string]string) { p["Version"], p["Action"] = kms.STSVersion, "AssumeRole" }), noAction},
+		{"v1 with the token service and an unknown Action", list(func(p map[string]string) {
+			p["Version"], p["Action"] = kms.STSVersion, "AssumeRole"
+		}), noAction},
 		{"v1 without SignatureVersion", without("SignatureVersion"), incomplete},
 		{"v1 with SignatureVersion 2.0", set("SignatureVersion", "2.0"), incomplete},
 		{"v1 with SignatureMethod MD5", set("SignatureMethod", "HMAC-MD5"), incomplete},
 		{"v1 with SignatureMethod none", set("SignatureMethod", "none"), incomplete},
 		{"v1 with SignatureType BEARERTOKEN", set("SignatureType", "BEARERTOKEN"), incomplete},
-		{"v1 with a bearer token alone", k.raw("GET /?Action=ListSecrets&Version=2016-01-20&BearerToken=" + marker + " HTTP/1.1"), incomplete},
+		{
+			"v1 with a bearer token alone",
+			k.raw("GET /?Action=ListSecrets&Version=2016-01-20&BearerToken=" + marker + " HTTP/1.1"),
+			incomplete,
+		},
 		{"v1 with SignatureType PRIVATEKEY", set("SignatureType", "PRIVATEKEY"), incomplete},
-		{"v1 with a token and a permanent key", set("SecurityToken", marker), "400 InvalidSecurityToken.MismatchWithAccessKey"},
+		{
+			"v1 with a token and a permanent key",
+			set("SecurityToken", marker),
+			"400 InvalidSecurityToken.MismatchWithAccessKey",
+		},
 		{"v1 with a nonce of 129 characters", set("SignatureNonce", strings.Repeat("n", 129)), incomplete},
 		{"v1 with no signature", k.raw("GET /?Action=ListSecrets&Version=2016-01-20&AccessKeyId=x HTTP/1.1"), incomplete},
 		{"v1 with an empty signature", signature(func(string) string { return "" }), incomplete},
 		{"v1 signed with another secret", other.v1("GET", "ListSecrets", nil, nil, nil), mismatch},
-		{"v1 with a value, signed with another secret", other.v1("POST", "CreateSecret", map[string]string{"SecretName": "n", "VersionId": "v", "SecretData": marker}, nil, nil), mismatch},
-		{"v1 signed for another method", strings.Replace(k.v1("POST", "ListSecrets", nil, nil, nil), "POST", "GET", 1), mismatch},
+		{"v1 with a value, signed with another secret", other.v1("POST", "CreateSecret",
+			map[string]string{"SecretName": "n", "VersionId": "v", "SecretData": marker}, nil, nil), mismatch},
+		{
+			"v1 signed for another method",
+			strings.Replace(k.v1("POST", "ListSecrets", nil, nil, nil), "POST", "GET", 1),
+			mismatch,
+		},
 		{"v1 with another Action sent", sent("Action=ListSecrets", "Action=DescribeRegions"), mismatch},
 		{"v1 with another parameter sent", sent("Action=ListSecrets", "Action=ListSecrets&Extra=1"), mismatch},
 		{"v1 with an empty parameter sent", sent("Action=ListSecrets", "Action=ListSecrets&Extra="), mismatch},
@@ -420,12 +511,17 @@ func version1(k kit) []row {
 		}), mismatch},
 		{"v1 with a signature and a line break", signature(func(s string) string { return s + "%0A" }), mismatch},
 		{"v1 with a signature and a space", signature(func(s string) string { return s + "+" }), mismatch},
-		{"v1 with a signature without padding", signature(func(s string) string { return strings.ReplaceAll(s, "%3D", "") }), mismatch},
-		{"v1 with a signature of a megabyte less a bit", signature(func(string) string { return strings.Repeat("A", 900_000) }), mismatch},
+		{"v1 with a signature without padding", signature(func(s string) string {
+			return strings.ReplaceAll(s, "%3D", "")
+		}), mismatch},
+		{"v1 with a signature of a megabyte less a bit", signature(func(string) string {
+			return strings.Repeat("A", 900_000)
+		}), mismatch},
 		{"v1 with two signatures", signature(func(s string) string { return s + "&Signature=" + s }), invalid},
 		{"v1 with names in lower case", k.v1("GET", "ListSecrets", nil, nil, strings.ToLower), incomplete},
 		{"v1 with action and version in headers alone", k.raw("GET /?"+k.signV1("GET", map[string]string{
-			"AccessKeyId": k.s.Credentials.AccessKeyID, "SignatureMethod": "HMAC-SHA1", "SignatureVersion": "1.0", "Timestamp": stamp(0), "SignatureNonce": k.nonce(),
+			"AccessKeyId": k.s.Credentials.AccessKeyID, "SignatureMethod": "HMAC-SHA1", "SignatureVersion": "1.0",
+			"Timestamp": stamp(0), "SignatureNonce": k.nonce(),
 		})+" HTTP/1.1", "x-acs-action: ListSecrets", "x-acs-version: 2016-01-20"), "400 InvalidVersion"},
 	}
 }
@@ -437,7 +533,9 @@ func headerSignature(k kit, v string, scheme func(*acs)) []row {
 	}
 	set := func(name, value string) string { return list(func(a *acs) { a.header[name] = value }) }
 	rows := []row{}
-	for _, name := range []string{"x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"} {
+	for _, name := range []string{
+		"x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256",
+	} {
 		rows = append(rows,
 			row{v + " without " + name, list(func(a *acs) {
 				if delete(a.header, name); name == "x-acs-content-sha256" {
@@ -464,34 +562,67 @@ func headerSignature(k kit, v string, scheme func(*acs)) []row {
 		{v + " of 16 minutes ago", list(func(a *acs) { a.at(16 * time.Minute) }), "400 InvalidTimeStamp.Expired"},
 		{v + " of 16 minutes ahead", list(func(a *acs) { a.at(-16 * time.Minute) }), "400 InvalidTimeStamp.Expired"},
 		{v + " with a date of other form", set("x-acs-date", "20260102T030405Z"), "400 IllegalTimestamp"},
-		{v + " with fractions of a second", set("x-acs-date", strings.TrimSuffix(stamp(0), "Z")+".000Z"), "400 IllegalTimestamp"},
+		{
+			v + " with fractions of a second",
+			set("x-acs-date", strings.TrimSuffix(stamp(0), "Z")+".000Z"),
+			"400 IllegalTimestamp",
+		},
 		{v + " with a nonce of 129 characters", set("x-acs-signature-nonce", strings.Repeat("n", 129)), incomplete},
 		{v + " with a digest of another body", set("x-acs-content-sha256", strings.Repeat("0", 64)), mismatch},
 		{v + " with a digest in capitals", set("x-acs-content-sha256", strings.ToUpper(emptyDigest)), mismatch},
 		{v + " with UNSIGNED-PAYLOAD", set("x-acs-content-sha256", "UNSIGNED-PAYLOAD"), mismatch},
-		{v + " with another body sent", list(func(a *acs) { a.contentType, a.body, a.sentBody = formType, "a=1", "a=2" }), mismatch},
+		{v + " with another body sent", list(func(a *acs) {
+			a.contentType, a.body, a.sentBody = formType, "a=1", "a=2"
+		}), mismatch},
 		{v + " with another query sent", list(func(a *acs) { a.sentTarget = "/?PageSize=1" }), mismatch},
 		{v + " with another secret", list(func(a *acs) { a.secret = sensitive.New(marker) }), mismatch},
 		{v + " with an unknown key", list(func(a *acs) { a.id = "KTunknown" }), "404 InvalidAccessKeyId.NotFound"},
-		{v + " with another Host sent", strings.Replace(list(func(*acs) {}), "host: "+k.s.HTTPEndpoint, "host: elsewhere.test", 1), mismatch},
-		{v + " signed for GET, sent as POST", strings.Replace(list(func(a *acs) { a.method = "GET" }), "GET /", "POST /", 1), mismatch},
+		{
+			v + " with another Host sent",
+			strings.Replace(list(func(*acs) {}), "host: "+k.s.HTTPEndpoint, "host: elsewhere.test", 1),
+			mismatch,
+		},
+		{v + " signed for GET, sent as POST", strings.Replace(list(func(a *acs) {
+			a.method = "GET"
+		}), "GET /", "POST /", 1), mismatch},
 		{v + " with a signature in capitals", list(func(a *acs) { a.signature = strings.ToUpper }), incomplete},
-		{v + " with a signature cut short", list(func(a *acs) { a.signature = func(s string) string { return s[:63] } }), incomplete},
-		{v + " with a signature too long", list(func(a *acs) { a.signature = func(s string) string { return s + "0" } }), incomplete},
-		{v + " with something behind the signature", list(func(a *acs) { a.signature = func(s string) string { return s + ",x=y" } }), incomplete},
-		{v + " with a signature of zeros", list(func(a *acs) { a.signature = func(string) string { return strings.Repeat("0", 64) } }), mismatch},
+		{v + " with a signature cut short", list(func(a *acs) {
+			a.signature = func(s string) string { return s[:63] }
+		}), incomplete},
+		{v + " with a signature too long", list(func(a *acs) {
+			a.signature = func(s string) string { return s + "0" }
+		}), incomplete},
+		{v + " with something behind the signature", list(func(a *acs) {
+			a.signature = func(s string) string { return s + ",x=y" }
+		}), incomplete},
+		{v + " with a signature of zeros", list(func(a *acs) {
+			a.signature = func(string) string { return strings.Repeat("0", 64) }
+		}), mismatch},
 		{v + " with no signature", list(func(a *acs) { a.signature = func(string) string { return "" } }), incomplete},
 		{v + " with a header signed twice", list(func(a *acs) { a.signed = []string{"host", "host"} }), incomplete},
 		{v + " with no header signed", list(func(a *acs) { a.signed = []string{""} }), incomplete},
-		{v + " with signed headers in capitals", list(func(a *acs) { a.signed = []string{"Host", "X-Acs-Action"} }), incomplete},
-		{v + " with 1000 signed headers", list(func(a *acs) { a.signed = strings.Split(strings.Repeat("x-a;", 999)+"x-b", ";") }), incomplete},
-		{v + " with a token and a permanent key", set("x-acs-security-token", marker), "400 InvalidSecurityToken.MismatchWithAccessKey"},
-		{v + " with a token that is not signed", list(func(a *acs) { a.unsigned = []string{"x-acs-security-token: " + marker} }), incomplete},
+		{v + " with signed headers in capitals", list(func(a *acs) {
+			a.signed = []string{"Host", "X-Acs-Action"}
+		}), incomplete},
+		{v + " with 1000 signed headers", list(func(a *acs) {
+			a.signed = strings.Split(strings.Repeat("x-a;", 999)+"x-b", ";")
+		}), incomplete},
+		{
+			v + " with a token and a permanent key",
+			set("x-acs-security-token", marker),
+			"400 InvalidSecurityToken.MismatchWithAccessKey",
+		},
+		{v + " with a token that is not signed", list(func(a *acs) {
+			a.unsigned = []string{"x-acs-security-token: " + marker}
+		}), incomplete},
 		{v + " with another key beside the credential", set("x-acs-accesskey-id", "KTother"), incomplete},
 		{v + " with an Authorization of 9 KB", list(func(a *acs) {
-			a.authorization = "Authorization: " + a.scheme + " Credential=" + strings.Repeat("k", 9000) + ",SignedHeaders=host,Signature=" + emptyDigest
+			a.authorization = "Authorization: " + a.scheme + " Credential=" + strings.Repeat("k", 9000) +
+				",SignedHeaders=host,Signature=" + emptyDigest
 		}), incomplete},
-		{v + " with nothing behind the scheme", list(func(a *acs) { a.authorization = "Authorization: " + a.scheme }), incomplete},
+		{v + " with nothing behind the scheme", list(func(a *acs) {
+			a.authorization = "Authorization: " + a.scheme
+		}), incomplete},
 		{v + " with its members in another order", list(func(a *acs) {
 			a.authorization = "Authorization: " + a.scheme + " SignedHeaders=host,Credential=x,Signature=" + emptyDigest
 		}), incomplete},
@@ -519,12 +650,23 @@ func version3(k kit) []row {
 		{"v3 with RSA", scheme("ACS3-RSA-SHA256"), incomplete},
 		{"v3 with a scheme in lower case", scheme("acs3-hmac-sha256"), incomplete},
 		{"v3 with a scheme of the future", scheme("ACS5-HMAC-SHA256"), incomplete},
-		{"v3 with a scope", k.v3("ListSecrets", nil, func(a *acs) { a.scope = "20260102/local/Kms/aliyun_v4_request" }), incomplete},
+		{"v3 with a scope", k.v3("ListSecrets", nil, func(a *acs) {
+			a.scope = "20260102/local/Kms/aliyun_v4_request"
+		}), incomplete},
 		{"basic authorization", authorization("Basic " + marker), incomplete},
 		{"a bearer token", authorization("Bearer " + marker), incomplete},
-		{"another cloud's signature", authorization("AWS4-HMAC-SHA256 Credential=x/20260102/us/kms/aws4_request, SignedHeaders=host, Signature=" + emptyDigest), incomplete},
-		{"v3 with the action in the query alone", k.v3("", map[string]string{"Action": "ListSecrets", "Version": kms.Version}, nil), incomplete},
-		{"v3 with both signatures", k.v3("NoSuchThing", map[string]string{"Action": "ListSecrets", "Signature": "x"}, nil), noAction},
+		{"another cloud's signature", authorization("AWS4-HMAC-SHA256 Credential=x/20260102/us/kms/aws4_request, " +
+			"SignedHeaders=host, Signature=" + emptyDigest), incomplete},
+		{
+			"v3 with the action in the query alone",
+			k.v3("", map[string]string{"Action": "ListSecrets", "Version": kms.Version}, nil),
+			incomplete,
+		},
+		{
+			"v3 with both signatures",
+			k.v3("NoSuchThing", map[string]string{"Action": "ListSecrets", "Signature": "x"}, nil),
+			noAction,
+		},
 	}...)
 }
 
@@ -533,7 +675,9 @@ func version4(k kit) []row {
 	scope := func(s string) string {
 		return k.v3("ListSecrets", nil, func(a *acs) { a.scheme, a.scope = "ACS4-HMAC-SHA256", s })
 	}
-	return append(headerSignature(k, "v4", func(a *acs) { a.scheme, a.scope = "ACS4-HMAC-SHA256", today+"/local/Kms/aliyun_v4_request" }), []row{
+	return append(headerSignature(k, "v4", func(a *acs) {
+		a.scheme, a.scope = "ACS4-HMAC-SHA256", today+"/local/Kms/aliyun_v4_request"
+	}), []row{
 		{"v4 without a scope", scope(""), incomplete},
 		{"v4 with the scope of another day", scope("20200102/local/Kms/aliyun_v4_request"), incomplete},
 		{"v4 with a date of letters", scope("2026010a/local/Kms/aliyun_v4_request"), incomplete},

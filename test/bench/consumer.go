@@ -30,11 +30,19 @@ func consumers() error {
 	var failure error
 	result := testing.Benchmark(func(b *testing.B) {
 		s := keyturntest.Start(b)
-		_, err := s.Client.CreateSecret(context.Background(), &kms.CreateSecretRequest{SecretName: "s", VersionID: "v1", SecretData: sensitive.New("value")})
+		_, err := s.Client.CreateSecret(context.Background(), &kms.CreateSecretRequest{
+			SecretName: "s",
+			VersionID:  "v1",
+			SecretData: sensitive.New("value"),
+		})
 		if err != nil {
 			b.Fatal(err)
 		}
-		c, err := consumer.New(context.Background(), consumer.Config{Client: s.Client, Secrets: []string{"s"}, Logger: slog.New(slog.DiscardHandler)})
+		c, err := consumer.New(context.Background(), consumer.Config{
+			Client:  s.Client,
+			Secrets: []string{"s"},
+			Logger:  slog.New(slog.DiscardHandler),
+		})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -62,7 +70,8 @@ func consumers() error {
 	figure("consumer_get_to_clock", each(result)/each(clock))
 	figure("consumer_get_allocs", float64(result.AllocsPerOp()))
 	if times, allocs := each(result)/each(clock), result.AllocsPerOp(); times > maxGet || allocs > 0 {
-		return fmt.Errorf("a read of a value at hand takes %.1f times a look at the clock, and %d allocations; the bounds are %d and 0", times, allocs, maxGet)
+		return fmt.Errorf("a read of a value at hand takes %.1f times a look at the clock, and %d allocations; the bounds "+
+			"are %d and 0", times, allocs, maxGet)
 	}
 	return nil
 }
@@ -74,9 +83,12 @@ func (s *subject) agents() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	key := fmt.Sprintf(`{"AccessKeyId":%q,"AccessKeySecret":%q}`, s.credentials.AccessKeyID, s.credentials.AccessKeySecret.Reveal())
-	config := fmt.Sprintf("endpoint: http://%s\naccess_key: {file: %s/key.json}\nsecrets: [%s]\nkms: {listen: \"127.0.0.1:0\"}\n", s.node.HTTPEndpoint(), dir, name(0))
-	if err := errors.Join(os.WriteFile(dir+"/key.json", []byte(key), 0o600), os.WriteFile(dir+"/agent.yaml", []byte(config), 0o600)); err != nil {
+	key := fmt.Sprintf(`{"AccessKeyId":%q,"AccessKeySecret":%q}`, s.credentials.AccessKeyID,
+		s.credentials.AccessKeySecret.Reveal())
+	config := fmt.Sprintf("endpoint: http://%s\naccess_key: {file: %s/key.json}\nsecrets: [%s]\nkms: {listen: "+
+		"\"127.0.0.1:0\"}\n", s.node.HTTPEndpoint(), dir, name(0))
+	if err := errors.Join(os.WriteFile(dir+"/key.json", []byte(key), 0o600),
+		os.WriteFile(dir+"/agent.yaml", []byte(config), 0o600)); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())

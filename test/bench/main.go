@@ -101,7 +101,9 @@ func startProfile(name string) (stop func(), err error) {
 }
 
 // parts are what is measured, in this order.
-var parts = []string{"start", "teststart", "reads", "writes", "many", "flood", "rotations", "push", "consumers", "agents"}
+var parts = []string{
+	"start", "teststart", "reads", "writes", "many", "flood", "rotations", "push", "consumers", "agents",
+}
 
 func run(binary, only string) error {
 	wanted := parts
@@ -221,7 +223,11 @@ func launch(binary, dir string) (p *process, took time.Duration, err error) {
 		return nil, 0, err
 	}
 	begin := time.Now()
-	p = &process{cmd: exec.Command(binary, "serve", "--data-dir", dir, "--listen", encrypted, "--listen-http", plain), plain: plain, other: encrypted}
+	p = &process{
+		cmd:   exec.Command(binary, "serve", "--data-dir", dir, "--listen", encrypted, "--listen-http", plain),
+		plain: plain,
+		other: encrypted,
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, 0, err
 	}
@@ -292,7 +298,11 @@ func speed(measure func(*subject) error) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	node, err := server.New(context.Background(), server.Config{DataDir: dir, Listen: "127.0.0.1:0", ListenHTTP: "127.0.0.1:0"})
+	node, err := server.New(context.Background(), server.Config{
+		DataDir:    dir,
+		Listen:     "127.0.0.1:0",
+		ListenHTTP: "127.0.0.1:0",
+	})
 	if err != nil {
 		return err
 	}
@@ -316,13 +326,20 @@ type subject struct {
 // prepared makes 100 secrets first.
 func prepared(node *server.Server, measure func(*subject) error) error {
 	admin, _ := node.Admin()
-	s := &subject{node: node, credentials: sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret}, roots: x509.NewCertPool()}
+	s := &subject{
+		node:        node,
+		credentials: sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret},
+		roots:       x509.NewCertPool(),
+	}
 	pem, err := os.ReadFile(admin.CAFile)
 	if err != nil {
 		return err
 	}
 	s.roots.AppendCertsFromPEM(pem)
-	if s.client, err = kms.NewClient(kms.Config{Endpoint: "http://" + node.HTTPEndpoint(), Credentials: s.credentials}); err != nil {
+	if s.client, err = kms.NewClient(kms.Config{
+		Endpoint:    "http://" + node.HTTPEndpoint(),
+		Credentials: s.credentials,
+	}); err != nil {
 		return err
 	}
 	if err := s.create(0, 100); err != nil {
@@ -343,7 +360,11 @@ func (s *subject) create(from, to int) error {
 	for w := range connections {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(to) && errs[w] == nil; i = next.Add(1) - 1 {
-				_, errs[w] = s.client.CreateSecret(context.Background(), &kms.CreateSecretRequest{SecretName: name(int(i)), VersionID: "v1", SecretData: value})
+				_, errs[w] = s.client.CreateSecret(context.Background(), &kms.CreateSecretRequest{
+					SecretName: name(int(i)),
+					VersionID:  "v1",
+					SecretData: value,
+				})
 			}
 		})
 	}
@@ -353,7 +374,10 @@ func (s *subject) create(from, to int) error {
 
 // reads compares GetSecretValue with a server that gives the same answer to whatever it is asked.
 func (s *subject) reads() error {
-	reply, err := s.client.Do(context.Background(), kms.Call{Action: "GetSecretValue", Params: sign.Params{{Name: "SecretName", Value: name(0)}}})
+	reply, err := s.client.Do(context.Background(), kms.Call{
+		Action: "GetSecretValue",
+		Params: sign.Params{{Name: "SecretName", Value: name(0)}},
+	})
 	if err != nil {
 		return err
 	}
@@ -505,13 +529,18 @@ func (s *subject) load(base, version string, secrets int) (outcome, error) {
 		return outcome{}, fmt.Errorf("%d of %d requests failed", n, requests)
 	}
 	slices.Sort(took)
-	return outcome{requests / all.Seconds(), took[requests*99/100], (cpu2 - cpu) / requests, float64(allocs2-allocs) / requests}, nil
+	return outcome{
+		requests / all.Seconds(), took[requests*99/100], (cpu2 - cpu) / requests, float64(allocs2-allocs) / requests,
+	}, nil
 }
 
 func signed(base string, credentials sign.Credentials, version, secret string) (*http.Request, error) {
 	params := sign.Params{{Name: "SecretName", Value: secret}}
 	if version == "v1" {
-		params = append(params, sign.Param{Name: "Action", Value: "GetSecretValue"}, sign.Param{Name: "Version", Value: kms.Version}, sign.Param{Name: "Format", Value: "JSON"})
+		params = append(params, sign.Param{
+			Name:  "Action",
+			Value: "GetSecretValue",
+		}, sign.Param{Name: "Version", Value: kms.Version}, sign.Param{Name: "Format", Value: "JSON"})
 		var err error
 		if params, err = credentials.SignV1(http.MethodGet, params, time.Now(), rand.Text()); err != nil {
 			return nil, err
@@ -564,7 +593,11 @@ func (s *subject) writes() error {
 	}
 	value := sensitive.New(strings.Repeat("y", 100))
 	puts, err := rate(func(i int) error {
-		_, err := s.client.PutSecretValue(context.Background(), &kms.PutSecretValueRequest{SecretName: name(i % 100), VersionID: fmt.Sprint("w", i), SecretData: value})
+		_, err := s.client.PutSecretValue(context.Background(), &kms.PutSecretValueRequest{
+			SecretName: name(i % 100),
+			VersionID:  fmt.Sprint("w", i),
+			SecretData: value,
+		})
 		return err
 	})
 	figure("put_secret_value_to_store", puts/raw)
@@ -622,7 +655,11 @@ func flood() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	node, err := server.New(context.Background(), server.Config{DataDir: dir, ListenHTTP: "127.0.0.1:0", Limit: limit.Config{PerKey: floodRate}})
+	node, err := server.New(context.Background(), server.Config{
+		DataDir:    dir,
+		ListenHTTP: "127.0.0.1:0",
+		Limit:      limit.Config{PerKey: floodRate},
+	})
 	if err != nil {
 		return err
 	}
@@ -639,13 +676,21 @@ func measureFlood(node *server.Server) error {
 	admin, _ := node.Admin()
 	ctx := context.Background()
 	client := func(id string, secret sensitive.Value) (*kms.Client, error) {
-		return kms.NewClient(kms.Config{Endpoint: "http://" + node.HTTPEndpoint(), MaxAttempts: 1, Credentials: sign.Credentials{AccessKeyID: id, AccessKeySecret: secret}})
+		return kms.NewClient(kms.Config{
+			Endpoint:    "http://" + node.HTTPEndpoint(),
+			MaxAttempts: 1,
+			Credentials: sign.Credentials{AccessKeyID: id, AccessKeySecret: secret},
+		})
 	}
 	good, err := client(admin.AccessKeyID, admin.AccessKeySecret)
 	if err != nil {
 		return err
 	}
-	if _, err := good.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: floodSecret, VersionID: "v1", SecretData: sensitive.New("value")}); err != nil {
+	if _, err := good.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: floodSecret,
+		VersionID:  "v1",
+		SecretData: sensitive.New("value"),
+	}); err != nil {
 		return err
 	}
 	users := ram.New(good)
@@ -676,7 +721,9 @@ func measureFlood(node *server.Server) error {
 		wg.Go(func() {
 			for over.Err() == nil {
 				sent.Add(1)
-				if _, err := bad.GetSecretValue(over, &kms.GetSecretValueRequest{SecretName: floodSecret}); kms.CodeOf(err) == kms.CodeThrottling {
+				if _, err := bad.GetSecretValue(over, &kms.GetSecretValueRequest{
+					SecretName: floodSecret,
+				}); kms.CodeOf(err) == kms.CodeThrottling {
 					refused.Add(1)
 				}
 			}

@@ -24,9 +24,10 @@ import (
 
 // Bounds on push.
 const (
-	maxPushP99     = 100 * time.Millisecond // from the call that stores a new version to the answer of who waits for it, at 10,000 waiters
-	maxWaiterPlain = 64                     // KB of resident memory of the server for each waiter, over HTTP
-	maxWaiterTLS   = 160                    // and over TLS, each with a connection of its own
+	// from the call that stores a new version to the answer of who waits for it, at 10,000 waiters
+	maxPushP99     = 100 * time.Millisecond
+	maxWaiterPlain = 64  // KB of resident memory of the server for each waiter, over HTTP
+	maxWaiterTLS   = 160 // and over TLS, each with a connection of its own
 )
 
 const (
@@ -63,16 +64,24 @@ func push(binary string) error {
 	figure("push_memory_kb_per_waiter_tls", eachTLS)
 	var errs []error
 	if at(.99) > maxPushP99 {
-		errs = append(errs, fmt.Errorf("a change reaches who waits within %v at the 99th percentile; the bound is %v", at(.99), maxPushP99))
+		errs = append(errs,
+			fmt.Errorf("a change reaches who waits within %v at the 99th percentile; the bound is %v", at(.99), maxPushP99))
 	}
 	if each > maxWaiterPlain || eachTLS > maxWaiterTLS {
-		errs = append(errs, fmt.Errorf("a waiter costs %.0f KB, over TLS %.0f; the bounds are %d and %d", each, eachTLS, maxWaiterPlain, maxWaiterTLS))
+		errs = append(errs, fmt.Errorf("a waiter costs %.0f KB, over TLS %.0f; the bounds "+
+			"are %d and %d", each, eachTLS, maxWaiterPlain, maxWaiterTLS))
 	}
 	return errors.Join(errs...)
 }
 
 // withCrowd starts a server and waiters, does something with them, and returns what each of them has cost, in KB.
-func withCrowd(ctx context.Context, binary string, n int, overTLS bool, do func(*crowd, *kms.Client) error) (kb float64, err error) {
+func withCrowd(
+	ctx context.Context,
+	binary string,
+	n int,
+	overTLS bool,
+	do func(*crowd, *kms.Client) error,
+) (kb float64, err error) {
 	dir, err := os.MkdirTemp("", "keyturn-bench-")
 	if err != nil {
 		return 0, err
@@ -133,7 +142,10 @@ func administrator(dir string) (sign.Credentials, *x509.CertPool, error) {
 	pem, err := os.ReadFile(admin.CAFile)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	return sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: sensitive.New(admin.AccessKeySecret)}, roots, err
+	return sign.Credentials{
+		AccessKeyID:     admin.AccessKeyID,
+		AccessKeySecret: sensitive.New(admin.AccessKeySecret),
+	}, roots, err
 }
 
 // crowd is many waiters.
@@ -158,7 +170,11 @@ func gather(ctx context.Context, endpoint string, by sign.Credentials, roots *x5
 		c.transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
 	var err error
-	c.client, err = kms.NewClient(kms.Config{Endpoint: endpoint, Credentials: by, HTTPClient: &http.Client{Transport: c.transport, Timeout: time.Minute}})
+	c.client, err = kms.NewClient(kms.Config{
+		Endpoint:    endpoint,
+		Credentials: by,
+		HTTPClient:  &http.Client{Transport: c.transport, Timeout: time.Minute},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +222,11 @@ func (c *crowd) latencies(ctx context.Context, by *kms.Client) ([]time.Duration,
 	for i := range pushChanges {
 		version := fmt.Sprint("n", i)
 		begin := time.Now()
-		if _, err := by.PutSecretValue(ctx, &kms.PutSecretValueRequest{SecretName: name(i % pushSecrets), VersionID: version, SecretData: sensitive.New(version)}); err != nil {
+		if _, err := by.PutSecretValue(ctx, &kms.PutSecretValueRequest{
+			SecretName: name(i % pushSecrets),
+			VersionID:  version,
+			SecretData: sensitive.New(version),
+		}); err != nil {
 			return nil, err
 		}
 		for range pushWaiters / pushSecrets {

@@ -65,7 +65,14 @@ func rotating(stored *atomic.Int64) (s *subject, stop func() error, err error) {
 		Name: "instant", Strategies: []target.Strategy{target.Overlap}, Check: func(json.RawMessage) error { return nil },
 		Open: func(target.Settings) (target.Target, error) { return instant{}, nil },
 	}
-	c := server.Config{DataDir: dir, Listen: "127.0.0.1:0", ListenHTTP: "127.0.0.1:0", Kinds: []target.Kind{kind}, Rotator: rotator.Config{ProbeRate: 100_000}, Rotation: api.RotationConfig{RequestEvery: time.Microsecond}}
+	c := server.Config{
+		DataDir:    dir,
+		Listen:     "127.0.0.1:0",
+		ListenHTTP: "127.0.0.1:0",
+		Kinds:      []target.Kind{kind},
+		Rotator:    rotator.Config{ProbeRate: 100_000},
+		Rotation:   api.RotationConfig{RequestEvery: time.Microsecond},
+	}
 	if stored != nil {
 		c.Rotator.At = func(_, point string) {
 			if strings.HasPrefix(point, "after storing") {
@@ -157,7 +164,8 @@ func dueQueue() error {
 	ratio := float64(median(among)) / float64(median(alone))
 	figure("due_look_among_10000_to_10", ratio)
 	if ratio > maxQueue {
-		err = errors.Join(err, fmt.Errorf("the look for what is due takes %.2f times as long with %d scheduled rotations as with 10, more than %v", ratio, scheduled, maxQueue))
+		err = errors.Join(err, fmt.Errorf("the look for what is due takes %.2f times as long with %d scheduled rotations "+
+			"as with 10, more than %v", ratio, scheduled, maxQueue))
 	}
 	return errors.Join(err, closeFew(), closeMany())
 }
@@ -189,7 +197,12 @@ func queueOf(n int) (*store.DB, func() error, error) {
 			if err != nil {
 				return err
 			}
-			return tx.PutRotation(&rotation.Record{Account: "1", Secret: name, State: rotation.Idle, Due: time.Now().AddDate(1, 0, 0)})
+			return tx.PutRotation(&rotation.Record{
+				Account: "1",
+				Secret:  name,
+				State:   rotation.Idle,
+				Due:     time.Now().AddDate(1, 0, 0),
+			})
 		})
 		if err != nil {
 			return nil, nil, errors.Join(err, stop())
@@ -210,7 +223,8 @@ func settledUse() (percent float64, err error) {
 			return percent, nil
 		}
 	}
-	return percent, fmt.Errorf("with %d scheduled secrets and nothing due the process still takes %.0f %% of a processor after %v", scheduled, percent, limit)
+	return percent, fmt.Errorf("with %d scheduled secrets and nothing due the process still takes %.0f %% of a "+
+		"processor after %v", scheduled, percent, limit)
 }
 
 // schedule makes secrets that are rotated once a year.
@@ -233,7 +247,9 @@ func (s *subject) schedule(from, to int) error {
 func (s *subject) scheduleOne(secret, user string) error {
 	ctx := context.Background()
 	_, err := s.client.CreateSecret(ctx, &kms.CreateSecretRequest{
-		SecretName: secret, VersionID: "v1", SecretData: sensitive.New(fmt.Sprintf(`{"AccountName":%q,"AccountPassword":"first"}`, user)),
+		SecretName: secret,
+		VersionID:  "v1",
+		SecretData: sensitive.New(fmt.Sprintf(`{"AccountName":%q,"AccountPassword":"first"}`, user)),
 	})
 	if err != nil {
 		return err
@@ -248,7 +264,10 @@ func (s *subject) scheduleOne(secret, user string) error {
 func (s *subject) rotate(id string) (time.Duration, error) {
 	ctx := context.Background()
 	began := time.Now()
-	if _, err := s.client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "rotated/000000", VersionID: id}); err != nil {
+	if _, err := s.client.RotateSecret(ctx, &kms.RotateSecretRequest{
+		SecretName: "rotated/000000",
+		VersionID:  id,
+	}); err != nil {
 		return 0, err
 	}
 	for {

@@ -51,7 +51,9 @@ func TestSDKv3Modes(t *testing.T) {
 			t.Cleanup(listener.Close)
 			config := tt.config
 			config.AccessKeyId, config.AccessKeySecret = tea.String("testid"), tea.String("testsecret")
-			config.Endpoint, config.RegionId, config.Protocol = tea.String(strings.TrimPrefix(listener.URL, "http://")), tea.String(region), tea.String("http")
+			config.Endpoint = tea.String(strings.TrimPrefix(listener.URL, "http://"))
+			config.RegionId = tea.String(region)
+			config.Protocol = tea.String("http")
 			c, err := sdkv3.NewClient(&config)
 			if err != nil {
 				t.Fatal(err)
@@ -72,7 +74,11 @@ func TestGenericXML(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	s := startFixed(t, now)
 	value := awkward(maxSecret)
-	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "app/db", VersionID: "v1", SecretData: sensitive.New(value)}); err != nil {
+	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "app/db",
+		VersionID:  "v1",
+		SecretData: sensitive.New(value),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := openapi.NewClient(v3Config(t, s, right, openapi.Config{}))
@@ -81,8 +87,15 @@ func TestGenericXML(t *testing.T) {
 	}
 	get := func(name string) (map[string]any, error) {
 		return c.CallApi(&openapi.Params{
-			Action: tea.String("GetSecretValue"), Version: tea.String(kms.Version), Protocol: tea.String("HTTPS"), Pathname: tea.String("/"),
-			Method: tea.String("POST"), AuthType: tea.String("AK"), Style: tea.String("RPC"), ReqBodyType: tea.String(inForm), BodyType: tea.String("string"),
+			Action:      tea.String("GetSecretValue"),
+			Version:     tea.String(kms.Version),
+			Protocol:    tea.String("HTTPS"),
+			Pathname:    tea.String("/"),
+			Method:      tea.String("POST"),
+			AuthType:    tea.String("AK"),
+			Style:       tea.String("RPC"),
+			ReqBodyType: tea.String(inForm),
+			BodyType:    tea.String("string"),
 		}, &openapi.OpenApiRequest{
 			Query:   map[string]*string{"SecretName": tea.String(name)},
 			Headers: map[string]*string{"accept": tea.String("application/xml")},
@@ -102,7 +115,8 @@ func TestGenericXML(t *testing.T) {
 		t.Fatalf("answer in XML: %v", err)
 	}
 	if got.SecretData != value || got.CreateTime == "" || len(got.VersionStages.VersionStage) != 1 {
-		t.Errorf("answer in XML: value equal %t, CreateTime %q, labels %v", got.SecretData == value, got.CreateTime, got.VersionStages.VersionStage)
+		t.Errorf("answer in XML: value equal %t, CreateTime %q, labels %v", got.SecretData == value,
+			got.CreateTime, got.VersionStages.VersionStage)
 	}
 	_, err = get("none")
 	te, ok := err.(*tea.SDKError)
@@ -118,7 +132,11 @@ func TestPages(t *testing.T) {
 	s := startFixed(t, time.Now().UTC().Truncate(time.Second))
 	c := connectV3(openapi.Config{})(t, s, right).(*v3).Client
 	for i := range secrets {
-		in := &kms.CreateSecretRequest{SecretName: fmt.Sprintf("app/%02d", i), VersionID: "v1", SecretData: sensitive.New("dummy")}
+		in := &kms.CreateSecretRequest{
+			SecretName: fmt.Sprintf("app/%02d", i),
+			VersionID:  "v1",
+			SecretData: sensitive.New("dummy"),
+		}
 		for j := range tags {
 			in.Tags = append(in.Tags, kms.Tag{TagKey: fmt.Sprintf("k%02d", j), TagValue: "v"})
 		}
@@ -129,7 +147,11 @@ func TestPages(t *testing.T) {
 
 	seen, pages := map[string]bool{}, 0
 	for token := (*string)(nil); pages == 0 || tea.StringValue(token) != ""; pages++ {
-		out, err := c.ListTagResources(&sdkv3.ListTagResourcesRequest{RegionId: tea.String(region), ResourceType: tea.String("secret"), NextToken: token})
+		out, err := c.ListTagResources(&sdkv3.ListTagResourcesRequest{
+			RegionId:     tea.String(region),
+			ResourceType: tea.String("secret"),
+			NextToken:    token,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,15 +179,24 @@ func TestPages(t *testing.T) {
 	}
 
 	for i := 2; i <= 11; i++ {
-		if _, err := c.PutSecretValue(&sdkv3.PutSecretValueRequest{SecretName: tea.String("app/00"), VersionId: tea.String(fmt.Sprintf("v%d", i)), SecretData: tea.String("dummy")}); err != nil {
+		if _, err := c.PutSecretValue(&sdkv3.PutSecretValueRequest{
+			SecretName: tea.String("app/00"),
+			VersionId:  tea.String(fmt.Sprintf("v%d", i)),
+			SecretData: tea.String("dummy"),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	out, err := c.ListSecretVersionIds(&sdkv3.ListSecretVersionIdsRequest{SecretName: tea.String("app/00"), IncludeDeprecated: tea.String("true")})
+	out, err := c.ListSecretVersionIds(&sdkv3.ListSecretVersionIdsRequest{
+		SecretName:        tea.String("app/00"),
+		IncludeDeprecated: tea.String("true"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rows := out.Body.VersionIds.VersionId; len(rows) != 10 || *rows[0].VersionId != "v11" || *rows[9].VersionId != "v2" {
+	if rows := out.Body.VersionIds.VersionId; len(rows) != 10 ||
+		*rows[0].VersionId != "v11" ||
+		*rows[9].VersionId != "v2" {
 		t.Errorf("after an eleventh version there are %d; want 10, from v11 to v2", len(rows))
 	}
 }

@@ -65,7 +65,8 @@ func install(t *testing.T) {
 	t.Helper()
 	installing.Lock()
 	defer installing.Unlock()
-	if _, err := os.ReadFile(filepath.Join("node", "compat.test.js")); err != nil { // so that go test forgets its result when the script changes
+	// so that go test forgets its result when the script changes
+	if _, err := os.ReadFile(filepath.Join("node", "compat.test.js")); err != nil {
 		t.Fatal(err)
 	}
 	lock, err := os.ReadFile(filepath.Join("node", "package-lock.json"))

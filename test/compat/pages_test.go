@@ -49,7 +49,11 @@ func newBench(t *testing.T, tools ...string) *bench {
 		}
 	}
 	b := &bench{server: keyturntest.Start(t), dir: t.TempDir()}
-	_, err := b.server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "app/db", VersionID: "v1", SecretData: sensitive.New("a value")})
+	_, err := b.server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "app/db",
+		VersionID:  "v1",
+		SecretData: sensitive.New("a value"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,12 +105,15 @@ func TestNodePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, consumers, agent := b.file(t, "node.md", "read.js"), b.file(t, "node.md", "consumers.js"), b.file(t, "node.md", "agent.js")
+	read := b.file(t, "node.md", "read.js")
+	consumers := b.file(t, "node.md", "consumers.js")
+	agent := b.file(t, "node.md", "agent.js")
 	trust := func(ca string) []string { return []string{"NODE_PATH=" + modules, "NODE_EXTRA_CA_CERTS=" + ca} }
 
 	b.writes(t, "v1 7 characters", b.server.Endpoint, trust(b.server.CAFile), "node", read)
 	b.writes(t, "v1 7 characters", b.agent.KMS, trust(b.agent.CAFile), "node", read)
-	if out, err := b.run(t, b.server.Endpoint, trust(b.agent.CAFile), "node", read); err == nil || !strings.Contains(out, "certificate") {
+	if out, err := b.run(t, b.server.Endpoint, trust(b.agent.CAFile), "node", read); err == nil ||
+		!strings.Contains(out, "certificate") {
 		t.Errorf("read.js with another CA: %v, %q; want a refused certificate", err, out)
 	}
 	out, err := b.run(t, b.server.Endpoint, trust(b.server.CAFile), "node", consumers)
@@ -134,7 +141,8 @@ func TestPythonPage(t *testing.T) {
 	if err := os.WriteFile(other, []byte(strings.Repeat("x", 40)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := b.run(t, "", []string{"KEYTURN_TOKEN_FILE=" + other}, "python3", file); err == nil || !strings.Contains(out, "secret app/db: 401 ") {
+	if out, err := b.run(t, "", []string{"KEYTURN_TOKEN_FILE=" + other}, "python3", file); err == nil ||
+		!strings.Contains(out, "secret app/db: 401 ") {
 		t.Errorf("with another token: %v, %q; want status 401", err, out)
 	}
 }
@@ -149,7 +157,10 @@ func TestJavaPage(t *testing.T) {
 	const trying = `public class Try { public static void main(String[] args) throws Exception {
 		System.out.println(((javax.net.ssl.HttpsURLConnection) new java.net.URL(args[0]).openConnection()).getResponseCode());
 	} }`
-	for name, text := range map[string]string{"Try.java": trying, "trust.sh": example(t, "java.md", "trust") + "java Try.java \"$1\"\n"} {
+	for name, text := range map[string]string{
+		"Try.java": trying,
+		"trust.sh": example(t, "java.md", "trust") + "java Try.java \"$1\"\n",
+	} {
 		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -23,9 +23,19 @@ func TestGenericRAM(t *testing.T) {
 	}
 	call := func(action, accept, kind string, query map[string]*string) (map[string]any, error) {
 		return c.CallApi(&openapi.Params{
-			Action: tea.String(action), Version: tea.String(ram.Version), Protocol: tea.String("HTTPS"), Pathname: tea.String("/"),
-			Method: tea.String("POST"), AuthType: tea.String("AK"), Style: tea.String("RPC"), ReqBodyType: tea.String(inForm), BodyType: tea.String(kind),
-		}, &openapi.OpenApiRequest{Query: query, Headers: map[string]*string{"accept": tea.String(accept)}}, &dara.RuntimeOptions{})
+			Action:      tea.String(action),
+			Version:     tea.String(ram.Version),
+			Protocol:    tea.String("HTTPS"),
+			Pathname:    tea.String("/"),
+			Method:      tea.String("POST"),
+			AuthType:    tea.String("AK"),
+			Style:       tea.String("RPC"),
+			ReqBodyType: tea.String(inForm),
+			BodyType:    tea.String(kind),
+		}, &openapi.OpenApiRequest{
+			Query:   query,
+			Headers: map[string]*string{"accept": tea.String(accept)},
+		}, &dara.RuntimeOptions{})
 	}
 	user := map[string]*string{"UserName": tea.String("robot"), "Comments": tea.String("a=b & <c>")}
 	out, err := call("CreateUser", "application/json", "json", user)
@@ -46,11 +56,15 @@ func TestGenericRAM(t *testing.T) {
 		User    struct{ UserName, Comments string }
 	}
 	text, _ := out["body"].(string)
-	if err := xml.Unmarshal([]byte(text), &got); err != nil || got.User.UserName != "robot" || got.User.Comments != "a=b & <c>" {
+	if err := xml.Unmarshal([]byte(text), &got); err != nil ||
+		got.User.UserName != "robot" ||
+		got.User.Comments != "a=b & <c>" {
 		t.Errorf("GetUser in XML: %+v, %v", got, err)
 	}
 	_, err = call("GetUser", "application/xml", "string", map[string]*string{"UserName": tea.String("none")})
-	if e, ok := err.(*tea.SDKError); !ok || tea.StringValue(e.Code) != "EntityNotExist.User" || tea.IntValue(e.StatusCode) != 404 {
+	if e, ok := err.(*tea.SDKError); !ok ||
+		tea.StringValue(e.Code) != "EntityNotExist.User" ||
+		tea.IntValue(e.StatusCode) != 404 {
 		t.Errorf("an error in XML: the SDK shows %v; want EntityNotExist.User, status 404", err)
 	}
 }

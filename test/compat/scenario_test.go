@@ -96,7 +96,9 @@ func newRobot(t *testing.T, s *keyturntest.Server) sign.Credentials {
 func play(t *testing.T, c client) {
 	now := time.Now().UTC().Truncate(time.Second)
 	s := startFixed(t, now)
-	callers := map[string]caller{"": c.connect(t, s, right), "wrong secret": c.connect(t, s, wrong), "unknown key": c.connect(t, s, unknown)}
+	callers := map[string]caller{
+		"": c.connect(t, s, right), "wrong secret": c.connect(t, s, wrong), "unknown key": c.connect(t, s, unknown),
+	}
 	ops, calls, values := map[string]bool{}, 0, 0
 	for i, st := range scenario(t, now, newRobot(t, s)) {
 		if c.only != nil && !c.only(st.Op) {
@@ -136,7 +138,9 @@ func scenario(t *testing.T, now time.Time, robot sign.Credentials) []step {
 	}
 	full := awkward(maxSecret)
 	fill := strings.NewReplacer(
-		"${NOW}", now.Format(wire.TimeFormat), "${NOW+7d}", now.Add(7*day).Format(wire.TimeFormat), "${NOW+30d}", now.Add(30*day).Format(wire.TimeFormat),
+		"${NOW}", now.Format(wire.TimeFormat),
+		"${NOW+7d}", now.Add(7*day).Format(wire.TimeFormat),
+		"${NOW+30d}", now.Add(30*day).Format(wire.TimeFormat),
 		"${ACCOUNT}", account, "${REGION}", region, "${30KB}", full, "${30KB+1}", full+"x",
 		"${ROBOT_KEY}", robot.AccessKeyID, "${ROBOT_SECRET}", robot.AccessKeySecret.Reveal(),
 	)
@@ -186,8 +190,10 @@ func (p *comparison) refused(want refusal, got *refusal) {
 		return
 	}
 	p.values += 4
-	if got.Status != want.Status || got.Code != want.Code || !strings.HasPrefix(got.Message, want.Message) || !requestID.MatchString(got.RequestID) {
-		p.t.Errorf("%s: refused with %d %s %q, request %q; want %d %s %q", p.at, got.Status, got.Code, clip(got.Message), got.RequestID, want.Status, want.Code, want.Message)
+	if got.Status != want.Status || got.Code != want.Code || !strings.HasPrefix(got.Message, want.Message) ||
+		!requestID.MatchString(got.RequestID) {
+		p.t.Errorf("%s: refused with %d %s %q, request %q; want %d %s %q", p.at, got.Status, got.Code,
+			clip(got.Message), got.RequestID, want.Status, want.Code, want.Message)
 	}
 }
 

@@ -96,7 +96,10 @@ func connectV1Over(http2 bool, method, format string) func(*testing.T, *keyturnt
 		t.Helper()
 		credential := credentials.NewAccessKeyCredential(c.AccessKeyID, c.AccessKeySecret.Reveal())
 		config := func() *sdk.Config {
-			transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: http2}
+			transport := &http.Transport{
+				TLSClientConfig:   &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12},
+				ForceAttemptHTTP2: http2,
+			}
 			t.Cleanup(transport.CloseIdleConnections)
 			speaks(t, s, transport, http2)
 			return sdk.NewConfig().WithScheme("HTTPS").WithHttpTransport(transport).WithTimeout(30 * time.Second)
@@ -165,7 +168,8 @@ func (c *v1) refusal(err error) (map[string]any, *refusal, error) {
 		return nil, nil, fmt.Errorf("error answer in XML: %w", err)
 	}
 	if body.HttpStatus != e.HttpStatus() || body.HostId == "" {
-		return nil, nil, fmt.Errorf("error answer in XML has HttpStatus %d and HostId %q; the status is %d", body.HttpStatus, body.HostId, e.HttpStatus())
+		return nil, nil, fmt.Errorf("error answer in XML has HttpStatus %d and HostId %q; the status is %d",
+			body.HttpStatus, body.HostId, e.HttpStatus())
 	}
 	return nil, &refusal{Status: body.HttpStatus, Code: body.Code, Message: body.Message, RequestID: body.RequestId}, nil
 }
@@ -223,13 +227,16 @@ func TestSDKv1WrongSecret(t *testing.T) {
 	get.SecretName = "app/db"
 	_, err := c.kms.GetSecretValue(get)
 	var e *sdkerrors.ServerError
-	if !errors.As(err, &e) || e.ErrorCode() != "SignatureDoesNotMatch" || e.Recommend() != "InvalidAccessKeySecret: Please check you AccessKeySecret" {
+	if !errors.As(err, &e) ||
+		e.ErrorCode() != "SignatureDoesNotMatch" ||
+		e.Recommend() != "InvalidAccessKeySecret: Please check you AccessKeySecret" {
 		t.Errorf("GetSecretValue with a wrong secret: %v; want the advice to check the secret", err)
 	}
 	put := sdkkms.CreatePutSecretValueRequest()
 	put.SecretName, put.VersionId, put.SecretData = "app/db", "v1", "dummy-marker"
 	_, err = c.kms.PutSecretValue(put)
-	if !errors.As(err, &e) || e.ErrorCode() != "SignatureDoesNotMatch" || strings.Contains(e.Message(), "dummy-marker") || strings.Contains(e.Message(), "string to sign") {
+	if !errors.As(err, &e) || e.ErrorCode() != "SignatureDoesNotMatch" || strings.Contains(e.Message(), "dummy-marker") ||
+		strings.Contains(e.Message(), "string to sign") {
 		t.Errorf("PutSecretValue with a wrong secret: %v; want SignatureDoesNotMatch without the string to sign", err)
 	}
 }

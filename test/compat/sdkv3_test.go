@@ -32,7 +32,9 @@ func TestSDKv3(t *testing.T) {
 		{name: "typed, signatureAlgorithm v2", connect: connectV3(openapi.Config{SignatureAlgorithm: tea.String("v2")})},
 		{name: "typed, signatureVersion v4", connect: connectV3(openapi.Config{SignatureVersion: tea.String("v4")})},
 		{name: "generic, query", connect: connectGeneric("POST", inQuery), strict: true},
-		{name: "generic, GET", connect: connectGeneric("GET", inQuery), strict: true, only: func(op string) bool { return op != "SetSecretPolicy" && op != "GetSecretPolicy" }},
+		{name: "generic, GET", connect: connectGeneric("GET", inQuery), strict: true, only: func(op string) bool {
+			return op != "SetSecretPolicy" && op != "GetSecretPolicy"
+		}},
 		{name: "generic, JSON body", connect: connectGeneric("POST", inJSON), strict: true},
 		{name: "generic, form body", connect: connectGeneric("POST", inForm), strict: true},
 	} {
@@ -44,7 +46,9 @@ func TestSDKv3(t *testing.T) {
 }
 
 // v3Lacks are the operations that the typed client does not have, and why.
-var v3Lacks = map[string]string{"GetCallerIdentity": "of the token service, which is another module; called through the generic client"}
+var v3Lacks = map[string]string{
+	"GetCallerIdentity": "of the token service, which is another module; called through the generic client",
+}
 
 // TestSDKv3Operations: the SDK has every operation of the scenario but the listed ones, and lacks those.
 func TestSDKv3Operations(t *testing.T) {
@@ -143,7 +147,8 @@ func refusalV3(err error) (map[string]any, *refusal, error) {
 		return nil, nil, fmt.Errorf("data of the SDK's error: %w", err)
 	}
 	if data.Code != tea.StringValue(e.Code) || data.HostId == "" {
-		return nil, nil, fmt.Errorf("error answer has Code %q and HostId %q; the SDK says %q", data.Code, data.HostId, tea.StringValue(e.Code))
+		return nil, nil, fmt.Errorf("error answer has Code %q and HostId %q; the SDK says %q", data.Code,
+			data.HostId, tea.StringValue(e.Code))
 	}
 	return nil, &refusal{
 		Status: *e.StatusCode, Code: tea.StringValue(e.Code), RequestID: data.RequestId,

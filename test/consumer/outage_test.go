@@ -172,13 +172,24 @@ func TestOutage(t *testing.T) {
 	good(t, err)
 	put := func(name, version string) {
 		t.Helper()
-		good(t, second(admin.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: name, VersionID: version, SecretData: sensitive.New("value of " + version)})))
+		good(t, second(admin.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
+			SecretName: name,
+			VersionID:  version,
+			SecretData: sensitive.New("value of " + version),
+		})))
 	}
 	for i := range secretsOfCrowd {
-		good(t, second(admin.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: nameOf(i), VersionID: "v1", SecretData: sensitive.New("value of v1")})))
+		good(t, second(admin.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: nameOf(i),
+			VersionID:  "v1",
+			SecretData: sensitive.New("value of v1"),
+		})))
 	}
 	before := runtime.NumGoroutine()
-	kept := &consumer.LastGood{Dir: filepath.Join(t.TempDir(), "kept"), Key: consumer.KeyFile(filepath.Join(t.TempDir(), "key"))}
+	kept := &consumer.LastGood{
+		Dir: filepath.Join(t.TempDir(), "kept"),
+		Key: consumer.KeyFile(filepath.Join(t.TempDir(), "key")),
+	}
 	one := p.consumer(t, p.config(t), "writer", kept)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -216,7 +227,8 @@ func TestOutage(t *testing.T) {
 	count("outage_peak_bound", peakBound(n))
 	count("outage_all_back_ms", int(reached.Milliseconds()))
 	count("outage_goroutines_leaked", max(0, after-before))
-	t.Logf("%d reads, %d failed; after the return %d calls in %v, at most %d in one second; goroutines %d, %d and %d", reads, failed, all, reached, peak, before, working, after)
+	t.Logf("%d reads, %d failed; after the return %d calls in %v, at most %d in one second; goroutines %d, %d and %d",
+		reads, failed, all, reached, peak, before, working, after)
 	if failed > 0 || reads < n {
 		t.Errorf("%d of %d reads failed", failed, reads)
 	}

@@ -71,7 +71,8 @@ func startField(t *testing.T) *field {
 	t.Helper()
 	f := &field{
 		postgres: servers.StartPostgres(t, sandbox.PostgresConfig{
-			HBA: []string{"host all all 127.0.0.1/32 scram-sha-256"}, Settings: []string{"max_connections=300", "max_prepared_transactions=20"},
+			HBA:      []string{"host all all 127.0.0.1/32 scram-sha-256"},
+			Settings: []string{"max_connections=300", "max_prepared_transactions=20"},
 		}),
 		redis: servers.StartRedis(t, servers.WithACLFile),
 	}
@@ -97,7 +98,11 @@ func (f *field) exec(t *testing.T, statements string) {
 
 func (f *field) register(t *testing.T, name, kind, addr string, admin login) {
 	t.Helper()
-	good(t, second(f.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(compact(admin))})))
+	good(t, second(f.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: name,
+		VersionID:  "v1",
+		SecretData: sensitive.New(compact(admin)),
+	})))
 	good(t, second(f.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
 		TargetName: name, Kind: kind, AdminSecretName: name, Config: fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, addr),
 	})))
@@ -114,10 +119,16 @@ func (f *field) roles(t *testing.T, secret, grace string, accounts ...string) {
 	}
 	subType := map[int]string{1: "SingleUser", 2: "DoubleUsers"}[len(list)]
 	good(t, second(f.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
-		SecretName: secret, SecretType: kms.TypeRds, VersionID: "v1", SecretData: sensitive.New(compact(map[string]any{"Accounts": list})),
+		SecretName:     secret,
+		SecretType:     kms.TypeRds,
+		VersionID:      "v1",
+		SecretData:     sensitive.New(compact(map[string]any{"Accounts": list})),
 		ExtendedConfig: compact(map[string]string{"SecretSubType": subType, "DBInstanceId": "pg-main"}),
 	})))
-	good(t, second(f.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: secret, GracePeriod: grace})))
+	good(t, second(f.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+		SecretName:  secret,
+		GracePeriod: grace,
+	})))
 }
 
 // user makes a secret of one Redis user.
@@ -125,15 +136,26 @@ func (f *field) user(t *testing.T, secret, grace string) {
 	t.Helper()
 	l := first(secret)
 	f.redis.Do(t, "ACL", "SETUSER", l.AccountName, "on", "resetpass", ">"+l.AccountPassword, "~*", "+@all", "-@dangerous")
-	good(t, second(f.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: secret, VersionID: "v1", SecretData: sensitive.New(compact(l))})))
-	good(t, second(f.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: secret, TargetName: "cache-main", GracePeriod: grace})))
+	good(t, second(f.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: secret,
+		VersionID:  "v1",
+		SecretData: sensitive.New(compact(l)),
+	})))
+	good(t, second(f.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+		SecretName:  secret,
+		TargetName:  "cache-main",
+		GracePeriod: grace,
+	})))
 }
 
 // rotate rotates a secret some times, each to its end.
 func (f *field) rotate(t *testing.T, secret string, times int) (done int) {
 	for n := range times {
 		version := fmt.Sprintf("v%d", n+2)
-		if _, err := f.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: secret, VersionID: version}); err != nil {
+		if _, err := f.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{
+			SecretName: secret,
+			VersionID:  version,
+		}); err != nil {
 			t.Errorf("rotate %s: %v", secret, err)
 			return done
 		}
@@ -165,7 +187,8 @@ func (f *field) consumer(t *testing.T, secrets ...string) *consumer.Consumer {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
-	c, err := consumer.New(t.Context(), consumer.Config{Client: client, Secrets: secrets, LoginLimit: loginLimit, Logger: log})
+	c, err := consumer.New(t.Context(),
+		consumer.Config{Client: client, Secrets: secrets, LoginLimit: loginLimit, Logger: log})
 	good(t, err)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
@@ -182,7 +205,12 @@ func (f *field) consumer(t *testing.T, secrets ...string) *consumer.Consumer {
 type query func(ctx context.Context) error
 
 // postgresql returns queries of a pgx pool, of a database/sql pool, and over a new connection each time.
-func (f *field) queries(t *testing.T, c *consumer.Consumer, secret string, within time.Duration) (pool, db, fresh query) {
+func (f *field) queries(
+	t *testing.T,
+	c *consumer.Consumer,
+	secret string,
+	within time.Duration,
+) (pool, db, fresh query) {
 	t.Helper()
 	dsn := fmt.Sprintf("host=127.0.0.1 port=%d dbname=postgres sslmode=disable", f.postgres.Port)
 	config, err := pgxpool.ParseConfig(dsn)

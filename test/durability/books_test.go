@@ -170,7 +170,8 @@ func (w *writer) settle(ctx context.Context, c *kms.Client) (reads int, happened
 				diffs = nil
 				break
 			}
-			diffs = append(diffs, fmt.Errorf("%s (-reference +server):\n%s", []string{"as acknowledged", "with the change under way"}[i], d))
+			diffs = append(diffs,
+				fmt.Errorf("%s (-reference +server):\n%s", []string{"as acknowledged", "with the change under way"}[i], d))
 		}
 		if diffs != nil {
 			return reads, nil, fmt.Errorf("%s, change under way %v: %w", name, pending, errors.Join(diffs...))
@@ -226,7 +227,13 @@ type trail struct {
 }
 
 func newTrail(dir string) *trail {
-	return &trail{dir: dir, offsets: map[string]int64{}, phases: map[string]map[audit.Phase]audit.Record{}, intents: map[string]bool{}, seen: map[uint64]string{}}
+	return &trail{
+		dir:     dir,
+		offsets: map[string]int64{},
+		phases:  map[string]map[audit.Phase]audit.Record{},
+		intents: map[string]bool{},
+		seen:    map[uint64]string{},
+	}
 }
 
 // check verifies the chain, that it goes on from where it was, and that each change has its intent and its outcome. Nobody
@@ -309,7 +316,8 @@ func (a *trail) has(k ack) error {
 	case !ok || !ok2:
 		return fmt.Errorf("request %s, %v, has intent %v and outcome %v in the trail", k.id, k.op, ok, ok2)
 	case intent.Operation != string(k.op.Kind) || outcome.Operation != string(k.op.Kind) || outcome.Outcome != want:
-		return fmt.Errorf("request %s, %v, is in the trail as %s with outcome %q; want %q", k.id, k.op, outcome.Operation, outcome.Outcome, want)
+		return fmt.Errorf("request %s, %v, is in the trail as %s with outcome %q; want %q", k.id, k.op,
+			outcome.Operation, outcome.Outcome, want)
 	case !strings.HasSuffix(outcome.Resource, ":secret/"+k.op.Name):
 		return fmt.Errorf("request %s, %v, is in the trail with resource %q", k.id, k.op, outcome.Resource)
 	case k.op.Version != "" && (intent.VersionID != k.op.Version || outcome.VersionID != k.op.Version):

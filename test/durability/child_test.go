@@ -63,7 +63,9 @@ func (o *output) String() string {
 func launch(t *testing.T, dir string, args ...string) *child {
 	t.Helper()
 	c := &child{log: newOutput(), announced: newOutput(), exited: make(chan struct{})}
-	c.cmd = exec.Command(binary, append([]string{"serve", "--data-dir", dir, "--listen", "", "--listen-http", "127.0.0.1:0"}, args...)...)
+	c.cmd = exec.Command(binary, append([]string{
+		"serve", "--data-dir", dir, "--listen", "", "--listen-http", "127.0.0.1:0",
+	}, args...)...)
 	c.cmd.Stdout, c.cmd.Stderr = c.announced, c.log
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,8 @@ import (
 func disk(t *testing.T, size string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := syscall.Mount("keyturn-test", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "size="+size+",mode=0700"); err != nil {
+	if err := syscall.Mount("keyturn-test", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV,
+		"size="+size+",mode=0700"); err != nil {
 		t.Skipf("a full disk needs a small file system, which cannot be mounted here: %v", err)
 	}
 	t.Cleanup(func() {
@@ -76,7 +77,9 @@ func TestAuditDiskFull(t *testing.T) {
 	fill(t, filepath.Join(room, "rest"), 1<<20) // not one byte is left
 	// The writers were refused several at a time: a lone record may still fit into the last page, and uses it up.
 	probe := model.Op{Kind: model.Create, Name: "probe", Version: "v1", Data: "value"}
-	for _, o := range []model.Op{probe, {Kind: model.Get, Name: list[0].names()[0]}, {Kind: model.List, Name: list[0].names()[0]}} {
+	for _, o := range []model.Op{
+		probe, {Kind: model.Get, Name: list[0].names()[0]}, {Kind: model.List, Name: list[0].names()[0]},
+	} {
 		eventually(t, o.String()+" to be refused with the disk of the trail full", func() bool {
 			_, _, known, err := model.Send(t.Context(), s.client, o)
 			if known != model.Answered && kms.CodeOf(err) != kms.CodeUnavailable {
@@ -107,10 +110,12 @@ func TestAuditDiskFull(t *testing.T) {
 	for _, w := range list {
 		acked += len(w.acked)
 	}
-	if log := s.log.String(); !strings.Contains(log, "audit trail cannot be written") || !strings.Contains(log, "audit trail is written again") {
+	if log := s.log.String(); !strings.Contains(log, "audit trail cannot be written") ||
+		!strings.Contains(log, "audit trail is written again") {
 		t.Errorf("the log does not report the full disk and its end:\n%s", log)
 	}
-	t.Logf("%d changes acknowledged and found, in store and trail; %d under way when the disk was full; /healthz %d, /readyz %d then; %d reads, %d records", acked, under, health, ready, reads, records)
+	t.Logf("%d changes acknowledged and found, in store and trail; %d under way when the disk was full; /healthz %d, "+
+		"/readyz %d then; %d reads, %d records", acked, under, health, ready, reads, records)
 	select {
 	case <-s.exited:
 		t.Errorf("the server has ended:\n%s", s.log)
@@ -179,7 +184,8 @@ func TestStoreDiskFull(t *testing.T) {
 	for _, w := range list {
 		acked += len(w.acked)
 	}
-	t.Logf("the server %s; %d changes acknowledged and found, in store and trail; %d under way when the disk was full; %d reads, %d records", ended, acked, under, reads, records)
+	t.Logf("the server %s; %d changes acknowledged and found, in store and trail; %d under way when the disk was full; "+
+		"%d reads, %d records", ended, acked, under, reads, records)
 }
 
 // TestStoreDiskNearlyFull fills the disk of the store as a server is at work. It refuses changes before etcd would end it, reads
@@ -208,7 +214,9 @@ func TestStoreDiskNearlyFull(t *testing.T) {
 	}
 	probe := model.Op{Kind: model.Create, Name: "probe", Version: "v1", Data: "value"}
 	_, _, known, err := model.Send(t.Context(), s.client, probe)
-	if known == model.Answered || kms.CodeOf(err) != kms.CodeUnavailable || !strings.Contains(err.Error(), "store-reserve") {
+	if known == model.Answered ||
+		kms.CodeOf(err) != kms.CodeUnavailable ||
+		!strings.Contains(err.Error(), "store-reserve") {
 		t.Errorf("%v with the disk full: %v; want %s and what to do", probe, err, kms.CodeUnavailable)
 	}
 	if _, page := s.page("/metrics"); !strings.Contains(page, "keyturn_changes_refused 1") {
@@ -234,14 +242,16 @@ func TestStoreDiskNearlyFull(t *testing.T) {
 		t.Errorf("the server has ended:\n%s", s.log)
 	default:
 	}
-	if log := s.log.String(); !strings.Contains(log, "changes are refused") || !strings.Contains(log, "changes are taken again") {
+	if log := s.log.String(); !strings.Contains(log, "changes are refused") ||
+		!strings.Contains(log, "changes are taken again") {
 		t.Errorf("the log does not report the full disk and its end:\n%s", log)
 	}
 	acked := 0
 	for _, w := range list {
 		acked += len(w.acked)
 	}
-	t.Logf("%d changes acknowledged and found, in store and trail; %d under way when the disk was full; %d reads on the full disk, %d records", acked, under, reads, records)
+	t.Logf("%d changes acknowledged and found, in store and trail; %d under way when the disk was full; %d reads on the "+
+		"full disk, %d records", acked, under, reads, records)
 }
 
 func left(t *testing.T, dir string) uint64 {
@@ -266,7 +276,8 @@ func TestReadOnly(t *testing.T) {
 	s.stop()
 	remount := func(flags uintptr) {
 		t.Helper()
-		if err := syscall.Mount("keyturn-test", room, "tmpfs", syscall.MS_REMOUNT|syscall.MS_NOSUID|syscall.MS_NODEV|flags, "size=300m,mode=0700"); err != nil {
+		if err := syscall.Mount("keyturn-test", room, "tmpfs", syscall.MS_REMOUNT|syscall.MS_NOSUID|syscall.MS_NODEV|flags,
+			"size=300m,mode=0700"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -50,7 +50,8 @@ func TestKill(t *testing.T) {
 	if acked < kills {
 		t.Errorf("only %d changes were acknowledged in %d rounds: the test says little", acked, kills)
 	}
-	t.Logf("%d kills at work and %d at the start; %d changes acknowledged and found, in store and trail; %d under way when killed, of which %d had happened; %d reads; %d records",
+	t.Logf("%d kills at work and %d at the start; %d changes acknowledged and found, in store and trail; %d under way "+
+		"when killed, of which %d had happened; %d reads; %d records",
 		kills, early, acked, under, happened, reads+r, records)
 }
 

@@ -153,7 +153,9 @@ func (g *generator) stray() string {
 	if service(o.Name) == "ram" {
 		return "ram:" + o.Name + " on " + pick(g, []string{"user/carol", "user/alice", "group/*", "policy/p9", "user/*"})
 	}
-	return "kms:" + o.Name + " on " + pick(g, []string{"secret", "secret/prod/plain", "secret/prod/app", "target/*", "target", "secret/shared/*"})
+	return "kms:" + o.Name + " on " + pick(g, []string{
+		"secret", "secret/prod/plain", "secret/prod/app", "target/*", "target", "secret/shared/*",
+	})
 }
 
 // next draws a step.
@@ -260,7 +262,11 @@ func (g *generator) fill(s *step, o *operation.Op) {
 }
 
 func (g *generator) watch(s *step) {
-	s.params = []param{{"Consumer", pick(g, []string{"app-1", "c2"})}, {"Secret.1.SecretName", g.secret(s, "kms:GetSecretValue")}, {"Secret.1.VersionId", "v1"}}
+	s.params = []param{
+		{"Consumer", pick(g, []string{"app-1", "c2"})},
+		{"Secret.1.SecretName", g.secret(s, "kms:GetSecretValue")},
+		{"Secret.1.VersionId", "v1"},
+	}
 	if g.chance(0.3) {
 		s.params = append(s.params, param{"Leaving", "true"})
 	}
@@ -285,8 +291,8 @@ func (g *generator) value(s *step, o *operation.Op, p wire.Param) string {
 
 // always are parameters that the reference calls optional and without which a call is refused.
 var always = []string{
-	"UserName", "GroupName", "PolicyName", "PolicyType", "PolicyDocument", "UserAccessKeyId", "Status", "VersionId", "Apply",
-	"TargetName", "AdminSecretName", "NewUserName", "AccountPassword",
+	"UserName", "GroupName", "PolicyName", "PolicyType", "PolicyDocument", "UserAccessKeyId", "Status",
+	"VersionId", "Apply", "TargetName", "AdminSecretName", "NewUserName", "AccountPassword",
 }
 
 // pools are where values of parameters come from, by name. A parameter that is not here is left
@@ -324,9 +330,15 @@ var pools = map[string]func(g *generator, s *step, o *operation.Op) string{
 		}
 		return pick(g, append([]string{g.soon(), "0 3 * * *", "0 */6 * * *"}, hasty...))
 	},
-	"Window":                  func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"", "00:00-06:00"}) },
-	"GracePeriod":             func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"", "0s", "1h"}) },
-	"EnableAutomaticRotation": func(g *generator, _ *step, _ *operation.Op) string { return pick(g, []string{"true", "true", "false"}) },
+	"Window": func(g *generator, _ *step, _ *operation.Op) string {
+		return pick(g, []string{"", "00:00-06:00"})
+	},
+	"GracePeriod": func(g *generator, _ *step, _ *operation.Op) string {
+		return pick(g, []string{"", "0s", "1h"})
+	},
+	"EnableAutomaticRotation": func(g *generator, _ *step, _ *operation.Op) string {
+		return pick(g, []string{"true", "true", "false"})
+	},
 	"VersionStage": func(g *generator, _ *step, _ *operation.Op) string {
 		return pick(g, []string{"", "ACSPrevious", "ACSPending", "ACSCurrent"})
 	},
@@ -403,7 +415,9 @@ func (g *generator) may(s *step, action, resource string) bool {
 }
 
 func (g *generator) secret(s *step, action string) string {
-	return favoured(g, sorted(g.world.model.secrets), func(name string) bool { return g.may(s, action, g.world.model.kms("secret/"+name)) })
+	return favoured(g, sorted(g.world.model.secrets), func(name string) bool {
+		return g.may(s, action, g.world.model.kms("secret/"+name))
+	})
 }
 
 func (g *generator) secretOr(s *step, o *operation.Op) string {
@@ -492,11 +506,13 @@ func (g *generator) data(s *step) string {
 func (g *generator) secretPolicy(s *step) string {
 	who := pick(g, []string{s.as, s.as, "alice", "eve"})
 	action := pick(g, []string{"kms:*", "kms:RotateSecret\",\"kms:GetSecretValue", "kms:GetSecretValue"})
-	return `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:user/` + who + `"]},"Action":["` + action + `"],"Resource":["*"]}]}`
+	return `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:user/` +
+		who + `"]},"Action":["` + action + `"],"Resource":["*"]}]}`
 }
 
 func (g *generator) policyDocument(s *step) string {
-	return `{"Version":"1","Statement":[{"Effect":"Allow","Action":["` + pick(g, []string{"kms:*", "*", "ram:*"}) + `"],"Resource":["*"]}]}`
+	action := pick(g, []string{"kms:*", "*", "ram:*"})
+	return `{"Version":"1","Statement":[{"Effect":"Allow","Action":["` + action + `"],"Resource":["*"]}]}`
 }
 
 func (g *generator) user(s *step, o *operation.Op) string {
@@ -504,7 +520,9 @@ func (g *generator) user(s *step, o *operation.Op) string {
 		return ""
 	}
 	if o.Name == "CreateUser" {
-		missing := slices.DeleteFunc(slices.Clone(userNames), func(name string) bool { return g.world.model.users[name] != nil })
+		missing := slices.DeleteFunc(slices.Clone(userNames), func(name string) bool {
+			return g.world.model.users[name] != nil
+		})
 		if len(missing) > 0 {
 			return pick(g, missing)
 		}
@@ -527,21 +545,26 @@ func (g *generator) newSecret(s *step) {
 	switch g.random.IntN(8) {
 	case 0, 1:
 		user := pick(g, userNames)
-		add("SecretName", "$Auto", "SecretType", "RAMCredentials", "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"`+user+`"}`,
+		add("SecretName", "$Auto", "SecretType", "RAMCredentials", "ExtendedConfig",
+			`{"SecretSubType":"RamUserAccessKey","UserName":"`+user+`"}`,
 			"SecretData", pick(g, []string{
 				`{"AccessKeys":[{"AccessKeyId":"none","AccessKeySecret":"none"}]}`,
 				fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":"{key:%s:0}","AccessKeySecret":"{secret}"}]}`, user),
 			}))
 	case 2, 3:
-		add("SecretName", name, "SecretType", "Rds", "ExtendedConfig", `{"SecretSubType":"SingleUser","DBInstanceId":"`+target+`"}`,
+		add("SecretName", name, "SecretType", "Rds", "ExtendedConfig",
+			`{"SecretSubType":"SingleUser","DBInstanceId":"`+target+`"}`,
 			"SecretData", `{"Accounts":[{"AccountName":"`+g.account(s.who)+`","AccountPassword":"`+guess+`"}]}`)
 	case 4:
 		if g.chance(0.5) {
 			add("SecretName", name, "SecretType", "Redis", "SecretData", "$Auto", "ExtendedConfig",
-				`{"SecretSubType":"DoubleUsers","RegionId":"r","InstanceId":"`+target+`","AccountName":"`+g.account(s.who)+`","CloneAccountName":"`+g.account(s.who)+`","AccountPrivilege":"x"}`)
+				`{"SecretSubType":"DoubleUsers","RegionId":"r","InstanceId":"`+target+`","AccountName":"`+g.account(s.who)+
+					`","CloneAccountName":"`+g.account(s.who)+`","AccountPrivilege":"x"}`)
 		} else {
-			add("SecretName", name, "SecretType", "Rds", "ExtendedConfig", `{"SecretSubType":"DoubleUsers","DBInstanceId":"`+target+`"}`,
-				"SecretData", `{"Accounts":[{"AccountName":"`+g.account(s.who)+`","AccountPassword":"`+guess+`"},{"AccountName":"`+g.account(s.who)+`","AccountPassword":"`+guess+`"}]}`)
+			add("SecretName", name, "SecretType", "Rds", "ExtendedConfig",
+				`{"SecretSubType":"DoubleUsers","DBInstanceId":"`+target+`"}`,
+				"SecretData", `{"Accounts":[{"AccountName":"`+g.account(s.who)+`","AccountPassword":"`+guess+
+					`"},{"AccountName":"`+g.account(s.who)+`","AccountPassword":"`+guess+`"}]}`)
 		}
 	default:
 		add("SecretName", name, "SecretData", g.data(s))

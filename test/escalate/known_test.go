@@ -216,10 +216,13 @@ func TestModelKnowsEveryOperation(t *testing.T) {
 			}
 		}
 		list := m.needs(s, service(o.Name), nil)
-		if len(list) == 0 != slices.Contains(open, o.Name) || slices.ContainsFunc(list, func(n need) bool { return n.resource == unknown }) {
+		if len(list) == 0 != slices.Contains(open, o.Name) ||
+			slices.ContainsFunc(list, func(n need) bool { return n.resource == unknown }) {
 			t.Errorf("%s: the model needs %v", o.Name, list)
 		}
-		if service(o.Name) == "kms" && o.Action != "" && !slices.ContainsFunc(list, func(n need) bool { return n.action == o.Action }) {
+		if service(o.Name) == "kms" &&
+			o.Action != "" &&
+			!slices.ContainsFunc(list, func(n need) bool { return n.action == o.Action }) {
 			t.Errorf("%s: the model needs %v, and not %s", o.Name, list, o.Action)
 		}
 	}

@@ -93,8 +93,14 @@ type value struct {
 
 func newModel(account string) *model {
 	return &model{
-		account: account, users: map[string]*user{}, groups: map[string]*group{}, policies: map[string]*policyState{},
-		secrets: map[string]*secretState{}, targets: map[string]*targetState{}, people: map[string]*person{}, values: map[string]*value{},
+		account:  account,
+		users:    map[string]*user{},
+		groups:   map[string]*group{},
+		policies: map[string]*policyState{},
+		secrets:  map[string]*secretState{},
+		targets:  map[string]*targetState{},
+		people:   map[string]*person{},
+		values:   map[string]*value{},
 	}
 }
 
@@ -253,7 +259,9 @@ func (m *model) needs(s step, service string, caller *user) []need {
 	switch {
 	case s.has("SecretName"):
 		list := on(secret)
-		if own := m.secrets[m.secretName(s.get("SecretName"))]; own != nil && own.user != "" && slices.Contains(rotating, s.op) {
+		if own := m.secrets[m.secretName(s.get("SecretName"))]; own != nil &&
+			own.user != "" &&
+			slices.Contains(rotating, s.op) {
 			list = append(list, m.onKeys(own.user)...)
 		}
 		return list
@@ -277,8 +285,8 @@ func (m *model) sent(target string) (names []string) {
 
 // rotating are the operations that make the engine act on the account of a secret.
 var rotating = []string{
-	"RotateSecret", "RehearseRotation", "EmergencyRotation", "EndRotationGrace", "UndoRotation", "CancelRotation", "RepairRotation",
-	"UpdateSecretRotationPolicy",
+	"RotateSecret", "RehearseRotation", "EmergencyRotation", "EndRotationGrace", "UndoRotation", "CancelRotation",
+	"RepairRotation", "UpdateSecretRotationPolicy",
 }
 
 // onKeys are the rights that changing the access keys of a user takes.
@@ -336,7 +344,9 @@ func (m *model) ramResources(s step, caller *user) []string {
 		return []string{m.ram("policy/*")}
 	}
 	var list []string
-	if strings.Contains(s.op, "User") && !strings.HasPrefix(s.op, "ListUsers") || strings.Contains(s.op, "AccessKey") || s.op == "SimulatePolicy" {
+	if strings.Contains(s.op, "User") && !strings.HasPrefix(s.op, "ListUsers") ||
+		strings.Contains(s.op, "AccessKey") ||
+		s.op == "SimulatePolicy" {
 		list = append(list, m.ram("user/"+userName))
 	}
 	if strings.Contains(s.op, "Group") && s.op != "ListGroupsForUser" {
@@ -446,7 +456,13 @@ func (m *model) learnSecrets(s step, c *cause, _ answer) {
 		m.created(s, c)
 	case "PrepareTargetAccounts":
 		if s.get("Apply") == "true" && own == nil {
-			own = &secretState{name: name, kind: "Rds", target: s.get("TargetName"), maker: c, bound: map[string]*cause{s.get("TargetName"): c}}
+			own = &secretState{
+				name:   name,
+				kind:   "Rds",
+				target: s.get("TargetName"),
+				maker:  c,
+				bound:  map[string]*cause{s.get("TargetName"): c},
+			}
 			m.secrets[name] = own
 		}
 	case "DeleteSecret":
@@ -515,7 +531,12 @@ func (m *model) learnTargets(s step, c *cause) {
 	t := m.targets[name]
 	switch s.op {
 	case "RegisterTarget":
-		t = &targetState{name: name, address: member(s.get("Config"), "address"), admin: m.secretName(s.get("AdminSecretName")), pointed: c}
+		t = &targetState{
+			name:    name,
+			address: member(s.get("Config"), "address"),
+			admin:   m.secretName(s.get("AdminSecretName")),
+			pointed: c,
+		}
 		t.accounts = s.accounts()
 		m.targets[name] = t
 		m.bindAdmin(t, c)

@@ -165,6 +165,8 @@ func (s *secretState) bans(r rights, action string) bool {
 
 func (s *secretState) grants(r rights, action string) bool {
 	return r.user != nil && slices.ContainsFunc(s.policy, func(st statement) bool {
-		return !st.deny && st.names(action) && slices.ContainsFunc(st.principals, func(g grantee) bool { return g.user == r.user })
+		return !st.deny &&
+			st.names(action) &&
+			slices.ContainsFunc(st.principals, func(g grantee) bool { return g.user == r.user })
 	})
 }

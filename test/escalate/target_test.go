@@ -44,7 +44,11 @@ func newSystems() map[string]*system {
 			accounts: passwords("keyturn", administratorPassword, "default", "of-the-superuser", "app", applicationPassword,
 				"report", "of-the-report", "mallory", "of-mallory", "eve", "of-eve"),
 		},
-		{address: "op:2", privileged: map[string]bool{"default": true}, accounts: passwords("idp", clientPassword, "default", "of-the-manager")},
+		{
+			address:    "op:2",
+			privileged: map[string]bool{"default": true},
+			accounts:   passwords("idp", clientPassword, "default", "of-the-manager"),
+		},
 		{address: "evil:mallory", owner: "mallory"},
 		{address: "evil:eve", owner: "eve"},
 	}
@@ -116,10 +120,16 @@ func (w *world) kinds() map[string]target.Kind {
 			return d, nil
 		}
 	}
-	kinds := map[string]target.Kind{"self": {Name: "self", Strategies: []target.Strategy{target.Overlap}, Check: check, Open: open("self")}}
+	kinds := map[string]target.Kind{
+		"self": {Name: "self", Strategies: []target.Strategy{target.Overlap}, Check: check, Open: open("self")},
+	}
 	for _, name := range []string{"admin", "plain"} {
 		kinds[name] = target.Kind{
-			Name: name, NeedsAdmin: true, Strategies: []target.Strategy{target.Single, target.Double}, Check: check, Open: open(name),
+			Name:       name,
+			NeedsAdmin: true,
+			Strategies: []target.Strategy{target.Single, target.Double},
+			Check:      check,
+			Open:       open(name),
 		}
 	}
 	return kinds
@@ -290,7 +300,8 @@ func (w *world) arrived(l *link, secret sensitive.Value, part string) {
 		return
 	}
 	if why := w.model.mayFlow(w.caller, l, name, text); why != "" {
-		w.violate("value-sent", "a value of secret %q arrived at %s through target %q: %s", name, l.system.address, l.name, why)
+		w.violate("value-sent", "a value of secret %q arrived at %s through target %q: %s",
+			name, l.system.address, l.name, why)
 	}
 }
 
@@ -347,7 +358,8 @@ func (w *world) changed(l *link, account string) {
 func (w *world) imposed(l *link, account, password string) {
 	for _, c := range w.responsible() {
 		if c != nil && c.by.attacker && w.model.valueOf(password).chosen[c.by.name] {
-			w.violate("credential-imposed", "account %q at %s was given a credential that %s chose, for secret %q, because of %s",
+			w.violate("credential-imposed",
+				"account %q at %s was given a credential that %s chose, for secret %q, because of %s",
 				account, l.system.address, c.by.name, w.acting, c.op)
 		}
 	}

@@ -21,7 +21,12 @@ const onAccounts = 3
 
 var works = []work{
 	{ // a credential is given to a secret, and rotated
-		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
+		[]string{
+			"kms:* on secret/{me}/*",
+			"kms:CreateSecret on secret",
+			"kms:ConfigureRotation on target/*",
+			"kms:RotateAccount on target/*/account/*",
+		}, `
 		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"{account}","AccountPassword":"{password}"}
 		{me} ConfigureRotation SecretName={own} TargetName={target} {schedule}
 		wait 2h
@@ -31,7 +36,12 @@ var works = []work{
 		wait 10m
 		wait 10m`},
 	{ // a pair of accounts, of which one is the attacker's own
-		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
+		[]string{
+			"kms:* on secret/{me}/*",
+			"kms:CreateSecret on secret",
+			"kms:ConfigureRotation on target/*",
+			"kms:RotateAccount on target/*/account/*",
+		}, `
 		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"{me}","AccountPassword":"of-{me}"}
 		{me} ConfigureRotation SecretName={own} TargetName={pairs} Strategy=double CloneAccountName={account2} {schedule}
 		{me} RotateSecret SecretName={own} VersionId=n{n}
@@ -64,7 +74,10 @@ var works = []work{
 		{me} CreateAccessKey UserName={user}
 		{me}/{user} GetSecretValue SecretName={secret}`},
 	{ // accounts are prepared for a secret that may exist, and be closed to the attacker
-		[]string{"kms:PrepareTargetAccounts on target/cache secret secret/{me}/*", "kms:RotateAccount on target/cache/account/*"}, `
+		[]string{
+			"kms:PrepareTargetAccounts on target/cache secret secret/{me}/*",
+			"kms:RotateAccount on target/cache/account/*",
+		}, `
 		? boss CreateSecret SecretName={own} VersionId=v1 SecretData=value-number-{n}-of-the-operator
 		? boss SetSecretPolicy SecretName={own} Policy=` + denyAttackers + `
 		{me} PrepareTargetAccounts TargetName=cache AccountName={account} CloneAccountName={account2} AccountPassword={password} Apply=true SecretName={own} VersionId=n{n}
@@ -74,7 +87,12 @@ var works = []work{
 		boss SetSecretPolicy SecretName=prod/plain Policy=` + denyAttackers + `
 		{me} {operation} SecretName=prod/plain VersionId=n{n}`},
 	{ // the schedule of a secret changes again and again
-		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:ConfigureRotation on target/*", "kms:RotateAccount on target/*/account/*"}, `
+		[]string{
+			"kms:* on secret/{me}/*",
+			"kms:CreateSecret on secret",
+			"kms:ConfigureRotation on target/*",
+			"kms:RotateAccount on target/*/account/*",
+		}, `
 		{me} CreateSecret SecretName={own} VersionId=v1 SecretData={"AccountName":"{me}","AccountPassword":"of-{me}"}
 		{me} ConfigureRotation SecretName={own} TargetName=cache {schedule}
 		{me} RotateSecret SecretName={own} VersionId=n{n}
@@ -85,7 +103,11 @@ var works = []work{
 		? {me} UpdateSecretRotationPolicy SecretName={own} EnableAutomaticRotation=true RotationInterval={interval}
 		wait 5h`},
 	{ // a target with secrets is pointed elsewhere
-		[]string{"kms:UpdateTarget on target/*", "kms:UpdateTarget on secret/prod/*", "kms:GetSecretValue on secret/prod/*"}, `
+		[]string{
+			"kms:UpdateTarget on target/*",
+			"kms:UpdateTarget on secret/prod/*",
+			"kms:GetSecretValue on secret/prod/*",
+		}, `
 		{me} UpdateTarget TargetName={home} Config={"address":"evil:{me}"}
 		? root RotateSecret SecretName={attached} VersionId=n{n}
 		wait 7h`},
@@ -114,7 +136,12 @@ var works = []work{
 		? root RotateSecret SecretName=prod/client VersionId=n{n}
 		wait 2h`},
 	{ // access keys of a user become a secret
-		[]string{"kms:* on secret/*", "kms:CreateSecret on secret", "ram:CreateAccessKey on user/{user}", "ram:DeleteAccessKey on user/{user}"}, `
+		[]string{
+			"kms:* on secret/*",
+			"kms:CreateSecret on secret",
+			"ram:CreateAccessKey on user/{user}",
+			"ram:DeleteAccessKey on user/{user}",
+		}, `
 		? {me} CreateAccessKey UserName={user}
 		{me} CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"{user}"} SecretData={"AccessKeys":[{"AccessKeyId":"{key}","AccessKeySecret":"{secret}"}]} {schedule}
 		? remove {user}
@@ -167,7 +194,9 @@ func (g *generator) draw(who string) *strings.Replacer {
 		"SecretName={secret}", "SecretName="+secret,
 		"{repair}", pick(g, []string{"apply", "apply", "retry"}),
 		"{detach}", pick(g, []string{"", "Detach=true"}),
-		"{operation}", pick(g, []string{"GetSecretValue", "DescribeSecret", "DeleteSecret", "ListSecretVersionIds", "DescribeRotation"}),
+		"{operation}", pick(g, []string{
+			"GetSecretValue", "DescribeSecret", "DeleteSecret", "ListSecretVersionIds", "DescribeRotation",
+		}),
 		"{schedule}", pick(g, []string{
 			"", "", "EnableAutomaticRotation=true RotationInterval=6h", "EnableAutomaticRotation=true Cron=@every%201m",
 			"EnableAutomaticRotation=true Cron=*%20*%20*%20*%20*",

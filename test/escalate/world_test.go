@@ -120,7 +120,12 @@ const lifetime = 50 * 24 * time.Hour
 func (g *ground) world(ctx context.Context) *world {
 	g.worlds++
 	w := &world{
-		ground: g, ctx: ctx, now: began.Add(-time.Duration(g.worlds) * lifetime), model: newModel(fmt.Sprintf("%016d", 1e15+g.worlds)), systems: newSystems(), counts: map[string]int{},
+		ground:  g,
+		ctx:     ctx,
+		now:     began.Add(-time.Duration(g.worlds) * lifetime),
+		model:   newModel(fmt.Sprintf("%016d", 1e15+g.worlds)),
+		systems: newSystems(),
+		counts:  map[string]int{},
 	}
 	now := func() time.Time { return w.now }
 	log := slog.New(slog.DiscardHandler)
@@ -130,9 +135,18 @@ func (g *ground) world(ctx context.Context) *world {
 	}
 	w.env.Rotation.Hold = time.Nanosecond
 	w.gate = api.NewGate(w.env, silent{})
-	w.engine = rotator.New(g.db, w.gate, now, rotator.Config{Node: "search", Lead: time.Nanosecond, Region: region}).Steps(g.lead)
+	w.engine = rotator.New(g.db, w.gate, now, rotator.Config{
+		Node:   "search",
+		Lead:   time.Nanosecond,
+		Region: region,
+	}).Steps(g.lead)
 	for _, name := range []string{"root", "boss", "app", "alice", "mallory", "eve"} {
-		w.model.people[name] = &person{name: name, attacker: name == "mallory" || name == "eve", keys: map[string]*user{}, secrets: map[string]string{}}
+		w.model.people[name] = &person{
+			name:     name,
+			attacker: name == "mallory" || name == "eve",
+			keys:     map[string]*user{},
+			secrets:  map[string]string{},
+		}
 	}
 	for _, name := range []string{"mallory", "eve"} {
 		w.supplied(w.model.people[name], "of-"+name)
@@ -152,7 +166,12 @@ func (g *ground) world(ctx context.Context) *world {
 
 // handKey has root make an access key for a user and give it to the person of that name.
 func (w *world) handKey(name string) error {
-	if err := w.call(step{verb: "call", who: "root", op: "CreateAccessKey", params: []param{{"UserName", name}}}); err != nil {
+	if err := w.call(step{
+		verb:   "call",
+		who:    "root",
+		op:     "CreateAccessKey",
+		params: []param{{"UserName", name}},
+	}); err != nil {
 		return err
 	}
 	made := w.model.users[name].keys
@@ -244,8 +263,18 @@ func (w *world) attach(s step) error {
 	}
 	w.noted++
 	name := "p" + strconv.Itoa(w.noted)
-	create := step{verb: "call", who: "root", op: "CreatePolicy", params: []param{{"PolicyName", name}, {"PolicyDocument", compact(d)}}}
-	use := step{verb: "call", who: "root", op: "AttachPolicyToUser", params: []param{{"PolicyType", "Custom"}, {"PolicyName", name}, {"UserName", s.who}}}
+	create := step{
+		verb:   "call",
+		who:    "root",
+		op:     "CreatePolicy",
+		params: []param{{"PolicyName", name}, {"PolicyDocument", compact(d)}},
+	}
+	use := step{
+		verb:   "call",
+		who:    "root",
+		op:     "AttachPolicyToUser",
+		params: []param{{"PolicyType", "Custom"}, {"PolicyName", name}, {"UserName", s.who}},
+	}
 	if err := w.call(create); err != nil {
 		return err
 	}
@@ -296,7 +325,9 @@ func (w *world) acknowledge() error {
 		return errors.New("no key")
 	}
 	out, err := w.send(caller, "WatchSecrets", sign.Params{
-		{Name: "Consumer", Value: "app-1"}, {Name: "Secret.1.SecretName", Value: "prod/app"}, {Name: "Secret.1.VersionId", Value: "v1"},
+		{Name: "Consumer", Value: "app-1"},
+		{Name: "Secret.1.SecretName", Value: "prod/app"},
+		{Name: "Secret.1.VersionId", Value: "v1"},
 	})
 	if err != nil {
 		return err
@@ -405,7 +436,8 @@ func (w *world) judge(r rights, needs []need) (refused string, banned bool) {
 
 // passed are the kinds of refusals that come after the policies have allowed a call.
 var passed = []fault.Kind{
-	fault.OK, fault.NotFound, fault.KeyNotFound, fault.Exists, fault.Deleting, fault.InUse, fault.LimitExceeded, fault.Unsupported, fault.DryRunOK,
+	fault.OK, fault.NotFound, fault.KeyNotFound, fault.Exists, fault.Deleting, fault.InUse, fault.LimitExceeded,
+	fault.Unsupported, fault.DryRunOK,
 }
 
 func (w *world) checkAnswer(s step, by *person, refused string, banned bool, out any, err error) {
@@ -684,7 +716,8 @@ func (w *world) checkKeys(own *secretState) {
 					continue
 				}
 				if ok, _ := w.model.may(c.rights, action, w.model.ram("user/"+u.name)); !ok {
-					w.violate("key-changed", "a key of user %q was changed for secret %q, because of %s of %s, who may not %s", u.name, own.name, c.op, c.by.name, action)
+					w.violate("key-changed", "a key of user %q was changed for secret %q, because of %s of %s, who may not %s",
+						u.name, own.name, c.op, c.by.name, action)
 				}
 			}
 		}
@@ -699,7 +732,8 @@ func (w *world) checkPace(own *secretState, r rotation.Record) {
 		return
 	}
 	if r.Trigger == rotation.Automatic && !own.began.IsZero() && r.StartedAt.Sub(own.began) < secret.MinInterval {
-		w.violate("too-often", "secret %q was rotated by schedule %s after its last rotation", own.name, r.StartedAt.Sub(own.began))
+		w.violate("too-often", "secret %q was rotated by schedule %s after its last rotation", own.name,
+			r.StartedAt.Sub(own.began))
 	}
 	own.began = r.StartedAt
 }

@@ -28,11 +28,14 @@ type attack struct {
 	connections, perSecond int
 	// long says that it takes half a minute to show: the store opens files every 30 seconds.
 	long bool
-	run  func(ctx context.Context, t *testing.T, p *process, a attack, sent *atomic.Int64)
+	run  run
 
 	from string           // the address of loopback that it comes from
 	key  sign.Credentials // an access key without any policy
 }
+
+// run attacks until ctx ends and counts in sent what it sends.
+type run func(ctx context.Context, t *testing.T, p *process, a attack, sent *atomic.Int64)
 
 func attacks() []attack {
 	return []attack{
@@ -51,9 +54,9 @@ func attacks() []attack {
 	}
 }
 
-// raw runs an attack over plain connections. do works on one until it ends, and notes what it sends by turn, which waits
-// until it may.
-func raw(do func(ctx context.Context, p *process, c net.Conn, turn func() bool)) func(context.Context, *testing.T, *process, attack, *atomic.Int64) {
+// raw returns an attack over plain connections. do uses one connection until it ends. Before each thing that
+// it sends, do calls turn, which counts it and waits for the rate of the attack.
+func raw(do func(ctx context.Context, p *process, c net.Conn, turn func() bool)) run {
 	return func(ctx context.Context, _ *testing.T, p *process, a attack, sent *atomic.Int64) {
 		pace := rate.NewLimiter(rate.Limit(a.perSecond), 1)
 		turn := func() bool {
@@ -112,7 +115,8 @@ func slowHeaders(ctx context.Context, _ *process, c net.Conn, _ func() bool) {
 }
 
 func slowBodies(ctx context.Context, _ *process, c net.Conn, _ func() bool) {
-	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000000\r\n\r\n")
+	_, _ = io.WriteString(c,
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000000\r\n\r\n")
 	drip(ctx, c)
 }
 
@@ -120,7 +124,8 @@ func slowBodies(ctx context.Context, _ *process, c net.Conn, _ func() bool) {
 func largeRequests(_ context.Context, _ *process, c net.Conn, _ func() bool) {
 	const size = 1_000_000
 	filler := strings.Repeat("a", size)
-	_, err := fmt.Fprintf(c, "POST /?a=%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", filler, size+1, filler)
+	_, err := fmt.Fprintf(c, "POST /?a=%s HTTP/1.1\r\nHost: x\r\nContent-Type: "+
+		"application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", filler, size+1, filler)
 	if err == nil {
 		_, _ = io.Copy(io.Discard, c)
 	}
@@ -138,7 +143,8 @@ func handshake(ctx context.Context, p *process, _ net.Conn, turn func() bool) {
 
 // unsigned sends requests without a signature whose records would be as long as can be.
 func unsigned(_ context.Context, _ *process, c net.Conn, turn func() bool) {
-	request := "GET /?Action=GetSecretValue&Version=2016-01-20 HTTP/1.1\r\nHost: x\r\nUser-Agent: " + strings.Repeat("\x80", 800) + "\r\n\r\n"
+	request := "GET /?Action=GetSecretValue&Version=2016-01-20 HTTP/1.1\r\nHost: x\r\nUser-Agent: " +
+		strings.Repeat("\x80", 800) + "\r\n\r\n"
 	answers := bufio.NewReader(c)
 	for turn() {
 		if _, err := io.WriteString(c, request); err != nil {
@@ -182,8 +188,8 @@ func streams(ctx context.Context, _ *testing.T, p *process, a attack, sent *atom
 	all.Wait()
 }
 
-// calls runs an attack by calls of a client.
-func calls(prepare func(c *kms.Config) func(ctx context.Context, c *kms.Client)) func(context.Context, *testing.T, *process, attack, *atomic.Int64) {
+// calls returns an attack by calls of a client.
+func calls(prepare func(c *kms.Config) func(ctx context.Context, c *kms.Client)) run {
 	return func(ctx context.Context, t *testing.T, p *process, a attack, sent *atomic.Int64) {
 		pace := rate.NewLimiter(rate.Limit(a.perSecond), 1)
 		var all sync.WaitGroup

@@ -188,7 +188,12 @@ func (p *process) client(t *testing.T, from string, as sign.Credentials, change 
 	return p.over(t, transport, as, change...)
 }
 
-func (p *process) over(t *testing.T, transport *http.Transport, as sign.Credentials, change ...func(*kms.Config)) *kms.Client {
+func (p *process) over(
+	t *testing.T,
+	transport *http.Transport,
+	as sign.Credentials,
+	change ...func(*kms.Config),
+) *kms.Client {
 	t.Helper()
 	c := kms.Config{
 		Endpoint: p.tls, Credentials: as, MaxAttempts: 1,

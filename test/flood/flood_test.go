@@ -30,7 +30,11 @@ const (
 func TestFlood(t *testing.T) {
 	p := start(t)
 	admin := p.client(t, "127.0.0.3", p.admin)
-	if _, err := admin.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "victim/a", VersionID: "v1", SecretData: sensitive.New("value")}); err != nil {
+	if _, err := admin.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "victim/a",
+		VersionID:  "v1",
+		SecretData: sensitive.New("value"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	good, powerless := p.user(t, admin, "good"), p.user(t, admin, "powerless")
@@ -93,12 +97,14 @@ func (p *process) withstands(t *testing.T, a attack, good sign.Credentials) {
 	trail := (float64(p.trail(t)-before) - float64(during.reads)*line) / a.lasts().Seconds()
 	ratio := float64(during.median) / float64(quiet.median)
 	for name, value := range map[string]float64{
-		"victim_errors": float64(len(during.errors) + len(quiet.errors)), "victim_reads": float64(during.reads), "latency_ratio": ratio, "rss_mb": memory,
+		"victim_errors": float64(len(during.errors) + len(quiet.errors)), "victim_reads": float64(during.reads),
+		"latency_ratio": ratio, "rss_mb": memory,
 		"sent_per_second": float64(sent.Load()) / a.lasts().Seconds(), "audit_bytes_per_second": max(0, trail),
 	} {
 		figures["flood_"+a.name+"_"+name] = value
 	}
-	t.Logf("%d sent; %d reads, median %v, quiet %v, ratio %.2f; %.0f MiB; %.0f bytes of trail per second", sent.Load(), during.reads, during.median, quiet.median, ratio, memory, trail)
+	t.Logf("%d sent; %d reads, median %v, quiet %v, ratio %.2f; %.0f MiB; %.0f bytes of trail per second",
+		sent.Load(), during.reads, during.median, quiet.median, ratio, memory, trail)
 	if err := errors.Join(append(quiet.errors, during.errors...)...); err != nil {
 		t.Errorf("%d of the victim's %d reads failed, for example: %.300v", len(during.errors), during.reads, err)
 	}
@@ -134,7 +140,9 @@ func (p *process) victim(t *testing.T, ctx context.Context, as sign.Credentials,
 	read := func(c *kms.Client) time.Duration {
 		begun := time.Now()
 		m.reads++
-		if _, err := c.GetSecretValue(context.WithoutCancel(ctx), &kms.GetSecretValueRequest{SecretName: "victim/a"}); err != nil {
+		if _, err := c.GetSecretValue(context.WithoutCancel(ctx), &kms.GetSecretValueRequest{
+			SecretName: "victim/a",
+		}); err != nil {
 			m.errors = append(m.errors, err)
 		}
 		return time.Since(begun)
@@ -172,7 +180,10 @@ func (p *process) consumersAreNoted(t *testing.T, admin *kms.Client, good sign.C
 	}); err != nil {
 		t.Fatal(err)
 	}
-	out, err := admin.ListSecretConsumers(t.Context(), &kms.ListSecretConsumersRequest{SecretName: "victim/a", MaxResults: 100})
+	out, err := admin.ListSecretConsumers(t.Context(), &kms.ListSecretConsumersRequest{
+		SecretName: "victim/a",
+		MaxResults: 100,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

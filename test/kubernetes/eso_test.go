@@ -200,7 +200,9 @@ func flat(v any) (string, error) {
 
 // sync is the content of the Secret that an ExternalSecret asks for.
 func (o *operator) sync(external object) (map[string]string, error) {
-	if kind, name := external.text("spec", "secretStoreRef", "kind"), external.text("spec", "secretStoreRef", "name"); kind != o.store.text("kind") || name != o.store.text("metadata", "name") {
+	kind := external.text("spec", "secretStoreRef", "kind")
+	name := external.text("spec", "secretStoreRef", "name")
+	if kind != o.store.text("kind") || name != o.store.text("metadata", "name") {
 		return nil, fmt.Errorf("there is no store %s/%s", kind, name)
 	}
 	data := map[string]string{}

@@ -50,7 +50,10 @@ func page(t *testing.T) (values object, manifests map[string]object) {
 			manifests[object(parsed).text("kind")+"/"+object(parsed).text("metadata", "name")] = parsed
 		}
 	}
-	want := []string{"ClusterSecretStore/keyturn", "ConfigMap/keyturn-agent", "ExternalSecret/api-token", "ExternalSecret/db", "Secret/keyturn-agent-key", "Secret/keyturn-agent-token"}
+	want := []string{
+		"ClusterSecretStore/keyturn", "ConfigMap/keyturn-agent", "ExternalSecret/api-token", "ExternalSecret/db",
+		"Secret/keyturn-agent-key", "Secret/keyturn-agent-token",
+	}
 	if got := slices.Sorted(maps.Keys(manifests)); !slices.Equal(got, want) || values == nil {
 		t.Fatalf("the page has %v", got)
 	}
@@ -94,7 +97,9 @@ func TestChart(t *testing.T) {
 	}
 	agent := object(config)
 	args := container["args"].([]any)
-	for _, file := range []string{args[len(args)-1].(string), agent.text("ca_file"), agent.text("access_key", "file"), agent.text("http", "token_file")} {
+	for _, file := range []string{
+		args[len(args)-1].(string), agent.text("ca_file"), agent.text("access_key", "file"), agent.text("http", "token_file"),
+	} {
 		if !files[file] {
 			t.Errorf("the container has no %s; it has %v", file, slices.Sorted(maps.Keys(files)))
 		}
@@ -125,13 +130,21 @@ func start(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := json.Marshal(map[string]string{"AccessKeyId": s.server.Credentials.AccessKeyID, "AccessKeySecret": s.server.Credentials.AccessKeySecret.Reveal()})
+	key, err := json.Marshal(map[string]string{
+		"AccessKeyId":     s.server.Credentials.AccessKeyID,
+		"AccessKeySecret": s.server.Credentials.AccessKeySecret.Reveal(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := strings.NewReplacer("kms.example.test:7443", s.server.Endpoint, "127.0.0.1:7490", "127.0.0.1:0", "/etc/keyturn", dir).
-		Replace(manifests["ConfigMap/keyturn-agent"].text("data", "agent.yaml"))
-	for name, text := range map[string]string{"config/agent.yaml": config, "config/ca.pem": string(ca), "key/key.json": string(key), "token/token": token} {
+	config := strings.NewReplacer(
+		"kms.example.test:7443", s.server.Endpoint,
+		"127.0.0.1:7490", "127.0.0.1:0",
+		"/etc/keyturn", dir,
+	).Replace(manifests["ConfigMap/keyturn-agent"].text("data", "agent.yaml"))
+	for name, text := range map[string]string{
+		"config/agent.yaml": config, "config/ca.pem": string(ca), "key/key.json": string(key), "token/token": token,
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +155,8 @@ func start(t *testing.T) *site {
 	store := manifests["ClusterSecretStore/keyturn"]
 	webhook := store.at("spec", "provider", "webhook").(map[string]any)
 	webhook["url"] = strings.Replace(webhook["url"].(string), "127.0.0.1:7490", at, 1)
-	manifests["Secret/keyturn-agent-token"]["stringData"] = map[string]any{"token": token + "\n"} // as it comes from a file
+	// as it comes from a file
+	manifests["Secret/keyturn-agent-token"]["stringData"] = map[string]any{"token": token + "\n"}
 	s.operator = &operator{
 		client: &http.Client{Timeout: waitLimit}, store: store,
 		secrets: map[string]object{"external-secrets/keyturn-agent-token": manifests["Secret/keyturn-agent-token"]},
@@ -154,9 +168,19 @@ func start(t *testing.T) *site {
 func (s *site) put(t *testing.T, name, version, data, kind string) {
 	t.Helper()
 	ctx := t.Context()
-	_, err := s.server.Client.PutSecretValue(ctx, &kms.PutSecretValueRequest{SecretName: name, VersionID: version, SecretData: sensitive.New(data), SecretDataType: kind})
+	_, err := s.server.Client.PutSecretValue(ctx, &kms.PutSecretValueRequest{
+		SecretName:     name,
+		VersionID:      version,
+		SecretData:     sensitive.New(data),
+		SecretDataType: kind,
+	})
 	if errors.Is(err, kms.ErrResourceNotFound) {
-		_, err = s.server.Client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: name, VersionID: version, SecretData: sensitive.New(data), SecretDataType: kind})
+		_, err = s.server.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+			SecretName:     name,
+			VersionID:      version,
+			SecretData:     sensitive.New(data),
+			SecretDataType: kind,
+		})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +201,9 @@ func (s *site) gives(t *testing.T, name string, want map[string]string) {
 
 // db is the content of the Secret db with a password.
 func db(password string) map[string]string {
-	return map[string]string{"DB_USER": "shop", "DB_PASSWORD": password, "pgpass": "db.example.test:5432:shop:shop:" + password}
+	return map[string]string{
+		"DB_USER": "shop", "DB_PASSWORD": password, "pgpass": "db.example.test:5432:shop:shop:" + password,
+	}
 }
 
 // TestSync: the Secrets have the values, follow a rotation, and stay as they are while the server is away.

@@ -95,7 +95,14 @@ type load struct {
 
 // newLoad makes a load on names many secrets, width of them at a time.
 func newLoad(t *testing.T, names, width int, nodes ...*kms.Client) *load {
-	l := &load{t: t, width: width, targets: make([]atomic.Pointer[kms.Client], len(nodes)), fresh: make([]atomic.Int64, names), start: time.Now(), quit: make(chan struct{})}
+	l := &load{
+		t:       t,
+		width:   width,
+		targets: make([]atomic.Pointer[kms.Client], len(nodes)),
+		fresh:   make([]atomic.Int64, names),
+		start:   time.Now(),
+		quit:    make(chan struct{}),
+	}
 	for i, n := range nodes {
 		l.targets[i].Store(n)
 	}
@@ -174,7 +181,13 @@ func (l *load) call(client, node int, o model.Op) model.Outcome {
 	begin := time.Since(l.start)
 	reply, _, known, _ := model.Send(context.WithoutCancel(l.t.Context()), l.targets[node%len(l.targets)].Load(), o)
 	end := time.Since(l.start)
-	op := porcupine.Operation{ClientId: client, Input: o, Call: int64(begin), Output: result{reply: reply.Timeless()}, Return: int64(end)}
+	op := porcupine.Operation{
+		ClientId: client,
+		Input:    o,
+		Call:     int64(begin),
+		Output:   result{reply: reply.Timeless()},
+		Return:   int64(end),
+	}
 	switch {
 	case known == model.Answered:
 		l.acked.Add(1)
@@ -306,7 +319,10 @@ func cluster(t *testing.T) (nodes []*node, start func(i int) (*node, error), cre
 	}
 	start = func(i int) (*node, error) {
 		return startNode(t, server.Config{
-			DataDir: dirs[names[i]], ListenHTTP: "127.0.0.1:0", RootKey: key, Cluster: &store.Cluster{Name: names[i], Peers: peers},
+			DataDir:    dirs[names[i]],
+			ListenHTTP: "127.0.0.1:0",
+			RootKey:    key,
+			Cluster:    &store.Cluster{Name: names[i], Peers: peers},
 		})
 	}
 	nodes, errs := make([]*node, len(names)), make([]error, len(names))

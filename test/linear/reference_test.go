@@ -71,17 +71,30 @@ type step struct {
 // few makes choices that meet often, and some that no server should take.
 var (
 	few      = rapid.Map(rapid.IntRange(1, 24), func(n int) string { return fmt.Sprint("v", n) })
-	versions = rapid.OneOf(few, few, few, few, few, few, few, few, few, rapid.SampledFrom([]string{"", "none", "v 1", "vé", strings.Repeat("v", 64), strings.Repeat("v", 65)}))
-	known    = rapid.SampledFrom([]string{"ACSCurrent", "ACSPrevious", "a", "b", "c", "d", "e", "f", "g", "A0"})
-	labels   = rapid.OneOf(known, known, known, known, known, known, known, known, known, rapid.SampledFrom([]string{"", "a b", "acscurrent", strings.Repeat("l", 65)}))
-	values   = rapid.OneOf(
+	versions = rapid.OneOf(few, few, few, few, few, few, few, few, few, rapid.SampledFrom([]string{
+		"", "none", "v 1", "vé", strings.Repeat("v", 64), strings.Repeat("v", 65),
+	}))
+	known  = rapid.SampledFrom([]string{"ACSCurrent", "ACSPrevious", "a", "b", "c", "d", "e", "f", "g", "A0"})
+	labels = rapid.OneOf(known, known, known, known, known, known, known, known, known, rapid.SampledFrom([]string{
+		"", "a b", "acscurrent", strings.Repeat("l", 65),
+	}))
+	values = rapid.OneOf(
 		rapid.SampledFrom([]string{"one", "two", "three"}), rapid.SampledFrom([]string{"one", "two", "three"}),
-		rapid.SampledFrom([]string{"", "\x00\x01", "é中\u2028", strings.Repeat("x", 30720), strings.Repeat("x", 30721), strings.Repeat("é", 15361), " a=b&c+d%20 "}),
+		rapid.SampledFrom([]string{
+			"",
+			"\x00\x01",
+			"é中\u2028",
+			strings.Repeat("x", 30720),
+			strings.Repeat("x", 30721),
+			strings.Repeat("é", 15361),
+			" a=b&c+d%20 ",
+		}),
 	)
 	types   = rapid.SampledFrom([]string{"", "", "", "", "text", "binary", "binary", "json"})
 	windows = rapid.SampledFrom([]int{0, 7, 30, 6, 31, -1})
 	kinds   = rapid.SampledFrom([]model.Kind{
-		model.Create, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Move, model.Move, model.Move,
+		model.Create, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put, model.Put,
+		model.Put, model.Put, model.Move, model.Move, model.Move,
 		model.Get, model.Get, model.Describe, model.List, model.Delete, model.Delete, model.Restore, model.Restore,
 		model.Update, model.Tag, model.Tag, model.Untag, model.SetPolicy, model.GetPolicy, model.Rotate, model.SetRotation,
 	})
@@ -94,9 +107,11 @@ const account = "1234567890123456"
 func policy(user string) string {
 	deny := ""
 	if user != "" {
-		deny = `,{"Effect":"Deny","Principal":{"RAM":["acs:ram::` + account + `:user/` + user + `"]},"Action":["kms:Get*"],"Resource":["*"]}`
+		deny = `,{"Effect":"Deny","Principal":{"RAM":["acs:ram::` + account + `:user/` + user +
+			`"]},"Action":["kms:Get*"],"Resource":["*"]}`
 	}
-	return `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account + `:*"]},"Action":["kms:*"],"Resource":["*"]}` + deny + `]}`
+	return `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account +
+		`:*"]},"Action":["kms:*"],"Resource":["*"]}` + deny + `]}`
 }
 
 // drawTags draws n tags, keys and values in turns, or keys alone.
@@ -116,7 +131,9 @@ func drawStep(names []string) *rapid.Generator[step] {
 		o := model.Op{Kind: kinds.Draw(t, "operation"), Name: rapid.SampledFrom(names).Draw(t, "name")}
 		switch o.Kind {
 		case model.Create:
-			o.Description = rapid.SampledFrom([]string{"", "text", "text", strings.Repeat("é", 8192), strings.Repeat("é", 8193)}).Draw(t, "description")
+			o.Description = rapid.SampledFrom([]string{
+				"", "text", "text", strings.Repeat("é", 8192), strings.Repeat("é", 8193),
+			}).Draw(t, "description")
 			fallthrough
 		case model.Put:
 			o.Version, o.Data, o.DataType = versions.Draw(t, "version"), values.Draw(t, "value"), types.Draw(t, "type")
@@ -131,9 +148,13 @@ func drawStep(names []string) *rapid.Generator[step] {
 			o.Version = rapid.OneOf(rapid.Just(""), versions).Draw(t, "version")
 			o.Label = rapid.OneOf(rapid.Just(""), labels).Draw(t, "label")
 		case model.List:
-			o.Deprecated, o.Page, o.Size = rapid.Bool().Draw(t, "deprecated"), rapid.IntRange(-1, 4).Draw(t, "page"), rapid.SampledFrom([]int{0, 1, 3, 100, 101}).Draw(t, "size")
+			o.Deprecated = rapid.Bool().Draw(t, "deprecated")
+			o.Page = rapid.IntRange(-1, 4).Draw(t, "page")
+			o.Size = rapid.SampledFrom([]int{0, 1, 3, 100, 101}).Draw(t, "size")
 		case model.Update:
-			o.Description = rapid.SampledFrom([]string{"", "other", strings.Repeat("é", 8192), strings.Repeat("é", 8193)}).Draw(t, "description")
+			o.Description = rapid.SampledFrom([]string{
+				"", "other", strings.Repeat("é", 8192), strings.Repeat("é", 8193),
+			}).Draw(t, "description")
 		case model.Tag, model.Untag:
 			o.Tags = drawTags(t, o.Kind == model.Tag)
 		case model.SetPolicy:
@@ -143,7 +164,9 @@ func drawStep(names []string) *rapid.Generator[step] {
 		case model.Delete:
 			o.Force, o.Window = rapid.IntRange(0, 3).Draw(t, "force") == 0, windows.Draw(t, "window")
 		}
-		wait := rapid.SampledFrom([]time.Duration{0, 0, 0, 0, 0, 0, time.Second, time.Minute, time.Hour, 7*24*time.Hour - time.Hour, 7 * 24 * time.Hour}).Draw(t, "wait")
+		wait := rapid.SampledFrom([]time.Duration{
+			0, 0, 0, 0, 0, 0, time.Second, time.Minute, time.Hour, 7*24*time.Hour - time.Hour, 7 * 24 * time.Hour,
+		}).Draw(t, "wait")
 		return step{o, wait}
 	})
 }
@@ -152,8 +175,12 @@ func drawStep(names []string) *rapid.Generator[step] {
 func drawBeginning(t *rapid.T, name string) []step {
 	steps := []step{{op: model.Op{Kind: model.Create, Name: name, Version: "v1", Data: "one"}}}
 	for i := range rapid.IntRange(0, 15).Draw(t, "beginning") {
-		l := rapid.SliceOfN(rapid.SampledFrom([]string{"ACSCurrent", "a", "b", "c", "d", "e", "f", "g", "A0"}), 0, 3).Draw(t, "labels")
-		steps = append(steps, step{op: model.Op{Kind: model.Put, Name: name, Version: fmt.Sprint("v", i+2), Data: "two", Labels: l}})
+		l := rapid.SliceOfN(rapid.SampledFrom([]string{
+			"ACSCurrent", "a", "b", "c", "d", "e", "f", "g", "A0",
+		}), 0, 3).Draw(t, "labels")
+		steps = append(steps, step{
+			op: model.Op{Kind: model.Put, Name: name, Version: fmt.Sprint("v", i+2), Data: "two", Labels: l},
+		})
 	}
 	return steps
 }
@@ -185,7 +212,8 @@ func TestReference(t *testing.T) {
 				rt.Fatalf("%v: no answer: %v", o, err)
 			}
 			next, want := state[o.Name].Apply(o, now.Now())
-			if o.Kind == model.Put && len(state[o.Name].Versions()) == 10 && len(next.Versions()) == 10 && state[o.Name] != next {
+			if o.Kind == model.Put && len(state[o.Name].Versions()) == 10 && len(next.Versions()) == 10 &&
+				state[o.Name] != next {
 				evicted++
 			}
 			state[o.Name] = next
@@ -231,8 +259,8 @@ func TestReference(t *testing.T) {
 		t.Error("no history has met an eviction: the generator is too tame")
 	}
 	for _, code := range []string{
-		"", kms.CodeMissingParameter, kms.CodeInvalidParameter, kms.CodeResourceNotFound, kms.CodeResourceExist, kms.CodeResourceInDeleteWindow,
-		kms.CodeResourceInUse, kms.CodeLimitExceeded, kms.CodeUnsupportedOperation,
+		"", kms.CodeMissingParameter, kms.CodeInvalidParameter, kms.CodeResourceNotFound, kms.CodeResourceExist,
+		kms.CodeResourceInDeleteWindow, kms.CodeResourceInUse, kms.CodeLimitExceeded, kms.CodeUnsupportedOperation,
 	} {
 		if codes[code] == 0 {
 			t.Errorf("no history has met the code %q: the generator is too tame", code)
@@ -242,7 +270,10 @@ func TestReference(t *testing.T) {
 
 // listed holds that ListSecrets and ListTagResources show the secrets and tags of a history, and no others.
 func listed(ctx context.Context, c *kms.Client, prefix string, state map[string]*model.Secret, now time.Time) error {
-	all, err := c.ListSecrets(ctx, &kms.ListSecretsRequest{Filters: []kms.Filter{{Key: "SecretName", Values: []string{prefix}}}, FetchTags: true})
+	all, err := c.ListSecrets(ctx, &kms.ListSecretsRequest{
+		Filters:   []kms.Filter{{Key: "SecretName", Values: []string{prefix}}},
+		FetchTags: true,
+	})
 	if err != nil {
 		return err
 	}
@@ -283,7 +314,11 @@ func tagsListed(ctx context.Context, c *kms.Client, want []string) error {
 			names = append(names, s)
 		}
 	}
-	out, err := c.ListTagResources(ctx, &kms.ListTagResourcesRequest{RegionID: "local", ResourceType: kms.ResourceSecret, ResourceIDs: names})
+	out, err := c.ListTagResources(ctx, &kms.ListTagResourcesRequest{
+		RegionID:     "local",
+		ResourceType: kms.ResourceSecret,
+		ResourceIDs:  names,
+	})
 	if err != nil {
 		return err
 	}

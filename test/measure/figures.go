@@ -304,7 +304,8 @@ func build(dir string) (map[string]int, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(out) }()
-	if _, err := goTool(dir, "build", "-trimpath", "-ldflags=-s -w", "-o", out+string(filepath.Separator), "./cmd/..."); err != nil {
+	if _, err := goTool(dir, "build", "-trimpath", "-ldflags=-s -w", "-o", out+string(filepath.Separator),
+		"./cmd/..."); err != nil {
 		return nil, err
 	}
 	entries, err := os.ReadDir(out)

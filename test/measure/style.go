@@ -27,8 +27,16 @@ type rule struct {
 }
 
 var rules = []rule{
-	{"width-code", nil, "break the line: one field of a literal per line, one clause of a condition per line (at most 120)"},
-	{"width-test", nil, "break the line: one field of a literal per line, one clause of a condition per line (at most 120)"},
+	{
+		"width-code",
+		nil,
+		"break the line: one field of a literal per line, one clause of a condition per line (at most 120)",
+	},
+	{
+		"width-test",
+		nil,
+		"break the line: one field of a literal per line, one clause of a condition per line (at most 120)",
+	},
 	{"width-comment", nil, "break the comment at 100 columns"},
 	word("whoever", `whoever|whomever`, `"the caller", "the operator" or a plain "who"`),
 	word("told", `tells?|told|telling`, `"report", "notify", "return" or "show"`),
@@ -46,7 +54,11 @@ var rules = []rule{
 	word("gone", `is gone|are gone|that was gone`, `"deleted", "removed" or "no longer exists"`),
 	word("any-more", `any more`, `"no longer"`),
 	word("is-an-error", `is an error|are an error`, `"must", in a sentence that says what is allowed`),
-	{"subject", regexp.MustCompile(`^\s*(//|-|\*)? ?(What|Who|Whoever|That of|Those of)\b[^?]*$`), "the name of the thing as the subject"},
+	{
+		"subject",
+		regexp.MustCompile(`^\s*(//|-|\*)? ?(What|Who|Whoever|That of|Those of)\b[^?]*$`),
+		"the name of the thing as the subject",
+	},
 }
 
 func word(name, pattern, advice string) rule {

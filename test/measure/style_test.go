@@ -52,7 +52,10 @@ func TestStyle(t *testing.T) {
 	if err == nil {
 		t.Errorf("two lines are new and break a rule: no error\n%s", out)
 	}
-	for _, want := range []string{"b.go:5: 130 columns: write break the line", `b.go:6: "by itself": write "automatically"`} {
+	for _, want := range []string{
+		"b.go:5: 130 columns: write break the line",
+		`b.go:6: "by itself": write "automatically"`,
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)
 		}

@@ -83,8 +83,20 @@ func child() int {
 	}
 	c := server.Config{
 		DataDir: o.DataDir, ListenHTTP: "127.0.0.1:0", Kinds: kinds(o), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Rotation: api.RotationConfig{ProbeEvery: ms(o.Probe, 3_600_000), LeastInterval: time.Second, RequestEvery: time.Microsecond, Hold: ms(o.Hold, 2000)},
-		Rotator:  rotator.Config{Lead: ms(o.Lead, 5), EffectTimeout: ms(o.Effect, 10_000), Rate: o.Rate, Burst: o.Burst, Workers: o.Workers, At: (&points{order: o, tell: o.Tell}).at},
+		Rotation: api.RotationConfig{
+			ProbeEvery:    ms(o.Probe, 3_600_000),
+			LeastInterval: time.Second,
+			RequestEvery:  time.Microsecond,
+			Hold:          ms(o.Hold, 2000),
+		},
+		Rotator: rotator.Config{
+			Lead:          ms(o.Lead, 5),
+			EffectTimeout: ms(o.Effect, 10_000),
+			Rate:          o.Rate,
+			Burst:         o.Burst,
+			Workers:       o.Workers,
+			At:            (&points{order: o, tell: o.Tell}).at,
+		},
 	}
 	if o.Etcd != "" {
 		c.Etcd.Endpoints, c.RootKey = []string{o.Etcd}, root.File{Path: o.RootKey}

@@ -94,7 +94,11 @@ func (d door) postgresql(ctx context.Context, h held) (bool, error) {
 
 func (d door) mariadb(ctx context.Context, h held) (bool, error) {
 	config := mysqldriver.NewConfig()
-	config.Net, config.Addr, config.User, config.Passwd, config.Logger = "tcp", d.Addr, h.AccountName, h.AccountPassword, &mysqldriver.NopLogger{}
+	config.Net = "tcp"
+	config.Addr = d.Addr
+	config.User = h.AccountName
+	config.Passwd = h.AccountPassword
+	config.Logger = &mysqldriver.NopLogger{}
 	connector, err := mysqldriver.NewConnector(config)
 	if err != nil {
 		return false, err
@@ -188,7 +192,10 @@ func (d door) ssh(ctx context.Context, h held) (bool, error) {
 
 // ram asks the service itself who one is.
 func (d door) ram(ctx context.Context, h held) (bool, error) {
-	c, err := kms.NewClient(kms.Config{Endpoint: "http://" + d.Addr, Credentials: sign.Credentials{AccessKeyID: h.AccessKeyID, AccessKeySecret: sensitive.New(h.AccessKeySecret)}})
+	c, err := kms.NewClient(kms.Config{
+		Endpoint:    "http://" + d.Addr,
+		Credentials: sign.Credentials{AccessKeyID: h.AccessKeyID, AccessKeySecret: sensitive.New(h.AccessKeySecret)},
+	})
 	if err != nil {
 		return false, err
 	}
@@ -220,7 +227,8 @@ func (d door) http(ctx context.Context, h held) (bool, error) {
 
 // token asks an OAuth 2.0 provider for one, by the client credentials grant.
 func (d door) token(ctx context.Context, h held) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+d.Addr+"/oauth2/token", strings.NewReader("grant_type=client_credentials"))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+d.Addr+"/oauth2/token",
+		strings.NewReader("grant_type=client_credentials"))
 	if err != nil {
 		return false, err
 	}

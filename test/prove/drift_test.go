@@ -56,7 +56,8 @@ func (f fixture) repair(t *testing.T, c *process, in kms.RepairRotationRequest, 
 	value := c.value(t, in.SecretName, kms.StageCurrent)
 	if r.State != "done" || want != "" && value != want {
 		count("drift_wrong_ends", 1)
-		t.Errorf("%s after %s: %s (%s), the value is the one wanted: %v", in.SecretName, in.RepairAction, r.State, r.Reason, value == want)
+		t.Errorf("%s after %s: %s (%s), the value is the one wanted: %v", in.SecretName, in.RepairAction,
+			r.State, r.Reason, value == want)
 	}
 	if !f.mustLogin(t, c, in.SecretName+" after "+in.RepairAction, value, true) {
 		count("drift_wrong_ends", 1)
@@ -122,7 +123,10 @@ func (f fixture) driftByRestore(t *testing.T) {
 		return c
 	}
 	c = restored()
-	f.repair(t, c, kms.RepairRotationRequest{SecretName: secret, RepairAction: "apply"}, c.value(t, secret, kms.StageCurrent))
+	f.repair(t, c, kms.RepairRotationRequest{
+		SecretName:   secret,
+		RepairAction: "apply",
+	}, c.value(t, secret, kms.StageCurrent))
 	f.rotated(t, c, secret, 3)
 	c.stop(t)
 	var a account

@@ -92,12 +92,21 @@ func (p *pair) revisions(t *testing.T) map[string]int64 {
 // TestFencing stops the engine's node by SIGSTOP until another node has taken over and rotated twice; then it goes on where it was.
 func TestFencing(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"fencing_runs", "fencing_stale_writes", "fencing_stale_effects", "fencing_wrong_ends", "fencing_takeover_ms"} {
+	for _, name := range []string{
+		"fencing_runs", "fencing_stale_writes", "fencing_stale_effects", "fencing_wrong_ends", "fencing_takeover_ms",
+	} {
 		count(name, 0)
 	}
 	p, run := startPostgres(t)
 	r := servers.StartRedis(t, servers.WithACLFile)
-	postgres := fixture{kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(engineAdmin), numbers: new(atomic.Int64)}
+	postgres := fixture{
+		kind:    "postgresql",
+		addr:    p.Addr(),
+		door:    door{Kind: "postgresql", Addr: p.Addr()},
+		config:  plain,
+		admin:   compact(engineAdmin),
+		numbers: new(atomic.Int64),
+	}
 	single, double, overlap := postgres, postgres, postgres
 	single.name, single.strategy = "fenced_single", target.Single
 	single.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
@@ -108,7 +117,8 @@ func TestFencing(t *testing.T) {
 	double.name, double.strategy = "fenced_double", target.Double
 	double.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		a, b := first(fmt.Sprintf("d%d", n)), first(fmt.Sprintf("d%d_clone", n))
-		run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'; CREATE ROLE %s LOGIN PASSWORD '%s'", a.AccountName, a.AccountPassword, b.AccountName, b.AccountPassword))
+		run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'; CREATE ROLE %s LOGIN "+
+			"PASSWORD '%s'", a.AccountName, a.AccountPassword, b.AccountName, b.AccountPassword))
 		return rds(double.name, a, b)
 	}
 	overlap.name, overlap.strategy, overlap.kind, overlap.addr = "fenced_overlap", target.Overlap, "redis", r.Addr
@@ -122,8 +132,12 @@ func TestFencing(t *testing.T) {
 	stops := []order{{PauseAt: "before a call", Pause: 1}, {PauseAt: "after a call", Pause: 1}}
 	if *full {
 		stops = append(stops,
-			order{PauseAt: "after storing sending", Pause: 1}, order{PauseAt: "before storing accepted", Pause: 1}, order{PauseAt: "before a call", Pause: 2},
-			order{PauseAt: "before storing promoted", Pause: 1}, order{PauseAt: "before a call", Pause: 3}, order{PauseAt: "after a call", Pause: 3})
+			order{PauseAt: "after storing sending", Pause: 1},
+			order{PauseAt: "before storing accepted", Pause: 1},
+			order{PauseAt: "before a call", Pause: 2},
+			order{PauseAt: "before storing promoted", Pause: 1},
+			order{PauseAt: "before a call", Pause: 3},
+			order{PauseAt: "after a call", Pause: 3})
 	}
 	for i, f := range []fixture{single, double, overlap} {
 		for j, at := range stops {
@@ -260,7 +274,11 @@ func (c *process) untilVersion(t *testing.T, secret, version string) {
 // untilEngine waits until the node rotates: it has made a rotation of a secret that needs no server.
 func (c *process) untilEngine(t *testing.T) {
 	t.Helper()
-	good(t, second(c.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{TargetName: "any", Kind: "counted", Config: "{}"})))
+	good(t, second(c.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
+		TargetName: "any",
+		Kind:       "counted",
+		Config:     "{}",
+	})))
 	in, configure := generic("of-any", "any", first("any"), "")
 	good(t, second(c.CreateSecret(t.Context(), &in)))
 	configure.SecretName = in.SecretName

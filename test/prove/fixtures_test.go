@@ -80,7 +80,10 @@ func commandIn(dir string) command.Config {
 	return command.Config{
 		User: command.User{Self: true},
 		Commands: map[string]command.Line{
-			"rotate": {Path: filepath.Join(dir, "rotate.sh"), Env: map[string]string{"KEYTURN_KEYS": filepath.Join(dir, "keys")}},
+			"rotate": {
+				Path: filepath.Join(dir, "rotate.sh"),
+				Env:  map[string]string{"KEYTURN_KEYS": filepath.Join(dir, "keys")},
+			},
 		},
 	}
 }
@@ -162,7 +165,10 @@ func plain(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"off":
 func provePostgreSQL(t *testing.T) {
 	p, run := startPostgres(t)
 	f := fixture{
-		kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, config: plain, admin: compact(engineAdmin),
+		kind: "postgresql", addr: p.Addr(), door: door{
+			Kind: "postgresql",
+			Addr: p.Addr(),
+		}, config: plain, admin: compact(engineAdmin),
 		byHand: func(t testing.TB, name, password string) {
 			run(t, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", name, password))
 		},
@@ -195,7 +201,8 @@ var engineAdmin = account{"rotator", "the-administrators"}
 func startPostgres(t testing.TB) (*sandbox.Postgres, func(testing.TB, string)) {
 	t.Helper()
 	p := servers.StartPostgres(t, sandbox.PostgresConfig{
-		HBA: []string{"host all all 127.0.0.1/32 scram-sha-256"}, Settings: []string{"max_prepared_transactions=64", "max_connections=200"},
+		HBA:      []string{"host all all 127.0.0.1/32 scram-sha-256"},
+		Settings: []string{"max_prepared_transactions=64", "max_connections=200"},
 	})
 	run := func(t testing.TB, statements string) {
 		t.Helper()
@@ -211,7 +218,8 @@ func proveMariaDB(t *testing.T) {
 		t.Helper()
 		good(t, m.Exec(t.Context(), statements...))
 	}
-	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.global_priv TO rotator@'%'",
+	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'",
+		"GRANT SELECT ON mysql.global_priv TO rotator@'%'",
 		"GRANT SELECT ON mysql.db TO rotator@'%'", "GRANT SELECT ON mysql.tables_priv TO rotator@'%'",
 		"GRANT SELECT ON mysql.roles_mapping TO rotator@'%'", "GRANT SELECT ON mysql.proxies_priv TO rotator@'%'")
 	f := fixture{
@@ -247,7 +255,8 @@ func proveMySQL(t *testing.T) {
 		t.Helper()
 		good(t, m.Exec(t.Context(), statements...))
 	}
-	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'", "GRANT SELECT ON mysql.user TO rotator@'%'",
+	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'",
+		"GRANT SELECT ON mysql.user TO rotator@'%'",
 		"GRANT SELECT ON mysql.global_grants TO rotator@'%'", "GRANT SELECT ON mysql.db TO rotator@'%'",
 		"GRANT SELECT ON mysql.tables_priv TO rotator@'%'", "GRANT SELECT ON mysql.role_edges TO rotator@'%'",
 		"GRANT SELECT ON mysql.proxies_priv TO rotator@'%'")
@@ -255,7 +264,8 @@ func proveMySQL(t *testing.T) {
 		name: "mysql_overlap", strategy: target.Overlap,
 		kind: "mysql", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(engineAdmin),
 		byHand: func(t testing.TB, name, password string) {
-			run(t, fmt.Sprintf("ALTER USER %s@'%%' IDENTIFIED BY '%s'", name, password), fmt.Sprintf("ALTER USER %s@'%%' DISCARD OLD PASSWORD", name))
+			run(t, fmt.Sprintf("ALTER USER %s@'%%' IDENTIFIED BY '%s'", name, password),
+				fmt.Sprintf("ALTER USER %s@'%%' DISCARD OLD PASSWORD", name))
 		},
 	}
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
@@ -273,7 +283,10 @@ func proveRedis(t *testing.T) {
 		r.Do(t, "ACL", "SETUSER", a.AccountName, "on", "resetpass", ">"+a.AccountPassword, "~*", "+get", "+set")
 	}
 	f := fixture{
-		kind: "redis", addr: r.Addr, door: door{Kind: "redis", Addr: r.Addr}, config: plain, admin: compact(account{"default", r.Password}),
+		kind: "redis", addr: r.Addr, door: door{
+			Kind: "redis",
+			Addr: r.Addr,
+		}, config: plain, admin: compact(account{"default", r.Password}),
 		byHand: func(t testing.TB, name, password string) { user(t, account{name, password}) },
 	}
 	overlap, double := f, f
@@ -298,14 +311,19 @@ func proveRedis(t *testing.T) {
 func proveLDAP(t *testing.T) {
 	l := servers.StartLDAP(t)
 	f := fixture{
-		name: "ldap_overlap", kind: "ldap", addr: l.Addr, door: door{Kind: "ldap", Addr: l.Addr}, strategy: target.Overlap, config: plain,
+		name: "ldap_overlap", kind: "ldap", addr: l.Addr, door: door{
+			Kind: "ldap",
+			Addr: l.Addr,
+		}, strategy: target.Overlap, config: plain,
 		admin:  compact(account{l.AdminDN, l.Password}),
 		byHand: func(t testing.TB, name, password string) { l.Modify(t, name, "userPassword", password) },
 	}
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		uid := fmt.Sprintf("o%d", n)
 		a := first("uid=" + uid + "," + l.Base)
-		l.Add(t, a.AccountName, map[string][]string{"objectClass": {"account", "simpleSecurityObject"}, "uid": {uid}, "userPassword": {a.AccountPassword}})
+		l.Add(t, a.AccountName, map[string][]string{
+			"objectClass": {"account", "simpleSecurityObject"}, "uid": {uid}, "userPassword": {a.AccountPassword},
+		})
 		return generic("of-"+uid, f.name, a, "")
 	}
 	prove(t, f, parts{oracle: true, drift: *full})
@@ -336,13 +354,18 @@ func proveSSH(t *testing.T) {
 		private, public := servers.NewSSHKey(t)
 		line := strings.TrimSpace(string(sshdriver.MarshalAuthorizedKey(public)))
 		s.Authorize(t, a, line+"\n")
-		return ecs(fmt.Sprintf("keys-%d", n), keys.name, "SSHKey", map[string]string{"UserName": a.Name, "PublicKey": line, "PrivateKey": private})
+		return ecs(fmt.Sprintf("keys-%d", n), keys.name, "SSHKey", map[string]string{
+			"UserName": a.Name, "PublicKey": line, "PrivateKey": private,
+		})
 	}
 	password.name, password.strategy = "ssh_password_single", target.Single
 	password.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		first := fmt.Sprintf("first-password-%d", n)
 		a := s.NewAccount(t, "/bin/sh", sha512crypt.Hash(sensitive.New(first), "saltsalt"))
-		return ecs(fmt.Sprintf("password-%d", n), password.name, "Password", map[string]string{"UserName": a.Name, "Password": first})
+		return ecs(fmt.Sprintf("password-%d", n), password.name, "Password", map[string]string{
+			"UserName": a.Name,
+			"Password": first,
+		})
 	}
 	prove(t, keys, parts{drift: *full, brief: true})
 	prove(t, password, parts{drift: *full, brief: true})
@@ -388,13 +411,19 @@ func proveRabbitMQ(t *testing.T) {
 	}
 	user := func(t testing.TB, a account, tags string) {
 		t.Helper()
-		call(t, "/api/users/"+url.PathEscape(a.AccountName), compact(map[string]string{"password": a.AccountPassword, "tags": tags}))
+		call(t, "/api/users/"+url.PathEscape(a.AccountName), compact(map[string]string{
+			"password": a.AccountPassword,
+			"tags":     tags,
+		}))
 		call(t, "/api/permissions/%2F/"+url.PathEscape(a.AccountName), `{"configure":"","write":"","read":".*"}`)
 	}
 	admin := account{"keyturn", "password-of-keyturn"}
 	user(t, admin, "administrator")
 	f := fixture{
-		name: "rabbitmq_double", kind: "rabbitmq", addr: r.API, door: door{Kind: "rabbitmq", Addr: r.API}, strategy: target.Double, admin: compact(admin),
+		name: "rabbitmq_double", kind: "rabbitmq", addr: r.API, door: door{
+			Kind: "rabbitmq",
+			Addr: r.API,
+		}, strategy: target.Double, admin: compact(admin),
 		config: func(addr string) string { return fmt.Sprintf(`{"api":"http://%s","amqp":["amqp://%s"]}`, addr, r.AMQP) },
 		byHand: func(t testing.TB, name, password string) { user(t, account{name, password}, "monitoring") },
 	}
@@ -446,19 +475,25 @@ func proveOAuth(t *testing.T) {
 	}
 	addr := gateway.Listener.Addr().String()
 	f := fixture{
-		name: "oauth_single", kind: "oauth", addr: addr, mute: true, door: door{Kind: "oauth", Addr: addr}, strategy: target.Single,
+		name: "oauth_single", kind: "oauth", addr: addr, mute: true, door: door{
+			Kind: "oauth",
+			Addr: addr,
+		}, strategy: target.Single,
 		config: func(addr string) string {
 			return fmt.Sprintf(`{"token_urls":["http://%[1]s/oauth2/token"],"admin_auth":"none","set":{"method":"PATCH",
 				"url":"http://%[1]s/admin/clients/{client_id}","body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`, addr)
 		},
 		byHand: func(t testing.TB, name, password string) {
-			call(t, http.MethodPatch, "/admin/clients/"+name, []map[string]string{{"op": "replace", "path": "/client_secret", "value": password}})
+			call(t, http.MethodPatch, "/admin/clients/"+name, []map[string]string{
+				{"op": "replace", "path": "/client_secret", "value": password},
+			})
 		},
 	}
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		a := first(fmt.Sprintf("s%d", n))
 		call(t, http.MethodPost, "/admin/clients", map[string]any{
-			"client_id": a.AccountName, "client_secret": a.AccountPassword, "grant_types": []string{"client_credentials"}, "token_endpoint_auth_method": "client_secret_basic",
+			"client_id": a.AccountName, "client_secret": a.AccountPassword, "grant_types": []string{"client_credentials"},
+			"token_endpoint_auth_method": "client_secret_basic",
 		})
 		return generic("of-"+a.AccountName, f.name, a, "")
 	}
@@ -538,7 +573,10 @@ func proveWebhook(t *testing.T) {
 	}
 	addr := s.Listener.Addr().String()
 	f := fixture{
-		name: "webhook_overlap", kind: "webhook", addr: addr, door: door{Kind: "webhook", Addr: addr}, strategy: target.Overlap, admin: h.key, byHand: set,
+		name: "webhook_overlap", kind: "webhook", addr: addr, door: door{
+			Kind: "webhook",
+			Addr: addr,
+		}, strategy: target.Overlap, admin: h.key, byHand: set,
 		config: func(addr string) string { return fmt.Sprintf(`{"url":"http://%s/keyturn","strategy":"overlap"}`, addr) },
 	}
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
@@ -561,7 +599,8 @@ func proveCommand(t *testing.T) {
 	dir := t.TempDir()
 	good(t, os.Chmod(dir, 0o700))
 	script, keys := filepath.Join(dir, "rotate.sh"), filepath.Join(dir, "keys")
-	syscall.ForkLock.RLock() // a process that started meanwhile would have it open for writing, and such a file cannot be run
+	// a process that started meanwhile would have it open for writing, and such a file cannot be run
+	syscall.ForkLock.RLock()
 	err = os.WriteFile(script, text, 0o700)
 	syscall.ForkLock.RUnlock()
 	good(t, err)
@@ -576,7 +615,9 @@ func proveCommand(t *testing.T) {
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		a := first(fmt.Sprintf("account-%d", n))
 		good(t, adder.Apply(t.Context(), target.Change{
-			ID: "first", Strategy: target.Overlap, New: target.Credential{Account: a.AccountName, Secret: sensitive.New(a.AccountPassword)},
+			ID:       "first",
+			Strategy: target.Overlap,
+			New:      target.Credential{Account: a.AccountName, Secret: sensitive.New(a.AccountPassword)},
 		}))
 		return generic("of-"+a.AccountName, f.name, a, "")
 	}

@@ -74,7 +74,11 @@ func TestHerd(t *testing.T) {
 		work.Go(func() {
 			for n := range next {
 				name := fmt.Sprintf("of-%d", n)
-				_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(compact(first(name)))})
+				_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{
+					SecretName: name,
+					VersionID:  "v1",
+					SecretData: sensitive.New(compact(first(name))),
+				})
 				if err == nil {
 					_, err = c.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{
 						SecretName: name, TargetName: "herd", GracePeriod: "0s", EnableAutomaticRotation: true, RotationInterval: "23h",
@@ -95,7 +99,13 @@ func TestHerd(t *testing.T) {
 	if _, err := os.Stat(calls); err == nil {
 		t.Fatal("something rotated before it was due")
 	}
-	c = p.start(t, order{Calls: calls, Ahead: int(oneDay.Milliseconds()), Rate: herdRate, Burst: herdBurst, Workers: herdWorkers})
+	c = p.start(t, order{
+		Calls:   calls,
+		Ahead:   int(oneDay.Milliseconds()),
+		Rate:    herdRate,
+		Burst:   herdBurst,
+		Workers: herdWorkers,
+	})
 	deadline := time.Now().Add(patience + time.Duration(secrets/herdRate)*time.Second*3)
 	for done := 0; done < secrets; {
 		if time.Now().After(deadline) {

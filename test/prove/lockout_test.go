@@ -24,7 +24,10 @@ func lockoutFigures() {
 func lockoutLDAP(t *testing.T, l *servers.LDAP) {
 	lockoutFigures()
 	f := fixture{
-		name: "ldap_locking", kind: "ldap", addr: l.Addr, door: door{Kind: "ldap", Addr: l.Addr}, strategy: target.Single, config: plain,
+		name: "ldap_locking", kind: "ldap", addr: l.Addr, door: door{
+			Kind: "ldap",
+			Addr: l.Addr,
+		}, strategy: target.Single, config: plain,
 		admin: compact(account{l.AdminDN, l.Password}), numbers: new(atomic.Int64),
 	}
 	dn := ""
@@ -32,7 +35,9 @@ func lockoutLDAP(t *testing.T, l *servers.LDAP) {
 		uid := fmt.Sprintf("locking%d", n)
 		dn = "uid=" + uid + "," + l.PolicyBase
 		a := first(dn)
-		l.Add(t, dn, map[string][]string{"objectClass": {"account", "simpleSecurityObject"}, "uid": {uid}, "userPassword": {a.AccountPassword}})
+		l.Add(t, dn, map[string][]string{
+			"objectClass": {"account", "simpleSecurityObject"}, "uid": {uid}, "userPassword": {a.AccountPassword},
+		})
 		in, configure := generic("of-"+uid, f.name, a, "")
 		configure.Strategy = string(target.Single)
 		return in, configure
@@ -112,7 +117,10 @@ func TestLockoutByLogin(t *testing.T) {
 	}
 	run(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'")
 	f := fixture{
-		name: "postgresql_by_login", kind: "postgresql", addr: p.Addr(), door: door{Kind: "postgresql", Addr: p.Addr()}, strategy: target.Single,
+		name: "postgresql_by_login", kind: "postgresql", addr: p.Addr(), door: door{
+			Kind: "postgresql",
+			Addr: p.Addr(),
+		}, strategy: target.Single,
 		config: plain, admin: compact(engineAdmin), numbers: new(atomic.Int64),
 	}
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
@@ -123,7 +131,9 @@ func TestLockoutByLogin(t *testing.T) {
 	f.byHand = func(t testing.TB, name, password string) {
 		run(t, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", name, password))
 	}
-	for i, h := range []harm{{kind: drop, reply: true}, {kind: drop}, {kind: cut, reply: true}, {kind: mute, reply: true}} {
+	for i, h := range []harm{
+		{kind: drop, reply: true}, {kind: drop}, {kind: cut, reply: true}, {kind: mute, reply: true},
+	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			f.lockoutByLogin(t, h)
@@ -192,7 +202,10 @@ func (f fixture) lockoutByLogin(t *testing.T, h harm) {
 		t.Errorf("%d logins failed, want at most %d", failed, allowed)
 	}
 	wrong := door{Kind: "postgresql", Addr: wire.addr()}
-	if in, err := wrong.login(t.Context(), compact(account{"nobody", "wrong"})); in || err != nil || wire.occurrences() != failed+1 {
+	if in, err := wrong.login(t.Context(), compact(account{
+		"nobody",
+		"wrong",
+	})); in || err != nil || wire.occurrences() != failed+1 {
 		t.Errorf("a login that fails is not counted: %v, %v, %d", in, err, wire.occurrences())
 	}
 }

@@ -19,7 +19,10 @@ func TestModel(t *testing.T) {
 		t.Skip("skipped: the tests of internal/rotation/explore are the faster cut of this")
 	}
 	t.Parallel()
-	for _, name := range []string{"model_states", "model_transitions", "model_scopes_whole", "model_violations", "model_mutations", "model_mutations_missed"} {
+	for _, name := range []string{
+		"model_states", "model_transitions", "model_scopes_whole", "model_violations", "model_mutations",
+		"model_mutations_missed",
+	} {
 		count(name, 0)
 	}
 	until := time.Now().Add(modelTime)

@@ -15,7 +15,13 @@ const silentFor = 4000
 // network harms the connections between engine and target at positions of the bytes of a rotation, from its first to its last, and
 // heals them. The rotation ends as it would have without.
 func (f fixture) network(t *testing.T) {
-	for _, name := range []string{"network_runs", "network_wrong_ends", "network_false_quarantines", "network_credentials_lost", "network_runs_" + f.name} {
+	for _, name := range []string{
+		"network_runs",
+		"network_wrong_ends",
+		"network_false_quarantines",
+		"network_credentials_lost",
+		"network_runs_" + f.name,
+	} {
 		count(name, 0)
 	}
 	wire := newCable(t, f.addr)
@@ -88,7 +94,10 @@ func (c *process) untilHarmed(t testing.TB, secret string, hit <-chan struct{}, 
 // noticed reports whether a step of the rotation has failed.
 func noticed(r *kms.DescribeRotationResponse) bool {
 	for _, s := range r.Steps {
-		if s.Event == "failed" || s.Event == "no-answer" || s.Event == "not-reached" || strings.Contains(s.Event, "rejected") {
+		if s.Event == "failed" ||
+			s.Event == "no-answer" ||
+			s.Event == "not-reached" ||
+			strings.Contains(s.Event, "rejected") {
 			return true
 		}
 	}

@@ -67,7 +67,8 @@ func oracle() int {
 	err := json.NewDecoder(os.Stdin).Decode(&w.watch)
 	if err == nil {
 		w.client, err = kms.NewClient(kms.Config{
-			Endpoint: "http://" + w.watch.Endpoint, Credentials: sign.Credentials{AccessKeyID: w.watch.KeyID, AccessKeySecret: sensitive.New(w.watch.KeySecret)},
+			Endpoint:    "http://" + w.watch.Endpoint,
+			Credentials: sign.Credentials{AccessKeyID: w.watch.KeyID, AccessKeySecret: sensitive.New(w.watch.KeySecret)},
 		})
 	}
 	if err != nil {
@@ -125,7 +126,8 @@ func (w *watcher) look(turn int) {
 	case in:
 	case took < time.Duration(w.watch.Promise)*time.Millisecond:
 		w.seen.Failures[age]++
-		w.note("a value of %s of age %d ms was refused %v after it was read, at %s", secret, age, took, time.Now().Format("15:04:05.000"))
+		w.note("a value of %s of age %d ms was refused %v after it was read, at %s", secret, age, took,
+			time.Now().Format("15:04:05.000"))
 	default:
 		w.seen.Late++
 	}
@@ -185,8 +187,15 @@ var oneOracle sync.Mutex
 
 // oracle rotates secrets while an independent process uses them.
 func (f fixture) oracle(t *testing.T) {
-	kind := map[target.Strategy]string{target.Single: "oracle_failures_single_age_0", target.Overlap: "oracle_failures_overlap", target.Double: "oracle_failures_double"}[f.strategy]
-	for _, name := range []string{kind, "oracle_rotations", "oracle_connections", "oracle_connections_" + f.name, "oracle_reads_unanswered", "oracle_logins_unanswered", "oracle_refused_after_promise"} {
+	kind := map[target.Strategy]string{
+		target.Single:  "oracle_failures_single_age_0",
+		target.Overlap: "oracle_failures_overlap",
+		target.Double:  "oracle_failures_double",
+	}[f.strategy]
+	for _, name := range []string{
+		kind, "oracle_rotations", "oracle_connections", "oracle_connections_" + f.name,
+		"oracle_reads_unanswered", "oracle_logins_unanswered", "oracle_refused_after_promise",
+	} {
 		count(name, 0)
 	}
 	oneOracle.Lock()
@@ -198,7 +207,13 @@ func (f fixture) oracle(t *testing.T) {
 	for range pick(8, 2) {
 		secrets = append(secrets, f.create(t, c, fmt.Sprintf("%ds", grace/1000)))
 	}
-	w := watch{Endpoint: c.endpoint, KeyID: c.admin.AccessKeyID, KeySecret: c.admin.AccessKeySecret.Reveal(), Door: f.at(c), Secrets: secrets}
+	w := watch{
+		Endpoint:  c.endpoint,
+		KeyID:     c.admin.AccessKeyID,
+		KeySecret: c.admin.AccessKeySecret.Reveal(),
+		Door:      f.at(c),
+		Secrets:   secrets,
+	}
 	rotations := pick(10, 1)
 	if w.Ages, w.Promise = []int{0, grace / 2, nearly}, grace; f.strategy == target.Single {
 		w.Ages, w.Promise = []int{0}, leadOfOracle*3/4 // the rest is for the answer to arrive
@@ -209,7 +224,10 @@ func (f fixture) oracle(t *testing.T) {
 	for _, secret := range secrets {
 		work.Go(func() {
 			for n := range rotations {
-				if _, err := c.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: secret, VersionID: version(n + 2)}); err != nil {
+				if _, err := c.RotateSecret(t.Context(), &kms.RotateSecretRequest{
+					SecretName: secret,
+					VersionID:  version(n + 2),
+				}); err != nil {
 					t.Errorf("rotate %s: %v", secret, err)
 					return
 				}

@@ -49,7 +49,11 @@ func (f fixture) register(t testing.TB, c *process, addr string) {
 	in := &kms.RegisterTargetRequest{TargetName: f.name, Kind: f.kind, Config: f.config(addr)}
 	if f.admin != "" {
 		in.AdminSecretName = "admin-" + f.name
-		good(t, second(c.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: in.AdminSecretName, VersionID: "v1", SecretData: sensitive.New(f.admin)})))
+		good(t, second(c.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: in.AdminSecretName,
+			VersionID:  "v1",
+			SecretData: sensitive.New(f.admin),
+		})))
 	}
 	good(t, second(c.RegisterTarget(t.Context(), in)))
 }
@@ -108,14 +112,18 @@ func version(n int) string { return fmt.Sprintf("v%d", n) }
 func (f fixture) whole(t testing.TB, c *process, part, secret string, n int, r *kms.DescribeRotationResponse) bool {
 	t.Helper()
 	if r.State != "done" || r.RotationID != version(n) {
-		t.Errorf("%s, version %s: rotation %s ended as %s (%s); steps %+v", secret, version(n), r.RotationID, r.State, r.Reason, r.Steps)
+		t.Errorf("%s, version %s: rotation %s ended as %s (%s); steps %+v", secret, version(n), r.RotationID,
+			r.State, r.Reason, r.Steps)
 		count(part+"_wrong_ends", 1)
 		if r.State == "quarantined" {
 			count(part+"_false_quarantines", 1)
 		}
 		return false
 	}
-	out, err := c.ListSecretVersionIds(t.Context(), &kms.ListSecretVersionIdsRequest{SecretName: secret, IncludeDeprecated: true})
+	out, err := c.ListSecretVersionIds(t.Context(), &kms.ListSecretVersionIdsRequest{
+		SecretName:        secret,
+		IncludeDeprecated: true,
+	})
 	good(t, err)
 	right := true
 	for _, v := range out.VersionIDs {

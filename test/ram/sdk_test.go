@@ -88,7 +88,11 @@ func TestSDK(t *testing.T) {
 
 func users(s *sdk) {
 	create := ram.CreateCreateUserRequest()
-	create.UserName, create.DisplayName, create.Email, create.MobilePhone, create.Comments = "app", "The App", "app@example.test", "86-18600008888", "x"
+	create.UserName = "app"
+	create.DisplayName = "The App"
+	create.Email = "app@example.test"
+	create.MobilePhone = "86-18600008888"
+	create.Comments = "x"
 	made := run(s, s.client.CreateUser, create, "").User
 	run(s, s.client.CreateUser, create, "EntityAlreadyExists.User")
 
@@ -96,12 +100,15 @@ func users(s *sdk) {
 	get.UserName = "app"
 	got := run(s, s.client.GetUser, get, "").User
 	got.UpdateDate, made.UpdateDate = "", ""
-	if !reflect.DeepEqual(got, made) || got.UserId == "" || got.DisplayName != "The App" || !strings.HasSuffix(got.CreateDate, "Z") {
+	if !reflect.DeepEqual(got, made) || got.UserId == "" || got.DisplayName != "The App" ||
+		!strings.HasSuffix(got.CreateDate, "Z") {
 		s.t.Errorf("GetUser %+v; CreateUser %+v", got, made)
 	}
 	update := ram.CreateUpdateUserRequest()
 	update.UserName, update.NewUserName, update.NewComments = "app", "app2", "y"
-	if u := run(s, s.client.UpdateUser, update, "").User; u.UserName != "app2" || u.Comments != "y" || u.Email != "app@example.test" {
+	if u := run(s, s.client.UpdateUser, update, "").User; u.UserName != "app2" ||
+		u.Comments != "y" ||
+		u.Email != "app@example.test" {
 		s.t.Errorf("UpdateUser %+v", u)
 	}
 	update.UserName, update.NewUserName = "app2", "app"
@@ -136,7 +143,8 @@ func policies(s *sdk) {
 	version := ram.CreateCreatePolicyVersionRequest()
 	version.PolicyName, version.PolicyDocument = "read-app", document
 	for range 4 {
-		if v := run(s, s.client.CreatePolicyVersion, version, "").PolicyVersion; v.IsDefaultVersion || v.PolicyDocument != document {
+		if v := run(s, s.client.CreatePolicyVersion, version, "").PolicyVersion; v.IsDefaultVersion ||
+			v.PolicyDocument != document {
 			s.t.Errorf("CreatePolicyVersion %+v", v)
 		}
 	}
@@ -147,7 +155,9 @@ func policies(s *sdk) {
 	}
 	versions := ram.CreateListPolicyVersionsRequest()
 	versions.PolicyName, versions.PolicyType = "read-app", "Custom"
-	if l := run(s, s.client.ListPolicyVersions, versions, "").PolicyVersions.PolicyVersion; len(l) != 5 || l[0].VersionId != "v1" || !l[4].IsDefaultVersion {
+	if l := run(s, s.client.ListPolicyVersions, versions, "").PolicyVersions.PolicyVersion; len(l) != 5 ||
+		l[0].VersionId != "v1" ||
+		!l[4].IsDefaultVersion {
 		s.t.Errorf("ListPolicyVersions %+v", l)
 	}
 	set := ram.CreateSetDefaultPolicyVersionRequest()
@@ -170,12 +180,14 @@ func policies(s *sdk) {
 	run(s, s.client.UpdatePolicyDescription, describe, "")
 	get := ram.CreateGetPolicyRequest()
 	get.PolicyName, get.PolicyType = "read-app", "Custom"
-	if p := run(s, s.client.GetPolicy, get, ""); p.DefaultPolicyVersion.PolicyDocument != document || p.Policy.Description != describe.NewDescription {
+	if p := run(s, s.client.GetPolicy, get, ""); p.DefaultPolicyVersion.PolicyDocument != document ||
+		p.Policy.Description != describe.NewDescription {
 		s.t.Errorf("GetPolicy %+v", p)
 	}
 	list := ram.CreateListPoliciesRequest()
 	list.PolicyType = "System"
-	if l := run(s, s.client.ListPolicies, list, "").Policies.Policy; len(l) != 5 || l[0].PolicyName != "AdministratorAccess" {
+	if l := run(s, s.client.ListPolicies, list, "").Policies.Policy; len(l) != 5 ||
+		l[0].PolicyName != "AdministratorAccess" {
 		s.t.Errorf("ListPolicies %+v", l)
 	}
 
@@ -185,7 +197,9 @@ func policies(s *sdk) {
 	run(s, s.client.AttachPolicyToUser, attach, "EntityAlreadyExists.User.Policy")
 	attached := ram.CreateListPoliciesForUserRequest()
 	attached.UserName = "app"
-	if l := run(s, s.client.ListPoliciesForUser, attached, "").Policies.Policy; len(l) != 1 || l[0].PolicyName != "read-app" || l[0].AttachDate == "" {
+	if l := run(s, s.client.ListPoliciesForUser, attached, "").Policies.Policy; len(l) != 1 ||
+		l[0].PolicyName != "read-app" ||
+		l[0].AttachDate == "" {
 		s.t.Errorf("ListPoliciesForUser %+v", l)
 	}
 }
@@ -202,7 +216,8 @@ func groups(s *sdk) {
 	update := ram.CreateUpdateGroupRequest()
 	update.GroupName, update.NewGroupName = "team", "crew"
 	run(s, s.client.UpdateGroup, update, "")
-	if l := run(s, s.client.ListGroups, ram.CreateListGroupsRequest(), "").Groups.Group; len(l) != 1 || l[0].GroupName != "crew" {
+	if l := run(s, s.client.ListGroups, ram.CreateListGroupsRequest(), "").Groups.Group; len(l) != 1 ||
+		l[0].GroupName != "crew" {
 		s.t.Errorf("ListGroups %+v", l)
 	}
 	add := ram.CreateAddUserToGroupRequest()
@@ -210,12 +225,16 @@ func groups(s *sdk) {
 	run(s, s.client.AddUserToGroup, add, "")
 	members := ram.CreateListUsersForGroupRequest()
 	members.GroupName = "crew"
-	if l := run(s, s.client.ListUsersForGroup, members, "").Users.User; len(l) != 1 || l[0].UserName != "other" || l[0].JoinDate == "" {
+	if l := run(s, s.client.ListUsersForGroup, members, "").Users.User; len(l) != 1 ||
+		l[0].UserName != "other" ||
+		l[0].JoinDate == "" {
 		s.t.Errorf("ListUsersForGroup %+v", l)
 	}
 	of := ram.CreateListGroupsForUserRequest()
 	of.UserName = "other"
-	if l := run(s, s.client.ListGroupsForUser, of, "").Groups.Group; len(l) != 1 || l[0].GroupName != "crew" || l[0].JoinDate == "" {
+	if l := run(s, s.client.ListGroupsForUser, of, "").Groups.Group; len(l) != 1 ||
+		l[0].GroupName != "crew" ||
+		l[0].JoinDate == "" {
 		s.t.Errorf("ListGroupsForUser %+v", l)
 	}
 	attach := ram.CreateAttachPolicyToGroupRequest()
@@ -223,13 +242,15 @@ func groups(s *sdk) {
 	run(s, s.client.AttachPolicyToGroup, attach, "")
 	attached := ram.CreateListPoliciesForGroupRequest()
 	attached.GroupName = "crew"
-	if l := run(s, s.client.ListPoliciesForGroup, attached, "").Policies.Policy; len(l) != 1 || l[0].PolicyName != "read-app" {
+	if l := run(s, s.client.ListPoliciesForGroup, attached, "").Policies.Policy; len(l) != 1 ||
+		l[0].PolicyName != "read-app" {
 		s.t.Errorf("ListPoliciesForGroup %+v", l)
 	}
 	whom := ram.CreateListEntitiesForPolicyRequest()
 	whom.PolicyName, whom.PolicyType = "read-app", "Custom"
 	l := run(s, s.client.ListEntitiesForPolicy, whom, "")
-	if len(l.Users.User) != 1 || l.Users.User[0].UserName != "app" || len(l.Groups.Group) != 1 || l.Groups.Group[0].GroupName != "crew" {
+	if len(l.Users.User) != 1 || l.Users.User[0].UserName != "app" || len(l.Groups.Group) != 1 ||
+		l.Groups.Group[0].GroupName != "crew" {
 		s.t.Errorf("ListEntitiesForPolicy %+v %+v", l.Users, l.Groups)
 	}
 }
@@ -248,7 +269,9 @@ func keys(s *sdk) ram.AccessKey {
 	run(s, s.client.UpdateAccessKey, update, "")
 	list := ram.CreateListAccessKeysRequest()
 	list.UserName = "app"
-	if l := run(s, s.client.ListAccessKeys, list, "").AccessKeys.AccessKey; len(l) != 2 || l[1].Status != "Inactive" || l[0].AccessKeySecret != "" {
+	if l := run(s, s.client.ListAccessKeys, list, "").AccessKeys.AccessKey; len(l) != 2 ||
+		l[1].Status != "Inactive" ||
+		l[0].AccessKeySecret != "" {
 		s.t.Errorf("ListAccessKeys: %d keys", len(l))
 	}
 	s.deleteKey(second.AccessKeyId)
@@ -271,7 +294,11 @@ func (s *sdk) deleteKey(id string) {
 func read(t *testing.T, server *keyturntest.Server, key ram.AccessKey) {
 	t.Helper()
 	for _, name := range []string{"app/db", "other/db"} {
-		if _, err := server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New("x")}); err != nil {
+		if _, err := server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: name,
+			VersionID:  "v1",
+			SecretData: sensitive.New("x"),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -284,7 +311,9 @@ func read(t *testing.T, server *keyturntest.Server, key ram.AccessKey) {
 	if _, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "app/db"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "other/db"}); !errors.Is(err, kms.ErrNoPermission) {
+	if _, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{
+		SecretName: "other/db",
+	}); !errors.Is(err, kms.ErrNoPermission) {
 		t.Errorf("a secret that no policy names: %v", err)
 	}
 }

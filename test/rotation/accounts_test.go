@@ -22,7 +22,8 @@ func startOneLogin(t *testing.T) (*keyturntest.Server, *database) {
 	s, d := start(t), startDatabase(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := d.Exec(ctx, "postgres", "DROP ROLE app_clone; CREATE TABLE mine (n int); ALTER TABLE mine OWNER TO app; GRANT CREATE ON SCHEMA public TO app"); err != nil {
+	if err := d.Exec(ctx, "postgres", "DROP ROLE app_clone; CREATE TABLE mine (n int); ALTER TABLE mine OWNER TO app; "+
+		"GRANT CREATE ON SCHEMA public TO app"); err != nil {
 		t.Fatal(err)
 	}
 	register(t, s, d)
@@ -31,8 +32,13 @@ func startOneLogin(t *testing.T) (*keyturntest.Server, *database) {
 
 func preparation(d *database) *kms.PrepareTargetAccountsRequest {
 	return &kms.PrepareTargetAccountsRequest{
-		TargetName: "pg-main", AccountName: "app", CloneAccountName: "app_clone", AccountPassword: sensitive.New(d.app.AccountPassword),
-		Apply: true, SecretName: "db", VersionID: "v1",
+		TargetName:       "pg-main",
+		AccountName:      "app",
+		CloneAccountName: "app_clone",
+		AccountPassword:  sensitive.New(d.app.AccountPassword),
+		Apply:            true,
+		SecretName:       "db",
+		VersionID:        "v1",
 	}
 }
 
@@ -40,11 +46,16 @@ func preparation(d *database) *kms.PrepareTargetAccountsRequest {
 func TestPrepareAccounts(t *testing.T) {
 	t.Parallel()
 	s, d := startOneLogin(t)
-	shown, err := s.Client.PrepareTargetAccounts(t.Context(), &kms.PrepareTargetAccountsRequest{TargetName: "pg-main", AccountName: "app", CloneAccountName: "app_clone"})
+	shown, err := s.Client.PrepareTargetAccounts(t.Context(), &kms.PrepareTargetAccountsRequest{
+		TargetName:       "pg-main",
+		AccountName:      "app",
+		CloneAccountName: "app_clone",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if shown.Applied || shown.Proven || shown.OwnerName != "app_owner" || len(shown.Statements) < 4 || shown.Statements[0].Statement != `ALTER ROLE "app" RENAME TO "app_owner"` || len(shown.Findings) == 0 {
+	if shown.Applied || shown.Proven || shown.OwnerName != "app_owner" || len(shown.Statements) < 4 ||
+		shown.Statements[0].Statement != `ALTER ROLE "app" RENAME TO "app_owner"` || len(shown.Findings) == 0 {
 		t.Errorf("shown: %+v", shown)
 	}
 	for _, st := range shown.Statements {
@@ -62,7 +73,10 @@ func TestPrepareAccounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !done.Applied || !done.Proven || done.SecretName != "db" || fmt.Sprint(done.Statements) != fmt.Sprint(shown.Statements) {
+	if !done.Applied ||
+		!done.Proven ||
+		done.SecretName != "db" ||
+		fmt.Sprint(done.Statements) != fmt.Sprint(shown.Statements) {
 		t.Errorf("done: %+v", done)
 	}
 	if version, l := current(t, s, "db"); version != "v1" || l != d.app {
@@ -104,7 +118,9 @@ func TestPrepareAccountsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := s.Client.PrepareTargetAccounts(ctx, preparation(d))
-	if !errors.Is(err, kms.ErrResourceInUse) || !strings.Contains(err.Error(), "log_duration") || !strings.Contains(err.Error(), `Both credentials are in secret "db"`) {
+	if !errors.Is(err, kms.ErrResourceInUse) ||
+		!strings.Contains(err.Error(), "log_duration") ||
+		!strings.Contains(err.Error(), `Both credentials are in secret "db"`) {
 		t.Fatalf("a setting that the administrator may not give: %v", err)
 	}
 	if _, l := current(t, s, "db"); l != d.app || d.login(ctx, l) != nil {
@@ -132,13 +148,17 @@ func TestPrepareAccountsAgain(t *testing.T) {
 	in := preparation(d)
 	in.Databases = []string{"nowhere"}
 	out, err := s.Client.PrepareTargetAccounts(ctx, in)
-	if err != nil || !out.Applied || out.Proven || !strings.Contains(strings.Join(out.Findings, "\n"), `there is no database "nowhere"`) {
+	if err != nil ||
+		!out.Applied ||
+		out.Proven ||
+		!strings.Contains(strings.Join(out.Findings, "\n"), `there is no database "nowhere"`) {
 		t.Fatalf("a proof that cannot hold: %+v, %v", out, err)
 	}
 	if _, l := current(t, s, "db"); l != d.app {
 		t.Error("the secret does not hold the credential in use")
 	}
-	if _, err := s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "db", VersionID: "v2"}); err == nil || !strings.Contains(err.Error(), "paused") {
+	if _, err := s.Client.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "db", VersionID: "v2"}); err == nil ||
+		!strings.Contains(err.Error(), "paused") {
 		t.Errorf("a rotation before the proof: %v", err)
 	}
 	other := preparation(d)
@@ -164,18 +184,28 @@ func TestPrepareAccountsRefused(t *testing.T) {
 		change func(*kms.PrepareTargetAccountsRequest)
 		want   string
 	}{
-		"no secret":       {func(in *kms.PrepareTargetAccountsRequest) { in.SecretName = "" }, "SecretName"},
-		"no password":     {func(in *kms.PrepareTargetAccountsRequest) { in.AccountPassword = sensitive.Value{} }, "AccountPassword"},
-		"wrong password":  {func(in *kms.PrepareTargetAccountsRequest) { in.AccountPassword = sensitive.New("not-the-password") }, "does not accept it"},
-		"one account":     {func(in *kms.PrepareTargetAccountsRequest) { in.CloneAccountName = "app" }, "CloneAccountName"},
-		"without apply":   {func(in *kms.PrepareTargetAccountsRequest) { in.Apply = false }, "for a call with Apply true"},
-		"no such account": {func(in *kms.PrepareTargetAccountsRequest) { in.AccountName = "nobody" }, `there is no role "nobody"`},
-		"no such target":  {func(in *kms.PrepareTargetAccountsRequest) { in.TargetName = "none" }, "no target"},
+		"no secret": {func(in *kms.PrepareTargetAccountsRequest) { in.SecretName = "" }, "SecretName"},
+		"no password": {
+			func(in *kms.PrepareTargetAccountsRequest) { in.AccountPassword = sensitive.Value{} },
+			"AccountPassword",
+		},
+		"wrong password": {
+			func(in *kms.PrepareTargetAccountsRequest) { in.AccountPassword = sensitive.New("not-the-password") },
+			"does not accept it",
+		},
+		"one account":   {func(in *kms.PrepareTargetAccountsRequest) { in.CloneAccountName = "app" }, "CloneAccountName"},
+		"without apply": {func(in *kms.PrepareTargetAccountsRequest) { in.Apply = false }, "for a call with Apply true"},
+		"no such account": {
+			func(in *kms.PrepareTargetAccountsRequest) { in.AccountName = "nobody" },
+			`there is no role "nobody"`,
+		},
+		"no such target": {func(in *kms.PrepareTargetAccountsRequest) { in.TargetName = "none" }, "no target"},
 	} {
 		in := preparation(d)
 		tt.change(in)
 		_, err := s.Client.PrepareTargetAccounts(t.Context(), in)
-		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "password-of-app") || strings.Contains(err.Error(), "not-the-password") {
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "password-of-app") ||
+			strings.Contains(err.Error(), "not-the-password") {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
@@ -202,8 +232,9 @@ func TestPrepareAccountsRefused(t *testing.T) {
 func connect(t *testing.T, s *keyturntest.Server) {
 	t.Helper()
 	for name, value := range map[string]string{
-		"ENDPOINT": s.Endpoint, "ACCESS_KEY_ID": s.Credentials.AccessKeyID, "ACCESS_KEY_SECRET": s.Credentials.AccessKeySecret.Reveal(),
-		"CA_FILE": s.CAFile, "CONFIG_DIR": t.TempDir(),
+		"ENDPOINT": s.Endpoint, "ACCESS_KEY_ID": s.Credentials.AccessKeyID,
+		"ACCESS_KEY_SECRET": s.Credentials.AccessKeySecret.Reveal(),
+		"CA_FILE":           s.CAFile, "CONFIG_DIR": t.TempDir(),
 	} {
 		t.Setenv("KEYTURN_"+name, value)
 	}
@@ -215,16 +246,21 @@ func TestPrepareAccountsCommand(t *testing.T) {
 	connect(t, s)
 	keyturn := func(stdin string, args ...string) (int, string) {
 		var out bytes.Buffer
-		code := cli.Run(t.Context(), append([]string{"target", "prepare-accounts", "pg-main", "--account", "app", "--clone", "app_clone"}, args...), strings.NewReader(stdin), &out, &out)
+		code := cli.Run(t.Context(), append([]string{
+			"target", "prepare-accounts", "pg-main", "--account", "app", "--clone", "app_clone",
+		}, args...), strings.NewReader(stdin), &out, &out)
 		return code, out.String()
 	}
-	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "-- in database postgres, in one transaction\nALTER ROLE \"app\" RENAME TO \"app_owner\";\n") || !strings.Contains(out, "Nothing was changed") {
+	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "-- in database postgres, in one "+
+		"transaction\nALTER ROLE \"app\" RENAME TO \"app_owner\";\n") || !strings.Contains(out, "Nothing was changed") {
 		t.Errorf("shown, %d:\n%s", code, out)
 	}
 	if code, out := keyturn("", "--apply"); code != 2 || !strings.Contains(out, "--apply needs --secret") {
 		t.Errorf("without a secret, %d: %s", code, out)
 	}
-	if code, out := keyturn(d.app.AccountPassword, "--apply", "--secret", "db"); code != 0 || !strings.Contains(out, "Secret db has their credentials") || strings.Contains(out, d.app.AccountPassword) {
+	if code, out := keyturn(d.app.AccountPassword, "--apply", "--secret", "db"); code != 0 ||
+		!strings.Contains(out, "Secret db has their credentials") ||
+		strings.Contains(out, d.app.AccountPassword) {
 		t.Errorf("applied, %d:\n%s", code, out)
 	}
 }
@@ -232,18 +268,28 @@ func TestPrepareAccountsCommand(t *testing.T) {
 func TestPrepareAccountsOfAnotherKind(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(c *server.Config) { c.Kinds = append(c.Kinds, webhook.Kind()) })
-	if _, err := s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{TargetName: "pg-main", Kind: "webhook", Config: `{"url":"https://127.0.0.1:1/","strategy":"single"}`, AdminSecretName: signingKey(t, s)}); err != nil {
+	if _, err := s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
+		TargetName:      "pg-main",
+		Kind:            "webhook",
+		Config:          `{"url":"https://127.0.0.1:1/","strategy":"single"}`,
+		AdminSecretName: signingKey(t, s),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	in := &kms.PrepareTargetAccountsRequest{TargetName: "pg-main", AccountName: "app", CloneAccountName: "app_clone"}
-	if _, err := s.Client.PrepareTargetAccounts(t.Context(), in); !errors.Is(err, kms.ErrUnsupportedOperation) || !strings.Contains(err.Error(), `kind "webhook"`) {
+	if _, err := s.Client.PrepareTargetAccounts(t.Context(), in); !errors.Is(err, kms.ErrUnsupportedOperation) ||
+		!strings.Contains(err.Error(), `kind "webhook"`) {
 		t.Errorf("a webhook: %v", err)
 	}
 }
 
 func signingKey(t *testing.T, s *keyturntest.Server) string {
 	t.Helper()
-	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "signing", VersionID: "v1", SecretData: sensitive.New("a-key-that-signs-requests-of-32-bytes")}); err != nil {
+	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "signing",
+		VersionID:  "v1",
+		SecretData: sensitive.New("a-key-that-signs-requests-of-32-bytes"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return "signing"

@@ -86,9 +86,16 @@ func TestCancel(t *testing.T) {
 			}
 		}
 	})
-	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "pg-admin", VersionID: "v1", SecretData: sensitive.New(d.admin.json())})))
+	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "pg-admin",
+		VersionID:  "v1",
+		SecretData: sensitive.New(d.admin.json()),
+	})))
 	must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
-		TargetName: "pg-main", Kind: "postgresql", AdminSecretName: "pg-admin", Config: fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, far.addr),
+		TargetName:      "pg-main",
+		Kind:            "postgresql",
+		AdminSecretName: "pg-admin",
+		Config:          fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, far.addr),
 	})))
 	for _, subType := range []string{"SingleUser", "DoubleUsers"} {
 		name, l := "db-"+subType, login{"u" + subType, "first-password-of-u"}
@@ -128,9 +135,13 @@ func TestCancel(t *testing.T) {
 		}
 		far.open.Store(false)
 		if version, l := current(t, s, name); version != "v1" || d.login(t.Context(), l) != nil {
-			t.Errorf("%s: after the end version %s is current, and logging in gives %v", subType, version, d.login(t.Context(), l))
+			t.Errorf("%s: after the end version %s is current, and logging in gives %v", subType, version,
+				d.login(t.Context(), l))
 		}
-		if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: name, VersionStage: "ACSPending"}); kms.CodeOf(err) != kms.CodeResourceNotFound {
+		if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{
+			SecretName:   name,
+			VersionStage: "ACSPending",
+		}); kms.CodeOf(err) != kms.CodeResourceNotFound {
 			t.Errorf("%s: the candidate still has its label: %v", subType, err)
 		}
 	}

@@ -47,7 +47,9 @@ func newReceiver(t *testing.T, refuse int) *receiver {
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
-	if err != nil || !sign.CheckWebhook(req.Header, eventKey, time.Now(), body) || !strings.HasPrefix(req.Header.Get("Content-Type"), "application/cloudevents+json") {
+	if err != nil ||
+		!sign.CheckWebhook(req.Header, eventKey, time.Now(), body) ||
+		!strings.HasPrefix(req.Header.Get("Content-Type"), "application/cloudevents+json") {
 		r.t.Errorf("an event that is not signed, or of type %q", req.Header.Get("Content-Type"))
 	}
 	var e event
@@ -124,7 +126,8 @@ func TestEvents(t *testing.T) {
 		t.Errorf("a receiver that refused at first has %v, want %v", got, want)
 	}
 	e := ready.taken[slices.IndexFunc(ready.taken, func(e event) bool { return strings.HasSuffix(e.Type, "succeeded") })]
-	if e.SpecVersion != "1.0" || e.Source != "/keyturn/local" || e.Data.Secret != "db" || e.Data.Target != "pg-main" || e.Data.Rotation != "v2" || e.Data.Version != "v2" || e.Data.Trigger != "manual" {
+	if e.SpecVersion != "1.0" || e.Source != "/keyturn/local" || e.Data.Secret != "db" || e.Data.Target != "pg-main" ||
+		e.Data.Rotation != "v2" || e.Data.Version != "v2" || e.Data.Trigger != "manual" {
 		t.Errorf("the event is %+v", e)
 	}
 	for _, r := range []*receiver{ready, late} {
@@ -149,7 +152,10 @@ func TestDriftEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, s, "db", "quarantined")
-	if _, err := s.Client.RepairRotation(t.Context(), &kms.RepairRotationRequest{SecretName: "db", RepairAction: "apply"}); err != nil {
+	if _, err := s.Client.RepairRotation(t.Context(), &kms.RepairRotationRequest{
+		SecretName:   "db",
+		RepairAction: "apply",
+	}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, s, "db", "done")

@@ -59,7 +59,10 @@ func TestGraceWaits(t *testing.T) {
 		if want := []string{" v1 inferred", "app-1 v1 acknowledged", "app-2 v1 acknowledged"}; !slices.Equal(who, want) {
 			t.Errorf("it waits for %q, want %q", who, want)
 		}
-		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v3"})), "until 3 of its consumers have moved, or until")
+		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{
+			SecretName: "app",
+			VersionID:  "v3",
+		})), "until 3 of its consumers have moved, or until")
 		read(t, s, "app", "", "")
 		says(t, s, "app-1", "v2", "v1") // what is open holds the former
 		says(t, s, "app-2", "v2", "v2")
@@ -94,7 +97,11 @@ func TestGraceGoesBackWhileItWaits(t *testing.T) {
 		rotate(t, s, "app", "v3")
 		waits(t, s, 2)
 		read(t, s, "app", "", "")
-		must(t, second(s.Client.WatchSecrets(t.Context(), &kms.WatchSecretsRequest{Secrets: []kms.WatchedSecret{{SecretName: "app"}}, Consumer: "app-1", Leaving: true})))
+		must(t, second(s.Client.WatchSecrets(t.Context(), &kms.WatchSecretsRequest{
+			Secrets:  []kms.WatchedSecret{{SecretName: "app"}},
+			Consumer: "app-1",
+			Leaving:  true,
+		})))
 		until(t, s, "app", "done")
 		x.works(t, "after the last one has left, the former credential", first, false)
 		says(t, s, "app-1", "v3", "")
@@ -115,12 +122,19 @@ func TestGraceLimit(t *testing.T) {
 	events := newReceiver(t, 0)
 	s := x.run(t, receivers(events), func(c *server.Config) { c.Rotation.Grace = time.Second })
 	old := read(t, s, "app", "", "")
-	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: "app", GracePeriod: "0s"})))
+	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+		SecretName:  "app",
+		GracePeriod: "0s",
+	})))
 	rotate(t, s, "app", "v2")
 	until(t, s, "app", "done") // at once, though a consumer holds v1
 	x.works(t, "without a grace, the former credential", old, false)
 	held := read(t, s, "app", "", "")
-	out, err := s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: "app", GracePeriod: "0s", GraceLimit: "3s"})
+	out, err := s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+		SecretName:  "app",
+		GracePeriod: "0s",
+		GraceLimit:  "3s",
+	})
 	must(t, err)
 	if out.GraceLimit != "3s" || out.GracePeriod != "0s" {
 		t.Errorf("configured: grace %s, limit %s", out.GracePeriod, out.GraceLimit)

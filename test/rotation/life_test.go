@@ -72,12 +72,14 @@ func (d *database) system(strategy string) system {
 		},
 		stored: func(t *testing.T, name string) (all string) {
 			t.Helper()
-			conn, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s:%s@%s/postgres?sslmode=disable", d.admin.AccountName, d.admin.AccountPassword, d.Addr()))
+			conn, err := pgx.Connect(t.Context(),
+				fmt.Sprintf("postgres://%s:%s@%s/postgres?sslmode=disable", d.admin.AccountName, d.admin.AccountPassword, d.Addr()))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close(t.Context())
-			err = conn.QueryRow(t.Context(), "SELECT string_agg(rolpassword, ' ' ORDER BY rolname) FROM pg_authid WHERE rolname IN ($1, $2)", name, name+"_clone").Scan(&all)
+			err = conn.QueryRow(t.Context(), "SELECT string_agg(rolpassword, ' ' ORDER BY rolname) FROM pg_authid WHERE "+
+				"rolname IN ($1, $2)", name, name+"_clone").Scan(&all)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,17 +108,31 @@ func overlapping(t *testing.T) system {
 		register: func(t *testing.T, s *keyturntest.Server) {
 			t.Helper()
 			admin := login{"default", r.Password}
-			must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "admin", VersionID: "v1", SecretData: sensitive.New(admin.json())})))
+			must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+				SecretName: "admin",
+				VersionID:  "v1",
+				SecretData: sensitive.New(admin.json()),
+			})))
 			must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
-				TargetName: "cache", Kind: "redis", AdminSecretName: "admin", Config: fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, r.Addr),
+				TargetName:      "cache",
+				Kind:            "redis",
+				AdminSecretName: "admin",
+				Config:          fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, r.Addr),
 			})))
 		},
 		create: func(t *testing.T, s *keyturntest.Server, name string) {
 			t.Helper()
 			l := login{name, "first-password-of-" + name}
 			set(t, name, l.AccountPassword)
-			must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(l.json())})))
-			must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: name, TargetName: "cache"})))
+			must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+				SecretName: name,
+				VersionID:  "v1",
+				SecretData: sensitive.New(l.json()),
+			})))
+			must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+				SecretName: name,
+				TargetName: "cache",
+			})))
 		},
 		login: func(ctx context.Context, l login) error {
 			c := r.Client(l.AccountName, l.AccountPassword)
@@ -163,7 +179,11 @@ func bothKinds(c *server.Config) { c.Kinds = []target.Kind{postgresql.Kind(), re
 // read is the credential of a version, by its label or its name.
 func read(t *testing.T, s *keyturntest.Server, name, stage, version string) (l login) {
 	t.Helper()
-	out, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: name, VersionStage: stage, VersionID: version})
+	out, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{
+		SecretName:   name,
+		VersionStage: stage,
+		VersionID:    version,
+	})
 	must(t, err)
 	must(t, json.Unmarshal([]byte(out.SecretData.Reveal()), &l))
 	return l
@@ -217,7 +237,12 @@ func untilVersion(t *testing.T, s *keyturntest.Server, name, want string) {
 }
 
 // untilRotation waits for the end of one rotation.
-func untilRotation(t *testing.T, s *keyturntest.Server, name, id string, states ...string) *kms.DescribeRotationResponse {
+func untilRotation(
+	t *testing.T,
+	s *keyturntest.Server,
+	name, id string,
+	states ...string,
+) *kms.DescribeRotationResponse {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		if r := until(t, s, name, states...); r.RotationID == id {
@@ -237,9 +262,15 @@ func TestEmergency(t *testing.T) {
 		rotate(t, s, "app", "v2")
 		until(t, s, "app", "grace")
 		leaked = append(leaked, read(t, s, "app", "", ""))
-		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v3"})), "EmergencyRotation")
+		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{
+			SecretName: "app",
+			VersionID:  "v3",
+		})), "EmergencyRotation")
 		must(t, second(s.Client.PauseRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})))
-		must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{SecretName: "app", VersionID: "v3"})))
+		must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+			SecretName: "app",
+			VersionID:  "v3",
+		})))
 		if r := untilRotation(t, s, "app", "v3", "done"); r.Trigger != "emergency" {
 			t.Errorf("the trigger is %s", r.Trigger)
 		}
@@ -271,7 +302,10 @@ func TestRehearse(t *testing.T) {
 			t.Errorf("after a rehearsal version %s is current", version)
 		}
 		x.works(t, "the credential in use", first, true)
-		_, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "app", VersionStage: "ACSPending"})
+		_, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{
+			SecretName:   "app",
+			VersionStage: "ACSPending",
+		})
 		refused(t, err, "has no label")
 		if x.strategy == "overlap" { // of a secret with two accounts no version can be read that has no label
 			x.works(t, "the candidate", read(t, s, "app", "", "try"), false)
@@ -295,12 +329,19 @@ func TestPause(t *testing.T) {
 		targetName := until(t, s, "app", "idle").TargetName
 		for _, scope := range []kms.PauseRotationRequest{{SecretName: "app"}, {TargetName: targetName}, {}} {
 			must(t, second(s.Client.PauseRotation(t.Context(), &scope)))
-			refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v2"})), "paused")
+			refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{
+				SecretName: "app",
+				VersionID:  "v2",
+			})), "paused")
 			must(t, second(s.Client.ResumeRotation(t.Context(), &scope)))
 		}
 		must(t, second(s.Client.PauseRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})))
 		for _, n := range []string{"app", "other"} {
-			must(t, second(s.Client.UpdateSecretRotationPolicy(t.Context(), &kms.UpdateSecretRotationPolicyRequest{SecretName: n, EnableAutomaticRotation: true, RotationInterval: "6h"})))
+			must(t, second(s.Client.UpdateSecretRotationPolicy(t.Context(), &kms.UpdateSecretRotationPolicyRequest{
+				SecretName:              n,
+				EnableAutomaticRotation: true,
+				RotationInterval:        "6h",
+			})))
 		}
 		ahead.Store(int64(7 * time.Hour))
 		if r := until(t, s, "other", "grace", "done"); r.Trigger != "automatic" {
@@ -310,7 +351,9 @@ func TestPause(t *testing.T) {
 			t.Errorf("a paused secret has been rotated to %s", version)
 		}
 		must(t, second(s.Client.ResumeRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})))
-		if r, err := s.Client.DescribeRotation(t.Context(), name("app")); err != nil || r.Paused || r.NextRotationDate.Before(time.Now()) && r.NextRotationDate.IsZero() {
+		if r, err := s.Client.DescribeRotation(t.Context(), name("app")); err != nil ||
+			r.Paused ||
+			r.NextRotationDate.Before(time.Now()) && r.NextRotationDate.IsZero() {
 			t.Errorf("after the pause: %+v, %v", r, err)
 		}
 		until(t, s, "app", "grace", "done")
@@ -417,7 +460,10 @@ func testRepair(t *testing.T, x system) {
 		if !strings.Contains(r.Reason, "Somebody else has changed it") || r.Advice == "" {
 			t.Errorf("reason %q, advice %q", r.Reason, r.Advice)
 		}
-		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v9"})), "RepairRotation")
+		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{
+			SecretName: "app",
+			VersionID:  "v9",
+		})), "RepairRotation")
 	}
 	byHand("changed-by-hand-1")
 	if got := read(t, s, "app", "", ""); got != first {
@@ -461,12 +507,26 @@ func TestNothingUnprovenIsPromoted(t *testing.T) {
 		at.Do(t, "ACL", "SETUSER", l.AccountName, "on", ">"+l.AccountPassword, "~*", "+get")
 	}
 	admin := login{"default", r.Password}
-	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "admin", VersionID: "v1", SecretData: sensitive.New(admin.json())})))
-	must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
-		TargetName: "cache", Kind: "redis", AdminSecretName: "admin", Config: fmt.Sprintf(`{"address":%q,"verify":[%q],"tls":{"off":true}}`, r.Addr, replica.Addr),
+	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "admin",
+		VersionID:  "v1",
+		SecretData: sensitive.New(admin.json()),
 	})))
-	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "app", VersionID: "v1", SecretData: sensitive.New(l.json())})))
-	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{SecretName: "app", TargetName: "cache"})))
+	must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
+		TargetName:      "cache",
+		Kind:            "redis",
+		AdminSecretName: "admin",
+		Config:          fmt.Sprintf(`{"address":%q,"verify":[%q],"tls":{"off":true}}`, r.Addr, replica.Addr),
+	})))
+	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "app",
+		VersionID:  "v1",
+		SecretData: sensitive.New(l.json()),
+	})))
+	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+		SecretName: "app",
+		TargetName: "cache",
+	})))
 	rotate(t, s, "app", "v2")
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
 		out, err := s.Client.DescribeRotation(t.Context(), name("app"))

@@ -96,7 +96,10 @@ func TestRestore(t *testing.T) {
 		}
 		must(t, s.Stop())
 		s = at(clock + while)
-		must(t, second(s.Client.RepairRotation(t.Context(), &kms.RepairRotationRequest{SecretName: "db", RepairAction: "apply"})))
+		must(t, second(s.Client.RepairRotation(t.Context(), &kms.RepairRotationRequest{
+			SecretName:   "db",
+			RepairAction: "apply",
+		})))
 		until(t, s, "db", "done") // the engine has been at work since that start
 		if again := looked("still").ProbeTime; again.After(before.Add(clock + while - time.Second)) {
 			t.Errorf("%s: the start after has looked again", tt.name)

@@ -57,12 +57,15 @@ func startDatabase(t *testing.T) *database {
 	t.Helper()
 	d := &database{
 		Postgres: servers.StartPostgres(t, sandbox.PostgresConfig{HBA: []string{"host all all 127.0.0.1/32 scram-sha-256"}}),
-		admin:    login{"rotator", "the-administrators-password"}, app: login{"app", "first-password-of-app"}, clone: login{"app_clone", "first-password-of-clone"},
+		admin:    login{"rotator", "the-administrators-password"},
+		app:      login{"app", "first-password-of-app"},
+		clone:    login{"app_clone", "first-password-of-clone"},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for _, l := range []login{d.admin, d.app, d.clone} {
-		if err := d.Exec(ctx, "postgres", fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", l.AccountName, l.AccountPassword)); err != nil {
+		if err := d.Exec(ctx, "postgres",
+			fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", l.AccountName, l.AccountPassword)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -90,11 +93,18 @@ func (d *database) login(ctx context.Context, l login) error {
 func register(t *testing.T, s *keyturntest.Server, d *database) {
 	t.Helper()
 	ctx := t.Context()
-	if _, err := s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "pg-admin", VersionID: "v1", SecretData: sensitive.New(d.admin.json())}); err != nil {
+	if _, err := s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "pg-admin",
+		VersionID:  "v1",
+		SecretData: sensitive.New(d.admin.json()),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := s.Client.RegisterTarget(ctx, &kms.RegisterTargetRequest{
-		TargetName: "pg-main", Kind: "postgresql", AdminSecretName: "pg-admin", Config: fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, d.Addr()),
+		TargetName:      "pg-main",
+		Kind:            "postgresql",
+		AdminSecretName: "pg-admin",
+		Config:          fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, d.Addr()),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +151,8 @@ func until(t *testing.T, s *keyturntest.Server, name string, want ...string) *km
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after %v the rotation of %q is %s (%s), want %v; steps %+v", patience, name, out.State, out.Reason, want, out.Steps)
+			t.Fatalf("after %v the rotation of %q is %s (%s), want %v; steps %+v", patience, name, out.State,
+				out.Reason, want, out.Steps)
 		}
 		time.Sleep(2 * time.Millisecond) // there is nothing to wait on in the public API
 	}
@@ -149,7 +160,10 @@ func until(t *testing.T, s *keyturntest.Server, name string, want ...string) *km
 
 func rotate(t *testing.T, s *keyturntest.Server, name, version string) {
 	t.Helper()
-	if _, err := s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: name, VersionID: version}); err != nil {
+	if _, err := s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{
+		SecretName: name,
+		VersionID:  version,
+	}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -30,7 +30,10 @@ func newNode(t *testing.T, change func(*server.Config)) *node {
 	t.Helper()
 	n := &node{dir: filepath.Join(t.TempDir(), "data")}
 	config := server.Config{
-		DataDir: n.dir, ListenHTTP: "127.0.0.1:0", NoSync: true, Logger: slog.New(slog.NewTextHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		DataDir:    n.dir,
+		ListenHTTP: "127.0.0.1:0",
+		NoSync:     true,
+		Logger:     slog.New(slog.NewTextHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	change(&config)
 	s, err := server.New(t.Context(), config)
@@ -90,7 +93,8 @@ func TestPanic(t *testing.T) {
 func TestAuditUnwritable(t *testing.T) {
 	t.Parallel()
 	room := t.TempDir()
-	if err := syscall.Mount("keyturn-test", room, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "size=256k,mode=0700"); err != nil {
+	if err := syscall.Mount("keyturn-test", room, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV,
+		"size=256k,mode=0700"); err != nil {
 		t.Skipf("a full disk needs a small file system, which cannot be mounted here: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(room, syscall.MNT_DETACH) })

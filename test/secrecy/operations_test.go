@@ -43,7 +43,11 @@ func steps() []step {
 	do := func(action string, params ...string) step { return step{action, "", params} }
 	return []step{
 		do("CreateSecret", "SecretName", "a", "VersionId", "v1", "SecretData", both),
-		{"CreateSecret", kms.CodeResourceExist, []string{"SecretName", "a", "VersionId", "v2", "SecretData", both + "another"}},
+		{
+			"CreateSecret",
+			kms.CodeResourceExist,
+			[]string{"SecretName", "a", "VersionId", "v2", "SecretData", both + "another"},
+		},
 		do("PutSecretValue", "SecretName", "a", "VersionId", "v2", "SecretData", special+marker),
 		do("PutSecretValue", "SecretName", "a", "VersionId", "v2", "SecretData", special+marker),
 		{"PutSecretValue", kms.CodeResourceExist, []string{"SecretName", "a", "VersionId", "v2", "SecretData", both}},
@@ -55,51 +59,101 @@ func steps() []step {
 		do("UpdateSecretVersionStage", "SecretName", "a", "VersionStage", "ACSCurrent", "MoveToVersion", "v1"),
 		do("GetRandomPassword", "PasswordLength", "32"),
 		{"RotateSecret", kms.CodeUnsupportedOperation, []string{"SecretName", "a", "VersionId", "v3"}},
-		{"UpdateSecretRotationPolicy", kms.CodeUnsupportedOperation, []string{"SecretName", "a", "EnableAutomaticRotation", "true", "RotationInterval", "7d"}},
-		do("CreateSecret", "SecretName", "admin", "VersionId", "v1", "SecretData", `{"AccountName":"root","AccountPassword":"`+marker+`"}`),
-		do("CreateSecret", "SecretName", "r", "VersionId", "v1", "SecretData", `{"AccountName":"app","AccountPassword":"`+marker+`","other":"`+marker+`"}`),
-		do("RegisterTarget", "TargetName", "t", "Kind", "redis", "AdminSecretName", "admin", "Config", `{"nodes":["127.0.0.1:1"],"tls":{"off":true}}`),
-		{"RegisterTarget", kms.CodeInvalidParameter, []string{"TargetName", "u", "Kind", "redis", "AdminSecretName", "admin", "Config", `{"password":"` + marker + `"}`}},
-		do("DescribeTarget", "TargetName", "t"), do("ListTargets"), do("UpdateTarget", "TargetName", "t", "Description", "d"),
+		{
+			"UpdateSecretRotationPolicy",
+			kms.CodeUnsupportedOperation,
+			[]string{"SecretName", "a", "EnableAutomaticRotation", "true", "RotationInterval", "7d"},
+		},
+		do("CreateSecret", "SecretName", "admin", "VersionId", "v1", "SecretData",
+			`{"AccountName":"root","AccountPassword":"`+marker+`"}`),
+		do("CreateSecret", "SecretName", "r", "VersionId", "v1", "SecretData",
+			`{"AccountName":"app","AccountPassword":"`+marker+`","other":"`+marker+`"}`),
+		do("RegisterTarget", "TargetName", "t", "Kind", "redis", "AdminSecretName", "admin", "Config",
+			`{"nodes":["127.0.0.1:1"],"tls":{"off":true}}`),
+		{
+			"RegisterTarget",
+			kms.CodeInvalidParameter,
+			[]string{"TargetName", "u", "Kind", "redis", "AdminSecretName", "admin", "Config", `{"password":"` + marker + `"}`},
+		},
+		do("DescribeTarget", "TargetName", "t"),
+		do("ListTargets"),
+		do("UpdateTarget", "TargetName", "t", "Description", "d"),
 		do("TestTarget", "TargetName", "t"),
 		do("ConfigureRotation", "SecretName", "r", "TargetName", "t", "GracePeriod", "0s"),
 		do("TestTarget", "TargetName", "t", "SecretName", "r"),
-		{"PrepareTargetAccounts", kms.CodeUnsupportedOperation, []string{"TargetName", "t", "AccountName", "app", "CloneAccountName", "clone", "AccountPassword", both}},
-		do("RotateRootKey", "ReencryptValues", "true"), do("DescribeRootKey"), do("RotateLocalCA"),
-		do("ProbeRotation"), do("PauseRotation"), do("ResumeRotation"), do("PauseRotation", "SecretName", "r"), do("ResumeRotation", "SecretName", "r"),
+		{
+			"PrepareTargetAccounts",
+			kms.CodeUnsupportedOperation,
+			[]string{"TargetName", "t", "AccountName", "app", "CloneAccountName", "clone", "AccountPassword", both},
+		},
+		do("RotateRootKey", "ReencryptValues", "true"),
+		do("DescribeRootKey"),
+		do("RotateLocalCA"),
+		do("ProbeRotation"),
+		do("PauseRotation"),
+		do("ResumeRotation"),
+		do("PauseRotation", "SecretName", "r"),
+		do("ResumeRotation", "SecretName", "r"),
 		{"UndoRotation", kms.CodeResourceInUse, []string{"SecretName", "r"}},
 		{"EndRotationGrace", kms.CodeResourceInUse, []string{"SecretName", "r"}},
 		{"CancelRotation", kms.CodeResourceInUse, []string{"SecretName", "r"}},
-		{"RepairRotation", kms.CodeResourceInUse, []string{"SecretName", "r", "RepairAction", "adopt", "VersionId", "v9", "SecretData", `{"AccountName":"app","AccountPassword":"` + marker + `"}`}},
+		{"RepairRotation", kms.CodeResourceInUse, []string{
+			"SecretName", "r", "RepairAction", "adopt", "VersionId", "v9",
+			"SecretData", `{"AccountName":"app","AccountPassword":"` + marker + `"}`,
+		}},
 		do("RotateSecret", "SecretName", "r", "VersionId", "v2"),
 		{"RehearseRotation", kms.CodeResourceInUse, []string{"SecretName", "r", "VersionId", "v3"}},
 		do("EmergencyRotation", "SecretName", "r", "VersionId", "v4"),
-		do("DescribeRotation", "SecretName", "r"), do("ListRotations"),
-		do("WatchSecrets", "Secret.1.SecretName", "r", "Secret.1.VersionId", "v1", "Consumer", "app-1"), do("ListSecretConsumers", "SecretName", "r"), do("DescribeAuditTrail"),
+		do("DescribeRotation", "SecretName", "r"),
+		do("ListRotations"),
+		do("WatchSecrets", "Secret.1.SecretName", "r", "Secret.1.VersionId", "v1", "Consumer", "app-1"),
+		do("ListSecretConsumers", "SecretName", "r"),
+		do("DescribeAuditTrail"),
 		{"RemoveRotation", kms.CodeResourceInUse, []string{"SecretName", "r"}},
 		{"DeregisterTarget", kms.CodeResourceInUse, []string{"TargetName", "t"}},
-		do("SetSecretPolicy", "SecretName", "a", "Policy", `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Get*"],"Resource":["*"],"Principal":{"RAM":["acs:ram::ACCOUNT:*"]}}]}`),
+		do("SetSecretPolicy", "SecretName", "a", "Policy",
+			`{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Get*"],"Resource":["*"],"Principal":{"RAM":["acs:ram::ACCOUNT:*"]}}]}`),
 		do("GetSecretPolicy", "SecretName", "a"),
 		do("TagResource", "SecretName", "a", "Tags", `[{"TagKey":"k","TagValue":"v"}]`),
 		do("UntagResource", "SecretName", "a", "TagKeys", `["k"]`),
 		{"ListResourceTags", kms.CodeKeyNotFound, []string{"KeyId", "none"}},
-		do("TagResources", "RegionId", "local", "ResourceType", "secret", "ResourceId.1", "a", "Tag.1.Key", "k", "Tag.1.Value", "v"),
+		do("TagResources", "RegionId", "local", "ResourceType", "secret", "ResourceId.1", "a",
+			"Tag.1.Key", "k", "Tag.1.Value", "v"),
 		do("ListTagResources", "RegionId", "local", "ResourceType", "secret"),
 		do("UntagResources", "RegionId", "local", "ResourceType", "secret", "ResourceId.1", "a", "All", "true"),
-		do("DescribeRegions"), do("DescribeAccountKmsStatus"), do("GetCallerIdentity"),
-		do("CreateUser", "UserName", "ann"), do("GetUser", "UserName", "ann"), do("ListUsers"), do("UpdateUser", "UserName", "ann", "NewComments", "c"),
-		do("CreateAccessKey", "UserName", "ann"), do("ListAccessKeys", "UserName", "ann"),
+		do("DescribeRegions"),
+		do("DescribeAccountKmsStatus"),
+		do("GetCallerIdentity"),
+		do("CreateUser", "UserName", "ann"),
+		do("GetUser", "UserName", "ann"),
+		do("ListUsers"),
+		do("UpdateUser", "UserName", "ann", "NewComments", "c"),
+		do("CreateAccessKey", "UserName", "ann"),
+		do("ListAccessKeys", "UserName", "ann"),
 		do("UpdateAccessKey", "UserName", "ann", "UserAccessKeyId", "KEY", "Status", "Active"),
 		do("GetAccessKeyLastUsed", "UserName", "ann", "UserAccessKeyId", "KEY"),
-		do("CreateGroup", "GroupName", "g"), do("GetGroup", "GroupName", "g"), do("ListGroups"), do("UpdateGroup", "GroupName", "g", "NewComments", "c"),
-		do("AddUserToGroup", "UserName", "ann", "GroupName", "g"), do("ListUsersForGroup", "GroupName", "g"), do("ListGroupsForUser", "UserName", "ann"),
-		do("CreatePolicy", "PolicyName", "p", "PolicyDocument", policyDocument), do("GetPolicy", "PolicyName", "p", "PolicyType", "Custom"), do("ListPolicies"),
-		do("UpdatePolicyDescription", "PolicyName", "p", "NewDescription", "d"), do("CreatePolicyVersion", "PolicyName", "p", "PolicyDocument", policyDocument),
-		do("GetPolicyVersion", "PolicyName", "p", "PolicyType", "Custom", "VersionId", "v2"), do("ListPolicyVersions", "PolicyName", "p", "PolicyType", "Custom"),
-		do("SetDefaultPolicyVersion", "PolicyName", "p", "VersionId", "v2"), do("DeletePolicyVersion", "PolicyName", "p", "VersionId", "v1"),
-		do("AttachPolicyToUser", "UserName", "ann", "PolicyName", "p", "PolicyType", "Custom"), do("ListPoliciesForUser", "UserName", "ann"),
-		do("AttachPolicyToGroup", "GroupName", "g", "PolicyName", "p", "PolicyType", "Custom"), do("ListPoliciesForGroup", "GroupName", "g"),
-		do("ListEntitiesForPolicy", "PolicyName", "p", "PolicyType", "Custom"), do("SimulatePolicy", "UserName", "ann", "Operation", "GetSecretValue", "SecretName", "a"),
+		do("CreateGroup", "GroupName", "g"),
+		do("GetGroup", "GroupName", "g"),
+		do("ListGroups"),
+		do("UpdateGroup", "GroupName", "g", "NewComments", "c"),
+		do("AddUserToGroup", "UserName", "ann", "GroupName", "g"),
+		do("ListUsersForGroup", "GroupName", "g"),
+		do("ListGroupsForUser", "UserName", "ann"),
+		do("CreatePolicy", "PolicyName", "p", "PolicyDocument", policyDocument),
+		do("GetPolicy", "PolicyName", "p", "PolicyType", "Custom"),
+		do("ListPolicies"),
+		do("UpdatePolicyDescription", "PolicyName", "p", "NewDescription", "d"),
+		do("CreatePolicyVersion", "PolicyName", "p", "PolicyDocument", policyDocument),
+		do("GetPolicyVersion", "PolicyName", "p", "PolicyType", "Custom", "VersionId", "v2"),
+		do("ListPolicyVersions", "PolicyName", "p", "PolicyType", "Custom"),
+		do("SetDefaultPolicyVersion", "PolicyName", "p", "VersionId", "v2"),
+		do("DeletePolicyVersion", "PolicyName", "p", "VersionId", "v1"),
+		do("AttachPolicyToUser", "UserName", "ann", "PolicyName", "p", "PolicyType", "Custom"),
+		do("ListPoliciesForUser", "UserName", "ann"),
+		do("AttachPolicyToGroup", "GroupName", "g", "PolicyName", "p", "PolicyType", "Custom"),
+		do("ListPoliciesForGroup", "GroupName", "g"),
+		do("ListEntitiesForPolicy", "PolicyName", "p", "PolicyType", "Custom"),
+		do("SimulatePolicy", "UserName", "ann", "Operation", "GetSecretValue", "SecretName", "a"),
 		{"SimulatePolicy", "", []string{"UserName", "ann", "Operation", "ListSecrets"}},
 	}
 }
@@ -108,11 +162,17 @@ func steps() []step {
 func last() []step {
 	do := func(action string, params ...string) step { return step{action, "", params} }
 	return []step{
-		do("DetachPolicyFromUser", "UserName", "ann", "PolicyName", "p", "PolicyType", "Custom"), do("DetachPolicyFromGroup", "GroupName", "g", "PolicyName", "p", "PolicyType", "Custom"),
-		do("DeletePolicy", "PolicyName", "p"), do("RemoveUserFromGroup", "UserName", "ann", "GroupName", "g"), do("DeleteGroup", "GroupName", "g"),
-		do("DeleteAccessKey", "UserName", "ann", "UserAccessKeyId", "KEY"), do("DeleteUser", "UserName", "ann"),
-		do("DeleteSecret", "SecretName", "a", "RecoveryWindowInDays", "7"), {"GetSecretValue", kms.CodeResourceInDeleteWindow, []string{"SecretName", "a"}},
-		do("RestoreSecret", "SecretName", "a"), do("DeleteSecret", "SecretName", "a", "ForceDeleteWithoutRecovery", "true"),
+		do("DetachPolicyFromUser", "UserName", "ann", "PolicyName", "p", "PolicyType", "Custom"),
+		do("DetachPolicyFromGroup", "GroupName", "g", "PolicyName", "p", "PolicyType", "Custom"),
+		do("DeletePolicy", "PolicyName", "p"),
+		do("RemoveUserFromGroup", "UserName", "ann", "GroupName", "g"),
+		do("DeleteGroup", "GroupName", "g"),
+		do("DeleteAccessKey", "UserName", "ann", "UserAccessKeyId", "KEY"),
+		do("DeleteUser", "UserName", "ann"),
+		do("DeleteSecret", "SecretName", "a", "RecoveryWindowInDays", "7"),
+		{"GetSecretValue", kms.CodeResourceInDeleteWindow, []string{"SecretName", "a"}},
+		do("RestoreSecret", "SecretName", "a"),
+		do("DeleteSecret", "SecretName", "a", "ForceDeleteWithoutRecovery", "true"),
 	}
 }
 
@@ -127,7 +187,12 @@ type caller struct {
 }
 
 func newCaller(endpoint, account string) *caller {
-	return &caller{endpoint: endpoint, account: account, http: &http.Client{Timeout: startLimit}, secrets: map[string]string{}}
+	return &caller{
+		endpoint: endpoint,
+		account:  account,
+		http:     &http.Client{Timeout: startLimit},
+		secrets:  map[string]string{},
+	}
 }
 
 var signature = regexp.MustCompile(`Signature=([0-9a-f]{64})`)
@@ -165,7 +230,11 @@ func form(params []string) url.Values {
 }
 
 // signed makes a request with a signature of version 3 over a form; change changes it before it is signed.
-func (c *caller) signed(key sign.Credentials, o *operation.Op, method, contentType, body, query string) (*http.Request, error) {
+func (c *caller) signed(
+	key sign.Credentials,
+	o *operation.Op,
+	method, contentType, body, query string,
+) (*http.Request, error) {
 	r, err := http.NewRequest(method, c.url(query), strings.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -249,10 +318,12 @@ func (c *caller) bad(key sign.Credentials, o *operation.Op, params []string) map
 		"a parameter twice":         v3(key, "POST", formType, good+"&SecretData="+marker, ""),
 		"a bad escape":              v3(key, "POST", formType, good+"&X=%zz"+marker, ""),
 		"another content type":      v3(key, "POST", "text/"+marker, both, ""),
-		"no signature":              func() (*http.Request, error) { return http.NewRequest("GET", c.url(good+"&Action="+o.Name), nil) },
-		"version 1, wrong":          func() (*http.Request, error) { return c.v1(wrong, o, filled, time.Now()) },
-		"version 1, stale":          func() (*http.Request, error) { return c.v1(key, o, filled, time.Now().Add(-time.Hour)) },
-		"a body over its limit":     v3(key, "POST", formType, "SecretData="+strings.Repeat(marker, 1<<20/len(marker)+1), ""),
+		"no signature": func() (*http.Request, error) {
+			return http.NewRequest("GET", c.url(good+"&Action="+o.Name), nil)
+		},
+		"version 1, wrong":      func() (*http.Request, error) { return c.v1(wrong, o, filled, time.Now()) },
+		"version 1, stale":      func() (*http.Request, error) { return c.v1(key, o, filled, time.Now().Add(-time.Hour)) },
+		"a body over its limit": v3(key, "POST", formType, "SecretData="+strings.Repeat(marker, 1<<20/len(marker)+1), ""),
 		"changed behind the signature": func() (*http.Request, error) {
 			r, err := c.signed(key, o, "POST", formType, good, "")
 			if err == nil {
@@ -277,7 +348,9 @@ func (c *caller) bad(key sign.Credentials, o *operation.Op, params []string) map
 
 // v1 makes a request with a signature of version 1 in its URL, which is where such clients put values.
 func (c *caller) v1(key sign.Credentials, o *operation.Op, params []string, at time.Time) (*http.Request, error) {
-	list := sign.Params{{Name: "Action", Value: o.Name}, {Name: "Version", Value: o.Version}, {Name: "Format", Value: "JSON"}}
+	list := sign.Params{
+		{Name: "Action", Value: o.Name}, {Name: "Version", Value: o.Version}, {Name: "Format", Value: "JSON"},
+	}
 	for i := 0; i < len(params); i += 2 {
 		list = append(list, sign.Param{Name: params[i], Value: params[i+1]})
 	}

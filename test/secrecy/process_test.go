@@ -64,7 +64,8 @@ func (p *product) run(ok bool, stdin string, args ...string) (stdout, stderr str
 func start(t *testing.T) *product {
 	t.Helper()
 	p := &product{t: t, dir: t.TempDir()}
-	c := p.command(context.WithoutCancel(t.Context()), "serve", "--data-dir", p.data(), "--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "debug")
+	c := p.command(context.WithoutCancel(t.Context()), "serve", "--data-dir", p.data(),
+		"--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "debug")
 	c.Stdout, c.Stderr = &p.stdout, &p.stderr
 	if err := c.Start(); err != nil {
 		t.Fatal(err)

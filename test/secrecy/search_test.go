@@ -33,9 +33,15 @@ func newNeedle(what, text string) needle {
 	e.SetEscapeHTML(false)
 	_ = e.Encode(text) // nor can this
 	n := needle{what, map[string][]byte{
-		"plain": []byte(text), "hex": []byte(hex.EncodeToString([]byte(text))), "HEX": []byte(strings.ToUpper(hex.EncodeToString([]byte(text)))),
-		"query": []byte(url.QueryEscape(text)), "path": []byte(url.PathEscape(text)), "HTML": []byte(html.EscapeString(text)),
-		"JSON": bytes.Trim(quoted, `"`), "JSON without HTML": bytes.Trim(bytes.TrimSpace(plain.Bytes()), `"`), "Go": []byte(strings.Trim(fmt.Sprintf("%q", text), `"`)),
+		"plain":             []byte(text),
+		"hex":               []byte(hex.EncodeToString([]byte(text))),
+		"HEX":               []byte(strings.ToUpper(hex.EncodeToString([]byte(text)))),
+		"query":             []byte(url.QueryEscape(text)),
+		"path":              []byte(url.PathEscape(text)),
+		"HTML":              []byte(html.EscapeString(text)),
+		"JSON":              bytes.Trim(quoted, `"`),
+		"JSON without HTML": bytes.Trim(bytes.TrimSpace(plain.Bytes()), `"`),
+		"Go":                []byte(strings.Trim(fmt.Sprintf("%q", text), `"`)),
 	}}
 	for offset := range 3 {
 		// The first and the last digits depend on what stands beside the text.
@@ -163,8 +169,15 @@ func TestNeedle(t *testing.T) {
 				t.Fatal(err)
 			}
 			for form, data := range map[string]string{
-				"plain": all, "hex": fmt.Sprintf("%x", all), "HEX": fmt.Sprintf("%X", all), "JSON": string(quoted), "query": url.QueryEscape(all), "path": url.PathEscape(all),
-				"Base64": base64.StdEncoding.EncodeToString([]byte(all)), "Base64 for URLs": base64.RawURLEncoding.EncodeToString([]byte(all)), "Go": fmt.Sprintf("%q", all),
+				"plain":           all,
+				"hex":             fmt.Sprintf("%x", all),
+				"HEX":             fmt.Sprintf("%X", all),
+				"JSON":            string(quoted),
+				"query":           url.QueryEscape(all),
+				"path":            url.PathEscape(all),
+				"Base64":          base64.StdEncoding.EncodeToString([]byte(all)),
+				"Base64 for URLs": base64.RawURLEncoding.EncodeToString([]byte(all)),
+				"Go":              fmt.Sprintf("%q", all),
 			} {
 				if got := x.in([]byte(data)); len(got) != 1 || got["text"] == "" {
 					t.Errorf("%s, %d before and %d after: %v", form, before, after, got)

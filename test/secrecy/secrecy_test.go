@@ -94,7 +94,9 @@ func TestSecrecy(t *testing.T) {
 		}
 	}
 	strange := http.Header{"Authorization": {marker}, "X-Acs-Security-Token": {both}, "User-Agent": {"agent"}}
-	for _, path := range []string{"/?SecretData=" + marker, "/" + marker, "/healthz?x=" + marker, "/readyz", "/metrics?" + marker} {
+	for _, path := range []string{
+		"/?SecretData=" + marker, "/" + marker, "/healthz?x=" + marker, "/readyz", "/metrics?" + marker,
+	} {
 		r, err := http.NewRequest(http.MethodGet, "http://"+c.endpoint+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -112,7 +114,13 @@ func TestSecrecy(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.stop()
-	h := haystack{"server's output": []byte(p.stdout.String()), "server's log": []byte(p.stderr.String()), "metrics": []byte(metrics), "errors": []byte(c.errors.String()), "commands": []byte(cli)}
+	h := haystack{
+		"server's output": []byte(p.stdout.String()),
+		"server's log":    []byte(p.stderr.String()),
+		"metrics":         []byte(metrics),
+		"errors":          []byte(c.errors.String()),
+		"commands":        []byte(cli),
+	}
 	h.walk(t, p.data())
 	h.walk(t, filepath.Join(p.dir, "config"))
 	c.secrets["the key that a command made"] = profileSecret(t, h["config/profiles.json"], "eve")
@@ -120,8 +128,11 @@ func TestSecrecy(t *testing.T) {
 		"the administrator's key": {"data/admin.json", "config/profiles.json"}, "the root key": {"data/root.key"},
 		"the key that a command made": {"config/profiles.json"},
 	})
-	t.Logf("%d operations, %d requests refused, %d denied; %d bytes in %d places searched for %d secrets", len(protocol.Operations()), refused, denied, n, len(h), len(c.secrets)+4)
-	if len(done) < len(protocol.Operations()) || refused < 15*len(protocol.Operations()) || denied < len(protocol.Operations())/2 {
+	t.Logf("%d operations, %d requests refused, %d denied; %d bytes in %d places searched for %d secrets",
+		len(protocol.Operations()), refused, denied, n, len(h), len(c.secrets)+4)
+	if len(done) < len(protocol.Operations()) ||
+		refused < 15*len(protocol.Operations()) ||
+		denied < len(protocol.Operations())/2 {
 		t.Error("too little was tried: the test says little")
 	}
 }
@@ -130,7 +141,9 @@ func TestSecrecy(t *testing.T) {
 func needles(t *testing.T, c *caller, admin sign.Credentials, rootKey []byte) []needle {
 	t.Helper()
 	list := []needle{
-		newNeedle("a value", marker), newNeedle("a value with signs", special), newNeedle("the administrator's key", admin.AccessKeySecret.Reveal()),
+		newNeedle("a value", marker),
+		newNeedle("a value with signs", special),
+		newNeedle("the administrator's key", admin.AccessKeySecret.Reveal()),
 	}
 	for what, text := range c.secrets {
 		list = append(list, newNeedle(what, text))

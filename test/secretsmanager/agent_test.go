@@ -18,7 +18,10 @@ func TestBehindAnAgent(t *testing.T) {
 	s := keyturntest.Start(t)
 	create(t, s, "app/db", "value 1")
 	_, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
-		SecretName: "managed", VersionID: "v1", SecretType: kms.TypeRds, SecretData: sensitive.New(`{"Accounts":[{"AccountName":"app","AccountPassword":"p"}]}`),
+		SecretName:     "managed",
+		VersionID:      "v1",
+		SecretType:     kms.TypeRds,
+		SecretData:     sensitive.New(`{"Accounts":[{"AccountName":"app","AccountPassword":"p"}]}`),
 		ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"pg-main"}`,
 	})
 	if err != nil {
@@ -45,7 +48,8 @@ func TestBehindAnAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := own.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "managed"}); err != nil || got.ExtendedConfig != "" {
+	if got, err := own.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "managed"}); err != nil ||
+		got.ExtendedConfig != "" {
 		t.Errorf("to who does not ask for the configuration: %q, %v; want none", got.ExtendedConfig, err)
 	}
 
@@ -62,7 +66,8 @@ func TestBehindAnAgent(t *testing.T) {
 		t.Errorf("the managed secret while the server is away: %s", got.Error)
 	}
 	if got := a.do("info", "managed"); got != before {
-		t.Errorf("the managed secret while the server is away: version %q, type %q, configuration %q, %s", got.Version, got.Type, got.Config, got.Error)
+		t.Errorf("the managed secret while the server is away: version %q, type %q, configuration %q, %s",
+			got.Version, got.Type, got.Config, got.Error)
 	}
 	start(t, c).reads("app/db", "value 2")
 
@@ -72,6 +77,7 @@ func TestBehindAnAgent(t *testing.T) {
 	b := start(t, c)
 	b.reads("app/db", "value 2")
 	if got := b.do("info", "managed"); got != before {
-		t.Errorf("the managed secret from disk: version %q, type %q, configuration %q, %s", got.Version, got.Type, got.Config, got.Error)
+		t.Errorf("the managed secret from disk: version %q, type %q, configuration %q, %s", got.Version,
+			got.Type, got.Config, got.Error)
 	}
 }

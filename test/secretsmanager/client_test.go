@@ -33,10 +33,13 @@ func TestRead(t *testing.T) {
 	a.reads("app/db", "s3cret value, with = and ü")
 	a.reads("app/json", `{"user":"a","password":"p"}`)
 	if got := a.do("binary", "app/key"); got.Error != "" || got.Value != raw {
-		t.Errorf("GetBinaryValue: %d bytes, %s; want the text that was stored, which is not decoded", len(got.Value), got.Error)
+		t.Errorf("GetBinaryValue: %d bytes, %s; want the text that was stored, which is not decoded",
+			len(got.Value), got.Error)
 	}
-	if got := a.do("info", "app/db"); got.Version != "v1" || got.Type != "Generic" || got.DataType != "text" || got.Created == "" {
-		t.Errorf("version %q, type %q, data type %q, created %q, error %q", got.Version, got.Type, got.DataType, got.Created, got.Error)
+	if got := a.do("info", "app/db"); got.Version != "v1" || got.Type != "Generic" || got.DataType != "text" ||
+		got.Created == "" {
+		t.Errorf("version %q, type %q, data type %q, created %q, error %q", got.Version, got.Type, got.DataType,
+			got.Created, got.Error)
 	}
 	if got := a.do("get", "none"); got.Code != "Forbidden.ResourceNotFound" || got.Status != 404 {
 		t.Errorf("an unknown name: %s; want Forbidden.ResourceNotFound", got.Error)
@@ -69,7 +72,9 @@ func TestConfiguration(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Join(settings, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if a := launch(t, setup{ConfigFile: file}); !strings.Contains(a.built.Error, "credentials config missing required parameters") {
+	if a := launch(t, setup{
+		ConfigFile: file,
+	}); !strings.Contains(a.built.Error, "credentials config missing required parameters") {
 		t.Errorf("with = in the key's secret: %q; want an error that says that it is missing", a.built.Error)
 	}
 }

@@ -203,7 +203,11 @@ func (a *app) untilFails(name string) (failure answer) {
 
 func create(t *testing.T, s *keyturntest.Server, name, value string) {
 	t.Helper()
-	_, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(value)})
+	_, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: name,
+		VersionID:  "v1",
+		SecretData: sensitive.New(value),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,8 @@ func stand(t *testing.T, s *keyturntest.Server, status int, code string, times i
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
-		fmt.Fprintf(w, `{"RequestId":"4A2B3C4D-0000-0000-0000-000000000000","HostId":"test","Code":%q,"Message":"as told"}`, code)
+		fmt.Fprintf(w,
+			`{"RequestId":"4A2B3C4D-0000-0000-0000-000000000000","HostId":"test","Code":%q,"Message":"as told"}`, code)
 	}))
 	t.Cleanup(f.Close)
 	return f

@@ -139,9 +139,15 @@ func StartLDAP(t testing.TB) *LDAP {
 	bin := program(t, "slapd", "slapd")
 	dir := t.TempDir()
 	l := &LDAP{
-		Authority: NewAuthority(t, dir), Base: "ou=people,dc=example,dc=org", PolicyBase: "ou=people,dc=policy,dc=org", StrictPolicy: "cn=strict,dc=policy,dc=org",
-		AdminDN: "cn=keyturn,dc=example,dc=org", WriterDN: "cn=writer,dc=example,dc=org", ReaderDN: "cn=reader,dc=example,dc=org",
-		Password: "adm1n-of-the-test", root: "r00t-of-the-test",
+		Authority:    NewAuthority(t, dir),
+		Base:         "ou=people,dc=example,dc=org",
+		PolicyBase:   "ou=people,dc=policy,dc=org",
+		StrictPolicy: "cn=strict,dc=policy,dc=org",
+		AdminDN:      "cn=keyturn,dc=example,dc=org",
+		WriterDN:     "cn=writer,dc=example,dc=org",
+		ReaderDN:     "cn=reader,dc=example,dc=org",
+		Password:     "adm1n-of-the-test",
+		root:         "r00t-of-the-test",
 	}
 	for _, d := range []string{"other", "plain", "policy"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
@@ -226,7 +232,8 @@ func (l *LDAP) Modify(t testing.TB, dn, attribute string, values ...string) {
 func (l *LDAP) Values(t testing.TB, dn, attribute string) (values []string) {
 	t.Helper()
 	l.asRoot(t, func(c *ldap.Conn) error {
-		r, err := c.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 5, false, "(objectClass=*)", []string{attribute}, nil))
+		r, err := c.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1,
+			5, false, "(objectClass=*)", []string{attribute}, nil))
 		if err == nil && len(r.Entries) == 1 {
 			values = r.Entries[0].GetAttributeValues(attribute)
 		}

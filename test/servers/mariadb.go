@@ -62,12 +62,15 @@ func StartMariaDB(t testing.TB, authority *Authority, arguments ...string) *Mari
 	m.GeneralLog = m.file("general.log")
 	must(m.install(t.Context(), install))
 	arguments = append([]string{
-		"--no-defaults", "--datadir=" + m.file("data"), "--socket=" + m.file("s"), "--pid-file=" + m.file("pid"), "--bind-address=127.0.0.1",
+		"--no-defaults", "--datadir=" + m.file("data"), "--socket=" + m.file("s"), "--pid-file=" + m.file("pid"),
+		"--bind-address=127.0.0.1",
 		"--skip-name-resolve", "--init-file=" + m.file("init.sql"), "--general-log", "--general-log-file=" + m.GeneralLog,
 		"--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--tmpdir=" + m.dir,
 	}, arguments...)
 	if authority != nil {
-		for option, from := range map[string]string{"ssl-ca": authority.CAFile, "ssl-cert": authority.CertFile, "ssl-key": authority.KeyFile} {
+		for option, from := range map[string]string{
+			"ssl-ca": authority.CAFile, "ssl-cert": authority.CertFile, "ssl-key": authority.KeyFile,
+		} {
 			content, err := os.ReadFile(from)
 			must(err)
 			must(os.WriteFile(m.file(option), content, 0o600))
@@ -107,7 +110,13 @@ func (m *MariaDB) install(ctx context.Context, program string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, mariaDBTimeout)
 	defer cancel()
-	arguments := []string{"--no-defaults", "--datadir=" + m.file("data"), "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"}
+	arguments := []string{
+		"--no-defaults",
+		"--datadir=" + m.file("data"),
+		"--auth-root-authentication-method=normal",
+		"--skip-test-db",
+		"--skip-name-resolve",
+	}
 	if m.as != nil {
 		arguments = append(arguments, "--user=mysql")
 	}

@@ -32,18 +32,28 @@ func StartMySQL(t testing.TB, authority *Authority, arguments ...string) *MariaD
 	m.GeneralLog = m.file("general.log")
 	program := filepath.Join(home, "mysqld")
 	common := []string{
-		"--no-defaults", "--basedir=" + filepath.Join(home, "usr"), "--lc-messages-dir=" + filepath.Join(home, "usr/share/mysql"),
-		"--plugin-dir=" + filepath.Join(home, "usr/lib/mysql/plugin"), "--datadir=" + m.file("data"), "--tmpdir=" + m.dir,
-		"--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--mysqlx=OFF", "--secure-file-priv=NULL",
+		"--no-defaults",
+		"--basedir=" + filepath.Join(home, "usr"),
+		"--lc-messages-dir=" + filepath.Join(home, "usr/share/mysql"),
+		"--plugin-dir=" + filepath.Join(home, "usr/lib/mysql/plugin"),
+		"--datadir=" + m.file("data"),
+		"--tmpdir=" + m.dir,
+		"--innodb-buffer-pool-size=16M",
+		"--innodb-flush-log-at-trx-commit=0",
+		"--skip-log-bin",
+		"--mysqlx=OFF",
+		"--secure-file-priv=NULL",
 	}
 	if os.Getuid() == 0 {
 		common = append(common, "--user=root")
 	}
 	must(m.initialise(t.Context(), program, common))
-	arguments = append(append(common, "--socket="+m.file("s"), "--pid-file="+m.file("pid"), "--bind-address=127.0.0.1", "--skip-name-resolve",
+	arguments = append(append(common, "--socket="+m.file("s"), "--pid-file="+m.file("pid"),
+		"--bind-address=127.0.0.1", "--skip-name-resolve",
 		"--init-file="+m.file("init.sql"), "--general-log", "--general-log-file="+m.GeneralLog), arguments...)
 	if authority != nil {
-		arguments = append(arguments, "--ssl-ca="+authority.CAFile, "--ssl-cert="+authority.CertFile, "--ssl-key="+authority.KeyFile)
+		arguments = append(arguments, "--ssl-ca="+authority.CAFile, "--ssl-cert="+authority.CertFile,
+			"--ssl-key="+authority.KeyFile)
 	}
 	must(m.start(t.Context(), program, arguments))
 	t.Cleanup(func() {

@@ -53,7 +53,15 @@ func startRabbitMQ(t testing.TB) (*RabbitMQ, error) {
 	amqp, amqps := freePortPair(t)
 	api, apis := freePortPair(t)
 	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-	r := &RabbitMQ{AMQP: at(amqp), AMQPS: at(amqps), API: at(api), APIS: at(apis), CA: ca, User: "root-of-test", Password: "password-of-root"}
+	r := &RabbitMQ{
+		AMQP:     at(amqp),
+		AMQPS:    at(amqps),
+		API:      at(api),
+		APIS:     at(apis),
+		CA:       ca,
+		User:     "root-of-test",
+		Password: "password-of-root",
+	}
 	for name, text := range map[string]string{
 		caFile:                                  ca.PEM,
 		filepath.Join(dir, "enabled_plugins"):   "[rabbitmq_management].\n",

@@ -75,7 +75,8 @@ func StartRedis(t testing.TB, settings ...string) *Redis {
 		r.Addr, r.TLSAddr = net.JoinHostPort("127.0.0.1", ports[0]), net.JoinHostPort("127.0.0.1", ports[1])
 		all := append([]string{
 			"bind 127.0.0.1", "port " + ports[0], "tls-port " + ports[1],
-			"tls-cert-file " + r.Authority.CertFile, "tls-key-file " + r.Authority.KeyFile, "tls-ca-cert-file " + r.Authority.CAFile,
+			"tls-cert-file " + r.Authority.CertFile, "tls-key-file " + r.Authority.KeyFile,
+			"tls-ca-cert-file " + r.Authority.CAFile,
 			"tls-auth-clients no", "dir " + r.Dir, `save ""`, "requirepass " + r.Password,
 		}, lines...)
 		args := []string{r.Config}

@@ -12,31 +12,70 @@ import (
 
 // odd are what is inserted, and put around values: white space of every kind, separators, escapes, control characters.
 var odd = []string{
-	" ", "\t", "\r\n ", "\r\n\t", "\r\n \r\n ", "\n", "\r", "\v", "\f", "\x00", "\u00a0", "\u0085", "\u1680", "\u2003", "\u2028", "\u2029", "\u202f", "\u205f",
-	"\u3000", "\ufeff", "\u200b", "\xa0", "\x85", "%", "%20", "%00", "%C2%A0", "+", "&", "=", ";", ",", "/", "?", "#", ":", "\"", "a", "0", "~",
+	" ", "\t", "\r\n ", "\r\n\t", "\r\n \r\n ", "\n", "\r", "\v", "\f", "\x00", "\u00a0", "\u0085", "\u1680",
+	"\u2003", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\ufeff", "\u200b", "\xa0", "\x85", "%", "%20",
+	"%00", "%C2%A0", "+", "&", "=", ";", ",", "/", "?", "#", ":", "\"", "a", "0", "~",
 }
 
 // authorizations are headers that another scheme would have, or that are not quite one of ours.
 var authorizations = []string{
-	"", "ACS", "ACS ", "ACS3", "ACS3-", "ACS4-", "acs3-hmac-sha256 Credential=testid", "ACS3-HMAC-SM3 Credential=testid,SignedHeaders=host,Signature=00",
-	"ACS3-RSA-SHA256 Credential=testid,SignedHeaders=host,Signature=00", "ACS testid:x", "Bearer x", "Basic dGVzdGlkOng=", "ACS1-HMAC-SHA1 x",
+	"",
+	"ACS",
+	"ACS ",
+	"ACS3",
+	"ACS3-",
+	"ACS4-",
+	"acs3-hmac-sha256 Credential=testid",
+	"ACS3-HMAC-SM3 Credential=testid,SignedHeaders=host,Signature=00",
+	"ACS3-RSA-SHA256 Credential=testid,SignedHeaders=host,Signature=00",
+	"ACS testid:x",
+	"Bearer x",
+	"Basic dGVzdGlkOng=",
+	"ACS1-HMAC-SHA1 x",
 	"ACS3-HMAC-SHA256 Credential=testid,SignedHeaders=,Signature=" + strings.Repeat("0", 64),
 }
 
 // bodies are added to requests, and put in the place of theirs.
 var bodies = []field{
-	{jsonType, `{"SecretName":"other"}`}, {jsonType, `{"Extra":"x"}`}, {jsonType, `{}`}, {"application/json", `{"VersionStage":"ACSPrevious","Action":"DeleteSecret"}`},
-	{formType, "SecretName=other"}, {formType, "Extra=x"}, {formType, "Action=DeleteSecret"}, {formType, "&"}, {"", "Extra=x"}, {"text/plain", "Extra=x"},
-	{"APPLICATION/JSON", `{"Extra":"x"}`}, {"application/json;charset=utf-16", `{"Extra":"x"}`}, {"multipart/form-data; boundary=x", "--x--\r\n"},
+	{jsonType, `{"SecretName":"other"}`},
+	{jsonType, `{"Extra":"x"}`},
+	{jsonType, `{}`},
+	{"application/json", `{"VersionStage":"ACSPrevious","Action":"DeleteSecret"}`},
+	{formType, "SecretName=other"},
+	{formType, "Extra=x"},
+	{formType, "Action=DeleteSecret"},
+	{formType, "&"},
+	{"", "Extra=x"},
+	{"text/plain", "Extra=x"},
+	{"APPLICATION/JSON", `{"Extra":"x"}`},
+	{"application/json;charset=utf-16", `{"Extra":"x"}`},
+	{"multipart/form-data; boundary=x", "--x--\r\n"},
 }
 
 // extra are headers that are added.
 var extra = []field{
-	{"x-acs-action", "DeleteSecret"}, {"x-acs-version", "2015-05-01"}, {"x-acs-security-token", "x"}, {"x-acs-accesskey-id", "other"}, {"x-acs-date", "2020-01-01T00:00:00Z"},
-	{"x-acs-signature-nonce", "other"}, {"x-acs-content-sha256", strings.Repeat("0", 64)}, {"host", "other"}, {"content-type", "application/json"},
-	{"content-type", formType}, {"x-http-method-override", "DELETE"}, {"x-forwarded-host", "other"}, {"accept", "application/xml"}, {"content-encoding", "gzip"},
-	{"transfer-encoding", "chunked"}, {"content-length", "0"}, {"connection", "close, x-acs-date"}, {"cookie", "a=b"}, {"expect", "100-continue"}, {"trailer", "x-acs-action"},
-	{"x_acs_action", "DeleteSecret"}, {"x-acs-bearer-token", "x"},
+	{"x-acs-action", "DeleteSecret"},
+	{"x-acs-version", "2015-05-01"},
+	{"x-acs-security-token", "x"},
+	{"x-acs-accesskey-id", "other"},
+	{"x-acs-date", "2020-01-01T00:00:00Z"},
+	{"x-acs-signature-nonce", "other"},
+	{"x-acs-content-sha256", strings.Repeat("0", 64)},
+	{"host", "other"},
+	{"content-type", "application/json"},
+	{"content-type", formType},
+	{"x-http-method-override", "DELETE"},
+	{"x-forwarded-host", "other"},
+	{"accept", "application/xml"},
+	{"content-encoding", "gzip"},
+	{"transfer-encoding", "chunked"},
+	{"content-length", "0"},
+	{"connection", "close, x-acs-date"},
+	{"cookie", "a=b"},
+	{"expect", "100-continue"},
+	{"trailer", "x-acs-action"},
+	{"x_acs_action", "DeleteSecret"},
+	{"x-acs-bearer-token", "x"},
 }
 
 // pick returns one of a list.
@@ -55,7 +94,9 @@ var changes = []change{
 	{"byte of the target", func(r *rand.Rand, m *message) { m.target = mutateBytes(r, m.target) }},
 	{"byte of the body", func(r *rand.Rand, m *message) { m.body = mutateBytes(r, m.body) }},
 	{"path", func(r *rand.Rand, m *message) {
-		m.target = pick(r, []string{"/", "//", "", "/.", "/%2F", "/x", "*", "http://other", "http://other/", "http:", "/;a"}) + strings.TrimPrefix(m.target, "/")
+		m.target = pick(r, []string{
+			"/", "//", "", "/.", "/%2F", "/x", "*", "http://other", "http://other/", "http:", "/;a",
+		}) + strings.TrimPrefix(m.target, "/")
 	}},
 	{"byte of a header", func(r *rand.Rand, m *message) {
 		h := &m.headers[r.IntN(len(m.headers))]
@@ -82,7 +123,10 @@ var changes = []change{
 	}},
 	{"name of a header", func(r *rand.Rand, m *message) {
 		h := &m.headers[r.IntN(len(m.headers))]
-		h.name = pick(r, []string{strings.ToUpper(h.name), strings.ToLower(h.name), h.name + " ", " " + h.name, h.name + "\u00a0", strings.ReplaceAll(h.name, "-", "_"), h.name + "x"})
+		h.name = pick(r, []string{
+			strings.ToUpper(h.name), strings.ToLower(h.name), h.name + " ", " " + h.name,
+			h.name + "\u00a0", strings.ReplaceAll(h.name, "-", "_"), h.name + "x",
+		})
 	}},
 	{"header removed", func(r *rand.Rand, m *message) {
 		i := r.IntN(len(m.headers))
@@ -221,9 +265,13 @@ func shuffleParams(r *rand.Rand, s string) string {
 		pairs = slices.Delete(pairs, i, i+1)
 	case 3:
 		name, value, _ := strings.Cut(pairs[i], "=")
-		pairs[i] = pick(r, []string{strings.ToLower(name), name + ".1", name + "%00", sign.PercentEncode(name + " ")}) + "=" + value
+		pairs[i] = pick(r, []string{
+			strings.ToLower(name), name + ".1", name + "%00", sign.PercentEncode(name + " "),
+		}) + "=" + value
 	case 4:
-		pairs = slices.Insert(pairs, i, pick(r, []string{"Extra=x", "", "=", "SecretName", "DryRun=true", "Action=DeleteSecret", "Signature=x", "Format=XML"}))
+		pairs = slices.Insert(pairs, i, pick(r, []string{
+			"Extra=x", "", "=", "SecretName", "DryRun=true", "Action=DeleteSecret", "Signature=x", "Format=XML",
+		}))
 	case 5:
 		pairs[i] += "="
 	case 6:

@@ -98,9 +98,13 @@ func seeds() []seed {
 	}
 	for _, method := range []string{"GET", "POST"} {
 		add("v1 "+method+", query", func(nonce string, now time.Time) message { return v1(method, inQuery, nonce, now) })
-		add("v1 "+method+", query, no nonce", func(nonce string, now time.Time) message { return v1WithoutNonce(method, nonce, now) })
+		add("v1 "+method+", query, no nonce", func(nonce string, now time.Time) message {
+			return v1WithoutNonce(method, nonce, now)
+		})
 		for _, s := range []sign.Scheme{sign.ACS3, sign.ACS4} {
-			add(string(s)+" "+method+", query", func(nonce string, now time.Time) message { return acs(s, method, inQuery, nonce, now) })
+			add(string(s)+" "+method+", query", func(nonce string, now time.Time) message {
+				return acs(s, method, inQuery, nonce, now)
+			})
 		}
 	}
 	add("v1, form", func(nonce string, now time.Time) message { return v1("POST", inForm, nonce, now) })
@@ -130,7 +134,8 @@ func list(p map[string]string) sign.Params {
 
 func v1(method string, in where, nonce string, now time.Time) message {
 	common := map[string]string{
-		"Action": "PutSecretValue", "Version": kms.Version, "AccessKeyId": credentials.AccessKeyID, "SignatureMethod": sign.HMACSHA1,
+		"Action": "PutSecretValue", "Version": kms.Version, "AccessKeyId": credentials.AccessKeyID,
+		"SignatureMethod":  sign.HMACSHA1,
 		"SignatureVersion": "1.0", "Timestamp": now.UTC().Format(wire.TimeFormat), "Format": "JSON", "SignatureType": "",
 	}
 	if nonce != "" {
@@ -151,7 +156,8 @@ func v1WithoutNonce(method, nonce string, now time.Time) message {
 func signV1(method string, in where, common map[string]string) message {
 	all := maps.Clone(common)
 	maps.Copy(all, params)
-	signature, err := sign.SignatureV1(credentials.AccessKeySecret, common["SignatureMethod"], sign.StringToSignV1(method, list(all)))
+	signature, err := sign.SignatureV1(credentials.AccessKeySecret, common["SignatureMethod"],
+		sign.StringToSignV1(method, list(all)))
 	if err != nil {
 		panic(err) // the algorithm is one that there is
 	}
@@ -176,7 +182,8 @@ func signV1(method string, in where, common map[string]string) message {
 func acs(scheme sign.Scheme, method string, in where, nonce string, now time.Time) message {
 	m := message{method: method, target: "/"}
 	headers := map[string]string{
-		"host": host, "x-acs-action": "PutSecretValue", "x-acs-version": kms.Version, "x-acs-date": now.UTC().Format(wire.TimeFormat),
+		"host": host, "x-acs-action": "PutSecretValue", "x-acs-version": kms.Version,
+		"x-acs-date":            now.UTC().Format(wire.TimeFormat),
 		"x-acs-signature-nonce": nonce, "x-acs-credentials-provider": "static_ak",
 	}
 	var query sign.Params
@@ -190,20 +197,28 @@ func acs(scheme sign.Scheme, method string, in where, nonce string, now time.Tim
 	}
 	digest := sha256.Sum256([]byte(m.body))
 	headers["x-acs-content-sha256"] = hex.EncodeToString(digest[:])
-	a := sign.Authorization{Scheme: scheme, AccessKeyID: credentials.AccessKeyID, SignedHeaders: slices.Sorted(maps.Keys(headers))}
+	a := sign.Authorization{
+		Scheme:        scheme,
+		AccessKeyID:   credentials.AccessKeyID,
+		SignedHeaders: slices.Sorted(maps.Keys(headers)),
+	}
 	credential := a.AccessKeyID
 	if scheme == sign.ACS4 {
 		a.Scope = sign.Scope{Date: now.UTC().Format("20060102"), Region: region, Product: "Kms"}
 		credential += "/" + a.Scope.Date + "/" + region + "/Kms/aliyun_v4_request"
 	}
 	a.Signature = sign.Signature(credentials.AccessKeySecret, a, sign.Request{
-		Method: method, Query: query, BodySHA256: headers["x-acs-content-sha256"], Header: func(name string) string { return headers[name] },
+		Method:     method,
+		Query:      query,
+		BodySHA256: headers["x-acs-content-sha256"],
+		Header:     func(name string) string { return headers[name] },
 	})
 	for _, name := range a.SignedHeaders {
 		m.headers = append(m.headers, field{name, headers[name]})
 	}
 	m.headers = append(m.headers, field{"accept", "application/json"}, field{
-		"authorization", string(scheme) + " Credential=" + credential + ",SignedHeaders=" + strings.Join(a.SignedHeaders, ";") + ",Signature=" + a.Signature,
+		"authorization", string(scheme) + " Credential=" + credential + ",SignedHeaders=" +
+			strings.Join(a.SignedHeaders, ";") + ",Signature=" + a.Signature,
 	})
 	return m
 }

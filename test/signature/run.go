@@ -29,7 +29,12 @@ const mostChanges = 3
 
 // Run changes requests until the deadline has passed or limit mutations were tried; a limit of 0 is none. The mutations
 // follow from the seed. newAuth makes the authenticator under test.
-func Run(seed uint64, limit int, deadline time.Time, newAuth func(now func() time.Time) rpc.Authenticator) (f Figures, err error) {
+func Run(
+	seed uint64,
+	limit int,
+	deadline time.Time,
+	newAuth func(now func() time.Time) rpc.Authenticator,
+) (f Figures, err error) {
 	tested := Start(newAuth(time.Now), time.Now)
 	reference := Start(auth.New(Config(time.Now)), time.Now)
 	defer func() { err = errors.Join(err, tested.Close(), reference.Close()) }()

@@ -45,20 +45,30 @@ type testKeys struct{ key *sign.Key }
 
 func (k testKeys) Find(_ context.Context, id string) (auth.Key, bool, error) {
 	return auth.Key{
-		ID: id, Secret: k.key, Principal: policy.Principal{Kind: policy.KindRAMUser, Account: "1234567890123456", Name: "alice"},
+		ID:        id,
+		Secret:    k.key,
+		Principal: policy.Principal{Kind: policy.KindRAMUser, Account: "1234567890123456", Name: "alice"},
 	}, id == credentials.AccessKeyID, nil
 }
 
 // Config is how the authenticator of the server is configured.
 func Config(now func() time.Time) auth.Config {
 	return auth.Config{
-		Keys: testKeys{sign.NewKey(credentials.AccessKeySecret)}, Now: now, Service: protocol.Service, Harmless: protocol.Harmless, Regions: []string{region},
+		Keys:     testKeys{sign.NewKey(credentials.AccessKeySecret)},
+		Now:      now,
+		Service:  protocol.Service,
+		Harmless: protocol.Harmless,
+		Regions:  []string{region},
 	}
 }
 
 // Start starts a server in this process; no network is used. Close ends it.
 func Start(a rpc.Authenticator, now func() time.Time) *Server {
-	s := &Server{Now: now, pipe: &listener{conns: make(chan net.Conn), closed: make(chan struct{})}, done: make(chan struct{})}
+	s := &Server{
+		Now:  now,
+		pipe: &listener{conns: make(chan net.Conn), closed: make(chan struct{})},
+		done: make(chan struct{}),
+	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -213,7 +223,12 @@ func (s *Server) sendHTTP2(m message) (string, error) {
 	go func() {
 		_, _ = io.WriteString(conn, http2.ClientPreface)
 		_ = framer.WriteSettings()
-		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: m.body == ""})
+		_ = framer.WriteHeaders(http2.HeadersFrameParam{
+			StreamID:      1,
+			BlockFragment: block.Bytes(),
+			EndHeaders:    true,
+			EndStream:     m.body == "",
+		})
 		if m.body != "" {
 			_ = framer.WriteData(1, true, []byte(m.body))
 		}

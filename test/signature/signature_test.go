@@ -43,7 +43,9 @@ func (u uncovered) Authenticate(ctx context.Context, r auth.Request) (auth.Resul
 	for _, v := range r.Header("content-type") {
 		contentType = v
 	}
-	if !strings.HasPrefix(authorization, "ACS") || strings.Contains(authorization, "Credential") || !strings.Contains(contentType, "json") {
+	if !strings.HasPrefix(authorization, "ACS") ||
+		strings.Contains(authorization, "Credential") ||
+		!strings.Contains(contentType, "json") {
 		return u.Authenticator.Authenticate(ctx, r)
 	}
 	body, err := r.Body()
@@ -107,7 +109,9 @@ func (u *trimmed) Authenticate(ctx context.Context, r auth.Request) (auth.Result
 func TestMutationsFindFaults(t *testing.T) {
 	t.Parallel()
 	for name, newAuth := range map[string]func(now func() time.Time) rpc.Authenticator{
-		"parameters that version 1 does not cover": func(now func() time.Time) rpc.Authenticator { return uncovered{real(now)} },
+		"parameters that version 1 does not cover": func(now func() time.Time) rpc.Authenticator {
+			return uncovered{real(now)}
+		},
 		"a nonce that has two forms": func(now func() time.Time) rpc.Authenticator {
 			return &trimmed{Authenticator: real(now), now: now, used: map[string]bool{}}
 		},
@@ -144,7 +148,8 @@ func FuzzSignature(f *testing.F) {
 	n := 0
 	f.Fuzz(func(t *testing.T, index uint8, at uint16, remove uint8, insert, name, value string) {
 		n++
-		m := all[int(index)%len(all)].build("fuzz-"+time.Now().Format("150405.000000000")+"-"+string(rune('a'+n%26)), time.Now())
+		m := all[int(index)%len(all)].build("fuzz-"+time.Now().Format("150405.000000000")+"-"+string(rune('a'+n%26)),
+			time.Now())
 		m.http2 = false
 		want, err := reference.send(m)
 		if err != nil || want == "" {

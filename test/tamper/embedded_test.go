@@ -22,7 +22,9 @@ import (
 func edit(t *testing.T, dataDir string, change func(ctx context.Context, kv *clientv3.Client)) {
 	t.Helper()
 	c := embed.NewConfig()
-	c.Name, c.Dir, c.ZapLoggerBuilder = "keyturn", filepath.Join(dataDir, "store", "etcd"), embed.NewZapLoggerBuilder(zap.NewNop())
+	c.Name = "keyturn"
+	c.Dir = filepath.Join(dataDir, "store", "etcd")
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	c.ListenClientUrls, c.ListenPeerUrls = nil, nil
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.TickMs, c.ElectionMs = 10, 100
@@ -90,7 +92,8 @@ func TestEmbedded(t *testing.T) {
 		})
 	}
 	s = keyturntest.Start(t, keyturntest.WithDataDir(dir))
-	if got, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"}); err != nil || got.SecretData.Reveal() != value(s.AccountID, "a", "v1") {
+	if got, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"}); err != nil ||
+		got.SecretData.Reveal() != value(s.AccountID, "a", "v1") {
 		t.Errorf("all put back as it was: %v", err)
 	}
 }

@@ -59,7 +59,14 @@ const document = `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:Ge
 // furnish fills an account. Its last calls note uses of access keys, which are written down when the server stops.
 func (s *site) furnish(id string, credentials sign.Credentials) *tenant {
 	s.t.Helper()
-	n := &tenant{id: id, user: map[string]*kms.Client{}, keys: map[string]*kms.Client{}, own: map[string]string{}, groups: map[string]string{}, all: []sign.Credentials{credentials}}
+	n := &tenant{
+		id:     id,
+		user:   map[string]*kms.Client{},
+		keys:   map[string]*kms.Client{},
+		own:    map[string]string{},
+		groups: map[string]string{},
+		all:    []sign.Credentials{credentials},
+	}
 	n.connect(s)
 	ctx, users := s.t.Context(), ram.New(n.root)
 	var errs []error
@@ -78,7 +85,10 @@ func (s *site) furnish(id string, credentials sign.Credentials) *tenant {
 			n.groups[made.Group.GroupID] = group[name]
 		}
 		must(users.AddUserToGroup(ctx, &ram.MembershipRequest{UserName: name, GroupName: group[name]}))
-		must(users.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: p, PolicyDocument: fmt.Sprintf(document, reads[name])}))
+		must(users.CreatePolicy(ctx, &ram.CreatePolicyRequest{
+			PolicyName:     p,
+			PolicyDocument: fmt.Sprintf(document, reads[name]),
+		}))
 		key, err := users.CreateAccessKey(ctx, &ram.CreateAccessKeyRequest{UserName: name})
 		if errs = append(errs, err); err == nil {
 			k := key.AccessKey
@@ -86,17 +96,43 @@ func (s *site) furnish(id string, credentials sign.Credentials) *tenant {
 			n.all = append(n.all, sign.Credentials{AccessKeyID: k.AccessKeyID, AccessKeySecret: k.AccessKeySecret})
 		}
 	}
-	must(users.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: "ann", PolicyName: "read-a", PolicyType: ram.TypeCustom}))
-	must(users.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{GroupName: "readers", PolicyName: "read-b", PolicyType: ram.TypeCustom}))
+	must(users.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+		UserName:   "ann",
+		PolicyName: "read-a",
+		PolicyType: ram.TypeCustom,
+	}))
+	must(users.AttachPolicyToGroup(ctx, &ram.GroupPolicyRequest{
+		GroupName:  "readers",
+		PolicyName: "read-b",
+		PolicyType: ram.TypeCustom,
+	}))
 	for _, name := range []string{"AliyunKMSReadOnlyAccess", "AliyunKMSSecretUserAccess"} {
 		must(users.CreateUser(ctx, &ram.CreateUserRequest{UserName: "of-" + name}))
-		must(users.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: "of-" + name, PolicyName: name, PolicyType: ram.TypeSystem}))
+		must(users.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+			UserName:   "of-" + name,
+			PolicyName: name,
+			PolicyType: ram.TypeSystem,
+		}))
 	}
 	for _, name := range []string{"x", "y"} {
 		secret := "rotated-" + name
-		must(n.root.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: secret, VersionID: "v1", SecretData: sensitive.New(`{"AccountName":"` + name + `","AccountPassword":"` + marker + `"}`)}))
-		must(n.root.RegisterTarget(ctx, &kms.RegisterTargetRequest{TargetName: name, Kind: "redis", AdminSecretName: "a", Config: `{"nodes":["127.0.0.1:1"],"tls":{"off":true}}`}))
-		must(n.root.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{SecretName: secret, TargetName: name, Group: "group-" + name, GroupGap: "1h"}))
+		must(n.root.CreateSecret(ctx, &kms.CreateSecretRequest{
+			SecretName: secret,
+			VersionID:  "v1",
+			SecretData: sensitive.New(`{"AccountName":"` + name + `","AccountPassword":"` + marker + `"}`),
+		}))
+		must(n.root.RegisterTarget(ctx, &kms.RegisterTargetRequest{
+			TargetName:      name,
+			Kind:            "redis",
+			AdminSecretName: "a",
+			Config:          `{"nodes":["127.0.0.1:1"],"tls":{"off":true}}`,
+		}))
+		must(n.root.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{
+			SecretName: secret,
+			TargetName: name,
+			Group:      "group-" + name,
+			GroupGap:   "1h",
+		}))
 		must(n.root.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: secret, VersionID: "v2"}))
 	}
 	must(n.root.PauseRotation(ctx, &kms.PauseRotationRequest{}))
@@ -189,7 +225,10 @@ var probes = map[string]func(s *site, n *tenant, name string) []probe{
 			return nil // nobody can ask for the last use of root's
 		}
 		return one(func() (any, error) {
-			return ram.New(n.root).GetAccessKeyLastUsed(s.t.Context(), &ram.AccessKeyRequest{UserName: n.own[id], UserAccessKeyID: id})
+			return ram.New(n.root).GetAccessKeyLastUsed(s.t.Context(), &ram.AccessKeyRequest{
+				UserName:        n.own[id],
+				UserAccessKeyID: id,
+			})
 		})
 	},
 	"user": func(s *site, n *tenant, name string) []probe {
@@ -338,9 +377,16 @@ func (s *site) open(read func(*store.Tx) error) error {
 
 // anotherSecret makes a secret, for which the account's record is read, and removes it again.
 func (s *site) anotherSecret(n *tenant) error {
-	_, err := n.root.CreateSecret(s.t.Context(), &kms.CreateSecretRequest{SecretName: "another", VersionID: "v1", SecretData: sensitive.New(marker)})
+	_, err := n.root.CreateSecret(s.t.Context(), &kms.CreateSecretRequest{
+		SecretName: "another",
+		VersionID:  "v1",
+		SecretData: sensitive.New(marker),
+	})
 	if err == nil {
-		_, err = n.root.DeleteSecret(s.t.Context(), &kms.DeleteSecretRequest{SecretName: "another", ForceDeleteWithoutRecovery: true})
+		_, err = n.root.DeleteSecret(s.t.Context(), &kms.DeleteSecretRequest{
+			SecretName:                 "another",
+			ForceDeleteWithoutRecovery: true,
+		})
 	}
 	return err
 }
@@ -380,8 +426,11 @@ func (s *site) mustFail(what, key string, probes []probe) (failed int) {
 		case err == nil || errors.Is(err, errOther):
 			s.t.Errorf("%s, %s: answer %d is no error, but %v", key, what, i, err)
 		case isCall && (e.Code != kms.CodeInternalFailure || !strings.Contains(log, key)):
-			s.t.Errorf("%s, %s: answer %d is %s; want %s, and a line in the log that names the record, not\n%s", key, what, i, e.Code, kms.CodeInternalFailure, log)
-		case !isCall && !strings.Contains(err.Error(), `stored record "`+kind) && !strings.Contains(err.Error(), "another root key"):
+			s.t.Errorf("%s, %s: answer %d is %s; want %s, and a line in the log that names the record, not\n%s",
+				key, what, i, e.Code, kms.CodeInternalFailure, log)
+		case !isCall &&
+			!strings.Contains(err.Error(), `stored record "`+kind) &&
+			!strings.Contains(err.Error(), "another root key"):
 			s.t.Errorf("%s, %s: %v does not name a record of that kind", key, what, err)
 		case strings.Contains(fmt.Sprint(err, log), marker):
 			s.t.Errorf("%s, %s: a value is in the answer or in the log", key, what)
@@ -481,7 +530,8 @@ func TestSwapped(t *testing.T) {
 			}
 			s.mustSucceed(one, s.probes(tenants, one))
 		}
-		if !slices.Contains([]string{"meta", "engine", "pause", "trail", "trailrun", "upgrade"}, kind) && (pairs == 0 || failed == 0) {
+		if !slices.Contains([]string{"meta", "engine", "pause", "trail", "trailrun", "upgrade"}, kind) &&
+			(pairs == 0 || failed == 0) {
 			t.Errorf("%s: %d pairs, %d answers: the test says nothing", kind, pairs, failed)
 		}
 		t.Logf("%s: %d pairs swapped, %d answers, all errors", kind, pairs, failed)
@@ -499,9 +549,14 @@ func TestPutElsewhere(t *testing.T) {
 	first.keys["KTstranger"], first.own["KTstranger"] = s.client(stranger), "ann"
 	at := func(kind, name string) string { return kind + "/" + s.account + "/" + name }
 	for from, to := range map[string]string{
-		at("secret", "a"): at("secret", "c"), "secret/2222222222222222/a": at("secret", "d"), at("user", "ann"): at("user", "eve"),
-		at("group", "readers"): at("group", "writers"), at("policy", "read-a"): at("policy", "read-c"), "accesskey/" + key: "accesskey/KTstranger",
-		at("user", "bob"): at("group", "bob"), at("policydoc", "read-a"): at("policy", "read-d"),
+		at("secret", "a"):           at("secret", "c"),
+		"secret/2222222222222222/a": at("secret", "d"),
+		at("user", "ann"):           at("user", "eve"),
+		at("group", "readers"):      at("group", "writers"),
+		at("policy", "read-a"):      at("policy", "read-c"),
+		"accesskey/" + key:          "accesskey/KTstranger",
+		at("user", "bob"):           at("group", "bob"),
+		at("policydoc", "read-a"):   at("policy", "read-d"),
 	} {
 		s.write(to, s.read(from))
 		s.mustFail("a copy of "+from, to, s.probes(tenants, to))
@@ -520,7 +575,11 @@ func TestOlderRecord(t *testing.T) {
 	create(t, c, s.account, "a")
 	key := "secret/" + s.account + "/a"
 	before := s.read(key)
-	if _, err := c.UpdateSecretVersionStage(t.Context(), &kms.UpdateSecretVersionStageRequest{SecretName: "a", VersionStage: "ACSCurrent", MoveToVersion: "v0"}); err != nil {
+	if _, err := c.UpdateSecretVersionStage(t.Context(), &kms.UpdateSecretVersionStageRequest{
+		SecretName:    "a",
+		VersionStage:  "ACSCurrent",
+		MoveToVersion: "v0",
+	}); err != nil {
 		t.Fatal(err)
 	}
 	s.write(key, before)
@@ -529,7 +588,9 @@ func TestOlderRecord(t *testing.T) {
 	if _, err := s.kv.Delete(t.Context(), s.prefix+key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"}); kms.CodeOf(err) != kms.CodeResourceNotFound {
+	if _, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{
+		SecretName: "a",
+	}); kms.CodeOf(err) != kms.CodeResourceNotFound {
 		t.Errorf("a record that was removed: %v", err)
 	}
 }

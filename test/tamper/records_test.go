@@ -96,7 +96,12 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, prefix: strings.ReplaceAll(t.Name(), "/", "-") + "/", key: root.File{Path: filepath.Join(t.TempDir(), "root.key")}, log: &support.Log{}}
+	s := &site{
+		t:      t,
+		prefix: strings.ReplaceAll(t.Name(), "/", "-") + "/",
+		key:    root.File{Path: filepath.Join(t.TempDir(), "root.key")},
+		log:    &support.Log{},
+	}
 	s.kv, s.endpoint = etcd()
 	if _, err := s.key.Load(true); err != nil {
 		t.Fatal(err)
@@ -112,9 +117,13 @@ func (s *site) serve() (c *kms.Client, stop func(), err error) {
 	}
 	remove := func() { _ = os.RemoveAll(dir) } // a directory in the system's place for such
 	node, err := server.New(s.t.Context(), server.Config{
-		DataDir: dir, ListenHTTP: "127.0.0.1:0", RootKey: s.key, Etcd: server.Etcd{Endpoints: []string{s.endpoint}, Prefix: s.prefix},
-		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Kinds: []target.Kind{redis.Kind()},
-		Rotator: rotator.Config{Receivers: []rotator.Receiver{{URL: "http://127.0.0.1:1/"}}},
+		DataDir:    dir,
+		ListenHTTP: "127.0.0.1:0",
+		RootKey:    s.key,
+		Etcd:       server.Etcd{Endpoints: []string{s.endpoint}, Prefix: s.prefix},
+		Logger:     slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Kinds:      []target.Kind{redis.Kind()},
+		Rotator:    rotator.Config{Receivers: []rotator.Receiver{{URL: "http://127.0.0.1:1/"}}},
 	})
 	if err != nil {
 		remove()
@@ -125,7 +134,8 @@ func (s *site) serve() (c *kms.Client, stop func(), err error) {
 	go func() { done <- node.Run(ctx) }()
 	<-node.Ready()
 	if admin, first := node.Admin(); first {
-		s.account, s.credentials = admin.AccountID, sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret}
+		s.account = admin.AccountID
+		s.credentials = sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret}
 	}
 	transport := &http.Transport{}
 	stop = sync.OnceFunc(func() {
@@ -143,7 +153,12 @@ func (s *site) serve() (c *kms.Client, stop func(), err error) {
 }
 
 func (s *site) connect(endpoint string, credentials sign.Credentials, transport *http.Transport) (*kms.Client, error) {
-	return kms.NewClient(kms.Config{Endpoint: "http://" + endpoint, Credentials: credentials, MaxAttempts: 1, HTTPClient: &http.Client{Transport: transport, Timeout: 20 * time.Second}})
+	return kms.NewClient(kms.Config{
+		Endpoint:    "http://" + endpoint,
+		Credentials: credentials,
+		MaxAttempts: 1,
+		HTTPClient:  &http.Client{Transport: transport, Timeout: 20 * time.Second},
+	})
 }
 
 func (s *site) read(key string) []byte {
@@ -170,9 +185,17 @@ func value(account, name, version string) string {
 // create makes a secret of two versions; the second is current.
 func create(t *testing.T, c *kms.Client, account, name string) {
 	t.Helper()
-	_, err := c.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: name, VersionID: "v0", SecretData: sensitive.New(value(account, name, "v0"))})
+	_, err := c.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: name,
+		VersionID:  "v0",
+		SecretData: sensitive.New(value(account, name, "v0")),
+	})
 	if err == nil {
-		_, err = c.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: name, VersionID: "v1", SecretData: sensitive.New(value(account, name, "v1"))})
+		_, err = c.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
+			SecretName: name,
+			VersionID:  "v1",
+			SecretData: sensitive.New(value(account, name, "v1")),
+		})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -224,8 +247,10 @@ func (s *site) secondAccount(id string) sign.Credentials {
 	credentials := sign.Credentials{AccessKeyID: "KTsecond", AccessKeySecret: sensitive.New("second secret")}
 	err = store.Do(ctx, db, func(tx *store.Tx) error {
 		return errors.Join(tx.PutAccount(store.Account{ID: id, CreatedAt: time.Now()}), tx.PutAccessKey(store.AccessKey{
-			ID: credentials.AccessKeyID, CreatedAt: time.Now(), Principal: policy.Principal{Kind: policy.KindAccount, Account: id, ID: id},
-			Secret: keyring.SealAccessKey(credentials.AccessKeyID, "secret", credentials.AccessKeySecret),
+			ID:        credentials.AccessKeyID,
+			CreatedAt: time.Now(),
+			Principal: policy.Principal{Kind: policy.KindAccount, Account: id, ID: id},
+			Secret:    keyring.SealAccessKey(credentials.AccessKeyID, "secret", credentials.AccessKeySecret),
 		}))
 	})
 	if err != nil {

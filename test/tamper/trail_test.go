@@ -29,7 +29,9 @@ func TestTrail(t *testing.T) {
 	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
 	create(t, s.Client, s.AccountID, "a")
 	for _, name := range []string{"a", "none"} {
-		if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: name}); (err == nil) != (name == "a") {
+		if _, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{
+			SecretName: name,
+		}); (err == nil) != (name == "a") {
 			t.Fatal(err)
 		}
 	}
@@ -76,12 +78,14 @@ func TestTrail(t *testing.T) {
 		swapped[i], swapped[i+1] = swapped[i+1], swapped[i]
 		check(fmt.Sprintf("line %d removed", i+1), bytes.Join(without, nil))
 		check(fmt.Sprintf("line %d swapped with the next", i+1), bytes.Join(swapped, nil))
-		check(fmt.Sprintf("line %d twice", i+1), bytes.Join(append(append(append([][]byte{}, lines[:i+1]...), lines[i]), lines[i+1:]...), nil))
+		check(fmt.Sprintf("line %d twice", i+1),
+			bytes.Join(append(append(append([][]byte{}, lines[:i+1]...), lines[i]), lines[i+1:]...), nil))
 	}
 	if err := os.WriteFile(files[0], whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, stdout, stderr := verify(t.Context(), filepath.Join(dir, "audit")); code != 0 || !strings.Contains(stdout, "The chain holds") {
+	if code, stdout, stderr := verify(t.Context(), filepath.Join(dir, "audit")); code != 0 ||
+		!strings.Contains(stdout, "The chain holds") {
 		t.Errorf("as it was: exit code %d, %q, %q", code, stdout, stderr)
 	}
 	t.Logf("%d changes of a trail of %d records, %d bytes, all found", n, len(lines), len(whole))

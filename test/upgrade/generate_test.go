@@ -64,7 +64,8 @@ type generator struct {
 // serve runs the old server. Its function stops it in order.
 func (g *generator) serve() func() {
 	data := filepath.Join(g.dir, "data")
-	server := exec.CommandContext(g.t.Context(), *old, "serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0")
+	server := exec.CommandContext(g.t.Context(), *old, "serve", "--data-dir", data,
+		"--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0")
 	if err := server.Start(); err != nil {
 		g.t.Fatal(err)
 	}
@@ -145,7 +146,8 @@ func (g *generator) user(name string) {
 func (g *generator) fill() {
 	principal := func(name string) string { return `{"RAM":["acs:ram::` + g.m.Account + `:` + name + `"]}` }
 	policy := func(effect, name, action string) string {
-		return `{"Version":"1","Statement":[{"Effect":"Allow","Principal":` + principal("*") + `,"Action":["kms:*"],"Resource":["*"]},` +
+		return `{"Version":"1","Statement":[{"Effect":"Allow","Principal":` + principal("*") +
+			`,"Action":["kms:*"],"Resource":["*"]},` +
 			`{"Effect":"` + effect + `","Principal":` + principal(name) + `,"Action":["` + action + `"],"Resource":["*"]}]}`
 	}
 	for _, name := range []string{"alice", "bob", "carol", "robot"} {
@@ -153,12 +155,15 @@ func (g *generator) fill() {
 	}
 	g.do(ram.Version, "CreateGroup", "GroupName", "team", "Comments", "those who read")
 	g.do(ram.Version, "AddUserToGroup", "GroupName", "team", "UserName", "bob")
-	g.do(ram.Version, "AttachPolicyToGroup", "GroupName", "team", "PolicyType", "System", "PolicyName", "AliyunKMSSecretUserAccess")
+	g.do(ram.Version, "AttachPolicyToGroup", "GroupName", "team",
+		"PolicyType", "System", "PolicyName", "AliyunKMSSecretUserAccess")
 	identity := func(action string) string {
-		return `{"Version":"1","Statement":[{"Effect":"Allow","Action":"` + action + `","Resource":"acs:kms:*:*:secret/app/*"}]}`
+		return `{"Version":"1","Statement":[{"Effect":"Allow","Action":"` + action +
+			`","Resource":"acs:kms:*:*:secret/app/*"}]}`
 	}
 	g.do(ram.Version, "CreatePolicy", "PolicyName", "describe-app", "PolicyDocument", identity("kms:List*"))
-	g.do(ram.Version, "CreatePolicyVersion", "PolicyName", "describe-app", "PolicyDocument", identity("kms:Describe*"), "SetAsDefault", "true")
+	g.do(ram.Version, "CreatePolicyVersion", "PolicyName", "describe-app", "PolicyDocument", identity("kms:Describe*"),
+		"SetAsDefault", "true")
 	g.do(ram.Version, "AttachPolicyToUser", "UserName", "alice", "PolicyType", "Custom", "PolicyName", "describe-app")
 
 	create := func(name, kind, config, data string, more ...string) {
@@ -173,7 +178,8 @@ func (g *generator) fill() {
 	create("app/stolen", "", "", "was carol's", "Policy", policy("Allow", "user/carol", "kms:GetSecretValue"))
 	create("app/text", "", "", "first", "Description", "several versions", "Tags", `[{"TagKey":"env","TagValue":"prod"}]`)
 	g.do(kms.Version, "PutSecretValue", "SecretName", "app/text", "VersionId", "v2", "SecretData", "second")
-	g.do(kms.Version, "PutSecretValue", "SecretName", "app/text", "VersionId", "v3", "SecretData", "third", "VersionStages", `["next"]`)
+	g.do(kms.Version, "PutSecretValue", "SecretName", "app/text", "VersionId", "v3",
+		"SecretData", "third", "VersionStages", `["next"]`)
 	create("app/binary", "", "", "AAECAw==", "SecretDataType", "binary")
 	create("app/leaving", "", "", "deleted in a month")
 	g.do(kms.Version, "DeleteSecret", "SecretName", "app/leaving", "RecoveryWindowInDays", "30")
@@ -192,16 +198,23 @@ func (g *generator) fill() {
 	account := func(name string) string {
 		return `{"AccountName":"` + name + `","AccountPassword":"password-of-` + name + `"}`
 	}
-	create("db/single", kms.TypeRds, `{"SecretSubType":"SingleUser","DBInstanceId":"db","CustomData":{"owner":"team"}}`, `{"Accounts":[`+account("one")+`]}`,
+	create("db/single", kms.TypeRds, `{"SecretSubType":"SingleUser","DBInstanceId":"db","CustomData":{"owner":"team"}}`,
+		`{"Accounts":[`+account("one")+`]}`,
 		"EnableAutomaticRotation", "true", "RotationInterval", "7d")
-	create("db/double", kms.TypeRds, `{"SecretSubType":"DoubleUsers","DBInstanceId":"db"}`, `{"Accounts":[`+account("two")+`,`+account("three")+`]}`)
-	create("db/idle", kms.TypeRds, `{"SecretSubType":"SingleUser","DBInstanceId":"db"}`, `{"Accounts":[`+account("four")+`]}`)
+	create("db/double", kms.TypeRds, `{"SecretSubType":"DoubleUsers","DBInstanceId":"db"}`,
+		`{"Accounts":[`+account("two")+`,`+account("three")+`]}`)
+	create("db/idle", kms.TypeRds, `{"SecretSubType":"SingleUser","DBInstanceId":"db"}`,
+		`{"Accounts":[`+account("four")+`]}`)
 	create("db/generic", "", "", `{"username":"five","password":"password-of-five"}`)
-	g.do(kms.Version, "ConfigureRotation", "SecretName", "db/generic", "TargetName", "db", "EnableAutomaticRotation", "true", "Cron", "0 3 * * 0",
-		"TimeZone", "Europe/Berlin", "Window", "Sat,Sun 01:00-05:00", "GracePeriod", "2h", "Group", "weekend", "GroupGap", "1d")
+	g.do(kms.Version, "ConfigureRotation", "SecretName", "db/generic", "TargetName", "db",
+		"EnableAutomaticRotation", "true", "Cron", "0 3 * * 0", "TimeZone", "Europe/Berlin",
+		"Window", "Sat,Sun 01:00-05:00", "GracePeriod", "2h",
+		"Group", "weekend", "GroupGap", "1d")
 	create("$Auto", kms.TypeRAMCredentials, `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`,
-		fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, g.m.Keys["robot"].ID, g.m.Keys["robot"].Secret))
-	create("acs/ecs/host", kms.TypeECS, `{"SecretSubType":"Password","RegionId":"local","InstanceId":"i-1"}`, `{"UserName":"root","Password":"password-of-root"}`)
+		fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, g.m.Keys["robot"].ID,
+			g.m.Keys["robot"].Secret))
+	create("acs/ecs/host", kms.TypeECS, `{"SecretSubType":"Password","RegionId":"local","InstanceId":"i-1"}`,
+		`{"UserName":"root","Password":"password-of-root"}`)
 	g.do(kms.Version, "RotateSecret", "SecretName", "acs/ram/user/robot", "VersionId", "r1")
 	g.wait("acs/ram/user/robot", "grace")
 	g.do(kms.Version, "RotateSecret", "SecretName", "db/single", "VersionId", "r1")
@@ -217,7 +230,8 @@ func (g *generator) fill() {
 }
 
 func (g *generator) target(name, config string) {
-	g.do(kms.Version, "RegisterTarget", "TargetName", name, "Kind", "postgresql", "Config", config, "AdminSecretName", "admin", "Description", "a database that is away")
+	g.do(kms.Version, "RegisterTarget", "TargetName", name, "Kind", "postgresql", "Config", config,
+		"AdminSecretName", "admin", "Description", "a database that is away")
 }
 
 // wait waits until a rotation is in a state; with none, until its first attempt has failed.
@@ -254,8 +268,8 @@ func reads() []read {
 	add("root", kms.Version, "ListTargets")
 	add("root", kms.Version, "ListTagResources", "RegionId", "local", "ResourceType", "secret")
 	for _, name := range []string{
-		"app/granted", "app/denied", "app/stolen", "app/text", "app/binary", "app/leaving", "app/restored", "app/gone", "admin", "db/single", "db/double",
-		"db/idle", "db/generic", "acs/ram/user/robot", "acs/ecs/host",
+		"app/granted", "app/denied", "app/stolen", "app/text", "app/binary", "app/leaving", "app/restored",
+		"app/gone", "admin", "db/single", "db/double", "db/idle", "db/generic", "acs/ram/user/robot", "acs/ecs/host",
 	} {
 		for _, action := range []string{"DescribeSecret", "GetSecretPolicy", "DescribeRotation", "ListSecretConsumers"} {
 			params := []string{"SecretName", name}
@@ -299,10 +313,12 @@ func (g *generator) cache() {
 	key := g.m.Keys["root"]
 	for name, value := range map[string]string{"app/text": "second", "app/restored": "back again"} {
 		g.m.LastGood[name] = value
-		c := exec.CommandContext(g.t.Context(), *old, "exec", "--secret", name+"=VALUE_", "--last-good", filepath.Join(g.dir, "last-good"),
+		c := exec.CommandContext(g.t.Context(), *old, "exec", "--secret", name+"=VALUE_", "--last-good",
+			filepath.Join(g.dir, "last-good"),
 			"--last-good-key", filepath.Join(g.dir, "last-good.key"), "--", "true")
 		c.Env = append(os.Environ(), "KEYTURN_CONFIG_DIR="+g.t.TempDir(), "KEYTURN_ENDPOINT="+g.m.Endpoint,
-			"KEYTURN_ACCESS_KEY_ID="+key.ID, "KEYTURN_ACCESS_KEY_SECRET="+sign.Credentials(key.credentials()).AccessKeySecret.Reveal())
+			"KEYTURN_ACCESS_KEY_ID="+key.ID,
+			"KEYTURN_ACCESS_KEY_SECRET="+sign.Credentials(key.credentials()).AccessKeySecret.Reveal())
 		if out, err := c.CombinedOutput(); err != nil {
 			g.t.Fatalf("exec: %v\n%s", err, out)
 		}

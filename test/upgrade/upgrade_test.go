@@ -136,7 +136,12 @@ func open(t *testing.T, data string, m manifest, now func() time.Time) (*keyturn
 	})
 	clients := map[string]*kms.Client{}
 	for who, key := range m.Keys {
-		c, err := kms.NewClient(kms.Config{Endpoint: "http://" + s.HTTPEndpoint, Credentials: key.credentials(), Now: now, MaxAttempts: 1})
+		c, err := kms.NewClient(kms.Config{
+			Endpoint:    "http://" + s.HTTPEndpoint,
+			Credentials: key.credentials(),
+			Now:         now,
+			MaxAttempts: 1,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +184,9 @@ func TestRotateRootKey(t *testing.T) {
 	archives(t, func(t *testing.T, dir string, m manifest) {
 		data, now := filepath.Join(dir, "data"), m.clock()
 		s, clients := open(t, data, m, now)
-		if _, err := clients["root"].RotateRootKey(t.Context(), &kms.RotateRootKeyRequest{ReencryptValues: true}); err != nil {
+		if _, err := clients["root"].RotateRootKey(t.Context(), &kms.RotateRootKeyRequest{
+			ReencryptValues: true,
+		}); err != nil {
 			t.Fatal(err)
 		}
 		tick := time.NewTicker(10 * time.Millisecond)
@@ -228,7 +235,11 @@ func claimed(t *testing.T, c *kms.Client) {
 	t.Helper()
 	for account, want := range map[string]string{"five": kms.CodeResourceExist, "six": ""} {
 		value := sensitive.New(`{"username":"` + account + `","password":"p"}`)
-		_, err := c.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: account, VersionID: "v1", SecretData: value})
+		_, err := c.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+			SecretName: account,
+			VersionID:  "v1",
+			SecretData: value,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,14 +293,20 @@ func TestLastGood(t *testing.T) {
 	t.Parallel()
 	archives(t, func(t *testing.T, dir string, m manifest) {
 		client, err := kms.NewClient(kms.Config{
-			Endpoint: m.Endpoint, Credentials: m.Keys["root"].credentials(), MaxAttempts: 1, HTTPClient: &http.Client{Transport: away{}},
+			Endpoint:    m.Endpoint,
+			Credentials: m.Keys["root"].credentials(),
+			MaxAttempts: 1,
+			HTTPClient:  &http.Client{Transport: away{}},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		c, err := consumer.New(t.Context(), consumer.Config{
 			Client: client, Logger: slog.New(slog.DiscardHandler),
-			LastGood: &consumer.LastGood{Dir: filepath.Join(dir, "last-good"), Key: consumer.KeyFile(filepath.Join(dir, "last-good.key"))},
+			LastGood: &consumer.LastGood{
+				Dir: filepath.Join(dir, "last-good"),
+				Key: consumer.KeyFile(filepath.Join(dir, "last-good.key")),
+			},
 		})
 		if err != nil {
 			t.Fatal(err)

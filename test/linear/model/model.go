@@ -153,7 +153,15 @@ func (s *Secret) Apply(o Op, now time.Time) (*Secret, Reply) {
 	inWindow := !s.planned.IsZero()
 	switch o.Kind {
 	case Describe:
-		return s, Reply{Name: s.name, Type: kms.TypeGeneric, Text: s.text, Created: s.created, Updated: s.updated, Planned: s.planned, Tags: s.tags}
+		return s, Reply{
+			Name:    s.name,
+			Type:    kms.TypeGeneric,
+			Text:    s.text,
+			Created: s.created,
+			Updated: s.updated,
+			Planned: s.planned,
+			Tags:    s.tags,
+		}
 	case GetPolicy:
 		return s, Reply{Policy: s.policy}
 	case Tag, Untag:
@@ -223,7 +231,9 @@ func (o Op) malformed() string {
 	ok := named(o.Name, 192)
 	switch o.Kind {
 	case Create, Put:
-		ok = ok && named(o.Version, 64) && len(o.Data) <= maxData && slices.Contains([]string{"", "text", "binary"}, o.DataType)
+		ok = ok && named(o.Version, 64) && len(o.Data) <= maxData && slices.Contains([]string{
+			"", "text", "binary",
+		}, o.DataType)
 		ok = ok && utf8.RuneCountInString(o.Description) <= 8192 && (o.Kind == Put || !strings.HasPrefix(o.Name, "acs/"))
 	case Move:
 		builtIn := o.Label == kms.StageCurrent || o.Label == kms.StagePrevious
@@ -250,7 +260,9 @@ func (o Op) malformed() string {
 
 func named(s string, most int) bool {
 	const set = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/+=.@-"
-	return s != "" && len(s) <= most && strings.Trim(s, set) == "" && !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune(set, r) })
+	return s != "" && len(s) <= most && strings.Trim(s, set) == "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune(set, r)
+	})
 }
 
 func dataType(s string) string {
@@ -383,7 +395,15 @@ func (s *Secret) get(o Op) Reply {
 		return Reply{Code: kms.CodeResourceNotFound}
 	}
 	v := s.versions[i]
-	return Reply{Name: s.name, Type: kms.TypeGeneric, Version: id, Data: v.data, DataType: v.dataType, Labels: s.on(id), Created: v.created}
+	return Reply{
+		Name:     s.name,
+		Type:     kms.TypeGeneric,
+		Version:  id,
+		Data:     v.data,
+		DataType: v.dataType,
+		Labels:   s.on(id),
+		Created:  v.created,
+	}
 }
 
 func (s *Secret) list(o Op) Reply {

@@ -58,19 +58,36 @@ func utc(t time.Time) time.Time {
 func (o Op) send(ctx context.Context, c *kms.Client) (Reply, string, error) {
 	switch o.Kind {
 	case Create:
-		a, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: o.Name, VersionID: o.Version, SecretData: sensitive.New(o.Data), SecretDataType: o.DataType, Description: o.Description})
+		a, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{
+			SecretName:     o.Name,
+			VersionID:      o.Version,
+			SecretData:     sensitive.New(o.Data),
+			SecretDataType: o.DataType,
+			Description:    o.Description,
+		})
 		if err != nil {
 			return Reply{}, "", err
 		}
 		return Reply{Name: a.SecretName, Type: a.SecretType, Version: a.VersionID}, a.RequestID, nil
 	case Put:
-		a, err := c.PutSecretValue(ctx, &kms.PutSecretValueRequest{SecretName: o.Name, VersionID: o.Version, SecretData: sensitive.New(o.Data), SecretDataType: o.DataType, VersionStages: o.Labels})
+		a, err := c.PutSecretValue(ctx, &kms.PutSecretValueRequest{
+			SecretName:     o.Name,
+			VersionID:      o.Version,
+			SecretData:     sensitive.New(o.Data),
+			SecretDataType: o.DataType,
+			VersionStages:  o.Labels,
+		})
 		if err != nil {
 			return Reply{}, "", err
 		}
 		return Reply{Name: a.SecretName, Version: a.VersionID, Labels: sorted(a.VersionStages)}, a.RequestID, nil
 	case Move:
-		a, err := c.UpdateSecretVersionStage(ctx, &kms.UpdateSecretVersionStageRequest{SecretName: o.Name, VersionStage: o.Label, MoveToVersion: o.To, RemoveFromVersion: o.From})
+		a, err := c.UpdateSecretVersionStage(ctx, &kms.UpdateSecretVersionStageRequest{
+			SecretName:        o.Name,
+			VersionStage:      o.Label,
+			MoveToVersion:     o.To,
+			RemoveFromVersion: o.From,
+		})
 		return byName(a, err)
 	case Update, Tag, Untag, SetPolicy, Rotate, SetRotation:
 		return o.sendMore(ctx, c)
@@ -78,7 +95,11 @@ func (o Op) send(ctx context.Context, c *kms.Client) (Reply, string, error) {
 		a, err := c.RestoreSecret(ctx, &kms.RestoreSecretRequest{SecretName: o.Name})
 		return byName(a, err)
 	case Delete:
-		a, err := c.DeleteSecret(ctx, &kms.DeleteSecretRequest{SecretName: o.Name, ForceDeleteWithoutRecovery: o.Force, RecoveryWindowInDays: o.Window})
+		a, err := c.DeleteSecret(ctx, &kms.DeleteSecretRequest{
+			SecretName:                 o.Name,
+			ForceDeleteWithoutRecovery: o.Force,
+			RecoveryWindowInDays:       o.Window,
+		})
 		if err != nil {
 			return Reply{}, "", err
 		}
@@ -109,7 +130,11 @@ func (o Op) sendMore(ctx context.Context, c *kms.Client) (Reply, string, error) 
 		}
 		return Reply{Name: a.SecretName}, a.RequestID, nil
 	case SetRotation:
-		return byName(c.UpdateSecretRotationPolicy(ctx, &kms.UpdateSecretRotationPolicyRequest{SecretName: o.Name, EnableAutomaticRotation: true, RotationInterval: "7d"}))
+		return byName(c.UpdateSecretRotationPolicy(ctx, &kms.UpdateSecretRotationPolicyRequest{
+			SecretName:              o.Name,
+			EnableAutomaticRotation: true,
+			RotationInterval:        "7d",
+		}))
 	}
 	panic("model: unknown operation " + string(o.Kind))
 }
@@ -131,13 +156,22 @@ func byName(a *kms.SecretNameResponse, err error) (Reply, string, error) {
 func (o Op) read(ctx context.Context, c *kms.Client) (Reply, string, error) {
 	switch o.Kind {
 	case Get:
-		a, err := c.GetSecretValue(ctx, &kms.GetSecretValueRequest{SecretName: o.Name, VersionID: o.Version, VersionStage: o.Label})
+		a, err := c.GetSecretValue(ctx, &kms.GetSecretValueRequest{
+			SecretName:   o.Name,
+			VersionID:    o.Version,
+			VersionStage: o.Label,
+		})
 		if err != nil {
 			return Reply{}, "", err
 		}
 		return Reply{
-			Name: a.SecretName, Type: a.SecretType, Version: a.VersionID, Data: a.SecretData.Reveal(), DataType: a.SecretDataType,
-			Labels: sorted(a.VersionStages), Created: utc(a.CreateTime),
+			Name:     a.SecretName,
+			Type:     a.SecretType,
+			Version:  a.VersionID,
+			Data:     a.SecretData.Reveal(),
+			DataType: a.SecretDataType,
+			Labels:   sorted(a.VersionStages),
+			Created:  utc(a.CreateTime),
 		}, a.RequestID, nil
 	case Describe:
 		a, err := c.DescribeSecret(ctx, &kms.DescribeSecretRequest{SecretName: o.Name, FetchTags: true})
@@ -165,7 +199,12 @@ func (o Op) read(ctx context.Context, c *kms.Client) (Reply, string, error) {
 		}
 		return Reply{Policy: a.Policy}, a.RequestID, nil
 	case List:
-		a, err := c.ListSecretVersionIds(ctx, &kms.ListSecretVersionIdsRequest{SecretName: o.Name, IncludeDeprecated: o.Deprecated, PageNumber: o.Page, PageSize: o.Size})
+		a, err := c.ListSecretVersionIds(ctx, &kms.ListSecretVersionIdsRequest{
+			SecretName:        o.Name,
+			IncludeDeprecated: o.Deprecated,
+			PageNumber:        o.Page,
+			PageSize:          o.Size,
+		})
 		if err != nil {
 			return Reply{}, "", err
 		}

@@ -138,7 +138,11 @@ func answer(client *sdk.SecretManagerCacheClient, log *clientLog, ask Ask) Answe
 	case "info":
 		var info *models.SecretInfo
 		if info, err = client.GetSecretInfo(ask.Name); err == nil {
-			a.Version, a.Type, a.DataType, a.Created, a.Config = info.VersionId, info.SecretType, info.SecretDataType, info.CreateTime, info.ExtendedConfig
+			a.Version = info.VersionId
+			a.Type = info.SecretType
+			a.DataType = info.SecretDataType
+			a.Created = info.CreateTime
+			a.Config = info.ExtendedConfig
 		}
 	case "refresh":
 		_, err = client.RefreshNow(ask.Name)
@@ -209,7 +213,10 @@ type remembering struct {
 }
 
 func newRemembering() *remembering {
-	return &remembering{SecretCacheHook: cache.NewDefaultSecretCacheHook(utils.StageAcsCurrent), last: map[string]*models.SecretInfo{}}
+	return &remembering{
+		SecretCacheHook: cache.NewDefaultSecretCacheHook(utils.StageAcsCurrent),
+		last:            map[string]*models.SecretInfo{},
+	}
 }
 
 func (r *remembering) Put(info *models.SecretInfo) (*models.CacheSecretInfo, error) {
