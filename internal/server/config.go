@@ -173,7 +173,9 @@ func (e Etcd) check() error {
 
 // Check reports every mistake at once.
 func (c Config) Check() error {
-	var errs []error
+	set := NewSettings()
+	set.Config = c
+	errs := []error{c.checkListeners(), c.checkStore(), set.table.Check()}
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.DataDir == "" {
 		add("data-dir is required")
@@ -182,6 +184,27 @@ func (c Config) Check() error {
 		add("GODEBUG=fips140=only is not possible: etcd names its members by SHA-1; set GODEBUG=fips140=on and " +
 			"--no-signature-v1 instead")
 	}
+	const regionRule = "%s must be 1 to 32 lower-case letters, digits and hyphens, not %q"
+	if c.Region != "" && !isRegion(c.Region) {
+		add(regionRule, "region", c.Region)
+	}
+	for _, r := range c.SignatureRegions {
+		if !isRegion(r) {
+			add(regionRule, "signature-region", r)
+		}
+	}
+	if c.ClockAhead > auth.Window { // the record of used nonces reaches no further
+		add("clock-ahead must be at most %v, not %v", auth.Window, c.ClockAhead)
+	}
+	if c.AccountID != "" && (len(c.AccountID) != 16 || !wire.IsName(c.AccountID)) {
+		add("the account ID must be 16 digits")
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) checkListeners() error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Listen == "" && c.ListenHTTP == "" {
 		add("listen or listen-http is required: the server would listen nowhere")
 	}
@@ -196,65 +219,31 @@ func (c Config) Check() error {
 		}
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
-			add("%s %q is not host:port", name, address)
+			add("%s must be host:port, not %q", name, address)
 		} else if name == "listen-http" && !c.AllowPlainHTTP && !egress.IsLoopback(host) {
 			add("listen-http %q is not on loopback: values would cross the network in clear; use listen, or set "+
-				"allow-plain-http if you mean it", address)
+				"allow-plain-http to accept that", address)
 		}
-	}
-	if c.Region != "" && !isRegion(c.Region) {
-		add("region %q is not 1 to 32 lower-case letters, digits and hyphens", c.Region)
 	}
 	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
-		add("tls-cert-file and tls-key-file go together")
+		add("tls-cert-file and tls-key-file go together: set both or neither")
 	}
+	return errors.Join(errs...)
+}
+
+func (c Config) checkStore() error {
+	errs := []error{c.Etcd.check()}
 	if c.Cluster != nil {
 		errs = append(errs, c.Cluster.Check())
-		if len(c.Etcd.Endpoints) > 0 {
-			add("cluster-peers and etcd-endpoints exclude each other")
-		}
 	}
-	if c.Limit.PerKey < 0 || c.Limit.Total < 0 {
-		add("rate-limit and rate-limit-total must not be negative")
+	if len(c.Etcd.Endpoints) == 0 {
+		return errors.Join(errs...)
 	}
-	if c.ReadMemory < 0 {
-		add("read-memory is %d, and must not be negative", c.ReadMemory)
+	if c.Cluster != nil {
+		errs = append(errs, errors.New("cluster-peers and etcd-endpoints exclude each other: set one of them"))
 	}
-	if c.StoreQuota < 0 {
-		add("store-quota is %d, and must not be negative", c.StoreQuota)
-	}
-	if c.AuditDiskAlert < -1 {
-		add("audit-disk-alert is %d, and must not be less than -1", c.AuditDiskAlert)
-	}
-	if c.AuditKeep.MaxAge < 0 || c.AuditKeep.MaxBytes < 0 {
-		add("audit-max-age and audit-max-size must not be negative")
-	}
-	if c.StoreReserve < -1 {
-		add("store-reserve is %d, and must not be less than -1", c.StoreReserve)
-	}
-	errs = append(errs, c.Etcd.check())
-	if len(c.Etcd.Endpoints) > 0 && (c.StoreQuota != 0 || c.StoreReserve != 0) {
-		add("store-quota and store-reserve are for the embedded store, not for etcd-endpoints")
-	}
-	if c.MaxConnections < 0 || c.MaxPerSource < 0 {
-		add("max-connections and max-connections-per-source must not be negative")
-	}
-	if c.RefusalRate < 0 {
-		add("refusal-rate must not be negative")
-	}
-	if c.NonceLimit < 0 {
-		add("nonce-limit is %d, and must not be negative", c.NonceLimit)
-	}
-	if c.ClockAhead < 0 || c.ClockAhead > auth.Window {
-		add("clock-ahead is %v, and must be 0 to %v", c.ClockAhead, auth.Window)
-	}
-	for _, r := range c.SignatureRegions {
-		if !isRegion(r) {
-			add("signature-region %q must be 1 to 32 lower-case letters, digits and hyphens", r)
-		}
-	}
-	if c.AccountID != "" && (len(c.AccountID) != 16 || !wire.IsName(c.AccountID)) {
-		add("the account ID must be 16 digits")
+	if c.StoreQuota != 0 || c.StoreReserve != 0 {
+		errs = append(errs, errors.New("store-quota and store-reserve are for the embedded store, not for etcd-endpoints"))
 	}
 	return errors.Join(errs...)
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/keyturn/keyturn/internal/conns"
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/store"
 )
@@ -35,9 +35,7 @@ type observed struct {
 	seconds prometheus.Observer
 }
 
-func newMetrics(
-	nonces func() int, refusing func() string, watching func() int, connections func() conns.Figures, s *Server,
-) *metrics {
+func newMetrics(s *Server) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -48,76 +46,83 @@ func newMetrics(
 			Help:    "Time from a decoded request to its answer.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
+		rotations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keyturn_rotation_steps_total", Help: "Steps of rotations by what happened and by the state that followed.",
+		}, []string{"event", "state"}),
+		promotion: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "keyturn_rotation_seconds",
+			Help:    "Time from the beginning of a rotation to its promotion.",
+			Buckets: []float64{.025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200},
+		}),
+		leading: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "keyturn_rotation_leading", Help: "1 while this node rotates, else 0.",
+		}),
 	}
-	m.rotations = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "keyturn_rotation_steps_total", Help: "Steps of rotations by what happened and by the state that followed.",
-	}, []string{"event", "state"})
-	m.promotion = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:    "keyturn_rotation_seconds",
-		Help:    "Time from the beginning of a rotation to its promotion.",
-		Buckets: []float64{.025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200},
-	})
-	m.leading = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "keyturn_rotation_leading", Help: "1 while this node rotates, else 0.",
-	})
 	m.registry.MustRegister(
 		m.requests, m.seconds, m.rotations, m.promotion, m.leading,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "keyturn_nonces", Help: "Used nonces that are remembered.",
-		}, func() float64 { return float64(nonces()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "keyturn_watching", Help: "Consumers that wait for a change at this node.",
-		}, func() float64 { return float64(watching()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "keyturn_connections", Help: "Open connections of all listeners.",
-		}, func() float64 { return float64(connections().Open) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "keyturn_connections_refused_total", Help: "Connections that were closed when they came.",
-		}, func() float64 { return float64(connections().Rejected) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "keyturn_connections_evicted_total", Help: "Connections that were closed to make room for others.",
-		}, func() float64 { return float64(connections().Evicted) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "keyturn_store_restored",
-			Help: "1 when this process has found at its start that the store was restored from a copy.",
-		}, func() float64 {
-			if s.restored != "" {
-				return 1
-			}
-			return 0
-		}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "keyturn_changes_refused", Help: "1 while the embedded store has no room for changes.",
-		}, func() float64 {
-			if refusing() != "" {
-				return 1
-			}
-			return 0
-		}),
 	)
+	m.registry.MustRegister(serverMetrics(s)...)
 	m.registry.MustRegister(trailMetrics(s)...)
+	for _, f := range s.sinks {
+		m.registry.MustRegister(sinkMetrics(f)...)
+	}
 	return m
+}
+
+// gauge and counter are metrics whose values are computed when they are read.
+func gauge(name, help string, value func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+}
+
+func counter(name, help string, value func() float64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
+}
+
+// flag returns a value of 1 while is returns true, else 0.
+func flag(is func() bool) func() float64 {
+	return func() float64 {
+		if is() {
+			return 1
+		}
+		return 0
+	}
+}
+
+// serverMetrics are those of connections and of the store.
+func serverMetrics(s *Server) []prometheus.Collector {
+	return []prometheus.Collector{
+		gauge("keyturn_nonces", "Used nonces that are remembered.",
+			func() float64 { return float64(s.auth.Nonces()) }),
+		gauge("keyturn_watching", "Consumers that wait for a change at this node.",
+			func() float64 { return float64(s.db.Following()) }),
+		gauge("keyturn_connections", "Open connections of all listeners.",
+			func() float64 { return float64(s.conns.Figures().Open) }),
+		counter("keyturn_connections_refused_total", "Connections that were closed when they came.",
+			func() float64 { return float64(s.conns.Figures().Rejected) }),
+		counter("keyturn_connections_evicted_total", "Connections that were closed to make room for others.",
+			func() float64 { return float64(s.conns.Figures().Evicted) }),
+		gauge("keyturn_store_restored",
+			"1 when this process has found at its start that the store was restored from a copy.",
+			flag(func() bool { return s.restored != "" })),
+		gauge("keyturn_changes_refused", "1 while the embedded store has no room for changes.",
+			flag(func() bool { return s.db.Refusing() != "" })),
+	}
 }
 
 // trailMetrics are those of the audit trail.
 func trailMetrics(s *Server) []prometheus.Collector {
-	gauge := func(name, help string, labels prometheus.Labels, value func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)
-	}
-	list := []prometheus.Collector{
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "keyturn_audit_losses_total", Help: "Losses of records that this process has found in the audit trail.",
-		}, func() float64 { return float64(s.trail.Losses()) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "keyturn_audit_damaged_total",
-			Help: "Finished segments of the audit trail that this process has found changed.",
-		}, func() float64 { return float64(s.trail.Damaged()) }),
-		gauge("keyturn_audit_head_age_seconds", "Time since the store had the newest head of the audit trail.", nil,
+	return []prometheus.Collector{
+		counter("keyturn_audit_losses_total", "Losses of records that this process has found in the audit trail.",
+			func() float64 { return float64(s.trail.Losses()) }),
+		counter("keyturn_audit_damaged_total",
+			"Finished segments of the audit trail that this process has found changed.",
+			func() float64 { return float64(s.trail.Damaged()) }),
+		gauge("keyturn_audit_head_age_seconds", "Time since the store had the newest head of the audit trail.",
 			func() float64 { return s.heads.age().Seconds() }),
-		gauge("keyturn_audit_bytes", "Size of the audit trail on disk.", nil,
+		gauge("keyturn_audit_bytes", "Size of the audit trail on disk.",
 			func() float64 { return float64(s.trail.Bytes()) }),
-		gauge("keyturn_audit_disk_free_bytes", "Free space on the disk of the audit trail; -1 when that is not known.", nil,
+		gauge("keyturn_audit_disk_free_bytes", "Free space on the disk of the audit trail; -1 when that is not known.",
 			func() float64 {
 				free, ok := store.FreeSpace(s.config.AuditDir)
 				if !ok {
@@ -126,25 +131,28 @@ func trailMetrics(s *Server) []prometheus.Collector {
 				return float64(free)
 			}),
 	}
-	for _, f := range s.sinks {
-		labels := prometheus.Labels{"sink": f.Name()}
-		list = append(list,
-			gauge("keyturn_audit_sink_lag_records", "Records on disk that the sink does not have yet.", labels,
-				func() float64 { return float64(f.Lag()) }),
-			prometheus.NewCounterFunc(prometheus.CounterOpts{
-				Name:        "keyturn_audit_sink_missed_records_total",
-				ConstLabels: labels,
-				Help: "Records that the sink did not get, because the trail on disk no longer had them as they were " +
-					"written.",
-			}, func() float64 { return float64(f.Missed()) }),
-			gauge("keyturn_audit_sink_down", "1 while the sink does not take records, else 0.", labels, func() float64 {
-				if f.Down() {
-					return 1
-				}
-				return 0
-			}))
+}
+
+// sinkMetrics are those of a sink of the audit trail.
+func sinkMetrics(f *audit.Forwarder) []prometheus.Collector {
+	labels := prometheus.Labels{"sink": f.Name()}
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "keyturn_audit_sink_lag_records",
+			Help:        "Records on disk that the sink does not have yet.",
+			ConstLabels: labels,
+		}, func() float64 { return float64(f.Lag()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "keyturn_audit_sink_missed_records_total",
+			Help:        "Records that the sink did not get, because the trail on disk no longer had them as they were written.",
+			ConstLabels: labels,
+		}, func() float64 { return float64(f.Missed()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "keyturn_audit_sink_down",
+			Help:        "1 while the sink does not take records, else 0.",
+			ConstLabels: labels,
+		}, flag(f.Down)),
 	}
-	return list
 }
 
 // observe counts one call. operation is one that exists, or empty.

@@ -48,7 +48,7 @@ func (s *Settings) readSecret(path string) ([]byte, error) {
 func (s *Settings) rootKey() (root.Provider, error) {
 	switch path, variable := s.rootKeyFile, s.rootKeyEnv; {
 	case path != "" && variable != "":
-		return nil, errors.New("root-key-file and root-key-env exclude each other")
+		return nil, errors.New("root-key-file and root-key-env exclude each other: set one of them")
 	case path != "":
 		return root.File{Path: path, Trust: s.Trust}, nil
 	case variable != "":
@@ -115,7 +115,7 @@ func (s *Settings) etcdTLS() (*tls.Config, error) {
 		return nil, err
 	}
 	if (cert == "") != (key == "") {
-		return nil, errors.New("etcd-cert-file and etcd-key-file go together")
+		return nil, errors.New("etcd-cert-file and etcd-key-file go together: set both or neither")
 	}
 	if cert != "" {
 		if err := s.Trust.CheckSecret(key); err != nil {

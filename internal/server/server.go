@@ -97,47 +97,7 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 			err = errors.Join(err, s.release())
 		}
 	}()
-	if offline && len(c.Etcd.Endpoints) == 0 {
-		if _, err := os.Stat(filepath.Join(c.DataDir, "store")); err != nil {
-			return nil, errNoStore
-		}
-	}
-	if err := makeDataDir(c); err != nil {
-		return nil, err
-	}
-	// The trail's lock comes first: its error says that another server uses this directory.
-	if s.trail, err = audit.Lock(audit.Config{Dir: c.AuditDir, Now: c.Now, Logger: c.Logger}); err != nil {
-		return nil, err
-	}
-	if !offline {
-		if err := s.listen(); err != nil {
-			return nil, err
-		}
-	}
-	s.db, err = store.Open(ctx, store.Config{
-		Dir:         filepath.Join(c.DataDir, "store"),
-		NoSync:      c.NoSync,
-		Logger:      c.Logger,
-		Endpoints:   c.Etcd.Endpoints,
-		TLS:         c.Etcd.TLS,
-		Username:    c.Etcd.Username,
-		Password:    c.Etcd.Password,
-		Prefix:      c.Etcd.Prefix,
-		Cluster:     c.Cluster,
-		MirrorBytes: c.ReadMemory << 20,
-		Quota:       int64(c.StoreQuota) << 20,
-		Reserve:     int64(c.StoreReserve) << 20,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := s.setUp(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.resumeTrail(ctx); err != nil {
-		return nil, err
-	}
-	if err := store.Upgrade(ctx, s.db, c.Logger); err != nil {
+	if err := s.openData(ctx); err != nil {
 		return nil, err
 	}
 	if !offline {
@@ -150,6 +110,57 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 	}
 	s.assemble()
 	return s, nil
+}
+
+// openData opens the listeners, the store and the trail.
+func (s *Server) openData(ctx context.Context) error {
+	c := s.config
+	if s.offline && len(c.Etcd.Endpoints) == 0 {
+		if _, err := os.Stat(filepath.Join(c.DataDir, "store")); err != nil {
+			return errNoStore
+		}
+	}
+	if err := makeDataDir(c); err != nil {
+		return err
+	}
+	// The trail's lock comes first: its error says that another server uses this directory.
+	var err error
+	if s.trail, err = audit.Lock(audit.Config{Dir: c.AuditDir, Now: c.Now, Logger: c.Logger}); err != nil {
+		return err
+	}
+	if !s.offline {
+		if err := s.listen(); err != nil {
+			return err
+		}
+	}
+	if s.db, err = store.Open(ctx, c.store()); err != nil {
+		return err
+	}
+	if err := s.setUp(ctx); err != nil {
+		return err
+	}
+	if err := s.resumeTrail(ctx); err != nil {
+		return err
+	}
+	return store.Upgrade(ctx, s.db, c.Logger)
+}
+
+// store is the part of the configuration that is for the store.
+func (c Config) store() store.Config {
+	return store.Config{
+		Dir:         filepath.Join(c.DataDir, "store"),
+		NoSync:      c.NoSync,
+		Logger:      c.Logger,
+		Endpoints:   c.Etcd.Endpoints,
+		TLS:         c.Etcd.TLS,
+		Username:    c.Etcd.Username,
+		Password:    c.Etcd.Password,
+		Prefix:      c.Etcd.Prefix,
+		Cluster:     c.Cluster,
+		MirrorBytes: c.ReadMemory << 20,
+		Quota:       int64(c.StoreQuota) << 20,
+		Reserve:     int64(c.StoreReserve) << 20,
+	}
 }
 
 func (s *Server) listen() error {
@@ -192,6 +203,34 @@ func (s *Server) assemble() {
 	c := s.config
 	s.uses = api.NewKeyUses(s.db, c.Logger)
 	s.consumers = api.NewConsumers(s.db, c.Now, c.Logger)
+	targets, receivers := s.dialers()
+	env := s.env()
+	env.Dial = targets.DialContext
+	s.gate = api.NewGate(env, recorder{s.trail, &s.heads})
+	s.auth = auth.New(auth.Config{
+		Keys:     &accessKeys{db: s.db, keyring: s.keyring},
+		Now:      c.Now,
+		Log:      c.Logger,
+		Nonces:   c.NonceLimit,
+		History:  s.history,
+		Ahead:    c.ClockAhead,
+		RefuseV1: c.RefuseV1,
+		Regions:  append([]string{c.Region}, c.SignatureRegions...),
+		Service:  protocol.Service,
+		Harmless: protocol.Harmless,
+	})
+	s.limit = limit.New(c.Limit)
+	s.refusals, s.useless = limit.NewPacer(c.RefusalRate), limit.NewPacer(2*c.RefusalRate)
+	s.metrics = newMetrics(s)
+	engine := c.Rotator
+	engine.Dial = receivers.DialContext
+	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
+	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)
+}
+
+// env is the world of the handlers, but for the dialer of targets.
+func (s *Server) env() *api.Env {
+	c := s.config
 	env := &api.Env{
 		DB:             s.db,
 		Keyring:        s.keyring,
@@ -210,8 +249,6 @@ func (s *Server) assemble() {
 		Rotation:       c.Rotation,
 		TestTime:       c.TestTime,
 	}
-	targets, receivers := s.dialers()
-	env.Dial = targets.DialContext
 	env.Rotation.Events = len(c.Rotator.Receivers) > 0
 	for _, k := range c.Kinds {
 		env.Kinds[k.Name] = k
@@ -219,26 +256,7 @@ func (s *Server) assemble() {
 	if env.Random == nil {
 		env.Random = rand.Reader
 	}
-	s.gate = api.NewGate(env, recorder{s.trail, &s.heads})
-	s.auth = auth.New(auth.Config{
-		Keys:     &accessKeys{db: s.db, keyring: s.keyring},
-		Now:      c.Now,
-		Log:      c.Logger,
-		Nonces:   c.NonceLimit,
-		History:  s.history,
-		Ahead:    c.ClockAhead,
-		RefuseV1: c.RefuseV1,
-		Regions:  append([]string{c.Region}, c.SignatureRegions...),
-		Service:  protocol.Service,
-		Harmless: protocol.Harmless,
-	})
-	s.limit = limit.New(c.Limit)
-	s.refusals, s.useless = limit.NewPacer(c.RefusalRate), limit.NewPacer(2*c.RefusalRate)
-	s.metrics = newMetrics(s.auth.Nonces, s.db.Refusing, s.db.Following, s.conns.Figures, s)
-	engine := c.Rotator
-	engine.Dial = receivers.DialContext
-	engine.Node, engine.Region, engine.Logger, engine.Observe = s.node(), c.Region, c.Logger, s.metrics
-	s.rotator = rotator.New(s.db, s.gate, c.Now, engine)
+	return env
 }
 
 func address(l net.Listener) string {
@@ -323,34 +341,22 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.storeRunning(ctx, true)
 	stopSinks := s.forwardTrail()
-	parts.Go(func() { s.headLoop(ctx) })
-	parts.Go(func() { s.keepTrail(ctx) })
-	parts.Go(func() { s.watchDisk(ctx) })
-	parts.Go(func() { s.conns.Run(ctx) })
-	parts.Go(func() { s.purgeLoop(ctx) })
-	parts.Go(func() { s.gate.RunTallies(ctx) })
-	parts.Go(func() { s.keys.run(ctx) })
-	parts.Go(func() { s.uses.Run(ctx) })
-	parts.Go(func() { s.consumers.Run(ctx) })
-	parts.Go(func() { s.markLoop(ctx) })
-	parts.Go(func() { s.rotator.Run(ctx) })
-	var servers []*http.Server
-	for _, l := range []net.Listener{s.tls, s.plain, s.pages} {
-		if l == nil {
-			continue
-		}
-		handler := s.handler()
-		if l == s.pages {
-			handler = s.operatorPages()
-		}
-		h := s.httpServer(ctx, handler)
-		servers = append(servers, h)
-		parts.Go(func() {
-			if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				stop(fmt.Errorf("serve %s: %w", l.Addr(), err))
-			}
-		})
+	for _, loop := range []func(context.Context){
+		s.headLoop,
+		s.keepTrail,
+		s.watchDisk,
+		s.conns.Run,
+		s.purgeLoop,
+		s.gate.RunTallies,
+		s.keys.run,
+		s.uses.Run,
+		s.consumers.Run,
+		s.markLoop,
+		s.rotator.Run,
+	} {
+		parts.Go(func() { loop(ctx) })
 	}
+	servers := s.serve(ctx, &parts, stop)
 	close(s.ready)
 	<-ctx.Done()
 	close(s.stopping)
@@ -368,4 +374,26 @@ func (s *Server) Run(ctx context.Context) error {
 		failure = cause
 	}
 	return errors.Join(failure, s.release())
+}
+
+// serve accepts connections at every listener. A listener that fails stops the server.
+func (s *Server) serve(ctx context.Context, parts *sync.WaitGroup, stop context.CancelCauseFunc) []*http.Server {
+	var servers []*http.Server
+	for _, l := range []net.Listener{s.tls, s.plain, s.pages} {
+		if l == nil {
+			continue
+		}
+		handler := s.handler()
+		if l == s.pages {
+			handler = s.operatorPages()
+		}
+		h := s.httpServer(ctx, handler)
+		servers = append(servers, h)
+		parts.Go(func() {
+			if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				stop(fmt.Errorf("serve %s: %w", l.Addr(), err))
+			}
+		})
+	}
+	return servers
 }

@@ -35,6 +35,7 @@ type Kind[T any] struct {
 	parse       func(texts []string) (T, error)
 	show        func(T) string
 	unset       func(T) bool
+	negative    func(T) bool // nil for kinds without negative values
 }
 
 // one returns a kind with a single value.
@@ -116,7 +117,7 @@ func Whole(least int) Kind[int] {
 	if least == 0 {
 		bounds = "" // a number is not negative
 	}
-	return one("N", formWhole, strconv.Atoi, shownNumber[int]).
+	return positive(one("N", formWhole, strconv.Atoi, shownNumber[int]), 0).
 		bounded(bounds, whole(least), func(n int) bool { return n >= least && n <= noLimit })
 }
 
@@ -129,10 +130,16 @@ func shownNumber[T int | float64](n T) string {
 	return fmt.Sprint(n)
 }
 
+// positive declares that a field may hold no value below least, whichever way it was set.
+func positive[T int | int64 | float64 | time.Duration](k Kind[T], least T) Kind[T] {
+	k.negative = func(v T) bool { return v < least }
+	return k
+}
+
 // OrOff is a whole number of which 0 switches something off, which the field says with -1: its zero
 // value means the default.
 func OrOff() Kind[int] {
-	k := Whole(0)
+	k := positive(Whole(0), -1)
 	parse := k.parse
 	k.bounds = "0 disables the check"
 	k.parse = func(texts []string) (int, error) {
@@ -148,7 +155,7 @@ func OrOff() Kind[int] {
 // MiB is a number of MiB of at least least, which the field holds in bytes.
 func MiB(least int) Kind[int64] {
 	k := Whole(least)
-	return Kind[int64]{
+	return positive(Kind[int64]{
 		placeholder: k.placeholder,
 		bounds:      k.bounds,
 		form:        k.form,
@@ -158,13 +165,13 @@ func MiB(least int) Kind[int64] {
 		},
 		show:  func(n int64) string { return k.show(int(n >> 20)) },
 		unset: func(n int64) bool { return n == 0 },
-	}
+	}, 0)
 }
 
 // Number is a number of least to most.
 func Number(least, most float64) Kind[float64] {
 	parse := func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
-	k := one("N", formNumber, parse, shownNumber[float64])
+	k := positive(one("N", formNumber, parse, shownNumber[float64]), 0)
 	if math.IsInf(most, 1) {
 		return k.bounded("", must(fmt.Sprintf("a number of at least %g", least)), func(n float64) bool { return n >= least })
 	}
@@ -176,7 +183,7 @@ func Number(least, most float64) Kind[float64] {
 func Duration(least, most time.Duration) Kind[time.Duration] {
 	bounds := showDuration(least) + " to " + showDuration(most)
 	sentence := must("a duration of " + bounds + ", such as 90m")
-	return one("DURATION", formText, time.ParseDuration, showDuration).
+	return positive(one("DURATION", formText, time.ParseDuration, showDuration), 0).
 		bounded(bounds, sentence, func(d time.Duration) bool { return d >= least && d <= most })
 }
 
@@ -190,7 +197,7 @@ func AtLeast(least time.Duration) Kind[time.Duration] {
 		return time.ParseDuration(s)
 	}
 	sentence := must("a duration of " + bounds + ", such as 8760h")
-	return one("DURATION", formText, parse, showDuration).
+	return positive(one("DURATION", formText, parse, showDuration), 0).
 		bounded(bounds, sentence, func(d time.Duration) bool { return d == 0 || d >= least })
 }
 

@@ -8,6 +8,7 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -42,6 +43,7 @@ type Setting struct {
 	parse   func(texts []string) (apply func(), err error)
 	preset  func()
 	fill    func()
+	check   func() error
 	texts   []string // what was given; nil for nothing
 }
 
@@ -64,6 +66,12 @@ func Of[T any](name string, into *T, k Kind[T], def T, help string) *Setting {
 				*into = def
 			}
 		},
+		check: func() error {
+			if k.negative != nil && k.negative(*into) {
+				return fmt.Errorf("%s is %v, and must not be negative", name, *into)
+			}
+			return nil
+		},
 		parse: func(texts []string) (func(), error) {
 			v, err := k.parse(texts)
 			return func() { *into = v }, err
@@ -74,8 +82,8 @@ func Of[T any](name string, into *T, k Kind[T], def T, help string) *Setting {
 // Shown replaces the default in help and documents, where it is not a constant.
 func (s *Setting) Shown(text string) *Setting { s.Default = text; return s }
 
-// For declares that the setting has an effect only with another one: it is an error without that
-// one.
+// For declares that the setting has an effect only with another one. [Table.Load] refuses it
+// without that one.
 func (s *Setting) For(name string) *Setting { s.of = name; return s }
 
 // Secret declares that the value is a URL that may hold a token or a password. Records show its
@@ -122,6 +130,16 @@ func (t Table) Fill() {
 			s.fill()
 		}
 	}
+}
+
+// Check reports every field that holds a negative number or duration. [Table.Load] sets none, but a
+// program may have written to the fields itself.
+func (t Table) Check() error {
+	var errs []error
+	for _, s := range t {
+		errs = append(errs, s.check())
+	}
+	return errors.Join(errs...)
 }
 
 // InForce returns the settings that were given, sorted by name. A value is the text that was given;

@@ -266,3 +266,19 @@ func TestUsage(t *testing.T) {
 		t.Errorf("a number without a limit has the bounds %q", k.Bounds)
 	}
 }
+
+// TestCheck verifies that a negative number is reported when a program has set the field itself.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	right := program{alert: -1, level: slog.LevelDebug, wait: time.Millisecond}
+	if err := right.table().Check(); err != nil {
+		t.Errorf("fields that are permitted: %v", err)
+	}
+	wrong := program{workers: -1, alert: -2, bytes: -3, rate: -4, wait: -5, age: -6}
+	err := wrong.table().Check()
+	for _, name := range []string{"workers", "alert", "size", "rate", "wait", "age"} {
+		if err == nil || !strings.Contains(err.Error(), name+" is -") {
+			t.Errorf("%s is not among the mistakes: %v", name, err)
+		}
+	}
+}
