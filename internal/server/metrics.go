@@ -12,7 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// metrics are those of /metrics. No label holds the name of a secret or of a caller.
+// metrics is what /metrics shows. No label holds the name of a secret or of a caller.
 type metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.CounterVec
@@ -89,7 +89,7 @@ func flag(is func() bool) func() float64 {
 	}
 }
 
-// serverMetrics are those of connections and of the store.
+// serverMetrics returns the metrics of connections and of the store.
 func serverMetrics(s *Server) []prometheus.Collector {
 	return []prometheus.Collector{
 		gauge("keyturn_nonces", "Used nonces that are remembered.",
@@ -110,7 +110,7 @@ func serverMetrics(s *Server) []prometheus.Collector {
 	}
 }
 
-// trailMetrics are those of the audit trail.
+// trailMetrics returns the metrics of the audit trail.
 func trailMetrics(s *Server) []prometheus.Collector {
 	return []prometheus.Collector{
 		counter("keyturn_audit_losses_total", "Losses of records that this process has found in the audit trail.",
@@ -133,7 +133,7 @@ func trailMetrics(s *Server) []prometheus.Collector {
 	}
 }
 
-// sinkMetrics are those of a sink of the audit trail.
+// sinkMetrics returns the metrics of one sink of the audit trail.
 func sinkMetrics(f *audit.Forwarder) []prometheus.Collector {
 	labels := prometheus.Labels{"sink": f.Name()}
 	return []prometheus.Collector{
