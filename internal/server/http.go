@@ -20,7 +20,6 @@ import (
 const (
 	maxHeader       = 1 << 20 // of the request line and the headers: values travel in the query
 	requestTimeout  = 30 * time.Second
-	idleTimeout     = time.Minute
 	shutdownTimeout = 5 * time.Second
 	readyTimeout    = 2 * time.Second
 	maxStreams      = 64        // of one HTTP/2 connection; a client that needs more opens another
@@ -52,14 +51,14 @@ func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Ser
 		ReadHeaderTimeout: s.config.RequestTimeout / 3,
 		ReadTimeout:       s.config.RequestTimeout,
 		WriteTimeout:      s.config.RequestTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       s.config.IdleTimeout,
 		ConnContext:       s.conns.ConnContext,
 		ConnState:         s.conns.ConnState,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
 			MaxReceiveBufferPerConnection: maxReceive,
 			MaxReceiveBufferPerStream:     maxReceive / 2,
-			SendPingTimeout:               idleTimeout,
+			SendPingTimeout:               s.config.IdleTimeout,
 			WriteByteTimeout:              s.config.RequestTimeout,
 		},
 		DisableGeneralOptionsHandler: true, // or "OPTIONS *" were a success
