@@ -48,7 +48,7 @@ func pause(failures int, limit time.Duration, err error, draw float64) time.Dura
 	return retryAfter(err) + backoff(failures, limit, draw)
 }
 
-// finding is what a failed read says about a secret.
+// finding is what a failed read shows about a secret.
 type finding int
 
 const (
@@ -58,9 +58,9 @@ const (
 	denied
 )
 
-// classify returns the finding of a failed read. Only an answer about the secret itself says that
-// it is absent or denied. An unknown access key, a wrong signature or a wrong clock is about this
-// caller or the way to the server, and must not take an application's values away.
+// classify returns the finding of a failed read. Only an answer about the secret itself shows that
+// it is absent or denied. An unknown access key, a wrong signature or a wrong clock concerns this
+// caller or the path to the server, and must not take an application's values away.
 func classify(err error) finding {
 	switch kms.CodeOf(err) {
 	case kms.CodeResourceNotFound, kms.CodeResourceInDeleteWindow:
@@ -71,8 +71,8 @@ func classify(err error) finding {
 	return unavailable
 }
 
-// lacksWatch reports whether err says that the endpoint has no WatchSecrets, or that a proxy does
-// not let it through, so that a retry soon is of no use.
+// lacksWatch reports whether err means that the endpoint has no WatchSecrets, or that a proxy
+// blocks it, so that an early retry cannot help.
 func lacksWatch(err error) bool {
 	var e *kms.Error
 	if !errors.As(err, &e) {
@@ -81,8 +81,13 @@ func lacksWatch(err error) bool {
 	switch e.Code {
 	case kms.CodeActionNotFound, kms.CodeUnsupportedOperation:
 		return true
-	case kms.CodeAccessKeyNotFound, kms.CodeAccessKeyDisabled, kms.CodeSignatureDoesNotMatch, kms.CodeIncompleteSignature,
-		kms.CodeSignatureNonceUsed, kms.CodeTimestampExpired, kms.CodeThrottling:
+	case kms.CodeAccessKeyNotFound,
+		kms.CodeAccessKeyDisabled,
+		kms.CodeSignatureDoesNotMatch,
+		kms.CodeIncompleteSignature,
+		kms.CodeSignatureNonceUsed,
+		kms.CodeTimestampExpired,
+		kms.CodeThrottling:
 		return false
 	}
 	switch e.HTTPStatus {
@@ -137,7 +142,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// bucket is a token bucket: burst at once, and one more in each interval. It is not safe for
+// bucket is a token bucket: burst tokens at once, and one more in each interval. It is not safe for
 // concurrent use.
 type bucket struct {
 	burst    int

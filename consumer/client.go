@@ -10,10 +10,10 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// NewClient returns a client for [Config.Client]. It sends each call once, because a Consumer has
-// its own back-off, has no timeout, because a Consumer bounds every call, and detects within a
-// minute that a connection is dead. If the configuration has an HTTPClient or MaxAttempts,
-// NewClient uses them.
+// NewClient returns a client for [Config.Client]. It sends each call once, because a [Consumer] has
+// its own back-off. It has no timeout, because a Consumer bounds every call. It detects a dead
+// connection within a minute. If the configuration has an HTTPClient or MaxAttempts, NewClient uses
+// them instead.
 func NewClient(config kms.Config) (*kms.Client, error) {
 	if config.MaxAttempts == 0 {
 		config.MaxAttempts = 1

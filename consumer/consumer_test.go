@@ -475,7 +475,7 @@ func TestConfig(t *testing.T) {
 	if _, err := New(ctx, Config{Client: newFake()}); !errors.Is(err, context.Canceled) {
 		t.Errorf("New with a context that has ended = %v", err)
 	}
-	if name := instance(); len(name) > maxInstance || strings.ContainsFunc(name, notInName) || name == instance() {
+	if name := newInstance(); len(name) > maxInstance || strings.ContainsFunc(name, notInName) || name == newInstance() {
 		t.Errorf("instance %q is no name, or not random", name)
 	}
 }

@@ -1,6 +1,6 @@
-// Package consumer reads secrets for an application and keeps them fresh: a read costs nanoseconds
-// and touches no network after the first, a change arrives by push in well under a second, and an
-// application that has a value goes on with it while the server is away.
+// Package consumer reads secrets for an application and keeps them fresh. After the first read of a
+// secret a further one takes nanoseconds and uses no network. A change arrives by push, usually in
+// well under a second. An application that has a value keeps it while the server is unavailable.
 //
 //	client, err := consumer.NewClient(kms.Config{Endpoint: "keyturn.example.com", Credentials: credentials})
 //	c, err := consumer.New(ctx, consumer.Config{Client: client, Secrets: []string{"app/db"}})
@@ -8,26 +8,27 @@
 //	s, err := c.Get(ctx, "app/db")
 //	password, err := s.Member("password")
 //
-// It works with any endpoint that speaks the API. One that has WatchSecrets, as Keyturn has, is
-// asked by one long poll for all secrets; one that has not, such as the cloud's own, is polled for
-// each secret.
+// It works with any endpoint that implements the API. If the endpoint has WatchSecrets, as Keyturn
+// does, one long poll watches up to 500 secrets. Otherwise, as with the cloud service, each secret
+// is read at intervals.
 //
-// # What is promised
+// # Guarantees
 //
-//   - A value that was read is never lost by a failure. Unless Config.MaxStale sets a bound it is
-//     served however old it is, with a warning in the log and Counters.StaleReads. Past the bound
-//     Get answers ErrExpired.
-//   - Only an answer about the secret itself, that it is not there or that this caller may not read
-//     it, takes a value away, and only when a second read some seconds later says so again. All
-//     other errors mean "unavailable".
-//   - The server is not hammered: at most one read of a secret is under way, failures back off with
-//     full jitter from one second up to the interval, what the server asks by Retry-After is kept,
-//     and many consumers do not return at once.
-//   - Values are written nowhere, unless Config.LastGood names a directory; there they are sealed.
+//   - A failure never takes away a value that was read. Without [Config.MaxStale] the value is
+//     served at any age, with a warning in the log and a count in [Counters.StaleReads]. Past
+//     MaxStale, [Consumer.Get] returns [ErrExpired].
+//   - A value is taken away only if the server answers that the secret does not exist, or that this
+//     caller may not read it, and only if a second read some seconds later gets the same answer.
+//     Any other error counts as "unavailable".
+//   - The load on the server is bounded. At most one read of a secret is in progress. After
+//     failures the consumer backs off with full jitter, from one second up to the interval, and
+//     respects Retry-After. Many consumers do not return at the same moment.
+//   - Values are written nowhere, unless [Config.LastGood] names a directory, where they are
+//     encrypted.
 //
-// # What is left to others
+// # Other packages
 //
-// Opening connections with a value is the work of the packages below this one, one for each kind of
-// client; they use Login, Failed and Hold. The command keyturn agent does for other languages what
-// this package does for Go.
+// The packages below this one open connections with a secret, one package for each kind of client.
+// They use [Consumer.Login], [Consumer.Failed] and [Consumer.Hold]. The command keyturn agent does
+// the same work for other languages.
 package consumer

@@ -6,13 +6,13 @@ import (
 )
 
 // Hold registers that something that stays open, such as a connection, was opened with a version of
-// a secret, until release is called. The consumer reports the version in use and the oldest held
-// one to the server, which does not retire a credential that is still held, up to the limit of its
-// grace period. release may be called more than once.
+// a secret. The consumer reports its current version and the oldest held one to the server, which
+// does not retire a credential that is still held, up to the maximum of the grace period. release
+// ends the hold; it may be called more than once.
 func (c *Consumer) Hold(name, versionID string) (release func()) {
 	e := (*c.entries.Load())[name]
 	if e == nil || versionID == "" {
-		return func() {} // this Consumer has never read it, so the server does not wait for it either
+		return func() {} // this Consumer has never read the secret, so it reports nothing about it
 	}
 	e.mu.Lock()
 	e.use.add(versionID)
@@ -26,12 +26,12 @@ func (c *Consumer) Hold(name, versionID string) (release func()) {
 	})
 }
 
-// usage is the versions of one secret that are in use.
+// usage lists the versions of one secret that are in use.
 type usage struct {
-	current   string         // used by everything that is opened next; empty for none
+	current   string         // opens whatever is opened next; empty for none
 	candidate string         // of a rotation, so newer than current
-	held      map[string]int // number of open things by version
-	order     []string       // of the versions that are held or current, the oldest first
+	held      map[string]int // number of holds by version
+	order     []string       // the versions that are held or current, oldest first
 }
 
 // setCurrent changes the version in use. It then counts as the newest, even if it was in use
@@ -47,8 +47,8 @@ func (u *usage) setCurrent(version string) {
 	}
 }
 
-// add counts one more open thing. A version that was never in use counts as the oldest: another one
-// replaced it while the thing was being opened.
+// add counts one more hold. A version that was never in use counts as the oldest, because another
+// one replaced it while the connection was being opened.
 func (u *usage) add(version string) {
 	if u.held == nil {
 		u.held = map[string]int{}
@@ -72,7 +72,8 @@ func (u *usage) remove(version string) {
 	}
 }
 
-// oldest returns the oldest version that is held; empty if only the current or a newer one is.
+// oldest returns the oldest version that is held; empty if no held version is older than the
+// current one.
 func (u *usage) oldest() string {
 	for _, v := range u.order {
 		if v == u.current {
@@ -85,15 +86,15 @@ func (u *usage) oldest() string {
 	return ""
 }
 
-// subscriber is one call of Changes.
+// subscriber is one call of [Consumer.Changes].
 type subscriber struct {
-	names  map[string]bool // empty stands for all
-	reads  bool            // signalled for the first answer of the server too
+	names  map[string]bool // empty means all
+	reads  bool            // also signalled when the server first confirms a value
 	signal chan struct{}
 }
 
-// Changes returns a channel that receives whenever [Consumer.Get] returns another version of one of
-// the secrets than before, or none any more. Without names it covers all secrets. The channel
+// Changes returns a channel that receives when the version of a secret changes that [Consumer.Get]
+// returns, or when the secret is taken away. Without names it covers all secrets. The channel
 // merges changes, so call Get for each secret. stop ends the subscription; the channel is never
 // closed.
 func (c *Consumer) Changes(names ...string) (signal <-chan struct{}, stop func()) {
@@ -115,8 +116,8 @@ func (c *Consumer) subscribe(names []string, reads bool) (signal <-chan struct{}
 	}
 }
 
-// notify signals to subscribers that the version of a secret has changed, or only that the server
-// has answered.
+// notify signals to subscribers that the version of a secret has changed or, if version is false,
+// that the server has confirmed the first value.
 func (c *Consumer) notify(e *entry, version bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,8 +131,8 @@ func (c *Consumer) notify(e *entry, version bool) {
 	}
 }
 
-// versionChanged reports to the application and to the server that another version of a secret is
-// in use.
+// versionChanged notifies the application and the server that another version of a secret is in
+// use.
 func (c *Consumer) versionChanged(e *entry) {
 	c.notify(e, true)
 	c.updatePoll(e)

@@ -17,12 +17,13 @@ const minKey, maxKey = 32, 4096 // bytes
 
 type keyFile string
 
-// KeyFile is a key in a file, which is made with mode 0600 when it is not there. It is refused
-// where others may read it, and in the directory that it protects: who copies that directory must
-// not get the key too. Keep it where backups of the data do not go.
+// KeyFile returns a key in a file. If the file does not exist, it is created with mode 0600. The
+// file is refused if other users may read it, or if it lies in the directory that it protects,
+// because a copy of that directory must not include the key. Keep the file out of backups of the
+// data too.
 func KeyFile(path string) Key { return keyFile(path) }
 
-// Load implements Key.
+// Load implements [Key].
 func (k keyFile) Load(dir string) (sensitive.Value, error) {
 	path, err := filepath.Abs(string(k))
 	if err != nil || k == "" {
@@ -30,7 +31,7 @@ func (k keyFile) Load(dir string) (sensitive.Value, error) {
 	}
 	parent := filepath.Dir(path)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return sensitive.Value{}, fmt.Errorf("make the directory of the key file: %w", err)
+		return sensitive.Value{}, fmt.Errorf("create the directory of the key file: %w", err)
 	}
 	inside, err := within(parent, dir)
 	switch {
@@ -44,12 +45,12 @@ func (k keyFile) Load(dir string) (sensitive.Value, error) {
 		return key, err
 	}
 	if err := makeKey(path); err != nil {
-		return sensitive.Value{}, fmt.Errorf("make key file %s: %w", path, err)
+		return sensitive.Value{}, fmt.Errorf("create key file %s: %w", path, err)
 	}
 	return readKey(path, true)
 }
 
-// within reports whether a directory is, or lies below, another one.
+// within reports whether path is dir or lies below it, after following links.
 func within(path, dir string) (bool, error) {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -62,8 +63,8 @@ func within(path, dir string) (bool, error) {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)), nil
 }
 
-// readKey reads a key. A link is followed, because where the key lies is what counts, and checked
-// by who calls.
+// readKey reads a key file. It follows links: Load has checked where the file itself lies. If
+// private is set, the mode must give other users no permission.
 func readKey(path string, private bool) (sensitive.Value, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -77,9 +78,11 @@ func readKey(path string, private bool) (sensitive.Value, error) {
 	case !info.Mode().IsRegular():
 		return sensitive.Value{}, fmt.Errorf("key file %s is not a regular file", path)
 	case private && open(info):
-		return sensitive.Value{}, fmt.Errorf("key file %s has mode %#o; others must not read it: chmod 600", path, info.Mode().Perm())
+		return sensitive.Value{}, fmt.Errorf("key file %s has mode %#o; others must not read it: chmod 600",
+			path, info.Mode().Perm())
 	case info.Size() < minKey || info.Size() > maxKey:
-		return sensitive.Value{}, fmt.Errorf("key file %s has %d bytes; it must have %d to %d", path, info.Size(), minKey, maxKey)
+		return sensitive.Value{}, fmt.Errorf("key file %s has %d bytes; it must have %d to %d",
+			path, info.Size(), minKey, maxKey)
 	}
 	key, err := io.ReadAll(io.LimitReader(f, maxKey))
 	if err != nil {
@@ -88,8 +91,8 @@ func readKey(path string, private bool) (sensitive.Value, error) {
 	return sensitive.New(string(key)), nil
 }
 
-// makeKey makes a key file that is whole as soon as it has its name. When another process was
-// quicker, its key counts.
+// makeKey creates a key file. It links a complete file to path, so no process reads half a key. If
+// another process created the file first, that file stays.
 func makeKey(path string) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
@@ -110,19 +113,20 @@ func makeKey(path string) (err error) {
 
 type systemdCredential string
 
-// SystemdCredential is a key that systemd hands to a service: LoadCredentialEncrypted=name, which
-// it can seal with the machine's TPM. It needs at least 32 bytes.
+// SystemdCredential returns a key that systemd passes to a service (LoadCredentialEncrypted=name),
+// which systemd can encrypt with the TPM of the machine. It must have at least 32 bytes.
 func SystemdCredential(name string) Key { return systemdCredential(name) }
 
-// Load implements Key.
+// Load implements [Key].
 func (k systemdCredential) Load(string) (sensitive.Value, error) {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
 	switch {
 	case k == "" || k == "." || k == ".." || strings.ContainsAny(string(k), `/\`):
 		return sensitive.Value{}, fmt.Errorf("credential %q: not the name of a credential", string(k))
 	case dir == "":
-		return sensitive.Value{}, fmt.Errorf("credential %q: CREDENTIALS_DIRECTORY is not set; systemd sets it for a service with LoadCredential or LoadCredentialEncrypted", string(k))
+		return sensitive.Value{}, fmt.Errorf("credential %q: CREDENTIALS_DIRECTORY is not set; "+
+			"systemd sets it for a service with LoadCredential or LoadCredentialEncrypted", string(k))
 	}
-	// systemd mounts the directory for this service alone; the mode of the file is its own affair.
+	// systemd mounts the directory for this service alone, so the mode of the file does not matter.
 	return readKey(filepath.Join(dir, string(k)), false)
 }

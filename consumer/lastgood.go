@@ -27,28 +27,28 @@ const (
 	sealInfo   = "keyturn consumer: last known good"
 	maxFile    = 16 << 20
 	tempPrefix = ".new-"
-	// saveAgain is how old what a file says of its confirmation may become while the value stays
-	// the same.
+	// saveAgain is how old the confirmation time in a file may become while the value does not
+	// change.
 	saveAgain = time.Hour
 )
 
 // LastGood keeps the last value of each secret on disk, so that an application can start while the
-// server is away. Each is a file of mode 0600, sealed with AES-256-GCM and bound to its name and
-// endpoint, that is replaced by a rename. A file that is damaged, or was sealed with another key,
-// is reported, ignored, and replaced by the next value.
+// server is unavailable. Each value is a file of mode 0600, encrypted with AES-256-GCM, bound to
+// the name of the secret and to the endpoint, and replaced atomically. A file that is damaged, or
+// encrypted with another key, is reported in the log, ignored, and replaced by the next value.
 type LastGood struct {
-	// Dir is made with mode 0700; an existing one that others may look into is refused. Several
-	// consumers may share it.
+	// Dir is the directory of the files. If it does not exist, it is created with mode 0700. If it
+	// does, other users must have no permission on it. Several consumers may share it.
 	Dir string
-	// Key seals the files: KeyFile, SystemdCredential, or the kernel's keyring by package
+	// Key encrypts the files: [KeyFile], [SystemdCredential], or the kernel's keyring with package
 	// keyringkey.
 	Key Key
 }
 
-// Key is where the secret comes from that the files of a LastGood are sealed with.
+// Key is the source of the key that encrypts the files of a [LastGood].
 type Key interface {
-	// Load returns at least 32 bytes, the same each time. dir is where the sealed files lie; a key
-	// must not lie there too.
+	// Load returns at least 32 bytes, the same each time. dir is the directory of the encrypted
+	// files; the key must not lie there too.
 	Load(dir string) (sensitive.Value, error)
 }
 
@@ -67,21 +67,33 @@ func (l *LastGood) open(endpoint string) (*disk, error) {
 		return nil, fmt.Errorf("consumer: LastGood.Dir: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("consumer: make LastGood.Dir: %w", err)
+		return nil, fmt.Errorf("consumer: create LastGood.Dir: %w", err)
 	}
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, fmt.Errorf("consumer: LastGood.Dir: %w", err)
 	}
 	if open(info) {
-		return nil, fmt.Errorf("consumer: LastGood.Dir %s has mode %#o; others must not look into it: chmod 700", dir, info.Mode().Perm())
+		return nil, fmt.Errorf("consumer: LastGood.Dir %s has mode %#o; others must not look into it: chmod 700",
+			dir, info.Mode().Perm())
 	}
+	aead, err := l.cipher(dir)
+	if err != nil {
+		return nil, err
+	}
+	d := &disk{dir: dir, endpoint: endpoint, aead: aead}
+	return d, d.sweep()
+}
+
+// cipher returns the cipher of the files in dir.
+func (l *LastGood) cipher(dir string) (cipher.AEAD, error) {
 	material, err := l.Key.Load(dir)
 	if err != nil {
 		return nil, fmt.Errorf("consumer: the key of LastGood: %w", err)
 	}
 	if material.Len() < minKey {
-		return nil, fmt.Errorf("consumer: the key of LastGood has %d bytes; it must have at least %d", material.Len(), minKey)
+		return nil, fmt.Errorf("consumer: the key of LastGood has %d bytes; it must have at least %d",
+			material.Len(), minKey)
 	}
 	key, err := hkdf.Key(sha256.New, []byte(material.Reveal()), nil, sealInfo, 32)
 	if err != nil {
@@ -95,15 +107,13 @@ func (l *LastGood) open(endpoint string) (*disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consumer: the key of LastGood: %w", err)
 	}
-	d := &disk{dir: dir, endpoint: endpoint, aead: aead}
-	return d, d.sweep()
+	return aead, nil
 }
 
-// open reports whether others than the owner have any right. Elsewhere than on Unix the mode says
-// nothing of it.
+// open reports whether users other than the owner have any permission. Windows has no such mode.
 func open(info fs.FileInfo) bool { return runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 }
 
-// sweep removes what a process that was killed has left half written.
+// sweep removes the temporary files of processes that were killed.
 func (d *disk) sweep() error {
 	list, err := os.ReadDir(d.dir)
 	if err != nil {
@@ -112,20 +122,21 @@ func (d *disk) sweep() error {
 	for _, f := range list {
 		info, err := f.Info()
 		if err == nil && strings.HasPrefix(f.Name(), tempPrefix) && time.Since(info.ModTime()) > time.Hour {
-			_ = os.Remove(filepath.Join(d.dir, f.Name())) // another process may have been quicker
+			_ = os.Remove(filepath.Join(d.dir, f.Name())) // fails if another process has removed it
 		}
 	}
 	return nil
 }
 
-// record is what a file holds.
+// record is the content of a file.
 type record struct {
 	Answer    answer    `json:"answer"`
 	FetchedAt time.Time `json:"fetched_at"`
 	Confirmed time.Time `json:"confirmed"`
 }
 
-// answer is kms.GetSecretValueResponse with a value that can be written.
+// answer is [kms.GetSecretValueResponse] with a value that can be marshalled. Its names are those
+// in the files.
 type answer struct {
 	SecretName, SecretType, SecretData, SecretDataType, VersionID string
 	VersionStages                                                 []string
@@ -135,29 +146,59 @@ type answer struct {
 	ExtendedConfig                                                string
 }
 
+func newAnswer(r *kms.GetSecretValueResponse) answer {
+	return answer{
+		SecretName:        r.SecretName,
+		SecretType:        r.SecretType,
+		SecretData:        r.SecretData.Reveal(),
+		SecretDataType:    r.SecretDataType,
+		VersionID:         r.VersionID,
+		VersionStages:     r.VersionStages,
+		CreateTime:        r.CreateTime,
+		AutomaticRotation: r.AutomaticRotation,
+		RotationInterval:  r.RotationInterval,
+		LastRotationDate:  r.LastRotationDate,
+		NextRotationDate:  r.NextRotationDate,
+		ExtendedConfig:    r.ExtendedConfig,
+	}
+}
+
+func (a answer) response() *kms.GetSecretValueResponse {
+	return &kms.GetSecretValueResponse{
+		SecretName:        a.SecretName,
+		SecretType:        a.SecretType,
+		SecretData:        sensitive.New(a.SecretData),
+		SecretDataType:    a.SecretDataType,
+		VersionID:         a.VersionID,
+		VersionStages:     a.VersionStages,
+		CreateTime:        a.CreateTime,
+		AutomaticRotation: a.AutomaticRotation,
+		RotationInterval:  a.RotationInterval,
+		LastRotationDate:  a.LastRotationDate,
+		NextRotationDate:  a.NextRotationDate,
+		ExtendedConfig:    a.ExtendedConfig,
+	}
+}
+
 func (d *disk) path(name string) string {
 	sum := sha256.Sum256([]byte(d.endpoint + "\x00" + name))
 	return filepath.Join(d.dir, hex.EncodeToString(sum[:16])+".sealed")
 }
 
-// bound is what a file is bound to: it opens under no other name, for no other endpoint, and as no
-// other format.
+// bound returns the associated data of a file, so that it opens under no other name, for no other
+// endpoint, and as no other format.
 func (d *disk) bound(name string) []byte {
 	b := append([]byte(sealInfo), 0, sealFormat)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(d.endpoint)))
 	return append(append(b, d.endpoint...), name...)
 }
 
-// write replaces the file of a secret, all or nothing.
+// write replaces the file of a secret atomically.
 func (d *disk) write(s *Secret, confirmed time.Time) (err error) {
-	a := s.answer
 	plain, err := json.Marshal(record{
-		Answer: answer{
-			SecretName: a.SecretName, SecretType: a.SecretType, SecretData: a.SecretData.Reveal(), SecretDataType: a.SecretDataType,
-			VersionID: a.VersionID, VersionStages: a.VersionStages, CreateTime: a.CreateTime, AutomaticRotation: a.AutomaticRotation,
-			RotationInterval: a.RotationInterval, LastRotationDate: a.LastRotationDate, NextRotationDate: a.NextRotationDate, ExtendedConfig: a.ExtendedConfig,
-		},
-		FetchedAt: s.FetchedAt.UTC(), Confirmed: confirmed.UTC(),
+		Answer:    newAnswer(&s.answer),
+		FetchedAt: s.FetchedAt.UTC(),
+		Confirmed: confirmed.UTC(),
 	})
 	if err != nil {
 		return errors.New("the value cannot be encoded") // package json may quote it
@@ -181,7 +222,7 @@ func (d *disk) write(s *Secret, confirmed time.Time) (err error) {
 	return syncDir(d.dir)
 }
 
-// syncDir makes a rename last. Windows has no such call.
+// syncDir makes a rename durable. Windows has no such call.
 func syncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -193,7 +234,7 @@ func syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// read returns the last known good value of a secret and when the server had confirmed it; nil when
+// read returns the last known good value of a secret and when the server had confirmed it; nil if
 // there is none.
 func (d *disk) read(name string) (*Secret, time.Time, error) {
 	f, err := os.Open(d.path(name))
@@ -213,18 +254,13 @@ func (d *disk) read(name string) (*Secret, time.Time, error) {
 	}
 	plain, err := d.aead.Open(nil, nil, sealed[1:], d.bound(name))
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("%s is damaged, or sealed with another key", f.Name())
+		return nil, time.Time{}, fmt.Errorf("%s is damaged, or encrypted with another key", f.Name())
 	}
 	var r record
 	if json.Unmarshal(plain, &r) != nil || r.Answer.VersionID == "" {
 		return nil, time.Time{}, fmt.Errorf("%s holds no value", f.Name())
 	}
-	a := r.Answer
-	return newSecret(name, &kms.GetSecretValueResponse{
-		SecretName: a.SecretName, SecretType: a.SecretType, SecretData: sensitive.New(a.SecretData), SecretDataType: a.SecretDataType,
-		VersionID: a.VersionID, VersionStages: a.VersionStages, CreateTime: a.CreateTime, AutomaticRotation: a.AutomaticRotation,
-		RotationInterval: a.RotationInterval, LastRotationDate: a.LastRotationDate, NextRotationDate: a.NextRotationDate, ExtendedConfig: a.ExtendedConfig,
-	}, r.FetchedAt, SourceDisk), r.Confirmed, nil
+	return newSecret(name, r.Answer.response(), r.FetchedAt, SourceDisk), r.Confirmed, nil
 }
 
 func (d *disk) remove(name string) error {
@@ -234,7 +270,7 @@ func (d *disk) remove(name string) error {
 	return syncDir(d.dir)
 }
 
-// load looks for a last known good value, before the first read.
+// load reads the last known good value, before the first read from the server.
 func (c *Consumer) load(e *entry) {
 	if c.disk == nil {
 		return
@@ -249,7 +285,8 @@ func (c *Consumer) load(e *entry) {
 	e.mu.Unlock()
 }
 
-// persist brings what is on disk up to date after a read, when nobody waits for it any more.
+// persist updates the value on disk after a read. It runs after the callers that waited for the
+// read have their answer.
 func (c *Consumer) persist(e *entry) {
 	if c.disk == nil {
 		return
@@ -262,7 +299,7 @@ func (c *Consumer) persist(e *entry) {
 	e.forbidden = false
 }
 
-// save writes a value that is new, or whose confirmation on disk is old.
+// save writes a value that is new, or whose confirmation time on disk is old.
 func (c *Consumer) save(e *entry, s *Secret) {
 	again := saveAgain
 	if bound := c.config.MaxStale; bound > 0 {

@@ -317,7 +317,7 @@ func TestLastGoodConfig(t *testing.T) {
 		{LastGood{Dir: data}, "needs a Dir and a Key"},
 		{LastGood{Key: KeyFile(short)}, "needs a Dir and a Key"},
 		{LastGood{Dir: wide, Key: KeyFile(filepath.Join(root, "k"))}, "has mode 0755; others must not look into it: chmod 700"},
-		{LastGood{Dir: short, Key: KeyFile(filepath.Join(root, "k"))}, "make LastGood.Dir"},
+		{LastGood{Dir: short, Key: KeyFile(filepath.Join(root, "k"))}, "create LastGood.Dir"},
 		{LastGood{Dir: data, Key: KeyFile(filepath.Join(data, "k"))}, "lies in the directory that it protects"},
 		{LastGood{Dir: data, Key: KeyFile(filepath.Join(data, "below", "k"))}, "lies in the directory that it protects"},
 		{LastGood{Dir: link, Key: KeyFile(filepath.Join(data, "k"))}, "lies in the directory that it protects"},

@@ -339,7 +339,7 @@ func TestCloseIsBounded(t *testing.T) {
 		if err := c.Close(); err != nil || time.Since(begin) != leaveTimeout {
 			t.Errorf("Close = %v after %v, want %v", err, time.Since(begin), leaveTimeout)
 		}
-		if !strings.Contains(l.String(), "could not be reported to the server that this consumer leaves") {
+		if !strings.Contains(l.String(), "could not be notified that this consumer leaves") {
 			t.Errorf("log %s", l)
 		}
 	})

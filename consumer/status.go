@@ -10,51 +10,54 @@ import (
 	"time"
 )
 
-// The states of a secret.
+// The states of a secret, [Status.State].
 const (
-	// StateFresh says that the server has confirmed the value lately.
+	// StateFresh means that the server has confirmed the value recently.
 	StateFresh = "fresh"
-	// StateStale says that a confirmation is overdue; the value is served.
+	// StateStale means that a confirmation is overdue. The value is still served.
 	StateStale = "stale"
-	// StateExpired says that the value is older than Config.MaxStale, and not served.
+	// StateExpired means that the value is older than [Config.MaxStale], and not served.
 	StateExpired = "expired"
-	// StateAbsent and StateDenied say that the server has answered so.
+	// StateAbsent means that the secret does not exist, by the answer of the server.
 	StateAbsent = "absent"
+	// StateDenied means that the caller may not read the secret, by the answer of the server.
 	StateDenied = "denied"
-	// StateUnknown says that there is no value yet, and no answer about the secret.
+	// StateUnknown means that there is no value yet, and no answer about the secret.
 	StateUnknown = "unknown"
 )
 
-// Status is what is known of one secret. It holds no value.
+// Status describes one secret. It contains no value.
 type Status struct {
 	Name string `json:"name"`
-	// State is StateFresh and so on.
+	// State is [StateFresh], [StateStale], [StateExpired], [StateAbsent], [StateDenied] or
+	// [StateUnknown].
 	State string `json:"state"`
-	// VersionID is the version that Get hands out; empty for none.
+	// VersionID is the version that [Consumer.Get] returns; empty if there is none.
 	VersionID string `json:"version,omitempty"`
-	// OldestVersionID is the oldest version that is held (Hold); empty when it is VersionID.
+	// OldestVersionID is the oldest version that is held ([Consumer.Hold]); empty if that is
+	// VersionID.
 	OldestVersionID string `json:"oldest_version,omitempty"`
-	// Source is SourceServer or SourceDisk.
+	// Source is [SourceServer] or [SourceDisk].
 	Source string `json:"source,omitempty"`
-	// Push says that a working long poll watches the secret.
+	// Push reports whether a working long poll watches the secret.
 	Push bool `json:"push"`
-	// Confirmed is when the server last said that this is the current version, AgeSeconds how long
-	// ago that was.
+	// Confirmed is when the server last confirmed that VersionID is the current version, and
+	// AgeSeconds the time since then.
 	Confirmed  time.Time `json:"confirmed,omitzero"`
 	AgeSeconds float64   `json:"age_seconds,omitempty"`
 	// FetchedAt is when the value was last read.
 	FetchedAt time.Time `json:"fetched_at,omitzero"`
-	// NextRefresh is when it will be read next, unless a push or a call comes first; zero when
-	// nothing is planned.
+	// NextRefresh is when the next read is due, unless a push or a caller causes an earlier one;
+	// zero if no read is planned.
 	NextRefresh time.Time `json:"next_refresh,omitzero"`
-	// NextRotation is when the secret is to be rotated.
+	// NextRotation is when the next rotation of the secret is due.
 	NextRotation time.Time `json:"next_rotation,omitzero"`
-	// Failures counts the reads that have failed since the last success, and LastError is why.
+	// Failures counts the failed reads since the last success. LastError is the last error.
 	Failures  int    `json:"failures,omitempty"`
 	LastError string `json:"last_error,omitempty"`
 }
 
-// Status returns the status of each secret, by name.
+// Status returns the status of each secret, sorted by name.
 func (c *Consumer) Status() []Status {
 	now := time.Now()
 	entries := *c.entries.Load()
@@ -69,7 +72,13 @@ func (c *Consumer) Status() []Status {
 func (c *Consumer) statusOf(e *entry, now time.Time) Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := Status{Name: e.name, State: StateUnknown, Push: e.push, OldestVersionID: e.use.oldest(), Failures: e.failures}
+	s := Status{
+		Name:            e.name,
+		State:           StateUnknown,
+		Push:            e.push,
+		OldestVersionID: e.use.oldest(),
+		Failures:        e.failures,
+	}
 	if e.err != nil {
 		s.LastError = e.err.Error()
 	}
@@ -93,9 +102,9 @@ func (c *Consumer) statusOf(e *entry, now time.Time) Status {
 	return s
 }
 
-// Ready is nil once the server has given, or confirmed, each of Config.Secrets to this process, and
-// none of them is absent, denied or expired. It stays nil while the server is away after that. The
-// error names those that are missing. A value of the disk can be got, but does not make ready.
+// Ready returns nil once the server has sent or confirmed each of [Config.Secrets] to this process,
+// and none of them is absent, denied or expired. A later outage does not change that. Otherwise the
+// error names the secrets that are not ready. A secret that has only its value from disk is not.
 func (c *Consumer) Ready() error {
 	var missing []error
 	entries := *c.entries.Load()
@@ -120,9 +129,10 @@ func (c *Consumer) Ready() error {
 	return fmt.Errorf("consumer: not ready: %w", errors.Join(missing...))
 }
 
-// WaitReady waits until Ready is nil or ctx ends; then it returns what Ready says.
+// WaitReady waits until [Consumer.Ready] returns nil or ctx ends. The error of ctx then comes with
+// the error of Ready.
 func (c *Consumer) WaitReady(ctx context.Context) error {
-	told, stop := c.subscribe(nil, true)
+	answered, stop := c.subscribe(nil, true)
 	defer stop()
 	for {
 		err := c.Ready()
@@ -130,7 +140,7 @@ func (c *Consumer) WaitReady(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-told:
+		case <-answered:
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-c.ctx.Done():
@@ -139,43 +149,62 @@ func (c *Consumer) WaitReady(ctx context.Context) error {
 	}
 }
 
-// Counters are counted since New.
+// Counters count since [New].
 type Counters struct {
-	// Refreshes are reads of a current value that have succeeded, Failures those that have failed.
+	// Refreshes counts the reads of a current value that succeeded, Failures those that failed.
 	Refreshes uint64 `json:"refreshes"`
 	Failures  uint64 `json:"failures"`
-	// StaleReads are values that Get handed out though they were stale, ExpiredReads those that it
-	// refused to.
+	// StaleReads counts the stale values that [Consumer.Get] returned, ExpiredReads the calls that
+	// failed with [ErrExpired].
 	StaleReads   uint64 `json:"stale_reads"`
 	ExpiredReads uint64 `json:"expired_reads"`
-	// Pushes are changes that a long poll has brought, Polls long polls that were answered,
-	// PollFailures those that were not.
+	// Pushes counts the changes that long polls delivered, Polls the long polls that were answered,
+	// PollFailures those that failed.
 	Pushes       uint64 `json:"pushes"`
 	Polls        uint64 `json:"polls"`
 	PollFailures uint64 `json:"poll_failures"`
-	// DiskFailures are values that could not be written to or read from Config.LastGood.
+	// DiskFailures counts failures to read or write a value of [Config.LastGood].
 	DiskFailures uint64 `json:"disk_failures"`
-	// Logins are the logins of Login, Failed and Worked by outcome: LoginCurrent and so on.
+	// Logins counts the logins of [Consumer.Login], [Consumer.Failed] and [Consumer.Worked] by
+	// outcome, such as [LoginCurrent].
 	Logins map[string]uint64 `json:"logins"`
 }
 
+// counters is [Counters] for concurrent use.
 type counters struct {
-	refreshes, failures, staleReads, expiredReads, pushes, polls, pollFailures, diskFailures atomic.Uint64
+	refreshes, failures         atomic.Uint64
+	staleReads, expiredReads    atomic.Uint64
+	pushes, polls, pollFailures atomic.Uint64
+	diskFailures                atomic.Uint64
 
-	logins [7]atomic.Uint64
+	logins [len(loginOutcomes)]atomic.Uint64 // in the order of loginOutcomes
 }
 
-var loginOutcomes = [...]string{LoginCurrent, LoginRefreshed, LoginCandidate, LoginPrevious, LoginRejected, LoginLimited, LoginFailed}
+var loginOutcomes = [...]string{
+	LoginCurrent,
+	LoginRefreshed,
+	LoginCandidate,
+	LoginPrevious,
+	LoginRejected,
+	LoginLimited,
+	LoginFailed,
+}
 
 func (c *counters) login(outcome string) { c.logins[slices.Index(loginOutcomes[:], outcome)].Add(1) }
 
-// Counters returns what was counted.
+// Counters returns the counters.
 func (c *Consumer) Counters() Counters {
 	n := &c.counters
 	out := Counters{
-		Refreshes: n.refreshes.Load(), Failures: n.failures.Load(), StaleReads: n.staleReads.Load(), ExpiredReads: n.expiredReads.Load(),
-		Pushes: n.pushes.Load(), Polls: n.polls.Load(), PollFailures: n.pollFailures.Load(), DiskFailures: n.diskFailures.Load(),
-		Logins: map[string]uint64{},
+		Refreshes:    n.refreshes.Load(),
+		Failures:     n.failures.Load(),
+		StaleReads:   n.staleReads.Load(),
+		ExpiredReads: n.expiredReads.Load(),
+		Pushes:       n.pushes.Load(),
+		Polls:        n.polls.Load(),
+		PollFailures: n.pollFailures.Load(),
+		DiskFailures: n.diskFailures.Load(),
+		Logins:       map[string]uint64{},
 	}
 	for i, outcome := range loginOutcomes {
 		out.Logins[outcome] = n.logins[i].Load()
