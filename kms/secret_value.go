@@ -95,20 +95,6 @@ type ListSecretVersionIdsResponse struct {
 	RequestID  string          `kms:"RequestId"`
 }
 
-// DescribeSecretVersionCountRequest asks how many versions a secret has.
-type DescribeSecretVersionCountRequest struct {
-	// SecretName is the name or the ARN.
-	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-}
-
-// DescribeSecretVersionCountResponse answers DescribeSecretVersionCount.
-type DescribeSecretVersionCountResponse struct {
-	SecretName string `kms:"SecretName"`
-	// VersionCount counts the versions that have a label.
-	VersionCount int    `kms:"VersionCount"`
-	RequestID    string `kms:"RequestId"`
-}
-
 // PutSecretValueRequest stores a new version of a Generic secret. The same VersionID with the same
 // value is a no-op, so it may be retried; with another value it is refused.
 type PutSecretValueRequest struct {
@@ -151,8 +137,6 @@ var valueOperations = []operation.Declaration{
 	declare[GetRandomPasswordRequest, GetRandomPasswordResponse]("GetRandomPassword").On("*").Impersonal(),
 	declare[GetSecretValueRequest, GetSecretValueResponse]("GetSecretValue").Grantable().DryRun(),
 	declare[ListSecretVersionIdsRequest, ListSecretVersionIdsResponse]("ListSecretVersionIds").Grantable(),
-	declare[DescribeSecretVersionCountRequest, DescribeSecretVersionCountResponse]("DescribeSecretVersionCount").
-		Grantable(),
 	declare[PutSecretValueRequest, PutSecretValueResponse]("PutSecretValue").Mutates().Retryable().Grantable(),
 	declare[UpdateSecretVersionStageRequest, SecretNameResponse]("UpdateSecretVersionStage").Mutates().Grantable(),
 }
@@ -174,13 +158,6 @@ func (c *Client) ListSecretVersionIds(
 	ctx context.Context, in *ListSecretVersionIdsRequest,
 ) (*ListSecretVersionIdsResponse, error) {
 	return call[ListSecretVersionIdsResponse](ctx, c, "ListSecretVersionIds", in)
-}
-
-// DescribeSecretVersionCount returns how many versions of a secret have a label.
-func (c *Client) DescribeSecretVersionCount(
-	ctx context.Context, in *DescribeSecretVersionCountRequest,
-) (*DescribeSecretVersionCountResponse, error) {
-	return call[DescribeSecretVersionCountResponse](ctx, c, "DescribeSecretVersionCount", in)
 }
 
 // PutSecretValue stores a new version. An existing VersionID with another value is

@@ -183,16 +183,6 @@ func listSecretVersionIds(
 	return out, nil
 }
 
-func describeSecretVersionCount(
-	_ context.Context, c *Call, in *kms.DescribeSecretVersionCountRequest,
-) (*kms.DescribeSecretVersionCountResponse, error) {
-	s, err := c.existing(c.Snapshot, in.SecretName)
-	if err != nil {
-		return nil, err
-	}
-	return &kms.DescribeSecretVersionCountResponse{SecretName: s.Name, VersionCount: len(s.List(false))}, nil
-}
-
 func describeRegions(_ context.Context, c *Call, _ *kms.DescribeRegionsRequest) (*kms.DescribeRegionsResponse, error) {
 	return &kms.DescribeRegionsResponse{Regions: []kms.Region{{RegionID: c.Region}}}, nil
 }

@@ -20,7 +20,6 @@ var served = serve(
 	handle("GetSecretValue", getSecretValue),
 	handle("ListSecrets", listSecrets),
 	handle("ListSecretVersionIds", listSecretVersionIds),
-	handle("DescribeSecretVersionCount", describeSecretVersionCount),
 	handle("PutSecretValue", putSecretValue),
 	handle("UpdateSecret", updateSecret),
 	handle("UpdateSecretVersionStage", updateSecretVersionStage),
