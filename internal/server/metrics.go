@@ -98,8 +98,6 @@ func serverMetrics(s *Server) []prometheus.Collector {
 			func() float64 { return float64(s.db.Following()) }),
 		gauge("keyturn_connections", "Open connections of all listeners.",
 			func() float64 { return float64(s.conns.Figures().Open) }),
-		gauge("keyturn_connections_verified", "Open connections that belong to an access key or a proxy.",
-			func() float64 { return float64(s.conns.Figures().Verified) }),
 		counter("keyturn_connections_refused_total", "Connections that were closed when they came.",
 			func() float64 { return float64(s.conns.Figures().Rejected) }),
 		counter("keyturn_connections_evicted_total", "Connections that were closed to make room for others.",
