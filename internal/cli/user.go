@@ -12,7 +12,6 @@ type userCommand struct {
 	List   userList   `cmd:"" help:"List users."`
 	Show   userShow   `cmd:"" help:"Show a user with keys, policies and groups."`
 	Create userCreate `cmd:"" help:"Make a user, who has no rights yet."`
-	Rename userRename `cmd:"" help:"Give a user another name; keys, policies and groups stay."`
 	Delete userDelete `cmd:"" help:"Delete a user."`
 	Key    userKey    `cmd:"" help:"Manage a user's access keys: at most two, so that one can replace the other."`
 	Attach userAttach `cmd:"" help:"Attach a policy to a user."`
@@ -54,17 +53,6 @@ func (c *userList) Run(e *env) error {
 		t.row(u.UserName, u.DisplayName, when(u.CreateDate), u.Comments)
 	}
 	return t.write(e.stdout)
-}
-
-type userRename struct {
-	Name string `arg:"" help:"Name of the user."`
-	To   string `arg:"" help:"New name."`
-}
-
-func (c *userRename) Run(e *env) error {
-	return e.callUsers(func(client *ram.Client) (any, error) {
-		return client.UpdateUser(e.ctx, &ram.UpdateUserRequest{UserName: c.Name, NewUserName: c.To})
-	}, "The user %s is now called %s.", c.Name, c.To)
 }
 
 type userShow struct {
