@@ -19,14 +19,18 @@ type task struct {
 const maxPlaces = 4
 
 var tasks = []task{
-	{"operation", "rotation: cancel a rotation whose candidate the target does not have", ""},
+	{
+		"operation",
+		"rotation: cancel a rotation whose candidate the target does not have",
+		"sample: an operation is declared in four places",
+	},
 	{"condition_operator", "", ""},
 	{"target_kind", "rabbitmq: rotate users' passwords through the management API", ""},
 	{"grace_rule", "rotation: a grace period ends when every known consumer has moved", ""},
-	{"command", "", ""},
+	{"command", "", "sample: a command is declared in one place"},
 	{"error_code", "", ""},
 	{"record_type", "", ""},
-	{"metric", "", ""},
+	{"metric", "", "sample: a metric is declared in two places"},
 	{"setting", "", ""},
 	{"adapter", "", ""},
 	{"audit_member", "", ""},
