@@ -87,7 +87,7 @@ func (c *Call) andAccounts(list []resource, name string, settings *secret.Rotati
 	if settings != nil {
 		s.Rotation.Settings = settings
 	}
-	if !s.Rotated() {
+	if !s.IsRotated() {
 		return list, nil
 	}
 	bound, err := c.isBound(c.Snapshot, s)
@@ -116,7 +116,7 @@ func (c *Call) andChanges(list []resource, ch changes) []resource {
 // have the shape of a credential there are none, and no rotation can begin.
 func (e *Env) storedChanges(tx *store.Tx, s secret.Secret) (changes, error) {
 	none := changes{target: s.TargetName()}
-	if !s.Rotated() {
+	if !s.IsRotated() {
 		return none, nil
 	}
 	v, err := s.Select(secret.Current, "")

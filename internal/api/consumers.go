@@ -62,7 +62,7 @@ type Consumers struct {
 	// counts are how many consumers of a secret were noted; guarded by mu.
 	counts map[store.Due]*instanceCount
 	// soon and later are what is to be written; guarded by mu.
-	soon, later noteQueue[rotation.Consumer]
+	soon, later noteQueue[rotation.Sighting]
 	// left are instances that have left lately, and when; guarded by mu.
 	left    noteQueue[time.Time]
 	refused int // guarded by mu; notes that found no room, of those that a grace period may wait for
@@ -90,8 +90,8 @@ func NewConsumers(db *store.DB, now func() time.Time, log *slog.Logger) *Consume
 		log:    log,
 		known:  map[consumerID]noted{},
 		counts: map[store.Due]*instanceCount{},
-		soon:   newNoteQueue[rotation.Consumer](maxSoon),
-		later:  newNoteQueue[rotation.Consumer](maxLater),
+		soon:   newNoteQueue[rotation.Sighting](maxSoon),
+		later:  newNoteQueue[rotation.Sighting](maxLater),
 		left:   newNoteQueue[time.Time](maxSoon),
 	}
 }
@@ -137,7 +137,7 @@ func (k *Consumers) note(c *Call, u consumption, read bool) {
 	if u.rotated || u.instance != "" {
 		queue = &k.soon
 	}
-	own, other := queue.put(id, rotation.Consumer{
+	own, other := queue.put(id, rotation.Sighting{
 		Account:     id.account,
 		Secret:      id.secret,
 		Instance:    id.instance,
@@ -227,7 +227,7 @@ func (c *Call) noteLeave(secretName, instance string) {
 	delete(k.known, id)
 	delete(k.before, id)
 	k.left.put(id, c.At)
-	own, other := k.soon.put(id, rotation.Consumer{
+	own, other := k.soon.put(id, rotation.Sighting{
 		Account:     id.account,
 		Secret:      id.secret,
 		Instance:    id.instance,
@@ -292,7 +292,7 @@ func (k *Consumers) Sync(ctx context.Context, account, name string) error {
 }
 
 // writeLocked writes a batch. What cannot be written waits again, unless something newer does.
-func (k *Consumers) writeLocked(ctx context.Context, batch []rotation.Consumer) error {
+func (k *Consumers) writeLocked(ctx context.Context, batch []rotation.Sighting) error {
 	for len(batch) > 0 {
 		n := min(noteBatch, len(batch))
 		if err := k.writeOnceLocked(ctx, batch[:n]); err != nil {
@@ -304,7 +304,7 @@ func (k *Consumers) writeLocked(ctx context.Context, batch []rotation.Consumer) 
 	return nil
 }
 
-func (k *Consumers) again(batch []rotation.Consumer) {
+func (k *Consumers) again(batch []rotation.Sighting) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, c := range batch {
@@ -319,7 +319,7 @@ func (k *Consumers) again(batch []rotation.Consumer) {
 }
 
 // writeOnceLocked writes consumers in one transaction, unless another node has seen them later.
-func (k *Consumers) writeOnceLocked(ctx context.Context, batch []rotation.Consumer) error {
+func (k *Consumers) writeOnceLocked(ctx context.Context, batch []rotation.Sighting) error {
 	ctx, cancel := context.WithTimeout(ctx, useTimeout)
 	defer cancel()
 	if now := k.now(); now.After(k.termEnd) {
@@ -367,7 +367,7 @@ func (k *Consumers) writeOnceLocked(ctx context.Context, batch []rotation.Consum
 }
 
 // put writes one consumer; one without a version has left.
-func put(tx *store.Tx, old rotation.Consumer, ok bool, c rotation.Consumer) error {
+func put(tx *store.Tx, old rotation.Sighting, ok bool, c rotation.Sighting) error {
 	switch {
 	case ok && old.Seen.After(c.Seen):
 		return nil
@@ -396,7 +396,7 @@ func listSecretConsumers(
 	}
 	current := s.Stages[secret.Current]
 	p := page[kms.SecretConsumer]{rows: []kms.SecretConsumer{}, most: in.MaxResults}
-	err = store.Snapshot(ctx, c.DB).Consumers(s.Account, s.Name, after, func(key string, u rotation.Consumer) bool {
+	err = store.Snapshot(ctx, c.DB).Consumers(s.Account, s.Name, after, func(key string, u rotation.Sighting) bool {
 		if in.Behind && !u.Behind(current) {
 			return true
 		}
@@ -410,7 +410,7 @@ func listSecretConsumers(
 	}, err
 }
 
-func shownConsumer(u rotation.Consumer, current string) kms.SecretConsumer {
+func shownConsumer(u rotation.Sighting, current string) kms.SecretConsumer {
 	out := kms.SecretConsumer{
 		Consumer: u.Instance, Principal: u.Principal, Source: u.Source, VersionID: u.Version, OldestVersionID: u.Oldest,
 		Evidence: kms.EvidenceInferred, LastSeen: u.Seen, Behind: u.Behind(current),

@@ -72,7 +72,7 @@ func (e *Engine) Move(ctx context.Context, t *Turn, event rotation.Event, candid
 
 // Begin starts a rotation that is due, or one that waited for the end of another.
 func (e *Engine) Begin(ctx context.Context, t *Turn, q rotation.Request) (rotation.Record, error) {
-	q.Grace, q.Wait = t.env.graceOf(t.Secret)
+	q.Grace = t.env.graceOf(t.Secret)
 	c := e.call(t, rotation.Begun.Operation())
 	r, err := e.store(ctx, c, t, func(r rotation.Record) (rotation.Record, error) { return r.Begin(q, c.At), nil }, rotation.Event{Kind: rotation.Begun}, nil)
 	if rerr := e.gate.record(context.WithoutCancel(ctx), c, audit.Call, audit.Allow, outcome(err), true); rerr != nil {
@@ -163,7 +163,7 @@ func (c *Call) follow(tx *store.Tx, s secret.Secret, old rotation.Record, r *rot
 			return nil, nil, err
 		}
 	}
-	if r.State == rotation.Grace && old.State != rotation.Grace {
+	if r.State == rotation.InGrace && old.State != rotation.InGrace {
 		*r = r.Bounded(r.Due, c.At)
 	}
 	if move == rotation.KeepLabels && s.Rotation == before {

@@ -16,7 +16,7 @@ func (e *Engine) Holders(ctx context.Context, t *Turn) (n int, until time.Time, 
 	if err := env.Consumers.Sync(ctx, r.Account, r.Secret); err != nil {
 		return 0, until, err
 	}
-	err = store.Snapshot(ctx, env.DB).Consumers(r.Account, r.Secret, "", func(_ string, c rotation.Consumer) bool {
+	err = store.Snapshot(ctx, env.DB).Consumers(r.Account, r.Secret, "", func(_ string, c rotation.Sighting) bool {
 		if gone, yes := r.Awaits(c, now); yes {
 			n++
 			if gone.After(until) {
@@ -27,7 +27,7 @@ func (e *Engine) Holders(ctx context.Context, t *Turn) (n int, until time.Time, 
 	})
 	if err != nil && fault.KindOf(err) != fault.Unavailable {
 		env.Log.Error("what is known of the consumers of a secret cannot be read", "secret", r.Secret, "err", err)
-		return n + 1, r.GraceLimit, nil
+		return n + 1, r.GraceDeadline, nil
 	}
 	return n, until, err
 }
@@ -45,7 +45,7 @@ func releaseGrace(ctx context.Context, db *store.DB, account, name string, now t
 			return nil
 		}
 		held := false
-		err = tx.Consumers(account, name, "", func(_ string, c rotation.Consumer) bool {
+		err = tx.Consumers(account, name, "", func(_ string, c rotation.Sighting) bool {
 			_, held = r.Awaits(c, now)
 			return !held
 		})

@@ -128,7 +128,7 @@ func TestEngineKeepsLeastInterval(t *testing.T) {
 		t.Helper()
 		now := func() time.Time { return time.Now().Add(ahead) }
 		return keyturntest.Start(t, keyturntest.WithDataDir(dir), keyturntest.WithTime(now), func(c *server.Config) {
-			c.Rotation.LeastInterval, c.Rotation.Grace = least, time.Minute
+			c.Rotation.LeastInterval, c.Rotation.Grace.Min = least, time.Minute
 		})
 	}
 	row := func(s *keyturntest.Server) kms.ListedRotation {

@@ -52,7 +52,7 @@ func (e *Engine) doubt(ctx context.Context, d store.Due) error {
 			return err
 		}
 		s, ok, err := tx.Secret(d.Account, d.Name, now)
-		if err != nil || !ok || s.Deleting() || !s.Rotated() || s.TargetName() == secret.OwnUsers {
+		if err != nil || !ok || s.Deleting() || !s.IsRotated() || s.TargetName() == secret.OwnUsers {
 			return err
 		}
 		r, ok, err := tx.Rotation(d.Account, d.Name)

@@ -47,11 +47,11 @@ func (c *Call) breaking(ctx context.Context, out *kms.EmergencyRotationResponse)
 	if err != nil {
 		return err
 	}
-	grace, _ := c.graceOf(s)
+	grace := c.graceOf(s)
 	out.CurrentVersionID = s.Stages[secret.Current]
-	return tx.Consumers(s.Account, s.Name, "", func(_ string, u rotation.Consumer) bool {
+	return tx.Consumers(s.Account, s.Name, "", func(_ string, u rotation.Sighting) bool {
 		list, count := &out.Breaking, &out.BreakingCount
-		if !u.GoneAt(grace).After(c.At) {
+		if !u.GoneAt(grace.Min).After(c.At) {
 			list, count = &out.Unknown, &out.UnknownCount
 		}
 		if *count++; len(*list) < mostBroken {
@@ -69,7 +69,7 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 		if err != nil {
 			return nil, err
 		}
-		if err := s.Rotate(); err != nil {
+		if err := s.CheckRotate(); err != nil {
 			return nil, err
 		}
 		r, err := c.record(tx, s)
@@ -77,7 +77,7 @@ func (c *Call) begin(ctx context.Context, name string, q rotation.Request, dry b
 			return nil, err
 		}
 		out := &kms.RotateSecretResponse{ARN: s.ARN(c.Region), SecretName: s.Name, VersionID: q.ID}
-		if v, made := s.Versions[q.ID]; r.ID == q.ID || made && v.Rotated {
+		if v, made := s.Versions[q.ID]; r.ID == q.ID || made && v.MadeByRotation {
 			return out, nil // asked for before
 		} else if made {
 			return nil, fault.New(fault.Exists, "Version %q of secret %q was not made by a rotation; use a new VersionId.", q.ID, s.Name)
@@ -149,7 +149,7 @@ func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rot
 
 // begun returns the record with the rotation that was asked for, at its beginning or waiting for the end of the one before.
 func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (rotation.Record, error) {
-	q.Grace, q.Wait = c.graceOf(s)
+	q.Grace = c.graceOf(s)
 	q.At = c.At
 	next, ok := r.Ask(q, c.At)
 	switch {
@@ -157,7 +157,7 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 		return next, nil
 	case r.State == rotation.Quarantined:
 		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s RepairRotation repairs it.", s.Name, r.Reason)
-	case r.State == rotation.Grace:
+	case r.State == rotation.InGrace:
 		return r, fault.New(fault.InUse, "The former credential of secret %q works until %s; EndRotationGrace retires it now, EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
 	}
 	return r, fault.New(fault.InUse, "The rotation %q of secret %q has not ended: it is in state %s%s. DescribeRotation shows what it waits for; CancelRotation ends it, if its candidate is not at the target.",
@@ -177,5 +177,5 @@ func graceEnd(r rotation.Record, now time.Time) string {
 	if r.Waiting == 0 || r.GraceUntil.After(now) {
 		return r.GraceUntil.UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("%d of its consumers have moved, or until %s", r.Waiting, r.GraceLimit.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%d of its consumers have moved, or until %s", r.Waiting, r.GraceDeadline.UTC().Format(time.RFC3339))
 }

@@ -15,11 +15,8 @@ import (
 // RotationConfig says how credentials are rotated where a secret does not say so itself. Every field
 // must be set: package server has the settings with their defaults.
 type RotationConfig struct {
-	// Grace is how long an old credential works after a rotation at least.
-	Grace time.Duration
-	// GraceLimit is how long it works at most while a consumer still holds it. A limit that is no longer
-	// than Grace means that the engine waits for no consumer.
-	GraceLimit time.Duration
+	// Grace is how long the previous credential works after a promotion.
+	Grace rotation.Grace
 	// ProbeEvery is how often the engine checks that a target accepts the credential in use.
 	ProbeEvery time.Duration
 	// LeastInterval is the shortest RotationInterval.
@@ -72,21 +69,21 @@ func (e *Env) checkCron(s rotation.Schedule) error {
 	return nil
 }
 
-// graceOf is how long the former credential of a secret works after a rotation at least, and at most when a consumer still holds it. Where
-// it is to be retired at once nobody is waited for, unless the secret itself says so.
-func (e *Env) graceOf(s secret.Secret) (grace, limit time.Duration) {
-	own := s.Settings()
-	grace, limit = e.Rotation.Grace, e.Rotation.GraceLimit
+// graceOf returns the grace period of a secret: its own settings, or those of the server. A minimum of zero retires the
+// previous credential at once, and then the server's maximum does not count: only the secret itself may ask to wait.
+func (e *Env) graceOf(s secret.Secret) rotation.Grace {
+	own, grace := s.Settings(), e.Rotation.Grace
 	if own.Grace != nil {
-		grace = *own.Grace
+		grace.Min = *own.Grace
 	}
 	switch {
 	case own.GraceLimit != nil:
-		limit = *own.GraceLimit
-	case grace == 0:
-		limit = 0
+		grace.Max = *own.GraceLimit
+	case grace.Min == 0:
+		grace.Max = 0
 	}
-	return grace, max(grace, limit)
+	grace.Max = max(grace.Min, grace.Max)
+	return grace
 }
 
 func formatDuration(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) + "s" }

@@ -40,8 +40,8 @@ func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (
 			out.RepairActions = []string{"probe", "apply", "adopt"}
 		}
 	}
-	if r.State == rotation.Grace {
-		out.GraceLimitTime = r.GraceLimit
+	if r.State == rotation.InGrace {
+		out.GraceLimitTime = r.GraceDeadline
 		if err := c.waitingFor(ctx, r, out); err != nil {
 			return nil, err
 		}
@@ -59,7 +59,7 @@ func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (
 		out.NextAttemptTime = r.NextAt
 	}
 	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = secret.RotationDisabled, "", time.Time{}
-	if s.Rotated() {
+	if s.IsRotated() {
 		out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
 	}
 	for _, e := range r.Steps {
@@ -82,7 +82,7 @@ func (c *Call) waitingFor(ctx context.Context, r rotation.Record, out *kms.Descr
 	if err := c.Consumers.Sync(ctx, r.Account, r.Secret); err != nil {
 		return err
 	}
-	err := store.Snapshot(ctx, c.DB).Consumers(r.Account, r.Secret, "", func(_ string, u rotation.Consumer) bool {
+	err := store.Snapshot(ctx, c.DB).Consumers(r.Account, r.Secret, "", func(_ string, u rotation.Sighting) bool {
 		if _, yes := r.Awaits(u, c.At); yes {
 			if out.WaitingForCount++; len(out.WaitingFor) < mostShown {
 				out.WaitingFor = append(out.WaitingFor, shownConsumer(u, r.Candidate))

@@ -39,7 +39,7 @@ func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, paused b
 			if err != nil {
 				return err
 			}
-			if err := s.Rotate(); err != nil {
+			if err := s.CheckRotate(); err != nil {
 				return err
 			}
 			r, err := c.record(tx, s)

@@ -28,7 +28,7 @@ func (e *Env) plan(tx *store.Tx, s *secret.Secret, now time.Time) error {
 }
 
 func (e *Env) planWith(tx *store.Tx, s *secret.Secret, r rotation.Record, now time.Time) error {
-	if !s.Rotated() {
+	if !s.IsRotated() {
 		return tx.DeleteRotation(s.Account, s.Name)
 	}
 	every, err := parseCron(s.Settings().Schedule)

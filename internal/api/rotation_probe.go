@@ -32,7 +32,7 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 		if err != nil {
 			return nil, err
 		}
-		if err := s.Rotate(); err != nil {
+		if err := s.CheckRotate(); err != nil {
 			return nil, err
 		}
 		names = []string{s.Name}
@@ -61,7 +61,7 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 func (c *Call) probeNow(ctx context.Context, name, targetName string) error {
 	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(c.Account(), name, c.At)
-		if err != nil || !ok || s.Deleting() || !s.Rotated() || s.TargetName() == secret.OwnUsers || targetName != "" && s.TargetName() != targetName {
+		if err != nil || !ok || s.Deleting() || !s.IsRotated() || s.TargetName() == secret.OwnUsers || targetName != "" && s.TargetName() != targetName {
 			return err
 		}
 		r, err := c.record(tx, s)

@@ -53,7 +53,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Rotate(); err != nil {
+	if err := s.CheckRotate(); err != nil {
 		return err
 	}
 	r, err := c.record(c.Snapshot, s)

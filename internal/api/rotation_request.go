@@ -10,11 +10,11 @@ import (
 )
 
 func endRotationGrace(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
-	return c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.EndGrace}, rotation.Grace, "it has no grace period now")
+	return c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.EndGrace}, rotation.InGrace, "it has no grace period now")
 }
 
 func undoRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
-	return c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Undo}, rotation.Grace, "the former credential works only in the grace period of the strategies overlap and double")
+	return c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Undo}, rotation.InGrace, "the former credential works only in the grace period of the strategies overlap and double")
 }
 
 // request is what a person asks of a rotation in a certain state.
@@ -24,7 +24,7 @@ func (c *Call) request(ctx context.Context, name string, e rotation.Event, state
 		if err != nil {
 			return nil, err
 		}
-		if err := s.Rotate(); err != nil {
+		if err := s.CheckRotate(); err != nil {
 			return nil, err
 		}
 		r, err := c.record(tx, s)
@@ -63,7 +63,7 @@ func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*k
 		if err != nil {
 			return err
 		}
-		if err := s.Rotate(); err != nil {
+		if err := s.CheckRotate(); err != nil {
 			return err
 		}
 		before, err := c.record(tx, s)

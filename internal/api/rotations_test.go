@@ -79,7 +79,7 @@ func (w *world) inState(t *testing.T, name string, state rotation.State) {
 		r.Strategy = target.Double
 		r.Candidate = "v2"
 		r.Base = "v1"
-		if state == rotation.Grace {
+		if state == rotation.InGrace {
 			r.GraceUntil = w.now.Add(time.Hour)
 			r.NextAt = r.GraceUntil
 		}
@@ -330,7 +330,7 @@ func TestRotateRefusals(t *testing.T) {
 		w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e-"+tt.what)
 		if r := w.record(t, "db"); r.ID != "e-"+tt.what ||
 			r.Trigger != rotation.Emergency ||
-			r.GracePeriod != 0 ||
+			r.Grace.Min != 0 ||
 			r.State != rotation.Scheduled {
 			t.Errorf("emergency while %s paused: %+v", tt.what, r)
 		}
@@ -344,7 +344,7 @@ func TestRotateRefusals(t *testing.T) {
 		{rotation.Applying, `The rotation "v2" of secret "db" has not ended: it is in state applying.`},
 		{rotation.Scheduled, `The rotation "v2" of secret "db" has not ended: it is in state scheduled.`},
 		{
-			rotation.Grace,
+			rotation.InGrace,
 			`The former credential of secret "db" works until 2026-01-02T04:04:05Z; EndRotationGrace retires it now, ` +
 				`EmergencyRotation replaces both.`,
 		},
@@ -369,7 +369,7 @@ func TestRotateOnce(t *testing.T) {
 	first := w.record(t, "db")
 	if first.State != rotation.Scheduled ||
 		first.ID != "v2" ||
-		first.GracePeriod != time.Hour ||
+		first.Grace.Min != time.Hour ||
 		!first.StartedAt.Equal(w.now) ||
 		first.Target != "pg" {
 		t.Errorf("asked for: %+v", first)
@@ -408,7 +408,7 @@ func TestEmergencies(t *testing.T) {
 		waits   bool
 	}{
 		{rotation.Prepared, "v2", false}, {rotation.Verified, "v2", false},
-		{rotation.Grace, "e", true}, {rotation.Retiring, "e", true}, {rotation.Undoing, "e", true},
+		{rotation.InGrace, "e", true}, {rotation.Retiring, "e", true}, {rotation.Undoing, "e", true},
 		{rotation.Reverting, "e", true},
 	} {
 		w.inState(t, "double", tt.state)
@@ -417,13 +417,13 @@ func TestEmergencies(t *testing.T) {
 		if out.VersionID != tt.answers || (r.Then != nil) != tt.waits {
 			t.Errorf("in %s: answered %q, then %+v", tt.state, out.VersionID, r.Then)
 		}
-		if !tt.waits && (r.Trigger != rotation.Emergency || r.GracePeriod != 0) {
-			t.Errorf("in %s: trigger %s, grace %v", tt.state, r.Trigger, r.GracePeriod)
+		if !tt.waits && (r.Trigger != rotation.Emergency || r.Grace.Min != 0) {
+			t.Errorf("in %s: trigger %s, grace %v", tt.state, r.Trigger, r.Grace.Min)
 		}
 		if tt.waits && (r.Then.ID != "e" || r.Then.Trigger != rotation.Emergency) {
 			t.Errorf("in %s: waits %+v", tt.state, r.Then)
 		}
-		if tt.state == rotation.Grace && !r.NextAt.IsZero() {
+		if tt.state == rotation.InGrace && !r.NextAt.IsZero() {
 			t.Errorf("in grace: goes on at %v, want now", r.NextAt)
 		}
 		w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) { r.Then = nil })
@@ -639,7 +639,7 @@ func TestOtherRotationRefusals(t *testing.T) {
 			[]string{"SecretName", "gen"},
 		},
 		{
-			rotation.Grace, inUse, `The rotation "v2" of secret "gen" has not ended.`, "RemoveRotation",
+			rotation.InGrace, inUse, `The rotation "v2" of secret "gen" has not ended.`, "RemoveRotation",
 			[]string{"SecretName", "gen"},
 		},
 		{
@@ -744,8 +744,8 @@ func TestWhatPeopleAskFor(t *testing.T) {
 		params []string
 		to     rotation.State
 	}{
-		{rotation.Grace, "EndRotationGrace", nil, rotation.Grace},
-		{rotation.Grace, "UndoRotation", nil, rotation.Undoing},
+		{rotation.InGrace, "EndRotationGrace", nil, rotation.InGrace},
+		{rotation.InGrace, "UndoRotation", nil, rotation.Undoing},
 		{rotation.Quarantined, "RepairRotation", []string{"RepairAction", "probe"}, rotation.Unknown},
 		{rotation.Quarantined, "RepairRotation", []string{"RepairAction", "apply"}, rotation.Prepared},
 	} {
@@ -850,7 +850,7 @@ func TestCancel(t *testing.T) {
 		{rotation.Unknown, "the target may have the candidate."},
 		{rotation.Applied, "Wait for the promotion; in the grace period UndoRotation"},
 		{rotation.Verified, "the target has the candidate."},
-		{rotation.Grace, "UndoRotation makes the previous one current again."},
+		{rotation.InGrace, "UndoRotation makes the previous one current again."},
 		{rotation.Retiring, "wait for its end"}, {rotation.Undoing, "wait for its end"},
 		{rotation.Quarantined, "RepairRotation repairs it."},
 	} {
@@ -890,7 +890,7 @@ func TestGraceLimits(t *testing.T) {
 		w.must(t, "ConfigureRotation", params...)
 		w.must(t, "RotateSecret", "SecretName", "gen", "VersionId", fmt.Sprintf("r%d", n))
 		r := w.record(t, "gen")
-		if got := [2]time.Duration{r.GracePeriod, r.GraceWait}; got != tt.want {
+		if got := [2]time.Duration{r.Grace.Min, r.Grace.Max}; got != tt.want {
 			t.Errorf("grace %q, limit %q: %v, want %v", tt.grace, tt.limit, got, tt.want)
 		}
 		d := w.describe(t, "gen")
@@ -902,8 +902,8 @@ func TestGraceLimits(t *testing.T) {
 			t.Errorf("described as %+v", d)
 		}
 		w.must(t, "EmergencyRotation", "SecretName", "gen", "VersionId", fmt.Sprintf("e%d", n))
-		if r := w.record(t, "gen"); r.GracePeriod != 0 || r.GraceWait != 0 {
-			t.Errorf("an emergency has a grace of %s, and waits for %s", r.GracePeriod, r.GraceWait)
+		if r := w.record(t, "gen"); r.Grace.Min != 0 || r.Grace.Max != 0 {
+			t.Errorf("an emergency has a grace of %s, and waits for %s", r.Grace.Min, r.Grace.Max)
 		}
 		w.inState(t, "gen", rotation.Done)
 	}

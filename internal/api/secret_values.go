@@ -122,7 +122,7 @@ func getSecretValue(ctx context.Context, c *Call, in *kms.GetSecretValueRequest)
 		return nil, err
 	}
 	if !in.DryRun && (in.VersionStage == "" || in.VersionStage == string(secret.Current)) {
-		c.noteRead(consumption{secret: s.Name, instance: in.Consumer, version: v.ID, rotated: s.Rotated()})
+		c.noteRead(consumption{secret: s.Name, instance: in.Consumer, version: v.ID, rotated: s.IsRotated()})
 	}
 	out := &kms.GetSecretValueResponse{
 		SecretName: s.Name, SecretType: s.Type, SecretData: s.Present(v, value), SecretDataType: v.DataType,

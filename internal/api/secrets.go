@@ -93,7 +93,7 @@ func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version strin
 		ExtendedConfig: s.ExtendedConfig, DKMSInstanceID: s.DKMSInstanceID,
 	}
 	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
-	if s.Rotated() {
+	if s.IsRotated() {
 		if err := c.plan(tx, &s, c.At); err != nil {
 			return nil, err
 		}
@@ -103,7 +103,7 @@ func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version strin
 
 // planned is what responses say of the rotation of a secret; nothing for one that the service does not rotate.
 func planned(s secret.Secret, now time.Time) (automatic, interval string, next time.Time) {
-	if !s.Rotated() {
+	if !s.IsRotated() {
 		return "", "", time.Time{}
 	}
 	automatic = s.Rotation.Automatic(now)
@@ -185,7 +185,7 @@ func deleteSecret(ctx context.Context, c *Call, in *kms.DeleteSecretRequest) (*k
 		if in.ForceDeleteWithoutRecovery {
 			return out, tx.DeleteSecret(s.Account, s.Name)
 		}
-		if s.Rotated() {
+		if s.IsRotated() {
 			if err := c.plan(tx, &s, c.At); err != nil {
 				return nil, err
 			}
@@ -203,7 +203,7 @@ func restoreSecret(ctx context.Context, c *Call, in *kms.RestoreSecretRequest) (
 		if s, err = s.Restore(c.At); err != nil {
 			return s, err
 		}
-		if s.Rotated() {
+		if s.IsRotated() {
 			if err := c.plan(tx, &s, c.At); err != nil {
 				return s, err
 			}

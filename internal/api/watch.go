@@ -173,7 +173,7 @@ func (c *Call) judged(name string) (change kms.SecretChange, rotated bool, err e
 	}
 	change = current(s)
 	change.Revision = revision(change, s.CreatedAt)
-	return change, s.Rotated(), nil
+	return change, s.IsRotated(), nil
 }
 
 func current(s secret.Secret) kms.SecretChange {

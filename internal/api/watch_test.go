@@ -450,10 +450,10 @@ func TestLeavingWithoutARightIsNotNoted(t *testing.T) {
 }
 
 // written are the consumers of a secret in the store, by name and address.
-func (w *world) written(t *testing.T, name string) map[string]rotation.Consumer {
+func (w *world) written(t *testing.T, name string) map[string]rotation.Sighting {
 	t.Helper()
-	found := map[string]rotation.Consumer{}
-	err := store.Snapshot(t.Context(), w.env.DB).Consumers(account, name, "", func(_ string, c rotation.Consumer) bool {
+	found := map[string]rotation.Sighting{}
+	err := store.Snapshot(t.Context(), w.env.DB).Consumers(account, name, "", func(_ string, c rotation.Sighting) bool {
 		found[c.Instance+c.Source] = c
 		return true
 	})

@@ -206,7 +206,7 @@ func (r Record) Ask(q Request, now time.Time) (next Record, ok bool) {
 		return r.Begin(q, now), true
 	case r.State == Quarantined, q.Trigger != Emergency:
 		return r, false
-	case r.State == Grace:
+	case r.State == InGrace:
 		r.Then = &q
 		next, err := Next(r, Event{Kind: EndGrace}, now)
 		return next, err == nil

@@ -382,12 +382,12 @@ func TestAsk(t *testing.T) {
 		next, ok := r.Ask(urgent, noon)
 		begins := next.ID == "r2" && next.Trigger == rotation.Emergency
 		waits := next.Then != nil && next.Then.ID == "r2" && next.ID == r.ID
-		takesOver := next.ID == r.ID && next.Trigger == rotation.Emergency && next.GracePeriod == 0 && next.GraceWait == 0
+		takesOver := next.ID == r.ID && next.Trigger == rotation.Emergency && next.Grace == rotation.Grace{}
 		good := ok && takesOver
 		switch s {
 		case rotation.Quarantined:
 			good = !ok
-		case rotation.Grace:
+		case rotation.InGrace:
 			good = ok && waits && !next.NextAt.After(noon) // it does not wait for the end of the grace period
 		case rotation.Retiring, rotation.Undoing, rotation.Reverting:
 			good = ok && waits
@@ -415,7 +415,7 @@ func TestAsk(t *testing.T) {
 // TestAfterGrace verifies for whom the end of a grace period waits, and no longer than to its limit.
 func TestAfterGrace(t *testing.T) {
 	t.Parallel()
-	r := record(rotation.Grace)
+	r := record(rotation.InGrace)
 	r.GraceUntil = noon
 	until := noon.Add(time.Minute)
 	if e := rotation.AfterGrace(r, 0, until, noon); e.Kind != rotation.Expired {
@@ -424,10 +424,10 @@ func TestAfterGrace(t *testing.T) {
 	if e := rotation.AfterGrace(r, 2, until, noon); e.Kind != rotation.Awaiting || e.Consumers != 2 || !e.Until.Equal(until) {
 		t.Errorf("two hold it: %+v", e)
 	}
-	if e := rotation.AfterGrace(r, 2, until, r.GraceLimit); e.Kind != rotation.Overran || e.Consumers != 2 || e.Text == "" {
+	if e := rotation.AfterGrace(r, 2, until, r.GraceDeadline); e.Kind != rotation.Overran || e.Consumers != 2 || e.Text == "" {
 		t.Errorf("at the limit: %+v", e)
 	}
-	r.GraceLimit = r.GraceUntil
+	r.GraceDeadline = r.GraceUntil
 	if e := rotation.AfterGrace(r, 2, until, noon); e.Kind != rotation.Expired || r.WaitsForConsumers() {
 		t.Errorf("without a longer limit: %+v", e)
 	}

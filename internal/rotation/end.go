@@ -40,24 +40,24 @@ func (r Record) beginGrace(now time.Time) Record {
 		return r.done(now)
 	}
 	r.Waiting = 0
-	if r.GracePeriod <= 0 && r.GraceWait <= 0 || r.Then != nil { // an emergency does not wait for the end of a grace period
+	if r.Grace.Min <= 0 && r.Grace.Max <= 0 || r.Then != nil { // an emergency does not wait for the end of a grace period
 		return r.to(Retiring)
 	}
-	r = r.to(Grace)
-	r.GraceLimit = now.Add(max(r.GracePeriod, r.GraceWait))
+	r = r.to(InGrace)
+	r.GraceDeadline = now.Add(max(r.Grace.Min, r.Grace.Max))
 	return r.WholeGrace(now)
 }
 
 func (r Record) onGrace(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Awaiting:
-		return r.await(e, now), now.Before(r.GraceLimit) && e.Consumers > 0
+		return r.await(e, now), now.Before(r.GraceDeadline) && e.Consumers > 0
 	case Expired:
 		r.Waiting = 0
 		return r.to(Retiring), true
 	case Overran:
 		r.Waiting = e.Consumers
-		return r.to(Retiring), !now.Before(r.GraceLimit) && e.Consumers > 0
+		return r.to(Retiring), !now.Before(r.GraceDeadline) && e.Consumers > 0
 	case EndGrace:
 		return r.endGrace(now), true
 	case Undo:
@@ -74,8 +74,8 @@ func (r Record) await(e Event, now time.Time) Record {
 	if !r.NextAt.After(now) {
 		r.NextAt = now.Add(time.Second)
 	}
-	if r.GraceLimit.Before(r.NextAt) {
-		r.NextAt = r.GraceLimit
+	if r.GraceDeadline.Before(r.NextAt) {
+		r.NextAt = r.GraceDeadline
 	}
 	r.Reason = r.AwaitsText(e.Consumers)
 	return r
@@ -83,7 +83,7 @@ func (r Record) await(e Event, now time.Time) Record {
 
 // endGrace ends a grace period now, whatever consumers hold.
 func (r Record) endGrace(now time.Time) Record {
-	r.GraceUntil, r.GraceLimit, r.NextAt = now, now, time.Time{}
+	r.GraceUntil, r.GraceDeadline, r.NextAt = now, now, time.Time{}
 	return r
 }
 
@@ -103,7 +103,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
 		return r.beginGrace(now), true
 	case NoLogin:
-		r.State, r.Reason = Grace, "Not undone: the former credential does not authenticate. "+e.Text
+		r.State, r.Reason = InGrace, "Not undone: the former credential does not authenticate. "+e.Text
 		r.NextAt = r.GraceUntil
 		if r.Then != nil { // an emergency does not wait for the end of a grace period
 			r = r.endGrace(now)

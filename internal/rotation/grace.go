@@ -5,8 +5,15 @@ import (
 	"time"
 )
 
-// Consumer is who was seen to use a secret.
-type Consumer struct {
+// Grace is how long the previous credential works after a promotion: at least Min, and at most Max while a consumer still
+// holds it. With a Max that is not longer than Min, the engine waits for no consumer.
+type Grace struct {
+	Min time.Duration `json:"grace_period,omitempty"`
+	Max time.Duration `json:"grace_wait,omitempty"`
+}
+
+// Sighting is who was seen to use a secret.
+type Sighting struct {
 	Account string `json:"account"`
 	Secret  string `json:"secret"`
 	// Instance is the name that it has given itself; empty for one that only reads, of which Version is the last that it read.
@@ -21,10 +28,10 @@ type Consumer struct {
 }
 
 // Acknowledged reports whether the consumer itself has said what it uses.
-func (c Consumer) Acknowledged() bool { return c.Instance != "" }
+func (c Sighting) Acknowledged() bool { return c.Instance != "" }
 
 // Behind reports whether it uses, or holds, a version other than the current one.
-func (c Consumer) Behind(current string) bool {
+func (c Sighting) Behind(current string) bool {
 	return c.Version != "" && c.Version != current || c.Oldest != "" && c.Oldest != current
 }
 
@@ -33,16 +40,16 @@ const leastSeen = 15 * time.Minute
 
 // Awaits reports whether the end of a grace period waits for a consumer: it holds another version than the one that is current, and was seen
 // lately. until is when it counts as gone, should it not be seen again.
-func (r Record) Awaits(c Consumer, now time.Time) (until time.Time, yes bool) {
-	if r.State != Grace || !c.Behind(r.Candidate) {
+func (r Record) Awaits(c Sighting, now time.Time) (until time.Time, yes bool) {
+	if r.State != InGrace || !c.Behind(r.Candidate) {
 		return time.Time{}, false
 	}
-	until = c.GoneAt(r.GracePeriod)
+	until = c.GoneAt(r.Grace.Min)
 	return until, until.After(now)
 }
 
 // GoneAt is when a consumer counts as gone, should it not be seen again, with a grace period of that length.
-func (c Consumer) GoneAt(grace time.Duration) time.Time { return c.Seen.Add(max(grace, leastSeen)) }
+func (c Sighting) GoneAt(grace time.Duration) time.Time { return c.Seen.Add(max(grace, leastSeen)) }
 
 // AwaitsText returns the reason of a grace period whose end waits for n consumers.
 func (r Record) AwaitsText(n int) string {
@@ -50,13 +57,13 @@ func (r Record) AwaitsText(n int) string {
 	if n == 1 {
 		who = "consumer that holds"
 	}
-	return fmt.Sprintf("Waits for %d %s another version, until %s at the latest.", n, who, r.GraceLimit.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("Waits for %d %s another version, until %s at the latest.", n, who, r.GraceDeadline.UTC().Format(time.RFC3339))
 }
 
 // Released is the record when nobody holds the former credential any more for whom the end of its grace waits: the engine looks at once.
 // changed is false when nobody was waited for.
 func (r Record) Released(now time.Time) (next Record, changed bool) {
-	if r.State != Grace || r.Waiting == 0 || !r.NextAt.After(now) || r.GraceUntil.After(now) {
+	if r.State != InGrace || r.Waiting == 0 || !r.NextAt.After(now) || r.GraceUntil.After(now) {
 		return r, false
 	}
 	r.NextAt = now
@@ -65,20 +72,20 @@ func (r Record) Released(now time.Time) (next Record, changed bool) {
 
 // Bounded keeps the wait for consumers from taking more than half of the time until the next rotation is due.
 func (r Record) Bounded(due, now time.Time) Record {
-	if r.State != Grace || due.IsZero() {
+	if r.State != InGrace || due.IsZero() {
 		return r
 	}
-	if half := now.Add(due.Sub(now) / 2); half.Before(r.GraceLimit) {
-		r.GraceLimit = latest(half, r.GraceUntil)
+	if half := now.Add(due.Sub(now) / 2); half.Before(r.GraceDeadline) {
+		r.GraceDeadline = latest(half, r.GraceUntil)
 	}
 	return r
 }
 
 // WholeGrace lets a grace period begin later than it was meant to.
 func (r Record) WholeGrace(began time.Time) Record {
-	r.GraceUntil = began.Add(r.GracePeriod)
+	r.GraceUntil = began.Add(r.Grace.Min)
 	r.NextAt = r.GraceUntil
-	r.GraceLimit = latest(r.GraceLimit, r.GraceUntil)
+	r.GraceDeadline = latest(r.GraceDeadline, r.GraceUntil)
 	return r
 }
 
@@ -91,7 +98,7 @@ func latest(a, b time.Time) time.Time {
 
 // WaitsForConsumers reports whether the grace period may last longer than its minimum, for consumers that hold the previous
 // credential.
-func (r Record) WaitsForConsumers() bool { return r.GraceLimit.After(r.GraceUntil) }
+func (r Record) WaitsForConsumers() bool { return r.GraceDeadline.After(r.GraceUntil) }
 
 // AfterGrace returns the event at the end of a grace period, when so many consumers hold the previous credential, and all of
 // them count as gone at until.
@@ -99,7 +106,7 @@ func AfterGrace(r Record, holders int, until, now time.Time) Event {
 	switch {
 	case holders == 0 || !r.WaitsForConsumers():
 		return Event{Kind: Expired}
-	case now.Before(r.GraceLimit):
+	case now.Before(r.GraceDeadline):
 		return Event{Kind: Awaiting, Consumers: holders, Until: until}
 	}
 	return Event{

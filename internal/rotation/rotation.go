@@ -8,6 +8,7 @@
 package rotation
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -91,16 +92,13 @@ type Record struct {
 	// Cancelled says that a person wants the rotation to end. It is Prepared until the target holds nothing of an attempt.
 	Cancelled bool `json:"cancelled,omitempty"`
 
-	// GracePeriod is how long the old credential works after the promotion at least, and GraceWait how long it works at most when a
-	// consumer still holds it; what is not more than GracePeriod means that nobody is waited for.
-	GracePeriod time.Duration `json:"grace_period,omitempty"`
-	GraceWait   time.Duration `json:"grace_wait,omitempty"`
+	Grace
 
-	StartedAt  time.Time `json:"started_at,omitzero"`
-	PromotedAt time.Time `json:"promoted_at,omitzero"`
-	GraceUntil time.Time `json:"grace_until,omitzero"` // not before
-	GraceLimit time.Time `json:"grace_limit,omitzero"` // not after, whatever consumers hold
-	EndedAt    time.Time `json:"ended_at,omitzero"`
+	StartedAt     time.Time `json:"started_at,omitzero"`
+	PromotedAt    time.Time `json:"promoted_at,omitzero"`
+	GraceUntil    time.Time `json:"grace_until,omitzero"` // not before
+	GraceDeadline time.Time `json:"grace_limit,omitzero"` // not after, whatever consumers hold
+	EndedAt       time.Time `json:"ended_at,omitzero"`
 	// NextAt is when the engine goes on; zero means now for what is under way.
 	NextAt time.Time `json:"next_at,omitzero"`
 	// LoginFailedAt is when the engine last caused a failed login.
@@ -144,13 +142,36 @@ type Health struct {
 
 // Request asks for a rotation.
 type Request struct {
-	ID      string        `json:"id"`
-	Mode    Mode          `json:"mode"`
-	Trigger Trigger       `json:"trigger"`
-	Grace   time.Duration `json:"grace,omitempty"`
-	Wait    time.Duration `json:"wait,omitempty"` // as GraceWait
+	ID      string  `json:"id"`
+	Mode    Mode    `json:"mode"`
+	Trigger Trigger `json:"trigger"`
+	Grace   Grace   `json:"-"` // see MarshalJSON
 	// At is the earliest time to begin.
 	At time.Time `json:"at,omitzero"`
+}
+
+// storedRequest is a request as it is stored: the names of its grace period are not those in a [Record].
+type storedRequest struct {
+	plainRequest
+	Min time.Duration `json:"grace,omitempty"`
+	Max time.Duration `json:"wait,omitempty"`
+}
+
+// plainRequest is a Request without its methods.
+type plainRequest Request
+
+// MarshalJSON writes the request under its stored names.
+func (q Request) MarshalJSON() ([]byte, error) {
+	return json.Marshal(storedRequest{plainRequest(q), q.Grace.Min, q.Grace.Max})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (q *Request) UnmarshalJSON(data []byte) error {
+	var s storedRequest
+	err := json.Unmarshal(data, &s)
+	*q = Request(s.plainRequest)
+	q.Grace = Grace{Min: s.Min, Max: s.Max}
+	return err
 }
 
 // Wake is when the engine must look at the record next; zero means never.
@@ -222,7 +243,7 @@ func (r Record) Earliest(last time.Time, least time.Duration) time.Time {
 // Begin starts a rotation on a record on which none is under way.
 func (r Record) Begin(q Request, now time.Time) Record {
 	next := Record{
-		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, GracePeriod: q.Grace, GraceWait: q.Wait,
+		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, Grace: q.Grace,
 		Target: r.Target, StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, Accepted: r.Accepted, LoginFailedAt: r.LoginFailedAt, SentAt: r.SentAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
 	}
 	if q.Trigger == Emergency {
@@ -233,7 +254,7 @@ func (r Record) Begin(q Request, now time.Time) Record {
 
 // graceless is a rotation whose old credential is retired at once.
 func (r Record) graceless() Record {
-	r.GracePeriod, r.GraceWait = 0, 0
+	r.Grace = Grace{}
 	return r
 }
 
@@ -320,7 +341,7 @@ func (r Record) Advice() string {
 		return "If the target has been set right by hand, RepairRotation with RepairAction probe. To give the target the stored credential again, apply, if the target has accepted it before or the service has generated it. To take a credential that the target accepts, adopt with SecretData and VersionId."
 	case r.Cancelled:
 		return "It is cancelled as soon as the target has taken back what an attempt may have left there; that is tried again by itself, at the latest every five minutes."
-	case r.State == Grace && r.Waiting > 0:
+	case r.State == InGrace && r.Waiting > 0:
 		return "ListSecretConsumers with Behind names those that hold another version. EndRotationGrace retires the former credential whatever they hold, UndoRotation makes it current again."
 	case r.InFlight() && r.Failures > 2:
 		return "It is tried again by itself, at the latest every five minutes. Look at the target: can it be reached, and may the administrator that it names change the account?"
@@ -335,7 +356,7 @@ func (r Record) Advice() string {
 func (r Record) Drifted(current, targetName string, strategy target.Strategy, text string, now time.Time) Record {
 	r.ID, r.State, r.Mode, r.Trigger, r.Target, r.Strategy = "", Quarantined, Reapply, "", targetName, strategy
 	r.Candidate, r.Base, r.Attempt, r.Candidates, r.Rejections, r.Failures = current, current, 0, 0, 0, 0
-	r.StartedAt, r.PromotedAt, r.GraceUntil, r.GraceLimit, r.EndedAt, r.NextAt = now, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	r.StartedAt, r.PromotedAt, r.GraceUntil, r.GraceDeadline, r.EndedAt, r.NextAt = now, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	r.Health = Health{ProbedAt: now, NextAt: now} // it is looked at again when it has been mended
 	r.Reason = "The target does not accept the credential in use: " + text + ". Somebody else has changed it there."
 	return r.note(now, Drift, text)

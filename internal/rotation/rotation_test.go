@@ -18,8 +18,8 @@ var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 func record(s rotation.State) rotation.Record {
 	return rotation.Record{
 		Account: "acc", Secret: "db", ID: "r1", State: s, Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Overlap, Target: "t",
-		Candidate: "v2", Base: "v1", Attempt: 1, Candidates: 1, GracePeriod: time.Hour, StartedAt: noon.Add(-time.Hour), SentAt: noon.Add(-time.Hour),
-		GraceUntil: noon.Add(time.Hour), GraceWait: 3 * time.Hour, GraceLimit: noon.Add(3 * time.Hour),
+		Candidate: "v2", Base: "v1", Attempt: 1, Candidates: 1, Grace: rotation.Grace{Min: time.Hour, Max: 3 * time.Hour}, StartedAt: noon.Add(-time.Hour), SentAt: noon.Add(-time.Hour),
+		GraceUntil: noon.Add(time.Hour), GraceDeadline: noon.Add(3 * time.Hour),
 	}
 }
 
@@ -34,9 +34,9 @@ var allowed = map[rotation.State]map[rotation.EventKind]rotation.State{
 	},
 	rotation.Unknown:     {rotation.Resolved: rotation.Applied, rotation.Failed: rotation.Unknown},
 	rotation.Applied:     {rotation.LoggedIn: rotation.Verified, rotation.NoLogin: rotation.Applied, rotation.Failed: rotation.Applied},
-	rotation.Verified:    {rotation.Promoted: rotation.Grace, rotation.Failed: rotation.Verified},
-	rotation.Grace:       {rotation.Expired: rotation.Retiring, rotation.EndGrace: rotation.Grace, rotation.Undo: rotation.Undoing, rotation.Awaiting: rotation.Grace},
-	rotation.Undoing:     {rotation.LoggedIn: rotation.Grace, rotation.NoLogin: rotation.Grace, rotation.Failed: rotation.Undoing},
+	rotation.Verified:    {rotation.Promoted: rotation.InGrace, rotation.Failed: rotation.Verified},
+	rotation.InGrace:     {rotation.Expired: rotation.Retiring, rotation.EndGrace: rotation.InGrace, rotation.Undo: rotation.Undoing, rotation.Awaiting: rotation.InGrace},
+	rotation.Undoing:     {rotation.LoggedIn: rotation.InGrace, rotation.NoLogin: rotation.InGrace, rotation.Failed: rotation.Undoing},
 	rotation.Retiring:    {rotation.Retired: rotation.Done, rotation.Failed: rotation.Retiring},
 	rotation.Reverting:   {rotation.Reverted: rotation.Abandoned, rotation.Declined: rotation.Quarantined, rotation.Failed: rotation.Reverting},
 	rotation.Quarantined: {rotation.Probed: rotation.Unknown, rotation.Again: rotation.Prepared},
@@ -120,19 +120,19 @@ func TestNext(t *testing.T) {
 		{"a repair ends", rotation.Applied, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Done, 0},
 		{"one account has no grace", rotation.Verified, []change{single}, rotation.Event{Kind: rotation.Promoted}, rotation.Done, 0},
 		{"an emergency has no grace", rotation.Verified, []change{func(r *rotation.Record) { *r = r.Urgent() }}, rotation.Event{Kind: rotation.Promoted}, rotation.Retiring, 0},
-		{"grace", rotation.Verified, nil, rotation.Event{Kind: rotation.Promoted}, rotation.Grace, time.Hour},
+		{"grace", rotation.Verified, nil, rotation.Event{Kind: rotation.Promoted}, rotation.InGrace, time.Hour},
 		{"an emergency waits for no grace after an undo", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Retiring, 0},
-		{"nor after an undo that failed", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Grace, 0},
-		{"an undo that failed", rotation.Undoing, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Grace, time.Hour},
-		{"an undo a moment after a failed login", rotation.Grace, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, 40 * time.Second},
+		{"nor after an undo that failed", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.InGrace, 0},
+		{"an undo that failed", rotation.Undoing, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.InGrace, time.Hour},
+		{"an undo a moment after a failed login", rotation.InGrace, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, 40 * time.Second},
 		{"a candidate a moment after a failed login", rotation.Scheduled, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 40 * time.Second},
 		{"a candidate a moment after the rotation before", rotation.Scheduled, []change{sentAt(time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 4 * time.Second},
-		{"a failed login in the future", rotation.Grace, []change{failedAt(-time.Hour)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, time.Minute},
-		{"no grace, but consumers are waited for", rotation.Verified, []change{func(r *rotation.Record) { r.GracePeriod = 0 }}, rotation.Event{Kind: rotation.Promoted}, rotation.Grace, 0},
-		{"a consumer is waited for until it counts as gone", rotation.Grace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(time.Minute)}, rotation.Grace, time.Minute},
-		{"and no longer than to the deadline", rotation.Grace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(24 * time.Hour)}, rotation.Grace, 3 * time.Hour},
-		{"one that counts as gone already", rotation.Grace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon}, rotation.Grace, time.Second},
-		{"the deadline has come", rotation.Grace, []change{func(r *rotation.Record) { r.GraceLimit = noon }}, rotation.Event{Kind: rotation.Overran, Consumers: 1}, rotation.Retiring, 0},
+		{"a failed login in the future", rotation.InGrace, []change{failedAt(-time.Hour)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, time.Minute},
+		{"no grace, but consumers are waited for", rotation.Verified, []change{func(r *rotation.Record) { r.Grace.Min = 0 }}, rotation.Event{Kind: rotation.Promoted}, rotation.InGrace, 0},
+		{"a consumer is waited for until it counts as gone", rotation.InGrace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(time.Minute)}, rotation.InGrace, time.Minute},
+		{"and no longer than to the deadline", rotation.InGrace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(24 * time.Hour)}, rotation.InGrace, 3 * time.Hour},
+		{"one that counts as gone already", rotation.InGrace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon}, rotation.InGrace, time.Second},
+		{"the deadline has come", rotation.InGrace, []change{func(r *rotation.Record) { r.GraceDeadline = noon }}, rotation.Event{Kind: rotation.Overran, Consumers: 1}, rotation.Retiring, 0},
 		{"cancelled before an attempt", rotation.Prepared, []change{func(r *rotation.Record) { r.Attempt = 0 }}, cancel, rotation.Abandoned, 0},
 		{"cancelled during a back-off", rotation.Scheduled, []change{func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Abandoned, 0},
 		{"cancelled after an attempt, one account", rotation.Prepared, []change{single, func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Prepared, 0},
@@ -251,18 +251,18 @@ func TestCancelled(t *testing.T) {
 // TestAwait holds for whom the end of a grace waits, for how long, and that it is looked at as soon as they have moved.
 func TestAwait(t *testing.T) {
 	t.Parallel()
-	r := record(rotation.Grace)
+	r := record(rotation.InGrace)
 	for _, tt := range []struct {
 		name  string
-		c     rotation.Consumer
+		c     rotation.Sighting
 		until time.Duration // 0 means that nobody waits for it
 	}{
-		{"has moved", rotation.Consumer{Version: "v2", Seen: noon}, 0},
-		{"has moved, all of it", rotation.Consumer{Version: "v2", Oldest: "v2", Seen: noon}, 0},
-		{"uses the former", rotation.Consumer{Version: "v1", Seen: noon.Add(-time.Minute)}, 59 * time.Minute},
-		{"has something open with the former", rotation.Consumer{Version: "v2", Oldest: "v1", Seen: noon}, time.Hour},
-		{"was not seen for a grace period", rotation.Consumer{Version: "v1", Seen: noon.Add(-time.Hour)}, 0},
-		{"knows none", rotation.Consumer{Seen: noon}, 0},
+		{"has moved", rotation.Sighting{Version: "v2", Seen: noon}, 0},
+		{"has moved, all of it", rotation.Sighting{Version: "v2", Oldest: "v2", Seen: noon}, 0},
+		{"uses the former", rotation.Sighting{Version: "v1", Seen: noon.Add(-time.Minute)}, 59 * time.Minute},
+		{"has something open with the former", rotation.Sighting{Version: "v2", Oldest: "v1", Seen: noon}, time.Hour},
+		{"was not seen for a grace period", rotation.Sighting{Version: "v1", Seen: noon.Add(-time.Hour)}, 0},
+		{"knows none", rotation.Sighting{Seen: noon}, 0},
 	} {
 		until, yes := r.Awaits(tt.c, noon)
 		if yes != (tt.until > 0) || yes && until.Sub(noon) != tt.until {
@@ -270,11 +270,11 @@ func TestAwait(t *testing.T) {
 		}
 	}
 	brief := r
-	brief.GracePeriod = time.Second
-	if until, yes := brief.Awaits(rotation.Consumer{Version: "v1", Seen: noon}, noon); !yes || until.Sub(noon) != 15*time.Minute {
+	brief.Grace.Min = time.Second
+	if until, yes := brief.Awaits(rotation.Sighting{Version: "v1", Seen: noon}, noon); !yes || until.Sub(noon) != 15*time.Minute {
 		t.Errorf("with a short grace a consumer counts as gone after %s", until.Sub(noon))
 	}
-	if _, yes := record(rotation.Retiring).Awaits(rotation.Consumer{Version: "v1", Seen: noon}, noon); yes {
+	if _, yes := record(rotation.Retiring).Awaits(rotation.Sighting{Version: "v1", Seen: noon}, noon); yes {
 		t.Error("somebody is waited for in another state")
 	}
 
@@ -307,7 +307,7 @@ func TestAwait(t *testing.T) {
 			t.Errorf("before the deadline: %+v is taken", e)
 		}
 	}
-	if over, err := rotation.Next(r, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(9 * time.Hour)}, r.GraceLimit); err == nil {
+	if over, err := rotation.Next(r, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(9 * time.Hour)}, r.GraceDeadline); err == nil {
 		t.Errorf("after the deadline it waits until %s", over.NextAt)
 	}
 }
@@ -320,16 +320,16 @@ func TestBounded(t *testing.T) {
 		if tt.due == 0 {
 			due = time.Time{}
 		}
-		if got := record(rotation.Grace).Bounded(due, noon).GraceLimit.Sub(noon); got != tt.want {
+		if got := record(rotation.InGrace).Bounded(due, noon).GraceDeadline.Sub(noon); got != tt.want {
 			t.Errorf("with the next one due in %s the limit is %s, want %s", tt.due, got, tt.want)
 		}
 	}
-	if r := record(rotation.Done).Bounded(noon.Add(time.Minute), noon); !r.GraceLimit.Equal(noon.Add(3 * time.Hour)) {
+	if r := record(rotation.Done).Bounded(noon.Add(time.Minute), noon); !r.GraceDeadline.Equal(noon.Add(3 * time.Hour)) {
 		t.Error("the limit of another state is changed")
 	}
-	r := record(rotation.Grace).WholeGrace(noon.Add(150 * time.Minute))
-	if until := noon.Add(210 * time.Minute); !r.GraceUntil.Equal(until) || !r.NextAt.Equal(until) || !r.GraceLimit.Equal(until) {
-		t.Errorf("a grace that began late: until %s, limit %s, next %s", r.GraceUntil, r.GraceLimit, r.NextAt)
+	r := record(rotation.InGrace).WholeGrace(noon.Add(150 * time.Minute))
+	if until := noon.Add(210 * time.Minute); !r.GraceUntil.Equal(until) || !r.NextAt.Equal(until) || !r.GraceDeadline.Equal(until) {
+		t.Errorf("a grace that began late: until %s, limit %s, next %s", r.GraceUntil, r.GraceDeadline, r.NextAt)
 	}
 }
 
@@ -356,7 +356,7 @@ func TestStates(t *testing.T) {
 	want := map[rotation.State]says{
 		rotation.Scheduled: {true, false, false}, rotation.Prepared: {true, false, true}, rotation.Applying: {true, true, true},
 		rotation.Refused: {true, false, true}, rotation.Unknown: {true, true, true}, rotation.Applied: {true, true, true},
-		rotation.Verified: {true, true, true}, rotation.Grace: {true, false, false}, rotation.Undoing: {true, false, false},
+		rotation.Verified: {true, true, true}, rotation.InGrace: {true, false, false}, rotation.Undoing: {true, false, false},
 		rotation.Retiring: {true, false, false}, rotation.Reverting: {true, true, true}, rotation.Quarantined: {true, false, true},
 	}
 	for _, s := range append(rotation.States(), "") {
@@ -459,7 +459,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	t.Parallel()
 	var full rotation.Record
 	fill(reflect.ValueOf(&full).Elem())
-	for _, r := range []rotation.Record{{}, record(rotation.Grace), full} {
+	for _, r := range []rotation.Record{{}, record(rotation.InGrace), full} {
 		data, err := json.Marshal(r)
 		if err != nil {
 			t.Fatal(err)
@@ -494,5 +494,17 @@ func fill(v reflect.Value) {
 		}
 	default:
 		panic("a field of kind " + v.Kind().String())
+	}
+}
+
+// TestStoredGrace verifies the names under which a grace period is stored in a record and in a request.
+func TestStoredGrace(t *testing.T) {
+	t.Parallel()
+	grace := rotation.Grace{Min: 1, Max: 2}
+	r := rotation.Record{Grace: grace, GraceDeadline: noon, Then: &rotation.Request{ID: "r2", Grace: grace}}
+	const want = `{"account":"","secret":"","state":"","grace_period":1,"grace_wait":2,` +
+		`"grace_limit":"2026-11-24T12:00:00Z","then":{"id":"r2","mode":"","trigger":"","grace":1,"wait":2}}`
+	if data, err := json.Marshal(r); err != nil || string(data) != want {
+		t.Errorf("stored as %s, %v; want %s", data, err, want)
 	}
 }

@@ -29,8 +29,8 @@ const (
 	Applied State = "applied"
 	// Verified means that a login with the candidate succeeded.
 	Verified State = "verified"
-	// Grace means that the candidate is ACSCurrent, and that the previous credential still works.
-	Grace State = kms.RotationStateGrace
+	// InGrace means that the candidate is ACSCurrent, and that the previous credential still works.
+	InGrace State = kms.RotationStateGrace
 	// Undoing means that an operator asked for the previous credential back.
 	Undoing State = "undoing"
 	// Retiring means that the previous credential is being made useless.
@@ -95,7 +95,7 @@ var states = []stateRow{
 		waitsFor: "the promotion", instead: hasIt,
 	},
 	{
-		state: Grace, step: Expire, on: Record.onGrace, waitsFor: "the end of the grace period",
+		state: InGrace, step: Expire, on: Record.onGrace, waitsFor: "the end of the grace period",
 		instead: "the new credential is current. UndoRotation makes the previous one current again.",
 	},
 	{state: Undoing, step: CheckBase, on: Record.onUndo, waitsFor: "a login with the previous credential", instead: itEnds},
@@ -160,8 +160,8 @@ func (r Record) WaitsFor(consumers int, now time.Time) string {
 		return ""
 	case r.State == Scheduled && r.Paused:
 		return "the end of the pause"
-	case r.State == Grace && consumers > 0:
-		return fmt.Sprintf("%d of its consumers, until %s at the latest", consumers, r.GraceLimit.UTC().Format(time.RFC3339))
+	case r.State == InGrace && consumers > 0:
+		return fmt.Sprintf("%d of its consumers, until %s at the latest", consumers, r.GraceDeadline.UTC().Format(time.RFC3339))
 	case r.NextAt.After(now):
 		return text + ", at " + r.NextAt.UTC().Format(time.RFC3339)
 	}

@@ -254,9 +254,9 @@ func TestNoticeOf(t *testing.T) {
 		{rotation.Quarantined, nil, rotation.Event{Kind: rotation.Probed}, rotation.NoNotice},
 		{rotation.Undoing, nil, rotation.Event{Kind: rotation.LoggedIn}, rotation.NoticeUndone},
 		{rotation.Undoing, nil, rotation.Event{Kind: rotation.NoLogin}, rotation.NoNotice},
-		{rotation.Grace, nil, rotation.Event{Kind: rotation.Expired}, rotation.NoNotice},
+		{rotation.InGrace, nil, rotation.Event{Kind: rotation.Expired}, rotation.NoNotice},
 		{
-			rotation.Grace, func(r *rotation.Record) { r.GraceLimit = noon },
+			rotation.InGrace, func(r *rotation.Record) { r.GraceDeadline = noon },
 			rotation.Event{Kind: rotation.Overran, Consumers: 1}, rotation.NoticeGraceLimit,
 		},
 		{rotation.Retiring, nil, rotation.Event{Kind: rotation.Retired}, rotation.NoNotice},

@@ -78,7 +78,7 @@ func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api
 		return false, err
 	}
 	w.tell(t, r, e)
-	began := r.State == rotation.Grace && (e.Kind == rotation.Promoted || e.Kind == rotation.LoggedIn)
+	began := r.State == rotation.InGrace && (e.Kind == rotation.Promoted || e.Kind == rotation.LoggedIn)
 	t.Record = r
 	if began {
 		return true, w.wholeGrace(ctx, t)
@@ -89,12 +89,12 @@ func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api
 // wholeGrace lets a grace period begin when everybody could read the new version, not when that was asked for: a store that was slow
 // to answer has given out the old one meanwhile.
 func (w *worker) wholeGrace(ctx context.Context, t *api.Turn) error {
-	until := w.engine.Now().Add(t.Record.GracePeriod)
+	until := w.engine.Now().Add(t.Record.Grace.Min)
 	if until.Sub(t.Record.GraceUntil) < slowStore {
 		return nil
 	}
 	r, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
-		return r.WholeGrace(until.Add(-r.GracePeriod))
+		return r.WholeGrace(until.Add(-r.Grace.Min))
 	})
 	if err == nil {
 		t.Record = r
@@ -112,7 +112,7 @@ func (w *worker) expire(ctx context.Context, t *api.Turn) (bool, error) {
 	defer cancel()
 	holders, until, err := w.engine.Holders(bounded, t)
 	now := w.engine.Now()
-	if err != nil && now.Before(t.Record.GraceLimit) {
+	if err != nil && now.Before(t.Record.GraceDeadline) {
 		return false, err
 	}
 	return w.move(ctx, t, rotation.AfterGrace(t.Record, holders, until, now), nil)

@@ -62,7 +62,7 @@ func (s Secret) WantsDouble() bool {
 // it.
 func (s Secret) Generated(version string) bool {
 	v, ok := s.Versions[version]
-	return ok && (v.Rotated || s.Type == kms.TypeRedis || s.Type == kms.TypePolarDB)
+	return ok && (v.MadeByRotation || s.Type == kms.TypeRedis || s.Type == kms.TypePolarDB)
 }
 
 // Strategy chooses one of the strategies that the target has, which are sorted with the best for

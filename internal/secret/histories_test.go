@@ -335,7 +335,7 @@ func drawAct(t *rapid.T) act {
 	}
 	return act{
 		"rotate",
-		func(s Secret, now time.Time) (Secret, error) { return s, s.Rotate() },
+		func(s Secret, now time.Time) (Secret, error) { return s, s.CheckRotate() },
 		func(p *plain, now time.Time) fault.Kind {
 			switch {
 			case !p.managed:

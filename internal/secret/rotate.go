@@ -49,9 +49,9 @@ func (p RotationPolicy) settings() RotationSettings {
 	return *p.Settings
 }
 
-// Rotated reports whether the engine changes the credential: a managed secret, or one that a
+// IsRotated reports whether the engine changes the credential: a managed secret, or one that a
 // rotation was attached to.
-func (s Secret) Rotated() bool {
+func (s Secret) IsRotated() bool {
 	return s.Managed() || s.Rotation.settings().Target != ""
 }
 
@@ -79,7 +79,7 @@ func (s Secret) Prepare(v Version, now time.Time) (Secret, error) {
 		return s, fault.New(fault.Exists, "Secret %q already has version %q.", s.Name, v.ID)
 	}
 	s = s.clone().touched(now)
-	v.Rotated = true
+	v.MadeByRotation = true
 	s.add(v, now)
 	s.Stages[Pending] = v.ID
 	s.evict()

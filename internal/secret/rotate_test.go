@@ -161,13 +161,13 @@ func TestAttachDetach(t *testing.T) {
 	generic := with(rotating(), func(s *Secret) { s.Type = kms.TypeGeneric })
 	settings := RotationSettings{Target: "pg", Account: "app", Schedule: rotation.Schedule{Cron: "@daily"}}
 	attached, err := generic.Attach(settings, later)
-	if err != nil || !attached.Rotated() || attached.TargetName() != "pg" || attached.Settings().Account != "app" || !attached.UpdatedAt.Equal(later) {
+	if err != nil || !attached.IsRotated() || attached.TargetName() != "pg" || attached.Settings().Account != "app" || !attached.UpdatedAt.Equal(later) {
 		t.Fatalf("attached: %+v, %v", attached.Rotation, err)
 	}
-	if generic.Rotated() || generic.Rotation.Settings != nil {
+	if generic.IsRotated() || generic.Rotation.Settings != nil {
 		t.Error("the receiver has changed")
 	}
-	if err := attached.Rotate(); err != nil {
+	if err := attached.CheckRotate(); err != nil {
 		t.Errorf("rotate: %v", err)
 	}
 	if _, err := attached.Put(Version{ID: "v9"}, nil, later); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), `"db" is, with target "pg"`) {
@@ -179,7 +179,7 @@ func TestAttachDetach(t *testing.T) {
 	attached = with(attached, pending)
 	attached.Rotation.Last, attached.Rotation.Next, attached.Rotation.Enabled, attached.Rotation.Broken, attached.Rotation.Hold = then, later, true, true, true
 	got, err := attached.Detach(later)
-	if err != nil || got.Rotated() || got.Rotation != (RotationPolicy{Last: then}) || got.Stages[Pending] != "" || got.Stages[Current] != "v2" {
+	if err != nil || got.IsRotated() || got.Rotation != (RotationPolicy{Last: then}) || got.Stages[Pending] != "" || got.Stages[Current] != "v2" {
 		t.Errorf("detached: %+v, labels %v, %v", got.Rotation, got.Stages, err)
 	}
 	if attached.Stages[Pending] != "v3" {
@@ -204,7 +204,7 @@ func TestAttachDetach(t *testing.T) {
 	if _, err := with(generic, deleting).Attach(settings, later); fault.KindOf(err) != fault.Deleting {
 		t.Errorf("attach in the deletion window: %v", err)
 	}
-	if err := generic.Rotate(); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), `"db" is of type Generic`) {
+	if err := generic.CheckRotate(); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), `"db" is of type Generic`) {
 		t.Errorf("rotate what nobody rotates: %v", err)
 	}
 }

@@ -179,7 +179,7 @@ func (s Secret) Planned(now, earliest time.Time, cron rotation.Cron) time.Time {
 // SetRotation turns automatic rotation on or off, for a secret that the engine rotates. least is
 // the shortest interval that the server allows; 0 means MinInterval.
 func (s Secret) SetRotation(enable bool, interval string, least time.Duration, now time.Time) (Secret, error) {
-	if !s.Rotated() {
+	if !s.IsRotated() {
 		return s, unsupported(s, "UpdateSecretRotationPolicy")
 	}
 	if err := s.Usable(); err != nil {
@@ -236,9 +236,9 @@ func (s Secret) Try(every time.Duration, now time.Time) (Secret, error) {
 	return s, nil
 }
 
-// Rotate says whether RotateSecret may begin a rotation that makes that version.
-func (s Secret) Rotate() error {
-	if !s.Rotated() {
+// CheckRotate says whether RotateSecret may begin a rotation that makes that version.
+func (s Secret) CheckRotate() error {
+	if !s.IsRotated() {
 		return unsupported(s, "RotateSecret")
 	}
 	return s.Usable()

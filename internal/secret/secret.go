@@ -63,8 +63,8 @@ type Version struct {
 	CreatedAt time.Time `json:"created_at"`
 	// Order counts the versions of a secret from 1: creation times have ties, this has none.
 	Order uint64 `json:"order"`
-	// Rotated says that a rotation made it: asking for one by its ID again starts nothing.
-	Rotated bool `json:"rotated,omitempty"`
+	// MadeByRotation says that a rotation made it: asking for one by its ID again starts nothing.
+	MadeByRotation bool `json:"rotated,omitempty"`
 }
 
 // Secret is a named object with versions and metadata.
@@ -162,7 +162,7 @@ func (s Secret) touched(now time.Time) Secret {
 // no-op, so callers may retry, and no label moves; another value is refused. The eleventh version
 // removes the oldest without a label.
 func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
-	if s.Rotated() {
+	if s.IsRotated() {
 		return s, unsupported(s, "PutSecretValue")
 	}
 	if err := s.Usable(); err != nil {
@@ -266,7 +266,7 @@ func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, 
 	if err := CheckMove(stage, to, from); err != nil {
 		return s, err
 	}
-	if s.Rotated() {
+	if s.IsRotated() {
 		return s, unsupported(s, "UpdateSecretVersionStage")
 	}
 	if err := s.Usable(); err != nil {
@@ -419,7 +419,7 @@ func unsupported(s Secret, operation string) error {
 	case s.Managed():
 		return fault.New(fault.Unsupported,
 			"%s is for Generic secrets; %q is of type %s, which the service itself rotates.", operation, s.Name, s.Type)
-	case s.Rotated():
+	case s.IsRotated():
 		return fault.New(fault.Unsupported,
 			"%s is for secrets that are not rotated by the service; %q is, with target %q.",
 			operation, s.Name, s.Settings().Target)

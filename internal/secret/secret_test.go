@@ -214,7 +214,7 @@ func TestManagedRefusals(t *testing.T) {
 		"put":         second(m.Put(version("v2"), nil, t0)),
 		"move":        second(m.MoveStage(Current, "v1", "", t0)),
 		"rotation of": second(g.SetRotation(true, "7d", 0, t0)),
-		"rotate of":   g.Rotate(),
+		"rotate of":   g.CheckRotate(),
 	} {
 		if fault.KindOf(err) != fault.Unsupported {
 			t.Errorf("%s: %v, want Unsupported", name, err)

@@ -17,11 +17,11 @@ func consumersOf(account, secret string) string { return in(account, secret) + "
 
 // consumerPath is where the record of a consumer is. Consumers with an instance name are the same wherever
 // they call from; those without are told apart by address. The digest keeps the key short.
-func consumerPath(c rotation.Consumer) string {
+func consumerPath(c rotation.Sighting) string {
 	return consumersOf(c.Account, c.Secret) + consumerID(c)
 }
 
-func consumerID(c rotation.Consumer) string {
+func consumerID(c rotation.Sighting) string {
 	id := []string{c.AccessKeyID, c.Instance, ""}
 	if c.Instance == "" {
 		id[2] = c.Source
@@ -32,7 +32,7 @@ func consumerID(c rotation.Consumer) string {
 
 // AheadConsumers reads the records of several consumers in few round trips; [Tx.Consumer] then finds
 // them.
-func (tx *Tx) AheadConsumers(list []rotation.Consumer) error {
+func (tx *Tx) AheadConsumers(list []rotation.Sighting) error {
 	keys := make([]string, len(list))
 	for i, c := range list {
 		keys[i] = consumerKind.key(consumerPath(c))
@@ -42,22 +42,22 @@ func (tx *Tx) AheadConsumers(list []rotation.Consumer) error {
 
 // Consumer reads the record of a consumer. Its account, secret, access key and instance or address name
 // it.
-func (tx *Tx) Consumer(c rotation.Consumer) (rotation.Consumer, bool, error) {
+func (tx *Tx) Consumer(c rotation.Sighting) (rotation.Sighting, bool, error) {
 	return consumerKind.load(tx, consumerPath(c))
 }
 
 // PutConsumer writes the record of a consumer. It ends with the term of the transaction.
-func (tx *Tx) PutConsumer(c rotation.Consumer) error { return consumerKind.save(tx, c) }
+func (tx *Tx) PutConsumer(c rotation.Sighting) error { return consumerKind.save(tx, c) }
 
 // DeleteConsumer removes the record of a consumer.
-func (tx *Tx) DeleteConsumer(c rotation.Consumer) { consumerKind.delete(tx, consumerPath(c)) }
+func (tx *Tx) DeleteConsumer(c rotation.Sighting) { consumerKind.delete(tx, consumerPath(c)) }
 
 // Consumers calls visit for each consumer of a secret until visit returns false. The consumers are in
 // the order of their keys, which are opaque. Those up to the key after are left out; empty leaves out
 // none.
-func (tx *Tx) Consumers(account, secret, after string, visit func(key string, c rotation.Consumer) bool) error {
+func (tx *Tx) Consumers(account, secret, after string, visit func(key string, c rotation.Sighting) bool) error {
 	under := consumersOf(account, secret)
-	return consumerKind.scan(tx, under, following(under, after), func(c rotation.Consumer) bool {
+	return consumerKind.scan(tx, under, following(under, after), func(c rotation.Sighting) bool {
 		return visit(consumerID(c), c)
 	})
 }

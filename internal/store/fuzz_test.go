@@ -94,7 +94,7 @@ func FuzzRecords(f *testing.F) {
 	add(9, documentKind.key("1/p"), `{"Version":"1"}`)
 	add(10, keyUseKind.key("k"), now)
 	add(11, groupRightsKind.key("1/2"), users.GroupRights{Account: "1", ID: "2", Name: "g"})
-	add(12, rotationKind.key("1/a"), rotation.Record{Account: "1", Secret: "a", State: rotation.Grace, NextAt: now})
+	add(12, rotationKind.key("1/a"), rotation.Record{Account: "1", Secret: "a", State: rotation.InGrace, NextAt: now})
 	config := json.RawMessage(`{"address":"h"}`)
 	add(13, targetKind.key("1/t"), Target{Account: "1", Name: "t", Kind: "redis", Config: config})
 	add(14, eventKind.key(eventPath(event)), event)

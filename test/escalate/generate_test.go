@@ -196,7 +196,7 @@ func (g *generator) follow(s *step) bool {
 	switch g.world.load(name).State {
 	case rotation.Quarantined:
 		s.op = "RepairRotation"
-	case rotation.Grace:
+	case rotation.InGrace:
 		s.op = pick(g, []string{"UndoRotation", "EndRotationGrace", "EmergencyRotation"})
 	case rotation.Idle, rotation.Done, rotation.Abandoned:
 		s.op = pick(g, []string{"RotateSecret", "RotateSecret", "RehearseRotation", "EmergencyRotation"})

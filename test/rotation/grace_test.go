@@ -7,13 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 )
 
 // briefly makes the minimum of a grace short, and its limit long.
-func briefly(c *server.Config) { c.Rotation.Grace, c.Rotation.GraceLimit = time.Second, time.Hour }
+func briefly(c *server.Config) { c.Rotation.Grace = rotation.Grace{Min: time.Second, Max: time.Hour} }
 
 // says is a consumer that tells which version it uses, and which is the oldest that it holds.
 func says(t *testing.T, s *keyturntest.Server, instance, version, oldest string) {
@@ -120,7 +121,7 @@ func TestGraceLimit(t *testing.T) {
 	d := startDatabase(t)
 	x := d.system("double")
 	events := newReceiver(t, 0)
-	s := x.run(t, receivers(events), func(c *server.Config) { c.Rotation.Grace = time.Second })
+	s := x.run(t, receivers(events), func(c *server.Config) { c.Rotation.Grace.Min = time.Second })
 	old := read(t, s, "app", "", "")
 	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
 		SecretName:  "app",

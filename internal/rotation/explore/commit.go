@@ -141,8 +141,8 @@ func (x *walk) follow(w *world, d *data, old rotation.Record, e rotation.Event, 
 // promise notes until when the former credential works, from what was asked for alone.
 func (x *walk) promise(w *world, d *data) {
 	d.noPromise()
-	if d.rec.Strategy != target.Single && d.rec.GracePeriod > 0 && d.rec.Then == nil {
-		d.promised, d.promise, d.holding = d.prev, w.now.Add(d.rec.GracePeriod), w.now.Add(d.rec.GraceWait)
+	if d.rec.Strategy != target.Single && d.rec.Grace.Min > 0 && d.rec.Then == nil {
+		d.promised, d.promise, d.holding = d.prev, w.now.Add(d.rec.Grace.Min), w.now.Add(d.rec.Grace.Max)
 	}
 }
 
@@ -152,7 +152,7 @@ func (d *data) noPromise() { d.promised, d.promise, d.holding = noVersion, time.
 func (x *walk) begin(i int) {
 	_, q, _ := rotation.PlanIdle(*x.from.engines[i].rec, false, time.Time{}, x.from.now)
 	if q.Trigger == rotation.Automatic {
-		q.Grace, q.Wait = grace, graceWait
+		q.Grace = grace
 	}
 	x.transact(i, "begins what is due", func(w *world) bool {
 		d := *w.db

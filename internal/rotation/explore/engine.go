@@ -106,7 +106,7 @@ func (x *walk) beginAtStart(w *world) {
 		if r.Due.After(w.now) {
 			w.bad = "I9: a rotation that was not due began by itself"
 		}
-		x.begun(w, &d, rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Automatic, Grace: grace, Wait: graceWait, At: w.now})
+		x.begun(w, &d, rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Automatic, Grace: grace, At: w.now})
 	}
 }
 
@@ -187,7 +187,7 @@ func (x *walk) ask(i int) {
 	if to.holds != noVersion && to.holds != number(r.Candidate) && !x.r.waitsForNobody {
 		holders = 1
 	}
-	e := rotation.AfterGrace(*r, holders, r.GraceLimit, to.now) // it is seen again and again
+	e := rotation.AfterGrace(*r, holders, r.GraceDeadline, to.now) // it is seen again and again
 	to.hear(i, e, untouched)
 	x.out(i, "asks who holds the former credential: "+string(e.Kind), to)
 }

@@ -216,7 +216,7 @@ func (c *Config) wear(w *world) {
 	d := w.db
 	d.stored, d.pend = d.stored|bit(v), v
 	r := &d.rec
-	*r = r.Begin(rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Manual, Grace: grace, Wait: graceWait, At: w.now}, w.now)
+	*r = r.Begin(rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Manual, Grace: grace, At: w.now}, w.now)
 	r.State, r.Strategy, r.Candidate, r.Base, r.Steps = rotation.Prepared, c.Strategy, name(v), name(0), nil
 	r.Attempt, r.Candidates = rotation.MaxAttempts-1, rotation.MaxCandidates
 }

@@ -144,16 +144,16 @@ func Mutations() []Mutation {
 		{"labels not moved together", "I5", "single, faults", 1, 1, func(r *rules) { r.labelsLater = true }},
 		{"no grace period", "I3", "overlap, faults", 1, 1, goes(rotation.Verified, rotation.Promoted, rotation.Retiring)},
 		{"retired before the grace period ends", "I3", "overlap, faults", 1, 1, instead(rotation.Promoted, func(_, after rotation.Record, now time.Time) rotation.Record {
-			if after.State == rotation.Grace {
-				after.NextAt = now.Add(after.GracePeriod / 2)
+			if after.State == rotation.InGrace {
+				after.NextAt = now.Add(after.Grace.Min / 2)
 			}
 			return after
 		})},
 		{"retired while a consumer holds the former credential", "I3", "overlap, consumers", 1, 1, func(r *rules) { r.waitsForNobody = true }},
 		{"a grace without a limit", "I10", "overlap, consumers", 1, 1, func(r *rules) {
 			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
-				if rec.State == rotation.Grace && e.Kind == rotation.Overran {
-					rec.GraceLimit, e = now.Add(graceWait), rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: now.Add(graceWait)}
+				if rec.State == rotation.InGrace && e.Kind == rotation.Overran {
+					rec.GraceDeadline, e = now.Add(grace.Max), rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: now.Add(grace.Max)}
 				}
 				return rotation.Next(rec, e, now)
 			}
@@ -166,7 +166,7 @@ func Mutations() []Mutation {
 				return rotation.Retire
 			}
 			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
-				if rec.State == rotation.Grace && (e.Kind == rotation.Retired || e.Kind == rotation.Failed) {
+				if rec.State == rotation.InGrace && (e.Kind == rotation.Retired || e.Kind == rotation.Failed) {
 					rec.State = rotation.Retiring
 				}
 				return rotation.Next(rec, e, now)
@@ -174,8 +174,8 @@ func Mutations() []Mutation {
 		}},
 		{"undo without proof", "I5", "overlap, faults", 1, 1, func(r *rules) { r.undoUnproven = true }},
 		{"an emergency waits for the end of grace", "I10", "overlap, faults", 1, 2, instead(rotation.LoggedIn, func(before, after rotation.Record, now time.Time) rotation.Record {
-			if before.State == rotation.Undoing && before.GracePeriod > 0 {
-				after.State, after.GraceUntil = rotation.Grace, now.Add(before.GracePeriod)
+			if before.State == rotation.Undoing && before.Grace.Min > 0 {
+				after.State, after.GraceUntil = rotation.InGrace, now.Add(before.Grace.Min)
 				after.NextAt = after.GraceUntil
 			}
 			return after

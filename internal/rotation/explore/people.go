@@ -45,7 +45,7 @@ func (x *walk) people() {
 	})
 	breaks := func(w *world, d *data) { d.noPromise() }
 	switch r.State {
-	case rotation.Grace:
+	case rotation.InGrace:
 		event("EndRotationGrace", rotation.EndGrace, breaks)
 		event("UndoRotation", rotation.Undo, nil)
 	case rotation.Quarantined:
@@ -64,7 +64,7 @@ func (x *walk) asked(ask func(string, func(*world, *data))) {
 	}
 	for _, mode := range []rotation.Mode{rotation.Rotate, rotation.Rehearse} {
 		ask("asks: "+string(mode), func(w *world, d *data) {
-			d.rec = d.rec.Begin(rotation.Request{Mode: mode, Trigger: rotation.Manual, Grace: grace, Wait: graceWait, At: w.now}, w.now)
+			d.rec = d.rec.Begin(rotation.Request{Mode: mode, Trigger: rotation.Manual, Grace: grace, At: w.now}, w.now)
 		})
 	}
 }
@@ -75,7 +75,7 @@ func (x *walk) emergency(ask func(string, func(*world, *data))) {
 	if r.State == rotation.Quarantined || x.from.made >= maxMade {
 		return
 	}
-	q := rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Emergency, Grace: grace, Wait: graceWait, At: x.from.now}
+	q := rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Emergency, Grace: grace, At: x.from.now}
 	ask("EmergencyRotation", func(w *world, d *data) {
 		d.noPromise()
 		d.rec, _ = r.Ask(q, w.now)
@@ -267,7 +267,7 @@ func (x *walk) check(w *world) string {
 	if bad := d.labels(); bad != "" {
 		return bad
 	}
-	if r.Then != nil && r.Then.Trigger == rotation.Emergency && r.State == rotation.Grace && r.NextAt.After(w.now) {
+	if r.Then != nil && r.Then.Trigger == rotation.Emergency && r.State == rotation.InGrace && r.NextAt.After(w.now) {
 		return "I10: an emergency is kept waiting by a grace period"
 	}
 	if w.touched {
@@ -281,7 +281,7 @@ func (x *walk) check(w *world) string {
 		return "I3: the former credential does not work in its grace period"
 	case d.promised != noVersion && w.holds == d.promised && d.holding.After(w.now) && w.live&bit(d.promised) == 0:
 		return "I3: the former credential does not work, and a consumer is known to hold it"
-	case (r.State == rotation.Grace || r.State == rotation.Undoing) && r.Trigger != rotation.Emergency && w.live&base == 0:
+	case (r.State == rotation.InGrace || r.State == rotation.Undoing) && r.Trigger != rotation.Emergency && w.live&base == 0:
 		return "I3: the base does not authenticate in GRACE"
 	case w.candidates() > 1:
 		return "I4: two candidates at the target at once"
@@ -293,7 +293,7 @@ func (x *walk) check(w *world) string {
 		if r.Mode != rotation.Reapply && w.live&candidate != 0 && (!w.lagged || r.State == rotation.Abandoned) {
 			return "I6: the record says that the candidate is not live, and it is"
 		}
-	case rotation.Verified, rotation.Grace:
+	case rotation.Verified, rotation.InGrace:
 		if w.live&candidate == 0 {
 			return "I6: the record says that the candidate is live, and it is not"
 		}
@@ -328,7 +328,7 @@ func (d *data) labels() string {
 		return "I5: a label on no version"
 	}
 	switch r.State {
-	case rotation.Grace, rotation.Undoing, rotation.Retiring:
+	case rotation.InGrace, rotation.Undoing, rotation.Retiring:
 		if d.cur != candidate || d.prev != base {
 			return "I5: the labels do not tell what the record tells"
 		}

@@ -13,12 +13,13 @@ const (
 	maxMade    = 8 // versions that one history makes; then nothing new begins
 	maxStored  = 3 // the version limit: one for each label
 	noVersion  = int8(-1)
-	grace      = time.Hour
-	graceWait  = 3 * time.Hour
 	probeEvery = 2 * time.Hour
 	gap        = 10 * time.Minute              // of a group of secrets, or until a pause is looked at again
 	lingering  = rotation.Settle - time.Second // how long after its answer was lost a target may still do what it was asked
 )
+
+// grace is that of every rotation.
+var grace = rotation.Grace{Min: time.Hour, Max: 3 * time.Hour}
 
 func name(v int8) string {
 	if v == noVersion {
@@ -315,10 +316,10 @@ func (h *hash) data(d *data, now time.Time) {
 	h.text(r.Base)
 	// Back-off grows no more after ten failures.
 	h.word(uint64(r.Attempt) | uint64(r.Candidates)<<8 | uint64(r.Rejections)<<16 | uint64(min(r.Failures, 10))<<24 | flag(r.Paused)<<32 |
-		flag(r.Then != nil)<<33 | flag(r.GracePeriod > 0)<<34 | flag(r.StartedAt.After(now))<<35 | flag(r.Cancelled)<<36 | uint64(min(r.Waiting, 1))<<37)
+		flag(r.Then != nil)<<33 | flag(r.Grace.Min > 0)<<34 | flag(r.StartedAt.After(now))<<35 | flag(r.Cancelled)<<36 | uint64(min(r.Waiting, 1))<<37)
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
-	h.time(r.GraceLimit, now)
+	h.time(r.GraceDeadline, now)
 	h.time(r.Due, now)
 	h.time(r.Health.NextAt, now)
 	h.past(r.LoginFailedAt, now)
