@@ -13,8 +13,8 @@ func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 		r = r.to(Applied).quiet(now)
 		r.SentAt = time.Time{} // it was answered, and what was sent before has settled
 	case Unreached:
-		// What was not sent now may have been sent before and not answered: then Unknown is what it was, and it went through
-		// Resolve to come here. So Prepared is true.
+		// What was not sent now may have been sent before and not answered: then Unknown is what it was,
+		// and it went through Resolve to come here. So Prepared is true.
 		failures := r.Failures
 		r.State, r.Failures, r.SentAt = Prepared, failures, time.Time{}
 		r = r.later(e, now)
@@ -36,8 +36,8 @@ func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 	return r, true
 }
 
-// declined makes room for another candidate: a refusal by rule is the proof that this one is not live. The credential of a
-// repair is not replaced.
+// declined makes room for another candidate: a refusal by rule is the proof that this one is not
+// live. The credential of a repair is not replaced.
 func (r Record) declined(e Event, now time.Time) Record {
 	if r.Mode == Reapply {
 		r.State, r.Reason, r.NextAt = Quarantined, e.Text, time.Time{}
@@ -61,7 +61,8 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 		r = r.to(Applied).quiet(now)
 		r.Rejections, r.SentAt = 0, time.Time{}
 	case e.Candidate == target.Dead && !e.Settled && r.SettledAt(now).After(now):
-		// What was sent may still be on its way, or waiting for a lock there. It is asked again when it cannot be any more.
+		// What was sent may still be on its way, or waiting for a lock there. It is asked again when it
+		// cannot be any more.
 		r.NextAt = r.SettledAt(now)
 		r = r.quiet(now)
 	case e.Candidate == target.Dead && r.Mode == Reapply && r.Attempt == 0:
@@ -81,8 +82,8 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 	return r, true
 }
 
-// neither is for a person to look at. Logins alone do not say so at once: a target may be slow to learn of a change, so one is
-// tried again a window later, the base first and then the candidate.
+// neither is for a person to look at. Logins alone do not say so at once: a target may be slow to
+// learn of a change, so one is tried again a window later, the base first and then the candidate.
 func (r Record) neither(e Event, now time.Time) Record {
 	if e.LoginFailed {
 		if r.Rejections++; r.Rejections < MaxRejections {
@@ -113,7 +114,8 @@ func (r Record) resend(e Event, now time.Time) Record {
 	if r.Strategy == target.Single {
 		return r.abandon(why, now) // the base is live, so the candidate is not
 	}
-	// Where both can be live, it is taken away once more, in case that the target was slow to learn of it.
+	// Where both can be live, it is taken away once more, in case that the target was slow to learn of
+	// it.
 	r = r.to(Reverting)
 	r.Rejections, r.Reason = MaxRejections, why // a rehearsal, too, is abandoned then
 	return r
@@ -145,7 +147,8 @@ func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 	return r, true
 }
 
-// verified is the end of a repair, the turning point of a rehearsal, and what a rotation goes on from.
+// verified is the end of a repair, the turning point of a rehearsal, and what a rotation goes on
+// from.
 func (r Record) verified(now time.Time) Record {
 	switch r.Mode {
 	case Rehearse:

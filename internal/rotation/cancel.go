@@ -9,9 +9,10 @@ import (
 // cancelled is the reason of what a person has ended.
 const cancelled = "Cancelled by a person."
 
-// cancel ends a rotation whose candidate the target does not have. What was never sent is given up at once. After an attempt the
-// target may hold something of it: where both credentials can be live the candidate is taken away, in case that the target was
-// slow to learn of it, and else what is left is taken back first. A repair ends in the quarantine that it came from.
+// cancel ends a rotation whose candidate the target does not have. What was never sent is given up
+// at once. After an attempt the target may hold something of it: where both credentials can be live
+// the candidate is taken away, in case that the target was slow to learn of it, and else what is
+// left is taken back first. A repair ends in the quarantine that it came from.
 func (r Record) cancel(now time.Time) Record {
 	switch {
 	case r.Attempt == 0:

@@ -15,8 +15,8 @@ type Answer struct {
 	Text string
 }
 
-// deniedPause is the least time until the next try after an administrator was refused: one who is tried again and again may
-// be locked out.
+// deniedPause is the least time until the next try after an administrator was refused: one who is
+// tried again and again may be locked out.
 const deniedPause = time.Minute
 
 // failed returns the event of a step that is tried again.
@@ -33,8 +33,8 @@ func (a Answer) Reached() bool {
 	return a.OK || a.Class != target.Unknown && a.Class != target.Unreachable
 }
 
-// Liveness returns what the answer to a login says of the credential. A login that was rejected is a failed login of the
-// account.
+// Liveness returns what the answer to a login says of the credential. A login that was rejected is
+// a failed login of the account.
 func (a Answer) Liveness() target.Liveness {
 	switch {
 	case a.OK:
@@ -45,11 +45,11 @@ func (a Answer) Liveness() target.Liveness {
 	return target.NotKnown
 }
 
-// NotBegun returns the event of a step that could not be begun, so that nothing was sent. final says that trying again
-// changes nothing.
+// NotBegun returns the event of a step that could not be begun, so that nothing was sent. final
+// says that trying again changes nothing.
 //
-// After an attempt nothing is given up without asking the target, and where something may have been sent before, the step is
-// tried again until an operator has fixed what is in its way.
+// After an attempt nothing is given up without asking the target, and where something may have been
+// sent before, the step is tried again until an operator has fixed what is in its way.
 func NotBegun(r Record, a Answer, final bool) Event {
 	e := a.failed()
 	switch r.State {
@@ -101,8 +101,8 @@ func After(done EventKind, a Answer) Event {
 	return a.failed()
 }
 
-// AfterRevert returns what the target's answer means when the candidate is taken away again. Where the base must be restored,
-// the target's rules may forbid it: then another try does not help.
+// AfterRevert returns what the target's answer means when the candidate is taken away again. Where
+// the base must be restored, the target's rules may forbid it: then another try does not help.
 func AfterRevert(r Record, a Answer) Event {
 	if !a.OK && a.Class == target.Refused && r.Strategy == target.Single {
 		return Event{Kind: Declined, Text: a.Text}
@@ -110,8 +110,8 @@ func AfterRevert(r Record, a Answer) Event {
 	return After(Reverted, a)
 }
 
-// Quiet returns how long no login may be tried that can fail; zero or less when one may. unstored is when this engine has last
-// caused a failed login, which the record may not have.
+// Quiet returns how long no login may be tried that can fail; zero or less when one may. unstored
+// is when this engine has last caused a failed login, which the record may not have.
 func (r Record) Quiet(unstored, now time.Time) time.Duration {
 	at := r.LoginAt(now)
 	if again := unstored.Add(LoginWindow); unstored.After(r.LoginFailedAt) && again.After(at) {
@@ -137,8 +137,8 @@ type Probe struct {
 	LoginFailed bool
 }
 
-// AfterProbe returns the record after a probe, and the event that this is; empty for none. next is when the credential is
-// checked again.
+// AfterProbe returns the record after a probe, and the event that this is; empty for none. next is
+// when the credential is checked again.
 func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
 	switch p.Live {
 	case target.Live:
@@ -154,8 +154,9 @@ func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
 	return r.Drifted(p.Version, p.Target, p.Strategy, p.Text, now), Drift
 }
 
-// NotProven returns the event of a rehearsal that cannot begin, because the target was not seen to accept the credential in
-// use: a rehearsal goes back to that, and must not impose what the target never accepted.
+// NotProven returns the event of a rehearsal that cannot begin, because the target was not seen to
+// accept the credential in use: a rehearsal goes back to that, and must not impose what the target
+// never accepted.
 func NotProven(p Probe) Event {
 	if p.Live != target.Dead {
 		return Event{Kind: Failed, Text: p.Text}
@@ -177,9 +178,10 @@ const (
 	CheckHealth Step = "probe"
 )
 
-// PlanIdle says what a record needs on which no rotation is under way, when the engine must look at it. paused says that the
-// rotations of its target, or all, are paused, and earliest is when a scheduled rotation may begin. at is until when the
-// rotation is postponed; zero until the end of the pause. q is the rotation that begins.
+// PlanIdle says what a record needs on which no rotation is under way, when the engine must look at
+// it. paused says that the rotations of its target, or all, are paused, and earliest is when a
+// scheduled rotation may begin. at is until when the rotation is postponed; zero until the end of
+// the pause. q is the rotation that begins.
 func PlanIdle(r Record, paused bool, earliest, now time.Time) (step Step, q Request, at time.Time) {
 	switch {
 	case r.Then != nil && !r.Then.At.After(now):
@@ -194,12 +196,13 @@ func PlanIdle(r Record, paused bool, earliest, now time.Time) (step Step, q Requ
 	return Begin, Request{Mode: Rotate, Trigger: Automatic, At: now}, at
 }
 
-// AwaitsResume reports whether a rotation waits for the end of a pause before it makes a candidate. paused says that the
-// rotations of its target, or all, are paused.
+// AwaitsResume reports whether a rotation waits for the end of a pause before it makes a candidate.
+// paused says that the rotations of its target, or all, are paused.
 func (r Record) AwaitsResume(paused bool) bool { return (paused || r.Paused) && r.Trigger != Emergency }
 
-// Ask returns the record after a rotation was asked for. It begins, or waits for the end of the one before; an emergency takes
-// the grace of a rotation that replaces the credential already. ok is false when it is refused.
+// Ask returns the record after a rotation was asked for. It begins, or waits for the end of the one
+// before; an emergency takes the grace of a rotation that replaces the credential already. ok is
+// false when it is refused.
 func (r Record) Ask(q Request, now time.Time) (next Record, ok bool) {
 	switch {
 	case !r.InFlight():

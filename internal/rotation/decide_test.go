@@ -18,7 +18,8 @@ func answers() (list []rotation.Answer) {
 	return list
 }
 
-// TestEveryAnswer verifies what each class of answer means to each step: only a target that has answered moves a rotation.
+// TestEveryAnswer verifies what each class of answer means to each step: only a target that has
+// answered moves a rotation.
 func TestEveryAnswer(t *testing.T) {
 	t.Parallel()
 	type meaning struct {
@@ -100,13 +101,15 @@ func TestEveryAnswer(t *testing.T) {
 	}
 }
 
-// TestNotBegun verifies what follows when a step cannot be begun, in each state, and that the state takes that event.
+// TestNotBegun verifies what follows when a step cannot be begun, in each state, and that the state
+// takes that event.
 func TestNotBegun(t *testing.T) {
 	t.Parallel()
 	for _, s := range rotation.States() {
 		r := record(s)
 		step := rotation.Plan(r, noon)
-		if step == rotation.Nothing || step == rotation.Promote || step == rotation.Expire { // nothing is asked of the target
+		if step == rotation.Nothing || step == rotation.Promote ||
+			step == rotation.Expire { // nothing is asked of the target
 			continue
 		}
 		for _, attempt := range []int{0, 1} {
@@ -133,7 +136,8 @@ func TestNotBegun(t *testing.T) {
 	}
 }
 
-// TestResolution plays resolutions against targets, and verifies what is asked of them and what follows.
+// TestResolution plays resolutions against targets, and verifies what is asked of them and what
+// follows.
 func TestResolution(t *testing.T) {
 	t.Parallel()
 	const live, dead, unknown = target.Live, target.Dead, target.NotKnown
@@ -150,7 +154,8 @@ func TestResolution(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		with func(*rotation.Record)
-		// tells is what the target's own state says of the candidate and of the base; works which of the two can log in.
+		// tells is what the target's own state says of the candidate and of the base; works which of the
+		// two can log in.
 		tells, works [2]target.Liveness
 		reverts      bool
 		quiet        time.Duration
@@ -245,7 +250,8 @@ func TestResolution(t *testing.T) {
 	}
 }
 
-// TestOnlyARejectionIsDead verifies that a login shows that a credential is dead only where the target has rejected it.
+// TestOnlyARejectionIsDead verifies that a login shows that a credential is dead only where the
+// target has rejected it.
 func TestOnlyARejectionIsDead(t *testing.T) {
 	t.Parallel()
 	for _, ask := range []rotation.Ask{rotation.AskCandidate, rotation.AskBase} {
@@ -259,7 +265,8 @@ func TestOnlyARejectionIsDead(t *testing.T) {
 	}
 }
 
-// TestQuiet verifies that one login at most fails in a window, also when the store does not have the last one.
+// TestQuiet verifies that one login at most fails in a window, also when the store does not have
+// the last one.
 func TestQuiet(t *testing.T) {
 	t.Parallel()
 	ago := func(d time.Duration) time.Time { return noon.Add(-d) }
@@ -412,7 +419,8 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// TestAfterGrace verifies for whom the end of a grace period waits, and no longer than to its limit.
+// TestAfterGrace verifies for whom the end of a grace period waits, and no longer than to its
+// limit.
 func TestAfterGrace(t *testing.T) {
 	t.Parallel()
 	r := record(rotation.InGrace)
@@ -421,10 +429,12 @@ func TestAfterGrace(t *testing.T) {
 	if e := rotation.AfterGrace(r, 0, until, noon); e.Kind != rotation.Expired {
 		t.Errorf("nobody holds it: %+v", e)
 	}
-	if e := rotation.AfterGrace(r, 2, until, noon); e.Kind != rotation.Awaiting || e.Consumers != 2 || !e.Until.Equal(until) {
+	if e := rotation.AfterGrace(r, 2, until, noon); e.Kind != rotation.Awaiting || e.Consumers != 2 ||
+		!e.Until.Equal(until) {
 		t.Errorf("two hold it: %+v", e)
 	}
-	if e := rotation.AfterGrace(r, 2, until, r.GraceDeadline); e.Kind != rotation.Overran || e.Consumers != 2 || e.Text == "" {
+	if e := rotation.AfterGrace(r, 2, until, r.GraceDeadline); e.Kind != rotation.Overran || e.Consumers != 2 ||
+		e.Text == "" {
 		t.Errorf("at the limit: %+v", e)
 	}
 	r.GraceDeadline = r.GraceUntil
@@ -449,14 +459,17 @@ func TestAfterProbe(t *testing.T) {
 	for _, failed := range []bool{false, true} {
 		p := rotation.Probe{Version: "v2", Target: "t", Live: target.Dead, Strategy: target.Single, LoginFailed: failed}
 		dead, kind := live.AfterProbe(p, noon, next)
-		if kind != rotation.Drift || dead.State != rotation.Quarantined || dead.Candidate != "v2" || dead.LoginFailedAt.Equal(noon) != failed {
+		if kind != rotation.Drift || dead.State != rotation.Quarantined || dead.Candidate != "v2" ||
+			dead.LoginFailedAt.Equal(noon) != failed {
 			t.Errorf("it is dead, by a login %t: %q, %+v", failed, kind, dead)
 		}
 	}
-	if e := rotation.NotProven(rotation.Probe{Live: target.NotKnown, Text: "x"}); e.Kind != rotation.Failed || e.Text != "x" {
+	if e := rotation.NotProven(rotation.Probe{Live: target.NotKnown, Text: "x"}); e.Kind != rotation.Failed ||
+		e.Text != "x" {
 		t.Errorf("a rehearsal without an answer: %+v", e)
 	}
-	if e := rotation.NotProven(rotation.Probe{Live: target.Dead, LoginFailed: true}); e.Kind != rotation.Impossible || !e.LoginFailed {
+	if e := rotation.NotProven(rotation.Probe{Live: target.Dead, LoginFailed: true}); e.Kind != rotation.Impossible ||
+		!e.LoginFailed {
 		t.Errorf("a rehearsal with a dead credential: %+v", e)
 	}
 }

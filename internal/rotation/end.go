@@ -67,7 +67,8 @@ func (r Record) onGrace(e Event, now time.Time) (Record, bool) {
 	return r, false
 }
 
-// await puts the end of a grace period off, until those who hold the former credential count as gone, and no longer than to the deadline.
+// await puts the end of a grace period off, until those who hold the former credential count as
+// gone, and no longer than to the deadline.
 func (r Record) await(e Event, now time.Time) Record {
 	r.Waiting = e.Consumers
 	r.NextAt = e.Until

@@ -13,7 +13,8 @@ type Event struct {
 	Kind EventKind
 	// Candidate and Base say, for Resolved, whether the target accepts the candidate and the base.
 	Candidate, Base target.Liveness
-	// Version and Replaces are the new candidate and the base, for Stored; Strategy and Target how and where.
+	// Version and Replaces are the new candidate and the base, for Stored; Strategy and Target how and
+	// where.
 	Version, Replaces string
 	Strategy          target.Strategy
 	Target            string
@@ -25,16 +26,16 @@ type Event struct {
 	LoginFailed bool
 	// Settled says that no request is under way any more, because the target has taken it back.
 	Settled bool
-	// Consumers is how many consumers still hold the previous credential, for Awaiting and Overran, and Until when
-	// all of them count as gone.
+	// Consumers is how many consumers still hold the previous credential, for Awaiting and Overran,
+	// and Until when all of them count as gone.
 	Consumers int
 	Until     time.Time
 	// After is the least time until the next try, where the back-off would be shorter.
 	After time.Duration
 }
 
-// EventKind is the token of an event. Steps are stored under it, metrics are labelled with it, and the operations in
-// the audit trail are named after it: a token never changes its meaning.
+// EventKind is the token of an event. Steps are stored under it, metrics are labelled with it, and
+// the operations in the audit trail are named after it: a token never changes its meaning.
 type EventKind string
 
 // The events of a rotation. Each has a row in the table below.
@@ -77,8 +78,8 @@ type Recording uint8
 const (
 	// RecordedOnce: one record beside the change, under [EventKind.Operation].
 	RecordedOnce Recording = iota
-	// RecordedTwice: an intent that is on disk before the change, and an outcome after it. For what changes labels or
-	// leads to a change at the target.
+	// RecordedTwice: an intent that is on disk before the change, and an outcome after it. For what
+	// changes labels or leads to a change at the target.
 	RecordedTwice
 	// RecordedAsCall: the record is that of the operation by which an operator asked for it.
 	RecordedAsCall
@@ -109,7 +110,12 @@ var events = []eventRow{
 	{Promoted, RecordedTwice, "the candidate is ACSCurrent", ""},
 	{Expired, RecordedOnce, "the grace period is over", "grace period over"},
 	{Awaiting, RecordedOnce, "consumers still hold the previous credential", "waits for consumers"},
-	{Overran, RecordedOnce, "the grace period has reached its limit, though consumers hold the previous credential", "grace limit reached"},
+	{
+		Overran,
+		RecordedOnce,
+		"the grace period has reached its limit, though consumers hold the previous credential",
+		"grace limit reached",
+	},
 	{Retired, RecordedTwice, "the target no longer accepts the previous credential", "old credential retired"},
 	{Reverted, RecordedOnce, "the target no longer accepts the candidate", "taken back"},
 	{Failed, RecordedOnce, "the step has failed and will be tried again", ""},
@@ -152,7 +158,8 @@ func (k EventKind) Text() string { return k.row().text }
 // Recording says how the audit trail has the event.
 func (k EventKind) Recording() Recording { return k.row().record }
 
-// Operation returns the name of the event in the audit trail: RotationCandidateStored for candidate-stored.
+// Operation returns the name of the event in the audit trail: RotationCandidateStored for
+// candidate-stored.
 func (k EventKind) Operation() string {
 	name := "Rotation"
 	for _, word := range strings.Split(string(k), "-") {

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Grace is how long the previous credential works after a promotion: at least Min, and at most Max while a consumer still
-// holds it. With a Max that is not longer than Min, the engine waits for no consumer.
+// Grace is how long the previous credential works after a promotion: at least Min, and at most Max
+// while a consumer still holds it. With a Max that is not longer than Min, the engine waits for no
+// consumer.
 type Grace struct {
 	Min time.Duration `json:"grace_period,omitempty"`
 	Max time.Duration `json:"grace_wait,omitempty"`
@@ -16,12 +17,14 @@ type Grace struct {
 type Sighting struct {
 	Account string `json:"account"`
 	Secret  string `json:"secret"`
-	// Instance is the name that it has given itself; empty for one that only reads, of which Version is the last that it read.
+	// Instance is the name that it has given itself; empty for one that only reads, of which Version
+	// is the last that it read.
 	Instance    string `json:"instance,omitempty"`
 	AccessKeyID string `json:"access_key_id"`
 	Principal   string `json:"principal"` // its ARN
 	Source      string `json:"source,omitempty"`
-	// Version is what it uses for what is new, Oldest the oldest that something open was opened with; empty means Version.
+	// Version is what it uses for what is new, Oldest the oldest that something open was opened with;
+	// empty means Version.
 	Version string    `json:"version"`
 	Oldest  string    `json:"oldest,omitempty"`
 	Seen    time.Time `json:"seen"`
@@ -35,11 +38,13 @@ func (c Sighting) Behind(current string) bool {
 	return c.Version != "" && c.Version != current || c.Oldest != "" && c.Oldest != current
 }
 
-// leastSeen is how long a consumer counts as one after it was last seen, at least: whoever polls, or says what it uses, is seen more often.
+// leastSeen is how long a consumer counts as one after it was last seen, at least: whoever polls,
+// or says what it uses, is seen more often.
 const leastSeen = 15 * time.Minute
 
-// Awaits reports whether the end of a grace period waits for a consumer: it holds another version than the one that is current, and was seen
-// lately. until is when it counts as gone, should it not be seen again.
+// Awaits reports whether the end of a grace period waits for a consumer: it holds another version
+// than the one that is current, and was seen lately. until is when it counts as gone, should it not
+// be seen again.
 func (r Record) Awaits(c Sighting, now time.Time) (until time.Time, yes bool) {
 	if r.State != InGrace || !c.Behind(r.Candidate) {
 		return time.Time{}, false
@@ -48,7 +53,8 @@ func (r Record) Awaits(c Sighting, now time.Time) (until time.Time, yes bool) {
 	return until, until.After(now)
 }
 
-// GoneAt is when a consumer counts as gone, should it not be seen again, with a grace period of that length.
+// GoneAt is when a consumer counts as gone, should it not be seen again, with a grace period of
+// that length.
 func (c Sighting) GoneAt(grace time.Duration) time.Time { return c.Seen.Add(max(grace, leastSeen)) }
 
 // AwaitsText returns the reason of a grace period whose end waits for n consumers.
@@ -57,11 +63,16 @@ func (r Record) AwaitsText(n int) string {
 	if n == 1 {
 		who = "consumer that holds"
 	}
-	return fmt.Sprintf("Waits for %d %s another version, until %s at the latest.", n, who, r.GraceDeadline.UTC().Format(time.RFC3339))
+	return fmt.Sprintf(
+		"Waits for %d %s another version, until %s at the latest.",
+		n,
+		who,
+		r.GraceDeadline.UTC().Format(time.RFC3339),
+	)
 }
 
-// Released is the record when nobody holds the former credential any more for whom the end of its grace waits: the engine looks at once.
-// changed is false when nobody was waited for.
+// Released is the record when nobody holds the former credential any more for whom the end of its
+// grace waits: the engine looks at once. changed is false when nobody was waited for.
 func (r Record) Released(now time.Time) (next Record, changed bool) {
 	if r.State != InGrace || r.Waiting == 0 || !r.NextAt.After(now) || r.GraceUntil.After(now) {
 		return r, false
@@ -70,7 +81,8 @@ func (r Record) Released(now time.Time) (next Record, changed bool) {
 	return r, true
 }
 
-// Bounded keeps the wait for consumers from taking more than half of the time until the next rotation is due.
+// Bounded keeps the wait for consumers from taking more than half of the time until the next
+// rotation is due.
 func (r Record) Bounded(due, now time.Time) Record {
 	if r.State != InGrace || due.IsZero() {
 		return r
@@ -96,12 +108,12 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// WaitsForConsumers reports whether the grace period may last longer than its minimum, for consumers that hold the previous
-// credential.
+// WaitsForConsumers reports whether the grace period may last longer than its minimum, for
+// consumers that hold the previous credential.
 func (r Record) WaitsForConsumers() bool { return r.GraceDeadline.After(r.GraceUntil) }
 
-// AfterGrace returns the event at the end of a grace period, when so many consumers hold the previous credential, and all of
-// them count as gone at until.
+// AfterGrace returns the event at the end of a grace period, when so many consumers hold the
+// previous credential, and all of them count as gone at until.
 func AfterGrace(r Record, holders int, until, now time.Time) Event {
 	switch {
 	case holders == 0 || !r.WaitsForConsumers():

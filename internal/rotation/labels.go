@@ -17,7 +17,8 @@ const (
 	DropCandidate
 )
 
-// LabelsAfter returns the move that goes into the transaction which stores r, the record after an event on old.
+// LabelsAfter returns the move that goes into the transaction which stores r, the record after an
+// event on old.
 func LabelsAfter(old, r Record, kind EventKind) LabelMove {
 	switch {
 	case kind == Stored:
@@ -32,8 +33,8 @@ func LabelsAfter(old, r Record, kind EventKind) LabelMove {
 	return KeepLabels
 }
 
-// PlansAgain reports whether an event makes the next due date be worked out anew: the rotation has ended, or has replaced the
-// credential.
+// PlansAgain reports whether an event makes the next due date be worked out anew: the rotation has
+// ended, or has replaced the credential.
 func PlansAgain(old, r Record, kind EventKind) bool {
 	return old.InFlight() && !r.InFlight() || kind == Promoted
 }

@@ -7,7 +7,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// illegal is an event that cannot follow from the state. The engine never makes one; a person's request may.
+// illegal is an event that cannot follow from the state. The engine never makes one; a person's
+// request may.
 func illegal(r Record, e Event) error {
 	return fmt.Errorf("%s does not follow %s", e.Kind, r.State)
 }
@@ -28,7 +29,8 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 		return r, illegal(r, e)
 	}
 	switch {
-	case (from == Applied || from == Undoing) && e.Kind == LoggedIn, from == Unknown && e.Kind == Resolved && e.Candidate == target.Live:
+	case (from == Applied || from == Undoing) && e.Kind == LoggedIn,
+		from == Unknown && e.Kind == Resolved && e.Candidate == target.Live:
 		r.Accepted = r.Candidate
 	case from == Unknown && e.Kind == Resolved && e.Base == target.Live:
 		r.Accepted = r.Base
@@ -48,7 +50,8 @@ func jittered(d time.Duration, jitter float64) time.Duration {
 	return d/2 + time.Duration(jitter*float64(d/2))
 }
 
-// notAhead puts right what a clock that was set back makes lie in the future: it was now at the latest.
+// notAhead puts right what a clock that was set back makes lie in the future: it was now at the
+// latest.
 func (r Record) notAhead(now time.Time) Record {
 	if r.LoginFailedAt.After(now) {
 		r.LoginFailedAt = now
@@ -59,8 +62,9 @@ func (r Record) notAhead(now time.Time) Record {
 	return r
 }
 
-// quiet keeps the engine from what may cause a failed login until the window of the last one is over. It waits before a candidate
-// is sent rather than before the login with it, because reads are not held then.
+// quiet keeps the engine from what may cause a failed login until the window of the last one is
+// over. It waits before a candidate is sent rather than before the login with it, because reads are
+// not held then.
 func (r Record) quiet(now time.Time) Record {
 	if at := r.LoginAt(now); at.After(now) && at.After(r.NextAt) {
 		r.NextAt = at

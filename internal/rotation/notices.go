@@ -1,7 +1,7 @@
 package rotation
 
-// Notice is what a change of a rotation means to those outside: operators who read the log, and receivers of events. Its
-// value is the type of the CloudEvent, less the prefix of the product.
+// Notice is what a change of a rotation means to those outside: operators who read the log, and
+// receivers of events. Its value is the type of the CloudEvent, less the prefix of the product.
 type Notice string
 
 // The notices.
@@ -28,7 +28,8 @@ var noticed = map[EventKind]Notice{
 	Drift:    NoticeDrift,
 }
 
-// NoticeOf returns what the change from old to r by an event means to those outside; NoNotice for most.
+// NoticeOf returns what the change from old to r by an event means to those outside; NoNotice for
+// most.
 func NoticeOf(old, r Record, kind EventKind) Notice {
 	ends := func(s State) bool { return r.State == s && old.State != s }
 	switch n := noticed[kind]; {

@@ -7,8 +7,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// TestProbeOfADrift: asking what is live gives the target nothing, also after attempts to give it something have failed; only
-// the request to apply does.
+// TestProbeOfADrift: asking what is live gives the target nothing, also after attempts to give it
+// something have failed; only the request to apply does.
 func TestProbeOfADrift(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -48,7 +48,17 @@ func TestProbeOfADrift(t *testing.T) {
 func TestRepairedCredentialIsProbedAgain(t *testing.T) {
 	t.Parallel()
 	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	drifted := Record{Account: "a", Secret: "s", State: Done}.Drifted("v2", "t", target.Single, "its own state says so", noon)
+	drifted := Record{
+		Account: "a",
+		Secret:  "s",
+		State:   Done,
+	}.Drifted(
+		"v2",
+		"t",
+		target.Single,
+		"its own state says so",
+		noon,
+	)
 	if !drifted.Wake().IsZero() {
 		t.Errorf("a quarantined rotation wakes at %v", drifted.Wake())
 	}

@@ -7,13 +7,14 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Resolution finds out which credential is live: by the target's own state where that tells, else by one login with the
-// candidate and, when that is rejected, one with the base. Next says what to ask, and Told takes the answer. The zero value has
-// asked nothing.
+// Resolution finds out which credential is live: by the target's own state where that tells, else
+// by one login with the candidate and, when that is rejected, one with the base. Next says what to
+// ask, and Told takes the answer. The zero value has asked nothing.
 type Resolution struct {
 	// Known is what is known of the candidate and of the base.
 	Known [2]target.Liveness
-	// Inspected says that the target was asked for its own state, and Settled that it has taken back what was under way.
+	// Inspected says that the target was asked for its own state, and Settled that it has taken back
+	// what was under way.
 	Inspected, Settled bool
 	// LoginFailed says that a login was rejected.
 	LoginFailed bool
@@ -38,8 +39,9 @@ const (
 	AskBase
 )
 
-// Next returns what to ask, or AskNothing and the event that follows. reverts says that the target can take back what was
-// sent; quiet is how long no login may be tried that can fail, see [Record.Quiet].
+// Next returns what to ask, or AskNothing and the event that follows. reverts says that the target
+// can take back what was sent; quiet is how long no login may be tried that can fail, see
+// [Record.Quiet].
 func (q Resolution) Next(r Record, reverts bool, quiet time.Duration, now time.Time) (Ask, Event) {
 	switch {
 	case q.Failed:
@@ -69,8 +71,8 @@ func (q Resolution) Next(r Record, reverts bool, quiet time.Duration, now time.T
 	}
 }
 
-// presumed returns what is known, and takes one credential for dead where both were rejected a window ago: then only the other
-// is tried, the base first.
+// presumed returns what is known, and takes one credential for dead where both were rejected a
+// window ago: then only the other is tried, the base first.
 func (q Resolution) presumed(r Record) [2]target.Liveness {
 	known := q.Known
 	if r.Mode == Reapply {
@@ -85,7 +87,8 @@ func (q Resolution) presumed(r Record) [2]target.Liveness {
 	return known
 }
 
-// Told returns the resolution after an answer. known is what the target's own state tells of the candidate and of the base.
+// Told returns the resolution after an answer. known is what the target's own state tells of the
+// candidate and of the base.
 func (q Resolution) Told(ask Ask, a Answer, known ...target.Liveness) Resolution {
 	switch {
 	case ask == AskCandidate || ask == AskBase:

@@ -1,10 +1,11 @@
-// Package rotation holds the rules of replacing a credential at its target and in its secret: the states, what moves a
-// rotation from one to the next, and when the next one is due.
+// Package rotation holds the rules of replacing a credential at its target and in its secret: the
+// states, what moves a rotation from one to the next, and when the next one is due.
 //
-// It is pure. Plan says what to do next; the engine does it, and Next says what follows from the outcome. The engine
-// stores the record before every effect and after it, so a record tells at any instant what may have happened. The
-// invariants that this must uphold are in docs/rotation.md; package explore walks the interleavings of crashes, lost replies,
-// faults and interference and looks for a breach of one.
+// It is pure. Plan says what to do next; the engine does it, and Next says what follows from the
+// outcome. The engine stores the record before every effect and after it, so a record tells at any
+// instant what may have happened. The invariants that this must uphold are in docs/rotation.md;
+// package explore walks the interleavings of crashes, lost replies, faults and interference and
+// looks for a breach of one.
 package rotation
 
 import (
@@ -44,15 +45,18 @@ const (
 	MaxCandidates = 5
 	// MaxAttempts is how often one candidate is sent.
 	MaxAttempts = 10
-	// MaxRejections is how often a candidate that the target has taken may fail to log in before it is taken back.
+	// MaxRejections is how often a candidate that the target has taken may fail to log in before it is
+	// taken back.
 	MaxRejections = 3
-	// LoginWindow is the time in which the engine causes at most one failed login of an account. Three exceptions: the login with
-	// the base version that follows a rejected candidate, once in a rotation; an engine that is killed after a failed login,
-	// before it has stored it; and the login with a credential that a caller has the service adopt, which waits for those before it
-	// and not for the engine's. A clock that is set forward shortens the window.
+	// LoginWindow is the time in which the engine causes at most one failed login of an account. Three
+	// exceptions: the login with the base version that follows a rejected candidate, once in a
+	// rotation; an engine that is killed after a failed login, before it has stored it; and the login
+	// with a credential that a caller has the service adopt, which waits for those before it and not
+	// for the engine's. A clock that is set forward shortens the window.
 	LoginWindow = time.Minute
-	// Settle is how long after its answer was lost a target may still carry out what it was asked: the request is on its way, or
-	// waits for a lock there. Before that, "does not have it" is not believed.
+	// Settle is how long after its answer was lost a target may still carry out what it was asked: the
+	// request is on its way, or waits for a lock there. Before that, "does not have it" is not
+	// believed.
 	Settle = 5 * time.Second
 
 	firstBackoff = time.Second
@@ -67,8 +71,8 @@ type Record struct {
 	Account string `json:"account"`
 	Secret  string `json:"secret"`
 
-	// ID identifies the rotation: the version that the caller named, or one made by the engine. A refused candidate is
-	// followed by another, with a suffix; the rotation's ID stays.
+	// ID identifies the rotation: the version that the caller named, or one made by the engine. A
+	// refused candidate is followed by another, with a suffix; the rotation's ID stays.
 	ID       string          `json:"id,omitempty"`
 	State    State           `json:"state"`
 	Mode     Mode            `json:"mode,omitempty"`
@@ -89,7 +93,8 @@ type Record struct {
 	Failures   int  `json:"failures,omitempty"`   // in a row, for back-off
 	Abandons   int  `json:"abandons,omitempty"`   // rotations abandoned in a row
 	Swapped    bool `json:"swapped,omitempty"`    // an undo has exchanged candidate and base
-	// Cancelled says that a person wants the rotation to end. It is Prepared until the target holds nothing of an attempt.
+	// Cancelled says that a person wants the rotation to end. It is Prepared until the target holds
+	// nothing of an attempt.
 	Cancelled bool `json:"cancelled,omitempty"`
 
 	Grace
@@ -103,10 +108,12 @@ type Record struct {
 	NextAt time.Time `json:"next_at,omitzero"`
 	// LoginFailedAt is when the engine last caused a failed login.
 	LoginFailedAt time.Time `json:"login_failed_at,omitzero"`
-	// SentAt is when something was sent to the target that may be under way still: it was not answered, or not yet.
+	// SentAt is when something was sent to the target that may be under way still: it was not
+	// answered, or not yet.
 	SentAt time.Time `json:"sent_at,omitzero"`
 
-	// Waiting is how many consumers held another version when the end of the grace was put off last, or at its deadline.
+	// Waiting is how many consumers held another version when the end of the grace was put off last,
+	// or at its deadline.
 	Waiting int `json:"waiting,omitempty"`
 
 	// Due is when the next rotation is due by itself; zero means never.
@@ -150,7 +157,8 @@ type Request struct {
 	At time.Time `json:"at,omitzero"`
 }
 
-// storedRequest is a request as it is stored: the names of its grace period are not those in a [Record].
+// storedRequest is a request as it is stored: the names of its grace period are not those in a
+// [Record].
 type storedRequest struct {
 	plainRequest
 	Min time.Duration `json:"grace,omitempty"`
@@ -201,8 +209,8 @@ func (r Record) Wake() time.Time {
 	return first
 }
 
-// LoginAt is the earliest time at which the engine may try a login that can fail: a window after the last one that did. A clock
-// that was set back makes it no later than a window from now.
+// LoginAt is the earliest time at which the engine may try a login that can fail: a window after
+// the last one that did. A clock that was set back makes it no later than a window from now.
 func (r Record) LoginAt(now time.Time) time.Time {
 	if r.LoginFailedAt.IsZero() {
 		return time.Time{}
@@ -214,8 +222,8 @@ func (r Record) LoginAt(now time.Time) time.Time {
 	return at
 }
 
-// SettledAt is when nothing that was sent is under way any more; zero when nothing ever was. A clock that was set back makes it
-// no later than that time from now.
+// SettledAt is when nothing that was sent is under way any more; zero when nothing ever was. A
+// clock that was set back makes it no later than that time from now.
 func (r Record) SettledAt(now time.Time) time.Time {
 	if r.SentAt.IsZero() {
 		return time.Time{}
@@ -227,9 +235,10 @@ func (r Record) SettledAt(now time.Time) time.Time {
 	return at
 }
 
-// Earliest returns the first time at which a scheduled rotation may begin: least after the beginning of the rotation before it. last
-// is when the credential was changed last; zero when it never was, and then any time is early enough. Where the record tells
-// no beginning, or one long before the change, the change counts.
+// Earliest returns the first time at which a scheduled rotation may begin: least after the
+// beginning of the rotation before it. last is when the credential was changed last; zero when it
+// never was, and then any time is early enough. Where the record tells no beginning, or one long
+// before the change, the change counts.
 func (r Record) Earliest(last time.Time, least time.Duration) time.Time {
 	if last.IsZero() {
 		return last
@@ -281,7 +290,8 @@ func (r Record) note(now time.Time, event EventKind, text string) Record {
 	return r
 }
 
-// Backoff is the time to wait after a number of failures in a row, before jitter: 1 s, 2 s, 4 s … 5 min.
+// Backoff is the time to wait after a number of failures in a row, before jitter: 1 s, 2 s, 4 s … 5
+// min.
 func Backoff(failures int) time.Duration {
 	if failures < 1 {
 		return 0
@@ -289,27 +299,30 @@ func Backoff(failures int) time.Duration {
 	return min(maxBackoff, firstBackoff<<min(failures-1, 20))
 }
 
-// Retry is the time until the next try after a number of abandoned rotations in a row, before jitter: 15 min … 6 h.
+// Retry is the time until the next try after a number of abandoned rotations in a row, before
+// jitter: 15 min … 6 h.
 func Retry(abandons int) time.Duration {
 	return min(maxRetry, firstRetry<<min(max(abandons, 1)-1, 20))
 }
 
-// Seen is the record after the target was seen to accept the credential in use: the one of that version.
+// Seen is the record after the target was seen to accept the credential in use: the one of that
+// version.
 func (r Record) Seen(version string, now, next time.Time) Record {
 	r.Accepted = version
 	r.Health = Health{ProbedAt: now, Live: true, NextAt: next}
 	return r
 }
 
-// Repairable reports whether a repair may send the candidate of a quarantined rotation: the target has
-// accepted it before, or this service generated it. A credential that a caller chose is never imposed on
-// an account that has not accepted it.
+// Repairable reports whether a repair may send the candidate of a quarantined rotation: the target
+// has accepted it before, or this service generated it. A credential that a caller chose is never
+// imposed on an account that has not accepted it.
 func (r Record) Repairable(generated bool) bool {
 	return r.Candidate != "" && (generated || r.Accepted == r.Candidate)
 }
 
-// Adopted ends a quarantine with a version that was shown to authenticate. lastFailed is when a login of the engine failed last
-// (LoginFailedAt before [Record.Trying]): the login that has succeeded does not count, and the one before still does.
+// Adopted ends a quarantine with a version that was shown to authenticate. lastFailed is when a
+// login of the engine failed last (LoginFailedAt before [Record.Trying]): the login that has
+// succeeded does not count, and the one before still does.
 func (r Record) Adopted(version string, lastFailed, now time.Time) Record {
 	r = r.to(Done)
 	r.Candidate, r.Accepted, r.EndedAt, r.LoginFailedAt = version, version, now, lastFailed
@@ -317,15 +330,16 @@ func (r Record) Adopted(version string, lastFailed, now time.Time) Record {
 	return r.note(now, Adopted, "")
 }
 
-// Trying is a record of which a credential that a caller gives is about to be tried: the engine takes
-// it for a failed login.
+// Trying is a record of which a credential that a caller gives is about to be tried: the engine
+// takes it for a failed login.
 func (r Record) Trying(now time.Time) Record {
 	r.LoginFailedAt = now
 	return r
 }
 
-// Restored is a record of a store that was restored from a copy. What it says of the credential in use is not known to be true: the target is
-// asked as soon as nothing is under way. A login with a candidate that was not promoted yet is tried again.
+// Restored is a record of a store that was restored from a copy. What it says of the credential in
+// use is not known to be true: the target is asked as soon as nothing is under way. A login with a
+// candidate that was not promoted yet is tried again.
 func (r Record) Restored(now time.Time) Record {
 	r.Health = Health{NextAt: now}
 	if r.State == Verified {
@@ -351,8 +365,9 @@ func (r Record) Advice() string {
 	return ""
 }
 
-// Drifted is the record after the target was found not to accept the credential in use: somebody else has changed it. There is
-// nothing to fall back to, so a person decides. A repair gives the target the stored credential again.
+// Drifted is the record after the target was found not to accept the credential in use: somebody
+// else has changed it. There is nothing to fall back to, so a person decides. A repair gives the
+// target the stored credential again.
 func (r Record) Drifted(current, targetName string, strategy target.Strategy, text string, now time.Time) Record {
 	r.ID, r.State, r.Mode, r.Trigger, r.Target, r.Strategy = "", Quarantined, Reapply, "", targetName, strategy
 	r.Candidate, r.Base, r.Attempt, r.Candidates, r.Rejections, r.Failures = current, current, 0, 0, 0, 0

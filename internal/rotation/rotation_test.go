@@ -23,22 +23,55 @@ func record(s rotation.State) rotation.Record {
 	}
 }
 
-// allowed is every event that may follow a state, and where it leads; Resolved here says that the candidate is live.
+// allowed is every event that may follow a state, and where it leads; Resolved here says that the
+// candidate is live.
 var allowed = map[rotation.State]map[rotation.EventKind]rotation.State{
-	rotation.Scheduled: {rotation.Stored: rotation.Prepared, rotation.Failed: rotation.Scheduled, rotation.Impossible: rotation.Abandoned, rotation.Cancel: rotation.Abandoned},
-	rotation.Refused:   {rotation.Stored: rotation.Prepared, rotation.Failed: rotation.Refused, rotation.Impossible: rotation.Abandoned, rotation.Cancel: rotation.Abandoned},
-	rotation.Prepared:  {rotation.Sending: rotation.Applying, rotation.Unreached: rotation.Prepared, rotation.Impossible: rotation.Abandoned, rotation.Cancel: rotation.Reverting},
+	rotation.Scheduled: {
+		rotation.Stored:     rotation.Prepared,
+		rotation.Failed:     rotation.Scheduled,
+		rotation.Impossible: rotation.Abandoned,
+		rotation.Cancel:     rotation.Abandoned,
+	},
+	rotation.Refused: {
+		rotation.Stored:     rotation.Prepared,
+		rotation.Failed:     rotation.Refused,
+		rotation.Impossible: rotation.Abandoned,
+		rotation.Cancel:     rotation.Abandoned,
+	},
+	rotation.Prepared: {
+		rotation.Sending:    rotation.Applying,
+		rotation.Unreached:  rotation.Prepared,
+		rotation.Impossible: rotation.Abandoned,
+		rotation.Cancel:     rotation.Reverting,
+	},
 	rotation.Applying: {
 		rotation.Accepted: rotation.Applied, rotation.Unreached: rotation.Prepared, rotation.NoAnswer: rotation.Unknown,
 		rotation.Declined: rotation.Refused, rotation.Resolved: rotation.Applied, rotation.Failed: rotation.Unknown,
 	},
-	rotation.Unknown:     {rotation.Resolved: rotation.Applied, rotation.Failed: rotation.Unknown},
-	rotation.Applied:     {rotation.LoggedIn: rotation.Verified, rotation.NoLogin: rotation.Applied, rotation.Failed: rotation.Applied},
-	rotation.Verified:    {rotation.Promoted: rotation.InGrace, rotation.Failed: rotation.Verified},
-	rotation.InGrace:     {rotation.Expired: rotation.Retiring, rotation.EndGrace: rotation.InGrace, rotation.Undo: rotation.Undoing, rotation.Awaiting: rotation.InGrace},
-	rotation.Undoing:     {rotation.LoggedIn: rotation.InGrace, rotation.NoLogin: rotation.InGrace, rotation.Failed: rotation.Undoing},
-	rotation.Retiring:    {rotation.Retired: rotation.Done, rotation.Failed: rotation.Retiring},
-	rotation.Reverting:   {rotation.Reverted: rotation.Abandoned, rotation.Declined: rotation.Quarantined, rotation.Failed: rotation.Reverting},
+	rotation.Unknown: {rotation.Resolved: rotation.Applied, rotation.Failed: rotation.Unknown},
+	rotation.Applied: {
+		rotation.LoggedIn: rotation.Verified,
+		rotation.NoLogin:  rotation.Applied,
+		rotation.Failed:   rotation.Applied,
+	},
+	rotation.Verified: {rotation.Promoted: rotation.InGrace, rotation.Failed: rotation.Verified},
+	rotation.InGrace: {
+		rotation.Expired:  rotation.Retiring,
+		rotation.EndGrace: rotation.InGrace,
+		rotation.Undo:     rotation.Undoing,
+		rotation.Awaiting: rotation.InGrace,
+	},
+	rotation.Undoing: {
+		rotation.LoggedIn: rotation.InGrace,
+		rotation.NoLogin:  rotation.InGrace,
+		rotation.Failed:   rotation.Undoing,
+	},
+	rotation.Retiring: {rotation.Retired: rotation.Done, rotation.Failed: rotation.Retiring},
+	rotation.Reverting: {
+		rotation.Reverted: rotation.Abandoned,
+		rotation.Declined: rotation.Quarantined,
+		rotation.Failed:   rotation.Reverting,
+	},
 	rotation.Quarantined: {rotation.Probed: rotation.Unknown, rotation.Again: rotation.Prepared},
 }
 
@@ -46,7 +79,16 @@ func TestEveryEventInEveryState(t *testing.T) {
 	t.Parallel()
 	for _, s := range append(rotation.States(), "") {
 		for _, kind := range rotation.EventKinds() {
-			e := rotation.Event{Kind: kind, Candidate: target.Live, Version: "v3", Replaces: "v1", Strategy: target.Overlap, Target: "t", Consumers: 2, Until: noon.Add(time.Hour)}
+			e := rotation.Event{
+				Kind:      kind,
+				Candidate: target.Live,
+				Version:   "v3",
+				Replaces:  "v1",
+				Strategy:  target.Overlap,
+				Target:    "t",
+				Consumers: 2,
+				Until:     noon.Add(time.Hour),
+			}
 			got, err := rotation.Next(record(s), e, noon)
 			want, ok := allowed[s][kind]
 			switch {
@@ -204,7 +246,8 @@ func TestNextLeavesItsRecord(t *testing.T) {
 	}
 }
 
-// TestPlan verifies that nothing is done before its time, nor after the end, and that each step has a state in which it is due.
+// TestPlan verifies that nothing is done before its time, nor after the end, and that each step has
+// a state in which it is due.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	due := map[rotation.Step]bool{}
@@ -228,7 +271,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestCancelled holds that nothing is sent any more once a person wants the end, and that nothing of the wish is left after it.
+// TestCancelled holds that nothing is sent any more once a person wants the end, and that nothing
+// of the wish is left after it.
 func TestCancelled(t *testing.T) {
 	t.Parallel()
 	r := record(rotation.Prepared)
@@ -248,7 +292,8 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// TestAwait holds for whom the end of a grace waits, for how long, and that it is looked at as soon as they have moved.
+// TestAwait holds for whom the end of a grace waits, for how long, and that it is looked at as soon
+// as they have moved.
 func TestAwait(t *testing.T) {
 	t.Parallel()
 	r := record(rotation.InGrace)
@@ -271,7 +316,8 @@ func TestAwait(t *testing.T) {
 	}
 	brief := r
 	brief.Grace.Min = time.Second
-	if until, yes := brief.Awaits(rotation.Sighting{Version: "v1", Seen: noon}, noon); !yes || until.Sub(noon) != 15*time.Minute {
+	if until, yes := brief.Awaits(rotation.Sighting{Version: "v1", Seen: noon}, noon); !yes ||
+		until.Sub(noon) != 15*time.Minute {
 		t.Errorf("with a short grace a consumer counts as gone after %s", until.Sub(noon))
 	}
 	if _, yes := record(rotation.Retiring).Awaits(rotation.Sighting{Version: "v1", Seen: noon}, noon); yes {
@@ -283,7 +329,9 @@ func TestAwait(t *testing.T) {
 	}
 	r.GraceUntil = noon.Add(-time.Minute)
 	r, err := rotation.Next(r, rotation.Event{Kind: rotation.Awaiting, Consumers: 2, Until: noon.Add(time.Hour)}, noon)
-	if err != nil || r.Waiting != 2 || r.Reason != "Waits for 2 consumers that hold another version, until 2026-11-24T15:00:00Z at the latest." || r.Advice() == "" {
+	if err != nil || r.Waiting != 2 ||
+		r.Reason != "Waits for 2 consumers that hold another version, until 2026-11-24T15:00:00Z at the latest." ||
+		r.Advice() == "" {
 		t.Errorf("while it waits: %+v, %v", r, err)
 	}
 	free, changed := r.Released(noon.Add(time.Minute))
@@ -312,7 +360,8 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-// TestBounded holds that the wait for consumers takes at most half of the time to the next rotation, and never less than the grace.
+// TestBounded holds that the wait for consumers takes at most half of the time to the next
+// rotation, and never less than the grace.
 func TestBounded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ due, want time.Duration }{{0, 3 * time.Hour}, {8 * time.Hour, 3 * time.Hour}, {4 * time.Hour, 2 * time.Hour}, {time.Hour, time.Hour}} {
@@ -328,12 +377,14 @@ func TestBounded(t *testing.T) {
 		t.Error("the limit of another state is changed")
 	}
 	r := record(rotation.InGrace).WholeGrace(noon.Add(150 * time.Minute))
-	if until := noon.Add(210 * time.Minute); !r.GraceUntil.Equal(until) || !r.NextAt.Equal(until) || !r.GraceDeadline.Equal(until) {
+	if until := noon.Add(210 * time.Minute); !r.GraceUntil.Equal(until) || !r.NextAt.Equal(until) ||
+		!r.GraceDeadline.Equal(until) {
 		t.Errorf("a grace that began late: until %s, limit %s, next %s", r.GraceUntil, r.GraceDeadline, r.NextAt)
 	}
 }
 
-// TestRestored holds that nothing that a copy of the store says of the credential in use is believed, and nothing is promoted on its word.
+// TestRestored holds that nothing that a copy of the store says of the credential in use is
+// believed, and nothing is promoted on its word.
 func TestRestored(t *testing.T) {
 	t.Parallel()
 	for _, s := range append(rotation.States(), "") {
@@ -344,7 +395,9 @@ func TestRestored(t *testing.T) {
 		if s == rotation.Verified {
 			want = rotation.Applied
 		}
-		if got.State != want || got.Health != (rotation.Health{NextAt: noon}) || len(got.Steps) != 1 || got.BlocksReads() != r.BlocksReads() || got.Pending() != r.Pending() {
+		if got.State != want || got.Health != (rotation.Health{NextAt: noon}) || len(got.Steps) != 1 ||
+			got.BlocksReads() != r.BlocksReads() ||
+			got.Pending() != r.Pending() {
 			t.Errorf("%s becomes %+v", s, got)
 		}
 	}
@@ -354,10 +407,22 @@ func TestStates(t *testing.T) {
 	t.Parallel()
 	type says struct{ inFlight, holds, pending bool }
 	want := map[rotation.State]says{
-		rotation.Scheduled: {true, false, false}, rotation.Prepared: {true, false, true}, rotation.Applying: {true, true, true},
+		rotation.Scheduled: {
+			true,
+			false,
+			false,
+		}, rotation.Prepared: {true, false, true}, rotation.Applying: {true, true, true},
 		rotation.Refused: {true, false, true}, rotation.Unknown: {true, true, true}, rotation.Applied: {true, true, true},
-		rotation.Verified: {true, true, true}, rotation.InGrace: {true, false, false}, rotation.Undoing: {true, false, false},
-		rotation.Retiring: {true, false, false}, rotation.Reverting: {true, true, true}, rotation.Quarantined: {true, false, true},
+		rotation.Verified: {
+			true,
+			true,
+			true,
+		}, rotation.InGrace: {true, false, false}, rotation.Undoing: {true, false, false},
+		rotation.Retiring: {
+			true,
+			false,
+			false,
+		}, rotation.Reverting: {true, true, true}, rotation.Quarantined: {true, false, true},
 	}
 	for _, s := range append(rotation.States(), "") {
 		r := record(s)
@@ -404,7 +469,12 @@ func TestWake(t *testing.T) {
 			t.Errorf("%s wakes at %s, want %s", s, at, want)
 		}
 	}
-	r := rotation.Record{State: rotation.Done, Due: due, Health: rotation.Health{NextAt: look}, Then: &rotation.Request{At: then}}
+	r := rotation.Record{
+		State:  rotation.Done,
+		Due:    due,
+		Health: rotation.Health{NextAt: look},
+		Then:   &rotation.Request{At: then},
+	}
 	if at := r.Wake(); !at.Equal(then) {
 		t.Errorf("with one that waits: %s", at)
 	}
@@ -437,20 +507,28 @@ func TestBackoff(t *testing.T) {
 
 func TestStoryIsBounded(t *testing.T) {
 	t.Parallel()
-	r := rotation.Record{State: rotation.Idle}.Begin(rotation.Request{ID: "r1", Mode: rotation.Rotate, Trigger: rotation.Manual}, noon)
+	r := rotation.Record{
+		State: rotation.Idle,
+	}.Begin(
+		rotation.Request{ID: "r1", Mode: rotation.Rotate, Trigger: rotation.Manual},
+		noon,
+	)
 	for n := range 200 {
 		var err error
 		if r, err = rotation.Next(r, rotation.Event{Kind: rotation.Failed, Text: fmt.Sprint(n)}, noon); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if first, last := r.Steps[0], r.Steps[len(r.Steps)-1]; len(r.Steps) != 64 || first.Event != rotation.Begun || first.Text != "manual" || last.Text != "199" {
+	if first, last := r.Steps[0], r.Steps[len(r.Steps)-1]; len(r.Steps) != 64 || first.Event != rotation.Begun ||
+		first.Text != "manual" ||
+		last.Text != "199" {
 		t.Errorf("%d entries, from %+v to %+v; want 64, the first and the last kept", len(r.Steps), first, last)
 	}
 	for range 50 {
 		r, _ = rotation.Next(r, rotation.Event{Kind: rotation.Failed, Text: "199"}, noon.Add(time.Hour))
 	}
-	if last := r.Steps[len(r.Steps)-1]; len(r.Steps) != 64 || !last.At.Equal(noon.Add(time.Hour)) || r.Steps[len(r.Steps)-2].Text == "199" {
+	if last := r.Steps[len(r.Steps)-1]; len(r.Steps) != 64 || !last.At.Equal(noon.Add(time.Hour)) ||
+		r.Steps[len(r.Steps)-2].Text == "199" {
 		t.Errorf("what happens over and over is told more than once, or with another time than its last: %+v", last)
 	}
 }
@@ -497,7 +575,8 @@ func fill(v reflect.Value) {
 	}
 }
 
-// TestStoredGrace verifies the names under which a grace period is stored in a record and in a request.
+// TestStoredGrace verifies the names under which a grace period is stored in a record and in a
+// request.
 func TestStoredGrace(t *testing.T) {
 	t.Parallel()
 	grace := rotation.Grace{Min: 1, Max: 2}

@@ -16,7 +16,8 @@ type Schedule struct {
 	Cron string `json:"cron,omitempty"`
 	// Zone is the IANA name of the time zone of Cron, Window and Blackouts; empty means UTC.
 	Zone string `json:"zone,omitempty"`
-	// Window is when a rotation may begin; the zero value means at any time. What falls due outside waits for it to open.
+	// Window is when a rotation may begin; the zero value means at any time. What falls due outside
+	// waits for it to open.
 	Window Window `json:"window,omitzero"`
 	// Blackouts are days on which none begins.
 	Blackouts []Blackout `json:"blackouts,omitempty"`
@@ -26,7 +27,8 @@ type Schedule struct {
 type Window struct {
 	// Days are those on which the window opens; none means every day.
 	Days []time.Weekday `json:"days,omitempty"`
-	// From and To are minutes after midnight; a window may pass midnight, To is exclusive. Equal means the whole day.
+	// From and To are minutes after midnight; a window may pass midnight, To is exclusive. Equal means
+	// the whole day.
 	From int `json:"from,omitempty"`
 	To   int `json:"to,omitempty"`
 }
@@ -37,7 +39,8 @@ type Blackout struct {
 	To   string `json:"to"`
 }
 
-// Cron tells the first time after a given one that a cron expression names; zero when there is none.
+// Cron tells the first time after a given one that a cron expression names; zero when there is
+// none.
 type Cron func(after time.Time) time.Time
 
 const dayLayout = "2006-01-02"
@@ -57,13 +60,14 @@ func (s Schedule) Location() (*time.Location, error) {
 	return l, nil
 }
 
-// Slack is how much too soon a time of a cron expression may be and still count. The rotation then begins at the earliest time
-// allowed. It covers the hour that a clock change takes from a day; a time that is too soon by more is left out.
+// Slack is how much too soon a time of a cron expression may be and still count. The rotation then
+// begins at the earliest time allowed. It covers the hour that a clock change takes from a day; a
+// time that is too soon by more is left out.
 const Slack = time.Hour
 
-// Next is when the rotation after the one at last is due: not before earliest, not before now, and in the window. A zero earliest
-// allows any time. cron is the parsed expression; nil when the schedule is an interval. It returns zero when the schedule
-// names no time in the next ten years.
+// Next is when the rotation after the one at last is due: not before earliest, not before now, and
+// in the window. A zero earliest allows any time. cron is the parsed expression; nil when the
+// schedule is an interval. It returns zero when the schedule names no time in the next ten years.
 func (s Schedule) Next(last, earliest, now time.Time, cron Cron) time.Time {
 	var due time.Time
 	if cron != nil {
@@ -90,9 +94,9 @@ func (s Schedule) Next(last, earliest, now time.Time, cron Cron) time.Time {
 	return s.Open(due)
 }
 
-// LeastGap returns the shortest time between two times that a cron expression of five fields names, over the 28 years after which
-// its days repeat. It takes every day to have 24 hours: [Schedule.Next] makes up for a clock change. ok is false when the
-// expression names no time.
+// LeastGap returns the shortest time between two times that a cron expression of five fields names,
+// over the 28 years after which its days repeat. It takes every day to have 24 hours:
+// [Schedule.Next] makes up for a clock change. ok is false when the expression names no time.
 func LeastGap(cron Cron) (gap time.Duration, ok bool) {
 	const day = 24 * time.Hour
 	start := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -102,7 +106,8 @@ func LeastGap(cron Cron) (gap time.Duration, ok bool) {
 		return 0, false
 	}
 	gap = math.MaxInt64
-	// The times of day are the same on every day that is named, so one day shows those between two times of a day.
+	// The times of day are the same on every day that is named, so one day shows those between two
+	// times of a day.
 	midnight := t.Truncate(day)
 	for next := cron(t); !next.IsZero() && next.Before(midnight.Add(day)); next = cron(t) {
 		gap, t = min(gap, next.Sub(t)), next
@@ -119,8 +124,9 @@ func LeastGap(cron Cron) (gap time.Duration, ok bool) {
 	return gap, true
 }
 
-// Take takes one from an allowance of burst at once and one more in each interval. until is what the allowance was left with, zero
-// for a full one, and next what this call leaves it with. wait is how long the caller must wait when there is none left.
+// Take takes one from an allowance of burst at once and one more in each interval. until is what
+// the allowance was left with, zero for a full one, and next what this call leaves it with. wait is
+// how long the caller must wait when there is none left.
 func Take(until, now time.Time, every time.Duration, burst int) (next time.Time, wait time.Duration) {
 	if most := now.Add(time.Duration(burst) * every); until.After(most) {
 		until = most // the clock was set back
@@ -135,7 +141,8 @@ func Take(until, now time.Time, every time.Duration, burst int) (next time.Time,
 	return next, 0
 }
 
-// Open is the first time from t on at which a rotation may begin; zero when there is none in the next ten years.
+// Open is the first time from t on at which a rotation may begin; zero when there is none in the
+// next ten years.
 func (s Schedule) Open(t time.Time) time.Time {
 	zone, err := s.Location()
 	if err != nil {
@@ -152,7 +159,8 @@ func (s Schedule) Open(t time.Time) time.Time {
 	return time.Time{}
 }
 
-// closedUntil returns a later time to look at when t is outside the window or in a blackout; zero when t is good.
+// closedUntil returns a later time to look at when t is outside the window or in a blackout; zero
+// when t is good.
 func (s Schedule) closedUntil(t time.Time) time.Time {
 	y, m, d := t.Date()
 	midnight := func(days int) time.Time { return time.Date(y, m, d+days, 0, 0, 0, 0, t.Location()) }

@@ -83,7 +83,10 @@ func TestScheduleNext(t *testing.T) {
 	if got := s.Next(last, time.Time{}, last, func(time.Time) time.Time { return time.Time{} }); !got.IsZero() {
 		t.Errorf("a cron expression that never comes: %v", got)
 	}
-	never := rotation.Schedule{Interval: time.Hour, Blackouts: []rotation.Blackout{{From: "2000-01-01", To: "2999-12-31"}}}
+	never := rotation.Schedule{
+		Interval:  time.Hour,
+		Blackouts: []rotation.Blackout{{From: "2000-01-01", To: "2999-12-31"}},
+	}
 	if got := never.Next(last, time.Time{}, last, nil); !got.IsZero() {
 		t.Errorf("a schedule that never opens: %v", got)
 	}
@@ -118,8 +121,8 @@ func TestScheduleTexts(t *testing.T) {
 	}
 }
 
-// TestLeastGap verifies the shortest distance of expressions whose closest times lie within a day, at a turn of days, of months, and
-// of leap years.
+// TestLeastGap verifies the shortest distance of expressions whose closest times lie within a day,
+// at a turn of days, of months, and of leap years.
 func TestLeastGap(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -192,8 +195,9 @@ func TestLeastGapIsReached(t *testing.T) {
 	})
 }
 
-// TestNextKeepsItsDistance verifies that nothing a schedule says makes a rotation begin before the earliest time, and that a time of a
-// cron expression that is too soon by more than a clock change is left out.
+// TestNextKeepsItsDistance verifies that nothing a schedule says makes a rotation begin before the
+// earliest time, and that a time of a cron expression that is too soon by more than a clock change
+// is left out.
 func TestNextKeepsItsDistance(t *testing.T) {
 	t.Parallel()
 	nightly, err := cron.ParseStandard("0 3 * * *")
@@ -225,7 +229,8 @@ func TestNextKeepsItsDistance(t *testing.T) {
 	}
 }
 
-// TestEarliest verifies from when the least interval counts: from the beginning of the rotation before, which its promotion follows.
+// TestEarliest verifies from when the least interval counts: from the beginning of the rotation
+// before, which its promotion follows.
 func TestEarliest(t *testing.T) {
 	t.Parallel()
 	began := at(t, "2026-11-24 03:00")
@@ -253,7 +258,8 @@ func TestEarliest(t *testing.T) {
 	}
 }
 
-// TestTake verifies that an allowance gives a burst, then one in each interval, and is full again after a pause.
+// TestTake verifies that an allowance gives a burst, then one in each interval, and is full again
+// after a pause.
 func TestTake(t *testing.T) {
 	t.Parallel()
 	now, until, taken := at(t, "2026-11-24 03:00"), time.Time{}, 0

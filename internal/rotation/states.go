@@ -35,7 +35,8 @@ const (
 	Undoing State = "undoing"
 	// Retiring means that the previous credential is being made useless.
 	Retiring State = "retiring"
-	// Reverting means that the candidate is being taken away again, and the base restored where it was replaced.
+	// Reverting means that the candidate is being taken away again, and the base restored where it was
+	// replaced.
 	Reverting State = "reverting"
 	// Done is the good end.
 	Done State = kms.RotationStateDone
@@ -52,16 +53,18 @@ type stateRow struct {
 	ended bool
 	// step is what the engine does next, once the time for it has come.
 	step Step
-	// on returns the record after an event, and false for one that does not follow; nil where none does.
+	// on returns the record after an event, and false for one that does not follow; nil where none
+	// does.
 	on func(Record, Event, time.Time) (Record, bool)
 	// pending says that the candidate carries the label ACSPending.
 	pending bool
-	// blocksReads says that reads wait where the target holds only one credential: the one that ACSCurrent is on may have
-	// stopped working a moment ago.
+	// blocksReads says that reads wait where the target holds only one credential: the one that
+	// ACSCurrent is on may have stopped working a moment ago.
 	blocksReads bool
 	// waitsFor completes the sentence "The rotation waits for …".
 	waitsFor string
-	// instead is what an operator can do about a rotation that cannot be cancelled; empty where it can be.
+	// instead is what an operator can do about a rotation that cannot be cancelled; empty where it can
+	// be.
 	instead string
 }
 
@@ -98,8 +101,20 @@ var states = []stateRow{
 		state: InGrace, step: Expire, on: Record.onGrace, waitsFor: "the end of the grace period",
 		instead: "the new credential is current. UndoRotation makes the previous one current again.",
 	},
-	{state: Undoing, step: CheckBase, on: Record.onUndo, waitsFor: "a login with the previous credential", instead: itEnds},
-	{state: Retiring, step: Retire, on: Record.onRetire, waitsFor: "the target to retire the previous credential", instead: itEnds},
+	{
+		state:    Undoing,
+		step:     CheckBase,
+		on:       Record.onUndo,
+		waitsFor: "a login with the previous credential",
+		instead:  itEnds,
+	},
+	{
+		state:    Retiring,
+		step:     Retire,
+		on:       Record.onRetire,
+		waitsFor: "the target to retire the previous credential",
+		instead:  itEnds,
+	},
 	{
 		state: Reverting, step: Revert, on: Record.onRevert, pending: true, blocksReads: true,
 		waitsFor: "the target to take the candidate back", instead: itEnds,
@@ -121,7 +136,8 @@ func States() []State {
 	return list
 }
 
-// row returns the row of a state; of the zero state and of one that this release does not know, one that says nothing.
+// row returns the row of a state; of the zero state and of one that this release does not know, one
+// that says nothing.
 func (s State) row() *stateRow {
 	for i := range states {
 		if states[i].state == s {
@@ -134,7 +150,8 @@ func (s State) row() *stateRow {
 // Ended reports whether nothing is under way.
 func (s State) Ended() bool { return s.row().ended }
 
-// InsteadOfCancel returns what an operator can do about a rotation in this state, which cannot be cancelled.
+// InsteadOfCancel returns what an operator can do about a rotation in this state, which cannot be
+// cancelled.
 func (s State) InsteadOfCancel() string { return s.row().instead }
 
 // InFlight reports whether a rotation is under way, or stuck.
@@ -143,7 +160,8 @@ func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
 // GoesOn reports whether the engine has something left to do for the rotation.
 func (r Record) GoesOn() bool { return r.InFlight() && r.State != Quarantined }
 
-// BlocksReads reports whether reads of the secret wait: the credential of ACSCurrent may have stopped working a moment ago.
+// BlocksReads reports whether reads of the secret wait: the credential of ACSCurrent may have
+// stopped working a moment ago.
 func (r Record) BlocksReads() bool { return r.Strategy == target.Single && r.State.row().blocksReads }
 
 // Pending reports whether the candidate carries the pending label.
@@ -151,8 +169,8 @@ func (r Record) Pending() bool {
 	return r.State.row().pending && r.Mode != Reapply && (r.State != Quarantined || r.Candidate != "")
 }
 
-// WaitsFor says what must happen for the rotation to go on; empty when none is under way. consumers is how many hold the
-// previous credential, as far as the end of a grace period waits for them.
+// WaitsFor says what must happen for the rotation to go on; empty when none is under way. consumers
+// is how many hold the previous credential, as far as the end of a grace period waits for them.
 func (r Record) WaitsFor(consumers int, now time.Time) string {
 	text := r.State.row().waitsFor
 	switch {
@@ -161,7 +179,11 @@ func (r Record) WaitsFor(consumers int, now time.Time) string {
 	case r.State == Scheduled && r.Paused:
 		return "the end of the pause"
 	case r.State == InGrace && consumers > 0:
-		return fmt.Sprintf("%d of its consumers, until %s at the latest", consumers, r.GraceDeadline.UTC().Format(time.RFC3339))
+		return fmt.Sprintf(
+			"%d of its consumers, until %s at the latest",
+			consumers,
+			r.GraceDeadline.UTC().Format(time.RFC3339),
+		)
 	case r.NextAt.After(now):
 		return text + ", at " + r.NextAt.UTC().Format(time.RFC3339)
 	}
@@ -179,7 +201,8 @@ const (
 	Wait Step = "wait"
 	// Prepare makes a candidate and stores it: event Stored.
 	Prepare Step = "prepare"
-	// Send gives the candidate to the target. The event Sending is stored first, then the effect, then the target's answer.
+	// Send gives the candidate to the target. The event Sending is stored first, then the effect, then
+	// the target's answer.
 	Send Step = "send"
 	// Resolve finds out which credential is live: event Resolved.
 	Resolve Step = "resolve"
@@ -189,14 +212,16 @@ const (
 	Promote Step = "promote"
 	// CheckBase logs in with the base, for an undo.
 	CheckBase Step = "check base"
-	// Expire asks who still holds the previous credential: event Awaiting while a consumer does. Else it stores that the grace
-	// period is over, before anything is taken away: event Expired, or Overran at the deadline. From then on there is no undo.
+	// Expire asks who still holds the previous credential: event Awaiting while a consumer does. Else
+	// it stores that the grace period is over, before anything is taken away: event Expired, or
+	// Overran at the deadline. From then on there is no undo.
 	Expire Step = "expire"
 	// Retire makes the base useless at the target.
 	Retire Step = "retire"
 	// Revert takes the candidate away from the target, and restores the base where it was replaced.
 	Revert Step = "revert"
-	// Clear lets the target take back what the attempts of a cancelled rotation may have left: event Cleared.
+	// Clear lets the target take back what the attempts of a cancelled rotation may have left: event
+	// Cleared.
 	Clear Step = "clear"
 )
 

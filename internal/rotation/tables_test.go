@@ -69,8 +69,8 @@ func constants(t *testing.T, typeName string) (values []string) {
 
 var isToken = regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`)
 
-// TestEveryStateHasARow verifies that each state is in the table of states, once, with all that operators read of it, and in the
-// documents.
+// TestEveryStateHasARow verifies that each state is in the table of states, once, with all that
+// operators read of it, and in the documents.
 func TestEveryStateHasARow(t *testing.T) {
 	t.Parallel()
 	var rows []string
@@ -100,8 +100,8 @@ func TestEveryStateHasARow(t *testing.T) {
 	}
 }
 
-// TestEveryEventHasARow verifies that each event is in the table of events, once, and in the documents with its meaning and its
-// name in the audit trail.
+// TestEveryEventHasARow verifies that each event is in the table of events, once, and in the
+// documents with its meaning and its name in the audit trail.
 func TestEveryEventHasARow(t *testing.T) {
 	t.Parallel()
 	var rows []string
@@ -128,7 +128,8 @@ func TestEveryEventHasARow(t *testing.T) {
 	}
 }
 
-// TestEveryNoticeIsDocumented verifies that docs/rotation.md names the type of each event that receivers may get.
+// TestEveryNoticeIsDocumented verifies that docs/rotation.md names the type of each event that
+// receivers may get.
 func TestEveryNoticeIsDocumented(t *testing.T) {
 	t.Parallel()
 	for _, n := range constants(t, "Notice") {
@@ -149,7 +150,8 @@ func documented(t *testing.T, text string) {
 	}
 }
 
-// TestTokensAreStable pins what stores, audit trails and dashboards have of events. A change here breaks them.
+// TestTokensAreStable pins what stores, audit trails and dashboards have of events. A change here
+// breaks them.
 func TestTokensAreStable(t *testing.T) {
 	t.Parallel()
 	pinned := map[string]string{
@@ -222,7 +224,10 @@ func TestStepsBeforeTokens(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := rotation.EventKinds()
-	want = slices.DeleteFunc(want, func(k rotation.EventKind) bool { return k == rotation.Overdue }) // it was never a step
+	want = slices.DeleteFunc(
+		want,
+		func(k rotation.EventKind) bool { return k == rotation.Overdue },
+	) // it was never a step
 	slices.Sort(want)
 	if got = slices.Compact(got); !slices.Equal(got, want) {
 		t.Errorf("read as %v; want %v", got, want)

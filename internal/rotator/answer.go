@@ -16,7 +16,8 @@ func answerOf(t *api.Turn, err error) rotation.Answer {
 	return rotation.Answer{Class: target.ClassOf(err), Text: textOf(t, err)}
 }
 
-// textOf returns what callers learn of a target's error; it holds no secret. An error that is not of a target says nothing.
+// textOf returns what callers learn of a target's error; it holds no secret. An error that is not
+// of a target says nothing.
 func textOf(t *api.Turn, err error) string {
 	var e *target.Error
 	if t.Proven() && errors.As(err, &e) {
@@ -25,8 +26,8 @@ func textOf(t *api.Turn, err error) string {
 	return target.TextForCaller(err)
 }
 
-// notBegun returns the event of a step that could not be begun: the target or its administrator is gone, the account is not
-// allowed, or the store did not answer.
+// notBegun returns the event of a step that could not be begun: the target or its administrator is
+// gone, the account is not allowed, or the store did not answer.
 func notBegun(t *api.Turn, err error) rotation.Event {
 	text, final := api.Impossible(err)
 	switch {

@@ -130,7 +130,13 @@ func (d *deliverer) deliverAll(ctx context.Context, events []store.Event) {
 		work.Go(func() {
 			defer func() { <-slots }()
 			if err := d.deliver(ctx, e); err != nil && ctx.Err() == nil {
-				d.config.Logger.Warn("the delivery of an event could not be stored; it may be delivered twice", "type", e.Type, "err", err)
+				d.config.Logger.Warn(
+					"the delivery of an event could not be stored; it may be delivered twice",
+					"type",
+					e.Type,
+					"err",
+					err,
+				)
 				sleep(ctx, deliverEvery)
 			}
 		})
@@ -164,21 +170,48 @@ func (d *deliverer) deliver(ctx context.Context, e store.Event) error {
 	case failure == nil:
 		return d.engine.Delivered(ctx, e, nil)
 	case now.Sub(e.Time) > deliverFor:
-		d.config.Logger.Error("an event was not delivered in three days and is given up", "type", e.Type, "secret", e.Secret, "err", failure)
+		d.config.Logger.Error(
+			"an event was not delivered in three days and is given up",
+			"type",
+			e.Type,
+			"secret",
+			e.Secret,
+			"err",
+			failure,
+		)
 		return d.engine.Delivered(ctx, e, nil)
 	}
 	after.Failures++
 	pause := rotation.Backoff(after.Failures)
 	after.NextAt = now.Add(pause/2 + rand.N(pause/2+1))
-	d.config.Logger.Warn("an event was not delivered; it is tried again", "type", e.Type, "secret", e.Secret, "failures", after.Failures, "err", failure)
+	d.config.Logger.Warn(
+		"an event was not delivered; it is tried again",
+		"type",
+		e.Type,
+		"secret",
+		e.Secret,
+		"failures",
+		after.Failures,
+		"err",
+		failure,
+	)
 	return d.engine.Delivered(ctx, e, &after)
 }
 
-// post sends one event. Every answer of 200 to 299 says that it has arrived. An error names no URL: it may hold a token.
+// post sends one event. Every answer of 200 to 299 says that it has arrived. An error names no URL:
+// it may hold a token.
 func (d *deliverer) post(ctx context.Context, r Receiver, e store.Event) error {
 	body, err := json.Marshal(cloudEvent{
 		SpecVersion: "1.0", ID: e.ID, Source: d.source, Type: e.Type, Subject: e.Secret, Time: e.Time.UTC(), DataContentType: "application/json",
-		Data: eventData{Secret: e.Secret, Target: e.Target, Rotation: e.Rotation, Trigger: e.Trigger, State: e.State, Version: e.Version, Reason: e.Reason},
+		Data: eventData{
+			Secret:   e.Secret,
+			Target:   e.Target,
+			Rotation: e.Rotation,
+			Trigger:  e.Trigger,
+			State:    e.State,
+			Version:  e.Version,
+			Reason:   e.Reason,
+		},
 	})
 	if err != nil {
 		return err

@@ -45,8 +45,8 @@ func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (b
 	return w.takeBack(ctx, t, system, change)
 }
 
-// time is how long an effect may take that begins now: it must end before the right to make it does. 0 means that there is not
-// enough for another.
+// time is how long an effect may take that begins now: it must end before the right to make it
+// does. 0 means that there is not enough for another.
 func (w *worker) time() time.Duration {
 	whole := w.rotator.config.EffectTimeout
 	left := min(whole, w.lead.Left()-margin)
@@ -73,8 +73,9 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 	return err
 }
 
-// send stores the intent, and then gives the candidate to the target. Where there is only one credential, reads are held from
-// the first, and whoever read a moment before has time to log in before the second.
+// send stores the intent, and then gives the candidate to the target. Where there is only one
+// credential, reads are held from the first, and whoever read a moment before has time to log in
+// before the second.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
 	admit := func(ctx context.Context) error {
 		if err := t.Admit(ctx, system, change.New.Account); err != nil {
@@ -112,8 +113,15 @@ func reached(ctx context.Context, t *api.Turn, system target.Target, base target
 	return nil
 }
 
-// end stores the outcome of an attempt. Before a change is given up, the target takes back what an attempt may have left.
-func (w *worker) end(ctx context.Context, t *api.Turn, system target.Target, change target.Change, e rotation.Event) (bool, error) {
+// end stores the outcome of an attempt. Before a change is given up, the target takes back what an
+// attempt may have left.
+func (w *worker) end(
+	ctx context.Context,
+	t *api.Turn,
+	system target.Target,
+	change target.Change,
+	e rotation.Event,
+) (bool, error) {
 	after, err := rotation.Next(t.Record, e, w.engine.Now())
 	if reverter, ok := system.(target.Reverter); ok && err == nil && after.State == rotation.Abandoned {
 		if err := w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) }); err != nil {
@@ -124,14 +132,24 @@ func (w *worker) end(ctx context.Context, t *api.Turn, system target.Target, cha
 }
 
 // simple takes a step that is tried again until it succeeds.
-func (w *worker) simple(ctx context.Context, t *api.Turn, done rotation.EventKind, call func(context.Context) error) (bool, error) {
+func (w *worker) simple(
+	ctx context.Context,
+	t *api.Turn,
+	done rotation.EventKind,
+	call func(context.Context) error,
+) (bool, error) {
 	return w.move(ctx, t, rotation.After(done, answerOf(t, w.within(ctx, call))), nil)
 }
 
 // takeBack ends a rehearsal, or a candidate that cannot log in.
 func (w *worker) takeBack(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
 	if change.Strategy == target.Single && !t.Restorable() {
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Declined, Text: "it has never accepted that one, so it is not sent"}, nil)
+		return w.move(
+			ctx,
+			t,
+			rotation.Event{Kind: rotation.Declined, Text: "it has never accepted that one, so it is not sent"},
+			nil,
+		)
 	}
 	err := w.within(ctx, func(ctx context.Context) error { return revert(ctx, system, change) })
 	return w.move(ctx, t, rotation.AfterRevert(t.Record, answerOf(t, err)), nil)

@@ -38,7 +38,11 @@ func (w *worker) tell(t *api.Turn, r rotation.Record, e rotation.Event) {
 	case rotation.NoticeOverdue:
 		log.Error("a rotation is overdue", "due", t.Secret.Rotation.Next, "reason", r.Reason)
 	case rotation.NoticeGraceLimit:
-		log.Warn("a grace period has reached its limit: the previous credential is retired, though consumers hold it", "consumers", e.Consumers)
+		log.Warn(
+			"a grace period has reached its limit: the previous credential is retired, though consumers hold it",
+			"consumers",
+			e.Consumers,
+		)
 	case rotation.NoticeSucceeded:
 		out.Took = r.PromotedAt.Sub(r.StartedAt)
 		log.Info("a credential was rotated", "took", out.Took.Round(time.Millisecond).String())

@@ -25,9 +25,15 @@ func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target,
 	}
 }
 
-// question asks the target one thing that a resolution must know. known gets what the target's own state tells.
+// question asks the target one thing that a resolution must know. known gets what the target's own
+// state tells.
 func (w *worker) question(
-	ctx context.Context, t *api.Turn, system target.Target, change target.Change, ask rotation.Ask, known []target.Liveness,
+	ctx context.Context,
+	t *api.Turn,
+	system target.Target,
+	change target.Change,
+	ask rotation.Ask,
+	known []target.Liveness,
 ) rotation.Answer {
 	both := []target.Credential{change.New, change.Old}
 	switch ask {
@@ -36,7 +42,10 @@ func (w *worker) question(
 	case rotation.AskBase:
 		return w.verify(ctx, t, system, change.Old)
 	case rotation.AskRevert:
-		return answerOf(t, w.within(ctx, func(ctx context.Context) error { return system.(target.Reverter).Revert(ctx, change) }))
+		return answerOf(
+			t,
+			w.within(ctx, func(ctx context.Context) error { return system.(target.Reverter).Revert(ctx, change) }),
+		)
 	}
 	if t.Record.Mode == rotation.Reapply { // both are the same
 		both = both[:1]
@@ -58,13 +67,14 @@ func inspect(ctx context.Context, system target.Target, list []target.Credential
 	return nil
 }
 
-// loginFailed remembers a login that the engine has made fail. What is not stored after it would otherwise be tried again at once,
-// for as long as the store takes nothing.
+// loginFailed remembers a login that the engine has made fail. What is not stored after it would
+// otherwise be tried again at once, for as long as the store takes nothing.
 func (w *worker) loginFailed() {
 	w.failed.Store(store.Due{Account: w.account, Name: w.secret}, w.engine.Now())
 }
 
-// quiet returns how long no login may be tried that can fail. It forgets a failed login that does not count any more.
+// quiet returns how long no login may be tried that can fail. It forgets a failed login that does
+// not count any more.
 func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
 	key := store.Due{Account: w.account, Name: w.secret}
 	var unstored time.Time

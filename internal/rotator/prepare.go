@@ -55,7 +55,12 @@ func (w *worker) proveBase(ctx context.Context, t *api.Turn) (proven, more bool,
 	p := w.alive(ctx, t, current)
 	if p.Live == target.Live {
 		now := w.engine.Now()
-		r, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record { return r.Seen(current, now, r.Health.NextAt) })
+		r, err := w.engine.Note(
+			ctx,
+			t,
+			"",
+			func(r rotation.Record) rotation.Record { return r.Seen(current, now, r.Health.NextAt) },
+		)
 		if err == nil {
 			t.Record = r
 		}

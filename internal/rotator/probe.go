@@ -11,7 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// probe checks whether the credential in use is still accepted, before an application notices that it is not.
+// probe checks whether the credential in use is still accepted, before an application notices that
+// it is not.
 func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
 	if at := w.rotator.probes.slot("", now); at.After(now.Add(time.Second)) {
 		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
@@ -33,8 +34,8 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 	return false, err
 }
 
-// alive asks the target about the credential in use: by its state, else by one login, which a credential that was found dead is
-// not given again.
+// alive asks the target about the credential in use: by its state, else by one login, which a
+// credential that was found dead is not given again.
 func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotation.Probe {
 	p := rotation.Probe{Version: version, Target: t.Secret.TargetName()}
 	system, err := t.Open()

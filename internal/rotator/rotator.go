@@ -1,11 +1,14 @@
-// Package rotator runs rotations: it finds what is due, does what package rotation plans, and stores what came of it.
+// Package rotator runs rotations: it finds what is due, does what package rotation plans, and
+// stores what came of it.
 //
-// One node rotates at a time. Its right is a record in the store, whose revision is the token that every transaction of the
-// engine depends on; in a cluster the record ends with a lease. An engine that has lost the right can store nothing, and
-// before every effect it makes sure that the right outlasts the effect's deadline.
+// One node rotates at a time. Its right is a record in the store, whose revision is the token that
+// every transaction of the engine depends on; in a cluster the record ends with a lease. An engine
+// that has lost the right can store nothing, and before every effect it makes sure that the right
+// outlasts the effect's deadline.
 //
-// Everything that matters is in the store: what is due and when, what was tried and what came of it. A restart changes
-// nothing; work that was cut off is found in the state that it was stored in before its effect.
+// Everything that matters is in the store: what is due and when, what was tried and what came of
+// it. A restart changes nothing; work that was cut off is found in the state that it was stored in
+// before its effect.
 package rotator
 
 import (
@@ -29,11 +32,12 @@ type Config struct {
 	Workers int
 	// EffectTimeout bounds one call to a target; 0 means 15 seconds.
 	EffectTimeout time.Duration
-	// Lead is how long reads of a secret with one credential have been held before it is changed, so that whoever was given the
-	// old one a moment before can still log in; 0 means 100 ms.
+	// Lead is how long reads of a secret with one credential have been held before it is changed, so
+	// that whoever was given the old one a moment before can still log in; 0 means 100 ms.
 	Lead time.Duration
-	// Rate is how many rotations that fell due by themselves begin at one target in a second, and Burst how many at once after
-	// a pause; 0 means DefaultRate and 10. What is above waits its turn, and the turn is stored.
+	// Rate is how many rotations that fell due by themselves begin at one target in a second, and
+	// Burst how many at once after a pause; 0 means DefaultRate and 10. What is above waits its turn,
+	// and the turn is stored.
 	Rate  float64
 	Burst int
 	// ProbeRate is how many credentials in use are probed in a second, in all; 0 means 10.
@@ -46,8 +50,8 @@ type Config struct {
 	Region string
 	// Logger is for the operator.
 	Logger *slog.Logger
-	// At is called before and after everything that the engine stores and every call to a target; nil means never. For tests,
-	// which stop the process there.
+	// At is called before and after everything that the engine stores and every call to a target; nil
+	// means never. For tests, which stop the process there.
 	At func(secret, point string)
 	// Observe receives everything that operators watch; nil means that nothing does.
 	Observe Observer
@@ -112,7 +116,15 @@ func New(db *store.DB, gate *api.Gate, now func() time.Time, c Config) *Rotator 
 	if c.Observe == nil {
 		c.Observe = nobody{}
 	}
-	return &Rotator{config: c, db: db, gate: gate, now: now, spread: newSpread(c.Rate, c.Burst), starts: newSpread(c.Rate, c.Burst), probes: newSpread(c.ProbeRate, int(c.ProbeRate)+1)}
+	return &Rotator{
+		config: c,
+		db:     db,
+		gate:   gate,
+		now:    now,
+		spread: newSpread(c.Rate, c.Burst),
+		starts: newSpread(c.Rate, c.Burst),
+		probes: newSpread(c.ProbeRate, int(c.ProbeRate)+1),
+	}
 }
 
 type nobody struct{}
@@ -120,7 +132,8 @@ type nobody struct{}
 func (nobody) Moved(Event)  {}
 func (nobody) Leading(bool) {}
 
-// Run rotates whenever this node may, until ctx ends. It returns when all that it started has stopped.
+// Run rotates whenever this node may, until ctx ends. It returns when all that it started has
+// stopped.
 func (r *Rotator) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := r.lead(ctx); err != nil && ctx.Err() == nil {
@@ -168,12 +181,19 @@ func (r *Rotator) lead(ctx context.Context) error {
 	case <-time.After(storeTimeout):
 	case <-ctx.Done():
 	}
-	d := &dispatcher{rotator: r, stop: cancel, engine: engine, lead: lead, busy: map[store.Due]bool{}, free: make(chan store.Due, r.config.Workers)}
+	d := &dispatcher{
+		rotator: r,
+		stop:    cancel,
+		engine:  engine,
+		lead:    lead,
+		busy:    map[store.Due]bool{},
+		free:    make(chan store.Due, r.config.Workers),
+	}
 	return d.run(ctx)
 }
 
-// watchRestores looks, until ctx ends, whether a node has found that the store was restored from a copy. Then all credentials are checked.
-// looked is closed after the first time.
+// watchRestores looks, until ctx ends, whether a node has found that the store was restored from a
+// copy. Then all credentials are checked. looked is closed after the first time.
 func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine, looked chan<- struct{}) {
 	first := sync.OnceFunc(func() { close(looked) })
 	defer first()
@@ -182,11 +202,21 @@ func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine, looked 
 		if err == nil && ok {
 			var n int
 			if n, err = engine.Doubt(ctx, found); err == nil {
-				r.config.Logger.Warn("the store was restored from a copy: the credentials in use are not known to work, and are checked", "secrets", n, "why", found.Why)
+				r.config.Logger.Warn(
+					"the store was restored from a copy: the credentials in use are not known to work, and are checked",
+					"secrets",
+					n,
+					"why",
+					found.Why,
+				)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			r.config.Logger.Warn("whether the store was restored from a copy could not be determined or stored; it is tried again", "err", err)
+			r.config.Logger.Warn(
+				"whether the store was restored from a copy could not be determined or stored; it is tried again",
+				"err",
+				err,
+			)
 		}
 		first()
 		sleep(ctx, idlePoll)
@@ -240,8 +270,8 @@ func (d *dispatcher) run(ctx context.Context) error {
 	}
 }
 
-// dispatch starts work on what is due, as far as there are workers, and returns when to look again; zero when nothing is
-// planned. It reads what is due and no more.
+// dispatch starts work on what is due, as far as there are workers, and returns when to look again;
+// zero when nothing is planned. It reads what is due and no more.
 func (d *dispatcher) dispatch(ctx context.Context, work *sync.WaitGroup) (time.Time, error) {
 	for drained := false; !drained; {
 		select {

@@ -5,26 +5,31 @@ import (
 	"time"
 )
 
-// spread hands out times, so that what falls due together does not happen together: for each name at most rate a second,
-// after a burst. A time that was handed out counts as used.
+// spread hands out times, so that what falls due together does not happen together: for each name
+// at most rate a second, after a burst. A time that was handed out counts as used.
 type spread struct {
 	every time.Duration
 	burst time.Duration
 
 	mu   sync.Mutex
 	next map[string]time.Time // guarded by mu; the time after all that was handed out
-	// waiting are those that begin has sent away, by name; guarded by mu. One that never comes back does no more than spread the
-	// others of its name.
+	// waiting are those that begin has sent away, by name; guarded by mu. One that never comes back
+	// does no more than spread the others of its name.
 	waiting map[string]map[string]bool
 }
 
 func newSpread(rate float64, burst int) *spread {
 	every := time.Duration(float64(time.Second) / rate)
-	return &spread{every: every, burst: every * time.Duration(burst), next: map[string]time.Time{}, waiting: map[string]map[string]bool{}}
+	return &spread{
+		every:   every,
+		burst:   every * time.Duration(burst),
+		next:    map[string]time.Time{},
+		waiting: map[string]map[string]bool{},
+	}
 }
 
-// begin takes the right to begin now, or says when to ask again: nothing is kept for who is sent away, so that those who come late
-// do not come together. random is from [0, 1).
+// begin takes the right to begin now, or says when to ask again: nothing is kept for who is sent
+// away, so that those who come late do not come together. random is from [0, 1).
 func (s *spread) begin(name, who string, now time.Time, random float64) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestTurnsThatComeLate asks for a hundred turns at once, as after a pause of the engine in which they all came: they are spread
-// anew, also when those who were sent away come late again.
+// TestTurnsThatComeLate asks for a hundred turns at once, as after a pause of the engine in which
+// they all came: they are spread anew, also when those who were sent away come late again.
 func TestTurnsThatComeLate(t *testing.T) {
 	t.Parallel()
 	const rate, burst = 10, 5

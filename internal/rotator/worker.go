@@ -60,7 +60,13 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Promoted}, nil)
 	case rotation.Expire:
 		return w.expire(ctx, t)
-	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert, rotation.Clear:
+	case rotation.Send,
+		rotation.Resolve,
+		rotation.Verify,
+		rotation.CheckBase,
+		rotation.Retire,
+		rotation.Revert,
+		rotation.Clear:
 		return w.effect(ctx, t, step)
 	}
 	return false, nil
@@ -69,7 +75,10 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 // move stores an event and tells of it.
 func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api.Candidate) (bool, error) {
 	e.Jitter = rand.Float64()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout) // what has happened is stored, also at the end
+	ctx, cancel := context.WithTimeout(
+		context.WithoutCancel(ctx),
+		storeTimeout,
+	) // what has happened is stored, also at the end
 	defer cancel()
 	w.at("before storing " + string(e.Kind))
 	r, err := w.engine.Move(ctx, t, e, c)
@@ -86,8 +95,8 @@ func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api
 	return true, nil
 }
 
-// wholeGrace lets a grace period begin when everybody could read the new version, not when that was asked for: a store that was slow
-// to answer has given out the old one meanwhile.
+// wholeGrace lets a grace period begin when everybody could read the new version, not when that was
+// asked for: a store that was slow to answer has given out the old one meanwhile.
 func (w *worker) wholeGrace(ctx context.Context, t *api.Turn) error {
 	until := w.engine.Now().Add(t.Record.Grace.Min)
 	if until.Sub(t.Record.GraceUntil) < slowStore {
@@ -102,8 +111,8 @@ func (w *worker) wholeGrace(ctx context.Context, t *api.Turn) error {
 	return err
 }
 
-// expire ends a grace period, or postpones its end while a consumer holds the previous credential. Where consumers are not waited
-// for, nothing is asked.
+// expire ends a grace period, or postpones its end while a consumer holds the previous credential.
+// Where consumers are not waited for, nothing is asked.
 func (w *worker) expire(ctx context.Context, t *api.Turn) (bool, error) {
 	if !t.Record.WaitsForConsumers() {
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Expired}, nil)
@@ -144,7 +153,8 @@ func (w *worker) begin(ctx context.Context, t *api.Turn, q rotation.Request) (bo
 	return true, nil
 }
 
-// postpone moves the time of a rotation that may not begin. The date that was planned stays: it is overdue.
+// postpone moves the time of a rotation that may not begin. The date that was planned stays: it is
+// overdue.
 func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) error {
 	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
 		if r.InFlight() {

@@ -54,7 +54,8 @@ func (x *walk) store(i int, what string, e rotation.Event) {
 // revertsFirst lets a target take back what attempts may have left, before a change is given up.
 func (x *walk) revertsFirst(i int, e rotation.Event) bool {
 	from := &x.from.engines[i]
-	if !x.c.Revert || from.step != rotation.Send && from.step != rotation.Resolve || from.pc != heard || e.Kind == rotation.Impossible {
+	if !x.c.Revert || from.step != rotation.Send && from.step != rotation.Resolve || from.pc != heard ||
+		e.Kind == rotation.Impossible {
 		return false
 	}
 	after, err := x.r.next(*from.rec, e, x.from.now)
@@ -114,7 +115,8 @@ func unfounded(from, to rotation.State, said evidence) string {
 
 // follow moves the labels.
 func (x *walk) follow(w *world, d *data, old rotation.Record, e rotation.Event, said evidence) {
-	if candidate := number(d.rec.Candidate); x.r.evictUnknown && d.rec.State == rotation.Unknown && w.live&bit(candidate) != 0 {
+	if candidate := number(d.rec.Candidate); x.r.evictUnknown && d.rec.State == rotation.Unknown &&
+		w.live&bit(candidate) != 0 {
 		d.stored &^= bit(candidate) // the harm is done where it is live
 	}
 	switch rotation.LabelsAfter(old, d.rec, e.Kind) {

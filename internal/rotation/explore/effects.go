@@ -7,7 +7,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// lostReply is what the engine gets when an answer is lost, and unreachable when the target was certainly not asked.
+// lostReply is what the engine gets when an answer is lost, and unreachable when the target was
+// certainly not asked.
 var (
 	lostReply   = rotation.Answer{Class: target.Unknown}
 	unreachable = rotation.Answer{Class: target.Unreachable}
@@ -38,7 +39,12 @@ func (x *walk) effect(i int, step rotation.Step) {
 		}
 		x.login(i, base)
 	case rotation.Retire:
-		x.simple(i, "retires the base", rotation.Retired, flight{retire: true, in: candidate, out: base, strategy: e.rec.Strategy})
+		x.simple(
+			i,
+			"retires the base",
+			rotation.Retired,
+			flight{retire: true, in: candidate, out: base, strategy: e.rec.Strategy},
+		)
 	case rotation.Revert:
 		back := flight{retire: true, in: base, out: candidate, strategy: e.rec.Strategy}
 		if e.rec.Strategy == target.Single {
@@ -50,7 +56,8 @@ func (x *walk) effect(i int, step rotation.Step) {
 	}
 }
 
-// clear lets the target take back what the attempts of a cancelled rotation may have left, where it can.
+// clear lets the target take back what the attempts of a cancelled rotation may have left, where it
+// can.
 func (x *walk) clear(i int) {
 	to := *x.from
 	if x.c.Revert {
@@ -105,8 +112,18 @@ func (x *walk) send(i int) {
 		}
 		w.stop(i)
 	})
-	x.fault(Down, i, "sends the candidate: the target cannot be reached", func(w *world) { hear(w, unreachable, untouched) })
-	x.fault(Lie, i, "sends the candidate: accepted, but not carried out", func(w *world) { hear(w, rotation.Answer{OK: true}, took) })
+	x.fault(
+		Down,
+		i,
+		"sends the candidate: the target cannot be reached",
+		func(w *world) { hear(w, unreachable, untouched) },
+	)
+	x.fault(
+		Lie,
+		i,
+		"sends the candidate: accepted, but not carried out",
+		func(w *world) { hear(w, rotation.Answer{OK: true}, took) },
+	)
 	if x.from.live&bit(f.in) == 0 {
 		x.fault(Refuse, i, "sends the candidate: refused by rule", func(w *world) {
 			hear(w, rotation.Answer{Class: target.Refused}, declined)
@@ -122,7 +139,12 @@ func (x *walk) simple(i int, what string, done rotation.EventKind, f flight) {
 	}
 	to.hear(i, rotation.After(done, rotation.Answer{OK: true}), took)
 	x.out(i, what, to)
-	x.fault(Down, i, what+": the target cannot be reached", func(w *world) { w.hear(i, rotation.After(done, unreachable), untouched) })
+	x.fault(
+		Down,
+		i,
+		what+": the target cannot be reached",
+		func(w *world) { w.hear(i, rotation.After(done, unreachable), untouched) },
+	)
 	x.fault(Lost, i, what+": carried out, the answer is lost", func(w *world) {
 		w.land(f)
 		w.hear(i, rotation.After(done, lostReply), silence)
@@ -162,12 +184,22 @@ func (x *walk) resolve(i int) {
 	case rotation.AskBase:
 		x.tryLogin(i, base, e.q.LoginFailed && e.rec.Rejections == 0, x.r.down, told)
 	case rotation.AskRevert:
-		x.fault(Down, i, "lets the target take back what is under way: it cannot be reached", func(w *world) { told(w, x.r.down, untouched) })
+		x.fault(
+			Down,
+			i,
+			"lets the target take back what is under way: it cannot be reached",
+			func(w *world) { told(w, x.r.down, untouched) },
+		)
 		to.flights = [2]flight{}
 		told(&to, rotation.Answer{OK: true}, answered)
 		x.out(i, "lets the target take back what is under way", to)
 	case rotation.AskState:
-		x.fault(Down, i, "asks which credential is live: the target cannot be reached", func(w *world) { told(w, x.r.down, untouched) })
+		x.fault(
+			Down,
+			i,
+			"asks which credential is live: the target cannot be reached",
+			func(w *world) { told(w, x.r.down, untouched) },
+		)
 		known := []target.Liveness{to.liveness(candidate), to.liveness(base)}
 		if e.rec.Mode == rotation.Reapply {
 			known = known[:1]
@@ -177,8 +209,8 @@ func (x *walk) resolve(i int) {
 	}
 }
 
-// told takes the answer to a question of a resolution. Where that was the last, the outcome is heard; else the next question is
-// another step.
+// told takes the answer to a question of a resolution. Where that was the last, the outcome is
+// heard; else the next question is another step.
 func (x *walk) told(w *world, i int, ask rotation.Ask, a rotation.Answer, said evidence, known ...target.Liveness) {
 	e := &w.engines[i]
 	if e.pc == halfway && e.evidence == untouched {
@@ -219,8 +251,8 @@ func (x *walk) login(i int, v int8) {
 	})
 }
 
-// tryLogin offers the answers to a login with v; told takes each. excused says that a failed login is none too many, and down is
-// what the engine makes of a target that cannot be reached.
+// tryLogin offers the answers to a login with v; told takes each. excused says that a failed login
+// is none too many, and down is what the engine makes of a target that cannot be reached.
 func (x *walk) tryLogin(
 	i int, v int8, excused bool, down rotation.Answer, told func(*world, rotation.Answer, evidence, ...target.Liveness),
 ) {
@@ -282,7 +314,8 @@ func (x *walk) prepare(i int) {
 	})
 }
 
-// probe checks whether the credential in use is still accepted. What it finds is kept as an event until it is stored.
+// probe checks whether the credential in use is still accepted. What it finds is kept as an event
+// until it is stored.
 func (x *walk) probe(i int) {
 	what := "probes the credential in use: "
 	found := func(w *world, live target.Liveness, said evidence) {

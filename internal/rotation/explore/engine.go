@@ -36,8 +36,8 @@ func (x *walk) fault(f Fault, engine int, what string, change func(*world)) {
 	x.out(engine, what, to)
 }
 
-// engine lists what the engine i can do next, and how it can end. Package rotation decides, as it does for package rotator; the
-// order of effects and transactions is that of package rotator.
+// engine lists what the engine i can do next, and how it can end. Package rotation decides, as it
+// does for package rotator; the order of effects and transactions is that of package rotator.
 func (x *walk) engine(i int) {
 	e := &x.from.engines[i]
 	if e.pc == off {
@@ -77,8 +77,8 @@ func (w *world) stop(i int) {
 	*e = engine{}
 }
 
-// start gives an engine the right to rotate. While another has it, that is a fault: the lease of the other has ended, though it
-// has not stopped.
+// start gives an engine the right to rotate. While another has it, that is a fault: the lease of
+// the other has ended, though it has not stopped.
 func (x *walk) start(i int) {
 	lead := func(w *world) {
 		if o := w.engines[1-i]; o.event.LoginFailed || !o.loginFailed.IsZero() {
@@ -173,14 +173,21 @@ func (x *walk) step(i int) {
 		x.store(i, "promotes the candidate", rotation.Event{Kind: rotation.Promoted})
 	case rotation.Expire:
 		x.ask(i)
-	case rotation.Send, rotation.Resolve, rotation.Verify, rotation.CheckBase, rotation.Retire, rotation.Revert, rotation.Clear:
+	case rotation.Send,
+		rotation.Resolve,
+		rotation.Verify,
+		rotation.CheckBase,
+		rotation.Retire,
+		rotation.Revert,
+		rotation.Clear:
 		if x.mayAct(i) {
 			x.effect(i, e.step)
 		}
 	}
 }
 
-// ask finds out whether the consumer still holds the previous credential. The answer is an event that is stored then.
+// ask finds out whether the consumer still holds the previous credential. The answer is an event
+// that is stored then.
 func (x *walk) ask(i int) {
 	to := *x.from
 	r, holders := to.engines[i].rec, 0
@@ -192,7 +199,8 @@ func (x *walk) ask(i int) {
 	x.out(i, "asks who holds the former credential: "+string(e.Kind), to)
 }
 
-// mayAct holds that the right outlasts an effect; else nothing is done, and nothing can be stored either.
+// mayAct holds that the right outlasts an effect; else nothing is done, and nothing can be stored
+// either.
 func (x *walk) mayAct(i int) bool {
 	if x.from.engines[i].token == x.from.token || x.r.noFence {
 		return true

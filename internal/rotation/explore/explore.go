@@ -1,14 +1,16 @@
-// Package explore walks the states that a rotation can reach, with everything that can go wrong, and looks for one that breaks
-// an invariant of docs/rotation.md.
+// Package explore walks the states that a rotation can reach, with everything that can go wrong,
+// and looks for one that breaks an invariant of docs/rotation.md.
 //
-// It runs package rotation itself. Around it stands a model of the engine, step by step as package rotator takes them, of the
-// store with labels and versions, of the target, of people and of time. The walk is breadth first, so that the first
-// violation is a shortest one. It is pure and repeats itself exactly.
+// It runs package rotation itself. Around it stands a model of the engine, step by step as package
+// rotator takes them, of the store with labels and versions, of the target, of people and of time.
+// The walk is breadth first, so that the first violation is a shortest one. It is pure and repeats
+// itself exactly.
 //
-// The model is small where that loses nothing: waits have no jitter, because an engine that looks later is in the model
-// anyway; a call to the target and its effect are one moment, or, with the fault Late, two. It assumes what the engine assumes:
-// that a right to rotate outlasts every effect; that a target carries out nothing later than rotation.Settle after its answer
-// was lost; that a target is not a whole login window behind; and that no network delivers a request twice.
+// The model is small where that loses nothing: waits have no jitter, because an engine that looks
+// later is in the model anyway; a call to the target and its effect are one moment, or, with the
+// fault Late, two. It assumes what the engine assumes: that a right to rotate outlasts every
+// effect; that a target carries out nothing later than rotation.Settle after its answer was lost;
+// that a target is not a whole login window behind; and that no network delivers a request twice.
 package explore
 
 import (
@@ -53,11 +55,13 @@ type Config struct {
 	Faults Fault
 	Most   int
 	People int
-	// Holder is a consumer that holds the version that it read last until it reads again, and tells so: the end of a grace waits for it.
+	// Holder is a consumer that holds the version that it read last until it reads again, and tells
+	// so: the end of a grace waits for it.
 	Holder bool
 	// Worn begins with a rotation that is near the bounds of its counters.
 	Worn bool
-	// Depth is the longest history; 0 means no bound. States is how many states are kept; 0 means no bound.
+	// Depth is the longest history; 0 means no bound. States is how many states are kept; 0 means no
+	// bound.
 	Depth, States int
 	// Stop ends the walk when it returns true; nil means never.
 	Stop func() bool
@@ -70,7 +74,8 @@ type Report struct {
 	States, Transitions, Depth int
 	// Complete says that there was nothing left to explore.
 	Complete bool
-	// Violation is the invariant that was broken first, and Trace the shortest history that does so; empty when none was.
+	// Violation is the invariant that was broken first, and Trace the shortest history that does so;
+	// empty when none was.
 	Violation string
 	Trace     []string
 }
@@ -106,12 +111,20 @@ type queued struct {
 	id uint32
 }
 
-// Explore walks until everything within the bounds was seen, an invariant was broken, or Stop says so.
+// Explore walks until everything within the bounds was seen, an invariant was broken, or Stop says
+// so.
 func Explore(c Config) Report { return explore(c, nil).report }
 
-// explore also keeps, when asked to, a way to each state of store and target between two steps of the engines.
+// explore also keeps, when asked to, a way to each state of store and target between two steps of
+// the engines.
 func explore(c Config, between map[uint64]uint32) *explorer {
-	x := &explorer{c: &c, r: c.Mutation.rules(), seen: map[uint64]struct{}{}, fine: map[uint64]struct{}{}, between: between}
+	x := &explorer{
+		c:       &c,
+		r:       c.Mutation.rules(),
+		seen:    map[uint64]struct{}{},
+		fine:    map[uint64]struct{}{},
+		between: between,
+	}
 	first := c.first()
 	x.seen[first.key(true)] = struct{}{}
 	x.nodes = append(x.nodes, node{})
@@ -193,11 +206,18 @@ func (x *explorer) edges(w *world, good bool, emit func(edge)) {
 	walk.events()
 }
 
-// first is the world before anything happens: one version, which works, and a rotation that falls due in an hour.
+// first is the world before anything happens: one version, which works, and a rotation that falls
+// due in an hour.
 func (c *Config) first() world {
 	now := time.Unix(1_000_000_000, 0).UTC()
 	d := &data{
-		rec: rotation.Record{State: rotation.Idle, Seq: 1, StartedAt: now, Due: now.Add(time.Hour), Health: rotation.Health{NextAt: now.Add(probeEvery)}},
+		rec: rotation.Record{
+			State:     rotation.Idle,
+			Seq:       1,
+			StartedAt: now,
+			Due:       now.Add(time.Hour),
+			Health:    rotation.Health{NextAt: now.Add(probeEvery)},
+		},
 		cur: 0, prev: noVersion, pend: noVersion, stored: 1, promised: noVersion,
 	}
 	w := world{now: now, db: d, live: 1, made: 1, faults: int8(c.Most), people: int8(c.People), holds: noVersion}
@@ -271,8 +291,8 @@ func line(e edge, before time.Time) string {
 // mostGood bounds the steps to a good end when nothing goes wrong any more.
 const mostGood = 2000
 
-// ends holds I10: when nothing goes wrong any more and nobody asks for anything, the rotation ends. Another invariant that breaks on
-// the way is left to the walk, which comes by the shortest way.
+// ends holds I10: when nothing goes wrong any more and nobody asks for anything, the rotation ends.
+// Another invariant that breaks on the way is left to the walk, which comes by the shortest way.
 func (x *explorer) ends(w world) (bad string, after []string) {
 	var path []uint64
 	from := w
@@ -339,8 +359,9 @@ func (x *explorer) isEnd(w *world) bool {
 	return r.State.Ended() && r.Then == nil && w.db.pend == noVersion && !w.db.hold
 }
 
-// Restarts holds I9: whatever store and target come to when the engine is killed and started again, they come to without that,
-// when a transaction is refused or its answer is lost. It explores both to the end.
+// Restarts holds I9: whatever store and target come to when the engine is killed and started again,
+// they come to without that, when a transaction is refused or its answer is lost. It explores both
+// to the end.
 func Restarts(c Config) Report {
 	without := c
 	without.Faults = c.Faults&^Crash | StoreError
@@ -359,7 +380,9 @@ func Restarts(c Config) Report {
 		}
 	}
 	if first != 0 {
-		x.report.Violation, x.report.Trace = "I9: after a restart there is a state that nothing else leads to", x.trace(first)
+		x.report.Violation, x.report.Trace = "I9: after a restart there is a state that nothing else leads to", x.trace(
+			first,
+		)
 	}
 	return x.report
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// least is how many states a scope has when one thing goes wrong and one thing is asked for. A model that shrinks would find less
-// and look as well.
+// least is how many states a scope has when one thing goes wrong and one thing is asked for. A
+// model that shrinks would find less and look as well.
 var least = map[string]int{
 	"faults": 3000, "late requests": 2000, "two engines": 8000, "change by hand": 3000, "restored backup": 15000, "clock": 2500, "near the bounds": 3000, "takes back": 1500, "consumers": 3000,
 }
@@ -87,7 +87,8 @@ func TestExploreRepeatsItselfAndStops(t *testing.T) {
 	t.Parallel()
 	m := Mutations()[0]
 	first, second := Explore(m.In()), Explore(m.In())
-	if first.String() != second.String() || len(first.Trace) == 0 || !strings.Contains(first.Trace[len(first.Trace)-1], "works: ") {
+	if first.String() != second.String() || len(first.Trace) == 0 ||
+		!strings.Contains(first.Trace[len(first.Trace)-1], "works: ") {
 		t.Errorf("two walks differ, or tell nothing:\n%s\n%s", first, second)
 	}
 	c := Scopes(2, 2)[0]
@@ -158,13 +159,23 @@ func TestLabels(t *testing.T) {
 				kept = kept && there == (d.stored&bit(v) != 0)
 			}
 			if err != nil || !kept || fmt.Sprint(got) != fmt.Sprint(s.Stages) {
-				t.Fatalf("after %v of %+v: model %v, stored %b; secret %v, %v, %v", story, before, got, d.stored, s.Stages, s.List(true), err)
+				t.Fatalf(
+					"after %v of %+v: model %v, stored %b; secret %v, %v, %v",
+					story,
+					before,
+					got,
+					d.stored,
+					s.Stages,
+					s.List(true),
+					err,
+				)
 			}
 		}
 	}
 }
 
-// TestKeyForgetsNothing holds that two worlds which differ in a way that matters have different keys.
+// TestKeyForgetsNothing holds that two worlds which differ in a way that matters have different
+// keys.
 func TestKeyForgetsNothing(t *testing.T) {
 	t.Parallel()
 	c := Config{Strategy: target.Overlap, Most: 2, People: 1, Worn: true}

@@ -6,7 +6,8 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-// people lists what a person can ask for. Each is one transaction, as the operation of that name makes it.
+// people lists what a person can ask for. Each is one transaction, as the operation of that name
+// makes it.
 func (x *walk) people() {
 	if x.good || x.from.people == 0 {
 		return
@@ -69,7 +70,8 @@ func (x *walk) asked(ask func(string, func(*world, *data))) {
 	}
 }
 
-// emergency is EmergencyRotation: at once, after the rotation that is under way, or by taking the grace of that one away.
+// emergency is EmergencyRotation: at once, after the rotation that is under way, or by taking the
+// grace of that one away.
 func (x *walk) emergency(ask func(string, func(*world, *data))) {
 	r := x.from.db.rec
 	if r.State == rotation.Quarantined || x.from.made >= maxMade {
@@ -99,7 +101,8 @@ func (x *walk) adopt(ask func(string, func(*world, *data))) {
 	})
 }
 
-// events lists what happens beside engines and people: time, the clock, requests that arrive late, and interference.
+// events lists what happens beside engines and people: time, the clock, requests that arrive late,
+// and interference.
 func (x *walk) events() {
 	w := x.from
 	for n, f := range w.flights {
@@ -141,8 +144,8 @@ func (x *walk) events() {
 	}
 }
 
-// moves is the consumer that reads the current version, and holds no other then. The engine is told when it waits for that; should that
-// be lost, it looks when the time comes.
+// moves is the consumer that reads the current version, and holds no other then. The engine is told
+// when it waits for that; should that be lost, it looks when the time comes.
 func (x *walk) moves() {
 	w := x.from
 	if x.good || w.holds == noVersion || w.holds == w.db.cur || w.db.hold {
@@ -155,7 +158,12 @@ func (x *walk) moves() {
 		x.out(-1, "the consumer reads the current version", to)
 		return
 	}
-	x.fault(StoreError, -1, "the consumer reads the current version, and the engine is not told", func(w *world) { w.holds = w.db.cur })
+	x.fault(
+		StoreError,
+		-1,
+		"the consumer reads the current version, and the engine is not told",
+		func(w *world) { w.holds = w.db.cur },
+	)
 	d := *w.db
 	d.rec = next
 	x.put(&to, &d)
@@ -181,8 +189,8 @@ func (x *walk) hand() {
 	}
 }
 
-// atRest says that no engine that has the right is in the middle of a step: such a step takes no time here. One that has lost the
-// right may take as long as it likes.
+// atRest says that no engine that has the right is in the middle of a step: such a step takes no
+// time here. One that has lost the right may take as long as it likes.
 func (x *walk) atRest() bool {
 	for _, e := range x.from.engines {
 		if e.pc > ready && e.token == x.from.token {
@@ -230,8 +238,8 @@ func (w *world) elapse(d time.Duration) {
 	}
 }
 
-// jump sets the clock, and nothing else: what is measured in true time moves along. What was agreed on until a time of day holds no
-// more.
+// jump sets the clock, and nothing else: what is measured in true time moves along. What was agreed
+// on until a time of day holds no more.
 func (w *world) jump(d time.Duration) {
 	w.now = w.now.Add(d)
 	shift := func(t *time.Time) {
@@ -301,7 +309,8 @@ func (x *walk) check(w *world) string {
 	return ""
 }
 
-// candidates counts the versions that the target has, or may yet get, and that are neither current nor former.
+// candidates counts the versions that the target has, or may yet get, and that are neither current
+// nor former.
 func (w *world) candidates() (n int) {
 	all := w.live
 	for _, f := range w.flights {

@@ -2,8 +2,8 @@ package explore
 
 import "github.com/keyturn/keyturn/internal/target"
 
-// Scopes are what is explored of every strategy and sort of target: each a choice of what goes wrong, at most a number of times
-// in one history, with a number of things that people ask for.
+// Scopes are what is explored of every strategy and sort of target: each a choice of what goes
+// wrong, at most a number of times in one history, with a number of things that people ask for.
 func Scopes(most, people int) []Config {
 	var list []Config
 	for _, strategy := range []target.Strategy{target.Single, target.Overlap, target.Double} {

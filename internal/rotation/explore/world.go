@@ -8,7 +8,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Versions are small numbers here, so that sets of them are bits. In records they have names of one letter.
+// Versions are small numbers here, so that sets of them are bits. In records they have names of one
+// letter.
 const (
 	maxMade    = 8 // versions that one history makes; then nothing new begins
 	maxStored  = 3 // the version limit: one for each label
@@ -18,7 +19,7 @@ const (
 	lingering  = rotation.Settle - time.Second // how long after its answer was lost a target may still do what it was asked
 )
 
-// grace is that of every rotation.
+// grace is the grace period of every rotation.
 var grace = rotation.Grace{Min: time.Hour, Max: 3 * time.Hour}
 
 func name(v int8) string {
@@ -42,7 +43,8 @@ func bit(v int8) uint16 {
 	return 1 << v
 }
 
-// data is the store: what one transaction changes together. It is never changed once it is in a world.
+// data is the store: what one transaction changes together. It is never changed once it is in a
+// world.
 type data struct {
 	rec             rotation.Record
 	cur, prev, pend int8
@@ -55,7 +57,8 @@ type data struct {
 	holding time.Time
 }
 
-// flight is a request whose answer the engine does not get any more, and which the target may still carry out.
+// flight is a request whose answer the engine does not get any more, and which the target may still
+// carry out.
 type flight struct {
 	retire   bool
 	strategy target.Strategy
@@ -74,15 +77,18 @@ type world struct {
 	token   int64 // of the engine that has the right
 	engines [2]engine
 	flights [2]flight
-	// failed is when the engine last caused a failed login of each account, by a clock that nobody sets.
+	// failed is when the engine last caused a failed login of each account, by a clock that nobody
+	// sets.
 	failed [2]time.Time
 	faults int8 // that are left
 	people int8 // what people will still ask for
 	// holds is the version that the consumer holds, as it has told.
 	holds int8
-	// touched says that somebody else has changed the target, or the store was put back to an earlier state.
+	// touched says that somebody else has changed the target, or the store was put back to an earlier
+	// state.
 	touched bool
-	// lagged says that a login was rejected, while it was open which credential is live, because the target was slow.
+	// lagged says that a login was rejected, while it was open which credential is live, because the
+	// target was slow.
 	lagged bool
 	// spared says that an engine stopped between a failed login and its note of it.
 	spared bool
@@ -141,7 +147,8 @@ func (w *world) sameAccount(v int8) uint16 {
 	return ^w.second
 }
 
-// apply makes the target accept in: with one account and no overlap, and with two accounts, instead of what that account had.
+// apply makes the target accept in: with one account and no overlap, and with two accounts, instead
+// of what that account had.
 func (w *world) apply(s target.Strategy, in int8) {
 	if s != target.Overlap {
 		w.live &^= w.sameAccount(in)
@@ -182,7 +189,8 @@ func (w *world) newVersion(second bool) (v int8, ok bool) {
 	return v, true
 }
 
-// loginFails notes a failed login that the engine has caused. excused is for the login with the base after a rejected candidate.
+// loginFails notes a failed login that the engine has caused. excused is for the login with the
+// base after a rejected candidate.
 func (w *world) loginFails(v int8, excused bool) {
 	last := &w.failed[w.account(v)]
 	if !last.IsZero() && w.now.Sub(*last) < rotation.LoginWindow && !excused {
@@ -232,8 +240,9 @@ func (d *data) adopt(v int8, r *rules, most int) {
 	d.evict(r, most)
 }
 
-// key is the state of a world, as a hash of all that can make a difference later. Times count from now, and what lies behind is
-// one: nothing asks how long ago it was, but for failed logins, which matter for one window.
+// key is the state of a world, as a hash of all that can make a difference later. Times count from
+// now, and what lies behind is one: nothing asks how long ago it was, but for failed logins, which
+// matter for one window.
 func (w *world) key(all bool) uint64 {
 	h := hash(14695981039346656037)
 	h.data(w.db, w.now)
@@ -304,7 +313,21 @@ func (h *hash) past(t, now time.Time) {
 }
 
 func (h *hash) data(d *data, now time.Time) {
-	h.word(uint64(d.stored) | uint64(d.cur+1)<<16 | uint64(d.prev+1)<<24 | uint64(d.pend+1)<<32 | flag(d.hold)<<40 | uint64(d.promised+1)<<48)
+	h.word(
+		uint64(
+			d.stored,
+		) | uint64(
+			d.cur+1,
+		)<<16 | uint64(
+			d.prev+1,
+		)<<24 | uint64(
+			d.pend+1,
+		)<<32 | flag(
+			d.hold,
+		)<<40 | uint64(
+			d.promised+1,
+		)<<48,
+	)
 	h.time(d.promise, now)
 	h.time(d.holding, now)
 	r := &d.rec
@@ -315,8 +338,30 @@ func (h *hash) data(d *data, now time.Time) {
 	h.text(r.Candidate)
 	h.text(r.Base)
 	// Back-off grows no more after ten failures.
-	h.word(uint64(r.Attempt) | uint64(r.Candidates)<<8 | uint64(r.Rejections)<<16 | uint64(min(r.Failures, 10))<<24 | flag(r.Paused)<<32 |
-		flag(r.Then != nil)<<33 | flag(r.Grace.Min > 0)<<34 | flag(r.StartedAt.After(now))<<35 | flag(r.Cancelled)<<36 | uint64(min(r.Waiting, 1))<<37)
+	h.word(
+		uint64(
+			r.Attempt,
+		) | uint64(
+			r.Candidates,
+		)<<8 | uint64(
+			r.Rejections,
+		)<<16 | uint64(
+			min(r.Failures, 10),
+		)<<24 | flag(
+			r.Paused,
+		)<<32 |
+			flag(
+				r.Then != nil,
+			)<<33 | flag(
+			r.Grace.Min > 0,
+		)<<34 | flag(
+			r.StartedAt.After(now),
+		)<<35 | flag(
+			r.Cancelled,
+		)<<36 | uint64(
+			min(r.Waiting, 1),
+		)<<37,
+	)
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
 	h.time(r.GraceDeadline, now)
@@ -340,8 +385,22 @@ func (h *hash) engine(e *engine, w *world) {
 	h.word(uint64(e.evidence)<<16 | flag(fresh)<<24)
 	h.text(string(e.step))
 	h.text(string(e.event.Kind))
-	h.word(uint64(e.event.Candidate) | uint64(e.event.Base)<<8 | flag(e.event.LoginFailed)<<16 | flag(e.event.Settled)<<17)
-	h.word(uint64(e.q.Known[0]) | uint64(e.q.Known[1])<<8 | flag(e.q.Inspected)<<16 | flag(e.q.Settled)<<17 | flag(e.q.LoginFailed)<<18)
+	h.word(
+		uint64(e.event.Candidate) | uint64(e.event.Base)<<8 | flag(e.event.LoginFailed)<<16 | flag(e.event.Settled)<<17,
+	)
+	h.word(
+		uint64(
+			e.q.Known[0],
+		) | uint64(
+			e.q.Known[1],
+		)<<8 | flag(
+			e.q.Inspected,
+		)<<16 | flag(
+			e.q.Settled,
+		)<<17 | flag(
+			e.q.LoginFailed,
+		)<<18,
+	)
 	h.word(uint64(e.event.After))
 	if !fresh { // what is stored no more can still be sent
 		h.text(string(e.rec.State))
