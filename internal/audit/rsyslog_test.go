@@ -67,8 +67,9 @@ action(type="omfile" file="%s" template="line")
 	}
 	var lines []string
 	for deadline := time.Now().Add(time.Minute); len(lines) < 3; {
-		data, _ := os.ReadFile(out) // it is not there yet
-		lines = strings.Split(strings.TrimSpace(string(data)), "\n")
+		data, _ := os.ReadFile(out)                       // it is not there yet
+		whole := data[:bytes.LastIndexByte(data, '\n')+1] // rsyslog may still be writing the last line
+		lines = strings.Split(strings.TrimSpace(string(whole)), "\n")
 		if time.Now().After(deadline) {
 			t.Fatalf("rsyslog has %q; it says %s", lines, said.String())
 		}

@@ -2,6 +2,8 @@ package store
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,14 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/users"
 )
 
-// stored are the types of records, each with a way to read one and write it again.
-var stored = []func(t *testing.T, key string, data []byte){
-	metaKind.reread, accountKind.reread, accessKeyKind.reread, masterKeyKind.reread, secretKind.reread, dueKind.reread,
-	userKind.reread, groupKind.reread, policyKind.reread, documentKind.reread, keyUseKind.reread, groupRightsKind.reread,
-	rotationKind.reread, targetKind.reread, eventKind.reread,
-}
-
-// fuzzed authenticates whatever the fuzzer makes, so that what comes after the tag is tested too.
+// fuzzed authenticates whatever the fuzzer makes, so that the checks after that of the tag are tested too.
 var fuzzed = func() *DB {
 	db := &DB{}
 	db.Authenticate(TestTags{})
@@ -61,45 +56,83 @@ func (k kind[T]) reread(t *testing.T, key string, content []byte) {
 	}
 }
 
-func FuzzRecords(f *testing.F) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	event := Event{ID: "x", Time: now, NextAt: now}
-	s := secret.Secret{
-		Account: "1", Name: "app/db", Type: "Generic", Tags: map[string]string{"k": "v"}, CreatedAt: now, UpdatedAt: now,
-		Versions: map[string]secret.Version{"v1": {ID: "v1", CreatedAt: now, Order: 1}},
-		Stages:   map[secret.Stage]string{secret.Current: "v1"},
+// zero returns a key of the type's zero record, and that record as it is stored.
+func (k kind[T]) zero() (key string, content []byte) {
+	var v T
+	key = k.prefix
+	if k.path != nil {
+		key = k.key(k.path(v))
 	}
-	add := func(kind byte, key string, v any) {
-		data, err := json.Marshal(v)
+	if k.timed {
+		key = k.key(stamp(time.Unix(0, 0)) + "/" + k.path(v))
+	}
+	content, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // a type that JSON cannot have cannot be stored
+	}
+	return key, content
+}
+
+// fuzzable is each type of record but sealed values, whose content is not JSON.
+type fuzzable interface {
+	zero() (key string, content []byte)
+	reread(t *testing.T, key string, content []byte)
+}
+
+// FuzzRecords reads records of every type in the table: kind selects the type, and path is the rest of the key.
+func FuzzRecords(f *testing.F) {
+	seed := func(kind int, key string, content []byte) {
+		f.Add(byte(kind), strings.TrimPrefix(key, kinds[kind].declared().prefix), content)
+	}
+	for i, k := range kinds {
+		if k, ok := k.(fuzzable); ok {
+			key, content := k.zero()
+			seed(i, key, content)
+			seed(i, key+"x", content)
+		}
+	}
+	add := func(key string, v any) {
+		content, err := json.Marshal(v)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(kind, key, data)
+		seed(slices.Index(Kinds(), firstPart(key)), key, content)
 	}
-	add(0, metaKind.key(""), Meta{Account: "1", RecordKey: []byte("x"), CreatedAt: now})
-	add(1, accountKind.key("1"), Account{ID: "1", DefaultKeyID: "k"})
+	now := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	s := secret.Secret{
+		Account:   "1",
+		Name:      "app/db",
+		Type:      "Generic",
+		Tags:      map[string]string{"k": "v"},
+		CreatedAt: now,
+		UpdatedAt: now,
+		Versions:  map[string]secret.Version{"v1": {ID: "v1", CreatedAt: now, Order: 1}},
+		Stages:    map[secret.Stage]string{secret.Current: "v1"},
+	}
+	add(secretKind.key("1/app/db"), s)
+	add(secretKind.key("1/app/other"), s)
+	s.Stages = nil // unsound: a secret has a current version
+	add(secretKind.key("1/app/db"), s)
+	add(metaKind.key(""), Meta{Account: "1", RecordKey: []byte("x"), CreatedAt: now})
 	principal := policy.Principal{Kind: policy.KindRAMUser, Account: "1", Name: "a"}
-	add(2, accessKeyKind.key("k"), AccessKey{ID: "k", Principal: principal, Secret: []byte("x")})
-	add(3, masterKeyKind.key("1/k"), cmk.Key{Account: "1", ID: "k", Versions: []cmk.Version{{ID: "v"}}})
-	add(4, secretKind.key("1/app/db"), s)
-	add(4, secretKind.key("1/app/other"), s)
-	s.Stages = nil
-	add(4, secretKind.key("1/app/db"), s)
-	add(5, dueKind.key(duePath(now, "1", "a")), Due{Account: "1", Name: "a"})
+	add(accessKeyKind.key("k"), AccessKey{ID: "k", Principal: principal, Secret: []byte("x")})
+	add(masterKeyKind.key("1/k"), cmk.Key{Account: "1", ID: "k", Versions: []cmk.Version{{ID: "v"}}})
+	add(dueKind.key(duePath(now, "1", "a")), Due{Account: "1", Name: "a"})
 	attached := []users.Attachment{{Type: "Custom", Name: "p", At: now}}
-	add(6, userKind.key("1/a"), users.User{Account: "1", Name: "a", Keys: []users.Key{{ID: "k"}}, Policies: attached})
-	add(7, groupKind.key("1/g"), users.Group{Account: "1", Name: "g", Members: 3})
+	add(userKind.key("1/a"), users.User{Account: "1", Name: "a", Keys: []users.Key{{ID: "k"}}, Policies: attached})
 	versions := []users.Version{{ID: "v1", Document: "{}"}}
-	add(8, policyKind.key("1/p"), users.Policy{Account: "1", Type: users.Custom, Name: "p", Versions: versions})
-	add(9, documentKind.key("1/p"), `{"Version":"1"}`)
-	add(10, keyUseKind.key("k"), now)
-	add(11, groupRightsKind.key("1/2"), users.GroupRights{Account: "1", ID: "2", Name: "g"})
-	add(12, rotationKind.key("1/a"), rotation.Record{Account: "1", Secret: "a", State: rotation.InGrace, NextAt: now})
+	add(policyKind.key("1/p"), users.Policy{Account: "1", Type: users.Custom, Name: "p", Versions: versions})
+	add(documentKind.key("1/p"), `{"Version":"1"}`)
+	add(keyUseKind.key("k"), now)
+	add(rotationKind.key("1/a"), rotation.Record{Account: "1", Secret: "a", State: rotation.InGrace, NextAt: now})
 	config := json.RawMessage(`{"address":"h"}`)
-	add(13, targetKind.key("1/t"), Target{Account: "1", Name: "t", Kind: "redis", Config: config})
-	add(14, eventKind.key(eventPath(event)), event)
-	f.Add(byte(4), "x", []byte(`{}`))
-	f.Fuzz(func(t *testing.T, kind byte, key string, data []byte) {
-		stored[int(kind)%len(stored)](t, key, data)
+	add(targetKind.key("1/t"), Target{Account: "1", Name: "t", Kind: "redis", Config: config})
+	event := Event{ID: "x", Time: now, NextAt: now}
+	add(eventKind.key(eventPath(event)), event)
+	f.Fuzz(func(t *testing.T, kind byte, path string, content []byte) {
+		k := kinds[int(kind)%len(kinds)]
+		if f, ok := k.(fuzzable); ok {
+			f.reread(t, k.declared().prefix+path, content)
+		}
 	})
 }

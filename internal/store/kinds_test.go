@@ -1,10 +1,12 @@
 package store
 
 import (
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -64,17 +66,14 @@ func TestKindsAreListed(t *testing.T) {
 func (k kind[T]) foreign(t *testing.T) []string {
 	t.Helper()
 	var zero T
+	own, _ := k.zero()
 	if k.path == nil {
 		switch any(zero).(type) {
 		case string, bool, time.Time:
 		default:
 			t.Errorf("%s: a record of the type %T is not checked: declare how it says where it belongs", k.prefix, zero)
 		}
-		return []string{"x" + k.prefix}
-	}
-	own := k.key(k.path(zero))
-	if k.timed {
-		own = k.key(stamp(time.Unix(0, 0)) + "/" + k.path(zero))
+		return []string{"x" + own}
 	}
 	if !k.isAt(own, zero) {
 		t.Errorf("%s: a record is not at its own key %q", k.prefix, own)
@@ -111,13 +110,69 @@ func TestForeignRecords(t *testing.T) {
 	}
 }
 
+// hasSealedBytes reports whether values of a type contain byte slices that are not JSON. Records have
+// such slices only for what a key has sealed or wrapped; a digest is an array.
+func hasSealedBytes(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return t != reflect.TypeFor[json.RawMessage]()
+		}
+		return hasSealedBytes(t.Elem())
+	case reflect.Array, reflect.Pointer:
+		return hasSealedBytes(t.Elem())
+	case reflect.Map:
+		return hasSealedBytes(t.Key()) || hasSealedBytes(t.Elem())
+	case reflect.Struct:
+		if t == reflect.TypeFor[time.Time]() {
+			return false
+		}
+		for i := range t.NumField() {
+			if hasSealedBytes(t.Field(i).Type) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (k kind[T]) mustBeRewrapped() (must, is bool) {
+	return hasSealedBytes(reflect.TypeFor[T]()), k.rule != nil
+}
+
+// TestSealedRecordsAreRewrapped verifies that each type of record with sealed bytes declares how a
+// rotation of the keys changes it: a record that is left out can no longer be opened once the former
+// root key is destroyed.
+func TestSealedRecordsAreRewrapped(t *testing.T) {
+	t.Parallel()
+	for _, k := range kinds {
+		switch k := k.(type) {
+		case sealedValues: // has a method of its own
+		case kind[Meta]: // the transactions that rotate the keys write it
+		case interface{ mustBeRewrapped() (must, is bool) }:
+			if must, is := k.mustBeRewrapped(); must && !is {
+				t.Errorf("a record of the type %T has sealed bytes: declare it with rewrappedBy", k)
+			} else if is && !must {
+				t.Errorf("a record of the type %T is rewrapped and has no sealed bytes", k)
+			}
+		}
+	}
+}
+
 // TestTagBindsBareRecords verifies that the tag of a record without a name binds it to its key.
 func TestTagBindsBareRecords(t *testing.T) {
 	t.Parallel()
-	if data, err := fuzzed.seal(0, "keyuse/k", []byte(`"2026-01-02T03:04:05Z"`)); err != nil {
-		t.Error(err)
-	} else if _, err := keyUseKind.decode(fuzzed, "keyuse/other", data); err == nil {
-		t.Error("a bare record is accepted at another key: its tag does not bind it")
+	for _, format := range []byte{0, generationFormat} {
+		data, err := fuzzed.seal(format, "keyuse/k", []byte(`"2026-01-02T03:04:05Z"`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := keyUseKind.decode(fuzzed, "keyuse/k", data); err != nil {
+			t.Errorf("format %d: at its own key: %v", format, err)
+		}
+		if _, err := keyUseKind.decode(fuzzed, "keyuse/other", data); err == nil {
+			t.Errorf("format %d: a bare record is accepted at another key: its tag does not bind it", format)
+		}
 	}
 }
 

@@ -48,8 +48,8 @@
 //	api/binding.go, allows: account == admin instead of SameAccount                   26    0.8
 //	api/binding.go, admit: without standing.Administrator                             63    4.2
 //	api/binding.go, admit: without standing.Privileged                                10    0.5
-//	secret/rotation.go, BoundTo: true for every binding                               11    0.4
-//	secret/rotation.go, BoundTo: true without a binding                               36    0.9
+//	secret/schedule.go, BoundTo: true for every binding                               11    0.4
+//	secret/schedule.go, BoundTo: true without a binding                               36    0.9
 //	api/targets.go, created: without the accounts of a managed secret                 69    3.4
 //	api/targets.go, created: without kms:SetSecretPolicy for a policy                 14    0.4
 //	api/targets.go, retargeted: without kms:GetSecretValue on what is redirected     117    6.5
