@@ -1,5 +1,5 @@
-// Package deadline bounds work that hardly ever waits. A context of this package starts no timer and allocates nothing
-// more until somebody asks for its Done channel or derives a context from it.
+// Package deadline bounds work that hardly ever waits. A context of this package starts no timer
+// and allocates nothing more until somebody asks for its Done channel or derives a context from it.
 package deadline
 
 import (
@@ -19,7 +19,8 @@ type Context struct {
 	err    error           // guarded by mu; why the context has ended without inner
 }
 
-// After returns a context that ends with parent, when d has passed, or with Cancel, which must be called.
+// After returns a context that ends with parent, when d has passed, or with Cancel, which must be
+// called.
 func After(parent context.Context, d time.Duration) *Context {
 	c := &Context{parent: parent, at: time.Now().Add(d)}
 	if at, ok := parent.Deadline(); ok && at.Before(c.at) {
@@ -72,8 +73,8 @@ func (c *Context) Err() error {
 	return c.err
 }
 
-// Value returns the value of parent. A context that is derived from c finds the inner one through it, and needs no
-// goroutine to end with it.
+// Value returns the value of parent. A context that is derived from c finds the inner one through
+// it, and needs no goroutine to end with it.
 func (c *Context) Value(key any) any {
 	c.mu.Lock()
 	inner := c.inner

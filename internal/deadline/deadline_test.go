@@ -11,8 +11,8 @@ import (
 
 type key struct{}
 
-// TestAfter verifies that a context ends as one of context.WithTimeout does, whether its channel was asked for before or
-// not.
+// TestAfter verifies that a context ends as one of context.WithTimeout does, whether its channel
+// was asked for before or not.
 func TestAfter(t *testing.T) {
 	t.Parallel()
 	for name, asked := range map[string]bool{"channel first": true, "channel last": false} {

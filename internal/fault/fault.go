@@ -1,8 +1,9 @@
 // Package fault is the coded error of the core: an outcome that a caller can act on.
 //
-// A rule that refuses something returns a *fault.Error with a Kind. Everything else is a plain wrapped error, and KindOf
-// answers Internal for it, so that a detail nobody thought about never reaches a caller. One table in package api turns
-// a Kind into an HTTP status and a documented code; nothing else does.
+// A rule that refuses something returns a *fault.Error with a Kind. Everything else is a plain
+// wrapped error, and KindOf answers Internal for it, so that a detail nobody thought about never
+// reaches a caller. One table in package api turns a Kind into an HTTP status and a documented
+// code; nothing else does.
 package fault
 
 import (
@@ -14,14 +15,15 @@ import (
 // Kind classifies an outcome. The zero value means success.
 type Kind uint8
 
-// The kinds, by where they arise. Each has exactly one documented code and HTTP status, in package api, unless Error.Code
-// names another.
+// The kinds, by where they arise. Each has exactly one documented code and HTTP status, in package
+// api, unless Error.Code names another.
 const (
 	OK Kind = iota
 
 	// Internal is a fault of our own; its text is for the log and never for the caller.
 	Internal
-	// Unavailable means that the store, the audit trail or the process cannot serve now. The caller may retry.
+	// Unavailable means that the store, the audit trail or the process cannot serve now. The caller
+	// may retry.
 	Unavailable
 	// Throttled means that the caller is over a rate limit.
 	Throttled
@@ -95,8 +97,9 @@ const (
 // Error is an outcome with a kind.
 type Error struct {
 	Kind Kind
-	// Code is a documented code of its own, for a service that has one for each thing that it keeps; package api knows
-	// its status and text. Empty means the code of the kind. A * in it stands for Param.
+	// Code is a documented code of its own, for a service that has one for each thing that it keeps;
+	// package api knows its status and text. Empty means the code of the kind. A * in it stands for
+	// Param.
 	Code string
 	// Param is the wire name of the parameter at fault, for Missing and Invalid.
 	Param string
@@ -108,7 +111,8 @@ type Error struct {
 	Retry time.Duration
 }
 
-// New returns an error of the given kind. The message is shown to the caller; empty means the documented text alone.
+// New returns an error of the given kind. The message is shown to the caller; empty means the
+// documented text alone.
 func New(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Msg: fmt.Sprintf(format, args...)}
 }

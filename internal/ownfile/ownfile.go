@@ -1,12 +1,14 @@
-// Package ownfile checks the owners and modes of the files that a process relies on: keys, certificates, settings, data
-// directories.
+// Package ownfile checks the owners and modes of the files that a process relies on: keys,
+// certificates, settings, data directories.
 //
-// A file passes when only root, the user of this process and the members of the groups in [Trust] can have written
-// it, replaced it, or replaced a directory or symbolic link on the way to it. A file with a secret passes when, besides,
-// nobody else can read it. The error of a file that does not pass names the command that corrects it.
+// A file passes when only root, the user of this process and the members of the groups in [Trust]
+// can have written it, replaced it, or replaced a directory or symbolic link on the way to it. A
+// file with a secret passes when, besides, nobody else can read it. The error of a file that does
+// not pass names the command that corrects it.
 //
-// The package looks at owners and permission bits. Access control lists show in the bits of the group, which is enough to
-// refuse them. It gives no protection from root and from other processes of the same user.
+// The package looks at owners and permission bits. Access control lists show in the bits of the
+// group, which is enough to refuse them. It gives no protection from root and from other processes
+// of the same user.
 package ownfile
 
 import (
@@ -22,13 +24,16 @@ import (
 // maxLinks bounds the symbolic links on the way to a file.
 const maxLinks = 40
 
-// Trust says who may write besides root and the user of this process. The zero value trusts nobody else.
+// Trust says who may write besides root and the user of this process. The zero value trusts nobody
+// else.
 type Trust struct {
-	// Groups are IDs of groups whose members may read and write, such as the fsGroup of a Kubernetes pod.
+	// Groups are IDs of groups whose members may read and write, such as the fsGroup of a Kubernetes
+	// pod.
 	Groups []int
 }
 
-// CheckSecret verifies a regular file that holds a secret. A file of root may be readable by its group (mode 0640).
+// CheckSecret verifies a regular file that holds a secret. A file of root may be readable by its
+// group (mode 0640).
 func CheckSecret(path string) error { return Trust{}.CheckSecret(path) }
 
 // CheckFile verifies a regular file that everybody may read.
@@ -43,8 +48,8 @@ func (t Trust) CheckFile(path string) error { return t.check(path, purpose{}) }
 // CheckDir verifies a directory in which this process keeps files.
 func (t Trust) CheckDir(path string) error { return t.check(path, purpose{dir: true}) }
 
-// CheckTree verifies a directory as CheckDir does, and everything below it. A symbolic link below it is verified itself,
-// and not what it points to. The errors of at most ten files are joined.
+// CheckTree verifies a directory as CheckDir does, and everything below it. A symbolic link below
+// it is verified itself, and not what it points to. The errors of at most ten files are joined.
 func (t Trust) CheckTree(dir string) error {
 	if err := t.CheckDir(dir); err != nil {
 		return err
@@ -84,7 +89,8 @@ func (t Trust) CheckTree(dir string) error {
 // purpose says what a path is expected to be.
 type purpose struct{ dir, secret bool }
 
-// check follows the path from the root on, one symbolic link after the other, and judges every step.
+// check follows the path from the root on, one symbolic link after the other, and judges every
+// step.
 func (t Trust) check(path string, want purpose) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -169,8 +175,8 @@ func newEntry(path string, info fs.FileInfo) entry {
 	return e
 }
 
-// judge decides on one file, directory or link. A directory with the sticky bit may be writable: what is in it belongs to
-// its owner, who is judged too.
+// judge decides on one file, directory or link. A directory with the sticky bit may be writable:
+// what is in it belongs to its owner, who is judged too.
 func (t Trust) judge(e entry, self int, secret bool) error {
 	if e.owner < 0 {
 		return nil

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestJudge is the table of the rules, from the side of each user who must not be able to write or read.
+// TestJudge is the table of the rules, from the side of each user who must not be able to write or
+// read.
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	const self, stranger, team = 1000, 65534, 2000

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestAbsentIsReadFromMemory verifies that a secret which is not there costs no more reads of the store than one that is, and that it is seen
-// as soon as it is there.
+// TestAbsentIsReadFromMemory verifies that a secret which is not there costs no more reads of the
+// store than one that is, and that it is seen as soon as it is there.
 func TestAbsentIsReadFromMemory(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
@@ -66,7 +66,8 @@ func TestAbsentIsReadFromMemory(t *testing.T) {
 	}
 }
 
-// TestAbsentIsBounded verifies that names which are not there push out neither records nor more than their share of memory.
+// TestAbsentIsBounded verifies that names which are not there push out neither records nor more
+// than their share of memory.
 func TestAbsentIsBounded(t *testing.T) {
 	t.Parallel()
 	m := newMirror(nil, "", true, 0, nil)

@@ -17,12 +17,13 @@ type Account struct {
 	CreatedAt time.Time `json:"created_at"`
 	// DefaultKeyID names the master key of secrets that name none; empty until the first such secret.
 	DefaultKeyID string `json:"default_key_id,omitempty"`
-	// Keys are the access keys of the root account. If the list is empty, they are those among all access
-	// keys that have this account as their principal: older releases did not list them.
+	// Keys are the access keys of the root account. If the list is empty, they are those among all
+	// access keys that have this account as their principal: older releases did not list them.
 	Keys []users.Key `json:"keys,omitempty"`
 }
 
-// AccessKey signs requests of one principal. Its secret and the token of a temporary key are sealed.
+// AccessKey signs requests of one principal. Its secret and the token of a temporary key are
+// sealed.
 type AccessKey struct {
 	ID        string           `json:"id"`
 	Principal policy.Principal `json:"principal"`
@@ -48,8 +49,8 @@ func (tx *Tx) AccessKey(id string) (AccessKey, bool, error) {
 	return accessKeyKind.load(tx, id)
 }
 
-// AccessKeys calls visit for each access key of every account until visit returns false. It does not
-// guard a change.
+// AccessKeys calls visit for each access key of every account until visit returns false. It does
+// not guard a change.
 func (tx *Tx) AccessKeys(visit func(AccessKey) bool) error {
 	return accessKeyKind.scan(tx, "", "", visit)
 }

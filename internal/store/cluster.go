@@ -25,8 +25,9 @@ type Cluster struct {
 	Listen string
 	// CertFile, KeyFile and CAFile are PEM files: members authenticate each other. Empty for http.
 	CertFile, KeyFile, CAFile string
-	// AllowedCN and AllowedHostname restrict the certificates of other members to that common name, or to
-	// those valid for that host name; empty allows any certificate of CAFile. At most one may be set.
+	// AllowedCN and AllowedHostname restrict the certificates of other members to that common name, or
+	// to those valid for that host name; empty allows any certificate of CAFile. At most one may be
+	// set.
 	AllowedCN, AllowedHostname string
 }
 
@@ -61,8 +62,8 @@ func (c Cluster) Check() error {
 	return errors.Join(errs...)
 }
 
-// apply configures a member of the cluster. It uses etcd's own timing for members on several machines:
-// ticks of 0.1 s.
+// apply configures a member of the cluster. It uses etcd's own timing for members on several
+// machines: ticks of 0.1 s.
 func (c Cluster) apply(e *embed.Config) error {
 	own, err := url.Parse(c.Peers[c.Name])
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // consumersOf returns the path under which the consumers of a secret are.
 func consumersOf(account, secret string) string { return in(account, secret) + ":" }
 
-// consumerPath is where the record of a consumer is. Consumers with an instance name are the same wherever
-// they call from; those without are told apart by address. The digest keeps the key short.
+// consumerPath is where the record of a consumer is. Consumers with an instance name are the same
+// wherever they call from; those without are told apart by address. The digest keeps the key short.
 func consumerPath(c rotation.Sighting) string {
 	return consumersOf(c.Account, c.Secret) + consumerID(c)
 }
@@ -30,8 +30,8 @@ func consumerID(c rotation.Sighting) string {
 	return strings.ToLower(base32.HexEncoding.EncodeToString(digest[:15]))
 }
 
-// AheadConsumers reads the records of several consumers in few round trips; [Tx.Consumer] then finds
-// them.
+// AheadConsumers reads the records of several consumers in few round trips; [Tx.Consumer] then
+// finds them.
 func (tx *Tx) AheadConsumers(list []rotation.Sighting) error {
 	keys := make([]string, len(list))
 	for i, c := range list {
@@ -40,8 +40,8 @@ func (tx *Tx) AheadConsumers(list []rotation.Sighting) error {
 	return tx.ahead(keys...)
 }
 
-// Consumer reads the record of a consumer. Its account, secret, access key and instance or address name
-// it.
+// Consumer reads the record of a consumer. Its account, secret, access key and instance or address
+// name it.
 func (tx *Tx) Consumer(c rotation.Sighting) (rotation.Sighting, bool, error) {
 	return consumerKind.load(tx, consumerPath(c))
 }
@@ -52,9 +52,9 @@ func (tx *Tx) PutConsumer(c rotation.Sighting) error { return consumerKind.save(
 // DeleteConsumer removes the record of a consumer.
 func (tx *Tx) DeleteConsumer(c rotation.Sighting) { consumerKind.delete(tx, consumerPath(c)) }
 
-// Consumers calls visit for each consumer of a secret until visit returns false. The consumers are in
-// the order of their keys, which are opaque. Those up to the key after are left out; empty leaves out
-// none.
+// Consumers calls visit for each consumer of a secret until visit returns false. The consumers are
+// in the order of their keys, which are opaque. Those up to the key after are left out; empty
+// leaves out none.
 func (tx *Tx) Consumers(account, secret, after string, visit func(key string, c rotation.Sighting) bool) error {
 	under := consumersOf(account, secret)
 	return consumerKind.scan(tx, under, following(under, after), func(c rotation.Sighting) bool {
@@ -76,6 +76,6 @@ func (db *DB) NewTerm(ctx context.Context, length time.Duration) (Term, error) {
 	return Term{lease}, err
 }
 
-// WithTerm attaches the term to every record that this transaction writes: the store deletes them when
-// the term ends.
+// WithTerm attaches the term to every record that this transaction writes: the store deletes them
+// when the term ends.
 func (tx *Tx) WithTerm(t Term) { tx.lease = t.lease }

@@ -10,10 +10,10 @@ const (
 	memoBytes   = 16 << 20 // of content; the decoded values take a few times that
 )
 
-// memo caches decoded values by key and content, so that a record that every call reads is authenticated
-// and decoded once. It cannot be stale: the same content under the same key decodes to an equal value. The
-// key matters, because the same content under another key may be no genuine record. A full memo starts
-// over. The zero memo is empty.
+// memo caches decoded values by key and content, so that a record that every call reads is
+// authenticated and decoded once. It cannot be stale: the same content under the same key decodes
+// to an equal value. The key matters, because the same content under another key may be no genuine
+// record. A full memo starts over. The zero memo is empty.
 type memo[T any] struct {
 	mu    sync.RWMutex
 	known map[string]remembered[T] // guarded by mu

@@ -14,8 +14,8 @@ const stampLayout = "20060102T150405.000000000Z"
 
 func stamp(t time.Time) string { return t.UTC().Format(stampLayout) }
 
-// horizon is how far ahead a read of an index by time finds the next time. The store counts the records
-// of a range that it reads, so an open range would cost more the more is planned.
+// horizon is how far ahead a read of an index by time finds the next time. The store counts the
+// records of a range that it reads, so an open range would cost more the more is planned.
 const horizon = time.Minute
 
 // Due names a secret for which something must happen at a time.
@@ -27,14 +27,14 @@ type Due struct {
 // duePath is where an index by time has a secret.
 func duePath(at time.Time, account, name string) string { return stamp(at) + "/" + in(account, name) }
 
-// DueBefore returns at most limit secrets whose planned deletion time has come, and when the next one
-// comes; zero if none comes within a minute.
+// DueBefore returns at most limit secrets whose planned deletion time has come, and when the next
+// one comes; zero if none comes within a minute.
 func (tx *Tx) DueBefore(now time.Time, limit int) (due []Due, next time.Time, err error) {
 	return dueKind.before(tx, now, limit)
 }
 
-// WakeBefore returns at most limit secrets whose rotation the engine must check, and when the next one
-// is due; zero if none is within a minute. It reads nothing of those that are due later.
+// WakeBefore returns at most limit secrets whose rotation the engine must check, and when the next
+// one is due; zero if none is within a minute. It reads nothing of those that are due later.
 func (tx *Tx) WakeBefore(now time.Time, limit int) (due []Due, next time.Time, err error) {
 	return wakeKind.before(tx, now, limit)
 }
@@ -74,9 +74,9 @@ func parseStamp(prefix, key string) (time.Time, error) {
 	return at, nil
 }
 
-// Wakes returns a channel that signals, until ctx ends, that some rotation has got a time at which the
-// engine must check it. The channel holds at most one signal. It is closed when the watch breaks; the
-// caller must then read, and call Wakes again.
+// Wakes returns a channel that signals, until ctx ends, that some rotation has got a time at which
+// the engine must check it. The channel holds at most one signal. It is closed when the watch
+// breaks; the caller must then read, and call Wakes again.
 func (db *DB) Wakes(ctx context.Context) <-chan struct{} {
 	out := make(chan struct{}, 1)
 	ctx = clientv3.WithRequireLeader(ctx)

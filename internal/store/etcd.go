@@ -36,8 +36,8 @@ type Config struct {
 	// TLS, Username and Password are used with Endpoints.
 	TLS                *tls.Config
 	Username, Password string
-	// Prefix stands before every key, so that an etcd cluster can serve other programs too; empty means
-	// "keyturn/".
+	// Prefix stands before every key, so that an etcd cluster can serve other programs too; empty
+	// means "keyturn/".
 	Prefix string
 	// Cluster makes the embedded member one of several; nil means that it is alone.
 	Cluster *Cluster
@@ -45,8 +45,8 @@ type Config struct {
 	MirrorBytes int
 	// Quota is the most bytes that the embedded store may take; 0 means 8 GiB.
 	Quota int64
-	// Reserve is how many bytes must be free on the disk of the embedded store for changes to be taken. 0
-	// means 128 MiB; a negative value disables the check.
+	// Reserve is how many bytes must be free on the disk of the embedded store for changes to be
+	// taken. 0 means 128 MiB; a negative value disables the check.
 	Reserve int64
 	// NoSync leaves out fsync. It is for disposable stores, such as those of tests.
 	NoSync bool
@@ -61,9 +61,9 @@ func (c Config) prefix() string {
 	return c.Prefix
 }
 
-// openEmbedded starts a member without a listener for clients, because this process is its only client: no
-// socket must be guarded, and the path of the data directory may be long. A member that is alone has no
-// listener at all.
+// openEmbedded starts a member without a listener for clients, because this process is its only
+// client: no socket must be guarded, and the path of the data directory may be long. A member that
+// is alone has no listener at all.
 func openEmbedded(ctx context.Context, c Config) (*clientv3.Client, *space, func() error, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, nil, nil, fmt.Errorf("data directory: %w", err)

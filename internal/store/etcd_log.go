@@ -8,8 +8,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// bridge passes the log of etcd to slog, from level Warn on. While a member starts, etcd warns of things that
-// are normal here, such as an empty store. Those lines are held back, and written only if the start fails.
+// bridge passes the log of etcd to slog, from level Warn on. While a member starts, etcd warns of
+// things that are normal here, such as an empty store. Those lines are held back, and written only
+// if the start fails.
 type bridge struct {
 	log    *slog.Logger
 	start  *startLog
@@ -62,7 +63,8 @@ func (b bridge) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checke
 // harmless are lines about a new store: etcd logs them once, and the first write fixes their cause.
 var harmless = map[string]bool{"Failed to detect schema version": true, "failed to update storage version": true}
 
-// Write logs the message and the error. It drops the other fields, which may have keys and sizes of requests.
+// Write logs the message and the error. It drops the other fields, which may have keys and sizes of
+// requests.
 func (b bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if harmless[e.Message] {
 		return nil

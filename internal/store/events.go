@@ -17,7 +17,8 @@ type Event struct {
 	Version  string `json:"version,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 
-	// NextAt is when the next attempt to deliver it is due, and Failures how many attempts have failed.
+	// NextAt is when the next attempt to deliver it is due, and Failures how many attempts have
+	// failed.
 	NextAt   time.Time `json:"next_at"`
 	Failures int       `json:"failures,omitempty"`
 	// Done are the receivers that have it, by names that do not reveal their URLs.

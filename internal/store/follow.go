@@ -9,10 +9,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// hub notifies followers of changed secrets. One watch serves all of them, so a follower costs only memory.
+// hub notifies followers of changed secrets. One watch serves all of them, so a follower costs only
+// memory.
 type hub struct {
 	mu sync.Mutex
-	// followers has, by the key of a secret's record, each follower and the secret's index in its list.
+	// followers has, by the key of a secret's record, each follower and the secret's index in its
+	// list.
 	followers map[string]map[*Follower]int // guarded by mu
 	count     int                          // guarded by mu; of followers
 }
@@ -26,8 +28,8 @@ type Follower struct {
 	changed map[int]struct{} // guarded by hub.mu
 }
 
-// Follow follows secrets of an account from now on. A caller that then reads them in a new snapshot misses
-// no change.
+// Follow follows secrets of an account from now on. A caller that then reads them in a new snapshot
+// misses no change.
 func (db *DB) Follow(account string, names []string) *Follower {
 	f := &Follower{hub: &db.hub, keys: make([]string, len(names)), signal: make(chan struct{}, 1)}
 	for i, name := range names {
@@ -51,8 +53,8 @@ func (db *DB) Follow(account string, names []string) *Follower {
 // Signal returns a channel that has an element when Changed has something to return.
 func (f *Follower) Signal() <-chan struct{} { return f.signal }
 
-// Changed returns the indexes, in the list given to Follow, of the secrets that may have changed since the
-// last call.
+// Changed returns the indexes, in the list given to Follow, of the secrets that may have changed
+// since the last call.
 func (f *Follower) Changed() []int {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
@@ -89,8 +91,8 @@ func (f *Follower) notifyLocked(i int) {
 	}
 }
 
-// take notifies the followers of the records with these keys. A snapshot that is made afterwards must see
-// the change.
+// take notifies the followers of the records with these keys. A snapshot that is made afterwards
+// must see the change.
 func (h *hub) take(keys []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,8 +103,8 @@ func (h *hub) take(keys []string) {
 	}
 }
 
-// lost notifies every follower of all its secrets, after a watch has begun: earlier changes are in none of
-// its events.
+// lost notifies every follower of all its secrets, after a watch has begun: earlier changes are in
+// none of its events.
 func (h *hub) lost() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

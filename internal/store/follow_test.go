@@ -8,8 +8,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// TestFollowMissesNothing: whoever looks after each signal sees the last change in the end, also while the watch breaks again
-// and again, and is not notified about other secrets.
+// TestFollowMissesNothing: whoever looks after each signal sees the last change in the end, also
+// while the watch breaks again and again, and is not notified about other secrets.
 func TestFollowMissesNothing(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
@@ -57,7 +57,8 @@ func TestFollowMissesNothing(t *testing.T) {
 	}
 }
 
-// TestFollowTells: one follower is notified only about what it follows, by place, and about everything when changes may have been missed.
+// TestFollowTells: one follower is notified only about what it follows, by place, and about
+// everything when changes may have been missed.
 func TestFollowTells(t *testing.T) {
 	t.Parallel()
 	var h hub
@@ -92,7 +93,8 @@ func TestFollowTells(t *testing.T) {
 	}
 }
 
-// TestFollowOverNewWatch: what changed while no watch was there is looked for when the next one begins.
+// TestFollowOverNewWatch: what changed while no watch was there is looked for when the next one
+// begins.
 func TestFollowOverNewWatch(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)

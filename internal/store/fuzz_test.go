@@ -16,7 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/users"
 )
 
-// fuzzed authenticates whatever the fuzzer makes, so that the checks after that of the tag are tested too.
+// fuzzed authenticates whatever the fuzzer makes, so that the checks that follow it are tested too.
 var fuzzed = func() *DB {
 	db := &DB{}
 	db.Authenticate(TestTags{})
@@ -27,8 +27,8 @@ func tagged(key string, content []byte) []byte {
 	return append(append([]byte{recordFormat}, fuzzed.tag(TestTags{}, recordFormat, 0, key, content)...), content...)
 }
 
-// reread verifies that an accepted record is the one of its key, and is the same after it was written and
-// read again.
+// reread verifies that an accepted record is the one of its key, and is the same after it was
+// written and read again.
 func (k kind[T]) reread(t *testing.T, key string, content []byte) {
 	t.Helper()
 	got, err := k.decode(fuzzed, key, tagged(key, content))
@@ -79,7 +79,8 @@ type fuzzable interface {
 	reread(t *testing.T, key string, content []byte)
 }
 
-// FuzzRecords reads records of every type in the table: kind selects the type, and path is the rest of the key.
+// FuzzRecords reads records of every type in the table: kind selects the type, and path is the rest
+// of the key.
 func FuzzRecords(f *testing.F) {
 	seed := func(kind int, key string, content []byte) {
 		f.Add(byte(kind), strings.TrimPrefix(key, kinds[kind].declared().prefix), content)

@@ -18,8 +18,9 @@ import (
 // The types of records, each declared once. Load, save, delete and list, the check that a record is
 // the one of its key, authentication and rewriting follow from the declaration.
 //
-// To add a type, declare it here and in [kinds], write the methods of Tx that callers use, add a probe
-// to test/tamper and a row to the table in docs/ARCHITECTURE.md. A test fails for each that is missing.
+// To add a type, declare it here and in [kinds], write the methods of Tx that callers use, add a
+// probe to test/tamper and a row to the table in docs/ARCHITECTURE.md. A test fails for each that
+// is missing.
 var (
 	metaKind    = single[Meta]("meta").inFormat(metaFormat)
 	accountKind = named("account/", func(a Account) string { return a.ID })
@@ -216,8 +217,8 @@ func (k kind[T]) saveAt(tx *Tx, path string, v T) error {
 
 func (k kind[T]) delete(tx *Tx, path string) { tx.write(k.key(path), nil) }
 
-// scan calls visit for each record whose path begins with under, from the path from (inclusive) on, in
-// the order of keys, until visit returns false. What it reads does not guard a change.
+// scan calls visit for each record whose path begins with under, from the path from (inclusive) on,
+// in the order of keys, until visit returns false. What it reads does not guard a change.
 func (k kind[T]) scan(tx *Tx, under, from string, visit func(T) bool) error {
 	start, end := k.key(under), clientv3.GetPrefixRangeEnd(k.key(under))
 	start = max(start, k.key(from))

@@ -16,8 +16,8 @@ import (
 	"github.com/keyturn/keyturn/internal/fault"
 )
 
-// declaredKinds returns the variables of kinds.go that declare a type of record, and the entries of the
-// table kinds.
+// declaredKinds returns the variables of kinds.go that declare a type of record, and the entries of
+// the table kinds.
 func declaredKinds(t *testing.T) (declared, listed []string) {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), "kinds.go", nil, 0)
@@ -44,8 +44,8 @@ func declaredKinds(t *testing.T) (declared, listed []string) {
 	return declared, listed
 }
 
-// TestKindsAreListed verifies that each type of record is in the table: root-key rotation and the tests
-// of tampering find it there.
+// TestKindsAreListed verifies that each type of record is in the table: root-key rotation and the
+// tests of tampering find it there.
 func TestKindsAreListed(t *testing.T) {
 	t.Parallel()
 	declared, listed := declaredKinds(t)
@@ -62,7 +62,8 @@ func TestKindsAreListed(t *testing.T) {
 	}
 }
 
-// foreign returns the keys of other records of the type than the zero one, and a key of no record of it.
+// foreign returns the keys of other records of the type than the zero one, and a key of no record
+// of it.
 func (k kind[T]) foreign(t *testing.T) []string {
 	t.Helper()
 	var zero T
@@ -98,8 +99,8 @@ func (k kind[T]) refusesForeign(t *testing.T) {
 	}
 }
 
-// TestForeignRecords verifies for each type that a record is read and written only at its own key, even if
-// its tag is right.
+// TestForeignRecords verifies for each type that a record is read and written only at its own key,
+// even if its tag is right.
 func TestForeignRecords(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -110,8 +111,8 @@ func TestForeignRecords(t *testing.T) {
 	}
 }
 
-// hasSealedBytes reports whether values of a type contain byte slices that are not JSON. Records have
-// such slices only for what a key has sealed or wrapped; a digest is an array.
+// hasSealedBytes reports whether values of a type contain byte slices that are not JSON. Records
+// have such slices only for what a key has sealed or wrapped; a digest is an array.
 func hasSealedBytes(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Slice:
@@ -141,8 +142,8 @@ func (k kind[T]) mustBeRewrapped() (must, is bool) {
 }
 
 // TestSealedRecordsAreRewrapped verifies that each type of record with sealed bytes declares how a
-// rotation of the keys changes it: a record that is left out can no longer be opened once the former
-// root key is destroyed.
+// rotation of the keys changes it: a record that is left out can no longer be opened once the
+// former root key is destroyed.
 func TestSealedRecordsAreRewrapped(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -186,7 +187,8 @@ func TestRecordLimit(t *testing.T) {
 	}
 }
 
-// TestArchitectureTable verifies that docs/ARCHITECTURE.md has a row for each type of record, and no other.
+// TestArchitectureTable verifies that docs/ARCHITECTURE.md has a row for each type of record, and
+// no other.
 func TestArchitectureTable(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/ARCHITECTURE.md")

@@ -24,11 +24,13 @@ func (tx *Tx) Engine() (Engine, error) {
 	return e, err
 }
 
-// ErrFenced means that another engine has taken over: the caller must stop, and has changed nothing.
+// ErrFenced means that another engine has taken over: the caller must stop, and has changed
+// nothing.
 var ErrFenced = errors.New("another node's engine has taken over")
 
-// Fence makes the commit of this transaction depend on the engine with that token still being the one.
-// The token is the revision of the engine's record: the record of a later engine has a greater one.
+// Fence makes the commit of this transaction depend on the engine with that token still being the
+// one. The token is the revision of the engine's record: the record of a later engine has a greater
+// one.
 func (tx *Tx) Fence(token int64) error {
 	r, err := tx.get(engineKind.key(""))
 	if err != nil {
@@ -42,7 +44,8 @@ func (tx *Tx) Fence(token int64) error {
 
 // Lead is the right to rotate. One node at a time has it.
 type Lead struct {
-	// Token is stored with everything that this engine writes, and checked in each of its transactions.
+	// Token is stored with everything that this engine writes, and checked in each of its
+	// transactions.
 	Token int64
 	db    *DB
 	lease clientv3.LeaseID
@@ -50,12 +53,12 @@ type Lead struct {
 	until func() time.Time
 }
 
-// Lost is closed when the right has ended, or the node can no longer show that it has it. It is nil for
-// a node that is alone.
+// Lost is closed when the right has ended, or the node can no longer show that it has it. It is nil
+// for a node that is alone.
 func (l *Lead) Lost() <-chan struct{} { return l.lost }
 
-// Left returns how long the right lasts at least, whatever other nodes do: a year for a node that is
-// alone.
+// Left returns how long the right lasts at least, whatever other nodes do: a year for a node that
+// is alone.
 func (l *Lead) Left() time.Duration {
 	if l.until == nil {
 		return 365 * 24 * time.Hour
@@ -74,9 +77,9 @@ func (l *Lead) Resign(ctx context.Context) error {
 	return nil
 }
 
-// Lead waits until this node may rotate. A node that is alone may at once, because no other process can
-// open its store. In a cluster the right is bound to a lease of 20 seconds, which a node that has
-// stopped or lost its connection cannot renew.
+// Lead waits until this node may rotate. A node that is alone may at once, because no other process
+// can open its store. In a cluster the right is bound to a lease of 20 seconds, which a node that
+// has stopped or lost its connection cannot renew.
 func (db *DB) Lead(ctx context.Context, node string, now func() time.Time) (*Lead, error) {
 	if db.mirror != nil && db.mirror.alone {
 		token, err := db.becomeEngine(ctx, Engine{Node: node, Since: now()}, 0)
@@ -101,8 +104,8 @@ func (db *DB) Lead(ctx context.Context, node string, now func() time.Time) (*Lea
 	}
 }
 
-// becomeEngine writes the engine's record and returns its revision, or 0 if another node is the engine.
-// Without a lease, a record that exists is of an earlier run of this node, and is replaced.
+// becomeEngine writes the engine's record and returns its revision, or 0 if another node is the
+// engine. Without a lease, a record that exists is of an earlier run of this node, and is replaced.
 func (db *DB) becomeEngine(ctx context.Context, e Engine, lease clientv3.LeaseID) (int64, error) {
 	taken, err := Update(ctx, db, func(tx *Tx) (bool, error) {
 		_, ok, err := engineKind.load(tx, "")
@@ -140,8 +143,8 @@ func (db *DB) engineGone(ctx context.Context, lost <-chan struct{}) error {
 	}
 }
 
-// lease starts a lease that is renewed until it is revoked, ctx ends, or the store cannot be reached for
-// too long.
+// lease starts a lease that is renewed until it is revoked, ctx ends, or the store cannot be
+// reached for too long.
 func (db *DB) lease(ctx context.Context) (*Lead, error) {
 	asked := time.Now()
 	id, err := db.grant(ctx, leaseTTL)
@@ -157,15 +160,16 @@ func (db *DB) lease(ctx context.Context) (*Lead, error) {
 	go func() {
 		defer close(lost)
 		for range renewals {
-			// The renewal was sent at most a third of the TTL before its answer, so that third is not counted.
+			// The renewal was sent at most a third of the TTL before its answer, so that third is not
+			// counted.
 			until.set(time.Now().Add(leaseTTL * 2 / 3))
 		}
 	}()
 	return &Lead{db: db, lease: id, lost: lost, until: until.get}, nil
 }
 
-// deadline is a time that one goroutine moves and others read. It keeps the monotonic clock, because a
-// change of the wall clock does not change when a lease ends.
+// deadline is a time that one goroutine moves and others read. It keeps the monotonic clock,
+// because a change of the wall clock does not change when a lease ends.
 type deadline struct{ at atomic.Pointer[time.Time] }
 
 func newDeadline(t time.Time) *deadline {

@@ -12,8 +12,8 @@ import (
 // Meta describes the store. A first run writes it last, so a store without it is new.
 type Meta struct {
 	Account string `json:"account"`
-	// RecordKey is the sealed key of generation 0 from which the Authenticator is made: opening it proves
-	// the root key. It is empty after that generation was replaced.
+	// RecordKey is the sealed key of generation 0 from which the Authenticator is made: opening it
+	// proves the root key. It is empty after that generation was replaced.
 	RecordKey []byte `json:"record_key,omitempty"`
 	// RecordKeys are those of later generations.
 	RecordKeys []RecordKey `json:"record_keys,omitempty"`
@@ -23,11 +23,11 @@ type Meta struct {
 	FormerRootKeys []string `json:"former_root_keys,omitempty"`
 	// Rotation is the rotation of the keys that is in progress; nil for none.
 	Rotation *KeyRotation `json:"rotation,omitempty"`
-	// RotatedAt is when the last rotation of the keys began. It is zero if there was none, or only one by
-	// a release that does not record it.
+	// RotatedAt is when the last rotation of the keys began. It is zero if there was none, or only one
+	// by a release that does not record it.
 	RotatedAt time.Time `json:"rotated_at,omitzero"`
-	// TrailKey is the sealed key of the MACs of the audit trails. It is empty in a store that no release
-	// with keyed trails has opened yet.
+	// TrailKey is the sealed key of the MACs of the audit trails. It is empty in a store that no
+	// release with keyed trails has opened yet.
 	TrailKey  []byte    `json:"trail_key,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 }
@@ -62,8 +62,8 @@ func (m Meta) SealedRecordKeys() map[uint32][]byte {
 // Meta reads the description of the store; ok is false if the store is new.
 func (tx *Tx) Meta() (Meta, bool, error) { return metaKind.load(tx, "") }
 
-// HasMeta reports whether the store has a description, including one by a node whose records this node
-// cannot authenticate yet.
+// HasMeta reports whether the store has a description, including one by a node whose records this
+// node cannot authenticate yet.
 func (tx *Tx) HasMeta() (bool, error) {
 	r, err := tx.get(metaKind.key(""))
 	return r.data != nil, err
@@ -72,16 +72,16 @@ func (tx *Tx) HasMeta() (bool, error) {
 // PutMeta writes the description, which marks the store as set up.
 func (tx *Tx) PutMeta(m Meta) error { return metaKind.save(tx, m) }
 
-// RecordKey returns the sealed keys for the tags of records, by generation, from a store whose records
-// cannot be authenticated yet. found is false if the store is new. Opening a key proves that it is
-// genuine; [Tx.Meta] then verifies the rest of the record with it.
+// RecordKey returns the sealed keys for the tags of records, by generation, from a store whose
+// records cannot be authenticated yet. found is false if the store is new. Opening a key proves
+// that it is genuine; [Tx.Meta] then verifies the rest of the record with it.
 func (db *DB) RecordKey(ctx context.Context) (sealed map[uint32][]byte, found bool, err error) {
 	m, found, err := db.SealedMeta(ctx)
 	return m.SealedRecordKeys(), found, err
 }
 
-// SealedMeta reads the description of the store before records can be authenticated. The caller may use
-// only wrapped keys of it, and what selects among keys.
+// SealedMeta reads the description of the store before records can be authenticated. The caller may
+// use only wrapped keys of it, and what selects among keys.
 func (db *DB) SealedMeta(ctx context.Context) (m Meta, found bool, err error) {
 	key := metaKind.key("")
 	anyRecord := clientv3.OpGet("", clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1))

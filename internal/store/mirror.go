@@ -18,20 +18,22 @@ const (
 	rewatch       = 100 * time.Millisecond // pause before a broken watch is started again
 )
 
-// mirror keeps recently read records in memory, so that most reads need not go to the store. A watch drops
-// the records that change. It is for stores that only Keyturn uses, where every revision is an event of
-// the watch.
+// mirror keeps recently read records in memory, so that most reads need not go to the store. A
+// watch drops the records that change. It is for stores that only Keyturn uses, where every
+// revision is an event of the watch.
 //
-// It guarantees that every event up to the revision applied has been processed: a record in the mirror is
-// the newest one as of applied. A reader first waits until applied is at least the revision of every
-// change that was acknowledged before the read began. What it then reads from the mirror is linearizable.
+// It guarantees that every event up to the revision applied has been processed: a record in the
+// mirror is the newest one as of applied. A reader first waits until applied is at least the
+// revision of every change that was acknowledged before the read began. What it then reads from the
+// mirror is linearizable.
 type mirror struct {
 	client *clientv3.Client
 	prefix string // of every key in etcd; keys in the mirror are without it
 	log    *slog.Logger
 	limit  int
-	// alone says that this process is the store's only writer: a reader then waits only for the revisions
-	// of its own commits. Otherwise readers ask the store; those who wait at the same time share one answer.
+	// alone says that this process is the store's only writer: a reader then waits only for the
+	// revisions of its own commits. Otherwise readers ask the store; those who wait at the same time
+	// share one answer.
 	alone bool
 	acked atomic.Int64
 	asks  chan ask
@@ -55,8 +57,8 @@ type entry struct {
 	decoded atomic.Pointer[any]
 }
 
-// cost returns about how many bytes an entry takes. The decoded form takes about twice the size of its
-// JSON; a sealed value has none.
+// cost returns about how many bytes an entry takes. The decoded form takes about twice the size of
+// its JSON; a sealed value has none.
 func (e *entry) cost() int {
 	n := len(e.data) + len(e.key) + entryOverhead
 	if !strings.HasPrefix(e.key, valueKind.prefix) {
@@ -92,8 +94,8 @@ func newMirror(client *clientv3.Client, prefix string, alone bool, limit int, lo
 	}
 }
 
-// run watches the store until ctx ends. When the watch breaks, it empties the mirror; reads go to the store
-// until the watch is back.
+// run watches the store until ctx ends. When the watch breaks, it empties the mirror; reads go to
+// the store until the watch is back.
 func (m *mirror) run(ctx context.Context) {
 	var parts sync.WaitGroup
 	parts.Go(func() { m.askLoop(ctx) })
@@ -131,8 +133,8 @@ func (m *mirror) watch(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// take processes one answer of the watch, which has all events of its revisions. The first answer reports
-// that the watch exists; the mirror can be used from the revision on at which it began.
+// take processes one answer of the watch, which has all events of its revisions. The first answer
+// reports that the watch exists; the mirror can be used from the revision on at which it began.
 func (m *mirror) take(e clientv3.WatchResponse, began int64) {
 	m.hub.take(m.apply(e, began))
 	if e.Created {
@@ -206,8 +208,8 @@ func (m *mirror) committed(rev int64) {
 	}
 }
 
-// barrier waits until the mirror has every change that was acknowledged before the call, and returns a
-// revision at which it may then be read. ok is false if the store must be read instead.
+// barrier waits until the mirror has every change that was acknowledged before the call, and
+// returns a revision at which it may then be read. ok is false if the store must be read instead.
 func (m *mirror) barrier(ctx context.Context) (rev int64, ok bool, err error) {
 	want := m.acked.Load()
 	if !m.alone {
@@ -233,7 +235,8 @@ func (m *mirror) barrier(ctx context.Context) (rev int64, ok bool, err error) {
 	}
 }
 
-// ask returns the current revision of the store, from a linearizable read that waiting callers share.
+// ask returns the current revision of the store, from a linearizable read that waiting callers
+// share.
 func (m *mirror) ask(ctx context.Context) (int64, error) {
 	a := ask{make(chan result, 1)}
 	select {
@@ -249,8 +252,8 @@ func (m *mirror) ask(ctx context.Context) (int64, error) {
 	}
 }
 
-// askLoop answers all waiting callers with one read. A caller that arrives during a read waits for the
-// next one: the answer must not be older than the call.
+// askLoop answers all waiting callers with one read. A caller that arrives during a read waits for
+// the next one: the answer must not be older than the call.
 func (m *mirror) askLoop(ctx context.Context) {
 	var waiting []ask
 	answers := make(chan result, 1)
@@ -313,13 +316,14 @@ func (m *mirror) find(key string, rev int64) *entry {
 	return e
 }
 
-// maxAbsent is how many keys without a record are kept. The limit is separate, so that requests for absent
-// names displace no records.
+// maxAbsent is how many keys without a record are kept. The limit is separate, so that requests for
+// absent names displace no records.
 const maxAbsent = 8192
 
-// keep adds a record that was read from the store at the revision asOf; data is nil if there was none. An
-// absent record is kept too, so that reading an absent name takes no longer than reading one that exists.
-// If the watch is ahead of asOf, the record is not kept: an event that changed it may have passed already.
+// keep adds a record that was read from the store at the revision asOf; data is nil if there was
+// none. An absent record is kept too, so that reading an absent name takes no longer than reading
+// one that exists. If the watch is ahead of asOf, the record is not kept: an event that changed it
+// may have passed already.
 func (m *mirror) keep(key string, data []byte, rev, asOf int64) *entry {
 	e := &entry{key: key, data: data, rev: rev}
 	m.mu.Lock()

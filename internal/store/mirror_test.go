@@ -48,9 +48,9 @@ func seen(ctx context.Context, db *DB, name string) (uint64, error) {
 	return s.LastOrder, err
 }
 
-// TestReadYourWrites verifies that a caller with an acknowledgement reads at least that, from memory too: with
-// a mirror that keeps everything, with one so small that it evicts all the time, and with one whose watch
-// breaks again and again.
+// TestReadYourWrites verifies that a caller with an acknowledgement reads at least that, from
+// memory too: with a mirror that keeps everything, with one so small that it evicts all the time,
+// and with one whose watch breaks again and again.
 func TestReadYourWrites(t *testing.T) {
 	t.Parallel()
 	for name, bytes := range map[string]int{"large": 0, "small": 4096, "broken": 0} {
@@ -136,8 +136,8 @@ func TestSnapshotIsOneRevision(t *testing.T) {
 	wg.Wait()
 }
 
-// TestMirrorIsUsed verifies that a second read of an unchanged record does not go to the store, and that
-// memory is bounded.
+// TestMirrorIsUsed verifies that a second read of an unchanged record does not go to the store, and
+// that memory is bounded.
 func TestMirrorIsUsed(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 64<<10)
@@ -172,8 +172,8 @@ func TestMirrorIsUsed(t *testing.T) {
 	}
 }
 
-// TestRecordsBelong holds that a record under another's key is refused, also when its content was read before where it
-// belongs: what a policy grants to one user must not be another's.
+// TestRecordsBelong holds that a record under another's key is refused, also when its content was
+// read before where it belongs: what a policy grants to one user must not be another's.
 func TestRecordsBelong(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
@@ -205,8 +205,8 @@ func TestRecordsBelong(t *testing.T) {
 	}
 }
 
-// TestSnapshotBeforeTheWatch verifies that a snapshot which began while there was no watch, and so has
-// its revision from the store, takes nothing from a mirror that is behind that revision.
+// TestSnapshotBeforeTheWatch verifies that a snapshot which began while there was no watch, and so
+// has its revision from the store, takes nothing from a mirror that is behind that revision.
 func TestSnapshotBeforeTheWatch(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)

@@ -10,9 +10,9 @@ import (
 // preallocated remembers the file whose blocks were allocated last, and its size.
 type preallocated struct{ file fs.FileInfo }
 
-// update allocates the blocks of the whole file at path. bbolt extends its file without allocating blocks,
-// so a later write into it fails if another program has filled the disk, and etcd then ends the process.
-// update does nothing on file systems that cannot preallocate.
+// update allocates the blocks of the whole file at path. bbolt extends its file without allocating
+// blocks, so a later write into it fails if another program has filled the disk, and etcd then ends
+// the process. update does nothing on file systems that cannot preallocate.
 func (p *preallocated) update(path string) error {
 	now, err := os.Stat(path)
 	if err != nil {

@@ -20,17 +20,17 @@ import (
 
 const (
 	DefaultQuota = 8 << 30
-	// DefaultReserve is more than etcd takes at once: it extends its write-ahead log by files of 64 MB,
-	// and ends the process if it cannot.
+	// DefaultReserve is more than etcd takes at once: it extends its write-ahead log by files of 64
+	// MB, and ends the process if it cannot.
 	DefaultReserve = 128 << 20
 	checkEvery     = time.Second
 	checkTimeout   = 5 * time.Second
 	reclaimTimeout = 5 * time.Minute // for a large store
-	// reclaimRest is the pause before the next attempt to reclaim space, as a multiple of the time that
-	// the last attempt took.
+	// reclaimRest is the pause before the next attempt to reclaim space, as a multiple of the time
+	// that the last attempt took.
 	reclaimRest = 10
-	// maxHeadRoom is the most that etcd may take above the quota. Other changes are refused at the quota;
-	// the heads of the trails are still written.
+	// maxHeadRoom is the most that etcd may take above the quota. Other changes are refused at the
+	// quota; the heads of the trails are still written.
 	maxHeadRoom = 64 << 20
 	// headShare is the part of the reserve (1/headShare) that is left to etcd: with less, heads are
 	// refused too.
@@ -42,17 +42,18 @@ const (
 	reopenShare = 0.9
 )
 
-// space guards the disk and the quota of the embedded store. etcd ends the process when the disk is full,
-// so space refuses changes before that. At its quota, etcd refuses changes until its alarm is disarmed;
-// space refuses them first, reclaims what deletions and old revisions have left, and disarms the alarm.
+// space guards the disk and the quota of the embedded store. etcd ends the process when the disk is
+// full, so space refuses changes before that. At its quota, etcd refuses changes until its alarm is
+// disarmed; space refuses them first, reclaims what deletions and old revisions have left, and
+// disarms the alarm.
 type space struct {
 	dir     string
 	reserve int64 // 0 or less disables the check of the disk
 	quota   int64
 	client  *clientv3.Client
 	member  uint64
-	// defragment returns the free pages of the file to the disk. The client of an embedded member has no
-	// such call.
+	// defragment returns the free pages of the file to the disk. The client of an embedded member has
+	// no such call.
 	defragment func() error
 	// flush commits the writes that etcd has applied but does not count in its size yet.
 	flush     func()
@@ -98,8 +99,8 @@ func (s *space) run(ctx context.Context) {
 	}
 }
 
-// check decides whether changes are taken. The disk comes first, because nothing can be reclaimed without
-// room on it.
+// check decides whether changes are taken. The disk comes first, because nothing can be reclaimed
+// without room on it.
 func (s *space) check(ctx context.Context) {
 	if r := s.disk(); r != nil {
 		s.set(r)
@@ -159,8 +160,8 @@ func (s *space) set(now *refusal) {
 	}
 }
 
-// reached reports whether the store has reached its quota. A store that has stays so until it is below
-// reopenShare.
+// reached reports whether the store has reached its quota. A store that has stays so until it is
+// below reopenShare.
 func (s *space) reached(ctx context.Context) (bool, error) {
 	status, err := s.measure(ctx)
 	if err != nil {
@@ -174,8 +175,8 @@ func (s *space) reached(ctx context.Context) (bool, error) {
 	return float64(status.DbSize) >= limit || slices.ContainsFunc(status.Errors, isNoSpace), nil
 }
 
-// measure asks etcd for the size of the store. One caller at a time measures, so that the bytes written
-// before are subtracted from grown once.
+// measure asks etcd for the size of the store. One caller at a time measures, so that the bytes
+// written before are subtracted from grown once.
 func (s *space) measure(ctx context.Context) (*clientv3.StatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -199,16 +200,16 @@ func (s *space) measure(ctx context.Context) (*clientv3.StatusResponse, error) {
 	return status, nil
 }
 
-// nearlyFull reports whether the changes since the last measurement may have filled the store. etcd may
-// use twice as many pages as the bytes fill.
+// nearlyFull reports whether the changes since the last measurement may have filled the store. etcd
+// may use twice as many pages as the bytes fill.
 func (s *space) nearlyFull() bool {
 	grown := s.grown.Load()
 	return grown > 0 && s.size.Load()+2*grown >= s.most()
 }
 
-// reclaim deletes old revisions, returns free pages to the disk, and disarms etcd's alarm if that made
-// enough room. After an attempt that did not, it waits for a change: without one, the next attempt would
-// find nothing more.
+// reclaim deletes old revisions, returns free pages to the disk, and disarms etcd's alarm if that
+// made enough room. After an attempt that did not, it waits for a change: without one, the next
+// attempt would find nothing more.
 func (s *space) reclaim(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reclaimTimeout)
 	defer cancel()
@@ -245,7 +246,8 @@ func (s *space) reclaim(ctx context.Context) error {
 	return nil
 }
 
-// most returns the size at which no change is taken any more: the quota and half of the room for heads.
+// most returns the size at which no change is taken any more: the quota and half of the room for
+// heads.
 func (s *space) most() int64 { return s.quota + headRoom(s.quota)/2 }
 
 // Refusing returns why changes are refused; empty while they are taken.
@@ -259,9 +261,10 @@ func (db *DB) Refusing() string {
 	return ""
 }
 
-// room returns an error if there is no room for the change. The refusal of the last check decides, with
-// two exceptions: for a head, the disk is checked again, because another program may have filled it; and
-// near the quota the size is measured again, because much may have been written since.
+// room returns an error if there is no room for the change. The refusal of the last check decides,
+// with two exceptions: for a head, the disk is checked again, because another program may have
+// filled it; and near the quota the size is measured again, because much may have been written
+// since.
 func (tx *Tx) room() error {
 	if tx.db.space == nil {
 		return nil
@@ -333,8 +336,8 @@ func (tx *Tx) puts() bool {
 	return false
 }
 
-// untouched reports whether a change that etcd answered with "no space" was not made. etcd may commit the
-// change that takes it over its quota and answer with that error all the same.
+// untouched reports whether a change that etcd answered with "no space" was not made. etcd may
+// commit the change that takes it over its quota and answer with that error all the same.
 func (tx *Tx) untouched() bool {
 	for key := range tx.writes {
 		was, ok := tx.reads[key]
@@ -354,8 +357,8 @@ func (tx *Tx) untouched() bool {
 	return false
 }
 
-// FreeSpace returns how many bytes the file system of dir has left for this process; ok is false if that
-// is not known.
+// FreeSpace returns how many bytes the file system of dir has left for this process; ok is false if
+// that is not known.
 func FreeSpace(dir string) (free uint64, ok bool) {
 	free, _, ok = freeSpace(dir)
 	return free, ok

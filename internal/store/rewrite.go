@@ -12,8 +12,8 @@ import (
 // rewriteBatch is how many records one transaction of Rewrite changes.
 const rewriteBatch = 32
 
-// rewrap returns the record to store after a rotation of the keys; changed is false for a record that
-// stays as it is.
+// rewrap returns the record to store after a rotation of the keys; changed is false for a record
+// that stays as it is.
 type rewrap[T any] func(T) (after T, changed bool, err error)
 
 // Rewriter says how records change when keys are rotated.
@@ -34,9 +34,9 @@ type Rewritten struct {
 // Clean reports whether there was nothing to do and nothing is left.
 func (r Rewritten) Clean() bool { return r == Rewritten{} }
 
-// Rewrite goes once through all records but the description of the store. It changes what w changes, and
-// gives each record whose tag is of an earlier generation a new tag. A record that changes meanwhile is
-// left to the next call. Records keep their leases.
+// Rewrite goes once through all records but the description of the store. It changes what w
+// changes, and gives each record whose tag is of an earlier generation a new tag. A record that
+// changes meanwhile is left to the next call. Records keep their leases.
 func (db *DB) Rewrite(ctx context.Context, w Rewriter) (done Rewritten, err error) {
 	for start := "\x00"; start != ""; {
 		rev := db.metaRev.Load() // read before the keys are used
@@ -113,8 +113,8 @@ func (db *DB) commitRewrites(ctx context.Context, metaRev int64, batch []rewrite
 	return nil
 }
 
-// rewritten returns the new form of a record; nil if it stays as it is. The transactions that rotate the
-// keys rewrite the description of the store themselves.
+// rewritten returns the new form of a record; nil if it stays as it is. The transactions that
+// rotate the keys rewrite the description of the store themselves.
 func (db *DB) rewritten(w Rewriter, key string, data []byte) ([]byte, error) {
 	if key == metaKind.key("") {
 		return nil, nil

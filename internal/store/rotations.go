@@ -65,8 +65,8 @@ func (tx *Tx) DeleteRotation(account, name string) error {
 	return nil
 }
 
-// Rotations calls visit for each rotation record of an account whose secret's name begins with prefix,
-// in the order of names, from the name from (inclusive) on, until visit returns false.
+// Rotations calls visit for each rotation record of an account whose secret's name begins with
+// prefix, in the order of names, from the name from (inclusive) on, until visit returns false.
 func (tx *Tx) Rotations(account, prefix, from string, visit func(rotation.Record) bool) error {
 	return rotationKind.scan(tx, in(account, prefix), in(account, from), visit)
 }
@@ -81,8 +81,8 @@ type Pause struct {
 	Paused bool `json:"paused"`
 }
 
-// PauseAll stops new rotations of the whole store, or allows them again. This is not a member of the
-// engine's record, because that record is a fence and ends with its node.
+// PauseAll stops new rotations of the whole store, or allows them again. This is not a member of
+// the engine's record, because that record is a fence and ends with its node.
 func (tx *Tx) PauseAll(paused bool) error { return pauseKind.save(tx, Pause{Paused: paused}) }
 
 // AllPaused reports whether all rotations are paused.

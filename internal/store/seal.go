@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A stored record is one byte of format, the tag of the content, and the content, which is JSON. In all
-// formats but recordFormat, the generation of the tag's key stands before the tag. A record of an unknown
-// format is refused.
+// A stored record is one byte of format, the tag of the content, and the content, which is JSON. In
+// all formats but recordFormat, the generation of the tag's key stands before the tag. A record of
+// an unknown format is refused.
 const (
 	recordFormat     = 2 // generation 0
 	generationFormat = 3 // later generations
@@ -24,8 +24,8 @@ const (
 	generationSize = 4
 )
 
-// Authenticator makes the tags of records, which cannot be made without its key. A tag must bind the
-// whole key and content of its record. The methods may be called from many goroutines.
+// Authenticator makes the tags of records, which cannot be made without its key. A tag must bind
+// the whole key and content of its record. The methods may be called from many goroutines.
 type Authenticator interface {
 	// Tag returns a tag of tagSize bytes under the key of a generation; nil if there is no such key.
 	Tag(generation uint32, key string, content []byte) []byte
@@ -37,8 +37,8 @@ type Authenticator interface {
 
 var errLocked = errors.New("the records of the store cannot be authenticated yet")
 
-// Authenticate sets the Authenticator. It must be called before the first transaction: without it, no
-// record is read or written. After a rotation of the keys, another call replaces the former one.
+// Authenticate sets the Authenticator. It must be called before the first transaction: without it,
+// no record is read or written. After a rotation of the keys, another call replaces the former one.
 func (db *DB) Authenticate(a Authenticator) {
 	db.auth.Store(&a)
 	db.metaRev.Store(db.metaSeen.Load())
@@ -52,16 +52,16 @@ func (db *DB) authenticator() Authenticator {
 	return nil
 }
 
-// OnKeysRotated sets the function that reads the keys of the tags again. It is called after another node
-// has rotated them, and for a record that needs a key which this process does not know. It must read
-// [DB.RecordKey] and call [DB.Authenticate].
+// OnKeysRotated sets the function that reads the keys of the tags again. It is called after another
+// node has rotated them, and for a record that needs a key which this process does not know. It
+// must read [DB.RecordKey] and call [DB.Authenticate].
 func (db *DB) OnKeysRotated(refresh func(context.Context) error) { db.refresh = refresh }
 
 // refreshTimeout bounds one read of the keys.
 const refreshTimeout = 5 * time.Second
 
-// renew reads the keys again, unless they have been read since rev was current. Concurrent callers wait
-// for one read.
+// renew reads the keys again, unless they have been read since rev was current. Concurrent callers
+// wait for one read.
 func (db *DB) renew(ctx context.Context, rev int64) error {
 	db.renewing.Lock()
 	defer db.renewing.Unlock()
@@ -116,8 +116,8 @@ func split(key string, data []byte) (sealedRecord, error) {
 	return r, nil
 }
 
-// tag returns the tag of content. It binds the whole key, including the prefix that separates this store
-// from other users of a cluster, and the format with the generation.
+// tag returns the tag of content. It binds the whole key, including the prefix that separates this
+// store from other users of a cluster, and the format with the generation.
 func (db *DB) tag(a Authenticator, format byte, generation uint32, key string, content []byte) []byte {
 	if format == recordFormat {
 		return a.Tag(0, fmt.Sprintf("%d %s%s", recordFormat, db.prefix, key), content)
@@ -125,8 +125,8 @@ func (db *DB) tag(a Authenticator, format byte, generation uint32, key string, c
 	return a.Tag(generation, fmt.Sprintf("%d %d %s%s", format, generation, db.prefix, key), content)
 }
 
-// seal puts format, generation and tag before the content of a record. Format 0 stands for the oldest
-// format that has the generation.
+// seal puts format, generation and tag before the content of a record. Format 0 stands for the
+// oldest format that has the generation.
 func (db *DB) seal(format byte, key string, content []byte) ([]byte, error) {
 	a := db.authenticator()
 	if a == nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// SecretPolicy returns the policy of a secret, parsed and bound to the IDs of the users whom it names. A
-// secret without a policy has the default policy.
+// SecretPolicy returns the policy of a secret, parsed and bound to the IDs of the users whom it
+// names. A secret without a policy has the default policy.
 func (tx *Tx) SecretPolicy(s secret.Secret) (policy.Document, error) {
 	if s.Policy == "" {
 		return defaultPolicy(tx.db, s.Account)
@@ -30,8 +30,8 @@ func (tx *Tx) SecretPolicy(s secret.Secret) (policy.Document, error) {
 	return d.Bind(ids), err
 }
 
-// defaultPolicy returns the default policy of secrets, which names no user. Most reads are decided by it,
-// so it is made once for each account.
+// defaultPolicy returns the default policy of secrets, which names no user. Most reads are decided
+// by it, so it is made once for each account.
 func defaultPolicy(db *DB, account string) (policy.Document, error) {
 	if d, ok := db.defaults.get(account, nil); ok {
 		return d, nil
@@ -58,16 +58,16 @@ func parsedPolicy(db *DB, s secret.Secret) (policy.Document, error) {
 	return d, nil
 }
 
-// UserID returns the ID of the user with that ARN; empty if there is none, or the ARN is not that of a
-// user.
+// UserID returns the ID of the user with that ARN; empty if there is none, or the ARN is not that
+// of a user.
 func (tx *Tx) UserID(account, arn string) (string, error) {
 	u, err := tx.userOf(account, arn)
 	return u.ID, err
 }
 
-// formerIDs binds a policy that an older release stored without IDs. A name means the user who has it
-// now, if that user existed when the secret was last changed: the policy was set then, or before. A user
-// who was created later has taken the name of another.
+// formerIDs binds a policy that an older release stored without IDs. A name means the user who has
+// it now, if that user existed when the secret was last changed: the policy was set then, or
+// before. A user who was created later has taken the name of another.
 func (tx *Tx) formerIDs(s secret.Secret, d policy.Document) (map[string]string, error) {
 	ids := map[string]string{}
 	for _, arn := range d.Named() {
@@ -82,8 +82,8 @@ func (tx *Tx) formerIDs(s secret.Secret, d policy.Document) (map[string]string, 
 	return ids, nil
 }
 
-// indexPolicy updates the index of secrets whose policy has a Deny. Lists find in it the secrets that
-// they may have to leave out, without reading every secret.
+// indexPolicy updates the index of secrets whose policy has a Deny. Lists find in it the secrets
+// that they may have to leave out, without reading every secret.
 func (tx *Tx) indexPolicy(s secret.Secret) error {
 	path := in(s.Account, s.Name)
 	if s.Policy == "" {
@@ -122,10 +122,11 @@ func (tx *Tx) PoliciesBound() (bool, error) {
 	return done, err
 }
 
-// BindSecretPolicies binds the policies of secrets that were stored without IDs to the users whom they
-// name, and fills the index of policies that have a Deny. It does so once for each store; after an
-// interruption, the next call does the rest. A name that no user has, or only a user who was created after
-// the last change of the secret, is bound to no ID: an Allow for it grants nothing.
+// BindSecretPolicies binds the policies of secrets that were stored without IDs to the users whom
+// they name, and fills the index of policies that have a Deny. It does so once for each store;
+// after an interruption, the next call does the rest. A name that no user has, or only a user who
+// was created after the last change of the secret, is bound to no ID: an Allow for it grants
+// nothing.
 func BindSecretPolicies(ctx context.Context, db *DB, log *slog.Logger) error {
 	tx := Snapshot(ctx, db)
 	if done, err := tx.PoliciesBound(); err != nil || done {

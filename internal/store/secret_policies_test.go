@@ -46,8 +46,9 @@ func allowed(t *testing.T, db *store.DB, name, user, id string) bool {
 	}, nil, &d).Allowed
 }
 
-// TestFormerPoliciesAreBound verifies that a policy which a release without IDs has stored is bound to those users who had the names
-// when its secret was last changed, before and after the upgrade, and that a later user of a name gets nothing.
+// TestFormerPoliciesAreBound verifies that a policy which a release without IDs has stored is bound
+// to those users who had the names when its secret was last changed, before and after the upgrade,
+// and that a later user of a name gets nothing.
 func TestFormerPoliciesAreBound(t *testing.T) {
 	t.Parallel()
 	db := temporary(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 )
 
-// Secret reads a secret. A secret whose planned deletion time has come is absent, even if its record is
-// not removed yet.
+// Secret reads a secret. A secret whose planned deletion time has come is absent, even if its
+// record is not removed yet.
 func (tx *Tx) Secret(account, name string, now time.Time) (secret.Secret, bool, error) {
 	s, ok, err := secretKind.load(tx, in(account, name))
 	if err != nil || !ok {
@@ -24,8 +24,8 @@ func (tx *Tx) Secret(account, name string, now time.Time) (secret.Secret, bool, 
 	return s, true, nil
 }
 
-// remember keeps a secret as it was read, so that PutSecret and DeleteSecret can remove what belonged to
-// it. A snapshot changes nothing.
+// remember keeps a secret as it was read, so that PutSecret and DeleteSecret can remove what
+// belonged to it. A snapshot changes nothing.
 func (tx *Tx) remember(s secret.Secret) {
 	if tx.pinned {
 		return
@@ -36,9 +36,9 @@ func (tx *Tx) remember(s secret.Secret) {
 	tx.loaded[in(s.Account, s.Name)] = s
 }
 
-// PutSecret writes a secret and the sealed values of its new versions. It also removes the values of
-// versions that s does not have, and indexes the time of a planned deletion. The secret must have been
-// read in this transaction.
+// PutSecret writes a secret and the sealed values of its new versions. It also removes the values
+// of versions that s does not have, and indexes the time of a planned deletion. The secret must
+// have been read in this transaction.
 func (tx *Tx) PutSecret(s secret.Secret, values map[string][]byte) error {
 	path := in(s.Account, s.Name)
 	if _, ok := tx.reads[secretKind.key(path)]; !ok {
@@ -63,8 +63,8 @@ func (tx *Tx) PutSecret(s secret.Secret, values map[string][]byte) error {
 	return secretKind.save(tx, s)
 }
 
-// DeleteSecret removes a secret with all its values and the records of its rotation and consumers. The
-// secret must have been read in this transaction.
+// DeleteSecret removes a secret with all its values and the records of its rotation and consumers.
+// The secret must have been read in this transaction.
 func (tx *Tx) DeleteSecret(account, name string) error {
 	old, ok := tx.loaded[in(account, name)]
 	if !ok {
@@ -79,15 +79,15 @@ func (tx *Tx) DeleteSecret(account, name string) error {
 	return tx.DeleteRotation(account, name)
 }
 
-// ForgetFormer removes the rotation and the consumers of an earlier secret with that name, whose planned
-// deletion time has come: a new secret with the name must not inherit them.
+// ForgetFormer removes the rotation and the consumers of an earlier secret with that name, whose
+// planned deletion time has come: a new secret with the name must not inherit them.
 func (tx *Tx) ForgetFormer(account, name string) error {
 	tx.forgetConsumers(account, name)
 	return tx.DeleteRotation(account, name)
 }
 
-// PurgeSecret removes a secret whose planned deletion time has come. It does nothing to a secret that
-// was restored meanwhile, or that does not exist any more.
+// PurgeSecret removes a secret whose planned deletion time has come. It does nothing to a secret
+// that was restored meanwhile, or that does not exist any more.
 func (tx *Tx) PurgeSecret(account, name string, now time.Time) error {
 	s, ok, err := secretKind.load(tx, in(account, name))
 	if err != nil || !ok || !s.Gone(now) {
@@ -97,8 +97,8 @@ func (tx *Tx) PurgeSecret(account, name string, now time.Time) error {
 	return tx.DeleteSecret(account, name)
 }
 
-// forget removes the due time of the old secret, and the values of its versions that are not in keep. A
-// version of the same ID that was made at another time is another version.
+// forget removes the due time of the old secret, and the values of its versions that are not in
+// keep. A version of the same ID that was made at another time is another version.
 func (tx *Tx) forget(old secret.Secret, keep map[string]secret.Version) {
 	for id, v := range old.Versions {
 		if kept, ok := keep[id]; !ok || kept.Order != v.Order || !kept.CreatedAt.Equal(v.CreatedAt) {
@@ -125,10 +125,10 @@ func (tx *Tx) Value(account, name, version string) ([]byte, error) {
 	return r.data, nil
 }
 
-// SecretPage calls row for the secrets of one page, in the order of names, and returns the number of
-// secrets on all pages. The pages have the secrets whose name begins with prefix, without those
-// withheld, whose names must begin with prefix too. SecretPage reads only the records of the page and
-// those withheld; it skips earlier secrets by key.
+// SecretPage calls row for the secrets of one page, in the order of names, and returns the number
+// of secrets on all pages. The pages have the secrets whose name begins with prefix, without those
+// withheld, whose names must begin with prefix too. SecretPage reads only the records of the page
+// and those withheld; it skips earlier secrets by key.
 func (tx *Tx) SecretPage(
 	account, prefix string,
 	withheld map[string]bool,
@@ -182,8 +182,8 @@ func (tx *Tx) Secrets(account, prefix, from string, now time.Time, visit func(se
 	})
 }
 
-// sealedValues is the type of the records of sealed values. Their content is bytes of package envelope,
-// which binds them to account, secret and version itself; the store adds nothing.
+// sealedValues is the type of the records of sealed values. Their content is bytes of package
+// envelope, which binds them to account, secret and version itself; the store adds nothing.
 type sealedValues struct{ declaration }
 
 // keyOf returns the key of a value. A secret's name never has ":", so the version follows one.

@@ -1,12 +1,14 @@
-// Package store keeps Keyturn's records in etcd: a member inside this process by default, or a cluster.
+// Package store keeps Keyturn's records in etcd: a member inside this process by default, or a
+// cluster.
 //
-// A change is one transaction guarded by the revisions that it read. [Update] reads, decides and commits,
-// and decides again after a conflict. Reads are linearizable: once a change is acknowledged, every later
-// read on every node sees it. An absent record is a result; a store that does not answer is a fault of
-// kind Unavailable. They never share a path.
+// A change is one transaction guarded by the revisions that it read. [Update] reads, decides and
+// commits, and decides again after a conflict. Reads are linearizable: once a change is
+// acknowledged, every later read on every node sees it. An absent record is a result; a store that
+// does not answer is a fault of kind Unavailable. They never share a path.
 //
-// Each type of record is declared once, in kinds.go. The store authenticates records, but knows no rules
-// about them: packages secret, rotation and users have those. It seals no values: package envelope does.
+// Each type of record is declared once, in kinds.go. The store authenticates records, but knows no
+// rules about them: packages secret, rotation and users have those. It seals no values: package
+// envelope does.
 package store
 
 import (
@@ -43,8 +45,8 @@ type DB struct {
 	prefix string // of every key
 	log    *slog.Logger
 	close  func() error
-	// mirror is nil for an etcd cluster that other programs use too: not all its revisions are changes of
-	// this store.
+	// mirror is nil for an etcd cluster that other programs use too: not all its revisions are changes
+	// of this store.
 	mirror *mirror
 	// hub notifies the followers of secrets.
 	hub hub
@@ -55,14 +57,15 @@ type DB struct {
 
 	// auth makes the tags of records; nil until Authenticate.
 	auth atomic.Pointer[Authenticator]
-	// metaRev is the revision of the record meta that auth is made from; 0 before it was read. It guards
-	// every change: what was prepared with keys that have been rotated meanwhile is not written. metaSeen
-	// is the revision of the last SealedMeta.
+	// metaRev is the revision of the record meta that auth is made from; 0 before it was read. It
+	// guards every change: what was prepared with keys that have been rotated meanwhile is not
+	// written. metaSeen is the revision of the last SealedMeta.
 	metaRev, metaSeen atomic.Int64
 	refresh           func(context.Context) error
 	renewing          sync.Mutex
 
-	// documents are recently parsed policies, and defaults the default policies of secrets, by account.
+	// documents are recently parsed policies, and defaults the default policies of secrets, by
+	// account.
 	documents, defaults memo[policy.Document]
 }
 
@@ -157,9 +160,9 @@ func Do(ctx context.Context, db *DB, decide func(*Tx) error) error {
 	return err
 }
 
-// Update runs decide on a new transaction and commits everything that decide wrote, or nothing. After
-// a conflict with another change it runs decide again, so decide must only read, decide and write
-// through tx. Update returns an error of decide unchanged, and then writes nothing.
+// Update runs decide on a new transaction and commits everything that decide wrote, or nothing.
+// After a conflict with another change it runs decide again, so decide must only read, decide and
+// write through tx. Update returns an error of decide unchanged, and then writes nothing.
 func Update[T any](ctx context.Context, db *DB, decide func(*Tx) (T, error)) (T, error) {
 	var zero T
 	for attempt := range maxAttempts {
@@ -196,12 +199,14 @@ func pause(ctx context.Context, attempt int) error {
 	}
 }
 
-// View runs read on a consistent snapshot that is at least as new as every change acknowledged before.
+// View runs read on a consistent snapshot that is at least as new as every change acknowledged
+// before.
 func View[T any](ctx context.Context, db *DB, read func(*Tx) (T, error)) (T, error) {
 	return read(Snapshot(ctx, db))
 }
 
-// commitError distinguishes a change that was certainly refused from one whose outcome is not known.
+// commitError distinguishes a change that was certainly refused from one whose outcome is not
+// known.
 func commitError(err error) error {
 	for _, refused := range []error{rpctypes.ErrTooManyRequests, rpctypes.ErrRequestTooLarge, rpctypes.ErrNoLeader} {
 		if errors.Is(err, refused) {
@@ -212,8 +217,8 @@ func commitError(err error) error {
 		"The store did not confirm the change; read before trying again.")
 }
 
-// Snapshot returns a transaction that reads one consistent revision, as [View] does, for callers that read
-// in several places. It must not write.
+// Snapshot returns a transaction that reads one consistent revision, as [View] does, for callers
+// that read in several places. It must not write.
 func Snapshot(ctx context.Context, db *DB) *Tx {
 	tx := newTx(ctx, db)
 	tx.pinned = true

@@ -122,7 +122,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestConflict has many writers add a version each to one secret: none is lost, and every conflict is decided again.
+// TestConflict has many writers add a version each to one secret: none is lost, and every conflict
+// is decided again.
 func TestConflict(t *testing.T) {
 	t.Parallel()
 	db := temporary(t)
@@ -251,7 +252,8 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// TestRecreate puts a new secret in the place of one that is gone and not purged yet, with the same version ID.
+// TestRecreate puts a new secret in the place of one that is gone and not purged yet, with the same
+// version ID.
 func TestRecreate(t *testing.T) {
 	t.Parallel()
 	db := temporary(t)

@@ -63,7 +63,8 @@ func (tx *Tx) Claim(account, target, user string) (secret string, err error) {
 // PutClaim writes which secret rotates an account of a target.
 func (tx *Tx) PutClaim(c Claim) error { return claimKind.save(tx, c) }
 
-// Spacing records when a member of a group last began to rotate, to keep the group's rotations apart.
+// Spacing records when a member of a group last began to rotate, to keep the group's rotations
+// apart.
 type Spacing struct {
 	Account string    `json:"account"`
 	Group   string    `json:"group"`

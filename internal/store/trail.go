@@ -1,10 +1,11 @@
 package store
 
-// TrailHead is the last known state of the audit trail of one node. Verification finds lost records by
-// it.
+// TrailHead is the last known state of the audit trail of one node. Verification finds lost records
+// by it.
 type TrailHead struct {
 	Node string `json:"node"`
-	// Seq and Hash are those of the last record that is known to be on disk; Seq is 0 if there is none.
+	// Seq and Hash are those of the last record that is known to be on disk; Seq is 0 if there is
+	// none.
 	Seq  uint64 `json:"seq"`
 	Hash string `json:"hash"`
 	// First is the first record that must exist: retention has removed those before.
@@ -24,8 +25,8 @@ func (tx *Tx) PutTrailHead(h TrailHead) error { return trailHeadKind.save(tx, h)
 // TrailRun is the state of the last run of a node, which writes the node's trail.
 type TrailRun struct {
 	Node string `json:"node"`
-	// Running is true while the node runs. It is still true at the next start if the head was not stored
-	// at the end of the run.
+	// Running is true while the node runs. It is still true at the next start if the head was not
+	// stored at the end of the run.
 	Running bool `json:"running"`
 	// Sinks are the numbers of the last records that the sinks have, by the names of the sinks.
 	Sinks map[string]uint64 `json:"sinks,omitempty"`

@@ -43,8 +43,9 @@ func newTx(ctx context.Context, db *DB) *Tx {
 
 func (tx *Tx) dirty() bool { return len(tx.writes) > 0 }
 
-// options pin a read to the revision of the first one. The read stays linearizable, because etcd notifies
-// watchers of a revision a moment before it can be read by number; a linearizable read waits for that.
+// options pin a read to the revision of the first one. The read stays linearizable, because etcd
+// notifies watchers of a revision a moment before it can be read by number; a linearizable read
+// waits for that.
 func (tx *Tx) options(opts ...clientv3.OpOption) []clientv3.OpOption {
 	if tx.pinned && tx.rev > 0 {
 		opts = append(opts, clientv3.WithRev(tx.rev))
@@ -133,7 +134,8 @@ func (tx *Tx) fetchStored(key string) (read, error) {
 	return found(resp.Kvs[0]), nil
 }
 
-// found returns a record that exists. An empty record is damaged, not absent: etcd returns it as nil.
+// found returns a record that exists. An empty record is damaged, not absent: etcd returns it as
+// nil.
 func found(kv *mvccpb.KeyValue) read {
 	r := read{data: kv.Value, rev: kv.ModRevision}
 	if r.data == nil {
@@ -142,8 +144,8 @@ func found(kv *mvccpb.KeyValue) read {
 	return r
 }
 
-// ahead reads several keys with one round trip per hundred; get then finds them. With a mirror it reads
-// nothing: the mirror is faster.
+// ahead reads several keys with one round trip per hundred; get then finds them. With a mirror it
+// reads nothing: the mirror is faster.
 func (tx *Tx) ahead(keys ...string) error {
 	if tx.pinned && tx.db.mirror != nil {
 		return nil
@@ -181,7 +183,8 @@ func (tx *Tx) seen(resp *clientv3.GetResponse) {
 	}
 }
 
-// commit writes everything if no record that was read has changed since. done is false after a conflict.
+// commit writes everything if no record that was read has changed since. done is false after a
+// conflict.
 func (tx *Tx) commit() (done bool, err error) {
 	var guards []clientv3.Cmp
 	for _, key := range slices.Sorted(maps.Keys(tx.reads)) {

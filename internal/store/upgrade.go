@@ -9,8 +9,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Upgrade brings the records of older releases to the form of this one. Each node calls it at its start,
-// before it serves. It may be interrupted anywhere: the next call, on any node, does the rest.
+// Upgrade brings the records of older releases to the form of this one. Each node calls it at its
+// start, before it serves. It may be interrupted anywhere: the next call, on any node, does the
+// rest.
 func Upgrade(ctx context.Context, db *DB, log *slog.Logger) error {
 	if err := moveClaims(ctx, db, log); err != nil {
 		return fmt.Errorf("bring the store to this release: %w", err)
@@ -18,19 +19,21 @@ func Upgrade(ctx context.Context, db *DB, log *slog.Logger) error {
 	return BindSecretPolicies(ctx, db, log)
 }
 
-// formerClaimPrefix is where releases before the first had claims, which name nothing but the secret.
+// formerClaimPrefix is where releases before the first had claims, which name nothing but the
+// secret.
 const formerClaimPrefix = "holder/"
 
-// claimBatch is how many claims one transaction moves. Each takes two operations of the 128 that etcd
-// allows.
+// claimBatch is how many claims one transaction moves. Each takes two operations of the 128 that
+// etcd allows.
 const claimBatch = 32
 
 // moveClaims moves the claims on target accounts to the keys where this release looks for them.
 //
-// An older release would look at the former keys, find no claim, and let two secrets rotate one account.
-// So the description of the store gets [metaFormat] first: an older release refuses to open it, and one
-// that runs in the same cluster cannot commit changes any more. Then the claims move in batches, each in
-// one transaction. There are none left at the former keys when a node begins to serve.
+// An older release would look at the former keys, find no claim, and let two secrets rotate one
+// account. So the description of the store gets [metaFormat] first: an older release refuses to
+// open it, and one that runs in the same cluster cannot commit changes any more. Then the claims
+// move in batches, each in one transaction. There are none left at the former keys when a node
+// begins to serve.
 func moveClaims(ctx context.Context, db *DB, log *slog.Logger) error {
 	if err := Do(ctx, db, (*Tx).raiseMetaFormat); err != nil {
 		return err

@@ -14,8 +14,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// former writes what a release before claims has stored: the description, and n claims at their former
-// keys.
+// former writes what a release before claims has stored: the description, and n claims at their
+// former keys.
 func former(t *testing.T, db *DB, n int) []Claim {
 	t.Helper()
 	key := metaKind.key("")
@@ -103,8 +103,8 @@ func (t *cutOffTxn) Commit() (*clientv3.TxnResponse, error) {
 	return t.Txn.Commit()
 }
 
-// TestUpgradeAfterInterruptions interrupts the upgrade at every transaction, before it is sent and after
-// it was made.
+// TestUpgradeAfterInterruptions interrupts the upgrade at every transaction, before it is sent and
+// after it was made.
 func TestUpgradeAfterInterruptions(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
@@ -151,8 +151,8 @@ func TestUpgradeOnAllNodes(t *testing.T) {
 	upgraded(t, db, claims)
 }
 
-// TestUpgradeFencesOlderNodes verifies that a node of a release before claims, which cannot read the
-// description any more, cannot commit a change once another node has upgraded the store.
+// TestUpgradeFencesOlderNodes verifies that a node of a release before claims, which cannot read
+// the description any more, cannot commit a change once another node has upgraded the store.
 func TestUpgradeFencesOlderNodes(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
@@ -181,8 +181,8 @@ func TestUpgradeFencesOlderNodes(t *testing.T) {
 	upgraded(t, db, claims)
 }
 
-// TestUpgradeKeepsNewerClaims verifies that a claim at its new place wins, and that a damaged claim stops
-// the upgrade: the account would be free for another secret.
+// TestUpgradeKeepsNewerClaims verifies that a claim at its new place wins, and that a damaged claim
+// stops the upgrade: the account would be free for another secret.
 func TestUpgradeKeepsNewerClaims(t *testing.T) {
 	t.Parallel()
 	db := openMirrored(t, 0)
@@ -203,7 +203,8 @@ func TestUpgradeKeepsNewerClaims(t *testing.T) {
 	}
 }
 
-// TestUnknownFormat verifies that a store of a newer release is refused with words that say what to do.
+// TestUnknownFormat verifies that a store of a newer release is refused with words that say what to
+// do.
 func TestUnknownFormat(t *testing.T) {
 	t.Parallel()
 	_, err := split("meta", []byte{metaFormat + 1})

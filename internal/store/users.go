@@ -19,8 +19,8 @@ func (tx *Tx) PutUser(u users.User) error { return userKind.save(tx, u) }
 // DeleteUser removes the record of a user.
 func (tx *Tx) DeleteUser(account, name string) { userKind.delete(tx, in(account, name)) }
 
-// Users calls visit for each user of an account in the order of names, from the name after (exclusive)
-// on, until visit returns false.
+// Users calls visit for each user of an account in the order of names, from the name after
+// (exclusive) on, until visit returns false.
 func (tx *Tx) Users(account, after string, visit func(users.User) bool) error {
 	return userKind.scan(tx, in(account, ""), following(in(account, ""), after), visit)
 }
@@ -33,14 +33,14 @@ func (tx *Tx) Group(account, name string) (users.Group, bool, error) {
 	return groupKind.load(tx, in(account, name))
 }
 
-// GroupRights reads the part of a group that decides about calls, by the ID of the group. Callers share
-// it and must not change it in place.
+// GroupRights reads the part of a group that decides about calls, by the ID of the group. Callers
+// share it and must not change it in place.
 func (tx *Tx) GroupRights(account, id string) (users.GroupRights, bool, error) {
 	return groupRightsKind.load(tx, in(account, id))
 }
 
-// PutGroup writes a group. The part that decides about calls has a record of its own, under the ID by
-// which users name their groups.
+// PutGroup writes a group. The part that decides about calls has a record of its own, under the ID
+// by which users name their groups.
 func (tx *Tx) PutGroup(g users.Group) error {
 	if err := groupRightsKind.save(tx, g.Rights()); err != nil {
 		return err
@@ -48,8 +48,8 @@ func (tx *Tx) PutGroup(g users.Group) error {
 	return groupKind.save(tx, g)
 }
 
-// RenameGroup writes a group that had the name from before. Records of users name a group by its ID, so
-// they stay as they are.
+// RenameGroup writes a group that had the name from before. Records of users name a group by its
+// ID, so they stay as they are.
 func (tx *Tx) RenameGroup(from string, g users.Group) error {
 	groupKind.delete(tx, in(g.Account, from))
 	return tx.PutGroup(g)
@@ -69,8 +69,8 @@ func (tx *Tx) Groups(account, after string, visit func(users.Group) bool) error 
 // CountGroups returns the number of groups of an account.
 func (tx *Tx) CountGroups(account string) (int, error) { return groupKind.count(tx, in(account, "")) }
 
-// Policy reads a policy of that kind, [users.Custom] or [users.System]. For a system policy the store has
-// only how often it is attached.
+// Policy reads a policy of that kind, [users.Custom] or [users.System]. For a system policy the
+// store has only how often it is attached.
 func (tx *Tx) Policy(account, kind, name string) (users.Policy, bool, error) {
 	if kind == users.System {
 		return systemPolicyKind.load(tx, in(account, name))
@@ -78,8 +78,8 @@ func (tx *Tx) Policy(account, kind, name string) (users.Policy, bool, error) {
 	return policyKind.load(tx, in(account, name))
 }
 
-// PutPolicy writes a policy of an account. The document of its default version has a record of its own,
-// which is all that calls read.
+// PutPolicy writes a policy of an account. The document of its default version has a record of its
+// own, which is all that calls read.
 func (tx *Tx) PutPolicy(account string, p users.Policy) error {
 	if p.Type == users.System {
 		return systemPolicyKind.save(tx, users.Policy{
@@ -112,8 +112,8 @@ func (tx *Tx) CountPolicies(account string) (int, error) {
 	return policyKind.count(tx, in(account, ""))
 }
 
-// PolicyDocument reads the document of the default version of a custom policy, parsed. Many calls read
-// it and few change it, so its parsed form is remembered by its key and content.
+// PolicyDocument reads the document of the default version of a custom policy, parsed. Many calls
+// read it and few change it, so its parsed form is remembered by its key and content.
 func (tx *Tx) PolicyDocument(account, name string) (d policy.Document, ok bool, err error) {
 	key, known := documentKind.key(in(account, name)), &tx.db.documents
 	r, err := tx.get(key)
@@ -134,8 +134,8 @@ func (tx *Tx) PolicyDocument(account, name string) (d policy.Document, ok bool, 
 	return d, true, nil
 }
 
-// AheadUser reads a user and a secret in one round trip; [Tx.User] and [Tx.Secret] then find them. secret
-// may be empty.
+// AheadUser reads a user and a secret in one round trip; [Tx.User] and [Tx.Secret] then find them.
+// secret may be empty.
 func (tx *Tx) AheadUser(account, user, secret string) error {
 	if secret == "" {
 		return tx.ahead(userKind.key(in(account, user)))
@@ -143,8 +143,8 @@ func (tx *Tx) AheadUser(account, user, secret string) error {
 	return tx.ahead(userKind.key(in(account, user)), secretKind.key(in(account, secret)))
 }
 
-// AheadPolicies reads the rights of groups, by their IDs, and documents of custom policies in one round
-// trip.
+// AheadPolicies reads the rights of groups, by their IDs, and documents of custom policies in one
+// round trip.
 func (tx *Tx) AheadPolicies(account string, groupIDs, policies []string) error {
 	keys := make([]string, 0, len(groupIDs)+len(policies))
 	for _, id := range groupIDs {
@@ -159,7 +159,8 @@ func (tx *Tx) AheadPolicies(account string, groupIDs, policies []string) error {
 	return tx.ahead(keys...)
 }
 
-// userOf reads the user with that ARN; the zero User if there is none, or the ARN is not that of a user.
+// userOf reads the user with that ARN; the zero User if there is none, or the ARN is not that of a
+// user.
 func (tx *Tx) userOf(account, arn string) (users.User, error) {
 	parts, _ := policy.ParseARN(arn)
 	name, ok := strings.CutPrefix(parts.Relative, "user/")
