@@ -156,7 +156,8 @@ func losses(t testing.TB) []struct {
 				if err := json.Unmarshal(l[len(l)-1], &r); err != nil {
 					t.Fatal(err)
 				}
-				line, _ := appendLine(nil, link{r.Seq, r.Hash}, testTime, []byte(`"phase":"call","operation":"GetSecretValue"`), nil)
+				line, _ := appendLine(nil, link{r.Seq, r.Hash}, testTime, []byte(`"phase":"call","operation":"GetSecretValue"`),
+					nil)
 				return append(l, line)
 			})
 		}, LossForked, "has no MAC"},
@@ -166,7 +167,8 @@ func losses(t testing.TB) []struct {
 				if err := json.Unmarshal(l[len(l)-1], &r); err != nil {
 					t.Fatal(err)
 				}
-				line, _ := appendLine(nil, link{r.Seq, r.Hash}, testTime, []byte(`"phase":"call","operation":"GetSecretValue"`), NewKey(make([]byte, 32)).macer())
+				line, _ := appendLine(nil, link{r.Seq, r.Hash}, testTime, []byte(`"phase":"call","operation":"GetSecretValue"`),
+					NewKey(make([]byte, 32)).macer())
 				return append(l, line)
 			})
 		}, LossForked, "the MAC differs"},
@@ -214,7 +216,8 @@ func TestLossIsFound(t *testing.T) {
 			_ = refused.Close()
 			l, stop := resumed(t, cfg, testAnchor(&head))
 			mustAppend(t, l, true, "after")
-			if l.Losses() != 1 || !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "loss="+string(tt.want)) {
+			if l.Losses() != 1 || !strings.Contains(log.String(), "level=ERROR") ||
+				!strings.Contains(log.String(), "loss="+string(tt.want)) {
 				t.Errorf("losses %d, log %s", l.Losses(), log.String())
 			}
 			if err := stop(); err != nil {
@@ -231,7 +234,8 @@ func TestLossIsFound(t *testing.T) {
 				t.Error("Verify accepts the trail after the loss")
 			}
 			repaired := tt.want == LossTruncated || tt.want == LossEmptied || tt.want == LossBeginning
-			if _, err := (Verification{Key: testKey, Head: &now, KnownGaps: []uint64{gap.Seq}}).Verify(cfg.Dir); (err == nil) != repaired {
+			if _, err := (Verification{Key: testKey, Head: &now,
+				KnownGaps: []uint64{gap.Seq}}).Verify(cfg.Dir); (err == nil) != repaired {
 				t.Errorf("with the gap known: %v", err)
 			}
 			again, stop := resumed(t, cfg, testAnchor(&now))
@@ -446,7 +450,8 @@ func TestNewerRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, append(text, newer(3, `"phase":7,"who":{"a":[1]},"details":"x"`)...), filePerm); err != nil {
+	if err := os.WriteFile(file, append(text, newer(3, `"phase":7,"who":{"a":[1]},"details":"x"`)...),
+		filePerm); err != nil {
 		t.Fatal(err)
 	}
 	r, err := Verification{Key: testKey, Head: &head}.Verify(cfg.Dir)

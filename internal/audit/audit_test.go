@@ -127,8 +127,10 @@ func TestLine(t *testing.T) {
 	full := Record{
 		Seq: 99, Time: time.Unix(1, 0), Prev: "x", Hash: "y", // the writer's business
 		RequestID: "id", Phase: Intent, Principal: "p", PrincipalType: "ram-user", AccessKeyID: "k", Account: "1",
-		Source: "10.0.0.7", UserAgent: strings.Repeat("é", 200) + "<\n", Service: "Kms", APIVersion: "2016-01-20", Operation: "PutSecretValue",
-		Resource: strings.Repeat("r", 5000), VersionID: "v1", VersionStage: "ACSCurrent", Decision: Deny, Outcome: "unknown", Note: "a <b> \"c\" \xff",
+		Source: "10.0.0.7", UserAgent: strings.Repeat("é", 200) + "<\n", Service: "Kms", APIVersion: "2016-01-20",
+		Operation: "PutSecretValue",
+		Resource:  strings.Repeat("r", 5000), VersionID: "v1", VersionStage: "ACSCurrent", Decision: Deny, Outcome: "unknown",
+		Note:    "a <b> \"c\" \xff",
 		Details: Details{{"address", "db:5432"}, {"document", strings.Repeat("d", 2*MaxDetails)}, {"more", "x"}},
 	}
 	if err := l.Append(context.Background(), full, true); err != nil {
@@ -140,9 +142,12 @@ func TestLine(t *testing.T) {
 	}
 	got := readRecords(t, cfg.Dir)
 	want := full
-	want.V, want.Details = format, Details{{"address", "db:5432"}, {"document", strings.Repeat("d", MaxDetails-len("addressdb:5432document"))}, {"cut", "true"}}
+	want.V, want.Details = format,
+		Details{{"address", "db:5432"}, {"document", strings.Repeat("d", MaxDetails-len("addressdb:5432document"))},
+			{"cut", "true"}}
 	want.Seq, want.Time, want.Prev, want.Hash = 1, testTime.UTC(), genesis, got[0].Hash
-	want.UserAgent, want.Resource, want.Note = strings.Repeat("é", 128), strings.Repeat("r", maxMember), "a <b> \"c\" \ufffd"
+	want.UserAgent, want.Resource, want.Note = strings.Repeat("é", 128), strings.Repeat("r", maxMember),
+		"a <b> \"c\" \ufffd"
 	if diff := cmp.Diff(want, got[0]); diff != "" {
 		t.Errorf("record differs (-want +got):\n%s", diff)
 	}
@@ -150,7 +155,8 @@ func TestLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const wantLine = `{"v":2,"seq":2,"time":"2026-01-02T02:04:05.600Z","request_id":"second","phase":"call","principal":"acs:ram::1:user/app",` +
+	const wantLine = `{"v":2,"seq":2,"time":"2026-01-02T02:04:05.600Z","request_id":"second","phase":"call",` +
+		`"principal":"acs:ram::1:user/app",` +
 		`"operation":"GetSecretValue","resource":"acs:kms:cn-hangzhou:1:secret/app/db","decision":"allow","outcome":"ok",`
 	line := strings.Split(string(text), "\n")[1]
 	if rest := `"prev":"` + got[0].Hash + `","hash":"` + got[1].Hash + `"}`; line != wantLine+rest {
@@ -261,7 +267,8 @@ func TestLinesMoved(t *testing.T) {
 		{"inserted", [][]byte{lines[0], stranger, lines[1]}, 2, "the hash differs"},
 		{"restarted", [][]byte{lines[0], lines[0]}, 2, broken},
 		{"empty line", [][]byte{lines[0], []byte("\n"), lines[1]}, 2, malformed},
-		{"no JSON", [][]byte{lines[0], []byte(strings.Repeat("x", 200) + "\n")}, 2, malformed + "the line does not end in a hash"},
+		{"no JSON", [][]byte{lines[0], []byte(strings.Repeat("x", 200) + "\n")}, 2, malformed +
+			"the line does not end in a hash"},
 		{"carriage return", [][]byte{bytes.Replace(lines[0], []byte("\n"), []byte("\r\n"), 1)}, 1, malformed},
 		{"two in one line", [][]byte{bytes.TrimSpace(lines[0]), lines[1]}, 1, malformed + "the line is not a record"},
 		{"unfinished", [][]byte{lines[0], lines[1][:len(lines[1])-1]}, 2, "the last line is unfinished"},
@@ -290,7 +297,8 @@ func TestForged(t *testing.T) {
 		{"unknown member", member + `,"value":"x"`, start, "the line is not a record"},
 		{"no phase", `"operation":"X"`, start, "the line is not a record"},
 		{"seq 0", member, link{seq: ^uint64(0), hash: genesis}, "the line is not a record"},
-		{"first of a chain follows another", member, link{hash: strings.Repeat("1", hashSize)}, "the first record of a trail follows another"},
+		{"first of a chain follows another", member, link{hash: strings.Repeat("1", hashSize)},
+			"the first record of a trail follows another"},
 		{"prev is no hash", member, link{hash: "x"}, "the line is not a record"},
 	} {
 		line, _ := appendLine(nil, tt.after, testTime, []byte(tt.body), nil)
@@ -506,10 +514,12 @@ func TestOpenRefusesBadTail(t *testing.T) {
 	t.Parallel()
 	cfg, segment, text := written(t, 3)
 	for want, change := range map[string]func(b []byte){
-		"line 3: the hash differs":                              func(b []byte) { b[bytes.LastIndex(b, []byte("r3"))] = 'R' },
-		"line 3: malformed: the line does not end in a hash":    func(b []byte) { b[len(b)-2] = ' ' },
-		"line 4: malformed: the line does not end in a hash":    func(b []byte) { b[len(b)-10] = '\n' },
-		"line 3: malformed: the line is not a record":           func(b []byte) { b[bytes.LastIndex(b, []byte("seq"))] = 'S' + 1 },
+		"line 3: the hash differs":                           func(b []byte) { b[bytes.LastIndex(b, []byte("r3"))] = 'R' },
+		"line 3: malformed: the line does not end in a hash": func(b []byte) { b[len(b)-2] = ' ' },
+		"line 4: malformed: the line does not end in a hash": func(b []byte) { b[len(b)-10] = '\n' },
+		"line 3: malformed: the line is not a record": func(b []byte) {
+			b[bytes.LastIndex(b, []byte("seq"))] = 'S' + 1
+		},
 		"line 3: malformed: the line is longer than any record": nil,
 	} {
 		bad := bytes.Clone(text)

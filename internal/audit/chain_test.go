@@ -35,7 +35,8 @@ func TestSegmentName(t *testing.T) {
 			t.Errorf("segmentName(%d) = %q, read back as %d", seq, got, segmentSeq(got))
 		}
 	}
-	for _, name := range []string{"", "lock", "1.jsonl", "00000000000000000001.json", "0000000000000000000x.jsonl", "99999999999999999999.jsonl", "-0000000000000000001.jsonl"} {
+	for _, name := range []string{"", "lock", "1.jsonl", "00000000000000000001.json", "0000000000000000000x.jsonl",
+		"99999999999999999999.jsonl", "-0000000000000000001.jsonl"} {
 		if seq := segmentSeq(name); seq != 0 {
 			t.Errorf("segmentSeq(%q) = %d, want 0", name, seq)
 		}

@@ -134,7 +134,8 @@ func TestWriteFails(t *testing.T) {
 					t.Errorf("record %d is %q, want %q", i+1, r.RequestID, want)
 				}
 			}
-			if strings.Count(logged.String(), "audit trail cannot be written") != 1 || strings.Count(logged.String(), "audit trail is written again") != 1 {
+			if strings.Count(logged.String(), "audit trail cannot be written") != 1 ||
+				strings.Count(logged.String(), "audit trail is written again") != 1 {
 				t.Errorf("log = %s\nwant one line when it stops and one when it goes on", logged.String())
 			}
 		})
@@ -151,7 +152,8 @@ func TestSyncFails(t *testing.T) {
 	mustAppend(t, l, false, "2")
 	d.set(func(d *disk) { d.syncErr = syscall.EIO })
 	wantError(t, l.Append(context.Background(), call("3"), true), "audit: sync "+segmentName(1)+": input/output error")
-	wantError(t, l.Append(context.Background(), call("lost"), false), "audit: repair segment "+segmentName(1)+": input/output error")
+	wantError(t, l.Append(context.Background(), call("lost"), false), "audit: repair segment "+segmentName(1)+
+		": input/output error")
 
 	segment := filepath.Join(cfg.Dir, segmentName(1))
 	text, err := os.ReadFile(segment)
@@ -159,7 +161,8 @@ func TestSyncFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := bytes.IndexByte(text, '\n') + 1
-	if err := os.WriteFile(segment, append(bytes.Clone(text[:first]), make([]byte, len(text)-first)...), filePerm); err != nil {
+	if err := os.WriteFile(segment, append(bytes.Clone(text[:first]), make([]byte, len(text)-first)...),
+		filePerm); err != nil {
 		t.Fatal(err) // what the kernel forgot reads as zeros
 	}
 	d.set(func(d *disk) { d.syncErr = nil })

@@ -207,20 +207,21 @@ func TestRetentionIsNotFooled(t *testing.T) {
 		"a sparse file before all": {Retention{MaxBytes: 1 << 30}, func(t *testing.T, dir string, files []string) string {
 			return sparse(t, filepath.Join(dir, segmentName(2)))
 		}},
-		"first lines that say that they are old": {Retention{MaxAge: year}, func(t *testing.T, _ string, files []string) string {
-			for _, file := range files[1:] {
-				text, err := os.ReadFile(file)
-				if err != nil {
-					t.Fatal(err)
+		"first lines that say that they are old": {Retention{MaxAge: year},
+			func(t *testing.T, _ string, files []string) string {
+				for _, file := range files[1:] {
+					text, err := os.ReadFile(file)
+					if err != nil {
+						t.Fatal(err)
+					}
+					line, rest, _ := bytes.Cut(text, []byte("\n"))
+					if err := os.WriteFile(file, slices.Concat(aged(line), []byte("\n"), rest), filePerm); err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { _ = os.WriteFile(file, text, filePerm) })
 				}
-				line, rest, _ := bytes.Cut(text, []byte("\n"))
-				if err := os.WriteFile(file, slices.Concat(aged(line), []byte("\n"), rest), filePerm); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = os.WriteFile(file, text, filePerm) })
-			}
-			return ""
-		}},
+				return ""
+			}},
 		"a file with a later name": {Retention{MaxBytes: 1 << 30, MaxAge: year}, func(
 			t *testing.T, dir string, _ []string,
 		) string {

@@ -165,7 +165,8 @@ func TestRetention(t *testing.T) {
 					t.Errorf("%+v, stored %+v", report, stored)
 				}
 				records := readPlain(t, cfg.Dir)
-				if last := records[len(records)-1]; last.Operation != Pruned || last.Details.Get("last") != fmt.Sprint(report.FirstSeq-1) {
+				if last := records[len(records)-1]; last.Operation != Pruned ||
+					last.Details.Get("last") != fmt.Sprint(report.FirstSeq-1) {
 					t.Errorf("the removal is recorded as %+v", last)
 				}
 				files, err := segments(cfg.Dir)

@@ -19,7 +19,8 @@ func FuzzMembers(f *testing.F) {
 		v := reflect.ValueOf(&r).Elem()
 		for i := range v.NumField() {
 			name := v.Type().Field(i).Name
-			if field := v.Field(i); field.Kind() == reflect.String && name != "Prev" && name != "Hash" && name != "MAC" && i != int(empty) {
+			if field := v.Field(i); field.Kind() == reflect.String && name != "Prev" && name != "Hash" && name != "MAC" &&
+				i != int(empty) {
 				field.SetString(s)
 			}
 		}

@@ -16,7 +16,8 @@ import (
 
 // forgedLine is a line with the right hash that somebody without the trail's key has written.
 func forgedLine(seq uint64) []byte {
-	line, _ := appendLine(nil, link{seq: seq - 1, hash: genesis}, testTime, []byte(`"phase":"call","operation":"Forged"`), nil)
+	line, _ := appendLine(nil, link{seq: seq - 1, hash: genesis}, testTime, []byte(`"phase":"call","operation":"Forged"`),
+		nil)
 	return line
 }
 
@@ -26,7 +27,9 @@ func forgedLine(seq uint64) []byte {
 func TestSinkGetsNoForgery(t *testing.T) {
 	t.Parallel()
 	for name, forged := range map[string]func(second []byte) []byte{
-		"changed":         func(l []byte) []byte { return bytes.Replace(l, []byte(`"operation":"`), []byte(`"operation":"X`), 1) },
+		"changed": func(l []byte) []byte {
+			return bytes.Replace(l, []byte(`"operation":"`), []byte(`"operation":"X`), 1)
+		},
 		"right hash":      func([]byte) []byte { return forgedLine(2) },
 		"ahead":           func([]byte) []byte { return []byte(`{"seq":1000000000000}` + "\n") },
 		"ahead, hashed":   func([]byte) []byte { return forgedLine(1e12) },

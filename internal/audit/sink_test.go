@@ -442,7 +442,8 @@ func TestHTTPSink(t *testing.T) {
 		}
 	}
 	server.Close()
-	if _, err := h.Send(t.Context(), sample(3)); err == nil || strings.Contains(err.Error(), "hidden") || strings.Contains(err.Error(), "token") {
+	if _, err := h.Send(t.Context(), sample(3)); err == nil || strings.Contains(err.Error(), "hidden") ||
+		strings.Contains(err.Error(), "token") {
 		t.Errorf("error %v", err)
 	}
 }

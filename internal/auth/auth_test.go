@@ -52,7 +52,12 @@ func noBody() ([]byte, error) { return nil, fault.New(fault.Internal, "the body 
 
 // request is one without headers and body.
 func request(method string, params sign.Params) auth.Request {
-	return auth.Request{Method: method, Query: sign.CanonicalQuery(params), Header: func(string) []string { return nil }, Body: noBody}
+	return auth.Request{
+		Method: method,
+		Query:  sign.CanonicalQuery(params),
+		Header: func(string) []string { return nil },
+		Body:   noBody,
+	}
 }
 
 func parse(t *testing.T, query string) sign.Params {
@@ -74,21 +79,28 @@ func parse(t *testing.T, query string) sign.Params {
 
 // vector13 is vector 1.3 of the contract: a temporary key and every awkward character, as it
 // crosses the wire.
-const vector13 = "AccessKeyId=STS.testid&Action=CreateSecret&Description=&Format=JSON&RegionId=cn-hangzhou&SecretData=%7B%22p%22%3A%22%C3%A9~%2A%2B+%2F%25%5C%22%E4%B8%AD%22%7D&SecretName=app+one%2F%2B%3D.%40-_&SecurityToken=CAIS%2Btok%2Fen%3D%3D&Signature=thBJdWbQNa3xfGZV30DV6TEjR5I%3D&SignatureMethod=HMAC-SHA1&SignatureNonce=9b7a44b0-3be1-11e5-8c73-08002700c460&SignatureType=&SignatureVersion=1.0&Tags=%5B%7B%22TagKey%22%3A%22k%22%2C%22TagValue%22%3A%22v%22%7D%5D&Timestamp=2026-01-02T03%3A04%3A05Z&Version=2016-01-20&VersionId=v1"
+const vector13 = "AccessKeyId=STS.testid&Action=CreateSecret&Description=&Format=JSON&RegionId=cn-hangzhou&" +
+	"SecretData=%7B%22p%22%3A%22%C3%A9~%2A%2B+%2F%25%5C%22%E4%B8%AD%22%7D&SecretName=app+one%2F%2B%3D.%40-_&" +
+	"SecurityToken=CAIS%2Btok%2Fen%3D%3D&Signature=thBJdWbQNa3xfGZV30DV6TEjR5I%3D&SignatureMethod=HMAC-SHA1&" +
+	"SignatureNonce=9b7a44b0-3be1-11e5-8c73-08002700c460&SignatureType=&SignatureVersion=1.0&" +
+	"Tags=%5B%7B%22TagKey%22%3A%22k%22%2C%22TagValue%22%3A%22v%22%7D%5D&Timestamp=2026-01-02T03%3A04%3A05Z&" +
+	"Version=2016-01-20&VersionId=v1"
 
 func TestVector13(t *testing.T) {
 	t.Parallel()
 	a := authenticator(t)
 	r := request("POST", parse(t, vector13))
 	got, err := a.Authenticate(t.Context(), r)
-	if err != nil || got.Principal.AccessKeyID != "STS.testid" || got.Action != "CreateSecret" || got.AccessKeyID != "STS.testid" {
+	if err != nil || got.Principal.AccessKeyID != "STS.testid" || got.Action != "CreateSecret" ||
+		got.AccessKeyID != "STS.testid" {
 		t.Fatalf("Authenticate = %+v, %v", got, err)
 	}
 	if _, err := a.Authenticate(t.Context(), r); fault.KindOf(err) != fault.Replayed {
 		t.Errorf("the same request again: %v, want Replayed", err)
 	}
 	r.Method = "GET"
-	if _, err := a.Authenticate(t.Context(), r); fault.KindOf(err) != fault.WrongSignature || strings.Contains(err.Error(), "server string") {
+	if _, err := a.Authenticate(t.Context(), r); fault.KindOf(err) != fault.WrongSignature ||
+		strings.Contains(err.Error(), "server string") {
 		t.Errorf("another method: %v; want WrongSignature that does not repeat the value", err)
 	}
 }
@@ -99,11 +111,16 @@ func TestVector32(t *testing.T) {
 	headers := map[string]string{
 		"host": "kms.example.test:8443", "x-acs-accesskey-id": "STS.testid", "x-acs-action": "CreateSecret",
 		"x-acs-content-sha256":       "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-		"x-acs-credentials-provider": "static_sts", "x-acs-date": "2026-01-02T03:04:05Z", "x-acs-security-token": "CAIS+tok/en==",
+		"x-acs-credentials-provider": "static_sts", "x-acs-date": "2026-01-02T03:04:05Z",
+		"x-acs-security-token":  "CAIS+tok/en==",
 		"x-acs-signature-nonce": "3156853299f313e23d1673dc12e1703d", "x-acs-version": "2016-01-20",
-		"authorization": "ACS3-HMAC-SHA256 Credential=STS.testid,SignedHeaders=host;x-acs-accesskey-id;x-acs-action;x-acs-content-sha256;x-acs-credentials-provider;x-acs-date;x-acs-security-token;x-acs-signature-nonce;x-acs-version,Signature=945c793c25b8e883ad896e81ed9a1deca918f61aeae07a14eed5e50b817e498e",
+		"authorization": "ACS3-HMAC-SHA256 Credential=STS.testid,SignedHeaders=host;x-acs-accesskey-id;x-acs-action;" +
+			"x-acs-content-sha256;x-acs-credentials-provider;x-acs-date;x-acs-security-token;x-acs-signature-nonce;" +
+			"x-acs-version,Signature=945c793c25b8e883ad896e81ed9a1deca918f61aeae07a14eed5e50b817e498e",
 	}
-	query := parse(t, "Description=&SecretData=%7B%22p%22%3A%22%C3%A9~%2A%2B%20%2F%25%5C%22%E4%B8%AD%22%7D&SecretName=app%20one%2F%2B%3D.%40-_&VersionId=v1")
+	query := parse(t,
+		"Description=&SecretData=%7B%22p%22%3A%22%C3%A9~%2A%2B%20%2F%25%5C%22%E4%B8%AD%22%7D&"+
+			"SecretName=app%20one%2F%2B%3D.%40-_&VersionId=v1")
 	call := func(a *auth.Authenticator, change map[string]string, body string) error {
 		header := func(name string) string {
 			if v, ok := change[name]; ok {
@@ -141,9 +158,14 @@ func TestVector32(t *testing.T) {
 		{"no version", map[string]string{"x-acs-version": ""}, "", fault.BadSignature},
 		{"another key id", map[string]string{"x-acs-accesskey-id": "testid"}, "", fault.BadSignature},
 		{"time with a fraction", map[string]string{"x-acs-date": "2026-01-02T03:04:05.5Z"}, "", fault.NoTimestamp},
-		{"unknown scheme", map[string]string{"authorization": "ACS3-HMAC-SM3 Credential=a,SignedHeaders=host,Signature=00"}, "", fault.BadSignature},
-		{"action not signed", map[string]string{"authorization": strings.Replace(headers["authorization"], "x-acs-action;", "", 1)}, "", fault.BadSignature},
-		{"token not signed", map[string]string{"authorization": strings.Replace(headers["authorization"], "x-acs-security-token;", "", 1)}, "", fault.BadSignature},
+		{"unknown scheme", map[string]string{"authorization": "ACS3-HMAC-SM3 Credential=a,SignedHeaders=host,Signature=00"},
+			"", fault.BadSignature},
+		{"action not signed",
+			map[string]string{"authorization": strings.Replace(headers["authorization"], "x-acs-action;", "", 1)}, "",
+			fault.BadSignature},
+		{"token not signed",
+			map[string]string{"authorization": strings.Replace(headers["authorization"], "x-acs-security-token;", "", 1)}, "",
+			fault.BadSignature},
 	} {
 		if err := call(a, tt.change, tt.body); fault.KindOf(err) != tt.kind {
 			t.Errorf("%s: %v, want kind %d", tt.name, err, tt.kind)
@@ -156,7 +178,8 @@ func TestParameters(t *testing.T) {
 	a := authenticator(t)
 	signed := func(key, token string, at time.Time, nonce string, more ...sign.Param) sign.Params {
 		p := append(sign.Params{{Name: "Action", Value: "ListSecrets"}, {Name: "Version", Value: "2016-01-20"}}, more...)
-		out, err := sign.Credentials{AccessKeyID: key, AccessKeySecret: sensitive.New("testsecret"), SecurityToken: sensitive.New(token)}.SignV1("GET", p, at, nonce)
+		out, err := sign.Credentials{AccessKeyID: key, AccessKeySecret: sensitive.New("testsecret"),
+			SecurityToken: sensitive.New(token)}.SignV1("GET", p, at, nonce)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,10 +215,12 @@ func TestParameters(t *testing.T) {
 		{"unknown key", signed("nobody", "", now, "n8"), fault.UnknownKey, ""},
 		{"disabled key", signed("disabled", "", now, "n9"), fault.DisabledKey, ""},
 		{"no key", set(signed("testid", "", now, "n10"), "AccessKeyId", ""), fault.MissingKey, ""},
-		{"changed action", set(signed("testid", "", now, "n11"), "Action", "DeleteSecret"), fault.WrongSignature, "server string to sign is:GET&%2F&"},
+		{"changed action", set(signed("testid", "", now, "n11"), "Action", "DeleteSecret"), fault.WrongSignature,
+			"server string to sign is:GET&%2F&"},
 		{"signature version", set(signed("testid", "", now, "n12"), "SignatureVersion", "2.0"), fault.BadSignature, ""},
 		{"signature method", set(signed("testid", "", now, "n13"), "SignatureMethod", "MD5"), fault.BadSignature, ""},
-		{"bearer", signed("testid", "", now, "n14", sign.Param{Name: "SignatureType", Value: "BEARERTOKEN"}), fault.BadSignature, ""},
+		{"bearer", signed("testid", "", now, "n14", sign.Param{Name: "SignatureType", Value: "BEARERTOKEN"}),
+			fault.BadSignature, ""},
 		{"empty type", signed("testid", "", now, "n15", sign.Param{Name: "SignatureType"}), fault.OK, ""},
 		{"no token", signed("STS.testid", "", now, "n16"), fault.MissingToken, ""},
 		{"wrong token", signed("STS.testid", "x", now, "n17"), fault.WrongToken, ""},

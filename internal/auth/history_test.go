@@ -115,7 +115,8 @@ func TestRestart(t *testing.T) {
 			}
 			// The process crashes too, and the next one knows all that both have accepted.
 			next := startNode(t, dir, tt.boot, &clock, false)
-			if kind := next.use("new", clock.Add(time.Second)); tt.boot != "" && kind != fault.Replayed || kind == fault.OK && tt.boot != "" {
+			if kind := next.use("new", clock.Add(time.Second)); tt.boot != "" && kind != fault.Replayed || kind == fault.OK &&
+				tt.boot != "" {
 				t.Errorf("a request of the second process again: kind %d", kind)
 			}
 			if kind := next.use("old39", times["old39"]); kind == fault.OK {

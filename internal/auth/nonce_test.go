@@ -33,7 +33,8 @@ func TestNonceIsFreeAfterTheWindow(t *testing.T) {
 	t.Parallel()
 	m := memory{newNonces(0)}
 	later := now.Add(time.Hour)
-	if a, b, c := m.use("k", "a", now, now), m.use("k", "a", now, now), m.use("k", "a", later, later); a != fault.OK || b != fault.Replayed || c != fault.OK {
+	if a, b, c := m.use("k", "a", now, now), m.use("k", "a", now, now), m.use("k", "a", later, later); a != fault.OK ||
+		b != fault.Replayed || c != fault.OK {
 		t.Errorf("kinds %d, %d, %d", a, b, c)
 	}
 	if m.Len() != 1 {
@@ -156,7 +157,8 @@ func TestClockJump(t *testing.T) {
 		at, now time.Time
 		want    fault.Kind
 	}{
-		{"a", now, now, fault.OK}, {"b", ahead, ahead, fault.OK}, {"c", back, back, fault.OK}, {"a", now, back, fault.Expired}, {"c", back, back, fault.Replayed},
+		{"a", now, now, fault.OK}, {"b", ahead, ahead, fault.OK}, {"c", back, back, fault.OK},
+		{"a", now, back, fault.Expired}, {"c", back, back, fault.Replayed},
 	} {
 		if got := use(step.nonce, step.at, step.now); got != step.want {
 			t.Errorf("nonce %s of %v at %v: kind %d, want %d", step.nonce, step.at, step.now, got, step.want)

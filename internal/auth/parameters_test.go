@@ -33,7 +33,8 @@ func TestDecodeRequest(t *testing.T) {
 		name, query, kind, body string
 		want                    params
 	}{
-		{"query", "a=b+c%20d&e=&%E4%B8%AD=%2B", "", "", params{{Name: "a", Value: "b c d"}, {Name: "e"}, {Name: "中", Value: "+"}}},
+		{"query", "a=b+c%20d&e=&%E4%B8%AD=%2B", "", "",
+			params{{Name: "a", Value: "b c d"}, {Name: "e"}, {Name: "中", Value: "+"}}},
 		{"empty pairs", "&a=b&&", "", "", params{{Name: "a", Value: "b"}}},
 		{"a name alone", "a", "", "", params{{Name: "a"}}},
 		{"equals in the value", "a=b=c", "", "", params{{Name: "a", Value: "b=c"}}},
@@ -41,7 +42,8 @@ func TestDecodeRequest(t *testing.T) {
 		{"form with charset", "", formType + "; charset=UTF-8", "b=2", params{{Name: "b", Value: "2"}}},
 		{"empty form", "a=1", formType, "", params{{Name: "a", Value: "1"}}},
 		{"JSON is not form", "a=1", jsonBody, `{"s":"x","n":1.50,"b":true,"z":null,"o":{"k": [1, 2]},"l":[ "a" ]}`,
-			params{{Name: "a", Value: "1"}, {Name: "s", Value: "x"}, {Name: "n", Value: "1.50"}, {Name: "b", Value: "true"}, {Name: "o", Value: `{"k":[1,2]}`}, {Name: "l", Value: `["a"]`}}},
+			params{{Name: "a", Value: "1"}, {Name: "s", Value: "x"}, {Name: "n", Value: "1.50"}, {Name: "b", Value: "true"},
+				{Name: "o", Value: `{"k":[1,2]}`}, {Name: "l", Value: `["a"]`}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

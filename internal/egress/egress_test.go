@@ -37,12 +37,16 @@ func TestRules(t *testing.T) {
 		refused     string
 	}{
 		{
-			permitted: "127.0.0.1:1 [::1]:1 10.0.0.1:1 192.168.7.1:1 203.0.113.9:1 [2001:db8::1]:1 [::ffff:10.0.0.1]:1 100.100.100.201:1",
-			refused: "169.254.169.254:80 169.254.1.1:1 [fe80::1]:1 [fe80::1%1]:1 0.0.0.0:1 0.1.2.3:1 [::]:1 224.0.0.1:1 239.1.1.1:1 [ff02::1]:1 255.255.255.255:1 " +
+			permitted: "127.0.0.1:1 [::1]:1 10.0.0.1:1 192.168.7.1:1 203.0.113.9:1 [2001:db8::1]:1 [::ffff:10.0.0.1]:1 " +
+				"100.100.100.201:1",
+			refused: "169.254.169.254:80 169.254.1.1:1 [fe80::1]:1 [fe80::1%1]:1 0.0.0.0:1 0.1.2.3:1 [::]:1 224.0.0.1:1 " +
+				"239.1.1.1:1 [ff02::1]:1 255.255.255.255:1 " +
 				"240.0.0.1:1 100.100.100.200:80 168.63.129.16:80 192.0.0.192:80 [fd00:ec2::254]:80 [fd20:ce::254]:80 " +
 				// The same in the forms in which IPv6 carries them.
-				"[::ffff:169.254.169.254]:80 [2002:a9fe:a9fe::1]:80 [64:ff9b::a9fe:a9fe]:80 [64:ff9b:1::a9fe:a9fe]:80 [::a9fe:a9fe]:80 [2001:db8::5efe:a9fe:a9fe]:80 " +
-				"[2001:0:a9fe:a9fe::1]:80 [2001:0:1::5601:5601]:80 [::ffff:0:a9fe:a9fe]:80 [::ffff:0:127.0.0.1]:1 [2001:db8::200:5efe:7f00:1]:1 [64:ff9b::7f00:1]:1 [2002:7f00:1::]:1 [::7f00:1]:1 [::ffff:0.0.0.0]:1",
+				"[::ffff:169.254.169.254]:80 [2002:a9fe:a9fe::1]:80 [64:ff9b::a9fe:a9fe]:80 [64:ff9b:1::a9fe:a9fe]:80 " +
+				"[::a9fe:a9fe]:80 [2001:db8::5efe:a9fe:a9fe]:80 " +
+				"[2001:0:a9fe:a9fe::1]:80 [2001:0:1::5601:5601]:80 [::ffff:0:a9fe:a9fe]:80 [::ffff:0:127.0.0.1]:1 " +
+				"[2001:db8::200:5efe:7f00:1]:1 [64:ff9b::7f00:1]:1 [2002:7f00:1::]:1 [::7f00:1]:1 [::ffff:0.0.0.0]:1",
 		},
 		{
 			allow:     []string{"10.0.0.0/8", "[2001:db8::1]:5432", "127.0.0.1:6379"},
@@ -62,7 +66,8 @@ func TestRules(t *testing.T) {
 		{
 			deny:      []string{"127.0.0.0/8", "::1", "10.1.0.0/16", "192.168.0.1:443"},
 			permitted: "10.2.0.1:1 192.168.0.1:80",
-			refused:   "127.0.0.1:1 127.9.9.9:1 [::1]:1 [::ffff:127.0.0.1]:1 10.1.2.3:1 [::ffff:10.1.2.3]:1 [64:ff9b::10.1.2.3]:1 [2002:a01:203::]:1 192.168.0.1:443",
+			refused: "127.0.0.1:1 127.9.9.9:1 [::1]:1 [::ffff:127.0.0.1]:1 10.1.2.3:1 [::ffff:10.1.2.3]:1 " +
+				"[64:ff9b::10.1.2.3]:1 [2002:a01:203::]:1 192.168.0.1:443",
 		},
 		{
 			allow:   []string{"10.0.0.0/8"},
@@ -100,7 +105,8 @@ func TestRules(t *testing.T) {
 func TestParseRuleRefuses(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{
-		"", "10.0.0.1/8", "10.0.0.0/33", "2130706433", "0x7f.1", "127.1", "0177.0.0.1", "10.0.0.1:0", "10.0.0.1:x", "[::1", "[::1]x", "*", "*.", "a..b",
+		"", "10.0.0.1/8", "10.0.0.0/33", "2130706433", "0x7f.1", "127.1", "0177.0.0.1", "10.0.0.1:0", "10.0.0.1:x", "[::1",
+		"[::1]x", "*", "*.", "a..b",
 		"http://h", "h/", "fe80::1%eth0", "db:70000", "un ix", "/run/x.sock", "1.2.3",
 	} {
 		if r, err := egress.ParseRule(s); err == nil {
@@ -137,7 +143,8 @@ func TestEverySpellingReachesTheRules(t *testing.T) {
 	port, connected := listener(t)
 	d := egress.New(egress.Config{Deny: rules(t, "127.0.0.0/8", "::1")})
 	for _, host := range []string{
-		"127.0.0.1", "localhost", "LOCALHOST.", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0", "0.0.0.0", "::", "::ffff:127.0.0.1", "::ffff:7f00:1", "127.0.0.1.",
+		"127.0.0.1", "localhost", "LOCALHOST.", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0", "0.0.0.0", "::",
+		"::ffff:127.0.0.1", "::ffff:7f00:1", "127.0.0.1.",
 		"::1", "127.255.255.254", "",
 	} {
 		if c, err := d.DialContext(t.Context(), "tcp", net.JoinHostPort(host, port)); err == nil {
@@ -282,7 +289,8 @@ func TestOwnServicesAreRefusedAtEveryAddress(t *testing.T) {
 		return err
 	}
 	everything := rules(t, "0.0.0.0/0", "::/0", "127.0.0.0/8", "127.0.0.1:"+port, "sink.example:"+port)
-	for _, own := range []string{"127.0.0.1:" + port, "0.0.0.0:" + port, "[::1]:" + port, "127.0.0.1:0" + port, "sink.example:" + port} {
+	for _, own := range []string{"127.0.0.1:" + port, "0.0.0.0:" + port, "[::1]:" + port, "127.0.0.1:0" + port,
+		"sink.example:" + port} {
 		for _, host := range []string{"127.0.0.1", "127.0.0.2", "sink.example", "other.example"} {
 			for kind, c := range map[string]egress.Config{"any": {Own: []string{own}}, "HTTP": {OwnHTTP: []string{own}}} {
 				c.Allow = everything
@@ -306,7 +314,8 @@ func TestOwnServicesAreRefusedAtEveryAddress(t *testing.T) {
 	if err := dial("idp.example", shared); err != nil {
 		t.Errorf("a host that the operator names, behind the proxy of a service: %v", err)
 	}
-	shared = egress.Config{OwnHTTP: []string{"sink.example:" + port}, Allow: rules(t, "*.example:"+port, "idp.example", "127.0.0.0/8")}
+	shared = egress.Config{OwnHTTP: []string{"sink.example:" + port},
+		Allow: rules(t, "*.example:"+port, "idp.example", "127.0.0.0/8")}
 	if err := dial("idp.example", shared); !errors.As(err, new(*egress.RefusedError)) {
 		t.Errorf("rules that do not name host and port: %v", err)
 	}

@@ -125,7 +125,8 @@ func TestDigest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, d := range map[string][32]byte{
-		"another value": digest(key, where, "y"), "another version": digest(key, Binding{"1", "a", "v2"}, "x"), "another key": other,
+		"another value": digest(key, where, "y"), "another version": digest(key, Binding{"1", "a", "v2"}, "x"),
+		"another key": other,
 	} {
 		if d == digest(key, where, "x") {
 			t.Errorf("%s has the same digest", name)
@@ -168,10 +169,12 @@ func TestRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	tag := records.Tag(0, "a", []byte("bc"))
-	if again, err := r.OpenRecords(map[uint32][]byte{0: sealed}); err != nil || !bytes.Equal(again.Tag(0, "a", []byte("bc")), tag) {
+	if again, err := r.OpenRecords(map[uint32][]byte{0: sealed}); err != nil ||
+		!bytes.Equal(again.Tag(0, "a", []byte("bc")), tag) {
 		t.Errorf("opened again, it makes another tag: %v", err)
 	}
-	for _, other := range [][]byte{records.Tag(0, "ab", []byte("c")), records.Tag(0, "b", []byte("bc")), records.Tag(0, "a", []byte("bd")), records.Tag(0, "", []byte("abc"))} {
+	for _, other := range [][]byte{records.Tag(0, "ab", []byte("c")), records.Tag(0, "b", []byte("bc")),
+		records.Tag(0, "a", []byte("bd")), records.Tag(0, "", []byte("abc"))} {
 		if bytes.Equal(other, tag) {
 			t.Error("another record has the same tag")
 		}
@@ -183,7 +186,8 @@ func TestRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(other).OpenRecords(map[uint32][]byte{0: sealed}); err == nil || !strings.Contains(err.Error(), "another root key") {
+	if _, err := New(other).OpenRecords(map[uint32][]byte{0: sealed}); err == nil ||
+		!strings.Contains(err.Error(), "another root key") {
 		t.Errorf("with another root key: %v", err)
 	}
 	sealed[len(sealed)-1] ^= 1

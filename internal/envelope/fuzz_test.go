@@ -27,7 +27,8 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, box []byte, at uint16, flip byte) {
 		changed := bytes.Clone(good)
 		changed[int(at)%len(changed)] ^= flip
-		for _, b := range [][]byte{box, changed, append(bytes.Clone(good), box...), append(bytes.Clone(box), good...), append(bytes.Clone(good[:2+len(key.Primary)]), box...)} {
+		for _, b := range [][]byte{box, changed, append(bytes.Clone(good), box...), append(bytes.Clone(box), good...),
+			append(bytes.Clone(good[:2+len(key.Primary)]), box...)} {
 			v, err := r.Open(key, where, b)
 			switch {
 			case bytes.Equal(b, good):

@@ -152,7 +152,8 @@ func (t Trust) last(e entry, self int, want purpose) error {
 
 func parts(path string) []string {
 	path = path[len(filepath.VolumeName(path)):]
-	return slices.DeleteFunc(strings.Split(path, string(filepath.Separator)), func(s string) bool { return s == "" || s == "." })
+	steps := strings.Split(path, string(filepath.Separator))
+	return slices.DeleteFunc(steps, func(s string) bool { return s == "" || s == "." })
 }
 
 // entry is what the rules look at.
@@ -182,8 +183,8 @@ func (t Trust) judge(e entry, self int, secret bool) error {
 		return nil
 	}
 	if e.owner != 0 && e.owner != self {
-		return fmt.Errorf("%s belongs to the user with ID %d, who could have made or changed it: check its content, then run chown %d %s",
-			e.path, e.owner, self, quoted(e.path))
+		return fmt.Errorf("%s belongs to the user with ID %d, who could have made or changed it: "+
+			"check its content, then run chown %d %s", e.path, e.owner, self, quoted(e.path))
 	}
 	if e.link {
 		return nil // its mode means nothing
@@ -204,7 +205,8 @@ func (t Trust) judge(e entry, self int, secret bool) error {
 		} else if shared {
 			mode = "660"
 		}
-		return fmt.Errorf("%s holds a secret and has mode %04o, so others can read it: run chmod %s %s", e.path, e.mode, mode, quoted(e.path))
+		return fmt.Errorf("%s holds a secret and has mode %04o, so others can read it: run chmod %s %s",
+			e.path, e.mode, mode, quoted(e.path))
 	}
 	return nil
 }

@@ -51,10 +51,15 @@ func TestJudge(t *testing.T) {
 		"sticky directory":                 {Trust{}, dir(0, 0, 0o777|fs.ModeSticky), false, ""},
 		"stranger's sticky directory":      {Trust{}, dir(stranger, 0, 0o777|fs.ModeSticky), false, "chown 1000 /d/f"},
 		"trusted group's setgid directory": {shared, dir(0, team, 0o770), false, ""},
-		"stranger's link":                  {Trust{}, entry{path: "/d/f", link: true, owner: stranger, mode: 0o777}, false, "chown 1000 /d/f"},
-		"own link":                         {Trust{}, entry{path: "/d/f", link: true, owner: self, mode: 0o777}, false, ""},
-		"all write, but read-only mount":   {Trust{}, entry{path: "/d/f", dir: true, mode: 0o777, readOnly: true}, false, ""},
-		"no owners on this system":         {Trust{}, file(-1, -1, 0o666), true, ""},
+		"stranger's link": {Trust{}, entry{
+			path:  "/d/f",
+			link:  true,
+			owner: stranger,
+			mode:  0o777,
+		}, false, "chown 1000 /d/f"},
+		"own link":                       {Trust{}, entry{path: "/d/f", link: true, owner: self, mode: 0o777}, false, ""},
+		"all write, but read-only mount": {Trust{}, entry{path: "/d/f", dir: true, mode: 0o777, readOnly: true}, false, ""},
+		"no owners on this system":       {Trust{}, file(-1, -1, 0o666), true, ""},
 	} {
 		err := tt.trust.judge(tt.e, self, tt.secret)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
@@ -120,7 +125,8 @@ func TestTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, os.Chmod(filepath.Join(deep, "db"), 0o606))
-	if err := (Trust{}).CheckTree(base); err == nil || !strings.Contains(err.Error(), "chmod go-w "+filepath.Join(deep, "db")) {
+	if err := (Trust{}).CheckTree(base); err == nil ||
+		!strings.Contains(err.Error(), "chmod go-w "+filepath.Join(deep, "db")) {
 		t.Errorf("a file that all may write: %v", err)
 	}
 }
@@ -140,7 +146,8 @@ func TestStrangersFile(t *testing.T) {
 
 func TestQuoted(t *testing.T) {
 	t.Parallel()
-	for path, want := range map[string]string{"/var/lib/key": "/var/lib/key", "/a b": "'/a b'", "/it's": `'/it'\''s'`, "/$(x)": "'/$(x)'"} {
+	for path, want := range map[string]string{"/var/lib/key": "/var/lib/key", "/a b": "'/a b'", "/it's": `'/it'\''s'`,
+		"/$(x)": "'/$(x)'"} {
 		if got := quoted(path); got != want {
 			t.Errorf("quoted(%q) = %q, want %q", path, got, want)
 		}

@@ -60,7 +60,8 @@ func (c *compared) disagreement(r Request) (Decision, string) {
 	if agreed {
 		return d, ""
 	}
-	return d, fmt.Sprintf("Evaluate says %+v, the naive evaluator %+v\nrequest %+v\nidentity policies:\n%s\nsecret policy:\n%s",
+	return d, fmt.Sprintf(
+		"Evaluate says %+v, the naive evaluator %+v\nrequest %+v\nidentity policies:\n%s\nsecret policy:\n%s",
 		d, v, r, strings.Join(c.texts, "\n"), c.secret)
 }
 
@@ -127,11 +128,13 @@ func TestEvaluatorsAgree(t *testing.T) {
 		return
 	}
 	total := allowed.Load() + explicit.Load() + implied.Load()
-	t.Logf("%d decisions in %v: %d allowed, %d denied explicitly, %d implicitly", total, time.Since(begin).Round(time.Millisecond), allowed.Load(), explicit.Load(), implied.Load())
+	t.Logf("%d decisions in %v: %d allowed, %d denied explicitly, %d implicitly", total,
+		time.Since(begin).Round(time.Millisecond), allowed.Load(), explicit.Load(), implied.Load())
 	if total != batches*perBatch || total < 1_000_000 {
 		t.Errorf("%d decisions were compared; want a million", total)
 	}
-	for what, n := range map[string]int64{"allowed": allowed.Load(), "denied explicitly": explicit.Load(), "denied implicitly": implied.Load()} {
+	for what, n := range map[string]int64{"allowed": allowed.Load(), "denied explicitly": explicit.Load(),
+		"denied implicitly": implied.Load()} {
 		if n*20 < total {
 			t.Errorf("only %d of %d requests are %s; the generator must reach at least 5%%", n, total, what)
 		}
@@ -160,7 +163,8 @@ func (g generator) documents() (*compared, error) {
 	for range g.IntN(5) {
 		identity = append(identity, g.document(func() map[string]any {
 			st := g.statement(func() string {
-				return g.of("*", "*:*", "kms:*", "kms:Get*", "KMS:getsecret*", "kms:GetSecretValue", "kms:?etSecretValue", "kms:Describe*", "kms:*Secret*",
+				return g.of("*", "*:*", "kms:*", "kms:Get*", "KMS:getsecret*", "kms:GetSecretValue", "kms:?etSecretValue",
+					"kms:Describe*", "kms:*Secret*",
 					"kms:PutSecretValue", "kms:List*", "kms:*Value", "oss:*", "ram:*", "kms:Tag*", "kms:GetRandomPassword")
 			})
 			st["Resource"] = g.some(g.resourcePattern)
@@ -169,10 +173,12 @@ func (g generator) documents() (*compared, error) {
 	}
 	secret := ""
 	if g.IntN(2) == 0 {
-		rules := []map[string]any{{"Effect": "Allow", "Principal": map[string]any{"RAM": "acs:ram::" + home + ":*"}, "Action": "kms:ListSecretVersionIds", "Resource": "*"}}
+		rules := []map[string]any{{"Effect": "Allow", "Principal": map[string]any{"RAM": "acs:ram::" + home + ":*"},
+			"Action": "kms:ListSecretVersionIds", "Resource": "*"}}
 		for range g.IntN(4) {
 			st := g.statement(func() string {
-				return g.of("kms:*", "kms:Get*", "kms:GetSecretValue", "KMS:Describe*", "kms:Put*", "kms:Tag*", "kms:Set*", "kms:*Secret*", "kms:Decrypt")
+				return g.of("kms:*", "kms:Get*", "kms:GetSecretValue", "KMS:Describe*", "kms:Put*", "kms:Tag*", "kms:Set*",
+					"kms:*Secret*", "kms:Decrypt")
 			})
 			st["Resource"] = g.of("*", "*")
 			st["Principal"] = map[string]any{"RAM": g.some(g.principalPattern)}
@@ -216,13 +222,16 @@ func (g generator) resourcePattern() string {
 	if g.IntN(3) == 0 {
 		return "*"
 	}
-	return "acs:" + g.of("kms", "kms", "kms", "*", "k?s", "oss", "ram") + ":" + g.of("*", "*", "*", "*", "cn-hangzhou", "cn-*", "cn-beijing", "") + ":" +
+	return "acs:" + g.of("kms", "kms", "kms", "*", "k?s", "oss", "ram") + ":" +
+		g.of("*", "*", "*", "*", "cn-hangzhou", "cn-*", "cn-beijing", "") + ":" +
 		g.of("*", "*", "*", "*", home, foreign, "", "1*6", "system") + ":" +
-		g.of("*", "secret", "secret/*", "secret*", "secret/app/*", "secret/app/d?", "secret/App/*", "*/db", "secret/a*b", "key/*", "secret/app/db", "*:?", "secret/é*", "secret/?/b", "policy/*")
+		g.of("*", "secret", "secret/*", "secret*", "secret/app/*", "secret/app/d?", "secret/App/*", "*/db", "secret/a*b",
+			"key/*", "secret/app/db", "*:?", "secret/é*", "secret/?/b", "policy/*")
 }
 
 func (g generator) principalPattern() string {
-	return "acs:ram::" + g.of(home, home, foreign) + ":" + g.of("*", "root", "user/alice", "user/bob", "role/worker", "role/alice", "user/worker")
+	return "acs:ram::" + g.of(home, home, foreign) + ":" +
+		g.of("*", "root", "user/alice", "user/bob", "role/worker", "role/alice", "user/worker")
 }
 
 // conditions draws one or two operators, each with one or two keys of its type.
@@ -248,7 +257,8 @@ func (g generator) conditions() map[string]any {
 func (g generator) operator(kind string) string {
 	switch kind {
 	case "string":
-		return g.of("StringEquals", "StringNotEquals", "StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase", "StringLike", "StringNotLike")
+		return g.of("StringEquals", "StringNotEquals", "StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase", "StringLike",
+			"StringNotLike")
 	case "number":
 		return "Numeric" + g.of("Equals", "NotEquals", "LessThan", "LessThanEquals", "GreaterThan", "GreaterThanEquals")
 	case "date":
@@ -266,36 +276,48 @@ func (g generator) value(kind string) string {
 	case "number":
 		return g.of("7", "7.0", "007", "-7", "6.99", "0", "-0.0", "70", "12345678901234567890.5")
 	case "date":
-		return g.of("2026-01-02T03:04:05Z", "2026-01-02T11:04:05+08:00", "2026-01-02T03:04:06Z", "2025-12-31T23:59:59-12:00", "2027-01-01T00:00:00Z", "0001-01-01T00:00:00Z")
+		return g.of("2026-01-02T03:04:05Z", "2026-01-02T11:04:05+08:00", "2026-01-02T03:04:06Z", "2025-12-31T23:59:59-12:00",
+			"2027-01-01T00:00:00Z", "0001-01-01T00:00:00Z")
 	case "boolean":
 		return g.of("true", "false")
 	}
-	return g.of("10.1.2.3", "10.0.0.0/8", "10.1.2.9/30", "192.168.0.0/16", "0.0.0.0/0", "::/0", "2001:db8::/32", "2001:db8::7", "2001:db8:8000::/33")
+	return g.of("10.1.2.3", "10.0.0.0/8", "10.1.2.9/30", "192.168.0.0/16", "0.0.0.0/0", "::/0", "2001:db8::/32",
+		"2001:db8::7", "2001:db8:8000::/33")
 }
 
 func (g generator) request() Request {
-	kinds := []Principal{root, alice, alice, alice, alice, alice, alice, alice, alice, renamed, successor, bob, workerSuccessor, worker, worker, worker, engine, mallory, rootAway, {Kind: KindAssumedRole, Account: foreign, Name: "worker"}, {Kind: "Robot", Account: home}, {}}
+	kinds := []Principal{root, alice, alice, alice, alice, alice, alice, alice, alice, renamed, successor, bob,
+		workerSuccessor, worker, worker, worker, engine, mallory, rootAway,
+		{Kind: KindAssumedRole, Account: foreign, Name: "worker"}, {Kind: "Robot", Account: home}, {}}
 	r := asking(
 		kinds[g.IntN(len(kinds))],
-		g.of("kms:GetSecretValue", "kms:GetSecretValue", "kms:GetSecretValue", "kms:GetSecretValue", "kms:PutSecretValue", "kms:PutSecretValue", "kms:DescribeSecret", "kms:DescribeSecret", "kms:ListSecrets", "kms:SetSecretPolicy", "KMS:TagResources",
+		g.of("kms:GetSecretValue", "kms:GetSecretValue", "kms:GetSecretValue", "kms:GetSecretValue", "kms:PutSecretValue",
+			"kms:PutSecretValue", "kms:DescribeSecret", "kms:DescribeSecret", "kms:ListSecrets", "kms:SetSecretPolicy",
+			"KMS:TagResources",
 			"kms:GetRandomPassword", "oss:GetObject", "ram:GetPolicy", "kms:UpdateSecretVersionStage", "kms:Decrypt", ""),
 		"",
 		Context{SecureTransport: g.IntN(2) == 0, MFAPresent: g.IntN(4) == 0},
 	)
 	if g.IntN(12) == 0 {
-		r.Resource = g.of("*", "*", "secret/app", "acs:kms:cn-hangzhou", "acs:ram::system:policy/P", "acs:kms::system:secret/x", "acs::x:"+home+":y")
+		r.Resource = g.of("*", "*", "secret/app", "acs:kms:cn-hangzhou", "acs:ram::system:policy/P",
+			"acs:kms::system:secret/x", "acs::x:"+home+":y")
 	} else {
-		r.Resource = "acs:kms:" + g.of("cn-hangzhou", "cn-hangzhou", "cn-beijing", "") + ":" + g.of(home, home, home, home, foreign, "") + ":" +
-			g.of("secret", "secret/app/db", "secret/app/db", "secret/app/other", "secret/App/db", "secret/é/b", "key/k1", "secret/app/db:x", "secret/a/b")
+		r.Resource = "acs:kms:" + g.of("cn-hangzhou", "cn-hangzhou", "cn-beijing", "") + ":" +
+			g.of(home, home, home, home, foreign, "") + ":" +
+			g.of("secret", "secret/app/db", "secret/app/db", "secret/app/other", "secret/App/db", "secret/é/b", "key/k1",
+				"secret/app/db:x", "secret/a/b")
 	}
 	if g.IntN(8) > 0 {
 		r.Context.Now = time.Date(2026, 1, 2, 3, 4, g.IntN(3)+4, g.IntN(2)*999, time.UTC)
 	}
 	if g.IntN(8) > 0 {
-		r.Context.SourceIP = netip.MustParseAddr(g.of("10.1.2.3", "::ffff:10.1.2.9", "192.168.7.7", "2001:db8::7", "2001:db8:ffff::1%eth0", "11.0.0.1"))
+		r.Context.SourceIP = netip.MustParseAddr(g.of("10.1.2.3", "::ffff:10.1.2.9", "192.168.7.7", "2001:db8::7",
+			"2001:db8:ffff::1%eth0", "11.0.0.1"))
 	}
 	if g.IntN(4) > 0 {
-		r.Context.Tags = map[string]string{"env": g.of("Prod", "prod", "dev", ""), "level": g.of("7", "07.00", "-7", "seven", "70"), "since": g.of("2026-01-02T03:04:05Z", "yesterday"), "hot": g.of("true", "True"), "ip": g.of("10.1.2.3", "2001:db8::7", "here", "10.0.0.0/8")}
+		r.Context.Tags = map[string]string{"env": g.of("Prod", "prod", "dev", ""),
+			"level": g.of("7", "07.00", "-7", "seven", "70"), "since": g.of("2026-01-02T03:04:05Z", "yesterday"),
+			"hot": g.of("true", "True"), "ip": g.of("10.1.2.3", "2001:db8::7", "here", "10.0.0.0/8")}
 	}
 	return r
 }

@@ -14,10 +14,16 @@ const (
 )
 
 var (
-	root     = Principal{Kind: KindAccount, Account: home}
-	alice    = Principal{Kind: KindRAMUser, Account: home, Name: "alice", ID: idOf(home, "user/alice")}
-	bob      = Principal{Kind: KindRAMUser, Account: home, Name: "bob", ID: idOf(home, "user/bob")}
-	worker   = Principal{Kind: KindAssumedRole, Account: home, Name: "worker", Session: "s1", ID: idOf(home, "role/worker") + ":s1"}
+	root   = Principal{Kind: KindAccount, Account: home}
+	alice  = Principal{Kind: KindRAMUser, Account: home, Name: "alice", ID: idOf(home, "user/alice")}
+	bob    = Principal{Kind: KindRAMUser, Account: home, Name: "bob", ID: idOf(home, "user/bob")}
+	worker = Principal{
+		Kind:    KindAssumedRole,
+		Account: home,
+		Name:    "worker",
+		Session: "s1",
+		ID:      idOf(home, "role/worker") + ":s1",
+	}
 	engine   = Principal{Kind: KindSystem, Account: home, Name: "rotator"}
 	mallory  = Principal{Kind: KindRAMUser, Account: foreign, Name: "alice", ID: idOf(foreign, "user/alice")}
 	rootAway = Principal{Kind: KindAccount, Account: foreign}
@@ -48,7 +54,8 @@ func parseSecret(doc, account string) (Document, error) {
 }
 
 // grantable are some of the actions that a secret policy may allow.
-var grantable = []string{"kms:GetSecretValue", "kms:PutSecretValue", "kms:DescribeSecret", "kms:ListSecretVersionIds", "kms:TagResources"}
+var grantable = []string{"kms:GetSecretValue", "kms:PutSecretValue", "kms:DescribeSecret", "kms:ListSecretVersionIds",
+	"kms:TagResources"}
 
 // asking is a request with what the operation's declaration says of its action.
 func asking(who Principal, action, resource string, c Context) Request {
@@ -74,7 +81,8 @@ func deny(action, resource string, extra ...string) string {
 }
 
 func one(effect, action, resource string, extra ...string) string {
-	return `{"Version":"1","Statement":[{"Effect":"` + effect + `","Action":"` + action + `","Resource":"` + resource + `"` +
+	return `{"Version":"1","Statement":[{"Effect":"` + effect + `","Action":"` + action + `","Resource":"` + resource +
+		`"` +
 		strings.Join(extra, "") + `}]}`
 }
 
@@ -82,7 +90,8 @@ func when(condition string) string { return `,"Condition":` + condition }
 
 // rule is one statement of a secret policy.
 func rule(effect, principal, actions string, extra ...string) string {
-	return `{"Sid":"` + effect + `","Effect":"` + effect + `","Principal":{"RAM":"acs:ram::` + principal + `"},"Action":["` +
+	return `{"Sid":"` + effect + `","Effect":"` + effect + `","Principal":{"RAM":"acs:ram::` + principal +
+		`"},"Action":["` +
 		actions + `"],"Resource":"*"` + strings.Join(extra, "") + `}`
 }
 
@@ -96,7 +105,8 @@ var ordinary = Context{
 	Now:             time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC),
 	SourceIP:        netip.MustParseAddr("::ffff:10.1.2.3"),
 	SecureTransport: true,
-	Tags:            map[string]string{"env": "Prod", "level": "7", "ip": "10.0.0.1", "net": "10.0.0.0/8", "since": "2025-01-01T00:00:00Z", "hot": "true", "word": "seven"},
+	Tags: map[string]string{"env": "Prod", "level": "7", "ip": "10.0.0.1", "net": "10.0.0.0/8",
+		"since": "2025-01-01T00:00:00Z", "hot": "true", "word": "seven"},
 }
 
 // A document used as what it is not would widen rights: "*" in a secret policy means one secret.

@@ -105,7 +105,8 @@ func FuzzParseIdentity(f *testing.F) {
 			f.Add(doc)
 		}
 	}
-	f.Add(`{"Version":"1","Statement":[{"Effect":"Deny","Action":"*","Resource":"acs:k?s:*::*","Condition":{"NumericNotEquals":{"kms:tag/a":["7","-8.50"]},"IpAddress":{"acs:SourceIp":"::1/0"}}}]}`)
+	f.Add(`{"Version":"1","Statement":[{"Effect":"Deny","Action":"*","Resource":"acs:k?s:*::*",` +
+		`"Condition":{"NumericNotEquals":{"kms:tag/a":["7","-8.50"]},"IpAddress":{"acs:SourceIp":"::1/0"}}}]}`)
 	f.Fuzz(func(t *testing.T, doc string) {
 		if _, err := ParseIdentity(doc); err != nil {
 			if err.Error() == "" || len(err.Error()) > 400 || !utf8.ValidString(err.Error()) {
@@ -167,7 +168,8 @@ func FuzzParseSecret(f *testing.F) {
 }
 
 func FuzzParseARN(f *testing.F) {
-	for _, s := range []string{app, "acs:ram::" + home + ":root", "acs:kms:r:a:", "acs:kms:*:*:secret/a:b", "arn:a:b:c:d", "*", "acs::::", "acs::r:a:x"} {
+	for _, s := range []string{app, "acs:ram::" + home + ":root", "acs:kms:r:a:", "acs:kms:*:*:secret/a:b", "arn:a:b:c:d",
+		"*", "acs::::", "acs::r:a:x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -176,7 +178,8 @@ func FuzzParseARN(f *testing.F) {
 		if want := len(parts) == 5 && parts[0] == "acs" && parts[1] != "" && parts[4] != ""; ok != want {
 			t.Fatalf("ParseARN(%q) accepts: %v; want %v", s, ok, want)
 		}
-		if ok && (ARN(p.Service, p.Region, p.Account, p.Relative) != s || strings.ContainsAny(p.Service+p.Region+p.Account, ":")) {
+		if ok && (ARN(p.Service, p.Region, p.Account, p.Relative) != s ||
+			strings.ContainsAny(p.Service+p.Region+p.Account, ":")) {
 			t.Fatalf("ParseARN(%q) = %+v, which is not the same name", s, p)
 		}
 	})
@@ -202,16 +205,21 @@ func FuzzMatch(f *testing.F) {
 // through JSON.
 func FuzzCondition(f *testing.F) {
 	for _, s := range [][3]string{
-		{"DateEquals", "acs:CurrentTime", "2026-01-02T03:04:05Z"}, {"DateLessThan", "acs:CurrentTime", "2026-01-02T03:04:05+08:00"},
-		{"NumericEquals", "kms:tag/n", "-7.50"}, {"NumericGreaterThan", "kms:tag/n", "007"}, {"IpAddress", "acs:SourceIp", "10.0.0.0/8"},
-		{"NotIpAddress", "acs:SourceIp", "2001:db8::/32"}, {"Bool", "acs:MFAPresent", "true"}, {"StringLike", "kms:tag/n", "a*?"},
-		{"StringEqualsIgnoreCase", "kms:tag/n", "K"}, {"DateEquals", "kms:tag/n", "2026-01-02T03:04:05.000Z"}, {"IpAddress", "kms:tag/n", "::1"},
+		{"DateEquals", "acs:CurrentTime", "2026-01-02T03:04:05Z"},
+		{"DateLessThan", "acs:CurrentTime", "2026-01-02T03:04:05+08:00"},
+		{"NumericEquals", "kms:tag/n", "-7.50"}, {"NumericGreaterThan", "kms:tag/n", "007"},
+		{"IpAddress", "acs:SourceIp", "10.0.0.0/8"},
+		{"NotIpAddress", "acs:SourceIp", "2001:db8::/32"}, {"Bool", "acs:MFAPresent", "true"},
+		{"StringLike", "kms:tag/n", "a*?"},
+		{"StringEqualsIgnoreCase", "kms:tag/n", "K"}, {"DateEquals", "kms:tag/n", "2026-01-02T03:04:05.000Z"},
+		{"IpAddress", "kms:tag/n", "::1"},
 	} {
 		f.Add(s[0], s[1], s[2])
 	}
 	f.Fuzz(func(t *testing.T, operator, key, value string) {
 		doc := encoded(map[string]any{"Version": "1", "Statement": map[string]any{
-			"Effect": "Allow", "Action": "kms:*", "Resource": "*", "Condition": map[string]any{operator: map[string]any{key: value}},
+			"Effect": "Allow", "Action": "kms:*", "Resource": "*",
+			"Condition": map[string]any{operator: map[string]any{key: value}},
 		}})
 		c, err := readBoth([]string{doc}, "")
 		if err != nil {

@@ -163,9 +163,11 @@ func concerns(st map[string]any, p Principal) (named, sameName, whole, root bool
 // hasEffect is the list of section 6, and the two newer tag calls, which do what the older ones do.
 func hasEffect(action string) bool {
 	a := strings.ToLower(action)
-	return strings.HasPrefix(a, "kms:list") || strings.HasPrefix(a, "kms:describe") || strings.HasPrefix(a, "kms:update") ||
+	return strings.HasPrefix(a, "kms:list") || strings.HasPrefix(a, "kms:describe") ||
+		strings.HasPrefix(a, "kms:update") ||
 		slices.Contains([]string{
-			"kms:putsecretvalue", "kms:deletesecret", "kms:restoresecret", "kms:rotatesecret", "kms:tagresource", "kms:untagresource",
+			"kms:putsecretvalue", "kms:deletesecret", "kms:restoresecret", "kms:rotatesecret", "kms:tagresource",
+			"kms:untagresource",
 			"kms:tagresources", "kms:untagresources", "kms:getsecretvalue",
 		}, a)
 }
@@ -195,7 +197,8 @@ func resourceFits(st map[string]any, resource string) bool {
 func spelledOut(st map[string]any, resource string) bool {
 	return slices.ContainsFunc(list(st["Resource"]), func(pattern string) bool {
 		want, have := strings.SplitN(pattern, ":", 5), strings.SplitN(resource, ":", 5)
-		return len(want) == 5 && len(have) == 5 && want[4] == have[4] && resourceFits(map[string]any{"Resource": []string{pattern}}, resource)
+		return len(want) == 5 && len(have) == 5 && want[4] == have[4] &&
+			resourceFits(map[string]any{"Resource": []string{pattern}}, resource)
 	})
 }
 

@@ -38,7 +38,8 @@ func owner(secret string) string {
 
 func describe(t *testing.T, d Decision) string {
 	t.Helper()
-	if d.Allowed && d.Explicit || (d.Policy == "") != (d.Statement == -1) || (d.Policy == PolicyIdentity) != (d.Document >= 0) {
+	if d.Allowed && d.Explicit || (d.Policy == "") != (d.Statement == -1) ||
+		(d.Policy == PolicyIdentity) != (d.Document >= 0) {
 		t.Errorf("contradictory decision %+v", d)
 	}
 	prefix := ""
@@ -81,7 +82,8 @@ func TestParseARN(t *testing.T) {
 		want ARNParts
 		ok   bool
 	}{
-		{"acs:kms:cn-hangzhou:1234567890123456:secret/app:db/x", ARNParts{"kms", "cn-hangzhou", home, "secret/app:db/x"}, true},
+		{"acs:kms:cn-hangzhou:1234567890123456:secret/app:db/x", ARNParts{"kms", "cn-hangzhou", home, "secret/app:db/x"},
+			true},
 		{"acs:ram::1234567890123456:root", ARNParts{"ram", "", home, "root"}, true},
 		{"acs:kms:r:a:", ARNParts{}, false},
 		{"acs::r:a:x", ARNParts{}, false},
@@ -104,7 +106,9 @@ func TestParseARN(t *testing.T) {
 // The sample of GetSecretPolicy in the API reference.
 func TestDefaultSecretDocument(t *testing.T) {
 	t.Parallel()
-	const want = `{"Statement":[{"Action":["kms:*"],"Effect":"Allow","Principal":{"RAM":["acs:ram::1234567890123456:*"]},"Resource":["*"],"Sid":"kms default secret policy"}],"Version":"1"}`
+	const want = `{"Statement":[{"Action":["kms:*"],"Effect":"Allow",` +
+		`"Principal":{"RAM":["acs:ram::1234567890123456:*"]},"Resource":["*"],"Sid":"kms default secret policy"}],` +
+		`"Version":"1"}`
 	got := DefaultSecretDocument(home)
 	if got != want {
 		t.Errorf("DefaultSecretDocument = %s", got)

@@ -36,7 +36,8 @@ func (d *Document) CheckOwner(grantable []string) error {
 	if d.grantsOwner(grantable) {
 		return nil
 	}
-	return fmt.Errorf("secret policy: it grants the owning account nothing; allow %s at least one action that has an effect, such as kms:GetSecretValue",
+	return fmt.Errorf("secret policy: it grants the owning account nothing; "+
+		"allow %s at least one action that has an effect, such as kms:GetSecretValue",
 		quote(ARN("ram", "", d.account, "*")))
 }
 
@@ -81,7 +82,9 @@ type principalPattern struct {
 
 // fits reports whether p is of the account and kind that the pattern names.
 func (pp *principalPattern) fits(p *Principal) bool {
-	return pp.account == p.Account && (pp.reach == reachUser && p.Kind == KindRAMUser || pp.reach == reachRole && p.Kind == KindAssumedRole)
+	isKind := pp.reach == reachUser && p.Kind == KindRAMUser ||
+		pp.reach == reachRole && p.Kind == KindAssumedRole
+	return isKind && pp.account == p.Account
 }
 
 // names reports whether the pattern means p itself: the user or role whose ID its name was bound
@@ -160,7 +163,8 @@ func parseSecretElement(s *statement, m member, where string) (err error) {
 	case "Condition":
 		s.conditions, err = parseConditions(m.value, where+".Condition")
 	default:
-		return fmt.Errorf("%s: unknown element %s; a secret policy has Sid, Effect, Principal, Action, Resource and Condition only", where, quote(m.name))
+		return fmt.Errorf("%s: unknown element %s; "+
+			"a secret policy has Sid, Effect, Principal, Action, Resource and Condition only", where, quote(m.name))
 	}
 	return err
 }
@@ -228,7 +232,8 @@ var (
 func parsePrincipal(text string) (principalPattern, error) {
 	arn, ok := ParseARN(text)
 	if !ok || arn.Service != "ram" || arn.Region != "" || !accountForm.MatchString(arn.Account) {
-		return principalPattern{}, errors.New("is not a principal; write acs:ram::<16 digits>:user/<name>, :role/<name>, :root or :*")
+		return principalPattern{}, errors.New(
+			"is not a principal; write acs:ram::<16 digits>:user/<name>, :role/<name>, :root or :*")
 	}
 	switch arn.Relative {
 	case "*":

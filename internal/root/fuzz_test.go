@@ -8,7 +8,8 @@ import (
 // FuzzParse reads root keys as people keep them. An error must not quote what may be most of a key.
 func FuzzParse(f *testing.F) {
 	good := Text(make([]byte, keySize))
-	for _, s := range []string{good, good + "\n", strings.TrimPrefix(good, prefix), good[:40], prefix, "", "  ", prefix + good} {
+	for _, s := range []string{good, good + "\n", strings.TrimPrefix(good, prefix), good[:40], prefix, "", "  ", prefix +
+		good} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

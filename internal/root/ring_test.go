@@ -109,7 +109,8 @@ func TestManyKeys(t *testing.T) {
 	}
 	t.Setenv("KEYTURN_TEST_ROOT", one)
 	t.Setenv("KEYTURN_TEST_ROOT"+Additional, two)
-	if r, err := (Env{Variable: "KEYTURN_TEST_ROOT"}).Load(false); err != nil || len(r.Keys()) != 2 || r.Current().ID() != first.ID() {
+	if r, err := (Env{Variable: "KEYTURN_TEST_ROOT"}).Load(false); err != nil || len(r.Keys()) != 2 ||
+		r.Current().ID() != first.ID() {
 		t.Errorf("from two variables: %v", err)
 	}
 }

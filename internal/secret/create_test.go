@@ -17,7 +17,8 @@ func value(s string) sensitive.Value { return sensitive.New(s) }
 const (
 	oneAccount  = `{"Accounts":[{"AccountName":"a","AccountPassword":"p"}]}`
 	twoAccounts = `{"Accounts":[{"AccountName":"a","AccountPassword":"p"},{"AccountName":"b","AccountPassword":"q"}]}`
-	redisConfig = `{"SecretSubType":"DoubleUsers","RegionId":"local","InstanceId":"r-1","AccountName":"u","CloneAccountName":"u_clone","AccountPrivilege":"RoleReadWrite"}`
+	redisConfig = `{"SecretSubType":"DoubleUsers","RegionId":"local","InstanceId":"r-1","AccountName":"u",` +
+		`"CloneAccountName":"u_clone","AccountPrivilege":"RoleReadWrite"}`
 )
 
 func TestSpecCheck(t *testing.T) {
@@ -29,30 +30,115 @@ func TestSpecCheck(t *testing.T) {
 		text  string
 	}{
 		{"generic", Spec{Name: "a", Type: kms.TypeGeneric}, "", ""},
-		{"generic with configuration", Spec{Name: "a", Type: kms.TypeGeneric, ExtendedConfig: "{}"}, "ExtendedConfig", "managed types"},
+		{"generic with configuration", Spec{Name: "a", Type: kms.TypeGeneric, ExtendedConfig: "{}"}, "ExtendedConfig",
+			"managed types"},
 		{"generic reserved", Spec{Name: "acs/x", Type: kms.TypeGeneric}, "SecretName", "reserved"},
 		{"generic auto", Spec{Name: kms.Auto, Type: kms.TypeGeneric}, "SecretName", "RAMCredentials"},
-		{"rds", Spec{Name: "a", Type: kms.TypeRds, ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"x"}`, Data: value(oneAccount)}, "", ""},
-		{"rds two", Spec{Name: "a", Type: kms.TypeRds, ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"x"}`, Data: value(twoAccounts)}, "", ""},
-		{"rds one of two", Spec{Name: "a", Type: kms.TypeRds, ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"x"}`, Data: value(oneAccount)}, "SecretData", "two different accounts"},
-		{"rds twice the same", Spec{Name: "a", Type: kms.TypeRds, ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"x"}`, Data: value(strings.ReplaceAll(twoAccounts, `"b"`, `"a"`))}, "SecretData", "different"},
+		{"rds", Spec{
+			Name:           "a",
+			Type:           kms.TypeRds,
+			ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"x"}`,
+			Data:           value(oneAccount),
+		}, "", ""},
+		{"rds two", Spec{
+			Name:           "a",
+			Type:           kms.TypeRds,
+			ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"x"}`,
+			Data:           value(twoAccounts),
+		}, "", ""},
+		{"rds one of two", Spec{
+			Name:           "a",
+			Type:           kms.TypeRds,
+			ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"x"}`,
+			Data:           value(oneAccount),
+		}, "SecretData", "two different accounts"},
+		{"rds twice the same", Spec{
+			Name:           "a",
+			Type:           kms.TypeRds,
+			ExtendedConfig: `{"SecretSubType":"DoubleUsers","DBInstanceId":"x"}`,
+			Data:           value(strings.ReplaceAll(twoAccounts, `"b"`, `"a"`)),
+		}, "SecretData", "different"},
 		{"rds no configuration", Spec{Name: "a", Type: kms.TypeRds, Data: value(oneAccount)}, "ExtendedConfig", ""},
-		{"rds no instance", Spec{Name: "a", Type: kms.TypeRds, ExtendedConfig: `{"SecretSubType":"SingleUser"}`, Data: value(oneAccount)}, "ExtendedConfig", "DBInstanceId"},
-		{"rds sub type", Spec{Name: "a", Type: kms.TypeRds, ExtendedConfig: `{"SecretSubType":"Triple","DBInstanceId":"x"}`, Data: value(oneAccount)}, "ExtendedConfig", "SingleUser, DoubleUsers"},
-		{"rds not an object", Spec{Name: "a", Type: kms.TypeRds, ExtendedConfig: `[]`, Data: value(oneAccount)}, "ExtendedConfig", "JSON object"},
-		{"rds custom data", Spec{Name: "a", Type: kms.TypeRds, ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"x","CustomData":{"a":1}}`, Data: value(oneAccount)}, "ExtendedConfig", "CustomData"},
-		{"binary", Spec{Name: "a", Type: kms.TypeRds, DataType: kms.DataBinary, Data: value(oneAccount)}, "SecretDataType", "text"},
+		{"rds no instance", Spec{
+			Name:           "a",
+			Type:           kms.TypeRds,
+			ExtendedConfig: `{"SecretSubType":"SingleUser"}`,
+			Data:           value(oneAccount),
+		}, "ExtendedConfig", "DBInstanceId"},
+		{"rds sub type", Spec{
+			Name:           "a",
+			Type:           kms.TypeRds,
+			ExtendedConfig: `{"SecretSubType":"Triple","DBInstanceId":"x"}`,
+			Data:           value(oneAccount),
+		}, "ExtendedConfig", "SingleUser, DoubleUsers"},
+		{"rds not an object", Spec{
+			Name:           "a",
+			Type:           kms.TypeRds,
+			ExtendedConfig: `[]`,
+			Data:           value(oneAccount),
+		}, "ExtendedConfig", "JSON object"},
+		{"rds custom data", Spec{
+			Name:           "a",
+			Type:           kms.TypeRds,
+			ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"x","CustomData":{"a":1}}`,
+			Data:           value(oneAccount),
+		}, "ExtendedConfig", "CustomData"},
+		{"binary", Spec{
+			Name:     "a",
+			Type:     kms.TypeRds,
+			DataType: kms.DataBinary,
+			Data:     value(oneAccount),
+		}, "SecretDataType", "text"},
 		{"redis", Spec{Name: "a", Type: kms.TypeRedis, ExtendedConfig: redisConfig, Data: value(kms.Auto)}, "", ""},
-		{"redis not auto", Spec{Name: "a", Type: kms.TypeRedis, ExtendedConfig: redisConfig, Data: value("x")}, "SecretData", "$Auto"},
-		{"polardb type", Spec{Name: "a", Type: kms.TypePolarDB, ExtendedConfig: `{"SecretSubType":"DoubleUsers","RegionId":"r","DBClusterId":"c","DBType":"Oracle","AccountName":"u"}`, Data: value(kms.Auto)}, "ExtendedConfig", "MySQL, PostgreSQL"},
-		{"ram", Spec{Name: kms.Auto, Type: kms.TypeRAMCredentials, ExtendedConfig: `{"SecretSubType":"RamUserAccessKey","UserName":"bob"}`, Data: value(`{"AccessKeys":[{"AccessKeyId":"i","AccessKeySecret":"s"}]}`)}, "", ""},
-		{"ram named", Spec{Name: "bob", Type: kms.TypeRAMCredentials, ExtendedConfig: `{"SecretSubType":"RamUserAccessKey","UserName":"bob"}`}, "SecretName", "$Auto"},
-		{"ecs", Spec{Name: "acs/ecs/h", Type: kms.TypeECS, ExtendedConfig: `{"SecretSubType":"Password","RegionId":"r","InstanceId":"i"}`, Data: value(`{"UserName":"u","Password":"p"}`)}, "", ""},
-		{"ecs key", Spec{Name: "acs/ecs/h", Type: kms.TypeECS, ExtendedConfig: `{"SecretSubType":"SSHKey","RegionId":"r","InstanceId":"i"}`, Data: value(`{"UserName":"u","PublicKey":"p","PrivateKey":"k"}`)}, "", ""},
-		{"ecs shape", Spec{Name: "acs/ecs/h", Type: kms.TypeECS, ExtendedConfig: `{"SecretSubType":"SSHKey","RegionId":"r","InstanceId":"i"}`, Data: value(`{"UserName":"u","Password":"p"}`)}, "SecretData", "PublicKey"},
-		{"ecs name", Spec{Name: "h", Type: kms.TypeECS, ExtendedConfig: `{"SecretSubType":"Password","RegionId":"r","InstanceId":"i"}`, Data: value(`{"UserName":"u","Password":"p"}`)}, "SecretName", "acs/ecs/"},
+		{"redis not auto", Spec{
+			Name:           "a",
+			Type:           kms.TypeRedis,
+			ExtendedConfig: redisConfig,
+			Data:           value("x"),
+		}, "SecretData", "$Auto"},
+		{"polardb type", Spec{
+			Name: "a",
+			Type: kms.TypePolarDB,
+			ExtendedConfig: `{"SecretSubType":"DoubleUsers","RegionId":"r","DBClusterId":"c","DBType":"Oracle",` +
+				`"AccountName":"u"}`,
+			Data: value(kms.Auto),
+		}, "ExtendedConfig", "MySQL, PostgreSQL"},
+		{"ram", Spec{
+			Name:           kms.Auto,
+			Type:           kms.TypeRAMCredentials,
+			ExtendedConfig: `{"SecretSubType":"RamUserAccessKey","UserName":"bob"}`,
+			Data:           value(`{"AccessKeys":[{"AccessKeyId":"i","AccessKeySecret":"s"}]}`),
+		}, "", ""},
+		{"ram named",
+			Spec{Name: "bob", Type: kms.TypeRAMCredentials,
+				ExtendedConfig: `{"SecretSubType":"RamUserAccessKey","UserName":"bob"}`}, "SecretName", "$Auto"},
+		{"ecs", Spec{
+			Name:           "acs/ecs/h",
+			Type:           kms.TypeECS,
+			ExtendedConfig: `{"SecretSubType":"Password","RegionId":"r","InstanceId":"i"}`,
+			Data:           value(`{"UserName":"u","Password":"p"}`),
+		}, "", ""},
+		{"ecs key", Spec{
+			Name:           "acs/ecs/h",
+			Type:           kms.TypeECS,
+			ExtendedConfig: `{"SecretSubType":"SSHKey","RegionId":"r","InstanceId":"i"}`,
+			Data:           value(`{"UserName":"u","PublicKey":"p","PrivateKey":"k"}`),
+		}, "", ""},
+		{"ecs shape", Spec{
+			Name:           "acs/ecs/h",
+			Type:           kms.TypeECS,
+			ExtendedConfig: `{"SecretSubType":"SSHKey","RegionId":"r","InstanceId":"i"}`,
+			Data:           value(`{"UserName":"u","Password":"p"}`),
+		}, "SecretData", "PublicKey"},
+		{"ecs name", Spec{
+			Name:           "h",
+			Type:           kms.TypeECS,
+			ExtendedConfig: `{"SecretSubType":"Password","RegionId":"r","InstanceId":"i"}`,
+			Data:           value(`{"UserName":"u","Password":"p"}`),
+		}, "SecretName", "acs/ecs/"},
 		{"no interval", Spec{Name: "a", Type: kms.TypeRds, EnableRotation: true}, "RotationInterval", ""},
-		{"instance id", Spec{Name: "a", Type: kms.TypeGeneric, DKMSInstanceID: strings.Repeat("x", 129)}, "DKMSInstanceId", "128"},
+		{"instance id", Spec{Name: "a", Type: kms.TypeGeneric, DKMSInstanceID: strings.Repeat("x", 129)}, "DKMSInstanceId",
+			"128"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -82,7 +168,8 @@ func TestPresent(t *testing.T) {
 		{kms.TypeGeneric, oneAccount, oneAccount},
 		{kms.TypeRds, twoAccounts, `{"AccountName":"a","AccountPassword":"p"}`},
 		{kms.TypeRedis, auto.Reveal(), `{"AccountName":"u","AccountPassword":"generated"}`},
-		{kms.TypeRAMCredentials, `{"AccessKeys":[{"AccessKeyId":"i","AccessKeySecret":"s"}]}`, `{"AccessKeyId":"i","AccessKeySecret":"s","GenerateTimestamp":"2026-01-02T03:04:05Z"}`},
+		{kms.TypeRAMCredentials, `{"AccessKeys":[{"AccessKeyId":"i","AccessKeySecret":"s"}]}`,
+			`{"AccessKeyId":"i","AccessKeySecret":"s","GenerateTimestamp":"2026-01-02T03:04:05Z"}`},
 		{kms.TypeECS, `{"UserName":"u","Password":"p"}`, `{"UserName":"u","Password":"p"}`},
 	} {
 		if got := (Secret{Type: tt.kind}).Present(v, value(tt.stored)).Reveal(); got != tt.want {

@@ -18,7 +18,8 @@ var plainInterval = regexp.MustCompile(`^([0-9]+)([dhms]?)$`)
 // FuzzParseInterval holds the parser against the words of the contract: a whole number and a unit,
 // 6 to 8760 hours.
 func FuzzParseInterval(f *testing.F) {
-	for _, s := range []string{"7d", "6h", "360m", "21600s", "21600", "8760h", "8761h", "-7d", "+7d", "7w", "1.5d", "", "d", "99999999999999999999d", "٧d", "0x7d", "1_0d"} {
+	for _, s := range []string{"7d", "6h", "360m", "21600s", "21600", "8760h", "8761h", "-7d", "+7d", "7w", "1.5d", "",
+		"d", "99999999999999999999d", "٧d", "0x7d", "1_0d"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -48,9 +49,12 @@ func FuzzParseInterval(f *testing.F) {
 // again.
 func FuzzExtendedConfig(f *testing.F) {
 	for _, s := range []string{
-		`{"SecretSubType":"SingleUser","DBInstanceId":"pg-main"}`, `{"SecretSubType":"DoubleUsers","DBInstanceId":"a","CustomData":{"a":"b"},"Port":5432}`,
-		`{"SecretSubType":"SingleUser","DBInstanceId":"a","CustomData":null}`, `{"SecretSubType":"SingleUser","DBInstanceId":"a","DBInstanceId":"b"}`,
-		`{"SecretSubType":"SingleUser","DBInstanceId":"a","CustomData":{"a":1}}`, `null`, `[]`, `{"SecretSubType":"SingleUser","DBInstanceId":"\ud800"}`,
+		`{"SecretSubType":"SingleUser","DBInstanceId":"pg-main"}`,
+		`{"SecretSubType":"DoubleUsers","DBInstanceId":"a","CustomData":{"a":"b"},"Port":5432}`,
+		`{"SecretSubType":"SingleUser","DBInstanceId":"a","CustomData":null}`,
+		`{"SecretSubType":"SingleUser","DBInstanceId":"a","DBInstanceId":"b"}`,
+		`{"SecretSubType":"SingleUser","DBInstanceId":"a","CustomData":{"a":1}}`, `null`, `[]`,
+		`{"SecretSubType":"SingleUser","DBInstanceId":"\ud800"}`,
 	} {
 		f.Add(s)
 	}
@@ -66,7 +70,8 @@ func FuzzExtendedConfig(f *testing.F) {
 		if err := json.Unmarshal([]byte(text), &given); err != nil {
 			t.Fatalf("accepted what is no object: %q", text)
 		}
-		if err := json.Unmarshal([]byte(config), &stored); err != nil || !utf8.ValidString(config) || utf8.RuneCountInString(config) > maxExtendedConfig {
+		if err := json.Unmarshal([]byte(config), &stored); err != nil || !utf8.ValidString(config) ||
+			utf8.RuneCountInString(config) > maxExtendedConfig {
 			t.Fatalf("stored is %q: %v", config, err)
 		}
 		for name := range given {
@@ -79,10 +84,12 @@ func FuzzExtendedConfig(f *testing.F) {
 			_, isText := v.(string)
 			ok = ok && isText
 		}
-		if !ok || len(custom) > maxCustomData || members["DBInstanceId"] == "" || stored["DBInstanceId"] != members["DBInstanceId"] {
+		if !ok || len(custom) > maxCustomData || members["DBInstanceId"] == "" ||
+			stored["DBInstanceId"] != members["DBInstanceId"] {
 			t.Fatalf("accepted %q as %q", text, config)
 		}
-		if again, _, err := checkExtendedConfig(Spec{Type: kms.TypeRds, ExtendedConfig: config}); err != nil || again != config {
+		if again, _, err := checkExtendedConfig(Spec{Type: kms.TypeRds, ExtendedConfig: config}); err != nil ||
+			again != config {
 			t.Fatalf("read again it is %q, %v; was %q", again, err, config)
 		}
 	})
@@ -93,11 +100,23 @@ func FuzzSpec(f *testing.F) {
 	rds := `{"SecretSubType":"SingleUser","DBInstanceId":"a"}`
 	f.Add("app/db", kms.TypeGeneric, kms.DataBinary, "x", "", "")
 	f.Add("rds/app", kms.TypeRds, kms.DataText, `{"Accounts":[{"AccountName":"a","AccountPassword":"p"}]}`, rds, "7d")
-	f.Add("$Auto", kms.TypeRAMCredentials, kms.DataText, `{"AccessKeys":[{"AccessKeyId":"a","AccessKeySecret":"b"}]}`, `{"SecretSubType":"RamUserAccessKey","UserName":"u"}`, "")
-	f.Add("acs/ecs/x", kms.TypeECS, kms.DataText, `{"UserName":"u","Password":"p"}`, `{"SecretSubType":"Password","RegionId":"r","InstanceId":"i"}`, "6h")
-	f.Add("redis/x", kms.TypeRedis, kms.DataText, "$Auto", `{"SecretSubType":"DoubleUsers","RegionId":"r","InstanceId":"i","AccountName":"a","CloneAccountName":"a_clone","AccountPrivilege":"p"}`, "")
+	f.Add("$Auto", kms.TypeRAMCredentials, kms.DataText, `{"AccessKeys":[{"AccessKeyId":"a","AccessKeySecret":"b"}]}`,
+		`{"SecretSubType":"RamUserAccessKey","UserName":"u"}`, "")
+	f.Add("acs/ecs/x", kms.TypeECS, kms.DataText, `{"UserName":"u","Password":"p"}`,
+		`{"SecretSubType":"Password","RegionId":"r","InstanceId":"i"}`, "6h")
+	f.Add("redis/x", kms.TypeRedis, kms.DataText, "$Auto",
+		`{"SecretSubType":"DoubleUsers","RegionId":"r","InstanceId":"i","AccountName":"a","CloneAccountName":"a_clone",`+
+			`"AccountPrivilege":"p"}`, "")
 	f.Fuzz(func(t *testing.T, name, kind, dataType, data, config, interval string) {
-		spec, err := Spec{Name: name, Type: kind, DataType: dataType, Data: value(data), ExtendedConfig: config, EnableRotation: interval != "", RotationInterval: interval}.Check()
+		spec, err := Spec{
+			Name:             name,
+			Type:             kind,
+			DataType:         dataType,
+			Data:             value(data),
+			ExtendedConfig:   config,
+			EnableRotation:   interval != "",
+			RotationInterval: interval,
+		}.Check()
 		if err != nil {
 			if k := fault.KindOf(err); k != fault.Invalid && k != fault.Missing {
 				t.Fatalf("refused with kind %d: %v", k, err)

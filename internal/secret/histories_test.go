@@ -65,7 +65,8 @@ func (p *plain) point(label, id string) {
 }
 
 func (p *plain) customLabels() int {
-	return len(p.labels) - len(slices.DeleteFunc(slices.Clone(p.labels), func(l [2]string) bool { return l[0] != "ACSCurrent" && l[0] != "ACSPrevious" }))
+	return len(p.labels) - len(slices.DeleteFunc(slices.Clone(p.labels),
+		func(l [2]string) bool { return l[0] != "ACSCurrent" && l[0] != "ACSPrevious" }))
 }
 
 func (p *plain) put(id string, value byte, labels []Stage, now time.Time) fault.Kind {
@@ -181,7 +182,8 @@ func drawAct(t *rapid.T) act {
 	label := rapid.SampledFrom([]Stage{Current, Previous, "a", "b", "c", "d", "e", "f", "g"})
 	changed := func(p *plain, now time.Time) fault.Kind { p.updated = now; return fault.OK }
 	switch op := rapid.SampledFrom([]string{
-		"put", "put", "put", "put", "put", "put", "move", "move", "move", "select", "list", "delete", "restore", "restore", "update", "policy", "tag", "tag", "tag", "untag", "rotation", "rotation", "rotation", "rotate",
+		"put", "put", "put", "put", "put", "put", "move", "move", "move", "select", "list", "delete", "restore", "restore",
+		"update", "policy", "tag", "tag", "tag", "untag", "rotation", "rotation", "rotation", "rotate",
 	}).Draw(t, "operation"); op {
 	case "put":
 		v, value := id.Draw(t, "version"), byte(rapid.IntRange(1, 2).Draw(t, "value"))
@@ -286,7 +288,8 @@ func drawAct(t *rapid.T) act {
 			},
 		}
 	case "update":
-		text, pairs := rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "description"), rapid.IntRange(-1, 11).Draw(t, "pairs")
+		text, pairs := rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "description"),
+			rapid.IntRange(-1, 11).Draw(t, "pairs")
 		var custom map[string]string
 		for i := range max(pairs, 0) {
 			if custom == nil {
@@ -326,7 +329,8 @@ func drawAct(t *rapid.T) act {
 	case "tag", "untag":
 		return drawTag(t, op, changed)
 	case "rotation":
-		enable, interval := rapid.IntRange(0, 3).Draw(t, "disable") > 0, rapid.SampledFrom([]string{"", "", "", "", "", "6h", "7d", "365d", "5h", "366d", "x"}).Draw(t, "interval")
+		enable, interval := rapid.IntRange(0, 3).Draw(t, "disable") > 0,
+			rapid.SampledFrom([]string{"", "", "", "", "", "6h", "7d", "365d", "5h", "366d", "x"}).Draw(t, "interval")
 		return act{
 			fmt.Sprintf("rotation %v %q", enable, interval),
 			func(s Secret, now time.Time) (Secret, error) { return s.SetRotation(enable, interval, 0, now) },
@@ -402,7 +406,8 @@ func (p *plain) same(s Secret) string {
 	tags := map[string]string{}
 	maps.Copy(tags, s.Tags)
 	diff := cmp.Diff(labels, s.Stages) + cmp.Diff(fmt.Sprint(p.versions), fmt.Sprint(versions)) + cmp.Diff(p.tags, tags) +
-		cmp.Diff([]any{p.text, p.policy, p.created, p.updated, p.planned}, []any{s.Description, s.Policy, s.CreatedAt, s.UpdatedAt, s.DeleteAt}) +
+		cmp.Diff([]any{p.text, p.policy, p.created, p.updated, p.planned},
+			[]any{s.Description, s.Policy, s.CreatedAt, s.UpdatedAt, s.DeleteAt}) +
 		cmp.Diff([]any{p.rotates, p.interval, p.next}, []any{s.Rotation.Enabled, s.Rotation.Interval, s.Rotation.Next})
 	if p.managed {
 		var config struct{ CustomData map[string]string }
@@ -454,7 +459,8 @@ func TestHistories(t *testing.T) {
 		}
 	})
 	t.Logf("outcomes by kind %v, %d evictions", kinds, evictions)
-	for _, kind := range []fault.Kind{fault.OK, fault.Invalid, fault.Missing, fault.NotFound, fault.Exists, fault.Deleting, fault.InUse, fault.LimitExceeded, fault.Unsupported} {
+	for _, kind := range []fault.Kind{fault.OK, fault.Invalid, fault.Missing, fault.NotFound, fault.Exists, fault.Deleting,
+		fault.InUse, fault.LimitExceeded, fault.Unsupported} {
 		if kinds[kind] == 0 {
 			t.Errorf("no history has met kind %d: the generator is too tame", kind)
 		}
@@ -471,7 +477,8 @@ func beginning(t *rapid.T, isManaged bool) (Secret, *plain) {
 	spec := Spec{Name: "app/db", Type: kms.TypeGeneric, DataType: kms.DataText}
 	if isManaged {
 		spec = Spec{
-			Name: "rds/app", Type: kms.TypeRds, DataType: kms.DataText, Data: value(`{"Accounts":[{"AccountName":"a","AccountPassword":"p"}]}`),
+			Name: "rds/app", Type: kms.TypeRds, DataType: kms.DataText,
+			Data:           value(`{"Accounts":[{"AccountName":"a","AccountPassword":"p"}]}`),
 			ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"pg-main"}`,
 		}
 	}
@@ -484,7 +491,8 @@ func beginning(t *rapid.T, isManaged bool) (Secret, *plain) {
 		t.Fatal(err)
 	}
 	p := &plain{
-		managed: isManaged, versions: []plainVersion{{"v1", 1, t0}}, labels: [][2]string{{"ACSCurrent", "v1"}}, tags: map[string]string{}, custom: map[string]string{},
+		managed: isManaged, versions: []plainVersion{{"v1", 1, t0}}, labels: [][2]string{{"ACSCurrent", "v1"}},
+		tags: map[string]string{}, custom: map[string]string{},
 		created: t0, updated: t0,
 	}
 	if !rapid.Bool().Draw(t, "used") {

@@ -20,8 +20,9 @@ var (
 func rotating() Secret {
 	s := Secret{
 		Account: "1", Name: "db", Type: kms.TypeRds, CreatedAt: then, UpdatedAt: then, LastOrder: 2,
-		Versions: map[string]Version{"v1": {ID: "v1", Order: 1, Digest: Digest{1}}, "v2": {ID: "v2", Order: 2, Digest: Digest{2}}},
-		Stages:   map[Stage]string{Current: "v2", Previous: "v1"},
+		Versions: map[string]Version{"v1": {ID: "v1", Order: 1, Digest: Digest{1}},
+			"v2": {ID: "v2", Order: 2, Digest: Digest{2}}},
+		Stages: map[Stage]string{Current: "v2", Previous: "v1"},
 	}
 	return s
 }
@@ -61,23 +62,33 @@ func TestLabelsOfARotation(t *testing.T) {
 		text string
 	}{
 		{"prepare", rotating(), prepare, map[Stage]string{Current: "v2", Previous: "v1", Pending: "v3"}, fault.OK, ""},
-		{"prepare the next candidate after one that was refused", with(rotating(), func(s *Secret) { s.Stages[Pending] = "v1" }), prepare, map[Stage]string{Current: "v2", Previous: "v1", Pending: "v3"}, fault.OK, ""},
-		{"prepare an ID that is taken", with(rotating(), pending), prepare, nil, fault.Exists, `Secret "db" already has version "v3".`},
+		{"prepare the next candidate after one that was refused",
+			with(rotating(), func(s *Secret) { s.Stages[Pending] = "v1" }), prepare,
+			map[Stage]string{Current: "v2", Previous: "v1", Pending: "v3"}, fault.OK, ""},
+		{"prepare an ID that is taken", with(rotating(), pending), prepare, nil, fault.Exists,
+			`Secret "db" already has version "v3".`},
 		{"prepare in the deletion window", with(rotating(), deleting), prepare, nil, fault.Deleting, ""},
 		{"promote", with(rotating(), pending), promote("v3"), map[Stage]string{Current: "v3", Previous: "v2"}, fault.OK, ""},
 		{"promote what is current", rotating(), promote("v2"), map[Stage]string{Current: "v2", Previous: "v1"}, fault.OK, ""},
-		{"promote another than the pending one", with(rotating(), pending), promote("v1"), map[Stage]string{Current: "v1", Previous: "v2", Pending: "v3"}, fault.OK, ""},
-		{"promote in the deletion window: it is live already", with(with(rotating(), pending), deleting), promote("v3"), map[Stage]string{Current: "v3", Previous: "v2"}, fault.OK, ""},
+		{"promote another than the pending one", with(rotating(), pending), promote("v1"),
+			map[Stage]string{Current: "v1", Previous: "v2", Pending: "v3"}, fault.OK, ""},
+		{"promote in the deletion window: it is live already", with(with(rotating(), pending), deleting), promote("v3"),
+			map[Stage]string{Current: "v3", Previous: "v2"}, fault.OK, ""},
 		{"promote what is not there", rotating(), promote("v9"), nil, fault.NotFound, `Secret "db" has no version "v9".`},
 		{"unprepare", with(rotating(), pending), unprepare, map[Stage]string{Current: "v2", Previous: "v1"}, fault.OK, ""},
-		{"unprepare without a candidate", rotating(), unprepare, map[Stage]string{Current: "v2", Previous: "v1"}, fault.OK, ""},
+		{"unprepare without a candidate", rotating(), unprepare, map[Stage]string{Current: "v2", Previous: "v1"}, fault.OK,
+			""},
 		{"undo", rotating(), undo, map[Stage]string{Current: "v1", Previous: "v2"}, fault.OK, ""},
-		{"undo of the first version", with(rotating(), func(s *Secret) { delete(s.Stages, Previous) }), undo, nil, fault.NotFound, `Secret "db" has no label "ACSPrevious".`},
+		{"undo of the first version", with(rotating(), func(s *Secret) { delete(s.Stages, Previous) }), undo, nil,
+			fault.NotFound, `Secret "db" has no label "ACSPrevious".`},
 		{"adopt", with(rotating(), pending), adopt("v4", 4), map[Stage]string{Current: "v4", Previous: "v2"}, fault.OK, ""},
-		{"adopt the candidate", with(rotating(), pending), adopt("v3", 3), map[Stage]string{Current: "v3", Previous: "v2"}, fault.OK, ""},
+		{"adopt the candidate", with(rotating(), pending), adopt("v3", 3), map[Stage]string{Current: "v3", Previous: "v2"},
+			fault.OK, ""},
 		{"adopt what is current", rotating(), adopt("v2", 2), map[Stage]string{Current: "v2", Previous: "v1"}, fault.OK, ""},
-		{"adopt the version before", rotating(), adopt("v1", 1), map[Stage]string{Current: "v1", Previous: "v2"}, fault.OK, ""},
-		{"adopt another value for a version", rotating(), adopt("v1", 9), nil, fault.Exists, `already has version "v1" with another value; use a new VersionId.`},
+		{"adopt the version before", rotating(), adopt("v1", 1), map[Stage]string{Current: "v1", Previous: "v2"}, fault.OK,
+			""},
+		{"adopt another value for a version", rotating(), adopt("v1", 9), nil, fault.Exists,
+			`already has version "v1" with another value; use a new VersionId.`},
 		{"adopt in the deletion window", with(rotating(), deleting), adopt("v4", 4), nil, fault.Deleting, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -121,7 +132,8 @@ func TestTimesOfARotation(t *testing.T) {
 		t.Errorf("without a candidate: updated %v; nothing has changed", got.UpdatedAt)
 	}
 	prepared, err := rotating().Prepare(Version{ID: "v3"}, later)
-	if v := prepared.Versions["v3"]; err != nil || v.Order != 3 || !v.CreatedAt.Equal(later) || !prepared.Rotation.Last.IsZero() {
+	if v := prepared.Versions["v3"]; err != nil || v.Order != 3 || !v.CreatedAt.Equal(later) ||
+		!prepared.Rotation.Last.IsZero() {
 		t.Errorf("prepared: %+v, last %v, %v", v, prepared.Rotation.Last, err)
 	}
 	adopted, err := rotating().Adopt(Version{ID: "v1", Digest: Digest{1}}, later)
@@ -151,7 +163,8 @@ func TestLabelledVersionsStay(t *testing.T) {
 		}
 	}
 	adopted, err := s.Adopt(Version{ID: "mine", Digest: Digest{99}}, later)
-	if _, ok := adopted.Versions["v2"]; err != nil || !ok || adopted.Stages[Previous] != "v2" || len(adopted.Versions) > MaxVersions {
+	if _, ok := adopted.Versions["v2"]; err != nil || !ok || adopted.Stages[Previous] != "v2" ||
+		len(adopted.Versions) > MaxVersions {
 		t.Errorf("adopted with %d versions, previous %q, %v", len(adopted.Versions), adopted.Stages[Previous], err)
 	}
 }
@@ -161,7 +174,8 @@ func TestAttachDetach(t *testing.T) {
 	generic := with(rotating(), func(s *Secret) { s.Type = kms.TypeGeneric })
 	settings := RotationSettings{Target: "pg", Account: "app", Schedule: rotation.Schedule{Cron: "@daily"}}
 	attached, err := generic.Attach(settings, later)
-	if err != nil || !attached.IsRotated() || attached.TargetName() != "pg" || attached.Settings().Account != "app" || !attached.UpdatedAt.Equal(later) {
+	if err != nil || !attached.IsRotated() || attached.TargetName() != "pg" || attached.Settings().Account != "app" ||
+		!attached.UpdatedAt.Equal(later) {
 		t.Fatalf("attached: %+v, %v", attached.Rotation, err)
 	}
 	if generic.IsRotated() || generic.Rotation.Settings != nil {
@@ -170,16 +184,19 @@ func TestAttachDetach(t *testing.T) {
 	if err := attached.CheckRotate(); err != nil {
 		t.Errorf("rotate: %v", err)
 	}
-	if _, err := attached.Put(Version{ID: "v9"}, nil, later); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), `"db" is, with target "pg"`) {
+	if _, err := attached.Put(Version{ID: "v9"}, nil, later); fault.KindOf(err) != fault.Unsupported ||
+		!strings.Contains(err.Error(), `"db" is, with target "pg"`) {
 		t.Errorf("a version by hand: %v", err)
 	}
 	if _, err := attached.MoveStage(Current, "v1", "", later); fault.KindOf(err) != fault.Unsupported {
 		t.Errorf("a label by hand: %v", err)
 	}
 	attached = with(attached, pending)
-	attached.Rotation.Last, attached.Rotation.Next, attached.Rotation.Enabled, attached.Rotation.Broken, attached.Rotation.Hold = then, later, true, true, true
+	attached.Rotation.Last, attached.Rotation.Next = then, later
+	attached.Rotation.Enabled, attached.Rotation.Broken, attached.Rotation.Hold = true, true, true
 	got, err := attached.Detach(later)
-	if err != nil || got.IsRotated() || got.Rotation != (RotationPolicy{Last: then}) || got.Stages[Pending] != "" || got.Stages[Current] != "v2" {
+	if err != nil || got.IsRotated() || got.Rotation != (RotationPolicy{Last: then}) || got.Stages[Pending] != "" ||
+		got.Stages[Current] != "v2" {
 		t.Errorf("detached: %+v, labels %v, %v", got.Rotation, got.Stages, err)
 	}
 	if attached.Stages[Pending] != "v3" {
@@ -194,7 +211,8 @@ func TestAttachDetach(t *testing.T) {
 		kind fault.Kind
 		text string
 	}{
-		{"managed", rotating(), fault.Unsupported, "of type Rds, which is always rotated by the service; UpdateSecretRotationPolicy turns the schedule off"},
+		{"managed", rotating(), fault.Unsupported,
+			"of type Rds, which is always rotated by the service; UpdateSecretRotationPolicy turns the schedule off"},
 		{"in the deletion window", with(attached, deleting), fault.Deleting, ""},
 	} {
 		if _, err := tt.s.Detach(later); fault.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.text) {
@@ -204,7 +222,8 @@ func TestAttachDetach(t *testing.T) {
 	if _, err := with(generic, deleting).Attach(settings, later); fault.KindOf(err) != fault.Deleting {
 		t.Errorf("attach in the deletion window: %v", err)
 	}
-	if err := generic.CheckRotate(); fault.KindOf(err) != fault.Unsupported || !strings.Contains(err.Error(), `"db" is of type Generic`) {
+	if err := generic.CheckRotate(); fault.KindOf(err) != fault.Unsupported ||
+		!strings.Contains(err.Error(), `"db" is of type Generic`) {
 		t.Errorf("rotate what nobody rotates: %v", err)
 	}
 }
@@ -229,7 +248,8 @@ func TestScheduleOfASecret(t *testing.T) {
 	if got, now := s.Planned(later.AddDate(1, 0, 0), time.Time{}, nil), later.AddDate(1, 0, 0); !got.Equal(now) {
 		t.Errorf("when that is past: %v, want now", got)
 	}
-	s.Rotation.Settings = &RotationSettings{Schedule: rotation.Schedule{Cron: "0 0 * * *", Window: rotation.Window{From: 120, To: 180}}}
+	s.Rotation.Settings = &RotationSettings{Schedule: rotation.Schedule{Cron: "0 0 * * *",
+		Window: rotation.Window{From: 120, To: 180}}}
 	if s.Schedule().Interval != 0 {
 		t.Error("an interval beside a cron expression")
 	}

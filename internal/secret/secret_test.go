@@ -34,8 +34,10 @@ func generic(t interface{ Fatal(...any) }, n int) Secret {
 func managed(t *testing.T) Secret {
 	t.Helper()
 	spec, err := Spec{
-		Name: "rds/app", Type: kms.TypeRds, DataType: kms.DataText, Data: value(`{"Accounts":[{"AccountName":"a","AccountPassword":"p"}]}`),
-		ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"pg-main"}`, EnableRotation: true, RotationInterval: "7d",
+		Name: "rds/app", Type: kms.TypeRds, DataType: kms.DataText,
+		Data:           value(`{"Accounts":[{"AccountName":"a","AccountPassword":"p"}]}`),
+		ExtendedConfig: `{"SecretSubType":"SingleUser","DBInstanceId":"pg-main"}`, EnableRotation: true,
+		RotationInterval: "7d",
 	}.Check()
 	if err != nil {
 		t.Fatal(err)
@@ -66,25 +68,38 @@ func TestTransitions(t *testing.T) {
 	}{
 		{"put moves both", labels{Current: "v1"}, put("v6"), labels{Current: "v6", Previous: "v1"}, fault.OK},
 		{"put deprecates", labels{Current: "v2", Previous: "v1"}, put("v6"), labels{Current: "v6", Previous: "v2"}, fault.OK},
-		{"same value again", labels{Current: "v3", Previous: "v2"}, put("v3", "Blue"), labels{Current: "v3", Previous: "v2"}, fault.OK},
+		{"same value again", labels{Current: "v3", Previous: "v2"}, put("v3", "Blue"), labels{Current: "v3", Previous: "v2"},
+			fault.OK},
 		{"other value", labels{Current: "v3", Previous: "v2"}, func(s Secret) (Secret, error) {
 			return s.Put(Version{ID: "v3", Digest: Digest{99}}, nil, t0)
 		}, labels{Current: "v3", Previous: "v2"}, fault.Exists},
-		{"custom label only", labels{Current: "v3", Previous: "v2"}, put("v6", "Next"), labels{Current: "v3", Previous: "v2", "Next": "v6"}, fault.OK},
-		{"custom label moves", labels{Current: "v3", "Next": "v4"}, put("v6", "Next"), labels{Current: "v3", "Next": "v6"}, fault.OK},
-		{"current and custom", labels{Current: "v3", Previous: "v2", "Blue": "v2"}, put("v6", "Blue", Current), labels{Current: "v6", Previous: "v3", "Blue": "v6"}, fault.OK},
+		{"custom label only", labels{Current: "v3", Previous: "v2"}, put("v6", "Next"),
+			labels{Current: "v3", Previous: "v2", "Next": "v6"}, fault.OK},
+		{"custom label moves", labels{Current: "v3", "Next": "v4"}, put("v6", "Next"), labels{Current: "v3", "Next": "v6"},
+			fault.OK},
+		{"current and custom", labels{Current: "v3", Previous: "v2", "Blue": "v2"}, put("v6", "Blue", Current),
+			labels{Current: "v6", Previous: "v3", "Blue": "v6"}, fault.OK},
 		{"previous is refused", labels{Current: "v3"}, put("v6", Previous), labels{Current: "v3"}, fault.Invalid},
-		{"move current", labels{Current: "v3", Previous: "v2", "Next": "v5"}, move(Current, "v5", ""), labels{Current: "v5", Previous: "v3", "Next": "v5"}, fault.OK},
-		{"roll back", labels{Current: "v5", Previous: "v3"}, move(Current, "v3", ""), labels{Current: "v3", Previous: "v5"}, fault.OK},
-		{"move previous", labels{Current: "v5", Previous: "v3"}, move(Previous, "v1", ""), labels{Current: "v5", Previous: "v1"}, fault.OK},
-		{"previous onto current", labels{Current: "v5", Previous: "v3"}, move(Previous, "v5", ""), labels{Current: "v5", Previous: "v3"}, fault.Invalid},
+		{"move current", labels{Current: "v3", Previous: "v2", "Next": "v5"}, move(Current, "v5", ""),
+			labels{Current: "v5", Previous: "v3", "Next": "v5"}, fault.OK},
+		{"roll back", labels{Current: "v5", Previous: "v3"}, move(Current, "v3", ""), labels{Current: "v3", Previous: "v5"},
+			fault.OK},
+		{"move previous", labels{Current: "v5", Previous: "v3"}, move(Previous, "v1", ""),
+			labels{Current: "v5", Previous: "v1"}, fault.OK},
+		{"previous onto current", labels{Current: "v5", Previous: "v3"}, move(Previous, "v5", ""),
+			labels{Current: "v5", Previous: "v3"}, fault.Invalid},
 		{"remove custom", labels{Current: "v5", "Next": "v4"}, move("Next", "", "v4"), labels{Current: "v5"}, fault.OK},
 		{"remove current", labels{Current: "v5"}, move(Current, "", "v5"), labels{Current: "v5"}, fault.Invalid},
-		{"remove previous", labels{Current: "v5", Previous: "v4"}, move(Previous, "", "v4"), labels{Current: "v5", Previous: "v4"}, fault.Invalid},
-		{"remove from another", labels{Current: "v5", "Next": "v4"}, move("Next", "", "v3"), labels{Current: "v5", "Next": "v4"}, fault.Invalid},
-		{"swap", labels{Current: "v5", "Next": "v4"}, move("Next", "v3", "v4"), labels{Current: "v5", "Next": "v3"}, fault.OK},
-		{"swap lost", labels{Current: "v5", "Next": "v4"}, move(Current, "v3", "v4"), labels{Current: "v5", "Next": "v4"}, fault.Invalid},
-		{"to the holder", labels{Current: "v5", Previous: "v4"}, move(Current, "v5", ""), labels{Current: "v5", Previous: "v4"}, fault.OK},
+		{"remove previous", labels{Current: "v5", Previous: "v4"}, move(Previous, "", "v4"),
+			labels{Current: "v5", Previous: "v4"}, fault.Invalid},
+		{"remove from another", labels{Current: "v5", "Next": "v4"}, move("Next", "", "v3"),
+			labels{Current: "v5", "Next": "v4"}, fault.Invalid},
+		{"swap", labels{Current: "v5", "Next": "v4"}, move("Next", "v3", "v4"), labels{Current: "v5", "Next": "v3"},
+			fault.OK},
+		{"swap lost", labels{Current: "v5", "Next": "v4"}, move(Current, "v3", "v4"), labels{Current: "v5", "Next": "v4"},
+			fault.Invalid},
+		{"to the holder", labels{Current: "v5", Previous: "v4"}, move(Current, "v5", ""),
+			labels{Current: "v5", Previous: "v4"}, fault.OK},
 		{"unknown version", labels{Current: "v5"}, move(Current, "v9", ""), labels{Current: "v5"}, fault.NotFound},
 		{"nothing asked", labels{Current: "v5"}, move(Current, "", ""), labels{Current: "v5"}, fault.Invalid},
 	} {
@@ -137,7 +152,8 @@ func TestStageLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.MoveStage("l6", "v1", "", t0); fault.KindOf(err) != fault.LimitExceeded || !strings.Contains(err.Error(), "at most 8") {
+	if _, err := s.MoveStage("l6", "v1", "", t0); fault.KindOf(err) != fault.LimitExceeded ||
+		!strings.Contains(err.Error(), "at most 8") {
 		t.Errorf("seventh custom label: %v, want LimitExceeded", err)
 	}
 	if _, err = s.Put(version("v2"), nil, t0); err != nil {
@@ -230,7 +246,8 @@ func TestRotationPolicy(t *testing.T) {
 	if want := t0.Add(7 * 24 * time.Hour); !s.Rotation.Next.Equal(want) || s.Rotation.IntervalText() != "604800s" {
 		t.Errorf("next %v, interval %s; want %v, 604800s", s.Rotation.Next, s.Rotation.IntervalText(), want)
 	}
-	for at, want := range map[time.Duration]string{0: RotationEnabled, 7 * 24 * time.Hour: RotationEnabled, 8 * 24 * time.Hour: RotationInvalid} {
+	for at, want := range map[time.Duration]string{0: RotationEnabled, 7 * 24 * time.Hour: RotationEnabled,
+		8 * 24 * time.Hour: RotationInvalid} {
 		if got := s.Rotation.Automatic(t0.Add(at)); got != want {
 			t.Errorf("after %v: %s, want %s", at, got, want)
 		}
@@ -252,8 +269,9 @@ func TestRotationPolicy(t *testing.T) {
 func TestParseInterval(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{
-		"6h": 6 * time.Hour, "7d": 168 * time.Hour, "21600": 6 * time.Hour, "360m": 6 * time.Hour, "31536000s": 8760 * time.Hour,
-		"5h": 0, "366d": 0, "": 0, "d": 0, "-7d": 0, "+7d": 0, "7w": 0, "1.5d": 0, "7 d": 0, "99999999999999d": 0,
+		"6h": 6 * time.Hour, "7d": 168 * time.Hour, "21600": 6 * time.Hour, "360m": 6 * time.Hour,
+		"31536000s": 8760 * time.Hour,
+		"5h":        0, "366d": 0, "": 0, "d": 0, "-7d": 0, "+7d": 0, "7w": 0, "1.5d": 0, "7 d": 0, "99999999999999d": 0,
 	} {
 		got, err := ParseInterval(text, 0)
 		if got != want || (err == nil) != (want > 0) || err != nil && fault.KindOf(err) != fault.Invalid {
@@ -277,7 +295,8 @@ func TestTags(t *testing.T) {
 	if got := s.Untag(nil, true, t0); len(got.Tags) != 0 {
 		t.Errorf("Untag all: %v", got.Tags)
 	}
-	for _, bad := range []kms.Tag{{TagKey: ""}, {TagKey: "aliyunx"}, {TagKey: "acs:x"}, {TagKey: "a b"}, {TagKey: strings.Repeat("k", 129)}, {TagKey: "k", TagValue: "ü"}} {
+	for _, bad := range []kms.Tag{{TagKey: ""}, {TagKey: "aliyunx"}, {TagKey: "acs:x"}, {TagKey: "a b"},
+		{TagKey: strings.Repeat("k", 129)}, {TagKey: "k", TagValue: "ü"}} {
 		if _, err := s.Tag([]kms.Tag{bad}, t0); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("tag %q=%q: %v, want Invalid", bad.TagKey, bad.TagValue, err)
 		}

@@ -52,8 +52,10 @@ func allowed(t *testing.T, db *store.DB, name, user, id string) bool {
 func TestFormerPoliciesAreBound(t *testing.T) {
 	t.Parallel()
 	db := temporary(t)
-	document := `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account + `:user/old","acs:ram::` + account +
-		`:user/new","acs:ram::` + account + `:user/gone","acs:ram::` + account + `:user/middle"]},"Action":["kms:GetSecretValue"],"Resource":["*"]}]}`
+	document := `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account +
+		`:user/old","acs:ram::` + account +
+		`:user/new","acs:ram::` + account + `:user/gone","acs:ram::` + account +
+		`:user/middle"]},"Action":["kms:GetSecretValue"],"Resource":["*"]}]}`
 	putUser(t, db, "old", "1", t0.Add(-time.Hour))
 	putUser(t, db, "middle", "4", t0.Add(time.Minute))
 	create(t, db, "a")
@@ -70,7 +72,8 @@ func TestFormerPoliciesAreBound(t *testing.T) {
 		for _, tt := range []struct {
 			user, id string
 			want     bool
-		}{{"old", "1", true}, {"renamed", "1", when == "after"}, {"middle", "4", true}, {"new", "2", false}, {"gone", "3", false}, {"old", "9", false}} {
+		}{{"old", "1", true}, {"renamed", "1", when == "after"}, {"middle", "4", true}, {"new", "2", false},
+			{"gone", "3", false}, {"old", "9", false}} {
 			if when == "before" && tt.user == "renamed" {
 				continue
 			}
@@ -87,7 +90,8 @@ func TestFormerPoliciesAreBound(t *testing.T) {
 	check("after")
 	s, _, err := store.Snapshot(t.Context(), db).Secret(account, "a", t0)
 	want := map[string]string{"acs:ram::" + account + ":user/old": "1", "acs:ram::" + account + ":user/middle": "4"}
-	if err != nil || s.PolicyBinding == nil || !maps.Equal(s.PolicyBinding.IDs, want) || !s.UpdatedAt.Equal(t0.Add(2*time.Minute)) {
+	if err != nil || s.PolicyBinding == nil || !maps.Equal(s.PolicyBinding.IDs, want) ||
+		!s.UpdatedAt.Equal(t0.Add(2*time.Minute)) {
 		t.Errorf("bound to %+v at %v, %v", s.PolicyBinding, s.UpdatedAt, err)
 	}
 	for _, part := range []string{"user/new", "user/gone", "created after the secret", "user/middle"} {
@@ -96,7 +100,8 @@ func TestFormerPoliciesAreBound(t *testing.T) {
 		}
 	}
 	log.Reset()
-	if err := store.BindSecretPolicies(t.Context(), db, slog.New(slog.NewTextHandler(&log, nil))); err != nil || log.Len() > 0 {
+	if err := store.BindSecretPolicies(t.Context(), db, slog.New(slog.NewTextHandler(&log, nil))); err != nil ||
+		log.Len() > 0 {
 		t.Errorf("a second time: %v, %s", err, log.String())
 	}
 }
@@ -109,7 +114,8 @@ func TestIndexOfDenies(t *testing.T) {
 	create(t, db, "b")
 	set := func(name, effects string) {
 		t.Helper()
-		rules := []string{`{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account + `:*"]},"Action":["kms:*"],"Resource":["*"]}`}
+		rules := []string{`{"Effect":"Allow","Principal":{"RAM":["acs:ram::` + account +
+			`:*"]},"Action":["kms:*"],"Resource":["*"]}`}
 		if effects == "Deny" {
 			rules = append(rules, strings.Replace(rules[0], "Allow", "Deny", 1))
 		}

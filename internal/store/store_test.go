@@ -313,7 +313,8 @@ func TestPages(t *testing.T) {
 		want       []string
 		total      int
 	}{
-		{"", 0, 2, []string{"app", "app/00"}, 32}, {"", 30, 10, []string{"app/29", "zoo"}, 32}, {"", 32, 10, nil, 32}, {"", 1000, 10, nil, 32},
+		{"", 0, 2, []string{"app", "app/00"}, 32}, {"", 30, 10, []string{"app/29", "zoo"}, 32}, {"", 32, 10, nil, 32},
+		{"", 1000, 10, nil, 32},
 		{"app/", 10, 2, []string{"app/10", "app/11"}, 30}, {"app/2", 9, 5, []string{"app/29"}, 10}, {"none", 0, 5, nil, 0},
 	} {
 		if names, total := page(tt.prefix, tt.skip, tt.take); !slices.Equal(names, tt.want) || total != tt.total {

@@ -107,21 +107,28 @@ func TestUser(t *testing.T) {
 		{"second key", func(u User) (User, error) { return u.AddKey("k2", day1) }, "", ram.CodeDeleteUserKey},
 		{"third key", func(u User) (User, error) { return u.AddKey("k3", day1) }, ram.CodeKeyLimit, ram.CodeDeleteUserKey},
 		{"switch off", func(u User) (User, error) { return u.SetKey("k2", true) }, "", ram.CodeDeleteUserKey},
-		{"switch off another's", func(u User) (User, error) { return u.SetKey("k3", true) }, ram.CodeKeyNotExist, ram.CodeDeleteUserKey},
-		{"remove another's", func(u User) (User, error) { return u.RemoveKey("k3") }, ram.CodeKeyNotExist, ram.CodeDeleteUserKey},
+		{"switch off another's", func(u User) (User, error) { return u.SetKey("k3", true) }, ram.CodeKeyNotExist,
+			ram.CodeDeleteUserKey},
+		{"remove another's", func(u User) (User, error) { return u.RemoveKey("k3") }, ram.CodeKeyNotExist,
+			ram.CodeDeleteUserKey},
 		{"remove first", func(u User) (User, error) { return u.RemoveKey("k1") }, "", ram.CodeDeleteUserKey},
 		{"remove second", func(u User) (User, error) { return u.RemoveKey("k2") }, "", ""},
 		{"attach", func(u User) (User, error) { return u.Attach(Custom, "p", day1) }, "", ram.CodeDeleteUserPolicy},
-		{"attach again", func(u User) (User, error) { return u.Attach(Custom, "p", day1) }, ram.CodeUserHasPolicy, ram.CodeDeleteUserPolicy},
-		{"same name, other type", func(u User) (User, error) { return u.Attach(System, "p", day1) }, "", ram.CodeDeleteUserPolicy},
-		{"detach what is not", func(u User) (User, error) { return u.Detach(Custom, "q") }, ram.CodeUserWithoutPolicy, ram.CodeDeleteUserPolicy},
+		{"attach again", func(u User) (User, error) { return u.Attach(Custom, "p", day1) }, ram.CodeUserHasPolicy,
+			ram.CodeDeleteUserPolicy},
+		{"same name, other type", func(u User) (User, error) { return u.Attach(System, "p", day1) }, "",
+			ram.CodeDeleteUserPolicy},
+		{"detach what is not", func(u User) (User, error) { return u.Detach(Custom, "q") }, ram.CodeUserWithoutPolicy,
+			ram.CodeDeleteUserPolicy},
 		{"detach", func(u User) (User, error) { return u.Detach(System, "p") }, "", ram.CodeDeleteUserPolicy},
 		{"detach", func(u User) (User, error) { return u.Detach(Custom, "p") }, "", ""},
 		{"join", func(u User) (User, error) { return u.Join("g", day1) }, "", ram.CodeDeleteUserGroup},
 		{"join again", func(u User) (User, error) { return u.Join("g", day1) }, ram.CodeUserInGroup, ram.CodeDeleteUserGroup},
-		{"leave another", func(u User) (User, error) { return u.Leave("h") }, ram.CodeUserNotInGroup, ram.CodeDeleteUserGroup},
+		{"leave another", func(u User) (User, error) { return u.Leave("h") }, ram.CodeUserNotInGroup,
+			ram.CodeDeleteUserGroup},
 		{"leave", func(u User) (User, error) { return u.Leave("g") }, "", ""},
-		{"bad name", func(u User) (User, error) { return u.Update("New", "a/b", Profile{}, day2) }, "InvalidParameter.NewUserName.InvalidChars", ""},
+		{"bad name", func(u User) (User, error) { return u.Update("New", "a/b", Profile{}, day2) },
+			"InvalidParameter.NewUserName.InvalidChars", ""},
 		{"rename", func(u User) (User, error) { return u.Update("New", "bob", Profile{}, day2) }, "", ""},
 	} {
 		before := fmt.Sprintf("%+v", u)
@@ -223,12 +230,16 @@ func TestPolicyVersions(t *testing.T) {
 		{"a sixth", add("d6", true, ""), ram.CodePolicyVersionLimit, "v1 v2 v3* v4 v5"},
 		{"back to the first", func(p Policy) (Policy, error) { return p.SetDefault("v1", day2) }, "", "v1* v2 v3 v4 v5"},
 		{"room by deleting the oldest but the default", add("d6", false, RotateOldest), "", "v1* v3 v4 v5 v6"},
-		{"delete the default", func(p Policy) (Policy, error) { return p.DeleteVersion("v1", day2) }, ram.CodeDeleteDefaultVersion, "v1* v3 v4 v5 v6"},
+		{"delete the default", func(p Policy) (Policy, error) { return p.DeleteVersion("v1", day2) },
+			ram.CodeDeleteDefaultVersion, "v1* v3 v4 v5 v6"},
 		{"delete the newest", func(p Policy) (Policy, error) { return p.DeleteVersion("v6", day2) }, "", "v1* v3 v4 v5"},
 		{"an ID is not used twice", add("d7", false, ""), "", "v1* v3 v4 v5 v7"},
-		{"no such version", func(p Policy) (Policy, error) { return p.SetDefault("v2", day2) }, ram.CodePolicyVersionNotExist, "v1* v3 v4 v5 v7"},
-		{"no version at all", func(p Policy) (Policy, error) { return p.SetDefault("2", day2) }, "InvalidParameter.VersionId.Format", "v1* v3 v4 v5 v7"},
-		{"no version given", func(p Policy) (Policy, error) { return p.DeleteVersion("", day2) }, fmt.Sprintf("kind %d VersionId", fault.Missing), "v1* v3 v4 v5 v7"},
+		{"no such version", func(p Policy) (Policy, error) { return p.SetDefault("v2", day2) }, ram.CodePolicyVersionNotExist,
+			"v1* v3 v4 v5 v7"},
+		{"no version at all", func(p Policy) (Policy, error) { return p.SetDefault("2", day2) },
+			"InvalidParameter.VersionId.Format", "v1* v3 v4 v5 v7"},
+		{"no version given", func(p Policy) (Policy, error) { return p.DeleteVersion("", day2) },
+			fmt.Sprintf("kind %d VersionId", fault.Missing), "v1* v3 v4 v5 v7"},
 	} {
 		before := fmt.Sprintf("%+v", p)
 		next, err := step.do(p)
@@ -277,7 +288,11 @@ func add(document string, makeDefault bool, strategy string) func(Policy) (Polic
 func TestNewPolicyErrors(t *testing.T) {
 	t.Parallel()
 	for want, try := range map[string]func() error{
-		"InvalidParameter.PolicyName.InvalidChars": func() error { _, err := NewPolicy("1", "p_", "d", "", nil, day1); return err },
+		"InvalidParameter.PolicyName.InvalidChars": func() error {
+			_, err := NewPolicy("1", "p_", "d", "", nil,
+				day1)
+			return err
+		},
 		"InvalidParameter.Description.Length": func() error {
 			_, err := NewPolicy("1", "p", "d", strings.Repeat("x", 1025), nil, day1)
 			return err
