@@ -97,8 +97,6 @@ type Config struct {
 	// MaxPerSource is how many connections without a valid signature one address may have; 0 means a
 	// sixteenth of MaxConnections.
 	MaxPerSource int
-	// IdleTimeout is how long a connection stays open without a request.
-	IdleTimeout time.Duration
 	// RefusalRate is how many requests a second of one source are refused without delay for want of a
 	// valid signature, and of one access key, twice as many, for want of a right.
 	RefusalRate float64

@@ -20,6 +20,7 @@ import (
 const (
 	maxHeader       = 1 << 20 // of the request line and the headers: values travel in the query
 	requestTimeout  = 30 * time.Second
+	idleTimeout     = time.Minute
 	shutdownTimeout = 5 * time.Second
 	readyTimeout    = 2 * time.Second
 	maxStreams      = 64        // of one HTTP/2 connection; a client that needs more opens another
@@ -51,14 +52,14 @@ func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Ser
 		ReadHeaderTimeout: s.config.RequestTimeout / 3,
 		ReadTimeout:       s.config.RequestTimeout,
 		WriteTimeout:      s.config.RequestTimeout,
-		IdleTimeout:       s.config.IdleTimeout,
+		IdleTimeout:       idleTimeout,
 		ConnContext:       s.conns.ConnContext,
 		ConnState:         s.conns.ConnState,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
 			MaxReceiveBufferPerConnection: maxReceive,
 			MaxReceiveBufferPerStream:     maxReceive / 2,
-			SendPingTimeout:               s.config.IdleTimeout,
+			SendPingTimeout:               idleTimeout,
 			WriteByteTimeout:              s.config.RequestTimeout,
 		},
 		DisableGeneralOptionsHandler: true, // or "OPTIONS *" were a success

@@ -191,8 +191,6 @@ func (s *Settings) rows() settings.Table {
 			Shown(fmt.Sprintf("what the limit of open files allows, at most %d", mostConnections)),
 		settings.Of("max-connections-per-source", &c.MaxPerSource, whole(0), 0,
 			"Connections without a valid signature that one address may have.").Shown("a sixteenth of max-connections"),
-		settings.Of("idle-timeout", &c.IdleTimeout, duration(time.Second, time.Hour), time.Minute,
-			"How long a connection stays open without a request."),
 		settings.Of("refusal-rate", &c.RefusalRate, positive, 50,
 			"Refused requests a second of one address that are answered without delay."),
 
