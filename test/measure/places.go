@@ -31,7 +31,7 @@ var tasks = []task{
 	{"error_code", "", ""},
 	{"record_type", "", ""},
 	{"metric", "", "sample: a metric is declared in two places"},
-	{"setting", "", ""},
+	{"setting", "", "sample: a setting idle-timeout, how long a connection stays open without a request"},
 	{"adapter", "", ""},
 	{"audit_member", "", ""},
 	{"rotation_state", "", ""},
