@@ -98,32 +98,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	a := &agent{
-		options:   o,
-		log:       o.Logger(s.Log),
-		started:   time.Now(),
-		writers:   map[string]*runningWriter{},
-		listeners: map[string]*listener{},
-		rearm:     make(chan (<-chan struct{}), 1),
-	}
-	a.keys.Store(&localKeys{})
-	a.auth = auth.New(auth.Config{
-		Keys:     keyFinder{&a.keys},
-		Now:      time.Now,
-		Start:    a.started,
-		Nonces:   nonces,
-		Service:  protocol.Service,
-		Harmless: protocol.Harmless,
-		Log:      a.log,
-	})
-	held := &callers{secretSource: &a.source}
-	a.gate = &Gate{
-		held:   held,
-		server: &a.source,
-		scope:  &a.source,
-		leases: newLeases(held.heldName, a.source.hold),
-		log:    a.log,
-	}
+	a := newAgent(o, o.Logger(s.Log))
 	defer a.close()
 	if err := a.apply(ctx, s); err != nil {
 		return err
@@ -140,6 +115,37 @@ func Run(ctx context.Context, o Options) error {
 	a.watch(ctx)
 	a.systemd("STOPPING=1")
 	return nil
+}
+
+// newAgent returns an agent that serves nothing yet.
+func newAgent(o Options, log *slog.Logger) *agent {
+	a := &agent{
+		options:   o,
+		log:       log,
+		started:   time.Now(),
+		writers:   map[string]*runningWriter{},
+		listeners: map[string]*listener{},
+		rearm:     make(chan (<-chan struct{}), 1),
+	}
+	a.keys.Store(&localKeys{})
+	a.auth = auth.New(auth.Config{
+		Keys:     keyFinder{&a.keys},
+		Now:      time.Now,
+		Start:    a.started,
+		Nonces:   nonces,
+		Service:  protocol.Service,
+		Harmless: protocol.Harmless,
+		Log:      log,
+	})
+	held := &callers{secretSource: &a.source}
+	a.gate = &Gate{
+		held:   held,
+		server: &a.source,
+		scope:  &a.source,
+		leases: newLeases(held.heldName, a.source.hold),
+		log:    log,
+	}
+	return a
 }
 
 // keyFinder looks keys up in those that are in force.

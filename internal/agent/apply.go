@@ -75,6 +75,19 @@ func (a *agent) apply(ctx context.Context, s *setup) error {
 	a.identity, a.read = id, digests
 	a.swapListeners(s, opened, handlers, cert)
 	a.swapWriters(s)
+	a.adopt(s)
+	if fresh {
+		a.subscribe(next.consumer)
+		if old != nil {
+			return old.consumer.Close()
+		}
+	}
+	return nil
+}
+
+// adopt notes the configuration that is in force from now on, and logs what the operator should
+// check.
+func (a *agent) adopt(s *setup) {
 	a.mu.Lock()
 	if a.setup != nil && a.setup.Log != s.Log {
 		a.log.Warn("the settings of the log take effect when the agent is started again")
@@ -84,13 +97,6 @@ func (a *agent) apply(ctx context.Context, s *setup) error {
 	for _, w := range s.warnings {
 		a.log.Warn("check the configuration", "warning", w)
 	}
-	if fresh {
-		a.subscribe(next.consumer)
-		if old != nil {
-			return old.consumer.Close()
-		}
-	}
-	return nil
 }
 
 func (a *agent) subscribe(c *consumer.Consumer) {

@@ -112,8 +112,8 @@ func (c *child) run(ctx context.Context) (int, error) {
 	}
 	signals := make(chan os.Signal, 64)
 	// Ignored signals, as under nohup, stay ignored here and in the program.
-	signal.Notify(signals,
-		append([]os.Signal{syscall.SIGCHLD}, slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)...)...)
+	caught := slices.DeleteFunc(slices.Clone(forwarded), signal.Ignored)
+	signal.Notify(signals, append(caught, syscall.SIGCHLD)...)
 	defer signal.Stop(signals)
 	if ctx.Err() != nil { // asked to end before the program was started
 		return stopped, nil
@@ -127,23 +127,16 @@ func (c *child) run(ctx context.Context) (int, error) {
 	if err := c.start(first); err != nil {
 		return 0, err
 	}
+	return c.loop(ctx, signals)
+}
+
+// loop handles signals, changes and the end of the program until nothing is left to run.
+func (c *child) loop(ctx context.Context, signals <-chan os.Signal) (int, error) {
 	var gather, kill, again timer
 	for {
 		select {
 		case s := <-signals:
-			if s != syscall.SIGCHLD {
-				if c.pid == 0 && slices.Contains(ending, s) { // between two starts
-					return 128 + int(s.(syscall.Signal)), nil
-				}
-				c.forward(s)
-				continue
-			}
-			code, ended := c.reap()
-			if !ended {
-				continue
-			}
-			kill.stop()
-			if done, err := c.ended(code, &again); done || err != nil {
+			if code, done, err := c.signalled(s, &kill, &again); done || err != nil {
 				return code, err
 			}
 		case <-c.changed:
@@ -162,6 +155,24 @@ func (c *child) run(ctx context.Context) (int, error) {
 			}
 		}
 	}
+}
+
+// signalled handles one signal. done reports that nothing runs any longer, with the exit code.
+func (c *child) signalled(s os.Signal, kill, again *timer) (code int, done bool, err error) {
+	if s != syscall.SIGCHLD {
+		if c.pid == 0 && slices.Contains(ending, s) { // between two starts
+			return 128 + int(s.(syscall.Signal)), true, nil
+		}
+		c.forward(s)
+		return 0, false, nil
+	}
+	code, ended := c.reap()
+	if !ended {
+		return 0, false, nil
+	}
+	kill.stop()
+	done, err = c.ended(code, again)
+	return code, done, err
 }
 
 // timer is a time.Timer that may be off.

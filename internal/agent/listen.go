@@ -40,7 +40,7 @@ type listener struct {
 	done        chan struct{}
 }
 
-// open serves a place. mode is that of a Unix socket.
+// open serves a place. mode applies to a Unix socket.
 func open(p place, mode fs.FileMode, log *slog.Logger) (*listener, error) {
 	l := &listener{place: p, done: make(chan struct{})}
 	var n net.Listener
@@ -63,20 +63,9 @@ func open(p place, mode fs.FileMode, log *slog.Logger) (*listener, error) {
 			},
 		})
 	}
-	l.server = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			(*l.handler.Load()).ServeHTTP(w, r)
-		}),
-		MaxHeaderBytes:               maxHeader,
-		ReadHeaderTimeout:            headerTime,
-		ReadTimeout:                  requestTime,
-		WriteTimeout:                 requestTime,
-		IdleTimeout:                  idleTime,
-		DisableGeneralOptionsHandler: true,
-		// Messages of net/http about single connections may quote a request, and any local program can
-		// cause them at will.
-		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
-	}
+	l.server = httpServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		(*l.handler.Load()).ServeHTTP(w, r)
+	}))
 	l.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		refused(w, http.StatusServiceUnavailable, "the agent is starting")
 	}))
@@ -87,6 +76,21 @@ func open(p place, mode fs.FileMode, log *slog.Logger) (*listener, error) {
 		}
 	}()
 	return l, nil
+}
+
+func httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:                      h,
+		MaxHeaderBytes:               maxHeader,
+		ReadHeaderTimeout:            headerTime,
+		ReadTimeout:                  requestTime,
+		WriteTimeout:                 requestTime,
+		IdleTimeout:                  idleTime,
+		DisableGeneralOptionsHandler: true,
+		// Messages of net/http about single connections may quote a request, and any local program can
+		// cause them at will.
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+	}
 }
 
 func (l *listener) serve(h http.Handler) { l.handler.Store(&h) }

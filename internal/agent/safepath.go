@@ -25,11 +25,11 @@ func (d directory) close() { _ = unix.Close(d.fd) } // nothing was written throu
 // followed only if no other user than root and the agent's own can have made it: the user of an
 // application could otherwise lead the agent, which may be root, elsewhere.
 func openDirectory(path string) (directory, error) {
-	fd, err := unix.Open("/", openPath|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	d, err := openRoot()
 	if err != nil {
-		return directory{}, fmt.Errorf("open /: %w", err)
+		return directory{}, err
 	}
-	d, links := directory{fd}, 0
+	links := 0
 	rest := strings.Split(path, "/")
 	for len(rest) > 0 {
 		name := rest[0]
@@ -57,17 +57,22 @@ func openDirectory(path string) (directory, error) {
 		}
 		links++
 		if strings.HasPrefix(target, "/") {
-			root, err := unix.Open("/", openPath|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				d.close()
-				return directory{}, fmt.Errorf("open /: %w", err)
-			}
 			d.close()
-			d = directory{root}
+			if d, err = openRoot(); err != nil {
+				return directory{}, err
+			}
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 	}
 	return d, nil
+}
+
+func openRoot() (directory, error) {
+	fd, err := unix.Open("/", openPath|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return directory{}, fmt.Errorf("open /: %w", err)
+	}
+	return directory{fd}, nil
 }
 
 // trustedLink returns where a symbolic link leads, if only root and our own user can have
@@ -104,7 +109,7 @@ func (d directory) onlyOurs() bool {
 // ours reports whether a user is root or the agent's own.
 func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
-// open opens a file in the directory for reading; a symbolic link is an error.
+// open opens a file in the directory for reading; a symbolic link is refused.
 func (d directory) open(name string) (*os.File, unix.Stat_t, error) {
 	var s unix.Stat_t
 	// Without O_NONBLOCK a named pipe would be waited for.

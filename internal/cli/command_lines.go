@@ -40,17 +40,9 @@ func commandLines(s *server.Settings) (command.Config, error) {
 	if len(s.CommandDirs) > 0 {
 		s.Logger.Warn("the setting command-dir has no effect: name each command in the setting command (docs/operations.md)")
 	}
-	who := s.CommandUser
-	switch {
-	case who == "self" && os.Geteuid() == 0:
-		errs = append(errs, errors.New("command-user: self would run commands as root; name another user"))
-	case who == "self":
-		out.User.Self = true
-	case who != "":
-		var err error
-		if out.User.UID, out.User.GID, err = userIDs(who); err != nil {
-			errs = append(errs, fmt.Errorf("command-user: %w", err))
-		}
+	var err error
+	if out.User, err = commandUser(s.CommandUser); err != nil {
+		errs = append(errs, fmt.Errorf("command-user: %w", err))
 	}
 	if len(errs) == 0 {
 		errs = append(errs, out.CheckUser())
@@ -60,6 +52,19 @@ func commandLines(s *server.Settings) (command.Config, error) {
 			"CAP_SYS_ADMIN (docs/operations.md)")
 	}
 	return out, errors.Join(errs...)
+}
+
+// commandUser reads the setting of that name; empty means that none is set.
+func commandUser(who string) (u command.User, err error) {
+	switch {
+	case who == "self" && os.Geteuid() == 0:
+		return u, errors.New("self would run commands as root; name another user")
+	case who == "self":
+		u.Self = true
+	case who != "":
+		u.UID, u.GID, err = userIDs(who)
+	}
+	return u, err
 }
 
 // userIDs reads the name of a user, or UID:GID.

@@ -63,14 +63,7 @@ func (c *kmsCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	p, err := command.Resolve(call.options["profile"])
-	if err != nil {
-		return err
-	}
-	if endpoint := call.options["endpoint"]; endpoint != "" {
-		p.Endpoint = endpoint
-	}
-	client, err := p.Client(userAgent)
+	client, err := call.client()
 	if err != nil {
 		return err
 	}
@@ -93,6 +86,18 @@ func (c *kmsCommand) Run(e *env) error {
 		return err
 	}
 	return printJSON(e.stdout, body)
+}
+
+// client returns a client for the profile and the endpoint that the options name.
+func (call *kmsCall) client() (*kms.Client, error) {
+	p, err := command.Resolve(call.options["profile"])
+	if err != nil {
+		return nil, err
+	}
+	if endpoint := call.options["endpoint"]; endpoint != "" {
+		p.Endpoint = endpoint
+	}
+	return p.Client(userAgent)
 }
 
 // parseKms parses the arguments. A parameter may be given as --Name value or --Name=value.

@@ -41,34 +41,42 @@ func (s targetSettings) build(e *env, present string) (string, error) {
 			return "", errors.New("the configuration is not a JSON object")
 		}
 	}
+	if err := s.assign(members); err != nil {
+		return "", err
+	}
+	out, err := marshal(members, "")
+	return strings.TrimSuffix(out, "\n"), err
+}
+
+// assign sets the members that flags name.
+func (s targetSettings) assign(members map[string]any) error {
 	if s.Address != "" {
 		members["address"] = s.Address
 	}
 	if s.TLSCA != "" {
 		pem, err := os.ReadFile(s.TLSCA)
 		if err != nil {
-			return "", err
+			return err
 		}
 		if err := assign(members, "tls.ca", string(pem)); err != nil {
-			return "", err
+			return err
 		}
 	}
 	if s.TLSOff {
 		if err := assign(members, "tls.off", true); err != nil {
-			return "", err
+			return err
 		}
 	}
 	for _, setting := range s.Set {
 		key, value, ok := strings.Cut(setting, "=")
 		if !ok || key == "" {
-			return "", coded{exitUsage, fmt.Sprintf("--set %q is not KEY=VALUE", setting)}
+			return coded{exitUsage, fmt.Sprintf("--set must be KEY=VALUE, not %q", setting)}
 		}
 		if err := assign(members, key, settingValue(value)); err != nil {
-			return "", err
+			return err
 		}
 	}
-	out, err := marshal(members, "")
-	return strings.TrimSuffix(out, "\n"), err
+	return nil
 }
 
 func readConfig(e *env, path string) (string, error) {

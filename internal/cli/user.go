@@ -84,13 +84,7 @@ func (c *userShow) Run(e *env) error {
 		return err
 	}
 	t := newTable()
-	t.facts([][2]string{
-		{"name", u.User.UserName}, {"id", u.User.UserID}, {"display name", u.User.DisplayName}, {"email", u.User.Email},
-		{"phone", u.User.MobilePhone},
-		{"comments", u.User.Comments},
-		{"created", when(u.User.CreateDate)},
-		{"updated", when(u.User.UpdateDate)},
-	}...)
+	t.facts(userFacts(u.User)...)
 	for _, k := range keys.AccessKeys {
 		t.row("access key", k.AccessKeyID, k.Status)
 	}
@@ -101,6 +95,19 @@ func (c *userShow) Run(e *env) error {
 		t.row("group", g.GroupName)
 	}
 	return t.write(e.stdout)
+}
+
+func userFacts(u ram.User) [][2]string {
+	return [][2]string{
+		{"name", u.UserName},
+		{"id", u.UserID},
+		{"display name", u.DisplayName},
+		{"email", u.Email},
+		{"phone", u.MobilePhone},
+		{"comments", u.Comments},
+		{"created", when(u.CreateDate)},
+		{"updated", when(u.UpdateDate)},
+	}
 }
 
 type userCreate struct {
@@ -200,15 +207,8 @@ func (c *keyCreate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.ProfileName != "" {
-		all, _, err := command.ReadProfiles()
-		if err != nil {
-			return err
-		}
-		if _, ok := all.Profiles[c.ProfileName]; ok {
-			return fmt.Errorf("there is a profile %q already; keyturn profile remove %s removes it", c.ProfileName,
-				c.ProfileName)
-		}
+	if err := c.checkProfile(); err != nil {
+		return err
 	}
 	client, err := p.Client(userAgent)
 	if err != nil {
@@ -231,6 +231,22 @@ func (c *keyCreate) Run(e *env) error {
 	t.row("access key id", key.AccessKeyID)
 	t.row("access key secret", key.AccessKeySecret.Reveal())
 	return t.write(e.stdout)
+}
+
+// checkProfile verifies that the profile to save is a new one.
+func (c *keyCreate) checkProfile() error {
+	if c.ProfileName == "" {
+		return nil
+	}
+	all, _, err := command.ReadProfiles()
+	if err != nil {
+		return err
+	}
+	if _, ok := all.Profiles[c.ProfileName]; ok {
+		return fmt.Errorf("there is a profile %q already; keyturn profile remove %s removes it",
+			c.ProfileName, c.ProfileName)
+	}
+	return nil
 }
 
 // addProfile saves a profile without making it the current one.

@@ -138,14 +138,18 @@ func (c *Exec) exec(e *Env) (*agent.Exec, error) {
 	x.Stdout, ok[1] = e.Stdout.(*os.File)
 	x.Stderr, ok[2] = e.Stderr.(*os.File)
 	if !ok[0] || !ok[1] || !ok[2] {
-		return nil, errors.New("a program can be run with files as its input and output only")
+		return nil, errors.New("keyturn exec needs files or terminals as its own input and output")
 	}
 	x.Terminal = term.IsTerminal(int(x.Stdin.Fd()))
-	for _, pair := range os.Environ() {
-		if name, _, _ := strings.Cut(pair, "="); !slices.Contains(accessKeyVariables, name) {
-			x.Env = append(x.Env, pair)
-		}
-	}
+	x.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return slices.Contains(accessKeyVariables, name)
+	})
+	return x, c.parse(x)
+}
+
+// parse adds the secrets and the directory of last known values. It reports every mistake at once.
+func (c *Exec) parse(x *agent.Exec) error {
 	var errs []error
 	for _, s := range c.Secret {
 		parsed, err := agent.ParseEnvSecret(s)
@@ -156,7 +160,7 @@ func (c *Exec) exec(e *Env) (*agent.Exec, error) {
 	case c.LastGood != "" && c.LastGoodKey != "":
 		x.LastGood = &agent.LastGood{Dir: c.LastGood, Key: agent.SealKeySource{File: c.LastGoodKey}}
 	case c.LastGood != c.LastGoodKey:
-		errs = append(errs, errors.New("--last-good and --last-good-key go together"))
+		errs = append(errs, errors.New("--last-good and --last-good-key go together: set both or neither"))
 	}
-	return x, errors.Join(errs...)
+	return errors.Join(errs...)
 }

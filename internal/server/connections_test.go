@@ -32,7 +32,7 @@ func TestConnectionLimit(t *testing.T) {
 		{files: 1 << 20, wanted: 100_000, want: 100_000},
 		{files: 1024, wanted: 768, want: 768},
 		{files: 1024, wanted: 769, err: "needs 1025 files"},
-		{files: 1024, wanted: 63, err: "less than 64"},
+		{files: 1024, wanted: 63, err: "at least 64"},
 	} {
 		got, err := server.ConnectionLimit(c.files, c.wanted)
 		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {

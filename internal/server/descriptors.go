@@ -17,6 +17,15 @@ const (
 	mostConnections = 16_384
 )
 
+// maxConnections returns how many connections this process takes; wanted is the setting.
+func maxConnections(wanted int) (int, error) {
+	files, err := openFiles()
+	if err != nil {
+		return 0, fmt.Errorf("limit of open files: %w", err)
+	}
+	return connectionLimit(files, wanted)
+}
+
 // connectionLimit returns how many connections a process that may open so many files takes; wanted
 // is what was set, 0 for nothing. Without the reserve, a flood of connections would end the store,
 // which cannot go on without files.
@@ -34,7 +43,7 @@ func connectionLimit(files uint64, wanted int) (int, error) {
 	case wanted == 0:
 		return room, nil
 	case wanted < conns.Least:
-		return 0, fmt.Errorf("max-connections %d is less than %d", wanted, conns.Least)
+		return 0, fmt.Errorf("max-connections must be at least %d, not %d", conns.Least, wanted)
 	case uint64(wanted)+descriptorReserve > files:
 		return 0, fmt.Errorf(
 			"max-connections %d needs %d files, and the process may open %d; raise LimitNOFILE of the service or ulimit -n",

@@ -84,11 +84,7 @@ func open(ctx context.Context, c Config, offline bool) (_ *Server, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	start := c.Now()
-	files, err := openFiles()
-	if err != nil {
-		return nil, fmt.Errorf("limit of open files: %w", err)
-	}
-	if c.MaxConnections, err = connectionLimit(files, c.MaxConnections); err != nil {
+	if c.MaxConnections, err = maxConnections(c.MaxConnections); err != nil {
 		return nil, err
 	}
 	s := &Server{config: c, offline: offline, ready: make(chan struct{}), stopping: make(chan struct{})}
@@ -341,19 +337,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.storeRunning(ctx, true)
 	stopSinks := s.forwardTrail()
-	for _, loop := range []func(context.Context){
-		s.headLoop,
-		s.keepTrail,
-		s.watchDisk,
-		s.conns.Run,
-		s.purgeLoop,
-		s.gate.RunTallies,
-		s.keys.run,
-		s.uses.Run,
-		s.consumers.Run,
-		s.markLoop,
-		s.rotator.Run,
-	} {
+	for _, loop := range s.loops() {
 		parts.Go(func() { loop(ctx) })
 	}
 	servers := s.serve(ctx, &parts, stop)
@@ -374,6 +358,23 @@ func (s *Server) Run(ctx context.Context) error {
 		failure = cause
 	}
 	return errors.Join(failure, s.release())
+}
+
+// loops are the parts that run beside the listeners, each until its context ends.
+func (s *Server) loops() []func(context.Context) {
+	return []func(context.Context){
+		s.headLoop,
+		s.keepTrail,
+		s.watchDisk,
+		s.conns.Run,
+		s.purgeLoop,
+		s.gate.RunTallies,
+		s.keys.run,
+		s.uses.Run,
+		s.consumers.Run,
+		s.markLoop,
+		s.rotator.Run,
+	}
 }
 
 // serve accepts connections at every listener. A listener that fails stops the server.
