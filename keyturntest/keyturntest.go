@@ -1,7 +1,7 @@
-// Package keyturntest starts a Keyturn server inside a Go test, in milliseconds: the real server
-// with its embedded store in a directory of the test, on loopback, stopped when the test ends.
-// Package consumer/consumertest needs no server, for tests of an application that only reads
-// secrets.
+// Package keyturntest starts a Keyturn server inside a Go test, in milliseconds. It is the real
+// server, with its embedded store in a directory of the test, on a loopback address. The server
+// stops when the test ends. An application that only reads secrets can be tested without a server,
+// with package consumer/consumertest.
 package keyturntest
 
 import (
@@ -23,18 +23,18 @@ const startTimeout = 30 * time.Second
 
 // Server is a running server.
 type Server struct {
-	// Endpoint and HTTPEndpoint are host:port of the TLS and of the plain listener.
+	// Endpoint is host:port of the listener with TLS, HTTPEndpoint of the one without.
 	Endpoint, HTTPEndpoint string
-	// MetricsEndpoint is host:port of the listener of the metrics; empty without one.
+	// MetricsEndpoint is host:port of the listener of the metrics; empty if there is none.
 	MetricsEndpoint string
-	// AccountID, Region and Credentials are the administrator's.
+	// AccountID, Region and Credentials belong to the administrator.
 	AccountID, Region string
 	Credentials       sign.Credentials
-	// CAFile is the certificate of the local CA, for clients that read a file; RootCAs is the same
-	// for Go.
+	// CAFile is the certificate of the local CA, for clients that read a file. RootCAs contains the
+	// same certificate.
 	CAFile  string
 	RootCAs *x509.CertPool
-	// DataDir is where the server keeps everything.
+	// DataDir is the directory of all data of the server.
 	DataDir string
 	// Client calls the server over TLS as its administrator.
 	Client *kms.Client
@@ -43,40 +43,49 @@ type Server struct {
 	stop      func() error
 }
 
-// Stop stops the server before the test ends. It returns what went wrong.
+// Stop stops the server before the test ends, and returns the error of the server.
 func (s *Server) Stop() error { return s.stop() }
 
-// Option changes how a server is started.
-type Option func(*server.Config)
+// Option changes how [Start] starts a server. The functions of this package whose names begin with
+// With return Options.
+type Option interface {
+	// Apply changes the configuration of the server. Start calls it.
+	Apply(config any)
+}
 
-// WithTime gives the server another clock.
-func WithTime(now func() time.Time) Option { return func(c *server.Config) { c.Now = now } }
+// WithTime replaces the clock of the server.
+func WithTime(now func() time.Time) Option {
+	return server.Change(func(c *server.Config) { c.Now = now })
+}
 
-// WithRegion gives the server a region; the default is "local".
-func WithRegion(region string) Option { return func(c *server.Config) { c.Region = region } }
+// WithRegion sets the region of the server. The default is "local".
+func WithRegion(region string) Option {
+	return server.Change(func(c *server.Config) { c.Region = region })
+}
 
-// WithAdmin fixes the account (16 digits) and the administrator's access key, which are random
-// otherwise.
+// WithAdmin sets the account (16 digits) and the access key of the administrator. Both are random
+// by default.
 func WithAdmin(accountID string, credentials sign.Credentials) Option {
-	return func(c *server.Config) { c.AccountID, c.Admin = accountID, credentials }
+	return server.Change(func(c *server.Config) { c.AccountID, c.Admin = accountID, credentials })
 }
 
-// WithRequestIDs gives the server another source of request IDs.
-func WithRequestIDs(next func() string) Option { return func(c *server.Config) { c.NewID = next } }
+// WithRequestIDs replaces the source of request IDs, which are random by default.
+func WithRequestIDs(next func() string) Option {
+	return server.Change(func(c *server.Config) { c.NewID = next })
+}
 
-// WithDataDir keeps everything in dir, so that a second Start goes on where the first one was
-// stopped. Changes are then on disk before they are answered, as in production.
+// WithDataDir keeps all data in dir, so that a second [Start] continues with the data of the first.
+// The server then writes each change to disk before it answers, as in production.
 func WithDataDir(dir string) Option {
-	return func(c *server.Config) { c.DataDir, c.NoSync = dir, false }
+	return server.Change(func(c *server.Config) { c.DataDir, c.NoSync = dir, false })
 }
 
-// Start starts a server and fails the test when it cannot. The server is stopped when the test
-// ends.
+// Start starts a server, and stops it when the test ends. If either fails, the test fails.
 func Start(t testing.TB, options ...Option) *Server {
 	t.Helper()
 	c := server.Config{Listen: "127.0.0.1:0", ListenHTTP: "127.0.0.1:0", NoSync: true}
 	for _, o := range options {
-		o(&c)
+		o.Apply(&c)
 	}
 	if c.DataDir == "" {
 		c.DataDir = t.TempDir()
@@ -111,9 +120,14 @@ func start(c server.Config) (*Server, error) {
 	}
 	admin, _ := node.Admin()
 	s := &Server{
-		Endpoint: node.Endpoint(), HTTPEndpoint: node.HTTPEndpoint(), MetricsEndpoint: node.MetricsEndpoint(), AccountID: admin.AccountID, Region: admin.Region,
-		Credentials: sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret},
-		CAFile:      node.CAFile(), DataDir: c.DataDir,
+		Endpoint:        node.Endpoint(),
+		HTTPEndpoint:    node.HTTPEndpoint(),
+		MetricsEndpoint: node.MetricsEndpoint(),
+		AccountID:       admin.AccountID,
+		Region:          admin.Region,
+		Credentials:     sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret},
+		CAFile:          node.CAFile(),
+		DataDir:         c.DataDir,
 	}
 	s.stop = sync.OnceValue(func() error {
 		if s.transport != nil {
@@ -132,10 +146,15 @@ func (s *Server) connect(now func() time.Time) error {
 	}
 	s.RootCAs = x509.NewCertPool()
 	s.RootCAs.AppendCertsFromPEM(pem)
-	s.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS13, Time: now}, ForceAttemptHTTP2: true}
+	s.transport = &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: s.RootCAs, MinVersion: tls.VersionTLS13, Time: now},
+		ForceAttemptHTTP2: true,
+	}
 	s.Client, err = kms.NewClient(kms.Config{
-		Endpoint: s.Endpoint, Credentials: s.Credentials, Now: now,
-		HTTPClient: &http.Client{Transport: s.transport, Timeout: startTimeout},
+		Endpoint:    s.Endpoint,
+		Credentials: s.Credentials,
+		Now:         now,
+		HTTPClient:  &http.Client{Transport: s.transport, Timeout: startTimeout},
 	})
 	return err
 }

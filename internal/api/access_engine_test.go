@@ -123,10 +123,10 @@ func spyWorld(t *testing.T) (*keyturntest.Server, *spyNet, string) {
 	t.Helper()
 	n, trail := newSpyNet(), t.TempDir()
 	n.set("prod", "pay", "the-secret-of-pay")
-	s := keyturntest.Start(t, func(c *server.Config) {
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) {
 		c.Kinds, c.AuditDir = n.kinds(), filepath.Join(trail, "audit")
 		c.Rotation.ProbeEvery = 20 * time.Millisecond
-	})
+	}))
 	ctx := t.Context()
 	must[*kms.CreateSecretResponse](t)(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
 		SecretName: "idp-admin",

@@ -99,9 +99,9 @@ func pause(in kms.PauseRotationRequest) try {
 // the secret $D/admin, $D/rds a managed secret of it, $D/app a Generic one.
 func TestTargetDecisions(t *testing.T) {
 	t.Parallel()
-	s := keyturntest.Start(t, func(c *server.Config) {
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) {
 		c.Kinds = newMemory("rotator", "the-administrators-password").kinds()
-	})
+	}))
 	admin := ram.New(s.Client)
 	const (
 		targets = "acs:kms:*:*:target"

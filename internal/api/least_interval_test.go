@@ -127,9 +127,10 @@ func TestEngineKeepsLeastInterval(t *testing.T) {
 	serve := func(least, ahead time.Duration) *keyturntest.Server {
 		t.Helper()
 		now := func() time.Time { return time.Now().Add(ahead) }
-		return keyturntest.Start(t, keyturntest.WithDataDir(dir), keyturntest.WithTime(now), func(c *server.Config) {
-			c.Rotation.LeastInterval, c.Rotation.Grace.Min = least, time.Minute
-		})
+		return keyturntest.Start(t, keyturntest.WithDataDir(dir),
+			keyturntest.WithTime(now), server.Change(func(c *server.Config) {
+				c.Rotation.LeastInterval, c.Rotation.Grace.Min = least, time.Minute
+			}))
 	}
 	row := func(s *keyturntest.Server) kms.ListedRotation {
 		t.Helper()

@@ -87,7 +87,7 @@ func idlers(t *testing.T, address string, n int) (in int) {
 // during a flood.
 func TestIdleConnections(t *testing.T) {
 	t.Parallel()
-	s := keyturntest.Start(t, func(c *server.Config) { c.MaxConnections, c.MaxPerSource = 160, 160 })
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) { c.MaxConnections, c.MaxPerSource = 160, 160 }))
 	create(t, s, "a", "value")
 	read := func(c *kms.Client) error {
 		_, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"})

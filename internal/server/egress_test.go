@@ -42,11 +42,11 @@ func TestTargetsReachNoForbiddenAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := keyturntest.Start(t, func(c *server.Config) {
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) {
 		c.Kinds = []target.Kind{redis.Kind(), oauth.Kind()}
 		c.Egress.Deny = []egress.Rule{rule}
 		c.TestTime = testTime
-	})
+	}))
 	create(t, s, "admin", `{"AccountName":"admin","AccountPassword":"password-of-the-admin"}`)
 	test := func(address string) (result, message string) {
 		t.Helper()
@@ -122,10 +122,10 @@ func silent(t *testing.T) string {
 // and of one where another service does.
 func TestRotationsAreNoPortScanners(t *testing.T) {
 	t.Parallel()
-	s := keyturntest.Start(t, func(c *server.Config) {
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) {
 		c.Kinds = []target.Kind{redis.Kind(), webhook.Kind()}
 		c.TestTime = testTime
-	})
+	}))
 	credentials := userWith(t, s, `{"Version":"1","Statement":[
 		{"Effect":"Allow","Action":["kms:RegisterTarget","kms:CreateSecret"],"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]},
 		{"Effect":"Allow","Action":"kms:*","Resource":["acs:kms:*:*:target/team-*","acs:kms:*:*:secret/team/*"]}]}`)
@@ -216,14 +216,14 @@ func TestTargetsForgeNoAuditRecord(t *testing.T) {
 	t.Parallel()
 	const forged = "forged-by-a-team"
 	syslog, httpSink, receiver := newTap(t), newTap(t), newTap(t)
-	s := keyturntest.Start(t, func(c *server.Config) {
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) {
 		c.Kinds = []target.Kind{ldap.Kind(), webhook.Kind()}
 		c.TestTime = testTime
 		c.AuditSinks = []audit.Sink{
 			&audit.Syslog{Address: syslog.address}, &audit.HTTP{URL: "http://" + httpSink.address + "/sink"},
 		}
 		c.Rotator.Receivers = []rotator.Receiver{{URL: "http://" + receiver.address + "/events"}}
-	})
+	}))
 	credentials := userWith(t, s, `{"Version":"1","Statement":[
 		{"Effect":"Allow","Action":["kms:RegisterTarget","kms:CreateSecret"],"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]},
 		{"Effect":"Allow","Action":"kms:*","Resource":["acs:kms:*:*:target/team-*","acs:kms:*:*:secret/team/*"]}]}`)

@@ -131,7 +131,7 @@ func TestFileGroup(t *testing.T) {
 		t.Errorf("without the group: refused with %q", why)
 	}
 	keyturntest.Start(t, keyturntest.WithDataDir(dir),
-		func(c *server.Config) { c.Trust = ownfile.Trust{Groups: []int{group}} })
+		server.Change(func(c *server.Config) { c.Trust = ownfile.Trust{Groups: []int{group}} }))
 }
 
 // TestEtcdPassword verifies that the password of an etcd cluster does not cross a network in clear.

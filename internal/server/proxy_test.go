@@ -61,7 +61,7 @@ func TestTrustedProxy(t *testing.T) {
 	for name, trusted := range map[string]conns.Proxies{"trusted": proxies, "not trusted": nil} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := keyturntest.Start(t, func(c *server.Config) { c.Proxies = trusted })
+			s := keyturntest.Start(t, server.Change(func(c *server.Config) { c.Proxies = trusted }))
 			create(t, s, "a", "value")
 			user := userWith(t, s, `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"*","Condition":{
 				"Bool":{"acs:SecureTransport":"true"},"IpAddress":{"acs:SourceIp":"192.0.2.0/24"}}}]}`)
@@ -100,7 +100,7 @@ func TestTrustedProxy(t *testing.T) {
 // and that no call is served there.
 func TestMetricsListener(t *testing.T) {
 	t.Parallel()
-	s := keyturntest.Start(t, func(c *server.Config) { c.ListenMetrics = "127.0.0.1:0" })
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) { c.ListenMetrics = "127.0.0.1:0" }))
 	get := func(url string) (int, string) {
 		resp, err := http.Get(url)
 		if err != nil {

@@ -20,7 +20,7 @@ import (
 // changes again.
 func TestQuota(t *testing.T) {
 	t.Parallel()
-	s := keyturntest.Start(t, func(c *server.Config) { c.StoreQuota, c.StoreReserve = 3, -1 })
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) { c.StoreQuota, c.StoreReserve = 3, -1 }))
 	client, err := kms.NewClient(kms.Config{
 		Endpoint:    "http://" + s.HTTPEndpoint,
 		Credentials: s.Credentials,

@@ -349,7 +349,7 @@ func TestRotateRootKeyCutOff(t *testing.T) {
 					return nil
 				}
 			}
-			s := keyturntest.Start(t, keyturntest.WithDataDir(dir), hook)
+			s := keyturntest.Start(t, keyturntest.WithDataDir(dir), server.Change(hook))
 			check := furnished(t, s)
 			_, err := s.Client.RotateRootKey(t.Context(), &kms.RotateRootKeyRequest{ReencryptValues: true})
 			if failed := step == "kept" || step == "switched"; (err != nil) != failed {

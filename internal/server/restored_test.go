@@ -56,7 +56,7 @@ func TestRestoredStoreIsReported(t *testing.T) {
 	}
 	var log support.Log
 	s = keyturntest.Start(t, keyturntest.WithDataDir(dir),
-		func(c *server.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		server.Change(func(c *server.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }))
 	if text := log.String(); !strings.Contains(text, "level=ERROR") ||
 		!strings.Contains(text, "restored from a copy") ||
 		!strings.Contains(text, "enabled_access_keys=2") {

@@ -437,7 +437,7 @@ func TestUnfinishedRequest(t *testing.T) {
 // TestSlowClient verifies that a client that takes too long over its request is cut off.
 func TestSlowClient(t *testing.T) {
 	t.Parallel()
-	s := keyturntest.Start(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond }))
 	for name, start := range map[string]string{
 		"header": "POST / HTTP/1.1\r\nHost: x\r\n",
 		"body": "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: " +
@@ -498,7 +498,7 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.Now())
 	s := keyturntest.Start(t, keyturntest.WithTime(now.Now),
-		func(c *server.Config) { c.Limit.PerKey, c.RefusalRate = 20, 1e6 })
+		server.Change(func(c *server.Config) { c.Limit.PerKey, c.RefusalRate = 20, 1e6 }))
 	client, err := kms.NewClient(kms.Config{
 		Endpoint:    "http://" + s.HTTPEndpoint,
 		Credentials: s.Credentials,

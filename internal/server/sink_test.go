@@ -68,9 +68,9 @@ func TestSinkPosition(t *testing.T) {
 	endpoint := httptest.NewServer(c)
 	t.Cleanup(endpoint.Close)
 	start := func() *keyturntest.Server {
-		return keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) {
+		return keyturntest.Start(t, keyturntest.WithDataDir(dir), server.Change(func(c *server.Config) {
 			c.AuditSinks = []audit.Sink{&audit.HTTP{URL: endpoint.URL}}
-		})
+		}))
 	}
 	file := filepath.Join(dir, "audit", "sink-http.json")
 	key, err := os.ReadFile(filepath.Join(dir, "root.key"))

@@ -256,7 +256,7 @@ func TestTrailLossWithFullDisk(t *testing.T) {
 		t.Skip("the free space is not known here")
 	}
 	full := func(c *server.Config) { c.StoreReserve = int(2 * free >> 20) }
-	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), full)
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), server.Change(full))
 	older, err := os.ReadFile(trailFile(dir))
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +276,7 @@ func TestTrailLossWithFullDisk(t *testing.T) {
 	if code, out := auditVerify(t, dir); code == 0 {
 		t.Errorf("the command does not find it: %s", out)
 	}
-	s = keyturntest.Start(t, keyturntest.WithDataDir(dir), full)
+	s = keyturntest.Start(t, keyturntest.WithDataDir(dir), server.Change(full))
 	if got := metric(t, s, "keyturn_audit_losses_total"); got != "1" {
 		t.Errorf("%s losses in the metrics", got)
 	}

@@ -121,12 +121,12 @@ func TestUnfinishedBodiesShutNobodyOut(t *testing.T) {
 	})
 	t.Run("through a proxy", func(t *testing.T) {
 		t.Parallel()
-		s := keyturntest.Start(t, func(c *server.Config) {
+		s := keyturntest.Start(t, server.Change(func(c *server.Config) {
 			var err error
 			if c.Proxies, err = conns.ParseProxies([]string{"127.0.0.2/32"}); err != nil {
 				t.Fatal(err)
 			}
-		})
+		}))
 		unfinished(t, s, "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n", "/", func(net.Conn) {})
 		if got := newcomers(t, s, 20); got != 20 {
 			t.Errorf("%d of 20 newcomers were answered", got)

@@ -70,7 +70,7 @@ func receive(t *testing.T, what string, done <-chan watched) watched {
 // TestWatchOutlastsTimeouts: the time that a client has for a request is not that of a wait.
 func TestWatchOutlastsTimeouts(t *testing.T) {
 	t.Parallel()
-	s := keyturntest.Start(t, func(c *server.Config) { c.RequestTimeout = 300 * time.Millisecond })
+	s := keyturntest.Start(t, server.Change(func(c *server.Config) { c.RequestTimeout = 300 * time.Millisecond }))
 	create(t, s, "s", "value")
 	for name, c := range clients(t, s) {
 		if w := receive(t, name, wait(t, c, 1)); w.err != nil || len(w.changes) != 0 || w.took < time.Second {

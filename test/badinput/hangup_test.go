@@ -38,9 +38,9 @@ func recorded(t *testing.T, lines []byte) (n int) {
 func TestHangUp(t *testing.T) {
 	t.Parallel()
 	log, dir := &support.Log{}, t.TempDir()
-	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) {
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), server.Change(func(c *server.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	})
+	}))
 	k := kit{s, new(atomic.Int64)}
 	const each = 100
 	requests := map[string]func() string{

@@ -38,9 +38,9 @@ func TestBadInput(t *testing.T) {
 	t.Parallel()
 	log := &support.Log{}
 	dir := t.TempDir()
-	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), func(c *server.Config) {
+	s := keyturntest.Start(t, keyturntest.WithDataDir(dir), server.Change(func(c *server.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	})
+	}))
 	k := kit{s, new(atomic.Int64)}
 	if _, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
 		SecretName: "good",

@@ -76,7 +76,7 @@ func startField(t *testing.T) *field {
 		}),
 		redis: servers.StartRedis(t, servers.WithACLFile),
 	}
-	f.Server = keyturntest.Start(t, func(c *server.Config) {
+	f.Server = keyturntest.Start(t, server.Change(func(c *server.Config) {
 		c.Kinds = []target.Kind{postgresql.Kind(), targetredis.Kind()}
 		c.Rotator = rotator.Config{Lead: 20 * time.Millisecond}
 		c.Rotation = api.RotationConfig{
@@ -84,7 +84,7 @@ func startField(t *testing.T) *field {
 			// A change at the target takes longer than the default of 2 s where many other programs run.
 			Hold: 8 * time.Second,
 		}
-	})
+	}))
 	f.exec(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'; GRANT SELECT ON pg_authid TO rotator")
 	f.register(t, "pg-main", "postgresql", f.postgres.Addr(), login{"rotator", "the-administrators"})
 	f.register(t, "cache-main", "redis", f.redis.Addr, login{"default", f.redis.Password})

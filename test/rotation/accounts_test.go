@@ -267,7 +267,7 @@ func TestPrepareAccountsCommand(t *testing.T) {
 
 func TestPrepareAccountsOfAnotherKind(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(c *server.Config) { c.Kinds = append(c.Kinds, webhook.Kind()) })
+	s := start(t, server.Change(func(c *server.Config) { c.Kinds = append(c.Kinds, webhook.Kind()) }))
 	if _, err := s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
 		TargetName:      "pg-main",
 		Kind:            "webhook",

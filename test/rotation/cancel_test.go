@@ -79,13 +79,13 @@ func TestCancel(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)
 	far := startDoor(t, d.Addr())
-	s := start(t, func(c *server.Config) {
+	s := start(t, server.Change(func(c *server.Config) {
 		c.Rotator.At = func(_, point string) {
 			if point == "after storing "+string(rotation.Sending) {
 				far.open.Store(false) // the target was asked what the account is, and is away when the candidate is sent
 			}
 		}
-	})
+	}))
 	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
 		SecretName: "pg-admin",
 		VersionID:  "v1",

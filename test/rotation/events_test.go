@@ -95,11 +95,14 @@ func (r *receiver) types(secret string, n int) []string {
 }
 
 func receivers(list ...*receiver) keyturntest.Option {
-	return func(c *server.Config) {
+	return server.Change(func(c *server.Config) {
 		for _, r := range list {
-			c.Rotator.Receivers = append(c.Rotator.Receivers, rotator.Receiver{URL: r.URL, Key: sensitive.New(eventKey)})
+			c.Rotator.Receivers = append(c.Rotator.Receivers, rotator.Receiver{
+				URL: r.URL,
+				Key: sensitive.New(eventKey),
+			})
 		}
-	}
+	})
 }
 
 // TestEvents tells two receivers of a rotation, one of which refuses at first, and goes on after a restart: each event arrives at
@@ -144,7 +147,7 @@ func TestDriftEvent(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t, 0)
 	d := startDatabase(t)
-	s := start(t, receivers(r), func(c *server.Config) { c.Rotation.ProbeEvery = 50 * time.Millisecond })
+	s := start(t, receivers(r), server.Change(func(c *server.Config) { c.Rotation.ProbeEvery = 50 * time.Millisecond }))
 	register(t, s, d)
 	create(t, s, "db", "SingleUser", d.app)
 	untilLive(t, s, "db") // a repair sends nothing that the target has not accepted

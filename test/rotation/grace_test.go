@@ -14,7 +14,9 @@ import (
 )
 
 // briefly makes the minimum of a grace short, and its limit long.
-func briefly(c *server.Config) { c.Rotation.Grace = rotation.Grace{Min: time.Second, Max: time.Hour} }
+var briefly = server.Change(func(c *server.Config) {
+	c.Rotation.Grace = rotation.Grace{Min: time.Second, Max: time.Hour}
+})
 
 // says is a consumer that tells which version it uses, and which is the oldest that it holds.
 func says(t *testing.T, s *keyturntest.Server, instance, version, oldest string) {
@@ -121,7 +123,7 @@ func TestGraceLimit(t *testing.T) {
 	d := startDatabase(t)
 	x := d.system("double")
 	events := newReceiver(t, 0)
-	s := x.run(t, receivers(events), func(c *server.Config) { c.Rotation.Grace.Min = time.Second })
+	s := x.run(t, receivers(events), server.Change(func(c *server.Config) { c.Rotation.Grace.Min = time.Second }))
 	old := read(t, s, "app", "", "")
 	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
 		SecretName:  "app",

@@ -174,7 +174,7 @@ func (x system) run(t *testing.T, options ...keyturntest.Option) *keyturntest.Se
 	return s
 }
 
-func bothKinds(c *server.Config) { c.Kinds = []target.Kind{postgresql.Kind(), redis.Kind()} }
+var bothKinds = server.Change(func(c *server.Config) { c.Kinds = []target.Kind{postgresql.Kind(), redis.Kind()} })
 
 // read is the credential of a version, by its label or its name.
 func read(t *testing.T, s *keyturntest.Server, name, stage, version string) (l login) {
@@ -445,7 +445,7 @@ func TestRepair(t *testing.T) {
 }
 
 func testRepair(t *testing.T, x system) {
-	s := x.run(t, func(c *server.Config) { c.Rotation.ProbeEvery = 500 * time.Millisecond })
+	s := x.run(t, server.Change(func(c *server.Config) { c.Rotation.ProbeEvery = 500 * time.Millisecond }))
 	untilLive(t, s, "app")
 	first := read(t, s, "app", "", "")
 	repair := func(in kms.RepairRotationRequest) error {

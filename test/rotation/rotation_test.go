@@ -27,13 +27,13 @@ const patience = 20 * time.Second
 // start starts a server with PostgreSQL targets.
 func start(t *testing.T, options ...keyturntest.Option) *keyturntest.Server {
 	t.Helper()
-	kinds := func(c *server.Config) {
+	kinds := server.Change(func(c *server.Config) {
 		c.Kinds = []target.Kind{postgresql.Kind()}
 		c.Rotator = rotator.Config{Lead: 20 * time.Millisecond}
 		if testing.Verbose() {
 			c.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 		}
-	}
+	})
 	return keyturntest.Start(t, append([]keyturntest.Option{kinds}, options...)...)
 }
 

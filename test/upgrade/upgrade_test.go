@@ -131,9 +131,10 @@ func TestStore(t *testing.T) {
 // open starts this release on an old store, and returns a client for each of its access keys.
 func open(t *testing.T, data string, m manifest, now func() time.Time) (*keyturntest.Server, map[string]*kms.Client) {
 	t.Helper()
-	s := keyturntest.Start(t, keyturntest.WithDataDir(data), keyturntest.WithTime(now), func(c *server.Config) {
-		c.Kinds = []target.Kind{postgresql.Kind()}
-	})
+	s := keyturntest.Start(t, keyturntest.WithDataDir(data),
+		keyturntest.WithTime(now), server.Change(func(c *server.Config) {
+			c.Kinds = []target.Kind{postgresql.Kind()}
+		}))
 	clients := map[string]*kms.Client{}
 	for who, key := range m.Keys {
 		c, err := kms.NewClient(kms.Config{
