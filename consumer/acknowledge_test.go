@@ -21,11 +21,19 @@ func TestServerKnowsTheConsumer(t *testing.T) {
 	ctx := t.Context()
 	put := func(version string) {
 		t.Helper()
-		if _, err := s.Client.PutSecretValue(ctx, &kms.PutSecretValueRequest{SecretName: "db", VersionID: version, SecretData: sensitive.New(version)}); err != nil {
+		if _, err := s.Client.PutSecretValue(ctx, &kms.PutSecretValueRequest{
+			SecretName: "db",
+			VersionID:  version,
+			SecretData: sensitive.New(version),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "db", VersionID: "v1", SecretData: sensitive.New("v1")}); err != nil {
+	if _, err := s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "db",
+		VersionID:  "v1",
+		SecretData: sensitive.New("v1"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := consumer.New(ctx, consumer.Config{Client: s.Client, Instance: "shop-1"})
@@ -55,7 +63,8 @@ func TestServerKnowsTheConsumer(t *testing.T) {
 			}
 			got = got[:0]
 			for _, u := range out.Consumers {
-				got = append(got, fmt.Sprintf("%s %s %s %s behind=%t", u.Consumer, u.VersionID, u.OldestVersionID, u.Evidence, u.Behind))
+				got = append(got, fmt.Sprintf("%s %s %s %s behind=%t",
+					u.Consumer, u.VersionID, u.OldestVersionID, u.Evidence, u.Behind))
 			}
 			if slices.Equal(got, []string{tt.want}) || tt.want == "" && len(got) == 0 {
 				break

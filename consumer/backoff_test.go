@@ -40,7 +40,11 @@ func TestRetryAfter(t *testing.T) {
 		{"Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT", 0},
 		{"Other", "1", 0},
 	} {
-		err := fmt.Errorf("wrapped: %w", &kms.Error{HTTPStatus: 429, Code: kms.CodeThrottling, Header: http.Header{tt.header: {tt.value}}})
+		err := fmt.Errorf("wrapped: %w", &kms.Error{
+			HTTPStatus: 429,
+			Code:       kms.CodeThrottling,
+			Header:     http.Header{tt.header: {tt.value}},
+		})
 		if got := retryAfter(err); got != tt.want {
 			t.Errorf("retryAfter with %s: %s = %v, want %v", tt.header, tt.value, got, tt.want)
 		}
@@ -129,7 +133,14 @@ func TestDue(t *testing.T) {
 		{"rotation is long overdue", 30 * time.Minute, 0, time.Minute, false, 1, interval, 35 * time.Minute},
 		{"rotation, short interval", 0, 0, 3 * time.Second, false, 1, 5 * time.Second, 4 * time.Second},
 	} {
-		in := times{read: at(tt.read), confirmed: at(tt.confirmed), interval: tt.interval, precaution: time.Hour, push: tt.push, draw: tt.draw}
+		in := times{
+			read:       at(tt.read),
+			confirmed:  at(tt.confirmed),
+			interval:   tt.interval,
+			precaution: time.Hour,
+			push:       tt.push,
+			draw:       tt.draw,
+		}
 		if tt.rotation != 0 {
 			in.rotation = at(tt.rotation)
 		}

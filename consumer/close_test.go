@@ -42,7 +42,11 @@ func TestCloseDuringRetry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		api := &stuck{second: make(chan struct{})}
-		c, err := consumer.New(t.Context(), consumer.Config{Client: api, Secrets: []string{"db"}, Logger: slog.New(slog.DiscardHandler)})
+		c, err := consumer.New(t.Context(), consumer.Config{
+			Client:  api,
+			Secrets: []string{"db"},
+			Logger:  slog.New(slog.DiscardHandler),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

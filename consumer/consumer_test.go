@@ -76,7 +76,8 @@ func TestFirstGetIsBounded(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begin := time.Now()
-		if _, err := c.Get(ctx, "db"); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrUnavailable) || time.Since(begin) != time.Second {
+		if _, err := c.Get(ctx, "db"); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrUnavailable) ||
+			time.Since(begin) != time.Second {
 			t.Errorf("Get = %v after %v, want the deadline after 1s", err, time.Since(begin))
 		}
 		mustGet(t, c, "db", "v1")
@@ -118,8 +119,10 @@ func TestFailureKeepsTheValue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, cause := range []error{
 			errAway, problem(429, kms.CodeThrottling), problem(500, kms.CodeInternalFailure), problem(503, kms.CodeUnavailable),
-			problem(404, kms.CodeAccessKeyNotFound), problem(403, kms.CodeAccessKeyDisabled), problem(400, kms.CodeSignatureDoesNotMatch),
-			problem(400, kms.CodeTimestampExpired), problem(404, kms.CodeKeyNotFound), problem(404, "HTTP404"), problem(403, "HTTP403"),
+			problem(404, kms.CodeAccessKeyNotFound), problem(403,
+				kms.CodeAccessKeyDisabled), problem(400, kms.CodeSignatureDoesNotMatch),
+			problem(400, kms.CodeTimestampExpired), problem(404,
+				kms.CodeKeyNotFound), problem(404, "HTTP404"), problem(403, "HTTP403"),
 		} {
 			f := newFake()
 			f.put("db", "v1", "hunter2")
@@ -132,13 +135,15 @@ func TestFailureKeepsTheValue(t *testing.T) {
 			if n := len(f.since(begin, "db")); n > 24*60*2/5*2 || n < 24*60/5 {
 				t.Errorf("%v: %d reads in a day without an answer", cause, n)
 			}
-			if c.counters.staleReads.Load() != 1 || !strings.Contains(l.String(), "a stale value is served") || strings.Contains(l.String(), "hunter2") {
+			if c.counters.staleReads.Load() != 1 || !strings.Contains(l.String(), "a stale value is served") ||
+				strings.Contains(l.String(), "hunter2") {
 				t.Errorf("%v: %d stale reads, log %s", cause, c.counters.staleReads.Load(), l)
 			}
 			f.fail("", nil)
 			time.Sleep(5 * time.Minute)
 			synctest.Wait()
-			if s := c.stateOf((*c.entries.Load())["db"], time.Now(), *(*c.entries.Load())["db"].confirmed.Load()); s != StateFresh {
+			if s := c.stateOf((*c.entries.Load())["db"], time.Now(),
+				*(*c.entries.Load())["db"].confirmed.Load()); s != StateFresh {
 				t.Errorf("%v: state %s after the server is back", cause, s)
 			}
 			c.Close()
@@ -177,7 +182,11 @@ func TestRetryAfterIsKept(t *testing.T) {
 		f.put("db", "v1", "one")
 		c, _ := start(t, f, func(c *Config) { c.NoPush = true })
 		mustGet(t, c, "db", "v1")
-		busy := &kms.Error{HTTPStatus: 429, Code: kms.CodeThrottling, Header: map[string][]string{"X-Acs-Retry-After": {"45000"}}}
+		busy := &kms.Error{
+			HTTPStatus: 429,
+			Code:       kms.CodeThrottling,
+			Header:     map[string][]string{"X-Acs-Retry-After": {"45000"}},
+		}
 		f.fail("", busy)
 		if err := c.Refresh(t.Context(), "db"); !errors.Is(err, kms.ErrThrottling) {
 			t.Fatalf("Refresh = %v", err)
@@ -199,7 +208,8 @@ func TestRetryAfterIsKept(t *testing.T) {
 func TestNegativeAnswerNeedsASecond(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for cause, want := range map[error]error{
-			problem(404, kms.CodeResourceNotFound): ErrAbsent, problem(409, kms.CodeResourceInDeleteWindow): ErrAbsent, problem(403, kms.CodeNoPermission): ErrDenied,
+			problem(404, kms.CodeResourceNotFound): ErrAbsent, problem(409,
+				kms.CodeResourceInDeleteWindow): ErrAbsent, problem(403, kms.CodeNoPermission): ErrDenied,
 		} {
 			f := newFake()
 			f.put("db", "v1", "one")
@@ -261,7 +271,11 @@ func TestDoubtOutlastsAnOutage(t *testing.T) {
 // causes few reads, and that such names do not stay in memory.
 func TestUnknownNameIsNotHammered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		for cause, want := range map[error]error{problem(404, kms.CodeResourceNotFound): ErrAbsent, problem(403, kms.CodeNoPermission): ErrDenied, errAway: ErrUnavailable} {
+		for cause, want := range map[error]error{
+			problem(404, kms.CodeResourceNotFound): ErrAbsent,
+			problem(403, kms.CodeNoPermission):     ErrDenied,
+			errAway:                                ErrUnavailable,
+		} {
 			f := newFake()
 			f.fail("db", cause)
 			c, _ := start(t, f, nil)

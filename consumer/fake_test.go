@@ -80,7 +80,12 @@ func (f *fake) stage(name, stage, version, value string) {
 	defer f.mu.Unlock()
 	delete(f.secrets, name+" "+stage)
 	if version != "" {
-		f.secrets[name+" "+stage] = &kms.GetSecretValueResponse{SecretName: name, VersionID: version, SecretData: sensitive.New(value), VersionStages: []string{stage}}
+		f.secrets[name+" "+stage] = &kms.GetSecretValueResponse{
+			SecretName:    name,
+			VersionID:     version,
+			SecretData:    sensitive.New(value),
+			VersionStages: []string{stage},
+		}
 	}
 }
 
@@ -218,7 +223,11 @@ func (f *fake) changesLocked(in *kms.WatchSecretsRequest) []kms.SecretChange {
 func start(t testing.TB, f API, edit func(*Config)) (*Consumer, *support.Log) {
 	t.Helper()
 	l := &support.Log{}
-	config := Config{Client: f, Instance: "test", Logger: slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	config := Config{
+		Client:   f,
+		Instance: "test",
+		Logger:   slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
 	if edit != nil {
 		edit(&config)
 	}

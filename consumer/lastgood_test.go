@@ -84,11 +84,14 @@ func TestStartWhileAway(t *testing.T) {
 		begin := time.Now()
 		s := mustGet(t, c, "db", "v1")
 		got := s.Raw()
-		if time.Since(begin) != 0 || s.Source != SourceDisk || got.SecretData.Reveal() != `{"password":"hunter2"}` || got.ExtendedConfig != "{}" || !got.NextRotationDate.Equal(want.NextRotationDate) || !got.CreateTime.Equal(want.CreateTime) {
+		if time.Since(begin) != 0 || s.Source != SourceDisk || got.SecretData.Reveal() != `{"password":"hunter2"}` ||
+			got.ExtendedConfig != "{}" || !got.NextRotationDate.Equal(want.NextRotationDate) ||
+			!got.CreateTime.Equal(want.CreateTime) {
 			t.Errorf("from disk after %v: %+v", time.Since(begin), got)
 		}
 		mustGet(t, c, "other", "v1")
-		if st := c.Status()[0]; st.State != StateStale || st.Source != SourceDisk || st.AgeSeconds != 3600 || !strings.Contains(st.LastError, "refused") {
+		if st := c.Status()[0]; st.State != StateStale || st.Source != SourceDisk || st.AgeSeconds != 3600 ||
+			!strings.Contains(st.LastError, "refused") {
 			t.Errorf("status %+v", st)
 		}
 		if err := c.Ready(); err == nil || !strings.Contains(err.Error(), `secret "db" was not confirmed by the server`) {
@@ -316,7 +319,10 @@ func TestLastGoodConfig(t *testing.T) {
 	}{
 		{LastGood{Dir: data}, "needs a Dir and a Key"},
 		{LastGood{Key: KeyFile(short)}, "needs a Dir and a Key"},
-		{LastGood{Dir: wide, Key: KeyFile(filepath.Join(root, "k"))}, "has mode 0755; others must not look into it: chmod 700"},
+		{LastGood{
+			Dir: wide,
+			Key: KeyFile(filepath.Join(root, "k")),
+		}, "has mode 0755; others must not look into it: chmod 700"},
 		{LastGood{Dir: short, Key: KeyFile(filepath.Join(root, "k"))}, "create LastGood.Dir"},
 		{LastGood{Dir: data, Key: KeyFile(filepath.Join(data, "k"))}, "lies in the directory that it protects"},
 		{LastGood{Dir: data, Key: KeyFile(filepath.Join(data, "below", "k"))}, "lies in the directory that it protects"},
@@ -329,7 +335,10 @@ func TestLastGoodConfig(t *testing.T) {
 		{LastGood{Dir: data, Key: SystemdCredential("key")}, "CREDENTIALS_DIRECTORY is not set"},
 		{LastGood{Dir: data, Key: SystemdCredential("../key")}, "not the name of a credential"},
 	} {
-		if _, err := New(t.Context(), Config{Client: newFake(), LastGood: &tt.l}); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := New(t.Context(), Config{
+			Client:   newFake(),
+			LastGood: &tt.l,
+		}); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("New with %+v = %v, want %q", tt.l, err, tt.want)
 		}
 	}

@@ -97,7 +97,8 @@ func TestLoginOrder(t *testing.T) {
 			}
 			reads := f.since(begin, "db")
 			if tt.outcome == LoginRejected {
-				if s != nil || !errors.Is(err, errRejected) || !strings.Contains(err.Error(), "no other version to try after v1 (current), v2 (candidate), v0 (previous)") {
+				if s != nil || !errors.Is(err, errRejected) ||
+					!strings.Contains(err.Error(), "no other version to try after v1 (current), v2 (candidate), v0 (previous)") {
 					t.Errorf("%s: Login = %v, %v", tt.name, s, err)
 				}
 			} else if err != nil || s.VersionID != tt.accepts || c.Counters().Logins[tt.outcome] != 1 {
@@ -109,7 +110,8 @@ func TestLoginOrder(t *testing.T) {
 			if tt.name != "new, candidate, previous" && len(reads) != tt.reads {
 				t.Errorf("%s: %d reads, want %d", tt.name, len(reads), tt.reads)
 			}
-			if strings.Contains(l.String(), "hunter2") || tt.outcome == LoginCandidate && !strings.Contains(l.String(), "as=candidate") {
+			if strings.Contains(l.String(), "hunter2") ||
+				tt.outcome == LoginCandidate && !strings.Contains(l.String(), "as=candidate") {
 				t.Errorf("%s: log %s", tt.name, l)
 			}
 			c.Close()
@@ -280,7 +282,8 @@ func TestLoginOtherErrors(t *testing.T) {
 		c, _ := start(t, f, func(c *Config) { c.NoPush = true })
 		down := errors.New("connection refused")
 		for range 50 {
-			if _, err := c.Login(t.Context(), "db", isRejected, func(context.Context, *Secret) error { return down }); err != down {
+			if _, err := c.Login(t.Context(), "db",
+				isRejected, func(context.Context, *Secret) error { return down }); err != down {
 				t.Fatalf("Login = %v, want the error as it is", err)
 			}
 		}
@@ -351,7 +354,8 @@ func TestFailed(t *testing.T) {
 			t.Errorf("counters %v", n)
 		}
 		// All were rejected a moment ago, so there is none to offer.
-		if s, err := c.Failed(t.Context(), "db", "v3", errRejected); s != nil || !isRejected(err) || !strings.Contains(err.Error(), "no other version to try") {
+		if s, err := c.Failed(t.Context(), "db", "v3", errRejected); s != nil || !isRejected(err) ||
+			!strings.Contains(err.Error(), "no other version to try") {
 			t.Errorf("Failed = %v, %v", s, err)
 		}
 		for range 3 {
@@ -386,7 +390,8 @@ func TestLoginAroundAPromotion(t *testing.T) {
 			}
 		}
 		f.mu.Unlock()
-		if s, err := c.Login(t.Context(), "db", isRejected, g.login); err != nil || s.VersionID != "v2" || len(g.rejections) != 1 {
+		if s, err := c.Login(t.Context(), "db", isRejected, g.login); err != nil || s.VersionID != "v2" ||
+			len(g.rejections) != 1 {
 			t.Errorf("Login = %v, %v with %d rejections", s, err, len(g.rejections))
 		}
 	})

@@ -160,7 +160,11 @@ func TestPushKeepsRetryAfter(t *testing.T) {
 		c, _ := start(t, f, nil)
 		mustGet(t, c, "db", "v1")
 		settle()
-		f.fail("db", &kms.Error{HTTPStatus: 429, Code: kms.CodeThrottling, Header: map[string][]string{"X-Acs-Retry-After": {"30000"}}})
+		f.fail("db", &kms.Error{
+			HTTPStatus: 429,
+			Code:       kms.CodeThrottling,
+			Header:     map[string][]string{"X-Acs-Retry-After": {"30000"}},
+		})
 		f.put("db", "v2", "two")
 		settle()
 		f.fail("db", nil)
@@ -284,7 +288,8 @@ func TestAcknowledgement(t *testing.T) {
 		said := func() string {
 			polls := f.polls(time.Time{})
 			w := polls[len(polls)-1].watch
-			return fmt.Sprintf("%s %s %s %s %t", w.Consumer, w.Secrets[0].Revision, w.Secrets[0].VersionID, w.Secrets[0].OldestVersionID, w.Leaving)
+			return fmt.Sprintf("%s %s %s %s %t",
+				w.Consumer, w.Secrets[0].Revision, w.Secrets[0].VersionID, w.Secrets[0].OldestVersionID, w.Leaving)
 		}
 		want := func(want string) {
 			t.Helper()
@@ -349,7 +354,10 @@ func TestCloseIsBounded(t *testing.T) {
 // and used once it has them.
 func TestNoPush(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		for _, cause := range []error{problem(404, kms.CodeActionNotFound), problem(400, kms.CodeUnsupportedOperation), problem(403, "HTTP403"), problem(501, "HTTP501")} {
+		for _, cause := range []error{
+			problem(404, kms.CodeActionNotFound), problem(400, kms.CodeUnsupportedOperation), problem(403, "HTTP403"),
+			problem(501, "HTTP501"),
+		} {
 			f := newFake()
 			f.noWatch = cause
 			f.put("db", "v1", "one")
@@ -476,7 +484,12 @@ func (r *restless) WatchSecrets(_ context.Context, in *kms.WatchSecretsRequest) 
 	r.n++
 	out := &kms.WatchSecretsResponse{}
 	if !r.empty {
-		out.Changes = []kms.SecretChange{{SecretName: in.Secrets[0].SecretName, Revision: fmt.Sprint(r.n), State: kms.StateCurrent, VersionID: "v1"}}
+		out.Changes = []kms.SecretChange{{
+			SecretName: in.Secrets[0].SecretName,
+			Revision:   fmt.Sprint(r.n),
+			State:      kms.StateCurrent,
+			VersionID:  "v1",
+		}}
 	}
 	return out, nil
 }
@@ -528,7 +541,8 @@ func TestStorm(t *testing.T) {
 				}
 			}
 			most := slices.Max(slices.Collect(maps.Values(together)))
-			if reads := len(f.since(back, "db")); most > consumers/4 || under != consumers || reads < consumers || reads > 2*consumers {
+			if reads := len(f.since(back, "db")); most > consumers/4 || under != consumers || reads < consumers ||
+				reads > 2*consumers {
 				t.Errorf("after %v: %d of %d reconnect within 100ms, %d are back, %d reads", outage, most, consumers, under, reads)
 			}
 			time.Sleep(time.Minute)

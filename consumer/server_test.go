@@ -32,11 +32,19 @@ func TestRealServer(t *testing.T) { // not parallel: it counts goroutines
 	data := t.TempDir()
 	s := keyturntest.Start(t, keyturntest.WithDataDir(data))
 	ctx := t.Context()
-	must(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "db", VersionID: "v1", SecretData: sensitive.New("hunter2-marker-1")}))(t)
+	must(s.Client.CreateSecret(ctx, &kms.CreateSecretRequest{
+		SecretName: "db",
+		VersionID:  "v1",
+		SecretData: sensitive.New("hunter2-marker-1"),
+	}))(t)
 	log := &support.Log{}
 	place := t.TempDir()
 	open := func() *consumer.Consumer {
-		client := must(consumer.NewClient(kms.Config{Endpoint: s.Endpoint, Credentials: s.Credentials, RootCAs: s.RootCAs}))(t)
+		client := must(consumer.NewClient(kms.Config{
+			Endpoint:    s.Endpoint,
+			Credentials: s.Credentials,
+			RootCAs:     s.RootCAs,
+		}))(t)
 		return must(consumer.New(ctx, consumer.Config{
 			Client: client, Secrets: []string{"db"}, Logger: slog.New(slog.NewJSONHandler(log, nil)),
 			LastGood: &consumer.LastGood{Dir: place + "/data", Key: consumer.KeyFile(place + "/keys/key")},
@@ -55,7 +63,11 @@ func TestRealServer(t *testing.T) { // not parallel: it counts goroutines
 	told, stop := c.Changes("db")
 	defer stop()
 	begin := time.Now()
-	must(s.Client.PutSecretValue(ctx, &kms.PutSecretValueRequest{SecretName: "db", VersionID: "v2", SecretData: sensitive.New("hunter2-marker-2")}))(t)
+	must(s.Client.PutSecretValue(ctx, &kms.PutSecretValueRequest{
+		SecretName: "db",
+		VersionID:  "v2",
+		SecretData: sensitive.New("hunter2-marker-2"),
+	}))(t)
 	select {
 	case <-told:
 	case <-time.After(10 * time.Second):
@@ -83,7 +95,8 @@ func TestRealServer(t *testing.T) { // not parallel: it counts goroutines
 		t.Error(err)
 	}
 	c = open()
-	if got := must(c.Get(ctx, "db"))(t); got.VersionID != "v2" || got.Source != consumer.SourceDisk || got.Value().Reveal() != "hunter2-marker-2" {
+	if got := must(c.Get(ctx, "db"))(t); got.VersionID != "v2" || got.Source != consumer.SourceDisk ||
+		got.Value().Reveal() != "hunter2-marker-2" {
 		t.Errorf("version %s from %s at a start while the server is away", got.VersionID, got.Source)
 	}
 	if err := c.Ready(); err == nil {
@@ -98,7 +111,8 @@ func TestRealServer(t *testing.T) { // not parallel: it counts goroutines
 	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
-			t.Fatalf("goroutines are left: %d, then %d\n%s", before, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])
+			t.Fatalf("goroutines are left: %d, then %d\n%s",
+				before, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])
 		}
 	}
 }

@@ -71,16 +71,24 @@ func client(t *testing.T, e *endpoint) *kms.Client {
 func TestNoValueInURL(t *testing.T) {
 	t.Parallel()
 	e := serve(t, ok(`{"SecretName":"a","VersionId":"v2","VersionStages":{"VersionStage":["ACSCurrent"]},"RequestId":"r"}`))
-	out, err := client(t, e).PutSecretValue(t.Context(), &kms.PutSecretValueRequest{SecretName: "a", VersionID: "v2", SecretData: sensitive.New("s3cret"), VersionStages: []string{"x"}})
+	out, err := client(t, e).PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
+		SecretName:    "a",
+		VersionID:     "v2",
+		SecretData:    sensitive.New("s3cret"),
+		VersionStages: []string{"x"},
+	})
 	if err != nil || out.VersionID != "v2" || len(out.VersionStages) != 1 {
 		t.Fatalf("PutSecretValue = %+v, %v", out, err)
 	}
 	r := e.requests[0]
-	if r.Method != http.MethodPost || r.URL.RawQuery != "" || !strings.HasPrefix(r.Header.Get("Authorization"), "ACS3-HMAC-SHA256 Credential=testid,") || r.Header.Get("x-acs-action") != "PutSecretValue" {
+	if r.Method != http.MethodPost || r.URL.RawQuery != "" ||
+		!strings.HasPrefix(r.Header.Get("Authorization"), "ACS3-HMAC-SHA256 Credential=testid,") ||
+		r.Header.Get("x-acs-action") != "PutSecretValue" {
 		t.Errorf("request %s %s, %v", r.Method, r.URL, r.Header)
 	}
 	form, err := url.ParseQuery(e.bodies[0])
-	if err != nil || form.Get("SecretData") != "s3cret" || form.Get("VersionStages") != `["x"]` || form.Has("SecretDataType") {
+	if err != nil || form.Get("SecretData") != "s3cret" || form.Get("VersionStages") != `["x"]` ||
+		form.Has("SecretDataType") {
 		t.Errorf("body %v, %v", form, err)
 	}
 }
@@ -95,7 +103,11 @@ func TestRetry(t *testing.T) {
 		return err
 	}
 	create := func(c *kms.Client, ctx context.Context) error {
-		_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{SecretName: "a", VersionID: "v1", SecretData: sensitive.New("x")})
+		_, err := c.CreateSecret(ctx, &kms.CreateSecretRequest{
+			SecretName: "a",
+			VersionID:  "v1",
+			SecretData: sensitive.New("x"),
+		})
 		return err
 	}
 	for _, tt := range []struct {
@@ -110,7 +122,13 @@ func TestRetry(t *testing.T) {
 		{"not for ever", get, []func(http.ResponseWriter){away}, 3, kms.CodeUnavailable},
 		{"a refusal before anything was done may be repeated", create, []func(http.ResponseWriter){throttled, good}, 2, ""},
 		{"an unknown outcome of a change may not", create, []func(http.ResponseWriter){away, good}, 1, kms.CodeUnavailable},
-		{"a plain error is final", get, []func(http.ResponseWriter){status(404, kms.CodeResourceNotFound), good}, 1, kms.CodeResourceNotFound},
+		{
+			"a plain error is final",
+			get,
+			[]func(http.ResponseWriter){status(404, kms.CodeResourceNotFound), good},
+			1,
+			kms.CodeResourceNotFound,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -143,16 +161,22 @@ func TestErrors(t *testing.T) {
 	if !errors.Is(err, kms.ErrResourceExist) || errors.Is(err, kms.ErrResourceNotFound) || !errors.As(err, &k) {
 		t.Fatalf("err = %v", err)
 	}
-	if k.HTTPStatus != 409 || k.RequestID != "r-1" || k.HostID != "h" || k.Temporary() || k.RetryAfter() != 250*time.Millisecond {
+	if k.HTTPStatus != 409 || k.RequestID != "r-1" || k.HostID != "h" || k.Temporary() ||
+		k.RetryAfter() != 250*time.Millisecond {
 		t.Errorf("%+v, retry after %v", k, k.RetryAfter())
 	}
 	e = serve(t, func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway); fmt.Fprint(w, "<html>") })
-	_, err = client(t, e).CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "a", VersionID: "v", SecretData: sensitive.New("x")})
+	_, err = client(t, e).CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "a",
+		VersionID:  "v",
+		SecretData: sensitive.New("x"),
+	})
 	if !errors.As(err, &k) || k.HTTPStatus != 502 || k.Code != "HTTP502" {
 		t.Errorf("an answer of something else: %v", err)
 	}
 	e = serve(t, ok(`not JSON`))
-	if _, err = client(t, e).DescribeSecret(t.Context(), &kms.DescribeSecretRequest{SecretName: "a"}); err == nil || !strings.Contains(err.Error(), "not a JSON object") {
+	if _, err = client(t, e).DescribeSecret(t.Context(), &kms.DescribeSecretRequest{SecretName: "a"}); err == nil ||
+		!strings.Contains(err.Error(), "not a JSON object") {
 		t.Errorf("a success that is not JSON: %v", err)
 	}
 }
@@ -165,11 +189,16 @@ func TestConfig(t *testing.T) {
 		"no path":          {Endpoint: "http://h/x", Credentials: credentials},
 		"AccessKeyID":      {Endpoint: "h"},
 	} {
-		if _, err := kms.NewClient(c); err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "testsecret") {
+		if _, err := kms.NewClient(c); err == nil || !strings.Contains(err.Error(), name) ||
+			strings.Contains(err.Error(), "testsecret") {
 			t.Errorf("%+v: %v, want an error that says %q", c.Endpoint, err, name)
 		}
 	}
-	for given, want := range map[string]string{"h:1": "https://h:1/", "http://h": "http://h/", "https://h/": "https://h/"} {
+	for given, want := range map[string]string{
+		"h:1":        "https://h:1/",
+		"http://h":   "http://h/",
+		"https://h/": "https://h/",
+	} {
 		c, err := kms.NewClient(kms.Config{Endpoint: given, Credentials: credentials})
 		if err != nil || c.Endpoint() != want {
 			t.Errorf("%s: %v, want %s", given, err, want)
@@ -179,7 +208,10 @@ func TestConfig(t *testing.T) {
 
 func ExampleClient() {
 	e := serve(cleanup{}, ok(`{"SecretName":"app/db","SecretData":"s3cret","VersionId":"v1","VersionStages":{"VersionStage":["ACSCurrent"]}}`), status(404, kms.CodeResourceNotFound))
-	client, err := kms.NewClient(kms.Config{Endpoint: e.URL, Credentials: sign.Credentials{AccessKeyID: "id", AccessKeySecret: sensitive.New("secret")}})
+	client, err := kms.NewClient(kms.Config{
+		Endpoint:    e.URL,
+		Credentials: sign.Credentials{AccessKeyID: "id", AccessKeySecret: sensitive.New("secret")},
+	})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -31,7 +31,11 @@ func Example() {
 			return err
 		},
 		func() error {
-			_, err := users.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{UserName: "app", PolicyName: "read-app", PolicyType: ram.TypeCustom})
+			_, err := users.AttachPolicyToUser(ctx, &ram.UserPolicyRequest{
+				UserName:   "app",
+				PolicyName: "read-app",
+				PolicyType: ram.TypeCustom,
+			})
 			return err
 		},
 	}

@@ -80,7 +80,8 @@ func TestSlog(t *testing.T) {
 	if strings.Contains(out.String(), marker) {
 		t.Error("a log line shows the value")
 	}
-	if n := strings.Count(out.String(), "direct"); n != 2 || !strings.Contains(out.String(), "direct="+sensitive.Redacted) {
+	if n := strings.Count(out.String(), "direct"); n != 2 ||
+		!strings.Contains(out.String(), "direct="+sensitive.Redacted) {
 		t.Errorf("log = %q, want direct=[redacted]", out.String())
 	}
 }

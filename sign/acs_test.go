@@ -182,7 +182,12 @@ func TestVerifyV4ScopeDate(t *testing.T) {
 
 func TestCanonicalRequestEmptyValue(t *testing.T) {
 	t.Parallel()
-	r := Request{Method: "post", Query: Params{{"b", ""}, {"a", "1"}}, Header: func(string) string { return " v " }, BodySHA256: "d"}
+	r := Request{
+		Method:     "post",
+		Query:      Params{{"b", ""}, {"a", "1"}},
+		Header:     func(string) string { return " v " },
+		BodySHA256: "d",
+	}
 	for s, want := range map[Scheme]string{
 		ACS3: "POST\n/\na=1&b=\nhost:v\n\nhost\nd",
 		ACS4: "POST\n/\na=1&b\nhost:v\n\nhost\nd",
@@ -206,8 +211,14 @@ func TestSignHTTPErrors(t *testing.T) {
 		{"", good, "", "", "http://h/", "n", "A"},
 		{"", good, ACS4, "center", "http://h/", "n", "A"},
 		{"sign: access key ID or secret is missing", Credentials{}, ACS3, "", "http://h/", "n", "A"},
-		{"sign: access key ID is malformed", Credentials{AccessKeyID: "a,b", AccessKeySecret: good.AccessKeySecret}, ACS3, "", "http://h/", "n", "A"},
-		{"sign: the scheme of Authorization is neither ACS3-HMAC-SHA256 nor ACS4-HMAC-SHA256", good, "ACS5", "", "http://h/", "n", "A"},
+		{"sign: access key ID is malformed", Credentials{
+			AccessKeyID:     "a,b",
+			AccessKeySecret: good.AccessKeySecret,
+		}, ACS3, "", "http://h/", "n", "A"},
+		{
+			"sign: the scheme of Authorization is neither ACS3-HMAC-SHA256 nor ACS4-HMAC-SHA256", good, "ACS5", "",
+			"http://h/", "n", "A",
+		},
 		{"sign: ACS4 needs a region of letters, digits, '-', '_' and '.'", good, ACS4, "", "http://h/", "n", "A"},
 		{"sign: ACS4 needs a region of letters, digits, '-', '_' and '.'", good, ACS4, "a/b", "http://h/", "n", "A"},
 		{"sign: the request has no host", good, ACS3, "", "/", "n", "A"},

@@ -18,7 +18,12 @@ func TestParseAuthorization(t *testing.T) {
 	}{
 		{
 			"ACS3-HMAC-SHA256 Credential=STS.a_b-1,SignedHeaders=host;x-acs-date,Signature=" + hex64,
-			Authorization{Scheme: ACS3, AccessKeyID: "STS.a_b-1", SignedHeaders: []string{"host", "x-acs-date"}, Signature: hex64},
+			Authorization{
+				Scheme:        ACS3,
+				AccessKeyID:   "STS.a_b-1",
+				SignedHeaders: []string{"host", "x-acs-date"},
+				Signature:     hex64,
+			},
 		},
 		{
 			"ACS3-HMAC-SHA256 Credential=a, SignedHeaders=host,   Signature=" + hex64,
@@ -26,7 +31,13 @@ func TestParseAuthorization(t *testing.T) {
 		},
 		{
 			"ACS4-HMAC-SHA256 Credential=a/20260102/cn-hangzhou/Kms/aliyun_v4_request,SignedHeaders=host,Signature=" + hex64,
-			Authorization{Scheme: ACS4, AccessKeyID: "a", Scope: Scope{"20260102", "cn-hangzhou", "Kms"}, SignedHeaders: []string{"host"}, Signature: hex64},
+			Authorization{
+				Scheme:        ACS4,
+				AccessKeyID:   "a",
+				Scope:         Scope{"20260102", "cn-hangzhou", "Kms"},
+				SignedHeaders: []string{"host"},
+				Signature:     hex64,
+			},
 		},
 	} {
 		got, err := ParseAuthorization(tt.header)
@@ -122,7 +133,8 @@ func FuzzParseAuthorization(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got := a.header(); got != header && got != strings.ReplaceAll(header, ", ", ",") && !strings.Contains(header, ",  ") {
+		if got := a.header(); got != header && got != strings.ReplaceAll(header, ", ", ",") &&
+			!strings.Contains(header, ",  ") {
 			t.Errorf("written back as %q", got)
 		}
 		again, err := ParseAuthorization(a.header())

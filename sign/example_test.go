@@ -11,7 +11,8 @@ import (
 
 func ExampleCredentials_SignHTTP() {
 	key := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("testsecret")}
-	r, err := http.NewRequest(http.MethodPost, "https://kms.example.test/?SecretName=my%2Fsecret&VersionStage=ACSCurrent", nil)
+	r, err := http.NewRequest(http.MethodPost,
+		"https://kms.example.test/?SecretName=my%2Fsecret&VersionStage=ACSCurrent", nil)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -33,7 +34,10 @@ func ExampleCredentials_SignHTTP() {
 
 func ExampleVerifyV1() {
 	key := sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("testsecret")}
-	p := sign.Params{{Name: "Action", Value: "CreateKey"}, {Name: "Version", Value: "2016-01-20"}, {Name: "Format", Value: "json"}}
+	p := sign.Params{{
+		Name:  "Action",
+		Value: "CreateKey",
+	}, {Name: "Version", Value: "2016-01-20"}, {Name: "Format", Value: "json"}}
 	p, err := key.SignV1(http.MethodGet, p, time.Date(2016, 3, 28, 3, 13, 8, 0, time.UTC), "")
 	if err != nil {
 		fmt.Println(err)

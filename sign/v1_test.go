@@ -97,12 +97,16 @@ func TestV1Errors(t *testing.T) {
 	t.Parallel()
 	secret := sensitive.New(testSecret)
 	for name, p := range map[string]Params{"absent": {{"Action", "X"}}, "empty": {{"Signature", ""}}} {
-		if _, ok, err := VerifyV1(secret, "GET", p); ok || err == nil || err.Error() != "sign: the parameter Signature is missing or empty" {
+		if _, ok, err := VerifyV1(secret, "GET", p); ok || err == nil ||
+			err.Error() != "sign: the parameter Signature is missing or empty" {
 			t.Errorf("%s signature: %t, %v", name, ok, err)
 		}
 	}
 	const unknown = "sign: SignatureMethod is neither HMAC-SHA1 nor HMAC-SHA256"
-	if _, ok, err := VerifyV1(secret, "GET", Params{{"SignatureMethod", "HMAC-MD5"}, {"Signature", "AAAA"}}); ok || err == nil || err.Error() != unknown {
+	if _, ok, err := VerifyV1(secret, "GET", Params{
+		{"SignatureMethod", "HMAC-MD5"},
+		{"Signature", "AAAA"},
+	}); ok || err == nil || err.Error() != unknown {
 		t.Errorf("unknown algorithm: %t, %v", ok, err)
 	}
 	if _, err := SignatureV1(secret, "hmac-sha1", "x"); err == nil || err.Error() != unknown {
@@ -168,7 +172,8 @@ func TestSignV1Errors(t *testing.T) {
 		}
 	}
 	for _, c := range []Credentials{{}, {AccessKeyID: "id"}, {AccessKeySecret: good.AccessKeySecret}} {
-		if _, err := c.SignV1("GET", nil, vectorTime, "n"); err == nil || err.Error() != "sign: access key ID or secret is missing" {
+		if _, err := c.SignV1("GET", nil, vectorTime, "n"); err == nil ||
+			err.Error() != "sign: access key ID or secret is missing" {
 			t.Errorf("SignV1 with incomplete credentials: %v", err)
 		}
 	}

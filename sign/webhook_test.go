@@ -64,7 +64,9 @@ func TestWebhookIsForOneEndpoint(t *testing.T) {
 	if got := r.Header.Get(sign.WebhookSignatureV2); got != want {
 		t.Errorf("the signature is %s, want %s", got, want)
 	}
-	for _, same := range []string{address, "HTTPS://hooks.EXAMPLE:8443/a/%7Eb?token=x", "https://user:pw@hooks.example:8443/a/%7Eb?token=x#f"} {
+	for _, same := range []string{
+		address, "HTTPS://hooks.EXAMPLE:8443/a/%7Eb?token=x", "https://user:pw@hooks.example:8443/a/%7Eb?token=x#f",
+	} {
 		if err := sign.VerifyWebhook(r, same, key, now, body); err != nil {
 			t.Errorf("at %s: %v", same, err)
 		}

@@ -17,7 +17,16 @@ type fixed struct{}
 
 func (fixed) Status() []consumer.Status {
 	return []consumer.Status{
-		{Name: "db", State: consumer.StateStale, VersionID: "v2", Source: consumer.SourceDisk, AgeSeconds: 90, NextRefresh: time.Unix(1000, 5e8), Failures: 3, Push: true},
+		{
+			Name:        "db",
+			State:       consumer.StateStale,
+			VersionID:   "v2",
+			Source:      consumer.SourceDisk,
+			AgeSeconds:  90,
+			NextRefresh: time.Unix(1000, 5e8),
+			Failures:    3,
+			Push:        true,
+		},
 		{Name: "none", State: consumer.StateAbsent},
 	}
 }

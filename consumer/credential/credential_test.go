@@ -34,7 +34,10 @@ func TestRead(t *testing.T) {
 		{`{"AccessKeyId":"id","AccessKeySecret":"p4","GenerateTimestamp":"2026-01-02"}`, credential.Format{}, "id", "p4"},
 		{`{"username":"app","password":"p5","host":"h","port":5432}`, credential.Format{}, "app", "p5"},
 		{`{"client_id":"c","client_secret":"p6"}`, credential.Format{}, "c", "p6"},
-		{`{"login":"app","pin":"p7","password":"other"}`, credential.Format{AccountMember: "login", SecretMember: "pin"}, "app", "p7"},
+		{`{"login":"app","pin":"p7","password":"other"}`, credential.Format{
+			AccountMember: "login",
+			SecretMember:  "pin",
+		}, "app", "p7"},
 		{`{"password":"p8"}`, credential.Format{Account: "fixed"}, "fixed", "p8"},
 		{`{"AccountName":"said","password":"p9"}`, credential.Format{Account: "fixed"}, "said", "p9"},
 		{"bare \"p10\"", credential.Format{Account: "fixed"}, "fixed", "bare \"p10\""},

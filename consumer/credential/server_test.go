@@ -23,7 +23,9 @@ func TestServerRotatesWhatAdaptersAccept(t *testing.T) {
 	accounts := slices.Concat([]string{""}, table.Usual(table.Account), table.Usual(table.KeyID))
 	for _, account := range accounts {
 		for _, password := range append(table.Usual(table.Secret), "") {
-			for _, broken := range []string{"", `"Password":null`, `"UserName":null`, `"user":7`, `"PublicKey":"k","key_id":"i"`} {
+			for _, broken := range []string{
+				"", `"Password":null`, `"UserName":null`, `"user":7`, `"PublicKey":"k","key_id":"i"`,
+			} {
 				members := []string{}
 				if account != "" {
 					members = append(members, text(account)+`:"app"`)
@@ -66,7 +68,8 @@ func compare(t *testing.T, value string) {
 		return
 	}
 	if list[0].Account != read.Account || !list[0].Secret.Equal(read.Secret) {
-		t.Errorf("%s: an adapter logs in as %q, the server rotates %q, or another secret", value, read.Account, list[0].Account)
+		t.Errorf("%s: an adapter logs in as %q, the server rotates %q, or another secret",
+			value, read.Account, list[0].Account)
 	}
 	given := target.Credential{Account: "other", Secret: sensitive.New("correct horse"), Public: "public", ID: "id"}
 	rotated := s.Value(sensitive.New(value), given)

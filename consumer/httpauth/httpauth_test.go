@@ -96,14 +96,24 @@ func TestSchemes(t *testing.T) {
 		header  string
 		want    string
 	}{
-		{`{"AccountName":"app","AccountPassword":"pässword"}`, httpauth.Options{Scheme: httpauth.Basic}, "Authorization", "Basic YXBwOnDDpHNzd29yZA=="},
+		{
+			`{"AccountName":"app","AccountPassword":"pässword"}`,
+			httpauth.Options{Scheme: httpauth.Basic},
+			"Authorization",
+			"Basic YXBwOnDDpHNzd29yZA==",
+		},
 		{"bare-token", httpauth.Options{}, "Authorization", "Bearer bare-token"},
 		{`{"token":"t1"}`, httpauth.Options{Scheme: httpauth.Bearer}, "Authorization", "Bearer t1"},
-		{`{"key":"k1"}`, httpauth.Options{Scheme: httpauth.Header, Header: "x-api-key", Format: credential.Format{SecretMember: "key"}}, "X-Api-Key", "k1"},
+		{`{"key":"k1"}`, httpauth.Options{
+			Scheme: httpauth.Header,
+			Header: "x-api-key",
+			Format: credential.Format{SecretMember: "key"},
+		}, "X-Api-Key", "k1"},
 	} {
 		_, c := consumertest.New(t, "token", "v1", tt.value)
 		s := start(t, tt.header, tt.want)
-		if status, body := post(t, client(t, c, tt.options, s.URL), s.URL, strings.NewReader("hello")); status != 200 || body != "hello" {
+		if status, body := post(t, client(t, c, tt.options, s.URL), s.URL, strings.NewReader("hello")); status != 200 ||
+			body != "hello" {
 			t.Errorf("%s: status %d, body %q, the server saw %q", tt.value, status, body, s.seen)
 		}
 	}
@@ -123,7 +133,8 @@ func TestRejected(t *testing.T) {
 			s := start(t, "Authorization", "Bearer t2")
 			change(e)
 			h := client(t, c, httpauth.Options{}, s.URL)
-			if status, body := post(t, h, s.URL, strings.NewReader("hello")); status != 200 || body != "hello" || s.requests() != 2 {
+			if status, body := post(t, h, s.URL, strings.NewReader("hello")); status != 200 || body != "hello" ||
+				s.requests() != 2 {
 				t.Errorf("status %d, body %q, %d requests, want 200 after two", status, body, s.requests())
 			}
 		})
@@ -162,7 +173,8 @@ func TestNotRepeated(t *testing.T) {
 	if status, _ := post(t, h, s.URL, io.MultiReader(strings.NewReader("only once"))); status != http.StatusUnauthorized || s.requests() != 1 {
 		t.Errorf("a body that cannot be sent again: status %d after %d requests", status, s.requests())
 	}
-	if status, body := post(t, h, s.URL, io.MultiReader(strings.NewReader("only once"))); status != 200 || body != "only once" {
+	if status, body := post(t, h, s.URL, io.MultiReader(strings.NewReader("only once"))); status != 200 ||
+		body != "only once" {
 		t.Errorf("the next request has status %d, body %q", status, body)
 	}
 	s.accept("nothing that there is")
@@ -198,7 +210,8 @@ func TestRedirect(t *testing.T) {
 	if status, body := post(t, h, s.URL+"/moved", strings.NewReader("hello")); status != 200 || body != "hello" {
 		t.Errorf("within the origin: status %d, body %q", status, body)
 	}
-	if status, _ := post(t, h, strings.Replace(s.URL, "127.0.0.1", "localhost", 1), strings.NewReader("x")); status != http.StatusUnauthorized || s.seen[len(s.seen)-1] != "" {
+	if status, _ := post(t, h, strings.Replace(s.URL, "127.0.0.1", "localhost", 1),
+		strings.NewReader("x")); status != http.StatusUnauthorized || s.seen[len(s.seen)-1] != "" {
 		t.Errorf("status %d; another name of the host got the credential", status)
 	}
 }
@@ -225,7 +238,8 @@ func refuses(t *testing.T, transport *httpauth.Transport, want string) {
 		t.Fatal(err)
 	}
 	_, err = transport.RoundTrip(r)
-	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "marker") || !body.closed || len(r.Header) != 0 {
+	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "marker") || !body.closed ||
+		len(r.Header) != 0 {
 		t.Errorf("%v; body closed: %v; header %v", err, body.closed, r.Header)
 	}
 }
@@ -245,7 +259,8 @@ func TestGoneAway(t *testing.T) {
 	s := start(t, "Authorization", "Bearer t2")
 	e.Put("token", "v2", "t2")
 	h := client(t, c, httpauth.Options{}, s.URL)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond) // less than the least time between two reads of a secret
+	// less than the least time between two reads of a secret
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	var work sync.WaitGroup
 	work.Go(func() {
@@ -286,7 +301,8 @@ func TestNewRefuses(t *testing.T) {
 		if want == "the consumer is missing" {
 			with = nil
 		}
-		if _, err := httpauth.New(with, "token", &o); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "marker") {
+		if _, err := httpauth.New(with, "token", &o); err == nil || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "marker") {
 			t.Errorf("got %v, want an error that says %q", err, want)
 		}
 	}

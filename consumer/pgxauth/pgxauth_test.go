@@ -41,7 +41,10 @@ func start(t *testing.T) server {
 	}
 	return server{servers.StartPostgres(t, sandbox.PostgresConfig{
 		Certificate: certificate, Key: key,
-		HBA: []string{"hostssl all tls_a,tls_b 127.0.0.1/32 scram-sha-256", "hostnossl all tls_a,tls_b 127.0.0.1/32 reject", "host all all 127.0.0.1/32 scram-sha-256"},
+		HBA: []string{
+			"hostssl all tls_a,tls_b 127.0.0.1/32 scram-sha-256", "hostnossl all tls_a,tls_b 127.0.0.1/32 reject",
+			"host all all 127.0.0.1/32 scram-sha-256",
+		},
 	})}
 }
 
@@ -58,7 +61,9 @@ func (s server) dsn(sslmode string) string {
 	return fmt.Sprintf("host=127.0.0.1 port=%d dbname=postgres user=nobody sslmode=%s", s.Port, sslmode)
 }
 
-func (s server) pool(t *testing.T, c *consumer.Consumer, options *pgxauth.Options, change ...func(*pgxpool.Config)) *pgxpool.Pool {
+func (s server) pool(
+	t *testing.T, c *consumer.Consumer, options *pgxauth.Options, change ...func(*pgxpool.Config),
+) *pgxpool.Pool {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(s.dsn("disable"))
 	if err != nil {
@@ -189,7 +194,8 @@ func drained(t *testing.T, s server) {
 	first, last := closed[0].Sub(promoted), closed[len(closed)-1].Sub(promoted)
 	mu.Unlock()
 	if first < 1400*time.Millisecond || !mixed {
-		t.Errorf("the first of them was replaced after %v, the last after %v, and both were in use at once: %v", first, last, mixed)
+		t.Errorf("the first of them was replaced after %v, the last after %v, and both were in use at once: %v",
+			first, last, mixed)
 	}
 	if held := consumertest.Held(t, c, "db"); held != "v1" || who(t, kept) != "drain_a" {
 		t.Errorf("while a connection of v1 is in use, %q is held", held)
@@ -310,7 +316,8 @@ func cancel(t *testing.T, s server) {
 	if got := who(t, conn); got != "tls_a" {
 		t.Errorf("afterwards the connection is %q's", got)
 	}
-	if _, err := pgx.ConnectConfig(t.Context(), conn.Config()); err == nil || !strings.Contains(err.Error(), "opens no other") {
+	if _, err := pgx.ConnectConfig(t.Context(), conn.Config()); err == nil ||
+		!strings.Contains(err.Error(), "opens no other") {
 		t.Errorf("another connection with its configuration: %v", err)
 	}
 }
@@ -331,7 +338,8 @@ func session(t *testing.T, s server) {
 	defer conn.Close(context.Background())
 	var version string
 	var pid uint32
-	if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version'), pg_backend_pid()").Scan(&version, &pid); err != nil {
+	row := conn.QueryRow(t.Context(), "SELECT current_setting('server_version'), pg_backend_pid()")
+	if err := row.Scan(&version, &pid); err != nil {
 		t.Fatal(err)
 	}
 	if got := conn.PgConn().ParameterStatus("server_version"); got != version || conn.PgConn().PID() != pid {
@@ -340,7 +348,8 @@ func session(t *testing.T, s server) {
 	if _, err := conn.Exec(t.Context(), "CREATE TEMPORARY TABLE many (n int)"); err != nil {
 		t.Fatal(err)
 	}
-	copied, err := conn.CopyFrom(t.Context(), pgx.Identifier{"many"}, []string{"n"}, pgx.CopyFromSlice(20000, func(i int) ([]any, error) { return []any{i}, nil }))
+	copied, err := conn.CopyFrom(t.Context(), pgx.Identifier{"many"}, []string{"n"},
+		pgx.CopyFromSlice(20000, func(i int) ([]any, error) { return []any{i}, nil }))
 	if err != nil || copied != 20000 {
 		t.Errorf("copied %d rows, %v", copied, err)
 	}

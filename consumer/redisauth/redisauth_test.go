@@ -107,7 +107,11 @@ func drained(t *testing.T, s *servers.Redis) {
 	user(t, s, "drain-a", "p1")
 	user(t, s, "drain-b", "p2")
 	e, c := consumertest.New(t, "cache", "v1", value("drain-a", "p1"))
-	r := client(t, c, &redis.Options{Addr: s.Addr, MaxRetries: -1, PoolSize: 10}, &redisauth.Options{DrainWithin: 3 * time.Second})
+	r := client(t, c, &redis.Options{
+		Addr:       s.Addr,
+		MaxRetries: -1,
+		PoolSize:   10,
+	}, &redisauth.Options{DrainWithin: 3 * time.Second})
 	use := func() map[string]int {
 		counts := map[string]int{}
 		var mu sync.Mutex
@@ -231,7 +235,10 @@ func overTLS(t *testing.T, s *servers.Redis) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	r := client(t, c, &redis.Options{Addr: s.TLSAddr, TLSConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, nil)
+	r := client(t, c, &redis.Options{
+		Addr:      s.TLSAddr,
+		TLSConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}, nil)
 	for range 3 {
 		if got, err := r.Do(t.Context(), "ACL", "WHOAMI").Text(); err != nil || got != "tls" {
 			t.Fatalf("logged in as %q, %v", got, err)
@@ -267,7 +274,8 @@ func database(t *testing.T, s *servers.Redis) {
 		t.Fatal(err)
 	}
 	if info.DB != 3 || info.Name != "named" || info.User != "database" || info.Resp != 3 || dialled != 1 {
-		t.Errorf("database %d, name %q, user %q, protocol %d, dialled %d times", info.DB, info.Name, info.User, info.Resp, dialled)
+		t.Errorf("database %d, name %q, user %q, protocol %d, dialled %d times",
+			info.DB, info.Name, info.User, info.Resp, dialled)
 	}
 	sub := r.Subscribe(t.Context(), "news")
 	defer sub.Close()
@@ -300,7 +308,12 @@ func TestSilent(t *testing.T) {
 	}
 	defer l.Close()
 	_, c := consumertest.New(t, "cache", "v1", value("a", "p"))
-	r := client(t, c, &redis.Options{Addr: l.Addr().String(), MaxRetries: -1, DialerRetries: 1, DialTimeout: 100 * time.Millisecond}, nil)
+	r := client(t, c, &redis.Options{
+		Addr:          l.Addr().String(),
+		MaxRetries:    -1,
+		DialerRetries: 1,
+		DialTimeout:   100 * time.Millisecond,
+	}, nil)
 	begun := time.Now()
 	if err := r.Ping(t.Context()).Err(); err == nil || time.Since(begun) > 5*time.Second {
 		t.Errorf("after %v: %v", time.Since(begun), err)
@@ -315,14 +328,16 @@ func TestConfigureRefuses(t *testing.T) {
 		"name of the secret":           redisauth.ConfigureCluster(&redis.ClusterOptions{}, c, "", nil),
 		"options of the client are mi": redisauth.Configure(nil, c, "cache", nil),
 		"have credentials already":     redisauth.Configure(&redis.Options{Password: "p"}, c, "cache", nil),
-		"DrainWithin is -1s":           redisauth.Configure(&redis.Options{}, c, "cache", &redisauth.Options{DrainWithin: -time.Second}),
+		"DrainWithin is -1s": redisauth.Configure(&redis.Options{}, c, "cache",
+			&redisauth.Options{DrainWithin: -time.Second}),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error that says %q", err, want)
 		}
 	}
 	o := &redis.ClusterOptions{ConnMaxLifetime: time.Minute}
-	if err := redisauth.ConfigureCluster(o, c, "cache", nil); err != nil || o.Dialer == nil || o.ConnMaxLifetime != 45*time.Second || o.ConnMaxLifetimeJitter != 15*time.Second {
+	if err := redisauth.ConfigureCluster(o, c, "cache", nil); err != nil || o.Dialer == nil ||
+		o.ConnMaxLifetime != 45*time.Second || o.ConnMaxLifetimeJitter != 15*time.Second {
 		t.Errorf("%v; the age is %v, %v more or less", err, o.ConnMaxLifetime, o.ConnMaxLifetimeJitter)
 	}
 }

@@ -35,7 +35,10 @@ type database struct {
 }
 
 func newDatabase(passwords ...string) *database {
-	d := &database{rejects: &pgconn.PgError{Severity: "FATAL", Code: "28P01", Message: "password authentication failed"}, open: map[*session]bool{}}
+	d := &database{
+		rejects: &pgconn.PgError{Severity: "FATAL", Code: "28P01", Message: "password authentication failed"},
+		open:    map[*session]bool{},
+	}
 	d.accept(passwords...)
 	return d
 }
@@ -181,7 +184,8 @@ func TestRejected(t *testing.T) {
 				d.accept(tt.accepts)
 				tt.change(e)
 				if got := asked(t, db); got != tt.accepts || d.rejected != 1 {
-					t.Errorf("the query is answered by a connection with %q after %d rejections, want %q after one", got, d.rejected, tt.accepts)
+					t.Errorf("the query is answered by a connection with %q after %d rejections, want %q after one",
+						got, d.rejected, tt.accepts)
 				}
 			})
 		})
@@ -200,7 +204,8 @@ func TestNothingWorks(t *testing.T) {
 		}
 		d.rejects = errors.New("connection refused")
 		before := len(d.logins)
-		if err := db.PingContext(t.Context()); err == nil || !strings.Contains(err.Error(), "connection refused") || len(d.logins) != before+1 {
+		if err := db.PingContext(t.Context()); err == nil || !strings.Contains(err.Error(), "connection refused") ||
+			len(d.logins) != before+1 {
 			t.Errorf("an outage is answered by %v after %d logins, want one", err, len(d.logins)-before)
 		}
 	})

@@ -140,11 +140,18 @@ func kinds(t *testing.T) []versions {
 	private2, public2 := servers.NewSSHKey(t)
 	return []versions{
 		{
-			"key", false, value("UserName", "app", "PublicKey", "-", "PrivateKey", private1), value("UserName", "app", "PublicKey", "-", "PrivateKey", private2),
+			"key", false, value("UserName", "app", "PublicKey", "-", "PrivateKey",
+				private1), value("UserName", "app", "PublicKey", "-", "PrivateKey", private2),
 			func(h *host) { h.accept("", string(public2.Marshal())) },
 		},
-		{"password", false, value("UserName", "app", "Password", "p1"), value("UserName", "app", "Password", "p2"), func(h *host) { h.accept("p2", "") }},
-		{"interactive", true, value("UserName", "app", "Password", "p1"), value("UserName", "app", "Password", "p2"), func(h *host) { h.accept("p2", "") }},
+		{
+			"password", false, value("UserName", "app", "Password", "p1"), value("UserName", "app", "Password", "p2"),
+			func(h *host) { h.accept("p2", "") },
+		},
+		{
+			"interactive", true, value("UserName", "app", "Password", "p1"), value("UserName", "app", "Password", "p2"),
+			func(h *host) { h.accept("p2", "") },
+		},
 	}
 }
 
@@ -170,7 +177,8 @@ func TestRejected(t *testing.T) {
 					if _, _, err := client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
 						t.Error(err)
 					}
-					if rejected := c.Counters().Logins[consumer.LoginRejected]; rejected != 1 || h.conns != map[bool]int{true: 2, false: 1}[dial] {
+					if rejected := c.Counters().Logins[consumer.LoginRejected]; rejected != 1 ||
+						h.conns != map[bool]int{true: 2, false: 1}[dial] {
 						t.Errorf("%d rejections on %d connections", rejected, h.conns)
 					}
 				})
@@ -213,14 +221,16 @@ func TestNothingWorks(t *testing.T) {
 	config := h.config()
 	_, other := servers.NewSSHKey(t)
 	config.HostKeyCallback = ssh.FixedHostKey(other)
-	if _, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: h.addr, Config: config}, nil); err == nil || sshauth.Rejected(err) || h.attempts != 1 {
+	if _, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: h.addr, Config: config}, nil); err == nil ||
+		sshauth.Rejected(err) || h.attempts != 1 {
 		t.Errorf("a host with another key gets %d attempts: %v", h.attempts, err)
 	}
 	config = h.config()
 	if config.Auth, err = sshauth.AuthMethods(t.Context(), c, "host", nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ssh.Dial("tcp", h.addr, config); err == nil || strings.Contains(err.Error(), "marker") || h.attempts != 2 {
+	if _, err := ssh.Dial("tcp", h.addr, config); err == nil || strings.Contains(err.Error(), "marker") ||
+		h.attempts != 2 {
 		t.Errorf("after %d attempts: %v", h.attempts, err)
 	}
 }
@@ -258,7 +268,10 @@ func TestSilent(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	begun := time.Now()
-	if _, err := sshauth.Dial(ctx, c, "host", sshauth.Host{Addr: l.Addr().String(), Config: h.config()}, nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 5*time.Second {
+	if _, err := sshauth.Dial(ctx, c, "host", sshauth.Host{
+		Addr:   l.Addr().String(),
+		Config: h.config(),
+	}, nil); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 5*time.Second {
 		t.Errorf("after %v: %v", time.Since(begun), err)
 	}
 }
@@ -269,7 +282,11 @@ func TestSigner(t *testing.T) {
 	for _, tt := range []struct{ value, want string }{
 		{value("UserName", "app", "PrivateKey", private), ""},
 		{value("UserName", "app", "Password", "marker"), "no private key"},
-		{value("UserName", "app", "PrivateKey", "-----BEGIN OPENSSH PRIVATE KEY-----\nmarker\n-----END OPENSSH PRIVATE KEY-----"), "cannot be read"},
+		{
+			value("UserName", "app", "PrivateKey",
+				"-----BEGIN OPENSSH PRIVATE KEY-----\nmarker\n-----END OPENSSH PRIVATE KEY-----"),
+			"cannot be read",
+		},
 	} {
 		_, c := consumertest.New(t, "host", "v1", tt.value)
 		s, err := c.Get(t.Context(), "host")

@@ -101,12 +101,19 @@ func TestKeyturnRotatesTheKeys(t *testing.T) {
 func TestBadSettingsChangeNothing(t *testing.T) {
 	t.Parallel()
 	_, script := install(t)
-	kind := command.Kind(command.Config{User: command.User{Self: true}, Commands: map[string]command.Line{"rotate": {Path: script}}})
+	kind := command.Kind(command.Config{
+		User:     command.User{Self: true},
+		Commands: map[string]command.Line{"rotate": {Path: script}},
+	})
 	tt, err := kind.Open(target.Settings{Name: "t", Config: []byte(`{"command":"rotate","strategy":"overlap"}`)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = tt.Apply(t.Context(), target.Change{ID: "c", Strategy: target.Overlap, New: target.Credential{Account: "a", Secret: sensitive.New("a-key-that-is-long-enough")}})
+	err = tt.Apply(t.Context(), target.Change{
+		ID:       "c",
+		Strategy: target.Overlap,
+		New:      target.Credential{Account: "a", Secret: sensitive.New("a-key-that-is-long-enough")},
+	})
 	if target.ClassOf(err) != target.Unreachable || !strings.Contains(fmt.Sprint(err), "the script failed") {
 		t.Errorf("without KEYTURN_KEYS: class %v, %v", target.ClassOf(err), err)
 	}

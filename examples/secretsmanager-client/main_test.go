@@ -16,7 +16,11 @@ import (
 func TestExample(t *testing.T) {
 	t.Parallel()
 	s, other := keyturntest.Start(t), keyturntest.Start(t)
-	_, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "app/db", VersionID: "v1", SecretData: sensitive.New("a value")})
+	_, err := s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "app/db",
+		VersionID:  "v1",
+		SecretData: sensitive.New("a value"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

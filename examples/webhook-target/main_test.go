@@ -45,7 +45,9 @@ func start(t *testing.T) *example {
 	r, w := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		err := run(ctx, []string{"-listen", "127.0.0.1:0", "-cert", cert, "-key", key, "-keys", e.keys, "-secret-file", secret}, w)
+		err := run(ctx, []string{
+			"-listen", "127.0.0.1:0", "-cert", cert, "-key", key, "-keys", e.keys, "-secret-file", secret,
+		}, w)
 		_ = w.CloseWithError(io.EOF)
 		ended <- err
 	}()
@@ -87,7 +89,13 @@ func (e *example) login(ctx context.Context, c target.Credential) (bool, error) 
 func (e *example) account(t *testing.T) target.Credential {
 	n := e.accounts.Add(1)
 	c := credential{fmt.Sprintf(`app "%d" ü`, n), fmt.Sprintf("first-api-key-of-account-%d", n)}
-	body, _ := json.Marshal(map[string]any{"protocol": 1, "step": "set", "attempt": c.Account, "strategy": "overlap", "new": c})
+	body, _ := json.Marshal(map[string]any{
+		"protocol": 1,
+		"step":     "set",
+		"attempt":  c.Account,
+		"strategy": "overlap",
+		"new":      c,
+	})
 	if status, got := e.post(t, time.Now(), body); status != http.StatusOK {
 		t.Fatalf("status %d: %s", status, got)
 	}
@@ -96,7 +104,8 @@ func (e *example) account(t *testing.T) target.Credential {
 
 func (e *example) post(t *testing.T, at time.Time, body []byte) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+e.addr+"/keyturn", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+e.addr+"/keyturn",
+		bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

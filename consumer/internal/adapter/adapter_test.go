@@ -82,7 +82,8 @@ func TestNotCurrentWhenOpened(t *testing.T) {
 		promote(t, e, c, "v2")
 		time.Sleep(within + time.Second)
 		if candidate.Due() || !previous.Due() {
-			t.Errorf("of the candidate that was promoted %v, want false; of the former %v, want true", candidate.Due(), previous.Due())
+			t.Errorf("of the candidate that was promoted %v, want false; of the former %v, want true",
+				candidate.Due(), previous.Due())
 		}
 	})
 }
