@@ -104,16 +104,14 @@ type SecretNameRequest struct {
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 }
 
-// The states of a rotation that clients act on. docs/rotation.md has all of them.
+// The outcomes of a rotation: [DescribeRotationResponse.Outcome].
 const (
-	// RotationStateGrace: the new credential is current, and the previous one still works.
-	RotationStateGrace = "grace"
-	// RotationStateDone: the rotation has ended as was asked.
-	RotationStateDone = "done"
-	// RotationStateAbandoned: the rotation has ended without a change.
-	RotationStateAbandoned = "abandoned"
-	// RotationStateQuarantined: the rotation waits for RepairRotation.
-	RotationStateQuarantined = "quarantined"
+	// OutcomeSucceeded means that the rotation ended as requested.
+	OutcomeSucceeded = "succeeded"
+	// OutcomeUnchanged means that the rotation ended without a change at the target.
+	OutcomeUnchanged = "unchanged"
+	// OutcomeNeedsOperator means that the rotation waits for RepairRotation.
+	OutcomeNeedsOperator = "needs-operator"
 )
 
 // RotationStep is one thing that a rotation did.
@@ -132,7 +130,10 @@ type DescribeRotationResponse struct {
 	SecretName string `kms:"SecretName"`
 	// State is one of the states of docs/rotation.md.
 	State string `kms:"State"`
-	// WaitsFor says what must happen for the rotation to go on; empty when none is under way.
+	// Outcome is succeeded, unchanged or needs-operator; empty while the rotation continues without
+	// an operator, and before the first one.
+	Outcome string `kms:"Outcome,omitempty"`
+	// WaitsFor says what must happen before the rotation continues; empty when none is under way.
 	WaitsFor string `kms:"WaitsFor,omitempty"`
 	// InProgress is true while the server has something left to do for the rotation. A rotation
 	// that is quarantined waits for an operator.

@@ -32,7 +32,7 @@ func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (
 		ConfiguredStrategy: string(settings.Strategy), AccountName: settings.Account, CloneAccountName: settings.CloneAccount,
 		AccountMember: settings.AccountMember, SecretMember: settings.SecretMember, WaitingFor: []kms.SecretConsumer{},
 		Reason: r.Reason, Advice: r.Advice(), CredentialState: credentialState(r.Health), ProbeTime: r.Health.ProbedAt, Steps: []kms.RotationStep{},
-		RepairActions: []string{}, WaitsFor: r.WaitsFor(0, c.At), InProgress: r.GoesOn(),
+		RepairActions: []string{}, Outcome: r.State.Outcome(), WaitsFor: r.WaitsFor(0, c.At), InProgress: r.GoesOn(),
 	}
 	if r.State == rotation.Quarantined {
 		out.RepairActions = []string{"probe", "adopt"}

@@ -178,9 +178,9 @@ func (c *rotationCancel) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case out.State == kms.RotationStateQuarantined:
+	case out.Outcome == kms.OutcomeNeedsOperator:
 		return e.done(out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
-	case out.State != kms.RotationStateAbandoned:
+	case out.Outcome != kms.OutcomeUnchanged:
 		return e.done(out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status "+
 			"shows when that is done.", out.SecretName)
 	}

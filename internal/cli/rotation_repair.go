@@ -65,7 +65,7 @@ func (c *rotationRepair) Run(e *env) error {
 		id:      out.RotationID,
 		named:   true,
 		told:    len(out.Steps),
-		verdict: mended,
+		verdict: repaired,
 	}
 	return f.follow(c.Timeout)
 }
@@ -108,7 +108,7 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 		return err
 	case e.json():
 		return printResponse(e.stdout, r)
-	case r.State != kms.RotationStateQuarantined:
+	case r.Outcome != kms.OutcomeNeedsOperator:
 		_, err := fmt.Fprintf(e.stdout, "Nothing is quarantined: the rotation of %s is in state %s.\n", r.SecretName, r.State)
 		return err
 	}

@@ -84,7 +84,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	}
 	add("began", when(r.StartTime))
 	add("promoted", when(r.PromoteTime))
-	if r.State == kms.RotationStateGrace {
+	if inGrace(r) {
 		add("former works until", when(r.GraceUntil))
 		if r.GraceLimitTime.After(r.GraceUntil) {
 			add("and at the latest", when(r.GraceLimitTime)+", while a consumer holds it")
@@ -94,6 +94,12 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	if r.TargetName != "" { // of a secret that is attached to no target, nobody can be asked
 		add("credential", credentialText(r))
 	}
+	addSettings(add, r)
+	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps))
+}
+
+// addSettings adds when and how the secret is rotated.
+func addSettings(add func(name, value string), r *kms.DescribeRotationResponse) {
 	add("automatic", r.AutomaticRotation)
 	for _, row := range [][2]string{
 		{"interval", span(r.RotationInterval)},
@@ -114,7 +120,6 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	if r.Paused {
 		add("paused", "yes; keyturn rotation resume "+r.SecretName+" ends it")
 	}
-	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps))
 }
 
 // credentialText says what the target answered about the credential in use, and when.
@@ -180,17 +185,17 @@ func happened(s kms.RotationStep) string {
 	return text
 }
 
-// verdictOf looks at a rotation: over says that the waiting is, and text why. ok says that it went
-// as asked.
+// verdictOf judges a rotation: over says that the waiting ends, and text why. ok says that the
+// rotation went as requested.
 type verdictOf func(r *kms.DescribeRotationResponse) (over, ok bool, text string)
 
-// failedEnd is the verdict on what ended without a change.
+// failedEnd is the verdict on a rotation that ended without a change, or cannot end.
 func failedEnd(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
-	switch r.State {
-	case kms.RotationStateAbandoned:
+	switch r.Outcome {
+	case kms.OutcomeUnchanged:
 		return true, false, fmt.Sprintf("The rotation of %s was given up; the credential in use is untouched. %s",
 			r.SecretName, r.Reason)
-	case kms.RotationStateQuarantined:
+	case kms.OutcomeNeedsOperator:
 		return true, false, fmt.Sprintf("The rotation of %s needs an operator: keyturn rotation repair %s explains. %s",
 			r.SecretName, r.SecretName, r.Reason)
 	}
@@ -202,15 +207,18 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 		return failedEnd(r)
 	}
 	text = fmt.Sprintf("Version %s of %s is current since %s.", r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
-	if r.State == kms.RotationStateGrace {
+	if inGrace(r) {
 		text += fmt.Sprintf(" The former credential works until %s.", when(r.GraceUntil))
 	}
 	return true, true, text
 }
 
-// retired is the end of an emergency: what has leaked is useless.
+// inGrace reports whether the grace period has begun and has not ended.
+func inGrace(r *kms.DescribeRotationResponse) bool { return r.State == kms.RotationGrace }
+
+// retired is the end of an emergency: the leaked credential is useless.
 func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
-	if r.State == kms.RotationStateDone && !r.PromoteTime.IsZero() {
+	if r.Outcome == kms.OutcomeSucceeded && !r.PromoteTime.IsZero() {
 		return true, true, fmt.Sprintf("Version %s of %s is current since %s, and the former credential is useless.",
 			r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
 	}
@@ -218,22 +226,26 @@ func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 }
 
 func rehearsed(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
-	if r.State == kms.RotationStateDone {
+	switch r.Outcome {
+	case kms.OutcomeSucceeded:
 		return true, true, fmt.Sprintf("Target %s took a new credential for %s, a login with it succeeded, and it was "+
 			"taken back. A rotation would work.", r.TargetName, r.SecretName)
-	}
-	if over, ok, text = failedEnd(r); r.State == kms.RotationStateAbandoned {
-		text = fmt.Sprintf("A rotation of %s would not work; the credential in use is untouched. %s", r.SecretName, r.Reason)
-	}
-	return over, ok, text
-}
-
-func mended(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
-	switch r.State {
-	case kms.RotationStateDone, kms.RotationStateGrace, kms.RotationStateAbandoned:
-		return true, true, fmt.Sprintf("The target accepts the current version of %s.", r.SecretName)
+	case kms.OutcomeUnchanged:
+		return true, false, fmt.Sprintf("A rotation of %s would not work; the credential in use is untouched. %s",
+			r.SecretName, r.Reason)
 	}
 	return failedEnd(r)
+}
+
+// repaired is the end of a quarantine: the rotation has ended, or was promoted before.
+func repaired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+	switch {
+	case r.Outcome == kms.OutcomeNeedsOperator:
+		return failedEnd(r)
+	case r.Outcome == "" && !inGrace(r):
+		return false, false, ""
+	}
+	return true, true, fmt.Sprintf("The target accepts the current version of %s.", r.SecretName)
 }
 
 func watched(r *kms.DescribeRotationResponse) (over, ok bool, text string) {

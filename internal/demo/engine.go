@@ -236,7 +236,7 @@ func (p *player) rotateTo(ctx context.Context, id string) (time.Duration, error)
 	if err := p.succeeded(ctx, "RotateSecret to "+id, err); err != nil {
 		return 0, err
 	}
-	if _, err := p.expectState(ctx, id, kms.RotationStateGrace); err != nil {
+	if _, err := p.expectState(ctx, id, kms.RotationGrace); err != nil {
 		return 0, err
 	}
 	took := time.Since(began)
@@ -262,7 +262,7 @@ func (p *player) retire(ctx context.Context, old version) (*kms.DescribeRotation
 	if err := p.succeeded(ctx, "EndRotationGrace", err); err != nil {
 		return nil, err
 	}
-	out, err := p.expectState(ctx, p.current.id, kms.RotationStateDone)
+	out, err := p.expectState(ctx, p.current.id, kms.RotationDone)
 	if err != nil {
 		return nil, err
 	}

@@ -52,12 +52,12 @@ func (a Answer) Liveness() target.Liveness {
 // sent before, the step is tried again until an operator has fixed what is in its way.
 func NotBegun(r Record, a Answer, final bool) Event {
 	e := a.failed()
-	switch r.State {
-	case Scheduled, Refused:
+	switch r.State.Step() {
+	case Prepare:
 		if final {
 			e = Event{Kind: Impossible, Text: a.Text}
 		}
-	case Prepared:
+	case Send:
 		e.Kind = Unreached
 		if final && r.Attempt == 0 {
 			e.Kind = Impossible
@@ -72,7 +72,8 @@ func AfterSend(a Answer) Event {
 	switch {
 	case a.OK:
 		return Event{Kind: Accepted}
-	case a.Class == target.Unreachable, a.Class == target.Denied: // it was not asked, or nothing has happened
+	// It was not asked, or nothing has happened.
+	case a.Class == target.Unreachable, a.Class == target.Denied:
 		e.Kind = Unreached
 	case a.Class == target.Refused:
 		e.Kind = Declined
@@ -218,7 +219,7 @@ func (r Record) Ask(q Request, now time.Time) (next Record, ok bool) {
 		return r, true
 	}
 	r = r.Urgent()
-	if r.State == Scheduled || r.State == Refused {
+	if r.State.Step() == Prepare {
 		r.NextAt = time.Time{} // neither its turn nor a back-off is waited for
 	}
 	return r, true

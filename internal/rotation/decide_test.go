@@ -296,14 +296,12 @@ func TestLabelsAfter(t *testing.T) {
 		rotation.Stored:   rotation.LabelCandidate,
 		rotation.Promoted: rotation.PromoteCandidate,
 	}
-	for from, events := range allowed {
-		for kind := range events {
+	for _, from := range rotation.States() {
+		for _, kind := range rotation.EventKinds() {
 			old := record(from)
-			r, err := rotation.Next(old, rotation.Event{
-				Kind: kind, Candidate: target.Live, Version: "v3", Replaces: "v1", Consumers: 2, Until: noon.Add(time.Hour),
-			}, noon)
+			r, err := rotation.Next(old, following(kind), noon)
 			if err != nil {
-				t.Fatal(err)
+				continue // see TestEveryEventInEveryState
 			}
 			move, always := want[kind]
 			switch {

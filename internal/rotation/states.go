@@ -8,42 +8,42 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// State is where a rotation is. Its value is stored and sent on the wire.
+// State is the position of a rotation. Its value is stored and sent on the wire.
 type State string
 
 // The states. Each has a row in the table below.
 const (
 	// Idle means that no rotation is under way, and that none has been since the record was made.
-	Idle State = "idle"
-	// Scheduled means that a rotation was asked for or fell due. There is no candidate yet.
-	Scheduled State = "scheduled"
+	Idle State = kms.RotationIdle
+	// Scheduled means that a rotation was requested or fell due. There is no candidate yet.
+	Scheduled State = kms.RotationScheduled
 	// Prepared means that the candidate is stored, and that the target does not have it.
-	Prepared State = "prepared"
+	Prepared State = kms.RotationPrepared
 	// Applying means that the candidate is being sent, or was when the engine stopped.
-	Applying State = "applying"
+	Applying State = kms.RotationApplying
 	// Refused means that the target's rules do not allow the candidate: it is proven not live.
-	Refused State = "refused"
+	Refused State = kms.RotationRefused
 	// Unknown means that it is not known whether the target has the candidate.
-	Unknown State = "unknown"
-	// Applied means that the target said that it has the candidate.
-	Applied State = "applied"
+	Unknown State = kms.RotationUnknown
+	// Applied means that the target has confirmed the candidate.
+	Applied State = kms.RotationApplied
 	// Verified means that a login with the candidate succeeded.
-	Verified State = "verified"
+	Verified State = kms.RotationVerified
 	// InGrace means that the candidate is ACSCurrent, and that the previous credential still works.
-	InGrace State = kms.RotationStateGrace
-	// Undoing means that an operator asked for the previous credential back.
-	Undoing State = "undoing"
+	InGrace State = kms.RotationGrace
+	// Undoing means that an operator requested the previous credential back.
+	Undoing State = kms.RotationUndoing
 	// Retiring means that the previous credential is being made useless.
-	Retiring State = "retiring"
-	// Reverting means that the candidate is being taken away again, and the base restored where it was
-	// replaced.
-	Reverting State = "reverting"
-	// Done is the good end.
-	Done State = kms.RotationStateDone
-	// Abandoned is the end without a change: the candidate is proven not live.
-	Abandoned State = kms.RotationStateAbandoned
+	Retiring State = kms.RotationRetiring
+	// Reverting means that the candidate is being removed from the target, and the base restored
+	// where the candidate replaced it.
+	Reverting State = kms.RotationReverting
+	// Done means that the rotation succeeded.
+	Done State = kms.RotationDone
+	// Abandoned means that the rotation ended without a change: the candidate is proven not live.
+	Abandoned State = kms.RotationAbandoned
 	// Quarantined means that neither credential authenticates: an operator must decide.
-	Quarantined State = kms.RotationStateQuarantined
+	Quarantined State = kms.RotationQuarantined
 )
 
 // stateRow is everything that depends on the state alone.
@@ -53,53 +53,103 @@ type stateRow struct {
 	ended bool
 	// step is what the engine does next, once the time for it has come.
 	step Step
-	// on returns the record after an event, and false for one that does not follow; nil where none
-	// does.
+	// on returns the record after an event, and false for an event that does not follow the state;
+	// nil where no event follows.
 	on func(Record, Event, time.Time) (Record, bool)
 	// pending says that the candidate carries the label ACSPending.
 	pending bool
-	// blocksReads says that reads wait where the target holds only one credential: the one that
-	// ACSCurrent is on may have stopped working a moment ago.
+	// blocksReads says that reads wait where the target holds only one credential: the current one
+	// may have stopped working a moment ago.
 	blocksReads bool
 	// waitsFor completes the sentence "The rotation waits for …".
 	waitsFor string
-	// instead is what an operator can do about a rotation that cannot be cancelled; empty where it can
-	// be.
+	// instead is what an operator can do about a rotation that cannot be cancelled; empty where it
+	// can be.
 	instead string
+	// outcome says how the rotation ended, for callers that wait for it; empty while it continues
+	// without an operator.
+	outcome string
 }
 
 const (
-	mayHaveIt = "the target may have the candidate. Wait for its answer; until then, nothing can be given up."
-	hasIt     = "the target has the candidate. Wait for the promotion; in the grace period UndoRotation makes the previous credential current again."
-	itEnds    = "wait for its end; what is being taken away cannot be kept."
-	noneIsOn  = "nothing is under way."
+	mayHaveIt = "the target may have the candidate. " +
+		"Wait for its answer; until then, nothing can be given up."
+	hasIt = "the target has the candidate. " +
+		"Wait for the promotion; in the grace period UndoRotation makes the previous credential current again."
+	itEnds   = "wait for its end; what is being taken away cannot be kept."
+	noneIsOn = "nothing is under way."
 )
 
 // states is the table of states, in the order of a rotation.
 var states = []stateRow{
-	{state: Idle, ended: true, step: Nothing, instead: noneIsOn},
-	{state: Scheduled, step: Prepare, on: Record.onPrepare, waitsFor: "its turn"},
-	{state: Prepared, step: Send, on: Record.onPrepared, pending: true, waitsFor: "the next attempt"},
 	{
-		state: Applying, step: Resolve, on: Record.onApplying, pending: true, blocksReads: true, // an engine that finds it did not see the answer
-		waitsFor: "the target's answer", instead: mayHaveIt,
-	},
-	{state: Refused, step: Prepare, on: Record.onPrepare, pending: true, waitsFor: "another candidate"},
-	{
-		state: Unknown, step: Resolve, on: Record.onUnknown, pending: true, blocksReads: true,
-		waitsFor: "the target to say which credential it accepts", instead: mayHaveIt,
+		state:   Idle,
+		ended:   true,
+		step:    Nothing,
+		instead: noneIsOn,
 	},
 	{
-		state: Applied, step: Verify, on: Record.onApplied, pending: true, blocksReads: true,
-		waitsFor: "a login with the new credential", instead: hasIt,
+		state:    Scheduled,
+		step:     Prepare,
+		on:       Record.onPrepare,
+		waitsFor: "its turn",
 	},
 	{
-		state: Verified, step: Promote, on: Record.onVerified, pending: true, blocksReads: true,
-		waitsFor: "the promotion", instead: hasIt,
+		state:    Prepared,
+		step:     Send,
+		on:       Record.onPrepared,
+		pending:  true,
+		waitsFor: "the next attempt",
 	},
 	{
-		state: InGrace, step: Expire, on: Record.onGrace, waitsFor: "the end of the grace period",
-		instead: "the new credential is current. UndoRotation makes the previous one current again.",
+		state:       Applying,
+		step:        Resolve, // an engine that reads this state has not seen the answer
+		on:          Record.onApplying,
+		pending:     true,
+		blocksReads: true,
+		waitsFor:    "the target's answer",
+		instead:     mayHaveIt,
+	},
+	{
+		state:    Refused,
+		step:     Prepare,
+		on:       Record.onPrepare,
+		pending:  true,
+		waitsFor: "another candidate",
+	},
+	{
+		state:       Unknown,
+		step:        Resolve,
+		on:          Record.onUnknown,
+		pending:     true,
+		blocksReads: true,
+		waitsFor:    "the target to say which credential it accepts",
+		instead:     mayHaveIt,
+	},
+	{
+		state:       Applied,
+		step:        Verify,
+		on:          Record.onApplied,
+		pending:     true,
+		blocksReads: true,
+		waitsFor:    "a login with the new credential",
+		instead:     hasIt,
+	},
+	{
+		state:       Verified,
+		step:        Promote,
+		on:          Record.onVerified,
+		pending:     true,
+		blocksReads: true,
+		waitsFor:    "the promotion",
+		instead:     hasIt,
+	},
+	{
+		state:    InGrace,
+		step:     Expire,
+		on:       Record.onGrace,
+		waitsFor: "the end of the grace period",
+		instead:  "the new credential is current. UndoRotation makes the previous one current again.",
 	},
 	{
 		state:    Undoing,
@@ -116,14 +166,36 @@ var states = []stateRow{
 		instead:  itEnds,
 	},
 	{
-		state: Reverting, step: Revert, on: Record.onRevert, pending: true, blocksReads: true,
-		waitsFor: "the target to take the candidate back", instead: itEnds,
+		state:       Reverting,
+		step:        Revert,
+		on:          Record.onRevert,
+		pending:     true,
+		blocksReads: true,
+		waitsFor:    "the target to take the candidate back",
+		instead:     itEnds,
 	},
-	{state: Done, ended: true, step: Nothing, instead: noneIsOn},
-	{state: Abandoned, ended: true, step: Nothing, instead: noneIsOn},
 	{
-		state: Quarantined, step: Nothing, on: Record.onRepair, pending: true,
-		waitsFor: "an operator to repair it", instead: "RepairRotation repairs it.",
+		state:   Done,
+		ended:   true,
+		step:    Nothing,
+		instead: noneIsOn,
+		outcome: kms.OutcomeSucceeded,
+	},
+	{
+		state:   Abandoned,
+		ended:   true,
+		step:    Nothing,
+		instead: noneIsOn,
+		outcome: kms.OutcomeUnchanged,
+	},
+	{
+		state:    Quarantined,
+		step:     Nothing,
+		on:       Record.onRepair,
+		pending:  true,
+		waitsFor: "an operator to repair it",
+		instead:  "RepairRotation repairs it.",
+		outcome:  kms.OutcomeNeedsOperator,
 	},
 }
 
@@ -136,8 +208,8 @@ func States() []State {
 	return list
 }
 
-// row returns the row of a state; of the zero state and of one that this release does not know, one
-// that says nothing.
+// row returns the row of a state. A state that this release does not know, and the zero state, have
+// an empty one.
 func (s State) row() *stateRow {
 	for i := range states {
 		if states[i].state == s {
@@ -150,6 +222,13 @@ func (s State) row() *stateRow {
 // Ended reports whether nothing is under way.
 func (s State) Ended() bool { return s.row().ended }
 
+// Step returns what the engine does in the state, once the time for it has come.
+func (s State) Step() Step { return s.row().step }
+
+// Outcome returns how a rotation in this state ended, as [kms.DescribeRotationResponse] says it;
+// empty while it continues without an operator.
+func (s State) Outcome() string { return s.row().outcome }
+
 // InsteadOfCancel returns what an operator can do about a rotation in this state, which cannot be
 // cancelled.
 func (s State) InsteadOfCancel() string { return s.row().instead }
@@ -160,8 +239,8 @@ func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
 // GoesOn reports whether the engine has something left to do for the rotation.
 func (r Record) GoesOn() bool { return r.InFlight() && r.State != Quarantined }
 
-// BlocksReads reports whether reads of the secret wait: the credential of ACSCurrent may have
-// stopped working a moment ago.
+// BlocksReads reports whether reads of the secret wait: the current credential may have stopped
+// working a moment ago.
 func (r Record) BlocksReads() bool { return r.Strategy == target.Single && r.State.row().blocksReads }
 
 // Pending reports whether the candidate carries the pending label.
@@ -169,8 +248,8 @@ func (r Record) Pending() bool {
 	return r.State.row().pending && r.Mode != Reapply && (r.State != Quarantined || r.Candidate != "")
 }
 
-// WaitsFor says what must happen for the rotation to go on; empty when none is under way. consumers
-// is how many hold the previous credential, as far as the end of a grace period waits for them.
+// WaitsFor returns what must happen before the rotation continues; empty when none is under way.
+// consumers is how many still hold the previous credential and delay the end of the grace period.
 func (r Record) WaitsFor(consumers int, now time.Time) string {
 	text := r.State.row().waitsFor
 	switch {
@@ -179,11 +258,8 @@ func (r Record) WaitsFor(consumers int, now time.Time) string {
 	case r.State == Scheduled && r.Paused:
 		return "the end of the pause"
 	case r.State == InGrace && consumers > 0:
-		return fmt.Sprintf(
-			"%d of its consumers, until %s at the latest",
-			consumers,
-			r.GraceDeadline.UTC().Format(time.RFC3339),
-		)
+		deadline := r.GraceDeadline.UTC().Format(time.RFC3339)
+		return fmt.Sprintf("%d of its consumers, until %s at the latest", consumers, deadline)
 	case r.NextAt.After(now):
 		return text + ", at " + r.NextAt.UTC().Format(time.RFC3339)
 	}

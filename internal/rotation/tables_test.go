@@ -15,20 +15,33 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/rotation"
-	"github.com/keyturn/keyturn/kms"
 )
 
-// onTheWire are the constants of package kms that states are declared by.
-var onTheWire = map[string]string{
-	"RotationStateGrace":       kms.RotationStateGrace,
-	"RotationStateDone":        kms.RotationStateDone,
-	"RotationStateAbandoned":   kms.RotationStateAbandoned,
-	"RotationStateQuarantined": kms.RotationStateQuarantined,
+// onTheWire returns the constants of package kms that states are declared by.
+func onTheWire(t *testing.T) map[string]string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "..", "kms", "states.go"), nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok {
+			value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			values[spec.Names[0].Name] = value
+		}
+		return true
+	})
+	return values
 }
 
 // constants returns the values of all constants of a type that the package declares.
 func constants(t *testing.T, typeName string) (values []string) {
 	t.Helper()
+	wire := onTheWire(t)
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +68,7 @@ func constants(t *testing.T, typeName string) (values []string) {
 					}
 					values = append(values, value)
 				case *ast.SelectorExpr:
-					values = append(values, onTheWire[v.Sel.Name])
+					values = append(values, wire[v.Sel.Name])
 				}
 			}
 			return true
@@ -93,11 +106,29 @@ func TestEveryStateHasARow(t *testing.T) {
 			t.Errorf("%s: cancelled with %v, and the advice is %q", s, err, instead)
 		}
 	}
-	for _, s := range rotation.States() {
-		if s != rotation.Idle {
-			documented(t, "| `"+string(s)+"` |")
+	shown := slices.DeleteFunc(rows, func(s string) bool { return s == string(rotation.Idle) }) // nothing to explain
+	if described := described(t, "## States of a rotation"); !same(shown, described) {
+		t.Errorf("docs/rotation.md explains the states %v; want %v", described, shown)
+	}
+}
+
+// described returns the tokens in the first column of the table under a heading of
+// docs/rotation.md.
+func described(t *testing.T, heading string) (tokens []string) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "rotation.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n"+heading+"\n")
+	section, _, _ = strings.Cut(section, "\n#")
+	for line := range strings.Lines(section) {
+		if row, ok := strings.CutPrefix(line, "| `"); ok {
+			token, _, _ := strings.Cut(row, "`")
+			tokens = append(tokens, token)
 		}
 	}
+	return tokens
 }
 
 // TestEveryEventHasARow verifies that each event is in the table of events, once, and in the
@@ -125,6 +156,9 @@ func TestEveryEventHasARow(t *testing.T) {
 			name = ""
 		}
 		documented(t, strings.TrimRight(fmt.Sprintf("| `%s` | %s | %s", k, k.Text(), name), " ")+" |")
+	}
+	if described := described(t, "### Steps"); !same(rows, described) {
+		t.Errorf("docs/rotation.md explains the events %v; want %v", described, rows)
 	}
 }
 

@@ -353,7 +353,7 @@ func (x *explorer) isEnd(w *world) bool {
 	if r.State == rotation.Quarantined {
 		return w.touched
 	}
-	if r.State == rotation.Scheduled && w.made >= maxMade {
+	if r.State.Step() == rotation.Prepare && w.made >= maxMade {
 		return true // the history is long enough
 	}
 	return r.State.Ended() && r.Then == nil && w.db.pend == noVersion && !w.db.hold
