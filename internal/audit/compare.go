@@ -75,49 +75,59 @@ func lastKeyed(files []string, key *Key) bool {
 // compareBehind checks the records from the head on: after a crash there may be some behind it,
 // written by the server.
 func (l *Log) compareBehind(a *Anchor, files []string) (Loss, string) {
-	h, key := *a.Head, a.Key.macer()
-	at := link{seq: h.Seq, hash: h.Hash}
-	known := h.Seq == 0
+	c := behind{head: *a.Head, key: a.Key.macer()}
+	c.at = link{seq: c.head.Seq, hash: c.head.Hash}
+	c.known = c.head.Seq == 0
 	for i, file := range files {
-		if i+1 < len(files) && segmentSeq(filepath.Base(files[i+1])) <= h.Seq {
+		if i+1 < len(files) && segmentSeq(filepath.Base(files[i+1])) <= c.head.Seq {
 			continue
 		}
-		err := eachLine(file, func(line []byte, whole bool) error {
-			if seq := lineSeq(line); !whole || seq != 0 && seq < h.Seq {
-				return nil
-			}
-			r, err := checkLine(line)
-			switch {
-			case err != nil:
-				return err
-			case !known && (r.Seq != h.Seq || r.Hash != h.Hash):
-				return errReplaced
-			case !known:
-				known = true
-				return nil
-			}
-			if r.Seq >= h.KeyedFrom {
-				if err := checkMAC(key, line, r); err != nil {
-					return fmt.Errorf("record %d: %w", r.Seq, err)
-				}
-			}
-			if r.Operation == Gap && r.MAC != "" {
-				at = link{}
-			}
-			at, err = at.follow(r)
-			return err
-		})
+		err := eachLine(file, c.line)
 		switch {
 		case errors.Is(err, errReplaced):
-			return LossReplaced, fmt.Sprintf("record %d", h.Seq)
+			return LossReplaced, fmt.Sprintf("record %d", c.head.Seq)
 		case err != nil:
 			return LossForked, fmt.Sprintf("%s: %v", filepath.Base(file), err)
 		}
 	}
-	if !known {
-		return LossReplaced, fmt.Sprintf("record %d is not there", h.Seq)
+	if !c.known {
+		return LossReplaced, fmt.Sprintf("record %d is not there", c.head.Seq)
 	}
 	return "", ""
+}
+
+// behind checks the lines of a trail, in order, from its head on.
+type behind struct {
+	head  Head
+	key   *macer
+	known bool // the head's own record has passed
+	at    link // the last record that has passed
+}
+
+func (c *behind) line(line []byte, whole bool) error {
+	if seq := lineSeq(line); !whole || seq != 0 && seq < c.head.Seq {
+		return nil
+	}
+	r, err := checkLine(line)
+	switch {
+	case err != nil:
+		return err
+	case !c.known && (r.Seq != c.head.Seq || r.Hash != c.head.Hash):
+		return errReplaced
+	case !c.known:
+		c.known = true
+		return nil
+	}
+	if r.Seq >= c.head.KeyedFrom {
+		if err := checkMAC(c.key, line, r); err != nil {
+			return fmt.Errorf("record %d: %w", r.Seq, err)
+		}
+	}
+	if r.Operation == Gap && r.MAC != "" {
+		c.at = link{}
+	}
+	c.at, err = c.at.follow(r)
+	return err
 }
 
 var errReplaced = errors.New("another record")

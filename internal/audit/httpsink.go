@@ -46,23 +46,23 @@ func (h *HTTP) Close() error {
 	return nil
 }
 
-// Send posts the lines.
-func (h *HTTP) Send(ctx context.Context, lines []Line) (taken uint64, err error) {
-	if len(lines) == 0 {
-		return h.taken, nil
+// newClient returns a client that follows no redirect: the records and the token are for the
+// endpoint that was configured.
+func (h *HTTP) newClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			TLSClientConfig:        h.TLS,
+			ForceAttemptHTTP2:      true,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: maxSinkAnswer,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	if h.client == nil {
-		h.client = &http.Client{
-			Transport: &http.Transport{
-				Proxy:                  http.ProxyFromEnvironment,
-				TLSClientConfig:        h.TLS,
-				ForceAttemptHTTP2:      true,
-				IdleConnTimeout:        90 * time.Second,
-				MaxResponseHeaderBytes: maxSinkAnswer,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
-	}
+}
+
+// request returns the POST of the lines. Its errors do not quote the URL, which may hold a token.
+func (h *HTTP) request(ctx context.Context, lines []Line) (*http.Request, error) {
 	body := []byte{'['}
 	for i, l := range lines {
 		if i > 0 {
@@ -72,15 +72,30 @@ func (h *HTTP) Send(ctx context.Context, lines []Line) (taken uint64, err error)
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL, bytes.NewReader(append(body, ']')))
 	if err != nil {
-		return h.taken, errors.New("the URL of the audit sink cannot be used")
+		return nil, errors.New("the URL of the audit sink cannot be used")
 	}
 	r.Header.Set("Content-Type", "application/json")
 	if h.TokenFile != "" {
 		token, err := os.ReadFile(h.TokenFile)
 		if err != nil {
-			return h.taken, err
+			return nil, err
 		}
 		r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	return r, nil
+}
+
+// Send posts the lines.
+func (h *HTTP) Send(ctx context.Context, lines []Line) (taken uint64, err error) {
+	if len(lines) == 0 {
+		return h.taken, nil
+	}
+	if h.client == nil {
+		h.client = h.newClient()
+	}
+	r, err := h.request(ctx, lines)
+	if err != nil {
+		return h.taken, err
 	}
 	resp, err := h.client.Do(r)
 	if err != nil {

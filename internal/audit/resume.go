@@ -41,33 +41,11 @@ func (l *Log) Resume(a *Anchor) error {
 		return &LossError{loss, found}
 	}
 	if loss == "" && end.err != nil {
-		return end.err // nothing was ever kept of a trail whose end cannot be read: an operator must look
+		return end.err // no head of this trail was ever stored, so it cannot continue: an operator must act
 	}
-	after := end.tail.end
-	var records []Record
-	switch loss {
-	case "":
-		if err := l.w.continueAt(end); err != nil {
-			return err
-		}
-		if a.Head == nil && after.seq > 0 {
-			records = append(records, adoptedRecord(a.Node, after))
-		}
-	case LossBeginning, LossHead, LossAnotherKey, LossForeign:
-		if err := l.w.continueAt(end); err != nil {
-			return err
-		}
-		if loss == LossBeginning {
-			head.First = min(segmentSeq(filepath.Base(end.files[0])), after.seq+1)
-		}
-	default:
-		after = link{seq: max(end.least, head.Seq), hash: cmp.Or(head.Hash, genesis)}
-		if loss == LossEmptied {
-			head.First = after.seq + 1
-		}
-		if err := l.w.begin(after); err != nil {
-			return err
-		}
+	head, records, err := l.w.restart(a, end, head, loss)
+	if err != nil {
+		return err
 	}
 	if loss != "" {
 		l.w.lost(loss, found)
@@ -77,6 +55,35 @@ func (l *Log) Resume(a *Anchor) error {
 	l.head = head
 	l.mu.Unlock()
 	return l.w.appendFirst(records)
+}
+
+// restart makes the writer ready after the comparison with the anchor. It returns the head that
+// holds from now on, and a record to write first if the trail was adopted.
+//
+// After a loss that leaves the end in place, the trail continues there. Otherwise it begins anew
+// behind every record that is known, so that no number is given twice.
+func (w *writer) restart(a *Anchor, end ending, head Head, loss Loss) (Head, []Record, error) {
+	after := end.tail.end
+	switch loss {
+	case "":
+		if err := w.continueAt(end); err != nil {
+			return head, nil, err
+		}
+		if a.Head == nil && after.seq > 0 {
+			return head, []Record{adoptedRecord(a.Node, after)}, nil
+		}
+		return head, nil, nil
+	case LossBeginning, LossHead, LossAnotherKey, LossForeign:
+		if loss == LossBeginning {
+			head.First = min(segmentSeq(filepath.Base(end.files[0])), after.seq+1)
+		}
+		return head, nil, w.continueAt(end)
+	}
+	after = link{seq: max(end.least, head.Seq), hash: cmp.Or(head.Hash, genesis)}
+	if loss == LossEmptied {
+		head.First = after.seq + 1
+	}
+	return head, nil, w.begin(after)
 }
 
 // continueAt makes the writer ready to append behind the end.

@@ -15,8 +15,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -260,121 +258,6 @@ func (r *Keyring) OpenAccessKey(id, part string, wrapped []byte) (sensitive.Valu
 	return sensitive.New(string(plain)), nil
 }
 
-// Records authenticates the records of a store, under keys of the store's own. Each key is of one
-// generation, counted from 0; the last one makes tags, all of them check. It is safe for concurrent
-// use.
-type Records struct {
-	root    Root
-	keys    map[uint32][]byte
-	current uint32
-}
-
-// NewRecords makes the key of a new store, of generation 0. sealed is its form to be kept: only the
-// root key opens it.
-func (r *Keyring) NewRecords() (records *Records, sealed []byte, err error) {
-	sealed, err = r.NewRecordKey(0)
-	if err != nil {
-		return nil, nil, err
-	}
-	records, err = r.OpenRecords(map[uint32][]byte{0: sealed})
-	return records, sealed, err
-}
-
-func recordsAdditional(generation uint32) []byte {
-	if generation == 0 {
-		return additional("records")
-	}
-	return additional("records", strconv.FormatUint(uint64(generation), 10))
-}
-
-// NewRecordKey makes a key of that generation, in the form to be kept.
-func (r *Keyring) NewRecordKey(generation uint32) (sealed []byte, err error) {
-	key := make([]byte, keySize)
-	if _, err := rand.Read(key); err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	return r.root.Wrap(key, recordsAdditional(generation)), nil
-}
-
-// OpenRecords opens keys that [Keyring.NewRecords] and [Keyring.NewRecordKey] sealed. The root key
-// must be the one with which the store is sealed.
-func (r *Keyring) OpenRecords(sealed map[uint32][]byte) (*Records, error) {
-	records := &Records{root: r.root, keys: map[uint32][]byte{}}
-	for generation, box := range sealed {
-		key, err := r.root.Unwrap(box, recordsAdditional(generation))
-		if err != nil {
-			return nil, fmt.Errorf("the store is sealed with another root key than the one from %s, "+
-				"or the record of its key is damaged: "+
-				"give the right root key, or restore the store from its copy: %w", r.root.Name(), err)
-		}
-		records.keys[generation] = key
-		records.current = max(records.current, generation)
-	}
-	if len(records.keys) == 0 {
-		return nil, errors.New(`the stored record "meta" holds no key of the records: restore the store from its copy`)
-	}
-	return records, nil
-}
-
-// Generation is the one that makes tags.
-func (r *Records) Generation() uint32 { return r.current }
-
-// IsCurrent reports whether the root key that wraps now has wrapped something.
-func (r *Records) IsCurrent(wrapped []byte) bool {
-	c, ok := r.root.(interface{ IsCurrent([]byte) bool })
-	return !ok || c.IsCurrent(wrapped)
-}
-
-// rewrap opens what the root key has wrapped, and wraps it anew.
-func (r *Keyring) rewrap(wrapped, additional []byte) ([]byte, error) {
-	plain, err := r.root.Unwrap(wrapped, additional)
-	if err != nil {
-		return nil, err
-	}
-	return r.root.Wrap(plain, additional), nil
-}
-
-// RewrapRecordKey wraps the key of a generation under the root key that wraps now.
-func (r *Keyring) RewrapRecordKey(generation uint32, sealed []byte) ([]byte, error) {
-	return r.rewrap(sealed, recordsAdditional(generation))
-}
-
-// RewrapTrailKey wraps the key of the audit trails under the root key that wraps now.
-func (r *Keyring) RewrapTrailKey(sealed []byte) ([]byte, error) {
-	return r.rewrap(sealed, additional("trail"))
-}
-
-// RewrapAccessKey wraps a part of an access key under the root key that wraps now.
-func (r *Keyring) RewrapAccessKey(id, part string, sealed []byte) ([]byte, error) {
-	return r.rewrap(sealed, additional("accesskey", id, part))
-}
-
-// RewrapKey wraps every version of a master key, and the key of its digests, under the root key
-// that wraps now.
-func (r *Keyring) RewrapKey(k cmk.Key) (cmk.Key, error) {
-	k.Versions = slices.Clone(k.Versions)
-	var err error
-	for i, v := range k.Versions {
-		if k.Versions[i].Material, err = r.rewrap(v.Material, additional("cmk", k.Account, k.ID, v.ID)); err != nil {
-			return k, fmt.Errorf("key %s: %w", k.ID, err)
-		}
-	}
-	if k.DigestKey, err = r.rewrap(k.DigestKey, additional("digest", k.Account, k.ID)); err != nil {
-		return k, fmt.Errorf("key %s: %w", k.ID, err)
-	}
-	return k, nil
-}
-
-// AddVersion gives a master key a new version, which seals from now on. The others open what they
-// have sealed.
-func (r *Keyring) AddVersion(k cmk.Key, now time.Time) (cmk.Key, error) {
-	material := make([]byte, keySize)
-	if _, err := rand.Read(material); err != nil {
-		return k, fmt.Errorf("make a key: %w", err)
-	}
-	return k.WithVersion(r.version(k.Account, k.ID, uuid.NewString(), material, now)), nil
-}
-
 // version returns a version of a master key, whose material the root key wraps.
 func (r *Keyring) version(account, key, id string, material []byte, now time.Time) cmk.Version {
 	return cmk.Version{
@@ -382,12 +265,6 @@ func (r *Keyring) version(account, key, id string, material []byte, now time.Tim
 		CreatedAt: now,
 		Material:  r.root.Wrap(material, additional("cmk", account, key, id)),
 	}
-}
-
-// SealedBy returns the version of the master key that a box is sealed with.
-func SealedBy(box []byte) (version string, err error) {
-	version, _, err = split(box)
-	return version, err
 }
 
 // NewTrailKey makes the key of the audit trails of a new store, in the form to be kept: only the
@@ -410,17 +287,4 @@ func (r *Keyring) OpenTrailKey(sealed []byte, node string) ([]byte, error) {
 	mac := hmac.New(sha256.New, key)
 	mac.Write(additional("trail-node", node))
 	return mac.Sum(nil), nil
-}
-
-// Tag is an HMAC-SHA256 over the key and the content of a record, under the key of a generation;
-// nil when that is not known.
-func (r *Records) Tag(generation uint32, key string, content []byte) []byte {
-	secret, ok := r.keys[generation]
-	if !ok {
-		return nil
-	}
-	mac := hmac.New(sha256.New, secret)
-	mac.Write(additional("record", key))
-	mac.Write(content)
-	return mac.Sum(nil)
 }
