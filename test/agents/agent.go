@@ -19,8 +19,6 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-const startTimeout = 30 * time.Second
-
 // Agent is a running agent.
 type Agent struct {
 	// KMS and HTTP are host:port of the wire API, which has TLS, and of the interface for programs, which has not.
@@ -114,7 +112,7 @@ func Run(t testing.TB, config string, roles ...string) (places map[string]string
 			}
 		}
 		return places, stop
-	case <-time.After(startTimeout):
+	case <-time.After(support.Patience):
 		t.Fatalf("the agent does not say where it serves:\n%s", log.String())
 		return nil, nil
 	}

@@ -120,7 +120,7 @@ func afterwards(t *testing.T, s *keyturntest.Server, log *support.Log, dir strin
 	if err != nil || got.SecretData.Reveal() != marker || got.VersionID != "v1" || len(got.VersionStages) != 1 {
 		t.Errorf("a good request afterwards: %+v, %v", got, err)
 	}
-	if took := time.Since(begin); took > 2*time.Second {
+	if took := time.Since(begin); took > 10*time.Second { // a busy machine takes seconds
 		t.Errorf("a good request took %v afterwards", took)
 	}
 	if list, err := s.Client.ListSecrets(t.Context(), &kms.ListSecretsRequest{}); err != nil || list.TotalCount != 1 {

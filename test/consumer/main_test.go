@@ -6,41 +6,21 @@ package consumer
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"slices"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/test/nodes"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 var full = flag.Bool("full", false, "run everything, and print the figures")
 
-// patience bounds what a test waits for: the machine may be busy.
-const patience = 2 * time.Minute
-
-// look is how often a test looks at what it waits for.
+// look is the pause between two looks at something that notifies nobody.
 const look = 20 * time.Millisecond
 
-// figures are what was counted, by name.
-var figures = struct {
-	sync.Mutex
-	values map[string]int
-}{values: map[string]int{}}
-
-// count adds to a figure. A figure that stays 0 is printed too, once it was named.
-func count(name string, n int) {
-	figures.Lock()
-	defer figures.Unlock()
-	figures.values[name] += n
-}
-
-// most raises a figure to n, when it is less.
-func most(name string, n int) {
-	figures.Lock()
-	defer figures.Unlock()
-	figures.values[name] = max(figures.values[name], n)
-}
+var figures support.Figures
 
 // pick is one value for a full run and another for the faster cut.
 func pick[T any](inFull, inCut T) T {
@@ -50,27 +30,14 @@ func pick[T any](inFull, inCut T) T {
 	return inCut
 }
 
+// dataDir is the variable by which a child learns that it is a server, and addr its address.
+const dataDir, addr = "KEYTURN_CONSUMER_CHILD", "KEYTURN_CONSUMER_ADDR"
+
 func TestMain(m *testing.M) {
-	if os.Getenv(childVariable) != "" {
-		os.Exit(child())
+	if dir := os.Getenv(dataDir); dir != "" {
+		os.Exit(nodes.Serve(server.Config{DataDir: dir, ListenHTTP: os.Getenv(addr)}))
 	}
-	flag.Parse()
-	stdout := os.Stdout
-	if *full {
-		os.Stdout = os.Stderr // for the figures alone
-	}
-	code := m.Run()
-	if *full {
-		names := []string{}
-		for name := range figures.values {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			fmt.Fprintln(stdout, name, figures.values[name])
-		}
-	}
-	os.Exit(code)
+	os.Exit(figures.Run(m, full))
 }
 
 func good(t testing.TB, err error) {
@@ -81,13 +48,3 @@ func good(t testing.TB, err error) {
 }
 
 func second[T any](_ T, err error) error { return err }
-
-// eventually waits until done is, and reports whether it came to that in time.
-func eventually(done func() bool) bool {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(look) {
-		if done() {
-			return true
-		}
-	}
-	return false
-}

@@ -34,6 +34,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
@@ -160,7 +161,7 @@ func (f *field) rotate(t *testing.T, secret string, times int) (done int) {
 			return done
 		}
 		var last *kms.DescribeRotationResponse
-		ended := eventually(func() bool {
+		ended := support.Eventually(func() bool {
 			out, err := f.Client.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
 			if err != nil {
 				t.Errorf("look at %s: %v", secret, err)
@@ -195,7 +196,7 @@ func (f *field) consumer(t *testing.T, secrets ...string) *consumer.Consumer {
 			t.Error(err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), support.Patience)
 	defer cancel()
 	good(t, c.WaitReady(ctx))
 	return c
@@ -277,7 +278,7 @@ func (f *field) cache(t *testing.T, c *consumer.Consumer, secret string, within 
 func under(t *testing.T, figure string, queries []query, run func()) {
 	t.Helper()
 	for _, name := range []string{"_queries", "_failures"} {
-		count(figure+name, 0)
+		figures.Count(figure+name, 0)
 	}
 	var mu sync.Mutex
 	asked, failed, slowest := 0, 0, time.Duration(0)
@@ -314,9 +315,9 @@ func under(t *testing.T, figure string, queries []query, run func()) {
 	run()
 	close(stop)
 	work.Wait()
-	count(figure+"_queries", asked)
-	count(figure+"_failures", failed)
-	most(figure+"_slowest_ms", int(slowest.Milliseconds()))
+	figures.Count(figure+"_queries", asked)
+	figures.Count(figure+"_failures", failed)
+	figures.Most(figure+"_slowest_ms", int(slowest.Milliseconds()))
 	t.Logf("%s: %d queries, %d failures, the slowest took %v", figure, asked, failed, slowest)
 	if failed > 0 || asked < 10*users {
 		t.Errorf("%d of %d queries failed, want none of at least %d", failed, asked, 10*users)
@@ -327,7 +328,7 @@ func under(t *testing.T, figure string, queries []query, run func()) {
 // that the server is told.
 func (f *field) letGo(t *testing.T, c *consumer.Consumer, secrets ...string) {
 	t.Helper()
-	done := eventually(func() bool {
+	done := support.Eventually(func() bool {
 		for _, s := range c.Status() {
 			if s.OldestVersionID != "" {
 				return false
@@ -341,7 +342,7 @@ func (f *field) letGo(t *testing.T, c *consumer.Consumer, secrets ...string) {
 	}
 	for _, secret := range secrets {
 		var behind []kms.SecretConsumer
-		told := eventually(func() bool {
+		told := support.Eventually(func() bool {
 			out, err := f.Client.ListSecretConsumers(t.Context(), &kms.ListSecretConsumersRequest{SecretName: secret})
 			good(t, err)
 			behind = nil
@@ -397,7 +398,7 @@ func (f *field) stormOfTwo(t *testing.T) {
 	under(t, "storm", queries, func() {
 		var work sync.WaitGroup
 		for _, secret := range secrets {
-			work.Go(func() { count("storm_rotations", f.rotate(t, secret, times)) })
+			work.Go(func() { figures.Count("storm_rotations", f.rotate(t, secret, times)) })
 		}
 		work.Wait()
 		f.letGo(t, c, secrets...)
@@ -410,7 +411,7 @@ func (f *field) stormOfOne(t *testing.T) {
 	c := f.consumer(t, "single")
 	pool, db, fresh := f.queries(t, c, "single", pick(1200*time.Millisecond, 600*time.Millisecond))
 	under(t, "storm_single", []query{pool, db, pool, db, pool, db, pool, db, pool, fresh}, func() {
-		count("storm_single_rotations", f.rotate(t, "single", pick(200, 6)))
+		figures.Count("storm_single_rotations", f.rotate(t, "single", pick(200, 6)))
 		f.letGo(t, c, "single")
 	})
 	t.Logf("logins by outcome: %v", c.Counters().Logins)

@@ -3,13 +3,11 @@ package documents_test
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyturn/keyturn/test/support"
 )
@@ -38,17 +36,6 @@ func blocks(t *testing.T, section string) []string {
 	return list
 }
 
-// freePort returns a TCP port on loopback that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
-}
-
 // TestFiveMinutes verifies that every command of README's five-minute tour works as printed. Only
 // the build and the two ports differ: another program may have these.
 func TestFiveMinutes(t *testing.T) {
@@ -56,11 +43,12 @@ func TestFiveMinutes(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed, so the tour is not tested")
 	}
-	dir, redis := t.TempDir(), freePort(t)
+	dir, ports := t.TempDir(), support.FreePorts(t, 2)
+	redis := ports[1]
 	if err := os.Symlink(filepath.Dir(binary), filepath.Join(dir, "bin")); err != nil {
 		t.Fatal(err)
 	}
-	replace := strings.NewReplacer("make build\n", "", "7443", freePort(t), "6390", redis)
+	replace := strings.NewReplacer("make build\n", "", "7443", ports[0], "6390", redis)
 	environment := append(os.Environ(), "HOME="+dir, "KEYTURN_CONFIG_DIR="+filepath.Join(dir, "config"))
 	shell := func(script string) *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", replace.Replace(script))
@@ -84,16 +72,12 @@ func TestFiveMinutes(t *testing.T) {
 		_ = server.Wait()
 	})
 	admin := filepath.Join(dir, "data", "admin.json")
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(time.Minute); ; <-tick.C {
-		if _, err := os.Stat(admin); err == nil && strings.Contains(log.String(), "serves") {
-			break
+	support.Retry(t, func() error {
+		if _, err := os.Stat(admin); err != nil || !strings.Contains(log.String(), "serves") {
+			return fmt.Errorf("the server does not serve (%v):\n%s", err, log.String())
 		}
-		if time.Now().After(end) {
-			t.Fatalf("the server does not serve:\n%s", log.String())
-		}
-	}
+		return nil
+	})
 	for _, block := range tour[1:] {
 		out, err := shell("export PATH=$PWD/bin:$PATH\n" + block).CombinedOutput()
 		if err != nil {

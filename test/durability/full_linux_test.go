@@ -47,21 +47,6 @@ func fill(t *testing.T, path string, bytes int) {
 	}
 }
 
-// eventually tries until done, without a rest that a test would rely on.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(startLimit)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
 // TestAuditDiskFull fills the disk of the audit trail. What cannot be recorded does not happen: changes and reads are
 // refused with 503 until there is room again, and then go on in the same process.
 func TestAuditDiskFull(t *testing.T) {
@@ -80,7 +65,7 @@ func TestAuditDiskFull(t *testing.T) {
 	for _, o := range []model.Op{
 		probe, {Kind: model.Get, Name: list[0].names()[0]}, {Kind: model.List, Name: list[0].names()[0]},
 	} {
-		eventually(t, o.String()+" to be refused with the disk of the trail full", func() bool {
+		support.Until(t, o.String()+" to be refused with the disk of the trail full", func() bool {
 			_, _, known, err := model.Send(t.Context(), s.client, o)
 			if known != model.Answered && kms.CodeOf(err) != kms.CodeUnavailable {
 				t.Errorf("%v with the disk of the trail full: %v; want %s", o, err, kms.CodeUnavailable)
@@ -90,7 +75,7 @@ func TestAuditDiskFull(t *testing.T) {
 	}
 	health, _ := s.page("/healthz")
 	var ready int
-	eventually(t, "/readyz to say that the trail cannot be written", func() bool {
+	support.Until(t, "/readyz to say that the trail cannot be written", func() bool {
 		_, _, _, _ = model.Send(t.Context(), s.client, probe)
 		var page string
 		ready, page = s.page("/readyz")
@@ -101,7 +86,7 @@ func TestAuditDiskFull(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the server to take changes again", func() bool {
+	support.Until(t, "the server to take changes again", func() bool {
 		_, _, known, _ := model.Send(t.Context(), s.client, probe)
 		return known == model.Answered
 	})
@@ -110,15 +95,15 @@ func TestAuditDiskFull(t *testing.T) {
 	for _, w := range list {
 		acked += len(w.acked)
 	}
-	if log := s.log.String(); !strings.Contains(log, "audit trail cannot be written") ||
+	if log := s.Log.String(); !strings.Contains(log, "audit trail cannot be written") ||
 		!strings.Contains(log, "audit trail is written again") {
 		t.Errorf("the log does not report the full disk and its end:\n%s", log)
 	}
 	t.Logf("%d changes acknowledged and found, in store and trail; %d under way when the disk was full; /healthz %d, "+
 		"/readyz %d then; %d reads, %d records", acked, under, health, ready, reads, records)
 	select {
-	case <-s.exited:
-		t.Errorf("the server has ended:\n%s", s.log)
+	case <-s.Exited:
+		t.Errorf("the server has ended:\n%s", s.Log.Tail())
 	default:
 	}
 }
@@ -138,38 +123,38 @@ func TestStoreDiskFull(t *testing.T) {
 	s := start(t, dir, "--audit-dir", log, "--store-reserve", "0")
 	ballast := filepath.Join(room, "ballast")
 	fill(t, ballast, int(left(t, room))-4<<20)
-	stopped := time.AfterFunc(startLimit, s.stop)
+	stopped := time.AfterFunc(support.Patience, s.Kill)
 	work(t, s.client, list)()
 	if !stopped.Stop() {
-		t.Fatalf("the disk did not become full in %v", startLimit)
+		t.Fatalf("the disk did not become full in %v", support.Patience)
 	}
 	under := pending(list)
 	fill(t, filepath.Join(room, "rest"), 160<<20)
 	ended := "went on"
-	eventually(t, "the server to end or to answer", func() bool {
+	support.Until(t, "the server to end or to answer", func() bool {
 		select {
-		case <-s.exited:
-			ended = "ended with " + s.cmd.ProcessState.String()
+		case <-s.Exited:
+			ended = "ended with " + s.ProcessState.String()
 			return true
 		default:
 			status, _ := s.page("/healthz")
 			return status != 0
 		}
 	})
-	if ended != "went on" && !strings.Contains(s.log.String(), "no space left on device") {
-		t.Errorf("the server has ended and does not say why:\n%s", s.log)
+	if ended != "went on" && !strings.Contains(s.Log.String(), "no space left on device") {
+		t.Errorf("the server has ended and does not say why:\n%s", s.Log.Tail())
 	}
-	s.stop()
+	s.Kill()
 	full := launch(t, dir, "--audit-dir", log, "--store-reserve", "0") // with the disk as full as can be
 	select {
-	case <-full.exited:
-		ended += "; a start on the full disk ended with " + full.cmd.ProcessState.String()
-	case <-full.announced.some:
+	case <-full.Exited:
+		ended += "; a start on the full disk ended with " + full.ProcessState.String()
+	case <-full.announced:
 		ended += "; a start on the full disk succeeded"
-	case <-time.After(startLimit):
-		t.Errorf("a start on the full disk neither succeeded nor failed:\n%s", full.log)
+	case <-time.After(support.Patience):
+		t.Errorf("a start on the full disk neither succeeded nor failed:\n%s", full.Log.Tail())
 	}
-	full.stop()
+	full.Kill()
 	for _, name := range []string{ballast, filepath.Join(room, "rest")} {
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
@@ -202,10 +187,10 @@ func TestStoreDiskNearlyFull(t *testing.T) {
 	wait := work(t, s.client, list)
 	ballast := filepath.Join(room, "ballast")
 	fill(t, ballast, int(left(t, room))-(100<<20)) // less than the reserve, which is 128 MiB
-	stopped := time.AfterFunc(startLimit, s.stop)
+	stopped := time.AfterFunc(support.Patience, s.Kill)
 	wait()
 	if !stopped.Stop() {
-		t.Fatalf("changes were not refused in %v", startLimit)
+		t.Fatalf("changes were not refused in %v", support.Patience)
 	}
 	under := pending(list)
 	for i := 0; left(t, room) > 0; i++ { // by another program, in 2 seconds or more, until not a byte is left
@@ -232,17 +217,17 @@ func TestStoreDiskNearlyFull(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the server to take changes again", func() bool {
+	support.Until(t, "the server to take changes again", func() bool {
 		_, _, known, _ := model.Send(t.Context(), s.client, probe)
 		return known == model.Answered
 	})
 	_, records := settleAll(t, s.client, list, newTrail(log))
 	select {
-	case <-s.exited:
-		t.Errorf("the server has ended:\n%s", s.log)
+	case <-s.Exited:
+		t.Errorf("the server has ended:\n%s", s.Log.Tail())
 	default:
 	}
-	if log := s.log.String(); !strings.Contains(log, "changes are refused") ||
+	if log := s.Log.String(); !strings.Contains(log, "changes are refused") ||
 		!strings.Contains(log, "changes are taken again") {
 		t.Errorf("the log does not report the full disk and its end:\n%s", log)
 	}
@@ -273,7 +258,7 @@ func TestReadOnly(t *testing.T) {
 	if _, err := s.client.GetRandomPassword(t.Context(), &kms.GetRandomPasswordRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	s.stop()
+	s.Kill()
 	remount := func(flags uintptr) {
 		t.Helper()
 		if err := syscall.Mount("keyturn-test", room, "tmpfs", syscall.MS_REMOUNT|syscall.MS_NOSUID|syscall.MS_NODEV|flags,
@@ -284,11 +269,11 @@ func TestReadOnly(t *testing.T) {
 	remount(syscall.MS_RDONLY)
 	again := launch(t, dir, "--store-reserve", "0")
 	select {
-	case <-again.exited:
-	case <-time.After(startLimit):
+	case <-again.Exited:
+	case <-time.After(support.Patience):
 		t.Fatal("a start on a read-only file system neither succeeded nor failed")
 	}
-	if text := again.log.String(); !strings.Contains(text, "read-only file system") || !strings.Contains(text, dir) {
+	if text := again.Log.String(); !strings.Contains(text, "read-only file system") || !strings.Contains(text, dir) {
 		t.Errorf("a start on a read-only file system says:\n%s", text)
 	}
 	remount(0)

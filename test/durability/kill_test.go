@@ -25,7 +25,7 @@ func TestKill(t *testing.T) {
 			early++
 			starting := launch(t, dir)
 			wait(random, 200*time.Millisecond)
-			starting.stop()
+			starting.Kill()
 		}
 		s := start(t, dir)
 		under += pending(list)
@@ -33,10 +33,10 @@ func TestKill(t *testing.T) {
 		reads += r
 		done := work(t, s.client, list)
 		wait(random, 250*time.Millisecond)
-		s.stop()
+		s.Kill()
 		done()
 		if t.Failed() {
-			t.Fatalf("round %d; the server's log:\n%s", round, s.log)
+			t.Fatalf("round %d; the server's log:\n%s", round, s.Log.Tail())
 		}
 	}
 	s := start(t, dir)

@@ -1,18 +1,13 @@
 package flood
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -24,52 +19,37 @@ import (
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/nodes"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
-	childVariable = "KEYTURN_FLOOD_CHILD" // the data directory
-	openFiles     = 1024
-	patience      = time.Minute // the machine may be busy
+	dataDir   = "KEYTURN_FLOOD_CHILD" // the variable by which a child learns that it is a server
+	openFiles = 1024
 )
 
 // child is a server in a process of its own.
-func child() int {
+func child(dir string) int {
 	limit := syscall.Rlimit{Cur: openFiles, Max: openFiles}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	node, err := server.New(ctx, server.Config{
-		DataDir: os.Getenv(childVariable), Listen: "127.0.0.1:0", ListenHTTP: "127.0.0.1:0",
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	return nodes.Serve(server.Config{
+		DataDir:    dir,
+		Listen:     "127.0.0.1:0",
+		ListenHTTP: "127.0.0.1:0",
+		Logger:     slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	go func() {
-		<-node.Ready()
-		fmt.Println("ready")
-		_, _ = io.Copy(io.Discard, os.Stdin) // the parent closes it to stop us, or by dying
-		stop()
-	}()
-	if err := node.Run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
 }
 
 // process is a running child.
 type process struct {
+	*support.Child
 	dir        string
 	tls, plain string // host:port
 	roots      *x509.CertPool
 	admin      sign.Credentials
-	pid        int
-	ended      chan struct{}
 }
 
 func start(t *testing.T) *process {
@@ -77,45 +57,21 @@ func start(t *testing.T) *process {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc, and all of 127.0.0.0/8 on loopback")
 	}
-	p := &process{dir: t.TempDir(), ended: make(chan struct{})}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childVariable+"="+p.dir)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p.pid = cmd.Process.Pid
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "ready\n" {
-		_ = cmd.Wait()
-		t.Fatalf("the server does not start: %q, %v\n%s", line, err, log.String())
-	}
-	var exit error
-	go func() { exit = cmd.Wait(); close(p.ended) }()
+	p := &process{dir: t.TempDir()}
+	ready := make(chan struct{})
+	p.Child = support.StartSelf(t, []string{dataDir + "=" + p.dir},
+		func(string) { close(ready) }) // it prints one line
+	p.Await(t, ready)
 	t.Cleanup(func() {
-		if !p.alive() {
-			t.Errorf("the server ended by itself: %v\n%s", exit, log.String())
+		if !p.Running() {
+			t.Errorf("the server ended by itself: %v\n%s", p.Err, p.Log.Tail())
 		}
-		_ = stdin.Close()
-		<-p.ended
-		if exit != nil {
-			t.Errorf("the server did not stop in order: %v\n%s", exit, log.String())
+		if p.Stop(t); p.Err != nil {
+			t.Errorf("the server did not shut down gracefully: %v\n%s", p.Err, p.Log.Tail())
 		}
 	})
-	admin, err := server.ReadAdmin(filepath.Join(p.dir, "admin.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.tls, p.plain = admin.Endpoint, admin.HTTPEndpoint
-	p.admin = sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: admin.AccessKeySecret}
+	admin := nodes.ReadAdmin(t, p.dir)
+	p.tls, p.plain, p.admin = admin.Endpoint, admin.HTTPEndpoint, nodes.Credentials(admin)
 	pem, err := os.ReadFile(admin.CAFile)
 	if err != nil {
 		t.Fatal(err)
@@ -125,19 +81,10 @@ func start(t *testing.T) *process {
 	return p
 }
 
-func (p *process) alive() bool {
-	select {
-	case <-p.ended:
-		return false
-	default:
-		return true
-	}
-}
-
 // memory is the resident memory of the server in MiB.
 func (p *process) memory(t *testing.T) float64 {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
 	if err != nil {
 		t.Fatalf("the server is gone: %v", err)
 	}
@@ -197,7 +144,7 @@ func (p *process) over(
 	t.Helper()
 	c := kms.Config{
 		Endpoint: p.tls, Credentials: as, MaxAttempts: 1,
-		HTTPClient: &http.Client{Transport: transport, Timeout: patience},
+		HTTPClient: &http.Client{Transport: transport, Timeout: support.Patience},
 	}
 	for _, f := range change {
 		f(&c)

@@ -101,7 +101,7 @@ func (p *process) withstands(t *testing.T, a attack, good sign.Credentials) {
 		"latency_ratio": ratio, "rss_mb": memory,
 		"sent_per_second": float64(sent.Load()) / a.lasts().Seconds(), "audit_bytes_per_second": max(0, trail),
 	} {
-		figures["flood_"+a.name+"_"+name] = value
+		figures.Set("flood_"+a.name+"_"+name, value)
 	}
 	t.Logf("%d sent; %d reads, median %v, quiet %v, ratio %.2f; %.0f MiB; %.0f bytes of trail per second",
 		sent.Load(), during.reads, during.median, quiet.median, ratio, memory, trail)
@@ -120,7 +120,7 @@ func (p *process) withstands(t *testing.T, a attack, good sign.Credentials) {
 	if sent.Load() == 0 {
 		t.Error("nothing was sent")
 	}
-	if !p.alive() {
+	if !p.Running() {
 		t.Fatal("the server has ended")
 	}
 }

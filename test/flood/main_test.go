@@ -8,17 +8,16 @@ package flood
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"slices"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 var full = flag.Bool("full", false, "attack for longer, judge latencies, and print the figures")
 
-// figures are what was measured, by name. The attacks run one after the other.
-var figures = map[string]float64{}
+var figures support.Figures
 
 // lasts is how long the attack lasts.
 func (a attack) lasts() time.Duration {
@@ -32,24 +31,8 @@ func (a attack) lasts() time.Duration {
 }
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childVariable) != "" {
-		os.Exit(child())
+	if dir := os.Getenv(dataDir); dir != "" {
+		os.Exit(child(dir))
 	}
-	flag.Parse()
-	stdout := os.Stdout
-	if *full {
-		os.Stdout = os.Stderr // for the figures alone
-	}
-	code := m.Run()
-	if *full {
-		var names []string
-		for name := range figures {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			fmt.Fprintf(stdout, "%s %.4g\n", name, figures[name])
-		}
-	}
-	os.Exit(code)
+	os.Exit(figures.Run(m, full))
 }

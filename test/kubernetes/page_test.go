@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
 
@@ -19,12 +18,11 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/agents"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
-	token     = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-	waitLimit = 20 * time.Second
-	pollEvery = 5 * time.Millisecond
+	token = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 )
 
 // page are the chart's values and the manifests of docs/kubernetes.md, by kind and name.
@@ -158,7 +156,7 @@ func start(t *testing.T) *site {
 	// as it comes from a file
 	manifests["Secret/keyturn-agent-token"]["stringData"] = map[string]any{"token": token + "\n"}
 	s.operator = &operator{
-		client: &http.Client{Timeout: waitLimit}, store: store,
+		client: &http.Client{Timeout: support.Patience}, store: store,
 		secrets: map[string]object{"external-secrets/keyturn-agent-token": manifests["Secret/keyturn-agent-token"]},
 	}
 	t.Cleanup(s.operator.client.CloseIdleConnections)
@@ -223,7 +221,7 @@ func TestSync(t *testing.T) {
 	s.gives(t, "api-token", map[string]string{"token": "token one"})
 
 	s.put(t, "shop/db", "v2", `{"AccountName":"shop","AccountPassword":"two"}`, kms.DataText)
-	eventually(t, "the rotation to reach the Secret", func() bool {
+	support.Until(t, "the rotation to reach the Secret", func() bool {
 		got, err := s.operator.sync(s.manifests["ExternalSecret/db"])
 		if err != nil {
 			t.Fatal(err)
@@ -261,27 +259,11 @@ func TestValue(t *testing.T) {
 	webhook["url"] = webhook["url"].(string) + "/value"
 	webhook["result"] = map[string]any{}
 	s.gives(t, "db", db("one"))
-	eventually(t, "the bytes", func() bool {
+	support.Until(t, "the bytes", func() bool {
 		got, err := s.operator.one("shop/api-token")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got == raw
 	})
-}
-
-// eventually tries until done, and fails the test after waitLimit.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	limit := time.NewTimer(waitLimit)
-	defer limit.Stop()
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			t.Fatalf("gave up waiting for %s", what)
-		}
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"hash/maphash"
 	"math"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -31,7 +30,6 @@ import (
 const (
 	clients    = 6                // at most
 	checkLimit = 20 * time.Second // for the search of an order
-	waitLimit  = 40 * time.Second
 )
 
 var hashSeed = maphash.MakeSeed()
@@ -210,16 +208,13 @@ func (l *load) call(client, node int, o model.Op) model.Outcome {
 // await waits until so many more calls have been answered.
 func (l *load) await(n int64) {
 	l.t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(waitLimit)
-	for want := l.acked.Load() + n; l.acked.Load() < want; {
-		select {
-		case <-tick.C:
-		case <-limit:
-			l.t.Fatalf("only %d of %d calls were answered in %v", l.acked.Load(), want, waitLimit)
+	want := l.acked.Load() + n
+	support.Retry(l.t, func() error {
+		if got := l.acked.Load(); got < want {
+			return fmt.Errorf("only %d of %d calls were answered", got, want)
 		}
-	}
+		return nil
+	})
 }
 
 // finish stops the clients, reads everything once more on every node, and searches an order that explains the history.
@@ -296,16 +291,6 @@ func startNode(t *testing.T, c server.Config) (*node, error) {
 	return n, nil
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // cluster starts three nodes that form one store.
 func cluster(t *testing.T) (nodes []*node, start func(i int) (*node, error), credentials sign.Credentials) {
 	t.Helper()
@@ -315,7 +300,7 @@ func cluster(t *testing.T) (nodes []*node, start func(i int) (*node, error), cre
 		t.Fatal(err)
 	}
 	for _, name := range names {
-		peers[name], dirs[name] = "http://"+freeAddress(t), t.TempDir()
+		peers[name], dirs[name] = "http://"+support.FreeAddress(t), t.TempDir()
 	}
 	start = func(i int) (*node, error) {
 		return startNode(t, server.Config{

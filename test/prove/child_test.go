@@ -1,17 +1,13 @@
 package prove
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,17 +19,16 @@ import (
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
-	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/nodes"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
 	childVariable = "KEYTURN_PROVE_CHILD"
 	childServer   = "server"
 	childOracle   = "oracle"
-	patience      = 2 * time.Minute // the machine may be busy
-	poll          = 5 * time.Millisecond
-	lastPoint     = time.Second
+	lastPoint     = 5 * time.Second // how long a child may take from the end of a rotation to its last point
 )
 
 // order is what a child is told on standard input.
@@ -104,24 +99,7 @@ func child() int {
 	if o.Ahead != 0 {
 		c.Now = func() time.Time { return time.Now().Add(ms(o.Ahead, 0)) }
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	node, err := server.New(ctx, c)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	go func() {
-		<-node.Ready()
-		fmt.Println("ready", node.HTTPEndpoint())
-		_, _ = io.Copy(io.Discard, os.Stdin) // the parent closes it to stop us, or by dying
-		stop()
-	}()
-	if err := node.Run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	return nodes.Serve(c)
 }
 
 // points counts where the engine comes by, and does what was ordered there.
@@ -160,37 +138,15 @@ func (p *points) at(secret, point string) {
 
 // process is a running child.
 type process struct {
+	*support.Child
 	*kms.Client
 	admin    sign.Credentials
 	endpoint string
 
-	cmd   *exec.Cmd
-	stdin io.Closer
-	// died is where it killed itself; empty until ended is closed, and then also when it did not.
-	died  string
-	ended chan struct{}
-	// passed tells where it comes by after it was stopped, and first that it stops.
+	// died is where it killed itself. It is set before Exited is closed, and stays empty when it did not.
+	died string
+	// passed gets each point that it passes after it was stopped, and first the point where it stops.
 	passed chan string
-	log    *log
-}
-
-// log keeps what a child says.
-type log struct {
-	mu   sync.Mutex
-	text strings.Builder // guarded by mu
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.text.String()
-	return s[max(0, len(s)-4000):]
 }
 
 // place is a data directory, for one child after the other.
@@ -205,68 +161,32 @@ func newPlace(t testing.TB) place {
 	return place{dir: filepath.Join(t.TempDir(), "data")}
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // start starts a child and waits until it is ready.
 func (p place) start(t testing.TB, o order) *process {
 	t.Helper()
 	o.DataDir = p.dir
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &process{cmd: exec.Command(self), ended: make(chan struct{}), passed: make(chan string, 1000), log: &log{}}
-	c.cmd.Env = append(os.Environ(), childVariable+"="+childServer)
-	c.cmd.Stderr = c.log
-	in, err := c.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.stdin = in
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.kill() })
-	if err := json.NewEncoder(in).Encode(o); err != nil {
-		t.Fatal(err)
-	}
+	c := &process{passed: make(chan string, 1000)}
 	ready := make(chan struct{})
-	go func() {
-		defer close(c.ended)
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			if addr, ok := strings.CutPrefix(lines.Text(), "ready "); ok {
-				c.endpoint = addr
-				close(ready)
-			} else if point, ok := strings.CutPrefix(lines.Text(), "died "); ok {
-				c.died = point
-			} else {
-				c.passed <- lines.Text()
-			}
+	c.Child = support.StartSelf(t, []string{childVariable + "=" + childServer}, func(line string) {
+		if addr, ok := strings.CutPrefix(line, nodes.Ready); ok {
+			c.endpoint = addr
+			close(ready)
+		} else if point, ok := strings.CutPrefix(line, "died "); ok {
+			c.died = point
+		} else {
+			c.passed <- line
 		}
-		_ = c.cmd.Wait() // how it ended is what the test looks at
-	}()
+	})
+	good(t, json.NewEncoder(c.Stdin).Encode(o))
 	select {
 	case <-ready:
-	case <-c.ended:
+	case <-c.Exited:
 		if c.died == "" {
-			t.Fatalf("the server did not start: %s", c.log)
+			t.Fatalf("the server did not start: %s", c.Log.Tail())
 		}
-		c.endpoint = "127.0.0.1:1" // it has killed itself before it was ready: nobody answers
-	case <-time.After(patience):
-		t.Fatal("the server did not start in time")
+		c.endpoint = "127.0.0.1:1" // it has killed itself before it was ready: no server answers there
+	case <-time.After(support.Patience):
+		t.Fatalf("the server did not start in time: %s", c.Log.Tail())
 	}
 	c.connect(t, p, ms(o.Ahead, 0))
 	return c
@@ -278,18 +198,8 @@ func (c *process) connect(t testing.TB, p place, ahead time.Duration) {
 	if p.admin == "" {
 		p.admin = p.dir
 	}
-	text, err := os.ReadFile(filepath.Join(p.admin, "admin.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var admin struct {
-		AccessKeyID     string `json:"access_key_id"`
-		AccessKeySecret string `json:"access_key_secret"`
-	}
-	if err := json.Unmarshal(text, &admin); err != nil {
-		t.Fatal(err)
-	}
-	c.admin = sign.Credentials{AccessKeyID: admin.AccessKeyID, AccessKeySecret: sensitive.New(admin.AccessKeySecret)}
+	c.admin = nodes.Credentials(nodes.ReadAdmin(t, p.admin))
+	var err error
 	c.Client, err = kms.NewClient(kms.Config{
 		Endpoint: "http://" + c.endpoint, Credentials: c.admin,
 		HTTPClient: &http.Client{Timeout: 30 * time.Second}, Now: func() time.Time { return time.Now().Add(ahead) },
@@ -299,45 +209,22 @@ func (c *process) connect(t testing.TB, p place, ahead time.Duration) {
 	}
 }
 
-// kill ends the child by SIGKILL and waits for its end.
-func (c *process) kill() {
-	_ = c.cmd.Process.Kill() // it may have ended
-	<-c.ended
-}
-
-// stop ends the child in good order.
-func (c *process) stop(t testing.TB) {
-	t.Helper()
-	_ = c.stdin.Close()
-	select {
-	case <-c.ended:
-	case <-time.After(patience):
-		t.Fatal("the server did not stop")
-	}
-}
-
 // dead waits until the child has killed itself, or until the rotation has ended without.
 func (c *process) dead(t testing.TB, secret, version string) (point string, died bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for time.Now().Before(deadline) {
-		select {
-		case <-c.ended:
-			return c.died, true
-		case <-time.After(poll):
+	support.Until(t, "the end of the rotation of "+secret+" or of its server", func() bool {
+		if !c.Running() {
+			return true
 		}
 		r, err := c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
-		if err == nil && r.RotationID == version && ended(r.State) {
-			select { // the last point comes after the end was stored
-			case <-c.ended:
-				return c.died, true
-			case <-time.After(lastPoint):
-				return "", false
-			}
-		}
+		return err == nil && r.RotationID == version && ended(r.State)
+	})
+	select { // the last point comes after the end was stored
+	case <-c.Exited:
+		return c.died, true
+	case <-time.After(lastPoint):
+		return "", false
 	}
-	t.Fatalf("the rotation of %s neither ended nor killed its server; log: %s", secret, c.log)
-	return "", false
 }
 
 // rotate asks for a rotation.
@@ -350,29 +237,18 @@ func ended(state string) bool {
 	return state == "done" || state == "abandoned" || state == "quarantined"
 }
 
-// until waits for a rotation to come to an end, and returns it.
-func (c *process) until(t testing.TB, secret string, states ...string) *kms.DescribeRotationResponse {
+// until waits until a rotation is in one of the states, or in a final one if none is given.
+func (c *process) until(t testing.TB, secret string, states ...string) (r *kms.DescribeRotationResponse) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	var last error
-	for time.Now().Before(deadline) {
-		r, err := c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
-		last = err
-		if err == nil {
-			if len(states) == 0 && ended(r.State) {
-				return r
-			}
-			for _, s := range states {
-				if r.State == s {
-					return r
-				}
-			}
-			last = fmt.Errorf("state %s, reason %q, steps %+v", r.State, r.Reason, r.Steps)
+	support.Retry(t, func() (err error) {
+		r, err = c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
+		if err != nil || slices.Contains(states, r.State) || len(states) == 0 && ended(r.State) {
+			return err
 		}
-		time.Sleep(poll) // the public API has nothing to wait on
-	}
-	t.Fatalf("the rotation of %s did not come to %v: %v; log: %s", secret, states, last, c.log)
-	return nil
+		return fmt.Errorf("the rotation of %s is not in %v: state %s, reason %q, steps %+v; log: %s",
+			secret, states, r.State, r.Reason, r.Steps, c.Log.Tail())
+	})
+	return r
 }
 
 // good is for calls that cannot fail.

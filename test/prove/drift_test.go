@@ -22,7 +22,7 @@ const (
 // found waits until drift is found that is there since a time, and holds it against the time that it may take.
 func (c *process) found(t *testing.T, secret string, since time.Time) {
 	t.Helper()
-	count("drift_runs", 1)
+	figures.Count("drift_runs", 1)
 	r := c.until(t, secret, "quarantined")
 	at := since
 	for _, s := range r.Steps {
@@ -31,20 +31,20 @@ func (c *process) found(t *testing.T, secret string, since time.Time) {
 		}
 	}
 	took := int(at.Sub(since).Milliseconds())
-	most("drift_found_ms_max", took)
+	figures.Most("drift_found_ms_max", took)
 	if took > probe+probeSlack {
-		count("drift_missed", 1)
+		figures.Count("drift_missed", 1)
 		t.Errorf("drift of %s was found after %d ms, want at most %d", secret, took, probe+probeSlack)
 	}
 	if !strings.Contains(r.Reason, "Somebody else has changed it") || r.CredentialState != "dead" || r.Advice == "" {
-		count("drift_missed", 1)
+		figures.Count("drift_missed", 1)
 		t.Errorf("%s: reason %q, credential %s, advice %q", secret, r.Reason, r.CredentialState, r.Advice)
 	}
 }
 
 func driftFigures() {
 	for _, name := range []string{"drift_runs", "drift_missed", "drift_found_ms_max", "drift_wrong_ends"} {
-		count(name, 0)
+		figures.Count(name, 0)
 	}
 }
 
@@ -55,12 +55,12 @@ func (f fixture) repair(t *testing.T, c *process, in kms.RepairRotationRequest, 
 	r := c.until(t, in.SecretName, "done", "abandoned", "quarantined")
 	value := c.value(t, in.SecretName, kms.StageCurrent)
 	if r.State != "done" || want != "" && value != want {
-		count("drift_wrong_ends", 1)
+		figures.Count("drift_wrong_ends", 1)
 		t.Errorf("%s after %s: %s (%s), the value is the one wanted: %v", in.SecretName, in.RepairAction,
 			r.State, r.Reason, value == want)
 	}
 	if !f.mustLogin(t, c, in.SecretName+" after "+in.RepairAction, value, true) {
-		count("drift_wrong_ends", 1)
+		figures.Count("drift_wrong_ends", 1)
 	}
 }
 
@@ -107,14 +107,14 @@ func (f fixture) driftByRestore(t *testing.T) {
 	p := newPlace(t)
 	c, secret := f.begin(t, p, order{Probe: probe}, f.addr, "0s")
 	f.rotated(t, c, secret, 2)
-	c.stop(t)
+	c.Stop(t)
 	copied := p.dir + "-of-last-week"
 	copyTree(t, p.dir, copied)
 	c = p.start(t, f.order(order{Probe: probe}))
 	f.rotated(t, c, secret, 3)
 	f.rotated(t, c, secret, 4)
 	last := c.value(t, secret, kms.StageCurrent)
-	c.stop(t)
+	c.Stop(t)
 	restored := func() *process {
 		good(t, os.RemoveAll(p.dir))
 		copyTree(t, copied, p.dir)
@@ -128,7 +128,7 @@ func (f fixture) driftByRestore(t *testing.T) {
 		RepairAction: "apply",
 	}, c.value(t, secret, kms.StageCurrent))
 	f.rotated(t, c, secret, 3)
-	c.stop(t)
+	c.Stop(t)
 	var a account
 	good(t, json.Unmarshal([]byte(last), &a))
 	if f.byHand == nil || a.AccountName == "" {

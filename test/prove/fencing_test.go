@@ -3,7 +3,6 @@ package prove
 import (
 	"encoding/base64"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,47 +12,13 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/nodes"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
-
-// startEtcd starts the store that two nodes share.
-func startEtcd(t *testing.T) (endpoint string) {
-	t.Helper()
-	for attempt := 1; ; attempt++ {
-		endpoint, err := tryEtcd(t)
-		if err == nil {
-			return endpoint
-		}
-		if attempt == 3 { // a free port may be taken by another process meanwhile
-			t.Fatal(err)
-		}
-	}
-}
-
-func tryEtcd(t *testing.T) (endpoint string, err error) {
-	t.Helper()
-	c := embed.NewConfig()
-	c.Dir, c.UnsafeNoFsync, c.ZapLoggerBuilder = t.TempDir(), true, embed.NewZapLoggerBuilder(zap.NewNop())
-	client := url.URL{Scheme: "http", Host: freeAddress(t)}
-	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls = []url.URL{client}, []url.URL{client}, nil
-	c.InitialCluster = c.InitialClusterFromName(c.Name)
-	e, err := embed.StartEtcd(c)
-	if err != nil {
-		return "", err
-	}
-	t.Cleanup(e.Close)
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-time.After(patience):
-		t.Fatal("etcd did not start")
-	}
-	return client.String(), nil
-}
 
 // pair is two nodes on one store.
 type pair struct {
@@ -66,7 +31,8 @@ func newPair(t *testing.T) *pair {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "root.key")
 	good(t, os.WriteFile(key, []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))), 0o600))
-	p := &pair{endpoint: startEtcd(t), first: newPlace(t), second: newPlace(t)}
+	endpoint, _ := nodes.StartEtcd(t)
+	p := &pair{endpoint: endpoint, first: newPlace(t), second: newPlace(t)}
 	p.order = order{Etcd: p.endpoint, RootKey: key}
 	p.second.admin = p.first.dir
 	return p
@@ -95,7 +61,7 @@ func TestFencing(t *testing.T) {
 	for _, name := range []string{
 		"fencing_runs", "fencing_stale_writes", "fencing_stale_effects", "fencing_wrong_ends", "fencing_takeover_ms",
 	} {
-		count(name, 0)
+		figures.Count(name, 0)
 	}
 	p, run := startPostgres(t)
 	r := servers.StartRedis(t, servers.WithACLFile)
@@ -172,7 +138,7 @@ func (f fixture) fence(t *testing.T, at order) {
 	f.register(t, a, f.addr)
 	secret := f.create(t, a, "0s")
 	a.untilProbed(t, secret)
-	a.stop(t)
+	a.Stop(t)
 	o := p.order
 	o.Secret, o.PauseAt, o.Pause = secret, at.PauseAt, at.Pause
 	a = p.first.start(t, o)
@@ -195,18 +161,18 @@ func (f fixture) overtake(t *testing.T, p *pair, a, b *process, secret string, l
 	for len(a.passed) > 0 {
 		<-a.passed // it is stopped: this is from before
 	}
-	good(t, a.cmd.Process.Signal(syscall.SIGCONT))
+	good(t, a.Process.Signal(syscall.SIGCONT))
 	a.await(t, "passed after storing")
 	after := p.revisions(t)
-	count("fencing_runs", 1)
+	figures.Count("fencing_runs", 1)
 	if compact(before) != compact(after) {
-		count("fencing_stale_writes", 1)
+		figures.Count("fencing_stale_writes", 1)
 		t.Errorf("the engine that came back late has changed the store: before %v, after %v", before, after)
 	}
 	live := f.mustLogin(t, b, "the current credential after the late engine", b.value(t, secret, kms.StageCurrent), true)
 	dead := f.mustLogin(t, b, "the credential that the late engine was to set", second, false)
 	if !live || !dead {
-		count("fencing_stale_effects", 1)
+		figures.Count("fencing_stale_effects", 1)
 	}
 	b.rotate(t, secret, version(last+2))
 	b.untilVersion(t, secret, version(last+2))
@@ -229,19 +195,19 @@ func (f fixture) fenceWithin(t *testing.T, fourth int) {
 		calls = 3
 	}
 	replies := wire.counts()[1] / calls
-	a.stop(t)
+	a.Stop(t)
 	o := p.order
 	o.Secret, o.Tell = secret, true
 	a = p.first.start(t, o)
 	a.untilEngine(t)
 	b := p.second.start(t, p.order)
-	wire.act = func() { _ = a.cmd.Process.Signal(syscall.SIGSTOP) }
+	wire.act = func() { _ = a.Process.Signal(syscall.SIGSTOP) }
 	hit := wire.set(harm{kind: call, reply: true, after: fourth * replies / 4})
 	b.rotate(t, secret, version(3))
 	select {
 	case <-hit:
-	case <-time.After(patience):
-		t.Fatalf("the target was not called; log: %s", a.log)
+	case <-time.After(support.Patience):
+		t.Fatalf("the target was not called; log: %s", a.Log.Tail())
 	}
 	f.whole(t, b, "fencing", secret, 3, b.until(t, secret))
 	f.overtake(t, p, a, b, secret, 3)
@@ -250,17 +216,17 @@ func (f fixture) fenceWithin(t *testing.T, fourth int) {
 // await waits until the child says something that begins so.
 func (c *process) await(t *testing.T, text string) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(support.Patience)
 	for {
 		select {
 		case said := <-c.passed:
 			if strings.HasPrefix(said, text) {
 				return
 			}
-		case <-c.ended:
-			t.Fatalf("the server ended; log: %s", c.log)
+		case <-c.Exited:
+			t.Fatalf("the server ended; log: %s", c.Log.Tail())
 		case <-deadline:
-			t.Fatalf("the server does not come to %q; log: %s", text, c.log)
+			t.Fatalf("the server does not come to %q; log: %s", text, c.Log.Tail())
 		}
 	}
 }
@@ -294,12 +260,12 @@ func (f fixture) takeOver(t *testing.T) {
 	secret := f.create(t, a, "0s")
 	a.untilProbed(t, secret)
 	b := p.second.start(t, p.order)
-	a.stop(t)
+	a.Stop(t)
 	began := time.Now()
 	b.rotate(t, secret, version(2))
 	f.whole(t, b, "fencing", secret, 2, b.until(t, secret))
 	took := time.Since(began)
-	most("fencing_takeover_ms", int(took.Milliseconds()))
+	figures.Most("fencing_takeover_ms", int(took.Milliseconds()))
 	if took > 15*time.Second {
 		t.Errorf("the other node rotated %v after the stop, want less than the lease", took)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // counted is a kind of target that accepts everything and writes down when it was changed: what is held against the rate is how often
@@ -95,7 +96,7 @@ func TestHerd(t *testing.T) {
 	}
 	close(next)
 	work.Wait()
-	c.stop(t)
+	c.Stop(t)
 	if _, err := os.Stat(calls); err == nil {
 		t.Fatal("something rotated before it was due")
 	}
@@ -106,10 +107,10 @@ func TestHerd(t *testing.T) {
 		Burst:   herdBurst,
 		Workers: herdWorkers,
 	})
-	deadline := time.Now().Add(patience + time.Duration(secrets/herdRate)*time.Second*3)
+	deadline := time.Now().Add(support.Patience + time.Duration(secrets/herdRate)*time.Second*3)
 	for done := 0; done < secrets; {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d rotations have ended; log: %s", done, secrets, c.log)
+			t.Fatalf("%d of %d rotations have ended; log: %s", done, secrets, c.Log.Tail())
 		}
 		time.Sleep(100 * time.Millisecond)
 		done = c.rotated(t)
@@ -118,12 +119,12 @@ func TestHerd(t *testing.T) {
 	if len(times) != secrets {
 		t.Errorf("the target was changed %d times for %d secrets", len(times), secrets)
 	}
-	count("herd_secrets", len(times))
+	figures.Count("herd_secrets", len(times))
 	// A bucket of herdBurst that fills at herdRate lets that much through in a second, or in ten.
 	for seconds, name := range map[int]string{1: "second", 10: "ten_seconds"} {
 		n, bound := densest(times, time.Duration(seconds)*time.Second), herdRate*seconds+herdBurst+herdWorkers
-		count("herd_rate_max_per_"+name, n)
-		count("herd_rate_bound_per_"+name, bound)
+		figures.Count("herd_rate_max_per_"+name, n)
+		figures.Count("herd_rate_bound_per_"+name, bound)
 		if n > bound {
 			t.Errorf("%d changes within %d s, want at most %d", n, seconds, bound)
 		}

@@ -15,30 +15,30 @@ const fastStep = 6
 // is the same as without.
 func (f fixture) kill(t *testing.T) {
 	for _, name := range []string{"kill_wrong_ends", "kill_credentials_lost", "kill_runs", "kill_runs_" + f.name} {
-		count(name, 0)
+		figures.Count(name, 0)
 	}
 	p := newPlace(t)
 	c, secret := f.begin(t, p, order{}, f.addr, "0s")
-	c.stop(t)
+	c.Stop(t)
 	points, n := 0, 2
 	for at := 1; ; at, n = at+pick(1, fastStep), n+1 {
 		c := p.start(t, f.order(order{Secret: secret, Kill: at}))
 		_, err := c.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: secret, VersionID: version(n)})
 		point, died := c.dead(t, secret, version(n))
 		if died && point == "" {
-			t.Fatalf("the server ended by itself: %s", c.log)
+			t.Fatalf("the server ended by itself: %s", c.Log.Tail())
 		}
 		if err != nil && !died {
 			t.Fatal(err)
 		}
 		if !died {
 			f.whole(t, c, "kill", secret, n, c.until(t, secret))
-			c.stop(t)
+			c.Stop(t)
 			break
 		}
 		points++
-		count("kill_runs", 1)
-		count("kill_runs_"+f.name, 1)
+		figures.Count("kill_runs", 1)
+		figures.Count("kill_runs_"+f.name, 1)
 		c = p.start(t, f.order(order{}))
 		if err != nil { // the call got no answer; its rotation may have begun all the same
 			c.rotate(t, secret, version(n))
@@ -46,7 +46,7 @@ func (f fixture) kill(t *testing.T) {
 		if !f.whole(t, c, "kill", secret, n, c.until(t, secret)) {
 			t.Fatalf("killed %s", point)
 		}
-		c.stop(t)
+		c.Stop(t)
 	}
 	if *full && points < f.least() {
 		t.Errorf("the server was killed at %d points, want at least %d", points, f.least())

@@ -15,7 +15,7 @@ import (
 
 func lockoutFigures() {
 	for _, name := range []string{"lockout_runs", "lockout_locked", "lockout_failed_logins_max", "lockout_wrong_ends"} {
-		count(name, 0)
+		figures.Count(name, 0)
 	}
 }
 
@@ -49,7 +49,7 @@ func lockoutLDAP(t *testing.T, l *servers.LDAP) {
 		t.Helper()
 		failed = max(failed, len(l.Values(t, dn, "pwdFailureTime")))
 		if len(l.Values(t, dn, "pwdAccountLockedTime")) > 0 {
-			count("lockout_locked", 1)
+			figures.Count("lockout_locked", 1)
 			t.Fatalf("the account is locked after %s", what)
 		}
 	}
@@ -66,10 +66,10 @@ func lockoutLDAP(t *testing.T, l *servers.LDAP) {
 		r := c.until(t, secret)
 		look("a rotation")
 		if r.State != "done" || r.RotationID != version(n) {
-			count("lockout_wrong_ends", 1)
+			figures.Count("lockout_wrong_ends", 1)
 			t.Fatalf("with harm %+v: %s (%s)", h, r.State, r.Reason)
 		}
-		count("lockout_runs", 1)
+		figures.Count("lockout_runs", 1)
 	}
 	c.untilProbed(t, secret)
 	turn(harm{})
@@ -90,13 +90,13 @@ func lockoutLDAP(t *testing.T, l *servers.LDAP) {
 		look("a probe that was asked for")
 		good(t, second(c.RepairRotation(t.Context(), &kms.RepairRotationRequest{SecretName: secret, RepairAction: "apply"})))
 		if r := c.until(t, secret); r.State != "done" {
-			count("lockout_wrong_ends", 1)
+			figures.Count("lockout_wrong_ends", 1)
 			t.Errorf("the repair ended as %s (%s)", r.State, r.Reason)
 		}
 		look("a repair")
 		turn(harm{})
 	}
-	most("lockout_failed_logins_max", failed)
+	figures.Most("lockout_failed_logins_max", failed)
 	if failed > 0 {
 		t.Errorf("the engine failed to log in %d times in a row at a directory that can be read", failed)
 	}
@@ -171,10 +171,10 @@ func (f fixture) lockoutByLogin(t *testing.T, h harm) {
 		}
 		r := c.until(t, secret)
 		if r.State != "done" {
-			count("lockout_wrong_ends", 1)
+			figures.Count("lockout_wrong_ends", 1)
 			t.Fatalf("with harm %+v: %s (%s); %+v", h, r.State, r.Reason, r.Steps)
 		}
-		count("lockout_runs", 1)
+		figures.Count("lockout_runs", 1)
 		if n == 0 {
 			length = wire.counts()
 		}
@@ -191,13 +191,13 @@ func (f fixture) lockoutByLogin(t *testing.T, h harm) {
 	c.until(t, secret, "quarantined")
 	good(t, second(c.RepairRotation(t.Context(), &kms.RepairRotationRequest{SecretName: secret, RepairAction: "apply"})))
 	if r := c.until(t, secret); r.State != "done" || wire.occurrences()-before != 2 {
-		count("lockout_wrong_ends", 1)
+		figures.Count("lockout_wrong_ends", 1)
 		t.Errorf("the repair ended as %s (%s) after %d failed logins, want 2", r.State, r.Reason, wire.occurrences()-before)
 	}
 	// At most one in a minute, and one with the base after it.
 	allowed := 2 * (int(time.Since(began)/time.Minute) + 1)
 	failed := wire.occurrences()
-	most("lockout_failed_logins_by_login_max", failed)
+	figures.Most("lockout_failed_logins_by_login_max", failed)
 	if failed > allowed {
 		t.Errorf("%d logins failed, want at most %d", failed, allowed)
 	}

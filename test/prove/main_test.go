@@ -7,34 +7,15 @@ package prove
 import (
 	"encoding/json"
 	"flag"
-	"fmt"
 	"os"
-	"slices"
-	"sync"
 	"testing"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 var full = flag.Bool("full", false, "run everything, and print the figures")
 
-// figures are what was counted, by name.
-var figures = struct {
-	sync.Mutex
-	values map[string]int
-}{values: map[string]int{}}
-
-// count adds to a figure. A figure that stays 0 is printed too, once it was named.
-func count(name string, n int) {
-	figures.Lock()
-	defer figures.Unlock()
-	figures.values[name] += n
-}
-
-// most raises a figure to n, when it is less.
-func most(name string, n int) {
-	figures.Lock()
-	defer figures.Unlock()
-	figures.values[name] = max(figures.values[name], n)
-}
+var figures support.Figures
 
 // pick is one number for a full run and another for the faster cut.
 func pick(inFull, inCut int) int {
@@ -57,23 +38,7 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = f.Value.Set(atOnce) // it is a number
 	}
-	flag.Parse()
-	stdout := os.Stdout
-	if *full {
-		os.Stdout = os.Stderr // for the figures alone
-	}
-	code := m.Run()
-	if *full {
-		names := []string{}
-		for name := range figures.values {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			fmt.Fprintln(stdout, name, figures.values[name])
-		}
-	}
-	os.Exit(code)
+	os.Exit(figures.Run(m, full))
 }
 
 // compact is JSON of values that cannot fail.

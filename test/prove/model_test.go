@@ -23,7 +23,7 @@ func TestModel(t *testing.T) {
 		"model_states", "model_transitions", "model_scopes_whole", "model_violations", "model_mutations",
 		"model_mutations_missed",
 	} {
-		count(name, 0)
+		figures.Count(name, 0)
 	}
 	until := time.Now().Add(modelTime)
 	stop := func() bool { return time.Now().After(until) }
@@ -32,23 +32,23 @@ func TestModel(t *testing.T) {
 		for _, c := range explore.Scopes(2, people) {
 			c.Stop = stop
 			r := explore.Explore(c)
-			count("model_states", r.States)
-			count("model_transitions", r.Transitions)
+			figures.Count("model_states", r.States)
+			figures.Count("model_transitions", r.Transitions)
 			depth = max(depth, r.Depth)
 			if r.Complete {
-				count("model_scopes_whole", 1)
+				figures.Count("model_scopes_whole", 1)
 			}
 			if r.Violation != "" {
-				count("model_violations", 1)
+				figures.Count("model_violations", 1)
 				t.Errorf("%s: %s", c.Name, r)
 			}
 		}
 	}
-	count("model_depth", depth)
+	figures.Count("model_depth", depth)
 	for _, m := range explore.Mutations() {
-		count("model_mutations", 1)
+		figures.Count("model_mutations", 1)
 		if r := explore.Explore(m.In()); !strings.HasPrefix(r.Violation, m.Breaks+":") {
-			count("model_mutations_missed", 1)
+			figures.Count("model_mutations_missed", 1)
 			t.Errorf("the mutation %q is not noticed: %s", m.Name, r)
 		}
 	}

@@ -1,11 +1,12 @@
 package prove
 
 import (
+	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // silentFor is how long a call to a target may take where the network goes silent, in milliseconds. It is more than a call takes on
@@ -22,7 +23,7 @@ func (f fixture) network(t *testing.T) {
 		"network_credentials_lost",
 		"network_runs_" + f.name,
 	} {
-		count(name, 0)
+		figures.Count(name, 0)
 	}
 	wire := newCable(t, f.addr)
 	c, secret := f.begin(t, newPlace(t), order{Effect: max(silentFor, f.slow)}, wire.addr(), "0s")
@@ -35,7 +36,7 @@ func (f fixture) network(t *testing.T) {
 			wire.heal()
 		}
 		if r := c.until(t, secret); !f.whole(t, c, "network", secret, n, r) {
-			t.Fatalf("with harm %+v of %v bytes; log: %s", h, wire.counts(), c.log)
+			t.Fatalf("with harm %+v of %v bytes; log: %s", h, wire.counts(), c.Log.Tail())
 		}
 		n++
 	}
@@ -58,8 +59,8 @@ func (f fixture) network(t *testing.T) {
 					continue // every third in the faster cut
 				}
 				turn(harm{kind: kind, reply: reply, after: (i*len(kinds) + j) * whole / (positions * len(kinds))})
-				count("network_runs", 1)
-				count("network_runs_"+f.name, 1)
+				figures.Count("network_runs", 1)
+				figures.Count("network_runs_"+f.name, 1)
 			}
 		}
 	}
@@ -71,24 +72,20 @@ func (c *process) untilHarmed(t testing.TB, secret string, hit <-chan struct{}, 
 	if kind == unharmed {
 		return
 	}
-	deadline := time.Now().Add(patience)
-	var r *kms.DescribeRotationResponse
-	for time.Now().Before(deadline) {
-		var err error
-		r, err = c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
+	support.Retry(t, func() error {
+		r, err := c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
 		if err == nil && ended(r.State) {
-			return // it has needed fewer bytes this time
+			return nil // it has needed fewer bytes this time
 		}
 		select {
 		case <-hit:
 			if kind == drop || err == nil && noticed(r) {
-				return
+				return nil
 			}
 		default:
 		}
-		time.Sleep(poll) // the public API has nothing to wait on
-	}
-	t.Fatalf("the network was not harmed, or nobody noticed: %+v; log: %s", r, c.log)
+		return fmt.Errorf("the network was not harmed, or no step shows it: %+v, %v; log: %s", r, err, c.Log.Tail())
+	})
 }
 
 // noticed reports whether a step of the rotation has failed.
@@ -107,14 +104,9 @@ func noticed(r *kms.DescribeRotationResponse) bool {
 // untilProbed waits until the target has answered for the credential in use, so that nothing else is on the wire.
 func (c *process) untilProbed(t testing.TB, secret string) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for time.Now().Before(deadline) {
+	support.Until(t, "the target to accept the credential of "+secret, func() bool {
 		r, err := c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
 		good(t, err)
-		if r.CredentialState == "live" {
-			return
-		}
-		time.Sleep(poll)
-	}
-	t.Fatalf("the credential of %s was not found live; log: %s", secret, c.log)
+		return r.CredentialState == "live"
+	})
 }

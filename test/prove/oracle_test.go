@@ -1,13 +1,12 @@
 package prove
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // watch is what an oracle is told on standard input.
@@ -196,7 +196,7 @@ func (f fixture) oracle(t *testing.T) {
 		kind, "oracle_rotations", "oracle_connections", "oracle_connections_" + f.name,
 		"oracle_reads_unanswered", "oracle_logins_unanswered", "oracle_refused_after_promise",
 	} {
-		count(name, 0)
+		figures.Count(name, 0)
 	}
 	oneOracle.Lock()
 	defer oneOracle.Unlock()
@@ -236,7 +236,7 @@ func (f fixture) oracle(t *testing.T) {
 					t.Errorf("rotation %s of %s: %+v, %v", version(n+2), secret, r, err)
 					return
 				}
-				count("oracle_rotations", 1)
+				figures.Count("oracle_rotations", 1)
 			}
 		})
 	}
@@ -246,57 +246,38 @@ func (f fixture) oracle(t *testing.T) {
 	for _, n := range s.Failures {
 		failures += n
 	}
-	count(kind, failures)
-	count("oracle_connections", s.Connections)
-	count("oracle_connections_"+f.name, s.Connections)
-	count("oracle_reads_unanswered", s.Unread)
-	count("oracle_logins_unanswered", s.Unanswered)
-	count("oracle_refused_after_promise", s.Late)
+	figures.Count(kind, failures)
+	figures.Count("oracle_connections", s.Connections)
+	figures.Count("oracle_connections_"+f.name, s.Connections)
+	figures.Count("oracle_reads_unanswered", s.Unread)
+	figures.Count("oracle_logins_unanswered", s.Unanswered)
+	figures.Count("oracle_refused_after_promise", s.Late)
 	if failures+s.Unread+s.Unanswered > 0 || s.Connections < rotations {
 		t.Errorf("the oracle: %+v", s)
 	}
 }
 
 // endOf waits for the end of a rotation.
-func (c *process) endOf(ctx context.Context, secret, version string) (*kms.DescribeRotationResponse, error) {
-	deadline := time.Now().Add(patience)
-	for {
-		r, err := c.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: secret})
-		if err != nil || r.RotationID == version && ended(r.State) {
-			return r, err
-		}
-		if time.Now().After(deadline) {
-			return r, fmt.Errorf("it has not ended in %v", patience)
-		}
-		time.Sleep(5 * poll)
+func (c *process) endOf(ctx context.Context, secret, version string) (r *kms.DescribeRotationResponse, err error) {
+	if !support.Eventually(func() bool {
+		r, err = c.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: secret})
+		return err != nil || r.RotationID == version && ended(r.State)
+	}) {
+		err = fmt.Errorf("it has not ended in %v", support.Patience)
 	}
+	return r, err
 }
 
 // startOracle starts the process. end stops it and returns what it saw.
 func startOracle(t *testing.T, w watch) (end func() seen) {
 	t.Helper()
-	self, err := os.Executable()
-	good(t, err)
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childVariable+"="+childOracle)
-	var out, log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &log
-	in, err := cmd.StdinPipe()
-	good(t, err)
-	good(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended
-	good(t, json.NewEncoder(in).Encode(w))
+	var out strings.Builder // complete when the process has exited
+	c := support.StartSelf(t, []string{childVariable + "=" + childOracle}, func(line string) { out.WriteString(line) })
+	good(t, json.NewEncoder(c.Stdin).Encode(w))
 	return func() (s seen) {
-		_ = in.Close()
-		select {
-		case err := <-ended:
-			good(t, err)
-		case <-time.After(patience):
-			t.Fatalf("the oracle does not end: %s", &log)
-		}
-		good(t, json.Unmarshal(out.Bytes(), &s))
+		c.Stop(t)
+		good(t, c.Err)
+		good(t, json.Unmarshal([]byte(out.String()), &s))
 		return s
 	}
 }

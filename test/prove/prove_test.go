@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // parts say what is tried with a fixture beside killing the engine.
@@ -92,7 +93,7 @@ func (c *process) value(t testing.TB, secret, stage string) string {
 
 func (f fixture) mustLogin(t testing.TB, c *process, what, value string, want bool) bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), support.Patience)
 	defer cancel()
 	in, err := f.at(c).login(ctx, value)
 	if err != nil {
@@ -114,9 +115,9 @@ func (f fixture) whole(t testing.TB, c *process, part, secret string, n int, r *
 	if r.State != "done" || r.RotationID != version(n) {
 		t.Errorf("%s, version %s: rotation %s ended as %s (%s); steps %+v", secret, version(n), r.RotationID,
 			r.State, r.Reason, r.Steps)
-		count(part+"_wrong_ends", 1)
+		figures.Count(part+"_wrong_ends", 1)
 		if r.State == "quarantined" {
-			count(part+"_false_quarantines", 1)
+			figures.Count(part+"_false_quarantines", 1)
 		}
 		return false
 	}
@@ -136,17 +137,17 @@ func (f fixture) whole(t testing.TB, c *process, part, secret string, n int, r *
 		}
 		if !slices.Equal(v.VersionStages, want) && len(v.VersionStages)+len(want) > 0 {
 			t.Errorf("version %s of %s has the labels %v, want %v", v.VersionID, secret, v.VersionStages, want)
-			count(part+"_wrong_ends", 1)
+			figures.Count(part+"_wrong_ends", 1)
 			right = false
 		}
 	}
 	live := f.mustLogin(t, c, secret+": current", c.value(t, secret, kms.StageCurrent), true)
 	dead := f.mustLogin(t, c, secret+": retired", c.value(t, secret, kms.StagePrevious), false)
 	if !live {
-		count(part+"_credentials_lost", 1)
+		figures.Count(part+"_credentials_lost", 1)
 	}
 	if !dead {
-		count(part+"_wrong_ends", 1)
+		figures.Count(part+"_wrong_ends", 1)
 	}
 	return right && live && dead
 }

@@ -21,10 +21,10 @@ func TestSignatureMutations(t *testing.T) {
 	if err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
-	count("signature_mutations", f.Mutations)
-	count("signature_same_meaning", f.Same)
-	count("signature_other_meaning", f.OtherMeaning)
-	count("signature_replays_accepted", f.Replays)
+	figures.Count("signature_mutations", f.Mutations)
+	figures.Count("signature_same_meaning", f.Same)
+	figures.Count("signature_other_meaning", f.OtherMeaning)
+	figures.Count("signature_replays_accepted", f.Replays)
 	if f.OtherMeaning > 0 || f.Replays > 0 {
 		t.Errorf("seed %d: %s", seed, f.Example)
 	}

@@ -8,12 +8,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // door is an address that leads to a server when it is open, and ends every connection at once when it is not.
@@ -108,11 +108,7 @@ func TestCancel(t *testing.T) {
 		far.open.Store(true)
 		create(t, s, name, subType, list...)
 		rotate(t, s, name, "v2")
-		for deadline := time.Now().Add(patience); until(t, s, name, "prepared").Attempt == 0; {
-			if time.Now().After(deadline) {
-				t.Fatal("nothing is attempted")
-			}
-		}
+		support.Until(t, "an attempt", func() bool { return until(t, s, name, "prepared").Attempt > 0 })
 		cancel := func() *kms.DescribeRotationResponse {
 			t.Helper()
 			for { // it is being sent at some moments

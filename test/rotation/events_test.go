@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const eventKey = "the key that signs events"
@@ -70,28 +72,23 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // types waits for so many different events about a secret, and returns their types in the order of time.
 func (r *receiver) types(secret string, n int) []string {
 	r.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	byID := map[string]event{}
+	support.Eventually(func() bool { // the caller reports what is missing
 		r.mu.Lock()
-		byID := map[string]event{}
+		defer r.mu.Unlock()
 		for _, e := range r.taken {
 			if e.Subject == secret {
 				byID[e.ID] = e
 			}
 		}
-		r.mu.Unlock()
-		if len(byID) >= n || time.Now().After(deadline) {
-			var list []event
-			for _, e := range byID {
-				list = append(list, e)
-			}
-			slices.SortFunc(list, func(a, b event) int { return strings.Compare(a.Time, b.Time) })
-			var types []string
-			for _, e := range list {
-				types = append(types, strings.TrimPrefix(e.Type, "io.keyturn."))
-			}
-			return types
-		}
+		return len(byID) >= n
+	})
+	list := slices.SortedFunc(maps.Values(byID), func(a, b event) int { return strings.Compare(a.Time, b.Time) })
+	var types []string
+	for _, e := range list {
+		types = append(types, strings.TrimPrefix(e.Type, "io.keyturn."))
 	}
+	return types
 }
 
 func receivers(list ...*receiver) keyturntest.Option {

@@ -11,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // briefly makes the minimum of a grace short, and its limit long.
@@ -27,17 +28,16 @@ func says(t *testing.T, s *keyturntest.Server, instance, version, oldest string)
 }
 
 // waits waits until a rotation waits for that many consumers.
-func waits(t *testing.T, s *keyturntest.Server, n int) *kms.DescribeRotationResponse {
+func waits(t *testing.T, s *keyturntest.Server, n int) (r *kms.DescribeRotationResponse) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
-		r := until(t, s, "app", "grace")
-		if strings.HasPrefix(r.Reason, fmt.Sprintf("Waits for %d ", n)) && r.WaitingForCount == n {
-			return r
+	support.Retry(t, func() error {
+		r = until(t, s, "app", "grace")
+		if r.WaitingForCount != n || !strings.HasPrefix(r.Reason, fmt.Sprintf("Waits for %d ", n)) {
+			return fmt.Errorf("it waits for %d (%s), want %d", r.WaitingForCount, r.Reason, n)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("it waits for %d (%s), want %d", r.WaitingForCount, r.Reason, n)
-		}
-	}
+		return nil
+	})
+	return r
 }
 
 // TestGraceWaits: the former credential works until the last consumer has moved, and is retired at once then, long before the limit, and before

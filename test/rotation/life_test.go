@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // system is a target whose account app a secret is for, and how one looks at it without the engine.
@@ -225,33 +226,10 @@ func TestUndo(t *testing.T) {
 // untilVersion waits until a version is current.
 func untilVersion(t *testing.T, s *keyturntest.Server, name, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	support.Until(t, "version "+want+" to be current", func() bool {
 		got, _ := current(t, s, name)
-		if got == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v version %s is current, want %s", patience, got, want)
-		}
-	}
-}
-
-// untilRotation waits for the end of one rotation.
-func untilRotation(
-	t *testing.T,
-	s *keyturntest.Server,
-	name, id string,
-	states ...string,
-) *kms.DescribeRotationResponse {
-	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
-		if r := until(t, s, name, states...); r.RotationID == id {
-			return r
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("rotation %s of %s has not ended", id, name)
-		}
-	}
+		return got == want
+	})
 }
 
 func TestEmergency(t *testing.T) {
@@ -426,16 +404,11 @@ func TestImportChangesNothing(t *testing.T) {
 
 func untilLive(t *testing.T, s *keyturntest.Server, secret string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	support.Until(t, "the target to accept the credential of "+secret, func() bool {
 		r, err := s.Client.DescribeRotation(t.Context(), name(secret))
 		must(t, err)
-		if r.CredentialState == "live" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the credential of %s is %s", secret, r.CredentialState)
-		}
-	}
+		return r.CredentialState == "live"
+	})
 }
 
 func TestRepair(t *testing.T) {
@@ -528,22 +501,20 @@ func TestNothingUnprovenIsPromoted(t *testing.T) {
 		TargetName: "cache",
 	})))
 	rotate(t, s, "app", "v2")
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	support.Retry(t, func() error {
 		out, err := s.Client.DescribeRotation(t.Context(), name("app"))
 		must(t, err)
 		if version, got := current(t, s, "app"); version != "v1" || got != l {
 			t.Fatalf("version %s was promoted, which the replica does not accept", version)
 		}
-		if len(out.Steps) > 0 && out.Steps[len(out.Steps)-1].Event == "login-rejected" {
-			if out.State != "applied" || out.Reason == "" {
-				t.Errorf("after a rejected login: %s (%s)", out.State, out.Reason)
-			}
-			return
+		if len(out.Steps) == 0 || out.Steps[len(out.Steps)-1].Event != "login-rejected" {
+			return fmt.Errorf("the candidate was not rejected: %+v", out.Steps)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the candidate was not rejected: %+v", out.Steps)
+		if out.State != "applied" || out.Reason == "" {
+			t.Errorf("after a rejected login: %s (%s)", out.State, out.Reason)
 		}
-	}
+		return nil
+	})
 }
 
 // TestOnlyTheOldIsRetired has a person give the account that is out of use a password of their own during the grace.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // copyTree copies a directory with its modes and times, as a backup does.
@@ -37,17 +38,13 @@ func TestRestore(t *testing.T) {
 	register(t, s, d)
 	create(t, s, "db", "SingleUser", d.app)
 	create(t, s, "still", "SingleUser", d.clone)
-	looked := func(name string) *kms.DescribeRotationResponse {
+	looked := func(name string) (r *kms.DescribeRotationResponse) {
 		t.Helper()
-		for deadline := time.Now().Add(patience); ; {
-			r := until(t, s, name, "idle", "done", "quarantined")
-			if !r.ProbeTime.IsZero() {
-				return r
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the credential of %s is not looked at", name)
-			}
-		}
+		support.Until(t, "a probe of the credential of "+name, func() bool {
+			r = until(t, s, name, "idle", "done", "quarantined")
+			return !r.ProbeTime.IsZero()
+		})
+		return r
 	}
 	looked("db")
 	before := looked("still").ProbeTime
@@ -86,11 +83,9 @@ func TestRestore(t *testing.T) {
 		if told(out) != tt.noticed || out.CredentialState != "dead" {
 			t.Errorf("%s: credential %s, steps %+v", tt.name, out.CredentialState, out.Steps)
 		}
-		for deadline := time.Now().Add(patience); !looked("still").ProbeTime.After(before.Add(clock - while/2)); {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: what was not rotated is not looked at", tt.name)
-			}
-		}
+		support.Until(t, tt.name+": a probe of the secret that was not rotated", func() bool {
+			return looked("still").ProbeTime.After(before.Add(clock - while/2))
+		})
 		if out := looked("still"); out.CredentialState != "live" || out.State != "idle" {
 			t.Errorf("%s: what was not rotated is %s, its credential %s", tt.name, out.State, out.CredentialState)
 		}

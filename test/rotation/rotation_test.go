@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,9 +21,10 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
 
-const patience = 20 * time.Second
+const patience = support.Patience
 
 // start starts a server with PostgreSQL targets.
 func start(t *testing.T, options ...keyturntest.Option) *keyturntest.Server {
@@ -136,26 +138,27 @@ func current(t *testing.T, s *keyturntest.Server, name string) (string, login) {
 	return out.VersionID, l
 }
 
-// until waits for a rotation to come to a state.
+// until waits until a rotation is in one of the states.
 func until(t *testing.T, s *keyturntest.Server, name string, want ...string) *kms.DescribeRotationResponse {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		out, err := s.Client.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: name})
-		if err != nil {
-			t.Fatal(err)
+	return untilRotation(t, s, name, "", want...)
+}
+
+// untilRotation is until for the rotation with that ID.
+func untilRotation(
+	t *testing.T, s *keyturntest.Server, name, id string, want ...string,
+) (out *kms.DescribeRotationResponse) {
+	t.Helper()
+	support.Retry(t, func() (err error) {
+		out, err = s.Client.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: name})
+		must(t, err)
+		if !slices.Contains(want, out.State) || id != "" && out.RotationID != id {
+			return fmt.Errorf("rotation %q of %q is %s (%s), want %q in %v; steps %+v",
+				out.RotationID, name, out.State, out.Reason, id, want, out.Steps)
 		}
-		for _, w := range want {
-			if out.State == w {
-				return out
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v the rotation of %q is %s (%s), want %v; steps %+v", patience, name, out.State,
-				out.Reason, want, out.Steps)
-		}
-		time.Sleep(2 * time.Millisecond) // there is nothing to wait on in the public API
-	}
+		return nil
+	})
+	return out
 }
 
 func rotate(t *testing.T, s *keyturntest.Server, name, version string) {

@@ -14,6 +14,7 @@ import (
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/nodes"
 	"github.com/keyturn/keyturn/test/support"
 )
 
@@ -127,7 +128,7 @@ func TestAuditUnwritable(t *testing.T) {
 // TestStoreAway takes the store away, and makes every call.
 func TestStoreAway(t *testing.T) {
 	t.Parallel()
-	stop, endpoint := etcd(t)
+	endpoint, stop := nodes.StartEtcd(t)
 	n := newNode(t, func(c *server.Config) { c.Etcd.Endpoints = []string{endpoint} })
 	n.call(t, "CreateSecret", "", "SecretName", "a", "VersionId", "v1", "SecretData", both)
 	stop()

@@ -190,7 +190,7 @@ func newCaller(endpoint, account string) *caller {
 	return &caller{
 		endpoint: endpoint,
 		account:  account,
-		http:     &http.Client{Timeout: startLimit},
+		http:     &http.Client{Timeout: support.Patience},
 		secrets:  map[string]string{},
 	}
 }

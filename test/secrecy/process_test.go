@@ -5,6 +5,7 @@ package secrecy_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,14 +14,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/nodes"
 	"github.com/keyturn/keyturn/test/support"
 )
-
-const startLimit = 30 * time.Second
 
 var program string
 
@@ -29,11 +28,12 @@ func TestMain(m *testing.M) { os.Exit(support.RunWithKeyturn(m, &program)) }
 
 // product is a running `keyturn serve` and the place where it and the command line keep everything.
 type product struct {
-	t              *testing.T
-	dir            string // of data, home and configuration
-	admin          server.Admin
-	stdout, stderr support.Log
-	stop           func()
+	t      *testing.T
+	dir    string // of data, home and configuration
+	admin  server.Admin
+	server *support.Child
+	stdout support.Log
+	stop   func()
 }
 
 func (p *product) data() string { return filepath.Join(p.dir, "data") }
@@ -49,7 +49,7 @@ func (p *product) command(ctx context.Context, args ...string) *exec.Cmd {
 // run runs a command of the command line. It must succeed or fail, as ok says.
 func (p *product) run(ok bool, stdin string, args ...string) (stdout, stderr string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), startLimit)
+	ctx, cancel := context.WithTimeout(p.t.Context(), support.Patience)
 	defer cancel()
 	c := p.command(ctx, args...)
 	var out, errs bytes.Buffer
@@ -64,24 +64,13 @@ func (p *product) run(ok bool, stdin string, args ...string) (stdout, stderr str
 func start(t *testing.T) *product {
 	t.Helper()
 	p := &product{t: t, dir: t.TempDir()}
-	c := p.command(context.WithoutCancel(t.Context()), "serve", "--data-dir", p.data(),
+	cmd := p.command(context.WithoutCancel(t.Context()), "serve", "--data-dir", p.data(),
 		"--listen", "127.0.0.1:0", "--listen-http", "127.0.0.1:0", "--log-level", "debug")
-	c.Stdout, c.Stderr = &p.stdout, &p.stderr
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }()
+	p.server = support.StartChild(t, cmd, func(line string) { _, _ = fmt.Fprintln(&p.stdout, line) })
 	p.stop = sync.OnceFunc(func() {
-		_ = c.Process.Signal(syscall.SIGTERM) // it may have ended
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("the server has ended with %v:\n%s", err, p.stderr.String())
-			}
-		case <-time.After(startLimit):
-			_ = c.Process.Kill()
-			t.Error("the server does not stop")
+		_ = p.server.Process.Signal(syscall.SIGTERM) // it may have ended
+		if p.server.Stop(t); p.server.Err != nil {
+			t.Errorf("the server has ended with %v:\n%s", p.server.Err, p.server.Log.Tail())
 		}
 	})
 	t.Cleanup(p.stop)
@@ -92,27 +81,20 @@ func start(t *testing.T) *product {
 // await waits until the server answers that it is ready.
 func (p *product) await() {
 	p.t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for limit := time.After(startLimit); ; {
-		var err error
-		if p.admin, err = server.ReadAdmin(filepath.Join(p.data(), "admin.json")); err == nil && p.admin.HTTPEndpoint != "" {
-			if status, _ := p.page("/readyz"); status == http.StatusOK {
-				return
-			}
+	support.Retry(p.t, func() (err error) {
+		p.admin, err = server.ReadAdmin(filepath.Join(p.data(), "admin.json"))
+		if err != nil {
+			return err
 		}
-		select {
-		case <-tick.C:
-		case <-limit:
-			p.t.Fatalf("the server is not ready after %v:\n%s", startLimit, p.stderr.String())
+		if status, body := p.page("/readyz"); status != http.StatusOK {
+			return fmt.Errorf("the server is not ready: %d %s\n%s", status, body, p.server.Log.Tail())
 		}
-	}
+		return nil
+	})
 }
 
 func (p *product) page(path string) (status int, body string) {
 	return support.Page(p.admin.HTTPEndpoint, path)
 }
 
-func (p *product) credentials() sign.Credentials {
-	return sign.Credentials{AccessKeyID: p.admin.AccessKeyID, AccessKeySecret: p.admin.AccessKeySecret}
-}
+func (p *product) credentials() sign.Credentials { return nodes.Credentials(p.admin) }

@@ -116,7 +116,7 @@ func TestSecrecy(t *testing.T) {
 	p.stop()
 	h := haystack{
 		"server's output": []byte(p.stdout.String()),
-		"server's log":    []byte(p.stderr.String()),
+		"server's log":    []byte(p.server.Log.String()),
 		"metrics":         []byte(metrics),
 		"errors":          []byte(c.errors.String()),
 		"commands":        []byte(cli),

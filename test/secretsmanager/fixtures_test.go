@@ -4,14 +4,11 @@ package secretsmanager_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,37 +17,17 @@ import (
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
-	buildTimeout = 3 * time.Minute
-	waitLimit    = 20 * time.Second
-	pollEvery    = 5 * time.Millisecond
-	forever      = int64(time.Hour / time.Millisecond)
+	forever = int64(time.Hour / time.Millisecond)
 )
 
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-// run builds the application, without the race detector: the client has data races of its own.
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "keyturn-secretsmanager-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "app")
-	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
-	defer cancel()
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./app")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the application: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+// TestMain builds the application.
+func TestMain(m *testing.M) { os.Exit(support.RunWithBinary(m, &binary, "./app")) }
 
 // setup, ask and answer are the lines that the application takes and gives: see app/main.go.
 type setup struct {
@@ -110,7 +87,7 @@ func start(t *testing.T, c setup) *app {
 func launch(t *testing.T, c setup) *app {
 	t.Helper()
 	a := &app{t: t, cmd: exec.Command(binary)}
-	a.cmd.Dir, a.cmd.Env, a.cmd.Stderr, a.cmd.WaitDelay = t.TempDir(), append(os.Environ(), c.env...), &a.stderr, waitLimit
+	a.cmd.Dir, a.cmd.Env, a.cmd.Stderr, a.cmd.WaitDelay = t.TempDir(), append(os.Environ(), c.env...), &a.stderr, support.Patience
 	in, err := a.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +159,7 @@ func (a *app) reads(name, want string) {
 // untilReads waits for a value; a failure is an error unless it is tolerated.
 func (a *app) untilReads(name, want string, tolerant bool) {
 	a.t.Helper()
-	eventually(a.t, "the client to have the new value", func() bool {
+	support.Until(a.t, "the client to have the new value", func() bool {
 		got := a.do("get", name)
 		if got.Error != "" && !tolerant {
 			a.t.Fatalf("read %s: %s", name, got.Error)
@@ -194,7 +171,7 @@ func (a *app) untilReads(name, want string, tolerant bool) {
 // untilFails waits until a read fails, and returns how.
 func (a *app) untilFails(name string) (failure answer) {
 	a.t.Helper()
-	eventually(a.t, "the client to give up the value", func() bool {
+	support.Until(a.t, "the client to give up the value", func() bool {
 		failure = a.do("get", name)
 		return failure.Error != ""
 	})
@@ -227,22 +204,6 @@ func rotate(t *testing.T, s *keyturntest.Server, name, version, value string) {
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually tries until done, and fails the test after waitLimit.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	limit := time.NewTimer(waitLimit)
-	defer limit.Stop()
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			t.Fatalf("gave up waiting for %s", what)
-		}
 	}
 }
 
@@ -283,7 +244,7 @@ func (c *cable) cut() {
 func (c *cable) mend(target string) {
 	c.t.Helper()
 	var listener net.Listener
-	eventually(c.t, "the port to be free again", func() (ok bool) {
+	support.Until(c.t, "the port to be free again", func() (ok bool) {
 		var err error
 		listener, err = net.Listen("tcp", c.Endpoint)
 		return err == nil
@@ -300,7 +261,7 @@ func (c *cable) accept(listener net.Listener, target string) {
 		if err != nil {
 			return
 		}
-		to, err := net.DialTimeout("tcp", target, waitLimit)
+		to, err := net.DialTimeout("tcp", target, support.Patience)
 		if err != nil {
 			from.Close()
 			continue

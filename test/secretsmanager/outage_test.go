@@ -16,6 +16,7 @@ import (
 	"github.com/aliyun/aliyun-secretsmanager-client-go/sdk/service"
 
 	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // TestOutage: within the time to live the client answers from memory; past it the value is given up. When the server is back, the
@@ -180,7 +181,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(got.Error)
 	}
 	before := f.asked.Load()
-	eventually(t, "a closed client to ask again", func() bool { return f.asked.Load() > before+3 })
+	support.Until(t, "a closed client to ask again", func() bool { return f.asked.Load() > before+3 })
 }
 
 // TestDelays: the client's own delays between attempts are the same every time.
@@ -210,7 +211,7 @@ func TestTwoRegions(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- a.cmd.Wait() }()
 	var ended bool
-	eventually(t, "the process to end", func() bool {
+	support.Until(t, "the process to end", func() bool {
 		select {
 		case <-done:
 			ended = true

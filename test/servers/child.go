@@ -7,11 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
@@ -25,13 +25,13 @@ const (
 type child struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
-	log    *childLog
+	log    support.Log
 }
 
 // startChild starts a server and waits until ready succeeds. Where the system can, the server dies with this process.
 func startChild(cmd *exec.Cmd, ready func() error) (*child, error) {
-	c := &child{cmd: cmd, exited: make(chan struct{}), log: &childLog{}}
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = c.log, c.log, time.Second
+	c := &child{cmd: cmd, exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &c.log, &c.log, time.Second
 	cmd.SysProcAttr = childAttr()
 	started := make(chan error, 1)
 	go func() {
@@ -67,9 +67,9 @@ func (c *child) await(ready func() error) error {
 		select {
 		case <-tick.C:
 		case <-c.exited:
-			return fmt.Errorf("%s ended at once: %s", filepath.Base(c.cmd.Path), c.log)
+			return fmt.Errorf("%s ended at once: %s", filepath.Base(c.cmd.Path), c.log.Tail())
 		case <-deadline.C:
-			return fmt.Errorf("%s is not ready: %w: %s", filepath.Base(c.cmd.Path), err, c.log)
+			return fmt.Errorf("%s is not ready: %w: %s", filepath.Base(c.cmd.Path), err, c.log.Tail())
 		}
 	}
 }
@@ -87,45 +87,6 @@ func (c *child) stop() error {
 		}
 	}
 	return fmt.Errorf("%s, process %d, does not stop", filepath.Base(c.cmd.Path), c.cmd.Process.Pid)
-}
-
-// childLog keeps the end of what a server wrote, to say why it did not start.
-type childLog struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-const childLogSize = 4 << 10
-
-func (l *childLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, p...)
-	if extra := len(l.text) - childLogSize; extra > 0 {
-		l.text = append(l.text[:0], l.text[extra:]...)
-	}
-	return len(p), nil
-}
-
-func (l *childLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
-}
-
-// freePorts finds ports on loopback for a server that cannot choose them itself.
-func freePorts(t testing.TB, n int) []string {
-	t.Helper()
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-	}
-	return ports
 }
 
 // listening asks whether somebody accepts connections at an address.

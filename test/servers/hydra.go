@@ -2,13 +2,14 @@ package servers
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // Hydra is an Ory Hydra with an SQLite file: its store in memory is lost with the first request that is broken off.
@@ -42,15 +43,16 @@ func StartHydra(t testing.TB) *Hydra {
 
 func startHydra(t testing.TB, program string) (*Hydra, error) {
 	t.Helper()
-	public, admin := freePortPair(t)
+	ports := support.FreePorts(t, 2)
+	public, admin := ports[0], ports[1]
 	dir := t.TempDir()
 	config := filepath.Join(dir, "hydra.yml")
 	text := fmt.Sprintf(`dsn: "sqlite://%s?_fk=true&mode=rwc&_busy_timeout=5000"
 serve:
-  public: {host: 127.0.0.1, port: %d}
-  admin: {host: 127.0.0.1, port: %d}
+  public: {host: 127.0.0.1, port: %s}
+  admin: {host: 127.0.0.1, port: %s}
 urls:
-  self: {issuer: "http://127.0.0.1:%d"}
+  self: {issuer: "http://127.0.0.1:%s"}
 secrets:
   system: [a-secret-of-a-throw-away-server]
 oauth2:
@@ -64,7 +66,7 @@ log: {level: warn}
 		t.Fatalf("set up Hydra's database: %v: %s", err, out)
 	}
 	k := startKept(t, exec.Command(program, "serve", "all", "--dev", "--sqa-opt-out", "-c", config), nil)
-	h := &Hydra{Public: fmt.Sprintf("127.0.0.1:%d", public), Admin: fmt.Sprintf("127.0.0.1:%d", admin)}
+	h := &Hydra{Public: "127.0.0.1:" + public, Admin: "127.0.0.1:" + admin}
 	return h, k.ready(t, 30*time.Second, func() error {
 		resp, err := http.Get("http://" + h.Admin + "/health/ready")
 		if err != nil {
@@ -76,19 +78,4 @@ log: {level: warn}
 		}
 		return nil
 	})
-}
-
-// freePortPair finds two ports for a process that cannot choose them itself.
-func freePortPair(t testing.TB) (a, b int) {
-	t.Helper()
-	var ports [2]int
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return ports[0], ports[1]
 }

@@ -1,19 +1,19 @@
 package servers
 
 import (
-	"bytes"
 	"errors"
 	"os/exec"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // kept is a server process that ends with its test.
 type kept struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
-	out    lockedBuffer
+	out    support.Log
 }
 
 // startKept starts a process, and ends it with the test: by stop, and when that does not help by killing its group.
@@ -53,29 +53,9 @@ func (k *kept) ready(t testing.TB, within time.Duration, probe func() error) err
 		select {
 		case <-tick.C:
 		case <-k.exited:
-			return errors.New("the server ended at once: " + k.out.String())
+			return errors.New("the server ended at once: " + k.out.Tail())
 		case <-deadline:
-			return errors.New("the server is not ready (" + err.Error() + "): " + k.out.String())
+			return errors.New("the server is not ready (" + err.Error() + "): " + k.out.Tail())
 		}
 	}
-}
-
-// lockedBuffer keeps what a process writes.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// String is the end of it.
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.b.String()
-	return s[max(0, len(s)-3000):]
 }

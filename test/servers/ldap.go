@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // LDAP is an OpenLDAP server with two databases of people: below Base anything goes, and below PolicyBase a password policy
@@ -158,7 +160,7 @@ func StartLDAP(t testing.TB) *LDAP {
 	writeFile(t, config, strings.TrimSpace(fmt.Sprintf(ldapConfig, dir, moduleDir(t), l.root))+"\n")
 	var err error
 	for range startAttempts {
-		ports := freePorts(t, 2)
+		ports := support.FreePorts(t, 2)
 		l.Addr, l.TLSAddr = net.JoinHostPort("127.0.0.1", ports[0]), net.JoinHostPort("127.0.0.1", ports[1])
 		cmd := exec.Command(bin, "-f", config, "-d", "0", "-h", "ldap://"+l.Addr+"/ ldaps://"+l.TLSAddr+"/")
 		cmd.Dir = dir

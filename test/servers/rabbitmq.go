@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // RabbitMQ is a RabbitMQ node with the management plug-in.
@@ -49,10 +51,9 @@ func startRabbitMQ(t testing.TB) (*RabbitMQ, error) {
 	ca := NewLocalCA(t)
 	cert, key := ca.Issue(t, dir, "localhost", "127.0.0.1")
 	caFile := filepath.Join(dir, "ca.crt")
-	epmd, dist := freePortPair(t)
-	amqp, amqps := freePortPair(t)
-	api, apis := freePortPair(t)
-	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+	ports := support.FreePorts(t, 6)
+	epmd, dist, amqp, amqps, api, apis := ports[0], ports[1], ports[2], ports[3], ports[4], ports[5]
+	at := func(port string) string { return "127.0.0.1:" + port }
 	r := &RabbitMQ{
 		AMQP:     at(amqp),
 		AMQPS:    at(amqps),
@@ -73,9 +74,9 @@ ssl_options.cacertfile = %s
 ssl_options.certfile = %s
 ssl_options.keyfile = %s
 management.tcp.ip = 127.0.0.1
-management.tcp.port = %d
+management.tcp.port = %s
 management.ssl.ip = 127.0.0.1
-management.ssl.port = %d
+management.ssl.port = %s
 management.ssl.cacertfile = %s
 management.ssl.certfile = %s
 management.ssl.keyfile = %s
@@ -89,13 +90,13 @@ credential_validator.min_length = 8
 			t.Fatal(err)
 		}
 	}
-	startKept(t, exec.Command("epmd", "-port", fmt.Sprint(epmd), "-address", "127.0.0.1"), nil)
+	startKept(t, exec.Command("epmd", "-port", epmd, "-address", "127.0.0.1"), nil)
 	cmd := exec.Command(rabbitServer)
 	cmd.Dir = dir
 	cmd.Env = append([]string{
 		"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8",
-		"ERL_EPMD_PORT=" + fmt.Sprint(epmd), "ERL_EPMD_ADDRESS=127.0.0.1",
-		"RABBITMQ_NODENAME=" + fmt.Sprintf("keyturn-%d@localhost", amqp), "RABBITMQ_DIST_PORT=" + fmt.Sprint(dist),
+		"ERL_EPMD_PORT=" + epmd, "ERL_EPMD_ADDRESS=127.0.0.1",
+		"RABBITMQ_NODENAME=" + "keyturn-" + amqp + "@localhost", "RABBITMQ_DIST_PORT=" + dist,
 		"RABBITMQ_CONF_ENV_FILE=" + filepath.Join(dir, "rabbitmq-env.none"),
 		"RABBITMQ_CONFIG_FILE=" + filepath.Join(dir, "rabbitmq.conf"),
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(dir, "enabled_plugins"),

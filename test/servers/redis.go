@@ -12,6 +12,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // Redis is a Redis server. Its user "default" has Password and every right.
@@ -71,7 +73,7 @@ func StartRedis(t testing.TB, settings ...string) *Redis {
 	})
 	var err error
 	for range startAttempts {
-		ports := freePorts(t, 2)
+		ports := support.FreePorts(t, 2)
 		r.Addr, r.TLSAddr = net.JoinHostPort("127.0.0.1", ports[0]), net.JoinHostPort("127.0.0.1", ports[1])
 		all := append([]string{
 			"bind 127.0.0.1", "port " + ports[0], "tls-port " + ports[1],

@@ -1,71 +1,21 @@
-// Package support has what tests of several packages use: a log to read while it is written, the
-// program as a binary, the operator's pages, seeds, and the arithmetic of the audit trail. It
-// imports the standard library alone, so that tests of every layer may import it.
+// Package support has what tests of several packages use: a log to read while it is written, binaries
+// and child processes, waiting with a bound, the figures of `make prove`, free ports, the operator's
+// pages, seeds, and the arithmetic of the audit trail. It imports the standard library alone, so that
+// tests of every layer may import it.
 package support
 
 import (
-	"bytes"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
-
-// Log keeps what is written to it, from several goroutines. The zero value is empty and ready.
-type Log struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-// String returns what was written.
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// Take returns what was written since the last call, and forgets it.
-func (l *Log) Take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.text.String()
-	l.text.Reset()
-	return s
-}
-
-// RunWithKeyturn builds the program, sets binary to its path and runs the tests: what a TestMain
-// exits with.
-func RunWithKeyturn(m *testing.M, binary *string) int {
-	dir, err := os.MkdirTemp("", "keyturn-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	*binary = filepath.Join(dir, "keyturn")
-	build := exec.Command("go", "build", "-o", *binary, "github.com/keyturn/keyturn/cmd/keyturn")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "go build:", err)
-		return 1
-	}
-	return m.Run()
-}
 
 // Page reads a page of a server at host:port, such as /readyz. The status is 0 when nobody answers.
 func Page(endpoint, path string) (status int, body string) {
@@ -104,18 +54,21 @@ func Serve(t testing.TB, handle func(net.Conn)) *net.TCPAddr {
 	return l.Addr().(*net.TCPAddr)
 }
 
+// seedVariable names the seed of a failure to repeat.
+const seedVariable = "KEYTURN_SEED"
+
 // Seed returns the seed of a test's random choices and logs it; KEYTURN_SEED repeats those of a
 // failure.
 func Seed(t testing.TB) uint64 {
 	t.Helper()
 	n := rand.Uint64()
-	if s := os.Getenv("KEYTURN_SEED"); s != "" {
+	if s := os.Getenv(seedVariable); s != "" {
 		var err error
 		if n, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("KEYTURN_SEED: %v", err)
+			t.Fatalf("%s: %v", seedVariable, err)
 		}
 	}
-	t.Logf("KEYTURN_SEED=%d", n)
+	t.Logf("%s=%d", seedVariable, n)
 	return n
 }
 
@@ -131,4 +84,36 @@ func Calls(t testing.TB, note string) int {
 		t.Fatalf("note %q", note)
 	}
 	return n
+}
+
+// FreeAddresses returns n addresses of loopback that were free a moment ago, as host:port, for
+// servers that cannot choose a port themselves.
+func FreeAddresses(t testing.TB, n int) []string {
+	t.Helper()
+	var list []string
+	for range n {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // only now, so that no address comes twice
+		list = append(list, l.Addr().String())
+	}
+	return list
+}
+
+// FreeAddress returns one address as [FreeAddresses] does.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	return FreeAddresses(t, 1)[0]
+}
+
+// FreePorts returns the ports of n free addresses.
+func FreePorts(t testing.TB, n int) []string {
+	t.Helper()
+	ports := FreeAddresses(t, n)
+	for i, address := range ports {
+		_, ports[i], _ = net.SplitHostPort(address)
+	}
+	return ports
 }

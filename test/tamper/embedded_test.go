@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // edit opens the store of a stopped server and changes it.
@@ -35,7 +36,7 @@ func edit(t *testing.T, dataDir string, change func(ctx context.Context, kv *cli
 	defer e.Close()
 	select {
 	case <-e.Server.ReadyNotify():
-	case <-time.After(20 * time.Second):
+	case <-time.After(support.Patience):
 		t.Fatal("the store did not open")
 	}
 	kv := v3client.New(e.Server)

@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sign"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 var (
@@ -75,19 +76,16 @@ func (g *generator) serve() func() {
 		Secret   string `json:"access_key_secret"`
 		Endpoint string `json:"http_endpoint"`
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	support.Until(g.t, "the old server to serve", func() bool {
 		text, err := os.ReadFile(filepath.Join(data, "admin.json"))
-		if err == nil && json.Unmarshal(text, &admin) == nil {
-			g.m.Account, g.m.Endpoint = admin.Account, "http://"+admin.Endpoint
-			g.m.Keys["root"] = accessKey{admin.ID, admin.Secret}
-			if _, code := g.call(read{Who: "root", Action: "DescribeRegions"}); code == "" {
-				break
-			}
+		if err != nil || json.Unmarshal(text, &admin) != nil {
+			return false
 		}
-		if time.Now().After(end) {
-			g.t.Fatal("the old server does not serve")
-		}
-	}
+		g.m.Account, g.m.Endpoint = admin.Account, "http://"+admin.Endpoint
+		g.m.Keys["root"] = accessKey{admin.ID, admin.Secret}
+		_, code := g.call(read{Who: "root", Action: "DescribeRegions"})
+		return code == ""
+	})
 	return func() {
 		if err := server.Process.Signal(syscall.SIGTERM); err != nil {
 			g.t.Fatal(err)
@@ -236,15 +234,12 @@ func (g *generator) target(name, config string) {
 
 // wait waits until a rotation is in a state; with none, until its first attempt has failed.
 func (g *generator) wait(name, state string) {
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	support.Until(g.t, fmt.Sprintf("the rotation of %s to be in state %q", name, state), func() bool {
 		answer := g.do(kms.Version, "DescribeRotation", "SecretName", name).(map[string]any)
 		attempt, _ := answer["Attempt"].(float64)
 		reason, _ := answer["Reason"].(string)
-		if answer["State"] == state || state == "" && (attempt > 0 || reason != "") {
-			return
-		}
-	}
-	g.t.Fatalf("the rotation of %s does not come to %q", name, state)
+		return answer["State"] == state || state == "" && (attempt > 0 || reason != "")
+	})
 }
 
 // read asks everything that can be asked and keeps the answers.

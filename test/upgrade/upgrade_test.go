@@ -25,6 +25,7 @@ import (
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // archives calls f with each archive, unpacked.
@@ -190,17 +191,13 @@ func TestRotateRootKey(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for end := time.Now().Add(20 * time.Second); ; <-tick.C {
+		support.Retry(t, func() error {
 			out, err := clients["root"].DescribeRootKey(t.Context(), &kms.DescribeRootKeyRequest{})
-			if err == nil && out.RotationState == kms.RootKeyIdle && out.RecordKeyGeneration == 1 {
-				break
+			if err == nil && (out.RotationState != kms.RootKeyIdle || out.RecordKeyGeneration != 1) {
+				err = fmt.Errorf("the rotation does not end: %+v", out)
 			}
-			if time.Now().After(end) {
-				t.Fatalf("the rotation does not end: %+v, %v", out, err)
-			}
-		}
+			return err
+		})
 		if err := s.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -317,7 +314,7 @@ func TestLastGood(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), support.Patience)
 		defer cancel()
 		if len(m.LastGood) == 0 {
 			t.Error("the archive has no last known values")
