@@ -12,8 +12,8 @@ import (
 
 const module = "github.com/keyturn/keyturn/"
 
-// lines is the picture of docs/ARCHITECTURE.md: packages import downwards, and those on one line do not know each other,
-// but for the wiring, which knows everything.
+// lines is the picture of docs/ARCHITECTURE.md: packages import downwards, and those on one line
+// do not know each other, but for the wiring, which knows everything.
 var lines = [][]string{
 	{"sensitive", "internal/fault", "internal/deadline", "internal/ownfile", "internal/egress", "internal/settings"},
 	{"sign", "internal/credential", "internal/target", "internal/target/sha512crypt"},
@@ -103,7 +103,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestLeavesAreLight holds that core, leaves and the core of the consumer have no dependency, and that drivers stay out of what clients link.
+// TestLeavesAreLight holds that core, leaves and the core of the consumer have no dependency, and
+// that drivers stay out of what clients link.
 func TestLeavesAreLight(t *testing.T) {
 	t.Parallel()
 	for _, dir := range []string{
@@ -121,7 +122,8 @@ func TestLeavesAreLight(t *testing.T) {
 	}
 }
 
-// TestAdaptersHaveOneDriver holds that each adapter of package consumer brings what it is made for, and nothing else.
+// TestAdaptersHaveOneDriver holds that each adapter of package consumer brings what it is made
+// for, and nothing else.
 func TestAdaptersHaveOneDriver(t *testing.T) {
 	t.Parallel()
 	for dir, driver := range map[string]string{

@@ -1,4 +1,5 @@
-// Package agents runs agents for tests: `keyturn agent` in this process, with a file of the test's own.
+// Package agents runs agents for tests: `keyturn agent` in this process, with a file of the
+// test's own.
 package agents
 
 import (
@@ -21,7 +22,8 @@ import (
 
 // Agent is a running agent.
 type Agent struct {
-	// KMS and HTTP are host:port of the wire API, which has TLS, and of the interface for programs, which has not.
+	// KMS and HTTP are host:port of the wire API, which has TLS, and of the interface for programs,
+	// which has not.
 	KMS, HTTP string
 	// CAFile is the certificate authority of the wire API's certificate.
 	CAFile string
@@ -32,7 +34,8 @@ type Agent struct {
 	stop   func()
 }
 
-// Start starts an agent of a server that holds secrets, and keeps the last known values on disk. It ends with the test.
+// Start starts an agent of a server that holds secrets, and keeps the last known values on disk.
+// It ends with the test.
 func Start(t testing.TB, s *keyturntest.Server, secrets ...string) *Agent {
 	t.Helper()
 	dir := t.TempDir()
@@ -72,7 +75,8 @@ func (a *Agent) run(t testing.TB) {
 	a.KMS, a.HTTP, a.stop = places["kms"], places["http"], stop
 }
 
-// Run runs an agent with a file until stop, or until the test ends. It returns where each role (http, kms, status) is served: host:port.
+// Run runs an agent with a file until stop, or until the test ends. It returns where each role
+// (http, kms, status) is served: host:port.
 func Run(t testing.TB, config string, roles ...string) (places map[string]string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -21,7 +21,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// recorded is how many calls the lines of a trail stand for, changes once. The last line may be unfinished.
+// recorded is how many calls the lines of a trail stand for, changes once. The last line may be
+// unfinished.
 func recorded(t *testing.T, lines []byte) (n int) {
 	t.Helper()
 	for line := range bytes.Lines(lines) {
@@ -34,8 +35,8 @@ func recorded(t *testing.T, lines []byte) (n int) {
 	return n
 }
 
-// TestHangUp has callers hang up once they have asked. Nobody gets around the trail that way, and the operator is not told
-// of each.
+// TestHangUp has callers hang up once they have asked. Nobody gets around the trail that way, and
+// the operator is not told of each.
 func TestHangUp(t *testing.T) {
 	t.Parallel()
 	log, dir := &support.Log{}, t.TempDir()

@@ -1,5 +1,6 @@
-// Package badinput_test sends a real server what no client should send, over plain TCP, byte for byte: each request has one
-// right refusal, none is a fault of the server, and afterwards it serves as before.
+// Package badinput_test sends a real server what no client should send, over plain TCP, byte for
+// byte: each request has one right refusal, none is a fault of the server, and afterwards it
+// serves as before.
 package badinput_test
 
 import (
@@ -57,8 +58,8 @@ func (k kit) post(target, contentType, body string, headers ...string) string {
 	return k.raw("POST "+target+" HTTP/1.1", headers...) + body
 }
 
-// v1 is a request with a signature of version 1. before changes its parameters before they are signed, after changes the
-// query as it is sent.
+// v1 is a request with a signature of version 1. before changes its parameters before they are
+// signed, after changes the query as it is sent.
 func (k kit) v1(
 	method, action string,
 	params map[string]string,
@@ -188,9 +189,10 @@ func (a *acs) text() string {
 	return text + line + fmt.Sprintf("\r\nContent-Length: %d\r\n\r\n", len(a.sentBody)) + a.sentBody
 }
 
-// send writes a request and reads the answer: "STATUS CODE", "STATUS plain" for an answer of net/http itself, "STATUS" for
-// one without a body, or "closed". The second value is all that was read. With hangUp, it sends no more afterwards and says
-// so; the server takes that as a client that has gone.
+// send writes a request and reads the answer: "STATUS CODE", "STATUS plain" for an answer of
+// net/http itself, "STATUS" for one without a body, or "closed". The second value is all that was
+// read. With hangUp, it sends no more afterwards and says so; the server takes that as a client
+// that has gone.
 func send(endpoint, request string, hangUp bool) (outcome, answer string) {
 	conn, err := net.DialTimeout("tcp", endpoint, 10*time.Second)
 	if err != nil {

@@ -27,7 +27,8 @@ type row struct{ name, request, want string }
 // senders is how many requests are under way at a time.
 const senders = 4
 
-// endsEarly are the rows whose request is not whole: without an end of the connection, the server would wait for the rest.
+// endsEarly are the rows whose request is not whole: without an end of the connection, the server
+// would wait for the rest.
 var endsEarly = map[string]bool{
 	"no bytes": true, "a head that ends early": true, "a length of a terabyte": true,
 	"a body shorter than its length": true,
@@ -112,7 +113,8 @@ func replays(k kit) []row {
 	}
 }
 
-// afterwards holds that the server serves a good request promptly, and that nothing of a value is in its log or trail.
+// afterwards holds that the server serves a good request promptly, and that nothing of a value is
+// in its log or trail.
 func afterwards(t *testing.T, s *keyturntest.Server, log *support.Log, dir string) {
 	t.Helper()
 	begin := time.Now()

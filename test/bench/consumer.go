@@ -19,10 +19,12 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// minAgent is the rate of reads by an agent's wire API, to that of the server that it stands before.
+// minAgent is the rate of reads by an agent's wire API, to that of the server that it stands
+// before.
 const minAgent = 0.9
 
-// maxGet is how much longer than a look at the clock a read of a value that is at hand may take. It allocates nothing.
+// maxGet is how much longer than a look at the clock a read of a value that is at hand may take.
+// It allocates nothing.
 const maxGet = 6
 
 // consumers measures a read by the library.
@@ -76,7 +78,8 @@ func consumers() error {
 	return nil
 }
 
-// agents compares GetSecretValue of an agent with that of the server itself, both signed and verified.
+// agents compares GetSecretValue of an agent with that of the server itself, both signed and
+// verified.
 func (s *subject) agents() error {
 	dir, err := os.MkdirTemp("", "keyturn-bench-")
 	if err != nil {

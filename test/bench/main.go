@@ -1,6 +1,7 @@
-// Command bench measures what the project promises and prints one figure a line, name and value. It exits non-zero when
-// a bound that the repository states does not hold. Speeds are ratios to a floor of the same run: a net/http server with
-// a fixed reply, called by the same generator with the same signed requests.
+// Command bench measures what the project promises and prints one figure a line, name and value.
+// It exits non-zero when a bound that the repository states does not hold. Speeds are ratios to a
+// floor of the same run: a net/http server with a fixed reply, called by the same generator with
+// the same signed requests.
 package main
 
 import (
@@ -158,8 +159,8 @@ func median(d []time.Duration) time.Duration {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// starts measures a new process from its start to ready: the first run, which makes account, root key and CA, and a
-// later one.
+// starts measures a new process from its start to ready: the first run, which makes account, root
+// key and CA, and a later one.
 func starts(binary string) error {
 	var first, again []time.Duration
 	var memory []float64
@@ -414,9 +415,9 @@ func (p *pairs) enough(least float64) bool {
 	return n >= maxRounds || n >= rounds && max(middle(p.wall), middle(p.cpu)) >= least
 }
 
-// judge prints the medians of the pairs, by the clock and by processor time, and refuses what is below the bound by both.
-// Generator and server keep every processor busy, so on a quiet machine the two agree; on one that others use too the
-// clock tells of them as well.
+// judge prints the medians of the pairs, by the clock and by processor time, and refuses what is
+// below the bound by both. Generator and server keep every processor busy, so on a quiet machine
+// the two agree; on one that others use too the clock tells of them as well.
 func (p *pairs) judge(what string, least float64) error {
 	wall, cpu := middle(p.wall), middle(p.cpu)
 	figure(what, wall)
@@ -486,7 +487,8 @@ func usage() (cpu time.Duration, allocs uint64) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), m.Mallocs
 }
 
-// load sends requests that were signed beforehand, each with a nonce of its own, for the first so many secrets in turn.
+// load sends requests that were signed beforehand, each with a nonce of its own, for the first so
+// many secrets in turn.
 func (s *subject) load(base, version string, secrets int) (outcome, error) {
 	list := make([]*http.Request, requests)
 	for i := range list {
@@ -562,7 +564,8 @@ func signed(base string, credentials sign.Credentials, version, secret string) (
 	})
 }
 
-// writes compares PutSecretValue with the rate at which the store itself takes as many bytes, both from many at once.
+// writes compares PutSecretValue with the rate at which the store itself takes as many bytes,
+// both from many at once.
 func (s *subject) writes() error {
 	dir, err := os.MkdirTemp("", "keyturn-bench-")
 	if err != nil {
@@ -647,8 +650,8 @@ func (s *subject) many() error {
 	return p.judge("get_100000_to_get_100", minMany)
 }
 
-// flood measures what a client without back-off costs the others: the median of one caller's reads alone, and while
-// another key, over its rate, sends all it can.
+// flood measures what a client without back-off costs the others: the median of one caller's
+// reads alone, and while another key, over its rate, sends all it can.
 func flood() error {
 	dir, err := os.MkdirTemp("", "keyturn-bench-")
 	if err != nil {

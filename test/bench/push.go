@@ -38,8 +38,9 @@ const (
 	pushTimeout    = 3 * time.Minute
 )
 
-// push measures how soon a change reaches who waits for it, with 10,000 waiters, each with a connection of its own, and what a
-// waiter costs. Over TLS it is another server: memory that waiters before have left would be used again.
+// push measures how soon a change reaches who waits for it, with 10,000 waiters, each with a
+// connection of its own, and what a waiter costs. Over TLS it is another server: memory that
+// waiters before have left would be used again.
 func push(binary string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), pushTimeout)
 	defer cancel()
@@ -74,7 +75,8 @@ func push(binary string) error {
 	return errors.Join(errs...)
 }
 
-// withCrowd starts a server and waiters, does something with them, and returns what each of them has cost, in KB.
+// withCrowd starts a server and waiters, does something with them, and returns what each of them
+// has cost, in KB.
 func withCrowd(
 	ctx context.Context,
 	binary string,
@@ -216,7 +218,8 @@ func (c *crowd) wait(ctx context.Context, secret int, gate chan struct{}) {
 	}
 }
 
-// latencies changes secrets one after the other, and measures for each of their waiters the time from the call to its answer.
+// latencies changes secrets one after the other, and measures for each of their waiters the time
+// from the call to its answer.
 func (c *crowd) latencies(ctx context.Context, by *kms.Client) ([]time.Duration, error) {
 	var list []time.Duration
 	for i := range pushChanges {

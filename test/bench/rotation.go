@@ -39,8 +39,8 @@ func (instant) Retire(context.Context, target.Change) error     { return nil }
 func (instant) Verify(context.Context, target.Credential) error { return nil }
 func (instant) Close() error                                    { return nil }
 
-// rotations measures what a rotation costs beside its target's work, and what 10,000 secrets cost that are not due: two servers
-// rotate in turns, one of which has those.
+// rotations measures what a rotation costs beside its target's work, and what 10,000 secrets cost
+// that are not due: two servers rotate in turns, one of which has those.
 func rotations() error {
 	var stored atomic.Int64
 	few, stopFew, err := rotating(&stored)
@@ -137,7 +137,8 @@ func compareRotations(few, many *subject, stored *atomic.Int64) error {
 	return errors.Join(err, dueQueue())
 }
 
-// dueQueue compares the look for what is due in a store with 10 scheduled rotations and in one with 10,000, in turns.
+// dueQueue compares the look for what is due in a store with 10 scheduled rotations and in one
+// with 10,000, in turns.
 func dueQueue() error {
 	few, closeFew, err := queueOf(10)
 	if err != nil {
@@ -211,8 +212,8 @@ func queueOf(n int) (*store.DB, func() error, error) {
 	return db, stop, nil
 }
 
-// settledUse waits until the first look at every credential is over, and returns how much of a processor this process then
-// takes while nothing is due.
+// settledUse waits until the first look at every credential is over, and returns how much of a
+// processor this process then takes while nothing is due.
 func settledUse() (percent float64, err error) {
 	const span, enough, limit = 3 * time.Second, 5, 3 * time.Minute
 	for began := time.Now(); time.Since(began) < limit; {

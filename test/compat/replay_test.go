@@ -17,7 +17,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Headers as captured from the official tools (protocol.md section 12). HOST is where the vector does not sign it.
+// Headers as captured from the official tools (protocol.md section 12). HOST is where the vector
+// does not sign it.
 const (
 	cliHeaders = "Host: HOST\r\n" +
 		"User-Agent: AlibabaCloud (linux; amd64) Golang/1.24.4 Core/0.0.1 Aliyun-CLI/3.0.299\r\n" +
@@ -43,8 +44,8 @@ const (
 // secretRead is the answer to the reads of the vectors.
 const secretRead = `{"SecretName":"my/secret","SecretType":"Generic","SecretData":"dummy","SecretDataType":"text","VersionId":"v1","VersionStages":{"VersionStage":["ACSCurrent"]},"CreateTime":"NOW","RequestId":"ID"}`
 
-// replays are requests, byte for byte, with the time at which their signature holds. NOW and ID in an answer are the
-// server's time and the request's ID.
+// replays are requests, byte for byte, with the time at which their signature holds. NOW and ID
+// in an answer are the server's time and the request's ID.
 var replays = []struct {
 	name, at, request string
 	status            int
@@ -103,8 +104,8 @@ func form(line, headers, contentType, body string) string {
 	return fmt.Sprintf("%s HTTP/1.1\r\n%sContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", line, headers, contentType, len(body), body)
 }
 
-// TestReplay sends captured requests over plain TCP. Each is answered once; sent again it is a replay, and with one
-// character of its signature changed it does not verify.
+// TestReplay sends captured requests over plain TCP. Each is answered once; sent again it is a
+// replay, and with one character of its signature changed it does not verify.
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	for _, tt := range replays {
@@ -170,7 +171,8 @@ func send(t *testing.T, s *keyturntest.Server, request string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// matches holds a body against the JSON that is wanted, or against a code and the beginning of a message.
+// matches holds a body against the JSON that is wanted, or against a code and the beginning of a
+// message.
 func matches(t *testing.T, body, want, now string) bool {
 	t.Helper()
 	var got struct{ RequestId, Code, Message, HostId string }

@@ -1,5 +1,6 @@
-// Package compat_test runs the official clients of the cloud against a real server on loopback, over TLS, and replays
-// requests that official tools were seen to send. docs/compat.md keeps the results.
+// Package compat_test runs the official clients of the cloud against a real server on loopback,
+// over TLS, and replays requests that official tools were seen to send. docs/compat.md keeps the
+// results.
 package compat_test
 
 import (
@@ -35,8 +36,8 @@ var (
 	requestID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 )
 
-// step is one call of testdata/scenario.json, which every client makes in the same order: what is sent and what must
-// come back, field by field. Test code in other languages reads the same file.
+// step is one call of testdata/scenario.json, which every client makes in the same order: what is
+// sent and what must come back, field by field. Test code in other languages reads the same file.
 type step struct {
 	Op string
 	// As is empty, "wrong secret" or "unknown key".
@@ -53,8 +54,8 @@ type refusal struct {
 	RequestID     string `json:"-"`
 }
 
-// caller makes one call through a client. in has the wire names of the reference; the client says how they travel. A
-// refusal is an answer of the server; an error is anything else.
+// caller makes one call through a client. in has the wire names of the reference; the client says
+// how they travel. A refusal is an answer of the server; an error is anything else.
 type caller interface {
 	call(op string, in map[string]any) (map[string]any, *refusal, error)
 }
@@ -64,14 +65,15 @@ type client struct {
 	name string
 	// connect makes a client with these credentials.
 	connect func(t *testing.T, s *keyturntest.Server, c sign.Credentials) caller
-	// strict says that the client shows the answer as it came, so that a member that must be there can be missed.
+	// strict says that the client shows the answer as it came, so that a member that must be there
+	// can be missed.
 	strict bool
 	// only tells which operations the mode is for; nil means all.
 	only func(op string) bool
 }
 
-// startFixed starts a server whose clock stands still at the present second: clients sign with the real time, and every
-// time in an answer is known.
+// startFixed starts a server whose clock stands still at the present second: clients sign with
+// the real time, and every time in an answer is known.
 func startFixed(t *testing.T, at time.Time) *keyturntest.Server {
 	t.Helper()
 	return keyturntest.Start(t, keyturntest.WithRegion(region), keyturntest.WithAdmin(account, right),
@@ -207,8 +209,8 @@ func (p *comparison) answered(want, got map[string]any) {
 	p.same("", want, got)
 }
 
-// same compares two values. What is absent is as good as empty, because typed clients do not tell them apart; with
-// strict set, what the scenario names must be there.
+// same compares two values. What is absent is as good as empty, because typed clients do not tell
+// them apart; with strict set, what the scenario names must be there.
 func (p *comparison) same(path string, want, got any) {
 	switch want := want.(type) {
 	case map[string]any:

@@ -22,9 +22,9 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// TestSDKv1 plays the scenario through github.com/aliyun/alibaba-cloud-sdk-go, which signs with version 1 and puts every
-// parameter into the query, 92 KB of them at most: with POST as it does by default, with GET, asking for XML, and over
-// HTTP/2.
+// TestSDKv1 plays the scenario through github.com/aliyun/alibaba-cloud-sdk-go, which signs with
+// version 1 and puts every parameter into the query, 92 KB of them at most: with POST as it does
+// by default, with GET, asking for XML, and over HTTP/2.
 func TestSDKv1(t *testing.T) {
 	t.Parallel()
 	for _, c := range []client{
@@ -174,8 +174,8 @@ func (c *v1) refusal(err error) (map[string]any, *refusal, error) {
 	return nil, &refusal{Status: body.HttpStatus, Code: body.Code, Message: body.Message, RequestID: body.RequestId}, nil
 }
 
-// fillV1 sets the fields of a request struct by the wire names in their tags. RegionId is not among them: the SDK sends
-// the region of the client with every call.
+// fillV1 sets the fields of a request struct by the wire names in their tags. RegionId is not
+// among them: the SDK sends the region of the client with every call.
 func fillV1(request reflect.Value, in map[string]any) error {
 	for name, v := range in {
 		if name == "RegionId" {
@@ -217,8 +217,9 @@ func fieldByTag(v reflect.Value, tag, name string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// TestSDKv1WrongSecret: the SDK compares the server's string to sign with its own, and tells its user that the secret
-// is wrong when they are equal. For a request that carries a value the server keeps the string to itself.
+// TestSDKv1WrongSecret: the SDK compares the server's string to sign with its own, and tells its
+// user that the secret is wrong when they are equal. For a request that carries a value the
+// server keeps the string to itself.
 func TestSDKv1WrongSecret(t *testing.T) {
 	t.Parallel()
 	s := startFixed(t, time.Now().UTC().Truncate(time.Second))

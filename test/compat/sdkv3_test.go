@@ -23,8 +23,9 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// TestSDKv3 plays the scenario through github.com/alibabacloud-go/kms-20160120/v3, in each of its signing modes, and
-// through the generic client that it is made of, with the parameters in each of the places that it knows.
+// TestSDKv3 plays the scenario through github.com/alibabacloud-go/kms-20160120/v3, in each of its
+// signing modes, and through the generic client that it is made of, with the parameters in each
+// of the places that it knows.
 func TestSDKv3(t *testing.T) {
 	t.Parallel()
 	for _, c := range []client{
@@ -50,7 +51,8 @@ var v3Lacks = map[string]string{
 	"GetCallerIdentity": "of the token service, which is another module; called through the generic client",
 }
 
-// TestSDKv3Operations: the SDK has every operation of the scenario but the listed ones, and lacks those.
+// TestSDKv3Operations: the SDK has every operation of the scenario but the listed ones, and lacks
+// those.
 func TestSDKv3Operations(t *testing.T) {
 	t.Parallel()
 	for _, op := range scenarioOps(t) {
@@ -65,7 +67,8 @@ func TestSDKv3Operations(t *testing.T) {
 	}
 }
 
-// TestSDKv3Unsupported: every other operation that the SDK has is known to the server, and refused as unsupported.
+// TestSDKv3Unsupported: every other operation that the SDK has is known to the server, and
+// refused as unsupported.
 func TestSDKv3Unsupported(t *testing.T) {
 	t.Parallel()
 	c := connectGeneric("POST", inQuery)(t, startFixed(t, time.Now().UTC().Truncate(time.Second)), right)
@@ -156,7 +159,8 @@ func refusalV3(err error) (map[string]any, *refusal, error) {
 	}, nil
 }
 
-// fillV3 sets the fields of a request struct by the wire names in their tags; a dot in a name goes into a struct.
+// fillV3 sets the fields of a request struct by the wire names in their tags; a dot in a name
+// goes into a struct.
 func fillV3(request reflect.Value, in map[string]any) error {
 	for name, v := range in {
 		if head, rest, ok := cutDot(name); ok {
@@ -268,7 +272,8 @@ func (c *generic) call(op string, in map[string]any) (map[string]any, *refusal, 
 	return out, nil, err
 }
 
-// flattened are parameters as they travel: the lists of the newer tag calls one by one, the rest as text.
+// flattened are parameters as they travel: the lists of the newer tag calls one by one, the rest
+// as text.
 func flattened(in map[string]any) map[string]*string {
 	flat := map[string]*string{}
 	for name, v := range in {

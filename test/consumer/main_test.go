@@ -1,7 +1,9 @@
-// Package consumer shows that applications that read secrets by package consumer, and connect by its adapters, notice no rotation
-// and no outage of the server, against real servers and with real drivers.
+// Package consumer shows that applications that read secrets by package consumer, and connect by
+// its adapters, notice no rotation and no outage of the server, against real servers and with
+// real drivers.
 //
-// `make prove` runs all of it and prints one figure a line; `make test` runs a faster cut of the same.
+// `make prove` runs all of it and prints one figure a line; `make test` runs a faster cut of the
+// same.
 package consumer
 
 import (

@@ -45,7 +45,8 @@ type sender func(*http.Request) (*http.Response, error)
 
 func (f sender) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// since is how many calls there were from a time on, from how many instances, and the most within one second of them.
+// since is how many calls there were from a time on, from how many instances, and the most within
+// one second of them.
 func (m *meter) since(from time.Time) (all, instances, peak int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -164,8 +165,8 @@ func (w *crowd) have(t *testing.T, name, version string) bool {
 	return true
 }
 
-// TestOutage kills the server under many instances of an application, and starts it again. It is alone, because it counts
-// goroutines.
+// TestOutage kills the server under many instances of an application, and starts it again. It is
+// alone, because it counts goroutines.
 func TestOutage(t *testing.T) {
 	p := newPlace(t)
 	kill := p.start(t)
@@ -242,11 +243,13 @@ func TestOutage(t *testing.T) {
 	kill()
 }
 
-// peakBound is what may come within one second after the return. If all came at once, that would be a long poll and a read of
-// each secret of each instance. After an outage of a second, as in the cut, they have not drifted apart far.
+// peakBound is what may come within one second after the return. If all came at once, that would
+// be a long poll and a read of each secret of each instance. After an outage of a second, as in
+// the cut, they have not drifted apart far.
 func peakBound(consumers int) int { return pick(consumers/4, 2*consumers) }
 
-// settled is the number of goroutines once those that are about to end have ended, or once there are no more than wanted.
+// settled is the number of goroutines once those that are about to end have ended, or once there
+// are no more than wanted.
 func settled(wanted int) (least int) {
 	least = runtime.NumGoroutine()
 	for n := 0; n < 100 && least > wanted; n++ {

@@ -41,9 +41,11 @@ const (
 	users = 50
 	// connections are those of one pool at most.
 	connections = 6
-	// loginLimit is more than all rotations of a full run can have rejected in a minute: neither server here locks accounts.
+	// loginLimit is more than all rotations of a full run can have rejected in a minute: neither
+	// server here locks accounts.
 	loginLimit = 1000
-	// queryTimeout is what an application would bear; a login may have to wait while a password is being changed.
+	// queryTimeout is what an application would bear; a login may have to wait while a password is
+	// being changed.
 	queryTimeout = 15 * time.Second
 	// pause is the most that lies between two queries of one goroutine.
 	pause = 150 * time.Millisecond
@@ -205,7 +207,8 @@ func (f *field) consumer(t *testing.T, secrets ...string) *consumer.Consumer {
 // query is one thing that an application does.
 type query func(ctx context.Context) error
 
-// postgresql returns queries of a pgx pool, of a database/sql pool, and over a new connection each time.
+// postgresql returns queries of a pgx pool, of a database/sql pool, and over a new connection
+// each time.
 func (f *field) queries(
 	t *testing.T,
 	c *consumer.Consumer,
@@ -324,8 +327,8 @@ func under(t *testing.T, figure string, queries []query, run func()) {
 	}
 }
 
-// letGo holds that, after a rotation, all that was opened with a former version is replaced while the application goes on, and
-// that the server is told.
+// letGo holds that, after a rotation, all that was opened with a former version is replaced while
+// the application goes on, and that the server is told.
 func (f *field) letGo(t *testing.T, c *consumer.Consumer, secrets ...string) {
 	t.Helper()
 	done := support.Eventually(func() bool {
@@ -375,7 +378,8 @@ func TestStorm(t *testing.T) {
 	})
 }
 
-// stormOfTwo is with targets where the old credential goes on for a grace period: no connection is ever refused.
+// stormOfTwo is with targets where the old credential goes on for a grace period: no connection
+// is ever refused.
 func (f *field) stormOfTwo(t *testing.T) {
 	pairs, times := pick(1, 2), pick(200, 3)
 	grace, within := pick("2s", "1s"), pick(1200*time.Millisecond, 600*time.Millisecond)

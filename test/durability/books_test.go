@@ -27,8 +27,8 @@ const (
 	each    = 3 // secrets of a writer
 )
 
-// writer is one client. Nobody else changes its secrets, so it knows what must be there, but for one change that was under
-// way when the server died.
+// writer is one client. Nobody else changes its secrets, so it knows what must be there, but for
+// one change that was under way when the server died.
 type writer struct {
 	id      int
 	random  *rand.Rand
@@ -142,8 +142,9 @@ func work(t *testing.T, c *kms.Client, list []*writer) (wait func()) {
 	return all.Wait
 }
 
-// settle holds what is stored against the books: every acknowledged change is there, and the one that was under way is
-// there wholly or not at all. It returns how many reads it took, and notes which of the two it was.
+// settle holds what is stored against the books: every acknowledged change is there, and the one
+// that was under way is there wholly or not at all. It returns how many reads it took, and notes
+// which of the two it was.
 func (w *writer) settle(ctx context.Context, c *kms.Client) (reads int, happened *model.Op, err error) {
 	pending := w.pending
 	w.pending = nil
@@ -186,7 +187,8 @@ type sight struct {
 	reply model.Reply
 }
 
-// look reads all there is of a secret: its versions with their labels, the current value, the value of each version.
+// look reads all there is of a secret: its versions with their labels, the current value, the
+// value of each version.
 func look(ctx context.Context, c *kms.Client, name string) (found []sight, reads int, err error) {
 	ops := []model.Op{{Kind: model.List, Name: name, Deprecated: true}, {Kind: model.Get, Name: name}}
 	for len(ops) > 0 {
@@ -236,8 +238,8 @@ func newTrail(dir string) *trail {
 	}
 }
 
-// check verifies the chain, that it goes on from where it was, and that each change has its intent and its outcome. Nobody
-// may write meanwhile.
+// check verifies the chain, that it goes on from where it was, and that each change has its
+// intent and its outcome. Nobody may write meanwhile.
 func (a *trail) check(list []*writer) (records uint64, err error) {
 	r, err := audit.Verify(a.dir)
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package durability_test runs the real binary, kills it, fills its disk, and holds that what it has acknowledged is there.
+// Package durability_test runs the real binary, kills it, fills its disk, and holds that what it
+// has acknowledged is there.
 package durability_test
 
 import (
@@ -60,7 +61,9 @@ func start(t *testing.T, dir string, args ...string) *child {
 	t.Cleanup(transport.CloseIdleConnections)
 	var err error
 	c.client, err = kms.NewClient(kms.Config{
-		Endpoint: "http://" + c.endpoint, MaxAttempts: 1, HTTPClient: &http.Client{Transport: transport, Timeout: support.Patience},
+		Endpoint:    "http://" + c.endpoint,
+		MaxAttempts: 1,
+		HTTPClient:  &http.Client{Transport: transport, Timeout: support.Patience},
 		Credentials: nodes.Credentials(admin),
 	})
 	if err != nil {

@@ -47,8 +47,9 @@ func fill(t *testing.T, path string, bytes int) {
 	}
 }
 
-// TestAuditDiskFull fills the disk of the audit trail. What cannot be recorded does not happen: changes and reads are
-// refused with 503 until there is room again, and then go on in the same process.
+// TestAuditDiskFull fills the disk of the audit trail. What cannot be recorded does not happen:
+// changes and reads are refused with 503 until there is room again, and then go on in the same
+// process.
 func TestAuditDiskFull(t *testing.T) {
 	t.Parallel()
 	room := disk(t, "1m")
@@ -60,7 +61,8 @@ func TestAuditDiskFull(t *testing.T) {
 	work(t, s.client, list)() // returns when every writer was refused once
 	under := pending(list)
 	fill(t, filepath.Join(room, "rest"), 1<<20) // not one byte is left
-	// The writers were refused several at a time: a lone record may still fit into the last page, and uses it up.
+	// The writers were refused several at a time: a lone record may still fit into the last page,
+	// and uses it up.
 	probe := model.Op{Kind: model.Create, Name: "probe", Version: "v1", Data: "value"}
 	for _, o := range []model.Op{
 		probe, {Kind: model.Get, Name: list[0].names()[0]}, {Kind: model.List, Name: list[0].names()[0]},
@@ -108,9 +110,9 @@ func TestAuditDiskFull(t *testing.T) {
 	}
 }
 
-// TestStoreDiskFull fills the disk of a store that does not look at the room it has. etcd ends the process when it cannot
-// write, so that nothing is acknowledged that is not kept; with room again the server starts, and all that was acknowledged is
-// there.
+// TestStoreDiskFull fills the disk of a store that does not look at the room it has. etcd ends
+// the process when it cannot write, so that nothing is acknowledged that is not kept; with room
+// again the server starts, and all that was acknowledged is there.
 func TestStoreDiskFull(t *testing.T) {
 	t.Parallel()
 	room := disk(t, "160m")
@@ -173,8 +175,9 @@ func TestStoreDiskFull(t *testing.T) {
 		"%d reads, %d records", ended, acked, under, reads, records)
 }
 
-// TestStoreDiskNearlyFull fills the disk of the store as a server is at work. It refuses changes before etcd would end it, reads
-// go on, and with room again the same process takes changes; all that was acknowledged is there.
+// TestStoreDiskNearlyFull fills the disk of the store as a server is at work. It refuses changes
+// before etcd would end it, reads go on, and with room again the same process takes changes; all
+// that was acknowledged is there.
 func TestStoreDiskNearlyFull(t *testing.T) {
 	t.Parallel()
 	room := disk(t, "400m")
@@ -248,8 +251,8 @@ func left(t *testing.T, dir string) uint64 {
 	return fs.Bavail * uint64(fs.Bsize)
 }
 
-// TestReadOnly starts a server on a file system that is read-only: it says so, leaves everything as it is, and starts when it
-// can write again.
+// TestReadOnly starts a server on a file system that is read-only: it says so, leaves everything
+// as it is, and starts when it can write again.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	room := disk(t, "300m")

@@ -39,8 +39,9 @@
 //	go test ./test/escalate -full                         a search of 3 min; prints the figures (make prove does it)
 //	go test ./test/escalate -seed 7 -span 1m -all         each sort of violation once
 //
-// To verify that the search still finds what it is for, take a rule away and run it with -span 1m: it
-// stops at the first violation. Seed and seconds of that violation, from seed 1 on two busy cores:
+// To verify that the search still finds what it is for, take a rule away and run it with -span
+// 1m: it stops at the first violation. Seed and seconds of that violation, from seed 1 on two
+// busy cores:
 //
 //	api/binding.go, accountResources: without kms:RotateAccount                        4    0.3
 //	api/binding.go, accountResources: without the actions on access keys              69    3.5

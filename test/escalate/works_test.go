@@ -7,9 +7,10 @@ import (
 )
 
 // work is something that takes several calls and that people do often, with the rights that it
-// takes. An attacker is mostly given all of the rights, or all but one; accounts, targets, users and
-// secrets are drawn. Lines of other people are what happens around it. {me} is the attacker, {own}
-// one of the attacker's secrets, {n} a number; "?" begins a line that is made every other time.
+// takes. An attacker is mostly given all of the rights, or all but one; accounts, targets, users
+// and secrets are drawn. Lines of other people are what happens around it. {me} is the attacker,
+// {own} one of the attacker's secrets, {n} a number; "?" begins a line that is made every other
+// time.
 type work struct {
 	rights []string
 	steps  string

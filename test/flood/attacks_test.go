@@ -24,7 +24,8 @@ import (
 // attack is one kind of flood.
 type attack struct {
 	name string
-	// connections are how many attack at the same time, and perSecond how much they do together at most.
+	// connections are how many attack at the same time, and perSecond how much they do together at
+	// most.
 	connections, perSecond int
 	// long says that it takes half a minute to show: the store opens files every 30 seconds.
 	long bool
@@ -54,8 +55,8 @@ func attacks() []attack {
 	}
 }
 
-// raw returns an attack over plain connections. do uses one connection until it ends. Before each thing that
-// it sends, do calls turn, which counts it and waits for the rate of the attack.
+// raw returns an attack over plain connections. do uses one connection until it ends. Before each
+// thing that it sends, do calls turn, which counts it and waits for the rate of the attack.
 func raw(do func(ctx context.Context, p *process, c net.Conn, turn func() bool)) run {
 	return func(ctx context.Context, _ *testing.T, p *process, a attack, sent *atomic.Int64) {
 		pace := rate.NewLimiter(rate.Limit(a.perSecond), 1)

@@ -132,8 +132,8 @@ type measured struct {
 	errors []error
 }
 
-// victim reads for a while: over a connection that stays, now and then over a new one of the same address, and in
-// between over one that comes from the address of nobody known.
+// victim reads for a while: over a connection that stays, now and then over a new one of the same
+// address, and in between over one that comes from the address of nobody known.
 func (p *process) victim(t *testing.T, ctx context.Context, as sign.Credentials, d time.Duration) (m measured) {
 	t.Helper()
 	steady := p.client(t, victimAddress, as)

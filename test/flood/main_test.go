@@ -1,9 +1,9 @@
-// Package flood attacks a server as a stranger, and as a client whose key has no right, and measures another client
-// meanwhile: each of its reads must succeed, about as fast as before. The server is a process of its own that may open
-// 1,024 files.
+// Package flood attacks a server as a stranger, and as a client whose key has no right, and
+// measures another client meanwhile: each of its reads must succeed, about as fast as before. The
+// server is a process of its own that may open 1,024 files.
 //
-// `make prove` attacks for longer and prints one figure a line; `make test` runs a faster cut of the same, which does not
-// judge latencies: other tests run at the same time.
+// `make prove` attacks for longer and prints one figure a line; `make test` runs a faster cut of
+// the same, which does not judge latencies: other tests run at the same time.
 package flood
 
 import (

@@ -1,5 +1,6 @@
-// Package kubernetes_test plays the manifests of docs/kubernetes.md: it renders them by the rules that the External Secrets Operator
-// documents for its webhook provider, and makes the resulting calls to a real agent of a real server.
+// Package kubernetes_test plays the manifests of docs/kubernetes.md: it renders them by the rules
+// that the External Secrets Operator documents for its webhook provider, and makes the resulting
+// calls to a real agent of a real server.
 package kubernetes_test
 
 import (
@@ -35,7 +36,8 @@ func (o object) text(path ...string) string {
 	return s
 }
 
-// operator does what the External Secrets Operator does with a ClusterSecretStore of the webhook provider.
+// operator does what the External Secrets Operator does with a ClusterSecretStore of the webhook
+// provider.
 type operator struct {
 	client  *http.Client
 	store   object
@@ -44,7 +46,8 @@ type operator struct {
 
 var errNoSecret = errors.New("the provider says that there is no such secret")
 
-// funcs are those of the operator's functions that the page uses. Another one in a template is an error of this test.
+// funcs are those of the operator's functions that the page uses. Another one in a template is an
+// error of this test.
 var funcs = template.FuncMap{"trim": strings.TrimSpace}
 
 func render(text string, data any) (string, error) {
@@ -57,7 +60,8 @@ func render(text string, data any) (string, error) {
 	return out.String(), err
 }
 
-// data is what the templates of a store see. In its URL the reference is escaped, and the Secrets are not.
+// data is what the templates of a store see. In its URL the reference is escaped, and the Secrets
+// are not.
 func (o *operator) data(key string, escape bool) (map[string]map[string]string, error) {
 	if escape {
 		key = url.QueryEscape(key)
@@ -252,7 +256,8 @@ func (o *operator) allowed(namespace string) bool {
 	return len(conditions) == 0
 }
 
-// TestRender holds the rules against what the operator documents of them, so that the other tests mean something.
+// TestRender holds the rules against what the operator documents of them, so that the other tests
+// mean something.
 func TestRender(t *testing.T) {
 	t.Parallel()
 	o := &operator{

@@ -58,7 +58,8 @@ func page(t *testing.T) (values object, manifests map[string]object) {
 	return values, manifests
 }
 
-// TestChart: the container has every file that the agent's configuration names, each from an object that the page makes.
+// TestChart: the container has every file that the agent's configuration names, each from an
+// object that the page makes.
 func TestChart(t *testing.T) {
 	t.Parallel()
 	values, manifests := page(t)
@@ -204,7 +205,8 @@ func db(password string) map[string]string {
 	}
 }
 
-// TestSync: the Secrets have the values, follow a rotation, and stay as they are while the server is away.
+// TestSync: the Secrets have the values, follow a rotation, and stay as they are while the server
+// is away.
 func TestSync(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -235,7 +237,8 @@ func TestSync(t *testing.T) {
 	s.gives(t, "api-token", map[string]string{"token": "token one"})
 }
 
-// TestRefusals: what the agent does not hold is a missing secret to the operator; a wrong token is an error, which changes nothing.
+// TestRefusals: what the agent does not hold is a missing secret to the operator; a wrong token
+// is an error, which changes nothing.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -34,13 +34,15 @@ const (
 
 var hashSeed = maphash.MakeSeed()
 
-// result is what a client saw of a call. For a change whose outcome is not known, anything may have been the answer.
+// result is what a client saw of a call. For a change whose outcome is not known, anything may
+// have been the answer.
 type result struct {
 	reply   model.Reply
 	unknown bool
 }
 
-// linearizable is the model of one name, for histories without times: each step is one call of the reference.
+// linearizable is the model of one name, for histories without times: each step is one call of
+// the reference.
 var linearizable = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
 		byName := map[string][]porcupine.Operation{}
@@ -110,7 +112,8 @@ func newLoad(t *testing.T, names, width int, nodes ...*kms.Client) *load {
 	return l
 }
 
-// run lets the clients loose, each beginning at its own node. A client that gets no answer goes to the next node.
+// run lets the clients loose, each beginning at its own node. A client that gets no answer goes
+// to the next node.
 func (l *load) run(seed uint64) {
 	for id := range min(clients, l.width+3) {
 		l.all.Go(func() {
@@ -217,7 +220,8 @@ func (l *load) await(n int64) {
 	})
 }
 
-// finish stops the clients, reads everything once more on every node, and searches an order that explains the history.
+// finish stops the clients, reads everything once more on every node, and searches an order that
+// explains the history.
 func (l *load) finish() {
 	l.t.Helper()
 	close(l.quit)
@@ -248,8 +252,9 @@ func (l *load) finish() {
 	l.t.Fatalf("the history is not linearizable: no order of the calls explains the answers; open %s in a browser", path)
 }
 
-// TestLinearizable has several clients work on one secret and on several at a time, on one node. After a while they go on
-// to others: the longer the history of one secret, the longer the search.
+// TestLinearizable has several clients work on one secret and on several at a time, on one node.
+// After a while they go on to others: the longer the history of one secret, the longer the
+// search.
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	for _, width := range []int{1, 4} {
@@ -327,7 +332,8 @@ func cluster(t *testing.T) (nodes []*node, start func(i int) (*node, error), cre
 	return nodes, start, credentials
 }
 
-// TestLinearizableCluster spreads the clients over three nodes; one is stopped and comes back while they work.
+// TestLinearizableCluster spreads the clients over three nodes; one is stopped and comes back
+// while they work.
 func TestLinearizableCluster(t *testing.T) {
 	t.Parallel()
 	nodes, start, credentials := cluster(t)

@@ -1,5 +1,5 @@
-// Package linear_test holds a real server against a reference model of the secret operations: one client at a time, every
-// answer; many clients at once, every history.
+// Package linear_test holds a real server against a reference model of the secret operations: one
+// client at a time, every answer; many clients at once, every history.
 package linear_test
 
 import (
@@ -25,8 +25,8 @@ import (
 	"github.com/keyturn/keyturn/test/linear/model"
 )
 
-// TestMain asks for fewer histories than rapid draws by default: the rest of the suite wants the machine too. The flag
-// -rapid.checks asks for more.
+// TestMain asks for fewer histories than rapid draws by default: the rest of the suite wants the
+// machine too. The flag -rapid.checks asks for more.
 func TestMain(m *testing.M) {
 	if err := flag.Set("rapid.checks", "45"); err != nil {
 		panic(err)
@@ -103,7 +103,8 @@ var (
 
 const account = "1234567890123456"
 
-// policy is a policy of a secret that denies something to a user, which leaves the account's root as it was.
+// policy is a policy of a secret that denies something to a user, which leaves the account's root
+// as it was.
 func policy(user string) string {
 	deny := ""
 	if user != "" {
@@ -171,7 +172,8 @@ func drawStep(names []string) *rapid.Generator[step] {
 	})
 }
 
-// drawBeginning makes a secret with up to 16 versions, because a history that begins from nothing rarely comes to limits.
+// drawBeginning makes a secret with up to 16 versions, because a history that begins from nothing
+// rarely comes to limits.
 func drawBeginning(t *rapid.T, name string) []step {
 	steps := []step{{op: model.Op{Kind: model.Create, Name: name, Version: "v1", Data: "one"}}}
 	for i := range rapid.IntRange(0, 15).Draw(t, "beginning") {
@@ -185,8 +187,8 @@ func drawBeginning(t *rapid.T, name string) []step {
 	return steps
 }
 
-// TestReference draws histories and holds every answer against the model's. A failure prints the smallest history that
-// shows it and the seed to draw it again.
+// TestReference draws histories and holds every answer against the model's. A failure prints the
+// smallest history that shows it and the seed to draw it again.
 func TestReference(t *testing.T) {
 	t.Parallel()
 	now := newClock()
@@ -268,7 +270,8 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// listed holds that ListSecrets and ListTagResources show the secrets and tags of a history, and no others.
+// listed holds that ListSecrets and ListTagResources show the secrets and tags of a history, and
+// no others.
 func listed(ctx context.Context, c *kms.Client, prefix string, state map[string]*model.Secret, now time.Time) error {
 	all, err := c.ListSecrets(ctx, &kms.ListSecretsRequest{
 		Filters:   []kms.Filter{{Key: "SecretName", Values: []string{prefix}}},
@@ -332,8 +335,8 @@ func tagsListed(ctx context.Context, c *kms.Client, want []string) error {
 	return nil
 }
 
-// consistent holds what is true of every secret at any time: a label is on one version, ACSCurrent is on one exactly, and
-// there are at most ten versions.
+// consistent holds what is true of every secret at any time: a label is on one version,
+// ACSCurrent is on one exactly, and there are at most ten versions.
 func consistent(rows []model.Row) error {
 	holders := map[string]string{}
 	for _, r := range rows {

@@ -16,8 +16,8 @@ import (
 	"unicode/utf8"
 )
 
-// A base is a commit that the figures are compared with. The recorded figures serve a clone that lacks it; scripts/measure
-// prints them under the same names in a clone that has it.
+// A base is a commit that the figures are compared with. The recorded figures serve a clone that
+// lacks it; scripts/measure prints them under the same names in a clone that has it.
 type base struct {
 	suffix, commit string
 	recorded       map[string]int
@@ -26,8 +26,9 @@ type base struct {
 	all []*source
 }
 
-// bases returns the commits: "reviewed" is the one that first listed what this project keeps in several places, and "start"
-// the last before that changed. Bounds compare with start, because features were added between the two.
+// bases returns the commits: "reviewed" is the one that first listed what this project keeps in
+// several places, and "start" the last before that changed. Bounds compare with start, because
+// features were added between the two.
 func bases() []*base {
 	return []*base{
 		{suffix: "_reviewed", commit: "52c29d8", recorded: map[string]int{
@@ -78,7 +79,8 @@ var groups = []group{
 	{"adapters", []string{"consumer/*auth", "consumer/internal/drain", "consumer/internal/adapter"}},
 }
 
-// linked is a package whose third-party packages are counted; most bounds their number, or 0: fewer than at the start.
+// linked is a package whose third-party packages are counted; most bounds their number, or 0:
+// fewer than at the start.
 type linked struct {
 	name, dir string
 	most      int
@@ -200,8 +202,9 @@ func (r *report) list(name string, members []string) {
 	}
 }
 
-// sizes compares the groups with the bases, in lines of code: neither blank ones nor comments count, so that explaining
-// more does not raise the figure. Tokens do not depend on how lines are broken.
+// sizes compares the groups with the bases, in lines of code: neither blank ones nor comments
+// count, so that explaining more does not raise the figure. Tokens do not depend on how lines are
+// broken.
 func (r *report) sizes(all []*source, before []*base) {
 	for _, b := range before {
 		r.base(b, "function_lines_p99", func() int { return quantile(functionLines(b.all), 0.99) })
@@ -228,7 +231,8 @@ func (r *report) base(b *base, name string, measure func() int) int {
 	return n
 }
 
-// total counts the tokens and lines of code of the packages that match, or of the whole product without patterns.
+// total counts the tokens and lines of code of the packages that match, or of the whole product
+// without patterns.
 func total(all []*source, patterns []string) (tokens, lines int) {
 	for _, s := range all {
 		dir := path.Dir(s.path)
@@ -384,8 +388,8 @@ func unpack(dir string, header *tar.Header, from io.Reader) error {
 	return os.WriteFile(to, text, header.FileInfo().Mode().Perm())
 }
 
-// tracked lists the files of a tree below root, with slashes: those that git knows or would add, or every file of a
-// directory that is no clone.
+// tracked lists the files of a tree below root, with slashes: those that git knows or would add,
+// or every file of a directory that is no clone.
 func tracked(root string) ([]string, error) {
 	if root == "." {
 		out, err := git("ls-files", "-co", "--exclude-standard", "-z")

@@ -5,7 +5,8 @@
 //	measure places         files that real commits touched for common tasks
 //	measure style          words and widths against the counts in scripts/style.txt, which may only fall
 //
-// Each command exits non-zero when a bound does not hold. scripts/measure runs it from the root of the repository.
+// Each command exits non-zero when a bound does not hold. scripts/measure runs it from the root
+// of the repository.
 package main
 
 import (

@@ -17,11 +17,12 @@ import (
 // mutation is a rule of the product that is broken on purpose, and the test that must notice.
 type mutation struct {
 	name string
-	// In file, which may be a pattern, old becomes new. It must occur exactly once, unless each asks for one mutation for each time that it occurs.
+	// In file, which may be a pattern, old becomes new. It must occur exactly once, unless each asks
+	// for one mutation for each time that it occurs.
 	file, old, new string
 	each           bool
-	// pkg is the package whose tests run, and test the one that must fail, or where the package panics at its start, before
-	// any test, a part of what it then says. Neither needs a database.
+	// pkg is the package whose tests run, and test the one that must fail, or where the package
+	// panics at its start, before any test, a part of what it then says. Neither needs a database.
 	pkg, test, panics string
 
 	nth int // which of the places it is, from 1, of a mutation that came from each

@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// maxWidth is the widest line of code that is allowed, in characters; maxComment the widest line of a comment.
+// maxWidth is the widest line of code that is allowed, in characters; maxComment the widest line
+// of a comment.
 const (
 	maxWidth   = 120
 	maxComment = 100
@@ -95,7 +96,8 @@ func isProduct(path string) bool {
 	})
 }
 
-// functionLines returns the lengths of all declared functions, from their first line to their last, sorted.
+// functionLines returns the lengths of all declared functions, from their first line to their
+// last, sorted.
 func functionLines(all []*source) []int {
 	var lengths []int
 	for _, s := range all {
@@ -151,7 +153,8 @@ func exported(s *source) (total int, undocumented []string) {
 	return total, undocumented
 }
 
-// exportedFunction returns the name of an exported function, or of an exported method of an exported type.
+// exportedFunction returns the name of an exported function, or of an exported method of an
+// exported type.
 func exportedFunction(f *ast.FuncDecl) (string, bool) {
 	if !f.Name.IsExported() {
 		return "", false

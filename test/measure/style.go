@@ -13,14 +13,15 @@ import (
 	"strings"
 )
 
-// ratchetFile records how many matches of each rule the tree may have. The counts are of the whole tree, so a line that
-// moves to another file costs nothing.
+// ratchetFile records how many matches of each rule the tree may have. The counts are of the
+// whole tree, so a line that moves to another file costs nothing.
 const ratchetFile = "scripts/style.txt"
 
 // rule is something that new text must not have.
 type rule struct {
 	name string
-	// words matches text of comments, of string literals and of documents; nil for a rule about widths.
+	// words matches text of comments, of string literals and of documents; nil for a rule about
+	// widths.
 	words *regexp.Regexp
 	// advice says what to write instead.
 	advice string
@@ -103,7 +104,8 @@ func style(w io.Writer, update, list bool) error {
 	return judge(w, found, allowed)
 }
 
-// judge reports the rules that have more matches than allowed, and each line that was added since the counts were written.
+// judge reports the rules that have more matches than allowed, and each line that was added since
+// the counts were written.
 func judge(w io.Writer, found map[string][]match, allowed map[string]int) error {
 	var broken []string
 	lower := 0
@@ -139,7 +141,8 @@ func judge(w io.Writer, found map[string][]match, allowed map[string]int) error 
 	return nil
 }
 
-// inspect adds the matches of one file. The table of the rules itself, and the tests of it, are full of words to avoid.
+// inspect adds the matches of one file. The table of the rules itself, and the tests of it, are
+// full of words to avoid.
 func inspect(path string, found map[string][]match) error {
 	isGo, isDoc := strings.HasSuffix(path, ".go"), strings.HasSuffix(path, ".md")
 	if !isGo && !isDoc || strings.Contains(path, "testdata/") || strings.HasPrefix(path, "test/measure/style") {

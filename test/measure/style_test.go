@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestStyle verifies that a line which breaks a rule fails the check where it is new, that the output names file, line
-// and advice, and that a line may move to another file.
+// TestStyle verifies that a line which breaks a rule fails the check where it is new, that the
+// output names file, line and advice, and that a line may move to another file.
 func TestStyle(t *testing.T) {
 	t.Chdir(t.TempDir())
 	sh := func(args ...string) {

@@ -26,8 +26,8 @@ import (
 // listener follows.
 const Ready = "ready "
 
-// Serve runs a server in this process, which a test has started ([support.StartSelf]), until the test
-// closes the standard input or dies. It returns the exit code.
+// Serve runs a server in this process, which a test has started ([support.StartSelf]), until the
+// test closes the standard input or dies. It returns the exit code.
 func Serve(c server.Config) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -59,7 +59,7 @@ func ReadAdmin(t testing.TB, dir string) server.Admin {
 	return admin
 }
 
-// Credentials returns those of the administrator.
+// Credentials returns the access key of the administrator.
 func Credentials(a server.Admin) sign.Credentials {
 	return sign.Credentials{AccessKeyID: a.AccessKeyID, AccessKeySecret: a.AccessKeySecret}
 }

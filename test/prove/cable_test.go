@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// harm is what a cable does when so many bytes of one direction have passed, over all connections together.
+// harm is what a cable does when so many bytes of one direction have passed, over all connections
+// together.
 type harm struct {
 	kind  harmKind
 	reply bool // of the direction from the target
@@ -21,8 +22,8 @@ const (
 	unharmed harmKind = iota
 	// cut resets the connection, and every new one until the cable is healed.
 	cut
-	// mute swallows what follows in the direction, on every connection, until the cable is healed; a connection that was muted
-	// stays so.
+	// mute swallows what follows in the direction, on every connection, until the cable is healed; a
+	// connection that was muted stays so.
 	mute
 	// drop resets the one connection, and no other.
 	drop

@@ -49,7 +49,8 @@ type order struct {
 	Hold int
 	// CommandDir is where executables may be that are targets.
 	CommandDir string
-	// Pause stops the process by SIGSTOP at the Nth time that the rotation of Secret comes to the point PauseAt.
+	// Pause stops the process by SIGSTOP at the Nth time that the rotation of Secret comes to the
+	// point PauseAt.
 	PauseAt string
 	Pause   int
 	// Tell has it say where the rotation of Secret comes by.
@@ -143,7 +144,8 @@ type process struct {
 	admin    sign.Credentials
 	endpoint string
 
-	// died is where it killed itself. It is set before Exited is closed, and stays empty when it did not.
+	// died is where it killed itself. It is set before Exited is closed, and stays empty when it did
+	// not.
 	died string
 	// passed gets each point that it passes after it was stopped, and first the point where it stops.
 	passed chan string

@@ -27,7 +27,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// door is where a consumer logs in, by means that have nothing to do with the code under test. It can be told to another process.
+// door is where a consumer logs in, by means that have nothing to do with the code under test. It
+// can be told to another process.
 type door struct {
 	Kind string
 	Addr string

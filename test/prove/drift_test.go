@@ -19,7 +19,8 @@ const (
 	probeSlack = 4000
 )
 
-// found waits until drift is found that is there since a time, and holds it against the time that it may take.
+// found waits until drift is found that is there since a time, and holds it against the time that
+// it may take.
 func (c *process) found(t *testing.T, secret string, since time.Time) {
 	t.Helper()
 	figures.Count("drift_runs", 1)

@@ -55,7 +55,8 @@ func (p *pair) revisions(t *testing.T) map[string]int64 {
 	return out
 }
 
-// TestFencing stops the engine's node by SIGSTOP until another node has taken over and rotated twice; then it goes on where it was.
+// TestFencing stops the engine's node by SIGSTOP until another node has taken over and rotated
+// twice; then it goes on where it was.
 func TestFencing(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
@@ -94,7 +95,8 @@ func TestFencing(t *testing.T) {
 		r.Do(t, "ACL", "SETUSER", a.AccountName, "on", "resetpass", ">"+a.AccountPassword, "~*", "+get", "+set")
 		return generic("of-"+a.AccountName, overlap.name, a, "")
 	}
-	// A rotation calls its target to give it the candidate, to verify it, and to retire what it replaced.
+	// A rotation calls its target to give it the candidate, to verify it, and to retire what it
+	// replaced.
 	stops := []order{{PauseAt: "before a call", Pause: 1}, {PauseAt: "after a call", Pause: 1}}
 	if *full {
 		stops = append(stops,
@@ -150,7 +152,8 @@ func (f fixture) fence(t *testing.T, at order) {
 	f.overtake(t, p, a, b, secret, 2)
 }
 
-// overtake rotates once more, after version last, by the second node, lets the first one go on, and looks whether that has changed anything.
+// overtake rotates once more, after version last, by the second node, lets the first one go on,
+// and looks whether that has changed anything.
 func (f fixture) overtake(t *testing.T, p *pair, a, b *process, secret string, last int) {
 	t.Helper()
 	second := b.value(t, secret, kms.StageCurrent)
@@ -237,7 +240,8 @@ func (c *process) untilVersion(t *testing.T, secret, version string) {
 	good(t, second(c.endOf(t.Context(), secret, version)))
 }
 
-// untilEngine waits until the node rotates: it has made a rotation of a secret that needs no server.
+// untilEngine waits until the node rotates: it has made a rotation of a secret that needs no
+// server.
 func (c *process) untilEngine(t *testing.T) {
 	t.Helper()
 	good(t, second(c.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{

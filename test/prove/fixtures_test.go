@@ -101,15 +101,18 @@ type fixture struct {
 	admin string
 	// dir holds executables that are targets.
 	dir string
-	// secret makes the Nth account, or pair of accounts, at the server, and says how its secret is created and configured.
+	// secret makes the Nth account, or pair of accounts, at the server, and says how its secret is
+	// created and configured.
 	secret func(t testing.TB, c *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest)
-	// byHand gives an account another password, as an administrator of the server would; nil where that is not tried.
+	// byHand gives an account another password, as an administrator of the server would; nil where
+	// that is not tried.
 	byHand func(t testing.TB, account, password string)
 
 	// slow is how long a call may take at a server that needs longer than others, in milliseconds.
 	slow int
 
-	// mute says that the server does not tell what it accepts: a lost answer costs a failed login, and the minute in which no other may fail.
+	// mute says that the server does not tell what it accepts: a lost answer costs a failed login,
+	// and the minute in which no other may fail.
 	mute bool
 
 	numbers *atomic.Int64 // of the accounts that were made
@@ -440,8 +443,8 @@ func proveRabbitMQ(t *testing.T) {
 // proveOAuth has Keyturn rotate secrets of clients of Ory Hydra.
 func proveOAuth(t *testing.T) {
 	h := servers.StartHydra(t)
-	// One address for both of its APIs, as where it is in real use. One request at a time, each to its end: with SQLite it answers two writers
-	// with "Unable to serialize access".
+	// One address for both of its APIs, as where it is in real use. One request at a time, each to
+	// its end: with SQLite it answers two writers with "Unable to serialize access".
 	var one sync.Mutex
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body) // it may never come to its end

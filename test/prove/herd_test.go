@@ -19,8 +19,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// counted is a kind of target that accepts everything and writes down when it was changed: what is held against the rate is how often
-// a target is asked, whatever it is.
+// counted is a kind of target that accepts everything and writes down when it was changed: what
+// is held against the rate is how often a target is asked, whatever it is.
 func counted(calls string) target.Kind {
 	var mu sync.Mutex
 	return target.Kind{
@@ -56,7 +56,8 @@ func (countedTarget) Close() error                                    { return n
 const (
 	herdRate  = 20
 	herdBurst = 10
-	// herdWorkers are how many rotations are worked on at once: those may be let through and then be late.
+	// herdWorkers are how many rotations are worked on at once: those may be let through and then be
+	// late.
 	herdWorkers = 8
 	oneDay      = 24 * time.Hour
 )

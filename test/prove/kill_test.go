@@ -11,8 +11,8 @@ import (
 // fastStep is how many points a faster cut passes over.
 const fastStep = 6
 
-// kill ends the server by SIGKILL before and after everything that it stores and every call that it makes to a target. The end
-// is the same as without.
+// kill ends the server by SIGKILL before and after everything that it stores and every call that
+// it makes to a target. The end is the same as without.
 func (f fixture) kill(t *testing.T) {
 	for _, name := range []string{"kill_wrong_ends", "kill_credentials_lost", "kill_runs", "kill_runs_" + f.name} {
 		figures.Count(name, 0)

@@ -19,8 +19,9 @@ func lockoutFigures() {
 	}
 }
 
-// lockoutLDAP rotates, loses replies, changes by hand and repairs before a directory that locks an account after three failed
-// logins. Only the engine logs in: it must never fail, because the directory can be read.
+// lockoutLDAP rotates, loses replies, changes by hand and repairs before a directory that locks
+// an account after three failed logins. Only the engine logs in: it must never fail, because the
+// directory can be read.
 func lockoutLDAP(t *testing.T, l *servers.LDAP) {
 	lockoutFigures()
 	f := fixture{
@@ -102,8 +103,8 @@ func lockoutLDAP(t *testing.T, l *servers.LDAP) {
 	}
 }
 
-// TestLockoutByLogin has a server whose state the administrator may not read, so that only logins tell. What the server rejects is
-// counted on the wire.
+// TestLockoutByLogin has a server whose state the administrator may not read, so that only logins
+// tell. What the server rejects is counted on the wire.
 func TestLockoutByLogin(t *testing.T) {
 	t.Parallel()
 	if !*full {
@@ -179,7 +180,8 @@ func (f fixture) lockoutByLogin(t *testing.T, h harm) {
 			length = wire.counts()
 		}
 	}
-	// A probe finds what a person has changed by one login; asking again waits until another one is allowed.
+	// A probe finds what a person has changed by one login; asking again waits until another one is
+	// allowed.
 	before := wire.occurrences()
 	f.byHand(t, f.account(t, c, secret), "the-password-that-a-person-has-set")
 	c.until(t, secret, "quarantined")

@@ -1,7 +1,9 @@
-// Package prove shows that rotation keeps its promises against real servers, with the faults that the world has: processes
-// that die at any line, networks that lose an answer, engines that come back late, people who change a password by hand.
+// Package prove shows that rotation keeps its promises against real servers, with the faults that
+// the world has: processes that die at any line, networks that lose an answer, engines that come
+// back late, people who change a password by hand.
 //
-// `make prove` runs all of it and prints one figure a line; `make test` runs a faster cut of the same.
+// `make prove` runs all of it and prints one figure a line; `make test` runs a faster cut of the
+// same.
 package prove
 
 import (
@@ -25,7 +27,8 @@ func pick(inFull, inCut int) int {
 	return inCut
 }
 
-// atOnce is how many parts run at the same time: they wait for other processes, and for times to pass, more than they compute.
+// atOnce is how many parts run at the same time: they wait for other processes, and for times to
+// pass, more than they compute.
 const atOnce = "8"
 
 func TestMain(m *testing.M) {

@@ -8,12 +8,12 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation/explore"
 )
 
-// modelTime is how long the state machine is walked in full: every scope with two faults and one request first, which takes about
-// a minute, and then as far as there is time with two requests.
+// modelTime is how long the state machine is walked in full: every scope with two faults and one
+// request first, which takes about a minute, and then as far as there is time with two requests.
 const modelTime = 2 * time.Minute
 
-// TestModel walks the state machine with everything that can go wrong. The faster cut is the test of package explore; here are the
-// figures, and the mutations, each of which must be noticed.
+// TestModel walks the state machine with everything that can go wrong. The faster cut is the test
+// of package explore; here are the figures, and the mutations, each of which must be noticed.
 func TestModel(t *testing.T) {
 	if !*full {
 		t.Skip("skipped: the tests of internal/rotation/explore are the faster cut of this")

@@ -9,12 +9,13 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// silentFor is how long a call to a target may take where the network goes silent, in milliseconds. It is more than a call takes on
-// a busy machine.
+// silentFor is how long a call to a target may take where the network goes silent, in
+// milliseconds. It is more than a call takes on a busy machine.
 const silentFor = 4000
 
-// network harms the connections between engine and target at positions of the bytes of a rotation, from its first to its last, and
-// heals them. The rotation ends as it would have without.
+// network harms the connections between engine and target at positions of the bytes of a
+// rotation, from its first to its last, and heals them. The rotation ends as it would have
+// without.
 func (f fixture) network(t *testing.T) {
 	for _, name := range []string{
 		"network_runs",
@@ -101,7 +102,8 @@ func noticed(r *kms.DescribeRotationResponse) bool {
 	return false
 }
 
-// untilProbed waits until the target has answered for the credential in use, so that nothing else is on the wire.
+// untilProbed waits until the target has answered for the credential in use, so that nothing else
+// is on the wire.
 func (c *process) untilProbed(t testing.TB, secret string) {
 	t.Helper()
 	support.Until(t, "the target to accept the credential of "+secret, func() bool {

@@ -23,7 +23,8 @@ type watch struct {
 	Endpoint, KeyID, KeySecret string
 	Door                       door
 	Secrets                    []string
-	// Ages are how long ago, in milliseconds, the values were read with which it logs in; 0 reads and then logs in at once.
+	// Ages are how long ago, in milliseconds, the values were read with which it logs in; 0 reads
+	// and then logs in at once.
 	Ages []int
 	// Promise is how long after it was read a value must work, in milliseconds.
 	Promise int
@@ -32,7 +33,8 @@ type watch struct {
 // seen is what an oracle has seen.
 type seen struct {
 	Connections int
-	// Failures are logins refused within the promise, by age; Late are those refused after it, which nobody promised.
+	// Failures are logins refused within the promise, by age; Late are those refused after it, which
+	// nobody promised.
 	Failures map[int]int
 	Late     int
 	// Unread and Unanswered are reads, and logins, that got no answer.
@@ -61,7 +63,8 @@ type reading struct {
 	value string
 }
 
-// oracle is a consumer in a process of its own: every 10 ms it opens a new connection with what a consumer holds.
+// oracle is a consumer in a process of its own: every 10 ms it opens a new connection with what a
+// consumer holds.
 func oracle() int {
 	w := &watcher{seen: seen{Failures: map[int]int{}}, reads: map[string][]reading{}}
 	err := json.NewDecoder(os.Stdin).Decode(&w.watch)
@@ -177,8 +180,9 @@ const (
 	grace = 2000
 	// nearly is the age of the oldest value that a consumer holds.
 	nearly = 1600
-	// leadOfOracle is how long reads of a secret with one credential are held before it changes. It is more than the service has,
-	// so that a busy machine does not make a login late that follows a read at once.
+	// leadOfOracle is how long reads of a secret with one credential are held before it changes. It
+	// is more than the service has, so that a busy machine does not make a login late that follows a
+	// read at once.
 	leadOfOracle = 400
 )
 

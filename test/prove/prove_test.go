@@ -108,8 +108,9 @@ func (f fixture) mustLogin(t testing.TB, c *process, what, value string, want bo
 // versions are the names of the versions of a secret in the order in which they were made.
 func version(n int) string { return fmt.Sprintf("v%d", n) }
 
-// whole checks a rotation to version n that has ended: the current credential works, the former one does not, and the labels are
-// as they must be. What is wrong counts for the part of the table.
+// whole checks a rotation to version n that has ended: the current credential works, the former
+// one does not, and the labels are as they must be. What is wrong counts for the part of the
+// table.
 func (f fixture) whole(t testing.TB, c *process, part, secret string, n int, r *kms.DescribeRotationResponse) bool {
 	t.Helper()
 	if r.State != "done" || r.RotationID != version(n) {

@@ -9,8 +9,8 @@ import (
 	"github.com/keyturn/keyturn/test/signature"
 )
 
-// TestSignatureMutations changes signed requests: none may mean something else than what was signed, and none may be
-// accepted twice.
+// TestSignatureMutations changes signed requests: none may mean something else than what was
+// signed, and none may be accepted twice.
 func TestSignatureMutations(t *testing.T) {
 	t.Parallel()
 	lasts := time.Duration(pick(180, 3)) * time.Second

@@ -1,5 +1,5 @@
-// Package ram_test runs the cloud's own Go SDK, unchanged and over TLS, through every operation of the user service that
-// Keyturn has.
+// Package ram_test runs the cloud's own Go SDK, unchanged and over TLS, through every operation
+// of the user service that Keyturn has.
 package ram_test
 
 import (

@@ -42,7 +42,8 @@ func preparation(d *database) *kms.PrepareTargetAccountsRequest {
 	}
 }
 
-// One login becomes two while it is in use: it keeps its password, the secret has it before, and rotations follow.
+// One login becomes two while it is in use: it keeps its password, the secret has it before, and
+// rotations follow.
 func TestPrepareAccounts(t *testing.T) {
 	t.Parallel()
 	s, d := startOneLogin(t)
@@ -107,8 +108,8 @@ func TestPrepareAccounts(t *testing.T) {
 	}
 }
 
-// A change that the target refuses, as a whole, leaves both credentials stored and nothing changed; when the target is mended,
-// the same call goes on with the very passwords.
+// A change that the target refuses, as a whole, leaves both credentials stored and nothing
+// changed; when the target is mended, the same call goes on with the very passwords.
 func TestPrepareAccountsCutOff(t *testing.T) {
 	t.Parallel()
 	s, d := startOneLogin(t)
@@ -140,7 +141,8 @@ func TestPrepareAccountsCutOff(t *testing.T) {
 	}
 }
 
-// A proof that does not hold leaves the credential in use readable and the rotation paused, and can be made again.
+// A proof that does not hold leaves the credential in use readable and the rotation paused, and
+// can be made again.
 func TestPrepareAccountsAgain(t *testing.T) {
 	t.Parallel()
 	s, d := startOneLogin(t)

@@ -16,7 +16,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// door is an address that leads to a server when it is open, and ends every connection at once when it is not.
+// door is an address that leads to a server when it is open, and ends every connection at once
+// when it is not.
 type door struct {
 	addr string
 	open atomic.Bool
@@ -73,8 +74,9 @@ func pass(in net.Conn, to string) {
 	both.Wait()
 }
 
-// TestCancel: a rotation at a target that cannot be reached is called off. What was never sent ends at once; after an attempt the end comes
-// when the target has been asked to take back what it may hold. The credential in use stays.
+// TestCancel: a rotation at a target that cannot be reached is called off. What was never sent
+// ends at once; after an attempt the end comes when the target has been asked to take back what
+// it may hold. The credential in use stays.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)

@@ -69,7 +69,8 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.taken = append(r.taken, e)
 }
 
-// types waits for so many different events about a secret, and returns their types in the order of time.
+// types waits for so many different events about a secret, and returns their types in the order
+// of time.
 func (r *receiver) types(secret string, n int) []string {
 	r.t.Helper()
 	byID := map[string]event{}
@@ -102,8 +103,8 @@ func receivers(list ...*receiver) keyturntest.Option {
 	})
 }
 
-// TestEvents tells two receivers of a rotation, one of which refuses at first, and goes on after a restart: each event arrives at
-// each, with no credential in it.
+// TestEvents tells two receivers of a rotation, one of which refuses at first, and goes on after
+// a restart: each event arrives at each, with no credential in it.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	ready, late := newReceiver(t, 0), newReceiver(t, 2)

@@ -40,8 +40,8 @@ func waits(t *testing.T, s *keyturntest.Server, n int) (r *kms.DescribeRotationR
 	return r
 }
 
-// TestGraceWaits: the former credential works until the last consumer has moved, and is retired at once then, long before the limit, and before
-// anybody counts as gone.
+// TestGraceWaits: the former credential works until the last consumer has moved, and is retired
+// at once then, long before the limit, and before anybody counts as gone.
 func TestGraceWaits(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, x system) {
@@ -117,7 +117,8 @@ func TestGraceGoesBackWhileItWaits(t *testing.T) {
 	})
 }
 
-// TestGraceLimit: at the limit the former credential is retired whatever consumers hold, and operators are told.
+// TestGraceLimit: at the limit the former credential is retired whatever consumers hold, and
+// operators are told.
 func TestGraceLimit(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)

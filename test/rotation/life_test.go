@@ -370,7 +370,8 @@ func TestGroupSpacing(t *testing.T) {
 	})
 }
 
-// TestImportChangesNothing looks at what the target has stored: creating, configuring and restarting do not touch it.
+// TestImportChangesNothing looks at what the target has stored: creating, configuring and
+// restarting do not touch it.
 func TestImportChangesNothing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, x system) {
@@ -469,8 +470,9 @@ func testRepair(t *testing.T, x system) {
 	x.works(t, "a rotation after all that", read(t, s, "app", "", ""), true)
 }
 
-// TestNothingUnprovenIsPromoted has a second address where applications log in, which does not get the new password: a replica that
-// is cut off. What applications read stays what works at both.
+// TestNothingUnprovenIsPromoted has a second address where applications log in, which does not
+// get the new password: a replica that is cut off. What applications read stays what works at
+// both.
 func TestNothingUnprovenIsPromoted(t *testing.T) {
 	t.Parallel()
 	r, replica := servers.StartRedis(t, servers.WithACLFile), servers.StartRedis(t)
@@ -517,7 +519,8 @@ func TestNothingUnprovenIsPromoted(t *testing.T) {
 	})
 }
 
-// TestOnlyTheOldIsRetired has a person give the account that is out of use a password of their own during the grace.
+// TestOnlyTheOldIsRetired has a person give the account that is out of use a password of their
+// own during the grace.
 func TestOnlyTheOldIsRetired(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)
@@ -534,8 +537,8 @@ func TestOnlyTheOldIsRetired(t *testing.T) {
 	x.works(t, "the current credential", read(t, s, "app", "", ""), true)
 }
 
-// TestProbeNow changes passwords by hand at a target that would be asked in an hour: asked for, the probe finds both, and changes
-// nothing.
+// TestProbeNow changes passwords by hand at a target that would be asked in an hour: asked for,
+// the probe finds both, and changes nothing.
 func TestProbeNow(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)

@@ -1,4 +1,5 @@
-// Package rotation_test drives the rotation engine as its users do: through the API, against real servers.
+// Package rotation_test drives the rotation engine as its users do: through the API, against real
+// servers.
 package rotation_test
 
 import (

@@ -62,7 +62,8 @@ func (n *node) call(t *testing.T, action, code string, params ...string) {
 	}
 }
 
-// clean stops the server and searches all that it wrote. The log must hold the words that tell of the fault.
+// clean stops the server and searches all that it wrote. The log must hold the words that tell of
+// the fault.
 func (n *node) clean(t *testing.T, words string) {
 	t.Helper()
 	n.stop()

@@ -29,7 +29,8 @@ const (
 // both is a value that holds both, so that whatever it is cut to is found.
 const both = marker + special + marker
 
-// step is a call that is to succeed, or to be refused with a code. Its parameters are name and value in turns.
+// step is a call that is to succeed, or to be refused with a code. Its parameters are name and
+// value in turns.
 type step struct {
 	action string
 	code   string
@@ -176,7 +177,8 @@ func last() []step {
 	}
 }
 
-// caller sends requests as they are, and keeps what must be found nowhere: signatures, and the secrets in right answers.
+// caller sends requests as they are, and keeps what must be found nowhere: signatures, and the
+// secrets in right answers.
 type caller struct {
 	endpoint string
 	account  string
@@ -229,7 +231,8 @@ func form(params []string) url.Values {
 	return v
 }
 
-// signed makes a request with a signature of version 3 over a form; change changes it before it is signed.
+// signed makes a request with a signature of version 3 over a form; change changes it before it
+// is signed.
 func (c *caller) signed(
 	key sign.Credentials,
 	o *operation.Op,
@@ -346,7 +349,8 @@ func (c *caller) bad(key sign.Credentials, o *operation.Op, params []string) map
 	return ways
 }
 
-// v1 makes a request with a signature of version 1 in its URL, which is where such clients put values.
+// v1 makes a request with a signature of version 1 in its URL, which is where such clients put
+// values.
 func (c *caller) v1(key sign.Credentials, o *operation.Op, params []string, at time.Time) (*http.Request, error) {
 	list := sign.Params{
 		{Name: "Action", Value: o.Name}, {Name: "Version", Value: o.Version}, {Name: "Format", Value: "JSON"},

@@ -1,5 +1,6 @@
-// Package secrecy_test drives the whole product with marked values, in every operation and in every way to fail that it can
-// reach, and looks for them in every byte that was written: store, write-ahead log, audit trail, logs, errors, metrics, output.
+// Package secrecy_test drives the whole product with marked values, in every operation and in
+// every way to fail that it can reach, and looks for them in every byte that was written: store,
+// write-ahead log, audit trail, logs, errors, metrics, output.
 package secrecy_test
 
 import (

@@ -24,8 +24,8 @@ type needle struct {
 	forms map[string][]byte
 }
 
-// newNeedle makes the forms of a text: as it is, in Base64 at each of three offsets, in hexadecimal digits, and escaped for a
-// URL, for JSON, for HTML and for Go.
+// newNeedle makes the forms of a text: as it is, in Base64 at each of three offsets, in
+// hexadecimal digits, and escaped for a URL, for JSON, for HTML and for Go.
 func newNeedle(what, text string) needle {
 	quoted, _ := json.Marshal(text) // of a string it cannot fail
 	var plain bytes.Buffer

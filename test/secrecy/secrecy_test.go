@@ -25,7 +25,8 @@ func declared(t *testing.T, name string) *operation.Op {
 	return nil
 }
 
-// take makes the calls of steps, each of which has its one right answer, and returns the operations and their parameters.
+// take makes the calls of steps, each of which has its one right answer, and returns the
+// operations and their parameters.
 func take(t *testing.T, c *caller, key sign.Credentials, list []step) map[string][]string {
 	t.Helper()
 	done := map[string][]string{}
@@ -51,8 +52,8 @@ func readsSecret(o *operation.Op) []string {
 	return []string{"SecretName", "a"}
 }
 
-// TestSecrecy drives the real program: every operation, every way to be refused, the command line. Then it searches all that
-// was written.
+// TestSecrecy drives the real program: every operation, every way to be refused, the command
+// line. Then it searches all that was written.
 func TestSecrecy(t *testing.T) {
 	t.Parallel()
 	p := start(t)
@@ -172,7 +173,8 @@ func profileSecret(t *testing.T, profiles []byte, name string) string {
 	return file.Profiles[name].Secret
 }
 
-// commandLine runs commands with values, and returns what those have printed that may not print one.
+// commandLine runs commands with values, and returns what those have printed that may not print
+// one.
 func commandLine(p *product) string {
 	p.t.Helper()
 	var all strings.Builder

@@ -11,8 +11,9 @@ import (
 	"github.com/keyturn/keyturn/test/agents"
 )
 
-// TestBehindAnAgent: the same client, pointed at an agent instead of the server, goes on through an outage of the server, past its time
-// to live, and also when it starts in the outage, after the agent itself. Of a managed secret it gets the configuration too.
+// TestBehindAnAgent: the same client, pointed at an agent instead of the server, goes on through
+// an outage of the server, past its time to live, and also when it starts in the outage, after
+// the agent itself. Of a managed secret it gets the configuration too.
 func TestBehindAnAgent(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

@@ -51,7 +51,8 @@ func regions(s *keyturntest.Server) string {
 	return fmt.Sprintf(`[{"regionId":%q,"endpoint":%q,"vpc":false}]`, s.Region, s.Endpoint)
 }
 
-// TestConfiguration: the endpoint comes from a properties file, or from the environment of a program that names nothing.
+// TestConfiguration: the endpoint comes from a properties file, or from the environment of a
+// program that names nothing.
 func TestConfiguration(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -112,7 +113,8 @@ func TestCache(t *testing.T) {
 	a.reads("app/db", "value 2")
 }
 
-// TestRefreshAfterRotation: a rotation reaches the client by itself, within the time to live that it was given.
+// TestRefreshAfterRotation: a rotation reaches the client by itself, within the time to live that
+// it was given.
 func TestRefreshAfterRotation(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -125,8 +127,8 @@ func TestRefreshAfterRotation(t *testing.T) {
 	a.untilReads("app/db", "value 2", false)
 }
 
-// TestTTLInTheValue: the member ttl of a JSON value goes before the configured time to live, and the name of the member that the
-// program has asked for counts for nothing.
+// TestTTLInTheValue: the member ttl of a JSON value goes before the configured time to live, and
+// the name of the member that the program has asked for counts for nothing.
 func TestTTLInTheValue(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -171,7 +173,8 @@ func TestFileCache(t *testing.T) {
 		t.Errorf("sealed value: %d bytes, %v; want the key of 32, the start vector of 16 and a block", len(sealed), err)
 	}
 
-	// A process that starts while the server is away lives from the file, unless it loads secrets ahead.
+	// A process that starts while the server is away lives from the file, unless it loads secrets
+	// ahead.
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}

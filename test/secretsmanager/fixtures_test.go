@@ -1,5 +1,5 @@
-// Package secretsmanager_test runs the cloud's own Secrets Manager client for Go, unmodified, against a real Keyturn server. What
-// it shows of the client is in docs/clients/go.md.
+// Package secretsmanager_test runs the cloud's own Secrets Manager client for Go, unmodified,
+// against a real Keyturn server. What it shows of the client is in docs/clients/go.md.
 package secretsmanager_test
 
 import (
@@ -87,7 +87,10 @@ func start(t *testing.T, c setup) *app {
 func launch(t *testing.T, c setup) *app {
 	t.Helper()
 	a := &app{t: t, cmd: exec.Command(binary)}
-	a.cmd.Dir, a.cmd.Env, a.cmd.Stderr, a.cmd.WaitDelay = t.TempDir(), append(os.Environ(), c.env...), &a.stderr, support.Patience
+	a.cmd.Dir = t.TempDir()
+	a.cmd.Env = append(os.Environ(), c.env...)
+	a.cmd.Stderr = &a.stderr
+	a.cmd.WaitDelay = support.Patience
 	in, err := a.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +193,8 @@ func create(t *testing.T, s *keyturntest.Server, name, value string) {
 	}
 }
 
-// rotate is what a producer does whose value is not live yet: a version with a label of its own, then the move of ACSCurrent.
+// rotate is what a producer does whose value is not live yet: a version with a label of its own,
+// then the move of ACSCurrent.
 func rotate(t *testing.T, s *keyturntest.Server, name, version, value string) {
 	t.Helper()
 	_, err := s.Client.PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
@@ -240,7 +244,8 @@ func (c *cable) cut() {
 	c.running.Wait()
 }
 
-// mend listens again, at the same port; a port can be taken for a moment by a connection of another test.
+// mend listens again, at the same port; a port can be taken for a moment by a connection of
+// another test.
 func (c *cable) mend(target string) {
 	c.t.Helper()
 	var listener net.Listener

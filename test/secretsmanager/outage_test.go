@@ -19,8 +19,9 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// TestOutage: within the time to live the client answers from memory; past it the value is given up. When the server is back, the
-// client is too. A hook that remembers is not asked when a connection is refused.
+// TestOutage: within the time to live the client answers from memory; past it the value is given
+// up. When the server is back, the client is too. A hook that remembers is not asked when a
+// connection is refused.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -47,7 +48,8 @@ func TestOutage(t *testing.T) {
 	a.untilReads("app/db", "value 2", true)
 }
 
-// TestRefused: a refused connection is tried once and reported at once, and a client that loads secrets ahead does not start.
+// TestRefused: a refused connection is tried once and reported at once, and a client that loads
+// secrets ahead does not start.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -123,7 +125,8 @@ func errorCodes(t *testing.T) map[string]int {
 	return codes
 }
 
-// TestErrorCodes: which codes the client tries again, and how often; then it does not say which it was. The rest it reports at once.
+// TestErrorCodes: which codes the client tries again, and how often; then it does not say which
+// it was. The rest it reports at once.
 func TestErrorCodes(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -153,8 +156,9 @@ func TestErrorCodes(t *testing.T) {
 	}
 }
 
-// TestHook: a hook that remembers changes nothing when the server answers that it is not available, either: the error that the
-// client has after its attempts is not of the kind that it asks the hook for.
+// TestHook: a hook that remembers changes nothing when the server answers that it is not
+// available, either: the error that the client has after its attempts is not of the kind that it
+// asks the hook for.
 func TestHook(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -200,7 +204,8 @@ func TestDelays(t *testing.T) {
 	}
 }
 
-// TestTwoRegions: with two regions, one passing refusal by the first ends the process. So docs/clients/go.md says to name one.
+// TestTwoRegions: with two regions, one passing refusal by the first ends the process. So
+// docs/clients/go.md says to name one.
 func TestTwoRegions(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

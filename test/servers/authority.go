@@ -10,7 +10,8 @@ import (
 type Authority struct {
 	// CA is the authority's certificate in PEM.
 	CA string
-	// CAFile, CertFile and KeyFile are paths; the certificate is for localhost and the loopback addresses.
+	// CAFile, CertFile and KeyFile are paths; the certificate is for localhost and the loopback
+	// addresses.
 	CAFile, CertFile, KeyFile string
 }
 

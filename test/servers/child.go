@@ -28,14 +28,16 @@ type child struct {
 	log    support.Log
 }
 
-// startChild starts a server and waits until ready succeeds. Where the system can, the server dies with this process.
+// startChild starts a server and waits until ready succeeds. Where the system can, the server
+// dies with this process.
 func startChild(cmd *exec.Cmd, ready func() error) (*child, error) {
 	c := &child{cmd: cmd, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &c.log, &c.log, time.Second
 	cmd.SysProcAttr = childAttr()
 	started := make(chan error, 1)
 	go func() {
-		// Linux ties the signal of childAttr to the thread that started the child, so the thread has to live as long.
+		// Linux ties the signal of childAttr to the thread that started the child, so the thread has to
+		// live as long.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(c.exited)
@@ -98,7 +100,8 @@ func listening(addr string) error {
 	return c.Close()
 }
 
-// program finds an executable, also where users have no PATH to, and skips the test when there is none.
+// program finds an executable, also where users have no PATH to, and skips the test when there is
+// none.
 func program(t testing.TB, name, debian string) string {
 	t.Helper()
 	for _, candidate := range []string{name, "/usr/sbin/" + name, "/usr/local/sbin/" + name, "/usr/lib/openldap/" + name} {

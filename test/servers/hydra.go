@@ -12,7 +12,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// Hydra is an Ory Hydra with an SQLite file: its store in memory is lost with the first request that is broken off.
+// Hydra is an Ory Hydra with an SQLite file: its store in memory is lost with the first request
+// that is broken off.
 type Hydra struct {
 	// Public and Admin are host:port of its two APIs, without TLS and without authentication.
 	Public, Admin string

@@ -16,7 +16,8 @@ type kept struct {
 	out    support.Log
 }
 
-// startKept starts a process, and ends it with the test: by stop, and when that does not help by killing its group.
+// startKept starts a process, and ends it with the test: by stop, and when that does not help by
+// killing its group.
 func startKept(t testing.TB, cmd *exec.Cmd, stop func()) *kept {
 	t.Helper()
 	k := &kept{cmd: cmd, exited: make(chan struct{})}

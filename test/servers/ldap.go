@@ -16,9 +16,10 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// LDAP is an OpenLDAP server with two databases of people: below Base anything goes, and below PolicyBase a password policy
-// locks an account after three failed logins and wants eight characters, and a constraint allows one password at a time.
-// A third one, below dc=other,dc=org, is empty and has a manager of its own. AdminDN may read the server's configuration.
+// LDAP is an OpenLDAP server with two databases of people: below Base anything goes, and below
+// PolicyBase a password policy locks an account after three failed logins and wants eight
+// characters, and a constraint allows one password at a time. A third one, below dc=other,dc=org,
+// is empty and has a manager of its own. AdminDN may read the server's configuration.
 type LDAP struct {
 	// Addr speaks plain and takes StartTLS; TLSAddr speaks TLS. The certificate is by Authority.
 	Addr, TLSAddr string
@@ -27,7 +28,8 @@ type LDAP struct {
 	Base, PolicyBase string
 	// StrictPolicy is for pwdPolicySubentry of an account below PolicyBase that is to take no hashes.
 	StrictPolicy string
-	// AdminDN may write passwords below both, WriterDN write and not read them, and ReaderDN neither. Password is that of all three.
+	// AdminDN may write passwords below both, WriterDN write and not read them, and ReaderDN
+	// neither. Password is that of all three.
 	AdminDN, WriterDN, ReaderDN, Password string
 
 	root string

@@ -1,5 +1,6 @@
-// Package servers starts the real servers that tests of targets run against: throw-away instances on loopback, in directories
-// of the test's own, which end with it. Where a program is not installed the test is skipped and says so.
+// Package servers starts the real servers that tests of targets run against: throw-away instances
+// on loopback, in directories of the test's own, which end with it. Where a program is not
+// installed the test is skipped and says so.
 package servers
 
 import (
@@ -41,7 +42,8 @@ func NewLocalCA(t testing.TB) *LocalCA {
 	return &LocalCA{PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), cert: cert, key: key}
 }
 
-// Issue writes a server's certificate for the names, which may be addresses, and its key into a directory.
+// Issue writes a server's certificate for the names, which may be addresses, and its key into a
+// directory.
 func (ca *LocalCA) Issue(t testing.TB, dir string, names ...string) (certFile, keyFile string) {
 	t.Helper()
 	key, template := certificate(t, names[0])

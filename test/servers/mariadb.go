@@ -40,8 +40,8 @@ type MariaDB struct {
 	daemon        *sandbox.Daemon
 }
 
-// StartMariaDB starts a server with further arguments, such as --max-connections=9; it ends with the test. With an authority it
-// speaks TLS.
+// StartMariaDB starts a server with further arguments, such as --max-connections=9; it ends with
+// the test. With an authority it speaks TLS.
 func StartMariaDB(t testing.TB, authority *Authority, arguments ...string) *MariaDB {
 	t.Helper()
 	server, install := mariaDBProgram(t, "mariadbd"), mariaDBProgram(t, "mariadb-install-db")
@@ -100,7 +100,8 @@ func mariaDBProgram(t testing.TB, name string) string {
 
 func (m *MariaDB) file(name string) string { return filepath.Join(m.dir, name) }
 
-// install makes the system tables, and a file that gives the administrator a password before anybody can connect.
+// install makes the system tables, and a file that gives the administrator a password before
+// anybody can connect.
 func (m *MariaDB) install(ctx context.Context, program string) error {
 	one := sha1.Sum([]byte(m.password))
 	two := sha1.Sum(one[:])

@@ -13,8 +13,9 @@ import (
 	"github.com/keyturn/keyturn/internal/sandbox"
 )
 
-// StartMySQL starts a MySQL server, which scripts/test-mysql has put beside the system, with further arguments; it ends with the
-// test. It is used like a MariaDB server. With an authority it speaks TLS.
+// StartMySQL starts a MySQL server, which scripts/test-mysql has put beside the system, with
+// further arguments; it ends with the test. It is used like a MariaDB server. With an authority
+// it speaks TLS.
 func StartMySQL(t testing.TB, authority *Authority, arguments ...string) *MariaDB {
 	t.Helper()
 	home := mySQLHome(t)
@@ -90,7 +91,8 @@ func mySQLHome(t testing.TB) string {
 	return home
 }
 
-// initialise makes the system tables, and a file that gives the administrator a password before anybody can connect.
+// initialise makes the system tables, and a file that gives the administrator a password before
+// anybody can connect.
 func (m *MariaDB) initialise(ctx context.Context, program string, arguments []string) error {
 	init := fmt.Sprintf("ALTER USER root@localhost IDENTIFIED BY '%s';\n", m.password)
 	if err := os.WriteFile(m.file("init.sql"), []byte(init), 0o600); err != nil {

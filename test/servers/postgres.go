@@ -7,7 +7,8 @@ import (
 	"github.com/keyturn/keyturn/internal/sandbox"
 )
 
-// StartPostgres starts a PostgreSQL cluster; it ends with the test. A configuration without Dir gets a directory of the test's.
+// StartPostgres starts a PostgreSQL cluster; it ends with the test. A configuration without Dir
+// gets a directory of the test's.
 func StartPostgres(t testing.TB, config sandbox.PostgresConfig) *sandbox.Postgres {
 	t.Helper()
 	if config.Dir == "" {

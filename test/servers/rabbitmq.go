@@ -15,7 +15,8 @@ import (
 
 // RabbitMQ is a RabbitMQ node with the management plug-in.
 type RabbitMQ struct {
-	// AMQP and API are host:port without TLS; AMQPS and APIS with a certificate of CA for localhost and 127.0.0.1.
+	// AMQP and API are host:port without TLS; AMQPS and APIS with a certificate of CA for localhost
+	// and 127.0.0.1.
 	AMQP, API, AMQPS, APIS string
 	CA                     *LocalCA
 	// User and Password are an administrator's.
@@ -24,8 +25,8 @@ type RabbitMQ struct {
 
 const rabbitServer = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
-// StartRabbitMQ starts a node of its own, with its own Erlang port mapper, in a temporary directory; it takes about ten
-// seconds.
+// StartRabbitMQ starts a node of its own, with its own Erlang port mapper, in a temporary
+// directory; it takes about ten seconds.
 func StartRabbitMQ(t testing.TB) *RabbitMQ {
 	t.Helper()
 	for _, program := range []string{rabbitServer, "epmd", "erl"} {

@@ -55,7 +55,8 @@ func StartRedis(t testing.TB, settings ...string) *Redis {
 	for _, s := range settings {
 		switch s {
 		case WithACLFile:
-			// With an ACL file the password of the configuration does not count, so the default user is in the file.
+			// With an ACL file the password of the configuration does not count, so the default user is in
+			// the file.
 			writeFile(t, acl, "user default on >"+r.Password+" ~* &* +@all\n")
 			lines = append(lines, "aclfile "+acl)
 		case WithoutConfigFile:

@@ -18,7 +18,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// SSH is an OpenSSH server. The account of this process logs in with AdminKey; as root there may be further accounts.
+// SSH is an OpenSSH server. The account of this process logs in with AdminKey; as root there may
+// be further accounts.
 type SSH struct {
 	*sandbox.OpenSSH
 	// AdminKey is a private key in PEM.
@@ -33,8 +34,9 @@ type SSH struct {
 	idle     []Account // those that no test has
 }
 
-// StartSSH starts an OpenSSH server, with further lines of sshd_config. It takes passwords, and keys in
-// .ssh/authorized_keys of an account's home directory and in the file that is named like the account in Keys.
+// StartSSH starts an OpenSSH server, with further lines of sshd_config. It takes passwords, and
+// keys in .ssh/authorized_keys of an account's home directory and in the file that is named like
+// the account in Keys.
 func StartSSH(t testing.TB, settings ...string) *SSH {
 	t.Helper()
 	// Other accounts have to reach what is below it.
@@ -74,7 +76,8 @@ func StartSSH(t testing.TB, settings ...string) *SSH {
 	return s
 }
 
-// Keys is a directory of lists of keys, one for each account, that belongs to the account of this process.
+// Keys is a directory of lists of keys, one for each account, that belongs to the account of this
+// process.
 func (s *SSH) Keys() string { return filepath.Join(s.dir, "keys") }
 
 // NewSSHKey makes a key pair: a private key in PEM and a public key.
@@ -106,8 +109,9 @@ type Account struct {
 	shell, hash string
 }
 
-// NewAccount makes an account with a shell, and a hash as chpasswd -e takes it, or "*". When the test ends, another one gets the
-// account, because the system takes its time to make one. It skips the test when not root.
+// NewAccount makes an account with a shell, and a hash as chpasswd -e takes it, or "*". When the
+// test ends, another one gets the account, because the system takes its time to make one. It
+// skips the test when not root.
 func (s *SSH) NewAccount(t testing.TB, shell, hash string) Account {
 	t.Helper()
 	if os.Geteuid() != 0 {

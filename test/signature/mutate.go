@@ -10,7 +10,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// odd are what is inserted, and put around values: white space of every kind, separators, escapes, control characters.
+// odd are what is inserted, and put around values: white space of every kind, separators,
+// escapes, control characters.
 var odd = []string{
 	" ", "\t", "\r\n ", "\r\n\t", "\r\n \r\n ", "\n", "\r", "\v", "\f", "\x00", "\u00a0", "\u0085", "\u1680",
 	"\u2003", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\ufeff", "\u200b", "\xa0", "\x85", "%", "%20",

@@ -1,9 +1,9 @@
-// Package signature holds signatures to their promise by mutation: whatever is changed in an accepted request, it is refused
-// or means the same, and no request is accepted twice.
+// Package signature holds signatures to their promise by mutation: whatever is changed in an
+// accepted request, it is refused or means the same, and no request is accepted twice.
 //
-// A [Server] is the real HTTP server with the real door and authenticator before a gate that notes what reaches it. A
-// seed is a signed request; a mutation changes it in one place or several. Each mutant is sent before and after the
-// request that it was made of.
+// A [Server] is the real HTTP server with the real door and authenticator before a gate that
+// notes what reaches it. A seed is a signed request; a mutation changes it in one place or
+// several. Each mutant is sent before and after the request that it was made of.
 package signature
 
 import (
@@ -83,8 +83,8 @@ const (
 	allInForm // version 1: the signature too
 )
 
-// seeds are requests of every version of the signature, with their parameters in every place, over both versions of
-// HTTP.
+// seeds are requests of every version of the signature, with their parameters in every place,
+// over both versions of HTTP.
 func seeds() []seed {
 	var list []seed
 	add := func(name string, build func(nonce string, now time.Time) message) {

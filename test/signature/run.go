@@ -27,8 +27,8 @@ type Figures struct {
 // mostChanges is how many changes one mutation consists of at most.
 const mostChanges = 3
 
-// Run changes requests until the deadline has passed or limit mutations were tried; a limit of 0 is none. The mutations
-// follow from the seed. newAuth makes the authenticator under test.
+// Run changes requests until the deadline has passed or limit mutations were tried; a limit of 0
+// is none. The mutations follow from the seed. newAuth makes the authenticator under test.
 func Run(
 	seed uint64,
 	limit int,
@@ -69,7 +69,8 @@ func Run(
 	return f, nil
 }
 
-// try sends a mutant before and after its original. The original counts as used up once either was accepted.
+// try sends a mutant before and after its original. The original counts as used up once either
+// was accepted.
 func (f *Figures) try(tested, reference *Server, original, mutant message) error {
 	want, err := reference.send(original)
 	if err != nil {

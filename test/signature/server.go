@@ -162,7 +162,8 @@ func (s *Server) sendHTTP1(b []byte) (string, error) {
 	}
 }
 
-// oneShot is the server's end of a connection whose client has sent all that it sends, and reads nothing.
+// oneShot is the server's end of a connection whose client has sent all that it sends, and reads
+// nothing.
 type oneShot struct {
 	net.Conn // nil: nothing else of it is used
 	once     sync.Once

@@ -32,7 +32,8 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-// uncovered is a fault: a JSON body that version 1 does not cover counts, when Authorization looks like another version.
+// uncovered is a fault: a JSON body that version 1 does not cover counts, when Authorization
+// looks like another version.
 type uncovered struct{ rpc.Authenticator }
 
 func (u uncovered) Authenticate(ctx context.Context, r auth.Request) (auth.Result, error) {
@@ -70,7 +71,8 @@ func (u uncovered) Authenticate(ctx context.Context, r auth.Request) (auth.Resul
 	return result, err
 }
 
-// trimmed is a fault: the nonce is signed without the white space around it, and remembered with it.
+// trimmed is a fault: the nonce is signed without the white space around it, and remembered with
+// it.
 type trimmed struct {
 	rpc.Authenticator
 	now func() time.Time

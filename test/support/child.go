@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// RunWithKeyturn builds the program, sets binary to its path and runs the tests. A TestMain exits with
-// what it returns.
+// RunWithKeyturn builds the program, sets binary to its path and runs the tests. A TestMain exits
+// with what it returns.
 func RunWithKeyturn(m *testing.M, binary *string) int {
 	return RunWithBinary(m, binary, "github.com/keyturn/keyturn/cmd/keyturn")
 }
@@ -84,7 +84,8 @@ func StartSelf(t testing.TB, variables []string, line func(string)) *Child {
 	return StartChild(t, cmd, line)
 }
 
-// Await waits until ready is closed. It fails the test when the process ends before, and after [Patience].
+// Await waits until ready is closed. It fails the test when the process ends before, and after
+// [Patience].
 func (c *Child) Await(t testing.TB, ready <-chan struct{}) {
 	t.Helper()
 	select {

@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// Figures are what the tests of a package count or measure, by name. The zero value is empty and ready.
+// Figures are what the tests of a package count or measure, by name. The zero value is empty and
+// ready.
 type Figures struct {
 	mu     sync.Mutex
 	values map[string]float64 // guarded by mu

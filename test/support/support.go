@@ -1,7 +1,7 @@
-// Package support has what tests of several packages use: a log to read while it is written, binaries
-// and child processes, waiting with a bound, the figures of `make prove`, free ports, the operator's
-// pages, seeds, and the arithmetic of the audit trail. It imports the standard library alone, so that
-// tests of every layer may import it.
+// Package support has what tests of several packages use: a log to read while it is written,
+// binaries and child processes, waiting with a bound, the figures of `make prove`, free ports,
+// the operator's pages, seeds, and the arithmetic of the audit trail. It imports the standard
+// library alone, so that tests of every layer may import it.
 package support
 
 import (

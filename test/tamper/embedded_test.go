@@ -44,7 +44,8 @@ func edit(t *testing.T, dataDir string, change func(ctx context.Context, kv *cli
 	change(t.Context(), kv)
 }
 
-// TestEmbedded flips bytes in the embedded store of a stopped server, one sort of record after the other, and starts it.
+// TestEmbedded flips bytes in the embedded store of a stopped server, one sort of record after
+// the other, and starts it.
 func TestEmbedded(t *testing.T) {
 	t.Parallel()
 	random, dir := seed(t), t.TempDir()

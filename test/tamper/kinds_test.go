@@ -21,8 +21,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// tenant is an account with records of every kind, at least two of each: the user ann reads the secret a by a policy of her
-// own, bob reads b by one of his group.
+// tenant is an account with records of every kind, at least two of each: the user ann reads the
+// secret a by a policy of her own, bob reads b by one of his group.
 type tenant struct {
 	id   string
 	root *kms.Client
@@ -47,7 +47,8 @@ func (n *tenant) connect(s *site) {
 	}
 }
 
-// reads is the secret that a user may read, group the group that the user is in, owner whom a policy is for.
+// reads is the secret that a user may read, group the group that the user is in, owner whom a
+// policy is for.
 var (
 	reads = map[string]string{"ann": "a", "bob": "b"}
 	group = map[string]string{"ann": "idle", "bob": "readers"}
@@ -56,7 +57,8 @@ var (
 
 const document = `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"acs:kms:*:*:secret/%s"}]}`
 
-// furnish fills an account. Its last calls note uses of access keys, which are written down when the server stops.
+// furnish fills an account. Its last calls note uses of access keys, which are written down when
+// the server stops.
 func (s *site) furnish(id string, credentials sign.Credentials) *tenant {
 	s.t.Helper()
 	n := &tenant{
@@ -158,7 +160,8 @@ func (s *site) client(credentials sign.Credentials) *kms.Client {
 	return c
 }
 
-// furnished is a site with two accounts, served by a server that was started after they were filled.
+// furnished is a site with two accounts, served by a server that was started after they were
+// filled.
 func furnished(t *testing.T) (*site, map[string]*tenant) {
 	t.Helper()
 	s, second := newSite(t), "2222222222222222"
@@ -210,7 +213,8 @@ var unprobed = map[string]string{
 // probe asks for something that a record decides.
 type probe func() error
 
-// probes ask for all that a record of each kind decides. A record is found by account and name, or by its name alone.
+// probes ask for all that a record of each kind decides. A record is found by account and name,
+// or by its name alone.
 var probes = map[string]func(s *site, n *tenant, name string) []probe{
 	"meta":    func(s *site, _ *tenant, _ string) []probe { return s.opens(func(*store.Tx) error { return nil }) },
 	"due":     func(s *site, _ *tenant, _ string) []probe { return s.opens(allDue) },
@@ -411,8 +415,8 @@ func (s *site) probes(tenants map[string]*tenant, key string) []probe {
 	return find(s, n, name)
 }
 
-// mustFail holds that each answer is an error, that a call reports only a fault of the server, that the log names the
-// record, and that neither holds a value.
+// mustFail holds that each answer is an error, that a call reports only a fault of the server,
+// that the log names the record, and that neither holds a value.
 func (s *site) mustFail(what, key string, probes []probe) (failed int) {
 	s.t.Helper()
 	kind, _, _ := strings.Cut(key, "/")
@@ -477,14 +481,15 @@ func (s *site) records() map[string][]string {
 	return found
 }
 
-// TestEveryByte flips a bit of every byte of a record of each kind, and cuts it short: each time whatever asks for it is
-// answered with an error.
+// TestEveryByte flips a bit of every byte of a record of each kind, and cuts it short: each time
+// whatever asks for it is answered with an error.
 func TestEveryByte(t *testing.T) {
 	t.Parallel()
 	s, tenants := furnished(t)
 	random := seed(t)
 	for kind, keys := range s.records() {
-		// The one that most is asked of: nobody can ask for the value of a secret that waits for its deletion.
+		// The one that most is asked of: nobody can ask for the value of a secret that waits for its
+		// deletion.
 		key := slices.MaxFunc(keys, func(a, b string) int { return len(s.probes(tenants, a)) - len(s.probes(tenants, b)) })
 		asks := s.probes(tenants, key)
 		s.mustSucceed(key, asks)
@@ -507,8 +512,8 @@ func TestEveryByte(t *testing.T) {
 	}
 }
 
-// TestSwapped puts every two records of one kind in each other's place, of one account and of two: whatever asks for either
-// is answered with an error.
+// TestSwapped puts every two records of one kind in each other's place, of one account and of
+// two: whatever asks for either is answered with an error.
 func TestSwapped(t *testing.T) {
 	t.Parallel()
 	s, tenants := furnished(t)
@@ -538,7 +543,8 @@ func TestSwapped(t *testing.T) {
 	}
 }
 
-// TestPutElsewhere puts a record where there was none: under a new name, in another account, and as another kind.
+// TestPutElsewhere puts a record where there was none: under a new name, in another account, and
+// as another kind.
 func TestPutElsewhere(t *testing.T) {
 	t.Parallel()
 	s, tenants := furnished(t)
@@ -563,8 +569,8 @@ func TestPutElsewhere(t *testing.T) {
 	}
 }
 
-// TestOlderRecord shows what is not noticed, and is documented so: a record as a whole put back to what it was before under
-// the same key, and a record removed.
+// TestOlderRecord shows what is not noticed, and is documented so: a record as a whole put back
+// to what it was before under the same key, and a record removed.
 func TestOlderRecord(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -1,5 +1,6 @@
-// Package tamper_test changes what is stored behind the server's back: bytes flipped, records moved. The server must answer
-// with an error, never with another value, and say nothing of any value.
+// Package tamper_test changes what is stored behind the server's back: bytes flipped, records
+// moved. The server must answer with an error, never with another value, and say nothing of any
+// value.
 package tamper_test
 
 import (
@@ -46,8 +47,8 @@ func seed(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(support.Seed(t), 1))
 }
 
-// etcd starts an etcd server in this process. The servers under test keep their records in it, so that a test can change
-// them while they run.
+// etcd starts an etcd server in this process. The servers under test keep their records in it, so
+// that a test can change them while they run.
 var etcd = sync.OnceValues(func() (*clientv3.Client, string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -109,7 +110,8 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// serve starts a server with nothing in memory yet. It may fail when records that it reads at its start are damaged.
+// serve starts a server with nothing in memory yet. It may fail when records that it reads at its
+// start are damaged.
 func (s *site) serve() (c *kms.Client, stop func(), err error) {
 	dir, err := os.MkdirTemp("", "keyturn-tamper-")
 	if err != nil {
@@ -231,7 +233,8 @@ func (s *site) unlock(db *store.DB) (*envelope.Keyring, error) {
 	return keyring, err
 }
 
-// secondAccount makes another account with an access key, as a later release will by its own operations.
+// secondAccount makes another account with an access key, as a later release will by its own
+// operations.
 func (s *site) secondAccount(id string) sign.Credentials {
 	s.t.Helper()
 	ctx := s.t.Context()

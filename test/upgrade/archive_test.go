@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// fullSize is the size of a file whose zeros at the end are not in the archive: the store allocates 64 MiB ahead of what it writes.
+// fullSize is the size of a file whose zeros at the end are not in the archive: the store
+// allocates 64 MiB ahead of what it writes.
 const fullSize = "KEYTURN.size"
 
 // pack writes the files below dir into an archive.

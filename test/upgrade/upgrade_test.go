@@ -1,6 +1,6 @@
-// Package upgrade_test opens what older releases have written: store, audit trail and the consumer's cache of last known values.
-// testdata has an archive for each release whose formats differ, made by TestGenerate with that release. Everything in it is
-// made up.
+// Package upgrade_test opens what older releases have written: store, audit trail and the
+// consumer's cache of last known values. testdata has an archive for each release whose formats
+// differ, made by TestGenerate with that release. Everything in it is made up.
 package upgrade_test
 
 import (
@@ -56,7 +56,8 @@ func archives(t *testing.T, f func(t *testing.T, dir string, m manifest)) {
 	}
 }
 
-// original makes the mark of a store say that this directory is no copy. The server would look at every credential otherwise.
+// original makes the mark of a store say that this directory is no copy. The server would look at
+// every credential otherwise.
 func original(t *testing.T, path string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -82,10 +83,11 @@ func (m manifest) clock() func() time.Time {
 	return func() time.Time { return m.At.Add(time.Minute + time.Since(began)) }
 }
 
-// different are the answers that this release gives on purpose otherwise than the one that wrote the archive: by caller, action and
-// parameters, the new code, or empty for success.
+// different are the answers that this release gives on purpose otherwise than the one that wrote
+// the archive: by caller, action and parameters, the new code, or empty for success.
 var different = map[string]string{
-	// The policy names a user who was deleted. The old release gave the next user of that name the same rights.
+	// The policy names a user who was deleted. The old release gave the next user of that name the
+	// same rights.
 	"carol GetSecretValue SecretName app/stolen": kms.CodeNoPermission,
 }
 
@@ -103,8 +105,8 @@ const moving = "root DescribeRotation SecretName db/single"
 
 var moved = []string{"State", "Attempt", "NextAttemptTime", "Steps", "Reason", "Advice"}
 
-// TestStore verifies that this release opens a store of an older one, answers every read as that one did, goes on writing, and that the
-// audit trail verifies from its first record to its last.
+// TestStore verifies that this release opens a store of an older one, answers every read as that
+// one did, goes on writing, and that the audit trail verifies from its first record to its last.
 func TestStore(t *testing.T) {
 	t.Parallel()
 	archives(t, func(t *testing.T, dir string, m manifest) {
@@ -179,8 +181,8 @@ func (m manifest) compare(t *testing.T, clients map[string]*kms.Client) {
 	}
 }
 
-// TestRotateRootKey verifies that the root key, the key of the records and the master keys of an older release's store can be
-// rotated: afterwards every read is answered as that release did.
+// TestRotateRootKey verifies that the root key, the key of the records and the master keys of an
+// older release's store can be rotated: afterwards every read is answered as that release did.
 func TestRotateRootKey(t *testing.T) {
 	t.Parallel()
 	archives(t, func(t *testing.T, dir string, m manifest) {
@@ -228,7 +230,8 @@ func write(t *testing.T, c *kms.Client) {
 	}
 }
 
-// claimed verifies that an account which a secret of the old release rotates cannot be given to another secret.
+// claimed verifies that an account which a secret of the old release rotates cannot be given to
+// another secret.
 func claimed(t *testing.T, c *kms.Client) {
 	t.Helper()
 	for account, want := range map[string]string{"five": kms.CodeResourceExist, "six": ""} {
@@ -286,7 +289,8 @@ func (away) RoundTrip(*http.Request) (*http.Response, error) {
 	return nil, errors.New("the server is away")
 }
 
-// TestLastGood verifies that a consumer of this release starts with the last known values that an older one has stored.
+// TestLastGood verifies that a consumer of this release starts with the last known values that an
+// older one has stored.
 func TestLastGood(t *testing.T) {
 	t.Parallel()
 	archives(t, func(t *testing.T, dir string, m manifest) {

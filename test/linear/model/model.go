@@ -1,6 +1,7 @@
-// Package model is the reference of the secret operations: what each of them answers and leaves behind, written from the
-// public API reference alone. It shares no rule with internal/secret, so that a mistake there is not made here again.
-// Tests hold a real server against it. It knows Generic secrets.
+// Package model is the reference of the secret operations: what each of them answers and leaves
+// behind, written from the public API reference alone. It shares no rule with internal/secret, so
+// that a mistake there is not made here again. Tests hold a real server against it. It knows
+// Generic secrets.
 package model
 
 import (
@@ -81,7 +82,8 @@ type Row struct {
 	Created time.Time
 }
 
-// Reply is what a call answers: Code is empty for a success. Labels are sorted, because their order is not documented.
+// Reply is what a call answers: Code is empty for a success. Labels are sorted, because their
+// order is not documented.
 type Reply struct {
 	Code                                      string
 	Name, Type, Version, Data, DataType, Text string
@@ -136,7 +138,8 @@ const (
 
 func refused(s *Secret, code string) (*Secret, Reply) { return s, Reply{Code: code} }
 
-// Apply does one call on the secret of its name at that time, and returns what is there afterwards and the answer.
+// Apply does one call on the secret of its name at that time, and returns what is there
+// afterwards and the answer.
 func (s *Secret) Apply(o Op, now time.Time) (*Secret, Reply) {
 	if s != nil && !s.planned.IsZero() && !now.Before(s.planned) {
 		s = nil // after the planned time it answers like one that never was
@@ -212,7 +215,8 @@ func (s *Secret) Apply(o Op, now time.Time) (*Secret, Reply) {
 	panic("model: unknown operation " + string(o.Kind))
 }
 
-// malformed is the code of a request that is refused whatever is stored: required parameters first, then formats.
+// malformed is the code of a request that is refused whatever is stored: required parameters
+// first, then formats.
 func (o Op) malformed() string {
 	required := []string{o.Name}
 	switch o.Kind {

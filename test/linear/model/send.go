@@ -15,16 +15,16 @@ import (
 // Outcome says what is known of a call.
 type Outcome int
 
-// The outcomes: Answered is a final answer, a success or a refusal; NotSent never reached a server; Unknown is a change
-// that may or may not have happened, or may still happen.
+// The outcomes: Answered is a final answer, a success or a refusal; NotSent never reached a
+// server; Unknown is a change that may or may not have happened, or may still happen.
 const (
 	Answered Outcome = iota
 	NotSent
 	Unknown
 )
 
-// Send makes the call at a server. id is the request's ID when there was an answer. A call that got no final answer has
-// its error beside the outcome.
+// Send makes the call at a server. id is the request's ID when there was an answer. A call that
+// got no final answer has its error beside the outcome.
 func Send(ctx context.Context, c *kms.Client, o Op) (r Reply, id string, known Outcome, err error) {
 	r, id, err = o.send(ctx, c)
 	if err == nil {

@@ -1,6 +1,7 @@
-// Command app is an application that uses the cloud's Secrets Manager client for Go. The tests drive it over its standard input and
-// output: the first line says how the client is built, each further line asks something of it. It is a process of its own because
-// the client has data races, which the race detector of the tests would report as theirs.
+// Command app is an application that uses the cloud's Secrets Manager client for Go. The tests
+// drive it over its standard input and output: the first line says how the client is built, each
+// further line asks something of it. It is a process of its own because the client has data
+// races, which the race detector of the tests would report as theirs.
 package main
 
 import (
@@ -205,7 +206,8 @@ func (l *clientLog) count(parts []string) int {
 	return n
 }
 
-// remembering is a hook that keeps the last value: what an application can add so that it survives more.
+// remembering is a hook that keeps the last value: what an application can add so that it
+// survives more.
 type remembering struct {
 	cache.SecretCacheHook
 	mu   sync.Mutex
