@@ -2,7 +2,7 @@
 // secret a further one takes nanoseconds and uses no network. A change arrives by push, usually in
 // well under a second. An application that has a value keeps it while the server is unavailable.
 //
-//	client, err := consumer.NewClient(kms.Config{Endpoint: "keyturn.example.com", Credentials: credentials})
+//	client, err := consumer.NewClient(kms.Config{Endpoint: endpoint, Credentials: credentials})
 //	c, err := consumer.New(ctx, consumer.Config{Client: client, Secrets: []string{"app/db"}})
 //	defer c.Close()
 //	s, err := c.Get(ctx, "app/db")

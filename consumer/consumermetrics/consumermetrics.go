@@ -1,5 +1,5 @@
-// Package consumermetrics offers what a consumer.Consumer counts, and the state of its secrets, to
-// Prometheus. No value is in it; the names of secrets are.
+// Package consumermetrics exports the counters of a [consumer.Consumer] and the state of its
+// secrets to Prometheus. The metrics contain names of secrets, and no values.
 package consumermetrics
 
 import (
@@ -9,10 +9,15 @@ import (
 )
 
 var states = [...]string{
-	consumer.StateFresh, consumer.StateStale, consumer.StateExpired, consumer.StateAbsent, consumer.StateDenied, consumer.StateUnknown,
+	consumer.StateFresh,
+	consumer.StateStale,
+	consumer.StateExpired,
+	consumer.StateAbsent,
+	consumer.StateDenied,
+	consumer.StateUnknown,
 }
 
-// Source is what is collected from; *consumer.Consumer is one.
+// Source is the source of the metrics. [consumer.Consumer] implements it.
 type Source interface {
 	Status() []consumer.Status
 	Counters() consumer.Counters
@@ -26,8 +31,8 @@ type collector struct {
 	refreshes, refreshFailures, stale, expired, pushes, polls, pollFailures, disk, logins *prometheus.Desc
 }
 
-// New returns a collector of one Consumer. A process with several registers each with
-// prometheus.WrapRegistererWith and a label of its own.
+// New returns a collector for one Consumer. A process with several registers each with
+// [prometheus.WrapRegistererWith] and a label of its own.
 func New(source Source) prometheus.Collector {
 	of := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("keyturn_consumer_"+name, help, labels, nil)
@@ -52,7 +57,7 @@ func New(source Source) prometheus.Collector {
 	}
 }
 
-// Describe implements prometheus.Collector.
+// Describe implements [prometheus.Collector].
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.state, c.age, c.info, c.next, c.failures, c.push,
@@ -62,7 +67,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector.
+// Collect implements [prometheus.Collector].
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)

@@ -1,17 +1,16 @@
-// Package consumertest serves secrets from memory to the tests of an application that reads them by
-// package consumer. A test moves versions and injects failures; no server runs and nothing touches
-// the network.
+// Package consumertest serves secrets from memory to the tests of an application that uses package
+// consumer. A test changes versions and injects failures. There is no server and no network.
 //
 //	endpoint, c := consumertest.New(t, "app/db", "v1", `{"user":"app","password":"correct horse"}`)
 //	app := start(c)
 //	endpoint.Put("app/db", "v2", `{"user":"app","password":"battery staple"}`)
 //	err := c.Refresh(t.Context(), "app/db") // the application has v2 from here on
 //
-// The endpoint has no push, so that a consumer has a new version exactly when it reads: by
-// [consumer.Consumer.Refresh], after a rejected login, or after [consumer.Config.Interval]. The
-// consumer's intervals and back-off pass at once in a test that runs under testing/synctest: reads
-// of one secret begin at least a second apart, as elsewhere. Use package keyturntest instead to
-// test against the real server.
+// The endpoint has no push, so a consumer gets a new version only when it reads: by
+// [consumer.Consumer.Refresh], after a rejected login, or after [consumer.Config.Interval]. Reads
+// of one secret begin at least a second apart, as with a server. Under [testing/synctest] a test
+// does not wait for intervals and back-off. To test against the real server use package
+// keyturntest.
 package consumertest
 
 import (
@@ -27,8 +26,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// New returns an endpoint with one secret, and a consumer that has read it and is closed when the
-// test ends. Each change edits the consumer's configuration before it starts.
+// New returns an endpoint with one secret, and a consumer that has read the secret and is closed
+// when the test ends. Each change is applied to the configuration of the consumer.
 func New(
 	t testing.TB, name, versionID, value string, change ...func(*consumer.Config),
 ) (*Endpoint, *consumer.Consumer) {
@@ -68,8 +67,8 @@ var _ consumer.API = (*Endpoint)(nil)
 type version struct{ id, value string }
 
 // Put makes a version the current one, as a rotation or PutSecretValue does. The version that was
-// current becomes the previous one, and a candidate (kms.StagePending) loses its label. Put creates
-// a secret that does not exist.
+// current becomes the previous one, and a candidate ([kms.StagePending]) loses its label. If the
+// secret does not exist, Put creates it.
 func (e *Endpoint) Put(name, versionID, value string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -81,7 +80,7 @@ func (e *Endpoint) Put(name, versionID, value string) {
 	delete(stages, kms.StagePending)
 }
 
-// SetStage gives a version a label, such as kms.StagePending for the candidate of a rotation.
+// SetStage gives a version a label, such as [kms.StagePending] for the candidate of a rotation.
 func (e *Endpoint) SetStage(name, stage, versionID, value string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -98,8 +97,8 @@ func (e *Endpoint) stagesLocked(name string) map[string]version {
 	return e.secrets[name]
 }
 
-// Delete deletes a secret. A consumer takes its value away when two reads, some seconds apart, have
-// not found it.
+// Delete deletes a secret. A consumer keeps its value until two reads, some seconds apart, have not
+// found the secret.
 func (e *Endpoint) Delete(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -126,7 +125,7 @@ func (e *Endpoint) Reads(name string) int {
 	return e.reads[name]
 }
 
-// GetSecretValue returns the version with the label that is asked for, or the current one.
+// GetSecretValue returns the version with the requested label, by default the current one.
 func (e *Endpoint) GetSecretValue(
 	_ context.Context, in *kms.GetSecretValueRequest,
 ) (*kms.GetSecretValueResponse, error) {
@@ -154,8 +153,7 @@ func (e *Endpoint) GetSecretValue(
 	}, nil
 }
 
-// WatchSecrets answers that the endpoint has no such operation, so that consumers do not wait for
-// push.
+// WatchSecrets returns the error of an endpoint without that operation.
 func (e *Endpoint) WatchSecrets(context.Context, *kms.WatchSecretsRequest) (*kms.WatchSecretsResponse, error) {
 	return nil, notFound(kms.CodeActionNotFound, "the endpoint of the test has no push")
 }
@@ -164,8 +162,8 @@ func notFound(code, message string) error {
 	return &kms.Error{HTTPStatus: http.StatusNotFound, Code: code, Message: message}
 }
 
-// Held returns the oldest version of a secret that something open holds ([consumer.Consumer.Hold]);
-// "" when nothing holds another version than the current one.
+// Held returns the oldest version of a secret that is held ([consumer.Consumer.Hold]). It returns
+// "" if only the current version is held.
 func Held(t testing.TB, c *consumer.Consumer, name string) string {
 	t.Helper()
 	for _, s := range c.Status() {

@@ -1,9 +1,9 @@
-// Package credential reads an account and what proves it out of the value of a secret. The adapters
-// below it use it; code that opens connections by itself can too.
+// Package credential finds an account and its password, token or private key in the value of a
+// secret. The adapters use it, as can an application that opens connections itself.
 //
-// The usual member names are found by themselves: those of the managed types (AccountName and
+// It finds the usual member names automatically: the members of the managed types (AccountName and
 // AccountPassword, UserName with Password or PrivateKey, AccessKeyId and AccessKeySecret) and those
-// in common use in generic secrets. Format names others.
+// in common use in generic secrets. [Format] names others.
 package credential
 
 import (
@@ -16,31 +16,32 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Credential is what a target accepts.
+// Credential is an account with its password, token or private key.
 type Credential struct {
-	// Account is whose credential it is; empty where the value names nobody.
+	// Account is the name of the account; empty if the value names none.
 	Account string
 	// Secret is the password, token or private key.
 	Secret sensitive.Value
 }
 
-// Format says where in a value a credential is. The zero Format finds the usual members of a JSON
-// object, and takes any other value as the bare credential.
+// Format says where in a value the credential is. The zero Format finds the usual members of a JSON
+// object, and uses any other value as the password, token or private key.
 type Format struct {
 	// AccountMember and SecretMember name the members of the JSON object; empty means the usual
 	// ones.
 	AccountMember, SecretMember string
-	// Account is whose credential it is where the value does not say.
+	// Account is the account if the value names none.
 	Account string
 }
 
-// Read returns the credential in a version of a secret. Its errors name members, and hold nothing
+// Read returns the credential in a version of a secret. Its errors name members, and quote nothing
 // of the value.
 func (f Format) Read(s *consumer.Secret) (Credential, error) {
 	value := s.Value()
 	if !strings.HasPrefix(strings.TrimSpace(value.Reveal()), "{") {
 		if f.AccountMember != "" || f.SecretMember != "" {
-			return Credential{}, fmt.Errorf("credential: the value of secret %q, version %s, is not a JSON object, so it has no members", s.Name, s.VersionID)
+			return Credential{}, fmt.Errorf("credential: the value of secret %q, version %s, "+
+				"is not a JSON object, so it has no members", s.Name, s.VersionID)
 		}
 		if value.Reveal() == "" {
 			return Credential{}, fmt.Errorf("credential: the value of secret %q, version %s, is empty", s.Name, s.VersionID)
@@ -63,7 +64,8 @@ func (f Format) Read(s *consumer.Secret) (Credential, error) {
 	case secret == "" && f.SecretMember != "":
 		return Credential{}, missing(s, f.SecretMember)
 	case secret == "":
-		return Credential{}, fmt.Errorf("credential: the value of secret %q, version %s, has none of the usual members of a credential (%s); name it by SecretMember",
+		return Credential{}, fmt.Errorf("credential: the value of secret %q, version %s, "+
+			"has none of the usual members of a credential (%s); name it by SecretMember",
 			s.Name, s.VersionID, strings.Join(credential.Usual(credential.Secret), ", "))
 	}
 	return Credential{Account: cmp.Or(account, f.Account), Secret: sensitive.New(secret)}, nil

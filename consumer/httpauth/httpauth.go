@@ -1,21 +1,24 @@
-// Package httpauth puts the credential of a secret into HTTP requests, and goes on over rotations.
+// Package httpauth adds the credential in a secret to HTTP requests, also across rotations.
 //
-//	transport, err := httpauth.New(c, "partner/token", &httpauth.Options{Origins: []string{"https://api.example.com"}, Scheme: httpauth.Bearer})
+//	transport, err := httpauth.New(c, "partner/token", &httpauth.Options{
+//		Origins: []string{"https://api.example.com"},
+//		Scheme:  httpauth.Bearer,
+//	})
 //	client := &http.Client{Transport: transport}
 //
-// What it does:
+// # Behavior
 //
-//   - Each request carries the current version. When the server answers 401, the secret is read
-//     again, and the request is sent once more with what is current then, or if that is what was
-//     rejected, with the candidate of a rotation that is under way or the version before
-//     (consumer.Failed; its limit of rejected logins holds). A request whose body cannot be sent
-//     again (http.Request.GetBody) is not repeated: its 401 is returned, and the next request has
-//     the newer version.
-//   - The credential goes to the origins that Options names, and nowhere else: not to another host,
-//     port or scheme that a redirect leads to.
+//   - Each request carries the current version. If the server answers 401, the secret is read
+//     again, and the request is repeated once: with the version that is current then or, if that is
+//     the rejected one, with the candidate of a rotation under way or the previous version
+//     ([consumer.Consumer.Failed]), within [consumer.Config.LoginLimit]. A request whose body
+//     cannot be sent again ([http.Request.GetBody]) is not repeated: the caller gets the 401, and
+//     the next request carries the newer version.
+//   - The credential goes to the origins in [Options.Origins] and nowhere else: not to another
+//     host, port or scheme after a redirect.
 //
-// What carries a credential has no connection that is bound to it, so nothing is drained or held
-// here.
+// A connection is not bound to the credential of a request, so this package drains no connections
+// and holds no versions.
 package httpauth
 
 import (
@@ -38,34 +41,34 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// Scheme is how a credential is put into a request.
+// Scheme says how a request carries a credential.
 type Scheme string
 
 const (
-	// Basic is account and password, in the header Authorization.
+	// Basic sends account and password in the header Authorization.
 	Basic Scheme = "basic"
-	// Bearer is a token, in the header Authorization.
+	// Bearer sends a token in the header Authorization.
 	Bearer Scheme = "bearer"
-	// Header is the credential as it is, in the header that Options.Header names.
+	// Header sends the credential unchanged in the header [Options.Header].
 	Header Scheme = "header"
 )
 
-// Options say where a credential goes.
+// Options say where the credential goes.
 type Options struct {
-	// Origins are who gets it: scheme and host, with a port unless it is the usual one, such as
-	// "https://api.example.com". At least one.
+	// Origins receive the credential. Each is a scheme and a host, with a port unless it is the
+	// default one, such as "https://api.example.com". Required.
 	Origins []string
-	// Scheme is Basic, Bearer or Header. Empty means Bearer.
+	// Scheme is [Basic], [Bearer] or [Header]. Empty means Bearer.
 	Scheme Scheme
-	// Header is the name of the header of scheme Header, such as X-Api-Key.
+	// Header is the name of the header for scheme Header, such as X-Api-Key.
 	Header string
-	// Format says where in the value the credential is. Zero finds the usual members.
+	// Format says where in the value the credential is. The zero Format finds the usual members.
 	Format credential.Format
-	// Base sends the requests. nil means http.DefaultTransport.
+	// Base sends the requests. nil means [http.DefaultTransport].
 	Base http.RoundTripper
 }
 
-// Transport is an http.RoundTripper.
+// Transport is an [http.RoundTripper] that adds a credential. It is safe for concurrent use.
 type Transport struct {
 	adapter *adapter.Adapter
 	options Options // complete
@@ -77,12 +80,12 @@ type Transport struct {
 	last *rejection // guarded by mu
 }
 
-// rejection is a version that was rejected, and what to send instead. All requests that were under
-// way with it share one.
+// rejection is a version that was rejected, and the one to send instead. All requests that were
+// under way with the version share it.
 type rejection struct {
 	version string
-	known   chan struct{} // closed when the rest is known
-	until   time.Time
+	known   chan struct{} // closed when the fields below are set
+	until   time.Time     // when to ask again
 	next    *consumer.Secret
 	err     error
 }
@@ -112,7 +115,8 @@ func New(c *consumer.Consumer, secret string, options *Options) (*Transport, err
 
 func (t *Transport) readOrigins() error {
 	if len(t.options.Origins) == 0 {
-		return errors.New("httpauth: Origins is empty: name who gets the credential, such as https://api.example.com")
+		return errors.New("httpauth: Origins is empty: " +
+			"name the servers that receive the credential, such as https://api.example.com")
 	}
 	t.origins = map[string]bool{}
 	for _, text := range t.options.Origins {
@@ -147,7 +151,7 @@ func (t *Transport) readHeader() error {
 	return nil
 }
 
-// origin is scheme, host and port, the usual port too.
+// origin returns scheme, host and port, also the default port.
 func origin(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -156,10 +160,10 @@ func origin(u *url.URL) string {
 	return strings.ToLower(u.Scheme) + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-// errUnauthorized is why a version is said to be rejected.
+// errUnauthorized is the cause of a rejection.
 var errUnauthorized = errors.New("httpauth: the server answers 401")
 
-// RoundTrip sends a request with the credential, if it goes to one of the origins.
+// RoundTrip sends a request, with the credential if it goes to one of the origins.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !t.origins[origin(r.URL)] {
 		return t.options.Base.RoundTrip(r)
@@ -186,7 +190,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return response, nil
 	}
-	_, _ = io.CopyN(io.Discard, response.Body, maxDiscard) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, response.Body, maxDiscard) // so that the connection is used again
 	_ = response.Body.Close()
 	response, err = t.options.Base.RoundTrip(again)
 	if err == nil && response.StatusCode != http.StatusUnauthorized {
@@ -195,8 +199,8 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// instead is what to send instead of a version that was rejected. One of those who ask at the same
-// time finds out for all.
+// instead returns the version to send instead of one that was rejected. One caller asks the
+// consumer, and all callers at the same time share the answer.
 func (t *Transport) instead(ctx context.Context, version string) (*consumer.Secret, error) {
 	for {
 		t.mu.Lock()
@@ -222,7 +226,7 @@ func (t *Transport) instead(ctx context.Context, version string) (*consumer.Secr
 	}
 }
 
-// shared is how long what is known of a rejection is not asked again.
+// shared is how long the answer for a rejected version is used again.
 const shared = time.Second
 
 func (r *rejection) over(now time.Time) bool {
@@ -234,7 +238,7 @@ func (r *rejection) over(now time.Time) bool {
 	}
 }
 
-// gaveUp reports whether who wanted to find out went away before it was known.
+// gaveUp reports whether the context of the caller that asked the consumer ended before the answer.
 func (r *rejection) gaveUp() bool {
 	return errors.Is(r.err, context.Canceled) || errors.Is(r.err, context.DeadlineExceeded)
 }
@@ -247,7 +251,7 @@ func closeBody(r *http.Request) {
 	}
 }
 
-// repeat is the request once more, with another version.
+// repeat returns the same request with another version.
 func (t *Transport) repeat(r *http.Request, s *consumer.Secret) (*http.Request, error) {
 	again, err := t.with(r, s)
 	if err != nil || r.Body == nil || r.Body == http.NoBody {
@@ -260,7 +264,8 @@ func (t *Transport) repeat(r *http.Request, s *consumer.Secret) (*http.Request, 
 	return again, err
 }
 
-// with returns a copy of a request with the credential: the one of the caller is not changed.
+// with returns a copy of a request with the credential. A RoundTripper must not change its
+// argument.
 func (t *Transport) with(r *http.Request, s *consumer.Secret) (*http.Request, error) {
 	value, err := t.value(s)
 	if err != nil {
@@ -286,14 +291,16 @@ func (t *Transport) value(s *consumer.Secret) (string, error) {
 	switch t.options.Scheme {
 	case Basic:
 		if cred.Account == "" || strings.Contains(cred.Account, ":") {
-			return "", fmt.Errorf("httpauth: the value of secret %q, version %s, names no account that scheme basic can carry", s.Name, s.VersionID)
+			return "", fmt.Errorf("httpauth: the value of secret %q, version %s, "+
+				"names no account that scheme basic can carry", s.Name, s.VersionID)
 		}
 		value = "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.Account+":"+value))
 	case Bearer:
 		value = "Bearer " + value
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return "", fmt.Errorf("httpauth: the credential in secret %q, version %s, has characters that no header can carry, such as a line break", s.Name, s.VersionID)
+		return "", fmt.Errorf("httpauth: the credential in secret %q, version %s, "+
+			"has characters that no header can carry, such as a line break", s.Name, s.VersionID)
 	}
 	t.made.Store(&field{secret: s, value: value})
 	return value, nil

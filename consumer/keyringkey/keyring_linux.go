@@ -15,18 +15,18 @@ import (
 
 const (
 	keyType, keyLength = "user", 32
-	// permissions give the owner and any process of the same user what reading needs, and others
-	// nothing.
+	// permissions let the owner and any process of the same user read the key, and no other user.
 	permissions = 0x3f3f0000
 	lockTimeout = 5 * time.Second
 )
 
 type key string
 
-// New is a key of the given name in the user's keyring. It is made when it is not there.
+// New returns the key of the given name in the keyring of the user. If it does not exist, the first
+// Load creates it.
 func New(name string) consumer.Key { return key(name) }
 
-// Load implements consumer.Key.
+// Load implements [consumer.Key].
 func (k key) Load(dir string) (sensitive.Value, error) {
 	if k == "" {
 		return sensitive.Value{}, errors.New("the key of the keyring has no name")
@@ -44,7 +44,8 @@ func (k key) Load(dir string) (sensitive.Value, error) {
 		return sensitive.Value{}, fmt.Errorf("read key %q of the user's keyring: %w", string(k), err)
 	}
 	if n > len(material) {
-		return sensitive.Value{}, fmt.Errorf("key %q of the user's keyring has %d bytes; at most %d are read", string(k), n, len(material))
+		return sensitive.Value{}, fmt.Errorf("key %q of the user's keyring has %d bytes; it must have at most %d",
+			string(k), n, len(material))
 	}
 	return sensitive.New(string(material[:n])), nil
 }
@@ -57,14 +58,14 @@ func absent(err error) bool {
 	return errors.Is(err, unix.ENOKEY) || errors.Is(err, unix.EKEYEXPIRED) || errors.Is(err, unix.EKEYREVOKED)
 }
 
-// make makes the key, under a lock of the directory: add_key changes a key of the same name that
-// another process has just made.
+// make creates the key, under a lock of the directory: add_key would replace a key of the same name
+// that another process has just created.
 func (k key) make(dir string) (int, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close() // and with it the lock
+	defer f.Close() // which also ends the lock
 	for deadline := time.Now().Add(lockTimeout); ; time.Sleep(10 * time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {

@@ -18,24 +18,24 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// takeOver is how long an open connection waits for who has asked for it, which takes no network.
+// takeOver is how long an open connection waits to be taken over, which needs no network.
 const takeOver = time.Minute
 
-// handover is a connection on which a session is open, for a client that wants to open one: it
-// takes the client's startup message, and gives what the server has said after the login. From then
-// on it is the connection.
+// handover is a connection that is logged in already, for a client that is about to log in. It
+// swallows the startup message of the client and answers it with what the server sent after the
+// login. After that it passes everything on.
 type handover struct {
 	net.Conn
 	held  *adapter.Conn
-	login *pgconn.PgConn // hijacked; it still knows how to cancel
+	login *pgconn.PgConn // hijacked; it can still send a cancel request
 
-	abandoned *time.Timer
+	abandoned *time.Timer // closes a connection that is not taken over
 	closed    sync.Once
 
-	// Of the one goroutine that connects, until it has read the last of greeting.
-	startup  []byte // of the startup message, as far as it was written
-	started  bool
-	greeting []byte // not read yet
+	// Only the goroutine that connects uses the fields below.
+	startup  []byte // the startup message, as far as it was written
+	started  bool   // the startup message is complete
+	greeting []byte // the rest of the answer, not read yet
 }
 
 func newHandover(login *pgconn.PgConn, held *adapter.Conn) (*handover, error) {
@@ -43,7 +43,7 @@ func newHandover(login *pgconn.PgConn, held *adapter.Conn) (*handover, error) {
 	hijacked, err := login.Hijack()
 	if err != nil {
 		held.Closed()
-		_ = login.Conn().Close() // it is of no use
+		_ = login.Conn().Close()
 		return nil, fmt.Errorf("pgxauth: %w", err)
 	}
 	h.Conn = hijacked.Conn
@@ -56,7 +56,7 @@ func newHandover(login *pgconn.PgConn, held *adapter.Conn) (*handover, error) {
 		&pgproto3.ReadyForQuery{TxStatus: hijacked.TxStatus})
 	for _, m := range messages {
 		if h.greeting, err = m.Encode(h.greeting); err != nil {
-			_ = h.Close() // it is of no use
+			_ = h.Close()
 			return nil, fmt.Errorf("pgxauth: %w", err)
 		}
 	}
@@ -64,8 +64,8 @@ func newHandover(login *pgconn.PgConn, held *adapter.Conn) (*handover, error) {
 	return h, nil
 }
 
-// configure has the next connection of cc be this one. What was checked at the login is not checked
-// again: which host is preferred, TLS, and how the server asks for a password.
+// configure makes the next connection of cc take this one over. It removes the settings that were
+// checked at the login: the preferred host, TLS, and the methods of authentication.
 func (h *handover) configure(cc *pgx.ConnConfig) {
 	var taken atomic.Bool
 	cc.DialFunc = func(context.Context, string, string) (net.Conn, error) {
@@ -75,7 +75,9 @@ func (h *handover) configure(cc *pgx.ConnConfig) {
 		}
 		return &canceller{login: h.login}, nil // pgx dials again only to cancel
 	}
-	cc.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil } // nothing is dialled
+	cc.LookupFunc = func(context.Context, string) ([]string, error) {
+		return []string{"127.0.0.1"}, nil // any address: DialFunc ignores it
+	}
 	cc.TLSConfig, cc.Fallbacks, cc.SSLNegotiation, cc.SSLCertMode = nil, nil, "", ""
 	cc.ChannelBinding, cc.RequireAuth, cc.ValidateConnect, cc.AfterNetConnect = "", "", nil, nil
 	cc.Password, cc.OAuthTokenProvider = "", nil
@@ -91,7 +93,7 @@ func (h *handover) Write(p []byte) (int, error) {
 	}
 	switch length := int64(binary.BigEndian.Uint32(h.startup)); {
 	case int64(len(h.startup)) > length:
-		return 0, errors.New("pgxauth: more was sent than a startup message, before the answer to it")
+		return 0, errors.New("pgxauth: pgx has sent more than a startup message before the answer to it")
 	case int64(len(h.startup)) == length:
 		h.started, h.startup = true, nil
 	}
@@ -112,8 +114,8 @@ func (h *handover) Close() error {
 	return h.Conn.Close()
 }
 
-// canceller is what pgx gets when it dials a server to cancel what a connection does: the request
-// goes the way that the login went, with TLS where that had it.
+// canceller is the connection that pgx gets when it dials the server to cancel a query. It sends
+// the request as the login was sent, with TLS if the login used it.
 type canceller struct {
 	login    *pgconn.PgConn
 	deadline atomic.Pointer[time.Time]
@@ -126,7 +128,8 @@ const (
 
 func (c *canceller) Write(p []byte) (int, error) {
 	if len(p) < 8 || binary.BigEndian.Uint32(p[4:]) != cancelCode {
-		return 0, errors.New("pgxauth: the configuration of an open connection opens no other; use that of the pool, or Connect")
+		return 0, errors.New("pgxauth: the configuration of an open connection opens no other; " +
+			"use the configuration of the pool, or Connect")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
 	defer cancel()

@@ -1,30 +1,33 @@
-// Package pgxauth opens the connections of a pgx pool with the credential of a secret, and goes on
-// over rotations: the application sees no failed login and changes nothing but the configuration of
-// its pool.
+// Package pgxauth opens the connections of a pgx pool with the credential in a secret, also across
+// rotations: no login of the application fails, and it changes nothing but the configuration of its
+// pool.
 //
 //	config, err := pgxpool.ParseConfig("host=db.example.com dbname=app sslmode=verify-full")
 //	err = pgxauth.Configure(config, c, "db_cred", nil)
 //	pool, err := pgxpool.NewWithConfig(ctx, config)
 //
-// What it does:
+// # Behavior
 //
-//   - Each connection is opened with the current version. When the server rejects it, the secret is
-//     read again once and the login repeated with what is current then, with the candidate of a
-//     rotation that is under way, and with the version before, by consumer.Login; its limit of
-//     rejected logins holds.
-//   - After a promotion the connections of the former version are replaced one by one, when they
-//     are not in use: each at its own time between one half and the whole of Options.DrainWithin (5
-//     minutes unless set), well before the grace period of the rotation (1 hour unless set) is
-//     over. A connection that the application keeps to itself is never taken away.
-//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who
-//     uses which version.
+//   - Each connection is opened with the current version. If the server rejects it, the package
+//     reads the secret again and repeats the login with the version that is current then, the
+//     candidate of a rotation under way, and the previous version ([consumer.Consumer.Login]),
+//     within [consumer.Config.LoginLimit].
+//   - After a promotion, connections of the previous version are replaced one by one while they are
+//     idle: each at a random time between one half and the whole of [Options.DrainWithin] (by
+//     default 5 minutes), well before the grace period of the rotation (by default 1 hour) ends. A
+//     connection that the application has acquired is never taken away.
+//   - Every open connection holds its version ([consumer.Consumer.Hold]), so the server knows which
+//     versions are in use.
 //
-// pgxpool asks for a credential once for each connection, before it logs in, and returns a
-// rejection to the caller. So this package logs in by itself, in BeforeConnect, with all of the
-// pool's configuration, and hands the open connection over: what pgx then opens is a connection
-// that answers its startup at once, from what the server has said. There is one login and no
-// further round trip. Do not open connections with the configuration of a pooled connection
-// (pgx.Conn.Config); the one of the pool (pgxpool.Pool.Config) and Connect are for that.
+// # How it works
+//
+// pgxpool asks for a credential once for each connection, before the login, and returns a rejection
+// to the caller. This package therefore logs in itself, in BeforeConnect, with the whole
+// configuration of the pool, and hands over the open connection: what pgx then opens is a
+// connection that answers the startup message at once, with what the server answered. There is one
+// login and no additional round trip. Do not open connections with the configuration of a pooled
+// connection ([pgx.Conn.Config]); use the configuration of the pool ([pgxpool.Pool.Config]) or
+// [Connect].
 package pgxauth
 
 import (
@@ -43,30 +46,30 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// Options are what can be set; nil stands for the zero Options.
+// Options change the defaults. nil means the zero Options.
 type Options struct {
-	// Format says where in the value the credential is. Zero finds the usual members. Where the
-	// value names no account, that of the connection string is used.
+	// Format says where in the value the credential is. The zero Format finds the usual members. If
+	// the value names no account, the account of the connection string is used.
 	Format credential.Format
-	// DrainWithin is when, after a promotion, the last connection of the former version is
-	// replaced. 0 means 5 minutes. Keep it below the grace period of the rotation.
+	// DrainWithin is the time after a promotion by which all connections of the previous version
+	// are replaced. 0 means 5 minutes. Keep it below the grace period of the rotation.
 	DrainWithin time.Duration
-	// Rejected says whether an error of a login means that the credential was not accepted. nil
-	// means Rejected.
+	// Rejected reports whether an error of a login means that the credential was not accepted. nil
+	// means the function [Rejected].
 	Rejected func(error) bool
 }
 
-// Rejected reports whether err is how PostgreSQL says that a credential was not accepted: SQLSTATE
-// 28P01 or 28000.
+// Rejected reports whether PostgreSQL has answered that it does not accept a credential, with
+// SQLSTATE 28P01 or 28000.
 func Rejected(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && (e.Code == "28P01" || e.Code == "28000")
 }
 
-// Configure has a pool open its connections with a secret. Hooks that the configuration has already
-// are called too, so set them before. It lowers MaxConnIdleTime to Options.DrainWithin, and
-// HealthCheckPeriod to a quarter of that, where they are higher: connections that lie idle hold no
-// former version for longer.
+// Configure makes a pool open its connections with a secret. Set other hooks of the configuration
+// before; they are still called. Configure lowers MaxConnIdleTime to [Options.DrainWithin] and
+// HealthCheckPeriod to a quarter of it, if they are higher, so that idle connections do not hold
+// the previous version for longer.
 func Configure(config *pgxpool.Config, c *consumer.Consumer, secret string, options *Options) error {
 	a, err := adapter.New("pgxauth", c, secret, (*adapter.Options)(options), Rejected)
 	if err != nil {
@@ -79,7 +82,7 @@ func Configure(config *pgxpool.Config, c *consumer.Consumer, secret string, opti
 	config.MaxConnIdleTime = min(config.MaxConnIdleTime, within)
 	config.HealthCheckPeriod = min(config.HealthCheckPeriod, max(within/4, time.Millisecond))
 	beforeConnect, prepare, afterRelease := config.BeforeConnect, config.PrepareConn, config.AfterRelease
-	//lint:ignore SA1019 a hook that is set must go on being called
+	//lint:ignore SA1019 an application may still set the old hook
 	beforeAcquire := config.BeforeAcquire
 	config.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
 		if beforeConnect != nil {
@@ -92,7 +95,7 @@ func Configure(config *pgxpool.Config, c *consumer.Consumer, secret string, opti
 	config.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		switch {
 		case due(conn):
-			return false, nil // the pool takes another, or opens one
+			return false, nil // the pool acquires another connection, or opens one
 		case prepare != nil:
 			return prepare(ctx, conn)
 		case beforeAcquire != nil:
@@ -111,8 +114,10 @@ func due(conn *pgx.Conn) bool {
 	return ok && h.held.Due()
 }
 
-// Connect opens one connection with a secret. It holds its version until it is closed.
-func Connect(ctx context.Context, config *pgx.ConnConfig, c *consumer.Consumer, secret string, options *Options) (*pgx.Conn, error) {
+// Connect opens one connection with a secret. The connection holds its version until it is closed.
+func Connect(
+	ctx context.Context, config *pgx.ConnConfig, c *consumer.Consumer, secret string, options *Options,
+) (*pgx.Conn, error) {
 	a, err := adapter.New("pgxauth", c, secret, (*adapter.Options)(options), Rejected)
 	if err != nil {
 		return nil, err
@@ -126,13 +131,13 @@ func Connect(ctx context.Context, config *pgx.ConnConfig, c *consumer.Consumer, 
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("pgxauth: take a connection over: %w", err)
+		return nil, fmt.Errorf("pgxauth: hand a connection over: %w", err)
 	}
 	return conn, nil
 }
 
-// login opens a connection with whichever version the server accepts, and has cc hand it to the
-// next connection that is made with cc.
+// login opens a connection with a version that the server accepts. It changes cc so that the next
+// connection that is made with cc takes this one over.
 func login(ctx context.Context, a *adapter.Adapter, cc *pgx.ConnConfig) error {
 	var opened *pgconn.PgConn
 	var account string
@@ -149,7 +154,7 @@ func login(ctx context.Context, a *adapter.Adapter, cc *pgx.ConnConfig) error {
 	}
 	if err := opened.SyncConn(ctx); err != nil {
 		conn.Closed()
-		_ = opened.Close(ctx) // it is of no use
+		_ = opened.Close(ctx)
 		return fmt.Errorf("pgxauth: %w", err)
 	}
 	h, err := newHandover(opened, conn)

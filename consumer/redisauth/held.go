@@ -10,9 +10,9 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// heldConn is a connection that holds its version until it is closed, or until it is older than the
-// pool hands out and at rest. One that somebody keeps, and uses again after that, holds its version
-// again.
+// heldConn is a connection that holds its version until it is closed, or until it is idle and older
+// than the connections that the pool uses. If it is used again after that, because the application
+// has kept it, it holds its version again.
 type heldConn struct {
 	net.Conn
 	adapter *adapter.Adapter
@@ -20,9 +20,9 @@ type heldConn struct {
 	limit   time.Duration
 	opened  time.Time
 
-	used    atomic.Int64 // when something was last written or read, in nanoseconds since opened
-	reading atomic.Int32 // reads under way
-	rests   atomic.Bool  // holds nothing
+	used     atomic.Int64 // time of the last read or write, in nanoseconds since opened
+	reading  atomic.Int32 // reads in progress
+	released atomic.Bool  // holds nothing
 
 	mu     sync.Mutex
 	held   *adapter.Conn // guarded by mu, as all below
@@ -31,10 +31,16 @@ type heldConn struct {
 }
 
 func hold(conn net.Conn, a *adapter.Adapter, held *adapter.Conn, limit time.Duration) net.Conn {
-	h := &heldConn{Conn: conn, adapter: a, version: held.Version, limit: limit, opened: time.Now()}
+	h := &heldConn{
+		Conn:    conn,
+		adapter: a,
+		version: held.Version,
+		limit:   limit,
+		opened:  time.Now(),
+	}
 	h.mu.Lock()
 	h.held = held
-	h.timer = time.AfterFunc(limit, h.look)
+	h.timer = time.AfterFunc(limit, h.releaseIdle)
 	h.mu.Unlock()
 	if raw, ok := conn.(syscall.Conn); ok {
 		return plainConn{h, raw}
@@ -42,39 +48,39 @@ func hold(conn net.Conn, a *adapter.Adapter, held *adapter.Conn, limit time.Dura
 	return h
 }
 
-// look lets the version go of a connection at rest. It is called when the connection has come to
-// its age, and again while it is in use after that.
-func (c *heldConn) look() {
+// releaseIdle releases the version if the connection is idle. It runs when the connection has
+// reached its maximum age, and again while the connection is in use after that.
+func (c *heldConn) releaseIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	quiet := time.Since(c.opened) - time.Duration(c.used.Load())
+	idle := time.Since(c.opened) - time.Duration(c.used.Load())
 	switch {
 	case c.closed:
-	case c.reading.Load() > 0 || quiet < c.limit/2:
+	case c.reading.Load() > 0 || idle < c.limit/2:
 		c.timer.Reset(c.limit / 4)
 	default:
-		c.rests.Store(true)
+		c.released.Store(true)
 		c.held.Closed()
 	}
 }
 
-// use notes that the connection is in use.
-func (c *heldConn) use() {
+// touch registers that the connection is in use, and holds its version again if it was released.
+func (c *heldConn) touch() {
 	c.used.Store(int64(time.Since(c.opened)))
-	if !c.rests.Load() {
+	if !c.released.Load() {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.rests.Load() && !c.closed {
-		c.rests.Store(false)
+	if c.released.Load() && !c.closed {
+		c.released.Store(false)
 		c.held = c.adapter.Opened(c.version)
 		c.timer.Reset(c.limit / 4)
 	}
 }
 
 func (c *heldConn) Write(p []byte) (int, error) {
-	c.use()
+	c.touch()
 	return c.Conn.Write(p)
 }
 
@@ -95,11 +101,11 @@ func (c *heldConn) Close() error {
 	return c.Conn.Close()
 }
 
-// NetConn is what is below, by which go-redis finds the connection below TLS.
+// NetConn returns the connection below. go-redis uses it to find the connection below TLS.
 func (c *heldConn) NetConn() net.Conn { return c.Conn }
 
-// plainConn is a heldConn that go-redis can look at through the operating system, as at the one
-// below.
+// plainConn is a heldConn on which go-redis can check the socket for unread data, as on the
+// connection below.
 type plainConn struct {
 	*heldConn
 	syscall.Conn

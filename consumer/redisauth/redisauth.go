@@ -1,33 +1,35 @@
-// Package redisauth opens the connections of a go-redis client with the credential of a secret, and
-// goes on over rotations: the application sees no refused login and changes nothing but the options
+// Package redisauth opens the connections of a go-redis client with the credential in a secret,
+// also across rotations: no login of the application fails, and it changes nothing but the options
 // of its client.
 //
 //	options := &redis.Options{Addr: "cache.example.com:6379"}
 //	err := redisauth.Configure(options, c, "cache_cred", nil)
 //	client := redis.NewClient(options)
 //
-// What it does:
+// # Behavior
 //
-//   - Each connection is opened with the current version. When the server rejects it (WRONGPASS),
-//     the secret is read again once and the login repeated with what is current then, with the
-//     candidate of a rotation that is under way, and with the version before, by consumer.Login;
-//     its limit of rejected logins holds.
-//   - Connections end, when they are not in use, at an age between one half and the whole of
-//     Options.DrainWithin (5 minutes unless set), each at its own time. So after a promotion those
-//     of the former version are replaced one by one, well before the grace period of the rotation
-//     (1 hour unless set) is over.
-//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who
-//     uses which version. go-redis looks at the age of a connection when it takes it from the pool,
-//     so those of a client that is not used stay open; one that is older than DrainWithin and at
-//     rest holds nothing, because the pool hands it out no more.
+//   - Each connection is opened with the current version. If the server rejects it, the package
+//     reads the secret again and repeats the login with the version that is current then, the
+//     candidate of a rotation under way, and the previous version ([consumer.Consumer.Login]),
+//     within [consumer.Config.LoginLimit].
+//   - An idle connection is closed at a random age between one half and the whole of
+//     [Options.DrainWithin] (by default 5 minutes). After a promotion, connections of the previous
+//     version are therefore replaced one by one, well before the grace period of the rotation (by
+//     default 1 hour) ends.
+//   - Every open connection holds its version ([consumer.Consumer.Hold]), so the server knows which
+//     versions are in use. go-redis checks the age of a connection only when it takes it from the
+//     pool, so connections of an unused client stay open. An idle connection that is older than
+//     DrainWithin holds nothing, because the pool does not use it again.
 //
-// The login is made when a connection is dialled, by AUTH, and not through the credentials
-// providers of go-redis. Those get no second chance when the server rejects a credential, log in
-// twice then (HELLO, then AUTH), and do not tell what became of an authentication that is repeated
-// on an open connection, so that what is held could not be told truly.
+// # How it works
 //
-// A client of Redis Sentinel dials sentinels and servers with the same function, so it cannot be
-// configured here.
+// The package logs in with AUTH when it dials a connection, and does not use the credentials
+// providers of go-redis. Those get no second attempt after a rejection, log in twice then (HELLO,
+// then AUTH), and do not report whether a repeated authentication on an open connection succeeded,
+// so the held version would not be known.
+//
+// A client of Redis Sentinel dials sentinels and servers with the same function, so this package
+// cannot configure it.
 package redisauth
 
 import (
@@ -46,33 +48,33 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// Options are what can be set; nil stands for the zero Options.
+// Options change the defaults. nil means the zero Options.
 type Options struct {
-	// Format says where in the value the credential is. Zero finds the usual members. Where the
-	// value names no account, the default user logs in.
+	// Format says where in the value the credential is. The zero Format finds the usual members. If
+	// the value names no account, the default user logs in.
 	Format credential.Format
-	// DrainWithin is the greatest age of a connection. 0 means 5 minutes. Keep it below the grace
+	// DrainWithin is the maximum age of a connection. 0 means 5 minutes. Keep it below the grace
 	// period of the rotation.
 	DrainWithin time.Duration
-	// Rejected says whether an error of a login means that the credential was not accepted. nil
-	// means Rejected.
+	// Rejected reports whether an error of a login means that the credential was not accepted. nil
+	// means the function [Rejected].
 	Rejected func(error) bool
 }
 
-// Rejected reports whether err is how Redis and Valkey say that a credential was not accepted:
-// WRONGPASS, or before version 6 "ERR invalid password".
+// Rejected reports whether Redis or Valkey has answered that it does not accept a credential: with
+// WRONGPASS or, before version 6, with "ERR invalid password".
 func Rejected(err error) bool {
 	var e *ServerError
 	return errors.As(err, &e) && (e.Code() == "WRONGPASS" || strings.HasPrefix(e.text, "ERR invalid password"))
 }
 
-// ServerError is what a server says instead of letting somebody in.
+// ServerError is the error with which a server answers AUTH.
 type ServerError struct{ text string }
 
-// Error returns the text of the server.
+// Error returns the text of the server with a prefix.
 func (e *ServerError) Error() string { return "redisauth: the server answers to AUTH: " + e.text }
 
-// Code is the first word of it, such as WRONGPASS.
+// Code returns the first word of the server's text, such as WRONGPASS.
 func (e *ServerError) Code() string {
 	code, _, _ := strings.Cut(e.text, " ")
 	return code
@@ -80,10 +82,10 @@ func (e *ServerError) Code() string {
 
 type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Configure has a client open its connections with a secret. It dials with o.Dialer, if that is
-// set, and replaces it. It sets ConnMaxLifetime to Options.DrainWithin, unless a lower one is set,
-// ConnMaxLifetimeJitter, and PoolFIFO, so that a pool that is in use takes each of its connections
-// in turn.
+// Configure makes a client open its connections with a secret. It replaces o.Dialer, and dials with
+// the one that was set. It sets ConnMaxLifetime to [Options.DrainWithin], unless a lower one is
+// set, and ConnMaxLifetimeJitter. It also sets PoolFIFO, so that a pool in use takes each of its
+// connections in turn, and notices their age.
 func Configure(o *redis.Options, c *consumer.Consumer, secret string, options *Options) error {
 	a, err := adapter.New("redisauth", c, secret, (*adapter.Options)(options), Rejected)
 	switch {
@@ -150,7 +152,7 @@ func dialAndLogIn(a *adapter.Adapter, o *redis.Options, limit time.Duration) dia
 				return err
 			}
 			if err = authenticate(ctx, conn, cred); err != nil {
-				_ = conn.Close() // it is of no use
+				_ = conn.Close()
 			}
 			return err
 		})
@@ -161,8 +163,8 @@ func dialAndLogIn(a *adapter.Adapter, o *redis.Options, limit time.Duration) dia
 	}
 }
 
-// authenticate sends AUTH and reads the answer, which is one line. Nothing else is sent meanwhile,
-// so nothing is read beyond it.
+// authenticate sends AUTH and reads the answer, which is one line. The server sends nothing else
+// until the next command, so the buffer holds nothing after that line.
 func authenticate(ctx context.Context, conn net.Conn, cred credential.Credential) error {
 	deadline, ok := ctx.Deadline()
 	if !ok {

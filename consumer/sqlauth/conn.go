@@ -8,16 +8,15 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// Unwrapper is what the connections of this package are, for code that needs the driver's own in
-// sql.Conn.Raw.
+// Unwrapper is implemented by the connections of this package, for code that needs the connection
+// of the driver in [sql.Conn.Raw].
 type Unwrapper interface {
-	// Unwrap returns the driver's connection.
+	// Unwrap returns the connection of the driver.
 	Unwrap() driver.Conn
 }
 
-// conn is a connection of a driver. database/sql asks connections for what they can do beyond the
-// least; conn has all of that, and where the driver has not it does, or says, what database/sql
-// would do then.
+// conn is a connection of a driver. It implements all optional interfaces of database/sql. If the
+// driver lacks one, conn does what database/sql would do without it.
 type conn struct {
 	driver.Conn
 	held *adapter.Conn
@@ -42,7 +41,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// IsValid is asked when a connection comes back to the pool: one that is due is closed then.
+// IsValid is called when a connection is released to the pool, which closes one that is not valid.
 func (c *conn) IsValid() bool {
 	if c.held.Due() {
 		return false
@@ -53,8 +52,8 @@ func (c *conn) IsValid() bool {
 	return true
 }
 
-// ResetSession is called when a connection is taken from the pool: instead of one that is due,
-// database/sql takes another or opens one.
+// ResetSession is called when a connection is acquired. After ErrBadConn, database/sql acquires
+// another one or opens one.
 func (c *conn) ResetSession(ctx context.Context) error {
 	if c.held.Due() {
 		return driver.ErrBadConn
@@ -78,7 +77,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	stmt, err := c.Conn.Prepare(query)
 	if err == nil && ctx.Err() != nil {
-		_ = stmt.Close() // it was not asked for any more
+		_ = stmt.Close() // the caller has given up
 		return nil, ctx.Err()
 	}
 	return stmt, err
@@ -91,16 +90,16 @@ func (c *conn) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx
 	if options != (driver.TxOptions{}) {
 		return nil, errors.New("sqlauth: the driver has no isolation levels and no read-only transactions")
 	}
-	//lint:ignore SA1019 it is all that such a driver has
+	//lint:ignore SA1019 such a driver has nothing else
 	tx, err := c.Conn.Begin()
 	if err == nil && ctx.Err() != nil {
-		_ = tx.Rollback() // it was not asked for any more
+		_ = tx.Rollback() // the caller has given up
 		return nil, ctx.Err()
 	}
 	return tx, err
 }
 
-// ExecContext answers driver.ErrSkip for a driver without it, and database/sql then prepares a
+// ExecContext returns [driver.ErrSkip] for a driver without it. database/sql then prepares a
 // statement.
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if e, ok := c.Conn.(driver.ExecerContext); ok {
@@ -116,8 +115,8 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	return nil, driver.ErrSkip
 }
 
-// CheckNamedValue answers driver.ErrSkip for a driver without it, and database/sql then converts by
-// its own rules.
+// CheckNamedValue returns [driver.ErrSkip] for a driver without it. database/sql then converts the
+// value by its own rules.
 func (c *conn) CheckNamedValue(v *driver.NamedValue) error {
 	if n, ok := c.Conn.(driver.NamedValueChecker); ok {
 		return n.CheckNamedValue(v)

@@ -1,25 +1,25 @@
-// Package sqlauth opens the connections of a database/sql pool with the credential of a secret, and
-// goes on over rotations: the application sees no failed login and changes nothing but how it makes
-// its sql.DB.
+// Package sqlauth opens the connections of a [database/sql] pool with the credential in a secret,
+// also across rotations: no login of the application fails, and it changes nothing but how it
+// creates its [sql.DB].
 //
 //	db, err := sqlauth.OpenDB(c, "db_cred", open, nil)
 //
-// where open makes a driver.Connector of any driver from an account and its password.
+// open returns a [driver.Connector] of any driver for an account and its password ([Open]).
 //
-//   - Each connection is opened with the current version. When the server rejects it, the secret is
-//     read again once and the login repeated with what is current then, with the candidate of a
-//     rotation that is under way, and with the version before, by consumer.Login; its limit of
-//     rejected logins holds.
-//   - After a promotion the connections of the former version are replaced one by one, when they
-//     are not in use: each at its own time between one half and the whole of Options.DrainWithin (5
-//     minutes unless set), well before the grace period of the rotation (1 hour unless set) is
-//     over. A connection that the application keeps to itself is never taken away.
-//   - Every open connection holds its version (consumer.Hold), so the server knows correctly who
-//     uses which version.
+//   - Each connection is opened with the current version. If the server rejects it, the package
+//     reads the secret again and repeats the login with the version that is current then, the
+//     candidate of a rotation under way, and the previous version ([consumer.Consumer.Login]),
+//     within [consumer.Config.LoginLimit].
+//   - After a promotion, connections of the previous version are replaced one by one while they are
+//     idle: each at a random time between one half and the whole of [Options.DrainWithin] (by
+//     default 5 minutes), well before the grace period of the rotation (by default 1 hour) ends. A
+//     connection that the application has acquired is never taken away.
+//   - Every open connection holds its version ([consumer.Consumer.Hold]), so the server knows which
+//     versions are in use.
 //
-// database/sql sees a connection of this package, not of the driver. Code that uses sql.Conn.Raw
-// gets at the driver's by asserting Unwrapper. With pgx there is also package pgxauth, whose pool
-// hands out pgx's own connections.
+// database/sql gets a connection of this package, not of the driver. Code that uses [sql.Conn.Raw]
+// reaches the connection of the driver by asserting [Unwrapper]. For pgx there is also package
+// pgxauth, whose pool returns pgx's own connections.
 package sqlauth
 
 import (
@@ -36,24 +36,24 @@ import (
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
 )
 
-// Open makes a connector of a driver that logs in with a credential. It is called for each login,
-// and must not wait.
+// Open returns a connector of a driver that logs in with a credential. It is called for each login,
+// and must not block.
 type Open func(credential.Credential) (driver.Connector, error)
 
-// Options are what can be set; nil stands for the zero Options.
+// Options change the defaults. nil means the zero Options.
 type Options struct {
-	// Format says where in the value the credential is. Zero finds the usual members.
+	// Format says where in the value the credential is. The zero Format finds the usual members.
 	Format credential.Format
-	// DrainWithin is when, after a promotion, the last connection of the former version is
-	// replaced. 0 means 5 minutes. Keep it below the grace period of the rotation.
+	// DrainWithin is the time after a promotion by which all connections of the previous version
+	// are replaced. 0 means 5 minutes. Keep it below the grace period of the rotation.
 	DrainWithin time.Duration
-	// Rejected says whether an error of a login means that the credential was not accepted. nil
-	// means Rejected, which knows PostgreSQL and MySQL.
+	// Rejected reports whether an error of a login means that the credential was not accepted. nil
+	// means the function [Rejected], for PostgreSQL and MySQL.
 	Rejected func(error) bool
 }
 
-// OpenDB returns a pool. Connections that lie idle for as long as Options.DrainWithin are closed,
-// so that a pool which is not used holds no former version either.
+// OpenDB returns a pool. It closes connections that are idle for [Options.DrainWithin], so that an
+// unused pool does not hold a previous version either.
 func OpenDB(c *consumer.Consumer, secret string, open Open, options *Options) (*sql.DB, error) {
 	connector, err := NewConnector(c, secret, open, options)
 	if err != nil {
@@ -64,15 +64,15 @@ func OpenDB(c *consumer.Consumer, secret string, open Open, options *Options) (*
 	return db, nil
 }
 
-// Connector is a driver.Connector for sql.OpenDB.
+// Connector is a [driver.Connector] for [sql.OpenDB].
 type Connector struct {
 	adapter *adapter.Adapter
 	open    Open
 }
 
-// NewConnector returns a Connector. Call SetConnMaxIdleTime on the sql.DB that is made with it, or
-// use OpenDB: database/sql looks at the age of a connection when it takes or returns it, and an
-// idle one would stay open with a former version.
+// NewConnector returns a Connector. [OpenDB] is simpler. If you create the [sql.DB] yourself, call
+// its SetConnMaxIdleTime: database/sql checks a connection only when it is acquired or released, so
+// an idle connection would stay open with a previous version.
 func NewConnector(c *consumer.Consumer, secret string, open Open, options *Options) (*Connector, error) {
 	a, err := adapter.New("sqlauth", c, secret, (*adapter.Options)(options), Rejected)
 	switch {
@@ -84,7 +84,7 @@ func NewConnector(c *consumer.Consumer, secret string, open Open, options *Optio
 	return &Connector{adapter: a, open: open}, nil
 }
 
-// Connect opens a connection with whichever version the server accepts.
+// Connect opens a connection with a version that the server accepts.
 func (o *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	var inner driver.Conn
 	held, err := o.adapter.Login(ctx, func(ctx context.Context, s *consumer.Secret, cred credential.Credential) error {
@@ -101,8 +101,7 @@ func (o *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &conn{Conn: inner, held: held}, nil
 }
 
-// Driver returns a driver that cannot open anything by a name: connections come from the Connector
-// alone.
+// Driver returns a driver that opens nothing by name: only the Connector opens connections.
 func (o *Connector) Driver() driver.Driver { return noDriver{} }
 
 type noDriver struct{}
@@ -111,9 +110,9 @@ func (noDriver) Open(string) (driver.Conn, error) {
 	return nil, errors.New("sqlauth: use sql.OpenDB with a Connector; there is no data source name")
 }
 
-// Rejected reports whether err is how PostgreSQL (SQLSTATE 28P01, 28000) or MySQL and MariaDB
-// (error 1045) say that a credential was not accepted, with the drivers pgx, lib/pq and
-// go-sql-driver/mysql.
+// Rejected reports whether PostgreSQL (SQLSTATE 28P01 or 28000), MySQL or MariaDB (error 1045) has
+// answered that it does not accept a credential. It understands the errors of the drivers pgx,
+// lib/pq and go-sql-driver/mysql.
 func Rejected(err error) bool {
 	var state interface{ SQLState() string }
 	if errors.As(err, &state) {
@@ -122,8 +121,8 @@ func Rejected(err error) bool {
 	return mysqlRejected(err)
 }
 
-// mysqlRejected knows MySQL's error by its text, of which the driver writes the beginning, so as
-// not to import the driver.
+// mysqlRejected recognizes the error by the beginning of its text, which the driver writes, so that
+// this package need not import the driver.
 func mysqlRejected(err error) bool {
 	for err != nil {
 		if strings.HasPrefix(err.Error(), "Error 1045") {

@@ -1,21 +1,22 @@
-// Package sshauth logs in at SSH hosts with the private key or the password in a secret, and goes
-// on over rotations.
+// Package sshauth logs in at SSH hosts with the private key or the password in a secret, also
+// across rotations.
 //
-//	host := sshauth.Host{Addr: "web.example.com:22", Config: &ssh.ClientConfig{HostKeyCallback: known}}
+//	host := sshauth.Host{Addr: "web:22", Config: &ssh.ClientConfig{HostKeyCallback: known}}
 //	client, err := sshauth.Dial(ctx, c, "acs/ecs/web", host, nil)
 //
-// What it does:
+// # Behavior
 //
-//   - Dial logs in with the current version. When the host rejects it, the secret is read again
-//     once and the login repeated with what is current then, with the candidate of a rotation that
-//     is under way, and with the version before, by consumer.Login; its limit of rejected logins
-//     holds. The connection holds its version (consumer.Hold) until it is closed.
-//   - AuthMethods is for code that dials by itself: the methods offer the same versions in the same
-//     order within one handshake. They do not know what became of the connection, so they hold
+//   - [Dial] logs in with the current version. If the host rejects it, Dial reads the secret again
+//     and repeats the login with the version that is current then, the candidate of a rotation
+//     under way, and the previous version ([consumer.Consumer.Login]), within
+//     [consumer.Config.LoginLimit]. The connection holds its version ([consumer.Consumer.Hold])
+//     until it is closed.
+//   - [AuthMethods] is for code that dials itself. The methods offer the same versions in the same
+//     order within one handshake. They cannot know how long the connection lives, so they hold
 //     nothing.
 //
-// An SSH connection is seldom pooled, and outlives a rotation: the host asks for the credential at
-// the login alone.
+// SSH connections are rarely pooled, and survive a rotation: the host checks the credential only at
+// the login.
 package sshauth
 
 import (
@@ -36,23 +37,24 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Options are what can be set; nil stands for the zero Options.
+// Options change the defaults. nil means the zero Options.
 type Options struct {
-	// Format says where in the value the credential is. Zero finds the usual members.
+	// Format says where in the value the credential is. The zero Format finds the usual members.
 	Format credential.Format
-	// KeyboardInteractive answers the questions of a host that asks for the password in that way,
-	// instead of the method "password".
+	// KeyboardInteractive sends a password with the method "keyboard-interactive" instead of
+	// "password".
 	KeyboardInteractive bool
 }
 
-// Rejected reports whether err is how package ssh says that a host did not accept a credential.
+// Rejected reports whether err of package [ssh] means that a host did not accept a credential.
 func Rejected(err error) bool {
-	return errors.Is(err, errRejected) || err != nil && strings.Contains(err.Error(), "ssh: unable to authenticate")
+	return errors.Is(err, errRejected) ||
+		err != nil && strings.Contains(err.Error(), "ssh: unable to authenticate")
 }
 
 var errRejected = errors.New("sshauth: the host did not accept the credential")
 
-// Signer returns the private key in a version of a secret. Its errors hold nothing of the value.
+// Signer returns the private key in a version of a secret. Its errors quote nothing of the value.
 func Signer(s *consumer.Secret, format credential.Format) (ssh.Signer, error) {
 	cred, err := format.Read(s)
 	if err != nil {
@@ -73,14 +75,16 @@ func signer(s *consumer.Secret, cred credential.Credential) (ssh.Signer, error) 
 	var locked *ssh.PassphraseMissingError
 	switch {
 	case errors.As(err, &locked):
-		return nil, fmt.Errorf("sshauth: the private key in version %s of secret %q has a passphrase; store it without one", s.VersionID, s.Name)
+		return nil, fmt.Errorf("sshauth: the private key in version %s of secret %q has a passphrase; "+
+			"store it without one", s.VersionID, s.Name)
 	case err != nil:
-		return nil, fmt.Errorf("sshauth: the private key in version %s of secret %q cannot be read", s.VersionID, s.Name)
+		return nil, fmt.Errorf("sshauth: the private key in version %s of secret %q cannot be read",
+			s.VersionID, s.Name)
 	}
 	return key, nil
 }
 
-// method is how to log in with one credential.
+// method returns the method that logs in with a credential.
 func (o Options) method(s *consumer.Secret, cred credential.Credential) (ssh.AuthMethod, error) {
 	switch {
 	case isKey(cred.Secret):
@@ -97,8 +101,8 @@ func (o Options) method(s *consumer.Secret, cred credential.Credential) (ssh.Aut
 	return ssh.Password(cred.Secret.Reveal()), nil
 }
 
-// answers gives the password to a question whose answer is not shown. Others are not asked by hosts
-// that want a password.
+// answers returns the password for each question whose answer the host does not echo. A host that
+// wants a password asks nothing else, so answers refuses a question that the host would echo.
 func answers(password sensitive.Value, questions []string, echo []bool) ([]string, error) {
 	list := make([]string, len(questions))
 	for i := range questions {
@@ -124,7 +128,7 @@ type Host struct {
 	Config *ssh.ClientConfig
 }
 
-// Dial connects to a host and logs in with whichever version it accepts. The connection holds that
+// Dial connects to a host and logs in with a version that it accepts. The connection holds the
 // version until it is closed.
 func Dial(
 	ctx context.Context, c *consumer.Consumer, secret string, host Host, options *Options,
@@ -161,7 +165,7 @@ func Dial(
 	return client, nil
 }
 
-// adapter is the part of Dial and AuthMethods that all adapters share.
+// adapter returns the shared part of all adapters.
 func (o *Options) adapter(c *consumer.Consumer, secret string) (*adapter.Adapter, error) {
 	return adapter.New("sshauth", c, secret, &adapter.Options{Format: o.Format}, Rejected)
 }
@@ -185,11 +189,11 @@ func connect(ctx context.Context, network, addr string, config *ssh.ClientConfig
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	sshConn, channels, requests, err := ssh.NewClientConn(conn, addr, config)
 	if !stop() && err == nil {
-		_ = sshConn.Close() // the connection below it is closed already
+		_ = sshConn.Close() // ctx ended, which has closed conn
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		_ = conn.Close() // it is of no use
+		_ = conn.Close()
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
@@ -198,7 +202,7 @@ func connect(ctx context.Context, network, addr string, config *ssh.ClientConfig
 	return conn, ssh.NewClient(sshConn, channels, requests), nil
 }
 
-// heldConn is a connection that holds its version until it is closed, by whichever side.
+// heldConn is a connection that holds its version until either side closes it.
 type heldConn struct {
 	net.Conn
 
@@ -307,7 +311,7 @@ func (o *offers) password() (string, error) {
 }
 
 func (o *offers) interactive(_, _ string, questions []string, echo []bool) ([]string, error) {
-	if len(questions) == 0 { // hosts end with this, whether or not they accept
+	if len(questions) == 0 { // the last round of a host, before it accepts or rejects
 		return nil, nil
 	}
 	_, cred, err := o.next()

@@ -7,25 +7,25 @@ import (
 	"time"
 )
 
-// promotions is what connections know of the time of the last promotion. It has no goroutine:
-// connections ask.
+// promotions records when the current version was promoted. It has no goroutine: each check of a
+// connection updates it.
 type promotions struct {
 	mu      sync.Mutex
-	current string    // guarded by mu; the version that was current at the last check
-	since   time.Time // guarded by mu; a lower bound of when it became current: the last check that found another one
-	checked time.Time // guarded by mu; the last check
+	current string    // guarded by mu, as all below; the current version at the last check
+	since   time.Time // the last check that found another version: a lower bound of the promotion
+	checked time.Time // the last check
 }
 
-// ended is a context that has ended: with it Get returns a value that is in memory, and waits for
-// none.
+// ended is a context that has ended. With it, Get returns a value that is in memory and never
+// waits.
 var ended = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
 }()
 
-// current returns the current version and a lower bound of when it became current; an empty version
-// when there is none.
+// current returns the current version and a lower bound of when it became current. The version is
+// empty if there is none.
 func (a *Adapter) current(now time.Time) (string, time.Time) {
 	s, err := a.Consumer.Get(ended, a.Secret)
 	if err != nil {
