@@ -16,7 +16,7 @@ const module = "github.com/keyturn/keyturn/"
 // do not know each other, but for the wiring, which knows everything.
 var lines = [][]string{
 	{"sensitive", "internal/fault", "internal/deadline", "internal/ownfile", "internal/egress", "internal/settings"},
-	{"sign", "internal/credential", "internal/target", "internal/target/sha512crypt"},
+	{"sign", "internal/credential", "internal/target", "internal/target/shacrypt"},
 	{"internal/wire", "internal/target/plugin", "internal/target/rest"},
 	{"internal/operation"},
 	{"kms"},

@@ -124,6 +124,32 @@ func Address(s, port string) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
+// Servers are the addresses of a server and of further ones with the same accounts, as members of a
+// kind's configuration.
+type Servers struct {
+	// Address is the host or host:port where accounts are changed.
+	Address string `json:"address"`
+	// Verify lists further addresses where a credential must work, such as replicas.
+	Verify []string `json:"verify"`
+}
+
+// Addresses returns all addresses, Address first.
+func (s Servers) Addresses() []string { return append([]string{s.Address}, s.Verify...) }
+
+// Complete fills in the default port, and returns every mistake.
+func (s *Servers) Complete(port string) []error {
+	var errs []error
+	complete := func(address *string) {
+		full, err := Address(*address, port)
+		*address, errs = full, append(errs, err)
+	}
+	complete(&s.Address)
+	for i := range s.Verify {
+		complete(&s.Verify[i])
+	}
+	return errs
+}
+
 // Endpoints are the addresses of a server with logins, as members of a kind's configuration.
 type Endpoints struct {
 	// Address is the host or host:port that applications use.

@@ -215,6 +215,15 @@ func AsAdmin(err error) error {
 	return &out
 }
 
+// WithAdvice appends to an error of class Denied what the operator must do; it returns any other
+// error unchanged.
+func WithAdvice(err error, advice string, secrets ...sensitive.Value) error {
+	if ClassOf(err) != Denied {
+		return err
+	}
+	return Failed(Denied, "", err.Error()+"; "+advice, secrets...)
+}
+
 // plain returns the text of an error; of a URL error only its cause, because it quotes the URL,
 // which may contain a token.
 func plain(err error) string {

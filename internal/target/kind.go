@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -39,8 +40,21 @@ type Config interface {
 	Addresses() []string
 }
 
-// NewKind returns the kind whose targets have a configuration of type C. parse reads a
-// configuration strictly, fills in defaults and names every mistake; open makes the target.
+// Parser returns a function that reads a configuration strictly and then completes it: complete
+// fills in defaults and returns every mistake.
+func Parser[C Config](complete func(*C) error) func(json.RawMessage) (C, error) {
+	return func(raw json.RawMessage) (C, error) {
+		var c C
+		err := Decode(raw, &c)
+		if err == nil {
+			err = complete(&c)
+		}
+		return c, err
+	}
+}
+
+// NewKind returns the kind whose targets have a configuration of type C. parse reads one, usually
+// by [Parser]; open makes the target.
 func NewKind[C Config](
 	name string,
 	strategies []Strategy,
@@ -71,9 +85,17 @@ func NewKind[C Config](
 	}
 }
 
-// WithAdmin returns the kind with NeedsAdmin set.
+// WithAdmin returns the kind with NeedsAdmin set. It does not open a target without an
+// administrator's credential.
 func (k Kind) WithAdmin() Kind {
 	k.NeedsAdmin = true
+	open := k.Open
+	k.Open = func(s Settings) (Target, error) {
+		if s.Admin.Secret.IsZero() {
+			return nil, fmt.Errorf("target %s of kind %s needs an administrator's credential", s.Name, k.Name)
+		}
+		return open(s)
+	}
 	return k
 }
 

@@ -12,6 +12,7 @@ package target
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 
 	"github.com/keyturn/keyturn/sensitive"
@@ -62,6 +63,13 @@ type Change struct {
 	// account. In a repair, which gives a target again the credential that it should have, Old
 	// equals New.
 	Old Credential
+}
+
+// Salt returns 16 bytes that are the same in every attempt at the change and different for every
+// other change, for hashes that a repeated attempt must not make anew.
+func (c Change) Salt() []byte {
+	sum := sha256.Sum256([]byte(c.ID + "\x00" + c.New.Account))
+	return sum[:16]
 }
 
 // Target is one system. Its methods are safe for concurrent use. Every error must be, or wrap, an

@@ -2,7 +2,6 @@ package target_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"testing"
@@ -47,26 +46,27 @@ func (c kindConfig) Addresses() []string { return []string{c.Host} }
 func TestNewKind(t *testing.T) {
 	t.Parallel()
 	wrong := errors.New("host is required")
-	parse := func(raw json.RawMessage) (c kindConfig, err error) {
-		if err := target.Decode(raw, &c); err != nil {
-			return c, err
-		}
+	parse := target.Parser(func(c *kindConfig) error {
 		if c.Host == "" {
-			return c, wrong
+			return wrong
 		}
-		return c, nil
-	}
+		return nil
+	})
 	var opened kindConfig
 	k := target.NewKind("toy", []target.Strategy{target.Single}, parse,
 		func(c kindConfig, _ target.Settings) (target.Target, error) {
 			opened = c
 			return nil, nil
-		}).WithAdmin()
-	if !k.NeedsAdmin || k.Name != "toy" {
+		})
+	if k.NeedsAdmin || k.Name != "toy" {
 		t.Errorf("kind %+v", k)
 	}
-	if _, err := k.Open(target.Settings{Config: []byte(`{"Host":"db"}`)}); err != nil || opened.Host != "db" {
+	settings := target.Settings{Config: []byte(`{"Host":"db"}`)}
+	if _, err := k.Open(settings); err != nil || opened.Host != "db" {
 		t.Errorf("a good configuration opens %+v, %v", opened, err)
+	}
+	if _, err := k.WithAdmin().Open(settings); err == nil || !k.WithAdmin().NeedsAdmin {
+		t.Error("a target without an administrator was opened")
 	}
 	opened = kindConfig{}
 	_, err := k.Open(target.Settings{Config: []byte(`{}`)})

@@ -28,7 +28,7 @@ import (
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/command"
-	"github.com/keyturn/keyturn/internal/target/sha512crypt"
+	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
@@ -364,7 +364,7 @@ func proveSSH(t *testing.T) {
 	password.name, password.strategy = "ssh_password_single", target.Single
 	password.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		first := fmt.Sprintf("first-password-%d", n)
-		a := s.NewAccount(t, "/bin/sh", sha512crypt.Hash(sensitive.New(first), "saltsalt"))
+		a := s.NewAccount(t, "/bin/sh", shacrypt.Hash(sensitive.New(first), "saltsalt"))
 		return ecs(fmt.Sprintf("password-%d", n), password.name, "Password", map[string]string{
 			"UserName": a.Name,
 			"Password": first,

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/target/sha512crypt"
+	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -35,14 +35,12 @@ var digests = map[string]func() hash.Hash{
 
 // hashed is the value to store for the new password of a change. The same change has the same salt.
 func hashed(scheme string, c target.Change) string {
-	salt := sha256.Sum256([]byte(c.ID + "\x00" + c.New.Account))
+	salt := c.Salt()
 	if scheme == schemeCrypt {
-		return "{CRYPT}" + sha512crypt.Hash(c.New.Secret, sha512crypt.Salt([16]byte(salt[:16])))
+		return "{CRYPT}" + shacrypt.Hash(c.New.Secret, shacrypt.Salt(salt))
 	}
 	name := strings.ToUpper(scheme)
-	return "{" + name + "}" + base64.StdEncoding.EncodeToString(
-		append(digest(name, c.New.Secret, salt[:16]), salt[:16]...),
-	)
+	return "{" + name + "}" + base64.StdEncoding.EncodeToString(append(digest(name, c.New.Secret, salt), salt...))
 }
 
 func digest(name string, password sensitive.Value, salt []byte) []byte {
@@ -62,7 +60,7 @@ func matches(value string, password sensitive.Value) (match, known bool) {
 	case name == "CLEARTEXT":
 		return subtle.ConstantTimeCompare([]byte(rest), []byte(password.Reveal())) == 1, true
 	case name == "CRYPT" || name == "CRYPT-SHA512":
-		match, err := sha512crypt.Verify(password, rest)
+		match, err := shacrypt.Verify(password, rest)
 		return match, err == nil
 	case digests[name] == nil:
 		return false, false

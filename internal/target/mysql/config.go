@@ -1,7 +1,6 @@
 package mysql
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,7 +10,7 @@ import (
 
 const defaultPort = "3306"
 
-// config is the configuration; the package comment tells each member.
+// config is the configuration; the package comment explains each member.
 type config struct {
 	target.Endpoints
 	Database    string     `json:"database,omitempty"`
@@ -21,12 +20,8 @@ type config struct {
 	target.PasswordRule
 }
 
-// parse reads a configuration, completes it, and names every mistake.
-func parse(raw json.RawMessage) (config, error) {
-	var c config
-	if err := target.Decode(raw, &c); err != nil {
-		return c, err
-	}
+// complete fills in defaults and returns every mistake.
+func (c *config) complete() error {
 	errs := c.Complete(defaultPort)
 	if c.AccountHost == "" {
 		c.AccountHost = "%"
@@ -37,6 +32,5 @@ func parse(raw json.RawMessage) (config, error) {
 	if len(c.Database) > 64*4 || strings.ContainsRune(c.Database, 0) {
 		errs = append(errs, errors.New("database is a name of at most 64 characters"))
 	}
-	errs = append(errs, c.TLS.Check(), c.PasswordRule.Check())
-	return c, errors.Join(errs...)
+	return errors.Join(append(errs, c.TLS.Check(), c.PasswordRule.Check())...)
 }

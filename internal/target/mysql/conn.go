@@ -18,15 +18,14 @@ import (
 )
 
 const (
-	dialTimeout = 5 * time.Second
-	ioTimeout   = 30 * time.Second
-	// lockWait is how long another change of the same account is waited for.
+	ioTimeout = 30 * time.Second
+	// lockWait is how long a change waits for another change of the same account, in seconds.
 	lockWait = 3
 	// patience is how long the server waits for the next statement of an administrator, in seconds.
 	patience = "10"
 )
 
-// conn is one connection. The driver is used without database/sql, which logs in again by itself
+// conn is one connection. It uses the driver without database/sql, which silently logs in again
 // when a connection breaks.
 type conn struct{ driver.Conn }
 
@@ -48,7 +47,7 @@ func (t *my) connect(
 	cfg.Params = params
 	cfg.Logger = &driverpkg.NopLogger{}
 	cfg.DialFunc = t.dial
-	cfg.Timeout = dialTimeout
+	cfg.Timeout = target.DialTimeout
 	cfg.ReadTimeout = ioTimeout // for closing, which has no context
 	cfg.WriteTimeout = ioTimeout
 	connector, err := driverpkg.NewConnector(cfg)
@@ -70,7 +69,7 @@ func (c *conn) exec(ctx context.Context, statement string) error {
 	return err
 }
 
-// row reads the first row as strings; nil when there is none.
+// row returns the first row as strings; nil when there is none.
 func (c *conn) row(ctx context.Context, query string) (out []string, err error) {
 	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, query, nil)
 	if err != nil {
@@ -93,7 +92,7 @@ func (c *conn) row(ctx context.Context, query string) (out []string, err error) 
 			out = append(out, fmt.Sprint(v))
 		}
 	}
-	// To the end of the rows: closing earlier reads the rest too, but without the bound of ctx.
+	// Read all rows: Close would read the rest too, but without the deadline of ctx.
 	for err == nil {
 		err = rows.Next(values)
 	}
@@ -134,22 +133,22 @@ func (t *my) loginFailed(attempt string, err error, secrets ...sensitive.Value) 
 	return target.NotSent(attempt, err, secrets...)
 }
 
-// loginClass is what the server's answer to a login says of the credential.
+// loginClass returns the class of the server's answer to a login.
 func loginClass(number uint16) target.Class {
 	switch number {
 	case 1045, 1698: // access denied for user
 		return target.Rejected
 	case 1044, 1049, // no right to the database, no such database
 		1130, 1251, 1275, 1524, // host not allowed, plugins
-		1820, 1862, // password expired: the right one, but no use
+		1820, 1862, // password expired: it is the right one, but the account cannot be used
 		3118, 4151, // account locked, MySQL and MariaDB
 		3955, 4150, // account blocked after wrong passwords, MySQL and MariaDB
 		1142, 1143, 1227, 1231, 1193, // a session setting that the account may not or cannot have
 		3159: // only TLS is allowed
 		return target.Denied
 	}
-	// Too many connections (1040, 1203, 1226), host blocked (1129), shutting down (1053), and what
-	// nobody foresaw: nothing has been asked yet.
+	// Too many connections (1040, 1203, 1226), host blocked (1129), shutting down (1053), and all
+	// other errors: nothing has been asked yet, and a later login may succeed.
 	return target.Unreachable
 }
 
@@ -188,7 +187,8 @@ func changeClass(number uint16, message string) target.Class {
 	case 1205, 1213, 1223, 1792, 1836:
 		return target.Unreachable // locks, and a server that is read-only for now
 	case 1290:
-		// An option stands against the statement. Options have the same names in every language.
+		// An option of the server forbids the statement. The message is translated, but names the
+		// option.
 		if strings.Contains(message, "read-only") || strings.Contains(message, "read_only") {
 			return target.Unreachable
 		}

@@ -5,8 +5,8 @@
 //
 //	address              host or host:port of the server or proxy that applications use (required;
 //	                     port 3306)
-//	admin_address        where the administrator logs in and accounts are changed; default address.
-//	                     Not a replica
+//	admin_address        where the administrator logs in and changes accounts; default address. It
+//	                     must not be a replica
 //	verify               a list of addresses where a new password must work before it is current:
 //	                     writer, readers, proxy; default address alone
 //	database             the database to log in to; default none
@@ -16,23 +16,23 @@
 //	check_sql            one statement that must succeed with the new password at every verify
 //	                     address; it runs in a read-only transaction that is rolled back
 //	password_length      12 to 128, default 32
-//	password_punctuation characters to use beside letters and digits; default none
+//	password_punctuation characters to use besides letters and digits; default none
 //
-// The administrator needs at the least:
+// The administrator needs at least:
 //
 //	MariaDB  GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.global_priv, db, tables_priv,
 //	         roles_mapping, proxies_priv
 //	MySQL    GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.user, global_grants, db,
 //	         tables_priv, role_edges, proxies_priv; for accounts with SYSTEM_USER also that
 //
-// The password never leaves this process but in a login: the server gets a hash. In MariaDB that is
-// of mysql_native_password, twice SHA-1 without a salt; in MySQL of the plugin that the account
-// has. A MariaDB server that validates passwords must run with strict_password_validation=OFF,
-// because it cannot judge a hash.
+// The password leaves this process in a login only: to change it, the server gets a hash. In
+// MariaDB that is the hash of mysql_native_password, twice SHA-1 without a salt; in MySQL the hash
+// of the account's plugin. A MariaDB server that validates passwords must run with
+// strict_password_validation=OFF, because it cannot judge a hash.
 //
 // With overlap an account has two passwords: in MariaDB two methods (IDENTIFIED VIA … OR …), in
-// MySQL the current one and the retained one. What is changed is read first, under a lock of the
-// account's name, so that exactly one password is added or taken away.
+// MySQL the current one and the retained one. The account is read first, under a lock of its name,
+// so that exactly one password is added or removed.
 package mysql
 
 import (
@@ -48,7 +48,7 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// MariaDB is the kind of target for MariaDB.
+// MariaDB returns the kind "mariadb".
 func MariaDB() target.Kind {
 	return kind("mariadb", server{
 		dialect: mariaDB{},
@@ -58,7 +58,7 @@ func MariaDB() target.Kind {
 	})
 }
 
-// MySQL is the kind of target for MySQL.
+// MySQL returns the kind "mysql".
 func MySQL() target.Kind {
 	return kind("mysql", server{
 		dialect: mySQL{},
@@ -68,7 +68,7 @@ func MySQL() target.Kind {
 	})
 }
 
-// server is one of the two.
+// server is MariaDB or MySQL.
 type server struct {
 	dialect
 	grants
@@ -78,13 +78,10 @@ type server struct {
 
 func kind(name string, s server) target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single, target.Double}
-	return target.NewKind(name, strategies, parse, s.open).WithAdmin()
+	return target.NewKind(name, strategies, target.Parser((*config).complete), s.open).WithAdmin()
 }
 
 func (s server) open(c config, settings target.Settings) (target.Target, error) {
-	if settings.Admin.IsZero() {
-		return nil, errors.New("a " + s.name + " target needs an administrator's credential")
-	}
 	return &my{
 		PasswordRule: c.PasswordRule,
 		server:       s,
@@ -120,7 +117,7 @@ func (t *my) Apply(ctx context.Context, c target.Change) error {
 	})
 }
 
-// Retire takes exactly Old's password away from its account.
+// Retire removes exactly Old's password from its account.
 func (t *my) Retire(ctx context.Context, c target.Change) error {
 	attempt := "retire the password of " + c.Old.Account
 	double := c.Strategy == target.Double
@@ -135,9 +132,12 @@ func (t *my) Retire(ctx context.Context, c target.Change) error {
 	})
 }
 
-// change reads an account under its lock, and runs the statements that lead from there.
+// change reads an account under its lock, and runs the statements that decide returns for it.
 func (t *my) change(
-	ctx context.Context, attempt string, c target.Change, name string,
+	ctx context.Context,
+	attempt string,
+	c target.Change,
+	name string,
 	decide func(account, string) ([]string, error),
 ) error {
 	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
@@ -158,7 +158,7 @@ func (t *my) change(
 	}
 	a, found, err := t.read(ctx, conn, name)
 	if err != nil {
-		return readFailed(attempt+": "+t.readHint(), err, secrets...)
+		return readFailed(attempt+": read "+t.server.stored(), err, secrets...)
 	}
 	if !found {
 		return target.Failed(target.Denied, "1396", fmt.Sprintf("%s: there is no account %s", attempt, t.who(name)))
@@ -167,23 +167,31 @@ func (t *my) change(
 	if err != nil {
 		return target.Failed(target.Denied, "", attempt+": "+err.Error(), secrets...)
 	}
+	return t.run(ctx, conn, attempt, todo, secrets)
+}
+
+// run runs the statements of a change.
+func (t *my) run(ctx context.Context, conn *conn, attempt string, todo []string, secrets []sensitive.Value) error {
 	for i, statement := range todo {
-		if err := conn.exec(ctx, statement); err != nil {
-			if number, _, _ := numberOf(err); number == 1396 && t.server.name == "MariaDB" {
-				attempt += ": the account exists, so see whether the server has a password validation plugin and " +
-					"strict_password_validation=ON"
-			}
-			failed := changeFailed(attempt, err, secrets...)
-			if i > 0 {
-				failed.Class = target.Unknown // the statement before has changed something already
-			}
-			return failed
+		err := conn.exec(ctx, statement)
+		if err == nil {
+			continue
 		}
+		if number, _, _ := numberOf(err); number == 1396 && t.server.name == "MariaDB" {
+			attempt += ": the account exists, so see whether the server has a password validation plugin and " +
+				"strict_password_validation=ON"
+		}
+		failed := changeFailed(attempt, err, secrets...)
+		if i > 0 {
+			failed.Class = target.Unknown // an earlier statement has changed the account already
+		}
+		return failed
 	}
 	return nil
 }
 
-// lockName is that of the account's lock; names of locks have at most 64 characters.
+// lockName returns the name of the account's lock. It is a hash because the server permits at most
+// 64 characters.
 func (t *my) lockName(name string) string {
 	sum := sha256.Sum256([]byte(t.who(name)))
 	return "keyturn-" + hex.EncodeToString(sum[:20])
@@ -196,14 +204,15 @@ func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.V
 	secrets = append(secrets, t.admin.Secret)
 	conn, err := t.connect(ctx, t.config.AdminAddress, "", t.admin, map[string]string{
 		"sql_mode": "'NO_BACKSLASH_ESCAPES'",
-		// A connection that has silently broken keeps its lock no longer than this; by default that
-		// is eight hours.
-		"wait_timeout": patience, "net_read_timeout": patience,
+		// A connection that has silently broken keeps its lock for this long; by default that is
+		// eight hours.
+		"wait_timeout":     patience,
+		"net_read_timeout": patience,
 	})
 	if err != nil {
 		failed := t.loginFailed(attempt, err, secrets...)
 		if failed.Class == target.Rejected {
-			failed.Class = target.Denied
+			failed.Class = target.Denied // it is not the candidate that does not authenticate
 		}
 		return nil, failed
 	}
@@ -223,10 +232,10 @@ func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.V
 	return conn, nil
 }
 
-// fits refuses another server than the kind is for, and one that is too old.
+// fits returns an error for a server of the other kind, and for one that is too old.
 func (s server) fits(row []string) error {
 	if len(row) != 1 {
-		return errors.New("the server does not tell its version")
+		return errors.New("the server does not report its version")
 	}
 	name := "MySQL"
 	version := row[0]
@@ -255,35 +264,20 @@ func (s server) fits(row []string) error {
 	return nil
 }
 
-// readHint says where the state is read, for an administrator who may not.
-func (t *my) readHint() string {
-	if t.server.name == "MariaDB" {
-		return "read mysql.global_priv"
-	}
-	return "read mysql.user"
-}
-
-// read reads what the server stores of an account.
+// read reads an account as the server stores it.
 func (t *my) read(ctx context.Context, conn *conn, name string) (a account, found bool, err error) {
-	where := " WHERE User = " + quote(name) + " AND Host = " + quote(t.config.AccountHost)
-	query := "SELECT plugin, authentication_string, User_attributes, account_locked FROM mysql.user" + where
-	if t.server.name == "MariaDB" {
-		query = "SELECT Priv FROM mysql.global_priv" + where
-	}
+	query := fmt.Sprintf("SELECT %s FROM %s WHERE User = %s AND Host = %s",
+		t.server.columns(), t.server.stored(), quote(name), quote(t.config.AccountHost))
 	row, err := conn.row(ctx, query)
 	if err != nil || row == nil {
 		return account{}, false, err
 	}
-	if t.server.name == "MariaDB" {
-		a, err = parsePriv(row[0])
-	} else {
-		a, err = parseUser(row[0], row[1], row[2], row[3])
-	}
+	a, err = t.server.parse(row)
 	return a, true, err
 }
 
-// Inspect compares each credential with the hashes that the server stores. Of the right password of
-// a locked account nothing is said: a person has to look.
+// Inspect compares each credential with the hashes that the server stores. The right password of a
+// locked account is NotKnown: an operator must decide about that account.
 func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	attempt := "read the state of accounts"
 	secrets := []sensitive.Value{t.admin.Secret}
@@ -340,7 +334,9 @@ func (t *my) login(ctx context.Context, address string, c target.Credential) err
 		if _, err := conn.row(ctx, statement); err != nil {
 			failed := changeFailed(attempt, err, c.Secret)
 			if failed.Code != "" && failed.Code != "1205" && failed.Code != "1213" {
-				failed.Class = target.Denied // not for a lock, and it says nothing against the password
+				// The password was accepted, and no other transaction is in the way: an operator
+				// must correct check_sql or the account's rights.
+				failed.Class = target.Denied
 			}
 			return failed
 		}

@@ -123,15 +123,15 @@ func mySQLAbandoned(t *testing.T, n *mySQLNode) {
 	tt := n.harness().Open(t, n.Addr)
 	old := n.account(t, "")
 	lost := target.Change{ID: "1", Strategy: target.Overlap, Old: old, New: next(t, tt, old)}
-	ok(t, func(ctx context.Context) error { return tt.Apply(ctx, lost) })
+	targettest.Must(t, tt.Apply(targettest.Within(t), lost))
 	n.works(t, old, true)
 	n.works(t, lost.New, true)
 	c := target.Change{ID: "2", Strategy: target.Overlap, Old: old, New: next(t, tt, old)}
-	ok(t, func(ctx context.Context) error { return tt.Apply(ctx, c) })
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	n.works(t, old, true)
 	n.works(t, c.New, true)
 	n.works(t, lost.New, false)
-	ok(t, func(ctx context.Context) error { return tt.Retire(ctx, c) })
+	targettest.Must(t, tt.Retire(targettest.Within(t), c))
 	n.works(t, old, false)
 	n.works(t, c.New, true)
 }
@@ -143,11 +143,11 @@ func mySQLByHand(t *testing.T, n *mySQLNode) {
 	byHand := next(t, tt, old)
 	n.exec(t, "ALTER USER "+mySQLQuote(old.Account)+"@'%' IDENTIFIED BY "+mySQLQuote(byHand.Secret.Reveal()))
 	c := target.Change{ID: "x", Strategy: target.Overlap, Old: old, New: next(t, tt, old)}
-	ok(t, func(ctx context.Context) error { return tt.Apply(ctx, c) })
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	n.works(t, byHand, true)
 	n.works(t, c.New, true)
 	third := target.Change{ID: "y", Strategy: target.Overlap, Old: old, New: next(t, tt, old)}
-	do(t, target.Denied, "neither is the one to be replaced", func(ctx context.Context) error { return tt.Apply(ctx, third) })
+	targettest.Expect(t, tt.Apply(targettest.Within(t), third), target.Denied, "neither is the one to be replaced")
 	n.works(t, byHand, true)
 }
 
@@ -156,7 +156,7 @@ func mySQLInspect(t *testing.T, n *mySQLNode) {
 	live, locked := n.account(t, ""), n.account(t, "")
 	n.exec(t, "ALTER USER "+mySQLQuote(locked.Account)+"@'%' ACCOUNT LOCK")
 	c := target.Change{ID: "x", Strategy: target.Overlap, Old: live, New: next(t, tt, live)}
-	ok(t, func(ctx context.Context) error { return tt.Apply(ctx, c) })
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	wrong, nobody := live, live
 	wrong.Secret, nobody.Account = locked.Secret, "none"
 	got, err := tt.(target.Inspector).Inspect(t.Context(), []target.Credential{live, c.New, wrong, locked, nobody})
@@ -175,7 +175,7 @@ func mySQLWrongKind(t *testing.T, n *mySQLNode) {
 		t.Fatal(err)
 	}
 	c := target.Change{ID: "x", Strategy: target.Overlap, Old: old, New: next(t, other, old)}
-	do(t, target.Denied, "register it as kind mysql", func(ctx context.Context) error { return other.Apply(ctx, c) })
+	targettest.Expect(t, other.Apply(targettest.Within(t), c), target.Denied, "register it as kind mysql")
 	n.works(t, old, true)
 }
 
@@ -184,9 +184,9 @@ func mySQLLog(t *testing.T, n *mySQLNode) {
 	tt := n.harness().Open(t, n.Addr)
 	old := n.account(t, "")
 	c := target.Change{ID: "x", Strategy: target.Overlap, Old: old, New: next(t, tt, old)}
-	ok(t, func(ctx context.Context) error { return tt.Apply(ctx, c) })
-	ok(t, func(ctx context.Context) error { return tt.Verify(ctx, c.New) })
-	ok(t, func(ctx context.Context) error { return tt.Retire(ctx, c) })
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
+	targettest.Must(t, tt.Retire(targettest.Within(t), c))
 	log, err := os.ReadFile(n.GeneralLog)
 	if err != nil || !strings.Contains(string(log), "RETAIN CURRENT PASSWORD") {
 		t.Fatalf("the general log does not hold the statements: %v", err)

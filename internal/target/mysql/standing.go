@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// maxReached bounds the roles that are followed from one account.
+	// maxReached bounds the roles that a look-up follows from one account.
 	maxReached = 200
 	// maxRows bounds the rows that one query of a look-up may return.
 	maxRows = 10_000
@@ -33,23 +33,23 @@ func (i identity) where(user, host string) string {
 	return "(" + user + " = " + quote(i.user) + " AND " + host + " = " + quote(i.host) + ")"
 }
 
-// grants is how the two servers store what an account may do.
+// grants is how the two servers store the rights of an account.
 type grants interface {
 	// global returns the global privileges of an identity, as the server names them, and whether it
 	// exists.
 	global(ctx context.Context, conn *conn, who identity) (privileges []string, found bool, err error)
-	// everybody returns the roles that each account has without being granted them.
+	// everybody returns the roles that every account has without a grant.
 	everybody(ctx context.Context, conn *conn) ([]identity, error)
 	// roles returns the query for the roles that are granted to identities: user and host of each
 	// role.
 	roles(to []identity) string
-	// tables are what a look-up reads.
+	// tables returns the tables that a look-up reads.
 	tables() []string
 }
 
-// harmless are the global privileges that change neither accounts nor the server, and read no
-// stored passwords, in MySQL's and MariaDB's spellings. All others make an account privileged, also
-// those that are not known yet.
+// harmless lists the global privileges that change neither accounts nor the server and read no
+// stored passwords, in MySQL's and MariaDB's spellings. Any other makes an account privileged, also
+// a privilege that a later release of the server adds.
 var harmless = []string{
 	"APPLICATION_PASSWORD_ADMIN", // of the account's own passwords
 	"BINLOG MONITOR",
@@ -66,8 +66,8 @@ var harmless = []string{
 	"XA_RECOVER_ADMIN",
 }
 
-// Standing reports what an account is: by its global privileges, by its rights on the schema mysql,
-// and by those of every role and every other account that it can take the place of.
+// Standing reports the standing of an account by its global privileges and its rights on the schema
+// mysql, and by the ones of every role and account that it can act as.
 func (t *my) Standing(ctx context.Context, account string) (target.Standing, error) {
 	attempt := "find out what " + account + " is"
 	if strings.ContainsRune(account, 0) || account == "" {
@@ -96,15 +96,15 @@ func (t *my) Standing(ctx context.Context, account string) (target.Standing, err
 	return target.Standing{}, failed
 }
 
-// errStored is in the chain of an error about what the server has stored.
+// errStored is in the chain of an error about the content of the server's tables.
 var errStored = errors.New("the server's tables of privileges")
 
-// lookup is one look at one account.
+// lookup reads the rights of one account.
 type lookup struct {
 	t    *my
 	conn *conn
 	who  identity
-	me   identity // the administrator's account as the server has found it
+	me   identity // the administrator's account, as the server found it
 }
 
 func (l *lookup) standing(ctx context.Context) (target.Standing, error) {
@@ -137,8 +137,8 @@ func (l *lookup) standing(ctx context.Context) (target.Standing, error) {
 	return s, nil
 }
 
-// administrator reports whether the account has the administrator's name, at whatever host: a
-// client that logs in by that name may be taken for either.
+// administrator reports whether the account has the administrator's name, at any host: which of the
+// accounts with that name a login reaches depends on the client's host.
 func (l *lookup) administrator(ctx context.Context) (bool, error) {
 	row, err := l.conn.row(ctx, "SELECT CURRENT_USER(), USER()")
 	if err != nil {
@@ -162,12 +162,12 @@ func (l *lookup) administrator(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// quotedName is a user in quotes, maybe with a host.
+// quotedName is a user in quotes, with or without a host.
 var quotedName = regexp.MustCompile("^(?:'([^']*)'|`([^`]*)`|\"([^\"]*)\")(?:@.*)?$")
 
-// spellings are a name, and the users that a reader may take it for: without its quotes and without
-// its host. None of these is the account that the server knows by the whole name; they serve to
-// refuse the administrator's.
+// spellings returns a name, and the users that a reader may take it for: without its quotes and
+// without its host. To the server these are other accounts; they serve only to refuse the
+// administrator's.
 func spellings(name string) []string {
 	out := []string{name}
 	if m := quotedName.FindStringSubmatch(strings.TrimSpace(name)); m != nil {
@@ -179,8 +179,8 @@ func spellings(name string) []string {
 	return out
 }
 
-// reached returns the account and everything whose place it can take: roles that are granted to it
-// or to everybody, and accounts that it may be a proxy for, each with theirs.
+// reached returns the account and everything that it can act as: roles that are granted to it or to
+// every account, accounts for which it may be a proxy, and all that these can act as.
 func (l *lookup) reached(ctx context.Context) ([]identity, error) {
 	everybody, err := l.t.server.everybody(ctx, l.conn)
 	if err != nil {
@@ -231,9 +231,9 @@ func (l *lookup) privilege(ctx context.Context, who identity) (string, error) {
 			return "has the global privilege " + p, nil
 		}
 	}
-	// Rights on schemas and tables are found by the client's host, so those of the same name at
-	// other hosts count. Rows of the anonymous user count for everybody. Names of schemas are
-	// patterns.
+	// The server finds rights on schemas and tables by the client's host, so rows of the same name
+	// at other hosts count. Rows of the anonymous user count for every account. Names of schemas
+	// are patterns.
 	row, err := l.conn.row(ctx, "SELECT Db FROM mysql.db WHERE User IN ("+quote(who.user)+
 		`, '') AND 'mysql' LIKE LOWER(Db) ESCAPE '\' LIMIT 1`)
 	if err != nil || row != nil {
@@ -247,7 +247,7 @@ func (l *lookup) privilege(ctx context.Context, who identity) (string, error) {
 	return "has rights on the table mysql." + row[0], nil
 }
 
-// rows reads all rows as strings.
+// rows returns all rows as strings.
 func (c *conn) rows(ctx context.Context, query string) (out [][]string, err error) {
 	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, query, nil)
 	if err != nil {

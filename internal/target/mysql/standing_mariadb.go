@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// accessBits are the bits of access in mysql.global_priv, from the lowest.
+// accessBits names the bits of the member access in mysql.global_priv, from the lowest.
 var accessBits = []string{
 	"SELECT",
 	"INSERT",
@@ -85,7 +85,7 @@ func parseAccess(priv string) ([]string, error) {
 	return out, nil
 }
 
-// everybody has the role PUBLIC since MariaDB 10.11.
+// everybody returns PUBLIC, which every account has since MariaDB 10.11.
 func (mariaDB) everybody(context.Context, *conn) ([]identity, error) {
 	return []identity{{"PUBLIC", ""}}, nil
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// userColumns are the columns of mysql.user for global privileges, and what each gives.
+// userColumns lists the columns of mysql.user for global privileges, and the privilege of each.
 var userColumns = []struct{ column, privilege string }{
 	{"Select_priv", "SELECT"},
 	{"Insert_priv", "INSERT"},
@@ -67,7 +67,7 @@ func (mySQL) global(ctx context.Context, conn *conn, who identity) ([]string, bo
 	return out, true, err
 }
 
-// everybody reads the mandatory roles, such as `role1`@`%`,role2.
+// everybody returns the mandatory roles, which the server stores as `role1`@`%`,role2.
 func (mySQL) everybody(ctx context.Context, conn *conn) ([]identity, error) {
 	row, err := conn.row(ctx, "SELECT @@GLOBAL.mandatory_roles")
 	if err != nil || len(row) == 0 {

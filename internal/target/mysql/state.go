@@ -11,17 +11,18 @@ import (
 // method is one way of an account to log in.
 type method struct{ plugin, hash string }
 
-// passwordless are plugins that take no password of the account's: they are left as they are.
+// passwordless has the plugins that take no password of the account's own. A change keeps their
+// methods.
 var passwordless = map[string]bool{"unix_socket": true, "auth_socket": true, "named_pipe": true, "gssapi": true}
 
-// account is what the server stores of an account. In MySQL the second method is the retained
+// account is an account as the server stores it. In MySQL the second method is the retained
 // password.
 type account struct {
 	methods []method
 	locked  bool
 }
 
-// passwords are the methods that take a password.
+// passwords returns the methods that take a password.
 func (a account) passwords() []method {
 	var out []method
 	for _, m := range a.methods {
@@ -32,8 +33,8 @@ func (a account) passwords() []method {
 	return out
 }
 
-// find is where among the methods the password is, or -1. It is not certain when a method takes a
-// password of a form that is not known here, and none matches.
+// find returns the index of the method with the password, or -1. certain is false when no method
+// matches and one of them has a hash that this package cannot compute.
 func (a account) find(password sensitive.Value) (at int, certain bool) {
 	certain = true
 	for i, m := range a.methods {
@@ -49,8 +50,21 @@ func (a account) find(password sensitive.Value) (at int, certain bool) {
 	return -1, certain
 }
 
-// parsePriv reads mysql.global_priv of MariaDB. Of several methods the empty one of the list stands
-// for the one outside.
+func (mariaDB) stored() string  { return "mysql.global_priv" }
+func (mariaDB) columns() string { return "Priv" }
+
+func (mariaDB) parse(row []string) (account, error) { return parsePriv(row[0]) }
+
+func (mySQL) stored() string { return "mysql.user" }
+
+func (mySQL) columns() string {
+	return "plugin, authentication_string, User_attributes, account_locked"
+}
+
+func (mySQL) parse(row []string) (account, error) { return parseUser(row[0], row[1], row[2], row[3]) }
+
+// parsePriv reads mysql.global_priv of MariaDB. In a list of several methods, the empty object
+// stands for the method outside the list.
 func parsePriv(priv string) (account, error) {
 	type stored struct {
 		Plugin *string `json:"plugin"`
@@ -99,6 +113,6 @@ func parseUser(plugin, hash, attributes, locked string) (account, error) {
 	return a, nil
 }
 
-// quote is a string literal in a session with the SQL mode that connect sets, where a backslash is
-// a backslash.
+// quote returns a string literal for a session with the SQL mode NO_BACKSLASH_ESCAPES, which
+// asAdmin sets.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

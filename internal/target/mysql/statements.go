@@ -10,11 +10,11 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// invalid is what MariaDB stores of an account that no password opens.
+// invalid is the hash that MariaDB stores for an account that no password opens.
 const invalid = "invalid"
 
-// maxPasswords is how many passwords an account may have at once: clients follow the server to one
-// other method, not to two.
+// maxPasswords is the number of passwords that an account may have at once: clients follow the
+// server to one other method, not to two.
 const maxPasswords = 2
 
 var (
@@ -26,22 +26,29 @@ var (
 		"the account logs in by a plugin whose passwords cannot be compared; change it to mysql_native_password " +
 			"or caching_sha2_password",
 	)
-	errLast   = errors.New("the new password is not the account's, so the old one is not taken away")
+	errLast   = errors.New("the account does not have the new password, so the old one is not removed")
 	errPlugin = errors.New(
 		"the account's plugin takes no password that can be set; change it to mysql_native_password or " +
 			"caching_sha2_password",
 	)
 )
 
-// dialect is how the two servers are told what an account accepts. Each function returns the
-// statements that lead from the account's state to the wanted one; none when it is there already.
+// dialect is how the two servers store and change the passwords of an account. add, replace and
+// remove return the statements that lead from the account's state to the wanted one; none when it
+// has that state already.
 type dialect interface {
-	// add makes the new password work, and leaves the old one.
+	// stored returns the table that has an account's passwords.
+	stored() string
+	// columns returns the columns of stored that parse reads.
+	columns() string
+	// parse reads a row of columns.
+	parse(row []string) (account, error)
+	// add makes the new password work, and keeps the old one.
 	add(who string, a account, old, candidate sensitive.Value) ([]string, error)
 	// replace makes the new password the only one.
 	replace(who string, a account, candidate sensitive.Value) ([]string, error)
-	// remove takes exactly the old password away. With last it may be the only one; otherwise the
-	// new one must be there.
+	// remove removes exactly the old password. With last it may be the only one; otherwise the
+	// account must have the new one.
 	remove(who string, a account, old, candidate sensitive.Value, last bool) ([]string, error)
 }
 
@@ -60,9 +67,9 @@ func (mariaDB) statement(who string, methods []method) []string {
 	return []string{"ALTER USER " + who + " IDENTIFIED VIA " + strings.Join(list, " OR ")}
 }
 
-// add keeps the old one first, so that those who use it notice nothing, and the new one second: the
-// server asks clients to switch from one method to the next, and many follow it once only. A third
-// password would be one that an abandoned rotation has left.
+// add puts the old password first, so that its users notice nothing, and the new one second: the
+// server asks clients to switch from one method to the next, and many follow it only once. A third
+// password can only be left from an abandoned rotation, and is removed.
 func (d mariaDB) add(who string, a account, old, candidate sensitive.Value) ([]string, error) {
 	at, certain := a.find(candidate)
 	if at >= 0 {
@@ -74,7 +81,7 @@ func (d mariaDB) add(who string, a account, old, candidate sensitive.Value) ([]s
 	case oldAt >= 0:
 		keep = []method{a.methods[oldAt]}
 	case !certain && len(keep) == 1:
-		// It is of a plugin that only the server can compare, and stays.
+		// Keep the password: its plugin has hashes that only the server can compare.
 	case len(keep) >= maxPasswords:
 		return nil, errOthers
 	}
@@ -82,7 +89,7 @@ func (d mariaDB) add(who string, a account, old, candidate sensitive.Value) ([]s
 	return d.statement(who, append(append(keep, method{native, nativeHash(candidate)}), a.others()...)), nil
 }
 
-// others are the methods without a password.
+// others returns the methods without a password.
 func (a account) others() []method {
 	return slices.DeleteFunc(slices.Clone(a.methods), func(m method) bool { return !passwordless[m.plugin] })
 }
@@ -116,7 +123,7 @@ func unless(certain bool) error {
 	return errUnsure
 }
 
-// mySQL has one password and at most one that it retains.
+// mySQL stores one current password and at most one retained password.
 type mySQL struct{}
 
 func (mySQL) set(who, plugin string, password sensitive.Value, retain bool) (string, error) {
@@ -131,8 +138,8 @@ func (mySQL) set(who, plugin string, password sensitive.Value, retain bool) (str
 	return statement, nil
 }
 
-// add retains the current password, unless the retained one is the old one already: then a lost
-// candidate is current.
+// add retains the current password, unless the old one is retained already: then the current one is
+// the candidate of an abandoned rotation.
 func (d mySQL) add(who string, a account, old, candidate sensitive.Value) ([]string, error) {
 	if at, _ := a.find(candidate); at >= 0 {
 		return nil, nil
@@ -173,20 +180,20 @@ func (d mySQL) remove(who string, a account, old, candidate sensitive.Value, las
 	case at == 1:
 		return []string{discard}, nil
 	case len(a.methods) == 1:
-		// Nobody knows this one.
+		// The account must keep a password. This one is random and stored nowhere.
 		statement, err := d.set(who, a.methods[0].plugin, sensitive.New(rand.Text()+rand.Text()), false)
 		return []string{statement}, err
 	case last:
 		return nil, errOthers
 	}
-	// The new one is retained and the old one current: somebody has set the old one again.
+	// The new one is retained and the old one current: an administrator has set the old one again.
 	statement, err := d.set(who, a.methods[0].plugin, candidate, false)
 	return []string{statement, discard}, err
 }
 
 var _, _ dialect = mariaDB{}, mySQL{}
 
-// statements are what a change asks for.
+// statements returns the statements of a change.
 func statements(d dialect, who string, a account, c target.Change) ([]string, error) {
 	if c.Strategy == target.Overlap {
 		return d.add(who, a, c.Old.Secret, c.New.Secret)

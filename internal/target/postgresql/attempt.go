@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -13,27 +14,29 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// oneMessage is how a statement with parameters is sent inside a transaction. In several messages,
-// one that was cut off before the last would leave the server with a lock and waiting for the rest,
-// which no timeout of the server counts as idle.
+// oneMessage sends a statement with parameters in one message, inside a transaction. With several
+// messages, a connection that breaks before the last one would leave the server holding a lock and
+// waiting for the rest, and no timeout of the server counts that as idle.
 const oneMessage = pgx.QueryExecModeSimpleProtocol
 
-// attemptAt is one connection of the administrator, and how to speak of what it is for.
-type attemptAt struct {
+// attempt is one connection of the administrator, with what its errors must and must not say.
+type attempt struct {
 	t       *pg
 	conn    *pgx.Conn
-	what    string
+	what    string // what is attempted
 	secrets []sensitive.Value
 }
 
-// abilities are what the server offers to this administrator.
+func (a *attempt) close() { disconnect(a.conn) }
+
+// abilities says what the server offers to this administrator.
 type abilities struct {
-	prepares   bool // transactions can be prepared
-	reads      bool // verifiers can be read
-	iterations int
+	prepares   bool // it allows prepared transactions
+	reads      bool // the administrator may read verifiers
+	iterations int  // of the server's own verifiers
 }
 
-func (a *attemptAt) abilities(ctx context.Context) (abilities, error) {
+func (a *attempt) abilities(ctx context.Context) (abilities, error) {
 	var able abilities
 	err := a.conn.QueryRow(ctx, `SELECT
 		pg_catalog.current_setting('max_prepared_transactions')::int4 OPERATOR(pg_catalog.>) 0,
@@ -50,17 +53,17 @@ func (a *attemptAt) abilities(ctx context.Context) (abilities, error) {
 	return able, nil
 }
 
-// begin begins a transaction and takes the role's lock, which keeps other engines out until it
-// ends, prepared or not. Names in statements cannot be captured by objects in another schema, and
-// no wait is for long.
-func (a *attemptAt) begin(ctx context.Context, account string) error {
+// begin begins a transaction and takes the role's advisory lock, which excludes other engines until
+// the transaction ends; a prepared one keeps it until it is committed or rolled back.
+func (a *attempt) begin(ctx context.Context, account string) error {
 	for _, statement := range []string{
 		"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-		"SET LOCAL search_path = pg_catalog",
+		"SET LOCAL search_path = pg_catalog", // names must not find objects of another schema
 		"SET LOCAL standard_conforming_strings = on",
 		"SET LOCAL lock_timeout = '3s'",
-		"SET LOCAL idle_in_transaction_session_timeout = '10s'", // a connection that has silently broken keeps no lock
-		// A setting that waits for standbys stays.
+		// A connection that has silently broken must not keep the lock.
+		"SET LOCAL idle_in_transaction_session_timeout = '10s'",
+		// A commit that was answered must survive a crash. Values that wait for standbys stay.
 		`SELECT set_config('synchronous_commit', 'on', true)
 			WHERE current_setting('synchronous_commit') IN ('off', 'local')`,
 	} {
@@ -81,7 +84,7 @@ func (a *attemptAt) begin(ctx context.Context, account string) error {
 	return nil
 }
 
-// lockKey is the number of a role's advisory lock.
+// lockKey returns the number of a role's advisory lock.
 func lockKey(account string) int64 {
 	sum := sha256.Sum256([]byte("keyturn role " + account))
 	return int64(binary.BigEndian.Uint64(sum[:8]))
@@ -89,15 +92,16 @@ func lockKey(account string) int64 {
 
 // run runs a statement inside a transaction. It takes no parameters, because ALTER ROLE cannot have
 // any.
-func (a *attemptAt) run(ctx context.Context, statement string) error {
+func (a *attempt) run(ctx context.Context, statement string) error {
 	if _, err := a.conn.PgConn().Exec(ctx, statement).ReadAll(); err != nil {
 		return failed(a.what, err, a.secrets...)
 	}
 	return nil
 }
 
-// end runs a statement that makes a transaction last.
-func (a *attemptAt) end(ctx context.Context, statement string) error {
+// end runs COMMIT, PREPARE TRANSACTION or COMMIT PREPARED. The server answers ROLLBACK, without an
+// error, to the end of a transaction in which a statement has failed.
+func (a *attempt) end(ctx context.Context, statement string) error {
 	results, err := a.conn.PgConn().Exec(ctx, statement).ReadAll()
 	if err != nil {
 		return ended(a.what, err, a.secrets...)
@@ -108,10 +112,10 @@ func (a *attemptAt) end(ctx context.Context, statement string) error {
 	return nil
 }
 
-func (a *attemptAt) rollback(ctx context.Context) error { return a.run(ctx, "ROLLBACK") }
+func (a *attempt) rollback(ctx context.Context) error { return a.run(ctx, "ROLLBACK") }
 
-// stored is the verifier of a role; empty when it has none.
-func (a *attemptAt) stored(ctx context.Context, account string) (string, error) {
+// stored returns the verifier of a role; empty when it has none.
+func (a *attempt) stored(ctx context.Context, account string) (string, error) {
 	var stored *string
 	err := a.conn.QueryRow(ctx, "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1", oneMessage, account).
 		Scan(&stored)
@@ -127,7 +131,7 @@ func (a *attemptAt) stored(ctx context.Context, account string) (string, error) 
 }
 
 // finishPrepared commits or rolls back the prepared transaction of that name, if there is one.
-func (a *attemptAt) finishPrepared(ctx context.Context, gid string, commit bool) error {
+func (a *attempt) finishPrepared(ctx context.Context, gid string, commit bool) error {
 	var found bool
 	err := a.conn.QueryRow(ctx, `SELECT EXISTS
 		(SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1)`, oneMessage, gid).Scan(&found)
@@ -143,21 +147,23 @@ func (a *attemptAt) finishPrepared(ctx context.Context, gid string, commit bool)
 	}
 	if _, err := a.conn.PgConn().Exec(ctx, verb+quoteLiteral(gid)).ReadAll(); err != nil {
 		if answer, ok := errors.AsType[*pgconn.PgError](err); ok && answer.Code == "42704" {
-			return nil // somebody else has finished it since
+			return nil // another engine or an administrator has finished it since
 		}
 		return ended(a.what, err, a.secrets...)
 	}
 	return nil
 }
 
-// checkFailed classifies an error after a login: it says nothing against the password.
-func checkFailed(attempt string, err error, secrets ...sensitive.Value) *target.Error {
+// checkFailed classifies an error of a statement after a login. It is never Rejected, because the
+// password was accepted. The server may recover from a shutdown (57) and from a lack of resources
+// (53).
+func checkFailed(what string, err error, secrets ...sensitive.Value) *target.Error {
 	answer, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case !ok:
-		return target.NoAnswer(attempt, err, secrets...)
-	case len(answer.Code) > 2 && (answer.Code[:2] == "57" || answer.Code[:2] == "53"):
-		return target.Failed(target.Unreachable, answer.Code, attempt+": "+answerText(answer), secrets...)
+		return target.NoAnswer(what, err, secrets...)
+	case strings.HasPrefix(answer.Code, "57"), strings.HasPrefix(answer.Code, "53"):
+		return target.Failed(target.Unreachable, answer.Code, what+": "+answerText(answer), secrets...)
 	}
-	return target.Failed(target.Denied, answer.Code, attempt+": "+answerText(answer), secrets...)
+	return target.Failed(target.Denied, answer.Code, what+": "+answerText(answer), secrets...)
 }

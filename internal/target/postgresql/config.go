@@ -1,7 +1,6 @@
 package postgresql
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,16 +12,16 @@ import (
 const (
 	defaultPort     = "5432"
 	defaultDatabase = "postgres"
-	// maxName is the length of a role's or database's name in bytes. The server cuts a longer one,
-	// and would then change another role.
+	// maxName is the length of the longest name of a role or database, in bytes. The server
+	// truncates a longer one, and would then change another role.
 	maxName = 63
 )
 
-// authMethods are the ways of logging in that a configuration may allow. "none" is not one: with it
-// every password works, and nothing can be verified.
+// authMethods lists the methods of authentication that a configuration may allow. "none" is not one
+// of them: with it every password passes, and no login verifies anything.
 var authMethods = []string{"scram-sha-256", "md5", "password"}
 
-// config is the configuration; the package comment tells each member.
+// config is the configuration; the package comment explains each member.
 type config struct {
 	target.Endpoints
 	Database        string     `json:"database,omitempty"`
@@ -33,12 +32,8 @@ type config struct {
 	target.PasswordRule
 }
 
-// parse reads a configuration, completes it, and names every mistake.
-func parse(raw json.RawMessage) (config, error) {
-	var c config
-	if err := target.Decode(raw, &c); err != nil {
-		return c, err
-	}
+// complete fills in defaults and returns every mistake.
+func (c *config) complete() error {
 	errs := c.Complete(defaultPort)
 	if c.Database == "" {
 		c.Database = defaultDatabase
@@ -63,11 +58,10 @@ func parse(raw json.RawMessage) (config, error) {
 	if len(c.RequireAuth) == 0 {
 		c.RequireAuth = authMethods[:1]
 	}
-	errs = append(errs, c.TLS.Check(), c.PasswordRule.Check())
-	return c, errors.Join(errs...)
+	return errors.Join(append(errs, c.TLS.Check(), c.PasswordRule.Check())...)
 }
 
-// checkName refuses a name that the server would take for another.
+// checkName returns an error for a name that the server would take for another one.
 func checkName(name string) error {
 	if name == "" || len(name) > maxName || strings.ContainsRune(name, 0) {
 		return fmt.Errorf("has a name of 1 to %d bytes without zero bytes", maxName)

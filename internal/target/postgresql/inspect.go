@@ -7,22 +7,22 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
 )
 
 // Inspect compares each credential with the verifier that the server stores, where the
 // administrator may read it.
 func (t *pg) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
-	a := &attemptAt{t: t, what: "read the verifiers of roles"}
+	var secrets []sensitive.Value
 	for _, c := range credentials {
-		a.secrets = append(a.secrets, c.Secret)
+		secrets = append(secrets, c.Secret)
 	}
 	out := make([]target.Liveness, len(credentials))
-	conn, err := t.asAdmin(ctx, a.what, a.secrets...)
+	a, err := t.asAdmin(ctx, "read the verifiers of roles", secrets...)
 	if err != nil {
 		return out, err
 	}
-	defer disconnect(conn)
-	a.conn = conn
+	defer a.close()
 	able, err := a.abilities(ctx)
 	if err != nil || !able.reads {
 		return out, err
@@ -35,10 +35,10 @@ func (t *pg) Inspect(ctx context.Context, credentials []target.Credential) ([]ta
 	return out, nil
 }
 
-// liveness also counts the date until which a password is valid: past it the server rejects the
-// right one. A role that may not log in at all is for a person to look at, so of its right password
-// nothing is said.
-func (a *attemptAt) liveness(ctx context.Context, c target.Credential) (target.Liveness, error) {
+// liveness compares one credential. A password past its VALID UNTIL is dead, because the server
+// rejects it. The right password of a role with NOLOGIN is NotKnown: an operator must decide about
+// that role.
+func (a *attempt) liveness(ctx context.Context, c target.Credential) (target.Liveness, error) {
 	if checkName(c.Account) != nil {
 		return target.Dead, nil
 	}

@@ -4,11 +4,11 @@
 //
 //	address              host or host:port of the server, or of the pooler that applications use
 //	                     (required; port 5432)
-//	admin_address        where the administrator logs in; default address. Here it is changed, so
-//	                     not a pooler that hands out another server, and not a standby
+//	admin_address        where the administrator logs in and changes roles; default address. It must
+//	                     not be a standby, or a pooler that leads to another server
 //	verify               a list of addresses where a new password must work before it is current:
 //	                     writer, readers, pooler; default address alone
-//	database             the database that everybody logs in to; default postgres
+//	database             the database of every login; default postgres
 //	tls                  {"ca": PEM, "server_name": name} or {"off": true}; default: on, verified
 //	                     against the machine's authorities
 //	check_sql            one read-only statement that must succeed with the new password at every
@@ -16,24 +16,24 @@
 //	scram_iterations     of new passwords, 4096 to 1000000; default the server's scram_iterations,
 //	                     or 4096 where it has none
 //	require_auth         how the server may ask for a password, a list of scram-sha-256, md5,
-//	                     password; default scram-sha-256. A server that asks for none is refused:
-//	                     nothing could be verified there
+//	                     password; default scram-sha-256. A server that asks for none is refused,
+//	                     because every password would pass there
 //	password_length      12 to 128, default 32
-//	password_punctuation characters to use beside letters and digits; default none
+//	password_punctuation characters to use besides letters and digits; default none
 //
-// The administrator needs at the least CREATEROLE, and since PostgreSQL 16 the ADMIN option on the
+// The administrator needs at least CREATEROLE, and since PostgreSQL 16 the ADMIN option on the
 // roles that it changes. With
 //
 //	GRANT SELECT (rolname, rolpassword) ON pg_catalog.pg_authid TO administrator
 //
-// it also reads verifiers, and then no login is needed to find out what is live, and Retire takes
-// away exactly the old password. The password never leaves this process but in a login: the server
-// gets a SCRAM-SHA-256 verifier.
+// it also reads verifiers. Then no login is needed to find out which passwords are live, and Retire
+// removes exactly the old password. The password leaves this process in a login only: to change it,
+// the server gets a SCRAM-SHA-256 verifier.
 //
-// Strategy single runs ALTER ROLE in a prepared transaction where the server allows some
-// (max_prepared_transactions above 0) and no pooler hides it. After any crash pg_prepared_xacts
-// tells what became of it, and the next Apply of the same change commits what was prepared.
-// Strategy double takes turns between two roles; Preparer makes them from one.
+// Strategy single runs ALTER ROLE in a prepared transaction where the server allows them
+// (max_prepared_transactions above 0) and no pooler hides them. After a crash, pg_prepared_xacts
+// shows whether the change was prepared, and the next Apply of the same change commits it. Strategy
+// double alternates between two roles, which PlanAccounts makes from one.
 package postgresql
 
 import (
@@ -50,13 +50,10 @@ import (
 // Kind returns the kind "postgresql".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
-	return target.NewKind("postgresql", strategies, parse, open).WithAdmin()
+	return target.NewKind("postgresql", strategies, target.Parser((*config).complete), open).WithAdmin()
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
-	if s.Admin.IsZero() {
-		return nil, errors.New("a PostgreSQL target needs an administrator's credential")
-	}
 	return &pg{
 		PasswordRule: c.PasswordRule,
 		config:       c,
@@ -85,18 +82,11 @@ func (t *pg) Apply(ctx context.Context, c target.Change) error {
 	if err := checkName(c.New.Account); err != nil {
 		return target.Denied.Errorf("%s: a role %v", attempt, err)
 	}
-	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
-	conn, err := t.asAdmin(ctx, attempt, secrets...)
+	a, err := t.asAdmin(ctx, attempt, c.New.Secret, c.Old.Secret)
 	if err != nil {
 		return err
 	}
-	defer disconnect(conn)
-	a := &attemptAt{
-		t:       t,
-		conn:    conn,
-		what:    attempt,
-		secrets: secrets,
-	}
+	defer a.close()
 	able, err := a.abilities(ctx)
 	if err != nil {
 		return err
@@ -111,12 +101,14 @@ func (t *pg) Apply(ctx context.Context, c target.Change) error {
 	return a.alter(ctx, c.New, able, gid)
 }
 
-// transactionName is that of the prepared transaction of a change.
+// transactionName returns the identifier of a change's prepared transaction. It depends on the
+// change alone, so that a later attempt finds what an earlier one has prepared.
 func transactionName(changeID string) string { return "keyturn-" + changeID }
 
 // alter sets the password unless it is set already, in one transaction under the role's lock. With
-// a name the transaction is prepared before it is committed.
-func (a *attemptAt) alter(ctx context.Context, c target.Credential, able abilities, gid string) error {
+// a gid it prepares the transaction before it commits it: then a lost answer to the commit leaves
+// either nothing to do or a prepared transaction, and not an open question.
+func (a *attempt) alter(ctx context.Context, c target.Credential, able abilities, gid string) error {
 	if err := a.begin(ctx, c.Account); err != nil {
 		return err
 	}
@@ -150,26 +142,19 @@ func (a *attemptAt) alter(ctx context.Context, c target.Credential, able abiliti
 	return a.end(ctx, "COMMIT PREPARED "+quoteLiteral(gid))
 }
 
-// Revert rolls back what a lost attempt has prepared.
+// Revert rolls back the prepared transaction that a lost attempt may have left.
 func (t *pg) Revert(ctx context.Context, c target.Change) error {
-	attempt := "take back the change of role " + c.New.Account
-	secrets := []sensitive.Value{c.New.Secret, t.admin.Secret}
-	conn, err := t.asAdmin(ctx, attempt, secrets...)
+	a, err := t.asAdmin(ctx, "revert the change of role "+c.New.Account, c.New.Secret)
 	if err != nil {
 		return err
 	}
-	defer disconnect(conn)
-	a := &attemptAt{
-		t:       t,
-		conn:    conn,
-		what:    attempt,
-		secrets: secrets,
-	}
+	defer a.close()
 	gid := transactionName(c.ID)
 	if err := a.finishPrepared(ctx, gid, false); err != nil {
 		return err
 	}
-	// An attempt that is still running holds the lock, and may prepare yet.
+	// An attempt that is still running has the lock and may prepare its transaction now. So wait for
+	// the lock and roll back a second time.
 	if err := a.begin(ctx, c.New.Account); err != nil {
 		return err
 	}
@@ -179,7 +164,7 @@ func (t *pg) Revert(ctx context.Context, c target.Change) error {
 	return a.finishPrepared(ctx, gid, false)
 }
 
-// Retire takes the password away from Old's role if it is still Old's.
+// Retire removes the password of Old's role if it is still the old one.
 func (t *pg) Retire(ctx context.Context, c target.Change) error {
 	attempt := "retire the password of role " + c.Old.Account
 	switch {
@@ -191,18 +176,11 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 	if err := checkName(c.Old.Account); err != nil {
 		return target.Denied.Errorf("%s: a role %v", attempt, err)
 	}
-	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
-	conn, err := t.asAdmin(ctx, attempt, secrets...)
+	a, err := t.asAdmin(ctx, attempt, c.New.Secret, c.Old.Secret)
 	if err != nil {
 		return err
 	}
-	defer disconnect(conn)
-	a := &attemptAt{
-		t:       t,
-		conn:    conn,
-		what:    attempt,
-		secrets: secrets,
-	}
+	defer a.close()
 	able, err := a.abilities(ctx)
 	if err != nil {
 		return err
@@ -223,9 +201,9 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 	return a.end(ctx, "COMMIT")
 }
 
-// stillOld tells whether the role's password is still the old one: by the verifier, or by one login
-// where that cannot be read.
-func (a *attemptAt) stillOld(ctx context.Context, old target.Credential, able abilities) (bool, error) {
+// stillOld reports whether the role's password is still the old one: by the verifier, or by one
+// login where the verifier cannot be read or compared.
+func (a *attempt) stillOld(ctx context.Context, old target.Credential, able abilities) (bool, error) {
 	if able.reads {
 		stored, err := a.stored(ctx, old.Account)
 		if err != nil {
@@ -240,7 +218,7 @@ func (a *attemptAt) stillOld(ctx context.Context, old target.Credential, able ab
 		return false, nil
 	}
 	if e, ok := errors.AsType[*target.Error](err); ok && e.Class == target.Unknown {
-		e.Class = target.Unreachable // the login may have happened; the change was not asked for
+		e.Class = target.Unreachable // the server may have seen the login, but was asked for no change
 	}
 	return err == nil, err
 }
@@ -252,7 +230,7 @@ func (t *pg) Verify(ctx context.Context, c target.Credential) error {
 	})
 }
 
-// login logs in once and runs a statement, if there is one.
+// login logs in once and runs checkSQL unless it is empty.
 func (t *pg) login(ctx context.Context, address string, c target.Credential, checkSQL string) error {
 	attempt := "log in as " + c.Account + " at " + address
 	if err := checkName(c.Account); err != nil {
@@ -271,7 +249,8 @@ func (t *pg) login(ctx context.Context, address string, c target.Credential, che
 	if err != nil {
 		return checkFailed(attempt, err, c.Secret)
 	}
-	// By the protocol for one statement, so that it cannot end the transaction and go on.
+	// The extended protocol takes one statement only, so check_sql cannot end the read-only
+	// transaction and run another statement after it.
 	if result := conn.PgConn().ExecParams(ctx, checkSQL, nil, nil, nil, nil).Read(); result.Err != nil {
 		return checkFailed(attempt, result.Err, c.Secret)
 	}

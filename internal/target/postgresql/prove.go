@@ -1,6 +1,7 @@
 package postgresql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +14,11 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// shownDifferences is how many an error names.
+// shownDifferences is the number of differences that an error names.
 const shownDifferences = 5
 
-// ProveAccounts compares the rights of both logins over everything in each database that they may
-// connect to, and has each make a table there, which must belong to the owner and which is rolled
+// ProveAccounts compares the rights of both logins on everything in each database to which they may
+// connect. It also makes a table as each of them, which must belong to the owner, and rolls that
 // back.
 func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b target.Credential) error {
 	what := "prove that " + a.Account + " and " + b.Account + " are equal"
@@ -40,7 +41,7 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 		what := what + " in database " + database
 		differ, err := t.compare(ctx, what, database, r, a, b)
 		if err == nil && len(differ) > 0 {
-			// Something may have been made between the one look and the other.
+			// An object may have been made between the two readings.
 			differ, err = t.compare(ctx, what, database, r, a, b)
 		}
 		if err != nil {
@@ -57,7 +58,7 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 	return nil
 }
 
-// compare is in what the rights of two logins differ.
+// compare returns the differences between the rights of two logins.
 func (t *pg) compare(
 	ctx context.Context, what, database string, r target.PlanRequest, a, b target.Credential,
 ) ([]string, error) {
@@ -88,7 +89,7 @@ func differences(a, b map[string]string) []string {
 	return out
 }
 
-// databases are those that a login may connect to, the configured one first.
+// databases returns the databases to which a login may connect, the configured one first.
 func (t *pg) databases(ctx context.Context, what string, c target.Credential) ([]string, error) {
 	conn, err := t.connect(ctx, t.config.AdminAddress, t.config.Database, c)
 	if err != nil {
@@ -109,7 +110,8 @@ func (t *pg) databases(ctx context.Context, what string, c target.Credential) ([
 	return names, nil
 }
 
-// rightsOf is what a login may do in a database, in one transaction that is rolled back.
+// rightsOf returns a login's rights in a database, after it has verified that the login acts as the
+// owner.
 func (t *pg) rightsOf(
 	ctx context.Context, what, database string, r target.PlanRequest, c target.Credential,
 ) (map[string]string, error) {
@@ -119,25 +121,15 @@ func (t *pg) rightsOf(
 	}
 	defer disconnect(conn)
 	fail := func(err error) error { return checkFailed(what+": as "+c.Account, err, c.Secret) }
-	tx, err := conn.Begin(ctx)
+	made, err := tableOwner(ctx, conn)
 	if err != nil {
-		return nil, fail(err)
-	}
-	made, err := tableOwner(ctx, tx)
-	if err != nil {
-		return nil, fail(err)
-	}
-	if err := tx.Rollback(ctx); err != nil {
 		return nil, fail(err)
 	}
 	var session, current string
 	if err := conn.QueryRow(ctx, "SELECT session_user::text, current_user::text").Scan(&session, &current); err != nil {
 		return nil, fail(err)
 	}
-	owner := r.Owner
-	if owner == "" {
-		owner = current
-	}
+	owner := cmp.Or(r.Owner, current)
 	if current != owner || current == session || made != "" && made != owner {
 		return nil, target.Denied.Errorf(
 			"%s: %s acts as %q and makes tables of %q; both should be the owner, %q", what, c.Account, current,
@@ -157,10 +149,20 @@ func (t *pg) rightsOf(
 	return out, nil
 }
 
-// tableOwner makes a table and says whose it is: empty where the login may make none.
-func tableOwner(ctx context.Context, tx pgx.Tx) (string, error) {
+// tableOwner makes a table in a transaction that it rolls back. It returns the table's owner; empty
+// if the login may make no table.
+func tableOwner(ctx context.Context, conn *pgx.Conn) (owner string, err error) {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if failed := tx.Rollback(ctx); err == nil {
+			err = failed
+		}
+	}()
 	var schema string
-	err := tx.QueryRow(ctx, `SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace
+	err = tx.QueryRow(ctx, `SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace
 		WHERE pg_catalog.has_schema_privilege(oid, 'CREATE') AND nspname !~ '^pg_'
 		ORDER BY nspname <> 'public', nspname LIMIT 1`).
 		Scan(&schema)
@@ -174,7 +176,6 @@ func tableOwner(ctx context.Context, tx pgx.Tx) (string, error) {
 	if _, err := tx.Exec(ctx, "CREATE TABLE "+table+" (n int)"); err != nil {
 		return "", err
 	}
-	var owner string
 	err = tx.QueryRow(ctx, `SELECT pg_catalog.pg_get_userbyid(relowner)::text FROM pg_catalog.pg_class
 		WHERE oid = pg_catalog.to_regclass($1)`, table).
 		Scan(&owner)

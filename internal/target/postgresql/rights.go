@@ -1,7 +1,8 @@
 package postgresql
 
-// rights lists what the login, not the role that it has taken, may do with everything in a
-// database, its settings included. What every role may do to the server's own objects is left out.
+// rights lists the rights of the login, not of the role that it acts as, on everything in a
+// database, and its settings. It leaves out the rights that every role has on the server's own
+// objects.
 const rights = `
 SELECT 'relation ' || c.oid::regclass::text,
 		concat_ws(',', VARIADIC ARRAY(

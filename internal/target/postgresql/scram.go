@@ -22,12 +22,12 @@ const (
 	scramPrefix       = "SCRAM-SHA-256$"
 	defaultIterations = 4096
 	saltLength        = 16
-	// maxIterations bounds what a stored verifier can make us compute.
+	// maxIterations bounds the work that a stored verifier can cause.
 	maxIterations = 1_000_000
 )
 
-// passwordProfile is SASLprep (RFC 4013) in the order of PostgreSQL: U+200B, which is in the tables
-// of spaces and of what is dropped, is a space.
+// passwordProfile is SASLprep (RFC 4013) as PostgreSQL applies it: U+200B, which is both in the
+// table of spaces and in the table of dropped characters, counts as a space.
 var passwordProfile = stringprep.Profile{
 	Mappings:  append([]stringprep.Mapping{{0x200B: []rune{' '}}}, stringprep.SASLprep.Mappings...),
 	Normalize: true,
@@ -35,8 +35,8 @@ var passwordProfile = stringprep.Profile{
 	CheckBiDi: true,
 }
 
-// prepare is a password as PostgreSQL hashes it: by SASLprep, or as it is where SASLprep has no
-// answer.
+// prepare returns a password in the form that PostgreSQL hashes: prepared by SASLprep, or unchanged
+// where SASLprep does not permit it.
 func prepare(password string) string {
 	if !utf8.ValidString(password) || strings.IndexFunc(password, func(r rune) bool { return r > 127 }) < 0 {
 		return password
@@ -48,14 +48,14 @@ func prepare(password string) string {
 	return prepared
 }
 
-// Verifier returns what PostgreSQL stores for a password (RFC 5802, RFC 7677), with a fresh salt
-// and PostgreSQL's default number of iterations.
+// Verifier returns the verifier that PostgreSQL stores for a password (RFC 5802, RFC 7677), with a
+// new salt and PostgreSQL's default number of iterations.
 func Verifier(password sensitive.Value) (string, error) {
 	return newVerifier(password, defaultIterations)
 }
 
-// newVerifier computes the verifier here, so that the password is in no statement, no log and no
-// memory of the server.
+// newVerifier returns a verifier with a new salt. It is computed in this process so that the
+// password gets into no statement, no log and no memory of the server.
 func newVerifier(password sensitive.Value, iterations int) (string, error) {
 	salt := make([]byte, saltLength)
 	_, _ = rand.Read(salt) // never fails
@@ -79,8 +79,8 @@ func hmacSHA256(key []byte, text string) []byte {
 	return m.Sum(nil)
 }
 
-// matches reports whether a stored verifier, SCRAM or MD5, is of the account's password. It cannot
-// tell (known is false) of a form it does not know.
+// matches reports whether a stored verifier, SCRAM or MD5, belongs to the account's password. known
+// is false for any other form.
 func matches(stored, account string, password sensitive.Value) (match, known bool) {
 	if digest, ok := strings.CutPrefix(stored, "md5"); ok && len(digest) == 2*md5.Size {
 		sum := md5.Sum([]byte(password.Reveal() + account))

@@ -10,8 +10,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestVerifierOfTheRFC replays the exchange of RFC 7677, section 3: the stored key must accept the client's proof, the server
-// key must make the server's signature.
+// TestVerifierOfTheRFC replays the exchange of RFC 7677, section 3: the stored key must accept the
+// client's proof, and the server key must make the server's signature.
 func TestVerifierOfTheRFC(t *testing.T) {
 	t.Parallel()
 	b64 := func(s string) []byte {
@@ -32,8 +32,9 @@ func TestVerifierOfTheRFC(t *testing.T) {
 	}
 	const nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
 	message := "n=user,r=rOprNGfwEbeRWgbNEkqO,r=" + nonce + ",s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=" + nonce
-	if got := base64.StdEncoding.EncodeToString(hmacSHA256(b64(serverText), message)); got != "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=" {
-		t.Errorf("the server's signature is %s", got)
+	const want = "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+	if got := base64.StdEncoding.EncodeToString(hmacSHA256(b64(serverText), message)); got != want {
+		t.Errorf("the server's signature is %s, want %s", got, want)
 	}
 	stored, proof := b64(storedText), b64("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
 	for i, b := range hmacSHA256(stored, message) {

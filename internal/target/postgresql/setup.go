@@ -7,84 +7,70 @@ import (
 	"slices"
 
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/sensitive"
 )
 
-// shownVerifier stands in a plan for the verifier that the login keeps.
+// shownVerifier stands in a plan for the verifier that the login keeps, so that the plan can be
+// shown.
 const shownVerifier = "'<the verifier it has now>'"
 
-// setup is one look at the server, and the plan that grows from it.
+// setup reads the server and collects the statements of a plan.
 type setup struct {
-	*attemptAt
+	*attempt
 	request  target.PlanRequest
 	able     abilities
-	verifier string              // what Account keeps, when it is made anew
+	verifier string              // of Account, when Account is made anew
 	shared   []string            // statements on roles
 	moves    map[string][]string // REASSIGN OWNED for each database
 	notes    []string
 }
 
-// PlanAccounts plans the scheme of two logins: one role that owns everything and that nobody logs
-// in as, and two members of it that become it when they log in, so that what either makes belongs
-// to the owner.
+// PlanAccounts plans two logins: one role owns everything and cannot log in; two members of it act
+// as it when they log in, so that the objects that either makes belong to the owner.
 //
-// A login that exists is renamed to be the owner, and a login of its old name, with its password,
-// takes its place in the same transaction: what it owns, its grants and default privileges, in
-// every database, stay with it.
+// An existing login is renamed and becomes the owner. In the same transaction a new login gets its
+// old name and password. So its objects, grants and default privileges in every database need no
+// change.
 func (t *pg) PlanAccounts(ctx context.Context, r target.PlanRequest) (target.Plan, error) {
-	s, done, err := t.look(ctx, r)
+	s, err := t.setup(ctx, r)
 	if err != nil {
 		return target.Plan{}, err
 	}
-	defer done()
+	defer s.close()
 	return s.plan(), s.rollback(ctx)
 }
 
-// look makes a plan in a transaction that is left open.
-func (t *pg) look(ctx context.Context, r target.PlanRequest) (_ *setup, done func(), err error) {
+// setup makes a plan in a transaction that it leaves open. The caller closes the connection.
+func (t *pg) setup(ctx context.Context, r target.PlanRequest) (_ *setup, err error) {
 	what := "plan two logins from " + r.Account
-	secrets := []sensitive.Value{r.Current.Secret, t.admin.Secret}
 	for _, name := range []string{r.Account, r.Logins[0], r.Logins[1], cmp.Or(r.Owner, "x")} {
 		if err := checkName(name); err != nil {
-			return nil, nil, target.Denied.Errorf("%s: a role %v", what, err)
+			return nil, target.Denied.Errorf("%s: a role %v", what, err)
 		}
 	}
-	conn, err := t.asAdmin(ctx, what, secrets...)
+	a, err := t.asAdmin(ctx, what, r.Current.Secret)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			disconnect(conn)
+			a.close()
 		}
 	}()
-	s := &setup{
-		attemptAt: &attemptAt{
-			t:       t,
-			conn:    conn,
-			what:    what,
-			secrets: secrets,
-		},
-		request: r,
-		moves:   map[string][]string{},
-	}
+	s := &setup{attempt: a, request: r, moves: map[string][]string{}}
 	if s.able, err = s.abilities(ctx); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := s.begin(ctx, r.Account); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if err := s.decide(ctx); err != nil {
-		return nil, nil, err
-	}
-	return s, func() { disconnect(conn) }, nil
+	return s, s.decide(ctx)
 }
 
 func (s *setup) refuse(format string, args ...any) error {
 	return target.Failed(target.Denied, "", s.what+": "+fmt.Sprintf(format, args...), s.secrets...)
 }
 
-// decide fills the plan.
+// decide checks the request against the server's roles and collects the statements.
 func (s *setup) decide(ctx context.Context) error {
 	account, found, err := s.role(ctx, s.request.Account)
 	switch {
@@ -117,7 +103,7 @@ func (s *setup) decide(ctx context.Context) error {
 		return s.refuse("%q is a login; name another owner", account.name)
 	}
 	if !account.canLogin && s.request.Owner != account.name {
-		return s.refuse("nobody can log in as %q, so it is the owner; name no other", account.name)
+		return s.refuse("%q cannot log in, so it is the owner; name no other", account.name)
 	}
 	return s.decideLogins(ctx, account)
 }
@@ -154,7 +140,7 @@ func (s *setup) decideLogins(ctx context.Context, account role) error {
 	return nil
 }
 
-// rename makes the login the owner, and a login in its place.
+// rename makes the account the owner, and a new login in its place.
 func (s *setup) rename(ctx context.Context, account role) error {
 	verifier, err := s.keep(ctx, account)
 	if err != nil {
@@ -183,7 +169,7 @@ func (s *setup) rename(ctx context.Context, account role) error {
 	return nil
 }
 
-// keep is the verifier that the login keeps when it is made anew.
+// keep returns the verifier that the account keeps when it is made anew.
 func (s *setup) keep(ctx context.Context, account role) (string, error) {
 	if s.able.reads {
 		stored, err := s.stored(ctx, account.name)
@@ -216,7 +202,7 @@ func (s *setup) create(name string, like role) string {
 	return statement + " IN ROLE " + quoteIdentifier(s.request.Owner)
 }
 
-// become makes a login take the owner's role, with the settings that the account had.
+// become makes a login act as the owner, with the settings that the account had.
 func (s *setup) become(name string, settings []string) {
 	login := "ALTER ROLE " + quoteIdentifier(name)
 	for _, setting := range settings {
@@ -225,7 +211,7 @@ func (s *setup) become(name string, settings []string) {
 	s.shared = append(s.shared, login+" SET role = "+quoteLiteral(s.request.Owner))
 }
 
-// login makes one of the logins, or mends one that exists.
+// login makes one of the logins, or adds to an existing one what it lacks.
 func (s *setup) login(ctx context.Context, name string, like role, settings []string) error {
 	r, exists, err := s.role(ctx, name)
 	switch {
@@ -236,7 +222,7 @@ func (s *setup) login(ctx context.Context, name string, like role, settings []st
 		s.become(name, settings)
 		return nil
 	case !r.canLogin:
-		return s.refuse("role %q exists, and nobody can log in as it", name)
+		return s.refuse("role %q exists and cannot log in", name)
 	case r.super:
 		return s.refuse("%q is a superuser; use a role without SUPERUSER", name)
 	}

@@ -28,13 +28,13 @@ func (s *setup) plan() target.Plan {
 	return p
 }
 
-// ApplyPlan plans again under the account's lock, and goes on only when it comes to the same.
+// ApplyPlan plans again under the account's lock, and continues only when the two plans are equal.
 func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
-	s, done, err := t.look(ctx, p.Request)
+	s, err := t.setup(ctx, p.Request)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer s.close()
 	s.what = "make two logins from " + p.Request.Account
 	now := s.plan()
 	if len(now.Steps) == 0 {
@@ -67,20 +67,13 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 	return nil
 }
 
-// move moves what the logins own in one database.
+// move gives the objects that the logins own in one database to the owner.
 func (t *pg) move(ctx context.Context, what, account, database string, statements []string) error {
-	what += ": in database " + database
-	conn, err := t.asAdminOf(ctx, what, database)
+	a, err := t.asAdminOf(ctx, what+": in database "+database, database)
 	if err != nil {
 		return err
 	}
-	defer disconnect(conn)
-	a := &attemptAt{
-		t:       t,
-		conn:    conn,
-		what:    what,
-		secrets: []sensitive.Value{t.admin.Secret},
-	}
+	defer a.close()
 	if err := a.begin(ctx, account); err != nil {
 		return err
 	}

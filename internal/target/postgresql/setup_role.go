@@ -10,16 +10,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// role is what the server knows of a role.
+// role has the attributes of a role.
 type role struct {
-	oid                       uint32
-	name                      string
-	canLogin, super, replicas bool
-	limit                     int
-	validUntil                string
+	oid        uint32
+	name       string
+	canLogin   bool
+	super      bool
+	replicas   bool
+	limit      int // of connections; negative for none
+	validUntil string
 }
 
-// belongings moves what a login owns to the owner, and refuses what cannot be moved.
+// belongings plans to give a login's objects to the owner, and refuses a login with something that
+// cannot be moved.
 func (s *setup) belongings(ctx context.Context, r role) error {
 	rows, err := s.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), COALESCE(d.datallowconn, true), s.deptype::text,
 			s.classid = 'pg_catalog.pg_default_acl'::regclass, count(*)
@@ -31,34 +34,14 @@ func (s *setup) belongings(ctx context.Context, r role) error {
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var database, kind string
-		var connectable, defaults bool
-		var n int
-		if err := rows.Scan(&database, &connectable, &kind, &defaults, &n); err != nil {
+		var b belonging
+		if err := rows.Scan(&b.database, &b.connectable, &b.kind, &b.defaults, &b.n); err != nil {
 			return failed(s.what, err, s.secrets...)
 		}
-		switch {
-		case defaults:
-			return s.refuse(
-				"%q has default privileges in database %q; make them the owner's (ALTER DEFAULT PRIVILEGES FOR "+
-					"ROLE %s) first",
-				r.name,
-				database,
-				quoteIdentifier(s.request.Owner),
-			)
-		case kind == "a":
-			return s.refuse(
-				"%q has grants of its own on %d objects of database %q, which the other login would lack; grant "+
-					"them to %s and revoke them first",
-				r.name,
-				n,
-				database,
-				quoteIdentifier(s.request.Owner),
-			)
-		case !connectable:
-			return s.refuse("%q owns %d objects in database %q, which nobody can connect to", r.name, n, database)
+		if err := s.checkMovable(r, b); err != nil {
+			return err
 		}
-		database = cmp.Or(database, s.t.config.Database)
+		database := cmp.Or(b.database, s.t.config.Database)
 		statement := "REASSIGN OWNED BY " + quoteIdentifier(r.name) + " TO " + quoteIdentifier(s.request.Owner)
 		if !slices.Contains(s.moves[database], statement) {
 			s.moves[database] = append(s.moves[database], statement)
@@ -66,6 +49,40 @@ func (s *setup) belongings(ctx context.Context, r role) error {
 	}
 	if err := rows.Err(); err != nil {
 		return failed(s.what, err, s.secrets...)
+	}
+	return nil
+}
+
+// belonging counts the dependencies of one kind that a database has on a role.
+type belonging struct {
+	database    string
+	connectable bool
+	kind        string // as in pg_shdepend: "o" for an owner, "a" for a grant
+	defaults    bool   // default privileges
+	n           int
+}
+
+func (s *setup) checkMovable(r role, b belonging) error {
+	switch {
+	case b.defaults:
+		return s.refuse(
+			"%q has default privileges in database %q; make them the owner's (ALTER DEFAULT PRIVILEGES FOR "+
+				"ROLE %s) first",
+			r.name,
+			b.database,
+			quoteIdentifier(s.request.Owner),
+		)
+	case b.kind == "a":
+		return s.refuse(
+			"%q has grants of its own on %d objects of database %q, which the other login would lack; grant "+
+				"them to %s and revoke them first",
+			r.name,
+			b.n,
+			b.database,
+			quoteIdentifier(s.request.Owner),
+		)
+	case !b.connectable:
+		return s.refuse("%q owns %d objects in database %q, which permits no connections", r.name, b.n, b.database)
 	}
 	return nil
 }
@@ -84,7 +101,8 @@ func (s *setup) role(ctx context.Context, name string) (r role, found bool, err 
 	return r, true, nil
 }
 
-// settings are what ALTER ROLE … SET has given to a role, as the ends of such statements.
+// settings returns the settings of a role, as the ends of ALTER ROLE statements. It leaves out the
+// setting role, which each login gets anew.
 func (s *setup) settings(ctx context.Context, oid uint32) ([]string, error) {
 	rows, err := s.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), c
 		FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
@@ -125,8 +143,8 @@ func settingName(name string) string {
 	return strings.Join(parts, ".")
 }
 
-// settingValue is the value of a setting in a statement. Of some settings the server stores a list
-// of quoted names, and takes one literal for one name.
+// settingValue returns the value of a setting as a statement spells it. For some settings the server
+// stores a list of quoted names, and a statement needs one literal per name.
 func settingValue(name, value string) string {
 	switch strings.ToLower(name) {
 	case "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries":

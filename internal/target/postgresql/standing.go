@@ -10,43 +10,35 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Standing reports what a role is: by its attributes, and by those of every role that it is a
-// member of, directly or not.
+// Standing reports the standing of a role by its attributes, and by the attributes of every role
+// that it is a member of, directly or not.
 func (t *pg) Standing(ctx context.Context, account string) (target.Standing, error) {
-	a := &attemptAt{t: t, what: "find out what role " + account + " is"}
+	what := "find out what role " + account + " is"
 	if account == "" || strings.ContainsRune(account, 0) || !utf8.ValidString(account) {
-		return target.Standing{}, target.Denied.Errorf("%s: a role has a name in UTF-8 without zero bytes", a.what)
+		return target.Standing{}, target.Denied.Errorf("%s: a role has a name in UTF-8 without zero bytes", what)
 	}
-	conn, err := t.asAdmin(ctx, a.what, t.admin.Secret)
+	a, err := t.asAdmin(ctx, what)
 	if err != nil {
 		return target.Standing{}, err
 	}
-	defer disconnect(conn)
-	a.conn = conn
+	defer a.close()
 	standing, err := a.standing(ctx, account)
-	if target.ClassOf(err) == target.Denied {
-		return target.Standing{}, target.Failed(
-			target.Denied,
-			"",
-			err.Error()+"; the administrator must be able to read "+
-				"the roles: GRANT SELECT ON pg_catalog.pg_roles, pg_catalog.pg_auth_members TO "+
-				quoteIdentifier(t.admin.Account),
-			t.admin.Secret,
-		)
-	}
-	return standing, err
+	return standing, target.WithAdvice(err, "the administrator must be able to read the roles: "+
+		"GRANT SELECT ON pg_catalog.pg_roles, pg_catalog.pg_auth_members TO "+quoteIdentifier(t.admin.Account),
+		t.admin.Secret)
 }
 
-// standing asks in a transaction that can change nothing and in which names cannot be captured.
-func (a *attemptAt) standing(ctx context.Context, account string) (target.Standing, error) {
+// standing reads in a read-only transaction, with a search path that lets no other schema's objects
+// stand for the server's own.
+func (a *attempt) standing(ctx context.Context, account string) (target.Standing, error) {
 	for _, statement := range []string{"BEGIN READ ONLY", "SET LOCAL search_path = pg_catalog"} {
 		if err := a.run(ctx, statement); err != nil {
 			return target.Standing{}, err
 		}
 	}
 	var s target.Standing
-	// The cast to name truncates as the server truncates the identifier in ALTER ROLE. Behind a
-	// pooler the administrator's session may be of another role than the login names.
+	// The cast to name truncates the account in the same way as ALTER ROLE truncates its identifier.
+	// Behind a pooler, the session's role can differ from the administrator's login.
 	err := a.conn.QueryRow(ctx, "SELECT $1::text::name IN (session_user, current_user, $2::text::name)",
 		account, a.t.admin.Account).Scan(&s.Administrator)
 	if err != nil {
@@ -79,9 +71,9 @@ type reached struct {
 	verifiers bool
 }
 
-// becomes reads the role and everything that it is a member of. The options of a membership (since
-// PostgreSQL 16) are ignored: a member with one of them can often give itself the others.
-func (a *attemptAt) becomes(ctx context.Context, account string) ([]reached, error) {
+// becomes returns the role and all roles that it is a member of. It ignores the options of a
+// membership (since PostgreSQL 16): a member with one of them can often give itself the others.
+func (a *attempt) becomes(ctx context.Context, account string) ([]reached, error) {
 	rows, err := a.conn.Query(ctx, `WITH RECURSIVE may(oid) AS (
 			SELECT oid FROM pg_roles WHERE rolname = $1::text::name
 			UNION
@@ -98,8 +90,17 @@ func (a *attemptAt) becomes(ctx context.Context, account string) ([]reached, err
 	var roles []reached
 	for rows.Next() {
 		var r reached
-		if err := rows.Scan(&r.name, &r.itself, &r.administrator, &r.superuser, &r.createRole, &r.replication,
-			&r.bypassRLS, &r.verifiers); err != nil {
+		err := rows.Scan(
+			&r.name,
+			&r.itself,
+			&r.administrator,
+			&r.superuser,
+			&r.createRole,
+			&r.replication,
+			&r.bypassRLS,
+			&r.verifiers,
+		)
+		if err != nil {
 			return nil, failed(a.what, err, a.secrets...)
 		}
 		roles = append(roles, r)
@@ -110,8 +111,8 @@ func (a *attemptAt) becomes(ctx context.Context, account string) ([]reached, err
 	return roles, nil
 }
 
-// predefined are the roles that give their members the server's files and programs, all data, or
-// another administrator's rights: PostgreSQL's own, and those of managed services.
+// predefined lists roles that give their members access to the server's files and programs, to all
+// data, or an administrator's rights: PostgreSQL's own, and the ones of managed services.
 var predefined = []string{
 	"pg_execute_server_program",
 	"pg_read_server_files",
@@ -127,7 +128,7 @@ var predefined = []string{
 	"rds_superuser",
 }
 
-// privileged says why the first of the roles, which is the account, is privileged.
+// privileged says why the account, which is the first of the roles, is privileged.
 func privileged(roles []reached) string {
 	for _, r := range roles {
 		why := ""
@@ -157,9 +158,9 @@ func privileged(roles []reached) string {
 	return ""
 }
 
-// altersSystem looks for a right to set one of the server's parameters, which PostgreSQL 15 and
-// later can grant.
-func (a *attemptAt) altersSystem(ctx context.Context, roles []reached) (string, error) {
+// altersSystem says whether the roles may set one of the server's parameters. PostgreSQL 15 and
+// later can grant that right.
+func (a *attempt) altersSystem(ctx context.Context, roles []reached) (string, error) {
 	var can bool
 	err := a.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int4 >= 150000").Scan(&can)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/targettest"
 )
 
-// standing tells the suite about the roles of a cluster.
+// standing returns the suite's view of a cluster's roles.
 func standing(c *cluster, admin target.Credential) *targettest.Standing {
 	return &targettest.Standing{
 		Others: []string{
@@ -129,8 +129,8 @@ func testStandingOfAdmin(t *testing.T, c *cluster, _, _ target.Credential) {
 	}
 }
 
-// testStandingUnreadable verifies that an administrator who cannot look gets no verdict, and the
-// statement to run.
+// testStandingUnreadable verifies that an administrator without the right to read roles gets no
+// verdict, and the statement that grants the right.
 func testStandingUnreadable(t *testing.T, c *cluster, _, blind target.Credential) {
 	c.exec(t, "CREATE DATABASE closed")
 	if err := c.Exec(t.Context(), "closed", "REVOKE SELECT ON pg_catalog.pg_auth_members FROM PUBLIC"); err != nil {

@@ -2,10 +2,8 @@ package rabbitmq
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"time"
 
@@ -14,13 +12,10 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-const (
-	dialTimeout  = 5 * time.Second
-	loginTimeout = 15 * time.Second // of one endpoint, where the context has more
-)
+// loginTimeout bounds the login at one endpoint, if the context allows more.
+const loginTimeout = 15 * time.Second
 
-// Verify logs in by AMQP 0-9-1 at every endpoint and opens the virtual host, as an application
-// does.
+// Verify logs in by AMQP 0-9-1 at every endpoint and opens the virtual host, like an application.
 func (b *broker) Verify(ctx context.Context, c target.Credential) error {
 	return target.VerifyEach(ctx, b.config.endpoints, func(ctx context.Context, e endpoint) error {
 		return b.login(ctx, e, c)
@@ -31,7 +26,7 @@ func (b *broker) login(ctx context.Context, e endpoint, c target.Credential) err
 	what := fmt.Sprintf("log in as %q at %s (%s)", c.Account, b.name, e.addr)
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	conn, err := b.dial(ctx, e)
+	conn, err := e.tls.Connect(ctx, b.dialTCP, e.addr)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -39,7 +34,7 @@ func (b *broker) login(ctx context.Context, e endpoint, c target.Credential) err
 		return target.NotSent(what, err, c.Secret)
 	}
 	defer conn.Close()
-	// The library waits by itself without a context.
+	// The library waits without a context. Closing the connection ends its wait.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	properties := amqp.NewConnectionProperties()
@@ -52,32 +47,17 @@ func (b *broker) login(ctx context.Context, e endpoint, c target.Credential) err
 	})
 	if err != nil {
 		err = judge(ctx, what, err, c)
-		if !e.tls {
+		if e.tls.Off {
 			err = target.Unproven(what, err)
 		}
 		return err
 	}
-	_ = session.Close() // the login has succeeded, whatever becomes of the farewell
+	_ = session.Close() // the login has succeeded, also if closing the session fails
 	return nil
 }
 
-func (b *broker) dial(ctx context.Context, e endpoint) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	conn, err := b.dialTCP(ctx, "tcp", e.addr)
-	if err != nil || !e.tls {
-		return conn, err
-	}
-	secure := tls.Client(conn, b.config.TLS.Config(e.host))
-	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = conn.Close() // nothing was asked
-		return nil, err
-	}
-	return secure, nil
-}
-
-// judge says what a failed login means. Only a server that said so has rejected it: the library
-// reports a connection that was cut during the login as a wrong password too.
+// judge classifies a failed login. It counts as rejected only if the server said so: the library
+// also reports a wrong password when the connection was cut during the login.
 func judge(ctx context.Context, what string, err error, c target.Credential) error {
 	var said *amqp.Error
 	switch {
@@ -91,14 +71,14 @@ func judge(ctx context.Context, what string, err error, c target.Credential) err
 	switch said.Code {
 	case amqp.AccessRefused:
 		class = target.Rejected
-	case amqp.NotAllowed: // the virtual host; the login has succeeded
+	case amqp.NotAllowed: // the login has succeeded, and the virtual host is not permitted
 		class = target.Denied
 	}
 	return target.Failed(class, strconv.Itoa(said.Code), what+": "+target.Clean(said.Reason, c.Secret), c.Secret)
 }
 
-// plain is the SASL mechanism PLAIN. It also asks the server to say when it refuses a login instead
-// of hanging up, which the library does not ask for: Response is called after the library has set
+// plain is the SASL mechanism PLAIN. It also asks the server to report a refused login before it
+// closes the connection, which the library does not: the library calls Response after it has set
 // the capabilities and before it sends them.
 type plain struct {
 	c          target.Credential

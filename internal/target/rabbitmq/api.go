@@ -30,10 +30,10 @@ type user struct {
 	Name      string          `json:"name"`
 	Hash      string          `json:"password_hash"`
 	Algorithm string          `json:"hashing_algorithm"`
-	Tags      json.RawMessage `json:"tags"` // a list, before version 3.9 a string; it goes back as it came
+	Tags      json.RawMessage `json:"tags"` // a list, before version 3.9 a string; sent back unchanged
 }
 
-// accepts says whether the stored hash is of that password.
+// accepts says whether the stored hash belongs to the password.
 func (u user) accepts(password sensitive.Value) target.Liveness {
 	if u.Hash == "" {
 		return target.Dead
@@ -69,7 +69,7 @@ func newHash(password sensitive.Value) (string, error) {
 	return base64.StdEncoding.EncodeToString(append(salt, sum[:]...)), nil
 }
 
-// errNoUser is wrapped by the error of a user that the API does not have.
+// errNoUser is in the chain of an error that says that RabbitMQ's own database has no such user.
 var errNoUser = errors.New("no such user")
 
 type noUser struct{ said *target.Error }
@@ -77,7 +77,7 @@ type noUser struct{ said *target.Error }
 func (n noUser) Error() string   { return n.said.Error() }
 func (n noUser) Unwrap() []error { return []error{n.said, errNoUser} }
 
-// user reads the user of a credential; others are credentials that must not be told.
+// user reads the user of a credential. others are credentials that must not appear in errors.
 func (b *broker) user(
 	ctx context.Context, what string, of target.Credential, others ...target.Credential,
 ) (user, error) {
@@ -98,12 +98,8 @@ func (b *broker) user(
 	case got.Status == http.StatusUnauthorized || got.Status == http.StatusForbidden:
 		return user{}, answered(target.Denied, what, got, secrets)
 	case got.Status != http.StatusOK:
-		return user{}, answered(
-			target.Unreachable,
-			what+": look at the user first",
-			got,
-			secrets,
-		) // a read has changed nothing
+		// The attempt has only read so far, so nothing has happened.
+		return user{}, answered(target.Unreachable, what+": read the user", got, secrets)
 	case !got.JSON || json.Unmarshal(got.Body, &u) != nil || u.Name != of.Account || len(u.Tags) == 0:
 		return user{}, target.Failed(
 			target.Denied, rest.Code(got.Status),
@@ -114,14 +110,16 @@ func (b *broker) user(
 	return u, nil
 }
 
-// put replaces the hash and leaves the rest of the user.
+// put replaces the hash and keeps the rest of the user.
 func (b *broker) put(
 	ctx context.Context, what string, u user, hash string, of target.Credential, others ...target.Credential,
 ) error {
 	secrets := append(b.secrets(append(others, of)), sensitive.New(hash))
-	body, err := json.Marshal(
-		map[string]any{"password_hash": hash, "hashing_algorithm": algorithmSHA256, "tags": u.Tags},
-	)
+	body, err := json.Marshal(map[string]any{
+		"password_hash":     hash,
+		"hashing_algorithm": algorithmSHA256,
+		"tags":              u.Tags,
+	})
 	if err != nil {
 		return target.Failed(target.Denied, "", what+": the user's tags are not JSON", secrets...)
 	}

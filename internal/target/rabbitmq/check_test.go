@@ -48,7 +48,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// The API gets a salted hash and the tags as they are, in the form of before version 3.9 too; never the password.
+// TestOnlyAHashIsSent verifies that the API gets a salted hash, never the password, and the tags
+// unchanged, also in the form of versions before 3.9.
 func TestOnlyAHashIsSent(t *testing.T) {
 	t.Parallel()
 	puts := make(chan string, 2)
@@ -60,10 +61,15 @@ func TestOnlyAHashIsSent(t *testing.T) {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"name":"app","password_hash":"","hashing_algorithm":"rabbit_password_hashing_sha256","tags":"a,b"}`)
+		_, _ = io.WriteString(w, `{"name":"app","password_hash":"","tags":"a,b",`+
+			`"hashing_algorithm":"rabbit_password_hashing_sha256"}`)
 	}))
 	defer s.Close()
-	tt, err := rabbitmq.Kind().Open(target.Settings{Name: "bus", Config: fmt.Appendf(nil, `{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL)})
+	tt, err := rabbitmq.Kind().Open(target.Settings{
+		Name:   "bus",
+		Config: fmt.Appendf(nil, `{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
+		Admin:  target.Credential{Account: "admin", Secret: sensitive.New("admin-password")},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

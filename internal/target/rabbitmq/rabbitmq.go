@@ -15,22 +15,20 @@
 // The administrator is a user with the tag administrator, which the API demands for changing users.
 //
 // A user has one password, so the strategy without a gap is double: two users of equal permissions.
-// Users are not made here; tags, permissions and limits stay as they are. What is sent is a salted
-// SHA-256, never the password, so RabbitMQ's credential validators, which want to see it, do not
-// judge it: password_length and password_punctuation are the place for such rules. Open connections
-// live on.
+// This kind makes no users, and leaves tags, permissions and limits as they are. It sends a salted
+// SHA-256 hash, never the password. So RabbitMQ's credential validators, which need the password,
+// do not apply: use password_length and password_punctuation for such rules. Open connections stay
+// open.
 //
-// RabbitMQ has no compare-and-set: the password is looked at immediately before it is replaced or
-// cleared, and a change by another administrator between the two is lost, as is one of the user's
-// tags.
+// RabbitMQ has no compare-and-set: the user is read immediately before its password is replaced or
+// cleared. A change of the password or the tags by another administrator between the two is lost.
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -43,7 +41,7 @@ import (
 // Kind returns the kind "rabbitmq".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
-	return target.NewKind("rabbitmq", strategies, parse, open).WithAdmin()
+	return target.NewKind("rabbitmq", strategies, target.Parser((*config).complete), open).WithAdmin()
 }
 
 type config struct {
@@ -59,22 +57,17 @@ type config struct {
 // Addresses returns the API and every address of AMQP.
 func (c config) Addresses() []string { return slices.Concat([]string{c.API}, c.AMQP) }
 
-// endpoint is where AMQP is spoken.
+// endpoint is an address of AMQP, with its own choice of TLS.
 type endpoint struct {
-	addr, host string
-	tls        bool
+	addr string
+	tls  target.TLS
 }
 
 const maxEndpoints = 10
 
-func parse(raw json.RawMessage) (config, error) {
-	var c config
-	if err := target.Decode(raw, &c); err != nil {
-		return c, err
-	}
-	if c.VHost == "" {
-		c.VHost = "/"
-	}
+// complete fills in defaults, parses the addresses of AMQP, and returns every mistake.
+func (c *config) complete() error {
+	c.VHost = cmp.Or(c.VHost, "/")
 	c.API = strings.TrimSuffix(c.API, "/")
 	errs := []error{rest.CheckURL("api", c.API, c.TLS), c.TLS.Check(), c.PasswordRule.Check()}
 	if strings.ContainsAny(c.API, "?") {
@@ -87,34 +80,34 @@ func parse(raw json.RawMessage) (config, error) {
 		e, err := parseAMQP(s, c.TLS)
 		c.endpoints, errs = append(c.endpoints, e), append(errs, err)
 	}
-	return c, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-// parseAMQP reads an address by the rules for HTTP URLs, which are those that are wanted here: no
-// password, nothing in clear over a network unless it is said.
+// parseAMQP reads an address by the rules of [rest.CheckURL], which are the right ones for AMQP too:
+// no password in it, and nothing in clear over a network unless tls.off is set.
 func parseAMQP(s string, t target.TLS) (endpoint, error) {
-	rest1, secure := strings.CutPrefix(s, "amqps://")
+	authority, secure := strings.CutPrefix(s, "amqps://")
 	scheme, port := "https://", "5671"
 	if !secure {
 		var plain bool
-		if rest1, plain = strings.CutPrefix(s, "amqp://"); !plain {
+		if authority, plain = strings.CutPrefix(s, "amqp://"); !plain {
 			return endpoint{}, fmt.Errorf("amqp: %q does not begin with amqps:// or amqp://", s)
 		}
 		scheme, port = "http://", "5672"
 	}
-	u, err := url.Parse(scheme + rest1)
+	u, err := url.Parse(scheme + authority)
 	if err != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		return endpoint{}, fmt.Errorf("amqp: %q is more than host and port", s)
 	}
-	if err := rest.CheckURL("amqp", scheme+rest1, t); err != nil {
+	if err := rest.CheckURL("amqp", scheme+authority, t); err != nil {
 		return endpoint{}, errors.New(strings.NewReplacer("https", "amqps", "http", "amqp").Replace(err.Error()))
 	}
 	addr, err := target.Address(u.Host, port)
 	if err != nil {
 		return endpoint{}, fmt.Errorf("amqp: %w", err)
 	}
-	host, _, err := net.SplitHostPort(addr)
-	return endpoint{addr: addr, host: host, tls: secure}, err
+	t.Off = !secure
+	return endpoint{addr: addr, tls: t}, nil
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
@@ -135,10 +128,10 @@ type broker struct {
 	dialTCP             egress.DialFunc
 }
 
-// Close has nothing to release: every call closes its connection.
+// Close has nothing to release: each call closes its own connection.
 func (b *broker) Close() error { return nil }
 
-// Apply gives the user of the new credential its password.
+// Apply sets the password of the new credential's user.
 func (b *broker) Apply(ctx context.Context, c target.Change) error {
 	what := fmt.Sprintf("set the password of %q at %s", c.New.Account, b.name)
 	u, err := b.user(ctx, what, c.New, c.Old)
@@ -155,7 +148,7 @@ func (b *broker) Apply(ctx context.Context, c target.Change) error {
 	return b.put(ctx, what, u, hash, c.New, c.Old)
 }
 
-// Retire clears the password of the old credential's user, if it is still that one.
+// Retire clears the password of the old credential's user, if it is still the old one.
 func (b *broker) Retire(ctx context.Context, c target.Change) error {
 	what := fmt.Sprintf("clear the password of %q at %s", c.Old.Account, b.name)
 	if c.Old.Account == c.New.Account {
@@ -163,8 +156,8 @@ func (b *broker) Retire(ctx context.Context, c target.Change) error {
 	}
 	u, err := b.user(ctx, what, c.Old, c.New)
 	if errors.Is(err, errNoUser) {
-		// The user that is in use must be there; else this is no place where an absent one proves
-		// anything.
+		// The user in use must exist here. Otherwise this API is not the one of the applications'
+		// broker, and the absence of the old user proves nothing.
 		_, err = b.user(ctx, what, c.New, c.Old)
 		return err
 	}
@@ -176,7 +169,7 @@ func (b *broker) Retire(ctx context.Context, c target.Change) error {
 		return nil
 	case target.NotKnown:
 		return target.Denied.Errorf(
-			"%s: it has a password with algorithm %s, of which it cannot be told whether it is the old one; "+
+			"%s: its password has the algorithm %s, so Keyturn cannot find out whether it is the old one; "+
 				"clear it by hand",
 			what,
 			target.Clean(u.Algorithm),
@@ -186,13 +179,14 @@ func (b *broker) Retire(ctx context.Context, c target.Change) error {
 	}
 }
 
-// Inspect compares with the stored hashes.
+// Inspect compares with the stored hashes. A user that RabbitMQ's own database does not have is
+// NotKnown, because another authentication backend may know it.
 func (b *broker) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	out := make([]target.Liveness, len(credentials))
 	for i, c := range credentials {
-		u, err := b.user(ctx, fmt.Sprintf("look at %q at %s", c.Account, b.name), c)
+		u, err := b.user(ctx, fmt.Sprintf("read user %q at %s", c.Account, b.name), c)
 		if errors.Is(err, errNoUser) {
-			continue // another place may know this user
+			continue
 		}
 		if err != nil {
 			return nil, err

@@ -11,13 +11,13 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// powerTags are the tags that make a user privileged, and what they permit.
+// powerTags lists the tags that make a user privileged.
 var powerTags = []struct{ tag, permits string }{
 	{"administrator", "may change every user"},
 	{"policymaker", "may change policies and parameters, such as shovels"},
 }
 
-// Standing reports what a user is, by its tags.
+// Standing reports the standing of a user by its tags.
 func (b *broker) Standing(ctx context.Context, account string) (target.Standing, error) {
 	what := fmt.Sprintf("find out what %q is at %s", account, b.name)
 	// RabbitMQ compares names by their bytes.
@@ -26,16 +26,10 @@ func (b *broker) Standing(ctx context.Context, account string) (target.Standing,
 	switch {
 	case errors.Is(err, errNoUser):
 		return s, nil
-	case target.ClassOf(err) == target.Denied:
-		return target.Standing{}, target.Failed(
-			target.Denied,
-			"",
-			err.Error()+"; the administrator must be able to read "+
-				"users: rabbitmqctl set_user_tags "+b.admin.Account+" administrator",
-			b.admin.Secret,
-		)
 	case err != nil:
-		return target.Standing{}, err
+		advice := "the administrator must be able to read users: rabbitmqctl set_user_tags " + b.admin.Account +
+			" administrator"
+		return target.Standing{}, target.WithAdvice(err, advice, b.admin.Secret)
 	}
 	tags, err := u.tags()
 	if err != nil {

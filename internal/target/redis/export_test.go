@@ -1,6 +1,6 @@
 package redis
 
-// What the tests compare with a real server.
+// These are for the tests that compare with a real server.
 var (
 	Power           = power
 	Powers          = powers

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -23,36 +22,21 @@ type node struct {
 	conn    *redis.Conn
 	stop    func() bool
 	secrets []sensitive.Value
-	// proven says that TLS has proved who the server is.
+	// proven says that TLS has proved the server's identity.
 	proven bool
-	// greeting is what a server said instead of serving, such as that it has too many clients.
+	// greeting is the error with which a server refused to serve, such as too many clients.
 	greeting error
 }
 
-// dial connects to a server and asks nothing of it. The connection is made here and handed to the
-// driver, so that what fails before a request is known from what fails after, and so that the
-// driver does not dial again.
+// dialNode connects to a server and asks nothing of it. It makes the connection and hands it to the
+// driver, so that a failure before a request can be distinguished from a failure after it, and so
+// that the driver does not dial again.
 func (s *server) dialNode(ctx context.Context, addr string, secrets ...sensitive.Value) (*node, error) {
-	host, _, err := net.SplitHostPort(addr)
+	c, err := s.TLS.Connect(ctx, s.dial, addr)
 	if err != nil {
 		return nil, target.NotSent("connect to "+addr, err)
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	c, err := s.dial(dialCtx, "tcp", addr)
-	if err != nil {
-		return nil, target.NotSent("connect to "+addr, err)
-	}
-	t := s.TLS.Config(host)
-	if t != nil {
-		secure := tls.Client(c, t)
-		if err := secure.HandshakeContext(dialCtx); err != nil {
-			_ = c.Close() // nothing was asked
-			return nil, target.NotSent("connect to "+addr, err)
-		}
-		c = secure
-	}
-	n := &node{addr: addr, secrets: secrets, proven: t != nil}
+	n := &node{addr: addr, secrets: secrets, proven: !s.TLS.Off}
 	made := false
 	n.client = redis.NewClient(&redis.Options{
 		Addr:                     addr,
@@ -60,7 +44,7 @@ func (s *server) dialNode(ctx context.Context, addr string, secrets ...sensitive
 		PoolSize:                 1,
 		MaxRetries:               -1,
 		DialerRetries:            1,
-		DialTimeout:              dialTimeout,
+		DialTimeout:              target.DialTimeout,
 		ReadTimeout:              -1,
 		WriteTimeout:             -1,
 		ContextTimeoutEnabled:    true,
@@ -104,13 +88,13 @@ func (n *node) authenticate(ctx context.Context, c target.Credential) error {
 	case errors.As(err, &e) && e.Class == target.Denied && e.Code == "WRONGPASS":
 		e.Class = target.Rejected
 	case errors.As(err, &e) && e.Class == target.Unknown && n.greeting != nil:
-		// The server has answered already, and then closed.
+		// The server has refused to serve, and then closed the connection.
 		return target.Failed(target.Unreachable, code(n.greeting), n.addr+": "+n.greeting.Error(), n.secrets...)
 	}
 	return err
 }
 
-// user is an account of a server's ACL.
+// user is a user of a server's ACL.
 type user struct {
 	exists, on, nopass bool
 	passwords          []string
@@ -157,8 +141,8 @@ func (n *node) user(ctx context.Context, account string) (user, error) {
 	return u, nil
 }
 
-// modify adds or removes the hash of a password. To remove what somebody else has removed meanwhile
-// is no error.
+// modify adds or removes the hash of a password. It succeeds when another client has removed the
+// hash meanwhile.
 func (n *node) modify(ctx context.Context, account, h string, add bool) error {
 	attempt, modifier := "add a password of user %q", "#"+h
 	if !add {
@@ -173,20 +157,21 @@ func (n *node) modify(ctx context.Context, account, h string, add bool) error {
 	return err
 }
 
-// persist has the server write its users down.
+// persist makes the server save its users.
 func (n *node) persist(ctx context.Context, how string) error {
 	if how == persistNone {
 		return nil
 	}
 	if how != persistConfigRewrite {
-		_, err := n.do(ctx, "write the users down (ACL SAVE)", "ACL", "SAVE")
+		_, err := n.do(ctx, "save the users (ACL SAVE)", "ACL", "SAVE")
 		var e *target.Error
-		if err == nil || how == persistACLSave || !errors.As(err, &e) || e.Class != target.Denied ||
-			!strings.Contains(e.Text, "not configured to use an ACL file") {
+		noFile := errors.As(err, &e) && e.Class == target.Denied &&
+			strings.Contains(e.Text, "not configured to use an ACL file")
+		if how == persistACLSave || !noFile {
 			return err
 		}
 	}
-	_, err := n.do(ctx, "write the users down (CONFIG REWRITE)", "CONFIG", "REWRITE")
+	_, err := n.do(ctx, "save the users (CONFIG REWRITE)", "CONFIG", "REWRITE")
 	var e *target.Error
 	if errors.As(err, &e) && e.Class == target.Denied && e.Code != "NOPERM" {
 		e.Text += ` (start the server with an ACL file or a configuration file that it may write, or set persist ` +
@@ -195,8 +180,8 @@ func (n *node) persist(ctx context.Context, how string) error {
 	return err
 }
 
-// do sends one command. A server that answers an error has not carried the command out: class
-// Denied, or Unreachable when it does not serve now. Everything else is no answer.
+// do sends one command. A server that answers with an error has not carried out the command: the
+// class is Denied, or Unreachable when the server does not serve now. Anything else is no answer.
 func (n *node) do(ctx context.Context, attempt string, args ...any) (any, error) {
 	reply, err := n.conn.Do(ctx, args...).Result()
 	attempt = n.addr + ": " + attempt
@@ -218,7 +203,7 @@ func (n *node) do(ctx context.Context, attempt string, args ...any) (any, error)
 	return nil, target.Failed(class, code(err), attempt+": "+err.Error(), n.secrets...)
 }
 
-// code is the first word of an error, which is how Redis names it.
+// code returns the first word of an error, which is its name in Redis.
 func code(err error) string {
 	first, _, _ := strings.Cut(err.Error(), " ")
 	if first == "" || strings.Trim(first, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
@@ -229,8 +214,7 @@ func code(err error) string {
 
 func busy(err error) bool { return strings.Contains(err.Error(), "max number of clients") }
 
-// greetingHook keeps what the server answered to the driver's first command, which the driver
-// ignores.
+// greetingHook stores the server's answer to the driver's first command, which the driver ignores.
 type greetingHook struct{ n *node }
 
 func (h greetingHook) DialHook(next redis.DialHook) redis.DialHook { return next }

@@ -3,21 +3,21 @@
 // # How
 //
 // A user of the server's access control list (ACL) may have several passwords at once. A change
-// adds the SHA-256 of the new one (ACL SETUSER name #hash), and later removes that of the old one
-// (!hash), so the server sees a password only when somebody logs in. Sessions that are open stay
-// open. The account has to exist; it is never made, and its rights are never touched.
+// adds the SHA-256 hash of the new one (ACL SETUSER name #hash), and later removes the hash of the
+// old one (!hash), so the server sees a password only in a login. Open sessions stay open. The
+// account must exist; this kind never makes it or changes its rights.
 //
 // # A change outlives a restart
 //
-// The ACL is in the server's memory, and a change that is not written to a file is gone after a
-// restart, with the credential that every application uses by then. So before a change the server
-// is asked to write down the users as they are; when it cannot, nothing is changed and the error is
-// of class Denied. Afterwards it writes them again. Should that fail, the new password is taken out
-// again where it was not there before, and the error is of class Unknown.
+// The ACL is in the server's memory. A restart loses a change that was not written to a file, and
+// with it the credential that all applications use by then. So before a change the server must save
+// its users as they are; if it cannot, nothing is changed and the error has class Denied. After the
+// change it saves them again. If that fails, the new password is removed again where this attempt
+// added it, and the error has class Unknown.
 //
-// An ACL is not replicated: each replica and each node of a cluster has its own, so they all have
-// to be named. A change that some nodes took and some did not is of class Unknown; doing it again
-// mends it.
+// An ACL is not replicated: each replica and each node of a cluster has its own, so the
+// configuration must name them all. A change that only some nodes took has class Unknown; the next
+// attempt completes it.
 //
 // # Configuration
 //
@@ -25,10 +25,10 @@
 //	nodes     instead of address: a list of host or host:port, every node where the account is.
 //	verify    a list of further addresses where a password must work, such as a proxy. Default none.
 //	tls       {"ca": PEM, "server_name": name, "off": true}; on and verified by default.
-//	persist   how the server writes the users down: "acl-save" (a server with an ACL file),
+//	persist   how the server saves its users: "acl-save" (a server with an ACL file),
 //	          "config-rewrite" (a server with users in its configuration file), "auto" (the first
-//	          that the server has; the default), or "none": the change is lost on a restart of the
-//	          server, unless something else writes it down.
+//	          that the server has; the default), or "none": a restart of the server loses the
+//	          change, unless something else saves it.
 //	password_length, password_punctuation   of new passwords.
 //
 // # The administrator
@@ -39,10 +39,10 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,11 +55,10 @@ import (
 
 const (
 	defaultPort = "6379"
-	callTimeout = 30 * time.Second // of one call of the target, whatever its context allows
-	dialTimeout = 5 * time.Second
+	callTimeout = 30 * time.Second // of one call of the target, if its context allows more
 )
 
-// How a server writes its users down.
+// How a server saves its users.
 const (
 	persistAuto          = "auto"
 	persistACLSave       = "acl-save"
@@ -70,7 +69,7 @@ const (
 // Kind returns the kind "redis".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Double}
-	return target.NewKind("redis", strategies, parse, open).WithAdmin()
+	return target.NewKind("redis", strategies, target.Parser((*config).complete), open).WithAdmin()
 }
 
 type config struct {
@@ -85,12 +84,8 @@ type config struct {
 // Addresses returns every node and every further address.
 func (c config) Addresses() []string { return slices.Concat(c.Nodes, c.Verify) }
 
-// parse returns the configuration with complete addresses, those of Nodes and of Verify each once.
-func parse(raw json.RawMessage) (config, error) {
-	var c config
-	if err := target.Decode(raw, &c); err != nil {
-		return c, err
-	}
+// complete fills in defaults, removes duplicates from the addresses, and returns every mistake.
+func (c *config) complete() error {
 	var errs []error
 	switch {
 	case c.Address != "" && c.Nodes != nil:
@@ -119,8 +114,7 @@ func parse(raw json.RawMessage) (config, error) {
 	if !slices.Contains(all, c.Persist) {
 		errs = append(errs, fmt.Errorf("persist %q is none of %q", c.Persist, all))
 	}
-	errs = append(errs, c.TLS.Check(), c.PasswordRule.Check())
-	return c, errors.Join(errs...)
+	return errors.Join(append(errs, c.TLS.Check(), c.PasswordRule.Check())...)
 }
 
 type server struct {
@@ -130,16 +124,11 @@ type server struct {
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
-	if s.Admin.Secret.IsZero() {
-		return nil, errors.New("redis: an administrator is required")
-	}
-	if s.Admin.Account == "" {
-		s.Admin.Account = "default"
-	}
+	s.Admin.Account = cmp.Or(s.Admin.Account, defaultUser)
 	return &server{config: c, admin: s.Admin, dial: s.Dialer()}, nil
 }
 
-// Close has nothing to release: each call closes what it opened.
+// Close has nothing to release: each call closes its own connections.
 func (s *server) Close() error { return nil }
 
 // Apply adds the new password. With both strategies that leaves every other one as it is.
@@ -166,7 +155,8 @@ func (s *server) Verify(ctx context.Context, c target.Credential) error {
 	})
 }
 
-// Inspect compares with the hashes that the servers hold.
+// Inspect compares with the hashes that the servers have. A credential that only some of the nodes
+// accept is NotKnown.
 func (s *server) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -197,7 +187,8 @@ func (s *server) Inspect(ctx context.Context, credentials []target.Credential) (
 	return out, nil
 }
 
-// set adds or removes a password at every node and has it written down.
+// set adds or removes a password at every node and makes each of them save it. All nodes must save
+// their users before the first one is changed: see the package comment.
 func (s *server) set(ctx context.Context, c target.Credential, present bool) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -230,7 +221,7 @@ func (s *server) set(ctx context.Context, c target.Credential, present bool) err
 	return nil
 }
 
-// plan reads the account at every node and returns the nodes that are to be changed.
+// plan reads the account at every node and returns the nodes that need the change.
 func plan(ctx context.Context, nodes []*node, account, h string, present bool) ([]*node, error) {
 	var todo []*node
 	var unfit *target.Error
@@ -257,8 +248,8 @@ func plan(ctx context.Context, nodes []*node, account, h string, present bool) (
 	return nil, unfit
 }
 
-// beforehand is the error of a server that cannot write its users down, before anything was changed
-// in this attempt.
+// beforehand returns the error of a server that cannot save its users, before this attempt has
+// changed anything.
 func (s *server) beforehand(err error, earlier bool) error {
 	var e *target.Error
 	if !errors.As(err, &e) {
@@ -266,7 +257,7 @@ func (s *server) beforehand(err error, earlier bool) error {
 	}
 	out := *e
 	if out.Class == target.Denied {
-		out.Text += "; nothing was changed, because a change that is not written down is lost when the server restarts"
+		out.Text += "; nothing was changed, because a change that is not saved is lost when the server restarts"
 	}
 	if earlier {
 		out.Class = target.Unknown // an earlier attempt has changed a node
@@ -274,7 +265,7 @@ func (s *server) beforehand(err error, earlier bool) error {
 	return &out
 }
 
-// afterwards is an error once a node may have been changed.
+// afterwards returns an error of a node after an earlier node may have been changed.
 func afterwards(err error, earlier bool) error {
 	var e *target.Error
 	if !earlier || !errors.As(err, &e) {
@@ -285,12 +276,13 @@ func afterwards(err error, earlier bool) error {
 	return &out
 }
 
-// unsaved is the error of a server that took a change and could not write it down. A password that
-// nobody uses yet is taken out again: better it works nowhere than until the next restart.
-func (n *node) unsaved(ctx context.Context, err error, account, h string, takeOut bool) error {
+// unsaved returns the error of a server that took a change and could not save it. With undo it
+// removes a new password again, which no consumer uses yet: otherwise consumers could come to use a
+// password that the next restart loses.
+func (n *node) unsaved(ctx context.Context, err error, account, h string, undo bool) error {
 	text := "; the change works now and is lost when the server restarts, until it is done again"
-	if takeOut && n.modify(ctx, account, h, false) == nil {
-		text = "; the new password was taken out again at this server, because it would be lost on a restart"
+	if undo && n.modify(ctx, account, h, false) == nil {
+		text = "; the new password was removed again at this server, because it would be lost on a restart"
 	}
 	var e *target.Error
 	if !errors.As(err, &e) {
@@ -301,8 +293,8 @@ func (n *node) unsaved(ctx context.Context, err error, account, h string, takeOu
 	return &out
 }
 
-// connect logs in as the administrator at every node. What it returns is to be closed, also after
-// an error.
+// connect logs in as the administrator at every node. The caller must close the nodes, also after an
+// error.
 func (s *server) connect(ctx context.Context, secrets ...sensitive.Value) ([]*node, error) {
 	var nodes []*node
 	for _, addr := range s.Nodes {
@@ -324,7 +316,7 @@ func closeAll(nodes []*node) {
 	}
 }
 
-// hash is how the ACL holds a password.
+// hash returns the hash of a password in the ACL's form.
 func hash(secret sensitive.Value) string {
 	sum := sha256.Sum256([]byte(secret.Reveal()))
 	return hex.EncodeToString(sum[:])

@@ -307,7 +307,7 @@ func TestWriteDownFailsAfterwards(t *testing.T) {
 		})
 	})
 	tt := open(t, plain(addr), admin(s))
-	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Unknown, "ACL SAVE", "taken out again")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Unknown, "ACL SAVE", "removed again")
 	login(s).Works(t, "after a failure to write down", c.New, false)
 	login(s).Works(t, "after a failure to write down", c.Old, true)
 	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "ACL SAVE", "nothing was changed")

@@ -12,9 +12,9 @@ import (
 // defaultUser is the user of every connection that has not logged in.
 const defaultUser = "default"
 
-// powers are the commands with which a user changes other users or the server, reads stored
-// passwords, or copies all data. Each is in the categories of powerCategories and in no others. A
-// command with subcommands lists those that count.
+// powers has the commands with which a user changes other users or the server, reads stored
+// passwords, or copies all data. Each is in categories of powerCategories and in no others. For a
+// command with subcommands it lists the ones that count.
 var powers = map[string][]string{
 	"acl": {"deluser", "getuser", "list", "load", "setuser"},
 	"cluster": {
@@ -35,15 +35,16 @@ var powers = map[string][]string{
 
 var powerCategories = []string{"admin", "dangerous", "slow"}
 
-// otherCategories hold none of the powers. A category that is in neither list may hold one.
+// otherCategories lists categories without any of the powers. A category that is in neither list may
+// have one.
 var otherCategories = []string{
 	"bitmap", "blocking", "connection", "fast", "geo", "hash", "hyperloglog", "keyspace", "list", "pubsub", "read",
 	"scripting", "set", "sortedset", "stream", "string", "transaction", "write",
 	"bloom", "cms", "cuckoo", "json", "search", "tdigest", "timeseries", "topk",
 }
 
-// Standing reports what a user is at any of the nodes, by the rules of its ACL. A user that is
-// switched off keeps its standing.
+// Standing reports the standing of a user by the rules of its ACL: one node at which it is
+// privileged is enough. A user that is switched off keeps its standing.
 func (s *server) Standing(ctx context.Context, account string) (target.Standing, error) {
 	if account == "" {
 		account = defaultUser
@@ -61,17 +62,9 @@ func (s *server) Standing(ctx context.Context, account string) (target.Standing,
 	}
 	for _, n := range nodes {
 		why, err := n.powerOf(ctx, account)
-		if target.ClassOf(err) == target.Denied {
-			return target.Standing{}, target.Failed(
-				target.Denied,
-				"",
-				err.Error()+"; the administrator must be able to "+
-					"read users: ACL SETUSER "+s.admin.Account+" +acl|getuser",
-				s.admin.Secret,
-			)
-		}
 		if err != nil {
-			return target.Standing{}, err
+			advice := "the administrator must be able to read users: ACL SETUSER " + s.admin.Account + " +acl|getuser"
+			return target.Standing{}, target.WithAdvice(err, advice, s.admin.Secret)
 		}
 		if standing.Privileged == "" {
 			standing.Privileged = why
@@ -101,8 +94,8 @@ func (n *node) powerOf(ctx context.Context, account string) (string, error) {
 	return "", nil
 }
 
-// rulesOf returns the rules for commands of a user and of its selectors (Redis 7). Each of these
-// permits by itself.
+// rulesOf returns the rules for commands of a user and of each of its selectors (Redis 7). A command
+// is permitted if one of these lists permits it.
 func rulesOf(reply any) (rules []string, ok bool) {
 	fields, _ := reply.([]any)
 	for i := 0; i+1 < len(fields); i += 2 {
@@ -131,37 +124,12 @@ func rulesOf(reply any) (rules []string, ok bool) {
 }
 
 // power applies rules in their order, as the server does, and returns the first of the powers that
-// is permitted then, as an administrator would write it. It errs on the side of permission where a
-// rule is not known.
+// they permit, in the spelling of a command line. A rule that it does not know counts as a
+// permission.
 func power(rules string) string {
 	permitted := map[string]bool{}
-	every := func(allowed bool) {
-		for command := range powers {
-			permit(permitted, command, "", allowed)
-		}
-	}
 	for _, rule := range strings.Fields(strings.ToLower(rules)) {
-		switch rule {
-		case "allcommands":
-			rule = "+@all"
-		case "nocommands":
-			rule = "-@all"
-		}
-		allowed := rule[0] == '+'
-		name := rule[1:]
-		if !allowed && rule[0] != '-' {
-			every(true)
-			continue
-		}
-		if category, ok := strings.CutPrefix(name, "@"); ok {
-			holds := category == "all" || slices.Contains(powerCategories, category)
-			if holds || allowed && !slices.Contains(otherCategories, category) {
-				every(allowed)
-			}
-			continue
-		}
-		command, subcommand, _ := strings.Cut(name, "|")
-		permit(permitted, command, subcommand, allowed)
+		apply(permitted, rule)
 	}
 	var found []string
 	for name, allowed := range permitted {
@@ -176,14 +144,43 @@ func power(rules string) string {
 	return found[0]
 }
 
-// permit notes that a command, or one subcommand of it, is permitted or not.
+// apply applies one rule.
+func apply(permitted map[string]bool, rule string) {
+	every := func(allowed bool) {
+		for command := range powers {
+			permit(permitted, command, "", allowed)
+		}
+	}
+	switch rule {
+	case "allcommands":
+		rule = "+@all"
+	case "nocommands":
+		rule = "-@all"
+	}
+	allowed, name := rule[0] == '+', rule[1:]
+	category, isCategory := strings.CutPrefix(name, "@")
+	switch {
+	case !allowed && rule[0] != '-':
+		every(true)
+	case isCategory:
+		hasPowers := category == "all" || slices.Contains(powerCategories, category)
+		if hasPowers || allowed && !slices.Contains(otherCategories, category) {
+			every(allowed)
+		}
+	default:
+		command, subcommand, _ := strings.Cut(name, "|")
+		permit(permitted, command, subcommand, allowed)
+	}
+}
+
+// permit records whether a command, or one subcommand of it, is permitted.
 func permit(permitted map[string]bool, command, subcommand string, allowed bool) {
 	subcommands, ok := powers[command]
 	switch {
 	case !ok:
 	case subcommands == nil:
-		// Redis 6 can permit a command with one first argument only. Such a permission counts; to
-		// take one away from a command leaves the others.
+		// Redis 6 can permit a command with one first argument only. Such a permission counts.
+		// Forbidding one first argument leaves the others permitted.
 		permitted[command] = allowed || permitted[command] && subcommand != ""
 	case subcommand == "":
 		for _, s := range subcommands {

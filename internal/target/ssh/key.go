@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -18,7 +17,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/target/sha512crypt"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -137,10 +135,4 @@ func listed(text string, key ssh.PublicKey) target.Liveness {
 func limits(option string) bool {
 	name, _, _ := strings.Cut(strings.ToLower(option), "=")
 	return name == "from" || name == "expiry-time" || name == "verify-required"
-}
-
-// salt is the same in every attempt at one change, so that each of them sets the same hash.
-func salt(c target.Change) string {
-	sum := sha256.Sum256([]byte(c.ID + "\x00" + c.New.Account))
-	return sha512crypt.Salt([16]byte(sum[:16]))
 }

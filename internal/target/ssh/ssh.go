@@ -59,7 +59,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/target/sha512crypt"
+	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -235,7 +235,7 @@ func (h *host) setPassword(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer s.close()
-	hash := sha512crypt.Hash(c.New.Secret, salt(c))
+	hash := shacrypt.Hash(c.New.Secret, shacrypt.Salt(c.Salt()))
 	s.hide(hash)
 	_, err = s.run(ctx, "set the password of "+c.New.Account, rootLauncher, setPassword(c.New.Account, hash))
 	return err
@@ -311,7 +311,7 @@ func (h *host) inspectPassword(ctx context.Context, s *session, c target.Credent
 	if strings.HasPrefix(hash, "!") || strings.HasPrefix(hash, "*") {
 		return target.Dead, nil
 	}
-	ok, err := sha512crypt.Verify(c.Secret, hash)
+	ok, err := shacrypt.Verify(c.Secret, hash)
 	switch {
 	case err != nil:
 		return target.NotKnown, nil

@@ -21,7 +21,7 @@ import (
 	driver "golang.org/x/crypto/ssh"
 
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/target/sha512crypt"
+	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/internal/target/ssh"
 	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/sensitive"
@@ -58,7 +58,7 @@ func keyAccount(t *testing.T, s *servers.SSH, shell string) (target.Credential, 
 func passwordAccount(t *testing.T, s *servers.SSH) target.Credential {
 	t.Helper()
 	password := sensitive.New(fmt.Sprintf("first-password-%d", counter.Add(1)))
-	a := s.NewAccount(t, "/bin/sh", sha512crypt.Hash(password, "saltsalt"))
+	a := s.NewAccount(t, "/bin/sh", shacrypt.Hash(password, "saltsalt"))
 	return target.Credential{Account: a.Name, Secret: password}
 }
 

@@ -65,6 +65,17 @@ func Expect(t testing.TB, err error, class target.Class, words ...string) {
 	}
 }
 
+// Result asserts the outcome of a table's row: no error if text is empty, otherwise what [Expect]
+// asserts.
+func Result(t testing.TB, err error, class target.Class, text string) {
+	t.Helper()
+	if text == "" {
+		Must(t, err)
+		return
+	}
+	Expect(t, err, class, text)
+}
+
 // Works asserts whether a server accepts a credential.
 func (l Login) Works(t testing.TB, when string, c target.Credential, want bool) {
 	t.Helper()
