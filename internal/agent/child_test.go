@@ -161,13 +161,7 @@ func TestChildRestart(t *testing.T) {
 
 func await(t *testing.T, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatal("waited in vain")
-		}
-	}
+	support.Until(t, "what the test expects", ok)
 }
 
 // TestChildBackOff verifies that a program that ends at once after its restart is started again, a

@@ -11,12 +11,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // The tests of this file play somebody who can write to the directory of the trail and has neither
@@ -35,16 +36,13 @@ var plants = map[string]func(path, victim string) error{
 	},
 }
 
-// inTime fails the test when do does not return within a minute.
+// inTime calls do in the goroutine of the test, so do may end the test. When do hangs, inTime ends
+// the process with the stacks of all goroutines.
 func inTime(t *testing.T, do func()) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); do() }()
-	select {
-	case <-done:
-	case <-time.After(time.Minute):
-		t.Fatal("it hangs")
-	}
+	watchdog := time.AfterFunc(support.Patience, func() { panic(t.Name() + " hangs") })
+	defer watchdog.Stop()
+	do()
 }
 
 func victim(t *testing.T) (path string, check func()) {
@@ -83,12 +81,8 @@ func TestPlantedNextSegment(t *testing.T) {
 			if err := os.Rename(filepath.Join(cfg.Dir, segmentName(1)), filepath.Join(cfg.Dir, "away")); err != nil {
 				t.Fatal(err)
 			}
-			inTime(t, func() {
-				for l.Losses() == 0 { // it is noticed without a record
-					runtime.Gosched()
-				}
-				mustAppend(t, l, true, "after")
-			})
+			support.Until(t, "the loss to be noticed without a record", func() bool { return l.Losses() > 0 })
+			inTime(t, func() { mustAppend(t, l, true, "after") })
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -366,11 +360,7 @@ func TestKnownTakenAwayHidesNothingElse(t *testing.T) {
 	if err := os.Rename(file, file+".x"); err != nil {
 		t.Fatal(err)
 	}
-	inTime(t, func() {
-		for l.Losses() == 0 { // it is noticed without a record
-			runtime.Gosched()
-		}
-	})
+	support.Until(t, "the loss to be noticed without a record", func() bool { return l.Losses() > 0 })
 	mustAppend(t, l, true, "after")
 	if err := stop(); err != nil {
 		t.Fatal(err)

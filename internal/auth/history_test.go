@@ -22,19 +22,23 @@ type node struct {
 
 func startNode(t *testing.T, dir, boot string, clock *time.Time, first bool) node {
 	t.Helper()
-	c := auth.HistoryConfig{
-		Dir: dir, Boot: boot, Now: func() time.Time { return *clock }, Start: *clock, Log: slog.New(slog.DiscardHandler),
+	start := *clock
+	if first { // nothing was accepted before
+		start = time.Time{}
+	}
+	h, err := auth.OpenHistory(auth.HistoryConfig{
+		Dir:   dir,
+		Boot:  boot,
+		Now:   func() time.Time { return *clock },
+		Start: start,
+		Log:   slog.New(slog.DiscardHandler),
 		Identity: func(path string) string {
 			if _, err := os.Stat(path); err != nil {
 				return ""
 			}
 			return path
 		},
-	}
-	if first {
-		c.Start = time.Time{}
-	}
-	h, err := auth.OpenHistory(c)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package flood
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -81,24 +82,19 @@ func start(t *testing.T) *process {
 	return p
 }
 
-// memory is the resident memory of the server in MiB.
-func (p *process) memory(t *testing.T) float64 {
-	t.Helper()
+// memory returns the resident memory of the server in MiB.
+func (p *process) memory() (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
 	if err != nil {
-		t.Fatalf("the server is gone: %v", err)
+		return 0, fmt.Errorf("the server has ended: %w", err)
 	}
 	for line := range strings.Lines(string(status)) {
 		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "VmRSS:" {
 			kib, err := strconv.Atoi(fields[1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return float64(kib) / 1024
+			return float64(kib) / 1024, err
 		}
 	}
-	t.Fatal("no VmRSS")
-	return 0
+	return 0, errors.New("no VmRSS")
 }
 
 // trail is the size of the audit trail in bytes.

@@ -84,7 +84,12 @@ func (p *process) withstands(t *testing.T, a attack, good sign.Credentials) {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for ctx.Err() == nil {
-			memory = max(memory, p.memory(t))
+			now, err := p.memory()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			memory = max(memory, now)
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
