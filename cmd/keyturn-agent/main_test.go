@@ -10,7 +10,8 @@ import (
 	"github.com/keyturn/keyturn/internal/command"
 )
 
-// TestCommands verifies that the program has the commands of keyturn that run beside applications, with their exit codes.
+// TestCommands verifies that the program has the commands of keyturn that run beside applications,
+// with their exit codes.
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "agent.yaml")
@@ -29,8 +30,17 @@ func TestCommands(t *testing.T) {
 	} {
 		var out, errs bytes.Buffer
 		e := &command.Env{Ctx: t.Context(), Stdin: os.Stdin, Stdout: &out, Stderr: &errs}
-		if code := run(e, strings.Fields(tt.args)); code != tt.code || !strings.Contains(out.String()+errs.String(), tt.text) {
-			t.Errorf("keyturn-agent %s: exit code %d, %s%s; want %d and %q", tt.args, code, &out, &errs, tt.code, tt.text)
+		if code := run(e, strings.Fields(tt.args)); code != tt.code ||
+			!strings.Contains(out.String()+errs.String(), tt.text) {
+			t.Errorf(
+				"keyturn-agent %s: exit code %d, %s%s; want %d and %q",
+				tt.args,
+				code,
+				&out,
+				&errs,
+				tt.code,
+				tt.text,
+			)
 		}
 	}
 }

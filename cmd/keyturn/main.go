@@ -1,5 +1,5 @@
-// Command keyturn is a secrets manager that rotates credentials without an outage: server, agent and
-// command line in one.
+// Command keyturn is a secrets manager that rotates credentials without an outage: server, agent
+// and command line in one.
 package main
 
 import (

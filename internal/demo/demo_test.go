@@ -53,8 +53,8 @@ func (r *recorder) see(v sensitive.Value) {
 	r.made = append(r.made, v.Reveal())
 }
 
-// secrets are the recorded values and the secret members of those that are secret data, line by line: a private key has
-// several.
+// secrets are the recorded values and the secret members of those that are secret data, line by
+// line: a private key has several.
 func (r *recorder) secrets() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +75,8 @@ func (r *recorder) secrets() []string {
 	return slices.DeleteFunc(out, func(s string) bool { return s == "" })
 }
 
-// show plays a demo that ends by itself, and fails the test unless its directory is empty afterwards.
+// show plays a demo that ends by itself, and fails the test unless its directory is empty
+// afterwards.
 func show(t *testing.T, o Options, h hooks) (*recorder, error) {
 	t.Helper()
 	r := &recorder{}
@@ -142,8 +143,8 @@ func readable(t *testing.T, text string) {
 func secretive(t *testing.T, r *recorder) {
 	t.Helper()
 	text, secrets := r.text(), r.secrets()
-	// 2 passwords, 2 credentials of one member or more, 2 app secrets of one member, 1 access key secret, and what was current
-	// in the secret of the engine.
+	// 2 passwords, 2 credentials of one member or more, 2 app secrets of one member, 1 access key
+	// secret, and what was current in the secret of the engine.
 	if len(secrets) < 12 {
 		t.Errorf("only %d secret values were seen", len(secrets))
 	}
@@ -300,15 +301,20 @@ func TestFaultyTarget(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, err := show(t, Options{Target: "ssh", Color: true}, hooks{rotations: 2, wrap: func(target Target) Target {
-				tt.target.Target = target
-				return tt.target
-			}})
+			r, err := show(
+				t,
+				Options{Target: "ssh", Color: true},
+				hooks{rotations: 2, wrap: func(target Target) Target {
+					tt.target.Target = target
+					return tt.target
+				}},
+			)
 			if err == nil || err.Error() != "the demo does not hold: "+tt.want {
 				t.Errorf("error %v\nwant %s", err, tt.want)
 			}
 			text := r.text()
-			if !strings.Contains(text, red+"FAILED"+reset) || !strings.Contains(text, "expected  ") || !strings.Contains(text, "found     ") {
+			if !strings.Contains(text, red+"FAILED"+reset) || !strings.Contains(text, "expected  ") ||
+				!strings.Contains(text, "found     ") {
 				t.Errorf("the output does not show the failure:\n%s", text)
 			}
 			if strings.Contains(text, "Stopped; nothing is left behind") || strings.Contains(text, "held:") {
@@ -408,7 +414,10 @@ func fromExports(t *testing.T, text string) (*kms.Client, string) {
 	t.Cleanup(transport.CloseIdleConnections)
 	client, err := kms.NewClient(kms.Config{
 		Endpoint: env["ENDPOINT"], HTTPClient: &http.Client{Transport: transport, Timeout: 10 * time.Second},
-		Credentials: sign.Credentials{AccessKeyID: env["ACCESS_KEY_ID"], AccessKeySecret: sensitive.New(env["ACCESS_KEY_SECRET"])},
+		Credentials: sign.Credentials{
+			AccessKeyID:     env["ACCESS_KEY_ID"],
+			AccessKeySecret: sensitive.New(env["ACCESS_KEY_SECRET"]),
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -416,8 +425,9 @@ func fromExports(t *testing.T, text string) (*kms.Client, string) {
 	return client, env["ACCESS_KEY_SECRET"]
 }
 
-// An interruption at any moment leaves no process and no directory. The test is not parallel to others, because it
-// must know all that is made in the directory for temporary files: PostgreSQL makes its own there when this is root.
+// An interruption at any moment leaves no process and no directory. The test is not parallel to
+// others, because it must know all that is made in the directory for temporary files: PostgreSQL
+// makes its own there when this is root.
 func TestInterrupted(t *testing.T) {
 	for target, moments := range map[string][]string{
 		"postgres": {"0ms", "30ms", "200ms", "500ms", "1.1", "2.6", "3.6"}, "openssh": {"30ms", "200ms", "2.3"}, "ssh": {"2.3", "2.5"},
@@ -456,7 +466,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// noProcess fails the test when a process has dir in its command line. Children of a killed initdb may take a moment.
+// noProcess fails the test when a process has dir in its command line. Children of a killed initdb
+// may take a moment.
 func noProcess(t *testing.T, dir string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -486,12 +497,20 @@ func TestConsumerCounts(t *testing.T) {
 	server := keyturntest.Start(t)
 	store := func(id string, stages ...string) {
 		t.Helper()
-		in := &kms.PutSecretValueRequest{SecretName: "s", VersionID: id, SecretData: sensitive.New("value of " + id), VersionStages: stages}
+		in := &kms.PutSecretValueRequest{
+			SecretName:    "s",
+			VersionID:     id,
+			SecretData:    sensitive.New("value of " + id),
+			VersionStages: stages,
+		}
 		if _, err := server.Client.PutSecretValue(t.Context(), in); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err := server.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{SecretName: "s", VersionID: "v1", SecretData: sensitive.New("value of v1")})
+	_, err := server.Client.CreateSecret(
+		t.Context(),
+		&kms.CreateSecretRequest{SecretName: "s", VersionID: "v1", SecretData: sensitive.New("value of v1")},
+	)
 	works(t, "create", err)
 	store("v2", pendingLabel)
 
@@ -504,8 +523,19 @@ func TestConsumerCounts(t *testing.T) {
 	}}
 	check := func(what string, reads, failedReads, logins, waits, failures int) {
 		t.Helper()
-		if got := c.counts(); got.reads != reads || got.failedReads != failedReads || got.logins != logins || len(got.waits) != waits || got.failures != failures {
-			t.Errorf("%s: %+v; want %d reads, %d failed, %d logins, %d waits, %d failures", what, got, reads, failedReads, logins, waits, failures)
+		if got := c.counts(); got.reads != reads || got.failedReads != failedReads || got.logins != logins ||
+			len(got.waits) != waits ||
+			got.failures != failures {
+			t.Errorf(
+				"%s: %+v; want %d reads, %d failed, %d logins, %d waits, %d failures",
+				what,
+				got,
+				reads,
+				failedReads,
+				logins,
+				waits,
+				failures,
+			)
 		}
 	}
 	c.turn(t.Context())
@@ -519,7 +549,8 @@ func TestConsumerCounts(t *testing.T) {
 	live = "v9"
 	began := time.Now()
 	c.turn(t.Context())
-	if got := c.counts(); got.failures != 1 || got.failedReads != 0 || !errors.Is(got.trouble, ErrRejected) || time.Since(began) > 2*patience {
+	if got := c.counts(); got.failures != 1 || got.failedReads != 0 || !errors.Is(got.trouble, ErrRejected) ||
+		time.Since(began) > 2*patience {
 		t.Errorf("nothing is live: %+v after %v; want one failure", got, time.Since(began))
 	}
 	before := c.counts().reads

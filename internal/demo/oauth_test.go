@@ -102,7 +102,8 @@ func TestOAuthWire(t *testing.T) {
 			}
 			works(t, "decode", json.Unmarshal(body, &answer))
 			scheme, _, _ := strings.Cut(resp.Header.Get("WWW-Authenticate"), " ")
-			if got := (want{resp.StatusCode, answer.Error, scheme}); got != tt.want || resp.Header.Get("Cache-Control") != "no-store" {
+			if got := (want{resp.StatusCode, answer.Error, scheme}); got != tt.want ||
+				resp.Header.Get("Cache-Control") != "no-store" {
 				t.Errorf("answered %+v, want %+v and Cache-Control: no-store", got, tt.want)
 			}
 			if tt.want.status == 200 && answer.ExpiresIn != int(oauthLifetime.Seconds()) {

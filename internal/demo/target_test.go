@@ -64,7 +64,8 @@ func credential(t *testing.T, target Target) sensitive.Value {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := data.Reveal(); !json.Valid([]byte(text)) || strings.Contains(text, "\n") || strings.Contains(text, `u003c`) {
+	if text := data.Reveal(); !json.Valid([]byte(text)) || strings.Contains(text, "\n") ||
+		strings.Contains(text, `u003c`) {
 		t.Error("NewCredential does not answer plain compact JSON")
 	}
 	return data
@@ -91,15 +92,20 @@ func unanswered(t *testing.T, what string, err error) {
 	}
 }
 
-// wrongData spoils every member of good data in turn. The errors must be neither a "no" of the target,
-// which was not asked, nor quote what they complain of.
+// wrongData spoils every member of good data in turn. The errors must be neither a "no" of the
+// target, which was not asked, nor quote what they complain of.
 func wrongData(t *testing.T, target Target, good sensitive.Value) {
 	t.Helper()
 	var members map[string]string
 	if err := json.Unmarshal([]byte(good.Reveal()), &members); err != nil {
 		t.Fatal(err)
 	}
-	wrong := map[string]string{"no JSON": "hunter2-marker", "another shape": `["hunter2-marker"]`, "another type": `{"AccountName":5,"UserName":5}`, "nothing": ""}
+	wrong := map[string]string{
+		"no JSON":       "hunter2-marker",
+		"another shape": `["hunter2-marker"]`,
+		"another type":  `{"AccountName":5,"UserName":5}`,
+		"nothing":       "",
+	}
 	for name := range members {
 		spoiled := map[string]string{}
 		for k, v := range members {
@@ -123,7 +129,8 @@ func wrongData(t *testing.T, target Target, good sensitive.Value) {
 		}
 	}
 	for _, bad := range []string{"", "with space", "pässword", "line\n"} {
-		if _, err := target.NewCredential(sensitive.New(bad)); err == nil || !strings.Contains(err.Error(), "generated password") {
+		if _, err := target.NewCredential(sensitive.New(bad)); err == nil ||
+			!strings.Contains(err.Error(), "generated password") {
 			t.Errorf("NewCredential accepts a password that is not printable ASCII: %v", err)
 		}
 	}
@@ -145,7 +152,8 @@ func crowd(t *testing.T, target Target, data sensitive.Value) {
 	group.Wait()
 }
 
-// begin starts a target and tells how long that took. A machine without the programs skips the test.
+// begin starts a target and tells how long that took. A machine without the programs skips the
+// test.
 func begin(t *testing.T, start func(context.Context) (Target, error)) Target {
 	t.Helper()
 	began := time.Now()
@@ -242,7 +250,8 @@ func TestStartUnderEndedContext(t *testing.T) {
 	}
 }
 
-// A host with another key is not the host that was asked for, and its answer is no fact about the key.
+// A host with another key is not the host that was asked for, and its answer is no fact about the
+// key.
 func TestSSHHostKeyIsPinned(t *testing.T) {
 	t.Parallel()
 	start := sshHostIn(t.TempDir())

@@ -56,7 +56,9 @@ func TestPostgresComesBackAfterKill(t *testing.T) {
 	}
 	var prepared string
 	var rows int
-	if err := conn.QueryRow(t.Context(), "SELECT current_setting('max_prepared_transactions'), (SELECT count(*) FROM kept)").Scan(&prepared, &rows); err != nil || prepared != "3" || rows != 0 {
+	if err := conn.QueryRow(t.Context(), "SELECT current_setting('max_prepared_transactions'), (SELECT count(*) FROM kept)").Scan(&prepared, &rows); err != nil ||
+		prepared != "3" ||
+		rows != 0 {
 		t.Errorf("settings and table after a kill: %q, %d, %v", prepared, rows, err)
 	}
 	if err := conn.Close(t.Context()); err != nil {
@@ -69,7 +71,10 @@ func TestPostgresComesBackAfterKill(t *testing.T) {
 
 func TestOpenSSHComesBackAfterStop(t *testing.T) {
 	t.Parallel()
-	o, err := sandbox.StartOpenSSH(t.Context(), sandbox.OpenSSHConfig{Dir: t.TempDir(), Settings: []string{"MaxAuthTries 2"}})
+	o, err := sandbox.StartOpenSSH(
+		t.Context(),
+		sandbox.OpenSSHConfig{Dir: t.TempDir(), Settings: []string{"MaxAuthTries 2"}},
+	)
 	if errors.Is(err, sandbox.ErrNoOpenSSH) {
 		t.Skipf("skipped: %v", err)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/keyturn/keyturn/internal/egress"
 )
 
-// DialTimeout bounds the time until a connection is made, with its TLS handshake, so that one silent
-// endpoint does not use up the time of a call to several.
+// DialTimeout bounds the time until a connection is made, with its TLS handshake, so that one
+// silent endpoint does not use up the time of a call to several.
 const DialTimeout = 5 * time.Second
 
 // Connect makes a connection to host:port, with TLS unless it is off. Its error means that nothing

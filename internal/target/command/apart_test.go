@@ -33,8 +33,9 @@ func running(t *testing.T, text string) bool {
 	return false
 }
 
-// TestNothingOutlivesACommand verifies that processes which a command moves to a session of their own
-// have ended when its answer is taken, with namespaces and without, and also when its time is over.
+// TestNothingOutlivesACommand verifies that processes which a command moves to a session of their
+// own have ended when its answer is taken, with namespaces and without, and also when its time is
+// over.
 func TestNothingOutlivesACommand(t *testing.T) {
 	t.Parallel()
 	other := command.User{UID: 64131, GID: 64131}
@@ -68,7 +69,11 @@ echo '{"result":"ok"}'
 				Commands: map[string]command.Line{"it": {Path: file, Args: []string{started, mark}}},
 				User:     tt.user,
 			}
-			system, err := tt.kind(c).Open(target.Settings{Name: "crm", Config: []byte(`{"command":"it","strategy":"overlap"}`)})
+			system, err := tt.kind(
+				c,
+			).Open(
+				target.Settings{Name: "crm", Config: []byte(`{"command":"it","strategy":"overlap"}`)},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,8 +95,8 @@ echo '{"result":"ok"}'
 	}
 }
 
-// TestCommandsSeeNoOther verifies that a command sees no process of another one that runs as the same
-// user at the same time, whose memory it could read.
+// TestCommandsSeeNoOther verifies that a command sees no process of another one that runs as the
+// same user at the same time, whose memory it could read.
 func TestCommandsSeeNoOther(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -115,15 +120,20 @@ done 2>/dev/null
 printf '{"result":"denied","message":"saw%s"}' "$seen"
 `)
 	c := command.Config{
-		Commands: map[string]command.Line{"waits": {Path: waits, Args: []string{dir, "keyturn-waits-mark"}}, "looks": {Path: looks, Args: []string{dir, "keyturn-waits-[m]ark"}}},
-		User:     command.User{UID: 64132, GID: 64132},
+		Commands: map[string]command.Line{
+			"waits": {Path: waits, Args: []string{dir, "keyturn-waits-mark"}},
+			"looks": {Path: looks, Args: []string{dir, "keyturn-waits-[m]ark"}},
+		},
+		User: command.User{UID: 64132, GID: 64132},
 	}
 	if !c.Isolates(t.Context()) {
 		t.Skip("the server can make no namespaces here: commands run one at a time")
 	}
 	kind := command.Kind(c)
 	open := func(name string) target.Target {
-		system, err := kind.Open(target.Settings{Name: "crm", Config: []byte(`{"command":"` + name + `","strategy":"overlap"}`)})
+		system, err := kind.Open(
+			target.Settings{Name: "crm", Config: []byte(`{"command":"` + name + `","strategy":"overlap"}`)},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,8 +170,8 @@ func TestCommandInheritsNoFile(t *testing.T) {
 	}
 }
 
-// TestLinkOfAnotherUser verifies that a symbolic link to the executable which another user has made,
-// or can replace, is refused although the file that it leads to is root's.
+// TestLinkOfAnotherUser verifies that a symbolic link to the executable which another user has
+// made, or can replace, is refused although the file that it leads to is root's.
 func TestLinkOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -26,8 +26,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// bridge is a command for a system that is reached over a network: it carries each message there, and knows whether it may
-// have arrived. Bash has TCP built in.
+// bridge is a command for a system that is reached over a network: it carries each message there,
+// and knows whether it may have arrived. Bash has TCP built in.
 const bridge = `#!/bin/bash
 read -r message
 trap '' PIPE
@@ -90,7 +90,10 @@ func (s *service) step(m message) string {
 	case "state":
 		var states []string
 		for _, c := range m.Credentials {
-			states = append(states, map[bool]string{true: `"live"`, false: `"dead"`}[slices.Contains(s.has[c.Account], c.Secret)])
+			states = append(
+				states,
+				map[bool]string{true: `"live"`, false: `"dead"`}[slices.Contains(s.has[c.Account], c.Secret)],
+			)
 		}
 		return `{"result":"ok","states":[` + strings.Join(states, ",") + `]}`
 	}
@@ -108,12 +111,17 @@ func TestConformance(t *testing.T) {
 		t.Run(string(strategy), func(t *testing.T) {
 			kind := command.Kind(command.Config{})
 			kind.Strategies = []target.Strategy{strategy}
-			// The suite chooses an address for each test, and a target cannot pass one on: each gets a command line of its own.
+			// The suite chooses an address for each test, and a target cannot pass one on: each
+			// gets a command line of its own.
 			kindOf := func(raw json.RawMessage) (target.Kind, json.RawMessage) {
 				addr := addressPattern.FindString(string(raw))
 				line := command.Line{Path: self, Env: map[string]string{"KEYTURN_ADDR": addr}}
-				return command.Kind(command.Config{User: command.User{Self: true}, Commands: map[string]command.Line{"it": line}}),
-					json.RawMessage(strings.Replace(string(raw), "it-"+addr, "it", 1))
+				return command.Kind(
+						command.Config{User: command.User{Self: true}, Commands: map[string]command.Line{"it": line}},
+					),
+					json.RawMessage(
+						strings.Replace(string(raw), "it-"+addr, "it", 1),
+					)
 			}
 			kind.Check = func(raw json.RawMessage) error {
 				k, raw := kindOf(raw)
@@ -133,7 +141,10 @@ func TestConformance(t *testing.T) {
 				},
 				Account: func(*testing.T) target.Credential {
 					n := s.n.Add(1)
-					c := target.Credential{Account: fmt.Sprintf("app%d", n), Secret: sensitive.New(fmt.Sprintf("first secret of %d\n<&>", n))}
+					c := target.Credential{
+						Account: fmt.Sprintf("app%d", n),
+						Secret:  sensitive.New(fmt.Sprintf("first secret of %d\n<&>", n)),
+					}
 					s.mu.Lock()
 					defer s.mu.Unlock()
 					s.has[c.Account] = []string{c.Secret.Reveal()}
@@ -157,7 +168,10 @@ var addressPattern = regexp.MustCompile(`127\.0\.0\.1:[0-9]+`)
 var change = target.Change{
 	ID: "c1", Strategy: target.Overlap,
 	New: target.Credential{Account: "app", Secret: sensitive.New("new-secret-marker")},
-	Old: target.Credential{Account: "app", Secret: sensitive.New("-----BEGIN KEY-----\nfirst-line-marker\nsecond-line-marker\n")},
+	Old: target.Credential{
+		Account: "app",
+		Secret:  sensitive.New("-----BEGIN KEY-----\nfirst-line-marker\nsecond-line-marker\n"),
+	},
 }
 
 func script(t *testing.T, content string) (dir, file string) {
@@ -173,7 +187,8 @@ func executable(t *testing.T, content string) (dir, file string) {
 		t.Fatal(err)
 	}
 	file = filepath.Join(dir, "it")
-	// No process starts meanwhile: it would have the file open for writing for a moment, and such a file cannot be run.
+	// No process starts meanwhile: it would have the file open for writing for a moment, and such a
+	// file cannot be run.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(file, []byte(content), 0o700); err != nil {
@@ -282,8 +297,12 @@ func zombie(pid int) bool {
 // What the command gets: the message on its input, the listed environment and nothing else.
 func TestWhatTheCommandGets(t *testing.T) {
 	t.Parallel()
-	tt, dir := openScript(t, `cat >"$KEYTURN_OUT/in"; env >"$KEYTURN_OUT/env"; echo "$PWD $*" >"$KEYTURN_OUT/args"; echo '{"result":"ok"}'`,
-		"a b", "$HOME;id")
+	tt, dir := openScript(
+		t,
+		`cat >"$KEYTURN_OUT/in"; env >"$KEYTURN_OUT/env"; echo "$PWD $*" >"$KEYTURN_OUT/args"; echo '{"result":"ok"}'`,
+		"a b",
+		"$HOME;id",
+	)
 	if err := tt.Retire(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}
@@ -301,12 +320,17 @@ func TestWhatTheCommandGets(t *testing.T) {
 	delete(in, "attempt")
 	got, _ := json.Marshal(in)
 	if want := `{"account":"app","admin":{"account":"root","secret":"admin-marker"},"change_id":"c1","new":{"account":"app","secret":"new-secret-marker"},` +
-		`"old":{"account":"app","secret":"-----BEGIN KEY-----\nfirst-line-marker\nsecond-line-marker\n"},"protocol":1,"step":"retire","strategy":"overlap","target":"crm"}`; string(got) != want {
+		`"old":{"account":"app","secret":"-----BEGIN KEY-----\nfirst-line-marker\nsecond-line-marker\n"},"protocol":1,"step":"retire","strategy":"overlap","target":"crm"}`; string(
+		got,
+	) != want {
 		t.Errorf("the message is %s\nwant %s", got, want)
 	}
 	for _, kv := range strings.Split(strings.TrimSpace(read("env")), "\n") {
 		// The shell adds PWD and its like by itself.
-		if name, _, _ := strings.Cut(kv, "="); !slices.Contains([]string{"PATH", "LC_ALL", "KEYTURN_OUT", "PWD", "OLDPWD", "SHLVL", "_"}, name) {
+		if name, _, _ := strings.Cut(kv, "="); !slices.Contains(
+			[]string{"PATH", "LC_ALL", "KEYTURN_OUT", "PWD", "OLDPWD", "SHLVL", "_"},
+			name,
+		) {
 			t.Errorf("the environment has %s", name)
 		}
 	}
@@ -334,7 +358,8 @@ func TestLooksAgainBeforeEachRun(t *testing.T) {
 		if err := step.do(); err != nil {
 			t.Fatal(err)
 		}
-		if err := tt.Apply(t.Context(), change); target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), step.text) {
+		if err := tt.Apply(t.Context(), change); target.ClassOf(err) != target.Denied ||
+			!strings.Contains(fmt.Sprint(err), step.text) {
 			t.Errorf("%s: class %v, %v; want denied, %q", what, target.ClassOf(err), err, step.text)
 		}
 		if err := step.undo(); err != nil {
@@ -346,7 +371,11 @@ func TestLooksAgainBeforeEachRun(t *testing.T) {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	_, file := script(t, "exit 0")
-	lines := map[string]command.Line{"it": {Path: file}, "gone": {Path: file + "-gone"}, "args": {Path: file, Args: []string{"a", "b"}, Env: map[string]string{"KEYTURN_A": "x"}}}
+	lines := map[string]command.Line{
+		"it":   {Path: file},
+		"gone": {Path: file + "-gone"},
+		"args": {Path: file, Args: []string{"a", "b"}, Env: map[string]string{"KEYTURN_A": "x"}},
+	}
 	for _, tt := range []struct {
 		lines  map[string]command.Line
 		config string
@@ -394,7 +423,10 @@ func TestCheck(t *testing.T) {
 func TestParseLine(t *testing.T) {
 	t.Parallel()
 	name, l, err := command.ParseLine("rotate.it=KEYTURN_A=b=c  KEYTURN_B=  /bin/x -a  b")
-	if err != nil || name != "rotate.it" || l.Path != "/bin/x" || !slices.Equal(l.Args, []string{"-a", "b"}) || len(l.Env) != 2 || l.Env["KEYTURN_A"] != "b=c" || l.Env["KEYTURN_B"] != "" {
+	if err != nil || name != "rotate.it" || l.Path != "/bin/x" || !slices.Equal(l.Args, []string{"-a", "b"}) ||
+		len(l.Env) != 2 ||
+		l.Env["KEYTURN_A"] != "b=c" ||
+		l.Env["KEYTURN_B"] != "" {
 		t.Errorf("%q, %+v, %v", name, l, err)
 	}
 	for _, s := range []string{"", "x", "=/bin/x", "a=", "a=bin/x", "a b=/bin/x", "a=LD_PRELOAD=x /bin/x", "a=KEYTURN_= /bin/x", "a=KEYTURN_A=b", "a=KEYTURN_A-B=c /bin/x", "a=/bin/x\x00"} {
@@ -404,8 +436,9 @@ func TestParseLine(t *testing.T) {
 	}
 }
 
-// TestCommandIsConfined runs a hostile command as another user: it can read neither the server's directory nor its environment or
-// memory, is in no group, gains no privileges, and its processes and files are bounded.
+// TestCommandIsConfined runs a hostile command as another user: it can read neither the server's
+// directory nor its environment or memory, is in no group, gains no privileges, and its processes
+// and files are bounded.
 func TestCommandIsConfined(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -437,7 +470,11 @@ printf '{"result":"denied","message":"%s"}' "$out"
 	if err := c.CheckUser(); err != nil {
 		t.Fatal(err)
 	}
-	tt, err := command.Kind(c).Open(target.Settings{Name: "crm", Config: []byte(`{"command":"it","strategy":"overlap"}`)})
+	tt, err := command.Kind(
+		c,
+	).Open(
+		target.Settings{Name: "crm", Config: []byte(`{"command":"it","strategy":"overlap"}`)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -450,7 +487,8 @@ printf '{"result":"denied","message":"%s"}' "$out"
 	if err := os.Chmod(data, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := tt.Apply(t.Context(), change); target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), "could read") {
+	if err := tt.Apply(t.Context(), change); target.ClassOf(err) != target.Denied ||
+		!strings.Contains(fmt.Sprint(err), "could read") {
 		t.Errorf("with a data directory of mode 0750: %v", err)
 	}
 }
@@ -499,7 +537,11 @@ func TestFileOfAnotherUser(t *testing.T) {
 	if err := os.Chown(file, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	err := command.Kind(own(map[string]command.Line{"it": {Path: file}})).Check([]byte(`{"command":"it","strategy":"single"}`))
+	err := command.Kind(
+		own(map[string]command.Line{"it": {Path: file}}),
+	).Check(
+		[]byte(`{"command":"it","strategy":"single"}`),
+	)
 	if err == nil || !strings.Contains(err.Error(), "belongs to the user with ID 65534") {
 		t.Errorf("%v", err)
 	}

@@ -5,26 +5,26 @@
 // # How
 //
 // userPassword may have several values. With Overlap a change adds one and later deletes exactly
-// the one that holds the old password, by its stored value, which the server compares itself;
-// values that others have set stay. The administrator reads the values for that. With Single the
-// one value is replaced. Bound connections stay.
+// the value of the old password. It names that value as it is stored, and the server compares it;
+// all other values stay. For that the administrator must be able to read the values. With Single
+// the one value is replaced. Bound connections stay.
 //
-// A server that allows one value only refuses Overlap; the error says to use Single. (The password
+// A server that allows only one value refuses Overlap; the error says to use Single. (The password
 // policy of OpenLDAP, ppolicy, allows several; its overlay constraint may not.)
 //
 // # How passwords are stored
 //
-// The server gets a hash, so that the password is in no log and no backup in clear. The default,
+// The server gets a hash, so that no log and no backup has the password in clear. The default,
 // {CRYPT} with SHA-512 ($6$, 5000 rounds), is the strongest that OpenLDAP verifies without a
-// loadable module; it is verified by the crypt(3) of the server's system, which every current Linux
-// and FreeBSD has. The others are for servers without it: "ssha" is verified everywhere; "ssha256"
-// and "ssha512" by 389 Directory Server and by OpenLDAP with its module pw-sha2. The salt is made
-// of the change, so an attempt made twice adds one value.
+// loadable module. The server's crypt(3) verifies it, which every current Linux and FreeBSD has.
+// The others are for servers without it: every server verifies "ssha"; 389 Directory Server, and
+// OpenLDAP with its module pw-sha2, verify "ssha256" and "ssha512". The salt depends on the change,
+// so a repeated attempt adds no second value.
 //
-// Some servers take no hashes from anybody (pwdCheckQuality 2 of ppolicy) or from no administrator
-// but one (389 Directory Server). For them there is "server": the password goes to the server in a
-// Password Modify request (RFC 3062), for it to check and hash. That replaces all values, so it is
-// for Single.
+// Some servers take no hashes at all (pwdCheckQuality 2 of ppolicy) or from one administrator only
+// (389 Directory Server). For them there is "server": the server gets the password in a Password
+// Modify request (RFC 3062), checks it and hashes it. That replaces all values, so it is for
+// Single.
 //
 // # Configuration
 //
@@ -45,13 +45,13 @@
 // # The administrator
 //
 // An account that is a DN, with write on userPassword of the accounts' entries (in OpenLDAP that
-// includes read, which Overlap and Inspect need), and read and search on the entries where base and
-// filter are used. To say that an account is locked it needs read on pwdAccountLockedTime.
+// includes read, which Overlap and Inspect need), and read and search on the entries if base and
+// filter are used. To report that an account is locked it needs read on pwdAccountLockedTime.
 package ldap
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -62,25 +62,23 @@ import (
 
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/shacrypt"
 )
 
 const (
-	callTimeout = 30 * time.Second // of one call of the target, whatever its context allows
-	dialTimeout = 5 * time.Second
+	callTimeout = 30 * time.Second // of one call of the target, if its context allows more
 	placeholder = "{account}"
 	attribute   = "userPassword"
-	maxCrypt    = 511 // bytes that crypt(3) of libxcrypt takes
 )
 
 // Kind returns the kind "ldap".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
-	return target.NewKind("ldap", strategies, parse, open).WithAdmin()
+	return target.NewKind("ldap", strategies, target.Parser((*config).complete), open).WithAdmin()
 }
 
 type config struct {
-	Address  string     `json:"address"`
-	Verify   []string   `json:"verify"`
+	target.Servers
 	StartTLS bool       `json:"starttls"`
 	TLS      target.TLS `json:"tls"`
 	Scheme   string     `json:"scheme"`
@@ -90,42 +88,25 @@ type config struct {
 	target.PasswordRule
 }
 
-// Addresses returns the address and every further one.
-func (c config) Addresses() []string { return slices.Concat([]string{c.Address}, c.Verify) }
-
-// parse returns the configuration with complete addresses.
-func parse(raw json.RawMessage) (config, error) {
-	var c config
-	if err := target.Decode(raw, &c); err != nil {
-		return c, err
-	}
-	var errs []error
+// complete fills in defaults and returns every mistake.
+func (c *config) complete() error {
 	port := driver.DefaultLdapsPort
 	if c.StartTLS || c.TLS.Off {
 		port = driver.DefaultLdapPort
 	}
+	errs := c.Complete(port)
 	if c.StartTLS && c.TLS.Off {
 		errs = append(errs, errors.New("starttls contradicts tls: off"))
 	}
-	a, err := target.Address(c.Address, port)
-	errs = append(errs, err)
-	c.Address = a
-	for i, s := range c.Verify {
-		a, err := target.Address(s, port)
-		errs = append(errs, err)
-		c.Verify[i] = a
-	}
-	if c.Scheme == "" {
-		c.Scheme = schemeCrypt
-	}
+	c.Scheme = cmp.Or(c.Scheme, schemeCrypt)
 	if !slices.Contains(schemes, c.Scheme) {
 		errs = append(errs, fmt.Errorf("scheme %q is none of %q", c.Scheme, schemes))
 	}
-	return c, errors.Join(append(errs, c.checkLookup(), c.TLS.Check(), c.PasswordRule.Check())...)
+	return errors.Join(append(errs, c.checkLookup(), c.TLS.Check(), c.PasswordRule.Check())...)
 }
 
-// checkLookup refuses what could never find an account.
-func (c config) checkLookup() error {
+// checkLookup returns an error for settings that could never find an account.
+func (c *config) checkLookup() error {
 	var errs []error
 	if c.Template != "" && (c.Base != "" || c.Filter != "") {
 		errs = append(errs, errors.New("give user_dn_template, or base and filter, not both"))
@@ -156,13 +137,13 @@ type directory struct {
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
-	if s.Admin.Secret.IsZero() || s.Admin.Account == "" {
-		return nil, errors.New("ldap: an administrator is required, with a DN as its account")
+	if s.Admin.Account == "" {
+		return nil, errors.New("ldap: the administrator's credential must have a DN as its account")
 	}
 	return &directory{config: c, admin: s.Admin, dialTCP: s.Dialer()}, nil
 }
 
-// Close has nothing to release: each call closes what it opened.
+// Close has nothing to release: each call closes its own connection.
 func (d *directory) Close() error { return nil }
 
 // Apply adds a value with Overlap, and replaces all with Single.
@@ -174,17 +155,16 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer s.close()
-	if d.Scheme == schemeCrypt && (c.New.Secret.Len() > maxCrypt || strings.Contains(c.New.Secret.Reveal(), "\x00")) {
-		return target.Refused.Errorf("crypt(3) takes passwords of up to 511 bytes without a zero byte")
+	tooLong := c.New.Secret.Len() > shacrypt.MaxPassword
+	if d.Scheme == schemeCrypt && (tooLong || strings.Contains(c.New.Secret.Reveal(), "\x00")) {
+		return target.Refused.Errorf(
+			"crypt(3) takes passwords of up to %d bytes without a zero byte", shacrypt.MaxPassword,
+		)
 	}
 	if err := s.refuseActiveDirectory(); err != nil {
 		return err
 	}
-	dn, err := s.find(c.New.Account)
-	if err != nil {
-		return err
-	}
-	e, err := s.read(dn)
+	dn, e, err := s.account(c.New.Account)
 	if err != nil {
 		return err
 	}
@@ -204,8 +184,8 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 		)
 	case len(e.passwords) == 0:
 		return target.Denied.Errorf(
-			"%s of %q has no value that the administrator can read; let it read them, because the old one could "+
-				"not be found to be removed later, or use the strategy single",
+			"%s of %q has no value that the administrator can read; give it that right, without which the old "+
+				"value cannot be found to be removed later, or use the strategy single",
 			attribute,
 			dn,
 		)
@@ -213,7 +193,7 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 	return s.add(dn, c)
 }
 
-// Retire deletes the values that hold the old password.
+// Retire deletes the values of the old password.
 func (d *directory) Retire(ctx context.Context, c target.Change) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -222,19 +202,17 @@ func (d *directory) Retire(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer s.close()
-	dn, err := s.find(c.Old.Account)
-	if err != nil {
-		return err
-	}
-	e, err := s.read(dn)
+	dn, e, err := s.account(c.Old.Account)
 	if err != nil {
 		return err
 	}
 	matching, unknown := e.matching(c.Old.Secret)
 	if len(matching) == 0 && len(e.passwords) == 0 {
 		return target.Denied.Errorf(
-			"%s of %q has no value that the administrator can read; let it read them, so that the old one can be found",
-			attribute, dn,
+			"%s of %q has no value that the administrator can read; give it that right, so that the old value "+
+				"can be found",
+			attribute,
+			dn,
 		)
 	}
 	if len(matching) == 0 && len(unknown) > 0 {
@@ -273,7 +251,7 @@ func (d *directory) Verify(ctx context.Context, c target.Credential) error {
 	return err
 }
 
-// verifyDN is the DN to log in as. An account without an entry does not authenticate.
+// verifyDN returns the DN to log in as. An account without an entry does not authenticate.
 func (d *directory) verifyDN(ctx context.Context, c target.Credential) (string, error) {
 	s := &session{d: d}
 	if d.Filter != "" {
@@ -290,8 +268,8 @@ func (d *directory) verifyDN(ctx context.Context, c target.Credential) (string, 
 	return dn, err
 }
 
-// orLocked turns a rejection into what it may be instead: servers say of a locked account that the
-// password is wrong. That tells nothing of the credential, so it is not a rejection.
+// orLocked returns a Denied error instead of a rejection if the account is locked. Servers report a
+// wrong password for a locked account, which says nothing about the credential.
 func (d *directory) orLocked(ctx context.Context, rejected error, dn string) error {
 	s, err := d.session(ctx)
 	if err != nil {
@@ -303,15 +281,16 @@ func (d *directory) orLocked(ctx context.Context, rejected error, dn string) err
 		return rejected
 	}
 	text := fmt.Sprintf(
-		"%v; its account was locked by the password policy (pwdAccountLockedTime %s), so this says nothing of "+
-			"the password: unlock it, or wait if the lock ends by itself",
+		"%v; its account was locked by the password policy (pwdAccountLockedTime %s), so this says nothing about "+
+			"the password: unlock it, or wait if the lock ends automatically",
 		rejected,
 		e.lockedSince,
 	)
 	return target.Denied.Errorf("%s", text)
 }
 
-// Inspect compares with the stored values.
+// Inspect compares with the stored values. A credential whose entry is not found is NotKnown,
+// because the directory may hide the entry from the administrator.
 func (d *directory) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -322,14 +301,7 @@ func (d *directory) Inspect(ctx context.Context, credentials []target.Credential
 	defer s.close()
 	out := make([]target.Liveness, len(credentials))
 	for i, c := range credentials {
-		dn, err := s.find(c.Account)
-		if errors.Is(err, errNoAccount) {
-			continue // or hidden: a login tells
-		}
-		if err != nil {
-			return nil, err
-		}
-		e, err := s.read(dn)
+		_, e, err := s.account(c.Account)
 		if errors.Is(err, errNoAccount) {
 			continue
 		}

@@ -26,7 +26,15 @@ func account(t *testing.T, s *servers.LDAP, base string) target.Credential {
 	t.Helper()
 	uid := fmt.Sprintf("app%d", accounts.Add(1))
 	c := target.Credential{Account: "uid=" + uid + "," + base, Secret: sensitive.New("first-password-of-" + uid)}
-	s.Add(t, c.Account, map[string][]string{"objectClass": {"account", "simpleSecurityObject"}, "uid": {uid}, "userPassword": {c.Secret.Reveal()}})
+	s.Add(
+		t,
+		c.Account,
+		map[string][]string{
+			"objectClass":  {"account", "simpleSecurityObject"},
+			"uid":          {uid},
+			"userPassword": {c.Secret.Reveal()},
+		},
+	)
 	return c
 }
 
@@ -59,7 +67,12 @@ func open(t *testing.T, config string, admin target.Credential) target.Target {
 }
 
 func change(strategy target.Strategy, old target.Credential, to string) target.Change {
-	return target.Change{ID: fmt.Sprintf("c%d", accounts.Add(1)), Strategy: strategy, Old: old, New: target.Credential{Account: old.Account, Secret: sensitive.New(to)}}
+	return target.Change{
+		ID:       fmt.Sprintf("c%d", accounts.Add(1)),
+		Strategy: strategy,
+		Old:      old,
+		New:      target.Credential{Account: old.Account, Secret: sensitive.New(to)},
+	}
 }
 
 func TestLDAP(t *testing.T) {
@@ -92,7 +105,13 @@ func TestLDAP(t *testing.T) {
 func testTLS(t *testing.T, s *servers.LDAP) {
 	c := change(target.Overlap, account(t, s, s.Base), "second-password")
 	config := func(addr string, starttls bool, ca, name string) string {
-		b, err := json.Marshal(map[string]any{"address": addr, "starttls": starttls, "tls": map[string]string{"ca": ca, "server_name": name}})
+		b, err := json.Marshal(
+			map[string]any{
+				"address":  addr,
+				"starttls": starttls,
+				"tls":      map[string]string{"ca": ca, "server_name": name},
+			},
+		)
 		targettest.Must(t, err)
 		return string(b)
 	}
@@ -132,11 +151,17 @@ func testOddCharacters(t *testing.T, s *servers.LDAP) {
 		login(s).Works(t, "old", c.Old, false)
 		old = c.New
 	}
-	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Overlap, old, "zero\x00byte")), target.Refused, "zero byte")
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), change(target.Overlap, old, "zero\x00byte")),
+		target.Refused,
+		"zero byte",
+	)
 	login(s).Works(t, "after a refusal", old, true)
 }
 
-// testSchemes holds that slapd without further modules verifies what is stored, and that nothing is stored in clear.
+// testSchemes holds that slapd without further modules verifies what is stored, and that nothing is
+// stored in clear.
 func testSchemes(t *testing.T, s *servers.LDAP) {
 	for scheme, prefix := range map[string]string{"": "{CRYPT}$6$", "crypt": "{CRYPT}$6$", "ssha": "{SSHA}"} {
 		for _, strategy := range ldap.Kind().Strategies {
@@ -148,14 +173,21 @@ func testSchemes(t *testing.T, s *servers.LDAP) {
 			login(s).Works(t, scheme, c.New, true)
 			values := s.Values(t, c.New.Account, "userPassword")
 			if n := len(slices.DeleteFunc(slices.Clone(values), func(v string) bool { return !strings.HasPrefix(v, prefix) })); n != 1 {
-				t.Errorf("scheme %q, %s: %d of %d values begin with %s, want 1", scheme, strategy, n, len(values), prefix)
+				t.Errorf(
+					"scheme %q, %s: %d of %d values begin with %s, want 1",
+					scheme,
+					strategy,
+					n,
+					len(values),
+					prefix,
+				)
 			}
 		}
 	}
 }
 
-// testStoredSchemes holds that a password is recognised in a value that something else has stored, and not taken away where
-// it cannot be told.
+// testStoredSchemes holds that a password is recognised in a value that something else has stored,
+// and not taken away where it cannot be told.
 func testStoredSchemes(t *testing.T, s *servers.LDAP) {
 	// All of the password "secret".
 	for value, want := range map[string]target.Liveness{
@@ -209,25 +241,62 @@ func testLookup(t *testing.T, s *servers.LDAP) {
 		targettest.Must(t, tt.Apply(targettest.Within(t), c))
 		targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
 		login(s).Works(t, more, target.Credential{Account: dn.Account, Secret: c.New.Secret}, true)
-		targettest.Must(t, tt.Retire(targettest.Within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}))
+		targettest.Must(
+			t,
+			tt.Retire(targettest.Within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}),
+		)
 		for _, odd := range []string{"*", uid + ",ou=other", "x)(uid=" + uid, ""} {
 			c.New.Account = odd
 			targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied)
 			targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Rejected)
 		}
 	}
-	tt := open(t, plain(s.Addr, `"base":"dc=example,dc=org","filter":"(|(cn=reader)(cn=writer)(uid={account}))"`), admin(s))
-	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Overlap, target.Credential{Account: uid, Secret: dn.Secret}, "second-password")), target.Denied, "more than one entry")
+	tt := open(
+		t,
+		plain(s.Addr, `"base":"dc=example,dc=org","filter":"(|(cn=reader)(cn=writer)(uid={account}))"`),
+		admin(s),
+	)
+	targettest.Expect(
+		t,
+		tt.Apply(
+			targettest.Within(t),
+			change(target.Overlap, target.Credential{Account: uid, Secret: dn.Secret}, "second-password"),
+		),
+		target.Denied,
+		"more than one entry",
+	)
 }
 
 func testAdministrators(t *testing.T, s *servers.LDAP) {
 	old := account(t, s, s.Base)
 	reader := open(t, plain(s.Addr), target.Credential{Account: s.ReaderDN, Secret: sensitive.New(s.Password)})
-	targettest.Expect(t, reader.Apply(targettest.Within(t), change(target.Single, old, "second-password")), target.Denied, "Insufficient Access Rights", "(50)")
-	targettest.Expect(t, reader.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read")
-	targettest.Expect(t, reader.Retire(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read")
+	targettest.Expect(
+		t,
+		reader.Apply(targettest.Within(t), change(target.Single, old, "second-password")),
+		target.Denied,
+		"Insufficient Access Rights",
+		"(50)",
+	)
+	targettest.Expect(
+		t,
+		reader.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")),
+		target.Denied,
+		"can read",
+	)
+	targettest.Expect(
+		t,
+		reader.Retire(targettest.Within(t), change(target.Overlap, old, "second-password")),
+		target.Denied,
+		"can read",
+	)
 	writer := open(t, plain(s.Addr), target.Credential{Account: s.WriterDN, Secret: sensitive.New(s.Password)})
-	targettest.Expect(t, writer.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "can read", "single")
+	targettest.Expect(
+		t,
+		writer.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")),
+		target.Denied,
+		"can read",
+		"single",
+	)
 	c := change(target.Single, old, "second-password")
 	targettest.Must(t, writer.Apply(targettest.Within(t), c))
 	login(s).Works(t, "by an administrator who cannot read", c.New, true)
@@ -237,7 +306,14 @@ func testAdministrators(t *testing.T, s *servers.LDAP) {
 		t.Errorf("Inspect without read = %v, %v", seen, err)
 	}
 	wrong := open(t, plain(s.Addr), target.Credential{Account: s.AdminDN, Secret: sensitive.New("wrong-password")})
-	targettest.Expect(t, wrong.Apply(targettest.Within(t), c), target.Denied, "administrator", "Invalid Credentials", "(49)")
+	targettest.Expect(
+		t,
+		wrong.Apply(targettest.Within(t), c),
+		target.Denied,
+		"administrator",
+		"Invalid Credentials",
+		"(49)",
+	)
 }
 
 func testOthersStay(t *testing.T, s *servers.LDAP) {
@@ -260,18 +336,33 @@ func testOthersStay(t *testing.T, s *servers.LDAP) {
 func testPolicy(t *testing.T, s *servers.LDAP) {
 	old := account(t, s, s.PolicyBase)
 	tt := open(t, plain(s.Addr), admin(s))
-	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "constraint", "use the strategy single", "(19)")
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")),
+		target.Denied,
+		"constraint",
+		"use the strategy single",
+		"(19)",
+	)
 	login(s).Works(t, "after a refusal", old, true)
 	c := change(target.Single, old, "second-password")
 	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
 	login(s).Works(t, "after Single", c.Old, false)
 	s.Modify(t, old.Account, "pwdPolicySubentry", s.StrictPolicy)
-	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Single, c.New, "third-password")), target.Denied, "quality", `scheme "server"`, "(19)")
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), change(target.Single, c.New, "third-password")),
+		target.Denied,
+		"quality",
+		`scheme "server"`,
+		"(19)",
+	)
 	login(s).Works(t, "after a refusal of a hash", c.New, true)
 }
 
-// testLockOut holds that asking after dead credentials costs no failed login, and that a lock is not taken for a rejection.
+// testLockOut holds that asking after dead credentials costs no failed login, and that a lock is
+// not taken for a rejection.
 func testLockOut(t *testing.T, s *servers.LDAP) {
 	good := account(t, s, s.PolicyBase)
 	wrong := target.Credential{Account: good.Account, Secret: sensitive.New("wrong-password")}
@@ -294,13 +385,24 @@ func testLockOut(t *testing.T, s *servers.LDAP) {
 		targettest.Must(t, err)
 	}
 	login(s).Works(t, "locked", good, false)
-	targettest.Expect(t, tt.Verify(targettest.Within(t), good), target.Denied, "locked by the password policy", "unlock")
+	targettest.Expect(
+		t,
+		tt.Verify(targettest.Within(t), good),
+		target.Denied,
+		"locked by the password policy",
+		"unlock",
+	)
 }
 
 func testServerHashes(t *testing.T, s *servers.LDAP) {
 	tt := open(t, plain(s.Addr, `"scheme":"server"`), admin(s))
 	old := account(t, s, s.PolicyBase)
-	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")), target.Denied, "single")
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), change(target.Overlap, old, "second-password")),
+		target.Denied,
+		"single",
+	)
 	targettest.Expect(t, tt.Apply(targettest.Within(t), change(target.Single, old, "2short")), target.Refused, "(19)")
 	login(s).Works(t, "after a refusal", old, true)
 	c := change(target.Single, old, "second-password")
@@ -317,7 +419,11 @@ func testServerHashes(t *testing.T, s *servers.LDAP) {
 func testMissingAccounts(t *testing.T, s *servers.LDAP) {
 	tt := open(t, plain(s.Addr), admin(s))
 	for account, text := range map[string]string{"uid=missing," + s.Base: "no such entry", "not a dn": "is not a DN", "": "is not a DN"} {
-		c := change(target.Overlap, target.Credential{Account: account, Secret: sensitive.New("some-password")}, "second-password")
+		c := change(
+			target.Overlap,
+			target.Credential{Account: account, Secret: sensitive.New("some-password")},
+			"second-password",
+		)
 		targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, text)
 		targettest.Expect(t, tt.Retire(targettest.Within(t), c), target.Denied, text)
 		targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Rejected)

@@ -26,14 +26,23 @@ const (
 
 var schemes = []string{schemeCrypt, schemeSSHA, schemeSSHA256, schemeSSHA512, schemeServer}
 
-// digests are the schemes {NAME}base64(digest(password + salt) + salt), those without an S before
-// the digest's name having no salt.
+// digests has the schemes {NAME}base64(digest(password + salt) + salt). A scheme whose name does
+// not begin with S before the digest's name has no salt.
 var digests = map[string]func() hash.Hash{
-	"MD5": md5.New, "SMD5": md5.New, "SHA": sha1.New, "SSHA": sha1.New, "SHA256": sha256.New, "SSHA256": sha256.New,
-	"SHA384": sha512.New384, "SSHA384": sha512.New384, "SHA512": sha512.New, "SSHA512": sha512.New,
+	"MD5":     md5.New,
+	"SMD5":    md5.New,
+	"SHA":     sha1.New,
+	"SSHA":    sha1.New,
+	"SHA256":  sha256.New,
+	"SSHA256": sha256.New,
+	"SHA384":  sha512.New384,
+	"SSHA384": sha512.New384,
+	"SHA512":  sha512.New,
+	"SSHA512": sha512.New,
 }
 
-// hashed is the value to store for the new password of a change. The same change has the same salt.
+// hashed returns the value to store for the new password of a change. The same change has the same
+// salt, so that a repeated attempt adds no second value.
 func hashed(scheme string, c target.Change) string {
 	salt := c.Salt()
 	if scheme == schemeCrypt {
@@ -50,8 +59,8 @@ func digest(name string, password sensitive.Value, salt []byte) []byte {
 	return h.Sum(nil)
 }
 
-// matches reports whether a stored value holds a password, and whether the value could be compared
-// at all.
+// matches reports whether a stored value belongs to a password. known is false for a scheme that
+// this package cannot compute.
 func matches(value string, password sensitive.Value) (match, known bool) {
 	name, rest, ok := schemeOf(value)
 	switch {
@@ -73,7 +82,8 @@ func matches(value string, password sensitive.Value) (match, known bool) {
 	return subtle.ConstantTimeCompare(digest(name, password, stored[size:]), stored[:size]) == 1, true
 }
 
-// schemeOf splits {NAME}rest; a value without is a password in clear.
+// schemeOf splits {NAME}rest. ok is false for a value without a scheme, which is a password in
+// clear.
 func schemeOf(value string) (name, rest string, ok bool) {
 	if !strings.HasPrefix(value, "{") {
 		return "", "", false
@@ -89,8 +99,7 @@ func (e entry) accepts(password sensitive.Value) (live, known bool) {
 	return len(matching) > 0, len(unknown) == 0
 }
 
-// matching returns the values that hold a password, and the schemes of those that could not be
-// compared.
+// matching returns the values of a password, and the schemes of values that could not be compared.
 func (e entry) matching(password sensitive.Value) (values, unknown []string) {
 	for _, v := range e.passwords {
 		match, known := matches(v, password)

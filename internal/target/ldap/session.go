@@ -2,7 +2,6 @@ package ldap
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -30,57 +29,55 @@ type session struct {
 	secrets []sensitive.Value
 }
 
-// dial connects, with TLS unless it is switched off, and asks nothing.
+// dial connects, with TLS unless it is off, and asks nothing.
 func (d *directory) dial(ctx context.Context, addr string, secrets ...sensitive.Value) (*session, error) {
 	attempt := "connect to " + addr
-	host, _, err := net.SplitHostPort(addr)
+	atOnce := d.TLS
+	if d.StartTLS {
+		atOnce = target.TLS{Off: true}
+	}
+	c, err := atOnce.Connect(ctx, d.dialTCP, addr)
 	if err != nil {
 		return nil, target.NotSent(attempt, err)
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	c, err := d.dialTCP(dialCtx, "tcp", addr)
-	if err != nil {
-		return nil, target.NotSent(attempt, err)
-	}
-	conn := driver.NewConn(c, false)
-	config := d.TLS.Config(host)
-	if config != nil && !d.StartTLS {
-		secure := tls.Client(c, config)
-		if err := secure.HandshakeContext(dialCtx); err != nil {
-			_ = c.Close()
-			return nil, target.NotSent(attempt, err)
-		}
-		conn = driver.NewConn(secure, true)
-	}
+	conn := driver.NewConn(c, !atOnce.Off)
 	conn.SetTimeout(callTimeout)
 	conn.Start()
-	s := &session{
+	if d.StartTLS {
+		if err := d.startTLS(ctx, conn, c, addr); err != nil {
+			_ = conn.Close()
+			return nil, target.NotSent(attempt+": start TLS", err)
+		}
+	}
+	return &session{
 		d:       d,
 		ctx:     ctx,
 		addr:    addr,
 		conn:    conn,
+		stop:    context.AfterFunc(ctx, func() { _ = c.Close() }),
 		secrets: secrets,
+	}, nil
+}
+
+// startTLS changes a connection to TLS.
+func (d *directory) startTLS(ctx context.Context, conn *driver.Conn, c net.Conn, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
 	}
-	if config != nil && d.StartTLS {
-		// The driver takes no context: the connection is closed when time is up, which ends its
-		// wait.
-		stop := context.AfterFunc(dialCtx, func() { _ = c.Close() })
-		err := conn.StartTLS(config)
-		if !stop() && err == nil {
-			err = context.DeadlineExceeded
-		}
-		if err != nil {
-			_ = conn.Close()
-			return nil, target.NotSent(attempt+": start TLS", timedOut(dialCtx, err))
-		}
+	ctx, cancel := context.WithTimeout(ctx, target.DialTimeout)
+	defer cancel()
+	// The driver waits without a context. Closing the connection ends its wait.
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	err = conn.StartTLS(d.TLS.Config(host))
+	if !stop() && err == nil {
+		err = context.DeadlineExceeded
 	}
-	s.stop = context.AfterFunc(ctx, func() { _ = c.Close() })
-	return s, nil
+	return timedOut(ctx, err)
 }
 
 func timedOut(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return context.DeadlineExceeded
 	}
 	return err
@@ -88,7 +85,7 @@ func timedOut(ctx context.Context, err error) error {
 
 func (s *session) close() {
 	s.stop()
-	_ = s.conn.Close() // nothing is under way
+	_ = s.conn.Close() // every request of the session has its answer
 }
 
 // session connects and binds as the administrator.
@@ -105,7 +102,8 @@ func (d *directory) session(ctx context.Context, secrets ...sensitive.Value) (*s
 	return nil, target.AsAdmin(err)
 }
 
-// What a password policy and Active Directory say of a bind beside its result code.
+// A password policy, or Active Directory, gives these reasons for a refused bind besides the result
+// code.
 var (
 	policyErrors = map[int8]string{
 		0: "the password has expired",
@@ -124,8 +122,8 @@ var (
 	}
 )
 
-// bind logs in. An account that is locked, expired or disabled is of class Denied, because that
-// says nothing of the password.
+// bind logs in. The error has class Denied for an account that is locked, expired or disabled,
+// because that says nothing about the password.
 func (s *session) bind(dn string, password sensitive.Value) error {
 	attempt := fmt.Sprintf("%s: bind as %q", s.addr, dn)
 	err := s.tryBind(attempt, dn, password)
@@ -142,7 +140,8 @@ func (s *session) tryBind(attempt, dn string, password sensitive.Value) error {
 		return target.Rejected.Errorf("%s: a DN and a password are required", attempt)
 	}
 	result, err := s.conn.SimpleBind(&driver.SimpleBindRequest{
-		Username: dn, Password: password.Reveal(),
+		Username: dn,
+		Password: password.Reveal(),
 		Controls: []driver.Control{driver.NewControlBeheraPasswordPolicy()},
 	})
 	if result != nil {
@@ -156,31 +155,46 @@ func (s *session) tryBind(attempt, dn string, password sensitive.Value) error {
 	if err == nil {
 		return nil
 	}
-	if driver.IsErrorAnyOf(err, driver.LDAPResultInvalidCredentials) {
-		text := attempt + ": " + diagnostic(err)
-		if m := adData.FindStringSubmatch(text); m != nil && adErrors[m[1]] != "" {
+	return s.bindFailed(attempt, err)
+}
+
+// bindFailed classifies the error of a bind.
+func (s *session) bindFailed(attempt string, err error) error {
+	text := attempt + ": " + diagnostic(err)
+	switch {
+	case driver.IsErrorAnyOf(err, driver.LDAPResultInvalidCredentials):
+		m := adData.FindStringSubmatch(text)
+		switch {
+		case m == nil:
+			return target.Failed(target.Rejected, code(err), text, s.secrets...)
+		case adErrors[m[1]] != "":
 			return target.Failed(
 				target.Denied, "49 data "+m[1], attempt+": "+adErrors[m[1]]+": "+diagnostic(err), s.secrets...,
 			)
-		} else if m != nil {
-			return target.Failed(target.Rejected, "49 data "+m[1], text, s.secrets...)
 		}
-		return target.Failed(target.Rejected, code(err), text, s.secrets...)
-	}
-	if driver.IsErrorAnyOf(
-		err, driver.LDAPResultInvalidDNSyntax, driver.LDAPResultNoSuchObject,
+		return target.Failed(target.Rejected, "49 data "+m[1], text, s.secrets...)
+	case driver.IsErrorAnyOf(err,
+		driver.LDAPResultInvalidDNSyntax,
+		driver.LDAPResultNoSuchObject,
 		driver.LDAPResultInappropriateAuthentication,
-	) {
-		return target.Failed(target.Rejected, code(err), attempt+": "+diagnostic(err), s.secrets...)
-	}
-	if driver.IsErrorAnyOf(err, driver.LDAPResultConstraintViolation) {
-		// 389 Directory Server says so of an account with too many failed logins.
-		return target.Failed(target.Denied, code(err), attempt+": "+diagnostic(err), s.secrets...)
+	):
+		return target.Failed(target.Rejected, code(err), text, s.secrets...)
+	case driver.IsErrorAnyOf(err, driver.LDAPResultConstraintViolation):
+		// 389 Directory Server answers this for an account with too many failed logins.
+		return target.Failed(target.Denied, code(err), text, s.secrets...)
 	}
 	return s.failed(attempt, err)
 }
 
-// find makes a DN of an account.
+// account finds and reads an account.
+func (s *session) account(name string) (dn string, e entry, err error) {
+	if dn, err = s.find(name); err == nil {
+		e, err = s.read(dn)
+	}
+	return dn, e, err
+}
+
+// find returns the DN of an account.
 func (s *session) find(account string) (string, error) {
 	switch {
 	case s.d.Filter != "":
@@ -201,12 +215,15 @@ func (s *session) find(account string) (string, error) {
 
 func (s *session) search(account string) (string, error) {
 	filter := strings.ReplaceAll(s.d.Filter, placeholder, driver.EscapeFilter(account))
-	result, err := s.conn.Search(
-		driver.NewSearchRequest(
-			s.d.Base, driver.ScopeWholeSubtree, driver.NeverDerefAliases, 2, int(callTimeout.Seconds()), false,
-			filter, []string{"1.1"}, nil,
-		),
-	)
+	result, err := s.conn.Search(&driver.SearchRequest{
+		BaseDN:       s.d.Base,
+		Scope:        driver.ScopeWholeSubtree,
+		DerefAliases: driver.NeverDerefAliases,
+		SizeLimit:    2, // to detect a filter that matches more than one entry
+		TimeLimit:    int(callTimeout.Seconds()),
+		Filter:       filter,
+		Attributes:   []string{"1.1"}, // none (RFC 4511, 4.5.1.8)
+	})
 	attempt := fmt.Sprintf("%s: search below %q with %s", s.addr, s.d.Base, filter)
 	if err != nil && !driver.IsErrorAnyOf(err, driver.LDAPResultSizeLimitExceeded) {
 		return "", s.failed(attempt, err)
@@ -220,30 +237,39 @@ func (s *session) search(account string) (string, error) {
 	return result.Entries[0].DN, nil
 }
 
-// noAccount is of class Denied: a person may make the account.
+// noAccount returns an error of class Denied with errNoAccount in its chain: an operator may make
+// the account.
 func noAccount(text string) error {
 	return fmt.Errorf("%w%w", target.Denied.Errorf("%s", text), quiet{errNoAccount})
 }
 
-// quiet is an error that can be found and is not read.
+// quiet adds an error to a chain without text.
 type quiet struct{ error }
 
 func (quiet) Error() string   { return "" }
 func (q quiet) Unwrap() error { return q.error }
 
-// entry is what is known of an account.
+// entry is the entry of an account.
 type entry struct {
-	passwords   []string
-	lockedSince string
+	passwords   []string // the values of userPassword that the administrator may read
+	lockedSince string   // empty unless the password policy has locked the account
+}
+
+// readEntry reads attributes of one entry.
+func (s *session) readEntry(dn string, attributes ...string) (*driver.SearchResult, error) {
+	return s.conn.Search(&driver.SearchRequest{
+		BaseDN:       dn,
+		Scope:        driver.ScopeBaseObject,
+		DerefAliases: driver.NeverDerefAliases,
+		SizeLimit:    1,
+		TimeLimit:    int(callTimeout.Seconds()),
+		Filter:       "(objectClass=*)",
+		Attributes:   attributes,
+	})
 }
 
 func (s *session) read(dn string) (entry, error) {
-	result, err := s.conn.Search(
-		driver.NewSearchRequest(
-			dn, driver.ScopeBaseObject, driver.NeverDerefAliases, 1, int(callTimeout.Seconds()), false,
-			"(objectClass=*)", []string{attribute, "pwdAccountLockedTime"}, nil,
-		),
-	)
+	result, err := s.readEntry(dn, attribute, "pwdAccountLockedTime")
 	attempt := fmt.Sprintf("%s: read %q", s.addr, dn)
 	switch {
 	case driver.IsErrorAnyOf(err, driver.LDAPResultNoSuchObject):
@@ -261,7 +287,8 @@ func (s *session) read(dn string) (entry, error) {
 	return e, nil
 }
 
-// add adds one value. That it is there already is no error: the same change was made before.
+// add adds one value. It succeeds when the value exists already, because then an earlier attempt at
+// the change has added it.
 func (s *session) add(dn string, c target.Change) error {
 	value := hashed(s.d.Scheme, c)
 	m := driver.NewModifyRequest(dn, nil)
@@ -273,8 +300,7 @@ func (s *session) add(dn string, c target.Change) error {
 	return err
 }
 
-// remove deletes one stored value. That it is not there is no error: somebody has deleted it
-// meanwhile.
+// remove deletes one stored value. It succeeds when another client has deleted the value meanwhile.
 func (s *session) remove(dn, value string) error {
 	m := driver.NewModifyRequest(dn, nil)
 	m.Delete(attribute, []string{value})
@@ -298,8 +324,9 @@ func (s *session) replace(dn string, c target.Change) error {
 	return s.modify(attempt, m, value)
 }
 
-// modify sends a change of hashed values. A server cannot judge the password in a hash, so when its
-// policy refuses one, it would refuse every other candidate as well: a person is needed.
+// modify sends a change of hashed values. A server cannot judge the password in a hash. When its
+// policy refuses one, it would refuse every other candidate too, so the class is Denied and an
+// operator must act.
 func (s *session) modify(attempt string, m *driver.ModifyRequest, value string) error {
 	s.secrets = append(s.secrets, sensitive.New(value))
 	err := s.failed(attempt, s.conn.Modify(m))
@@ -311,16 +338,12 @@ func (s *session) modify(attempt string, m *driver.ModifyRequest, value string) 
 	return err
 }
 
-// refuseActiveDirectory asks the server what it is.
+// refuseActiveDirectory returns an error if the server is Active Directory. A server that does not
+// answer the question is not: Active Directory answers it for every client.
 func (s *session) refuseActiveDirectory() error {
-	result, err := s.conn.Search(
-		driver.NewSearchRequest(
-			"", driver.ScopeBaseObject, driver.NeverDerefAliases, 1, int(callTimeout.Seconds()), false,
-			"(objectClass=*)", []string{"supportedCapabilities"}, nil,
-		),
-	)
+	result, err := s.readEntry("", "supportedCapabilities")
 	if err != nil {
-		return nil // one that does not tell is none: Active Directory tells everybody
+		return nil
 	}
 	for _, e := range result.Entries {
 		if slices.Contains(e.GetAttributeValues("supportedCapabilities"), "1.2.840.113556.1.4.800") {
@@ -330,7 +353,7 @@ func (s *session) refuseActiveDirectory() error {
 	return nil
 }
 
-// classes are what the result codes mean that are not in the table of nothing known.
+// classes has the classes of result codes. Any other code is Unknown.
 var classes = map[uint16]target.Class{
 	driver.LDAPResultConstraintViolation:          target.Refused,
 	driver.LDAPResultBusy:                         target.Unreachable,
@@ -370,7 +393,7 @@ func (s *session) failed(attempt string, err error) error {
 	return target.Failed(classes[e.ResultCode], code(err), text, s.secrets...)
 }
 
-// code is the result code, when a server gave one.
+// code returns the result code; empty when the server gave none.
 func code(err error) string {
 	var e *driver.Error
 	if !errors.As(err, &e) || e.ResultCode >= driver.ErrorNetwork {
@@ -379,7 +402,7 @@ func code(err error) string {
 	return strconv.Itoa(int(e.ResultCode))
 }
 
-// diagnostic is the name of the result code and the server's own text.
+// diagnostic returns the name of the result code and the server's own text.
 func diagnostic(err error) string {
 	var e *driver.Error
 	if !errors.As(err, &e) {

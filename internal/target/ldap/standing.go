@@ -15,8 +15,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// managers are the names that directories usually give to entries that may change all others. They
-// count as the value of the first part of a DN.
+// managers lists the names that directories usually give to entries that may change all others.
+// They count as the value of the first part of a DN.
 var managers = []string{
 	"admin",
 	"administrator",
@@ -29,7 +29,7 @@ var managers = []string{
 	"superuser",
 }
 
-// managerGroups are the names that directories usually give to groups of such entries.
+// managerGroups lists the names that directories usually give to groups of such entries.
 var managerGroups = []string{
 	"admins",
 	"administrators",
@@ -44,12 +44,11 @@ var managerGroups = []string{
 // Server.
 const configBase = "cn=config"
 
-// maxManagers bounds how many managers are read from the configuration.
+// maxManagers bounds the number of managers that are read from the configuration.
 const maxManagers = 100
 
-// Standing reports what an account is, by the DN that the target makes of it. Directories hold the
-// rights of an entry in rules that cannot be evaluated from outside, so an account is judged by
-// names: see managers and managerGroups.
+// Standing reports the standing of an account by its DN. Directories keep the rights of entries in
+// rules that cannot be evaluated from outside, so names decide: see managers and managerGroups.
 func (d *directory) Standing(ctx context.Context, account string) (target.Standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -87,20 +86,20 @@ func (d *directory) Standing(ctx context.Context, account string) (target.Standi
 	return standing, nil
 }
 
-// identity is what is known of a DN.
+// identity is an entry as the directory shows it.
 type identity struct {
-	// names are the normalized DN as it was given, and as the directory writes it.
+	// names are the normalized DN as it was given, and as the directory spells it.
 	names []string
-	// groups are the normalized DNs of groups that the directory shows in memberOf.
+	// groups are the normalized DNs of the groups in memberOf.
 	groups []string
 }
 
-// is reports whether two DNs are of one entry.
+// is reports whether two identities are one entry.
 func (i identity) is(other identity) bool {
 	return slices.ContainsFunc(i.names, func(name string) bool { return slices.Contains(other.names, name) })
 }
 
-// privileged says why the DN is one of a manager.
+// privileged says why the entry is a manager; empty if it is not.
 func (i identity) privileged() string {
 	for _, name := range i.names {
 		switch {
@@ -118,15 +117,19 @@ func (i identity) privileged() string {
 	return ""
 }
 
-// identify reads an entry by its DN. A DN without an entry can be one of a manager all the same.
+// identify reads an entry by its DN. A DN without an entry can still be a manager's: OpenLDAP's
+// rootdn needs no entry.
 func (s *session) identify(dn string) (identity, error) {
 	who := identity{names: []string{normalize(dn)}}
-	result, err := s.conn.Search(driver.NewSearchRequest(dn, driver.ScopeBaseObject, driver.NeverDerefAliases, 1,
-		int(callTimeout.Seconds()), false, "(objectClass=*)", []string{"memberOf"}, nil))
+	result, err := s.readEntry(dn, "memberOf")
 	attempt := fmt.Sprintf("%s: find out what %q is", s.addr, dn)
 	switch {
-	case driver.IsErrorAnyOf(err, driver.LDAPResultNoSuchObject, driver.LDAPResultInvalidDNSyntax,
-		driver.LDAPResultInsufficientAccessRights, driver.LDAPResultReferral):
+	case driver.IsErrorAnyOf(err,
+		driver.LDAPResultNoSuchObject,
+		driver.LDAPResultInvalidDNSyntax,
+		driver.LDAPResultInsufficientAccessRights,
+		driver.LDAPResultReferral,
+	):
 		return who, nil
 	case err != nil:
 		return identity{}, s.failed(attempt, err)
@@ -144,11 +147,23 @@ func (s *session) identify(dn string) (identity, error) {
 // may see it.
 func (s *session) configuredManagers() ([]identity, error) {
 	attributes := []string{"olcRootDN", "nsslapd-rootdn"}
-	result, err := s.conn.Search(driver.NewSearchRequest(configBase, driver.ScopeWholeSubtree, driver.NeverDerefAliases,
-		maxManagers, int(callTimeout.Seconds()), false, "(|(olcRootDN=*)(nsslapd-rootdn=*))", attributes, nil))
+	result, err := s.conn.Search(&driver.SearchRequest{
+		BaseDN:       configBase,
+		Scope:        driver.ScopeWholeSubtree,
+		DerefAliases: driver.NeverDerefAliases,
+		SizeLimit:    maxManagers,
+		TimeLimit:    int(callTimeout.Seconds()),
+		Filter:       "(|(olcRootDN=*)(nsslapd-rootdn=*))",
+		Attributes:   attributes,
+	})
 	switch {
-	case driver.IsErrorAnyOf(err, driver.LDAPResultNoSuchObject, driver.LDAPResultInsufficientAccessRights,
-		driver.LDAPResultUnwillingToPerform, driver.LDAPResultReferral, driver.LDAPResultInvalidDNSyntax):
+	case driver.IsErrorAnyOf(err,
+		driver.LDAPResultNoSuchObject,
+		driver.LDAPResultInsufficientAccessRights,
+		driver.LDAPResultUnwillingToPerform,
+		driver.LDAPResultReferral,
+		driver.LDAPResultInvalidDNSyntax,
+	):
 		return nil, nil
 	case err != nil:
 		return nil, s.failed(s.addr+": read the managers in "+configBase, err)
@@ -164,8 +179,8 @@ func (s *session) configuredManagers() ([]identity, error) {
 	return out, nil
 }
 
-// attributeNames are the long names and the object identifiers of the attribute types in DNs, and
-// their short names.
+// attributeNames has the short names of the attribute types in DNs, by long name and by object
+// identifier.
 var attributeNames = map[string]string{
 	"commonname":                 "cn",
 	"2.5.4.3":                    "cn",
@@ -191,8 +206,8 @@ var attributeNames = map[string]string{
 	"0.9.2342.19200300.100.1.25": "dc",
 }
 
-// normalize writes a DN in one way: short names of attribute types, values as fold leaves them, the
-// parts of a relative DN in order. What is no DN is folded as a whole.
+// normalize returns the one spelling of a DN: short names of attribute types, folded values, sorted
+// parts of each relative DN. A text that is not a DN is folded as a whole.
 func normalize(dn string) string {
 	parsed, err := driver.ParseDN(dn)
 	if err != nil {
@@ -225,8 +240,8 @@ func namedLike(dn string, names []string) bool {
 	})
 }
 
-// fold prepares a text for comparison as a directory does (RFC 4518): compatibility forms, case,
-// runs of spaces, and characters that are not seen.
+// fold prepares a text for comparison in the way of directories (RFC 4518): compatibility forms,
+// case, runs of spaces, and invisible characters.
 func fold(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Variation_Selector, r) {

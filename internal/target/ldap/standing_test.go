@@ -97,7 +97,10 @@ func testStanding(t *testing.T, s *servers.LDAP) {
 	}
 	// An administrator who may not read the configuration still gets an answer: it is by names.
 	writer := target.Credential{Account: s.WriterDN, Secret: sensitive.New(s.Password)}
-	got, err := open(t, plain(s.Addr), writer).(target.Guarded).Standing(targettest.Within(t), "cn=root,dc=example,dc=org")
+	got, err := open(t, plain(s.Addr), writer).(target.Guarded).Standing(
+		targettest.Within(t),
+		"cn=root,dc=example,dc=org",
+	)
 	if err != nil || got.Privileged == "" {
 		t.Errorf("as another administrator: %+v, %v", got, err)
 	}

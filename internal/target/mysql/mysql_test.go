@@ -207,7 +207,12 @@ func testClasses(t *testing.T, n *node) {
 	missing := c
 	missing.Old.Account, missing.New.Account = "none", "none"
 	targettest.Expect(t, tt.Apply(targettest.Within(t), missing), target.Denied, "no account 'none'@'%'")
-	targettest.Expect(t, tt.Retire(targettest.Within(t), c), target.Denied, "does not have the new password, so the old one is not removed")
+	targettest.Expect(
+		t,
+		tt.Retire(targettest.Within(t), c),
+		target.Denied,
+		"does not have the new password, so the old one is not removed",
+	)
 	single, mixed := c, c
 	single.Strategy = target.Single
 	targettest.Expect(t, tt.Retire(targettest.Within(t), single), target.Denied, "nothing to retire")

@@ -57,11 +57,21 @@ func (n *mySQLNode) account(t *testing.T, name string) target.Credential {
 	if name == "" {
 		name = fmt.Sprintf(`ap'p\ "%d" ä`, n.count.Add(1))
 	}
-	c, err := target.PasswordRule{Punctuation: "!@:/?#%&=+$"}.Generate(t.Context(), name, target.Credential{}, rand.Reader)
+	c, err := target.PasswordRule{
+		Punctuation: "!@:/?#%&=+$",
+	}.Generate(
+		t.Context(),
+		name,
+		target.Credential{},
+		rand.Reader,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.exec(t, "CREATE USER "+mySQLQuote(name)+"@'%' IDENTIFIED WITH caching_sha2_password BY "+mySQLQuote(c.Secret.Reveal()))
+	n.exec(
+		t,
+		"CREATE USER "+mySQLQuote(name)+"@'%' IDENTIFIED WITH caching_sha2_password BY "+mySQLQuote(c.Secret.Reveal()),
+	)
 	return c
 }
 
@@ -93,8 +103,12 @@ func (n *mySQLNode) harness() targettest.Harness {
 		Config:  func(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"ca":%s}}`, addr, ca) },
 		Account: func(t *testing.T) target.Credential { return n.account(t, "") },
 		Session: session(n.connect),
-		Standing: standing(n, n.GeneralLog,
-			"SELECT CONCAT(authentication_string, COALESCE(User_attributes, ''), password_last_changed) FROM mysql.user", n.admin),
+		Standing: standing(
+			n,
+			n.GeneralLog,
+			"SELECT CONCAT(authentication_string, COALESCE(User_attributes, ''), password_last_changed) FROM mysql.user",
+			n.admin,
+		),
 	}
 }
 
@@ -103,7 +117,8 @@ func (n *mySQLNode) works(t *testing.T, c target.Credential, want bool) {
 	targettest.Login(n.login).Works(t, "login", c, want)
 }
 
-// TestMySQL holds the kind mysql to what every kind promises, and to what is its own, before a real server.
+// TestMySQL holds the kind mysql to what every kind promises, and to what is its own, before a real
+// server.
 func TestMySQL(t *testing.T) {
 	t.Parallel()
 	n := startMySQL(t)
@@ -118,7 +133,8 @@ func TestMySQL(t *testing.T) {
 	})
 }
 
-// mySQLAbandoned begins a rotation where an abandoned one has left its candidate, which is the current password then.
+// mySQLAbandoned begins a rotation where an abandoned one has left its candidate, which is the
+// current password then.
 func mySQLAbandoned(t *testing.T, n *mySQLNode) {
 	tt := n.harness().Open(t, n.Addr)
 	old := n.account(t, "")

@@ -25,8 +25,15 @@ type fixture interface {
 // standing tells the suite about the accounts of a server. stored reads what it stores of one.
 func standing(f fixture, generalLog, stored string, admin target.Credential) *targettest.Standing {
 	return &targettest.Standing{
-		Spellings: []string{"rotator ", "rotator@%", "rotator@localhost", "'rotator'@'%'", "`rotator`", `"rotator"@"10.%"`},
-		Others:    []string{"ROTATOR", "Rotator", "rotator2", "'ROTATOR'@'%'", " rotator"},
+		Spellings: []string{
+			"rotator ",
+			"rotator@%",
+			"rotator@localhost",
+			"'rotator'@'%'",
+			"`rotator`",
+			`"rotator"@"10.%"`,
+		},
+		Others: []string{"ROTATOR", "Rotator", "rotator2", "'ROTATOR'@'%'", " rotator"},
 		Privileged: func(t *testing.T) string {
 			name := "super'" + rand.Text()[:8]
 			f.account(t, name)
@@ -43,7 +50,11 @@ func standing(f fixture, generalLog, stored string, admin target.Credential) *ta
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			rows, err := conn.(driver.QueryerContext).QueryContext(t.Context(), stored+" WHERE User = "+quote(account), nil)
+			rows, err := conn.(driver.QueryerContext).QueryContext(
+				t.Context(),
+				stored+" WHERE User = "+quote(account),
+				nil,
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -185,8 +196,16 @@ func mySQLStanding(t *testing.T, n *mySQLNode) {
 		judge(t, n, g, "has the global privilege "+p, "GRANT "+p+" ON *.* TO ACCOUNT")
 	}
 	judge(t, n, g, "", "GRANT APPLICATION_PASSWORD_ADMIN, SHOW_ROUTINE ON *.* TO ACCOUNT")
-	judge(t, n, g, "has the global privilege ROLE_ADMIN",
-		"CREATE ROLE ROLE1", "GRANT ROLE_ADMIN ON *.* TO ROLE1", "GRANT ROLE1 TO ACCOUNT", "SET DEFAULT ROLE NONE TO ACCOUNT")
+	judge(
+		t,
+		n,
+		g,
+		"has the global privilege ROLE_ADMIN",
+		"CREATE ROLE ROLE1",
+		"GRANT ROLE_ADMIN ON *.* TO ROLE1",
+		"GRANT ROLE1 TO ACCOUNT",
+		"SET DEFAULT ROLE NONE TO ACCOUNT",
+	)
 	testUnreadable(t, n, func(admin target.Credential) target.Guarded {
 		h := h
 		h.Admin = admin

@@ -11,7 +11,13 @@ import (
 )
 
 var (
-	oldPassword, newPassword, otherPassword = sensitive.New("the old one"), sensitive.New("the new one"), sensitive.New("another one")
+	oldPassword, newPassword, otherPassword = sensitive.New(
+		"the old one",
+	), sensitive.New(
+		"the new one",
+	), sensitive.New(
+		"another one",
+	)
 
 	anyHash = regexp.MustCompile(`'\$A\$005\$[^']{63}'`)
 )
@@ -126,7 +132,11 @@ func TestMySQLStatements(t *testing.T) {
 		}
 	}
 	todo, err := mySQL{}.add(who, hashed(t, cachingSHA2, o), o, n)
-	if err != nil || anyHash.ReplaceAllString(todo[0], "H") != "ALTER USER 'a'@'%' IDENTIFIED WITH caching_sha2_password AS H RETAIN CURRENT PASSWORD" {
+	if err != nil ||
+		anyHash.ReplaceAllString(
+			todo[0],
+			"H",
+		) != "ALTER USER 'a'@'%' IDENTIFIED WITH caching_sha2_password AS H RETAIN CURRENT PASSWORD" {
 		t.Errorf("%q, %v", todo, err)
 	}
 	if _, err := (mySQL{}).replace(who, account{methods: []method{{"auth_socket", ""}}}, n); err != errPlugin {

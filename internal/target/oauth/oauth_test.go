@@ -64,8 +64,9 @@ func login(ctx context.Context, endpoint string, c target.Credential, post bool)
 func TestHydra(t *testing.T) {
 	t.Parallel()
 	h := servers.StartHydra(t)
-	// One address for both APIs, and a bearer token before the administrative one, as where Hydra is in real use.
-	// One request at a time: Hydra on SQLite answers two writers with "Unable to serialize access".
+	// One address for both APIs, and a bearer token before the administrative one, as where Hydra
+	// is in real use. One request at a time: Hydra on SQLite answers two writers with "Unable to
+	// serialize access".
 	var one sync.Mutex
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		to := &url.URL{Scheme: "http", Host: h.Public}
@@ -89,12 +90,20 @@ func TestHydra(t *testing.T) {
 	for _, auth := range []string{"basic", "post"} {
 		account := func(t *testing.T) target.Credential {
 			i := n.Add(1)
-			c := target.Credential{Account: fmt.Sprintf("app %d & söns?", i), Secret: sensitive.New(fmt.Sprintf(`first "secret"+%%41 of &%d`, i))}
+			c := target.Credential{
+				Account: fmt.Sprintf("app %d & söns?", i),
+				Secret:  sensitive.New(fmt.Sprintf(`first "secret"+%%41 of &%d`, i)),
+			}
 			body, _ := json.Marshal(map[string]any{
 				"client_id": c.Account, "client_secret": c.Secret.Reveal(), "grant_types": []string{"client_credentials"},
 				"token_endpoint_auth_method": "client_secret_" + auth, "client_name": "kept",
 			})
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, gateway.URL+"/admin/clients", strings.NewReader(string(body)))
+			req, err := http.NewRequestWithContext(
+				t.Context(),
+				http.MethodPost,
+				gateway.URL+"/admin/clients",
+				strings.NewReader(string(body)),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,8 +124,13 @@ func TestHydra(t *testing.T) {
 				Kind:      kind(target.Single),
 				Addr:      addr,
 				Config: func(addr string) string {
-					return fmt.Sprintf(`{"token_urls":["http://%s/oauth2/token"],"client_auth":%q,"password_punctuation":"&%%+$/","set":{"method":"PATCH",
-						"url":"http://%s/admin/clients/{client_id}","body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`, addr, auth, addr)
+					return fmt.Sprintf(
+						`{"token_urls":["http://%s/oauth2/token"],"client_auth":%q,"password_punctuation":"&%%+$/","set":{"method":"PATCH",
+						"url":"http://%s/admin/clients/{client_id}","body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`,
+						addr,
+						auth,
+						addr,
+					)
 				},
 				Admin:   target.Credential{Account: "admin", Secret: sensitive.New(adminToken)},
 				Account: account,
@@ -131,8 +145,8 @@ func TestHydra(t *testing.T) {
 	}
 }
 
-// keeper is a provider that keeps several secrets of a client, which Hydra does not: POST and DELETE /clients/ID/secrets, and a
-// token endpoint.
+// keeper is a provider that keeps several secrets of a client, which Hydra does not: POST and
+// DELETE /clients/ID/secrets, and a token endpoint.
 type keeper struct {
 	url string
 	mu  sync.Mutex
@@ -208,7 +222,10 @@ func TestProviderWithTwoSecrets(t *testing.T) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			k.n++
-			c := target.Credential{Account: fmt.Sprintf("tenant/%d", k.n), Secret: sensitive.New(fmt.Sprintf("first secret %d", k.n))}
+			c := target.Credential{
+				Account: fmt.Sprintf("tenant/%d", k.n),
+				Secret:  sensitive.New(fmt.Sprintf("first secret %d", k.n)),
+			}
 			k.has[c.Account] = []string{c.Secret.Reveal()}
 			return c
 		},
@@ -242,8 +259,11 @@ func canned(t *testing.T, setStatus int, setBody string, tokenStatus int, tokenB
 		_, _ = io.WriteString(w, setBody)
 	}))
 	t.Cleanup(s.Close)
-	tt, err := oauth.Kind().Open(target.Settings{Name: "idp", Config: fmt.Appendf(nil,
-		`{"token_urls":["%[1]s/token"],"admin_auth":"none","set":{"method":"PUT","url":"%[1]s/c/{client_id}","body":{"client_secret":"{secret}"}}}`, s.URL)})
+	tt, err := oauth.Kind().Open(target.Settings{Name: "idp", Config: fmt.Appendf(
+		nil,
+		`{"token_urls":["%[1]s/token"],"admin_auth":"none","set":{"method":"PUT","url":"%[1]s/c/{client_id}","body":{"client_secret":"{secret}"}}}`,
+		s.URL,
+	)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +298,9 @@ func TestSetIsJudgedWithCare(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			err := canned(t, tt.status, tt.body, tt.tokenCode, tt.token).Apply(t.Context(), change)
-			if tt.text == "" && err != nil || tt.text != "" && (target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text)) {
+			if tt.text == "" && err != nil ||
+				tt.text != "" &&
+					(target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text)) {
 				t.Errorf("class %v, %v; want %v, %q", target.ClassOf(err), err, tt.class, tt.text)
 			}
 			if strings.Contains(targettest.OperatorText(err), "marker") {
@@ -307,8 +329,17 @@ func TestTokenEndpointIsJudgedWithCare(t *testing.T) {
 		{500, `{"error":"invalid_client"}`, target.Unknown, "HTTP 500"},
 	} {
 		err := canned(t, 200, "", tt.status, tt.body).Verify(t.Context(), change.New)
-		if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text) || strings.Contains(targettest.OperatorText(err), "marker") {
-			t.Errorf("%d %s: class %v, %v; want %v, %q", tt.status, tt.body, target.ClassOf(err), err, tt.class, tt.text)
+		if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text) ||
+			strings.Contains(targettest.OperatorText(err), "marker") {
+			t.Errorf(
+				"%d %s: class %v, %v; want %v, %q",
+				tt.status,
+				tt.body,
+				target.ClassOf(err),
+				err,
+				tt.class,
+				tt.text,
+			)
 		}
 	}
 }
@@ -325,8 +356,12 @@ func TestTemplatesAreFilledAsValues(t *testing.T) {
 	s.StartTLS()
 	defer s.Close()
 	ca, _ := json.Marshal(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
-	config := fmt.Sprintf(`{"token_urls":["%[1]s/t"],"admin_auth":"none","tls":{"ca":%[2]s},"set":{"method":"POST","url":"%[1]s/c/{client_id}?id={client_id}",
-		"content_type":"application/merge-patch+json","body":{"n":1e400,"{secret}":["pre-{secret}","{client_id}"]}}}`, s.URL, ca)
+	config := fmt.Sprintf(
+		`{"token_urls":["%[1]s/t"],"admin_auth":"none","tls":{"ca":%[2]s},"set":{"method":"POST","url":"%[1]s/c/{client_id}?id={client_id}",
+		"content_type":"application/merge-patch+json","body":{"n":1e400,"{secret}":["pre-{secret}","{client_id}"]}}}`,
+		s.URL,
+		ca,
+	)
 	open := func(config string) target.Target {
 		tt, err := oauth.Kind().Open(target.Settings{Name: "idp", Config: []byte(config)})
 		if err != nil {
@@ -350,7 +385,8 @@ func TestTemplatesAreFilledAsValues(t *testing.T) {
 	}
 	c.New = change.New
 	err := open(strings.Replace(config, `"ca":`, `"server_name":"idp.internal","ca":`, 1)).Apply(t.Context(), c)
-	if target.ClassOf(err) != target.Unreachable || !strings.Contains(targettest.OperatorText(err), "certificate is valid for") {
+	if target.ClassOf(err) != target.Unreachable ||
+		!strings.Contains(targettest.OperatorText(err), "certificate is valid for") {
 		t.Errorf("a certificate of another name: class %v, %v", target.ClassOf(err), err)
 	}
 }
@@ -376,7 +412,14 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	_, err := oauth.Kind().Open(target.Settings{Name: "idp", Config: []byte(`{"token_urls":["https://h/t"],"set":{"method":"PUT","url":"https://h/{client_id}","body":"{secret}"}}`)})
+	_, err := oauth.Kind().Open(
+		target.Settings{
+			Name: "idp",
+			Config: []byte(
+				`{"token_urls":["https://h/t"],"set":{"method":"PUT","url":"https://h/{client_id}","body":"{secret}"}}`,
+			),
+		},
+	)
 	if err == nil || !strings.Contains(err.Error(), "has no administrator's credential") {
 		t.Errorf("without an administrator: %v", err)
 	}

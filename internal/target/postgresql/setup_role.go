@@ -143,8 +143,8 @@ func settingName(name string) string {
 	return strings.Join(parts, ".")
 }
 
-// settingValue returns the value of a setting as a statement spells it. For some settings the server
-// stores a list of quoted names, and a statement needs one literal per name.
+// settingValue returns the value of a setting as a statement spells it. For some settings the
+// server stores a list of quoted names, and a statement needs one literal per name.
 func settingValue(name, value string) string {
 	switch strings.ToLower(name) {
 	case "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries":

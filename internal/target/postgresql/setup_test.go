@@ -212,7 +212,10 @@ func testOfAnOwner(t *testing.T, c *cluster) {
 	}
 	two, err := targetGenerate(t, tt, "two")
 	targettest.Must(t, err)
-	targettest.Must(t, tt.Apply(targettest.Within(t), target.Change{ID: "x", Strategy: target.Double, New: two, Old: one}))
+	targettest.Must(
+		t,
+		tt.Apply(targettest.Within(t), target.Change{ID: "x", Strategy: target.Double, New: two, Old: one}),
+	)
 	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, one, two))
 	targettest.Must(t, c.as(t, two, "DROP TABLE here"))
 	c.exec(t, "ALTER ROLE two RESET role")

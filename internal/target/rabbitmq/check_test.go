@@ -88,7 +88,10 @@ func TestOnlyAHashIsSent(t *testing.T) {
 		if err != nil || len(salted) != 4+sha256.Size {
 			t.Fatalf("password_hash has %d bytes, %v", len(salted), err)
 		}
-		if sum := sha256.Sum256(append(bytes.Clone(salted[:4]), "marker-password"...)); !bytes.Equal(sum[:], salted[4:]) {
+		if sum := sha256.Sum256(append(bytes.Clone(salted[:4]), "marker-password"...)); !bytes.Equal(
+			sum[:],
+			salted[4:],
+		) {
 			t.Error("the hash is of another password")
 		}
 		if body["tags"] != "a,b" || body["hashing_algorithm"] != "rabbit_password_hashing_sha256" || len(body) != 3 {

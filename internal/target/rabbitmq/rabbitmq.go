@@ -83,8 +83,8 @@ func (c *config) complete() error {
 	return errors.Join(errs...)
 }
 
-// parseAMQP reads an address by the rules of [rest.CheckURL], which are the right ones for AMQP too:
-// no password in it, and nothing in clear over a network unless tls.off is set.
+// parseAMQP reads an address by the rules of [rest.CheckURL], which are the right ones for AMQP
+// too: no password in it, and nothing in clear over a network unless tls.off is set.
 func parseAMQP(s string, t target.TLS) (endpoint, error) {
 	authority, secure := strings.CutPrefix(s, "amqps://")
 	scheme, port := "https://", "5671"

@@ -34,7 +34,10 @@ type node struct {
 
 func start(t *testing.T) *node {
 	t.Helper()
-	n := &node{RabbitMQ: servers.StartRabbitMQ(t), admin: target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")}}
+	n := &node{
+		RabbitMQ: servers.StartRabbitMQ(t),
+		admin:    target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")},
+	}
 	n.api(t, http.MethodPut, "/api/users/keyturn", `{"password":"password-of-keyturn","tags":"administrator"}`)
 	return n
 }
@@ -64,11 +67,19 @@ func (n *node) api(t *testing.T, method, path, body string) string {
 func (n *node) account(t *testing.T) target.Credential {
 	t.Helper()
 	i := n.users.Add(1)
-	c := target.Credential{Account: fmt.Sprintf(`app/%d & "söns"?`, i), Secret: sensitive.New(fmt.Sprintf(`first p@ss:w/ö"rd\%d`, i))}
+	c := target.Credential{
+		Account: fmt.Sprintf(`app/%d & "söns"?`, i),
+		Secret:  sensitive.New(fmt.Sprintf(`first p@ss:w/ö"rd\%d`, i)),
+	}
 	body, _ := json.Marshal(map[string]any{"password": c.Secret.Reveal(), "tags": []string{"monitoring", "kept"}})
 	path := "/api/users/" + url.PathEscape(c.Account)
 	n.api(t, http.MethodPut, path, string(body))
-	n.api(t, http.MethodPut, "/api/permissions/%2F/"+url.PathEscape(c.Account), `{"configure":"","write":"","read":".*"}`)
+	n.api(
+		t,
+		http.MethodPut,
+		"/api/permissions/%2F/"+url.PathEscape(c.Account),
+		`{"configure":"","write":"","read":".*"}`,
+	)
 	n.api(t, http.MethodPut, "/api/user-limits/"+url.PathEscape(c.Account)+"/max-connections", `{"value":10}`)
 	return c
 }
@@ -79,8 +90,8 @@ func (n *node) dial(addr string, c target.Credential) (*amqp.Connection, error) 
 	})
 }
 
-// login asks the API who one is, which every user of these tests may: RabbitMQ lets a client that does not understand refusals
-// wait for three seconds.
+// login asks the API who one is, which every user of these tests may: RabbitMQ lets a client that
+// does not understand refusals wait for three seconds.
 func (n *node) login(ctx context.Context, c target.Credential) (bool, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.API+"/api/whoami", nil)
 	if err != nil {
@@ -220,7 +231,8 @@ func (n *node) keepsTheRest(t *testing.T) {
 	if err := tt.Retire(t.Context(), target.Change{ID: "d", Strategy: target.Double, Old: c.New, New: old}); err != nil {
 		t.Fatal(err)
 	}
-	if after := describe(); after != before || !strings.Contains(before, "kept") || !strings.Contains(before, `"max-connections":10`) {
+	if after := describe(); after != before || !strings.Contains(before, "kept") ||
+		!strings.Contains(before, `"max-connections":10`) {
 		t.Errorf("the user was %s\nand is %s", before, after)
 	}
 }
@@ -240,11 +252,15 @@ func (n *node) clearsOnlyOld(t *testing.T) {
 		t.Errorf("the password of a user that is gone: %v", err)
 	}
 	// With neither user there, nothing proves that this is the place to look.
-	if err := tt.Retire(t.Context(), target.Change{ID: "c", Strategy: target.Double, Old: gone, New: with(gone, "x")}); target.ClassOf(err) != target.Denied {
+	if err := tt.Retire(t.Context(), target.Change{ID: "c", Strategy: target.Double, Old: gone, New: with(gone, "x")}); target.ClassOf(
+		err,
+	) != target.Denied {
 		t.Errorf("one user for both: %v", err)
 	}
 	nobody := target.Credential{Account: "nobody", Secret: sensitive.New("whatever-it-is")}
-	if err := tt.Retire(t.Context(), target.Change{ID: "c", Strategy: target.Double, Old: gone, New: nobody}); target.ClassOf(err) != target.Denied {
+	if err := tt.Retire(t.Context(), target.Change{ID: "c", Strategy: target.Double, Old: gone, New: nobody}); target.ClassOf(
+		err,
+	) != target.Denied {
 		t.Errorf("neither user is there: %v", err)
 	}
 }
@@ -253,16 +269,26 @@ func (n *node) otherAlgorithms(t *testing.T) {
 	tt := n.plain(t)
 	sha512, md5, other := n.account(t), n.account(t), n.account(t)
 	// Base64 of salt and digest of "a-known-password".
-	n.api(t, http.MethodPut, "/api/users/"+url.PathEscape(sha512.Account),
-		`{"password_hash":"`+sha512Hash("a-known-password")+`","hashing_algorithm":"rabbit_password_hashing_sha512","tags":""}`)
+	n.api(
+		t,
+		http.MethodPut,
+		"/api/users/"+url.PathEscape(sha512.Account),
+		`{"password_hash":"`+sha512Hash(
+			"a-known-password",
+		)+`","hashing_algorithm":"rabbit_password_hashing_sha512","tags":""}`,
+	)
 	n.api(t, http.MethodPut, "/api/users/"+url.PathEscape(md5.Account),
 		`{"password_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAA=","hashing_algorithm":"rabbit_password_hashing_md5","tags":""}`)
 	known := with(sha512, "a-known-password")
 	if err := tt.Verify(t.Context(), known); err != nil {
 		t.Fatal(err)
 	}
-	got, err := tt.(target.Inspector).Inspect(t.Context(), []target.Credential{known, with(sha512, "another"), md5, {Account: "nobody"}})
-	if want := []target.Liveness{target.Live, target.Dead, target.NotKnown, target.NotKnown}; err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+	got, err := tt.(target.Inspector).Inspect(
+		t.Context(),
+		[]target.Credential{known, with(sha512, "another"), md5, {Account: "nobody"}},
+	)
+	if want := []target.Liveness{target.Live, target.Dead, target.NotKnown, target.NotKnown}; err != nil ||
+		fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("Inspect = %v, %v; want %v", got, err, want)
 	}
 	err = tt.Retire(t.Context(), target.Change{ID: "c", Strategy: target.Double, Old: md5, New: other})
@@ -283,14 +309,22 @@ func (n *node) errors(t *testing.T) {
 	good := n.account(t)
 	nobody := target.Credential{Account: "no/body", Secret: sensitive.New("secret-of-nobody")}
 	err := tt.Apply(t.Context(), target.Change{ID: "c", Strategy: target.Double, Old: good, New: nobody})
-	if target.ClassOf(err) != target.Denied || !strings.Contains(fmt.Sprint(err), `set the password of "no/body" at test: there is no such user`) {
+	if target.ClassOf(err) != target.Denied ||
+		!strings.Contains(fmt.Sprint(err), `set the password of "no/body" at test: there is no such user`) {
 		t.Errorf("a user that does not exist: class %v, %v", target.ClassOf(err), err)
 	}
 	err = tt.Verify(t.Context(), with(good, "wrong"))
-	if target.ClassOf(err) != target.Rejected || !strings.Contains(targettest.OperatorText(err), "ACCESS_REFUSED - Login was refused") {
+	if target.ClassOf(err) != target.Rejected ||
+		!strings.Contains(targettest.OperatorText(err), "ACCESS_REFUSED - Login was refused") {
 		t.Errorf("a wrong password: class %v, %v", target.ClassOf(err), err)
 	}
-	err = n.open(t, fmt.Sprintf(`{"api":"http://%s","amqp":["amqp://%s"],"vhost":"other"}`, n.API, n.AMQP)).Verify(t.Context(), good)
+	err = n.open(
+		t,
+		fmt.Sprintf(`{"api":"http://%s","amqp":["amqp://%s"],"vhost":"other"}`, n.API, n.AMQP),
+	).Verify(
+		t.Context(),
+		good,
+	)
 	if target.ClassOf(err) != target.Denied || !strings.Contains(targettest.OperatorText(err), "vhost") {
 		t.Errorf("a virtual host that does not exist: class %v, %v", target.ClassOf(err), err)
 	}
@@ -315,8 +349,15 @@ func (n *node) errors(t *testing.T) {
 	// Something else than RabbitMQ.
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
-	err = n.open(t, fmt.Sprintf(`{"api":%q,"amqp":["amqp://%s"]}`, other.URL, n.AMQP)).Apply(t.Context(), target.Change{ID: "c", Strategy: target.Single, Old: good, New: good})
-	if class := target.ClassOf(err); err == nil || class == target.Refused || class == target.Rejected || !strings.Contains(err.Error(), "HTTP 404") {
+	err = n.open(
+		t,
+		fmt.Sprintf(`{"api":%q,"amqp":["amqp://%s"]}`, other.URL, n.AMQP),
+	).Apply(
+		t.Context(),
+		target.Change{ID: "c", Strategy: target.Single, Old: good, New: good},
+	)
+	if class := target.ClassOf(err); err == nil || class == target.Refused || class == target.Rejected ||
+		!strings.Contains(err.Error(), "HTTP 404") {
 		t.Errorf("another server: class %v, %v", class, err)
 	}
 }

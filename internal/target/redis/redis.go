@@ -293,8 +293,8 @@ func (n *node) unsaved(ctx context.Context, err error, account, h string, undo b
 	return &out
 }
 
-// connect logs in as the administrator at every node. The caller must close the nodes, also after an
-// error.
+// connect logs in as the administrator at every node. The caller must close the nodes, also after
+// an error.
 func (s *server) connect(ctx context.Context, secrets ...sensitive.Value) ([]*node, error) {
 	var nodes []*node
 	for _, addr := range s.Nodes {

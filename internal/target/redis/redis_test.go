@@ -61,7 +61,12 @@ func open(t *testing.T, config string, admin target.Credential) target.Target {
 }
 
 func change(old target.Credential, to string) target.Change {
-	return target.Change{ID: "c1", Strategy: target.Overlap, Old: old, New: target.Credential{Account: old.Account, Secret: sensitive.New(to)}}
+	return target.Change{
+		ID:       "c1",
+		Strategy: target.Overlap,
+		Old:      old,
+		New:      target.Credential{Account: old.Account, Secret: sensitive.New(to)},
+	}
 }
 
 func TestRedis(t *testing.T) {
@@ -166,7 +171,12 @@ func testLeastAdministrator(t *testing.T, s *servers.Redis) {
 func testUnfitAccounts(t *testing.T, s *servers.Redis) {
 	tt := open(t, plain(s.Addr), admin(s))
 	missing := target.Credential{Account: "missing", Secret: sensitive.New("some-password")}
-	targettest.Expect(t, tt.Apply(targettest.Within(t), change(missing, "new-password")), target.Denied, `user "missing" does not exist`)
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), change(missing, "new-password")),
+		target.Denied,
+		`user "missing" does not exist`,
+	)
 	if s.Do(t, "ACL", "GETUSER", "missing") != nil {
 		t.Error("a missing user was made")
 	}
@@ -186,7 +196,8 @@ func testUnfitAccounts(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// testOthersStay holds that a password which Keyturn did not set is left alone, and that none is sent but by a login.
+// testOthersStay holds that a password which Keyturn did not set is left alone, and that none is
+// sent but by a login.
 func testOthersStay(t *testing.T, s *servers.Redis) {
 	old := account(t, s)
 	other := target.Credential{Account: old.Account, Secret: sensitive.New("set-by-somebody-else")}
@@ -255,10 +266,22 @@ func TestNothingToWriteDownTo(t *testing.T) {
 	t.Parallel()
 	s := servers.StartRedis(t, servers.WithoutConfigFile)
 	c := change(account(t, s), "second-password")
-	targettest.Expect(t, open(t, plain(s.Addr), admin(s)).Apply(targettest.Within(t), c), target.Denied, "without a config file", "nothing was changed", `persist to "none"`)
+	targettest.Expect(
+		t,
+		open(t, plain(s.Addr), admin(s)).Apply(targettest.Within(t), c),
+		target.Denied,
+		"without a config file",
+		"nothing was changed",
+		`persist to "none"`,
+	)
 	login(s).Works(t, "after a refusal", c.New, false)
 	acl := strings.TrimSuffix(plain(s.Addr), "}") + `,"persist":"acl-save"}`
-	targettest.Expect(t, open(t, acl, admin(s)).Apply(targettest.Within(t), c), target.Denied, "not configured to use an ACL file")
+	targettest.Expect(
+		t,
+		open(t, acl, admin(s)).Apply(targettest.Within(t), c),
+		target.Denied,
+		"not configured to use an ACL file",
+	)
 	login(s).Works(t, "after a refusal", c.New, false)
 	none := strings.TrimSuffix(plain(s.Addr), "}") + `,"persist":"none"}`
 	if err := open(t, none, admin(s)).Apply(targettest.Within(t), c); err != nil {
@@ -266,7 +289,13 @@ func TestNothingToWriteDownTo(t *testing.T) {
 	}
 	login(s).Works(t, "with persist none", c.New, true)
 	// It works already, so it cannot be said that nothing has happened.
-	targettest.Expect(t, open(t, plain(s.Addr), admin(s)).Apply(targettest.Within(t), c), target.Unknown, "without a config file", "lost when the server restarts")
+	targettest.Expect(
+		t,
+		open(t, plain(s.Addr), admin(s)).Apply(targettest.Within(t), c),
+		target.Unknown,
+		"without a config file",
+		"lost when the server restarts",
+	)
 	login(s).Works(t, "after another attempt", c.New, true)
 }
 
@@ -282,7 +311,8 @@ func TestWriteDownUnheard(t *testing.T) {
 	}
 	requests, _, _ := p.Passed()
 	next := change(c.New, "third-password!")
-	// The last request is ACL SAVE, 28 bytes; it does not arrive. The change has, and its fate is unknown.
+	// The last request is ACL SAVE, 28 bytes; it does not arrive. The change has, and its fate is
+	// unknown.
 	p.Set(targettest.Fault{After: requests - 10, Kind: targettest.Reset}, targettest.Fault{})
 	targettest.Expect(t, tt.Apply(targettest.Within(t), next), target.Unknown, "ACL SAVE")
 	p.Set(targettest.Fault{}, targettest.Fault{})
@@ -293,7 +323,8 @@ func TestWriteDownUnheard(t *testing.T) {
 	login(s).Works(t, "after a repeated Apply and a restart", next.New, true)
 }
 
-// TestWriteDownFailsAfterwards takes the directory of the ACL file away between the two times that the server writes.
+// TestWriteDownFailsAfterwards takes the directory of the ACL file away between the two times that
+// the server writes.
 func TestWriteDownFailsAfterwards(t *testing.T) {
 	t.Parallel()
 	s := servers.StartRedis(t, servers.WithACLFile)
@@ -384,7 +415,8 @@ func TestNodes(t *testing.T) {
 	for _, s := range []*servers.Redis{a, b} {
 		s.Do(t, "ACL", "SETUSER", c.Old.Account, "<measured-password")
 	}
-	// The reply of the second node to the change is lost, and that of its ACL SAVE with it: one node has the change for sure.
+	// The reply of the second node to the change is lost, and that of its ACL SAVE with it: one
+	// node has the change for sure.
 	p.Set(targettest.Fault{}, targettest.Fault{After: replies - 6, Kind: targettest.Reset})
 	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Unknown)
 	login(a).Works(t, "after half a change", c.New, true)

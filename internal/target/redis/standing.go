@@ -35,8 +35,8 @@ var powers = map[string][]string{
 
 var powerCategories = []string{"admin", "dangerous", "slow"}
 
-// otherCategories lists categories without any of the powers. A category that is in neither list may
-// have one.
+// otherCategories lists categories without any of the powers. A category that is in neither list
+// may have one.
 var otherCategories = []string{
 	"bitmap", "blocking", "connection", "fast", "geo", "hash", "hyperloglog", "keyspace", "list", "pubsub", "read",
 	"scripting", "set", "sortedset", "stream", "string", "transaction", "write",
@@ -94,8 +94,8 @@ func (n *node) powerOf(ctx context.Context, account string) (string, error) {
 	return "", nil
 }
 
-// rulesOf returns the rules for commands of a user and of each of its selectors (Redis 7). A command
-// is permitted if one of these lists permits it.
+// rulesOf returns the rules for commands of a user and of each of its selectors (Redis 7). A
+// command is permitted if one of these lists permits it.
 func rulesOf(reply any) (rules []string, ok bool) {
 	fields, _ := reply.([]any)
 	for i := 0; i+1 < len(fields); i += 2 {

@@ -155,7 +155,13 @@ func testRules(t *testing.T, s *servers.Redis) {
 		text := stored[slices.Index(stored, any("commands"))+1].(string)
 		want := slices.ContainsFunc(commands, func(c []any) bool { return permits(t, s, user, c) })
 		if got := redis.Power(text) != ""; got != want {
-			t.Fatalf("%v, stored as %q: power %q, and the server permits one: %v", arguments[4:], text, redis.Power(text), want)
+			t.Fatalf(
+				"%v, stored as %q: power %q, and the server permits one: %v",
+				arguments[4:],
+				text,
+				redis.Power(text),
+				want,
+			)
 		}
 		if want {
 			privileged++

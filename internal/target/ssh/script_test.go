@@ -12,9 +12,9 @@ import (
 	"github.com/keyturn/keyturn/internal/target/ssh"
 )
 
-// TestScriptEndsWithoutTheEndOfItsInput verifies that a script which has come whole ends, and gives up its lock, when the
-// connection goes silent before the end of the input is sent. Others would wait for the lock until the host finds that the
-// connection is dead, which takes hours.
+// TestScriptEndsWithoutTheEndOfItsInput verifies that a script which has come whole ends, and gives
+// up its lock, when the connection goes silent before the end of the input is sent. Others would
+// wait for the lock until the host finds that the connection is dead, which takes hours.
 func TestScriptEndsWithoutTheEndOfItsInput(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "authorized_keys")

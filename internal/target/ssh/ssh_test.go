@@ -185,7 +185,8 @@ func testFileStays(t *testing.T, s *servers.SSH) {
 	targettest.Must(t, err)
 	home, err := os.Stat(a.Home)
 	targettest.Must(t, err)
-	if owner := info.Sys().(*syscall.Stat_t).Uid; info.Mode().Perm() != 0o640 || owner != home.Sys().(*syscall.Stat_t).Uid {
+	if owner := info.Sys().(*syscall.Stat_t).Uid; info.Mode().Perm() != 0o640 ||
+		owner != home.Sys().(*syscall.Stat_t).Uid {
 		t.Errorf("the file has mode %v and owner %d", info.Mode(), owner)
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))
@@ -196,12 +197,16 @@ func testFileStays(t *testing.T, s *servers.SSH) {
 	targettest.Must(t, os.RemoveAll(filepath.Dir(path)))
 	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	info, err = os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 || info.Sys().(*syscall.Stat_t).Uid != home.Sys().(*syscall.Stat_t).Uid {
+	if err != nil || info.Mode().Perm() != 0o600 ||
+		info.Sys().(*syscall.Stat_t).Uid != home.Sys().(*syscall.Stat_t).Uid {
 		t.Errorf("a new file: %v, %v", info, err)
 	}
 	targettest.Must(t, os.Rename(path, path+".real"))
 	targettest.Must(t, os.Symlink(path+".real", path))
-	targettest.Must(t, tt.Retire(targettest.Within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}))
+	targettest.Must(
+		t,
+		tt.Retire(targettest.Within(t), target.Change{ID: c.ID, Strategy: c.Strategy, Old: c.New, New: c.Old}),
+	)
 	if content, err := os.ReadFile(path + ".real"); err != nil || len(content) != 0 {
 		t.Errorf("what the link leads to has %d bytes, %v", len(content), err)
 	}
@@ -210,7 +215,8 @@ func testFileStays(t *testing.T, s *servers.SSH) {
 	}
 }
 
-// testConcurrentEdits lets several changes and somebody else edit one file at once: no line is lost.
+// testConcurrentEdits lets several changes and somebody else edit one file at once: no line is
+// lost.
 func testConcurrentEdits(t *testing.T, s *servers.SSH) {
 	old, a := keyAccount(t, s, "/bin/sh")
 	path := filepath.Join(a.Home, ".ssh", "authorized_keys")
@@ -254,8 +260,14 @@ func testKeyTypes(t *testing.T, s *servers.SSH) {
 	} {
 		tt := open(t, config(s, s.Addr(), fmt.Sprintf(`"key_type":%q`, keyType)), admin(s))
 		c := change(t, tt, old)
-		if !strings.HasPrefix(c.New.Secret.Reveal(), form.header) || !strings.HasPrefix(c.New.Public, form.public) || !strings.HasSuffix(c.New.Public, " keyturn") {
-			t.Errorf("%s: a key begins with %.40q, its public half is %.20q…", keyType, c.New.Secret.Reveal()[:27], c.New.Public)
+		if !strings.HasPrefix(c.New.Secret.Reveal(), form.header) || !strings.HasPrefix(c.New.Public, form.public) ||
+			!strings.HasSuffix(c.New.Public, " keyturn") {
+			t.Errorf(
+				"%s: a key begins with %.40q, its public half is %.20q…",
+				keyType,
+				c.New.Secret.Reveal()[:27],
+				c.New.Public,
+			)
 		}
 		targettest.Must(t, tt.Apply(targettest.Within(t), c))
 		targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
@@ -281,10 +293,17 @@ func testHostKeys(t *testing.T, s *servers.SSH) {
 	right, wrong := string(driver.MarshalAuthorizedKey(s.HostKey)), string(driver.MarshalAuthorizedKey(other))
 	tt := open(t, pinned(wrong), admin(s))
 	c := change(t, tt, old)
-	targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "none of host_keys", driver.FingerprintSHA256(s.HostKey))
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), c),
+		target.Denied,
+		"none of host_keys",
+		driver.FingerprintSHA256(s.HostKey),
+	)
 	targettest.Expect(t, tt.Verify(targettest.Within(t), old), target.Denied, "none of host_keys")
 	rsa := "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC/fmX5hXx3kJ0mJ8LJr0Fv5ZQ0rsBeHB2fWj1Hh1cK6w== old"
-	if err := ssh.Kind().Check([]byte(pinned(rsa))); err == nil || !strings.Contains(err.Error(), "host_keys: number 1") {
+	if err := ssh.Kind().Check([]byte(pinned(rsa))); err == nil ||
+		!strings.Contains(err.Error(), "host_keys: number 1") {
 		t.Errorf("a damaged host key: %v", err)
 	}
 	tt = open(t, pinned(wrong, right), admin(s))
@@ -298,17 +317,65 @@ func testShells(t *testing.T, s *servers.SSH) {
 	tt := open(t, config(s, s.Addr()), admin(s))
 	c := change(t, tt, old)
 	targettest.Must(t, tt.Apply(targettest.Within(t), c)) // the administrator does it as the account, without its shell
-	targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Denied, "the login works", "not available", `check to ""`)
+	targettest.Expect(
+		t,
+		tt.Verify(targettest.Within(t), c.New),
+		target.Denied,
+		"the login works",
+		"not available",
+		`check to ""`,
+	)
 	targettest.Must(t, open(t, config(s, s.Addr(), `"check":""`), admin(s)).Verify(targettest.Within(t), c.New))
-	targettest.Expect(t, open(t, config(s, s.Addr(), `"self":true`), target.Credential{}).Apply(targettest.Within(t), change(t, tt, c.New)), target.Denied, "has not run the commands", "not available")
+	targettest.Expect(
+		t,
+		open(
+			t,
+			config(s, s.Addr(), `"self":true`),
+			target.Credential{},
+		).Apply(
+			targettest.Within(t),
+			change(t, tt, c.New),
+		),
+		target.Denied,
+		"has not run the commands",
+		"not available",
+	)
 	forced, a := keyAccount(t, s, "/bin/sh")
 	content, err := os.ReadFile(filepath.Join(a.Home, ".ssh", "authorized_keys"))
 	targettest.Must(t, err)
 	s.Authorize(t, a, `command="internal-sftp" `+string(content))
-	targettest.Expect(t, open(t, config(s, s.Addr(), `"self":true`), target.Credential{}).Apply(targettest.Within(t), change(t, tt, forced)), target.Denied, "has not run the commands")
+	targettest.Expect(
+		t,
+		open(
+			t,
+			config(s, s.Addr(), `"self":true`),
+			target.Credential{},
+		).Apply(
+			targettest.Within(t),
+			change(t, tt, forced),
+		),
+		target.Denied,
+		"has not run the commands",
+	)
 	checked, _ := keyAccount(t, s, "/bin/sh")
-	targettest.Must(t, open(t, config(s, s.Addr(), `"check":"test \"$HOME\" != /"`), admin(s)).Verify(targettest.Within(t), checked))
-	targettest.Expect(t, open(t, config(s, s.Addr(), `"check":"echo no such service >&2; exit 3"`), admin(s)).Verify(targettest.Within(t), checked), target.Denied, "status 3", "no such service")
+	targettest.Must(
+		t,
+		open(t, config(s, s.Addr(), `"check":"test \"$HOME\" != /"`), admin(s)).Verify(targettest.Within(t), checked),
+	)
+	targettest.Expect(
+		t,
+		open(
+			t,
+			config(s, s.Addr(), `"check":"echo no such service >&2; exit 3"`),
+			admin(s),
+		).Verify(
+			targettest.Within(t),
+			checked,
+		),
+		target.Denied,
+		"status 3",
+		"no such service",
+	)
 }
 
 func testUnfitAccounts(t *testing.T, s *servers.SSH) {
@@ -316,8 +383,24 @@ func testUnfitAccounts(t *testing.T, s *servers.SSH) {
 	locked := passwordAccount(t, s)
 	private, _ := servers.NewSSHKey(t)
 	for account, text := range map[string]string{"nobody-of-that-name": "does not exist", "a b": "not a name", "$(id)": "not a name", "": "not a name", "../x": "not a name"} {
-		targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, target.Credential{Account: account, Secret: sensitive.New(private)})), target.Denied, text)
-		targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, target.Credential{Account: account, Secret: sensitive.New("a-password")})), target.Denied, text)
+		targettest.Expect(
+			t,
+			tt.Apply(
+				targettest.Within(t),
+				change(t, tt, target.Credential{Account: account, Secret: sensitive.New(private)}),
+			),
+			target.Denied,
+			text,
+		)
+		targettest.Expect(
+			t,
+			tt.Apply(
+				targettest.Within(t),
+				change(t, tt, target.Credential{Account: account, Secret: sensitive.New("a-password")}),
+			),
+			target.Denied,
+			text,
+		)
 	}
 	if out, err := exec.Command("usermod", "-L", locked.Account).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -351,7 +434,10 @@ func testSudo(t *testing.T, s *servers.SSH) {
 	sh, err := exec.LookPath("sh")
 	targettest.Must(t, err)
 	rule := filepath.Join("/etc/sudoers.d", keeper.Account)
-	targettest.Must(t, os.WriteFile(rule, fmt.Appendf(nil, "%s ALL=(%s) NOPASSWD: %s -s\n", keeper.Account, old.Account, sh), 0o440))
+	targettest.Must(
+		t,
+		os.WriteFile(rule, fmt.Appendf(nil, "%s ALL=(%s) NOPASSWD: %s -s\n", keeper.Account, old.Account, sh), 0o440),
+	)
 	t.Cleanup(func() { targettest.Must(t, os.Remove(rule)) })
 	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	targettest.Must(t, tt.Retire(targettest.Within(t), c))
@@ -384,14 +470,19 @@ func testAbsolutePath(t *testing.T, s *servers.SSH) {
 	}
 }
 
-// testSelf is about an account that changes its own keys: that of this process, which need not be root.
+// testSelf is about an account that changes its own keys: that of this process, which need not be
+// root.
 func testSelf(t *testing.T, s *servers.SSH) {
 	private, public := servers.NewSSHKey(t)
 	path := filepath.Join(t.TempDir(), "authorized_keys")
 	targettest.Must(t, os.WriteFile(path, driver.MarshalAuthorizedKey(public), 0o600))
 	own := servers.StartSSH(t, "AuthorizedKeysFile "+path)
 	old := target.Credential{Account: own.User, Secret: sensitive.New(private)}
-	tt := open(t, config(own, own.Addr(), `"self":true`, fmt.Sprintf(`"authorized_keys":%q`, path)), target.Credential{})
+	tt := open(
+		t,
+		config(own, own.Addr(), `"self":true`, fmt.Sprintf(`"authorized_keys":%q`, path)),
+		target.Credential{},
+	)
 	c := change(t, tt, old)
 	for range 2 {
 		targettest.Must(t, tt.Apply(targettest.Within(t), c))
@@ -402,12 +493,21 @@ func testSelf(t *testing.T, s *servers.SSH) {
 	}
 	login(own).Works(t, "new", c.New, true)
 	login(own).Works(t, "old", c.Old, false)
-	targettest.Expect(t, tt.Apply(targettest.Within(t), target.Change{ID: "x", Strategy: target.Overlap, Old: c.Old, New: c.Old}), target.Denied, "unable to authenticate")
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), target.Change{ID: "x", Strategy: target.Overlap, Old: c.Old, New: c.Old}),
+		target.Denied,
+		"unable to authenticate",
+	)
 	seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{c.New, c.Old})
 	if err != nil || seen[0] != target.NotKnown || seen[1] != target.NotKnown {
 		t.Errorf("Inspect = %v, %v", seen, err)
 	}
-	password := target.Change{ID: "x", Strategy: target.Single, New: target.Credential{Account: old.Account, Secret: sensitive.New("a-new-password")}}
+	password := target.Change{
+		ID:       "x",
+		Strategy: target.Single,
+		New:      target.Credential{Account: old.Account, Secret: sensitive.New("a-new-password")},
+	}
 	targettest.Expect(t, tt.Apply(targettest.Within(t), password), target.Denied, "administrator")
 }
 
@@ -415,7 +515,12 @@ func testOddCharacters(t *testing.T, s *servers.SSH) {
 	tt := open(t, config(s, s.Addr()), admin(s))
 	old := passwordAccount(t, s)
 	for _, password := range []string{"space and\ttab", `quote " ' \ back`, "$HOME `id` $(id)", "EOF", "a:b:c", "pässwörd ☃", strings.Repeat("x", 128)} {
-		c := target.Change{ID: fmt.Sprintf("c%d", counter.Add(1)), Strategy: target.Single, Old: old, New: target.Credential{Account: old.Account, Secret: sensitive.New(password)}}
+		c := target.Change{
+			ID:       fmt.Sprintf("c%d", counter.Add(1)),
+			Strategy: target.Single,
+			Old:      old,
+			New:      target.Credential{Account: old.Account, Secret: sensitive.New(password)},
+		}
 		targettest.Must(t, tt.Apply(targettest.Within(t), c))
 		login(s).Works(t, "new", c.New, true)
 		login(s).Works(t, "old", c.Old, false)
@@ -428,9 +533,24 @@ func testWrongStrategies(t *testing.T, s *servers.SSH) {
 	private, _ := servers.NewSSHKey(t)
 	key := target.Credential{Account: "a", Secret: sensitive.New(private)}
 	password := target.Credential{Account: "a", Secret: sensitive.New("a-password")}
-	targettest.Expect(t, tt.Apply(targettest.Within(t), target.Change{Strategy: target.Single, New: key, Old: key}), target.Denied, "overlap")
-	targettest.Expect(t, tt.Apply(targettest.Within(t), target.Change{Strategy: target.Overlap, New: password, Old: password}), target.Denied, "single")
-	targettest.Expect(t, tt.Retire(targettest.Within(t), target.Change{Strategy: target.Overlap, New: password, Old: password}), target.Denied, "single")
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), target.Change{Strategy: target.Single, New: key, Old: key}),
+		target.Denied,
+		"overlap",
+	)
+	targettest.Expect(
+		t,
+		tt.Apply(targettest.Within(t), target.Change{Strategy: target.Overlap, New: password, Old: password}),
+		target.Denied,
+		"single",
+	)
+	targettest.Expect(
+		t,
+		tt.Retire(targettest.Within(t), target.Change{Strategy: target.Overlap, New: password, Old: password}),
+		target.Denied,
+		"single",
+	)
 }
 
 // testNoSecrets watches the list of processes of the host during changes.
@@ -532,7 +652,8 @@ func testIPv6(t *testing.T, _ *servers.SSH) {
 	targettest.Must(t, tt.Verify(targettest.Within(t), admin(s)))
 }
 
-// TestOtherMethods is about hosts that ask for more than, or other things than, a key or a password.
+// TestOtherMethods is about hosts that ask for more than, or other things than, a key or a
+// password.
 func TestOtherMethods(t *testing.T) {
 	t.Parallel()
 	two := servers.StartSSH(t, "AuthenticationMethods publickey,password")
@@ -540,7 +661,13 @@ func TestOtherMethods(t *testing.T) {
 	targettest.Expect(t, tt.Verify(targettest.Within(t), admin(two)), target.Denied, "more than one proof", "password")
 	noPasswords := servers.StartSSH(t, "PasswordAuthentication no")
 	tt = open(t, config(noPasswords, noPasswords.Addr()), admin(noPasswords))
-	targettest.Expect(t, tt.Verify(targettest.Within(t), target.Credential{Account: "any", Secret: sensitive.New("a-password")}), target.Denied, "takes no passwords", "publickey")
+	targettest.Expect(
+		t,
+		tt.Verify(targettest.Within(t), target.Credential{Account: "any", Secret: sensitive.New("a-password")}),
+		target.Denied,
+		"takes no passwords",
+		"publickey",
+	)
 }
 
 // TestAsksInDialogue is about hosts that ask for a password in a dialogue, as those with PAM do.
@@ -549,7 +676,13 @@ func TestAsksInDialogue(t *testing.T) {
 	if _, err := os.Stat("/etc/pam.d/sshd"); err != nil || os.Geteuid() != 0 {
 		t.Skip("no PAM service sshd on this machine, or not root")
 	}
-	s := servers.StartSSH(t, "PasswordAuthentication no", "KbdInteractiveAuthentication yes", "UsePAM yes", "LogLevel INFO")
+	s := servers.StartSSH(
+		t,
+		"PasswordAuthentication no",
+		"KbdInteractiveAuthentication yes",
+		"UsePAM yes",
+		"LogLevel INFO",
+	)
 	tt := open(t, config(s, s.Addr()), admin(s))
 	old := passwordAccount(t, s)
 	targettest.Must(t, tt.Verify(targettest.Within(t), old))
@@ -565,7 +698,12 @@ func TestAsksInDialogue(t *testing.T) {
 		t.Errorf("one rejected login was %d for the host", n)
 	}
 	// An administrator may be one with a password.
-	targettest.Expect(t, open(t, config(s, s.Addr()), c.New).Apply(targettest.Within(t), change(t, tt, old)), target.Denied, "sudo")
+	targettest.Expect(
+		t,
+		open(t, config(s, s.Addr()), c.New).Apply(targettest.Within(t), change(t, tt, old)),
+		target.Denied,
+		"sudo",
+	)
 	// A password that has expired is right, and of no use.
 	if out, err := exec.Command("chage", "-d", "0", old.Account).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -171,12 +171,16 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestSharedKeysArePrivileged verifies that no account is ordinary where all accounts have one file of
-// keys, and that the look at it needs no login.
+// TestSharedKeysArePrivileged verifies that no account is ordinary where all accounts have one file
+// of keys, and that the look at it needs no login.
 func TestSharedKeysArePrivileged(t *testing.T) {
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIN4CU7zTXxhu1L+xGCdFjvhKmhCXk9ug3CgMWpS4EANU"
 	for path, shared := range map[string]bool{"/etc/ssh/keys": true, "/etc/ssh/keys/%u": false, ".ssh/authorized_keys": false} {
-		config := fmt.Sprintf(`{"address":"host.example.test","self":true,"host_keys":[%q],"authorized_keys":%q}`, key, path)
+		config := fmt.Sprintf(
+			`{"address":"host.example.test","self":true,"host_keys":[%q],"authorized_keys":%q}`,
+			key,
+			path,
+		)
 		host, err := ssh.Kind().Open(target.Settings{Name: "host", Config: []byte(config)})
 		if err != nil {
 			t.Fatal(err)

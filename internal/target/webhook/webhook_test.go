@@ -25,7 +25,8 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// The suite of package targettest runs in examples/webhook-target; here is what is particular to the kind.
+// The suite of package targettest runs in examples/webhook-target; here is what is particular to
+// the kind.
 
 const key = "the-key-that-signs-the-requests"
 
@@ -38,7 +39,13 @@ var change = target.Change{
 func openAt(t *testing.T, url, more string) target.Target {
 	t.Helper()
 	config := fmt.Sprintf(`{"url":%q,"strategy":"overlap"%s}`, url, more)
-	tt, err := webhook.Kind().Open(target.Settings{Name: "crm", Config: json.RawMessage(config), Admin: target.Credential{Secret: sensitive.New(key)}})
+	tt, err := webhook.Kind().Open(
+		target.Settings{
+			Name:   "crm",
+			Config: json.RawMessage(config),
+			Admin:  target.Credential{Secret: sensitive.New(key)},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +168,8 @@ func TestAnswers(t *testing.T) {
 			t.Parallel()
 			url, asked := endpoint(t, tt.status, tt.contentType, tt.body)
 			err := openAt(t, url, "").Apply(t.Context(), change)
-			if target.ClassOf(err) != tt.class || err == nil || !strings.Contains(targettest.OperatorText(err), tt.text) {
+			if target.ClassOf(err) != tt.class || err == nil ||
+				!strings.Contains(targettest.OperatorText(err), tt.text) {
 				t.Errorf("class %v, %v; want %v, %q", target.ClassOf(err), err, tt.class, tt.text)
 			}
 			if err != nil && strings.Contains(targettest.OperatorText(err), "marker") {
@@ -182,7 +190,8 @@ func TestCutAfterTheRequest(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	}))
 	defer s.Close()
-	if err := openAt(t, s.URL, "").Apply(t.Context(), change); target.ClassOf(err) != target.Unknown || !strings.Contains(targettest.OperatorText(err), "EOF") {
+	if err := openAt(t, s.URL, "").Apply(t.Context(), change); target.ClassOf(err) != target.Unknown ||
+		!strings.Contains(targettest.OperatorText(err), "EOF") {
 		t.Errorf("class %v, %v", target.ClassOf(err), err)
 	}
 }
@@ -190,7 +199,12 @@ func TestCutAfterTheRequest(t *testing.T) {
 // A cut text must not leave the beginning of a secret that reached across the cut.
 func TestLongMessageHidesWholeSecret(t *testing.T) {
 	t.Parallel()
-	url, _ := endpoint(t, 200, "application/json", `{"result":"refused","message":"`+strings.Repeat("x", 290)+`old-secret-marker"}`)
+	url, _ := endpoint(
+		t,
+		200,
+		"application/json",
+		`{"result":"refused","message":"`+strings.Repeat("x", 290)+`old-secret-marker"}`,
+	)
 	err := openAt(t, url, "").Apply(t.Context(), change)
 	if err == nil || strings.Contains(err.Error(), "old-sec") || len(err.Error()) > 400 {
 		t.Errorf("the error is %v", err)
@@ -238,7 +252,8 @@ func TestVerifyStateGenerate(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text) {
+			if err == nil || target.ClassOf(err) != tt.class ||
+				!strings.Contains(targettest.OperatorText(err), tt.text) {
 				t.Errorf("class %v, %v; want %v, %q", target.ClassOf(err), err, tt.class, tt.text)
 			}
 		})
@@ -265,7 +280,8 @@ func TestNotUTF8IsDenied(t *testing.T) {
 	}
 }
 
-// A certificate that nobody vouched for, or of another name, is found before a secret has been sent.
+// A certificate that nobody vouched for, or of another name, is found before a secret has been
+// sent.
 func TestTLSIsVerified(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
@@ -279,7 +295,8 @@ func TestTLSIsVerified(t *testing.T) {
 		`,"tls":{"server_name":"crm.internal","ca":` + string(ca) + `}`: "certificate is valid for",
 	} {
 		err := openAt(t, s.URL, more).Apply(t.Context(), change)
-		if target.ClassOf(err) != target.Unreachable || !strings.Contains(targettest.OperatorText(err), want) || asked.Load() != 0 {
+		if target.ClassOf(err) != target.Unreachable || !strings.Contains(targettest.OperatorText(err), want) ||
+			asked.Load() != 0 {
 			t.Errorf("%s: class %v, %v, asked %d times", more, target.ClassOf(err), err, asked.Load())
 		}
 	}
@@ -312,8 +329,15 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	_, err := webhook.Kind().Open(target.Settings{Name: "crm", Config: []byte(`{"url":"https://h","strategy":"single"}`), Admin: target.Credential{Secret: sensitive.New("short")}})
-	if err == nil || !strings.Contains(err.Error(), "shorter than 16 characters") || strings.Contains(err.Error(), `"short"`) {
+	_, err := webhook.Kind().Open(
+		target.Settings{
+			Name:   "crm",
+			Config: []byte(`{"url":"https://h","strategy":"single"}`),
+			Admin:  target.Credential{Secret: sensitive.New("short")},
+		},
+	)
+	if err == nil || !strings.Contains(err.Error(), "shorter than 16 characters") ||
+		strings.Contains(err.Error(), `"short"`) {
 		t.Errorf("a short key: %v", err)
 	}
 }
