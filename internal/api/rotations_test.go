@@ -648,7 +648,10 @@ func TestOtherRotationRefusals(t *testing.T) {
 		},
 		{rotation.Idle, notFound, `There is no secret "none"`, "RemoveRotation", []string{"SecretName", "none"}},
 		{rotation.Idle, notFound, `There is no secret "none"`, "DescribeRotation", []string{"SecretName", "none"}},
-		{rotation.Idle, invalid, "Use one of [idle scheduled prepared", "ListRotations", []string{"State", "asleep"}},
+		{
+			rotation.Idle, invalid, fmt.Sprintf("Use one of %s", rotation.States()),
+			"ListRotations", []string{"State", "asleep"},
+		},
 		{rotation.Idle, invalid, "Use the token of the page before", "ListRotations", []string{"NextToken", "?"}},
 		{
 			rotation.Idle, invalid, "Give SecretName or TargetName, not both.", "PauseRotation",
