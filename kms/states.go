@@ -7,9 +7,6 @@ const (
 	RotationIdle = "idle"
 	// RotationScheduled means that a rotation was requested or is due. There is no candidate yet.
 	RotationScheduled = "scheduled"
-	// RotationDelayed means that no candidate could be made yet: the target or its administrator did
-	// not answer.
-	RotationDelayed = "delayed"
 	// RotationPrepared means that the candidate is stored. The target does not have it.
 	RotationPrepared = "prepared"
 	// RotationApplying means that the candidate is being sent to the target.

@@ -91,9 +91,6 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 		r = r.quiet(now)
 	case Failed:
 		r = r.later(e, now)
-		if r.State == Scheduled {
-			r.State = Delayed
-		}
 	case Impossible:
 		r = r.abandon(e.Text, now)
 	case Cancel: // there is no candidate, or a rule has refused it

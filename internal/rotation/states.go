@@ -17,9 +17,6 @@ const (
 	Idle State = kms.RotationIdle
 	// Scheduled means that a rotation was requested or fell due. There is no candidate yet.
 	Scheduled State = kms.RotationScheduled
-	// Delayed means that no candidate could be made yet: the target or its administrator did not
-	// answer.
-	Delayed State = kms.RotationDelayed
 	// Prepared means that the candidate is stored, and that the target does not have it.
 	Prepared State = kms.RotationPrepared
 	// Applying means that the candidate is being sent, or was when the engine stopped.
@@ -96,12 +93,6 @@ var states = []stateRow{
 		step:     Prepare,
 		on:       Record.onPrepare,
 		waitsFor: "its turn",
-	},
-	{
-		state:    Delayed,
-		step:     Prepare,
-		on:       Record.onPrepare,
-		waitsFor: "another try to make a candidate",
 	},
 	{
 		state:    Prepared,
