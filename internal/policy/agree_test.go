@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -254,20 +255,17 @@ func (g generator) conditions() map[string]any {
 	return out
 }
 
-func (g generator) operator(kind string) string {
-	switch kind {
-	case "string":
-		return g.of("StringEquals", "StringNotEquals", "StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase", "StringLike",
-			"StringNotLike")
-	case "number":
-		return "Numeric" + g.of("Equals", "NotEquals", "LessThan", "LessThanEquals", "GreaterThan", "GreaterThanEquals")
-	case "date":
-		return "Date" + g.of("Equals", "NotEquals", "LessThan", "LessThanEquals", "GreaterThan", "GreaterThanEquals")
-	case "boolean":
-		return "Bool"
+// operatorsOf are the operators of the product for each type of values, so that a new one is
+// compared too.
+var operatorsOf = func() map[valueType][]string {
+	m := map[valueType][]string{}
+	for _, name := range slices.Sorted(maps.Keys(operators)) {
+		m[operators[name].typ] = append(m[operators[name].typ], name)
 	}
-	return g.of("IpAddress", "NotIpAddress")
-}
+	return m
+}()
+
+func (g generator) operator(kind string) string { return g.of(operatorsOf[valueType(kind)]...) }
 
 func (g generator) value(kind string) string {
 	switch kind {
