@@ -53,7 +53,6 @@ var operators = map[string]operator{
 	"StringNotEqualsIgnoreCase": {typeString, true, textEqualFold},
 	"StringLike":                {typeString, false, textLike},
 	"StringNotLike":             {typeString, true, textLike},
-	"StringStartsWith":          {typeString, false, textStartsWith},
 	"NumericEquals":             {typeNumber, false, numbers(func(c int) bool { return c == 0 })},
 	"NumericNotEquals":          {typeNumber, true, numbers(func(c int) bool { return c == 0 })},
 	"NumericLessThan":           {typeNumber, false, numbers(func(c int) bool { return c < 0 })},
@@ -74,8 +73,6 @@ var operators = map[string]operator{
 func textEqual(got, want *value) bool     { return got.text == want.text }
 func textEqualFold(got, want *value) bool { return strings.EqualFold(got.text, want.text) }
 func textLike(got, want *value) bool      { return match(want.text, got.text) }
-
-func textStartsWith(got, want *value) bool { return strings.HasPrefix(got.text, want.text) }
 
 func inBlock(got, want *value) bool {
 	return got.block.IsSingleIP() && want.block.Contains(got.block.Addr())

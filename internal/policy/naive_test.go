@@ -284,8 +284,6 @@ func compare(operator, got, want string) bool {
 		return strings.EqualFold(got, want)
 	case "StringLike":
 		return like(want, got)
-	case "StringStartsWith":
-		return len(got) >= len(want) && got[:len(want)] == want
 	case "Bool":
 		return got == want && (got == "true" || got == "false")
 	case "IpAddress":
