@@ -48,7 +48,6 @@ var (
 	targetKind   = named("target/", func(t Target) string { return in(t.Account, t.Name) })
 	claimKind    = named("claim/", claimPath)
 	spacingKind  = named("spacing/", func(s Spacing) string { return in(s.Account, s.Group) })
-	windowKind   = named("window/", func(w Window) string { return in(w.Account, w.Target) })
 	rotationKind = named("rotation/", func(r rotation.Record) string { return in(r.Account, r.Secret) })
 	wakeKind     = byTime("wake/", func(d Due) string { return in(d.Account, d.Name) })
 	consumerKind = named("consumer/", consumerPath)
@@ -66,7 +65,7 @@ var kinds = []recordType{
 	metaKind, accountKind, accessKeyKind, keyUseKind, masterKeyKind,
 	userKind, groupKind, groupRightsKind, policyKind, documentKind, systemPolicyKind,
 	secretKind, valueKind, denyingKind, policiesBoundKind, dueKind,
-	targetKind, claimKind, spacingKind, windowKind, rotationKind, wakeKind, consumerKind, eventKind,
+	targetKind, claimKind, spacingKind, rotationKind, wakeKind, consumerKind, eventKind,
 	engineKind, pauseKind, restoredKind, trailHeadKind, trailRunKind,
 }
 

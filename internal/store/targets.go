@@ -78,23 +78,5 @@ func (tx *Tx) Spacing(account, group string) (Spacing, error) {
 	return s, err
 }
 
-// Window is the time of day at which rotations at a target may begin.
-type Window struct {
-	Account string `json:"account"`
-	Target  string `json:"target"`
-	// Opens and Closes are times since midnight in UTC. A window that closes before it opens spans
-	// midnight.
-	Opens  time.Duration `json:"opens"`
-	Closes time.Duration `json:"closes"`
-}
-
-// Window reads the window of a target; ok is false if rotations may begin at any time.
-func (tx *Tx) Window(account, target string) (Window, bool, error) {
-	return windowKind.load(tx, in(account, target))
-}
-
-// PutWindow writes the window of a target.
-func (tx *Tx) PutWindow(w Window) error { return windowKind.save(tx, w) }
-
 // PutSpacing writes the spacing of a group.
 func (tx *Tx) PutSpacing(s Spacing) error { return spacingKind.save(tx, s) }

@@ -175,7 +175,7 @@ func furnished(t *testing.T) (*site, map[string]*tenant) {
 		tenants[id] = s.furnish(id, c)
 	}
 	stop()
-	s.quiet(slices.Collect(maps.Keys(tenants))...)
+	s.quiet()
 	if _, _, err := s.serve(); err != nil {
 		t.Fatal(err)
 	}
@@ -185,9 +185,8 @@ func furnished(t *testing.T) (*site, map[string]*tenant) {
 	return s, tenants
 }
 
-// quiet takes the right to rotate, so that no engine writes records while they are looked at. It writes the windows of
-// the accounts, which no operation writes.
-func (s *site) quiet(accounts ...string) {
+// quiet takes the right to rotate, so that no engine writes records while they are looked at.
+func (s *site) quiet() {
 	s.t.Helper()
 	db, err := store.Open(s.t.Context(), store.Config{Endpoints: []string{s.endpoint}, Prefix: s.prefix})
 	if err != nil {
@@ -196,17 +195,6 @@ func (s *site) quiet(accounts ...string) {
 	s.t.Cleanup(func() { _ = db.Close() }) // the lease has ended with the test
 	if _, err := s.unlock(db); err != nil {
 		s.t.Fatal(err)
-	}
-	for _, id := range accounts {
-		err := store.Do(s.t.Context(), db, func(tx *store.Tx) error {
-			return errors.Join(
-				tx.PutWindow(store.Window{Account: id, Target: "x", Closes: time.Hour}),
-				tx.PutWindow(store.Window{Account: id, Target: "y", Opens: time.Hour}),
-			)
-		})
-		if err != nil {
-			s.t.Fatal(err)
-		}
 	}
 	if _, err := db.Lead(s.t.Context(), "nobody", time.Now); err != nil {
 		s.t.Fatal(err)
@@ -280,9 +268,6 @@ var probes = map[string]func(s *site, n *tenant, name string) []probe{
 	},
 	"spacing": func(s *site, n *tenant, name string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, err := tx.Spacing(n.id, name); return err })
-	},
-	"window": func(s *site, n *tenant, name string) []probe {
-		return s.opens(func(tx *store.Tx) error { _, _, err := tx.Window(n.id, name); return err })
 	},
 	"wake": func(s *site, _ *tenant, _ string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, _, err := tx.WakeBefore(future, 1000); return err })
