@@ -12,8 +12,8 @@ import (
 
 const module = "github.com/keyturn/keyturn/"
 
-// lines is the picture of docs/ARCHITECTURE.md: packages import downwards, and those on one line
-// do not know each other, but for the wiring, which knows everything.
+// lines are the layers of docs/ARCHITECTURE.md, the lowest first. A package imports only layers
+// below its own; only the wiring, the last line, also imports packages of its own layer.
 var lines = [][]string{
 	{"sensitive", "internal/fault", "internal/deadline", "internal/ownfile", "internal/egress", "internal/settings"},
 	{"sign", "internal/credential", "internal/target", "internal/target/shacrypt"},
@@ -103,8 +103,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestLeavesAreLight holds that core, leaves and the core of the consumer have no dependency, and
-// that drivers stay out of what clients link.
+// TestLeavesAreLight verifies that leaves, core and package consumer have no third-party
+// dependency, so that clients link no driver.
 func TestLeavesAreLight(t *testing.T) {
 	t.Parallel()
 	for _, dir := range []string{
@@ -122,8 +122,8 @@ func TestLeavesAreLight(t *testing.T) {
 	}
 }
 
-// TestAdaptersHaveOneDriver holds that each adapter of package consumer brings what it is made
-// for, and nothing else.
+// TestAdaptersHaveOneDriver verifies that each adapter of package consumer imports its own driver
+// and no other third-party package.
 func TestAdaptersHaveOneDriver(t *testing.T) {
 	t.Parallel()
 	for dir, driver := range map[string]string{
@@ -144,7 +144,7 @@ func TestAdaptersHaveOneDriver(t *testing.T) {
 	}
 }
 
-// sources are the files of a package, without its tests, and what they import.
+// sources returns the files of a package, without its tests, and what they import.
 func sources(t *testing.T, dir string) map[string][]string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))

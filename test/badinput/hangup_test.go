@@ -35,8 +35,8 @@ func recorded(t *testing.T, lines []byte) (n int) {
 	return n
 }
 
-// TestHangUp has callers hang up once they have asked. Nobody gets around the trail that way, and
-// the operator is not told of each.
+// TestHangUp verifies that callers who hang up once they have sent a request do not bypass the
+// audit trail, and that the log does not report each of them.
 func TestHangUp(t *testing.T) {
 	t.Parallel()
 	log, dir := &support.Log{}, t.TempDir()

@@ -113,8 +113,8 @@ func replays(k kit) []row {
 	}
 }
 
-// afterwards holds that the server serves a good request promptly, and that nothing of a value is
-// in its log or trail.
+// afterwards verifies that the server serves a good request promptly, and that neither its log
+// nor its trail has any part of a value.
 func afterwards(t *testing.T, s *keyturntest.Server, log *support.Log, dir string) {
 	t.Helper()
 	begin := time.Now()

@@ -249,7 +249,7 @@ func launch(binary, dir string) (p *process, took time.Duration, err error) {
 	return nil, 0, errors.Join(errors.New("the server was not ready in 30 seconds"), p.stop())
 }
 
-// residentSize is the resident memory of a process in MB; 0 where /proc does not tell.
+// residentSize is the resident memory of a process in MB; 0 without /proc.
 func residentSize(pid int) float64 {
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
@@ -417,7 +417,7 @@ func (p *pairs) enough(least float64) bool {
 
 // judge prints the medians of the pairs, by the clock and by processor time, and refuses what is
 // below the bound by both. Generator and server keep every processor busy, so on a quiet machine
-// the two agree; on one that others use too the clock tells of them as well.
+// the two agree; on a shared machine wall-clock time includes the load of others.
 func (p *pairs) judge(what string, least float64) error {
 	wall, cpu := middle(p.wall), middle(p.cpu)
 	figure(what, wall)

@@ -236,7 +236,7 @@ func (c *crowd) latencies(ctx context.Context, by *kms.Client) ([]time.Duration,
 			select {
 			case a := <-c.told:
 				if a.err != nil || a.version != version {
-					return nil, fmt.Errorf("a waiter was told %q; want %q: %w", a.version, version, a.err)
+					return nil, fmt.Errorf("a waiter was notified of %q; want %q: %w", a.version, version, a.err)
 				}
 				list = append(list, a.at.Sub(begin))
 			case <-ctx.Done():

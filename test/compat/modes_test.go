@@ -20,8 +20,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestSDKv3Modes: the modes that TestSDKv3 runs are what their names say. A listener of the
-// test's own looks at what the SDK sends.
+// TestSDKv3Modes: the modes that TestSDKv3 runs are what their names say. A listener of the test
+// checks what the SDK sends.
 func TestSDKv3Modes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -47,7 +47,7 @@ type step struct {
 	Error *refusal
 }
 
-// refusal is an error answer as a client shows it.
+// refusal is an error as a client shows it.
 type refusal struct {
 	Status        int
 	Code, Message string
@@ -68,7 +68,7 @@ type client struct {
 	// strict says that the client shows the answer as it came, so that a member that must be there
 	// can be missed.
 	strict bool
-	// only tells which operations the mode is for; nil means all.
+	// only reports whether the mode is for an operation; nil means all.
 	only func(op string) bool
 }
 

@@ -117,7 +117,7 @@ func connectV1Over(http2 bool, method, format string) func(*testing.T, *keyturnt
 	}
 }
 
-// speaks holds that a transport and the server agree on HTTP/2, or on HTTP/1.1.
+// speaks verifies that a transport and the server agree on HTTP/2, or on HTTP/1.1.
 func speaks(t *testing.T, s *keyturntest.Server, transport *http.Transport, http2 bool) {
 	t.Helper()
 	resp, err := (&http.Client{Transport: transport, Timeout: 30 * time.Second}).Get("https://" + s.Endpoint + "/healthz")

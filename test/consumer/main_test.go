@@ -19,7 +19,7 @@ import (
 
 var full = flag.Bool("full", false, "run everything, and print the figures")
 
-// look is the pause between two looks at something that notifies nobody.
+// look is the pause between two counts of goroutines.
 const look = 20 * time.Millisecond
 
 var figures support.Figures

@@ -39,7 +39,7 @@ import (
 
 const (
 	users = 50
-	// connections are those of one pool at most.
+	// connections is the most that one pool opens.
 	connections = 6
 	// loginLimit is more than all rotations of a full run can have rejected in a minute: neither
 	// server here locks accounts.
@@ -166,7 +166,7 @@ func (f *field) rotate(t *testing.T, secret string, times int) (done int) {
 		ended := support.Eventually(func() bool {
 			out, err := f.Client.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
 			if err != nil {
-				t.Errorf("look at %s: %v", secret, err)
+				t.Errorf("describe the rotation of %s: %v", secret, err)
 				return true
 			}
 			last = out
@@ -262,7 +262,7 @@ func inTransaction(ctx context.Context, db *sql.DB) error {
 	return errors.Join(one(tx.QueryRowContext(ctx, "SELECT $1::int", 1)), tx.Commit())
 }
 
-// cache returns queries of a Redis client that repeats nothing by itself.
+// cache returns queries of a Redis client that does not retry.
 func (f *field) cache(t *testing.T, c *consumer.Consumer, secret string, within time.Duration) query {
 	t.Helper()
 	o := &redis.Options{Addr: f.redis.Addr, PoolSize: connections, MaxRetries: -1, DialerRetries: 1}
@@ -327,8 +327,8 @@ func under(t *testing.T, figure string, queries []query, run func()) {
 	}
 }
 
-// letGo holds that, after a rotation, all that was opened with a former version is replaced while
-// the application goes on, and that the server is told.
+// letGo verifies that, after a rotation, everything that was opened with a former version is
+// replaced while the application continues, and that the server learns of it.
 func (f *field) letGo(t *testing.T, c *consumer.Consumer, secrets ...string) {
 	t.Helper()
 	done := support.Eventually(func() bool {

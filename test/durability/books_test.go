@@ -27,8 +27,8 @@ const (
 	each    = 3 // secrets of a writer
 )
 
-// writer is one client. Nobody else changes its secrets, so it knows what must be there, but for
-// one change that was under way when the server died.
+// writer is one client. No other client changes its secrets, so it knows what must be there, but
+// for one change that was under way when the server died.
 type writer struct {
 	id      int
 	random  *rand.Rand
@@ -122,7 +122,7 @@ func (w *writer) once(ctx context.Context, c *kms.Client, o model.Op) (model.Out
 func (w *writer) work(ctx context.Context, c *kms.Client) error {
 	for {
 		if known, err := w.once(ctx, c, w.next()); known != model.Answered {
-			return nil // the server is gone, which is what this test is about
+			return nil // the server was killed, which is what this test is about
 		} else if err != nil {
 			return err
 		}
@@ -239,7 +239,7 @@ func newTrail(dir string) *trail {
 }
 
 // check verifies the chain, that it goes on from where it was, and that each change has its
-// intent and its outcome. Nobody may write meanwhile.
+// intent and its outcome. No client may write meanwhile.
 func (a *trail) check(list []*writer) (records uint64, err error) {
 	r, err := audit.Verify(a.dir)
 	if err != nil {
@@ -249,7 +249,7 @@ func (a *trail) check(list []*writer) (records uint64, err error) {
 		return 0, err
 	}
 	if a.last.Records > 0 && a.seen[a.last.LastSeq] != a.last.LastHash {
-		return 0, fmt.Errorf("record %d was changed or is gone", a.last.LastSeq)
+		return 0, fmt.Errorf("record %d was changed or deleted", a.last.LastSeq)
 	}
 	a.last = r
 	for _, w := range list {
@@ -306,7 +306,7 @@ func (a *trail) readFile(file string) error {
 	}
 }
 
-// has holds that a change which was answered is in the trail before and after its effect.
+// has verifies that the trail has an intent and an outcome for a change that was answered.
 func (a *trail) has(k ack) error {
 	intent, ok := a.phases[k.id][audit.Intent]
 	outcome, ok2 := a.phases[k.id][audit.Outcome]
@@ -330,7 +330,7 @@ func (a *trail) has(k ack) error {
 	return nil
 }
 
-// settleAll holds store and trail against the books of all writers. Nobody may write meanwhile.
+// settleAll compares store and trail with the books of all writers. No client may write meanwhile.
 func settleAll(t *testing.T, c *kms.Client, list []*writer, a *trail) (reads int, records uint64) {
 	t.Helper()
 	var done []model.Op // of those that were under way

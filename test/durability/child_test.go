@@ -1,5 +1,5 @@
-// Package durability_test runs the real binary, kills it, fills its disk, and holds that what it
-// has acknowledged is there.
+// Package durability_test runs the real binary, kills it, fills its disk, and verifies that
+// everything it has acknowledged is there.
 package durability_test
 
 import (
@@ -72,5 +72,5 @@ func start(t *testing.T, dir string, args ...string) *child {
 	return c
 }
 
-// page reads one of the operator's pages; status is 0 when nobody answers.
+// page reads one of the operator's pages; status is 0 when there is no answer.
 func (c *child) page(path string) (status int, body string) { return support.Page(c.endpoint, path) }

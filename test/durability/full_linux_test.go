@@ -110,7 +110,7 @@ func TestAuditDiskFull(t *testing.T) {
 	}
 }
 
-// TestStoreDiskFull fills the disk of a store that does not look at the room it has. etcd ends
+// TestStoreDiskFull fills the disk of a store that does not check its free space. etcd ends
 // the process when it cannot write, so that nothing is acknowledged that is not kept; with room
 // again the server starts, and all that was acknowledged is there.
 func TestStoreDiskFull(t *testing.T) {

@@ -11,8 +11,9 @@ import (
 
 const kills = 34
 
-// TestKill kills a server that is at work, again and again, and holds each time that all it has
-// acknowledged is there. Some kills come while it starts, the very first start included.
+// TestKill kills a server that is at work, again and again, and verifies each time that
+// everything it has acknowledged is there. Some kills come while it starts, the very first start
+// included.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	n := support.Seed(t)

@@ -11,7 +11,7 @@
 //     (not-allowed), or that a Deny in the policy of a secret forbids (deny-ignored);
 //   - no value of a secret arrives at an address of an attacker, or in an answer to one, who may
 //     not read the secret (value-sent, value-shown). A target that was pointed to the attacker's
-//     address may get a value when somebody else tied the secret to it afterwards;
+//     address may get a value when another principal tied the secret to it afterwards;
 //   - no account at a target of the operator and no access key of a user changes because of a
 //     call of an attacker, at once or later through the engine, unless the policies of the
 //     caller name that account or user (account-changed, key-changed). The account of a target's
@@ -24,12 +24,12 @@
 //     closer (too-often);
 //   - what an application says of the versions that it uses is heard (consumer-unheard).
 //
-// An attacker also calls with every key that it obtains. The generator looks at the model to
-// draw names that exist and operations that somebody may do; parameters come from the table of
+// An attacker also calls with every key that it obtains. The generator reads the model to draw
+// names that exist and operations that some principal may do; parameters come from the table of
 // operations, so a new operation takes part at once. Half of the attackers are about a work: what
-// takes several calls and people do often, with all of the rights that it takes or all but one, and
-// with what other people do around it. Other calls come in between. TestModelKnowsEveryOperation
-// fails until the model knows what an operation needs.
+// takes several calls and people do often, with all of the rights that it takes or all but one,
+// and with what other people do around it. Other calls come in between.
+// TestModelKnowsEveryOperation fails until the model knows what an operation needs.
 //
 // A failing sequence is shortened and printed, one step per line, in the form that the table of
 // TestKnownSequences holds. The same seed draws the same steps for as long as the answers are

@@ -14,7 +14,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// generator draws the steps of one sequence. It looks at the model to make calls that have a
+// generator draws the steps of one sequence. It reads the model to make calls that have a
 // chance: names that are there, operations that the caller may do.
 type generator struct {
 	random *rand.Rand
@@ -147,7 +147,7 @@ func (g *generator) grants(who string) (list []step) {
 	return list
 }
 
-// stray is a right that nobody thought of: any operation on anything of its kind.
+// stray is an arbitrary right: any operation on any resource of its kind.
 func (g *generator) stray() string {
 	o := pick(g, protocol.Operations())
 	if service(o.Name) == "ram" {
@@ -190,7 +190,7 @@ func (g *generator) next() step {
 	return s
 }
 
-// follow draws what a person would do next about a rotation, by its state.
+// follow draws what a caller would do next about a rotation, by its state.
 func (g *generator) follow(s *step) bool {
 	name := g.secret(s, "kms:RotateSecret")
 	switch g.world.load(name).State {

@@ -59,7 +59,7 @@ func (f finding) String() string {
 	return b.String()
 }
 
-// signature tells sorts of findings apart: what was violated and by which operations.
+// signature identifies a kind of finding: what was violated and by which operations.
 func (f finding) signature() string {
 	ops := map[string]bool{}
 	for _, s := range f.steps {

@@ -13,11 +13,11 @@ import (
 )
 
 // system is where a target points: an address with accounts and the passwords that they have. It
-// ignores case, quotes and a host part in the name of an account. One that a person owns accepts
-// everything and keeps what it is given.
+// ignores case, quotes and a host part in the name of an account. A system that an attacker owns
+// accepts everything and keeps what it is given.
 type system struct {
 	address    string
-	owner      string // a person; empty for the operator's
+	owner      string // an attacker; empty for a system of the operator
 	admin      string // the account that changes others
 	aliases    map[string]string
 	privileged map[string]bool
@@ -90,9 +90,9 @@ func (s *system) real(account string) string {
 	return name
 }
 
-// kinds are those of the search: admin, whose administrator changes accounts; plain, which is the
-// same and cannot say what an account is; and self, where a credential adds the next one to its own
-// account, as a client of an identity provider or a host over SSH does.
+// kinds are the kinds of targets in the search: admin, whose administrator changes accounts;
+// plain, which is the same and cannot say what an account is; and self, where a credential adds
+// the next one to its own account, as a client of an identity provider or a host over SSH does.
 func (w *world) kinds() map[string]target.Kind {
 	check := func(raw json.RawMessage) error {
 		var c config
@@ -305,8 +305,8 @@ func (w *world) arrived(l *link, secret sensitive.Value, part string) {
 	}
 }
 
-// mayFlow says why a value of a secret must not arrive at the address of a person; empty when it
-// may. caller is nil while the engine works.
+// mayFlow returns why a value of a secret must not arrive at the address of an attacker; empty
+// when it may. caller is nil while the engine works.
 func (m *model) mayFlow(caller *cause, l *link, name, text string) string {
 	owner, v := m.people[l.system.owner], m.values[text]
 	own, t := m.secrets[name], m.targets[l.name]
@@ -317,7 +317,7 @@ func (m *model) mayFlow(caller *cause, l *link, name, text string) string {
 	case preparing && (v.had[caller.by.name] || v.first == caller.at):
 		return "" // the call supplies or makes the value, and names the target
 	case own == nil || t == nil:
-		return "nobody tied them together"
+		return "no caller tied them together"
 	}
 	for _, u := range owner.users() {
 		if ok, _ := m.may(m.rightsOf(u), "kms:GetSecretValue", m.kms("secret/"+name)); ok {

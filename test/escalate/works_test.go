@@ -56,7 +56,7 @@ var works = []work{
 		wait 7h
 		? {me} RepairRotation SecretName={own} RepairAction={repair}
 		engine`},
-	{ // a managed secret of somebody who may not rotate the account, whose target comes later
+	{ // a managed secret of a principal who may not rotate the account, whose target comes later
 		[]string{"kms:CreateSecret on secret", "kms:* on secret/{me}/*"}, `
 		{me} CreateSecret SecretName={own} VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"{target}"} SecretData={"Accounts":[{"AccountName":"{account}","AccountPassword":"{password}"}]} {schedule}
 		root RegisterTarget TargetName={target} Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin

@@ -188,7 +188,7 @@ func mustSteps(text string) []step {
 	return list
 }
 
-// end takes what the engine would look at away, so that the next world is alone.
+// end deletes the records that the engine acts on, so that the next world is alone.
 func (w *world) end() error {
 	var names []string
 	err := store.Snapshot(w.ctx, w.db).Rotations(w.model.account, "", "", func(r rotation.Record) bool {
@@ -317,8 +317,8 @@ func (w *world) remove(name string) error {
 	return nil
 }
 
-// acknowledge has the application say which version it uses, and holds that the server has heard
-// it.
+// acknowledge has the application report which version it uses, and verifies that the server has
+// recorded it.
 func (w *world) acknowledge() error {
 	caller, _, ok := w.principal(step{who: "app"})
 	if !ok {
@@ -333,7 +333,7 @@ func (w *world) acknowledge() error {
 		return err
 	}
 	if list := out.(*kms.WatchSecretsResponse).Changes; len(list) != 1 || list[0].State != kms.StateCurrent {
-		return nil // the application may not read it any more
+		return nil // the application may no longer read it
 	}
 	root := policy.Principal{Kind: policy.KindAccount, Account: w.model.account, ID: w.model.account}
 	out, err = w.send(root, "ListSecretConsumers", sign.Params{{Name: "SecretName", Value: "prod/app"}})
@@ -345,7 +345,7 @@ func (w *world) acknowledge() error {
 			return nil
 		}
 	}
-	w.violate("consumer-unheard", "the application said which version it uses, and nobody can see it")
+	w.violate("consumer-unheard", "the application reported which version it uses, and the server does not show it")
 	return nil
 }
 
@@ -363,7 +363,7 @@ func service(op string) string {
 	return "kms"
 }
 
-// principal is who a person calls as: the server finds it by the access key, as for a signed
+// principal returns the principal of a call: the server finds it by the access key, as for a signed
 // request.
 func (w *world) principal(s step) (policy.Principal, *user, bool) {
 	p := w.model.people[s.who]
@@ -467,7 +467,7 @@ func (w *world) checkAnswer(s step, by *person, refused string, banned bool, out
 	}
 }
 
-// checkAccepted checks parameters that the server must not accept of anybody.
+// checkAccepted checks parameters that the server must not accept from any caller.
 func (w *world) checkAccepted(s step, by *person) {
 	often := slices.Contains(hasty, s.get("Cron")) || slices.Contains(hasty, s.get("RotationInterval"))
 	if often && s.get("EnableAutomaticRotation") == "true" {
@@ -553,7 +553,7 @@ func (w *world) keysOf(name string) {
 	}
 }
 
-// learnKey gives a person an access key, when it is one.
+// learnKey gives a principal an access key, if the text is one.
 func (w *world) learnKey(by *person, id, key string) {
 	stored, ok, err := store.Snapshot(w.ctx, w.db).AccessKey(id)
 	if err != nil || !ok || stored.Principal.Account != w.model.account {
@@ -698,7 +698,7 @@ func (w *world) responsible() []*cause {
 	return []*cause{own.request}
 }
 
-// checkKeys holds that a change of a user's keys was somebody's right.
+// checkKeys verifies that a change of a user's keys was some principal's right.
 func (w *world) checkKeys(own *secretState) {
 	u := w.model.users[own.user]
 	if u == nil {
@@ -726,7 +726,7 @@ func (w *world) checkKeys(own *secretState) {
 	check("ram:DeleteAccessKey", before, u.keys)
 }
 
-// checkPace holds that rotations by schedule are as far apart as the server says.
+// checkPace verifies that scheduled rotations are as far apart as the server says.
 func (w *world) checkPace(own *secretState, r rotation.Record) {
 	if r.PromotedAt.IsZero() || r.StartedAt.Equal(own.began) || r.PromotedAt.Before(r.StartedAt) {
 		return

@@ -65,7 +65,7 @@ func start(t *testing.T) *process {
 	p.Await(t, ready)
 	t.Cleanup(func() {
 		if !p.Running() {
-			t.Errorf("the server ended by itself: %v\n%s", p.Err, p.Log.Tail())
+			t.Errorf("the server ended during the attacks: %v\n%s", p.Err, p.Log.Tail())
 		}
 		if p.Stop(t); p.Err != nil {
 			t.Errorf("the server did not shut down gracefully: %v\n%s", p.Err, p.Log.Tail())

@@ -138,7 +138,7 @@ type measured struct {
 }
 
 // victim reads for a while: over a connection that stays, now and then over a new one of the same
-// address, and in between over one that comes from the address of nobody known.
+// address, and in between over one from an address without known clients.
 func (p *process) victim(t *testing.T, ctx context.Context, as sign.Credentials, d time.Duration) (m measured) {
 	t.Helper()
 	steady := p.client(t, victimAddress, as)

@@ -46,7 +46,7 @@ type operator struct {
 
 var errNoSecret = errors.New("the provider says that there is no such secret")
 
-// funcs are those of the operator's functions that the page uses. Another one in a template is an
+// funcs are the functions of the operator that the page uses. Another one in a template is an
 // error of this test.
 var funcs = template.FuncMap{"trim": strings.TrimSpace}
 

@@ -238,7 +238,7 @@ func TestSync(t *testing.T) {
 }
 
 // TestRefusals: what the agent does not hold is a missing secret to the operator; a wrong token
-// is an error, which changes nothing.
+// fails and changes nothing.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -74,7 +74,7 @@ var linearizable = porcupine.Model{
 	DescribeState: func(state any) string { return state.(*model.Secret).Key() },
 }
 
-// load is clients that work on the same secrets until they are told to stop, and what they saw.
+// load is clients that work on the same secrets until quit is closed, and what they saw.
 type load struct {
 	t       *testing.T
 	targets []atomic.Pointer[kms.Client] // the nodes

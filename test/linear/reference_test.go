@@ -270,7 +270,7 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// listed holds that ListSecrets and ListTagResources show the secrets and tags of a history, and
+// listed verifies that ListSecrets and ListTagResources show the secrets and tags of a history, and
 // no others.
 func listed(ctx context.Context, c *kms.Client, prefix string, state map[string]*model.Secret, now time.Time) error {
 	all, err := c.ListSecrets(ctx, &kms.ListSecretsRequest{

@@ -31,7 +31,7 @@ const (
 	lastPoint     = 5 * time.Second // how long a child may take from the end of a rotation to its last point
 )
 
-// order is what a child is told on standard input.
+// order configures a child; it arrives on standard input.
 type order struct {
 	DataDir string
 	// Kill ends the process by SIGKILL at the Nth point of that secret's rotation; 0 means never.
@@ -41,7 +41,7 @@ type order struct {
 	Lead, Effect int
 	// Probe is how often credentials are probed, in milliseconds; 0 means an hour.
 	Probe int
-	// Rate and Burst are those of the engine.
+	// Rate, Burst and Workers are settings of the engine.
 	Rate    float64
 	Burst   int
 	Workers int
@@ -53,7 +53,7 @@ type order struct {
 	// point PauseAt.
 	PauseAt string
 	Pause   int
-	// Tell has it say where the rotation of Secret comes by.
+	// Tell makes it print each point that the rotation of Secret passes.
 	Tell bool
 	// Etcd is an etcd server that several children share, and RootKey the file of their root key.
 	Etcd, RootKey string
@@ -70,7 +70,7 @@ func ms(n, otherwise int) time.Duration {
 	return time.Duration(n) * time.Millisecond
 }
 
-// child is a server in a process of its own, which may be told to die.
+// child runs a server in a process of its own, which kills itself at a point if the order says so.
 func child() int {
 	var o order
 	if err := json.NewDecoder(os.Stdin).Decode(&o); err != nil {

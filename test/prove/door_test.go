@@ -28,7 +28,7 @@ import (
 )
 
 // door is where a consumer logs in, by means that have nothing to do with the code under test. It
-// can be told to another process.
+// can be sent to another process.
 type door struct {
 	Kind string
 	Addr string

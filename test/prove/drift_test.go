@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// probe is how often a credential in use is looked at, in milliseconds.
+	// probe is the interval between probes of a credential in use, in milliseconds.
 	probe = 2000
 	// probeSlack is what a busy machine may take beside.
 	probeSlack = 4000
@@ -49,7 +49,7 @@ func driftFigures() {
 	}
 }
 
-// repair mends a quarantined rotation, and looks whether the credential in use works afterwards.
+// repair repairs a quarantined rotation, and verifies that the credential in use works afterwards.
 func (f fixture) repair(t *testing.T, c *process, in kms.RepairRotationRequest, want string) {
 	t.Helper()
 	good(t, second(c.RepairRotation(t.Context(), &in)))

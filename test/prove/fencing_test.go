@@ -38,7 +38,7 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
-// revisions are those of everything in the store that a rotation may change, by key.
+// revisions returns the revision of every record in the store that a rotation may change, by key.
 func (p *pair) revisions(t *testing.T) map[string]int64 {
 	t.Helper()
 	c, err := clientv3.New(clientv3.Config{Endpoints: []string{p.endpoint}, DialTimeout: 10 * time.Second})

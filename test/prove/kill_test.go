@@ -26,7 +26,7 @@ func (f fixture) kill(t *testing.T) {
 		_, err := c.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: secret, VersionID: version(n)})
 		point, died := c.dead(t, secret, version(n))
 		if died && point == "" {
-			t.Fatalf("the server ended by itself: %s", c.Log.Tail())
+			t.Fatalf("the server ended without being killed: %s", c.Log.Tail())
 		}
 		if err != nil && !died {
 			t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// watch is what an oracle is told on standard input.
+// watch configures an oracle; it arrives on standard input.
 type watch struct {
 	Endpoint, KeyID, KeySecret string
 	Door                       door
@@ -186,7 +186,8 @@ const (
 	leadOfOracle = 400
 )
 
-// oneOracle lets one oracle look at a time: it is to look often.
+// oneOracle is held by the oracle that runs: two at a time would both be too slow to log in every
+// 10 ms.
 var oneOracle sync.Mutex
 
 // oracle rotates secrets while an independent process uses them.

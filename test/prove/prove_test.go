@@ -68,7 +68,7 @@ func (f fixture) create(t testing.TB, c *process, grace string) string {
 	out, err := c.CreateSecret(t.Context(), &in)
 	good(t, err)
 	configure.SecretName, configure.GracePeriod = out.SecretName, grace
-	configure.GraceLimit = grace // what is looked at is the grace alone: nobody is waited for
+	configure.GraceLimit = grace // so the grace period waits for no consumer
 	good(t, second(c.ConfigureRotation(t.Context(), &configure)))
 	return out.SecretName
 }

@@ -109,7 +109,7 @@ func TestPrepareAccounts(t *testing.T) {
 }
 
 // A change that the target refuses, as a whole, leaves both credentials stored and nothing
-// changed; when the target is mended, the same call goes on with the very passwords.
+// changed; when the target is fixed, the same call continues with the same passwords.
 func TestPrepareAccountsCutOff(t *testing.T) {
 	t.Parallel()
 	s, d := startOneLogin(t)

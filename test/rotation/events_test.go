@@ -103,8 +103,8 @@ func receivers(list ...*receiver) keyturntest.Option {
 	})
 }
 
-// TestEvents tells two receivers of a rotation, one of which refuses at first, and goes on after
-// a restart: each event arrives at each, with no credential in it.
+// TestEvents sends the events of a rotation to two receivers, one of which refuses at first, and
+// goes on after a restart: each event arrives at each, with no credential in it.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	ready, late := newReceiver(t, 0), newReceiver(t, 2)

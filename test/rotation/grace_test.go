@@ -19,7 +19,7 @@ var briefly = server.Change(func(c *server.Config) {
 	c.Rotation.Grace = rotation.Grace{Min: time.Second, Max: time.Hour}
 })
 
-// says is a consumer that tells which version it uses, and which is the oldest that it holds.
+// says reports for a consumer which version it uses, and which is the oldest that it holds.
 func says(t *testing.T, s *keyturntest.Server, instance, version, oldest string) {
 	t.Helper()
 	must(t, second(s.Client.WatchSecrets(t.Context(), &kms.WatchSecretsRequest{
@@ -27,7 +27,7 @@ func says(t *testing.T, s *keyturntest.Server, instance, version, oldest string)
 	})))
 }
 
-// waits waits until a rotation waits for that many consumers.
+// waits blocks until the grace period waits for n consumers.
 func waits(t *testing.T, s *keyturntest.Server, n int) (r *kms.DescribeRotationResponse) {
 	t.Helper()
 	support.Retry(t, func() error {

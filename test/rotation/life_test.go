@@ -23,7 +23,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// system is a target whose account app a secret is for, and how one looks at it without the engine.
+// system is a target with an account app that has a secret, and the means to inspect it without
+// the engine.
 type system struct {
 	strategy string
 	register func(t *testing.T, s *keyturntest.Server)
@@ -370,7 +371,7 @@ func TestGroupSpacing(t *testing.T) {
 	})
 }
 
-// TestImportChangesNothing looks at what the target has stored: creating, configuring and
+// TestImportChangesNothing compares what the target has stored: creating, configuring and
 // restarting do not touch it.
 func TestImportChangesNothing(t *testing.T) {
 	t.Parallel()
@@ -519,8 +520,8 @@ func TestNothingUnprovenIsPromoted(t *testing.T) {
 	})
 }
 
-// TestOnlyTheOldIsRetired has a person give the account that is out of use a password of their
-// own during the grace.
+// TestOnlyTheOldIsRetired has an administrator of the target give the account that is out of use
+// a password of their own during the grace.
 func TestOnlyTheOldIsRetired(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)

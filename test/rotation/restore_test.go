@@ -31,8 +31,8 @@ func TestRestore(t *testing.T) {
 	d := startDatabase(t)
 	dir := filepath.Join(t.TempDir(), "data")
 	copied := dir + "-copy"
-	const while = 3 * time.Minute                         // no probe falls due by itself within nine of them
-	at := func(ahead time.Duration) *keyturntest.Server { // times are told in seconds, so each start is at another time
+	const while = 3 * time.Minute                         // no scheduled probe falls due within nine of them
+	at := func(ahead time.Duration) *keyturntest.Server { // the API has times in seconds, so each start is at another time
 		return start(t, keyturntest.WithDataDir(dir), keyturntest.WithTime(func() time.Time { return time.Now().Add(ahead) }))
 	}
 	s := at(0)
@@ -53,7 +53,7 @@ func TestRestore(t *testing.T) {
 	s = at(while)
 	rotate(t, s, "db", "v2")
 	if out := until(t, s, "db", "done"); !looked("still").ProbeTime.Equal(before) || told(out) {
-		t.Error("a start without a restore has looked at a credential")
+		t.Error("a start without a restore has probed a credential")
 	}
 	must(t, s.Stop())
 	copyTree(t, dir, copied)
@@ -98,7 +98,7 @@ func TestRestore(t *testing.T) {
 		})))
 		until(t, s, "db", "done") // the engine has been at work since that start
 		if again := looked("still").ProbeTime; again.After(before.Add(clock + while - time.Second)) {
-			t.Errorf("%s: the start after has looked again", tt.name)
+			t.Errorf("%s: the next start has probed again", tt.name)
 		}
 		if _, l := current(t, s, "db"); d.login(t.Context(), l) != nil {
 			t.Errorf("%s: after the repair the credential does not work", tt.name)
@@ -108,12 +108,12 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// told says whether the story of a rotation has the restore.
+// told reports whether the steps of a rotation include the restore.
 func told(r *kms.DescribeRotationResponse) bool {
 	return slices.ContainsFunc(r.Steps, func(s kms.RotationStep) bool { return s.Event == "store-restored" })
 }
 
-// unnoticed makes a data directory look as one that a volume's snapshot has put back.
+// unnoticed makes a data directory look like one that was restored from a snapshot of the volume.
 func unnoticed(t *testing.T, dir string) {
 	t.Helper()
 	path := filepath.Join(dir, "store-mark.json")

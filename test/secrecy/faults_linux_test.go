@@ -62,7 +62,7 @@ func (n *node) call(t *testing.T, action, code string, params ...string) {
 	}
 }
 
-// clean stops the server and searches all that it wrote. The log must hold the words that tell of
+// clean stops the server and searches all that it wrote. The log must have the words that report
 // the fault.
 func (n *node) clean(t *testing.T, words string) {
 	t.Helper()
@@ -112,7 +112,7 @@ func TestAuditUnwritable(t *testing.T) {
 	if err := rest.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// What is left of the last page takes some records.
+	// The rest of the last page takes some records.
 	for code := ""; code != kms.CodeUnavailable; {
 		if code, err = n.c.call(n.key, declared(t, "GetSecretValue"), []string{"SecretName", "a"}); err != nil {
 			t.Fatal(err)

@@ -184,7 +184,7 @@ type caller struct {
 	account  string
 	http     *http.Client
 	secrets  map[string]string // by what they are
-	errors   support.Log       // every answer that is an error, with its headers
+	errors   support.Log       // every error answer, with its headers
 	key      sign.Credentials  // the access key that was made last
 }
 

@@ -101,7 +101,7 @@ func (x *index) in(data []byte) map[string]string {
 // haystack is all that was written, by where.
 type haystack map[string][]byte
 
-// walk reads every file under a directory, and holds its mode and that of its directories.
+// walk reads every file under a directory, and checks the modes of files and directories.
 func (h haystack) walk(t *testing.T, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -156,7 +156,7 @@ func (h haystack) search(t *testing.T, needles []needle, allowed map[string][]st
 	return bytes
 }
 
-// TestNeedle holds that the search finds a text in each form, wherever it stands.
+// TestNeedle verifies that the search finds a text in each form, wherever it stands.
 func TestNeedle(t *testing.T) {
 	t.Parallel()
 	const text = `a "value" & <more>/+é%`

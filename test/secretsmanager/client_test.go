@@ -80,7 +80,7 @@ func TestConfiguration(t *testing.T) {
 	}
 }
 
-// TestTrust: the client takes any certificate, whatever the system is told to trust.
+// TestTrust verifies that the client accepts any certificate, whatever the system trusts.
 func TestTrust(t *testing.T) {
 	t.Parallel()
 	s, other := keyturntest.Start(t), keyturntest.Start(t)
@@ -113,8 +113,8 @@ func TestCache(t *testing.T) {
 	a.reads("app/db", "value 2")
 }
 
-// TestRefreshAfterRotation: a rotation reaches the client by itself, within the time to live that
-// it was given.
+// TestRefreshAfterRotation verifies that a rotation reaches the client automatically, within the
+// time to live that it was given.
 func TestRefreshAfterRotation(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -193,7 +193,7 @@ func TestLog(t *testing.T) {
 	a := start(t, at(s, s.Endpoint))
 	a.reads("app/db", "zebra value")
 	if a.logged("ParseTTL", "invalid character 'z'") == 0 {
-		t.Error("the client logs nothing of a value any more, and docs/clients/go.md says otherwise")
+		t.Error("the client no longer logs parts of a value, but docs/clients/go.md says otherwise")
 	}
 	if a.logged("zebra") != 0 {
 		t.Error("the client logs a whole value")

@@ -147,7 +147,7 @@ func (a *app) logged(parts ...string) int {
 	return got.Lines
 }
 
-// reads holds that the client gives a value.
+// reads verifies that the client returns a value.
 func (a *app) reads(name, want string) {
 	a.t.Helper()
 	got := a.do("get", name)
@@ -159,7 +159,7 @@ func (a *app) reads(name, want string) {
 	}
 }
 
-// untilReads waits for a value; a failure is an error unless it is tolerated.
+// untilReads waits for a value. Reads must not fail meanwhile unless tolerant.
 func (a *app) untilReads(name, want string, tolerant bool) {
 	a.t.Helper()
 	support.Until(a.t, "the client to have the new value", func() bool {
@@ -225,7 +225,7 @@ type cable struct {
 func plug(t *testing.T, target string) *cable {
 	t.Helper()
 	c := &cable{t: t, conns: map[net.Conn]bool{}, Endpoint: "127.0.0.1:0"}
-	c.mend(target)
+	c.restore(target)
 	t.Cleanup(c.cut)
 	return c
 }
@@ -244,9 +244,9 @@ func (c *cable) cut() {
 	c.running.Wait()
 }
 
-// mend listens again, at the same port; a port can be taken for a moment by a connection of
+// restore listens again, at the same port; a port can be taken for a moment by a connection of
 // another test.
-func (c *cable) mend(target string) {
+func (c *cable) restore(target string) {
 	c.t.Helper()
 	var listener net.Listener
 	support.Until(c.t, "the port to be free again", func() (ok bool) {

@@ -44,7 +44,7 @@ func TestOutage(t *testing.T) {
 
 	again := keyturntest.Start(t, keyturntest.WithDataDir(dir), keyturntest.WithAdmin(s.AccountID, s.Credentials))
 	rotate(t, again, "app/db", "v2", "value 2")
-	line.mend(again.Endpoint)
+	line.restore(again.Endpoint)
 	a.untilReads("app/db", "value 2", true)
 }
 
@@ -65,17 +65,17 @@ func TestRefused(t *testing.T) {
 		t.Errorf("%d failed attempts in the log, want 1", n)
 	}
 	if a.logged("Signature=", "SignatureNonce=", "connection refused") == 0 {
-		t.Error("the client logs no signed request any more, and docs/clients/go.md says otherwise")
+		t.Error("the client no longer logs signed requests, but docs/clients/go.md says otherwise")
 	}
 	c.TTL = map[string]int64{"app/db": forever}
 	if ahead := launch(t, c); ahead.built.Error == "" {
 		t.Error("a client that loads a secret ahead starts while the server is away")
 	}
-	line.mend(s.Endpoint)
+	line.restore(s.Endpoint)
 	a.reads("app/db", "value 1")
 }
 
-// front stands before a server and answers instead of it while it is told to.
+// front is a proxy that can answer instead of its server.
 type front struct {
 	*httptest.Server
 	asked atomic.Int64

@@ -91,7 +91,7 @@ func (c *child) stop() error {
 	return fmt.Errorf("%s, process %d, does not stop", filepath.Base(c.cmd.Path), c.cmd.Process.Pid)
 }
 
-// listening asks whether somebody accepts connections at an address.
+// listening returns nil when a server accepts connections at an address.
 func listening(addr string) error {
 	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {

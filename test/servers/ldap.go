@@ -29,7 +29,7 @@ type LDAP struct {
 	// StrictPolicy is for pwdPolicySubentry of an account below PolicyBase that is to take no hashes.
 	StrictPolicy string
 	// AdminDN may write passwords below both, WriterDN write and not read them, and ReaderDN
-	// neither. Password is that of all three.
+	// neither. All three have Password.
 	AdminDN, WriterDN, ReaderDN, Password string
 
 	root string

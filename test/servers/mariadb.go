@@ -101,7 +101,7 @@ func mariaDBProgram(t testing.TB, name string) string {
 func (m *MariaDB) file(name string) string { return filepath.Join(m.dir, name) }
 
 // install makes the system tables, and a file that gives the administrator a password before
-// anybody can connect.
+// any user can connect.
 func (m *MariaDB) install(ctx context.Context, program string) error {
 	one := sha1.Sum([]byte(m.password))
 	two := sha1.Sum(one[:])

@@ -92,7 +92,7 @@ func mySQLHome(t testing.TB) string {
 }
 
 // initialise makes the system tables, and a file that gives the administrator a password before
-// anybody can connect.
+// any user can connect.
 func (m *MariaDB) initialise(ctx context.Context, program string, arguments []string) error {
 	init := fmt.Sprintf("ALTER USER root@localhost IDENTIFIED BY '%s';\n", m.password)
 	if err := os.WriteFile(m.file("init.sql"), []byte(init), 0o600); err != nil {

@@ -143,7 +143,7 @@ func (s *SSH) NewAccount(t testing.TB, shell, hash string) Account {
 	return a
 }
 
-// idleAccount takes an account that no test has any more, one of the same sort if it can.
+// idleAccount takes an account that no test uses, one of the same kind if there is one.
 func (s *SSH) idleAccount(shell, hash string) (Account, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,7 +30,7 @@ const (
 	jsonType = "application/json; charset=utf-8"
 )
 
-// credentials are those of the one access key that there is.
+// credentials are the only access key.
 var credentials = sign.Credentials{AccessKeyID: "testid", AccessKeySecret: sensitive.New("testsecret")}
 
 // field is one header line.

@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// Page reads a page of a server at host:port, such as /readyz. The status is 0 when nobody answers.
+// Page reads a page of a server at host:port, such as /readyz. The status is 0 when there is no
+// answer.
 func Page(endpoint, path string) (status int, body string) {
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + endpoint + path)
@@ -57,8 +58,8 @@ func Serve(t testing.TB, handle func(net.Conn)) *net.TCPAddr {
 // seedVariable names the seed of a failure to repeat.
 const seedVariable = "KEYTURN_SEED"
 
-// Seed returns the seed of a test's random choices and logs it; KEYTURN_SEED repeats those of a
-// failure.
+// Seed returns the seed of a test's random choices and logs it; KEYTURN_SEED repeats the choices
+// of a failure.
 func Seed(t testing.TB) uint64 {
 	t.Helper()
 	n := rand.Uint64()

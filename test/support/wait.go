@@ -9,7 +9,7 @@ const (
 	// Patience bounds every wait of a test. It is long because other tests may keep the machine busy:
 	// a test that passes does not wait for it.
 	Patience = 2 * time.Minute
-	// pollEvery is the pause between two looks at something that notifies nobody.
+	// pollEvery is the pause between two checks of something that cannot be waited for.
 	pollEvery = 5 * time.Millisecond
 )
 

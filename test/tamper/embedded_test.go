@@ -96,7 +96,7 @@ func TestEmbedded(t *testing.T) {
 	s = keyturntest.Start(t, keyturntest.WithDataDir(dir))
 	if got, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"}); err != nil ||
 		got.SecretData.Reveal() != value(s.AccountID, "a", "v1") {
-		t.Errorf("all put back as it was: %v", err)
+		t.Errorf("with the original bytes restored: %v", err)
 	}
 }
 

@@ -185,7 +185,7 @@ func furnished(t *testing.T) (*site, map[string]*tenant) {
 	return s, tenants
 }
 
-// quiet takes the right to rotate, so that no engine writes records while they are looked at.
+// quiet takes the right to rotate, so that no engine writes records while they are inspected.
 func (s *site) quiet() {
 	s.t.Helper()
 	db, err := store.Open(s.t.Context(), store.Config{Endpoints: []string{s.endpoint}, Prefix: s.prefix})
@@ -415,7 +415,7 @@ func (s *site) probes(tenants map[string]*tenant, key string) []probe {
 	return find(s, n, name)
 }
 
-// mustFail holds that each answer is an error, that a call reports only a fault of the server,
+// mustFail verifies that each call fails, that a call reports only a fault of the server,
 // that the log names the record, and that neither holds a value.
 func (s *site) mustFail(what, key string, probes []probe) (failed int) {
 	s.t.Helper()

@@ -188,7 +188,7 @@ func (g *generator) fill() {
 	g.do(kms.Version, "DeleteSecret", "SecretName", "app/gone", "ForceDeleteWithoutRecovery", "true")
 
 	create("admin", "", "", `{"AccountName":"rotator","AccountPassword":"an-administrators-password"}`)
-	// Nobody listens on this port, so that rotations begin and do not end.
+	// No server listens on this port, so rotations begin and do not end.
 	config := `{"address":"127.0.0.1:1","database":"app","tls":{"off":true}}`
 	g.target("db", config)
 	g.target("forgotten", config)

@@ -56,7 +56,7 @@ func archives(t *testing.T, f func(t *testing.T, dir string, m manifest)) {
 	}
 }
 
-// original makes the mark of a store say that this directory is no copy. The server would look at
+// original makes the mark of a store say that this directory is no copy. The server would probe
 // every credential otherwise.
 func original(t *testing.T, path string) {
 	t.Helper()
@@ -251,7 +251,7 @@ func claimed(t *testing.T, c *kms.Client) {
 	}
 }
 
-// missing tells what of an old answer is not in a new one. The new one may have more members.
+// missing returns what an old answer has and a new one lacks. The new one may have more members.
 func missing(action, path string, before, now any) (list []string) {
 	if unread[action+" "+path] != "" {
 		return nil

@@ -95,7 +95,7 @@ type Reply struct {
 	Page, Size, Total                         int
 }
 
-// Timeless is the reply without its times, for histories in which nobody knows them exactly.
+// Timeless is the reply without its times, for histories in which they are not known exactly.
 func (r Reply) Timeless() Reply {
 	r.Created, r.Updated, r.Planned = time.Time{}, time.Time{}, time.Time{}
 	r.Rows = slices.Clone(r.Rows)
