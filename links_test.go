@@ -7,27 +7,32 @@ import (
 	"testing"
 )
 
-// linked are the commands and libraries that run beside applications, with the modules of others
-// that each may link. Nothing of the server is among them.
+// linked lists the commands and libraries that run beside applications, with the third-party
+// modules that each may link. None may link the server.
 var linked = map[string][]string{
-	"kms":               {},
-	"ram":               {},
-	"consumer":          {},
-	"internal/agent":    agentModules,
-	"cmd/keyturn-agent": append([]string{"github.com/alecthomas/kong", "golang.org/x/term", "golang.org/x/net", "golang.org/x/time", "github.com/google/uuid"}, agentModules...),
+	"kms":            {},
+	"ram":            {},
+	"consumer":       {},
+	"internal/agent": agentModules,
+	"cmd/keyturn-agent": slices.Concat(agentModules, []string{
+		"github.com/alecthomas/kong", "golang.org/x/term", "golang.org/x/net", "golang.org/x/time",
+		"github.com/google/uuid",
+	}),
 }
 
-// agentModules are the metrics of the agent, and the format of its configuration.
+// agentModules are needed for the metrics of the agent and the format of its configuration.
 var agentModules = []string{
 	"github.com/prometheus", "github.com/beorn7/perks", "github.com/cespare/xxhash", "github.com/munnerz/goautoneg",
 	"google.golang.org/protobuf", "go.yaml.in/yaml", "github.com/knadh/koanf/parsers/yaml", "golang.org/x/sys",
 }
 
 // serverOnly are packages that hold the store, or decide with it.
-var serverOnly = []string{"internal/api", "internal/server", "internal/store", "internal/envelope", "internal/rotator", "internal/audit"}
+var serverOnly = []string{
+	"internal/api", "internal/server", "internal/store", "internal/envelope", "internal/rotator", "internal/audit",
+}
 
-// TestClientsLinkNoServer verifies that what runs beside applications links only the modules that
-// it needs.
+// TestClientsLinkNoServer verifies that the packages that run beside applications link only the
+// modules that they need.
 func TestClientsLinkNoServer(t *testing.T) {
 	t.Parallel()
 	for root, modules := range linked {
@@ -49,7 +54,8 @@ func TestClientsLinkNoServer(t *testing.T) {
 // importsOf returns what each package that root links imports.
 func importsOf(t *testing.T, root string) map[string][]string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./"+root).Output()
+	format := `{{.ImportPath}} {{join .Imports " "}}`
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", format, "./"+root).Output()
 	if err != nil {
 		t.Fatalf("go list -deps ./%s: %v", root, err)
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestServerKnowsTheConsumer: a real server tells one consumer, by its own word, with the version
-// in use and the oldest held, and none that it would infer from the same reads; after Close there
-// is none.
+// TestServerKnowsTheConsumer verifies that a real server lists one consumer, with the version in
+// use and the oldest held version as the consumer reported them, and infers no second one from the
+// same reads. After Close it lists none.
 func TestServerKnowsTheConsumer(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

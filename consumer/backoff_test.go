@@ -18,7 +18,8 @@ func TestBackoff(t *testing.T) {
 		want     time.Duration
 	}{
 		{1, 0, 0}, {1, 0.5, 500 * time.Millisecond}, {1, 1, time.Second}, {2, 1, 2 * time.Second}, {3, 1, 4 * time.Second},
-		{4, 0.25, 2 * time.Second}, {5, 1, 16 * time.Second}, {8, 1, 128 * time.Second}, {9, 1, 256 * time.Second}, {10, 1, limit},
+		{4, 0.25, 2 * time.Second}, {5, 1, 16 * time.Second}, {8, 1, 128 * time.Second},
+		{9, 1, 256 * time.Second}, {10, 1, limit},
 		{11, 0.5, limit / 2}, {40, 1, limit}, {1 << 40, 1, limit}, {0, 1, time.Second},
 	} {
 		if got := backoff(tt.failures, limit, tt.draw); got != tt.want {
@@ -88,7 +89,7 @@ func TestJudge(t *testing.T) {
 		{kms.CodeDryRunOperation, 400, unavailable, true},
 		{kms.CodeInternalFailure, 500, unavailable, false},
 		{kms.CodeUnavailable, 503, unavailable, false},
-		// What a proxy answers.
+		// Answers of a proxy.
 		{"HTTP400", 400, unavailable, true}, {"HTTP401", 401, unavailable, false}, {"HTTP403", 403, unavailable, true},
 		{"HTTP404", 404, unavailable, true}, {"HTTP405", 405, unavailable, true}, {"HTTP408", 408, unavailable, false},
 		{"HTTP429", 429, unavailable, false}, {"HTTP501", 501, unavailable, true}, {"HTTP502", 502, unavailable, false},

@@ -36,8 +36,8 @@ func (s *stuck) WatchSecrets(ctx context.Context, _ *kms.WatchSecretsRequest) (*
 	return nil, ctx.Err()
 }
 
-// TestCloseDuringRetry holds that Close ends a read that is a second attempt, and that no other
-// follows it.
+// TestCloseDuringRetry verifies that Close ends a second attempt of a read, and that no further
+// attempt follows.
 func TestCloseDuringRetry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -65,8 +65,8 @@ func TestFirstGetIsOneRead(t *testing.T) {
 	})
 }
 
-// TestFirstGetIsBounded holds that a caller waits no longer than its context, and that the read
-// goes on for the others.
+// TestFirstGetIsBounded verifies that a caller waits no longer than its context, and that the read
+// continues for the others.
 func TestFirstGetIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()
@@ -202,14 +202,14 @@ func TestRetryAfterIsKept(t *testing.T) {
 	})
 }
 
-// TestNegativeAnswerNeedsASecond holds that one answer that a secret is not there, or not allowed,
-// changes nothing, that two in quick succession count as one, and that the value comes back by
-// itself.
+// TestNegativeAnswerNeedsASecond verifies that one answer "absent" or "denied" changes nothing,
+// that two in quick succession count as one, and that the value returns automatically.
 func TestNegativeAnswerNeedsASecond(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for cause, want := range map[error]error{
-			problem(404, kms.CodeResourceNotFound): ErrAbsent, problem(409,
-				kms.CodeResourceInDeleteWindow): ErrAbsent, problem(403, kms.CodeNoPermission): ErrDenied,
+			problem(404, kms.CodeResourceNotFound):       ErrAbsent,
+			problem(409, kms.CodeResourceInDeleteWindow): ErrAbsent,
+			problem(403, kms.CodeNoPermission):           ErrDenied,
 		} {
 			f := newFake()
 			f.put("db", "v1", "one")
@@ -244,7 +244,7 @@ func TestNegativeAnswerNeedsASecond(t *testing.T) {
 	})
 }
 
-// TestDoubtOutlastsAnOutage holds that an unavailable server between two answers neither confirms
+// TestDoubtOutlastsAnOutage verifies that an outage between two answers "absent" neither confirms
 // nor clears the first.
 func TestDoubtOutlastsAnOutage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -267,8 +267,8 @@ func TestDoubtOutlastsAnOutage(t *testing.T) {
 	})
 }
 
-// TestUnknownNameIsNotHammered holds that an application that asks in a loop for what is not there
-// causes few reads, and that such names do not stay in memory.
+// TestUnknownNameIsNotHammered verifies that an application that asks in a loop for a secret that
+// does not exist causes few reads, and that such names do not stay in memory.
 func TestUnknownNameIsNotHammered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for cause, want := range map[error]error{
@@ -357,7 +357,7 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// TestRefreshSeesWhatIsNewer holds that Refresh does not join a read that began before it.
+// TestRefreshSeesWhatIsNewer verifies that Refresh does not share a read that began before it.
 func TestRefreshSeesWhatIsNewer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()
@@ -378,8 +378,14 @@ func TestRefreshSeesWhatIsNewer(t *testing.T) {
 func TestTTLSteers(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for value, want := range map[string]time.Duration{
-			`{"ttl":20000}`: 20 * time.Second, `{"ttl":1}`: time.Second, `{"ttl":1e300}`: 24 * time.Hour, `{"ttl":-5}`: 5 * time.Minute,
-			`{"ttl":"20000"}`: 5 * time.Minute, `plain`: 5 * time.Minute, `[1]`: 5 * time.Minute, `{"ttl":null}`: 5 * time.Minute,
+			`{"ttl":20000}`:   20 * time.Second,
+			`{"ttl":1}`:       time.Second,
+			`{"ttl":1e300}`:   24 * time.Hour,
+			`{"ttl":-5}`:      5 * time.Minute,
+			`{"ttl":"20000"}`: 5 * time.Minute,
+			`plain`:           5 * time.Minute,
+			`[1]`:             5 * time.Minute,
+			`{"ttl":null}`:    5 * time.Minute,
 		} {
 			f := newFake()
 			f.put("db", "v1", value)
@@ -402,7 +408,7 @@ func TestTTLSteers(t *testing.T) {
 	})
 }
 
-// TestTTLIsBounded holds that a value does not set an interval in which it would expire.
+// TestTTLIsBounded verifies that a value cannot set an interval in which it would expire.
 func TestTTLIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()
@@ -415,8 +421,8 @@ func TestTTLIsBounded(t *testing.T) {
 	})
 }
 
-// TestAgeOfTheFuture holds that what was confirmed by a clock that was ahead counts as expired,
-// where there is a bound.
+// TestAgeOfTheFuture verifies that, under MaxStale, a value confirmed by a clock that was ahead
+// counts as expired.
 func TestAgeOfTheFuture(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()
@@ -470,10 +476,16 @@ func TestClose(t *testing.T) {
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	_, err := New(t.Context(), Config{
-		Interval: time.Millisecond, MaxStale: time.Second, LoginLimit: -1, Instance: "a b", Secrets: []string{"", strings.Repeat("x", 193)},
+		Interval:   time.Millisecond,
+		MaxStale:   time.Second,
+		LoginLimit: -1,
+		Instance:   "a b",
+		Secrets:    []string{"", strings.Repeat("x", 193)},
 	})
 	for _, want := range []string{
-		"Client is missing; NewClient makes one", "Interval is 1ms; it must be at least 1s", "MaxStale is 1s; it must be 0 for no bound, or at least 10s",
+		"Client is missing; NewClient makes one",
+		"Interval is 1ms; it must be at least 1s",
+		"MaxStale is 1s; it must be 0 for no bound, or at least 10s",
 		"LoginLimit is -1", "Instance must be 1 to 64 of", "not 0", "not 193",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

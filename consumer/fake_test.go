@@ -23,7 +23,7 @@ type call struct {
 	watch *kms.WatchSecretsRequest
 }
 
-// fake is an endpoint in memory. It answers at once unless told otherwise.
+// fake is an endpoint in memory. It answers at once by default.
 type fake struct {
 	mu      sync.Mutex
 	secrets map[string]*kms.GetSecretValueResponse // name, or name and stage, to the answer
@@ -55,8 +55,12 @@ func (f *fake) put(name, version, value string, change ...func(*kms.GetSecretVal
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	answer := &kms.GetSecretValueResponse{
-		SecretName: name, VersionID: version, SecretData: sensitive.New(value), SecretDataType: kms.DataText, SecretType: kms.TypeGeneric,
-		VersionStages: []string{kms.StageCurrent}, CreateTime: time.Now().UTC().Truncate(time.Second),
+		SecretName:     name,
+		VersionID:      version,
+		SecretData:     sensitive.New(value),
+		SecretDataType: kms.DataText,
+		SecretType:     kms.TypeGeneric,
+		VersionStages:  []string{kms.StageCurrent}, CreateTime: time.Now().UTC().Truncate(time.Second),
 	}
 	for _, edit := range change {
 		edit(answer)

@@ -83,7 +83,7 @@ func TestChanges(t *testing.T) {
 		all, stopAll := c.Changes()
 		onlyB, stopB := c.Changes("b")
 		defer stopAll()
-		told := func(ch <-chan struct{}) int {
+		signals := func(ch <-chan struct{}) int {
 			select {
 			case <-ch:
 				return 1
@@ -94,8 +94,8 @@ func TestChanges(t *testing.T) {
 		step := func(what string, wantAll, wantB int) {
 			t.Helper()
 			time.Sleep(time.Second)
-			if a, b := told(all), told(onlyB); a != wantAll || b != wantB {
-				t.Errorf("%s: told %d and %d, want %d and %d", what, a, b, wantAll, wantB)
+			if a, b := signals(all), signals(onlyB); a != wantAll || b != wantB {
+				t.Errorf("%s: signals %d and %d, want %d and %d", what, a, b, wantAll, wantB)
 			}
 		}
 		refresh := func(name string) { time.Sleep(time.Second); _ = c.Refresh(t.Context(), name) }

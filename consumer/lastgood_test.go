@@ -46,8 +46,8 @@ func (p place) files(t *testing.T) []string {
 	return list
 }
 
-// TestStartWhileAway holds that values of an earlier process are served when the server is away,
-// with all their members, that Ready says so, and that the server's values come once it is back.
+// TestStartWhileAway verifies that the values of an earlier process are served, complete, while the
+// server is unavailable, that Ready reports this, and that the server's values replace them later.
 func TestStartWhileAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p, f := newPlace(t), newFake()
@@ -119,8 +119,8 @@ func TestStartWhileAway(t *testing.T) {
 	})
 }
 
-// TestServerIsPreferredToDisk holds that a value of the disk waits for the server, but not for one
-// that does not answer.
+// TestServerIsPreferredToDisk verifies that a value on disk is served only if the server fails or
+// does not answer in time.
 func TestServerIsPreferredToDisk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p, f := newPlace(t), newFake()
@@ -149,8 +149,8 @@ func TestServerIsPreferredToDisk(t *testing.T) {
 	})
 }
 
-// TestTakenAwayFromDisk holds that a value that the server has taken away by two answers is not on
-// disk any more, and that one answer is not enough, also right after a start.
+// TestTakenAwayFromDisk verifies that a value that two answers of the server have taken away is
+// deleted from disk, and that one answer is not enough, also right after a start.
 func TestTakenAwayFromDisk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p, f := newPlace(t), newFake()
@@ -199,8 +199,8 @@ func TestMaxStaleOfDisk(t *testing.T) {
 	})
 }
 
-// TestDamagedFiles holds that a file that was changed, moved, cut, emptied, or sealed with another
-// key or for another endpoint is reported, ignored and replaced.
+// TestDamagedFiles verifies that a file that was changed, moved, cut, emptied, or encrypted with
+// another key or for another endpoint is reported, ignored and replaced.
 func TestDamagedFiles(t *testing.T) {
 	t.Parallel()
 	flip := func(i int) func(*testing.T, place) {
@@ -278,7 +278,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestDiskFull holds that a value that cannot be written is counted and served.
+// TestDiskFull verifies that a value that cannot be written is counted and served.
 func TestDiskFull(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p, f := newPlace(t), newFake()
@@ -357,8 +357,8 @@ func TestSystemdCredential(t *testing.T) {
 	}
 }
 
-// TestKeyFileIsMadeOnce holds that processes that start together agree on one key, and leave
-// nothing else behind.
+// TestKeyFileIsMadeOnce verifies that processes that start together agree on one key, and leave no
+// other file behind.
 func TestKeyFileIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

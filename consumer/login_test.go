@@ -119,8 +119,9 @@ func TestLoginOrder(t *testing.T) {
 	})
 }
 
-// TestLoginLimit holds that a target that locks accounts sees no more rejections in a minute than
-// allowed, whatever asks how often: many at once, in a loop, through Login and through Failed.
+// TestLoginLimit verifies that a target that locks accounts sees no more rejections in a minute
+// than allowed, however often callers log in: many at once, in a loop, through Login and through
+// Failed.
 func TestLoginLimit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, g := newFake(), &target{takes: 50 * time.Millisecond}
@@ -162,8 +163,8 @@ func TestLoginLimit(t *testing.T) {
 	})
 }
 
-// TestLoginPoolIsNotHeldUp holds that logins that succeed are only bounded in how many are under
-// way.
+// TestLoginPoolIsNotHeldUp verifies that the limit bounds only the number of concurrent logins
+// while logins succeed.
 func TestLoginPoolIsNotHeldUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, g := newFake(), &target{takes: 50 * time.Millisecond}
@@ -190,8 +191,8 @@ func TestLoginPoolIsNotHeldUp(t *testing.T) {
 	})
 }
 
-// TestLoginOverAChange holds that a pool that logs in at the moment at which a password is replaced
-// has no login fail, and few rejected.
+// TestLoginOverAChange verifies that, when a pool logs in at the moment at which a password is
+// replaced, no login fails and few are rejected.
 func TestLoginOverAChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for name, promoted := range map[string]time.Duration{"at once": 0, "a second later": time.Second} {
@@ -225,7 +226,7 @@ func TestLoginOverAChange(t *testing.T) {
 	})
 }
 
-// TestLoginRemembersWhatWorks holds that a pool does not have each connection rejected first while
+// TestLoginRemembersWhatWorks verifies that not every connection of a pool is rejected first while
 // only the candidate or the previous version works.
 func TestLoginRemembersWhatWorks(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -254,7 +255,7 @@ func TestLoginRemembersWhatWorks(t *testing.T) {
 	})
 }
 
-// TestLoginOfPromotedCandidate holds that a candidate that was rejected a moment before it became
+// TestLoginOfPromotedCandidate verifies that a candidate that was rejected moments before it became
 // current is tried again.
 func TestLoginOfPromotedCandidate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -371,8 +372,8 @@ func TestFailed(t *testing.T) {
 	})
 }
 
-// TestLoginAroundAPromotion holds that a promotion between the read of the current version and that
-// of the candidate does not leave a login without the version that works.
+// TestLoginAroundAPromotion verifies that a promotion between the read of the current version and
+// the read of the candidate does not leave a login without the version that works.
 func TestLoginAroundAPromotion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, g := newFake(), &target{}

@@ -28,8 +28,8 @@ func (f *fake) polls(t time.Time) []call {
 
 func settle() { time.Sleep(time.Second); synctest.Wait() }
 
-// TestPush holds that a change is there without any time for it, and that reads are few while
-// nothing changes.
+// TestPush verifies that a change arrives without delay, and that reads are few while nothing
+// changes.
 func TestPush(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -70,8 +70,8 @@ func TestPush(t *testing.T) {
 	})
 }
 
-// TestPushNeedsNoSecondRead holds that the first answer about versions that are at hand causes no
-// reads.
+// TestPushNeedsNoSecondRead verifies that the first answer causes no reads of versions that are
+// known already.
 func TestPushNeedsNoSecondRead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -127,8 +127,8 @@ func TestPushNeedsNoSecondRead(t *testing.T) {
 	})
 }
 
-// TestPushOfAFailedRead holds that a value is not confirmed by a poll when the change before it
-// could not be read, and that the read is tried again.
+// TestPushOfAFailedRead verifies that a poll does not confirm a value while the read of an earlier
+// change has failed, and that the read is repeated.
 func TestPushOfAFailedRead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -151,8 +151,8 @@ func TestPushOfAFailedRead(t *testing.T) {
 	})
 }
 
-// TestPushKeepsRetryAfter holds that a push does not have a secret read before the server asked
-// for.
+// TestPushKeepsRetryAfter verifies that a push does not cause a read before the time that the
+// server asked for.
 func TestPushKeepsRetryAfter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -179,8 +179,8 @@ func TestPushKeepsRetryAfter(t *testing.T) {
 	})
 }
 
-// TestFewPollsForAChange holds that a change costs two polls: the one that brings it, and one that
-// says the new version.
+// TestFewPollsForAChange verifies that a change costs two polls: the one that delivers it, and one
+// that reports the new version.
 func TestFewPollsForAChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -199,8 +199,8 @@ func TestFewPollsForAChange(t *testing.T) {
 	})
 }
 
-// TestReadsComeBackWithPolls holds that reads that have backed off do not wait out their time once
-// a poll is answered again, also of secrets that have no value yet.
+// TestReadsComeBackWithPolls verifies that reads that have backed off are repeated soon after a
+// poll is answered again, also for secrets without a value.
 func TestReadsComeBackWithPolls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -228,7 +228,7 @@ func TestReadsComeBackWithPolls(t *testing.T) {
 	})
 }
 
-// TestPollThatSaysNothing holds that an answer to a poll that named no revision confirms nothing.
+// TestPollThatSaysNothing verifies that an answer to a poll without a revision confirms nothing.
 func TestPollThatSaysNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()
@@ -244,8 +244,8 @@ func TestPollThatSaysNothing(t *testing.T) {
 	})
 }
 
-// TestPushOfAbsence holds that a push of an absence is one answer of two, and that the return is
-// pushed.
+// TestPushOfAbsence verifies that a pushed absence needs a second answer too, and that the return
+// of the secret is pushed.
 func TestPushOfAbsence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := pushing()
@@ -350,8 +350,8 @@ func TestCloseIsBounded(t *testing.T) {
 	})
 }
 
-// TestNoPush holds that an endpoint without long polls is polled, asked again at long intervals,
-// and used once it has them.
+// TestNoPush verifies that secrets of an endpoint without long polls are read at intervals, that
+// the consumer tries a long poll rarely, and that it uses long polls once they work.
 func TestNoPush(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, cause := range []error{
@@ -386,7 +386,7 @@ func TestNoPush(t *testing.T) {
 	})
 }
 
-// TestRotationIsPolledFor holds that a rotation whose time is known is seen soon without push.
+// TestRotationIsPolledFor verifies that a rotation at a known time is noticed soon without push.
 func TestRotationIsPolledFor(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake()
@@ -429,8 +429,8 @@ func (p *cutting) WatchSecrets(ctx context.Context, in *kms.WatchSecretsRequest)
 	return out, err
 }
 
-// TestProxyThatCuts holds that polls become as short as a proxy wants them, not shorter than the
-// floor, and longer again.
+// TestProxyThatCuts verifies that polls become short enough for a proxy that cuts them off, but not
+// shorter than the floor, and later longer again.
 func TestProxyThatCuts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for _, tt := range []struct {
@@ -464,7 +464,7 @@ func TestProxyThatCuts(t *testing.T) {
 			time.Sleep(20 * time.Minute)
 			polls := f.polls(time.Time{})
 			if last := polls[len(polls)-1].watch.WaitSeconds; last != 25 {
-				t.Errorf("limit %v: wait %d after the proxy is gone, want 25", tt.limit, last)
+				t.Errorf("limit %v: wait %d without the proxy, want 25", tt.limit, last)
 			}
 			c.Close()
 		}
@@ -511,8 +511,8 @@ func TestRestlessEndpoint(t *testing.T) {
 	})
 }
 
-// TestStorm holds that many consumers do not all come back at once when the server does, and that
-// they are back soon.
+// TestStorm verifies that many consumers do not return at the same moment as the server, but return
+// soon.
 func TestStorm(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const consumers = 100

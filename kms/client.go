@@ -212,8 +212,8 @@ func (c *Client) once(ctx context.Context, call Call, body []byte) ([]byte, erro
 	return answer, nil
 }
 
-// decodeError makes an *Error of an answer. One that is not of the documented form, say from a
-// proxy, keeps its status.
+// decodeError returns the [*Error] of an answer. If the answer does not have the documented form,
+// such as that of a proxy, the error has its status.
 func decodeError(resp *http.Response, body []byte) error {
 	var e struct {
 		Code, Message, RequestId, HostId, Recommend string

@@ -66,8 +66,7 @@ func client(t *testing.T, e *endpoint) *kms.Client {
 	return c
 }
 
-// TestNoValueInURL holds that parameters travel in the body, signed, and nothing of them in the
-// URL.
+// TestNoValueInURL verifies that parameters travel in the body, signed, and never in the URL.
 func TestNoValueInURL(t *testing.T) {
 	t.Parallel()
 	e := serve(t, ok(`{"SecretName":"a","VersionId":"v2","VersionStages":{"VersionStage":["ACSCurrent"]},"RequestId":"r"}`))

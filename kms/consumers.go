@@ -21,8 +21,8 @@ const (
 type WatchedSecret struct {
 	// SecretName is the name or the ARN.
 	SecretName string `flat:"SecretName"`
-	// Revision is that of the last [SecretChange] of this secret that the consumer has seen; empty
-	// for none. Any other revision is answered at once, so changes between two calls are not
+	// Revision is the revision of the last [SecretChange] of this secret that the consumer has seen;
+	// empty for none. Any other revision is answered at once, so changes between two calls are not
 	// missed.
 	Revision string `flat:"Revision"`
 	// VersionID is the version that the consumer uses for what is new, such as the next connection;
@@ -43,8 +43,8 @@ type WatchSecretsRequest struct {
 	Consumer string `kms:"Consumer,min=1,max=64,pattern=name,agent=drop"`
 	// WaitSeconds is how long to wait for a change, 0 to 50; 0 answers at once.
 	WaitSeconds int `kms:"WaitSeconds,min=0,max=50,default=0"`
-	// Leaving says that this instance ends, and holds nothing any more: it is forgotten, and the
-	// answer comes at once.
+	// Leaving reports that this instance ends and holds no versions. The server forgets it and
+	// answers at once.
 	Leaving bool `kms:"Leaving,default=false,agent=refuse"`
 }
 

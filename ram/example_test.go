@@ -22,8 +22,11 @@ func Example() {
 	ctx, users := context.Background(), ram.New(c)
 	steps := []func() error{
 		func() error {
-			_, err := users.CreatePolicy(ctx, &ram.CreatePolicyRequest{PolicyName: "read-app", PolicyDocument: `{"Version": "1", "Statement": [
-				{"Effect": "Allow", "Action": "kms:GetSecretValue", "Resource": "acs:kms:*:*:secret/app/*"}]}`})
+			_, err := users.CreatePolicy(ctx, &ram.CreatePolicyRequest{
+				PolicyName: "read-app",
+				PolicyDocument: `{"Version": "1", "Statement": [
+					{"Effect": "Allow", "Action": "kms:GetSecretValue", "Resource": "acs:kms:*:*:secret/app/*"}]}`,
+			})
 			return err
 		},
 		func() error {

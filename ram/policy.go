@@ -72,8 +72,8 @@ type GetPolicyResponse struct {
 	RequestID            string        `kms:"RequestId"`
 }
 
-// ListPoliciesRequest lists the policies of the service, then those of the account, each in the
-// order of names.
+// ListPoliciesRequest lists the policies of the service, then the policies of the account, each
+// sorted by name.
 type ListPoliciesRequest struct {
 	PolicyType string `kms:"PolicyType"`
 	Marker     string `kms:"Marker"`

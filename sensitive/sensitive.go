@@ -1,8 +1,9 @@
-// Package sensitive holds strings that must not be seen: secret values, access key secrets, tokens.
+// Package sensitive keeps strings such as secret values, access key secrets and tokens out of logs
+// and errors.
 //
-// A Value prints as [redacted] and refuses to be marshalled, so that a struct holding one can be logged or put in an
-// error without a thought. Reveal is the only way in, and reviewers search for it. The package does not wipe memory:
-// a Go string may be copied by the runtime, and a promise about it could not be kept.
+// A [Value] prints as [redacted] and refuses to be marshalled, so a struct that contains one can be
+// logged or put in an error. [Value.Reveal] is the only access to the string, and reviewers search
+// for it. The package does not wipe memory, because the Go runtime may copy a string at any time.
 package sensitive
 
 import (
@@ -13,21 +14,21 @@ import (
 	"log/slog"
 )
 
-// Redacted is what a Value shows of itself.
+// Redacted is the text that a [Value] prints.
 const Redacted = "[redacted]"
 
 var errMarshal = errors.New("sensitive: a value is not marshalled; call Reveal where it must leave")
 
-// Value is a string that does not show itself. The zero Value is the empty string. It cannot be compared with ==,
-// which would not take constant time.
+// Value is a string that does not print itself. The zero Value is the empty string. Values cannot
+// be compared with ==, which would not take constant time; use [Value.Equal].
 type Value struct {
 	_ [0]func()
-	// A pointer, because fmt calls no method on a Value in an unexported field or under %p: it walks the fields,
-	// and of a pointer to a string it prints the address.
+	// A pointer, because fmt calls no method on a Value in an unexported field or under %p. It then
+	// prints the fields, and for a pointer to a string that is the address.
 	s *string
 }
 
-// New returns a Value holding s.
+// New returns a Value with the string s.
 func New(s string) Value {
 	if s == "" {
 		return Value{}
@@ -46,10 +47,10 @@ func (v Value) Reveal() string {
 // Len returns the length in bytes.
 func (v Value) Len() int { return len(v.Reveal()) }
 
-// IsZero reports whether the string is empty. Members tagged omitzero are left out by it.
+// IsZero reports whether the string is empty. encoding/json uses it for the tag omitzero.
 func (v Value) IsZero() bool { return v.Len() == 0 }
 
-// Equal reports whether both hold the same string, in a time that depends on the lengths alone.
+// Equal reports whether both strings are equal, in a time that depends only on their lengths.
 func (v Value) Equal(o Value) bool {
 	return subtle.ConstantTimeCompare([]byte(v.Reveal()), []byte(o.Reveal())) == 1
 }
@@ -69,7 +70,7 @@ func (v Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
 // MarshalJSON returns an error.
 func (v Value) MarshalJSON() ([]byte, error) { return nil, errMarshal }
 
-// MarshalText returns an error. It stops the XML, YAML and TOML encoders too.
+// MarshalText returns an error. The XML, YAML and TOML encoders use it too.
 func (v Value) MarshalText() ([]byte, error) { return nil, errMarshal }
 
 // MarshalBinary returns an error.

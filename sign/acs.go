@@ -13,7 +13,8 @@ import (
 // Scheme is the first word of an Authorization header.
 type Scheme string
 
-// The schemes with a shared secret. Variants with SM3 or RSA exist in SDKs and are not spoken here.
+// The schemes with a shared secret. SDKs also have variants with SM3 and RSA, which are not
+// supported.
 const (
 	ACS3 Scheme = "ACS3-HMAC-SHA256"
 	ACS4 Scheme = "ACS4-HMAC-SHA256"
@@ -24,36 +25,37 @@ const (
 	keyPrefixV4 = "aliyun_v4"
 )
 
-// Request is what versions 3 and 4 sign of a request.
+// Request is the part of a request that versions 3 and 4 sign.
 type Request struct {
 	Method string
 	Path   string // canonical URI; empty means "/", as in every RPC call
 	Query  Params // of the URL alone: a body is signed through its digest
 
-	// Header returns the value of a header by its lower-case name, "" when there is none. It answers "host" too.
-	// Spaces and tabs around a value are not signed; every other byte is.
+	// Header returns the value of a header by its lower-case name, or "" if there is none. It must
+	// know "host" too. Spaces and tabs around a value are not signed; every other byte is.
 	Header func(lowerName string) string
 
-	// BodySHA256 is the lower-case hex digest of the raw body. A server passes the digest of what it read, not what
-	// the request claims.
+	// BodySHA256 is the lower-case hex digest of the raw body. A server must compute it from the
+	// body that it read, and not copy it from the request.
 	BodySHA256 string
 }
 
-// CanonicalRequest returns what scheme s hashes of r. The list of signed headers is used as given: the header names
-// and their order are the client's choice, and rebuilding them would sign something else.
+// CanonicalRequest returns the text that scheme s hashes. The client chooses the signed headers and
+// their order, so signedHeaders is used as given.
 func CanonicalRequest(s Scheme, r Request, signedHeaders []string) string {
 	return string(appendRequest(nil, s, r, signedHeaders))
 }
 
-// Signature returns the lower-case hex signature of r under a; what a.Signature holds does not matter. The key of
-// version 3 is the bare secret, without the "&" of version 1.
+// Signature returns the lower-case hex signature of r under a, and ignores a.Signature. The key of
+// version 3 is the secret alone, without the "&" of version 1.
 func Signature(secret sensitive.Value, a Authorization, r Request) string {
 	sum := signature(secret, a, r)
 	return string(sum[:])
 }
 
-// Verify reports in constant time whether a.Signature is the one that secret makes of r. For ACS4 the date of the scope
-// must be that of x-acs-date. Whether enough headers are signed is the caller's question.
+// Verify reports in constant time whether a.Signature is the signature of r with secret. For ACS4
+// the dates in the scope and in x-acs-date must be equal. The caller must check that enough headers
+// are signed.
 func Verify(secret sensitive.Value, a Authorization, r Request) bool {
 	if a.Scheme != ACS3 && a.Scheme != ACS4 {
 		return false
@@ -72,7 +74,7 @@ func sameDay(date, stamp string) bool {
 }
 
 func signature(secret sensitive.Value, a Authorization, r Request) (out [2 * sha256.Size]byte) {
-	var scratch [2048]byte // a usual request fits, and then no buffer is allocated
+	var scratch [2048]byte // most requests fit, so no buffer is allocated
 	digest := sha256.Sum256(appendRequest(scratch[:0], a.Scheme, r, a.SignedHeaders))
 
 	text := appendTextACS(make([]byte, 0, len(ACS3)+1+2*sha256.Size), a.Scheme, digest)
@@ -81,7 +83,8 @@ func signature(secret sensitive.Value, a Authorization, r Request) (out [2 * sha
 	return out
 }
 
-// appendTextACS appends what is signed in the end: the scheme and the digest of the canonical request.
+// appendTextACS appends what is signed in the end: the scheme and the digest of the canonical
+// request.
 func appendTextACS(dst []byte, s Scheme, digest [sha256.Size]byte) []byte {
 	dst = append(append(dst, s...), '\n')
 	return hex.AppendEncode(dst, digest[:])
@@ -126,8 +129,8 @@ func appendRequest(dst []byte, s Scheme, r Request, signedHeaders []string) []by
 	return append(dst, r.BodySHA256...)
 }
 
-// TrimHeader returns the value of a header as it is signed: without the spaces and tabs around it. A server that reads a
-// signed header must read this form, or one signature covers two meanings.
+// TrimHeader returns the value of a header as it is signed: without the spaces and tabs around it.
+// A server that uses a signed header must use this form, or one signature covers two meanings.
 func TrimHeader(value string) string { return strings.Trim(value, " \t") }
 
 func appendJoined(dst []byte, names []string) []byte {

@@ -157,7 +157,8 @@ func TestVectorsACSChanged(t *testing.T) {
 	}
 }
 
-// The date of the scope makes the key, so a client could sign today's request with a key made for another day.
+// The date of the scope makes the key, so a client could sign today's request with a key made for
+// another day.
 func TestVerifyV4ScopeDate(t *testing.T) {
 	t.Parallel()
 	secret := sensitive.New(testSecret)

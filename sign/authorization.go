@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Bounds of an Authorization header. What official clients send is a fifth of them.
+// Bounds of an Authorization header: five times what official clients send.
 const (
 	maxAuthorization = 8 << 10
 	maxSignedHeaders = 64
@@ -39,10 +39,10 @@ type Authorization struct {
 // ParseAuthorization decodes an Authorization header:
 //
 //	ACS3-HMAC-SHA256 Credential=<id>,SignedHeaders=<a;b;c>,Signature=<hex>
-//	ACS4-HMAC-SHA256 Credential=<id>/<yyyymmdd>/<region>/<product>/aliyun_v4_request,SignedHeaders=…,Signature=…
+//	ACS4-HMAC-SHA256 Credential=<id>/<yyyymmdd>/<region>/<product>/aliyun_v4_request,…
 //
-// The three members stand in this order, as every SDK writes them; spaces may follow a comma. Anything else is refused,
-// so that what has been parsed has one spelling. The errors never quote the header.
+// The three members must have this order, as every SDK writes them; spaces may follow a comma. Any
+// other form is refused, so that an Authorization has one spelling. Errors never quote the header.
 func ParseAuthorization(header string) (Authorization, error) {
 	if len(header) > maxAuthorization {
 		return Authorization{}, errTooLong
@@ -71,8 +71,8 @@ func ParseAuthorization(header string) (Authorization, error) {
 	return a, nil
 }
 
-// member takes the value of key off s, up to a comma and the spaces after it. Only Signature may come without comma,
-// and must.
+// member returns the value of key at the start of s, up to a comma, and the rest after the comma
+// and spaces. Only Signature, the last member, must have no comma.
 func member(s, key string) (value, rest string, ok bool) {
 	s, ok = strings.CutPrefix(s, key)
 	value, rest, comma := strings.Cut(s, ",")
@@ -115,7 +115,8 @@ func (a *Authorization) setSignedHeaders(s string) error {
 	return nil
 }
 
-// header is the inverse of ParseAuthorization. It is not called String: a signature must not reach a log by accident.
+// header is the inverse of [ParseAuthorization]. It is not called String, so that fmt does not
+// print a signature by accident.
 func (a Authorization) header() string {
 	b := append([]byte(nil), a.Scheme...)
 	b = append(b, " Credential="...)

@@ -11,8 +11,9 @@ import (
 
 var fuzzSecret = sensitive.New("dummy")
 
-// FuzzStringToSignV1 holds the one-pass canonical string against its definition, and that it tells requests apart: a
-// signature of one set of parameters must not be good for another.
+// FuzzStringToSignV1 compares the one-pass canonical string with its definition. It also verifies
+// that different requests have different strings: a signature for one set of parameters must not be
+// valid for another.
 func FuzzStringToSignV1(f *testing.F) {
 	f.Add("GET", "Action", "ListSecrets", "a", "b")
 	f.Add("post", "a", "1&b=2", "", "\xff")
@@ -58,7 +59,8 @@ func FuzzStringToSignV1(f *testing.F) {
 	})
 }
 
-// FuzzVerifyV1 signs and verifies, and holds that a changed parameter or another spelling of the signature is not verified.
+// FuzzVerifyV1 signs and verifies. It verifies that a changed parameter, or another spelling of the
+// signature, is refused.
 func FuzzVerifyV1(f *testing.F) {
 	f.Add("SecretName", "app/db", "x", "AAAA")
 	f.Add("", "", "\x00", "=")

@@ -13,8 +13,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// Key is the secret of an access key made ready to verify with: what depends on the secret alone is computed once, not
-// for each request. It is safe for concurrent use.
+// Key verifies signatures with the secret of one access key. It computes once what depends on the
+// secret alone. It is safe for concurrent use.
 type Key struct {
 	secret                 sensitive.Value
 	v1SHA1, v1SHA256, acs3 macs
@@ -30,8 +30,8 @@ func NewKey(secret sensitive.Value) *Key {
 	}
 }
 
-// VerifyV1 reports whether the parameter Signature is the one that the key makes of the rest, as the function of that
-// name does; StringToSignV1 tells what was signed.
+// VerifyV1 is the function [VerifyV1] with the secret of the key, without the string to sign, which
+// [StringToSignV1] returns.
 func (k *Key) VerifyV1(method string, p Params) (ok bool, err error) {
 	signature, _ := p.Get("Signature")
 	if signature == "" {
@@ -55,8 +55,7 @@ func (k *Key) VerifyV1(method string, p Params) (ok bool, err error) {
 	return equalBase64(signature, m.sum()), nil
 }
 
-// Verify reports in constant time whether a.Signature is the one that the key makes of r, as the function of that name
-// does.
+// Verify is the function [Verify] with the secret of the key.
 func (k *Key) Verify(a Authorization, r Request) bool {
 	if a.Scheme != ACS3 {
 		return Verify(k.secret, a, r)
@@ -86,7 +85,8 @@ func newMACs(newHash func() hash.Hash, key string) macs {
 
 func (p macs) get() *mac { return p.pool.Get().(*mac) }
 
-// put gives a hash back. No parameter value stays in its buffer, and none of an unusual size is kept.
+// put returns a hash to the pool. It clears the buffer, which may contain values, and drops a
+// buffer of unusual size.
 func (p macs) put(m *mac) {
 	clear(m.text)
 	if cap(m.text) > maxKeptText {
@@ -99,7 +99,7 @@ func (p macs) put(m *mac) {
 // maxKeptText is more than a request without a value has.
 const maxKeptText = 16 << 10
 
-// sum is the hash of text, good until m is given back.
+// sum returns the hash of text. The result is valid until put.
 func (m *mac) sum() []byte {
 	m.hash.Reset()
 	m.hash.Write(m.text)

@@ -1,10 +1,12 @@
-// Package sign computes and checks the request signatures of the Alibaba Cloud RPC protocol: version 1 (HMAC-SHA1 over
-// all parameters), version 3 (ACS3-HMAC-SHA256, headers) and version 4 (ACS4-HMAC-SHA256, a derived key).
+// Package sign computes and checks the request signatures of the Alibaba Cloud RPC protocol:
+// version 1 (HMAC-SHA1 over all parameters), version 3 (ACS3-HMAC-SHA256, headers) and version 4
+// (ACS4-HMAC-SHA256, a derived key).
 //
-// Both ends of the wire use it. It works on decoded parameters, because clients write the same parameter in several
-// ways (a space as "+" or "%20") and only the decoded form is signed. Finding the access key, the age of a request,
-// nonces and which headers must be signed are left to the caller. Canonical strings hold parameter values: never log
-// one. Errors name what is wrong and quote nothing.
+// Clients and servers use it. It works on decoded parameters, because clients write the same
+// parameter in several ways (a space as "+" or "%20") and only the decoded form is signed. The
+// caller must find the access key, and check the age of a request, its nonce, and whether enough
+// headers are signed. Canonical strings contain parameter values: never log one. Errors quote
+// nothing of a request.
 package sign
 
 import (
@@ -17,8 +19,8 @@ const upperHex = "0123456789ABCDEF"
 // Param is one decoded request parameter.
 type Param struct{ Name, Value string }
 
-// Params are the parameters of a request, in any order. A server refuses a request that names one twice before it
-// checks the signature; here duplicates are ordered by value.
+// Params are the parameters of a request, in any order. A server refuses a request that names one
+// twice before it checks the signature; here duplicates are ordered by value.
 type Params []Param
 
 // Get returns the value of the first parameter called name.
@@ -31,8 +33,8 @@ func (p Params) Get(name string) (string, bool) {
 	return "", false
 }
 
-// PercentEncode keeps the unreserved bytes A-Z a-z 0-9 - _ . ~ and writes every other as %XX. url.QueryEscape will not
-// do: it writes a space as "+".
+// PercentEncode keeps the unreserved bytes A-Z a-z 0-9 - _ . ~ and encodes every other byte as %XX.
+// Unlike [net/url.QueryEscape], it encodes a space as %20.
 func PercentEncode(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r > 0x7f || !unreserved(byte(r)) }) {
 		return s
@@ -40,8 +42,9 @@ func PercentEncode(s string) string {
 	return string(appendEncoded(make([]byte, 0, len(s)+32), s))
 }
 
-// CanonicalQuery returns the parameters as name=value joined by "&", percent-encoded and sorted by name in byte order.
-// It leaves p as it is. Version 4 writes an empty value without "="; CanonicalRequest takes care of that.
+// CanonicalQuery returns the parameters as name=value joined by "&", percent-encoded and sorted by
+// name in byte order. It does not change p. Version 4 writes an empty value without "=";
+// [CanonicalRequest] does so.
 func CanonicalQuery(p Params) string {
 	return string(appendQuery(make([]byte, 0, querySize(p)), p, ACS3))
 }
@@ -61,7 +64,8 @@ func appendQuery(dst []byte, p Params, s Scheme) []byte {
 	return dst
 }
 
-// sorted returns p itself when it is in order, as official clients send it, and an ordered copy otherwise.
+// sorted returns p itself when it is in order, as official clients send it, and an ordered copy
+// otherwise.
 func sorted(p Params) Params {
 	if slices.IsSortedFunc(p, compareParams) {
 		return p

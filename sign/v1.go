@@ -27,8 +27,8 @@ var (
 	errNoSignature = errors.New("sign: the parameter Signature is missing or empty")
 )
 
-// StringToSignV1 returns what version 1 signs: the method, "/" whatever path was called, and the canonical query of
-// every parameter but Signature, percent-encoded once more.
+// StringToSignV1 returns the text that version 1 signs: the method, "/" for any path, and the
+// canonical query of every parameter but Signature, percent-encoded a second time.
 func StringToSignV1(method string, p Params) string {
 	return string(appendStringToSignV1(nil, method, p))
 }
@@ -42,10 +42,11 @@ func SignatureV1(secret sensitive.Value, algorithm, stringToSign string) (string
 	return base64.StdEncoding.EncodeToString(sum), nil
 }
 
-// VerifyV1 reports whether the parameter Signature is the one that secret makes of the rest. It returns the server's
-// string to sign too, which a client wants to see after a mismatch. A signature that is not the one canonical Base64
-// spelling of its bytes does not match: a caller that remembers signatures against replay may rely on that. An error
-// means that the request names an unknown algorithm or has no signature.
+// VerifyV1 reports whether the parameter Signature is the signature of the other parameters with
+// secret. It also returns the string to sign of the server, which helps a client after a mismatch.
+// Only the canonical Base64 encoding of a signature matches, so a caller that remembers signatures
+// to detect replays can compare them as strings. It returns an error if the request names an
+// unknown algorithm or has no signature.
 func VerifyV1(secret sensitive.Value, method string, p Params) (stringToSign string, ok bool, err error) {
 	if ok, err = NewKey(secret).VerifyV1(method, p); err != nil {
 		return "", false, err
@@ -53,8 +54,9 @@ func VerifyV1(secret sensitive.Value, method string, p Params) (stringToSign str
 	return StringToSignV1(method, p), ok, nil
 }
 
-// equalBase64 reports in constant time whether s spells want. The length is checked because the decoder skips line
-// breaks, and Strict because it would ignore the spare bits of the last digit.
+// equalBase64 reports in constant time whether s is the canonical encoding of want. It checks the
+// length because the decoder skips line breaks, and decodes strictly because the decoder otherwise
+// ignores the spare bits of the last digit.
 func equalBase64(s string, want []byte) bool {
 	var got [sha256.Size + 2]byte
 	if len(s) != base64.StdEncoding.EncodedLen(len(want)) {
@@ -82,7 +84,7 @@ func macV1(secret sensitive.Value, algorithm string, text []byte) ([]byte, error
 	return mac.Sum(nil), nil
 }
 
-// appendStringToSignV1 encodes twice in one pass: the canonical query itself is never made.
+// appendStringToSignV1 encodes twice in one pass, without building the canonical query.
 func appendStringToSignV1(dst []byte, method string, p Params) []byte {
 	dst = slices.Grow(dst, len(method)+8+querySize(p)+8*len(p))
 	dst = append(dst, strings.ToUpper(method)...)

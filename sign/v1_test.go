@@ -71,8 +71,8 @@ func TestVectorsV1Changed(t *testing.T) {
 	}
 }
 
-// A Base64 decoder takes several spellings of the same bytes. If they verified, a remembered signature could be
-// replayed in another spelling.
+// A Base64 decoder takes several spellings of the same bytes. If they verified, a remembered
+// signature could be replayed in another spelling.
 func TestVerifyV1OneSpelling(t *testing.T) {
 	t.Parallel()
 	v := vectorsV1[0]

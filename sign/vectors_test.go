@@ -138,7 +138,8 @@ var vectorTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 const vectorNonce = "3156853299f313e23d1673dc12e1703d"
 
-// decode reads wire forms the way a server does, in an order that depends on the map: no test may rely on it.
+// decode reads wire forms the way a server does, in an order that depends on the map: no test may
+// rely on it.
 func decode(t testing.TB, forms ...string) Params {
 	t.Helper()
 	var p Params

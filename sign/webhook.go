@@ -37,7 +37,8 @@ func WebhookV2(key, timestamp, method, address string, body []byte) (string, err
 		return "", errors.New("the URL of a webhook must have a scheme and a host") // the URL may hold a token
 	}
 	mac := hmac.New(sha256.New, []byte(key))
-	fmt.Fprintf(mac, "v2\n%s\n%s\n%s://%s%s\n", timestamp, method, strings.ToLower(u.Scheme), strings.ToLower(u.Host), u.RequestURI())
+	origin := strings.ToLower(u.Scheme) + "://" + strings.ToLower(u.Host)
+	fmt.Fprintf(mac, "v2\n%s\n%s\n%s%s\n", timestamp, method, origin, u.RequestURI())
 	mac.Write(body)
 	return "v2=" + hex.EncodeToString(mac.Sum(nil)), nil
 }
@@ -66,12 +67,13 @@ type webhookOptions struct{ v1 bool }
 // may have been made for another endpoint with the same key.
 func AcceptWebhookV1() WebhookOption { return func(o *webhookOptions) { o.v1 = true } }
 
-// VerifyWebhook verifies that a request was made by somebody who has the key, for this endpoint,
-// within [WebhookWindow] of now. address is the URL of the endpoint as Keyturn has it in its
-// configuration; it must not be taken from the request, whose Host the sender chooses. body is the
-// body as it arrived. A receiver that must not take one request twice remembers the ID in the body
-// for as long.
-func VerifyWebhook(r *http.Request, address, key string, now time.Time, body []byte, options ...WebhookOption) error {
+// VerifyWebhook verifies that a request was signed with the key, for this endpoint, within
+// [WebhookWindow] of now. address is the URL of the endpoint as configured in Keyturn; do not take
+// it from the request, whose Host the sender chooses. body is the body as received. A receiver that
+// must not process a request twice must remember the ID in the body for [WebhookWindow].
+func VerifyWebhook(
+	r *http.Request, address, key string, now time.Time, body []byte, options ...WebhookOption,
+) error {
 	var o webhookOptions
 	for _, set := range options {
 		set(&o)
@@ -120,5 +122,6 @@ func SignWebhook(h http.Header, key string, now time.Time, body []byte) {
 // use [VerifyWebhook].
 func CheckWebhook(h http.Header, key string, now time.Time, body []byte) bool {
 	timestamp := h.Get(WebhookTimestamp)
-	return hmac.Equal([]byte(h.Get(WebhookSignature)), []byte(Webhook(key, timestamp, body))) && freshWebhook(timestamp, now)
+	want := Webhook(key, timestamp, body)
+	return hmac.Equal([]byte(h.Get(WebhookSignature)), []byte(want)) && freshWebhook(timestamp, now)
 }

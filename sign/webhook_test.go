@@ -41,8 +41,9 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
-// TestWebhookIsForOneEndpoint verifies that a request which Keyturn made for one endpoint is refused by every other one that has the
-// same key, by another method, and without the signature of version 2.
+// TestWebhookIsForOneEndpoint verifies that a request which Keyturn made for one endpoint is
+// refused by every other one that has the same key, by another method, and without the signature of
+// version 2.
 func TestWebhookIsForOneEndpoint(t *testing.T) {
 	t.Parallel()
 	now, body := time.Unix(1_800_000_000, 0), []byte(`{"id":"1"}`)
@@ -59,7 +60,8 @@ func TestWebhookIsForOneEndpoint(t *testing.T) {
 	if err := sign.SignWebhookRequest(r, key, now, body); err != nil {
 		t.Fatal(err)
 	}
-	// printf 'v2\n1800000000\nPOST\nhttps://hooks.example:8443/a/%%7Eb?token=x\n{"id":"1"}' | openssl dgst -sha256 -hmac 'a key of enough length'
+	// printf 'v2\n1800000000\nPOST\nhttps://hooks.example:8443/a/%%7Eb?token=x\n{"id":"1"}' | openssl
+	// dgst -sha256 -hmac 'a key of enough length'
 	const want = "v2=0a74a3a07814fb0a5fa121c61f42fec58621b077e1cda080fe4877022b4649a9"
 	if got := r.Header.Get(sign.WebhookSignatureV2); got != want {
 		t.Errorf("the signature is %s, want %s", got, want)
@@ -72,8 +74,14 @@ func TestWebhookIsForOneEndpoint(t *testing.T) {
 		}
 	}
 	for _, other := range []string{
-		"https://hooks.example/a/%7Eb?token=x", "https://other.example:8443/a/%7Eb?token=x", "http://hooks.example:8443/a/%7Eb?token=x",
-		"https://hooks.example:8443/a/%7Eb", "https://hooks.example:8443/b?token=x", "https://hooks.example:8443/a/%7Eb?token=y", "", "/a/%7Eb?token=x",
+		"https://hooks.example/a/%7Eb?token=x",
+		"https://other.example:8443/a/%7Eb?token=x",
+		"http://hooks.example:8443/a/%7Eb?token=x",
+		"https://hooks.example:8443/a/%7Eb",
+		"https://hooks.example:8443/b?token=x",
+		"https://hooks.example:8443/a/%7Eb?token=y",
+		"",
+		"/a/%7Eb?token=x",
 	} {
 		if err := sign.VerifyWebhook(r, other, key, now, body); err == nil {
 			t.Errorf("the endpoint %s accepts it", other)

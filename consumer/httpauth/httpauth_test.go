@@ -119,7 +119,8 @@ func TestSchemes(t *testing.T) {
 	}
 }
 
-// TestRejected holds that a caller sees nothing of a credential that the server no longer accepts.
+// TestRejected verifies that a caller does not notice that the server no longer accepts a
+// credential.
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*consumertest.Endpoint){
@@ -141,8 +142,8 @@ func TestRejected(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce holds that requests that are under way together when a credential ends all go on,
-// and count as one rejection.
+// TestManyAtOnce verifies that requests under way together when a credential ends all succeed, and
+// count as one rejection.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
 	e, c := consumertest.New(t, "token", "v1", "t1")
@@ -170,7 +171,8 @@ func TestNotRepeated(t *testing.T) {
 	s := start(t, "Authorization", "Bearer t2")
 	e.Put("token", "v2", "t2")
 	h := client(t, c, httpauth.Options{}, s.URL)
-	if status, _ := post(t, h, s.URL, io.MultiReader(strings.NewReader("only once"))); status != http.StatusUnauthorized || s.requests() != 1 {
+	once := io.MultiReader(strings.NewReader("only once"))
+	if status, _ := post(t, h, s.URL, once); status != http.StatusUnauthorized || s.requests() != 1 {
 		t.Errorf("a body that cannot be sent again: status %d after %d requests", status, s.requests())
 	}
 	if status, body := post(t, h, s.URL, io.MultiReader(strings.NewReader("only once"))); status != 200 ||
@@ -188,7 +190,7 @@ func TestNotRepeated(t *testing.T) {
 	}
 }
 
-// TestRedirect holds that the credential goes to its origins alone.
+// TestRedirect verifies that the credential goes to its origins alone.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	_, c := consumertest.New(t, "token", "v1", "t1")
@@ -216,7 +218,8 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// TestCallersRequest holds that a request is not changed, and its body is closed, whatever happens.
+// TestCallersRequest verifies that the caller's request is not changed, and its body is closed,
+// whatever happens.
 func TestCallersRequest(t *testing.T) {
 	t.Parallel()
 	_, c := consumertest.New(t, "token", "v1", "line\nbreak marker")
@@ -251,8 +254,8 @@ type closing struct {
 
 func (c *closing) Close() error { c.closed = true; return nil }
 
-// TestGoneAway holds that a caller who gives up while it finds out for others what to send leaves
-// that to another.
+// TestGoneAway verifies that a caller that gives up while it asks the consumer on behalf of others
+// leaves that to another caller.
 func TestGoneAway(t *testing.T) {
 	t.Parallel()
 	e, c := consumertest.New(t, "token", "v1", "t1")

@@ -34,7 +34,7 @@ func TestKey(t *testing.T) {
 	}
 }
 
-// TestKeyIsMadeOnce holds that those who start together agree.
+// TestKeyIsMadeOnce verifies that processes that start together agree on one key.
 func TestKeyIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	name := "keyturn-test-" + rand.Text()

@@ -51,7 +51,8 @@ func start(t *testing.T) server {
 func (s server) set(t *testing.T, role, password string) {
 	t.Helper()
 	err := s.Exec(t.Context(), "postgres", fmt.Sprintf(
-		"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '%[1]s') THEN CREATE ROLE %[1]s LOGIN; END IF; END $$; ALTER ROLE %[1]s PASSWORD '%[2]s'", role, password))
+		"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '%[1]s') THEN "+
+			"CREATE ROLE %[1]s LOGIN; END IF; END $$; ALTER ROLE %[1]s PASSWORD '%[2]s'", role, password))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,15 @@ func TestPostgreSQL(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for name, test := range map[string]func(*testing.T, server){
-		"rejected": rejected, "nothing works": nothingWorks, "drain": drained, "taken": taken, "hooks": hooks, "cancel": cancel, "session": session, "abandoned": abandoned, "tls": overTLS,
+		"rejected":      rejected,
+		"nothing works": nothingWorks,
+		"drain":         drained,
+		"taken":         taken,
+		"hooks":         hooks,
+		"cancel":        cancel,
+		"session":       session,
+		"abandoned":     abandoned,
+		"tls":           overTLS,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,7 +115,7 @@ func TestPostgreSQL(t *testing.T) {
 	}
 }
 
-// rejected holds that a caller sees nothing of a password that the server no longer accepts.
+// rejected verifies that a caller does not notice that the server no longer accepts a password.
 func rejected(t *testing.T, s server) {
 	for _, tt := range []struct {
 		name   string
@@ -142,8 +151,8 @@ func nothingWorks(t *testing.T, s server) {
 	}
 }
 
-// drained holds that connections of a former version are replaced, one by one, idle ones too, and
-// held until then.
+// drained verifies that connections of the previous version are replaced one by one, idle ones too,
+// and held until then.
 func drained(t *testing.T, s server) {
 	s.set(t, "drain_a", "p1")
 	s.set(t, "drain_b", "p2")
@@ -178,7 +187,7 @@ func drained(t *testing.T, s server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	promoted := time.Now() // or a little later: nobody looks while the new version is being read
+	promoted := time.Now() // at the latest: no check happens during the read of the new version
 	e.Put("db", "v2", value("drain_b", "p2"))
 	if err := c.Refresh(t.Context(), "db"); err != nil {
 		t.Fatal(err)
@@ -206,8 +215,8 @@ func drained(t *testing.T, s server) {
 	}
 }
 
-// taken holds that a connection that has become due in the pool is not handed out, and one that has
-// meanwhile does not come back to it.
+// taken verifies that the pool does not hand out a connection that is due, and does not keep one
+// that became due while it was in use.
 func taken(t *testing.T, s server) {
 	s.set(t, "taken_a", "p1")
 	s.set(t, "taken_b", "p2")
@@ -253,7 +262,7 @@ func eventually(look func() string) (last string) {
 	return last
 }
 
-// hooks holds that those of the configuration are called too.
+// hooks verifies that the hooks of the configuration are called too.
 func hooks(t *testing.T, s server) {
 	s.set(t, "hooks", "p1")
 	_, c := consumertest.New(t, "db", "v1", value("hooks", "p1"))
@@ -273,7 +282,10 @@ func hooks(t *testing.T, s server) {
 		config.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) { note("PrepareConn"); return true, nil }
 		config.AfterRelease = func(*pgx.Conn) bool { note("AfterRelease"); return true }
 		config.ConnConfig.AfterConnect = func(context.Context, *pgconn.PgConn) error { note("AfterConnect"); return nil }
-		config.ConnConfig.ValidateConnect = func(context.Context, *pgconn.PgConn) error { note("ValidateConnect"); return nil }
+		config.ConnConfig.ValidateConnect = func(context.Context, *pgconn.PgConn) error {
+			note("ValidateConnect")
+			return nil
+		}
 	})
 	var name string
 	if err := pool.QueryRow(t.Context(), "SHOW application_name").Scan(&name); err != nil || name != "from the hook" {
@@ -289,7 +301,7 @@ func hooks(t *testing.T, s server) {
 	}
 }
 
-// cancel holds that a query can be cancelled at the server, as on any connection.
+// cancel verifies that a query can be cancelled at the server, as on any connection.
 func cancel(t *testing.T, s server) {
 	s.set(t, "tls_a", "p1")
 	_, c := consumertest.New(t, "db", "v1", value("tls_a", "p1"))
@@ -322,8 +334,8 @@ func cancel(t *testing.T, s server) {
 	}
 }
 
-// session holds that what the server says of itself at the login arrives, and that other protocols
-// over the connection work.
+// session verifies that the parameters that the server reports at the login arrive, and that other
+// protocols over the connection work.
 func session(t *testing.T, s server) {
 	s.set(t, "session_role", "p1")
 	_, c := consumertest.New(t, "db", "v1", value("session_role", "p1"))
@@ -358,7 +370,7 @@ func session(t *testing.T, s server) {
 	}
 }
 
-// abandoned holds that a connection that nobody takes over is closed.
+// abandoned verifies that a connection that is not taken over is closed.
 func abandoned(t *testing.T, s server) {
 	s.set(t, "abandoned", "p1")
 	_, c := consumertest.New(t, "db", "v1", value("abandoned", "p1"))
@@ -386,7 +398,8 @@ func abandoned(t *testing.T, s server) {
 			t.Fatal(err)
 		}
 		defer admin.Close(t.Context())
-		if err := admin.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = 'abandoned'").Scan(&n); err != nil {
+		row := admin.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = 'abandoned'")
+		if err := row.Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return strings.Repeat("x", n)
@@ -396,7 +409,7 @@ func abandoned(t *testing.T, s server) {
 	}
 }
 
-// overTLS holds that a server that takes logins over TLS alone, bound to the channel, gets them.
+// overTLS verifies logins at a server that requires TLS and channel binding.
 func overTLS(t *testing.T, s server) {
 	s.set(t, "tls_b", "p1")
 	_, c := consumertest.New(t, "db", "v1", value("tls_b", "p1"))
@@ -410,7 +423,8 @@ func overTLS(t *testing.T, s server) {
 	}
 	defer conn.Close(context.Background())
 	var ssl bool
-	if err := conn.QueryRow(t.Context(), "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&ssl); err != nil || !ssl {
+	row := conn.QueryRow(t.Context(), "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+	if err := row.Scan(&ssl); err != nil || !ssl {
 		t.Errorf("over TLS: %v, %v", ssl, err)
 	}
 }

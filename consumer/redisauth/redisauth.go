@@ -38,6 +38,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -175,17 +176,7 @@ func authenticate(ctx context.Context, conn net.Conn, cred credential.Credential
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	words := []string{"AUTH"}
-	if cred.Account != "" {
-		words = append(words, cred.Account)
-	}
-	words = append(words, cred.Secret.Reveal())
-	var b strings.Builder
-	fmt.Fprintf(&b, "*%d\r\n", len(words))
-	for _, w := range words {
-		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
-	}
-	if _, err := conn.Write([]byte(b.String())); err != nil {
+	if _, err := conn.Write(command(cred)); err != nil {
 		return fmt.Errorf("redisauth: send AUTH: %w", err)
 	}
 	line, err := bufio.NewReaderSize(conn, maxAnswer).ReadSlice('\n')
@@ -207,6 +198,19 @@ func authenticate(ctx context.Context, conn net.Conn, cred credential.Credential
 		return fmt.Errorf("redisauth: %w", err)
 	}
 	return nil
+}
+
+// command returns the command AUTH for a credential.
+func command(cred credential.Credential) []byte {
+	words := []string{"AUTH", cred.Account, cred.Secret.Reveal()}
+	if cred.Account == "" {
+		words = slices.Delete(words, 1, 2)
+	}
+	b := fmt.Appendf(nil, "*%d\r\n", len(words))
+	for _, w := range words {
+		b = fmt.Appendf(b, "$%d\r\n%s\r\n", len(w), w)
+	}
+	return b
 }
 
 const maxAnswer = 1024

@@ -49,7 +49,13 @@ func TestRedis(t *testing.T) {
 	t.Parallel()
 	s := servers.StartRedis(t)
 	for name, test := range map[string]func(*testing.T, *servers.Redis){
-		"rejected": rejected, "nothing works": nothingWorks, "drain": drained, "tls": overTLS, "database": database, "default user": defaultUser, "rest": atRest,
+		"rejected":      rejected,
+		"nothing works": nothingWorks,
+		"drain":         drained,
+		"tls":           overTLS,
+		"database":      database,
+		"default user":  defaultUser,
+		"rest":          atRest,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -58,8 +64,8 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-// rejected holds that a caller sees nothing of a password that the server no longer accepts, and
-// that no retry of the client's own is needed for that.
+// rejected verifies that a caller does not notice that the server no longer accepts a password,
+// without retries of the client.
 func rejected(t *testing.T, s *servers.Redis) {
 	for _, tt := range []struct {
 		name   string
@@ -101,8 +107,8 @@ func nothingWorks(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// drained holds that connections end at their age one by one, without a failure, and are held until
-// then.
+// drained verifies that connections are closed at their age one by one, without a failure, and are
+// held until then.
 func drained(t *testing.T, s *servers.Redis) {
 	user(t, s, "drain-a", "p1")
 	user(t, s, "drain-b", "p2")
@@ -151,8 +157,8 @@ func drained(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// atRest holds that connections that nobody uses let their version go at their age, and those that
-// somebody keeps do not, or only until they are used again.
+// atRest verifies that an idle connection releases its version at its age, and that a connection in
+// use does not, or holds it again when it is used.
 func atRest(t *testing.T, s *servers.Redis) {
 	user(t, s, "rest", "p1", "p2")
 	s.Do(t, "ACL", "SETUSER", "rest", "allchannels")
@@ -252,8 +258,8 @@ func overTLS(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// database holds that what go-redis does after the login works: another database, a name, protocol
-// 3, subscriptions.
+// database verifies what go-redis does after the login: selecting a database, setting a name,
+// protocol 3, subscriptions.
 func database(t *testing.T, s *servers.Redis) {
 	user(t, s, "database", "p1")
 	s.Do(t, "ACL", "SETUSER", "database", "allchannels")
@@ -298,8 +304,8 @@ func defaultUser(t *testing.T, s *servers.Redis) {
 	}
 }
 
-// TestSilent holds that a server that takes connections and says nothing does not hold a caller for
-// longer than it allows.
+// TestSilent verifies that a server that accepts connections and sends nothing does not block a
+// caller for longer than its context allows.
 func TestSilent(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

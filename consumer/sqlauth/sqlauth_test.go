@@ -162,8 +162,8 @@ func asked(t *testing.T, q interface {
 	return password
 }
 
-// TestRejected holds that a caller sees nothing of a password that the server no longer accepts:
-// whether the new one is current already, is the candidate, or only the version before works.
+// TestRejected verifies that a caller does not notice that the server no longer accepts a password:
+// whether the new one is current already, is the candidate, or only the previous version works.
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -211,8 +211,8 @@ func TestNothingWorks(t *testing.T) {
 	})
 }
 
-// TestDrain holds that connections of a former version are replaced one by one, and are held until
-// then.
+// TestDrain verifies that connections of the previous version are replaced one by one, and are held
+// until then.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", value("p1"))
@@ -249,7 +249,8 @@ func TestDrain(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		if left[4] != 40 || left[10] != 1 || left[7] < 5 || left[7] > 35 {
-			t.Errorf("of 40 connections with the former password are left after each minute: %v; want all for five minutes, then fewer, then the one in use", left)
+			t.Errorf("connections with the previous password after each minute: %v; "+
+				"want all 40 for five minutes, then fewer, then the one in use", left)
 		}
 		if held := consumertest.Held(t, c, "db"); held != "v1" || asked(t, kept) != "p1" {
 			t.Errorf("while a connection of v1 is in use, %q is held", held)
@@ -261,7 +262,7 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// TestTaken holds that a connection that has become due in the pool is not handed out.
+// TestTaken verifies that the pool does not hand out a connection that is due.
 func TestTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", value("p1"))
@@ -280,7 +281,7 @@ func TestTaken(t *testing.T) {
 	})
 }
 
-// TestIdle holds that a pool that is not used lets go of what it holds.
+// TestIdle verifies that an unused pool releases the versions that it holds.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", value("p1"))
@@ -298,7 +299,8 @@ func TestIdle(t *testing.T) {
 	})
 }
 
-// TestPlainDriver holds that what a driver lacks is done as database/sql does it.
+// TestPlainDriver verifies that conn does what database/sql would do if the driver lacks an
+// ability.
 func TestPlainDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := consumertest.New(t, "db", "v1", value("p1"))

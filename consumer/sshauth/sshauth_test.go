@@ -73,7 +73,9 @@ func startHost(t *testing.T, interactive bool) *host {
 		return h.check(c.User(), string(key.Marshal()) == h.accepts)
 	}
 	if interactive {
-		config.KeyboardInteractiveCallback = func(c ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+		config.KeyboardInteractiveCallback = func(
+			c ssh.ConnMetadata, ask ssh.KeyboardInteractiveChallenge,
+		) (*ssh.Permissions, error) {
 			answers, err := ask("", "", []string{"Password: "}, []bool{false})
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -155,7 +157,7 @@ func kinds(t *testing.T) []versions {
 	}
 }
 
-// TestRejected holds that a caller sees nothing of a credential that the host no longer accepts.
+// TestRejected verifies that a caller does not notice that the host no longer accepts a credential.
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	for _, kind := range kinds(t) {
@@ -235,7 +237,7 @@ func TestNothingWorks(t *testing.T) {
 	}
 }
 
-// TestHeld holds that a connection holds its version until either side closes it.
+// TestHeld verifies that a connection holds its version until either side closes it.
 func TestHeld(t *testing.T) {
 	t.Parallel()
 	h := startHost(t, false)
@@ -255,7 +257,7 @@ func TestHeld(t *testing.T) {
 	}
 }
 
-// TestSilent holds that a host that takes connections and says nothing is given up.
+// TestSilent verifies that Dial gives up on a host that accepts connections and sends nothing.
 func TestSilent(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

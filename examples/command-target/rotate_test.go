@@ -39,7 +39,8 @@ func install(t *testing.T) (dir, script string) {
 		t.Fatal(err)
 	}
 	script = filepath.Join(dir, "rotate.sh")
-	// No process starts meanwhile: it would have the file open for writing for a moment, and such a file cannot be run.
+	// No process starts meanwhile: it would have the file open for writing for a moment, and such a
+	// file cannot be run.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(script, b, 0o700); err != nil {

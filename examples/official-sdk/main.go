@@ -1,5 +1,9 @@
-// Command official-sdk stores a secret and reads it back with the cloud's own Go SDK, unchanged, against a Keyturn server.
-// It takes what `keyturn serve` has written: go run ./examples/official-sdk DATA_DIR/admin.json
+// Command official-sdk stores a secret in a Keyturn server and reads it back, with the cloud's own
+// Go SDK.
+//
+//	go run ./examples/official-sdk DATA_DIR/admin.json
+//
+// DATA_DIR/admin.json is written by `keyturn serve`.
 package main
 
 import (

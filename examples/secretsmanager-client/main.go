@@ -1,6 +1,10 @@
-// Command secretsmanager-client reads a secret through the cloud's own Secrets Manager client for Go, its cache and its refresh, and
-// verifies the server's certificate, which that client does not do by itself.
-// It takes what `keyturn serve` has written: go run ./examples/secretsmanager-client DATA_DIR/admin.json SECRET
+// Command secretsmanager-client reads a secret with the cloud's own Secrets Manager client for Go,
+// including its cache and refresh. It also makes the client verify the server's certificate, which
+// the client does not do by default.
+//
+//	go run ./examples/secretsmanager-client DATA_DIR/admin.json SECRET
+//
+// DATA_DIR/admin.json is written by `keyturn serve`.
 package main
 
 import (
@@ -20,7 +24,8 @@ import (
 	"github.com/aliyun/aliyun-secretsmanager-client-go/sdk"
 )
 
-// verified is what the Secrets Manager client calls the server with (its interface service.SecretManagerClient).
+// verified is what the Secrets Manager client calls the server with (its interface
+// service.SecretManagerClient).
 type verified struct {
 	mu     sync.Mutex // the SDK's client changes itself with each call
 	client *kms.Client
@@ -32,7 +37,8 @@ func newVerified(region, endpoint, accessKeyID, accessKeySecret string, ca []byt
 		return nil, errors.New("the CA file holds no certificate")
 	}
 	config := cloud.NewConfig().WithHttpTransport(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}})
-	client, err := kms.NewClientWithOptions(region, config, credentials.NewAccessKeyCredential(accessKeyID, accessKeySecret))
+	key := credentials.NewAccessKeyCredential(accessKeyID, accessKeySecret)
+	client, err := kms.NewClientWithOptions(region, config, key)
 	if err != nil {
 		return nil, err
 	}

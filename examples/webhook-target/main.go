@@ -1,9 +1,12 @@
-// Command webhook-target is a small service with API keys and the endpoint that lets Keyturn rotate them: an example to copy
-// from. It keeps the SHA-256 of each key in a file, one line for each: account, a space, hash.
+// Command webhook-target is a small service with API keys and the endpoint that lets Keyturn rotate
+// them: an example to copy from. It keeps the SHA-256 of each key in a file, one line for each:
+// account, a space, hash.
 //
-//	webhook-target -listen 127.0.0.1:8443 -host 127.0.0.1 -cert cert.pem -key key.pem -keys keys.txt -secret-file shared-secret
+//	webhook-target -listen 127.0.0.1:8443 -host 127.0.0.1 -cert cert.pem -key key.pem \
+//		-keys keys.txt -secret-file shared-secret
 //
-// POST /keyturn is for Keyturn. GET /whoami is the service: it answers whose the key in "Authorization: Bearer" is.
+// POST /keyturn is for Keyturn. GET /whoami is the service: it answers whose the key in
+// "Authorization: Bearer" is.
 //
 // It needs nothing but the standard library and nothing of Keyturn's.
 package main
@@ -119,28 +122,30 @@ const (
 func (s *service) keyturn(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return // the caller has gone, or sends what is no step
+		return // the connection is closed, or the body is too large for a step
 	}
 	if !s.signed(r, body) {
-		answer(w, http.StatusUnauthorized, reply{Result: "denied", Code: "signature", Message: "the signature or its time is wrong"})
+		answer(w, http.StatusUnauthorized, denied("signature", "the signature or its time is wrong"))
 		return
 	}
 	var in request
 	if err := json.Unmarshal(body, &in); err != nil || in.Protocol != 1 {
-		answer(w, http.StatusBadRequest, reply{Result: "denied", Code: "protocol", Message: "not a request of protocol 1"})
+		answer(w, http.StatusBadRequest, denied("protocol", "not a request of protocol 1"))
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.replayed(in.Attempt, time.Now()) {
-		answer(w, http.StatusConflict, reply{Result: "denied", Code: "replay", Message: "this attempt was made before"})
+		answer(w, http.StatusConflict, denied("replay", "this attempt was made before"))
 		return
 	}
 	answer(w, http.StatusOK, s.step(in))
 }
 
-// signed verifies time, URL and signature, the last in constant time. The host is compared first: a request that was made for
-// another endpoint with the same secret names that one.
+func denied(code, message string) reply { return reply{Result: "denied", Code: code, Message: message} }
+
+// signed verifies time, URL and signature, the last in constant time. The host is compared first: a
+// request that was made for another endpoint with the same secret names that one.
 func (s *service) signed(r *http.Request, body []byte) bool {
 	timestamp, signature := r.Header.Get("Keyturn-Timestamp"), r.Header.Get("Keyturn-Signature-V2")
 	address := url.URL{Scheme: "https", Host: strings.ToLower(r.Host)}
@@ -178,9 +183,11 @@ func (s *service) step(in request) reply {
 	switch in.Step {
 	case "set":
 		if len(in.New.Secret) < minKey {
-			return reply{Result: "refused", Code: "too-short", Message: fmt.Sprintf("an API key has at least %d characters", minKey)}
+			text := fmt.Sprintf("an API key must have at least %d characters", minKey)
+			return reply{Result: "refused", Code: "too-short", Message: text}
 		}
-		if in.Strategy != "overlap" { // the new key is the only one of its account, which with "double" is not the one in use
+		// The new key replaces all others of its account, which with "double" is not the account in use.
+		if in.Strategy != "overlap" {
 			lines = slices.DeleteFunc(lines, func(l string) bool { return account(l) == in.New.Account })
 		}
 		if l := line(in.New); !slices.Contains(lines, l) {
@@ -253,7 +260,7 @@ func (s *service) load() ([]string, error) {
 	return slices.DeleteFunc(strings.Split(string(b), "\n"), func(l string) bool { return l == "" }), err
 }
 
-// save replaces the file at once: whoever reads it sees the keys of before or those of after.
+// save replaces the file atomically: a reader sees either the previous keys or the new ones.
 func (s *service) save(lines []string) reply {
 	f, err := os.CreateTemp(filepath.Dir(s.path), ".keys")
 	if err == nil {

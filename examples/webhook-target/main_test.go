@@ -85,7 +85,7 @@ func (e *example) login(ctx context.Context, c target.Credential) (bool, error) 
 	return resp.StatusCode == http.StatusOK && string(name) == c.Account+"\n", err
 }
 
-// account adds an account as a person would, by one signed request.
+// account adds an account, with one signed request.
 func (e *example) account(t *testing.T) target.Credential {
 	n := e.accounts.Add(1)
 	c := credential{fmt.Sprintf(`app "%d" ü`, n), fmt.Sprintf("first-api-key-of-account-%d", n)}
@@ -150,7 +150,8 @@ func TestKeyturnRotatesTheKeys(t *testing.T) {
 func TestReplaysAreRefused(t *testing.T) {
 	t.Parallel()
 	e := start(t)
-	body := []byte(`{"protocol":1,"step":"set","attempt":"A1","strategy":"overlap","new":{"account":"a","secret":"aaaaaaaaaaaaaaaaaaaaaaaa"}}`)
+	body := []byte(`{"protocol":1,"step":"set","attempt":"A1","strategy":"overlap",` +
+		`"new":{"account":"a","secret":"aaaaaaaaaaaaaaaaaaaaaaaa"}}`)
 	for _, step := range []struct {
 		what   string
 		at     time.Time

@@ -30,8 +30,9 @@ func count(conns []*adapter.Conn) (due int) {
 	return due
 }
 
-// TestSpread holds that connections of a former version are due one after the other, none before
-// one half of the limit and all at its end, and that those of the current one never are.
+// TestSpread verifies that connections of the previous version become due one after the other, none
+// before one half of the limit and all by its end, and that connections of the current version
+// never do.
 func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", "v1")
@@ -67,8 +68,8 @@ func TestSpread(t *testing.T) {
 	})
 }
 
-// TestNotCurrentWhenOpened holds that a connection that was opened with the candidate lives, and is
-// not due once that is current.
+// TestNotCurrentWhenOpened verifies that a connection opened with the candidate is not due, also
+// after the candidate has become current.
 func TestNotCurrentWhenOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", "v1")
@@ -88,7 +89,8 @@ func TestNotCurrentWhenOpened(t *testing.T) {
 	})
 }
 
-// TestSeldomLookedAt holds that the time does not count from when somebody looks.
+// TestSeldomLookedAt verifies that the limit counts from the promotion and not from the first check
+// after it.
 func TestSeldomLookedAt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, c := consumertest.New(t, "db", "v1", "v1")
@@ -114,7 +116,7 @@ func TestHolds(t *testing.T) {
 		}
 		second.Closed()
 		if held := consumertest.Held(t, c, "db"); held != "" {
-			t.Errorf("%q is held by nobody", held)
+			t.Errorf("%q is held, want no hold", held)
 		}
 	})
 }
