@@ -17,7 +17,7 @@ import (
 const name = "keyturn-agent"
 
 type commands struct {
-	Agent   command.Agent `cmd:"" help:"Give secrets to the programs of this machine: files, HTTP, wire API."`
+	Agent   command.Agent `cmd:"" help:"Provide secrets to programs on this machine: files, HTTP, wire API."`
 	Exec    command.Exec  `cmd:"" help:"Run a program with secrets in its environment."`
 	Version version       `cmd:"" help:"Print the version."`
 }
@@ -39,7 +39,7 @@ func main() {
 func run(e *command.Env, args []string) int {
 	parser := kong.Must(&commands{},
 		kong.Name(name),
-		kong.Description("Gives the secrets of a Keyturn server to programs."),
+		kong.Description("Provides the secrets of a Keyturn server to programs."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Vars{"profile_variable": command.ProfileVariable},
 		kong.Bind(e),
@@ -49,7 +49,7 @@ func run(e *command.Env, args []string) int {
 	}
 	selected, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(e.Stderr, "%s: %s; see %s --help\n", name, err, name)
+		fmt.Fprintf(e.Stderr, "%s: %s\n", name, command.Usage(name, err))
 		return command.ExitUsage
 	}
 	return command.Report(e.Stderr, name, selected.Run())

@@ -109,7 +109,7 @@ func (s *setup) checkEndpoint(m *mistakes) {
 		m.add("endpoint", "must be host[:port], or an https:// or http:// URL without path, query or user")
 	case u.Scheme == "http" && !egress.IsLoopback(u.Hostname()) && !s.AllowPlainHTTP:
 		m.add("endpoint", "is plain HTTP and not on loopback: values would cross the network in clear; use https://, or "+
-			"set allow_plain_http if you mean it")
+			"set allow_plain_http to accept that")
 	}
 }
 
@@ -212,7 +212,7 @@ func (s *setup) checkListeners(m *mistakes) {
 	if k := s.KMS; k != nil {
 		address("kms.listen", k.Listen, false)
 		if (k.CertFile == "") != (k.KeyFile == "") {
-			m.add("kms", "cert_file and key_file go together")
+			m.add("kms", "cert_file and key_file go together: set both or neither")
 		}
 		s.readFile("kms.cert_file", k.CertFile, m)
 		s.readFile("kms.key_file", k.KeyFile, m)

@@ -26,7 +26,7 @@ type Config struct {
 	AccessKey KeySource `yaml:"access_key"`
 	// Secrets are those that are held from the start, besides those that templates name.
 	Secrets []string `yaml:"secrets"`
-	// Interval of the refresh without push; 0 means 5 minutes.
+	// Interval of the refresh without push; 0 means the default of [consumer.Config].
 	Interval time.Duration `yaml:"interval"`
 	// MaxStale is the age beyond which a value is no longer served; 0 means no bound.
 	MaxStale time.Duration `yaml:"max_stale"`
@@ -70,7 +70,7 @@ type SealKeySource struct {
 	// Credential is the name of a credential of systemd with at least 32 bytes.
 	Credential string `yaml:"credential"`
 	// Keyring is the name of a key in the user's keyring of the Linux kernel; it is made when there is
-	// none, and is gone after a restart of the machine.
+	// none, and is lost when the machine restarts.
 	Keyring string `yaml:"keyring"`
 }
 

@@ -121,7 +121,7 @@ files[0].mode: must be text; put it in quotes
 interval: must be a time such as 30s, 5m or 12h, longer than none
 log.format: must be text; put it in quotes
 max_stale: must be a time such as 30s, 5m or 12h, longer than none
-endpoint: is plain HTTP and not on loopback: values would cross the network in clear; use https://, or set allow_plain_http if you mean it
+endpoint: is plain HTTP and not on loopback: values would cross the network in clear; use https://, or set allow_plain_http to accept that
 access_key: set exactly one of file, credential, environment
 secrets[0]: is not the name of a secret: 1 to 192 of A-Z a-z 0-9 _ / + = . @ -, or an ARN
 files[0].owner: there is no user "nobody-of-that-name"
@@ -129,7 +129,7 @@ files[1].path: must be an absolute path
 files[1]: set exactly one of template, template_file
 files[2].template: names no secret: write {{ secret "NAME" }} or {{ member "NAME" "MEMBER" }}
 files[2].on_change: set exactly one of signal, command
-files[2].path: is that of files[0] too
+files[2].path: is also the path of files[0]
 files[3].path: DIR/link is not a regular file; a link would be replaced, so name the file itself
 files[3].template: line 1: function "frobnicate" not defined
 files[4].path: stat DIR/nowhere: no such file or directory
@@ -142,7 +142,7 @@ last_good.key.file: is in last_good.dir: a key beside what it seals protects not
 last_good.key.file: stat DIR/last: no such file or directory
 http: set exactly one of listen, socket
 http.token_file: is required; the file is made when there is none
-kms: cert_file and key_file go together
+kms: cert_file and key_file go together: set both or neither
 status.listen: is the same as kms.listen
 log.level: must be debug, info, warn or error`},
 		"what the consumer would refuse": {`

@@ -77,8 +77,8 @@ func (k KeySource) read() (sign.Credentials, error) {
 	return c, nil
 }
 
-// accessKeyFile has the spelling of the API, as CreateAccessKey answers it, and that of this
-// project's own files.
+// accessKeyFile accepts two spellings: the API's, as CreateAccessKey returns it, and the one of
+// admin.json.
 type accessKeyFile struct {
 	AccessKeyID, AccessKeySecret, SecurityToken string
 	ID                                          string         `json:"access_key_id"`

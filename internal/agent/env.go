@@ -42,8 +42,8 @@ func ParseEnvSecret(s string) (EnvSecret, error) {
 	return EnvSecret{Name: name, Prefix: prefix}, nil
 }
 
-// variable spells a name as those of variables are: AccountName, account-name and account.name as
-// ACCOUNT_NAME.
+// variable spells a name in the style of variables: AccountName, account-name and account.name
+// become ACCOUNT_NAME.
 func variable(name string) string {
 	var b strings.Builder
 	runes := []rune(name)
@@ -122,11 +122,10 @@ func CheckAllowed(secrets []EnvSecret, allowed []string) error {
 	return errors.Join(errs...)
 }
 
-// Environment renders the variables of secrets. base is the environment that they are added to: a
-// name which is there already is an error, as is one that two members make. A secret without a
-// prefix makes the variables in allowed and no other; a secret with one needs allowed only for
-// names that steer runtimes and tools. A name in allowed that no secret makes is an error. The
-// error holds names and no value.
+// Environment adds the variables of secrets to the environment base. It fails when a name is in
+// base already, when two members make the same name, and when no secret makes a name of allowed. A
+// secret without a prefix makes only the variables in allowed; a secret with a prefix needs allowed
+// only for names that steer runtimes and tools. The error contains names and no value.
 func Environment(base []string, secrets []EnvSecret, allowed []string, values map[string]Value) ([]string, error) {
 	if err := CheckAllowed(secrets, allowed); err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ type Exec struct {
 	// Interval and MaxStale are as in an agent's configuration, and so is LastGood.
 	Interval, MaxStale time.Duration
 	LastGood           *LastGood
-	// Stdin, Stdout and Stderr become those of the program.
+	// Stdin, Stdout and Stderr are passed on to the program.
 	Stdin, Stdout, Stderr *os.File
 	// Terminal reports that Stdin is a terminal, which sends its signals to the program itself.
 	Terminal bool

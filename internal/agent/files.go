@@ -45,7 +45,7 @@ func (s *setup) checkFiles(m *mistakes) {
 		at := fmt.Sprintf("files[%d]", i)
 		r := s.checkFile(at, s.Files[i], m)
 		if was := paths[r.Path]; was != "" && r.Path != "" {
-			m.add(at+".path", "is that of %s too", was)
+			m.add(at+".path", "is also the path of %s", was)
 		}
 		paths[r.Path] = at
 		s.files = append(s.files, r)

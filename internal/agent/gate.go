@@ -92,7 +92,7 @@ func (g *Gate) Call(ctx context.Context, op *operation.Op, call protocol.Request
 // would act as a consumer at the server.
 func (g *Gate) check(r request) error {
 	if name, ok := r.refused(); ok {
-		return fault.New(fault.Unsupported, "An agent tells the server itself which versions are in use, "+
+		return fault.New(fault.Unsupported, "An agent itself reports to the server which versions are in use, "+
 			"so %s must not be set here.", name)
 	}
 	if g.scope.anySecret() {

@@ -81,8 +81,8 @@ func hostName(host string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
-// ownPage reports whether Sec-Fetch-Site is that of a request by the user or by a page of the
-// agent, or is absent, as for programs.
+// ownPage reports whether Sec-Fetch-Site marks a request by the user or by a page of the agent, or
+// is absent, as for programs.
 func ownPage(site []string) bool {
 	return len(site) == 0 || len(site) == 1 && (site[0] == "none" || site[0] == "same-origin")
 }
@@ -95,7 +95,7 @@ func refused(w http.ResponseWriter, status int, text string) {
 }
 
 // token is the digest of the text that callers must send. Digests have one length, so a comparison
-// does not reveal that of the text.
+// does not reveal the length of the text.
 type token [sha256.Size]byte
 
 // tokenBytes is what a token of our own holds.

@@ -137,7 +137,7 @@ func (f *socketFile) errReplaced() error {
 func (f *socketFile) remove() {
 	d, err := openDirectory(filepath.Dir(f.path))
 	if err != nil {
-		return // the directory is gone or another one
+		return // the directory was removed or replaced
 	}
 	defer d.close()
 	var s unix.Stat_t

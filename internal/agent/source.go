@@ -124,7 +124,7 @@ func (h *secretSource) Endpoint() string { return h.state.Load().client.Endpoint
 // Status and Counters make it a source of metrics.
 func (h *secretSource) Status() []consumer.Status { return h.state.Load().consumer.Status() }
 
-// Counters are those of the consumer that is in use.
+// Counters returns the counters of the consumer that is in use.
 func (h *secretSource) Counters() consumer.Counters { return h.state.Load().consumer.Counters() }
 
 func (h *secretSource) values(ctx context.Context, names []string) (map[string]Value, error) {

@@ -20,15 +20,15 @@ type adminCommand struct {
 	offlineFlags
 	List    adminList    `cmd:"" help:"List the access keys of the root account."`
 	Rotate  adminRotate  `cmd:"" help:"Replace the access key of the root account."`
-	Disable adminDisable `cmd:"" help:"Switch access keys of the root account off."`
-	Enable  adminEnable  `cmd:"" help:"Switch an access key of the root account on."`
+	Disable adminDisable `cmd:"" help:"Disable access keys of the root account."`
+	Enable  adminEnable  `cmd:"" help:"Enable an access key of the root account."`
 	Delete  adminDelete  `cmd:"" help:"Delete an access key of the root account."`
 }
 
 // offlineFlags reach the store of a server that is stopped, without an access key: the root key
 // proves the right to do so.
 type offlineFlags struct {
-	Offline bool `help:"Work on the store of a server that is stopped, with its root key instead of an access key."`
+	Offline bool `help:"Open the store of a stopped server with its root key, instead of calling a server."`
 	settingFlags
 }
 
@@ -229,7 +229,7 @@ func (c *adminRotate) finish(e *env, keys rootKeys, old []ram.ListedAccessKey, m
 }
 
 type adminDisable struct {
-	ID  string `arg:"" optional:"" name:"access-key-id" help:"ID of the access key; all of the root account if left out."`
+	ID  string `arg:"" optional:"" name:"access-key-id" help:"ID of the access key (all of the root account)."`
 	Yes bool   `help:"Do not ask." short:"y"`
 }
 
@@ -263,7 +263,7 @@ func (c *adminDisable) Run(e *env, group *adminCommand) error {
 }
 
 type adminEnable struct {
-	ID string `arg:"" optional:"" name:"access-key-id" help:"ID of the access key; all of the root account if left out."`
+	ID string `arg:"" optional:"" name:"access-key-id" help:"ID of the access key (all of the root account)."`
 }
 
 func (c *adminEnable) Run(e *env, group *adminCommand) error {

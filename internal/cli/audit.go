@@ -12,17 +12,17 @@ import (
 )
 
 type auditCommand struct {
-	Verify auditVerify `cmd:"" help:"Verify the chain of an audit trail, and compare it with what the server knows of it."`
+	Verify auditVerify `cmd:"" help:"Verify the chain of an audit trail, and compare it with the server's record of it."`
 }
 
 type auditVerify struct {
 	Path        string   `arg:"" help:"Directory of the trail (DATA_DIR/audit), or one file of it." type:"path"`
 	DataDir     string   `help:"Data directory of the stopped server, to compare with." placeholder:"DIR" type:"path"`
-	RootKeyFile string   `help:"File with the root key (DATA-DIR/root.key)." placeholder:"FILE" type:"path"`
+	RootKeyFile string   `help:"File with the root key (DATA_DIR/root.key)." placeholder:"FILE" type:"path"`
 	RootKeyEnv  string   `help:"Variable of the environment with the root key, for --data-dir." placeholder:"NAME"`
-	Online      bool     `help:"Compare with the server of the profile, which keeps this trail and may be running."`
+	Online      bool     `help:"Compare with the running server of the profile, which keeps this trail."`
 	Profile     string   `help:"Profile for --online (${profile_variable}, or the current one)." placeholder:"NAME"`
-	KnownGap    []uint64 `help:"Number of the record of a loss that you know; may be repeated." placeholder:"N"`
+	KnownGap    []uint64 `help:"Record number of a known loss; may be repeated." placeholder:"N"`
 }
 
 func (c *auditVerify) Run(e *env) error {
@@ -59,14 +59,14 @@ func (c *auditVerify) extent(v audit.Verification, r audit.Report) string {
 		text := fmt.Sprintf("The MACs of %d record(s) are right, and the trail reaches the last record that the store "+
 			"knows of, %d.", r.Keyed, v.Head.Seq)
 		if r.Keyed < r.Records {
-			text += fmt.Sprintf("\n%d record(s) have no MAC under this key, such as those of a release before MACs; "+
+			text += fmt.Sprintf("\n%d record(s) have no MAC under this key, such as records of a release before MACs; "+
 				"the chain covers them.", r.Records-r.Keyed)
 		}
 		return text
 	case v.Head != nil:
 		text := fmt.Sprintf("The server confirms the records up to %d.", v.Head.Seq)
 		if newer := r.LastSeq - min(v.Head.Seq, r.LastSeq); newer > 0 {
-			text += fmt.Sprintf(" %d newer record(s) are not confirmed yet: those of the last second, this question among them.",
+			text += fmt.Sprintf(" %d newer record(s) are not confirmed yet: records of the last second, including this request.",
 				newer)
 		}
 		return text

@@ -8,7 +8,7 @@ import (
 
 type caCommand struct {
 	globals
-	Rotate caRotate `cmd:"" help:"Make a new local CA, which takes over after an overlap."`
+	Rotate caRotate `cmd:"" help:"Create a new local CA, which takes over after an overlap."`
 }
 
 type caRotate struct {

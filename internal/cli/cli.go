@@ -5,11 +5,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -39,20 +37,20 @@ func (g *globals) AfterApply(e *env) error {
 
 type commands struct {
 	Serve      serveCommand      `cmd:"" help:"Run the server."`
-	Kms        kmsCommand        `cmd:"" passthrough:"" help:"Call any API operation, spelled as for aliyun kms."`
-	Secret     secretCommand     `cmd:"" help:"Work with secrets."`
-	Target     targetCommand     `cmd:"" help:"Work with targets: the systems whose credentials are rotated."`
+	Kms        kmsCommand        `cmd:"" passthrough:"" help:"Call any API operation with the syntax of aliyun kms."`
+	Secret     secretCommand     `cmd:"" help:"Read and write secrets."`
+	Target     targetCommand     `cmd:"" help:"Manage targets: the systems whose credentials are rotated."`
 	Rotation   rotationCommand   `cmd:"" help:"Rotate credentials, show rotations, and repair them."`
-	Admin      adminCommand      `cmd:"" help:"Rotate and switch off the access keys of the root account."`
+	Admin      adminCommand      `cmd:"" help:"Rotate and disable the access keys of the root account."`
 	RootKey    rootKeyCommand    `cmd:"" name:"root-key" help:"Rotate the root key and what it wraps."`
 	Ca         caCommand         `cmd:"" name:"ca" help:"Replace the local CA of a server."`
-	User       userCommand       `cmd:"" help:"Work with users and their access keys."`
-	Group      groupCommand      `cmd:"" help:"Work with groups of users."`
-	Policy     policyCommand     `cmd:"" help:"Work with policies: who may do what."`
-	Agent      command.Agent     `cmd:"" help:"Give secrets to the programs of this machine: files, HTTP, wire API."`
+	User       userCommand       `cmd:"" help:"Manage users and their access keys."`
+	Group      groupCommand      `cmd:"" help:"Manage groups of users."`
+	Policy     policyCommand     `cmd:"" help:"Manage policies: who may do what."`
+	Agent      command.Agent     `cmd:"" help:"Provide secrets to programs on this machine: files, HTTP, wire API."`
 	Exec       command.Exec      `cmd:"" help:"Run a program with secrets in its environment."`
 	Audit      auditCommand      `cmd:"" help:"Check the audit trail."`
-	Profile    profileCommand    `cmd:"" help:"Manage how servers are reached."`
+	Profile    profileCommand    `cmd:"" help:"Manage profiles: the endpoint and access key of each server."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 	Completion completionCommand `cmd:"" help:"Print a script that completes commands in a shell."`
 
@@ -103,7 +101,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	selected, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "keyturn: %s\n", usage(err))
+		fmt.Fprintf(stderr, "keyturn: %s\n", command.Usage("keyturn", err))
 		return exitUsage
 	}
 	e.model = parser.Model
@@ -122,23 +120,7 @@ func newParser(e *env) (*kong.Kong, error) {
 	)
 }
 
-// usage is the text of an error in the arguments. It names the help of the command or group that
-// was found.
-func usage(err error) string {
-	s := err.Error()
-	if strings.Contains(s, "--help") {
-		return s
-	}
-	command := "keyturn"
-	if p := (*kong.ParseError)(nil); errors.As(err, &p) && p.Context != nil && len(p.Context.Path) > 0 {
-		if node := p.Context.Path[len(p.Context.Path)-1].Node(); node != nil {
-			command = node.FullPath()
-		}
-	}
-	return s + "; see " + command + " --help"
-}
-
-// coded is an error whose exit code is not 1, or whose text is printed already.
+// coded carries an exit code other than 1, or an empty text because everything is printed already.
 type coded struct {
 	code int
 	text string

@@ -10,12 +10,12 @@ type groupCommand struct {
 	globals
 	List   groupList   `cmd:"" help:"List groups."`
 	Show   groupShow   `cmd:"" help:"Show a group with its users and policies."`
-	Create groupCreate `cmd:"" help:"Make a group."`
+	Create groupCreate `cmd:"" help:"Create a group."`
 	Delete groupDelete `cmd:"" help:"Delete a group that has no user and no policy."`
 	Add    groupAdd    `cmd:"" help:"Add a user to a group."`
 	Remove groupRemove `cmd:"" help:"Remove a user from a group."`
 	Attach groupAttach `cmd:"" help:"Attach a policy to a group."`
-	Detach groupDetach `cmd:"" help:"Take a policy from a group."`
+	Detach groupDetach `cmd:"" help:"Detach a policy from a group."`
 }
 
 type groupList struct{}
@@ -95,7 +95,7 @@ func (c *groupShow) Run(e *env) error {
 
 type groupCreate struct {
 	Name     string `arg:"" help:"Name of the group: letters, digits and -"`
-	Comments string `help:"What the group is for."`
+	Comments string `help:"Purpose of the group." placeholder:"TEXT"`
 }
 
 func (c *groupCreate) Run(e *env) error {

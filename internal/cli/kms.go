@@ -15,7 +15,7 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// kmsCommand calls any operation. Its flags are those of the official CLI: names of parameters
+// kmsCommand calls any operation. It has the flags of the official CLI: names of parameters
 // begin with a capital letter, options of the command with a small one.
 type kmsCommand struct {
 	Args []string `arg:"" optional:"" passthrough:"" help:"OPERATION --Parameter value …"`
@@ -159,8 +159,7 @@ func (call *kmsCall) check() (*operation.Op, error) {
 	op := protocol.Named(call.operation)
 	if op == nil {
 		return nil, coded{exitUsage,
-			fmt.Sprintf("'%s' is not an operation of kms%s; keyturn kms --help lists them",
-				call.operation, suggest(call.operation))}
+			fmt.Sprintf("'%s' is not an operation of kms; %s", call.operation, suggest(call.operation))}
 	}
 	var missing []string
 	for _, p := range op.Params() {
@@ -176,14 +175,14 @@ func (call *kmsCall) check() (*operation.Op, error) {
 	return op, nil
 }
 
-// suggest returns a hint at the operation that was probably meant.
+// suggest returns the operation that was probably meant, or where all are listed.
 func suggest(name string) string {
 	for _, op := range protocol.Operations() {
 		if strings.EqualFold(op.Name, strings.ReplaceAll(name, "-", "")) {
-			return "; did you mean " + op.Name + "?"
+			return "did you mean " + op.Name + "?"
 		}
 	}
-	return ""
+	return "keyturn kms --help lists them"
 }
 
 // kmsError prints an error of the service as the official CLI does.

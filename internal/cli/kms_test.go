@@ -11,8 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/protocol"
 )
 
-// TestKmsRepeatsWhatIsRetryable verifies for every operation that keyturn kms repeats a call without
-// a known outcome exactly when the operation is declared Retryable, as the Go client does.
+// TestKmsRepeatsWhatIsRetryable verifies for every operation that keyturn kms repeats a call
+// without a known outcome exactly when the operation is declared Retryable, as the Go client does.
 func TestKmsRepeatsWhatIsRetryable(t *testing.T) {
 	var sent atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

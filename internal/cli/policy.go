@@ -11,9 +11,9 @@ import (
 type policyCommand struct {
 	globals
 	List     policyList     `cmd:"" help:"List policies."`
-	Show     policyShow     `cmd:"" help:"Show a policy with its versions, whom it is attached to, and its document."`
-	Create   policyCreate   `cmd:"" help:"Make a policy from a file or standard input."`
-	Update   policyUpdate   `cmd:"" help:"Store a new version of a policy; the oldest of five goes."`
+	Show     policyShow     `cmd:"" help:"Show a policy with its versions, its attachments and its document."`
+	Create   policyCreate   `cmd:"" help:"Create a policy from a file or standard input."`
+	Update   policyUpdate   `cmd:"" help:"Store a new version of a policy. Beyond five versions, the oldest is deleted."`
 	Delete   policyDelete   `cmd:"" help:"Delete a policy that is not attached, with all its versions."`
 	Simulate policySimulate `cmd:"" help:"Show whether a user may do something, and why. Exits with 1 for no."`
 }
@@ -129,7 +129,7 @@ func readLimited(r io.Reader) (string, error) {
 
 type policyCreate struct {
 	Name        string `arg:"" help:"Name of the policy: letters, digits and -"`
-	Description string `help:"What it allows."`
+	Description string `help:"Purpose of the policy." placeholder:"TEXT"`
 	document
 }
 
@@ -190,11 +190,11 @@ func (c *policyDelete) Run(e *env) error {
 }
 
 type policySimulate struct {
-	User      string `required:"" help:"Name of the user."`
-	Operation string `required:"" help:"Operation, such as GetSecretValue."`
-	Secret    string `help:"Name or ARN of the secret that it is on; its tags and its own policy count."`
-	Resource  string `help:"ARN that it is on instead of a secret."`
-	SourceIP  string `name:"source-ip" help:"Address that the user calls from (your own)." placeholder:"ADDRESS"`
+	User      string `required:"" help:"Name of the user." placeholder:"NAME"`
+	Operation string `required:"" help:"Operation, such as GetSecretValue." placeholder:"NAME"`
+	Secret    string `help:"Name or ARN of the secret to act on; its tags and its own policy count." placeholder:"NAME"`
+	Resource  string `help:"ARN to act on, instead of a secret." placeholder:"ARN"`
+	SourceIP  string `name:"source-ip" help:"Address from which the user calls (your own)." placeholder:"ADDRESS"`
 	Plain     bool   `help:"The user calls without TLS."`
 }
 

@@ -26,13 +26,13 @@ func connect(flag string) (*kms.Client, error) {
 }
 
 type profileCommand struct {
-	Import profileImport `cmd:"" help:"Make a profile of a server's admin.json."`
-	Set    profileSet    `cmd:"" help:"Make or change a profile; the access key secret is read from standard input."`
+	Import profileImport `cmd:"" help:"Create a profile from a server's admin.json."`
+	Set    profileSet    `cmd:"" help:"Create or change a profile; the access key secret is read from standard input."`
 	List   profileList   `cmd:"" help:"List the profiles."`
 	Show   profileShow   `cmd:"" help:"Show a profile, without its secret."`
-	Use    profileUse    `cmd:"" help:"Make a profile the current one."`
+	Use    profileUse    `cmd:"" help:"Select the current profile."`
 	Remove profileRemove `cmd:"" help:"Remove a profile."`
-	Secret profileSecret `cmd:"" help:"Print the access key secret of a profile, for another program to read."`
+	Secret profileSecret `cmd:"" help:"Print the access key secret of a profile, for use by another program."`
 	Aliyun profileAliyun `cmd:"" help:"Print the command that configures the official aliyun CLI."`
 }
 
@@ -84,10 +84,10 @@ func (e *env) saveProfile(name string, p command.Profile) error {
 
 type profileSet struct {
 	Name         string `arg:"" help:"Name of the profile."`
-	Endpoint     string `required:"" help:"host:port for TLS, or an http:// or https:// URL."`
-	AccessKeyID  string `required:"" name:"access-key-id" help:"Access key to sign with."`
+	Endpoint     string `required:"" help:"host:port for TLS, or an http:// or https:// URL." placeholder:"ENDPOINT"`
+	AccessKeyID  string `required:"" name:"access-key-id" help:"Access key to sign with." placeholder:"ID"`
 	Region       string `help:"Region of the server." default:"local"`
-	CAFile       string `name:"ca-file" help:"PEM file with the certificate to trust." type:"existingfile"`
+	CAFile       string `name:"ca-file" help:"Certificate to trust, PEM." placeholder:"FILE" type:"existingfile"`
 	InsecureHTTP bool   `name:"insecure-http" help:"Accept http:// off loopback: values cross the network in clear."`
 }
 
@@ -134,7 +134,7 @@ func (c *profileList) Run(e *env) error {
 }
 
 type profileName struct {
-	Name string `arg:"" optional:"" help:"Name of the profile; the current one if left out."`
+	Name string `arg:"" optional:"" help:"Name of the profile (the current one)."`
 }
 
 func (c profileName) find() (command.Profiles, string, string, command.Profile, error) {

@@ -48,10 +48,10 @@ func (e *env) print(out *kms.RootKeyResponse) error {
 }
 
 type rootKeyRotate struct {
-	ReencryptValues bool          `help:"Also seal every stored value anew, under a new data key."`
-	Force           bool          `help:"Rotate again within an hour; only the root account may."`
+	ReencryptValues bool          `help:"Also encrypt every stored value again, under a new data key."`
+	Force           bool          `help:"Rotate again within an hour; allowed to the root account only."`
 	Wait            bool          `help:"Wait until the previous root key is no longer needed."`
-	Timeout         time.Duration `help:"How long to wait at most." default:"10m"`
+	Timeout         time.Duration `help:"Longest time to wait." default:"10m"`
 }
 
 func (c *rootKeyRotate) Run(e *env) error {

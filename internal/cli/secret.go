@@ -16,12 +16,12 @@ import (
 type secretCommand struct {
 	globals
 	List      secretList      `cmd:"" help:"List secrets."`
-	Show      secretShow      `cmd:"" help:"Show what is known of a secret, without its value."`
+	Show      secretShow      `cmd:"" help:"Show the metadata of a secret, without its value."`
 	Get       secretGet       `cmd:"" help:"Print the value of a secret."`
 	Put       secretPut       `cmd:"" help:"Store a new version, from standard input or a file; creates a missing secret."`
 	Versions  secretVersions  `cmd:"" help:"List the versions of a secret."`
 	Stage     secretStage     `cmd:"" help:"Move or remove a stage label."`
-	Consumers secretConsumers `cmd:"" help:"List who uses a secret, and which version."`
+	Consumers secretConsumers `cmd:"" help:"List the consumers of a secret, and the version that each holds."`
 	Delete    secretDelete    `cmd:"" help:"Schedule the deletion of a secret, or delete it at once."`
 	Restore   secretRestore   `cmd:"" help:"Cancel a planned deletion."`
 }
@@ -33,8 +33,8 @@ func (e *env) json() bool { return e.Output == "json" }
 func (e *env) connect() (*kms.Client, error) { return connect(e.Profile) }
 
 type secretList struct {
-	Prefix string `arg:"" optional:"" help:"Only names that begin with this."`
-	Tag    string `help:"Only secrets with this tag key."`
+	Prefix string `arg:"" optional:"" help:"Only names with this prefix."`
+	Tag    string `help:"Only secrets with this tag key." placeholder:"KEY"`
 }
 
 func (c *secretList) Run(e *env) error {
@@ -116,8 +116,8 @@ func (c *secretShow) Run(e *env) error {
 
 type secretGet struct {
 	Name  string `arg:"" help:"Name or ARN of the secret."`
-	Stage string `help:"Read the version with this label; ACSCurrent if left out."`
-	ID    string `name:"version-id" help:"Read this version."`
+	Stage string `help:"Read the version with this label (ACSCurrent)." placeholder:"LABEL"`
+	ID    string `name:"version-id" help:"Read this version." placeholder:"ID"`
 	File  string `help:"Write the value to a new file of mode 0600 instead of standard output." placeholder:"PATH"`
 }
 
@@ -161,10 +161,10 @@ func writeNew(path string, value sensitive.Value) error {
 type secretPut struct {
 	Name        string   `arg:"" help:"Name of the secret."`
 	File        string   `help:"File with the value, instead of standard input." placeholder:"PATH" type:"existingfile"`
-	ID          string   `name:"version-id" help:"Identifier of the new version; a random one if left out."`
+	ID          string   `name:"version-id" help:"ID of the new version (random)." placeholder:"ID"`
 	Stage       []string `help:"Label of the new version instead of ACSCurrent; may be repeated." placeholder:"LABEL"`
 	Binary      bool     `help:"The value is binary; by convention it is Base64 text."`
-	Description string   `help:"Description of a new secret."`
+	Description string   `help:"Description of a new secret." placeholder:"TEXT"`
 }
 
 // Run stores a version, and makes the secret when there is none. One newline at the end of typed or
@@ -256,7 +256,7 @@ type secretStage struct {
 	Name  string `arg:"" help:"Name or ARN of the secret."`
 	Label string `arg:"" help:"ACSCurrent, ACSPrevious or a label of your own."`
 	To    string `help:"Version that gets the label." placeholder:"VERSION"`
-	From  string `help:"Version that loses it; refused when it does not carry it." placeholder:"VERSION"`
+	From  string `help:"Version that loses the label; refused if it does not have the label." placeholder:"VERSION"`
 }
 
 func (c *secretStage) Run(e *env) error {
@@ -285,8 +285,8 @@ func (c *secretStage) Run(e *env) error {
 
 type secretDelete struct {
 	Name string `arg:"" help:"Name or ARN of the secret."`
-	Days int    `help:"Days in which it can be restored, 7 to 30." default:"30"`
-	Now  bool   `help:"Delete at once; nothing can be restored."`
+	Days int    `help:"Days during which the secret can be restored, 7 to 30." default:"30"`
+	Now  bool   `help:"Delete at once; the secret cannot be restored."`
 	Yes  bool   `help:"Do not ask." short:"y"`
 }
 

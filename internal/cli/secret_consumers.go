@@ -10,7 +10,7 @@ import (
 
 type secretConsumers struct {
 	Name   string `arg:"" help:"Name or ARN of the secret."`
-	Behind bool   `help:"Only those that hold another version than the current one."`
+	Behind bool   `help:"Only consumers that hold another version than the current one."`
 }
 
 // Run lists the consumers, those behind first, and of them the one seen last.

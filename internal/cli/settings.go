@@ -62,7 +62,11 @@ func newSettingFlags(before string, list []*settings.Setting) settingFlags {
 	var fields []reflect.StructField
 	var names []string
 	for i, s := range list {
-		tag := fmt.Sprintf("name:%q help:%q placeholder:%q", s.Name, before+s.Usage(), s.Placeholder)
+		help := s.Usage()
+		if before != "" {
+			help = before + lowerFirst(help)
+		}
+		tag := fmt.Sprintf("name:%q help:%q placeholder:%q", s.Name, help, s.Placeholder)
 		kind := reflect.TypeFor[texts]()
 		switch {
 		case s.Negatable:
@@ -79,6 +83,14 @@ func newSettingFlags(before string, list []*settings.Setting) settingFlags {
 		names = append(names, s.Name)
 	}
 	return settingFlags{kong.Plugins{reflect.New(reflect.StructOf(fields)).Interface()}, names}
+}
+
+// lowerFirst lets a sentence follow a colon. It leaves an abbreviation, such as YAML, as it is.
+func lowerFirst(s string) string {
+	if len(s) > 1 && 'a' <= s[1] && s[1] <= 'z' {
+		return strings.ToLower(s[:1]) + s[1:]
+	}
+	return s
 }
 
 // given returns the texts of the flags that were given, by name.
@@ -108,7 +120,7 @@ func (t *texts) Decode(c *kong.DecodeContext) error {
 	return nil
 }
 
-// listTexts are those of a flag whose items are separated by commas.
+// listTexts are the texts of a flag whose items are separated by commas.
 type listTexts struct{ texts }
 
 // Decode takes the next values of the flag.
@@ -121,10 +133,10 @@ func (t *listTexts) Decode(c *kong.DecodeContext) error {
 	return nil
 }
 
-// switchTexts are those of a flag that needs no value.
+// switchTexts are the texts of a flag that needs no value.
 type switchTexts struct{ texts }
 
-// IsBool tells kong that the value may be left out.
+// IsBool makes the value optional for kong.
 func (switchTexts) IsBool() bool { return true }
 
 // Decode takes the value of the flag if it has one.

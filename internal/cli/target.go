@@ -11,16 +11,16 @@ import (
 
 type targetCommand struct {
 	globals
-	Add    targetAdd    `cmd:"" help:"Register a system whose credentials are to be rotated; nothing is changed there."`
+	Add    targetAdd    `cmd:"" help:"Register a system whose credentials are to be rotated. The system is not changed."`
 	List   targetList   `cmd:"" help:"List targets."`
 	Show   targetShow   `cmd:"" help:"Show a target with its configuration."`
-	Update targetUpdate `cmd:"" help:"Change the settings of a target that are named; the others stay."`
+	Update targetUpdate `cmd:"" help:"Change the given settings of a target; all others stay as they are."`
 	Test   targetTest   `cmd:"" help:"Log in once, as the administrator or with a secret. Exits with 1 on failure."`
-	Pause  targetPause  `cmd:"" help:"Stop new rotations at a target; those under way are finished."`
+	Pause  targetPause  `cmd:"" help:"Stop new rotations at a target; rotations under way are finished."`
 	Resume targetResume `cmd:"" help:"Permit rotations again."`
-	Remove targetRemove `cmd:"" help:"Forget a target; nothing is changed there."`
+	Remove targetRemove `cmd:"" help:"Remove a target. The system is not changed."`
 
-	PrepareAccounts targetPrepareAccounts `cmd:"" help:"Make two logins of equal rights from one, or show how."`
+	PrepareAccounts targetPrepareAccounts `cmd:"" help:"Create a second login with the rights of the first, or show how."`
 }
 
 // triesTLS reports whether a target may be unreachable because TLS is tried there.
@@ -38,10 +38,10 @@ func (c *targetTest) triesTLS(e *env, client *kms.Client) bool {
 }
 
 type targetAdd struct {
-	Name        string   `arg:"" help:"Name of the target, as DBInstanceId and the like name it."`
-	Kind        string   `required:"" help:"Kind of system, such as postgresql."`
-	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
-	Description string   `help:"What the target is."`
+	Name        string   `arg:"" help:"Name of the target: the DBInstanceId of secrets that are rotated there."`
+	Kind        string   `required:"" help:"Kind of system, such as postgresql." placeholder:"KIND"`
+	AdminSecret string   `help:"Secret with the administrator's credential, which changes the others." placeholder:"NAME"`
+	Description string   `help:"Description of the target." placeholder:"TEXT"`
 	Account     []string `help:"Accounts that may be rotated (all ordinary ones)." placeholder:"PATTERN" sep:"none"`
 	targetSettings
 }
@@ -167,10 +167,10 @@ func accountPolicy(patterns []string) string {
 
 type targetUpdate struct {
 	Name        string   `arg:"" help:"Name of the target."`
-	AdminSecret string   `help:"Secret with the credential that changes others." placeholder:"NAME"`
-	Description *string  `help:"What the target is."`
+	AdminSecret string   `help:"Secret with the administrator's credential, which changes the others." placeholder:"NAME"`
+	Description *string  `help:"Description of the target."`
 	Account     []string `help:"New policy of accounts that may be rotated." placeholder:"PATTERN" sep:"none"`
-	Unset       []string `help:"A setting to leave to its default again." placeholder:"KEY" sep:"none"`
+	Unset       []string `help:"Setting to reset to its default." placeholder:"KEY" sep:"none"`
 	targetSettings
 }
 

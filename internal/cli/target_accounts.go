@@ -12,13 +12,13 @@ import (
 // double.
 type targetPrepareAccounts struct {
 	Name     string   `arg:"" help:"Name of the target."`
-	Account  string   `required:"" help:"The login that exists. It keeps its password."`
-	Clone    string   `required:"" help:"The login to make beside it."`
-	Owner    string   `help:"Account that owns everything afterwards and cannot log in (ACCOUNT_owner)."`
-	Database []string `help:"Compare what both may do in this database alone; may be repeated (all)." placeholder:"NAME"`
-	Apply    bool     `help:"Do it. Otherwise it is shown, and nothing is changed."`
-	Secret   string   `help:"With --apply: the secret to make, with both credentials." placeholder:"NAME"`
-	Version  string   `help:"With --apply: its first version." placeholder:"ID" default:"v1"`
+	Account  string   `required:"" help:"The existing login. It keeps its password." placeholder:"NAME"`
+	Clone    string   `required:"" help:"The login to create beside it." placeholder:"NAME"`
+	Owner    string   `help:"Account that owns everything afterwards, without a login (ACCOUNT_owner)." placeholder:"NAME"`
+	Database []string `help:"Compare rights in this database only; may be repeated (all)." placeholder:"NAME"`
+	Apply    bool     `help:"Make the changes. Without --apply they are only shown."`
+	Secret   string   `help:"With --apply: the secret to create, with both credentials." placeholder:"NAME"`
+	Version  string   `help:"With --apply: ID of its first version." placeholder:"ID" default:"v1"`
 	Password string   `name:"password-file" help:"Password of the login (standard input)." placeholder:"FILE" type:"path"`
 }
 

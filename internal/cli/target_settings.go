@@ -13,11 +13,11 @@ import (
 // targetSettings are the flags that make a configuration. Which settings a kind has, the server
 // knows.
 type targetSettings struct {
-	Address string   `help:"Setting address: host, or host:port, of the system." placeholder:"HOST[:PORT]"`
+	Address string   `help:"Setting address: host or host:port of the system." placeholder:"HOST[:PORT]"`
 	Config  string   `help:"File with the whole configuration, a JSON object; - for standard input." placeholder:"FILE"`
 	Set     []string `help:"Setting of the kind, such as tls.server_name=…" placeholder:"KEY=VALUE" sep:"none"`
-	TLSCA   string   `name:"tls-ca" help:"Authorities to trust, PEM." placeholder:"FILE" type:"existingfile"`
-	TLSOff  bool     `name:"tls-off" help:"Setting tls.off: speak without TLS, on a network that is trusted whole."`
+	TLSCA   string   `name:"tls-ca" help:"Certificates to trust, PEM." placeholder:"FILE" type:"existingfile"`
+	TLSOff  bool     `name:"tls-off" help:"Setting tls.off: connect without TLS, on a network that you trust entirely."`
 }
 
 // given reports whether any flag changes the configuration.

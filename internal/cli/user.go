@@ -11,18 +11,18 @@ type userCommand struct {
 	globals
 	List   userList   `cmd:"" help:"List users."`
 	Show   userShow   `cmd:"" help:"Show a user with keys, policies and groups."`
-	Create userCreate `cmd:"" help:"Make a user, who has no rights yet."`
+	Create userCreate `cmd:"" help:"Create a user, who has no rights at first."`
 	Delete userDelete `cmd:"" help:"Delete a user."`
 	Key    userKey    `cmd:"" help:"Manage a user's access keys: at most two, so that one can replace the other."`
 	Attach userAttach `cmd:"" help:"Attach a policy to a user."`
-	Detach userDetach `cmd:"" help:"Take a policy from a user."`
+	Detach userDetach `cmd:"" help:"Detach a policy from a user."`
 }
 
 type userKey struct {
-	Create  keyCreate  `cmd:"" help:"Make an access key, and print it once or save it as a profile."`
+	Create  keyCreate  `cmd:"" help:"Create an access key, and print it once or save it as a profile."`
 	List    keyList    `cmd:"" help:"List a user's access keys, and when they were last used."`
-	Disable keyDisable `cmd:"" help:"Switch an access key off, from the next call on."`
-	Enable  keyEnable  `cmd:"" help:"Switch an access key on again."`
+	Disable keyDisable `cmd:"" help:"Disable an access key, from the next call on."`
+	Enable  keyEnable  `cmd:"" help:"Enable an access key again."`
 	Delete  keyDelete  `cmd:"" help:"Delete an access key."`
 }
 
@@ -112,9 +112,9 @@ func userFacts(u ram.User) [][2]string {
 
 type userCreate struct {
 	Name        string `arg:"" help:"Name of the user: letters, digits and . _ -"`
-	DisplayName string `help:"Name to show; the name if left out."`
-	Email       string `help:"Mail address."`
-	Comments    string `help:"What the user is for."`
+	DisplayName string `help:"Display name (the name)." placeholder:"NAME"`
+	Email       string `help:"Email address." placeholder:"ADDRESS"`
+	Comments    string `help:"Purpose of the user." placeholder:"TEXT"`
 }
 
 func (c *userCreate) Run(e *env) error {

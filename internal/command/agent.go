@@ -23,7 +23,7 @@ import (
 // Agent gives secrets to the programs of this machine.
 type Agent struct {
 	Config string `help:"YAML file of the agent (docs/agent.md)." short:"c" required:"" placeholder:"FILE"`
-	Check  bool   `help:"Check the file and end: nothing is contacted, nothing is written."`
+	Check  bool   `help:"Check the file and exit: nothing is contacted, nothing is written."`
 }
 
 func (c *Agent) Run(e *Env) error {
@@ -65,15 +65,15 @@ func (c *Agent) Run(e *Env) error {
 // Exec runs a program with secrets in its environment.
 type Exec struct {
 	Profile     string        `help:"Profile to use instead of ${profile_variable} or the current one." placeholder:"NAME"`
-	Secret      []string      `help:"Secret to read; may be repeated." placeholder:"NAME=PREFIX" required:"" sep:"none"`
+	Secret      []string      `required:"" help:"Secret to read; may be repeated." placeholder:"NAME=PREFIX" sep:"none"`
 	Allow       []string      `help:"Variables that secrets with an empty prefix may set." placeholder:"NAME,…"`
 	OnChange    string        `help:"On a change: restart, signal:NAME or ignore." default:"restart" placeholder:"WHAT"`
-	Grace       time.Duration `help:"How long the program has to end before it is killed, for a restart." default:"10s"`
-	Wait        time.Duration `help:"How long the first values may take." default:"30s"`
+	Grace       time.Duration `help:"On a restart, how long the program may take to end before it is killed." default:"10s"`
+	Wait        time.Duration `help:"Longest time to wait for the first values." default:"30s"`
 	Interval    time.Duration `help:"Interval of the refresh without push (5m)." placeholder:"DURATION"`
-	MaxStale    time.Duration `help:"Age beyond which no value is used for a start (no bound)." placeholder:"DURATION"`
-	LastGood    string        `help:"Directory for the last known values, sealed." placeholder:"DIR" type:"path"`
-	LastGoodKey string        `help:"Key that seals them; created if missing." placeholder:"FILE" type:"path"`
+	MaxStale    time.Duration `help:"Greatest age of a value to start with (no bound)." placeholder:"DURATION"`
+	LastGood    string        `help:"Directory for the last known values, encrypted." placeholder:"DIR" type:"path"`
+	LastGoodKey string        `help:"Key that encrypts them; created if missing." placeholder:"FILE" type:"path"`
 	LogLevel    string        `help:"debug, info, warn or error." default:"warn" enum:"debug,info,warn,error"`
 	Command     []string      `arg:"" help:"Program and its arguments, after --."`
 }

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/url"
 	"runtime"
 
 	"github.com/keyturn/keyturn/kms"
@@ -23,7 +25,7 @@ func VersionLine(program string) string {
 	return fmt.Sprintf("%s %s %s %s/%s", program, Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// Exit codes. Those of `keyturn kms` are the official CLI's.
+// Exit codes: `keyturn kms` exits as the official CLI does.
 const (
 	ExitOK      = 0
 	ExitFailed  = 1
@@ -38,7 +40,7 @@ type Env struct {
 	Stdout, Stderr io.Writer
 }
 
-// Exit is an error with an exit code of its own. An empty text means that everything is printed
+// Exit carries the exit code of a failed command. An empty text means that everything is printed
 // already.
 type Exit struct {
 	Code int
@@ -66,10 +68,20 @@ func Report(stderr io.Writer, program string, err error) int {
 			fmt.Fprintf(stderr, "  not allowed: %s; the audit record of the request names the resource\n",
 				service.DeniedAction)
 		}
+	case isDial(err):
+		fmt.Fprintf(stderr, "%s: %s\n  check that the server runs and that the endpoint is right: "+
+			"keyturn profile show, or KEYTURN_ENDPOINT\n", program, err)
 	default:
 		fmt.Fprintf(stderr, "%s: %s\n", program, err)
 	}
 	return ExitFailed
+}
+
+// isDial reports whether no connection to the server was possible.
+func isDial(err error) bool {
+	var request *url.Error
+	var dial *net.OpError
+	return errors.As(err, &request) && errors.As(err, &dial) && dial.Op == "dial"
 }
 
 // NewLogger returns the log of the operator.

@@ -194,7 +194,8 @@ func (p Profile) Client(userAgent string) (*kms.Client, error) {
 	}
 	client, err := kms.NewClient(config)
 	if err != nil {
-		return nil, fmt.Errorf("the profile or the environment is incomplete: %w", err)
+		return nil, fmt.Errorf("%w; complete the profile with keyturn profile set, or set KEYTURN_ENDPOINT, "+
+			"KEYTURN_ACCESS_KEY_ID and KEYTURN_ACCESS_KEY_SECRET", err)
 	}
 	return client, nil
 }

@@ -35,8 +35,8 @@ func (c Config) Services() []string {
 	return slices.Concat(own.Own, own.OwnHTTP)
 }
 
-// services are the services of [Config.Services], without those of the delivery of events unless
-// receivers is set.
+// services are the services of [Config.Services]; receivers of events are among them if receivers
+// is set.
 func (c Config) services(receivers bool) (own egress.Config) {
 	add := func(list *[]string, destinations ...string) {
 		for _, d := range destinations {

@@ -16,15 +16,16 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-var errNoStore = errors.New("there is no store in the data directory: give the one of the server that is stopped")
+var errNoStore = errors.New(
+	"there is no store in the data directory: data-dir must name the directory of the stopped server")
 
 // Offline acts as the root account on the store of a server that does not run. The root key proves
 // the right to do so.
 type Offline struct{ s *Server }
 
 // WithOffline opens the store and the trail that c names, as a server does but without a listener,
-// and closes them after do. Every call is recorded in the trail like one of a client. A server that
-// runs in the same data directory is an error.
+// and closes them after do. Every call is recorded in the trail like one of a client. It fails
+// while a server runs in the same data directory.
 func WithOffline(ctx context.Context, c Config, do func(*Offline) error) error {
 	s, err := open(ctx, c, true)
 	if err != nil {

@@ -32,10 +32,10 @@ const (
 //
 //  1. The provider holds the new root key beside the current one (a file is replaced
 //     at once, or was prepared by the operator).
-//  2. One transaction makes the new root key the one that wraps, with a new generation of the key of the
-//     tags.
-//  3. Everything that the previous keys have wrapped or tagged is wrapped or tagged again, until nothing
-//     is left.
+//  2. One transaction makes the new root key the one that wraps, with a new generation of the
+//     key of the tags.
+//  3. Everything that the previous keys have wrapped or tagged is wrapped or tagged again, until
+//     nothing is left.
 //  4. One transaction takes the previous keys out of use.
 //  5. The previous root key is removed from the file.
 //

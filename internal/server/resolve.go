@@ -20,7 +20,7 @@ import (
 const minEventKey = 16
 
 // Resolve makes the configuration of what the settings name: it reads files and checks addresses.
-// It reports every mistake at once, those of [Config.Check] too. It leaves the kinds of targets and
+// It reports every mistake at once, including what [Config.Check] finds. It leaves the kinds of targets and
 // the logger to the caller.
 func (s *Settings) Resolve() error {
 	var errs []error
@@ -37,7 +37,7 @@ func (s *Settings) Resolve() error {
 	return errors.Join(append(errs, s.Config.Check())...)
 }
 
-// readSecret reads a file that nobody else may read or write.
+// readSecret reads a file that no other user may read or write.
 func (s *Settings) readSecret(path string) ([]byte, error) {
 	if err := s.Trust.CheckSecret(path); err != nil {
 		return nil, err
@@ -130,8 +130,8 @@ func (s *Settings) etcdTLS() (*tls.Config, error) {
 	return config, nil
 }
 
-// trusting returns a client configuration that trusts the authorities in a file, or those of the
-// machine if there is none. The setting is named in errors.
+// trusting returns a client configuration that trusts the authorities in a file, or the machine's
+// own if there is none. The setting is named in errors.
 func trusting(setting, file string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if file == "" {

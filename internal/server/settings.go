@@ -97,15 +97,15 @@ func (s *Settings) rows() settings.Table {
 			"Address of a plain HTTP listener for /metrics, /healthz and /readyz. "+
 				"Without it the other listeners serve /metrics, to this machine only."),
 		settings.Of("trusted-proxies", &c.Proxies, settings.Parsed("CIDR", conns.ParseProxies), nil,
-			"Addresses and networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto count."),
+			"Addresses and networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted."),
 		settings.Of("region", &c.Region, text("NAME"), "local",
 			"Region of the server; it appears in ARNs."),
 		settings.Of("root-key-file", &s.rootKeyFile, text("FILE"), "",
-			"File with the root key; the first run makes it.").Shown("DATA_DIR/root.key"),
+			"File with the root key; the first run creates it.").Shown("DATA_DIR/root.key"),
 		settings.Of("root-key-env", &s.rootKeyEnv, text("NAME"), "",
 			"Variable of the environment with the root key, instead of a file."),
 		settings.Of("tls-cert-file", &c.TLSCertFile, text("FILE"), "",
-			"Certificate of your own, PEM.").Shown("one by a local CA"),
+			"Certificate of the TLS listener, PEM.").Shown("one by a local CA"),
 		settings.Of("tls-key-file", &c.TLSKeyFile, text("FILE"), "",
 			"Key of that certificate, PEM."),
 		settings.Of("tls-name", &c.TLSNames, list("NAME"), nil,
@@ -114,7 +114,7 @@ func (s *Settings) rows() settings.Table {
 		settings.Of("etcd-endpoints", &c.Etcd.Endpoints, list("URL"), nil,
 			"Use this etcd cluster instead of the embedded store; comma-separated.").Secret(),
 		settings.Of("etcd-ca-file", &s.etcdCAFile, text("FILE"), "",
-			"Certificate that verifies those of the etcd cluster, PEM.").For("etcd-endpoints"),
+			"CA certificate that verifies the etcd cluster, PEM.").For("etcd-endpoints"),
 		settings.Of("etcd-cert-file", &s.etcdCertFile, text("FILE"), "",
 			"Client certificate for the etcd cluster, PEM.").For("etcd-endpoints"),
 		settings.Of("etcd-key-file", &s.etcdKeyFile, text("FILE"), "",
@@ -137,7 +137,7 @@ func (s *Settings) rows() settings.Table {
 		settings.Of("peer-key-file", &s.member.KeyFile, text("FILE"), "",
 			"Key of that certificate, PEM.").For("cluster-peers"),
 		settings.Of("peer-ca-file", &s.member.CAFile, text("FILE"), "",
-			"Certificate that verifies those of the other nodes, PEM.").For("cluster-peers"),
+			"CA certificate that verifies the other nodes, PEM.").For("cluster-peers"),
 		settings.Of("peer-allowed-cn", &s.member.AllowedCN, text("NAME"), "",
 			"Common name that the certificates of the other nodes must have.").Shown("any").For("cluster-peers"),
 		settings.Of("peer-allowed-hostname", &s.member.AllowedHostname, text("NAME"), "",
@@ -153,7 +153,7 @@ func (s *Settings) rows() settings.Table {
 		settings.Of("audit-compress", &c.AuditKeep.Compress, settings.Switch(), true,
 			"Compress finished files of the audit trail.").Literal(),
 		settings.Of("audit-max-age", &c.AuditKeep.MaxAge, settings.AtLeast(leastTrailAge), 0,
-			"Remove files of the audit trail whose records are all older and that every sink has.").Shown("never"),
+			"Remove a file of the audit trail once all its records are older and every sink has them.").Shown("never"),
 		settings.Of("audit-max-size", &c.AuditKeep.MaxBytes, settings.MiB(256), 0,
 			"MiB that the audit trail may take. "+
 				"Beyond, its oldest files of 64 MiB are removed, even if a sink does not have them."),
@@ -176,7 +176,7 @@ func (s *Settings) rows() settings.Table {
 			"Another region that the scope of a version 4 signature may name; may be repeated.").Shown("the server's own"),
 
 		settings.Of("read-memory", &c.ReadMemory, whole(0), store.DefaultMirror>>20,
-			"MiB for records that were read lately; a secret takes about 2.7 KiB."),
+			"MiB for recently read records; a secret takes about 2.7 KiB."),
 		settings.Of("store-quota", &c.StoreQuota, whole(1), store.DefaultQuota>>20,
 			"MiB that the embedded store may take."),
 		settings.Of("store-reserve", &c.StoreReserve, settings.OrOff(), store.DefaultReserve>>20,
@@ -197,7 +197,7 @@ func (s *Settings) rows() settings.Table {
 		settings.Of("rotation-grace", &c.Rotation.Grace.Min, duration(time.Second, year), time.Hour,
 			"How long an old credential works after a rotation at least; a secret may have its own."),
 		settings.Of("rotation-grace-limit", &c.Rotation.Grace.Max, duration(time.Second, year), 24*time.Hour,
-			"How long it works at most while a consumer holds it; a secret may have its own. "+
+			"How long an old credential works at most while a consumer holds it; a secret may have its own. "+
 				"To wait for no consumer, set it no longer than the grace."),
 		settings.Of("rotation-least-interval", &c.Rotation.LeastInterval, duration(time.Second, year), secret.MinInterval,
 			"Shortest interval between automatic rotations, for every kind of schedule."),
@@ -224,16 +224,16 @@ func (s *Settings) rows() settings.Table {
 			"Network, address or host that targets and event receivers may be at; may be repeated.").
 			Shown("all but special ones"),
 		settings.Of("egress-deny", &c.Egress.Deny, settings.Parsed("RULE", parseRules), nil,
-			"Network, address or host that they may not be at; may be repeated."),
+			"Network, address or host that targets and event receivers may not be at; may be repeated."),
 		settings.Of("event-url", &s.eventURLs, list("URL"), nil,
 			"Endpoint that receives rotations as CloudEvents; may be repeated.").Secret(),
 		settings.Of("event-key-file", &s.eventKeyFile, text("FILE"), "",
 			"File with the key that signs these requests.").For("event-url"),
 
 		settings.Of("log-level", &s.LogLevel, settings.Level(), slog.LevelInfo,
-			"Least level of the operator's log, on standard error."),
+			"Lowest level that is logged, on standard error."),
 		settings.Of("log-format", &s.LogFormat, settings.OneOf("FORMAT", "text", "json"), "text",
-			"Format of the operator's log.").Literal(),
+			"Format of the log.").Literal(),
 	)
 }
 
@@ -267,8 +267,8 @@ func (s *Settings) Load(flags map[string][]string, environ []string, foreign fun
 	return s.table.Load(settings.Sources{Flags: flags, Environ: environ, Foreign: foreign, File: s.checkFile})
 }
 
-// checkFile verifies that nobody else can have written the file of settings. The group that may is
-// that of a flag or variable: the file itself was not read yet.
+// checkFile verifies that no other user can have written the file of settings. A group that may
+// write it must come from a flag or a variable: the file itself is not read yet.
 func (s *Settings) checkFile() (string, error) {
 	if s.File == "" {
 		return "", nil

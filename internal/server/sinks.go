@@ -83,7 +83,7 @@ func (k sinkKind) rows(s *Settings) settings.Table {
 			"File with a bearer token for that endpoint.").For(k.setting))
 	}
 	return append(rows, settings.Of(k.caSetting(), &o.caFile, settings.Text("FILE"), "",
-		"Certificate that verifies that of the "+k.name+" sink, PEM.").Shown("those of the machine").For(k.setting))
+		"CA certificate that verifies the "+k.name+" sink, PEM.").Shown("the machine's own").For(k.setting))
 }
 
 // openSinks returns a sink for every kind that has a destination.

@@ -44,12 +44,12 @@ const (
 //
 // It is replaced with an overlap. The new CA is made first, and ca.pem then holds both, so that
 // clients can learn to trust it; the server's certificate still comes from the old one. When the
-// overlap ends, it comes from the new one, and ca.pem holds that alone.
+// overlap ends, it comes from the new one, and ca.pem contains only the new one.
 type authority struct {
 	dir, file string
 	now       func() time.Time
 	log       *slog.Logger
-	// names are those of the leaf. Those in wanted come from settings.
+	// names are the names of the leaf; wanted are the names among them that come from settings.
 	names, wanted []string
 
 	mu   sync.Mutex
@@ -257,8 +257,8 @@ func certificateNames(listen string, more []string) (names, wanted []string) {
 	return slices.Compact(names), wanted
 }
 
-// suites are those of TLS 1.2: forward secrecy and authenticated encryption only. Those of TLS 1.3
-// are all of that kind.
+// suites are the cipher suites for TLS 1.2: only suites with forward secrecy and authenticated
+// encryption. Every suite of TLS 1.3 has both.
 var suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,

@@ -182,7 +182,7 @@ func Number(least, most float64) Kind[float64] {
 // Duration is a duration of least to most.
 func Duration(least, most time.Duration) Kind[time.Duration] {
 	bounds := showDuration(least) + " to " + showDuration(most)
-	sentence := must("a duration of " + bounds + ", such as 90m")
+	sentence := must("a duration of " + bounds)
 	return positive(one("DURATION", formText, time.ParseDuration, showDuration), 0).
 		bounded(bounds, sentence, func(d time.Duration) bool { return d >= least && d <= most })
 }
@@ -196,7 +196,7 @@ func AtLeast(least time.Duration) Kind[time.Duration] {
 		}
 		return time.ParseDuration(s)
 	}
-	sentence := must("a duration of " + bounds + ", such as 8760h")
+	sentence := must("a duration of " + bounds)
 	return positive(one("DURATION", formText, parse, showDuration), 0).
 		bounded(bounds, sentence, func(d time.Duration) bool { return d == 0 || d >= least })
 }
