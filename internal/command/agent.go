@@ -68,7 +68,7 @@ type Exec struct {
 	Secret      []string      `required:"" help:"Secret to read; may be repeated." placeholder:"NAME=PREFIX" sep:"none"`
 	Allow       []string      `help:"Variables that secrets with an empty prefix may set." placeholder:"NAME,…"`
 	OnChange    string        `help:"On a change: restart, signal:NAME or ignore." default:"restart" placeholder:"WHAT"`
-	Grace       time.Duration `help:"On a restart, how long the program may take to end before it is killed." default:"10s"`
+	Grace       time.Duration `help:"On a restart, time for the program to end before it is killed." default:"10s"`
 	Wait        time.Duration `help:"Longest time to wait for the first values." default:"30s"`
 	Interval    time.Duration `help:"Interval of the refresh without push (5m)." placeholder:"DURATION"`
 	MaxStale    time.Duration `help:"Greatest age of a value to start with (no bound)." placeholder:"DURATION"`
