@@ -60,3 +60,55 @@ func TestOpenProfileFileIsRefused(t *testing.T) {
 		t.Error("a file of another user is used")
 	}
 }
+
+// TestProfilesOfAnOlderRelease verifies that a file of profiles which the release 52c29d8 wrote is
+// read whole, and is written again byte for byte, so that both releases can use it. The sample was
+// made with profile import, profile set and profile use; its access keys are of no server.
+func TestProfilesOfAnOlderRelease(t *testing.T) {
+	sample, err := os.ReadFile("testdata/profiles-52c29d8.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "profiles.json")
+	t.Setenv("KEYTURN_CONFIG_DIR", filepath.Dir(path))
+	t.Setenv("KEYTURN_ENDPOINT", "")
+	t.Setenv(ProfileVariable, "")
+	if err := os.WriteFile(path, sample, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]Profile{
+		"": {
+			Endpoint:        "http://127.0.0.1:7080",
+			AccessKeyID:     "KTexampleExampleExample",
+			AccessKeySecret: "worthless-secret-of-a-sample",
+			Region:          "local",
+		},
+		"default": {
+			Endpoint:        "127.0.0.1:7443",
+			AccessKeyID:     "KTexampleExampleExample",
+			AccessKeySecret: "worthless-secret-of-a-sample",
+			Region:          "local",
+			CAFile:          "/var/lib/keyturn/tls/ca.pem",
+		},
+		"remote": {
+			Endpoint:        "https://kms.example.test:7443",
+			AccessKeyID:     "KTother",
+			AccessKeySecret: "another-worthless-secret",
+			Region:          "eu-central",
+		},
+	} {
+		if got, err := Resolve(name); err != nil || got != want {
+			t.Errorf("profile %q: %+v, %v, want %+v", name, got, err, want)
+		}
+	}
+	all, _, err := ReadProfiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := all.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(path); err != nil || string(again) != string(sample) {
+		t.Errorf("%v; the file is written as\n%s", err, again)
+	}
+}
