@@ -61,8 +61,8 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 		r = r.to(Applied).quiet(now)
 		r.Rejections, r.SentAt = 0, time.Time{}
 	case e.Candidate == target.Dead && !e.Settled && r.SettledAt(now).After(now):
-		// What was sent may still be on its way, or waiting for a lock there. It is asked again when it
-		// cannot be any more.
+		// The request may still be on its way, or waiting for a lock there. The target is asked again
+		// when it cannot be any more.
 		r.NextAt = r.SettledAt(now)
 		r = r.quiet(now)
 	case e.Candidate == target.Dead && r.Mode == Reapply && r.Attempt == 0:
@@ -82,8 +82,9 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 	return r, true
 }
 
-// neither is for a person to look at. Logins alone do not say so at once: a target may be slow to
-// learn of a change, so one is tried again a window later, the base first and then the candidate.
+// neither quarantines a rotation of which neither credential is live: an operator must decide.
+// Logins alone do not prove that at once, because a target may be slow to apply a change. So one
+// login is repeated in each window, the base first and then the candidate.
 func (r Record) neither(e Event, now time.Time) Record {
 	if e.LoginFailed {
 		if r.Rejections++; r.Rejections < MaxRejections {

@@ -6,7 +6,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// cancelled is the reason of what a person has ended.
+// cancelled is the reason of a rotation that an operator cancelled.
 const cancelled = "Cancelled by a person."
 
 // cancel ends a rotation whose candidate the target does not have. What was never sent is given up

@@ -163,8 +163,14 @@ func TestResolution(t *testing.T) {
 		asked        questions
 		want         rotation.Event
 	}{
-		{name: "the target tells", tells: [2]target.Liveness{live, dead}, asked: questions{state}, want: resolved(live, dead)},
-		{name: "it tells that neither is live", tells: [2]target.Liveness{dead, dead}, asked: questions{state}, want: resolved(dead, dead)},
+		{
+			name: "the target tells", tells: [2]target.Liveness{live, dead}, asked: questions{state},
+			want: resolved(live, dead),
+		},
+		{
+			name: "it tells that neither is live", tells: [2]target.Liveness{dead, dead}, asked: questions{state},
+			want: resolved(dead, dead),
+		},
 		{
 			name: "it is asked only for what it does not tell", tells: [2]target.Liveness{dead, unknown}, works: [2]target.Liveness{dead, live},
 			asked: questions{state, base}, want: resolved(dead, live),
@@ -193,8 +199,14 @@ func TestResolution(t *testing.T) {
 			name: "a repair has no base", with: reapply, works: [2]target.Liveness{dead, dead},
 			asked: questions{state, candidate}, want: byLogin(resolved(dead, unknown)),
 		},
-		{name: "a window after a failed login", quiet: 40 * time.Second, asked: questions{state}, want: rotation.Event{Kind: rotation.Failed, After: 40 * time.Second}},
-		{name: "what was sent may be under way", with: sent, asked: questions{state}, want: rotation.Event{Kind: rotation.Failed, After: 4 * time.Second}},
+		{
+			name: "a window after a failed login", quiet: 40 * time.Second, asked: questions{state},
+			want: rotation.Event{Kind: rotation.Failed, After: 40 * time.Second},
+		},
+		{
+			name: "what was sent may be under way", with: sent, asked: questions{state},
+			want: rotation.Event{Kind: rotation.Failed, After: 4 * time.Second},
+		},
 		{
 			name: "it is taken back", with: sent, reverts: true, tells: [2]target.Liveness{dead, live}, asked: questions{state, back, state},
 			want: rotation.Event{Kind: rotation.Resolved, Candidate: dead, Base: live, Settled: true},
@@ -208,7 +220,10 @@ func TestResolution(t *testing.T) {
 			name: "it does not take back", with: sent, reverts: true, tells: [2]target.Liveness{dead, live}, down: back,
 			asked: questions{state, back}, want: rotation.Event{Kind: rotation.Failed},
 		},
-		{name: "no answer to the first login", down: candidate, asked: questions{state, candidate}, want: rotation.Event{Kind: rotation.Failed}},
+		{
+			name: "no answer to the first login", down: candidate, asked: questions{state, candidate},
+			want: rotation.Event{Kind: rotation.Failed},
+		},
 		{
 			name: "no answer to the second login", down: base, works: [2]target.Liveness{dead, live},
 			asked: questions{state, candidate, base}, want: byLogin(rotation.Event{Kind: rotation.Failed}),
@@ -244,7 +259,7 @@ func TestResolution(t *testing.T) {
 				case ask == candidate && tt.works[0] != live, ask == base && tt.works[1] != live:
 					a = rotation.Answer{Class: target.Rejected}
 				}
-				q = q.Told(ask, a, tt.tells[:]...)
+				q = q.Answered(ask, a, tt.tells[:]...)
 			}
 		})
 	}
@@ -256,7 +271,7 @@ func TestOnlyARejectionIsDead(t *testing.T) {
 	t.Parallel()
 	for _, ask := range []rotation.Ask{rotation.AskCandidate, rotation.AskBase} {
 		for _, a := range answers() {
-			q := rotation.Resolution{}.Told(rotation.AskState, rotation.Answer{OK: true}).Told(ask, a)
+			q := rotation.Resolution{}.Answered(rotation.AskState, rotation.Answer{OK: true}).Answered(ask, a)
 			rejected := !a.OK && a.Class == target.Rejected
 			if q.Failed != (!a.OK && !rejected) || q.LoginFailed != rejected {
 				t.Errorf("%v to question %d: %+v", a, ask, q)
@@ -341,11 +356,20 @@ func TestPlanIdle(t *testing.T) {
 		{"nothing is due", func(*rotation.Record) {}, false, noon, rotation.CheckHealth, "", time.Time{}},
 		{"not due yet", func(r *rotation.Record) { r.Due = later }, false, noon, rotation.CheckHealth, "", time.Time{}},
 		{"due", func(r *rotation.Record) { r.Due = noon }, false, noon, rotation.Begin, rotation.Automatic, time.Time{}},
-		{"due, but paused", func(r *rotation.Record) { r.Due, r.Paused = noon, true }, false, noon, rotation.CheckHealth, "", time.Time{}},
+		{
+			"due, but paused", func(r *rotation.Record) { r.Due, r.Paused = noon, true }, false, noon,
+			rotation.CheckHealth, "", time.Time{},
+		},
 		{"due at a paused target", func(r *rotation.Record) { r.Due = noon }, true, noon, rotation.Postpone, "", time.Time{}},
 		{"due too soon", func(r *rotation.Record) { r.Due = noon }, false, later, rotation.Postpone, "", later},
-		{"an emergency waits", func(r *rotation.Record) { r.Then, r.Paused = urgent, true }, true, later, rotation.Begin, rotation.Emergency, time.Time{}},
-		{"its time has not come", func(r *rotation.Record) { r.Then, r.Due = &waits, later }, false, noon, rotation.CheckHealth, "", time.Time{}},
+		{
+			"an emergency waits", func(r *rotation.Record) { r.Then, r.Paused = urgent, true }, true, later,
+			rotation.Begin, rotation.Emergency, time.Time{},
+		},
+		{
+			"its time has not come", func(r *rotation.Record) { r.Then, r.Due = &waits, later }, false, noon,
+			rotation.CheckHealth, "", time.Time{},
+		},
 	} {
 		r := record(rotation.Done)
 		tt.with(&r)

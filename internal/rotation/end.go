@@ -124,7 +124,7 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 			return r.done(now), true
 		}
 		return r.abandon(r.Reason, now), true
-	case Declined: // a password history, for one: the base cannot be put back
+	case Declined: // for example a password history: the base cannot be restored
 		if r.Mode == Rehearse && r.Rejections < MaxRejections {
 			r.Mode = Rotate // the candidate is live and has logged in
 			r = r.to(Verified)

@@ -24,7 +24,7 @@ type Event struct {
 	Jitter float64
 	// LoginFailed says that the step has caused a failed login.
 	LoginFailed bool
-	// Settled says that no request is under way any more, because the target has taken it back.
+	// Settled says that no request is under way, because the target has taken it back.
 	Settled bool
 	// Consumers is how many consumers still hold the previous credential, for Awaiting and Overran,
 	// and Until when all of them count as gone.
@@ -81,7 +81,7 @@ const (
 	// RecordedTwice: an intent that is on disk before the change, and an outcome after it. For what
 	// changes labels or leads to a change at the target.
 	RecordedTwice
-	// RecordedAsCall: the record is that of the operation by which an operator asked for it.
+	// RecordedAsCall: the operation by which an operator asked for it has the record.
 	RecordedAsCall
 	// NotRecorded: an observation, which changes neither labels nor the target.
 	NotRecorded
@@ -111,8 +111,7 @@ var events = []eventRow{
 	{Expired, RecordedOnce, "the grace period is over", "grace period over"},
 	{Awaiting, RecordedOnce, "consumers still hold the previous credential", "waits for consumers"},
 	{
-		Overran,
-		RecordedOnce,
+		Overran, RecordedOnce,
 		"the grace period has reached its limit, though consumers hold the previous credential",
 		"grace limit reached",
 	},

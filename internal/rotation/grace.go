@@ -13,7 +13,7 @@ type Grace struct {
 	Max time.Duration `json:"grace_wait,omitempty"`
 }
 
-// Sighting is who was seen to use a secret.
+// Sighting is what is known of one consumer of a secret.
 type Sighting struct {
 	Account string `json:"account"`
 	Secret  string `json:"secret"`
@@ -38,13 +38,13 @@ func (c Sighting) Behind(current string) bool {
 	return c.Version != "" && c.Version != current || c.Oldest != "" && c.Oldest != current
 }
 
-// leastSeen is how long a consumer counts as one after it was last seen, at least: whoever polls,
-// or says what it uses, is seen more often.
+// leastSeen is the least time that a consumer counts after it was last seen: a consumer that polls,
+// or reports what it uses, is seen more often.
 const leastSeen = 15 * time.Minute
 
 // Awaits reports whether the end of a grace period waits for a consumer: it holds another version
-// than the one that is current, and was seen lately. until is when it counts as gone, should it not
-// be seen again.
+// than the current one, and was seen recently. until is when it no longer counts, unless it is seen
+// again.
 func (r Record) Awaits(c Sighting, now time.Time) (until time.Time, yes bool) {
 	if r.State != InGrace || !c.Behind(r.Candidate) {
 		return time.Time{}, false
@@ -53,8 +53,8 @@ func (r Record) Awaits(c Sighting, now time.Time) (until time.Time, yes bool) {
 	return until, until.After(now)
 }
 
-// GoneAt is when a consumer counts as gone, should it not be seen again, with a grace period of
-// that length.
+// GoneAt returns when a consumer no longer delays a grace period of that length, unless it is seen
+// again.
 func (c Sighting) GoneAt(grace time.Duration) time.Time { return c.Seen.Add(max(grace, leastSeen)) }
 
 // AwaitsText returns the reason of a grace period whose end waits for n consumers.
@@ -63,16 +63,12 @@ func (r Record) AwaitsText(n int) string {
 	if n == 1 {
 		who = "consumer that holds"
 	}
-	return fmt.Sprintf(
-		"Waits for %d %s another version, until %s at the latest.",
-		n,
-		who,
-		r.GraceDeadline.UTC().Format(time.RFC3339),
-	)
+	deadline := r.GraceDeadline.UTC().Format(time.RFC3339)
+	return fmt.Sprintf("Waits for %d %s another version, until %s at the latest.", n, who, deadline)
 }
 
-// Released is the record when nobody holds the former credential any more for whom the end of its
-// grace waits: the engine looks at once. changed is false when nobody was waited for.
+// Released returns the record once no consumer delays the end of the grace period: the engine reads
+// it at once. changed is false when the grace period did not wait for a consumer.
 func (r Record) Released(now time.Time) (next Record, changed bool) {
 	if r.State != InGrace || r.Waiting == 0 || !r.NextAt.After(now) || r.GraceUntil.After(now) {
 		return r, false
@@ -93,7 +89,7 @@ func (r Record) Bounded(due, now time.Time) Record {
 	return r
 }
 
-// WholeGrace lets a grace period begin later than it was meant to.
+// WholeGrace returns the record with a grace period that began later than planned.
 func (r Record) WholeGrace(began time.Time) Record {
 	r.GraceUntil = began.Add(r.Grace.Min)
 	r.NextAt = r.GraceUntil

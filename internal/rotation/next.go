@@ -7,8 +7,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// illegal is an event that cannot follow from the state. The engine never makes one; a person's
-// request may.
+// illegal returns the error of an event that does not follow the state. The engine never makes such
+// an event; an operator's request may.
 func illegal(r Record, e Event) error {
 	return fmt.Errorf("%s does not follow %s", e.Kind, r.State)
 }
@@ -50,8 +50,7 @@ func jittered(d time.Duration, jitter float64) time.Duration {
 	return d/2 + time.Duration(jitter*float64(d/2))
 }
 
-// notAhead puts right what a clock that was set back makes lie in the future: it was now at the
-// latest.
+// notAhead clamps timestamps to now: they can lie in the future after the clock was set back.
 func (r Record) notAhead(now time.Time) Record {
 	if r.LoginFailedAt.After(now) {
 		r.LoginFailedAt = now
@@ -86,7 +85,7 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 		r.BaseAccepted = r.Accepted == r.Base
 		r.Strategy, r.Target = e.Strategy, e.Target
 		r.Candidates++
-		// What an earlier rotation has sent must not arrive after this candidate.
+		// A request of an earlier rotation must not arrive after this candidate.
 		r.NextAt = r.SettledAt(now)
 		r = r.quiet(now)
 	case Failed:
@@ -113,7 +112,7 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 		r.Attempt++
 	case Unreached: // found out before anything was to be sent
 		r = r.later(e, now)
-	case Impossible: // the target is gone, does not have the strategy any more, or does not allow the account
+	case Impossible: // the target was removed, lacks the strategy now, or does not allow the account
 		if r.Mode == Reapply {
 			r = r.to(Quarantined)
 			r.Reason = e.Text

@@ -7,9 +7,9 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Resolution finds out which credential is live: by the target's own state where that tells, else
-// by one login with the candidate and, when that is rejected, one with the base. Next says what to
-// ask, and Told takes the answer. The zero value has asked nothing.
+// Resolution finds out which credential is live: by the target's own state where that shows it,
+// else by one login with the candidate and, when that is rejected, one with the base. Next says
+// what to ask, and Answered takes the answer. The zero value has asked nothing.
 type Resolution struct {
 	// Known is what is known of the candidate and of the base.
 	Known [2]target.Liveness
@@ -30,7 +30,7 @@ type Ask uint8
 const (
 	// AskNothing: the resolution is over.
 	AskNothing Ask = iota
-	// AskState asks for the target's own state, which may tell of both credentials.
+	// AskState asks for the target's own state, which may show both credentials.
 	AskState
 	// AskRevert has the target take back what was sent and may be under way.
 	AskRevert
@@ -87,12 +87,12 @@ func (q Resolution) presumed(r Record) [2]target.Liveness {
 	return known
 }
 
-// Told returns the resolution after an answer. known is what the target's own state tells of the
-// candidate and of the base.
-func (q Resolution) Told(ask Ask, a Answer, known ...target.Liveness) Resolution {
+// Answered returns the resolution after an answer. known is what the target's own state shows of
+// the candidate and of the base.
+func (q Resolution) Answered(ask Ask, a Answer, known ...target.Liveness) Resolution {
 	switch {
 	case ask == AskCandidate || ask == AskBase:
-		return q.toldByLogin(ask, a)
+		return q.answeredByLogin(ask, a)
 	case !a.OK:
 		q.Failed, q.Event = true, a.failed()
 	case ask == AskState:
@@ -104,7 +104,7 @@ func (q Resolution) Told(ask Ask, a Answer, known ...target.Liveness) Resolution
 	return q
 }
 
-func (q Resolution) toldByLogin(ask Ask, a Answer) Resolution {
+func (q Resolution) answeredByLogin(ask Ask, a Answer) Resolution {
 	live := a.Liveness()
 	q.Known[ask-AskCandidate] = live
 	switch live {

@@ -2,7 +2,7 @@
 // states, what moves a rotation from one to the next, and when the next one is due.
 //
 // It is pure. Plan says what to do next; the engine does it, and Next says what follows from the
-// outcome. The engine stores the record before every effect and after it, so a record tells at any
+// outcome. The engine stores the record before every effect and after it, so a record shows at any
 // instant what may have happened. The invariants that this must uphold are in docs/rotation.md;
 // package explore walks the interleavings of crashes, lost replies, faults and interference and
 // looks for a breach of one.
@@ -93,7 +93,7 @@ type Record struct {
 	Failures   int  `json:"failures,omitempty"`   // in a row, for back-off
 	Abandons   int  `json:"abandons,omitempty"`   // rotations abandoned in a row
 	Swapped    bool `json:"swapped,omitempty"`    // an undo has exchanged candidate and base
-	// Cancelled says that a person wants the rotation to end. It is Prepared until the target holds
+	// Cancelled says that an operator cancelled the rotation. It is Prepared until the target holds
 	// nothing of an attempt.
 	Cancelled bool `json:"cancelled,omitempty"`
 
@@ -116,7 +116,7 @@ type Record struct {
 	// or at its deadline.
 	Waiting int `json:"waiting,omitempty"`
 
-	// Due is when the next rotation is due by itself; zero means never.
+	// Due is when the next automatic rotation is due; zero means never.
 	Due time.Time `json:"due,omitzero"`
 	// Paused says that nothing new begins.
 	Paused bool `json:"paused,omitempty"`
@@ -182,7 +182,7 @@ func (q *Request) UnmarshalJSON(data []byte) error {
 	return err
 }
 
-// Wake is when the engine must look at the record next; zero means never.
+// Wake returns when the engine must read the record next; zero means never.
 func (r Record) Wake() time.Time {
 	var list []time.Time
 	switch {
@@ -237,7 +237,7 @@ func (r Record) SettledAt(now time.Time) time.Time {
 
 // Earliest returns the first time at which a scheduled rotation may begin: least after the
 // beginning of the rotation before it. last is when the credential was changed last; zero when it
-// never was, and then any time is early enough. Where the record tells no beginning, or one long
+// never was, and then any time is early enough. Where the record has no beginning, or one long
 // before the change, the change counts.
 func (r Record) Earliest(last time.Time, least time.Duration) time.Time {
 	if last.IsZero() {
@@ -252,8 +252,26 @@ func (r Record) Earliest(last time.Time, least time.Duration) time.Time {
 // Begin starts a rotation on a record on which none is under way.
 func (r Record) Begin(q Request, now time.Time) Record {
 	next := Record{
-		Account: r.Account, Secret: r.Secret, ID: q.ID, State: Scheduled, Mode: q.Mode, Trigger: q.Trigger, Grace: q.Grace,
-		Target: r.Target, StartedAt: now, NextAt: q.At, Due: r.Due, Paused: r.Paused, Abandons: r.Abandons, Health: r.Health, Accepted: r.Accepted, LoginFailedAt: r.LoginFailedAt, SentAt: r.SentAt, Fence: r.Fence, Seq: r.Seq, Overdue: r.Overdue,
+		Account:       r.Account,
+		Secret:        r.Secret,
+		ID:            q.ID,
+		State:         Scheduled,
+		Mode:          q.Mode,
+		Trigger:       q.Trigger,
+		Grace:         q.Grace,
+		Target:        r.Target,
+		StartedAt:     now,
+		NextAt:        q.At,
+		Due:           r.Due,
+		Paused:        r.Paused,
+		Abandons:      r.Abandons,
+		Health:        r.Health,
+		Accepted:      r.Accepted,
+		LoginFailedAt: r.LoginFailedAt,
+		SentAt:        r.SentAt,
+		Fence:         r.Fence,
+		Seq:           r.Seq,
+		Overdue:       r.Overdue,
 	}
 	if q.Trigger == Emergency {
 		next = next.graceless()
@@ -273,7 +291,7 @@ func (r Record) Urgent() Record {
 	return r.graceless()
 }
 
-// note appends to the story. What happens over and over is told once, with its last time.
+// note appends to the history. A step that repeats itself has one entry, with its last time.
 func (r Record) note(now time.Time, event EventKind, text string) Record {
 	steps := make([]Entry, 0, len(r.Steps)+1)
 	steps = append(steps, r.Steps...)
@@ -337,9 +355,9 @@ func (r Record) Trying(now time.Time) Record {
 	return r
 }
 
-// Restored is a record of a store that was restored from a copy. What it says of the credential in
-// use is not known to be true: the target is asked as soon as nothing is under way. A login with a
-// candidate that was not promoted yet is tried again.
+// Restored returns a record of a store that was restored from a backup. Its statement about the
+// credential in use may be outdated: the engine checks the target as soon as nothing is under way,
+// and repeats the login with a candidate that was not promoted yet.
 func (r Record) Restored(now time.Time) Record {
 	r.Health = Health{NextAt: now}
 	if r.State == Verified {
@@ -348,31 +366,43 @@ func (r Record) Restored(now time.Time) Record {
 	return r.note(now, Restored, "")
 }
 
-// Advice says what a person can do about the state; empty where there is nothing to do.
+// Advice returns what an operator can do about the state; empty where there is nothing to do.
 func (r Record) Advice() string {
 	switch {
 	case r.State == Quarantined:
-		return "If the target has been set right by hand, RepairRotation with RepairAction probe. To give the target the stored credential again, apply, if the target has accepted it before or the service has generated it. To take a credential that the target accepts, adopt with SecretData and VersionId."
+		return "RepairRotation repairs it. RepairAction probe: the target was fixed by hand, check it again. " +
+			"apply: give the target the stored credential again, if the target has accepted it before or the " +
+			"service has generated it. adopt, with SecretData and VersionId: store a credential that the target accepts."
 	case r.Cancelled:
-		return "It is cancelled as soon as the target has taken back what an attempt may have left there; that is tried again by itself, at the latest every five minutes."
+		return "It is cancelled as soon as the target has taken back what an attempt may have left there. " +
+			"The service retries that automatically, at least every five minutes."
 	case r.State == InGrace && r.Waiting > 0:
-		return "ListSecretConsumers with Behind names those that hold another version. EndRotationGrace retires the former credential whatever they hold, UndoRotation makes it current again."
+		return "ListSecretConsumers with Behind lists the consumers that hold another version. EndRotationGrace " +
+			"retires the previous credential although they hold it; UndoRotation makes it current again."
 	case r.InFlight() && r.Failures > 2:
-		return "It is tried again by itself, at the latest every five minutes. Look at the target: can it be reached, and may the administrator that it names change the account?"
+		return "The service retries automatically, at least every five minutes. Check that the target can be " +
+			"reached, and that its administrator may change the account."
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
-		return "Nothing has changed at the target. Mend what Reason says; an automatic rotation is tried again by itself, RotateSecret tries at once."
+		return "Nothing has changed at the target. Fix what Reason says. An automatic rotation is retried; " +
+			"RotateSecret tries at once."
 	}
 	return ""
 }
 
-// Drifted is the record after the target was found not to accept the credential in use: somebody
-// else has changed it. There is nothing to fall back to, so a person decides. A repair gives the
-// target the stored credential again.
-func (r Record) Drifted(current, targetName string, strategy target.Strategy, text string, now time.Time) Record {
-	r.ID, r.State, r.Mode, r.Trigger, r.Target, r.Strategy = "", Quarantined, Reapply, "", targetName, strategy
-	r.Candidate, r.Base, r.Attempt, r.Candidates, r.Rejections, r.Failures = current, current, 0, 0, 0, 0
-	r.StartedAt, r.PromotedAt, r.GraceUntil, r.GraceDeadline, r.EndedAt, r.NextAt = now, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	r.Health = Health{ProbedAt: now, NextAt: now} // it is looked at again when it has been mended
+// Drifted returns the record after the target was found not to accept the credential in use: it was
+// changed outside of the service. There is nothing to fall back to, so an operator decides. A
+// repair gives the target the stored credential again.
+func (r Record) Drifted(
+	current, targetName string, strategy target.Strategy, text string, now time.Time,
+) Record {
+	none := time.Time{}
+	r.ID, r.State, r.Mode, r.Trigger = "", Quarantined, Reapply, ""
+	r.Target, r.Strategy = targetName, strategy
+	r.Candidate, r.Base = current, current
+	r.Attempt, r.Candidates, r.Rejections, r.Failures = 0, 0, 0, 0
+	r.StartedAt, r.PromotedAt, r.EndedAt, r.NextAt = now, none, none, none
+	r.GraceUntil, r.GraceDeadline = none, none
+	r.Health = Health{ProbedAt: now, NextAt: now} // a quarantined record wakes only after the repair
 	r.Reason = "The target does not accept the credential in use: " + text + ". Somebody else has changed it there."
 	return r.note(now, Drift, text)
 }

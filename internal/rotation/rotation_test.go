@@ -147,58 +147,223 @@ func TestNext(t *testing.T) {
 		want  rotation.State
 		next  time.Duration // until NextAt; 0 means at once
 	}{
-		{"the same candidate again", rotation.Unknown, nil, resolved(target.Dead, target.Live), rotation.Prepared, 500 * time.Millisecond},
-		{"not before a window after a failed login", rotation.Unknown, nil, resolved(target.Dead, target.Live, byLogin), rotation.Prepared, time.Minute},
-		{"nothing is known", rotation.Unknown, nil, resolved(target.NotKnown, target.NotKnown), rotation.Unknown, 500 * time.Millisecond},
-		{"of the base nothing is known", rotation.Unknown, nil, resolved(target.Dead, target.NotKnown), rotation.Unknown, 500 * time.Millisecond},
-		{"it may still be under way", rotation.Unknown, []change{sentAt(time.Second)}, resolved(target.Dead, target.Live), rotation.Unknown, 4 * time.Second},
-		{"it may still be under way, by a clock set back", rotation.Unknown, []change{sentAt(-time.Hour)}, resolved(target.Dead, target.Live), rotation.Unknown, 5 * time.Second},
-		{"it was under way and was taken back", rotation.Unknown, []change{sentAt(time.Second)}, resolved(target.Dead, target.Live, settled), rotation.Prepared, 500 * time.Millisecond},
-		{"found by an engine that did not send it", rotation.Applying, nil, resolved(target.Dead, target.Live), rotation.Prepared, 500 * time.Millisecond},
-		{"neither, by the target's own state", rotation.Unknown, nil, resolved(target.Dead, target.Dead), rotation.Quarantined, 0},
-		{"neither, by logins", rotation.Unknown, nil, resolved(target.Dead, target.Dead, byLogin), rotation.Unknown, 67500 * time.Millisecond},
-		{"neither, by logins, three times", rotation.Unknown, []change{func(r *rotation.Record) { r.Rejections = 2 }}, resolved(target.Dead, target.Dead, byLogin), rotation.Quarantined, 0},
-		{"sent for the last time, one account", rotation.Unknown, []change{single, func(r *rotation.Record) { r.Attempt = 10 }}, resolved(target.Dead, target.Live), rotation.Abandoned, 0},
-		{"sent for the last time, two credentials", rotation.Unknown, []change{func(r *rotation.Record) { r.Attempt = 10 }}, resolved(target.Dead, target.Live), rotation.Reverting, 0},
-		{"a repair is sent for the last time", rotation.Unknown, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 10 }}, resolved(target.Dead, target.NotKnown), rotation.Quarantined, 0},
-		{"a repair is sent again", rotation.Unknown, []change{mode(rotation.Reapply)}, resolved(target.Dead, target.NotKnown), rotation.Prepared, 500 * time.Millisecond},
-		{"a probe changes nothing", rotation.Unknown, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 0 }}, resolved(target.Dead, target.NotKnown), rotation.Quarantined, 0},
-		{"the last candidate is refused", rotation.Applying, []change{func(r *rotation.Record) { r.Candidates = 5 }}, rotation.Event{Kind: rotation.Declined}, rotation.Abandoned, 0},
-		{"a rehearsal whose base is not taken back is a rotation", rotation.Reverting, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Declined}, rotation.Verified, 0},
-		{"a repair is refused", rotation.Applying, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.Declined}, rotation.Quarantined, 0},
-		{"taken, but rejected three times", rotation.Applied, []change{func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin}, rotation.Reverting, 0},
-		{"a repair is rejected three times", rotation.Applied, []change{mode(rotation.Reapply), func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin}, rotation.Quarantined, 0},
-		{"taken, but rejected", rotation.Applied, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.Applied, 67500 * time.Millisecond},
-		{"a rehearsal turns back", rotation.Applied, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 0},
-		{"a rehearsal that was given up ends", rotation.Reverting, []change{mode(rotation.Rehearse), func(r *rotation.Record) { r.Rejections = 3 }}, rotation.Event{Kind: rotation.Reverted}, rotation.Abandoned, 0},
-		{"a rehearsal ends", rotation.Reverting, []change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Reverted}, rotation.Done, 0},
-		{"a repair ends", rotation.Applied, []change{mode(rotation.Reapply)}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Done, 0},
-		{"one account has no grace", rotation.Verified, []change{single}, rotation.Event{Kind: rotation.Promoted}, rotation.Done, 0},
-		{"an emergency has no grace", rotation.Verified, []change{func(r *rotation.Record) { *r = r.Urgent() }}, rotation.Event{Kind: rotation.Promoted}, rotation.Retiring, 0},
+		{
+			"the same candidate again", rotation.Unknown, nil, resolved(target.Dead, target.Live), rotation.Prepared,
+			500 * time.Millisecond,
+		},
+		{
+			"not before a window after a failed login", rotation.Unknown, nil,
+			resolved(target.Dead, target.Live, byLogin), rotation.Prepared, time.Minute,
+		},
+		{
+			"nothing is known", rotation.Unknown, nil, resolved(target.NotKnown, target.NotKnown), rotation.Unknown,
+			500 * time.Millisecond,
+		},
+		{
+			"of the base nothing is known", rotation.Unknown, nil, resolved(target.Dead, target.NotKnown),
+			rotation.Unknown, 500 * time.Millisecond,
+		},
+		{
+			"it may still be under way", rotation.Unknown, []change{sentAt(time.Second)},
+			resolved(target.Dead, target.Live), rotation.Unknown, 4 * time.Second,
+		},
+		{
+			"it may still be under way, by a clock set back", rotation.Unknown, []change{sentAt(-time.Hour)},
+			resolved(target.Dead, target.Live), rotation.Unknown, 5 * time.Second,
+		},
+		{
+			"it was under way and was taken back", rotation.Unknown, []change{sentAt(time.Second)},
+			resolved(target.Dead, target.Live, settled), rotation.Prepared, 500 * time.Millisecond,
+		},
+		{
+			"found by an engine that did not send it", rotation.Applying, nil, resolved(target.Dead, target.Live),
+			rotation.Prepared, 500 * time.Millisecond,
+		},
+		{
+			"neither, by the target's own state", rotation.Unknown, nil, resolved(target.Dead, target.Dead),
+			rotation.Quarantined, 0,
+		},
+		{
+			"neither, by logins", rotation.Unknown, nil, resolved(target.Dead, target.Dead, byLogin), rotation.Unknown,
+			67500 * time.Millisecond,
+		},
+		{
+			"neither, by logins, three times", rotation.Unknown,
+			[]change{func(r *rotation.Record) { r.Rejections = 2 }}, resolved(target.Dead, target.Dead, byLogin),
+			rotation.Quarantined, 0,
+		},
+		{
+			"sent for the last time, one account", rotation.Unknown,
+			[]change{single, func(r *rotation.Record) { r.Attempt = 10 }}, resolved(target.Dead, target.Live),
+			rotation.Abandoned, 0,
+		},
+		{
+			"sent for the last time, two credentials", rotation.Unknown,
+			[]change{func(r *rotation.Record) { r.Attempt = 10 }}, resolved(target.Dead, target.Live),
+			rotation.Reverting, 0,
+		},
+		{
+			"a repair is sent for the last time", rotation.Unknown,
+			[]change{mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 10 }},
+			resolved(target.Dead, target.NotKnown), rotation.Quarantined, 0,
+		},
+		{
+			"a repair is sent again", rotation.Unknown, []change{mode(rotation.Reapply)},
+			resolved(target.Dead, target.NotKnown), rotation.Prepared, 500 * time.Millisecond,
+		},
+		{
+			"a probe changes nothing", rotation.Unknown,
+			[]change{mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 0 }},
+			resolved(target.Dead, target.NotKnown), rotation.Quarantined, 0,
+		},
+		{
+			"the last candidate is refused", rotation.Applying,
+			[]change{func(r *rotation.Record) { r.Candidates = 5 }}, rotation.Event{Kind: rotation.Declined},
+			rotation.Abandoned, 0,
+		},
+		{
+			"a rehearsal whose base is not taken back is a rotation", rotation.Reverting,
+			[]change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Declined}, rotation.Verified, 0,
+		},
+		{
+			"a repair is refused", rotation.Applying, []change{mode(rotation.Reapply)},
+			rotation.Event{Kind: rotation.Declined}, rotation.Quarantined, 0,
+		},
+		{
+			"taken, but rejected three times", rotation.Applied,
+			[]change{func(r *rotation.Record) { r.Rejections = 2 }}, rotation.Event{Kind: rotation.NoLogin},
+			rotation.Reverting, 0,
+		},
+		{
+			"a repair is rejected three times", rotation.Applied,
+			[]change{mode(rotation.Reapply), func(r *rotation.Record) { r.Rejections = 2 }},
+			rotation.Event{Kind: rotation.NoLogin}, rotation.Quarantined, 0,
+		},
+		{
+			"taken, but rejected", rotation.Applied, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true},
+			rotation.Applied, 67500 * time.Millisecond,
+		},
+		{
+			"a rehearsal turns back", rotation.Applied, []change{mode(rotation.Rehearse)},
+			rotation.Event{Kind: rotation.LoggedIn}, rotation.Reverting, 0,
+		},
+		{
+			"a rehearsal that was given up ends", rotation.Reverting,
+			[]change{mode(rotation.Rehearse), func(r *rotation.Record) { r.Rejections = 3 }},
+			rotation.Event{Kind: rotation.Reverted}, rotation.Abandoned, 0,
+		},
+		{
+			"a rehearsal ends", rotation.Reverting, []change{mode(rotation.Rehearse)},
+			rotation.Event{Kind: rotation.Reverted}, rotation.Done, 0,
+		},
+		{
+			"a repair ends", rotation.Applied, []change{mode(rotation.Reapply)},
+			rotation.Event{Kind: rotation.LoggedIn}, rotation.Done, 0,
+		},
+		{
+			"one account has no grace", rotation.Verified, []change{single}, rotation.Event{Kind: rotation.Promoted},
+			rotation.Done, 0,
+		},
+		{
+			"an emergency has no grace", rotation.Verified, []change{func(r *rotation.Record) { *r = r.Urgent() }},
+			rotation.Event{Kind: rotation.Promoted}, rotation.Retiring, 0,
+		},
 		{"grace", rotation.Verified, nil, rotation.Event{Kind: rotation.Promoted}, rotation.InGrace, time.Hour},
-		{"an emergency waits for no grace after an undo", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.LoggedIn}, rotation.Retiring, 0},
-		{"nor after an undo that failed", rotation.Undoing, []change{waiting}, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.InGrace, 0},
-		{"an undo that failed", rotation.Undoing, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.InGrace, time.Hour},
-		{"an undo a moment after a failed login", rotation.InGrace, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, 40 * time.Second},
-		{"a candidate a moment after a failed login", rotation.Scheduled, []change{failedAt(20 * time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 40 * time.Second},
-		{"a candidate a moment after the rotation before", rotation.Scheduled, []change{sentAt(time.Second)}, rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 4 * time.Second},
-		{"a failed login in the future", rotation.InGrace, []change{failedAt(-time.Hour)}, rotation.Event{Kind: rotation.Undo}, rotation.Undoing, time.Minute},
-		{"no grace, but consumers are waited for", rotation.Verified, []change{func(r *rotation.Record) { r.Grace.Min = 0 }}, rotation.Event{Kind: rotation.Promoted}, rotation.InGrace, 0},
-		{"a consumer is waited for until it counts as gone", rotation.InGrace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(time.Minute)}, rotation.InGrace, time.Minute},
-		{"and no longer than to the deadline", rotation.InGrace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(24 * time.Hour)}, rotation.InGrace, 3 * time.Hour},
-		{"one that counts as gone already", rotation.InGrace, nil, rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon}, rotation.InGrace, time.Second},
-		{"the deadline has come", rotation.InGrace, []change{func(r *rotation.Record) { r.GraceDeadline = noon }}, rotation.Event{Kind: rotation.Overran, Consumers: 1}, rotation.Retiring, 0},
-		{"cancelled before an attempt", rotation.Prepared, []change{func(r *rotation.Record) { r.Attempt = 0 }}, cancel, rotation.Abandoned, 0},
-		{"cancelled during a back-off", rotation.Scheduled, []change{func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Abandoned, 0},
-		{"cancelled after an attempt, one account", rotation.Prepared, []change{single, func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Prepared, 0},
+		{
+			"an emergency waits for no grace after an undo", rotation.Undoing, []change{waiting},
+			rotation.Event{Kind: rotation.LoggedIn}, rotation.Retiring, 0,
+		},
+		{
+			"nor after an undo that failed", rotation.Undoing, []change{waiting},
+			rotation.Event{Kind: rotation.NoLogin, LoginFailed: true}, rotation.InGrace, 0,
+		},
+		{
+			"an undo that failed", rotation.Undoing, nil, rotation.Event{Kind: rotation.NoLogin, LoginFailed: true},
+			rotation.InGrace, time.Hour,
+		},
+		{
+			"an undo a moment after a failed login", rotation.InGrace, []change{failedAt(20 * time.Second)},
+			rotation.Event{Kind: rotation.Undo}, rotation.Undoing, 40 * time.Second,
+		},
+		{
+			"a candidate a moment after a failed login", rotation.Scheduled, []change{failedAt(20 * time.Second)},
+			rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 40 * time.Second,
+		},
+		{
+			"a candidate a moment after the rotation before", rotation.Scheduled, []change{sentAt(time.Second)},
+			rotation.Event{Kind: rotation.Stored}, rotation.Prepared, 4 * time.Second,
+		},
+		{
+			"a failed login in the future", rotation.InGrace, []change{failedAt(-time.Hour)},
+			rotation.Event{Kind: rotation.Undo}, rotation.Undoing, time.Minute,
+		},
+		{
+			"no grace, but consumers are waited for", rotation.Verified,
+			[]change{func(r *rotation.Record) { r.Grace.Min = 0 }}, rotation.Event{Kind: rotation.Promoted},
+			rotation.InGrace, 0,
+		},
+		{
+			"a consumer is waited for until it counts as gone", rotation.InGrace, nil,
+			rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(time.Minute)}, rotation.InGrace,
+			time.Minute,
+		},
+		{
+			"and no longer than to the deadline", rotation.InGrace, nil,
+			rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon.Add(24 * time.Hour)}, rotation.InGrace,
+			3 * time.Hour,
+		},
+		{
+			"one that counts as gone already", rotation.InGrace, nil,
+			rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: noon}, rotation.InGrace, time.Second,
+		},
+		{
+			"the deadline has come", rotation.InGrace, []change{func(r *rotation.Record) { r.GraceDeadline = noon }},
+			rotation.Event{Kind: rotation.Overran, Consumers: 1}, rotation.Retiring, 0,
+		},
+		{
+			"cancelled before an attempt", rotation.Prepared, []change{func(r *rotation.Record) { r.Attempt = 0 }},
+			cancel, rotation.Abandoned, 0,
+		},
+		{
+			"cancelled during a back-off", rotation.Scheduled,
+			[]change{func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Abandoned, 0,
+		},
+		{
+			"cancelled after an attempt, one account", rotation.Prepared,
+			[]change{single, func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Prepared,
+			0,
+		},
 		{"cancelled twice", rotation.Prepared, []change{single, wished}, cancel, rotation.Prepared, 0},
-		{"cancelled, and the target does not answer", rotation.Prepared, []change{single, wished}, rotation.Event{Kind: rotation.Failed}, rotation.Prepared, 500 * time.Millisecond},
-		{"cancelled, and nothing is left", rotation.Prepared, []change{single, wished}, rotation.Event{Kind: rotation.Cleared}, rotation.Abandoned, 0},
-		{"a repair cancelled before an attempt", rotation.Prepared, []change{single, mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 0 }}, cancel, rotation.Quarantined, 0},
-		{"a repair cancelled after an attempt", rotation.Prepared, []change{mode(rotation.Reapply)}, cancel, rotation.Prepared, 0},
-		{"a repair cancelled, and nothing is left", rotation.Prepared, []change{mode(rotation.Reapply), wished}, rotation.Event{Kind: rotation.Cleared}, rotation.Quarantined, 0},
-		{"a rehearsal cancelled after an attempt is taken back", rotation.Reverting, []change{mode(rotation.Rehearse), func(r *rotation.Record) { r.Rejections = rotation.MaxRejections }}, rotation.Event{Kind: rotation.Reverted}, rotation.Abandoned, 0},
-		{"an administrator who is refused", rotation.Applied, nil, rotation.Event{Kind: rotation.Failed, After: time.Minute}, rotation.Applied, time.Minute},
+		{
+			"cancelled, and the target does not answer", rotation.Prepared, []change{single, wished},
+			rotation.Event{Kind: rotation.Failed}, rotation.Prepared, 500 * time.Millisecond,
+		},
+		{
+			"cancelled, and nothing is left", rotation.Prepared, []change{single, wished},
+			rotation.Event{Kind: rotation.Cleared}, rotation.Abandoned, 0,
+		},
+		{
+			"a repair cancelled before an attempt", rotation.Prepared,
+			[]change{single, mode(rotation.Reapply), func(r *rotation.Record) { r.Attempt = 0 }}, cancel,
+			rotation.Quarantined, 0,
+		},
+		{
+			"a repair cancelled after an attempt", rotation.Prepared, []change{mode(rotation.Reapply)}, cancel,
+			rotation.Prepared, 0,
+		},
+		{
+			"a repair cancelled, and nothing is left", rotation.Prepared, []change{mode(rotation.Reapply), wished},
+			rotation.Event{Kind: rotation.Cleared}, rotation.Quarantined, 0,
+		},
+		{
+			"a rehearsal cancelled after an attempt is taken back", rotation.Reverting,
+			[]change{mode(rotation.Rehearse), func(r *rotation.Record) { r.Rejections = rotation.MaxRejections }},
+			rotation.Event{Kind: rotation.Reverted}, rotation.Abandoned, 0,
+		},
+		{
+			"an administrator who is refused", rotation.Applied, nil,
+			rotation.Event{Kind: rotation.Failed, After: time.Minute}, rotation.Applied, time.Minute,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -228,7 +393,9 @@ func TestSettled(t *testing.T) {
 		kind rotation.EventKind
 		want time.Duration
 	}{
-		{rotation.Accepted, 0}, {rotation.Unreached, 0}, {rotation.Declined, 0}, {rotation.NoAnswer, 5 * time.Second}, {rotation.Failed, 4 * time.Second},
+		{
+			rotation.Accepted, 0}, {rotation.Unreached, 0}, {rotation.Declined, 0}, {rotation.NoAnswer,
+			5 * time.Second}, {rotation.Failed, 4 * time.Second},
 	} {
 		sent, err := rotation.Next(record(rotation.Prepared), rotation.Event{Kind: rotation.Sending}, noon.Add(-time.Second))
 		if err != nil {

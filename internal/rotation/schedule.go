@@ -159,7 +159,7 @@ func (s Schedule) Open(t time.Time) time.Time {
 	return time.Time{}
 }
 
-// closedUntil returns a later time to look at when t is outside the window or in a blackout; zero
+// closedUntil returns the next time to try when t is outside the window or in a blackout; zero
 // when t is good.
 func (s Schedule) closedUntil(t time.Time) time.Time {
 	y, m, d := t.Date()

@@ -217,10 +217,19 @@ func TestNextKeepsItsDistance(t *testing.T) {
 	}{
 		{"interval", rotation.Schedule{Interval: time.Second}, nil, "2026-11-24 07:00", "2026-11-24 07:00"},
 		{"longer interval", rotation.Schedule{Interval: 24 * time.Hour}, nil, "2026-11-24 07:00", "2026-11-25 01:00"},
-		{"every second, of an older release", rotation.Schedule{Cron: "@every 1s"}, every.Next, "2026-11-24 07:00", "2026-11-24 07:00"},
+		{
+			"every second, of an older release", rotation.Schedule{Cron: "@every 1s"}, every.Next, "2026-11-24 07:00",
+			"2026-11-24 07:00",
+		},
 		{"too soon", rotation.Schedule{Cron: "0 3 * * *"}, nightly.Next, "2026-11-24 07:00", "2026-11-25 03:00"},
-		{"too soon by a clock change", rotation.Schedule{Cron: "0 3 * * *"}, nightly.Next, "2026-11-24 04:00", "2026-11-24 04:00"},
-		{"too soon, in a window", rotation.Schedule{Cron: "0 3 * * *", Window: rotation.Window{From: 180, To: 210}}, nightly.Next, "2026-11-24 04:00", "2026-11-25 03:00"},
+		{
+			"too soon by a clock change", rotation.Schedule{Cron: "0 3 * * *"}, nightly.Next, "2026-11-24 04:00",
+			"2026-11-24 04:00",
+		},
+		{
+			"too soon, in a window", rotation.Schedule{Cron: "0 3 * * *", Window: rotation.Window{From: 180, To: 210}},
+			nightly.Next, "2026-11-24 04:00", "2026-11-25 03:00",
+		},
 		{"late enough", rotation.Schedule{Cron: "0 3 * * *"}, nightly.Next, "2026-11-24 02:00", "2026-11-24 03:00"},
 	} {
 		if got := tt.schedule.Next(last, at(t, tt.earliest), last, tt.cron); !got.Equal(at(t, tt.want)) {

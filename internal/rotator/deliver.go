@@ -76,7 +76,7 @@ type eventData struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
-// deliverer tells receivers of events, each at least once. What is to be told is in the store.
+// deliverer sends events to receivers, each at least once. The store has the events that are left.
 type deliverer struct {
 	engine    *api.Engine
 	receivers []Receiver
@@ -144,7 +144,7 @@ func (d *deliverer) deliverAll(ctx context.Context, events []store.Event) {
 	work.Wait()
 }
 
-// deliver tells all receivers that have not been told, and stores what came of it.
+// deliver sends an event to the receivers that do not have it yet, and stores the result.
 func (d *deliverer) deliver(ctx context.Context, e store.Event) error {
 	after := e
 	after.Done = slices.Clone(e.Done)
@@ -202,7 +202,13 @@ func (d *deliverer) deliver(ctx context.Context, e store.Event) error {
 // it may hold a token.
 func (d *deliverer) post(ctx context.Context, r Receiver, e store.Event) error {
 	body, err := json.Marshal(cloudEvent{
-		SpecVersion: "1.0", ID: e.ID, Source: d.source, Type: e.Type, Subject: e.Secret, Time: e.Time.UTC(), DataContentType: "application/json",
+		SpecVersion:     "1.0",
+		ID:              e.ID,
+		Source:          d.source,
+		Type:            e.Type,
+		Subject:         e.Secret,
+		Time:            e.Time.UTC(),
+		DataContentType: "application/json",
 		Data: eventData{
 			Secret:   e.Secret,
 			Target:   e.Target,

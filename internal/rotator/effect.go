@@ -74,8 +74,8 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 }
 
 // send stores the intent, and then gives the candidate to the target. Where there is only one
-// credential, reads are held from the first, and whoever read a moment before has time to log in
-// before the second.
+// credential, reads are held from the first, and a consumer that read a moment before has time to
+// log in before the second.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
 	admit := func(ctx context.Context) error {
 		if err := t.Admit(ctx, system, change.New.Account); err != nil {
@@ -100,8 +100,8 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 }
 
 // reached returns an error unless a system of the target's kind answers, where that is not known
-// yet and the kind can tell without a login of the account. Nothing has been sent then: a system
-// of another kind is told from one that is not there by nothing but the log.
+// yet and the kind can tell without a login of the account. Nothing has been sent then. Only
+// the log distinguishes a system of another kind from one that does not answer.
 func reached(ctx context.Context, t *api.Turn, system target.Target, base target.Credential) error {
 	if t.Proven() || t.Record.Attempt > 0 {
 		return nil

@@ -18,8 +18,8 @@ type Event struct {
 	Took time.Duration
 }
 
-// tell logs what an operator should know, and passes every event on.
-func (w *worker) tell(t *api.Turn, r rotation.Record, e rotation.Event) {
+// report logs the events that an operator should know, and passes every event to the observer.
+func (w *worker) report(t *api.Turn, r rotation.Record, e rotation.Event) {
 	out := Event{
 		Account: r.Account,
 		Secret:  r.Secret,

@@ -21,7 +21,7 @@ func (w *worker) resolve(ctx context.Context, t *api.Turn, system target.Target,
 			return w.end(ctx, t, system, change, event)
 		}
 		known := make([]target.Liveness, 2)
-		q = q.Told(ask, w.question(ctx, t, system, change, ask, known), known...)
+		q = q.Answered(ask, w.question(ctx, t, system, change, ask, known), known...)
 	}
 }
 
@@ -53,7 +53,7 @@ func (w *worker) question(
 	return answerOf(t, w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, both, known) }))
 }
 
-// inspect asks the target's own state; what it does not tell stays NotKnown.
+// inspect reads the target's own state; a credential that it does not show stays NotKnown.
 func inspect(ctx context.Context, system target.Target, list []target.Credential, into []target.Liveness) error {
 	i, ok := system.(target.Inspector)
 	if !ok {

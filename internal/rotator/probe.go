@@ -29,7 +29,7 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 		return r
 	})
 	if err == nil && kind != "" {
-		w.tell(t, r, rotation.Event{Kind: kind, Text: p.Text})
+		w.report(t, r, rotation.Event{Kind: kind, Text: p.Text})
 	}
 	return false, err
 }
@@ -50,7 +50,10 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 		return p
 	}
 	known := make([]target.Liveness, 1)
-	if err := w.within(ctx, func(ctx context.Context) error { return inspect(ctx, system, []target.Credential{c}, known) }); err != nil {
+	err = w.within(ctx, func(ctx context.Context) error {
+		return inspect(ctx, system, []target.Credential{c}, known)
+	})
+	if err != nil {
 		p.Text = textOf(t, err)
 		return p
 	}

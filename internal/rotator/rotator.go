@@ -33,9 +33,9 @@ type Config struct {
 	// EffectTimeout bounds one call to a target; 0 means 15 seconds.
 	EffectTimeout time.Duration
 	// Lead is how long reads of a secret with one credential have been held before it is changed, so
-	// that whoever was given the old one a moment before can still log in; 0 means 100 ms.
+	// that a consumer that read the old one a moment before can still log in; 0 means 100 ms.
 	Lead time.Duration
-	// Rate is how many rotations that fell due by themselves begin at one target in a second, and
+	// Rate is how many scheduled rotations begin at one target in a second, and
 	// Burst how many at once after a pause; 0 means DefaultRate and 10. What is above waits its turn,
 	// and the turn is stored.
 	Rate  float64
@@ -44,7 +44,7 @@ type Config struct {
 	ProbeRate float64
 	// Receivers get the events; none means that no events are kept.
 	Receivers []Receiver
-	// Dial connects to receivers; nil means that of [egress.Default].
+	// Dial connects to receivers; nil means the dialer of [egress.Default].
 	Dial egress.DialFunc
 	// Region is the server's, for the source of events.
 	Region string
@@ -57,7 +57,7 @@ type Config struct {
 	Observe Observer
 }
 
-// Observer is told what happens. Its methods must not block.
+// Observer receives what happens. Its methods must not block.
 type Observer interface {
 	// Moved is called after a rotation has moved.
 	Moved(e Event)
@@ -153,7 +153,7 @@ func (r *Rotator) lead(ctx context.Context) error {
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 		defer cancel()
 		if err := lead.Resign(bounded); err != nil {
-			r.config.Logger.Warn("the right to rotate was not given back; it ends by itself", "err", err)
+			r.config.Logger.Warn("the right to rotate was not given back; it expires automatically", "err", err)
 		}
 	}()
 	ctx, cancel := context.WithCancel(ctx)
@@ -177,7 +177,7 @@ func (r *Rotator) lead(ctx context.Context) error {
 	looked := make(chan struct{})
 	watch.Go(func() { r.watchRestores(ctx, engine, looked) })
 	select {
-	case <-looked: // or what is due by its stored time would be looked at while it is made due
+	case <-looked: // otherwise the dispatcher would read records while they are made due
 	case <-time.After(storeTimeout):
 	case <-ctx.Done():
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// Steps is an engine that takes a step when it is told to. It makes the same decisions as Run and
+// Steps is an engine that takes a step when it is called. It makes the same decisions as Run and
 // waits for nothing, so a caller that keeps its own clock decides what happens between two steps.
 // It is not safe for concurrent use.
 type Steps struct{ dispatcher *dispatcher }

@@ -46,7 +46,7 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 			return r
 		})
 		if err == nil {
-			w.tell(t, r, rotation.Event{Kind: rotation.Overdue})
+			w.report(t, r, rotation.Event{Kind: rotation.Overdue})
 		}
 		return err == nil, err
 	}
@@ -72,7 +72,7 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 	return false, nil
 }
 
-// move stores an event and tells of it.
+// move stores an event and reports it.
 func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api.Candidate) (bool, error) {
 	e.Jitter = rand.Float64()
 	ctx, cancel := context.WithTimeout(
@@ -86,7 +86,7 @@ func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api
 	if err != nil {
 		return false, err
 	}
-	w.tell(t, r, e)
+	w.report(t, r, e)
 	began := r.State == rotation.InGrace && (e.Kind == rotation.Promoted || e.Kind == rotation.LoggedIn)
 	t.Record = r
 	if began {
@@ -149,7 +149,7 @@ func (w *worker) begin(ctx context.Context, t *api.Turn, q rotation.Request) (bo
 	if err != nil {
 		return false, err
 	}
-	w.tell(t, r, rotation.Event{Kind: rotation.Begun})
+	w.report(t, r, rotation.Event{Kind: rotation.Begun})
 	return true, nil
 }
 
@@ -167,7 +167,7 @@ func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) err
 	return err
 }
 
-// at tells a test where the engine is.
+// at lets a test follow, or stop, the engine.
 func (w *worker) at(point string) {
 	if w.rotator.config.At != nil {
 		w.rotator.config.At(w.secret, point)

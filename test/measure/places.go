@@ -34,7 +34,7 @@ var tasks = []task{
 	{"setting", "", "sample: a setting idle-timeout, how long a connection stays open without a request"},
 	{"adapter", "", ""},
 	{"audit_member", "", ""},
-	{"rotation_state", "", ""},
+	{"rotation_state", "", "sample: a rotation state is declared in four places"},
 }
 
 // places prints the files that the sample commits touched, by kind, and the number of places: files other than goldens,

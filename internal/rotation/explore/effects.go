@@ -216,7 +216,7 @@ func (x *walk) told(w *world, i int, ask rotation.Ask, a rotation.Answer, said e
 	if e.pc == halfway && e.evidence == untouched {
 		said = untouched // one answer does not make up for another
 	}
-	e.q = e.q.Told(ask, a, known...)
+	e.q = e.q.Answered(ask, a, known...)
 	next, event := e.q.Next(*e.rec, x.c.Revert, x.quiet(w, i), w.now)
 	if next == rotation.AskNothing {
 		w.hear(i, event, said)

@@ -153,7 +153,7 @@ func (x *walk) load(i int) {
 	to.engines[i] = engine{pc: loaded, step: step, token: e.token, seq: r.Seq, rec: r, loginFailed: e.loginFailed}
 	if step == rotation.Resolve && !x.c.Inspect { // the target's own state tells nothing
 		q := &to.engines[i].q
-		*q = q.Told(rotation.AskState, rotation.Answer{OK: true})
+		*q = q.Answered(rotation.AskState, rotation.Answer{OK: true})
 	}
 	x.out(i, "reads the record; next step: "+string(step), to)
 }
