@@ -20,8 +20,7 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestSDKv3Modes: the modes that TestSDKv3 runs are what their names say. A listener of the test
-// checks what the SDK sends.
+// TestSDKv3Modes verifies that the modes of TestSDKv3 send what their names say.
 func TestSDKv3Modes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -68,8 +67,8 @@ func TestSDKv3Modes(t *testing.T) {
 	}
 }
 
-// TestGenericXML: the generic client asks for XML with the header Accept, and reads an error in
-// XML itself.
+// TestGenericXML verifies that the generic client gets XML by the header Accept, and parses an
+// error in XML.
 func TestGenericXML(t *testing.T) {
 	t.Parallel()
 	now := time.Now().UTC().Truncate(time.Second)

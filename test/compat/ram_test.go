@@ -12,8 +12,8 @@ import (
 	"github.com/keyturn/keyturn/ram"
 )
 
-// TestGenericRAM: the generic client of the newer SDKs calls the user service under signature
-// version 3, and reads its answers and errors in XML and in JSON.
+// TestGenericRAM verifies that the generic client of the newer SDKs calls the user service under
+// signature version 3, and reads its answers and errors in XML and in JSON.
 func TestGenericRAM(t *testing.T) {
 	t.Parallel()
 	s := startFixed(t, time.Now().UTC().Truncate(time.Second))

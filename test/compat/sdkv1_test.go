@@ -68,7 +68,8 @@ var v1Requests = map[string]func() requests.AcsRequest{
 	"UpdateSecretVersionStage":   func() requests.AcsRequest { return sdkkms.CreateUpdateSecretVersionStageRequest() },
 }
 
-// TestSDKv1Operations: the SDK has every operation of the scenario, in its two packages.
+// TestSDKv1Operations verifies that the two packages of the SDK have every operation of the
+// scenario.
 func TestSDKv1Operations(t *testing.T) {
 	t.Parallel()
 	for _, op := range scenarioOps(t) {
@@ -217,9 +218,8 @@ func fieldByTag(v reflect.Value, tag, name string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// TestSDKv1WrongSecret: the SDK compares the server's string to sign with its own, and tells its
-// user that the secret is wrong when they are equal. For a request that carries a value the
-// server keeps the string to itself.
+// TestSDKv1WrongSecret verifies that the SDK reports a wrong secret when the server's string to
+// sign equals its own. The server does not return the string for a request that carries a value.
 func TestSDKv1WrongSecret(t *testing.T) {
 	t.Parallel()
 	s := startFixed(t, time.Now().UTC().Truncate(time.Second))
@@ -242,7 +242,7 @@ func TestSDKv1WrongSecret(t *testing.T) {
 	}
 }
 
-// TestSDKv1HostID: an error names the host that was called.
+// TestSDKv1HostID verifies that an error names the host that was called.
 func TestSDKv1HostID(t *testing.T) {
 	t.Parallel()
 	s := startFixed(t, time.Now().UTC().Truncate(time.Second))

@@ -51,8 +51,7 @@ var v3Lacks = map[string]string{
 	"GetCallerIdentity": "of the token service, which is another module; called through the generic client",
 }
 
-// TestSDKv3Operations: the SDK has every operation of the scenario but the listed ones, and lacks
-// those.
+// TestSDKv3Operations verifies that the SDK lacks exactly the listed operations of the scenario.
 func TestSDKv3Operations(t *testing.T) {
 	t.Parallel()
 	for _, op := range scenarioOps(t) {
@@ -67,8 +66,8 @@ func TestSDKv3Operations(t *testing.T) {
 	}
 }
 
-// TestSDKv3Unsupported: every other operation that the SDK has is known to the server, and
-// refused as unsupported.
+// TestSDKv3Unsupported verifies that the server knows every other operation of the SDK, and
+// refuses it as unsupported.
 func TestSDKv3Unsupported(t *testing.T) {
 	t.Parallel()
 	c := connectGeneric("POST", inQuery)(t, startFixed(t, time.Now().UTC().Truncate(time.Second)), right)

@@ -58,8 +58,8 @@ func page(t *testing.T) (values object, manifests map[string]object) {
 	return values, manifests
 }
 
-// TestChart: the container has every file that the agent's configuration names, each from an
-// object that the page makes.
+// TestChart verifies that the container has every file that the agent's configuration names, each
+// from an object of the page.
 func TestChart(t *testing.T) {
 	t.Parallel()
 	values, manifests := page(t)
@@ -205,8 +205,8 @@ func db(password string) map[string]string {
 	}
 }
 
-// TestSync: the Secrets have the values, follow a rotation, and stay as they are while the server
-// is away.
+// TestSync verifies that the Secrets have the values, follow a rotation, and keep their values
+// while the server is unreachable.
 func TestSync(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -237,8 +237,8 @@ func TestSync(t *testing.T) {
 	s.gives(t, "api-token", map[string]string{"token": "token one"})
 }
 
-// TestRefusals: what the agent does not hold is a missing secret to the operator; a wrong token
-// fails and changes nothing.
+// TestRefusals verifies that a secret the agent does not serve is missing for the operator, and
+// that a wrong token fails and changes nothing.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -252,7 +252,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestValue: the other form of the store gives bytes, text and members.
+// TestValue verifies that the other form of the store returns bytes, text and members.
 func TestValue(t *testing.T) {
 	t.Parallel()
 	s := start(t)

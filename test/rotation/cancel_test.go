@@ -74,9 +74,9 @@ func pass(in net.Conn, to string) {
 	both.Wait()
 }
 
-// TestCancel: a rotation at a target that cannot be reached is called off. What was never sent
-// ends at once; after an attempt the end comes when the target has been asked to take back what
-// it may hold. The credential in use stays.
+// TestCancel verifies that a rotation at an unreachable target can be cancelled. It ends at once
+// if the candidate was never sent, and otherwise once the target has undone it. The credential in
+// use stays.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)

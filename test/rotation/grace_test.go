@@ -40,8 +40,8 @@ func waits(t *testing.T, s *keyturntest.Server, n int) (r *kms.DescribeRotationR
 	return r
 }
 
-// TestGraceWaits: the former credential works until the last consumer has moved, and is retired
-// at once then, long before the limit, and before anybody counts as gone.
+// TestGraceWaits verifies that the previous credential works until the last consumer has moved,
+// and is retired at once then: long before the limit, and before any consumer counts as lost.
 func TestGraceWaits(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, x system) {
@@ -70,7 +70,7 @@ func TestGraceWaits(t *testing.T) {
 		says(t, s, "app-1", "v2", "v1") // what is open holds the former
 		says(t, s, "app-2", "v2", "v2")
 		waits(t, s, 1)
-		x.works(t, "while somebody holds it, the former credential", old, true)
+		x.works(t, "while a consumer holds it, the former credential", old, true)
 		says(t, s, "app-1", "v2", "")
 		began := time.Now()
 		out := until(t, s, "app", "done")
@@ -84,8 +84,9 @@ func TestGraceWaits(t *testing.T) {
 	})
 }
 
-// TestGraceGoesBackWhileItWaits: undo, the end by a person, and a consumer that leaves.
-func TestGraceGoesBackWhileItWaits(t *testing.T) {
+// TestGraceEndsEarly verifies that an undo, an operator, and the last consumer that leaves each
+// end a grace period that waits.
+func TestGraceEndsEarly(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, x system) {
 		s := x.run(t, briefly)
@@ -112,13 +113,13 @@ func TestGraceGoesBackWhileItWaits(t *testing.T) {
 		waits(t, s, 2)
 		must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
 		if out := until(t, s, "app", "done"); overran(out) {
-			t.Errorf("a person has ended it, and the story says %+v", out.Steps)
+			t.Errorf("an operator has ended it, and the steps say %+v", out.Steps)
 		}
 	})
 }
 
-// TestGraceLimit: at the limit the former credential is retired whatever consumers hold, and
-// operators are told.
+// TestGraceLimit verifies that the previous credential is retired at the limit whatever consumers
+// hold, and that operators are notified.
 func TestGraceLimit(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)

@@ -23,9 +23,9 @@ func copyTree(t *testing.T, from, to string) {
 	}
 }
 
-// TestRestore: a store is restored from a copy, and credentials were rotated since. Nobody asks,
-// and no probe is due, and yet every one that does not work any more is found. A start without a
-// restore asks nothing.
+// TestRestore verifies that a server whose store was restored from a copy finds every credential
+// that no longer works, without a request and with no probe due. A start without a restore probes
+// nothing.
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)

@@ -11,9 +11,9 @@ import (
 	"github.com/keyturn/keyturn/test/agents"
 )
 
-// TestBehindAnAgent: the same client, pointed at an agent instead of the server, goes on through
-// an outage of the server, past its time to live, and also when it starts in the outage, after
-// the agent itself. Of a managed secret it gets the configuration too.
+// TestBehindAnAgent verifies that the same client, connected to an agent, works through an outage
+// of the server, beyond its time to live, even if agent and client start during the outage. It
+// also gets the configuration of a managed secret.
 func TestBehindAnAgent(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// TestRead: the client reads text, JSON, binary and the data about a secret.
+// TestRead verifies that the client reads text, JSON, binary values and a secret's metadata.
 func TestRead(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -51,8 +51,8 @@ func regions(s *keyturntest.Server) string {
 	return fmt.Sprintf(`[{"regionId":%q,"endpoint":%q,"vpc":false}]`, s.Region, s.Endpoint)
 }
 
-// TestConfiguration: the endpoint comes from a properties file, or from the environment of a
-// program that names nothing.
+// TestConfiguration verifies that the endpoint comes from a properties file, or from the
+// environment of a program that configures none.
 func TestConfiguration(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -90,7 +90,7 @@ func TestTrust(t *testing.T) {
 	start(t, c).reads("app/db", "value")
 }
 
-// TestCache: what was read once is read without the server, until it is asked for anew.
+// TestCache verifies that the client returns a cached value without the server, until it refreshes.
 func TestCache(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -127,8 +127,8 @@ func TestRefreshAfterRotation(t *testing.T) {
 	a.untilReads("app/db", "value 2", false)
 }
 
-// TestTTLInTheValue: the member ttl of a JSON value goes before the configured time to live, and
-// the name of the member that the program has asked for counts for nothing.
+// TestTTLInTheValue verifies that the member ttl of a JSON value overrides the configured time to
+// live, and that the client ignores the configured name of that member.
 func TestTTLInTheValue(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -143,7 +143,8 @@ func TestTTLInTheValue(t *testing.T) {
 	a.reads("app/other", `{"password":"one","ttl":3600000,"refresh":50}`)
 }
 
-// TestFileCache: the file cache can be read by everybody, and holds the key beside what it seals.
+// TestFileCache verifies that every user can read the file cache, and that it has the key beside
+// the encrypted value.
 func TestFileCache(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -185,7 +186,8 @@ func TestFileCache(t *testing.T) {
 	}
 }
 
-// TestLog: the client logs the first character of a value that is not JSON, at every read.
+// TestLog verifies that the client logs the first character of a value that is not JSON, at every
+// read.
 func TestLog(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

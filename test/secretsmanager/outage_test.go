@@ -19,8 +19,8 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// TestOutage: within the time to live the client answers from memory; past it the value is given
-// up. When the server is back, the client is too. A hook that remembers is not asked when a
+// TestOutage verifies that the client answers from memory within the time to live and fails after
+// it, and recovers with the server. It does not call a hook that remembers values when a
 // connection is refused.
 func TestOutage(t *testing.T) {
 	t.Parallel()
@@ -48,8 +48,8 @@ func TestOutage(t *testing.T) {
 	a.untilReads("app/db", "value 2", true)
 }
 
-// TestRefused: a refused connection is tried once and reported at once, and a client that loads
-// secrets ahead does not start.
+// TestRefused verifies that the client reports a refused connection at once without a retry, and
+// that a client that preloads secrets does not start.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -125,8 +125,8 @@ func errorCodes(t *testing.T) map[string]int {
 	return codes
 }
 
-// TestErrorCodes: which codes the client tries again, and how often; then it does not say which
-// it was. The rest it reports at once.
+// TestErrorCodes verifies which codes the client retries, and how often; its error then hides the
+// code. It reports other codes at once.
 func TestErrorCodes(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -156,9 +156,8 @@ func TestErrorCodes(t *testing.T) {
 	}
 }
 
-// TestHook: a hook that remembers changes nothing when the server answers that it is not
-// available, either: the error that the client has after its attempts is not of the kind that it
-// asks the hook for.
+// TestHook verifies that a hook that remembers values does not help when the server answers that
+// it is unavailable either: the client calls the hook only for another kind of error.
 func TestHook(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -172,7 +171,7 @@ func TestHook(t *testing.T) {
 	a.untilFails("app/db")
 }
 
-// TestClose: a client that was closed goes on to ask for what it holds.
+// TestClose verifies that a closed client continues to refresh its secrets.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -188,7 +187,7 @@ func TestClose(t *testing.T) {
 	support.Until(t, "a closed client to ask again", func() bool { return f.asked.Load() > before+3 })
 }
 
-// TestDelays: the client's own delays between attempts are the same every time.
+// TestDelays verifies that the client's delays between attempts have no jitter.
 func TestDelays(t *testing.T) {
 	t.Parallel()
 	strategy := &service.FullJitterBackoffStrategy{}
@@ -204,8 +203,8 @@ func TestDelays(t *testing.T) {
 	}
 }
 
-// TestTwoRegions: with two regions, one passing refusal by the first ends the process. So
-// docs/clients/go.md says to name one.
+// TestTwoRegions verifies that, with two regions, one temporary refusal by the first ends the
+// process. Therefore docs/clients/go.md says to configure one.
 func TestTwoRegions(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
