@@ -82,8 +82,6 @@ const (
 	Unsupported
 	// KeyDisabled is a customer master key that is switched off.
 	KeyDisabled
-	// KeyDeleting is a customer master key whose deletion is planned.
-	KeyDeleting
 
 	// DryRunOK ends a dry run that would have succeeded.
 	DryRunOK

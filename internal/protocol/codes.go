@@ -88,11 +88,6 @@ var codes = [fault.Kinds]Code{
 		Code:    "Rejected.Disabled",
 		Message: "The request was rejected because the key state is Disabled.",
 	},
-	fault.KeyDeleting: {
-		Status:  http.StatusConflict,
-		Code:    "Rejected.PendingDeletion",
-		Message: "The request was rejected because the key state is PendingDeletion.",
-	},
 	fault.DryRunOK: {
 		Status:  http.StatusBadRequest,
 		Code:    kms.CodeDryRunOperation,

@@ -820,9 +820,7 @@ var refusals = []struct {
 
 // unreachable are the kinds that no caller can meet yet, and why.
 var unreachable = map[fault.Kind]string{
-	fault.KeyDisabled: "there are no customer keys yet, and the default key cannot be disabled",
-	fault.KeyDeleting: "there are no customer keys yet, and the default key cannot be deleted",
-}
+	fault.KeyDisabled: "there are no customer keys yet, and the default key cannot be disabled"}
 
 func formatted(asXML bool, params ...string) sign.Params {
 	p := sign.Params{}
