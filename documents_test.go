@@ -17,14 +17,14 @@ var update = flag.Bool("update", false, "rewrite the picture of the layers in do
 // layers names the line of the picture that has a package. Lines without a name belong to the layer
 // above them.
 var layers = map[string]string{
-	"internal/server":            "wiring",
-	"internal/agent":             "doors",
-	"internal/api":               "calls",
-	"internal/store":             "seams",
-	"internal/target/postgresql": "kinds",
-	"internal/secret":            "core",
-	"ram":                        "wire",
-	"sign":                       "leaves",
+	"internal/server":   "wiring",
+	"internal/agent":    "doors",
+	"internal/api":      "calls",
+	"internal/store":    "seams",
+	"internal/target/*": "kinds",
+	"internal/secret":   "core",
+	"ram":               "wire",
+	"sign":              "leaves",
 }
 
 const pictureWidth = 110 // columns

@@ -37,8 +37,9 @@ var tasks = []task{
 	{"rotation_state", "", "sample: a rotation state is declared in four places"},
 }
 
-// places prints the files that the sample commits touched, by kind, and the number of places: files other than goldens,
-// the change log and tests that the commit adds.
+// places prints the files that the sample commits touched, by kind, and the number of places: files
+// other than goldens, the change log and tests that the commit adds. The files of a folder that the
+// commit makes are one place together.
 func places(w io.Writer) error {
 	out, err := git("log", "--all", "--format=%H %s")
 	if err != nil {
@@ -81,9 +82,19 @@ func printPlaces(w io.Writer, name, commit string) (int, error) {
 		return 0, err
 	}
 	kinds := map[string][]string{}
+	folders := map[string]bool{}
 	for line := range strings.SplitSeq(strings.TrimSpace(out), "\n") {
 		status, file, _ := strings.Cut(line, "\t")
 		kind := kindOf(status, file)
+		if status == "A" && kind == "code" {
+			isNew, known := folders[path.Dir(file)]
+			if !known {
+				isNew = !exists(commit+"~", path.Dir(file))
+				folders[path.Dir(file)] = isNew
+			} else if isNew {
+				continue // with the first file of the new folder
+			}
+		}
 		kinds[kind] = append(kinds[kind], file)
 	}
 	n := len(kinds["code"]) + len(kinds["list in a test"]) + len(kinds["document"])
@@ -95,6 +106,12 @@ func printPlaces(w io.Writer, name, commit string) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// exists reports whether a commit has a path.
+func exists(commit, name string) bool {
+	_, err := git("cat-file", "-e", commit+":"+name)
+	return err == nil
 }
 
 // kindOf says what a file is to the one who has to touch it.

@@ -116,12 +116,15 @@ func TestConformance(t *testing.T) {
 			kindOf := func(raw json.RawMessage) (target.Kind, json.RawMessage) {
 				addr := addressPattern.FindString(string(raw))
 				line := command.Line{Path: self, Env: map[string]string{"KEYTURN_ADDR": addr}}
-				return command.Kind(
-						command.Config{User: command.User{Self: true}, Commands: map[string]command.Line{"it": line}},
-					),
-					json.RawMessage(
-						strings.Replace(string(raw), "it-"+addr, "it", 1),
-					)
+				commands := command.Config{
+					User:     command.User{Self: true},
+					Commands: map[string]command.Line{"it": line},
+				}
+				return command.Kind(commands), json.RawMessage(strings.Replace(string(raw), "it-"+addr, "it", 1))
+			}
+			kind.Addresses = func(raw json.RawMessage) []string {
+				k, raw := kindOf(raw)
+				return k.Addresses(raw)
 			}
 			kind.Check = func(raw json.RawMessage) error {
 				k, raw := kindOf(raw)

@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +68,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("silent", func(t *testing.T) { t.Parallel(); h.silent(t) })
 	t.Run("wrong administrator", func(t *testing.T) { t.Parallel(); h.wrongAdmin(t) })
 	t.Run("standing", func(t *testing.T) { t.Parallel(); h.standing(t) })
+	t.Run("addresses", func(t *testing.T) { t.Parallel(); h.addresses(t) })
 	t.Run("unknown setting", func(t *testing.T) { t.Parallel(); h.unknownSetting(t) })
 	if h.Refused != nil {
 		t.Run("refused by rules", func(t *testing.T) { t.Parallel(); h.refused(t) })
@@ -288,6 +291,20 @@ func (h Harness) wrongAdmin(t *testing.T) {
 	}
 	noSecret(t, err, wrong)
 	h.works(t, h.Open(t, h.Addr), "after a denied Apply", c.Old, true)
+}
+
+// addresses verifies that the kind reports where a target sends credentials, for the egress rules
+// and the audit trail.
+func (h Harness) addresses(t *testing.T) {
+	list := h.Kind.AddressesOf([]byte(h.Config(h.Addr)))
+	if !slices.ContainsFunc(list, func(a string) bool {
+		return strings.Contains(a, h.Addr) || filepath.IsAbs(a) // the path of a program
+	}) {
+		t.Errorf("the addresses %q lack %s", list, h.Addr)
+	}
+	if list := h.Kind.AddressesOf([]byte("{")); list != nil {
+		t.Errorf("the kind reports %q for a configuration that cannot be read", list)
+	}
 }
 
 func (h Harness) unknownSetting(t *testing.T) {
