@@ -24,10 +24,10 @@ import (
 	"github.com/aliyun/aliyun-secretsmanager-client-go/sdk"
 )
 
-// verified is what the Secrets Manager client calls the server with (its interface
-// service.SecretManagerClient).
+// verified makes the calls of the Secrets Manager client. It implements its interface
+// service.SecretManagerClient.
 type verified struct {
-	mu     sync.Mutex // the SDK's client changes itself with each call
+	mu     sync.Mutex // the client of the SDK is not safe for concurrent use
 	client *kms.Client
 }
 
