@@ -65,8 +65,8 @@ func TestNone(t *testing.T) {
 	}
 }
 
-// TestStrangersTakeNothing holds that asking does not count, so that forged requests cannot use up
-// a share, and that memory for keys is bounded.
+// TestStrangersTakeNothing verifies that asking does not count, so that forged requests cannot use
+// up a share, and that memory for keys is bounded.
 func TestStrangersTakeNothing(t *testing.T) {
 	t.Parallel()
 	l := limit.New(limit.Config{PerKey: 1})

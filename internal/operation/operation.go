@@ -76,7 +76,7 @@ type Op struct {
 	// DryRun reports that a request with the parameter DryRun is only checked, and always answered
 	// by an error.
 	DryRun bool
-	// Impersonal reports that the answer tells nothing of a secret or of the caller of an agent, so
+	// Impersonal reports that the answer reveals nothing of a secret or of the caller of an agent, so
 	// that an agent passes the call on for each of its callers.
 	Impersonal bool
 	// Waits reports that a call may take as long as Deadline because it waits for something to

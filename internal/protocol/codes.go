@@ -19,8 +19,8 @@ type Code struct {
 	Message string // the documented text; a %s in it is the parameter's name
 }
 
-// codes and ownCodes are the only place that gives an outcome its status and code. The messages are
-// those of the public reference.
+// codes and ownCodes are the only place that gives an outcome its status and code. The messages
+// come from the public reference.
 var codes = [fault.Kinds]Code{
 	fault.OK:          {http.StatusOK, "", ""},
 	fault.Internal:    {http.StatusInternalServerError, kms.CodeInternalFailure, "Internal Failure."},
@@ -101,8 +101,8 @@ var codes = [fault.Kinds]Code{
 	},
 }
 
-// ownCodes are the codes that an error names itself: those of the user service, which has one for
-// each thing that it keeps. The parameter's name replaces * in a code and %s in its text.
+// ownCodes are the codes that an error names itself: the codes of the user service, which has one
+// for each thing that it keeps. The parameter's name replaces * in a code and %s in its text.
 var ownCodes = byCode([]Code{
 	{http.StatusBadRequest, users.CodeChars, `The parameter - "%s" contains invalid chars.`},
 	{http.StatusBadRequest, users.CodeLength, `The parameter - "%s" beyond the length limit.`},

@@ -14,7 +14,7 @@ import (
 
 var operations = operation.Join(kms.Operations(), ram.Operations())
 
-// notHere lists operations that the cloud has under the version of KMS and this server has not:
+// notHere lists the operations that the cloud has under the version of KMS and this server has not:
 // they are refused as unsupported, not as unknown.
 var notHere = []string{
 	"CreateKey", "DescribeKey", "ListKeys", "EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion",
@@ -34,17 +34,14 @@ var notHere = []string{
 	"ReleaseKmsInstance", "UpdateKmsInstanceBindVpc",
 }
 
-// ramNotHere lists those of the user service.
+// ramNotHere lists the operations of the user service that this server has not.
 var ramNotHere = []string{
 	"AttachPolicyToRole", "BindMFADevice", "ChangePassword", "ClearAccountAlias", "CreateLoginProfile", "CreateRole",
 	"CreateVirtualMFADevice", "DecodeDiagnosticMessage", "DeleteLoginProfile", "DeleteRole", "DeleteVirtualMFADevice",
 	"DetachPolicyFromRole", "GetAccountAlias", "GetLoginProfile", "GetPasswordPolicy", "GetRole",
-	"GetSecurityPreference",
-	"GetUserMFAInfo", "ListPoliciesForRole", "ListRoles", "ListTagResources", "ListVirtualMFADevices",
-	"SetAccountAlias",
-	"SetPasswordPolicy", "SetSecurityPreference", "TagResources", "UnbindMFADevice", "UntagResources",
-	"UpdateLoginProfile",
-	"UpdateRole",
+	"GetSecurityPreference", "GetUserMFAInfo", "ListPoliciesForRole", "ListRoles", "ListTagResources",
+	"ListVirtualMFADevices", "SetAccountAlias", "SetPasswordPolicy", "SetSecurityPreference", "TagResources",
+	"UnbindMFADevice", "UntagResources", "UpdateLoginProfile", "UpdateRole",
 }
 
 // Operations returns every operation of every service.
@@ -94,8 +91,7 @@ var services = func() map[string]string {
 // common are the parameters of version 1 that belong to no operation and are no secret.
 var common = []string{
 	"Action", "Version", "Format", "AccessKeyId", "SignatureMethod", "SignatureVersion", "SignatureNonce",
-	"SignatureType",
-	"Signature", "Timestamp", "RegionId",
+	"SignatureType", "Signature", "Timestamp", "RegionId",
 }
 
 // harmless are the names of the parameters that hold no secret in any operation.

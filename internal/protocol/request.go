@@ -38,7 +38,7 @@ func (r Request) LogValue() slog.Value {
 // Clip shortens what a caller claims to 64 bytes, for a record or a log.
 func Clip(s string) string { return s[:min(len(s), 64)] }
 
-// Denial is what a refusal by policy tells the caller.
+// Denial is the detail of a refusal by policy that the caller gets.
 type Denial struct {
 	AuthAction               string `json:"AuthAction"`
 	AuthPrincipalType        string `json:"AuthPrincipalType"`
@@ -55,6 +55,7 @@ type DeniedError struct {
 	Detail Denial
 }
 
+// Error names the action that was refused.
 func (e *DeniedError) Error() string { return "denied: " + e.Detail.AuthAction }
 
 // Unwrap returns Fault.

@@ -159,7 +159,7 @@ func rangeText(p *Param, unit string) string {
 	return "use " + strconv.Itoa(p.Min) + " to " + strconv.Itoa(p.Max) + unit + "."
 }
 
-// decodeJSON reads JSON text strictly: an unknown member, or anything after the value, is an error,
+// decodeJSON reads JSON text strictly: it refuses an unknown member, and anything after the value,
 // so that a caller who mistypes TagKey learns of it.
 func decodeJSON(p *Param, s string, v reflect.Value) error {
 	if p.Max > 0 && len(s) > p.Max && p.Bytes {

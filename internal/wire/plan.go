@@ -65,7 +65,7 @@ type Field struct {
 	kind      kind
 }
 
-// What an agent does with a parameter by which a consumer speaks of itself.
+// Values of Agent: how an agent treats a parameter with which a consumer describes itself.
 const (
 	AgentDrops   = "drop"
 	AgentRefuses = "refuse"
