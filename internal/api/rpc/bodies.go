@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"math"
@@ -46,7 +47,7 @@ type bodyHolder struct {
 type bodyReading struct {
 	pool   *bodies
 	source netip.Addr
-	abort  func() // lets the read that is under way fail
+	abort  func() // makes the current read fail
 	held   int64  // guarded by pool.mu
 	ended  bool   // guarded by pool.mu
 }
@@ -76,10 +77,7 @@ func (r *bodyReading) take(n int64) bool {
 		b.mu.Unlock()
 		return false
 	}
-	limit := b.limit
-	if limit == 0 {
-		limit = maxBodies
-	}
+	limit := cmp.Or(b.limit, maxBodies)
 	r.held += n
 	b.held += n
 	b.owners[r.source].held += n
@@ -136,7 +134,7 @@ func (r *bodyReading) endLocked() {
 	}
 }
 
-func nobody() ([]byte, error) { return nil, nil }
+func noBody() ([]byte, error) { return nil, nil }
 
 // body returns a function that reads the body of a request to its end, and one that releases its
 // memory. release must be called before the handler returns, and may be called twice.
@@ -144,7 +142,7 @@ func (d *Door) body(
 	w http.ResponseWriter, r *http.Request, source netip.Addr,
 ) (read func() ([]byte, error), release func()) {
 	if length(r) == 0 {
-		return nobody, func() {}
+		return noBody, func() {}
 	}
 	var held *bodyReading
 	var mu sync.Mutex // excludes an abort while the handler ends: w must not be used after that
@@ -162,21 +160,13 @@ func (d *Door) body(
 		}
 		held = d.bodies.begin(source, abort)
 		data, err := readBounded(http.MaxBytesReader(w, r.Body, auth.MaxBody), held.take)
-		var over *http.MaxBytesError
-		switch {
-		case errors.Is(err, errBodyAborted) || err != nil && !held.take(0):
-			w.Header().Set("Connection", "close")
-			return nil, &fault.Error{
-				Kind:  fault.Throttled,
-				Retry: time.Second,
-				Msg:   "The server has too many unfinished requests of this client.",
-			}
-		case errors.As(err, &over):
-			return nil, fault.New(fault.Malformed, "The body is larger than 1 MiB.")
-		case err != nil:
-			return nil, fault.Wrap(fault.Malformed, err, "The body could not be read to its end.")
+		if err != nil && !held.take(0) {
+			err = errBodyAborted
 		}
-		return data, nil
+		if errors.Is(err, errBodyAborted) {
+			w.Header().Set("Connection", "close")
+		}
+		return data, bodyFault(err)
 	}
 	return read, func() {
 		mu.Lock()
@@ -186,6 +176,24 @@ func (d *Door) body(
 			held.end()
 		}
 	}
+}
+
+// bodyFault returns what a caller learns of an error in reading the body; nil for nil.
+func bodyFault(err error) error {
+	var over *http.MaxBytesError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errBodyAborted):
+		return &fault.Error{
+			Kind:  fault.Throttled,
+			Retry: time.Second,
+			Msg:   "The server has too many unfinished requests of this client.",
+		}
+	case errors.As(err, &over):
+		return fault.New(fault.Malformed, "The body is larger than 1 MiB.")
+	}
+	return fault.Wrap(fault.Malformed, err, "The body could not be read to its end.")
 }
 
 // readBounded is io.ReadAll that takes memory before it allocates it.

@@ -71,7 +71,7 @@ func v1Query(t *testing.T, method string, params ...string) string {
 	return v.Encode()
 }
 
-// TestUnsignedParametersDoNotArrive plays somebody who got hold of a request that was signed by
+// TestUnsignedParametersDoNotArrive plays an attacker who got hold of a request that was signed by
 // version 1, and adds parameters to it, under every Authorization that is none of versions 3 and 4.
 func TestUnsignedParametersDoNotArrive(t *testing.T) {
 	t.Parallel()
@@ -102,7 +102,7 @@ func TestUnsignedParametersDoNotArrive(t *testing.T) {
 	}
 }
 
-// TestContentTypeOfABodyIsSigned plays somebody who has a form read as JSON, or JSON as a form.
+// TestContentTypeOfABodyIsSigned plays an attacker who has a form read as JSON, or JSON as a form.
 func TestContentTypeOfABodyIsSigned(t *testing.T) {
 	t.Parallel()
 	door, gate := noteDoor(nil)
@@ -129,8 +129,8 @@ func TestContentTypeOfABodyIsSigned(t *testing.T) {
 	}
 }
 
-// TestNonceHasOneForm plays somebody who sends a captured request again, with something around its
-// nonce.
+// TestNonceHasOneForm plays an attacker who sends a captured request again, with something around
+// its nonce.
 func TestNonceHasOneForm(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []sign.Scheme{sign.ACS3, sign.ACS4} {
@@ -174,8 +174,8 @@ func TestNonceHasOneForm(t *testing.T) {
 	}
 }
 
-// TestScopeIsEnforced plays somebody who has a key that was derived for another region, service or
-// day.
+// TestScopeIsEnforced plays an attacker who has a key that was derived for another region, service
+// or day.
 func TestScopeIsEnforced(t *testing.T) {
 	t.Parallel()
 	today := time.Now().UTC().Format("20060102")

@@ -57,7 +57,7 @@ type Door struct {
 	// Refusals delays answers to a source whose requests have no valid signature. Useless delays
 	// answers to an access key whose calls are refused or need no right. Nil means no delay.
 	Refusals, Useless *limit.Pacer
-	// Origin returns the address of the client and whether it used TLS; nil means those of the
+	// Origin returns the address of the client and whether it used TLS; nil means the ones of the
 	// connection.
 	Origin func(*http.Request) (source netip.Addr, secure bool, err error)
 	// Admit receives the access key of each request with a valid signature, and the context of the
@@ -73,6 +73,7 @@ type Door struct {
 	bodies bodies
 }
 
+// ServeHTTP answers one request.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	id := d.id()
@@ -138,54 +139,19 @@ func wantsXML(r *http.Request, claim auth.Claim) bool {
 func (d *Door) serve(
 	w http.ResponseWriter, r *http.Request, id string,
 ) (name string, body []byte, asXML bool, err error) {
-	// Parameters come from the authenticator alone, which returns those that the signature covers.
 	request := protocol.Request{ID: id, Method: r.Method, UserAgent: r.UserAgent()}
-	origin := d.Origin
-	if origin == nil {
-		origin = conns.Proxies(nil).Origin
-	}
-	if request.Source, request.Secure, err = origin(r); err != nil {
-		return "", nil, false, d.refuse(w, r, request, "", fault.Wrap(fault.Malformed, err,
-			"The proxy's header X-Forwarded-For cannot be read."))
-	}
-	if err := checkTarget(r); err != nil {
-		asXML = wantsXML(r, auth.Claim{Format: r.URL.Query().Get("Format")})
-		return "", nil, asXML, d.refuse(w, r, request, "", err)
-	}
-	read, release := d.body(w, r, request.Source)
-	defer release()
-	caller, err := d.Auth.Authenticate(r.Context(), d.unverified(r, read))
-	release() // only the parameters of the body are kept from here on, for a known caller
-	asXML = wantsXML(r, caller.Claim)
-	request.Action, request.Version = caller.Action, caller.Version
+	key, asXML, err := d.verify(w, r, &request)
 	if err != nil {
-		if over := (*overLimit)(nil); errors.As(err, &over) {
-			err = throttled(over.retry)
-		}
-		return "", nil, asXML, d.refuse(w, r, request, caller.AccessKeyID, err)
-	}
-	request.Principal, request.Params = caller.Principal, caller.Params
-	key := caller.Principal.AccessKeyID
-	if d.Admit != nil && !d.Admit(r.Context(), key) {
-		w.Header().Set("Connection", "close")
-		busy := &fault.Error{
-			Kind:  fault.Throttled,
-			Retry: time.Second,
-			Msg:   "This access key has too many connections.",
-		}
-		return "", nil, asXML, d.refuse(w, r, request, key, busy)
-	}
-	if retry, ok := d.Limit.Take(key, d.now()); !ok {
-		return "", nil, asXML, d.refuse(w, r, request, key, throttled(retry))
+		return "", nil, asXML, d.refuse(w, r, request, key, err)
 	}
 	op := protocol.Find(request.Version, request.Action)
-	if op != nil && op.Waits {
-		stay(w, op.Deadline)
-	}
-	out, err := d.Gate.Call(r.Context(), op, request)
 	if op != nil {
 		name = op.Name
+		if op.Waits {
+			stay(w, op.Deadline)
+		}
 	}
+	out, err := d.Gate.Call(r.Context(), op, request)
 	if fault.KindOf(err) == fault.Denied || op == nil || op.NeedsNoRight() {
 		pace(w, r, d.Useless, key)
 	}
@@ -194,6 +160,46 @@ func (d *Door) serve(
 	}
 	body, err = encode(name, out, asXML)
 	return name, body, asXML, err
+}
+
+// verify fills a request with its verified caller and with the parameters that the signature
+// covers. It returns an error for a request without a valid signature, or over a limit. key is the
+// access key, which is only a claim unless the request has a principal.
+func (d *Door) verify(
+	w http.ResponseWriter, r *http.Request, request *protocol.Request,
+) (key string, asXML bool, err error) {
+	origin := d.Origin
+	if origin == nil {
+		origin = conns.Proxies(nil).Origin
+	}
+	if request.Source, request.Secure, err = origin(r); err != nil {
+		return "", false, fault.Wrap(fault.Malformed, err, "The proxy's header X-Forwarded-For cannot be read.")
+	}
+	if err := checkTarget(r); err != nil {
+		return "", wantsXML(r, auth.Claim{Format: r.URL.Query().Get("Format")}), err
+	}
+	read, release := d.body(w, r, request.Source)
+	defer release() // of the body, only the parameters are kept, and only of a known caller
+	caller, err := d.Auth.Authenticate(r.Context(), d.unverified(r, read))
+	asXML = wantsXML(r, caller.Claim)
+	request.Action, request.Version = caller.Action, caller.Version
+	if err != nil {
+		return caller.AccessKeyID, asXML, err
+	}
+	request.Principal, request.Params = caller.Principal, caller.Params
+	key = caller.Principal.AccessKeyID
+	if d.Admit != nil && !d.Admit(r.Context(), key) {
+		w.Header().Set("Connection", "close")
+		return key, asXML, &fault.Error{
+			Kind:  fault.Throttled,
+			Retry: time.Second,
+			Msg:   "This access key has too many connections.",
+		}
+	}
+	if retry, ok := d.Limit.Take(key, d.now()); !ok {
+		return key, asXML, throttled(retry)
+	}
+	return key, asXML, nil
 }
 
 // checkTarget verifies the method and the path, which are the same for every operation.
@@ -207,15 +213,10 @@ func checkTarget(r *http.Request) error {
 	return nil
 }
 
-// overLimit is the error for a request whose claimed access key is over its rate.
-type overLimit struct{ retry time.Duration }
-
-func (*overLimit) Error() string { return "over the rate limit" }
-
 // admit refuses a request whose claimed access key has used up its share.
 func (d *Door) admit(c auth.Claim) error {
 	if retry, yes := d.Limit.Exhausted(c.AccessKeyID, d.now()); yes {
-		return &overLimit{retry}
+		return throttled(retry)
 	}
 	return nil
 }
@@ -275,7 +276,10 @@ var canonical = map[string]string{
 // unverified returns the request in the form that the authenticator reads.
 func (d *Door) unverified(r *http.Request, body func() ([]byte, error)) auth.Request {
 	return auth.Request{
-		Method: r.Method, Query: r.URL.RawQuery, Length: length(r), Host: r.Host,
+		Method: r.Method,
+		Query:  r.URL.RawQuery,
+		Length: length(r),
+		Host:   r.Host,
 		Header: func(name string) []string {
 			if spelled, ok := canonical[name]; ok {
 				return r.Header[spelled]

@@ -19,7 +19,7 @@ import (
 const (
 	jsonType = "application/json;charset=utf-8"
 	xmlType  = "text/xml;charset=utf-8" // exactly so: the V2 SDK compares it
-	// retryAfter is how long a throttled client is asked to wait when it is not known better. The
+	// retryAfter is how long a throttled client is asked to wait when no better time is known. The
 	// official CLI waits only if asked.
 	retryAfter = 500 * time.Millisecond
 	minRetry   = 10 * time.Millisecond
@@ -40,7 +40,7 @@ var (
 	noStoreHeader = []string{"no-store"}
 )
 
-// shortBody is what net/http surely counts by itself once the handler has returned.
+// shortBody is the length up to which net/http sets Content-Length after the handler has returned.
 const shortBody = 2 << 10
 
 func write(w http.ResponseWriter, status int, body []byte, asXML bool) {
@@ -57,8 +57,8 @@ func write(w http.ResponseWriter, status int, body []byte, asXML bool) {
 	_, _ = w.Write(body) // a caller that has gone needs no answer
 }
 
-// envelope is an error on the wire. It has every member that an official client checks, in the type
-// that the client expects.
+// envelope is the form of an error on the wire. It has every member that an official client checks,
+// in the type that the client expects.
 type envelope struct {
 	XMLName            xml.Name         `json:"-" xml:"Error"`
 	HTTPStatus         int              `json:"HttpStatus" xml:"HttpStatus"`
@@ -71,14 +71,12 @@ type envelope struct {
 }
 
 func writeError(w http.ResponseWriter, id, host string, err error, asXML bool) protocol.Code {
-	c := protocol.CodeFor(err)
+	c, retry := protocol.CodeFor(err), time.Duration(0)
 	var elsewhere *kms.Error
 	if errors.As(err, &elsewhere) {
 		c = protocol.Code{Status: elsewhere.HTTPStatus, Code: elsewhere.Code, Message: elsewhere.Message}
-		id = cmp.Or(elsewhere.RequestID, id) // the one that the trail over there knows
-		if retry := elsewhere.RetryAfter(); retry > 0 {
-			w.Header().Set("x-acs-retry-after", strconv.FormatInt(retry.Milliseconds(), 10))
-		}
+		id = cmp.Or(elsewhere.RequestID, id) // the ID in the trail of the other endpoint
+		retry = elsewhere.RetryAfter()
 	}
 	e := envelope{HTTPStatus: c.Status, RequestID: id, HostID: host, Code: c.Code, Message: c.Message}
 	var d *protocol.DeniedError
@@ -86,7 +84,10 @@ func writeError(w http.ResponseWriter, id, host string, err error, asXML bool) p
 		e.AccessDeniedDetail = &d.Detail
 	}
 	if fault.KindOf(err) == fault.Throttled {
-		w.Header().Set("x-acs-retry-after", strconv.FormatInt(retryOf(err).Milliseconds(), 10))
+		retry = retryOf(err)
+	}
+	if retry > 0 {
+		w.Header().Set("x-acs-retry-after", strconv.FormatInt(retry.Milliseconds(), 10))
 	}
 	write(w, c.Status, e.encode(asXML), asXML)
 	return c

@@ -31,7 +31,7 @@ func (g elsewhere) Refuse(_ context.Context, _ protocol.Request, _ string, err e
 	return err
 }
 
-// TestErrorOfAnotherEndpoint holds that what another endpoint answered reaches the caller as it
+// TestErrorOfAnotherEndpoint verifies that the answer of another endpoint reaches the caller as it
 // came, and is no fault of ours in the log.
 func TestErrorOfAnotherEndpoint(t *testing.T) {
 	t.Parallel()
@@ -68,7 +68,7 @@ func TestErrorOfAnotherEndpoint(t *testing.T) {
 		got.Message != "Slow down." ||
 		got.RequestId != "theirs" ||
 		w.Header().Get("X-Acs-Retry-After") != "700" {
-		t.Errorf("answer %d %q, retry after %q; want that of the other endpoint", w.Code, w.Body,
+		t.Errorf("answer %d %q, retry after %q; want the answer of the other endpoint", w.Code, w.Body,
 			w.Header().Get("X-Acs-Retry-After"))
 	}
 	if log.Len() > 0 {

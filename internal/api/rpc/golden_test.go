@@ -80,7 +80,7 @@ type fixture struct {
 // trail takes every record, or none.
 type trail struct{ err error }
 
-// fixedTrail is what DescribeAuditTrail tells of.
+// fixedTrail is the trail that DescribeAuditTrail describes.
 type fixedTrail struct{}
 
 func (fixedTrail) Head() audit.Head {
@@ -88,12 +88,12 @@ func (fixedTrail) Head() audit.Head {
 }
 func (fixedTrail) Losses() uint64 { return 1 }
 
-// fixedCA is what RotateLocalCA tells of.
+// fixedCA is the answer of RotateLocalCA.
 func fixedCA(overlap time.Duration) (kms.RotateLocalCAResponse, error) {
 	return kms.RotateLocalCAResponse{Certificate: "PEM", SwitchAt: goldenTime.Add(overlap)}, nil
 }
 
-// fixedRootKeys are what RotateRootKey and DescribeRootKey tell of.
+// fixedRootKeys are the root keys that RotateRootKey and DescribeRootKey describe.
 type fixedRootKeys struct{}
 
 func (fixedRootKeys) Rotate(context.Context, bool, bool, time.Time) error { return nil }
