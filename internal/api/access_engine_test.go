@@ -189,7 +189,7 @@ func TestRegisteredAgainGetsNothing(t *testing.T) {
 	}
 	wantCode(t, "deregister and detach", deregister(attacker, true), kms.CodeNoPermission)
 
-	// The operator of the secret detaches it; from then on the name is free for anybody who may
+	// The operator of the secret detaches it; from then on the name is free for any caller who may
 	// register.
 	if err := deregister(s.Client, true); err != nil {
 		t.Fatal(err)
@@ -205,7 +205,7 @@ func TestRegisteredAgainGetsNothing(t *testing.T) {
 	}
 	_, err = attacker.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: "pay/client", VersionID: "v2"})
 	wantCode(t, "rotate a secret without a right on it", err, kms.CodeNoPermission)
-	for range 5 { // the engine looks at what is due, which the secret is not
+	for range 5 { // the engine reads what is due, and the secret is not due
 		must[*kms.DescribeRotationResponse](t)(
 			s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "pay/client"}))
 		time.Sleep(20 * time.Millisecond)
@@ -418,8 +418,8 @@ func TestRepairImposesNoGuess(t *testing.T) {
 	}
 }
 
-// TestAccessKeysNeedRightsOnTheUser verifies that a RAMCredentials secret gives nobody the keys of
-// a user on whom he has no rights, takes no key away, and that the trail names the user.
+// TestAccessKeysNeedRightsOnTheUser verifies that a RAMCredentials secret gives no caller the keys
+// of a user on whom he has no rights, takes no key away, and that the trail names the user.
 func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 	t.Parallel()
 	s, _, trail := spyWorld(t)
@@ -443,10 +443,10 @@ func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 		t.Errorf("the refusal names %q", got)
 	}
 	for name, err := range map[string]error{
-		"no key":                   create(s.Client, "none", "none"),
-		"a guessed secret":         create(s.Client, boss.AccessKeyID, "guess"),
-		"the key of another user":  create(s.Client, key.AccessKeyID, key.AccessKeySecret.Reveal()),
-		"a user that is not there": createFor(ctx, s.Client, "nobody", boss),
+		"no key":                     create(s.Client, "none", "none"),
+		"a guessed secret":           create(s.Client, boss.AccessKeyID, "guess"),
+		"the key of another user":    create(s.Client, key.AccessKeyID, key.AccessKeySecret.Reveal()),
+		"a user that does not exist": createFor(ctx, s.Client, "nobody", boss),
 	} {
 		wantCode(t, name, err, kms.CodeInvalidParameter)
 	}
@@ -487,7 +487,7 @@ func TestAccessKeysNeedRightsOnTheUser(t *testing.T) {
 
 	// A user who takes the name over is not the one that the secret is bound to.
 	must[*kms.SecretNameResponse](t)(s.Client.EndRotationGrace(ctx, &kms.SecretNameRequest{SecretName: name}))
-	eventually(t, "the old key is gone", func() bool { return state(t, s, name).State == "done" })
+	eventually(t, "the old key is deleted", func() bool { return state(t, s, name).State == "done" })
 	keys := must[*ram.ListAccessKeysResponse](t)(admin.ListAccessKeys(ctx, &ram.ListAccessKeysRequest{UserName: "boss"}))
 	for _, k := range keys.AccessKeys {
 		must[*ram.EmptyResponse](t)(

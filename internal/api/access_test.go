@@ -308,7 +308,7 @@ func TestDecisions(t *testing.T) {
 			do:     describe,
 			want:   no,
 		},
-		{name: "secret policy delegates, nobody allows", secret: []string{own}, do: get, want: no},
+		{name: "secret policy delegates, no policy allows", secret: []string{own}, do: get, want: no},
 		{
 			name:   "secret policy delegates, a policy allows",
 			secret: []string{own},
@@ -422,7 +422,7 @@ func TestDecisions(t *testing.T) {
 		{name: "several resources, one not", user: []string{allow("kms:TagResources", this)}, do: tagBoth, want: no},
 		{name: "users of the account", user: []string{allow("ram:ListUsers", "acs:ram:*:$A:user/*")}, do: listUsers},
 		{
-			name: "policies of the account are not those of the service",
+			name: "policies of the account are not policies of the service",
 			user: []string{allow("ram:*", "acs:ram:*:$A:*")},
 			do:   getSystem,
 			want: ram.CodeNoPermission,

@@ -1,8 +1,11 @@
 package api
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -25,16 +28,16 @@ const (
 	actionDeleteAccessKey = "ram:DeleteAccessKey"
 )
 
-// accountSegment separates the name of a target from that of an account in a resource.
+// accountSegment separates the name of a target from the name of an account in a resource.
 const accountSegment = "/account/"
 
-// changes are the accounts that the engine changes for a secret.
+// changes names the accounts that the engine changes for a secret.
 type changes struct {
 	target string   // the name of the target, or secret.OwnUsers
 	names  []string // sorted, each once
 }
 
-// accountResources are what a caller needs rights on to have the accounts changed.
+// accountResources returns what a caller needs rights on to have the accounts changed.
 func (c *Call) accountResources(ch changes) []resource {
 	var list []resource
 	for _, name := range ch.names {
@@ -49,7 +52,8 @@ func (c *Call) accountResources(ch changes) []resource {
 	return list
 }
 
-// adopted adds to the resources of every rotation the account of a credential that is to be adopted.
+// adopted adds to the resources of every rotation the account of a credential that is to be
+// adopted.
 func adopted(c *Call, in *kms.RepairRotationRequest, list []resource) ([]resource, error) {
 	list, err := c.andAccounts(list, in.SecretName, nil)
 	if err != nil || in.SecretData.IsZero() {
@@ -66,8 +70,8 @@ func adopted(c *Call, in *kms.RepairRotationRequest, list []resource) ([]resourc
 	return c.andChanges(list, ch), nil
 }
 
-// adoptedChanges are those of a secret after it has adopted a value; none for a value of another shape,
-// which the handler refuses.
+// adoptedChanges returns the changes of a secret after it has adopted a value; none for a value of
+// another shape, which the handler refuses.
 func (e *Env) adoptedChanges(tx *store.Tx, s secret.Secret, value sensitive.Value) (changes, error) {
 	list, err := s.Credentials(value)
 	if err != nil {
@@ -76,8 +80,8 @@ func (e *Env) adoptedChanges(tx *store.Tx, s secret.Secret, value sensitive.Valu
 	return e.changesWith(tx, s, list)
 }
 
-// andAccounts adds what the rotation of a stored secret needs rights on. settings are those that the
-// secret is about to get; nil leaves it as it is.
+// andAccounts adds what the rotation of a stored secret needs rights on. settings are the ones that
+// the secret is about to get; nil means the ones that it has.
 func (c *Call) andAccounts(list []resource, name string, settings *secret.RotationSettings) ([]resource, error) {
 	s, ok, err := c.Snapshot.Secret(c.Account(), name, c.At)
 	if err != nil || !ok {
@@ -112,40 +116,36 @@ func (c *Call) andChanges(list []resource, ch changes) []resource {
 	return append(list, c.accountResources(ch)...)
 }
 
-// storedChanges are the accounts that the engine changes for a stored secret. Where its value does not
-// have the shape of a credential there are none, and no rotation can begin.
+// storedChanges returns the accounts that the engine changes for a stored secret. A secret whose
+// value does not have the shape of a credential has none, and no rotation of it can begin.
 func (e *Env) storedChanges(tx *store.Tx, s secret.Secret) (changes, error) {
 	none := changes{target: s.TargetName()}
 	if !s.IsRotated() {
 		return none, nil
 	}
-	v, err := s.Select(secret.Current, "")
-	if err != nil {
-		return none, err
-	}
-	list, _, err := credentials(e, tx, s, v)
-	if kind := fault.KindOf(err); err != nil && (kind == fault.Invalid || kind == fault.InUse) {
+	_, list, _, err := e.inUse(tx, s)
+	switch kind := fault.KindOf(err); {
+	case err == nil:
+		return e.changesWith(tx, s, list)
+	case kind == fault.Invalid || kind == fault.InUse:
 		return none, nil
 	}
-	if err != nil {
-		return none, err
-	}
-	return e.changesWith(tx, s, list)
+	return none, err
 }
 
-// changesWith are those of a stored secret whose value in use holds these credentials.
+// changesWith returns the changes of a stored secret whose current value holds these credentials.
 func (e *Env) changesWith(tx *store.Tx, s secret.Secret, list []target.Credential) (changes, error) {
 	if !s.WantsDouble() {
 		return changesOf(s, list, ""), nil
 	}
 	other, err := e.otherAccount(tx, s, list)
-	if err != nil && fault.KindOf(err) != fault.InUse { // InUse: it names one account only, so no rotation can begin
+	if err != nil && fault.KindOf(err) != fault.InUse { // InUse: one account only, so no rotation can begin
 		return changes{target: s.TargetName()}, err
 	}
 	return changesOf(s, list, other), nil
 }
 
-// firstChanges are those of a secret that is made with that value.
+// firstChanges returns the changes of a secret that is created with that value.
 func firstChanges(s secret.Secret, data sensitive.Value) changes {
 	list, err := s.Credentials(data)
 	if err != nil { // a value of another shape makes no secret
@@ -167,8 +167,8 @@ func changesOf(s secret.Secret, list []target.Credential, other string) changes 
 	return ch
 }
 
-// wasJudged refuses accounts that the caller's rights were not judged for: something has changed since.
-// So an operation that rotates and does not declare it never succeeds.
+// wasJudged refuses accounts that the caller's rights were not judged for, because something has
+// changed since. So an operation that rotates and does not declare it never succeeds.
 func (c *Call) wasJudged(ch changes) error {
 	if len(ch.names) > 0 && len(c.judgedChanges) == 0 {
 		return errors.New("the operation changes accounts and does not find them among its resources")
@@ -176,7 +176,116 @@ func (c *Call) wasJudged(ch changes) error {
 	for _, name := range ch.names {
 		judged := func(j changes) bool { return j.target == ch.target && slices.Contains(j.names, name) }
 		if !slices.ContainsFunc(c.judgedChanges, judged) {
-			return fault.New(fault.InUse, "The accounts of the secret have changed at this moment; read DescribeRotation and try again.")
+			return fault.New(fault.InUse,
+				"The accounts of the secret have changed at this moment; read DescribeRotation and try again.")
+		}
+	}
+	return nil
+}
+
+// allows refuses accounts that rotations at a target must not change for a secret: those outside
+// its account policy, and its administrator's under any spelling. The secret with the administrator
+// may change the accounts that it names itself.
+func (e *Env) allows(tx *store.Tx, t store.Target, name string, accounts []string) error {
+	if t.AdminSecret == name {
+		return nil
+	}
+	admins, err := e.adminAccounts(tx, t)
+	if err != nil {
+		return err
+	}
+	for _, account := range accounts {
+		if slices.ContainsFunc(admins, func(admin string) bool { return target.SameAccount(account, admin) }) {
+			return administratorRefused(t, account)
+		}
+		if !target.AllowsAccount(t.Accounts, account) {
+			return fault.New(fault.InUse,
+				"The account policy of target %q does not allow account %q; UpdateTarget with Account "+
+					"changes it. It allows: %s.",
+				t.Name, account, strings.Join(t.Accounts, ", "))
+		}
+	}
+	return nil
+}
+
+// admit refuses accounts as allows does, and asks the open target what they are: the administrator
+// under another name, or a privileged account that the account policy does not name exactly.
+func (e *Env) admit(
+	ctx context.Context, tx *store.Tx, t store.Target, system target.Target, name string, accounts []string,
+) error {
+	if err := e.allows(tx, t, name, accounts); err != nil || t.AdminSecret == name {
+		return err
+	}
+	guarded, ok := system.(target.Guarded)
+	if !ok {
+		return nil
+	}
+	for _, account := range accounts {
+		standing, err := guarded.Standing(ctx, account)
+		switch {
+		case err != nil:
+			return err
+		case standing.Administrator:
+			return administratorRefused(t, account)
+		case standing.Privileged != "" && !target.NamesAccount(t.Accounts, account):
+			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when "+
+				"the account policy names it exactly: keyturn target update %s%s.",
+				account, t.Name, standing.Privileged, t.Name, policyWith(t.Accounts, account))
+		}
+	}
+	return nil
+}
+
+// policyWith returns the flags that keep an account policy and add an account to it.
+func policyWith(patterns []string, account string) string {
+	if len(patterns) == 0 {
+		patterns = []string{"*"} // as without a policy: every ordinary account
+	}
+	var flags strings.Builder
+	for _, p := range append(slices.Clone(patterns), account) {
+		fmt.Fprintf(&flags, " --account %q", p)
+	}
+	return flags.String()
+}
+
+func administratorRefused(t store.Target, account string) error {
+	return fault.New(fault.InUse, "Account %q is the administrator of target %q, which only the secret %q may rotate.",
+		account, t.Name, t.AdminSecret)
+}
+
+// adminAccounts are the accounts that the secret with a target's administrator names: the one in
+// use and, of a pair, the other.
+func (e *Env) adminAccounts(tx *store.Tx, t store.Target) ([]string, error) {
+	if t.AdminSecret == "" {
+		return nil, nil
+	}
+	s, ok, err := tx.Secret(t.Account, t.AdminSecret, e.Now().UTC())
+	if err != nil || !ok || s.Deleting() {
+		return nil, err // nothing can be changed at the target without its administrator
+	}
+	var names []string
+	for _, stage := range []secret.Stage{secret.Current, secret.Previous} {
+		v, ok := s.Versions[s.Stages[stage]]
+		if !ok {
+			continue
+		}
+		list, _, err := credentials(e, tx, s, v)
+		if kind := fault.KindOf(err); err != nil && kind != fault.Invalid && kind != fault.InUse {
+			return nil, err
+		}
+		for _, c := range list {
+			names = append(names, c.Account)
+		}
+	}
+	return names, nil
+}
+
+// mayUse refuses accounts that the binding of a secret does not name.
+func mayUse(s secret.Secret, accounts ...string) error {
+	for _, account := range accounts {
+		if !s.MayChange(account) {
+			return fault.New(fault.InUse, "Secret %q is not bound to account %q; a principal with %s on it binds it by "+
+				"ConfigureRotation or RotateSecret.", s.Name, account, actionRotateAccount)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,8 +18,9 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// prepared are the resources of PrepareTargetAccounts: the target with its administrator, the accounts that are read and changed
-// there, the collection of secrets when one is to be made, and that secret, on which a right is needed when an earlier call has made it.
+// prepared returns the resources of PrepareTargetAccounts: the target with its administrator, the
+// accounts that are read and changed there, the collection of secrets when one is to be made, and
+// that secret, on which a right is needed when an earlier call has made it.
 func prepared(c *Call, in *kms.PrepareTargetAccountsRequest, list []resource) ([]resource, error) {
 	list, err := c.andAdmin(list, in.TargetName)
 	if err != nil {
@@ -52,11 +54,14 @@ type preparation struct {
 	out     *kms.PrepareTargetAccountsResponse
 }
 
-// prepareTargetAccounts makes two logins of equal rights from one. Both credentials are stored before the target hears of the
-// second one, and the first one is what the secret's readers get, which works before, during and after the change. So a call
-// that was cut off loses nothing, and a repeated call continues it. Until the proof the rotation of
-// the secret is paused.
-func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAccountsRequest) (*kms.PrepareTargetAccountsResponse, error) {
+// prepareTargetAccounts makes two logins of equal rights from one. It stores both credentials
+// before it sends the second one to the target, and readers of the secret get the first one, which
+// works before, during and after the change. So a call that was interrupted loses nothing, and a
+// repeated call continues it. The rotation of the secret is paused until the accounts are proven
+// equal.
+func prepareTargetAccounts(
+	ctx context.Context, c *Call, in *kms.PrepareTargetAccountsRequest,
+) (*kms.PrepareTargetAccountsResponse, error) {
 	if err := checkPreparation(in); err != nil {
 		return nil, err
 	}
@@ -68,26 +73,30 @@ func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAc
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = system.Close() }() // what it has answered is told or stored
+	defer func() { _ = system.Close() }() // its answers are returned or stored
 	by, ok := system.(target.Preparer)
 	if !ok {
 		return nil, fault.New(fault.Unsupported, "A target of kind %q cannot make two accounts from one.", t.Kind)
 	}
-	bounded, ended := c.concealing(ctx, t, defaultTestTime)
 	accounts := []string{in.AccountName, in.CloneAccountName, ownerOf(in)}
-	err = c.admit(bounded, c.Snapshot, t, system, in.SecretName, accounts)
-	ended(err)
-	if err != nil {
-		c.logDetail(t.Name, err)
-		return nil, asPreparation(t, err)
+	err = c.admitWithin(ctx, defaultTestTime, t, system, in.SecretName, accounts)
+	if fault.KindOf(err) == fault.InUse {
+		return nil, err // a rule of this service refuses an account
 	}
-	p := &preparation{Call: c, in: in, target: t, system: system, by: by, request: target.PlanRequest{
-		Account: in.AccountName, Owner: in.OwnerName, Logins: [2]string{in.AccountName, in.CloneAccountName}, Databases: in.Databases,
-		Current: target.Credential{Account: in.AccountName, Secret: in.AccountPassword},
-	}}
+	p := &preparation{Call: c, in: in, target: t, system: system, by: by}
+	if err != nil {
+		return nil, p.refused(err, "")
+	}
+	p.request = target.PlanRequest{
+		Account:   in.AccountName,
+		Owner:     in.OwnerName,
+		Logins:    [2]string{in.AccountName, in.CloneAccountName},
+		Databases: in.Databases,
+		Current:   target.Credential{Account: in.AccountName, Secret: in.AccountPassword},
+	}
 	plan, err := by.PlanAccounts(ctx, p.request)
 	if err != nil {
-		return nil, p.refused(err)
+		return nil, p.refused(err, "")
 	}
 	p.describe(plan)
 	if !in.Apply {
@@ -96,20 +105,9 @@ func prepareTargetAccounts(ctx context.Context, c *Call, in *kms.PrepareTargetAc
 	return p.out, p.apply(ctx, plan)
 }
 
-// ownerOf is the account that owns everything afterwards.
+// ownerOf returns the account that owns everything afterwards.
 func ownerOf(in *kms.PrepareTargetAccountsRequest) string {
-	if in.OwnerName == "" {
-		return in.AccountName + target.OwnerSuffix
-	}
-	return in.OwnerName
-}
-
-// asPreparation is the error of a call whose target did not allow the accounts, or did not answer.
-func asPreparation(t store.Target, err error) error {
-	if fault.KindOf(err) == fault.InUse {
-		return err
-	}
-	return fault.Wrap(fault.InUse, err, "Target %q: %s", t.Name, target.TextForCaller(err))
+	return cmp.Or(in.OwnerName, in.AccountName+target.OwnerSuffix)
 }
 
 func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
@@ -123,17 +121,19 @@ func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
 	case in.Apply && in.AccountPassword.IsZero():
 		return fault.Required("AccountPassword")
 	case !in.Apply && in.SecretName+in.VersionID != "":
-		return fault.Parameter("Apply", "SecretName and VersionId are for a call with Apply true; without it nothing is changed and no secret made.")
+		return fault.Parameter("Apply", "SecretName and VersionId are for a call with Apply true; "+
+			"without it nothing is changed and no secret made.")
 	}
 	return nil
 }
 
-// refused is the error of a target that has not done what it was asked.
-func (p *preparation) refused(err error) error {
-	return fault.Wrap(fault.InUse, err, "Target %q: %s", p.target.Name, p.said(err))
+// refused returns the error of a call whose target has not done what it was asked. advice, if any,
+// ends the message.
+func (p *preparation) refused(err error, advice string) error {
+	return fault.Wrap(fault.InUse, err, "Target %q: %s%s", p.target.Name, p.said(err), advice)
 }
 
-// said returns what a target's error tells a caller, and logs what is for the operator alone.
+// said returns what a caller may learn of a target's error, and logs the rest for the operator.
 func (p *preparation) said(err error) string {
 	p.logDetail(p.target.Name, err)
 	return target.TextForCaller(err)
@@ -141,7 +141,10 @@ func (p *preparation) said(err error) string {
 
 func (p *preparation) describe(plan target.Plan) {
 	p.out = &kms.PrepareTargetAccountsResponse{
-		TargetName: p.target.Name, OwnerName: plan.Request.Owner, Findings: append([]string{}, plan.Notes...), Statements: []kms.TargetStatement{},
+		TargetName: p.target.Name,
+		OwnerName:  plan.Request.Owner,
+		Findings:   append([]string{}, plan.Notes...),
+		Statements: []kms.TargetStatement{},
 	}
 	if len(plan.Steps) == 0 {
 		p.out.Findings = append(p.out.Findings, "nothing has to be done: both accounts are set up")
@@ -153,14 +156,14 @@ func (p *preparation) describe(plan target.Plan) {
 	}
 }
 
-// apply stores both credentials, and then does what the plan says.
+// apply stores both credentials, and then carries out the plan.
 func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 	one := p.request.Current
 	if err := p.system.Verify(ctx, one); err != nil {
 		if target.ClassOf(err) == target.Rejected {
 			return fault.Parameter("AccountPassword", "target %q does not accept it: %s", p.target.Name, p.said(err))
 		}
-		return p.refused(err)
+		return p.refused(err, "")
 	}
 	other, err := p.second(ctx, one)
 	if err != nil {
@@ -169,14 +172,15 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 	if other, err = p.store(ctx, one, other); err != nil {
 		return err
 	}
-	if err := p.change(ctx, plan, one, other); err != nil {
-		return fault.Wrap(fault.InUse, err, "Target %q: %s. Both credentials are in secret %q, whose rotation is paused; repeat the call to continue.", p.target.Name, p.said(err), p.in.SecretName)
+	if err := p.applyPlan(ctx, plan, one, other); err != nil {
+		return p.refused(err, fmt.Sprintf(". Both credentials are in secret %q, whose rotation is paused; "+
+			"repeat the call to continue.", p.in.SecretName))
 	}
 	p.out.Applied = true
 	return p.prove(ctx, plan.Request, one, other)
 }
 
-// second makes the credential of the other account.
+// second generates the credential of the other account.
 func (p *preparation) second(ctx context.Context, one target.Credential) (target.Credential, error) {
 	generator, ok := p.system.(target.Generator)
 	if !ok {
@@ -189,8 +193,9 @@ func (p *preparation) second(ctx context.Context, one target.Credential) (target
 	return other, nil
 }
 
-// change does at the target what the plan says, and then gives the second account its credential.
-func (p *preparation) change(ctx context.Context, plan target.Plan, one, other target.Credential) error {
+// applyPlan carries out the plan at the target, gives the second account its credential, and logs
+// in with both.
+func (p *preparation) applyPlan(ctx context.Context, plan target.Plan, one, other target.Credential) error {
 	if err := p.by.ApplyPlan(ctx, plan); err != nil {
 		return err
 	}
@@ -207,26 +212,28 @@ func (p *preparation) change(ctx context.Context, plan target.Plan, one, other t
 	return nil
 }
 
-// prove compares both accounts, and lets the secret be rotated when they are equal. That they are not is an answer, no error.
+// prove compares both accounts, and resumes the rotation of the secret when they are equal. A
+// difference is an answer and not an error.
 func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, other target.Credential) error {
 	switch err := p.by.ProveAccounts(ctx, r, one, other); {
 	case target.ClassOf(err) == target.Denied && err != nil:
-		p.out.Findings = append(p.out.Findings, p.said(err), "the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
+		p.out.Findings = append(p.out.Findings, p.said(err),
+			"the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
 		return nil
 	case err != nil:
-		return fault.Wrap(fault.InUse, err, "Target %q: %s. All is set up but not proven; repeat the call to prove it.", p.target.Name, p.said(err))
+		return p.refused(err, ". All is set up but not proven; repeat the call to prove it.")
 	}
 	p.out.Proven = true
-	return store.Do(ctx, p.DB, func(tx *store.Tx) error { return p.paused(tx, false) })
+	return store.Do(ctx, p.DB, func(tx *store.Tx) error { return p.setPaused(tx, false) })
 }
 
-// paused stops the rotation of the secret, or lets it go on.
-func (p *preparation) paused(tx *store.Tx, paused bool) error {
+// setPaused pauses or resumes the rotation of the secret.
+func (p *preparation) setPaused(tx *store.Tx, paused bool) error {
 	s, err := p.existing(tx, p.in.SecretName)
 	if err != nil {
 		return err
 	}
-	r, err := p.record(tx, s)
+	r, err := p.rotationOf(tx, s)
 	if err != nil {
 		return err
 	}
@@ -241,7 +248,14 @@ func (p *preparation) store(ctx context.Context, one, other target.Credential) (
 		return other, fmt.Errorf("write ExtendedConfig: %w", err)
 	}
 	data := twoAccounts(one, other)
-	spec, err := secret.Spec{Name: p.in.SecretName, Type: kms.TypeRds, DataType: kms.DataText, ExtendedConfig: string(config), LeastInterval: p.Rotation.LeastInterval, Data: data}.Check()
+	spec, err := secret.Spec{
+		Name:           p.in.SecretName,
+		Type:           kms.TypeRds,
+		DataType:       kms.DataText,
+		ExtendedConfig: string(config),
+		LeastInterval:  p.Rotation.LeastInterval,
+		Data:           data,
+	}.Check()
 	if err != nil {
 		return other, err
 	}
@@ -277,40 +291,44 @@ func twoAccounts(list ...target.Credential) sensitive.Value {
 	return sensitive.New(string(text))
 }
 
-// storeNew makes the secret, which holds its accounts and does not rotate yet.
+// storeNew creates the secret with claims of its accounts. Its rotation is paused.
 func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data sensitive.Value) error {
 	if _, err := p.create(tx, key, spec, p.in.VersionID, data); err != nil {
 		return err
 	}
 	s := secret.Secret{Account: p.Account(), Name: spec.Name, UpdatedAt: p.At}
-	if err := hold(tx, s, p.target, p.in.AccountName, p.in.CloneAccountName); err != nil {
+	if err := claimAccounts(tx, s, p.target, p.in.AccountName, p.in.CloneAccountName); err != nil {
 		return err
 	}
-	return p.paused(tx, true)
+	return p.setPaused(tx, true)
 }
 
-// stored is the second credential in a secret that an earlier call of the same has made. One that has been rotated since, or
-// that is another's, is left alone.
+// stored returns the second credential from a secret that an earlier call like this one has
+// created. A secret that has been rotated since, or that another call created, is refused.
 func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credential) (target.Credential, error) {
 	none := target.Credential{}
-	other := fault.New(fault.Exists, "There is a secret %q already, and it is not of an earlier call like this one; name another.", s.Name)
+	refusal := fault.New(fault.Exists,
+		"There is a secret %q already, and it is not of an earlier call like this one; name another.", s.Name)
 	v, ok := s.Versions[p.in.VersionID]
 	if !ok || s.Stages[secret.Current] != v.ID || len(s.Versions) > 1 || s.TargetName() != p.target.Name {
-		return none, other
+		return none, refusal
 	}
-	r, err := p.record(tx, s)
+	r, err := p.rotationOf(tx, s)
 	if err != nil {
 		return none, err
 	}
 	if r.State != rotation.Idle || !r.Paused {
-		return none, other
+		return none, refusal
 	}
 	list, _, err := credentials(p.Env, tx, s, v)
 	if err != nil {
 		return none, err
 	}
-	if len(list) != 2 || list[0].Account != one.Account || !list[0].Secret.Equal(one.Secret) || list[1].Account != p.in.CloneAccountName {
-		return none, other
+	if len(list) != 2 ||
+		list[0].Account != one.Account ||
+		!list[0].Secret.Equal(one.Secret) ||
+		list[1].Account != p.in.CloneAccountName {
+		return none, refusal
 	}
 	return list[1], nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// A look at a target takes the right on the target; making the secret takes that on the collection
-// of secrets too, and on a secret that is there already.
+// Reading a target takes the right on the target; creating the secret takes the right on the
+// collection of secrets too, and on a secret that is there already.
 func TestPrepareAccountsRights(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

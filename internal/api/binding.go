@@ -89,46 +89,92 @@ func (c *Call) bindNew(tx *store.Tx, s secret.Secret, data sensitive.Value) (sec
 	return s, err
 }
 
-// attachedSecrets visits the secrets that are attached to a target and not about to be deleted, in
-// the order of names, until visit returns false.
-func (c *Call) attachedSecrets(tx *store.Tx, t store.Target, visit func(secret.Secret) bool) error {
+// attachedSecrets returns the secrets that are attached to a target and do not wait for their
+// deletion, in the order of names.
+func (c *Call) attachedSecrets(tx *store.Tx, t store.Target) (list []secret.Secret, err error) {
 	var names []string
-	err := tx.Rotations(t.Account, "", "", func(r rotation.Record) bool {
+	err = tx.Rotations(t.Account, "", "", func(r rotation.Record) bool {
 		if r.Target == t.Name {
 			names = append(names, r.Secret)
 		}
 		return true
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, name := range names {
 		s, ok, err := tx.Secret(t.Account, name, c.At)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if !ok || s.Deleting() || s.TargetName() != t.Name || !s.BoundTo(t.ID) {
-			continue
-		}
-		if !visit(s) {
-			return nil
+		if ok && !s.Deleting() && s.TargetName() == t.Name && s.BoundTo(t.ID) {
+			list = append(list, s)
 		}
 	}
-	return nil
+	return list, nil
 }
 
-// redirected are the secrets whose values are sent to another place when a target points elsewhere:
-// the one with its administrator, and those attached to it.
+// redirected returns the secrets whose values are sent to another place when a target points
+// elsewhere: the one with its administrator, and the attached ones.
 func (c *Call) redirected(tx *store.Tx, t store.Target) ([]string, error) {
 	var names []string
 	if t.AdminSecret != "" {
 		names = append(names, t.AdminSecret)
 	}
-	err := c.attachedSecrets(tx, t, func(s secret.Secret) bool {
+	attached, err := c.attachedSecrets(tx, t)
+	for _, s := range attached {
 		if s.Name != t.AdminSecret {
 			names = append(names, s.Name)
 		}
-		return true
-	})
+	}
 	return names, err
+}
+
+// claimAccounts makes a secret the one that rotates these accounts. The claim of a secret that was
+// deleted, or is no longer bound to the target, counts for nothing.
+func claimAccounts(tx *store.Tx, s secret.Secret, t store.Target, accounts ...string) error {
+	for _, account := range accounts {
+		owner, err := tx.Claim(s.Account, t.Name, account)
+		if err != nil {
+			return err
+		}
+		if owner == s.Name {
+			continue
+		}
+		if owner != "" {
+			other, ok, err := tx.Secret(s.Account, owner, s.UpdatedAt)
+			if err != nil {
+				return err
+			}
+			if ok && other.TargetName() == t.Name && other.BoundTo(t.ID) {
+				return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.",
+					account, t.Name, owner)
+			}
+		}
+		claim := store.Claim{Account: s.Account, Target: t.Name, User: account, Secret: s.Name}
+		if err := tx.PutClaim(claim); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim makes a secret the one that rotates the accounts, if it is bound to them and to its target
+// now.
+func (c *Call) claim(tx *store.Tx, s secret.Secret, accounts []string) error {
+	if err := mayUse(s, accounts...); err != nil {
+		return err
+	}
+	name := s.TargetName()
+	if name == secret.OwnUsers {
+		return nil
+	}
+	t, ok, err := tx.Target(s.Account, name)
+	if err != nil {
+		return err
+	}
+	if !ok || !s.BoundTo(t.ID) {
+		return ErrMoved
+	}
+	return claimAccounts(tx, s, t, accounts...)
 }

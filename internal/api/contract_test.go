@@ -219,7 +219,7 @@ func readContract(t *testing.T) contract {
 }
 
 // TestContract holds the operation table and the code table against the reference. A difference
-// that is not in the list fails, and so does one in the list that is none any more.
+// that is not in the list fails, and so does one in the list that is no longer one.
 func TestContract(t *testing.T) {
 	t.Parallel()
 	c := readContract(t)
@@ -243,7 +243,7 @@ func TestContract(t *testing.T) {
 		delete(listed, d)
 	}
 	for d := range listed {
-		t.Errorf("%s, %s: ours %q, theirs %q: listed, but no difference any more", d.op, d.field, d.ours, d.theirs)
+		t.Errorf("%s, %s: ours %q, theirs %q: listed, but no longer a difference", d.op, d.field, d.ours, d.theirs)
 	}
 }
 

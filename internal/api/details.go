@@ -21,16 +21,15 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// A member of the details of a record is whole up to maxShort bytes, whatever else there is. Of a
-// longer one there is the SHA-256, and of its beginning what there is room for, at most maxDetail
-// bytes.
+// A record always has the whole of a detail that is at most maxShort bytes long. Of a longer one it
+// has the SHA-256, and as much of the beginning as there is room for, at most maxDetail bytes.
 const (
 	maxShort  = 512
 	maxDetail = 4096
 )
 
 // configParam is the parameter with the configuration of a target. It may hold tokens, so the trail
-// has the addresses in it only.
+// has only the addresses in it.
 const configParam = "Config"
 
 // inRecord reports whether a parameter has a member of its own in the record of a call.
@@ -38,9 +37,9 @@ func (c *Call) inRecord(name string) bool {
 	return name == "VersionId" || name == "VersionStage" || name == "SecretName" && c.resource.secret != ""
 }
 
-// told are the parameters of a change, as they were given. A parameter that holds a value is left
-// out, and a document that is none of its sort is told by its digest.
-func (c *Call) told() audit.Details {
+// parameterDetails returns the parameters of a change, as the caller gave them. It omits parameters
+// that hold secret values. Of a document that is not of the expected sort it has the digest alone.
+func (c *Call) parameterDetails() audit.Details {
 	var facts []fact
 	known := c.op.Params()
 	for _, p := range c.Params {
@@ -51,10 +50,7 @@ func (c *Call) told() audit.Details {
 		}
 		if name == configParam {
 			addresses := strings.Join(c.addresses(p.Value), ",")
-			facts = append(facts, fact{
-				name:  "addresses",
-				parts: []audit.Detail{{Name: "addresses", Value: addresses}},
-			})
+			facts = append(facts, fact{name: "addresses", parts: pairs("addresses", addresses)})
 			continue
 		}
 		part := audit.Detail{Name: p.Name, Value: p.Value}
@@ -69,10 +65,10 @@ func (c *Call) told() audit.Details {
 			hidden: !c.isSound(name, p.Value),
 		})
 	}
-	return tell(facts)
+	return detailsOf(facts)
 }
 
-// several are the resources of a call that reads more than one.
+// several returns the resources of a call that reads more than one.
 func several(resources []resource) audit.Details {
 	if len(resources) < 2 {
 		return nil
@@ -81,15 +77,15 @@ func several(resources []resource) audit.Details {
 	for i, r := range resources {
 		f.parts = append(f.parts, audit.Detail{Name: fmt.Sprint("resources.", i+1), Value: r.arn})
 	}
-	return tell([]fact{f})
+	return detailsOf([]fact{f})
 }
 
-// fact is something that a record tells: one member of its details, or several of a list.
+// fact is one member of the details of a record, or several of a list.
 type fact struct {
 	name   string
 	parts  []audit.Detail
 	list   bool
-	hidden bool // the digest is told, and nothing else
+	hidden bool // the record has the digest alone
 }
 
 func (f fact) size() (n int) {
@@ -99,11 +95,12 @@ func (f fact) size() (n int) {
 	return n
 }
 
-// isShort reports whether the fact is told whole in any case.
+// isShort reports whether the record has the whole fact in any case.
 func (f fact) isShort() bool { return !f.hidden && f.size() <= len(f.name)+maxShort }
 
-// digest is what stands for a fact that is not told whole: the SHA-256 of the value, or of a list
-// the number of its members and the SHA-256 of all, each as name=value and a newline.
+// digest returns the members that stand for a fact which the record does not have whole: the
+// SHA-256 of the value, or of a list the number of its members and the SHA-256 of all, each as
+// name=value and a newline.
 func (f fact) digest() audit.Details {
 	h := sha256.New()
 	for _, p := range f.parts {
@@ -120,7 +117,8 @@ func (f fact) digest() audit.Details {
 	return audit.Details{{Name: f.name + ".count", Value: strconv.Itoa(len(f.parts))}, sum}
 }
 
-// beginning is as much of a long fact as fits into n bytes. whole says that it is all of it.
+// beginning returns as much of a long fact as fits into n bytes. whole reports whether that is all
+// of it.
 func (f fact) beginning(n int) (out audit.Details, whole bool) {
 	if f.hidden {
 		return nil, false
@@ -139,9 +137,9 @@ func (f fact) beginning(n int) (out audit.Details, whole bool) {
 	return out, true
 }
 
-// tell makes the details of facts. However long some are, all short ones and the digests of the
-// long ones fit: what is left is shared among the beginnings of the long ones.
-func tell(facts []fact) (details audit.Details) {
+// detailsOf returns the details of a record. However long some facts are, all short ones and the
+// digests of the long ones fit: the long ones share the rest of the room for their beginnings.
+func detailsOf(facts []fact) (details audit.Details) {
 	room, long := audit.MaxDetails, 0
 	for _, f := range facts {
 		if f.isShort() {
@@ -169,8 +167,8 @@ func tell(facts []fact) (details audit.Details) {
 	return details
 }
 
-// isSound reports whether a document is of the sort that its parameter takes. One that is not will
-// be refused; it may be anything, a secret value included, so the trail has its digest only.
+// isSound reports whether a document is of the sort that its parameter takes. Any other one will be
+// refused. It may be anything, a secret value included, so the trail has its digest alone.
 func (c *Call) isSound(parameter, text string) bool {
 	var err error
 	switch parameter {
@@ -184,7 +182,7 @@ func (c *Call) isSound(parameter, text string) bool {
 	return err == nil
 }
 
-// addresses are those in the configuration that a call gives to a target.
+// addresses returns the addresses in the configuration that a call gives to a target.
 func (c *Call) addresses(config string) []string {
 	kind, given := c.Params.Get("Kind")
 	if !given {
@@ -198,6 +196,14 @@ func (c *Call) addresses(config string) []string {
 
 // opSend is the operation of the record that says where a credential went.
 const opSend = "SendCredential"
+
+// pairs returns details from names and values.
+func pairs(texts ...string) (list audit.Details) {
+	for i := 0; i < len(texts); i += 2 {
+		list = append(list, audit.Detail{Name: texts[i], Value: texts[i+1]})
+	}
+	return list
+}
 
 // sender connects to a target, and records where its credentials go before anything is sent there.
 type sender struct {
@@ -219,7 +225,8 @@ func (s *sender) DialContext(ctx context.Context, network, address string) (net.
 	return s.dial(ctx, network, address)
 }
 
-// record writes one record for each address. What cannot be recorded is not sent.
+// record writes one record for each address. It fails when the record cannot be written, and
+// nothing may be sent then.
 func (s *sender) record(ctx context.Context, address string) error {
 	s.mu.Lock()
 	known := s.seen[address]
@@ -231,17 +238,13 @@ func (s *sender) record(ctx context.Context, address string) error {
 	r := recordOf(s.call, audit.Call, audit.Allow, "ok")
 	during := r.Operation
 	r.Operation, r.Action = opSend, ""
-	r.Details = audit.Details{
-		{Name: "during", Value: during}, {Name: "address", Value: address}, {Name: "target", Value: s.target.Name},
-		{Name: "target_id", Value: s.target.ID}, {Name: "kind", Value: s.target.Kind},
-	}
-	if s.target.AdminSecret != "" {
-		r.Details = append(r.Details,
-			audit.Detail{Name: "admin_secret", Value: s.target.AdminSecret},
-			audit.Detail{Name: "admin_version", Value: s.admin})
+	t := s.target
+	r.Details = pairs("during", during, "address", address, "target", t.Name, "target_id", t.ID, "kind", t.Kind)
+	if t.AdminSecret != "" {
+		r.Details = append(r.Details, pairs("admin_secret", t.AdminSecret, "admin_version", s.admin)...)
 	}
 	if len(s.versions) > 0 {
-		r.Details = append(r.Details, audit.Detail{Name: "versions", Value: strings.Join(s.versions, ",")})
+		r.Details = append(r.Details, pairs("versions", strings.Join(s.versions, ","))...)
 	}
 	err := s.call.gate.append(ctx, s.call, r, false)
 	if err != nil {
@@ -252,9 +255,14 @@ func (s *sender) record(ctx context.Context, address string) error {
 	return err
 }
 
-// settings are those with which a target is opened.
+// settings returns the settings with which a target is opened.
 func (s *sender) settings(admin target.Credential) target.Settings {
-	out := target.Settings{Name: s.target.Name, Config: s.target.Config, Admin: admin, Dial: s.call.Dial}
+	out := target.Settings{
+		Name:   s.target.Name,
+		Config: s.target.Config,
+		Admin:  admin,
+		Dial:   s.call.Dial,
+	}
 	s.dial, s.seen = out.Dialer(), map[string]bool{}
 	out.Dial, out.Sending = s.DialContext, s.record
 	return out

@@ -212,7 +212,7 @@ func TestChangesAreTold(t *testing.T) {
 	}
 	w.must(t, "WatchSecrets", "Secret.1.SecretName", "admin", "Secret.2.SecretName", "none", "WaitSeconds", "0")
 	if r := w.trail.last(t, "WatchSecrets", audit.Call); r.Details.Get("admin") != "a1" {
-		t.Errorf("who was told what: %+v", r.Details)
+		t.Errorf("the record of what was reported: %+v", r.Details)
 	}
 }
 
@@ -234,7 +234,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	for _, r := range w.trail.records {
 		for _, d := range r.Details {
 			if strings.Contains(d.Value, "hidden-marker") {
-				t.Errorf("%s tells %s", r.Operation, d.Name)
+				t.Errorf("the record of %s has %s", r.Operation, d.Name)
 			}
 		}
 	}
@@ -258,7 +258,7 @@ func TestValueInExtendedConfigIsNotTold(t *testing.T) {
 	if !digest || slices.ContainsFunc(told, func(d audit.Detail) bool {
 		return strings.Contains(d.Value, "the-password-of-a")
 	}) {
-		t.Errorf("the trail tells %v", told)
+		t.Errorf("the trail has %v", told)
 	}
 }
 
@@ -270,7 +270,7 @@ func detailsSize(d audit.Details) (n int) {
 }
 
 // TestLongParametersHideNothing changes a target with parameters that are as long as a caller may
-// make them: the short ones are told whole, of each long one the digest is, and nothing is cut off.
+// make them: the short ones are whole, each long one has its digest, and nothing is cut off.
 func TestLongParametersHideNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, dialing())
@@ -305,7 +305,7 @@ func TestLongParametersHideNothing(t *testing.T) {
 }
 
 // TestShortParametersFit verifies of every change that its parameters, each as long as one may be
-// that is told whole, and each longer, fit into a record.
+// that is recorded whole, and each longer, fit into a record.
 func TestShortParametersFit(t *testing.T) {
 	t.Parallel()
 	for _, op := range protocol.Operations() {
@@ -320,7 +320,7 @@ func TestShortParametersFit(t *testing.T) {
 				}
 				params = append(params, p.Name, strings.Repeat("x", size))
 			}
-			if n := detailsSize(api.Told(op, params...)); n > audit.MaxDetails {
+			if n := detailsSize(api.ParameterDetails(op, params...)); n > audit.MaxDetails {
 				t.Errorf("%s with parameters of %d bytes: %d bytes of details", op.Name, size, n)
 			}
 		}
@@ -343,7 +343,7 @@ func TestEveryResourceOfAReadIsRecorded(t *testing.T) {
 	told := w.trail.last(t, "ListTagResources", audit.Call)
 	for i, name := range arns {
 		if got := told.Details.Get(fmt.Sprint("resources.", i+1)); !strings.HasSuffix(got, "/"+name) {
-			t.Errorf("%v: resource %d is %q, want that of %s", err, i+1, got, name)
+			t.Errorf("%v: resource %d is %q, want the one of %s", err, i+1, got, name)
 		}
 	}
 }

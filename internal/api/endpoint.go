@@ -76,9 +76,9 @@ func (r resource) unlessDenied() resource { r.lenient = true; return r }
 // needing returns r with an action other than the one of the operation.
 func (r resource) needing(action string) resource { r.action = action; return r }
 
-// needs returns the action that a caller needs on r; empty means that any caller may. An action
-// that the operation does not declare is an error, because the simulation and the documents would
-// not know it.
+// needs returns the action that a caller needs on r; empty means that any caller may. It refuses an
+// action that the operation does not declare, because the simulation and the documents would not
+// know it.
 func (e *endpoint) needs(r resource) (string, error) {
 	declared := func(p operation.Permission) bool { return p.Action == r.action }
 	switch {
@@ -182,8 +182,8 @@ func (c *Call) secretResource(name string) resource {
 	return resource{arn: secret.ARN(c.Region, c.Account(), name), secret: name}
 }
 
-// secretName returns the name of a secret from its name or ARN. An ARN of another region or account
-// is an error of kind NotFound.
+// secretName returns the name of a secret from its name or ARN. It returns an error of kind
+// NotFound for an ARN of another region or account.
 func (c *Call) secretName(s string) (string, error) {
 	if !strings.HasPrefix(s, arnPrefix) {
 		return s, nil
@@ -193,8 +193,13 @@ func (c *Call) secretName(s string) (string, error) {
 	case !ok:
 		return "", fault.New(fault.NotFound, "The ARN is not of a secret in region %s and the caller's account.",
 			c.Region)
-	case len(name) > 192 || !wire.IsName(name):
-		return "", fault.Parameter("SecretName", "the name in the ARN has 1 to 192 letters, digits and _ / + = . @ -")
+	case !isSecretName(name):
+		return "", fault.Parameter("SecretName", "the name in the ARN has %s", secretNameRule)
 	}
 	return name, nil
 }
+
+// secretNameRule says which names isSecretName accepts.
+const secretNameRule = "1 to 192 letters, digits and _ / + = . @ -"
+
+func isSecretName(name string) bool { return len(name) <= 192 && wire.IsName(name) }

@@ -6,12 +6,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keyturn/keyturn/internal/audit"
-	"github.com/keyturn/keyturn/internal/policy"
-	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
-	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
-	"github.com/keyturn/keyturn/kms"
 )
 
 // typePrefix stands in front of a notice in the type of its CloudEvent.
@@ -45,28 +41,22 @@ func (e *Engine) Events(ctx context.Context, limit int) ([]store.Event, error) {
 	return events, err
 }
 
-// Delivered stores what came of a delivery: after is nil for an event that all have, or that is given up.
+// Delivered stores the result of a delivery. after is nil for an event that every receiver has, or
+// that is given up.
 func (e *Engine) Delivered(ctx context.Context, event store.Event, after *store.Event) error {
-	return store.Do(ctx, e.gate.env.DB, func(tx *store.Tx) error {
-		if err := tx.Fence(e.token); err != nil {
-			return err
+	return e.do(ctx, func(tx *store.Tx) error {
+		if after != nil {
+			return tx.MoveEvent(event, *after)
 		}
-		if after == nil {
-			tx.DeleteEvent(event)
-			return nil
-		}
-		return tx.MoveEvent(event, *after)
+		tx.DeleteEvent(event)
+		return nil
 	})
 }
 
-// Delivering records that an event is sent to a receiver. What cannot be recorded is not sent.
+// Delivering records that an event is sent to a receiver. An event that cannot be recorded must not
+// be sent.
 func (e *Engine) Delivering(ctx context.Context, event store.Event, receiver string) error {
-	env := e.gate.env
-	c := &Call{Env: env, gate: e.gate, At: env.Now().UTC(), Request: protocol.Request{
-		ID: uuid.NewString(), Action: "DeliverEvent", Version: kms.Version,
-		Principal: policy.Principal{Kind: policy.KindSystem, Account: event.Account, Name: "rotation"},
-	}}
-	c.resource = resource{arn: secret.ARN(env.Region, event.Account, event.Secret), secret: event.Secret}
-	c.details = audit.Details{{Name: "event", Value: event.ID}, {Name: "type", Value: event.Type}, {Name: "receiver", Value: receiver}}
-	return e.gate.record(ctx, c, audit.Call, audit.Allow, "ok", false)
+	c := e.gate.systemCall(engineName, "DeliverEvent", event.Account, event.Secret)
+	c.details = pairs("event", event.ID, "type", event.Type, "receiver", receiver)
+	return e.gate.record(ctx, c, audit.Call, "ok", false)
 }

@@ -12,13 +12,14 @@ const (
 	TallyInterval = tallyInterval
 )
 
-// Told is what the trail tells of the parameters of a change, given as names and values.
-func Told(op *operation.Op, params ...string) audit.Details {
+// ParameterDetails returns what the trail has of the parameters of a change, given as names and
+// values.
+func ParameterDetails(op *operation.Op, params ...string) audit.Details {
 	c := &Call{op: &endpoint{Op: op}}
 	for i := 0; i < len(params); i += 2 {
 		c.Params = append(c.Params, sign.Param{Name: params[i], Value: params[i+1]})
 	}
-	return c.told()
+	return c.parameterDetails()
 }
 
 // Waiting returns how many notes wait to be written or remember that an instance has left.

@@ -11,7 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/wire"
 )
 
-// FuzzSecretName takes what callers give for SecretName. An ARN that is accepted is that of the
+// FuzzSecretName takes what callers give for SecretName. An ARN that is accepted is the ARN of the
 // name that comes out, in this region and account, so the resource that policies judge is the
 // secret that is read.
 func FuzzSecretName(f *testing.F) {
@@ -52,14 +52,14 @@ func FuzzMarker(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		after, err := parseMarker(s)
+		after, err := parseMarker("Marker", s)
 		if err != nil {
 			if fault.KindOf(err) != fault.Invalid {
 				t.Fatalf("parseMarker(%q): %v", s, err)
 			}
 			return
 		}
-		if again, err := parseMarker(marker(after)); err != nil || again != after {
+		if again, err := parseMarker("Marker", marker(after)); err != nil || again != after {
 			t.Fatalf("the marker %q continues after %q; given again it continues after %q, %v", s, after, again, err)
 		}
 	})

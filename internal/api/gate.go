@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,8 +36,8 @@ type Gate struct {
 	audit     Recorder
 	endpoints map[*operation.Op]*endpoint
 
-	// strangers counts the calls of unverified callers by source, keys those of verified callers by
-	// access key.
+	// strangers counts the calls of unverified callers by source, keys the calls of verified callers
+	// by access key.
 	strangers, keys *tallies
 	late            []audit.Record // counts that could not be written; used by RunTallies only
 	unrecorded      atomic.Bool    // counts wait because the trail refuses records
@@ -112,14 +113,11 @@ func (g *Gate) judged(ctx context.Context, c *Call, in any) (any, error) {
 		return nil, g.refuse(ctx, c, decisionOf(err), err)
 	}
 	if c.op.Mutates {
-		return g.change(ctx, c, in)
+		return g.mutate(ctx, c, in)
 	}
 	c.details = several(resources)
 	out, err := run(ctx, c, in)
-	if rerr := g.recordRead(ctx, c, outcome(err)); rerr != nil {
-		return nil, rerr
-	}
-	return answer(c, out), err
+	return answer(c, out), cmp.Or(g.recordRead(ctx, c, outcome(err)), err)
 }
 
 // run calls the handler. A panic in a handler ends this call alone; it is recorded and logged like
@@ -157,19 +155,25 @@ func (g *Gate) admit(c *Call) (any, error) {
 	return c.op.Decode(c.Params)
 }
 
-// change records the intent on disk, makes the change, and records the outcome on disk before the
-// reply. After the effect the outcome is recorded even if the caller has hung up.
-func (g *Gate) change(ctx context.Context, c *Call, in any) (any, error) {
-	c.details = c.told()
-	if err := g.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
-		return nil, err
+// mutate handles a call that changes something, between its two records.
+func (g *Gate) mutate(ctx context.Context, c *Call, in any) (out any, err error) {
+	c.details = c.parameterDetails()
+	err = g.recordTwice(ctx, c, func() error {
+		out, err = run(ctx, c, in)
+		return err
+	})
+	return answer(c, out), err
+}
+
+// recordTwice records the intent of a change on disk, makes the change, and records its outcome on
+// disk. A change whose intent cannot be recorded is not made.
+func (g *Gate) recordTwice(ctx context.Context, c *Call, change func() error) error {
+	if err := g.record(ctx, c, audit.Intent, "", true); err != nil {
+		return err
 	}
 	c.details = nil // the outcome has the same request ID
-	out, err := run(ctx, c, in)
-	if rerr := g.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err), true); rerr != nil {
-		return nil, rerr
-	}
-	return answer(c, out), err
+	err := change()
+	return cmp.Or(g.record(ctx, c, audit.Outcome, outcome(err), true), err)
 }
 
 // refuse records a call that does not reach its handler. It changes nothing, so the record need not
@@ -187,17 +191,13 @@ func (g *Gate) refuse(ctx context.Context, c *Call, d audit.Decision, err error)
 func (g *Gate) Refuse(ctx context.Context, r protocol.Request, accessKeyID string, err error) error {
 	unverified := r.Principal.Kind == ""
 	r.Principal.AccessKeyID = protocol.Clip(accessKeyID)
-	r.Action = protocol.Clip(r.Action)
-	if r.Action == "" {
-		r.Action = "-"
-	}
+	r.Action = cmp.Or(protocol.Clip(r.Action), "-")
 	return g.refuse(ctx, &Call{Env: g.env, Request: r, unverified: unverified}, audit.Deny, err)
 }
 
-func (g *Gate) record(
-	ctx context.Context, c *Call, phase audit.Phase, d audit.Decision, outcome string, durable bool,
-) error {
-	return g.append(ctx, c, recordOf(c, phase, d, outcome), durable)
+// record records a phase of a call that the policies allow.
+func (g *Gate) record(ctx context.Context, c *Call, phase audit.Phase, outcome string, durable bool) error {
+	return g.append(ctx, c, recordOf(c, phase, audit.Allow, outcome), durable)
 }
 
 // recordRead records a read that was allowed. A read that needs no right may be counted instead,
@@ -206,7 +206,7 @@ func (g *Gate) recordRead(ctx context.Context, c *Call, outcome string) error {
 	if c.op.Action == "" {
 		return g.note(ctx, c, audit.Allow, outcome)
 	}
-	return g.record(ctx, c, audit.Call, audit.Allow, outcome, false)
+	return g.record(ctx, c, audit.Call, outcome, false)
 }
 
 // recordOf returns the audit record of a call.
@@ -214,9 +214,6 @@ func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audi
 	service, operation := "Kms", c.Action
 	if c.op != nil {
 		service, operation = c.op.Service.Name, c.op.Name
-	}
-	if operation == "" {
-		operation = "-"
 	}
 	p := c.Principal
 	return audit.Record{
@@ -230,7 +227,7 @@ func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audi
 		UserAgent:     clippedText(c.UserAgent, maxAgent),
 		Service:       service,
 		APIVersion:    protocol.Clip(c.Version),
-		Operation:     protocol.Clip(operation),
+		Operation:     protocol.Clip(cmp.Or(operation, "-")),
 		Action:        c.resource.action,
 		Resource:      c.resource.arn,
 		VersionID:     c.detail.version,
@@ -317,8 +314,7 @@ func (g *Gate) decide(c *Call, r resource, action string) (policy.Decision, erro
 			return policy.Decision{}, err
 		}
 	}
-	q := c.asking(action, r)
-	return q.decide(c.Snapshot)
+	return c.asking(action, r).decide(c.Snapshot)
 }
 
 func denied(c *Call, action string, d policy.Decision) error {
@@ -354,12 +350,10 @@ func displayName(p policy.Principal) string {
 }
 
 func principalType(k policy.PrincipalKind) string {
-	switch k {
-	case policy.KindRAMUser:
+	if k == policy.KindRAMUser {
 		return "SubUser"
-	default:
-		return string(k)
 	}
+	return string(k)
 }
 
 func decisionOf(err error) audit.Decision {

@@ -29,7 +29,7 @@ import (
 
 const account = "1234567890123456"
 
-// recorder keeps records in memory, and refuses those of one phase when it is told to.
+// recorder keeps records in memory, and can be made to refuse the records of one phase.
 type recorder struct {
 	mu      sync.Mutex
 	records []audit.Record // guarded by mu
@@ -139,7 +139,7 @@ func (w *world) must(t *testing.T, action string, params ...string) any {
 	return out
 }
 
-// TestWhatCannotBeRecorded holds that it does not happen: without an intent there is no change,
+// TestWhatCannotBeRecorded verifies that it does not happen: without an intent there is no change,
 // without a record no value.
 func TestWhatCannotBeRecorded(t *testing.T) {
 	t.Parallel()
@@ -167,7 +167,7 @@ func TestWhatCannotBeRecorded(t *testing.T) {
 			t.Errorf("%s without %s: %v, %v", tt.action, tt.phase, out, err)
 		}
 		if strings.Contains(protocol.CodeFor(err).Message, "disk full") {
-			t.Error("the caller is told what is wrong with the disk")
+			t.Error("the caller learns what is wrong with the disk")
 		}
 	}
 	w.trail.refusing("")
@@ -207,7 +207,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// TestAuthorisationBeforeExistence holds that a caller without rights learns no names.
+// TestAuthorisationBeforeExistence verifies that a caller without rights learns no names.
 func TestAuthorisationBeforeExistence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -239,8 +239,8 @@ func TestAuthorisationBeforeExistence(t *testing.T) {
 	}
 }
 
-// TestSecretPolicy holds that the policy of a secret is enforced: a Deny binds even the
-// administrator, a named user is granted what it says, and nobody can lock themselves out of
+// TestSecretPolicy verifies that the policy of a secret is enforced: a Deny binds even the
+// administrator, a named user is granted what it says, and no caller can lock itself out of
 // changing it.
 func TestSecretPolicy(t *testing.T) {
 	t.Parallel()
@@ -292,7 +292,8 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// TestCodes holds that every kind has a code, and that a fault of our own tells the caller nothing.
+// TestCodes verifies that every kind has a code, and that an internal error reveals nothing to the
+// caller.
 func TestCodes(t *testing.T) {
 	t.Parallel()
 	seen := map[string]fault.Kind{}

@@ -9,8 +9,9 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// Holders counts the consumers for whom the end of a grace period waits, and says when all of them count as gone. What is damaged may be anybody,
-// until the deadline.
+// Holders counts the consumers that hold the previous credential and delay the end of a grace
+// period. until is when the last of them no longer counts. A damaged record may stand for any
+// consumer, so it delays the end until the deadline.
 func (e *Engine) Holders(ctx context.Context, t *Turn) (n int, until time.Time, err error) {
 	env, r, now := e.gate.env, t.Record, e.Now()
 	if err := env.Consumers.Sync(ctx, r.Account, r.Secret); err != nil {
@@ -26,14 +27,14 @@ func (e *Engine) Holders(ctx context.Context, t *Turn) (n int, until time.Time, 
 		return true
 	})
 	if err != nil && fault.KindOf(err) != fault.Unavailable {
-		env.Log.Error("what is known of the consumers of a secret cannot be read", "secret", r.Secret, "err", err)
+		env.Log.Error("the records of a secret's consumers cannot be read", "secret", r.Secret, "err", err)
 		return n + 1, r.GraceDeadline, nil
 	}
 	return n, until, err
 }
 
-// releaseGrace has the engine look at a grace period at once, when nobody holds the former credential any more for whom its end waits. It is
-// called after what is known of a consumer has changed.
+// releaseGrace makes the engine end a grace period at once when no consumer that delays its end
+// holds the previous credential. It is called after the record of a consumer has changed.
 func releaseGrace(ctx context.Context, db *store.DB, account, name string, now time.Time) error {
 	return store.Do(ctx, db, func(tx *store.Tx) error {
 		r, ok, err := tx.Rotation(account, name)

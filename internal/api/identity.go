@@ -11,8 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/users"
 )
 
-// identity holds the policies of a caller: those attached to the user and those of the user's
-// groups.
+// identity holds the policies of a caller: the ones that are attached to the user, and the ones of
+// the user's groups.
 type identity struct {
 	documents []policy.Document
 	sources   []source // where each document comes from
@@ -68,12 +68,9 @@ func (id *identity) addGroups(tx *store.Tx, account string, ids []string) error 
 	groups := make([]users.GroupRights, 0, len(ids))
 	var policies []string
 	for _, groupID := range ids {
-		g, ok, err := tx.GroupRights(account, groupID)
+		g, err := rightsOf(tx, account, groupID)
 		if err != nil {
 			return err
-		}
-		if !ok {
-			return fmt.Errorf("the group with ID %s of a user is missing from the store", groupID)
 		}
 		groups, policies = append(groups, g), append(policies, custom(g.Policies)...)
 	}
@@ -88,6 +85,15 @@ func (id *identity) addGroups(tx *store.Tx, account string, ids []string) error 
 	return nil
 }
 
+// rightsOf reads the rights of a group that the record of a user names.
+func rightsOf(tx *store.Tx, account, groupID string) (users.GroupRights, error) {
+	g, ok, err := tx.GroupRights(account, groupID)
+	if err == nil && !ok {
+		err = fmt.Errorf("the group with ID %s of a user is missing from the store", groupID)
+	}
+	return g, err
+}
+
 func custom(list []users.Attachment) []string {
 	var names []string
 	for _, a := range list {
@@ -98,8 +104,8 @@ func custom(list []users.Attachment) []string {
 	return names
 }
 
-// add adds the documents of attached policies. A missing document is an error, because it may
-// contain a Deny.
+// add adds the documents of attached policies. It fails when one is missing, because the document
+// may contain a Deny.
 func (id *identity) add(tx *store.Tx, account, group string, list []users.Attachment) error {
 	for _, a := range list {
 		d, ok := systemDocuments()[a.Name]
@@ -131,13 +137,12 @@ func grantable() []string {
 
 // asking returns the question whether the caller may do action on r, in the context of the call.
 func (c *Call) asking(action string, r resource) question {
-	return question{
-		principal: c.Principal,
-		identity:  c.identity,
-		action:    action,
-		resource:  r,
-		context:   policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure},
-	}
+	return question{c.Principal, c.identity, action, r, c.policyContext()}
+}
+
+// policyContext returns what conditions of policies see of the call; not the tags of a secret.
+func (c *Call) policyContext() policy.Context {
+	return policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure}
 }
 
 // question is one decision to make.
@@ -152,8 +157,8 @@ type question struct {
 // decide evaluates the identity policies together with the policy of the secret. Conditions of both
 // see the tags of the secret. A missing secret, and a secret without a policy, count as having the
 // default policy: the answer is the same as without a policy, and the time of a refusal does not
-// tell them apart.
-func (q *question) decide(tx *store.Tx) (policy.Decision, error) {
+// reveal which of them it was.
+func (q question) decide(tx *store.Tx) (policy.Decision, error) {
 	r := policy.Request{
 		Principal: q.principal,
 		Action:    q.action,

@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// useInterval is how often uses are written down: at most one write a minute and key.
+	// useInterval is how often uses are written: at most once a minute for each key.
 	useInterval = time.Minute
 	useTimeout  = 2 * time.Second
-	// maxUses bounds how many keys are remembered between two writes; what is used beyond that is
-	// not noted.
+	// maxUses bounds how many keys are remembered between two writes; uses of other keys are not
+	// noted.
 	maxUses = 100_000
 )
 
-// KeyUses knows when access keys were last used. A call only notes it in memory; Run writes it down
-// beside the calls. So another node learns of a use within a minute, and a crash forgets at most
-// the last one.
+// KeyUses knows when access keys were last used. A call only notes that in memory; Run writes the
+// notes in the background. So another node learns of a use within a minute, and a crash loses at
+// most the last minute.
 type KeyUses struct {
 	db  *store.DB
 	log *slog.Logger
@@ -47,8 +47,8 @@ func (k *KeyUses) Note(id string, at time.Time) {
 	}
 }
 
-// Last tells when a key was last used, at this node or, as far as it was written down, at another;
-// zero for never.
+// Last returns when a key was last used at this node or, as far as that was written, at another;
+// zero means never.
 func (k *KeyUses) Last(tx *store.Tx, id string) (time.Time, error) {
 	last, err := tx.KeyUse(id)
 	k.mu.Lock()
@@ -61,24 +61,30 @@ func (k *KeyUses) Last(tx *store.Tx, id string) (time.Time, error) {
 	return last, err
 }
 
-// Run writes uses down each minute, and once more when ctx ends.
+// Run writes uses each minute, and once more when ctx ends.
 func (k *KeyUses) Run(ctx context.Context) {
-	t := time.NewTicker(useInterval)
+	every(ctx, useInterval, func() { k.flush(ctx) }, k.flush)
+}
+
+// every calls flush at each interval until ctx ends, and then last with a context that ends after
+// useTimeout.
+func every(ctx context.Context, interval time.Duration, flush func(), last func(context.Context)) {
+	t := time.NewTicker(interval)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
-			k.flush(ctx)
+			flush()
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), useTimeout)
+			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), useTimeout)
 			defer cancel()
-			k.flush(last)
+			last(bounded)
 			return
 		}
 	}
 }
 
-// flush writes what is pending. A use that cannot be written is noted again.
+// flush writes the pending uses. A use that cannot be written is noted again.
 func (k *KeyUses) flush(ctx context.Context) {
 	k.mu.Lock()
 	batch := k.pending

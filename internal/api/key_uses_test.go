@@ -11,8 +11,8 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// TestKeyUses holds that uses are written together, that an older one never replaces a newer one,
-// and that nothing is written of a key that is gone.
+// TestKeyUses verifies that uses are written together, that an older one never replaces a newer
+// one, and that nothing is written of a deleted key.
 func TestKeyUses(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -60,14 +60,14 @@ func TestKeyUses(t *testing.T) {
 	}
 	here.flush(ctx)
 	if got := stored("k"); !got.Equal(at(999)) || !stored("gone").IsZero() || len(here.pending) != 0 {
-		t.Errorf("written: %s, of a key that is gone %s, %d pending", got, stored("gone"), len(here.pending))
+		t.Errorf("written: %s, of a deleted key %s, %d pending", got, stored("gone"), len(here.pending))
 	}
 	there.Note("k", at(10)) // another node, whose last use is older
 	there.flush(ctx)
 	if got := stored("k"); !got.Equal(at(999)) {
 		t.Errorf("an older use of another node replaced a newer one: %s", got)
 	}
-	// What cannot be written is kept, and written when the server stops.
+	// Uses that cannot be written are kept, and written when the server stops.
 	there.Note("k", at(2000))
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()

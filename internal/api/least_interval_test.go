@@ -51,7 +51,7 @@ func TestScheduleKeepsLeastInterval(t *testing.T) {
 		w.now = w.now.Add(time.Minute)
 		s, r := w.stored(t, "gen"), w.record(t, "gen")
 		if least := last.Add(6 * time.Hour); s.Rotation.Next.Before(least) || r.Due.Before(least) {
-			t.Errorf("%s: due at %v, the engine looks at %v; the last rotation began at %v", what, s.Rotation.Next, r.Due, last)
+			t.Errorf("%s: due at %v, the engine is due at %v; the last rotation began at %v", what, s.Rotation.Next, r.Due, last)
 		}
 	}
 	for range 3 {

@@ -1,23 +1,28 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
 )
 
 const maxFilters = 10 // of ListSecrets, and of values in each
 
-func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.ListSecretsResponse, error) {
+func listSecrets(c *Call, in *kms.ListSecretsRequest) (*kms.ListSecretsResponse, error) {
 	if err := checkFilters(in.Filters); err != nil {
 		return nil, err
 	}
-	withheld, err := c.withheld(nameFilter(in.Filters))
+	prefix, byPrefix := onlyPrefix(in.Filters)
+	withheld, err := c.withheld(prefix)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +30,7 @@ func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.L
 	list := []kms.ListedSecret{}
 	row := func(s secret.Secret) { list = append(list, listedSecret(s, in.FetchTags)) }
 	total := 0
-	if prefix, ok := onlyPrefix(in.Filters); ok {
+	if byPrefix {
 		total, err = c.Snapshot.SecretPage(c.Account(), prefix, withheld, skip, take, c.At, row)
 	} else {
 		err = c.Snapshot.Secrets(c.Account(), "", "", c.At, func(s secret.Secret) bool {
@@ -48,12 +53,6 @@ func listSecrets(_ context.Context, c *Call, in *kms.ListSecretsRequest) (*kms.L
 	}, nil
 }
 
-// nameFilter is what every name of the list begins with, where that is known.
-func nameFilter(list []kms.Filter) string {
-	prefix, _ := onlyPrefix(list)
-	return prefix
-}
-
 // withheld returns those secrets whose names begin with prefix and whose own policy denies the
 // caller the operation. A list leaves them out, from its counts too.
 func (c *Call) withheld(prefix string) (map[string]bool, error) {
@@ -61,26 +60,23 @@ func (c *Call) withheld(prefix string) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list map[string]bool
+	list := map[string]bool{}
 	for _, name := range names {
 		q := c.asking(c.op.Action, c.secretResource(name))
-		q.identity = noPolicies // they have decided about the list
+		q.identity = noPolicies // the policies of the caller were evaluated for the whole list
 		d, err := q.decide(c.Snapshot)
 		if err != nil {
 			return nil, err
 		}
 		if d.Explicit {
-			if list == nil {
-				list = map[string]bool{}
-			}
 			list[name] = true
 		}
 	}
 	return list, nil
 }
 
-// rowsBefore is how many rows come before a page. A page number has no upper bound, so the product
-// is kept from overflowing: no list is half as long as an int can say.
+// rowsBefore returns how many rows come before a page. A page number has no upper bound, so the
+// product is kept from overflowing: no list has more than MaxInt/2 rows.
 func rowsBefore(page, size int) int { return min(page-1, math.MaxInt/2/size) * size }
 
 func listedSecret(s secret.Secret, tags bool) kms.ListedSecret {
@@ -111,12 +107,7 @@ var filters = map[string]func(s secret.Secret, value string) bool{
 }
 
 func hasTagValue(s secret.Secret, v string) bool {
-	for _, value := range s.Tags {
-		if value == v {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(slices.Collect(maps.Values(s.Tags)), v)
 }
 
 func checkFilters(list []kms.Filter) error {
@@ -136,7 +127,7 @@ func checkFilters(list []kms.Filter) error {
 }
 
 // onlyPrefix reports whether the filters ask for nothing but names that begin with one text, which
-// the store can answer without looking at every secret.
+// the store can answer without reading every secret.
 func onlyPrefix(list []kms.Filter) (string, bool) {
 	switch {
 	case len(list) == 0:
@@ -157,9 +148,7 @@ func matches(s secret.Secret, list []kms.Filter) bool {
 	return true
 }
 
-func listSecretVersionIds(
-	_ context.Context, c *Call, in *kms.ListSecretVersionIdsRequest,
-) (*kms.ListSecretVersionIdsResponse, error) {
+func listSecretVersionIds(c *Call, in *kms.ListSecretVersionIdsRequest) (*kms.ListSecretVersionIdsResponse, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
@@ -183,31 +172,47 @@ func listSecretVersionIds(
 	return out, nil
 }
 
-func describeRegions(_ context.Context, c *Call, _ *kms.DescribeRegionsRequest) (*kms.DescribeRegionsResponse, error) {
-	return &kms.DescribeRegionsResponse{Regions: []kms.Region{{RegionID: c.Region}}}, nil
+// listSecretConsumers lists the consumers that were seen to use a secret.
+func listSecretConsumers(
+	ctx context.Context, c *Call, in *kms.ListSecretConsumersRequest,
+) (*kms.ListSecretConsumersResponse, error) {
+	s, err := c.existing(c.Snapshot, in.SecretName)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPage[kms.SecretConsumer]("NextToken", in.NextToken, in.MaxResults)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Consumers.Sync(ctx, s.Account, s.Name); err != nil {
+		return nil, err
+	}
+	current := s.Stages[secret.Current]
+	visit := func(key string, u rotation.Sighting) bool {
+		return in.Behind && !u.Behind(current) || p.add(key, shownConsumer(u, current))
+	}
+	err = store.Snapshot(ctx, c.DB).Consumers(s.Account, s.Name, p.after, visit)
+	return &kms.ListSecretConsumersResponse{
+		SecretName: s.Name,
+		VersionID:  current,
+		Consumers:  p.rows,
+		NextToken:  p.marker(),
+	}, err
 }
 
-func describeAccountKmsStatus(
-	context.Context, *Call, *kms.DescribeAccountKmsStatusRequest,
-) (*kms.DescribeAccountKmsStatusResponse, error) {
-	return &kms.DescribeAccountKmsStatusResponse{AccountStatus: "Enabled"}, nil
-}
-
-func getCallerIdentity(
-	_ context.Context, c *Call, _ *kms.GetCallerIdentityRequest,
-) (*kms.GetCallerIdentityResponse, error) {
-	p := c.Principal
-	out := &kms.GetCallerIdentityResponse{
-		AccountID:    p.Account,
-		ARN:          p.ARN(),
-		IdentityType: string(p.Kind),
-		PrincipalID:  p.ID,
+func shownConsumer(u rotation.Sighting, current string) kms.SecretConsumer {
+	out := kms.SecretConsumer{
+		Consumer:        u.Instance,
+		Principal:       u.Principal,
+		Source:          u.Source,
+		VersionID:       u.Version,
+		OldestVersionID: cmp.Or(u.Oldest, u.Version),
+		Evidence:        kms.EvidenceInferred,
+		LastSeen:        u.Seen,
+		Behind:          u.Behind(current),
 	}
-	switch out.IdentityType {
-	case "RAMUser":
-		out.UserID = p.ID
-	case "AssumedRoleUser":
-		out.RoleID, _, _ = strings.Cut(p.ID, ":")
+	if u.Acknowledged() {
+		out.Evidence = kms.EvidenceAcknowledged
 	}
-	return out, nil
+	return out
 }

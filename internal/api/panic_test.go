@@ -10,8 +10,8 @@ import (
 	"github.com/keyturn/keyturn/internal/protocol"
 )
 
-// TestPanicEndsOneCall holds that a fault of our own becomes an error of kind Internal with its
-// place for the log, and tells the caller nothing.
+// TestPanicEndsOneCall verifies that a panic becomes an error of kind Internal with its
+// place for the log, and reveals nothing to the caller.
 func TestPanicEndsOneCall(t *testing.T) {
 	t.Parallel()
 	c := &Call{op: &endpoint{

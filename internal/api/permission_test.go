@@ -39,7 +39,7 @@ func permissionCall(t *testing.T, declared bool) (*Gate, *lastRecord, *Call, []r
 	if declared {
 		d = d.AlsoNeeds("kms:LeaveTheGround", "target/${TargetName}")
 	}
-	e := endpointOf(d.Op(), describeRegions)
+	e := endpointOf(d.Op(), immediate(describeRegions))
 	principal := policy.Principal{Kind: policy.KindRAMUser, Account: "1234567890123456", Name: "bob", ID: "1"}
 	c := &Call{Env: env, Request: protocol.Request{Principal: principal}, At: env.Now(), op: e, table: []*endpoint{e}}
 	c.Snapshot = store.Snapshot(t.Context(), db)
@@ -109,7 +109,7 @@ func TestSimulationKnowsPermissions(t *testing.T) {
 }
 
 // TestRotationFindsItsAccounts verifies that an operation which rotates and does not have its
-// accounts judged is refused, whoever calls.
+// accounts judged is refused, for every caller.
 func TestRotationFindsItsAccounts(t *testing.T) {
 	t.Parallel()
 	c := &Call{Env: &Env{Region: "local"}}

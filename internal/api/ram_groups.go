@@ -3,9 +3,7 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 
-	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/users"
@@ -13,13 +11,14 @@ import (
 )
 
 func shownGroup(g users.Group) ram.Group {
-	return ram.Group{
-		GroupID:    g.ID,
-		GroupName:  g.Name,
-		Comments:   g.Comments,
-		CreateDate: g.CreatedAt,
-		UpdateDate: g.UpdatedAt,
-	}
+	out := namedGroup(g)
+	out.CreateDate, out.UpdateDate = g.CreatedAt, g.UpdatedAt
+	return out
+}
+
+// namedGroup returns a group as lists show it that say when something was attached to it.
+func namedGroup(g users.Group) ram.Group {
+	return ram.Group{GroupID: g.ID, GroupName: g.Name, Comments: g.Comments}
 }
 
 func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram.GroupResponse, error) {
@@ -36,12 +35,12 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 		if err := c.freeGroup(tx, g.Name); err != nil {
 			return nil, err
 		}
-		_, taken, err := tx.GroupRights(c.Account(), id)
-		switch {
-		case err != nil:
+		_, drawn, err := tx.GroupRights(c.Account(), id)
+		if err == nil && drawn {
+			err = errors.New("the ID of a group was drawn twice")
+		}
+		if err != nil {
 			return nil, err
-		case taken:
-			return nil, errors.New("the ID of a group was drawn twice")
 		}
 		count, err := tx.CountGroups(c.Account())
 		if err := limited(count, err, users.MaxGroups, ram.CodeGroupLimit); err != nil {
@@ -53,29 +52,25 @@ func createGroup(ctx context.Context, c *Call, in *ram.CreateGroupRequest) (*ram
 
 func (c *Call) freeGroup(tx *store.Tx, name string) error {
 	_, taken, err := tx.Group(c.Account(), name)
-	if err == nil && taken {
-		err = fault.Coded(fault.Exists, ram.CodeGroupExists, "")
-	}
-	return err
+	return mustBeFree(taken, err, ram.CodeGroupExists)
 }
 
-func getGroup(_ context.Context, c *Call, in *ram.GetGroupRequest) (*ram.GroupResponse, error) {
+func getGroup(c *Call, in *ram.GetGroupRequest) (*ram.GroupResponse, error) {
 	g, err := c.group(c.Snapshot, in.GroupName)
 	return &ram.GroupResponse{Group: shownGroup(g)}, err
 }
 
-func listGroups(_ context.Context, c *Call, in *ram.ListGroupsRequest) (*ram.ListGroupsResponse, error) {
-	after, err := parseMarker(in.Marker)
+func listGroups(c *Call, in *ram.ListGroupsRequest) (*ram.ListGroupsResponse, error) {
+	p, err := newPage[ram.Group]("Marker", in.Marker, in.MaxItems)
 	if err != nil {
 		return nil, err
 	}
-	p := page[ram.Group]{rows: []ram.Group{}, most: in.MaxItems}
-	err = c.Snapshot.Groups(c.Account(), after, func(g users.Group) bool { return p.add(g.Name, shownGroup(g)) })
+	err = c.Snapshot.Groups(c.Account(), p.after, func(g users.Group) bool { return p.add(g.Name, shownGroup(g)) })
 	return &ram.ListGroupsResponse{IsTruncated: p.more, Marker: p.marker(), Groups: p.rows}, err
 }
 
-// updateGroup changes a group. Its users know it by its ID, so a new name is a matter of its own
-// records alone.
+// updateGroup changes a group. Its users refer to it by its ID, so a new name changes the records
+// of the group alone.
 func updateGroup(ctx context.Context, c *Call, in *ram.UpdateGroupRequest) (*ram.GroupResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.GroupResponse, error) {
 		old, err := c.group(tx, in.GroupName)
@@ -98,17 +93,9 @@ func updateGroup(ctx context.Context, c *Call, in *ram.UpdateGroupRequest) (*ram
 }
 
 func deleteGroup(ctx context.Context, c *Call, in *ram.DeleteGroupRequest) (*ram.EmptyResponse, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
-		g, err := c.group(tx, in.GroupName)
-		if err != nil {
-			return nil, err
-		}
-		if err := g.Deletable(); err != nil {
-			return nil, err
-		}
-		tx.DeleteGroup(g)
-		return &ram.EmptyResponse{}, nil
-	})
+	return c.alterGroup(ctx, in.GroupName,
+		func(_ *store.Tx, g users.Group) (users.Group, error) { return g, g.Deletable() },
+		func(tx *store.Tx, g users.Group) error { tx.DeleteGroup(g); return nil })
 }
 
 func addUserToGroup(ctx context.Context, c *Call, in *ram.MembershipRequest) (*ram.EmptyResponse, error) {
@@ -138,43 +125,49 @@ func (c *Call) member(
 	})
 }
 
-func listUsersForGroup(_ context.Context, c *Call, in *ram.ListUsersForGroupRequest) (*ram.ListUsersResponse, error) {
+// groupRule changes a group. It may change more in the transaction that writes the group.
+type groupRule func(*store.Tx, users.Group) (users.Group, error)
+
+// alterGroup changes one group in one transaction. write stores the changed group, or deletes it.
+func (c *Call) alterGroup(
+	ctx context.Context, name string, rule groupRule, write func(*store.Tx, users.Group) error,
+) (*ram.EmptyResponse, error) {
+	read := func(tx *store.Tx) (users.Group, error) { return c.group(tx, name) }
+	_, err := alterRecord(ctx, c, read, rule, write)
+	return &ram.EmptyResponse{}, err
+}
+
+func listUsersForGroup(c *Call, in *ram.ListUsersForGroupRequest) (*ram.ListUsersResponse, error) {
 	g, err := c.group(c.Snapshot, in.GroupName)
 	if err != nil {
 		return nil, err
 	}
 	return c.userPage(in.Marker, in.MaxItems, func(u users.User) (ram.User, bool) {
 		at, ok := u.JoinedAt(g.ID)
-		return ram.User{UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName, JoinDate: at}, ok
+		row := namedUser(u)
+		row.JoinDate = at
+		return row, ok
 	})
 }
 
-func listGroupsForUser(
-	_ context.Context, c *Call, in *ram.ListGroupsForUserRequest,
-) (*ram.ListGroupsForUserResponse, error) {
+func listGroupsForUser(c *Call, in *ram.ListGroupsForUserRequest) (*ram.ListGroupsForUserResponse, error) {
 	u, err := c.user(c.Snapshot, in.UserName)
 	if err != nil {
 		return nil, err
 	}
 	out := &ram.ListGroupsForUserResponse{Groups: []ram.Group{}}
 	for _, m := range u.Groups {
-		rights, ok, err := c.Snapshot.GroupRights(c.Account(), m.GroupID)
-		switch {
-		case err != nil:
+		rights, err := rightsOf(c.Snapshot, c.Account(), m.GroupID)
+		if err != nil {
 			return nil, err
-		case !ok:
-			return nil, fmt.Errorf("the group with ID %s of a user is missing from the store", m.GroupID)
 		}
 		g, err := c.group(c.Snapshot, rights.Name)
 		if err != nil {
 			return nil, err
 		}
-		out.Groups = append(out.Groups, ram.Group{
-			GroupID:   g.ID,
-			GroupName: g.Name,
-			Comments:  g.Comments,
-			JoinDate:  m.At,
-		})
+		row := namedGroup(g)
+		row.JoinDate = m.At
+		out.Groups = append(out.Groups, row)
 	}
 	return out, nil
 }

@@ -14,8 +14,13 @@ import (
 
 func shownPolicy(p users.Policy) ram.Policy {
 	return ram.Policy{
-		PolicyName: p.Name, PolicyType: p.Type, Description: p.Description, DefaultVersion: p.Default,
-		CreateDate: p.CreatedAt, UpdateDate: p.UpdatedAt, AttachmentCount: p.Users + p.Groups,
+		PolicyName:      p.Name,
+		PolicyType:      p.Type,
+		Description:     p.Description,
+		DefaultVersion:  p.Default,
+		CreateDate:      p.CreatedAt,
+		UpdateDate:      p.UpdatedAt,
+		AttachmentCount: p.Users + p.Groups,
 	}
 }
 
@@ -27,8 +32,8 @@ func shownVersion(p users.Policy, v users.Version, document bool) ram.PolicyVers
 	return out
 }
 
-// checkDocument reads a document as the gate will. What it does not understand whole is refused: an
-// element that is ignored may be the one that narrows a statement.
+// checkDocument refuses a document that the gate could not read whole: an element that it ignored
+// might be the one that narrows a statement.
 func checkDocument(text string) error {
 	switch {
 	case text == "":
@@ -64,11 +69,8 @@ func createPolicy(ctx context.Context, c *Call, in *ram.CreatePolicyRequest) (*r
 	}
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.CreatePolicyResponse, error) {
 		_, taken, err := tx.Policy(c.Account(), users.Custom, p.Name)
-		switch {
-		case err != nil:
+		if err := mustBeFree(taken, err, ram.CodePolicyExists); err != nil {
 			return nil, err
-		case taken:
-			return nil, fault.Coded(fault.Exists, ram.CodePolicyExists, "")
 		}
 		count, err := tx.CountPolicies(c.Account())
 		if err := limited(count, err, users.MaxPolicies, ram.CodePolicyLimit); err != nil {
@@ -78,7 +80,7 @@ func createPolicy(ctx context.Context, c *Call, in *ram.CreatePolicyRequest) (*r
 	})
 }
 
-func getPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.GetPolicyResponse, error) {
+func getPolicy(c *Call, in *ram.PolicyRequest) (*ram.GetPolicyResponse, error) {
 	p, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName)
 	if err != nil {
 		return nil, err
@@ -89,19 +91,19 @@ func getPolicy(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.GetPolic
 	return out, err
 }
 
-// listPolicies lists the policies that come with the service before the account's own. A marker is
-// of the list it is in.
-func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram.ListPoliciesResponse, error) {
+// listPolicies lists the policies that come with the service before the account's own. A marker
+// says in which of the two lists the next page begins.
+func listPolicies(c *Call, in *ram.ListPoliciesRequest) (*ram.ListPoliciesResponse, error) {
 	if in.PolicyType != "" {
 		if err := users.CheckPolicyType(in.PolicyType); err != nil {
 			return nil, err
 		}
 	}
-	after, err := parseMarker(in.Marker)
+	p, err := newPage[ram.Policy]("Marker", in.Marker, in.MaxItems)
 	if err != nil {
 		return nil, err
 	}
-	p, want := page[ram.Policy]{rows: []ram.Policy{}, most: in.MaxItems}, tagMap(in.Tags)
+	after, want := p.after, tagMap(in.Tags)
 	const systemMark = "System:"
 	afterSystem, inSystem := strings.CutPrefix(after, systemMark)
 	if in.PolicyType != users.Custom && (after == "" || inSystem) {
@@ -131,18 +133,12 @@ func listPolicies(_ context.Context, c *Call, in *ram.ListPoliciesRequest) (*ram
 
 // alterPolicy changes one custom policy in one transaction.
 func (c *Call) alterPolicy(
-	ctx context.Context, name string, change func(users.Policy) (users.Policy, error),
+	ctx context.Context, name string, rule func(users.Policy) (users.Policy, error),
 ) (users.Policy, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (users.Policy, error) {
-		p, err := c.policy(tx, users.Custom, name)
-		if err != nil {
-			return p, err
-		}
-		if p, err = change(p); err != nil {
-			return p, err
-		}
-		return p, tx.PutPolicy(c.Account(), p)
-	})
+	return alterRecord(ctx, c,
+		func(tx *store.Tx) (users.Policy, error) { return c.policy(tx, users.Custom, name) },
+		func(_ *store.Tx, p users.Policy) (users.Policy, error) { return rule(p) },
+		func(tx *store.Tx, p users.Policy) error { return tx.PutPolicy(c.Account(), p) })
 }
 
 func updatePolicyDescription(
@@ -187,7 +183,7 @@ func createPolicyVersion(
 	return &ram.PolicyVersionResponse{PolicyVersion: shownVersion(p, v, true)}, err
 }
 
-func getPolicyVersion(_ context.Context, c *Call, in *ram.GetPolicyVersionRequest) (*ram.PolicyVersionResponse, error) {
+func getPolicyVersion(c *Call, in *ram.GetPolicyVersionRequest) (*ram.PolicyVersionResponse, error) {
 	p, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName)
 	if err != nil {
 		return nil, err
@@ -196,7 +192,7 @@ func getPolicyVersion(_ context.Context, c *Call, in *ram.GetPolicyVersionReques
 	return &ram.PolicyVersionResponse{PolicyVersion: shownVersion(p, v, true)}, err
 }
 
-func listPolicyVersions(_ context.Context, c *Call, in *ram.PolicyRequest) (*ram.ListPolicyVersionsResponse, error) {
+func listPolicyVersions(c *Call, in *ram.PolicyRequest) (*ram.ListPolicyVersionsResponse, error) {
 	p, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName)
 	out := &ram.ListPolicyVersionsResponse{PolicyVersions: []ram.PolicyVersion{}}
 	for _, v := range p.Versions {
@@ -223,14 +219,13 @@ func deletePolicyVersion(ctx context.Context, c *Call, in *ram.PolicyVersionRequ
 // one must not become one for the account.
 func (c *Call) wholeAccount(resourceGroup string) error {
 	if resourceGroup != "" && resourceGroup != c.Account() {
-		return fault.Parameter("ResourceGroupId",
-			"there are no resource groups; leave it out to attach for the account.")
+		return fault.Parameter("ResourceGroupId", "there are no resource groups; leave it out to attach for the account.")
 	}
 	return nil
 }
 
-// attach counts one attachment more or less of a policy, which guards it against being deleted
-// meanwhile.
+// attach changes the number of a policy's attachments. That keeps the policy from being deleted in
+// the meantime.
 func (c *Call) attach(tx *store.Tx, kind, name string, change func(*users.Policy)) error {
 	p, err := c.policy(tx, kind, name)
 	if err != nil {
@@ -284,24 +279,15 @@ func (c *Call) groupPolicy(
 	if err := c.wholeAccount(in.ResourceGroupID); err != nil {
 		return nil, err
 	}
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
-		g, err := c.group(tx, in.GroupName)
-		if err != nil {
-			return nil, err
-		}
+	return c.alterGroup(ctx, in.GroupName, func(tx *store.Tx, g users.Group) (users.Group, error) {
 		if err := c.attach(tx, in.PolicyType, in.PolicyName, func(p *users.Policy) { p.Groups += more }); err != nil {
-			return nil, err
+			return g, err
 		}
-		if g, err = change(g); err != nil {
-			return nil, err
-		}
-		return &ram.EmptyResponse{}, tx.PutGroup(g)
-	})
+		return change(g)
+	}, (*store.Tx).PutGroup)
 }
 
-func listPoliciesForUser(
-	_ context.Context, c *Call, in *ram.ListPoliciesForUserRequest,
-) (*ram.AttachedPoliciesResponse, error) {
+func listPoliciesForUser(c *Call, in *ram.ListPoliciesForUserRequest) (*ram.AttachedPoliciesResponse, error) {
 	u, err := c.user(c.Snapshot, in.UserName)
 	if err != nil {
 		return nil, err
@@ -309,9 +295,7 @@ func listPoliciesForUser(
 	return c.attached(u.Policies)
 }
 
-func listPoliciesForGroup(
-	_ context.Context, c *Call, in *ram.ListPoliciesForGroupRequest,
-) (*ram.AttachedPoliciesResponse, error) {
+func listPoliciesForGroup(c *Call, in *ram.ListPoliciesForGroupRequest) (*ram.AttachedPoliciesResponse, error) {
 	g, err := c.group(c.Snapshot, in.GroupName)
 	if err != nil {
 		return nil, err
@@ -337,21 +321,16 @@ func (c *Call) attached(list []users.Attachment) (*ram.AttachedPoliciesResponse,
 	return out, nil
 }
 
-func listEntitiesForPolicy(
-	_ context.Context, c *Call, in *ram.PolicyRequest,
-) (*ram.ListEntitiesForPolicyResponse, error) {
+func listEntitiesForPolicy(c *Call, in *ram.PolicyRequest) (*ram.ListEntitiesForPolicyResponse, error) {
 	if _, err := c.policy(c.Snapshot, in.PolicyType, in.PolicyName); err != nil {
 		return nil, err
 	}
 	out := &ram.ListEntitiesForPolicyResponse{Groups: []ram.Group{}, Users: []ram.User{}, Roles: []ram.Role{}}
 	err := c.Snapshot.Users(c.Account(), "", func(u users.User) bool {
 		if at, ok := u.AttachedAt(in.PolicyType, in.PolicyName); ok {
-			out.Users = append(out.Users, ram.User{
-				UserID:      u.ID,
-				UserName:    u.Name,
-				DisplayName: u.DisplayName,
-				AttachDate:  at,
-			})
+			row := namedUser(u)
+			row.AttachDate = at
+			out.Users = append(out.Users, row)
 		}
 		return true
 	})
@@ -360,12 +339,9 @@ func listEntitiesForPolicy(
 	}
 	err = c.Snapshot.Groups(c.Account(), "", func(g users.Group) bool {
 		if at, ok := g.AttachedAt(in.PolicyType, in.PolicyName); ok {
-			out.Groups = append(out.Groups, ram.Group{
-				GroupID:    g.ID,
-				GroupName:  g.Name,
-				Comments:   g.Comments,
-				AttachDate: at,
-			})
+			row := namedGroup(g)
+			row.AttachDate = at
+			out.Groups = append(out.Groups, row)
 		}
 		return true
 	})

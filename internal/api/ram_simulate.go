@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -16,7 +15,7 @@ import (
 
 // simulatePolicy asks the question that the gate would ask if the user made the call, with the same
 // code, and returns which statement decides.
-func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (*ram.SimulatePolicyResponse, error) {
+func simulatePolicy(c *Call, in *ram.SimulatePolicyRequest) (*ram.SimulatePolicyResponse, error) {
 	q, err := c.simulated(in)
 	if err != nil {
 		return nil, err
@@ -26,33 +25,44 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 		return nil, err
 	}
 	q.principal = policy.Principal{Kind: policy.KindRAMUser, Account: u.Account, Name: u.Name, ID: u.ID}
-	// The caller's own policies may be in the snapshot already; those of the user are read beside
-	// them.
+	// The caller's own policies may be in the snapshot already; the user's are read beside them.
 	if q.identity, err = loadIdentity(c.Snapshot, q.principal, q.resource.secret); err != nil {
 		return nil, err
 	}
-	d, err := q.decide(c.Snapshot)
+	further, partial, err := c.furtherQuestions(in, q)
 	if err != nil {
 		return nil, err
 	}
-	judged := []string{q.action + " on " + q.resource.arn}
-	questions, partial, err := c.furtherQuestions(in, q)
+	d, q, judged, err := c.judgeAll(q, further)
 	if err != nil {
 		return nil, err
 	}
-	for _, further := range questions {
+	out := shownDecision(q, d)
+	out.Judged, out.Partial = judged, partial
+	return out, nil
+}
+
+// judgeAll decides questions up to the first refusal, as the gate does. It returns the decision
+// that counts with its question, and names the questions that were decided.
+func (c *Call) judgeAll(first question, more []question) (d policy.Decision, q question, judged []string, err error) {
+	for i, next := range append([]question{first}, more...) {
+		judged = append(judged, next.action+" on "+next.resource.arn)
+		decision, err := next.decide(c.Snapshot)
+		if err != nil {
+			return d, q, nil, err
+		}
+		if i == 0 || !decision.Allowed && (decision.Explicit || !next.resource.lenient) {
+			d, q = decision, next
+		}
 		if !d.Allowed {
 			break
 		}
-		judged = append(judged, further.action+" on "+further.resource.arn)
-		next, err := further.decide(c.Snapshot)
-		if err != nil {
-			return nil, err
-		}
-		if !next.Allowed && (next.Explicit || !further.resource.lenient) {
-			d, q = next, further
-		}
 	}
+	return d, q, judged, nil
+}
+
+// shownDecision returns a decision with the statement and the policy that made it.
+func shownDecision(q question, d policy.Decision) *ram.SimulatePolicyResponse {
 	out := &ram.SimulatePolicyResponse{
 		Allowed:        d.Allowed,
 		Decision:       ram.ImplicitDeny,
@@ -60,8 +70,6 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 		StatementIndex: d.Statement,
 		Action:         q.action,
 		Resource:       q.resource.arn,
-		Judged:         judged,
-		Partial:        partial,
 		ByName:         isByName(q.action),
 	}
 	switch {
@@ -77,7 +85,7 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 	case policy.PolicySecret:
 		out.PolicyName, out.PolicyType = policyName, ram.PolicyTypeSecret
 	}
-	return out, nil
+	return out
 }
 
 // furtherQuestions returns the questions about the other resources of the operation, for the secret
@@ -85,8 +93,8 @@ func simulatePolicy(_ context.Context, c *Call, in *ram.SimulatePolicyRequest) (
 // reveal accounts and targets of the secret, so the caller needs the right to describe its
 // rotation; partial reports that this right is missing.
 func (c *Call) furtherQuestions(
-	in *ram.SimulatePolicyRequest, first *question,
-) (list []*question, partial bool, err error) {
+	in *ram.SimulatePolicyRequest, first question,
+) (list []question, partial bool, err error) {
 	i := slices.IndexFunc(c.table, func(e *endpoint) bool { return e.Name == in.Operation })
 	if i < 0 || in.SecretName == "" || len(c.table[i].Also) == 0 {
 		return nil, false, nil
@@ -95,8 +103,8 @@ func (c *Call) furtherQuestions(
 	if err != nil {
 		return nil, false, err
 	}
-	own := c.asking("kms:DescribeRotation", c.secretResource(name))
-	if d, err := own.decide(c.Snapshot); err != nil || !d.Allowed {
+	d, err := c.asking("kms:DescribeRotation", c.secretResource(name)).decide(c.Snapshot)
+	if err != nil || !d.Allowed {
 		return nil, true, err
 	}
 	o := c.table[i]
@@ -115,20 +123,20 @@ func (c *Call) furtherQuestions(
 		if err != nil || action == "" || action == first.action && r.arn == first.resource.arn {
 			continue
 		}
-		q := *first
+		q := first
 		q.action, q.resource = action, r
-		list = append(list, &q)
+		list = append(list, q)
 	}
 	return list, false, nil
 }
 
 // simulated returns the question of a request: action, resource and context.
-func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
-	q := &question{context: policy.Context{Now: c.At, SourceIP: c.Source, SecureTransport: c.Secure}}
+func (c *Call) simulated(in *ram.SimulatePolicyRequest) (q question, err error) {
+	q.context = c.policyContext()
 	if s := in.ContextSourceIP; s != "" {
 		address, err := netip.ParseAddr(s)
 		if err != nil {
-			return nil, fault.Parameter("ContextSourceIp", "use an IPv4 or IPv6 address.")
+			return q, fault.Parameter("ContextSourceIp", "use an IPv4 or IPv6 address.")
 		}
 		q.context.SourceIP = address
 	}
@@ -137,15 +145,15 @@ func (c *Call) simulated(in *ram.SimulatePolicyRequest) (*question, error) {
 	}
 	p, err := c.simulatedPermission(in.Operation)
 	if err != nil {
-		return nil, err
+		return q, err
 	}
 	q.action = p.Action
 	q.resource, err = c.simulatedResource(p, in)
 	return q, err
 }
 
-// simulatedPermission finds an action by its own name or by that of its operation, also an action
-// that operations need besides their own.
+// simulatedPermission finds an action by its own name or by the name of its operation, also an
+// action that operations need besides their own.
 func (c *Call) simulatedPermission(name string) (operation.Permission, error) {
 	if name == "" {
 		return operation.Permission{}, fault.Required("Operation")
@@ -175,7 +183,7 @@ func (c *Call) simulatedResource(p operation.Permission, in *ram.SimulatePolicyR
 	case in.Resource != "" && in.SecretName != "":
 		return resource{}, fault.Parameter("Resource", "give SecretName or Resource, not both.")
 	case containerOf(p.Resource) == "secret" && in.SecretName != "":
-		// What makes a secret is judged on the container, whatever its name.
+		// An operation that creates a secret is judged on the container, whatever the secret's name.
 		_, err := c.secretName(in.SecretName)
 		return resource{arn: c.containerARN()}, err
 	case in.SecretName != "":

@@ -41,7 +41,7 @@ func readAll(name string) string {
 	return document(allow("kms:GetSecretValue", "acs:kms:*:*:secret/"+name))
 }
 
-// TestAccessKeyLife holds that what happens to a key counts from the next call on.
+// TestAccessKeyLife verifies that a change of a key takes effect with the next call.
 func TestAccessKeyLife(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -106,8 +106,8 @@ func TestAccessKeyLife(t *testing.T) {
 	wantCode(t, "deleted user", err, ram.CodeUserNotExist)
 }
 
-// TestPolicyChangeCounts holds that a policy's change counts from the next call on, whichever way
-// it came about.
+// TestPolicyChangeCounts verifies that a change of a policy takes effect with the next call,
+// whichever way it came about.
 func TestPolicyChangeCounts(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -164,8 +164,8 @@ func TestPolicyChangeCounts(t *testing.T) {
 	wantCode(t, "out of the group", get(ctx, c, "app"), kms.CodeNoPermission)
 }
 
-// TestRenamedUser holds that keys and policies follow a user to his new name, and that the old name
-// is free and powerless.
+// TestRenamedUser verifies that keys and policies follow a user to a new name, and that the old
+// name is free and powerless.
 func TestRenamedUser(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -194,8 +194,8 @@ func TestRenamedUser(t *testing.T) {
 	wantCode(t, "a name that is taken", err, ram.CodeUserExists)
 }
 
-// TestNamesCannotBeProbed holds that a caller without rights is told the same of what exists and of
-// what does not.
+// TestNamesCannotBeProbed verifies that a caller without rights gets the same answer for what
+// exists and what does not.
 func TestNamesCannotBeProbed(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -231,7 +231,7 @@ func TestNamesCannotBeProbed(t *testing.T) {
 		},
 	} {
 		if a, b := body(try("there")), body(try("gone")); a != b {
-			t.Errorf("%s tells apart:\n%s\n%s", name, a, b)
+			t.Errorf("%s distinguishes:\n%s\n%s", name, a, b)
 		}
 	}
 }
@@ -308,7 +308,7 @@ func TestSimulatePolicy(t *testing.T) {
 				Action:         "kms:PutSecretValue",
 				Resource:       container + "/app/db",
 			}},
-		{"nobody, nothing", ram.SimulatePolicyRequest{UserName: "nobody", Operation: "ListSecrets"},
+		{"a user without rights, nothing", ram.SimulatePolicyRequest{UserName: "nobody", Operation: "ListSecrets"},
 			ram.SimulatePolicyResponse{
 				Decision:       "ImplicitDeny",
 				StatementIndex: -1,
@@ -385,8 +385,8 @@ func TestSimulatePolicy(t *testing.T) {
 	}
 }
 
-// TestSelfService holds that a user may be let manage his own keys, and only his: the name may then
-// be left out.
+// TestSelfService verifies that a user can be allowed to manage his own keys, and only his: the
+// name may then be left out.
 func TestSelfService(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
@@ -560,7 +560,7 @@ func TestRAMErrors(t *testing.T) {
 			t.Errorf("%s %.60s: %v; want %d %s with %q", tt.action, tt.params, err, tt.status, tt.code, tt.text)
 		}
 	}
-	// Once nobody has it, what is left is a version too many, unless it is to go as well.
+	// Once no user has it, the only obstacle is a version too many, unless it is to go as well.
 	must[*ram.EmptyResponse](t)(admin.DetachPolicyFromUser(ctx, &ram.UserPolicyRequest{
 		UserName:   "alice",
 		PolicyName: "alice-0",
@@ -730,7 +730,7 @@ func TestRenameLargeGroup(t *testing.T) {
 	close(done)
 	caller.Wait()
 	if calls == 0 {
-		t.Error("nobody called during the renames")
+		t.Error("no call was made during the renames")
 	}
 	if n := len(
 		must[*ram.ListUsersResponse](t)(
@@ -752,7 +752,7 @@ func TestRenameLargeGroup(t *testing.T) {
 	if !sim.Allowed || sim.GroupName != "crew" {
 		t.Errorf("decided through group %q, allowed %v; want crew", sim.GroupName, sim.Allowed)
 	}
-	// Another group of the old name is another group: nobody is in it.
+	// Another group of the old name is another group: it has no members.
 	must[*ram.GroupResponse](t)(admin.CreateGroup(ctx, &ram.CreateGroupRequest{GroupName: "team"}))
 	if n := len(
 		must[*ram.ListUsersResponse](t)(
@@ -771,7 +771,7 @@ func TestRenameLargeGroup(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestChangesAreAudited holds that the trail says who was given what.
+// TestChangesAreAudited verifies that the trail has who was given which right.
 func TestChangesAreAudited(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

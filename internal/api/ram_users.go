@@ -25,6 +25,11 @@ func shownUser(u users.User) ram.User {
 	}
 }
 
+// namedUser returns a user as lists show it that say since when the user belongs to something.
+func namedUser(u users.User) ram.User {
+	return ram.User{UserID: u.ID, UserName: u.Name, DisplayName: u.DisplayName}
+}
+
 func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.UserResponse, error) {
 	id, err := users.NewID(c.Random)
 	if err != nil {
@@ -32,7 +37,10 @@ func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.U
 	}
 	c.resource = c.ramResource("user/" + protocol.Clip(in.UserName))
 	u, err := users.NewUser(c.Account(), id, in.UserName, users.Profile{
-		DisplayName: &in.DisplayName, MobilePhone: &in.MobilePhone, Email: &in.Email, Comments: &in.Comments,
+		DisplayName: &in.DisplayName,
+		MobilePhone: &in.MobilePhone,
+		Email:       &in.Email,
+		Comments:    &in.Comments,
 	}, c.At)
 	if err != nil {
 		return nil, err
@@ -51,59 +59,47 @@ func createUser(ctx context.Context, c *Call, in *ram.CreateUserRequest) (*ram.U
 
 func (c *Call) freeUser(tx *store.Tx, name string) error {
 	_, taken, err := tx.User(c.Account(), name)
-	if err == nil && taken {
-		err = fault.Coded(fault.Exists, ram.CodeUserExists, "")
-	}
-	return err
+	return mustBeFree(taken, err, ram.CodeUserExists)
 }
 
-func getUser(_ context.Context, c *Call, in *ram.GetUserRequest) (*ram.UserResponse, error) {
+func getUser(c *Call, in *ram.GetUserRequest) (*ram.UserResponse, error) {
 	u, err := c.user(c.Snapshot, in.UserName)
 	return &ram.UserResponse{User: shownUser(u)}, err
 }
 
-func listUsers(_ context.Context, c *Call, in *ram.ListUsersRequest) (*ram.ListUsersResponse, error) {
+func listUsers(c *Call, in *ram.ListUsersRequest) (*ram.ListUsersResponse, error) {
 	return c.userPage(in.Marker, in.MaxItems, func(u users.User) (ram.User, bool) { return shownUser(u), true })
 }
 
-// userPage lists the users for which row says yes.
+// userPage lists the users for which row returns true.
 func (c *Call) userPage(from string, most int, row func(users.User) (ram.User, bool)) (*ram.ListUsersResponse, error) {
-	after, err := parseMarker(from)
+	p, err := newPage[ram.User]("Marker", from, most)
 	if err != nil {
 		return nil, err
 	}
-	p := page[ram.User]{rows: []ram.User{}, most: most}
-	err = c.Snapshot.Users(c.Account(), after, func(u users.User) bool {
+	err = c.Snapshot.Users(c.Account(), p.after, func(u users.User) bool {
 		shown, ok := row(u)
 		return !ok || p.add(u.Name, shown)
 	})
 	return &ram.ListUsersResponse{IsTruncated: p.more, Marker: p.marker(), Users: p.rows}, err
 }
 
-// updateUser changes a user. With a new name his record moves, and his access keys follow in the
-// same transaction.
+// updateUser changes a user. A new name moves the record of the user, and changes the records of
+// the access keys in the same transaction.
 func updateUser(ctx context.Context, c *Call, in *ram.UpdateUserRequest) (*ram.UserResponse, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.UserResponse, error) {
-		old, err := c.user(tx, in.UserName)
-		if err != nil {
-			return nil, err
-		}
+	u, err := c.alteredUser(ctx, in.UserName, func(tx *store.Tx, old users.User) (users.User, error) {
 		u, err := old.Update("New", in.NewUserName, users.Profile{
 			DisplayName: in.NewDisplayName,
 			MobilePhone: in.NewMobilePhone,
 			Email:       in.NewEmail,
 			Comments:    in.NewComments,
 		}, c.At)
-		if err != nil {
-			return nil, err
+		if err == nil && u.Name != old.Name {
+			err = c.renameUser(tx, old, u)
 		}
-		if u.Name != old.Name {
-			if err := c.renameUser(tx, old, u); err != nil {
-				return nil, err
-			}
-		}
-		return &ram.UserResponse{User: shownUser(u)}, tx.PutUser(u)
+		return u, err
 	})
+	return &ram.UserResponse{User: shownUser(u)}, err
 }
 
 func (c *Call) renameUser(tx *store.Tx, old, u users.User) error {
@@ -138,36 +134,26 @@ func deleteUser(ctx context.Context, c *Call, in *ram.DeleteUserRequest) (*ram.E
 	})
 }
 
+// userRule changes a user. It may change more in the transaction that stores the user.
+type userRule func(*store.Tx, users.User) (users.User, error)
+
+// alteredUser changes one user in one transaction, and returns the user.
+func (c *Call) alteredUser(ctx context.Context, name string, rule userRule) (users.User, error) {
+	read := func(tx *store.Tx) (users.User, error) { return c.user(tx, name) }
+	return alterRecord(ctx, c, read, rule, (*store.Tx).PutUser)
+}
+
 // alterUser changes one user in one transaction.
-func (c *Call) alterUser(
-	ctx context.Context, name string, change func(*store.Tx, users.User) (users.User, error),
-) (*ram.EmptyResponse, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
-		u, err := c.user(tx, name)
-		if err != nil {
-			return nil, err
-		}
-		if u, err = change(tx, u); err != nil {
-			return nil, err
-		}
-		return &ram.EmptyResponse{}, tx.PutUser(u)
-	})
+func (c *Call) alterUser(ctx context.Context, name string, rule userRule) (*ram.EmptyResponse, error) {
+	_, err := c.alteredUser(ctx, name, rule)
+	return &ram.EmptyResponse{}, err
 }
 
 // alterKeys changes the access keys of one user, or of the root account, in one transaction.
-func (c *Call) alterKeys(
-	ctx context.Context, name string, change func(*store.Tx, users.User) (users.User, error),
-) (*ram.EmptyResponse, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*ram.EmptyResponse, error) {
-		u, err := c.keyOwner(tx, name)
-		if err != nil {
-			return nil, err
-		}
-		if u, err = change(tx, u); err != nil {
-			return nil, err
-		}
-		return &ram.EmptyResponse{}, c.putKeyOwner(tx, u)
-	})
+func (c *Call) alterKeys(ctx context.Context, name string, rule userRule) (*ram.EmptyResponse, error) {
+	read := func(tx *store.Tx) (users.User, error) { return c.keyOwner(tx, name) }
+	_, err := alterRecord(ctx, c, read, rule, c.putKeyOwner)
+	return &ram.EmptyResponse{}, err
 }
 
 func createAccessKey(
@@ -181,18 +167,20 @@ func createAccessKey(
 	secret := sensitive.New(text)
 	sealed := c.Keyring.SealAccessKey(id, "secret", secret)
 	_, err = c.alterKeys(ctx, in.UserName, func(tx *store.Tx, u users.User) (users.User, error) {
-		_, taken, err := tx.AccessKey(id)
-		switch {
-		case err != nil:
+		_, drawn, err := tx.AccessKey(id)
+		if err == nil && drawn {
+			err = errors.New("an access key ID was drawn twice")
+		}
+		if err != nil {
 			return u, err
-		case taken:
-			return u, errors.New("an access key ID was drawn twice")
 		}
 		if u, err = u.AddKey(id, c.At); err != nil {
 			return u, err
 		}
 		return u, tx.PutAccessKey(store.AccessKey{
-			ID: id, CreatedAt: c.At, Secret: sealed,
+			ID:        id,
+			CreatedAt: c.At,
+			Secret:    sealed,
 			Principal: keyPrincipal(u),
 		})
 	})
@@ -216,7 +204,7 @@ func (c *Call) accessKey(tx *store.Tx, id string) (store.AccessKey, error) {
 	return key, err
 }
 
-func listAccessKeys(_ context.Context, c *Call, in *ram.ListAccessKeysRequest) (*ram.ListAccessKeysResponse, error) {
+func listAccessKeys(c *Call, in *ram.ListAccessKeysRequest) (*ram.ListAccessKeysResponse, error) {
 	u, err := c.keyOwner(c.Snapshot, in.UserName)
 	out := &ram.ListAccessKeysResponse{AccessKeys: []ram.ListedAccessKey{}}
 	for _, k := range u.Keys {
@@ -270,9 +258,7 @@ func deleteAccessKey(ctx context.Context, c *Call, in *ram.AccessKeyRequest) (*r
 	return out, err
 }
 
-func getAccessKeyLastUsed(
-	_ context.Context, c *Call, in *ram.AccessKeyRequest,
-) (*ram.GetAccessKeyLastUsedResponse, error) {
+func getAccessKeyLastUsed(c *Call, in *ram.AccessKeyRequest) (*ram.GetAccessKeyLastUsedResponse, error) {
 	if in.UserAccessKeyID == "" {
 		return nil, fault.Required("UserAccessKeyId")
 	}

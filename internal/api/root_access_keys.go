@@ -10,8 +10,8 @@ import (
 
 // The root account has access keys like a user: at most two, so that one can replace the other.
 // They are managed by the operations for access keys without UserName, when the root account itself
-// calls. No policy can give that to anybody else: a user with every right is not root, and must not
-// be able to become it.
+// calls. No policy can give that to another principal: a user with every right is not root, and
+// must not be able to become it.
 
 // keyOwner reads the user whose access keys a call is about. An empty name is the root account, as
 // a user without a name.

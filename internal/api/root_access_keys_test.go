@@ -48,7 +48,7 @@ func TestRootKeyLife(t *testing.T) {
 	wantCode(t, "switched off", err, kms.CodeAccessKeyDisabled)
 	admin := filepath.Join(dir, "admin.json")
 	if _, err := os.Stat(admin); err != nil {
-		t.Errorf("admin.json is gone while its key exists: %v", err)
+		t.Errorf("admin.json was deleted while its key exists: %v", err)
 	}
 	must[*ram.EmptyResponse](t)(fresh.DeleteAccessKey(ctx, &ram.AccessKeyRequest{UserAccessKeyID: first}))
 	if _, err := os.Stat(admin); err == nil {

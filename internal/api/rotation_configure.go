@@ -12,8 +12,10 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-func updateSecretRotationPolicy(ctx context.Context, c *Call, in *kms.UpdateSecretRotationPolicyRequest) (*kms.SecretNameResponse, error) {
-	_, err := c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+func updateSecretRotationPolicy(
+	ctx context.Context, c *Call, in *kms.UpdateSecretRotationPolicyRequest,
+) (*kms.SecretNameResponse, error) {
+	return c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
 		if in.EnableAutomaticRotation {
 			var err error
 			if s, _, err = c.bind(tx, s); err != nil {
@@ -21,34 +23,29 @@ func updateSecretRotationPolicy(ctx context.Context, c *Call, in *kms.UpdateSecr
 			}
 		}
 		if settings := s.Settings(); settings.Schedule.Cron != "" {
-			settings.Schedule.Cron = "" // an interval is what is asked for now
+			settings.Schedule.Cron = "" // the caller asks for an interval now
 			s.Rotation.Settings = &settings
 		}
 		return s.SetRotation(in.EnableAutomaticRotation, in.RotationInterval, c.Rotation.LeastInterval, c.At)
 	})
-	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
 }
 
-// reschedule changes a secret and works out anew when it is due.
-func (c *Call) reschedule(ctx context.Context, name string, rule func(*store.Tx, secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (secret.Secret, error) {
-		s, err := c.existing(tx, name)
+// reschedule changes one secret in one transaction, and plans its next rotation anew.
+func (c *Call) reschedule(ctx context.Context, name string, rule secretRule) (*kms.SecretNameResponse, error) {
+	return c.alter(ctx, name, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+		s, err := rule(tx, s)
 		if err != nil {
 			return s, err
 		}
-		if s, err = rule(tx, s); err != nil {
-			return s, err
-		}
-		if err := c.plan(tx, &s, c.At); err != nil {
-			return s, err
-		}
-		return s, tx.PutSecret(s, nil)
+		return c.plan(tx, s)
 	})
 }
 
-// configureRotation says how a secret is rotated. It changes nothing at the target. The engine checks at once whether the
-// credential works, which DescribeRotation then shows.
-func configureRotation(ctx context.Context, c *Call, in *kms.ConfigureRotationRequest) (*kms.DescribeRotationResponse, error) {
+// configureRotation stores how a secret is rotated. It changes nothing at the target. The engine
+// checks at once whether the credential works, and DescribeRotation then shows the result.
+func configureRotation(
+	ctx context.Context, c *Call, in *kms.ConfigureRotationRequest,
+) (*kms.DescribeRotationResponse, error) {
 	settings, err := c.rotationSettings(in)
 	if err != nil {
 		return nil, err
@@ -62,17 +59,19 @@ func configureRotation(ctx context.Context, c *Call, in *kms.ConfigureRotationRe
 	if err != nil {
 		return nil, err
 	}
-	c.Snapshot = store.Snapshot(ctx, c.DB)
-	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: in.SecretName})
+	return c.describeAnew(ctx, in.SecretName)
 }
 
 // standingWait bounds how long ConfigureRotation waits for a target.
 const standingWait = 3 * time.Second
 
-// refusePrivileged asks the target what the accounts of a secret with these settings are, and refuses those
-// that the engine would refuse at the first rotation. It decides nothing when it gets no answer: the engine
-// asks again before each change. Mistakes in the settings are left to [Call.configure].
-func (c *Call) refusePrivileged(ctx context.Context, settings secret.RotationSettings, in *kms.ConfigureRotationRequest) error {
+// refusePrivileged asks the target what the accounts of a secret with these settings are, and
+// refuses accounts that the engine would refuse at the first rotation. Without an answer it refuses
+// nothing: the engine asks again before each change. Mistakes in the settings are left to
+// [Call.configure].
+func (c *Call) refusePrivileged(
+	ctx context.Context, settings secret.RotationSettings, in *kms.ConfigureRotationRequest,
+) error {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return err
@@ -85,7 +84,7 @@ func (c *Call) refusePrivileged(ctx context.Context, settings secret.RotationSet
 	}
 	t, ok, err := c.Snapshot.Target(s.Account, s.TargetName())
 	if err != nil || !ok {
-		return err // of a target that is not there, configure says so
+		return err // configure reports a target that does not exist
 	}
 	ch, err := c.storedChanges(c.Snapshot, s)
 	if err != nil || len(ch.names) == 0 {
@@ -99,51 +98,32 @@ func (c *Call) refusePrivileged(ctx context.Context, settings secret.RotationSet
 		return err
 	}
 	defer func() { _ = system.Close() }() // nothing was changed
-	bounded, ended := c.concealing(ctx, t, standingWait)
-	err = c.admit(bounded, c.Snapshot, t, system, s.Name, ch.names)
-	ended(err)
+	err = c.admitWithin(ctx, standingWait, t, system, s.Name, ch.names)
 	if fault.KindOf(err) == fault.InUse {
 		return err
 	}
 	return nil
 }
 
+// rotationSettings reads the settings of a request. It refuses what no secret could have.
 func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.RotationSettings, err error) {
 	s = secret.RotationSettings{
-		Target: in.TargetName, Strategy: target.Strategy(in.Strategy), Account: in.AccountName, CloneAccount: in.CloneAccountName,
-		AccountMember: in.AccountMember, SecretMember: in.SecretMember, Group: in.Group,
-		Schedule: rotation.Schedule{Cron: in.Cron, Zone: in.TimeZone},
+		Target:        in.TargetName,
+		Strategy:      target.Strategy(in.Strategy),
+		Account:       in.AccountName,
+		CloneAccount:  in.CloneAccountName,
+		AccountMember: in.AccountMember,
+		SecretMember:  in.SecretMember,
+		Group:         in.Group,
 	}
-	if in.Cron != "" && in.RotationInterval != "" {
-		return s, fault.Parameter("Cron", "give RotationInterval or Cron, not both.")
-	}
-	if err := c.checkCron(s.Schedule); err != nil {
+	if s.Schedule, err = c.scheduleOf(in); err != nil {
 		return s, err
 	}
-	if _, err := s.Schedule.Location(); err != nil {
-		return s, fault.Parameter("TimeZone", "%s.", err)
+	if s.Grace, err = boundedOrNil("GracePeriod", in.GracePeriod, maxGrace); err != nil {
+		return s, err
 	}
-	if in.Window != "" {
-		if s.Schedule.Window, err = rotation.ParseWindow(in.Window); err != nil {
-			return s, fault.Parameter("Window", "%s.", err)
-		}
-	}
-	if s.Schedule.Blackouts, err = rotation.ParseBlackouts(in.Blackouts); err != nil {
-		return s, fault.Parameter("Blackouts", "%s.", err)
-	}
-	if in.GracePeriod != "" {
-		grace, err := bounded("GracePeriod", in.GracePeriod, maxGrace)
-		if err != nil {
-			return s, err
-		}
-		s.Grace = &grace
-	}
-	if in.GraceLimit != "" {
-		limit, err := bounded("GraceLimit", in.GraceLimit, maxGrace)
-		if err != nil {
-			return s, err
-		}
-		s.GraceLimit = &limit
+	if s.GraceLimit, err = boundedOrNil("GraceLimit", in.GraceLimit, maxGrace); err != nil {
+		return s, err
 	}
 	if (in.Group == "") != (in.GroupGap == "") {
 		return s, fault.Parameter("GroupGap", "Group and GroupGap go together.")
@@ -152,6 +132,38 @@ func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.Rota
 		s.Gap, err = bounded("GroupGap", in.GroupGap, maxGap)
 	}
 	return s, err
+}
+
+// scheduleOf reads when the secret of a request may be rotated.
+func (c *Call) scheduleOf(in *kms.ConfigureRotationRequest) (s rotation.Schedule, err error) {
+	s = rotation.Schedule{Cron: in.Cron, Zone: in.TimeZone}
+	if in.Cron != "" && in.RotationInterval != "" {
+		return s, fault.Parameter("Cron", "give RotationInterval or Cron, not both.")
+	}
+	if err := c.checkCron(s); err != nil {
+		return s, err
+	}
+	if _, err := s.Location(); err != nil {
+		return s, fault.Parameter("TimeZone", "%s.", err)
+	}
+	if in.Window != "" {
+		if s.Window, err = rotation.ParseWindow(in.Window); err != nil {
+			return s, fault.Parameter("Window", "%s.", err)
+		}
+	}
+	if s.Blackouts, err = rotation.ParseBlackouts(in.Blackouts); err != nil {
+		return s, fault.Parameter("Blackouts", "%s.", err)
+	}
+	return s, nil
+}
+
+// boundedOrNil reads a duration of at most most; nil for an empty text.
+func boundedOrNil(param, text string, most time.Duration) (*time.Duration, error) {
+	if text == "" {
+		return nil, nil
+	}
+	d, err := bounded(param, text, most)
+	return &d, err
 }
 
 func bounded(param, text string, most time.Duration) (time.Duration, error) {
@@ -163,10 +175,13 @@ func bounded(param, text string, most time.Duration) (time.Duration, error) {
 }
 
 // configure checks the settings against secret and target, and attaches them.
-func (c *Call) configure(tx *store.Tx, s secret.Secret, settings secret.RotationSettings, in *kms.ConfigureRotationRequest) (secret.Secret, error) {
+func (c *Call) configure(
+	tx *store.Tx, s secret.Secret, settings secret.RotationSettings, in *kms.ConfigureRotationRequest,
+) (secret.Secret, error) {
 	switch {
 	case s.Managed() && settings.Target != "" && settings.Target != s.TargetName():
-		return s, fault.Parameter("TargetName", "a secret of type %s names its target in ExtendedConfig: %q.", s.Type, s.TargetName())
+		return s, fault.Parameter("TargetName", "a secret of type %s names its target in ExtendedConfig: %q.",
+			s.Type, s.TargetName())
 	case s.Managed():
 		settings.Target = ""
 	case settings.Target == "":
@@ -177,22 +192,19 @@ func (c *Call) configure(tx *store.Tx, s secret.Secret, settings secret.Rotation
 	if err != nil {
 		return s, err
 	}
-	r, err := c.record(tx, s)
+	r, err := c.rotationOf(tx, s)
 	if err != nil {
 		return s, err
 	}
 	if r.InFlight() && before != s.TargetName() {
 		return s, fault.New(fault.InUse, "The rotation %q at target %q has not ended.", r.ID, before)
 	}
-	if name := s.TargetName(); name != secret.OwnUsers {
-		t, err := c.existingTarget(tx, name)
-		if err != nil {
-			return s, err
-		}
-		if s, err = c.fits(tx, s, t); err != nil {
-			return s, err
-		}
-	} else if s, _, err = c.bind(tx, s); err != nil {
+	if s.TargetName() == secret.OwnUsers {
+		s, _, err = c.bind(tx, s)
+	} else {
+		s, err = c.bindChecked(tx, s)
+	}
+	if err != nil {
 		return s, err
 	}
 	if in.Cron != "" {
@@ -202,49 +214,32 @@ func (c *Call) configure(tx *store.Tx, s secret.Secret, settings secret.Rotation
 	return s.SetRotation(in.EnableAutomaticRotation, in.RotationInterval, c.Rotation.LeastInterval, c.At)
 }
 
-// fits binds a secret to the target, and refuses one that could not be rotated there: no such strategy,
-// no credential in its value, an account that another secret rotates or that the target does not allow.
-func (c *Call) fits(tx *store.Tx, s secret.Secret, t store.Target) (secret.Secret, error) {
+// bindChecked binds a secret to its target and claims the accounts. It refuses a secret that could
+// not be rotated there, and an account that another secret rotates or that the target does not
+// allow.
+func (c *Call) bindChecked(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+	t, err := c.existingTarget(tx, s.TargetName())
+	if err != nil {
+		return s, err
+	}
 	system, _, err := c.openTarget(tx, t) // it does not connect
 	if err != nil {
 		return s, err
 	}
 	defer func() { _ = system.Close() }() // nothing was asked of it
-	strategy, err := s.Strategy(c.strategies(t, system))
+	m, err := c.methodFor(tx, s, t, c.strategies(t, system))
 	if err != nil {
 		return s, err
-	}
-	if t.AdminSecret == s.Name && strategy != target.Double {
-		return s, fault.New(fault.InUse, "Secret %q is the only way into target %q; only the strategy double may rotate an administrator.", s.Name, t.Name)
-	}
-	v, err := s.Select(secret.Current, "")
-	if err != nil {
-		return s, err
-	}
-	list, stored, err := credentials(c.Env, tx, s, v)
-	if err != nil {
-		return s, err
-	}
-	users := []string{list[0].Account}
-	if strategy == target.Double {
-		other, err := c.otherAccount(tx, s, list)
-		if err != nil {
-			return s, err
-		}
-		if err := s.Tells(stored, other); err != nil {
-			return s, err
-		}
-		users = append(users, other)
 	}
 	if s, _, err = c.bind(tx, s); err != nil {
 		return s, err
 	}
-	return s, hold(tx, s, t, users...)
+	return s, claimAccounts(tx, s, t, m.accounts...)
 }
 
 func removeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
-	_, err := c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
-		r, err := c.record(tx, s)
+	return c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+		r, err := c.rotationOf(tx, s)
 		if err != nil {
 			return s, err
 		}
@@ -253,5 +248,4 @@ func removeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*k
 		}
 		return s.Detach(c.At)
 	})
-	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
 }

@@ -13,57 +13,113 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.DescribeRotationResponse, error) {
+func describeRotation(
+	ctx context.Context, c *Call, in *kms.SecretNameRequest,
+) (*kms.DescribeRotationResponse, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.record(c.Snapshot, s)
+	r, err := c.rotationOf(c.Snapshot, s)
 	if err != nil {
 		return nil, err
 	}
-	settings := s.Settings()
 	out := &kms.DescribeRotationResponse{
-		SecretName: s.Name, State: string(r.State), RotationID: r.ID, Mode: string(r.Mode), Trigger: string(r.Trigger), Strategy: string(r.Strategy),
-		TargetName: s.TargetName(), CandidateVersionID: r.Candidate, BaseVersionID: r.Base, Attempt: r.Attempt, Candidates: r.Candidates,
-		StartTime: r.StartedAt, PromoteTime: r.PromotedAt, GraceUntil: r.GraceUntil, EndTime: r.EndedAt, LastRotationDate: s.Rotation.Last,
-		Cron: settings.Schedule.Cron, TimeZone: settings.Schedule.Zone, Window: settings.Schedule.Window.String(),
-		Blackouts: rotation.FormatBlackouts(settings.Schedule.Blackouts), Group: settings.Group, Paused: r.Paused,
-		ConfiguredStrategy: string(settings.Strategy), AccountName: settings.Account, CloneAccountName: settings.CloneAccount,
-		AccountMember: settings.AccountMember, SecretMember: settings.SecretMember, WaitingFor: []kms.SecretConsumer{},
-		Reason: r.Reason, Advice: r.Advice(), CredentialState: credentialState(r.Health), ProbeTime: r.Health.ProbedAt, Steps: []kms.RotationStep{},
-		RepairActions: []string{}, Outcome: r.State.Outcome(), WaitsFor: r.WaitsFor(0, c.At), InProgress: r.GoesOn(),
+		SecretName:         s.Name,
+		State:              string(r.State),
+		RotationID:         r.ID,
+		Mode:               string(r.Mode),
+		Trigger:            string(r.Trigger),
+		Strategy:           string(r.Strategy),
+		CandidateVersionID: r.Candidate,
+		BaseVersionID:      r.Base,
+		Attempt:            r.Attempt,
+		Candidates:         r.Candidates,
+		StartTime:          r.StartedAt,
+		PromoteTime:        r.PromotedAt,
+		GraceUntil:         r.GraceUntil,
+		EndTime:            r.EndedAt,
+		Paused:             r.Paused,
+		Reason:             r.Reason,
+		Advice:             r.Advice(),
+		CredentialState:    credentialState(r.Health),
+		ProbeTime:          r.Health.ProbedAt,
+		NextAttemptTime:    nextAttempt(r, c.At),
+		Outcome:            r.State.Outcome(),
+		WaitsFor:           r.WaitsFor(0, c.At),
+		InProgress:         r.GoesOn(),
+		WaitingFor:         []kms.SecretConsumer{},
+		Steps:              shownSteps(r),
+		RepairActions:      repairActions(s, r),
 	}
-	if r.State == rotation.Quarantined {
-		out.RepairActions = []string{"probe", "adopt"}
-		if r.Repairable(s.Generated(r.Candidate)) {
-			out.RepairActions = []string{"probe", "apply", "adopt"}
-		}
-	}
+	describeSettings(s, out)
+	describePlan(s, c.At, out)
 	if r.State == rotation.InGrace {
 		out.GraceLimitTime = r.GraceDeadline
-		if err := c.waitingFor(ctx, r, out); err != nil {
-			return nil, err
-		}
+		err = c.waitingFor(ctx, r, out)
 	}
-	if settings.GraceLimit != nil {
-		out.GraceLimit = formatDuration(*settings.GraceLimit)
+	return out, err
+}
+
+// describeAnew answers a call that has changed a rotation: it describes the rotation as it is now.
+func (c *Call) describeAnew(ctx context.Context, name string) (*kms.DescribeRotationResponse, error) {
+	c.Snapshot = store.Snapshot(ctx, c.DB)
+	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: name})
+}
+
+// describeSettings describes how a secret is configured to rotate.
+func describeSettings(s secret.Secret, out *kms.DescribeRotationResponse) {
+	settings := s.Settings()
+	out.TargetName = s.TargetName()
+	out.ConfiguredStrategy = string(settings.Strategy)
+	out.AccountName, out.CloneAccountName = settings.Account, settings.CloneAccount
+	out.AccountMember, out.SecretMember = settings.AccountMember, settings.SecretMember
+	out.Cron, out.TimeZone = settings.Schedule.Cron, settings.Schedule.Zone
+	out.Window = settings.Schedule.Window.String()
+	out.Blackouts = rotation.FormatBlackouts(settings.Schedule.Blackouts)
+	out.Group = settings.Group
+	if settings.Gap > 0 {
+		out.GroupGap = formatDuration(settings.Gap)
 	}
 	if settings.Grace != nil {
 		out.GracePeriod = formatDuration(*settings.Grace)
 	}
-	if settings.Gap > 0 {
-		out.GroupGap = formatDuration(settings.Gap)
+	if settings.GraceLimit != nil {
+		out.GraceLimit = formatDuration(*settings.GraceLimit)
 	}
-	if r.InFlight() && r.NextAt.After(c.At) {
-		out.NextAttemptTime = r.NextAt
-	}
-	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = secret.RotationDisabled, "", time.Time{}
+}
+
+// describePlan describes when a secret was rotated, and when it is rotated next.
+func describePlan(s secret.Secret, now time.Time, out *kms.DescribeRotationResponse) {
+	out.LastRotationDate = s.Rotation.Last
+	out.AutomaticRotation = secret.RotationDisabled
 	if s.IsRotated() {
-		out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
+		out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, now)
 	}
+}
+
+// nextAttempt returns when the engine continues a rotation that waits; zero for one that does not.
+func nextAttempt(r rotation.Record, now time.Time) time.Time {
+	if r.InFlight() && r.NextAt.After(now) {
+		return r.NextAt
+	}
+	return time.Time{}
+}
+
+func repairActions(s secret.Secret, r rotation.Record) []string {
+	switch {
+	case r.State != rotation.Quarantined:
+		return []string{}
+	case r.Repairable(s.Generated(r.Candidate)):
+		return []string{"probe", "apply", "adopt"}
+	}
+	return []string{"probe", "adopt"}
+}
+
+func shownSteps(r rotation.Record) []kms.RotationStep {
+	steps := []kms.RotationStep{}
 	for _, e := range r.Steps {
-		out.Steps = append(out.Steps, kms.RotationStep{
+		steps = append(steps, kms.RotationStep{
 			Time:        e.At,
 			State:       string(e.State),
 			Event:       string(e.Event),
@@ -71,13 +127,13 @@ func describeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (
 			Text:        e.Text,
 		})
 	}
-	return out, nil
+	return steps
 }
 
 // mostShown is how many consumers DescribeRotation names; ListSecretConsumers names all.
 const mostShown = 20
 
-// waitingFor tells for whom the end of a grace period waits, or would.
+// waitingFor describes the consumers that delay the end of a grace period, or would delay it.
 func (c *Call) waitingFor(ctx context.Context, r rotation.Record, out *kms.DescribeRotationResponse) error {
 	if err := c.Consumers.Sync(ctx, r.Account, r.Secret); err != nil {
 		return err
@@ -90,7 +146,7 @@ func (c *Call) waitingFor(ctx context.Context, r rotation.Record, out *kms.Descr
 		}
 		return true
 	})
-	if r.Waiting > 0 && out.WaitingForCount > 0 { // some may have moved since the engine has looked
+	if r.Waiting > 0 && out.WaitingForCount > 0 { // some may have moved since the engine counted them
 		out.Reason = r.AwaitsText(out.WaitingForCount)
 		out.WaitsFor = r.WaitsFor(out.WaitingForCount, c.At)
 	}
@@ -107,8 +163,8 @@ func credentialState(h rotation.Health) string {
 	return "dead"
 }
 
-func listRotations(_ context.Context, c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsResponse, error) {
-	after, err := afterToken(in.NextToken)
+func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsResponse, error) {
+	p, err := newPage[kms.ListedRotation]("NextToken", in.NextToken, in.MaxResults)
 	if err != nil {
 		return nil, err
 	}
@@ -119,19 +175,26 @@ func listRotations(_ context.Context, c *Call, in *kms.ListRotationsRequest) (*k
 	if err != nil {
 		return nil, err
 	}
-	p := page[kms.ListedRotation]{rows: []kms.ListedRotation{}, most: in.MaxResults}
-	err = c.Snapshot.Rotations(c.Account(), "", following(after), func(r rotation.Record) bool {
-		if withheld[r.Secret] || in.State != "" && string(r.State) != in.State || in.TargetName != "" && r.Target != in.TargetName {
+	err = c.Snapshot.Rotations(c.Account(), "", nextName(p.after), func(r rotation.Record) bool {
+		if withheld[r.Secret] ||
+			in.State != "" && string(r.State) != in.State ||
+			in.TargetName != "" && r.Target != in.TargetName {
 			return true
 		}
-		row := kms.ListedRotation{
-			SecretName: r.Secret, State: string(r.State), RotationID: r.ID, Trigger: string(r.Trigger), TargetName: r.Target, Paused: r.Paused,
-			StartTime: r.StartedAt, PromoteTime: r.PromotedAt, NextRotationDate: r.Due, CredentialState: credentialState(r.Health), Reason: r.Reason,
-		}
-		if r.InFlight() && r.NextAt.After(c.At) {
-			row.NextAttemptTime = r.NextAt
-		}
-		return p.add(r.Secret, row)
+		return p.add(r.Secret, kms.ListedRotation{
+			SecretName:       r.Secret,
+			State:            string(r.State),
+			RotationID:       r.ID,
+			Trigger:          string(r.Trigger),
+			TargetName:       r.Target,
+			Paused:           r.Paused,
+			StartTime:        r.StartedAt,
+			PromoteTime:      r.PromotedAt,
+			NextRotationDate: r.Due,
+			NextAttemptTime:  nextAttempt(r, c.At),
+			CredentialState:  credentialState(r.Health),
+			Reason:           r.Reason,
+		})
 	})
 	return &kms.ListRotationsResponse{Rotations: p.rows, NextToken: p.marker()}, err
 }

@@ -14,33 +14,36 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-func repairRotation(ctx context.Context, c *Call, in *kms.RepairRotationRequest) (*kms.DescribeRotationResponse, error) {
+func repairRotation(
+	ctx context.Context, c *Call, in *kms.RepairRotationRequest,
+) (*kms.DescribeRotationResponse, error) {
 	var err error
-	none := "nothing is quarantined"
 	switch in.RepairAction {
 	case "probe":
-		_, err = c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Probed}, rotation.Quarantined, none)
+		_, err = c.request(ctx, in.SecretName, rotation.Probed, rotation.Quarantined, notQuarantined)
 	case "apply":
-		_, err = c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Again}, rotation.Quarantined, none)
+		_, err = c.request(ctx, in.SecretName, rotation.Again, rotation.Quarantined, notQuarantined)
 	default:
 		err = c.adopt(ctx, in)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.Snapshot = store.Snapshot(ctx, c.DB)
-	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: in.SecretName})
+	return c.describeAnew(ctx, in.SecretName)
 }
 
-// adoption is a credential that is to be adopted.
+// notQuarantined says why a repair is refused in other states.
+const notQuarantined = "nothing is quarantined"
+
+// adoption is a credential that a repair adopts.
 type adoption struct {
-	base       string // the version that is current
-	value      sensitive.Value
+	base       string          // the current version
+	value      sensitive.Value // the value of base with the credential in it
 	credential target.Credential
 	lastFailed time.Time // when a login failed last before this one
 }
 
-// adopt takes a credential that the target accepts, which one login shows, into the current value.
+// adopt takes a credential that the target accepts into the current value, after one login with it.
 func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	switch {
 	case in.SecretData.IsZero():
@@ -49,18 +52,8 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 		return fault.Required("VersionId")
 	}
 	c.concerns(in.VersionID, string(secret.Current))
-	s, err := c.existing(c.Snapshot, in.SecretName)
+	s, _, err := c.quarantined(c.Snapshot, in.SecretName)
 	if err != nil {
-		return err
-	}
-	if err := s.CheckRotate(); err != nil {
-		return err
-	}
-	r, err := c.record(c.Snapshot, s)
-	if err != nil {
-		return err
-	}
-	if err := quarantined(s, r); err != nil {
 		return err
 	}
 	a, err := c.adoption(s, in.SecretData)
@@ -71,7 +64,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = system.Close() }() // it has answered; there is nothing to lose
+	defer func() { _ = system.Close() }() // nothing of it is needed after its answer
 	if a.lastFailed, err = c.trying(ctx, s.Name); err != nil {
 		return err
 	}
@@ -81,13 +74,10 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	return c.adopted(ctx, in, s, a)
 }
 
-// adoption takes the credential of a value that the caller gives into the current value.
+// adoption returns the current value of a secret with the credential of a value that the caller
+// gives.
 func (c *Call) adoption(s secret.Secret, given sensitive.Value) (adoption, error) {
-	v, err := s.Select(secret.Current, "")
-	if err != nil {
-		return adoption{}, err
-	}
-	list, current, err := credentials(c.Env, c.Snapshot, s, v)
+	v, list, current, err := c.inUse(c.Snapshot, s)
 	if err != nil {
 		return adoption{}, err
 	}
@@ -100,9 +90,9 @@ func (c *Call) adoption(s secret.Secret, given sensitive.Value) (adoption, error
 	return a, err
 }
 
-// trying takes a login with a credential of the caller's from the allowance of the secret. It is
-// stored before the login: calls at the same time and a crash get no more of them. It returns when a
-// login failed last.
+// trying takes one login with a credential of the caller from the allowance of the secret. The
+// allowance is stored before the login, so neither simultaneous calls nor a crash get more of them.
+// It returns when a login failed last.
 func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, err error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (time.Time, error) {
 		none := time.Time{}
@@ -119,27 +109,18 @@ func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, e
 }
 
 // quarantined returns a secret whose rotation is quarantined, and its record.
-func (c *Call) quarantined(tx *store.Tx, name string) (s secret.Secret, r rotation.Record, err error) {
-	if s, err = c.existing(tx, name); err != nil {
-		return s, r, err
+func (c *Call) quarantined(tx *store.Tx, name string) (secret.Secret, rotation.Record, error) {
+	s, r, err := c.rotated(tx, name)
+	if err == nil && r.State != rotation.Quarantined {
+		err = fault.New(fault.InUse, "The rotation of secret %q is in state %s: %s.", s.Name, r.State, notQuarantined)
 	}
-	if r, err = c.record(tx, s); err != nil {
-		return s, r, err
-	}
-	return s, r, quarantined(s, r)
+	return s, r, err
 }
 
-func quarantined(s secret.Secret, r rotation.Record) error {
-	if r.State == rotation.Quarantined {
-		return nil
-	}
-	return fault.New(fault.InUse, "The rotation of secret %q is in state %s: nothing is quarantined.", s.Name, r.State)
-}
-
-// targetOf opens the target of a secret.
+// targetOf opens the target of a secret, to ask it and to change nothing.
 func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
 	if s.TargetName() == secret.OwnUsers {
-		return &ownUsers{env: c.Env, account: s.Account}, nil // asked, never changed
+		return &ownUsers{env: c.Env, account: s.Account}, nil
 	}
 	t, err := c.existingTarget(c.Snapshot, s.TargetName())
 	if err != nil {
@@ -149,6 +130,7 @@ func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
 	return system, err
 }
 
+// adopted stores an adoption, unless the current version has changed during the login.
 func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret, a adoption) error {
 	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, r, err := c.quarantined(tx, s.Name)
@@ -158,11 +140,7 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		if s.Stages[secret.Current] != a.base {
 			return fault.New(fault.InUse, "The current version of secret %q has changed meanwhile.", s.Name)
 		}
-		key, err := loadKey(tx, s.Account, s.KeyID)
-		if err != nil {
-			return err
-		}
-		v, box, err := c.seal(key, s.Name, secret.Version{ID: in.VersionID, DataType: kms.DataText}, a.value)
+		v, box, err := c.sealFor(tx, s, secret.Version{ID: in.VersionID, DataType: kms.DataText}, a.value)
 		if err != nil {
 			return err
 		}
@@ -182,7 +160,7 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		if err := c.announce(tx, before, r, rotation.Adopted); err != nil {
 			return err
 		}
-		if err := c.planWith(tx, &s, r, c.At); err != nil {
+		if s, err = c.planWith(tx, s, r); err != nil {
 			return err
 		}
 		return tx.PutSecret(s, map[string][]byte{v.ID: box})

@@ -10,85 +10,109 @@ import (
 )
 
 func endRotationGrace(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
-	return c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.EndGrace}, rotation.InGrace, "it has no grace period now")
+	return c.request(ctx, in.SecretName, rotation.EndGrace, rotation.InGrace, "it has no grace period now")
 }
 
 func undoRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
-	return c.request(ctx, in.SecretName, rotation.Event{Kind: rotation.Undo}, rotation.InGrace, "the former credential works only in the grace period of the strategies overlap and double")
+	return c.request(ctx, in.SecretName, rotation.Undo, rotation.InGrace,
+		"the former credential works only in the grace period of the strategies overlap and double")
 }
 
-// request is what a person asks of a rotation in a certain state.
-func (c *Call) request(ctx context.Context, name string, e rotation.Event, state rotation.State, otherwise string) (*kms.SecretNameResponse, error) {
+// request applies an event that a caller asks for to a rotation that must be in a certain state.
+// otherwise says why it is refused in any other.
+func (c *Call) request(
+	ctx context.Context, name string, kind rotation.EventKind, state rotation.State, otherwise string,
+) (*kms.SecretNameResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.SecretNameResponse, error) {
-		s, err := c.existing(tx, name)
-		if err != nil {
-			return nil, err
-		}
-		if err := s.CheckRotate(); err != nil {
-			return nil, err
-		}
-		r, err := c.record(tx, s)
+		s, r, err := c.rotated(tx, name)
 		if err != nil {
 			return nil, err
 		}
 		if r.State != state {
 			return nil, fault.New(fault.InUse, "The rotation of secret %q is in state %s: %s.", s.Name, r.State, otherwise)
 		}
-		if e.Kind == rotation.Again && !r.Repairable(s.Generated(r.Candidate)) {
-			return nil, fault.New(fault.InUse, "The target has never accepted version %q of secret %q, so it is not sent; RepairRotation with RepairAction adopt takes a credential that the target accepts.",
-				r.Candidate, s.Name)
+		if kind == rotation.Again && !r.Repairable(s.Generated(r.Candidate)) {
+			return nil, fault.New(fault.InUse,
+				"The target has never accepted version %q of secret %q, so it is not sent; RepairRotation with "+
+					"RepairAction adopt takes a credential that the target accepts.", r.Candidate, s.Name)
 		}
 		s, bound, err := c.bind(tx, s)
+		if err == nil && bound {
+			err = tx.PutSecret(s, nil)
+		}
 		if err != nil {
 			return nil, err
 		}
-		if bound {
-			if err := tx.PutSecret(s, nil); err != nil {
-				return nil, err
-			}
-		}
-		if r, err = rotation.Next(r, e, c.At); err != nil {
+		if r, err = rotation.Next(r, rotation.Event{Kind: kind}, c.At); err != nil {
 			return nil, err
 		}
 		return &kms.SecretNameResponse{SecretName: s.Name}, tx.PutRotation(&r)
 	})
 }
 
-// cancelRotation ends a rotation whose candidate the target does not have. One that has been sent before is ended by the engine, once
-// the target holds nothing of it.
+// cancelRotation ends a rotation whose candidate is not at the target. When the candidate was sent
+// before, the engine ends the rotation once nothing of it is left at the target.
 func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.DescribeRotationResponse, error) {
 	event := rotation.Event{Kind: rotation.Cancel}
 	err := store.Do(ctx, c.DB, func(tx *store.Tx) error {
-		s, err := c.existing(tx, in.SecretName)
-		if err != nil {
-			return err
-		}
-		if err := s.CheckRotate(); err != nil {
-			return err
-		}
-		before, err := c.record(tx, s)
+		s, before, err := c.rotated(tx, in.SecretName)
 		if err != nil {
 			return err
 		}
 		r, err := rotation.Next(before, event, c.At)
 		if err != nil {
-			return fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s", s.Name, before.State, before.State.InsteadOfCancel())
+			return fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s",
+				s.Name, before.State, before.State.InsteadOfCancel())
 		}
-		if err := c.announce(tx, before, r, event.Kind); err != nil {
-			return err
-		}
-		changed, _, err := c.follow(tx, s, before, &r, event, nil)
-		if err != nil {
-			return err
-		}
-		if err := tx.PutRotation(&r); err != nil || changed == nil {
-			return err
-		}
-		return tx.PutSecret(*changed, nil)
+		return c.putStep(tx, s, before, &r, step{event: event})
 	})
 	if err != nil {
 		return nil, err
 	}
-	c.Snapshot = store.Snapshot(ctx, c.DB)
-	return describeRotation(ctx, c, in)
+	return c.describeAnew(ctx, in.SecretName)
+}
+
+// pausing returns the resources of PauseRotation and ResumeRotation: one secret, one target, or
+// everything.
+func pausing(c *Call, in *kms.PauseRotationRequest, _ []resource) ([]resource, error) {
+	switch {
+	case in.SecretName != "" && in.TargetName != "":
+		return nil, fault.Parameter("TargetName", "give SecretName or TargetName, not both.")
+	case in.SecretName != "":
+		return c.andSecret(nil, &in.SecretName)
+	case in.TargetName != "":
+		return []resource{c.targetResource(in.TargetName)}, nil
+	}
+	return []resource{{arn: "*"}}, nil
+}
+
+func pauseRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
+	return &kms.EmptyResponse{}, c.pause(ctx, in, true)
+}
+
+func resumeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
+	return &kms.EmptyResponse{}, c.pause(ctx, in, false)
+}
+
+func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, paused bool) error {
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+		switch {
+		case in.SecretName != "":
+			s, r, err := c.rotated(tx, in.SecretName)
+			if err != nil {
+				return err
+			}
+			r.Paused = paused
+			_, err = c.planWith(tx, s, r)
+			return err
+		case in.TargetName != "":
+			t, err := c.existingTarget(tx, in.TargetName)
+			if err != nil {
+				return err
+			}
+			t.Paused = paused
+			return tx.PutTarget(t)
+		}
+		return tx.PauseAll(paused)
+	})
 }

@@ -23,8 +23,8 @@ import (
 )
 
 // rotating is a world with a target in memory: pg, whose administrator is in pg-admin; db is a
-// managed secret of it with the account app, double one with two, gen a Generic secret that nobody
-// rotates yet, bare one that is plain text.
+// managed secret of it with the account app, double one with two, gen a Generic secret that no
+// engine rotates yet, bare one that is plain text.
 func rotating(t *testing.T) (*world, *memory) {
 	t.Helper()
 	m := newMemory("rotator", "the-administrators-password", "app", "the-applications-password", "gen", "p")
@@ -220,7 +220,8 @@ func TestTargetRefusals(t *testing.T) {
 	w.refused(t, notFound, `There is no target "pg"`, "DescribeTarget", "TargetName", "pg")
 }
 
-// TestTestTarget: what the target says is an answer; that it cannot be asked is an error.
+// TestTestTarget: a refusal by the target is an answer; a target that cannot be asked makes the
+// call fail.
 func TestTestTarget(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)
@@ -320,9 +321,9 @@ func TestRotateRefusals(t *testing.T) {
 		what, text string
 		params     []string
 	}{
-		{"secret", `The rotation of secret "db" is paused; ResumeRotation lets it go on.`, []string{"SecretName", "db"}},
-		{"target", `Rotations at target "pg" are paused; ResumeRotation lets them go on.`, []string{"TargetName", "pg"}},
-		{"all", "All rotations are paused; ResumeRotation without parameters lets them go on.", nil},
+		{"secret", `The rotation of secret "db" is paused; ResumeRotation resumes it.`, []string{"SecretName", "db"}},
+		{"target", `Rotations at target "pg" are paused; ResumeRotation resumes them.`, []string{"TargetName", "pg"}},
+		{"all", "All rotations are paused; ResumeRotation without parameters resumes them.", nil},
 	} {
 		w.must(t, "PauseRotation", tt.params...)
 		w.refused(t, inUse, tt.text, "RotateSecret", "SecretName", "db", "VersionId", "v7")
@@ -538,7 +539,7 @@ func TestConfigureRefusals(t *testing.T) {
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "GracePeriod", "0s")
 }
 
-// TestConfigure: what was configured is shown, and an account whose secret is gone is free for
+// TestConfigure: the configuration is shown, and the account of a deleted secret is free for
 // another.
 func TestConfigure(t *testing.T) {
 	t.Parallel()
@@ -763,7 +764,7 @@ func TestWhatPeopleAskFor(t *testing.T) {
 	w.inState(t, "gen", rotation.Idle)
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
 	w.inState(t, "gen", rotation.Quarantined)
-	w.must(t, "RemoveRotation", "SecretName", "gen") // a person may give it up
+	w.must(t, "RemoveRotation", "SecretName", "gen") // an operator may give it up
 	if got := w.describe(t, "gen"); got.State != "idle" || got.TargetName != "" {
 		t.Errorf("removed while quarantined: %+v", got)
 	}
@@ -960,8 +961,8 @@ func TestEmergencyDryRun(t *testing.T) {
 	}
 }
 
-// TestDoubt: after a restore each credential is looked at now, but for those of which nobody can be
-// asked; a rotation that was under way goes on, and it is done once.
+// TestDoubt: after a restore each credential is probed now, except for credentials about which no
+// target can be asked; a rotation that was under way goes on, and it is done once.
 func TestDoubt(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -988,7 +989,7 @@ func TestDoubt(t *testing.T) {
 		e := w.gate.Engine(token)
 		r, ok, err := e.Restored(t.Context())
 		if err != nil || !ok || r.Why != "a test" {
-			t.Fatalf("told: %+v, %t, %v", r, ok, err)
+			t.Fatalf("restored: %+v, %t, %v", r, ok, err)
 		}
 		if _, err = e.Doubt(t.Context(), r); (err == nil) != (token == lead.Token) {
 			t.Errorf("by the engine with the token %d of %d: %v", token, lead.Token, err)
@@ -1224,7 +1225,7 @@ func TestHeldReads(t *testing.T) {
 	}
 }
 
-// TestOwnUsersNeedNoTarget: the target of an access key is this service. Its repair asks nobody
+// TestOwnUsersNeedNoTarget: the target of an access key is this service. Its repair asks no target
 // else.
 func TestOwnUsersNeedNoTarget(t *testing.T) {
 	t.Parallel()
@@ -1248,11 +1249,11 @@ func TestOwnUsersNeedNoTarget(t *testing.T) {
 }
 
 // TestConfigureAfterARotation: a value holds one account once there was a rotation of two; the
-// version before tells the other.
+// version before names the other.
 func TestConfigureAfterARotation(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.must(t, "CreateSecret", "SecretName", "turns", "SecretData", "plain, from a time when nobody rotated it",
+	w.must(t, "CreateSecret", "SecretName", "turns", "SecretData", "plain, from a time before it was rotated",
 		"VersionId", "v1")
 	w.must(t, "PutSecretValue", "SecretName", "turns", "SecretData", `{"username":"x","password":"p"}`, "VersionId", "v2")
 	w.refused(t, inUse, `names only the account "x", and the strategy double needs a second one.`, "ConfigureRotation",
@@ -1261,9 +1262,9 @@ func TestConfigureAfterARotation(t *testing.T) {
 	w.must(t, "ConfigureRotation", "SecretName", "turns", "TargetName", "pg", "Strategy", "double")
 }
 
-// TestUpdateTargetAtOnce: between the decision and the change somebody gives the target another
-// administrator, to whose secret the caller may have no right. It is not sent to the caller's
-// address.
+// TestUpdateTargetAtOnce: between the decision and the change another caller gives the target
+// another administrator, to whose secret the caller may have no right. It is not sent to the
+// caller's address.
 func TestUpdateTargetAtOnce(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -1313,7 +1314,7 @@ func TestEarlierReleaseStaysBound(t *testing.T) {
 	}
 	setID("")
 	if !registered() {
-		t.Error("a secret and a target of an earlier release are not bound any more")
+		t.Error("a secret and a target of an earlier release are no longer bound")
 	}
 	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v2")
 	setID("tgt-another")

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -12,7 +14,7 @@ import (
 // policyName is the name of the one policy that a secret has.
 const policyName = "default"
 
-func getSecretPolicy(_ context.Context, c *Call, in *kms.GetSecretPolicyRequest) (*kms.GetSecretPolicyResponse, error) {
+func getSecretPolicy(c *Call, in *kms.GetSecretPolicyRequest) (*kms.GetSecretPolicyResponse, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
@@ -20,10 +22,7 @@ func getSecretPolicy(_ context.Context, c *Call, in *kms.GetSecretPolicyRequest)
 	if err := onlyDefault(in.PolicyName); err != nil {
 		return nil, err
 	}
-	if s.Policy == "" {
-		return &kms.GetSecretPolicyResponse{Policy: policy.DefaultSecretDocument(c.Account())}, nil
-	}
-	return &kms.GetSecretPolicyResponse{Policy: s.Policy}, nil
+	return &kms.GetSecretPolicyResponse{Policy: cmp.Or(s.Policy, policy.DefaultSecretDocument(c.Account()))}, nil
 }
 
 // checkPolicy refuses a document that cannot be the policy of a secret.
@@ -38,9 +37,13 @@ func (c *Call) checkPolicy(document string) (policy.Document, error) {
 	return d, nil
 }
 
-// namedIDs returns the IDs of the users that a policy names. A name that nobody has is refused:
-// whoever takes it later is not the one who was meant.
-func (c *Call) namedIDs(tx *store.Tx, d policy.Document) (map[string]string, error) {
+// namedIn returns the IDs of the users that the policy of a secret names. A name that no user has
+// is refused: a user who takes it later is not the one that was meant.
+func (c *Call) namedIn(tx *store.Tx, document string) (map[string]string, error) {
+	d, err := c.checkPolicy(document)
+	if err != nil {
+		return nil, err
+	}
 	ids := map[string]string{}
 	for _, arn := range d.Named() {
 		id, err := tx.UserID(c.Account(), arn)
@@ -57,27 +60,20 @@ func (c *Call) namedIDs(tx *store.Tx, d policy.Document) (map[string]string, err
 }
 
 func setSecretPolicy(ctx context.Context, c *Call, in *kms.SetSecretPolicyRequest) (*kms.EmptyResponse, error) {
-	d, err := c.checkPolicy(in.Policy)
-	if err != nil {
+	if _, err := c.checkPolicy(in.Policy); err != nil {
 		return nil, err
 	}
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.EmptyResponse, error) {
-		s, err := c.existing(tx, in.SecretName)
-		if err != nil {
-			return nil, err
-		}
+	_, err := c.alter(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
 		if err := onlyDefault(in.PolicyName); err != nil {
-			return nil, err
+			return s, err
 		}
-		ids, err := c.namedIDs(tx, d)
+		ids, err := c.namedIn(tx, in.Policy)
 		if err != nil {
-			return nil, err
+			return s, err
 		}
-		if s, err = s.SetPolicy(in.Policy, ids, c.At); err != nil {
-			return nil, err
-		}
-		return &kms.EmptyResponse{}, tx.PutSecret(s, nil)
+		return s.SetPolicy(in.Policy, ids, c.At)
 	})
+	return &kms.EmptyResponse{}, err
 }
 
 func onlyDefault(name string) error {

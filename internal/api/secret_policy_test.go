@@ -58,7 +58,7 @@ func namesSecret(param string) (denied, free string, ok bool) {
 // secret, each with the reason.
 var untouched = map[string]string{
 	"CreateSecret SecretName":     "names a secret that is not there yet",
-	"DescribeTarget TargetName":   "tells the name of the administrator's secret alone",
+	"DescribeTarget TargetName":   "returns only the name of the administrator's secret",
 	"DeregisterTarget TargetName": "forgets the target alone",
 	"RegisterTarget TargetName":   "names a target that is not there yet",
 	"ListRotations TargetName":    "a filter; rows are left out, see TestListsLeaveOutWhatIsDenied",
@@ -271,7 +271,7 @@ func TestGrantBelongsToTheUser(t *testing.T) {
 			t.Errorf("%s as %s: %v", tt.name, tt.who.Name, err)
 		}
 	}
-	w.user(t, successor) // without the policy that allows it by itself
+	w.user(t, successor) // without the policy that alone allows it
 	if _, err := w.call(t, successor, "GetSecretValue", "SecretName", "a"); fault.KindOf(err) != fault.Denied {
 		t.Errorf("the next user of the name reads the secret: %v", err)
 	}
@@ -281,8 +281,8 @@ func TestGrantBelongsToTheUser(t *testing.T) {
 	}
 }
 
-// TestPolicyNamesWhoExists verifies that a policy cannot name somebody who is not there, for
-// whoever comes later is another.
+// TestPolicyNamesWhoExists verifies that a policy cannot name a user who does not exist, for
+// a user who takes the name later is another one.
 func TestPolicyNamesWhoExists(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// seal makes the sealed value of a version, and the digest that tells equal values.
+// seal returns the sealed value of a version, and the version with the digest by which equal values
+// are recognised.
 func (e *Env) seal(key cmk.Key, name string, v secret.Version, data sensitive.Value) (secret.Version, []byte, error) {
 	where := envelope.Binding{Account: key.Account, Secret: name, Version: v.ID}
 	box, err := e.Keyring.Seal(key, where, data)
@@ -29,7 +31,19 @@ func (e *Env) seal(key cmk.Key, name string, v secret.Version, data sensitive.Va
 	return v, box, err
 }
 
-// defaultKey finds the key of secrets that name none, and makes it when the account has none yet.
+// sealFor seals the value of a version under the key of its secret.
+func (e *Env) sealFor(
+	tx *store.Tx, s secret.Secret, v secret.Version, data sensitive.Value,
+) (secret.Version, []byte, error) {
+	key, err := loadKey(tx, s.Account, s.KeyID)
+	if err != nil {
+		return v, nil, err
+	}
+	return e.seal(key, s.Name, v, data)
+}
+
+// defaultKey returns the key of secrets that name none. It makes the key when the account has none
+// yet.
 func (c *Call) defaultKey(ctx context.Context) (cmk.Key, error) {
 	fresh := sync.OnceValues(func() (cmk.Key, error) {
 		return c.Keyring.NewKey(c.Account(), uuid.NewString(), cmk.DefaultCreator, c.At)
@@ -70,11 +84,7 @@ func putSecretValue(ctx context.Context, c *Call, in *kms.PutSecretValueRequest)
 		if err != nil {
 			return nil, err
 		}
-		key, err := loadKey(tx, s.Account, s.KeyID)
-		if err != nil {
-			return nil, err
-		}
-		v, box, err := c.seal(key, s.Name, secret.Version{ID: in.VersionID, DataType: in.SecretDataType}, in.SecretData)
+		v, box, err := c.sealFor(tx, s, secret.Version{ID: in.VersionID, DataType: in.SecretDataType}, in.SecretData)
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +118,7 @@ func getSecretValue(ctx context.Context, c *Call, in *kms.GetSecretValueRequest)
 		return nil, err
 	}
 	if s.Rotation.Hold {
-		if s, err = c.settled(ctx, s, in); err != nil {
+		if s, err = c.unblocked(ctx, s, in); err != nil {
 			return nil, err
 		}
 	}
@@ -117,7 +127,7 @@ func getSecretValue(ctx context.Context, c *Call, in *kms.GetSecretValueRequest)
 		return nil, err
 	}
 	c.concerns(v.ID, in.VersionStage)
-	value, err := c.open(c.Snapshot, s, v)
+	value, err := c.unseal(c.Snapshot, s, v)
 	if err != nil {
 		return nil, err
 	}
@@ -125,8 +135,14 @@ func getSecretValue(ctx context.Context, c *Call, in *kms.GetSecretValueRequest)
 		c.noteRead(consumption{secret: s.Name, instance: in.Consumer, version: v.ID, rotated: s.IsRotated()})
 	}
 	out := &kms.GetSecretValueResponse{
-		SecretName: s.Name, SecretType: s.Type, SecretData: s.Present(v, value), SecretDataType: v.DataType,
-		VersionID: v.ID, VersionStages: s.Labels(v.ID), CreateTime: v.CreatedAt, LastRotationDate: s.Rotation.Last,
+		SecretName:       s.Name,
+		SecretType:       s.Type,
+		SecretData:       s.Present(v, value),
+		SecretDataType:   v.DataType,
+		VersionID:        v.ID,
+		VersionStages:    s.Labels(v.ID),
+		CreateTime:       v.CreatedAt,
+		LastRotationDate: s.Rotation.Last,
 	}
 	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
 	if in.FetchExtendedConfig {
@@ -135,8 +151,8 @@ func getSecretValue(ctx context.Context, c *Call, in *kms.GetSecretValueRequest)
 	return out, nil
 }
 
-// open reads and opens the value of a version.
-func (e *Env) open(tx *store.Tx, s secret.Secret, v secret.Version) (sensitive.Value, error) {
+// unseal reads and decrypts the value of a version.
+func (e *Env) unseal(tx *store.Tx, s secret.Secret, v secret.Version) (sensitive.Value, error) {
 	key, err := loadKey(tx, s.Account, s.KeyID)
 	if err != nil {
 		return sensitive.Value{}, err
@@ -152,11 +168,15 @@ func (e *Env) open(tx *store.Tx, s secret.Secret, v secret.Version) (sensitive.V
 	return value, err
 }
 
-func getRandomPassword(_ context.Context, c *Call, in *kms.GetRandomPasswordRequest) (*kms.GetRandomPasswordResponse, error) {
+func getRandomPassword(c *Call, in *kms.GetRandomPasswordRequest) (*kms.GetRandomPasswordResponse, error) {
 	p, err := secret.Password(secret.PasswordSpec{
-		Length: in.PasswordLength, Exclude: in.ExcludeCharacters,
-		NoLower: in.ExcludeLowercase, NoUpper: in.ExcludeUppercase, NoDigits: in.ExcludeNumbers, NoPunctuation: in.ExcludePunctuation,
-		EachClass: in.RequireEachIncludedType,
+		Length:        in.PasswordLength,
+		Exclude:       in.ExcludeCharacters,
+		NoLower:       in.ExcludeLowercase,
+		NoUpper:       in.ExcludeUppercase,
+		NoDigits:      in.ExcludeNumbers,
+		NoPunctuation: in.ExcludePunctuation,
+		EachClass:     in.RequireEachIncludedType,
 	}, c.Random)
 	if err != nil {
 		return nil, err
@@ -164,17 +184,14 @@ func getRandomPassword(_ context.Context, c *Call, in *kms.GetRandomPasswordRequ
 	return &kms.GetRandomPasswordResponse{RandomPassword: p}, nil
 }
 
-func updateSecretVersionStage(ctx context.Context, c *Call, in *kms.UpdateSecretVersionStageRequest) (*kms.SecretNameResponse, error) {
-	if in.MoveToVersion != "" {
-		c.concerns(in.MoveToVersion, in.VersionStage)
-	} else {
-		c.concerns(in.RemoveFromVersion, in.VersionStage)
-	}
+func updateSecretVersionStage(
+	ctx context.Context, c *Call, in *kms.UpdateSecretVersionStageRequest,
+) (*kms.SecretNameResponse, error) {
+	c.concerns(cmp.Or(in.MoveToVersion, in.RemoveFromVersion), in.VersionStage)
 	if err := secret.CheckMove(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion); err != nil {
 		return nil, err
 	}
-	_, err := c.alter(ctx, in.SecretName, func(s secret.Secret) (secret.Secret, error) {
+	return c.alter(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
 		return s.MoveStage(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion, c.At)
 	})
-	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
 }

@@ -17,10 +17,27 @@ import (
 
 func (c *Call) specOf(in *kms.CreateSecretRequest) secret.Spec {
 	return secret.Spec{
-		Name: in.SecretName, Type: in.SecretType, DataType: in.SecretDataType, Description: in.Description,
-		DKMSInstanceID: in.DKMSInstanceID, ExtendedConfig: in.ExtendedConfig, Policy: in.Policy, Tags: in.Tags,
-		EnableRotation: in.EnableAutomaticRotation, RotationInterval: in.RotationInterval, LeastInterval: c.Rotation.LeastInterval, Data: in.SecretData,
+		Name:             in.SecretName,
+		Type:             in.SecretType,
+		DataType:         in.SecretDataType,
+		Description:      in.Description,
+		DKMSInstanceID:   in.DKMSInstanceID,
+		ExtendedConfig:   in.ExtendedConfig,
+		Policy:           in.Policy,
+		Tags:             in.Tags,
+		EnableRotation:   in.EnableAutomaticRotation,
+		RotationInterval: in.RotationInterval,
+		LeastInterval:    c.Rotation.LeastInterval,
+		Data:             in.SecretData,
 	}
+}
+
+// firstData returns the value of the first version of a secret: of some types the service makes it.
+func firstData(in *kms.CreateSecretRequest) sensitive.Value {
+	if in.SecretType == kms.TypeRedis || in.SecretType == kms.TypePolarDB {
+		return secret.AutoAccounts(in.ExtendedConfig, secret.ManagedPassword)
+	}
+	return in.SecretData
 }
 
 func createSecret(ctx context.Context, c *Call, in *kms.CreateSecretRequest) (*kms.CreateSecretResponse, error) {
@@ -34,33 +51,24 @@ func createSecret(ctx context.Context, c *Call, in *kms.CreateSecretRequest) (*k
 			return nil, err
 		}
 	}
-	data := in.SecretData
-	if spec.Type == kms.TypeRedis || spec.Type == kms.TypePolarDB {
-		data = secret.AutoAccounts(spec.ExtendedConfig, secret.ManagedPassword)
-	}
+	data := firstData(in)
 	key, err := c.defaultKey(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if in.EncryptionKeyID != "" && in.EncryptionKeyID != key.ID && in.EncryptionKeyID != cmk.ARN(c.Region, c.Account(), key.ID) {
-		return nil, fault.New(fault.KeyNotFound, "There is no key %q; leave EncryptionKeyId out for the default key.", protocol.Clip(in.EncryptionKeyID))
+	if id := in.EncryptionKeyID; id != "" && id != key.ID && id != cmk.ARN(c.Region, c.Account(), key.ID) {
+		return nil, fault.New(fault.KeyNotFound, "There is no key %q; leave EncryptionKeyId out for the default key.",
+			protocol.Clip(id))
 	}
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.CreateSecretResponse, error) {
 		return c.create(tx, key, spec, in.VersionID, data)
 	})
 }
 
-func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version string, data sensitive.Value) (*kms.CreateSecretResponse, error) {
-	old, ok, err := tx.Secret(c.Account(), spec.Name, c.At)
-	switch {
-	case err != nil:
-		return nil, err
-	case ok && old.Deleting():
-		return nil, old.Usable()
-	case ok:
-		return nil, fault.New(fault.Exists, "There is a secret %q already; PutSecretValue stores a new version of it.", spec.Name)
-	}
-	if err := tx.ForgetFormer(c.Account(), spec.Name); err != nil {
+func (c *Call) create(
+	tx *store.Tx, key cmk.Key, spec secret.Spec, version string, data sensitive.Value,
+) (*kms.CreateSecretResponse, error) {
+	if err := c.freeSecret(tx, spec.Name); err != nil {
 		return nil, err
 	}
 	v, box, err := c.seal(key, spec.Name, secret.Version{ID: version, DataType: spec.DataType}, data)
@@ -73,11 +81,7 @@ func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version strin
 	}
 	s.KeyID, s.DefaultKey, s.Creator = key.ID, true, c.Account()
 	if s.Policy != "" {
-		d, err := c.checkPolicy(s.Policy)
-		if err != nil {
-			return nil, err
-		}
-		ids, err := c.namedIDs(tx, d)
+		ids, err := c.namedIn(tx, s.Policy)
 		if err != nil {
 			return nil, err
 		}
@@ -89,19 +93,38 @@ func (c *Call) create(tx *store.Tx, key cmk.Key, spec secret.Spec, version strin
 		}
 	}
 	out := &kms.CreateSecretResponse{
-		ARN: s.ARN(c.Region), SecretName: s.Name, VersionID: version, SecretType: s.Type,
-		ExtendedConfig: s.ExtendedConfig, DKMSInstanceID: s.DKMSInstanceID,
+		ARN:            s.ARN(c.Region),
+		SecretName:     s.Name,
+		VersionID:      version,
+		SecretType:     s.Type,
+		ExtendedConfig: s.ExtendedConfig,
+		DKMSInstanceID: s.DKMSInstanceID,
 	}
 	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, c.At)
 	if s.IsRotated() {
-		if err := c.plan(tx, &s, c.At); err != nil {
+		if s, err = c.plan(tx, s); err != nil {
 			return nil, err
 		}
 	}
 	return out, tx.PutSecret(s, map[string][]byte{version: box})
 }
 
-// planned is what responses say of the rotation of a secret; nothing for one that the service does not rotate.
+// freeSecret refuses a name that a secret has, and forgets a deleted secret that had it.
+func (c *Call) freeSecret(tx *store.Tx, name string) error {
+	old, ok, err := tx.Secret(c.Account(), name, c.At)
+	switch {
+	case err != nil:
+		return err
+	case ok && old.Deleting():
+		return old.Usable()
+	case ok:
+		return fault.New(fault.Exists, "There is a secret %q already; PutSecretValue stores a new version of it.", name)
+	}
+	return tx.ForgetFormer(c.Account(), name)
+}
+
+// planned returns what responses say of the rotation of a secret; nothing for a secret that the
+// service does not rotate.
 func planned(s secret.Secret, now time.Time) (automatic, interval string, next time.Time) {
 	if !s.IsRotated() {
 		return "", "", time.Time{}
@@ -116,8 +139,8 @@ func planned(s secret.Secret, now time.Time) (automatic, interval string, next t
 	return automatic, interval, s.Rotation.Next
 }
 
-// existing reads a secret that must be there. A handler reaches no secret that is not among the resources of its operation: no
-// policy would have been asked.
+// existing reads a secret that must exist. A handler gets no secret that is not among the resources
+// of its operation, because no policy was evaluated for it.
 func (c *Call) existing(tx *store.Tx, name string) (secret.Secret, error) {
 	if c.op != nil && !slices.Contains(c.passed, name) {
 		return secret.Secret{}, fmt.Errorf("%s reads the secret %q, which is not among its resources", c.op.Name, name)
@@ -129,29 +152,49 @@ func (c *Call) existing(tx *store.Tx, name string) (secret.Secret, error) {
 	return s, err
 }
 
+// secretRule changes a secret. It may read more in the transaction that stores the secret.
+type secretRule func(*store.Tx, secret.Secret) (secret.Secret, error)
+
 // alter changes one secret in one transaction.
-func (c *Call) alter(ctx context.Context, name string, rule func(secret.Secret) (secret.Secret, error)) (secret.Secret, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (secret.Secret, error) {
-		s, err := c.existing(tx, name)
-		if err != nil {
-			return s, err
+func (c *Call) alter(ctx context.Context, name string, rule secretRule) (*kms.SecretNameResponse, error) {
+	return &kms.SecretNameResponse{SecretName: name}, c.alterAll(ctx, []string{name}, rule)
+}
+
+// alterAll changes several secrets in one transaction: all or none.
+func (c *Call) alterAll(ctx context.Context, names []string, rule secretRule) error {
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+		for _, name := range names {
+			s, err := c.existing(tx, name)
+			if err != nil {
+				return err
+			}
+			if s, err = rule(tx, s); err != nil {
+				return err
+			}
+			if err := tx.PutSecret(s, nil); err != nil {
+				return err
+			}
 		}
-		if s, err = rule(s); err != nil {
-			return s, err
-		}
-		return s, tx.PutSecret(s, nil)
+		return nil
 	})
 }
 
-func describeSecret(_ context.Context, c *Call, in *kms.DescribeSecretRequest) (*kms.DescribeSecretResponse, error) {
+func describeSecret(c *Call, in *kms.DescribeSecretRequest) (*kms.DescribeSecretResponse, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
 	}
 	out := &kms.DescribeSecretResponse{
-		ARN: s.ARN(c.Region), SecretName: s.Name, SecretType: s.Type, Description: s.Description,
-		CreateTime: s.CreatedAt, UpdateTime: s.UpdatedAt, PlannedDeleteTime: s.DeleteAt, LastRotationDate: s.Rotation.Last,
-		ExtendedConfig: s.ExtendedConfig, DKMSInstanceID: s.DKMSInstanceID,
+		ARN:               s.ARN(c.Region),
+		SecretName:        s.Name,
+		SecretType:        s.Type,
+		Description:       s.Description,
+		CreateTime:        s.CreatedAt,
+		UpdateTime:        s.UpdatedAt,
+		PlannedDeleteTime: s.DeleteAt,
+		LastRotationDate:  s.Rotation.Last,
+		ExtendedConfig:    s.ExtendedConfig,
+		DKMSInstanceID:    s.DKMSInstanceID,
 	}
 	if !s.DefaultKey {
 		out.EncryptionKeyID = s.KeyID
@@ -165,10 +208,9 @@ func describeSecret(_ context.Context, c *Call, in *kms.DescribeSecretRequest) (
 }
 
 func updateSecret(ctx context.Context, c *Call, in *kms.UpdateSecretRequest) (*kms.SecretNameResponse, error) {
-	_, err := c.alter(ctx, in.SecretName, func(s secret.Secret) (secret.Secret, error) {
+	return c.alter(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
 		return s.UpdateMetadata(in.Description, in.CustomData, c.At)
 	})
-	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
 }
 
 func deleteSecret(ctx context.Context, c *Call, in *kms.DeleteSecretRequest) (*kms.DeleteSecretResponse, error) {
@@ -185,30 +227,47 @@ func deleteSecret(ctx context.Context, c *Call, in *kms.DeleteSecretRequest) (*k
 		if in.ForceDeleteWithoutRecovery {
 			return out, tx.DeleteSecret(s.Account, s.Name)
 		}
-		if s.IsRotated() {
-			if err := c.plan(tx, &s, c.At); err != nil {
-				return nil, err
-			}
+		if s, err = c.plan(tx, s); err != nil {
+			return nil, err
 		}
 		return out, tx.PutSecret(s, nil)
 	})
 }
 
 func restoreSecret(ctx context.Context, c *Call, in *kms.RestoreSecretRequest) (*kms.SecretNameResponse, error) {
-	_, err := store.Update(ctx, c.DB, func(tx *store.Tx) (secret.Secret, error) {
-		s, err := c.existing(tx, in.SecretName)
-		if err != nil {
-			return s, err
+	return c.reschedule(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
+		return s.Restore(c.At)
+	})
+}
+
+const (
+	purgeBatch = 64
+	purgeTime  = 10 * time.Second // bounds the deletion of one secret
+)
+
+// Purge removes the secrets whose planned deletion time has come, each recorded as done by the
+// service itself, and returns when the next one is due; zero when none is planned. The due times
+// are in the store, so a restart changes nothing, and two nodes may purge at once.
+func (g *Gate) Purge(ctx context.Context) (next time.Time, err error) {
+	for {
+		now := g.env.Now().UTC()
+		due, at, err := store.Snapshot(ctx, g.env.DB).DueBefore(now, purgeBatch)
+		if err != nil || len(due) == 0 {
+			return at, err
 		}
-		if s, err = s.Restore(c.At); err != nil {
-			return s, err
-		}
-		if s.IsRotated() {
-			if err := c.plan(tx, &s, c.At); err != nil {
-				return s, err
+		for _, d := range due {
+			if err := g.purge(ctx, d, now); err != nil {
+				return at, err
 			}
 		}
-		return s, tx.PutSecret(s, nil)
+	}
+}
+
+func (g *Gate) purge(ctx context.Context, d store.Due, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, purgeTime)
+	defer cancel()
+	c := g.systemCall("purge", "PurgeSecret", d.Account, d.Name)
+	return g.recordTwice(ctx, c, func() error {
+		return store.Do(ctx, g.env.DB, func(tx *store.Tx) error { return tx.PurgeSecret(d.Account, d.Name, now) })
 	})
-	return &kms.SecretNameResponse{SecretName: in.SecretName}, err
 }

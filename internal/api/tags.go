@@ -11,13 +11,12 @@ import (
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
-	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
 )
 
 const tagPage = 200 // rows of ListTagResources
 
-// tagged returns the resource of TagResource: exactly one of a key, a secret and a certificate.
+// tagged returns the resource of TagResource.
 func tagged(c *Call, in *kms.TagResourceRequest, _ []resource) ([]resource, error) {
 	return c.oneOf(in.KeyID, in.SecretName, in.CertificateID)
 }
@@ -27,6 +26,7 @@ func untagged(c *Call, in *kms.UntagResourceRequest, _ []resource) ([]resource, 
 	return c.oneOf(in.KeyID, in.SecretName, in.CertificateID)
 }
 
+// oneOf returns the resource of a request that must name exactly one key, secret or certificate.
 func (c *Call) oneOf(key, name, certificate string) ([]resource, error) {
 	given := slices.DeleteFunc([]string{key, name, certificate}, func(s string) bool { return s == "" })
 	switch {
@@ -64,9 +64,8 @@ func (c *Call) each(kind string, ids []string) ([]resource, error) {
 	for i, id := range ids {
 		list[i] = resource{arn: cmk.ARN(c.Region, c.Account(), id)}
 		if kind == kms.ResourceSecret {
-			if len(id) > 192 || !wire.IsName(id) {
-				return nil, fault.Parameter("ResourceId",
-					"a secret name has 1 to 192 letters, digits and _ / + = . @ -")
+			if !isSecretName(id) {
+				return nil, fault.Parameter("ResourceId", "a secret name has %s", secretNameRule)
 			}
 			list[i] = c.secretResource(id)
 		}
@@ -78,7 +77,7 @@ func tagResource(ctx context.Context, c *Call, in *kms.TagResourceRequest) (*kms
 	if err := onlySecrets(in.KeyID, in.CertificateID); err != nil {
 		return nil, err
 	}
-	return c.retag(ctx, []string{in.SecretName}, func(s secret.Secret) (secret.Secret, error) {
+	return c.retag(ctx, []string{in.SecretName}, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
 		return s.Tag(in.Tags, c.At)
 	})
 }
@@ -90,7 +89,7 @@ func untagResource(ctx context.Context, c *Call, in *kms.UntagResourceRequest) (
 	if err := onlySecrets(in.KeyID, in.CertificateID); err != nil {
 		return nil, err
 	}
-	return c.retag(ctx, []string{in.SecretName}, func(s secret.Secret) (secret.Secret, error) {
+	return c.retag(ctx, []string{in.SecretName}, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
 		return s.Untag(in.TagKeys, false, c.At), nil
 	})
 }
@@ -123,7 +122,7 @@ func tagResources(ctx context.Context, c *Call, in *kms.TagResourcesRequest) (*k
 	for i, t := range in.Tags {
 		tags[i] = kms.Tag{TagKey: t.Key, TagValue: t.Value}
 	}
-	return c.retag(ctx, in.ResourceIDs, func(s secret.Secret) (secret.Secret, error) {
+	return c.retag(ctx, in.ResourceIDs, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
 		s, err := s.Tag(tags, c.At)
 		return s, inParameter("Tag", err)
 	})
@@ -148,7 +147,7 @@ func untagResources(ctx context.Context, c *Call, in *kms.UntagResourcesRequest)
 	if err := onlySecretIDs(in.ResourceType, in.ResourceIDs); err != nil {
 		return nil, err
 	}
-	return c.retag(ctx, in.ResourceIDs, func(s secret.Secret) (secret.Secret, error) {
+	return c.retag(ctx, in.ResourceIDs, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
 		return s.Untag(in.TagKeys, len(in.TagKeys) == 0, c.At), nil
 	})
 }
@@ -161,31 +160,12 @@ func onlySecretIDs(kind string, ids []string) error {
 }
 
 // retag changes the tags of several secrets, all or none.
-func (c *Call) retag(
-	ctx context.Context, names []string, rule func(secret.Secret) (secret.Secret, error),
-) (*kms.EmptyResponse, error) {
+func (c *Call) retag(ctx context.Context, names []string, rule secretRule) (*kms.EmptyResponse, error) {
 	slices.Sort(names)
-	names = slices.Compact(names)
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.EmptyResponse, error) {
-		for _, name := range names {
-			s, err := c.existing(tx, name)
-			if err != nil {
-				return nil, err
-			}
-			if s, err = rule(s); err != nil {
-				return nil, err
-			}
-			if err := tx.PutSecret(s, nil); err != nil {
-				return nil, err
-			}
-		}
-		return &kms.EmptyResponse{}, nil
-	})
+	return &kms.EmptyResponse{}, c.alterAll(ctx, slices.Compact(names), rule)
 }
 
-func listResourceTags(
-	_ context.Context, c *Call, in *kms.ListResourceTagsRequest,
-) (*kms.ListResourceTagsResponse, error) {
+func listResourceTags(c *Call, in *kms.ListResourceTagsRequest) (*kms.ListResourceTagsResponse, error) {
 	id := strings.TrimPrefix(in.KeyID, arnPrefix+c.Region+":"+c.Account()+":key/")
 	_, ok, err := c.Snapshot.Key(c.Account(), id)
 	switch {
@@ -197,9 +177,7 @@ func listResourceTags(
 	return &kms.ListResourceTagsResponse{Tags: []kms.KeyTag{}}, nil
 }
 
-func listTagResources(
-	_ context.Context, c *Call, in *kms.ListTagResourcesRequest,
-) (*kms.ListTagResourcesResponse, error) {
+func listTagResources(c *Call, in *kms.ListTagResourcesRequest) (*kms.ListTagResourcesResponse, error) {
 	out := &kms.ListTagResourcesResponse{TagResources: []kms.TagResource{}}
 	afterName, afterKey, err := parseToken(in.NextToken)
 	if err != nil || in.ResourceType == kms.ResourceKey {

@@ -124,17 +124,9 @@ func (t *tallies) due(now time.Time, all bool) (list []audit.Record) {
 
 // RunTallies records the counts of calls, until ctx ends and once more then.
 func (g *Gate) RunTallies(ctx context.Context) {
-	t := time.NewTicker(tallyTick)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			g.writeTallies(ctx, false)
-		case <-ctx.Done():
-			g.writeTallies(ctx, true)
-			return
-		}
-	}
+	every(ctx, tallyTick,
+		func() { g.writeTallies(ctx, false) },
+		func(bounded context.Context) { g.writeTallies(bounded, true) })
 }
 
 // writeTallies records what is due. A record that cannot be written is kept for the next time;

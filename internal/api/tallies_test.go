@@ -103,7 +103,7 @@ func TestStrangersDoNotFillTheTrail(t *testing.T) {
 					t.Errorf("%d bytes per second, want at most %d", size/seconds, tt.most)
 				}
 				if n := counted(t, trail.records); n != sent {
-					t.Errorf("the trail tells of %d requests, %d were sent", n, sent)
+					t.Errorf("the trail counts %d requests, %d were sent", n, sent)
 				}
 			})
 		})
@@ -138,7 +138,7 @@ func TestTalliesOutlastNewSources(t *testing.T) {
 	cancel()
 	gate.RunTallies(ended)
 	if n := counted(t, trail.records); n != sent {
-		t.Errorf("the trail tells of %d requests, %d were sent", n, sent)
+		t.Errorf("the trail counts %d requests, %d were sent", n, sent)
 	}
 	if n := len(trail.records) - alone; n > api.MaxTallies+1 {
 		t.Errorf("%d sources have numbers of their own, want at most %d", n, api.MaxTallies+1)
@@ -205,7 +205,7 @@ func TestRefusedKeyDoesNotFillTheTrail(t *testing.T) {
 	cancel()
 	w.gate.RunTallies(ended)
 	if n := counted(t, w.trail.records[before:]); n != 1501 {
-		t.Errorf("the trail tells of %d calls, 1501 were made", n)
+		t.Errorf("the trail counts %d calls, 1501 were made", n)
 	}
 }
 
@@ -232,6 +232,6 @@ func TestTalliesOutlastTheDisk(t *testing.T) {
 	w.trail.refusing("")
 	w.gate.RunTallies(ended)
 	if n := counted(t, w.trail.records); n != 50 {
-		t.Errorf("the trail tells of %d calls that were counted, want 50", n)
+		t.Errorf("the trail has %d calls that were counted, want 50", n)
 	}
 }

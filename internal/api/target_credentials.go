@@ -10,12 +10,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// currentCredential is what consumers of a secret use at that target now.
+// currentCredential returns what consumers of a secret use at that target now.
 func (c *Call) currentCredential(name, targetName string) (target.Credential, error) {
-	name, err := c.secretName(name)
-	if err != nil {
-		return target.Credential{}, err
-	}
 	s, err := c.existing(c.Snapshot, name)
 	if err != nil {
 		return target.Credential{}, err
@@ -28,19 +24,15 @@ func (c *Call) currentCredential(name, targetName string) (target.Credential, er
 		return target.Credential{}, fault.Parameter("SecretName", "the secret %q is not bound to target %q.", name,
 			targetName)
 	}
-	v, err := s.Select(secret.Current, "")
+	_, list, _, err := c.inUse(c.Snapshot, s)
 	if err != nil {
 		return target.Credential{}, err
 	}
-	list, _, err := credentials(c.Env, c.Snapshot, s, v)
-	if err != nil {
-		return target.Credential{}, err
-	}
-	return list[0], mayUse(s, list[0])
+	return list[0], mayUse(s, list[0].Account)
 }
 
-// openTarget opens a target with its administrator.
-// What it sends is recorded as sent by c; versions are those of c's secret that may be among it.
+// openTarget opens a target with its administrator. Every credential that is sent there is recorded
+// as sent by c; versions are the versions of c's secret that may be sent.
 func (c *Call) openTarget(
 	tx *store.Tx, t store.Target, versions ...string,
 ) (system target.Target, admin target.Credential, err error) {
@@ -61,8 +53,8 @@ func (c *Call) openTarget(
 	return system, admin, nil
 }
 
-// adminCredential is the current version of the secret that a target names. It may be of any type
-// that holds a credential.
+// adminCredential returns the credential in the current version of the secret that a target names.
+// The secret may be of any type that has a credential.
 func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Credential, version string, err error) {
 	s, ok, err := tx.Secret(t.Account, t.AdminSecret, e.Now().UTC())
 	switch {
@@ -70,8 +62,7 @@ func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Creden
 		return admin, "", err
 	case !ok || s.Deleting():
 		return admin, "", fault.New(fault.InUse,
-			"The secret %q with the administrator of target %q is not there; "+
-				"UpdateTarget names another.", t.AdminSecret, t.Name)
+			"The secret %q with the administrator of target %q is not there; UpdateTarget names another.", t.AdminSecret, t.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {
@@ -85,16 +76,25 @@ func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Creden
 		// A bare value: a token or a signing secret, which has no account.
 		return target.Credential{Secret: stored}, v.ID, nil
 	}
-	return admin, "", fault.New(fault.InUse,
-		"The secret %q does not hold an administrator for target %q: "+
-			"use JSON such as {\"AccountName\":…,\"AccountPassword\":…}.", t.AdminSecret, t.Name)
+	return admin, "", fault.New(fault.InUse, "The secret %q does not hold an administrator for target %q: "+
+		"use JSON such as {\"AccountName\":…,\"AccountPassword\":…}.", t.AdminSecret, t.Name)
 }
 
-// credentials opens a version and reads what it holds.
+// inUse decrypts the current version of a secret and reads the credentials in it.
+func (e *Env) inUse(
+	tx *store.Tx, s secret.Secret,
+) (v secret.Version, list []target.Credential, value sensitive.Value, err error) {
+	if v, err = s.Select(secret.Current, ""); err == nil {
+		list, value, err = credentials(e, tx, s, v)
+	}
+	return v, list, value, err
+}
+
+// credentials decrypts a version and reads the credentials in it.
 func credentials(
 	e *Env, tx *store.Tx, s secret.Secret, v secret.Version,
 ) ([]target.Credential, sensitive.Value, error) {
-	value, err := e.open(tx, s, v)
+	value, err := e.unseal(tx, s, v)
 	if err != nil {
 		return nil, value, err
 	}
@@ -102,9 +102,9 @@ func credentials(
 	return list, value, err
 }
 
-// otherAccount is the account that double gives a new credential. Mostly ACSPrevious names it;
-// after a credential was adopted that is a version of the same account, and an older one does. A
-// version of another shape names none.
+// otherAccount returns the account that the strategy double gives a new credential. Mostly
+// ACSPrevious names it. After a credential was adopted, ACSPrevious is a version of the same
+// account, and an older version names the other one. A version of another shape names none.
 func (e *Env) otherAccount(tx *store.Tx, s secret.Secret, current []target.Credential) (string, error) {
 	list := s.List(true)
 	if v, ok := s.Versions[s.Stages[secret.Previous]]; ok {

@@ -24,7 +24,7 @@ func (c *Call) andKind(list []resource, name, kind string) []resource {
 }
 
 // andSent adds a secret whose value the server will send to a target, if the parameter names one.
-// The parameter becomes the name.
+// It replaces an ARN in the parameter by the name.
 func (c *Call) andSent(list []resource, name *string) ([]resource, error) {
 	list, err := c.andSecret(list, name)
 	if err != nil || *name == "" {
@@ -33,8 +33,8 @@ func (c *Call) andSent(list []resource, name *string) ([]resource, error) {
 	return append(list, c.secretResource(*name).needing(actionGetSecretValue)), nil
 }
 
-// retargeted are those of UpdateTarget: the target, and every secret whose value is sent to the new
-// place from now on.
+// retargeted returns the resources of UpdateTarget: the target, and every secret whose value is
+// sent to the new place from now on.
 func retargeted(c *Call, in *kms.UpdateTargetRequest, list []resource) ([]resource, error) {
 	t, ok, err := c.Snapshot.Target(c.Account(), in.TargetName)
 	if err != nil {
@@ -57,30 +57,26 @@ func retargeted(c *Call, in *kms.UpdateTargetRequest, list []resource) ([]resour
 	return c.andSent(list, &in.AdminSecretName)
 }
 
-// deregistered are those of DeregisterTarget: the target, and with Detach every attached secret,
-// whose rotation ends.
+// deregistered returns the resources of DeregisterTarget: the target, and with Detach every
+// attached secret, whose rotation ends.
 func deregistered(c *Call, in *kms.DeregisterTargetRequest, list []resource) ([]resource, error) {
 	t, ok, err := c.Snapshot.Target(c.Account(), in.TargetName)
 	if err != nil || !ok || !in.Detach {
 		return list, err
 	}
-	err = c.attachedSecrets(c.Snapshot, t, func(s secret.Secret) bool {
+	attached, err := c.attachedSecrets(c.Snapshot, t)
+	for _, s := range attached {
 		list = append(list, c.secretResource(s.Name).needing(actionRemoveRotation))
-		return true
-	})
+	}
 	return list, err
 }
 
-// created are the resources of CreateSecret: the collection of secrets, the accounts that rotating
-// a managed secret will change, whether or not its target is registered, and the secret itself when
-// a policy for it is given.
+// created returns the resources of CreateSecret: the collection of secrets, the accounts that
+// rotating a managed secret will change, whether or not its target is registered, and the secret
+// itself when a policy for it is given.
 func created(c *Call, in *kms.CreateSecretRequest, list []resource) ([]resource, error) {
 	if s := (secret.Secret{Type: in.SecretType, ExtendedConfig: in.ExtendedConfig}); s.Managed() {
-		data := in.SecretData
-		if in.SecretType == kms.TypeRedis || in.SecretType == kms.TypePolarDB {
-			data = secret.AutoAccounts(in.ExtendedConfig, secret.ManagedPassword)
-		}
-		list = c.andChanges(list, firstChanges(s, data))
+		list = c.andChanges(list, firstChanges(s, firstData(in)))
 	}
 	if in.Policy != "" {
 		list = append(list, c.secretResource(c.specOf(in).FinalName()).needing(actionSetSecretPolicy))
@@ -88,8 +84,8 @@ func created(c *Call, in *kms.CreateSecretRequest, list []resource) ([]resource,
 	return list, nil
 }
 
-// tested are the resources of TestTarget: the target with its administrator, and the secret whose
-// credential is tried.
+// tested returns the resources of TestTarget: the target with its administrator, and the secret
+// whose credential is tried.
 func tested(c *Call, in *kms.TestTargetRequest, list []resource) ([]resource, error) {
 	list, err := c.andAdmin(list, in.TargetName)
 	if err != nil {
@@ -108,8 +104,8 @@ func (c *Call) andAdmin(list []resource, name string) ([]resource, error) {
 	return list, err
 }
 
-// configured are the resources of ConfigureRotation: the secret, the target that it is tied to, and
-// the accounts there that will change.
+// configured returns the resources of ConfigureRotation: the secret, the target that it is tied to,
+// and the accounts there that will change.
 func configured(c *Call, in *kms.ConfigureRotationRequest, list []resource) ([]resource, error) {
 	if in.TargetName != "" {
 		list = append(list, c.targetResource(in.TargetName))
@@ -121,7 +117,8 @@ func configured(c *Call, in *kms.ConfigureRotationRequest, list []resource) ([]r
 	return c.andAccounts(list, in.SecretName, &settings)
 }
 
-// andSecret adds the secret that a parameter names, if it does. The parameter becomes the name.
+// andSecret adds the secret that a parameter names, if it names one. It replaces an ARN in the
+// parameter by the name.
 func (c *Call) andSecret(list []resource, name *string) ([]resource, error) {
 	if *name == "" {
 		return list, nil

@@ -7,9 +7,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/fault"
-	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
@@ -45,30 +43,29 @@ func (t *Turn) ownUsers() (target.Target, error) {
 	}
 	seen, err := o.inspect(t.tx, []target.Credential{c})
 	if err == nil && seen[0] != target.Live {
-		err = fault.New(fault.InUse,
-			"Secret %q does not hold an active access key of user %q; "+
-				"RotateSecret by a principal with %s and %s on that user binds it.",
+		err = fault.New(fault.InUse, "Secret %q does not hold an active access key of user %q; "+
+			"RotateSecret by a principal with %s and %s on that user binds it.",
 			t.Secret.Name, t.Secret.UserName(), actionCreateAccessKey, actionDeleteAccessKey)
 	}
 	return o, err
 }
 
-// recordKeyChange puts a change of a user's keys on the trail under the user's name, before and
-// after it. What cannot be recorded does not happen.
+// recordKeyChange records a change of a user's keys under the user's name, before and after it. A
+// change that cannot be recorded does not happen.
 func (t *Turn) recordKeyChange(
 	ctx context.Context, action, user, keyID string, change func(context.Context) error,
 ) error {
-	c := (&Engine{gate: t.gate}).call(t, strings.TrimPrefix(action, "ram:"))
+	c := t.call(strings.TrimPrefix(action, "ram:"))
 	c.Version = ram.Version
 	c.op = &endpoint{Op: protocol.Named(c.Action)}
 	c.aboutKey(user, keyID)
-	if err := t.gate.record(ctx, c, audit.Intent, audit.Allow, "", true); err != nil {
+	made := false
+	err := t.gate.recordTwice(ctx, c, func() error {
+		made = true
+		return change(ctx)
+	})
+	if err != nil && !made {
 		return target.NotSent("access key", err)
-	}
-	err := change(ctx)
-	if rerr := t.gate.record(context.WithoutCancel(ctx), c, audit.Outcome, audit.Allow, outcome(err),
-		true); rerr != nil {
-		return rerr
 	}
 	return err
 }
@@ -84,7 +81,7 @@ func (o *ownUsers) Generate(
 // Apply gives the user the key.
 func (o *ownUsers) Apply(ctx context.Context, c target.Change) error {
 	now := o.env.Now().UTC()
-	return o.change(ctx, actionCreateAccessKey, c.New, func(tx *store.Tx, u users.User) (users.User, error) {
+	return o.changeKeys(ctx, actionCreateAccessKey, c.New, func(tx *store.Tx, u users.User) (users.User, error) {
 		if _, err := u.Key(c.New.ID); err == nil {
 			return u, nil
 		}
@@ -95,15 +92,17 @@ func (o *ownUsers) Apply(ctx context.Context, c target.Change) error {
 					"delete the one that is not in use", u.Name))
 		}
 		return u, tx.PutAccessKey(store.AccessKey{
-			ID: c.New.ID, CreatedAt: now, Secret: o.env.Keyring.SealAccessKey(c.New.ID, "secret", c.New.Secret),
-			Principal: policy.Principal{Kind: policy.KindRAMUser, Account: u.Account, Name: u.Name, ID: u.ID},
+			ID:        c.New.ID,
+			CreatedAt: now,
+			Secret:    o.env.Keyring.SealAccessKey(c.New.ID, "secret", c.New.Secret),
+			Principal: keyPrincipal(u),
 		})
 	})
 }
 
 // Retire takes the old key away: exactly the key of that ID with that secret.
 func (o *ownUsers) Retire(ctx context.Context, c target.Change) error {
-	return o.change(ctx, actionDeleteAccessKey, c.Old, func(tx *store.Tx, u users.User) (users.User, error) {
+	return o.changeKeys(ctx, actionDeleteAccessKey, c.Old, func(tx *store.Tx, u users.User) (users.User, error) {
 		if _, err := u.Key(c.Old.ID); err != nil {
 			return u, nil
 		}
@@ -120,9 +119,8 @@ func (o *ownUsers) Retire(ctx context.Context, c target.Change) error {
 	})
 }
 
-func (o *ownUsers) change(
-	ctx context.Context, action string, c target.Credential, rule func(*store.Tx, users.User) (users.User, error),
-) error {
+// changeKeys changes the access keys of the user that a credential names.
+func (o *ownUsers) changeKeys(ctx context.Context, action string, c target.Credential, rule userRule) error {
 	return ownClass(o.record(ctx, action, c.Account, c.ID, func(ctx context.Context) error {
 		return store.Do(ctx, o.env.DB, func(tx *store.Tx) error {
 			u, ok, err := tx.User(o.account, c.Account)
@@ -131,7 +129,7 @@ func (o *ownUsers) change(
 				return err
 			case !ok || o.userID != "" && u.ID != o.userID:
 				return target.Failed(target.Denied, ram.CodeUserNotExist,
-					fmt.Sprintf("the user %q that the secret is bound to does not exist any more", c.Account))
+					fmt.Sprintf("the user %q that the secret is bound to no longer exists", c.Account))
 			}
 			if u, err = rule(tx, u); err != nil {
 				return err
@@ -141,8 +139,8 @@ func (o *ownUsers) change(
 	}))
 }
 
-// ownClass classifies what the store says: a change that was not sent is told from one whose
-// outcome is not known.
+// ownClass classifies an error of the store: it distinguishes a change that was not made from one
+// whose outcome is unknown.
 func ownClass(err error) error {
 	var classified *target.Error
 	switch {
@@ -154,7 +152,7 @@ func ownClass(err error) error {
 	return err
 }
 
-// Inspect looks the keys up: they are this service's own.
+// Inspect reads the keys from the store.
 func (o *ownUsers) Inspect(ctx context.Context, list []target.Credential) ([]target.Liveness, error) {
 	return o.inspect(store.Snapshot(ctx, o.env.DB), list)
 }
@@ -186,7 +184,7 @@ func (o *ownUsers) inspect(tx *store.Tx, list []target.Credential) ([]target.Liv
 	return out, nil
 }
 
-// Verify says whether the key would sign requests.
+// Verify refuses a key whose signatures the service would not accept.
 func (o *ownUsers) Verify(ctx context.Context, c target.Credential) error {
 	seen, err := o.Inspect(ctx, []target.Credential{c})
 	if err == nil && seen[0] != target.Live {

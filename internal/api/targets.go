@@ -1,22 +1,25 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
 )
 
-// existingTarget reads a target that must be there.
+// existingTarget reads a target that must exist.
 func (c *Call) existingTarget(tx *store.Tx, name string) (store.Target, error) {
 	t, ok, err := tx.Target(c.Account(), name)
 	if err == nil && !ok {
@@ -47,14 +50,7 @@ func (c *Call) checkTarget(tx *store.Tx, t *store.Target) error {
 	return s.Usable()
 }
 
-func (c *Call) kindNames() []string {
-	var names []string
-	for name := range c.Kinds {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
+func (c *Call) kindNames() []string { return slices.Sorted(maps.Keys(c.Kinds)) }
 
 func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest) (*kms.TargetNameResponse, error) {
 	c.resource = c.targetResource(in.TargetName)
@@ -73,10 +69,11 @@ func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest)
 		return nil, err
 	}
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
-		if _, ok, err := tx.Target(c.Account(), in.TargetName); err != nil || ok {
-			if err == nil {
-				err = fault.New(fault.Exists, "There is a target %q already; UpdateTarget changes it.", in.TargetName)
-			}
+		_, taken, err := tx.Target(c.Account(), in.TargetName)
+		if err == nil && taken {
+			err = fault.New(fault.Exists, "There is a target %q already; UpdateTarget changes it.", in.TargetName)
+		}
+		if err != nil {
 			return nil, err
 		}
 		t := store.Target{
@@ -121,7 +118,7 @@ func (c *Call) targetNamed(name string) *kms.TargetNameResponse {
 	return &kms.TargetNameResponse{ARN: c.targetResource(name).arn, TargetName: name}
 }
 
-func describeTarget(_ context.Context, c *Call, in *kms.TargetNameRequest) (*kms.DescribeTargetResponse, error) {
+func describeTarget(c *Call, in *kms.TargetNameRequest) (*kms.DescribeTargetResponse, error) {
 	t, err := c.existingTarget(c.Snapshot, in.TargetName)
 	if err != nil {
 		return nil, err
@@ -146,13 +143,12 @@ func describeTarget(_ context.Context, c *Call, in *kms.TargetNameRequest) (*kms
 	return out, nil
 }
 
-func listTargets(_ context.Context, c *Call, in *kms.ListTargetsRequest) (*kms.ListTargetsResponse, error) {
-	after, err := afterToken(in.NextToken)
+func listTargets(c *Call, in *kms.ListTargetsRequest) (*kms.ListTargetsResponse, error) {
+	p, err := newPage[kms.ListedTarget]("NextToken", in.NextToken, in.MaxResults)
 	if err != nil {
 		return nil, err
 	}
-	p := page[kms.ListedTarget]{rows: []kms.ListedTarget{}, most: in.MaxResults}
-	err = c.Snapshot.Targets(c.Account(), following(after), func(t store.Target) bool {
+	err = c.Snapshot.Targets(c.Account(), nextName(p.after), func(t store.Target) bool {
 		return p.add(t.Name, kms.ListedTarget{
 			TargetName:      t.Name,
 			Kind:            t.Kind,
@@ -165,20 +161,12 @@ func listTargets(_ context.Context, c *Call, in *kms.ListTargetsRequest) (*kms.L
 	return &kms.ListTargetsResponse{Targets: p.rows, NextToken: p.marker()}, err
 }
 
-// following is the first name that can come after one.
-func following(name string) string {
+// nextName returns the first name that can come after one.
+func nextName(name string) string {
 	if name == "" {
 		return ""
 	}
 	return name + "\x00"
-}
-
-func afterToken(token string) (string, error) {
-	after, err := parseMarker(token)
-	if err != nil {
-		return "", fault.Parameter("NextToken", "use the token of the page before, as it is.")
-	}
-	return after, nil
 }
 
 func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*kms.TargetNameResponse, error) {
@@ -198,27 +186,13 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		if err != nil {
 			return nil, err
 		}
-		if t.AdminSecret != before.AdminSecret {
-			// The policies were not asked about that other secret.
-			return nil, fault.New(fault.InUse,
-				"Target %q has changed at this moment; "+
-					"read DescribeTarget and try again.", t.Name)
+		if err := c.checkUnchanged(tx, t, before, judged, in.Config != ""); err != nil {
+			return nil, err
 		}
 		if in.Config != "" {
-			sent, err := c.redirected(tx, t)
-			if err != nil {
-				return nil, err
-			}
-			if t.ID != before.ID || !slices.Equal(sent, judged) { // rights on other secrets were judged
-				return nil, fault.New(fault.InUse,
-					"Target %q, or what is attached to it, has changed at this moment; "+
-						"read DescribeTarget and try again.", t.Name)
-			}
 			t.Config = json.RawMessage(in.Config)
 		}
-		if in.AdminSecretName != "" {
-			t.AdminSecret = in.AdminSecretName
-		}
+		t.AdminSecret = cmp.Or(in.AdminSecretName, t.AdminSecret)
 		if in.Description != nil {
 			t.Description = *in.Description
 		}
@@ -232,3 +206,102 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		return c.targetNamed(t.Name), tx.PutTarget(t)
 	})
 }
+
+// checkUnchanged refuses a change of a target when other secrets than those in judged are sent
+// there now: the policies were not asked about them. moves reports that the target gets another
+// address.
+func (c *Call) checkUnchanged(tx *store.Tx, now, before store.Target, judged []string, moves bool) error {
+	if now.AdminSecret != before.AdminSecret {
+		return fault.New(fault.InUse, "Target %q has changed at this moment; read DescribeTarget and try again.", now.Name)
+	}
+	if !moves {
+		return nil
+	}
+	sent, err := c.redirected(tx, now)
+	if err == nil && (now.ID != before.ID || !slices.Equal(sent, judged)) {
+		err = fault.New(fault.InUse, "Target %q, or what is attached to it, has changed at this moment; "+
+			"read DescribeTarget and try again.", now.Name)
+	}
+	return err
+}
+
+// mostAttached is how many attached secrets an error names.
+const mostAttached = 20
+
+// deregisterTarget deletes a target. It is refused while secrets are attached, or, with Detach,
+// ends their rotation first. A secret that is attached at this very moment stays bound to the
+// target's ID, which no later target has.
+func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequest) (*kms.TargetNameResponse, error) {
+	t, err := c.existingTarget(c.Snapshot, in.TargetName)
+	if err != nil {
+		return nil, err
+	}
+	attached, err := c.attachedSecrets(c.Snapshot, t)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range attached {
+		names = append(names, s.Name)
+	}
+	if !in.Detach && len(names) > 0 {
+		return nil, fault.New(fault.InUse,
+			"Secrets are attached to target %q: %s. RemoveRotation or DeleteSecret detaches one; "+
+				"DeregisterTarget with Detach detaches all.",
+			t.Name, shortList(names, mostAttached))
+	}
+	for _, name := range names {
+		if err := c.detach(ctx, name, t); err != nil {
+			return nil, err
+		}
+	}
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
+		now, err := c.existingTarget(tx, t.Name)
+		if err == nil && now.ID != t.ID {
+			err = fault.New(fault.InUse,
+				"Target %q was registered anew at this moment; read DescribeTarget and try again.", t.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		tx.DeleteTarget(t.Account, t.Name)
+		return c.targetNamed(t.Name), nil
+	})
+}
+
+func shortList(names []string, most int) string {
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// detach ends the rotation of one secret at a target that is about to be deleted. A managed secret
+// keeps its type and is bound to nothing.
+func (c *Call) detach(ctx context.Context, name string, t store.Target) error {
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+		s, ok, err := tx.Secret(t.Account, name, c.At)
+		if err != nil || !ok || s.TargetName() != t.Name || !s.BoundTo(t.ID) {
+			return err
+		}
+		r, err := c.rotationOf(tx, s)
+		if err != nil {
+			return err
+		}
+		if r.InFlight() && r.State != rotation.Quarantined {
+			return fault.New(fault.InUse, "The rotation of secret %q at target %q has not ended.", s.Name, t.Name)
+		}
+		if s.Managed() {
+			s, _ = s.Bind(detachedID, nil)
+		} else if s, err = s.Detach(c.At); err != nil {
+			return err
+		}
+		if s, err = c.plan(tx, s); err != nil {
+			return err
+		}
+		return tx.PutSecret(s, nil)
+	})
+}
+
+// detachedID is the ID of no target.
+const detachedID = "none"

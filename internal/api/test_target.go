@@ -12,12 +12,12 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// defaultTestTime is how long a target has to answer a test, and how long it takes to say that
-// it did not.
+// defaultTestTime is how long a target has to answer a test. A caller learns only after this time
+// that there was no answer.
 const defaultTestTime = 10 * time.Second
 
-// testTarget makes one login, and says what came of it. That the target says no is an answer,
-// not an error.
+// testTarget makes one login, and returns its result. A refusal by the target is an answer and not
+// an error.
 func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.TestTargetResponse, error) {
 	t, err := c.existingTarget(c.Snapshot, in.TargetName)
 	if err != nil {
@@ -27,7 +27,7 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = system.Close() }() // it has answered; there is nothing to lose
+	defer func() { _ = system.Close() }() // nothing of it is needed after its answer
 	credential := admin
 	if in.SecretName != "" {
 		if credential, err = c.currentCredential(in.SecretName, t.Name); err != nil {
@@ -49,22 +49,29 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	}
 	ended(err)
 	if err != nil {
-		c.logDetail(t.Name, err)
-		told, withheld := target.ForCaller(err)
-		if said := (*target.Error)(nil); c.isLocal(t) && errors.As(err, &said) {
-			told, withheld = *said, false
-		}
-		if withheld {
-			told.Text = "target " + t.Name + ": " + told.Text
-		}
-		out.Result, out.Code, out.Message = told.Class.String(), told.Code, told.Text
+		answer := c.answerFor(t, err)
+		out.Result, out.Code, out.Message = answer.Class.String(), answer.Code, answer.Text
 	}
 	return out, nil
 }
 
-// concealing bounds a call of a target by d. ended takes what came of it, and without an answer
-// returns only when d is over: the duration of a call must not tell what listens at an address.
-// Programs on this machine take their own time.
+// answerFor returns the part of a target's error that a caller may learn, and logs the rest for the
+// operator. Callers learn all that a program on this machine answers.
+func (c *Call) answerFor(t store.Target, err error) target.Error {
+	c.logDetail(t.Name, err)
+	if whole := (*target.Error)(nil); c.isLocal(t) && errors.As(err, &whole) {
+		return *whole
+	}
+	answer, withheld := target.ForCaller(err)
+	if withheld {
+		answer.Text = "target " + t.Name + ": " + answer.Text
+	}
+	return answer
+}
+
+// concealing bounds a call of a target by d. ended takes its result, and without an answer it
+// returns only when d is over: the duration of a call must not reveal what listens at an address.
+// Programs on this machine are not bounded by d.
 func (c *Call) concealing(
 	ctx context.Context, t store.Target, d time.Duration,
 ) (bounded context.Context, ended func(error)) {
@@ -80,7 +87,17 @@ func (c *Call) concealing(
 	}
 }
 
-// logDetail logs for the operator what callers do not learn about a target's error.
+// admitWithin is [Env.admit], bounded by d and concealing like any call of a target.
+func (c *Call) admitWithin(
+	ctx context.Context, d time.Duration, t store.Target, system target.Target, name string, accounts []string,
+) error {
+	bounded, ended := c.concealing(ctx, t, d)
+	err := c.admit(bounded, c.Snapshot, t, system, name, accounts)
+	ended(err)
+	return err
+}
+
+// logDetail logs for the operator what callers must not learn about a target's error.
 func (e *Env) logDetail(name string, err error) {
 	if target.Withholds(err) && e.Log != nil {
 		e.Log.Info("a target did not answer as it should", "target", name, "err", err, "detail", target.DetailOf(err))

@@ -20,11 +20,11 @@ import (
 type Turn struct {
 	Record rotation.Record
 	Secret secret.Secret
-	// Target is the registered target of the secret's name. Registered reports that the secret is bound
-	// to it; it is false for the service's own users.
+	// Target is the target that the secret names. Registered reports that the secret is bound to it;
+	// it is false for the service's own users.
 	Target     store.Target
 	Registered bool
-	// AllPaused says that all rotations are paused.
+	// AllPaused reports that all rotations are paused.
 	AllPaused bool
 
 	exists bool // there is a target of that name
@@ -33,7 +33,7 @@ type Turn struct {
 	tx     *store.Tx
 }
 
-// Load reads a rotation. ok is false when the secret is gone.
+// Load reads a rotation. ok is false when the secret no longer exists.
 func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bool, err error) {
 	env := e.gate.env
 	t = &Turn{env: env, gate: e.gate, tx: store.Snapshot(ctx, env.DB)}
@@ -59,26 +59,35 @@ func (t *Turn) Open() (target.Target, error) {
 	case !t.exists:
 		return nil, fault.New(fault.InUse, "No target %q is registered.", name)
 	case !t.Registered:
-		return nil, fault.New(fault.InUse, "Secret %q is not bound to target %q, which was registered after the secret had named it: RotateSecret or ConfigureRotation by a principal with %s on its accounts binds it.",
+		return nil, fault.New(fault.InUse,
+			"Secret %q is not bound to target %q, which was registered after the secret had named it: RotateSecret or "+
+				"ConfigureRotation by a principal with %s on its accounts binds it.",
 			t.Secret.Name, name, actionRotateAccount)
 	}
-	c := (&Engine{gate: t.gate}).call(t, t.doing())
-	system, _, err := c.openTarget(t.tx, t.Target, t.versions()...)
+	system, _, err := t.call(t.purpose()).openTarget(t.tx, t.Target, t.versions()...)
 	return system, err
 }
 
-// Earliest is the first time at which a rotation may begin that nobody asked for.
+// engineName is the name of the engine's principal.
+const engineName = "rotation"
+
+// call returns the call by which the engine carries out an operation of this turn.
+func (t *Turn) call(operation string) *Call {
+	return t.gate.systemCall(engineName, operation, t.Secret.Account, t.Secret.Name)
+}
+
+// Earliest returns the first time at which a rotation may begin that no caller requested.
 func (t *Turn) Earliest() time.Time { return t.Record.Earliest(t.Secret.Rotation.Last, t.env.least()) }
 
-// doing says in the trail what a credential is sent for.
-func (t *Turn) doing() string {
+// purpose returns what the trail gives as the reason why a credential is sent.
+func (t *Turn) purpose() string {
 	if !t.Record.InFlight() {
 		return "probe"
 	}
 	return "rotation " + string(t.Record.State)
 }
 
-// versions are those of the secret that an engine may send to the target now.
+// versions returns the versions of the secret that the engine may send to the target now.
 func (t *Turn) versions() []string {
 	if !t.Record.InFlight() {
 		return []string{t.Secret.Stages[secret.Current]}
@@ -86,13 +95,17 @@ func (t *Turn) versions() []string {
 	return slices.DeleteFunc([]string{t.Record.Candidate, t.Record.Base}, func(v string) bool { return v == "" })
 }
 
-// Overdue reports whether a rotation was due long ago, and nobody has been told.
+// Overdue reports whether a rotation was due long ago and has not been reported yet.
 func (t *Turn) Overdue(now time.Time) bool {
 	p := t.Secret.Rotation
-	return p.Enabled && !p.Next.IsZero() && now.Sub(p.Next) > secret.Overdue && !t.Record.Overdue && !t.Record.Paused
+	return p.Enabled &&
+		!p.Next.IsZero() &&
+		now.Sub(p.Next) > secret.Overdue &&
+		!t.Record.Overdue &&
+		!t.Record.Paused
 }
 
-// strategies are those that an open target has.
+// strategies returns the strategies of the open target.
 func (t *Turn) strategies(system target.Target) []target.Strategy {
 	if t.Secret.TargetName() == secret.OwnUsers {
 		return []target.Strategy{target.Overlap}
@@ -107,8 +120,9 @@ func (e *Env) strategies(t store.Target, system target.Target) []target.Strategy
 	return e.Kinds[t.Kind].Strategies
 }
 
-// Reapply is the strategy by which a target is given again what it should have: nothing else is to be accepted then, where the
-// target can do that for this credential.
+// Reapply returns the strategy by which the engine gives a target again the credential that it
+// should have. Where the target can do that, no other credential of the account is accepted
+// afterwards.
 func (t *Turn) Reapply(system target.Target) target.Strategy {
 	has := t.strategies(system)
 	natural, err := t.Secret.Strategy(has)
@@ -121,22 +135,20 @@ func (t *Turn) Reapply(system target.Target) target.Strategy {
 	return natural
 }
 
-// Credential is the one that a version holds for consumers.
+// Credential returns the credential of a version, as its consumers use it.
 func (t *Turn) Credential(version string) (target.Credential, error) {
 	list, _, err := t.version(version)
 	if err != nil {
 		return target.Credential{}, err
 	}
-	return list[0], mayUse(t.Secret, list[0])
+	return list[0], mayUse(t.Secret, list[0].Account)
 }
 
-// Admit refuses accounts that this rotation must not change now: those that the secret is not bound to,
-// and those that the target does not allow. It asks the target what the accounts are.
+// Admit refuses accounts that this rotation must not change now, because the secret is not bound to
+// them or the target does not allow them. It asks the target what the accounts are.
 func (t *Turn) Admit(ctx context.Context, system target.Target, accounts ...string) error {
-	for _, account := range accounts {
-		if err := mayUse(t.Secret, target.Credential{Account: account}); err != nil {
-			return err
-		}
+	if err := mayUse(t.Secret, accounts...); err != nil {
+		return err
 	}
 	if t.Secret.TargetName() == secret.OwnUsers {
 		return nil
@@ -152,24 +164,25 @@ func (t *Turn) version(id string) ([]target.Credential, sensitive.Value, error) 
 	return credentials(t.env, t.tx, t.Secret, v)
 }
 
-// isLocal reports whether a target is a program on this machine, which the operator has chosen: what it
-// says tells nothing of the network.
+// isLocal reports whether a target is a program on this machine, which the operator has chosen: its
+// answers reveal nothing of the network.
 func (e *Env) isLocal(t store.Target) bool { return e.Kinds[t.Kind].Action != "" }
 
-// Proven reports whether the target has answered about this secret since it was last redirected. Until
-// then nobody knows what listens there, and callers learn only that there was no answer.
+// Proven reports whether the target has answered about this secret since it was last redirected.
+// Until then anything may listen at its address, and callers learn only that there was no answer.
 func (t *Turn) Proven() bool {
-	return t.env.isLocal(t.Target) || t.Record.Target == t.Target.Name && t.Record.Health.ProbedAt.After(t.Target.UpdatedAt)
+	return t.env.isLocal(t.Target) ||
+		t.Record.Target == t.Target.Name && t.Record.Health.ProbedAt.After(t.Target.UpdatedAt)
 }
 
-// Restorable reports whether the engine may give the target the base again, as its only credential: the
-// target has accepted it before, or this service generated it. A secret of a release before bindings has
-// been probed by that release.
+// Restorable reports whether the engine may give the target the base again, as its only credential:
+// the target has accepted it before, or this service generated it. A secret without a binding comes
+// from a release before bindings, which has probed it.
 func (t *Turn) Restorable() bool {
 	return t.Record.BaseAccepted || t.Secret.Generated(t.Record.Base) || t.Secret.Rotation.Binding == nil
 }
 
-// Change is what the target is asked for.
+// Change returns the change that the target is asked for.
 func (t *Turn) Change() (target.Change, error) {
 	r := t.Record
 	c := target.Change{ID: changeID(r, r.Candidate), Strategy: r.Strategy}
@@ -181,14 +194,14 @@ func (t *Turn) Change() (target.Change, error) {
 	return c, err
 }
 
-// changeID is the same in every attempt to give the target one candidate.
+// changeID returns an ID that is the same in every attempt to give the target one candidate.
 func changeID(r rotation.Record, candidate string) string {
 	sum := sha256.Sum256([]byte(r.Account + "\x00" + r.Secret + "\x00" + candidate))
 	return "kt-" + hex.EncodeToString(sum[:16])
 }
 
-// VersionFor is the version that the next candidate of a rotation is stored as: the rotation's ID, and for later candidates a
-// name made from it.
+// VersionFor returns the version under which the next candidate of a rotation is stored: the
+// rotation's ID, and for later candidates a name made from it.
 func (t *Turn) VersionFor() string {
 	id := t.Record.ID
 	if t.Record.Candidates == 0 {

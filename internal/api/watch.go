@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -16,9 +15,9 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// watchSecrets waits until a secret is not any more as the caller knows it. What each secret is compared with is in the request,
-// so a call to any node, after any time, goes on where another ended. Whoever may not read a secret is told so, and nothing else
-// of it.
+// watchSecrets waits until a secret differs from what the caller knows of it. The request says what
+// the caller knows, so a call to any node, at any later time, continues where another one ended. A
+// caller who may not read a secret learns that, and nothing else about the secret.
 func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*kms.WatchSecretsResponse, error) {
 	items, names, err := c.watched(in)
 	if err != nil {
@@ -32,8 +31,8 @@ func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*k
 	defer f.Close()
 	wait, cancel := context.WithTimeout(ctx, time.Duration(in.WaitSeconds)*time.Second)
 	defer cancel()
-	for look, first := items, true; ; look, first = among(items, f.Changed()), false {
-		if out.Changes, err = c.changed(ctx, in.Consumer, look, first); err != nil || len(out.Changes) > 0 {
+	for due, first := items, true; ; due, first = among(items, f.Changed()), false {
+		if out.Changes, err = c.changed(ctx, in.Consumer, due, first); err != nil || len(out.Changes) > 0 {
 			c.answered(out.Changes)
 			return out, err
 		}
@@ -49,11 +48,10 @@ func watchSecrets(ctx context.Context, c *Call, in *kms.WatchSecretsRequest) (*k
 	}
 }
 
-// leave notes that an instance has ended, for those of the secrets that the caller may read: nobody else can hold a value.
+// leave notes that an instance has ended, for the secrets that the caller may read: only such a
+// caller can hold a value.
 func (c *Call) leave(ctx context.Context, names []string, instance string) error {
-	c.Snapshot = store.Snapshot(ctx, c.DB)
-	var err error
-	if c.identity, err = loadIdentity(c.Snapshot, c.Principal, ""); err != nil {
+	if err := c.refresh(ctx); err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -68,14 +66,21 @@ func (c *Call) leave(ctx context.Context, names []string, instance string) error
 	return nil
 }
 
+// refresh continues the call on a new snapshot, with the policies that the caller has there.
+func (c *Call) refresh(ctx context.Context) (err error) {
+	c.Snapshot = store.Snapshot(ctx, c.DB)
+	c.identity, err = loadIdentity(c.Snapshot, c.Principal, "")
+	return err
+}
+
 // watchedItem is one secret of a call.
 type watchedItem struct {
 	kms.WatchedSecret
 	name  string // empty for an ARN that names nothing here
-	place int    // of the name, among those of the call
+	place int    // of the name, among the names of the call
 }
 
-// among are the items whose secrets are at these places.
+// among returns the items whose secrets are at these places.
 func among(items []watchedItem, places []int) []watchedItem {
 	var list []watchedItem
 	for _, item := range items {
@@ -86,8 +91,8 @@ func among(items []watchedItem, places []int) []watchedItem {
 	return list
 }
 
-// watched checks the items of a call, and returns them with the names of their secrets. Two may be of one secret, by its name and
-// by its ARN, say.
+// watched checks the items of a call, and returns them with the names of their secrets. Two items
+// may be of one secret, for example by its name and by its ARN.
 func (c *Call) watched(in *kms.WatchSecretsRequest) (items []watchedItem, names []string, err error) {
 	if in.Leaving && in.Consumer == "" {
 		return nil, nil, &fault.Error{Kind: fault.Missing, Param: "Consumer", Msg: "Leaving says which instance ends."}
@@ -100,10 +105,11 @@ func (c *Call) watched(in *kms.WatchSecretsRequest) (items []watchedItem, names 
 		case fault.KindOf(err) == fault.NotFound: // of another region or account
 		case err != nil:
 			return nil, nil, err
-		case len(name) > 192 || !wire.IsName(name):
-			return nil, nil, fault.Parameter("Secret", "item %d: a secret name has 1 to 192 letters, digits and _ / + = . @ -", i+1)
+		case !isSecretName(name):
+			return nil, nil, fault.Parameter("Secret", "item %d: a secret name has %s", i+1, secretNameRule)
 		case badVersion(w.VersionID) || badVersion(w.OldestVersionID):
-			return nil, nil, fault.Parameter("Secret", "item %d: a version has at most 64 letters, digits and _ / + = . @ -", i+1)
+			return nil, nil, fault.Parameter("Secret",
+				"item %d: a version has at most 64 letters, digits and _ / + = . @ -", i+1)
 		default:
 			place, known := places[name]
 			if !known {
@@ -119,27 +125,27 @@ func (c *Call) watched(in *kms.WatchSecretsRequest) (items []watchedItem, names 
 
 func badVersion(id string) bool { return id != "" && (len(id) > 64 || !wire.IsName(id)) }
 
-// changed looks at some of the secrets in a new snapshot, and returns those that are not as the caller knows them. With note, what
-// the instance says of them is noted.
-func (c *Call) changed(ctx context.Context, instance string, look []watchedItem, note bool) ([]kms.SecretChange, error) {
-	c.Snapshot = store.Snapshot(ctx, c.DB)
+// changed reads some of the secrets in a new snapshot, and returns the ones that differ from what
+// the caller knows. With note, it notes what the instance reports of them.
+func (c *Call) changed(
+	ctx context.Context, instance string, items []watchedItem, note bool,
+) ([]kms.SecretChange, error) {
 	c.At = c.Now().UTC()
-	var err error
-	if c.identity, err = loadIdentity(c.Snapshot, c.Principal, ""); err != nil {
+	if err := c.refresh(ctx); err != nil {
 		return nil, err
 	}
 	list := []kms.SecretChange{}
-	for _, item := range look {
+	for _, item := range items {
 		change, rotated, err := c.state(item.name)
 		if err != nil {
 			return nil, err
 		}
 		if note && instance != "" && item.VersionID != "" && change.State == kms.StateCurrent {
-			oldest := item.OldestVersionID
-			if oldest == item.VersionID {
-				oldest = ""
+			u := consumption{secret: item.name, instance: instance, version: item.VersionID, rotated: rotated}
+			if item.OldestVersionID != item.VersionID {
+				u.oldest = item.OldestVersionID
 			}
-			c.noteUse(consumption{secret: item.name, instance: instance, version: item.VersionID, oldest: oldest, rotated: rotated})
+			c.noteUse(u)
 		}
 		if change.Revision != item.Revision {
 			change.SecretName = item.SecretName // as the caller spells it
@@ -149,7 +155,7 @@ func (c *Call) changed(ctx context.Context, instance string, look []watchedItem,
 	return list, nil
 }
 
-// state is what a caller may know of a secret at present.
+// state returns what a caller may know of a secret at present.
 func (c *Call) state(name string) (change kms.SecretChange, rotated bool, err error) {
 	change.State = kms.StateAbsent
 	if name != "" {
@@ -162,8 +168,7 @@ func (c *Call) state(name string) (change kms.SecretChange, rotated bool, err er
 }
 
 func (c *Call) judged(name string) (change kms.SecretChange, rotated bool, err error) {
-	q := c.asking("kms:GetSecretValue", c.secretResource(name))
-	d, err := q.decide(c.Snapshot)
+	d, err := c.asking(actionGetSecretValue, c.secretResource(name)).decide(c.Snapshot)
 	if err != nil || !d.Allowed {
 		return kms.SecretChange{State: kms.StateDenied}, false, err
 	}
@@ -178,14 +183,20 @@ func (c *Call) judged(name string) (change kms.SecretChange, rotated bool, err e
 
 func current(s secret.Secret) kms.SecretChange {
 	return kms.SecretChange{
-		SecretName: s.Name, State: kms.StateCurrent, VersionID: s.Stages[secret.Current], PreviousVersionID: s.Stages[secret.Previous],
-		PendingVersionID: s.Stages[secret.Pending], NextRotationDate: s.Rotation.Next,
+		SecretName:        s.Name,
+		State:             kms.StateCurrent,
+		VersionID:         s.Stages[secret.Current],
+		PreviousVersionID: s.Stages[secret.Previous],
+		PendingVersionID:  s.Stages[secret.Pending],
+		NextRotationDate:  s.Rotation.Next,
 	}
 }
 
-// revision names what a reader of the labels would notice. A secret that was made anew under its old name is another.
+// revision identifies what a reader of the labels would notice. A secret that was created anew
+// under an old name has another revision.
 func revision(change kms.SecretChange, created time.Time) string {
-	text := strings.Join([]string{change.State, change.VersionID, change.PreviousVersionID, fmt.Sprint(created.UnixNano())}, "\x00")
+	text := fmt.Sprintf("%s\x00%s\x00%s\x00%d",
+		change.State, change.VersionID, change.PreviousVersionID, created.UnixNano())
 	digest := sha256.Sum256([]byte(text))
 	return base64.RawURLEncoding.EncodeToString(digest[:12])
 }

@@ -31,7 +31,7 @@ func watcher(t *testing.T) *world {
 	return w
 }
 
-// by makes a call as somebody with an access key.
+// by makes a call with an access key.
 func (w *world) by(ctx context.Context, p policy.Principal, source, action string, params ...string) (any, error) {
 	p.AccessKeyID = "key-of-" + p.ID
 	r := protocol.Request{ID: "r", Principal: p}
@@ -118,8 +118,8 @@ func TestWatchTells(t *testing.T) {
 	}
 }
 
-// TestWatchJudges: a secret is shown to whoever may read it, and denied to others whether or not it
-// is there.
+// TestWatchJudges: a secret is shown to a caller who may read it, and denied to others whether or
+// not it is there.
 func TestWatchJudges(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
@@ -137,7 +137,7 @@ func TestWatchJudges(t *testing.T) {
 	for _, c := range out.(*kms.WatchSecretsResponse).Changes {
 		states = append(states, c.State)
 		if c.State == kms.StateDenied && (c.VersionID != "" || c.PreviousVersionID != "") {
-			t.Errorf("%+v tells of a secret that the caller may not read", c)
+			t.Errorf("%+v reveals a secret that the caller may not read", c)
 		}
 	}
 	if want := []string{kms.StateCurrent, kms.StateDenied, kms.StateDenied}; !reflect.DeepEqual(states, want) {
@@ -148,8 +148,8 @@ func TestWatchJudges(t *testing.T) {
 	}
 }
 
-// TestWatchWaits: a change wakes whoever waits, and the end of the time, of the caller and of the
-// server ends a wait.
+// TestWatchWaits: a change wakes a waiting caller, and the end of the time, of the caller and of
+// the server ends a wait.
 func TestWatchWaits(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)
@@ -347,7 +347,7 @@ func TestConsumersPaged(t *testing.T) {
 	}
 	if _, err := w.call(t, rootPrincipal, "ListSecretConsumers", "SecretName", "a",
 		"NextToken", "?"); fault.KindOf(err) != fault.Invalid {
-		t.Errorf("a token of nobody: %v", err)
+		t.Errorf("a token of no list: %v", err)
 	}
 }
 
@@ -507,7 +507,7 @@ func TestConsumersCoalesced(t *testing.T) {
 }
 
 // TestConsumersOfTwoNodes: of what two nodes have noted of a consumer, the later stands, whichever
-// is written last; and both write by themselves while they run.
+// is written last; and both write automatically while they run.
 func TestConsumersOfTwoNodes(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)

@@ -10,10 +10,11 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// settled waits while the one credential of a secret is being changed, and returns the secret as it is afterwards. What
-// ACSCurrent is on may have stopped working a moment ago, so it is not given out; past the bound the answer is an error. A
-// read that names another version or label does not wait.
-func (c *Call) settled(ctx context.Context, s secret.Secret, in *kms.GetSecretValueRequest) (secret.Secret, error) {
+// unblocked waits while the only credential of a secret is being changed, and returns the secret as
+// it is afterwards. The value with the label ACSCurrent may have stopped working a moment ago, so
+// it is not given out: past the bound the read is refused. A read that names another version or
+// label does not wait.
+func (c *Call) unblocked(ctx context.Context, s secret.Secret, in *kms.GetSecretValueRequest) (secret.Secret, error) {
 	wait, cancel := context.WithTimeout(ctx, c.Rotation.Hold)
 	defer cancel()
 	for s.Rotation.Hold {
@@ -23,7 +24,9 @@ func (c *Call) settled(ctx context.Context, s secret.Secret, in *kms.GetSecretVa
 		}
 		if err := c.Snapshot.Changed(wait, s.Account, s.Name); err != nil {
 			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-				err = fault.New(fault.Unavailable, "The credential in secret %q is being changed at its target, and its state there is not known yet; try again.", s.Name)
+				err = fault.New(fault.Unavailable,
+					"The credential in secret %q is being changed at its target, and its state there is not known yet; "+
+						"try again.", s.Name)
 			}
 			return s, err
 		}
