@@ -30,17 +30,9 @@ func TestCommands(t *testing.T) {
 	} {
 		var out, errs bytes.Buffer
 		e := &command.Env{Ctx: t.Context(), Stdin: os.Stdin, Stdout: &out, Stderr: &errs}
-		if code := run(e, strings.Fields(tt.args)); code != tt.code ||
-			!strings.Contains(out.String()+errs.String(), tt.text) {
-			t.Errorf(
-				"keyturn-agent %s: exit code %d, %s%s; want %d and %q",
-				tt.args,
-				code,
-				&out,
-				&errs,
-				tt.code,
-				tt.text,
-			)
+		code := run(e, strings.Fields(tt.args))
+		if code != tt.code || !strings.Contains(out.String()+errs.String(), tt.text) {
+			t.Errorf("keyturn-agent %s: exit code %d, %s%s; want %d and %q", tt.args, code, &out, &errs, tt.code, tt.text)
 		}
 	}
 }

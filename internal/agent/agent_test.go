@@ -224,10 +224,9 @@ last_good: {dir: DIR/last, key: {file: DIR/seal.key}}
 	if got := current(t, c, "db"); !strings.HasPrefix(got, "v2 ") {
 		t.Errorf("while the server is away: %s", got)
 	}
-	// What is wanted by its version, and is held, is given too; what is not held is not.
-	if got, err := c.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "db", VersionID: "v2"}); err != nil ||
-
-		got.VersionID != "v2" {
+	// The agent also answers for a version by its ID if it has that version, and for no other.
+	byID := &kms.GetSecretValueRequest{SecretName: "db", VersionID: "v2"}
+	if got, err := c.GetSecretValue(t.Context(), byID); err != nil || got.VersionID != "v2" {
 		t.Errorf("the held version by its name: %v", err)
 	}
 	for name, in := range map[string]*kms.GetSecretValueRequest{
@@ -314,7 +313,12 @@ kms: {listen: "127.0.0.1:0"}
 	}
 
 	// Signature version 1, as the official CLI and older SDKs send it.
-	params, err := s.server.Credentials.SignV1(http.MethodGet, sign.Params{{Name: "Action", Value: "GetSecretValue"}, {Name: "Version", Value: kms.Version}, {Name: "Format", Value: "JSON"}, {Name: "SecretName", Value: "db"}}, time.Now(), rand.Text())
+	params, err := s.server.Credentials.SignV1(http.MethodGet, sign.Params{
+		{Name: "Action", Value: "GetSecretValue"},
+		{Name: "Version", Value: kms.Version},
+		{Name: "Format", Value: "JSON"},
+		{Name: "SecretName", Value: "db"},
+	}, time.Now(), rand.Text())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,15 +375,14 @@ kms: {listen: "127.0.0.1:0"}
 			t.Errorf("%s: %s, want a refusal", name, got)
 		}
 	}
-	if status, body := s.get(t, "http://"+r.at["kms"]+"/?Action=GetSecretValue&SecretName=db&Version="+kms.Version); status != 400 ||
-
-		strings.Contains(body, "marker") {
-		t.Errorf("without a signature: %d %s", status, body)
+	status, answer := s.get(t, "http://"+r.at["kms"]+"/?Action=GetSecretValue&SecretName=db&Version="+kms.Version)
+	if status != 400 || strings.Contains(answer, "marker") {
+		t.Errorf("without a signature: %d %s", status, answer)
 	}
 }
 
-// TestStatus verifies that the page, the report and the metrics tell what an operator needs, and no
-// value.
+// TestStatus verifies that the page, the report and the metrics show what an operator needs, and
+// no value.
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -394,9 +397,13 @@ files: [{path: DIR/app.env, template: '{{ secret "db" }}'}]
 			"db v1"},
 		"/status.json": {`"name": "db"`, `"version": "v1"`, `"config": "` + s.dir},
 		"/metrics": {
-			`keyturn_consumer_secret_version_info{secret="db",source="server",version="v1"} 1`, `keyturn_consumer_secret_state{secret="db",state="fresh"} 1`,
-			`keyturn_consumer_secret_age_seconds{secret="db"}`, `keyturn_consumer_secret_push{secret="db"}`, `keyturn_agent_file_ok{path="` + s.dir + `/app.env"} 1`,
-			"keyturn_agent_ready 0", "keyturn_agent_config_ok 1",
+			`keyturn_consumer_secret_version_info{secret="db",source="server",version="v1"} 1`,
+			`keyturn_consumer_secret_state{secret="db",state="fresh"} 1`,
+			`keyturn_consumer_secret_age_seconds{secret="db"}`,
+			`keyturn_consumer_secret_push{secret="db"}`,
+			`keyturn_agent_file_ok{path="` + s.dir + `/app.env"} 1`,
+			"keyturn_agent_ready 0",
+			"keyturn_agent_config_ok 1",
 		},
 	} {
 		status, body := s.get(t, base+path)
@@ -467,12 +474,12 @@ http: {listen: "127.0.0.1:0", token_file: DIR/token}
 	reload()
 	await(t, func() bool { return s.report(t, r).ConfigError == "" })
 
-	// A listener moves; a file that is not asked for any more stays as it is.
+	// A listener moves; a file that the configuration no longer has stays as it is.
 	s.config(t, "secrets: [db, key]\nhttp: {socket: DIR/sock, token_file: DIR/token}\n")
 	reload()
 	await(t, func() bool { return s.report(t, r).Serves["http"] == filepath.Join(s.dir, "sock") })
 	if read(t, s.dir+"/one") != "marker-one" {
-		t.Error("a file that is not asked for any more was touched")
+		t.Error("a file that the configuration no longer has was touched")
 	}
 	mode := func() os.FileMode {
 		info, err := os.Stat(s.dir + "/sock")

@@ -243,7 +243,7 @@ func (s *setup) checkHTTP(m *mistakes, address func(path, address string, anywhe
 		m.add("http.socket_mode", "is for http.socket, which is not set")
 	}
 	if h.TokenFile == "" {
-		m.add("http.token_file", "is required; the file is made when there is none")
+		m.add("http.token_file", "is required; a missing file is created")
 	} else {
 		checkPlace("http.token_file", h.TokenFile, m)
 	}

@@ -130,7 +130,9 @@ func TestChildNotFound(t *testing.T) {
 // and no log.
 func TestChildRestart(t *testing.T) {
 	t.Parallel()
-	r := runChild(t, `trap 'echo stopping; exit 3' TERM; echo "started $DB_PASSWORD"; while :; do sleep 0.01; test $DB_PASSWORD = three && exit 9; done`, nil)
+	r := runChild(t, `trap 'echo stopping; exit 3' TERM
+		echo "started $DB_PASSWORD"
+		while :; do sleep 0.01; test $DB_PASSWORD = three && exit 9; done`, nil)
 	r.await(t, "started one\n")
 	if got := r.world.holds(); got != "map[db v1:1]" {
 		t.Errorf("holds %s", got)
@@ -168,7 +170,10 @@ func await(t *testing.T, ok func() bool) {
 // bounded number of times, and one that was not restarted is not.
 func TestChildBackOff(t *testing.T) {
 	t.Parallel()
-	r := runChild(t, `trap 'exit 0' TERM; echo "started $DB_PASSWORD"; test $DB_PASSWORD = two && exit 5; while :; do sleep 0.01; done`, nil)
+	r := runChild(t, `trap 'exit 0' TERM
+		echo "started $DB_PASSWORD"
+		test $DB_PASSWORD = two && exit 5
+		while :; do sleep 0.01; done`, nil)
 	r.await(t, "started one\n")
 	r.change(value("db", "v2", `{"Password":"two"}`))
 	if code := r.ends(t); code != 5 {
@@ -182,7 +187,10 @@ func TestChildBackOff(t *testing.T) {
 // TestChildKilled verifies that a program which does not end in time is killed.
 func TestChildKilled(t *testing.T) {
 	t.Parallel()
-	r := runChild(t, `trap '' TERM; echo "started $DB_PASSWORD"; test $DB_PASSWORD = two && exit 0; while :; do sleep 0.01; done`, func(c *child) { c.grace = 50 * time.Millisecond })
+	r := runChild(t, `trap '' TERM
+		echo "started $DB_PASSWORD"
+		test $DB_PASSWORD = two && exit 0
+		while :; do sleep 0.01; done`, func(c *child) { c.grace = 50 * time.Millisecond })
 	r.await(t, "started one\n")
 	r.change(value("db", "v2", `{"Password":"two"}`))
 	if code := r.ends(t); code != 0 || !strings.Contains(r.out(), "started two") {

@@ -62,7 +62,7 @@ log: {level: debug, format: json}
 		t.Fatal(err)
 	}
 	if got := strings.Join(s.secrets, " "); got != "db other plain" {
-		t.Errorf("secrets %q, want those of the list and of the templates", got)
+		t.Errorf("secrets %q, want the secrets of the list and of the templates", got)
 	}
 	if f := s.files[0]; f.mode != 0o640 || f.notify.Attempts != 5 || f.notify.Timeout != 30*time.Second {
 		t.Errorf("file %+v", f)
@@ -72,8 +72,8 @@ log: {level: debug, format: json}
 	}
 }
 
-// TestConfigMistakes verifies that every mistake is told at once, by its path, and that nothing of
-// the file is quoted.
+// TestConfigMistakes verifies that every mistake is reported at once, by its path, and that no part
+// of the file is quoted.
 func TestConfigMistakes(t *testing.T) {
 	t.Parallel()
 	dir, here := scene(t)
@@ -118,9 +118,9 @@ log: {level: loud, format: 3}
 `, `access_key.secret: unknown setting; known are credential, environment, file
 colour: unknown setting; known are access_key, allow_plain_http, ca_file, endpoint, files, http, instance, interval, kms, last_good, log, max_stale, region, secrets, status
 files[0].mode: must be text; put it in quotes
-interval: must be a time such as 30s, 5m or 12h, longer than none
+interval: must be a duration longer than zero, such as 30s, 5m or 12h
 log.format: must be text; put it in quotes
-max_stale: must be a time such as 30s, 5m or 12h, longer than none
+max_stale: must be a duration longer than zero, such as 30s, 5m or 12h
 endpoint: is plain HTTP and not on loopback: values would cross the network in clear; use https://, or set allow_plain_http to accept that
 access_key: set exactly one of file, credential, environment
 secrets[0]: is not the name of a secret: 1 to 192 of A-Z a-z 0-9 _ / + = . @ -, or an ARN
@@ -141,7 +141,7 @@ files[5].on_change.attempts: must be 1 to 100
 last_good.key.file: is in last_good.dir: a key beside what it seals protects nothing; keep it elsewhere
 last_good.key.file: stat DIR/last: no such file or directory
 http: set exactly one of listen, socket
-http.token_file: is required; the file is made when there is none
+http.token_file: is required; a missing file is created
 kms: cert_file and key_file go together: set both or neither
 status.listen: is the same as kms.listen
 log.level: must be debug, info, warn or error`},

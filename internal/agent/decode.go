@@ -121,7 +121,7 @@ func decodeDuration(raw any, field reflect.Value, path string, m *mistakes) {
 	text, _ := raw.(string)
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		m.add(path, "must be a time such as 30s, 5m or 12h, longer than none")
+		m.add(path, "must be a duration longer than zero, such as 30s, 5m or 12h")
 		return
 	}
 	field.SetInt(int64(d))

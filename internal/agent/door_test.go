@@ -71,8 +71,8 @@ func aRequest(op *operation.Op, secretName string) sign.Params {
 }
 
 // TestDoorServesNoOtherOperation verifies for every operation of the API that a program at the
-// agent's wire API reaches the server only by reads about named secrets alone, and by the reads
-// that concern nobody.
+// agent's wire API reaches the server only by reads about named secrets, and by reads that name no
+// resource.
 func TestDoorServesNoOtherOperation(t *testing.T) {
 	t.Parallel()
 	aboutNothing := []string{"DescribeAccountKmsStatus", "DescribeRegions", "GetCallerIdentity", "GetRandomPassword"}
@@ -339,8 +339,8 @@ func TestLeases(t *testing.T) {
 	})
 }
 
-// TestDoorHoldsForPrograms verifies that the agent reports to the server, as held by itself, a
-// version that a program behind it still uses.
+// TestDoorHoldsForPrograms verifies that the agent reports a version as its own while a program
+// behind it still uses that version.
 func TestDoorHoldsForPrograms(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

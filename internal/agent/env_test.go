@@ -9,8 +9,17 @@ import (
 func TestVariable(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"AccountName": "ACCOUNT_NAME", "accessKeyID": "ACCESS_KEY_ID", "HTTPServer": "HTTP_SERVER", "user": "USER", "a-b.c/d": "A_B_C_D",
-		"v2Token": "V2_TOKEN", "ALREADY_SO": "ALREADY_SO", "größe": "GR__E", "Url2": "URL2", "X": "X", "": "",
+		"AccountName": "ACCOUNT_NAME",
+		"accessKeyID": "ACCESS_KEY_ID",
+		"HTTPServer":  "HTTP_SERVER",
+		"user":        "USER",
+		"a-b.c/d":     "A_B_C_D",
+		"v2Token":     "V2_TOKEN",
+		"ALREADY_SO":  "ALREADY_SO",
+		"größe":       "GR__E",
+		"Url2":        "URL2",
+		"X":           "X",
+		"":            "",
 	} {
 		if got := variable(name); got != want {
 			t.Errorf("variable(%q) = %q, want %q", name, got, want)
@@ -38,7 +47,8 @@ func TestParseEnvSecret(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
 	base := []string{"PATH=/bin", "LANG=C"}
-	values := of(value("db", "v1", `{"AccountName":"app","AccountPassword":"p=w\nx","Port":5432,"None":null,"Options":{"b":1, "a":[true]}}`), value("key", "v1", "plain text"))
+	const db = `{"AccountName":"app","AccountPassword":"p=w\nx","Port":5432,"None":null,"Options":{"b":1, "a":[true]}}`
+	values := of(value("db", "v1", db), value("key", "v1", "plain text"))
 	got, err := Environment(base, []EnvSecret{{"db", "DB_"}, {"key", "API_KEY_"}}, nil, values)
 	want := []string{"PATH=/bin", "LANG=C", "DB_ACCOUNT_NAME=app", "DB_ACCOUNT_PASSWORD=p=w\nx",
 		`DB_OPTIONS={"a":[true],"b":1}`, "DB_PORT=5432", "API_KEY=plain text"}
@@ -55,13 +65,19 @@ func TestEnvironmentRefuses(t *testing.T) {
 		data    string
 		want    string
 	}{
-		"members that meet": {[]EnvSecret{{"s", "DB_"}}, nil, `{"AccountName":"marker","account_name":"marker"}`, `member "AccountName" of secret "s" and member "account_name" of secret "s" both make the variable DB_ACCOUNT_NAME: rename one`},
-		"one of the base":   {[]EnvSecret{{"s", ""}}, []string{"LANG"}, `{"lang":"marker"}`, `the environment that keyturn was started with and member "lang" of secret "s" both make the variable LANG: choose another prefix`},
+		"members that meet": {[]EnvSecret{{"s", "DB_"}}, nil, `{"AccountName":"marker","account_name":"marker"}`,
+			`member "AccountName" of secret "s" and member "account_name" of secret "s" ` +
+				`both make the variable DB_ACCOUNT_NAME: rename one`},
+		"one of the base": {[]EnvSecret{{"s", ""}}, []string{"LANG"}, `{"lang":"marker"}`,
+			`the environment that keyturn was started with and member "lang" of secret "s" ` +
+				`both make the variable LANG: choose another prefix`},
 		"what decides": {[]EnvSecret{{"s", "LD_"}}, nil, `{"preload":"marker"}`,
 			`member "preload" of secret "s" makes the variable LD_PRELOAD, which decides what runs: choose another prefix`},
 		"no name": {[]EnvSecret{{"s", ""}}, []string{"X"}, `marker`,
 			`secret "s" makes the variable "", which is no name: give a prefix that begins with a letter`},
-		"a name that steers": {[]EnvSecret{{"s", "GIT_"}}, nil, `{"proxyCommand":"marker"}`, `member "proxyCommand" of secret "s" makes the variable GIT_PROXY_COMMAND, which may decide what runs: choose another prefix, or name it with --allow`},
+		"a name that steers": {[]EnvSecret{{"s", "GIT_"}}, nil, `{"proxyCommand":"marker"}`,
+			`member "proxyCommand" of secret "s" makes the variable GIT_PROXY_COMMAND, which may decide what runs: ` +
+				`choose another prefix, or name it with --allow`},
 		"no list": {[]EnvSecret{{"s", ""}}, nil, `{"a":"marker"}`,
 			`--secret s= has an empty prefix: name the variables that it may set with --allow NAME,…, or give a prefix`},
 		"a list of nothing": {[]EnvSecret{{"s", ""}}, []string{"A", "B"}, `{"a":"marker"}`,
@@ -83,13 +99,14 @@ func TestEnvironmentRefuses(t *testing.T) {
 }
 
 // TestWriterOfASecretChoosesNoVariable verifies that the writer of a secret, who chooses all its
-// members, sets no variable that the operator has not named: with an empty prefix those of the list
-// alone, with a prefix none by which a runtime or a tool is steered.
+// members, sets no variable that the operator has not named: with an empty prefix only variables of
+// the list, with a prefix no variable that steers a runtime or a tool.
 func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 	t.Parallel()
 	attacks := []string{
-		"PYTHONWARNINGS", "BROWSER", "PYTHONHOME", "PYTHONSTARTUP", "GCONV_PATH", "OPENSSL_CONF", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "NODE_PATH",
-		"RUBYLIB", "GIT_SSH_COMMAND", "DOTNET_STARTUP_HOOKS", "HTTPS_PROXY", "https_proxy", "SHELLOPTS", "PS4", "LD_PRELOAD", "A_NAME_OF_TOMORROW",
+		"PYTHONWARNINGS", "PYTHONHOME", "PYTHONSTARTUP", "RUBYLIB", "NODE_PATH", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS",
+		"DOTNET_STARTUP_HOOKS", "GIT_SSH_COMMAND", "BROWSER", "SHELLOPTS", "PS4", "LD_PRELOAD", "GCONV_PATH",
+		"OPENSSL_CONF", "HTTPS_PROXY", "https_proxy", "A_NAME_OF_TOMORROW",
 	}
 	for _, name := range attacks {
 		got, err := Environment(nil, []EnvSecret{{"s", ""}}, []string{"TOKEN"},
@@ -102,9 +119,9 @@ func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 		}
 		for cut := 1; cut < len(name); cut++ {
 			prefix, rest := name[:cut], name[cut:]
-			if got, err := Environment(nil, []EnvSecret{{"s", prefix}}, nil, of(value("s", "v1", `{"`+rest+`":"evil"}`))); err == nil &&
-
-				got[0] == name+"=evil" {
+			evil := of(value("s", "v1", `{"`+rest+`":"evil"}`))
+			got, err := Environment(nil, []EnvSecret{{"s", prefix}}, nil, evil)
+			if err == nil && got[0] == name+"=evil" {
 				t.Errorf("the prefix %s and a member %s: %q", prefix, rest, got)
 			}
 		}
@@ -115,8 +132,8 @@ func TestWriterOfASecretChoosesNoVariable(t *testing.T) {
 	}
 }
 
-// FuzzEnvironment verifies that whatever a value is, the environment is one that a program can be
-// started with, keeps what it began with, and has no name twice; or there is an error without the
+// FuzzEnvironment verifies that any value leads either to an environment that a program can be
+// started with, that keeps what it began with and has no name twice, or to an error without the
 // value.
 func FuzzEnvironment(f *testing.F) {
 	for _, s := range []string{`{"a":"b"}`, `{"A":1,"a":2}`, `plain`, `{"":""}`, `{"LD_PRELOAD":"x"}`, `{"a=b":"c"}`,

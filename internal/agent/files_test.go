@@ -149,7 +149,7 @@ func TestFileKept(t *testing.T) {
 		t.Errorf("the file was written anew, or holds %s; status %+v", w.holds(), k.Status())
 	}
 
-	// An error leaves the file, and is told in the log once.
+	// An error leaves the file, and is logged once.
 	w.fail(errors.New("denied"))
 	k.sync(ctx)
 	k.sync(ctx)
@@ -171,7 +171,7 @@ func TestFileKept(t *testing.T) {
 		t.Errorf("file %q, the old one %q, status %+v", read(t, k.Path), before[:n], k.Status())
 	}
 
-	// What somebody has changed or removed comes back.
+	// A file that another program changed or removed is written again.
 	if err := os.Remove(k.Path); err != nil {
 		t.Fatal(err)
 	}
@@ -222,14 +222,14 @@ func TestMounted(t *testing.T) {
 	}
 }
 
-// TestHook verifies that a command gets no secret of the agent's, is tried again, is given up on,
-// and that a version counts as in use only once its program was told.
+// TestHook verifies that a command gets no secret of the agent's, is tried again up to a
+// limit, and that a version counts as in use only once its program was notified.
 func TestHook(t *testing.T) {
 	t.Setenv("KEYTURN_ACCESS_KEY_SECRET", "marker")
 	dir := t.TempDir()
 	script := filepath.Join(dir, "reload")
 	write(t, script, `#!/bin/sh
-echo "$KEYTURN_FILE $1 $(env | grep -c marker)" >> "$(dirname "$0")/told"
+echo "$KEYTURN_FILE $1 $(env | grep -c marker)" >> "$(dirname "$0")/notified"
 test -e "$(dirname "$0")/fine"
 `)
 	if err := os.Chmod(script, 0o700); err != nil {
@@ -245,16 +245,16 @@ test -e "$(dirname "$0")/fine"
 	w.put(value("a", "v1", "one"))
 	k.sync(t.Context())
 	want := strings.Repeat(k.Path+" x y 0\n", 3)
-	if got := read(t, dir+"/told"); got != want ||
+	if got := read(t, dir+"/notified"); got != want ||
 		!strings.Contains(k.Status().Error, "could not be notified 3 times: command "+script+": exit status 1") {
-		t.Fatalf("told %q, status %+v", got, k.Status())
+		t.Fatalf("notified %q, status %+v", got, k.Status())
 	}
 	if !k.Status().Pending || w.holds() != "map[]" {
 		t.Errorf("pending %t, holds %s, want a version that is not in use yet", k.Status().Pending, w.holds())
 	}
 	k.sync(t.Context())
-	if got := read(t, dir+"/told"); got != want {
-		t.Errorf("told %q: it was tried again without a change", got)
+	if got := read(t, dir+"/notified"); got != want {
+		t.Errorf("notified %q: it was tried again without a change", got)
 	}
 	write(t, dir+"/fine", "")
 	w.put(value("a", "v2", "two"))
@@ -266,8 +266,8 @@ test -e "$(dirname "$0")/fine"
 		t.Errorf("status %+v, holds %s", k.Status(), w.holds())
 	}
 	k.sync(t.Context())
-	if got := strings.Count(read(t, dir+"/told"), "\n"); got != 4 {
-		t.Errorf("told %d times, want 4", got)
+	if got := strings.Count(read(t, dir+"/notified"), "\n"); got != 4 {
+		t.Errorf("notified %d times, want 4", got)
 	}
 }
 

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -39,7 +38,9 @@ func (s *oneServer) Do(_ context.Context, call kms.Call) ([]byte, error) {
 	if want, _ := call.Params.Get("FetchExtendedConfig"); want == "true" {
 		extended = `,"ExtendedConfig":"{\"DBName\":\"orders\"}"`
 	}
-	return []byte(fmt.Sprintf(`{"SecretName":"db","SecretType":"Rds","SecretData":"marker","SecretDataType":"text","VersionId":"v1","VersionStages":{"VersionStage":["ACSCurrent","blue"]}%s,"RequestId":"theirs"}`, extended)), nil
+	return []byte(`{"SecretName":"db","SecretType":"Rds","SecretData":"marker","SecretDataType":"text",` +
+		`"VersionId":"v1","VersionStages":{"VersionStage":["ACSCurrent","blue"]}` + extended +
+		`,"RequestId":"theirs"}`), nil
 }
 
 // GetSecretValue and WatchSecrets make it a server for a consumer too.

@@ -69,8 +69,8 @@ func TestBystandersAreNotSignalled(t *testing.T) {
 	if err := notify(""); err == nil || !strings.Contains(err.Error(), "it is not signalled") {
 		t.Errorf("a process of root: %v", err)
 	}
-	// A file of root that somebody has put there: by a link to one that holds the number, or moved
-	// from elsewhere.
+	// A file of root that another user has put there: by a link to a file that contains the number, or
+	// moved from elsewhere.
 	rootsFile := filepath.Join(dir, "roots.pid")
 	if err := os.WriteFile(rootsFile, []byte(fmt.Sprint(bystander)), 0o644); err != nil {
 		t.Fatal(err)

@@ -169,7 +169,11 @@ func TestProgram(t *testing.T) {
 		t.Errorf("header %v, want no-store", w.Header())
 	}
 	for path, want := range map[string]string{
-		"/v1/secrets/db/value": "marker", "/v1/secrets/app%2Fdb/value": "marker", "/v1/secrets/bin/value": "\x00\x01\xff", "/healthz": "ok\n", "/readyz": "ok\n",
+		"/v1/secrets/db/value":       "marker",
+		"/v1/secrets/app%2Fdb/value": "marker",
+		"/v1/secrets/bin/value":      "\x00\x01\xff",
+		"/healthz":                   "ok\n",
+		"/readyz":                    "ok\n",
 	} {
 		if w := get(path, "[::1]:7490"); w.Code != 200 || w.Body.String() != want {
 			t.Errorf("%s: %d %q, want %q", path, w.Code, w.Body, want)

@@ -44,7 +44,8 @@ kms: {listen: "127.0.0.1:0"}
 			return err.Error()
 		}
 		request := sdkv1.CreateGetSecretValueRequest()
-		request.Scheme, request.SecretName, request.VersionStage, request.FetchExtendedConfig = "http", "db", "ACSCurrent", "true"
+		request.Scheme, request.SecretName = "http", "db"
+		request.VersionStage, request.FetchExtendedConfig = "ACSCurrent", "true"
 		one, err := v1.GetSecretValue(request)
 		if err != nil {
 			return err.Error()
@@ -64,8 +65,8 @@ kms: {listen: "127.0.0.1:0"}
 	}
 }
 
-// TestSystemd verifies that systemd is told when every value is there and every file is right, and
-// of the end.
+// TestSystemd verifies that systemd is notified when every value is available and every file is
+// correct, and when the agent stops.
 func TestSystemd(t *testing.T) {
 	s := newSite(t)
 	path := filepath.Join(t.TempDir(), "notify")
@@ -88,16 +89,16 @@ func TestSystemd(t *testing.T) {
 		return string(b[:n])
 	}
 	if got := receive(); got != "READY=1" || read(t, s.dir+"/one") != "app" {
-		t.Errorf("told %q, file %q", got, read(t, s.dir+"/one"))
+		t.Errorf("notified %q, file %q", got, read(t, s.dir+"/one"))
 	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
 	if got := receive(); got != "STOPPING=1" {
-		t.Errorf("told %q at the end", got)
+		t.Errorf("notified %q at the end", got)
 	}
 	t.Setenv("NOTIFY_SOCKET", "@keyturn-nobody-listens")
 	if err := notifySystemd("READY=1"); err == nil {
-		t.Error("a socket that nobody has: no error")
+		t.Error("a socket that no process has: no error")
 	}
 }

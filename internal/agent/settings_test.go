@@ -46,7 +46,7 @@ func TestDefaults(t *testing.T) {
 	})
 }
 
-// eachSetting visits the settings of a struct, and those of the tables in it.
+// eachSetting visits the settings of a struct and of the tables in it.
 func eachSetting(in reflect.Type, visit func(reflect.StructField)) {
 	for i := range in.NumField() {
 		f := in.Field(i)

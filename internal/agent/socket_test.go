@@ -104,7 +104,7 @@ func TestSocketAndTokenFollowNoLink(t *testing.T) {
 	}
 }
 
-// TestSocketIsTakenOver verifies that a socket which nobody listens on is replaced, and that
+// TestSocketIsTakenOver verifies that a socket without a listener is replaced, and that
 // another process's socket and other files stay. It does not run in parallel: a process that
 // another test starts meanwhile has the socket open for a moment.
 func TestSocketIsTakenOver(t *testing.T) {

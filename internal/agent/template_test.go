@@ -22,7 +22,8 @@ func of(values ...Value) map[string]Value {
 
 func TestRender(t *testing.T) {
 	t.Parallel()
-	values := of(value("db", "v7", `{"User":"app","Password":"it's \"50%\" $HOME\\","Port":5432,"On":true,"None":null,"Tags":["a", "<b>"]}`), value("plain", "v1", "line one\nline two"))
+	const db = `{"User":"app","Password":"it's \"50%\" $HOME\\","Port":5432,"On":true,"None":null,"Tags":["a", "<b>"]}`
+	values := of(value("db", "v7", db), value("plain", "v1", "line one\nline two"))
 	for text, want := range map[string]string{
 		`{{ secret "plain" }}`:                                 "line one\nline two",
 		`{{ member "db" "User" }}:{{ member "db" "Port" }}`:    "app:5432",
@@ -50,8 +51,8 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// TestRenderRefuses verifies that an incomplete or unfitting set is an error which names the place
-// and shows no value.
+// TestRenderRefuses verifies that a template is refused when values are missing or do not fit, with
+// the place and without a value.
 func TestRenderRefuses(t *testing.T) {
 	t.Parallel()
 	values := of(value("db", "v7", `{"User":"marker"}`), value("bad", "v1", "marker\xff\x00"),
@@ -93,8 +94,8 @@ func TestRenderRefuses(t *testing.T) {
 	}
 }
 
-// FuzzRender renders any value through every function: it is an error without the value in it, or a
-// text that reads back as the value.
+// FuzzRender renders any value through every function. The result must be a text that reads back as
+// the value, or an error without the value in it.
 func FuzzRender(f *testing.F) {
 	for _, s := range []string{"", "plain", "it's", `a"b\c`, "$x `y`", "\x00", "\xff", "äöü €𝄞", "line\nline\r\n", " lead",
 		"#hash", "a=b"} {

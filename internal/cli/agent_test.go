@@ -66,7 +66,7 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// agentConfig makes an agent's file from NAME.in: ENDPOINT stands for that of the server of an
+// agentConfig makes an agent's file from NAME.in: ENDPOINT stands for the endpoint in an
 // admin.json, DIR for the directory.
 func agentConfig(ts *testscript.TestScript, _ bool, args []string) {
 	admin, err := server.ReadAdmin(ts.MkAbs(args[1]))

@@ -14,7 +14,7 @@ import (
 )
 
 // TestDocumentedCommands verifies that each keyturn command in a fenced block of README.md and docs
-// parses: its words, flags and required arguments are those of the command line.
+// parses: its words, flags and required arguments exist in the program.
 func TestDocumentedCommands(t *testing.T) {
 	t.Parallel()
 	pages, checked := []string{filepath.Join("..", "..", "README.md")}, 0

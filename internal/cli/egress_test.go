@@ -36,8 +36,10 @@ var networkKinds = map[string][]string{
 		`{"address":"ADDR","starttls":true,"scheme":"ssha"}`,
 	},
 	"oauth": {
-		`{"token_urls":["http://ADDR/t"],"admin_auth":"none","tls":{"off":true},"set":{"method":"PUT","url":"http://ADDR/{client_id}","body":{"s":"{secret}"}}}`,
-		`{"token_urls":["https://ADDR/t"],"admin_auth":"none","set":{"method":"PUT","url":"https://ADDR/{client_id}","body":{"s":"{secret}"}}}`,
+		`{"token_urls":["http://ADDR/t"],"admin_auth":"none","tls":{"off":true},` +
+			`"set":{"method":"PUT","url":"http://ADDR/{client_id}","body":{"s":"{secret}"}}}`,
+		`{"token_urls":["https://ADDR/t"],"admin_auth":"none",` +
+			`"set":{"method":"PUT","url":"https://ADDR/{client_id}","body":{"s":"{secret}"}}}`,
 	},
 	"rabbitmq": {
 		`{"api":"http://ADDR","amqp":["amqp://ADDR"],"tls":{"off":true}}`, `{"api":"https://ADDR","amqp":["amqps://ADDR"]}`,
@@ -172,7 +174,7 @@ func TestTargetsAreNoPortScanners(t *testing.T) {
 				}
 				text := err.Error()
 				if strings.Contains(text, marker) {
-					t.Errorf("%s: %s at %s tells the caller what the service said: %s", name, call, service, text)
+					t.Errorf("%s: %s at %s repeats to the caller what the service said: %s", name, call, service, text)
 				}
 				key := name + " " + call
 				if told[key] == nil {
@@ -186,7 +188,7 @@ func TestTargetsAreNoPortScanners(t *testing.T) {
 	for key, byService := range told {
 		for service, text := range byService {
 			if text != byService["nothing"] {
-				t.Errorf("%s: of %s the caller is told %q, and of a closed port %q", key, service, text, byService["nothing"])
+				t.Errorf("%s: of %s the caller learns %q, and of a closed port %q", key, service, text, byService["nothing"])
 			}
 		}
 	}
@@ -236,14 +238,15 @@ func serveBytes(t *testing.T, greeting []byte) *byteServer {
 	return s
 }
 
-// TestKindsHaveNoOtherWayToTheNetwork verifies that the source of the kinds names nothing of the
-// libraries that dials by itself.
+// TestKindsHaveNoOtherWayToTheNetwork verifies that the source of the kinds names no function
+// of a library that dials on its own.
 func TestKindsHaveNoOtherWayToTheNetwork(t *testing.T) {
 	t.Parallel()
 	forbidden := []string{
-		"net.Dial", "new(net.Dialer)", "net.Dialer{", "net.DefaultResolver", "net.Resolver", "tls.Dial", "http.DefaultClient", "http.DefaultTransport", "http.Get(",
-		"http.Post(", "http.PostForm(", "http.Head(", "ssh.Dial(", "driver.Dial", "ldap.Dial", "amqp.Dial", "pgx.Connect(", "sql.Open(", "unix.Socket(", "syscall.Socket(",
-		"http.ProxyFromEnvironment",
+		"net.Dial", "new(net.Dialer)", "net.Dialer{", "net.DefaultResolver", "net.Resolver", "tls.Dial",
+		"http.DefaultClient", "http.DefaultTransport", "http.Get(", "http.Post(", "http.PostForm(", "http.Head(",
+		"http.ProxyFromEnvironment", "unix.Socket(", "syscall.Socket(",
+		"ssh.Dial(", "driver.Dial", "ldap.Dial", "amqp.Dial", "pgx.Connect(", "sql.Open(",
 	}
 	files, err := filepath.Glob("../target/*/*.go")
 	if err != nil || len(files) < 20 {

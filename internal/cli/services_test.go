@@ -11,7 +11,8 @@ import (
 
 // noAddress are the placeholders of settings that name nothing that can be connected to.
 var noAddress = []string{
-	"", "FILE", "DIR", "NAME", "TEXT", "N", "GID", "CIDR", "DURATION", "REGION", "USER", "RULE", "LEVEL", "FORMAT", "NAME=/PATH ARG…",
+	"", "FILE", "DIR", "NAME", "TEXT", "N", "GID", "CIDR", "DURATION", "REGION", "USER", "RULE", "LEVEL", "FORMAT",
+	"NAME=/PATH ARG…",
 }
 
 // TestTargetsReachNoServiceOfASetting verifies for each setting of the server that holds an address

@@ -12,9 +12,18 @@ import (
 func TestPlainHTTPIsRefused(t *testing.T) {
 	t.Parallel()
 	for endpoint, want := range map[string]bool{
-		"203.0.113.9:80": true, "https://203.0.113.9": true, "http://127.0.0.1:80": true, "http://[::1]:80": true, "http://localhost:1": true,
-		"http://203.0.113.9:80": false, "HTTP://203.0.113.9:80": false, "http://127.0.0.1.example:80": false, "http://localhost.example": false,
-		"http://127.0.0.1@203.0.113.9/": false, "http://": false, "http://[::ffff:203.0.113.9]": false,
+		"203.0.113.9:80":                true,
+		"https://203.0.113.9":           true,
+		"http://127.0.0.1:80":           true,
+		"http://[::1]:80":               true,
+		"http://localhost:1":            true,
+		"http://203.0.113.9:80":         false,
+		"HTTP://203.0.113.9:80":         false,
+		"http://127.0.0.1.example:80":   false,
+		"http://localhost.example":      false,
+		"http://127.0.0.1@203.0.113.9/": false,
+		"http://":                       false,
+		"http://[::ffff:203.0.113.9]":   false,
 	} {
 		p := Profile{Endpoint: endpoint, AccessKeyID: "id", AccessKeySecret: "secret-marker"}
 		_, err := p.Config("test")
@@ -33,7 +42,8 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 func TestOpenProfileFileIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "profiles.json")
 	t.Setenv("KEYTURN_CONFIG_DIR", filepath.Dir(path))
-	if err := os.WriteFile(path, []byte(`{"current":"a","profiles":{"a":{"endpoint":"h","access_key_id":"id","access_key_secret":"marker"}}}`), 0o600); err != nil {
+	const file = `{"current":"a","profiles":{"a":{"endpoint":"h","access_key_id":"id","access_key_secret":"marker"}}}`
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for mode, want := range map[os.FileMode]bool{0o600: true, 0o400: true, 0o666: false, 0o644: false, 0o620: false} {

@@ -151,8 +151,8 @@ func TestRotateLocalCACutOff(t *testing.T) {
 	}
 }
 
-// TestLocalCAIsGoodForItsNamesAlone signs with the key of the local CA as somebody who has stolen
-// it.
+// TestLocalCAIsGoodForItsNamesAlone signs with the key of the local CA like a thief of that
+// key.
 func TestLocalCAIsGoodForItsNamesAlone(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)

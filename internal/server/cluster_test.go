@@ -31,7 +31,7 @@ type node struct {
 	stop   func() error
 }
 
-// startNode starts a server; credentials may be zero, then they are those of its own first run.
+// startNode starts a server; zero credentials stand for the ones of its own first run.
 func startNode(t *testing.T, c server.Config) (*node, error) {
 	t.Helper()
 	return startNodeWithin(t.Context(), t, c)

@@ -78,17 +78,17 @@ func TestTargetsReachNoForbiddenAddress(t *testing.T) {
 	for name, address := range map[string]string{
 		"another service":          banner,
 		"a service without a word": silent(t),
-		// A name tells neither whether it exists nor whether the rules refuse it.
+		// The answer reveals neither whether a name exists nor whether the rules refuse it.
 		"a name of the server itself": strings.Replace(s.HTTPEndpoint, "127.0.0.1", "localhost", 1),
 		"a name that does not exist":  "no-such-name.invalid:80",
 	} {
 		began := time.Now()
 		r, m := test(address)
 		if r != result || m != message || strings.Contains(m, "marker") {
-			t.Errorf("of %s a test tells %s, %s; of a closed port %s, %s", name, r, m, result, message)
+			t.Errorf("of %s a test reveals %s, %s; of a closed port %s, %s", name, r, m, result, message)
 		}
 		if took := time.Since(began); took < testTime || took > 10*time.Second {
-			t.Errorf("a test of %s took %s, want %s: its duration tells what listens there", name, took, testTime)
+			t.Errorf("a test of %s took %s, want %s: its duration reveals what listens there", name, took, testTime)
 		}
 	}
 	began := time.Now()
@@ -117,18 +117,29 @@ func silent(t *testing.T) string {
 	return support.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }).String()
 }
 
+// teamPolicy lets a team manage targets and secrets of its own.
+const teamPolicy = `{"Version":"1","Statement":[
+	{
+		"Effect":"Allow",
+		"Action":["kms:RegisterTarget","kms:CreateSecret"],
+		"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]
+	},
+	{
+		"Effect":"Allow",
+		"Action":"kms:*",
+		"Resource":["acs:kms:*:*:target/team-*","acs:kms:*:*:secret/team/*"]
+	}]}`
+
 // TestRotationsAreNoPortScanners verifies that the state of a rotation, its reason and its
-// steps, and how long it takes to configure it, tell the same of a target where nothing listens
-// and of one where another service does.
+// steps, and the time to configure it, are the same for a target where nothing listens and for one
+// where another service does.
 func TestRotationsAreNoPortScanners(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, server.Change(func(c *server.Config) {
 		c.Kinds = []target.Kind{redis.Kind(), webhook.Kind()}
 		c.TestTime = testTime
 	}))
-	credentials := userWith(t, s, `{"Version":"1","Statement":[
-		{"Effect":"Allow","Action":["kms:RegisterTarget","kms:CreateSecret"],"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]},
-		{"Effect":"Allow","Action":"kms:*","Resource":["acs:kms:*:*:target/team-*","acs:kms:*:*:secret/team/*"]}]}`)
+	credentials := userWith(t, s, teamPolicy)
 	team, err := kms.NewClient(kms.Config{
 		Endpoint:    s.Endpoint,
 		Credentials: credentials,
@@ -145,8 +156,8 @@ func TestRotationsAreNoPortScanners(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// told is what a team learns of a rotation at an address, without names and times.
-	told := func(kind, config string) string {
+	// learned is what a team learns of a rotation at an address, without names and times.
+	learned := func(kind, config string) string {
 		id := strings.ReplaceAll(rand.Text(), "-", "")
 		name, app := "team-"+id, "team/"+id
 		for secret, value := range map[string]string{
@@ -172,7 +183,7 @@ func TestRotationsAreNoPortScanners(t *testing.T) {
 		began := time.Now()
 		check(team.ConfigureRotation(ctx, &configure))
 		if took := time.Since(began); kind == "redis" && admin != app && took < testTime {
-			t.Errorf("ConfigureRotation at %s took %s, want %s: its duration tells what listens there",
+			t.Errorf("ConfigureRotation at %s took %s, want %s: its duration reveals what listens there",
 				config, took, testTime)
 		}
 		check(team.RotateSecret(ctx, &kms.RotateSecretRequest{SecretName: app, VersionID: "v2"}))
@@ -196,14 +207,14 @@ func TestRotationsAreNoPortScanners(t *testing.T) {
 		"self":    `{"address":"ADDR","tls":{"off":true}}`,
 		"webhook": `{"url":"http://ADDR/","strategy":"single","tls":{"off":true}}`,
 	} {
-		at := func(address string) string { return told(kind, strings.ReplaceAll(config, "ADDR", address)) }
+		at := func(address string) string { return learned(kind, strings.ReplaceAll(config, "ADDR", address)) }
 		closed := at(closedPort(t))
 		for service, address := range map[string]string{
 			"SSH":  banners(t, "SSH-2.0-OpenSSH_9.6\r\n"),
 			"HTTP": banners(t, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
 		} {
 			if got := at(address); got != closed {
-				t.Errorf("%s: of %s a rotation tells\n%s\nand of a closed port\n%s", kind, service, got, closed)
+				t.Errorf("%s: of %s a rotation reveals\n%s\nand of a closed port\n%s", kind, service, got, closed)
 			}
 		}
 	}
@@ -224,9 +235,7 @@ func TestTargetsForgeNoAuditRecord(t *testing.T) {
 		}
 		c.Rotator.Receivers = []rotator.Receiver{{URL: "http://" + receiver.address + "/events"}}
 	}))
-	credentials := userWith(t, s, `{"Version":"1","Statement":[
-		{"Effect":"Allow","Action":["kms:RegisterTarget","kms:CreateSecret"],"Resource":["acs:kms:*:*:target","acs:kms:*:*:secret"]},
-		{"Effect":"Allow","Action":"kms:*","Resource":["acs:kms:*:*:target/team-*","acs:kms:*:*:secret/team/*"]}]}`)
+	credentials := userWith(t, s, teamPolicy)
 	team, err := kms.NewClient(kms.Config{
 		Endpoint:    s.Endpoint,
 		Credentials: credentials,

@@ -19,7 +19,7 @@ func RewriteAll(ctx context.Context, pass func(context.Context) (store.Rewritten
 // Handler is what the listeners serve.
 func (s *Server) Handler() http.Handler { return s.handler() }
 
-// ClockJumps returns a function that tells by how much a clock has jumped since it was called last.
+// ClockJumps returns a function that returns how far a clock has jumped since its last call.
 func ClockJumps(now func() time.Time) func() time.Duration { return newClockWatch(now).jumped }
 
 // ConnectionLimit is how many connections a process takes that may open so many files.

@@ -61,7 +61,7 @@ func TestPlantedFiles(t *testing.T) {
 				t.Errorf("refused with %q, want the command %q", why, tt.want)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "audit")); err == nil {
-				t.Error("the server made files before it looked at those that are there")
+				t.Error("the server made files before it checked the existing ones")
 			}
 		})
 	}
@@ -138,8 +138,14 @@ func TestFileGroup(t *testing.T) {
 func TestEtcdPassword(t *testing.T) {
 	t.Parallel()
 	for endpoint, ok := range map[string]bool{
-		"https://etcd.example.test:2379": true, "http://127.0.0.1:2379": true, "localhost:2379": true, "http://[::1]:2379/": true,
-		"http://etcd.example.test:2379": false, "etcd.example.test:2379": false, "203.0.113.9:2379": false, "http://etcd.example.test": false,
+		"https://etcd.example.test:2379": true,
+		"http://127.0.0.1:2379":          true,
+		"localhost:2379":                 true,
+		"http://[::1]:2379/":             true,
+		"http://etcd.example.test:2379":  false,
+		"etcd.example.test:2379":         false,
+		"203.0.113.9:2379":               false,
+		"http://etcd.example.test":       false,
 	} {
 		c := server.Config{
 			DataDir:    "d",

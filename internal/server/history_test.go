@@ -13,7 +13,7 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// TestRestartAcceptsNoReplay plays somebody who has captured requests and sends them again after
+// TestRestartAcceptsNoReplay plays an attacker who has captured requests and sends them again after
 // the server has restarted, and a client that calls right after the start.
 func TestRestartAcceptsNoReplay(t *testing.T) {
 	t.Parallel()

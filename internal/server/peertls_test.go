@@ -25,7 +25,7 @@ import (
 	"github.com/keyturn/keyturn/sign"
 )
 
-// writePEM makes a key and a certificate for it, signed by the given authority or by itself.
+// writePEM makes a key and a certificate for it, signed by the given authority or self-signed.
 func writePEM(
 	t *testing.T, dir, name string, template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey,
 ) (*x509.Certificate, *ecdsa.PrivateKey) {

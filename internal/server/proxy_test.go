@@ -63,8 +63,11 @@ func TestTrustedProxy(t *testing.T) {
 			t.Parallel()
 			s := keyturntest.Start(t, server.Change(func(c *server.Config) { c.Proxies = trusted }))
 			create(t, s, "a", "value")
-			user := userWith(t, s, `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"*","Condition":{
-				"Bool":{"acs:SecureTransport":"true"},"IpAddress":{"acs:SourceIp":"192.0.2.0/24"}}}]}`)
+			user := userWith(t, s, `{"Version":"1","Statement":[{
+				"Effect":"Allow",
+				"Action":"kms:GetSecretValue",
+				"Resource":"*",
+				"Condition":{"Bool":{"acs:SecureTransport":"true"},"IpAddress":{"acs:SourceIp":"192.0.2.0/24"}}}]}`)
 			for _, f := range []forwarding{{"198.51.100.9, 192.0.2.77", "https"}, {"198.51.100.9, 192.0.2.77", "http"}} {
 				c, err := kms.NewClient(kms.Config{
 					Endpoint:    "http://" + s.HTTPEndpoint,

@@ -45,9 +45,9 @@ func TestQuota(t *testing.T) {
 	if kms.CodeOf(err) != kms.CodeUnavailable || made < 10 {
 		t.Fatalf("after %d secrets of 30 KB in 3 MiB: %v", made, err)
 	}
-	// What old revisions take is got back meanwhile, and filled too. The change that reached the quota
-	// may have been made. It is over when changes were refused for as long as the server needs to look
-	// at it more than once.
+	// The server compacts old revisions meanwhile, and that space is filled too. The change that
+	// reached the quota may have been made. The store is full once changes were refused for longer
+	// than the server takes to check it twice.
 	refused := time.Now()
 	waitFor(t, "changes to be refused with the reason", func() bool {
 		err := create(made)

@@ -20,8 +20,8 @@ import (
 const minEventKey = 16
 
 // Resolve makes the configuration of what the settings name: it reads files and checks addresses.
-// It reports every mistake at once, including what [Config.Check] finds. It leaves the kinds of targets and
-// the logger to the caller.
+// It reports every mistake at once, including what [Config.Check] finds. It leaves the kinds of
+// targets and the logger to the caller.
 func (s *Settings) Resolve() error {
 	var errs []error
 	add := func(err error) { errs = append(errs, err) }

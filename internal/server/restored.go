@@ -22,8 +22,8 @@ const (
 // store was restored from a copy: then credentials may have changed since, and their records may be
 // wrong.
 type mark struct {
-	// Cluster and Revision identify the state of the store. A restored copy has another cluster or a lower
-	// revision.
+	// Cluster and Revision identify the state of the store. A restored copy has another cluster or a
+	// lower revision.
 	Cluster  string `json:"cluster"`
 	Revision int64  `json:"revision"`
 	// File is the identity of the file of the mark, which no copy has: the mark may have been restored
@@ -46,8 +46,8 @@ func readMark(path string) (m mark, ok bool, err error) {
 	return m, true, nil
 }
 
-// writeMark replaces the mark. It records the identity of the temporary file, which is then renamed.
-// The file is not synced: an older mark only detects less.
+// writeMark replaces the mark. It records the identity of the temporary file, which is then
+// renamed. The file is not synced: an older mark only detects less.
 func writeMark(path string, p store.Position) error {
 	tmp, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+markName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

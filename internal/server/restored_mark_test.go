@@ -9,9 +9,9 @@ import (
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// TestMark: a store is taken for a copy that was put back when it is another one, or is behind; and
-// a data directory when its files are copies, also when nothing else tells. What goes on as it was
-// is not.
+// TestMark verifies that a store counts as restored from a copy when it is another store or is
+// behind, and a data directory when its files are copies, even without any other sign. A store that
+// has only moved on does not.
 func TestMark(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -43,7 +43,7 @@ func TestMark(t *testing.T) {
 	} {
 		want := tt.want
 		if m.File == "" && tt.file == "1-2.3" {
-			want = "" // the file system does not tell
+			want = "" // the file system has no identities
 		}
 		if got := m.restored(tt.p, tt.file); got != want {
 			t.Errorf("at %+v, file %q: %q, want %q", tt.p, tt.file, got, want)

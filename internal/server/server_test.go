@@ -162,7 +162,7 @@ func TestRootKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := start(server.Config{}); err != nil {
-		t.Errorf("with the key put back: %v", err)
+		t.Errorf("with the key in its place again: %v", err)
 	}
 }
 
@@ -393,8 +393,11 @@ func TestAuditTrail(t *testing.T) {
 	root := "acs:ram::" + s.AccountID + ":root"
 	want := []string{
 		"server.start call  ok  ",
-		"CreateSecret intent allow  v1 " + root, "CreateSecret outcome allow ok v1 " + root, "GetSecretValue call allow ok v1 " + root,
-		"GetSecretValue call allow Forbidden.ResourceNotFound  " + root, "ListSecrets call deny InvalidTimeStamp.Expired  ",
+		"CreateSecret intent allow  v1 " + root,
+		"CreateSecret outcome allow ok v1 " + root,
+		"GetSecretValue call allow ok v1 " + root,
+		"GetSecretValue call allow Forbidden.ResourceNotFound  " + root,
+		"ListSecrets call deny InvalidTimeStamp.Expired  ",
 		"server.stop call  ok  ",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
@@ -492,8 +495,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestRateLimit verifies what a client over its rate gets, that it may go on when it was told to,
-// and that thousands of refusals leave a few records and not thousands.
+// TestRateLimit verifies the answer to a client over its rate, that the client may call again when
+// the answer says so, and that thousands of refusals leave only a few records.
 func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.Now())

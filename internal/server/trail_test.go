@@ -282,8 +282,9 @@ func TestTrailLossWithFullDisk(t *testing.T) {
 	}
 }
 
-// TestUnfinishedRunIsTold: a run whose end the store does not know of is told at the next start.
-func TestUnfinishedRunIsTold(t *testing.T) {
+// TestUnfinishedRunIsReported verifies that the next start reports a run whose end is not in the
+// store.
+func TestUnfinishedRunIsReported(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	onceRun(t, dir, "a")

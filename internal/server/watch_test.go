@@ -67,7 +67,7 @@ func receive(t *testing.T, what string, done <-chan watched) watched {
 	}
 }
 
-// TestWatchOutlastsTimeouts: the time that a client has for a request is not that of a wait.
+// TestWatchOutlastsTimeouts verifies that the time limit of a request does not end a wait.
 func TestWatchOutlastsTimeouts(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t, server.Change(func(c *server.Config) { c.RequestTimeout = 300 * time.Millisecond }))
@@ -79,7 +79,8 @@ func TestWatchOutlastsTimeouts(t *testing.T) {
 	}
 }
 
-// TestWatchAtStop: whoever waits is answered when the server stops, and does not hold it up.
+// TestWatchAtStop verifies that waiting clients get an answer when the server stops, and do not
+// delay it.
 func TestWatchAtStop(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
