@@ -225,7 +225,6 @@ func recordOf(c *Call, phase audit.Phase, d audit.Decision, outcome string) audi
 		Account:       p.Account,
 		Source:        c.source(),
 		UserAgent:     clippedText(c.UserAgent, maxAgent),
-		Method:        c.Method,
 		Service:       service,
 		APIVersion:    protocol.Clip(c.Version),
 		Operation:     protocol.Clip(cmp.Or(operation, "-")),

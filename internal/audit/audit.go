@@ -146,7 +146,6 @@ type Record struct {
 	Account       string    `json:"account,omitempty"`
 	Source        string    `json:"source,omitempty"` // address
 	UserAgent     string    `json:"user_agent,omitempty"`
-	Method        string    `json:"method,omitempty"` // HTTP
 	Service       string    `json:"service,omitempty"`
 	APIVersion    string    `json:"api_version,omitempty"`
 	Operation     string    `json:"operation,omitempty"`
@@ -211,7 +210,6 @@ func (r *Record) appendMembers(dst []byte) []byte {
 		{`"account":`, r.Account},
 		{`"source":`, r.Source},
 		{`"user_agent":`, r.UserAgent},
-		{`"method":`, r.Method},
 		{`"service":`, r.Service},
 		{`"api_version":`, r.APIVersion},
 		{`"operation":`, r.Operation},
