@@ -33,7 +33,7 @@ var tasks = []task{
 	{"metric", "", "sample: a metric is declared in two places"},
 	{"setting", "", "sample: a setting idle-timeout, how long a connection stays open without a request"},
 	{"adapter", "", ""},
-	{"audit_member", "", ""},
+	{"audit_member", "", "sample: a member of audit records is declared in two places"},
 	{"rotation_state", "", "sample: a rotation state is declared in four places"},
 }
 
