@@ -41,6 +41,7 @@ const (
 	CodeUserPolicyLimit    = "LimitExceeded.User.Policy"
 	CodeGroupLimit         = "LimitExceeded.Group"
 	CodeGroupPolicyLimit   = "LimitExceeded.Group.Policy"
+	CodePolicyTagLimit     = "LimitExceeded.Policy.Tag"
 	CodePolicyLimit        = "LimitExceeded.Policy"
 	CodePolicyVersionLimit = "LimitExceeded.Policy.Version"
 )
