@@ -41,7 +41,6 @@ const (
 	CodeUserPolicyLimit    = "LimitExceeded.User.Policy"
 	CodeGroupLimit         = "LimitExceeded.Group"
 	CodeGroupPolicyLimit   = "LimitExceeded.Group.Policy"
-	CodePolicyTagLimit     = "LimitExceeded.Policy.Tag"
 	CodePolicyLimit        = "LimitExceeded.Policy"
 	CodePolicyVersionLimit = "LimitExceeded.Policy.Version"
 )

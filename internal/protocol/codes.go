@@ -171,7 +171,6 @@ var ownCodes = byCode([]Code{
 	},
 	{http.StatusConflict, ram.CodeGroupLimit, "The count of groups beyond the current limits."},
 	{http.StatusConflict, ram.CodeGroupPolicyLimit, "The policy count of the group beyond the current limits."},
-	{http.StatusConflict, ram.CodePolicyTagLimit, "The count of policy tags beyond the current limits."},
 	{http.StatusConflict, ram.CodePolicyLimit, "The count of policy beyond the current limits."},
 	{http.StatusConflict, ram.CodePolicyVersionLimit, "The count of policy version beyond the current limits."},
 })

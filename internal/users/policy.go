@@ -13,9 +13,6 @@ import (
 // RotateOldest makes room for a version by deleting the oldest that is not the default.
 const RotateOldest = ram.RotateOldest
 
-// MaxTags is how many tags a policy may have.
-const MaxTags = 20
-
 // Policy is a document in up to five versions, one of which is in effect.
 type Policy struct {
 	Account     string            `json:"account"`
@@ -46,9 +43,6 @@ type Version struct {
 func NewPolicy(account, name, document, description string, tags map[string]string, now time.Time) (Policy, error) {
 	if err := CheckPolicyName("PolicyName", name); err != nil {
 		return Policy{}, err
-	}
-	if len(tags) > MaxTags {
-		return Policy{}, fault.Coded(fault.LimitExceeded, ram.CodePolicyTagLimit, "At most %d.", MaxTags)
 	}
 	for key, value := range tags {
 		if key == "" || len(key) > 128 || len(value) > 128 {
