@@ -20,7 +20,6 @@ func TargetKinds(commands command.Config) []target.Kind {
 		postgresql.Kind(),
 		mysql.MySQL(),
 		mysql.MariaDB(),
-		mysql.Percona(),
 		redis.Kind(),
 		ssh.Kind(),
 		ldap.Kind(),

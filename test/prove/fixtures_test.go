@@ -50,7 +50,6 @@ var proofs = map[string]func(*testing.T){
 	"postgresql": provePostgreSQL,
 	"mariadb":    proveMariaDB,
 	"mysql":      proveMySQL,
-	"percona":    proveMySQL,
 	"redis":      proveRedis,
 	"ldap":       proveLDAP,
 	"ssh":        proveSSH,

@@ -68,14 +68,6 @@ func MySQL() target.Kind {
 	})
 }
 
-// Percona returns the kind "percona": Percona Server for MySQL, which reports the version of MySQL
-// that it is built from and stores accounts as MySQL does.
-func Percona() target.Kind {
-	k := MySQL()
-	k.Name = "percona"
-	return k
-}
-
 // server is MariaDB or MySQL.
 type server struct {
 	dialect
