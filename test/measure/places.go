@@ -25,7 +25,11 @@ var tasks = []task{
 		"sample: an operation is declared in four places",
 	},
 	{"condition_operator", "", "sample: a condition operator is declared in four places"},
-	{"target_kind", "rabbitmq: rotate users' passwords through the management API", ""},
+	{
+		"target_kind",
+		"rabbitmq: rotate users' passwords through the management API",
+		"sample: a target kind is declared in four places",
+	},
 	{"grace_rule", "rotation: a grace period ends when every known consumer has moved", ""},
 	{"command", "", "sample: a command is declared in one place"},
 	{"error_code", "", "sample: an error code is declared in four places"},
