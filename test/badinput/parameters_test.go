@@ -287,7 +287,8 @@ func otherParameters(k kit) []row {
 		"of another version": `{"Version":"2","Statement":[]}`,
 		"of another service": `{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::` +
 			k.s.AccountID + `:*"]},"Action":["ecs:*"],"Resource":["*"]}]}`,
-		"that locks everyone out":  `{"Version":"1","Statement":[{"Effect":"Deny","Principal":{"RAM":["*"]},"Action":["kms:*"],"Resource":["*"]}]}`,
+		"that locks everyone out": `{"Version":"1","Statement":[{"Effect":"Deny","Principal":{"RAM":["*"]},` +
+			`"Action":["kms:*"],"Resource":["*"]}]}`,
 		"with something behind it": `{"Version":"1","Statement":[]} x`,
 		"of 33 KB":                 `{"Version":"1","Statement":[],"x":"` + strings.Repeat("x", 33_000) + `"}`,
 		"nested 20,000 deep":       strings.Repeat("[", 15_000) + strings.Repeat("]", 15_000),

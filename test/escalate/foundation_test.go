@@ -18,16 +18,21 @@ root CreateUser UserName=mallory
 root CreateUser UserName=eve
 root AttachPolicyToUser UserName=boss PolicyType=System PolicyName=AdministratorAccess
 allow app kms:GetSecretValue on secret/prod/*
-root CreateSecret SecretName=prod/admin VersionId=v1 SecretData={"AccountName":"keyturn","AccountPassword":"password-of-the-administrator"}
+root CreateSecret SecretName=prod/admin VersionId=v1
+... SecretData={"AccountName":"keyturn","AccountPassword":"password-of-the-administrator"}
 root RegisterTarget TargetName=cache Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin
 root RegisterTarget TargetName=store Kind=plain Config={"address":"op:1"} AdminSecretName=prod/admin
-root CreateSecret SecretName=prod/app VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"cache"} SecretData={"Accounts":[{"AccountName":"app","AccountPassword":"password-of-the-application"}]}
-root CreateSecret SecretName=prod/client VersionId=v1 SecretData={"client_id":"idp","client_secret":"password-of-the-client"}
+root CreateSecret SecretName=prod/app VersionId=v1 SecretType=Rds
+... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"cache"}
+... SecretData={"Accounts":[{"AccountName":"app","AccountPassword":"password-of-the-application"}]}
+root CreateSecret SecretName=prod/client VersionId=v1
+... SecretData={"client_id":"idp","client_secret":"password-of-the-client"}
 root RegisterTarget TargetName=idp Kind=self Config={"address":"op:2"}
 root ConfigureRotation SecretName=prod/client TargetName=idp
 root CreateSecret SecretName=prod/plain VersionId=v1 SecretData=plain-value-of-the-operator
 root CreateSecret SecretName=shared/alice VersionId=v1 SecretData=plain-value-for-alice
-root SetSecretPolicy SecretName=shared/alice Policy={"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:user/alice"]},"Action":["kms:GetSecretValue"],"Resource":["*"]}]}
+root SetSecretPolicy SecretName=shared/alice
+... Policy={"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:user/alice"]},"Action":["kms:GetSecretValue"],"Resource":["*"]}]}
 engine
 `
 

@@ -99,8 +99,13 @@ var errands = []string{
 	`boss EmergencyRotation SecretName=prod/app VersionId=r{n}`,
 	`boss CreateSecret SecretName=prod/{n} VersionId=v1 SecretData=value-number-{n}-of-the-operator`,
 	`boss PutSecretValue SecretName=prod/plain VersionId=r{n} SecretData=value-number-{n}-of-the-operator`,
-	`boss SetSecretPolicy SecretName=prod/plain Policy={"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:*"]},"Action":["kms:*"],"Resource":["*"]},{"Effect":"Deny","Principal":{"RAM":["acs:ram::ACCOUNT:user/mallory","acs:ram::ACCOUNT:user/eve"]},"Action":["kms:*"],"Resource":["*"]}]}`,
-	`boss SetSecretPolicy SecretName=mallory/a Policy={"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:*"]},"Action":["kms:*"],"Resource":["*"]},{"Effect":"Deny","Principal":{"RAM":["acs:ram::ACCOUNT:user/mallory"]},"Action":["kms:*"],"Resource":["*"]}]}`,
+	`boss SetSecretPolicy SecretName=prod/plain Policy={"Version":"1","Statement":[` +
+		`{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:*"]},"Action":["kms:*"],"Resource":["*"]},` +
+		`{"Effect":"Deny","Principal":{"RAM":["acs:ram::ACCOUNT:user/mallory","acs:ram::ACCOUNT:user/eve"]},` +
+		`"Action":["kms:*"],"Resource":["*"]}]}`,
+	`boss SetSecretPolicy SecretName=mallory/a Policy={"Version":"1","Statement":[` +
+		`{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:*"]},"Action":["kms:*"],"Resource":["*"]},` +
+		`{"Effect":"Deny","Principal":{"RAM":["acs:ram::ACCOUNT:user/mallory"]},"Action":["kms:*"],"Resource":["*"]}]}`,
 	`root ResumeRotation`,
 	`remove alice`,
 	`root CreateUser UserName=carol`,

@@ -15,15 +15,22 @@ import (
 var known = []struct{ name, steps string }{
 	{"a credential of the service's users needs rights on the user", `
 		allow mallory kms:CreateSecret on secret
-		! mallory CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"boss"} SecretData={"AccessKeys":[{"AccessKeyId":"none","AccessKeySecret":"none"}]} EnableAutomaticRotation=true RotationInterval=6h
+		! mallory CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials
+		... ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"boss"}
+		... SecretData={"AccessKeys":[{"AccessKeyId":"none","AccessKeySecret":"none"}]} EnableAutomaticRotation=true
+		... RotationInterval=6h
 		wait 7h`},
 	{"a key of another user does not become the attacker's to remove", `
 		allow mallory system AliyunKMSSecretAdminAccess
-		! mallory CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"boss"} SecretData={"AccessKeys":[{"AccessKeyId":"{key:boss:0}","AccessKeySecret":"{secret}"}]}
+		! mallory CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials
+		... ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"boss"}
+		... SecretData={"AccessKeys":[{"AccessKeyId":"{key:boss:0}","AccessKeySecret":"{secret}"}]}
 		! mallory RotateSecret SecretName=acs/ram/user/boss VersionId=v2
 		engine`},
 	{"a right to rotate secrets is no right on the users behind them", `
-		root CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"boss"} SecretData={"AccessKeys":[{"AccessKeyId":"{key:boss:0}","AccessKeySecret":"{secret}"}]}
+		root CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials
+		... ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"boss"}
+		... SecretData={"AccessKeys":[{"AccessKeyId":"{key:boss:0}","AccessKeySecret":"{secret}"}]}
 		allow eve kms:RotateSecret,kms:EmergencyRotation,kms:RehearseRotation,kms:GetSecretValue on secret/acs/ram/user/*
 		! eve RotateSecret SecretName=acs/ram/user/boss VersionId=v2
 		! eve EmergencyRotation SecretName=acs/ram/user/boss VersionId=v3
@@ -31,7 +38,8 @@ var known = []struct{ name, steps string }{
 		engine`},
 	{"a policy in CreateSecret needs kms:SetSecretPolicy", `
 		allow eve kms:CreateSecret on secret
-		! eve CreateSecret SecretName=eve/a VersionId=v1 SecretData=guess-1-of-eve Policy={"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:user/eve"]},"Action":["kms:*"],"Resource":["*"]}]}`},
+		! eve CreateSecret SecretName=eve/a VersionId=v1 SecretData=guess-1-of-eve
+		... Policy={"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:user/eve"]},"Action":["kms:*"],"Resource":["*"]}]}`},
 	{"a target with secrets is not pointed elsewhere", `
 		allow mallory kms:*Target on target target/*
 		! mallory UpdateTarget TargetName=idp Config={"address":"evil:mallory"}
@@ -63,14 +71,19 @@ var known = []struct{ name, steps string }{
 	{"a target gets nothing of a secret that named it before", `
 		allow mallory kms:RegisterTarget on target
 		allow mallory kms:ProbeRotation on target/*
-		root CreateSecret SecretName=prod/early VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"} SecretData={"Accounts":[{"AccountName":"report","AccountPassword":"of-the-report"}]} EnableAutomaticRotation=true RotationInterval=6h
+		root CreateSecret SecretName=prod/early VersionId=v1 SecretType=Rds
+		... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"}
+		... SecretData={"Accounts":[{"AccountName":"report","AccountPassword":"of-the-report"}]}
+		... EnableAutomaticRotation=true RotationInterval=6h
 		mallory RegisterTarget TargetName=later Kind=self Config={"address":"evil:mallory"}
 		mallory ProbeRotation TargetName=later
 		wait 7h`},
 	{"a secret made before its target has no right there", `
 		allow mallory kms:* on secret/mallory/*
 		allow mallory kms:CreateSecret on secret
-		! mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"} SecretData={"Accounts":[{"AccountName":"default","AccountPassword":"guess-1-of-mallory"}]}
+		! mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretType=Rds
+		... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"}
+		... SecretData={"Accounts":[{"AccountName":"default","AccountPassword":"guess-1-of-mallory"}]}
 		root RegisterTarget TargetName=later Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin
 		! mallory RotateSecret SecretName=mallory/a VersionId=v2
 		engine`},
@@ -78,7 +91,9 @@ var known = []struct{ name, steps string }{
 		allow mallory kms:* on secret/mallory/*
 		allow mallory kms:CreateSecret on secret
 		allow mallory kms:RotateAccount on target/*/account/*
-		mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"} SecretData={"Accounts":[{"AccountName":"default","AccountPassword":"guess-1-of-mallory"}]}
+		mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretType=Rds
+		... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"}
+		... SecretData={"Accounts":[{"AccountName":"default","AccountPassword":"guess-1-of-mallory"}]}
 		root RegisterTarget TargetName=later Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin Account.1=*
 		mallory RotateSecret SecretName=mallory/a VersionId=v2
 		wait 2h`},
@@ -86,14 +101,16 @@ var known = []struct{ name, steps string }{
 		allow mallory kms:* on secret/mallory/*
 		allow mallory kms:CreateSecret on secret
 		allow mallory kms:ConfigureRotation on target/cache
-		mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretData={"AccountName":"report","AccountPassword":"guess-1-of-mallory"}
+		mallory CreateSecret SecretName=mallory/a VersionId=v1
+		... SecretData={"AccountName":"report","AccountPassword":"guess-1-of-mallory"}
 		! mallory ConfigureRotation SecretName=mallory/a TargetName=cache`},
 	{"the administrator's account is nobody's to rotate", `
 		allow mallory kms:* on secret/mallory/*
 		allow mallory kms:CreateSecret on secret
 		allow mallory kms:ConfigureRotation on target/cache
 		allow mallory kms:RotateAccount on target/*/account/*
-		mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretData={"AccountName":"keyturn","AccountPassword":"guess-1-of-mallory"}
+		mallory CreateSecret SecretName=mallory/a VersionId=v1
+		... SecretData={"AccountName":"keyturn","AccountPassword":"guess-1-of-mallory"}
 		! mallory ConfigureRotation SecretName=mallory/a TargetName=cache
 		wait 2h
 		! mallory RepairRotation SecretName=mallory/a RepairAction=apply
@@ -103,7 +120,8 @@ var known = []struct{ name, steps string }{
 		allow mallory kms:CreateSecret on secret
 		allow mallory kms:ConfigureRotation on target/*
 		allow mallory kms:RotateAccount on target/*/account/*
-		mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretData={"AccountName":"mallory","AccountPassword":"of-mallory"}
+		mallory CreateSecret SecretName=mallory/a VersionId=v1
+		... SecretData={"AccountName":"mallory","AccountPassword":"of-mallory"}
 		! mallory ConfigureRotation SecretName=mallory/a TargetName=store Strategy=double CloneAccountName=KEYTURN
 		! mallory ConfigureRotation SecretName=mallory/a TargetName=store Strategy=double CloneAccountName='keyturn'
 		! mallory ConfigureRotation SecretName=mallory/a TargetName=store Strategy=double CloneAccountName=keyturn@%
@@ -113,15 +131,20 @@ var known = []struct{ name, steps string }{
 		allow mallory kms:* on secret/acs/ram/user/*
 		allow mallory kms:CreateSecret on secret
 		allow mallory ram:CreateAccessKey,ram:DeleteAccessKey on user/app
-		! mallory CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"app"} SecretData={"AccessKeys":[{"AccessKeyId":"{key:app:0}","AccessKeySecret":"{secret}"}]}
+		! mallory CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials
+		... ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"app"}
+		... SecretData={"AccessKeys":[{"AccessKeyId":"{key:app:0}","AccessKeySecret":"{secret}"}]}
 		mallory CreateAccessKey UserName=app
-		mallory CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"app"} SecretData={"AccessKeys":[{"AccessKeyId":"{key:app:1}","AccessKeySecret":"{secret}"}]}`},
+		mallory CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials
+		... ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"app"}
+		... SecretData={"AccessKeys":[{"AccessKeyId":"{key:app:1}","AccessKeySecret":"{secret}"}]}`},
 	{"a repair does not send a credential that the target never accepted", `
 		allow mallory kms:* on secret/mallory/*
 		allow mallory kms:CreateSecret on secret
 		allow mallory kms:ConfigureRotation on target/cache
 		allow mallory kms:RotateAccount on target/cache/account/report
-		mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretData={"AccountName":"report","AccountPassword":"guess-1-of-mallory"}
+		mallory CreateSecret SecretName=mallory/a VersionId=v1
+		... SecretData={"AccountName":"report","AccountPassword":"guess-1-of-mallory"}
 		mallory ConfigureRotation SecretName=mallory/a TargetName=cache
 		wait 2h
 		! mallory RepairRotation SecretName=mallory/a RepairAction=apply
@@ -130,7 +153,9 @@ var known = []struct{ name, steps string }{
 		allow mallory kms:* on secret/mallory/*
 		allow mallory kms:CreateSecret on secret
 		allow mallory kms:RotateAccount on target/*/account/*
-		mallory CreateSecret SecretName=mallory/b SecretType=Rds VersionId=v1 SecretData={"Accounts":[{"AccountName":"app","AccountPassword":"guess-1-of-mallory"}]} ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"cache"}
+		mallory CreateSecret SecretName=mallory/b SecretType=Rds VersionId=v1
+		... SecretData={"Accounts":[{"AccountName":"app","AccountPassword":"guess-1-of-mallory"}]}
+		... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"cache"}
 		mallory RehearseRotation SecretName=mallory/b VersionId=v2
 		engine
 		engine`},
@@ -139,7 +164,8 @@ var known = []struct{ name, steps string }{
 		allow mallory kms:CreateSecret on secret
 		allow mallory kms:ConfigureRotation on target/cache
 		allow mallory kms:RotateAccount on target/cache/account/mallory
-		mallory CreateSecret SecretName=mallory/a VersionId=v1 SecretData={"AccountName":"mallory","AccountPassword":"of-mallory"}
+		mallory CreateSecret SecretName=mallory/a VersionId=v1
+		... SecretData={"AccountName":"mallory","AccountPassword":"of-mallory"}
 		! mallory ConfigureRotation SecretName=mallory/a TargetName=cache EnableAutomaticRotation=true Cron=@every%201m
 		! mallory ConfigureRotation SecretName=mallory/a TargetName=cache EnableAutomaticRotation=true Cron=*%20*%20*%20*%20*
 		wait 10m
@@ -155,15 +181,20 @@ var known = []struct{ name, steps string }{
 		allow mallory kms:PrepareTargetAccounts on target/cache secret secret/mallory/*
 		allow mallory kms:RotateAccount on target/cache/account/*
 		root CreateSecret SecretName=mallory/a VersionId=v1 SecretData=plain-value-of-the-operator
-		root SetSecretPolicy SecretName=mallory/a Policy={"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:*"]},"Action":["kms:*"],"Resource":["*"]},{"Effect":"Deny","Principal":{"RAM":["acs:ram::ACCOUNT:user/mallory"]},"Action":["kms:*"],"Resource":["*"]}]}
-		! mallory PrepareTargetAccounts TargetName=cache AccountName=mallory CloneAccountName=mallory-2 AccountPassword=of-mallory Apply=true SecretName=mallory/a VersionId=v2`},
+		root SetSecretPolicy SecretName=mallory/a
+		... Policy={"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:*"]},"Action":["kms:*"],"Resource":["*"]},{"Effect":"Deny","Principal":{"RAM":["acs:ram::ACCOUNT:user/mallory"]},"Action":["kms:*"],"Resource":["*"]}]}
+		! mallory PrepareTargetAccounts TargetName=cache AccountName=mallory CloneAccountName=mallory-2
+		... AccountPassword=of-mallory Apply=true SecretName=mallory/a VersionId=v2`},
 	{"the preparation of accounts needs a right on both", `
 		allow mallory kms:PrepareTargetAccounts on target/cache secret
 		allow mallory kms:RotateAccount on target/cache/account/mallory
-		! mallory PrepareTargetAccounts TargetName=cache AccountName=mallory CloneAccountName=report AccountPassword=of-mallory Apply=true SecretName=mallory/a VersionId=v1
+		! mallory PrepareTargetAccounts TargetName=cache AccountName=mallory CloneAccountName=report
+		... AccountPassword=of-mallory Apply=true SecretName=mallory/a VersionId=v1
 		allow mallory kms:RotateAccount on target/cache/account/*
-		! mallory PrepareTargetAccounts TargetName=cache AccountName=mallory CloneAccountName=default AccountPassword=of-mallory Apply=true SecretName=mallory/a VersionId=v1
-		! mallory PrepareTargetAccounts TargetName=cache AccountName=mallory CloneAccountName=keyturn AccountPassword=of-mallory Apply=true SecretName=mallory/a VersionId=v1`},
+		! mallory PrepareTargetAccounts TargetName=cache AccountName=mallory CloneAccountName=default
+		... AccountPassword=of-mallory Apply=true SecretName=mallory/a VersionId=v1
+		! mallory PrepareTargetAccounts TargetName=cache AccountName=mallory CloneAccountName=keyturn
+		... AccountPassword=of-mallory Apply=true SecretName=mallory/a VersionId=v1`},
 }
 
 // TestKnownSequences verifies that what the search once found stays refused.
@@ -180,7 +211,7 @@ func TestKnownSequences(t *testing.T) {
 	for _, k := range known {
 		t.Run(k.name, func(t *testing.T) {
 			w := g.world(t.Context())
-			for line := range strings.Lines(strings.TrimSpace(k.steps)) {
+			for _, line := range stepLines(k.steps) {
 				line, refused := strings.CutPrefix(strings.TrimSpace(line), "! ")
 				err := w.run(mustSteps(line)[0])
 				if w.trouble != nil {

@@ -70,17 +70,31 @@ func (s step) String() string {
 	return b.String()
 }
 
+// stepLines returns the lines of a script. A line that begins with "..." continues the one before it.
+func stepLines(text string) []string {
+	var out []string
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		line = strings.TrimSpace(line)
+		if rest, more := strings.CutPrefix(line, "... "); more {
+			out[len(out)-1] += " " + rest
+		} else {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
 // parseSteps reads lines; empty ones separate.
 func parseSteps(text string) ([]step, error) {
 	var out []step
-	for line := range strings.Lines(text) {
+	for _, line := range stepLines(text) {
 		words := strings.Fields(line)
 		if len(words) == 0 {
 			continue
 		}
 		s, err := parseStep(words)
 		if err != nil {
-			return nil, fmt.Errorf("%q: %w", strings.TrimSpace(line), err)
+			return nil, fmt.Errorf("%q: %w", line, err)
 		}
 		out = append(out, s)
 	}

@@ -50,7 +50,9 @@ var works = []work{
 	{ // a managed secret and its target, in either order
 		[]string{"kms:* on secret/{me}/*", "kms:CreateSecret on secret", "kms:RotateAccount on target/*/account/*"}, `
 		? root RegisterTarget TargetName={target} Kind={kind} Config={"address":"op:1"} AdminSecretName=prod/admin
-		{me} CreateSecret SecretName={own} VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"{target}"} SecretData={"Accounts":[{"AccountName":"{account}","AccountPassword":"{password}"}]} {schedule}
+		{me} CreateSecret SecretName={own} VersionId=v1 SecretType=Rds
+		... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"{target}"}
+		... SecretData={"Accounts":[{"AccountName":"{account}","AccountPassword":"{password}"}]} {schedule}
 		root RegisterTarget TargetName={target} Kind={kind} Config={"address":"op:1"} AdminSecretName=prod/admin {accounts}
 		? {me} RotateSecret SecretName={own} VersionId=n{n}
 		wait 7h
@@ -58,7 +60,9 @@ var works = []work{
 		engine`},
 	{ // a managed secret of a principal who may not rotate the account, whose target comes later
 		[]string{"kms:CreateSecret on secret", "kms:* on secret/{me}/*"}, `
-		{me} CreateSecret SecretName={own} VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"{target}"} SecretData={"Accounts":[{"AccountName":"{account}","AccountPassword":"{password}"}]} {schedule}
+		{me} CreateSecret SecretName={own} VersionId=v1 SecretType=Rds
+		... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"{target}"}
+		... SecretData={"Accounts":[{"AccountName":"{account}","AccountPassword":"{password}"}]} {schedule}
 		root RegisterTarget TargetName={target} Kind=admin Config={"address":"op:1"} AdminSecretName=prod/admin
 		? {me} RotateSecret SecretName={own} VersionId=n{n}
 		wait 7h`},
@@ -81,7 +85,8 @@ var works = []work{
 		}, `
 		? boss CreateSecret SecretName={own} VersionId=v1 SecretData=value-number-{n}-of-the-operator
 		? boss SetSecretPolicy SecretName={own} Policy=` + denyAttackers + `
-		{me} PrepareTargetAccounts TargetName=cache AccountName={account} CloneAccountName={account2} AccountPassword={password} Apply=true SecretName={own} VersionId=n{n}
+		{me} PrepareTargetAccounts TargetName=cache AccountName={account} CloneAccountName={account2}
+		... AccountPassword={password} Apply=true SecretName={own} VersionId=n{n}
 		engine`},
 	{ // a secret's policy denies what identity policies allow
 		[]string{"kms:* on secret/*"}, `
@@ -114,7 +119,10 @@ var works = []work{
 		wait 7h`},
 	{ // a target is registered that a secret has named before
 		[]string{"kms:RegisterTarget on target", "kms:ProbeRotation on target/*"}, `
-		boss CreateSecret SecretName=prod/{n} VersionId=v1 SecretType=Rds ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"} SecretData={"Accounts":[{"AccountName":"report","AccountPassword":"of-the-report"}]} EnableAutomaticRotation=true RotationInterval=6h
+		boss CreateSecret SecretName=prod/{n} VersionId=v1 SecretType=Rds
+		... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"later"}
+		... SecretData={"Accounts":[{"AccountName":"report","AccountPassword":"of-the-report"}]}
+		... EnableAutomaticRotation=true RotationInterval=6h
 		{me} RegisterTarget TargetName=later Kind=self Config={"address":"evil:{me}"}
 		? {me} ProbeRotation TargetName=later
 		wait 7h`},
@@ -144,7 +152,9 @@ var works = []work{
 			"ram:DeleteAccessKey on user/{user}",
 		}, `
 		? {me} CreateAccessKey UserName={user}
-		{me} CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"{user}"} SecretData={"AccessKeys":[{"AccessKeyId":"{key}","AccessKeySecret":"{secret}"}]} {schedule}
+		{me} CreateSecret SecretName=$Auto VersionId=v1 SecretType=RAMCredentials
+		... ExtendedConfig={"SecretSubType":"RamUserAccessKey","UserName":"{user}"}
+		... SecretData={"AccessKeys":[{"AccessKeyId":"{key}","AccessKeySecret":"{secret}"}]} {schedule}
 		? remove {user}
 		? root CreateUser UserName={user}
 		? root CreateAccessKey UserName={user}
@@ -216,7 +226,7 @@ func (g *generator) begin(who string, w work) (rights []string) {
 	for i := range rights {
 		rights[i] = words.Replace(rights[i])
 	}
-	for line := range strings.Lines(strings.TrimSpace(w.steps)) {
+	for _, line := range stepLines(w.steps) {
 		line, optional := strings.CutPrefix(strings.TrimSpace(line), "? ")
 		if g.chance(0.03) || optional && g.chance(0.5) {
 			continue

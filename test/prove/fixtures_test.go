@@ -484,7 +484,8 @@ func proveOAuth(t *testing.T) {
 		}, strategy: target.Single,
 		config: func(addr string) string {
 			return fmt.Sprintf(`{"token_urls":["http://%[1]s/oauth2/token"],"admin_auth":"none","set":{"method":"PATCH",
-				"url":"http://%[1]s/admin/clients/{client_id}","body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`, addr)
+				"url":"http://%[1]s/admin/clients/{client_id}",
+				"body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`, addr)
 		},
 		byHand: func(t testing.TB, name, password string) {
 			call(t, http.MethodPatch, "/admin/clients/"+name, []map[string]string{

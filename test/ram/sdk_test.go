@@ -66,7 +66,8 @@ func run[Req request, Resp any](s *sdk, do func(Req) (Resp, error), in Req, code
 	return out
 }
 
-const document = `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"acs:kms:*:*:secret/app/*"}]}`
+const document = `{"Version":"1","Statement":[` +
+	`{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"acs:kms:*:*:secret/app/*"}]}`
 
 func TestSDK(t *testing.T) {
 	t.Parallel()

@@ -113,7 +113,8 @@ func steps() []step {
 		{"RemoveRotation", kms.CodeResourceInUse, []string{"SecretName", "r"}},
 		{"DeregisterTarget", kms.CodeResourceInUse, []string{"TargetName", "t"}},
 		do("SetSecretPolicy", "SecretName", "a", "Policy",
-			`{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Get*"],"Resource":["*"],"Principal":{"RAM":["acs:ram::ACCOUNT:*"]}}]}`),
+			`{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:Get*"],"Resource":["*"],`+
+				`"Principal":{"RAM":["acs:ram::ACCOUNT:*"]}}]}`),
 		do("GetSecretPolicy", "SecretName", "a"),
 		do("TagResource", "SecretName", "a", "Tags", `[{"TagKey":"k","TagValue":"v"}]`),
 		do("UntagResource", "SecretName", "a", "TagKeys", `["k"]`),

@@ -55,7 +55,8 @@ var (
 	owner = map[string]string{"read-a": "ann", "read-b": "bob", "idle": "ann", "readers": "bob"}
 )
 
-const document = `{"Version":"1","Statement":[{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"acs:kms:*:*:secret/%s"}]}`
+const document = `{"Version":"1","Statement":[` +
+	`{"Effect":"Allow","Action":"kms:GetSecretValue","Resource":"acs:kms:*:*:secret/%s"}]}`
 
 // furnish fills an account. Its last calls note uses of access keys, which are written down when
 // the server stops.

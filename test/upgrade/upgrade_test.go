@@ -215,7 +215,8 @@ func write(t *testing.T, c *kms.Client) {
 		{Action: "PutSecretValue", Params: []string{"SecretName", "app/text", "VersionId", "new", "SecretData", "fourth"}},
 		{Action: "UpdateSecret", Params: []string{"SecretName", "db/single", "Description", "changed"}},
 		{Action: "SetSecretPolicy", Params: []string{"SecretName", "app/granted", "PolicyName", "default", "Policy",
-			`{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:*"]},"Action":["kms:*"],"Resource":["*"]}]}`}},
+			`{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["acs:ram::ACCOUNT:*"]},` +
+				`"Action":["kms:*"],"Resource":["*"]}]}`}},
 		{Action: "UpdateTarget", Params: []string{"TargetName", "db", "Description", "changed"}},
 		{Action: "RestoreSecret", Params: []string{"SecretName", "app/leaving"}},
 	} {
