@@ -70,7 +70,7 @@ func (s step) String() string {
 	return b.String()
 }
 
-// stepLines returns the lines of a script. A line that begins with "..." continues the one before it.
+// stepLines returns the lines of a script. A line that begins with "..." continues its predecessor.
 func stepLines(text string) []string {
 	var out []string
 	for line := range strings.Lines(strings.TrimSpace(text)) {

@@ -34,7 +34,7 @@ type watch struct {
 type seen struct {
 	Connections int
 	// Failures are logins refused within the promise, by age; Late are those refused after it, which
-	// nobody promised.
+	// are no failure.
 	Failures map[int]int
 	Late     int
 	// Unread and Unanswered are reads, and logins, that got no answer.

@@ -111,17 +111,16 @@ func TestCancel(t *testing.T) {
 		create(t, s, name, subType, list...)
 		rotate(t, s, name, "v2")
 		support.Until(t, "an attempt", func() bool { return until(t, s, name, "prepared").Attempt > 0 })
-		cancel := func() *kms.DescribeRotationResponse {
+		cancel := func() (out *kms.DescribeRotationResponse) {
 			t.Helper()
-			for { // it is being sent at some moments
-				out, err := s.Client.CancelRotation(t.Context(), &kms.SecretNameRequest{SecretName: name})
-				if err == nil {
-					return out
-				}
-				if kms.CodeOf(err) != kms.CodeResourceInUse {
+			support.Retry(t, func() (err error) { // while the candidate is being sent, this is refused
+				out, err = s.Client.CancelRotation(t.Context(), &kms.SecretNameRequest{SecretName: name})
+				if err != nil && kms.CodeOf(err) != kms.CodeResourceInUse {
 					t.Fatal(err)
 				}
-			}
+				return err
+			})
+			return out
 		}
 		if out := cancel(); out.State != "prepared" && out.State != "reverting" || out.Reason != "Cancelled by a person." {
 			t.Errorf("%s: cancelled after an attempt, with the target away: %s, %s", subType, out.State, out.Reason)

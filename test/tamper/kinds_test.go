@@ -227,7 +227,7 @@ var probes = map[string]func(s *site, n *tenant, name string) []probe{
 	},
 	"keyuse": func(s *site, n *tenant, id string) []probe {
 		if n.own[id] == "" {
-			return nil // nobody can ask for the last use of root's
+			return nil // no operation returns the last use of root's keys
 		}
 		return one(func() (any, error) {
 			return ram.New(n.root).GetAccessKeyLastUsed(s.t.Context(), &ram.AccessKeyRequest{
