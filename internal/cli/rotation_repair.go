@@ -29,24 +29,12 @@ func (c *rotationRepair) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	in := &kms.RepairRotationRequest{SecretName: c.Name, RepairAction: action, VersionID: c.ID}
-	switch action {
-	case "":
+	if action == "" {
 		return c.explain(e, client)
-	case "apply":
-		if !c.Yes {
-			if err := e.confirm(fmt.Sprintf("Give the target the stored credential of %s, over what it has now?",
-				c.Name)); err != nil {
-				return err
-			}
-		}
-	case "adopt":
-		if in.SecretData, err = e.readValue(dashless(c.Adopt), "Value: "); err != nil {
-			return err
-		}
-		if in.VersionID == "" {
-			in.VersionID = uuid.NewString()
-		}
+	}
+	in, err := c.request(e, action)
+	if err != nil {
+		return err
 	}
 	out, err := client.RepairRotation(e.ctx, in)
 	switch {
@@ -68,6 +56,24 @@ func (c *rotationRepair) Run(e *env) error {
 		verdict: repaired,
 	}
 	return f.follow(c.Timeout)
+}
+
+// request returns the request for an action, with what it needs from the operator.
+func (c *rotationRepair) request(e *env, action string) (in *kms.RepairRotationRequest, err error) {
+	in = &kms.RepairRotationRequest{SecretName: c.Name, RepairAction: action, VersionID: c.ID}
+	switch {
+	case action == "apply" && !c.Yes:
+		question := fmt.Sprintf("Give the target the stored credential of %s, over what it has now?", c.Name)
+		return in, e.confirm(question)
+	case action == "adopt":
+		if in.SecretData, err = e.readValue(dashless(c.Adopt), "Value: "); err != nil {
+			return in, err
+		}
+		if in.VersionID == "" {
+			in.VersionID = uuid.NewString()
+		}
+	}
+	return in, nil
 }
 
 // dashless is a file's name; none for standard input.

@@ -132,10 +132,8 @@ func (d *deliverer) deliverAll(ctx context.Context, events []store.Event) {
 			if err := d.deliver(ctx, e); err != nil && ctx.Err() == nil {
 				d.config.Logger.Warn(
 					"the delivery of an event could not be stored; it may be delivered twice",
-					"type",
-					e.Type,
-					"err",
-					err,
+					"type", e.Type,
+					"err", err,
 				)
 				sleep(ctx, deliverEvery)
 			}
@@ -147,8 +145,40 @@ func (d *deliverer) deliverAll(ctx context.Context, events []store.Event) {
 // deliver sends an event to the receivers that do not have it yet, and stores the result.
 func (d *deliverer) deliver(ctx context.Context, e store.Event) error {
 	after := e
-	after.Done = slices.Clone(e.Done)
 	var failure error
+	after.Done, failure = d.send(ctx, e)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	now := d.engine.Now()
+	switch {
+	case failure == nil:
+		return d.engine.Delivered(ctx, e, nil)
+	case now.Sub(e.Time) > deliverFor:
+		d.config.Logger.Error(
+			"an event was not delivered in three days and is given up",
+			"type", e.Type,
+			"secret", e.Secret,
+			"err", failure,
+		)
+		return d.engine.Delivered(ctx, e, nil)
+	}
+	after.Failures++
+	pause := rotation.Backoff(after.Failures)
+	after.NextAt = now.Add(pause/2 + rand.N(pause/2+1))
+	d.config.Logger.Warn(
+		"an event was not delivered; it is tried again",
+		"type", e.Type,
+		"secret", e.Secret,
+		"failures", after.Failures,
+		"err", failure,
+	)
+	return d.engine.Delivered(ctx, e, &after)
+}
+
+// send sends an event to the receivers that do not have it yet. It returns the receivers that have
+// it now, and the last failure.
+func (d *deliverer) send(ctx context.Context, e store.Event) (done []string, failure error) {
+	done = slices.Clone(e.Done)
 	for _, r := range d.receivers {
 		if slices.Contains(e.Done, r.id()) {
 			continue
@@ -161,47 +191,13 @@ func (d *deliverer) deliver(ctx context.Context, e store.Event) error {
 			failure = err
 			continue
 		}
-		after.Done = append(after.Done, r.id())
+		done = append(done, r.id())
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-	defer cancel()
-	now := d.engine.Now()
-	switch {
-	case failure == nil:
-		return d.engine.Delivered(ctx, e, nil)
-	case now.Sub(e.Time) > deliverFor:
-		d.config.Logger.Error(
-			"an event was not delivered in three days and is given up",
-			"type",
-			e.Type,
-			"secret",
-			e.Secret,
-			"err",
-			failure,
-		)
-		return d.engine.Delivered(ctx, e, nil)
-	}
-	after.Failures++
-	pause := rotation.Backoff(after.Failures)
-	after.NextAt = now.Add(pause/2 + rand.N(pause/2+1))
-	d.config.Logger.Warn(
-		"an event was not delivered; it is tried again",
-		"type",
-		e.Type,
-		"secret",
-		e.Secret,
-		"failures",
-		after.Failures,
-		"err",
-		failure,
-	)
-	return d.engine.Delivered(ctx, e, &after)
+	return done, failure
 }
 
-// post sends one event. Every answer of 200 to 299 says that it has arrived. An error names no URL:
-// it may hold a token.
-func (d *deliverer) post(ctx context.Context, r Receiver, e store.Event) error {
-	body, err := json.Marshal(cloudEvent{
+func (d *deliverer) cloudEvent(e store.Event) cloudEvent {
+	return cloudEvent{
 		SpecVersion:     "1.0",
 		ID:              e.ID,
 		Source:          d.source,
@@ -218,7 +214,13 @@ func (d *deliverer) post(ctx context.Context, r Receiver, e store.Event) error {
 			Version:  e.Version,
 			Reason:   e.Reason,
 		},
-	})
+	}
+}
+
+// post sends one event. Every answer of 200 to 299 says that it has arrived. An error names no URL:
+// it may hold a token.
+func (d *deliverer) post(ctx context.Context, r Receiver, e store.Event) error {
+	body, err := json.Marshal(d.cloudEvent(e))
 	if err != nil {
 		return err
 	}

@@ -40,8 +40,7 @@ func (w *worker) report(t *api.Turn, r rotation.Record, e rotation.Event) {
 	case rotation.NoticeGraceLimit:
 		log.Warn(
 			"a grace period has reached its limit: the previous credential is retired, though consumers hold it",
-			"consumers",
-			e.Consumers,
+			"consumers", e.Consumers,
 		)
 	case rotation.NoticeSucceeded:
 		out.Took = r.PromotedAt.Sub(r.StartedAt)

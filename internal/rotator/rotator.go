@@ -149,13 +149,7 @@ func (r *Rotator) lead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-		defer cancel()
-		if err := lead.Resign(bounded); err != nil {
-			r.config.Logger.Warn("the right to rotate was not given back; it expires automatically", "err", err)
-		}
-	}()
+	defer r.resign(context.WithoutCancel(ctx), lead)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.config.Observe.Leading(true)
@@ -192,6 +186,15 @@ func (r *Rotator) lead(ctx context.Context) error {
 	return d.run(ctx)
 }
 
+// resign gives the right to rotate back, so that another node need not wait for its end.
+func (r *Rotator) resign(ctx context.Context, lead *store.Lead) {
+	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := lead.Resign(bounded); err != nil {
+		r.config.Logger.Warn("the right to rotate was not given back; it expires automatically", "err", err)
+	}
+}
+
 // watchRestores looks, until ctx ends, whether a node has found that the store was restored from a
 // copy. Then all credentials are checked. looked is closed after the first time.
 func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine, looked chan<- struct{}) {
@@ -204,18 +207,15 @@ func (r *Rotator) watchRestores(ctx context.Context, engine *api.Engine, looked 
 			if n, err = engine.Doubt(ctx, found); err == nil {
 				r.config.Logger.Warn(
 					"the store was restored from a copy: the credentials in use are not known to work, and are checked",
-					"secrets",
-					n,
-					"why",
-					found.Why,
+					"secrets", n,
+					"why", found.Why,
 				)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
 			r.config.Logger.Warn(
 				"whether the store was restored from a copy could not be determined or stored; it is tried again",
-				"err",
-				err,
+				"err", err,
 			)
 		}
 		first()

@@ -108,242 +108,237 @@ func forgets(r *rules) {
 	r.quiet = func(rec rotation.Record, _, now time.Time) time.Duration { return rec.Quiet(time.Time{}, now) }
 }
 
-// Mutations are rules that are easy to get wrong, each broken. An explorer that does not see one of
-// them is broken itself.
-func Mutations() []Mutation {
-	return []Mutation{
-		{"promote before verify", "I2", "single, faults", 1, 1, func(r *rules) {
-			planned(rotation.Applied, rotation.Promote)(r)
-			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
-				if rec.State == rotation.Applied && e.Kind == rotation.Promoted {
-					rec.State = rotation.Verified
-				}
-				return rotation.Next(rec, e, now)
+// Mutations returns rules that are easy to get wrong, each broken. An explorer that does not see
+// one of them is broken itself.
+func Mutations() []Mutation { return mutations }
+
+var mutations = []Mutation{
+	{"promote before verify", "I2", "single, faults", 1, 1, func(r *rules) {
+		planned(rotation.Applied, rotation.Promote)(r)
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			if rec.State == rotation.Applied && e.Kind == rotation.Promoted {
+				rec.State = rotation.Verified
 			}
-		}},
-		{"intent not stored", "I2", "single, faults", 1, 1, func(r *rules) { r.noIntent = true }},
-		{
-			"a lost answer counts as accepted",
-			"I6",
-			"single, faults",
-			1,
-			1,
-			func(r *rules) { r.lost = rotation.Answer{OK: true} },
+			return rotation.Next(rec, e, now)
+		}
+	}},
+	{"intent not stored", "I2", "single, faults", 1, 1, func(r *rules) { r.noIntent = true }},
+	{
+		"a lost answer counts as accepted",
+		"I6",
+		"single, faults",
+		1,
+		1,
+		func(r *rules) { r.lost = rotation.Answer{OK: true} },
+	},
+	{"a lost answer counts as not sent", "I6", "single, faults", 1, 1, func(r *rules) { r.lost = unreachable }},
+	{
+		"a new candidate after a lost answer",
+		"I6",
+		"single, faults",
+		1,
+		1,
+		func(r *rules) { r.lost = rotation.Answer{Class: target.Refused} },
+	},
+	{
+		"a new candidate after the old one was not found",
+		"I2",
+		"single, faults",
+		1,
+		1,
+		goes(rotation.Unknown, rotation.Resolved, rotation.Refused),
+	},
+	{
+		"a target that cannot be reached counts as one that rejects",
+		"I6",
+		"single, by login, faults",
+		2,
+		1,
+		func(r *rules) {
+			r.down = rotation.Answer{Class: target.Rejected}
 		},
-		{"a lost answer counts as not sent", "I6", "single, faults", 1, 1, func(r *rules) { r.lost = unreachable }},
-		{
-			"a new candidate after a lost answer",
-			"I6",
-			"single, faults",
-			1,
-			1,
-			func(r *rules) { r.lost = rotation.Answer{Class: target.Refused} },
-		},
-		{
-			"a new candidate after the old one was not found",
-			"I2",
-			"single, faults",
-			1,
-			1,
-			goes(rotation.Unknown, rotation.Resolved, rotation.Refused),
-		},
-		{
-			"a target that cannot be reached counts as one that rejects",
-			"I6",
-			"single, by login, faults",
-			2,
-			1,
-			func(r *rules) {
-				r.down = rotation.Answer{Class: target.Rejected}
-			},
-		},
-		{
-			"a rejected login counts as one that was not answered",
-			"I7",
-			"single, faults",
-			1,
-			1,
-			func(r *rules) { r.rejected = lostReply },
-		},
-		{"taken for dead while a request is under way", "I2", "single, late requests", 1, 1, func(r *rules) {
-			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
-				e.Settled = true
-				return rotation.Next(rec, e, now)
+	},
+	{
+		"a rejected login counts as one that was not answered",
+		"I7",
+		"single, faults",
+		1,
+		1,
+		func(r *rules) { r.rejected = lostReply },
+	},
+	{"taken for dead while a request is under way", "I2", "single, late requests", 1, 1, func(r *rules) {
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			e.Settled = true
+			return rotation.Next(rec, e, now)
+		}
+	}},
+	{
+		"given up while it is open what the target has",
+		"I6",
+		"single, faults",
+		1,
+		1,
+		goes(rotation.Applying, rotation.NoAnswer, rotation.Abandoned),
+	},
+	{
+		"cancelled while it is open what the target has",
+		"I6",
+		"overlap, faults",
+		1,
+		1,
+		cancelledIn(rotation.Applying, rotation.Unknown),
+	},
+	{
+		"cancelled after an attempt, and nothing is taken back",
+		"I6",
+		"overlap, by login, faults",
+		2,
+		1,
+		cancelledIn(rotation.Prepared),
+	},
+	{
+		"no hold with one credential",
+		"I2",
+		"single, faults",
+		1,
+		1,
+		func(r *rules) { r.holds = func(rotation.Record) bool { return false } },
+	},
+	{"hold ends when the answer is lost", "I2", "single, faults", 1, 1, func(r *rules) {
+		r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Unknown && rec.BlocksReads() }
+	}},
+	{"hold ends before the promotion", "I2", "single, faults", 1, 1, func(r *rules) {
+		r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Verified && rec.BlocksReads() }
+	}},
+	{"labels not moved together", "I5", "single, faults", 1, 1, func(r *rules) { r.labelsLater = true }},
+	{"no grace period", "I3", "overlap, faults", 1, 1, goes(rotation.Verified, rotation.Promoted, rotation.Retiring)},
+	{
+		"retired before the grace period ends",
+		"I3",
+		"overlap, faults",
+		1,
+		1,
+		instead(rotation.Promoted, func(_, after rotation.Record, now time.Time) rotation.Record {
+			if after.State == rotation.InGrace {
+				after.NextAt = now.Add(after.Grace.Min / 2)
 			}
-		}},
-		{
-			"given up while it is open what the target has",
-			"I6",
-			"single, faults",
-			1,
-			1,
-			goes(rotation.Applying, rotation.NoAnswer, rotation.Abandoned),
-		},
-		{
-			"cancelled while it is open what the target has",
-			"I6",
-			"overlap, faults",
-			1,
-			1,
-			cancelledIn(rotation.Applying, rotation.Unknown),
-		},
-		{
-			"cancelled after an attempt, and nothing is taken back",
-			"I6",
-			"overlap, by login, faults",
-			2,
-			1,
-			cancelledIn(rotation.Prepared),
-		},
-		{
-			"no hold with one credential",
-			"I2",
-			"single, faults",
-			1,
-			1,
-			func(r *rules) { r.holds = func(rotation.Record) bool { return false } },
-		},
-		{"hold ends when the answer is lost", "I2", "single, faults", 1, 1, func(r *rules) {
-			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Unknown && rec.BlocksReads() }
-		}},
-		{"hold ends before the promotion", "I2", "single, faults", 1, 1, func(r *rules) {
-			r.holds = func(rec rotation.Record) bool { return rec.State != rotation.Verified && rec.BlocksReads() }
-		}},
-		{"labels not moved together", "I5", "single, faults", 1, 1, func(r *rules) { r.labelsLater = true }},
-		{"no grace period", "I3", "overlap, faults", 1, 1, goes(rotation.Verified, rotation.Promoted, rotation.Retiring)},
-		{
-			"retired before the grace period ends",
-			"I3",
-			"overlap, faults",
-			1,
-			1,
-			instead(rotation.Promoted, func(_, after rotation.Record, now time.Time) rotation.Record {
-				if after.State == rotation.InGrace {
-					after.NextAt = now.Add(after.Grace.Min / 2)
-				}
-				return after
-			}),
-		},
-		{
-			"retired while a consumer holds the former credential",
-			"I3",
-			"overlap, consumers",
-			1,
-			1,
-			func(r *rules) { r.waitsForNobody = true },
-		},
-		{"a grace without a limit", "I10", "overlap, consumers", 1, 1, func(r *rules) {
-			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
-				if rec.State == rotation.InGrace && e.Kind == rotation.Overran {
-					rec.GraceDeadline, e = now.Add(
-						grace.Max,
-					), rotation.Event{
-						Kind:      rotation.Awaiting,
-						Consumers: 1,
-						Until:     now.Add(grace.Max),
-					}
-				}
-				return rotation.Next(rec, e, now)
+			return after
+		}),
+	},
+	{
+		"retired while a consumer holds the former credential",
+		"I3",
+		"overlap, consumers",
+		1,
+		1,
+		func(r *rules) { r.waitsForNobody = true },
+	},
+	{"a grace without a limit", "I10", "overlap, consumers", 1, 1, func(r *rules) {
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			if rec.State == rotation.InGrace && e.Kind == rotation.Overran {
+				rec.GraceDeadline = now.Add(grace.Max)
+				e = rotation.Event{Kind: rotation.Awaiting, Consumers: 1, Until: now.Add(grace.Max)}
 			}
-		}},
-		{"retired without storing it first", "I3", "overlap, faults", 1, 1, func(r *rules) {
-			r.plan = func(rec rotation.Record, now time.Time) rotation.Step {
-				if step := rotation.Plan(rec, now); step != rotation.Expire {
-					return step
-				}
-				return rotation.Retire
+			return rotation.Next(rec, e, now)
+		}
+	}},
+	{"retired without storing it first", "I3", "overlap, faults", 1, 1, func(r *rules) {
+		r.plan = func(rec rotation.Record, now time.Time) rotation.Step {
+			if step := rotation.Plan(rec, now); step != rotation.Expire {
+				return step
 			}
-			r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
-				if rec.State == rotation.InGrace && (e.Kind == rotation.Retired || e.Kind == rotation.Failed) {
-					rec.State = rotation.Retiring
-				}
-				return rotation.Next(rec, e, now)
+			return rotation.Retire
+		}
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			if rec.State == rotation.InGrace && (e.Kind == rotation.Retired || e.Kind == rotation.Failed) {
+				rec.State = rotation.Retiring
 			}
-		}},
-		{"undo without proof", "I5", "overlap, faults", 1, 1, func(r *rules) { r.undoUnproven = true }},
-		{
-			"an emergency waits for the end of grace",
-			"I10",
-			"overlap, faults",
-			1,
-			2,
-			instead(rotation.LoggedIn, func(before, after rotation.Record, now time.Time) rotation.Record {
-				if before.State == rotation.Undoing && before.Grace.Min > 0 {
-					after.State, after.GraceUntil = rotation.InGrace, now.Add(before.Grace.Min)
-					after.NextAt = after.GraceUntil
-				}
-				return after
-			}),
-		},
-		{"a stale engine is not fenced", "I4", "single, two engines", 1, 1, func(r *rules) { r.noFence = true }},
-		{
-			"a stale engine is not fenced, nor its record compared",
-			"I4",
-			"single, two engines",
-			1,
-			1,
-			func(r *rules) { r.noFence, r.noSeq = true, true },
-		},
-		{"the record may have moved on", "I4", "overlap, faults", 1, 1, func(r *rules) { r.noSeq = true }},
-		{
-			"the version limit evicts what is labelled",
-			"I5",
-			"single, faults",
-			1,
-			1,
-			func(r *rules) { r.evictLabelled = true },
-		},
-		{"a candidate that may be live is evicted", "I1", "single, faults", 1, 1, func(r *rules) { r.evictUnknown = true }},
-		{
-			"a candidate that may be live is evicted, with two credentials",
-			"I8",
-			"overlap, faults",
-			1,
-			1,
-			func(r *rules) { r.evictUnknown = true },
-		},
-		{"what is planned begins at start-up", "I9", "single, faults", 1, 1, func(r *rules) { r.startUpBegins = true }},
-		{"nothing is taken back", "I2", "single, faults", 1, 1, func(r *rules) { r.revertForgets = true }},
-		{
-			"abandoned instead of taken back",
-			"I2",
-			"single, faults",
-			1,
-			1,
-			goes(rotation.Applied, rotation.NoLogin, rotation.Abandoned),
-		},
-		{"a login at once after one that was rejected", "I7", "single, faults", 1, 1, func(r *rules) {
-			instead(rotation.NoLogin, func(_, after rotation.Record, _ time.Time) rotation.Record {
-				after.NextAt = time.Time{}
-				return after
-			})(r)
-			r.quiet = func(rotation.Record, time.Time, time.Time) time.Duration { return 0 }
-		}},
-		{"failed logins are not stored, nor remembered", "I7", "single, faults", 2, 1, func(r *rules) {
-			instead(rotation.NoLogin, func(before, after rotation.Record, _ time.Time) rotation.Record {
-				after.LoginFailedAt = before.LoginFailedAt
-				return after
-			})(r)
-			forgets(r)
-		}},
-		{"a failed login that could not be stored is forgotten", "I7", "single, faults", 1, 1, forgets},
-		{
-			"quarantined when nothing is known",
-			"I6",
-			"single, by login, faults",
-			1,
-			1,
-			goes(rotation.Unknown, rotation.Failed, rotation.Quarantined),
-		},
-		{
-			"quarantined at the first rejection",
-			"I10",
-			"single, faults",
-			1,
-			1,
-			goes(rotation.Unknown, rotation.Resolved, rotation.Quarantined),
-		},
-		{"no way on from unknown", "I10", "single, faults", 1, 1, planned(rotation.Unknown, rotation.Nothing)},
-		{"no way on from refused", "I10", "single, faults", 1, 1, planned(rotation.Refused, rotation.Nothing)},
-	}
+			return rotation.Next(rec, e, now)
+		}
+	}},
+	{"undo without proof", "I5", "overlap, faults", 1, 1, func(r *rules) { r.undoUnproven = true }},
+	{
+		"an emergency waits for the end of grace",
+		"I10",
+		"overlap, faults",
+		1,
+		2,
+		instead(rotation.LoggedIn, func(before, after rotation.Record, now time.Time) rotation.Record {
+			if before.State == rotation.Undoing && before.Grace.Min > 0 {
+				after.State, after.GraceUntil = rotation.InGrace, now.Add(before.Grace.Min)
+				after.NextAt = after.GraceUntil
+			}
+			return after
+		}),
+	},
+	{"a stale engine is not fenced", "I4", "single, two engines", 1, 1, func(r *rules) { r.noFence = true }},
+	{
+		"a stale engine is not fenced, nor its record compared",
+		"I4",
+		"single, two engines",
+		1,
+		1,
+		func(r *rules) { r.noFence, r.noSeq = true, true },
+	},
+	{"the record may have moved on", "I4", "overlap, faults", 1, 1, func(r *rules) { r.noSeq = true }},
+	{
+		"the version limit evicts what is labelled",
+		"I5",
+		"single, faults",
+		1,
+		1,
+		func(r *rules) { r.evictLabelled = true },
+	},
+	{"a candidate that may be live is evicted", "I1", "single, faults", 1, 1, func(r *rules) { r.evictUnknown = true }},
+	{
+		"a candidate that may be live is evicted, with two credentials",
+		"I8",
+		"overlap, faults",
+		1,
+		1,
+		func(r *rules) { r.evictUnknown = true },
+	},
+	{"what is planned begins at start-up", "I9", "single, faults", 1, 1, func(r *rules) { r.startUpBegins = true }},
+	{"nothing is taken back", "I2", "single, faults", 1, 1, func(r *rules) { r.revertForgets = true }},
+	{
+		"abandoned instead of taken back",
+		"I2",
+		"single, faults",
+		1,
+		1,
+		goes(rotation.Applied, rotation.NoLogin, rotation.Abandoned),
+	},
+	{"a login at once after one that was rejected", "I7", "single, faults", 1, 1, func(r *rules) {
+		instead(rotation.NoLogin, func(_, after rotation.Record, _ time.Time) rotation.Record {
+			after.NextAt = time.Time{}
+			return after
+		})(r)
+		r.quiet = func(rotation.Record, time.Time, time.Time) time.Duration { return 0 }
+	}},
+	{"failed logins are not stored, nor remembered", "I7", "single, faults", 2, 1, func(r *rules) {
+		instead(rotation.NoLogin, func(before, after rotation.Record, _ time.Time) rotation.Record {
+			after.LoginFailedAt = before.LoginFailedAt
+			return after
+		})(r)
+		forgets(r)
+	}},
+	{"a failed login that could not be stored is forgotten", "I7", "single, faults", 1, 1, forgets},
+	{
+		"quarantined when nothing is known",
+		"I6",
+		"single, by login, faults",
+		1,
+		1,
+		goes(rotation.Unknown, rotation.Failed, rotation.Quarantined),
+	},
+	{
+		"quarantined at the first rejection",
+		"I10",
+		"single, faults",
+		1,
+		1,
+		goes(rotation.Unknown, rotation.Resolved, rotation.Quarantined),
+	},
+	{"no way on from unknown", "I10", "single, faults", 1, 1, planned(rotation.Unknown, rotation.Nothing)},
+	{"no way on from refused", "I10", "single, faults", 1, 1, planned(rotation.Refused, rotation.Nothing)},
 }

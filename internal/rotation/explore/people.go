@@ -6,7 +6,7 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-// people lists what a person can ask for. Each is one transaction, as the operation of that name
+// people lists what an operator can request. Each is one transaction, as the operation of that name
 // makes it.
 func (x *walk) people() {
 	if x.good || x.from.people == 0 {
@@ -35,15 +35,7 @@ func (x *walk) people() {
 	}
 	x.asked(ask)
 	x.emergency(ask)
-	event("CancelRotation", rotation.Cancel, func(_ *world, d *data) {
-		if rotation.LabelsAfter(r, d.rec, rotation.Cancel) == rotation.DropCandidate {
-			d.pend = noVersion
-		}
-		if rotation.PlansAgain(r, d.rec, rotation.Cancel) {
-			d.rec.Due = time.Time{} // the next one is another history
-		}
-		d.hold = x.r.holds(d.rec)
-	})
+	event("CancelRotation", rotation.Cancel, func(_ *world, d *data) { x.afterCancel(r, d) })
 	breaks := func(w *world, d *data) { d.noPromise() }
 	switch r.State {
 	case rotation.InGrace:
@@ -55,6 +47,17 @@ func (x *walk) people() {
 		x.adopt(ask)
 	}
 	ask("PauseRotation or ResumeRotation", func(_ *world, d *data) { d.rec.Paused = !d.rec.Paused })
+}
+
+// afterCancel is what CancelRotation changes beside the record.
+func (x *walk) afterCancel(before rotation.Record, d *data) {
+	if rotation.LabelsAfter(before, d.rec, rotation.Cancel) == rotation.DropCandidate {
+		d.pend = noVersion
+	}
+	if rotation.PlansAgain(before, d.rec, rotation.Cancel) {
+		d.rec.Due = time.Time{} // the next one is another history
+	}
+	d.hold = x.r.holds(d.rec)
 }
 
 // asked is RotateSecret and RehearseRotation, where they are not refused.
@@ -281,7 +284,7 @@ func (x *walk) check(w *world) string {
 	if w.touched {
 		return ""
 	}
-	candidate, base := bit(number(r.Candidate)), bit(number(r.Base))
+	base := bit(number(r.Base))
 	switch {
 	case !d.hold && w.live&bit(d.cur) == 0:
 		return "I2: a read returns what does not authenticate"
@@ -289,13 +292,22 @@ func (x *walk) check(w *world) string {
 		return "I3: the former credential does not work in its grace period"
 	case d.promised != noVersion && w.holds == d.promised && d.holding.After(w.now) && w.live&bit(d.promised) == 0:
 		return "I3: the former credential does not work, and a consumer is known to hold it"
-	case (r.State == rotation.InGrace || r.State == rotation.Undoing) && r.Trigger != rotation.Emergency && w.live&base == 0:
+	case (r.State == rotation.InGrace || r.State == rotation.Undoing) &&
+		r.Trigger != rotation.Emergency &&
+		w.live&base == 0:
 		return "I3: the base does not authenticate in GRACE"
 	case w.candidates() > 1:
 		return "I4: two candidates at the target at once"
 	case r.State == rotation.Quarantined:
 		return "I10: quarantined, though nobody has interfered"
 	}
+	return w.candidateAsRecorded()
+}
+
+// candidateAsRecorded checks I6: the record says of the candidate what the target says.
+func (w *world) candidateAsRecorded() string {
+	r := &w.db.rec
+	candidate := bit(number(r.Candidate))
 	switch r.State {
 	case rotation.Prepared, rotation.Refused, rotation.Abandoned:
 		if r.Mode != rotation.Reapply && w.live&candidate != 0 && (!w.lagged || r.State == rotation.Abandoned) {

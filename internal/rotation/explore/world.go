@@ -313,55 +313,23 @@ func (h *hash) past(t, now time.Time) {
 }
 
 func (h *hash) data(d *data, now time.Time) {
-	h.word(
-		uint64(
-			d.stored,
-		) | uint64(
-			d.cur+1,
-		)<<16 | uint64(
-			d.prev+1,
-		)<<24 | uint64(
-			d.pend+1,
-		)<<32 | flag(
-			d.hold,
-		)<<40 | uint64(
-			d.promised+1,
-		)<<48,
-	)
+	h.bytes(d.cur+1, d.prev+1, d.pend+1, d.promised+1)
+	h.word(uint64(d.stored) | flag(d.hold)<<16)
 	h.time(d.promise, now)
 	h.time(d.holding, now)
-	r := &d.rec
+	h.record(&d.rec, now)
+}
+
+func (h *hash) record(r *rotation.Record, now time.Time) {
 	h.text(string(r.State))
 	h.text(string(r.Mode))
 	h.text(string(r.Trigger))
 	h.text(string(r.Strategy))
 	h.text(r.Candidate)
 	h.text(r.Base)
-	// Back-off grows no more after ten failures.
-	h.word(
-		uint64(
-			r.Attempt,
-		) | uint64(
-			r.Candidates,
-		)<<8 | uint64(
-			r.Rejections,
-		)<<16 | uint64(
-			min(r.Failures, 10),
-		)<<24 | flag(
-			r.Paused,
-		)<<32 |
-			flag(
-				r.Then != nil,
-			)<<33 | flag(
-			r.Grace.Min > 0,
-		)<<34 | flag(
-			r.StartedAt.After(now),
-		)<<35 | flag(
-			r.Cancelled,
-		)<<36 | uint64(
-			min(r.Waiting, 1),
-		)<<37,
-	)
+	failures := min(r.Failures, 10) // the back-off grows no more then
+	h.bytes(int8(r.Attempt), int8(r.Candidates), int8(r.Rejections), int8(failures), int8(min(r.Waiting, 1)))
+	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled)
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
 	h.time(r.GraceDeadline, now)
@@ -369,6 +337,24 @@ func (h *hash) data(d *data, now time.Time) {
 	h.time(r.Health.NextAt, now)
 	h.past(r.LoginFailedAt, now)
 	h.time(r.SettledAt(now), now)
+}
+
+// bytes adds at most eight small numbers.
+func (h *hash) bytes(list ...int8) {
+	var word uint64
+	for _, n := range list {
+		word = word<<8 | uint64(uint8(n))
+	}
+	h.word(word)
+}
+
+// flags adds at most 64 booleans.
+func (h *hash) flags(list ...bool) {
+	var word uint64
+	for _, b := range list {
+		word = word<<1 | flag(b)
+	}
+	h.word(word)
 }
 
 func (h *hash) engine(e *engine, w *world) {
