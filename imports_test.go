@@ -39,7 +39,7 @@ var lines = [][]string{
 	{"consumer/internal/adapter"},
 	{
 		"internal/agent", "consumer/sqlauth", "consumer/pgxauth", "consumer/redisauth", "consumer/sshauth",
-		"consumer/httpauth", "consumer/smtpauth",
+		"consumer/httpauth",
 	},
 	{
 		"internal/server", "internal/sandbox", "internal/demo", "internal/command", "internal/cli", "keyturntest",
@@ -132,8 +132,7 @@ func TestAdaptersHaveOneDriver(t *testing.T) {
 	t.Parallel()
 	for dir, driver := range map[string]string{
 		"consumer/credential": "", "consumer/internal/adapter": "", "consumer/sqlauth": "", "consumer/httpauth": "",
-		"consumer/smtpauth": "",
-		"consumer/pgxauth":  "github.com/jackc/pgx/v5", "consumer/redisauth": "github.com/redis/go-redis/v9",
+		"consumer/pgxauth": "github.com/jackc/pgx/v5", "consumer/redisauth": "github.com/redis/go-redis/v9",
 		"consumer/sshauth": "golang.org/x/crypto/ssh",
 	} {
 		for path, imports := range sources(t, dir) {
