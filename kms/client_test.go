@@ -69,7 +69,8 @@ func client(t *testing.T, e *endpoint) *kms.Client {
 // TestNoValueInURL verifies that parameters travel in the body, signed, and never in the URL.
 func TestNoValueInURL(t *testing.T) {
 	t.Parallel()
-	e := serve(t, ok(`{"SecretName":"a","VersionId":"v2","VersionStages":{"VersionStage":["ACSCurrent"]},"RequestId":"r"}`))
+	e := serve(t, ok(`{"SecretName":"a","VersionId":"v2",`+
+		`"VersionStages":{"VersionStage":["ACSCurrent"]},"RequestId":"r"}`))
 	out, err := client(t, e).PutSecretValue(t.Context(), &kms.PutSecretValueRequest{
 		SecretName:    "a",
 		VersionID:     "v2",
@@ -206,7 +207,9 @@ func TestConfig(t *testing.T) {
 }
 
 func ExampleClient() {
-	e := serve(cleanup{}, ok(`{"SecretName":"app/db","SecretData":"s3cret","VersionId":"v1","VersionStages":{"VersionStage":["ACSCurrent"]}}`), status(404, kms.CodeResourceNotFound))
+	current := `{"SecretName":"app/db","SecretData":"s3cret","VersionId":"v1",` +
+		`"VersionStages":{"VersionStage":["ACSCurrent"]}}`
+	e := serve(cleanup{}, ok(current), status(404, kms.CodeResourceNotFound))
 	client, err := kms.NewClient(kms.Config{
 		Endpoint:    e.URL,
 		Credentials: sign.Credentials{AccessKeyID: "id", AccessKeySecret: sensitive.New("secret")},

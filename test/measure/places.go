@@ -36,7 +36,7 @@ var tasks = []task{
 	{"record_type", "", "sample: a record type is declared in four places"},
 	{"metric", "", "sample: a metric is declared in two places"},
 	{"setting", "", "sample: a setting idle-timeout, how long a connection stays open without a request"},
-	{"adapter", "", ""},
+	{"adapter", "", "sample: an adapter for net/smtp is added in four places"},
 	{"audit_member", "", "sample: a member of audit records is declared in two places"},
 	{"rotation_state", "", "sample: a rotation state is declared in four places"},
 }
