@@ -30,8 +30,7 @@ var ErrMoved = errors.New("the rotation has moved on")
 
 // Due lists at most limit rotations whose time has come, and returns when the next one is due.
 func (e *Engine) Due(ctx context.Context, limit int) ([]store.Due, time.Time, error) {
-	env := e.gate.env
-	return store.Snapshot(ctx, env.DB).WakeBefore(env.Now().UTC(), limit)
+	return store.Snapshot(ctx, e.gate.env.DB).WakeBefore(e.Now(), limit)
 }
 
 // Now returns the time of the server's clock.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -52,8 +53,7 @@ func describeRotation(
 		Steps:              shownSteps(r),
 		RepairActions:      repairActions(s, r),
 	}
-	describeSettings(s, out)
-	describePlan(s, c.At, out)
+	describeSettings(s, c.At, out)
 	if r.State == rotation.InGrace {
 		out.GraceLimitTime = r.GraceDeadline
 		err = c.waitingFor(ctx, r, out)
@@ -67,8 +67,12 @@ func (c *Call) describeAnew(ctx context.Context, name string) (*kms.DescribeRota
 	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: name})
 }
 
-// describeSettings describes how a secret is configured to rotate.
-func describeSettings(s secret.Secret, out *kms.DescribeRotationResponse) {
+// describeSettings describes how a secret is configured to rotate, when it was rotated, and when it
+// is rotated next.
+func describeSettings(s secret.Secret, now time.Time, out *kms.DescribeRotationResponse) {
+	out.LastRotationDate = s.Rotation.Last
+	out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, now)
+	out.AutomaticRotation = cmp.Or(out.AutomaticRotation, secret.RotationDisabled)
 	settings := s.Settings()
 	out.TargetName = s.TargetName()
 	out.ConfiguredStrategy = string(settings.Strategy)
@@ -86,15 +90,6 @@ func describeSettings(s secret.Secret, out *kms.DescribeRotationResponse) {
 	}
 	if settings.GraceLimit != nil {
 		out.GraceLimit = formatDuration(*settings.GraceLimit)
-	}
-}
-
-// describePlan describes when a secret was rotated, and when it is rotated next.
-func describePlan(s secret.Secret, now time.Time, out *kms.DescribeRotationResponse) {
-	out.LastRotationDate = s.Rotation.Last
-	out.AutomaticRotation = secret.RotationDisabled
-	if s.IsRotated() {
-		out.AutomaticRotation, out.RotationInterval, out.NextRotationDate = planned(s, now)
 	}
 }
 

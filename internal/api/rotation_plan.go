@@ -74,9 +74,9 @@ func (e *Env) checkCron(s rotation.Schedule) error {
 	return nil
 }
 
-// graceOf returns the grace period of a secret: its own settings, or the server's. A minimum of zero
-// retires the previous credential at once, and then the server's maximum does not count: only the
-// secret itself may ask to wait.
+// graceOf returns the grace period of a secret: its own settings, or the server's. A minimum of
+// zero retires the previous credential at once, and then the server's maximum does not count: only
+// the secret itself may ask to wait.
 func (e *Env) graceOf(s secret.Secret) rotation.Grace {
 	own, grace := s.Settings(), e.Rotation.Grace
 	if own.Grace != nil {

@@ -80,12 +80,8 @@ func (c *Call) create(
 		return nil, err
 	}
 	s.KeyID, s.DefaultKey, s.Creator = key.ID, true, c.Account()
-	if s.Policy != "" {
-		ids, err := c.namedIn(tx, s.Policy)
-		if err != nil {
-			return nil, err
-		}
-		s.PolicyBinding = &secret.PolicyBinding{IDs: ids}
+	if s, err = c.bindPolicy(tx, s); err != nil {
+		return nil, err
 	}
 	if s.Managed() {
 		if s, err = c.bindNew(tx, s, data); err != nil {
@@ -107,6 +103,16 @@ func (c *Call) create(
 		}
 	}
 	return out, tx.PutSecret(s, map[string][]byte{version: box})
+}
+
+// bindPolicy binds the policy of a new secret, if it has one, to the users that the policy names.
+func (c *Call) bindPolicy(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+	if s.Policy == "" {
+		return s, nil
+	}
+	ids, err := c.namedIn(tx, s.Policy)
+	s.PolicyBinding = &secret.PolicyBinding{IDs: ids}
+	return s, err
 }
 
 // freeSecret refuses a name that a secret has, and forgets a deleted secret that had it.
