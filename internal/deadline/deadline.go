@@ -1,5 +1,5 @@
 // Package deadline bounds work that hardly ever waits. A context of this package starts no timer
-// and allocates nothing more until somebody asks for its Done channel or derives a context from it.
+// and allocates nothing more until a caller asks for its Done channel or derives a context from it.
 package deadline
 
 import (

@@ -1,7 +1,7 @@
 // Package fault is the coded error of the core: an outcome that a caller can act on.
 //
 // A rule that refuses something returns a *fault.Error with a Kind. Everything else is a plain
-// wrapped error, and KindOf answers Internal for it, so that a detail nobody thought about never
+// wrapped error, and KindOf returns Internal for it, so that an unexpected detail never
 // reaches a caller. One table in package api turns a Kind into an HTTP status and a documented
 // code; nothing else does.
 package fault

@@ -4,5 +4,5 @@ package ownfile
 
 import "io/fs"
 
-// owners returns -1: this system has no owners and permission bits to look at.
+// owners returns -1: this system has no owners and permission bits.
 func owners(fs.FileInfo) (user, group int) { return -1, -1 }

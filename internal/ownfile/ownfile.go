@@ -3,10 +3,10 @@
 //
 // A file passes when only root, the user of this process and the members of the groups in [Trust]
 // can have written it, replaced it, or replaced a directory or symbolic link on the way to it. A
-// file with a secret passes when, besides, nobody else can read it. The error of a file that does
+// file with a secret passes when, besides, no other user can read it. The error of a file that does
 // not pass names the command that corrects it.
 //
-// The package looks at owners and permission bits. Access control lists show in the bits of the
+// The package checks owners and permission bits. Access control lists show in the bits of the
 // group, which is enough to refuse them. It gives no protection from root and from other processes
 // of the same user.
 package ownfile

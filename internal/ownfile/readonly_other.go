@@ -2,5 +2,5 @@
 
 package ownfile
 
-// onReadOnly returns false: mounts are not looked at here.
+// onReadOnly returns false: mounts are not checked on this system.
 func onReadOnly(string) bool { return false }

@@ -21,7 +21,8 @@ type Cluster struct {
 	// Peers are the URLs of all members by name, including this one: https://host:port, or http:// on
 	// loopback.
 	Peers map[string]string
-	// Listen is host:port where this member listens for the others; empty means that of its own URL.
+	// Listen is host:port where this member listens for the others; empty means the address in its own
+	// URL.
 	Listen string
 	// CertFile, KeyFile and CAFile are PEM files: members authenticate each other. Empty for http.
 	CertFile, KeyFile, CAFile string

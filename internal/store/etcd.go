@@ -48,7 +48,7 @@ type Config struct {
 	// Reserve is how many bytes must be free on the disk of the embedded store for changes to be
 	// taken. 0 means 128 MiB; a negative value disables the check.
 	Reserve int64
-	// NoSync leaves out fsync. It is for disposable stores, such as those of tests.
+	// NoSync leaves out fsync. It is for disposable stores, such as in tests.
 	NoSync bool
 	// Logger receives the warnings of etcd. If nil, nothing is logged.
 	Logger *slog.Logger

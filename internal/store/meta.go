@@ -15,7 +15,7 @@ type Meta struct {
 	// RecordKey is the sealed key of generation 0 from which the Authenticator is made: opening it
 	// proves the root key. It is empty after that generation was replaced.
 	RecordKey []byte `json:"record_key,omitempty"`
-	// RecordKeys are those of later generations.
+	// RecordKeys are the keys of later generations.
 	RecordKeys []RecordKey `json:"record_keys,omitempty"`
 	// RootKey is the ID of the root key that wraps; empty in a store whose root key was never rotated.
 	RootKey string `json:"root_key,omitempty"`

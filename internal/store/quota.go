@@ -246,7 +246,7 @@ func (s *space) reclaim(ctx context.Context) error {
 	return nil
 }
 
-// most returns the size at which no change is taken any more: the quota and half of the room for
+// most returns the size from which on changes are refused: the quota and half of the room for
 // heads.
 func (s *space) most() int64 { return s.quota + headRoom(s.quota)/2 }
 

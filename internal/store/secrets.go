@@ -87,7 +87,7 @@ func (tx *Tx) ForgetFormer(account, name string) error {
 }
 
 // PurgeSecret removes a secret whose planned deletion time has come. It does nothing to a secret
-// that was restored meanwhile, or that does not exist any more.
+// that was restored meanwhile, or that no longer exists.
 func (tx *Tx) PurgeSecret(account, name string, now time.Time) error {
 	s, ok, err := secretKind.load(tx, in(account, name))
 	if err != nil || !ok || !s.Gone(now) {

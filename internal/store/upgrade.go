@@ -29,9 +29,9 @@ const claimBatch = 32
 
 // moveClaims moves the claims on target accounts to the keys where this release looks for them.
 //
-// An older release would look at the former keys, find no claim, and let two secrets rotate one
+// An older release would read the former keys, find no claim, and let two secrets rotate one
 // account. So the description of the store gets [metaFormat] first: an older release refuses to
-// open it, and one that runs in the same cluster cannot commit changes any more. Then the claims
+// open it, and one that runs in the same cluster can no longer commit changes. Then the claims
 // move in batches, each in one transaction. There are none left at the former keys when a node
 // begins to serve.
 func moveClaims(ctx context.Context, db *DB, log *slog.Logger) error {
