@@ -169,11 +169,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return t.options.Base.RoundTrip(r)
 	}
 	s, err := t.adapter.Consumer.Get(r.Context(), t.adapter.Secret)
-	if err != nil {
-		closeBody(r)
-		return nil, err
+	var first *http.Request
+	if err == nil {
+		first, err = t.with(r, s)
 	}
-	first, err := t.with(r, s)
 	if err != nil {
 		closeBody(r)
 		return nil, err

@@ -133,10 +133,7 @@ type Host struct {
 func Dial(
 	ctx context.Context, c *consumer.Consumer, secret string, host Host, options *Options,
 ) (*ssh.Client, error) {
-	if options == nil {
-		options = &Options{}
-	}
-	a, err := options.adapter(c, secret)
+	a, options, err := newAdapter(c, secret, options)
 	switch {
 	case err != nil:
 		return nil, err
@@ -165,9 +162,13 @@ func Dial(
 	return client, nil
 }
 
-// adapter returns the shared part of all adapters.
-func (o *Options) adapter(c *consumer.Consumer, secret string) (*adapter.Adapter, error) {
-	return adapter.New("sshauth", c, secret, &adapter.Options{Format: o.Format}, Rejected)
+// newAdapter returns the shared part of all adapters, and options that are not nil.
+func newAdapter(c *consumer.Consumer, secret string, o *Options) (*adapter.Adapter, *Options, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	a, err := adapter.New("sshauth", c, secret, &adapter.Options{Format: o.Format}, Rejected)
+	return a, o, err
 }
 
 // connect makes one connection and logs in.
@@ -242,10 +243,7 @@ const maxOffers = 4
 func AuthMethods(
 	ctx context.Context, c *consumer.Consumer, secret string, options *Options,
 ) ([]ssh.AuthMethod, error) {
-	if options == nil {
-		options = &Options{}
-	}
-	a, err := options.adapter(c, secret)
+	a, options, err := newAdapter(c, secret, options)
 	if err != nil {
 		return nil, err
 	}
