@@ -105,7 +105,7 @@ func ParseLine(s string) (name string, l Line, err error) {
 	return name, l, nil
 }
 
-// User is whom commands run as.
+// User is the user that commands run as.
 type User struct {
 	// Self means the server's own user, with all that it can read.
 	Self     bool
@@ -162,7 +162,7 @@ type config struct {
 // Addresses returns the path of the executable.
 func (own config) Addresses() []string { return []string{own.line.Path} }
 
-// legacy is that of releases up to 0.1.
+// legacy is the configuration of releases up to 0.1.
 type legacy struct {
 	Path string            `json:"path"`
 	Args []string          `json:"args,omitempty"`
@@ -233,7 +233,7 @@ func (c Config) parseStored(raw json.RawMessage) (config, error) {
 	)
 }
 
-// executable is the file to run, or why it may not be run.
+// executable returns the file to run, or an error that says why it may not be run.
 func (l Line) executable() (string, error) { return checkExecutable(l.Path) }
 
 func (l Line) environment() []string {

@@ -101,8 +101,8 @@ func canIsolate(ctx context.Context) bool {
 	return cmd.Run() == nil
 }
 
-// Both steps must begin before anything else of the program does: no flag, file or variable but
-// their own is looked at.
+// Both steps must begin before anything else of the program does: they must read no flag, file or
+// variable but their own.
 func init() {
 	if len(os.Args) != 1 {
 		return
@@ -161,8 +161,8 @@ func becomeCommand(text string) error {
 	return syscall.Exec(l.File, l.Args, l.Env)
 }
 
-// closeInherited has all descriptors but the standard ones closed at the next exec: those that
-// whoever started the server has left open, too.
+// closeInherited makes the next exec close all descriptors but the standard ones, also the ones
+// that the server itself has inherited.
 func closeInherited() error {
 	err := unix.CloseRange(3, ^uint(0)>>33, unix.CLOSE_RANGE_CLOEXEC) // up to the greatest int32
 	if err == nil || !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {

@@ -21,7 +21,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// grace is how long a command has between SIGTERM and SIGKILL, and its output to end after it.
+// grace is the time that a command has between SIGTERM and SIGKILL, and that its output has to end
+// afterwards.
 const grace = 2 * time.Second
 
 // maxSaid is how much is kept of the end of what a command writes to standard error.
@@ -96,8 +97,9 @@ func (r *runner) run(
 	return plugin.Answer{}, target.Failed(target.Unknown, "", what+": "+err.Error()+text, secrets...)
 }
 
-// notStarted classifies an error of starting: no process has run. What is wrong with the file a
-// person must mend, for a machine that is out of processes or memory one may wait.
+// notStarted classifies an error of starting a command: no process has run. A wrong file is Denied,
+// because an operator must correct it; a lack of processes or memory is Unreachable, because it may
+// pass.
 func notStarted(what string, err error, secrets []sensitive.Value) error {
 	class := target.Unreachable
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC) ||
@@ -172,8 +174,8 @@ func checkExecutable(path string) (string, error) {
 	return real, nil
 }
 
-// reason is an error of the file system without the call and the name, which its sentence tells
-// already.
+// reason returns an error of the file system without the call and the name, which the caller's text
+// has already.
 func reason(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

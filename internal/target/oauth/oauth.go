@@ -191,8 +191,8 @@ func (p *provider) Retire(ctx context.Context, c target.Change) error {
 	return p.do(ctx, p.config.Remove, what, c.Old, c.New)
 }
 
-// do makes an administrator's call about one credential; other is not sent, but must not be told
-// either.
+// do makes an administrator's call about one credential. other is not sent, and must not appear in
+// errors.
 func (p *provider) do(ctx context.Context, call *call, what string, c, other target.Credential) error {
 	secrets := []sensitive.Value{c.Secret, other.Secret, p.admin.Secret}
 	req, err := call.request(ctx, c)
@@ -221,8 +221,8 @@ func (p *provider) do(ctx context.Context, call *call, what string, c, other tar
 	return sameSecret(got, what, c, secrets)
 }
 
-// class is what a status of an administrator's call says. What is not a plain no from the one who
-// was asked counts as no answer.
+// class returns the class of an administrator's call that failed. A status that is not a plain
+// refusal by the provider itself counts as no answer.
 func class(status int) target.Class {
 	switch status {
 	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity:
@@ -241,7 +241,7 @@ func class(status int) target.Class {
 	}
 }
 
-// answered tells what the provider said of an error, in the words that OAuth 2.0 has for it.
+// answered returns the error for a provider's answer, with the members that OAuth 2.0 defines.
 func answered(class target.Class, what string, got rest.Reply, secrets []sensitive.Value) *target.Error {
 	var said struct {
 		Error       string `json:"error"`
@@ -254,7 +254,8 @@ func answered(class target.Class, what string, got rest.Reply, secrets []sensiti
 	return rest.Answered(class, got, text, words, secrets)
 }
 
-// sameSecret looks whether a provider that shows the client has set what it was given.
+// sameSecret returns an error if the provider's answer shows another secret than the one it was
+// given.
 func sameSecret(got rest.Reply, what string, c target.Credential, secrets []sensitive.Value) error {
 	var client struct {
 		Secret string `json:"client_secret"`

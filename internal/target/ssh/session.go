@@ -16,7 +16,7 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
-// session is a connection to a host that somebody has logged in on.
+// session is an authenticated connection to a host.
 type session struct {
 	addr    string
 	client  *ssh.Client
@@ -70,8 +70,8 @@ func (s *session) close() {
 // hide keeps a text out of errors.
 func (s *session) hide(text string) { s.secrets = append(s.secrets, sensitive.New(text)) }
 
-// algorithms are those of the pinned keys, so that a host with several shows one that can be
-// compared.
+// algorithms returns the algorithms of the pinned keys, so that a host with several keys shows one
+// that can be compared.
 func (h *host) algorithms() []string {
 	var out []string
 	for _, k := range h.hostKeys {
@@ -110,8 +110,8 @@ func (a *attempt) hostKey(_ string, _ net.Addr, key ssh.PublicKey) error {
 	return errors.New("the host key is none of host_keys")
 }
 
-// next chooses the method. Without one the driver ends the login, and tells an answer from a broken
-// connection.
+// next returns the method to try. Without one the driver ends the login with an error that
+// distinguishes an answer from a broken connection.
 func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if a.offered {
 		if len(c.PartialSuccessMethods) > 0 {

@@ -4,9 +4,9 @@
 //
 // A credential whose secret is a private key is a line of the account's authorized_keys; its
 // strategy is Overlap. A change adds the new line and later removes the old one, which is found by
-// its key and not by its comment or place; every other line, the mode and the owner stay. The file
-// is written beside and put in place at once. When somebody edits it meanwhile, it is read again,
-// so no edit is lost.
+// its key and not by its comment or place; every other line, the mode and the owner stay. A new
+// file is written beside the old one and replaces it atomically. If the file is edited meanwhile,
+// it is read again, so no edit is lost.
 //
 // Any other secret is a password; its strategy is Single. The host is given a SHA-512 hash for
 // chpasswd, never the password.
@@ -321,10 +321,10 @@ func (h *host) inspectPassword(ctx context.Context, s *session, c target.Credent
 	return target.Dead, nil
 }
 
-// validAccount are names that mean nothing but themselves to a shell.
+// validAccount matches names that a shell does not interpret.
 var validAccount = regexp.MustCompile(accountPattern)
 
-// session logs in as the one who changes an account.
+// session logs in as the account that changes another one.
 func (h *host) session(
 	ctx context.Context, account string, as target.Credential, secrets ...sensitive.Value,
 ) (*session, error) {
