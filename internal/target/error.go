@@ -34,6 +34,13 @@ const (
 	// account or setting does not exist. Nothing has happened. An operator must act, at the target
 	// or in its configuration.
 	Denied
+	// Admitted means that the target has authenticated the credential and then refused the session:
+	// a connection limit of the account, no right to this database, no such database. The login is of
+	// no use, and yet it proves the credential.
+	Admitted
+	// Unclear means that an answer came whose meaning is not known, such as the answer of a
+	// pooler that hides the answer of its server. It is shown, and decides nothing.
+	Unclear
 )
 
 // String returns the class in one word.
@@ -47,6 +54,10 @@ func (c Class) String() string {
 		return "rejected"
 	case Denied:
 		return "denied"
+	case Admitted:
+		return "admitted"
+	case Unclear:
+		return "unclear"
 	default:
 		return "unknown"
 	}
@@ -143,6 +154,8 @@ var inGeneral = map[Class]string{
 	Refused:     "the credential is refused",
 	Rejected:    "the credential does not authenticate",
 	Denied:      "it is denied",
+	Admitted:    "the credential authenticates, and the session is refused",
+	Unclear:     "an answer whose meaning is not known",
 }
 
 // Unproven applies [Error.Unproven] to the [*Error] that err is or wraps.

@@ -25,6 +25,8 @@ type Kind struct {
 	// Action is the action that registering or changing a target of this kind needs besides the
 	// ordinary ones, such as [ActionRegisterCommand]; empty when the ordinary ones are enough.
 	Action string
+	// Logins are the members of a secret's [Login] that targets of this kind follow.
+	Logins []LoginField
 	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
 	// origin of a URL, or the path of a program. It needs no network.
 	Addresses func(config json.RawMessage) []string
@@ -99,6 +101,12 @@ func (k Kind) WithAdmin() Kind {
 	return k
 }
 
+// Following returns the kind with Logins set.
+func (k Kind) Following(fields ...LoginField) Kind {
+	k.Logins = fields
+	return k
+}
+
 // Settings are one target's settings.
 type Settings struct {
 	// Name is the name under which the target is registered.
@@ -107,7 +115,10 @@ type Settings struct {
 	Config json.RawMessage
 	// Admin is the credential that changes others; zero for a kind that needs none.
 	Admin Credential
-	// Dial makes every connection to the target; nil means the dialer of [egress.Default].
+	// Login is how the application whose secret is rotated connects.
+	Login Login
+	// Dial makes every connection to the target; nil means the dialer of
+	// [egress.Default].
 	Dial egress.DialFunc
 	// Sending is called before a credential is handed to a receiver without a connection, such as a
 	// program. An error forbids it; nil permits every receiver.

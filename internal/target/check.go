@@ -1,0 +1,61 @@
+package target
+
+import "context"
+
+// Verdict says what a finding means for a rotation.
+type Verdict string
+
+// The verdicts, from the least to the most serious.
+const (
+	// Note is worth knowing and stands in the way of nothing.
+	Note Verdict = "note"
+	// NeedsConsent means that a rotation changes something besides the secret part of the credential,
+	// or that applications may notice it: it happens only after the operator has agreed.
+	NeedsConsent Verdict = "needs-consent"
+	// Impossible means that a rotation cannot be done safely until something has changed.
+	Impossible Verdict = "impossible"
+)
+
+// Finding is one thing that a check found about an account.
+type Finding struct {
+	// Code is a stable token of lower-case words with hyphens, such as "login-denied".
+	Code string
+	// Verdict applies to the strategies in Strategies; empty means to all.
+	Verdict    Verdict
+	Strategies []Strategy
+	// Account is the account at the target, in the target's own form.
+	Account string
+	// Text is a whole sentence that says what was found and where. It holds no secret.
+	Text string
+	// Fix says what to do: a statement to run at the target, or a setting to give; empty for a note.
+	Fix string
+	// Consent is the value of a secret's rotation setting Consent that agrees to this finding;
+	// required for NeedsConsent, empty otherwise.
+	Consent string
+}
+
+// CheckRequest says what to check.
+type CheckRequest struct {
+	// Current is the credential that applications use now.
+	Current Credential
+	// Partner is the other account of strategy Double; empty without one.
+	Partner string
+	// Strategies are those to judge: the kind's that the secret may use.
+	Strategies []Strategy
+}
+
+// Checker is a target that can read whether a rotation of an account would be safe.
+type Checker interface {
+	// CheckAccount reads the account and its partner at the target, and reports what a rotation would
+	// meet: the form of the credential, several records for one name, limits, expiry, options that
+	// hang on the credential, other places where credentials live, dependents. It changes nothing and
+	// does not log in as the account: the engine does that with [Target.Verify]. Errors are of the
+	// classes of [Target]; what the administrator may not read is a finding, not an error.
+	CheckAccount(ctx context.Context, r CheckRequest) ([]Finding, error)
+}
+
+// Windower is a target that can say how long a credential may be refused with a strategy.
+type Windower interface {
+	// Window is a sentence such as "One commit: a login with the old password is refused after it."
+	Window(s Strategy) string
+}
