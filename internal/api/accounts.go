@@ -87,13 +87,7 @@ func prepareTargetAccounts(
 	if err != nil {
 		return nil, p.refused(err, "")
 	}
-	p.request = target.PlanRequest{
-		Account:   in.AccountName,
-		Owner:     in.OwnerName,
-		Logins:    [2]string{in.AccountName, in.CloneAccountName},
-		Databases: in.Databases,
-		Current:   target.Credential{Account: in.AccountName, Secret: in.AccountPassword},
-	}
+	p.request = planRequest(in)
 	plan, err := by.PlanAccounts(ctx, p.request)
 	if err != nil {
 		return nil, p.refused(err, "")
@@ -103,6 +97,16 @@ func prepareTargetAccounts(
 		return p.out, nil
 	}
 	return p.out, p.apply(ctx, plan)
+}
+
+func planRequest(in *kms.PrepareTargetAccountsRequest) target.PlanRequest {
+	return target.PlanRequest{
+		Account:   in.AccountName,
+		Owner:     in.OwnerName,
+		Logins:    [2]string{in.AccountName, in.CloneAccountName},
+		Databases: in.Databases,
+		Current:   target.Credential{Account: in.AccountName, Secret: in.AccountPassword},
+	}
 }
 
 // ownerOf returns the account that owns everything afterwards.

@@ -25,8 +25,19 @@ func describeRotation(
 	if err != nil {
 		return nil, err
 	}
-	out := &kms.DescribeRotationResponse{
-		SecretName:         s.Name,
+	out := describeRecord(r, c.At)
+	out.SecretName, out.RepairActions = s.Name, repairActions(s, r)
+	describeSettings(s, c.At, out)
+	if r.State == rotation.InGrace {
+		out.GraceLimitTime = r.GraceDeadline
+		err = c.waitingFor(ctx, r, out)
+	}
+	return out, err
+}
+
+// describeRecord describes what is stored of a rotation.
+func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationResponse {
+	return &kms.DescribeRotationResponse{
 		State:              string(r.State),
 		RotationID:         r.ID,
 		Mode:               string(r.Mode),
@@ -45,20 +56,13 @@ func describeRotation(
 		Advice:             r.Advice(),
 		CredentialState:    credentialState(r.Health),
 		ProbeTime:          r.Health.ProbedAt,
-		NextAttemptTime:    nextAttempt(r, c.At),
+		NextAttemptTime:    nextAttempt(r, now),
 		Outcome:            r.State.Outcome(),
-		WaitsFor:           r.WaitsFor(0, c.At),
+		WaitsFor:           r.WaitsFor(0, now),
 		InProgress:         r.GoesOn(),
 		WaitingFor:         []kms.SecretConsumer{},
 		Steps:              shownSteps(r),
-		RepairActions:      repairActions(s, r),
 	}
-	describeSettings(s, c.At, out)
-	if r.State == rotation.InGrace {
-		out.GraceLimitTime = r.GraceDeadline
-		err = c.waitingFor(ctx, r, out)
-	}
-	return out, err
 }
 
 // describeAnew answers a call that has changed a rotation: it describes the rotation as it is now.

@@ -9,10 +9,11 @@
 //  2. The server's own listeners and everything that its configuration makes it connect to (the
 //     other nodes of its cluster, etcd, audit sinks, receivers of events) are refused.
 //  3. What a Deny rule names is refused.
-//  4. Link-local, multicast, unspecified and reserved addresses and the metadata services of clouds are refused, unless an Allow
-//     rule names an address or network inside those ranges. A wider rule, such as 0.0.0.0/0, does not.
-//  5. With Allow rules, everything else is refused that none of them names. Without them, it is permitted, loopback
-//     included: databases run beside the server.
+//  4. Link-local, multicast, unspecified and reserved addresses and the metadata services of clouds
+//     are refused, unless an Allow rule names an address or network inside those ranges. A wider
+//     rule, such as 0.0.0.0/0, does not.
+//  5. With Allow rules, everything else is refused that none of them names. Without them, it is
+//     permitted, loopback included: databases run beside the server.
 //
 // An IPv6 address that carries an IPv4 address is judged as both: mapped, compatible and translated
 // ones (SIIT), 6to4, NAT64 with the prefixes that are the same everywhere, Teredo and ISATAP. The

@@ -144,24 +144,9 @@ func (tx *Tx) SecretPage(
 	if skip >= total {
 		return total, nil
 	}
-	from := ""
-	if skip > 0 {
-		limit := int64(skip) + int64(len(withheld))
-		options := tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(limit))
-		resp, err := tx.db.kv.Get(tx.ctx, secretKind.key(in(account, prefix)), options...)
-		if err != nil {
-			return 0, unavailable(err)
-		}
-		for _, kv := range resp.Kvs {
-			name := strings.TrimPrefix(string(kv.Key), secretKind.key(in(account, "")))
-			if withheld[name] {
-				continue
-			}
-			if skip--; skip == 0 {
-				from = name + "\x00"
-				break
-			}
-		}
+	from, err := tx.nameAfter(account, prefix, withheld, skip)
+	if err != nil {
+		return 0, err
 	}
 	return total, tx.Secrets(account, prefix, from, now, func(s secret.Secret) bool {
 		if withheld[s.Name] {
@@ -171,6 +156,30 @@ func (tx *Tx) SecretPage(
 		take--
 		return take > 0
 	})
+}
+
+// nameAfter returns the first possible name after the first skip secrets that are not withheld; empty
+// if skip is 0.
+func (tx *Tx) nameAfter(account, prefix string, withheld map[string]bool, skip int) (string, error) {
+	if skip == 0 {
+		return "", nil
+	}
+	limit := int64(skip) + int64(len(withheld))
+	options := tx.options(clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(limit))
+	resp, err := tx.db.kv.Get(tx.ctx, secretKind.key(in(account, prefix)), options...)
+	if err != nil {
+		return "", unavailable(err)
+	}
+	for _, kv := range resp.Kvs {
+		name := strings.TrimPrefix(string(kv.Key), secretKind.key(in(account, "")))
+		if withheld[name] {
+			continue
+		}
+		if skip--; skip == 0 {
+			return name + "\x00", nil
+		}
+	}
+	return "", nil
 }
 
 // Secrets calls visit for each secret of an account whose name begins with prefix, in the order of

@@ -106,14 +106,17 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	db.mirror = newMirror(client, c.prefix(), c.Cluster == nil, c.MirrorBytes, c.Logger)
 	db.mirror.hub = &db.hub
 	db.space.check(ctx)
-	var parts sync.WaitGroup
-	parts.Go(func() { db.mirror.run(feed) })
-	parts.Go(func() { db.space.run(feed) })
-	go func() {
-		defer close(db.fed)
-		parts.Wait()
-	}()
+	go db.followMember(feed)
 	return db, nil
+}
+
+// followMember keeps the mirror and the quota of the embedded member until ctx ends.
+func (db *DB) followMember(ctx context.Context) {
+	defer close(db.fed)
+	var parts sync.WaitGroup
+	parts.Go(func() { db.mirror.run(ctx) })
+	parts.Go(func() { db.space.run(ctx) })
+	parts.Wait()
 }
 
 // Close stops the member, or closes the connection. Acknowledged changes are on disk already.
