@@ -13,6 +13,9 @@ type task struct {
 	name string
 	// before and after are subjects of commits on any branch; an empty one has no sample.
 	before, after string
+	// counted is how many places a reader of 52c29d8 counted, for a task that no commit of that time
+	// does alone; 0 where there is no count.
+	counted int
 }
 
 // maxPlaces is how many places a task may touch.
@@ -20,25 +23,29 @@ const maxPlaces = 4
 
 var tasks = []task{
 	{
-		"operation",
-		"rotation: cancel a rotation whose candidate the target does not have",
-		"sample: an operation is declared in four places",
+		name:   "operation",
+		before: "rotation: cancel a rotation whose candidate the target does not have",
+		after:  "sample: an operation is declared in four places",
 	},
-	{"condition_operator", "", "sample: a condition operator is declared in four places"},
+	{name: "condition_operator", after: "sample: a condition operator is declared in four places"},
 	{
-		"target_kind",
-		"rabbitmq: rotate users' passwords through the management API",
-		"sample: a target kind is declared in four places",
+		name:   "target_kind",
+		before: "rabbitmq: rotate users' passwords through the management API",
+		after:  "sample: a target kind is declared in four places",
 	},
-	{"grace_rule", "rotation: a grace period ends when every known consumer has moved", ""},
-	{"command", "", "sample: a command is declared in one place"},
-	{"error_code", "", "sample: an error code is declared in four places"},
-	{"record_type", "", "sample: a record type is declared in four places"},
-	{"metric", "", "sample: a metric is declared in two places"},
-	{"setting", "", "sample: a setting idle-timeout, how long a connection stays open without a request"},
-	{"adapter", "", "sample: an adapter for net/smtp is added in four places"},
-	{"audit_member", "", "sample: a member of audit records is declared in two places"},
-	{"rotation_state", "", "sample: a rotation state is declared in four places"},
+	{name: "grace_rule", before: "rotation: a grace period ends when every known consumer has moved"},
+	{name: "command", after: "sample: a command is declared in one place"},
+	{name: "error_code", after: "sample: an error code is declared in four places"},
+	{name: "record_type", after: "sample: a record type is declared in four places"},
+	{name: "metric", after: "sample: a metric is declared in two places"},
+	{
+		name:    "setting",
+		after:   "sample: a setting idle-timeout, how long a connection stays open without a request",
+		counted: 7,
+	},
+	{name: "adapter", after: "sample: an adapter for net/smtp is added in four places"},
+	{name: "audit_member", after: "sample: a member of audit records is declared in two places"},
+	{name: "rotation_state", after: "sample: a rotation state is declared in four places", counted: 10},
 }
 
 // places prints the files that the sample commits touched, by kind, and the number of places: files
@@ -57,6 +64,10 @@ func places(w io.Writer) error {
 	var broken []string
 	for _, t := range tasks {
 		for _, side := range []struct{ name, subject string }{{"before", t.before}, {"after", t.after}} {
+			if side.subject == "" && side.name == "before" && t.counted > 0 {
+				fmt.Fprintf(w, "places_%s_before %d\n", t.name, t.counted)
+				continue
+			}
 			if side.subject == "" {
 				fmt.Fprintf(w, "places_%s_%s none\n", t.name, side.name)
 				continue
