@@ -156,14 +156,13 @@ type Endpoints struct {
 	Address string `json:"address"`
 	// AdminAddress is where the administrator logs in; empty means Address.
 	AdminAddress string `json:"admin_address,omitempty"`
-	// VerifyAddresses lists where a credential must work before it becomes current; none means
-	// Address.
-	VerifyAddresses []string `json:"verify,omitempty"`
+	// Verify lists where a credential must work before it becomes current; none means Address.
+	Verify EndpointList `json:"verify,omitempty"`
 }
 
 // Addresses returns all addresses, with duplicates.
 func (e Endpoints) Addresses() []string {
-	return append([]string{e.Address, e.AdminAddress}, e.VerifyAddresses...)
+	return append([]string{e.Address, e.AdminAddress}, e.Verify.Addresses()...)
 }
 
 // Complete fills in default addresses and ports, and returns every mistake.
@@ -182,12 +181,15 @@ func (e *Endpoints) Complete(port string) []error {
 	} else {
 		complete("admin_address", &e.AdminAddress)
 	}
-	if len(e.VerifyAddresses) == 0 {
-		e.VerifyAddresses = []string{e.Address}
+	if len(e.Verify) == 0 {
+		e.Verify = EndpointList{{Address: e.Address, Role: Writer}}
 		return errs
 	}
-	for i := range e.VerifyAddresses {
-		complete(fmt.Sprintf("verify[%d]", i), &e.VerifyAddresses[i])
+	for i := range e.Verify {
+		complete(fmt.Sprintf("verify[%d]", i), &e.Verify[i].Address)
+	}
+	if len(e.Verify.Deciding()) == 0 {
+		errs = append(errs, errors.New("verify needs an endpoint that is no replica"))
 	}
 	return errs
 }

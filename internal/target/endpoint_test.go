@@ -74,6 +74,26 @@ func TestEndpointList(t *testing.T) {
 	}
 }
 
+// TestEndpointsComplete verifies the defaults and bounds of the setting verify.
+func TestEndpointsComplete(t *testing.T) {
+	t.Parallel()
+	none := target.Endpoints{Address: "a"}
+	if errs := none.Complete("1"); len(errs) > 0 || !slices.Equal(none.Verify.Addresses(), []string{"a:1"}) {
+		t.Errorf("verify = %v, %v; want address alone", none.Verify, errs)
+	}
+	two := target.Endpoints{
+		Address: "a",
+		Verify:  target.EndpointList{{Address: "w", Role: target.Writer}, {Address: "r", Role: target.Replica}},
+	}
+	if errs := two.Complete("1"); len(errs) > 0 || !slices.Equal(two.Verify.Addresses(), []string{"w:1", "r:1"}) {
+		t.Errorf("verify = %v, %v; want the default port", two.Verify, errs)
+	}
+	copies := target.Endpoints{Address: "a", Verify: target.EndpointList{{Address: "r", Role: target.Replica}}}
+	if errs := copies.Complete("1"); len(errs) != 1 {
+		t.Errorf("only replicas: %v; want one error, because nothing would decide about a credential", errs)
+	}
+}
+
 // TestCheckLogin verifies that a member of a login that a kind does not follow is refused by name.
 func TestCheckLogin(t *testing.T) {
 	t.Parallel()

@@ -311,7 +311,7 @@ func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]ta
 
 // Verify logs in at every verify address.
 func (t *my) Verify(ctx context.Context, c target.Credential) error {
-	return target.VerifyEach(ctx, t.config.VerifyAddresses, func(ctx context.Context, address string) error {
+	return target.VerifyEach(ctx, t.config.Verify.Addresses(), func(ctx context.Context, address string) error {
 		return t.login(ctx, address, c)
 	})
 }

@@ -225,7 +225,7 @@ func (a *attempt) stillOld(ctx context.Context, old target.Credential, able abil
 
 // Verify logs in at every verify address.
 func (t *pg) Verify(ctx context.Context, c target.Credential) error {
-	return target.VerifyEach(ctx, t.config.VerifyAddresses, func(ctx context.Context, address string) error {
+	return target.VerifyEach(ctx, t.config.Verify.Addresses(), func(ctx context.Context, address string) error {
 		return t.login(ctx, address, c, t.config.CheckSQL)
 	})
 }
