@@ -52,7 +52,7 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		GraceUntil:         r.GraceUntil,
 		EndTime:            r.EndedAt,
 		Paused:             r.Paused,
-		Reason:             r.Reason,
+		Reason:             r.Why(),
 		Advice:             r.Advice(),
 		CredentialState:    credentialState(r.Health),
 		ProbeTime:          r.Health.ProbedAt,
@@ -192,7 +192,7 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			NextRotationDate: r.Due,
 			NextAttemptTime:  nextAttempt(r, c.At),
 			CredentialState:  credentialState(r.Health),
-			Reason:           r.Reason,
+			Reason:           r.Why(),
 		})
 	})
 	return &kms.ListRotationsResponse{Rotations: p.rows, NextToken: p.marker()}, err

@@ -68,7 +68,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if a.lastFailed, err = c.trying(ctx, s.Name); err != nil {
 		return err
 	}
-	if err := system.Verify(ctx, a.credential); err != nil {
+	if err := system.Verify(ctx, a.credential); err != nil && target.ClassOf(err) != target.Admitted {
 		return fault.New(fault.InUse, "Target %q does not accept this credential: %s", s.TargetName(), err)
 	}
 	return c.adopted(ctx, in, s, a)

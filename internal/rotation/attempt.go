@@ -124,7 +124,7 @@ func (r Record) resend(e Event, now time.Time) Record {
 
 func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
-	case LoggedIn:
+	case LoggedIn, Proven:
 		return r.verified(now), true
 	case Failed:
 		r = r.later(e, now)

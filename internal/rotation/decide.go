@@ -33,16 +33,22 @@ func (a Answer) Reached() bool {
 	return a.OK || a.Class != target.Unknown && a.Class != target.Unreachable
 }
 
-// Liveness returns what the answer to a login says of the credential. A login that was rejected is
-// a failed login of the account.
+// Liveness returns what the answer to a login says of the credential. A session that was refused
+// after the login proves the credential as well as one that was opened.
 func (a Answer) Liveness() target.Liveness {
 	switch {
-	case a.OK:
+	case a.OK, a.Class == target.Admitted:
 		return target.Live
 	case a.Class == target.Rejected:
 		return target.Dead
 	}
 	return target.NotKnown
+}
+
+// LoginFailed reports whether the answer to a login counts as a failed login of the account. An
+// answer whose meaning is not known may be a rejection, so it counts.
+func (a Answer) LoginFailed() bool {
+	return !a.OK && (a.Class == target.Rejected || a.Class == target.Unclear)
 }
 
 // NotBegun returns the event of a step that could not be begun, so that nothing was sent. final
@@ -85,13 +91,17 @@ func AfterSend(a Answer) Event {
 
 // AfterLogin returns what the target's answer to a login means.
 func AfterLogin(a Answer) Event {
-	switch a.Liveness() {
-	case target.Live:
+	switch {
+	case a.OK:
 		return Event{Kind: LoggedIn}
-	case target.Dead:
+	case a.Liveness() == target.Live:
+		return Event{Kind: Proven, Text: a.Text}
+	case a.Liveness() == target.Dead:
 		return Event{Kind: NoLogin, Text: a.Text, LoginFailed: true}
 	}
-	return a.failed()
+	e := a.failed()
+	e.LoginFailed = a.LoginFailed()
+	return e
 }
 
 // After returns the event of a change at the target that is tried until it succeeds.
@@ -134,23 +144,23 @@ type Probe struct {
 	// Strategy is how the target would be given the credential again.
 	Strategy target.Strategy
 	Text     string
-	// LoginFailed says that a login was tried and rejected.
+	// LoginFailed says that a login was tried and rejected, or may have been.
 	LoginFailed bool
 }
 
 // AfterProbe returns the record after a probe, and the event that this is; empty for none. next is
 // when the credential is checked again.
 func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
+	if p.LoginFailed {
+		r.LoginFailedAt = now
+	}
 	switch p.Live {
 	case target.Live:
 		return r.Seen(p.Version, now, next), ""
 	case target.NotKnown:
 		r.Health.Silent++
-		r.Health.NextAt = next
+		r.Health.NextAt, r.Health.Text = next, p.Text
 		return r, ""
-	}
-	if p.LoginFailed {
-		r.LoginFailedAt = now
 	}
 	return r.Drifted(p.Version, p.Target, p.Strategy, p.Text, now), Drift
 }

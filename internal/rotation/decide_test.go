@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func TestEveryAnswer(t *testing.T) {
 	type meaning struct {
 		send, login, retire, revert, restore rotation.EventKind
 		live                                 target.Liveness
-		reached                              bool
+		reached, mayFail                     bool
 		pause                                time.Duration
 	}
 	failed := func(send rotation.EventKind) meaning {
@@ -53,8 +54,15 @@ func TestEveryAnswer(t *testing.T) {
 	rejected.login, rejected.live, rejected.reached = rotation.NoLogin, target.Dead, true
 	denied := failed(rotation.Unreached)
 	denied.pause, denied.reached = time.Minute, true
+	admitted := failed(rotation.NoAnswer)
+	admitted.login, admitted.live, admitted.reached = rotation.Proven, target.Live, true
+	unclear := failed(rotation.NoAnswer)
+	unclear.reached, unclear.mayFail = true, true
+	rejected.mayFail = true
 	want := map[string]meaning{
 		"ok":                        ok,
+		target.Admitted.String():    admitted,
+		target.Unclear.String():     unclear,
 		target.Unknown.String():     unknown,
 		target.Unreachable.String(): unreachable,
 		target.Refused.String():     refused,
@@ -78,13 +86,14 @@ func TestEveryAnswer(t *testing.T) {
 			restore: restore.Kind,
 			live:    a.Liveness(),
 			reached: a.Reached(),
+			mayFail: login.LoginFailed,
 			pause:   send.After,
 		}
 		if w, known := want[name]; !known || got != w {
 			t.Errorf("%s: %+v; want %+v", name, got, w)
 		}
-		if login.LoginFailed != (a.Liveness() == target.Dead) {
-			t.Errorf("%s: a failed login %t", name, login.LoginFailed)
+		if login.LoginFailed != a.LoginFailed() {
+			t.Errorf("%s: a failed login %t, and the answer says %t", name, login.LoginFailed, a.LoginFailed())
 		}
 		for _, e := range []rotation.Event{send, login, retire, revert, restore} {
 			if e.Text != a.Text {
@@ -273,8 +282,14 @@ func TestOnlyARejectionIsDead(t *testing.T) {
 		for _, a := range answers() {
 			q := rotation.Resolution{}.Answered(rotation.AskState, rotation.Answer{OK: true}).Answered(ask, a)
 			rejected := !a.OK && a.Class == target.Rejected
-			if q.Failed != (!a.OK && !rejected) || q.LoginFailed != rejected {
+			admitted := !a.OK && a.Class == target.Admitted
+			unclear := !a.OK && a.Class == target.Unclear
+			if q.Failed != (!a.OK && !rejected && !admitted) || q.LoginFailed != (rejected || unclear) {
 				t.Errorf("%v to question %d: %+v", a, ask, q)
+			}
+			_, e := q.Next(record(rotation.Unknown), false, 0, noon)
+			if admitted && ask == rotation.AskCandidate && !strings.Contains(e.Text, a.Text) {
+				t.Errorf("what the target said of the session is not shown: %q", e.Text)
 			}
 		}
 	}
@@ -321,7 +336,7 @@ func TestLabelsAfter(t *testing.T) {
 			move, always := want[kind]
 			switch {
 			case always:
-			case from == rotation.Undoing && kind == rotation.LoggedIn:
+			case from == rotation.Undoing && (kind == rotation.LoggedIn || kind == rotation.Proven):
 				move = rotation.SwapLabels
 			case old.Pending() && (r.State.Ended() || r.State == rotation.Scheduled):
 				move = rotation.DropCandidate

@@ -100,7 +100,7 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 
 func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
-	case LoggedIn: // the engine moves the labels back in the transaction that stores this
+	case LoggedIn, Proven: // the engine moves the labels back in the transaction that stores this
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
 		return r.beginGrace(now), true
 	case NoLogin:

@@ -49,6 +49,7 @@ const (
 	Declined   EventKind = "refused"
 	Resolved   EventKind = "resolved"
 	LoggedIn   EventKind = "logged-in"
+	Proven     EventKind = "proven"
 	NoLogin    EventKind = "login-rejected"
 	Promoted   EventKind = "promoted"
 	Expired    EventKind = "grace-over"
@@ -102,10 +103,11 @@ var events = []eventRow{
 	{Sending, RecordedTwice, "the candidate is about to be sent to the target", ""},
 	{Accepted, RecordedOnce, "the target has taken the candidate", ""},
 	{Unreached, RecordedOnce, "the target was not reached, so nothing was sent", "not reached"},
-	{NoAnswer, RecordedOnce, "the target did not answer; it may have the candidate", "no answer"},
+	{NoAnswer, RecordedOnce, "no clear answer came from the target; it may have the candidate", "no answer"},
 	{Declined, RecordedOnce, "the target's rules do not allow the credential", "refused by the target's rules"},
 	{Resolved, RecordedOnce, "the target was asked which credential it accepts", ""},
 	{LoggedIn, RecordedOnce, "a login with the credential succeeded", "logged in"},
+	{Proven, RecordedOnce, "the target accepts the credential, though no session was opened", ""},
 	{NoLogin, RecordedOnce, "a login with the credential was rejected", "login rejected"},
 	{Promoted, RecordedTwice, "the candidate is ACSCurrent", ""},
 	{Expired, RecordedOnce, "the grace period is over", "grace period over"},
@@ -150,6 +152,9 @@ func (k EventKind) row() eventRow {
 	}
 	return eventRow{kind: k}
 }
+
+// proves reports whether the event says that the target accepts the credential.
+func (k EventKind) proves() bool { return k == LoggedIn || k == Proven }
 
 // Text says what happened, for operators; empty for a kind that this release does not know.
 func (k EventKind) Text() string { return k.row().text }

@@ -25,7 +25,7 @@ func LabelsAfter(old, r Record, kind EventKind) LabelMove {
 		return LabelCandidate
 	case kind == Promoted:
 		return PromoteCandidate
-	case kind == LoggedIn && old.State == Undoing:
+	case kind.proves() && old.State == Undoing:
 		return SwapLabels
 	case old.Pending() && !r.Pending():
 		return DropCandidate

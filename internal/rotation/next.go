@@ -29,7 +29,7 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 		return r, illegal(r, e)
 	}
 	switch {
-	case (from == Applied || from == Undoing) && e.Kind == LoggedIn,
+	case (from == Applied || from == Undoing) && e.Kind.proves(),
 		from == Unknown && e.Kind == Resolved && e.Candidate == target.Live:
 		r.Accepted = r.Candidate
 	case from == Unknown && e.Kind == Resolved && e.Base == target.Live:

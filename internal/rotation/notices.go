@@ -39,7 +39,7 @@ func NoticeOf(old, r Record, kind EventKind) Notice {
 		return NoticeQuarantined
 	case ends(Abandoned):
 		return NoticeFailed
-	case kind == LoggedIn && old.State == Undoing:
+	case kind.proves() && old.State == Undoing:
 		return NoticeUndone
 	case ends(Done) && r.Mode == Rehearse:
 		return NoticeRehearsed

@@ -16,8 +16,11 @@ type Resolution struct {
 	// Inspected says that the target was asked for its own state, and Settled that it has taken back
 	// what was under way.
 	Inspected, Settled bool
-	// LoginFailed says that a login was rejected.
+	// LoginFailed says that a login was rejected, or may have been.
 	LoginFailed bool
+	// Refused is what the target said when it refused a session after the login; empty when it did
+	// not.
+	Refused string
 	// Failed says that a question was not answered, and Event is what follows.
 	Failed bool
 	Event  Event
@@ -67,8 +70,16 @@ func (q Resolution) Next(r Record, reverts bool, quiet time.Duration, now time.T
 		Base:        known[1],
 		LoginFailed: q.LoginFailed,
 		Settled:     q.Settled,
-		Text:        fmt.Sprintf("candidate %s, base %s", word(known[0]), word(known[1])),
+		Text:        q.text(known),
 	}
+}
+
+func (q Resolution) text(known [2]target.Liveness) string {
+	text := fmt.Sprintf("candidate %s, base %s", word(known[0]), word(known[1]))
+	if q.Refused != "" {
+		text += "; the session was refused: " + q.Refused
+	}
+	return text
 }
 
 // presumed returns what is known, and takes one credential for dead where both were rejected a
@@ -107,10 +118,11 @@ func (q Resolution) Answered(ask Ask, a Answer, known ...target.Liveness) Resolu
 func (q Resolution) answeredByLogin(ask Ask, a Answer) Resolution {
 	live := a.Liveness()
 	q.Known[ask-AskCandidate] = live
-	switch live {
-	case target.Dead:
-		q.LoginFailed = true
-	case target.NotKnown:
+	q.LoginFailed = q.LoginFailed || a.LoginFailed()
+	switch {
+	case live == target.Live && !a.OK:
+		q.Refused = a.Text
+	case live == target.NotKnown:
 		q.Failed, q.Event = true, Event{Kind: Failed, Text: a.Text, LoginFailed: q.LoginFailed}
 	}
 	return q

@@ -143,8 +143,9 @@ type Health struct {
 	Live     bool      `json:"live,omitempty"`
 	// NextAt is when it is asked again; zero means never.
 	NextAt time.Time `json:"next_at,omitzero"`
-	// Silent counts the probes in a row that were not answered.
-	Silent int `json:"silent,omitempty"`
+	// Silent counts the probes in a row that decided nothing, and Text is what the last of them met.
+	Silent int    `json:"silent,omitempty"`
+	Text   string `json:"text,omitempty"`
 }
 
 // Request asks for a rotation.
@@ -364,6 +365,15 @@ func (r Record) Restored(now time.Time) Record {
 		r = r.to(Applied).quiet(now)
 	}
 	return r.note(now, Restored, "")
+}
+
+// Why returns in words why the rotation is where it is, when something is wrong; of one that has
+// ended also why the credential in use could not be checked.
+func (r Record) Why() string {
+	if r.Reason == "" && !r.InFlight() && r.Health.Text != "" {
+		return "The last check of the credential in use decided nothing: " + r.Health.Text + "."
+	}
+	return r.Reason
 }
 
 // Advice returns what an operator can do about the state; empty where there is nothing to do.

@@ -116,6 +116,20 @@ func properties(s rotation.State) []string {
 	return list
 }
 
+// TestUnclearProbe verifies that an answer whose meaning is not known is shown, counts as a failed
+// login, and decides nothing.
+func TestUnclearProbe(t *testing.T) {
+	t.Parallel()
+	p := rotation.Probe{Version: "v1", Target: "t", Text: "SASL authentication failed (08P01)", LoginFailed: true}
+	r, kind := record(rotation.Done).AfterProbe(p, noon, noon.Add(time.Hour))
+	if kind != "" || r.State != rotation.Done || r.LoginFailedAt != noon || !strings.Contains(r.Why(), p.Text) {
+		t.Errorf("%s, %q, a failed login at %s, shown as %q", r.State, kind, r.LoginFailedAt, r.Why())
+	}
+	if r = r.Seen("v1", noon, noon); r.Why() != "" {
+		t.Errorf("shown after the next check: %q", r.Why())
+	}
+}
+
 func TestNext(t *testing.T) {
 	t.Parallel()
 	type change = func(*rotation.Record)

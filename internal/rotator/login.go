@@ -96,10 +96,10 @@ func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c
 	return w.move(ctx, t, rotation.AfterLogin(w.verify(ctx, t, system, c)), nil)
 }
 
-// verify makes one login, and remembers one that fails.
+// verify makes one login, and remembers one that fails or may have failed.
 func (w *worker) verify(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) rotation.Answer {
 	answer := answerOf(t, w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) }))
-	if answer.Liveness() == target.Dead {
+	if answer.LoginFailed() {
 		w.loginFailed()
 	}
 	return answer

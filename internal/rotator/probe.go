@@ -67,6 +67,6 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 	}
 	answer := w.verify(ctx, t, system, c)
 	p.Live, p.Text = answer.Liveness(), answer.Text
-	p.LoginFailed = p.Live == target.Dead
+	p.LoginFailed = answer.LoginFailed()
 	return p
 }

@@ -87,7 +87,8 @@ func (w *worker) move(ctx context.Context, t *api.Turn, e rotation.Event, c *api
 		return false, err
 	}
 	w.report(t, r, e)
-	began := r.State == rotation.InGrace && (e.Kind == rotation.Promoted || e.Kind == rotation.LoggedIn)
+	move := rotation.LabelsAfter(t.Record, r, e.Kind)
+	began := r.State == rotation.InGrace && (move == rotation.PromoteCandidate || move == rotation.SwapLabels)
 	t.Record = r
 	if began {
 		return true, w.wholeGrace(ctx, t)

@@ -211,8 +211,8 @@ func NoAnswer(attempt string, err error, secrets ...sensitive.Value) *Error {
 }
 
 // AsAdmin turns the error of the administrator's login into an error of the change that needed it.
-// The change was not asked for yet, so nothing has happened: Rejected becomes Denied, because it is
-// not the candidate that does not authenticate, and Unknown becomes Unreachable.
+// The change was not asked for yet, so nothing has happened: what the target said of the login
+// becomes Denied, because it is not said of the candidate, and Unknown becomes Unreachable.
 func AsAdmin(err error) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -220,7 +220,7 @@ func AsAdmin(err error) error {
 	}
 	out := *e
 	switch e.Class {
-	case Rejected:
+	case Rejected, Admitted, Unclear:
 		out.Class, out.Text = Denied, "the administrator: "+e.Text
 	case Unknown:
 		out.Class = Unreachable

@@ -4,7 +4,8 @@ import "context"
 
 // VerifyEach logs in at every endpoint in turn and returns the result that [Target.Verify] must
 // return: a rejection as soon as there is one, otherwise the first failure, otherwise nil. An
-// endpoint that does not answer must not hide that another one rejects the credential.
+// endpoint that does not answer must not hide that another one rejects the credential, and one that
+// admits the credential must not hide that another one does not answer.
 func VerifyEach[E any](ctx context.Context, endpoints []E, login func(context.Context, E) error) error {
 	var failed error
 	for _, e := range endpoints {
@@ -12,7 +13,7 @@ func VerifyEach[E any](ctx context.Context, endpoints []E, login func(context.Co
 		if ClassOf(err) == Rejected {
 			return err
 		}
-		if failed == nil {
+		if failed == nil || err != nil && ClassOf(failed) == Admitted {
 			failed = err
 		}
 	}

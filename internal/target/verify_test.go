@@ -15,6 +15,8 @@ func TestVerifyEach(t *testing.T) {
 	rejected := target.Failed(target.Rejected, "", "rejected")
 	silent := target.Failed(target.Unknown, "", "silent")
 	closed := target.Failed(target.Unreachable, "", "closed")
+	admitted := target.Failed(target.Admitted, "", "admitted")
+	unclear := target.Failed(target.Unclear, "", "unclear")
 	for _, tt := range []struct {
 		name    string
 		answers []error
@@ -25,6 +27,9 @@ func TestVerifyEach(t *testing.T) {
 		{"a rejection ends it", []error{nil, rejected, closed}, rejected, 2},
 		{"a rejection after a failure", []error{silent, closed, rejected}, rejected, 3},
 		{"the first failure", []error{nil, closed, silent}, closed, 3},
+		{"one refuses the session", []error{nil, admitted, nil}, admitted, 3},
+		{"that proves nothing at the others", []error{admitted, closed}, closed, 2},
+		{"nor at those before", []error{unclear, admitted}, unclear, 2},
 		{"no endpoint", nil, nil, 0},
 	} {
 		asked := 0
