@@ -117,6 +117,9 @@ type Settings struct {
 	Admin Credential
 	// Login is how the application whose secret is rotated connects.
 	Login Login
+	// Consent lists what the operator has agreed to for the secret that is rotated: each is the
+	// Consent of a [Finding]. Without it a target keeps the form of a credential, or refuses.
+	Consent []string
 	// Dial makes every connection to the target; nil means the dialer of
 	// [egress.Default].
 	Dial egress.DialFunc
