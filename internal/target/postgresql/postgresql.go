@@ -40,8 +40,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
@@ -221,41 +219,4 @@ func (a *attempt) stillOld(ctx context.Context, old target.Credential, able abil
 		e.Class = target.Unreachable // the server may have seen the login, but was asked for no change
 	}
 	return err == nil, err
-}
-
-// Verify logs in at every verify address.
-func (t *pg) Verify(ctx context.Context, c target.Credential) error {
-	return target.VerifyEach(ctx, t.config.Verify.Addresses(), func(ctx context.Context, address string) error {
-		return t.login(ctx, address, c, t.config.CheckSQL)
-	})
-}
-
-// login logs in once and runs checkSQL unless it is empty.
-func (t *pg) login(ctx context.Context, address string, c target.Credential, checkSQL string) error {
-	attempt := "log in as " + c.Account + " at " + address
-	if err := checkName(c.Account); err != nil {
-		return target.Rejected.Errorf("%s: a role %v", attempt, err)
-	}
-	conn, err := t.connect(ctx, address, t.config.Database, c)
-	if err != nil {
-		return t.loginFailed(attempt, err, c.Secret)
-	}
-	defer disconnect(conn)
-	if checkSQL == "" {
-		return nil
-	}
-	attempt = "run check_sql as " + c.Account + " at " + address
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
-	if err != nil {
-		return checkFailed(attempt, err, c.Secret)
-	}
-	// The extended protocol takes one statement only, so check_sql cannot end the read-only
-	// transaction and run another statement after it.
-	if result := conn.PgConn().ExecParams(ctx, checkSQL, nil, nil, nil, nil).Read(); result.Err != nil {
-		return checkFailed(attempt, result.Err, c.Secret)
-	}
-	if err := tx.Rollback(ctx); err != nil {
-		return checkFailed(attempt, err, c.Secret)
-	}
-	return nil
 }
