@@ -1,6 +1,7 @@
 package target
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,18 @@ type Endpoint struct {
 	Role    Role
 	// Lag is how long a replica may need to learn of a change; zero for other roles.
 	Lag time.Duration
+}
+
+// Copied is a target with endpoints that learn of a change later, which [Target.Verify] does not
+// ask.
+type Copied interface {
+	// VerifyCopies opens a new connection with the credential at every replica of the configuration,
+	// as Verify does at the other endpoints, and with the same errors. It logs in at most once at
+	// each. The engine repeats it several times in a second until it succeeds or the lag is over, so
+	// it must not log in at a writer.
+	VerifyCopies(ctx context.Context, c Credential) error
+	// Lag returns how long a replica may need to learn of a change; zero without a replica.
+	Lag() time.Duration
 }
 
 // Endpoints in a configuration are strings, or objects with address, role and lag.
