@@ -211,7 +211,10 @@ type sender struct {
 	target   store.Target
 	admin    string   // version of the administrator's secret; empty without one
 	versions []string // of the call's secret that may be sent
-	dial     egress.DialFunc
+	login    target.Login
+	// certificate is the version of the secret with the client certificate; empty without one.
+	certificate string
+	dial        egress.DialFunc
 
 	mu   sync.Mutex
 	seen map[string]bool // addresses that are recorded; guarded by mu
@@ -243,6 +246,10 @@ func (s *sender) record(ctx context.Context, address string) error {
 	if t.AdminSecret != "" {
 		r.Details = append(r.Details, pairs("admin_secret", t.AdminSecret, "admin_version", s.admin)...)
 	}
+	if s.certificate != "" {
+		r.Details = append(r.Details,
+			pairs("certificate_secret", s.login.CertificateSecret, "certificate_version", s.certificate)...)
+	}
 	if len(s.versions) > 0 {
 		r.Details = append(r.Details, pairs("versions", strings.Join(s.versions, ","))...)
 	}
@@ -261,6 +268,7 @@ func (s *sender) settings(admin target.Credential) target.Settings {
 		Name:   s.target.Name,
 		Config: s.target.Config,
 		Admin:  admin,
+		Login:  s.login,
 		Dial:   s.call.Dial,
 	}
 	s.dial, s.seen = out.Dialer(), map[string]bool{}

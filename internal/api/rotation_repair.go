@@ -126,8 +126,7 @@ func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	system, _, err := c.openTarget(c.Snapshot, t)
-	return system, err
+	return c.openFor(c.Snapshot, t, s)
 }
 
 // adopted stores an adoption, unless the current version has changed during the login.

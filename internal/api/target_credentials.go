@@ -32,15 +32,36 @@ func (c *Call) currentCredential(name, targetName string) (target.Credential, er
 }
 
 // openTarget opens a target with its administrator. Every credential that is sent there is recorded
-// as sent by c; versions are the versions of c's secret that may be sent.
-func (c *Call) openTarget(
-	tx *store.Tx, t store.Target, versions ...string,
+// as sent by c.
+func (c *Call) openTarget(tx *store.Tx, t store.Target) (target.Target, target.Credential, error) {
+	return c.open(tx, t, &sender{call: c, target: t})
+}
+
+// openFor opens a target that logs in as the application does that uses a secret. versions are
+// the versions of the secret that may be sent.
+func (c *Call) openFor(tx *store.Tx, t store.Target, s secret.Secret, versions ...string) (target.Target, error) {
+	by := &sender{call: c, target: t, versions: versions, login: s.Settings().Login}
+	if err := c.checkLogin(t, by.login); err != nil {
+		return nil, err
+	}
+	if by.login.CertificateSecret != "" {
+		var err error
+		if by.login.Certificate, by.certificate, err = c.loginCertificate(tx, t, by.login); err != nil {
+			return nil, err
+		}
+	}
+	system, _, err := c.open(tx, t, by)
+	return system, err
+}
+
+// open opens a target. s records what is sent there.
+func (c *Call) open(
+	tx *store.Tx, t store.Target, s *sender,
 ) (system target.Target, admin target.Credential, err error) {
 	kind, ok := c.Kinds[t.Kind]
 	if !ok {
 		return nil, admin, fault.New(fault.InUse, "This server has no targets of kind %q.", t.Kind)
 	}
-	s := &sender{call: c, target: t, versions: versions}
 	if t.AdminSecret != "" {
 		if admin, s.admin, err = c.adminCredential(tx, t); err != nil {
 			return nil, admin, err

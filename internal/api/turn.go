@@ -64,7 +64,7 @@ func (t *Turn) Open() (target.Target, error) {
 				"ConfigureRotation by a principal with %s on its accounts binds it.",
 			t.Secret.Name, name, actionRotateAccount)
 	}
-	system, _, err := t.call(t.purpose()).openTarget(t.tx, t.Target, t.versions()...)
+	system, err := t.call(t.purpose()).openFor(t.tx, t.Target, t.Secret, t.versions()...)
 	return system, err
 }
 

@@ -126,6 +126,8 @@ type Record struct {
 	Then *Request `json:"then,omitempty"`
 
 	Health Health `json:"health,omitzero"`
+	// Check is the result of the last check; nil before the first one.
+	Check *Check `json:"check,omitempty"`
 	// Accepted is the version whose credential the target was last seen to accept; empty for none.
 	Accepted string `json:"accepted,omitempty"`
 	// BaseAccepted reports that the target had accepted the base when the candidate was stored.
@@ -267,6 +269,7 @@ func (r Record) Begin(q Request, now time.Time) Record {
 		Paused:        r.Paused,
 		Abandons:      r.Abandons,
 		Health:        r.Health,
+		Check:         r.Check,
 		Accepted:      r.Accepted,
 		LoginFailedAt: r.LoginFailedAt,
 		SentAt:        r.SentAt,

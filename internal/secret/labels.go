@@ -39,6 +39,10 @@ type RotationSettings struct {
 	// Group is a set of secrets that never rotate within Gap of each other.
 	Group string        `json:"group,omitempty"`
 	Gap   time.Duration `json:"gap,omitempty"`
+	// Login is how the application connects that uses the secret; the zero value follows the target.
+	Login target.Login `json:"login,omitzero"`
+	// Consents are the tokens of the findings of a check to which the operator has agreed, sorted.
+	Consents []string `json:"consents,omitempty"`
 }
 
 // settings returns the settings of the secret, or the zero value.

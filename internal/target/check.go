@@ -19,19 +19,19 @@ const (
 // Finding is one thing that a check found about an account.
 type Finding struct {
 	// Code is a stable token of lower-case words with hyphens, such as "login-denied".
-	Code string
+	Code string `json:"code"`
 	// Verdict applies to the strategies in Strategies; empty means to all.
-	Verdict    Verdict
-	Strategies []Strategy
+	Verdict    Verdict    `json:"verdict"`
+	Strategies []Strategy `json:"strategies,omitempty"`
 	// Account is the account at the target, in the target's own form.
-	Account string
+	Account string `json:"account,omitempty"`
 	// Text is a whole sentence that says what was found and where. It holds no secret.
-	Text string
+	Text string `json:"text"`
 	// Fix says what to do: a statement to run at the target, or a setting to give; empty for a note.
-	Fix string
+	Fix string `json:"fix,omitempty"`
 	// Consent is the value of a secret's rotation setting Consent that agrees to this finding;
 	// required for NeedsConsent, empty otherwise.
-	Consent string
+	Consent string `json:"consent,omitempty"`
 }
 
 // CheckRequest says what to check.

@@ -165,6 +165,9 @@ func (e Endpoints) Addresses() []string {
 	return append([]string{e.Address, e.AdminAddress}, e.Verify.Addresses()...)
 }
 
+// LoginEndpoints returns where credentials must work.
+func (e Endpoints) LoginEndpoints() EndpointList { return e.Verify }
+
 // Complete fills in default addresses and ports, and returns every mistake.
 func (e *Endpoints) Complete(port string) []error {
 	var errs []error

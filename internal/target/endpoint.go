@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -107,6 +108,17 @@ func (e Endpoint) MarshalJSON() ([]byte, error) {
 
 // EndpointList is the setting verify of a kind.
 type EndpointList []Endpoint
+
+// WritersAt returns a writer at each address, without duplicates.
+func WritersAt(addresses []string) EndpointList {
+	var list EndpointList
+	for _, a := range addresses {
+		if a != "" && !slices.Contains(list.Addresses(), a) {
+			list = append(list, Endpoint{Address: a, Role: Writer})
+		}
+	}
+	return list
+}
 
 // Addresses returns the address of each endpoint.
 func (l EndpointList) Addresses() []string {

@@ -30,6 +30,8 @@ type Kind struct {
 	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
 	// origin of a URL, or the path of a program. It needs no network.
 	Addresses func(config json.RawMessage) []string
+	// Endpoints lists where a target with a checked configuration logs in with a credential.
+	Endpoints func(config json.RawMessage) EndpointList
 	// Check returns an error that names every mistake of a configuration. It needs no network.
 	Check func(config json.RawMessage) error
 	// Open makes a target. It does not connect yet.
@@ -40,6 +42,21 @@ type Kind struct {
 type Config interface {
 	// Addresses returns what [Kind.Addresses] returns for this configuration.
 	Addresses() []string
+}
+
+// Placed is a configuration whose target logs in at some of its addresses only, or in an order or
+// with roles that matter. Without it, a target logs in at all addresses.
+type Placed interface {
+	// LoginEndpoints returns the endpoints at which the target logs in.
+	LoginEndpoints() EndpointList
+}
+
+// endpointsOf returns where a target with a configuration logs in.
+func endpointsOf(c Config) EndpointList {
+	if p, ok := c.(Placed); ok {
+		return p.LoginEndpoints()
+	}
+	return WritersAt(c.Addresses())
 }
 
 // Parser returns a function that reads a configuration strictly and then completes it: complete
@@ -72,6 +89,13 @@ func NewKind[C Config](
 				return nil
 			}
 			return c.Addresses()
+		},
+		Endpoints: func(raw json.RawMessage) EndpointList {
+			c, err := parse(raw)
+			if err != nil {
+				return nil
+			}
+			return endpointsOf(c)
 		},
 		Check: func(raw json.RawMessage) error {
 			_, err := parse(raw)
@@ -150,6 +174,15 @@ func (k Kind) AddressesOf(config json.RawMessage) []string {
 		}
 	}
 	return list
+}
+
+// EndpointsOf lists where a target of this kind with that configuration logs in. It is empty for a
+// configuration that cannot be read.
+func (k Kind) EndpointsOf(config json.RawMessage) EndpointList {
+	if k.Endpoints == nil {
+		return nil
+	}
+	return k.Endpoints(config)
 }
 
 // origin returns scheme, host and port of a URL, because the rest may contain a token. It returns

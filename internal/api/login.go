@@ -1,0 +1,57 @@
+package api
+
+import (
+	"slices"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// checkLogin refuses settings of logins that the kind of a target does not follow, and addresses
+// that the target does not name. A login that is made nowhere would prove every credential.
+func (e *Env) checkLogin(t store.Target, l target.Login) error {
+	kind := e.Kinds[t.Kind]
+	if err := kind.CheckLogin(l); err != nil {
+		return fault.Wrap(fault.InUse, err, "The logins of the application: %s.", err)
+	}
+	if len(l.Endpoints) == 0 {
+		return nil
+	}
+	known := kind.EndpointsOf(t.Config)
+	for _, address := range l.Endpoints {
+		if !slices.Contains(known.Addresses(), address) {
+			return fault.New(fault.InUse,
+				"Target %q does not log in at %q, which the login settings of the secret name; it logs in at %v "+
+					"(setting verify of the target).", t.Name, address, known.Addresses())
+		}
+	}
+	if len(l.At(known).Deciding()) == 0 {
+		return fault.New(fault.InUse,
+			"The login settings of the secret name only replicas of target %q; add an endpoint that is none.", t.Name)
+	}
+	return nil
+}
+
+// loginCertificate returns the client certificate of an application's logins, and its version.
+func (e *Env) loginCertificate(
+	tx *store.Tx, t store.Target, l target.Login,
+) (value sensitive.Value, version string, err error) {
+	s, ok, err := tx.Secret(t.Account, l.CertificateSecret, e.Now().UTC())
+	switch {
+	case err != nil:
+		return value, "", err
+	case !ok || s.Deleting():
+		return value, "", fault.New(fault.InUse,
+			"The secret %q with the client certificate of the application is not there; ConfigureRotation with "+
+				"LoginCertificateSecret names another.", l.CertificateSecret)
+	}
+	v, err := s.Select(secret.Current, "")
+	if err != nil {
+		return value, "", err
+	}
+	value, err = e.unseal(tx, s, v)
+	return value, v.ID, err
+}

@@ -1,0 +1,121 @@
+package rotation
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// Bounds of what is stored of a check.
+const (
+	maxFindings    = 32
+	maxFindingText = 600
+)
+
+// Check is the result of the last check of a secret's rotation.
+type Check struct {
+	At time.Time `json:"at"`
+	// Target is where it was made.
+	Target string `json:"target,omitempty"`
+	// Findings are about the account, and about how its application logs in.
+	Findings []target.Finding `json:"findings,omitempty"`
+	// Unchecked says why the target could not be asked, so that nothing is known beyond Findings;
+	// empty when it has answered.
+	Unchecked string `json:"unchecked,omitempty"`
+}
+
+// Verdict is what a check says of one strategy.
+type Verdict string
+
+// The verdicts, from the best to the worst.
+const (
+	// Safe means that nothing stands in the way of a rotation.
+	Safe Verdict = "safe"
+	// SafeWithConsent means that a rotation is safe once the operator has agreed to its findings.
+	SafeWithConsent Verdict = "safe-with-consent"
+	// NotChecked means that the target could not be asked.
+	NotChecked Verdict = "unknown"
+	// NotPossible means that something must change first.
+	NotPossible Verdict = "impossible"
+)
+
+// appliesTo reports whether a finding is about a strategy.
+func appliesTo(f target.Finding, strategy target.Strategy) bool {
+	return len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy)
+}
+
+// Agreed reports whether consents has the token that a finding needs. A finding that needs none is
+// agreed to, unless it makes the rotation impossible.
+func Agreed(f target.Finding, consents []string) bool {
+	switch f.Verdict {
+	case target.Impossible:
+		return false
+	case target.NeedsConsent:
+		return f.Consent != "" && slices.Contains(consents, f.Consent)
+	}
+	return true
+}
+
+// VerdictFor returns what findings say of a strategy, for a secret with these consents. unchecked
+// reports that the target could not be asked.
+func VerdictFor(findings []target.Finding, strategy target.Strategy, consents []string, unchecked bool) Verdict {
+	verdict := Safe
+	if unchecked {
+		verdict = NotChecked
+	}
+	for _, f := range findings {
+		switch {
+		case !appliesTo(f, strategy), Agreed(f, consents):
+		case f.Verdict == target.Impossible:
+			return NotPossible
+		case verdict == Safe:
+			verdict = SafeWithConsent
+		}
+	}
+	return verdict
+}
+
+// MayBegin reports whether a rotation with a strategy may send its candidate: no finding makes it
+// impossible, and consents, the setting of the secret, agrees to every finding that needs it. The
+// reason names what is in the way, and what to do. Notes stand in the way of nothing.
+func MayBegin(findings []target.Finding, strategy target.Strategy, consents []string) (reason string, ok bool) {
+	var reasons []string
+	for _, f := range findings {
+		if !appliesTo(f, strategy) || Agreed(f, consents) {
+			continue
+		}
+		text := f.Text
+		if f.Fix != "" {
+			text += " " + f.Fix
+		}
+		if f.Verdict == target.NeedsConsent {
+			text += " To agree, add " + f.Consent + " to the consents of the secret (ConfigureRotation, Consent)."
+		}
+		reasons = append(reasons, text)
+	}
+	return strings.Join(reasons, " "), len(reasons) == 0
+}
+
+// Bounded returns the check with as many findings, and as much text of each, as a record may hold.
+// The most serious findings come first.
+func (c Check) Bounded() Check {
+	rank := map[target.Verdict]int{target.Impossible: 0, target.NeedsConsent: 1, target.Note: 2}
+	c.Findings = slices.Clone(c.Findings)
+	slices.SortStableFunc(c.Findings, func(a, b target.Finding) int { return rank[a.Verdict] - rank[b.Verdict] })
+	c.Findings = c.Findings[:min(len(c.Findings), maxFindings)]
+	for i := range c.Findings {
+		f := &c.Findings[i]
+		f.Text, f.Fix, f.Account = cut(f.Text), cut(f.Fix), cut(f.Account)
+	}
+	c.Unchecked = cut(c.Unchecked)
+	return c
+}
+
+func cut(text string) string {
+	if r := []rune(text); len(r) > maxFindingText {
+		return string(r[:maxFindingText]) + "…"
+	}
+	return text
+}
