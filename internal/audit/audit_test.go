@@ -400,7 +400,7 @@ func TestOpenTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(cfg)
-	wantError(t, err, "audit: trail "+cfg.Dir+" is in use by another process")
+	wantError(t, err, "another keyturn uses the audit trail "+cfg.Dir+": stop it, or choose another data directory")
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}

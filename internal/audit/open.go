@@ -49,7 +49,7 @@ func lock(dir string) (*os.File, error) {
 	}
 	_ = f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("audit: trail %s is in use by another process", dir)
+		return nil, fmt.Errorf("another keyturn uses the audit trail %s: stop it, or choose another data directory", dir)
 	}
 	return nil, fmt.Errorf("audit: lock %s: %w", dir, err)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,9 +38,18 @@ type profileCommand struct {
 }
 
 type profileImport struct {
-	File string `arg:"" help:"The file admin.json in the server's data directory." type:"existingfile"`
-	Name string `help:"Name of the profile." default:"default"`
-	HTTP bool   `help:"Use the plain HTTP listener." name:"http"`
+	File     string `arg:"" help:"The file admin.json in the server's data directory, or a copy." type:"existingfile"`
+	Name     string `help:"Name of the profile." default:"default"`
+	Endpoint string `help:"host:port or URL at which this machine reaches the server." placeholder:"ENDPOINT" xor:"at"`
+	CAFile   string `name:"ca-file" help:"Certificate to trust, PEM: a copy of tls/ca.pem." placeholder:"FILE"`
+	HTTP     bool   `help:"Use the plain HTTP listener." name:"http" xor:"at"`
+	Replace  bool   `help:"Replace a profile of that name that is of another server."`
+}
+
+// Help explains what the flags have no room for.
+func (*profileImport) Help() string {
+	return "On another machine than the server, copy admin.json and tls/ca.pem from the server's data directory, and " +
+		"name the copy of tls/ca.pem with --ca-file. Add --endpoint if the server has another address from here."
 }
 
 func (c *profileImport) Run(e *env) error {
@@ -47,25 +57,54 @@ func (c *profileImport) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	p := command.Profile{
-		Endpoint:        a.Endpoint,
+	p, err := c.profile(a)
+	if err != nil {
+		return err
+	}
+	all, _, err := command.ReadProfiles()
+	if err != nil {
+		return err
+	}
+	old, found := all.Profiles[c.Name]
+	// A CA in the same data directory is of the same server, whose access key has changed.
+	sameServer := old.AccessKeyID == p.AccessKeyID || p.CAFile != "" && c.CAFile == "" && old.CAFile == p.CAFile
+	if found && !sameServer && !c.Replace {
+		return fmt.Errorf("there is already a profile %q (%s, access key %s): add --name NAME to keep both, or --replace",
+			c.Name, old.Endpoint, old.AccessKeyID)
+	}
+	return e.saveProfile(c.Name, p)
+}
+
+// profile returns the profile for an admin.json. It fails if the certificate to trust cannot be
+// read.
+func (c *profileImport) profile(a server.Admin) (p command.Profile, err error) {
+	p = command.Profile{
+		Endpoint:        cmp.Or(c.Endpoint, a.Endpoint),
 		AccessKeyID:     a.AccessKeyID,
 		AccessKeySecret: a.AccessKeySecret.Reveal(),
 		Region:          a.Region,
-		CAFile:          a.CAFile,
+		CAFile:          cmp.Or(c.CAFile, a.CAFile),
 	}
-	if c.HTTP || a.Endpoint == "" {
+	if c.HTTP || p.Endpoint == "" {
 		if a.HTTPEndpoint == "" {
-			return fmt.Errorf("the server of %s has no plain HTTP listener", c.File)
+			return p, fmt.Errorf("the server of %s has no plain HTTP listener", c.File)
 		}
-		p.Endpoint, p.CAFile = "http://"+a.HTTPEndpoint, ""
+		p.Endpoint = "http://" + a.HTTPEndpoint
+	}
+	if strings.HasPrefix(p.Endpoint, "http://") {
+		p.CAFile = ""
 	}
 	if p.CAFile != "" {
+		if _, err := os.Stat(p.CAFile); err != nil && c.CAFile == "" {
+			return p, fmt.Errorf("the certificate to trust, %s, cannot be read here: copy tls/ca.pem from the server's data "+
+				"directory and add --ca-file FILE", p.CAFile)
+		}
 		if p.CAFile, err = filepath.Abs(p.CAFile); err != nil {
-			return err
+			return p, err
 		}
 	}
-	return e.saveProfile(c.Name, p)
+	_, err = p.Client(userAgent)
+	return p, err
 }
 
 func (e *env) saveProfile(name string, p command.Profile) error {

@@ -71,7 +71,7 @@ func announce(e *env, node *server.Server, config server.Config) {
 		secret = admin.AccessKeySecret.Reveal() // anything else that standard output leads to, a journal say, keeps it
 	}
 	fmt.Fprintf(e.stdout, `
-First run: account %s and its administrator were made. The administrator's access key is in
+First run: created account %s and its administrator. The administrator's access key is in
 %s (mode 0600); the server does not need the file.
 
   access key id      %s
@@ -79,8 +79,8 @@ First run: account %s and its administrator were made. The administrator's acces
 
 Next:
   keyturn profile import %s
-  echo -n 's3cret' | keyturn secret put app/db
-  keyturn secret get app/db
+  echo -n 's3cret' | keyturn secret put app/token
+  keyturn secret get app/token
 
 `, admin.AccountID, path, admin.AccessKeyID, secret, path)
 	if key := config.RootKey; key == nil {

@@ -6,6 +6,7 @@ package command
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +54,8 @@ func (e Exit) Error() string { return e.Text }
 func Report(stderr io.Writer, program string, err error) int {
 	var exit Exit
 	var service *kms.Error
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
 	switch {
 	case err == nil:
 		return ExitOK
@@ -71,6 +74,12 @@ func Report(stderr io.Writer, program string, err error) int {
 	case isDial(err):
 		fmt.Fprintf(stderr, "%s: %s\n  check that the server runs and that the endpoint is right: "+
 			"keyturn profile show, or KEYTURN_ENDPOINT\n", program, err)
+	case errors.As(err, &unknown):
+		fmt.Fprintf(stderr, "%s: %s\n  for a server with a certificate by its local CA, name a copy of DATA_DIR/tls/ca.pem: "+
+			"keyturn profile set or import with --ca-file, or KEYTURN_CA_FILE\n", program, err)
+	case errors.As(err, &name):
+		fmt.Fprintf(stderr, "%s: %s\n  reach the server by a name of its certificate, or add the name to it: "+
+			"keyturn serve --tls-name\n", program, err)
 	default:
 		fmt.Fprintf(stderr, "%s: %s\n", program, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +12,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
@@ -58,7 +61,8 @@ type Server struct {
 	firstAdmin bool
 	offline    bool // no listener and no loops: for Offline
 	caFile     string
-	ca         *authority // nil without one
+	ca         *authority        // nil without one
+	ownCert    *x509.Certificate // of the operator's own; nil with the local CA
 	tls, plain net.Listener
 	pages      net.Listener // of the metrics
 	ready      chan struct{}
@@ -163,16 +167,16 @@ func (s *Server) listen() error {
 	c := s.config
 	s.conns = conns.New(conns.Config{Total: c.MaxConnections, PerSource: c.MaxPerSource, Trusted: c.Proxies.Trusts})
 	if c.ListenMetrics != "" {
-		l, err := net.Listen("tcp", c.ListenMetrics)
+		l, err := listenAt("listen-metrics", c.ListenMetrics)
 		if err != nil {
-			return fmt.Errorf("listen-metrics: %w", err)
+			return err
 		}
 		s.pages = conns.New(conns.Config{Total: conns.Least, Trusted: func(netip.Addr) bool { return true }}).Listener(l)
 	}
 	if c.ListenHTTP != "" {
-		l, err := net.Listen("tcp", c.ListenHTTP)
+		l, err := listenAt("listen-http", c.ListenHTTP)
 		if err != nil {
-			return fmt.Errorf("listen-http: %w", err)
+			return err
 		}
 		s.plain = s.conns.Listener(l)
 	}
@@ -183,15 +187,30 @@ func (s *Server) listen() error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", c.Listen)
+	l, err := listenAt("listen", c.Listen)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	s.tls, s.ca = tls.NewListener(s.conns.Listener(l), config), ca
+	if len(config.Certificates) > 0 {
+		s.ownCert = config.Certificates[0].Leaf
+	}
 	if ca != nil {
 		s.caFile = ca.file
 	}
 	return nil
+}
+
+// listenAt opens the listener of a setting.
+func listenAt(setting, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("another program listens at %s: stop it, or choose another address with --%s", address, setting)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	return l, nil
 }
 
 // assemble makes the parts that requests go through.
@@ -262,11 +281,40 @@ func address(l net.Listener) string {
 	return l.Addr().String()
 }
 
-// Endpoint is host:port of the TLS listener; empty without one.
-func (s *Server) Endpoint() string { return address(s.tls) }
+// Endpoint is host:port of the TLS listener, as a client on this machine uses it; empty without a
+// listener. A listener on every address is called by the first name of the settings or of the
+// operator's own certificate, because a certificate has no name such as "::".
+func (s *Server) Endpoint() string {
+	names := s.config.TLSNames
+	if len(names) == 0 && s.ownCert != nil {
+		names = s.ownCert.DNSNames
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, "*.") {
+			return clientAddress(s.tls, name)
+		}
+	}
+	return clientAddress(s.tls, loopback)
+}
 
-// HTTPEndpoint is host:port of the plain listener; empty without one.
-func (s *Server) HTTPEndpoint() string { return address(s.plain) }
+// HTTPEndpoint is host:port of the plain listener, as a client on this machine uses it; empty
+// without a listener.
+func (s *Server) HTTPEndpoint() string { return clientAddress(s.plain, loopback) }
+
+const loopback = "127.0.0.1"
+
+// clientAddress is the address of a listener; one on every address is called by name.
+func clientAddress(l net.Listener, name string) string {
+	at := address(l)
+	host, port, err := net.SplitHostPort(at)
+	if err != nil {
+		return at
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort(name, port)
+	}
+	return at
+}
 
 // MetricsEndpoint is host:port of the listener of the metrics; empty without one.
 func (s *Server) MetricsEndpoint() string { return address(s.pages) }
