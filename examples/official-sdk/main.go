@@ -8,6 +8,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -49,8 +50,14 @@ func run(path string) error {
 		return err
 	}
 	_, err = client.CreateSecret(&kms.CreateSecretRequest{
-		SecretName: tea.String("example/sdk"), VersionId: tea.String("v1"), SecretData: tea.String("from the SDK"),
+		SecretName: tea.String("example/sdk"),
+		VersionId:  tea.String("v1"),
+		SecretData: tea.String("from the SDK"),
 	})
+	var refused *tea.SDKError
+	if errors.As(err, &refused) && tea.StringValue(refused.Code) == "Rejected.ResourceExist" {
+		err = nil // by an earlier run
+	}
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func newParser(e *env) (*kong.Kong, error) {
 	return kong.New(newCommands(),
 		kong.Name("keyturn"),
-		kong.Description("A secrets manager that rotates credentials without an outage."),
+		kong.Description("A secrets manager that rotates credentials without an outage.\n\nCommands reach the server of the "+
+			"current profile, or of "+command.ProfileVariable+". Without a profile: KEYTURN_ENDPOINT, KEYTURN_ACCESS_KEY_ID, "+
+			"KEYTURN_ACCESS_KEY_SECRET, KEYTURN_CA_FILE (docs/operations.md)."),
 		kong.Writers(e.stdout, e.stderr),
 		kong.Bind(e, &command.Env{Ctx: e.ctx, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr}),
 		kong.Exit(func(code int) { panic(exit(code)) }),

@@ -262,6 +262,8 @@ func (c *profileAliyun) Run(e *env) error {
 	fmt.Fprintf(e.stdout, "aliyun configure set --profile keyturn-%s --mode AK --access-key-id %s --access-key-secret "+
 		"\"$(keyturn profile secret %s)\" --region %s --endpoint %s\n",
 		name, p.AccessKeyID, name, cmp.Or(p.Region, "local"), host)
+	fmt.Fprintln(e.stderr, "aliyun configure set makes the profile current, so later aliyun commands go to Keyturn; to "+
+		"return to yours: aliyun configure switch --profile NAME")
 	switch {
 	case plain:
 		fmt.Fprintln(e.stderr, "This endpoint is plain HTTP: add --insecure to each aliyun kms command.")

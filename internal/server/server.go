@@ -206,7 +206,8 @@ func listenAt(setting, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("another program listens at %s: stop it, or choose another address with --%s", address, setting)
+		return nil, fmt.Errorf("another program listens at %s: stop it, or choose another address with --%s",
+			address, setting)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
