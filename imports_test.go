@@ -20,7 +20,7 @@ const module = "github.com/keyturn/keyturn/"
 var lines = [][]string{
 	{"sensitive", "internal/fault", "internal/deadline", "internal/ownfile", "internal/egress", "internal/settings"},
 	{"sign", "internal/credential", "internal/target", "internal/target/shacrypt"},
-	{"internal/wire", "internal/target/plugin", "internal/target/rest"},
+	{"internal/wire", "internal/target/plugin", "internal/target/rest", "internal/target/unixcrypt"},
 	{"internal/operation"},
 	{"kms"},
 	{"ram"},

@@ -29,6 +29,8 @@ func Decode(config json.RawMessage, into any) error {
 			return fmt.Errorf("%s is of type %s; use %s", settingName(wrong.Field), wrong.Value, wanted(wrong.Type))
 		case strings.HasPrefix(err.Error(), "json: unknown field "):
 			return fmt.Errorf("there is no setting %s", strings.TrimPrefix(err.Error(), "json: unknown field "))
+		case !errors.As(err, new(*json.SyntaxError)) && err != io.EOF && err != io.ErrUnexpectedEOF:
+			return err // of a member that reads itself, such as [Endpoint]
 		}
 		return errors.New("the configuration is not a JSON object")
 	}

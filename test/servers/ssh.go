@@ -35,8 +35,8 @@ type SSH struct {
 }
 
 // StartSSH starts an OpenSSH server, with further lines of sshd_config. It takes passwords, and
-// keys in .ssh/authorized_keys of an account's home directory and in the file that is named like
-// the account in Keys.
+// keys in .ssh/authorized_keys and .ssh/authorized_keys2 of an account's home directory and in the
+// file that is named like the account in Keys.
 func StartSSH(t testing.TB, settings ...string) *SSH {
 	t.Helper()
 	// Other accounts have to reach what is below it.
@@ -58,7 +58,7 @@ func StartSSH(t testing.TB, settings ...string) *SSH {
 	var public ssh.PublicKey
 	s.AdminKey, public = NewSSHKey(t)
 	settings = append(settings, "AllowUsers "+accountPrefix+"*", "PasswordAuthentication yes",
-		"AuthorizedKeysFile "+s.Keys()+"/%u .ssh/authorized_keys")
+		"AuthorizedKeysFile "+s.Keys()+"/%u .ssh/authorized_keys .ssh/authorized_keys2")
 	s.OpenSSH, err = sandbox.StartOpenSSH(t.Context(), sandbox.OpenSSHConfig{Dir: dir, Settings: settings, Log: s.Log})
 	if errors.Is(err, sandbox.ErrNoOpenSSH) {
 		t.Skipf("%v (Debian package openssh-server)", err)

@@ -1,6 +1,6 @@
 // Package shacrypt hashes passwords by the scheme of Ulrich Drepper (SHA-crypt, revision 0.6 of
-// 2016): in the form $6$ of crypt(3), which every current Unix verifies (the shadow file of a host,
-// {CRYPT} of an LDAP server), and as the digests with SHA-256 that MySQL stores.
+// 2016): in the forms $5$ and $6$ of crypt(3), which every current Unix verifies (the shadow file
+// of a host, {CRYPT} of an LDAP server), and as the digests with SHA-256 that MySQL stores.
 package shacrypt
 
 import (
@@ -25,7 +25,8 @@ const MaxPassword = 511
 const Length256 = 43
 
 const (
-	prefix       = "$6$"
+	prefix256    = "$5$"
+	prefix512    = "$6$"
 	roundsPrefix = "rounds="
 	minRounds    = 1000
 	maxRounds    = 999_999_999
@@ -36,8 +37,8 @@ const (
 	alphabet     = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// ErrForm means that a text is not a $6$ hash, or that it would take too long to compute.
-var ErrForm = errors.New("not a $6$ hash")
+// ErrForm means that a text is not a $5$ or $6$ hash, or that it would take too long to compute.
+var ErrForm = errors.New("not a $5$ or $6$ hash")
 
 // Salt returns a character of salt for each random byte. [Hash] takes up to 16 of them.
 func Salt(random []byte) string {
@@ -51,7 +52,61 @@ func Salt(random []byte) string {
 // Hash returns $6$salt$digest with [DefaultRounds]. The salt must have up to 16 letters, digits,
 // dots and slashes.
 func Hash(password sensitive.Value, salt string) string {
-	return prefix + salt + "$" + encode512(digest(sha512.New(), password.Reveal(), salt, DefaultRounds))
+	return form{prefix: prefix512, rounds: DefaultRounds}.hash(password.Reveal(), salt)
+}
+
+// Like returns the hash of a password with the digest and the rounds of an example, spelled as
+// there. The salt is as for [Hash].
+func Like(example string, password sensitive.Value, salt string) (string, error) {
+	f, _, _, err := parse(example)
+	if err != nil {
+		return "", err
+	}
+	return f.hash(password.Reveal(), salt), nil
+}
+
+// form is how a hash was made.
+type form struct {
+	prefix string
+	rounds int
+	named  string // the rounds as the hash names them, with their "$"; empty for the default
+}
+
+func (f form) hash(password, salt string) string {
+	return f.prefix + f.named + salt + "$" + f.sum(password, salt)
+}
+
+func (f form) sum(password, salt string) string {
+	if f.prefix == prefix256 {
+		return encode256(digest(sha256.New(), password, salt, f.rounds))
+	}
+	return encode512(digest(sha512.New(), password, salt, f.rounds))
+}
+
+// parse splits a hash.
+func parse(hash string) (f form, salt, sum string, err error) {
+	f = form{prefix: prefix512, rounds: DefaultRounds}
+	length := length512
+	rest, ok := strings.CutPrefix(hash, prefix512)
+	if !ok {
+		if rest, ok = strings.CutPrefix(hash, prefix256); !ok {
+			return f, "", "", ErrForm
+		}
+		f.prefix, length = prefix256, Length256
+	}
+	if r, ok := strings.CutPrefix(rest, roundsPrefix); ok {
+		number, after, ok := strings.Cut(r, "$")
+		n, err := strconv.ParseUint(number, 10, 32)
+		if !ok || err != nil {
+			return f, "", "", ErrForm
+		}
+		f.rounds, f.named, rest = int(min(max(n, minRounds), maxRounds)), roundsPrefix+number+"$", after
+	}
+	salt, sum, ok = strings.Cut(rest, "$")
+	if !ok || len(salt) > maxSalt || f.rounds > verifyRounds || len(sum) != length {
+		return f, "", "", ErrForm
+	}
+	return f, salt, sum, nil
 }
 
 // SHA256 returns the digest with SHA-256 in the scheme's base 64, for a salt of any length.
@@ -59,27 +114,13 @@ func SHA256(password sensitive.Value, salt string, rounds int) string {
 	return encode256(digest(sha256.New(), password.Reveal(), salt, rounds))
 }
 
-// Verify reports whether a $6$ hash belongs to the password.
+// Verify reports whether a $5$ or $6$ hash belongs to the password.
 func Verify(password sensitive.Value, hash string) (bool, error) {
-	rest, ok := strings.CutPrefix(hash, prefix)
-	if !ok {
-		return false, ErrForm
+	f, salt, sum, err := parse(hash)
+	if err != nil {
+		return false, err
 	}
-	rounds := DefaultRounds
-	if r, ok := strings.CutPrefix(rest, roundsPrefix); ok {
-		number, after, ok := strings.Cut(r, "$")
-		n, err := strconv.ParseUint(number, 10, 32)
-		if !ok || err != nil {
-			return false, ErrForm
-		}
-		rounds, rest = int(min(max(n, minRounds), maxRounds)), after
-	}
-	salt, sum, ok := strings.Cut(rest, "$")
-	if !ok || len(salt) > maxSalt || rounds > verifyRounds || len(sum) != length512 {
-		return false, ErrForm
-	}
-	own := encode512(digest(sha512.New(), password.Reveal(), salt, rounds))
-	return subtle.ConstantTimeCompare([]byte(own), []byte(sum)) == 1, nil
+	return subtle.ConstantTimeCompare([]byte(f.sum(password.Reveal(), salt)), []byte(sum)) == 1, nil
 }
 
 // digest follows the steps of the published scheme with the digest function h.

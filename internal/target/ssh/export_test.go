@@ -11,5 +11,7 @@ func Judge(text, account, administrator string) (target.Standing, error) {
 	return f.standing(account, administrator), nil
 }
 
-// EditKeys is the script that adds a key to a list or removes it.
-var EditKeys = editKeys
+// EditKeys is the script that appends a key to a list or removes it, with another key beside it.
+func EditKeys(action, file, account, old, line string) string {
+	return edit{action: action, old: old, line: line}.script(file, account)
+}

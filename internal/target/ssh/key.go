@@ -2,16 +2,18 @@ package ssh
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -22,7 +24,22 @@ import (
 
 const comment = "keyturn"
 
-var keyTypes = []string{"ed25519", "rsa-2048", "rsa-3072", "rsa-4096"}
+// keyTypes are the types that a configuration may choose.
+var keyTypes = []string{"ed25519", "ecdsa-256", "ecdsa-384", "ecdsa-521", "rsa-2048", "rsa-3072", "rsa-4096"}
+
+// Forms of private keys in PEM.
+const (
+	formOpenSSH = "OPENSSH PRIVATE KEY"
+	formPKCS1   = "RSA PRIVATE KEY"
+	formSEC1    = "EC PRIVATE KEY"
+	formPKCS8   = "PRIVATE KEY"
+)
+
+// Bounds of the RSA keys that are made like the key in use.
+const (
+	minRSA = 2048
+	maxRSA = 8192
+)
 
 // isKey reports whether the secret is a private key; else it is a password.
 func isKey(c target.Credential) bool {
@@ -47,11 +64,11 @@ func (h *host) Generate(
 	if !old.Secret.IsZero() && !isKey(old) && h.KeyType == "" {
 		return h.PasswordRule.Generate(ctx, account, old, random)
 	}
-	keyType := h.KeyType
+	keyType, form := h.KeyType, ""
 	if keyType == "" {
-		keyType = typeOf(old)
+		keyType, form = formOf(old)
 	}
-	block, private, err := newKey(keyType, random)
+	block, private, err := newKey(keyType, form, random)
 	if err != nil {
 		return target.Credential{}, fmt.Errorf("generate a key of type %s: %w", keyType, err)
 	}
@@ -65,30 +82,50 @@ func (h *host) Generate(
 	}, nil
 }
 
-// typeOf is the type of a key in use, if it is one that is made here.
-func typeOf(old target.Credential) string {
+// formOf returns the type of a key in use and its form in PEM, because programs that read one form
+// may not read another.
+func formOf(old target.Credential) (keyType, form string) {
 	raw, err := ssh.ParseRawPrivateKey([]byte(old.Secret.Reveal()))
-	if key, ok := raw.(*rsa.PrivateKey); err == nil && ok {
-		if t := fmt.Sprintf("rsa-%d", key.N.BitLen()); slices.Contains(keyTypes, t) {
-			return t
-		}
-		return "rsa-4096"
+	if err != nil {
+		return "ed25519", ""
 	}
-	return "ed25519"
+	block, _ := pem.Decode([]byte(old.Secret.Reveal()))
+	if block == nil {
+		return "ed25519", ""
+	}
+	switch key := raw.(type) {
+	case *rsa.PrivateKey:
+		return fmt.Sprintf("rsa-%d", min(max(key.N.BitLen(), minRSA), maxRSA)), block.Type
+	case *ecdsa.PrivateKey:
+		return fmt.Sprintf("ecdsa-%d", key.Params().BitSize), block.Type
+	}
+	return "ed25519", block.Type
 }
 
-// newKey makes an RSA key in the form of PKCS#1, which the oldest programs read, and an Ed25519 key
-// in that of OpenSSH.
-func newKey(keyType string, random io.Reader) (*pem.Block, crypto.Signer, error) {
-	if keyType == "ed25519" {
+// newKey makes a key of a type. Without a form, an RSA key is in PKCS#1, which the oldest
+// programs read, and any other in the form of OpenSSH.
+func newKey(keyType, form string, random io.Reader) (*pem.Block, crypto.Signer, error) {
+	var bits int
+	switch {
+	case keyType == "ed25519":
 		_, key, err := ed25519.GenerateKey(random)
 		if err != nil {
 			return nil, nil, err
 		}
-		block, err := ssh.MarshalPrivateKey(key, comment)
-		return block, key, err
+		return inForm(form, key)
+	case strings.HasPrefix(keyType, "ecdsa-"):
+		curve := map[string]elliptic.Curve{
+			"ecdsa-256": elliptic.P256(), "ecdsa-384": elliptic.P384(), "ecdsa-521": elliptic.P521(),
+		}[keyType]
+		if curve == nil {
+			return nil, nil, fmt.Errorf("%s is no key type", keyType)
+		}
+		key, err := ecdsa.GenerateKey(curve, random)
+		if err != nil {
+			return nil, nil, err
+		}
+		return inForm(form, key)
 	}
-	var bits int
 	if _, err := fmt.Sscanf(keyType, "rsa-%d", &bits); err != nil {
 		return nil, nil, err
 	}
@@ -96,7 +133,28 @@ func newKey(keyType string, random io.Reader) (*pem.Block, crypto.Signer, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}, key, nil
+	return inForm(cmp.Or(form, formPKCS1), key)
+}
+
+// inForm writes a private key in a form of PEM.
+func inForm(form string, key crypto.Signer) (*pem.Block, crypto.Signer, error) {
+	switch k := key.(type) {
+	case *rsa.PrivateKey:
+		if form == formPKCS1 {
+			return &pem.Block{Type: form, Bytes: x509.MarshalPKCS1PrivateKey(k)}, key, nil
+		}
+	case *ecdsa.PrivateKey:
+		if form == formSEC1 {
+			der, err := x509.MarshalECPrivateKey(k)
+			return &pem.Block{Type: form, Bytes: der}, key, err
+		}
+	}
+	if form == formPKCS8 {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		return &pem.Block{Type: form, Bytes: der}, key, err
+	}
+	block, err := ssh.MarshalPrivateKey(key, comment)
+	return block, key, err
 }
 
 func line(key ssh.PublicKey, comment string) string {
@@ -113,26 +171,4 @@ func authorizedLine(c target.Credential, key ssh.PublicKey) string {
 		return line(key, comment)
 	}
 	return line(key, text)
-}
-
-// listed says what a list of keys tells of one. Options that may shut a key out (from,
-// expiry-time…) leave it unknown.
-func listed(text string, key ssh.PublicKey) target.Liveness {
-	found := target.Dead
-	for l := range strings.Lines(text) {
-		public, _, options, _, err := ssh.ParseAuthorizedKey([]byte(l))
-		if err != nil || !bytes.Equal(public.Marshal(), key.Marshal()) || slices.Contains(options, "cert-authority") {
-			continue
-		}
-		if !slices.ContainsFunc(options, limits) {
-			return target.Live
-		}
-		found = target.NotKnown
-	}
-	return found
-}
-
-func limits(option string) bool {
-	name, _, _ := strings.Cut(strings.ToLower(option), "=")
-	return name == "from" || name == "expiry-time" || name == "verify-required"
 }

@@ -11,24 +11,57 @@ const (
 	failed  = "keyturn:failed "
 )
 
-// rootLauncher starts a shell as root that reads its commands from the input.
-const rootLauncher = `sh -c 'if [ "$(id -u)" -eq 0 ]; then exec sh -s; fi; exec sudo -n -- sh -s'`
+// shell is the one command that is sent to a host. An account's login shell reads it, and every
+// shell reads plain words alike: bash, dash, tcsh, fish, and restricted ones that have sh in their
+// path. All else is the input of this shell.
+const shell = "sh -s"
 
-// keysLauncher starts a shell as the one who changes an account's list of keys. Below a home
-// directory that is the account itself: root following links in a directory of somebody else's
-// could be led anywhere.
-func (h *host) keysLauncher(account string) string {
+// inner ends the script of the account that the first shell becomes.
+const inner = "keyturn:input"
+
+// as names the account that a script runs as, by a shell text that sets the words of a command.
+type as string
+
+const (
+	// asLogin is the account that has logged in.
+	asLogin as = ""
+	// asRoot is root.
+	asRoot as = `
+if [ "$(id -u)" -eq 0 ]; then set -- sh -s; else set -- sudo -n -- sh -s; fi
+`
+)
+
+// asAccount is the account itself, unless it is the one that has logged in.
+func asAccount(account string) as {
+	return as(strings.ReplaceAll(`
+if [ "$(id -un)" = "NAME" ]; then set -- sh -s
+elif [ "$(id -u)" -ne 0 ]; then set -- sudo -n -u "NAME" -- sh -s
+elif command -v runuser >/dev/null 2>&1; then set -- runuser -u "NAME" -- sh -s
+else set -- su -s /bin/sh "NAME" -c "exec sh -s"
+fi
+`, "NAME", account))
+}
+
+// asKeeper is the account that changes a list of keys. Below a home directory that is the account
+// itself: root following links in a directory of another account could be led anywhere.
+func (h *host) asKeeper(path, account string) as {
 	switch {
 	case h.Self:
-		return "sh -s"
-	case strings.HasPrefix(h.AuthorizedKeys, "/"):
-		return rootLauncher
+		return asLogin
+	case strings.HasPrefix(path, "/"):
+		return asRoot
 	}
-	return strings.ReplaceAll(`sh -c 'PATH=$PATH:/usr/sbin:/sbin
-if [ "$(id -un)" = "NAME" ]; then exec sh -s; fi
-if [ "$(id -u)" -ne 0 ]; then exec sudo -n -u "NAME" -- sh -s; fi
-if command -v runuser >/dev/null 2>&1; then exec runuser -u "NAME" -- sh -s; fi
-exec su -s /bin/sh "NAME" -c "exec sh -s"'`, "NAME", account)
+	return asAccount(account)
+}
+
+// become returns the input of a first shell that becomes another account and hands it a script.
+// Nothing is done by half of it.
+func (a as) become(script string) string {
+	if a == asLogin {
+		return script
+	}
+	return "main() {\nPATH=$PATH:/usr/sbin:/sbin:/usr/bin:/bin\n" + strings.TrimPrefix(string(a), "\n") +
+		"exec \"$@\" <<'" + inner + "'\n" + script + inner + "\n}\nmain; exit\n"
 }
 
 // script puts commands into a function that the last line calls, so that nothing is done by half of
@@ -68,38 +101,86 @@ if [ -h "$file" ]; then file=$(readlink -f -- "$file") || fail "$file is a link 
 dir=$(dirname -- "$file")
 `
 
+// findKey is a function of awk that returns where the key begins in a line that lists it, as sshd
+// reads a line: options end at the first space outside quotation marks. It returns 0 for any other
+// line, for a comment, and for a key that a line names as a certificate authority.
+const findKey = `
+    function at(text, i, type, blob,   rest) {
+      rest = substr(text, i)
+      if (index(rest, type) != 1) return 0
+      rest = substr(rest, length(type) + 1)
+      if (rest !~ /^[ \t]/) return 0
+      sub(/^[ \t]+/, "", rest)
+      if (index(rest, blob) != 1) return 0
+      rest = substr(rest, length(blob) + 1)
+      return rest == "" || rest ~ /^[ \t\r]/
+    }
+    function find(text, type, blob,   i, c, quoted, plain) {
+      match(text, /^[ \t]*/)
+      i = RLENGTH + 1
+      if (substr(text, i, 1) == "#") return 0
+      if (at(text, i, type, blob)) return i
+      if (!index(text, blob)) return 0
+      for (; i <= length(text); i++) {
+        c = substr(text, i, 1)
+        if (c == "\\" && substr(text, i + 1, 1) == "\"") i++
+        else if (c == "\"") quoted = !quoted
+        else if (!quoted && (c == " " || c == "\t")) break
+        else if (!quoted) plain = plain c
+      }
+      if ("," tolower(plain) "," ~ /,cert-authority,/) return 0
+      while (substr(text, i, 1) ~ /[ \t]/) i++
+      return at(text, i, type, blob) ? i : 0
+    }
+`
+
+// editBody changes a list of keys: action "add" puts a line of the new key after each line of the
+// old one, with the options of that line as they are written; "append" adds a line at the end;
+// "remove" removes each line of the old key. It prints how many lines of the old key and of the new
+// key there are before.
 const editBody = locate + `
 if [ ! -e "$file" ]; then
-  if [ "$action" = remove ]; then echo; echo ` + done + `; exit 0; fi
-  [ -d "$dir" ] || mkdir -p -- "$dir" || fail "$dir cannot be made"
-  (set -C; : >"$file") 2>/dev/null || [ -e "$file" ] || fail "$file cannot be made"
+  if [ "$action" != append ]; then echo "0 0"; echo; echo ` + done + `; exit 0; fi
+  [ -d "$dir" ] || mkdir -p -- "$dir" || fail "$dir cannot be created"
+  (set -C; : >"$file") 2>/dev/null || [ -e "$file" ] || fail "$file cannot be created"
 fi
 [ -f "$file" ] && [ -r "$file" ] || fail "$file is not a file that can be read"
 if command -v flock >/dev/null 2>&1; then
-  exec 9<"$dir" && flock -w 10 9 || fail "$dir is locked by somebody else"
+  exec 9<"$dir" && flock -w 10 9 || fail "$dir is locked by another program"
 fi
-seen= new=
-trap 'rm -f -- "$seen" "$new"' 0
+seen= new= counts=
+trap 'rm -f -- "$seen" "$new" "$counts"' 0
 tries=0
 while :; do
   tries=$((tries + 1))
-  [ "$tries" -le 10 ] || fail "$file is changed by somebody else all the time"
-  rm -f -- "$seen" "$new"
-  seen=$(mktemp "$file.keyturn.XXXXXX") && new=$(mktemp "$file.keyturn.XXXXXX") || fail "$dir cannot be written"
+  [ "$tries" -le 10 ] || fail "another program keeps changing $file"
+  rm -f -- "$seen" "$new" "$counts"
+  seen=$(mktemp "$file.keyturn.XXXXXX") && new=$(mktemp "$file.keyturn.XXXXXX") &&
+    counts=$(mktemp "$file.keyturn.XXXXXX") || fail "$dir cannot be written"
   cp -p -- "$file" "$seen" && cp -p -- "$seen" "$new" || fail "$file cannot be copied"
-  ACTION=$action TYPE=$type BLOB=$blob LINE=$line awk '
-    function ours(text,   f, n, i) {
-      sub(/\r$/, "", text)
-      if (text ~ /^[ \t]*#/) return 0
-      n = split(text, f)
-      for (i = 1; i < n; i++) if (f[i] == ENVIRON["TYPE"] && f[i + 1] == ENVIRON["BLOB"]) return 1
-      return 0
+  ACTION=$action OPTIONS=$options LINE=$line TYPE=$type BLOB=$blob \
+    OLD_TYPE=$oldtype OLD_BLOB=$oldblob COUNTS=$counts awk '` +
+	findKey + `
+    {
+      text[NR] = $0
+      if (i = find($0, ENVIRON["OLD_TYPE"], ENVIRON["OLD_BLOB"])) {
+        old++
+        is[NR] = 1
+        prefix[NR] = substr($0, 1, i - 1)
+      }
+      if (i = find($0, ENVIRON["TYPE"], ENVIRON["BLOB"])) { new++; have[substr($0, 1, i - 1)] = 1 }
     }
-    ours($0) { found = 1; if (ENVIRON["ACTION"] == "remove") next }
-    { print }
     END {
-      if (ENVIRON["ACTION"] == "add" && !found) print ENVIRON["LINE"]
-      else if (ENVIRON["ACTION"] == "add" || !found) exit 3
+      print old + 0, new + 0 >ENVIRON["COUNTS"]
+      for (n = 1; n <= NR; n++) {
+        if (is[n] && ENVIRON["ACTION"] == "remove") { changed = 1; continue }
+        print text[n]
+        if (!is[n] || ENVIRON["ACTION"] != "add" || (prefix[n] in have)) continue
+        have[prefix[n]] = changed = 1
+        print prefix[n] ENVIRON["LINE"]
+      }
+      if (ENVIRON["ACTION"] == "append" && !new) { changed = 1; print ENVIRON["OPTIONS"] ENVIRON["LINE"] }
+      if (!changed) exit 3
     }' <"$seen" >"$new"
   case $? in
   0) ;;
@@ -112,18 +193,33 @@ while :; do
   sync -- "$dir" 2>/dev/null
   break
 done
+cat -- "$counts"
 `
 
-// editKeys adds or removes a line of a list of keys.
-func editKeys(action, path, account, authorized string) string {
-	fields := strings.Fields(authorized)
+// edit is a change of one list of keys.
+type edit struct {
+	action    string // "add", "append" or "remove"
+	old, line string // lines of authorized_keys, without options
+	options   string // of the line that is appended
+}
+
+// script returns the commands of an edit.
+func (e edit) script(path, account string) string {
+	old, line := strings.Fields(e.old), strings.Fields(e.line)
+	options := e.options
+	if options != "" {
+		options += " "
+	}
 	return script(editBody,
-		"action", action,
+		"action", e.action,
 		"file", path,
 		"account", account,
-		"type", fields[0],
-		"blob", fields[1],
-		"line", authorized,
+		"options", options,
+		"type", line[0],
+		"blob", line[1],
+		"line", e.line,
+		"oldtype", old[0],
+		"oldblob", old[1],
 	)
 }
 
@@ -131,34 +227,4 @@ func editKeys(action, path, account, authorized string) string {
 func readKeys(path, account string) string {
 	read := locate + `if [ -e "$file" ]; then cat -- "$file" || fail "$file cannot be read"; fi` + "\n"
 	return script(read, "file", path, "account", account)
-}
-
-// stored sets hash. What is no hash of a password is not replaced by one: that would unlock the
-// account.
-const stored = `
-id -- "$account" >/dev/null 2>&1 || fail "account $account does not exist"
-stored() {
-  { getent shadow "$account" 2>/dev/null || cat /etc/shadow; } | awk -F: -v a="$account" '$1 == a { print $2 }'
-}
-hash=$(stored) || fail "the hashes of passwords cannot be read"
-`
-
-// setPassword sets the hash of a password.
-func setPassword(account, hash string) string {
-	return script(stored+`
-case $hash in
-'') fail "account $account has no password to replace" ;;
-'!'* | '*'*) fail "the password of account $account is locked; unlock it first" ;;
-esac
-chpasswd -e <<HASH || fail "chpasswd does not set it"
-$account:$want
-$account:$want
-HASH
-[ "$(stored)" = "$want" ] || fail "chpasswd has set something else"
-`, "account", account, "want", hash)
-}
-
-// readHash prints the hash of a password.
-func readHash(account string) string {
-	return script(stored+"printf '%s\\n' \"$hash\"\n", "account", account)
 }

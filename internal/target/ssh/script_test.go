@@ -21,7 +21,7 @@ func TestScriptEndsWithoutTheEndOfItsInput(t *testing.T) {
 	if err := os.WriteFile(file, []byte("ssh-ed25519 AAAA other\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, action := range []string{"add", "remove"} {
+	for _, action := range []string{"add", "append", "remove"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "sh", "-s")
@@ -33,7 +33,8 @@ func TestScriptEndsWithoutTheEndOfItsInput(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.WriteString(input, ssh.EditKeys(action, file, "app", "ssh-ed25519 BBBB ours")); err != nil {
+		script := ssh.EditKeys(action, file, "app", "ssh-ed25519 AAAA other", "ssh-ed25519 BBBB ours")
+		if _, err := io.WriteString(input, script); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := cmd.Process.Wait(); err != nil || ctx.Err() != nil {

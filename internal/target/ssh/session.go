@@ -24,8 +24,8 @@ type session struct {
 	secrets []sensitive.Value
 }
 
-// login connects and authenticates, by one method and with one attempt.
-func (h *host) login(
+// dialAs connects and authenticates, by one method and with one attempt.
+func (h *host) dialAs(
 	ctx context.Context, addr string, c target.Credential, secrets ...sensitive.Value,
 ) (*session, error) {
 	a := &attempt{host: h, c: c}
@@ -203,9 +203,9 @@ func (s *session) check(ctx context.Context, command string) error {
 
 // run feeds a script to a shell and returns what it printed. The script says itself how it went,
 // since the status of a command is that of whatever the host ran instead.
-func (s *session) run(ctx context.Context, attempt, launcher, script string) (string, error) {
+func (s *session) run(ctx context.Context, attempt string, who as, script string) (string, error) {
 	attempt = s.addr + ": " + attempt
-	out, err := s.exec(ctx, launcher, script)
+	out, err := s.exec(ctx, shell, who.become(script))
 	_, printed, ran := strings.Cut(out.stdout.String(), started+"\n")
 	if text, ok := strings.CutSuffix(printed, "\n"+done+"\n"); ran && ok {
 		return text, nil

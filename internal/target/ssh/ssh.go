@@ -3,13 +3,18 @@
 // # How
 //
 // A credential whose secret is a private key is a line of the account's authorized_keys; its
-// strategy is Overlap. A change adds the new line and later removes the old one, which is found by
-// its key and not by its comment or place; every other line, the mode and the owner stay. A new
-// file is written beside the old one and replaces it atomically. If the file is edited meanwhile,
-// it is read again, so no edit is lost.
+// strategy is Overlap. A change adds a line of the new key after each line of the old one, with the
+// same options as they are written, in each file that lists it, and later removes the old lines.
+// They are found by their key and not by comment or place; every other line, the mode and the owner
+// stay. A new file is written beside the old one and replaces it atomically. If the file is edited
+// meanwhile, it is read again, so no edit is lost.
 //
-// Any other secret is a password; its strategy is Single. The host is given a SHA-512 hash for
-// chpasswd, never the password.
+// That a key is in no file does not prove that it is dead, because sshd may read other files, ask a
+// program or trust a certificate. A removed key is tried once.
+//
+// Any other secret is a password; its strategy is Single. The host is given a hash for chpasswd, in
+// the form of the stored one. Forms that this process cannot compute are computed by crypt(3) of
+// the host, which gets the password as the input of a program.
 //
 // What is to be done goes to a shell on the host as its input; what shows in the host's list of
 // processes holds no secret. Open sessions stay.
@@ -23,14 +28,16 @@
 //	            Default none.
 //	self        true: there is no administrator, an account changes its own keys. It has to have a
 //	            shell. Default false.
-//	authorized_keys   where the keys of an account are. A path that does not begin with / is below
-//	                  its home directory, and is changed as the account; an absolute one is changed
-//	                  as root (with self, as the account), and only root should be able to write its
-//	                  directory. "%u" stands for the account. Default ".ssh/authorized_keys".
+//	authorized_keys   where the keys of an account are: a path or a list. A path that does not begin
+//	                  with / is below its home directory, and is changed as the account; an absolute
+//	                  one is changed as root (with self, as the account), and only root should be
+//	                  able to write its directory. "%u" stands for the account. Default
+//	                  ".ssh/authorized_keys" and ".ssh/authorized_keys2".
+//	key_options   options of the new line when no file lists the key in use; "" for none. Default:
+//	              such a change is denied.
 //	check       a command that a login has to be able to run with success; "" for accounts that may
 //	            run none (SFTP, tunnels), where the login itself is the proof. Default "true".
-//	key_type    of new keys: "ed25519", "rsa-2048", "rsa-3072" or "rsa-4096". Default: as the key in
-//	            use, else ed25519.
+//	key_type    of new keys: one of keyTypes. Default: as the key in use, else ed25519.
 //	password_length, password_punctuation   of new passwords.
 //
 // # The administrator
@@ -42,7 +49,7 @@
 //	keyturn ALL=(app1,app2) NOPASSWD: /usr/bin/sh -s
 //
 // and for passwords or keys at an absolute path as root. sh, awk, cp, mv, cmp and mktemp are on the
-// host, and chpasswd for passwords.
+// host, and chpasswd for passwords (perl for some forms of hashes).
 package ssh
 
 import (
@@ -59,41 +66,45 @@ import (
 
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
 const (
 	defaultPort    = "22"
-	defaultKeys    = ".ssh/authorized_keys"
 	defaultCheck   = "true"
 	callTimeout    = 40 * time.Second // of one call of the target, whatever its context allows
 	dialTimeout    = 5 * time.Second
-	maxCrypt       = 511 // bytes that crypt(3) of libxcrypt takes
+	sampleKey      = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIN4CU7zTXxhu1L+xGCdFjvhKmhCXk9ug3CgMWpS4EANU"
 	accountPattern = `^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$`
 )
 
 // Kind returns the kind "ssh". A target needs an administrator unless its configuration says self.
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
-	return target.NewKind("ssh", strategies, parse, open)
+	return target.NewKind("ssh", strategies, parse, open).Following(target.LoginEndpoints)
 }
 
 type config struct {
-	Address        string   `json:"address"`
-	HostKeys       []string `json:"host_keys"`
-	Verify         []string `json:"verify"`
-	Self           bool     `json:"self"`
-	AuthorizedKeys string   `json:"authorized_keys"`
-	Check          *string  `json:"check"`
-	KeyType        string   `json:"key_type"`
+	Address        string              `json:"address"`
+	HostKeys       []string            `json:"host_keys"`
+	VerifyAt       target.EndpointList `json:"verify"`
+	Self           bool                `json:"self"`
+	AuthorizedKeys paths               `json:"authorized_keys"`
+	KeyOptions     *string             `json:"key_options"`
+	Check          *string             `json:"check"`
+	KeyType        string              `json:"key_type"`
 	target.PasswordRule
 
 	hostKeys []ssh.PublicKey
 }
 
 // Addresses returns the address and every further one.
-func (c config) Addresses() []string { return slices.Concat([]string{c.Address}, c.Verify) }
+func (c config) Addresses() []string { return c.endpoints().Addresses() }
+
+// endpoints returns where a credential must work: the address first.
+func (c config) endpoints() target.EndpointList {
+	return append(target.EndpointList{{Address: c.Address, Role: target.Writer}}, c.VerifyAt...)
+}
 
 // parse returns the configuration with complete addresses and defaults.
 func parse(raw json.RawMessage) (config, error) {
@@ -106,8 +117,8 @@ func parse(raw json.RawMessage) (config, error) {
 	if c.Address, err = target.Address(c.Address, defaultPort); err != nil {
 		errs = append(errs, err)
 	}
-	for i, s := range c.Verify {
-		if c.Verify[i], err = target.Address(s, defaultPort); err != nil {
+	for i, e := range c.VerifyAt {
+		if c.VerifyAt[i].Address, err = target.Address(e.Address, defaultPort); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -135,16 +146,10 @@ func parse(raw json.RawMessage) (config, error) {
 		}
 		c.hostKeys = append(c.hostKeys, key)
 	}
-	if c.AuthorizedKeys == "" {
-		c.AuthorizedKeys = defaultKeys
+	if c.AuthorizedKeys, err = c.AuthorizedKeys.complete(); err != nil {
+		errs = append(errs, err)
 	}
-	if strings.ContainsAny(c.AuthorizedKeys, "\x00\r\n") ||
-		strings.Contains(strings.ReplaceAll(c.AuthorizedKeys, "%u", ""), "%") {
-		errs = append(
-			errs,
-			fmt.Errorf("authorized_keys %q is not a path; of sshd's tokens it may have %%u alone", c.AuthorizedKeys),
-		)
-	}
+	errs = append(errs, c.checkPlaces())
 	if c.Check == nil {
 		check := defaultCheck
 		c.Check = &check
@@ -155,10 +160,26 @@ func parse(raw json.RawMessage) (config, error) {
 	return c, errors.Join(append(errs, c.PasswordRule.Check())...)
 }
 
+// checkPlaces returns an error for options or a path that sshd could not read.
+func (c config) checkPlaces() error {
+	var errs []error
+	if c.KeyOptions != nil && *c.KeyOptions != "" {
+		sample := *c.KeyOptions + " " + sampleKey
+		_, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(sample))
+		if err != nil || len(rest) > 0 || len(options) == 0 || strings.ContainsAny(*c.KeyOptions, "\x00\r\n") ||
+			optionName(options[0]) == "cert-authority" {
+			errs = append(errs, errors.New(`key_options is not a list of options of authorized_keys, such as "restrict"`))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 type host struct {
 	config
-	admin target.Credential
-	dial  egress.DialFunc
+	admin       target.Credential
+	application target.Login
+	consent     []string
+	dial        egress.DialFunc
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
@@ -168,19 +189,22 @@ func open(c config, s target.Settings) (target.Target, error) {
 	case !c.Self && (s.Admin.Account == "" || s.Admin.Secret.IsZero()):
 		return nil, errors.New("ssh: an administrator is required, or self: true where accounts change their own keys")
 	}
-	return &host{config: c, admin: s.Admin, dial: s.Dialer()}, nil
+	return &host{config: c, admin: s.Admin, application: s.Login, consent: s.Consent, dial: s.Dialer()}, nil
 }
 
 // Close has nothing to release: each call closes what it opened.
 func (h *host) Close() error { return nil }
 
-// Apply adds the line of a key, or sets a password.
+// Apply adds a line for a key, or sets a password.
 func (h *host) Apply(ctx context.Context, c target.Change) error {
 	if isKey(c.New) {
-		if c.Strategy != target.Overlap {
+		switch {
+		case c.Strategy != target.Overlap:
 			return target.Denied.Errorf("keys are replaced with the strategy overlap")
+		case !isKey(c.Old):
+			return target.Denied.Errorf("the credential in use is a password, which no key replaces; remove key_type")
 		}
-		return h.edit(ctx, "add", c.New, c.Old)
+		return h.changeKeys(ctx, c, c.Old, h.addKey)
 	}
 	switch {
 	case c.Strategy != target.Single:
@@ -189,73 +213,136 @@ func (h *host) Apply(ctx context.Context, c target.Change) error {
 		return target.Denied.Errorf(
 			"an account cannot set its own password here: name an administrator instead of self",
 		)
-	case c.New.Secret.Len() > maxCrypt || strings.ContainsAny(c.New.Secret.Reveal(), "\x00\r\n"):
+	case !fitsCrypt(c.New.Secret):
 		return target.Refused.Errorf("a password has up to 511 bytes and no zero byte or line end")
 	}
 	return h.setPassword(ctx, c)
 }
 
-// Retire removes the line of a key.
+// Retire removes the lines of a key, and tries one login with it.
 func (h *host) Retire(ctx context.Context, c target.Change) error {
 	if !isKey(c.Old) {
 		return target.Denied.Errorf("a password is replaced, not retired: use the strategy single")
 	}
-	return h.edit(ctx, "remove", c.Old, c.New)
-}
-
-// edit changes the account's list of keys. as is who logs in where an account changes its own.
-func (h *host) edit(ctx context.Context, action string, c, as target.Credential) error {
+	if err := h.changeKeys(ctx, c, c.New, h.removeKey); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	key, err := privateKey(c.Secret)
+	return h.shutOut(ctx, c.Old)
+}
+
+// changeKeys changes the account's lists of keys. as logs in where an account changes its own.
+func (h *host) changeKeys(
+	ctx context.Context, c target.Change, as target.Credential,
+	change func(ctx context.Context, s *session, account string, e edit) error,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	old, err := privateKey(c.Old.Secret)
 	if err != nil {
 		return target.Denied.Errorf("%v", err)
 	}
-	who := h.admin
-	if h.Self {
-		who = as
+	key, err := privateKey(c.New.Secret)
+	if err != nil {
+		return target.Denied.Errorf("%v", err)
 	}
-	s, err := h.session(ctx, c.Account, who, c.Secret)
+	if !h.Self {
+		as = h.admin
+	}
+	s, err := h.session(ctx, c.Old.Account, as, c.Old.Secret, c.New.Secret)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	_, err = s.run(
-		ctx, action+" a key of "+c.Account, h.keysLauncher(c.Account),
-		editKeys(action, h.path(c.Account), c.Account, authorizedLine(c, key.PublicKey())),
-	)
-	return err
+	return change(ctx, s, c.Old.Account, edit{
+		old:  line(old.PublicKey(), comment),
+		line: authorizedLine(c.New, key.PublicKey()),
+	})
 }
 
-func (h *host) setPassword(ctx context.Context, c target.Change) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	s, err := h.session(ctx, c.New.Account, h.admin, c.New.Secret)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	hash := shacrypt.Hash(c.New.Secret, shacrypt.Salt(c.Salt()))
-	s.hide(hash)
-	_, err = s.run(ctx, "set the password of "+c.New.Account, rootLauncher, setPassword(c.New.Account, hash))
-	return err
-}
-
-// Verify logs in at every address and runs the check.
+// Verify logs in at every address that decides, and runs the check.
 func (h *host) Verify(ctx context.Context, c target.Credential) error {
+	all := h.application.At(h.endpoints())
+	deciding := all.Deciding()
+	if len(deciding) == 0 {
+		deciding = h.endpoints()[:1]
+	}
+	return h.verify(ctx, c, deciding)
+}
+
+// VerifyCopies logs in at the addresses that learn of a change later.
+func (h *host) VerifyCopies(ctx context.Context, c target.Credential) error {
+	return h.verify(ctx, c, h.application.At(h.endpoints()).Replicas())
+}
+
+// Lag returns how long those addresses may need.
+func (h *host) Lag() time.Duration { return h.application.At(h.endpoints()).Lag() }
+
+func (h *host) verify(ctx context.Context, c target.Credential, endpoints target.EndpointList) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return target.VerifyEach(ctx, h.Addresses(), func(ctx context.Context, addr string) error {
-		s, err := h.login(ctx, addr, c, c.Secret)
+	check := *h.config.Check
+	if check != "" && h.forced(ctx, c) {
+		check = ""
+	}
+	err := target.VerifyEach(ctx, endpoints.Addresses(), func(ctx context.Context, addr string) error {
+		s, err := h.dialAs(ctx, addr, c, c.Secret)
 		if err != nil {
 			return err
 		}
 		defer s.close()
-		if *h.config.Check == "" {
+		if check == "" {
 			return nil
 		}
-		return s.check(ctx, *h.config.Check)
+		return s.check(ctx, check)
 	})
+	if target.ClassOf(err) == target.Rejected {
+		return h.orShutOut(ctx, err, c)
+	}
+	return err
+}
+
+// linesAsAdmin reads the lines of a key as the administrator; nil if there is none.
+func (h *host) linesAsAdmin(ctx context.Context, c target.Credential) []keyLine {
+	if h.Self || !isKey(c) || !validAccount.MatchString(c.Account) {
+		return nil
+	}
+	key, err := privateKey(c.Secret)
+	if err != nil {
+		return nil
+	}
+	s, err := h.session(ctx, c.Account, h.admin)
+	if err != nil {
+		return nil
+	}
+	defer s.close()
+	lines, err := h.keyLines(ctx, s, c.Account, key.PublicKey())
+	if err != nil {
+		return nil
+	}
+	return lines
+}
+
+// forced reports whether a line of the key has a command of its own, which a check would run
+// instead: the work of an application must not run because a login is tried. There the login is the
+// proof.
+func (h *host) forced(ctx context.Context, c target.Credential) bool {
+	return slices.ContainsFunc(h.linesAsAdmin(ctx, c), func(l keyLine) bool { return l.has("command") })
+}
+
+// orShutOut returns a Denied error instead of a rejection if every line of the key may shut out a
+// login from here or now, which says nothing about the key.
+func (h *host) orShutOut(ctx context.Context, rejected error, c target.Credential) error {
+	lines := h.linesAsAdmin(ctx, c)
+	if len(lines) == 0 || liveness(lines) == target.Live {
+		return rejected
+	}
+	return target.Denied.Errorf(
+		"%v; the options of its line in %s (from, expiry-time or verify-required) shut out this login, which says "+
+			"nothing about the key: add this server's address to from, or correct the line",
+		rejected, lines[0].file,
+	)
 }
 
 // Inspect reads the lists of keys and the hashes of passwords. An account that is its own
@@ -267,7 +354,7 @@ func (h *host) Inspect(ctx context.Context, credentials []target.Credential) ([]
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	s, err := h.login(ctx, h.Address, h.admin, h.admin.Secret)
+	s, err := h.dialAs(ctx, h.Address, h.admin, h.admin.Secret)
 	if err != nil {
 		return nil, target.AsAdmin(err)
 	}
@@ -293,32 +380,8 @@ func (h *host) inspectKey(ctx context.Context, s *session, c target.Credential) 
 	if err != nil {
 		return target.NotKnown, nil
 	}
-	text, err := s.run(
-		ctx, "read the keys of "+c.Account, h.keysLauncher(c.Account), readKeys(h.path(c.Account), c.Account),
-	)
-	if err != nil {
-		return target.NotKnown, err
-	}
-	return listed(text, key.PublicKey()), nil
-}
-
-func (h *host) inspectPassword(ctx context.Context, s *session, c target.Credential) (target.Liveness, error) {
-	text, err := s.run(ctx, "read the hash of "+c.Account, rootLauncher, readHash(c.Account))
-	if err != nil {
-		return target.NotKnown, err
-	}
-	hash := strings.TrimSpace(text)
-	if strings.HasPrefix(hash, "!") || strings.HasPrefix(hash, "*") {
-		return target.Dead, nil
-	}
-	ok, err := shacrypt.Verify(c.Secret, hash)
-	switch {
-	case err != nil:
-		return target.NotKnown, nil
-	case ok:
-		return target.Live, nil
-	}
-	return target.Dead, nil
+	lines, err := h.keyLines(ctx, s, c.Account, key.PublicKey())
+	return liveness(lines), err
 }
 
 // validAccount matches names that a shell does not interpret.
@@ -333,13 +396,9 @@ func (h *host) session(
 			"account %q is not a name of letters, digits, dots, hyphens and underscores", account,
 		)
 	}
-	s, err := h.login(ctx, h.Address, as, append(secrets, as.Secret)...)
+	s, err := h.dialAs(ctx, h.Address, as, append(secrets, as.Secret)...)
 	if err != nil {
 		return nil, target.AsAdmin(err)
 	}
 	return s, nil
-}
-
-func (h *host) path(account string) string {
-	return strings.ReplaceAll(h.AuthorizedKeys, "%u", account)
 }

@@ -49,10 +49,15 @@ fi
 printf 'me %s\nuid %s\ngids %s\nnames %s\n' "$me" "$uid" "$gids" "$names"
 `
 
-// sharesKeys reports whether all accounts of the target have one file of keys, so that a key of one
-// of them opens every other.
-func (h *host) sharesKeys() bool {
-	return strings.HasPrefix(h.AuthorizedKeys, "/") && !strings.Contains(h.AuthorizedKeys, "%u")
+// sharedKeys returns the file of keys that all accounts of the target have, so that a key of one of
+// them opens every other; empty if there is none.
+func (h *host) sharedKeys() string {
+	for _, path := range h.AuthorizedKeys {
+		if strings.HasPrefix(path, "/") && !strings.Contains(path, "%u") {
+			return path
+		}
+	}
+	return ""
 }
 
 // Standing reports what an account is on the host: the administrator has the user ID that the
@@ -65,9 +70,9 @@ func (h *host) Standing(ctx context.Context, account string) (target.Standing, e
 			"account %q is not a name of letters, digits, dots, hyphens and underscores", account,
 		)
 	}
-	if h.sharesKeys() {
+	if h.sharedKeys() != "" {
 		return target.Standing{
-			Privileged: "shares its file of keys, " + h.AuthorizedKeys + ", with every other account of the target",
+			Privileged: "shares its file of keys, " + h.sharedKeys() + ", with every other account of the target",
 		}, nil
 	}
 	if h.Self {
@@ -81,7 +86,7 @@ func (h *host) Standing(ctx context.Context, account string) (target.Standing, e
 	}
 	defer s.close()
 	attempt := "find out what " + account + " is"
-	text, err := s.run(ctx, attempt, "sh -s", script(lookUp, "account", account))
+	text, err := s.run(ctx, attempt, asLogin, script(lookUp, "account", account))
 	if err != nil {
 		return target.Standing{}, err
 	}
