@@ -33,7 +33,7 @@ func main() {
 		kong.Description("Rotates real credentials on a throw-away server, step by step."),
 		kong.Exit(exit),
 	)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, f)
 	stop()
 	if err != nil {

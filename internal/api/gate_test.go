@@ -273,6 +273,28 @@ func TestSecretPolicy(t *testing.T) {
 	}
 }
 
+// TestDryRunIsNeverIgnored verifies that no operation without a dry run carries out a call that
+// asks for one, however the parameter is spelled.
+func TestDryRunIsNeverIgnored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(t, "CreateSecret", "SecretName", "kept", "SecretData", "x", "VersionId", "v1")
+	for _, spelled := range []string{"DryRun", "Dryrun", "dryrun"} {
+		for _, value := range []string{"true", "True"} {
+			_, err := w.call(t, rootPrincipal, "DeleteSecret",
+				"SecretName", "kept", "ForceDeleteWithoutRecovery", "true", spelled, value)
+			if c := protocol.CodeFor(err); c.Code != "InvalidParameter" || !strings.Contains(c.Message, "nothing was done") {
+				t.Errorf("%s=%s: %v, want a refusal that says that nothing was done", spelled, value, err)
+			}
+		}
+	}
+	if _, err := w.call(t, rootPrincipal, "GetSecretValue", "SecretName", "kept", "dryrun", "true"); err == nil {
+		t.Error("a dry run in another spelling returned the value")
+	}
+	w.must(t, "GetSecretValue", "SecretName", "kept", "DryRun", "false")
+	w.must(t, "DeleteSecret", "SecretName", "kept", "DryRun", "false")
+}
+
 func TestDryRun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

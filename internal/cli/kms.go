@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/internal/protocol"
+	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sign"
 )
@@ -29,7 +31,8 @@ A documented "aliyun kms" command works after replacing the first word.
   --profile NAME, -p      profile to use instead of KEYTURN_PROFILE or the current one
   --endpoint HOST:PORT    another endpoint than the profile's
   --header NAME=VALUE     Accept=application/xml asks for XML
-  --region, --version, --method, --force, --secure
+  --force                 send parameters that the operation does not have; they are ignored
+  --region, --version, --method, --secure
                           accepted as the official CLI does; they change nothing here
 
 Operations:
@@ -161,6 +164,9 @@ func (call *kmsCall) check() (*operation.Op, error) {
 		return nil, coded{exitUsage,
 			fmt.Sprintf("'%s' is not an operation of kms; %s", call.operation, suggest(call.operation))}
 	}
+	if err := call.checkNames(op); err != nil {
+		return nil, err
+	}
 	var missing []string
 	for _, p := range op.Params() {
 		if p.Required && !slices.ContainsFunc(call.params, func(q sign.Param) bool {
@@ -173,6 +179,32 @@ func (call *kmsCall) check() (*operation.Op, error) {
 		return nil, coded{exitMissing, fmt.Sprintf("%s needs %s", call.operation, strings.Join(missing, ", "))}
 	}
 	return op, nil
+}
+
+// checkNames refuses a parameter that the operation does not have: the server ignores it, as the
+// cloud does. --force sends it all the same, as with the official CLI. Every documented call of
+// the cloud may name its region.
+func (call *kmsCall) checkNames(op *operation.Op) error {
+	if _, force := call.options["force"]; force {
+		return nil
+	}
+	for _, q := range call.params {
+		name, _, _ := strings.Cut(q.Name, ".")
+		has := slices.ContainsFunc(op.Params(), func(p wire.Param) bool { return p.Name == name })
+		if has || name == "RegionId" {
+			continue
+		}
+		var names []string
+		for _, p := range op.Params() {
+			if strings.EqualFold(p.Name, name) {
+				return coded{exitUsage, fmt.Sprintf("%s has no parameter --%s; did you mean --%s?", op.Name, name, p.Name)}
+			}
+			names = append(names, "--"+p.Name)
+		}
+		return coded{exitUsage, fmt.Sprintf("%s has no parameter --%s; it has %s. --force sends it all the same",
+			op.Name, name, cmp.Or(strings.Join(names, ", "), "none"))}
+	}
+	return nil
 }
 
 // suggest returns the operation that was probably meant, or where all are listed.

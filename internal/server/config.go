@@ -150,8 +150,15 @@ type Etcd struct {
 	Prefix string
 }
 
-// check refuses a password that would cross the network in clear.
+// check refuses a user or password inside an endpoint, where errors of libraries would quote it,
+// and a password that would cross the network in clear.
 func (e Etcd) check() error {
+	for i, endpoint := range e.Endpoints {
+		if strings.Contains(endpoint, "@") {
+			return fmt.Errorf("etcd-endpoints: number %d must not hold a user or password: "+
+				"give them by etcd-username and etcd-password-file", i+1)
+		}
+	}
 	if e.Password == "" {
 		return nil
 	}

@@ -136,10 +136,15 @@ func (s *Server) openData(ctx context.Context) error {
 	if s.db, err = store.Open(ctx, c.store()); err != nil {
 		return err
 	}
+	if s.offline { // a command must not take the way back to the older release away
+		if err := store.CheckUpgraded(ctx, s.db); err != nil {
+			return err
+		}
+	}
 	if err := s.setUp(ctx); err != nil {
 		return err
 	}
-	if err := s.resumeTrail(ctx); err != nil {
+	if err := s.resumeTrail(ctx); err != nil || s.offline {
 		return err
 	}
 	return store.Upgrade(ctx, s.db, c.Logger)

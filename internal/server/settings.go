@@ -214,7 +214,7 @@ func (s *Settings) rows() settings.Table {
 			"Scheduled rotations a second that may begin at one target."),
 
 		settings.Of("command", &s.Commands, lines("NAME=/PATH ARG…"), nil,
-			"Command line that targets of kind command may name; may be repeated."),
+			"Command line that targets of kind command may name; may be repeated.").Program(),
 		settings.Of("command-user", &s.CommandUser, text("USER"), "",
 			"User that commands run as: USER or UID:GID. self accepts that they can read the server's keys."),
 		settings.Of("command-dir", &s.CommandDirs, list("DIR"), nil,

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/knadh/koanf/parsers/yaml"
@@ -127,7 +129,7 @@ func (t Table) file(path string) (errs []error) {
 	}
 	values, err := yaml.Parser().Unmarshal(data)
 	if err != nil {
-		return []error{fmt.Errorf("configuration file %s: %w", path, err)}
+		return []error{fmt.Errorf("configuration file %s: %w", path, notYAML(err))}
 	}
 	where := func(name string) string { return fmt.Sprintf("configuration file %s: %s", path, name) }
 	for _, s := range t {
@@ -144,12 +146,30 @@ func (t Table) file(path string) (errs []error) {
 		errs = append(errs, s.give(where(s.Name), texts))
 	}
 	for name := range values {
-		errs = append(errs, fmt.Errorf("configuration file %s: unknown setting %q%s", path, name,
+		errs = append(errs, fmt.Errorf("configuration file %s: unknown setting %s%s", path, named(name),
 			t.suggest(name, func(name string) string { return name })))
 	}
 	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 	return errs
+}
+
+// notYAML returns where a file is no YAML of settings, without the library's words: they quote the
+// file, which may hold a secret.
+func notYAML(err error) error {
+	if line := regexp.MustCompile(`line \d+`).FindString(err.Error()); line != "" {
+		return fmt.Errorf("%s is not of the form name: value", line)
+	}
+	return errors.New("its lines must have the form name: value")
+}
+
+// named returns the name of an unknown setting as an error may quote it: text that is no name may
+// be a value in the wrong place.
+func named(name string) string {
+	if regexp.MustCompile(`^[a-z0-9_-]{1,40}$`).MatchString(name) {
+		return strconv.Quote(name)
+	}
+	return "whose name is not of the form some-name"
 }
 
 // written returns a value of the file as texts, and its form.

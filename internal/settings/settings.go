@@ -38,6 +38,7 @@ type Setting struct {
 	form    form
 	of      string // the setting without which this one has no effect
 	secret  bool
+	program bool
 	noFile  bool
 	literal bool
 	parse   func(texts []string) (apply func(), err error)
@@ -89,6 +90,10 @@ func (s *Setting) For(name string) *Setting { s.of = name; return s }
 // Secret declares that the value is a URL that may hold a token or a password. Records show its
 // scheme and host alone, and error messages do not repeat it.
 func (s *Setting) Secret() *Setting { s.secret = true; return s }
+
+// Program declares a command line: [Table.InForce] leaves its arguments out, which may hold a
+// token.
+func (s *Setting) Program() *Setting { s.program = true; return s }
 
 // NotInFile excludes the setting from the file.
 func (s *Setting) NotInFile() *Setting { s.noFile = true; return s }
@@ -143,7 +148,7 @@ func (t Table) Check() error {
 }
 
 // InForce returns the settings that were given, sorted by name. A value is the text that was given;
-// of a URL that may hold a secret it is scheme and host.
+// of a URL that may hold a secret it is scheme and host, of a command line the program.
 func (t Table) InForce() [][2]string {
 	var list [][2]string
 	for _, s := range t {
@@ -151,9 +156,12 @@ func (t Table) InForce() [][2]string {
 			continue
 		}
 		texts := slices.Clone(s.texts)
-		if s.secret {
-			for i, text := range texts {
+		for i, text := range texts {
+			switch {
+			case s.secret:
 				texts[i] = hostOf(text)
+			case s.program:
+				texts[i], _, _ = strings.Cut(strings.TrimSpace(text), " ")
 			}
 		}
 		list = append(list, [2]string{s.Name, strings.Join(texts, ",")})
@@ -166,7 +174,7 @@ func (t Table) InForce() [][2]string {
 func hostOf(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" {
-		if host, port, err := net.SplitHostPort(text); err == nil {
+		if host, port, err := net.SplitHostPort(text); err == nil && !strings.ContainsAny(text, "@/?#") {
 			return net.JoinHostPort(host, port)
 		}
 		return "?"

@@ -238,13 +238,50 @@ func TestMistakes(t *testing.T) {
 }
 
 // TestSecretsAreNotRecorded verifies that the record of the settings in force has of a URL no more
-// than its host.
+// than its host, and of a command line no more than the program.
 func TestSecretsAreNotRecorded(t *testing.T) {
 	t.Parallel()
-	table, err := new(program).load(map[string][]string{"url": {"https://a/?t=x"}, "wait": {"90s"}}, nil, "")
-	if want := [][2]string{{"url", "https://a"}, {"wait", "90s"}}; err != nil ||
-		!reflect.DeepEqual(table.InForce(), want) {
-		t.Errorf("%q, %v, want %q", table.InForce(), err, want)
+	var p struct {
+		url      string
+		commands []string
+	}
+	for given, want := range map[string]string{
+		"https://a/?t=x":   "https://a",
+		"https://u:x@a:1/": "https://a:1",
+		"token-x@a:1":      "?",
+		"https:///t?t=x":   "?",
+	} {
+		table := settings.Table{
+			settings.Of("url", &p.url, settings.Text("URL"), "", "URL.").Secret(),
+			settings.Of("command", &p.commands, settings.Lines("LINE"), nil, "Commands.").Program(),
+		}
+		err := table.Load(settings.Sources{
+			Flags: map[string][]string{"url": {given}, "command": {"n=/bin/true --token x"}},
+			File:  func() (string, error) { return "", nil },
+		})
+		wanted := [][2]string{{"command", "n=/bin/true"}, {"url", want}}
+		if err != nil || !reflect.DeepEqual(table.InForce(), wanted) {
+			t.Errorf("%q: %q, %v, want %q", given, table.InForce(), err, wanted)
+		}
+	}
+}
+
+// TestFileIsNotQuoted verifies that no error about a file repeats what may be a value in the wrong
+// place.
+func TestFileIsNotQuoted(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"marker-token-1",
+		"url=https://h/?t=marker-token-1",
+		"url=https://h/?t=marker-token-1: x",
+		"name: *marker-token-1",
+		"name: [marker-token-1",
+		"\"marker-token-1 is long and no name\": x",
+	} {
+		_, err := new(program).load(nil, nil, write(t, text))
+		if err == nil || strings.Contains(err.Error(), "marker") || strings.Contains(err.Error(), "token") {
+			t.Errorf("%q: the error is %v", text, err)
+		}
 	}
 }
 

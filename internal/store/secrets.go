@@ -158,8 +158,8 @@ func (tx *Tx) SecretPage(
 	})
 }
 
-// nameAfter returns the first possible name after the first skip secrets that are not withheld; empty
-// if skip is 0.
+// nameAfter returns the first possible name after the first skip secrets that are not withheld;
+// empty if skip is 0.
 func (tx *Tx) nameAfter(account, prefix string, withheld map[string]bool, skip int) (string, error) {
 	if skip == 0 {
 		return "", nil

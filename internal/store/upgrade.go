@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -17,6 +18,28 @@ func Upgrade(ctx context.Context, db *DB, log *slog.Logger) error {
 		return fmt.Errorf("bring the store to this release: %w", err)
 	}
 	return BindSecretPolicies(ctx, db, log)
+}
+
+// ErrNotUpgraded means that an older release wrote the store, and that no server of this release
+// has started on it yet.
+var ErrNotUpgraded = errors.New("an older release wrote the store: start keyturn serve of this release once, " +
+	"which upgrades it for good, or use the older release")
+
+// CheckUpgraded returns [ErrNotUpgraded] for a store that [Upgrade] would change in a way that no
+// older release reads.
+func CheckUpgraded(ctx context.Context, db *DB) error {
+	resp, err := db.kv.Get(ctx, metaKind.key(""))
+	if err != nil {
+		return unavailable(err)
+	}
+	if len(resp.Kvs) == 0 {
+		return nil
+	}
+	r, err := split(metaKind.key(""), resp.Kvs[0].Value)
+	if err == nil && r.format != metaFormat {
+		err = ErrNotUpgraded
+	}
+	return err
 }
 
 // formerClaimPrefix is where releases before the first had claims, which name nothing but the

@@ -10,8 +10,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// TestEndpointForms verifies that verify takes addresses and objects, that what it takes is written back unchanged,
-// and that every mistake is named.
+// TestEndpointForms verifies that verify takes addresses and objects, that what it takes is
+// written back unchanged, and that every mistake is named.
 func TestEndpointForms(t *testing.T) {
 	t.Parallel()
 	for form, want := range map[string]target.Endpoint{

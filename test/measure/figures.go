@@ -203,8 +203,8 @@ func (r *report) list(name string, members []string) {
 }
 
 // sizes compares the groups with the bases. The bound is on tokens: lines of code grow when a
-// literal is broken into one field per line, as the style demands, and tokens do not. Neither counts
-// comments, so explaining more raises no figure.
+// literal is broken into one field per line, as the style demands, and tokens do not. Neither
+// counts comments, so explaining more raises no figure.
 func (r *report) sizes(all []*source, before []*base) {
 	for _, b := range before {
 		r.base(b, "function_lines_p99", func() int { return quantile(functionLines(b.all), 0.99) })

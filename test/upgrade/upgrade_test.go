@@ -20,10 +20,12 @@ import (
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/postgresql"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/support"
 )
@@ -127,6 +129,35 @@ func TestStore(t *testing.T) {
 		got, err := s.Client.GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "app/text"})
 		if err != nil || got.VersionID != "new" {
 			t.Errorf("after a second start: %+v, %v", got, err)
+		}
+	})
+}
+
+// TestOfflineDoesNotUpgrade verifies that a command on the store of a stopped server refuses the
+// store of an older release and changes nothing of it: only the server takes the way back away.
+func TestOfflineDoesNotUpgrade(t *testing.T) {
+	t.Parallel()
+	archives(t, func(t *testing.T, dir string, m manifest) {
+		data, now := filepath.Join(dir, "data"), m.clock()
+		config := server.Config{DataDir: data, ListenHTTP: "127.0.0.1:0", Now: now}
+		list := func() error {
+			return server.WithOffline(t.Context(), config, func(o *server.Offline) error {
+				_, err := o.ListAccessKeys(t.Context(), &ram.ListAccessKeysRequest{})
+				return err
+			})
+		}
+		for range 2 { // the first must not have upgraded it
+			if err := list(); !errors.Is(err, store.ErrNotUpgraded) {
+				t.Errorf("the error is %v, want ErrNotUpgraded", err)
+			}
+		}
+		s, clients := open(t, data, m, now)
+		m.compare(t, clients)
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := list(); err != nil {
+			t.Errorf("after the server has upgraded it: %v", err)
 		}
 	})
 }
