@@ -49,7 +49,7 @@ func (k *Consumers) Sync(ctx context.Context, account, name string) error {
 	k.mu.Lock()
 	batch := append(k.soon.take(maxSoon, of), k.later.take(maxLater, of)...)
 	k.mu.Unlock()
-	return k.writeLocked(ctx, batch)
+	return k.writeLocked(store.Writable(ctx), batch) // a read needs the notes of the reads before it
 }
 
 // writeLocked writes a batch. Notes that cannot be written wait again, unless newer ones wait.

@@ -117,7 +117,9 @@ func (g *Gate) judged(ctx context.Context, c *Call, in any) (any, error) {
 		return g.mutate(ctx, c, in)
 	}
 	c.details = several(resources)
-	out, err := run(ctx, c, in)
+	// The trail has one record of a read, and an agent passes it on: its handler must not write. Only
+	// [Consumers.Sync] may, and goroutines that write notes of their own.
+	out, err := run(store.ReadOnly(ctx, c.op.Name), c, in)
 	return answer(c, out), cmp.Or(g.recordRead(ctx, c, outcome(err)), err)
 }
 

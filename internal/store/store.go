@@ -157,6 +157,18 @@ func unavailable(err error) error {
 // ErrUnknown marks a change that was sent and not answered: its outcome is not known.
 var ErrUnknown = errors.New("the outcome of the change is not known")
 
+type readerKey struct{}
+
+// ReadOnly returns a context in which [Update] and [Do] refuse to commit a change, with an error
+// that names the reader.
+func ReadOnly(ctx context.Context, reader string) context.Context {
+	return context.WithValue(ctx, readerKey{}, reader)
+}
+
+// Writable returns a context without the restriction of [ReadOnly], for what a server notes about
+// its readers.
+func Writable(ctx context.Context) context.Context { return ReadOnly(ctx, "") }
+
 // Do is [Update] for a change without a result.
 func Do(ctx context.Context, db *DB, decide func(*Tx) error) error {
 	_, err := Update(ctx, db, func(tx *Tx) (struct{}, error) { return struct{}{}, decide(tx) })
@@ -173,6 +185,9 @@ func Update[T any](ctx context.Context, db *DB, decide func(*Tx) (T, error)) (T,
 		out, err := decide(tx)
 		if err != nil || !tx.dirty() {
 			return out, err
+		}
+		if name, _ := ctx.Value(readerKey{}).(string); name != "" {
+			return zero, fmt.Errorf("%s only reads, but tried to change the store", name)
 		}
 		if err := tx.room(); err != nil {
 			return zero, err
