@@ -301,6 +301,11 @@ const (
 	Clear Step = "clear"
 )
 
+// Steps returns the steps that Plan can return.
+func Steps() []Step {
+	return []Step{Nothing, Wait, Prepare, Send, Resolve, Verify, Promote, CheckBase, Expire, Retire, Revert, Clear}
+}
+
 // Plan says what to do next with a record that no engine is working on.
 func Plan(r Record, now time.Time) Step {
 	switch {

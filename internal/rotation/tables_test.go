@@ -162,6 +162,19 @@ func TestEveryEventHasARow(t *testing.T) {
 	}
 }
 
+// TestStepsAreListed verifies that Steps has every step that PlanIdle does not return, so that the
+// engine has code for each.
+func TestStepsAreListed(t *testing.T) {
+	t.Parallel()
+	listed := []string{string(rotation.Begin), string(rotation.Postpone), string(rotation.CheckHealth)}
+	for _, s := range rotation.Steps() {
+		listed = append(listed, string(s))
+	}
+	if declared := constants(t, "Step"); !same(listed, declared) {
+		t.Errorf("Steps returns %v, and the constants are %v", listed, declared)
+	}
+}
+
 // TestEveryNoticeIsDocumented verifies that docs/rotation.md names the type of each event that
 // receivers may get.
 func TestEveryNoticeIsDocumented(t *testing.T) {

@@ -9,45 +9,31 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// effect opens the target and takes a step there.
-func (w *worker) effect(ctx context.Context, t *api.Turn, step rotation.Step) (bool, error) {
-	if w.time() == 0 {
-		return false, errLeadEnding
+// effect is a step at an open target.
+type effect func(w *worker, ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error)
+
+// atTarget returns the step that opens the target and then takes e there.
+func atTarget(e effect) func(*worker, context.Context, *api.Turn) (bool, error) {
+	return func(w *worker, ctx context.Context, t *api.Turn) (bool, error) {
+		if w.timeLeft() == 0 {
+			return false, errLeadEnding
+		}
+		change, err := t.Change()
+		if err != nil {
+			return false, err
+		}
+		system, err := t.Open()
+		if err != nil {
+			return w.move(ctx, t, notBegun(t, err), nil)
+		}
+		defer func() { _ = system.Close() }() // what it has answered is stored
+		return e(w, ctx, t, system, change)
 	}
-	change, err := t.Change()
-	if err != nil {
-		return false, err
-	}
-	system, err := t.Open()
-	if err != nil {
-		return w.move(ctx, t, notBegun(t, err), nil)
-	}
-	defer func() { _ = system.Close() }() // what it has answered is stored
-	switch step {
-	case rotation.Send:
-		return w.send(ctx, t, system, change)
-	case rotation.Resolve:
-		return w.resolve(ctx, t, system, change)
-	case rotation.Verify:
-		return w.login(ctx, t, system, change.New)
-	case rotation.CheckBase:
-		return w.login(ctx, t, system, change.Old)
-	case rotation.Retire:
-		return w.simple(ctx, t, rotation.Retired, func(ctx context.Context) error { return system.Retire(ctx, change) })
-	case rotation.Clear:
-		return w.simple(ctx, t, rotation.Cleared, func(ctx context.Context) error {
-			if reverter, ok := system.(target.Reverter); ok {
-				return reverter.Revert(ctx, change)
-			}
-			return nil
-		})
-	}
-	return w.takeBack(ctx, t, system, change)
 }
 
-// time is how long an effect may take that begins now: it must end before the right to make it
+// timeLeft is how long an effect may take that begins now: it must end before the right to make it
 // does. 0 means that there is not enough for another.
-func (w *worker) time() time.Duration {
+func (w *worker) timeLeft() time.Duration {
 	whole := w.rotator.config.EffectTimeout
 	left := min(whole, w.lead.Left()-margin)
 	if left < min(whole, leastEffect) {
@@ -58,11 +44,11 @@ func (w *worker) time() time.Duration {
 
 // within calls a target for at most the time of one effect.
 func (w *worker) within(ctx context.Context, call func(context.Context) error) error {
-	time := w.time()
-	if time == 0 {
+	left := w.timeLeft()
+	if left == 0 {
 		return target.NotSent("not begun", errLeadEnding)
 	}
-	ctx, cancel := context.WithTimeout(ctx, time)
+	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	w.at("before a call")
 	defer w.at("after a call")
@@ -92,7 +78,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 	if t.Record.BlocksReads() {
 		sleep(ctx, w.rotator.config.Lead)
 	}
-	if w.time() == 0 || ctx.Err() != nil {
+	if w.timeLeft() == 0 || ctx.Err() != nil {
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Unreached, Text: errLeadEnding.Error()}, nil)
 	}
 	err := w.within(ctx, func(ctx context.Context) error { return system.Apply(ctx, change) })
@@ -139,6 +125,31 @@ func (w *worker) simple(
 	call func(context.Context) error,
 ) (bool, error) {
 	return w.move(ctx, t, rotation.After(done, answerOf(t, w.within(ctx, call))), nil)
+}
+
+func (w *worker) verifyCandidate(
+	ctx context.Context, t *api.Turn, system target.Target, change target.Change,
+) (bool, error) {
+	return w.login(ctx, t, system, change.New)
+}
+
+func (w *worker) verifyBase(
+	ctx context.Context, t *api.Turn, system target.Target, change target.Change,
+) (bool, error) {
+	return w.login(ctx, t, system, change.Old)
+}
+
+func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	return w.simple(ctx, t, rotation.Retired, func(ctx context.Context) error { return system.Retire(ctx, change) })
+}
+
+func (w *worker) clear(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	return w.simple(ctx, t, rotation.Cleared, func(ctx context.Context) error {
+		if reverter, ok := system.(target.Reverter); ok {
+			return reverter.Revert(ctx, change)
+		}
+		return nil
+	})
 }
 
 // takeBack ends a rehearsal, or a candidate that cannot log in.

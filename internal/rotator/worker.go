@@ -3,6 +3,7 @@ package rotator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -53,23 +54,34 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 	if !t.Record.InFlight() {
 		return w.idle(ctx, t, now)
 	}
-	switch step := rotation.Plan(t.Record, now); step {
-	case rotation.Prepare:
-		return w.prepare(ctx, t)
-	case rotation.Promote:
-		return w.move(ctx, t, rotation.Event{Kind: rotation.Promoted}, nil)
-	case rotation.Expire:
-		return w.expire(ctx, t)
-	case rotation.Send,
-		rotation.Resolve,
-		rotation.Verify,
-		rotation.CheckBase,
-		rotation.Retire,
-		rotation.Revert,
-		rotation.Clear:
-		return w.effect(ctx, t, step)
+	step := rotation.Plan(t.Record, now)
+	take, ok := steps[step]
+	if !ok {
+		return false, fmt.Errorf("the engine has no code for the step %q", step)
 	}
-	return false, nil
+	return take(w, ctx, t)
+}
+
+// steps has the code of every step of package rotation.
+var steps = map[rotation.Step]func(*worker, context.Context, *api.Turn) (more bool, err error){
+	rotation.Nothing:   (*worker).rest,
+	rotation.Wait:      (*worker).rest,
+	rotation.Prepare:   (*worker).prepare,
+	rotation.Promote:   (*worker).promote,
+	rotation.Expire:    (*worker).expire,
+	rotation.Send:      atTarget((*worker).send),
+	rotation.Resolve:   atTarget((*worker).resolve),
+	rotation.Verify:    atTarget((*worker).verifyCandidate),
+	rotation.CheckBase: atTarget((*worker).verifyBase),
+	rotation.Retire:    atTarget((*worker).retire),
+	rotation.Revert:    atTarget((*worker).takeBack),
+	rotation.Clear:     atTarget((*worker).clear),
+}
+
+func (w *worker) rest(context.Context, *api.Turn) (bool, error) { return false, nil }
+
+func (w *worker) promote(ctx context.Context, t *api.Turn) (bool, error) {
+	return w.move(ctx, t, rotation.Event{Kind: rotation.Promoted}, nil)
 }
 
 // move stores an event and reports it.
@@ -137,6 +149,8 @@ func (w *worker) idle(ctx context.Context, t *api.Turn, now time.Time) (bool, er
 		return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
 	case step == rotation.Postpone:
 		return false, w.postpone(ctx, t, at)
+	case step != rotation.Begin:
+		return false, fmt.Errorf("the engine has no code for the step %q", step)
 	case q.Trigger == rotation.Automatic:
 		q.ID, q.At = uuid.NewString(), w.rotator.spread.slot(t.Secret.TargetName(), now)
 		return w.begin(ctx, t, q)

@@ -43,3 +43,13 @@ func TestQuiet(t *testing.T) {
 		})
 	}
 }
+
+// TestEveryStepIsTaken verifies that the engine has code for every step of package rotation.
+func TestEveryStepIsTaken(t *testing.T) {
+	t.Parallel()
+	for _, s := range rotation.Steps() {
+		if steps[s] == nil {
+			t.Errorf("the engine has no code for the step %q", s)
+		}
+	}
+}
