@@ -212,6 +212,7 @@ type sender struct {
 	admin    string   // version of the administrator's secret; empty without one
 	versions []string // of the call's secret that may be sent
 	login    target.Login
+	consents []string // of the secret, which the target follows
 	// certificate is the version of the secret with the client certificate; empty without one.
 	certificate string
 	dial        egress.DialFunc
@@ -265,11 +266,12 @@ func (s *sender) record(ctx context.Context, address string) error {
 // settings returns the settings with which a target is opened.
 func (s *sender) settings(admin target.Credential) target.Settings {
 	out := target.Settings{
-		Name:   s.target.Name,
-		Config: s.target.Config,
-		Admin:  admin,
-		Login:  s.login,
-		Dial:   s.call.Dial,
+		Name:    s.target.Name,
+		Config:  s.target.Config,
+		Admin:   admin,
+		Login:   s.login,
+		Consent: s.consents,
+		Dial:    s.call.Dial,
 	}
 	s.dial, s.seen = out.Dialer(), map[string]bool{}
 	out.Dial, out.Sending = s.DialContext, s.record

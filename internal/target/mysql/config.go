@@ -1,8 +1,10 @@
 package mysql
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -14,20 +16,52 @@ const defaultPort = "3306"
 type config struct {
 	target.Endpoints
 	Database    string     `json:"database,omitempty"`
-	AccountHost string     `json:"account_host,omitempty"`
+	AccountHost hosts      `json:"account_host,omitempty"`
 	TLS         target.TLS `json:"tls,omitzero"`
 	CheckSQL    string     `json:"check_sql,omitempty"`
 	target.PasswordRule
 }
 
+// allHosts is the setting account_host that stands for every account of a name.
+const allHosts = "all"
+
+// hosts are the parts after @ of the accounts of one name that a rotation changes together; none
+// means those that accept the credential in use.
+type hosts []string
+
+// UnmarshalJSON reads a string or a list of strings.
+func (h *hosts) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		if *h = nil; one != "" {
+			*h = hosts{one}
+		}
+		return nil
+	}
+	var list []string
+	if err := json.Unmarshal(data, &list); err != nil {
+		return errors.New("account_host must be the part after @ of an account, a list of them, or " + allHosts)
+	}
+	*h = list
+	return nil
+}
+
+// chosen reports whether the operator has said which hosts count.
+func (h hosts) chosen() bool { return len(h) > 0 }
+
+// has reports whether accounts at a host count.
+func (h hosts) has(host string) bool {
+	return !h.chosen() || slices.Equal(h, hosts{allHosts}) ||
+		slices.ContainsFunc(h, func(s string) bool { return strings.EqualFold(s, host) })
+}
+
 // complete fills in defaults and returns every mistake.
 func (c *config) complete() error {
 	errs := c.Complete(defaultPort)
-	if c.AccountHost == "" {
-		c.AccountHost = "%"
-	}
-	if len(c.AccountHost) > 255 || strings.ContainsAny(c.AccountHost, "'`\"\\@ \x00") {
-		errs = append(errs, fmt.Errorf("account_host %q is not the part after @ of an account", c.AccountHost))
+	for _, host := range c.AccountHost {
+		if host == "" || len(host) > 255 || strings.ContainsAny(host, "'`\"\\@ \x00") {
+			errs = append(errs, fmt.Errorf("account_host %q is not the part after @ of an account", host))
+		}
 	}
 	if len(c.Database) > 64*4 || strings.ContainsRune(c.Database, 0) {
 		errs = append(errs, errors.New("database is a name of at most 64 characters"))

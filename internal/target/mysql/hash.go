@@ -4,11 +4,15 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha1"
+	"crypto/sha512"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"filippo.io/edwards25519"
 
 	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/sensitive"
@@ -19,34 +23,53 @@ const (
 	native      = "mysql_native_password"
 	cachingSHA2 = "caching_sha2_password"
 	sha256Crypt = "sha256_password"
+	ed25519     = "ed25519"
 )
 
 const (
 	sha2SaltLength = 20
 	maxSHA2Rounds  = 4095 * 1000
+	ed25519Length  = 43
 )
 
-// newHash returns the hash of a password that the server stores for a plugin. Its salt has no
-// character that needs quoting in SQL.
-func newHash(plugin string, password sensitive.Value) (string, error) {
-	switch plugin {
+// newHash returns the hash of a password that the server stores for the plugin of a method, with as
+// many rounds as the method's own hash. Its salt has no character that needs quoting in SQL.
+func newHash(like method, password sensitive.Value) (string, error) {
+	switch like.plugin {
 	case native:
 		return nativeHash(password), nil
+	case ed25519:
+		return ed25519Hash(password), nil
 	case cachingSHA2:
-		salt, digest := newDigest(password)
-		return fmt.Sprintf("$A$%03X$%s%s", shacrypt.DefaultRounds/1000, salt, digest), nil
+		rounds := shacrypt.DefaultRounds
+		if _, _, stored, ok := parseSHA2(cachingSHA2, like.hash); ok {
+			rounds = stored
+		}
+		salt := newSalt()
+		return fmt.Sprintf("$A$%03X$%s%s", rounds/1000, salt, shacrypt.SHA256(password, salt, rounds)), nil
 	case sha256Crypt:
-		salt, digest := newDigest(password)
-		return "$5$" + salt + "$" + digest, nil
+		salt := newSalt()
+		return "$5$" + salt + "$" + shacrypt.SHA256(password, salt, shacrypt.DefaultRounds), nil
 	}
-	return "", errors.New("passwords of plugin " + plugin + " cannot be made")
+	return "", errors.New("passwords of plugin " + like.plugin + " cannot be made")
 }
 
-func newDigest(password sensitive.Value) (salt, digest string) {
+func newSalt() string {
 	random := make([]byte, sha2SaltLength)
 	_, _ = rand.Read(random) // never fails
-	salt = shacrypt.Salt(random)
-	return salt, shacrypt.SHA256(password, salt, shacrypt.DefaultRounds)
+	return shacrypt.Salt(random)
+}
+
+// ed25519Hash returns the public key that belongs to a password, as MariaDB stores it: the key of
+// Ed25519, whose seed is the password of any length.
+func ed25519Hash(password sensitive.Value) string {
+	expanded := sha512.Sum512([]byte(password.Reveal()))
+	scalar, err := edwards25519.NewScalar().SetBytesWithClamping(expanded[:32])
+	if err != nil {
+		panic(err) // only for another length than 32
+	}
+	key := new(edwards25519.Point).ScalarBaseMult(scalar).Bytes()
+	return base64.RawStdEncoding.EncodeToString(key)
 }
 
 func nativeHash(password sensitive.Value) string {
@@ -64,6 +87,11 @@ func matches(plugin, stored string, password sensitive.Value) (match, known bool
 			return password.IsZero(), true
 		}
 		return !password.IsZero() && hmac.Equal([]byte(strings.ToUpper(stored)), []byte(nativeHash(password))), true
+	case ed25519:
+		if _, err := base64.RawStdEncoding.DecodeString(stored); err != nil || len(stored) != ed25519Length {
+			return false, false
+		}
+		return !password.IsZero() && hmac.Equal([]byte(stored), []byte(ed25519Hash(password))), true
 	case cachingSHA2, sha256Crypt:
 		if stored == "" {
 			return password.IsZero(), true

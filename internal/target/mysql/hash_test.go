@@ -11,8 +11,8 @@ import (
 func TestHashes(t *testing.T) {
 	t.Parallel()
 	password := sensitive.New("it's \\ a pass")
-	for _, plugin := range []string{native, cachingSHA2, sha256Crypt} {
-		hash, err := newHash(plugin, password)
+	for _, plugin := range []string{native, cachingSHA2, sha256Crypt, ed25519} {
+		hash, err := newHash(method{plugin: plugin}, password)
 		if err != nil || strings.ContainsAny(hash, "'\\\x00") {
 			t.Fatalf("%s: %q, %v", plugin, hash, err)
 		}
@@ -35,17 +35,26 @@ func TestHashes(t *testing.T) {
 	if got := nativeHash(sensitive.New("password")); got != "*2470C0C06DEE42FD1618BB99005ADCA2EC9D1E19" {
 		t.Error(got)
 	}
+	// MariaDB 10.11 stores this for IDENTIFIED VIA ed25519 USING PASSWORD('one').
+	if got := ed25519Hash(sensitive.New("one")); got != "GVycM1PNYy2URWCtSnWcrXKV9RSF2Riqk+B7EpGr7IE" &&
+		got != "QMFUGXXbqUn9JtkZDNkF1tCJAp89yvS5IrjGlW4yCoI" {
+		t.Error(got)
+	}
+	slow, err := newHash(method{cachingSHA2, "$A$00A$" + strings.Repeat("x", 63)}, password)
+	if err != nil || !strings.HasPrefix(slow, "$A$00A$") {
+		t.Errorf("the rounds of a hash are not kept: %q, %v", slow, err)
+	}
 	rest := strings.Repeat("x", 63)
 	for _, bad := range []string{"$A$005$short", "$A$ZZZ$" + rest, "$B$005$" + rest, "$A$000$" + rest} {
 		if match, known := matches(cachingSHA2, bad, password); match || known {
 			t.Errorf("%q: %v, %v", bad, match, known)
 		}
 	}
-	if _, err := newHash("auth_pam", password); err == nil {
+	if _, err := newHash(method{plugin: "auth_pam"}, password); err == nil {
 		t.Error("a hash for a plugin without one")
 	}
-	if match, known := matches("ed25519", "x", password); match || known {
-		t.Error("ed25519 is known")
+	if match, known := matches("parsec", "x", password); match || known {
+		t.Error("parsec is known")
 	}
 }
 

@@ -7,10 +7,12 @@
 //	                     port 3306)
 //	admin_address        where the administrator logs in and changes accounts; default address. It
 //	                     must not be a replica
-//	verify               a list of addresses where a new password must work before it is current:
-//	                     writer, readers, proxy; default address alone
+//	verify               a list of endpoints where a new password must work before it is current:
+//	                     addresses, or objects with address, role (writer, replica, pooler) and lag;
+//	                     default address alone
 //	database             the database to log in to; default none
-//	account_host         the part of accounts after @; default %
+//	account_host         the part of accounts after @, a list of them, or "all"; default: of all
+//	                     accounts of the name, those that accept the credential in use
 //	tls                  {"ca": PEM, "server_name": name} or {"off": true}; default: on, verified
 //	                     against the machine's authorities
 //	check_sql            one statement that must succeed with the new password at every verify
@@ -25,14 +27,18 @@
 //	MySQL    GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.user, global_grants, db,
 //	         tables_priv, role_edges, proxies_priv; for accounts with SYSTEM_USER also that
 //
-// The password leaves this process in a login only: to change it, the server gets a hash. In
-// MariaDB that is the hash of mysql_native_password, twice SHA-1 without a salt; in MySQL the hash
-// of the account's plugin. A MariaDB server that validates passwords must run with
-// strict_password_validation=OFF, because it cannot judge a hash.
+// An account is a user name at a host, and one name can have several. A rotation changes together
+// all that the credential opens, in one statement. It keeps the plugin of each, and the rounds of
+// its hash.
+//
+// The password leaves this process in a login only: to change it, the server gets a hash, of the
+// account's plugin. For mysql_native_password it is twice SHA-1 without a salt. A MariaDB server
+// that validates passwords must run with strict_password_validation=OFF, because it cannot judge a
+// hash.
 //
 // With overlap an account has two passwords: in MariaDB two methods (IDENTIFIED VIA … OR …), in
-// MySQL the current one and the retained one. The account is read first, under a lock of its name,
-// so that exactly one password is added or removed.
+// MySQL the current one and the retained one. The accounts are read first, under a lock of their
+// name, so that exactly one password is added or removed.
 package mysql
 
 import (
@@ -41,6 +47,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/egress"
@@ -87,6 +94,7 @@ func (s server) open(c config, settings target.Settings) (target.Target, error) 
 		server:       s,
 		config:       c,
 		admin:        settings.Admin,
+		consent:      settings.Consent,
 		dial:         settings.Dialer(),
 	}, nil
 }
@@ -94,16 +102,17 @@ func (s server) open(c config, settings target.Settings) (target.Target, error) 
 // my is one server.
 type my struct {
 	target.PasswordRule
-	server server
-	config config
-	admin  target.Credential
-	dial   egress.DialFunc
+	server  server
+	config  config
+	admin   target.Credential
+	consent []string
+	dial    egress.DialFunc
 }
 
 // Close has nothing to release: each call closes its own connection.
 func (t *my) Close() error { return nil }
 
-// Apply makes New a password of its account.
+// Apply makes New a password of its account, at every host where Old is one.
 func (t *my) Apply(ctx context.Context, c target.Change) error {
 	attempt := "change the password of " + c.New.Account
 	if c.Strategy == target.Overlap && c.Old.Account != c.New.Account {
@@ -112,9 +121,7 @@ func (t *my) Apply(ctx context.Context, c target.Change) error {
 	if c.New.Secret.IsZero() {
 		return target.Refused.Errorf("%s: the password is empty", attempt)
 	}
-	return t.change(ctx, attempt, c, c.New.Account, func(a account, who string) ([]string, error) {
-		return statements(t.server, who, a, c)
-	})
+	return t.change(ctx, attempt, c, c.New.Account, func(all []account) ([]edit, error) { return t.add(all, c) })
 }
 
 // Retire removes exactly Old's password from its account.
@@ -127,18 +134,46 @@ func (t *my) Retire(ctx context.Context, c target.Change) error {
 	case double == (c.Old.Account == c.New.Account):
 		return target.Denied.Errorf("%s: the accounts do not fit the strategy", attempt)
 	}
-	return t.change(ctx, attempt, c, c.Old.Account, func(a account, who string) ([]string, error) {
-		return t.server.remove(who, a, c.Old.Secret, c.New.Secret, double)
+	return t.change(ctx, attempt, c, c.Old.Account, func(all []account) ([]edit, error) {
+		return t.remove(all, c, double)
 	})
 }
 
-// change reads an account under its lock, and runs the statements that decide returns for it.
+// Revert takes New back where an attempt has reached only some of the accounts of its name.
+func (t *my) Revert(ctx context.Context, c target.Change) error {
+	if c.New.Account == c.Old.Account && c.New.Secret.Reveal() == c.Old.Secret.Reveal() {
+		return nil // a repair
+	}
+	attempt := "take back the password of " + c.New.Account
+	back := target.Change{ID: c.ID, Strategy: c.Strategy, New: c.Old, Old: c.New}
+	err := t.change(ctx, attempt, c, c.New.Account, func(all []account) ([]edit, error) {
+		has := slices.DeleteFunc(slices.Clone(all), func(a account) bool { return !a.accepts(c.New.Secret) })
+		switch {
+		case len(has) == 0:
+			return nil, nil
+		case c.Strategy == target.Single:
+			return edits(has, func(a account) ([]string, error) {
+				return t.server.replace(a, c.New.Secret, c.Old.Secret)
+			})
+		}
+		return t.remove(has, back, c.Strategy == target.Double)
+	})
+	if e := (*target.Error)(nil); errors.As(err, &e) && e.Code == codeNoAccount {
+		return nil // an account that does not exist has nothing to take back
+	}
+	return err
+}
+
+// codeNoAccount is the server's code for an account that does not exist.
+const codeNoAccount = "1396"
+
+// change reads the accounts of a name under its lock, and makes the edits that decide returns.
 func (t *my) change(
 	ctx context.Context,
 	attempt string,
 	c target.Change,
 	name string,
-	decide func(account, string) ([]string, error),
+	decide func([]account) ([]edit, error),
 ) error {
 	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, t.admin.Secret}
 	if strings.ContainsRune(name, 0) || name == "" {
@@ -149,30 +184,41 @@ func (t *my) change(
 		return err
 	}
 	defer conn.Close()
-	locked, err := conn.row(ctx, fmt.Sprintf("SELECT GET_LOCK(%s, %d)", quote(t.lockName(name)), lockWait))
+	locked, err := conn.row(ctx, fmt.Sprintf("SELECT GET_LOCK(%s, %d)", quote(lockName(name)), lockWait))
 	if err != nil {
 		return readFailed(attempt, err, secrets...)
 	}
 	if len(locked) != 1 || locked[0] != "1" {
 		return target.Unreachable.Errorf("%s: another change of this account is in progress", attempt)
 	}
-	a, found, err := t.read(ctx, conn, name)
+	all, err := t.accounts(ctx, conn, name)
 	if err != nil {
 		return readFailed(attempt+": read "+t.server.stored(), err, secrets...)
 	}
-	if !found {
-		return target.Failed(target.Denied, "1396", fmt.Sprintf("%s: there is no account %s", attempt, t.who(name)))
+	chosen := t.within(all)
+	if len(chosen) == 0 {
+		return target.Failed(target.Denied, codeNoAccount, attempt+": "+t.missing(name, all))
 	}
-	todo, err := decide(a, t.who(name))
+	todo, err := decide(chosen)
 	if err != nil {
 		return target.Failed(target.Denied, "", attempt+": "+err.Error(), secrets...)
 	}
-	return t.run(ctx, conn, attempt, todo, secrets)
+	return t.run(ctx, conn, attempt, name, todo, secrets)
 }
 
-// run runs the statements of a change.
-func (t *my) run(ctx context.Context, conn *conn, attempt string, todo []string, secrets []sensitive.Value) error {
-	for i, statement := range todo {
+// missing says that a name has no account, or none at the hosts that the operator has chosen.
+func (t *my) missing(name string, all []account) string {
+	if len(all) == 0 {
+		return "there is no account " + quote(name)
+	}
+	return "account_host leaves no account of the name; there are " + whoAll(name, all)
+}
+
+// run makes edits.
+func (t *my) run(
+	ctx context.Context, conn *conn, attempt, name string, todo []edit, secrets []sensitive.Value,
+) error {
+	for i, statement := range statements(name, todo) {
 		err := conn.exec(ctx, statement)
 		if err == nil {
 			continue
@@ -182,22 +228,34 @@ func (t *my) run(ctx context.Context, conn *conn, attempt string, todo []string,
 				"strict_password_validation=ON"
 		}
 		failed := changeFailed(attempt, err, secrets...)
-		if i > 0 {
-			failed.Class = target.Unknown // an earlier statement has changed the account already
+		if i > 0 || failed.Class != target.Unknown && t.changed(ctx, conn, name, todo) {
+			failed.Class = target.Unknown // some of it has been done
 		}
 		return failed
 	}
 	return nil
 }
 
-// lockName returns the name of the account's lock. It is a hash because the server permits at most
-// 64 characters.
-func (t *my) lockName(name string) string {
-	sum := sha256.Sum256([]byte(t.who(name)))
-	return "keyturn-" + hex.EncodeToString(sum[:20])
+// changed reports whether a statement for several accounts has changed one of them although it
+// failed, or may have: MariaDB carries out the others.
+func (t *my) changed(ctx context.Context, conn *conn, name string, todo []edit) bool {
+	if len(todo) == 1 {
+		return false
+	}
+	now, err := t.accounts(ctx, conn, name)
+	return err != nil || slices.ContainsFunc(todo, func(e edit) bool {
+		return !slices.ContainsFunc(now, func(a account) bool {
+			return a.host == e.account.host && slices.Equal(a.methods, e.account.methods)
+		})
+	})
 }
 
-func (t *my) who(name string) string { return quote(name) + "@" + quote(t.config.AccountHost) }
+// lockName returns the name of the lock of a name's accounts. It is a hash because the server
+// permits at most 64 characters.
+func lockName(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return "keyturn-" + hex.EncodeToString(sum[:20])
+}
 
 func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.Value) (*conn, error) {
 	attempt += ": log in as administrator " + t.admin.Account + " at " + t.config.AdminAddress
@@ -210,11 +268,7 @@ func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.V
 		"net_read_timeout": patience,
 	})
 	if err != nil {
-		failed := t.loginFailed(attempt, err, secrets...)
-		if failed.Class == target.Rejected {
-			failed.Class = target.Denied // it is not the candidate that does not authenticate
-		}
-		return nil, failed
+		return nil, target.AsAdmin(t.loginFailed(attempt, err, secrets...))
 	}
 	version, err := conn.row(ctx, "SELECT VERSION()")
 	if err == nil {
@@ -264,25 +318,16 @@ func (s server) fits(row []string) error {
 	return nil
 }
 
-// read reads an account as the server stores it.
-func (t *my) read(ctx context.Context, conn *conn, name string) (a account, found bool, err error) {
-	query := fmt.Sprintf("SELECT %s FROM %s WHERE User = %s AND Host = %s",
-		t.server.columns(), t.server.stored(), quote(name), quote(t.config.AccountHost))
-	row, err := conn.row(ctx, query)
-	if err != nil || row == nil {
-		return account{}, false, err
-	}
-	a, err = t.server.parse(row)
-	return a, true, err
-}
-
-// Inspect compares each credential with the hashes that the server stores. The right password of a
-// locked account is NotKnown: an operator must decide about that account.
+// Inspect compares each credential with the hashes that the server stores for all accounts of its
+// name. The right password of a locked account is NotKnown: an operator must decide about that
+// account.
 func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	attempt := "read the state of accounts"
 	secrets := []sensitive.Value{t.admin.Secret}
-	for _, c := range credentials {
+	byName := map[string][]int{}
+	for i, c := range credentials {
 		secrets = append(secrets, c.Secret)
+		byName[c.Account] = append(byName[c.Account], i)
 	}
 	out := make([]target.Liveness, len(credentials))
 	conn, err := t.asAdmin(ctx, attempt, secrets...)
@@ -290,20 +335,20 @@ func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]ta
 		return out, err
 	}
 	defer conn.Close()
-	for i, c := range credentials {
-		a, found, err := t.read(ctx, conn, c.Account)
+	for name, which := range byName {
+		all, err := t.accounts(ctx, conn, name)
 		if number, _, ok := numberOf(err); ok && (number == 1142 || number == 1143) {
 			return make([]target.Liveness, len(credentials)), nil
 		}
 		if err != nil {
 			return make([]target.Liveness, len(credentials)), readFailed(attempt, err, secrets...)
 		}
-		at, certain := a.find(c.Secret)
-		switch {
-		case !found || at < 0 && certain:
-			out[i] = target.Dead
-		case at >= 0 && !a.locked:
-			out[i] = target.Live
+		var passwords []sensitive.Value
+		for _, i := range which {
+			passwords = append(passwords, credentials[i].Secret)
+		}
+		for k, live := range liveness(t.within(all), passwords) {
+			out[which[k]] = live
 		}
 	}
 	return out, nil

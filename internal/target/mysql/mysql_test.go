@@ -89,6 +89,7 @@ func (n *node) connect(ctx context.Context, c target.Credential) (driver.Conn, e
 	cfg := driverpkg.NewConfig()
 	cfg.Net, cfg.Addr, cfg.Logger = "tcp", n.Addr, &driverpkg.NopLogger{}
 	cfg.User, cfg.Passwd = c.Account, c.Secret.Reveal()
+	cfg.DialFunc = dialFrom
 	connector, err := driverpkg.NewConnector(cfg)
 	if err != nil {
 		return nil, err
@@ -146,6 +147,18 @@ func (n *node) open(t *testing.T, more ...string) target.Target {
 	return n.harness(n.admin, more...).Open(t, n.Addr)
 }
 
+// agreed opens the target of a secret whose operator has agreed to something.
+func (n *node) agreed(t *testing.T, consent ...string) target.Target {
+	t.Helper()
+	tt, err := mysql.MariaDB().Open(target.Settings{
+		Config:  []byte(n.config(n.Addr)),
+		Admin:   n.admin,
+		Consent: consent,
+	})
+	targettest.Must(t, err)
+	return tt
+}
+
 func (n *node) works(t *testing.T, c target.Credential, want bool) {
 	t.Helper()
 	targettest.Login(n.login).Works(t, "login", c, want)
@@ -163,7 +176,7 @@ func next(t *testing.T, tt target.Target, old target.Credential) target.Credenti
 
 func TestMariaDB(t *testing.T) {
 	t.Parallel()
-	n := start(t, true, "--max-connections=100")
+	n := start(t, true, "--max-connections=100", "--plugin-load-add=auth_ed25519")
 	t.Run("suite", func(t *testing.T) {
 		t.Run("conformance", func(t *testing.T) { t.Parallel(); targettest.Run(t, n.harness(n.admin)) })
 		for name, test := range map[string]func(*testing.T, *node){
@@ -175,6 +188,8 @@ func TestMariaDB(t *testing.T) {
 			"abandoned candidate": testAbandoned,
 			"by hand":             testByHand,
 			"host":                testHost,
+			"hosts":               func(t *testing.T, n *node) { testHosts(t, n, n.open) },
+			"plugins":             testPlugins,
 			"administrator":       testAdmin,
 			"standing":            testStanding,
 		} {
@@ -206,7 +221,7 @@ func testClasses(t *testing.T, n *node) {
 	c := target.Change{ID: "x", Strategy: target.Overlap, Old: old, New: next(t, tt, old)}
 	missing := c
 	missing.Old.Account, missing.New.Account = "none", "none"
-	targettest.Expect(t, tt.Apply(targettest.Within(t), missing), target.Denied, "no account 'none'@'%'")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), missing), target.Denied, "no account 'none'")
 	targettest.Expect(
 		t,
 		tt.Retire(targettest.Within(t), c),
@@ -282,7 +297,12 @@ func testInspect(t *testing.T, n *node) {
 // query reads one value as the administrator of the tests.
 func (n *node) query(t *testing.T, query string) string {
 	t.Helper()
-	conn, err := n.connect(t.Context(), n.admin)
+	return first(t, n, n.admin, query)
+}
+
+func first(t *testing.T, f fixture, admin target.Credential, query string) string {
+	t.Helper()
+	conn, err := f.connect(t.Context(), admin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +387,8 @@ func testHost(t *testing.T, n *node) {
 	c := target.Change{ID: "x", Strategy: target.Overlap, Old: local, New: next(t, tt, local)}
 	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	n.works(t, c.New, true)
-	seen, err := n.open(t).(target.Inspector).Inspect(t.Context(), []target.Credential{everywhere, c.New})
+	seen, err := n.open(t, `"account_host":"%"`).(target.Inspector).Inspect(
+		t.Context(), []target.Credential{everywhere, c.New})
 	if err != nil || seen[0] != target.Live || seen[1] != target.Dead {
 		t.Errorf("the account of another host was changed: %v, %v", seen, err)
 	}

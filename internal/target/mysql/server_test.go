@@ -35,7 +35,7 @@ func startMySQL(t *testing.T) *mySQLNode {
 	authority := servers.NewAuthority(t, t.TempDir())
 	n := &mySQLNode{ca: authority.CA, roots: x509.NewCertPool()}
 	n.roots.AppendCertsFromPEM([]byte(authority.CA))
-	n.MariaDB = servers.StartMySQL(t, authority)
+	n.MariaDB = servers.StartMySQL(t, authority, "--caching-sha2-password-digest-rounds=10000")
 	n.admin = n.account(t, "rotator")
 	// The least that an administrator needs.
 	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "CREATE DATABASE app")
@@ -85,6 +85,7 @@ func (n *mySQLNode) connect(ctx context.Context, c target.Credential) (driver.Co
 	cfg := driverpkg.NewConfig()
 	cfg.Net, cfg.Addr, cfg.User, cfg.Passwd, cfg.Logger = "tcp", n.Addr, c.Account, c.Secret.Reveal(), &driverpkg.NopLogger{}
 	cfg.TLS = &tls.Config{RootCAs: n.roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
+	cfg.DialFunc = dialFrom
 	connector, err := driverpkg.NewConnector(cfg)
 	if err != nil {
 		return nil, err
@@ -96,11 +97,19 @@ func (n *mySQLNode) login(ctx context.Context, c target.Credential) (bool, error
 	return login(n.connect(ctx, c))
 }
 
-func (n *mySQLNode) harness() targettest.Harness {
+func (n *mySQLNode) open(t *testing.T, more ...string) target.Target {
+	t.Helper()
+	return n.harness(more...).Open(t, n.Addr)
+}
+
+func (n *mySQLNode) harness(more ...string) targettest.Harness {
 	ca, _ := json.Marshal(n.ca) // a string
+	settings := strings.Join(append([]string{""}, more...), ",")
 	return targettest.Harness{
 		Kind: mysql.MySQL(), Addr: n.Addr, Admin: n.admin, Login: n.login,
-		Config:  func(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"ca":%s}}`, addr, ca) },
+		Config: func(addr string) string {
+			return fmt.Sprintf(`{"address":%q,"tls":{"ca":%s}%s}`, addr, ca, settings)
+		},
 		Account: func(t *testing.T) target.Credential { return n.account(t, "") },
 		Session: session(n.connect),
 		Standing: standing(
@@ -110,6 +119,11 @@ func (n *mySQLNode) harness() targettest.Harness {
 			n.admin,
 		),
 	}
+}
+
+func (n *mySQLNode) query(t *testing.T, query string) string {
+	t.Helper()
+	return first(t, n, n.admin, query)
 }
 
 func (n *mySQLNode) works(t *testing.T, c target.Credential, want bool) {
@@ -127,6 +141,8 @@ func TestMySQL(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *mySQLNode){
 			"abandoned candidate": mySQLAbandoned, "by hand": mySQLByHand, "inspect": mySQLInspect, "wrong kind": mySQLWrongKind, "general log": mySQLLog,
 			"standing": mySQLStanding,
+			"hosts":    func(t *testing.T, n *mySQLNode) { testHosts(t, n, n.open) },
+			"plugins":  mySQLPlugins,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, n) })
 		}

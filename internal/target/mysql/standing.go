@@ -78,7 +78,7 @@ func (t *my) Standing(ctx context.Context, account string) (target.Standing, err
 		return target.Standing{}, err
 	}
 	defer conn.Close()
-	l := &lookup{t: t, conn: conn, who: identity{account, t.config.AccountHost}}
+	l := &lookup{t: t, conn: conn, name: account}
 	s, err := l.standing(ctx)
 	if err == nil {
 		return s, nil
@@ -99,12 +99,13 @@ func (t *my) Standing(ctx context.Context, account string) (target.Standing, err
 // errStored is in the chain of an error about the content of the server's tables.
 var errStored = errors.New("the server's tables of privileges")
 
-// lookup reads the rights of one account.
+// lookup reads the rights of the accounts of one name.
 type lookup struct {
 	t    *my
 	conn *conn
-	who  identity
-	me   identity // the administrator's account, as the server found it
+	name string
+	who  []identity // the accounts
+	me   identity   // the administrator's account, as the server found it
 }
 
 func (l *lookup) standing(ctx context.Context) (target.Standing, error) {
@@ -113,9 +114,15 @@ func (l *lookup) standing(ctx context.Context) (target.Standing, error) {
 	if s.Administrator, err = l.administrator(ctx); err != nil {
 		return s, err
 	}
-	_, found, err := l.t.server.global(ctx, l.conn, l.who)
-	if err != nil || !found {
+	all, err := l.t.accounts(ctx, l.conn, l.name)
+	if err != nil {
 		return s, err
+	}
+	for _, a := range l.t.within(all) {
+		l.who = append(l.who, identity{l.name, a.host})
+	}
+	if len(l.who) == 0 {
+		return s, nil
 	}
 	reached, err := l.reached(ctx)
 	if err != nil {
@@ -126,7 +133,7 @@ func (l *lookup) standing(ctx context.Context) (target.Standing, error) {
 		if err != nil {
 			return s, err
 		}
-		if why != "" && who != l.who {
+		if why != "" && !slices.Contains(l.who, who) {
 			why = fmt.Sprintf("can take the place of %s, which %s", who, why)
 		}
 		if why != "" {
@@ -152,7 +159,7 @@ func (l *lookup) administrator(ctx context.Context) (bool, error) {
 			l.me = identity{name[:at], strings.TrimPrefix(name[at:], "@")}
 		}
 	}
-	for _, spelling := range spellings(l.who.user) {
+	for _, spelling := range spellings(l.name) {
 		// The server compares user names by their bytes, without the spaces at the end.
 		same := func(name string) bool { return strings.TrimRight(name, " ") == strings.TrimRight(spelling, " ") }
 		if slices.ContainsFunc(names, same) {
@@ -186,7 +193,7 @@ func (l *lookup) reached(ctx context.Context) ([]identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	reached := append([]identity{l.who}, everybody...)
+	reached := append(slices.Clone(l.who), everybody...)
 	for from := 0; from < len(reached); {
 		next := reached[from:]
 		from = len(reached)
@@ -210,7 +217,7 @@ func (l *lookup) reached(ctx context.Context) ([]identity, error) {
 		}
 		if len(reached) > maxReached {
 			return nil, fmt.Errorf(
-				"%w: %s can take the place of more than %d roles and accounts", errStored, l.who, maxReached,
+				"%w: %s can take the place of more than %d roles and accounts", errStored, quote(l.name), maxReached,
 			)
 		}
 	}
@@ -219,7 +226,7 @@ func (l *lookup) reached(ctx context.Context) ([]identity, error) {
 
 // privilege says why an identity is privileged; empty when it is not.
 func (l *lookup) privilege(ctx context.Context, who identity) (string, error) {
-	if who.user == "" && who != l.who {
+	if who.user == "" && !slices.Contains(l.who, who) {
 		return "may be any user", nil // a proxy for the anonymous account
 	}
 	global, _, err := l.t.server.global(ctx, l.conn, who)

@@ -3,6 +3,7 @@ package mysql
 import (
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/keyturn/keyturn/sensitive"
@@ -15,11 +16,37 @@ type method struct{ plugin, hash string }
 // methods.
 var passwordless = map[string]bool{"unix_socket": true, "auth_socket": true, "named_pipe": true, "gssapi": true}
 
-// account is an account as the server stores it. In MySQL the second method is the retained
-// password.
+// account is an account as the server stores it: a user name at a host. In MySQL the second method
+// is the retained password.
 type account struct {
+	host    string
 	methods []method
 	locked  bool
+	terms   terms
+}
+
+// transport is what an account requires of a connection.
+type transport string
+
+// The requirements.
+const (
+	anyTransport transport = ""
+	needsTLS     transport = "SSL"
+	needsCert    transport = "X509"
+)
+
+// terms are the conditions under which an account logs in, besides its password.
+type terms struct {
+	transport transport
+	// subject and issuer are what the client certificate must have; empty for any.
+	subject, issuer string
+	// connections and hourly are MAX_USER_CONNECTIONS and MAX_CONNECTIONS_PER_HOUR; 0 for no limit.
+	connections, hourly int
+	expired             bool
+	// lifetime is the number of days until a password expires; -1 for the server's default.
+	lifetime int
+	// factors says that a login needs more than one method.
+	factors bool
 }
 
 // passwords returns the methods that take a password.
@@ -50,35 +77,69 @@ func (a account) find(password sensitive.Value) (at int, certain bool) {
 	return -1, certain
 }
 
-func (mariaDB) stored() string  { return "mysql.global_priv" }
-func (mariaDB) columns() string { return "Priv" }
+// accepts reports whether the account logs in with the password.
+func (a account) accepts(password sensitive.Value) bool {
+	at, _ := a.find(password)
+	return at >= 0 && !password.IsZero()
+}
 
-func (mariaDB) parse(row []string) (account, error) { return parsePriv(row[0]) }
+func (mariaDB) stored() string  { return "mysql.global_priv" }
+func (mariaDB) columns() string { return "Host, Priv" }
+
+func (mariaDB) parse(row []string) (account, bool, error) { return parsePriv(row[0], row[1]) }
 
 func (mySQL) stored() string { return "mysql.user" }
 
 func (mySQL) columns() string {
-	return "plugin, authentication_string, User_attributes, account_locked"
+	return "Host, plugin, authentication_string, User_attributes, account_locked, ssl_type, x509_issuer, " +
+		"x509_subject, max_user_connections, max_connections, password_expired, password_lifetime"
 }
 
-func (mySQL) parse(row []string) (account, error) { return parseUser(row[0], row[1], row[2], row[3]) }
+func (mySQL) parse(row []string) (account, bool, error) {
+	a, err := parseUser(row[1], row[2], row[3], row[4])
+	a.host = row[0]
+	a.terms.issuer, a.terms.subject = row[6], row[7]
+	switch row[5] {
+	case "ANY":
+		a.terms.transport = needsTLS
+	case "X509", "SPECIFIED":
+		a.terms.transport = needsCert
+	}
+	a.terms.connections, _ = strconv.Atoi(row[8]) // a number column
+	a.terms.hourly, _ = strconv.Atoi(row[9])
+	a.terms.expired = row[10] == "Y"
+	a.terms.lifetime = -1
+	if row[11] != "" {
+		a.terms.lifetime, _ = strconv.Atoi(row[11])
+	}
+	role := a.locked && a.terms.expired && row[2] == "" // as CREATE ROLE makes it
+	return a, !role, err
+}
 
 // parsePriv reads mysql.global_priv of MariaDB. In a list of several methods, the empty object
-// stands for the method outside the list.
-func parsePriv(priv string) (account, error) {
+// stands for the method outside the list. login is false for a role.
+func parsePriv(host, priv string) (a account, login bool, err error) {
 	type stored struct {
 		Plugin *string `json:"plugin"`
 		Hash   string  `json:"authentication_string"`
 	}
 	var p struct {
 		stored
-		Or     []stored `json:"auth_or"`
-		Locked bool     `json:"account_locked"`
+		Or          []stored `json:"auth_or"`
+		Locked      bool     `json:"account_locked"`
+		Role        bool     `json:"is_role"`
+		TLS         int      `json:"ssl_type"`
+		Issuer      string   `json:"x509_issuer"`
+		Subject     string   `json:"x509_subject"`
+		Connections int      `json:"max_user_connections"`
+		Hourly      int      `json:"max_connections"`
+		Changed     *int64   `json:"password_last_changed"`
+		Lifetime    *int     `json:"password_lifetime"`
 	}
 	if err := json.Unmarshal([]byte(priv), &p); err != nil {
-		return account{}, errors.New("mysql.global_priv holds no JSON object")
+		return account{}, false, errors.New("mysql.global_priv holds no JSON object")
 	}
-	a := account{locked: p.Locked}
+	a = account{host: host, locked: p.Locked}
 	if p.Or == nil {
 		p.Or = []stored{{}}
 	}
@@ -92,17 +153,30 @@ func parsePriv(priv string) (account, error) {
 		}
 		a.methods = append(a.methods, m)
 	}
-	return a, nil
+	a.terms = terms{subject: p.Subject, issuer: p.Issuer, connections: p.Connections, hourly: p.Hourly, lifetime: -1}
+	switch p.TLS {
+	case 0:
+	case 1:
+		a.terms.transport = needsTLS
+	default:
+		a.terms.transport = needsCert
+	}
+	if p.Lifetime != nil {
+		a.terms.lifetime = *p.Lifetime
+	}
+	a.terms.expired = p.Changed != nil && *p.Changed == 0 && len(a.passwords()) > 0
+	return a, !p.Role, nil
 }
 
-// parseUser reads the columns of mysql.user of MySQL 8.
+// parseUser reads the columns of mysql.user of MySQL 8 with the methods of an account.
 func parseUser(plugin, hash, attributes, locked string) (account, error) {
 	a := account{methods: []method{{plugin, hash}}, locked: locked == "Y"}
 	if attributes == "" {
 		return a, nil
 	}
 	var u struct {
-		Additional *string `json:"additional_password"`
+		Additional *string           `json:"additional_password"`
+		Factors    []json.RawMessage `json:"multi_factor_authentication"`
 	}
 	if err := json.Unmarshal([]byte(attributes), &u); err != nil {
 		return a, errors.New("mysql.user.User_attributes holds no JSON object")
@@ -110,6 +184,7 @@ func parseUser(plugin, hash, attributes, locked string) (account, error) {
 	if u.Additional != nil {
 		a.methods = append(a.methods, method{plugin, *u.Additional})
 	}
+	a.terms.factors = len(u.Factors) > 0
 	return a, nil
 }
 

@@ -23,39 +23,49 @@ var (
 			"the other",
 	)
 	errUnsure = errors.New(
-		"the account logs in by a plugin whose passwords cannot be compared; change it to mysql_native_password " +
-			"or caching_sha2_password",
+		"the account logs in by a plugin whose passwords cannot be compared; change it to one that is supported",
 	)
 	errLast   = errors.New("the account does not have the new password, so the old one is not removed")
 	errPlugin = errors.New(
-		"the account's plugin takes no password that can be set; change it to mysql_native_password or " +
-			"caching_sha2_password",
+		"the account's plugin takes no password that can be set; change it to one that is supported",
+	)
+	errForm = errors.New(
+		"with strategy overlap the account would log in by mysql_native_password instead of its own plugin; use " +
+			"strategy single, or add " + changePlugin + " to the secret's Consent",
 	)
 )
 
+// changePlugin is the consent to another authentication plugin of an account.
+const changePlugin = "change-auth-plugin"
+
 // dialect is how the two servers store and change the passwords of an account. add, replace and
-// remove return the statements that lead from the account's state to the wanted one; none when it
-// has that state already.
+// remove return what follows ALTER USER and the account, in order, to lead from the account's state
+// to the wanted one; nothing when it has that state already. They keep the account's plugins.
 type dialect interface {
 	// stored returns the table that has an account's passwords.
 	stored() string
 	// columns returns the columns of stored that parse reads.
 	columns() string
-	// parse reads a row of columns.
-	parse(row []string) (account, error)
-	// add makes the new password work, and keeps the old one.
-	add(who string, a account, old, candidate sensitive.Value) ([]string, error)
+	// parse reads a row of columns. login is false for a role.
+	parse(row []string) (a account, login bool, err error)
+	// sets reports whether a password can be set for a plugin.
+	sets(plugin string) bool
+	// add makes the new password work, and keeps the old one. Only with change may it replace the
+	// account's plugin.
+	add(a account, old, candidate sensitive.Value, change bool) ([]string, error)
 	// replace makes the new password the only one.
-	replace(who string, a account, candidate sensitive.Value) ([]string, error)
+	replace(a account, old, candidate sensitive.Value) ([]string, error)
 	// remove removes exactly the old password. With last it may be the only one; otherwise the
 	// account must have the new one.
-	remove(who string, a account, old, candidate sensitive.Value, last bool) ([]string, error)
+	remove(a account, old, candidate sensitive.Value, last bool) ([]string, error)
 }
 
 // mariaDB lists all methods of an account in one statement.
 type mariaDB struct{}
 
-func (mariaDB) statement(who string, methods []method) []string {
+func (mariaDB) sets(plugin string) bool { return plugin == native || plugin == ed25519 }
+
+func (mariaDB) via(methods []method) []string {
 	var list []string
 	for _, m := range methods {
 		item := m.plugin
@@ -64,29 +74,49 @@ func (mariaDB) statement(who string, methods []method) []string {
 		}
 		list = append(list, item)
 	}
-	return []string{"ALTER USER " + who + " IDENTIFIED VIA " + strings.Join(list, " OR ")}
+	return []string{"IDENTIFIED VIA " + strings.Join(list, " OR ")}
 }
 
 // add puts the old password first, so that its users notice nothing, and the new one second: the
-// server asks clients to switch from one method to the next, and many follow it only once. A third
-// password can only be left from an abandoned rotation, and is removed.
-func (d mariaDB) add(who string, a account, old, candidate sensitive.Value) ([]string, error) {
+// server asks clients to switch from one method to the next, and many follow it only once. A client
+// begins with mysql_native_password, so any other method costs one switch: two of those do not fit,
+// and neither does one before a second password. A third password can only be left from an
+// abandoned rotation, and is removed.
+func (d mariaDB) add(a account, old, candidate sensitive.Value, change bool) ([]string, error) {
 	at, certain := a.find(candidate)
 	if at >= 0 {
 		return nil, nil
 	}
-	keep := a.passwords()
-	oldAt, _ := a.find(old)
+	keep := a.matching(old)
 	switch {
-	case oldAt >= 0:
-		keep = []method{a.methods[oldAt]}
-	case !certain && len(keep) == 1:
-		// Keep the password: its plugin has hashes that only the server can compare.
-	case len(keep) >= maxPasswords:
-		return nil, errOthers
+	case len(keep) > 0:
+	case !certain:
+		return nil, errUnsure
+	default:
+		if keep = a.passwords(); len(keep) >= maxPasswords {
+			return nil, errOthers
+		}
 	}
 	keep = slices.DeleteFunc(keep, func(m method) bool { return m.hash == invalid })
-	return d.statement(who, append(append(keep, method{native, nativeHash(candidate)}), a.others()...)), nil
+	added := method{native, nativeHash(candidate)}
+	switch {
+	case !slices.ContainsFunc(keep, func(m method) bool { return m.plugin != native }):
+		return d.via(append(append(keep, added), a.others()...)), nil
+	case !change:
+		return nil, errForm
+	}
+	return d.via(append(append([]method{added}, keep...), a.others()...)), nil
+}
+
+// matching returns the methods with a password: a login finds it under each of them.
+func (a account) matching(password sensitive.Value) []method {
+	var out []method
+	for _, m := range a.passwords() {
+		if match, _ := matches(m.plugin, m.hash, password); match {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // others returns the methods without a password.
@@ -94,27 +124,74 @@ func (a account) others() []method {
 	return slices.DeleteFunc(slices.Clone(a.methods), func(m method) bool { return !passwordless[m.plugin] })
 }
 
-func (d mariaDB) replace(who string, a account, candidate sensitive.Value) ([]string, error) {
-	if at, _ := a.find(candidate); at >= 0 && len(a.passwords()) == 1 {
+// replace keeps the plugin of each method with the old or the new password, in order. Where there
+// is none, it keeps the plugins of all methods with a password.
+func (d mariaDB) replace(a account, old, candidate sensitive.Value) ([]string, error) {
+	form := append(a.matching(old), a.matching(candidate)...)
+	if len(form) == 0 {
+		form = a.passwords()
+	}
+	var methods []method
+	for _, m := range a.methods {
+		switch {
+		case passwordless[m.plugin]:
+		case !slices.Contains(form, m), hasPlugin(methods, m.plugin):
+			continue
+		default:
+			hash, err := d.hash(m, candidate)
+			if err != nil {
+				return nil, err
+			}
+			m.hash = hash
+		}
+		methods = append(methods, m)
+	}
+	if len(form) == 0 {
+		return nil, errPlugin
+	}
+	if slices.Equal(methods, a.methods) {
 		return nil, nil
 	}
-	return d.statement(who, append([]method{{native, nativeHash(candidate)}}, a.others()...)), nil
+	return d.via(methods), nil
 }
 
-func (d mariaDB) remove(who string, a account, old, candidate sensitive.Value, last bool) ([]string, error) {
-	at, certain := a.find(old)
-	if at < 0 {
+func hasPlugin(methods []method, plugin string) bool {
+	return slices.ContainsFunc(methods, func(m method) bool { return m.plugin == plugin })
+}
+
+func (d mariaDB) hash(like method, password sensitive.Value) (string, error) {
+	if !d.sets(like.plugin) {
+		return "", errPlugin
+	}
+	return newHash(like, password)
+}
+
+func (d mariaDB) remove(a account, old, candidate sensitive.Value, last bool) ([]string, error) {
+	gone := a.matching(old)
+	if len(gone) == 0 {
+		_, certain := a.find(old)
 		return nil, unless(certain)
 	}
-	rest := slices.Delete(slices.Clone(a.methods), at, at+1)
+	rest := slices.DeleteFunc(slices.Clone(a.methods), func(m method) bool { return slices.Contains(gone, m) })
 	if found, _ := (account{methods: rest}).find(candidate); !last && found < 0 {
 		return nil, errLast
 	}
 	if len((account{methods: rest}).passwords()) == 0 && last {
-		rest = append([]method{{native, invalid}}, rest...)
+		none := method{gone[0].plugin, invalid}
+		if none.plugin != native { // only native has a hash that no password has
+			hash, err := d.hash(none, noPassword())
+			if err != nil {
+				return nil, err
+			}
+			none.hash = hash
+		}
+		rest = append([]method{none}, rest...)
 	}
-	return d.statement(who, rest), nil
+	return d.via(rest), nil
 }
+
+// noPassword returns a password that is stored nowhere.
+func noPassword() sensitive.Value { return sensitive.New(rand.Text() + rand.Text()) }
 
 func unless(certain bool) error {
 	if certain {
@@ -126,21 +203,30 @@ func unless(certain bool) error {
 // mySQL stores one current password and at most one retained password.
 type mySQL struct{}
 
-func (mySQL) set(who, plugin string, password sensitive.Value, retain bool) (string, error) {
-	hash, err := newHash(plugin, password)
-	if err != nil {
+const discard = "DISCARD OLD PASSWORD"
+
+func (mySQL) sets(plugin string) bool {
+	return plugin == cachingSHA2 || plugin == sha256Crypt || plugin == native
+}
+
+func (d mySQL) set(like method, password sensitive.Value, retain bool) (string, error) {
+	if !d.sets(like.plugin) {
 		return "", errPlugin
 	}
-	statement := "ALTER USER " + who + " IDENTIFIED WITH " + plugin + " AS " + quote(hash)
-	if retain {
-		statement += " RETAIN CURRENT PASSWORD"
+	hash, err := newHash(like, password)
+	if err != nil {
+		return "", err
 	}
-	return statement, nil
+	clause := "IDENTIFIED WITH " + like.plugin + " AS " + quote(hash)
+	if retain {
+		clause += " RETAIN CURRENT PASSWORD"
+	}
+	return clause, nil
 }
 
 // add retains the current password, unless the old one is retained already: then the current one is
-// the candidate of an abandoned rotation.
-func (d mySQL) add(who string, a account, old, candidate sensitive.Value) ([]string, error) {
+// the candidate of an abandoned rotation. The plugin always stays.
+func (d mySQL) add(a account, old, candidate sensitive.Value, _ bool) ([]string, error) {
 	if at, _ := a.find(candidate); at >= 0 {
 		return nil, nil
 	}
@@ -148,26 +234,26 @@ func (d mySQL) add(who string, a account, old, candidate sensitive.Value) ([]str
 	if at < 0 && len(a.methods) >= maxPasswords {
 		return nil, errOthers
 	}
-	statement, err := d.set(who, a.methods[0].plugin, candidate, at <= 0)
-	return []string{statement}, err
+	clause, err := d.set(a.methods[0], candidate, at <= 0)
+	return []string{clause}, err
 }
 
-func (d mySQL) replace(who string, a account, candidate sensitive.Value) ([]string, error) {
-	var statements []string
+func (d mySQL) replace(a account, _, candidate sensitive.Value) ([]string, error) {
+	var clauses []string
 	if match, _ := matches(a.methods[0].plugin, a.methods[0].hash, candidate); !match {
-		statement, err := d.set(who, a.methods[0].plugin, candidate, false)
+		clause, err := d.set(a.methods[0], candidate, false)
 		if err != nil {
 			return nil, err
 		}
-		statements = append(statements, statement)
+		clauses = append(clauses, clause)
 	}
 	if len(a.methods) > 1 {
-		statements = append(statements, "ALTER USER "+who+" DISCARD OLD PASSWORD")
+		clauses = append(clauses, discard)
 	}
-	return statements, nil
+	return clauses, nil
 }
 
-func (d mySQL) remove(who string, a account, old, candidate sensitive.Value, last bool) ([]string, error) {
+func (d mySQL) remove(a account, old, candidate sensitive.Value, last bool) ([]string, error) {
 	at, certain := a.find(old)
 	if at < 0 {
 		return nil, unless(certain)
@@ -175,28 +261,31 @@ func (d mySQL) remove(who string, a account, old, candidate sensitive.Value, las
 	if found, _ := a.find(candidate); !last && found < 0 {
 		return nil, errLast
 	}
-	discard := "ALTER USER " + who + " DISCARD OLD PASSWORD"
 	switch {
 	case at == 1:
 		return []string{discard}, nil
 	case len(a.methods) == 1:
-		// The account must keep a password. This one is random and stored nowhere.
-		statement, err := d.set(who, a.methods[0].plugin, sensitive.New(rand.Text()+rand.Text()), false)
-		return []string{statement}, err
+		// The account must keep a password.
+		clause, err := d.set(a.methods[0], noPassword(), false)
+		return []string{clause}, err
 	case last:
 		return nil, errOthers
 	}
 	// The new one is retained and the old one current: an administrator has set the old one again.
-	statement, err := d.set(who, a.methods[0].plugin, candidate, false)
-	return []string{statement, discard}, err
+	clause, err := d.set(a.methods[0], candidate, false)
+	return []string{clause, discard}, err
 }
 
 var _, _ dialect = mariaDB{}, mySQL{}
 
-// statements returns the statements of a change.
-func statements(d dialect, who string, a account, c target.Change) ([]string, error) {
+// change returns the clauses of a change of one account.
+func change(d dialect, a account, c target.Change, changePlugin bool) ([]string, error) {
 	if c.Strategy == target.Overlap {
-		return d.add(who, a, c.Old.Secret, c.New.Secret)
+		return d.add(a, c.Old.Secret, c.New.Secret, changePlugin)
 	}
-	return d.replace(who, a, c.New.Secret)
+	old := c.Old.Secret
+	if c.Old.Account != c.New.Account {
+		old = sensitive.Value{}
+	}
+	return d.replace(a, old, c.New.Secret)
 }

@@ -22,14 +22,19 @@ var (
 	anyHash = regexp.MustCompile(`'\$A\$005\$[^']{63}'`)
 )
 
-const who = "'a'@'%'"
+const whose = "'a'@'%'"
+
+// full returns the statements of clauses for the account of the tests.
+func full(clauses []string, err error) ([]string, error) {
+	return statements("a", []edit{{account{host: "%"}, clauses}}), err
+}
 
 // hashed is an account with these passwords under a plugin.
 func hashed(t *testing.T, plugin string, passwords ...sensitive.Value) account {
 	t.Helper()
 	var a account
 	for _, p := range passwords {
-		hash, err := newHash(plugin, p)
+		hash, err := newHash(method{plugin: plugin}, p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +46,7 @@ func hashed(t *testing.T, plugin string, passwords ...sensitive.Value) account {
 // apply does to an account what MySQL's documentation says of a statement.
 func apply(t *testing.T, a account, statement string) account {
 	t.Helper()
-	rest, ok := strings.CutPrefix(statement, "ALTER USER "+who+" ")
+	rest, ok := strings.CutPrefix(statement, "ALTER USER "+whose+" ")
 	if !ok {
 		t.Fatalf("another account: %s", statement)
 	}
@@ -100,11 +105,11 @@ func TestMySQLStatements(t *testing.T) {
 			var err error
 			switch tt.do {
 			case "add":
-				todo, err = mySQL{}.add(who, a, o, n)
+				todo, err = full(mySQL{}.add(a, o, n, false))
 			case "replace":
-				todo, err = mySQL{}.replace(who, a, n)
+				todo, err = full(mySQL{}.replace(a, o, n))
 			default:
-				todo, err = mySQL{}.remove(who, a, o, n, tt.do == "remove last")
+				todo, err = full(mySQL{}.remove(a, o, n, tt.do == "remove last"))
 			}
 			if err != tt.err || len(todo) != tt.count {
 				t.Errorf("%s, %s: %d statements, %v", plugin, tt.name, len(todo), err)
@@ -131,7 +136,7 @@ func TestMySQLStatements(t *testing.T) {
 			}
 		}
 	}
-	todo, err := mySQL{}.add(who, hashed(t, cachingSHA2, o), o, n)
+	todo, err := full(mySQL{}.add(hashed(t, cachingSHA2, o), o, n, false))
 	if err != nil ||
 		anyHash.ReplaceAllString(
 			todo[0],
@@ -139,7 +144,7 @@ func TestMySQLStatements(t *testing.T) {
 		) != "ALTER USER 'a'@'%' IDENTIFIED WITH caching_sha2_password AS H RETAIN CURRENT PASSWORD" {
 		t.Errorf("%q, %v", todo, err)
 	}
-	if _, err := (mySQL{}).replace(who, account{methods: []method{{"auth_socket", ""}}}, n); err != errPlugin {
+	if _, err := (mySQL{}).replace(account{methods: []method{{"auth_socket", ""}}}, o, n); err != errPlugin {
 		t.Errorf("an account without a password: %v", err)
 	}
 }
@@ -149,25 +154,42 @@ func TestMariaDBStatements(t *testing.T) {
 	hash := func(p sensitive.Value) string { return "mysql_native_password USING '" + nativeHash(p) + "'" }
 	o, n, x := hash(oldPassword), hash(newPassword), hash(otherPassword)
 	const via = "ALTER USER 'a'@'%' IDENTIFIED VIA "
-	foreign := account{methods: []method{{"ed25519", "abc"}}}
+	edHash := func(p sensitive.Value) string { return "ed25519 USING '" + ed25519Hash(p) + "'" }
+	edOld, edNew := edHash(oldPassword), edHash(newPassword)
+	foreign := account{methods: []method{{"parsec", "abc"}}}
+	both := account{methods: append(hashed(t, ed25519, oldPassword).methods, hashed(t, native, oldPassword).methods...)}
+	overlap, single := target.Change{Strategy: target.Overlap}, target.Change{Strategy: target.Single}
+	double := target.Change{Strategy: target.Double, Old: target.Credential{Account: "b"}}
 	for _, tt := range []struct {
-		name string
-		has  account
-		c    target.Change
-		want string
-		err  error
+		name   string
+		has    account
+		c      target.Change
+		change bool
+		want   string
+		err    error
 	}{
-		{"overlap", hashed(t, native, oldPassword), target.Change{Strategy: target.Overlap}, via + o + " OR " + n, nil},
-		{"overlap, foreign plugin", foreign, target.Change{Strategy: target.Overlap}, via + "ed25519 USING 'abc' OR " + n, nil},
-		{"overlap, three", hashed(t, native, otherPassword, oldPassword), target.Change{Strategy: target.Overlap}, via + o + " OR " + n, nil},
-		{"overlap, others", hashed(t, native, otherPassword, otherPassword), target.Change{Strategy: target.Overlap}, "", errOthers},
-		{"overlap, disabled", account{methods: []method{{native, invalid}}}, target.Change{Strategy: target.Overlap}, via + n, nil},
-		{"single", hashed(t, native, oldPassword, otherPassword), target.Change{Strategy: target.Single}, via + n, nil},
-		{"single, done", hashed(t, native, newPassword), target.Change{Strategy: target.Single}, "", nil},
-		{"double", account{methods: []method{{"unix_socket", ""}, {native, invalid}}}, target.Change{Strategy: target.Double}, via + n + " OR unix_socket", nil},
+		{"overlap", hashed(t, native, oldPassword), overlap, false, via + o + " OR " + n, nil},
+		{"overlap, plugin not known", foreign, overlap, true, "", errUnsure},
+		{"overlap, three", hashed(t, native, otherPassword, oldPassword), overlap, false, via + o + " OR " + n, nil},
+		{"overlap, others", hashed(t, native, otherPassword, otherPassword), overlap, false, "", errOthers},
+		{"overlap, disabled", account{methods: []method{{native, invalid}}}, overlap, false, via + n, nil},
+		{"overlap, ed25519", hashed(t, ed25519, oldPassword), overlap, false, "", errForm},
+		{"overlap, ed25519, agreed", hashed(t, ed25519, oldPassword), overlap, true, via + n + " OR " + edOld, nil},
+		{"overlap, both", both, overlap, false, "", errForm},
+		{"single", hashed(t, native, oldPassword, otherPassword), single, false, via + n, nil},
+		{"single, done", hashed(t, native, newPassword), single, false, "", nil},
+		{"single, ed25519", hashed(t, ed25519, oldPassword), single, false, via + edNew, nil},
+		{"single, ed25519, changed by hand", hashed(t, ed25519, otherPassword), single, false, via + edNew, nil},
+		{"single, both", both, single, false, via + edNew + " OR " + n, nil},
+		{"single, order", account{methods: append([]method{{"unix_socket", ""}}, hashed(t, native, oldPassword).methods...)},
+			single, false, via + "unix_socket OR " + n, nil},
+		{"single, plugin not known", foreign, single, true, "", errPlugin},
+		{"single, no password", account{methods: []method{{"unix_socket", ""}}}, single, false, "", errPlugin},
+		{"double", account{methods: []method{{native, invalid}, {"unix_socket", ""}}}, double, false,
+			via + n + " OR unix_socket", nil},
 	} {
 		tt.c.Old.Secret, tt.c.New.Secret = oldPassword, newPassword
-		got, err := statements(mariaDB{}, who, tt.has, tt.c)
+		got, err := full(change(mariaDB{}, tt.has, tt.c, tt.change))
 		if err != tt.err || strings.Join(got, ";") != tt.want {
 			t.Errorf("%s: %q, %v", tt.name, got, err)
 		}
@@ -185,8 +207,10 @@ func TestMariaDBStatements(t *testing.T) {
 		{"only old, double", hashed(t, native, oldPassword), true, via + "mysql_native_password USING 'invalid'", nil},
 		{"old and another, double", hashed(t, native, oldPassword, otherPassword), true, via + x, nil},
 		{"foreign", foreign, true, "", errUnsure},
+		{"ed25519, and the new one", account{methods: append(hashed(t, native, newPassword).methods,
+			hashed(t, ed25519, oldPassword).methods...)}, false, via + n, nil},
 	} {
-		got, err := mariaDB{}.remove(who, tt.has, oldPassword, newPassword, tt.last)
+		got, err := full(mariaDB{}.remove(tt.has, oldPassword, newPassword, tt.last))
 		if err != tt.err || strings.Join(got, ";") != tt.want {
 			t.Errorf("remove, %s: %q, %v", tt.name, got, err)
 		}
@@ -196,20 +220,23 @@ func TestMariaDBStatements(t *testing.T) {
 func TestParseState(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		`{"access":0,"plugin":"mysql_native_password","authentication_string":"*AB","account_locked":true}`:                                                        "{[{mysql_native_password *AB}] true}",
-		`{"plugin":"mysql_native_password","authentication_string":"*A","auth_or":[{"plugin":"unix_socket"},{},{"plugin":"ed25519","authentication_string":"z"}]}`: "{[{unix_socket } {mysql_native_password *A} {ed25519 z}] false}",
-		`{}`: "{[{mysql_native_password }] false}",
+		`{"access":0,"plugin":"mysql_native_password","authentication_string":"*AB","account_locked":true}`:                                                        "[{mysql_native_password *AB}] true",
+		`{"plugin":"mysql_native_password","authentication_string":"*A","auth_or":[{"plugin":"unix_socket"},{},{"plugin":"ed25519","authentication_string":"z"}]}`: "[{unix_socket } {mysql_native_password *A} {ed25519 z}] false",
+		`{}`: "[{mysql_native_password }] false",
 	} {
-		a, err := parsePriv(text)
-		if got := fmt.Sprint(a); err != nil || got != want {
+		a, login, err := parsePriv("%", text)
+		if got := fmt.Sprint(a.methods, a.locked); err != nil || got != want || !login || a.host != "%" {
 			t.Errorf("%s: %s, %v", text, got, err)
 		}
 	}
-	if _, err := parsePriv("*AB"); err == nil {
+	if _, login, err := parsePriv("", `{"is_role":true}`); err != nil || login {
+		t.Errorf("a role is taken for an account: %v", err)
+	}
+	if _, _, err := parsePriv("%", "*AB"); err == nil {
 		t.Error("no JSON is accepted")
 	}
 	a, err := parseUser(cachingSHA2, "$A$005$x", `{"additional_password": "$A$005$\u0001y", "metadata": {"k": 1}}`, "Y")
-	if err != nil || fmt.Sprint(a) != "{[{caching_sha2_password $A$005$x} {caching_sha2_password $A$005$\x01y}] true}" {
+	if err != nil || fmt.Sprint(a.methods) != "[{caching_sha2_password $A$005$x} {caching_sha2_password $A$005$\x01y}]" {
 		t.Errorf("%v, %v", a, err)
 	}
 	if a, err = parseUser(native, "*A", "", "N"); err != nil || len(a.methods) != 1 || a.locked {
