@@ -31,6 +31,8 @@ type LDAP struct {
 	// AdminDN may write passwords below both, WriterDN write and not read them, and ReaderDN
 	// neither. All three have Password.
 	AdminDN, WriterDN, ReaderDN, Password string
+	// Schemes are the modules of password schemes that the server has, of those that tests use.
+	Schemes []string
 
 	root string
 }
@@ -43,7 +45,7 @@ moduleload back_mdb
 moduleload ppolicy
 moduleload constraint
 moduleload memberof
-pidfile %[1]s/slapd.pid
+%[4]spidfile %[1]s/slapd.pid
 argsfile %[1]s/slapd.args
 TLSCACertificateFile %[1]s/ca.pem
 TLSCertificateFile %[1]s/localhost.crt
@@ -158,8 +160,8 @@ func StartLDAP(t testing.TB) *LDAP {
 			t.Fatal(err)
 		}
 	}
-	config := filepath.Join(dir, "slapd.conf")
-	writeFile(t, config, strings.TrimSpace(fmt.Sprintf(ldapConfig, dir, moduleDir(t), l.root))+"\n")
+	config, modules := filepath.Join(dir, "slapd.conf"), moduleDir(t)
+	writeFile(t, config, strings.TrimSpace(fmt.Sprintf(ldapConfig, dir, modules, l.root, l.loadSchemes(modules)))+"\n")
 	var err error
 	for range startAttempts {
 		ports := support.FreePorts(t, 2)
@@ -193,6 +195,31 @@ func moduleDir(t testing.TB) string {
 	}
 	t.Skip("the modules of slapd are not where they are looked for (Debian package slapd)")
 	return ""
+}
+
+// loadSchemes returns the lines that load the modules of password schemes which are installed.
+func (l *LDAP) loadSchemes(dir string) string {
+	var lines strings.Builder
+	for _, name := range []string{"argon2", "pw-sha2", "pw-pbkdf2"} {
+		if _, err := os.Stat(filepath.Join(dir, name+".so")); err == nil {
+			l.Schemes = append(l.Schemes, name)
+			lines.WriteString("moduleload " + name + "\n")
+		}
+	}
+	return lines.String()
+}
+
+// Hash returns a value of a password by the server's own program, with the scheme of a module.
+func (l *LDAP) Hash(t testing.TB, module, scheme, password string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "password")
+	writeFile(t, file, password)
+	out, err := exec.Command(program(t, "slappasswd", "slapd"), "-n", "-T", file, "-h", scheme,
+		"-o", "module-path="+moduleDir(t), "-o", "module-load="+module).Output()
+	if err != nil {
+		t.Fatalf("slappasswd: %v", err)
+	}
+	return string(out)
 }
 
 // load adds entries in LDIF without its finer points.

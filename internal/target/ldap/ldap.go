@@ -14,12 +14,14 @@
 //
 // # How passwords are stored
 //
-// The server gets a hash, so that no log and no backup has the password in clear. The default,
-// {CRYPT} with SHA-512 ($6$, 5000 rounds), is the strongest that OpenLDAP verifies without a
-// loadable module. The server's crypt(3) verifies it, which every current Linux and FreeBSD has.
-// The others are for servers without it: every server verifies "ssha"; 389 Directory Server, and
-// OpenLDAP with its module pw-sha2, verify "ssha256" and "ssha512". The salt depends on the change,
-// so a repeated attempt adds no second value.
+// The server gets a hash, so that no log and no backup has the password in clear. By default the
+// new value has the scheme, the cost and the spelling of the one in use ("keep"). A value in clear
+// becomes {CRYPT} with SHA-512 ($6$, 5000 rounds), the strongest scheme that OpenLDAP verifies
+// without a loadable module; the server's crypt(3) verifies it, which every current Linux and
+// FreeBSD has. A value that cannot be made here is kept unless the operator consents. With another
+// scheme than "keep" all new values have that: every server verifies "ssha"; 389 Directory Server,
+// and OpenLDAP with its module pw-sha2, verify "ssha256" and "ssha512". The salt depends on the
+// change, so a repeated attempt adds no second value.
 //
 // Some servers take no hashes at all (pwdCheckQuality 2 of ppolicy) or from one administrator only
 // (389 Directory Server). For them there is "server": the server gets the password in a Password
@@ -34,7 +36,7 @@
 //	starttls  true: begin in clear and change to TLS before anything else. Default false: TLS from
 //	          the start (ldaps).
 //	tls       {"ca": PEM, "server_name": name, "off": true}; on and verified by default.
-//	scheme    "crypt" (default), "ssha", "ssha256", "ssha512" or "server"; see above.
+//	scheme    "keep" (default), "crypt", "ssha", "ssha256", "ssha512" or "server"; see above.
 //	user_dn_template   how an account becomes a DN, such as
 //	                   "uid={account},ou=people,dc=example,dc=org".
 //	base, filter       instead: where and how an account's entry is searched for, such as
@@ -63,6 +65,7 @@ import (
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/shacrypt"
+	"github.com/keyturn/keyturn/internal/target/unixcrypt"
 )
 
 const (
@@ -74,18 +77,28 @@ const (
 // Kind returns the kind "ldap".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
-	return target.NewKind("ldap", strategies, target.Parser((*config).complete), open).WithAdmin()
+	return target.NewKind("ldap", strategies, target.Parser((*config).complete), open).
+		WithAdmin().Following(target.LoginEndpoints)
 }
 
 type config struct {
-	target.Servers
-	StartTLS bool       `json:"starttls"`
-	TLS      target.TLS `json:"tls"`
-	Scheme   string     `json:"scheme"`
-	Template string     `json:"user_dn_template"`
-	Base     string     `json:"base"`
-	Filter   string     `json:"filter"`
+	Address  string              `json:"address"`
+	VerifyAt target.EndpointList `json:"verify"`
+	StartTLS bool                `json:"starttls"`
+	TLS      target.TLS          `json:"tls"`
+	Scheme   string              `json:"scheme"`
+	Template string              `json:"user_dn_template"`
+	Base     string              `json:"base"`
+	Filter   string              `json:"filter"`
 	target.PasswordRule
+}
+
+// Addresses returns the address and every further one.
+func (c config) Addresses() []string { return c.LoginEndpoints().Addresses() }
+
+// LoginEndpoints returns where a password must work: the address first.
+func (c config) LoginEndpoints() target.EndpointList {
+	return append(target.EndpointList{{Address: c.Address, Role: target.Writer}}, c.VerifyAt...)
 }
 
 // complete fills in defaults and returns every mistake.
@@ -94,11 +107,19 @@ func (c *config) complete() error {
 	if c.StartTLS || c.TLS.Off {
 		port = driver.DefaultLdapPort
 	}
-	errs := c.Complete(port)
+	var errs []error
+	complete := func(address *string) {
+		full, err := target.Address(*address, port)
+		*address, errs = full, append(errs, err)
+	}
+	complete(&c.Address)
+	for i := range c.VerifyAt {
+		complete(&c.VerifyAt[i].Address)
+	}
 	if c.StartTLS && c.TLS.Off {
 		errs = append(errs, errors.New("starttls contradicts tls: off"))
 	}
-	c.Scheme = cmp.Or(c.Scheme, schemeCrypt)
+	c.Scheme = cmp.Or(c.Scheme, schemeKeep)
 	if !slices.Contains(schemes, c.Scheme) {
 		errs = append(errs, fmt.Errorf("scheme %q is none of %q", c.Scheme, schemes))
 	}
@@ -132,15 +153,23 @@ func (c *config) checkLookup() error {
 
 type directory struct {
 	config
-	admin   target.Credential
-	dialTCP egress.DialFunc
+	admin       target.Credential
+	application target.Login
+	consent     []string
+	dialTCP     egress.DialFunc
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
 	if s.Admin.Account == "" {
 		return nil, errors.New("ldap: the administrator's credential must have a DN as its account")
 	}
-	return &directory{config: c, admin: s.Admin, dialTCP: s.Dialer()}, nil
+	return &directory{
+		config:      c,
+		admin:       s.Admin,
+		application: s.Login,
+		consent:     s.Consent,
+		dialTCP:     s.Dialer(),
+	}, nil
 }
 
 // Close has nothing to release: each call closes its own connection.
@@ -155,12 +184,6 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer s.close()
-	tooLong := c.New.Secret.Len() > shacrypt.MaxPassword
-	if d.Scheme == schemeCrypt && (tooLong || strings.Contains(c.New.Secret.Reveal(), "\x00")) {
-		return target.Refused.Errorf(
-			"crypt(3) takes passwords of up to %d bytes without a zero byte", shacrypt.MaxPassword,
-		)
-	}
 	if err := s.refuseActiveDirectory(); err != nil {
 		return err
 	}
@@ -173,7 +196,11 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 		if live && len(e.passwords) == 1 {
 			return nil
 		}
-		return s.replace(dn, c)
+		value, err := d.newValue(e, dn, c)
+		if err != nil {
+			return err
+		}
+		return s.replace(dn, c, value)
 	}
 	switch {
 	case live:
@@ -190,7 +217,46 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 			dn,
 		)
 	}
-	return s.add(dn, c)
+	value, err := d.newValue(e, dn, c)
+	if err != nil {
+		return err
+	}
+	return s.add(dn, value)
+}
+
+// consentToHash is the consent to a hash of another form.
+const consentToHash = "change-hash"
+
+// newValue returns the value to store for the new password; empty if the server makes it.
+func (d *directory) newValue(e entry, dn string, c target.Change) (string, error) {
+	var value string
+	err := errForm
+	switch {
+	case d.Scheme == schemeServer:
+		return "", nil
+	case d.Scheme == schemeKeep && len(e.passwords) > 0:
+		value, err = like(e.example(c.Old.Secret), c)
+	}
+	switch {
+	case errors.Is(err, unixcrypt.ErrPassword):
+		return "", target.Refused.Errorf("%v", err)
+	case err == nil && !strings.HasPrefix(strings.ToUpper(value), "{CRYPT}"):
+		return value, nil
+	case c.New.Secret.Len() > shacrypt.MaxPassword || strings.Contains(c.New.Secret.Reveal(), "\x00"):
+		return "", target.Refused.Errorf(
+			"crypt(3) takes passwords of up to %d bytes without a zero byte", shacrypt.MaxPassword,
+		)
+	case err == nil:
+		return value, nil
+	case d.Scheme != schemeKeep:
+		return hashed(d.Scheme, c), nil
+	case slices.Contains(d.consent, consentToHash) && !e.elsewhere():
+		return hashed(schemeCrypt, c), nil
+	}
+	return "", target.Denied.Errorf(
+		"%s of %q is stored %s; set scheme, or give the consent %s to store a hash of another form",
+		attribute, dn, e.howStored(c.Old.Secret), consentToHash,
+	)
 }
 
 // Retire deletes the values of the old password.
@@ -229,15 +295,35 @@ func (d *directory) Retire(ctx context.Context, c target.Change) error {
 	return nil
 }
 
-// Verify binds at the address and at every further one.
+// Verify binds at every address that decides.
 func (d *directory) Verify(ctx context.Context, c target.Credential) error {
+	deciding := d.application.At(d.LoginEndpoints()).Deciding()
+	if len(deciding) == 0 {
+		deciding = d.LoginEndpoints()[:1]
+	}
+	err := d.verify(ctx, c, deciding)
+	if target.ClassOf(err) == target.Rejected {
+		return d.orLocked(ctx, err, c)
+	}
+	return err
+}
+
+// VerifyCopies binds at the addresses that learn of a change later.
+func (d *directory) VerifyCopies(ctx context.Context, c target.Credential) error {
+	return d.verify(ctx, c, d.application.At(d.LoginEndpoints()).Replicas())
+}
+
+// Lag returns how long those addresses may need.
+func (d *directory) Lag() time.Duration { return d.application.At(d.LoginEndpoints()).Lag() }
+
+func (d *directory) verify(ctx context.Context, c target.Credential, endpoints target.EndpointList) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	dn, err := d.verifyDN(ctx, c)
 	if err != nil {
 		return err
 	}
-	err = target.VerifyEach(ctx, d.Addresses(), func(ctx context.Context, addr string) error {
+	return target.VerifyEach(ctx, endpoints.Addresses(), func(ctx context.Context, addr string) error {
 		s, err := d.dial(ctx, addr, c.Secret)
 		if err != nil {
 			return err
@@ -245,10 +331,6 @@ func (d *directory) Verify(ctx context.Context, c target.Credential) error {
 		defer s.close()
 		return s.bind(dn, c.Secret)
 	})
-	if target.ClassOf(err) == target.Rejected {
-		return d.orLocked(ctx, err, dn)
-	}
-	return err
 }
 
 // verifyDN returns the DN to log in as. An account without an entry does not authenticate.
@@ -270,13 +352,15 @@ func (d *directory) verifyDN(ctx context.Context, c target.Credential) (string, 
 
 // orLocked returns a Denied error instead of a rejection if the account is locked. Servers report a
 // wrong password for a locked account, which says nothing about the credential.
-func (d *directory) orLocked(ctx context.Context, rejected error, dn string) error {
-	s, err := d.session(ctx)
+func (d *directory) orLocked(ctx context.Context, rejected error, c target.Credential) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	s, err := d.session(ctx, c.Secret)
 	if err != nil {
 		return rejected
 	}
 	defer s.close()
-	e, err := s.read(dn)
+	_, e, err := s.account(c.Account)
 	if err != nil || e.lockedSince == "" {
 		return rejected
 	}

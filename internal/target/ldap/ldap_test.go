@@ -94,7 +94,8 @@ func TestLDAP(t *testing.T) {
 	})
 	for name, f := range map[string]func(*testing.T, *servers.LDAP){
 		"TLS": testTLS, "odd characters": testOddCharacters, "schemes": testSchemes, "stored schemes": testStoredSchemes,
-		"lookup": testLookup, "administrators": testAdministrators, "others stay": testOthersStay, "policy": testPolicy,
+		"kept forms": testKeptForms, "copies": testCopies, "lookup": testLookup, "administrators": testAdministrators,
+		"others stay": testOthersStay, "policy": testPolicy,
 		"lock-out": testLockOut, "server hashes": testServerHashes, "missing accounts": testMissingAccounts, "empty password": testEmptyPassword,
 		"standing": testStanding, "standing of administrators": testStandingOfAdmin, "standing leaves no failed login": testStandingAndPolicy,
 	} {
@@ -198,8 +199,10 @@ func testStoredSchemes(t *testing.T, s *servers.LDAP) {
 		"{MD5}Xr4ilOzQ4PCOq3aQ0qbuaQ==":       target.Live,
 		"{crypt}$6$saltsalt$" + cryptOfSecret: target.Live,
 		"{CRYPT}$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7": target.NotKnown,
-		"{PBKDF2-SHA512}10000$c2FsdHNhbHQ$aGFzaA":                                          target.NotKnown,
-		"{SHA}not base 64": target.NotKnown,
+		"{PBKDF2-SHA512}10000$c2FsdHNhbHQ$aGFzaA":                                          target.Dead,
+		"{PBKDF2_SHA256}AAAnEA==":                                                          target.NotKnown,
+		"{SASL}app@EXAMPLE.ORG":                                                            target.NotKnown,
+		"{SHA}not base 64":                                                                 target.NotKnown,
 	} {
 		old := account(t, s, s.Base)
 		old.Secret = sensitive.New("secret")
@@ -210,6 +213,10 @@ func testStoredSchemes(t *testing.T, s *servers.LDAP) {
 			t.Errorf("%s: Inspect = %v, %v; want %v", value, seen, err, want)
 		}
 		c := change(target.Overlap, old, "second-password")
+		if want == target.NotKnown {
+			targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "is stored", "change-hash")
+			tt = open(t, plain(s.Addr, `"scheme":"crypt"`), admin(s))
+		}
 		targettest.Must(t, tt.Apply(targettest.Within(t), c))
 		err = tt.Retire(targettest.Within(t), c)
 		left := len(s.Values(t, old.Account, "userPassword"))
@@ -272,7 +279,8 @@ func testAdministrators(t *testing.T, s *servers.LDAP) {
 	reader := open(t, plain(s.Addr), target.Credential{Account: s.ReaderDN, Secret: sensitive.New(s.Password)})
 	targettest.Expect(
 		t,
-		reader.Apply(targettest.Within(t), change(target.Single, old, "second-password")),
+		open(t, plain(s.Addr, `"scheme":"crypt"`), target.Credential{Account: s.ReaderDN, Secret: sensitive.New(s.Password)}).
+			Apply(targettest.Within(t), change(target.Single, old, "second-password")),
 		target.Denied,
 		"Insufficient Access Rights",
 		"(50)",
@@ -298,6 +306,9 @@ func testAdministrators(t *testing.T, s *servers.LDAP) {
 		"single",
 	)
 	c := change(target.Single, old, "second-password")
+	targettest.Expect(t, writer.Apply(targettest.Within(t), c), target.Denied, "cannot read", "scheme")
+	withScheme := target.Credential{Account: s.WriterDN, Secret: sensitive.New(s.Password)}
+	writer = open(t, plain(s.Addr, `"scheme":"ssha"`), withScheme)
 	targettest.Must(t, writer.Apply(targettest.Within(t), c))
 	login(s).Works(t, "by an administrator who cannot read", c.New, true)
 	login(s).Works(t, "by an administrator who cannot read", c.Old, false)

@@ -7,16 +7,19 @@ import (
 	"crypto/sha512"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"hash"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/shacrypt"
+	"github.com/keyturn/keyturn/internal/target/unixcrypt"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
 // How the value of a new password is stored.
 const (
+	schemeKeep    = "keep"
 	schemeCrypt   = "crypt"
 	schemeSSHA    = "ssha"
 	schemeSSHA256 = "ssha256"
@@ -24,7 +27,7 @@ const (
 	schemeServer  = "server"
 )
 
-var schemes = []string{schemeCrypt, schemeSSHA, schemeSSHA256, schemeSSHA512, schemeServer}
+var schemes = []string{schemeKeep, schemeCrypt, schemeSSHA, schemeSSHA256, schemeSSHA512, schemeServer}
 
 // digests has the schemes {NAME}base64(digest(password + salt) + salt). A scheme whose name does
 // not begin with S before the digest's name has no salt.
@@ -41,8 +44,9 @@ var digests = map[string]func() hash.Hash{
 	"SSHA512": sha512.New,
 }
 
-// hashed returns the value to store for the new password of a change. The same change has the same
-// salt, so that a repeated attempt adds no second value.
+// hashed returns the value to store for the new password of a change in a scheme of the
+// configuration. The same change has the same salt, so that a repeated attempt adds no second
+// value.
 func hashed(scheme string, c target.Change) string {
 	salt := c.Salt()
 	if scheme == schemeCrypt {
@@ -50,6 +54,51 @@ func hashed(scheme string, c target.Change) string {
 	}
 	name := strings.ToUpper(scheme)
 	return "{" + name + "}" + base64.StdEncoding.EncodeToString(append(digest(name, c.New.Secret, salt), salt...))
+}
+
+// errForm means that a value has a scheme whose values cannot be made here.
+var errForm = errors.New("values of this scheme cannot be made here")
+
+// like returns the value to store for the new password of a change, in the scheme, with the cost
+// and in the spelling of a stored value. A value in clear becomes a hash: no log and no backup is
+// to have the new password.
+func like(stored string, c target.Change) (string, error) {
+	name, rest, ok := schemeOf(stored)
+	if !ok || name == "CLEARTEXT" {
+		return hashed(schemeCrypt, c), nil
+	}
+	prefix := stored[:len(name)+2]
+	switch {
+	case name == "CRYPT" || name == "CRYPT-SHA512":
+		hash, err := unixcrypt.Like(rest, c.New.Secret, c.Salt())
+		if errors.Is(err, unixcrypt.ErrForm) {
+			err = errForm
+		}
+		return prefix + hash, err
+	case digests[name] != nil:
+		sum, err := base64.StdEncoding.DecodeString(rest)
+		size := digests[name]().Size()
+		if err != nil || len(sum) < size || len(sum) > size+maxSalt {
+			return "", errForm
+		}
+		salt := saltOf(c, len(sum)-size)
+		return prefix + base64.StdEncoding.EncodeToString(append(digest(name, c.New.Secret, salt), salt...)), nil
+	}
+	if d, ok := parseDerived(name, rest); ok && len(d.salt) <= maxSalt {
+		d.salt = saltOf(c, len(d.salt))
+		d.key = d.derive(c.New.Secret)
+		return prefix + d.String(), nil
+	}
+	return "", errForm
+}
+
+// maxSalt is the length of the longest salt that is made here.
+const maxSalt = 64
+
+// saltOf returns n bytes of salt, the same in every attempt at the change.
+func saltOf(c target.Change, n int) []byte {
+	sum := sha512.Sum512(c.Salt())
+	return sum[:n]
 }
 
 func digest(name string, password sensitive.Value, salt []byte) []byte {
@@ -69,10 +118,11 @@ func matches(value string, password sensitive.Value) (match, known bool) {
 	case name == "CLEARTEXT":
 		return subtle.ConstantTimeCompare([]byte(rest), []byte(password.Reveal())) == 1, true
 	case name == "CRYPT" || name == "CRYPT-SHA512":
-		match, err := shacrypt.Verify(password, rest)
+		match, err := unixcrypt.Verify(password, rest)
 		return match, err == nil
 	case digests[name] == nil:
-		return false, false
+		d, ok := parseDerived(name, rest)
+		return ok && subtle.ConstantTimeCompare(d.derive(password), d.key) == 1, ok
 	}
 	stored, err := base64.StdEncoding.DecodeString(rest)
 	size := digests[name]().Size()

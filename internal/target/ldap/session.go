@@ -255,6 +255,34 @@ type entry struct {
 	lockedSince string   // empty unless the password policy has locked the account
 }
 
+// example returns the value of a password, or else the first one.
+func (e entry) example(password sensitive.Value) string {
+	if matching, _ := e.matching(password); len(matching) > 0 {
+		return matching[0]
+	}
+	return e.passwords[0]
+}
+
+// elsewhere reports whether a value says that the password is not stored in the directory.
+func (e entry) elsewhere() bool {
+	return slices.ContainsFunc(e.passwords, func(v string) bool {
+		name, _, _ := schemeOf(v)
+		return name == "SASL"
+	})
+}
+
+// howStored describes the value of a password.
+func (e entry) howStored(password sensitive.Value) string {
+	if len(e.passwords) == 0 {
+		return "in values that the administrator cannot read"
+	}
+	name, _, _ := schemeOf(e.example(password))
+	if e.elsewhere() {
+		return "at another system ({SASL}), where it must be changed"
+	}
+	return "in the scheme {" + name + "}, of which no value can be made here"
+}
+
 // readEntry reads attributes of one entry.
 func (s *session) readEntry(dn string, attributes ...string) (*driver.SearchResult, error) {
 	return s.conn.Search(&driver.SearchRequest{
@@ -289,8 +317,7 @@ func (s *session) read(dn string) (entry, error) {
 
 // add adds one value. It succeeds when the value exists already, because then an earlier attempt at
 // the change has added it.
-func (s *session) add(dn string, c target.Change) error {
-	value := hashed(s.d.Scheme, c)
+func (s *session) add(dn, value string) error {
 	m := driver.NewModifyRequest(dn, nil)
 	m.Add(attribute, []string{value})
 	err := s.modify(fmt.Sprintf("%s: add a password of %q", s.addr, dn), m, value)
@@ -312,13 +339,12 @@ func (s *session) remove(dn, value string) error {
 }
 
 // replace makes the new password the only one.
-func (s *session) replace(dn string, c target.Change) error {
+func (s *session) replace(dn string, c target.Change, value string) error {
 	attempt := fmt.Sprintf("%s: replace the password of %q", s.addr, dn)
 	if s.d.Scheme == schemeServer {
 		_, err := s.conn.PasswordModify(driver.NewPasswordModifyRequest(dn, "", c.New.Secret.Reveal()))
 		return s.failed(attempt, err)
 	}
-	value := hashed(s.d.Scheme, c)
 	m := driver.NewModifyRequest(dn, nil)
 	m.Replace(attribute, []string{value})
 	return s.modify(attempt, m, value)

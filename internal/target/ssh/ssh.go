@@ -99,10 +99,10 @@ type config struct {
 }
 
 // Addresses returns the address and every further one.
-func (c config) Addresses() []string { return c.endpoints().Addresses() }
+func (c config) Addresses() []string { return c.LoginEndpoints().Addresses() }
 
-// endpoints returns where a credential must work: the address first.
-func (c config) endpoints() target.EndpointList {
+// LoginEndpoints returns where a credential must work: the address first.
+func (c config) LoginEndpoints() target.EndpointList {
 	return append(target.EndpointList{{Address: c.Address, Role: target.Writer}}, c.VerifyAt...)
 }
 
@@ -263,30 +263,36 @@ func (h *host) changeKeys(
 
 // Verify logs in at every address that decides, and runs the check.
 func (h *host) Verify(ctx context.Context, c target.Credential) error {
-	all := h.application.At(h.endpoints())
+	all := h.application.At(h.LoginEndpoints())
 	deciding := all.Deciding()
 	if len(deciding) == 0 {
-		deciding = h.endpoints()[:1]
+		deciding = h.LoginEndpoints()[:1]
 	}
-	return h.verify(ctx, c, deciding)
-}
-
-// VerifyCopies logs in at the addresses that learn of a change later.
-func (h *host) VerifyCopies(ctx context.Context, c target.Credential) error {
-	return h.verify(ctx, c, h.application.At(h.endpoints()).Replicas())
-}
-
-// Lag returns how long those addresses may need.
-func (h *host) Lag() time.Duration { return h.application.At(h.endpoints()).Lag() }
-
-func (h *host) verify(ctx context.Context, c target.Credential, endpoints target.EndpointList) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	check := *h.config.Check
 	if check != "" && h.forced(ctx, c) {
 		check = ""
 	}
-	err := target.VerifyEach(ctx, endpoints.Addresses(), func(ctx context.Context, addr string) error {
+	err := h.verify(ctx, c, deciding, check)
+	if target.ClassOf(err) == target.Rejected {
+		return h.orShutOut(ctx, err, c)
+	}
+	return err
+}
+
+// VerifyCopies logs in at the addresses that learn of a change later.
+func (h *host) VerifyCopies(ctx context.Context, c target.Credential) error {
+	return h.verify(ctx, c, h.application.At(h.LoginEndpoints()).Replicas(), "")
+}
+
+// Lag returns how long those addresses may need.
+func (h *host) Lag() time.Duration { return h.application.At(h.LoginEndpoints()).Lag() }
+
+func (h *host) verify(
+	ctx context.Context, c target.Credential, endpoints target.EndpointList, check string,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return target.VerifyEach(ctx, endpoints.Addresses(), func(ctx context.Context, addr string) error {
 		s, err := h.dialAs(ctx, addr, c, c.Secret)
 		if err != nil {
 			return err
@@ -297,10 +303,6 @@ func (h *host) verify(ctx context.Context, c target.Credential, endpoints target
 		}
 		return s.check(ctx, check)
 	})
-	if target.ClassOf(err) == target.Rejected {
-		return h.orShutOut(ctx, err, c)
-	}
-	return err
 }
 
 // linesAsAdmin reads the lines of a key as the administrator; nil if there is none.
@@ -312,6 +314,8 @@ func (h *host) linesAsAdmin(ctx context.Context, c target.Credential) []keyLine 
 	if err != nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	s, err := h.session(ctx, c.Account, h.admin)
 	if err != nil {
 		return nil
