@@ -139,8 +139,8 @@ type PrepareTargetAccountsRequest struct {
 	// exists already gets a new password.
 	AccountName      string `kms:"AccountName,required,min=1,max=256"`
 	CloneAccountName string `kms:"CloneAccountName,required,min=1,max=256"`
-	// OwnerName is the account that owns everything afterwards and cannot log in; empty means
-	// AccountName and "_owner".
+	// OwnerName is the account that AccountName acts as already, if that is another one; otherwise
+	// empty.
 	OwnerName string `kms:"OwnerName,max=256"`
 	// Databases are those in which the proof compares what both may do, at most 100; none means all
 	// that they may connect to.

@@ -14,7 +14,7 @@ type targetPrepareAccounts struct {
 	Name     string   `arg:"" help:"Name of the target."`
 	Account  string   `required:"" help:"The existing login. It keeps its password." placeholder:"NAME"`
 	Clone    string   `required:"" help:"The login to create beside it." placeholder:"NAME"`
-	Owner    string   `help:"Account that owns everything afterwards, without a login (ACCOUNT_owner)." placeholder:"NAME"`
+	Owner    string   `help:"Account that ACCOUNT acts as already, if another." placeholder:"NAME"`
 	Database []string `help:"Compare rights in this database only; may be repeated (all)." placeholder:"NAME"`
 	Apply    bool     `help:"Make the changes. Without --apply they are only shown."`
 	Secret   string   `help:"With --apply: the secret to create, with both credentials." placeholder:"NAME"`

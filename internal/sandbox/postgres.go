@@ -40,8 +40,14 @@ type PostgresConfig struct {
 	// Settings such as "max_prepared_transactions=10" go before the ones that a throw-away cluster
 	// has.
 	Settings []string
-	// Certificate and Key in PEM turn TLS on.
-	Certificate, Key []byte
+	// Certificate and Key in PEM turn TLS on. ClientCA lists in PEM the authorities of client
+	// certificates.
+	Certificate, Key, ClientCA []byte
+	// Programs is the directory of initdb and postgres; empty means the newest on this machine.
+	Programs string
+	// StandbyOf is a server whose wal_level is replica: the new one becomes its hot standby. The
+	// server is stopped for the time of the copy.
+	StandbyOf *Postgres
 	// Log gets what the server writes.
 	Log io.Writer
 }
@@ -68,7 +74,7 @@ type Postgres struct {
 // error is ErrNoPostgres where PostgreSQL is not installed.
 func StartPostgres(ctx context.Context, config PostgresConfig) (_ *Postgres, err error) {
 	p := &Postgres{config: config}
-	if p.bin, err = findPostgres(ctx); err != nil {
+	if p.bin, err = findPostgres(ctx, config); err != nil {
 		return nil, err
 	}
 	if p.as, err = ServiceAccount("postgres", "nobody"); err != nil {
@@ -86,7 +92,11 @@ func StartPostgres(ctx context.Context, config PostgresConfig) (_ *Postgres, err
 	if p.Sockets, err = makeSocketDirFor(p.as, "keyturn-pg-"); err != nil {
 		return nil, err
 	}
-	if err := p.initialise(ctx); err != nil {
+	prepare := p.initialise
+	if config.StandbyOf != nil {
+		prepare = p.copyOf
+	}
+	if err := prepare(ctx); err != nil {
 		return nil, err
 	}
 	if err := p.Start(ctx); err != nil {
@@ -96,7 +106,13 @@ func StartPostgres(ctx context.Context, config PostgresConfig) (_ *Postgres, err
 }
 
 // findPostgres returns the directory that holds both programs.
-func findPostgres(ctx context.Context) (string, error) {
+func findPostgres(ctx context.Context, config PostgresConfig) (string, error) {
+	switch {
+	case config.StandbyOf != nil:
+		return config.StandbyOf.bin, nil
+	case config.Programs != "":
+		return config.Programs, nil
+	}
 	if runtime.GOOS == "windows" {
 		return "", ErrNoPostgres
 	}
@@ -159,9 +175,45 @@ func (p *Postgres) initialise(ctx context.Context) error {
 	if err := p.writeCertificate(); err != nil {
 		return err
 	}
-	rules := append([]string{"local all " + PostgresAdmin + " trust"}, p.config.HBA...)
+	rules := append([]string{
+		"local all " + PostgresAdmin + " trust",
+		"local replication " + PostgresAdmin + " trust",
+	}, p.config.HBA...)
 	// The file exists and belongs to the cluster's account already; writing in place keeps it so.
 	return os.WriteFile(filepath.Join(p.Data(), "pg_hba.conf"), []byte(strings.Join(rules, "\n")+"\n"), 0o600)
+}
+
+// clientCA is the file of the authorities of client certificates, in the data directory.
+const clientCA = "clients.crt"
+
+// copyOf makes the cluster a copy of its primary, which follows it over the primary's socket.
+func (p *Postgres) copyOf(ctx context.Context) error {
+	primary := p.config.StandbyOf
+	if err := primary.Stop(); err != nil {
+		return err
+	}
+	copied := os.CopyFS(p.Data(), os.DirFS(primary.Data()))
+	if err := errors.Join(copied, primary.Start(ctx)); err != nil {
+		return err
+	}
+	signal := filepath.Join(p.Data(), "standby.signal")
+	if err := os.WriteFile(signal, nil, 0o600); err != nil {
+		return err
+	}
+	p.config.Settings = append(slices.Clone(p.config.Settings), fmt.Sprintf(
+		"primary_conninfo=host=%s port=%d user=%s", primary.Sockets, primary.Port, PostgresAdmin,
+	))
+	// The server accepts its data directory with these rights alone.
+	return filepath.WalkDir(p.Data(), func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		mode := os.FileMode(0o600)
+		if entry.IsDir() {
+			mode = 0o700
+		}
+		return errors.Join(os.Chmod(path, mode), p.as.Own(path))
+	})
 }
 
 func (p *Postgres) writeCertificate() error {
@@ -169,7 +221,11 @@ func (p *Postgres) writeCertificate() error {
 		return nil
 	}
 	var errs []error
-	for name, content := range map[string][]byte{"server.crt": p.config.Certificate, "server.key": p.config.Key} {
+	files := map[string][]byte{"server.crt": p.config.Certificate, "server.key": p.config.Key}
+	if p.config.ClientCA != nil {
+		files[clientCA] = p.config.ClientCA
+	}
+	for name, content := range files {
 		path := filepath.Join(p.Data(), name)
 		errs = append(errs, os.WriteFile(path, content, 0o600), p.as.Own(path))
 	}
@@ -212,6 +268,9 @@ func (p *Postgres) arguments() []string {
 	}
 	if p.config.Certificate != nil {
 		settings = append(settings, "ssl=on")
+	}
+	if p.config.ClientCA != nil {
+		settings = append(settings, "ssl_ca_file="+clientCA)
 	}
 	args := []string{"-D", p.Data(), "-k", p.Sockets, "-p", strconv.Itoa(p.Port)}
 	for _, setting := range append(settings, p.config.Settings...) {

@@ -8,10 +8,11 @@ type Preparer interface {
 	// done. It changes nothing.
 	PlanAccounts(ctx context.Context, r PlanRequest) (Plan, error)
 	// ApplyPlan carries out a plan. It fails with class Denied when the target has changed since the
-	// plan was made, because the caller has approved another plan.
+	// plan was made, because the caller has approved another plan, and when Account can do something
+	// else afterwards than before, as far as Current lets the target compare.
 	ApplyPlan(ctx context.Context, p Plan) error
-	// ProveAccounts logs in with both credentials and compares their rights. It leaves nothing
-	// behind.
+	// ProveAccounts logs in with both credentials and compares what an application sees and may do. It
+	// leaves nothing behind.
 	ProveAccounts(ctx context.Context, r PlanRequest, a, b Credential) error
 }
 
@@ -20,14 +21,14 @@ const OwnerSuffix = "_owner"
 
 // PlanRequest says which accounts are wanted.
 type PlanRequest struct {
-	// Account exists already: a login, or an owner that cannot log in.
+	// Account is a login that exists. It stays what it is.
 	Account string `json:"account"`
-	// Owner is the account that owns everything afterwards and cannot log in. Empty means Account
-	// with [OwnerSuffix], or Account itself when it cannot log in.
+	// Owner is the account that Account acts as, when that is another one already; otherwise empty.
 	Owner string `json:"owner,omitempty"`
-	// Logins are the two accounts that alternate. Account may be one of them. If it is not, it
-	// continues to work beside them.
+	// Logins are the two accounts that alternate: Account and its clone.
 	Logins [2]string `json:"logins"`
+	// Undo removes the clone instead of making it.
+	Undo bool `json:"undo,omitempty"`
 	// Databases lists the databases in which a proof compares the rights of both. None means all
 	// databases to which they may connect.
 	Databases []string `json:"databases,omitempty"`

@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"strconv"
@@ -17,8 +18,19 @@ import (
 
 const goodbyeTimeout = time.Second
 
-// connect opens a connection.
+// connect opens a connection with a password alone.
 func (t *pg) connect(ctx context.Context, address, database string, c target.Credential) (*pgx.Conn, error) {
+	return t.connectWith(ctx, address, database, c, nil)
+}
+
+// connectAs opens a connection as the application does, whose account c is of.
+func (t *pg) connectAs(ctx context.Context, address, database string, c target.Credential) (*pgx.Conn, error) {
+	return t.connectWith(ctx, address, database, c, t.certificate)
+}
+
+func (t *pg) connectWith(
+	ctx context.Context, address, database string, c target.Credential, certificate *tls.Certificate,
+) (*pgx.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -38,6 +50,10 @@ func (t *pg) connect(ctx context.Context, address, database string, c target.Cre
 	cfg.User = c.Account
 	cfg.Password = prepare(c.Secret.Reveal())
 	cfg.TLSConfig = t.config.TLS.Config(host)
+	if certificate != nil && cfg.TLSConfig != nil {
+		cfg.SSLCertMode = "allow"
+		cfg.TLSConfig.Certificates = []tls.Certificate{*certificate}
+	}
 	cfg.ConnectTimeout = target.DialTimeout
 	cfg.RequireAuth = strings.Join(t.config.RequireAuth, ",")
 	cfg.DialFunc = pgconn.DialFunc(t.dial)
@@ -49,7 +65,13 @@ func (t *pg) connect(ctx context.Context, address, database string, c target.Cre
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity = 0
 	cfg.DescriptionCacheCapacity = 0
-	return pgx.ConnectConfig(ctx, cfg)
+	seen := &admission{}
+	cfg.BuildFrontend = seen.frontend
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil && seen.accepted {
+		err = &admittedError{err}
+	}
+	return conn, err
 }
 
 // ignoreEnvironment replaces the settings that the driver took from the environment, a service file
@@ -98,8 +120,9 @@ func (t *pg) asAdminOf(ctx context.Context, what, database string, secrets ...se
 	failed := t.loginFailed(
 		what+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress, err, secrets...,
 	)
-	if failed.Class == target.Rejected {
-		failed.Class = target.Denied // it is not the candidate that does not authenticate
+	switch failed.Class {
+	case target.Rejected, target.Admitted, target.Unclear:
+		failed.Class = target.Denied // it is not said of the candidate
 	}
 	return nil, failed
 }
@@ -109,7 +132,7 @@ func (t *pg) loginFailed(what string, err error, secrets ...sensitive.Value) *ta
 	answer, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case ok:
-		failed := target.Failed(loginClass(answer), answer.Code, what+": "+answerText(answer), secrets...)
+		failed := target.Failed(loginClass(answer, isAdmitted(err)), answer.Code, what+": "+answerText(answer), secrets...)
 		if t.config.TLS.Off {
 			return failed.Unproven(what)
 		}
@@ -125,25 +148,37 @@ func (t *pg) loginFailed(what string, err error, secrets ...sensitive.Value) *ta
 	return target.NotSent(what, connectReason(err), secrets...)
 }
 
-// loginClass returns the class of the server's answer to a login. Where several answers have one
-// code, the name of the server's routine distinguishes them: unlike the message it is not
-// translated.
-func loginClass(answer *pgconn.PgError) target.Class {
-	switch {
-	case answer.Code == "28000" &&
-		(answer.Routine == "ClientAuthentication" || answer.Routine == "InitializeSessionUserId"):
-		// No line of pg_hba.conf permits the login, or the password was right and the role may not
-		// log in. Neither says that the password is wrong.
-		return target.Denied
-	case answer.Code == "28P01", answer.Code == "28000":
+func isAdmitted(err error) bool {
+	_, ok := errors.AsType[*admittedError](err)
+	return ok
+}
+
+// loginClass returns the class of an answer to a login. Where several answers have one code, the
+// name of the server's routine distinguishes them: unlike the message it is not translated. Poolers
+// send none.
+func loginClass(answer *pgconn.PgError, admitted bool) target.Class {
+	ofServer := answer.Routine != "InitializeSessionUserId" && answer.Routine != "CheckMyDatabase"
+	switch class := answer.Code[:min(2, len(answer.Code))]; {
+	case class == "08":
+		return target.Unclear // of a pooler that hides why: its list, its server, or a protocol that it does not speak
+	case class == "57", class == "58", class == "XX", class == "53" && (ofServer || !admitted):
+		return target.Unreachable // the server is starting, stopping, full or broken: a later login may succeed
+	case admitted:
+		return target.Admitted
+	case answer.Code == "28P01":
 		return target.Rejected
-	case answer.Code == "3D000",
+	case class == "28" && answer.Routine != "",
+		class == "3D",
 		answer.Code == "42501",
-		strings.HasPrefix(answer.Code, "0A"),
-		strings.HasPrefix(answer.Code, "22"):
-		return target.Denied // no such database, no right to connect to it, or an unknown parameter
+		class == "0A",
+		class == "22":
+		// No line of pg_hba.conf permits the login, or it asks for something besides a password; there is
+		// no such database, or a parameter is unknown. None says that the password is wrong.
+		return target.Denied
+	case class == "55":
+		return target.Unreachable
 	}
-	return target.Unreachable // the server is starting, stopping, full or broken: a later login may succeed
+	return target.Unclear
 }
 
 // connectReason returns the innermost cause that explains the failure, because the driver's own

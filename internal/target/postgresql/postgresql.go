@@ -6,15 +6,16 @@
 //	                     (required; port 5432)
 //	admin_address        where the administrator logs in and changes roles; default address. It must
 //	                     not be a standby, or a pooler that leads to another server
-//	verify               a list of addresses where a new password must work before it is current:
-//	                     writer, readers, pooler; default address alone
+//	verify               a list of addresses where a new password must work before it is current;
+//	                     default address alone. A standby is {"address": …, "role": "replica",
+//	                     "lag": "10s"}, a pooler {"address": …, "role": "pooler"}
 //	database             the database of every login; default postgres
 //	tls                  {"ca": PEM, "server_name": name} or {"off": true}; default: on, verified
 //	                     against the machine's authorities
 //	check_sql            one read-only statement that must succeed with the new password at every
 //	                     verify address; it runs in a read-only transaction that is rolled back
-//	scram_iterations     of new passwords, 4096 to 1000000; default the server's scram_iterations,
-//	                     or 4096 where it has none
+//	scram_iterations     of new passwords, 4096 to 1000000; default as the password before, or the
+//	                     server's scram_iterations
 //	require_auth         how the server may ask for a password, a list of scram-sha-256, md5,
 //	                     password; default scram-sha-256. A server that asks for none is refused,
 //	                     because every password would pass there
@@ -28,7 +29,7 @@
 //
 // it also reads verifiers. Then no login is needed to find out which passwords are live, and Retire
 // removes exactly the old password. The password leaves this process in a login only: to change it,
-// the server gets a SCRAM-SHA-256 verifier.
+// the server gets a verifier, of the form of the one before (SCRAM-SHA-256 or MD5).
 //
 // Strategy single runs ALTER ROLE in a prepared transaction where the server allows them
 // (max_prepared_transactions above 0) and no pooler hides them. After a crash, pg_prepared_xacts
@@ -38,7 +39,9 @@ package postgresql
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 
 	"github.com/keyturn/keyturn/internal/egress"
 	"github.com/keyturn/keyturn/internal/target"
@@ -48,16 +51,49 @@ import (
 // Kind returns the kind "postgresql".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
-	return target.NewKind("postgresql", strategies, target.Parser((*config).complete), open).WithAdmin()
+	return target.NewKind("postgresql", strategies, target.Parser((*config).complete), open).WithAdmin().
+		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate)
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
-	return &pg{
+	t := &pg{
 		PasswordRule: c.PasswordRule,
 		config:       c,
 		admin:        s.Admin,
+		login:        s.Login,
+		consent:      s.Consent,
 		dial:         s.Dialer(),
-	}, nil
+	}
+	if err := checkLogin(c, s.Login); err != nil {
+		return nil, err
+	}
+	if !s.Login.Certificate.IsZero() {
+		pem := []byte(s.Login.Certificate.Reveal())
+		certificate, err := tls.X509KeyPair(pem, pem)
+		if err != nil {
+			return nil, fmt.Errorf(
+				"secret %q holds no client certificate with its key, both in PEM", s.Login.CertificateSecret,
+			)
+		}
+		t.certificate = &certificate
+	}
+	return t, nil
+}
+
+// checkLogin returns an error if an application cannot log in this way.
+func checkLogin(c config, l target.Login) error {
+	for what, name := range map[string]string{"database": l.Database, "role": l.Role} {
+		if name == "" {
+			continue
+		}
+		if err := checkName(name); err != nil {
+			return fmt.Errorf("the login's %s %w", what, err)
+		}
+	}
+	if l.CertificateSecret != "" && c.TLS.Off {
+		return errors.New("a client certificate needs TLS, which the target's setting tls turns off")
+	}
+	return nil
 }
 
 // pg is one server.
@@ -65,7 +101,11 @@ type pg struct {
 	target.PasswordRule
 	config config
 	admin  target.Credential
-	dial   egress.DialFunc
+	// login is how the application connects, certificate its client certificate; nil for none.
+	login       target.Login
+	certificate *tls.Certificate
+	consent     []string
+	dial        egress.DialFunc
 }
 
 // Close has nothing to release: each call closes its own connection.
@@ -96,7 +136,7 @@ func (t *pg) Apply(ctx context.Context, c target.Change) error {
 			return err
 		}
 	}
-	return a.alter(ctx, c.New, able, gid)
+	return a.alter(ctx, c, able, gid)
 }
 
 // transactionName returns the identifier of a change's prepared transaction. It depends on the
@@ -106,30 +146,29 @@ func transactionName(changeID string) string { return "keyturn-" + changeID }
 // alter sets the password unless it is set already, in one transaction under the role's lock. With
 // a gid it prepares the transaction before it commits it: then a lost answer to the commit leaves
 // either nothing to do or a prepared transaction, and not an open question.
-func (a *attempt) alter(ctx context.Context, c target.Credential, able abilities, gid string) error {
-	if err := a.begin(ctx, c.Account); err != nil {
+func (a *attempt) alter(ctx context.Context, c target.Change, able abilities, gid string) error {
+	if err := a.begin(ctx, c.New.Account); err != nil {
 		return err
 	}
-	if able.reads {
-		stored, err := a.stored(ctx, c.Account)
-		if err != nil {
-			return err
-		}
-		if match, _ := matches(stored, c.Account, c.Secret); match {
-			return a.rollback(ctx)
-		}
+	kept, same, err := a.form(ctx, c, able)
+	if err != nil {
+		return err
 	}
-	iterations := a.t.config.ScramIterations
-	if iterations == 0 {
-		iterations = able.iterations
+	if same {
+		return a.rollback(ctx)
 	}
-	verifier, err := newVerifier(c.Secret, iterations)
+	verifier, err := kept.verifier(c.New)
 	if err != nil {
 		return target.NotSent(a.what, err)
 	}
 	a.secrets = append(a.secrets, sensitive.New(verifier))
-	if err := a.run(ctx, "ALTER ROLE "+quoteIdentifier(c.Account)+" PASSWORD "+quoteLiteral(verifier)); err != nil {
+	if err := a.run(ctx, "ALTER ROLE "+quoteIdentifier(c.New.Account)+" PASSWORD "+quoteLiteral(verifier)); err != nil {
 		return err
+	}
+	if kept.md5 {
+		if err := a.keptMD5(ctx, c.New.Account, verifier); err != nil {
+			return err
+		}
 	}
 	if gid == "" {
 		return a.end(ctx, "COMMIT")
@@ -211,9 +250,12 @@ func (a *attempt) stillOld(ctx context.Context, old target.Credential, able abil
 			return match, nil
 		}
 	}
-	err := a.t.login(ctx, a.t.config.AdminAddress, old, "")
-	if target.ClassOf(err) == target.Rejected {
+	err := a.t.logIn(ctx, a.t.config.AdminAddress, old, false)
+	switch target.ClassOf(err) {
+	case target.Rejected:
 		return false, nil
+	case target.Admitted:
+		return true, nil
 	}
 	if e, ok := errors.AsType[*target.Error](err); ok && e.Class == target.Unknown {
 		e.Class = target.Unreachable // the server may have seen the login, but was asked for no change

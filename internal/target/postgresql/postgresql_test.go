@@ -42,7 +42,7 @@ func startCluster(t *testing.T, tls bool, settings ...string) *cluster {
 		Log:      c.log,
 		Settings: append(logged, settings...),
 		HBA: []string{
-			"host all banned 127.0.0.1/32 reject",
+			"host all banned,barred 127.0.0.1/32 reject",
 			"host all open 127.0.0.1/32 trust",
 			"host all clear 127.0.0.1/32 password",
 			"host all all 127.0.0.1/32 scram-sha-256",
@@ -107,6 +107,18 @@ func (c *cluster) config(addr string, more ...string) string {
 func (c *cluster) open(t *testing.T, addr string, admin target.Credential, more ...string) target.Target {
 	t.Helper()
 	return h(c, admin, more...).Open(t, addr)
+}
+
+// openAs opens a target whose application logs in like l.
+func (c *cluster) openAs(t *testing.T, admin target.Credential, l target.Login, more ...string) target.Target {
+	t.Helper()
+	tt, err := postgresql.Kind().Open(target.Settings{
+		Config: json.RawMessage(c.config(c.Addr(), more...)),
+		Admin:  admin,
+		Login:  l,
+	})
+	targettest.Must(t, err)
+	return tt
 }
 
 // connect logs in without the code under test.
@@ -301,17 +313,30 @@ func testClasses(t *testing.T, c *cluster, reader, _ target.Credential) {
 	locked, expired := c.account(t), c.account(t)
 	c.alter(t, locked, "NOLOGIN")
 	c.alter(t, expired, "VALID UNTIL '2001-01-01'")
-	verify(target.Denied, "is not permitted to log in (28000)", locked)
+	verify(target.Admitted, "is not permitted to log in (28000)", locked)
 	verify(target.Rejected, "(28P01)", expired)
 	verify(target.Denied, "pg_hba.conf rejects", c.role(t, "banned", "LOGIN"))
 	verify(target.Denied, "require_auth", c.role(t, "open", "LOGIN"))
 	clear := c.role(t, "clear", "LOGIN")
 	verify(target.Denied, "require_auth", clear)
 	targettest.Must(t, c.open(t, c.Addr(), reader, `"require_auth":["password"]`).Verify(targettest.Within(t), clear))
-	verify(target.Denied, `"no such" does not exist (3D000)`, c.account(t), `"database":"no such"`)
 	full := c.account(t)
 	c.alter(t, full, "CONNECTION LIMIT 0")
-	verify(target.Unreachable, "too many connections", full)
+	verify(target.Admitted, "too many connections for role", full)
+	c.exec(t, "CREATE DATABASE shut")
+	c.exec(t, "REVOKE CONNECT ON DATABASE shut FROM PUBLIC")
+	c.exec(t, "CREATE DATABASE narrow CONNECTION LIMIT 0")
+	for database, text := range map[string]string{
+		"no such": `"no such" does not exist (3D000)`,
+		"shut":    "(42501)",
+		"narrow":  "too many connections for database",
+	} {
+		who := c.account(t)
+		in := c.openAs(t, reader, target.Login{Database: database})
+		targettest.Expect(t, in.Verify(targettest.Within(t), who), target.Admitted, text)
+		who.Secret = full.Secret
+		targettest.Expect(t, in.Verify(targettest.Within(t), who), target.Rejected, "(28P01)")
+	}
 
 	change := newChange(t, c, tt, target.Single)
 	missing, super := change, change
@@ -424,12 +449,17 @@ func testBlindRetire(t *testing.T, c *cluster, _, blind target.Credential) {
 	tt := c.open(t, c.Addr(), blind)
 	change := newChange(t, c, tt, target.Double)
 	targettest.Must(t, tt.Apply(targettest.Within(t), change))
-	// Nothing is removed while the login that checks the old password is refused for another reason.
+	// Nothing is removed while no login checks the old password.
+	barred := change
+	barred.Old = c.role(t, "barred", "LOGIN")
+	targettest.Expect(t, tt.Retire(targettest.Within(t), barred), target.Denied)
+	if c.read(t, "SELECT (rolpassword IS NULL)::text FROM pg_authid WHERE rolname = 'barred'") != "false" {
+		t.Error("the password of a role that no login has checked was removed")
+	}
+	// A limit comes after the password, so it hides nothing.
 	c.alter(t, change.Old, "CONNECTION LIMIT 0")
-	targettest.Expect(t, tt.Retire(targettest.Within(t), change), target.Unreachable)
-	c.alter(t, change.Old, "CONNECTION LIMIT -1")
-	c.works(t, change.Old, true)
 	targettest.Must(t, tt.Retire(targettest.Within(t), change))
+	c.alter(t, change.Old, "CONNECTION LIMIT -1")
 	c.works(t, change.Old, false)
 }
 

@@ -10,32 +10,32 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// shownDifferences is the number of differences that an error names.
-const shownDifferences = 5
+const (
+	// shownDifferences is the number of differences that an error names.
+	shownDifferences = 5
+	// Bounds of what is counted of tables with row security.
+	maxSecured = 200
+	maxRows    = 1000
+)
 
-// ProveAccounts compares the rights of both logins on everything in each database to which they may
-// connect. It also makes a table as each of them, which must belong to the owner, and rolls that
-// back.
+// view is what an application sees and may do in one database.
+type view map[string]string
+
+// ProveAccounts compares what an application sees and may do with both logins, in each database to
+// which they may connect. It also makes a table as each of them, and rolls that back.
 func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b target.Credential) error {
 	what := "prove that " + a.Account + " and " + b.Account + " are equal"
 	if a.Account == b.Account || !slices.Contains(r.Logins[:], a.Account) || !slices.Contains(r.Logins[:], b.Account) {
 		return target.Denied.Errorf("%s: they are not the two logins", what)
 	}
-	databases, err := t.databases(ctx, what, a)
+	databases, err := t.databases(ctx, what, r.Databases, a)
 	if err != nil {
 		return err
-	}
-	for _, name := range r.Databases {
-		if !slices.Contains(databases, name) {
-			return target.Denied.Errorf("%s: there is no database %q that %s may connect to", what, name, a.Account)
-		}
-	}
-	if len(r.Databases) > 0 {
-		databases = r.Databases
 	}
 	for _, database := range databases {
 		what := what + " in database " + database
@@ -48,110 +48,148 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 			return err
 		}
 		if len(differ) > 0 {
-			more := ""
-			if n := len(differ) - shownDifferences; n > 0 {
-				differ, more = differ[:shownDifferences], fmt.Sprintf(", and %d more", n)
-			}
-			return target.Failed(target.Denied, "", what+": they differ in "+strings.Join(differ, "; ")+more)
+			return target.Failed(target.Denied, "", what+": they differ in "+listed(differ))
 		}
 	}
 	return nil
 }
 
-// compare returns the differences between the rights of two logins.
+// listed names the first differences, and how many more there are.
+func listed(differ []string) string {
+	more := ""
+	if n := len(differ) - shownDifferences; n > 0 {
+		differ, more = differ[:shownDifferences], fmt.Sprintf(", and %d more", n)
+	}
+	return strings.Join(differ, "; ") + more
+}
+
+// compare returns the differences between what two logins see.
 func (t *pg) compare(
 	ctx context.Context, what, database string, r target.PlanRequest, a, b target.Credential,
 ) ([]string, error) {
-	one, err := t.rightsOf(ctx, what, database, r, a)
+	one, err := t.view(ctx, what, database, a)
 	if err != nil {
 		return nil, err
 	}
-	other, err := t.rightsOf(ctx, what, database, r, b)
+	other, err := t.view(ctx, what, database, b)
 	if err != nil {
 		return nil, err
 	}
-	return differences(one, other), nil
+	if r.Owner != "" && one["acts as"] != r.Owner {
+		return nil, target.Denied.Errorf("%s: %s acts as %q, not as %q", what, a.Account, one["acts as"], r.Owner)
+	}
+	return one.differences(other), nil
 }
 
-func differences(a, b map[string]string) []string {
+func (v view) differences(other view) []string {
 	var out []string
-	for key, value := range a {
-		if other, ok := b[key]; !ok || other != value {
-			out = append(out, fmt.Sprintf("%s (%q, %q)", key, value, other))
+	for key, value := range v {
+		if also, ok := other[key]; !ok || also != value {
+			out = append(out, fmt.Sprintf("%s (%q, %q)", key, value, also))
 		}
 	}
-	for key, value := range b {
-		if _, ok := a[key]; !ok {
+	for key, value := range other {
+		if _, ok := v[key]; !ok {
 			out = append(out, fmt.Sprintf("%s (%q, %q)", key, "", value))
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b)) })
 	return out
 }
 
-// databases returns the databases to which a login may connect, the configured one first.
-func (t *pg) databases(ctx context.Context, what string, c target.Credential) ([]string, error) {
-	conn, err := t.connect(ctx, t.config.AdminAddress, t.config.Database, c)
+// rank puts the differences first from which others follow.
+func rank(difference string) int {
+	first := []string{"acts as", "belongs", "attributes", "setting of the login", "setting search_path", "may become"}
+	at := slices.IndexFunc(first, func(prefix string) bool { return strings.HasPrefix(difference, prefix) })
+	if at < 0 {
+		return len(first)
+	}
+	return at
+}
+
+// views returns what a login sees in each of the databases; none means all to which it may connect.
+func (t *pg) views(ctx context.Context, what string, names []string, c target.Credential) (map[string]view, error) {
+	databases, err := t.databases(ctx, what, names, c)
 	if err != nil {
-		return nil, t.loginFailed(what, err, c.Secret)
+		return nil, err
+	}
+	out := map[string]view{}
+	for _, database := range databases {
+		if out[database], err = t.view(ctx, what+" in database "+database, database, c); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// databases returns the databases to compare: those named, or all to which a login may connect, the
+// application's first.
+func (t *pg) databases(ctx context.Context, what string, names []string, c target.Credential) ([]string, error) {
+	conn, err := t.connectAs(ctx, t.config.AdminAddress, t.database(), c)
+	if err != nil {
+		return nil, t.loginFailed(what+": log in as "+c.Account, err, c.Secret)
 	}
 	defer disconnect(conn)
 	rows, err := conn.Query(ctx, `SELECT datname FROM pg_catalog.pg_database
 		WHERE datallowconn AND NOT datistemplate
 			AND pg_catalog.has_database_privilege(session_user, oid, 'CONNECT')
-		ORDER BY datname <> $1, datname`, t.config.Database)
+		ORDER BY datname <> $1, datname`, t.database())
 	if err != nil {
 		return nil, checkFailed(what, err, c.Secret)
 	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, checkFailed(what, err, c.Secret)
 	}
-	return names, nil
+	for _, name := range names {
+		if !slices.Contains(found, name) {
+			return nil, target.Denied.Errorf("%s: there is no database %q that %s may connect to", what, name, c.Account)
+		}
+	}
+	if len(names) > 0 {
+		return names, nil
+	}
+	return found, nil
 }
 
-// rightsOf returns a login's rights in a database, after it has verified that the login acts as the
-// owner.
-func (t *pg) rightsOf(
-	ctx context.Context, what, database string, r target.PlanRequest, c target.Credential,
-) (map[string]string, error) {
-	conn, err := t.connect(ctx, t.config.AdminAddress, database, c)
+// view returns what a login sees and may do in a database.
+func (t *pg) view(ctx context.Context, what, database string, c target.Credential) (view, error) {
+	conn, err := t.connectAs(ctx, t.config.AdminAddress, database, c)
 	if err != nil {
 		return nil, t.loginFailed(what+": log in as "+c.Account, err, c.Secret)
 	}
 	defer disconnect(conn)
 	fail := func(err error) error { return checkFailed(what+": as "+c.Account, err, c.Secret) }
-	made, err := tableOwner(ctx, conn)
+	out := view{}
+	if out["makes"], err = makes(ctx, conn); err != nil {
+		return nil, fail(err)
+	}
+	become := "MEMBER"
+	var release int
+	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int4").Scan(&release); err != nil {
+		return nil, fail(err)
+	}
+	if release >= 160000 {
+		become = "SET"
+	}
+	rows, err := conn.Query(ctx, fmt.Sprintf(seen, become))
 	if err != nil {
 		return nil, fail(err)
 	}
-	var session, current string
-	if err := conn.QueryRow(ctx, "SELECT session_user::text, current_user::text").Scan(&session, &current); err != nil {
-		return nil, fail(err)
-	}
-	owner := cmp.Or(r.Owner, current)
-	if current != owner || current == session || made != "" && made != owner {
-		return nil, target.Denied.Errorf(
-			"%s: %s acts as %q and makes tables of %q; both should be the owner, %q", what, c.Account, current,
-			made, owner,
-		)
-	}
-	rows, err := conn.Query(ctx, rights)
-	if err != nil {
-		return nil, fail(err)
-	}
-	out := map[string]string{"owner": current}
 	var key, value string
 	if _, err := pgx.ForEachRow(rows, []any{&key, &value}, func() error { out[key] = value; return nil }); err != nil {
+		return nil, fail(err)
+	}
+	if err := out.countRows(ctx, conn); err != nil {
 		return nil, fail(err)
 	}
 	maps.DeleteFunc(out, func(_, value string) bool { return value == "" })
 	return out, nil
 }
 
-// tableOwner makes a table in a transaction that it rolls back. It returns the table's owner; empty
-// if the login may make no table.
-func tableOwner(ctx context.Context, conn *pgx.Conn) (owner string, err error) {
+// makes makes a table by a name alone, in a transaction that it rolls back. It returns the schema,
+// the owner and the privileges of the table, or the code of the refusal.
+func makes(ctx context.Context, conn *pgx.Conn) (text string, err error) {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return "", err
@@ -161,23 +199,57 @@ func tableOwner(ctx context.Context, conn *pgx.Conn) (owner string, err error) {
 			err = failed
 		}
 	}()
-	var schema string
-	err = tx.QueryRow(ctx, `SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace
-		WHERE pg_catalog.has_schema_privilege(oid, 'CREATE') AND nspname !~ '^pg_'
-		ORDER BY nspname <> 'public', nspname LIMIT 1`).
-		Scan(&schema)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
+	if _, err := tx.Exec(ctx, "CREATE TABLE keyturn_proof (n int)"); err != nil {
+		answer, ok := errors.AsType[*pgconn.PgError](err)
+		if !ok {
+			return "", err
+		}
+		return answer.Code, nil
 	}
+	err = tx.QueryRow(ctx, `SELECT concat_ws(' ', 'tables in', relnamespace::regnamespace, 'of', pg_get_userbyid(relowner),
+			relacl) FROM pg_catalog.pg_class WHERE oid = 'keyturn_proof'::regclass`).
+		Scan(&text)
+	return text, err
+}
+
+// countRows counts what row security leaves of each table that has it, up to a bound.
+func (v view) countRows(ctx context.Context, conn *pgx.Conn) error {
+	rows, err := conn.Query(ctx, `SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relrowsecurity AND has_table_privilege(c.oid, 'SELECT') ORDER BY c.oid LIMIT $1::int4`, maxSecured)
 	if err != nil {
-		return "", err
+		return err
 	}
-	table := schema + ".keyturn_proof"
-	if _, err := tx.Exec(ctx, "CREATE TABLE "+table+" (n int)"); err != nil {
-		return "", err
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
 	}
-	err = tx.QueryRow(ctx, `SELECT pg_catalog.pg_get_userbyid(relowner)::text FROM pg_catalog.pg_class
-		WHERE oid = pg_catalog.to_regclass($1)`, table).
-		Scan(&owner)
-	return owner, err
+	for _, table := range tables {
+		if err := v.countIn(ctx, conn, table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v view) countIn(ctx context.Context, conn *pgx.Conn, table string) error {
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = '2s'"); err != nil {
+		return err
+	}
+	var n int
+	err = tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s LIMIT %d) x", table, maxRows)).Scan(&n)
+	answer, refused := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case err == nil:
+		v["rows of "+table] = fmt.Sprint(n)
+	case !refused:
+		return err
+	case answer.Code != "57014": // it took too long
+		v["rows of "+table] = answer.Code
+	}
+	return tx.Rollback(ctx)
 }

@@ -1,62 +1,98 @@
 package postgresql
 
-// rights lists the rights of the login, not of the role that it acts as, on everything in a
-// database, and its settings. It leaves out the rights that every role has on the server's own
-// objects.
-const rights = `
-SELECT 'relation ' || c.oid::regclass::text,
+// seen lists what an application sees and may do in a database, by the names that it would use: the
+// role that it acts as, what its names resolve to, its rights, what row security leaves it, its
+// settings. %s is the privilege SET of a membership, or MEMBER before PostgreSQL 16. It leaves out
+// what every role has on the server's own objects.
+const seen = `
+SELECT 'acts as', current_user::text
+UNION ALL SELECT 'search path', current_schemas(true)::text
+UNION ALL SELECT 'relation ' || n.nspname || '.' || c.relname,
 		concat_ws(',', VARIADIC ARRAY(
 			SELECT p FROM unnest(CASE WHEN c.relkind = 'S'
 				THEN ARRAY['USAGE', 'SELECT', 'UPDATE']
 				ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'] END) p
-			WHERE CASE WHEN c.relkind = 'S'
-				THEN has_sequence_privilege(session_user, c.oid, p)
-				ELSE has_table_privilege(session_user, c.oid, p) END)
+			WHERE CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, p) ELSE has_table_privilege(c.oid, p) END)
 		|| CASE WHEN c.relkind = 'S' THEN '{}' ELSE ARRAY(
 			SELECT p || '?' FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) p
-			WHERE has_any_column_privilege(session_user, c.oid, p)) END
-		|| ARRAY(SELECT 'owner' WHERE pg_has_role(session_user, c.relowner, 'USAGE')))
-	FROM pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relnamespace <> 'pg_catalog'::regnamespace
-UNION ALL SELECT 'column ' || a.attrelid::regclass::text || '.' || a.attname,
+			WHERE has_any_column_privilege(c.oid, p)) END
+		|| ARRAY(SELECT 'owner' WHERE pg_has_role(c.relowner, 'USAGE'))
+		|| ARRAY(SELECT 'found by its name' WHERE pg_table_is_visible(c.oid))
+		|| ARRAY(SELECT 'row security' WHERE row_security_active(c.oid))
+		|| pg_get_userbyid(c.relowner)::text)
+	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relnamespace <> 'pg_catalog'::regnamespace
+		AND n.nspname !~ '^pg_(toast|temp)'
+UNION ALL SELECT 'column ' || n.nspname || '.' || c.relname || '.' || a.attname,
 		concat_ws(',', VARIADIC ARRAY(
 			SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) p
-			WHERE has_column_privilege(session_user, a.attrelid, a.attnum, p)))
-	FROM pg_attribute a WHERE a.attacl IS NOT NULL
+			WHERE has_column_privilege(a.attrelid, a.attnum, p)))
+	FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE a.attacl IS NOT NULL
 UNION ALL SELECT 'schema ' || n.nspname,
 		concat_ws(',', VARIADIC ARRAY(
-			SELECT p FROM unnest(ARRAY['USAGE', 'CREATE']) p WHERE has_schema_privilege(session_user, n.oid, p))
-		|| ARRAY(SELECT 'owner' WHERE pg_has_role(session_user, n.nspowner, 'USAGE')))
-	FROM pg_namespace n WHERE n.nspname !~ '^pg_(toast_)?temp_'
-UNION ALL SELECT 'function ' || f.oid::regprocedure::text,
-		has_function_privilege(session_user, f.oid, 'EXECUTE')::text
-			|| pg_has_role(session_user, f.proowner, 'USAGE')::text
-	FROM pg_proc f WHERE f.pronamespace <> 'pg_catalog'::regnamespace OR f.proacl IS NOT NULL
-UNION ALL SELECT 'type ' || y.oid::regtype::text,
-		has_type_privilege(session_user, y.oid, 'USAGE')::text
-	FROM pg_type y WHERE y.typnamespace <> 'pg_catalog'::regnamespace AND y.typtype IN ('d', 'e', 'r', 'c')
-UNION ALL SELECT 'language ' || l.lanname,
-		has_language_privilege(session_user, l.oid, 'USAGE')::text
+			SELECT p FROM unnest(ARRAY['USAGE', 'CREATE']) p WHERE has_schema_privilege(n.oid, p))
+		|| ARRAY(SELECT 'owner' WHERE pg_has_role(n.nspowner, 'USAGE')))
+	FROM pg_namespace n WHERE n.nspname !~ '^pg_(toast|temp)'
+UNION ALL SELECT
+		'function ' || n.nspname || '.' || f.proname || '(' || pg_get_function_identity_arguments(f.oid) || ')',
+		concat_ws(',', has_function_privilege(f.oid, 'EXECUTE'), pg_has_role(f.proowner, 'USAGE'),
+			pg_function_is_visible(f.oid), f.prosecdef, pg_get_userbyid(f.proowner))
+	FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace
+	WHERE f.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) OR f.proacl IS NOT NULL
+UNION ALL SELECT 'type ' || n.nspname || '.' || y.typname,
+		concat_ws(',', has_type_privilege(y.oid, 'USAGE'), pg_type_is_visible(y.oid))
+	FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace
+	WHERE y.typnamespace <> 'pg_catalog'::regnamespace AND y.typtype IN ('d', 'e', 'r', 'c')
+		AND n.nspname !~ '^pg_(toast|temp)'
+UNION ALL SELECT 'language ' || l.lanname, has_language_privilege(l.oid, 'USAGE')::text
 	FROM pg_language l
-UNION ALL SELECT 'foreign server ' || v.srvname,
-		has_server_privilege(session_user, v.oid, 'USAGE')::text
+UNION ALL SELECT 'foreign server ' || v.srvname, has_server_privilege(v.oid, 'USAGE')::text
 	FROM pg_foreign_server v
-UNION ALL SELECT 'foreign data wrapper ' || w.fdwname,
-		has_foreign_data_wrapper_privilege(session_user, w.oid, 'USAGE')::text
+UNION ALL SELECT 'user mapping of ' || m.srvname,
+		CASE m.umuser WHEN 0 THEN 'public' ELSE 'own' END
+	FROM pg_user_mappings m WHERE m.umuser IN (0, (SELECT oid FROM pg_roles WHERE rolname = current_user))
+UNION ALL SELECT 'foreign data wrapper ' || w.fdwname, has_foreign_data_wrapper_privilege(w.oid, 'USAGE')::text
 	FROM pg_foreign_data_wrapper w
-UNION ALL SELECT 'tablespace ' || s.spcname,
-		has_tablespace_privilege(session_user, s.oid, 'CREATE')::text
+UNION ALL SELECT 'publication ' || p.pubname,
+		concat_ws(',', pg_has_role(p.pubowner, 'USAGE'), pg_get_userbyid(p.pubowner))
+	FROM pg_publication p
+UNION ALL SELECT 'subscription ' || s.subname,
+		concat_ws(',', pg_has_role(s.subowner, 'USAGE'), pg_get_userbyid(s.subowner))
+	FROM pg_subscription s WHERE s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+UNION ALL SELECT 'default privileges ' || d.defaclnamespace::regnamespace::text || ' ' || d.defaclobjtype::text,
+		d.defaclacl::text
+	FROM pg_default_acl d WHERE d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+UNION ALL SELECT 'policy ' || p.polrelid::regclass::text || ' ' || p.polname,
+		(EXISTS (SELECT FROM unnest(p.polroles) r WHERE r = 0 OR pg_has_role(r, 'USAGE')))::text
+	FROM pg_policy p
+UNION ALL SELECT 'tablespace ' || s.spcname, has_tablespace_privilege(s.oid, 'CREATE')::text
 	FROM pg_tablespace s
 UNION ALL SELECT 'database ' || d.datname,
 		concat_ws(',', VARIADIC ARRAY(
-			SELECT p FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) p
-			WHERE has_database_privilege(session_user, d.oid, p)))
+			SELECT p FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) p WHERE has_database_privilege(d.oid, p))
+		|| ARRAY(SELECT 'owner' WHERE pg_has_role(d.datdba, 'USAGE')))
 	FROM pg_database d
-UNION ALL SELECT 'member of ' || r.rolname,
-		pg_has_role(session_user, r.oid, 'USAGE')::text
-	FROM pg_roles r WHERE NOT r.rolcanlogin
-UNION ALL SELECT 'setting ' || COALESCE(d.datname || ' ', '') || c, 'set'
+UNION ALL SELECT 'may become ' || r.rolname, 'yes'
+	FROM pg_roles r
+	WHERE pg_has_role(session_user, r.oid, '%[1]s') AND r.rolname NOT IN (session_user, current_user)
+UNION ALL SELECT 'has the rights of ' || r.rolname, 'yes'
+	FROM pg_roles r
+	WHERE pg_has_role(current_user, r.oid, 'USAGE') AND r.rolname NOT IN (session_user, current_user)
+UNION ALL SELECT 'setting ' || name, COALESCE(setting, '')
+	FROM pg_settings WHERE context IN ('user', 'superuser') AND name <> 'application_name'
+UNION ALL SELECT 'setting of the login ' || COALESCE(d.datname || ' ', '') || c, 'set'
 	FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
 	WHERE s.setrole = (SELECT oid FROM pg_roles WHERE rolname = session_user)
-UNION ALL SELECT 'attribute', concat_ws(',', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolbypassrls,
-		r.rolreplication, r.rolconnlimit)
-	FROM pg_roles r WHERE r.rolname = session_user`
+		AND NOT (s.setdatabase = 0 AND c LIKE 'role=%%')
+UNION ALL SELECT 'attributes', concat_ws(',', r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolbypassrls)
+	FROM pg_roles r WHERE r.rolname = current_user
+UNION ALL SELECT 'attributes of the login', concat_ws(',', r.rolreplication, r.rolconnlimit, r.rolvaliduntil)
+	FROM pg_roles r WHERE r.rolname = session_user
+UNION ALL SELECT
+		'belongs to the login alone: ' || s.classid::regclass::text || ' in database ' || COALESCE(d.datname, 'all'), 'yes'
+	FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
+	WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('o', 'a') AND session_user <> current_user
+		AND s.classid <> 'pg_auth_members'::regclass
+		AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = session_user)
+	GROUP BY s.classid, d.datname`

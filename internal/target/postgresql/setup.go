@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -18,18 +20,21 @@ type setup struct {
 	*attempt
 	request  target.PlanRequest
 	able     abilities
-	verifier string              // of Account, when Account is made anew
+	release  int                 // the server's version
+	verifier string              // of Account, when another role takes its name
 	shared   []string            // statements on roles
-	moves    map[string][]string // REASSIGN OWNED for each database
+	moves    map[string][]string // statements in each database, after the shared ones
+	first    bool                // the moves come before the shared statements
+	renames  bool                // the account acts under another name afterwards
 	notes    []string
 }
 
-// PlanAccounts plans two logins: one role owns everything and cannot log in; two members of it act
-// as it when they log in, so that the objects that either makes belong to the owner.
+// PlanAccounts plans two logins. The account stays what it is: the owner of its objects, a login,
+// and the role that its sessions act as. The other login is its member, and its sessions act as the
+// account; so whatever is looked up by the name of the acting role is found as before, and what
+// either login makes belongs to the account.
 //
-// An existing login is renamed and becomes the owner. In the same transaction a new login gets its
-// old name and password. So its objects, grants and default privileges in every database need no
-// change.
+// An account that an earlier release has made a member of a renamed owner gets its place back.
 func (t *pg) PlanAccounts(ctx context.Context, r target.PlanRequest) (target.Plan, error) {
 	s, err := t.setup(ctx, r)
 	if err != nil {
@@ -60,6 +65,9 @@ func (t *pg) setup(ctx context.Context, r target.PlanRequest) (_ *setup, err err
 	if s.able, err = s.abilities(ctx); err != nil {
 		return nil, err
 	}
+	if s.release, err = s.version(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.begin(ctx, r.Account); err != nil {
 		return nil, err
 	}
@@ -78,98 +86,272 @@ func (s *setup) decide(ctx context.Context) error {
 		return err
 	case !found:
 		return s.refuse("there is no role %q", s.request.Account)
-	case account.super:
+	case !account.canLogin:
+		return s.refuse("%q cannot log in", account.name)
+	}
+	if err := s.checkShareable(account); err != nil {
+		return err
+	}
+	if ignoresRole(s.release) {
+		return s.refuse("this minor release of PostgreSQL ignores a role's setting \"role\"; update the server first")
+	}
+	name := s.request.Logins[0]
+	if name == account.name {
+		name = s.request.Logins[1]
+	} else if s.request.Logins[1] != account.name {
+		return s.refuse("%q must be one of the two logins", account.name)
+	}
+	if name == account.name || name == account.acts {
+		return s.refuse("the account and its clone are two roles")
+	}
+	clone, exists, err := s.role(ctx, name)
+	if err != nil {
+		return err
+	}
+	legacy, err := s.hasOwner(ctx, account)
+	switch {
+	case err != nil:
+		return err
+	case s.request.Undo:
+		return s.undo(ctx, account, clone, exists)
+	case legacy && s.wanted() == "":
+		return s.migrate(ctx, account, clone, exists)
+	case s.wanted() != "" && s.wanted() != account.acts:
 		return s.refuse(
-			"%q is a superuser, whose rights cannot be shared by membership; use a role without SUPERUSER",
-			account.name,
+			"%q does not act as %q, and would find other objects if it did; name no owner, and it stays the owner",
+			account.name, s.request.Owner,
 		)
-	case account.replicas:
-		return s.refuse("%q has REPLICATION, which membership does not give; use a role without it", account.name)
 	}
-	if s.request.Owner == "" {
-		s.request.Owner = account.name
-		if account.canLogin {
-			s.request.Owner += target.OwnerSuffix
-		}
+	group := account.name
+	if legacy {
+		group = account.acts
 	}
-	if err := checkName(s.request.Owner); err != nil {
-		return s.refuse("the owner %v", err)
-	}
-	logins := s.request.Logins
-	if logins[0] == logins[1] || slices.Contains(logins[:], s.request.Owner) {
-		return s.refuse("the owner and the two logins are three roles")
-	}
-	if s.request.Owner == account.name && account.canLogin {
-		return s.refuse("%q is a login; name another owner", account.name)
-	}
-	if !account.canLogin && s.request.Owner != account.name {
-		return s.refuse("%q cannot log in, so it is the owner; name no other", account.name)
-	}
-	return s.decideLogins(ctx, account)
-}
-
-func (s *setup) decideLogins(ctx context.Context, account role) error {
-	owner, exists, err := s.role(ctx, s.request.Owner)
-	if err != nil {
-		return err
-	}
-	wanted := s.request.Logins[:]
+	s.request.Owner = account.acts
 	if exists {
-		if owner.canLogin || owner.super {
-			return s.refuse("role %q exists and is a login or a superuser; name another owner", owner.name)
-		}
-		if account.canLogin && !slices.Contains(wanted, account.name) {
-			wanted = append(slices.Clone(wanted), account.name)
-		}
-	} else {
-		if err := s.rename(ctx, account); err != nil {
-			return err
-		}
-		wanted = slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return name == account.name })
+		return s.joinClone(ctx, account, clone, group)
 	}
-	settings, err := s.settings(ctx, account.oid)
-	if err != nil {
-		return err
-	}
-	for _, name := range wanted {
-		if err := s.login(ctx, name, account, settings); err != nil {
-			return err
-		}
-	}
-	s.notes = append(s.notes, "pg_hba.conf and poolers must let each login in that did not exist before")
+	s.makeClone(account, name, group)
 	return nil
 }
 
-// rename makes the account the owner, and a new login in its place.
-func (s *setup) rename(ctx context.Context, account role) error {
-	verifier, err := s.keep(ctx, account)
+// checkShareable refuses a login whose rights a member of it would not have.
+func (s *setup) checkShareable(r role) error {
+	switch {
+	case r.super:
+		return s.refuse("%q is a superuser, whose rights cannot be shared by membership; use a role without SUPERUSER",
+			r.name)
+	case r.replicas:
+		return s.refuse("%q has REPLICATION, which membership does not give; use a role without it", r.name)
+	}
+	return nil
+}
+
+// hasOwner reports whether the account is a member of the owner that earlier releases made of it.
+func (s *setup) hasOwner(ctx context.Context, account role) (bool, error) {
+	if account.acts == account.name || account.acts != cmp.Or(s.wanted(), account.name+target.OwnerSuffix) {
+		return false, nil
+	}
+	owner, found, err := s.role(ctx, account.acts)
+	return found && !owner.canLogin && !owner.super, err
+}
+
+// wanted returns the owner that the request names; empty when it names the account itself.
+func (s *setup) wanted() string {
+	if s.request.Owner == s.request.Account {
+		return ""
+	}
+	return s.request.Owner
+}
+
+// makeClone plans a new login.
+func (s *setup) makeClone(account role, name, group string) {
+	statement := "CREATE ROLE " + quoteIdentifier(name) + " LOGIN INHERIT"
+	if account.limit >= 0 {
+		statement += fmt.Sprintf(" CONNECTION LIMIT %d", account.limit)
+	}
+	if account.validUntil != "" {
+		statement += " VALID UNTIL " + quoteLiteral(account.validUntil)
+	}
+	s.shared = append(s.shared, statement+" IN ROLE "+quoteIdentifier(group))
+	made := role{name: name, limit: account.limit, validUntil: account.validUntil}
+	s.shared = append(append(s.shared, equalized(made, account)...), actsAs(name, account.acts))
+	s.notes = append(
+		s.notes,
+		"pg_hba.conf and poolers must let the new login in",
+		noteSession(account.name, name),
+	)
+	if account.limit >= 0 {
+		s.notes = append(s.notes, fmt.Sprintf("each login has a connection limit of %d of its own", account.limit))
+	}
+}
+
+// noteSession says what the server looks up by the name of the login, which no setting changes.
+func noteSession(account, clone string) string {
+	return fmt.Sprintf(
+		"session_user is %s in sessions of %s; they see and cancel sessions of one another only if %s has "+
+			"pg_signal_backend and pg_read_all_stats",
+		clone, clone, account,
+	)
+}
+
+// joinClone adds to a login that exists what it lacks.
+func (s *setup) joinClone(ctx context.Context, account, clone role, group string) error {
+	if !clone.canLogin {
+		return s.refuse("role %q exists and cannot log in", clone.name)
+	}
+	if err := s.checkShareable(clone); err != nil {
+		return err
+	}
+	has, becomes, err := s.member(ctx, s.release, clone.name, group)
 	if err != nil {
 		return err
 	}
-	s.verifier = verifier
-	settings, err := s.settings(ctx, account.oid)
-	if err != nil {
-		return err
-	}
-	owner := quoteIdentifier(s.request.Owner)
-	s.shared = append(s.shared,
-		"ALTER ROLE "+quoteIdentifier(account.name)+" RENAME TO "+owner,
-		"ALTER ROLE "+owner+" NOLOGIN PASSWORD NULL",
-		s.create(account.name, account)+" PASSWORD "+shownVerifier)
-	s.become(account.name, settings)
-	if !slices.Contains(s.request.Logins[:], account.name) {
+	if clone.acts != account.acts {
+		if err := s.checkUnused(ctx, clone, group); err != nil {
+			return err
+		}
 		s.notes = append(
 			s.notes,
-			fmt.Sprintf(
-				"%q stays as a third login until its users have moved; then DROP ROLE %s", account.name,
-				quoteIdentifier(account.name),
-			),
+			fmt.Sprintf("%q exists already and gets another password", clone.name),
+			noteSession(account.name, clone.name),
 		)
+	}
+	if !has || !becomes {
+		s.shared = append(s.shared, join(group, clone.name, s.release))
+	}
+	s.shared = append(s.shared, equalized(clone, account)...)
+	if clone.acts != account.acts {
+		s.shared = append(s.shared, actsAs(clone.name, account.acts))
+	}
+	return s.move(ctx, clone, account.acts)
+}
+
+// checkUnused refuses a role that is something of its own: it would be another one afterwards.
+func (s *setup) checkUnused(ctx context.Context, clone role, group string) error {
+	own, err := s.belongings(ctx, clone)
+	if err != nil {
+		return err
+	}
+	var others int
+	err = s.conn.QueryRow(ctx, `SELECT count(*) FROM pg_catalog.pg_auth_members m
+		JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = $1 AND g.rolname <> $2`, clone.oid, group).
+		Scan(&others)
+	switch {
+	case err != nil:
+		return failed(s.what, err, s.secrets...)
+	case len(own) > 0:
+		return s.refuse("role %q exists and has %s; name another clone", clone.name, own[0])
+	case others > 0 || len(clone.settings) > 0 || clone.acts != clone.name:
+		return s.refuse("role %q exists and has memberships or settings of its own; name another clone", clone.name)
 	}
 	return nil
 }
 
-// keep returns the verifier that the account keeps when it is made anew.
+// move plans to give a login's objects to the role that it acts as, and refuses a login with
+// something that cannot be moved.
+func (s *setup) move(ctx context.Context, r role, to string) error {
+	own, err := s.belongings(ctx, r)
+	for _, b := range own {
+		if b.defaults || !b.owned {
+			return s.refuse(
+				"%q has %s, which the other login lacks; give them to %q, and REVOKE them", r.name, b, to,
+			)
+		}
+		if !b.connectable {
+			return s.refuse("%q has %s, which permits no connections", r.name, b)
+		}
+		s.moveIn(b.database, reassign(r.name, to))
+	}
+	return err
+}
+
+func (s *setup) moveIn(database, statement string) {
+	database = cmp.Or(database, s.t.config.Database)
+	if !slices.Contains(s.moves[database], statement) {
+		s.moves[database] = append(s.moves[database], statement)
+	}
+}
+
+// migrate plans to leave the scheme of earlier releases: the owner gets the account's name,
+// password and settings back, and is the login again.
+func (s *setup) migrate(ctx context.Context, account, clone role, exists bool) error {
+	owner, _, err := s.role(ctx, account.acts)
+	if err != nil {
+		return err
+	}
+	s.renames = true
+	if s.verifier, err = s.keep(ctx, account); err != nil {
+		return err
+	}
+	old := role{name: account.name + "_login"}
+	if _, taken, err := s.role(ctx, old.name); err != nil || taken {
+		return cmp.Or(err, s.refuse("there is a role %q; drop or rename it first", old.name))
+	}
+	login := quoteIdentifier(account.name)
+	s.shared = append(s.shared,
+		"ALTER ROLE "+login+" RENAME TO "+quoteIdentifier(old.name),
+		"ALTER ROLE "+quoteIdentifier(old.name)+" NOLOGIN PASSWORD NULL",
+		"ALTER ROLE "+quoteIdentifier(owner.name)+" RENAME TO "+login,
+		"ALTER ROLE "+login+" LOGIN PASSWORD "+shownVerifier)
+	acting, err := s.actingAs(ctx, owner.name)
+	if err != nil {
+		return err
+	}
+	before := owner
+	owner.name = account.name
+	s.shared = append(s.shared, equalized(owner, account)...)
+	if before.acts != before.name {
+		s.shared = append(s.shared, actsAs(owner.name, owner.name))
+	}
+	for _, name := range acting {
+		if name != account.name {
+			s.shared = append(s.shared, actsAs(name, account.name))
+		}
+	}
+	s.notes = append(s.notes, fmt.Sprintf(
+		"%s acts as itself again; %s stays for its open sessions, then DROP ROLE %s",
+		account.name, old.name, quoteIdentifier(old.name),
+	))
+	if err := s.move(ctx, role{oid: account.oid, name: old.name}, account.name); err != nil {
+		return err
+	}
+	account.acts = account.name
+	s.request.Owner = account.name
+	if !exists {
+		s.makeClone(account, s.clone(), account.name)
+		return nil
+	}
+	if clone.acts != before.name {
+		return s.refuse("role %q exists and does not act as %q; name another clone", clone.name, before.name)
+	}
+	s.shared = append(s.shared, equalized(clone, account)...)
+	return s.move(ctx, clone, account.name)
+}
+
+// clone returns the login that is not the account.
+func (s *setup) clone() string {
+	if s.request.Logins[0] == s.request.Account {
+		return s.request.Logins[1]
+	}
+	return s.request.Logins[0]
+}
+
+// actingAs returns the roles whose sessions act as a role.
+func (s *setup) actingAs(ctx context.Context, name string) ([]string, error) {
+	rows, err := s.conn.Query(ctx, `SELECT r.rolname::text FROM pg_catalog.pg_db_role_setting s
+		JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+		WHERE s.setdatabase = 0 AND 'role=' || $1 = ANY (s.setconfig) ORDER BY 1`, name)
+	if err != nil {
+		return nil, failed(s.what, err, s.secrets...)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, failed(s.what, err, s.secrets...)
+	}
+	return names, nil
+}
+
+// keep returns the verifier that the account keeps when another role takes its name.
 func (s *setup) keep(ctx context.Context, account role) (string, error) {
 	if s.able.reads {
 		stored, err := s.stored(ctx, account.name)
@@ -185,67 +367,46 @@ func (s *setup) keep(ctx context.Context, account role) (string, error) {
 			account.name,
 		)
 	}
-	if err := s.t.login(ctx, s.t.config.AdminAddress, s.request.Current, ""); err != nil {
+	if err := s.t.logIn(ctx, s.t.config.AdminAddress, s.request.Current, false); err != nil {
 		return "", err
 	}
 	return newVerifier(s.request.Current.Secret, s.able.iterations)
 }
 
-func (s *setup) create(name string, like role) string {
-	statement := "CREATE ROLE " + quoteIdentifier(name) + " LOGIN INHERIT"
-	if like.limit >= 0 {
-		statement += fmt.Sprintf(" CONNECTION LIMIT %d", like.limit)
-	}
-	if like.validUntil != "" {
-		statement += " VALID UNTIL " + quoteLiteral(like.validUntil)
-	}
-	return statement + " IN ROLE " + quoteIdentifier(s.request.Owner)
-}
-
-// become makes a login act as the owner, with the settings that the account had.
-func (s *setup) become(name string, settings []string) {
-	login := "ALTER ROLE " + quoteIdentifier(name)
-	for _, setting := range settings {
-		s.shared = append(s.shared, login+setting)
-	}
-	s.shared = append(s.shared, login+" SET role = "+quoteLiteral(s.request.Owner))
-}
-
-// login makes one of the logins, or adds to an existing one what it lacks.
-func (s *setup) login(ctx context.Context, name string, like role, settings []string) error {
-	r, exists, err := s.role(ctx, name)
-	switch {
-	case err != nil:
-		return err
-	case !exists:
-		s.shared = append(s.shared, s.create(name, like))
-		s.become(name, settings)
+// undo plans to remove the clone.
+func (s *setup) undo(ctx context.Context, account, clone role, exists bool) error {
+	s.request.Owner = account.acts
+	if !exists {
 		return nil
-	case !r.canLogin:
-		return s.refuse("role %q exists and cannot log in", name)
-	case r.super:
-		return s.refuse("%q is a superuser; use a role without SUPERUSER", name)
 	}
-	var member, becomes bool
-	err = s.conn.QueryRow(ctx, `SELECT
-		EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles o ON o.oid = m.roleid
-			WHERE m.member = $1 AND o.rolname = $2),
-		EXISTS (SELECT FROM pg_catalog.pg_db_role_setting
-			WHERE setrole = $1 AND setdatabase = 0 AND 'role=' || $2 = ANY (setconfig))`,
-		r.oid, s.request.Owner).Scan(&member, &becomes)
+	_, becomes, err := s.member(ctx, s.release, clone.name, account.acts)
+	if err != nil {
+		return err
+	}
+	if clone.acts != account.acts || !becomes {
+		return s.refuse("role %q does not act as %q, so it is not its clone", clone.name, account.acts)
+	}
+	var sessions int
+	err = s.conn.QueryRow(ctx, "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1", clone.oid).
+		Scan(&sessions)
 	if err != nil {
 		return failed(s.what, err, s.secrets...)
 	}
-	if name != like.name {
-		s.notes = append(
-			s.notes, fmt.Sprintf("%q exists already; when it takes its turn it gets another password", name),
-		)
+	if sessions > 0 {
+		return s.refuse("%q has %d open sessions", clone.name, sessions)
 	}
-	if !member {
-		s.shared = append(s.shared, "GRANT "+quoteIdentifier(s.request.Owner)+" TO "+quoteIdentifier(name))
+	own, err := s.belongings(ctx, clone)
+	if err != nil {
+		return err
 	}
-	if !becomes {
-		s.become(name, nil)
+	for _, b := range own {
+		if !b.connectable {
+			return s.refuse("%q has %s, which permits no connections", clone.name, b)
+		}
+		s.moveIn(b.database, reassign(clone.name, account.acts))
+		s.moveIn(b.database, "DROP OWNED BY "+quoteIdentifier(clone.name))
 	}
-	return s.belongings(ctx, r)
+	s.first = true
+	s.shared = append(s.shared, "DROP ROLE "+quoteIdentifier(clone.name))
+	return nil
 }

@@ -11,16 +11,16 @@ import (
 
 func (s *setup) plan() target.Plan {
 	p := target.Plan{Request: s.request}
+	for database, statements := range s.moves {
+		p.Steps = append(p.Steps, target.PlanStep{Database: database, Statements: statements})
+	}
+	slices.SortFunc(p.Steps, func(a, b target.PlanStep) int { return strings.Compare(a.Database, b.Database) })
 	if len(s.shared) > 0 {
-		p.Steps = append(p.Steps, target.PlanStep{Database: s.t.config.Database, Statements: s.shared})
-	}
-	var databases []string
-	for database := range s.moves {
-		databases = append(databases, database)
-	}
-	slices.Sort(databases)
-	for _, database := range databases {
-		p.Steps = append(p.Steps, target.PlanStep{Database: database, Statements: s.moves[database]})
+		at := 0
+		if s.first {
+			at = len(p.Steps)
+		}
+		p.Steps = slices.Insert(p.Steps, at, target.PlanStep{Database: s.t.config.Database, Statements: s.shared})
 	}
 	if len(p.Steps) > 0 {
 		p.Notes = s.notes
@@ -29,22 +29,72 @@ func (s *setup) plan() target.Plan {
 }
 
 // ApplyPlan plans again under the account's lock, and continues only when the two plans are equal.
+// With the password of the account, it compares what the account can do before and after.
 func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
-	s, err := t.setup(ctx, p.Request)
+	what := "make two logins from " + p.Request.Account
+	current := p.Request.Current
+	if p.Request.Undo || current.IsZero() || len(p.Steps) == 0 {
+		_, err := t.carryOut(ctx, what, p)
+		return err
+	}
+	before, err := t.views(ctx, what, p.Request.Databases, current)
 	if err != nil {
 		return err
 	}
+	renames, err := t.carryOut(ctx, what, p)
+	if err != nil || renames {
+		return err
+	}
+	after, err := t.views(ctx, what, p.Request.Databases, current)
+	if err != nil {
+		return err
+	}
+	for database, v := range before {
+		if differ := v.differences(after[database]); len(differ) > 0 {
+			return target.Failed(target.Denied, "", what+" in database "+database+
+				": afterwards "+current.Account+" differs from before in "+listed(differ), current.Secret)
+		}
+	}
+	return nil
+}
+
+// carryOut reports whether the account acts under another name afterwards.
+func (t *pg) carryOut(ctx context.Context, what string, p target.Plan) (renames bool, err error) {
+	s, err := t.setup(ctx, p.Request)
+	if err != nil {
+		return false, err
+	}
 	defer s.close()
-	s.what = "make two logins from " + p.Request.Account
+	s.what = what
 	now := s.plan()
 	if len(now.Steps) == 0 {
-		return s.rollback(ctx)
+		return false, s.rollback(ctx)
 	}
 	if !slices.EqualFunc(now.Steps, p.Steps, func(a, b target.PlanStep) bool {
 		return a.Database == b.Database && slices.Equal(a.Statements, b.Statements)
 	}) {
-		return s.refuse("the server is not as it was when this was planned; plan again")
+		return false, s.refuse("the server is not as it was when this was planned; plan again")
 	}
+	if s.first {
+		// The moves take the same lock.
+		if err := s.rollback(ctx); err != nil {
+			return false, err
+		}
+		if err := t.moveAll(ctx, s); err != nil {
+			return false, err
+		}
+		if err := s.begin(ctx, p.Request.Account); err != nil {
+			return false, err
+		}
+	}
+	if err := s.runShared(ctx); err != nil || s.first {
+		return false, err
+	}
+	return s.renames, t.moveAll(ctx, s)
+}
+
+// runShared runs the statements on roles, and commits.
+func (s *setup) runShared(ctx context.Context) error {
 	s.secrets = append(s.secrets, sensitive.New(s.verifier))
 	for _, statement := range s.shared {
 		if before, ok := strings.CutSuffix(statement, shownVerifier); ok {
@@ -54,26 +104,26 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 			return err
 		}
 	}
-	if err := s.end(ctx, "COMMIT"); err != nil {
-		return err
-	}
-	for _, step := range now.Steps {
-		if statements := s.moves[step.Database]; strings.HasPrefix(step.Statements[0], "REASSIGN ") {
-			if err := t.move(ctx, s.what, p.Request.Account, step.Database, statements); err != nil {
-				return err
-			}
+	return s.end(ctx, "COMMIT")
+}
+
+// moveAll runs the statements in each database, in one transaction for each.
+func (t *pg) moveAll(ctx context.Context, s *setup) error {
+	for database, statements := range s.moves {
+		a, err := t.asAdminOf(ctx, s.what+": in database "+database, database)
+		if err != nil {
+			return err
+		}
+		err = a.moveIn(ctx, s.request.Account, statements)
+		a.close()
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// move gives the objects that the logins own in one database to the owner.
-func (t *pg) move(ctx context.Context, what, account, database string, statements []string) error {
-	a, err := t.asAdminOf(ctx, what+": in database "+database, database)
-	if err != nil {
-		return err
-	}
-	defer a.close()
+func (a *attempt) moveIn(ctx context.Context, account string, statements []string) error {
 	if err := a.begin(ctx, account); err != nil {
 		return err
 	}

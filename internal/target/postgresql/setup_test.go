@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -42,7 +41,8 @@ func TestTwoLogins(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, false)
 	t.Run("from one", func(t *testing.T) { testFromOne(t, c) })
-	t.Run("of an owner", func(t *testing.T) { testOfAnOwner(t, c) })
+	t.Run("as before", func(t *testing.T) { testStaysAsItWas(t, c) })
+	t.Run("from an owner", func(t *testing.T) { testMigrates(t, c) })
 	t.Run("refused", func(t *testing.T) { testPlanRefuses(t, c) })
 }
 
@@ -93,7 +93,6 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 
 	r := target.PlanRequest{
 		Account: name,
-		Owner:   prefix + "_owner",
 		Logins:  [2]string{name, name + "2"},
 		Current: app,
 	}
@@ -102,7 +101,7 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	if err != nil || strings.Contains(string(shown), "SCRAM") || strings.Contains(string(shown), app.Secret.Reveal()) {
 		t.Fatalf("the plan cannot be shown, or shows too much: %v", err)
 	}
-	if len(p.Steps) != 1 || !strings.Contains(p.Steps[0].Statements[0], "RENAME TO") {
+	if len(p.Steps) != 1 || !strings.Contains(p.Steps[0].Statements[0], "LOGIN INHERIT CONNECTION LIMIT 7") {
 		t.Fatalf("the plan: %s", shown)
 	}
 	stale := p
@@ -138,9 +137,9 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 		"UPDATE "+prefix+"_granted SET m = 1",
 		"CREATE TABLE by_other (n int)"))
 	targettest.Must(t, c.as(t, app, "DROP TABLE by_other"))
-	want := `7 t t search_path=` + prefix + `, "$user", public app.tenant=a=b, 'c' role=` + prefix + `_owner work_mem=5MB`
-	for _, login := range []string{name, name + "2"} {
-		if got := c.read(t, attributes, login); got != want {
+	want := `7 t t search_path=` + prefix + `, "$user", public app.tenant=a=b, 'c'%s work_mem=5MB`
+	for login, role := range map[string]string{name: "", name + "2": " role=" + name} {
+		if got, want := c.read(t, attributes, login), fmt.Sprintf(want, role); got != want {
 			t.Errorf("%s has\n%s, want\n%s", login, got, want)
 		}
 	}
@@ -148,7 +147,7 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	c.works(t, app, false)
 	c.works(t, fresh, true)
 
-	// The statements that poolers send between two clients keep the session in the owner's role.
+	// The statements that poolers send between two clients keep the session in the account's role.
 	for _, reset := range []string{"RESET ALL", "DISCARD ALL", "RESET role", "SET SESSION AUTHORIZATION DEFAULT"} {
 		conn, err := c.connect(t.Context(), fresh)
 		targettest.Must(t, err)
@@ -156,7 +155,7 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 		targettest.Must(t, err)
 		results, err := conn.PgConn().Exec(t.Context(), "SELECT current_user").ReadAll()
 		targettest.Must(t, err)
-		if got := string(results[0].Rows[0][0]); got != r.Owner {
+		if got := string(results[0].Rows[0][0]); got != name {
 			t.Errorf("after %s the session acts as %s", reset, got)
 		}
 		targettest.Must(t, conn.Close(t.Context()))
@@ -172,11 +171,36 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 		Old:      fresh,
 	}
 	targettest.Must(t, tt.Apply(targettest.Within(t), third))
-	c.exec(t, "CREATE TABLE "+prefix+"_alone (n int); GRANT INSERT ON "+prefix+"_alone TO "+id(name))
+	c.exec(t, "CREATE TABLE "+prefix+"_alone (n int); GRANT INSERT ON "+prefix+"_alone TO "+id(name+"2"))
 	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh)
-	targettest.Expect(t, err, target.Denied, "relation "+prefix+"_alone")
+	targettest.Expect(t, err, target.Denied, "belongs to the login alone: pg_class")
 	_, err = tt.(target.Preparer).PlanAccounts(t.Context(), r)
-	targettest.Expect(t, err, target.Denied, "grants of its own on 1 objects")
+	targettest.Expect(t, err, target.Denied, "has grants on 1 objects of database postgres")
+	c.exec(t, "DROP TABLE "+prefix+"_alone; ALTER ROLE "+id(name+"2")+" RESET search_path")
+	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh)
+	targettest.Expect(t, err, target.Denied, "setting search_path")
+	r.Current = app
+	repair := planned(t, tt, r)
+	if got := fmt.Sprint(repair.Steps); !strings.Contains(got, `SET "search_path" = '`+prefix+`', '$user', 'public'`) {
+		t.Errorf("the plan that repairs it: %s", got)
+	}
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), repair))
+	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh))
+
+	// The clone can be removed, and its objects stay.
+	targettest.Must(t, c.as(t, fresh, "SET ROLE NONE", "CREATE TABLE "+prefix+"_strays (n int)"))
+	r.Undo = true
+	undo := planned(t, tt, r)
+	if last := undo.Steps[len(undo.Steps)-1].Statements; last[len(last)-1] != "DROP ROLE "+id(name+"2") {
+		t.Errorf("the plan to undo: %+v", undo.Steps)
+	}
+	targettest.Expect(t, tt.(target.Preparer).ApplyPlan(t.Context(), undo), target.Denied, "reassign objects (42501)")
+	if prefix == "reader" { // an administrator that is a member of the roles may give objects away
+		c.exec(t, "GRANT "+id(name)+", "+id(name+"2")+" TO "+prefix)
+		targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), undo))
+		targettest.Must(t, c.as(t, app, "DROP TABLE "+prefix+"_strays"))
+		c.works(t, app, true)
+	}
 }
 
 func targetGenerate(t *testing.T, tt target.Target, account string) (target.Credential, error) {
@@ -184,43 +208,116 @@ func targetGenerate(t *testing.T, tt target.Target, account string) (target.Cred
 	return tt.(target.Generator).Generate(t.Context(), account, target.Credential{}, rand.Reader)
 }
 
-// testOfAnOwner begins with roles that an administrator has half prepared.
-func testOfAnOwner(t *testing.T, c *cluster) {
+// work lists statements of an application with a role, a schema and tables of its own, all found by
+// the name of the role that it acts as.
+var work = []string{
+	"SELECT * FROM mine",
+	"INSERT INTO mine (n) VALUES (1)",
+	"CREATE TABLE made (n int)",
+	"ALTER TABLE made OWNER TO messy",
+	"ALTER DEFAULT PRIVILEGES FOR ROLE messy GRANT SELECT ON TABLES TO PUBLIC",
+	"DO $$ BEGIN ASSERT (SELECT count(*) FROM secured) = 1; END $$",
+	"DO $$ BEGIN ASSERT (SELECT count(*) FROM guarded) = 1; END $$",
+	"INSERT INTO secured DEFAULT VALUES",
+	"DELETE FROM secured WHERE n IS NULL",
+	"CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'",
+	"ALTER PUBLICATION p ADD TABLE made",
+	"DISCARD ALL",
+	"SELECT * FROM mine",
+	"DROP TABLE made",
+	"ALTER SCHEMA messy OWNER TO messy",
+	"GRANT SELECT ON mine TO PUBLIC",
+	"REVOKE SELECT ON mine FROM PUBLIC",
+	"SELECT pg_catalog.pg_cancel_backend(0)",
+}
+
+// messy makes an application that has grown for years.
+func (c *cluster) messy(t *testing.T) target.Credential {
+	t.Helper()
+	app := c.role(t, "messy", "LOGIN")
+	c.exec(t, `CREATE SCHEMA messy AUTHORIZATION messy; GRANT CREATE ON DATABASE postgres TO messy`)
+	targettest.Must(t, c.as(t, app,
+		"CREATE TABLE mine (n int)",
+		"CREATE TABLE secured (owner text DEFAULT current_user, n int)",
+		"ALTER TABLE secured ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+		"CREATE POLICY own ON secured USING (owner = current_user)",
+		"INSERT INTO secured VALUES ('messy', 1)",
+		"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+		"CREATE PUBLICATION p"))
+	c.exec(t, `CREATE TABLE messy.guarded (owner text); ALTER TABLE messy.guarded ENABLE ROW LEVEL SECURITY;
+		CREATE POLICY own ON messy.guarded USING (owner = current_user); GRANT SELECT ON messy.guarded TO messy;
+		INSERT INTO messy.guarded VALUES ('messy'), ('other')`)
+	return app
+}
+
+// testStaysAsItWas verifies that an application works with either login as it did before.
+func testStaysAsItWas(t *testing.T, c *cluster) {
 	tt := c.open(t, c.Addr(), c.role(t, "admin", "LOGIN SUPERUSER"))
-	c.exec(t, "CREATE ROLE own NOLOGIN; GRANT CREATE ON SCHEMA public TO own")
-	one := c.role(t, "one", "LOGIN")
-	c.exec(t, "CREATE DATABASE second")
-	c.exec(t, "CREATE TABLE here (n int); ALTER TABLE here OWNER TO one")
-	targettest.Must(t, c.Exec(t.Context(), "second", "CREATE TABLE there (n int); ALTER TABLE there OWNER TO one"))
-	r := target.PlanRequest{Account: "own", Logins: [2]string{"one", "two"}}
+	app := c.messy(t)
+	targettest.Must(t, c.as(t, app, work...))
+	r := target.PlanRequest{Account: "messy", Logins: [2]string{"messy", "messy_clone"}, Current: app}
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), planned(t, tt, r)))
+	targettest.Must(t, c.as(t, app, work...))
+	clone, err := targetGenerate(t, tt, "messy_clone")
+	targettest.Must(t, err)
+	change := target.Change{ID: "messy", Strategy: target.Double, New: clone, Old: app}
+	targettest.Must(t, tt.Apply(targettest.Within(t), change))
+	targettest.Must(t, c.as(t, clone, work...))
+	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone))
+	targettest.Must(t, c.as(t, app, work...))
+
+	// A clone that acts as itself is found.
+	c.exec(t, "ALTER ROLE messy_clone RESET role")
+	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone)
+	targettest.Expect(t, err, target.Denied, `acts as ("messy", "messy_clone")`)
+	c.exec(t, "ALTER ROLE messy_clone SET role = 'messy'")
+}
+
+// testMigrates leaves the scheme of earlier releases.
+func testMigrates(t *testing.T, c *cluster) {
+	tt := c.open(t, c.Addr(), c.reader(t, "migrates"))
+	app := c.role(t, "old", "LOGIN CONNECTION LIMIT 9")
+	c.exec(t, `CREATE SCHEMA old AUTHORIZATION old; ALTER ROLE old SET work_mem = '5MB'`)
+	targettest.Must(t, c.as(t, app, "CREATE TABLE mine (n int)"))
+	verifier := c.read(t, "SELECT rolpassword FROM pg_authid WHERE rolname = 'old'")
+	c.exec(t, `ALTER ROLE old RENAME TO old_owner; ALTER ROLE old_owner NOLOGIN PASSWORD NULL;
+		CREATE ROLE old LOGIN CONNECTION LIMIT 9 IN ROLE old_owner PASSWORD '`+verifier+`';
+		ALTER ROLE old SET work_mem = '6MB'; ALTER ROLE old SET role = 'old_owner';
+		CREATE ROLE old_clone LOGIN CONNECTION LIMIT 9 IN ROLE old_owner;
+		ALTER ROLE old_clone SET work_mem = '6MB'; ALTER ROLE old_clone SET role = 'old_owner'`)
+	if c.as(t, app, "SELECT * FROM mine") == nil {
+		t.Fatal("the old scheme finds the table: the test shows nothing")
+	}
+	open, err := c.connect(t.Context(), app)
+	targettest.Must(t, err)
+	defer open.Close(context.Background())
+
+	legacy := target.PlanRequest{Account: "old", Owner: "old_owner", Logins: [2]string{"old", "old_clone"}, Current: app}
+	if p := planned(t, tt, legacy); len(p.Steps) != 0 {
+		t.Errorf("a plan for the scheme that is there: %+v", p.Steps)
+	}
+	r := legacy
+	r.Owner = ""
 	p := planned(t, tt, r)
-	var databases []string
-	for _, step := range p.Steps {
-		databases = append(databases, step.Database+": "+step.Statements[len(step.Statements)-1])
-	}
-	want := []string{
-		`postgres: ALTER ROLE "two" SET role = 'own'`,
-		`postgres: REASSIGN OWNED BY "one" TO "own"`,
-		`second: REASSIGN OWNED BY "one" TO "own"`,
-	}
-	if !slices.Equal(databases, want) {
-		t.Errorf("the plan is\n%q, want\n%q", databases, want)
-	}
 	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
 	if again := planned(t, tt, r); len(again.Steps) != 0 {
-		t.Errorf("planned again: %+v", again)
+		t.Errorf("planned again: %+v", again.Steps)
 	}
-	two, err := targetGenerate(t, tt, "two")
+	targettest.Must(t, c.as(t, app, "SELECT * FROM mine", "DISCARD ALL", "DROP TABLE mine", "CREATE TABLE mine (n int)"))
+	for _, statement := range []string{"SELECT * FROM old.mine", "RESET ALL", "INSERT INTO old.mine VALUES (1)"} {
+		if _, err := open.PgConn().Exec(t.Context(), statement).ReadAll(); err != nil {
+			t.Errorf("a session that was open: %s: %v", statement, err)
+		}
+	}
+	clone, err := targetGenerate(t, tt, "old_clone")
 	targettest.Must(t, err)
-	targettest.Must(
-		t,
-		tt.Apply(targettest.Within(t), target.Change{ID: "x", Strategy: target.Double, New: two, Old: one}),
-	)
-	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, one, two))
-	targettest.Must(t, c.as(t, two, "DROP TABLE here"))
-	c.exec(t, "ALTER ROLE two RESET role")
-	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, one, two)
-	targettest.Expect(t, err, target.Denied, `acts as "two"`)
+	targettest.Must(t, tt.Apply(targettest.Within(t),
+		target.Change{ID: "old", Strategy: target.Double, New: clone, Old: app}))
+	targettest.Must(t, c.as(t, clone, "SELECT * FROM mine", "CREATE TABLE more (n int)"))
+	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), p.Request, app, clone))
+	if got := c.read(t, "SELECT rolconnlimit || ' ' || rolcanlogin FROM pg_roles WHERE rolname = 'old'"); got != "9 true" {
+		t.Errorf("the account has limit and login %q", got)
+	}
 }
 
 func testPlanRefuses(t *testing.T, c *cluster) {
@@ -230,8 +327,10 @@ func testPlanRefuses(t *testing.T, c *cluster) {
 	c.role(t, "super", "LOGIN SUPERUSER")
 	c.role(t, "streams", "LOGIN REPLICATION")
 	c.exec(t, "CREATE ROLE owns NOLOGIN; CREATE ROLE taken NOLOGIN")
-	wrong := known
-	wrong.Secret = blind.Secret
+	c.role(t, "used", "LOGIN")
+	c.exec(t, "CREATE TABLE used (n int); ALTER TABLE used OWNER TO used")
+	c.role(t, "set", "LOGIN")
+	c.exec(t, "ALTER ROLE set SET work_mem = '5MB'")
 	none := target.Credential{}
 	long := strings.Repeat("x", 64)
 	for _, refused := range []struct {
@@ -239,16 +338,17 @@ func testPlanRefuses(t *testing.T, c *cluster) {
 		current                    target.Credential
 		text                       string
 	}{
-		{"none", "", "a", "b", none, `there is no role "none"`},
-		{"super", "", "a", "b", none, "superuser"},
-		{"streams", "", "a", "b", none, "REPLICATION"},
-		{"app", "", "a", "a", none, "three roles"},
-		{"app", "app", "a", "b", none, "name another owner"},
-		{"app", "plans", "a", "b", none, "name another owner"},
-		{"owns", "x", "a", "b", none, "name no other"},
-		{"app", "", "app", "b", none, `the password of "app" is needed`},
-		{"app", "", "app", "b", wrong, "28P01"},
+		{"none", "", "none", "b", none, `there is no role "none"`},
+		{"super", "", "super", "b", none, "superuser"},
+		{"streams", "", "streams", "b", none, "REPLICATION"},
+		{"app", "", "app", "app", none, "two roles"},
+		{"app", "", "a", "b", none, "one of the two logins"},
+		{"app", "taken", "app", "b", none, "does not act as"},
+		{"app", "plans", "app", "b", none, "does not act as"},
+		{"owns", "", "owns", "b", none, "cannot log in"},
 		{"app", "", "app", "taken", known, "exists and cannot log in"},
+		{"app", "", "app", "used", known, "has ownership of 1 objects of database postgres; name another"},
+		{"app", "", "app", "set", known, "settings of its own"},
 		{"app", "", "app", long, known, "1 to 63 bytes"},
 	} {
 		_, err := tt.(target.Preparer).PlanAccounts(t.Context(), target.PlanRequest{

@@ -1,0 +1,90 @@
+package postgresql
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// consentSCRAM agrees to another form than MD5, or than an unknown one.
+const consentSCRAM = "scram"
+
+// form is how the server stores a password. A driver without SCRAM can log in to a role whose
+// password is stored as MD5, and to no other.
+type form struct {
+	md5        bool
+	iterations int // of SCRAM
+}
+
+// formOf reads the form of a stored verifier.
+func formOf(stored string) (f form, known bool) {
+	if digest, ok := strings.CutPrefix(stored, "md5"); ok && len(digest) == 2*md5.Size {
+		return form{md5: true}, true
+	}
+	_, iterations, ok := parseVerifier(stored)
+	return form{iterations: iterations}, ok
+}
+
+// form returns the form that the new password gets: as the role's password, or, for a role without
+// one, as the credential in use, which belongs to the same application. same reports that the role
+// has the new password already.
+func (a *attempt) form(ctx context.Context, c target.Change, able abilities) (kept form, same bool, err error) {
+	kept.iterations = able.iterations
+	if able.reads {
+		stored, err := a.stored(ctx, c.New.Account)
+		if err != nil {
+			return kept, false, err
+		}
+		if same, _ = matches(stored, c.New.Account, c.New.Secret); same {
+			return kept, true, nil
+		}
+		if stored == "" && c.Old.Account != c.New.Account {
+			if stored, err = a.storedIfAny(ctx, c.Old.Account); err != nil {
+				return kept, false, err
+			}
+		}
+		if found, known := formOf(stored); known {
+			kept = found
+		}
+	}
+	if kept.md5 && slices.Contains(a.t.consent, consentSCRAM) {
+		kept = form{iterations: able.iterations}
+	}
+	if n := a.t.config.ScramIterations; n > 0 && !kept.md5 {
+		kept.iterations = n
+	}
+	return kept, false, nil
+}
+
+// storedIfAny returns the verifier of a role; empty for a role without one, or that does not exist.
+func (a *attempt) storedIfAny(ctx context.Context, account string) (string, error) {
+	stored, err := a.stored(ctx, account)
+	if target.ClassOf(err) == target.Denied && err != nil {
+		return "", nil
+	}
+	return stored, err
+}
+
+func (f form) verifier(c target.Credential) (string, error) {
+	if f.md5 {
+		sum := md5.Sum([]byte(c.Secret.Reveal() + c.Account))
+		return "md5" + hex.EncodeToString(sum[:]), nil
+	}
+	return newVerifier(c.Secret, f.iterations)
+}
+
+// keptMD5 verifies that the server has stored an MD5 verifier unchanged. A server that no longer
+// knows the form takes it for a password.
+func (a *attempt) keptMD5(ctx context.Context, account, verifier string) error {
+	stored, err := a.stored(ctx, account)
+	if err == nil && stored != verifier {
+		return target.Denied.Errorf(
+			"%s: this server no longer stores MD5; add %s to the consents of the secret", a.what, consentSCRAM,
+		)
+	}
+	return err
+}

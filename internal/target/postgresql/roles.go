@@ -1,0 +1,261 @@
+package postgresql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// role has the attributes of a role, and its settings.
+type role struct {
+	oid        uint32
+	name       string
+	canLogin   bool
+	super      bool
+	replicas   bool
+	limit      int    // of connections; negative for none
+	validUntil string // empty for none
+	expired    bool
+	settings   []setting // without the one in acts
+	// acts is the role that its sessions act as; its own name without a setting "role".
+	acts string
+}
+
+// setting is one of ALTER ROLE … SET; of one database or, if that is empty, of all.
+type setting struct{ database, name, value string }
+
+// where returns the part of ALTER ROLE that names the database.
+func (s setting) where() string {
+	if s.database == "" {
+		return ""
+	}
+	return " IN DATABASE " + quoteIdentifier(s.database)
+}
+
+func (s setting) same(o setting) bool {
+	return s.database == o.database && strings.EqualFold(s.name, o.name)
+}
+
+// role reads a role.
+func (a *attempt) role(ctx context.Context, name string) (r role, found bool, err error) {
+	err = a.conn.QueryRow(ctx, `SELECT oid, rolname, rolcanlogin, rolsuper, rolreplication, rolconnlimit,
+			COALESCE(rolvaliduntil::text, ''), COALESCE(rolvaliduntil < now(), false)
+		FROM pg_catalog.pg_roles WHERE rolname = $1`, name).
+		Scan(&r.oid, &r.name, &r.canLogin, &r.super, &r.replicas, &r.limit, &r.validUntil, &r.expired)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return r, false, nil
+	}
+	if err != nil {
+		return r, false, failed(a.what, err, a.secrets...)
+	}
+	r.acts = r.name
+	all, err := a.settings(ctx, r.oid)
+	for _, s := range all {
+		if s.same(setting{name: "role"}) {
+			r.acts = s.value
+			continue
+		}
+		r.settings = append(r.settings, s)
+	}
+	return r, true, err
+}
+
+func (a *attempt) settings(ctx context.Context, oid uint32) (out []setting, err error) {
+	rows, err := a.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), c
+		FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
+			unnest(s.setconfig) WITH ORDINALITY u (c, n)
+		WHERE s.setrole = $1 ORDER BY 1, n`, oid)
+	if err != nil {
+		return nil, failed(a.what, err, a.secrets...)
+	}
+	var s setting
+	var line string
+	_, err = pgx.ForEachRow(rows, []any{&s.database, &line}, func() error {
+		s.name, s.value, _ = strings.Cut(line, "=")
+		out = append(out, s)
+		return nil
+	})
+	if err != nil {
+		return nil, failed(a.what, err, a.secrets...)
+	}
+	return out, nil
+}
+
+// version returns the server's version, such as 170001 for 17.1.
+func (a *attempt) version(ctx context.Context) (n int, err error) {
+	err = a.conn.QueryRow(ctx, "SELECT pg_catalog.current_setting('server_version_num')::int4").Scan(&n)
+	if err != nil {
+		return 0, failed(a.what, err, a.secrets...)
+	}
+	return n, nil
+}
+
+// ignoresRole reports whether a version of the server ignores the setting "role" of a role: the
+// minor releases of November 14, 2024, which were repaired a week later.
+func ignoresRole(version int) bool {
+	return slices.Contains([]int{120021, 130017, 140014, 150009, 160005, 170001}, version)
+}
+
+// member reports whether sessions of a role have the rights of another one, and whether they may
+// act as it.
+func (a *attempt) member(ctx context.Context, version int, login, group string) (has, becomes bool, err error) {
+	become := "MEMBER"
+	if version >= 160000 {
+		become = "SET"
+	}
+	err = a.conn.QueryRow(ctx, `SELECT pg_catalog.pg_has_role($1::name, $2::name, 'USAGE'),
+		pg_catalog.pg_has_role($1::name, $2::name, $3)`, login, group, become).Scan(&has, &becomes)
+	if err != nil {
+		return false, false, failed(a.what, err, a.secrets...)
+	}
+	return has, becomes, nil
+}
+
+// belonging counts the dependencies of one kind that a database has on a role.
+type belonging struct {
+	database    string // empty for objects that all databases share
+	connectable bool
+	owned       bool // otherwise it is a grant
+	defaults    bool // default privileges
+	n           int
+}
+
+func (b belonging) String() string {
+	what, where := "grants on", "shared by all databases"
+	switch {
+	case b.defaults:
+		what = "default privileges for"
+	case b.owned:
+		what = "ownership of"
+	}
+	if b.database != "" {
+		where = "of database " + b.database
+	}
+	return fmt.Sprintf("%s %d objects %s", what, b.n, where)
+}
+
+// belongings returns what belongs to a role itself; memberships are no belongings.
+func (a *attempt) belongings(ctx context.Context, r role) (out []belonging, err error) {
+	rows, err := a.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), COALESCE(d.datallowconn, true), s.deptype = 'o',
+			s.classid = 'pg_catalog.pg_default_acl'::regclass, count(*)
+		FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid
+		WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.refobjid = $1 AND s.deptype IN ('o', 'a')
+			AND s.classid <> 'pg_catalog.pg_auth_members'::regclass
+		GROUP BY 1, 2, 3, 4 ORDER BY 1, 3, 4`, r.oid)
+	if err != nil {
+		return nil, failed(a.what, err, a.secrets...)
+	}
+	var b belonging
+	_, err = pgx.ForEachRow(rows, []any{&b.database, &b.connectable, &b.owned, &b.defaults, &b.n}, func() error {
+		out = append(out, b)
+		return nil
+	})
+	if err != nil {
+		return nil, failed(a.what, err, a.secrets...)
+	}
+	return out, nil
+}
+
+// equalized returns the statements after which a login has the limits and settings of another one.
+func equalized(login, like role) (out []string) {
+	alter := "ALTER ROLE " + quoteIdentifier(login.name)
+	if login.limit != like.limit {
+		out = append(out, fmt.Sprintf("%s CONNECTION LIMIT %d", alter, like.limit))
+	}
+	if login.validUntil != like.validUntil {
+		out = append(out, alter+" VALID UNTIL "+quoteLiteral(orInfinity(like.validUntil)))
+	}
+	for _, s := range login.settings {
+		if !slices.ContainsFunc(like.settings, s.same) {
+			out = append(out, alter+s.where()+" RESET "+settingName(s.name))
+		}
+	}
+	for _, s := range like.settings {
+		if !slices.Contains(login.settings, s) {
+			out = append(out, alter+s.where()+" SET "+settingName(s.name)+" = "+settingValue(s.name, s.value))
+		}
+	}
+	return out
+}
+
+func orInfinity(validUntil string) string {
+	if validUntil == "" {
+		return "infinity"
+	}
+	return validUntil
+}
+
+// actsAs returns the statement after which sessions of a login act as a role.
+func actsAs(login, as string) string {
+	if login == as {
+		return "ALTER ROLE " + quoteIdentifier(login) + " RESET role"
+	}
+	return "ALTER ROLE " + quoteIdentifier(login) + " SET role = " + quoteLiteral(as)
+}
+
+func reassign(from, to string) string {
+	return "REASSIGN OWNED BY " + quoteIdentifier(from) + " TO " + quoteIdentifier(to)
+}
+
+func join(group, login string, version int) string {
+	statement := "GRANT " + quoteIdentifier(group) + " TO " + quoteIdentifier(login)
+	if version >= 160000 {
+		statement += " WITH INHERIT TRUE, SET TRUE"
+	}
+	return statement
+}
+
+// settingName quotes each part of a name such as app.tenant.
+func settingName(name string) string {
+	parts := strings.Split(name, ".")
+	for i := range parts {
+		parts[i] = quoteIdentifier(parts[i])
+	}
+	return strings.Join(parts, ".")
+}
+
+// settingValue returns the value of a setting as a statement spells it. For some settings the
+// server stores a list of quoted names, and a statement needs one literal per name.
+func settingValue(name, value string) string {
+	switch strings.ToLower(name) {
+	case "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries":
+		names := splitNames(value)
+		for i := range names {
+			names[i] = quoteLiteral(names[i])
+		}
+		if len(names) > 0 {
+			return strings.Join(names, ", ")
+		}
+	}
+	return quoteLiteral(value)
+}
+
+// splitNames reads a list such as "$user", public.
+func splitNames(list string) []string {
+	var names []string
+	var name strings.Builder
+	quoted := false
+	for i := 0; i < len(list); i++ {
+		switch c := list[i]; {
+		case c == '"' && quoted && i+1 < len(list) && list[i+1] == '"':
+			name.WriteByte('"')
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			names = append(names, name.String())
+			name.Reset()
+		case c == ' ' && !quoted:
+		default:
+			name.WriteByte(c)
+		}
+	}
+	if list == "" {
+		return nil
+	}
+	return append(names, name.String())
+}
