@@ -9,12 +9,8 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-const (
-	// firstBackoff is the upper bound of the first retry.
-	firstBackoff = time.Second
-	// maxRetryAfter bounds the wait that a server may ask for.
-	maxRetryAfter = time.Hour
-)
+// firstBackoff is the upper bound of the first retry.
+const firstBackoff = time.Second
 
 // backoff returns the time until the next attempt after a number of failures in a row: full jitter
 // below a bound that doubles from firstBackoff to limit. draw is in [0, 1).
@@ -26,7 +22,8 @@ func backoff(failures int, limit time.Duration, draw float64) time.Duration {
 	return time.Duration(draw * float64(bound))
 }
 
-// retryAfter returns how long the service asks to wait; 0 if it does not ask.
+// retryAfter returns how long the service, or a proxy before it, asks to wait, up to
+// [kms.MaxRetryAfter]; 0 if neither asks.
 func retryAfter(err error) time.Duration {
 	var e *kms.Error
 	if !errors.As(err, &e) {
@@ -39,7 +36,7 @@ func retryAfter(err error) time.Duration {
 	if err != nil || seconds <= 0 {
 		return 0
 	}
-	return min(time.Duration(min(seconds, int(maxRetryAfter/time.Second)))*time.Second, maxRetryAfter)
+	return time.Duration(min(seconds, int(kms.MaxRetryAfter/time.Second))) * time.Second
 }
 
 // pause returns the time until the next attempt after a failure: the time that the service asks

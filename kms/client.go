@@ -26,6 +26,7 @@ const (
 	maxAttempts = 3
 	firstDelay  = 100 * time.Millisecond
 	maxDelay    = 2 * time.Second
+	longestWait = time.Minute // for which a call sleeps because the service asks it to
 	formType    = "application/x-www-form-urlencoded"
 )
 
@@ -45,7 +46,9 @@ type Config struct {
 	UserAgent string
 	// MaxAttempts bounds how often one call is sent: 0 means 3, 1 means no retry. A call is
 	// repeated after a temporary error or without an answer, and only if repeating it changes
-	// nothing more; the delay has full jitter, from 0.1 s to 2 s.
+	// nothing more. The delay is the one that the service asks for, or random: below 0.2 s, 0.4 s
+	// … 2 s. When the service asks for more than a minute, the call returns the error at once, and
+	// [Error.RetryAfter] has the time.
 	MaxAttempts int
 	// Now is the clock of the signatures; nil means time.Now.
 	Now func() time.Time
@@ -133,7 +136,7 @@ func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
 		if err == nil || attempt >= c.config.MaxAttempts || !mayRetry(ctx, call, err) {
 			return answer, err
 		}
-		if !sleep(ctx, delay(attempt, err)) {
+		if d := delay(attempt, err); d > longestWait || !sleep(ctx, d) {
 			return nil, err
 		}
 	}
@@ -155,12 +158,13 @@ func mayRetry(ctx context.Context, call Call, err error) bool {
 	return call.Idempotent || errors.As(err, &op) && op.Op == "dial"
 }
 
+// delay returns the time between an attempt, counted from 1, and the next.
 func delay(attempt int, err error) time.Duration {
 	var e *Error
 	if errors.As(err, &e) && e.RetryAfter() > 0 {
 		return e.RetryAfter()
 	}
-	return mathrand.N(min(firstDelay<<attempt, maxDelay))
+	return mathrand.N(min(firstDelay<<min(attempt, 10), maxDelay))
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

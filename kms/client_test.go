@@ -153,6 +153,47 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestDelay verifies that the delay between two attempts stays in its bounds, however many there
+// are.
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	for attempt := 1; attempt < 200; attempt++ {
+		bound := 2 * time.Second
+		if attempt < 5 {
+			bound = 100 * time.Millisecond << attempt
+		}
+		if d := kms.Delay(attempt, errors.New("no answer")); d < 0 || d >= bound {
+			t.Errorf("after attempt %d: %s; want less than %s", attempt, d, bound)
+		}
+	}
+}
+
+// TestRetryAfter verifies that the wait that a service asks for is respected up to an hour, and
+// that no call sleeps for more than a minute.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]time.Duration{
+		"":                     0,
+		"-5":                   0,
+		"soon":                 0,
+		"250":                  250 * time.Millisecond,
+		"60001":                time.Minute + time.Millisecond,
+		"3600000":              time.Hour,
+		"3600001":              time.Hour,
+		"99999999999999999999": time.Hour,
+	} {
+		e := &kms.Error{Header: http.Header{"X-Acs-Retry-After": {header}}}
+		if got := e.RetryAfter(); got != want {
+			t.Errorf("%q: %s, want %s", header, got, want)
+		}
+	}
+	e := serve(t, status(429, kms.CodeThrottling, "x-acs-retry-after", "60001"))
+	_, err := client(t, e).GetSecretValue(t.Context(), &kms.GetSecretValueRequest{SecretName: "a"})
+	if !errors.Is(err, kms.ErrThrottling) || len(e.requests) != 1 {
+		t.Errorf("%d requests, %v; want one, and the error at once", len(e.requests), err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	e := serve(t, status(409, kms.CodeResourceExist, "x-acs-retry-after", "250"))

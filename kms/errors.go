@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -47,14 +48,17 @@ func (e *Error) Temporary() bool {
 	return e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus >= http.StatusInternalServerError
 }
 
-// RetryAfter is how long the service asks to wait, from x-acs-retry-after in milliseconds; 0 when
-// it does not say.
+// MaxRetryAfter is the longest time for which a client respects the wait that a service asks for.
+const MaxRetryAfter = time.Hour
+
+// RetryAfter returns how long the service asks to wait, from x-acs-retry-after in milliseconds, up
+// to [MaxRetryAfter]; 0 when it does not ask.
 func (e *Error) RetryAfter() time.Duration {
-	d, err := time.ParseDuration(e.Header.Get("X-Acs-Retry-After") + "ms")
-	if err != nil || d < 0 || d > time.Minute {
+	ms, err := strconv.ParseUint(e.Header.Get("X-Acs-Retry-After"), 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0
 	}
-	return d
+	return time.Duration(min(ms, uint64(MaxRetryAfter/time.Millisecond))) * time.Millisecond
 }
 
 // CodeOf returns the code of an error that the service answered, and "" for any other.

@@ -1,0 +1,4 @@
+package kms
+
+// Delay is delay, for tests.
+var Delay = delay
