@@ -10,9 +10,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target/command"
 )
 
-// TestAddressesOfKinds verifies that kinds of targets report every address to which they send
-// credentials, and nothing of a URL that may contain a token. Package targettest verifies for each
-// kind that it reports an address.
+// TestAddressesOfKinds verifies that every kind of target reports all the addresses to which it
+// sends credentials, and nothing of a URL that may contain a token.
 func TestAddressesOfKinds(t *testing.T) {
 	t.Parallel()
 	const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFdPH8IiRLac87wutRCtJ3tT0Yomb/cYLZRqL1acJ4tN"
@@ -56,6 +55,7 @@ func TestAddressesOfKinds(t *testing.T) {
 	for _, k := range TargetKinds(commands) {
 		c, ok := configs[k.Name]
 		if !ok {
+			t.Errorf("%s: add a configuration with all its addresses", k.Name)
 			continue
 		}
 		if got := k.AddressesOf([]byte(c.config)); !slices.Equal(got, c.want) {

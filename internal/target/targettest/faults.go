@@ -34,7 +34,7 @@ func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 		if lerr != nil {
 			t.Fatal(lerr)
 		}
-		noSecret(t, err, c.New)
+		h.secrets.absent(t, err)
 		if err == nil && !in {
 			t.Errorf("cut after %d bytes of replies: Apply succeeded, and the credential does not authenticate", cut)
 		}
@@ -70,7 +70,7 @@ func (h Harness) noVerdict(t *testing.T) {
 				length*i/cuts, length, err, class,
 			)
 		}
-		noSecret(t, err, good)
+		h.secrets.absent(t, err)
 	}
 }
 
@@ -84,6 +84,7 @@ func (h Harness) unreachable(t *testing.T) {
 		if target.ClassOf(err) != target.Unreachable {
 			t.Errorf("%s at a closed port: %v of class %v, want unreachable", what, err, target.ClassOf(err))
 		}
+		h.secrets.absent(t, err)
 	}
 }
 
@@ -106,6 +107,7 @@ func (h Harness) silent(t *testing.T) {
 		if class := target.ClassOf(err); err == nil || class != target.Unknown && class != target.Unreachable {
 			t.Errorf("%s at a silent server: %v of class %v, want no verdict", what, err, class)
 		}
+		h.secrets.absent(t, err)
 		if took := time.Since(began); took > patience+5*time.Second {
 			t.Errorf("%s at a silent server took %v with a context of %v", what, took, patience)
 		}

@@ -155,6 +155,7 @@ func (h Harness) standingUnderFaults(t *testing.T) {
 	if target.ClassOf(err) != target.Unreachable {
 		t.Errorf("Standing at a closed port: %v of class %v, want unreachable", err, target.ClassOf(err))
 	}
+	h.secrets.absent(t, err)
 }
 
 // noVerdictOf asserts that a fault gave either the right standing of a privileged account or no
@@ -168,7 +169,7 @@ func (h Harness) noVerdictOf(t *testing.T, got target.Standing, err error) {
 	case err != nil && class != target.Unknown && class != target.Unreachable:
 		t.Errorf("a fault: %v of class %v, want no verdict", err, class)
 	}
-	noSecret(t, err, h.Admin)
+	h.secrets.absent(t, err)
 }
 
 func (h Harness) standingWithWrongAdmin(t *testing.T) {
@@ -182,5 +183,5 @@ func (h Harness) standingWithWrongAdmin(t *testing.T) {
 	if target.ClassOf(err) != target.Denied {
 		t.Errorf("Standing with a wrong administrator: %v of class %v, want denied", err, target.ClassOf(err))
 	}
-	noSecret(t, err, wrong)
+	h.secrets.absent(t, err)
 }

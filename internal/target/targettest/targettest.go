@@ -50,10 +50,19 @@ type Harness struct {
 	// Standing says which accounts are more than ordinary ones. Nil for a target that does not
 	// implement [target.Guarded].
 	Standing *Standing
+
+	secrets *secrets // of all credentials that the suite has made
 }
 
 // Run verifies that a kind behaves as package target requires.
 func Run(t *testing.T, h Harness) {
+	h.secrets = &secrets{}
+	h.secrets.add(h.Admin)
+	account := h.Account
+	h.Account = func(t *testing.T) target.Credential {
+		t.Helper()
+		return h.secrets.add(account(t))
+	}
 	for _, strategy := range h.Kind.Strategies {
 		t.Run(string(strategy), func(t *testing.T) {
 			t.Run("rotates", func(t *testing.T) { t.Parallel(); h.rotates(t, strategy) })
@@ -110,6 +119,7 @@ func (h Harness) change(t *testing.T, tt target.Target, s target.Strategy) targe
 	}
 	h.do(t, "Generate", func(ctx context.Context) (err error) {
 		c.New, err = Generate(ctx, tt, account, example)
+		h.secrets.add(c.New)
 		return err
 	})
 	return c
@@ -125,6 +135,7 @@ func (h Harness) applyNext(t *testing.T, tt target.Target, c target.Change) targ
 	}
 	h.do(t, "Generate", func(ctx context.Context) (err error) {
 		next.New, err = Generate(ctx, tt, account, c.New)
+		h.secrets.add(next.New)
 		return err
 	})
 	h.do(t, "the next Apply", func(ctx context.Context) error { return tt.Apply(ctx, next) })
@@ -153,6 +164,7 @@ func (h Harness) do(t *testing.T, what string, f func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	if err := f(ctx); err != nil {
+		h.secrets.absent(t, err)
 		t.Fatalf("%s: %v", what, err)
 	}
 }
@@ -181,7 +193,7 @@ func (h Harness) works(t *testing.T, tt target.Target, when string, c target.Cre
 	case !want && target.ClassOf(err) != target.Rejected:
 		t.Fatalf("%s: Verify of a dead credential: %v of class %v, want rejected", when, err, target.ClassOf(err))
 	case !want:
-		noSecret(t, err, c)
+		h.secrets.absent(t, err)
 	}
 	if i, ok := tt.(target.Inspector); ok {
 		seen, err := i.Inspect(ctx, []target.Credential{c})
@@ -271,9 +283,11 @@ func (h Harness) wrongCredential(t *testing.T) {
 	missing.Account = absent
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	if err := tt.Verify(ctx, missing); target.ClassOf(err) != target.Rejected {
+	err := tt.Verify(ctx, missing)
+	if target.ClassOf(err) != target.Rejected {
 		t.Errorf("an account that does not exist: %v of class %v, want rejected", err, target.ClassOf(err))
 	}
+	h.secrets.absent(t, err)
 }
 
 func (h Harness) wrongAdmin(t *testing.T) {
@@ -289,7 +303,7 @@ func (h Harness) wrongAdmin(t *testing.T) {
 	if target.ClassOf(err) != target.Denied {
 		t.Errorf("Apply with a wrong administrator: %v of class %v, want denied", err, target.ClassOf(err))
 	}
-	noSecret(t, err, wrong)
+	h.secrets.absent(t, err)
 	h.works(t, h.Open(t, h.Addr), "after a denied Apply", c.Old, true)
 }
 
@@ -321,14 +335,14 @@ func (h Harness) unknownSetting(t *testing.T) {
 func (h Harness) refused(t *testing.T) {
 	tt := h.Open(t, h.Addr)
 	c := h.change(t, tt, h.Kind.Strategies[0])
-	c.New = h.Refused(c.New.Account)
+	c.New = h.secrets.add(h.Refused(c.New.Account))
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	err := tt.Apply(ctx, c)
 	if target.ClassOf(err) != target.Refused {
 		t.Fatalf("Apply of a credential against the rules: %v of class %v, want refused", err, target.ClassOf(err))
 	}
-	noSecret(t, err, c.New)
+	h.secrets.absent(t, err)
 	h.works(t, tt, "after a refusal, the old one", c.Old, true)
 	h.works(t, tt, "after a refusal, the refused one", c.New, false)
 }
