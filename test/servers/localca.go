@@ -42,12 +42,12 @@ func NewLocalCA(t testing.TB) *LocalCA {
 	return &LocalCA{PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), cert: cert, key: key}
 }
 
-// Issue writes a server's certificate for the names, which may be addresses, and its key into a
-// directory.
+// Issue writes a certificate for the names, which may be addresses, and its key into a directory.
+// It serves a server and a client.
 func (ca *LocalCA) Issue(t testing.TB, dir string, names ...string) (certFile, keyFile string) {
 	t.Helper()
 	key, template := certificate(t, names[0])
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)

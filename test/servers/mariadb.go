@@ -155,13 +155,7 @@ func (m *MariaDB) start(ctx context.Context, program string, arguments []string)
 
 // Exec runs statements as the administrator, who comes in over the socket.
 func (m *MariaDB) Exec(ctx context.Context, statements ...string) error {
-	cfg := mysql.NewConfig()
-	cfg.Net, cfg.Addr, cfg.User, cfg.Passwd, cfg.Logger = "unix", m.file("s"), "root", m.password, &mysql.NopLogger{}
-	connector, err := mysql.NewConnector(cfg)
-	if err != nil {
-		return err
-	}
-	conn, err := connector.Connect(ctx)
+	conn, err := m.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -172,4 +166,61 @@ func (m *MariaDB) Exec(ctx context.Context, statements ...string) error {
 		}
 	}
 	return nil
+}
+
+// Value returns the first value of a query's first row, as the administrator reads it.
+func (m *MariaDB) Value(ctx context.Context, query string) (string, error) {
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	rows, err := conn.(driver.QueryerContext).QueryContext(ctx, query, nil)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", query, err)
+	}
+	defer rows.Close()
+	values := make([]driver.Value, len(rows.Columns()))
+	if err := rows.Next(values); err != nil {
+		return "", fmt.Errorf("%s: %w", query, err)
+	}
+	return fmt.Sprintf("%s", values[0]), nil
+}
+
+func (m *MariaDB) connect(ctx context.Context) (driver.Conn, error) {
+	cfg := mysql.NewConfig()
+	cfg.Net, cfg.Addr, cfg.User, cfg.Passwd, cfg.Logger = "unix", m.file("s"), "root", m.password, &mysql.NopLogger{}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return connector.Connect(ctx)
+}
+
+// StartReplicated starts a MariaDB server without TLS and a read-only replica of it, which applies
+// each change after a delay.
+func StartReplicated(t testing.TB, delay time.Duration) (primary, replica *MariaDB) {
+	t.Helper()
+	primary = StartMariaDB(t, nil, "--log-bin=binlog", "--server-id=1")
+	replica = StartMariaDB(t, nil, "--server-id=2", "--read-only")
+	ctx, cancel := context.WithTimeout(t.Context(), mariaDBTimeout)
+	defer cancel()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("replicate MariaDB: %v", err)
+		}
+	}
+	password := rand.Text()
+	must(primary.Exec(ctx, "CREATE USER repl@'%' IDENTIFIED BY '"+password+"'",
+		"GRANT REPLICATION SLAVE ON *.* TO repl@'%'"))
+	position, err := primary.Value(ctx, "SELECT @@GLOBAL.gtid_binlog_pos")
+	must(err)
+	host, port, err := net.SplitHostPort(primary.Addr)
+	must(err)
+	must(replica.Exec(ctx, "SET GLOBAL gtid_slave_pos = '"+position+"'",
+		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='%s', MASTER_PORT=%s, MASTER_USER='repl', MASTER_PASSWORD='%s', "+
+			"MASTER_USE_GTID=slave_pos, MASTER_DELAY=%d", host, port, password, int(delay.Seconds())),
+		"START SLAVE"))
+	return primary, replica
 }

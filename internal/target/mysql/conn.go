@@ -2,6 +2,7 @@ package mysql
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -29,22 +30,32 @@ const (
 // when a connection breaks.
 type conn struct{ driver.Conn }
 
-// connect opens a connection, with params set for the session.
-func (t *my) connect(
-	ctx context.Context, address, database string, c target.Credential, params map[string]string,
-) (*conn, error) {
-	host, _, err := net.SplitHostPort(address)
+// dialing says where and how a connection is opened.
+type dialing struct {
+	address, database string
+	// certificate is the client's; nil for none.
+	certificate *tls.Certificate
+	// params are set for the session.
+	params map[string]string
+}
+
+// connect opens a connection.
+func (t *my) connect(ctx context.Context, to dialing, c target.Credential) (*conn, error) {
+	host, _, err := net.SplitHostPort(to.address)
 	if err != nil {
 		return nil, err
 	}
 	cfg := driverpkg.NewConfig()
 	cfg.Net = "tcp"
-	cfg.Addr = address
+	cfg.Addr = to.address
 	cfg.User = c.Account
 	cfg.Passwd = c.Secret.Reveal()
-	cfg.DBName = database
+	cfg.DBName = to.database
 	cfg.TLS = t.config.TLS.Config(host)
-	cfg.Params = params
+	if cfg.TLS != nil && to.certificate != nil {
+		cfg.TLS.Certificates = []tls.Certificate{*to.certificate}
+	}
+	cfg.Params = to.params
 	cfg.Logger = &driverpkg.NopLogger{}
 	cfg.DialFunc = t.dial
 	cfg.Timeout = target.DialTimeout
@@ -108,48 +119,6 @@ func numberOf(err error) (uint16, string, bool) {
 		return 0, "", false
 	}
 	return answer.Number, answer.Message, true
-}
-
-// loginFailed classifies a failed login.
-func (t *my) loginFailed(attempt string, err error, secrets ...sensitive.Value) *target.Error {
-	number, message, ok := numberOf(err)
-	if ok {
-		failed := target.Failed(loginClass(number), strconv.Itoa(int(number)), attempt+": "+message, secrets...)
-		if t.config.TLS.Off {
-			return failed.Unproven(attempt)
-		}
-		return failed
-	}
-	for refusal, text := range map[error]string{
-		driverpkg.ErrCleartextPassword: "the account's plugin wants the password in clear, which is not sent",
-		driverpkg.ErrOldPassword:       "the account uses the hash of MySQL 4.0, which is not supported",
-		driverpkg.ErrUnknownPlugin:     "the account's plugin is not supported",
-		driverpkg.ErrMalformPkt:        "the server offers more than two ways to log in, or breaks the protocol",
-	} {
-		if errors.Is(err, refusal) {
-			return target.Failed(target.Denied, "", attempt+": "+text, secrets...)
-		}
-	}
-	return target.NotSent(attempt, err, secrets...)
-}
-
-// loginClass returns the class of the server's answer to a login.
-func loginClass(number uint16) target.Class {
-	switch number {
-	case 1045, 1698: // access denied for user
-		return target.Rejected
-	case 1044, 1049, // no right to the database, no such database
-		1130, 1251, 1275, 1524, // host not allowed, plugins
-		1820, 1862, // password expired: it is the right one, but the account cannot be used
-		3118, 4151, // account locked, MySQL and MariaDB
-		3955, 4150, // account blocked after wrong passwords, MySQL and MariaDB
-		1142, 1143, 1227, 1231, 1193, // a session setting that the account may not or cannot have
-		3159: // only TLS is allowed
-		return target.Denied
-	}
-	// Too many connections (1040, 1203, 1226), host blocked (1129), shutting down (1053), and all
-	// other errors: nothing has been asked yet, and a later login may succeed.
-	return target.Unreachable
 }
 
 // readFailed classifies an error of a statement that changes nothing.

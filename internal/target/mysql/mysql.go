@@ -85,7 +85,9 @@ type server struct {
 
 func kind(name string, s server) target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single, target.Double}
-	return target.NewKind(name, strategies, target.Parser((*config).complete), s.open).WithAdmin()
+	return target.NewKind(name, strategies, target.Parser((*config).complete), s.open).WithAdmin().Following(
+		target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate,
+	)
 }
 
 func (s server) open(c config, settings target.Settings) (target.Target, error) {
@@ -94,6 +96,7 @@ func (s server) open(c config, settings target.Settings) (target.Target, error) 
 		server:       s,
 		config:       c,
 		admin:        settings.Admin,
+		application:  settings.Login,
 		consent:      settings.Consent,
 		dial:         settings.Dialer(),
 	}, nil
@@ -102,11 +105,12 @@ func (s server) open(c config, settings target.Settings) (target.Target, error) 
 // my is one server.
 type my struct {
 	target.PasswordRule
-	server  server
-	config  config
-	admin   target.Credential
-	consent []string
-	dial    egress.DialFunc
+	server      server
+	config      config
+	admin       target.Credential
+	application target.Login
+	consent     []string
+	dial        egress.DialFunc
 }
 
 // Close has nothing to release: each call closes its own connection.
@@ -260,13 +264,13 @@ func lockName(name string) string {
 func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.Value) (*conn, error) {
 	attempt += ": log in as administrator " + t.admin.Account + " at " + t.config.AdminAddress
 	secrets = append(secrets, t.admin.Secret)
-	conn, err := t.connect(ctx, t.config.AdminAddress, "", t.admin, map[string]string{
+	conn, err := t.connect(ctx, dialing{address: t.config.AdminAddress, params: map[string]string{
 		"sql_mode": "'NO_BACKSLASH_ESCAPES'",
 		// A connection that has silently broken keeps its lock for this long; by default that is
 		// eight hours.
 		"wait_timeout":     patience,
 		"net_read_timeout": patience,
-	})
+	}}, t.admin)
 	if err != nil {
 		return nil, target.AsAdmin(t.loginFailed(attempt, err, secrets...))
 	}
@@ -352,39 +356,4 @@ func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]ta
 		}
 	}
 	return out, nil
-}
-
-// Verify logs in at every verify address.
-func (t *my) Verify(ctx context.Context, c target.Credential) error {
-	return target.VerifyEach(ctx, t.config.Verify.Addresses(), func(ctx context.Context, address string) error {
-		return t.login(ctx, address, c)
-	})
-}
-
-func (t *my) login(ctx context.Context, address string, c target.Credential) error {
-	attempt := "log in as " + c.Account + " at " + address
-	if strings.ContainsRune(c.Account, 0) || c.Account == "" || c.Secret.IsZero() {
-		return target.Rejected.Errorf("%s: the name or the password is empty, or has a zero byte", attempt)
-	}
-	conn, err := t.connect(ctx, address, t.config.Database, c, nil)
-	if err != nil {
-		return t.loginFailed(attempt, err, c.Secret)
-	}
-	defer conn.Close()
-	if t.config.CheckSQL == "" {
-		return nil
-	}
-	attempt = "run check_sql as " + c.Account + " at " + address
-	for _, statement := range []string{"START TRANSACTION READ ONLY", t.config.CheckSQL, "ROLLBACK"} {
-		if _, err := conn.row(ctx, statement); err != nil {
-			failed := changeFailed(attempt, err, c.Secret)
-			if failed.Code != "" && failed.Code != "1205" && failed.Code != "1213" {
-				// The password was accepted, and no other transaction is in the way: an operator
-				// must correct check_sql or the account's rights.
-				failed.Class = target.Denied
-			}
-			return failed
-		}
-	}
-	return nil
 }

@@ -23,20 +23,20 @@ import (
 // node is a MariaDB server with an administrator.
 type node struct {
 	*servers.MariaDB
-	ca    string
-	admin target.Credential
-	count atomic.Int64
+	authority *servers.Authority // nil without TLS
+	ca        string
+	admin     target.Credential
+	count     atomic.Int64
 }
 
 func start(t *testing.T, tls bool, arguments ...string) *node {
 	t.Helper()
 	n := &node{}
-	var authority *servers.Authority
 	if tls {
-		authority = servers.NewAuthority(t, t.TempDir())
-		n.ca = authority.CA
+		n.authority = servers.NewAuthority(t, t.TempDir())
+		n.ca = n.authority.CA
 	}
-	n.MariaDB = servers.StartMariaDB(t, authority, arguments...)
+	n.MariaDB = servers.StartMariaDB(t, n.authority, arguments...)
 	n.admin = n.account(t, "rotator")
 	// These are the fewest rights with which an administrator can work.
 	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "CREATE DATABASE app")
@@ -190,6 +190,7 @@ func TestMariaDB(t *testing.T) {
 			"host":                testHost,
 			"hosts":               func(t *testing.T, n *node) { testHosts(t, n, n.open) },
 			"plugins":             testPlugins,
+			"login":               mariaLogin,
 			"administrator":       testAdmin,
 			"standing":            testStanding,
 		} {
@@ -214,9 +215,12 @@ func testClasses(t *testing.T, n *node) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	verify(target.Unreachable, "(1226)", full)
-	verify(target.Denied, "(1044)", expired, `"database":"app"`)
-	verify(target.Denied, "1044", expired, `"database":"none"`)
+	verify(target.Admitted, "(1226)", full)
+	wrong := full
+	wrong.Secret = locked.Secret
+	verify(target.Rejected, "(1045)", wrong)
+	verify(target.Admitted, "(1044)", expired, `"database":"app"`)
+	verify(target.Admitted, "1044", expired, `"database":"none"`)
 	old := n.account(t, "")
 	c := target.Change{ID: "x", Strategy: target.Overlap, Old: old, New: next(t, tt, old)}
 	missing := c

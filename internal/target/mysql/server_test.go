@@ -24,18 +24,19 @@ import (
 // mySQLNode is a real MySQL server, whose accounts log in by caching_sha2_password, over TLS.
 type mySQLNode struct {
 	*servers.MariaDB
-	ca    string
-	roots *x509.CertPool
-	admin target.Credential
-	count atomic.Int64
+	authority *servers.Authority
+	ca        string
+	roots     *x509.CertPool
+	admin     target.Credential
+	count     atomic.Int64
 }
 
 func startMySQL(t *testing.T) *mySQLNode {
 	t.Helper()
-	authority := servers.NewAuthority(t, t.TempDir())
-	n := &mySQLNode{ca: authority.CA, roots: x509.NewCertPool()}
-	n.roots.AppendCertsFromPEM([]byte(authority.CA))
-	n.MariaDB = servers.StartMySQL(t, authority, "--caching-sha2-password-digest-rounds=10000")
+	n := &mySQLNode{authority: servers.NewAuthority(t, t.TempDir()), roots: x509.NewCertPool()}
+	n.ca = n.authority.CA
+	n.roots.AppendCertsFromPEM([]byte(n.ca))
+	n.MariaDB = servers.StartMySQL(t, n.authority, "--caching-sha2-password-digest-rounds=10000")
 	n.admin = n.account(t, "rotator")
 	// The least that an administrator needs.
 	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "CREATE DATABASE app")
@@ -143,6 +144,7 @@ func TestMySQL(t *testing.T) {
 			"standing": mySQLStanding,
 			"hosts":    func(t *testing.T, n *mySQLNode) { testHosts(t, n, n.open) },
 			"plugins":  mySQLPlugins,
+			"login":    func(t *testing.T, n *mySQLNode) { testLogin(t, n, n.harness(), n.authority) },
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, n) })
 		}
@@ -168,7 +170,7 @@ func mySQLAbandoned(t *testing.T, n *mySQLNode) {
 	n.works(t, c.New, true)
 }
 
-// mySQLByHand holds that what a person has set is not taken away.
+// mySQLByHand verifies that a rotation keeps a password that an operator has set.
 func mySQLByHand(t *testing.T, n *mySQLNode) {
 	tt := n.harness().Open(t, n.Addr)
 	old := n.account(t, "")
@@ -198,7 +200,7 @@ func mySQLInspect(t *testing.T, n *mySQLNode) {
 	}
 }
 
-// mySQLWrongKind holds that a server of the other kind is named, and left as it is.
+// mySQLWrongKind verifies that a server of the other kind is named, and left as it is.
 func mySQLWrongKind(t *testing.T, n *mySQLNode) {
 	old := n.account(t, "")
 	h := n.harness()
@@ -211,7 +213,7 @@ func mySQLWrongKind(t *testing.T, n *mySQLNode) {
 	n.works(t, old, true)
 }
 
-// mySQLLog holds that no password is in the log of statements.
+// mySQLLog verifies that no password is in the log of statements.
 func mySQLLog(t *testing.T, n *mySQLNode) {
 	tt := n.harness().Open(t, n.Addr)
 	old := n.account(t, "")

@@ -22,7 +22,7 @@ type fixture interface {
 	connect(ctx context.Context, c target.Credential) (driver.Conn, error)
 }
 
-// standing tells the suite about the accounts of a server. stored reads what it stores of one.
+// standing describes to the suite the accounts of a server. stored reads what it stores of one.
 func standing(f fixture, generalLog, stored string, admin target.Credential) *targettest.Standing {
 	return &targettest.Standing{
 		Spellings: []string{

@@ -273,12 +273,19 @@ func TestVersions(t *testing.T) {
 func TestClasses(t *testing.T) {
 	t.Parallel()
 	for number, want := range map[uint16]target.Class{
-		1045: target.Rejected, 3118: target.Denied, 4151: target.Denied, 3955: target.Denied, 1862: target.Denied, 1130: target.Denied,
-		1040: target.Unreachable, 1203: target.Unreachable, 1053: target.Unreachable, 1129: target.Unreachable,
+		1045: target.Rejected, 1698: target.Rejected,
+		1044: target.Admitted, 1049: target.Admitted, 1203: target.Admitted, 1226: target.Admitted, 1862: target.Admitted,
+		3159: target.Admitted,
+		3118: target.Denied, 4151: target.Denied, 3955: target.Denied, 1130: target.Denied,
+		1040: target.Unreachable, 1053: target.Unreachable, 1129: target.Unreachable,
+		1105: target.Unclear, 9001: target.Unclear,
 	} {
-		if got := loginClass(number); got != want {
+		if got := loginClass(number, ""); got != want {
 			t.Errorf("login %d is %v", number, got)
 		}
+	}
+	if got := loginClass(1045, "ProxySQL Error: Access denied for user 'a'@'b'"); got != target.Unclear {
+		t.Errorf("ProxySQL's own rejection is %v", got)
 	}
 	for _, tt := range []struct {
 		number  uint16
