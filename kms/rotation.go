@@ -43,11 +43,11 @@ type ConfigureRotationRequest struct {
 	Window string `kms:"Window,max=64"`
 	// Blackouts are days without rotations, such as "2026-12-24..2027-01-02,2027-03-31".
 	Blackouts string `kms:"Blackouts,max=1024"`
-	// GracePeriod is how long the old credential works after a rotation, at least: a whole number
+	// GracePeriod is how long the previous credential works after a rotation, at least: a whole number
 	// and a unit, d, h, m or s; 0s means that it is retired at once. Empty means the server's
 	// default.
 	GracePeriod string `kms:"GracePeriod,max=16"`
-	// GraceLimit bounds how long the old credential works while consumers still hold another
+	// GraceLimit bounds how long the previous credential works while consumers still hold another
 	// version than the new one. A limit that is not longer than GracePeriod means that the rotation
 	// waits for no consumer. Empty means the server's default, or no waiting with a GracePeriod of
 	// 0s.

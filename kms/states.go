@@ -25,7 +25,7 @@ const (
 	RotationGrace = "grace"
 	// RotationUndoing means that an operator requested the previous credential back.
 	RotationUndoing = "undoing"
-	// RotationRetiring means that the old credential is being made useless.
+	// RotationRetiring means that the previous credential is being made useless.
 	RotationRetiring = "retiring"
 	// RotationReverting means that the candidate is being removed from the target.
 	RotationReverting = "reverting"

@@ -166,7 +166,7 @@ func TestOffline(t *testing.T) {
 	s := keyturntest.Start(t, keyturntest.WithDataDir(dir))
 	if err := server.WithOffline(t.Context(), config, func(*server.Offline) error {
 		return nil
-	}); err == nil || !strings.Contains(err.Error(), "another process") {
+	}); err == nil || !strings.Contains(err.Error(), "another keyturn uses the audit trail") {
 		t.Errorf("beside a running server: %v", err)
 	}
 	first := s.Credentials.AccessKeyID

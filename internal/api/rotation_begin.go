@@ -178,7 +178,7 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 			s.Name, r.Reason)
 	case r.State == rotation.InGrace:
 		return r, fault.New(fault.InUse,
-			"The former credential of secret %q works until %s; EndRotationGrace retires it now, "+
+			"The previous credential of secret %q works until %s; EndRotationGrace retires it now, "+
 				"EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
 	}
 	return r, fault.New(fault.InUse,

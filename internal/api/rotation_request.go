@@ -15,7 +15,7 @@ func endRotationGrace(ctx context.Context, c *Call, in *kms.SecretNameRequest) (
 
 func undoRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
 	return c.request(ctx, in.SecretName, rotation.Undo, rotation.InGrace,
-		"the former credential works only in the grace period of the strategies overlap and double")
+		"the previous credential works only in the grace period of the strategies overlap and double")
 }
 
 // request applies an event that a caller asks for to a rotation that must be in a certain state.

@@ -14,7 +14,7 @@ type rotationCommand struct {
 	Detach    rotationDetach    `cmd:"" help:"Return a Generic secret to its producer: it is no longer rotated."`
 	Rotate    rotationRotate    `cmd:"" help:"Replace the credential of a secret."`
 	Rehearse  rotationRehearse  `cmd:"" help:"Perform a rotation without the promotion, and undo it."`
-	Emergency rotationEmergency `cmd:"" help:"Replace a leaked credential: the old one stops working at once."`
+	Emergency rotationEmergency `cmd:"" help:"Replace a leaked credential: the previous one stops working at once."`
 	EndGrace  rotationEndGrace  `cmd:"" help:"Retire the previous credential now."`
 	Undo      rotationUndo      `cmd:"" help:"Make the previous credential current again during its grace period."`
 	Cancel    rotationCancel    `cmd:"" help:"End a rotation whose candidate is not at the target."`

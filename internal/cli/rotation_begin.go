@@ -157,12 +157,22 @@ func (c *rotationUndo) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	out, err := client.UndoRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	// Each undo exchanges the same two versions, so the answer says which one becomes current.
+	before, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
 	if err != nil {
-		return err
+		before = &kms.DescribeRotationResponse{} // the caller may have no right to read it
 	}
-	return e.done(out, "The previous credential of %s becomes current again once a login with it succeeds; keyturn "+
-		"rotation status shows when.", c.Name)
+	out, err := client.UndoRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	switch {
+	case err != nil:
+		return err
+	case before.BaseVersionID == "" || before.CandidateVersionID == "":
+		return e.done(out, "The previous credential of %s becomes current again once a login with it succeeds; keyturn "+
+			"rotation status shows when.", c.Name)
+	}
+	return e.done(out, "Version %s of %s becomes current again instead of %s once a login with it succeeds; keyturn "+
+		"rotation status shows when. Another undo would return to %s.",
+		before.BaseVersionID, c.Name, before.CandidateVersionID, before.CandidateVersionID)
 }
 
 type rotationCancel struct {

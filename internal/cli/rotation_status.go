@@ -85,7 +85,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("began", when(r.StartTime))
 	add("promoted", when(r.PromoteTime))
 	if inGrace(r) {
-		add("former works until", when(r.GraceUntil))
+		add("previous works until", when(r.GraceUntil))
 		if r.GraceLimitTime.After(r.GraceUntil) {
 			add("and at the latest", when(r.GraceLimitTime)+", while a consumer holds it")
 		}
@@ -208,7 +208,7 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	}
 	text = fmt.Sprintf("Version %s of %s is current since %s.", r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
 	if inGrace(r) {
-		text += fmt.Sprintf(" The former credential works until %s.", when(r.GraceUntil))
+		text += fmt.Sprintf(" The previous credential works until %s.", when(r.GraceUntil))
 	}
 	return true, true, text
 }
@@ -219,7 +219,7 @@ func inGrace(r *kms.DescribeRotationResponse) bool { return r.State == kms.Rotat
 // retired is the end of an emergency: the leaked credential is useless.
 func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	if r.Outcome == kms.OutcomeSucceeded && !r.PromoteTime.IsZero() {
-		return true, true, fmt.Sprintf("Version %s of %s is current since %s, and the former credential is useless.",
+		return true, true, fmt.Sprintf("Version %s of %s is current since %s, and the previous credential is useless.",
 			r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
 	}
 	return failedEnd(r)

@@ -67,7 +67,7 @@ func (r Record) onGrace(e Event, now time.Time) (Record, bool) {
 	return r, false
 }
 
-// await puts the end of a grace period off, until those who hold the former credential count as
+// await puts the end of a grace period off, until those who hold the previous credential count as
 // gone, and no longer than to the deadline.
 func (r Record) await(e Event, now time.Time) Record {
 	r.Waiting = e.Consumers
@@ -104,7 +104,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
 		return r.beginGrace(now), true
 	case NoLogin:
-		r.State, r.Reason = InGrace, "Not undone: the former credential does not authenticate. "+e.Text
+		r.State, r.Reason = InGrace, "Not undone: the previous credential does not authenticate. "+e.Text
 		r.NextAt = r.GraceUntil
 		if r.Then != nil { // an emergency does not wait for the end of a grace period
 			r = r.endGrace(now)
@@ -131,7 +131,7 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 		} else {
 			r = r.to(Quarantined)
 		}
-		r.Reason = "The target does not take the former credential back: " + e.Text
+		r.Reason = "The target does not take the previous credential back: " + e.Text
 		return r, true
 	case Failed:
 		why := r.Reason

@@ -170,7 +170,7 @@ func TestSecondServer(t *testing.T) {
 	t.Parallel()
 	s := keyturntest.Start(t)
 	_, err := server.New(t.Context(), server.Config{DataDir: s.DataDir, ListenHTTP: "127.0.0.1:0"})
-	if err == nil || !strings.Contains(err.Error(), "another process") {
+	if err == nil || !strings.Contains(err.Error(), "another keyturn uses the audit trail") {
 		t.Errorf("a second server in the same directory: %v", err)
 	}
 }

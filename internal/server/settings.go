@@ -195,9 +195,9 @@ func (s *Settings) rows() settings.Table {
 			"Refused requests a second of one address that are answered without delay."),
 
 		settings.Of("rotation-grace", &c.Rotation.Grace.Min, duration(time.Second, year), time.Hour,
-			"How long an old credential works after a rotation at least; a secret may have its own."),
+			"How long the previous credential works after a rotation at least; a secret may have its own."),
 		settings.Of("rotation-grace-limit", &c.Rotation.Grace.Max, duration(time.Second, year), 24*time.Hour,
-			"How long an old credential works at most while a consumer holds it; a secret may have its own. "+
+			"How long the previous credential works at most while a consumer holds it; a secret may have its own. "+
 				"To wait for no consumer, set it no longer than the grace."),
 		settings.Of("rotation-least-interval", &c.Rotation.LeastInterval, duration(time.Second, year), secret.MinInterval,
 			"Shortest interval between automatic rotations, for every kind of schedule."),

@@ -70,14 +70,14 @@ func TestGraceWaits(t *testing.T) {
 		says(t, s, "app-1", "v2", "v1") // what is open holds the former
 		says(t, s, "app-2", "v2", "v2")
 		waits(t, s, 1)
-		x.works(t, "while a consumer holds it, the former credential", old, true)
+		x.works(t, "while a consumer holds it, the previous credential", old, true)
 		says(t, s, "app-1", "v2", "")
 		began := time.Now()
 		out := until(t, s, "app", "done")
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("after the last one has moved it took %s", took)
 		}
-		x.works(t, "when all have moved, the former credential", old, false)
+		x.works(t, "when all have moved, the previous credential", old, false)
 		if overran(out) {
 			t.Errorf("consumers were left behind: %+v", out.Steps)
 		}
@@ -97,7 +97,7 @@ func TestGraceEndsEarly(t *testing.T) {
 		must(t, second(s.Client.UndoRotation(t.Context(), name("app"))))
 		untilVersion(t, s, "app", "v1")
 		until(t, s, "app", "done") // all of them have what is current again
-		x.works(t, "after the undo, the former credential", first, true)
+		x.works(t, "after the undo, the previous credential", first, true)
 		rotate(t, s, "app", "v3")
 		waits(t, s, 2)
 		read(t, s, "app", "", "")
@@ -107,7 +107,7 @@ func TestGraceEndsEarly(t *testing.T) {
 			Leaving:  true,
 		})))
 		until(t, s, "app", "done")
-		x.works(t, "after the last one has left, the former credential", first, false)
+		x.works(t, "after the last one has left, the previous credential", first, false)
 		says(t, s, "app-1", "v3", "")
 		rotate(t, s, "app", "v4")
 		waits(t, s, 2)
@@ -133,7 +133,7 @@ func TestGraceLimit(t *testing.T) {
 	})))
 	rotate(t, s, "app", "v2")
 	until(t, s, "app", "done") // at once, though a consumer holds v1
-	x.works(t, "without a grace, the former credential", old, false)
+	x.works(t, "without a grace, the previous credential", old, false)
 	held := read(t, s, "app", "", "")
 	out, err := s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
 		SecretName:  "app",
@@ -146,9 +146,9 @@ func TestGraceLimit(t *testing.T) {
 	}
 	rotate(t, s, "app", "v3")
 	waits(t, s, 1)
-	x.works(t, "before the limit, the former credential", held, true)
+	x.works(t, "before the limit, the previous credential", held, true)
 	out = until(t, s, "app", "done")
-	x.works(t, "after the limit, the former credential", held, false)
+	x.works(t, "after the limit, the previous credential", held, false)
 	if !overran(out) {
 		t.Errorf("the story does not say that consumers were left behind: %+v", out.Steps)
 	}

@@ -215,11 +215,11 @@ func TestUndo(t *testing.T) {
 		if got := read(t, s, "app", kms.StagePrevious, ""); got != next {
 			t.Error("ACSPrevious is not the version that was undone")
 		}
-		x.works(t, "after the undo, the former credential", first, true)
+		x.works(t, "after the undo, the previous credential", first, true)
 		x.works(t, "after the undo, the one undone", next, true)
 		must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
 		until(t, s, "app", "done")
-		x.works(t, "in the end, the former credential", first, true)
+		x.works(t, "in the end, the previous credential", first, true)
 		x.works(t, "in the end, the one undone", next, false)
 	})
 }

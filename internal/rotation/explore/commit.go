@@ -140,7 +140,7 @@ func (x *walk) follow(w *world, d *data, old rotation.Record, e rotation.Event, 
 	}
 }
 
-// promise notes until when the former credential works, from what was asked for alone.
+// promise notes until when the previous credential works, from what was asked for alone.
 func (x *walk) promise(w *world, d *data) {
 	d.noPromise()
 	if d.rec.Strategy != target.Single && d.rec.Grace.Min > 0 && d.rec.Then == nil {
@@ -148,7 +148,7 @@ func (x *walk) promise(w *world, d *data) {
 	}
 }
 
-// noPromise is a former credential that may stop working at once.
+// noPromise is a previous credential that may stop working at once.
 func (d *data) noPromise() { d.promised, d.promise, d.holding = noVersion, time.Time{}, time.Time{} }
 
 func (x *walk) begin(i int) {

@@ -196,7 +196,7 @@ func (x *walk) ask(i int) {
 	}
 	e := rotation.AfterGrace(*r, holders, r.GraceDeadline, to.now) // it is seen again and again
 	to.hear(i, e, untouched)
-	x.out(i, "asks who holds the former credential: "+string(e.Kind), to)
+	x.out(i, "asks who holds the previous credential: "+string(e.Kind), to)
 }
 
 // mayAct holds that the right outlasts an effect; else nothing is done, and nothing can be stored

@@ -28,7 +28,7 @@ type rules struct {
 	startUpBegins  bool // what is planned begins at start-up
 	revertForgets  bool // nothing is taken back
 	evictUnknown   bool // a candidate of which nothing is known makes room
-	undoUnproven   bool // the former credential is not tried before an undo
+	undoUnproven   bool // the previous credential is not tried before an undo
 	waitsForNobody bool // a grace ends whatever consumers hold
 }
 
@@ -226,7 +226,7 @@ var mutations = []Mutation{
 		}),
 	},
 	{
-		"retired while a consumer holds the former credential",
+		"retired while a consumer holds the previous credential",
 		"I3",
 		"overlap, consumers",
 		1,

@@ -289,9 +289,9 @@ func (x *walk) check(w *world) string {
 	case !d.hold && w.live&bit(d.cur) == 0:
 		return "I2: a read returns what does not authenticate"
 	case d.promised != noVersion && d.promise.After(w.now) && w.live&bit(d.promised) == 0:
-		return "I3: the former credential does not work in its grace period"
+		return "I3: the previous credential does not work in its grace period"
 	case d.promised != noVersion && w.holds == d.promised && d.holding.After(w.now) && w.live&bit(d.promised) == 0:
-		return "I3: the former credential does not work, and a consumer is known to hold it"
+		return "I3: the previous credential does not work, and a consumer is known to hold it"
 	case (r.State == rotation.InGrace || r.State == rotation.Undoing) &&
 		r.Trigger != rotation.Emergency &&
 		w.live&base == 0:
