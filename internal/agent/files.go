@@ -255,9 +255,15 @@ func (k *fileWriter) sync(ctx context.Context) {
 		if k.gaveUp {
 			return // until the next change; the error stays
 		}
-		if err := k.notify.notifyProgram(ctx, k.Path, k.wake); err != nil {
-			k.gaveUp = errors.Is(err, errGaveUp)
-			k.failed(ctx, err)
+		err := k.notify.notifyProgram(ctx, k.Path, k.wake)
+		switch k.gaveUp = errors.Is(err, errGaveUp); {
+		case err == nil:
+		case k.gaveUp && k.notify.noProgramYet(err):
+			k.log.Info("no program yet: pid_file does not exist", "path", k.Path, "pid_file", k.notify.PIDFile)
+		default:
+			if !k.notify.noProgramYet(err) {
+				k.failed(ctx, err)
+			}
 			k.once.Do(func() { close(k.first) }) // the file is right
 			return
 		}
@@ -304,7 +310,11 @@ func (k *fileWriter) failed(ctx context.Context, err error) {
 		s.Error, s.ErrorAt = text, time.Now()
 	})
 	if news { // once, and not at every check
-		k.log.Error("file not kept", "path", k.Path, "err", err)
+		message := "file not written"
+		if errors.Is(err, errGaveUp) || errors.Is(err, errInterrupted) {
+			message = "program not notified"
+		}
+		k.log.Error(message, "path", k.Path, "err", err)
 	}
 }
 

@@ -307,3 +307,53 @@ func TestHookSignal(t *testing.T) {
 		}
 	}
 }
+
+// TestNoProgramYet verifies that a program which needs the file before it starts causes no error,
+// that its pid_file is named in full once it has run, and that a check between two attempts does
+// not count as a change of the secrets.
+func TestNoProgramYet(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	w, log := &still{}, &support.Log{}
+	pidFile := filepath.Join(dir, "app.pid")
+	k := writerOf(t, w, log, File{
+		Path:     filepath.Join(dir, "a"),
+		Template: `{{ secret "a" }}`,
+		OnChange: &Hook{Signal: "WINCH", PIDFile: pidFile, Attempts: 2}, // WINCH is ignored unless asked for
+	})
+	k.notify.pause = time.Millisecond
+	w.put(value("a", "v1", "one"))
+	k.wake <- struct{}{}
+	for range 2 { // the first is interrupted
+		k.sync(t.Context())
+		if got := k.Status(); got.Error != "" || strings.Contains(log.String(), "ERROR") {
+			t.Fatalf("before the program has started: %+v\n%s", got, log.String())
+		}
+		select {
+		case <-k.wake:
+		default:
+		}
+	}
+	if !strings.Contains(log.String(), "no program yet") || !strings.Contains(log.String(), pidFile) ||
+		w.holds() != "map[a v1:1]" {
+		t.Errorf("holds %s, log:\n%s", w.holds(), log.String())
+	}
+	write(t, pidFile, fmt.Sprint(os.Getpid()))
+	w.put(value("a", "v2", "two"))
+	k.sync(t.Context())
+	if got := k.Status(); got.Error != "" || got.Pending {
+		t.Fatalf("with the program: %+v", got)
+	}
+	if err := os.Remove(pidFile); err != nil {
+		t.Fatal(err)
+	}
+	w.put(value("a", "v3", "three"))
+	k.sync(t.Context())
+	want := "could not be notified 2 times: pid_file " + pidFile + ": no such file"
+	if got := k.Status(); !strings.Contains(got.Error, want) {
+		t.Errorf("after the program has ended: %+v", got)
+	}
+	if !strings.Contains(log.String(), "program not notified") || strings.Contains(log.String(), "file not written") {
+		t.Errorf("log:\n%s", log.String())
+	}
+}

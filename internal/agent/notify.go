@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -24,8 +25,9 @@ const (
 // notifier notifies a program that a file has changed.
 type notifier struct {
 	Hook
-	signal syscall.Signal
-	pause  time.Duration // before the second attempt; 0 means firstPause
+	signal   syscall.Signal
+	pause    time.Duration // before the second attempt; 0 means firstPause
+	notified bool          // since the start of the agent
 }
 
 func (h *Hook) check(at string, m *mistakes) *notifier {
@@ -66,6 +68,16 @@ func (h *Hook) check(at string, m *mistakes) *notifier {
 // errGaveUp is returned after the last attempt for one change.
 var errGaveUp = errors.New("the file is written, but its program could not be notified")
 
+// errInterrupted is returned when the file must be checked again before the next attempt.
+var errInterrupted = errors.New("the file is written, but its program could not be notified yet")
+
+// noProgramYet reports whether an error means that the program has not started since the agent has.
+// A program often needs the file before it can start, so its pid_file appears later; it then reads
+// the file as it is.
+func (n *notifier) noProgramYet(err error) bool {
+	return n.Signal != "" && !n.notified && errors.Is(err, fs.ErrNotExist)
+}
+
 // notifyProgram tries until the program was notified or the attempts are used up. A newer change,
 // on wake, ends the wait between two attempts, because the file is then written again first.
 func (n *notifier) notifyProgram(ctx context.Context, path string, wake chan struct{}) error {
@@ -73,6 +85,7 @@ func (n *notifier) notifyProgram(ctx context.Context, path string, wake chan str
 	for attempt := 1; ; attempt++ {
 		err := n.once(ctx, path)
 		if err == nil {
+			n.notified = true
 			return nil
 		}
 		if attempt >= n.Attempts {
@@ -89,8 +102,7 @@ func (n *notifier) notifyProgram(ctx context.Context, path string, wake chan str
 			case wake <- struct{}{}:
 			default:
 			}
-			return fmt.Errorf(
-				"the file is written, but its program could not be notified, and its secrets have changed again: %w", err)
+			return fmt.Errorf("%w: %w", errInterrupted, err)
 		case <-t.C:
 		}
 		pause = min(2*pause, longestPause)
@@ -139,7 +151,11 @@ const maxPIDFile = 64
 func (n *notifier) send() error {
 	data, stat, err := readIn(n.PIDFile, maxPIDFile)
 	if err != nil {
-		return fmt.Errorf("pid_file: %w", err)
+		var at *fs.PathError
+		if errors.As(err, &at) { // which has the last element of the path alone
+			err = at.Err
+		}
+		return fmt.Errorf("pid_file %s: %w", n.PIDFile, err)
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || pid <= 1 {

@@ -308,7 +308,7 @@ func TestRotateRefusals(t *testing.T) {
 	w.must(t, "DeleteSecret", "SecretName", "leaving")
 	for _, action := range []string{"RotateSecret", "RehearseRotation", "EmergencyRotation"} {
 		w.refused(t, notFound, `There is no secret "none"`, action, "SecretName", "none", "VersionId", "v2")
-		w.refused(t, unsupported, `"gen" is not rotated yet: ConfigureRotation attaches it to a target`, action, "SecretName", "gen", "VersionId", "v2")
+		w.refused(t, unsupported, `"gen" is not rotated yet`, action, "SecretName", "gen", "VersionId", "v2")
 		w.refused(t, inWindow, "", action, "SecretName", "leaving", "VersionId", "v2")
 		w.refused(t, unsupported,
 			`No target "nowhere" is registered, so the credential of secret "stray" cannot be changed there; RegisterTarget `+
@@ -664,7 +664,7 @@ func TestOtherRotationRefusals(t *testing.T) {
 		},
 		{rotation.Idle, notFound, `There is no secret "none"`, "PauseRotation", []string{"SecretName", "none"}},
 		{rotation.Idle, notFound, `There is no target "none"`, "PauseRotation", []string{"TargetName", "none"}},
-		{rotation.Idle, unsupported, `"bare" is not rotated yet: ConfigureRotation attaches it to a target`, "PauseRotation", []string{"SecretName", "bare"}},
+		{rotation.Idle, unsupported, `"bare" is not rotated yet`, "PauseRotation", []string{"SecretName", "bare"}},
 		{
 			rotation.Done, inUse, `The rotation of secret "gen" is in state done: it has no grace period now.`,
 			"EndRotationGrace", []string{"SecretName", "gen"},
@@ -673,7 +673,7 @@ func TestOtherRotationRefusals(t *testing.T) {
 			rotation.Retiring, inUse, "is in state retiring: it has no grace period now.", "EndRotationGrace",
 			[]string{"SecretName", "gen"},
 		},
-		{rotation.Done, unsupported, `"bare" is not rotated yet: ConfigureRotation attaches it to a target`, "EndRotationGrace", []string{"SecretName", "bare"}},
+		{rotation.Done, unsupported, `"bare" is not rotated yet`, "EndRotationGrace", []string{"SecretName", "bare"}},
 		{
 			rotation.Done, inUse,
 			"is in state done: the previous credential works only in the grace period of the strategies overlap and double.",
@@ -861,7 +861,7 @@ func TestCancel(t *testing.T) {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")
 	}
-	w.refused(t, unsupported, `"bare" is not rotated yet: ConfigureRotation attaches it to a target`, "CancelRotation", "SecretName", "bare")
+	w.refused(t, unsupported, `"bare" is not rotated yet`, "CancelRotation", "SecretName", "bare")
 	w.refused(t, notFound, `There is no secret "none"`, "CancelRotation", "SecretName", "none")
 }
 

@@ -30,8 +30,8 @@ type RotationSettings struct {
 	SecretMember  string `json:"secret_member,omitempty"`
 	// Schedule has what an interval cannot say; its own Interval is unused.
 	Schedule rotation.Schedule `json:"schedule,omitzero"`
-	// Grace is how long the previous credential works after a rotation at least; nil means the server's
-	// default.
+	// Grace is how long the previous credential works after a rotation at least; nil means the
+	// server's default.
 	Grace *time.Duration `json:"grace,omitempty"`
 	// GraceLimit is how long it works at most when a consumer still holds it; nil means the server's
 	// default.
