@@ -48,6 +48,7 @@ var outlives = map[string]bool{
 	"Overdue":       true,
 	"Then":          false,
 	"Health":        true,
+	"Check":         true,
 	"Accepted":      true,
 	"BaseAccepted":  false,
 	"Reason":        false,
@@ -86,6 +87,21 @@ func TestWhatOutlivesARotation(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(outlives)) {
 		if _, ok := fields.FieldByName(name); !ok {
 			t.Errorf("Record has no field %s", name)
+		}
+	}
+}
+
+// TestClockSetBack verifies that times which lie in the future, because the clock was set back, are
+// stored as now by the next event: otherwise each of their delays would begin anew with every read.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{-time.Minute, time.Hour} {
+		r := record(rotation.Scheduled)
+		r.LoginFailedAt, r.SentAt = noon.Add(ahead), noon.Add(ahead)
+		want := noon.Add(min(ahead, 0))
+		got, err := rotation.Next(r, rotation.Event{Kind: rotation.Failed}, noon)
+		if err != nil || !got.LoginFailedAt.Equal(want) || !got.SentAt.Equal(want) {
+			t.Errorf("%s ahead: a login failed at %s, sent at %s, %v; want %s", ahead, got.LoginFailedAt, got.SentAt, err, want)
 		}
 	}
 }
