@@ -1,0 +1,121 @@
+package api_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/rotator"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// TestGraceBeginsWhenThePromotionIsStored verifies that a store which is slow to confirm a
+// promotion does not shorten the grace period: until then, consumers read the previous version.
+func TestGraceBeginsWhenThePromotionIsStored(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("one", "x")
+	m.set("two", "y")
+	lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := func(_, point string) {
+		if point == "after storing "+string(rotation.Promoted) {
+			w.now = w.now.Add(10 * time.Minute)
+		}
+	}
+	engine := rotator.New(w.env.DB, w.gate, w.env.Now, rotator.Config{At: slow}).Steps(lead)
+	w.must(t, "RotateSecret", "SecretName", "double", "VersionId", "v2")
+	for range 20 {
+		more, err := engine.Step(t.Context(), store.Due{Account: account, Name: "double"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !more || w.record(t, "double").State == rotation.InGrace {
+			break
+		}
+	}
+	r := w.record(t, "double")
+	if r.State != rotation.InGrace || r.GraceUntil.Sub(w.now) != r.Grace.Min || r.Grace.Min == 0 {
+		t.Errorf("state %s: the grace period of %s has %s left", r.State, r.Grace.Min, r.GraceUntil.Sub(w.now))
+	}
+}
+
+// leading receives whether an engine has the right to rotate.
+type leading chan bool
+
+func (l leading) Moved(rotator.Event) {}
+func (l leading) Leading(yes bool)    { l <- yes }
+
+// TestFencedEngineStops verifies that an engine which finds that another one has taken over stops,
+// and asks for the right to rotate again.
+func TestFencedEngineStops(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	observed := make(leading, 16)
+	engine := rotator.New(w.env.DB, w.gate, w.env.Now, rotator.Config{Observe: observed})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); engine.Run(ctx) }()
+	defer func() { stop(); <-ended }()
+	next := func(want bool) {
+		t.Helper()
+		select {
+		case got := <-observed:
+			if got != want {
+				t.Fatalf("leads: %t, want %t", got, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("does not report that it leads: %t", want)
+		}
+	}
+	next(true)
+	if _, err := w.env.DB.Lead(t.Context(), "other", w.env.Now); err != nil {
+		t.Fatal(err)
+	}
+	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v2")
+	next(false)
+	next(true)
+}
+
+// TestAnotherTargetIsNotProven verifies that what is known of a credential at one target does not
+// count for the next one.
+func TestAnotherTargetIsNotProven(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "RegisterTarget", "TargetName", "pg2", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.put(t, "gen", func(_ *secret.Secret, r *rotation.Record) {
+		*r = r.Seen("v1", w.now, w.now.Add(time.Hour))
+	})
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg2")
+	want := rotation.Health{NextAt: w.now} // the import
+	if r := w.record(t, "gen"); r.Target != "pg2" || r.Accepted != "" || r.Health != want {
+		t.Errorf("target %s, accepted %q, health %+v; want %+v", r.Target, r.Accepted, r.Health, want)
+	}
+}
+
+// TestDryRunNamesManyConsumers verifies that a dry run names a hundred consumers and counts all.
+func TestDryRunNamesManyConsumers(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.env.Consumers = api.NewConsumers(w.env.DB, w.env.Now, slog.New(slog.DiscardHandler))
+	for n := range 101 {
+		if _, err := w.by(t.Context(), rootPrincipal, "192.0.2.1",
+			"GetSecretValue", "SecretName", "db", "Consumer", fmt.Sprintf("app-%d", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "v2",
+		"DryRun", "true").(*kms.EmergencyRotationResponse)
+	if len(out.Breaking) != 100 || out.BreakingCount != 101 {
+		t.Errorf("%d consumers are named, and %d counted", len(out.Breaking), out.BreakingCount)
+	}
+}
