@@ -131,14 +131,14 @@ type profileSet struct {
 }
 
 func (c *profileSet) Run(e *env) error {
-	secret, err := e.readValue("", "Access key secret: ")
+	secret, err := e.readLine("", "Access key secret: ")
 	if err != nil {
 		return err
 	}
 	p := command.Profile{
 		Endpoint:        c.Endpoint,
 		AccessKeyID:     c.AccessKeyID,
-		AccessKeySecret: strings.TrimSpace(secret.Reveal()),
+		AccessKeySecret: secret.Reveal(),
 		Region:          c.Region,
 		CAFile:          c.CAFile,
 		InsecureHTTP:    c.InsecureHTTP,

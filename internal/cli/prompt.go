@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +17,10 @@ import (
 
 const maxValue = 30720 // bytes of a secret value
 
-// readValue reads a value from a file, from a pipe, or from a terminal without showing it.
-func (e *env) readValue(file, prompt string) (sensitive.Value, error) {
+// readValue reads a value from a file, from a pipe, or from a terminal without showing it. A file
+// is taken as it is, and so is a pipe unless it has one line alone: its line end is not part of the
+// value, which a note on standard error says. raw takes a pipe as it is, too.
+func (e *env) readValue(file, prompt string, raw bool) (sensitive.Value, error) {
 	var data []byte
 	var err error
 	switch f, ok := e.stdin.(*os.File); {
@@ -29,7 +32,11 @@ func (e *env) readValue(file, prompt string) (sensitive.Value, error) {
 		fmt.Fprintln(e.stderr)
 	default:
 		data, err = io.ReadAll(io.LimitReader(bufio.NewReader(e.stdin), maxValue+3))
-		data = []byte(strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"))
+		if line, ok := oneLine(data); ok && !raw {
+			data = line
+			fmt.Fprintln(e.stderr, "keyturn: the line end after the value is not part of it; "+
+				"values of several lines, and files, are taken as they are")
+		}
 	}
 	switch {
 	case err != nil:
@@ -42,6 +49,33 @@ func (e *env) readValue(file, prompt string) (sensitive.Value, error) {
 		return sensitive.Value{}, errors.New("the value is not UTF-8 text; encode it as Base64 and add --binary")
 	}
 	return sensitive.New(string(data)), nil
+}
+
+// readLine reads a credential of one line, such as a password, and returns it without its line end,
+// also from a file: editors end each line.
+func (e *env) readLine(file, prompt string) (sensitive.Value, error) {
+	value, err := e.readValue(file, prompt, true)
+	if err != nil {
+		return value, err
+	}
+	line, _ := oneLine([]byte(value.Reveal()))
+	switch {
+	case strings.ContainsAny(string(line), "\r\n"):
+		return sensitive.Value{}, errors.New("the value has several lines; it must be one")
+	case len(line) == 0:
+		return sensitive.Value{}, errors.New("the value is an empty line")
+	}
+	return sensitive.New(string(line)), nil
+}
+
+// oneLine returns data without its line end. ok is false for data that has none, or has another line
+// end before it; those are returned as they are.
+func oneLine(data []byte) (line []byte, ok bool) {
+	line, ok = bytes.CutSuffix(data, []byte("\n"))
+	if !ok || bytes.ContainsRune(line, '\n') {
+		return data, false
+	}
+	return bytes.TrimSuffix(line, []byte("\r")), true
 }
 
 // confirm asks on a terminal. Without one the answer is no: a script says --yes.

@@ -163,14 +163,21 @@ type secretPut struct {
 	File        string   `help:"File with the value, instead of standard input." placeholder:"PATH" type:"existingfile"`
 	ID          string   `name:"version-id" help:"ID of the new version (random)." placeholder:"ID"`
 	Stage       []string `help:"Label of the new version instead of ACSCurrent; may be repeated." placeholder:"LABEL"`
+	Raw         bool     `help:"Keep the line end of a single line from standard input, too."`
 	Binary      bool     `help:"The value is binary; by convention it is Base64 text."`
 	Description string   `help:"Description of a new secret." placeholder:"TEXT"`
 }
 
-// Run stores a version, and makes the secret when there is none. One newline at the end of typed or
-// piped text is not part of the value; a file is taken as it is.
+// Help says which bytes become the value.
+func (*secretPut) Help() string {
+	return "A file and several lines from standard input are stored byte for byte, so that keys and certificates stay " +
+		"whole. A single line from standard input, such as that of echo, is stored without its line end, which a note " +
+		"on standard error says; --raw keeps the line end."
+}
+
+// Run stores a version, and makes the secret when there is none.
 func (c *secretPut) Run(e *env) error {
-	value, err := e.readValue(c.File, "Value: ")
+	value, err := e.readValue(c.File, "Value: ", c.Raw)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,8 @@ package cli
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/keyturn/keyturn/kms"
-	"github.com/keyturn/keyturn/sensitive"
 )
 
 // targetPrepareAccounts turns one login of a target into two of equal rights, for the strategy
@@ -19,7 +17,7 @@ type targetPrepareAccounts struct {
 	Apply    bool     `help:"Make the changes. Without --apply they are only shown."`
 	Secret   string   `help:"With --apply: the secret to create, with both credentials." placeholder:"NAME"`
 	Version  string   `help:"With --apply: ID of its first version." placeholder:"ID" default:"v1"`
-	Password string   `name:"password-file" help:"Password of the login (standard input)." placeholder:"FILE" type:"path"`
+	Password string   `name:"password-file" help:"Password of the login, in one line (standard input)." placeholder:"FILE" type:"path"`
 }
 
 func (c *targetPrepareAccounts) Run(e *env) error {
@@ -41,11 +39,10 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 		in.VersionID = c.Version
 	}
 	if c.Apply || c.Password != "" {
-		value, err := e.readValue(c.Password, "Password of "+c.Account+": ")
-		if err != nil {
+		var err error
+		if in.AccountPassword, err = e.readLine(c.Password, "Password of "+c.Account+": "); err != nil {
 			return err
 		}
-		in.AccountPassword = sensitive.New(strings.TrimRight(value.Reveal(), "\r\n")) // an editor ends a file with a line end
 	}
 	client, err := e.connect()
 	if err != nil {

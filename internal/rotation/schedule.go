@@ -39,8 +39,9 @@ type Blackout struct {
 	To   string `json:"to"`
 }
 
-// Cron tells the first time after a given one that a cron expression names; zero when there is
-// none.
+// Cron returns the first time after a given one that a cron expression names; zero when there is
+// none. Both are what the clocks of the schedule's zone show, written as times in UTC, so that no
+// clock change can leave one out or repeat it: see [firstAt].
 type Cron func(after time.Time) time.Time
 
 const dayLayout = "2006-01-02"
@@ -75,9 +76,9 @@ func (s Schedule) Next(last, earliest, now time.Time, cron Cron) time.Time {
 		if err != nil {
 			return time.Time{}
 		}
-		due = cron(last.In(zone))
+		due = cron.next(last, zone)
 		if first := earliest.Add(-Slack); !earliest.IsZero() && due.Before(first) && !due.IsZero() {
-			due = cron(first.Add(-time.Second).In(zone))
+			due = cron.next(first.Add(-time.Second), zone)
 		}
 		if due.IsZero() {
 			return due
@@ -92,6 +93,20 @@ func (s Schedule) Next(last, earliest, now time.Time, cron Cron) time.Time {
 		due = now
 	}
 	return s.Open(due)
+}
+
+// next returns the first time after a given one at which the clocks of zone reach a time that the
+// expression names; zero when there is none. A time that a clock change leaves out counts at the
+// change, and one that the clocks show twice counts once.
+func (c Cron) next(after time.Time, zone *time.Location) time.Time {
+	for local := shown(after, zone); ; {
+		if local = c(local); local.IsZero() {
+			return local
+		}
+		if at := firstAt(local, zone); at.After(after) {
+			return at
+		}
+	}
 }
 
 // LeastGap returns the shortest time between two times that a cron expression of five fields names,
@@ -159,15 +174,15 @@ func (s Schedule) Open(t time.Time) time.Time {
 	return time.Time{}
 }
 
-// closedUntil returns the next time to try when t is outside the window or in a blackout; zero
-// when t is good.
+// closedUntil returns the next time to try when t, which is in the schedule's zone, is outside the
+// window or in a blackout; zero when t is good.
 func (s Schedule) closedUntil(t time.Time) time.Time {
 	y, m, d := t.Date()
-	midnight := func(days int) time.Time { return time.Date(y, m, d+days, 0, 0, 0, 0, t.Location()) }
+	tomorrow := later(t, firstAt(time.Date(y, m, d+1, 0, 0, 0, 0, time.UTC), t.Location()))
 	day := t.Format(dayLayout)
 	for _, b := range s.Blackouts {
 		if b.From <= day && day <= b.To {
-			return midnight(1)
+			return tomorrow
 		}
 	}
 	w := s.Window
@@ -175,40 +190,72 @@ func (s Schedule) closedUntil(t time.Time) time.Time {
 		if w.opensOn(t.Weekday()) {
 			return time.Time{}
 		}
-		return midnight(1)
+		return tomorrow
 	}
-	minute := t.Hour()*60 + t.Minute()
-	at := func(days, minutes int) time.Time {
-		return time.Date(y, m, d+days, minutes/60, minutes%60, 0, 0, t.Location())
-	}
-	if w.From < w.To {
+	next := tomorrow
+	for days := -1; days <= 1; days++ { // yesterday's may pass midnight
+		midnight := time.Date(y, m, d+days, 0, 0, 0, 0, time.UTC)
+		from, until := w.on(midnight, t.Location())
 		switch {
-		case !w.opensOn(t.Weekday()) || minute >= w.To:
-			return midnight(1)
-		case minute < w.From:
-			return later(t, at(0, w.From))
+		case !w.opensOn(midnight.Weekday()):
+		case from.After(t):
+			if from.Before(next) {
+				next = from
+			}
+		case t.Before(until):
+			return time.Time{}
 		}
-		return time.Time{}
 	}
-	// Past midnight: the first part belongs to the day before.
-	yesterday := (t.Weekday() + 6) % 7
-	switch {
-	case minute < w.To && w.opensOn(yesterday):
-		return time.Time{}
-	case minute < w.From:
-		return later(t, at(0, w.From))
-	case w.opensOn(t.Weekday()):
-		return time.Time{}
-	}
-	return midnight(1)
+	return next
 }
 
-// later keeps the search moving where a clock change makes a time of day repeat or vanish.
+// on returns when the window of a day opens and when it closes. Where a clock change leaves the
+// whole window out, it opens at the change, for as long as on other days.
+func (w Window) on(midnight time.Time, zone *time.Location) (from, until time.Time) {
+	opens, closes := midnight.Add(time.Duration(w.From)*time.Minute), midnight.Add(time.Duration(w.To)*time.Minute)
+	if w.To < w.From {
+		closes = closes.AddDate(0, 0, 1)
+	}
+	from, until = firstAt(opens, zone), firstAt(closes, zone)
+	if !until.After(from) {
+		until = from.Add(closes.Sub(opens))
+	}
+	return from, until
+}
+
+// later keeps the search moving where the clocks show the beginning of a day before they are set
+// back to the day before.
 func later(t, next time.Time) time.Time {
 	if next.After(t) {
 		return next
 	}
 	return t.Add(time.Minute)
+}
+
+// farthest is more than any zone has ever been ahead of UTC or behind it.
+const farthest = 26 * time.Hour
+
+// firstAt returns when the clocks of zone first show a local time, which is written as a time in
+// UTC. For a local time that a clock change leaves out, that is the change.
+func firstAt(local time.Time, zone *time.Location) time.Time {
+	for t := local.Add(-farthest).In(zone); ; {
+		start, end := t.ZoneBounds()
+		_, offset := t.Zone()
+		switch at := local.Add(-time.Duration(offset) * time.Second); {
+		case !end.IsZero() && !at.Before(end):
+			t = end
+		case !start.IsZero() && at.Before(start):
+			return start
+		default:
+			return at.In(zone)
+		}
+	}
+}
+
+// shown returns what the clocks of zone show at t, written as a time in UTC.
+func shown(t time.Time, zone *time.Location) time.Time {
+	_, offset := t.In(zone).Zone()
+	return t.UTC().Add(time.Duration(offset) * time.Second)
 }
 
 func (w Window) opensOn(d time.Weekday) bool {
