@@ -55,6 +55,20 @@ type ConfigureRotationRequest struct {
 	// Group is a set of secrets that never begin to rotate within GroupGap of each other.
 	Group    string `kms:"Group,max=64,pattern=name"`
 	GroupGap string `kms:"GroupGap,max=16"`
+	// LoginEndpoints to LoginCertificateSecret say how the application connects, where that differs
+	// from the settings of the target: every login by which the service proves a credential follows
+	// them. A kind of target that does not follow one refuses it. LoginEndpoints are addresses of the
+	// target's setting verify; none means all. LoginDatabase is the database, virtual host or base,
+	// and LoginRole the role that the application takes after its login.
+	LoginEndpoints []string `kms:"LoginEndpoint,flat,min=0,max=20"`
+	LoginDatabase  string   `kms:"LoginDatabase,max=256"`
+	LoginRole      string   `kms:"LoginRole,max=256"`
+	// LoginCertificateSecret names the secret with the client certificate and its key, in PEM, as a
+	// name or an ARN. The caller needs the right kms:GetSecretValue on it.
+	LoginCertificateSecret string `kms:"LoginCertificateSecret,min=1,max=192,pattern=name,arn"`
+	// Consents are tokens by which findings of CheckRotation are agreed to, such as
+	// change-auth-plugin: a rotation does not begin while a finding needs another one.
+	Consents []string `kms:"Consent,flat,min=0,max=20"`
 }
 
 // VersionedRequest names a secret and the version that a rotation is to make.
@@ -182,7 +196,17 @@ type DescribeRotationResponse struct {
 	GraceLimit  string `kms:"GraceLimit,omitempty"`
 	Group       string `kms:"Group,omitempty"`
 	GroupGap    string `kms:"GroupGap,omitempty"`
-	Paused      bool   `kms:"Paused"`
+
+	LoginEndpoints         []string `kms:"LoginEndpoints,list=LoginEndpoint,omitempty"`
+	LoginDatabase          string   `kms:"LoginDatabase,omitempty"`
+	LoginRole              string   `kms:"LoginRole,omitempty"`
+	LoginCertificateSecret string   `kms:"LoginCertificateSecret,omitempty"`
+	Consents               []string `kms:"Consents,list=Consent,omitempty"`
+	// CheckTime to CheckFindings are the result of the last check, as CheckRotation answers it.
+	CheckTime      time.Time         `kms:"CheckTime,omitempty"`
+	CheckUnchecked string            `kms:"CheckUnchecked,omitempty"`
+	CheckFindings  []RotationFinding `kms:"CheckFindings,list=Finding,omitempty"`
+	Paused         bool              `kms:"Paused"`
 	// Reason says what is wrong, and Advice what to do about it.
 	Reason string `kms:"Reason,omitempty"`
 	Advice string `kms:"Advice,omitempty"`
@@ -195,6 +219,64 @@ type DescribeRotationResponse struct {
 	ProbeTime       time.Time      `kms:"ProbeTime,omitempty"`
 	Steps           []RotationStep `kms:"Steps,list=Step"`
 	RequestID       string         `kms:"RequestId"`
+}
+
+// The verdicts of a check on a strategy: [CheckedStrategy.Verdict].
+const (
+	// VerdictSafe means that nothing stands in the way of a rotation.
+	VerdictSafe = "safe"
+	// VerdictSafeWithConsent means that a rotation is safe once the operator has agreed to findings.
+	VerdictSafeWithConsent = "safe-with-consent"
+	// VerdictImpossible means that something must change before a rotation can be safe.
+	VerdictImpossible = "impossible"
+	// VerdictUnknown means that the target did not answer.
+	VerdictUnknown = "unknown"
+)
+
+// RotationFinding is one thing that a check has found.
+type RotationFinding struct {
+	// Code is a stable token, such as login-denied.
+	Code string `kms:"Code"`
+	// Verdict is note, needs-consent or impossible. It applies to Strategies; none means all.
+	Verdict    string   `kms:"Verdict"`
+	Strategies []string `kms:"Strategies,list=Strategy"`
+	// AccountName is the account at the target.
+	AccountName string `kms:"AccountName,omitempty"`
+	// Text says what was found, and Fix what to do: neither holds a secret.
+	Text string `kms:"Text"`
+	Fix  string `kms:"Fix,omitempty"`
+	// Consent is the value of Consent of ConfigureRotation that agrees to the finding. Agreed reports
+	// that the secret has it.
+	Consent string `kms:"Consent,omitempty"`
+	Agreed  bool   `kms:"Agreed"`
+}
+
+// CheckedStrategy is what a check says of one strategy.
+type CheckedStrategy struct {
+	Strategy string `kms:"Strategy"`
+	// Verdict is safe, safe-with-consent, impossible or unknown.
+	Verdict string `kms:"Verdict"`
+	// Window says how long a credential from this service may be refused.
+	Window string `kms:"Window"`
+	// Consents are those that are missing.
+	Consents []string `kms:"Consents,list=Consent"`
+}
+
+// CheckRotationResponse says whether a rotation of a secret would be safe.
+type CheckRotationResponse struct {
+	SecretName string    `kms:"SecretName"`
+	TargetName string    `kms:"TargetName"`
+	CheckTime  time.Time `kms:"CheckTime"`
+	// Strategy is the one that a rotation would use, and Verdict what the check says of it. Strategy
+	// is empty when no rotation can begin.
+	Strategy string `kms:"Strategy,omitempty"`
+	Verdict  string `kms:"Verdict"`
+	// Unchecked says why the target could not be asked everything; empty when it was.
+	Unchecked string `kms:"Unchecked,omitempty"`
+	// Strategies has each strategy of the target.
+	Strategies []CheckedStrategy `kms:"Strategies,list=Strategy"`
+	Findings   []RotationFinding `kms:"Findings,list=Finding"`
+	RequestID  string            `kms:"RequestId"`
 }
 
 // ListRotationsRequest lists the rotations of the account, ordered by the name of the secret.
@@ -260,6 +342,8 @@ type RepairRotationRequest struct {
 var rotationOperations = []operation.Declaration{
 	declare[ConfigureRotationRequest, DescribeRotationResponse]("ConfigureRotation").And("target/${TargetName}").
 		Mutates().Retryable().Grantable().Rotates().Sends(),
+	declare[SecretNameRequest, CheckRotationResponse]("CheckRotation").Mutates().Grantable().Rotates().Sends().
+		AsksTarget(),
 	declare[SecretNameRequest, SecretNameResponse]("RemoveRotation").Mutates().Retryable().Grantable(),
 	declare[SecretNameRequest, DescribeRotationResponse]("DescribeRotation").Grantable(),
 	declare[ListRotationsRequest, ListRotationsResponse]("ListRotations").On("secret"),
@@ -286,6 +370,13 @@ func (c *Client) ConfigureRotation(
 	ctx context.Context, in *ConfigureRotationRequest,
 ) (*DescribeRotationResponse, error) {
 	return call[DescribeRotationResponse](ctx, c, "ConfigureRotation", in)
+}
+
+// CheckRotation says whether a rotation of a secret would be safe with each strategy, and what to
+// do where it is not. It logs in as the application does and changes nothing at the target. It is
+// an operation of Keyturn's own.
+func (c *Client) CheckRotation(ctx context.Context, in *SecretNameRequest) (*CheckRotationResponse, error) {
+	return call[CheckRotationResponse](ctx, c, "CheckRotation", in)
 }
 
 // RemoveRotation ends the rotation of a [TypeGeneric] secret by the service. It is an operation of

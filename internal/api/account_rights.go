@@ -98,9 +98,14 @@ func (c *Call) andAccounts(list []resource, name string, settings *secret.Rotati
 	if err != nil {
 		return nil, err
 	}
-	if !bound || sendsElsewhere(before, s) {
-		if s.TargetName() != secret.OwnUsers { // this service knows its own access keys
-			list = append(list, c.secretResource(s.Name).needing(actionGetSecretValue))
+	if s.TargetName() != secret.OwnUsers { // this service knows its own access keys
+		elsewhere := !bound || sendsElsewhere(before, s)
+		for _, name := range sentWith(s) {
+			if elsewhere {
+				list = append(list, c.secretResource(name).needing(actionGetSecretValue))
+			} else if name != s.Name { // it is used, and not given away
+				list = append(list, c.secretResource(name).unlessDenied())
+			}
 		}
 	}
 	ch, err := c.storedChanges(c.Snapshot, s)

@@ -17,7 +17,18 @@ func sendsElsewhere(before, after secret.Secret) bool {
 	a, b := before.Settings(), after.Settings()
 	return before.TargetName() != after.TargetName() ||
 		a.AccountMember != b.AccountMember ||
+		a.Login.CertificateSecret != b.Login.CertificateSecret ||
 		a.SecretMember != b.SecretMember
+}
+
+// sentWith returns the secrets whose values the target of s receives: s, and the one with the
+// client certificate of its application.
+func sentWith(s secret.Secret) []string {
+	names := []string{s.Name}
+	if certificate := s.Settings().Login.CertificateSecret; certificate != "" && certificate != s.Name {
+		names = append(names, certificate)
+	}
+	return names
 }
 
 // isBound reports whether the secret is bound to the target of its name as it is registered now,
@@ -115,7 +126,8 @@ func (c *Call) attachedSecrets(tx *store.Tx, t store.Target) (list []secret.Secr
 }
 
 // redirected returns the secrets whose values are sent to another place when a target points
-// elsewhere: the one with its administrator, and the attached ones.
+// elsewhere: the one with its administrator, the attached ones, and the client certificates of
+// their applications.
 func (c *Call) redirected(tx *store.Tx, t store.Target) ([]string, error) {
 	var names []string
 	if t.AdminSecret != "" {
@@ -123,8 +135,10 @@ func (c *Call) redirected(tx *store.Tx, t store.Target) ([]string, error) {
 	}
 	attached, err := c.attachedSecrets(tx, t)
 	for _, s := range attached {
-		if s.Name != t.AdminSecret {
-			names = append(names, s.Name)
+		for _, name := range sentWith(s) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
 	return names, err

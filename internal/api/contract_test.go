@@ -506,13 +506,15 @@ func compareCodes(c contract) []difference {
 
 // TestARNParameters: every operation on one secret takes its ARN, but for the one that makes the
 // name and the two older tag calls, which the reference excepts (secrets.md section 2). So does
-// whatever names the secret with an administrator.
+// whatever names the secret with an administrator or a client certificate.
 func TestARNParameters(t *testing.T) {
 	t.Parallel()
 	names := []string{"CreateSecret", "TagResource", "UntagResource"}
 	for _, o := range protocol.Operations() {
 		for _, p := range o.Params() {
-			if want := p.Name == "SecretName" && !slices.Contains(names, o.Name) || p.Name == "AdminSecretName"; p.ARN != want {
+			want := p.Name == "SecretName" && !slices.Contains(names, o.Name) ||
+				p.Name == "AdminSecretName" || p.Name == "LoginCertificateSecret"
+			if p.ARN != want {
 				t.Errorf("%s, parameter %s: takes an ARN: %t; want %t", o.Name, p.Name, p.ARN, want)
 			}
 		}

@@ -15,7 +15,7 @@ import (
 func (e *Env) checkLogin(t store.Target, l target.Login) error {
 	kind := e.Kinds[t.Kind]
 	if err := kind.CheckLogin(l); err != nil {
-		return fault.Wrap(fault.InUse, err, "The logins of the application: %s.", err)
+		return fault.Parameter("Login", "%s.", err)
 	}
 	if len(l.Endpoints) == 0 {
 		return nil
@@ -23,14 +23,13 @@ func (e *Env) checkLogin(t store.Target, l target.Login) error {
 	known := kind.EndpointsOf(t.Config)
 	for _, address := range l.Endpoints {
 		if !slices.Contains(known.Addresses(), address) {
-			return fault.New(fault.InUse,
-				"Target %q does not log in at %q, which the login settings of the secret name; it logs in at %v "+
-					"(setting verify of the target).", t.Name, address, known.Addresses())
+			return fault.Parameter("LoginEndpoint.N",
+				"target %q does not log in at %q; it logs in at %v (setting verify of the target).",
+				t.Name, address, known.Addresses())
 		}
 	}
 	if len(l.At(known).Deciding()) == 0 {
-		return fault.New(fault.InUse,
-			"The login settings of the secret name only replicas of target %q; add an endpoint that is none.", t.Name)
+		return fault.Parameter("LoginEndpoint.N", "they are only replicas of target %q; add one that is none.", t.Name)
 	}
 	return nil
 }

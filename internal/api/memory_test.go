@@ -18,6 +18,10 @@ type memory struct {
 	down      bool                       // guarded by mu
 	admin     target.Credential          // guarded by mu; of the last time that it was opened
 	tried     map[string]int             // guarded by mu; logins by account
+	login     target.Login               // guarded by mu; of the last time that it was opened
+	answer    error                      // guarded by mu; what it says to a login that is right
+	findings  []target.Finding           // guarded by mu; what it says of an account
+	asked     target.CheckRequest        // guarded by mu; what it was asked last
 }
 
 func newMemory(accounts ...string) *memory {
@@ -48,10 +52,16 @@ func (m *memory) kinds() []target.Kind {
 		Open: func(s target.Settings) (target.Target, error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			m.admin = s.Admin
+			m.admin, m.login = s.Admin, s.Login
 			return m, nil
 		},
-	}
+		Endpoints: func(json.RawMessage) target.EndpointList {
+			return target.EndpointList{
+				{Address: "db:1", Role: target.Writer},
+				{Address: "standby:1", Role: target.Replica, Lag: target.DefaultLag},
+			}
+		},
+	}.Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate)
 	free := k
 	free.Name, free.NeedsAdmin, free.Strategies = "open", false, []target.Strategy{target.Overlap}
 	broken := k
@@ -102,7 +112,33 @@ func (m *memory) Verify(_ context.Context, c target.Credential) error {
 	case !ok || !p.Equal(c.Secret):
 		return target.Failed(target.Rejected, "28P01", "log in as "+c.Account+": password authentication failed")
 	}
-	return nil
+	return m.answer
+}
+
+// CheckAccount answers with findings, or as Verify does when it is down.
+func (m *memory) CheckAccount(_ context.Context, r target.CheckRequest) ([]target.Finding, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = r
+	if m.down {
+		return nil, target.Failed(target.Unreachable, "", "connect: connection refused")
+	}
+	return m.findings, nil
+}
+
+// says sets what the target says of accounts, and to logins that are right.
+func (m *memory) says(answer error, findings ...target.Finding) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answer, m.findings = answer, findings
+}
+
+// followed returns the settings of logins with which the target was opened last, and the request
+// of the last check.
+func (m *memory) followed() (target.Login, target.CheckRequest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.login, m.asked
 }
 
 func (m *memory) Close() error { return nil }

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -50,11 +52,21 @@ func configureRotation(
 	if err != nil {
 		return nil, err
 	}
-	if err := c.refusePrivileged(ctx, settings, in); err != nil {
+	check, err := c.refuseImpossible(ctx, settings, in)
+	if err != nil {
 		return nil, err
 	}
-	_, err = c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
-		return c.configure(tx, s, settings, in)
+	_, err = c.alter(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+		s, err := c.configure(tx, s, settings, in)
+		if err != nil {
+			return s, err
+		}
+		r, err := c.rotationOf(tx, s)
+		if err != nil {
+			return s, err
+		}
+		r.Check = check
+		return c.planWith(tx, s, r)
 	})
 	if err != nil {
 		return nil, err
@@ -65,44 +77,48 @@ func configureRotation(
 // standingWait bounds how long ConfigureRotation waits for a target.
 const standingWait = 3 * time.Second
 
-// refusePrivileged asks the target what the accounts of a secret with these settings are, and
-// refuses accounts that the engine would refuse at the first rotation. Without an answer it refuses
-// nothing: the engine asks again before each change. Mistakes in the settings are left to
-// [Call.configure].
-func (c *Call) refusePrivileged(
+// refuseImpossible checks a secret with these settings at its target, and refuses what the engine
+// would refuse at the first rotation. Without an answer it refuses nothing: the engine asks again
+// before each change. Mistakes in the settings are left to [Call.configure]. It makes no login: the
+// engine's first probe does. The check is nil if the target was not asked.
+func (c *Call) refuseImpossible(
 	ctx context.Context, settings secret.RotationSettings, in *kms.ConfigureRotationRequest,
-) error {
+) (*rotation.Check, error) {
 	s, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if s.Managed() {
 		settings.Target = ""
 	}
 	if s, err = s.Attach(settings, c.At); err != nil || s.TargetName() == "" || s.TargetName() == secret.OwnUsers {
-		return err
+		return nil, err
 	}
 	t, ok, err := c.Snapshot.Target(s.Account, s.TargetName())
 	if err != nil || !ok {
-		return err // configure reports a target that does not exist
+		return nil, err // configure reports a target that does not exist
 	}
 	ch, err := c.storedChanges(c.Snapshot, s)
 	if err != nil || len(ch.names) == 0 {
-		return err
+		return nil, err
 	}
 	if err := c.wasJudged(ch); err != nil {
-		return err
+		return nil, err
 	}
-	system, _, err := c.openTarget(c.Snapshot, t)
+	r, err := c.rotationOf(c.Snapshot, s)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = system.Close() }() // nothing was changed
-	err = c.admitWithin(ctx, standingWait, t, system, s.Name, ch.names)
-	if fault.KindOf(err) == fault.InUse {
-		return err
+	k, err := c.inspection(s, r, t)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	defer func() { _ = k.system.Close() }() // nothing was changed
+	bounded, ended := c.concealing(ctx, t, standingWait)
+	k.account(bounded)
+	ended(k.silence)
+	check := k.check.Bounded()
+	return &check, k.refusal()
 }
 
 // rotationSettings reads the settings of a request. It refuses what no secret could have.
@@ -129,9 +145,30 @@ func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.Rota
 		return s, fault.Parameter("GroupGap", "Group and GroupGap go together.")
 	}
 	if in.GroupGap != "" {
-		s.Gap, err = bounded("GroupGap", in.GroupGap, maxGap)
+		if s.Gap, err = bounded("GroupGap", in.GroupGap, maxGap); err != nil {
+			return s, err
+		}
 	}
+	s.Login = target.Login{
+		Endpoints:         in.LoginEndpoints,
+		Database:          in.LoginDatabase,
+		Role:              in.LoginRole,
+		CertificateSecret: in.LoginCertificateSecret,
+	}
+	s.Consents, err = consentsOf(in.Consents)
 	return s, err
+}
+
+// consentsOf returns tokens of consents, sorted and each once.
+func consentsOf(tokens []string) ([]string, error) {
+	list := slices.Compact(slices.Sorted(slices.Values(tokens)))
+	for _, token := range list {
+		if len(token) > 64 || token == "" || strings.Trim(token, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return nil, fault.Parameter("Consent.N", "use tokens of lower-case letters, digits and hyphens, as "+
+				"CheckRotation names them.")
+		}
+	}
+	return list, nil
 }
 
 // scheduleOf reads when the secret of a request may be rotated.
@@ -200,6 +237,9 @@ func (c *Call) configure(
 		return s, fault.New(fault.InUse, "The rotation %q at target %q has not ended.", r.ID, before)
 	}
 	if s.TargetName() == secret.OwnUsers {
+		if !settings.Login.IsZero() {
+			return s, fault.Parameter("LoginEndpoint.N", "access keys of this service have no settings of their logins.")
+		}
 		s, _, err = c.bind(tx, s)
 	} else {
 		s, err = c.bindChecked(tx, s)
@@ -222,7 +262,7 @@ func (c *Call) bindChecked(tx *store.Tx, s secret.Secret) (secret.Secret, error)
 	if err != nil {
 		return s, err
 	}
-	system, _, err := c.openTarget(tx, t) // it does not connect
+	system, err := c.openFor(tx, t, s) // it does not connect
 	if err != nil {
 		return s, err
 	}

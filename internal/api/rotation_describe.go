@@ -28,6 +28,10 @@ func describeRotation(
 	out := describeRecord(r, c.At)
 	out.SecretName, out.RepairActions = s.Name, repairActions(s, r)
 	describeSettings(s, c.At, out)
+	if r.Check != nil {
+		out.CheckTime, out.CheckUnchecked = r.Check.At, r.Check.Unchecked
+		out.CheckFindings = shownFindings(r.Check.Findings, s.Settings().Consents)
+	}
 	if r.State == rotation.InGrace {
 		out.GraceLimitTime = r.GraceDeadline
 		err = c.waitingFor(ctx, r, out)
@@ -86,6 +90,9 @@ func describeSettings(s secret.Secret, now time.Time, out *kms.DescribeRotationR
 	out.Window = settings.Schedule.Window.String()
 	out.Blackouts = rotation.FormatBlackouts(settings.Schedule.Blackouts)
 	out.Group = settings.Group
+	out.LoginEndpoints, out.LoginDatabase = settings.Login.Endpoints, settings.Login.Database
+	out.LoginRole, out.LoginCertificateSecret = settings.Login.Role, settings.Login.CertificateSecret
+	out.Consents = settings.Consents
 	if settings.Gap > 0 {
 		out.GroupGap = formatDuration(settings.Gap)
 	}

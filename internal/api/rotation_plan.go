@@ -134,6 +134,9 @@ func (c *Call) planWith(tx *store.Tx, s secret.Secret, r rotation.Record) (secre
 		r.Target, r.Accepted = s.TargetName(), ""
 		r.Health = rotation.Health{} // it was about the previous target
 	}
+	if r.Check != nil && r.Check.Target != s.TargetName() {
+		r.Check = nil
+	}
 	every, err := parseCron(s.Settings().Schedule)
 	if err != nil {
 		return s, err

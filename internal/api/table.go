@@ -38,6 +38,7 @@ var served = serve(
 	handle("TestTarget", testTarget, tested),
 	handle("PrepareTargetAccounts", prepareTargetAccounts, prepared),
 	handle("ConfigureRotation", configureRotation, configured),
+	handle("CheckRotation", checkRotation),
 	handle("RemoveRotation", removeRotation),
 	handle("DescribeRotation", describeRotation),
 	handle("RotateRootKey", rotateRootKey),

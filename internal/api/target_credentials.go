@@ -40,7 +40,8 @@ func (c *Call) openTarget(tx *store.Tx, t store.Target) (target.Target, target.C
 // openFor opens a target that logs in as the application does that uses a secret. versions are
 // the versions of the secret that may be sent.
 func (c *Call) openFor(tx *store.Tx, t store.Target, s secret.Secret, versions ...string) (target.Target, error) {
-	by := &sender{call: c, target: t, versions: versions, login: s.Settings().Login, consents: s.Settings().Consents}
+	own := s.Settings()
+	by := &sender{call: c, target: t, versions: versions, login: own.Login, consents: own.Consents}
 	if err := c.checkLogin(t, by.login); err != nil {
 		return nil, err
 	}

@@ -91,7 +91,14 @@ func tested(c *Call, in *kms.TestTargetRequest, list []resource) ([]resource, er
 	if err != nil {
 		return nil, err
 	}
-	return c.andSecret(list, &in.SecretName)
+	if list, err = c.andSecret(list, &in.SecretName); err != nil || in.SecretName == "" {
+		return list, err
+	}
+	s, _, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
+	if certificate := s.Settings().Login.CertificateSecret; certificate != "" {
+		list = append(list, c.secretResource(certificate).unlessDenied())
+	}
+	return list, err
 }
 
 // andAdmin adds the secret of a target's administrator: a call that logs in at the target sends it
@@ -109,6 +116,13 @@ func (c *Call) andAdmin(list []resource, name string) ([]resource, error) {
 func configured(c *Call, in *kms.ConfigureRotationRequest, list []resource) ([]resource, error) {
 	if in.TargetName != "" {
 		list = append(list, c.targetResource(in.TargetName))
+	}
+	if in.LoginCertificateSecret != "" { // its value is sent to the target
+		var err error
+		if in.LoginCertificateSecret, err = c.secretName(in.LoginCertificateSecret); err != nil {
+			return nil, err
+		}
+		list = append(list, c.secretResource(in.LoginCertificateSecret).needing(actionGetSecretValue))
 	}
 	settings, err := c.rotationSettings(in)
 	if err != nil {

@@ -23,17 +23,11 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	if err != nil {
 		return nil, err
 	}
-	system, admin, err := c.openTarget(c.Snapshot, t)
+	system, credential, err := c.openTested(t, in.SecretName)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = system.Close() }() // nothing of it is needed after its answer
-	credential := admin
-	if in.SecretName != "" {
-		if credential, err = c.currentCredential(in.SecretName, t.Name); err != nil {
-			return nil, err
-		}
-	}
 	ctx, ended := c.concealing(ctx, t, defaultTestTime)
 	out := &kms.TestTargetResponse{TargetName: t.Name, Result: "ok"}
 	switch tester, ok := system.(target.Tester); {
@@ -53,6 +47,24 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 		out.Result, out.Code, out.Message = answer.Class.String(), answer.Code, answer.Text
 	}
 	return out, nil
+}
+
+// openTested opens a target with the credential that a test tries: the administrator's, or, as its
+// application uses it, the one of a secret.
+func (c *Call) openTested(t store.Target, name string) (target.Target, target.Credential, error) {
+	if name == "" {
+		return c.openTarget(c.Snapshot, t)
+	}
+	credential, err := c.currentCredential(name, t.Name)
+	if err != nil {
+		return nil, credential, err
+	}
+	s, err := c.existing(c.Snapshot, name)
+	if err != nil {
+		return nil, credential, err
+	}
+	system, err := c.openFor(c.Snapshot, t, s)
+	return system, credential, err
 }
 
 // answerFor returns the part of a target's error that a caller may learn, and logs the rest for the

@@ -68,8 +68,8 @@ func (e *env) readLine(file, prompt string) (sensitive.Value, error) {
 	return sensitive.New(string(line)), nil
 }
 
-// oneLine returns data without its line end. ok is false for data that has none, or has another line
-// end before it; those are returned as they are.
+// oneLine returns data without its line end. ok is false for data that has none, or has another
+// line end before it; those are returned as they are.
 func oneLine(data []byte) (line []byte, ok bool) {
 	line, ok = bytes.CutSuffix(data, []byte("\n"))
 	if !ok || bytes.ContainsRune(line, '\n') {

@@ -11,6 +11,7 @@ type rotationCommand struct {
 	List      rotationList      `cmd:"" help:"List the rotations of all secrets that the service rotates."`
 	Status    rotationStatus    `cmd:"" help:"Show the state of a rotation and when the next one is due."`
 	Configure rotationConfigure `cmd:"" help:"Set how a secret is rotated, replacing earlier settings."`
+	Check     rotationCheck     `cmd:"" help:"Check whether a rotation would be safe, and what to change if not."`
 	Detach    rotationDetach    `cmd:"" help:"Return a Generic secret to its producer: it is no longer rotated."`
 	Rotate    rotationRotate    `cmd:"" help:"Replace the credential of a secret."`
 	Rehearse  rotationRehearse  `cmd:"" help:"Perform a rotation without the promotion, and undo it."`
@@ -77,6 +78,12 @@ type rotationConfigure struct {
 	GraceLimit    string `help:"How long it works at most while a consumer holds it." placeholder:"DURATION"`
 	Group         string `help:"Set of secrets that do not rotate close together; with --group-gap." placeholder:"NAME"`
 	GroupGap      string `help:"Time between rotations in the group, such as 30m." placeholder:"DURATION"`
+
+	LoginEndpoint          []string `help:"Address in verify that applications use (all)." placeholder:"ADDRESS"`
+	LoginDatabase          string   `help:"Database, virtual host or base that applications open." placeholder:"NAME"`
+	LoginRole              string   `help:"Role that applications take after the login." placeholder:"NAME"`
+	LoginCertificateSecret string   `help:"Secret with the client certificate and key of applications." placeholder:"NAME"`
+	Consent                []string `help:"Agree to a finding of rotation check; may be repeated." placeholder:"TOKEN"`
 }
 
 // Help explains what the flags have no room for.
@@ -110,6 +117,11 @@ func (c *rotationConfigure) Run(e *env) error {
 		GraceLimit:              c.GraceLimit,
 		Group:                   c.Group,
 		GroupGap:                c.GroupGap,
+		LoginEndpoints:          c.LoginEndpoint,
+		LoginDatabase:           c.LoginDatabase,
+		LoginRole:               c.LoginRole,
+		LoginCertificateSecret:  c.LoginCertificateSecret,
+		Consents:                c.Consent,
 	})
 	if err != nil {
 		return err
@@ -118,7 +130,11 @@ func (c *rotationConfigure) Run(e *env) error {
 	if !out.NextRotationDate.IsZero() {
 		next = "next at " + when(out.NextRotationDate)
 	}
-	return e.done(out, "%s is rotated at target %s, %s.", out.SecretName, out.TargetName, next)
+	err = e.done(out, "%s is rotated at target %s, %s.", out.SecretName, out.TargetName, next)
+	if err != nil || e.json() {
+		return err
+	}
+	return printFindings(e.stdout, out.CheckFindings)
 }
 
 type rotationDetach struct {

@@ -95,7 +95,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 		add("credential", credentialText(r))
 	}
 	addSettings(add, r)
-	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps))
+	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps), printFindings(w, r.CheckFindings))
 }
 
 // addSettings adds when and how the secret is rotated.
@@ -111,6 +111,13 @@ func addSettings(add func(name, value string), r *kms.DescribeRotationResponse) 
 		{"grace limit", span(r.GraceLimit)},
 		{"last rotation", when(r.LastRotationDate)},
 		{"next due", when(r.NextRotationDate)},
+		{"login endpoints", strings.Join(r.LoginEndpoints, ", ")},
+		{"login database", r.LoginDatabase},
+		{"login role", r.LoginRole},
+		{"login certificate", r.LoginCertificateSecret},
+		{"consents", strings.Join(r.Consents, ", ")},
+		{"checked", when(r.CheckTime)},
+		{"not checked", r.CheckUnchecked},
 	} {
 		add(row[0], row[1])
 	}

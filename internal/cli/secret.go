@@ -171,7 +171,7 @@ type secretPut struct {
 // Help says which bytes become the value.
 func (*secretPut) Help() string {
 	return "A file and several lines from standard input are stored byte for byte, so that keys and certificates stay " +
-		"whole. A single line from standard input, such as that of echo, is stored without its line end, which a note " +
+		"whole. A single line from standard input, such as echo writes, is stored without its line end, which a note " +
 		"on standard error says; --raw keeps the line end."
 }
 

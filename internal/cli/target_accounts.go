@@ -17,7 +17,7 @@ type targetPrepareAccounts struct {
 	Apply    bool     `help:"Make the changes. Without --apply they are only shown."`
 	Secret   string   `help:"With --apply: the secret to create, with both credentials." placeholder:"NAME"`
 	Version  string   `help:"With --apply: ID of its first version." placeholder:"ID" default:"v1"`
-	Password string   `name:"password-file" help:"Password of the login, in one line (standard input)." placeholder:"FILE" type:"path"`
+	Password string   `name:"password-file" help:"Its password (standard input)." placeholder:"FILE" type:"path"`
 }
 
 func (c *targetPrepareAccounts) Run(e *env) error {

@@ -39,8 +39,8 @@ func zones(t *testing.T) []string {
 	return names
 }
 
-// TestCronAtClockChanges verifies that a local time that does not exist counts at the first one that
-// does, and that one which exists twice counts once.
+// TestCronAtClockChanges verifies that a local time that does not exist counts at the first one
+// that does, and that one which exists twice counts once.
 func TestCronAtClockChanges(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, expression, zone, after, want string }{
@@ -90,8 +90,8 @@ func TestZones(t *testing.T) {
 	}
 }
 
-// clockChange returns a change of the zone's clocks after 1975, since when all are by whole minutes;
-// zero when there is none.
+// clockChange returns a change of the zone's clocks after 1975, since when all are by whole
+// minutes; zero when there is none.
 func clockChange(random *rand.Rand, zone *time.Location) time.Time {
 	after := time.Date(1975+random.IntN(60), 1, 1, 0, 0, 0, 0, time.UTC)
 	for range 2 {

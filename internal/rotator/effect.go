@@ -67,7 +67,10 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		if err := t.Admit(ctx, system, change.New.Account); err != nil {
 			return err
 		}
-		return reached(ctx, t, system, change.Old)
+		if err := reached(ctx, t, system, change.Old); err != nil {
+			return err
+		}
+		return t.MayBegin(ctx, system)
 	}
 	if err := w.within(ctx, admit); err != nil {
 		return w.move(ctx, t, notBegun(t, err), nil)

@@ -22,16 +22,41 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 		return false, err
 	}
 	p := w.alive(ctx, t, t.Secret.Stages[secret.Current])
+	checked := w.check(ctx, t, p)
 	next := now.Add(w.engine.ProbeEvery()/2 + rand.N(w.engine.ProbeEvery()/2))
 	_, kind := t.Record.AfterProbe(p, now, next)
 	r, err := w.engine.Note(ctx, t, kind, func(r rotation.Record) rotation.Record {
 		r, _ = r.AfterProbe(p, now, next)
-		return r
+		return checked(r)
 	})
 	if err == nil && kind != "" {
 		w.report(t, r, rotation.Event{Kind: kind, Text: p.Text})
 	}
 	return false, err
+}
+
+// check checks whether a rotation of a credential that is live would be safe, and logs in as its
+// application does unless the probe has done so. The result goes into the record.
+func (w *worker) check(
+	ctx context.Context, t *api.Turn, p rotation.Probe,
+) (into func(rotation.Record) rotation.Record) {
+	unchanged := func(r rotation.Record) rotation.Record { return r }
+	if p.Live != target.Live {
+		return unchanged
+	}
+	system, err := t.Open()
+	if err != nil {
+		return unchanged
+	}
+	defer func() { _ = system.Close() }() // its answers are stored
+	err = w.within(ctx, func(ctx context.Context) error {
+		into = t.Check(ctx, system, p.Text == "")
+		return nil
+	})
+	if err != nil || into == nil {
+		return unchanged
+	}
+	return into
 }
 
 // alive asks the target about the credential in use: by its state, else by one login, which a

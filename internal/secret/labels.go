@@ -178,6 +178,7 @@ func (s Secret) Detach(now time.Time) (Secret, error) {
 		AskedUrgently: s.Rotation.AskedUrgently,
 		Tried:         s.Rotation.Tried,
 		TriedAt:       s.Rotation.TriedAt,
+		Checked:       s.Rotation.Checked,
 	}
 	return s, nil
 }

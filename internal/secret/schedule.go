@@ -33,6 +33,8 @@ type RotationPolicy struct {
 	// succeeded.
 	Tried   time.Time `json:"tried,omitzero"`
 	TriedAt time.Time `json:"tried_at,omitzero"`
+	// Checked is the remaining allowance of checks, as [rotation.Take] keeps it.
+	Checked time.Time `json:"checked,omitzero"`
 	// Hold says that reads wait: the credential is being changed at this moment, and there is only
 	// one.
 	Hold bool `json:"hold,omitempty"`
@@ -211,6 +213,18 @@ func (s Secret) Ask(urgent bool, every time.Duration, now time.Time) (Secret, er
 			requestBurst, what, s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
 	}
 	*allowance = next
+	return s, nil
+}
+
+// AskCheck takes a check of the rotation from the allowance of the secret: eight at once, and one
+// more in each interval. Each check asks the target several things, and logs in there.
+func (s Secret) AskCheck(every time.Duration, now time.Time) (Secret, error) {
+	next, wait := rotation.Take(s.Rotation.Checked, now, every, requestBurst)
+	if wait > 0 {
+		return s, fault.New(fault.Throttled, "%d checks of secret %q were asked for; the next one may be asked for at %s.",
+			requestBurst, s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
+	}
+	s.Rotation.Checked = next
 	return s, nil
 }
 

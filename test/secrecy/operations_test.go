@@ -82,6 +82,7 @@ func steps() []step {
 		do("TestTarget", "TargetName", "t"),
 		do("ConfigureRotation", "SecretName", "r", "TargetName", "t", "GracePeriod", "0s"),
 		do("TestTarget", "TargetName", "t", "SecretName", "r"),
+		do("CheckRotation", "SecretName", "r"),
 		{
 			"PrepareTargetAccounts",
 			kms.CodeUnsupportedOperation,

@@ -387,7 +387,7 @@ var (
 		[]string{
 			"SecretName", "rds/app", "EnableAutomaticRotation", "true", "Cron", "30 3 * * 6", "TimeZone", "Europe/Berlin",
 			"Window", "Sat,Sun 22:00-06:00", "Blackouts", "2026-12-24..2027-01-02", "GracePeriod", "2h", "GraceLimit", "12h",
-			"Group", "databases", "GroupGap", "30m",
+			"Group", "databases", "GroupGap", "30m", "Consent.1", "change-auth-plugin",
 		},
 	}
 	inGrace = rotation.Record{
@@ -532,6 +532,7 @@ var secretGoldens = []golden{
 		withTarget,
 	},
 	{configureRds, withTarget},
+	{call{"CheckRotation", []string{"SecretName", "rds/app"}}, withTarget},
 	{
 		call{"RemoveRotation", []string{"SecretName", "app/db"}},
 		[]call{

@@ -1,0 +1,331 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// inspection is one check of a secret at its open target.
+type inspection struct {
+	*Call
+	tx     *store.Tx
+	secret secret.Secret
+	record rotation.Record
+	target store.Target
+	system target.Target
+
+	has     []target.Strategy // the strategies of the target
+	method  method            // of the strategy that a rotation would use; zero where it cannot begin
+	partner target.Credential // of the other account; without a secret where none is known to work
+	check   rotation.Check
+
+	loginFailed bool  // a login was rejected, or may have been
+	silence     error // the last error that callers must not learn
+}
+
+// inspection opens the target of a secret to check a rotation there.
+func (c *Call) inspection(s secret.Secret, r rotation.Record, t store.Target) (*inspection, error) {
+	system, err := c.openFor(c.Snapshot, t, s, s.Stages[secret.Current])
+	if err != nil {
+		return nil, err
+	}
+	return c.inspecting(c.Snapshot, s, r, t, system), nil
+}
+
+func (c *Call) inspecting(
+	tx *store.Tx, s secret.Secret, r rotation.Record, t store.Target, system target.Target,
+) *inspection {
+	k := &inspection{
+		Call:   c,
+		tx:     tx,
+		secret: s,
+		record: r,
+		target: t,
+		system: system,
+		has:    c.strategies(t, system),
+		check:  rotation.Check{At: c.At, Target: t.Name},
+	}
+	k.method, _ = c.methodFor(tx, s, t, k.has) // a finding says why a strategy has none
+	if k.method.strategy == target.Double {
+		k.partner = k.otherCredential()
+	}
+	return k
+}
+
+// otherCredential returns the credential of the account that is not in use, if it works now: one in
+// the current value, which was never rotated, or the previous one in its grace period.
+func (k *inspection) otherCredential() target.Credential {
+	none := target.Credential{Account: k.method.account}
+	versions := []string{k.method.base}
+	if k.record.State == rotation.InGrace {
+		versions = append(versions, k.record.Base)
+	}
+	for _, id := range versions {
+		v, ok := k.secret.Versions[id]
+		if !ok {
+			continue
+		}
+		list, _, err := credentials(k.Env, k.tx, k.secret, v)
+		if err != nil {
+			continue
+		}
+		for _, c := range list {
+			if c.Account == k.method.account {
+				return c
+			}
+		}
+	}
+	return none
+}
+
+// everything checks the account, and logs in as the application does.
+func (k *inspection) everything(ctx context.Context) {
+	k.account(ctx)
+	if k.method.base != "" && k.check.Unchecked == "" {
+		k.logIn(ctx)
+	}
+}
+
+// refusal returns why the settings of a secret are refused: an account that rotations must not
+// change, or a finding that makes a rotation with its strategy impossible.
+func (k *inspection) refusal() error {
+	var serious []target.Finding
+	for _, f := range k.check.Findings {
+		switch {
+		case f.Code == codeNotAllowed:
+			return fault.New(fault.InUse, "%s", f.Text)
+		case f.Verdict == target.Impossible && f.Code != codeNotForSecret && f.Code != codeCheckDenied:
+			serious = append(serious, f)
+		}
+	}
+	if reason, ok := rotation.MayBegin(serious, k.method.strategy, nil); k.method.base != "" && !ok {
+		return fault.New(fault.InUse, "Target %q cannot rotate secret %q with the strategy %s: %s",
+			k.target.Name, k.secret.Name, k.method.strategy, reason)
+	}
+	return nil
+}
+
+// Codes of findings of this service itself.
+const (
+	codeNotAllowed   = "account-not-allowed"
+	codeNotForSecret = "strategy-not-for-secret"
+	codeCheckDenied  = "check-denied"
+)
+
+// add adds a finding, or its strategies to the same finding.
+func (k *inspection) add(f target.Finding) {
+	same := func(g target.Finding) bool { return g.Code == f.Code && g.Account == f.Account && g.Text == f.Text }
+	i := slices.IndexFunc(k.check.Findings, same)
+	if i < 0 {
+		k.check.Findings = append(k.check.Findings, f)
+		return
+	}
+	if g := &k.check.Findings[i]; len(f.Strategies) == 0 {
+		g.Strategies = nil
+	} else if len(g.Strategies) > 0 {
+		g.Strategies = append(slices.Clone(g.Strategies), f.Strategies...)
+	}
+}
+
+// account checks what this service knows of the secret, and what the target says of its accounts.
+// It does not log in as one of them.
+func (k *inspection) account(ctx context.Context) {
+	k.strategiesOfSecret()
+	if k.method.base == "" {
+		return
+	}
+	err := k.admit(ctx, k.tx, k.target, k.system, k.secret.Name, k.method.accounts)
+	switch text, final := Impossible(err); {
+	case final:
+		k.add(target.Finding{
+			Code:    codeNotAllowed,
+			Verdict: target.Impossible,
+			Account: k.method.account,
+			Text:    text,
+		})
+		return
+	case err != nil:
+		k.failed(err)
+		return
+	}
+	checker, ok := k.system.(target.Checker)
+	if !ok {
+		return
+	}
+	findings, err := checker.CheckAccount(ctx, target.CheckRequest{
+		Current:    k.method.current,
+		Partner:    k.partner.Account,
+		Strategies: k.has,
+	})
+	for _, f := range findings {
+		k.add(f)
+	}
+	if err != nil {
+		k.failed(err)
+	}
+}
+
+// strategiesOfSecret adds a finding for each strategy of the target that the secret cannot use, and
+// one if it can use none.
+func (k *inspection) strategiesOfSecret() {
+	for _, strategy := range k.has {
+		s := k.secret
+		settings := s.Settings()
+		settings.Strategy = strategy
+		s.Rotation.Settings = &settings
+		m, err := k.methodFor(k.tx, s, k.target, k.has)
+		text, final := Impossible(err)
+		if err == nil && m.strategy != strategy {
+			text, final = fmt.Sprintf("The type of secret %q asks for the strategy %s.", s.Name, m.strategy), true
+		}
+		if final {
+			k.add(target.Finding{
+				Code:       codeNotForSecret,
+				Verdict:    target.Impossible,
+				Strategies: []target.Strategy{strategy},
+				Text:       text,
+			})
+		}
+	}
+	if _, err := k.methodFor(k.tx, k.secret, k.target, k.has); err != nil {
+		if text, final := Impossible(err); final {
+			k.add(target.Finding{Code: "cannot-begin", Verdict: target.Impossible, Text: text})
+		}
+	}
+}
+
+// failed notes that the target did not do what the check asked. An administrator that is refused
+// makes every rotation impossible; without an answer nothing is known.
+func (k *inspection) failed(err error) {
+	answer := k.answerFor(k.target, err)
+	if _, withheld := target.ForCaller(err); withheld {
+		k.silence = err
+	}
+	if class := target.ClassOf(err); class == target.Denied || class == target.Rejected || class == target.Refused {
+		k.add(target.Finding{
+			Code:    codeCheckDenied,
+			Verdict: target.Impossible,
+			Text:    answer.Error() + ".",
+			Fix:     "Check the administrator of target " + k.target.Name + ": keyturn target test " + k.target.Name,
+		})
+		return
+	}
+	k.check.Unchecked = cmp.Or(k.check.Unchecked, answer.Error())
+}
+
+// mayLogIn returns why no login may be made now; empty when one may.
+func (k *inspection) mayLogIn() string {
+	r := k.record
+	switch {
+	case r.InFlight() && !slices.Contains(quietStates, r.State):
+		return fmt.Sprintf("a rotation is in state %s, so no login was made", r.State)
+	case r.LoginAt(k.At).After(k.At):
+		return "a login has failed a moment ago, so the next one waits until " +
+			r.LoginAt(k.At).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339)
+	}
+	return ""
+}
+
+// quietStates are the states of a rotation under way in which the credential in use is not being
+// changed.
+var quietStates = []rotation.State{
+	rotation.Scheduled, rotation.Prepared, rotation.Refused, rotation.InGrace, rotation.Quarantined,
+}
+
+// logIn logs in as the application does: with the credential in use, and with the other account's.
+func (k *inspection) logIn(ctx context.Context) {
+	if why := k.mayLogIn(); why != "" {
+		k.check.Unchecked = cmp.Or(k.check.Unchecked, why)
+		return
+	}
+	if !k.logInWith(ctx, k.method.current, target.Impossible) {
+		return
+	}
+	if copied, ok := k.system.(target.Copied); ok && copied.Lag() > 0 {
+		if err := copied.VerifyCopies(ctx, k.method.current); err != nil {
+			answer := k.answerFor(k.target, err)
+			k.add(target.Finding{
+				Code:    "replica-login",
+				Verdict: target.Note,
+				Account: k.method.current.Account,
+				Text:    "A replica does not let in the credential in use: " + answer.Error() + ".",
+			})
+		}
+	}
+	if !k.partner.Secret.IsZero() {
+		k.logInWith(ctx, k.partner, target.Note)
+	}
+}
+
+// logInWith makes one login, and reports whether it showed that the credential works. rejected is
+// the verdict on a credential that does not.
+func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejected target.Verdict) bool {
+	known := []target.Liveness{target.NotKnown}
+	if i, ok := k.system.(target.Inspector); ok {
+		if seen, err := i.Inspect(ctx, []target.Credential{c}); err == nil && len(seen) == 1 {
+			known = seen
+		}
+	}
+	if known[0] == target.Dead {
+		k.add(k.deadCredential(c, rejected, "its own state says so"))
+		return false
+	}
+	err := k.system.Verify(ctx, c)
+	if err == nil {
+		return true
+	}
+	answer := k.answerFor(k.target, err)
+	switch target.ClassOf(err) {
+	case target.Admitted:
+		k.add(target.Finding{
+			Code:    "login-not-admitted",
+			Verdict: target.Note,
+			Account: c.Account,
+			Text:    "The target accepts the credential and refuses the session: " + answer.Error() + ".",
+			Fix: "If applications connect in another way, keyturn rotation configure takes it: " +
+				"--login-database, --login-endpoint.",
+		})
+		return true
+	case target.Rejected:
+		k.loginFailed = true
+		k.add(k.deadCredential(c, rejected, answer.Error()))
+	case target.Denied, target.Refused:
+		k.add(target.Finding{
+			Code:    "login-denied",
+			Verdict: target.Impossible,
+			Account: c.Account,
+			Text:    "A login as the application makes it is not possible: " + answer.Error() + ".",
+			Fix: "Change that at the target, or configure how the application connects: keyturn rotation configure with " +
+				"--login-endpoint, --login-database or --login-certificate-secret.",
+		})
+	default:
+		k.loginFailed = k.loginFailed || target.ClassOf(err) == target.Unknown
+		if _, withheld := target.ForCaller(err); withheld {
+			k.silence = err
+		}
+		k.check.Unchecked = cmp.Or(k.check.Unchecked, "the login gave no proof: "+answer.Error())
+	}
+	return false
+}
+
+func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said string) target.Finding {
+	f := target.Finding{
+		Code:    "login-rejected",
+		Verdict: v,
+		Account: c.Account,
+		Text:    "The target does not accept the stored credential of " + c.Account + ": " + said + ".",
+	}
+	if v == target.Impossible {
+		f.Fix = "keyturn rotation repair " + k.secret.Name + " adopts a credential that works, once a probe has found this."
+	}
+	return f
+}

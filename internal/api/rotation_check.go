@@ -1,0 +1,234 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// checkTime is how long a target has to answer everything that a check asks.
+const checkTime = 20 * time.Second
+
+// checkRotation checks whether a rotation of a secret would be safe. It changes nothing at the
+// target. It logs in at most once with each credential, at each endpoint.
+func checkRotation(
+	ctx context.Context, c *Call, in *kms.SecretNameRequest,
+) (*kms.CheckRotationResponse, error) {
+	s, r, err := c.rotated(c.Snapshot, in.SecretName)
+	if err != nil {
+		return nil, err
+	}
+	if s.TargetName() == secret.OwnUsers {
+		return c.checkOwn(s), nil
+	}
+	t, err := c.existingTarget(c.Snapshot, s.TargetName())
+	if err != nil {
+		return nil, err
+	}
+	if !s.BoundTo(t.ID) {
+		return nil, notBound(s, t.Name)
+	}
+	k, err := c.inspection(s, r, t)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = k.system.Close() }() // its answers are stored
+	if r, err = c.startCheck(ctx, s.Name, k.mayLogIn() == ""); err != nil {
+		return nil, err
+	}
+	bounded, ended := c.concealing(ctx, t, checkTime)
+	k.everything(bounded)
+	ended(k.silence)
+	if err := c.keepCheck(ctx, k, r.LoginFailedAt); err != nil {
+		return nil, err
+	}
+	return k.answer(), nil
+}
+
+func notBound(s secret.Secret, targetName string) error {
+	return fault.New(fault.InUse,
+		"Secret %q is not bound to target %q, which was registered after the secret had named it: RotateSecret or "+
+			"ConfigureRotation by a principal with %s on its accounts binds it.",
+		s.Name, targetName, actionRotateAccount)
+}
+
+// checkOwn answers for a secret with access keys of this service, which has no target to ask.
+func (c *Call) checkOwn(s secret.Secret) *kms.CheckRotationResponse {
+	return &kms.CheckRotationResponse{
+		SecretName: s.Name,
+		TargetName: secret.OwnUsers,
+		CheckTime:  c.At,
+		Strategy:   string(target.Overlap),
+		Verdict:    string(rotation.Safe),
+		Strategies: []kms.CheckedStrategy{{
+			Strategy: string(target.Overlap),
+			Verdict:  string(rotation.Safe),
+			Window:   windowOf(nil, target.Overlap),
+			Consents: []string{},
+		}},
+		Findings: []kms.RotationFinding{},
+	}
+}
+
+// startCheck takes a check from the allowance of the secret, and reserves the login that may fail.
+// Both are stored first, so neither simultaneous calls nor a crash make more logins. It returns the
+// record as it was.
+func (c *Call) startCheck(ctx context.Context, name string, logsIn bool) (rotation.Record, error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (rotation.Record, error) {
+		s, r, err := c.rotated(tx, name)
+		if err != nil {
+			return r, err
+		}
+		if s, err = s.AskCheck(min(c.Rotation.RequestEvery, rotation.LoginWindow), c.At); err != nil {
+			return r, err
+		}
+		before := r
+		if logsIn {
+			r = r.Trying(c.At)
+			err = tx.PutRotation(&r)
+		}
+		return before, errors.Join(err, tx.PutSecret(s, nil))
+	})
+}
+
+// keepCheck stores the result of a check, unless the credential or the target has changed
+// meanwhile. lastFailed is when a login failed before the check.
+func (c *Call) keepCheck(ctx context.Context, k *inspection, lastFailed time.Time) error {
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+		s, r, err := c.rotated(tx, k.secret.Name)
+		if err != nil {
+			return err
+		}
+		if !k.loginFailed && r.LoginFailedAt.Equal(c.At) {
+			r.LoginFailedAt = lastFailed
+		}
+		if s.Stages[secret.Current] != k.secret.Stages[secret.Current] || s.TargetName() != k.secret.TargetName() {
+			return fault.New(fault.InUse, "The credential of secret %q has changed during the check; repeat the call.", s.Name)
+		}
+		check := k.check.Bounded()
+		r.Check = &check
+		return tx.PutRotation(&r)
+	})
+}
+
+// answer returns the result of a check.
+func (k *inspection) answer() *kms.CheckRotationResponse {
+	consents := k.secret.Settings().Consents
+	out := &kms.CheckRotationResponse{
+		SecretName: k.secret.Name,
+		TargetName: k.target.Name,
+		CheckTime:  k.check.At,
+		Unchecked:  k.check.Unchecked,
+		Findings:   shownFindings(k.check.Findings, consents),
+	}
+	for _, strategy := range k.has {
+		row := kms.CheckedStrategy{
+			Strategy: string(strategy),
+			Verdict:  string(rotation.VerdictFor(k.check.Findings, strategy, consents, k.check.Unchecked != "")),
+			Window:   windowOf(k.system, strategy),
+			Consents: []string{},
+		}
+		for _, f := range k.check.Findings {
+			applies := len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy)
+			if applies && f.Verdict == target.NeedsConsent && !rotation.Agreed(f, consents) {
+				row.Consents = append(row.Consents, f.Consent)
+			}
+		}
+		if strategy == k.method.strategy {
+			out.Strategy, out.Verdict = row.Strategy, row.Verdict
+		}
+		out.Strategies = append(out.Strategies, row)
+	}
+	out.Verdict = cmp.Or(out.Verdict, string(rotation.NotPossible))
+	return out
+}
+
+func shownFindings(list []target.Finding, consents []string) []kms.RotationFinding {
+	out := []kms.RotationFinding{}
+	for _, f := range list {
+		row := kms.RotationFinding{
+			Code:        f.Code,
+			Verdict:     string(f.Verdict),
+			Strategies:  []string{},
+			AccountName: f.Account,
+			Text:        f.Text,
+			Fix:         f.Fix,
+			Consent:     f.Consent,
+			Agreed:      f.Verdict == target.NeedsConsent && rotation.Agreed(f, consents),
+		}
+		for _, s := range f.Strategies {
+			row.Strategies = append(row.Strategies, string(s))
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+// windowOf says how long a credential from this service may be refused with a strategy.
+func windowOf(system target.Target, s target.Strategy) string {
+	if w, ok := system.(target.Windower); ok {
+		if text := w.Window(s); text != "" {
+			return text
+		}
+	}
+	if s == target.Single {
+		return "A credential that was read before the change stops working at the change; reads wait meanwhile."
+	}
+	return "None: the previous credential works until the grace period ends."
+}
+
+// MayBegin returns an error of a kind that ends the rotation if a check of the account finds that
+// its candidate must not be sent. Without an answer it returns the target's error.
+func (t *Turn) MayBegin(ctx context.Context, system target.Target) error {
+	if t.Secret.TargetName() == secret.OwnUsers || t.Record.Mode == rotation.Reapply {
+		return nil
+	}
+	checker, ok := system.(target.Checker)
+	if !ok {
+		return nil
+	}
+	k := t.call(t.purpose()).inspecting(t.tx, t.Secret, t.Record, t.Target, system)
+	findings, err := checker.CheckAccount(ctx, target.CheckRequest{
+		Current:    k.method.current,
+		Partner:    k.partner.Account,
+		Strategies: []target.Strategy{t.Record.Strategy},
+	})
+	if err != nil {
+		return err
+	}
+	if reason, ok := rotation.MayBegin(findings, t.Record.Strategy, t.Secret.Settings().Consents); !ok {
+		return fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.", reason, t.Secret.Name)
+	}
+	return nil
+}
+
+// Check checks a secret on which no rotation is under way, and returns what puts the result into
+// its record. Unless loggedIn says that a login has just succeeded, it logs in as the application
+// does.
+func (t *Turn) Check(
+	ctx context.Context, system target.Target, loggedIn bool,
+) (into func(rotation.Record) rotation.Record) {
+	k := t.call(t.purpose()).inspecting(t.tx, t.Secret, t.Record, t.Target, system)
+	if loggedIn {
+		k.account(ctx)
+	} else {
+		k.everything(ctx)
+	}
+	check := k.check.Bounded()
+	return func(r rotation.Record) rotation.Record {
+		r.Check = &check
+		if k.loginFailed {
+			r.LoginFailedAt = k.At
+		}
+		return r
+	}
+}

@@ -1,0 +1,287 @@
+package api_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
+)
+
+func (w *world) check(t *testing.T, name string) *kms.CheckRotationResponse {
+	t.Helper()
+	return w.must(t, "CheckRotation", "SecretName", name).(*kms.CheckRotationResponse)
+}
+
+// verdicts writes the verdict of each strategy, and the codes of the findings.
+func verdicts(out *kms.CheckRotationResponse) string {
+	var parts []string
+	for _, s := range out.Strategies {
+		parts = append(parts, s.Strategy+" "+s.Verdict)
+	}
+	for _, f := range out.Findings {
+		parts = append(parts, f.Code)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// TestCheckRotation verifies what a check says after each answer of the target, that it logs in
+// once at most, and that DescribeRotation shows it.
+func TestCheckRotation(t *testing.T) {
+	t.Parallel()
+	plugin := target.Finding{
+		Code:       "plugin",
+		Verdict:    target.NeedsConsent,
+		Strategies: []target.Strategy{target.Single},
+		Text:       "The plugin changes.",
+		Consent:    "change-auth-plugin",
+	}
+	limit := target.Finding{Code: "limit", Verdict: target.Impossible, Text: "No room.", Fix: "ALTER ROLE."}
+	const second = ", strategy-not-for-secret"
+	for _, tt := range []struct {
+		name, wrong string
+		down        bool
+		answer      error
+		findings    []target.Finding
+		consents    []string
+		verdict     string
+		want        string // of both strategies, with findings
+		logins      int
+	}{
+		{
+			name:    "safe",
+			verdict: "safe",
+			want:    "single safe, double impossible" + second,
+			logins:  1,
+		},
+		{
+			name:     "consent",
+			findings: []target.Finding{plugin},
+			verdict:  "safe-with-consent",
+			want:     "single safe-with-consent, double impossible" + second + ", plugin",
+			logins:   1,
+		},
+		{
+			name:     "agreed",
+			findings: []target.Finding{plugin},
+			consents: []string{"change-auth-plugin"},
+			verdict:  "safe",
+			want:     "single safe, double impossible" + second + ", plugin",
+			logins:   1,
+		},
+		{
+			name:     "impossible",
+			findings: []target.Finding{limit},
+			verdict:  "impossible",
+			want:     "single impossible, double impossible" + second + ", limit",
+			logins:   1,
+		},
+		{
+			name:    "rejected",
+			wrong:   "changed by hand",
+			verdict: "impossible",
+			want:    "single impossible, double impossible" + second + ", login-rejected",
+			logins:  1,
+		},
+		{
+			name:    "no right to the database",
+			answer:  target.Failed(target.Denied, "42501", "no right"),
+			verdict: "impossible",
+			want:    "single impossible, double impossible" + second + ", login-denied",
+			logins:  1,
+		},
+		{
+			name:    "a limit after authentication",
+			answer:  target.Failed(target.Admitted, "53300", "too many connections for role"),
+			verdict: "safe",
+			want:    "single safe, double impossible" + second + ", login-not-admitted",
+			logins:  1,
+		},
+		{
+			name:    "an answer that is not known",
+			answer:  target.Failed(target.Unclear, "08P01", "SASL"),
+			verdict: "unknown",
+			want:    "single unknown, double impossible" + second,
+			logins:  1,
+		},
+		{
+			name:    "down",
+			down:    true,
+			verdict: "unknown",
+			want:    "single unknown, double impossible" + second,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w, m := rotating(t)
+			w.env.TestTime = time.Millisecond
+			w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
+				s.Rotation.Settings = &secret.RotationSettings{Consents: tt.consents}
+			})
+			if tt.wrong != "" {
+				m.set("app", tt.wrong)
+			}
+			m.says(tt.answer, tt.findings...)
+			m.mu.Lock()
+			m.down = tt.down
+			m.mu.Unlock()
+			out := w.check(t, "db")
+			if out.Verdict != tt.verdict || verdicts(out) != tt.want || (out.Unchecked != "") != (tt.verdict == "unknown") {
+				t.Errorf("verdict %s (%s), %s;\nwant %s, %s", out.Verdict, out.Unchecked, verdicts(out), tt.verdict, tt.want)
+			}
+			if n := m.logins("app"); n != tt.logins {
+				t.Errorf("%d logins; want %d", n, tt.logins)
+			}
+			shown := w.describe(t, "db")
+			if len(shown.CheckFindings) != len(out.Findings) || !shown.CheckTime.Equal(out.CheckTime) ||
+				shown.CheckUnchecked != out.Unchecked {
+				t.Errorf("DescribeRotation shows %+v of %v", shown.CheckFindings, shown.CheckTime)
+			}
+			if got := w.record(t, "db").LoginFailedAt; got.IsZero() == (tt.wrong != "") {
+				t.Errorf("the last failed login is stored at %v", got)
+			}
+		})
+	}
+}
+
+// TestCheckKeepsTheBudget verifies that checks cause no more failed logins than the engine may, and
+// that they are limited.
+func TestCheckKeepsTheBudget(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("app", "changed by hand")
+	w.check(t, "db")
+	out := w.check(t, "db")
+	if out.Verdict != "unknown" || !strings.Contains(out.Unchecked, "the next one waits until") || m.logins("app") != 1 {
+		t.Errorf("a second check: %s, %q, %d logins", out.Verdict, out.Unchecked, m.logins("app"))
+	}
+	w.now = w.now.Add(rotation.LoginWindow)
+	if w.check(t, "db"); m.logins("app") != 2 {
+		t.Errorf("%d logins after a window", m.logins("app"))
+	}
+	for range 6 {
+		w.check(t, "db")
+	}
+	w.refused(t, "Rejected.Throttling", "8 checks of secret", "CheckRotation", "SecretName", "db")
+}
+
+// TestCheckDuringARotation verifies that a check does not log in, and judges no credential, while
+// it is being changed.
+func TestCheckDuringARotation(t *testing.T) {
+	t.Parallel()
+	for _, state := range rotation.States() {
+		w, m := rotating(t)
+		w.inState(t, "db", state)
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Strategy = target.Single })
+		w.check(t, "db")
+		changing := slices.Contains([]rotation.State{
+			rotation.Applying, rotation.Unknown, rotation.Applied, rotation.Verified, rotation.Retiring,
+			rotation.Undoing, rotation.Reverting,
+		}, state)
+		if n := m.logins("app"); (n == 0) != changing {
+			t.Errorf("%s: %d logins", state, n)
+		}
+	}
+}
+
+// TestConfigureChecks verifies that settings are refused which a check finds impossible, and that
+// those which need an agreement are stored and shown.
+func TestConfigureChecks(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.says(nil, target.Finding{
+		Code:       "limit",
+		Verdict:    target.Impossible,
+		Strategies: []target.Strategy{target.Single},
+		Text:       "No room.",
+		Fix:        "ALTER ROLE gen CONNECTION LIMIT -1.",
+	})
+	configure := []string{"SecretName", "gen", "TargetName", "pg"}
+	w.refused(t, "Rejected.ResourceInUse", "ALTER ROLE gen CONNECTION LIMIT -1.", "ConfigureRotation", configure...)
+	if s := w.must(t, "DescribeSecret", "SecretName", "gen").(*kms.DescribeSecretResponse); s.AutomaticRotation != "" {
+		t.Errorf("the secret is rotated after a refusal: %q", s.AutomaticRotation)
+	}
+	m.says(nil, target.Finding{
+		Code:    "plugin",
+		Verdict: target.NeedsConsent,
+		Text:    "It changes.",
+		Consent: "change-plugin",
+	})
+	out := w.must(t, "ConfigureRotation", configure...).(*kms.DescribeRotationResponse)
+	if len(out.CheckFindings) != 2 || out.CheckFindings[1].Consent != "change-plugin" || out.CheckFindings[1].Agreed {
+		t.Errorf("findings: %+v", out.CheckFindings)
+	}
+	out = w.must(t, "ConfigureRotation", append(configure, "Consent.1", "change-plugin", "Consent.2", "change-plugin",
+		"LoginDatabase", "shop", "LoginEndpoint.1", "db:1")...).(*kms.DescribeRotationResponse)
+	if !out.CheckFindings[1].Agreed ||
+		len(out.Consents) != 1 ||
+		out.LoginDatabase != "shop" ||
+		!slices.Equal(out.LoginEndpoints, []string{"db:1"}) {
+		t.Errorf("configured: %+v", out)
+	}
+	w.check(t, "gen")
+	if login, asked := m.followed(); login.Database != "shop" || asked.Current.Account != "gen" {
+		t.Errorf("the target follows %+v, and was asked about %q", login, asked.Current.Account)
+	}
+	w.must(t, "TestTarget", "TargetName", "pg", "SecretName", "gen")
+	if login, _ := m.followed(); login.Database != "shop" {
+		t.Errorf("a test follows %+v", login)
+	}
+	for text, params := range map[string][]string{
+		"it logs in at [db:1 standby:1]":   {"LoginEndpoint.1", "other:1"},
+		"only replicas of target":          {"LoginEndpoint.1", "standby:1"},
+		"does not follow role":             {"LoginRole", "r"},
+		"use tokens of lower-case letters": {"Consent.1", "No!"},
+	} {
+		w.refused(t, "InvalidParameter", text, "ConfigureRotation", append(configure, params...)...)
+	}
+}
+
+// TestClientCertificates verifies that the value of a client certificate goes to a target only for
+// a caller who could read it, also when the target is pointed elsewhere or registered again.
+func TestClientCertificates(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "pem", "SecretData", "-----BEGIN", "VersionId", "v1")
+	const configures = `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:ConfigureRotation","kms:UpdateTarget",
+		"kms:RotateAccount","kms:CheckRotation","kms:TestTarget","kms:RegisterTarget","kms:RotateSecret"],"Resource":"*"},
+		{"Effect":"Allow","Action":"kms:GetSecretValue",
+		"Resource":["acs:kms:*:*:secret/gen","acs:kms:*:*:secret/pg-admin"]}]}`
+	made := w.must(t, "CreateUser", "UserName", "mallory").(*ram.UserResponse)
+	w.must(t, "CreatePolicy", "PolicyName", "p", "PolicyDocument", configures)
+	w.must(t, "AttachPolicyToUser", "PolicyType", "Custom", "PolicyName", "p", "UserName", "mallory")
+	thief := policy.Principal{Kind: policy.KindRAMUser, Account: account, Name: "mallory", ID: made.User.UserID}
+	configure := []string{"SecretName", "gen", "TargetName", "pg", "LoginCertificateSecret", "pem"}
+	denied := func(what string, err error) {
+		t.Helper()
+		if fault.KindOf(err) != fault.Denied {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err := w.call(t, thief, "ConfigureRotation", configure...)
+	denied("configure with a certificate", err)
+	w.must(t, "ConfigureRotation", configure...)
+	w.check(t, "gen")
+	if login, _ := m.followed(); login.Certificate.Reveal() != "-----BEGIN" {
+		t.Error("the login does not have the certificate")
+	}
+	_, err = w.call(t, thief, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"elsewhere"}`)
+	denied("point the target elsewhere", err)
+	if _, err := w.call(t, thief, "CheckRotation", "SecretName", "gen"); err != nil {
+		t.Errorf("a check of a bound secret: %v", err)
+	}
+	w.must(t, "SetSecretPolicy", "SecretName", "pem", "Policy", `{"Version":"1","Statement":[{"Effect":"Allow",
+		"Principal":{"RAM":["acs:ram::1234567890123456:*"]},"Action":["kms:GetSecretValue"],"Resource":["*"]},
+		{"Effect":"Deny",
+		"Principal":{"RAM":["acs:ram::1234567890123456:*"]},
+		"Action":["kms:CheckRotation","kms:TestTarget"],"Resource":["*"]}]}`)
+	_, err = w.call(t, thief, "CheckRotation", "SecretName", "gen")
+	denied("a check against the policy of the certificate", err)
+}
