@@ -63,6 +63,7 @@ access to *
 database config
 access to *
   by dn.exact="cn=keyturn,dc=example,dc=org" read
+  by dn.exact="cn=root,dc=example,dc=org" read
 
 database ldif
 suffix "dc=other,dc=org"
@@ -300,3 +301,6 @@ func (l *LDAP) Bind(ctx context.Context, dn, password string) (*ldap.Conn, error
 	}
 	return c, nil
 }
+
+// Root returns the manager of the databases, who may do everything.
+func (l *LDAP) Root() (dn, password string) { return "cn=root,dc=example,dc=org", l.root }

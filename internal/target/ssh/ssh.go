@@ -33,6 +33,7 @@
 //	                  one is changed as root (with self, as the account), and only root should be
 //	                  able to write its directory. "%u" stands for the account. Default
 //	                  ".ssh/authorized_keys" and ".ssh/authorized_keys2".
+//	sshd_config   the configuration of sshd, which a check reads. Default: sshd's own.
 //	key_options   options of the new line when no file lists the key in use; "" for none. Default:
 //	              such a change is denied.
 //	check       a command that a login has to be able to run with success; "" for accounts that may
@@ -91,6 +92,7 @@ type config struct {
 	Self           bool                `json:"self"`
 	AuthorizedKeys paths               `json:"authorized_keys"`
 	KeyOptions     *string             `json:"key_options"`
+	SSHDConfig     string              `json:"sshd_config"`
 	Check          *string             `json:"check"`
 	KeyType        string              `json:"key_type"`
 	target.PasswordRule
@@ -171,6 +173,9 @@ func (c config) checkPlaces() error {
 			errs = append(errs, errors.New(`key_options is not a list of options of authorized_keys, such as "restrict"`))
 		}
 	}
+	if c.SSHDConfig != "" && (!strings.HasPrefix(c.SSHDConfig, "/") || strings.ContainsAny(c.SSHDConfig, "\x00\r\n")) {
+		errs = append(errs, fmt.Errorf("sshd_config %q is not an absolute path", c.SSHDConfig))
+	}
 	return errors.Join(errs...)
 }
 
@@ -189,7 +194,11 @@ func open(c config, s target.Settings) (target.Target, error) {
 	case !c.Self && (s.Admin.Account == "" || s.Admin.Secret.IsZero()):
 		return nil, errors.New("ssh: an administrator is required, or self: true where accounts change their own keys")
 	}
-	return &host{config: c, admin: s.Admin, application: s.Login, consent: s.Consent, dial: s.Dialer()}, nil
+	h := &host{config: c, admin: s.Admin, application: s.Login, consent: s.Consent, dial: s.Dialer()}
+	if c.Self {
+		return h, nil
+	}
+	return managed{h}, nil
 }
 
 // Close has nothing to release: each call closes what it opened.

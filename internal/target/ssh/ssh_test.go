@@ -152,7 +152,9 @@ func TestSSH(t *testing.T) {
 		"standing of root's other name": testStandingOfAlias, "standing without root": testStandingWithoutRoot,
 		"options": testOptions, "several lines": testSeveralLines, "second file": testSecondFile,
 		"login from elsewhere": testFrom,
-		"login shells":         testLoginShells, "hashes": testHashes, "key as authority": testAuthority,
+		"login shells":         testLoginShells,
+		"check of keys":        testCheckKeys,
+		"check of passwords":   testCheckPasswords, "hashes": testHashes, "key as authority": testAuthority,
 		"standing of oneself": testStandingOfSelf, "standing without a shell": testStandingWithoutShell,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); f(t, s) })

@@ -1,0 +1,45 @@
+package target
+
+// Findings collects what a check finds about one account.
+type Findings struct {
+	// Account is the account in the target's own form.
+	Account string
+	List    []Finding
+}
+
+// Note adds a finding that stands in the way of nothing.
+func (f *Findings) Note(code, text string, strategies ...Strategy) {
+	f.add(Finding{Code: code, Verdict: Note, Strategies: strategies, Text: text})
+}
+
+// Impossible adds a finding that something must change first.
+func (f *Findings) Impossible(code, text, fix string, strategies ...Strategy) {
+	f.add(Finding{Code: code, Verdict: Impossible, Strategies: strategies, Text: text, Fix: fix})
+}
+
+// NeedsConsent adds a finding that the operator must agree to.
+func (f *Findings) NeedsConsent(code, consent, text, fix string, strategies ...Strategy) {
+	f.add(Finding{
+		Code:       code,
+		Verdict:    NeedsConsent,
+		Strategies: strategies,
+		Text:       text,
+		Fix:        fix,
+		Consent:    consent,
+	})
+}
+
+// Denied turns an error of class Denied, which an operator can correct, into a finding. It returns
+// any other error.
+func (f *Findings) Denied(code string, err error, fix string) error {
+	if err == nil || ClassOf(err) != Denied {
+		return err
+	}
+	f.Impossible(code, "A rotation would fail: "+TextForCaller(err)+".", fix)
+	return nil
+}
+
+func (f *Findings) add(found Finding) {
+	found.Account = f.Account
+	f.List = append(f.List, found)
+}

@@ -1,0 +1,363 @@
+package ldap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	driver "github.com/go-ldap/ldap/v3"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// consentToOthers is the consent to remove passwords that are not the secret's.
+const consentToOthers = "remove-other-passwords"
+
+// consentToManage is the operator's word that the administrator lacks the right manage.
+const consentToManage = "administrator-without-manage"
+
+// Test binds as the administrator at every address, and reads where accounts are searched for.
+func (d *directory) Test(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for _, addr := range d.Addresses() {
+		s, err := d.dial(ctx, addr, d.admin.Secret)
+		if err != nil {
+			return err
+		}
+		err = s.tryAdmin()
+		s.close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) tryAdmin() error {
+	if err := s.bind(s.d.admin.Account, s.d.admin.Secret); err != nil {
+		return target.AsAdmin(err)
+	}
+	if err := s.refuseActiveDirectory(); err != nil {
+		return err
+	}
+	if s.d.Base == "" {
+		return nil
+	}
+	_, err := s.readEntry(s.d.Base, "1.1")
+	return s.failed(fmt.Sprintf("%s: read the base %q", s.addr, s.d.Base), err)
+}
+
+// Window says how long a credential may be refused.
+func (d *directory) Window(s target.Strategy) string {
+	if s == target.Single {
+		return "One modification: a bind with the old password is refused after it, and a replica refuses the new one " +
+			"until it has learned of it."
+	}
+	return "None: the old value works until it is removed at the end of the grace period."
+}
+
+// CheckAccount reports what a rotation of an account would meet in the directory.
+func (d *directory) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	s, err := d.session(ctx, r.Current.Secret)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	f := &target.Findings{Account: r.Current.Account}
+	err = f.Denied("active-directory", s.refuseActiveDirectory(), "Rotate it by another kind of target.")
+	if err != nil {
+		return nil, err
+	}
+	dn, err := s.find(r.Current.Account)
+	if err == nil {
+		f.Account = dn
+		err = s.checkEntry(f, dn, r.Current.Secret)
+	}
+	fix := "Correct the account, or user_dn_template, base and filter of the target."
+	return f.List, f.Denied("no-entry", err, fix)
+}
+
+// checkEntry reads the entry of an account, its values and its policy.
+func (s *session) checkEntry(f *target.Findings, dn string, password sensitive.Value) error {
+	e, err := s.read(dn)
+	if err != nil {
+		return err
+	}
+	result, err := s.readEntry(dn, "objectClass", "aliasedObjectName", "pwdReset", "nsAccountLock", "pwdPolicySubentry")
+	if err != nil {
+		return s.failed(fmt.Sprintf("%s: read %q", s.addr, dn), err)
+	}
+	if len(result.Entries) != 1 {
+		return noAccount(fmt.Sprintf("%s: the administrator may not see %q", s.addr, dn))
+	}
+	entry := result.Entries[0]
+	has := func(attribute, value string) bool {
+		return slices.ContainsFunc(entry.GetEqualFoldAttributeValues(attribute), func(v string) bool {
+			return strings.EqualFold(v, value)
+		})
+	}
+	switch {
+	case has("objectClass", "alias"):
+		f.Impossible("alias", "The entry is an alias, and a bind does not follow aliases.",
+			"Use the DN of the entry that it stands for: "+entry.GetEqualFoldAttributeValue("aliasedObjectName"))
+		return nil
+	case has("objectClass", "referral"):
+		f.Impossible("referral", "The entry is a referral to another server.", "Use the address of that server.")
+		return nil
+	}
+	if e.lockedSince != "" || has("nsAccountLock", "TRUE") {
+		f.Impossible("account-locked", "The account is locked.",
+			"Unlock it: delete its attribute pwdAccountLockedTime or nsAccountLock.")
+	}
+	if has("pwdReset", "TRUE") {
+		f.Impossible("must-change", "The password must be changed at the next login (pwdReset).", "Delete pwdReset.")
+	}
+	s.d.judgeValues(f, e, password, s.mechanisms())
+	return s.checkPolicy(f, dn, entry.GetEqualFoldAttributeValue("pwdPolicySubentry"))
+}
+
+// mechanisms returns the SASL mechanisms of the server that need passwords in clear.
+func (s *session) mechanisms() []string {
+	result, err := s.readEntry("", "supportedSASLMechanisms")
+	if err != nil || len(result.Entries) != 1 {
+		return nil
+	}
+	all := result.Entries[0].GetEqualFoldAttributeValues("supportedSASLMechanisms")
+	return slices.DeleteFunc(all, func(m string) bool {
+		return m != "DIGEST-MD5" && m != "CRAM-MD5" && !strings.HasPrefix(m, "SCRAM-")
+	})
+}
+
+// judgeValues reports what becomes of the stored values.
+func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.Value, mechanisms []string) {
+	switch {
+	case len(e.passwords) == 0:
+		d.judgeUnread(f)
+		return
+	case e.elsewhere():
+		f.Impossible("password-elsewhere", "A value of userPassword is {SASL}: the password is kept by another system.",
+			"Rotate it there.")
+		return
+	}
+	matching, unknown := e.matching(password)
+	others := len(e.passwords) - len(matching)
+	if len(matching) == 0 && len(unknown) > 0 {
+		f.Impossible("value-not-compared",
+			fmt.Sprintf("The password may be in a value that cannot be compared (%s), so it could not be found to be "+
+				"removed.", strings.Join(unknown, ", ")),
+			"Use the strategy single.", target.Overlap)
+		others--
+	}
+	if others > 0 {
+		count := fmt.Sprintf("The entry has %d values of userPassword besides the password in use", others)
+		f.Note("further-values", count+", which stay.", target.Overlap)
+		f.NeedsConsent("further-values", consentToOthers, count+"; the strategy single removes them.",
+			"Use the strategy overlap.", target.Single)
+	}
+	d.judgeScheme(f, e.example(password), mechanisms)
+}
+
+// judgeUnread reports what follows from values that the administrator cannot read.
+func (d *directory) judgeUnread(f *target.Findings) {
+	const text = "The administrator cannot read the values of userPassword"
+	f.Impossible("values-not-read", text+", so the old one could not be found to be removed.",
+		"Give it read on userPassword.", target.Overlap)
+	if d.Scheme == schemeKeep {
+		f.NeedsConsent("hash-changes", consentToHash, text+", so their scheme is not known; a rotation stores {CRYPT}$6$.",
+			"Give it read on userPassword, or set scheme in the target.", target.Single)
+	}
+}
+
+// judgeScheme reports what becomes of the scheme of a stored value.
+func (d *directory) judgeScheme(f *target.Findings, stored string, mechanisms []string) {
+	name, _, scheme := schemeOf(stored)
+	_, err := like(stored, target.Change{ID: "check", New: target.Credential{Secret: sensitive.New("a-password")}})
+	keep := d.Scheme == schemeKeep
+	switch clear := !scheme || name == "CLEARTEXT"; {
+	case d.Scheme == schemeServer:
+		f.Impossible("scheme-server", "The scheme of the target is server, which replaces all values.",
+			"Set another scheme in the target, or use the strategy single.", target.Overlap)
+	case clear && len(mechanisms) > 0:
+		f.NeedsConsent("hash-changes", consentToHash,
+			fmt.Sprintf("The password is stored in clear, which the server's %s need; a rotation stores a hash, with "+
+				"which simple binds alone work.", strings.Join(mechanisms, ", ")),
+			"Store a hash, if all applications use simple binds.")
+	case clear:
+		f.Note("hash-changes", "The password is stored in clear; a rotation stores a hash.")
+	case keep && errors.Is(err, errForm):
+		f.NeedsConsent("hash-changes", consentToHash,
+			fmt.Sprintf("The password is stored in the scheme {%s}, of which no value can be made here; a rotation stores "+
+				"{CRYPT}$6$.", name),
+			"Set scheme in the target.")
+	case !keep && !strings.EqualFold(name, d.Scheme):
+		text := fmt.Sprintf("The password is stored in the scheme {%s}; the target sets %s.", name, d.Scheme)
+		f.Note("hash-changes", text)
+	}
+}
+
+// policy is the password policy of an account, with the settings that matter to a rotation.
+type policy struct {
+	dn         string
+	mustChange bool
+	byManager  bool // the administrator is a manager of the directory
+	safeModify bool
+	quality    int
+	maxAge     time.Duration
+	minAge     time.Duration
+}
+
+// checkPolicy reads the policy of an entry: its own, or else the database's.
+func (s *session) checkPolicy(f *target.Findings, dn, own string) error {
+	database, err := s.database(dn)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(database.constraints, limitsToOne) {
+		f.Impossible("one-value", "The directory allows one value of userPassword (overlay constraint).",
+			"Use the strategy single.", target.Overlap)
+	}
+	if own == "" {
+		own = database.policy
+	}
+	if own == "" {
+		if !database.read {
+			f.Note("policy-not-read", "The administrator cannot read cn=config, so the default password policy is not known.")
+		}
+		return nil
+	}
+	result, err := s.readEntry(own, "pwdMustChange", "pwdSafeModify", "pwdCheckQuality", "pwdMaxAge", "pwdMinAge")
+	if err != nil || len(result.Entries) != 1 {
+		f.Note("policy-not-read", fmt.Sprintf("The administrator cannot read the password policy %q of the account.", own))
+		return nil
+	}
+	number := func(attribute string) int {
+		n, err := strconv.Atoi(result.Entries[0].GetEqualFoldAttributeValue(attribute))
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	is := func(attribute string) bool {
+		return strings.EqualFold(result.Entries[0].GetEqualFoldAttributeValue(attribute), "TRUE")
+	}
+	managers, err := s.configuredManagers()
+	if err != nil {
+		return err
+	}
+	admin := identity{names: []string{normalize(s.d.admin.Account)}}
+	s.d.judgePolicy(f, policy{
+		byManager:  slices.ContainsFunc(managers, admin.is),
+		dn:         own,
+		mustChange: is("pwdMustChange"),
+		safeModify: is("pwdSafeModify"),
+		quality:    number("pwdCheckQuality"),
+		maxAge:     time.Duration(number("pwdMaxAge")) * time.Second,
+		minAge:     time.Duration(number("pwdMinAge")) * time.Second,
+	})
+	return nil
+}
+
+// judgePolicy reports what a password policy does to a rotation.
+func (d *directory) judgePolicy(f *target.Findings, p policy) {
+	where := fmt.Sprintf("The password policy %q", p.dn)
+	mustChange := where + " makes the account change a password that was set with the right manage (pwdMustChange), so " +
+		"no application could use it."
+	switch fix := "Set pwdMustChange FALSE, or use an administrator with write and without manage."; {
+	case p.mustChange && p.byManager:
+		f.Impossible("policy-must-change", mustChange, fix)
+	case p.mustChange:
+		f.NeedsConsent("policy-must-change", consentToManage,
+			mustChange+" Whether the administrator has that right cannot be read.", fix)
+	}
+	if p.safeModify {
+		f.Impossible("policy-safe-modify", where+" demands the old password with each change (pwdSafeModify).",
+			"Set pwdSafeModify FALSE, or give the account a policy of its own.")
+	}
+	const onlyClear = 2
+	if p.quality == onlyClear {
+		if d.Scheme != schemeServer {
+			f.Impossible("policy-no-hashes", where+" takes no hashes (pwdCheckQuality 2).",
+				`Set scheme "server" in the target, with the strategy single.`)
+		} else {
+			f.Impossible("policy-no-hashes", where+" takes no hashes (pwdCheckQuality 2).", "Use the strategy single.",
+				target.Overlap)
+		}
+	}
+	if p.maxAge > 0 {
+		f.Note("password-expires", fmt.Sprintf("%s lets a password expire after %s: rotate it sooner.", where, p.maxAge))
+	}
+	if p.minAge > 0 {
+		f.Note("password-too-young", fmt.Sprintf("%s refuses another change within %s, also to go back.", where, p.minAge))
+	}
+}
+
+// database is what the directory's configuration says of the database of an entry.
+type database struct {
+	read        bool
+	policy      string
+	constraints []string
+}
+
+// limitsToOne reports whether a rule of the overlay constraint allows one password.
+func limitsToOne(rule string) bool {
+	fields := strings.Fields(rule)
+	return len(fields) >= 3 && fields[1] == "count" && fields[2] == "1" &&
+		slices.ContainsFunc(strings.Split(fields[0], ","), func(a string) bool { return strings.EqualFold(a, attribute) })
+}
+
+// database reads the configuration of OpenLDAP for the database of an entry, where the
+// administrator may see it.
+func (s *session) database(dn string) (database, error) {
+	result, err := s.conn.Search(&driver.SearchRequest{
+		BaseDN:       configBase,
+		Scope:        driver.ScopeWholeSubtree,
+		DerefAliases: driver.NeverDerefAliases,
+		SizeLimit:    maxManagers,
+		TimeLimit:    int(callTimeout.Seconds()),
+		Filter:       "(|(olcSuffix=*)(olcPPolicyDefault=*)(olcConstraintAttribute=*))",
+		Attributes:   []string{"olcSuffix", "olcPPolicyDefault", "olcConstraintAttribute"},
+	})
+	var e *driver.Error
+	switch {
+	case errors.As(err, &e) && e.ResultCode < driver.ErrorNetwork:
+		return database{}, nil
+	case err != nil:
+		return database{}, s.failed(s.addr+": read "+configBase, err)
+	}
+	found, suffix, at := database{}, "", ""
+	name := normalize(dn)
+	for _, e := range result.Entries {
+		for _, base := range e.GetEqualFoldAttributeValues("olcSuffix") {
+			found.read = true
+			base = normalize(base)
+			if (name == base || strings.HasSuffix(name, ","+base)) && len(base) >= len(suffix) {
+				suffix, at = base, normalize(e.DN)
+			}
+		}
+	}
+	for _, e := range result.Entries {
+		if at == "" || !strings.HasSuffix(normalize(e.DN), ","+at) {
+			continue
+		}
+		if p := e.GetEqualFoldAttributeValue("olcPPolicyDefault"); p != "" {
+			found.policy = p
+		}
+		found.constraints = append(found.constraints, e.GetEqualFoldAttributeValues("olcConstraintAttribute")...)
+	}
+	return found, nil
+}
+
+var (
+	_ target.Checker  = (*directory)(nil)
+	_ target.Windower = (*directory)(nil)
+	_ target.Copied   = (*directory)(nil)
+	_ target.Tester   = (*directory)(nil)
+)
