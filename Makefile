@@ -26,6 +26,7 @@ deps:
 	scripts/test-deps
 	scripts/test-hydra
 	scripts/test-mysql
+	scripts/test-postgres
 
 test: deps
 	$(GO) test -race -timeout 20m ./...
@@ -37,6 +38,7 @@ prove:
 	@scripts/test-deps >&2
 	@scripts/test-hydra >&2
 	@scripts/test-mysql >&2
+	@scripts/test-postgres >&2
 	@$(GO) test -c -o bin/prove.test ./test/prove
 	@$(GO) test -c -o bin/prove-consumer.test ./test/consumer
 	@$(GO) test -c -o bin/prove-flood.test ./test/flood

@@ -200,7 +200,7 @@ func (p *Postgres) copyOf(ctx context.Context) error {
 	if err := os.WriteFile(signal, nil, 0o600); err != nil {
 		return err
 	}
-	p.config.Settings = append(slices.Clone(p.config.Settings), fmt.Sprintf(
+	p.config.Settings = append(slices.Concat(primary.config.Settings, p.config.Settings), fmt.Sprintf(
 		"primary_conninfo=host=%s port=%d user=%s", primary.Sockets, primary.Port, PostgresAdmin,
 	))
 	// The server accepts its data directory with these rights alone.

@@ -134,7 +134,7 @@ func (t *pg) loginFailed(what string, err error, secrets ...sensitive.Value) *ta
 	case ok:
 		failed := target.Failed(loginClass(answer, isAdmitted(err)), answer.Code, what+": "+answerText(answer), secrets...)
 		if t.config.TLS.Off {
-			return failed.Unproven(what)
+			return failed.Unproven(target.Scrub(what, secrets...))
 		}
 		return failed
 	case strings.Contains(err.Error(), "require_auth check failed"):

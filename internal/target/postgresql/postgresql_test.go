@@ -32,22 +32,31 @@ type cluster struct {
 	ca    string // empty when TLS is off
 	log   *support.Log
 	count atomic.Int64
+	// admins get the ADMIN option on the roles that are made, which PostgreSQL 16 demands.
+	admins []string
 }
 
 func startCluster(t *testing.T, tls bool, settings ...string) *cluster {
 	t.Helper()
+	return startClusterWith(t, tls, sandbox.PostgresConfig{Settings: settings})
+}
+
+func startClusterWith(t *testing.T, tls bool, config sandbox.PostgresConfig) *cluster {
+	t.Helper()
 	c := &cluster{log: &support.Log{}}
-	logged := []string{"synchronous_commit=on", "log_statement=all", "log_min_messages=info"}
-	config := sandbox.PostgresConfig{
-		Log:      c.log,
-		Settings: append(logged, settings...),
-		HBA: []string{
-			"host all banned,barred 127.0.0.1/32 reject",
-			"host all open 127.0.0.1/32 trust",
-			"host all clear 127.0.0.1/32 password",
-			"host all all 127.0.0.1/32 scram-sha-256",
-		},
+	config.Log = c.log
+	config.Settings = append(
+		[]string{"synchronous_commit=on", "log_statement=all", "log_min_messages=info"}, config.Settings...,
+	)
+	config.HBA = append([]string{
+		"host all banned,barred 127.0.0.1/32 reject",
+		"host all open 127.0.0.1/32 trust",
+		"host all clear 127.0.0.1/32 password",
+	}, config.HBA...)
+	if config.ClientCA != nil {
+		config.HBA = append(config.HBA, "hostssl all certified 127.0.0.1/32 scram-sha-256 clientcert=verify-ca")
 	}
+	config.HBA = append(config.HBA, "host all all 127.0.0.1/32 scram-sha-256")
 	if tls {
 		a := servers.NewAuthority(t, t.TempDir())
 		c.ca = a.CA
@@ -78,7 +87,20 @@ func (c *cluster) role(t *testing.T, name, attributes string) target.Credential 
 	verifier, err := postgresql.Verifier(password)
 	targettest.Must(t, err)
 	c.exec(t, fmt.Sprintf("CREATE ROLE %s %s PASSWORD '%s'", id(name), attributes, verifier))
+	c.administer(t, name)
 	return target.Credential{Account: name, Secret: password}
+}
+
+// administer gives the administrators the option that PostgreSQL 16 demands.
+func (c *cluster) administer(t *testing.T, roles ...string) {
+	t.Helper()
+	for _, admin := range c.admins {
+		for _, role := range roles {
+			if role != admin && c.atLeast(16) {
+				c.exec(t, "GRANT "+id(role)+" TO "+admin+" WITH ADMIN OPTION, INHERIT FALSE, SET FALSE")
+			}
+		}
+	}
 }
 
 // alter runs ALTER ROLE.
@@ -112,11 +134,16 @@ func (c *cluster) open(t *testing.T, addr string, admin target.Credential, more 
 // openAs opens a target whose application logs in like l.
 func (c *cluster) openAs(t *testing.T, admin target.Credential, l target.Login, more ...string) target.Target {
 	t.Helper()
-	tt, err := postgresql.Kind().Open(target.Settings{
+	return c.openWith(t, target.Settings{
 		Config: json.RawMessage(c.config(c.Addr(), more...)),
 		Admin:  admin,
 		Login:  l,
 	})
+}
+
+func (c *cluster) openWith(t *testing.T, s target.Settings) target.Target {
+	t.Helper()
+	tt, err := postgresql.Kind().Open(s)
 	targettest.Must(t, err)
 	return tt
 }
@@ -201,6 +228,10 @@ func TestPostgreSQL(t *testing.T) {
 			"preparation of passwords":   testSASLprep,
 			"retire without verifiers":   testBlindRetire,
 			"iterations":                 testIterations,
+			"check":                      testCheck,
+			"check of two logins":        testCheckPair,
+			"form":                       testForm,
+			"login":                      testLogin,
 			"retired by hand":            testRetireOther,
 			"standing":                   testStanding,
 			"standing of administrators": testStandingOfAdmin,

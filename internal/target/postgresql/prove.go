@@ -97,9 +97,29 @@ func (v view) differences(other view) []string {
 	return out
 }
 
-// rank puts the differences first from which others follow.
+// changes returns the differences that a plan can have made. An object that is there only
+// afterwards was made by another client meanwhile.
+func (v view) changes(after view) []string {
+	own := maps.Clone(after)
+	maps.DeleteFunc(own, func(key, _ string) bool {
+		_, before := v[key]
+		return !before && rank(key) == len(first)
+	})
+	return v.differences(own)
+}
+
+// first lists the beginnings of differences from which others follow.
+var first = []string{
+	"acts as",
+	"belongs",
+	"attributes",
+	"setting of the login",
+	"setting search_path",
+	"may become",
+	"has the rights of",
+}
+
 func rank(difference string) int {
-	first := []string{"acts as", "belongs", "attributes", "setting of the login", "setting search_path", "may become"}
 	at := slices.IndexFunc(first, func(prefix string) bool { return strings.HasPrefix(difference, prefix) })
 	if at < 0 {
 		return len(first)
@@ -131,7 +151,7 @@ func (t *pg) databases(ctx context.Context, what string, names []string, c targe
 	}
 	defer disconnect(conn)
 	rows, err := conn.Query(ctx, `SELECT datname FROM pg_catalog.pg_database
-		WHERE datallowconn AND NOT datistemplate
+		WHERE datallowconn AND datconnlimit <> 0 AND NOT datistemplate
 			AND pg_catalog.has_database_privilege(session_user, oid, 'CONNECT')
 		ORDER BY datname <> $1, datname`, t.database())
 	if err != nil {

@@ -94,10 +94,17 @@ func (a *attempt) version(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// ignoresRole reports whether a version of the server ignores the setting "role" of a role: the
-// minor releases of November 14, 2024, which were repaired a week later.
-func ignoresRole(version int) bool {
-	return slices.Contains([]int{120021, 130017, 140014, 150009, 160005, 170001}, version)
+// ignoring are the versions that ignore the setting "role" of a role, by major version: the minor
+// releases of November 14, 2024, which were repaired a week later.
+var ignoring = map[int]int{12: 120021, 13: 130017, 14: 140014, 15: 150009, 16: 160005, 17: 170001}
+
+func ignoresRole(version int) bool { return ignoring[version/10000] == version }
+
+// losesRole reports whether DISCARD ALL and SET SESSION AUTHORIZATION DEFAULT end the effect of the
+// setting "role", as before those releases.
+func losesRole(version int) bool {
+	at, ok := ignoring[version/10000]
+	return version < 120000 || ok && version < at
 }
 
 // member reports whether sessions of a role have the rights of another one, and whether they may

@@ -180,6 +180,9 @@ func (s *setup) makeClone(account role, name, group string) {
 		"pg_hba.conf and poolers must let the new login in",
 		noteSession(account.name, name),
 	)
+	if losesRole(s.release) {
+		s.notes = append(s.notes, noteReset)
+	}
 	if account.limit >= 0 {
 		s.notes = append(s.notes, fmt.Sprintf("each login has a connection limit of %d of its own", account.limit))
 	}
@@ -193,6 +196,10 @@ func noteSession(account, clone string) string {
 		clone, clone, account,
 	)
 }
+
+// noteReset says what breaks the scheme at old minor releases.
+const noteReset = "at this minor release, DISCARD ALL and SET SESSION AUTHORIZATION DEFAULT, which some poolers and " +
+	"drivers send between two clients, end the effect of a role's setting \"role\""
 
 // joinClone adds to a login that exists what it lacks.
 func (s *setup) joinClone(ctx context.Context, account, clone role, group string) error {

@@ -50,7 +50,7 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 		return err
 	}
 	for database, v := range before {
-		if differ := v.differences(after[database]); len(differ) > 0 {
+		if differ := v.changes(after[database]); len(differ) > 0 {
 			return target.Failed(target.Denied, "", what+" in database "+database+
 				": afterwards "+current.Account+" differs from before in "+listed(differ), current.Secret)
 		}

@@ -1,0 +1,285 @@
+package postgresql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// Tokens of consents.
+const (
+	consentUnequal = "unequal-logins"
+	consentSession = "session-user"
+	consentReset   = "role-reset"
+)
+
+// expirySoon is how long before its expiry an account is reported.
+const expirySoon = 14 * 24 * time.Hour
+
+var (
+	single = []target.Strategy{target.Single}
+	double = []target.Strategy{target.Double}
+)
+
+// Window says how long a password from Keyturn is refused.
+func (t *pg) Window(s target.Strategy) string {
+	if s == target.Double {
+		return "None: the login before works until the grace period ends."
+	}
+	return "One commit: a login with the old password is refused after it. Open sessions continue."
+}
+
+// check collects the findings about a pair of accounts, in the database of the application.
+type check struct {
+	*attempt
+	able     abilities
+	release  int
+	findings []target.Finding
+}
+
+// CheckAccount reads the account and its partner, and what rotations of them would meet.
+func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
+	what := "check role " + r.Current.Account
+	a, err := t.asAdmin(ctx, what, r.Current.Secret)
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	k := &check{attempt: a}
+	if k.able, err = k.abilities(ctx); err != nil {
+		return nil, err
+	}
+	if k.release, err = k.version(ctx); err != nil {
+		return nil, err
+	}
+	for _, statement := range []string{"BEGIN READ ONLY", "SET LOCAL search_path = pg_catalog"} {
+		if err := k.run(ctx, statement); err != nil {
+			return nil, err
+		}
+	}
+	current, err := k.account(ctx, r.Current.Account, nil)
+	if err != nil || current.oid == 0 {
+		return k.findings, err
+	}
+	if err := k.form(ctx, current); err != nil {
+		return nil, err
+	}
+	if r.Partner != "" {
+		if err := k.partner(ctx, current, r.Partner); err != nil {
+			return nil, err
+		}
+	}
+	if err := k.rollback(ctx); err != nil {
+		return nil, err
+	}
+	k.endpoints(ctx)
+	return k.findings, nil
+}
+
+func (k *check) found(f target.Finding) { k.findings = append(k.findings, f) }
+
+// account reads one role, and reports what keeps it from logging in.
+func (k *check) account(ctx context.Context, name string, only []target.Strategy) (r role, err error) {
+	r, found, err := k.role(ctx, name)
+	if err != nil {
+		return r, err
+	}
+	f := target.Finding{Verdict: target.Impossible, Strategies: only, Account: name}
+	alter := "ALTER ROLE " + quoteIdentifier(name)
+	if !found {
+		f.Code, f.Text = "no-such-account", fmt.Sprintf("There is no role %q.", name)
+		f.Fix = "Create the role; for a second login, run keyturn target prepare-accounts."
+		k.found(f)
+		return role{}, nil
+	}
+	if !r.canLogin {
+		f.Code, f.Text, f.Fix = "no-login", fmt.Sprintf("Role %q must not log in.", name), "Run "+alter+" LOGIN."
+		k.found(f)
+	}
+	if r.expired {
+		f.Code = "expired"
+		f.Text = fmt.Sprintf("The password of role %q has expired at %s.", name, r.validUntil)
+		f.Fix = "Run " + alter + " VALID UNTIL 'infinity'."
+		k.found(f)
+	}
+	if err := k.limits(ctx, r, only); err != nil {
+		return r, err
+	}
+	return r, k.mayConnect(ctx, r, only)
+}
+
+// limits reports limits that a login meets after it has proven its password.
+func (k *check) limits(ctx context.Context, r role, only []target.Strategy) error {
+	var sessions int
+	var soon bool
+	err := k.conn.QueryRow(ctx, `SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = r.oid),
+			COALESCE(rolvaliduntil < now() + $2::interval AND rolvaliduntil >= now(), false)
+		FROM pg_roles r WHERE r.oid = $1`,
+		r.oid, expirySoon).Scan(&sessions, &soon)
+	if err != nil {
+		return failed(k.what, err, k.secrets...)
+	}
+	f := target.Finding{Verdict: target.Note, Strategies: only, Account: r.name}
+	if r.limit >= 0 && sessions >= r.limit {
+		f.Code = "connection-limit"
+		f.Text = fmt.Sprintf(
+			"Role %q has %d sessions and may have %d, so no login succeeds now; that refusal proves the password.",
+			r.name, sessions, r.limit,
+		)
+		f.Fix = "Raise CONNECTION LIMIT, or close sessions."
+		k.found(f)
+	}
+	if soon {
+		f.Code = "expires-soon"
+		f.Text = fmt.Sprintf("The password of role %q expires at %s; rotations do not change that.", r.name,
+			r.validUntil)
+		f.Fix = "Run ALTER ROLE " + quoteIdentifier(r.name) + " VALID UNTIL 'infinity'."
+		k.found(f)
+	}
+	return nil
+}
+
+// mayConnect reports a database that the application cannot open.
+func (k *check) mayConnect(ctx context.Context, r role, only []target.Strategy) error {
+	database := k.t.database()
+	var open, permitted bool
+	err := k.conn.QueryRow(ctx, `SELECT datallowconn, has_database_privilege($1::oid, oid, 'CONNECT')
+		FROM pg_database WHERE datname = $2`, r.oid, database).Scan(&open, &permitted)
+	f := target.Finding{Strategies: only, Account: r.name}
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		f.Code, f.Verdict = "no-such-database", target.Impossible
+		f.Text = fmt.Sprintf("There is no database %q.", database)
+		f.Fix = "Set the database that the application opens (keyturn rotation configure --login-database)."
+	case err != nil:
+		return failed(k.what, err, k.secrets...)
+	case !open, !permitted:
+		f.Code, f.Verdict = "database-denied", target.Note
+		f.Text = fmt.Sprintf(
+			"Role %q may not connect to database %q, so no login there is of use; the refusal proves the password.",
+			r.name, database,
+		)
+		f.Fix = "Set the database that the application opens (keyturn rotation configure --login-database)."
+	default:
+		return nil
+	}
+	k.found(f)
+	return nil
+}
+
+// form reports the form of the password, which stays.
+func (k *check) form(ctx context.Context, r role) error {
+	methods := k.t.config.RequireAuth
+	agreed := slices.Contains(k.t.consent, consentSCRAM)
+	f := target.Finding{Account: r.name}
+	if !k.able.reads {
+		if slices.Equal(methods, authMethods[:1]) {
+			return nil // a login by SCRAM alone has shown the form
+		}
+		f.Code, f.Verdict, f.Consent = "unknown-form", target.NeedsConsent, consentSCRAM
+		f.Text = fmt.Sprintf(
+			"The administrator cannot read how the password of %q is stored; the new one is stored for SCRAM, "+
+				"which a driver without SCRAM cannot use.", r.name,
+		)
+		f.Fix = "Run GRANT SELECT (rolname, rolpassword) ON pg_catalog.pg_authid TO " +
+			quoteIdentifier(k.t.admin.Account) + "."
+		k.found(f)
+		return nil
+	}
+	stored, err := k.stored(ctx, r.name)
+	if err != nil {
+		return err
+	}
+	kept, known := formOf(stored)
+	switch {
+	case stored == "":
+		f.Code, f.Verdict = "no-password", target.Impossible
+		f.Text = fmt.Sprintf("Role %q has no password.", r.name)
+		f.Fix = "Give the role the password that the secret holds (keyturn rotation repair)."
+	case !known:
+		f.Code, f.Verdict, f.Consent = "unknown-form", target.NeedsConsent, consentSCRAM
+		f.Text = fmt.Sprintf("The password of %q is stored in a form that is not known; the new one is stored for SCRAM.",
+			r.name)
+	case !kept.md5:
+		return nil
+	case agreed:
+		f.Code, f.Verdict, f.Consent = "form-changes", target.NeedsConsent, consentSCRAM
+		f.Text = fmt.Sprintf("The password of %q is stored as MD5; the new one is stored for SCRAM, as agreed.", r.name)
+	case !slices.Contains(methods, "md5"):
+		f.Code, f.Verdict = "md5-not-allowed", target.Impossible
+		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it.", r.name)
+		f.Fix = "Add md5 to require_auth of the target, or the consent scram to the secret, if its driver knows SCRAM."
+	default:
+		f.Code, f.Verdict = "md5", target.Note
+		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the new one will be.", r.name)
+	}
+	k.found(f)
+	return nil
+}
+
+// endpoints reports standbys that the configuration takes for writers, and poolers.
+func (k *check) endpoints(ctx context.Context) {
+	for _, e := range k.t.login.At(k.t.config.Verify) {
+		if e.Role == target.Pooler {
+			k.found(target.Finding{
+				Code:    "pooler",
+				Verdict: target.Note,
+				Text: "The pooler at " + e.Address + " must take passwords from the server (auth_query), or get the new one " +
+					"in its list; until then it refuses the new password.",
+			})
+			continue
+		}
+		standby, err := k.t.standby(ctx, e.Address)
+		if err != nil || standby == (e.Role == target.Replica) {
+			continue // a login of the application says more than the administrator's failure
+		}
+		if !standby {
+			k.found(target.Finding{
+				Code:    "no-replica",
+				Verdict: target.Note,
+				Text:    "The server at " + e.Address + " is a writer, and verify calls it a replica.",
+				Fix:     "Give it the role writer in verify of the target.",
+			})
+			continue
+		}
+		f := target.Finding{
+			Code:       "replica-as-writer",
+			Verdict:    target.Impossible,
+			Strategies: single,
+			Text: "The server at " + e.Address + " is a standby, and verify calls it a writer: while it is behind, it " +
+				"rejects the new password.",
+			Fix: `Write it as {"address": "` + e.Address + `", "role": "replica", "lag": "10s"} in verify of the target.`,
+		}
+		k.found(f)
+		f.Verdict, f.Strategies = target.Note, double
+		k.found(f)
+	}
+}
+
+// standby reports whether the server at an address is one.
+func (t *pg) standby(ctx context.Context, address string) (is bool, err error) {
+	conn, err := t.connect(ctx, address, t.config.Database, t.admin)
+	if err != nil {
+		return false, err
+	}
+	defer disconnect(conn)
+	err = conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&is)
+	return is, err
+}
+
+var (
+	_ target.Checker  = (*pg)(nil)
+	_ target.Windower = (*pg)(nil)
+)
+
+// runThese returns the advice to run statements.
+func runThese(statements []string) string {
+	return "Run " + strings.Join(statements, "; ") + "."
+}

@@ -1,0 +1,270 @@
+package postgresql
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// partner reads the other login of strategy double, and reports where the two are not equal.
+func (k *check) partner(ctx context.Context, current role, name string) error {
+	other, err := k.account(ctx, name, double)
+	if err != nil || other.oid == 0 {
+		return err
+	}
+	account, clone := current, other
+	if current.acts == other.name {
+		account, clone = other, current
+	}
+	acts := account.acts
+	if (current.acts != current.name || other.acts != other.name) && ignoresRole(k.release) {
+		k.found(target.Finding{
+			Code:       "role-ignored",
+			Verdict:    target.Impossible,
+			Strategies: double,
+			Account:    clone.name,
+			Text: `This minor release of PostgreSQL ignores a role's setting "role", so ` + clone.name +
+				" acts as itself.",
+			Fix: "Update the server to the next minor release.",
+		})
+	}
+	if clone.acts == acts && losesRole(k.release) {
+		k.found(target.Finding{
+			Code:       "role-reset",
+			Verdict:    consentIf(acts == account.name),
+			Strategies: double,
+			Account:    clone.name,
+			Text:       "Sessions of " + clone.name + " act as " + acts + "; " + noteReset + ".",
+			Fix:        "Update the server to its newest minor release.",
+			Consent:    map[bool]string{true: consentReset}[acts == account.name],
+		})
+	}
+	if clone.acts != acts {
+		return k.apart(ctx, account, clone)
+	}
+	if acts == account.name+target.OwnerSuffix {
+		k.found(target.Finding{
+			Code:       "renamed-owner",
+			Verdict:    target.Note,
+			Strategies: double,
+			Account:    account.name,
+			Text: fmt.Sprintf("Both logins act as %q, so what is looked up by the name %q at run time is not found.",
+				acts, account.name),
+			Fix: "keyturn target prepare-accounts shows how the account becomes owner and login again.",
+		})
+	}
+	if err := k.joined(ctx, account, clone, acts); err != nil {
+		return err
+	}
+	if differ := equalized(clone, account); len(differ) > 0 {
+		k.unequal(clone.name, fmt.Sprintf("%s has other settings or limits than %s.", clone.name, account.name),
+			runThese(differ))
+	}
+	for _, login := range []role{account, clone} {
+		if login.name == acts {
+			continue
+		}
+		if err := k.alone(ctx, login, acts); err != nil {
+			return err
+		}
+	}
+	if err := k.named(ctx, account, clone); err != nil {
+		return err
+	}
+	return k.session(ctx, clone.name)
+}
+
+// consentIf returns the verdict on something that a rotation changes only if new is true.
+func consentIf(changes bool) target.Verdict {
+	if changes {
+		return target.NeedsConsent
+	}
+	return target.Note
+}
+
+func (k *check) unequal(account, text, fix string) {
+	k.found(target.Finding{
+		Code:       "unequal-logins",
+		Verdict:    target.NeedsConsent,
+		Strategies: double,
+		Account:    account,
+		Text:       text,
+		Fix:        fix,
+		Consent:    consentUnequal,
+	})
+}
+
+// apart reports two logins that act as different roles, and have something that the other lacks.
+func (k *check) apart(ctx context.Context, account, clone role) error {
+	has, becomes, err := k.member(ctx, k.release, clone.name, account.acts)
+	if err != nil {
+		return err
+	}
+	if has && becomes {
+		k.unequal(clone.name, fmt.Sprintf("%s acts as %q, not as %q.", clone.name, clone.acts, account.acts),
+			runThese([]string{actsAs(clone.name, account.acts)}))
+		return nil
+	}
+	for _, login := range []role{account, clone} {
+		own, err := k.belongings(ctx, login)
+		if err != nil {
+			return err
+		}
+		if len(own) > 0 {
+			k.unequal(login.name, fmt.Sprintf("%s has %s, which the other login lacks.", login.name, own[0]),
+				"keyturn target prepare-accounts makes a second login of equal rights.")
+		}
+	}
+	return nil
+}
+
+// joined reports a login that cannot act as the role.
+func (k *check) joined(ctx context.Context, account, clone role, acts string) error {
+	for _, login := range []role{account, clone} {
+		if login.name == acts {
+			continue
+		}
+		has, becomes, err := k.member(ctx, k.release, login.name, acts)
+		if err != nil {
+			return err
+		}
+		if !has || !becomes {
+			k.found(target.Finding{
+				Code:       "not-a-member",
+				Verdict:    target.Impossible,
+				Strategies: double,
+				Account:    login.name,
+				Text:       fmt.Sprintf("%s may not act as %q, or does not have its rights.", login.name, acts),
+				Fix:        runThese([]string{join(acts, login.name, k.release)}),
+			})
+		}
+	}
+	return nil
+}
+
+// alone reports what belongs to a login itself, which acts as another role.
+func (k *check) alone(ctx context.Context, login role, acts string) error {
+	own, err := k.belongings(ctx, login)
+	for _, b := range own {
+		fix := "Grant it to " + acts + ", and revoke it from " + login.name + "."
+		if b.owned && !b.defaults {
+			fix = fmt.Sprintf("Run %s in database %s.", reassign(login.name, acts), b.database)
+		}
+		k.unequal(login.name, fmt.Sprintf("%s has %s, which the other login lacks.", login.name, b), fix)
+	}
+	return err
+}
+
+// named reports lines of pg_hba.conf that name one login and not the other, where the administrator
+// may read them.
+func (k *check) named(ctx context.Context, account, clone role) error {
+	var may bool
+	err := k.conn.QueryRow(ctx, `SELECT has_table_privilege('pg_hba_file_rules', 'SELECT')
+		AND has_function_privilege('pg_hba_file_rules()', 'EXECUTE')`).Scan(&may)
+	if err != nil || !may {
+		return asFailed(k.attempt, err)
+	}
+	rows, err := k.conn.Query(ctx, `SELECT line_number::int4, $1 = ANY (user_name),
+		$2 = ANY (user_name) OR 'all' = ANY (user_name) OR EXISTS (SELECT FROM unnest(user_name) u, pg_roles g
+			WHERE u = '+' || g.rolname AND pg_has_role($2::name, g.oid, 'MEMBER'))
+		FROM pg_hba_file_rules WHERE error IS NULL AND auth_method <> 'reject' ORDER BY 1`, account.name, clone.name)
+	if err != nil {
+		return asFailed(k.attempt, err)
+	}
+	var line, at int
+	var names, lets, other bool
+	_, err = pgx.ForEachRow(rows, []any{&line, &names, &lets}, func() error {
+		if names && !lets && at == 0 {
+			at = line
+		}
+		other = other || lets
+		return nil
+	})
+	if err != nil || at == 0 {
+		return asFailed(k.attempt, err)
+	}
+	f := target.Finding{
+		Code:       "hba-names-account",
+		Verdict:    target.Note,
+		Strategies: double,
+		Account:    clone.name,
+		Text:       fmt.Sprintf("Line %d of pg_hba.conf lets %s in and not %s.", at, account.name, clone.name),
+		Fix:        fmt.Sprintf("Name %s there, too.", clone.name),
+	}
+	if !other {
+		f.Verdict = target.Impossible
+	}
+	k.found(f)
+	return nil
+}
+
+func asFailed(a *attempt, err error) error {
+	if err != nil {
+		return failed(a.what, err, a.secrets...)
+	}
+	return nil
+}
+
+// session reports what asks for session_user in the database of the application, which differs
+// between the logins.
+func (k *check) session(ctx context.Context, clone string) error {
+	a := k.attempt
+	if database := k.t.database(); database != k.t.config.Database {
+		other, err := k.t.asAdminOf(ctx, k.what, database)
+		if err != nil {
+			k.found(target.Finding{
+				Code:       "database-unread",
+				Verdict:    target.Note,
+				Strategies: double,
+				Text: "The administrator cannot open database " + database +
+					", so its policies and functions that read session_user are not known.",
+			})
+			return nil
+		}
+		defer other.close()
+		a = other
+	}
+	rows, err := a.conn.Query(ctx, `SELECT 'policy ' || polname || ' on ' || polrelid::pg_catalog.regclass::text, true
+			FROM pg_catalog.pg_policy WHERE pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid),
+				pg_catalog.pg_get_expr(polwithcheck, polrelid)) OPERATOR(pg_catalog.~*) 'session_user'
+		UNION ALL SELECT 'default of a column of ' || adrelid::pg_catalog.regclass::text, false
+			FROM pg_catalog.pg_attrdef
+			WHERE pg_catalog.pg_get_expr(adbin, adrelid) OPERATOR(pg_catalog.~*) 'session_user'
+		UNION ALL SELECT 'function ' || oid::pg_catalog.regprocedure::pg_catalog.text, false FROM pg_catalog.pg_proc
+			WHERE prosrc OPERATOR(pg_catalog.~*) 'session_user' AND pronamespace NOT IN
+				('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
+		ORDER BY 2 DESC, 1 LIMIT 20`)
+	if err != nil {
+		return asFailed(a, err)
+	}
+	var what string
+	var policy bool
+	var policies, others []string
+	_, err = pgx.ForEachRow(rows, []any{&what, &policy}, func() error {
+		if policy {
+			policies = append(policies, what)
+		} else {
+			others = append(others, what)
+		}
+		return nil
+	})
+	f := target.Finding{Code: "session-user", Strategies: double, Account: clone}
+	if len(policies) > 0 {
+		f.Verdict, f.Consent = target.NeedsConsent, consentSession
+		f.Text = "session_user differs between the logins, and decides in " + strings.Join(policies, ", ") + "."
+		f.Fix = "Use current_user there, which is the same for both."
+		k.found(f)
+	}
+	if others = slices.Compact(others); len(others) > 0 {
+		f.Verdict, f.Consent = target.Note, ""
+		f.Text = "session_user differs between the logins, and is read by " + strings.Join(others, ", ") + "."
+		f.Fix = ""
+		k.found(f)
+	}
+	return asFailed(a, err)
+}

@@ -1,0 +1,289 @@
+package postgresql_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/md5"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/sandbox"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/postgresql"
+	"github.com/keyturn/keyturn/internal/target/targettest"
+)
+
+// findings checks an account, and returns "code verdict" of what is found, and all texts.
+func findings(t *testing.T, tt target.Target, r target.CheckRequest) (codes, text string) {
+	t.Helper()
+	list, err := tt.(target.Checker).CheckAccount(targettest.Within(t), r)
+	targettest.Must(t, err)
+	var all []string
+	for _, f := range list {
+		all = append(all, f.Code+" "+string(f.Verdict))
+		text += f.Text + " " + f.Fix + "\n"
+		if f.Text == "" || (f.Verdict == target.NeedsConsent) != (f.Consent != "") ||
+			f.Verdict == target.Impossible && f.Fix == "" {
+			t.Errorf("the finding is incomplete: %+v", f)
+		}
+		if secret := r.Current.Secret.Reveal(); strings.Contains(f.Text+f.Fix, secret) {
+			t.Errorf("%s holds the password", f.Code)
+		}
+	}
+	return strings.Join(all, ", "), text
+}
+
+func testCheck(t *testing.T, c *cluster, reader, blind target.Credential) {
+	tt := c.open(t, c.Addr(), reader)
+	c.exec(t, "CREATE DATABASE refuses")
+	c.exec(t, "REVOKE CONNECT ON DATABASE refuses FROM PUBLIC")
+	for _, tc := range []struct {
+		change, want, text string
+		login              target.Login
+	}{
+		{"INHERIT", "", "", target.Login{}},
+		{"NOLOGIN", "no-login impossible", `LOGIN.`, target.Login{}},
+		{"VALID UNTIL '2001-01-01'", "expired impossible", "VALID UNTIL 'infinity'", target.Login{}},
+		{"CONNECTION LIMIT 0", "connection-limit note", "proves the password", target.Login{}},
+		{"PASSWORD NULL", "no-password impossible", "has no password", target.Login{}},
+		{"INHERIT", "database-denied note", "may not connect", target.Login{Database: "refuses"}},
+		{"INHERIT", "no-such-database impossible", "no database", target.Login{Database: "nowhere"}},
+	} {
+		who := c.account(t)
+		c.alter(t, who, tc.change)
+		got, text := findings(t, c.openAs(t, reader, tc.login), target.CheckRequest{Current: who})
+		if got != tc.want || !strings.Contains(text, tc.text) {
+			t.Errorf("%s: %s: %s; want %s", tc.change, got, text, tc.want)
+		}
+	}
+	missing := c.account(t)
+	missing.Account = "missing role"
+	if got, _ := findings(t, tt, target.CheckRequest{Current: missing}); got != "no-such-account impossible" {
+		t.Errorf("a role that does not exist: %s", got)
+	}
+	md5 := c.account(t)
+	c.md5(t, &md5)
+	for _, tc := range []struct {
+		admin   target.Credential
+		methods string
+		consent []string
+		want    string
+	}{
+		{reader, `"scram-sha-256"`, nil, "md5-not-allowed impossible"},
+		{reader, `"scram-sha-256","md5"`, nil, "md5 note"},
+		{reader, `"scram-sha-256"`, []string{"scram"}, "form-changes needs-consent"},
+		{blind, `"scram-sha-256","md5"`, nil, "unknown-form needs-consent"},
+		{blind, `"scram-sha-256"`, nil, ""},
+	} {
+		in := c.openWith(t, target.Settings{
+			Config:  json.RawMessage(c.config(c.Addr(), `"require_auth":[`+tc.methods+`]`)),
+			Admin:   tc.admin,
+			Consent: tc.consent,
+		})
+		if got, _ := findings(t, in, target.CheckRequest{Current: md5}); got != tc.want {
+			t.Errorf("a password stored as MD5, with %s and %v: %s; want %s", tc.methods, tc.consent, got, tc.want)
+		}
+	}
+}
+
+// md5 gives a role a password that is stored as MD5.
+func (c *cluster) md5(t *testing.T, who *target.Credential) {
+	t.Helper()
+	sum := md5.Sum([]byte(who.Secret.Reveal() + who.Account))
+	c.alter(t, *who, "PASSWORD 'md5"+hex.EncodeToString(sum[:])+"'")
+}
+
+func (c *cluster) stored(t *testing.T, account string) string {
+	t.Helper()
+	return c.read(t, "SELECT COALESCE(rolpassword, '') FROM pg_authid WHERE rolname = $1", account)
+}
+
+// testForm verifies that a rotation keeps how a password is stored, unless the operator agrees.
+func testForm(t *testing.T, c *cluster, reader, blind target.Credential) {
+	for _, s := range postgresql.Kind().Strategies {
+		for name, tc := range map[string]struct {
+			admin   target.Credential
+			consent []string
+			md5     bool
+			want    string
+		}{
+			"MD5":               {reader, nil, true, "md5"},
+			"MD5, agreed":       {reader, []string{"scram"}, true, "SCRAM-SHA-256$4096:"},
+			"MD5, not readable": {blind, nil, true, "SCRAM-SHA-256$4096:"},
+			"SCRAM":             {reader, nil, false, "SCRAM-SHA-256$4321:"},
+		} {
+			tt := c.openWith(t, target.Settings{
+				Config:  json.RawMessage(c.config(c.Addr(), `"require_auth":["md5","scram-sha-256"]`)),
+				Admin:   tc.admin,
+				Consent: tc.consent,
+			})
+			change := newChange(t, c, tt, s)
+			if tc.md5 {
+				c.md5(t, &change.Old)
+			} else {
+				c.exec(t, "ALTER ROLE "+id(change.Old.Account)+" PASSWORD '"+
+					strings.Replace(c.stored(t, change.Old.Account), "$4096:", "$4321:", 1)+"'")
+			}
+			if s == target.Double {
+				c.alter(t, change.New, "PASSWORD NULL")
+			}
+			targettest.Must(t, tt.Apply(targettest.Within(t), change))
+			targettest.Must(t, tt.Apply(targettest.Within(t), change))
+			if got := c.stored(t, change.New.Account); !strings.HasPrefix(got, tc.want) {
+				t.Errorf("%s, %s: stored %.20q, want %q", name, s, got, tc.want)
+			}
+			live, err := c.open(t, c.Addr(), reader).(target.Inspector).
+				Inspect(t.Context(), []target.Credential{change.New})
+			if err != nil || live[0] != target.Live {
+				t.Errorf("%s, %s: %v, %v", name, s, live, err)
+			}
+		}
+	}
+}
+
+// testCheckPair verifies the findings about two logins that are no longer equal, and that the
+// statement in each finding repairs it.
+func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
+	tt := c.open(t, c.Addr(), c.role(t, "pairs", "LOGIN SUPERUSER"))
+	app := c.role(t, "pair", "LOGIN")
+	c.exec(t, "CREATE SCHEMA pair AUTHORIZATION pair; ALTER ROLE pair SET search_path = pair, public")
+	r := target.PlanRequest{Account: "pair", Logins: [2]string{"pair", "pair_clone"}, Current: app}
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), planned(t, tt, r)))
+	ask := target.CheckRequest{Current: app, Partner: "pair_clone"}
+	if got, text := findings(t, tt, ask); got != "" {
+		t.Errorf("a new clone: %s: %s", got, text)
+	}
+	for _, tc := range []struct{ harm, want, repair string }{
+		{"ALTER ROLE pair_clone RESET search_path", "unequal-logins needs-consent",
+			`ALTER ROLE "pair_clone" SET "search_path" = 'pair', 'public'`},
+		{"ALTER ROLE pair_clone RESET role", "unequal-logins needs-consent",
+			`ALTER ROLE "pair_clone" SET role = 'pair'`},
+		{"ALTER ROLE pair_clone NOLOGIN", "no-login impossible", `ALTER ROLE "pair_clone" LOGIN`},
+		{"ALTER ROLE pair CONNECTION LIMIT 5", "unequal-logins needs-consent",
+			`ALTER ROLE "pair_clone" CONNECTION LIMIT 5`},
+		{"REVOKE pair FROM pair_clone", "not-a-member impossible", `GRANT "pair" TO "pair_clone"`},
+		{"CREATE TABLE pair.stray (n int); ALTER TABLE pair.stray OWNER TO pair_clone", "unequal-logins needs-consent",
+			`REASSIGN OWNED BY "pair_clone" TO "pair"`},
+	} {
+		c.exec(t, tc.harm)
+		got, text := findings(t, tt, ask)
+		if got != tc.want || !strings.Contains(text, tc.repair) {
+			t.Errorf("%s: %s: %s; want %s", tc.harm, got, text, tc.want)
+		}
+		c.exec(t, tc.repair)
+		if got, text := findings(t, tt, ask); got != "" {
+			t.Errorf("%s, repaired: %s: %s", tc.harm, got, text)
+		}
+	}
+	// The credential in use may be the clone's.
+	clone := app
+	clone.Account = "pair_clone"
+	c.exec(t, "ALTER ROLE pair_clone PASSWORD '"+c.stored(t, "pair")+"'")
+	if got, text := findings(t, tt, target.CheckRequest{Current: clone, Partner: "pair"}); got != "" {
+		t.Errorf("the clone in use: %s: %s", got, text)
+	}
+	c.exec(t, `CREATE TABLE pair.audited (who text DEFAULT session_user);
+		ALTER TABLE pair.audited ENABLE ROW LEVEL SECURITY;
+		CREATE POLICY own ON pair.audited USING (who = session_user)`)
+	got, text := findings(t, tt, ask)
+	if got != "session-user needs-consent, session-user note" || !strings.Contains(text, "policy own on pair.audited") {
+		t.Errorf("what asks for session_user: %s: %s", got, text)
+	}
+	c.exec(t, "DROP TABLE pair.audited")
+	ask.Partner = "no such role"
+	if got, _ := findings(t, tt, ask); got != "no-such-account impossible" {
+		t.Errorf("a partner that does not exist: %s", got)
+	}
+	// Two roles that have nothing of their own are equal; one that has is not.
+	one, two := c.account(t), c.account(t)
+	ask = target.CheckRequest{Current: one, Partner: two.Account}
+	if got, text := findings(t, tt, ask); got != "" {
+		t.Errorf("two plain roles: %s: %s", got, text)
+	}
+	c.exec(t, "CREATE TABLE pair.granted (n int); GRANT SELECT ON pair.granted TO "+id(one.Account))
+	if got, text := findings(t, tt, ask); got != "unequal-logins needs-consent" {
+		t.Errorf("a role with a grant of its own: %s: %s", got, text)
+	}
+}
+
+// testLogin verifies that logins are made as the application makes them.
+func testLogin(t *testing.T, c *cluster, reader, _ target.Credential) {
+	who := c.account(t)
+	c.exec(t, "CREATE ROLE taken_on NOLOGIN; GRANT taken_on TO "+id(who.Account))
+	in := func(l target.Login) error {
+		return c.openAs(t, reader, l, `"check_sql":"SELECT 1/(CASE current_user WHEN 'taken_on' THEN 1 ELSE 0 END)"`).
+			Verify(targettest.Within(t), who)
+	}
+	targettest.Must(t, in(target.Login{Role: "taken_on"}))
+	targettest.Expect(t, in(target.Login{}), target.Denied, "(22012)")
+	targettest.Expect(t, in(target.Login{Role: "no_such_role"}), target.Denied, "no_such_role")
+	closed := target.Login{Endpoints: []string{"127.0.0.1:1"}}
+	tt := c.openAs(t, reader, closed, fmt.Sprintf(`"verify":[%q,"127.0.0.1:1"]`, c.Addr()))
+	targettest.Expect(t, tt.Verify(targettest.Within(t), who), target.Unreachable)
+	open := target.Login{Endpoints: []string{c.Addr()}}
+	tt = c.openAs(t, reader, open, fmt.Sprintf(`"verify":[%q,"127.0.0.1:1"]`, c.Addr()))
+	targettest.Must(t, tt.Verify(targettest.Within(t), who))
+	for l, text := range map[*target.Login]string{
+		{Database: strings.Repeat("x", 64)}: "database",
+		{Role: "a\x00b"}:                    "role",
+		{CertificateSecret: "cert", Certificate: targettest.Value("no pem")}: "both in PEM",
+	} {
+		_, err := postgresql.Kind().Open(target.Settings{
+			Config: json.RawMessage(c.config(c.Addr())),
+			Admin:  reader,
+			Login:  *l,
+		})
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v, want %q", err, text)
+		}
+	}
+}
+
+// clientCertificate returns a certificate that is its own authority, and both with its key.
+func clientCertificate(t *testing.T) (ca []byte, both string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	targettest.Must(t, err)
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "an application"},
+		NotAfter:              time.Now().Add(time.Hour),
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	targettest.Must(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	targettest.Must(t, err)
+	ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return ca, string(ca) + string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+}
+
+// TestClientCertificate verifies logins that need a certificate besides the password.
+func TestClientCertificate(t *testing.T) {
+	t.Parallel()
+	ca, both := clientCertificate(t)
+	c := startClusterWith(t, true, sandbox.PostgresConfig{ClientCA: ca})
+	reader := c.reader(t, "reader")
+	who := c.role(t, "certified", "LOGIN")
+	verify := func(l target.Login, who target.Credential) error {
+		return c.openAs(t, reader, l).Verify(targettest.Within(t), who)
+	}
+	with := target.Login{CertificateSecret: "certificate", Certificate: targettest.Value(both)}
+	targettest.Must(t, verify(with, who))
+	targettest.Expect(t, verify(target.Login{}, who), target.Denied, "certificate (28000)")
+	wrong := who
+	wrong.Secret = reader.Secret
+	targettest.Expect(t, verify(with, wrong), target.Rejected, "(28P01)")
+	targettest.Must(t, verify(with, c.account(t)))
+}
