@@ -191,6 +191,7 @@ func TestMariaDB(t *testing.T) {
 			"hosts":               func(t *testing.T, n *node) { testHosts(t, n, n.open) },
 			"plugins":             testPlugins,
 			"login":               mariaLogin,
+			"check":               mariaCheck,
 			"administrator":       testAdmin,
 			"standing":            testStanding,
 		} {

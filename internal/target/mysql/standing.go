@@ -43,6 +43,8 @@ type grants interface {
 	// roles returns the query for the roles that are granted to identities: user and host of each
 	// role.
 	roles(to []identity) string
+	// defaultRoles returns the query for the roles that a login of an identity has at once.
+	defaultRoles(who identity) string
 	// tables returns the tables that a look-up reads.
 	tables() []string
 }

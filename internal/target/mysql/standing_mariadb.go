@@ -85,6 +85,10 @@ func parseAccess(priv string) ([]string, error) {
 	return out, nil
 }
 
+func (mariaDB) defaultRoles(who identity) string {
+	return "SELECT JSON_VALUE(Priv, '$.default_role') FROM mysql.global_priv WHERE " + who.where("User", "Host")
+}
+
 // everybody returns PUBLIC, which every account has since MariaDB 10.11.
 func (mariaDB) everybody(context.Context, *conn) ([]identity, error) {
 	return []identity{{"PUBLIC", ""}}, nil

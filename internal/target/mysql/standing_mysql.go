@@ -67,6 +67,10 @@ func (mySQL) global(ctx context.Context, conn *conn, who identity) ([]string, bo
 	return out, true, err
 }
 
+func (mySQL) defaultRoles(who identity) string {
+	return "SELECT DEFAULT_ROLE_USER FROM mysql.default_roles WHERE " + who.where("USER", "HOST") + " ORDER BY 1"
+}
+
 // everybody returns the mandatory roles, which the server stores as `role1`@`%`,role2.
 func (mySQL) everybody(ctx context.Context, conn *conn) ([]identity, error) {
 	row, err := conn.row(ctx, "SELECT @@GLOBAL.mandatory_roles")

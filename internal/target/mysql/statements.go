@@ -48,6 +48,9 @@ type dialect interface {
 	columns() string
 	// parse reads a row of columns. login is false for a role.
 	parse(row []string) (a account, login bool, err error)
+	// validates returns an expression that is true when the server refuses hashes because it
+	// validates passwords.
+	validates() string
 	// sets reports whether a password can be set for a plugin.
 	sets(plugin string) bool
 	// add makes the new password work, and keeps the old one. Only with change may it replace the
@@ -64,6 +67,11 @@ type dialect interface {
 type mariaDB struct{}
 
 func (mariaDB) sets(plugin string) bool { return plugin == native || plugin == ed25519 }
+
+func (mariaDB) validates() string {
+	return "(SELECT @@GLOBAL.strict_password_validation AND COUNT(*) > 0 FROM information_schema.PLUGINS " +
+		"WHERE PLUGIN_TYPE = 'PASSWORD VALIDATION' AND PLUGIN_STATUS = 'ACTIVE')"
+}
 
 func (mariaDB) via(methods []method) []string {
 	var list []string
@@ -208,6 +216,8 @@ const discard = "DISCARD OLD PASSWORD"
 func (mySQL) sets(plugin string) bool {
 	return plugin == cachingSHA2 || plugin == sha256Crypt || plugin == native
 }
+
+func (mySQL) validates() string { return "0" }
 
 func (d mySQL) set(like method, password sensitive.Value, retain bool) (string, error) {
 	if !d.sets(like.plugin) {

@@ -1,0 +1,299 @@
+package mysql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// The consents that findings ask for, besides changePlugin.
+const (
+	leaveHosts     = "leave-account-hosts"
+	replaceOthers  = "replace-other-passwords"
+	dropSecond     = "drop-second-password"
+	otherHosts     = "different-hosts"
+	otherRights    = "different-rights"
+	maxDifferences = 5
+)
+
+var (
+	_ target.Checker  = (*my)(nil)
+	_ target.Windower = (*my)(nil)
+)
+
+// Window says how long a credential may be refused.
+func (t *my) Window(s target.Strategy) string {
+	if s == target.Single {
+		return "One statement at the server: a login with the old password is refused after it. Open sessions continue."
+	}
+	return "None: the old password works until the grace period ends."
+}
+
+// CheckAccount reads what a rotation would meet at the server.
+func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
+	attempt := "check the account " + r.Current.Account
+	secrets := []sensitive.Value{r.Current.Secret, t.admin.Secret}
+	conn, err := t.asAdmin(ctx, attempt, secrets...)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	c := &checker{t: t, conn: conn, current: r.Current, partner: r.Partner}
+	err = c.check(ctx)
+	if number, message, _ := numberOf(err); number == 1142 || number == 1143 {
+		c.report("not-readable", target.Impossible, "",
+			"The administrator may not read what a rotation must know: "+message+".", c.grants())
+		err = nil
+	}
+	if err != nil {
+		return nil, readFailed(attempt, err, secrets...)
+	}
+	return c.found, nil
+}
+
+// checker checks one account and its partner.
+type checker struct {
+	t       *my
+	conn    *conn
+	current target.Credential
+	partner string
+	found   []target.Finding
+}
+
+// report adds a finding about all strategies.
+func (c *checker) report(code string, v target.Verdict, account, text, fix string, s ...target.Strategy) {
+	c.found = append(c.found, target.Finding{
+		Code:       code,
+		Verdict:    v,
+		Strategies: s,
+		Account:    account,
+		Text:       text,
+		Fix:        fix,
+	})
+}
+
+// ask adds a finding that needs a consent, which is its code.
+func (c *checker) ask(consent, account, text, fix string, s ...target.Strategy) {
+	c.report(consent, target.NeedsConsent, account, text, fix, s...)
+	c.found[len(c.found)-1].Consent = consent
+}
+
+func (c *checker) grants() string {
+	var out []string
+	for _, table := range c.t.server.tables() {
+		out = append(out, "GRANT SELECT ON "+table+" TO "+quote(c.t.admin.Account)+";")
+	}
+	return strings.Join(out, " ")
+}
+
+func (c *checker) check(ctx context.Context) error {
+	if err := c.server(ctx); err != nil {
+		return err
+	}
+	all, err := c.t.accounts(ctx, c.conn, c.current.Account)
+	if err != nil {
+		return err
+	}
+	members := c.accounts(all)
+	for _, a := range members {
+		c.account(a)
+	}
+	if err := c.anonymous(ctx, members); err != nil {
+		return err
+	}
+	if err := c.proxies(ctx); err != nil {
+		return err
+	}
+	if c.partner == "" || len(members) == 0 {
+		return nil
+	}
+	return c.double(ctx, members)
+}
+
+// accounts reports which accounts of the name a rotation changes, and returns them.
+func (c *checker) accounts(all []account) []account {
+	name := c.current.Account
+	chosen := c.t.within(all)
+	if len(chosen) == 0 {
+		c.report("no-account", target.Impossible, quote(name), c.t.missing(name, all)+".",
+			"Create the account, or set account_host of the target.")
+		return nil
+	}
+	opens := func(a account) bool { return a.accepts(c.current.Secret) }
+	members, err := members(c.t.config.AccountHost, chosen, c.current.Secret)
+	switch {
+	case err != nil:
+		c.report("accounts-not-known", target.Impossible, whoAll(name, chosen), sentence(err.Error()),
+			"Set account_host of the target.")
+		return nil
+	case !slices.ContainsFunc(members, opens):
+		c.report("credential-not-stored", target.Impossible, whoAll(name, members),
+			"The server does not store the credential in use for "+whoAll(name, members)+".",
+			"Run keyturn rotation repair.")
+	case len(members) > 1:
+		c.report("accounts-together", target.Note, "", "A rotation changes together: "+whoAll(name, members)+".", "")
+	}
+	var left []account
+	for _, a := range all {
+		isMember := slices.ContainsFunc(members, func(m account) bool { return m.host == a.host })
+		switch {
+		case isMember && !opens(a) && slices.ContainsFunc(members, opens):
+			c.ask(replaceOthers, who(name, a.host), "account_host of the target includes "+who(name, a.host)+
+				", which accepts another password: an application that uses it is refused after a rotation.",
+				"Leave the host out of account_host.", target.Single)
+		case !isMember && opens(a):
+			c.ask(leaveHosts, who(name, a.host), who(name, a.host)+" accepts the same password, and account_host of "+
+				"the target leaves it out: applications that reach it are refused with the new password.",
+				"Add the host to account_host, or leave account_host empty.")
+		case !isMember:
+			left = append(left, a)
+		}
+	}
+	if len(left) > 0 {
+		c.report("accounts-left", target.Note, "",
+			"Another password opens "+whoAll(name, left)+": a rotation leaves it as it is.", "")
+	}
+	return members
+}
+
+// account reports what a rotation of one account would meet.
+func (c *checker) account(a account) {
+	self := who(c.current.Account, a.host)
+	c.form(a, self)
+	c.terms(a, self)
+	var others int
+	for _, m := range a.passwords() {
+		match, _ := matches(m.plugin, m.hash, c.current.Secret)
+		if !match && m.hash != "" && m.hash != invalid {
+			others++
+		}
+	}
+	if a.accepts(c.current.Secret) && others > 0 {
+		c.ask(dropSecond, self, self+" has a second password, which a rotation removes. During a grace period it is "+
+			"the previous one; otherwise it was set by hand.", "Remove the second password once nothing uses it.",
+			target.Overlap, target.Single)
+	}
+}
+
+// form reports what the account's plugins permit, by what a rotation would do.
+func (c *checker) form(a account, self string) {
+	candidate := noPassword()
+	_, errAdd := c.t.server.add(a, c.current.Secret, candidate, false)
+	_, errReplace := c.t.server.replace(a, c.current.Secret, candidate)
+	fix := "ALTER USER " + self + " to a plugin that docs/targets/mysql.md names, with the present password."
+	switch {
+	case errors.Is(errAdd, errForm):
+		c.ask(changePlugin, self, self+" logs in by another plugin than mysql_native_password, of which clients can use "+
+			"one password at a time: with overlap the plugin would change.", "Use strategy single.", target.Overlap)
+	case errors.Is(errAdd, errOthers):
+		c.report("two-passwords", target.Impossible, self, self+": "+errAdd.Error()+".",
+			"Remove the password that nothing uses.", target.Overlap)
+	case errAdd != nil:
+		c.report("auth-plugin", target.Impossible, self, self+": "+errAdd.Error()+".", fix, target.Overlap)
+	}
+	if errReplace != nil {
+		c.report("auth-plugin", target.Impossible, self, self+": "+errReplace.Error()+".", fix, target.Single)
+	}
+	if a.terms.factors {
+		c.report("several-factors", target.Impossible, self, self+" logs in with several factors, and Keyturn with one.",
+			"Use an account with one factor.")
+	}
+}
+
+// terms reports the conditions of an account's logins.
+func (c *checker) terms(a account, self string) {
+	if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
+		c.report("login-terms", target.Impossible, self, self+" cannot log in as this secret says: "+fix+".", fix)
+	}
+	if a.locked {
+		c.report("account-locked", target.Impossible, self, self+" is locked.", "ALTER USER "+self+" ACCOUNT UNLOCK;")
+	}
+	if a.terms.expired {
+		c.report("password-expired", target.Note, self, "The password of "+self+" has expired; a rotation ends that.", "")
+	}
+	if a.terms.lifetime > 0 {
+		c.report("password-lifetime", target.Note, self, fmt.Sprintf(
+			"The password of %s expires %d days after each change: rotate more often.", self, a.terms.lifetime), "")
+	}
+	if n := a.terms.connections; n > 0 {
+		c.report("connection-limit", target.Note, self, fmt.Sprintf("%s may have %d connections. Keyturn needs one for a "+
+			"moment; where it is refused because of the limit, that proves the password.", self, n), "")
+	}
+	if n := a.terms.hourly; n > 0 {
+		c.report("connection-limit", target.Note, self, fmt.Sprintf("%s may connect %d times in an hour, and Keyturn's "+
+			"logins count.", self, n), "")
+	}
+}
+
+// server reports settings of the server where accounts are changed.
+func (c *checker) server(ctx context.Context) error {
+	row, err := c.conn.row(ctx, "SELECT @@GLOBAL.read_only, "+c.t.server.validates()+
+		", @@GLOBAL.default_password_lifetime, @@GLOBAL.max_user_connections")
+	if err != nil || len(row) != 4 {
+		return err
+	}
+	if isOn(row[0]) {
+		c.report("read-only", target.Impossible, "", c.t.config.AdminAddress+" is read-only: it is a replica, or "+
+			"in maintenance.", "Set admin_address of the target to the writer.")
+	}
+	if isOn(row[1]) {
+		c.report("password-validation", target.Impossible, "", "The server refuses hashes, because "+
+			"strict_password_validation is on and it cannot judge them.", "SET GLOBAL strict_password_validation = OFF;")
+	}
+	if row[2] != "0" && row[2] != "" {
+		c.report("password-lifetime", target.Note, "", "By the server's default_password_lifetime a password expires "+
+			row[2]+" days after each change, unless its account says otherwise: rotate more often.", "")
+	}
+	if row[3] != "0" && row[3] != "" {
+		c.report("connection-limit", target.Note, "", "By the server's max_user_connections each account may have "+
+			row[3]+" connections, and Keyturn needs one for a moment.", "")
+	}
+	return nil
+}
+
+func isOn(v string) bool { return v != "" && v != "0" && !strings.EqualFold(v, "OFF") }
+
+// anonymous reports accounts of the anonymous user: from their hosts a login reaches them before an
+// account of the name at a wider host.
+func (c *checker) anonymous(ctx context.Context, members []account) error {
+	all, err := c.t.accounts(ctx, c.conn, "")
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		self := who("", a.host)
+		switch {
+		case slices.ContainsFunc(members, func(m account) bool { return m.host == a.host }):
+		case a.accepts(c.current.Secret):
+			c.report("anonymous-account", target.Impossible, self, "The anonymous account "+self+" accepts the same "+
+				"password, and logins from there reach it: they would be refused with the new one.", "DROP USER "+self+";")
+		default:
+			c.report("anonymous-account", target.Note, self, "Logins from hosts that match "+self+" can reach the "+
+				"anonymous account instead of "+quote(c.current.Account)+".", "")
+		}
+	}
+	return nil
+}
+
+// proxies reports the accounts that may act as the account with their own credentials.
+func (c *checker) proxies(ctx context.Context) error {
+	rows, err := c.conn.rows(ctx, "SELECT User, Host FROM mysql.proxies_priv WHERE Proxied_user = "+
+		quote(c.current.Account))
+	var list []string
+	for _, r := range rows {
+		list = append(list, who(r[0], r[1]))
+	}
+	if len(list) > 0 {
+		c.report("proxy-users", target.Note, "", strings.Join(list, ", ")+" may act as "+quote(c.current.Account)+
+			" with credentials of their own, which a rotation leaves as they are.", "")
+	}
+	return err
+}
+
+// sentence makes a whole sentence of an error's text.
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }

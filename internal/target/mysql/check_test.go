@@ -1,0 +1,162 @@
+package mysql_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/targettest"
+)
+
+// findings returns what a check reports by code and verdict, with the strategies unless it is about
+// all.
+func findings(t *testing.T, tt target.Target, r target.CheckRequest) map[string]target.Finding {
+	t.Helper()
+	list, err := tt.(target.Checker).CheckAccount(targettest.Within(t), r)
+	targettest.Must(t, err)
+	out := map[string]target.Finding{}
+	for _, f := range list {
+		if strings.Contains(fmt.Sprint(f), r.Current.Secret.Reveal()) {
+			t.Errorf("finding %s has the password", f.Code)
+		}
+		if (f.Verdict == target.NeedsConsent) != (f.Consent != "") || f.Verdict == target.Impossible && f.Fix == "" {
+			t.Errorf("finding %s lacks a consent or a fix: %+v", f.Code, f)
+		}
+		key := f.Code + " " + string(f.Verdict)
+		for _, s := range f.Strategies {
+			key += " " + string(s)
+		}
+		out[key] = f
+	}
+	return out
+}
+
+// reports asserts what a check reports.
+func reports(t *testing.T, tt target.Target, r target.CheckRequest, want ...string) map[string]target.Finding {
+	t.Helper()
+	got := findings(t, tt, r)
+	slices.Sort(want)
+	if have := slices.Sorted(maps.Keys(got)); !slices.Equal(have, want) {
+		t.Errorf("%s: the check reports\n%q, want\n%q", r.Current.Account, have, want)
+	}
+	return got
+}
+
+// testCheck verifies what both servers have in common.
+func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.Target) {
+	tt := open(t)
+	of := func(c target.Credential) target.CheckRequest { return target.CheckRequest{Current: c} }
+	alter := func(c target.Credential, clause string) { f.exec(t, "ALTER USER "+quote(c.Account)+"@'%' "+clause) }
+	plain := f.account(t, "check-plain")
+	reports(t, tt, of(plain))
+
+	missing := plain
+	missing.Account = "check-none"
+	reports(t, tt, of(missing), "no-account impossible")
+	reports(t, open(t, `"account_host":"10.%"`), of(plain), "no-account impossible")
+	wrong := f.account(t, "check-wrong")
+	wrong.Secret = plain.Secret
+	reports(t, tt, of(wrong), "credential-not-stored impossible")
+
+	two := f.account(t, "check-two")
+	at := "CREATE USER " + quote(two.Account) + "@'%s' IDENTIFIED BY '%s'"
+	f.exec(t, fmt.Sprintf(at, "127.0.0.2", two.Secret.Reveal()), fmt.Sprintf(at, "10.%", "Another-password-1"))
+	got := reports(t, tt, of(two), "accounts-together note", "accounts-left note")
+	if text := got["accounts-together note"].Text; !strings.Contains(text, "'check-two'@'%', 'check-two'@'127.0.0.2'") {
+		t.Errorf("the accounts are not named: %s", text)
+	}
+	reports(t, open(t, `"account_host":"%"`), of(two), "leave-account-hosts needs-consent", "accounts-left note")
+	reports(t, open(t, `"account_host":"all"`), of(two), "accounts-together note",
+		"replace-other-passwords needs-consent single")
+
+	terms := f.account(t, "check-terms")
+	alter(terms, "REQUIRE X509 WITH MAX_USER_CONNECTIONS 3 PASSWORD EXPIRE INTERVAL 10 DAY ACCOUNT LOCK")
+	reports(t, tt, of(terms), "login-terms impossible", "account-locked impossible", "connection-limit note",
+		"password-lifetime note")
+	expired := f.account(t, "check-expired")
+	alter(expired, "PASSWORD EXPIRE")
+	reports(t, tt, of(expired), "password-expired note")
+
+	second := f.account(t, "check-second")
+	c := target.Change{ID: "x", Strategy: target.Overlap, Old: second, New: next(t, tt, second)}
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	reports(t, tt, of(second), "drop-second-password needs-consent overlap single")
+	targettest.Must(t, tt.Retire(targettest.Within(t), c))
+	reports(t, tt, of(c.New))
+
+	first, other := f.account(t, "check-first"), f.account(t, "check-other")
+	pair := target.CheckRequest{Current: first, Partner: other.Account}
+	clean := findings(t, tt, pair)
+	delete(clean, "default-roles note double")
+	if len(clean) > 0 {
+		t.Errorf("two accounts of equal rights: %v", clean)
+	}
+	f.exec(t, "CREATE DATABASE IF NOT EXISTS check_db", "GRANT SELECT ON check_db.* TO "+quote(first.Account)+"@'%'")
+	differ := findings(t, tt, pair)["different-rights needs-consent double"]
+	if !strings.Contains(differ.Text, "schema check_db at host %") {
+		t.Errorf("the right that differs is not named: %+v", differ)
+	}
+	f.exec(t, "GRANT SELECT ON check_db.* TO "+quote(other.Account)+"@'%'",
+		fmt.Sprintf("CREATE USER %s@'127.0.0.2' IDENTIFIED BY '%s'", quote(first.Account), first.Secret.Reveal()))
+	if _, ok := findings(t, tt, pair)["different-hosts needs-consent double"]; !ok {
+		t.Error("accounts at different hosts pass for equal")
+	}
+	pair.Partner = "check-none"
+	if _, ok := findings(t, tt, pair)["no-partner impossible double"]; !ok {
+		t.Error("a partner that does not exist passes")
+	}
+
+	targettest.Must(t, tt.(target.Tester).Test(targettest.Within(t)))
+	for _, s := range []target.Strategy{target.Single, target.Overlap, target.Double} {
+		if tt.(target.Windower).Window(s) == "" {
+			t.Errorf("no window of %s", s)
+		}
+	}
+}
+
+func mariaCheck(t *testing.T, n *node) {
+	testCheck(t, n, n.open)
+	tt := n.open(t)
+	ed := n.account(t, "check-ed25519")
+	n.alter(t, ed, "IDENTIFIED VIA ed25519 USING PASSWORD("+quote(ed.Secret.Reveal())+")")
+	reports(t, tt, target.CheckRequest{Current: ed}, "change-auth-plugin needs-consent overlap")
+	socket := n.account(t, "check-socket")
+	n.alter(t, socket, "IDENTIFIED VIA unix_socket")
+	got := findings(t, tt, target.CheckRequest{Current: socket})
+	if _, ok := got["auth-plugin impossible single"]; !ok {
+		t.Errorf("an account without a password: %v", got)
+	}
+	for missing, text := range map[string]string{
+		"GRANT CREATE USER ON *.* TO 'check-admin'@'%'":           "GRANT SELECT ON mysql.",
+		"GRANT SELECT ON mysql.* TO 'check-reader'@'%'":           "GRANT CREATE USER ON *.*",
+		"GRANT SELECT ON mysql.global_priv TO 'check-some'@'%'":   "GRANT SELECT ON mysql.",
+		"GRANT CREATE USER, SELECT ON *.* TO 'check-enough'@'%' ": "",
+	} {
+		name := strings.Split(missing, "'")[1]
+		admin := n.account(t, name)
+		n.exec(t, missing)
+		err := n.harness(admin).Open(t, n.Addr).(target.Tester).Test(targettest.Within(t))
+		targettest.Result(t, err, target.Denied, text)
+	}
+}
+
+// TestCheckOfServer verifies findings about a whole server, which no other test of it can bear.
+func TestCheckOfServer(t *testing.T) {
+	t.Parallel()
+	n := start(t, false)
+	tt, account := n.open(t), n.account(t, "app")
+	r := target.CheckRequest{Current: account}
+	reports(t, tt, r)
+	n.exec(t, "CREATE USER ''@'localhost'", "CREATE USER ''@'10.1.2.3' IDENTIFIED BY '"+account.Secret.Reveal()+"'")
+	reports(t, tt, r, "anonymous-account note", "anonymous-account impossible")
+	n.exec(t, "DROP USER ''@'localhost'", "DROP USER ''@'10.1.2.3'")
+	n.exec(t, "INSTALL SONAME 'simple_password_check'", "SET GLOBAL strict_password_validation = ON",
+		"SET GLOBAL default_password_lifetime = 30", "SET GLOBAL read_only = ON")
+	reports(t, tt, r, "password-validation impossible", "password-lifetime note", "read-only impossible")
+	targettest.Expect(t, tt.(target.Tester).Test(targettest.Within(t)), target.Denied, "read-only")
+	n.exec(t, "SET GLOBAL read_only = OFF")
+	targettest.Expect(t, tt.(target.Tester).Test(targettest.Within(t)), target.Denied, "strict_password_validation")
+}
