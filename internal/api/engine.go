@@ -187,5 +187,8 @@ func Impossible(err error) (text string, ok bool) {
 	return "", false
 }
 
+// Hold returns how long reads may be blocked.
+func (e *Engine) Hold() time.Duration { return e.gate.env.Rotation.Hold }
+
 // ProbeEvery returns how often a credential in use is probed.
 func (e *Engine) ProbeEvery() time.Duration { return e.gate.env.Rotation.ProbeEvery }

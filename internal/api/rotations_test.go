@@ -84,7 +84,7 @@ func (w *world) inState(t *testing.T, name string, state rotation.State) {
 			r.NextAt = r.GraceUntil
 		}
 		if state == rotation.Quarantined {
-			r.Reason = "Somebody else has changed the credential."
+			r.Reason = "The credential was changed outside of Keyturn."
 		}
 	})
 }
@@ -351,7 +351,7 @@ func TestRotateRefusals(t *testing.T) {
 		},
 		{
 			rotation.Quarantined,
-			`The rotation of secret "db" is quarantined: Somebody else has changed the credential. RepairRotation repairs it.`,
+			`The rotation of secret "db" is quarantined: The credential was changed outside of Keyturn. RepairRotation repairs it.`,
 		},
 	} {
 		w.inState(t, "db", tt.state)
@@ -812,7 +812,7 @@ func TestCancel(t *testing.T) {
 		got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse)
 		r := w.record(t, "db")
 		if got.State != "abandoned" ||
-			got.Reason != "Cancelled by a person." ||
+			got.Reason != "Cancelled by an operator." ||
 			got.Advice != "" ||
 			pending() != "" ||
 			!r.Due.Equal(planned) ||
@@ -827,7 +827,7 @@ func TestCancel(t *testing.T) {
 	for range 2 {
 		got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse)
 		if r := w.record(t, "db"); got.State != "prepared" ||
-			got.Reason != "Cancelled by a person." ||
+			got.Reason != "Cancelled by an operator." ||
 			got.Advice == "" ||
 			r.Wake().After(w.now) ||
 			pending() == "" {
@@ -847,19 +847,25 @@ func TestCancel(t *testing.T) {
 		state rotation.State
 		text  string
 	}{
-		{
-			rotation.Applying,
-			"is in state applying and cannot be cancelled: the target may have the candidate. Wait for its answer",
-		},
-		{rotation.Unknown, "the target may have the candidate."},
-		{rotation.Applied, "Wait for the promotion; in the grace period UndoRotation"},
-		{rotation.Verified, "the target has the candidate."},
-		{rotation.InGrace, "UndoRotation makes the previous one current again."},
-		{rotation.Retiring, "wait for its end"}, {rotation.Undoing, "wait for its end"},
+		{rotation.InGrace, "UndoRotation makes the previous one current again, EndRotationGrace"},
 		{rotation.Quarantined, "RepairRotation repairs it."},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")
+	}
+	for from, want := range map[rotation.State]rotation.State{
+		rotation.Applying: rotation.Applying,
+		rotation.Unknown:  rotation.Unknown,
+		rotation.Applied:  rotation.Reverting,
+		rotation.Verified: rotation.Reverting,
+		rotation.Undoing:  rotation.InGrace,
+		rotation.Retiring: rotation.Done,
+	} {
+		w.inState(t, "db", from)
+		got := w.must(t, "CancelRotation", "SecretName", "db").(*kms.DescribeRotationResponse)
+		if got.State != string(want) {
+			t.Errorf("cancelled in %s: %s, want %s", from, got.State, want)
+		}
 	}
 	w.refused(t, unsupported, `"bare" is not rotated yet`, "CancelRotation", "SecretName", "bare")
 	w.refused(t, notFound, `There is no secret "none"`, "CancelRotation", "SecretName", "none")

@@ -30,6 +30,8 @@ func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 	case Failed:
 		r.State = Unknown
 		r = r.later(e, now)
+	case Cancel:
+		r = r.cancel(now)
 	default:
 		return r, false
 	}
@@ -53,24 +55,30 @@ func (r Record) declined(e Event, now time.Time) Record {
 
 func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 	switch {
+	case e.Kind == Cancel:
+		return r.cancel(now), true
+	case e.Kind == Failed && e.Answered && r.Failures+1 >= MaxUndecided:
+		return r.stuck("The target did not say which credential it accepts: " + e.Text), true
 	case e.Kind == Failed:
 		return r.later(e, now), true
 	case e.Kind != Resolved:
 		return r, false
 	case e.Candidate == target.Live:
-		r = r.to(Applied).quiet(now)
 		r.Rejections, r.SentAt = 0, time.Time{}
+		r = r.found(now)
 	case e.Candidate == target.Dead && !e.Settled && r.SettledAt(now).After(now):
 		// The request may still be on its way, or waiting for a lock there. The target is asked again
 		// when it cannot be any more.
 		r.NextAt = r.SettledAt(now)
 		r = r.quiet(now)
 	case e.Candidate == target.Dead && r.Mode == Reapply && r.Attempt == 0:
-		r = r.to(Quarantined)
-		r.Reason = "The target still does not accept the credential in use."
+		r = r.stuck("The target still does not accept the credential in use.")
 	case e.Candidate == target.Dead && r.Mode == Reapply:
 		// There is no other credential to fall back to: it is sent again, as often as any.
 		r = r.resend(e, now)
+	case e.Candidate == target.Dead && e.Base == target.Live && r.Cancelled:
+		r.Cancelled = false // the wish is carried out from here
+		r = r.to(Prepared).cancel(now)
 	case e.Candidate == target.Dead && e.Base == target.Live:
 		r.Rejections = 0
 		r = r.resend(e, now)
@@ -80,6 +88,24 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 		r = r.later(e, now)
 	}
 	return r, true
+}
+
+// found goes on with a candidate that the target accepts.
+func (r Record) found(now time.Time) Record {
+	cancelled := r.Cancelled
+	r.Cancelled = false
+	r = r.to(Applied)
+	if cancelled && r.Mode != Reapply {
+		return r.cancel(now)
+	}
+	return r.quiet(now).beforeHoldEnds(now)
+}
+
+// stuck waits for an operator: everything is kept, and reads answer with the last proven version.
+func (r Record) stuck(why string) Record {
+	r = r.to(Quarantined)
+	r.Cancelled, r.Reason = false, why
+	return r
 }
 
 // neither quarantines a rotation of which neither credential is live: an operator must decide.
@@ -93,9 +119,8 @@ func (r Record) neither(e Event, now time.Time) Record {
 			return r
 		}
 	}
-	r = r.to(Quarantined)
-	r.Reason = "The target accepts neither the candidate nor the version before. Somebody else has changed the credential."
-	return r
+	return r.stuck("The target accepts neither the candidate nor the version before: " +
+		"the credential was changed outside of Keyturn.")
 }
 
 // resend sends the same candidate again, up to a bound.
@@ -117,31 +142,22 @@ func (r Record) resend(e Event, now time.Time) Record {
 	}
 	// Where both can be live, it is taken away once more, in case that the target was slow to learn of
 	// it.
-	r = r.to(Reverting)
-	r.Rejections, r.Reason = MaxRejections, why // a rehearsal, too, is abandoned then
-	return r
+	return r.reverting(why)
 }
 
 func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case LoggedIn, Proven:
+		r.Lag, r.CopiesAt = e.Lag, time.Time{}
 		return r.verified(now), true
+	case CopiesLate:
+		return r.late(e, now), r.Strategy != target.Single
 	case Failed:
-		r = r.later(e, now)
+		r = r.undecided(e, now)
 	case NoLogin:
-		r.Rejections++
-		r.Reason = e.Text
-		if r.Rejections < MaxRejections {
-			r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
-			return r, true
-		}
-		why := e.Text
-		if r.Mode == Reapply {
-			r = r.to(Quarantined)
-		} else {
-			r = r.to(Reverting)
-		}
-		r.Reason = why
+		r = r.rejected(e, now)
+	case Cancel:
+		return r.cancel(now), true
 	default:
 		return r, false
 	}

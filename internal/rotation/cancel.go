@@ -7,22 +7,61 @@ import (
 )
 
 // cancelled is the reason of a rotation that an operator cancelled.
-const cancelled = "Cancelled by a person."
+const cancelled = "Cancelled by an operator."
 
-// cancel ends a rotation whose candidate the target does not have. What was never sent is given up
-// at once. After an attempt the target may hold something of it: where both credentials can be live
-// the candidate is taken away, in case that the target was slow to learn of it, and else what is
-// left is taken back first. A repair ends in the quarantine that it came from.
+// cancel ends a rotation on the safe way out of its state. What was never sent is given up at once.
+// After an attempt the target may have the candidate: that is found out first, and then the
+// candidate is taken away. Once the target has not done that, another cancel no longer waits for it;
+// one that only repeats the request changes nothing. A repair ends in the quarantine that it came
+// from.
 func (r Record) cancel(now time.Time) Record {
-	switch {
-	case r.Attempt == 0:
-		return r.ended(now)
-	case r.Strategy == target.Single || r.Mode == Reapply:
-		r.Cancelled, r.Failures, r.NextAt, r.Reason = true, 0, time.Time{}, cancelled
+	tried := r.Failures > 0
+	switch r.State {
+	case Applying, Unknown:
+		if r.Cancelled && tried {
+			return r.stuck("Cancelled before the target said which credential it accepts.")
+		}
+		return r.wish().quiet(now)
+	case Applied, Verified:
+		if r.Mode == Reapply {
+			return r.ended(now)
+		}
+		return r.reverting(cancelled)
+	case Reverting:
+		if tried {
+			return r.stuck("Taking the candidate back was cancelled: the target may still accept it.")
+		}
+		return r
+	case Undoing:
+		r = r.to(InGrace)
+		r.NextAt, r.Rejections = r.GraceUntil, 0
+		return r
+	case Retiring:
+		r = r.done(now)
+		r.Reason = "The retirement was cancelled: the target still accepts the credential of version " + r.Base + "."
 		return r
 	}
+	switch {
+	case r.Attempt == 0, r.Cancelled && tried:
+		return r.ended(now)
+	case r.Strategy == target.Single || r.Mode == Reapply:
+		return r.wish()
+	}
+	return r.reverting(cancelled)
+}
+
+// wish notes that the rotation is to end. The engine goes on at once.
+func (r Record) wish() Record {
+	if !r.Cancelled {
+		r.Cancelled, r.Failures, r.NextAt, r.Reason = true, 0, time.Time{}, cancelled
+	}
+	return r
+}
+
+// reverting takes the candidate away, so that the rotation ends abandoned; a rehearsal, too.
+func (r Record) reverting(why string) Record {
 	r = r.to(Reverting)
-	r.Rejections, r.Reason = MaxRejections, cancelled // a rehearsal, too, is abandoned then
+	r.Rejections, r.Reason = MaxRejections, why
 	return r
 }
 
@@ -30,16 +69,15 @@ func (r Record) cancel(now time.Time) Record {
 func (r Record) ended(now time.Time) Record {
 	r.Cancelled = false
 	if r.Mode == Reapply {
-		r = r.to(Quarantined)
-		r.Reason = "The repair was cancelled: the target does not accept the credential in use."
-		return r
+		return r.stuck("The repair was cancelled: the target does not accept the credential in use.")
 	}
 	return r.abandon(cancelled, now)
 }
 
 func (r Record) onCancelled(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
-	case Cancel: // asked for again
+	case Cancel:
+		r = r.cancel(now)
 	case Cleared:
 		r = r.ended(now)
 	case Failed, Unreached:

@@ -21,7 +21,7 @@ const deniedPause = time.Minute
 
 // failed returns the event of a step that is tried again.
 func (a Answer) failed() Event {
-	e := Event{Kind: Failed, Text: a.Text}
+	e := Event{Kind: Failed, Text: a.Text, Answered: a.Reached()}
 	if a.Class == target.Denied {
 		e.After = deniedPause
 	}
@@ -104,6 +104,61 @@ func AfterLogin(a Answer) Event {
 	return e
 }
 
+// AsksState reports whether the target's own state decides after a login with the candidate that
+// decided nothing, because reads are blocked meanwhile. It does not after a rejection: an endpoint
+// that rejects what the target's state has is one where applications are rejected too.
+func (r Record) AsksState(e Event) bool {
+	return r.State == Applied && r.Strategy == target.Single && e.Kind == Failed && r.Rejections == 0
+}
+
+// AfterState returns what the target's own state means after a login that decided nothing: e is the
+// event of that login.
+func AfterState(e Event, a Answer, live target.Liveness) Event {
+	if a.OK && live == target.Live {
+		text := "the target's own state has the credential; the login: " + e.Text
+		return Event{Kind: Proven, Text: text, LoginFailed: e.LoginFailed}
+	}
+	return e
+}
+
+// WaitsForCopies reports whether the promotion waits for the replicas after e, the event of a login.
+// It does not where reads are blocked, and neither does an undo.
+func (r Record) WaitsForCopies(e Event) bool {
+	return r.State == Applied && r.Strategy != target.Single && e.Kind.proves() && e.Lag > 0
+}
+
+// AfterCopies returns the event e of a login when the replicas accept the credential, too, and else
+// that one does not yet.
+func AfterCopies(e Event, a Answer) Event {
+	if a.Liveness() == target.Live {
+		return e
+	}
+	return Event{Kind: CopiesLate, Text: a.Text, Lag: e.Lag, Answered: a.Reached()}
+}
+
+// NeedsBase reports whether a login with the base must succeed before the candidate is sent: the
+// change destroys the only credential of the account. The login shows that the one that is
+// destroyed is the one that applications use, and that a login with its successor can succeed. A
+// repair has nothing to destroy.
+func (r Record) NeedsBase() bool {
+	return r.State == Prepared && r.Strategy == target.Single && r.Mode != Reapply
+}
+
+// Before returns the event of a login that must succeed before a credential is destroyed; ready is
+// true when it has succeeded, and then there is no event. The credential is the base before a send,
+// and the candidate before the base is retired.
+func Before(a Answer) (e Event, ready bool) {
+	switch a.Liveness() {
+	case target.Live:
+		return Event{}, true
+	case target.Dead:
+		return Event{Kind: Unready, Text: a.Text, LoginFailed: true, Base: target.Dead, Answered: true}, false
+	}
+	e = a.failed()
+	e.Kind, e.LoginFailed = Unready, a.LoginFailed()
+	return e, false
+}
+
 // After returns the event of a change at the target that is tried until it succeeds.
 func After(done EventKind, a Answer) Event {
 	if a.OK {
@@ -144,6 +199,9 @@ type Probe struct {
 	// Strategy is how the target would be given the credential again.
 	Strategy target.Strategy
 	Text     string
+	// Late is what a replica said that does not accept a credential that is live; empty when all do.
+	// It decides nothing.
+	Late string
 	// LoginFailed says that a login was tried and rejected, or may have been.
 	LoginFailed bool
 }
@@ -156,7 +214,12 @@ func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
 	}
 	switch p.Live {
 	case target.Live:
-		return r.Seen(p.Version, now, next), ""
+		r = r.Seen(p.Version, now, next)
+		if p.Late == "" {
+			return r, ""
+		}
+		r.Health.Text = "a replica does not accept it: " + p.Late
+		return r.note(now, CopiesLate, p.Late), CopiesLate
 	case target.NotKnown:
 		r.Health.Silent++
 		r.Health.NextAt, r.Health.Text = next, p.Text

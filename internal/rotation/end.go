@@ -26,10 +26,13 @@ func (r Record) done(now time.Time) Record {
 func (r Record) onVerified(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Promoted:
-		r.PromotedAt, r.Abandons = now, 0
+		r.PromotedAt, r.Abandons, r.Rejections = now, 0, 0
+		r = r.checkCopies(now)
 		return r.beginGrace(now), true
 	case Failed:
 		return r.later(e, now), true
+	case Cancel:
+		return r.cancel(now), true
 	}
 	return r, false
 }
@@ -92,28 +95,67 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Retired:
 		return r.done(now), true
+	case Unready:
+		return r.keepsBase(e, now), true
 	case Failed:
 		return r.later(e, now), true
+	case Cancel:
+		return r.cancel(now), true
 	}
 	return r, false
+}
+
+// keepsBase stays before the retirement, because no login with the new credential has succeeded.
+// Several rejections mean that it was changed elsewhere: the previous credential is tried, and
+// becomes current again. One that may have leaked does not.
+func (r Record) keepsBase(e Event, now time.Time) Record {
+	e.Text = "The previous credential is kept, because no login with the new one succeeded: " + e.Text
+	if e.Base != target.Dead {
+		return r.later(e, now)
+	}
+	if r.Rejections++; r.Rejections < MaxRejections {
+		r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
+		r.Reason = e.Text
+		return r
+	}
+	if r.Trigger == Emergency || r.Then != nil {
+		return r.Drifted(r.Candidate, r.Target, r.Strategy, e.Text, now)
+	}
+	r.State, r.NextAt, r.Failures, r.Reason = Undoing, time.Time{}, 0, e.Text
+	return r.quiet(now)
 }
 
 func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case LoggedIn, Proven: // the engine moves the labels back in the transaction that stores this
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
+		r.Rejections = 0
 		return r.beginGrace(now), true
 	case NoLogin:
-		r.State, r.Reason = InGrace, "Not undone: the previous credential does not authenticate. "+e.Text
-		r.NextAt = r.GraceUntil
-		if r.Then != nil { // an emergency does not wait for the end of a grace period
-			r = r.endGrace(now)
-		}
-		return r, true
+		return r.notUndone("the previous credential does not authenticate. "+e.Text, now), true
 	case Failed:
+		if e.Answered && r.Failures+1 >= MaxUndecided {
+			return r.notUndone("no login with the previous credential succeeded. "+e.Text, now), true
+		}
 		return r.later(e, now), true
+	case Cancel:
+		return r.cancel(now), true
 	}
 	return r, false
+}
+
+// notUndone goes on with the grace period after an undo that failed. An undo for which the engine
+// has the reason that the new credential does not authenticate leaves the rest to an operator.
+func (r Record) notUndone(why string, now time.Time) Record {
+	if r.Rejections >= MaxRejections {
+		return r.Drifted(r.Candidate, r.Target, r.Strategy, "it rejected logins, and "+why, now)
+	}
+	r = r.to(InGrace)
+	r.Reason, r.NextAt = "Not undone: "+why, r.GraceUntil
+	if r.Then != nil { // an emergency does not wait for the end of a grace period
+		r = r.endGrace(now)
+	}
+	return r
 }
 
 func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
@@ -141,6 +183,8 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 			r.Reason = why
 		}
 		return r, true
+	case Cancel:
+		return r.cancel(now), true
 	}
 	return r, false
 }

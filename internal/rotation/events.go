@@ -32,6 +32,13 @@ type Event struct {
 	Until     time.Time
 	// After is the least time until the next try, where the back-off would be shorter.
 	After time.Duration
+	// Answered says, for a step that is tried again, that a system of the target's kind has answered.
+	Answered bool
+	// Hold is how long reads may be blocked, for Sending; zero means not at all.
+	Hold time.Duration
+	// Lag is how long replicas may need to learn of the credential, for LoggedIn, Proven and
+	// CopiesLate; zero without replicas.
+	Lag time.Duration
 }
 
 // EventKind is the token of an event. Steps are stored under it, metrics are labelled with it, and
@@ -42,6 +49,7 @@ type EventKind string
 const (
 	Begun      EventKind = "begun"
 	Stored     EventKind = "candidate-stored"
+	Unready    EventKind = "not-ready"
 	Sending    EventKind = "sending"
 	Accepted   EventKind = "accepted"
 	Unreached  EventKind = "not-reached"
@@ -50,6 +58,7 @@ const (
 	Resolved   EventKind = "resolved"
 	LoggedIn   EventKind = "logged-in"
 	Proven     EventKind = "proven"
+	CopiesLate EventKind = "copies-late"
 	NoLogin    EventKind = "login-rejected"
 	Promoted   EventKind = "promoted"
 	Expired    EventKind = "grace-over"
@@ -100,6 +109,7 @@ type eventRow struct {
 var events = []eventRow{
 	{Begun, RecordedOnce, "the rotation has begun", ""}, // see UnmarshalJSON
 	{Stored, RecordedTwice, "the candidate is stored; the target does not have it yet", "candidate stored"},
+	{Unready, RecordedOnce, "no login with the credential in use succeeded, so nothing was changed", ""},
 	{Sending, RecordedTwice, "the candidate is about to be sent to the target", ""},
 	{Accepted, RecordedOnce, "the target has taken the candidate", ""},
 	{Unreached, RecordedOnce, "the target was not reached, so nothing was sent", "not reached"},
@@ -108,6 +118,7 @@ var events = []eventRow{
 	{Resolved, RecordedOnce, "the target was asked which credential it accepts", ""},
 	{LoggedIn, RecordedOnce, "a login with the credential succeeded", "logged in"},
 	{Proven, RecordedOnce, "the target accepts the credential, though no session was opened", ""},
+	{CopiesLate, RecordedOnce, "a replica does not accept the credential yet", ""},
 	{NoLogin, RecordedOnce, "a login with the credential was rejected", "login rejected"},
 	{Promoted, RecordedTwice, "the candidate is ACSCurrent", ""},
 	{Expired, RecordedOnce, "the grace period is over", "grace period over"},

@@ -58,6 +58,12 @@ func (r Record) notAhead(now time.Time) Record {
 	if r.SentAt.After(now) {
 		r.SentAt = now
 	}
+	if r.HeldAt.After(now) {
+		r.HeldAt = now
+	}
+	if r.CopiesAt.After(now) {
+		r.CopiesAt = now
+	}
 	return r
 }
 
@@ -108,8 +114,13 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 	case Cancel:
 		r = r.cancel(now)
 	case Sending:
-		r.State, r.SentAt = Applying, now
+		r.State, r.SentAt, r.HeldAt, r.Hold, r.Rejections = Applying, now, now, e.Hold, 0
+		if e.Base == target.Live { // it has just logged in
+			r.Accepted, r.BaseAccepted = r.Base, true
+		}
 		r.Attempt++
+	case Unready:
+		r = r.unready(e, now)
 	case Unreached: // found out before anything was to be sent
 		r = r.later(e, now)
 	case Impossible: // the target was removed, lacks the strategy now, or does not allow the account

@@ -123,7 +123,8 @@ func (q Resolution) answeredByLogin(ask Ask, a Answer) Resolution {
 	case live == target.Live && !a.OK:
 		q.Refused = a.Text
 	case live == target.NotKnown:
-		q.Failed, q.Event = true, Event{Kind: Failed, Text: a.Text, LoginFailed: q.LoginFailed}
+		q.Failed, q.Event = true, a.failed()
+		q.Event.LoginFailed = q.LoginFailed
 	}
 	return q
 }

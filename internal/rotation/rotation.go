@@ -10,6 +10,7 @@ package rotation
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -45,9 +46,13 @@ const (
 	MaxCandidates = 5
 	// MaxAttempts is how often one candidate is sent.
 	MaxAttempts = 10
-	// MaxRejections is how often a candidate that the target has taken may fail to log in before it is
-	// taken back.
+	// MaxRejections is how often a login may be rejected before that decides: a candidate that the
+	// target has taken is taken back, and a credential in use counts as changed elsewhere.
 	MaxRejections = 3
+	// MaxUndecided is how often in a row a target may give answers that decide nothing before the
+	// engine stops asking and takes the safe way: what was not sent is abandoned, what the target has
+	// taken is taken back. A target that does not answer does not count.
+	MaxUndecided = 10
 	// LoginWindow is the time in which the engine causes at most one failed login of an account. Three
 	// exceptions: the login with the base version that follows a rejected candidate, once in a
 	// rotation; an engine that is killed after a failed login, before it has stored it; and the login
@@ -108,6 +113,14 @@ type Record struct {
 	NextAt time.Time `json:"next_at,omitzero"`
 	// LoginFailedAt is when the engine last caused a failed login.
 	LoginFailedAt time.Time `json:"login_failed_at,omitzero"`
+	// HeldAt is when reads were blocked last, and Hold how long they may be: past that, a change that
+	// is not proven is taken back.
+	HeldAt time.Time     `json:"held_at,omitzero"`
+	Hold   time.Duration `json:"hold,omitempty"`
+	// Lag is how long the replicas may need to learn of the candidate, and CopiesAt when the target
+	// accepted it, as long as a replica does not.
+	Lag      time.Duration `json:"lag,omitempty"`
+	CopiesAt time.Time     `json:"copies_at,omitzero"`
 	// SentAt is when something was sent to the target that may be under way still: it was not
 	// answered, or not yet.
 	SentAt time.Time `json:"sent_at,omitzero"`
@@ -387,14 +400,15 @@ func (r Record) Advice() string {
 			"apply: give the target the stored credential again, if the target has accepted it before or the " +
 			"service has generated it. adopt, with SecretData and VersionId: store a credential that the target accepts."
 	case r.Cancelled:
-		return "It is cancelled as soon as the target has taken back what an attempt may have left there. " +
-			"The service retries that automatically, at least every five minutes."
+		return "It is cancelled as soon as the target has said what it has, and has taken back what an attempt may " +
+			"have left there. The service retries that automatically, at least every five minutes. Where that has failed, " +
+			"another CancelRotation (keyturn rotation cancel) does not wait for the target."
 	case r.State == InGrace && r.Waiting > 0:
 		return "ListSecretConsumers with Behind lists the consumers that hold another version. EndRotationGrace " +
 			"retires the previous credential although they hold it; UndoRotation makes it current again."
-	case r.InFlight() && r.Failures > 2:
+	case r.InFlight() && (r.Failures > 2 || r.Rejections > 0):
 		return "The service retries automatically, at least every five minutes. Check that the target can be " +
-			"reached, and that its administrator may change the account."
+			"reached, that its administrator may change the account, and that applications can log in. " + r.State.WayOut()
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
 		return "Nothing has changed at the target. Fix what Reason says. An automatic rotation is retried; " +
 			"RotateSecret tries at once."
@@ -416,6 +430,6 @@ func (r Record) Drifted(
 	r.StartedAt, r.PromotedAt, r.EndedAt, r.NextAt = now, none, none, none
 	r.GraceUntil, r.GraceDeadline = none, none
 	r.Health = Health{ProbedAt: now, NextAt: now} // a quarantined record wakes only after the repair
-	r.Reason = "The target does not accept the credential in use: " + text + ". Somebody else has changed it there."
+	r.Reason = "The target does not accept the credential in use: " + strings.TrimSuffix(text, ".") + ". It was changed outside of Keyturn."
 	return r.note(now, Drift, text)
 }

@@ -150,6 +150,17 @@ func TestNext(t *testing.T) {
 	failedAt := func(ago time.Duration) change {
 		return func(r *rotation.Record) { r.LoginFailedAt = noon.Add(-ago) }
 	}
+	failed := func(n int) change { return func(r *rotation.Record) { r.Failures = n } }
+	failedOnce := failed(1)
+	rejected := func(n int) change { return func(r *rotation.Record) { r.Rejections = n } }
+	neverSent := func(r *rotation.Record) { r.Attempt = 0 }
+	heldFor := func(ago time.Duration) change {
+		return func(r *rotation.Record) { r.HeldAt, r.Hold = noon.Add(-ago), 2*time.Second }
+	}
+	copiesSince := func(ago time.Duration) change {
+		return func(r *rotation.Record) { r.CopiesAt = noon.Add(-ago) }
+	}
+	late := rotation.Event{Kind: rotation.CopiesLate, Lag: 10 * time.Second, Answered: true}
 	sentAt := func(ago time.Duration) change {
 		return func(r *rotation.Record) { r.SentAt = noon.Add(-ago) }
 	}
@@ -347,7 +358,109 @@ func TestNext(t *testing.T) {
 			[]change{single, func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Prepared,
 			0,
 		},
-		{"cancelled twice", rotation.Prepared, []change{single, wished}, cancel, rotation.Prepared, 0},
+		{"the same cancel again", rotation.Prepared, []change{single, wished}, cancel, rotation.Prepared, 0},
+		{
+			"cancelled again after a failure", rotation.Prepared, []change{single, wished, failedOnce}, cancel,
+			rotation.Abandoned, 0,
+		},
+		{"cancelled while nothing is known", rotation.Unknown, []change{single}, cancel, rotation.Unknown, 0},
+		{"the same cancel while nothing is known", rotation.Unknown, []change{wished}, cancel, rotation.Unknown, 0},
+		{
+			"cancelled again while nothing is known", rotation.Unknown, []change{wished, failedOnce}, cancel,
+			rotation.Quarantined, 0,
+		},
+		{
+			"cancelled, and the target has it", rotation.Unknown, []change{wished}, resolved(target.Live, target.NotKnown),
+			rotation.Reverting, 0,
+		},
+		{
+			"cancelled, and one account does not have it", rotation.Unknown, []change{single, wished},
+			resolved(target.Dead, target.Live), rotation.Prepared, 0,
+		},
+		{"cancelled before a login", rotation.Applied, []change{single}, cancel, rotation.Reverting, 0},
+		{"a repair is cancelled before a login", rotation.Applied, []change{mode(rotation.Reapply)}, cancel, rotation.Quarantined, 0},
+		{"cancelled while it is taken back", rotation.Reverting, nil, cancel, rotation.Reverting, 0},
+		{
+			"cancelled when it is not taken back", rotation.Reverting, []change{failedOnce}, cancel,
+			rotation.Quarantined, 0,
+		},
+		{"an undo is cancelled", rotation.Undoing, nil, cancel, rotation.InGrace, time.Hour},
+		{"a retirement is cancelled", rotation.Retiring, nil, cancel, rotation.Done, 0},
+		{
+			"the credential in use is not proven", rotation.Prepared, []change{single},
+			rotation.Event{Kind: rotation.Unready, Answered: true}, rotation.Prepared, 500 * time.Millisecond,
+		},
+		{
+			"nor after ten answers", rotation.Prepared, []change{single, failed(9)},
+			rotation.Event{Kind: rotation.Unready, Answered: true}, rotation.Abandoned, 0,
+		},
+		{
+			"a target that does not answer is waited for", rotation.Prepared, []change{single, failed(100)},
+			rotation.Event{Kind: rotation.Unready}, rotation.Prepared, 150 * time.Second,
+		},
+		{
+			"the credential in use is rejected", rotation.Prepared, []change{single},
+			rotation.Event{Kind: rotation.Unready, Base: target.Dead, LoginFailed: true}, rotation.Prepared,
+			67500 * time.Millisecond,
+		},
+		{
+			"it is rejected three times before a first attempt", rotation.Prepared, []change{single, rejected(2), neverSent},
+			rotation.Event{Kind: rotation.Unready, Base: target.Dead}, rotation.Quarantined, 0,
+		},
+		{
+			"it is rejected three times after an attempt", rotation.Prepared, []change{single, rejected(2)},
+			rotation.Event{Kind: rotation.Unready, Base: target.Dead}, rotation.Unknown, 0,
+		},
+		{
+			"no session, and reads are blocked for a second", rotation.Applied, []change{single, heldFor(time.Second)},
+			rotation.Event{Kind: rotation.Failed, After: time.Minute}, rotation.Applied, time.Second,
+		},
+		{
+			"no session for as long as reads may be blocked", rotation.Applied, []change{single, heldFor(2 * time.Second)},
+			rotation.Event{Kind: rotation.Failed}, rotation.Reverting, 0,
+		},
+		{
+			"a login is rejected for as long as reads may be blocked", rotation.Applied,
+			[]change{single, heldFor(2 * time.Second)}, rotation.Event{Kind: rotation.NoLogin}, rotation.Reverting, 0,
+		},
+		{
+			"no session for a repair", rotation.Applied, []change{single, heldFor(time.Minute), mode(rotation.Reapply)},
+			rotation.Event{Kind: rotation.Failed}, rotation.Quarantined, 0,
+		},
+		{
+			"two credentials wait for an endpoint that is down", rotation.Applied, []change{failed(100)},
+			rotation.Event{Kind: rotation.Failed}, rotation.Applied, 150 * time.Second,
+		},
+		{
+			"and not for one that answers otherwise", rotation.Applied, []change{failed(9)},
+			rotation.Event{Kind: rotation.Failed, Answered: true}, rotation.Reverting, 0,
+		},
+		{"a replica is late", rotation.Applied, nil, late, rotation.Applied, time.Second},
+		{
+			"a replica is later than it may be", rotation.Applied, []change{copiesSince(time.Minute)}, late,
+			rotation.Applied, 500 * time.Millisecond,
+		},
+		{
+			"a replica never learns of it", rotation.Applied, []change{copiesSince(time.Hour), failed(9)}, late,
+			rotation.Reverting, 0,
+		},
+		{
+			"the new credential is rejected before the old one is retired", rotation.Retiring, nil,
+			rotation.Event{Kind: rotation.Unready, Base: target.Dead, LoginFailed: true}, rotation.Retiring,
+			67500 * time.Millisecond,
+		},
+		{
+			"three times", rotation.Retiring, []change{rejected(2)},
+			rotation.Event{Kind: rotation.Unready, Base: target.Dead}, rotation.Undoing, 0,
+		},
+		{
+			"a leaked credential does not come back", rotation.Retiring, []change{rejected(2), waiting},
+			rotation.Event{Kind: rotation.Unready, Base: target.Dead}, rotation.Quarantined, 0,
+		},
+		{
+			"neither the new credential nor the old one", rotation.Undoing, []change{rejected(3)},
+			rotation.Event{Kind: rotation.NoLogin}, rotation.Quarantined, 0,
+		},
 		{
 			"cancelled, and the target does not answer", rotation.Prepared, []change{single, wished},
 			rotation.Event{Kind: rotation.Failed}, rotation.Prepared, 500 * time.Millisecond,
@@ -481,7 +594,7 @@ func TestCancelled(t *testing.T) {
 		}
 	}
 	r, err = rotation.Next(r, rotation.Event{Kind: rotation.Cleared}, noon)
-	if err != nil || r.Cancelled || r.Reason != "Cancelled by a person." || !r.EndedAt.Equal(noon) {
+	if err != nil || r.Cancelled || r.Reason != "Cancelled by an operator." || !r.EndedAt.Equal(noon) {
 		t.Errorf("at the end: %+v, %v", r, err)
 	}
 }

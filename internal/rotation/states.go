@@ -66,18 +66,19 @@ type stateRow struct {
 	// instead is what an operator can do about a rotation that cannot be cancelled; empty where it
 	// can be.
 	instead string
+	// cancelled says what CancelRotation does; empty where a rotation cannot be cancelled.
+	cancelled string
 	// outcome says how the rotation ended, for callers that wait for it; empty while it continues
 	// without an operator.
 	outcome string
 }
 
 const (
-	mayHaveIt = "the target may have the candidate. " +
-		"Wait for its answer; until then, nothing can be given up."
-	hasIt = "the target has the candidate. " +
-		"Wait for the promotion; in the grace period UndoRotation makes the previous credential current again."
-	itEnds   = "wait for its end; what is being taken away cannot be kept."
-	noneIsOn = "nothing is under way."
+	noneIsOn  = "nothing is under way."
+	givenUp   = "gives the rotation up; nothing has changed."
+	takenBack = "takes the candidate back."
+	foundOut  = "takes the candidate back as soon as the target has said which credential it accepts; where that " +
+		"has failed, another CancelRotation does not wait for it, keeps everything and leaves the rest to RepairRotation."
 )
 
 // states is the table of states, in the order of a rotation.
@@ -89,10 +90,11 @@ var states = []stateRow{
 		instead: noneIsOn,
 	},
 	{
-		state:    Scheduled,
-		step:     Prepare,
-		on:       Record.onPrepare,
-		waitsFor: "its turn",
+		state:     Scheduled,
+		step:      Prepare,
+		on:        Record.onPrepare,
+		waitsFor:  "its turn",
+		cancelled: givenUp,
 	},
 	{
 		state:    Prepared,
@@ -100,6 +102,8 @@ var states = []stateRow{
 		on:       Record.onPrepared,
 		pending:  true,
 		waitsFor: "the next attempt",
+		cancelled: "gives the rotation up, after the target has taken back what an attempt may have left; where " +
+			"that has failed, another CancelRotation does not wait for it.",
 	},
 	{
 		state:       Applying,
@@ -108,14 +112,15 @@ var states = []stateRow{
 		pending:     true,
 		blocksReads: true,
 		waitsFor:    "the target's answer",
-		instead:     mayHaveIt,
+		cancelled:   foundOut,
 	},
 	{
-		state:    Refused,
-		step:     Prepare,
-		on:       Record.onPrepare,
-		pending:  true,
-		waitsFor: "another candidate",
+		state:     Refused,
+		step:      Prepare,
+		on:        Record.onPrepare,
+		pending:   true,
+		waitsFor:  "another candidate",
+		cancelled: givenUp,
 	},
 	{
 		state:       Unknown,
@@ -124,7 +129,7 @@ var states = []stateRow{
 		pending:     true,
 		blocksReads: true,
 		waitsFor:    "the target to say which credential it accepts",
-		instead:     mayHaveIt,
+		cancelled:   foundOut,
 	},
 	{
 		state:       Applied,
@@ -133,7 +138,7 @@ var states = []stateRow{
 		pending:     true,
 		blocksReads: true,
 		waitsFor:    "a login with the new credential",
-		instead:     hasIt,
+		cancelled:   takenBack,
 	},
 	{
 		state:       Verified,
@@ -142,28 +147,29 @@ var states = []stateRow{
 		pending:     true,
 		blocksReads: true,
 		waitsFor:    "the promotion",
-		instead:     hasIt,
+		cancelled:   takenBack,
 	},
 	{
 		state:    InGrace,
 		step:     Expire,
 		on:       Record.onGrace,
 		waitsFor: "the end of the grace period",
-		instead:  "the new credential is current. UndoRotation makes the previous one current again.",
+		instead: "the new credential is current. UndoRotation makes the previous one current again, EndRotationGrace " +
+			"retires it now.",
 	},
 	{
-		state:    Undoing,
-		step:     CheckBase,
-		on:       Record.onUndo,
-		waitsFor: "a login with the previous credential",
-		instead:  itEnds,
+		state:     Undoing,
+		step:      CheckBase,
+		on:        Record.onUndo,
+		waitsFor:  "a login with the previous credential",
+		cancelled: "keeps the new credential, and the grace period goes on.",
 	},
 	{
-		state:    Retiring,
-		step:     Retire,
-		on:       Record.onRetire,
-		waitsFor: "the target to retire the previous credential",
-		instead:  itEnds,
+		state:     Retiring,
+		step:      Retire,
+		on:        Record.onRetire,
+		waitsFor:  "the target to retire the previous credential",
+		cancelled: "ends the rotation, and the previous credential keeps working at the target.",
 	},
 	{
 		state:       Reverting,
@@ -172,7 +178,7 @@ var states = []stateRow{
 		pending:     true,
 		blocksReads: true,
 		waitsFor:    "the target to take the candidate back",
-		instead:     itEnds,
+		cancelled:   "stops that once it has failed, keeps everything and leaves the rest to RepairRotation.",
 	},
 	{
 		state:   Done,
@@ -232,6 +238,19 @@ func (s State) Outcome() string { return s.row().outcome }
 // InsteadOfCancel returns what an operator can do about a rotation in this state, which cannot be
 // cancelled.
 func (s State) InsteadOfCancel() string { return s.row().instead }
+
+// WayOut returns the operations that end a rotation in this state, and what each does; empty where
+// none is under way.
+func (s State) WayOut() string {
+	row := s.row()
+	switch {
+	case row.cancelled != "":
+		return "CancelRotation (keyturn rotation cancel) " + row.cancelled
+	case row.ended:
+		return ""
+	}
+	return row.instead
+}
 
 // InFlight reports whether a rotation is under way, or stuck.
 func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }

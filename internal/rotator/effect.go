@@ -59,7 +59,7 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 	return err
 }
 
-// send stores the intent, and then gives the candidate to the target. Where there is only one
+// send proves the only credential of an account before it is destroyed, stores the intent, and then gives the candidate to the target. Where there is only one
 // credential, reads are held from the first, and a consumer that read a moment before has time to
 // log in before the second.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
@@ -75,7 +75,14 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 	if err := w.within(ctx, admit); err != nil {
 		return w.move(ctx, t, notBegun(t, err), nil)
 	}
-	if _, err := w.move(ctx, t, rotation.Event{Kind: rotation.Sending}, nil); err != nil {
+	sending := rotation.Event{Kind: rotation.Sending, Hold: w.engine.Hold()}
+	if t.Record.NeedsBase() {
+		if e, ready := w.logsIn(ctx, t, system, change.Old); !ready {
+			return w.end(ctx, t, system, change, e)
+		}
+		sending.Base = target.Live
+	}
+	if _, err := w.move(ctx, t, sending, nil); err != nil {
 		return false, err
 	}
 	if t.Record.BlocksReads() {
@@ -142,7 +149,17 @@ func (w *worker) verifyBase(
 	return w.login(ctx, t, system, change.Old)
 }
 
+// retire makes the base useless, after a login with the candidate has succeeded.
 func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
+	if e, ready := w.logsIn(ctx, t, system, change.New); !ready {
+		known := make([]target.Liveness, 1)
+		err := w.within(ctx, func(ctx context.Context) error {
+			return inspect(ctx, system, []target.Credential{change.New}, known)
+		})
+		if e.Base == target.Dead || err != nil || known[0] != target.Live {
+			return w.move(ctx, t, e, nil)
+		}
+	}
 	return w.simple(ctx, t, rotation.Retired, func(ctx context.Context) error { return system.Retire(ctx, change) })
 }
 

@@ -88,12 +88,36 @@ func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
 	return r.Quiet(unstored, now)
 }
 
-// login tries a credential by one login.
+// login tries a credential by one login. Where reads are blocked and the login decides nothing, the
+// target's own state does. Replicas are waited for only where reads are not blocked.
 func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) (bool, error) {
-	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
-		return w.move(ctx, t, rotation.TooSoon(wait), nil)
+	e := rotation.TooSoon(w.quiet(t.Record, w.engine.Now()))
+	if e.After <= 0 {
+		e = rotation.AfterLogin(w.verify(ctx, t, system, c))
 	}
-	return w.move(ctx, t, rotation.AfterLogin(w.verify(ctx, t, system, c)), nil)
+	if t.Record.AsksState(e) {
+		known := make([]target.Liveness, 1)
+		err := w.within(ctx, func(ctx context.Context) error {
+			return inspect(ctx, system, []target.Credential{c}, known)
+		})
+		e = rotation.AfterState(e, answerOf(t, err), known[0])
+	}
+	if copied, ok := system.(target.Copied); ok {
+		e = w.withCopies(ctx, t, copied, c, e)
+	}
+	return w.move(ctx, t, e, nil)
+}
+
+// logsIn tries, by one login, a credential that must work before another is destroyed.
+func (w *worker) logsIn(
+	ctx context.Context, t *api.Turn, system target.Target, c target.Credential,
+) (e rotation.Event, ready bool) {
+	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
+		e = rotation.TooSoon(wait)
+		e.Kind = rotation.Unready
+		return e, false
+	}
+	return rotation.Before(w.verify(ctx, t, system, c))
 }
 
 // verify makes one login, and remembers one that fails or may have failed.

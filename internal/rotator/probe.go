@@ -84,6 +84,7 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 	}
 	if known[0] != target.NotKnown {
 		p.Live, p.Text = known[0], "its own state says so"
+		p.Late = w.lateCopies(ctx, t, system, c, p.Live)
 		return p
 	}
 	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
@@ -93,5 +94,6 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 	answer := w.verify(ctx, t, system, c)
 	p.Live, p.Text = answer.Liveness(), answer.Text
 	p.LoginFailed = answer.LoginFailed()
+	p.Late = w.lateCopies(ctx, t, system, c, p.Live)
 	return p
 }

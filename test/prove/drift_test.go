@@ -37,7 +37,7 @@ func (c *process) found(t *testing.T, secret string, since time.Time) {
 		figures.Count("drift_missed", 1)
 		t.Errorf("drift of %s was found after %d ms, want at most %d", secret, took, probe+probeSlack)
 	}
-	if !strings.Contains(r.Reason, "Somebody else has changed it") || r.CredentialState != "dead" || r.Advice == "" {
+	if !strings.Contains(r.Reason, "It was changed outside of Keyturn") || r.CredentialState != "dead" || r.Advice == "" {
 		figures.Count("drift_missed", 1)
 		t.Errorf("%s: reason %q, credential %s, advice %q", secret, r.Reason, r.CredentialState, r.Advice)
 	}

@@ -122,12 +122,12 @@ func TestCancel(t *testing.T) {
 			})
 			return out
 		}
-		if out := cancel(); out.State != "prepared" && out.State != "reverting" || out.Reason != "Cancelled by a person." {
+		if out := cancel(); out.State != "prepared" && out.State != "reverting" || out.Reason != "Cancelled by an operator." {
 			t.Errorf("%s: cancelled after an attempt, with the target away: %s, %s", subType, out.State, out.Reason)
 		}
 		far.open.Store(true)
 		out := until(t, s, name, "abandoned")
-		if out.Reason != "Cancelled by a person." || out.CredentialState == "dead" {
+		if out.Reason != "Cancelled by an operator." || out.CredentialState == "dead" {
 			t.Errorf("%s ended with %q, credential %s", subType, out.Reason, out.CredentialState)
 		}
 		far.open.Store(false)

@@ -432,7 +432,7 @@ func testRepair(t *testing.T, x system) {
 		t.Helper()
 		x.set(t, "app", password)
 		r := until(t, s, "app", "quarantined")
-		if !strings.Contains(r.Reason, "Somebody else has changed it") || r.Advice == "" {
+		if !strings.Contains(r.Reason, "It was changed outside of Keyturn") || r.Advice == "" {
 			t.Errorf("reason %q, advice %q", r.Reason, r.Advice)
 		}
 		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{

@@ -90,14 +90,22 @@ func (x *walk) commit(w *world, i int, e rotation.Event) bool {
 		d.rec.Due = time.Time{} // the next one is another history
 	}
 	x.put(w, &d)
-	step, seen := from.step, from.loginFailed
+	step, token, proven, seen := from.step, from.token, from.proved, from.loginFailed
 	if !r.LoginFailedAt.IsZero() && !r.LoginFailedAt.Before(seen) {
 		seen = time.Time{} // it is stored
 	}
 	w.engines[i].loginFailed = seen
 	w.rest(i)
 	if e.Kind == rotation.Sending {
-		w.engines[i] = engine{pc: sending, step: step, token: from.token, seq: d.rec.Seq, rec: &w.db.rec, loginFailed: seen}
+		w.engines[i] = engine{
+			pc:          sending,
+			proved:      proven,
+			step:        step,
+			token:       token,
+			seq:         d.rec.Seq,
+			rec:         &w.db.rec,
+			loginFailed: seen,
+		}
 	}
 	return true
 }

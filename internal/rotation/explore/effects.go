@@ -23,11 +23,15 @@ func (x *walk) effect(i int, step rotation.Step) {
 		x.gone(i)
 		if x.r.noIntent {
 			to := *x.from
-			to.engines[i].pc = sending
+			to.engines[i].pc, to.engines[i].proved = sending, true
 			x.out(i, "does not store that it sends", to)
 			return
 		}
-		x.store(i, "stores that it sends", rotation.Event{Kind: rotation.Sending})
+		if e.rec.NeedsBase() && !x.r.unproven {
+			x.prove(i, base)
+			return
+		}
+		x.store(i, "stores that it sends", rotation.Event{Kind: rotation.Sending, Hold: holdFor})
 	case rotation.Resolve:
 		x.resolve(i)
 	case rotation.Verify:
@@ -39,12 +43,11 @@ func (x *walk) effect(i int, step rotation.Step) {
 		}
 		x.login(i, base)
 	case rotation.Retire:
-		x.simple(
-			i,
-			"retires the base",
-			rotation.Retired,
-			flight{retire: true, in: candidate, out: base, strategy: e.rec.Strategy},
-		)
+		if x.r.unproven {
+			x.retire(i)
+			return
+		}
+		x.prove(i, candidate)
 	case rotation.Revert:
 		back := flight{retire: true, in: base, out: candidate, strategy: e.rec.Strategy}
 		if e.rec.Strategy == target.Single {
@@ -54,6 +57,54 @@ func (x *walk) effect(i int, step rotation.Step) {
 	case rotation.Clear:
 		x.clear(i)
 	}
+}
+
+// prove tries a credential that must work before another is destroyed.
+func (x *walk) prove(i int, v int8) {
+	told := func(w *world, a rotation.Answer, said evidence, _ ...target.Liveness) {
+		event, ready := rotation.Before(a)
+		e := &w.engines[i]
+		state := x.c.Inspect && e.step == rotation.Retire && event.Base != target.Dead && w.live&bit(v) != 0
+		if ready || state {
+			e.pc, e.proved = proved, true
+			return
+		}
+		w.hear(i, event, said)
+	}
+	if wait := x.quiet(x.from, i); wait > 0 {
+		to := *x.from
+		event := rotation.TooSoon(wait)
+		event.Kind = rotation.Unready
+		to.hear(i, event, untouched)
+		x.out(i, "waits before another login", to)
+		return
+	}
+	x.tryLogin(i, v, false, unreachable, told)
+}
+
+// proved goes on with a change after that.
+func (x *walk) proved(i int) {
+	if x.from.engines[i].step == rotation.Retire {
+		x.retire(i)
+		return
+	}
+	x.store(i, "stores that it sends", rotation.Event{Kind: rotation.Sending, Hold: holdFor, Base: target.Live})
+}
+
+func (x *walk) retire(i int) {
+	e := &x.from.engines[i]
+	candidate, base := number(e.rec.Candidate), number(e.rec.Base)
+	back := flight{retire: true, in: candidate, out: base, strategy: e.rec.Strategy}
+	x.simple(i, "retires the base", rotation.Retired, back)
+}
+
+// unprovenChange is I11: what destroys a credential comes after a login that has succeeded.
+func (e *engine) unprovenChange(retire bool) string {
+	single := e.rec.Strategy == target.Single && e.rec.Mode != rotation.Reapply && !retire
+	if (retire || single) && !e.proved {
+		return "I11: a credential is destroyed, and no login has succeeded before"
+	}
+	return ""
 }
 
 // clear lets the target take back what the attempts of a cancelled rotation may have left, where it
@@ -92,6 +143,7 @@ func (x *walk) send(i int) {
 	f := flight{strategy: e.rec.Strategy, in: number(e.rec.Candidate), out: number(e.rec.Base)}
 	hear := func(w *world, a rotation.Answer, said evidence) { w.hear(i, rotation.AfterSend(a), said) }
 	to := *x.from
+	to.bad = e.unprovenChange(false)
 	to.land(f)
 	hear(&to, rotation.Answer{OK: true}, took)
 	x.out(i, "sends the candidate: accepted", to)
@@ -134,6 +186,9 @@ func (x *walk) send(i int) {
 // simple is a change that is tried until it succeeds.
 func (x *walk) simple(i int, what string, done rotation.EventKind, f flight) {
 	to := *x.from
+	if done == rotation.Retired {
+		to.bad = x.from.engines[i].unprovenChange(true)
+	}
 	if !x.r.revertForgets || done != rotation.Reverted {
 		to.land(f)
 	}
@@ -238,16 +293,30 @@ func (x *walk) quiet(w *world, i int) time.Duration {
 	return x.r.quiet(*e.rec, e.loginFailed, w.now)
 }
 
-// login tries one credential.
+// login tries one credential. Where reads are blocked and the login decides nothing, the target's
+// own state does; where they are not, replicas are asked, too.
 func (x *walk) login(i int, v int8) {
+	hear := func(w *world, event rotation.Event, said evidence) {
+		r := w.engines[i].rec
+		if r.AsksState(event) && x.c.Inspect {
+			event = rotation.AfterState(event, rotation.Answer{OK: true}, w.liveness(v))
+		}
+		if x.c.Faults&Behind != 0 {
+			event.Lag = lag
+		}
+		if r.WaitsForCopies(event) && w.behind {
+			event = rotation.AfterCopies(event, rotation.Answer{Class: target.Rejected})
+		}
+		w.hear(i, event, said)
+	}
 	if wait := x.quiet(x.from, i); wait > 0 {
 		to := *x.from
-		to.hear(i, rotation.TooSoon(wait), untouched)
+		hear(&to, rotation.TooSoon(wait), untouched)
 		x.out(i, "waits before another login", to)
 		return
 	}
 	x.tryLogin(i, v, false, unreachable, func(w *world, a rotation.Answer, said evidence, _ ...target.Liveness) {
-		w.hear(i, rotation.AfterLogin(a), said)
+		hear(w, rotation.AfterLogin(a), said)
 	})
 }
 
@@ -266,6 +335,17 @@ func (x *walk) tryLogin(
 	}
 	x.fault(Down, i, what+": the target cannot be reached", func(w *world) { told(w, down, untouched) })
 	to := *x.from
+	if a, said := to.moody(v); said {
+		if a.LoginFailed() {
+			if to.live&bit(v) == 0 {
+				to.loginFails(v, excused)
+			}
+			to.engines[i].loginFailed = to.now
+		}
+		told(&to, a, answered)
+		x.out(i, what+": "+a.Class.String(), to)
+		return
+	}
 	if to.live&bit(v) == 0 {
 		reject(&to)
 		x.out(i, what+": rejected", to)
@@ -279,6 +359,18 @@ func (x *walk) tryLogin(
 	}
 	told(&to, rotation.Answer{OK: true}, answered)
 	x.out(i, what+": accepted", to)
+}
+
+// moody returns what a target answers to a login with v that answers in its own way; ok is false
+// where it answers as usual.
+func (w *world) moody(v int8) (a rotation.Answer, ok bool) {
+	switch {
+	case w.mood == denies:
+		return rotation.Answer{Class: target.Denied}, true
+	case w.mood == mumbles:
+		return rotation.Answer{Class: target.Unclear}, true
+	}
+	return rotation.Answer{Class: target.Admitted}, w.mood == refuses && w.live&bit(v) != 0
 }
 
 // prepare makes a candidate and stores it.
@@ -325,6 +417,12 @@ func (x *walk) probe(i int) {
 	if !x.c.Inspect && x.quiet(x.from, i) > 0 {
 		found(&to, target.NotKnown, untouched)
 		x.out(i, what+"waits before another login", to)
+		return
+	}
+	if a, said := to.moody(to.db.cur); said && !x.c.Inspect && a.Liveness() == target.NotKnown {
+		found(&to, target.NotKnown, answered)
+		to.engines[i].event.LoginFailed = a.LoginFailed()
+		x.out(i, what+a.Class.String(), to)
 		return
 	}
 	live := to.liveness(to.db.cur)

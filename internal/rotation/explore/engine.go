@@ -50,6 +50,10 @@ func (x *walk) engine(i int) {
 		x.load(i)
 	case loaded:
 		x.step(i)
+	case proved:
+		if x.mayAct(i) {
+			x.proved(i)
+		}
 	case sending:
 		if !x.mayAct(i) {
 			return

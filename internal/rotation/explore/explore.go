@@ -40,6 +40,8 @@ const (
 	Gone                           // the target is not registered any more
 	Hand                           // somebody else changes the target
 	Restore                        // the store is put back to an earlier state
+	Moody                          // from now on the target gives other answers to logins, for ever
+	Behind                         // a replica does not learn of the new credential
 )
 
 // Config says what is explored.
@@ -102,6 +104,7 @@ type explorer struct {
 	nodes []node
 	// fine are states from which a good end was shown.
 	fine    map[uint64]struct{}
+	ways    map[way]bool
 	between map[uint64]uint32
 	report  Report
 }
@@ -123,6 +126,7 @@ func explore(c Config, between map[uint64]uint32) *explorer {
 		r:       c.Mutation.rules(),
 		seen:    map[uint64]struct{}{},
 		fine:    map[uint64]struct{}{},
+		ways:    map[way]bool{},
 		between: between,
 	}
 	first := c.first()
@@ -181,6 +185,9 @@ func (x *explorer) visit(e edge, parent uint32, number uint16) (queued, bool) {
 		bad = (&walk{c: x.c, r: x.r}).check(&e.to)
 	}
 	var after []string
+	if bad == "" {
+		bad = x.operatorEnds(&e.to)
+	}
 	if bad == "" {
 		bad, after = x.ends(e.to)
 	}
@@ -307,6 +314,9 @@ func (x *explorer) ends(w world) (bad string, after []string) {
 		}
 		path = append(path, key)
 		then, moved := x.well(w)
+		if then.what == timePasses && heldTooLong(&w) {
+			return "I2: reads are blocked for longer than they may be", x.story(from)
+		}
 		if !moved {
 			return "I10: nothing happens any more, in state " + string(w.db.rec.State), x.story(from)
 		}
@@ -326,12 +336,72 @@ func (x *explorer) well(w world) (then edge, moved bool) {
 		d.rec.Seq++
 		w.db = &d
 	}
+	if r := w.db.rec; w.mood != content && r.State == rotation.Retiring && r.Failures >= rotation.MaxUndecided {
+		x.cancels(&w) // the engine goes on for ever, and an operator ends it
+	}
 	x.edges(&w, true, func(e edge) {
 		if !moved {
 			then, moved = e, true
 		}
 	})
 	return then, moved
+}
+
+// cancels is an operator who cancels a rotation that cannot go on.
+func (x *explorer) cancels(w *world) {
+	d := *w.db
+	r, err := x.r.next(d.rec, rotation.Event{Kind: rotation.Cancel}, w.now)
+	if err != nil {
+		return
+	}
+	before := d.rec
+	d.rec = r
+	walk := &walk{c: x.c, r: x.r}
+	walk.afterCancel(before, w, &d)
+	walk.put(w, &d)
+}
+
+// heldTooLong says that reads are blocked in Applied, though they may be no longer.
+func heldTooLong(w *world) bool {
+	r := &w.db.rec
+	return w.db.hold && r.State == rotation.Applied && !r.HeldAt.Add(r.Hold).After(w.now)
+}
+
+// way is what decides how an operator can end a rotation.
+type way struct {
+	state     rotation.State
+	mode      rotation.Mode
+	strategy  target.Strategy
+	cancelled bool
+	sent      bool
+	then      bool
+}
+
+// operatorEnds holds I12: a few commands of an operator end every rotation, also when the target
+// never answers again.
+func (x *explorer) operatorEnds(w *world) string {
+	r := w.db.rec
+	key := way{r.State, r.Mode, r.Strategy, r.Cancelled, r.Attempt > 0, r.Then != nil}
+	ended, known := x.ways[key]
+	for n := 0; !known && n < 4; n++ {
+		if ended = r.State == rotation.Quarantined || !r.InFlight(); ended {
+			break
+		}
+		kinds := []rotation.EventKind{rotation.Cancel}
+		if r.State == rotation.InGrace {
+			kinds = []rotation.EventKind{rotation.EndGrace, rotation.Expired}
+		}
+		for _, kind := range append(kinds, rotation.Failed) { // the target does not answer
+			if next, err := x.r.next(r, rotation.Event{Kind: kind}, w.now); err == nil {
+				r = next
+			}
+		}
+	}
+	x.ways[key] = ended
+	if !ended {
+		return "I12: no command of an operator ends the state " + string(w.db.rec.State)
+	}
+	return ""
 }
 
 // story tells what happens when all goes well, up to a length.
@@ -351,7 +421,7 @@ func (x *explorer) story(w world) (lines []string) {
 func (x *explorer) isEnd(w *world) bool {
 	r := &w.db.rec
 	if r.State == rotation.Quarantined {
-		return w.touched
+		return w.touched || w.mood != content
 	}
 	if r.State.Step() == rotation.Prepare && w.made >= maxMade {
 		return true // the history is long enough

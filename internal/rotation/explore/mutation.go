@@ -1,6 +1,7 @@
 package explore
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -29,6 +30,7 @@ type rules struct {
 	revertForgets  bool // nothing is taken back
 	evictUnknown   bool // a candidate of which nothing is known makes room
 	undoUnproven   bool // the previous credential is not tried before an undo
+	unproven       bool // nothing is tried before a credential is destroyed
 	waitsForNobody bool // a grace ends whatever consumers hold
 }
 
@@ -97,6 +99,30 @@ func cancelledIn(states ...rotation.State) func(*rules) {
 		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
 			if e.Kind == rotation.Cancel && slices.Contains(states, rec.State) {
 				rec.State = rotation.Refused
+			}
+			return rotation.Next(rec, e, now)
+		}
+	}
+}
+
+// undecided is a mutation that tries again for ever in a state, whatever the target answers.
+func undecided(s rotation.State) func(*rules) {
+	return func(r *rules) {
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			if rec.State == s {
+				e.Answered = false
+			}
+			return rotation.Next(rec, e, now)
+		}
+	}
+}
+
+// uncancelled is a mutation that refuses to cancel in a state.
+func uncancelled(s rotation.State) func(*rules) {
+	return func(r *rules) {
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			if rec.State == s && e.Kind == rotation.Cancel {
+				return rec, errors.New("cannot be cancelled")
 			}
 			return rotation.Next(rec, e, now)
 		}
@@ -339,6 +365,28 @@ var mutations = []Mutation{
 		1,
 		goes(rotation.Unknown, rotation.Resolved, rotation.Quarantined),
 	},
+	{"the only credential is destroyed before a login with it", "I11", "single, faults", 1, 1, func(r *rules) {
+		r.unproven = true
+	}},
+	{"the previous credential is retired before a login with its successor", "I11", "overlap, faults", 1, 1, func(r *rules) {
+		r.unproven = true
+	}},
+	{"reads stay blocked while logins decide nothing", "I2", "single, by login, moods", 1, 1, instead(rotation.Failed,
+		func(before, after rotation.Record, now time.Time) rotation.Record {
+			if before.State == rotation.Applied && after.State == rotation.Reverting {
+				after.State, after.NextAt = rotation.Applied, now.Add(time.Minute)
+			}
+			return after
+		},
+	)},
+	{"a candidate that gets no session is kept for ever", "I10", "overlap, moods", 1, 1, undecided(rotation.Applied)},
+	{"asked for ever which credential is live", "I10", "single, by login, moods", 1, 1, undecided(rotation.Unknown)},
+	{"tried for ever whether the credential in use works", "I10", "single, moods", 1, 1, undecided(rotation.Prepared)},
+	{"a replica is waited for without an end", "I10", "overlap, replicas", 1, 1, undecided(rotation.Applied)},
+	{"a retirement cannot be cancelled", "I12", "overlap, faults", 1, 1, uncancelled(rotation.Retiring)},
+	{"a candidate that is taken back cannot be left", "I12", "single, faults", 1, 1, uncancelled(rotation.Reverting)},
+	{"a rotation cannot be cancelled while nothing is known", "I12", "single, faults", 1, 1, uncancelled(rotation.Unknown)},
+	{"a rotation cannot be cancelled without a login", "I12", "double, faults", 1, 1, uncancelled(rotation.Applied)},
 	{"no way on from unknown", "I10", "single, faults", 1, 1, planned(rotation.Unknown, rotation.Nothing)},
 	{"no way on from refused", "I10", "single, faults", 1, 1, planned(rotation.Refused, rotation.Nothing)},
 }

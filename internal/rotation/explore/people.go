@@ -35,7 +35,7 @@ func (x *walk) people() {
 	}
 	x.asked(ask)
 	x.emergency(ask)
-	event("CancelRotation", rotation.Cancel, func(_ *world, d *data) { x.afterCancel(r, d) })
+	event("CancelRotation", rotation.Cancel, func(w *world, d *data) { x.afterCancel(r, w, d) })
 	breaks := func(w *world, d *data) { d.noPromise() }
 	switch r.State {
 	case rotation.InGrace:
@@ -50,7 +50,13 @@ func (x *walk) people() {
 }
 
 // afterCancel is what CancelRotation changes beside the record.
-func (x *walk) afterCancel(before rotation.Record, d *data) {
+func (x *walk) afterCancel(before rotation.Record, w *world, d *data) {
+	switch {
+	case before.State == rotation.Retiring && d.rec.State == rotation.Done:
+		w.kept |= bit(number(before.Base))
+	case d.rec.State == rotation.Quarantined && before.Mode != rotation.Reapply:
+		w.touched = true // an operator has decided without the target
+	}
 	if rotation.LabelsAfter(before, d.rec, rotation.Cancel) == rotation.DropCandidate {
 		d.pend = noVersion
 	}
@@ -125,10 +131,11 @@ func (x *walk) events() {
 	if next := x.nextTime(); !next.IsZero() && x.atRest() {
 		to := *w
 		to.elapse(next.Sub(w.now))
-		x.out(-1, "time passes", to)
+		x.out(-1, timePasses, to)
 	}
 	x.fault(Jump, -1, "the clock is set a day forward", func(w *world) { w.jump(24 * time.Hour) })
 	x.fault(Jump, -1, "the clock is set an hour back", func(w *world) { w.jump(-time.Hour) })
+	x.moods()
 	x.moves()
 	x.hand()
 	if w.backup == nil && x.c.Faults&Restore != 0 && !x.good && x.atRest() {
@@ -144,6 +151,26 @@ func (x *walk) events() {
 				w.stop(i) // no server runs meanwhile
 			}
 		})
+	}
+}
+
+// timePasses is what happens when nothing else does.
+const timePasses = "time passes"
+
+// moods lets the target answer logins in another way, for ever, and a replica fall behind.
+func (x *walk) moods() {
+	w := x.from
+	if w.mood == content {
+		x.fault(Moody, -1, "the target denies every login from now on", func(w *world) { w.mood = denies })
+		x.fault(Moody, -1, "the target refuses every session from now on", func(w *world) { w.mood = refuses })
+		x.fault(Moody, -1, "the target's answers to logins are unclear from now on", func(w *world) { w.mood = mumbles })
+	}
+	if !w.behind {
+		x.fault(Behind, -1, "a replica stops learning", func(w *world) { w.behind = true })
+	} else if !x.good {
+		to := *w
+		to.behind = false
+		x.out(-1, "the replica has caught up", to)
 	}
 }
 
@@ -272,7 +299,7 @@ func (x *walk) check(w *world) string {
 	case w.touched:
 	case w.live&d.stored == 0:
 		return "I1: no stored version authenticates"
-	case w.live&^d.stored != 0:
+	case w.live&^d.stored&^w.kept != 0:
 		return "I8: a version that authenticates is not stored"
 	}
 	if bad := d.labels(); bad != "" {
@@ -286,6 +313,8 @@ func (x *walk) check(w *world) string {
 	}
 	base := bit(number(r.Base))
 	switch {
+	case r.State == rotation.Quarantined && w.mood != content: // it has answered, and nothing is known
+		return ""
 	case !d.hold && w.live&bit(d.cur) == 0:
 		return "I2: a read returns what does not authenticate"
 	case d.promised != noVersion && d.promise.After(w.now) && w.live&bit(d.promised) == 0:
@@ -330,7 +359,7 @@ func (w *world) candidates() (n int) {
 			all |= bit(f.in)
 		}
 	}
-	for all &^= bit(w.db.cur) | bit(w.db.prev); all != 0; all &= all - 1 {
+	for all &^= bit(w.db.cur) | bit(w.db.prev) | w.kept; all != 0; all &= all - 1 {
 		n++
 	}
 	return n

@@ -11,6 +11,8 @@ import (
 // Versions are small numbers here, so that sets of them are bits. In records they have names of one
 // letter.
 const (
+	holdFor    = 2 * time.Second
+	lag        = 10 * time.Second
 	maxMade    = 8 // versions that one history makes; then nothing new begins
 	maxStored  = 3 // the version limit: one for each label
 	noVersion  = int8(-1)
@@ -90,11 +92,26 @@ type world struct {
 	// lagged says that a login was rejected, while it was open which credential is live, because the
 	// target was slow.
 	lagged bool
+	// mood is how the target answers logins, and behind says that a replica does not learn of anything.
+	mood   mood
+	behind bool
+	// kept are the versions that an operator has let the target accept.
+	kept uint16
 	// spared says that an engine stopped between a failed login and its note of it.
 	spared bool
 	// bad is the invariant that the last transition broke.
 	bad string
 }
+
+// mood is how a target answers logins.
+type mood uint8
+
+const (
+	content mood = iota
+	denies       // every login is denied
+	refuses      // a login that succeeds gets no session
+	mumbles      // every answer is one whose meaning is not known
+)
 
 // pc is how far an engine is with one step.
 type pc uint8
@@ -103,6 +120,7 @@ const (
 	off     pc = iota
 	ready      // between steps
 	loaded     // a record was read and a step chosen
+	proved     // a login with what a change relies on has succeeded
 	sending    // the intent is stored
 	halfway    // a resolution has asked, and asks more
 	heard      // the target was asked; the outcome is not stored
@@ -128,6 +146,7 @@ type engine struct {
 	q        rotation.Resolution // what it has learned in the step Resolve
 	event    rotation.Event
 	evidence evidence
+	proved   bool // a login with what the change relies on has succeeded in this step
 	// loginFailed is when this engine saw a login fail; it is lost with the engine.
 	loginFailed time.Time
 }
@@ -254,7 +273,8 @@ func (w *world) key(all bool) uint64 {
 	if !all {
 		return uint64(h)
 	}
-	h.word(uint64(w.faults) | uint64(w.people)<<8 | flag(w.spared)<<16 | flag(w.lagged)<<18 | flag(w.backup != nil)<<17)
+	h.word(uint64(w.mood) | uint64(w.kept)<<8)
+	h.word(uint64(w.faults) | uint64(w.people)<<8 | flag(w.spared)<<16 | flag(w.behind)<<19 | flag(w.lagged)<<18 | flag(w.backup != nil)<<17)
 	if w.backup != nil {
 		h.data(w.backup, w.now)
 	}
@@ -337,6 +357,12 @@ func (h *hash) record(r *rotation.Record, now time.Time) {
 	h.time(r.Health.NextAt, now)
 	h.past(r.LoginFailedAt, now)
 	h.time(r.SettledAt(now), now)
+	if !r.HeldAt.IsZero() {
+		h.time(r.HeldAt.Add(r.Hold), now)
+	}
+	if !r.CopiesAt.IsZero() {
+		h.time(r.CopiesAt.Add(r.Lag), now)
+	}
 }
 
 // bytes adds at most eight small numbers.
@@ -368,7 +394,7 @@ func (h *hash) engine(e *engine, w *world) {
 		return
 	}
 	fresh := e.seq == w.db.rec.Seq
-	h.word(uint64(e.evidence)<<16 | flag(fresh)<<24)
+	h.word(uint64(e.evidence)<<16 | flag(fresh)<<24 | flag(e.proved)<<25)
 	h.text(string(e.step))
 	h.text(string(e.event.Kind))
 	h.word(
@@ -387,7 +413,7 @@ func (h *hash) engine(e *engine, w *world) {
 			e.q.LoginFailed,
 		)<<18,
 	)
-	h.word(uint64(e.event.After))
+	h.word(uint64(e.event.After) | flag(e.event.Answered)<<63)
 	if !fresh { // what is stored no more can still be sent
 		h.text(string(e.rec.State))
 		h.text(string(e.rec.Strategy))

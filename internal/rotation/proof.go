@@ -1,0 +1,103 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// unready stays before a change, because no login with the credential in use has succeeded. Several
+// rejections mean that it was changed elsewhere; answers that decide nothing end the rotation
+// without a change.
+func (r Record) unready(e Event, now time.Time) Record {
+	what := "Nothing was sent, because no login with the credential in use succeeded: " + e.Text + ". " +
+		"Fix how the secret's logins connect (addresses, database, TLS), or what the target refuses."
+	switch {
+	case e.Base != target.Dead && e.Answered && r.Failures+1 >= MaxUndecided:
+		return r.abandon(what, now)
+	case e.Base != target.Dead:
+		e.Text = what
+		return r.later(e, now)
+	}
+	if r.Rejections++; r.Rejections < MaxRejections {
+		r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
+		r.Reason = what
+		return r
+	}
+	if r.Attempt > 0 { // the target may have the candidate of an earlier attempt
+		r = r.to(Unknown)
+		r.Rejections = 0
+		return r.quiet(now)
+	}
+	return r.Drifted(r.Base, r.Target, r.Strategy, e.Text, now)
+}
+
+// heldTooLong reports whether reads have been blocked for as long as they may be.
+func (r Record) heldTooLong(now time.Time) bool {
+	return r.Strategy == target.Single && !r.HeldAt.IsZero() && !r.HeldAt.Add(r.Hold).After(now)
+}
+
+// undecided stays in Applied after a login that decided nothing. Where reads are blocked, it waits
+// no longer than they may be.
+func (r Record) undecided(e Event, now time.Time) Record {
+	if r.heldTooLong(now) || e.Answered && r.Failures+1 >= MaxUndecided {
+		return r.takeBack(e.Text)
+	}
+	return r.later(e, now).beforeHoldEnds(now)
+}
+
+// rejected stays in Applied after a login with the candidate was rejected, for another try.
+func (r Record) rejected(e Event, now time.Time) Record {
+	if r.Rejections++; r.Rejections >= MaxRejections || r.heldTooLong(now) {
+		return r.takeBack(e.Text)
+	}
+	r.Reason = e.Text
+	r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
+	return r.beforeHoldEnds(now)
+}
+
+func (r Record) beforeHoldEnds(now time.Time) Record {
+	if end := r.HeldAt.Add(r.Hold); r.Strategy == target.Single && !r.HeldAt.IsZero() && r.NextAt.After(end) {
+		r.NextAt = latest(end, now)
+	}
+	return r
+}
+
+// takeBack gives a candidate up that the target has taken. A repair has nothing to go back to.
+func (r Record) takeBack(why string) Record {
+	why = "The target has taken the credential, and no login with it succeeded: " + why
+	if r.Mode == Reapply {
+		return r.stuck(why)
+	}
+	return r.reverting(why)
+}
+
+// late stays in Applied while a replica does not accept the candidate: quickly until its lag is
+// over, with a back-off after that, and not for ever.
+func (r Record) late(e Event, now time.Time) Record {
+	if r.CopiesAt.IsZero() {
+		r.CopiesAt = now
+	}
+	r.Lag = e.Lag
+	if over := r.CopiesAt.Add(e.Lag); over.After(now) {
+		r.NextAt, r.Reason = now.Add(copiesEvery), e.Text
+		return r
+	}
+	if e.Answered && r.Failures+1 >= MaxUndecided {
+		return r.takeBack(e.Text)
+	}
+	return r.later(e, now)
+}
+
+// checkCopies makes the engine ask the replicas when they must have learned of a credential whose
+// promotion did not wait for them.
+func (r Record) checkCopies(now time.Time) Record {
+	if at := now.Add(r.Lag); r.Strategy == target.Single && r.Lag > 0 &&
+		(r.Health.NextAt.IsZero() || r.Health.NextAt.After(at)) {
+		r.Health.NextAt = at
+	}
+	return r
+}
+
+// copiesEvery is how long the engine waits between two steps that ask the replicas of a target.
+const copiesEvery = time.Second
