@@ -351,7 +351,8 @@ func TestRotateRefusals(t *testing.T) {
 		},
 		{
 			rotation.Quarantined,
-			`The rotation of secret "db" is quarantined: The credential was changed outside of Keyturn. RepairRotation repairs it.`,
+			`The rotation of secret "db" is quarantined: The credential was changed outside of Keyturn. ` +
+				`RepairRotation repairs it.`,
 		},
 	} {
 		w.inState(t, "db", tt.state)

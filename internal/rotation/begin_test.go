@@ -53,7 +53,6 @@ var outlives = map[string]bool{
 	"Overdue":       true,
 	"Then":          false,
 	"Health":        true,
-	"Check":         true,
 	"Accepted":      true,
 	"BaseAccepted":  false,
 	"Reason":        false,

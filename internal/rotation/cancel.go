@@ -11,9 +11,9 @@ const cancelled = "Cancelled by an operator."
 
 // cancel ends a rotation on the safe way out of its state. What was never sent is given up at once.
 // After an attempt the target may have the candidate: that is found out first, and then the
-// candidate is taken away. Once the target has not done that, another cancel no longer waits for it;
-// one that only repeats the request changes nothing. A repair ends in the quarantine that it came
-// from.
+// candidate is taken away. When the target has failed to do that, another cancel no longer waits
+// for it; one that only repeats the request changes nothing. A repair ends in the quarantine that
+// it came from.
 func (r Record) cancel(now time.Time) Record {
 	tried := r.Failures > 0
 	switch r.State {

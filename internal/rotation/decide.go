@@ -121,8 +121,8 @@ func AfterState(e Event, a Answer, live target.Liveness) Event {
 	return e
 }
 
-// WaitsForCopies reports whether the promotion waits for the replicas after e, the event of a login.
-// It does not where reads are blocked, and neither does an undo.
+// WaitsForCopies reports whether the promotion waits for the replicas after e, the event of a
+// login. It does not where reads are blocked, and neither does an undo.
 func (r Record) WaitsForCopies(e Event) bool {
 	return r.State == Applied && r.Strategy != target.Single && e.Kind.proves() && e.Lag > 0
 }

@@ -430,6 +430,7 @@ func (r Record) Drifted(
 	r.StartedAt, r.PromotedAt, r.EndedAt, r.NextAt = now, none, none, none
 	r.GraceUntil, r.GraceDeadline = none, none
 	r.Health = Health{ProbedAt: now, NextAt: now} // a quarantined record wakes only after the repair
-	r.Reason = "The target does not accept the credential in use: " + strings.TrimSuffix(text, ".") + ". It was changed outside of Keyturn."
+	r.Reason = "The target does not accept the credential in use: " + strings.TrimSuffix(text, ".") +
+		". It was changed outside of Keyturn."
 	return r.note(now, Drift, text)
 }

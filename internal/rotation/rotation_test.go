@@ -378,7 +378,10 @@ func TestNext(t *testing.T) {
 			resolved(target.Dead, target.Live), rotation.Prepared, 0,
 		},
 		{"cancelled before a login", rotation.Applied, []change{single}, cancel, rotation.Reverting, 0},
-		{"a repair is cancelled before a login", rotation.Applied, []change{mode(rotation.Reapply)}, cancel, rotation.Quarantined, 0},
+		{
+			"a repair is cancelled before a login", rotation.Applied, []change{mode(rotation.Reapply)}, cancel,
+			rotation.Quarantined, 0,
+		},
 		{"cancelled while it is taken back", rotation.Reverting, nil, cancel, rotation.Reverting, 0},
 		{
 			"cancelled when it is not taken back", rotation.Reverting, []change{failedOnce}, cancel,

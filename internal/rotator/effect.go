@@ -59,9 +59,9 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 	return err
 }
 
-// send proves the only credential of an account before it is destroyed, stores the intent, and then gives the candidate to the target. Where there is only one
-// credential, reads are held from the first, and a consumer that read a moment before has time to
-// log in before the second.
+// send proves the only credential of an account before it is destroyed, stores the intent, and then
+// gives the candidate to the target. Where there is only one credential, reads are held from the
+// intent on, and a consumer that read a moment before has time to log in before the change.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
 	admit := func(ctx context.Context) error {
 		if err := t.Admit(ctx, system, change.New.Account); err != nil {

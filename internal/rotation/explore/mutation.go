@@ -368,7 +368,7 @@ var mutations = []Mutation{
 	{"the only credential is destroyed before a login with it", "I11", "single, faults", 1, 1, func(r *rules) {
 		r.unproven = true
 	}},
-	{"the previous credential is retired before a login with its successor", "I11", "overlap, faults", 1, 1, func(r *rules) {
+	{"the previous credential is retired before a login", "I11", "overlap, faults", 1, 1, func(r *rules) {
 		r.unproven = true
 	}},
 	{"reads stay blocked while logins decide nothing", "I2", "single, by login, moods", 1, 1, instead(rotation.Failed,
@@ -385,7 +385,7 @@ var mutations = []Mutation{
 	{"a replica is waited for without an end", "I10", "overlap, replicas", 1, 1, undecided(rotation.Applied)},
 	{"a retirement cannot be cancelled", "I12", "overlap, faults", 1, 1, uncancelled(rotation.Retiring)},
 	{"a candidate that is taken back cannot be left", "I12", "single, faults", 1, 1, uncancelled(rotation.Reverting)},
-	{"a rotation cannot be cancelled while nothing is known", "I12", "single, faults", 1, 1, uncancelled(rotation.Unknown)},
+	{"a rotation of which nothing is known cannot end", "I12", "single, faults", 1, 1, uncancelled(rotation.Unknown)},
 	{"a rotation cannot be cancelled without a login", "I12", "double, faults", 1, 1, uncancelled(rotation.Applied)},
 	{"no way on from unknown", "I10", "single, faults", 1, 1, planned(rotation.Unknown, rotation.Nothing)},
 	{"no way on from refused", "I10", "single, faults", 1, 1, planned(rotation.Refused, rotation.Nothing)},

@@ -92,7 +92,8 @@ type world struct {
 	// lagged says that a login was rejected, while it was open which credential is live, because the
 	// target was slow.
 	lagged bool
-	// mood is how the target answers logins, and behind says that a replica does not learn of anything.
+	// mood is how the target answers logins, and behind says that a replica learns of
+	// nothing.
 	mood   mood
 	behind bool
 	// kept are the versions that an operator has let the target accept.
@@ -273,8 +274,8 @@ func (w *world) key(all bool) uint64 {
 	if !all {
 		return uint64(h)
 	}
-	h.word(uint64(w.mood) | uint64(w.kept)<<8)
-	h.word(uint64(w.faults) | uint64(w.people)<<8 | flag(w.spared)<<16 | flag(w.behind)<<19 | flag(w.lagged)<<18 | flag(w.backup != nil)<<17)
+	h.word(uint64(w.mood) | uint64(w.kept)<<8 | flag(w.behind)<<24)
+	h.word(uint64(w.faults) | uint64(w.people)<<8 | flag(w.spared)<<16 | flag(w.lagged)<<18 | flag(w.backup != nil)<<17)
 	if w.backup != nil {
 		h.data(w.backup, w.now)
 	}
