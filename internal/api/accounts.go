@@ -301,7 +301,7 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 		return err
 	}
 	s := secret.Secret{Account: p.Account(), Name: spec.Name, UpdatedAt: p.At}
-	if err := claimAccounts(tx, s, p.target, p.in.AccountName, p.in.CloneAccountName); err != nil {
+	if err := p.claimAccounts(tx, s, p.target, p.in.AccountName, p.in.CloneAccountName); err != nil {
 		return err
 	}
 	return p.setPaused(tx, true)

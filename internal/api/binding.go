@@ -144,33 +144,40 @@ func (c *Call) redirected(tx *store.Tx, t store.Target) ([]string, error) {
 	return names, err
 }
 
-// claimAccounts makes a secret the one that rotates these accounts. The claim of a secret that was
+// claimAccounts makes a secret the one that rotates these accounts, under any spelling that the
+// target takes for one of them. The claim of a secret that was
 // deleted, or is no longer bound to the target, counts for nothing.
-func claimAccounts(tx *store.Tx, s secret.Secret, t store.Target, accounts ...string) error {
+func (e *Env) claimAccounts(tx *store.Tx, s secret.Secret, t store.Target, accounts ...string) error {
 	for _, account := range accounts {
-		owner, err := tx.Claim(s.Account, t.Name, account)
-		if err != nil {
-			return err
+		names := []string{account}
+		if canonical := e.Kinds[t.Kind].CanonicalAccount(t.Config, account); canonical != account {
+			names = append(names, canonical) // releases before it claimed the spelling alone
 		}
-		if owner == s.Name {
-			continue
-		}
-		if owner != "" {
-			other, ok, err := tx.Secret(s.Account, owner, s.UpdatedAt)
-			if err != nil {
+		for _, name := range names {
+			if err := claimName(tx, s, t, name); err != nil {
 				return err
 			}
-			if ok && other.TargetName() == t.Name && other.BoundTo(t.ID) {
-				return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.",
-					account, t.Name, owner)
-			}
-		}
-		claim := store.Claim{Account: s.Account, Target: t.Name, User: account, Secret: s.Name}
-		if err := tx.PutClaim(claim); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// claimName claims one spelling of an account.
+func claimName(tx *store.Tx, s secret.Secret, t store.Target, name string) error {
+	owner, err := tx.Claim(s.Account, t.Name, name)
+	if err != nil || owner == s.Name {
+		return err
+	}
+	if owner != "" {
+		other, ok, err := tx.Secret(s.Account, owner, s.UpdatedAt)
+		if err != nil {
+			return err
+		}
+		if ok && other.TargetName() == t.Name && other.BoundTo(t.ID) {
+			return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.", name, t.Name, owner)
+		}
+	}
+	return tx.PutClaim(store.Claim{Account: s.Account, Target: t.Name, User: name, Secret: s.Name})
 }
 
 // claim makes a secret the one that rotates the accounts, if it is bound to them and to its target
@@ -190,5 +197,5 @@ func (c *Call) claim(tx *store.Tx, s secret.Secret, accounts []string) error {
 	if !ok || !s.BoundTo(t.ID) {
 		return ErrMoved
 	}
-	return claimAccounts(tx, s, t, accounts...)
+	return c.claimAccounts(tx, s, t, accounts...)
 }

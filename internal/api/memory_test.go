@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -61,6 +62,7 @@ func (m *memory) kinds() []target.Kind {
 				{Address: "standby:1", Role: target.Replica, Lag: target.DefaultLag},
 			}
 		},
+		Canonical: func(_ json.RawMessage, account string) string { return strings.ToLower(account) },
 	}.Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate)
 	free := k
 	free.Name, free.NeedsAdmin, free.Strategies = "open", false, []target.Strategy{target.Overlap}

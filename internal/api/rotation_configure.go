@@ -274,7 +274,7 @@ func (c *Call) bindChecked(tx *store.Tx, s secret.Secret) (secret.Secret, error)
 	if s, _, err = c.bind(tx, s); err != nil {
 		return s, err
 	}
-	return s, claimAccounts(tx, s, t, m.accounts...)
+	return s, c.claimAccounts(tx, s, t, m.accounts...)
 }
 
 func removeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {

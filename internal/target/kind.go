@@ -32,6 +32,9 @@ type Kind struct {
 	Addresses func(config json.RawMessage) []string
 	// Endpoints lists where a target with a checked configuration logs in with a credential.
 	Endpoints func(config json.RawMessage) EndpointList
+	// Canonical returns the one spelling of an account that a target with that configuration takes
+	// for the same account as others; nil where each spelling is another account.
+	Canonical func(config json.RawMessage, account string) string
 	// Check returns an error that names every mistake of a configuration. It needs no network.
 	Check func(config json.RawMessage) error
 	// Open makes a target. It does not connect yet.
@@ -49,6 +52,20 @@ type Config interface {
 type Placed interface {
 	// LoginEndpoints returns the endpoints at which the target logs in.
 	LoginEndpoints() EndpointList
+}
+
+// Naming is a configuration whose system takes several spellings for one account.
+type Naming interface {
+	// CanonicalAccount returns the one spelling for all that mean the same account.
+	CanonicalAccount(account string) string
+}
+
+// CanonicalAccount returns the name under which a target knows an account, whatever its spelling.
+func (k Kind) CanonicalAccount(config json.RawMessage, account string) string {
+	if k.Canonical == nil {
+		return account
+	}
+	return k.Canonical(config, account)
 }
 
 // endpointsOf returns where a target with a configuration logs in.
@@ -96,6 +113,13 @@ func NewKind[C Config](
 				return nil
 			}
 			return endpointsOf(c)
+		},
+		Canonical: func(raw json.RawMessage, account string) string {
+			c, err := parse(raw)
+			if n, ok := any(c).(Naming); ok && err == nil {
+				return n.CanonicalAccount(account)
+			}
+			return account
 		},
 		Check: func(raw json.RawMessage) error {
 			_, err := parse(raw)

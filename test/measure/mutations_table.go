@@ -366,4 +366,12 @@ var mutations = []mutation{
 		pkg:  "internal/api",
 		test: "TestCheckKeepsTheBudget",
 	},
+	{
+		name: "two spellings of one account are claimed by two secrets",
+		file: "internal/api/binding.go",
+		old:  "names = append(names, canonical)",
+		new:  "_ = canonical",
+		pkg:  "internal/api",
+		test: "TestSpellingsAreOneAccount",
+	},
 }

@@ -229,6 +229,10 @@ func normalize(dn string) string {
 	return strings.Join(parts, ",")
 }
 
+// CanonicalAccount returns the one spelling of an account: directories ignore case and spaces in
+// names, and attribute types have several names.
+func (c config) CanonicalAccount(account string) string { return normalize(account) }
+
 // namedLike reports whether a value in the first part of a normalized DN is one of the names.
 func namedLike(dn string, names []string) bool {
 	parsed, err := driver.ParseDN(dn)
