@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -227,8 +228,35 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 	case err != nil:
 		return p.refused(err, ". All is set up but not proven; repeat the call to prove it.")
 	}
+	if reason, err := p.check(ctx, one); err != nil {
+		return p.refused(err, ". All is set up but not checked; repeat the call to check it.")
+	} else if reason != "" {
+		p.out.Findings = append(p.out.Findings, reason,
+			"the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
+		return nil
+	}
 	p.out.Proven = true
 	return store.Do(ctx, p.DB, func(tx *store.Tx) error { return p.setPaused(tx, false) })
+}
+
+// check returns what makes a rotation between the two accounts impossible; empty for nothing.
+// Findings that need consent are left to ConfigureRotation.
+func (p *preparation) check(ctx context.Context, one target.Credential) (reason string, err error) {
+	checker, ok := p.system.(target.Checker)
+	if !ok {
+		return "", nil
+	}
+	findings, err := checker.CheckAccount(ctx, target.CheckRequest{
+		Current:    one,
+		Partner:    p.in.CloneAccountName,
+		Strategies: []target.Strategy{target.Double},
+	})
+	if err != nil {
+		return "", err
+	}
+	findings = slices.DeleteFunc(findings, func(f target.Finding) bool { return f.Verdict != target.Impossible })
+	reason, _ = rotation.MayBegin(findings, target.Double, nil)
+	return reason, nil
 }
 
 // setPaused pauses or resumes the rotation of the secret.

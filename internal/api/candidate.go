@@ -59,7 +59,7 @@ func (e *Env) methodFor(
 		return m, err
 	}
 	m.accounts = append(m.accounts, m.account)
-	return m, s.Tells(stored, m.account)
+	return m, s.CheckNamesAccount(stored, m.account)
 }
 
 // NewCandidate makes a candidate by the target's own rules. It stores nothing, and changes nothing

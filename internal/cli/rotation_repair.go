@@ -52,7 +52,7 @@ func (c *rotationRepair) Run(e *env) error {
 		secret:  out.SecretName,
 		id:      out.RotationID,
 		named:   true,
-		told:    len(out.Steps),
+		shown:   len(out.Steps),
 		verdict: repaired,
 	}
 	return f.follow(c.Timeout)

@@ -47,7 +47,7 @@ func (c *rotationStatus) Run(e *env) error {
 		env:     e,
 		client:  client,
 		secret:  r.SecretName,
-		told:    len(r.Steps),
+		shown:   len(r.Steps),
 		last:    r,
 		verdict: watched,
 		out:     e.stdout,
@@ -91,7 +91,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 		}
 	}
 	add("ended", when(r.EndTime))
-	if r.TargetName != "" { // of a secret that is attached to no target, nobody can be asked
+	if r.TargetName != "" { // a secret without a target has no credential to probe
 		add("credential", credentialText(r))
 	}
 	addSettings(add, r)
@@ -273,9 +273,9 @@ type follower struct {
 	named   bool
 	verdict verdictOf
 
-	out  io.Writer // where steps are told; standard error when nil, so that the result stands alone
-	told int       // steps that were
-	last *kms.DescribeRotationResponse
+	out   io.Writer // where steps are printed; standard error when nil, so that the result stands alone
+	shown int       // how many steps were printed
+	last  *kms.DescribeRotationResponse
 }
 
 // follow waits for at most that long. A server that does not answer for a while is asked again; a
@@ -304,12 +304,12 @@ func (f *follower) follow(timeout time.Duration) error {
 	}
 }
 
-// look tells what is new, and ends the waiting when there is a verdict.
+// look prints what is new, and ends the waiting when there is a verdict.
 func (f *follower) look(ctx context.Context, r *kms.DescribeRotationResponse) (over bool, err error) {
 	if f.named && r.RotationID != f.id {
 		return f.elsewhere(ctx)
 	}
-	f.tell(r)
+	f.print(r)
 	f.last = r
 	over, ok, text := f.verdict(r)
 	if !over {
@@ -368,38 +368,38 @@ func (f *follower) elsewhere(ctx context.Context) (over bool, err error) {
 	return false, nil
 }
 
-// tell prints the steps that are new, or with JSON the whole state when anything is.
-func (f *follower) tell(r *kms.DescribeRotationResponse) {
+// print prints the steps that are new, or with JSON the whole state when anything is.
+func (f *follower) print(r *kms.DescribeRotationResponse) {
 	w := f.out
 	if w == nil {
 		w = f.stderr
 	}
-	fresh := len(r.Steps) > f.told
+	fresh := len(r.Steps) > f.shown
 	if f.env.json() {
 		if f.out != nil && fresh && r.InProgress {
-			_ = printResponse(w, r) // whoever reads it no more is told by the last one
+			_ = printResponse(w, r) // the last response is complete, too
 		}
-	} else if fresh && r.Mode != "rehearse" { // whose report tells them all
-		for _, s := range r.Steps[f.told:] {
+	} else if fresh && r.Mode != "rehearse" { // the report of a rehearsal has all steps
+		for _, s := range r.Steps[f.shown:] {
 			fmt.Fprintf(w, "%s  %s  %s\n", when(s.Time), s.State, happened(s))
 		}
 	}
-	f.told = max(f.told, len(r.Steps))
+	f.shown = max(f.shown, len(r.Steps))
 }
 
 func (f *follower) late(timeout time.Duration, err error) error {
 	switch {
 	case f.ctx.Err() != nil:
-		return errors.New("interrupted; the rotation goes on by itself")
+		return errors.New("interrupted; the rotation continues automatically")
 	case f.last == nil && err != nil:
 		return fmt.Errorf("the server has not answered within %s: %w", timeout, err)
 	case f.last == nil:
-		return fmt.Errorf("after %s it waits for the end of another rotation of %s; it goes on by itself, keyturn rotation "+
-			"status %s shows how", timeout, f.secret, f.secret)
+		return fmt.Errorf("after %s it waits for the end of another rotation of %s; it continues automatically, "+
+			"keyturn rotation status %s shows how", timeout, f.secret, f.secret)
 	}
 	text := fmt.Sprintf("after %s it waits for %s", timeout, f.last.WaitsFor)
 	if f.last.Reason != "" {
 		text += " (" + f.last.Reason + ")"
 	}
-	return fmt.Errorf("%s; it goes on by itself, keyturn rotation status %s shows how", text, f.secret)
+	return fmt.Errorf("%s; it continues automatically, keyturn rotation status %s shows how", text, f.secret)
 }

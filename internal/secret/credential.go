@@ -234,11 +234,11 @@ func (s Secret) Adopted(current, given sensitive.Value, accounts []string) (sens
 
 func text(v any) sensitive.Value { return sensitive.New(string(compact(v))) }
 
-// Tells refuses a stored value whose successor could not name its account: text, or an object
-// without a member for the account. With target.Double only the value says which of the two
+// CheckNamesAccount refuses a stored value whose successor could not name its account: text, or an
+// object without a member for the account. With target.Double only the value says which of the two
 // accounts a credential belongs to, and a credential that is taken for the other account's would
 // replace the one in use.
-func (s Secret) Tells(stored sensitive.Value, account string) error {
+func (s Secret) CheckNamesAccount(stored sensitive.Value, account string) error {
 	list, err := s.Credentials(s.Value(stored, target.Credential{Account: account, Secret: sensitive.New("x"), ID: "x"}))
 	if err != nil || list[0].Account != account {
 		return fault.New(fault.InUse, `The value of secret %q does not say whose credential it is, and the strategy double `+

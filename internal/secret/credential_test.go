@@ -284,7 +284,7 @@ func TestTells(t *testing.T) {
 		{"an object without it", `{"password":"p"}`, typed(kms.TypeGeneric, "", both), false},
 		{"plain text", `p`, typed(kms.TypeGeneric, "", both), false},
 	} {
-		err := tt.s.Tells(sensitive.New(tt.stored), "b")
+		err := tt.s.CheckNamesAccount(sensitive.New(tt.stored), "b")
 		if tt.ok && err != nil || !tt.ok &&
 			(fault.KindOf(err) != fault.InUse ||
 				!strings.Contains(err.Error(), `The value of secret "s" does not say whose credential it is`)) {
