@@ -36,8 +36,7 @@ func TestHashes(t *testing.T) {
 		t.Error(got)
 	}
 	// MariaDB 10.11 stores this for IDENTIFIED VIA ed25519 USING PASSWORD('one').
-	if got := ed25519Hash(sensitive.New("one")); got != "GVycM1PNYy2URWCtSnWcrXKV9RSF2Riqk+B7EpGr7IE" &&
-		got != "QMFUGXXbqUn9JtkZDNkF1tCJAp89yvS5IrjGlW4yCoI" {
+	if got := ed25519Hash(sensitive.New("one")); got != "QMFUGXXbqUn9JtkZDNkF1tCJAp89yvS5IrjGlW4yCoI" {
 		t.Error(got)
 	}
 	slow, err := newHash(method{cachingSHA2, "$A$00A$" + strings.Repeat("x", 63)}, password)
