@@ -357,3 +357,15 @@ func TestNoProgramYet(t *testing.T) {
 		t.Errorf("log:\n%s", log.String())
 	}
 }
+
+// TestHookMistakes verifies that one mistake does not hide another.
+func TestHookMistakes(t *testing.T) {
+	t.Parallel()
+	var m mistakes
+	(&Hook{Signal: "HUPP", Attempts: 1}).check("at", &m)
+	if err := m.err(); err == nil ||
+		!strings.Contains(err.Error(), "at.signal") ||
+		!strings.Contains(err.Error(), "at.pid_file: is required") {
+		t.Errorf("a signal that does not exist without a pid_file: %v", err)
+	}
+}

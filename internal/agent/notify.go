@@ -45,9 +45,6 @@ func (h *Hook) check(at string, m *mistakes) *notifier {
 	case h.Executable != "" && !filepath.IsAbs(h.Executable):
 		m.add(at+".executable", "must be an absolute path")
 	case h.Signal != "":
-		if n.signal, err = signalNamed(h.Signal); err != nil {
-			m.add(at+".signal", "%v", err)
-		}
 	case h.Signal == "" && h.Executable != "":
 		m.add(at+".executable", "is for signal, which is not set")
 	case !filepath.IsAbs(h.Command[0]):
@@ -57,6 +54,11 @@ func (h *Hook) check(at string, m *mistakes) *notifier {
 			m.add(at+".command[0]", "%v", err)
 		} else if info.IsDir() || info.Mode()&0o111 == 0 {
 			m.add(at+".command[0]", "%s is not executable", h.Command[0])
+		}
+	}
+	if h.Signal != "" {
+		if n.signal, err = signalNamed(h.Signal); err != nil {
+			m.add(at+".signal", "%v", err)
 		}
 	}
 	if n.Attempts < 1 || n.Attempts > maxAttempts {

@@ -465,7 +465,7 @@ func TestConfigureRefusals(t *testing.T) {
 			inUse, `Secret "pg-admin" is the only way into target "pg"; only the strategy double may rotate an administrator.`,
 			[]string{"SecretName", "pg-admin", "TargetName", "pg"},
 		},
-		{inUse, "it has [single double]", []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "overlap"}},
+		{inUse, "it has single and double", []string{"SecretName", "gen", "TargetName", "pg", "Strategy", "overlap"}},
 		{
 			inUse, `names only the account "gen", and the strategy double needs a second one.`,
 			[]string{"SecretName", "gen", "TargetName", "pg", "Strategy", "double"},

@@ -23,20 +23,6 @@ type targetCommand struct {
 	PrepareAccounts targetPrepareAccounts `cmd:"" help:"Create a second login with the rights of the first, or show how."`
 }
 
-// triesTLS reports whether a target may be unreachable because TLS is tried there.
-func (c *targetTest) triesTLS(e *env, client *kms.Client) bool {
-	t, err := client.DescribeTarget(e.ctx, &kms.TargetNameRequest{TargetName: c.Name})
-	if err != nil || t.Kind == "command" || t.Kind == "ssh" {
-		return false // a caller who may only test learns nothing about it
-	}
-	var config struct {
-		TLS struct {
-			Off bool `json:"off"`
-		} `json:"tls"`
-	}
-	return json.Unmarshal([]byte(t.Config), &config) == nil && !config.TLS.Off
-}
-
 type targetAdd struct {
 	Name        string   `arg:"" help:"Name of the target: the DBInstanceId of secrets that are rotated there."`
 	Kind        string   `required:"" help:"Kind of system, such as postgresql." placeholder:"KIND"`
@@ -261,13 +247,38 @@ func (c *targetTest) Run(e *env) error {
 			said += " (" + out.Code + ")"
 		}
 		fmt.Fprintf(e.stdout, "  %s\n", said)
-		if out.Result == "unreachable" && c.triesTLS(e, client) {
-			fmt.Fprintf(e.stdout, "  Targets are reached over TLS by default. For a system that has its own authority: "+
-				"keyturn target update %[1]s --tls-ca FILE; for one without TLS, on a trusted network: "+
-				"keyturn target update %[1]s --tls-off\n", c.Name)
+		if out.Result == "unreachable" && out.Code != target.CodeEgress {
+			c.hint(e, client)
 		}
 	}
 	return coded{exitFailed, ""}
+}
+
+// hint prints what to check when a target cannot be reached: the server does not say why, because
+// a caller could scan ports by its answers.
+func (c *targetTest) hint(e *env, client *kms.Client) {
+	t, err := client.DescribeTarget(e.ctx, &kms.TargetNameRequest{TargetName: c.Name})
+	if err != nil || t.Kind == "command" {
+		return // a caller who may only test learns nothing about the target
+	}
+	var config struct {
+		TLS struct {
+			Off bool   `json:"off"`
+			CA  string `json:"ca"`
+		} `json:"tls"`
+	}
+	switch err := json.Unmarshal([]byte(t.Config), &config); {
+	case err != nil, config.TLS.Off, t.Kind == "ssh":
+		fmt.Fprintf(e.stdout, "  Check address and port: keyturn target show %s\n", c.Name)
+	case config.TLS.CA != "":
+		fmt.Fprintf(e.stdout, "  Check address and port, and the certificate of the target: it must be by the authority in "+
+			"tls.ca and have the host of the address as a name. If it has another name: "+
+			"keyturn target update %s --set tls.server_name=NAME\n", c.Name)
+	default:
+		fmt.Fprintf(e.stdout, "  Targets are reached over TLS by default. For a system that has its own authority: "+
+			"keyturn target update %[1]s --tls-ca FILE; for one without TLS, on a trusted network: "+
+			"keyturn target update %[1]s --tls-off\n", c.Name)
+	}
 }
 
 // testVerdict returns the sentence that heads the result of a test, with places for the target and
@@ -280,7 +291,7 @@ func testVerdict(out *kms.TestTargetResponse) string {
 	case out.Result == "ok":
 		return "Target %s accepts %s."
 	case out.Result == "unreachable":
-		return "Target %s was not reached for %s."
+		return "Target %s could not be reached, so %s was not tried."
 	case out.Result == "rejected":
 		return "Target %s does not accept %s."
 	case out.Result == "denied":

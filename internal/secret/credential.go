@@ -89,10 +89,22 @@ func (s Secret) Strategy(has []target.Strategy) (target.Strategy, error) {
 		return "", fault.New(fault.InUse, "Secret %q has one account, and the strategy double needs two.", s.Name)
 	}
 	if !slices.Contains(has, want) {
-		return "", fault.New(fault.InUse, "The target %q does not have the strategy that secret %q needs: it has %v.",
-			s.TargetName(), s.Name, has)
+		return "", fault.New(fault.InUse, "The target %q does not have the strategy %s that secret %q needs: it has %s.",
+			s.TargetName(), want, s.Name, listed(has))
 	}
 	return want, nil
+}
+
+// listed returns strategies as a sentence has them.
+func listed(all []target.Strategy) string {
+	if len(all) == 0 {
+		return "none"
+	}
+	var names []string
+	for _, s := range all {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, " and ")
 }
 
 // Credentials returns the credentials in a stored value. The first is the one that consumers use.
