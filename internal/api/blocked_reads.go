@@ -15,7 +15,7 @@ import (
 // it is not given out: past the bound the read is refused. A read that names another version or
 // label does not wait.
 func (c *Call) unblocked(ctx context.Context, s secret.Secret, in *kms.GetSecretValueRequest) (secret.Secret, error) {
-	wait, cancel := context.WithTimeout(ctx, c.Rotation.Hold)
+	wait, cancel := context.WithTimeout(ctx, c.Rotation.ReadWait)
 	defer cancel()
 	for s.Rotation.Hold {
 		v, err := s.Select(secret.Stage(in.VersionStage), in.VersionID)

@@ -27,8 +27,9 @@ type RotationConfig struct {
 	RequestEvery time.Duration
 	// Events reports whether a receiver of events is configured.
 	Events bool
-	// Hold is how long a read is blocked at most while the only credential of its secret changes.
-	Hold time.Duration
+	// ReadWait is how long a read is blocked at most while the only credential of its secret
+	// changes.
+	ReadWait time.Duration
 }
 
 const (

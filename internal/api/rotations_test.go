@@ -1197,12 +1197,12 @@ func TestListRotations(t *testing.T) {
 	}
 }
 
-// TestHeldReads: while the one credential of a secret is being changed, a read of the current
+// TestBlockedReads: while the one credential of a secret is being changed, a read of the current
 // version waits for the end or for the bound, whichever comes first; other reads do not wait.
-func TestHeldReads(t *testing.T) {
+func TestBlockedReads(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.env.Rotation.Hold = 20 * time.Millisecond
+	w.env.Rotation.ReadWait = 20 * time.Millisecond
 	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Hold = true })
 	w.refused(t,
 		"ServiceUnavailableTemporary",
@@ -1211,7 +1211,7 @@ func TestHeldReads(t *testing.T) {
 	w.must(t, "GetSecretValue", "SecretName", "double")
 	w.must(t, "DescribeSecret", "SecretName", "db")
 
-	w.env.Rotation.Hold = 20 * time.Second
+	w.env.Rotation.ReadWait = 20 * time.Second
 	answers := make(chan error, 1)
 	go func() {
 		_, err := w.call(t, rootPrincipal, "GetSecretValue", "SecretName", "db")

@@ -81,6 +81,14 @@ func newSettingFlags(before string, list []*settings.Setting) settingFlags {
 		}
 		fields = append(fields, reflect.StructField{Name: fmt.Sprint("F", i), Type: kind, Tag: reflect.StructTag(tag)})
 		names = append(names, s.Name)
+		if s.Former != "" { // the table refuses it, and names the present one
+			fields = append(fields, reflect.StructField{
+				Name: fmt.Sprint("Former", i),
+				Type: reflect.TypeFor[texts](),
+				Tag:  reflect.StructTag(fmt.Sprintf(`name:%q hidden:""`, s.Former)),
+			})
+			names = append(names, s.Former)
+		}
 	}
 	return settingFlags{kong.Plugins{reflect.New(reflect.StructOf(fields)).Interface()}, names}
 }

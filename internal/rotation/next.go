@@ -69,7 +69,7 @@ func (r Record) notAhead(now time.Time) Record {
 
 // quiet keeps the engine from what may cause a failed login until the window of the last one is
 // over. It waits before a candidate is sent rather than before the login with it, because reads are
-// not held then.
+// not blocked then.
 func (r Record) quiet(now time.Time) Record {
 	if at := r.LoginAt(now); at.After(now) && at.After(r.NextAt) {
 		r.NextAt = at

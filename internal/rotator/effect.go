@@ -60,7 +60,7 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 }
 
 // send proves the only credential of an account before it is destroyed, stores the intent, and then
-// gives the candidate to the target. Where there is only one credential, reads are held from the
+// gives the candidate to the target. Where there is only one credential, reads wait from the
 // intent on, and a consumer that read a moment before has time to log in before the change.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
 	admit := func(ctx context.Context) error {

@@ -32,12 +32,12 @@ type Config struct {
 	Workers int
 	// EffectTimeout bounds one call to a target; 0 means 15 seconds.
 	EffectTimeout time.Duration
-	// Lead is how long reads of a secret with one credential have been held before it is changed, so
-	// that a consumer that read the old one a moment before can still log in; 0 means 100 ms.
+	// Lead is the delay between blocking reads of a secret with one credential and changing it. A
+	// consumer that read the previous one a moment before can still log in; 0 means 100 ms.
 	Lead time.Duration
 	// Rate is how many scheduled rotations begin at one target in a second, and
-	// Burst how many at once after a pause; 0 means DefaultRate and 10. What is above waits its turn,
-	// and the turn is stored.
+	// Burst how many at once after a pause; 0 means DefaultRate and 10. Excess rotations get a stored
+	// start time.
 	Rate  float64
 	Burst int
 	// ProbeRate is how many credentials in use are probed in a second, in all; 0 means 10.

@@ -207,9 +207,9 @@ func (s *Settings) rows() settings.Table {
 				"and a credential be tried by repair --adopt, after the first 3."),
 		settings.Of("rotation-probe", &c.Rotation.ProbeEvery, duration(time.Second, 30*24*time.Hour), time.Hour,
 			"How often the server checks that a target accepts the credential in use."),
-		settings.Of("rotation-hold", &c.Rotation.Hold,
+		settings.Of("rotation-read-wait", &c.Rotation.ReadWait,
 			duration(10*time.Millisecond, 8*time.Second), 2*time.Second,
-			"How long a read waits while the only credential of its secret is changed."),
+			"How long a read waits while the only credential of its secret is changed.").Formerly("rotation-hold"),
 		settings.Of("rotation-rate", &c.Rotator.Rate, settings.Number(0.001, 1000), rotator.DefaultRate,
 			"Scheduled rotations a second that may begin at one target."),
 

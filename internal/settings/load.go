@@ -95,6 +95,9 @@ func (t Table) flags(given map[string][]string) (errs []error) {
 		if texts, ok := given[s.Name]; ok {
 			errs = append(errs, s.give("--"+s.Name, texts))
 		}
+		if _, ok := given[s.Former]; ok && s.Former != "" {
+			errs = append(errs, fmt.Errorf("--%s is now --%s", s.Former, s.Name))
+		}
 	}
 	return errs
 }
@@ -195,10 +198,14 @@ func written(value any) ([]string, form) {
 	return nil, "a table"
 }
 
-// suggest returns the name that was probably meant, if one is near.
+// suggest returns the present name of a setting that had the given one, or the name that was
+// probably meant, if one is near.
 func (t Table) suggest(given string, spelled func(string) string) string {
 	best, least := "", 4 // edits
 	for _, s := range t {
+		if s.Former != "" && given == spelled(s.Former) {
+			return "; it is now " + spelled(s.Name)
+		}
 		if n := distance(given, spelled(s.Name)); n < least && !s.Hidden {
 			best, least = spelled(s.Name), n
 		}

@@ -32,6 +32,8 @@ type Setting struct {
 	Negatable bool
 	// Hidden settings are accepted and not documented.
 	Hidden bool
+	// Former is a name that the setting once had. [Table.Load] refuses it and names the present one.
+	Former string
 	// List settings may be given several times; without Lines, commas separate items of a flag.
 	List, Lines bool
 
@@ -101,6 +103,9 @@ func (s *Setting) NotInFile() *Setting { s.noFile = true; return s }
 // Literal declares that the zero value is a value like any other. The default is then set by
 // [Table.Load], and [Table.Fill] leaves the field alone.
 func (s *Setting) Literal() *Setting { s.literal = true; return s }
+
+// Formerly declares a name that the setting once had.
+func (s *Setting) Formerly(name string) *Setting { s.Former = name; return s }
 
 // Undocumented hides the setting from help and documents.
 func (s *Setting) Undocumented() *Setting { s.Hidden = true; return s }

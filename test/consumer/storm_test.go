@@ -85,7 +85,7 @@ func startField(t *testing.T) *field {
 		c.Rotation = api.RotationConfig{
 			RequestEvery: time.Millisecond, // many rotations of one secret are requested
 			// A change at the target takes longer than the default of 2 s where many other programs run.
-			Hold: 8 * time.Second,
+			ReadWait: 8 * time.Second,
 		}
 	}))
 	f.exec(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'; GRANT SELECT ON pg_authid TO rotator")

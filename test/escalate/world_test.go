@@ -133,7 +133,7 @@ func (g *ground) world(ctx context.Context) *world {
 		DB: g.db, Keyring: g.keyring, Region: region, Now: now, Random: rand.Reader, Log: log, Kinds: w.kinds(),
 		Uses: api.NewKeyUses(g.db, log), Consumers: api.NewConsumers(g.db, now, log), Rotation: server.Defaults().Rotation,
 	}
-	w.env.Rotation.Hold = time.Nanosecond
+	w.env.Rotation.ReadWait = time.Nanosecond
 	w.gate = api.NewGate(w.env, silent{})
 	w.engine = rotator.New(g.db, w.gate, now, rotator.Config{
 		Node:   "search",

@@ -45,7 +45,7 @@ type order struct {
 	Rate    float64
 	Burst   int
 	Workers int
-	// Hold is how long reads are held, in milliseconds.
+	// Hold is how long reads are blocked, in milliseconds.
 	Hold int
 	// CommandDir is where executables may be that are targets.
 	CommandDir string
@@ -83,7 +83,7 @@ func child() int {
 			ProbeEvery:    ms(o.Probe, 3_600_000),
 			LeastInterval: time.Second,
 			RequestEvery:  time.Microsecond,
-			Hold:          ms(o.Hold, 2000),
+			ReadWait:      ms(o.Hold, 2000),
 		},
 		Rotator: rotator.Config{
 			Lead:          ms(o.Lead, 5),

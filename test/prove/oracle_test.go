@@ -180,7 +180,7 @@ const (
 	grace = 2000
 	// nearly is the age of the oldest value that a consumer holds.
 	nearly = 1600
-	// leadOfOracle is how long reads of a secret with one credential are held before it changes. It
+	// leadOfOracle is how long reads of a secret with one credential are blocked before it changes. It
 	// is more than the service has, so that a busy machine does not make a login late that follows a
 	// read at once.
 	leadOfOracle = 400
