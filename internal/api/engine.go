@@ -188,7 +188,7 @@ func Impossible(err error) (text string, ok bool) {
 }
 
 // Hold returns how long reads may be blocked.
-func (e *Engine) Hold() time.Duration { return e.gate.env.Rotation.Hold }
+func (e *Engine) Hold() time.Duration { return e.gate.env.Rotation.ReadWait }
 
 // ProbeEvery returns how often a credential in use is probed.
 func (e *Engine) ProbeEvery() time.Duration { return e.gate.env.Rotation.ProbeEvery }
