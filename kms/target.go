@@ -151,6 +151,9 @@ type PrepareTargetAccountsRequest struct {
 	AccountPassword sensitive.Value `kms:"AccountPassword,min=1,max=1024,bytes"`
 	// Apply does it; otherwise nothing is changed.
 	Apply bool `kms:"Apply,default=false"`
+	// Undo removes CloneAccountName, which must have no open session and belong to no secret; its
+	// objects go to AccountName. SecretName, VersionID and AccountPassword must be absent.
+	Undo bool `kms:"Undo,default=false"`
 	// SecretName and VersionID are of the new secret of type Rds, DoubleUsers, with both
 	// credentials. Both are required with Apply. A repeated call continues where an earlier one was
 	// interrupted. SecretName is the name or, if the secret exists, the ARN.

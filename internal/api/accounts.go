@@ -29,7 +29,7 @@ func prepared(c *Call, in *kms.PrepareTargetAccountsRequest, list []resource) ([
 	}
 	list = c.andChanges(list, changes{in.TargetName, []string{in.AccountName, in.CloneAccountName}})
 	list = append(list, c.accountResources(changes{in.TargetName, []string{ownerOf(in)}})...)
-	if !in.Apply {
+	if !in.Apply || in.Undo {
 		return list, nil
 	}
 	list = append(list, resource{arn: c.containerARN()})
@@ -97,7 +97,27 @@ func prepareTargetAccounts(
 	if !in.Apply {
 		return p.out, nil
 	}
+	if in.Undo {
+		return p.out, p.undo(ctx, plan)
+	}
 	return p.out, p.apply(ctx, plan)
+}
+
+// undo removes the clone, unless a secret rotates it.
+func (p *preparation) undo(ctx context.Context, plan target.Plan) error {
+	owner, err := rotating(p.Snapshot, p.Account(), p.target, p.in.CloneAccountName, p.At)
+	switch {
+	case err != nil:
+		return err
+	case owner != "":
+		return fault.New(fault.InUse, "Secret %q rotates account %q of target %q: delete the secret first, or "+
+			"configure its rotation for another account.", owner, p.in.CloneAccountName, p.target.Name)
+	}
+	if err := p.by.ApplyPlan(ctx, plan); err != nil {
+		return p.refused(err, "")
+	}
+	p.out.Applied = true
+	return nil
 }
 
 func planRequest(in *kms.PrepareTargetAccountsRequest) target.PlanRequest {
@@ -106,6 +126,7 @@ func planRequest(in *kms.PrepareTargetAccountsRequest) target.PlanRequest {
 		Owner:     in.OwnerName,
 		Logins:    [2]string{in.AccountName, in.CloneAccountName},
 		Databases: in.Databases,
+		Undo:      in.Undo,
 		Current:   target.Credential{Account: in.AccountName, Secret: in.AccountPassword},
 	}
 }
@@ -119,6 +140,10 @@ func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
 	switch {
 	case in.AccountName == in.CloneAccountName:
 		return fault.Parameter("CloneAccountName", "name another account than AccountName.")
+	case in.Undo && (in.SecretName+in.VersionID != "" || !in.AccountPassword.IsZero()):
+		return fault.Parameter("Undo", "SecretName, VersionId and AccountPassword are for a call that makes a clone.")
+	case in.Undo:
+		return nil
 	case in.Apply && in.SecretName == "":
 		return fault.Required("SecretName")
 	case in.Apply && in.VersionID == "":
@@ -152,7 +177,7 @@ func (p *preparation) describe(plan target.Plan) {
 		Statements: []kms.TargetStatement{},
 	}
 	if len(plan.Steps) == 0 {
-		p.out.Findings = append(p.out.Findings, "nothing has to be done: both accounts are set up")
+		p.out.Findings = append(p.out.Findings, "nothing has to be done")
 	}
 	for _, step := range plan.Steps {
 		for _, s := range step.Statements {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -168,16 +169,27 @@ func claimName(tx *store.Tx, s secret.Secret, t store.Target, name string) error
 	if err != nil || owner == s.Name {
 		return err
 	}
-	if owner != "" {
-		other, ok, err := tx.Secret(s.Account, owner, s.UpdatedAt)
-		if err != nil {
-			return err
-		}
-		if ok && other.TargetName() == t.Name && other.BoundTo(t.ID) {
-			return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.", name, t.Name, owner)
-		}
+	other, err := rotating(tx, s.Account, t, name, s.UpdatedAt)
+	switch {
+	case err != nil:
+		return err
+	case other != "":
+		return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.", name, t.Name, other)
 	}
 	return tx.PutClaim(store.Claim{Account: s.Account, Target: t.Name, User: name, Secret: s.Name})
+}
+
+// rotating returns the name of the secret that rotates an account of a target; empty for none.
+func rotating(tx *store.Tx, account string, t store.Target, user string, at time.Time) (string, error) {
+	owner, err := tx.Claim(account, t.Name, user)
+	if err != nil || owner == "" {
+		return "", err
+	}
+	s, ok, err := tx.Secret(account, owner, at)
+	if err != nil || !ok || s.TargetName() != t.Name || !s.BoundTo(t.ID) {
+		return "", err
+	}
+	return owner, nil
 }
 
 // claim makes a secret the one that rotates the accounts, if it is bound to them and to its target

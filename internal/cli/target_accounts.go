@@ -15,6 +15,7 @@ type targetPrepareAccounts struct {
 	Owner    string   `help:"Account that ACCOUNT acts as already, if another." placeholder:"NAME"`
 	Database []string `help:"Compare rights in this database only; may be repeated (all)." placeholder:"NAME"`
 	Apply    bool     `help:"Make the changes. Without --apply they are only shown."`
+	Undo     bool     `help:"Remove the clone again; its objects go to the account. No secret may rotate it."`
 	Secret   string   `help:"With --apply: the secret to create, with both credentials." placeholder:"NAME"`
 	Version  string   `help:"With --apply: ID of its first version." placeholder:"ID" default:"v1"`
 	Password string   `name:"password-file" help:"Its password (standard input)." placeholder:"FILE" type:"path"`
@@ -28,9 +29,13 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 		OwnerName:        c.Owner,
 		Databases:        c.Database,
 		Apply:            c.Apply,
+		Undo:             c.Undo,
 		SecretName:       c.Secret,
 	}
 	switch {
+	case c.Undo && (c.Secret != "" || c.Password != ""):
+		return coded{exitUsage, "--secret and --password-file make a clone; --undo takes neither"}
+	case c.Undo:
 	case c.Apply && c.Secret == "":
 		return coded{exitUsage, "--apply needs --secret, the secret to make with both credentials"}
 	case !c.Apply && c.Secret != "":
@@ -38,7 +43,7 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 	case c.Apply:
 		in.VersionID = c.Version
 	}
-	if c.Apply || c.Password != "" {
+	if !c.Undo && (c.Apply || c.Password != "") {
 		var err error
 		if in.AccountPassword, err = e.readLine(c.Password, "Password of "+c.Account+": "); err != nil {
 			return err
@@ -77,6 +82,10 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 		fmt.Fprintf(e.stdout, "-- %s\n", f)
 	}
 	switch {
+	case c.Undo && out.Applied:
+		fmt.Fprintf(e.stdout, "Done. %s is removed.\n", c.Clone)
+	case c.Undo:
+		fmt.Fprintf(e.stdout, "Nothing was changed; --undo --apply does it.\n")
 	case out.Proven:
 		fmt.Fprintf(e.stdout, "Done, and both logins are shown to be equal. Secret %s has their credentials.\n",
 			out.SecretName)

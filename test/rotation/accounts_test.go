@@ -267,6 +267,48 @@ func TestPrepareAccountsCommand(t *testing.T) {
 	}
 }
 
+// A clone is removed when no secret rotates it, and the account stays.
+func TestPrepareAccountsUndo(t *testing.T) {
+	t.Parallel()
+	s, d := startOneLogin(t)
+	ctx := t.Context()
+	if out, err := s.Client.PrepareTargetAccounts(ctx, preparation(d)); err != nil || !out.Proven {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	undo := preparation(d)
+	undo.Undo = true
+	if _, err := s.Client.PrepareTargetAccounts(ctx, undo); !errors.Is(err, kms.ErrInvalidParameter) {
+		t.Errorf("with a secret and a password: %v", err)
+	}
+	undo.SecretName, undo.VersionID, undo.AccountPassword = "", "", sensitive.Value{}
+	if _, err := s.Client.PrepareTargetAccounts(ctx, undo); !errors.Is(err, kms.ErrResourceInUse) {
+		t.Errorf("while a secret rotates the clone: %v", err)
+	}
+	if _, err := s.Client.DeleteSecret(ctx, &kms.DeleteSecretRequest{
+		SecretName:                 "db",
+		ForceDeleteWithoutRecovery: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	undo.Apply = false
+	shown, err := s.Client.PrepareTargetAccounts(ctx, undo)
+	if err != nil || shown.Applied || len(shown.Statements) != 1 ||
+		shown.Statements[0].Statement != `DROP ROLE "app_clone"` {
+		t.Errorf("shown: %+v, %v", shown, err)
+	}
+	undo.Apply = true
+	if out, err := s.Client.PrepareTargetAccounts(ctx, undo); err != nil || !out.Applied {
+		t.Errorf("undone: %+v, %v", out, err)
+	}
+	if err := d.login(ctx, d.app); err != nil {
+		t.Errorf("the account: %v", err)
+	}
+	again, err := s.Client.PrepareTargetAccounts(ctx, undo)
+	if err != nil || len(again.Statements) != 0 {
+		t.Errorf("undone again: %+v, %v", again, err)
+	}
+}
+
 func TestPrepareAccountsOfAnotherKind(t *testing.T) {
 	t.Parallel()
 	s := start(t, server.Change(func(c *server.Config) { c.Kinds = append(c.Kinds, webhook.Kind()) }))
