@@ -45,7 +45,8 @@ moduleload back_mdb
 moduleload ppolicy
 moduleload constraint
 moduleload memberof
-%[4]spidfile %[1]s/slapd.pid
+%[4]ssasl-secprops %[5]s
+pidfile %[1]s/slapd.pid
 argsfile %[1]s/slapd.args
 TLSCACertificateFile %[1]s/ca.pem
 TLSCertificateFile %[1]s/localhost.crt
@@ -140,8 +141,13 @@ pwdAttribute: userPassword
 pwdCheckQuality: 2
 `
 
-// StartLDAP starts slapd.
-func StartLDAP(t testing.TB) *LDAP {
+// StartLDAP starts slapd. It has no SASL mechanism that needs passwords in clear.
+func StartLDAP(t testing.TB) *LDAP { return startLDAP(t, "minssf=256") }
+
+// StartLDAPWithSASL starts slapd with the SASL mechanisms of its system.
+func StartLDAPWithSASL(t testing.TB) *LDAP { return startLDAP(t, "none") }
+
+func startLDAP(t testing.TB, sasl string) *LDAP {
 	t.Helper()
 	bin := program(t, "slapd", "slapd")
 	dir := t.TempDir()
@@ -162,7 +168,8 @@ func StartLDAP(t testing.TB) *LDAP {
 		}
 	}
 	config, modules := filepath.Join(dir, "slapd.conf"), moduleDir(t)
-	writeFile(t, config, strings.TrimSpace(fmt.Sprintf(ldapConfig, dir, modules, l.root, l.loadSchemes(modules)))+"\n")
+	text := fmt.Sprintf(ldapConfig, dir, modules, l.root, l.loadSchemes(modules), sasl)
+	writeFile(t, config, strings.TrimSpace(text)+"\n")
 	var err error
 	for range startAttempts {
 		ports := support.FreePorts(t, 2)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	driver "github.com/go-ldap/ldap/v3"
+
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/ldap"
 	"github.com/keyturn/keyturn/internal/target/targettest"
@@ -82,6 +84,28 @@ func testCheckValues(t *testing.T, s *servers.LDAP) {
 		"needs-consent hash-changes", "note policy-not-read")
 }
 
+// TestCheckSASL verifies that a password in clear is left alone where other logins than simple
+// binds need it.
+func TestCheckSASL(t *testing.T) {
+	t.Parallel()
+	for i, s := range []*servers.LDAP{servers.StartLDAP(t), servers.StartLDAPWithSASL(t)} {
+		conn, err := s.Bind(t.Context(), s.AdminDN, s.Password)
+		targettest.Must(t, err)
+		defer conn.Close()
+		dse, err := conn.Search(driver.NewSearchRequest("", driver.ScopeBaseObject, driver.NeverDerefAliases, 1, 5, false,
+			"(objectClass=*)", []string{"supportedSASLMechanisms"}, nil))
+		targettest.Must(t, err)
+		want := "note hash-changes"
+		if i == 1 && slices.Contains(dse.Entries[0].GetAttributeValues("supportedSASLMechanisms"), "DIGEST-MD5") {
+			want = "needs-consent hash-changes"
+		}
+		c := account(t, s, s.Base)
+		expectFound(t, "a password in clear", found(t, open(t, plain(s.Addr), admin(s)), c, target.Overlap), want)
+		expectFound(t, "a scheme of the target",
+			found(t, open(t, plain(s.Addr, `"scheme":"ssha"`), admin(s)), c, target.Overlap), want)
+	}
+}
+
 // testCheckEntries verifies what a check finds about entries.
 func testCheckEntries(t *testing.T, s *servers.LDAP) {
 	tt := open(t, plain(s.Addr), admin(s))
@@ -156,7 +180,7 @@ func testCheckPolicies(t *testing.T, s *servers.LDAP) {
 			expectFound(t, "as a manager", found(t, tt, done.New, target.Single), "impossible policy-must-change")
 			next := change(target.Single, done.New, "third-password")
 			targettest.Must(t, tt.Apply(targettest.Within(t), next))
-			targettest.Expect(t, tt.Verify(targettest.Within(t), next.New), target.Denied, "changed first")
+			targettest.Expect(t, tt.Verify(targettest.Within(t), next.New), target.Admitted, "changed first")
 		}
 	}
 	tt := open(t, plain(s.Addr), admin(s))

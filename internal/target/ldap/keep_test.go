@@ -19,9 +19,11 @@ import (
 	"github.com/keyturn/keyturn/test/servers"
 )
 
-// testKeptForms verifies that a new value has scheme, cost and spelling of the old one, and that
+// TestKeepsForms verifies that a new value has scheme, cost and spelling of the old one, and that
 // the server takes it.
-func testKeptForms(t *testing.T, s *servers.LDAP) {
+func TestKeepsForms(t *testing.T) {
+	t.Parallel()
+	s := servers.StartLDAP(t)
 	sum := sha1.Sum([]byte("secretsalt"))
 	ssha := "{ssha}" + base64.StdEncoding.EncodeToString(append(sum[:], "salt"...))
 	long := sha512.Sum512([]byte("secretsixteen bytes xx"))
@@ -100,8 +102,10 @@ func keepsForm(t *testing.T, s *servers.LDAP, strategy target.Strategy, value, p
 	}
 }
 
-// testCopies verifies that a server which learns of changes later decides nothing about a password.
-func testCopies(t *testing.T, s *servers.LDAP) {
+// TestCopies verifies that a server which learns of changes later decides nothing about a password.
+func TestCopies(t *testing.T) {
+	t.Parallel()
+	s := servers.StartLDAP(t)
 	other := servers.StartLDAP(t)
 	old := account(t, s, s.Base)
 	uid, _, _ := strings.Cut(strings.TrimPrefix(old.Account, "uid="), ",")

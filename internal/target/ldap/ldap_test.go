@@ -94,7 +94,7 @@ func TestLDAP(t *testing.T) {
 	})
 	for name, f := range map[string]func(*testing.T, *servers.LDAP){
 		"TLS": testTLS, "odd characters": testOddCharacters, "schemes": testSchemes, "stored schemes": testStoredSchemes,
-		"kept forms": testKeptForms, "copies": testCopies, "lookup": testLookup, "administrators": testAdministrators,
+		"lookup": testLookup, "administrators": testAdministrators,
 		"check of values": testCheckValues, "check of entries": testCheckEntries, "check of policies": testCheckPolicies,
 		"others stay": testOthersStay, "policy": testPolicy,
 		"lock-out": testLockOut, "server hashes": testServerHashes, "missing accounts": testMissingAccounts, "empty password": testEmptyPassword,

@@ -148,7 +148,11 @@ func (s *session) tryBind(attempt, dn string, password sensitive.Value) error {
 		for _, c := range result.Controls {
 			policy, ok := c.(*driver.ControlBeheraPasswordPolicy)
 			if ok && policyErrors[policy.Error] != "" {
-				return target.Failed(target.Denied, code(err), attempt+": "+policyErrors[policy.Error], s.secrets...)
+				class := target.Denied
+				if err == nil {
+					class = target.Admitted // the password is right, and opens nothing but its own change
+				}
+				return target.Failed(class, code(err), attempt+": "+policyErrors[policy.Error], s.secrets...)
 			}
 		}
 	}

@@ -45,9 +45,11 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// testOptions verifies that a new key may do what the old one may and no more, and that no login of
-// Keyturn runs the work of the application.
-func testOptions(t *testing.T, s *servers.SSH) {
+// TestKeepsOptions verifies that a new key may do what the old one may and no more, and that no
+// login of Keyturn runs the work of the application.
+func TestKeepsOptions(t *testing.T) {
+	t.Parallel()
+	s := servers.StartSSH(t)
 	old, a := keyAccount(t, s, "/bin/sh")
 	options := `restrict,command="echo run >>~/runs; echo \"forced: $SSH_ORIGINAL_COMMAND\"",from="127.0.0.1,::1" `
 	path := s.Authorize(t, a, options+public(t, old)+" old\n")
@@ -110,8 +112,10 @@ func testSeveralLines(t *testing.T, s *servers.SSH) {
 	login(s).Works(t, "old, after Retire", c.Old, false)
 }
 
-// testSecondFile verifies that a key which is only in a further file of sshd is found there.
-func testSecondFile(t *testing.T, s *servers.SSH) {
+// TestSecondFile verifies that a key which is only in a further file of sshd is found there.
+func TestSecondFile(t *testing.T) {
+	t.Parallel()
+	s := servers.StartSSH(t)
 	old, a := keyAccount(t, s, "/bin/sh")
 	path := s.Authorize(t, a, "# nothing here\n")
 	targettest.Must(t, os.WriteFile(path+"2", []byte("no-pty "+public(t, old)+"\n"), 0o644))
@@ -225,9 +229,11 @@ func storedHash(t *testing.T, account string) string {
 	return strings.Split(string(out), ":")[1]
 }
 
-// testHashes verifies that a password is stored in the form of the one before, and that the stored
-// hash shows which password is right.
-func testHashes(t *testing.T, s *servers.SSH) {
+// TestKeepsHashes verifies that a password is stored in the form of the one before, and that the
+// stored hash shows which password is right.
+func TestKeepsHashes(t *testing.T) {
+	t.Parallel()
+	s := servers.StartSSH(t)
 	tt := open(t, config(s, s.Addr()), admin(s))
 	consenting, err := ssh.Kind().Open(target.Settings{
 		Config: []byte(config(s, s.Addr())), Admin: admin(s), Consent: []string{"change-hash"},

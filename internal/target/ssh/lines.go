@@ -173,8 +173,10 @@ func (h *host) removeKey(ctx context.Context, s *session, account string, e edit
 func (h *host) shutOut(ctx context.Context, c target.Credential) error {
 	s, err := h.dialAs(ctx, h.Address, c, c.Secret)
 	switch {
-	case err == nil:
-		s.close()
+	case err == nil, target.ClassOf(err) == target.Admitted:
+		if err == nil {
+			s.close()
+		}
 		return target.Denied.Errorf(
 			"%s: the old key of %s is in none of %s and still logs in: sshd accepts it by another file "+
 				"(AuthorizedKeysFile), a program (AuthorizedKeysCommand) or a certificate; remove it there",

@@ -97,7 +97,8 @@ type attempt struct {
 
 	otherKey string // the key that the host showed instead
 	offered  bool   // the credential was offered
-	obstacle string // why the login says nothing of the credential
+	accepted bool   // the host took it, and wants more
+	obstacle string // why the login did not succeed, other than by the credential
 }
 
 func (a *attempt) hostKey(_ string, _ net.Addr, key ssh.PublicKey) error {
@@ -115,6 +116,7 @@ func (a *attempt) hostKey(_ string, _ net.Addr, key ssh.PublicKey) error {
 func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if a.offered {
 		if len(c.PartialSuccessMethods) > 0 {
+			a.accepted = true
 			a.obstacle = "the host wants more than one proof (" + strings.Join(c.AllowedMethods, ", ") + ")"
 		}
 		return nil, nil
@@ -166,6 +168,8 @@ func (a *attempt) failed(addr string, err error, secrets []sensitive.Value) erro
 		e := target.Denied.Errorf("%s: no algorithm in common (does the host have one of host_keys?)", text)
 		e.Detail = target.Clean(err.Error())
 		return e
+	case a.accepted:
+		return target.Failed(target.Admitted, "", text+": "+a.obstacle, secrets...)
 	case a.obstacle != "":
 		return target.Failed(target.Denied, "", text+": "+a.obstacle, secrets...)
 	case a.offered && strings.Contains(err.Error(), "unable to authenticate"):
@@ -193,7 +197,7 @@ func (s *session) check(ctx context.Context, command string) error {
 			s.secrets...)
 	case errors.Is(err, errNotRun):
 		return target.Failed(
-			target.Denied, "",
+			target.Admitted, "",
 			text+" is refused by the host (set check to \"\" for an account that may run no commands)",
 			s.secrets...,
 		)
