@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,7 @@ moduleload back_mdb
 moduleload ppolicy
 moduleload constraint
 moduleload memberof
+moduleload syncprov
 %[4]ssasl-secprops %[5]s
 pidfile %[1]s/slapd.pid
 argsfile %[1]s/slapd.args
@@ -79,6 +81,7 @@ dbnosync
 rootdn "cn=root,dc=example,dc=org"
 rootpw %[3]s
 overlay memberof
+overlay syncprov
 
 database mdb
 suffix "dc=policy,dc=org"
@@ -91,6 +94,24 @@ ppolicy_default "cn=default,dc=policy,dc=org"
 ppolicy_hash_cleartext
 overlay constraint
 constraint_attribute userPassword count 1
+`
+
+const replicaConfig = `
+include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+modulepath %[2]s
+moduleload back_mdb
+moduleload memberof
+%[3]s
+database mdb
+suffix "dc=example,dc=org"
+directory %[1]s
+maxsize 16777216
+dbnosync
+rootdn "cn=root,dc=example,dc=org"
+syncrepl rid=1 provider=ldap://%[4]s type=refreshAndPersist retry="1 +" searchbase="dc=example,dc=org"
+  bindmethod=simple binddn="cn=root,dc=example,dc=org" credentials=%[5]s
+updateref ldap://%[4]s
 `
 
 const ldapEntries = `
@@ -170,25 +191,43 @@ func startLDAP(t testing.TB, sasl string) *LDAP {
 	config, modules := filepath.Join(dir, "slapd.conf"), moduleDir(t)
 	text := fmt.Sprintf(ldapConfig, dir, modules, l.root, l.loadSchemes(modules), sasl)
 	writeFile(t, config, strings.TrimSpace(text)+"\n")
+	l.Addr, l.TLSAddr = l.serve(t, bin, dir, config)
+	l.load(t, fmt.Sprintf(ldapEntries, l.Password))
+	return l
+}
+
+// Replica starts a server that copies the entries below Base, and returns its address.
+func (l *LDAP) Replica(t testing.TB) string {
+	t.Helper()
+	bin, dir, modules := program(t, "slapd", "slapd"), t.TempDir(), moduleDir(t)
+	config := filepath.Join(dir, "slapd.conf")
+	text := fmt.Sprintf(replicaConfig, dir, modules, l.loadSchemes(modules), l.Addr, l.root)
+	writeFile(t, config, strings.TrimSpace(text)+"\n")
+	addr, _ := l.serve(t, bin, dir, config)
+	return addr
+}
+
+// serve starts slapd, and returns the addresses where it speaks plain and TLS.
+func (l *LDAP) serve(t testing.TB, bin, dir, config string) (plain, secure string) {
+	t.Helper()
 	var err error
 	for range startAttempts {
 		ports := support.FreePorts(t, 2)
-		l.Addr, l.TLSAddr = net.JoinHostPort("127.0.0.1", ports[0]), net.JoinHostPort("127.0.0.1", ports[1])
-		cmd := exec.Command(bin, "-f", config, "-d", "0", "-h", "ldap://"+l.Addr+"/ ldaps://"+l.TLSAddr+"/")
+		plain, secure = net.JoinHostPort("127.0.0.1", ports[0]), net.JoinHostPort("127.0.0.1", ports[1])
+		cmd := exec.Command(bin, "-f", config, "-d", "0", "-h", "ldap://"+plain+"/ ldaps://"+secure+"/")
 		cmd.Dir = dir
 		var c *child
-		if c, err = startChild(cmd, func() error { return listening(l.TLSAddr) }); err == nil {
+		if c, err = startChild(cmd, func() error { return listening(plain) }); err == nil {
 			t.Cleanup(func() {
 				if err := c.stop(); err != nil {
 					t.Error(err)
 				}
 			})
-			l.load(t, fmt.Sprintf(ldapEntries, l.Password))
-			return l
+			return plain, secure
 		}
 	}
 	t.Fatal(err)
-	return nil
+	return "", ""
 }
 
 // moduleDir is where slapd's modules are.
@@ -210,7 +249,9 @@ func (l *LDAP) loadSchemes(dir string) string {
 	var lines strings.Builder
 	for _, name := range []string{"argon2", "pw-sha2", "pw-pbkdf2"} {
 		if _, err := os.Stat(filepath.Join(dir, name+".so")); err == nil {
-			l.Schemes = append(l.Schemes, name)
+			if !slices.Contains(l.Schemes, name) {
+				l.Schemes = append(l.Schemes, name)
+			}
 			lines.WriteString("moduleload " + name + "\n")
 		}
 	}

@@ -116,22 +116,28 @@ func TestCopies(t *testing.T) {
 	})
 	verify := fmt.Sprintf(`"verify":[{"address":%q,"role":"replica","lag":"3s"}]`, other.Addr)
 	tt := open(t, plain(s.Addr, verify), admin(s))
-	copied := tt.(interface {
-		target.Target
-		Lag() time.Duration
-	})
-	if copied.Lag() != 3*time.Second {
-		t.Errorf("lag %v", copied.Lag())
+	copies := tt.(target.Copied)
+	if copies.Lag() != 3*time.Second {
+		t.Errorf("lag %v", copies.Lag())
 	}
 	c := change(target.Overlap, old, "second-password")
 	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
-	copies := tt.(interface {
-		VerifyCopies(ctx context.Context, c target.Credential) error
-	})
 	targettest.Expect(t, copies.VerifyCopies(targettest.Within(t), c.New), target.Rejected, other.Addr)
 	other.Modify(t, old.Account, "userPassword", c.New.Secret.Reveal())
 	targettest.Must(t, copies.VerifyCopies(targettest.Within(t), c.New))
+	// A real one learns of a change within its lag.
+	tt = open(t, plain(s.Addr, fmt.Sprintf(`"verify":[{"address":%q,"role":"replica"}]`, s.Replica(t))), admin(s))
+	copies = tt.(target.Copied)
+	next := change(target.Overlap, c.New, "third-password")
+	targettest.Must(t, tt.Apply(targettest.Within(t), next))
+	ctx, cancel := context.WithTimeout(t.Context(), tt.(target.Copied).Lag())
+	defer cancel()
+	err := copies.VerifyCopies(ctx, next.New)
+	for err != nil && ctx.Err() == nil {
+		err = copies.VerifyCopies(ctx, next.New)
+	}
+	targettest.Must(t, err)
 	// An application that uses one of the addresses is followed.
 	narrow, err := ldap.Kind().Open(target.Settings{
 		Config: []byte(plain(s.Addr, fmt.Sprintf(`"verify":[%q]`, other.Addr))), Admin: admin(s),

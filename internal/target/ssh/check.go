@@ -121,6 +121,9 @@ func (h *host) checkKeys(ctx context.Context, s *session, f *target.Findings, c 
 	var lines []keyLine
 	for _, path := range h.AuthorizedKeys.of(c.Account) {
 		found, err := h.checkFile(ctx, s, f, path, key.PublicKey())
+		if target.ClassOf(err) == target.Denied {
+			return f.Denied("keys-not-changed", err, "Give the administrator root, or the sudo rule of docs/targets/ssh.md.")
+		}
 		if err != nil {
 			return err
 		}
@@ -157,7 +160,7 @@ func (h *host) checkFile(
 			"account", f.Account),
 	)
 	if err != nil {
-		return nil, f.Denied("keys-not-changed", err, "Give the administrator root, or the sudo rule of docs/targets/ssh.md.")
+		return nil, err
 	}
 	lines, authority := linesOf(path, text, key)
 	if authority {

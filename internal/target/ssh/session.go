@@ -184,9 +184,14 @@ func (a *attempt) failed(addr string, err error, secrets []sensitive.Value) erro
 func (s *session) check(ctx context.Context, command string) error {
 	text := fmt.Sprintf("%s: the login works, and %q", s.addr, command)
 	out, err := s.exec(ctx, command, "")
+	var exited *ssh.ExitError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &exited) && exited.ExitStatus() == noSession:
+		return target.Failed(
+			target.Admitted, "", text+" gets no session (a limit of logins?)"+out.said(), s.secrets...,
+		)
 	case errors.As(err, new(*ssh.ExitError)):
 		return target.Failed(
 			target.Denied,
@@ -237,6 +242,10 @@ func (s *session) run(ctx context.Context, attempt string, who as, script string
 	}
 	return "", target.NoAnswer(attempt, err, s.secrets...)
 }
+
+// noSession is the status with which sshd ends a session that PAM does not open, for example
+// because the account has reached its limit of logins (pam_limits).
+const noSession = 254
 
 // errNotRun is in the chain of an error that says that the host refused to run a command at all.
 var errNotRun = errors.New("not run")

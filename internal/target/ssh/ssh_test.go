@@ -726,6 +726,30 @@ func TestAsksInDialogue(t *testing.T) {
 	targettest.Expect(t, tt.Verify(targettest.Within(t), c.New), target.Denied, "asks more than for a password")
 }
 
+// TestLimitOfLogins verifies that a session which PAM refuses after the login proves the
+// credential.
+func TestLimitOfLogins(t *testing.T) {
+	t.Parallel()
+	const limits = "/etc/security/limits.d"
+	if _, err := os.Stat("/etc/pam.d/sshd"); err != nil || os.Geteuid() != 0 {
+		t.Skip("no PAM service sshd on this machine, or not root")
+	}
+	if _, err := os.Stat(limits); err != nil {
+		t.Skip("no pam_limits on this machine")
+	}
+	s := servers.StartSSH(t, "UsePAM yes")
+	tt := open(t, config(s, s.Addr()), admin(s))
+	old, a := keyAccount(t, s, "/bin/sh")
+	targettest.Must(t, tt.Verify(targettest.Within(t), old))
+	file := filepath.Join(limits, a.Name+".conf")
+	targettest.Must(t, os.WriteFile(file, fmt.Appendf(nil, "%s hard maxlogins 0\n", a.Name), 0o644))
+	t.Cleanup(func() { targettest.Must(t, os.Remove(file)) })
+	targettest.Expect(t, tt.Verify(targettest.Within(t), old), target.Admitted, "gets no session")
+	other, _ := keyAccount(t, s, "/bin/sh")
+	other.Account = old.Account
+	targettest.Expect(t, tt.Verify(targettest.Within(t), other), target.Rejected)
+}
+
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for config, want := range map[string][]string{
