@@ -1206,7 +1206,8 @@ func TestBlockedReads(t *testing.T) {
 	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Hold = true })
 	w.refused(t,
 		"ServiceUnavailableTemporary",
-		`The credential in secret "db" is being changed at its target, and its state there is not known yet; try again.`,
+		`The credential in secret "db" is being changed at its target, and its state there is not known yet; `+
+			"try again. If this lasts, keyturn rotation status shows what an operator can do.",
 		"GetSecretValue", "SecretName", "db")
 	w.must(t, "GetSecretValue", "SecretName", "double")
 	w.must(t, "DescribeSecret", "SecretName", "db")
