@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -284,4 +285,16 @@ func TestClientCertificates(t *testing.T) {
 		"Action":["kms:CheckRotation","kms:TestTarget"],"Resource":["*"]}]}`)
 	_, err = w.call(t, thief, "CheckRotation", "SecretName", "gen")
 	denied("a check against the policy of the certificate", err)
+}
+
+// TestSentIsSentAgain verifies that what an attempt has left at the target keeps no rotation from
+// sending its candidate again.
+func TestSentIsSentAgain(t *testing.T) {
+	t.Parallel()
+	left := &memory{}
+	left.says(nil, target.Finding{Code: "second-password", Verdict: target.Impossible, Text: "Two."})
+	turn := &api.Turn{Record: rotation.Record{Attempt: 1}}
+	if err := turn.MayBegin(t.Context(), left); err != nil || left.asked.Current.Account != "" {
+		t.Errorf("a second attempt is checked: %v", err)
+	}
 }
