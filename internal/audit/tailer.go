@@ -94,15 +94,8 @@ func (t *tailer) batch(ctx context.Context, upTo uint64) (lines []Line, err erro
 			}
 		}
 		text, err := t.line()
-		if errors.Is(err, errLineTooLong) {
-			t.damage(err)
-			continue
-		}
-		if err != nil { // io.EOF, or the rest of the segment cannot be read
-			if !errors.Is(err, io.EOF) {
-				t.damage(err)
-			}
-			if err := t.openNext(ctx); err != nil {
+		if err != nil {
+			if err := t.goOn(ctx, err); err != nil {
 				return sendable(lines, err)
 			}
 			continue
@@ -129,6 +122,18 @@ func (t *tailer) batch(ctx context.Context, upTo uint64) (lines []Line, err erro
 		size += len(text)
 	}
 	return lines, nil
+}
+
+// goOn continues after a line that could not be read: behind it, or in the next segment when this
+// one has ended or its rest cannot be read.
+func (t *tailer) goOn(ctx context.Context, err error) error {
+	if !errors.Is(err, io.EOF) {
+		t.damage(err)
+	}
+	if errors.Is(err, errLineTooLong) {
+		return nil
+	}
+	return t.openNext(ctx)
 }
 
 // check decodes a line that the server has written.

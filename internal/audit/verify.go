@@ -256,6 +256,12 @@ func (v *verifier) line(file string, line []byte, isFirst bool, first uint64) er
 	if v.end, err = v.end.follow(r); err != nil {
 		return err
 	}
+	v.count(r)
+	return nil
+}
+
+// count takes a verified record into the report.
+func (v *verifier) count(r Record) {
 	v.seen = true
 	if v.report.Records == 0 {
 		v.report.FirstSeq = r.Seq
@@ -268,7 +274,6 @@ func (v *verifier) line(file string, line []byte, isFirst bool, first uint64) er
 	if v.Head != nil && r.Seq == v.Head.Seq {
 		v.atHead = r.Hash
 	}
-	return nil
 }
 
 // foundBefore checks the records before a gap. Whether all of them may be missing is a matter of

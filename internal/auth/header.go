@@ -49,14 +49,7 @@ func (a *Authenticator) header(
 		return verified{}, err
 	}
 	digest := r.get("x-acs-content-sha256")
-	signed := sign.Request{
-		Method:     r.Method,
-		Path:       "/",
-		Query:      query,
-		Header:     r.get,
-		BodySHA256: digest,
-	}
-	if !key.Secret.Verify(auth, signed) {
+	if !key.Secret.Verify(auth, r.signedRequest(query, digest)) {
 		return verified{}, fault.New(fault.WrongSignature, "Specified signature does not match our calculation.")
 	}
 	body, err := signedBody(r, auth, digest)
@@ -69,6 +62,18 @@ func (a *Authenticator) header(
 	}
 	v.params, err = parseBody(query, r.get("content-type"), body)
 	return v, err
+}
+
+// signedRequest returns the request that a signature in the header covers. digest is the digest of
+// its body.
+func (r *Request) signedRequest(query sign.Params, digest string) sign.Request {
+	return sign.Request{
+		Method:     r.Method,
+		Path:       "/",
+		Query:      query,
+		Header:     r.get,
+		BodySHA256: digest,
+	}
 }
 
 // signedBody reads the body and verifies that the signature covers it. digest is the one that was

@@ -217,16 +217,20 @@ func (p *player) start(ctx context.Context) error {
 
 func seconds(began time.Time) string { return fmt.Sprintf("%.2f s", time.Since(began).Seconds()) }
 
-// startServer starts a server that nobody will miss, and a client of its administrator.
-func (p *player) startServer(ctx context.Context) (err error) {
-	p.node, err = server.New(ctx, server.Config{
+func (p *player) serverConfig() server.Config {
+	return server.Config{
 		DataDir:    filepath.Join(p.dir, "server"),
 		NoSync:     true,
 		Listen:     cmp.Or(p.options.Listen, loopback),
 		ListenHTTP: cmp.Or(p.options.ListenHTTP, loopback),
 		Kinds:      []target.Kind{postgresql.Kind(), ssh.Kind()},
 		Rotation:   api.RotationConfig{RequestEvery: time.Millisecond}, // it shows many rotations of one secret
-	})
+	}
+}
+
+// startServer starts a server that nobody will miss, and a client of its administrator.
+func (p *player) startServer(ctx context.Context) (err error) {
+	p.node, err = server.New(ctx, p.serverConfig())
 	if err != nil {
 		return fmt.Errorf("start a server: %w", err)
 	}

@@ -113,14 +113,8 @@ func (t Trust) check(path string, want purpose) error {
 			if links++; links > maxLinks {
 				return fmt.Errorf("%s: too many symbolic links", path)
 			}
-			to, err := os.Readlink(at)
-			if err != nil {
+			if at, rest, err = followLink(at, rest); err != nil {
 				return err
-			}
-			rest = append(parts(to), rest...)
-			at = filepath.Dir(at)
-			if filepath.IsAbs(to) {
-				at = filepath.VolumeName(to) + string(filepath.Separator)
 			}
 		case len(rest) == 0:
 			return t.last(e, self, want)
@@ -135,6 +129,20 @@ func (t Trust) check(path string, want purpose) error {
 			at, rest = filepath.Join(at, rest[0]), rest[1:] // at has no link, so ".." is its parent
 		}
 	}
+}
+
+// followLink returns where a link leads to: a directory without links, and the parts of the path
+// below it.
+func followLink(link string, rest []string) (dir string, below []string, err error) {
+	to, err := os.Readlink(link)
+	if err != nil {
+		return "", nil, err
+	}
+	dir = filepath.Dir(link)
+	if filepath.IsAbs(to) {
+		dir = filepath.VolumeName(to) + string(filepath.Separator)
+	}
+	return dir, append(parts(to), rest...), nil
 }
 
 // last judges the file that the path leads to.

@@ -165,12 +165,17 @@ func parseParam(t reflect.Type, f reflect.StructField, tag string, index int) Pa
 			panic(fmt.Sprintf("wire: %s.%s: unknown option %q", t, f.Name, opt))
 		}
 	}
+	p.setKind(t, f, asJSON, flat)
+	return p
+}
+
+// setKind completes a parameter by the type of its field.
+func (p *Param) setKind(t reflect.Type, f reflect.StructField, asJSON, flat bool) {
 	p.kind, p.Type = paramKind(t, f, asJSON, flat)
 	p.Secret = p.kind == kindValue
 	if p.Resource != "" && (p.kind != kindString || p.Type != "string") {
 		panic(fmt.Sprintf("wire: %s.%s: only a string names a resource", t, f.Name))
 	}
-	return p
 }
 
 func oneOf(t reflect.Type, f reflect.StructField, value string, list ...string) string {

@@ -73,18 +73,7 @@ type Reply struct {
 func Do(
 	req *http.Request, dial egress.DialFunc, t target.TLS, attempt string, secrets ...sensitive.Value,
 ) (Reply, error) {
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-			defer cancel()
-			return dial(ctx, network, address)
-		},
-		TLSHandshakeTimeout:    dialTimeout,
-		TLSClientConfig:        t.Config(req.URL.Hostname()),
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxHeader,
-	}
+	transport := newTransport(dial, t, req.URL.Hostname())
 	defer transport.CloseIdleConnections()
 	client := &http.Client{
 		Transport:     transport,
@@ -116,6 +105,22 @@ func Do(
 		JSON:   isJSON(resp.Header.Get("Content-Type")),
 		Proven: resp.TLS != nil,
 	}, nil
+}
+
+// newTransport returns a transport for one request to host.
+func newTransport(dial egress.DialFunc, t target.TLS, host string) *http.Transport {
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return dial(ctx, network, address)
+		},
+		TLSHandshakeTimeout:    dialTimeout,
+		TLSClientConfig:        t.Config(host),
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+	}
 }
 
 // Answered returns the error for an answer. words are the target's own, without secrets: callers
