@@ -298,3 +298,33 @@ func TestSentIsSentAgain(t *testing.T) {
 		t.Errorf("a second attempt is checked: %v", err)
 	}
 }
+
+// TestMayBegin verifies that the engine does not send a candidate when a check finds something in
+// the way, unless the secret agrees, and that it may give a target again what it had.
+func TestMayBegin(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.says(nil, target.Finding{Code: "plugin", Verdict: target.NeedsConsent, Text: "It changes.", Consent: "plugin"})
+	may := func(mode rotation.Mode, consents ...string) error {
+		t.Helper()
+		w.inState(t, "db", rotation.Prepared)
+		w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
+			s.Rotation.Settings = &secret.RotationSettings{Consents: consents}
+			r.Mode, r.Strategy = mode, target.Single
+		})
+		turn, ok, err := w.gate.Engine(1).Load(t.Context(), account, "db")
+		if err != nil || !ok {
+			t.Fatalf("load: %v, %v", ok, err)
+		}
+		return turn.MayBegin(t.Context(), m)
+	}
+	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse || !strings.Contains(err.Error(), "add plugin to") {
+		t.Errorf("without consent: %v", err)
+	}
+	if err := may(rotation.Rotate, "plugin"); err != nil {
+		t.Errorf("with consent: %v", err)
+	}
+	if err := may(rotation.Reapply); err != nil {
+		t.Errorf("a repair: %v", err)
+	}
+}

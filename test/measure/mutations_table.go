@@ -439,6 +439,14 @@ var mutations = []mutation{
 		test: "TestConfigureChecks",
 	},
 	{
+		name: "a candidate is sent although a check finds something in the way",
+		file: "internal/api/rotation_check.go",
+		old:  "t.Secret.Settings().Consents); !ok {",
+		new:  "t.Secret.Settings().Consents); !ok && reason == \"\" {",
+		pkg:  "internal/api",
+		test: "TestMayBegin",
+	},
+	{
 		name: "a check logs in again after a login that failed",
 		file: "internal/api/inspection.go",
 		old:  "case r.LoginAt(k.At).After(k.At):",
@@ -501,5 +509,13 @@ var mutations = []mutation{
 		new:  "return t.loginAt(ctx, c, t.endpoints())",
 		pkg:  "internal/target/mysql",
 		test: "TestReplica",
+	},
+	{
+		name: "a candidate is sent although a check finds something in the way",
+		file: "internal/api/rotation_check.go",
+		old:  "t.Secret.Settings().Consents); !ok {",
+		new:  "t.Secret.Settings().Consents); !ok && reason == \"\" {",
+		pkg:  "internal/api",
+		test: "TestMayBegin",
 	},
 }
