@@ -43,6 +43,7 @@ var outlives = map[string]bool{
 	"LoginFailedAt": true,
 	"SentAt":        true,
 	"HeldAt":        false,
+	"Imposed":       false,
 	"Hold":          false,
 	"Lag":           false,
 	"CopiesAt":      false,

@@ -42,6 +42,8 @@ func (r Record) cancel(now time.Time) Record {
 		return r
 	}
 	switch {
+	case r.Attempt == 0 && r.Imposed && r.Mode != Reapply:
+		return r.stuck("The repair was cancelled: the target may accept the candidate.")
 	case r.Attempt == 0, r.Cancelled && tried:
 		return r.ended(now)
 	case r.Strategy == target.Single || r.Mode == Reapply:

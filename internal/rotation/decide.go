@@ -141,7 +141,7 @@ func AfterCopies(e Event, a Answer) Event {
 // destroyed is the one that applications use, and that a login with its successor can succeed. A
 // repair has nothing to destroy.
 func (r Record) NeedsBase() bool {
-	return r.State == Prepared && r.Strategy == target.Single && r.Mode != Reapply
+	return r.State == Prepared && r.Strategy == target.Single && r.Mode != Reapply && !r.Imposed
 }
 
 // Before returns the event of a login that must succeed before a credential is destroyed; ready is

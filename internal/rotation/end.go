@@ -200,7 +200,7 @@ func (r Record) onRepair(e Event, now time.Time) (Record, bool) {
 		return r, true
 	case Again:
 		r = r.to(Prepared)
-		r.Attempt, r.Rejections = 0, 0
+		r.Attempt, r.Rejections, r.Imposed = 0, 0, true
 		return r.quiet(now), true
 	}
 	return r, false

@@ -113,6 +113,9 @@ type Record struct {
 	NextAt time.Time `json:"next_at,omitzero"`
 	// LoginFailedAt is when the engine last caused a failed login.
 	LoginFailedAt time.Time `json:"login_failed_at,omitzero"`
+	// Imposed says that an operator had the candidate sent again out of a quarantine, where the target
+	// accepts the base no more than the candidate, or nothing is known.
+	Imposed bool `json:"imposed,omitempty"`
 	// HeldAt is when reads were blocked last, and Hold how long they may be: past that, a change that
 	// is not proven is taken back.
 	HeldAt time.Time     `json:"held_at,omitzero"`

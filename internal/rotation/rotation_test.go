@@ -153,6 +153,7 @@ func TestNext(t *testing.T) {
 	failed := func(n int) change { return func(r *rotation.Record) { r.Failures = n } }
 	failedOnce := failed(1)
 	rejected := func(n int) change { return func(r *rotation.Record) { r.Rejections = n } }
+	imposed := func(r *rotation.Record) { r.Imposed = true }
 	neverSent := func(r *rotation.Record) { r.Attempt = 0 }
 	heldFor := func(ago time.Duration) change {
 		return func(r *rotation.Record) { r.HeldAt, r.Hold = noon.Add(-ago), 2*time.Second }
@@ -357,6 +358,10 @@ func TestNext(t *testing.T) {
 			"cancelled after an attempt, one account", rotation.Prepared,
 			[]change{single, func(r *rotation.Record) { r.NextAt = noon.Add(time.Hour) }}, cancel, rotation.Prepared,
 			0,
+		},
+		{
+			"a repair sent out of a quarantine is cancelled", rotation.Prepared, []change{single, neverSent, imposed},
+			cancel, rotation.Quarantined, 0,
 		},
 		{"the same cancel again", rotation.Prepared, []change{single, wished}, cancel, rotation.Prepared, 0},
 		{

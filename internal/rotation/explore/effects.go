@@ -100,7 +100,7 @@ func (x *walk) retire(i int) {
 
 // unprovenChange is I11: what destroys a credential comes after a login that has succeeded.
 func (e *engine) unprovenChange(retire bool) string {
-	single := e.rec.Strategy == target.Single && e.rec.Mode != rotation.Reapply && !retire
+	single := e.rec.Strategy == target.Single && e.rec.Mode != rotation.Reapply && !e.rec.Imposed && !retire
 	if (retire || single) && !e.proved {
 		return "I11: a credential is destroyed, and no login has succeeded before"
 	}

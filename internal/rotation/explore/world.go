@@ -350,7 +350,7 @@ func (h *hash) record(r *rotation.Record, now time.Time) {
 	h.text(r.Base)
 	failures := min(r.Failures, 10) // the back-off grows no more then
 	h.bytes(int8(r.Attempt), int8(r.Candidates), int8(r.Rejections), int8(failures), int8(min(r.Waiting, 1)))
-	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled)
+	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled, r.Imposed)
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
 	h.time(r.GraceDeadline, now)
