@@ -31,9 +31,9 @@ deps:
 test: deps
 	$(GO) test -race -timeout 20m ./...
 
-# prove shows that rotation keeps its promises against real servers (test/prove), and to applications (test/consumer), that a flood
-# stops nobody else (test/flood), and that no right gives more than it says (test/escalate). It prints one figure per line, name and
-# value, and fails when a bound does not hold.
+# prove shows that rotation keeps its promises against real servers (test/prove), to applications (test/consumer), and on targets with
+# unusual states (test/messy), that a flood stops nobody else (test/flood), and that no right gives more than it says (test/escalate). It
+# prints one figure per line, name and value, and fails when a bound does not hold.
 prove:
 	@scripts/test-deps >&2
 	@scripts/test-hydra >&2
@@ -41,12 +41,14 @@ prove:
 	@scripts/test-postgres >&2
 	@$(GO) test -c -o bin/prove.test ./test/prove
 	@$(GO) test -c -o bin/prove-consumer.test ./test/consumer
+	@$(GO) test -c -o bin/prove-messy.test ./test/messy
 	@$(GO) test -c -o bin/prove-flood.test ./test/flood
 	@$(GO) test -c -o bin/prove-escalate.test ./test/escalate
 	@cd test/prove && ../../bin/prove.test -full -test.timeout 60m; first=$$?; \
 	cd ../consumer && ../../bin/prove-consumer.test -full -test.timeout 60m; second=$$?; \
 	cd ../escalate && ../../bin/prove-escalate.test -full -test.timeout 60m; third=$$?; \
-	cd ../flood && ../../bin/prove-flood.test -full -test.timeout 60m && exit $$((first + second + third))
+	cd ../messy && ../../bin/prove-messy.test -full -test.timeout 120m; fourth=$$?; \
+	cd ../flood && ../../bin/prove-flood.test -full -test.timeout 60m && exit $$((first + second + third + fourth))
 
 lint:
 	scripts/lint

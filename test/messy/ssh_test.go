@@ -1,0 +1,243 @@
+package messy
+
+import (
+	"context"
+	random "crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/servers"
+)
+
+func TestSSH(t *testing.T) {
+	t.Parallel()
+	client, err := exec.LookPath("ssh")
+	if err != nil {
+		t.Skip("ssh is not installed (Debian package openssh-client, scripts/test-deps)")
+	}
+	host := &sshHost{
+		SSH:    servers.StartSSH(t, "MaxStartups 200", "PermitUserEnvironment TEAM", "AllowTcpForwarding yes"),
+		client: client,
+	}
+	host.key = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(host.HostKey)))
+	admin := compact(map[string]string{"AccountName": host.User, "PrivateKey": host.AdminKey})
+	p := player{product: start(t, "ssh", admin), label: "messy_ssh", slow: 15 * time.Second}
+	p.build = func(t *testing.T, s *scene, r *rand.Rand) { host.build(t, p.product, s, r) }
+	p.play(t)
+}
+
+// sshHost is the host that all scenes share.
+type sshHost struct {
+	*servers.SSH
+	client, key string
+}
+
+// sshKey is a value that holds a key.
+type sshKey struct{ AccountName, PrivateKey string }
+
+// sshOptions are options of a line of authorized_keys.
+var sshOptions = []string{
+	``, `restrict`, `restrict,pty`, `no-port-forwarding,no-agent-forwarding`, `command="echo forced"`,
+	`restrict,command="echo only \"this\" \\ and a comma, too"`, `from="127.0.0.0/8"`, `environment="TEAM=blue"`,
+	`expiry-time="20990101"`, `permitopen="127.0.0.1:1"`, `from="127.0.0.1,::1",restrict,command="id -un"`,
+}
+
+func (h *sshHost) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
+	config := map[string]any{"address": h.Addr(), "host_keys": []string{h.key}}
+	p.register(t, s.name, compact(config))
+	if s.trait(r, 4, "a password") {
+		h.password(t, p, s, r)
+		return
+	}
+	a := h.NewAccount(t, s.one(r, "shell", "/bin/sh", "/bin/bash"), "*")
+	private, public := newKey(t, s.one(r, "key", "ed25519", "ed25519", "ed25519", "rsa"))
+	options := s.one(r, "options", sshOptions...)
+	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public)))
+	mine := strings.TrimSpace(options+" "+line) + " app@build"
+	_, other := servers.NewSSHKey(t)
+	var lines []string
+	if s.trait(r, 2, "comments and a key of others") {
+		lines = append(lines, "# managed by hand", "", `command="false" `+
+			strings.TrimSpace(string(ssh.MarshalAuthorizedKey(other)))+" other team")
+	}
+	file := "authorized_keys"
+	switch s.one(r, "file", "authorized_keys", "authorized_keys", "authorized_keys2", "both") {
+	case "authorized_keys2":
+		h.Authorize(t, a, strings.Join(lines, "\n")+"\n")
+		file, lines = "authorized_keys2", nil
+	case "both":
+		h.write(t, a, "authorized_keys2", mine+"\n")
+	}
+	h.write(t, a, file, strings.Join(append(lines, mine), "\n")+map[bool]string{true: "\n"}[r.IntN(3) > 0])
+	s.strategy = target.Overlap
+	s.first = compact(sshKey{a.Name, private})
+	s.attach = func() (string, error) {
+		return p.configure(t, s.first, kms.ConfigureRotationRequest{
+			TargetName:  s.name,
+			Strategy:    string(target.Overlap),
+			GracePeriod: "1h",
+		})
+	}
+	s.work = func(ctx context.Context, value string) (outcome, error) {
+		return h.work(ctx, t, a, value)
+	}
+}
+
+// password makes a scene of an account with a password.
+func (h *sshHost) password(t *testing.T, p *product, s *scene, r *rand.Rand) {
+	password := "first-password-of-" + s.name
+	form := s.one(r, "hash", "yescrypt", "sha512crypt", "sha256crypt", "bcrypt")
+	hash, err := exec.CommandContext(t.Context(), "perl", "-e", `print crypt($ARGV[0], $ARGV[1])`, password,
+		map[string]string{
+			"yescrypt":    "$y$j9T$saltsaltsaltsalt$",
+			"sha512crypt": "$6$rounds=20000$saltsalt$",
+			"sha256crypt": "$5$saltsalt$",
+			"bcrypt":      "$2b$06$abcdefghijklmnopqrstuu",
+		}[form]).Output()
+	good(t, err)
+	a := h.NewAccount(t, "/bin/sh", string(hash))
+	s.strategy = target.Single
+	s.first = compact(pair{a.Name, password})
+	s.attach = func() (string, error) {
+		return p.configure(t, s.first, kms.ConfigureRotationRequest{
+			TargetName:  s.name,
+			Strategy:    string(target.Single),
+			GracePeriod: "0s",
+		})
+	}
+	s.work = func(ctx context.Context, value string) (outcome, error) {
+		out, err := h.work(ctx, t, a, value)
+		if err == nil {
+			out["hash"], err = hashForm(a.Name)
+		}
+		return out, err
+	}
+}
+
+// hashForm is the scheme and cost of an account's stored hash.
+func hashForm(name string) (string, error) {
+	text, err := os.ReadFile("/etc/shadow")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Split(line, ":")
+		if fields[0] == name {
+			parts := strings.Split(fields[1], "$")
+			if len(parts) > 3 && !strings.HasPrefix(parts[2], "rounds=") && parts[1] != "y" && parts[1] != "2b" {
+				parts = parts[:3] // the salt follows the scheme
+				parts[2] = ""
+			}
+			return strings.Join(parts[:min(len(parts), 3)], "$"), nil
+		}
+	}
+	return "none", nil
+}
+
+// newKey makes a key pair of a type.
+func newKey(t *testing.T, kind string) (string, ssh.PublicKey) {
+	t.Helper()
+	if kind != "rsa" {
+		return servers.NewSSHKey(t)
+	}
+	key, err := rsa.GenerateKey(random.Reader, 2048)
+	good(t, err)
+	block, err := ssh.MarshalPrivateKey(key, "")
+	good(t, err)
+	public, err := ssh.NewPublicKey(&key.PublicKey)
+	good(t, err)
+	return string(pem.EncodeToMemory(block)), public
+}
+
+// write writes a further file of keys of an account.
+func (h *sshHost) write(t *testing.T, a servers.Account, name, text string) {
+	t.Helper()
+	dir := filepath.Join(a.Home, ".ssh")
+	good(t, os.MkdirAll(dir, 0o700))
+	good(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	if out, err := exec.CommandContext(t.Context(), "chown", "-R", a.Name+":", dir).CombinedOutput(); err != nil {
+		t.Fatalf("chown: %v: %s", err, out)
+	}
+}
+
+// work logs in with the OpenSSH client: for a command, for a terminal, and for a forwarded
+// connection.
+func (h *sshHost) work(ctx context.Context, t *testing.T, a servers.Account, value string) (outcome, error) {
+	var held struct{ PrivateKey, AccountPassword string }
+	if json.Unmarshal([]byte(value), &held) != nil {
+		return nil, fmt.Errorf("the value is not JSON")
+	}
+	host, port, err := net.SplitHostPort(h.Addr())
+	if err != nil {
+		return nil, err
+	}
+	dir := t.TempDir()
+	files := map[string]string{
+		"known":  fmt.Sprintf("[%s]:%s %s\n", host, port, h.key),
+		"secret": held.PrivateKey + held.AccountPassword,
+		"ask":    "#!/bin/sh\ncat " + filepath.Join(dir, "secret") + "\n",
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "ask"), 0o700); err != nil {
+		return nil, err
+	}
+	common := []string{
+		"-F", "none", "-p", port, "-l", a.Name, "-o", "UserKnownHostsFile=" + filepath.Join(dir, "known"),
+		"-o", "StrictHostKeyChecking=yes", "-o", "NumberOfPasswordPrompts=1", "-o", "ConnectTimeout=20",
+		"-o", "LogLevel=ERROR",
+	}
+	if held.PrivateKey != "" {
+		common = append(common, "-i", filepath.Join(dir, "secret"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+			"-o", "PasswordAuthentication=no")
+	} else {
+		common = append(common, "-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password")
+	}
+	run := func(args ...string) (string, int, error) {
+		cmd := exec.CommandContext(ctx, h.client, append(common[:len(common):len(common)], args...)...)
+		cmd.Env = []string{
+			"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "SSH_ASKPASS=" + filepath.Join(dir, "ask"),
+			"SSH_ASKPASS_REQUIRE=force",
+		}
+		text, err := cmd.CombinedOutput()
+		if ctx.Err() != nil {
+			return "", 0, ctx.Err()
+		}
+		if cmd.ProcessState == nil {
+			return "", 0, err
+		}
+		return strings.Join(strings.Fields(string(text)), " "), cmd.ProcessState.ExitCode(), nil
+	}
+	out := outcome{"login": loggedIn}
+	said, exit, err := run(host, "id -un; printenv TEAM; echo done")
+	switch {
+	case err != nil:
+		return nil, err
+	case exit == 255:
+		return outcome{"login": "ssh: " + said}, nil
+	}
+	out["command"] = said
+	if out["terminal"], _, err = run("-tt", host, "tty >/dev/null && echo terminal"); err != nil {
+		return nil, err
+	}
+	said, exit, err = run("-W", h.Addr(), host)
+	out["forwarding"] = fmt.Sprint(exit, strings.HasPrefix(said, "SSH-2.0"))
+	return out, err
+}
