@@ -66,7 +66,7 @@ func startRabbitMQ(t testing.TB) (*RabbitMQ, error) {
 	}
 	for name, text := range map[string]string{
 		caFile:                                  ca.PEM,
-		filepath.Join(dir, "enabled_plugins"):   "[rabbitmq_management].\n",
+		filepath.Join(dir, "enabled_plugins"):   "[rabbitmq_management,rabbitmq_federation].\n",
 		filepath.Join(dir, ".erlang.cookie"):    "COOKIEOFATHROWAWAYNODE",
 		filepath.Join(dir, "rabbitmq-env.none"): "",
 		filepath.Join(dir, "rabbitmq.conf"): fmt.Sprintf(`listeners.tcp.1 = %s

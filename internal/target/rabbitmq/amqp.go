@@ -17,6 +17,9 @@ const loginTimeout = 15 * time.Second
 
 // Verify logs in by AMQP 0-9-1 at every endpoint and opens the virtual host, like an application.
 func (b *broker) Verify(ctx context.Context, c target.Credential) error {
+	if len(b.config.endpoints) == 0 {
+		return target.Denied.Errorf("%s: no login endpoint of the secret is an address of amqp", b.name)
+	}
 	return target.VerifyEach(ctx, b.config.endpoints, func(ctx context.Context, e endpoint) error {
 		return b.login(ctx, e, c)
 	})
@@ -67,12 +70,16 @@ func judge(ctx context.Context, what string, err error, c target.Credential) err
 	default:
 		return target.Failed(target.Unknown, "", what+": the connection ended without an answer to the login", c.Secret)
 	}
-	class := target.Unknown
+	class := target.Unclear
 	switch said.Code {
 	case amqp.AccessRefused:
 		class = target.Rejected
-	case amqp.NotAllowed: // the login has succeeded, and the virtual host is not permitted
-		class = target.Denied
+	case amqp.NotAllowed:
+		// RabbitMQ sends it only after the login: no right to the virtual host, no such virtual host,
+		// or a limit of connections.
+		class = target.Admitted
+	case amqp.ConnectionForced: // the node shuts down
+		class = target.Unknown
 	}
 	return target.Failed(class, strconv.Itoa(said.Code), what+": "+target.Clean(said.Reason, c.Secret), c.Secret)
 }

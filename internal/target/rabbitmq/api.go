@@ -31,6 +31,23 @@ type user struct {
 	Hash      string          `json:"password_hash"`
 	Algorithm string          `json:"hashing_algorithm"`
 	Tags      json.RawMessage `json:"tags"` // a list, before version 3.9 a string; sent back unchanged
+	Limits    map[string]int  `json:"limits"`
+}
+
+// consentToHash is the consent to replace a hash of an algorithm in which none can be made here.
+const consentToHash = "change-hash"
+
+// keeps reports whether a rotation can make a hash in the algorithm of the user's.
+func (u user) keeps() bool {
+	return u.Algorithm == algorithmSHA256 || u.Algorithm == algorithmSHA512 || u.Algorithm == "" && u.Hash == ""
+}
+
+// algorithm returns the algorithm of the next hash: the user's, if a hash can be made in it.
+func (u user) algorithm() string {
+	if u.Algorithm == algorithmSHA512 {
+		return algorithmSHA512
+	}
+	return algorithmSHA256
 }
 
 // accepts says whether the stored hash belongs to the password.
@@ -42,31 +59,32 @@ func (u user) accepts(password sensitive.Value) target.Liveness {
 	if err != nil || len(stored) < saltSize {
 		return target.NotKnown
 	}
-	salted := append(bytes.Clone(stored[:saltSize]), password.Reveal()...)
-	var digest []byte
-	switch u.Algorithm {
-	case algorithmSHA256:
-		sum := sha256.Sum256(salted)
-		digest = sum[:]
-	case algorithmSHA512:
-		sum := sha512.Sum512(salted)
-		digest = sum[:]
-	default:
+	if u.Algorithm != u.algorithm() {
 		return target.NotKnown
 	}
-	if subtle.ConstantTimeCompare(digest, stored[saltSize:]) == 1 {
+	if subtle.ConstantTimeCompare(digest(u.Algorithm, stored[:saltSize], password), stored[saltSize:]) == 1 {
 		return target.Live
 	}
 	return target.Dead
 }
 
-func newHash(password sensitive.Value) (string, error) {
+// digest returns the digest of a password with a salt.
+func digest(algorithm string, salt []byte, password sensitive.Value) []byte {
+	salted := append(bytes.Clone(salt), password.Reveal()...)
+	if algorithm == algorithmSHA512 {
+		sum := sha512.Sum512(salted)
+		return sum[:]
+	}
+	sum := sha256.Sum256(salted)
+	return sum[:]
+}
+
+func newHash(algorithm string, password sensitive.Value) (string, error) {
 	salt := make([]byte, saltSize)
 	if _, err := rand.Read(salt); err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(append(bytes.Clone(salt), password.Reveal()...))
-	return base64.StdEncoding.EncodeToString(append(salt, sum[:]...)), nil
+	return base64.StdEncoding.EncodeToString(append(salt, digest(algorithm, salt, password)...)), nil
 }
 
 // errNoUser is in the chain of an error that says that RabbitMQ's own database has no such user.
@@ -117,7 +135,7 @@ func (b *broker) put(
 	secrets := append(b.secrets(append(others, of)), sensitive.New(hash))
 	body, err := json.Marshal(map[string]any{
 		"password_hash":     hash,
-		"hashing_algorithm": algorithmSHA256,
+		"hashing_algorithm": u.algorithm(),
 		"tags":              u.Tags,
 	})
 	if err != nil {
@@ -152,13 +170,25 @@ func (b *broker) secrets(of []target.Credential) []sensitive.Value {
 func (b *broker) call(
 	ctx context.Context, method, what, account string, body []byte, secrets []sensitive.Value,
 ) (rest.Reply, error) {
-	if account == "" || account == "." || account == ".." {
-		return rest.Reply{}, target.Failed(
-			target.Denied, "", what+": the API cannot address a user of that name", secrets...,
-		)
+	path, err := userPath(account)
+	if err != nil {
+		return rest.Reply{}, target.Failed(target.Denied, "", what+": "+err.Error(), secrets...)
 	}
-	name := strings.ReplaceAll(url.QueryEscape(account), "+", "%20")
-	req, err := http.NewRequestWithContext(ctx, method, b.config.API+"/api/users/"+name, bytes.NewReader(body))
+	return b.request(ctx, method, what, path, body, secrets)
+}
+
+// userPath returns the path of a user in the API.
+func userPath(account string) (string, error) {
+	if account == "" || account == "." || account == ".." {
+		return "", errors.New("the API cannot address a user of that name")
+	}
+	return "/api/users/" + strings.ReplaceAll(url.QueryEscape(account), "+", "%20"), nil
+}
+
+func (b *broker) request(
+	ctx context.Context, method, what, path string, body []byte, secrets []sensitive.Value,
+) (rest.Reply, error) {
+	req, err := http.NewRequestWithContext(ctx, method, b.config.API+path, bytes.NewReader(body))
 	if err != nil {
 		return rest.Reply{}, target.Failed(target.Denied, "", what+": api is not a URL", secrets...)
 	}

@@ -16,9 +16,9 @@
 //
 // A user has one password, so the strategy without a gap is double: two users of equal permissions.
 // This kind makes no users, and leaves tags, permissions and limits as they are. It sends a salted
-// SHA-256 hash, never the password. So RabbitMQ's credential validators, which need the password,
-// do not apply: use password_length and password_punctuation for such rules. Open connections stay
-// open.
+// hash in the user's own algorithm (SHA-256 or SHA-512), never the password. So RabbitMQ's
+// credential validators, which need the password, do not apply: use password_length and
+// password_punctuation for such rules. Open connections stay open.
 //
 // RabbitMQ has no compare-and-set: the user is read immediately before its password is replaced or
 // cleared. A change of the password or the tags by another administrator between the two is lost.
@@ -41,7 +41,8 @@ import (
 // Kind returns the kind "rabbitmq".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
-	return target.NewKind("rabbitmq", strategies, target.Parser((*config).complete), open).WithAdmin()
+	return target.NewKind("rabbitmq", strategies, target.Parser((*config).complete), open).WithAdmin().
+		Following(target.LoginEndpoints, target.LoginDatabase)
 }
 
 type config struct {
@@ -57,8 +58,12 @@ type config struct {
 // Addresses returns the API and every address of AMQP.
 func (c config) Addresses() []string { return slices.Concat([]string{c.API}, c.AMQP) }
 
+// LoginEndpoints returns the addresses of AMQP as the configuration names them.
+func (c config) LoginEndpoints() target.EndpointList { return target.WritersAt(c.AMQP) }
+
 // endpoint is an address of AMQP, with its own choice of TLS.
 type endpoint struct {
+	name string // as the configuration names it
 	addr string
 	tls  target.TLS
 }
@@ -107,13 +112,18 @@ func parseAMQP(s string, t target.TLS) (endpoint, error) {
 		return endpoint{}, fmt.Errorf("amqp: %w", err)
 	}
 	t.Off = !secure
-	return endpoint{addr: addr, tls: t}, nil
+	return endpoint{name: s, addr: addr, tls: t}, nil
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
+	c.VHost = cmp.Or(s.Login.Database, c.VHost)
+	if at := s.Login.Endpoints; len(at) > 0 {
+		c.endpoints = slices.DeleteFunc(c.endpoints, func(e endpoint) bool { return !slices.Contains(at, e.name) })
+	}
 	return &broker{
 		PasswordRule: c.PasswordRule,
 		config:       c,
+		consent:      s.Consent,
 		name:         s.Name,
 		admin:        s.Admin,
 		dialTCP:      s.Dialer(),
@@ -123,6 +133,7 @@ func open(c config, s target.Settings) (target.Target, error) {
 type broker struct {
 	target.PasswordRule // Generate
 	config              config
+	consent             []string // see target.Settings
 	name                string
 	admin               target.Credential
 	dialTCP             egress.DialFunc
@@ -141,7 +152,14 @@ func (b *broker) Apply(ctx context.Context, c target.Change) error {
 	if u.accepts(c.New.Secret) == target.Live {
 		return nil
 	}
-	hash, err := newHash(c.New.Secret)
+	if !u.keeps() && !slices.Contains(b.consent, consentToHash) {
+		return target.Denied.Errorf(
+			"%s: its password has the algorithm %s, in which no hash can be made here; agree to another one with the "+
+				"consent %s",
+			what, target.Clean(u.Algorithm), consentToHash,
+		)
+	}
+	hash, err := newHash(u.algorithm(), c.New.Secret)
 	if err != nil {
 		return target.Unreachable.Errorf("%s: no randomness for the salt", what)
 	}

@@ -192,6 +192,9 @@ func TestRabbitMQ(t *testing.T) {
 	t.Run("other algorithms", func(t *testing.T) { t.Parallel(); n.otherAlgorithms(t) })
 	t.Run("errors", func(t *testing.T) { t.Parallel(); n.errors(t) })
 	t.Run("tls", func(t *testing.T) { t.Parallel(); n.tls(t) })
+	t.Run("admitted", func(t *testing.T) { t.Parallel(); n.admitted(t) })
+	t.Run("login of the application", func(t *testing.T) { t.Parallel(); n.application(t) })
+	t.Run("check of an account", func(t *testing.T) { t.Parallel(); n.checkAccount(t) })
 	t.Run("tags", func(t *testing.T) { t.Parallel(); n.tags(t) })
 	t.Run("standing without rights", func(t *testing.T) { t.Parallel(); n.standingWithoutRights(t) })
 }
@@ -296,11 +299,15 @@ func (n *node) otherAlgorithms(t *testing.T) {
 		t.Errorf("Retire of a password with MD5: %v", err)
 	}
 	c := target.Change{ID: "c", Strategy: target.Double, Old: other, New: with(md5, "a-password-for-sha256")}
-	if err := tt.Apply(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	if err := tt.Verify(t.Context(), c.New); err != nil {
-		t.Errorf("a user that had MD5: %v", err)
+	targettest.Expect(t, tt.Apply(t.Context(), c), target.Denied, "rabbit_password_hashing_md5", "change-hash")
+	targettest.Must(t, n.openAs(t, target.Login{}, "change-hash").Apply(t.Context(), c))
+	targettest.Must(t, tt.Verify(t.Context(), c.New))
+	c.New = with(sha512, "a-password-for-sha512")
+	targettest.Must(t, tt.Apply(t.Context(), c))
+	targettest.Must(t, tt.Verify(t.Context(), c.New))
+	u := n.api(t, http.MethodGet, "/api/users/"+url.PathEscape(sha512.Account), "")
+	if !strings.Contains(u, "rabbit_password_hashing_sha512") {
+		t.Error("a rotation does not keep the algorithm SHA-512")
 	}
 }
 
@@ -325,7 +332,7 @@ func (n *node) errors(t *testing.T) {
 		t.Context(),
 		good,
 	)
-	if target.ClassOf(err) != target.Denied || !strings.Contains(targettest.OperatorText(err), "vhost") {
+	if target.ClassOf(err) != target.Admitted || !strings.Contains(targettest.OperatorText(err), "vhost") {
 		t.Errorf("a virtual host that does not exist: class %v, %v", target.ClassOf(err), err)
 	}
 	// A login that is cut is no verdict, wherever it is cut.

@@ -1,0 +1,235 @@
+package rabbitmq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/rest"
+)
+
+// Consents to findings.
+const (
+	consentToLinks   = "links-keep-old-password"
+	consentToPartner = "partner-has-other-rights"
+)
+
+// Window says how long a credential may be refused.
+func (b *broker) Window(s target.Strategy) string {
+	if s == target.Single {
+		return "One request: a login with the old password is refused after it. Open connections stay open."
+	}
+	return "None: the old value works until it is cleared at the end of the grace period."
+}
+
+// CheckAccount reports what a rotation of a user would meet.
+func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
+	f := &target.Findings{Account: r.Current.Account}
+	u, err := b.checkUser(ctx, f, r.Current)
+	if err != nil || u.Name == "" {
+		return f.List, err
+	}
+	if u.accepts(r.Current.Secret) == target.Dead {
+		f.Impossible("password-elsewhere",
+			"RabbitMQ's own database does not have the password in use: the user logs in by another backend, or not at all.",
+			"Put the password that RabbitMQ has into the secret, or rotate it where that backend keeps it.")
+	}
+	if err := b.checkRights(ctx, f, u); err != nil {
+		return nil, err
+	}
+	if err := b.checkLinks(ctx, f); err != nil {
+		return nil, err
+	}
+	if r.Partner == "" {
+		return f.List, nil
+	}
+	return b.checkPartner(ctx, f, u, r.Partner)
+}
+
+// checkUser reads a user and reports what its form means. Its name is empty if there is none.
+func (b *broker) checkUser(
+	ctx context.Context, f *target.Findings, c target.Credential, strategies ...target.Strategy,
+) (user, error) {
+	u, err := b.user(ctx, fmt.Sprintf("read user %q at %s", f.Account, b.name), target.Credential{
+		Account: f.Account,
+		Secret:  c.Secret,
+	})
+	switch {
+	case errors.Is(err, errNoUser):
+		f.Impossible("not-internal",
+			"RabbitMQ's own database has no such user; another backend, such as LDAP or OAuth 2, may know it.",
+			"Create the user with rabbitmqctl add_user, or rotate it where that backend keeps it.", strategies...)
+		return user{}, nil
+	case err != nil:
+		return user{}, f.Denied("user-not-read", err, "rabbitmqctl set_user_tags "+b.admin.Account+" administrator")
+	case !u.keeps():
+		f.NeedsConsent("hash-changes", consentToHash,
+			fmt.Sprintf("The password has the algorithm %s, in which no hash can be made here; a rotation stores %s.",
+				target.Clean(u.Algorithm), u.algorithm()),
+			"Set the password again with rabbitmqctl change_password.", strategies...)
+	}
+	return u, nil
+}
+
+// checkRights reports limits of a user, and whether it may open the virtual host.
+func (b *broker) checkRights(ctx context.Context, f *target.Findings, u user) error {
+	if limit, ok := u.Limits["max-connections"]; ok && limit >= 0 {
+		f.Note("connection-limit", fmt.Sprintf("The user may have %d connections. A login that is refused for this limit "+
+			"counts as proof of the password.", limit))
+	}
+	permissions, err := b.rights(ctx, f.Account, "permissions")
+	if err != nil {
+		return err
+	}
+	for _, p := range permissions {
+		if p["vhost"] == b.config.VHost {
+			return nil
+		}
+	}
+	f.Note("no-permission", fmt.Sprintf("The user has no permissions in the virtual host %q. The refusal of a login "+
+		"counts as proof of the password, and no login is proof that an application works.", b.config.VHost))
+	return nil
+}
+
+// rights returns the permissions, or topic-permissions, of a user without its name.
+func (b *broker) rights(ctx context.Context, account, kind string) ([]map[string]string, error) {
+	path, err := userPath(account)
+	if err != nil {
+		return nil, target.Denied.Errorf("%s: %v", b.name, err)
+	}
+	var list []map[string]string
+	what := fmt.Sprintf("read the %s of %q at %s", kind, account, b.name)
+	if err := b.read(ctx, what, path+"/"+kind, &list); err != nil {
+		return nil, err
+	}
+	for _, p := range list {
+		delete(p, "user")
+	}
+	return list, nil
+}
+
+// read reads a JSON document of the API.
+func (b *broker) read(ctx context.Context, what, path string, into any) error {
+	secrets := b.secrets(nil)
+	got, err := b.request(ctx, http.MethodGet, what, path, nil, secrets)
+	switch {
+	case err != nil:
+		return err
+	case got.Status == http.StatusUnauthorized || got.Status == http.StatusForbidden:
+		return answered(target.Denied, what, got, secrets)
+	case got.Status != http.StatusOK:
+		return answered(target.Unreachable, what, got, secrets)
+	case !got.JSON || json.Unmarshal(got.Body, into) != nil:
+		return target.Failed(target.Denied, rest.Code(got.Status), what+": the answer is not RabbitMQ's", secrets...)
+	}
+	return nil
+}
+
+// checkLinks reports parameters of the broker, such as shovels and federation upstreams, whose URIs
+// have the user's name. They keep a password of their own.
+func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
+	var parameters []struct {
+		Component string         `json:"component"`
+		Name      string         `json:"name"`
+		VHost     string         `json:"vhost"`
+		Value     map[string]any `json:"value"`
+	}
+	err := b.read(ctx, "read the parameters at "+b.name, "/api/parameters", &parameters)
+	if err != nil {
+		f.Note("links-not-read", "Whether a shovel or a federation upstream logs in as the user is not known: "+
+			target.TextForCaller(err)+".")
+		return nil
+	}
+	var links []string
+	for _, p := range parameters {
+		for _, v := range p.Value {
+			if namesUser(v, f.Account) {
+				links = append(links, fmt.Sprintf("%s %q in %q", target.Clean(p.Component), target.Clean(p.Name),
+					target.Clean(p.VHost)))
+				break
+			}
+		}
+	}
+	if len(links) > 0 {
+		slices.Sort(links)
+		f.NeedsConsent("links", consentToLinks,
+			fmt.Sprintf("Links of the broker log in with this user and keep its old password: %s.", strings.Join(links, ", ")),
+			"Give the links a user of their own.")
+	}
+	return nil
+}
+
+// namesUser reports whether a value is, or has, a URI with a user's name.
+func namesUser(value any, account string) bool {
+	switch v := value.(type) {
+	case string:
+		u, err := url.Parse(v)
+		return err == nil && u.User != nil && u.User.Username() == account
+	case []any:
+		return slices.ContainsFunc(v, func(one any) bool { return namesUser(one, account) })
+	}
+	return false
+}
+
+// checkPartner compares the other user of strategy double with the user in use.
+func (b *broker) checkPartner(
+	ctx context.Context, of *target.Findings, u user, partner string,
+) ([]target.Finding, error) {
+	f := &target.Findings{Account: partner}
+	other, err := b.checkUser(ctx, f, target.Credential{}, target.Double)
+	if err != nil || other.Name == "" {
+		return slices.Concat(of.List, f.List), err
+	}
+	var differ []string
+	for _, kind := range []string{"permissions", "topic-permissions"} {
+		one, err := b.rights(ctx, u.Name, kind)
+		if err != nil {
+			return nil, err
+		}
+		two, err := b.rights(ctx, partner, kind)
+		if err != nil {
+			return nil, err
+		}
+		if !sameSet(one, two) {
+			differ = append(differ, kind)
+		}
+	}
+	one, errOne := u.tags()
+	two, errTwo := other.tags()
+	if errOne != nil || errTwo != nil || !sameSet(one, two) {
+		differ = append(differ, "tags")
+	}
+	if fmt.Sprint(u.Limits) != fmt.Sprint(other.Limits) {
+		differ = append(differ, "limits")
+	}
+	if len(differ) > 0 {
+		f.NeedsConsent("partner-differs", consentToPartner,
+			fmt.Sprintf("The user has other %s than %q.", strings.Join(differ, ", "), u.Name),
+			"Give both users the same with rabbitmqctl.", target.Double)
+	}
+	return slices.Concat(of.List, f.List), nil
+}
+
+// sameSet compares two lists without regard to their order.
+func sameSet[E any](a, b []E) bool {
+	text := func(list []E) []string {
+		out := make([]string, len(list))
+		for i, e := range list {
+			out[i] = fmt.Sprint(e)
+		}
+		slices.Sort(out)
+		return out
+	}
+	return slices.Equal(text(a), text(b))
+}
+
+var (
+	_ target.Checker  = (*broker)(nil)
+	_ target.Windower = (*broker)(nil)
+)
