@@ -87,6 +87,8 @@ func (n *node) authenticate(ctx context.Context, c target.Credential) error {
 		return nil
 	case errors.As(err, &e) && e.Class == target.Denied && e.Code == "WRONGPASS":
 		e.Class = target.Rejected
+	case errors.As(err, &e) && e.Class == target.Denied:
+		e.Class = target.Unclear // an answer that no Redis gives, such as a proxy's
 	case errors.As(err, &e) && e.Class == target.Unknown && n.greeting != nil:
 		// The server has refused to serve, and then closed the connection.
 		return target.Failed(target.Unreachable, code(n.greeting), n.addr+": "+n.greeting.Error(), n.secrets...)
@@ -98,6 +100,8 @@ func (n *node) authenticate(ctx context.Context, c target.Credential) error {
 type user struct {
 	exists, on, nopass bool
 	passwords          []string
+	// rights has everything else: flags, commands, keys, channels and selectors.
+	rights string
 }
 
 // accepts reports whether a login with the password of a hash succeeds.
@@ -127,6 +131,9 @@ func (n *node) user(ctx context.Context, account string) (user, error) {
 	u := user{exists: true}
 	fields, _ := reply.([]any)
 	for i := 0; i+1 < len(fields); i += 2 {
+		if fields[i] != "passwords" {
+			u.rights += fmt.Sprint(fields[i], "=", fields[i+1], "\n")
+		}
 		values, _ := fields[i+1].([]any)
 		for _, v := range values {
 			switch s := fmt.Sprint(v); fields[i] {

@@ -23,7 +23,8 @@
 //
 //	address   host or host:port of the server, port 6379 by default.
 //	nodes     instead of address: a list of host or host:port, every node where the account is.
-//	verify    a list of further addresses where a password must work, such as a proxy. Default none.
+//	verify    a list of further addresses where a password must work, such as a proxy: strings, or
+//	          objects with address, role and lag (see target.Endpoint). Default none.
 //	tls       {"ca": PEM, "server_name": name, "off": true}; on and verified by default.
 //	persist   how the server saves its users: "acl-save" (a server with an ACL file),
 //	          "config-rewrite" (a server with users in its configuration file), "auto" (the first
@@ -69,20 +70,26 @@ const (
 // Kind returns the kind "redis".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Double}
-	return target.NewKind("redis", strategies, target.Parser((*config).complete), open).WithAdmin()
+	return target.NewKind("redis", strategies, target.Parser((*config).complete), open).WithAdmin().
+		Following(target.LoginEndpoints, target.LoginDatabase)
 }
 
 type config struct {
-	Address string     `json:"address"`
-	Nodes   []string   `json:"nodes"`
-	Verify  []string   `json:"verify"`
-	TLS     target.TLS `json:"tls"`
-	Persist string     `json:"persist"`
+	Address string              `json:"address"`
+	Nodes   []string            `json:"nodes"`
+	Verify  target.EndpointList `json:"verify"`
+	TLS     target.TLS          `json:"tls"`
+	Persist string              `json:"persist"`
 	target.PasswordRule
 }
 
 // Addresses returns every node and every further address.
-func (c config) Addresses() []string { return slices.Concat(c.Nodes, c.Verify) }
+func (c config) Addresses() []string { return c.LoginEndpoints().Addresses() }
+
+// LoginEndpoints returns every node, and every further address with its role.
+func (c config) LoginEndpoints() target.EndpointList {
+	return slices.Concat(target.WritersAt(c.Nodes), c.Verify)
+}
 
 // complete fills in defaults, removes duplicates from the addresses, and returns every mistake.
 func (c *config) complete() error {
@@ -95,18 +102,26 @@ func (c *config) complete() error {
 	case c.Nodes == nil:
 		c.Nodes = []string{c.Address}
 	}
-	for _, list := range []*[]string{&c.Nodes, &c.Verify} {
-		var complete []string
-		for _, s := range *list {
-			a, err := target.Address(s, defaultPort)
-			if err != nil {
-				errs = append(errs, err)
-			} else if !slices.Contains(complete, a) && (list != &c.Verify || !slices.Contains(c.Nodes, a)) {
-				complete = append(complete, a)
-			}
+	var nodes []string
+	for _, node := range c.Nodes {
+		a, err := target.Address(node, defaultPort)
+		if err != nil {
+			errs = append(errs, err)
+		} else if !slices.Contains(nodes, a) {
+			nodes = append(nodes, a)
 		}
-		*list = complete
 	}
+	var verify target.EndpointList
+	for _, e := range c.Verify {
+		a, err := target.Address(e.Address, defaultPort)
+		e.Address = a
+		if err != nil {
+			errs = append(errs, err)
+		} else if !slices.Contains(nodes, a) && !slices.Contains(verify.Addresses(), a) {
+			verify = append(verify, e)
+		}
+	}
+	c.Nodes, c.Verify = nodes, verify
 	if c.Persist == "" {
 		c.Persist = persistAuto
 	}
@@ -119,13 +134,14 @@ func (c *config) complete() error {
 
 type server struct {
 	config
-	admin target.Credential
-	dial  egress.DialFunc
+	admin       target.Credential
+	application target.Login
+	dial        egress.DialFunc
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
 	s.Admin.Account = cmp.Or(s.Admin.Account, defaultUser)
-	return &server{config: c, admin: s.Admin, dial: s.Dialer()}, nil
+	return &server{config: c, admin: s.Admin, application: s.Login, dial: s.Dialer()}, nil
 }
 
 // Close has nothing to release: each call closes its own connections.
@@ -139,20 +155,6 @@ func (s *server) Apply(ctx context.Context, c target.Change) error {
 // Retire removes the old password and no other.
 func (s *server) Retire(ctx context.Context, c target.Change) error {
 	return s.set(ctx, c.Old, false)
-}
-
-// Verify logs in at every node and every further address.
-func (s *server) Verify(ctx context.Context, c target.Credential) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return target.VerifyEach(ctx, s.Addresses(), func(ctx context.Context, addr string) error {
-		n, err := s.dialNode(ctx, addr, c.Secret)
-		if err != nil {
-			return err
-		}
-		defer n.close()
-		return n.login(ctx, c)
-	})
 }
 
 // Inspect compares with the hashes that the servers have. A credential that only some of the nodes

@@ -1,0 +1,120 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// Consents to findings.
+const (
+	consentToPartner = "partner-has-other-rights"
+)
+
+// Window says how long a credential may be refused.
+func (s *server) Window(target.Strategy) string {
+	return "None: the old password works at every node until it is removed at the end of the grace period."
+}
+
+// CheckAccount reports what a rotation of a user would meet at the nodes, each of which has an
+// access control list of its own.
+func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	nodes, err := s.connect(ctx, r.Current.Secret)
+	defer closeAll(nodes)
+	f := &target.Findings{Account: r.Current.Account}
+	if err != nil {
+		return f.List, f.Denied("administrator", err, "Correct the secret of the administrator or its user at that node.")
+	}
+	var all []user
+	for _, name := range []string{r.Current.Account, r.Partner} {
+		if name == "" && len(all) > 0 {
+			break
+		}
+		of := &target.Findings{Account: name}
+		var strategies []target.Strategy
+		if len(all) > 0 {
+			strategies = []target.Strategy{target.Double}
+		}
+		users, err := checkNodes(ctx, of, nodes, strategies...)
+		if err != nil {
+			fix := "ACL SETUSER " + s.admin.Account + " +acl|getuser"
+			return append(f.List, of.List...), of.Denied("user-not-read", err, fix)
+		}
+		f.List = append(f.List, of.List...)
+		all = append(all, users...)
+	}
+	checkPasswords(f, nodes, all, hash(r.Current.Secret))
+	if s.Persist == persistNone {
+		f.Note("not-saved", "The target's persist is none: a restart of a server loses a change that nothing else saves.")
+	}
+	return checkPartner(f, nodes, all, r.Partner), nil
+}
+
+// checkNodes reads a user at every node and reports where it cannot be changed, and whether the
+// nodes differ.
+func checkNodes(
+	ctx context.Context, f *target.Findings, nodes []*node, strategies ...target.Strategy,
+) ([]user, error) {
+	var users []user
+	for _, n := range nodes {
+		u, err := n.user(ctx, f.Account)
+		if err != nil {
+			return nil, err
+		}
+		if text := u.unfit(true); text != "" {
+			f.Impossible("unfit", fmt.Sprintf("At %s the user %s.", n.addr, text), "Correct the user at that node.",
+				strategies...)
+		}
+		users = append(users, u)
+		if u.exists && users[0].exists && u.rights != users[0].rights {
+			f.Note("nodes-differ", fmt.Sprintf("The rules of the user at %s differ from those at %s; a rotation keeps both.",
+				n.addr, nodes[0].addr), strategies...)
+		}
+	}
+	return users, nil
+}
+
+// checkPasswords reports nodes without the password in use, and further passwords.
+func checkPasswords(f *target.Findings, nodes []*node, users []user, h string) {
+	for i, n := range nodes {
+		others := len(users[i].passwords)
+		switch {
+		case slices.Contains(users[i].passwords, h):
+			others--
+		case users[i].exists && !users[i].nopass:
+			f.Impossible("password-missing", fmt.Sprintf("The user has no such password at %s.", n.addr),
+				"Add it there, or put the password that every node has into the secret.")
+		}
+		if others > 0 {
+			f.Note("further-passwords", fmt.Sprintf("The user has %d passwords at %s besides the one in use, which stay.",
+				others, n.addr))
+		}
+	}
+}
+
+// checkPartner compares the other user of strategy double, whose entries follow in users, with the
+// user in use.
+func checkPartner(f *target.Findings, nodes []*node, users []user, partner string) []target.Finding {
+	if partner == "" {
+		return f.List
+	}
+	of := &target.Findings{Account: partner}
+	for i, n := range nodes {
+		one, two := users[i], users[len(nodes)+i]
+		if one.exists && two.exists && one.rights != two.rights {
+			of.NeedsConsent("partner-differs", consentToPartner,
+				fmt.Sprintf("The rules of the user at %s differ from the rules of %q.", n.addr, f.Account),
+				"Give both users the same rules with ACL SETUSER.", target.Double)
+		}
+	}
+	return slices.Concat(f.List, of.List)
+}
+
+var (
+	_ target.Checker  = (*server)(nil)
+	_ target.Windower = (*server)(nil)
+)
