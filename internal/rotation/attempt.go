@@ -57,8 +57,12 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 	switch {
 	case e.Kind == Cancel:
 		return r.cancel(now), true
-	case e.Kind == Failed && e.Answered && r.Failures+1 >= MaxUndecided:
+	case e.Kind == Failed && e.Answered && r.Failures+1 >= MaxUndecided && r.Mode == Reapply:
 		return r.stuck("The target did not say which credential it accepts: " + e.Text), true
+	case e.Kind == Failed && e.Answered && r.Failures+1 >= MaxUndecided:
+		// Reads cannot be answered until the outcome is known. The base, given to the target again, is a
+		// known outcome without a login.
+		return r.takeBack("The target did not say which credential it accepts: " + e.Text), true
 	case e.Kind == Failed:
 		return r.later(e, now), true
 	case e.Kind != Resolved:

@@ -89,11 +89,15 @@ func AfterSend(a Answer) Event {
 	return e
 }
 
-// AfterLogin returns what the target's answer to a login means.
-func AfterLogin(a Answer) Event {
+// AfterLogin returns what the target's answer to a login means for r. A session that is refused after
+// the login proves the credential. With two accounts that is not enough: what refuses it, such as a
+// missing right or a limit, may concern this account alone, and applications would get it next.
+func AfterLogin(r Record, a Answer) Event {
 	switch {
 	case a.OK:
 		return Event{Kind: LoggedIn}
+	case r.Strategy == target.Double && a.Class == target.Admitted:
+		return a.failed()
 	case a.Liveness() == target.Live:
 		return Event{Kind: Proven, Text: a.Text}
 	case a.Liveness() == target.Dead:

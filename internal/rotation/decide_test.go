@@ -76,7 +76,7 @@ func TestEveryAnswer(t *testing.T) {
 		if a.OK {
 			name = "ok"
 		}
-		send, login, retire := rotation.AfterSend(a), rotation.AfterLogin(a), rotation.After(rotation.Retired, a)
+		send, login, retire := rotation.AfterSend(a), rotation.AfterLogin(rotation.Record{}, a), rotation.After(rotation.Retired, a)
 		revert, restore := rotation.AfterRevert(overlap, a), rotation.AfterRevert(single, a)
 		got := meaning{
 			send:    send.Kind,
@@ -508,5 +508,23 @@ func TestAfterProbe(t *testing.T) {
 	if e := rotation.NotProven(rotation.Probe{Live: target.Dead, LoginFailed: true}); e.Kind != rotation.Impossible ||
 		!e.LoginFailed {
 		t.Errorf("a rehearsal with a dead credential: %+v", e)
+	}
+}
+
+// TestTwoAccountsNeedASession verifies that an account whose sessions are refused never becomes the
+// one that applications use, although its credential is proven; with one account it is proof enough,
+// since applications have no other.
+func TestTwoAccountsNeedASession(t *testing.T) {
+	t.Parallel()
+	admitted := rotation.Answer{Class: target.Admitted, Text: "no right to connect"}
+	for strategy, want := range map[target.Strategy]rotation.EventKind{
+		target.Single:  rotation.Proven,
+		target.Overlap: rotation.Proven,
+		target.Double:  rotation.Failed,
+	} {
+		e := rotation.AfterLogin(rotation.Record{Strategy: strategy}, admitted)
+		if e.Kind != want || e.Text != admitted.Text {
+			t.Errorf("%s: %+v, want %s", strategy, e, want)
+		}
 	}
 }

@@ -93,7 +93,7 @@ func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
 func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) (bool, error) {
 	e := rotation.TooSoon(w.quiet(t.Record, w.engine.Now()))
 	if e.After <= 0 {
-		e = rotation.AfterLogin(w.verify(ctx, t, system, c))
+		e = rotation.AfterLogin(t.Record, w.verify(ctx, t, system, c))
 	}
 	if t.Record.AsksState(e) {
 		known := make([]target.Liveness, 1)

@@ -27,8 +27,8 @@ type base struct {
 }
 
 // bases returns the commits: "reviewed" is the one that first listed what this project keeps in
-// several places, and "start" the last before that changed. Bounds compare with start, because
-// features were added between the two.
+// several places, "start" the last before that changed, and "after" the first when it was done.
+// Features were added between the first two, and after the last.
 func bases() []*base {
 	return []*base{
 		{suffix: "_reviewed", commit: "52c29d8", recorded: map[string]int{
@@ -63,10 +63,12 @@ func bases() []*base {
 			"third_party_cli":     408,
 			"binary_kb_keyturn":   45187,
 		}},
+		{suffix: "_after", commit: "ce21d8f", recorded: map[string]int{}},
 	}
 }
 
-// group is a set of packages whose size must fall.
+// group is a set of packages whose size is compared. Those to which the change moved something are
+// groups too, so that nothing moves out of sight.
 type group struct {
 	name string
 	dirs []string // patterns of path.Match
@@ -76,6 +78,8 @@ var groups = []group{
 	{"explore", []string{"internal/rotation/explore"}},
 	{"api", []string{"internal/api", "internal/api/*"}},
 	{"rotator", []string{"internal/rotator"}},
+	{"rotation", []string{"internal/rotation"}},
+	{"declarations", []string{"internal/protocol", "internal/operation", "internal/policy", "kms", "ram"}},
 	{"adapters", []string{"consumer/*auth", "consumer/internal/drain", "consumer/internal/adapter"}},
 }
 
@@ -202,22 +206,22 @@ func (r *report) list(name string, members []string) {
 	}
 }
 
-// sizes compares the groups with the bases. The bound is on tokens: lines of code grow when a
-// literal is broken into one field per line, as the style demands, and tokens do not. Neither
-// counts comments, so explaining more raises no figure.
+// sizes prints the size of the groups beside their sizes at the bases, in lines of code and in tokens:
+// lines grow when a literal is broken into one field per line, as the style demands, and tokens do
+// not. Neither counts comments. There is no bound, since features grow a group: the bases "start" and
+// "after" are the same product before and after the change that they show.
 func (r *report) sizes(all []*source, before []*base) {
 	for _, b := range before {
 		r.base(b, "function_lines_p99", func() int { return quantile(functionLines(b.all), 0.99) })
 	}
 	for _, g := range append(slices.Clone(groups), group{name: "product"}) {
-		tokens, lines := total(all, g.dirs)
-		r.figure("code_lines_"+g.name, lines)
-		most := 0
 		for _, b := range before {
+			r.base(b, "tokens_"+g.name, func() int { n, _ := total(b.all, g.dirs); return n })
 			r.base(b, "code_lines_"+g.name, func() int { _, n := total(b.all, g.dirs); return n })
-			most = r.base(b, "tokens_"+g.name, func() int { n, _ := total(b.all, g.dirs); return n })
 		}
-		r.bound("tokens_"+g.name, tokens, tokens < most || g.dirs == nil, fmt.Sprintf("fewer than %d", most))
+		tokens, lines := total(all, g.dirs)
+		r.figure("tokens_"+g.name, tokens)
+		r.figure("code_lines_"+g.name, lines)
 	}
 }
 

@@ -518,4 +518,12 @@ var mutations = []mutation{
 		pkg:  "internal/api",
 		test: "TestMayBegin",
 	},
+	{
+		name: "a refused session is proof enough with two accounts",
+		file: "internal/rotation/decide.go",
+		old:  "case r.Strategy == target.Double && a.Class == target.Admitted:",
+		new:  "case false:",
+		pkg:  "internal/rotation",
+		test: "TestTwoAccountsNeedASession",
+	},
 }

@@ -316,7 +316,7 @@ func (x *walk) login(i int, v int8) {
 		return
 	}
 	x.tryLogin(i, v, false, unreachable, func(w *world, a rotation.Answer, said evidence, _ ...target.Liveness) {
-		hear(w, rotation.AfterLogin(a), said)
+		hear(w, rotation.AfterLogin(*w.engines[i].rec, a), said)
 	})
 }
 
