@@ -30,7 +30,6 @@ func TestVerifyEach(t *testing.T) {
 		{"one refuses the session", []error{nil, admitted, nil}, admitted, 3},
 		{"that proves nothing at the others", []error{admitted, closed}, closed, 2},
 		{"nor at those before", []error{unclear, admitted}, unclear, 2},
-		{"no endpoint", nil, nil, 0},
 	} {
 		asked := 0
 		err := target.VerifyEach(t.Context(), tt.answers, func(_ context.Context, answer error) error {
@@ -40,6 +39,10 @@ func TestVerifyEach(t *testing.T) {
 		if !errors.Is(err, tt.want) || asked != tt.asked {
 			t.Errorf("%s: %v after %d logins, want %v after %d", tt.name, err, asked, tt.want, tt.asked)
 		}
+	}
+	err := target.VerifyEach(t.Context(), nil, func(context.Context, error) error { return nil })
+	if target.ClassOf(err) != target.Denied || err == nil {
+		t.Errorf("without an endpoint: %v, want an error that proves nothing", err)
 	}
 }
 
