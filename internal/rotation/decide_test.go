@@ -76,7 +76,8 @@ func TestEveryAnswer(t *testing.T) {
 		if a.OK {
 			name = "ok"
 		}
-		send, login, retire := rotation.AfterSend(a), rotation.AfterLogin(rotation.Record{}, a), rotation.After(rotation.Retired, a)
+		send, retire := rotation.AfterSend(a), rotation.After(rotation.Retired, a)
+		login := rotation.AfterLogin(rotation.Record{}, a)
 		revert, restore := rotation.AfterRevert(overlap, a), rotation.AfterRevert(single, a)
 		got := meaning{
 			send:    send.Kind,
@@ -511,9 +512,9 @@ func TestAfterProbe(t *testing.T) {
 	}
 }
 
-// TestTwoAccountsNeedASession verifies that an account whose sessions are refused never becomes the
-// one that applications use, although its credential is proven; with one account it is proof enough,
-// since applications have no other.
+// TestTwoAccountsNeedASession verifies that an account whose sessions are refused never becomes
+// the one that applications use, although its credential is proven; with one account it is proof
+// enough, since applications have no other.
 func TestTwoAccountsNeedASession(t *testing.T) {
 	t.Parallel()
 	admitted := rotation.Answer{Class: target.Admitted, Text: "no right to connect"}

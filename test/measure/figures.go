@@ -206,10 +206,10 @@ func (r *report) list(name string, members []string) {
 	}
 }
 
-// sizes prints the size of the groups beside their sizes at the bases, in lines of code and in tokens:
-// lines grow when a literal is broken into one field per line, as the style demands, and tokens do
-// not. Neither counts comments. There is no bound, since features grow a group: the bases "start" and
-// "after" are the same product before and after the change that they show.
+// sizes prints the size of the groups beside their sizes at the bases, in lines of code and in
+// tokens: lines grow when a literal is broken into one field per line, as the style demands, and
+// tokens do not. Neither counts comments. There is no bound, since features grow a group: the
+// bases "start" and "after" are the same product before and after the change that they show.
 func (r *report) sizes(all []*source, before []*base) {
 	for _, b := range before {
 		r.base(b, "function_lines_p99", func() int { return quantile(functionLines(b.all), 0.99) })
