@@ -69,6 +69,9 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 		return r, false
 	case e.Candidate == target.Live:
 		r.Rejections, r.SentAt = 0, time.Time{}
+		if r.Mode == Reapply { // the one credential that there is: reads must not wait for a login with it
+			return r.verified(now), true
+		}
 		r = r.found(now)
 	case e.Candidate == target.Dead && !e.Settled && r.SettledAt(now).After(now):
 		// The request may still be on its way, or waiting for a lock there. The target is asked again
