@@ -98,7 +98,11 @@ func (n *node) connect(ctx context.Context, c target.Credential) (driver.Conn, e
 }
 
 func (n *node) login(ctx context.Context, c target.Credential) (bool, error) {
-	return login(n.connect(ctx, c))
+	conn, err := n.connect(ctx, c)
+	if errors.Is(err, driverpkg.ErrMalformPkt) { // see connect in conn.go
+		conn, err = n.connect(ctx, c)
+	}
+	return login(conn, err)
 }
 
 // login reports whether the server accepted a login, and closes its connection. A login without an

@@ -122,6 +122,21 @@ func (u user) unfit(adding bool) string {
 	return ""
 }
 
+// inOrder returns rules as text that is equal for equal rules: a server returns them in an order
+// that depends on its own hash seed.
+func inOrder(rules any) string {
+	var parts []string
+	if list, ok := rules.([]any); ok {
+		for _, r := range list {
+			parts = append(parts, "("+inOrder(r)+")")
+		}
+	} else {
+		parts = strings.Fields(fmt.Sprint(rules))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, " ")
+}
+
 // user reads an account.
 func (n *node) user(ctx context.Context, account string) (user, error) {
 	reply, err := n.do(ctx, fmt.Sprintf("read user %q", account), "ACL", "GETUSER", account)
@@ -132,7 +147,7 @@ func (n *node) user(ctx context.Context, account string) (user, error) {
 	fields, _ := reply.([]any)
 	for i := 0; i+1 < len(fields); i += 2 {
 		if fields[i] != "passwords" {
-			u.rights += fmt.Sprint(fields[i], "=", fields[i+1], "\n")
+			u.rights += fmt.Sprint(fields[i], "=", inOrder(fields[i+1]), "\n")
 		}
 		values, _ := fields[i+1].([]any)
 		for _, v := range values {
