@@ -20,7 +20,7 @@ import (
 
 var (
 	full  = flag.Bool("full", false, "run everything, and print the figures")
-	seeds = flag.Int("seeds", 0, "how many seeds of each kind; 0 means 500, or 12 without -full")
+	seeds = flag.Int("seeds", 0, "how many seeds of each kind; 0 means 500, or 4 without -full")
 )
 
 var figures support.Figures

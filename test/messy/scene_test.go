@@ -118,7 +118,7 @@ func seedsOf(t *testing.T) []uint64 {
 	}
 	n := *seeds
 	if n == 0 {
-		n = map[bool]int{true: 500, false: 12}[*full]
+		n = map[bool]int{true: 500, false: 4}[*full]
 	}
 	list := make([]uint64, n)
 	for i := range list {

@@ -95,6 +95,7 @@ func noticed(r *kms.DescribeRotationResponse) bool {
 		if s.Event == "failed" ||
 			s.Event == "no-answer" ||
 			s.Event == "not-reached" ||
+			s.Event == "not-ready" ||
 			strings.Contains(s.Event, "rejected") {
 			return true
 		}
