@@ -30,12 +30,7 @@ func (l *Log) Resume(a *Anchor) error {
 		return l.w.continueAt(end)
 	}
 	l.key, l.w.key = a.Key, a.Key.macer()
-	head := Head{Node: a.Node, First: 1, KeyedFrom: end.tail.end.seq + 1}
-	if a.Head != nil {
-		head = *a.Head
-	} else if len(end.files) > 0 {
-		head.First = segmentSeq(filepath.Base(end.files[0]))
-	}
+	head := a.headAt(end)
 	loss, found := l.compare(a, end)
 	if loss != "" && a.Strict {
 		return &LossError{loss, found}
@@ -55,6 +50,18 @@ func (l *Log) Resume(a *Anchor) error {
 	l.head = head
 	l.mu.Unlock()
 	return l.w.appendFirst(records)
+}
+
+// headAt returns the stored head, or the one of a trail that has none yet and ends at end.
+func (a *Anchor) headAt(end ending) Head {
+	if a.Head != nil {
+		return *a.Head
+	}
+	head := Head{Node: a.Node, First: 1, KeyedFrom: end.tail.end.seq + 1}
+	if len(end.files) > 0 {
+		head.First = segmentSeq(filepath.Base(end.files[0]))
+	}
+	return head
 }
 
 // restart makes the writer ready after the comparison with the anchor. It returns the head that
