@@ -20,16 +20,18 @@ func isDryRun(c *Call) bool {
 // refuseDryRun refuses a request for a check alone to an operation that has none: the parameter
 // would be ignored like any other unknown one, and the call be made in earnest.
 func (c *Call) refuseDryRun() error {
-	asked := slices.ContainsFunc(c.Params, func(p sign.Param) bool {
+	asked := slices.IndexFunc(c.Params, func(p sign.Param) bool {
 		return strings.EqualFold(p.Name, "DryRun") && strings.EqualFold(p.Value, "true")
 	})
+	if asked < 0 {
+		return nil
+	}
 	has := slices.ContainsFunc(c.op.Params(), func(p wire.Param) bool { return p.Name == "DryRun" })
-	spelled, _ := c.Params.Get("DryRun")
-	if asked && (!has || !strings.EqualFold(spelled, "true")) {
-		if has {
-			return fault.Parameter("DryRun", "its name is spelled DryRun; nothing was done.")
-		}
+	switch {
+	case !has:
 		return fault.Parameter("DryRun", "%s has no dry run; nothing was done.", c.op.Name)
+	case c.Params[asked].Name != "DryRun":
+		return fault.Parameter("DryRun", "its name is spelled DryRun; nothing was done.")
 	}
 	return nil
 }
