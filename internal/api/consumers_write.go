@@ -98,8 +98,8 @@ func (k *Consumers) writeOnceLocked(ctx context.Context, batch []rotation.Sighti
 		k.termEnd = time.Time{} // the store may not know the term any longer
 		return err
 	}
-	// In transactions of their own: of two nodes whose consumers move at once, the later one sees
-	// what both have written.
+	// Each in its own transaction: if consumers of two nodes move at the same time, the second
+	// transaction reads the records of both nodes.
 	for due := range moved {
 		if err := releaseGrace(ctx, k.db, due.Account, due.Name, k.now().UTC()); err != nil {
 			k.log.Warn("the end of a grace period was not brought forward; it comes when its consumers count as gone",

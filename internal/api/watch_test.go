@@ -401,8 +401,8 @@ func TestConsumersOfTwoKeys(t *testing.T) {
 	}
 }
 
-// TestLeavingNeedsARight has a key without any right say that instances leave, and verifies that
-// what other consumers say and read is noted all the same.
+// TestLeavingNeedsARight reports with a key without rights that instances leave, and verifies
+// that the reports and reads of other consumers are still recorded.
 func TestLeavingNeedsARight(t *testing.T) {
 	t.Parallel()
 	w := watcher(t)

@@ -228,7 +228,7 @@ func (p *player) serverConfig() server.Config {
 	}
 }
 
-// startServer starts a server that nobody will miss, and a client of its administrator.
+// startServer starts a throw-away server and a client of its administrator.
 func (p *player) startServer(ctx context.Context) (err error) {
 	p.node, err = server.New(ctx, p.serverConfig())
 	if err != nil {
