@@ -57,12 +57,8 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 	switch {
 	case e.Kind == Cancel:
 		return r.cancel(now), true
-	case e.Kind == Failed && e.Answered && r.Failures+1 >= MaxUndecided && r.Mode == Reapply:
-		return r.stuck("The target did not say which credential it accepts: " + e.Text), true
 	case e.Kind == Failed && e.Answered && r.Failures+1 >= MaxUndecided:
-		// Reads cannot be answered until the outcome is known. The base, given to the target again, is a
-		// known outcome without a login.
-		return r.takeBack("The target did not say which credential it accepts: " + e.Text), true
+		return r.open(e.Text), true
 	case e.Kind == Failed:
 		return r.later(e, now), true
 	case e.Kind != Resolved:
@@ -95,6 +91,17 @@ func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {
 		r = r.later(e, now)
 	}
 	return r, true
+}
+
+// open ends the wait for a target that answers and does not say which credential it accepts. Reads
+// cannot be answered until the outcome is known, so it is made known: the target is given the base
+// again, which needs no login. A repair has no base of its own.
+func (r Record) open(text string) Record {
+	why := "The target did not say which credential it accepts: " + text
+	if r.Mode == Reapply {
+		return r.stuck(why)
+	}
+	return r.reverting(why)
 }
 
 // found goes on with a candidate that the target accepts.

@@ -529,3 +529,32 @@ func TestTwoAccountsNeedASession(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenOutcomeIsTakenBack verifies that a rotation whose target answers, and never says which
+// credential it accepts, ends with a known outcome: in quarantine reads would be answered with a
+// credential that may have been replaced.
+func TestOpenOutcomeIsTakenBack(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for mode, want := range map[rotation.Mode]rotation.State{
+		rotation.Rotate:   rotation.Reverting,
+		rotation.Rehearse: rotation.Reverting,
+		rotation.Reapply:  rotation.Quarantined,
+	} {
+		r := rotation.Record{State: rotation.Unknown, Mode: mode, Strategy: target.Single, Candidate: "b", Base: "a"}
+		for n := 1; n <= rotation.MaxUndecided; n++ {
+			if r.State != rotation.Unknown {
+				t.Errorf("%s: %s after %d answers, want %d", mode, r.State, n-1, rotation.MaxUndecided)
+				break
+			}
+			next, err := rotation.Next(r, rotation.Event{Kind: rotation.Failed, Answered: true, Text: "denied"}, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r = next
+		}
+		if r.State != want || !strings.Contains(r.Reason, "did not say which") || !strings.Contains(r.Reason, "denied") {
+			t.Errorf("%s: %s, %q; want %s with the reason", mode, r.State, r.Reason, want)
+		}
+	}
+}

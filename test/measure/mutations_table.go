@@ -526,4 +526,12 @@ var mutations = []mutation{
 		pkg:  "internal/rotation",
 		test: "TestTwoAccountsNeedASession",
 	},
+	{
+		name: "an open outcome is quarantined, which releases reads",
+		file: "internal/rotation/attempt.go",
+		old:  "	if r.Mode == Reapply {\n		return r.stuck(why)\n	}\n	return r.reverting(why)\n}\n\n// found",
+		new:  "	return r.stuck(why)\n}\n\n// found",
+		pkg:  "internal/rotation",
+		test: "TestOpenOutcomeIsTakenBack",
+	},
 }
