@@ -1,0 +1,21 @@
+package main
+
+// ldapMutations break the rules of LDAP directories.
+var ldapMutations = []mutation{
+	{
+		name: "a password of a directory takes another scheme",
+		file: "internal/target/ldap/ldap.go",
+		old:  "value, err = like(e.example(c.Old.Secret), c)",
+		new:  "value, err = hashed(schemeCrypt, c), nil",
+		pkg:  "internal/target/ldap",
+		test: "TestKeepsForms",
+	},
+	{
+		name: "a replica of a directory decides about a password",
+		file: "internal/target/ldap/ldap.go",
+		old:  "d.application.At(d.LoginEndpoints()).Deciding()",
+		new:  "d.application.At(d.LoginEndpoints())",
+		pkg:  "internal/target/ldap",
+		test: "TestCopies",
+	},
+}
