@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,8 +26,7 @@ func prepared(c *Call, in *kms.PrepareTargetAccountsRequest, list []resource) ([
 	if err != nil {
 		return nil, err
 	}
-	list = c.andChanges(list, changes{in.TargetName, []string{in.AccountName, in.CloneAccountName}})
-	list = append(list, c.accountResources(changes{in.TargetName, []string{ownerOf(in)}})...)
+	list = c.andChanges(list, changes{in.TargetName, preparedAccounts(in)})
 	if !in.Apply || in.Undo {
 		return list, nil
 	}
@@ -79,19 +77,17 @@ func prepareTargetAccounts(
 	if !ok {
 		return nil, fault.New(fault.Unsupported, "A target of kind %q cannot make two accounts from one.", t.Kind)
 	}
-	accounts := []string{in.AccountName, in.CloneAccountName, ownerOf(in)}
-	err = c.admitWithin(ctx, defaultTestTime, t, system, in.SecretName, accounts)
-	if fault.KindOf(err) == fault.InUse {
-		return nil, err // a rule of this service refuses an account
-	}
 	p := &preparation{Call: c, in: in, target: t, system: system, by: by}
-	if err != nil {
-		return nil, p.refused(err, "")
+	if err := p.admits(ctx, preparedAccounts(in)); err != nil {
+		return nil, err
 	}
 	p.request = planRequest(in)
 	plan, err := by.PlanAccounts(ctx, p.request)
 	if err != nil {
 		return nil, p.refused(err, "")
+	}
+	if err := p.mayChange(ctx, plan.Others); err != nil {
+		return nil, err
 	}
 	p.describe(plan)
 	if !in.Apply {
@@ -101,6 +97,28 @@ func prepareTargetAccounts(
 		return p.out, p.undo(ctx, plan)
 	}
 	return p.out, p.apply(ctx, plan)
+}
+
+// admits refuses accounts that the rules of this service or of the target do not let rotations
+// change.
+func (p *preparation) admits(ctx context.Context, accounts []string) error {
+	err := p.admitWithin(ctx, defaultTestTime, p.target, p.system, p.in.SecretName, accounts)
+	if err == nil || fault.KindOf(err) == fault.InUse {
+		return err
+	}
+	return p.refused(err, "")
+}
+
+// mayChange judges the caller's rights on accounts that the request does not name, as for those
+// that it names: only the plan knows them.
+func (p *preparation) mayChange(ctx context.Context, others []string) error {
+	if len(others) == 0 {
+		return nil
+	}
+	if err := p.gate.permits(p.Call, p.accountResources(changes{p.target.Name, others})); err != nil {
+		return err
+	}
+	return p.admits(ctx, others)
 }
 
 // undo removes the clone, unless a secret rotates it.
@@ -131,9 +149,13 @@ func planRequest(in *kms.PrepareTargetAccountsRequest) target.PlanRequest {
 	}
 }
 
-// ownerOf returns the account that owns everything afterwards.
-func ownerOf(in *kms.PrepareTargetAccountsRequest) string {
-	return cmp.Or(in.OwnerName, in.AccountName+target.OwnerSuffix)
+// preparedAccounts returns the accounts that a request names.
+func preparedAccounts(in *kms.PrepareTargetAccountsRequest) []string {
+	names := []string{in.AccountName, in.CloneAccountName}
+	if in.OwnerName != "" {
+		names = append(names, in.OwnerName)
+	}
+	return names
 }
 
 func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
@@ -186,12 +208,20 @@ func (p *preparation) describe(plan target.Plan) {
 	}
 }
 
+// adviceNoSession follows the refusal of a session, which proves the password.
+const adviceNoSession = ". The password is right, but no session of %q can be opened, and the comparison of before " +
+	"and after needs one. Close a session or raise the limit until this call has succeeded, and check that the target's " +
+	"settings name a database that this account may open."
+
 // apply stores both credentials, and then carries out the plan.
 func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 	one := p.request.Current
 	if err := p.system.Verify(ctx, one); err != nil {
 		if target.ClassOf(err) == target.Rejected {
 			return fault.Parameter("AccountPassword", "target %q does not accept it: %s", p.target.Name, p.said(err))
+		}
+		if target.ClassOf(err) == target.Admitted {
+			return p.refused(err, fmt.Sprintf(adviceNoSession, one.Account))
 		}
 		return p.refused(err, "")
 	}

@@ -17,7 +17,8 @@ func TestPrepareAccountsRights(t *testing.T) {
 	s := keyturntest.Start(t)
 	createSecret(t, s, "there")
 	const action = "kms:PrepareTargetAccounts"
-	accounts := allow("kms:RotateAccount", "acs:kms:*:*:target/db/account/app*")
+	accounts := allow("kms:RotateAccount", "acs:kms:*:*:target/db/account/app") + "," +
+		allow("kms:RotateAccount", "acs:kms:*:*:target/db/account/app_clone")
 	onTarget, onSecrets, onSecret := allow(action,
 		"acs:kms:*:*:target/db"), allow(action, "acs:kms:*:*:secret"), allow(action, "acs:kms:*:*:secret/there")
 	for name, tt := range map[string]struct {

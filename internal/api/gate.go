@@ -287,6 +287,11 @@ func answer(c *Call, out any) any {
 // before any check of existence, so a caller without rights cannot find out which names exist.
 func (g *Gate) authorise(c *Call, resources []resource) error {
 	c.passed = nil
+	return g.permits(c, resources)
+}
+
+// permits evaluates the policies for further resources of a call.
+func (g *Gate) permits(c *Call, resources []resource) error {
 	for _, r := range resources {
 		action, err := c.op.needs(r)
 		if err != nil {

@@ -41,6 +41,8 @@ type PlanRequest struct {
 type Plan struct {
 	Request PlanRequest `json:"request"`
 	Steps   []PlanStep  `json:"steps,omitempty"`
+	// Others are the accounts besides Logins that the steps change.
+	Others []string `json:"others,omitempty"`
 	// Notes are for the operator: what the plan does not do.
 	Notes []string `json:"notes,omitempty"`
 }

@@ -338,3 +338,29 @@ func signingKey(t *testing.T, s *keyturntest.Server) string {
 	}
 	return "signing"
 }
+
+// TestPrepareAccountsAtTheLimit verifies that the right password is not called wrong when the
+// connection limit leaves no session, and that the same call succeeds with one free session.
+func TestPrepareAccountsAtTheLimit(t *testing.T) {
+	t.Parallel()
+	s, d := startOneLogin(t)
+	ctx := t.Context()
+	if err := d.Exec(ctx, "postgres", "ALTER ROLE app CONNECTION LIMIT 0"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Client.PrepareTargetAccounts(ctx, preparation(d))
+	if !errors.Is(err, kms.ErrResourceInUse) ||
+		!strings.Contains(err.Error(), "(53300)") ||
+		!strings.Contains(err.Error(), "The password is right") {
+		t.Fatalf("at the limit of connections: %v", err)
+	}
+	if out, err := s.Client.ListSecrets(ctx, &kms.ListSecretsRequest{}); err != nil || out.TotalCount != 1 {
+		t.Errorf("a secret was made: %+v, %v", out, err)
+	}
+	if err := d.Exec(ctx, "postgres", "ALTER ROLE app CONNECTION LIMIT 1"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.Client.PrepareTargetAccounts(ctx, preparation(d)); err != nil || !out.Proven {
+		t.Errorf("with one free session: %+v, %v", out, err)
+	}
+}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -142,10 +144,34 @@ func (t *pg) views(ctx context.Context, what string, names []string, c target.Cr
 	return out, nil
 }
 
+// Bounds of the wait for a session of the comparison itself that has ended, and that the server
+// still counts.
+const (
+	lastSession   = 2 * time.Second
+	betweenLogins = 20 * time.Millisecond
+)
+
+// observe opens a session of an application for the comparison. Its sessions follow one another, so
+// an account whose limit leaves one of them waits until the server has forgotten the one before.
+func (t *pg) observe(ctx context.Context, database string, c target.Credential) (conn *pgx.Conn, err error) {
+	for deadline := time.Now().Add(lastSession); ; {
+		conn, err = t.connectAs(ctx, t.config.AdminAddress, database, c)
+		answer, _ := errors.AsType[*pgconn.PgError](err)
+		if answer == nil || !isAdmitted(err) || answer.Code != "53300" || time.Now().After(deadline) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(betweenLogins + rand.N(betweenLogins)):
+		}
+	}
+}
+
 // databases returns the databases to compare: those named, or all to which a login may connect, the
 // application's first.
 func (t *pg) databases(ctx context.Context, what string, names []string, c target.Credential) ([]string, error) {
-	conn, err := t.connectAs(ctx, t.config.AdminAddress, t.database(), c)
+	conn, err := t.observe(ctx, t.database(), c)
 	if err != nil {
 		return nil, t.loginFailed(what+": log in as "+c.Account, err, c.Secret)
 	}
@@ -174,7 +200,7 @@ func (t *pg) databases(ctx context.Context, what string, names []string, c targe
 
 // view returns what a login sees and may do in a database.
 func (t *pg) view(ctx context.Context, what, database string, c target.Credential) (view, error) {
-	conn, err := t.connectAs(ctx, t.config.AdminAddress, database, c)
+	conn, err := t.observe(ctx, database, c)
 	if err != nil {
 		return nil, t.loginFailed(what+": log in as "+c.Account, err, c.Secret)
 	}

@@ -26,6 +26,7 @@ type setup struct {
 	moves    map[string][]string // statements in each database, after the shared ones
 	first    bool                // the moves come before the shared statements
 	renames  bool                // the account acts under another name afterwards
+	others   []string            // accounts besides the logins that the statements change
 	notes    []string
 }
 
@@ -287,6 +288,7 @@ func (s *setup) migrate(ctx context.Context, account, clone role, exists bool) e
 		return err
 	}
 	s.renames = true
+	s.others = append(s.others, owner.name)
 	if s.verifier, err = s.keep(ctx, account); err != nil {
 		return err
 	}
@@ -313,6 +315,9 @@ func (s *setup) migrate(ctx context.Context, account, clone role, exists bool) e
 	for _, name := range acting {
 		if name != account.name {
 			s.shared = append(s.shared, actsAs(name, account.name))
+			if name != s.clone() {
+				s.others = append(s.others, name)
+			}
 		}
 	}
 	s.notes = append(s.notes, fmt.Sprintf(
@@ -412,6 +417,9 @@ func (s *setup) undo(ctx context.Context, account, clone role, exists bool) erro
 		}
 		s.moveIn(b.database, reassign(clone.name, account.acts))
 		s.moveIn(b.database, "DROP OWNED BY "+quoteIdentifier(clone.name))
+	}
+	if account.acts != account.name && len(own) > 0 {
+		s.others = append(s.others, account.acts) // which gets objects
 	}
 	s.first = true
 	s.shared = append(s.shared, "DROP ROLE "+quoteIdentifier(clone.name))

@@ -10,7 +10,7 @@ import (
 )
 
 func (s *setup) plan() target.Plan {
-	p := target.Plan{Request: s.request}
+	p := target.Plan{Request: s.request, Others: s.others}
 	for database, statements := range s.moves {
 		p.Steps = append(p.Steps, target.PlanStep{Database: database, Statements: statements})
 	}
