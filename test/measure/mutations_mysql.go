@@ -35,6 +35,22 @@ var mysqlMutations = []mutation{
 		test: "TestMariaDBStatements",
 	},
 	{
+		name: "an undone rotation changes the plugin of a MariaDB account",
+		file: "internal/target/mysql/statements.go",
+		old:  "if found >= 0 && hasPlugin(gone, ed25519)",
+		new:  "if found >= 1 && hasPlugin(gone, ed25519)",
+		pkg:  "internal/target/mysql",
+		test: "TestMariaDBStatements",
+	},
+	{
+		name: "a second password of ed25519 that many clients do not reach",
+		file: "internal/target/mysql/statements.go",
+		old:  "[]method{{native, nativeHash(old)}}",
+		new:  "keep[:1:1]",
+		pkg:  "internal/target/mysql",
+		test: "TestMariaDBStatements",
+	},
+	{
 		name: "a MySQL account at its limit proves nothing",
 		file: "internal/target/mysql/login.go",
 		old:  "1203, 1226, // too many",

@@ -125,12 +125,14 @@ func (c *checker) accounts(all []account) []account {
 		return nil
 	}
 	opens := func(a account) bool { return a.accepts(c.current.Secret) }
+	foreign := func(a account) bool { return c.foreign(a) != "" }
 	members, err := members(c.t.config.AccountHost, chosen, c.current.Secret)
 	switch {
 	case err != nil:
 		c.report("accounts-not-known", target.Impossible, whoAll(name, chosen), sentence(err.Error()),
 			"Set account_host of the target.")
 		return nil
+	case slices.ContainsFunc(members, foreign): // see form
 	case !slices.ContainsFunc(members, opens):
 		c.report("credential-not-stored", target.Impossible, whoAll(name, members),
 			"The server does not store the credential in use for "+whoAll(name, members)+".",
@@ -182,27 +184,63 @@ func (c *checker) account(a account) {
 
 // form reports what the account's plugins permit, by what a rotation would do.
 func (c *checker) form(a account, self string) {
+	if !c.usable(a, self) {
+		return
+	}
 	candidate := noPassword()
 	_, errAdd := c.t.server.add(a, c.current.Secret, candidate, false)
 	_, errReplace := c.t.server.replace(a, c.current.Secret, candidate)
-	fix := "ALTER USER " + self + " to a plugin that docs/targets/mysql.md names, with the present password."
 	switch {
 	case errors.Is(errAdd, errForm):
-		c.ask(changePlugin, self, self+" logs in by another plugin than mysql_native_password, of which clients can use "+
-			"one password at a time: with overlap the plugin would change.", "Use strategy single.", target.Overlap)
-	case errors.Is(errAdd, errOthers):
-		c.report("two-passwords", target.Impossible, self, self+": "+errAdd.Error()+".",
-			"Remove the password that nothing uses.", target.Overlap)
+		c.ask(changePlugin, self, self+" logs in by ed25519, of which many clients can use one password at a time: with "+
+			"overlap the previous password is stored for mysql_native_password until it is retired. The new one is of "+
+			"ed25519.", "Use strategy single.", target.Overlap)
 	case errAdd != nil:
-		c.report("auth-plugin", target.Impossible, self, self+": "+errAdd.Error()+".", fix, target.Overlap)
+		code := "auth-plugin"
+		if errors.Is(errAdd, errOthers) {
+			code = "two-passwords"
+		}
+		c.report(code, target.Impossible, self, self+": "+errAdd.Error()+".", fixes[errAdd], target.Overlap)
 	}
 	if errReplace != nil {
-		c.report("auth-plugin", target.Impossible, self, self+": "+errReplace.Error()+".", fix, target.Single)
+		c.report("auth-plugin", target.Impossible, self, self+": "+errReplace.Error()+".", fixes[errReplace], target.Single)
 	}
+}
+
+// usable reports whether the account logs in with one factor, of a plugin whose passwords can be
+// made here, and what to change where it does not.
+func (c *checker) usable(a account, self string, s ...target.Strategy) bool {
 	if a.terms.factors {
 		c.report("several-factors", target.Impossible, self, self+" logs in with several factors, and Keyturn with one.",
-			"Use an account with one factor.")
+			"ALTER USER "+self+" DROP 2 FACTOR; or use an account with one factor.", s...)
 	}
+	plugin := c.foreign(a)
+	if plugin != "" {
+		c.report("auth-plugin", target.Impossible, self, self+" logs in by "+plugin+
+			", of which Keyturn makes no passwords.", "ALTER USER "+self+" "+c.t.server.supported()+
+			"; with the present password. Or rotate the password where "+plugin+" has it.", s...)
+	}
+	return plugin == ""
+}
+
+// fixes says what to do about the errors of a dialect.
+var fixes = map[error]string{
+	errOthers: "Remove the password that nothing uses.",
+	errUnsure: "Set the password anew: the server stores it in a form that is not known.",
+	errPlugin: "Give the account a password.",
+	errBoth:   "Use strategy single.",
+	errOther:  "Run keyturn rotation repair.",
+}
+
+// foreign returns the first plugin of an account with passwords that cannot be made here; empty
+// without one.
+func (c *checker) foreign(a account) string {
+	for _, m := range a.passwords() {
+		if !c.t.server.sets(m.plugin) {
+			return m.plugin
+		}
+	}
+	return ""
 }
 
 // terms reports the conditions of an account's logins.

@@ -26,8 +26,8 @@ func (c *checker) double(ctx context.Context, members []account) error {
 	}
 	for _, a := range partners {
 		self := who(c.partner, a.host)
-		if _, err := c.t.server.replace(a, sensitive.Value{}, noPassword()); err != nil {
-			c.report("auth-plugin", target.Impossible, self, self+": "+err.Error()+".", "", target.Double)
+		if _, err := c.t.server.replace(a, sensitive.Value{}, noPassword()); c.usable(a, self, target.Double) && err != nil {
+			c.report("auth-plugin", target.Impossible, self, self+": "+err.Error()+".", fixes[err], target.Double)
 		}
 		if a.locked {
 			c.report("account-locked", target.Impossible, self, self+" is locked.",

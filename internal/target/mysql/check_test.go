@@ -123,6 +123,15 @@ func mariaCheck(t *testing.T, n *node) {
 	ed := n.account(t, "check-ed25519")
 	n.alter(t, ed, "IDENTIFIED VIA ed25519 USING PASSWORD("+quote(ed.Secret.Reveal())+")")
 	reports(t, tt, target.CheckRequest{Current: ed}, "change-auth-plugin needs-consent overlap")
+	parsec := n.account(t, "check-parsec")
+	n.exec(t, "UPDATE mysql.global_priv SET Priv = JSON_SET(Priv, '$.plugin', 'parsec') WHERE User = 'check-parsec'")
+	foreign := reports(t, tt, target.CheckRequest{Current: parsec}, "auth-plugin impossible")["auth-plugin impossible"]
+	if !strings.Contains(foreign.Text, "'check-parsec'@'%' logs in by parsec") ||
+		!strings.Contains(foreign.Fix, "ALTER USER 'check-parsec'@'%' IDENTIFIED VIA ed25519") {
+		t.Errorf("the plugin, or what to change, is not named: %+v", foreign)
+	}
+	pair := target.CheckRequest{Current: n.account(t, "check-partner"), Partner: parsec.Account}
+	reports(t, tt, pair, "auth-plugin impossible double")
 	socket := n.account(t, "check-socket")
 	n.alter(t, socket, "IDENTIFIED VIA unix_socket")
 	got := findings(t, tt, target.CheckRequest{Current: socket})

@@ -23,19 +23,28 @@ var (
 			"the other",
 	)
 	errUnsure = errors.New(
-		"the account logs in by a plugin whose passwords cannot be compared; change it to one that is supported",
+		"the account logs in by a plugin whose passwords cannot be compared; keyturn rotation check says which, and " +
+			"what to change",
 	)
 	errLast   = errors.New("the account does not have the new password, so the old one is not removed")
 	errPlugin = errors.New(
-		"the account's plugin takes no password that can be set; change it to one that is supported",
+		"the account's plugin takes no password that can be set; keyturn rotation check says which, and what to change",
 	)
 	errForm = errors.New(
-		"with strategy overlap the account would log in by mysql_native_password instead of its own plugin; use " +
-			"strategy single, or add " + changePlugin + " to the secret's Consent",
+		"with strategy overlap the previous password would be stored for mysql_native_password until it is retired, " +
+			"instead of ed25519; use strategy single, or add " + changePlugin + " to the secret's Consent",
+	)
+	errBoth = errors.New(
+		"the password is stored for several plugins, and clients can use one of two passwords for each; use strategy " +
+			"single",
+	)
+	errOther = errors.New(
+		"the account has another password of ed25519 than the credential in use, beside which there is no room for " +
+			"a new one; run keyturn rotation repair",
 	)
 )
 
-// changePlugin is the consent to another authentication plugin of an account.
+// changePlugin is the consent to another authentication plugin of an account for a while.
 const changePlugin = "change-auth-plugin"
 
 // dialect is how the two servers store and change the passwords of an account. add, replace and
@@ -53,6 +62,8 @@ type dialect interface {
 	validates() string
 	// sets reports whether a password can be set for a plugin.
 	sets(plugin string) bool
+	// supported returns the clause that gives an account such a plugin.
+	supported() string
 	// add makes the new password work, and keeps the old one. Only with change may it replace the
 	// account's plugin.
 	add(a account, old, candidate sensitive.Value, change bool) ([]string, error)
@@ -67,6 +78,8 @@ type dialect interface {
 type mariaDB struct{}
 
 func (mariaDB) sets(plugin string) bool { return plugin == native || plugin == ed25519 }
+
+func (mariaDB) supported() string { return "IDENTIFIED VIA ed25519 USING PASSWORD('…')" }
 
 func (mariaDB) validates() string {
 	return "(SELECT @@GLOBAL.strict_password_validation AND COUNT(*) > 0 FROM information_schema.PLUGINS " +
@@ -87,17 +100,19 @@ func (mariaDB) via(methods []method) []string {
 
 // add puts the old password first, so that its users notice nothing, and the new one second: the
 // server asks clients to switch from one method to the next, and many follow it only once. A client
-// begins with mysql_native_password, so any other method costs one switch: two of those do not fit,
-// and neither does one before a second password. A third password can only be left from an
-// abandoned rotation, and is removed.
+// begins with mysql_native_password, so any other method costs one switch. Therefore the old
+// password of an ed25519 account becomes one of mysql_native_password until it is removed, and the
+// new one keeps the account's plugin. A third password can only be left from an abandoned rotation,
+// and is removed.
 func (d mariaDB) add(a account, old, candidate sensitive.Value, change bool) ([]string, error) {
 	at, certain := a.find(candidate)
 	if at >= 0 {
 		return nil, nil
 	}
 	keep := a.matching(old)
+	known := len(keep) > 0
 	switch {
-	case len(keep) > 0:
+	case known:
 	case !certain:
 		return nil, errUnsure
 	default:
@@ -107,13 +122,18 @@ func (d mariaDB) add(a account, old, candidate sensitive.Value, change bool) ([]
 	}
 	keep = slices.DeleteFunc(keep, func(m method) bool { return m.hash == invalid })
 	added := method{native, nativeHash(candidate)}
-	switch {
-	case !slices.ContainsFunc(keep, func(m method) bool { return m.plugin != native }):
-		return d.via(append(append(keep, added), a.others()...)), nil
-	case !change:
-		return nil, errForm
+	if hasPlugin(a.methods, ed25519) {
+		switch {
+		case len(keep) > 1:
+			return nil, errBoth
+		case !change:
+			return nil, errForm
+		case !known:
+			return nil, errOther
+		}
+		keep, added = []method{{native, nativeHash(old)}}, method{ed25519, ed25519Hash(candidate)}
 	}
-	return d.via(append(append([]method{added}, keep...), a.others()...)), nil
+	return d.via(append(append(keep, added), a.others()...)), nil
 }
 
 // matching returns the methods with a password: a login finds it under each of them.
@@ -181,8 +201,12 @@ func (d mariaDB) remove(a account, old, candidate sensitive.Value, last bool) ([
 		return nil, unless(certain)
 	}
 	rest := slices.DeleteFunc(slices.Clone(a.methods), func(m method) bool { return slices.Contains(gone, m) })
-	if found, _ := (account{methods: rest}).find(candidate); !last && found < 0 {
+	found, _ := (account{methods: rest}).find(candidate)
+	if !last && found < 0 {
 		return nil, errLast
+	}
+	if found >= 0 && hasPlugin(gone, ed25519) && !hasPlugin(rest, ed25519) {
+		rest[found] = method{ed25519, ed25519Hash(candidate)} // its plugin before add
 	}
 	if len((account{methods: rest}).passwords()) == 0 && last {
 		none := method{gone[0].plugin, invalid}
@@ -216,6 +240,8 @@ const discard = "DISCARD OLD PASSWORD"
 func (mySQL) sets(plugin string) bool {
 	return plugin == cachingSHA2 || plugin == sha256Crypt || plugin == native
 }
+
+func (mySQL) supported() string { return "IDENTIFIED WITH caching_sha2_password BY '…'" }
 
 func (mySQL) validates() string { return "0" }
 

@@ -155,9 +155,12 @@ func TestMariaDBStatements(t *testing.T) {
 	o, n, x := hash(oldPassword), hash(newPassword), hash(otherPassword)
 	const via = "ALTER USER 'a'@'%' IDENTIFIED VIA "
 	edHash := func(p sensitive.Value) string { return "ed25519 USING '" + ed25519Hash(p) + "'" }
-	edOld, edNew := edHash(oldPassword), edHash(newPassword)
+	edNew := edHash(newPassword)
 	foreign := account{methods: []method{{"parsec", "abc"}}}
 	both := account{methods: append(hashed(t, ed25519, oldPassword).methods, hashed(t, native, oldPassword).methods...)}
+	mixed := func(first, second sensitive.Value) account {
+		return account{methods: append(hashed(t, native, first).methods, hashed(t, ed25519, second).methods...)}
+	}
 	overlap, single := target.Change{Strategy: target.Overlap}, target.Change{Strategy: target.Single}
 	double := target.Change{Strategy: target.Double, Old: target.Credential{Account: "b"}}
 	for _, tt := range []struct {
@@ -174,8 +177,10 @@ func TestMariaDBStatements(t *testing.T) {
 		{"overlap, others", hashed(t, native, otherPassword, otherPassword), overlap, false, "", errOthers},
 		{"overlap, disabled", account{methods: []method{{native, invalid}}}, overlap, false, via + n, nil},
 		{"overlap, ed25519", hashed(t, ed25519, oldPassword), overlap, false, "", errForm},
-		{"overlap, ed25519, agreed", hashed(t, ed25519, oldPassword), overlap, true, via + n + " OR " + edOld, nil},
-		{"overlap, both", both, overlap, false, "", errForm},
+		{"overlap, ed25519, agreed", hashed(t, ed25519, oldPassword), overlap, true, via + o + " OR " + edNew, nil},
+		{"overlap, ed25519, abandoned", mixed(oldPassword, otherPassword), overlap, true, via + o + " OR " + edNew, nil},
+		{"overlap, ed25519, changed by hand", hashed(t, ed25519, otherPassword), overlap, true, "", errOther},
+		{"overlap, both", both, overlap, true, "", errBoth},
 		{"single", hashed(t, native, oldPassword, otherPassword), single, false, via + n, nil},
 		{"single, done", hashed(t, native, newPassword), single, false, "", nil},
 		{"single, ed25519", hashed(t, ed25519, oldPassword), single, false, via + edNew, nil},
@@ -207,8 +212,8 @@ func TestMariaDBStatements(t *testing.T) {
 		{"only old, double", hashed(t, native, oldPassword), true, via + "mysql_native_password USING 'invalid'", nil},
 		{"old and another, double", hashed(t, native, oldPassword, otherPassword), true, via + x, nil},
 		{"foreign", foreign, true, "", errUnsure},
-		{"ed25519, and the new one", account{methods: append(hashed(t, native, newPassword).methods,
-			hashed(t, ed25519, oldPassword).methods...)}, false, via + n, nil},
+		{"ed25519", mixed(oldPassword, newPassword), false, via + edNew, nil},
+		{"ed25519, taken back", mixed(newPassword, oldPassword), false, via + edNew, nil},
 	} {
 		got, err := full(mariaDB{}.remove(tt.has, oldPassword, newPassword, tt.last))
 		if err != tt.err || strings.Join(got, ";") != tt.want {
