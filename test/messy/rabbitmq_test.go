@@ -27,7 +27,6 @@ func TestRabbitMQ(t *testing.T) {
 	}
 	b := &broker{servers.StartRabbitMQ(t)}
 	p := player{product: start(t, "rabbitmq", compact(pair{b.User, b.Password})), label: "messy_rabbitmq"}
-	p.open = []string{"connections reached by the application"}
 	p.build = func(t *testing.T, s *scene, r *rand.Rand) { b.build(t, p.product, s, r) }
 	p.play(t)
 }
@@ -65,7 +64,7 @@ func (b *broker) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 		good(t, second(b.call(t.Context(), http.MethodPut, path, body)))
 	}
 	app, password, vhost := "app-"+s.name, "first-password-of-"+s.name, "/"
-	opens := vhost
+	opens, named := vhost, ""
 	if s.trait(r, 2, "a virtual host of its own") {
 		vhost = "vhost-" + s.name
 		opens = vhost
@@ -75,6 +74,9 @@ func (b *broker) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 		})
 		if s.trait(r, 4, "which the target does not name") {
 			opens = "/"
+			if s.trait(r, 2, "but the secret does") {
+				named = vhost
+			}
 		}
 	}
 	algorithm := s.one(r, "hash", "rabbit_password_hashing_sha256", "rabbit_password_hashing_sha512")
@@ -112,10 +114,11 @@ func (b *broker) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 	s.first = compact(pair{app, password})
 	s.strategy = []target.Strategy{target.Single, target.Double}[r.IntN(2)]
 	configure := kms.ConfigureRotationRequest{
-		TargetName:  s.name,
-		Strategy:    string(s.strategy),
-		GracePeriod: map[target.Strategy]string{target.Single: "0s", target.Double: "1h"}[s.strategy],
-		AccountName: app,
+		TargetName:    s.name,
+		Strategy:      string(s.strategy),
+		GracePeriod:   map[target.Strategy]string{target.Single: "0s", target.Double: "1h"}[s.strategy],
+		AccountName:   app,
+		LoginDatabase: named,
 	}
 	if s.strategy == target.Double {
 		create(app+"-clone", "another-password-of-"+s.name)

@@ -125,6 +125,14 @@ func (n *node) checkAccount(t *testing.T) {
 		change(url.PathEscape(other.Account))
 		expect(what, found(t, tt, c, other.Account), "needs-consent partner-differs, "+limit)
 	}
+	other := url.PathEscape(partner.Account)
+	n.api(t, http.MethodPut, "/api/user-limits/"+other+"/max-connections", `{"value":0}`)
+	expect("a partner without a connection", found(t, tt, c, partner.Account),
+		"impossible no-connection, needs-consent partner-differs, "+limit)
+	n.api(t, http.MethodPut, "/api/user-limits/"+other+"/max-connections", `{"value":10}`)
+	n.api(t, http.MethodDelete, "/api/permissions/%2F/"+other, "")
+	expect("a partner that cannot open the virtual host", found(t, tt, c, partner.Account),
+		"impossible no-permission, needs-consent partner-differs, "+limit)
 	md5 := n.account(t)
 	n.api(t, http.MethodPut, "/api/users/"+url.PathEscape(md5.Account),
 		`{"password_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAA=","hashing_algorithm":"rabbit_password_hashing_md5","tags":""}`)

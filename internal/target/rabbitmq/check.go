@@ -83,18 +83,36 @@ func (b *broker) checkRights(ctx context.Context, f *target.Findings, u user) er
 		f.Note("connection-limit", fmt.Sprintf("The user may have %d connections. A login that is refused for this limit "+
 			"counts as proof of the password.", limit))
 	}
-	permissions, err := b.rights(ctx, f.Account, "permissions")
-	if err != nil {
+	permitted, err := b.mayOpen(ctx, f.Account)
+	if err != nil || permitted {
 		return err
-	}
-	for _, p := range permissions {
-		if p["vhost"] == b.config.VHost {
-			return nil
-		}
 	}
 	f.Note("no-permission", fmt.Sprintf("The user has no permissions in the virtual host %q. The refusal of a login "+
 		"counts as proof of the password, and no login is proof that an application works.", b.config.VHost))
 	return nil
+}
+
+// mayOpen reports whether a user has permissions in the virtual host.
+func (b *broker) mayOpen(ctx context.Context, account string) (bool, error) {
+	permissions, err := b.rights(ctx, account, "permissions")
+	return slices.ContainsFunc(permissions, func(p map[string]string) bool { return p["vhost"] == b.config.VHost }), err
+}
+
+// checkSession reports what keeps the other user of strategy double from the session without which
+// it does not become current.
+func (b *broker) checkSession(ctx context.Context, f *target.Findings, u user) error {
+	if limit, ok := u.Limits["max-connections"]; ok && limit == 0 {
+		f.Impossible("no-connection", "The user may have no connection, so it cannot become current.",
+			"rabbitmqctl clear_user_limits "+f.Account+" max-connections", target.Double)
+	}
+	permitted, err := b.mayOpen(ctx, f.Account)
+	if err == nil && !permitted {
+		f.Impossible("no-permission", fmt.Sprintf("The user has no permissions in the virtual host %q, so it cannot become "+
+			"current.", b.config.VHost),
+			"Give it permissions with rabbitmqctl set_permissions, or name the virtual host that applications open: "+
+				"keyturn rotation configure with --login-database.", target.Double)
+	}
+	return err
 }
 
 // rights returns the permissions, or topic-permissions, of a user without its name.
@@ -185,6 +203,9 @@ func (b *broker) checkPartner(
 	other, err := b.checkUser(ctx, f, target.Credential{}, target.Double)
 	if err != nil || other.Name == "" {
 		return slices.Concat(of.List, f.List), err
+	}
+	if err := b.checkSession(ctx, f, other); err != nil {
+		return nil, err
 	}
 	var differ []string
 	for _, kind := range []string{"permissions", "topic-permissions"} {
