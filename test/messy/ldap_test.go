@@ -6,9 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,16 +14,14 @@ import (
 	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/applications"
 	"github.com/keyturn/keyturn/test/servers"
 )
 
 func TestLDAP(t *testing.T) {
 	t.Parallel()
-	client, err := exec.LookPath("ldapsearch")
-	if err != nil {
-		t.Skip("ldapsearch is not installed (Debian package ldap-utils, scripts/test-deps)")
-	}
-	dir := &directory{LDAP: servers.StartLDAP(t), client: client}
+	applications.Require(t, "ldap")
+	dir := &directory{servers.StartLDAP(t)}
 	p := player{product: start(t, "ldap", compact(pair{dir.AdminDN, dir.Password})), label: "messy_ldap"}
 	p.open = []string{"stored as clear text"}
 	p.build = func(t *testing.T, s *scene, r *rand.Rand) { dir.build(t, p.product, s, r) }
@@ -34,10 +29,7 @@ func TestLDAP(t *testing.T) {
 }
 
 // directory is the server that all scenes share.
-type directory struct {
-	*servers.LDAP
-	client string
-}
+type directory struct{ *servers.LDAP }
 
 // ldapHashes make values of userPassword.
 var ldapHashes = map[string]func(password string) string{
@@ -99,58 +91,17 @@ func (d *directory) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 		configure.Strategy, configure.GracePeriod = string(target.Single), "0s"
 	}
 	s.attach = func() (string, error) { return p.configure(t, s.first, configure) }
-	s.work = func(ctx context.Context, value string) (outcome, error) {
-		return d.work(ctx, t, dn, other, value)
-	}
-}
-
-// search has ldapsearch read an entry; the password comes from a file.
-func (d *directory) search(ctx context.Context, t *testing.T, dn, password, entry string) (string, int, error) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "password")
-	if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
-		return "", 0, err
-	}
-	cmd := exec.CommandContext(ctx, d.client, "-x", "-LLL", "-o", "ldif-wrap=no", "-o", "nettimeout=10",
-		"-H", "ldap://"+d.Addr, "-D", dn, "-y", file, "-s", "base", "-b", entry, "(objectClass=*)", "*", "memberOf")
-	cmd.Env = []string{"HOME=" + dir, "LDAPNOINIT=1", "PATH=" + os.Getenv("PATH")}
-	text, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
-		return "", 0, ctx.Err()
-	}
-	if cmd.ProcessState == nil {
-		return "", 0, err
-	}
-	return strings.TrimSpace(string(text)), cmd.ProcessState.ExitCode(), nil
-}
-
-const invalidCredentials = 49
-
-// work is what the application does: it reads its own entry, and what it may not read.
-func (d *directory) work(ctx context.Context, t *testing.T, dn, other, value string) (outcome, error) {
-	a, err := parse(value)
-	if err != nil {
-		return nil, err
-	}
-	said, exit, err := d.search(ctx, t, dn, a.AccountPassword, dn)
-	switch {
-	case err != nil:
-		return nil, err
-	case exit == invalidCredentials:
-		return outcome{"login": "ldapsearch: " + said}, nil
-	}
-	out := outcome{"login": loggedIn, "own entry": said}
-	if out["others"], _, err = d.search(ctx, t, dn, a.AccountPassword, d.AdminDN); err != nil {
-		return nil, err
-	}
-	if other != "" {
-		if _, exit, err = d.search(ctx, t, dn, other, dn); err != nil {
-			return nil, err
+	// The administrator's entry is one that the application may not read.
+	s.app = applications.New(applications.Config{Kind: "ldap", Address: d.Addr, Name: dn, Database: d.AdminDN})
+	s.also = func(ctx context.Context, _ string, out outcome) error {
+		out["forms"] = d.forms(t, dn, other != "")
+		if other == "" {
+			return nil
 		}
-		out["the other team"] = fmt.Sprint(exit)
+		in, err := s.app.Login(ctx, compact(pair{dn, other}))
+		out["the other team"] = fmt.Sprint(in)
+		return err
 	}
-	out["forms"] = d.forms(t, dn, other != "")
-	return out, nil
 }
 
 // forms are the ways in which the values of userPassword are stored, without repetition.

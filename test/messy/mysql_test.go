@@ -3,24 +3,19 @@ package messy
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/applications"
 	"github.com/keyturn/keyturn/test/servers"
 	"github.com/keyturn/keyturn/test/support"
 )
@@ -46,14 +41,10 @@ type mariadb struct {
 	*servers.MariaDB
 	kind    string
 	plugins []string // of which an account has one
-	client  string   // the program mariadb
 }
 
 func (db *mariadb) play(t *testing.T) {
-	var err error
-	if db.client, err = exec.LookPath("mariadb"); err != nil {
-		t.Skip("the client mariadb is not installed (Debian package mariadb-client, scripts/test-deps)")
-	}
+	applications.Require(t, db.kind)
 	good(t, db.Exec(t.Context(),
 		"CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'",
 		"GRANT ALL ON *.* TO rotator@'%' WITH GRANT OPTION",
@@ -138,12 +129,18 @@ func (db *mariadb) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 		configure.CloneAccountName = clone.name
 	}
 	s.attach = func() (string, error) { return p.configure(t, s.first, configure) }
-	s.work = func(ctx context.Context, value string) (outcome, error) {
-		return db.work(ctx, t, database, source, value)
+	s.app = applications.New(applications.Config{Kind: db.kind, Address: db.Addr, Database: database, Source: source})
+	s.also = func(ctx context.Context, value string, out outcome) error {
+		a, err := applications.Parse(value)
+		if err == nil {
+			out["account"], err = db.account(ctx, a.AccountName)
+		}
+		return err
 	}
 }
 
-// options are the rights and limits of an account. It returns where the application comes from.
+// options are the rights and limits of an account. It returns where the application comes from;
+// empty for any address.
 func (db *mariadb) options(s *scene, r *rand.Rand, u *user) (source string) {
 	if s.trait(r, 3, "a right on columns") {
 		u.grants = append(u.grants, "GRANT SELECT (id) ON shared.t TO {}")
@@ -160,7 +157,7 @@ func (db *mariadb) options(s *scene, r *rand.Rand, u *user) (source string) {
 		u.options = append(u.options, "WITH MAX_QUERIES_PER_HOUR 100000 MAX_USER_CONNECTIONS 50")
 	} else if s.trait(r, 4, "connections reached by the application's pool") {
 		u.options = append(u.options, "WITH MAX_USER_CONNECTIONS 2")
-		s.occupy = func(value string) func() { return db.occupy(value, 2) }
+		s.occupy = func(value string) func() { return db.occupy(s, value, 2) }
 	}
 	if s.trait(r, 5, "an expiry that is far") {
 		u.options = append(u.options, "PASSWORD EXPIRE INTERVAL 1000 DAY")
@@ -168,146 +165,30 @@ func (db *mariadb) options(s *scene, r *rand.Rand, u *user) (source string) {
 	if db.kind == "mysql" && s.trait(r, 4, "an attribute") {
 		u.options = append(u.options, `ATTRIBUTE '{"team": "blue"}'`)
 	}
-	return "127.0.0.1"
-}
-
-// config is of go-sql-driver, from an address of loopback.
-func (db *mariadb) config(a pair, source string) *mysql.Config {
-	c := mysql.NewConfig()
-	c.Net, c.Addr, c.User, c.Passwd, c.Logger = "tcp", db.Addr, a.AccountName, a.AccountPassword, &mysql.NopLogger{}
-	c.AllowCleartextPasswords = false
-	c.Timeout = 10 * time.Second
-	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
-		return d.DialContext(ctx, network, address)
-	}
-	return c
+	return ""
 }
 
 // occupy keeps sessions open.
-func (db *mariadb) occupy(value string, n int) (release func()) {
-	a, err := parse(value)
-	if err != nil {
-		return func() {}
-	}
-	connector, err := mysql.NewConnector(db.config(a, "127.0.0.1"))
-	if err != nil {
-		return func() {}
-	}
-	var open []driver.Conn
+func (db *mariadb) occupy(s *scene, value string, n int) (release func()) {
+	var open []func() error
 	for range n {
-		if conn, err := connector.Connect(context.Background()); err == nil {
-			open = append(open, conn)
+		if end, err := s.app.Open(context.Background(), value); err == nil {
+			open = append(open, end)
 		}
 	}
 	return func() {
-		for _, conn := range open {
-			_ = conn.Close() // nothing depends on the goodbye
+		for _, end := range open {
+			_ = end() // nothing depends on the goodbye
 		}
 		// The server counts a session a little longer than its client does.
 		support.Eventually(func() bool {
-			conn, err := connector.Connect(context.Background())
-			if err == nil {
-				err = conn.Close()
-			}
-			return err == nil || code(err) != tooManyOfUser
+			in, err := s.app.Login(context.Background(), value)
+			return in || err == nil
 		})
 	}
 }
 
-const tooManyOfUser = "1226"
-
-// mariadbProbes are pieces of work of an application, with its statements for the client mariadb.
-var mariadbProbes = []struct{ name, script string }{
-	{"role", "SELECT CURRENT_ROLE();"},
-	{"rows", "SELECT * FROM orders;"},
-	{"write", "BEGIN; INSERT INTO orders VALUES (-1, 'x'); SELECT count(*) FROM orders; ROLLBACK;"},
-	{"migration", "CREATE TABLE m (id int); ALTER TABLE m ADD COLUMN c int; DROP TABLE m;"},
-	{"procedure", "CREATE PROCEDURE p() SELECT 1; CALL p(); DROP PROCEDURE p;"},
-	{"prepared", "PREPARE q FROM 'SELECT count(*) FROM orders'; EXECUTE q;"},
-	{"temporary", "CREATE TEMPORARY TABLE tmp (id int); SELECT count(*) FROM tmp;"},
-	{"column", "SELECT id FROM shared.t;"},
-	{"whole table", "SELECT * FROM shared.t;"},
-	{"delete", "DELETE FROM orders WHERE id = -1;"},
-	{"others", "SELECT count(*) > 0 FROM mysql.user;"},
-	{"databases", "SELECT count(*) FROM information_schema.schemata WHERE schema_name = 'shared';"},
-}
-
-// work is what the application does: with the client mariadb when it comes from 127.0.0.1, and with
-// go-sql-driver.
-func (db *mariadb) work(ctx context.Context, t *testing.T, database, source, value string) (outcome, error) {
-	a, err := parse(value)
-	if err != nil {
-		return nil, err
-	}
-	out := outcome{}
-	if source == "127.0.0.1" {
-		if out, err = db.run(ctx, t, a, database); err != nil || out["login"] != loggedIn {
-			return out, err
-		}
-	}
-	config := db.config(a, source)
-	config.DBName = database
-	connector, err := mysql.NewConnector(config)
-	if err != nil {
-		return nil, err
-	}
-	pool := sql.OpenDB(connector)
-	defer pool.Close()
-	for i := range 2 { // the second one has the session of the first, which the driver has reset
-		var n int
-		switch err := pool.QueryRowContext(ctx, "SELECT count(*) FROM orders WHERE id > ?", 0).Scan(&n); {
-		case err != nil:
-			return outcome{"login": "go-sql-driver: " + code(err)}, nil
-		default:
-			out[fmt.Sprintf("pool %d", i)] = fmt.Sprint(n)
-		}
-	}
-	out["login"] = loggedIn
-	out["account"], err = db.account(ctx, a.AccountName)
-	return out, err
-}
-
-func (db *mariadb) run(ctx context.Context, t *testing.T, a pair, database string) (outcome, error) {
-	host, port, err := net.SplitHostPort(db.Addr)
-	if err != nil {
-		return nil, err
-	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "my.cnf")
-	text := fmt.Sprintf("[client]\nuser=%s\npassword=\"%s\"\n", a.AccountName, a.AccountPassword)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	var script strings.Builder
-	for _, p := range mariadbProbes {
-		fmt.Fprintf(&script, "SELECT '%s%s';\n%s\n", sectionMark, p.name, p.script)
-	}
-	cmd := exec.CommandContext(ctx, db.client, "--defaults-extra-file="+file, "--force", "-N", "-B",
-		"-h", host, "-P", port, "--protocol=tcp", database)
-	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
-	cmd.Stdin = strings.NewReader(script.String())
-	var failures strings.Builder
-	cmd.Stderr = &failures
-	answers, err := cmd.Output()
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if cmd.ProcessState == nil {
-		return nil, err
-	}
-	said := failures.String()
-	if !strings.Contains(string(answers), sectionMark) {
-		return outcome{"login": "mariadb: " + strings.TrimSpace(said)}, nil
-	}
-	out := sections(string(answers))
-	out["failures"] = strings.Join(mariadbErrors.FindAllString(said, -1), ", ")
-	out["login"] = loggedIn
-	return out, nil
-}
-
 var (
-	mariadbErrors = regexp.MustCompile(`ERROR [0-9]+ \([0-9A-Z]+\) at line [0-9]+`)
 	// identified is how an account logs in, with its hashes, up to what follows.
 	identified = regexp.MustCompile(`(?s) IDENTIFIED .*?( DEFAULT ROLE| REQUIRE| WITH MAX| PASSWORD EXPIRE|$)`)
 )
@@ -318,14 +199,24 @@ var waysToLogIn = map[string]string{
 	"mysql":   "SELECT plugin FROM mysql.user WHERE user = '%s'",
 }
 
+// admin is a pool of the administrator's sessions.
+func (db *mariadb) admin() (*sql.DB, error) {
+	c := mysql.NewConfig()
+	c.Net, c.Addr, c.User, c.Passwd, c.Logger = "tcp", db.Addr, "rotator", "the-administrators", &mysql.NopLogger{}
+	connector, err := mysql.NewConnector(c)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(connector), nil
+}
+
 // account is what the server's administrator sees of an account: its plug-in, limits, expiry,
 // attributes and rights, without hashes.
 func (db *mariadb) account(ctx context.Context, name string) (string, error) {
-	connector, err := mysql.NewConnector(db.config(pair{"rotator", "the-administrators"}, "127.0.0.1"))
+	pool, err := db.admin()
 	if err != nil {
 		return "", err
 	}
-	pool := sql.OpenDB(connector)
 	defer pool.Close()
 	hosts, err := column(ctx, pool, fmt.Sprintf("SELECT host FROM mysql.user WHERE user = '%s'", name))
 	if err != nil {

@@ -12,20 +12,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/applications"
 	"github.com/keyturn/keyturn/test/servers"
 	"github.com/keyturn/keyturn/test/support"
 )
@@ -44,13 +38,10 @@ func TestPostgreSQL(t *testing.T) {
 
 // playPostgres plays on a server of one version.
 func playPostgres(t *testing.T, label string, config sandbox.PostgresConfig) {
-	psql, err := exec.LookPath("psql")
-	if err != nil {
-		t.Skip("psql is not installed (Debian package postgresql-client, scripts/test-deps)")
-	}
+	applications.Require(t, "postgresql")
 	config.HBA = []string{"host all all 127.0.0.1/32 md5"} // takes SCRAM verifiers too
 	config.Settings = []string{"max_prepared_transactions=64", "max_connections=200"}
-	pg := &postgres{Postgres: servers.StartPostgres(t, config), psql: psql}
+	pg := &postgres{servers.StartPostgres(t, config)}
 	good(t, pg.Exec(t.Context(), "postgres", `
 		CREATE ROLE rotator SUPERUSER LOGIN PASSWORD 'the-administrators';
 		CREATE ROLE readers;
@@ -64,10 +55,7 @@ func playPostgres(t *testing.T, label string, config sandbox.PostgresConfig) {
 }
 
 // postgres is the server that all scenes of a version share.
-type postgres struct {
-	*sandbox.Postgres
-	psql string
-}
+type postgres struct{ *sandbox.Postgres }
 
 // admin runs statements, and fails the test when one fails.
 func (pg *postgres) admin(t testing.TB, database string, statements ...string) {
@@ -116,8 +104,18 @@ func (pg *postgres) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 		s.stated = []string{"ends its own sessions"}
 		s.attach = func() (string, error) { return prepare(t, p, s.name, app, database, password) }
 	}
-	s.work = func(ctx context.Context, value string) (outcome, error) {
-		return pg.work(ctx, t, app, database, value)
+	s.app = applications.New(applications.Config{
+		Kind:     "postgresql",
+		Address:  pg.Addr(),
+		Database: database,
+		Name:     app,
+	})
+	s.also = func(ctx context.Context, value string, out outcome) (err error) {
+		a, err := applications.Parse(value)
+		if err == nil {
+			out["way of logging in"], err = pg.asks(ctx, a.AccountName, database)
+		}
+		return err
 	}
 }
 
@@ -240,54 +238,11 @@ func (pg *postgres) options(t *testing.T, s *scene, r *rand.Rand, app, database 
 		"REVOKE CONNECT ON DATABASE %[1]s FROM PUBLIC; GRANT CONNECT ON DATABASE %[1]s TO %[2]s", database, app))
 	if s.trait(r, 5, "connection limit reached by the application's pool") {
 		statements = append(statements, "ALTER ROLE "+app+" CONNECTION LIMIT 4")
-		s.occupy = func(value string) func() { return pg.occupy(t, database, value, 4) }
+		s.occupy = func(value string) func() { return pg.occupy(t, s, value, 4) }
 	} else {
 		add(6, "connection limit", "ALTER ROLE "+app+" CONNECTION LIMIT 40")
 	}
 	pg.admin(t, "postgres", statements...)
-}
-
-// work is what the application does: first with psql, then with a pool of pgx. The probes change
-// nothing that lasts.
-func (pg *postgres) work(ctx context.Context, t *testing.T, app, database, value string) (outcome, error) {
-	a, err := parse(value)
-	if err != nil {
-		return nil, err
-	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "copied"), []byte("-5\tcopied\n"), 0o600); err != nil {
-		return nil, err
-	}
-	pass := filepath.Join(dir, "pgpass")
-	if err := os.WriteFile(pass, []byte("*:*:*:*:"+a.AccountPassword+"\n"), 0o600); err != nil {
-		return nil, err
-	}
-	host, port, err := net.SplitHostPort(pg.Addr())
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, pg.psql, "-X", "-q", "-A", "-t", "-h", host, "-p", port, "-U", a.AccountName,
-		"-d", database, "-v", "app="+app, "-v", "VERBOSITY=terse")
-	cmd.Env = append(sandbox.Environment("PG"), "PGPASSFILE="+pass, "PGCONNECT_TIMEOUT=10", "HOME="+dir)
-	cmd.Dir, cmd.Stdin = dir, strings.NewReader(postgresScript())
-	text := &strings.Builder{}
-	cmd.Stderr = text
-	answers, err := cmd.Output()
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if cmd.ProcessState == nil {
-		return nil, err
-	}
-	if cmd.ProcessState.ExitCode() == 2 { // the connection failed
-		return outcome{"login": "psql: " + strings.TrimSpace(text.String())}, nil
-	}
-	out := sections(string(answers))
-	out["login"] = loggedIn
-	if out["way of logging in"], err = pg.asks(ctx, a.AccountName, database); err != nil {
-		return nil, err
-	}
-	return out, pg.pool(ctx, a, database, out)
 }
 
 // asks returns how the server asks a role for its password: a driver without SCRAM cannot answer
@@ -310,22 +265,19 @@ func (pg *postgres) asks(ctx context.Context, role, database string) (string, er
 }
 
 // occupy keeps as many sessions open as a role may have.
-func (pg *postgres) occupy(t *testing.T, database, value string, n int) (release func()) {
-	a, err := parse(value)
+func (pg *postgres) occupy(t *testing.T, s *scene, value string, n int) (release func()) {
+	a, err := applications.Parse(value)
 	good(t, err)
-	config, err := pgx.ParseConfig("postgres://" + pg.Addr() + "/" + database + "?sslmode=disable")
-	good(t, err)
-	config.User, config.Password = a.AccountName, a.AccountPassword
-	var open []*pgx.Conn
+	var open []func() error
 	for range n {
-		var conn *pgx.Conn
+		var end func() error
 		// The server counts a session a little longer than its client does.
-		support.Retry(t, func() (err error) { conn, err = pgx.ConnectConfig(t.Context(), config); return err })
-		open = append(open, conn)
+		support.Retry(t, func() (err error) { end, err = s.app.Open(t.Context(), value); return err })
+		open = append(open, end)
 	}
 	return func() {
-		for _, conn := range open {
-			_ = conn.Close(context.Background()) // nothing depends on the goodbye
+		for _, end := range open {
+			_ = end() // nothing depends on the goodbye
 		}
 		support.Until(t, "the end of the sessions", func() bool {
 			var n int
@@ -337,143 +289,4 @@ func (pg *postgres) occupy(t *testing.T, database, value string, n int) (release
 			return n == 0
 		})
 	}
-}
-
-// postgresProbes are pieces of work of an application, with its statements for psql, one in a line.
-var postgresProbes = []struct{ name, script string }{
-	{"acting role", `SELECT current_user;`},
-	{"schemas", `SELECT current_schemas(false);`},
-	{"rows", `SELECT id, item FROM orders ORDER BY id;`},
-	{"view", `SELECT id FROM latest;`},
-	{"function", `SELECT acting();`},
-	{"write", `BEGIN;
-		INSERT INTO orders (id, item) VALUES (-1, 'x') RETURNING made_by;
-		SELECT id FROM orders WHERE id < 0;
-		ROLLBACK;`},
-	{"update", `BEGIN;
-		UPDATE orders SET item = item RETURNING id;
-		ROLLBACK;`},
-	{"migration", `BEGIN;
-		CREATE TABLE m (id int);
-		ALTER TABLE orders ADD COLUMN c int;
-		DROP VIEW latest;
-		SELECT schemaname, tableowner FROM pg_tables WHERE tablename = 'm';
-		DROP TABLE m;
-		ROLLBACK;`},
-	{"ownership by name", `BEGIN;
-		CREATE TABLE m (id int);
-		ALTER TABLE m OWNER TO :app;
-		ROLLBACK;`},
-	{"default privileges", `BEGIN;
-		ALTER DEFAULT PRIVILEGES FOR ROLE :app GRANT SELECT ON TABLES TO readers;
-		CREATE TABLE m (id int);
-		SELECT has_table_privilege('readers', 'm', 'SELECT');
-		ROLLBACK;`},
-	{"copy out", `COPY (SELECT count(*) FROM orders) TO STDOUT;`},
-	{"copy in", `BEGIN;
-		\copy orders (id, item) FROM copied
-		SELECT made_by FROM orders WHERE id = -5;
-		ROLLBACK;`},
-	{"lent", `SELECT * FROM lent;`},
-	{"groups", `SELECT pg_has_role('readers', 'usage'), pg_has_role('writers', 'usage');`},
-	{"set role readers", `BEGIN;
-		SET LOCAL ROLE readers;
-		SELECT current_user;
-		ROLLBACK;`},
-	{"set role writers", `BEGIN;
-		SET LOCAL ROLE writers;
-		SELECT current_user;
-		ROLLBACK;`},
-	{"settings", `SELECT current_setting('statement_timeout'), current_setting('app.tenant', true);`},
-	{"attributes", `SELECT rolcreatedb, rolcreaterole, rolsuper FROM pg_roles WHERE rolname = current_user;`},
-	{"publication", `BEGIN;
-		ALTER PUBLICATION news SET (publish = 'insert');
-		ROLLBACK;`},
-	{"prepared", `PREPARE q AS SELECT count(*) FROM orders;
-		EXECUTE q;`},
-	{"temporary", `CREATE TEMPORARY TABLE tmp (id int);
-		SELECT count(*) FROM tmp;`},
-	{"after DISCARD ALL", `DISCARD ALL;
-		SELECT current_user, count(*) FROM orders;`},
-	{"after RESET ALL", `RESET ALL;
-		SELECT current_user, current_setting('statement_timeout'), count(*) FROM orders;`},
-	{"after RESET ROLE", `RESET ROLE;
-		SELECT current_user, count(*) FROM orders;`},
-	{"after SET SESSION AUTHORIZATION", `SET SESSION AUTHORIZATION DEFAULT;
-		SELECT current_user, count(*) FROM orders;`},
-}
-
-// sectionMark begins a line that names the probe whose answers follow.
-const sectionMark = "=== "
-
-func postgresScript() string {
-	var b strings.Builder
-	for _, p := range postgresProbes {
-		fmt.Fprintf(&b, "\\echo '%s%s'\n", sectionMark, p.name)
-		for line := range strings.Lines(p.script) {
-			// psql sets SQLSTATE after each statement.
-			fmt.Fprintf(&b, "%s\n\\echo :SQLSTATE\n", strings.TrimSpace(line))
-		}
-	}
-	return b.String()
-}
-
-// sections splits what a client printed by the marks of the script.
-func sections(text string) outcome {
-	out, name := outcome{}, ""
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if now, ok := strings.CutPrefix(line, sectionMark); ok {
-			name = now
-			out[name] = ""
-			continue
-		}
-		if name != "" && line != "" && line != "00000" {
-			out[name] = strings.TrimSpace(out[name] + " " + line)
-		}
-	}
-	return out
-}
-
-// pool works with pgx as an application does: connections that are reset when they go back to the
-// pool, statements that are prepared, and one session that ends another of its own.
-func (pg *postgres) pool(ctx context.Context, a pair, database string, out outcome) error {
-	config, err := pgxpool.ParseConfig("postgres://" + pg.Addr() + "/" + database + "?sslmode=disable&pool_max_conns=2")
-	if err != nil {
-		return err
-	}
-	config.ConnConfig.User, config.ConnConfig.Password = a.AccountName, a.AccountPassword
-	config.ConnConfig.ConnectTimeout = 10 * time.Second
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	for i := range 2 {
-		name := fmt.Sprintf("pool %d", i)
-		var n int
-		if err := pool.QueryRow(ctx, "SELECT count(*) FROM orders WHERE id > $1", 0).Scan(&n); err != nil {
-			out[name] = "error: " + code(err)
-			continue
-		}
-		out[name] = fmt.Sprint(n)
-	}
-	out["ends its own sessions"] = code(endOther(ctx, pool))
-	return nil
-}
-
-// endOther has one session cancel another of the same application.
-func endOther(ctx context.Context, pool *pgxpool.Pool) error {
-	one, err := pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer one.Release()
-	two, err := pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer two.Release()
-	_, err = two.Exec(ctx, "SELECT pg_cancel_backend($1)", one.Conn().PgConn().PID())
-	return err
 }

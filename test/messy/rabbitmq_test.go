@@ -3,7 +3,6 @@ package messy
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -11,12 +10,10 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/applications"
 	"github.com/keyturn/keyturn/test/servers"
 )
 
@@ -104,7 +101,7 @@ func (b *broker) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 	}
 	create(app, password)
 	if limit {
-		s.occupy = func(value string) func() { return b.occupy(vhost, value) }
+		s.occupy = func(value string) func() { return b.occupy(s, value) }
 	}
 	config := map[string]any{"api": "http://" + b.API, "amqp": []string{"amqp://" + b.AMQP}}
 	if opens != "/" {
@@ -125,78 +122,23 @@ func (b *broker) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 		configure.CloneAccountName = app + "-clone"
 	}
 	s.attach = func() (string, error) { return p.configure(t, s.first, configure) }
-	s.work = func(ctx context.Context, value string) (outcome, error) { return b.work(ctx, s.name, vhost, value) }
-}
-
-func (b *broker) open(vhost string, a pair) (*amqp.Connection, error) {
-	return amqp.DialConfig("amqp://"+b.AMQP, amqp.Config{
-		SASL:  []amqp.Authentication{&amqp.PlainAuth{Username: a.AccountName, Password: a.AccountPassword}},
-		Vhost: vhost,
-	})
+	s.app = applications.New(applications.Config{Kind: "rabbitmq", Address: b.AMQP, Database: vhost, Name: s.name})
+	s.also = func(ctx context.Context, value string, out outcome) error {
+		a, err := applications.Parse(value)
+		if err == nil {
+			out["account"], err = b.account(ctx, a.AccountName)
+		}
+		return err
+	}
 }
 
 // occupy keeps a connection open.
-func (b *broker) occupy(vhost, value string) (release func()) {
-	a, err := parse(value)
+func (b *broker) occupy(s *scene, value string) (release func()) {
+	end, err := s.app.Open(context.Background(), value)
 	if err != nil {
 		return func() {}
 	}
-	conn, err := b.open(vhost, a)
-	if err != nil {
-		return func() {}
-	}
-	return func() { _ = conn.Close() }
-}
-
-// work is what the application does with the client library of RabbitMQ's makers.
-func (b *broker) work(ctx context.Context, name, vhost, value string) (outcome, error) {
-	a, err := parse(value)
-	if err != nil {
-		return nil, err
-	}
-	var conn *amqp.Connection
-	// The broker counts a closed connection for a moment, also one of the product's.
-	for range 20 {
-		if conn, err = b.open(vhost, a); err == nil || !strings.Contains(err.Error(), "limit") {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	if said, ok := errors.AsType[*amqp.Error](err); ok {
-		return outcome{"login": fmt.Sprintf("amqp: %d", said.Code)}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	out := outcome{"login": loggedIn}
-	for probe, f := range map[string]func(*amqp.Channel) error{
-		"declares a queue": func(c *amqp.Channel) error {
-			return second(c.QueueDeclare(name+"-queue", false, true, false, false, nil))
-		},
-		"declares a queue of others": func(c *amqp.Channel) error {
-			return second(c.QueueDeclare("others-"+name, false, true, false, false, nil))
-		},
-		"publishes": func(c *amqp.Channel) error {
-			return c.PublishWithContext(ctx, "amq.topic", name+".news", false, false, amqp.Publishing{Body: []byte("x")})
-		},
-	} {
-		channel, err := conn.Channel()
-		if err != nil {
-			return nil, err
-		}
-		closed := channel.NotifyClose(make(chan *amqp.Error, 1))
-		out[probe] = "done"
-		if f(channel) == nil { // publishing is not answered, so a call that is answered follows
-			_ = channel.ExchangeDeclarePassive("amq.topic", "topic", true, false, false, false, nil)
-		}
-		_ = channel.Close()
-		if said := <-closed; said != nil {
-			out[probe] = fmt.Sprint(said.Code)
-		}
-	}
-	out["account"], err = b.account(ctx, a.AccountName)
-	return out, err
+	return func() { _ = end() } // nothing depends on the goodbye
 }
 
 // account is what the administrator sees of a user, without its hash.

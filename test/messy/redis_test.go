@@ -6,25 +6,20 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/applications"
 	"github.com/keyturn/keyturn/test/servers"
 )
 
 func TestRedis(t *testing.T) {
 	t.Parallel()
-	cli, err := exec.LookPath("redis-cli")
-	if err != nil {
-		t.Skip("redis-cli is not installed (Debian package redis-tools, scripts/test-deps)")
-	}
-	server := &redis{Redis: servers.StartRedis(t, servers.WithACLFile), cli: cli}
+	applications.Require(t, "redis")
+	server := &redis{servers.StartRedis(t, servers.WithACLFile)}
 	server.Do(t, "SET", "shared:1", "one")
 	p := player{product: start(t, "redis", compact(pair{"default", server.Password})), label: "messy_redis"}
 	p.build = func(t *testing.T, s *scene, r *rand.Rand) { server.build(t, p.product, s, r) }
@@ -32,10 +27,7 @@ func TestRedis(t *testing.T) {
 }
 
 // redis is the server that all scenes share.
-type redis struct {
-	*servers.Redis
-	cli string
-}
+type redis struct{ *servers.Redis }
 
 // user makes a user with rules.
 func (server *redis) user(t *testing.T, name string, rules []string) {
@@ -89,68 +81,22 @@ func (server *redis) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 	}
 	p.register(t, s.name, compact(map[string]any{"address": server.Addr, "tls": map[string]bool{"off": true}}))
 	s.attach = func() (string, error) { return p.configure(t, s.first, configure) }
-	s.work = func(ctx context.Context, value string) (outcome, error) {
-		out, err := server.work(ctx, s.name, value)
-		if err == nil && other != "" {
-			out["the other team"], err = server.ask(ctx, pair{app, other}, "PING")
+	s.app = applications.New(applications.Config{Kind: "redis", Address: server.Addr, Name: s.name})
+	s.also = func(ctx context.Context, value string, out outcome) error {
+		out["account"] = server.account(t, value)
+		if other == "" {
+			return nil
 		}
-		if err == nil {
-			out["account"] = server.account(t, value)
-		}
-		return out, err
+		in, err := s.app.Login(ctx, compact(pair{app, other}))
+		out["the other team"] = fmt.Sprint(in)
+		return err
 	}
-}
-
-// ask runs one command of redis-cli, which takes the password from its environment.
-func (server *redis) ask(ctx context.Context, a pair, command string) (string, error) {
-	host, port, err := net.SplitHostPort(server.Addr)
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.CommandContext(ctx, server.cli, "-h", host, "-p", port, "--user", a.AccountName, "--no-auth-warning")
-	cmd.Env = []string{"REDISCLI_AUTH=" + a.AccountPassword, "PATH=" + os.Getenv("PATH")}
-	cmd.Stdin = strings.NewReader(command + "\n")
-	answer, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
-		return "", ctx.Err()
-	}
-	if cmd.ProcessState == nil {
-		return "", err
-	}
-	return strings.Join(strings.Fields(strings.ReplaceAll(string(answer), a.AccountName, "app")), " "), nil
-}
-
-// redisProbes are pieces of work of an application; {} is a prefix of its own.
-var redisProbes = []string{
-	"SET {}:1 one", "GET {}:1", "GET shared:1", "SETRANGE shared:1 0 o", "DEL {}:1", "STRLEN shared:1",
-	"EVAL 'return 1' 0",
-	"SORT {}:none BY nosort", "PUBLISH {}:news hello", "PUBLISH other hello", "KEYS {}:none", "CONFIG GET maxmemory",
-	"ACL LIST",
-	"MULTI", "GET {}:1", "EXEC",
-}
-
-// work is what the application does, in one session. Nothing lasts but its own keys.
-func (server *redis) work(ctx context.Context, name, value string) (outcome, error) {
-	a, err := parse(value)
-	if err != nil {
-		return nil, err
-	}
-	said, err := server.ask(ctx, a, "PING")
-	if err != nil {
-		return nil, err
-	}
-	// A user without the right to PING has logged in all the same.
-	if strings.Contains(said, "WRONGPASS") || strings.Contains(said, "NOAUTH") || said == "" {
-		return outcome{"login": "redis-cli: " + said}, nil
-	}
-	all, err := server.ask(ctx, a, strings.ReplaceAll(strings.Join(redisProbes, "\n"), "{}", name))
-	return outcome{"login": loggedIn, "ping": said, "work": all}, err
 }
 
 // account is what the administrator sees of a user without its passwords.
 func (server *redis) account(t *testing.T, value string) string {
 	t.Helper()
-	a, err := parse(value)
+	a, err := applications.Parse(value)
 	good(t, err)
 	fields, ok := server.Do(t, "ACL", "GETUSER", a.AccountName).([]any)
 	if !ok {

@@ -18,14 +18,16 @@ import (
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/applications"
 	"github.com/keyturn/keyturn/test/support"
 )
 
-// outcome is what an application could do: what each piece of its work answered. Under "login" it
-// is loggedIn, or what the client said.
-type outcome map[string]string
+type outcome = applications.Outcome
 
-const loggedIn = "in"
+const (
+	login    = applications.Login
+	loggedIn = applications.In
+)
 
 // scene is a state of a server that a seed has made, and an application that lives with it.
 type scene struct {
@@ -36,9 +38,11 @@ type scene struct {
 	strategy target.Strategy
 	// attach has the product rotate the application's credential. The error is its refusal.
 	attach func() (secret string, err error)
-	// work has the application do its work once with the value of a secret. The error says that the
-	// client could not be run.
-	work func(ctx context.Context, value string) (outcome, error)
+	// app is the application.
+	app *applications.Application
+	// also adds to the outcome of the application's work what another witness sees, such as the
+	// server's administrator; nil for nothing.
+	also func(ctx context.Context, value string, out outcome) error
 	// occupy opens the sessions that the application keeps during a rotation, with a value, and
 	// returns what ends them; nil when it keeps none.
 	occupy func(value string) (release func())
@@ -153,7 +157,7 @@ type performance struct {
 func (p player) perform(t *testing.T, s *scene, r *rand.Rand) {
 	f := &performance{player: p, scene: s, t: t, n: 1}
 	f.before = f.worked("before", s.first)
-	if f.before["login"] != loggedIn {
+	if f.before[login] != loggedIn {
 		t.Fatalf("the scene is broken: the application does not log in before a rotation: %v", f.before)
 	}
 	secret, err := s.attach()
@@ -212,7 +216,10 @@ func (f *performance) worked(when, value string) outcome {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
-	out, err := f.work(ctx, value)
+	out, err := f.app.Work(ctx, value)
+	if err == nil && out[login] == loggedIn && f.also != nil {
+		err = f.also(ctx, value, out)
+	}
 	if err != nil {
 		f.t.Fatalf("the application cannot be run %s: %v", when, err)
 	}
@@ -223,8 +230,8 @@ func (f *performance) worked(when, value string) outcome {
 func (f *performance) same(when, value string) {
 	f.t.Helper()
 	out := f.worked(when, value)
-	if out["login"] != loggedIn {
-		f.fails(f.t, "put_out_of_work", "%s: %s", when, out["login"])
+	if out[login] != loggedIn {
+		f.fails(f.t, "put_out_of_work", "%s: %s", when, out[login])
 		return
 	}
 	names := maps.Clone(f.before)
@@ -452,7 +459,7 @@ func (f *performance) emergency() bool {
 // dead shows that nothing that was replaced still logs in.
 func (f *performance) dead() {
 	f.t.Helper()
-	if value := f.gone[len(f.gone)-1]; f.worked("with what was retired", value)["login"] == loggedIn {
+	if value := f.gone[len(f.gone)-1]; f.worked("with what was retired", value)[login] == loggedIn {
 		f.fails(f.t, "rights_changed", "a credential that was retired still logs in")
 	}
 }
@@ -491,12 +498,4 @@ func compact(v any) string {
 		panic(err)
 	}
 	return string(b)
-}
-
-// parse reads the account of a value.
-func parse(value string) (a pair, err error) {
-	if json.Unmarshal([]byte(value), &a) != nil {
-		return a, fmt.Errorf("the value is not JSON")
-	}
-	return a, nil
 }

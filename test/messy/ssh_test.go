@@ -4,11 +4,8 @@ import (
 	"context"
 	random "crypto/rand"
 	"crypto/rsa"
-	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,19 +17,14 @@ import (
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/applications"
 	"github.com/keyturn/keyturn/test/servers"
 )
 
 func TestSSH(t *testing.T) {
 	t.Parallel()
-	client, err := exec.LookPath("ssh")
-	if err != nil {
-		t.Skip("ssh is not installed (Debian package openssh-client, scripts/test-deps)")
-	}
-	host := &sshHost{
-		SSH:    servers.StartSSH(t, "MaxStartups 200", "PermitUserEnvironment TEAM", "AllowTcpForwarding yes"),
-		client: client,
-	}
+	applications.Require(t, "ssh")
+	host := &sshHost{SSH: servers.StartSSH(t, "MaxStartups 200", "PermitUserEnvironment TEAM", "AllowTcpForwarding yes")}
 	host.key = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(host.HostKey)))
 	admin := compact(map[string]string{"AccountName": host.User, "PrivateKey": host.AdminKey})
 	p := player{product: start(t, "ssh", admin), label: "messy_ssh", slow: 15 * time.Second}
@@ -43,7 +35,7 @@ func TestSSH(t *testing.T) {
 // sshHost is the host that all scenes share.
 type sshHost struct {
 	*servers.SSH
-	client, key string
+	key string // as in known_hosts
 }
 
 // sshKey is a value that holds a key.
@@ -92,9 +84,7 @@ func (h *sshHost) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 			GracePeriod: "1h",
 		})
 	}
-	s.work = func(ctx context.Context, value string) (outcome, error) {
-		return h.work(ctx, t, a, value)
-	}
+	s.app = applications.New(applications.Config{Kind: "ssh", Address: h.Addr(), HostKey: h.key})
 }
 
 // password makes a scene of an account with a password.
@@ -119,12 +109,10 @@ func (h *sshHost) password(t *testing.T, p *product, s *scene, r *rand.Rand) {
 			GracePeriod: "0s",
 		})
 	}
-	s.work = func(ctx context.Context, value string) (outcome, error) {
-		out, err := h.work(ctx, t, a, value)
-		if err == nil {
-			out["hash"], err = hashForm(a.Name)
-		}
-		return out, err
+	s.app = applications.New(applications.Config{Kind: "ssh", Address: h.Addr(), HostKey: h.key})
+	s.also = func(_ context.Context, _ string, out outcome) (err error) {
+		out["hash"], err = hashForm(a.Name)
+		return err
 	}
 }
 
@@ -172,72 +160,4 @@ func (h *sshHost) write(t *testing.T, a servers.Account, name, text string) {
 	if out, err := exec.CommandContext(t.Context(), "chown", "-R", a.Name+":", dir).CombinedOutput(); err != nil {
 		t.Fatalf("chown: %v: %s", err, out)
 	}
-}
-
-// work logs in with the OpenSSH client: for a command, for a terminal, and for a forwarded
-// connection.
-func (h *sshHost) work(ctx context.Context, t *testing.T, a servers.Account, value string) (outcome, error) {
-	var held struct{ PrivateKey, AccountPassword string }
-	if json.Unmarshal([]byte(value), &held) != nil {
-		return nil, fmt.Errorf("the value is not JSON")
-	}
-	host, port, err := net.SplitHostPort(h.Addr())
-	if err != nil {
-		return nil, err
-	}
-	dir := t.TempDir()
-	files := map[string]string{
-		"known":  fmt.Sprintf("[%s]:%s %s\n", host, port, h.key),
-		"secret": held.PrivateKey + held.AccountPassword,
-		"ask":    "#!/bin/sh\ncat " + filepath.Join(dir, "secret") + "\n",
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	if err := os.Chmod(filepath.Join(dir, "ask"), 0o700); err != nil {
-		return nil, err
-	}
-	common := []string{
-		"-F", "none", "-p", port, "-l", a.Name, "-o", "UserKnownHostsFile=" + filepath.Join(dir, "known"),
-		"-o", "StrictHostKeyChecking=yes", "-o", "NumberOfPasswordPrompts=1", "-o", "ConnectTimeout=20",
-		"-o", "LogLevel=ERROR",
-	}
-	if held.PrivateKey != "" {
-		common = append(common, "-i", filepath.Join(dir, "secret"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-			"-o", "PasswordAuthentication=no")
-	} else {
-		common = append(common, "-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password")
-	}
-	run := func(args ...string) (string, int, error) {
-		cmd := exec.CommandContext(ctx, h.client, append(common[:len(common):len(common)], args...)...)
-		cmd.Env = []string{
-			"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "SSH_ASKPASS=" + filepath.Join(dir, "ask"),
-			"SSH_ASKPASS_REQUIRE=force",
-		}
-		text, err := cmd.CombinedOutput()
-		if ctx.Err() != nil {
-			return "", 0, ctx.Err()
-		}
-		if cmd.ProcessState == nil {
-			return "", 0, err
-		}
-		return strings.Join(strings.Fields(string(text)), " "), cmd.ProcessState.ExitCode(), nil
-	}
-	out := outcome{"login": loggedIn}
-	said, exit, err := run(host, "id -un; printenv TEAM; echo done")
-	switch {
-	case err != nil:
-		return nil, err
-	case exit == 255:
-		return outcome{"login": "ssh: " + said}, nil
-	}
-	out["command"] = said
-	if out["terminal"], _, err = run("-tt", host, "tty >/dev/null && echo terminal"); err != nil {
-		return nil, err
-	}
-	said, exit, err = run("-W", h.Addr(), host)
-	out["forwarding"] = fmt.Sprint(exit, strings.HasPrefix(said, "SSH-2.0"))
-	return out, err
 }
