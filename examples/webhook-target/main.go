@@ -1,6 +1,5 @@
 // Command webhook-target is a small service with API keys and the endpoint that lets Keyturn rotate
-// them: an example to copy from. It keeps the SHA-256 of each key in a file, one line for each:
-// account, a space, hash.
+// them: an example to copy from. It keeps the SHA-256 of each key in a file (keys.go).
 //
 //	webhook-target -listen 127.0.0.1:8443 -host 127.0.0.1 -cert cert.pem -key key.pem \
 //		-keys keys.txt -secret-file shared-secret
@@ -27,8 +26,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,6 +97,8 @@ type request struct {
 	Step        string       `json:"step"`
 	Attempt     string       `json:"attempt"`
 	Strategy    string       `json:"strategy"`
+	Account     string       `json:"account"`
+	Partner     string       `json:"partner"`
 	New         credential   `json:"new"`
 	Old         credential   `json:"old"`
 	Credentials []credential `json:"credentials"`
@@ -110,6 +109,8 @@ type reply struct {
 	Code    string   `json:"code,omitempty"`
 	Message string   `json:"message,omitempty"`
 	States  []string `json:"states,omitempty"`
+
+	Findings []finding `json:"findings,omitempty"`
 }
 
 const (
@@ -175,7 +176,7 @@ func (s *service) replayed(attempt string, now time.Time) bool {
 }
 
 func (s *service) step(in request) reply {
-	lines, err := s.load()
+	list, err := s.load()
 	if err != nil {
 		// Nothing has been changed, so this is no "unknown".
 		return reply{Result: "unavailable", Code: "storage", Message: "the file of keys cannot be read"}
@@ -186,97 +187,51 @@ func (s *service) step(in request) reply {
 			text := fmt.Sprintf("an API key must have at least %d characters", minKey)
 			return reply{Result: "refused", Code: "too-short", Message: text}
 		}
-		// The new key replaces all others of its account, which with "double" is not the account in use.
-		if in.Strategy != "overlap" {
-			lines = slices.DeleteFunc(lines, func(l string) bool { return account(l) == in.New.Account })
+		list, ok := list.set(in)
+		if !ok {
+			return denied("rights", "the keys of the account have different rights, and the old one is not among them")
 		}
-		if l := line(in.New); !slices.Contains(lines, l) {
-			lines = append(lines, l)
-		}
-		return s.save(lines)
+		return s.save(list)
 	case "retire":
-		// Exactly the old key: another one that the account may have by now stays.
-		return s.save(slices.DeleteFunc(lines, func(l string) bool { return l == line(in.Old) }))
+		return s.save(list.retire(in))
 	case "verify":
-		if !slices.Contains(lines, line(in.New)) {
+		if list.find(in.New) < 0 {
 			return reply{Result: "rejected", Code: "no-such-key"}
 		}
 		return reply{Result: "ok"}
 	case "state":
 		states := make([]string, 0, len(in.Credentials))
 		for _, c := range in.Credentials {
-			if slices.Contains(lines, line(c)) {
+			if list.find(c) >= 0 {
 				states = append(states, "live")
 			} else {
 				states = append(states, "dead")
 			}
 		}
 		return reply{Result: "ok", States: states}
+	case "check":
+		return reply{Result: "ok", Findings: list.check(in)}
 	default:
 		return reply{Result: "denied", Code: "step", Message: "there is no such step"}
 	}
 }
 
 func (s *service) whoami(w http.ResponseWriter, r *http.Request) {
-	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	s.mu.Lock()
-	lines, err := s.load()
+	list, err := s.load()
 	s.mu.Unlock()
 	switch {
 	case err != nil:
 		http.Error(w, "out of order", http.StatusInternalServerError)
 		return
 	case ok:
-		for _, l := range lines {
-			if l == line(credential{account(l), key}) {
-				fmt.Fprintln(w, account(l))
-				return
-			}
+		if i := list.findSecret(secret); i >= 0 {
+			fmt.Fprintln(w, list[i].account)
+			return
 		}
 	}
 	http.Error(w, "no such key", http.StatusUnauthorized)
-}
-
-// line is what the file says of a key.
-func line(c credential) string {
-	hash := sha256.Sum256([]byte(c.Secret))
-	return strconv.Quote(c.Account) + " " + hex.EncodeToString(hash[:])
-}
-
-func account(line string) string {
-	quoted := line[:max(0, strings.LastIndexByte(line, ' '))]
-	name, err := strconv.Unquote(quoted)
-	if err != nil {
-		return ""
-	}
-	return name
-}
-
-func (s *service) load() ([]string, error) {
-	b, err := os.ReadFile(s.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	return slices.DeleteFunc(strings.Split(string(b), "\n"), func(l string) bool { return l == "" }), err
-}
-
-// save replaces the file atomically: a reader sees either the previous keys or the new ones.
-func (s *service) save(lines []string) reply {
-	f, err := os.CreateTemp(filepath.Dir(s.path), ".keys")
-	if err == nil {
-		_, err = io.WriteString(f, strings.Join(lines, "\n")+"\n")
-		err = errors.Join(err, f.Sync(), f.Close())
-		if err == nil {
-			err = os.Rename(f.Name(), s.path)
-		}
-	}
-	if err != nil {
-		if f != nil {
-			_ = os.Remove(f.Name())
-		}
-		return reply{Result: "unavailable", Code: "storage", Message: "the file of keys cannot be written"}
-	}
-	return reply{Result: "ok"}
 }
 
 func answer(w http.ResponseWriter, status int, r reply) {

@@ -67,7 +67,7 @@ func start(t *testing.T) *example {
 
 func (e *example) config(strategy target.Strategy, addr string) string {
 	ca, _ := json.Marshal(e.ca)
-	return fmt.Sprintf(`{"url":"https://%s/keyturn","tls":{"ca":%s},"strategy":%q}`, addr, ca, strategy)
+	return fmt.Sprintf(`{"url":"https://%s/keyturn","tls":{"ca":%s},"strategy":%q,"check":true}`, addr, ca, strategy)
 }
 
 func (e *example) login(ctx context.Context, c target.Credential) (bool, error) {

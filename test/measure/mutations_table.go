@@ -10,6 +10,7 @@ var mutations = slices.Concat(
 	mysqlMutations,
 	postgresqlMutations,
 	sshMutations,
+	pluginMutations,
 )
 
 // productMutations break the rules outside rotation.

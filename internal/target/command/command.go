@@ -11,6 +11,7 @@
 //	                      Required.
 //	generate              true when the command makes new credentials itself; default false:
 //	                      passwords by the rule.
+//	check                 true when the command has the step check; default false.
 //	password_length       12 to 128, default 32.
 //	password_punctuation  characters beside letters and digits; default none.
 //

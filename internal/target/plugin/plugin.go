@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
@@ -26,13 +28,15 @@ const MaxAnswer = 64 << 10
 // Step is one thing that a plug-in does.
 type Step string
 
-// The steps. Each is idempotent; Verify, State and Generate change nothing.
+// The steps. Each is idempotent; all but Set and Retire change nothing. Generate and Check are
+// asked of a plug-in only where the configuration says that it has them.
 const (
 	Set      Step = "set"
 	Verify   Step = "verify"
 	Retire   Step = "retire"
 	State    Step = "state"
 	Generate Step = "generate"
+	Check    Step = "check"
 )
 
 // Settings are the members of a kind's configuration that concern the plug-in.
@@ -42,6 +46,8 @@ type Settings struct {
 	// Generate says that the plug-in makes new credentials itself, with the step generate.
 	// Otherwise they are passwords by the rule.
 	Generate bool `json:"generate,omitempty"`
+	// Checks says that the plug-in has the step check.
+	Checks bool `json:"check,omitempty"`
 	target.PasswordRule
 }
 
@@ -70,8 +76,8 @@ func (s Settings) Check() error {
 	return errors.Join(append(errs, s.PasswordRule.Check())...)
 }
 
-// Target calls a plug-in. It implements [target.Target], [target.Inspector], [target.Generator] and
-// [target.Limited].
+// Target calls a plug-in. It implements [target.Target], [target.Inspector], [target.Generator],
+// [target.Limited], [target.Checker] and [target.Windower].
 type Target struct {
 	Settings Settings
 	// Name is the name under which the target is registered.
@@ -82,6 +88,9 @@ type Target struct {
 	// Call carries a request to the plug-in and returns its answer, or a [*target.Error] that says
 	// why there is no answer.
 	Call func(ctx context.Context, step Step, request []byte, secrets []sensitive.Value) (Answer, error)
+
+	mu     sync.Mutex
+	window string // guarded by mu; the window in the last answer to the step check
 }
 
 // Answer is a plug-in's answer, as its transport delivered it.
@@ -89,7 +98,7 @@ type Answer struct {
 	// JSON is the body.
 	JSON []byte
 	// Proven says that the plug-in has proved its identity. If it is false, callers may read
-	// nothing of the answer but its result.
+	// nothing of the answer but its result, and verdicts and codes of findings.
 	Proven bool
 	// MayBeOK is false where the transport itself reports that the step did not succeed, for
 	// example by an HTTP status.
@@ -110,6 +119,7 @@ type request struct {
 	ChangeID    string          `json:"change_id,omitempty"`
 	Strategy    target.Strategy `json:"strategy"`
 	Account     string          `json:"account,omitempty"`
+	Partner     string          `json:"partner,omitempty"`
 	New         *credential     `json:"new,omitempty"`
 	Old         *credential     `json:"old,omitempty"`
 	Credentials []*credential   `json:"credentials,omitempty"`
@@ -129,6 +139,8 @@ type reply struct {
 	Message    string      `json:"message"`
 	States     []string    `json:"states"`
 	Credential *credential `json:"credential"`
+	Findings   []finding   `json:"findings"`
+	Window     string      `json:"window"`
 }
 
 // Strategies returns the one strategy of this target.
@@ -267,7 +279,14 @@ func (t *Target) ask(ctx context.Context, r request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return t.judge(r.Step, answer, secrets)
+	out, err := t.judge(r.Step, answer, secrets)
+	if err != nil {
+		return reply{}, err
+	}
+	if wrong := out.readFindings(r, answer.Proven, secrets); wrong != "" {
+		return reply{}, t.malformed(r.Step, answer, wrong)
+	}
+	return out, nil
 }
 
 // parts returns a secret and its lines, if it has several, such as a private key: a plug-in may
@@ -298,6 +317,9 @@ func encode(r request) ([]byte, error) {
 			return nil, errNotUTF8
 		}
 	}
+	if !utf8.ValidString(r.Partner) {
+		return nil, errNotUTF8
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -313,9 +335,11 @@ var meaning = map[string]struct {
 }{
 	"refused":     {target.Refused, "set"},
 	"rejected":    {target.Rejected, "verify"},
-	"denied":      {target.Denied, "set verify retire state generate"},
-	"unavailable": {target.Unreachable, "set verify retire state generate"},
-	"unknown":     {target.Unknown, "set verify retire state generate"},
+	"admitted":    {target.Admitted, "verify"},
+	"unclear":     {target.Unclear, "verify"},
+	"denied":      {target.Denied, "set verify retire state generate check"},
+	"unavailable": {target.Unreachable, "set verify retire state generate check"},
+	"unknown":     {target.Unknown, "set verify retire state generate check"},
 }
 
 func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, error) {

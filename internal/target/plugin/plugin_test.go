@@ -36,7 +36,12 @@ func TestOpenAPIDescribesTheMessages(t *testing.T) {
 	if get("openapi") != "3.1.0" {
 		t.Errorf("openapi %v", get("openapi"))
 	}
-	for schema, of := range map[string]any{"Request": request{}, "Credential": credential{}, "Reply": reply{}} {
+	for schema, of := range map[string]any{
+		"Request":    request{},
+		"Credential": credential{},
+		"Reply":      reply{},
+		"Finding":    finding{},
+	} {
 		described, _ := get("components", "schemas", schema, "properties").(map[string]any)
 		var got []string
 		for name := range described {
@@ -47,7 +52,7 @@ func TestOpenAPIDescribesTheMessages(t *testing.T) {
 		}
 	}
 	steps := words(get("components", "schemas", "Request", "properties", "step", "enum"))
-	if want := []string{"generate", "retire", "set", "state", "verify"}; !slices.Equal(steps, want) {
+	if want := []string{"check", "generate", "retire", "set", "state", "verify"}; !slices.Equal(steps, want) {
 		t.Errorf("steps %v, want %v", steps, want)
 	}
 	results := []string{"ok"}

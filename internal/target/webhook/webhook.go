@@ -13,6 +13,7 @@
 //	                      place for secrets.
 //	generate              true when the endpoint makes new credentials itself; default false:
 //	                      passwords by the rule.
+//	check                 true when the endpoint has the step check; default false.
 //	password_length       12 to 128, default 32.
 //	password_punctuation  characters beside letters and digits; default none.
 //
