@@ -61,9 +61,17 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 	if err := k.joined(ctx, account, clone, acts); err != nil {
 		return err
 	}
-	if differ := equalized(clone, account); len(differ) > 0 {
-		k.unequal(clone.name, fmt.Sprintf("%s has other settings or limits than %s.", clone.name, account.name),
+	if differ := slices.Concat(equalized(clone, account), labelledAlike(clone, account)); len(differ) > 0 {
+		k.unequal(clone.name, fmt.Sprintf("%s has other settings, limits or attributes than %s.", clone.name, account.name),
 			runThese(differ))
+	}
+	more, err := k.beyond(ctx, k.release, clone, account)
+	if err != nil {
+		return err
+	}
+	if len(more) > 0 {
+		k.unequal(clone.name, fmt.Sprintf("%s is a member of roles that %s is not a member of.", clone.name, account.name),
+			runThese(more))
 	}
 	for _, login := range []role{account, clone} {
 		if login.name == acts {

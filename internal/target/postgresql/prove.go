@@ -210,15 +210,11 @@ func (t *pg) view(ctx context.Context, what, database string, c target.Credentia
 	if out["makes"], err = makes(ctx, conn); err != nil {
 		return nil, fail(err)
 	}
-	become := "MEMBER"
 	var release int
 	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int4").Scan(&release); err != nil {
 		return nil, fail(err)
 	}
-	if release >= 160000 {
-		become = "SET"
-	}
-	rows, err := conn.Query(ctx, fmt.Sprintf(seen, become))
+	rows, err := conn.Query(ctx, seenAt(release))
 	if err != nil {
 		return nil, fail(err)
 	}

@@ -1,9 +1,12 @@
 package postgresql
 
+import "fmt"
+
 // seen lists what an application sees and may do in a database, by the names that it would use: the
-// role that it acts as, what its names resolve to, its rights, what row security leaves it, its
-// settings. %s is the privilege SET of a membership, or MEMBER before PostgreSQL 16. It leaves out
-// what every role has on the server's own objects.
+// role that it acts as, what its names resolve to, its rights and those that it may grant (*), what
+// row security leaves it, its settings. It leaves out what every role has on the server's own
+// objects. The placeholders are the privilege of a membership to act as a role, further privileges
+// of a table, and what only later servers have.
 const seen = `
 SELECT 'acts as', current_user::text
 UNION ALL SELECT 'search path', current_schemas(true)::text
@@ -11,7 +14,8 @@ UNION ALL SELECT 'relation ' || n.nspname || '.' || c.relname,
 		concat_ws(',', VARIADIC ARRAY(
 			SELECT p FROM unnest(CASE WHEN c.relkind = 'S'
 				THEN ARRAY['USAGE', 'SELECT', 'UPDATE']
-				ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'] END) p
+				ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'%[2]s] END) q,
+				unnest(ARRAY[q, q || ' WITH GRANT OPTION']) p
 			WHERE CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, p) ELSE has_table_privilege(c.oid, p) END)
 		|| CASE WHEN c.relkind = 'S' THEN '{}' ELSE ARRAY(
 			SELECT p || '?' FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) p
@@ -25,29 +29,35 @@ UNION ALL SELECT 'relation ' || n.nspname || '.' || c.relname,
 		AND n.nspname !~ '^pg_(toast|temp)'
 UNION ALL SELECT 'column ' || n.nspname || '.' || c.relname || '.' || a.attname,
 		concat_ws(',', VARIADIC ARRAY(
-			SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) p
+			SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) q,
+				unnest(ARRAY[q, q || ' WITH GRANT OPTION']) p
 			WHERE has_column_privilege(a.attrelid, a.attnum, p)))
 	FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 	WHERE a.attacl IS NOT NULL
 UNION ALL SELECT 'schema ' || n.nspname,
 		concat_ws(',', VARIADIC ARRAY(
-			SELECT p FROM unnest(ARRAY['USAGE', 'CREATE']) p WHERE has_schema_privilege(n.oid, p))
+			SELECT p FROM unnest(ARRAY['USAGE', 'CREATE']) q, unnest(ARRAY[q, q || ' WITH GRANT OPTION']) p
+			WHERE has_schema_privilege(n.oid, p))
 		|| ARRAY(SELECT 'owner' WHERE pg_has_role(n.nspowner, 'USAGE')))
 	FROM pg_namespace n WHERE n.nspname !~ '^pg_(toast|temp)'
 UNION ALL SELECT
 		'function ' || n.nspname || '.' || f.proname || '(' || pg_get_function_identity_arguments(f.oid) || ')',
-		concat_ws(',', has_function_privilege(f.oid, 'EXECUTE'), pg_has_role(f.proowner, 'USAGE'),
-			pg_function_is_visible(f.oid), f.prosecdef, pg_get_userbyid(f.proowner))
+		concat_ws(',', has_function_privilege(f.oid, 'EXECUTE'),
+			has_function_privilege(f.oid, 'EXECUTE WITH GRANT OPTION'), pg_has_role(f.proowner, 'USAGE'),
+			pg_function_is_visible(f.oid), f.prosecdef, f.proconfig, pg_get_userbyid(f.proowner))
 	FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace
 	WHERE f.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) OR f.proacl IS NOT NULL
 UNION ALL SELECT 'type ' || n.nspname || '.' || y.typname,
-		concat_ws(',', has_type_privilege(y.oid, 'USAGE'), pg_type_is_visible(y.oid))
+		concat_ws(',', has_type_privilege(y.oid, 'USAGE'), pg_type_is_visible(y.oid),
+			pg_has_role(y.typowner, 'USAGE'))
 	FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace
 	WHERE y.typnamespace <> 'pg_catalog'::regnamespace AND y.typtype IN ('d', 'e', 'r', 'c')
 		AND n.nspname !~ '^pg_(toast|temp)'
 UNION ALL SELECT 'language ' || l.lanname, has_language_privilege(l.oid, 'USAGE')::text
 	FROM pg_language l
-UNION ALL SELECT 'foreign server ' || v.srvname, has_server_privilege(v.oid, 'USAGE')::text
+UNION ALL SELECT 'foreign server ' || v.srvname,
+		concat_ws(',', has_server_privilege(v.oid, 'USAGE'), has_server_privilege(v.oid, 'USAGE WITH GRANT OPTION'),
+			pg_has_role(v.srvowner, 'USAGE'))
 	FROM pg_foreign_server v
 UNION ALL SELECT 'user mapping of ' || m.srvname,
 		CASE m.umuser WHEN 0 THEN 'public' ELSE 'own' END
@@ -66,11 +76,32 @@ UNION ALL SELECT 'default privileges ' || d.defaclnamespace::regnamespace::text 
 UNION ALL SELECT 'policy ' || p.polrelid::regclass::text || ' ' || p.polname,
 		(EXISTS (SELECT FROM unnest(p.polroles) r WHERE r = 0 OR pg_has_role(r, 'USAGE')))::text
 	FROM pg_policy p
-UNION ALL SELECT 'tablespace ' || s.spcname, has_tablespace_privilege(s.oid, 'CREATE')::text
+UNION ALL SELECT 'tablespace ' || s.spcname,
+		concat_ws(',', has_tablespace_privilege(s.oid, 'CREATE'), pg_has_role(s.spcowner, 'USAGE'))
 	FROM pg_tablespace s
+UNION ALL SELECT 'extension ' || e.extname,
+		concat_ws(',', pg_has_role(e.extowner, 'USAGE'), pg_get_userbyid(e.extowner))
+	FROM pg_extension e
+UNION ALL SELECT 'event trigger ' || e.evtname,
+		concat_ws(',', e.evtenabled, pg_has_role(e.evtowner, 'USAGE'))
+	FROM pg_event_trigger e
+UNION ALL SELECT 'large objects ' || CASE WHEN l.mine THEN 'of its own' ELSE l.may END, count(*)::text
+	FROM (SELECT pg_has_role(m.lomowner, 'USAGE') AS mine, (SELECT 'with rights ' || string_agg(DISTINCT
+				a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END, ',')
+			FROM aclexplode(m.lomacl) a
+			WHERE CASE a.grantee WHEN 0 THEN true ELSE pg_has_role(a.grantee, 'USAGE') END) AS may
+		FROM pg_largeobject_metadata m) l
+	WHERE l.mine OR l.may IS NOT NULL GROUP BY 1
+UNION ALL SELECT 'owns ' || pg_describe_object(s.classid, s.objid, s.objsubid), pg_get_userbyid(s.refobjid)::text
+	FROM pg_shdepend s
+	WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o' AND pg_has_role(s.refobjid, 'USAGE')
+		AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+		AND s.classid NOT IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass, 'pg_namespace'::regclass,
+			'pg_largeobject'::regclass, 'pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
 UNION ALL SELECT 'database ' || d.datname,
 		concat_ws(',', VARIADIC ARRAY(
-			SELECT p FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) p WHERE has_database_privilege(d.oid, p))
+			SELECT p FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) q, unnest(ARRAY[q, q || ' WITH GRANT OPTION']) p
+			WHERE has_database_privilege(d.oid, p))
 		|| ARRAY(SELECT 'owner' WHERE pg_has_role(d.datdba, 'USAGE')))
 	FROM pg_database d
 UNION ALL SELECT 'may become ' || r.rolname, 'yes'
@@ -87,6 +118,15 @@ UNION ALL SELECT 'setting of the login ' || COALESCE(d.datname || ' ', '') || c,
 		AND NOT (s.setdatabase = 0 AND c LIKE 'role=%%')
 UNION ALL SELECT 'attributes', concat_ws(',', r.rolsuper, r.rolcreaterole, r.rolcreatedb, r.rolbypassrls)
 	FROM pg_roles r WHERE r.rolname = current_user
+UNION ALL SELECT 'attributes of the login alone',
+		concat_ws(',', CASE WHEN l.rolsuper > r.rolsuper THEN 'SUPERUSER' END,
+			CASE WHEN l.rolcreaterole > r.rolcreaterole THEN 'CREATEROLE' END,
+			CASE WHEN l.rolcreatedb > r.rolcreatedb THEN 'CREATEDB' END,
+			CASE WHEN l.rolbypassrls > r.rolbypassrls THEN 'BYPASSRLS' END)
+	FROM pg_roles r, pg_roles l WHERE r.rolname = current_user AND l.rolname = session_user
+UNION ALL SELECT 'security label of the login by ' || b.provider, b.label
+	FROM pg_shseclabel b WHERE b.classoid = 'pg_authid'::regclass
+		AND b.objoid = (SELECT oid FROM pg_roles WHERE rolname = session_user)
 UNION ALL SELECT 'attributes of the login', concat_ws(',', r.rolreplication, r.rolconnlimit, r.rolvaliduntil)
 	FROM pg_roles r WHERE r.rolname = session_user
 UNION ALL SELECT
@@ -95,4 +135,28 @@ UNION ALL SELECT
 	WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype IN ('o', 'a') AND session_user <> current_user
 		AND s.classid <> 'pg_auth_members'::regclass
 		AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = session_user)
-	GROUP BY s.classid, d.datname`
+	GROUP BY s.classid, d.datname%[3]s`
+
+// seenParameters lists the parameters of the server on which a login has a privilege (since
+// PostgreSQL 15).
+const seenParameters = `
+UNION ALL SELECT 'parameter ' || a.parname,
+		concat_ws(',', VARIADIC ARRAY(
+			SELECT p FROM unnest(ARRAY['SET', 'ALTER SYSTEM']) q, unnest(ARRAY[q, q || ' WITH GRANT OPTION']) p
+			WHERE has_parameter_privilege(a.parname, p)))
+	FROM pg_parameter_acl a`
+
+// seenAt returns the query seen for a version of the server.
+func seenAt(release int) string {
+	become, privileges, more := "MEMBER", "", ""
+	if release >= 150000 {
+		more = seenParameters
+	}
+	if release >= 160000 {
+		become = "SET"
+	}
+	if release >= 170000 {
+		privileges = ", 'MAINTAIN'"
+	}
+	return fmt.Sprintf(seen, become, privileges, more)
+}

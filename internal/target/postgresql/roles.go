@@ -21,6 +21,8 @@ type role struct {
 	validUntil string // empty for none
 	expired    bool
 	settings   []setting // without the one in acts
+	labels     []setting // security labels, by the name of their provider
+	attributes []string  // such as CREATEDB, which membership does not give
 	// acts is the role that its sessions act as; its own name without a setting "role".
 	acts string
 }
@@ -53,6 +55,9 @@ func (a *attempt) role(ctx context.Context, name string) (r role, found bool, er
 		return r, false, failed(a.what, err, a.secrets...)
 	}
 	r.acts = r.name
+	if r.attributes, r.labels, err = a.apartFromSettings(ctx, r.oid); err != nil {
+		return r, false, err
+	}
 	all, err := a.settings(ctx, r.oid)
 	for _, s := range all {
 		if s.same(setting{name: "role"}) {
@@ -62,6 +67,30 @@ func (a *attempt) role(ctx context.Context, name string) (r role, found bool, er
 		r.settings = append(r.settings, s)
 	}
 	return r, true, err
+}
+
+// apartFromSettings reads the attributes and security labels of a role.
+func (a *attempt) apartFromSettings(
+	ctx context.Context, oid uint32,
+) (attributes []string, labels []setting, err error) {
+	rows, err := a.conn.Query(ctx, `SELECT '', x FROM pg_catalog.pg_roles r, unnest(ARRAY[
+			CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
+			CASE WHEN rolbypassrls THEN 'BYPASSRLS' END]) x WHERE r.oid = $1 AND x IS NOT NULL
+		UNION ALL SELECT provider, label FROM pg_catalog.pg_shseclabel
+			WHERE classoid = 'pg_catalog.pg_authid'::regclass AND objoid = $1 ORDER BY 1, 2`, oid)
+	if err != nil {
+		return nil, nil, failed(a.what, err, a.secrets...)
+	}
+	var s setting
+	_, err = pgx.ForEachRow(rows, []any{&s.name, &s.value}, func() error {
+		if s.name == "" {
+			attributes = append(attributes, s.value)
+		} else {
+			labels = append(labels, s)
+		}
+		return nil
+	})
+	return attributes, labels, asFailed(a, err)
 }
 
 func (a *attempt) settings(ctx context.Context, oid uint32) (out []setting, err error) {
@@ -187,6 +216,49 @@ func equalized(login, like role) (out []string) {
 		}
 	}
 	return out
+}
+
+func labelled(login, provider, label string) string {
+	return "SECURITY LABEL FOR " + quoteIdentifier(provider) + " ON ROLE " + quoteIdentifier(login) + " IS " + label
+}
+
+// labelledAlike returns the statements that take from a login the attributes which another one does
+// not have, and give it the security labels of that one.
+func labelledAlike(login, like role) (out []string) {
+	for _, attribute := range login.attributes {
+		if !slices.Contains(like.attributes, attribute) {
+			out = append(out, "ALTER ROLE "+quoteIdentifier(login.name)+" NO"+attribute)
+		}
+	}
+	for _, l := range login.labels {
+		if !slices.ContainsFunc(like.labels, l.same) {
+			out = append(out, labelled(login.name, l.name, "NULL"))
+		}
+	}
+	for _, l := range like.labels {
+		if !slices.Contains(login.labels, l) {
+			out = append(out, labelled(login.name, l.name, quoteLiteral(l.value)))
+		}
+	}
+	return out
+}
+
+// beyond returns the statements that take from a login the memberships which another one does not
+// have, and which only the login itself could use.
+func (a *attempt) beyond(ctx context.Context, version int, login, like role) ([]string, error) {
+	by, same := "", "MEMBER"
+	if version >= 160000 {
+		by, same = " || ' GRANTED BY ' || quote_ident(pg_get_userbyid(m.grantor))", "SET"
+	}
+	rows, err := a.conn.Query(ctx, `SELECT 'REVOKE ' || quote_ident(g.rolname) || ' FROM ' || quote_ident($1)`+by+`
+		FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+		WHERE m.member = $2 AND g.oid <> $3 AND NOT pg_has_role($3::oid, g.oid, $4) ORDER BY 1`,
+		login.name, login.oid, like.oid, same)
+	if err != nil {
+		return nil, failed(a.what, err, a.secrets...)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return out, asFailed(a, err)
 }
 
 func orInfinity(validUntil string) string {

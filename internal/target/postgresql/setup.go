@@ -175,7 +175,8 @@ func (s *setup) makeClone(account role, name, group string) {
 	}
 	s.shared = append(s.shared, statement+" IN ROLE "+quoteIdentifier(group))
 	made := role{name: name, limit: account.limit, validUntil: account.validUntil}
-	s.shared = append(append(s.shared, equalized(made, account)...), actsAs(name, account.acts))
+	s.shared = slices.Concat(s.shared, equalized(made, account), labelledAlike(made, account))
+	s.shared = append(s.shared, actsAs(name, account.acts))
 	s.notes = append(
 		s.notes,
 		"pg_hba.conf and poolers must let the new login in",
@@ -227,7 +228,12 @@ func (s *setup) joinClone(ctx context.Context, account, clone role, group string
 	if !has || !becomes {
 		s.shared = append(s.shared, join(group, clone.name, s.release))
 	}
-	s.shared = append(s.shared, equalized(clone, account)...)
+	s.shared = slices.Concat(s.shared, equalized(clone, account), labelledAlike(clone, account))
+	more, err := s.beyond(ctx, s.release, clone, account)
+	if err != nil {
+		return err
+	}
+	s.shared = append(s.shared, more...)
 	if clone.acts != account.acts {
 		s.shared = append(s.shared, actsAs(clone.name, account.acts))
 	}
@@ -249,8 +255,9 @@ func (s *setup) checkUnused(ctx context.Context, clone role, group string) error
 		return failed(s.what, err, s.secrets...)
 	case len(own) > 0:
 		return s.refuse("role %q exists and has %s; name another clone", clone.name, own[0])
-	case others > 0 || len(clone.settings) > 0 || clone.acts != clone.name:
-		return s.refuse("role %q exists and has memberships or settings of its own; name another clone", clone.name)
+	case others+len(clone.settings)+len(clone.attributes)+len(clone.labels) > 0 || clone.acts != clone.name:
+		return s.refuse("role %q exists and has memberships, attributes or settings of its own; name another clone",
+			clone.name)
 	}
 	return nil
 }
@@ -397,6 +404,12 @@ func (s *setup) undo(ctx context.Context, account, clone role, exists bool) erro
 	}
 	if clone.acts != account.acts || !becomes {
 		return s.refuse("role %q does not act as %q, so it is not its clone", clone.name, account.acts)
+	}
+	if s.able.reads {
+		if stored, err := s.stored(ctx, account.name); err != nil || stored == "" {
+			return cmp.Or(err, s.refuse("%q has no password, because the one in use is of %q: rotate once more first",
+				account.name, clone.name))
+		}
 	}
 	var sessions int
 	err = s.conn.QueryRow(ctx, "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1", clone.oid).

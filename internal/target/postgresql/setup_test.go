@@ -58,6 +58,9 @@ func TestTwoLogins(t *testing.T) {
 	t.Run("from one", func(t *testing.T) { testFromOne(t, c) })
 	t.Run("as before", func(t *testing.T) { testStaysAsItWas(t, c) })
 	t.Run("from an owner", func(t *testing.T) { testMigrates(t, c) })
+	t.Run("undone", func(t *testing.T) { testUndo(t, c) })
+	t.Run("proof", func(t *testing.T) { testProof(t, c) })
+	t.Run("before and after", func(t *testing.T) { testBeforeAndAfter(t, c) })
 	t.Run("refused", func(t *testing.T) { testPlanRefuses(t, c) })
 }
 

@@ -46,6 +46,9 @@ func TestVersions(t *testing.T) {
 				t.Run("two logins", func(t *testing.T) { twoLogins(t, c, c.open(t, c.Addr(), reader), "reader") })
 				t.Run("as before", func(t *testing.T) { testStaysAsItWas(t, c) })
 				t.Run("from an owner", func(t *testing.T) { testMigrates(t, c) })
+				t.Run("undone", func(t *testing.T) { testUndo(t, c) })
+				t.Run("proof", func(t *testing.T) { testProof(t, c) })
+				t.Run("before and after", func(t *testing.T) { testBeforeAndAfter(t, c) })
 				t.Run("check of two logins", func(t *testing.T) { testCheckPair(t, c, reader, blind) })
 			}
 		})
