@@ -219,6 +219,8 @@ func (o *OpenSSH) settings() string {
 		"PermitUserRC no",
 		"PrintMotd no",
 		"PrintLastLog no",
+		// Started by sshd, bash reads ~/.bashrc of a developer, unless it is a shell inside another.
+		"SetEnv SHLVL=1",
 		"MaxStartups 100",
 		"LoginGraceTime 15",
 		"LogLevel ERROR",

@@ -34,4 +34,12 @@ var sshMutations = []mutation{
 		pkg:  "internal/target/ssh",
 		test: "TestKeepsHashes",
 	},
+	{
+		name: "each call to a host logs the administrator in",
+		file: "internal/target/ssh/administrator.go",
+		old:  "s.idle = &h.idle",
+		new:  "",
+		pkg:  "internal/target/ssh",
+		test: "TestOneLogin",
+	},
 }

@@ -67,7 +67,7 @@ func (h *host) CheckAccount(ctx context.Context, r target.CheckRequest) ([]targe
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	s, err := h.session(ctx, r.Current.Account, h.admin, r.Current.Secret)
+	s, err := h.session(ctx, r.Current.Account, target.Credential{}, r.Current.Secret)
 	if err != nil {
 		return nil, err
 	}

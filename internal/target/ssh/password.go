@@ -81,7 +81,7 @@ func cryptSalt(random []byte) string {
 func (h *host) setPassword(ctx context.Context, c target.Change) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	s, err := h.session(ctx, c.New.Account, h.admin, c.New.Secret)
+	s, err := h.session(ctx, c.New.Account, target.Credential{}, c.New.Secret)
 	if err != nil {
 		return err
 	}

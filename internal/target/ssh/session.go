@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 
@@ -20,8 +21,9 @@ import (
 type session struct {
 	addr    string
 	client  *ssh.Client
-	stop    func() bool
 	secrets []sensitive.Value
+	lost    bool                     // the connection has broken, or its time has ended
+	idle    *atomic.Pointer[session] // where it waits for the next call; nil: it ends with its own
 }
 
 // dialAs connects and authenticates, by one method and with one attempt.
@@ -49,22 +51,22 @@ func (h *host) dialAs(
 		HostKeyAlgorithms: h.algorithms(),
 		AuthCallback:      a.next,
 	})
+	stop()
 	if err != nil {
-		stop()
 		_ = conn.Close()
 		return nil, a.failed(addr, timedOut(ctx, err), secrets)
 	}
 	return &session{
 		addr:    addr,
 		client:  ssh.NewClient(sc, channels, requests),
-		stop:    stop,
 		secrets: secrets,
 	}, nil
 }
 
 func (s *session) close() {
-	s.stop()
-	_ = s.client.Close() // nothing is under way
+	if s.idle == nil || s.lost || !s.idle.CompareAndSwap(nil, s) {
+		_ = s.client.Close() // nothing is under way
+	}
 }
 
 // hide keeps a text out of errors.
@@ -262,6 +264,7 @@ func (o *output) said() string {
 
 func (s *session) exec(ctx context.Context, command, input string) (*output, error) {
 	out := &output{}
+	defer s.bound(ctx)()
 	sess, err := s.client.NewSession()
 	if err != nil {
 		if errors.As(err, new(*ssh.OpenChannelError)) {
@@ -277,7 +280,9 @@ func (s *session) exec(ctx context.Context, command, input string) (*output, err
 		}
 		return out, timedOut(ctx, err)
 	}
-	return out, timedOut(ctx, sess.Wait())
+	err = sess.Wait()
+	s.lost = err != nil && !errors.As(err, new(*ssh.ExitError))
+	return out, timedOut(ctx, err)
 }
 
 func timedOut(ctx context.Context, err error) error {

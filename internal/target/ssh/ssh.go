@@ -61,6 +61,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -185,6 +186,7 @@ type host struct {
 	application target.Login
 	consent     []string
 	dial        egress.DialFunc
+	idle        atomic.Pointer[session] // the administrator's
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
@@ -200,9 +202,6 @@ func open(c config, s target.Settings) (target.Target, error) {
 	}
 	return managed{h}, nil
 }
-
-// Close has nothing to release: each call closes what it opened.
-func (h *host) Close() error { return nil }
 
 // Apply adds a line for a key, or sets a password.
 func (h *host) Apply(ctx context.Context, c target.Change) error {
@@ -241,9 +240,9 @@ func (h *host) Retire(ctx context.Context, c target.Change) error {
 	return h.shutOut(ctx, c.Old)
 }
 
-// changeKeys changes the account's lists of keys. as logs in where an account changes its own.
+// changeKeys changes the account's lists of keys. self logs in where an account changes its own.
 func (h *host) changeKeys(
-	ctx context.Context, c target.Change, as target.Credential,
+	ctx context.Context, c target.Change, self target.Credential,
 	change func(ctx context.Context, s *session, account string, e edit) error,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -256,10 +255,7 @@ func (h *host) changeKeys(
 	if err != nil {
 		return target.Denied.Errorf("%v", err)
 	}
-	if !h.Self {
-		as = h.admin
-	}
-	s, err := h.session(ctx, c.Old.Account, as, c.Old.Secret, c.New.Secret)
+	s, err := h.session(ctx, c.Old.Account, self, c.Old.Secret, c.New.Secret)
 	if err != nil {
 		return err
 	}
@@ -325,7 +321,7 @@ func (h *host) linesAsAdmin(ctx context.Context, c target.Credential) []keyLine 
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	s, err := h.session(ctx, c.Account, h.admin)
+	s, err := h.session(ctx, c.Account, target.Credential{})
 	if err != nil {
 		return nil
 	}
@@ -367,9 +363,9 @@ func (h *host) Inspect(ctx context.Context, credentials []target.Credential) ([]
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	s, err := h.dialAs(ctx, h.Address, h.admin, h.admin.Secret)
+	s, err := h.administrator(ctx)
 	if err != nil {
-		return nil, target.AsAdmin(err)
+		return nil, err
 	}
 	defer s.close()
 	for i, c := range credentials {
@@ -400,16 +396,19 @@ func (h *host) inspectKey(ctx context.Context, s *session, c target.Credential) 
 // validAccount matches names that a shell does not interpret.
 var validAccount = regexp.MustCompile(accountPattern)
 
-// session logs in as the account that changes another one.
+// session returns a session of the administrator; of self where accounts change their own keys.
 func (h *host) session(
-	ctx context.Context, account string, as target.Credential, secrets ...sensitive.Value,
+	ctx context.Context, account string, self target.Credential, secrets ...sensitive.Value,
 ) (*session, error) {
 	if !validAccount.MatchString(account) {
 		return nil, target.Denied.Errorf(
 			"account %q is not a name of letters, digits, dots, hyphens and underscores", account,
 		)
 	}
-	s, err := h.dialAs(ctx, h.Address, as, append(secrets, as.Secret)...)
+	if !h.Self {
+		return h.administrator(ctx, secrets...)
+	}
+	s, err := h.dialAs(ctx, h.Address, self, append(secrets, self.Secret)...)
 	if err != nil {
 		return nil, target.AsAdmin(err)
 	}

@@ -80,7 +80,7 @@ func (h *host) Standing(ctx context.Context, account string) (target.Standing, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	s, err := h.session(ctx, account, h.admin)
+	s, err := h.session(ctx, account, target.Credential{})
 	if err != nil {
 		return target.Standing{}, err
 	}

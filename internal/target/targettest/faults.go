@@ -45,6 +45,7 @@ func (h Harness) lostReply(t *testing.T, s target.Strategy) {
 			)
 		}
 		p.Set(Fault{}, Fault{})
+		through = h.Open(t, p.Addr()) // as for each step; another may have a connection from before
 		h.do(t, "Apply again after a lost reply", func(ctx context.Context) error { return through.Apply(ctx, c) })
 		h.works(t, direct, "after a lost reply and another Apply", c.New, true)
 	}

@@ -131,6 +131,7 @@ func (h Harness) standingUnderFaults(t *testing.T) {
 	for i := range cuts {
 		after := length * i / cuts
 		p.Set(Fault{}, Fault{After: after, Kind: Reset})
+		through = h.guarded(t, p.Addr(), h.Admin) // another may have a connection from before
 		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		got, err := through.Standing(ctx, account)
 		cancel()
@@ -140,6 +141,7 @@ func (h Harness) standingUnderFaults(t *testing.T) {
 		}
 	}
 	p.Set(Fault{}, Fault{Kind: Silence})
+	through = h.guarded(t, p.Addr(), h.Admin)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	began := time.Now()
