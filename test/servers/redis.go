@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,9 +21,11 @@ import (
 type Redis struct {
 	// Addr speaks plain; TLSAddr speaks TLS with a certificate by Authority.
 	Addr, TLSAddr string
-	Password      string
-	Authority     *Authority
-	Dir           string
+	// Bus is where nodes of a cluster reach it, if it is one.
+	Bus       string
+	Password  string
+	Authority *Authority
+	Dir       string
 	// ACLDir is the directory of the ACL file.
 	ACLDir string
 	// Config is the server's configuration file.
@@ -74,14 +77,18 @@ func StartRedis(t testing.TB, settings ...string) *Redis {
 	})
 	var err error
 	for range startAttempts {
-		ports := support.FreePorts(t, 2)
+		ports := support.FreePorts(t, 3)
 		r.Addr, r.TLSAddr = net.JoinHostPort("127.0.0.1", ports[0]), net.JoinHostPort("127.0.0.1", ports[1])
+		r.Bus = net.JoinHostPort("127.0.0.1", ports[2])
 		all := append([]string{
 			"bind 127.0.0.1", "port " + ports[0], "tls-port " + ports[1],
 			"tls-cert-file " + r.Authority.CertFile, "tls-key-file " + r.Authority.KeyFile,
 			"tls-ca-cert-file " + r.Authority.CAFile,
 			"tls-auth-clients no", "dir " + r.Dir, `save ""`, "requirepass " + r.Password,
 		}, lines...)
+		if slices.Contains(lines, "cluster-enabled yes") {
+			all = append(all, "cluster-port "+ports[2])
+		}
 		args := []string{r.Config}
 		if file {
 			writeFile(t, r.Config, strings.Join(all, "\n")+"\n")

@@ -1,9 +1,13 @@
 package redis_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -120,4 +124,52 @@ func TestCheckAccount(t *testing.T) {
 			t.Errorf("the window of %s is %q", s, window)
 		}
 	}
+}
+
+// TestAnswersOfLogins verifies what the answer to AUTH means: WRONGPASS alone rejects the password.
+func TestAnswersOfLogins(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]target.Class{
+		"-WRONGPASS invalid username-password pair or user is disabled.": target.Rejected,
+		"-ERR the proxy knows no such user":                              target.Unclear,
+		"-NOPERM this user may not AUTH":                                 target.Unclear,
+		"-LOADING Redis is loading the dataset in memory":                target.Unreachable,
+		"-ERR max number of clients reached":                             target.Unreachable,
+	} {
+		addr := answers(t, answer)
+		err := open(t, plain(addr), target.Credential{Account: "a", Secret: sensitive.New("password-of-a")}).Verify(
+			targettest.Within(t), target.Credential{Account: "app", Secret: sensitive.New("password-of-app")})
+		if got := target.ClassOf(err); got != want {
+			t.Errorf("%s: %v of class %v, want %v", answer, err, got, want)
+		}
+	}
+}
+
+// answers starts a server that gives one answer to every AUTH, and knows no other command.
+func answers(t *testing.T, answer string) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	targettest.Must(t, err)
+	var all sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				for in := bufio.NewScanner(c); in.Scan(); {
+					switch word := strings.ToUpper(in.Text()); word {
+					case "AUTH":
+						_, _ = io.WriteString(c, answer+"\r\n")
+					case "HELLO":
+						_, _ = io.WriteString(c, "-ERR unknown command 'HELLO'\r\n")
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
 }

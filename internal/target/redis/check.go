@@ -1,16 +1,20 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/target"
 )
 
 // Consents to findings.
 const (
-	consentToPartner = "partner-has-other-rights"
+	consentToPartner  = "partner-has-other-rights"
+	consentToOthers   = "other-nodes-keep-users"
+	consentToReplicas = "replicas-keep-old-password"
 )
 
 // Window says how long a credential may be refused.
@@ -29,6 +33,13 @@ func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	if err != nil {
 		return f.List, f.Denied("administrator", err, "Correct the secret of the administrator or its user at that node.")
 	}
+	if err := s.checkAdministrator(ctx, f, nodes); err != nil {
+		return f.List, f.Denied("user-not-read", err, s.toRead(err))
+	}
+	places, err := s.checkTopology(ctx, f, nodes)
+	if err != nil {
+		return nil, err
+	}
 	var all []user
 	for _, name := range []string{r.Current.Account, r.Partner} {
 		if name == "" && len(all) > 0 {
@@ -41,17 +52,62 @@ func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 		}
 		users, err := checkNodes(ctx, of, nodes, strategies...)
 		if err != nil {
-			fix := "ACL SETUSER " + s.admin.Account + " +acl|getuser"
-			return append(f.List, of.List...), of.Denied("user-not-read", err, fix)
+			return append(f.List, of.List...), of.Denied("user-not-read", err, s.toRead(err))
 		}
 		f.List = append(f.List, of.List...)
 		all = append(all, users...)
 	}
 	checkPasswords(f, nodes, all, hash(r.Current.Secret))
+	checkReplication(f, places, all)
 	if s.Persist == persistNone {
 		f.Note("not-saved", "The target's persist is none: a restart of a server loses a change that nothing else saves.")
 	}
 	return checkPartner(f, nodes, all, r.Partner), nil
+}
+
+// toRead says what lets the administrator read users, after an error of ACL GETUSER.
+func (s *server) toRead(err error) string {
+	if strings.Contains(err.Error(), "unknown command") {
+		return "Use Redis 6 or later, or Valkey, and do not rename its command ACL."
+	}
+	return "ACL SETUSER " + s.admin.Account + " +acl|getuser"
+}
+
+// checkAdministrator reports rights that the administrator lacks at a node for a change.
+func (s *server) checkAdministrator(ctx context.Context, f *target.Findings, nodes []*node) error {
+	needs := []string{"acl|setuser"}
+	switch s.Persist {
+	case persistAuto, persistACLSave:
+		needs = append(needs, "acl|save")
+	case persistConfigRewrite:
+		needs = append(needs, "config|rewrite")
+	}
+	for _, n := range nodes {
+		u, err := n.user(ctx, s.admin.Account)
+		if err != nil {
+			return err
+		}
+		for _, need := range needs {
+			if u.exists && !permits(u.commands, need) {
+				f.Impossible("administrator-lacks", fmt.Sprintf("At %s the administrator may not run %s.", n.addr, inWords(need)),
+					"ACL SETUSER "+s.admin.Account+" +"+need)
+			}
+		}
+	}
+	return nil
+}
+
+// checkReplication reports a user with which replicas may log in.
+func checkReplication(f *target.Findings, places []place, users []user) {
+	for i, p := range places {
+		if (p.replica || len(p.copies) > 0) && permits(users[i].commands, "psync") {
+			f.NeedsConsent("replication", consentToReplicas,
+				fmt.Sprintf("Replicas of %s may log in with this user, because it may run PSYNC. Their setting masterauth keeps "+
+					"the old password.", cmp.Or(p.master, p.addr)),
+				"Give replicas a user of their own with the setting masteruser.")
+			return
+		}
+	}
 }
 
 // checkNodes reads a user at every node and reports where it cannot be changed, and whether the

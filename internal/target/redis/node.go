@@ -100,7 +100,9 @@ func (n *node) authenticate(ctx context.Context, c target.Credential) error {
 type user struct {
 	exists, on, nopass bool
 	passwords          []string
-	// rights has everything else: flags, commands, keys, channels and selectors.
+	// commands has the rules for commands, of the user and of each of its selectors.
+	commands []string
+	// rights has everything but the passwords: flags, commands, keys, channels and selectors.
 	rights string
 }
 
@@ -144,6 +146,7 @@ func (n *node) user(ctx context.Context, account string) (user, error) {
 		return user{}, err
 	}
 	u := user{exists: true}
+	u.commands, _ = rulesOf(reply)
 	fields, _ := reply.([]any)
 	for i := 0; i+1 < len(fields); i += 2 {
 		if fields[i] != "passwords" {

@@ -16,7 +16,7 @@ const defaultUser = "default"
 // passwords, or copies all data. Each is in categories of powerCategories and in no others. For a
 // command with subcommands it lists the ones that count.
 var powers = map[string][]string{
-	"acl": {"deluser", "getuser", "list", "load", "setuser"},
+	"acl": {"deluser", "getuser", "list", "load", "save", "setuser"},
 	"cluster": {
 		"addslots", "addslotsrange", "delslots", "delslotsrange", "failover", "flushslots", "forget", "meet",
 		"replicate", "reset", "setslot",
@@ -123,18 +123,12 @@ func rulesOf(reply any) (rules []string, ok bool) {
 	return rules, ok
 }
 
-// power applies rules in their order, as the server does, and returns the first of the powers that
-// they permit, in the spelling of a command line. A rule that it does not know counts as a
-// permission.
+// power returns the first of the powers that rules permit, in the spelling of a command line.
 func power(rules string) string {
-	permitted := map[string]bool{}
-	for _, rule := range strings.Fields(strings.ToLower(rules)) {
-		apply(permitted, rule)
-	}
 	var found []string
-	for name, allowed := range permitted {
+	for name, allowed := range permitted(rules) {
 		if allowed {
-			found = append(found, strings.ToUpper(strings.ReplaceAll(name, "|", " ")))
+			found = append(found, inWords(name))
 		}
 	}
 	slices.Sort(found)
@@ -142,6 +136,24 @@ func power(rules string) string {
 		return ""
 	}
 	return found[0]
+}
+
+// permits reports whether one of several lists of rules permits a power.
+func permits(lists []string, name string) bool {
+	return slices.ContainsFunc(lists, func(rules string) bool { return permitted(rules)[name] })
+}
+
+// inWords returns the spelling of a command line.
+func inWords(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "|", " ")) }
+
+// permitted applies rules in their order, as the server does. A rule that it does not know counts
+// as a permission.
+func permitted(rules string) map[string]bool {
+	permitted := map[string]bool{}
+	for _, rule := range strings.Fields(strings.ToLower(rules)) {
+		apply(permitted, rule)
+	}
+	return permitted
 }
 
 // apply applies one rule.

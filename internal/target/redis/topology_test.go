@@ -1,0 +1,128 @@
+package redis_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/targettest"
+	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
+)
+
+// copies starts a replica of a server and waits until it copies.
+func copies(t *testing.T, master *servers.Redis) *servers.Redis {
+	t.Helper()
+	host, port, _ := strings.Cut(master.Addr, ":")
+	replica := servers.StartRedis(t, "replicaof "+host+" "+port, "masterauth "+master.Password)
+	support.Until(t, "the replica to be in step", func() bool {
+		return strings.Contains(fmt.Sprint(replica.Do(t, "INFO", "replication")), "master_link_status:up") &&
+			strings.Contains(fmt.Sprint(master.Do(t, "INFO", "replication")), "state=online")
+	})
+	return replica
+}
+
+// TestUnnamedNodes verifies that a check finds servers with users of their own that the target does
+// not name.
+func TestUnnamedNodes(t *testing.T) {
+	t.Parallel()
+	master := servers.StartRedis(t, "repl-diskless-sync-delay 0")
+	replica := copies(t, master)
+	c := target.Credential{Account: "app", Secret: sensitive.New("the-password-of-app")}
+	for _, s := range []*servers.Redis{master, replica} {
+		s.Do(t, "ACL", "SETUSER", c.Account, "on", ">"+c.Secret.Reveal(), "~*", "+get")
+		s.Do(t, "ACL", "SETUSER", "keyturn", "on", ">password-of-keyturn", "+acl", "+config|rewrite", "+info")
+	}
+	keeper := target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")}
+	const unnamed = "needs-consent nodes-not-named"
+	for config, want := range map[string]string{
+		fmt.Sprintf(`"address":%q`, master.Addr):                                                                unnamed,
+		fmt.Sprintf(`"address":%q`, replica.Addr):                                                               unnamed,
+		fmt.Sprintf(`"nodes":[%q,%q]`, master.Addr, replica.Addr):                                               "",
+		fmt.Sprintf(`"nodes":[%q,%q]`, replica.Addr, strings.Replace(master.Addr, "127.0.0.1", "localhost", 1)): "",
+		fmt.Sprintf(`"address":%q,"verify":[{"address":%q,"role":"replica"}]`, master.Addr, replica.Addr):       "",
+	} {
+		tt := open(t, `{`+config+`,"tls":{"off":true}}`, keeper)
+		if got := found(t, tt, c, ""); got != want {
+			t.Errorf("%s: the check finds %q, want %q", config, got, want)
+		}
+	}
+	list, err := open(t, plain(master.Addr), keeper).(target.Checker).CheckAccount(targettest.Within(t),
+		target.CheckRequest{Current: c})
+	targettest.Must(t, err)
+	if len(list) != 1 || !strings.Contains(list[0].Text, replica.Addr) {
+		t.Errorf("the finding does not name the replica: %+v", list)
+	}
+	master.Do(t, "ACL", "SETUSER", c.Account, "+psync")
+	replica.Do(t, "ACL", "SETUSER", c.Account, "+psync")
+	both := open(t, fmt.Sprintf(`{"nodes":[%q,%q],"tls":{"off":true}}`, master.Addr, replica.Addr), keeper)
+	if got, want := found(t, both, c, ""), "needs-consent replication"; got != want {
+		t.Errorf("a user of replicas: the check finds %q, want %q", got, want)
+	}
+}
+
+// TestUnnamedClusterNodes verifies the same of a cluster.
+func TestUnnamedClusterNodes(t *testing.T) {
+	t.Parallel()
+	one, two := servers.StartRedis(t, "cluster-enabled yes"), servers.StartRedis(t, "cluster-enabled yes")
+	host, port, _ := strings.Cut(two.Addr, ":")
+	_, bus, _ := strings.Cut(two.Bus, ":")
+	one.Do(t, "CLUSTER", "MEET", host, port, bus)
+	support.Until(t, "the nodes to know one another", func() bool {
+		return strings.Count(fmt.Sprint(one.Do(t, "CLUSTER", "NODES")), "master") == 2 &&
+			strings.Count(fmt.Sprint(two.Do(t, "CLUSTER", "NODES")), "master") == 2
+	})
+	c := target.Credential{Account: "app", Secret: sensitive.New("the-password-of-app")}
+	for _, s := range []*servers.Redis{one, two} {
+		s.Do(t, "ACL", "SETUSER", c.Account, "on", ">"+c.Secret.Reveal(), "~*", "+get")
+	}
+	if got, want := found(t, open(t, plain(one.Addr), admin(one)), c, ""), "needs-consent nodes-not-named"; got != want {
+		t.Errorf("one node: the check finds %q, want %q", got, want)
+	}
+	nodes := fmt.Sprintf(`{"nodes":[%q,%q],"tls":{"off":true}}`, one.Addr, two.Addr)
+	if got := found(t, open(t, nodes, admin(one)), c, ""); got != "" {
+		t.Errorf("both nodes: the check finds %q", got)
+	}
+}
+
+// TestAdministratorLacks verifies that a check finds rights that a change needs.
+func TestAdministratorLacks(t *testing.T) {
+	t.Parallel()
+	s := servers.StartRedis(t)
+	c := account(t, s)
+	keeper := target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")}
+	const lacks = "impossible administrator-lacks"
+	const blind = ", note nodes-not-read"
+	for _, row := range []struct{ rules, persist, want string }{
+		{"+acl|getuser", "none", lacks + blind + ", note not-saved"},
+		{"+acl|getuser +acl|setuser", "none", "note nodes-not-read, note not-saved"},
+		{"+acl|getuser +acl|setuser", "auto", lacks + blind},
+		{"+acl|getuser +acl|setuser", "config-rewrite", lacks + blind},
+		{"+acl|getuser +acl|setuser +acl|save +info", "acl-save", ""},
+		{"+acl|setuser", "none", "impossible user-not-read"},
+	} {
+		rules := []any{"ACL", "SETUSER", keeper.Account, "reset", "on", ">" + keeper.Secret.Reveal()}
+		for rule := range strings.FieldsSeq(row.rules) {
+			rules = append(rules, rule)
+		}
+		s.Do(t, rules...)
+		tt := open(t, fmt.Sprintf(`{"address":%q,"tls":{"off":true},"persist":%q}`, s.Addr, row.persist), keeper)
+		if got := found(t, tt, c, ""); got != row.want {
+			t.Errorf("%+v: the check finds %q", row, got)
+		}
+	}
+}
+
+// TestNoACL verifies what a check says of a server without the command ACL.
+func TestNoACL(t *testing.T) {
+	t.Parallel()
+	s := servers.StartRedis(t, `rename-command ACL ""`)
+	list, err := open(t, plain(s.Addr), admin(s)).(target.Checker).CheckAccount(targettest.Within(t),
+		target.CheckRequest{Current: target.Credential{Account: "app", Secret: sensitive.New("the-password-of-app")}})
+	targettest.Must(t, err)
+	if len(list) != 1 || list[0].Code != "user-not-read" || !strings.Contains(list[0].Fix, "do not rename") {
+		t.Errorf("the check finds %+v", list)
+	}
+}
