@@ -51,6 +51,22 @@ var mysqlMutations = []mutation{
 		test: "TestMariaDBStatements",
 	},
 	{
+		name: "failed logins that block a MariaDB account are not reported",
+		file: "internal/target/mysql/check.go",
+		old:  "err == nil && n != never",
+		new:  "err == nil && n > never",
+		pkg:  "internal/target/mysql",
+		test: "TestCheckOfServer",
+	},
+	{
+		name: "rights on columns of MySQL accounts are not compared",
+		file: "internal/target/mysql/check_double.go",
+		old:  "'.', Table_name, '.', Column_name",
+		new:  "'.', Table_name",
+		pkg:  "internal/target/mysql",
+		test: "TestMariaDB",
+	},
+	{
 		name: "a MySQL account at its limit proves nothing",
 		file: "internal/target/mysql/login.go",
 		old:  "1203, 1226, // too many",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -19,6 +20,8 @@ const (
 	otherHosts     = "different-hosts"
 	otherRights    = "different-rights"
 	maxDifferences = 5
+
+	lockAfterFailures = "lock-after-failures"
 )
 
 var (
@@ -47,7 +50,7 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	err = c.check(ctx)
 	if number, message, _ := numberOf(err); number == 1142 || number == 1143 {
 		c.report("not-readable", target.Impossible, "",
-			"The administrator may not read what a rotation must know: "+message+".", c.grants())
+			"The administrator may not read what a rotation must know: "+message+".", c.grants(c.t.server.tables()))
 		err = nil
 	}
 	if err != nil {
@@ -63,6 +66,8 @@ type checker struct {
 	current target.Credential
 	partner string
 	found   []target.Finding
+	// unread are tables of rights that the administrator may not read.
+	unread []string
 }
 
 // report adds a finding about all strategies.
@@ -83,9 +88,10 @@ func (c *checker) ask(consent, account, text, fix string, s ...target.Strategy) 
 	c.found[len(c.found)-1].Consent = consent
 }
 
-func (c *checker) grants() string {
+// grants returns the statements that let the administrator read tables.
+func (c *checker) grants(tables []string) string {
 	var out []string
-	for _, table := range c.t.server.tables() {
+	for _, table := range tables {
 		out = append(out, "GRANT SELECT ON "+table+" TO "+quote(c.t.admin.Account)+";")
 	}
 	return strings.Join(out, " ")
@@ -266,13 +272,26 @@ func (c *checker) terms(a account, self string) {
 		c.report("connection-limit", target.Note, self, fmt.Sprintf("%s may connect %d times in an hour, and Keyturn's "+
 			"logins count.", self, n), "")
 	}
+	if a.terms.lockAfter > 0 {
+		c.locks(self, fmt.Sprintf("%d failed logins in a row lock %s", a.terms.lockAfter, self))
+	}
+}
+
+// locks reports that failed logins lock an account: an application that still uses the previous
+// password locks out those that use the new one.
+func (c *checker) locks(self, how string) {
+	c.ask(lockAfterFailures, self, how+": with single, an application that retries with the previous password locks "+
+		"out all others.", "Use strategy overlap.", target.Single)
+	c.report("failed-logins", target.Note, self, how+": move all applications before the previous password is retired.",
+		"", target.Overlap, target.Double)
 }
 
 // server reports settings of the server where accounts are changed.
 func (c *checker) server(ctx context.Context) error {
+	blocks, never := c.t.server.blocks()
 	row, err := c.conn.row(ctx, "SELECT @@GLOBAL.read_only, "+c.t.server.validates()+
-		", @@GLOBAL.default_password_lifetime, @@GLOBAL.max_user_connections")
-	if err != nil || len(row) != 4 {
+		", @@GLOBAL.default_password_lifetime, @@GLOBAL.max_user_connections, "+blocks)
+	if err != nil || len(row) != 5 {
 		return err
 	}
 	if isOn(row[0]) {
@@ -290,6 +309,10 @@ func (c *checker) server(ctx context.Context) error {
 	if row[3] != "0" && row[3] != "" {
 		c.report("connection-limit", target.Note, "", "By the server's max_user_connections each account may have "+
 			row[3]+" connections, and Keyturn needs one for a moment.", "")
+	}
+	if n, err := strconv.ParseUint(row[4], 10, 64); err == nil && n != never {
+		c.locks("", fmt.Sprintf("By the server's max_password_errors, %d failed logins in a row block an account until "+
+			"FLUSH PRIVILEGES", n))
 	}
 	return nil
 }

@@ -56,6 +56,7 @@ func (c *checker) compare(ctx context.Context, names string, members, partners [
 	if err != nil {
 		return err
 	}
+	c.notCompared()
 	var differ []string
 	for _, where := range slices.Sorted(maps.Keys(a)) {
 		if a[where] != b[where] {
@@ -78,58 +79,119 @@ func (c *checker) compare(ctx context.Context, names string, members, partners [
 	return nil
 }
 
-// rights returns what each scope permits: global privileges, schemas, tables and roles.
+// scope is a table of rights on something smaller than the server.
+type scope struct {
+	table string
+	// where names the scope of a row, and what its rights.
+	where, what string
+	// optional rights are not compared where the administrator may not read them.
+	optional bool
+}
+
+var scopes = []scope{
+	{
+		table: "mysql.tables_priv",
+		where: "'table ', Db, '.', Table_name",
+		what:  "CONCAT(Table_priv, ';', Column_priv)",
+	},
+	{
+		table: "mysql.proxies_priv",
+		where: "'proxy for ', Proxied_user, '@', Proxied_host",
+		what:  "With_grant",
+	},
+	{
+		table: "mysql.global_grants",
+		where: "'grant option of ', PRIV",
+		what:  "WITH_GRANT_OPTION",
+	},
+	{
+		table:    "mysql.columns_priv",
+		where:    "'column ', Db, '.', Table_name, '.', Column_name",
+		what:     "Column_priv",
+		optional: true,
+	},
+	{
+		table:    "mysql.procs_priv",
+		where:    "LOWER(Routine_type), ' ', Db, '.', Routine_name",
+		what:     "Proc_priv",
+		optional: true,
+	},
+}
+
+// rights returns what each scope permits: global privileges, schemas, tables, columns, routines,
+// proxies and roles, and the terms of logins.
 func (c *checker) rights(ctx context.Context, name string, accounts []account) (map[string]string, error) {
 	out := map[string]string{}
 	for _, a := range accounts {
-		self := identity{name, a.host}
-		global, _, err := c.t.server.global(ctx, c.conn, self)
-		if err != nil {
+		if err := c.ofAccount(ctx, out, identity{name, a.host}, a.terms); err != nil {
 			return nil, err
 		}
-		slices.Sort(global)
-		out["global privileges at host "+a.host] = strings.Join(global, ",")
-		roles, err := c.conn.rows(ctx, c.t.server.roles([]identity{self}))
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range roles {
-			out["role "+r[0]+" at host "+a.host] = "granted"
-		}
-		if out["default roles at host "+a.host], err = c.defaultRoles(ctx, self); err != nil {
-			return nil, err
-		}
-		out["terms of logins at host "+a.host] = fmt.Sprint(
-			a.terms.transport, a.terms.subject, a.terms.issuer, a.terms.connections, a.terms.hourly)
 	}
 	schemas, err := c.conn.rows(ctx, "SELECT * FROM mysql.db WHERE User = "+quote(name))
-	if err != nil {
-		return nil, err
-	}
 	for _, r := range schemas { // Host, Db, User and the privileges
 		if len(r) > 3 {
 			out["schema "+r[1]+" at host "+r[0]] = strings.Join(r[3:], ",")
 		}
 	}
-	tables, err := c.conn.rows(ctx, "SELECT Host, Db, Table_name, Table_priv, Column_priv FROM mysql.tables_priv "+
-		"WHERE User = "+quote(name))
-	for _, r := range tables {
-		out["table "+r[1]+"."+r[2]+" at host "+r[0]] = r[3] + ";" + r[4]
+	for _, s := range scopes {
+		if err != nil {
+			return nil, err
+		}
+		if !s.optional && !slices.Contains(c.t.server.tables(), s.table) {
+			continue // MariaDB has no dynamic privileges
+		}
+		var rows [][]string
+		rows, err = c.read(ctx, s.table, s.optional, "SELECT CONCAT("+s.where+", ' at host ', Host), "+s.what+
+			" FROM "+s.table+" WHERE User = "+quote(name))
+		for _, r := range rows {
+			out[r[0]] = r[1]
+		}
 	}
 	return out, err
 }
 
-// defaultRoles returns the roles that a login has at once. They are not compared where the
-// administrator may not read them.
-func (c *checker) defaultRoles(ctx context.Context, who identity) (string, error) {
-	rows, err := c.conn.rows(ctx, c.t.server.defaultRoles(who))
-	if number, message, _ := numberOf(err); number == 1142 {
-		c.report("default-roles", target.Note, "", "Default roles are not compared: "+message+".", "", target.Double)
-		return "", nil
+// ofAccount adds the global privileges, roles and terms of an account.
+func (c *checker) ofAccount(ctx context.Context, out map[string]string, self identity, t terms) error {
+	at := " at host " + self.host
+	global, _, err := c.t.server.global(ctx, c.conn, self)
+	if err != nil {
+		return err
 	}
-	var out []string
-	for _, r := range rows {
-		out = append(out, r[0])
+	slices.Sort(global)
+	out["global privileges"+at] = strings.Join(global, ",")
+	roles, err := c.conn.rows(ctx, c.t.server.roles([]identity{self}))
+	if err != nil {
+		return err
 	}
-	return strings.Join(out, ","), err
+	for _, r := range roles {
+		out["role "+r[0]+at] = "granted " + r[2]
+	}
+	query, table := c.t.server.defaultRoles(self)
+	roles, err = c.read(ctx, table, true, query)
+	for _, r := range roles {
+		out["default roles"+at] += r[0] + ","
+	}
+	out["terms of logins"+at] = fmt.Sprint(t.transport, t.subject, t.issuer, t.connections, t.limits)
+	out["partial revokes"+at] = t.revokes
+	return err
+}
+
+// read reads rows for a comparison.
+func (c *checker) read(ctx context.Context, table string, optional bool, query string) ([][]string, error) {
+	rows, err := c.conn.rows(ctx, query)
+	if number, _, _ := numberOf(err); optional && number == 1142 {
+		if !slices.Contains(c.unread, table) {
+			c.unread = append(c.unread, table)
+		}
+		return nil, nil
+	}
+	return rows, err
+}
+
+// notCompared reports the tables that the administrator may not read.
+func (c *checker) notCompared() {
+	if len(c.unread) > 0 {
+		c.report("not-compared", target.Note, "", "The rights of the two accounts in "+strings.Join(c.unread, ", ")+
+			" are not compared: the administrator may not read them.", c.grants(c.unread), target.Double)
+	}
 }

@@ -90,7 +90,7 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 	first, other := f.account(t, "check-first"), f.account(t, "check-other")
 	pair := target.CheckRequest{Current: first, Partner: other.Account}
 	clean := findings(t, tt, pair)
-	delete(clean, "default-roles note double")
+	delete(clean, "not-compared note double")
 	if len(clean) > 0 {
 		t.Errorf("two accounts of equal rights: %v", clean)
 	}
@@ -104,6 +104,7 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 	if _, ok := findings(t, tt, pair)["different-hosts needs-consent double"]; !ok {
 		t.Error("accounts at different hosts pass for equal")
 	}
+	checkScopes(t, f, tt)
 	pair.Partner = "check-none"
 	if _, ok := findings(t, tt, pair)["no-partner impossible double"]; !ok {
 		t.Error("a partner that does not exist passes")
@@ -114,6 +115,59 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 		if tt.(target.Windower).Window(s) == "" {
 			t.Errorf("no window of %s", s)
 		}
+	}
+}
+
+// checkScopes verifies that rights on columns and routines, options to grant and limits are
+// compared as far as the administrator may read them.
+func checkScopes(t *testing.T, f fixture, tt target.Target) {
+	first, other := f.account(t, "check-scopes"), f.account(t, "check-scopes-2")
+	pair := target.CheckRequest{Current: first, Partner: other.Account}
+	got := findings(t, tt, pair)["not-compared note double"]
+	if !strings.Contains(got.Text, "mysql.columns_priv, mysql.procs_priv") ||
+		!strings.Contains(got.Fix, "GRANT SELECT ON mysql.columns_priv TO 'rotator'") {
+		t.Errorf("the rights that are not compared are not named: %+v", got)
+	}
+	for fix := range strings.SplitSeq(strings.TrimSuffix(got.Fix, ";"), "; ") {
+		f.exec(t, fix+"@'%'")
+	}
+	reports(t, tt, pair)
+	f.exec(t, "CREATE DATABASE scopes_db", "CREATE TABLE scopes_db.t (a int, b int)",
+		"CREATE PROCEDURE scopes_db.p() SELECT 1", "CREATE ROLE scopes_role")
+	to := func(c target.Credential) string { return " TO " + quote(c.Account) + "@'%'" }
+	n := 0
+	for want, grant := range map[string][2]string{
+		"column scopes_db.t.b at host %":        {"GRANT SELECT (a) ON scopes_db.t", "GRANT SELECT (b) ON scopes_db.t"},
+		"procedure scopes_db.p at host %":       {"GRANT EXECUTE ON PROCEDURE scopes_db.p", ""},
+		"proxy for check-plain@% at host %":     {"GRANT PROXY ON 'check-plain'@'%'", ""},
+		"role scopes_role at host %":            {"GRANT scopes_role", "GRANT scopes_role"},
+		"grant option of XA_RECOVER_ADMIN at h": {"GRANT XA_RECOVER_ADMIN ON *.*", "GRANT XA_RECOVER_ADMIN ON *.*"},
+	} {
+		n++
+		first, other := f.account(t, fmt.Sprint("check-scope-", n)), f.account(t, fmt.Sprint("check-scope2-", n))
+		option := ""
+		switch {
+		case strings.HasPrefix(want, "role"):
+			option = " WITH ADMIN OPTION"
+		case strings.HasPrefix(want, "grant option") && strings.Contains(fmt.Sprintf("%T", f), "mySQL"):
+			option = " WITH GRANT OPTION"
+		case strings.HasPrefix(want, "grant option"):
+			continue // MariaDB has no dynamic privileges
+		}
+		f.exec(t, grant[0]+to(first)+option)
+		if grant[1] != "" {
+			f.exec(t, grant[1]+to(other))
+		}
+		pair := target.CheckRequest{Current: first, Partner: other.Account}
+		got := reports(t, tt, pair, "different-rights needs-consent double")
+		if text := got["different-rights needs-consent double"].Text; !strings.Contains(text, want) {
+			t.Errorf("%s is not named: %s", want, text)
+		}
+	}
+	f.exec(t, "ALTER USER "+quote(other.Account)+"@'%' WITH MAX_QUERIES_PER_HOUR 100")
+	got = reports(t, tt, pair, "different-rights needs-consent double")["different-rights needs-consent double"]
+	if !strings.Contains(got.Text, "terms of logins at host %") {
+		t.Errorf("the limit that differs is not named: %s", got.Text)
 	}
 }
 
@@ -162,10 +216,35 @@ func TestCheckOfServer(t *testing.T) {
 	n.exec(t, "CREATE USER ''@'localhost'", "CREATE USER ''@'10.1.2.3' IDENTIFIED BY '"+account.Secret.Reveal()+"'")
 	reports(t, tt, r, "anonymous-account note", "anonymous-account impossible")
 	n.exec(t, "DROP USER ''@'localhost'", "DROP USER ''@'10.1.2.3'")
+	n.exec(t, "SET GLOBAL max_password_errors = 5")
+	reports(t, tt, r, "lock-after-failures needs-consent single", "failed-logins note overlap double")
+	n.exec(t, "SET GLOBAL max_password_errors = DEFAULT")
 	n.exec(t, "INSTALL SONAME 'simple_password_check'", "SET GLOBAL strict_password_validation = ON",
 		"SET GLOBAL default_password_lifetime = 30", "SET GLOBAL read_only = ON")
 	reports(t, tt, r, "password-validation impossible", "password-lifetime note", "read-only impossible")
 	targettest.Expect(t, tt.(target.Tester).Test(targettest.Within(t)), target.Denied, "read-only")
 	n.exec(t, "SET GLOBAL read_only = OFF")
 	targettest.Expect(t, tt.(target.Tester).Test(targettest.Within(t)), target.Denied, "strict_password_validation")
+}
+
+// mySQLCheck verifies findings about forms that only MySQL has.
+func mySQLCheck(t *testing.T, n *mySQLNode) {
+	testCheck(t, n, n.open)
+	tt := n.open(t)
+	n.exec(t, "INSTALL PLUGIN auth_socket SONAME 'auth_socket.so'",
+		"INSTALL PLUGIN mysql_no_login SONAME 'mysql_no_login.so'")
+	twice := n.account(t, "check-factors")
+	alter := func(c target.Credential, clause string) { n.exec(t, "ALTER USER "+quote(c.Account)+"@'%' "+clause) }
+	alter(twice, "ADD 2 FACTOR IDENTIFIED WITH auth_socket")
+	got := reports(t, tt, target.CheckRequest{Current: twice}, "several-factors impossible")["several-factors impossible"]
+	n.exec(t, strings.SplitN(got.Fix, ";", 2)[0])
+	reports(t, tt, target.CheckRequest{Current: twice})
+	none := n.account(t, "check-no-login")
+	alter(none, "IDENTIFIED WITH mysql_no_login")
+	reports(t, tt, target.CheckRequest{Current: none}, "auth-plugin impossible")
+	alter(twice, "FAILED_LOGIN_ATTEMPTS 3 PASSWORD_LOCK_TIME UNBOUNDED")
+	reports(t, tt, target.CheckRequest{Current: twice}, "lock-after-failures needs-consent single",
+		"failed-logins note overlap double")
+	alter(twice, "FAILED_LOGIN_ATTEMPTS 3 PASSWORD_LOCK_TIME 0")
+	reports(t, tt, target.CheckRequest{Current: twice})
 }

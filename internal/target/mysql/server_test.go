@@ -144,7 +144,7 @@ func TestMySQL(t *testing.T) {
 			"standing": mySQLStanding,
 			"hosts":    func(t *testing.T, n *mySQLNode) { testHosts(t, n, n.open) },
 			"plugins":  mySQLPlugins,
-			"check":    func(t *testing.T, n *mySQLNode) { testCheck(t, n, n.open) },
+			"check":    mySQLCheck,
 			"login":    func(t *testing.T, n *mySQLNode) { testLogin(t, n, n.harness(), n.authority) },
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, n) })

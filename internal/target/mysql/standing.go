@@ -41,10 +41,11 @@ type grants interface {
 	// everybody returns the roles that every account has without a grant.
 	everybody(ctx context.Context, conn *conn) ([]identity, error)
 	// roles returns the query for the roles that are granted to identities: user and host of each
-	// role.
+	// role, and Y where it may be granted on.
 	roles(to []identity) string
-	// defaultRoles returns the query for the roles that a login of an identity has at once.
-	defaultRoles(who identity) string
+	// defaultRoles returns the query for the roles that a login of an identity has at once, and the
+	// table that it reads.
+	defaultRoles(who identity) (query, table string)
 	// tables returns the tables that a look-up reads.
 	tables() []string
 }

@@ -85,8 +85,9 @@ func parseAccess(priv string) ([]string, error) {
 	return out, nil
 }
 
-func (mariaDB) defaultRoles(who identity) string {
-	return "SELECT JSON_VALUE(Priv, '$.default_role') FROM mysql.global_priv WHERE " + who.where("User", "Host")
+func (mariaDB) defaultRoles(who identity) (query, table string) {
+	return "SELECT JSON_VALUE(Priv, '$.default_role') FROM mysql.global_priv WHERE " + who.where("User", "Host"),
+		"mysql.global_priv"
 }
 
 // everybody returns PUBLIC, which every account has since MariaDB 10.11.
@@ -99,5 +100,5 @@ func (mariaDB) roles(to []identity) string {
 	for _, who := range to {
 		granted = append(granted, who.where("User", "Host"))
 	}
-	return "SELECT Role, '' FROM mysql.roles_mapping WHERE " + strings.Join(granted, " OR ")
+	return "SELECT Role, '', Admin_option FROM mysql.roles_mapping WHERE " + strings.Join(granted, " OR ")
 }

@@ -67,8 +67,9 @@ func (mySQL) global(ctx context.Context, conn *conn, who identity) ([]string, bo
 	return out, true, err
 }
 
-func (mySQL) defaultRoles(who identity) string {
-	return "SELECT DEFAULT_ROLE_USER FROM mysql.default_roles WHERE " + who.where("USER", "HOST") + " ORDER BY 1"
+func (mySQL) defaultRoles(who identity) (query, table string) {
+	return "SELECT DEFAULT_ROLE_USER FROM mysql.default_roles WHERE " + who.where("USER", "HOST") + " ORDER BY 1",
+		"mysql.default_roles"
 }
 
 // everybody returns the mandatory roles, which the server stores as `role1`@`%`,role2.
@@ -96,5 +97,5 @@ func (mySQL) roles(to []identity) string {
 	for _, who := range to {
 		granted = append(granted, who.where("TO_USER", "TO_HOST"))
 	}
-	return "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE " + strings.Join(granted, " OR ")
+	return "SELECT FROM_USER, FROM_HOST, WITH_ADMIN_OPTION FROM mysql.role_edges WHERE " + strings.Join(granted, " OR ")
 }

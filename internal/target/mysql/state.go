@@ -3,6 +3,7 @@ package mysql
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -47,6 +48,11 @@ type terms struct {
 	lifetime int
 	// factors says that a login needs more than one method.
 	factors bool
+	// lockAfter is the number of failed logins in a row that lock the account; 0 for none.
+	lockAfter int
+	// limits are the account's limits of an hour and of a statement, and revokes what MySQL has
+	// partially revoked, in the server's form; for comparisons.
+	limits, revokes string
 }
 
 // passwords returns the methods that take a password.
@@ -92,7 +98,8 @@ func (mySQL) stored() string { return "mysql.user" }
 
 func (mySQL) columns() string {
 	return "Host, plugin, authentication_string, User_attributes, account_locked, ssl_type, x509_issuer, " +
-		"x509_subject, max_user_connections, max_connections, password_expired, password_lifetime"
+		"x509_subject, max_user_connections, max_connections, password_expired, password_lifetime, " +
+		"CONCAT_WS(' ', max_questions, max_updates, max_connections)"
 }
 
 func (mySQL) parse(row []string) (account, bool, error) {
@@ -112,6 +119,7 @@ func (mySQL) parse(row []string) (account, bool, error) {
 	if row[11] != "" {
 		a.terms.lifetime, _ = strconv.Atoi(row[11])
 	}
+	a.terms.limits = row[12]
 	role := a.locked && a.terms.expired && row[2] == "" // as CREATE ROLE makes it
 	return a, !role, err
 }
@@ -135,6 +143,9 @@ func parsePriv(host, priv string) (a account, login bool, err error) {
 		Hourly      int      `json:"max_connections"`
 		Changed     *int64   `json:"password_last_changed"`
 		Lifetime    *int     `json:"password_lifetime"`
+		Questions   int      `json:"max_questions"`
+		Updates     int      `json:"max_updates"`
+		Statement   float64  `json:"max_statement_time"`
 	}
 	if err := json.Unmarshal([]byte(priv), &p); err != nil {
 		return account{}, false, errors.New("mysql.global_priv holds no JSON object")
@@ -154,6 +165,7 @@ func parsePriv(host, priv string) (a account, login bool, err error) {
 		a.methods = append(a.methods, m)
 	}
 	a.terms = terms{subject: p.Subject, issuer: p.Issuer, connections: p.Connections, hourly: p.Hourly, lifetime: -1}
+	a.terms.limits = fmt.Sprint(p.Questions, p.Updates, p.Hourly, p.Statement)
 	switch p.TLS {
 	case 0:
 	case 1:
@@ -177,6 +189,11 @@ func parseUser(plugin, hash, attributes, locked string) (account, error) {
 	var u struct {
 		Additional *string           `json:"additional_password"`
 		Factors    []json.RawMessage `json:"multi_factor_authentication"`
+		Revokes    json.RawMessage   `json:"Restrictions"`
+		Locking    struct {
+			Attempts int `json:"failed_login_attempts"`
+			Days     int `json:"password_lock_time_days"`
+		} `json:"Password_locking"`
 	}
 	if err := json.Unmarshal([]byte(attributes), &u); err != nil {
 		return a, errors.New("mysql.user.User_attributes holds no JSON object")
@@ -185,6 +202,10 @@ func parseUser(plugin, hash, attributes, locked string) (account, error) {
 		a.methods = append(a.methods, method{plugin, *u.Additional})
 	}
 	a.terms.factors = len(u.Factors) > 0
+	a.terms.revokes = string(u.Revokes)
+	if u.Locking.Days != 0 {
+		a.terms.lockAfter = u.Locking.Attempts
+	}
 	return a, nil
 }
 

@@ -3,6 +3,7 @@ package mysql
 import (
 	"crypto/rand"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 
@@ -60,6 +61,9 @@ type dialect interface {
 	// validates returns an expression that is true when the server refuses hashes because it
 	// validates passwords.
 	validates() string
+	// blocks returns an expression for the number of failed logins in a row after which the server
+	// blocks any account, and never for a number that is no limit.
+	blocks() (expression string, never uint64)
 	// sets reports whether a password can be set for a plugin.
 	sets(plugin string) bool
 	// supported returns the clause that gives an account such a plugin.
@@ -80,6 +84,8 @@ type mariaDB struct{}
 func (mariaDB) sets(plugin string) bool { return plugin == native || plugin == ed25519 }
 
 func (mariaDB) supported() string { return "IDENTIFIED VIA ed25519 USING PASSWORD('…')" }
+
+func (mariaDB) blocks() (string, uint64) { return "@@GLOBAL.max_password_errors", math.MaxUint32 }
 
 func (mariaDB) validates() string {
 	return "(SELECT @@GLOBAL.strict_password_validation AND COUNT(*) > 0 FROM information_schema.PLUGINS " +
@@ -242,6 +248,8 @@ func (mySQL) sets(plugin string) bool {
 }
 
 func (mySQL) supported() string { return "IDENTIFIED WITH caching_sha2_password BY '…'" }
+
+func (mySQL) blocks() (string, uint64) { return "0", 0 }
 
 func (mySQL) validates() string { return "0" }
 
