@@ -37,6 +37,17 @@ func (r Record) heldTooLong(now time.Time) bool {
 	return r.Strategy == target.Single && !r.HeldAt.IsZero() && !r.HeldAt.Add(r.Hold).After(now)
 }
 
+// LoginTime returns how long a login with the candidate may take while reads are blocked and the
+// target's own state can decide instead: most of the time that is left, so that the state can still
+// be read in the rest. 0 means that reads are not blocked.
+func (r Record) LoginTime(now time.Time) time.Duration {
+	if r.State != Applied || !r.BlocksReads() || r.HeldAt.IsZero() {
+		return 0
+	}
+	left := r.HeldAt.Add(r.Hold).Sub(now)
+	return max(left*3/4, r.Hold/8)
+}
+
 // undecided stays in Applied after a login that decided nothing. Where reads are blocked, it waits
 // no longer than they may be.
 func (r Record) undecided(e Event, now time.Time) Record {

@@ -93,7 +93,9 @@ func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
 func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) (bool, error) {
 	e := rotation.TooSoon(w.quiet(t.Record, w.engine.Now()))
 	if e.After <= 0 {
-		e = rotation.AfterLogin(t.Record, w.verify(ctx, t, system, c))
+		bounded, cancel := w.whileBlocked(ctx, t, system)
+		e = rotation.AfterLogin(t.Record, w.verify(bounded, t, system, c))
+		cancel()
 	}
 	if t.Record.AsksState(e) {
 		known := make([]target.Liveness, 1)
@@ -106,6 +108,18 @@ func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c
 		e = w.withCopies(ctx, t, copied, c, e)
 	}
 	return w.move(ctx, t, e, nil)
+}
+
+// whileBlocked bounds a login by the time that reads may be blocked, where the target's own state
+// can decide after it.
+func (w *worker) whileBlocked(
+	ctx context.Context, t *api.Turn, system target.Target,
+) (context.Context, context.CancelFunc) {
+	most := t.Record.LoginTime(w.engine.Now())
+	if _, ok := system.(target.Inspector); !ok || most == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, most)
 }
 
 // logsIn tries, by one login, a credential that must work before another is destroyed.

@@ -42,4 +42,12 @@ var sshMutations = []mutation{
 		pkg:  "internal/target/ssh",
 		test: "TestOneLogin",
 	},
+	{
+		name: "a login takes as long as it likes while reads are blocked",
+		file: "internal/rotator/login.go",
+		old:  "!ok || most == 0",
+		new:  "ok || most == 0",
+		pkg:  "test/messy",
+		test: "TestSlowLogin",
+	},
 }

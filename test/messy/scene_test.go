@@ -73,9 +73,6 @@ type player struct {
 	*product
 	label string // of the figures
 	build func(t *testing.T, s *scene, r *rand.Rand)
-	// slow is what a login at this kind of server adds to the bound of blocked reads on a busy
-	// machine.
-	slow time.Duration
 	// open are traits of cases that are not solved: their scenes are counted, and not played.
 	open []string
 }
@@ -370,7 +367,7 @@ func (f *performance) watch(what string) (stop func()) {
 		cancel()
 		all.Wait()
 		figures.Most(f.label+"_blocked_max_ms", int(longest.Milliseconds()))
-		if longest > hold+slack+f.slow {
+		if longest > hold+slack {
 			f.fails(f.t, "blocked_beyond_bound", "%s: no read was answered for %s", what, longest)
 		}
 	}

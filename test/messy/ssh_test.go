@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -24,14 +23,41 @@ import (
 func TestSSH(t *testing.T) {
 	t.Parallel()
 	applications.Require(t, "ssh")
+	host, p := startSSHHost(t, "messy_ssh")
+	p.build = func(t *testing.T, s *scene, r *rand.Rand) { host.build(t, p.product, s, r) }
+	p.play(t)
+}
+
+// startSSHHost starts a host and a product that changes its accounts.
+func startSSHHost(t *testing.T, label string) (*sshHost, player) {
+	t.Helper()
 	// The exchange of keys that ssh prefers costs it half a second of a processor.
 	host := &sshHost{SSH: servers.StartSSH(t, "MaxStartups 200", "PermitUserEnvironment TEAM", "AllowTcpForwarding yes",
 		"KexAlgorithms curve25519-sha256")}
 	host.key = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(host.HostKey)))
 	admin := compact(map[string]string{"AccountName": host.User, "PrivateKey": host.AdminKey})
-	p := player{product: start(t, "ssh", admin), label: "messy_ssh", slow: 15 * time.Second}
-	p.build = func(t *testing.T, s *scene, r *rand.Rand) { host.build(t, p.product, s, r) }
-	p.play(t)
+	return host, player{product: start(t, "ssh", admin), label: label}
+}
+
+// TestSlowLogin verifies that reads are blocked no longer than they may be where a login takes
+// longer: the hash that the host has stored proves the password.
+func TestSlowLogin(t *testing.T) {
+	t.Parallel()
+	applications.Require(t, "ssh")
+	host, p := startSSHHost(t, "messy_ssh_slow")
+	s := &scene{name: "slow"}
+	p.register(t, s.name, compact(map[string]any{
+		"address": host.Addr(), "host_keys": []string{host.key}, "check": "sleep 6",
+	}))
+	host.password(t, p.product, s, rand.New(rand.NewPCG(1, 0)))
+	f := &performance{player: p, scene: s, t: t, n: 1}
+	f.before = f.worked("before", s.first)
+	secret, err := s.attach()
+	good(t, err)
+	f.secret = secret
+	if !f.act("rotation", f.begin) {
+		t.Error("the rotation has changed nothing")
+	}
 }
 
 // sshHost is the host that all scenes share.
