@@ -198,6 +198,10 @@ func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
 	if errors.As(err, &refused) && refused.Literal() {
 		class, code, text = Denied, CodeEgress, "the server's egress rules do not permit this address"
 	}
+	if errors.As(err, new(*CertificateError)) {
+		class = Denied
+		text = "the server does not accept the connection without another client certificate (LoginCertificateSecret)"
+	}
 	e := Failed(class, code, attempt+": "+text, secrets...)
 	e.Detail = bounded(Scrub(plain(err), secrets...))
 	return e

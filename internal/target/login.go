@@ -1,6 +1,8 @@
 package target
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,6 +80,23 @@ func (k Kind) CheckLogin(l Login) error {
 		)
 	}
 	return nil
+}
+
+// ClientCertificate returns the client certificate of the application for connections as t sets
+// their TLS; none without one.
+func (l Login) ClientCertificate(t TLS) ([]tls.Certificate, error) {
+	if l.CertificateSecret == "" {
+		return nil, nil
+	}
+	if t.Off {
+		return nil, errors.New("a client certificate needs TLS, which the target's setting tls turns off")
+	}
+	pem := []byte(l.Certificate.Reveal())
+	certificate, err := tls.X509KeyPair(pem, pem)
+	if err != nil {
+		return nil, fmt.Errorf("secret %q must hold a client certificate and its key, in PEM", l.CertificateSecret)
+	}
+	return []tls.Certificate{certificate}, nil
 }
 
 // At returns the endpoints of list at which the application logs in.

@@ -35,6 +35,22 @@ var redisMutations = []mutation{
 		test: "TestApplicationLogin",
 	},
 	{
+		name: "a pooler decides about a Redis password",
+		file: "internal/target/redis/login.go",
+		old:  "out.Class, out.Text = target.Unclear,",
+		new:  "out.Class, out.Text = target.Rejected,",
+		pkg:  "internal/target/redis",
+		test: "TestPoolers",
+	},
+	{
+		name: "a login at Redis leaves out the client certificate",
+		file: "internal/target/redis/login.go",
+		old:  "e.Address, s.certificate, c.Secret)",
+		new:  "e.Address, nil, c.Secret)",
+		pkg:  "internal/target/redis",
+		test: "TestClientCertificates",
+	},
+	{
 		name: "a password at one of several Redis nodes is live",
 		file: "internal/target/redis/redis.go",
 		old:  "case len(nodes):\n",

@@ -8,6 +8,7 @@ var mutations = slices.Concat(
 	rotationMutations,
 	ldapMutations,
 	mysqlMutations,
+	rabbitmqMutations,
 	redisMutations,
 	postgresqlMutations,
 	sshMutations,

@@ -18,7 +18,9 @@ type RabbitMQ struct {
 	// AMQP and API are host:port without TLS; AMQPS and APIS with a certificate of CA for localhost
 	// and 127.0.0.1.
 	AMQP, API, AMQPS, APIS string
-	CA                     *LocalCA
+	// Outside is AMQP at an address of the machine that is not loopback; empty without one.
+	Outside string
+	CA      *LocalCA
 	// User and Password are an administrator's.
 	User, Password string
 }
@@ -52,7 +54,7 @@ func startRabbitMQ(t testing.TB) (*RabbitMQ, error) {
 	ca := NewLocalCA(t)
 	cert, key := ca.Issue(t, dir, "localhost", "127.0.0.1")
 	caFile := filepath.Join(dir, "ca.crt")
-	ports := support.FreePorts(t, 6)
+	ports := support.FreePorts(t, 7)
 	epmd, dist, amqp, amqps, api, apis := ports[0], ports[1], ports[2], ports[3], ports[4], ports[5]
 	at := func(port string) string { return "127.0.0.1:" + port }
 	r := &RabbitMQ{
@@ -64,12 +66,16 @@ func startRabbitMQ(t testing.TB) (*RabbitMQ, error) {
 		User:     "root-of-test",
 		Password: "password-of-root",
 	}
+	outside := ""
+	if r.Outside = outsideOf(ports[6]); r.Outside != "" {
+		outside = "listeners.tcp.2 = " + r.Outside + "\n"
+	}
 	for name, text := range map[string]string{
 		caFile:                                  ca.PEM,
 		filepath.Join(dir, "enabled_plugins"):   "[rabbitmq_management,rabbitmq_federation].\n",
 		filepath.Join(dir, ".erlang.cookie"):    "COOKIEOFATHROWAWAYNODE",
 		filepath.Join(dir, "rabbitmq-env.none"): "",
-		filepath.Join(dir, "rabbitmq.conf"): fmt.Sprintf(`listeners.tcp.1 = %s
+		filepath.Join(dir, "rabbitmq.conf"): outside + fmt.Sprintf(`listeners.tcp.1 = %s
 listeners.ssl.1 = %s
 ssl_options.cacertfile = %s
 ssl_options.certfile = %s
@@ -83,6 +89,7 @@ management.ssl.certfile = %s
 management.ssl.keyfile = %s
 default_user = %s
 default_pass = %s
+loopback_users.local-only = true
 credential_validator.validation_backend = rabbit_credential_validator_min_password_length
 credential_validator.min_length = 8
 `, r.AMQP, r.AMQPS, caFile, cert, key, api, apis, caFile, cert, key, r.User, r.Password),
@@ -128,4 +135,18 @@ credential_validator.min_length = 8
 		}
 		return nil
 	})
+}
+
+// outsideOf returns the address with a port of the machine's first interface that is not loopback.
+func outsideOf(port string) string {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return ""
+	}
+	for _, a := range list {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
+			return net.JoinHostPort(ip.IP.String(), port)
+		}
+	}
+	return ""
 }

@@ -137,6 +137,8 @@ func (n *node) checkAccount(t *testing.T) {
 	n.api(t, http.MethodPut, "/api/users/"+url.PathEscape(md5.Account),
 		`{"password_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAA=","hashing_algorithm":"rabbit_password_hashing_md5","tags":""}`)
 	expect("MD5", found(t, tt, md5, ""), "needs-consent hash-changes, "+limit)
+	n.api(t, http.MethodPut, "/api/users/"+url.PathEscape(md5.Account), `{"password_hash":"","tags":""}`)
+	expect("no password", found(t, tt, md5, ""), "impossible no-password, "+limit)
 	link := target.Credential{Account: "linked", Secret: c.Secret}
 	n.api(t, http.MethodPut, "/api/users/linked", fmt.Sprintf(`{"password":%q,"tags":""}`, c.Secret.Reveal()))
 	n.api(t, http.MethodPut, "/api/permissions/%2F/linked", `{"configure":"","write":"","read":""}`)

@@ -29,7 +29,7 @@ func (b *broker) login(ctx context.Context, e endpoint, c target.Credential) err
 	what := fmt.Sprintf("log in as %q at %s (%s)", c.Account, b.name, e.addr)
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	conn, err := e.tls.Connect(ctx, b.dialTCP, e.addr)
+	conn, err := e.tls.Connect(ctx, b.dialTCP, e.addr, b.certificates...)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
@@ -48,20 +48,37 @@ func (b *broker) login(ctx context.Context, e endpoint, c target.Credential) err
 		Properties: properties,
 		Locale:     "en_US",
 	})
-	if err != nil {
-		err = judge(ctx, what, err, c)
-		if e.tls.Off {
-			err = target.Unproven(what, err)
-		}
-		return err
+	if err == nil {
+		_ = session.Close() // the login has succeeded, also if closing the session fails
+		return nil
 	}
-	_ = session.Close() // the login has succeeded, also if closing the session fails
-	return nil
+	failed := judge(ctx, what, err, c)
+	if e.tls.Off {
+		failed = failed.Unproven(what)
+	}
+	if failed.Class == target.Rejected {
+		return b.explained(ctx, c, failed)
+	}
+	return failed
+}
+
+// explained returns the error for a login that was rejected: the rejection, unless RabbitMQ's own
+// database has the password, so that something else refuses the user.
+func (b *broker) explained(ctx context.Context, c target.Credential, rejected *target.Error) *target.Error {
+	u, err := b.user(ctx, "explain a rejection", c)
+	if err != nil || u.accepts(c.Secret) != target.Live {
+		return rejected
+	}
+	denied := *rejected
+	denied.Class = target.Denied
+	denied.Text += "; RabbitMQ's own database has this password, so the user may log in from the broker's host alone " +
+		"(loopback_users), or another backend than the internal one decides (auth_backends)"
+	return &denied
 }
 
 // judge classifies a failed login. It counts as rejected only if the server said so: the library
 // also reports a wrong password when the connection was cut during the login.
-func judge(ctx context.Context, what string, err error, c target.Credential) error {
+func judge(ctx context.Context, what string, err error, c target.Credential) *target.Error {
 	var said *amqp.Error
 	switch {
 	case errors.As(err, &said) && said.Server:

@@ -35,7 +35,12 @@ func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	if err != nil || u.Name == "" {
 		return f.List, err
 	}
-	if u.accepts(r.Current.Secret) == target.Dead {
+	switch {
+	case u.Hash == "":
+		f.Impossible("no-password", "The user has no password: it logs in with a client certificate or by another backend. "+
+			"A rotation would give it one.",
+			"If it should have one: rabbitmqctl change_password with the password in the secret.")
+	case u.accepts(r.Current.Secret) == target.Dead:
 		f.Impossible("password-elsewhere",
 			"RabbitMQ's own database does not have the password in use: the user logs in by another backend, or not at all.",
 			"Put the password that RabbitMQ has into the secret, or rotate it where that backend keeps it.")
@@ -44,6 +49,9 @@ func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 		return nil, err
 	}
 	if err := b.checkLinks(ctx, f); err != nil {
+		return nil, err
+	}
+	if err := b.checkNodes(ctx, f); err != nil {
 		return nil, err
 	}
 	if r.Partner == "" {

@@ -27,6 +27,7 @@ package rabbitmq
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -42,7 +43,7 @@ import (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
 	return target.NewKind("rabbitmq", strategies, target.Parser((*config).complete), open).WithAdmin().
-		Following(target.LoginEndpoints, target.LoginDatabase)
+		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate)
 }
 
 type config struct {
@@ -120,8 +121,13 @@ func open(c config, s target.Settings) (target.Target, error) {
 	if at := s.Login.Endpoints; len(at) > 0 {
 		c.endpoints = slices.DeleteFunc(c.endpoints, func(e endpoint) bool { return !slices.Contains(at, e.name) })
 	}
+	certificates, err := s.Login.ClientCertificate(c.TLS)
+	if err != nil {
+		return nil, err
+	}
 	return &broker{
 		PasswordRule: c.PasswordRule,
+		certificates: certificates,
 		config:       c,
 		consent:      s.Consent,
 		name:         s.Name,
@@ -133,7 +139,8 @@ func open(c config, s target.Settings) (target.Target, error) {
 type broker struct {
 	target.PasswordRule // Generate
 	config              config
-	consent             []string // see target.Settings
+	certificates        []tls.Certificate // of the application
+	consent             []string          // see target.Settings
 	name                string
 	admin               target.Credential
 	dialTCP             egress.DialFunc

@@ -195,6 +195,8 @@ func TestRabbitMQ(t *testing.T) {
 	t.Run("admitted", func(t *testing.T) { t.Parallel(); n.admitted(t) })
 	t.Run("login of the application", func(t *testing.T) { t.Parallel(); n.application(t) })
 	t.Run("check of an account", func(t *testing.T) { t.Parallel(); n.checkAccount(t) })
+	t.Run("a user of the broker's host", func(t *testing.T) { t.Parallel(); n.fromHere(t) })
+	t.Run("client certificates", func(t *testing.T) { t.Parallel(); n.certificates(t) })
 	t.Run("tags", func(t *testing.T) { t.Parallel(); n.tags(t) })
 	t.Run("standing without rights", func(t *testing.T) { t.Parallel(); n.standingWithoutRights(t) })
 }

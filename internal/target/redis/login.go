@@ -38,16 +38,28 @@ func (s *server) verify(ctx context.Context, endpoints target.EndpointList, c ta
 		}
 	}
 	return target.VerifyEach(ctx, endpoints, func(ctx context.Context, e target.Endpoint) error {
-		n, err := s.dialNode(ctx, e.Address, c.Secret)
+		n, err := s.dialNode(ctx, e.Address, s.certificate, c.Secret)
 		if err != nil {
 			return err
 		}
 		defer n.close()
 		if err := n.login(ctx, c); err != nil || s.application.Database == "" {
-			return err
+			return ofPooler(e, err)
 		}
 		return n.selects(ctx, s.application.Database)
 	})
+}
+
+// ofPooler returns the error of a login. A pooler has users of its own, and what it rejects is no
+// verdict of a server.
+func ofPooler(at target.Endpoint, err error) error {
+	var e *target.Error
+	if at.Role != target.Pooler || !errors.As(err, &e) || e.Class != target.Rejected {
+		return err
+	}
+	out := *e
+	out.Class, out.Text = target.Unclear, out.Text+"; a pooler has users of its own"
+	return &out
 }
 
 // selects opens a database after a login. A refusal leaves the login proved.

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -31,8 +32,10 @@ type node struct {
 // dialNode connects to a server and asks nothing of it. It makes the connection and hands it to the
 // driver, so that a failure before a request can be distinguished from a failure after it, and so
 // that the driver does not dial again.
-func (s *server) dialNode(ctx context.Context, addr string, secrets ...sensitive.Value) (*node, error) {
-	c, err := s.TLS.Connect(ctx, s.dial, addr)
+func (s *server) dialNode(
+	ctx context.Context, addr string, certificate []tls.Certificate, secrets ...sensitive.Value,
+) (*node, error) {
+	c, err := s.TLS.Connect(ctx, s.dial, addr, certificate...)
 	if err != nil {
 		return nil, target.NotSent("connect to "+addr, err)
 	}

@@ -43,6 +43,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -71,7 +72,7 @@ const (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Double}
 	return target.NewKind("redis", strategies, target.Parser((*config).complete), open).WithAdmin().
-		Following(target.LoginEndpoints, target.LoginDatabase)
+		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate)
 }
 
 type config struct {
@@ -136,12 +137,23 @@ type server struct {
 	config
 	admin       target.Credential
 	application target.Login
+	certificate []tls.Certificate // of the application; none or one
 	dial        egress.DialFunc
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
 	s.Admin.Account = cmp.Or(s.Admin.Account, defaultUser)
-	return &server{config: c, admin: s.Admin, application: s.Login, dial: s.Dialer()}, nil
+	certificate, err := s.Login.ClientCertificate(c.TLS)
+	if err != nil {
+		return nil, err
+	}
+	return &server{
+		config:      c,
+		admin:       s.Admin,
+		application: s.Login,
+		certificate: certificate,
+		dial:        s.Dialer(),
+	}, nil
 }
 
 // Close has nothing to release: each call closes its own connections.
@@ -300,7 +312,7 @@ func (n *node) unsaved(ctx context.Context, err error, account, h string, undo b
 func (s *server) connect(ctx context.Context, secrets ...sensitive.Value) ([]*node, error) {
 	var nodes []*node
 	for _, addr := range s.Nodes {
-		n, err := s.dialNode(ctx, addr, append(secrets, s.admin.Secret)...)
+		n, err := s.dialNode(ctx, addr, nil, append(secrets, s.admin.Secret)...)
 		if err != nil {
 			return nodes, err
 		}
