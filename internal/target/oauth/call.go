@@ -9,7 +9,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -79,21 +78,26 @@ func (c *call) succeeded(status int) bool {
 	return status == http.StatusOK || status == http.StatusCreated || status == http.StatusNoContent
 }
 
-// request fills in the template.
-func (c *call) request(ctx context.Context, of target.Credential) (*http.Request, error) {
-	if of.Account == "" || of.Account == "." || of.Account == ".." || !utf8.ValidString(of.Account) {
-		return nil, fmt.Errorf("the client ID %q cannot be part of a URL", of.Account)
+// request fills in the template. The body is merged into base, unless base is nil.
+func (c *call) request(
+	ctx context.Context, of target.Credential, base map[string]any,
+) (*http.Request, error) {
+	id, err := escaped(of.Account)
+	if err != nil {
+		return nil, err
 	}
 	if !utf8.ValidString(of.Secret.Reveal()) {
 		return nil, errors.New("the secret is not valid UTF-8, which JSON cannot carry")
 	}
-	// Escaped for a path and a query alike.
-	id := strings.ReplaceAll(url.QueryEscape(of.Account), "+", "%20")
 	v, err := parseJSON(c.Body)
 	if err != nil {
 		return nil, err
 	}
-	body, err := encode(fill(v, strings.NewReplacer(clientID, of.Account, secret, of.Secret.Reveal())))
+	v = fill(v, strings.NewReplacer(clientID, of.Account, secret, of.Secret.Reveal()))
+	if base != nil {
+		v = merge(base, v)
+	}
+	body, err := encode(v)
 	if err != nil {
 		return nil, errors.New("the body cannot be made")
 	}

@@ -13,11 +13,16 @@
 //	  }
 //	}
 //
-//	token_urls    the token endpoints at which a client must be able to authenticate, 1 to 10.
-//	              Required.
+//	token_urls    the token endpoints at which a client must be able to authenticate, 1 to 10:
+//	              URLs, or objects with address, role and lag. Required.
 //	client_auth   how it does: "basic" (default; client_secret_basic) or "post"
 //	              (client_secret_post).
 //	scope         the scope to ask for; default none.
+//	audience      the audience to ask for; default none.
+//	admitted      the errors, such as "invalid_scope", with which the provider answers only a client
+//	              that it has authenticated; default none.
+//	get           where the administrator reads a client: url with {client_id}; secrets, a JSON
+//	              pointer to the list of its secrets; max_secrets, how many the provider keeps.
 //	set           the call that gives a client a secret. Required.
 //	remove        the call that takes one secret of a client away, for a provider that keeps two:
 //	              its body must name the secret to remove. With it the strategy is overlap, set must
@@ -32,12 +37,12 @@
 // application/json), and ok (the statuses that mean success; default 200, 201 and 204). {client_id}
 // in the url, and {client_id} and {secret} within strings of the body, are replaced: as a part of a
 // URL and as a part of a JSON string, so a value cannot become syntax. A secret in a URL is
-// refused. When one call replaces the whole client (PUT), its body must hold everything else that
-// the client is to keep.
+// refused. When set is a PUT to the URL of get, it replaces the client: the client is read first,
+// and the body is a JSON Merge Patch (RFC 7396) on it, so that nothing else changes.
 //
-// The administrator needs to be able to change the secret of the clients in question, and nothing
-// else. Verify gets a token by the client credentials grant, which the client must be allowed, and
-// throws it away: it stays valid until it expires.
+// The administrator needs to be able to change the secret of the clients in question, and to read
+// them for get, and nothing else. Verify gets a token by the client credentials grant, which the
+// client must be allowed, and throws it away: it stays valid until it expires.
 //
 // There is no mode for RFC 7592 (management by the client's own registration token), on purpose.
 // There the server alone chooses secrets (section 2.2 forbids a client to set one), and any reply,
@@ -55,7 +60,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -68,17 +72,21 @@ import (
 // Kind returns the kind "oauth".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
-	return target.NewKind("oauth", strategies, parse, open)
+	return target.NewKind("oauth", strategies, parse, open).
+		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole)
 }
 
 type config struct {
-	TokenURLs  []string   `json:"token_urls"`
-	ClientAuth string     `json:"client_auth,omitempty"`
-	Scope      string     `json:"scope,omitempty"`
-	Set        *call      `json:"set"`
-	Remove     *call      `json:"remove,omitempty"`
-	AdminAuth  string     `json:"admin_auth,omitempty"`
-	TLS        target.TLS `json:"tls"`
+	TokenURLs  target.EndpointList `json:"token_urls"`
+	ClientAuth string              `json:"client_auth,omitempty"`
+	Scope      string              `json:"scope,omitempty"`
+	Audience   string              `json:"audience,omitempty"`
+	Admitted   []string            `json:"admitted,omitempty"`
+	Get        *lookUp             `json:"get,omitempty"`
+	Set        *call               `json:"set"`
+	Remove     *call               `json:"remove,omitempty"`
+	AdminAuth  string              `json:"admin_auth,omitempty"`
+	TLS        target.TLS          `json:"tls"`
 	target.PasswordRule
 }
 
@@ -86,25 +94,25 @@ const maxTokenURLs = 10
 
 // Addresses returns the URLs of every call.
 func (c config) Addresses() []string {
-	list := append(slices.Clone(c.TokenURLs), c.Set.URL)
+	list := append(c.TokenURLs.Addresses(), c.Set.URL)
+	if c.Get != nil {
+		list = append(list, c.Get.URL)
+	}
 	if c.Remove != nil {
 		list = append(list, c.Remove.URL)
 	}
 	return list
 }
 
+// LoginEndpoints returns the token endpoints.
+func (c config) LoginEndpoints() target.EndpointList { return c.TokenURLs }
+
 func parse(raw json.RawMessage) (config, error) {
 	var c config
 	if err := target.Decode(raw, &c); err != nil {
 		return c, err
 	}
-	errs := []error{c.TLS.Check(), c.PasswordRule.Check()}
-	if n := len(c.TokenURLs); n == 0 || n > maxTokenURLs {
-		errs = append(errs, fmt.Errorf("token_urls is required: 1 to %d token endpoints", maxTokenURLs))
-	}
-	for _, u := range c.TokenURLs {
-		errs = append(errs, rest.CheckURL("token_urls", u, c.TLS))
-	}
+	errs := []error{c.TLS.Check(), c.PasswordRule.Check(), c.checkTokens()}
 	if !slices.Contains([]string{"", "basic", "post"}, c.ClientAuth) {
 		errs = append(errs, fmt.Errorf("client_auth %q is none of basic and post", c.ClientAuth))
 	}
@@ -119,7 +127,34 @@ func parse(raw json.RawMessage) (config, error) {
 	if c.Remove != nil {
 		errs = append(errs, c.Remove.check("remove", c.TLS))
 	}
+	if c.Get != nil {
+		errs = append(errs, c.Get.check(c.TLS))
+	}
+	if c.replacesClient() && !isObject(c.Set.Body) {
+		errs = append(errs, errors.New("set: body must be an object, because it is merged into the client that get reads"))
+	}
 	return c, errors.Join(errs...)
+}
+
+// checkTokens returns an error that names every mistake about token requests.
+func (c config) checkTokens() error {
+	var errs []error
+	if n := len(c.TokenURLs); n == 0 || n > maxTokenURLs {
+		errs = append(errs, fmt.Errorf("token_urls is required: 1 to %d token endpoints", maxTokenURLs))
+	}
+	for _, e := range c.TokenURLs {
+		errs = append(errs, rest.CheckURL("token_urls", e.Address, c.TLS))
+	}
+	if len(c.TokenURLs) > 0 && len(c.TokenURLs.Deciding()) == 0 {
+		errs = append(errs, errors.New("token_urls needs an endpoint that is no replica"))
+	}
+	for _, word := range c.Admitted {
+		if !errorForm.MatchString(word) || word == invalidClient {
+			errs = append(errs, fmt.Errorf("admitted: %q is not an error of an authenticated client, such as "+
+				"unauthorized_client or invalid_scope", word))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
@@ -134,6 +169,7 @@ func open(c config, s target.Settings) (target.Target, error) {
 		config:       c,
 		name:         s.Name,
 		admin:        s.Admin,
+		application:  s.Login,
 		dial:         s.Dialer(),
 	}, nil
 }
@@ -143,6 +179,7 @@ type provider struct {
 	config              config
 	name                string
 	admin               target.Credential
+	application         target.Login
 	dial                egress.DialFunc
 }
 
@@ -163,14 +200,14 @@ func (p *provider) Apply(ctx context.Context, c target.Change) error {
 	if !slices.Contains(p.Strategies(), c.Strategy) {
 		return target.Denied.Errorf("%s: its strategy is %s, not %s", what, p.Strategies()[0], c.Strategy)
 	}
-	err := p.do(ctx, p.config.Set, what, c.New, c.Old)
+	err := p.set(ctx, what, c)
 	if target.ClassOf(err) != target.Refused {
 		return err
 	}
 	// A provider that remembers former secrets refuses the one that an earlier attempt has set: a
 	// refusal alone does not prove that the secret is dead.
 	switch verr := p.Verify(ctx, c.New); {
-	case verr == nil:
+	case verr == nil, target.ClassOf(verr) == target.Admitted:
 		return nil
 	case target.ClassOf(verr) == target.Rejected:
 		return err
@@ -191,14 +228,55 @@ func (p *provider) Retire(ctx context.Context, c target.Change) error {
 	return p.do(ctx, p.config.Remove, what, c.Old, c.New)
 }
 
+// set gives the client the new secret. A call that replaces the client carries over what get reads.
+func (p *provider) set(ctx context.Context, what string, c target.Change) error {
+	if !p.config.replacesClient() {
+		return p.do(ctx, p.config.Set, what, c.New, c.Old)
+	}
+	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, p.admin.Secret}
+	now, err := p.client(ctx, c.New.Account, secrets)
+	if err != nil {
+		return target.AsAdmin(err)
+	}
+	req, err := p.config.Set.request(ctx, c.New, now.members)
+	if err != nil {
+		return target.Failed(target.Denied, "", what+": "+err.Error(), secrets...)
+	}
+	if now.etag != "" {
+		req.Header.Set("If-Match", now.etag)
+	}
+	return p.send(req, p.config.Set, what, c.New, secrets)
+}
+
 // do makes an administrator's call about one credential. other is not sent, and must not appear in
 // errors.
 func (p *provider) do(ctx context.Context, call *call, what string, c, other target.Credential) error {
 	secrets := []sensitive.Value{c.Secret, other.Secret, p.admin.Secret}
-	req, err := call.request(ctx, c)
+	req, err := call.request(ctx, c, nil)
 	if err != nil {
 		return target.Failed(target.Denied, "", what+": "+err.Error(), secrets...)
 	}
+	return p.send(req, call, what, c, secrets)
+}
+
+func (p *provider) send(
+	req *http.Request, call *call, what string, c target.Credential, secrets []sensitive.Value,
+) error {
+	if err := p.authenticate(req, what, secrets); err != nil {
+		return err
+	}
+	got, err := rest.Do(req, p.dial, p.config.TLS, what, secrets...)
+	if err != nil {
+		return err
+	}
+	if !call.succeeded(got.Status) {
+		return answered(class(got.Status), what, got, secrets)
+	}
+	return sameSecret(got, what, c, secrets)
+}
+
+// authenticate puts the administrator's credential into a request.
+func (p *provider) authenticate(req *http.Request, what string, secrets []sensitive.Value) error {
 	switch p.config.AdminAuth {
 	case "", "bearer":
 		if strings.ContainsFunc(p.admin.Secret.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -211,14 +289,7 @@ func (p *provider) do(ctx context.Context, call *call, what string, c, other tar
 	case "basic":
 		req.SetBasicAuth(p.admin.Account, p.admin.Secret.Reveal())
 	}
-	got, err := rest.Do(req, p.dial, p.config.TLS, what, secrets...)
-	if err != nil {
-		return err
-	}
-	if !call.succeeded(got.Status) {
-		return answered(class(got.Status), what, got, secrets)
-	}
-	return sameSecret(got, what, c, secrets)
+	return nil
 }
 
 // class returns the class of an administrator's call that failed. A status that is not a plain
@@ -234,7 +305,7 @@ func class(status int) target.Class {
 		http.StatusGone,
 		http.StatusUnsupportedMediaType:
 		return target.Denied
-	case http.StatusTooManyRequests:
+	case http.StatusTooManyRequests, http.StatusPreconditionFailed: // another has changed the client meanwhile
 		return target.Unreachable
 	default:
 		return target.Unknown
@@ -270,61 +341,6 @@ func sameSecret(got rest.Reply, what string, c target.Credential, secrets []sens
 			append(secrets, sensitive.New(client.Secret))...)
 	}
 	return nil
-}
-
-// Verify gets a token at every token endpoint.
-func (p *provider) Verify(ctx context.Context, c target.Credential) error {
-	return target.VerifyEach(ctx, p.config.TokenURLs, func(ctx context.Context, u string) error {
-		return p.token(ctx, u, c)
-	})
-}
-
-func (p *provider) token(ctx context.Context, endpoint string, c target.Credential) error {
-	what := fmt.Sprintf("get a token of %s for %q", p.name, c.Account)
-	form := url.Values{"grant_type": {"client_credentials"}}
-	if p.config.Scope != "" {
-		form.Set("scope", p.config.Scope)
-	}
-	if p.config.ClientAuth == "post" {
-		form.Set("client_id", c.Account)
-		form.Set("client_secret", c.Secret.Reveal())
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
-	if err != nil {
-		return target.Denied.Errorf("%s: the token endpoint is not a URL", what)
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	if p.config.ClientAuth != "post" {
-		// Both are form-encoded first: RFC 6749 section 2.3.1.
-		req.SetBasicAuth(url.QueryEscape(c.Account), url.QueryEscape(c.Secret.Reveal()))
-	}
-	got, err := rest.Do(req, p.dial, p.config.TLS, what, c.Secret)
-	if err != nil {
-		return err
-	}
-	return judgeToken(got, what, c)
-}
-
-func judgeToken(got rest.Reply, what string, c target.Credential) error {
-	var answer struct {
-		AccessToken string `json:"access_token"`
-		Error       string `json:"error"`
-	}
-	known := got.JSON && json.Unmarshal(got.Body, &answer) == nil
-	switch {
-	case known && got.Status == http.StatusOK && answer.AccessToken != "":
-		return nil
-	case known && answer.Error == "invalid_client" &&
-		(got.Status == http.StatusUnauthorized || got.Status == http.StatusBadRequest),
-		// Keycloak's word for a wrong secret, with the status that RFC 6749 has for it.
-		known && answer.Error == "unauthorized_client" && got.Status == http.StatusUnauthorized:
-		return answered(target.Rejected, what, got, []sensitive.Value{c.Secret})
-	default:
-		// Among them a client without the right to this grant, of which a provider may say so
-		// before it looks at the secret.
-		return answered(target.Unknown, what, got, []sensitive.Value{c.Secret})
-	}
 }
 
 // encode is JSON without the escapes for HTML.

@@ -261,7 +261,8 @@ func canned(t *testing.T, setStatus int, setBody string, tokenStatus int, tokenB
 	t.Cleanup(s.Close)
 	tt, err := oauth.Kind().Open(target.Settings{Name: "idp", Config: fmt.Appendf(
 		nil,
-		`{"token_urls":["%[1]s/token"],"admin_auth":"none","set":{"method":"PUT","url":"%[1]s/c/{client_id}","body":{"client_secret":"{secret}"}}}`,
+		`{"token_urls":["%[1]s/token"],"admin_auth":"none","admitted":["invalid_target"],
+		"set":{"method":"PUT","url":"%[1]s/c/{client_id}","body":{"client_secret":"{secret}"}}}`,
 		s.URL,
 	)})
 	if err != nil {
@@ -286,6 +287,7 @@ func TestSetIsJudgedWithCare(t *testing.T) {
 		{"refused, and dead", 400, `{"error":"invalid","error_description":"new-secret-marker is weak"}`, 401, dead, target.Refused,
 			"set a secret at idp: the provider answered with an error (HTTP 400) [invalid [redacted] is weak]"},
 		{"refused because an earlier attempt did it", 400, `{"error":"reuse"}`, 200, live, 0, ""},
+		{"refused, and the earlier one is admitted", 400, `{"error":"reuse"}`, 400, `{"error":"invalid_target"}`, 0, ""},
 		{"refused, and nobody knows", 422, `{}`, 503, `{}`, target.Unknown, "whether it was set before is not known"},
 		{"denied", 403, `{}`, 401, dead, target.Denied, "HTTP 403"},
 		{"no such client", 404, `{}`, 401, dead, target.Denied, "HTTP 404"},
@@ -321,12 +323,17 @@ func TestTokenEndpointIsJudgedWithCare(t *testing.T) {
 		{401, `{"error":"invalid_client","error_description":"new-secret-marker?"}`, target.Rejected, `get a token of idp for "app": the provider answered with an error (HTTP 401) [invalid_client [redacted]?]`},
 		{400, `{"error":"invalid_client"}`, target.Rejected, "HTTP 400"},
 		{401, `{"error":"unauthorized_client"}`, target.Rejected, "unauthorized_client"},
-		{400, `{"error":"unauthorized_client"}`, target.Unknown, "unauthorized_client"},
-		{400, `{"error":"invalid_scope"}`, target.Unknown, "invalid_scope"},
-		{401, `<html>`, target.Unknown, "HTTP 401"},
-		{429, `{"error":"slow_down"}`, target.Unknown, "slow_down"},
-		{200, `{}`, target.Unknown, "HTTP 200"},
-		{500, `{"error":"invalid_client"}`, target.Unknown, "HTTP 500"},
+		{400, `{"error":"unauthorized_client"}`, target.Unclear, "unauthorized_client"},
+		{400, `{"error":"invalid_scope"}`, target.Unclear, "invalid_scope"},
+		{400, `{"error":"invalid_target"}`, target.Admitted, "invalid_target"},
+		{403, `{"error":"invalid_target"}`, target.Admitted, "invalid_target"},
+		{429, `{"error":"invalid_target"}`, target.Unclear, "invalid_target"},
+		{500, `{"error":"invalid_target"}`, target.Unclear, "invalid_target"},
+		{401, `<html>`, target.Unclear, "HTTP 401"},
+		{429, `{"error":"slow_down"}`, target.Unclear, "slow_down"},
+		{200, `{}`, target.Unclear, "HTTP 200"},
+		{500, `{"error":"invalid_client"}`, target.Unclear, "HTTP 500"},
+		{502, `<html>`, target.Unclear, "HTTP 502"},
 	} {
 		err := canned(t, 200, "", tt.status, tt.body).Verify(t.Context(), change.New)
 		if err == nil || target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text) ||
@@ -399,7 +406,15 @@ func TestCheck(t *testing.T) {
 		`{"token_urls":["http://h/t"],"client_auth":"jwt","admin_auth":"x","password_length":1,"set":{"method":"GET","url":"https://h/{secret}","ok":[404],"content_type":"x;;"}}`: {
 			"token_urls is http", `client_auth "jwt"`, `admin_auth "x"`, "password_length", `set: method "GET"`, "a secret has no place in a url",
 			"no string of body holds {secret}", "neither url nor body holds {client_id}", "set: ok has statuses", "is not a media type"},
-		`{"token_urls":["https://h/t"],"set":{"method":"PUT","url":"https://{client_id}.h/","body":["{secret}"]}}`:      {"its place in the path or query"},
+		`{"token_urls":["https://h/t"],"set":{"method":"PUT","url":"https://{client_id}.h/","body":["{secret}"]}}`: {"its place in the path or query"},
+		`{"token_urls":[{"address":"https://h/t","role":"replica"}],"admitted":["invalid_client","X"],
+			"get":{"url":"https://h/c","secrets":"x","max_secrets":101},
+			"set":{"method":"PUT","url":"https://h/{client_id}","body":"{secret}"}}`: {
+			"an endpoint that is no replica", `admitted: "invalid_client"`, `admitted: "X"`,
+			"get: url must have {client_id}", "not a JSON pointer", "max_secrets must be",
+		},
+		`{"token_urls":["https://h/t"],"get":{"url":"https://h/{client_id}"},
+			"set":{"method":"PUT","url":"https://h/{client_id}","body":"{secret}"}}`: {"body must be an object"},
 		`{"token_urls":["https://h/t"],"mode":"rfc7592","set":{"method":"PUT","url":"https://h/","body":["{secret}"]}}`: {`there is no setting "mode"`},
 	} {
 		err := oauth.Kind().Check([]byte(config))

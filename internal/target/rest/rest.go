@@ -65,6 +65,8 @@ type Reply struct {
 	// Proven says that TLS has proved the identity of the sender. If it is false, callers must not
 	// read any text of the answer.
 	Proven bool
+	// ETag names this state of what was asked for; empty where the target has no such names.
+	ETag string
 }
 
 // Do sends the request and reads the answer. An error has class Unreachable when no connection was
@@ -104,7 +106,16 @@ func Do(
 		Body:   body,
 		JSON:   isJSON(resp.Header.Get("Content-Type")),
 		Proven: resp.TLS != nil,
+		ETag:   strongTag(resp.Header.Get("ETag")),
 	}, nil
+}
+
+// strongTag returns a tag that a condition on a change may name; a weak one (W/"…") may not.
+func strongTag(tag string) string {
+	if !strings.HasPrefix(tag, `"`) {
+		return ""
+	}
+	return tag
 }
 
 // newTransport returns a transport for one request to host.
