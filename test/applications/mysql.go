@@ -19,6 +19,28 @@ var mysqlClients = []client{
 	{name: "go-sql-driver", anywhere: true, work: goSQLDriver},
 }
 
+// MySQLShared makes what all applications of a server share.
+var MySQLShared = []string{
+	"CREATE DATABASE shared",
+	"CREATE TABLE shared.t (id int PRIMARY KEY, secret int)",
+	"INSERT INTO shared.t VALUES (1, 2)",
+}
+
+// MySQLObjects returns statements that make a database with the table orders.
+func MySQLObjects(database string) []string {
+	return []string{
+		"CREATE DATABASE " + database,
+		"CREATE TABLE " + database + ".orders (id int PRIMARY KEY, item text)",
+		"INSERT INTO " + database + ".orders VALUES (1, 'one'), (2, 'two')",
+	}
+}
+
+// MySQLGrant returns the grant of an application on its database, to an account such as a@'%'.
+func MySQLGrant(database, account string) string {
+	return "GRANT SELECT, INSERT, UPDATE, CREATE, DROP, ALTER, EXECUTE, CREATE ROUTINE, ALTER ROUTINE, " +
+		"CREATE TEMPORARY TABLES ON " + database + ".* TO " + account
+}
+
 var mysqlProbes = []probe{
 	{"role", "SELECT CURRENT_ROLE();"},
 	{"rows", "SELECT * FROM orders;"},

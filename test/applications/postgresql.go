@@ -20,6 +20,31 @@ var postgresqlClients = []client{
 	{name: "pgx", anywhere: true, work: pgxPool},
 }
 
+// PostgreSQLObjects returns statements for a superuser that make the tables, the view and the
+// function in a schema. An owner, who has the schema, has them too.
+func PostgreSQLObjects(schema, owner string) string {
+	return fmt.Sprintf(`SET ROLE %[2]s;
+		CREATE TABLE %[1]s.orders (id serial PRIMARY KEY, item text, made_by name DEFAULT current_user);
+		INSERT INTO %[1]s.orders (item) VALUES ('one'), ('two');
+		CREATE VIEW %[1]s.latest AS SELECT max(id) AS id FROM %[1]s.orders;
+		CREATE FUNCTION %[1]s.acting() RETURNS name LANGUAGE sql AS 'SELECT current_user';
+		RESET ROLE`, schema, owner)
+}
+
+// PostgreSQLRowSecurity lets only the role that has made a row see it.
+func PostgreSQLRowSecurity(schema string) string {
+	return fmt.Sprintf(`ALTER TABLE %[1]s.orders ENABLE ROW LEVEL SECURITY;
+		ALTER TABLE %[1]s.orders FORCE ROW LEVEL SECURITY;
+		CREATE POLICY own ON %[1]s.orders USING (made_by = current_user)`, schema)
+}
+
+// PostgreSQLLent makes the table of another owner.
+func PostgreSQLLent(schema, owner string) string {
+	return fmt.Sprintf(`CREATE TABLE %[1]s.lent (id int);
+		INSERT INTO %[1]s.lent VALUES (7);
+		GRANT SELECT, INSERT ON %[1]s.lent TO %[2]s`, schema, owner)
+}
+
 var postgresqlProbes = []probe{
 	{"acting role", `SELECT current_user;`},
 	{"schemas", `SELECT current_schemas(false);`},

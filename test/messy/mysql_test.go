@@ -45,12 +45,10 @@ type mariadb struct {
 
 func (db *mariadb) play(t *testing.T) {
 	applications.Require(t, db.kind)
+	good(t, db.Exec(t.Context(), applications.MySQLShared...))
 	good(t, db.Exec(t.Context(),
 		"CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'",
 		"GRANT ALL ON *.* TO rotator@'%' WITH GRANT OPTION",
-		"CREATE DATABASE shared",
-		"CREATE TABLE shared.t (id int PRIMARY KEY, secret int)",
-		"INSERT INTO shared.t VALUES (1, 2)",
 		"CREATE ROLE readers",
 		"GRANT SELECT ON shared.* TO readers",
 	))
@@ -87,12 +85,9 @@ func (db *mariadb) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 	database := "db_" + s.name
 	u := user{name: "app_" + s.name, password: "first-password-of-" + s.name, hosts: []string{"%"}}
 	u.plugin = s.one(r, "plugin", db.plugins...)
-	good(t, db.Exec(t.Context(), "CREATE DATABASE "+database,
-		"CREATE TABLE "+database+".orders (id int PRIMARY KEY, item text)",
-		"INSERT INTO "+database+".orders VALUES (1, 'one'), (2, 'two')"))
+	good(t, db.Exec(t.Context(), applications.MySQLObjects(database)...))
 	t.Cleanup(func() { _ = db.Exec(context.Background(), "DROP DATABASE "+database) })
-	u.grants = []string{"GRANT SELECT, INSERT, UPDATE, CREATE, DROP, ALTER, EXECUTE, CREATE ROUTINE, ALTER ROUTINE, " +
-		"CREATE TEMPORARY TABLES ON " + database + ".* TO {}"}
+	u.grants = []string{applications.MySQLGrant(database, "{}")}
 	source := db.options(s, r, &u)
 	config := map[string]any{"address": db.Addr, "tls": map[string]bool{"off": true}}
 	switch s.one(r, "hosts", "%", "%", "127.0.0.%", "% and 127.0.0.2") {

@@ -189,22 +189,12 @@ func (pg *postgres) objects(t *testing.T, s *scene, r *rand.Rand, app, database 
 	case "in a database setting":
 		statements = append(statements, "ALTER ROLE "+app+" IN DATABASE "+database+" SET search_path = stuff")
 	}
-	statements = append(statements, fmt.Sprintf(`SET ROLE %[1]s;
-		CREATE TABLE %[2]s.orders (id serial PRIMARY KEY, item text, made_by name DEFAULT current_user);
-		INSERT INTO %[2]s.orders (item) VALUES ('one'), ('two');
-		CREATE VIEW %[2]s.latest AS SELECT max(id) AS id FROM %[2]s.orders;
-		CREATE FUNCTION %[2]s.acting() RETURNS name LANGUAGE sql AS 'SELECT current_user';
-		RESET ROLE`, app, in))
+	statements = append(statements, applications.PostgreSQLObjects(in, app))
 	if s.trait(r, 2, "row level security by current_user") {
-		statements = append(statements, fmt.Sprintf(`SET ROLE %[1]s;
-			ALTER TABLE %[2]s.orders ENABLE ROW LEVEL SECURITY;
-			ALTER TABLE %[2]s.orders FORCE ROW LEVEL SECURITY;
-			CREATE POLICY own ON %[2]s.orders USING (made_by = current_user); RESET ROLE`, app, in))
+		statements = append(statements, applications.PostgreSQLRowSecurity(in))
 	}
 	if s.trait(r, 2, "a table of another owner") {
-		statements = append(statements, fmt.Sprintf(`CREATE TABLE %[2]s.lent (id int);
-			INSERT INTO %[2]s.lent VALUES (7);
-			GRANT SELECT, INSERT ON %[2]s.lent TO %[1]s`, app, in))
+		statements = append(statements, applications.PostgreSQLLent(in, app))
 	}
 	if s.trait(r, 3, "default privileges of its own") {
 		statements = append(statements, "ALTER DEFAULT PRIVILEGES FOR ROLE "+app+" GRANT SELECT ON TABLES TO readers")

@@ -69,7 +69,7 @@ func TestFencing(t *testing.T) {
 	postgres := fixture{
 		kind:    "postgresql",
 		addr:    p.Addr(),
-		door:    door{Kind: "postgresql", Addr: p.Addr()},
+		door:    door{Kind: "postgresql", Address: p.Addr(), Database: "postgres"},
 		config:  plain,
 		admin:   compact(engineAdmin),
 		numbers: new(atomic.Int64),
@@ -89,7 +89,7 @@ func TestFencing(t *testing.T) {
 		return rds(double.name, a, b)
 	}
 	overlap.name, overlap.strategy, overlap.kind, overlap.addr = "fenced_overlap", target.Overlap, "redis", r.Addr
-	overlap.door, overlap.admin = door{Kind: "redis", Addr: r.Addr}, compact(account{"default", r.Password})
+	overlap.door, overlap.admin = door{Kind: "redis", Address: r.Addr}, compact(account{"default", r.Password})
 	overlap.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		a := first(fmt.Sprintf("o%d", n))
 		r.Do(t, "ACL", "SETUSER", a.AccountName, "on", "resetpass", ">"+a.AccountPassword, "~*", "+get", "+set")

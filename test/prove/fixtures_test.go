@@ -22,13 +22,9 @@ import (
 	"testing"
 	"time"
 
-	sshdriver "golang.org/x/crypto/ssh"
-
 	"github.com/keyturn/keyturn/internal/cli"
-	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/command"
-	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 	"github.com/keyturn/keyturn/sensitive"
@@ -90,11 +86,15 @@ func commandIn(dir string) command.Config {
 
 // fixture is one kind of target with one strategy, before a real server.
 type fixture struct {
-	name     string // of the figures, and of the target: letters, digits and underscores
-	kind     string
-	addr     string // of the real server; empty where there is no network between
-	door     door
+	name string // of the figures, and of the target: letters, digits and underscores
+	kind string
+	addr string // of the real server; empty where there is no network between
+	door door
+	// own completes the door for the application of an account; nil for nothing.
+	own      func(d *door, account string)
 	strategy target.Strategy
+	// stated are pieces of an application's work that the page of the kind says differ.
+	stated []string
 	// config is the target's configuration for a server that is reached at addr, which may be a proxy.
 	config func(addr string) string
 	// admin is the value of the administrator's secret; empty for none.
@@ -107,6 +107,9 @@ type fixture struct {
 	// byHand gives an account another password, as an administrator of the server would; nil where
 	// that is not tried.
 	byHand func(t testing.TB, account, password string)
+
+	// turn is the time between two turns of the oracle, in milliseconds; 0 means 10.
+	turn int
 
 	// slow is how long a call may take at a server that needs longer than others, in milliseconds.
 	slow int
@@ -127,7 +130,7 @@ func (f fixture) order(o order) order {
 func (f fixture) at(c *process) door {
 	d := f.door
 	if d.Kind == "ram" {
-		d.Addr = c.endpoint
+		d.Address = c.endpoint
 	}
 	return d
 }
@@ -165,215 +168,6 @@ func generic(name, targetName string, a account, clone string) (kms.CreateSecret
 
 func plain(addr string) string { return fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, addr) }
 
-func provePostgreSQL(t *testing.T) {
-	p, run := startPostgres(t)
-	f := fixture{
-		kind: "postgresql", addr: p.Addr(), door: door{
-			Kind: "postgresql",
-			Addr: p.Addr(),
-		}, config: plain, admin: compact(engineAdmin),
-		byHand: func(t testing.TB, name, password string) {
-			run(t, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", name, password))
-		},
-	}
-	made := func(t testing.TB, names ...string) (list []account) {
-		for _, name := range names {
-			a := first(name)
-			run(t, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", a.AccountName, a.AccountPassword))
-			list = append(list, a)
-		}
-		return list
-	}
-	single, double := f, f
-	single.name, single.strategy = "postgresql_single", target.Single
-	single.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		return rds(single.name, made(t, fmt.Sprintf("s%d", n))...)
-	}
-	double.name, double.strategy = "postgresql_double", target.Double
-	double.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		return rds(double.name, made(t, fmt.Sprintf("d%d", n), fmt.Sprintf("d%d_clone", n))...)
-	}
-	prove(t, single, parts{oracle: true, drift: true})
-	prove(t, double, parts{oracle: true, drift: true, brief: true})
-}
-
-// engineAdmin is the administrator that the engine uses at databases.
-var engineAdmin = account{"rotator", "the-administrators"}
-
-// startPostgres starts a server with an administrator, and returns what runs statements there.
-func startPostgres(t testing.TB) (*sandbox.Postgres, func(testing.TB, string)) {
-	t.Helper()
-	p := servers.StartPostgres(t, sandbox.PostgresConfig{
-		HBA:      []string{"host all all 127.0.0.1/32 scram-sha-256"},
-		Settings: []string{"max_prepared_transactions=64", "max_connections=200"},
-	})
-	run := func(t testing.TB, statements string) {
-		t.Helper()
-		good(t, p.Exec(t.Context(), "postgres", statements))
-	}
-	run(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'; GRANT SELECT ON pg_authid TO rotator")
-	return p, run
-}
-
-func proveMariaDB(t *testing.T) {
-	m := servers.StartMariaDB(t, nil)
-	run := func(t testing.TB, statements ...string) {
-		t.Helper()
-		good(t, m.Exec(t.Context(), statements...))
-	}
-	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'",
-		"GRANT SELECT ON mysql.global_priv TO rotator@'%'",
-		"GRANT SELECT ON mysql.db TO rotator@'%'", "GRANT SELECT ON mysql.tables_priv TO rotator@'%'",
-		"GRANT SELECT ON mysql.roles_mapping TO rotator@'%'", "GRANT SELECT ON mysql.proxies_priv TO rotator@'%'")
-	f := fixture{
-		kind: "mariadb", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(engineAdmin),
-		byHand: func(t testing.TB, name, password string) {
-			run(t, fmt.Sprintf("ALTER USER %s@'%%' IDENTIFIED BY '%s'", name, password))
-		},
-	}
-	made := func(t testing.TB, names ...string) (list []account) {
-		for _, name := range names {
-			a := first(name)
-			run(t, fmt.Sprintf("CREATE USER %s@'%%' IDENTIFIED BY '%s'", a.AccountName, a.AccountPassword))
-			list = append(list, a)
-		}
-		return list
-	}
-	overlap, double := f, f
-	overlap.name, overlap.strategy = "mariadb_overlap", target.Overlap
-	overlap.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		return rds(overlap.name, made(t, fmt.Sprintf("o%d", n))...)
-	}
-	double.name, double.strategy = "mariadb_double", target.Double
-	double.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		return rds(double.name, made(t, fmt.Sprintf("d%d", n), fmt.Sprintf("d%d_clone", n))...)
-	}
-	prove(t, overlap, parts{oracle: true, drift: *full})
-	prove(t, double, parts{oracle: *full, drift: *full, brief: true})
-}
-
-func proveMySQL(t *testing.T) {
-	m := servers.StartMySQL(t, nil)
-	run := func(t testing.TB, statements ...string) {
-		t.Helper()
-		good(t, m.Exec(t.Context(), statements...))
-	}
-	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'",
-		"GRANT SELECT ON mysql.user TO rotator@'%'",
-		"GRANT SELECT ON mysql.global_grants TO rotator@'%'", "GRANT SELECT ON mysql.db TO rotator@'%'",
-		"GRANT SELECT ON mysql.tables_priv TO rotator@'%'", "GRANT SELECT ON mysql.role_edges TO rotator@'%'",
-		"GRANT SELECT ON mysql.proxies_priv TO rotator@'%'")
-	f := fixture{
-		name: "mysql_overlap", strategy: target.Overlap,
-		kind: "mysql", addr: m.Addr, door: door{Kind: "mariadb", Addr: m.Addr}, config: plain, admin: compact(engineAdmin),
-		byHand: func(t testing.TB, name, password string) {
-			run(t, fmt.Sprintf("ALTER USER %s@'%%' IDENTIFIED BY '%s'", name, password),
-				fmt.Sprintf("ALTER USER %s@'%%' DISCARD OLD PASSWORD", name))
-		},
-	}
-	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		a := first(fmt.Sprintf("o%d", n))
-		run(t, fmt.Sprintf("CREATE USER %s@'%%' IDENTIFIED BY '%s'", a.AccountName, a.AccountPassword))
-		return rds(f.name, a)
-	}
-	prove(t, f, parts{oracle: *full, drift: *full, brief: true})
-}
-
-func proveRedis(t *testing.T) {
-	r := servers.StartRedis(t, servers.WithACLFile)
-	user := func(t testing.TB, a account) {
-		t.Helper()
-		r.Do(t, "ACL", "SETUSER", a.AccountName, "on", "resetpass", ">"+a.AccountPassword, "~*", "+get", "+set")
-	}
-	f := fixture{
-		kind: "redis", addr: r.Addr, door: door{
-			Kind: "redis",
-			Addr: r.Addr,
-		}, config: plain, admin: compact(account{"default", r.Password}),
-		byHand: func(t testing.TB, name, password string) { user(t, account{name, password}) },
-	}
-	overlap, double := f, f
-	overlap.name, overlap.strategy = "redis_overlap", target.Overlap
-	overlap.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		a := first(fmt.Sprintf("o%d", n))
-		user(t, a)
-		return generic("of-"+a.AccountName, overlap.name, a, "")
-	}
-	double.name, double.strategy = "redis_double", target.Double
-	double.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		a := first(fmt.Sprintf("d%d", n))
-		clone := first(a.AccountName + "_clone")
-		user(t, a)
-		user(t, clone)
-		return generic("of-"+a.AccountName, double.name, a, clone.AccountName)
-	}
-	prove(t, overlap, parts{oracle: true, drift: true})
-	prove(t, double, parts{oracle: *full, drift: *full, brief: true})
-}
-
-func proveLDAP(t *testing.T) {
-	l := servers.StartLDAP(t)
-	f := fixture{
-		name: "ldap_overlap", kind: "ldap", addr: l.Addr, door: door{
-			Kind: "ldap",
-			Addr: l.Addr,
-		}, strategy: target.Overlap, config: plain,
-		admin:  compact(account{l.AdminDN, l.Password}),
-		byHand: func(t testing.TB, name, password string) { l.Modify(t, name, "userPassword", password) },
-	}
-	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		uid := fmt.Sprintf("o%d", n)
-		a := first("uid=" + uid + "," + l.Base)
-		l.Add(t, a.AccountName, map[string][]string{
-			"objectClass": {"account", "simpleSecurityObject"}, "uid": {uid}, "userPassword": {a.AccountPassword},
-		})
-		return generic("of-"+uid, f.name, a, "")
-	}
-	prove(t, f, parts{oracle: true, drift: *full})
-	t.Run("lockout", func(t *testing.T) {
-		t.Parallel()
-		lockoutLDAP(t, l)
-	})
-}
-
-func proveSSH(t *testing.T) {
-	s := servers.StartSSH(t, "MaxStartups 200")
-	host := strings.TrimSpace(string(sshdriver.MarshalAuthorizedKey(s.HostKey)))
-	f := fixture{
-		kind: "ssh", addr: s.Addr(), slow: 8000, door: door{Kind: "ssh", Addr: s.Addr(), Key: host},
-		config: func(addr string) string { return fmt.Sprintf(`{"address":%q,"host_keys":[%q]}`, addr, host) },
-		admin:  compact(map[string]string{"UserName": s.User, "PrivateKey": s.AdminKey}),
-	}
-	ecs := func(name, targetName, subType string, value any) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		return kms.CreateSecretRequest{
-			SecretName: "acs/ecs/" + name, SecretType: kms.TypeECS, VersionID: "v1", SecretData: sensitive.New(compact(value)),
-			ExtendedConfig: compact(map[string]string{"SecretSubType": subType, "RegionId": "local", "InstanceId": targetName}),
-		}, kms.ConfigureRotationRequest{}
-	}
-	keys, password := f, f
-	keys.name, keys.strategy = "ssh_keys_overlap", target.Overlap
-	keys.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		a := s.NewAccount(t, "/bin/sh", "*")
-		private, public := servers.NewSSHKey(t)
-		line := strings.TrimSpace(string(sshdriver.MarshalAuthorizedKey(public)))
-		s.Authorize(t, a, line+"\n")
-		return ecs(fmt.Sprintf("keys-%d", n), keys.name, "SSHKey", map[string]string{
-			"UserName": a.Name, "PublicKey": line, "PrivateKey": private,
-		})
-	}
-	password.name, password.strategy = "ssh_password_single", target.Single
-	password.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		first := fmt.Sprintf("first-password-%d", n)
-		a := s.NewAccount(t, "/bin/sh", shacrypt.Hash(sensitive.New(first), "saltsalt"))
-		return ecs(fmt.Sprintf("password-%d", n), password.name, "Password", map[string]string{
-			"UserName": a.Name,
-			"Password": first,
-		})
-	}
-	prove(t, keys, parts{drift: *full, brief: true})
-	prove(t, password, parts{drift: *full, brief: true})
-}
-
 // TestOwnUsers has Keyturn rotate access keys of its own users.
 func TestOwnUsers(t *testing.T) {
 	t.Parallel()
@@ -392,52 +186,6 @@ func TestOwnUsers(t *testing.T) {
 		}, kms.ConfigureRotationRequest{}
 	}
 	prove(t, f, parts{})
-}
-
-func proveRabbitMQ(t *testing.T) {
-	if !*full {
-		t.Skip("RabbitMQ takes long to start: it is in the full run alone")
-	}
-	r := servers.StartRabbitMQ(t)
-	call := func(t testing.TB, path, body string) {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+r.API+path, strings.NewReader(body))
-		good(t, err)
-		req.Header.Set("Content-Type", "application/json")
-		req.SetBasicAuth(r.User, r.Password)
-		resp, err := http.DefaultClient.Do(req)
-		good(t, err)
-		defer resp.Body.Close()
-		if resp.StatusCode/100 != 2 {
-			t.Fatalf("PUT %s: status %d", path, resp.StatusCode)
-		}
-	}
-	user := func(t testing.TB, a account, tags string) {
-		t.Helper()
-		call(t, "/api/users/"+url.PathEscape(a.AccountName), compact(map[string]string{
-			"password": a.AccountPassword,
-			"tags":     tags,
-		}))
-		call(t, "/api/permissions/%2F/"+url.PathEscape(a.AccountName), `{"configure":"","write":"","read":".*"}`)
-	}
-	admin := account{"keyturn", "password-of-keyturn"}
-	user(t, admin, "administrator")
-	f := fixture{
-		name: "rabbitmq_double", kind: "rabbitmq", addr: r.API, door: door{
-			Kind: "rabbitmq",
-			Addr: r.API,
-		}, strategy: target.Double, admin: compact(admin),
-		config: func(addr string) string { return fmt.Sprintf(`{"api":"http://%s","amqp":["amqp://%s"]}`, addr, r.AMQP) },
-		byHand: func(t testing.TB, name, password string) { user(t, account{name, password}, "monitoring") },
-	}
-	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
-		a := first(fmt.Sprintf("d%d", n))
-		clone := first(a.AccountName + "_clone")
-		user(t, a, "monitoring")
-		user(t, clone, "monitoring")
-		return generic("of-"+a.AccountName, f.name, a, clone.AccountName)
-	}
-	prove(t, f, parts{drift: true})
 }
 
 // proveOAuth has Keyturn rotate secrets of clients of Ory Hydra.
@@ -478,10 +226,8 @@ func proveOAuth(t *testing.T) {
 	}
 	addr := gateway.Listener.Addr().String()
 	f := fixture{
-		name: "oauth_single", kind: "oauth", addr: addr, mute: true, door: door{
-			Kind: "oauth",
-			Addr: addr,
-		}, strategy: target.Single,
+		name: "oauth_single", kind: "oauth", addr: addr, mute: true,
+		door: door{Kind: "oauth", Address: addr}, strategy: target.Single,
 		config: func(addr string) string {
 			return fmt.Sprintf(`{"token_urls":["http://%[1]s/oauth2/token"],"admin_auth":"none","set":{"method":"PATCH",
 				"url":"http://%[1]s/admin/clients/{client_id}",
@@ -577,10 +323,8 @@ func proveWebhook(t *testing.T) {
 	}
 	addr := s.Listener.Addr().String()
 	f := fixture{
-		name: "webhook_overlap", kind: "webhook", addr: addr, door: door{
-			Kind: "webhook",
-			Addr: addr,
-		}, strategy: target.Overlap, admin: h.key, byHand: set,
+		name: "webhook_overlap", kind: "webhook", addr: addr,
+		door: door{Kind: "webhook", Address: addr}, strategy: target.Overlap, admin: h.key, byHand: set,
 		config: func(addr string) string { return fmt.Sprintf(`{"url":"http://%s/keyturn","strategy":"overlap"}`, addr) },
 	}
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
@@ -609,7 +353,8 @@ func proveCommand(t *testing.T) {
 	syscall.ForkLock.RUnlock()
 	good(t, err)
 	f := fixture{
-		name: "command_overlap", kind: "command", door: door{Kind: "command", Addr: keys}, strategy: target.Overlap, dir: dir,
+		name: "command_overlap", kind: "command", door: door{Kind: "command", Address: keys},
+		strategy: target.Overlap, dir: dir,
 		config: func(string) string {
 			return `{"command":"rotate","strategy":"overlap"}`
 		},

@@ -25,10 +25,8 @@ func lockoutFigures() {
 func lockoutLDAP(t *testing.T, l *servers.LDAP) {
 	lockoutFigures()
 	f := fixture{
-		name: "ldap_locking", kind: "ldap", addr: l.Addr, door: door{
-			Kind: "ldap",
-			Addr: l.Addr,
-		}, strategy: target.Single, config: plain,
+		name: "ldap_locking", kind: "ldap", addr: l.Addr,
+		door: door{Kind: "ldap", Address: l.Addr}, strategy: target.Single, config: plain,
 		admin: compact(account{l.AdminDN, l.Password}), numbers: new(atomic.Int64),
 	}
 	dn := ""
@@ -118,10 +116,8 @@ func TestLockoutByLogin(t *testing.T) {
 	}
 	run(t, "CREATE ROLE rotator LOGIN CREATEROLE PASSWORD 'the-administrators'")
 	f := fixture{
-		name: "postgresql_by_login", kind: "postgresql", addr: p.Addr(), door: door{
-			Kind: "postgresql",
-			Addr: p.Addr(),
-		}, strategy: target.Single,
+		name: "postgresql_by_login", kind: "postgresql", addr: p.Addr(),
+		door: door{Kind: "postgresql", Address: p.Addr(), Database: "postgres"}, strategy: target.Single,
 		config: plain, admin: compact(engineAdmin), numbers: new(atomic.Int64),
 	}
 	f.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
@@ -203,7 +199,7 @@ func (f fixture) lockoutByLogin(t *testing.T, h harm) {
 	if failed > allowed {
 		t.Errorf("%d logins failed, want at most %d", failed, allowed)
 	}
-	wrong := door{Kind: "postgresql", Addr: wire.addr()}
+	wrong := door{Kind: "postgresql", Address: wire.addr(), Database: "postgres"}
 	if in, err := wrong.login(t.Context(), compact(account{
 		"nobody",
 		"wrong",
