@@ -5,7 +5,7 @@ var ldapMutations = []mutation{
 	{
 		name: "a password of a directory takes another scheme",
 		file: "internal/target/ldap/ldap.go",
-		old:  "value, err = like(e.example(c.Old.Secret), c)",
+		old:  "value, err = like(example, c)",
 		new:  "value, err = hashed(schemeCrypt, c), nil",
 		pkg:  "internal/target/ldap",
 		test: "TestKeepsForms",
@@ -17,5 +17,21 @@ var ldapMutations = []mutation{
 		new:  "d.application.At(d.LoginEndpoints())",
 		pkg:  "internal/target/ldap",
 		test: "TestCopies",
+	},
+	{
+		name: "a password in clear of a directory is not kept in clear",
+		file: "internal/target/ldap/ldap.go",
+		old:  "if isClear(example) && slices.Contains(d.consent, consentToHash) {",
+		new:  "if isClear(example) {",
+		pkg:  "internal/target/ldap",
+		test: "TestKeepsForms",
+	},
+	{
+		name: "the consent to a hash keeps a password in clear",
+		file: "internal/target/ldap/ldap.go",
+		old:  "if isClear(example) && slices.Contains(d.consent, consentToHash) {",
+		new:  "if false {",
+		pkg:  "internal/target/ldap",
+		test: "TestCheckSASL",
 	},
 }

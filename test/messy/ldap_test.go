@@ -23,7 +23,6 @@ func TestLDAP(t *testing.T) {
 	applications.Require(t, "ldap")
 	dir := &directory{servers.StartLDAP(t)}
 	p := player{product: start(t, "ldap", compact(pair{dir.AdminDN, dir.Password})), label: "messy_ldap"}
-	p.open = []string{"stored as clear text"}
 	p.build = func(t *testing.T, s *scene, r *rand.Rand) { dir.build(t, p.product, s, r) }
 	p.play(t)
 }

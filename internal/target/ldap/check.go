@@ -178,18 +178,21 @@ func (d *directory) judgeUnread(f *target.Findings) {
 
 // judgeScheme reports what becomes of the scheme of a stored value.
 func (d *directory) judgeScheme(f *target.Findings, stored string, mechanisms []string) {
-	name, _, scheme := schemeOf(stored)
+	name, _, _ := schemeOf(stored)
 	_, err := like(stored, target.Change{ID: "check", New: target.Credential{Secret: sensitive.New("a-password")}})
 	keep := d.Scheme == schemeKeep
-	switch clear := !scheme || name == "CLEARTEXT"; {
+	switch clear := isClear(stored); {
 	case d.Scheme == schemeServer:
 		f.Impossible("scheme-server", "The scheme of the target is server, which replaces all values.",
 			"Set another scheme in the target, or use the strategy single.", target.Overlap)
-	case clear && len(mechanisms) > 0:
+	case clear && keep && !slices.Contains(d.consent, consentToHash):
+		f.Note("stored-in-clear", "The password is stored in clear, and so will the new one: programs may need it (SASL, "+
+			"RADIUS). If all applications use simple binds, give the consent "+consentToHash+" to store a hash.")
+	case clear && !keep && len(mechanisms) > 0:
 		f.NeedsConsent("hash-changes", consentToHash,
 			fmt.Sprintf("The password is stored in clear, which the server's %s need; a rotation stores a hash, with "+
 				"which simple binds alone work.", strings.Join(mechanisms, ", ")),
-			"Store a hash, if all applications use simple binds.")
+			"Set scheme keep in the target, or store a hash, if all applications use simple binds.")
 	case clear:
 		f.Note("hash-changes", "The password is stored in clear; a rotation stores a hash.")
 	case keep && errors.Is(err, errForm):

@@ -100,9 +100,21 @@ func TestCheckSASL(t *testing.T) {
 			want = "needs-consent hash-changes"
 		}
 		c := account(t, s, s.Base)
-		expectFound(t, "a password in clear", found(t, open(t, plain(s.Addr), admin(s)), c, target.Overlap), want)
+		expectFound(t, "a password in clear", found(t, open(t, plain(s.Addr), admin(s)), c, target.Overlap),
+			"note stored-in-clear")
 		expectFound(t, "a scheme of the target",
 			found(t, open(t, plain(s.Addr, `"scheme":"ssha"`), admin(s)), c, target.Overlap), want)
+		consents, err := ldap.Kind().Open(target.Settings{
+			Config: []byte(plain(s.Addr)), Admin: admin(s), Consent: []string{"change-hash"},
+		})
+		targettest.Must(t, err)
+		expectFound(t, "with consent", found(t, consents, c, target.Overlap), "note hash-changes")
+		hashed := change(target.Overlap, c, "second-password")
+		targettest.Must(t, consents.Apply(targettest.Within(t), hashed))
+		targettest.Must(t, consents.Verify(targettest.Within(t), hashed.New))
+		if slices.Contains(s.Values(t, c.Account, "userPassword"), "second-password") {
+			t.Error("with the consent change-hash a password is stored in clear")
+		}
 	}
 }
 

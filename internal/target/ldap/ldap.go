@@ -14,11 +14,11 @@
 //
 // # How passwords are stored
 //
-// The server gets a hash, so that no log and no backup has the password in clear. By default the
-// new value has the scheme, the cost and the spelling of the one in use ("keep"). A value in clear
-// becomes {CRYPT} with SHA-512 ($6$, 5000 rounds), the strongest scheme that OpenLDAP verifies
-// without a loadable module; the server's crypt(3) verifies it, which every current Linux and
-// FreeBSD has. A value that cannot be made here is kept unless the operator consents. With another
+// By default the new value has the scheme, the cost and the spelling of the one in use ("keep"). A
+// value in clear stays one, because programs may need it, unless the operator consents to a hash:
+// then it becomes {CRYPT} with SHA-512 ($6$, 5000 rounds), the strongest scheme that OpenLDAP
+// verifies without a loadable module; the server's crypt(3) verifies it, which every current Linux
+// and FreeBSD has. A value that cannot be made here is kept unless the operator consents. With another
 // scheme than "keep" all new values have that: every server verifies "ssha"; 389 Directory Server,
 // and OpenLDAP with its module pw-sha2, verify "ssha256" and "ssha512". The salt depends on the
 // change, so a repeated attempt adds no second value.
@@ -235,10 +235,14 @@ func (d *directory) newValue(e entry, dn string, c target.Change) (string, error
 	case d.Scheme == schemeServer:
 		return "", nil
 	case d.Scheme == schemeKeep && len(e.passwords) > 0:
-		value, err = like(e.example(c.Old.Secret), c)
+		example := e.example(c.Old.Secret)
+		if isClear(example) && slices.Contains(d.consent, consentToHash) {
+			break // it becomes a hash
+		}
+		value, err = like(example, c)
 	}
 	switch {
-	case errors.Is(err, unixcrypt.ErrPassword):
+	case errors.Is(err, unixcrypt.ErrPassword), errors.Is(err, errClear):
 		return "", target.Refused.Errorf("%v", err)
 	case err == nil && !strings.HasPrefix(strings.ToUpper(value), "{CRYPT}"):
 		return value, nil

@@ -60,12 +60,12 @@ func hashed(scheme string, c target.Change) string {
 var errForm = errors.New("values of this scheme cannot be made here")
 
 // like returns the value to store for the new password of a change, in the scheme, with the cost
-// and in the spelling of a stored value. A value in clear becomes a hash: no log and no backup is
-// to have the new password.
+// and in the spelling of a stored value. A value in clear stays one: programs that read it, such as
+// for CHAP or for SASL mechanisms, cannot use a hash.
 func like(stored string, c target.Change) (string, error) {
-	name, rest, ok := schemeOf(stored)
-	if !ok || name == "CLEARTEXT" {
-		return hashed(schemeCrypt, c), nil
+	name, rest, _ := schemeOf(stored)
+	if isClear(stored) {
+		return clearAs(stored[:len(stored)-len(rest)], c.New.Secret)
 	}
 	prefix := stored[:len(name)+2]
 	switch {
@@ -92,6 +92,27 @@ func like(stored string, c target.Change) (string, error) {
 	return "", errForm
 }
 
+// isClear reports whether a stored value is the password itself. 389 Directory Server writes a
+// scheme before one. OpenLDAP lets nobody in with {CLEARTEXT}.
+func isClear(stored string) bool {
+	name, _, scheme := schemeOf(stored)
+	return !scheme || name == clearScheme
+}
+
+const clearScheme = "CLEAR"
+
+// errClear means that a password cannot be stored in clear.
+var errClear = errors.New("a password in clear must not look like a hash ({…}) or contain a zero byte")
+
+// clearAs returns a password in clear, with the scheme of a stored one.
+func clearAs(prefix string, password sensitive.Value) (string, error) {
+	text := password.Reveal()
+	if _, _, scheme := schemeOf(text); scheme && prefix == "" || strings.Contains(text, "\x00") {
+		return "", errClear
+	}
+	return prefix + text, nil
+}
+
 // maxSalt is the length of the longest salt that is made here.
 const maxSalt = 64
 
@@ -115,7 +136,7 @@ func matches(value string, password sensitive.Value) (match, known bool) {
 	switch {
 	case !ok:
 		return subtle.ConstantTimeCompare([]byte(value), []byte(password.Reveal())) == 1, true
-	case name == "CLEARTEXT":
+	case name == clearScheme:
 		return subtle.ConstantTimeCompare([]byte(rest), []byte(password.Reveal())) == 1, true
 	case name == "CRYPT" || name == "CRYPT-SHA512":
 		match, err := unixcrypt.Verify(password, rest)
@@ -133,13 +154,13 @@ func matches(value string, password sensitive.Value) (match, known bool) {
 }
 
 // schemeOf splits {NAME}rest. ok is false for a value without a scheme, which is a password in
-// clear.
+// clear, and the rest.
 func schemeOf(value string) (name, rest string, ok bool) {
-	if !strings.HasPrefix(value, "{") {
-		return "", "", false
+	name, rest, ok = strings.Cut(strings.TrimPrefix(value, "{"), "}")
+	if !ok || !strings.HasPrefix(value, "{") {
+		return "", value, false
 	}
-	name, rest, ok = strings.Cut(value[1:], "}")
-	return strings.ToUpper(name), rest, ok
+	return strings.ToUpper(name), rest, true
 }
 
 // accepts reports whether the account accepts a password, and whether every value could be
