@@ -18,10 +18,10 @@
 // value in clear stays one, because programs may need it, unless the operator consents to a hash:
 // then it becomes {CRYPT} with SHA-512 ($6$, 5000 rounds), the strongest scheme that OpenLDAP
 // verifies without a loadable module; the server's crypt(3) verifies it, which every current Linux
-// and FreeBSD has. A value that cannot be made here is kept unless the operator consents. With another
-// scheme than "keep" all new values have that: every server verifies "ssha"; 389 Directory Server,
-// and OpenLDAP with its module pw-sha2, verify "ssha256" and "ssha512". The salt depends on the
-// change, so a repeated attempt adds no second value.
+// and FreeBSD has. A value that cannot be made here is kept unless the operator consents. With
+// another scheme than "keep" all new values have that: every server verifies "ssha"; 389 Directory
+// Server, and OpenLDAP with its module pw-sha2, verify "ssha256" and "ssha512". The salt depends on
+// the change, so a repeated attempt adds no second value.
 //
 // Some servers take no hashes at all (pwdCheckQuality 2 of ppolicy) or from one administrator only
 // (389 Directory Server). For them there is "server": the server gets the password in a Password

@@ -93,7 +93,7 @@ func like(stored string, c target.Change) (string, error) {
 }
 
 // isClear reports whether a stored value is the password itself. 389 Directory Server writes a
-// scheme before one. OpenLDAP lets nobody in with {CLEARTEXT}.
+// scheme before one. OpenLDAP accepts no login with {CLEARTEXT}.
 func isClear(stored string) bool {
 	name, _, scheme := schemeOf(stored)
 	return !scheme || name == clearScheme

@@ -634,8 +634,8 @@ func testInspect(t *testing.T, s *servers.SSH) {
 	}
 }
 
-// testBrokenLogin cuts the connection closely around the answer to a good credential: backwards from
-// the end of the replies, to where the credential is not offered yet.
+// testBrokenLogin cuts the connection closely around the answer to a good credential: from the end
+// of the replies backwards, to where the credential is not offered yet.
 func testBrokenLogin(t *testing.T, s *servers.SSH) {
 	p := targettest.NewProxy(t, s.Addr())
 	tt := open(t, config(s, p.Addr(), `"check":""`), admin(s))
