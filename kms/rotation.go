@@ -210,8 +210,9 @@ type DescribeRotationResponse struct {
 	// Reason says what is wrong, and Advice what to do about it.
 	Reason string `kms:"Reason,omitempty"`
 	Advice string `kms:"Advice,omitempty"`
-	// RepairActions are the values of RepairAction that RepairRotation takes now: none unless the
-	// rotation is quarantined. It has apply only when the target has accepted the stored credential
+	// RepairActions are the values of RepairAction that RepairRotation takes now: probe alone where a
+	// step waits before it is tried again, and none unless the rotation is quarantined otherwise. It
+	// has apply only when the target has accepted the stored credential
 	// before, or the service has generated it.
 	RepairActions []string `kms:"RepairActions,list=RepairAction"`
 	// CredentialState is live, dead or unknown, as the target said at ProbeTime.

@@ -31,7 +31,16 @@ func emergencyRotation(
 	ctx context.Context, c *Call, in *kms.EmergencyRotationRequest,
 ) (*kms.EmergencyRotationResponse, error) {
 	q := rotation.Request{ID: in.VersionID, Mode: rotation.Rotate, Trigger: rotation.Emergency}
-	begun, err := c.begin(ctx, in.SecretName, q, in.DryRun)
+	begun, err := c.begin(ctx, in.SecretName, q, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.refuseUnsafe(ctx, in.SecretName, q.ID); err != nil {
+		return nil, err
+	}
+	if !in.DryRun {
+		begun, err = c.begin(ctx, in.SecretName, q, false)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -45,6 +54,37 @@ func emergencyRotation(
 		err = c.breaking(ctx, out)
 	}
 	return out, err
+}
+
+// refuseUnsafe refuses a rotation whose candidate the engine would not send, because a check finds
+// something impossible or a consent that is missing. It asks the target and makes no login. Without
+// an answer it refuses nothing: the engine asks again before it sends. What has left its marks at
+// the target is not judged by them.
+func (c *Call) refuseUnsafe(ctx context.Context, name, id string) error {
+	s, r, err := c.rotated(c.Snapshot, name)
+	if err != nil || s.TargetName() == secret.OwnUsers || r.InFlight() && !r.Unsent() {
+		return err
+	}
+	if repeated, err := isRepeated(s, r, id); repeated || err != nil {
+		return err
+	}
+	t, ok, err := c.Snapshot.Target(s.Account, s.TargetName())
+	if err != nil || !ok || !s.BoundTo(t.ID) {
+		return err
+	}
+	k, err := c.inspection(s, r, t)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = k.system.Close() }() // nothing was changed
+	bounded, ended := c.concealing(ctx, t, standingWait)
+	k.account(bounded)
+	ended(k.silence)
+	if reason, ok := rotation.MayBegin(k.check.Findings, k.method.strategy, s.Settings().Consents); !ok {
+		return fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s shows "+
+			"all findings, and the command that agrees to them.", s.Name, reason, s.Name)
+	}
+	return nil
 }
 
 // mostBroken is how many consumers a dry run names of each sort.

@@ -328,3 +328,48 @@ func TestMayBegin(t *testing.T) {
 		t.Errorf("a repair: %v", err)
 	}
 }
+
+// TestEmergencyNeedsConsent verifies that an emergency is refused when it is asked for, not later,
+// if a check finds something that needs a consent. It names the consent. A target that does not
+// answer, or a rotation that has sent a candidate, keeps no emergency waiting.
+func TestEmergencyNeedsConsent(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.env.TestTime = time.Millisecond
+	emergency := []string{"SecretName", "db", "VersionId", "e1"}
+	m.says(nil, target.Finding{
+		Code:    "plugin",
+		Verdict: target.NeedsConsent,
+		Text:    "It changes.",
+		Consent: "change-plugin",
+	})
+	for _, dry := range []string{"true", "false"} {
+		w.refused(t, "Rejected.ResourceInUse", "add change-plugin to the consents", "EmergencyRotation",
+			append(emergency, "DryRun", dry)...)
+	}
+	if r := w.record(t, "db"); r.InFlight() || m.logins("app") != 0 {
+		t.Errorf("after a refusal: state %s, %d logins", r.State, m.logins("app"))
+	}
+	m.mu.Lock()
+	m.down = true
+	m.mu.Unlock()
+	w.must(t, "EmergencyRotation", append(emergency, "DryRun", "true")...)
+	m.mu.Lock()
+	m.down = false
+	m.mu.Unlock()
+	w.inState(t, "db", rotation.InGrace)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Attempt = 1 })
+	w.must(t, "EmergencyRotation", append(emergency, "DryRun", "true")...)
+	w.inState(t, "db", rotation.Done)
+	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
+		s.Rotation.Settings = &secret.RotationSettings{Consents: []string{"change-plugin"}}
+	})
+	w.must(t, "EmergencyRotation", emergency...)
+	if r := w.record(t, "db"); r.Trigger != rotation.Emergency || r.ID != "e1" {
+		t.Errorf("with the consent: %s %s", r.Trigger, r.ID)
+	}
+	m.mu.Lock()
+	m.down = true
+	m.mu.Unlock()
+	w.must(t, "EmergencyRotation", emergency...) // repeated: the target is not asked
+}

@@ -114,6 +114,8 @@ func nextAttempt(r rotation.Record, now time.Time) time.Time {
 
 func repairActions(s secret.Secret, r rotation.Record) []string {
 	switch {
+	case r.CanHurry():
+		return []string{"probe"}
 	case r.State != rotation.Quarantined:
 		return []string{}
 	case r.Repairable(s.Generated(r.Candidate)):

@@ -20,9 +20,9 @@ func repairRotation(
 	var err error
 	switch in.RepairAction {
 	case "probe":
-		_, err = c.request(ctx, in.SecretName, rotation.Probed, rotation.Quarantined, notQuarantined)
+		_, err = c.request(ctx, in.SecretName, rotation.Probed, nothingFailed)
 	case "apply":
-		_, err = c.request(ctx, in.SecretName, rotation.Again, rotation.Quarantined, notQuarantined)
+		_, err = c.request(ctx, in.SecretName, rotation.Again, notQuarantined)
 	default:
 		err = c.adopt(ctx, in)
 	}
@@ -32,8 +32,11 @@ func repairRotation(
 	return c.describeAnew(ctx, in.SecretName)
 }
 
-// notQuarantined says why a repair is refused in other states.
-const notQuarantined = "nothing is quarantined"
+// notQuarantined says why a repair is refused in other states, and nothingFailed why a probe is.
+const (
+	notQuarantined = "nothing is quarantined"
+	nothingFailed  = "nothing is quarantined, and no step of it has failed"
+)
 
 // adoption is a credential that a repair adopts.
 type adoption struct {
@@ -112,7 +115,7 @@ func (c *Call) trying(ctx context.Context, name string) (lastFailed time.Time, e
 func (c *Call) quarantined(tx *store.Tx, name string) (secret.Secret, rotation.Record, error) {
 	s, r, err := c.rotated(tx, name)
 	if err == nil && r.State != rotation.Quarantined {
-		err = fault.New(fault.InUse, "The rotation of secret %q is in state %s: %s.", s.Name, r.State, notQuarantined)
+		err = notInState(s, r, notQuarantined)
 	}
 	return s, r, err
 }

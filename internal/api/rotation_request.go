@@ -2,34 +2,38 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
 )
 
 func endRotationGrace(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
-	return c.request(ctx, in.SecretName, rotation.EndGrace, rotation.InGrace, "it has no grace period now")
+	return c.request(ctx, in.SecretName, rotation.EndGrace, "it has no grace period now")
 }
 
 func undoRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {
-	return c.request(ctx, in.SecretName, rotation.Undo, rotation.InGrace,
+	return c.request(ctx, in.SecretName, rotation.Undo,
 		"the previous credential works only in the grace period of the strategies overlap and double")
 }
 
-// request applies an event that a caller asks for to a rotation that must be in a certain state.
-// otherwise says why it is refused in any other.
+// request applies an event that a caller asks for to a rotation in a state that it follows.
+// otherwise says why it is refused in any other; the error also names what can be done there.
 func (c *Call) request(
-	ctx context.Context, name string, kind rotation.EventKind, state rotation.State, otherwise string,
+	ctx context.Context, name string, kind rotation.EventKind, otherwise string,
 ) (*kms.SecretNameResponse, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.SecretNameResponse, error) {
 		s, r, err := c.rotated(tx, name)
 		if err != nil {
 			return nil, err
 		}
-		if r.State != state {
-			return nil, fault.New(fault.InUse, "The rotation of secret %q is in state %s: %s.", s.Name, r.State, otherwise)
+		next, err := rotation.Next(r, rotation.Event{Kind: kind}, c.At)
+		if err != nil {
+			return nil, notInState(s, r, otherwise)
 		}
 		if kind == rotation.Again && !r.Repairable(s.Generated(r.Candidate)) {
 			return nil, fault.New(fault.InUse,
@@ -43,11 +47,14 @@ func (c *Call) request(
 		if err != nil {
 			return nil, err
 		}
-		if r, err = rotation.Next(r, rotation.Event{Kind: kind}, c.At); err != nil {
-			return nil, err
-		}
-		return &kms.SecretNameResponse{SecretName: s.Name}, tx.PutRotation(&r)
+		return &kms.SecretNameResponse{SecretName: s.Name}, tx.PutRotation(&next)
 	})
+}
+
+// notInState refuses what an operator asked for, and names what can be done in that state.
+func notInState(s secret.Secret, r rotation.Record, why string) error {
+	text := fmt.Sprintf("The rotation of secret %q is in state %s: %s. %s", s.Name, r.State, why, r.State.WayOut())
+	return fault.New(fault.InUse, "%s", strings.TrimSpace(text))
 }
 
 // cancelRotation ends a rotation whose candidate is not at the target. When the candidate was sent

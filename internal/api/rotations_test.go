@@ -681,11 +681,12 @@ func TestOtherRotationRefusals(t *testing.T) {
 			"UndoRotation", []string{"SecretName", "gen"},
 		},
 		{
-			rotation.Done, inUse, "is in state done: nothing is quarantined.", "RepairRotation",
+			rotation.Done, inUse, "is in state done: nothing is quarantined, and no step of it has failed.", "RepairRotation",
 			[]string{"SecretName", "gen", "RepairAction", "probe"},
 		},
 		{
-			rotation.Unknown, inUse, "is in state unknown: nothing is quarantined.", "RepairRotation",
+			rotation.Unknown, inUse,
+			"is in state unknown: nothing is quarantined. CancelRotation (keyturn rotation cancel)", "RepairRotation",
 			[]string{"SecretName", "gen", "RepairAction", "apply"},
 		},
 		{
@@ -848,8 +849,8 @@ func TestCancel(t *testing.T) {
 		state rotation.State
 		text  string
 	}{
-		{rotation.InGrace, "UndoRotation makes the previous one current again, EndRotationGrace"},
-		{rotation.Quarantined, "RepairRotation repairs it."},
+		{rotation.InGrace, "UndoRotation (keyturn rotation undo) makes the previous one current again, EndRotationGrace"},
+		{rotation.Quarantined, "RepairRotation (keyturn rotation repair) repairs it."},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")

@@ -116,6 +116,9 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 		return printResponse(e.stdout, r)
 	case r.Outcome != kms.OutcomeNeedsOperator:
 		_, err := fmt.Fprintf(e.stdout, "Nothing is quarantined: the rotation of %s is in state %s.\n", r.SecretName, r.State)
+		if err == nil && r.Advice != "" {
+			_, err = fmt.Fprintln(e.stdout, r.Advice)
+		}
 		return err
 	}
 	versions := fmt.Sprintf("version %s, which is current", r.CandidateVersionID)

@@ -12,23 +12,25 @@ func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 	case Accepted:
 		r = r.to(Applied).quiet(now)
 		r.SentAt = time.Time{} // it was answered, and what was sent before has settled
-	case Unreached:
+	case Unreached, Denied:
 		// What was not sent now may have been sent before and not answered: then Unknown is what it was,
 		// and it went through Resolve to come here. So Prepared is true.
-		failures := r.Failures
-		r.State, r.Failures, r.SentAt = Prepared, failures, time.Time{}
+		r.State, r.SentAt = Prepared, time.Time{}
+		if e.Kind == Denied {
+			return r.denied(e, now), true
+		}
 		r = r.later(e, now)
 	case NoAnswer:
-		r.State, r.SentAt = Unknown, now
+		r.State, r.SentAt, r.Doubtful = Unknown, now, true
 		r.NextAt, r.Reason = time.Time{}, e.Text
 	case Declined:
 		r.SentAt = time.Time{}
 		r = r.declined(e, now)
 	case Resolved: // by an engine that found the record so
-		r.State = Unknown
+		r.State, r.Doubtful = Unknown, true
 		return r.onUnknown(e, now)
 	case Failed:
-		r.State = Unknown
+		r.State, r.Doubtful = Unknown, true
 		r = r.later(e, now)
 	case Cancel:
 		r = r.cancel(now)
@@ -51,6 +53,28 @@ func (r Record) declined(e Event, now time.Time) Record {
 	r = r.to(Refused)
 	r.Reason = e.Text
 	return r
+}
+
+// denied stays before a change that the target answers it does not allow, and not for ever. Nothing
+// has happened, so the rotation ends without a change. Where an attempt was not answered and both
+// credentials can be live, the candidate is taken away once more.
+func (r Record) denied(e Event, now time.Time) Record {
+	switch {
+	case r.Failures+1 < MaxUndecided:
+		return r.later(e, now)
+	case r.Doubtful && r.Strategy != target.Single && r.Mode != Reapply && !r.Imposed:
+		return r.reverting(e.Text)
+	}
+	return r.unsent(e.Text, now)
+}
+
+// unsent ends a rotation whose candidate the target does not have. A repair ends in the quarantine
+// that it came from.
+func (r Record) unsent(why string, now time.Time) Record {
+	if r.Mode == Reapply || r.Imposed {
+		return r.stuck(why)
+	}
+	return r.abandon(why, now)
 }
 
 func (r Record) onUnknown(e Event, now time.Time) (Record, bool) {

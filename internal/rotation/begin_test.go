@@ -33,6 +33,7 @@ var outlives = map[string]bool{
 	"Abandons":      true,
 	"Swapped":       false,
 	"Cancelled":     false,
+	"Doubtful":      false,
 	"Grace":         false,
 	"StartedAt":     false,
 	"PromotedAt":    false,

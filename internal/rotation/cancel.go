@@ -33,9 +33,7 @@ func (r Record) cancel(now time.Time) Record {
 		}
 		return r
 	case Undoing:
-		r = r.to(InGrace)
-		r.NextAt, r.Rejections = r.GraceUntil, 0
-		return r
+		return r.afterUndo(now)
 	case Retiring:
 		r = r.done(now)
 		r.Reason = "The retirement was cancelled: the target still accepts the credential of version " + r.Base + "."
@@ -82,7 +80,10 @@ func (r Record) onCancelled(e Event, now time.Time) (Record, bool) {
 		r = r.cancel(now)
 	case Cleared:
 		r = r.ended(now)
-	case Failed, Unreached:
+	case Failed, Unreached, Denied:
+		if e.Answered && r.Failures+1 >= MaxUndecided {
+			return r.ended(now), true
+		}
 		r = r.later(e, now)
 	default:
 		return r, false

@@ -28,6 +28,14 @@ func (a Answer) failed() Event {
 	return e
 }
 
+// unsent returns the kind of the event of a change that has not happened.
+func (a Answer) unsent() EventKind {
+	if a.Reached() {
+		return Denied
+	}
+	return Unreached
+}
+
 // Reached reports whether a system of the target's kind has answered: one that says no has.
 func (a Answer) Reached() bool {
 	return a.OK || a.Class != target.Unknown && a.Class != target.Unreachable
@@ -64,7 +72,7 @@ func NotBegun(r Record, a Answer, final bool) Event {
 			e = Event{Kind: Impossible, Text: a.Text}
 		}
 	case Send:
-		e.Kind = Unreached
+		e.Kind = a.unsent()
 		if final && r.Attempt == 0 {
 			e.Kind = Impossible
 		}
@@ -80,7 +88,7 @@ func AfterSend(a Answer) Event {
 		return Event{Kind: Accepted}
 	// It was not asked, or nothing has happened.
 	case a.Class == target.Unreachable, a.Class == target.Denied:
-		e.Kind = Unreached
+		e.Kind = a.unsent()
 	case a.Class == target.Refused:
 		e.Kind = Declined
 	default:
@@ -144,10 +152,15 @@ func AfterCopies(e Event, a Answer) Event {
 // NeedsBase reports whether a login with the base must succeed before the candidate is sent: the
 // change destroys the only credential of the account. The login shows that the one that is
 // destroyed is the one that applications use, and that a login with its successor can succeed. A
-// repair has nothing to destroy.
+// repair has nothing to destroy, and the purpose of an emergency is that the base stops working.
 func (r Record) NeedsBase() bool {
-	return r.State == Prepared && r.Strategy == target.Single && r.Mode != Reapply && !r.Imposed
+	return r.State == Prepared && r.Strategy == target.Single && r.Mode != Reapply && !r.Imposed &&
+		r.Trigger != Emergency
 }
+
+// NeedsCandidate reports whether a login with the candidate must succeed before the base is
+// retired. It need not where an emergency waits to replace the candidate, which may have leaked.
+func (r Record) NeedsCandidate() bool { return r.Then == nil }
 
 // Before returns the event of a login that must succeed before a credential is destroyed; ready is
 // true when it has succeeded, and then there is no event. The credential is the base before a send,
@@ -162,6 +175,20 @@ func Before(a Answer) (e Event, ready bool) {
 	e = a.failed()
 	e.Kind, e.LoginFailed = Unready, a.LoginFailed()
 	return e, false
+}
+
+// AfterClearing returns what follows when an attempt ends by the event e, and the target was asked
+// before to take back what attempts may have left. It must succeed, unless the target answers that
+// it does not allow even that and e says that nothing has happened.
+func AfterClearing(r Record, e Event, a Answer) Event {
+	switch {
+	case a.OK:
+		return e
+	case a.Class == target.Denied && (r.State == Prepared || e.Kind == Denied):
+		e.Text += "; what an attempt may have left was not taken back: " + a.Text
+		return e
+	}
+	return a.failed()
 }
 
 // After returns the event of a change at the target that is tried until it succeeds.
@@ -209,6 +236,8 @@ type Probe struct {
 	Late string
 	// LoginFailed says that a login was tried and rejected, or may have been.
 	LoginFailed bool
+	// Answered says that a system of the target's kind has answered.
+	Answered bool
 }
 
 // AfterProbe returns the record after a probe, and the event that this is; empty for none. next is
@@ -238,7 +267,7 @@ func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
 // never accepted.
 func NotProven(p Probe) Event {
 	if p.Live != target.Dead {
-		return Event{Kind: Failed, Text: p.Text}
+		return Event{Kind: Failed, Text: p.Text, Answered: p.Answered, LoginFailed: p.LoginFailed}
 	}
 	return Event{
 		Kind:        Impossible,

@@ -52,7 +52,7 @@ func TestEveryAnswer(t *testing.T) {
 	refused.restore, refused.reached = rotation.Declined, true // its rules do not take the base again
 	rejected := failed(rotation.NoAnswer)
 	rejected.login, rejected.live, rejected.reached = rotation.NoLogin, target.Dead, true
-	denied := failed(rotation.Unreached)
+	denied := failed(rotation.Denied)
 	denied.pause, denied.reached = time.Minute, true
 	admitted := failed(rotation.NoAnswer)
 	admitted.login, admitted.live, admitted.reached = rotation.Proven, target.Live, true
@@ -129,7 +129,7 @@ func TestNotBegun(t *testing.T) {
 				case s == rotation.Prepared && final && attempt == 0:
 					want = rotation.Impossible
 				case s == rotation.Prepared:
-					want = rotation.Unreached
+					want = rotation.Denied
 				case step == rotation.Prepare && final:
 					want = rotation.Impossible
 				}
@@ -170,6 +170,7 @@ func TestResolution(t *testing.T) {
 		reverts      bool
 		quiet        time.Duration
 		down         rotation.Ask // the question that is not answered
+		denied       rotation.Ask // the question that is answered with a refusal of the administrator
 		asked        questions
 		want         rotation.Event
 	}{
@@ -225,6 +226,10 @@ func TestResolution(t *testing.T) {
 			name: "a target that has the candidate takes nothing back", with: sent, reverts: true, tells: [2]target.Liveness{live, dead},
 			asked: questions{state}, want: resolved(live, dead),
 		},
+		{
+			name: "its administrator is refused", denied: state, works: [2]target.Liveness{dead, live},
+			asked: questions{state, candidate, base}, want: byLogin(resolved(dead, live)),
+		},
 		{name: "its state is not told", down: state, asked: questions{state}, want: rotation.Event{Kind: rotation.Failed}},
 		{
 			name: "it does not take back", with: sent, reverts: true, tells: [2]target.Liveness{dead, live}, down: back,
@@ -266,6 +271,8 @@ func TestResolution(t *testing.T) {
 				switch {
 				case ask == tt.down:
 					a = rotation.Answer{Class: target.Unreachable}
+				case ask == tt.denied:
+					a = rotation.Answer{Class: target.Denied}
 				case ask == candidate && tt.works[0] != live, ask == base && tt.works[1] != live:
 					a = rotation.Answer{Class: target.Rejected}
 				}
@@ -555,6 +562,45 @@ func TestOpenOutcomeIsTakenBack(t *testing.T) {
 		}
 		if r.State != want || !strings.Contains(r.Reason, "did not say which") || !strings.Contains(r.Reason, "denied") {
 			t.Errorf("%s: %s, %q; want %s with the reason", mode, r.State, r.Reason, want)
+		}
+	}
+}
+
+// TestEmergencyNeedsNoLeakedCredential verifies that an emergency does not wait for a login with a
+// credential that it makes useless, and that every other rotation does.
+func TestEmergencyNeedsNoLeakedCredential(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Prepared)
+	r.Strategy = target.Single
+	if urgent := r.Urgent(); !r.NeedsBase() || urgent.NeedsBase() {
+		t.Errorf("a login with the base: %t, and in an emergency %t", r.NeedsBase(), urgent.NeedsBase())
+	}
+	r = record(rotation.Retiring)
+	waited := r
+	waited.Then = &rotation.Request{Trigger: rotation.Emergency}
+	if !r.NeedsCandidate() || !r.Urgent().NeedsCandidate() || waited.NeedsCandidate() {
+		t.Errorf("a login with the new credential before the previous one is retired: %t, in an emergency %t, before one %t",
+			r.NeedsCandidate(), r.Urgent().NeedsCandidate(), waited.NeedsCandidate())
+	}
+}
+
+// TestAfterClearing verifies what follows when the target does not take back what an attempt may
+// have left.
+func TestAfterClearing(t *testing.T) {
+	t.Parallel()
+	ended := rotation.Event{Kind: rotation.Denied, Text: "permission denied", Answered: true}
+	declined := rotation.Event{Kind: rotation.Declined, Text: "too short"}
+	for _, a := range answers() {
+		refused := !a.OK && a.Class == target.Denied
+		for _, e := range []rotation.Event{ended, declined} {
+			want := rotation.Failed
+			if a.OK || refused && e.Kind == rotation.Denied {
+				want = e.Kind
+			}
+			got := rotation.AfterClearing(record(rotation.Applying), e, a)
+			if got.Kind != want || refused && !strings.Contains(got.Text, a.Text) {
+				t.Errorf("%s after %s: %+v; want %s", answerName(a), e.Kind, got, want)
+			}
 		}
 	}
 }

@@ -99,6 +99,15 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 		return r.keepsBase(e, now), true
 	case Failed:
 		return r.later(e, now), true
+	case Undo: // nothing that was sent may make the base useless after the login with it
+		if r.Failures == 0 && r.Rejections == 0 || r.Trigger == Emergency || r.Then != nil {
+			return r, false
+		}
+		r = r.to(Undoing)
+		r.Rejections, r.SentAt = 0, now
+		r.GraceUntil, r.GraceDeadline = now, now // it is over
+		r.NextAt = r.SettledAt(now)
+		return r.quiet(now), true
 	case Cancel:
 		return r.cancel(now), true
 	}
@@ -144,15 +153,26 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	return r, false
 }
 
+// afterUndo goes on where an undo began that changed nothing: with the grace period, or with the
+// retirement when that is over.
+func (r Record) afterUndo(now time.Time) Record {
+	if !r.GraceDeadline.IsZero() && !r.GraceDeadline.After(now) {
+		return r.to(Retiring)
+	}
+	r = r.to(InGrace)
+	r.NextAt, r.Rejections = r.GraceUntil, 0
+	return r
+}
+
 // notUndone goes on with the grace period after an undo that failed. An undo for which the engine
 // has the reason that the new credential does not authenticate leaves the rest to an operator.
 func (r Record) notUndone(why string, now time.Time) Record {
 	if r.Rejections >= MaxRejections {
 		return r.Drifted(r.Candidate, r.Target, r.Strategy, "it rejected logins, and "+why, now)
 	}
-	r = r.to(InGrace)
-	r.Reason, r.NextAt = "Not undone: "+why, r.GraceUntil
-	if r.Then != nil { // an emergency does not wait for the end of a grace period
+	r = r.afterUndo(now)
+	r.Reason = "Not undone: " + why
+	if r.Then != nil && r.State == InGrace { // an emergency does not wait for the end of a grace period
 		r = r.endGrace(now)
 	}
 	return r
@@ -167,15 +187,11 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 		}
 		return r.abandon(r.Reason, now), true
 	case Declined: // for example a password history: the base cannot be restored
-		if r.Mode == Rehearse && r.Rejections < MaxRejections {
-			r.Mode = Rotate // the candidate is live and has logged in
-			r = r.to(Verified)
-		} else {
-			r = r.to(Quarantined)
-		}
-		r.Reason = "The target does not take the previous credential back: " + e.Text
-		return r, true
+		return r.notReverted(e), true
 	case Failed:
+		if e.Answered && r.Failures+1 >= MaxUndecided {
+			return r.notReverted(e), true
+		}
 		why := r.Reason
 		r = r.later(e, now)
 		r.SentAt = now
@@ -187,6 +203,44 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 		return r.cancel(now), true
 	}
 	return r, false
+}
+
+// notReverted ends the attempt to take a candidate back that the target does not give up. After a
+// rehearsal with one credential the candidate is live and has logged in, so it becomes current.
+func (r Record) notReverted(e Event) Record {
+	if r.Strategy == target.Single && r.Mode == Rehearse && r.Rejections < MaxRejections {
+		r.Mode = Rotate
+		r = r.to(Verified)
+	} else {
+		r = r.to(Quarantined)
+	}
+	what := "The target does not give up the candidate: "
+	if r.Strategy == target.Single {
+		what = "The target does not take the previous credential back: "
+	}
+	r.Reason = what + e.Text
+	return r
+}
+
+// CanHurry reports whether the rotation waits before it tries again what has failed.
+func (r Record) CanHurry() bool {
+	return r.GoesOn() && r.State != InGrace && (r.Failures > 0 || r.Rejections > 0)
+}
+
+// onHurry is an operator who has fixed the target: the engine asks it again now, but not more than
+// once a minute. What waits for another reason goes on waiting.
+func (r Record) onHurry(_ Event, now time.Time) (Record, bool) {
+	if !r.CanHurry() {
+		return r, false
+	}
+	at := latest(now, r.LoginAt(now))
+	if n := len(r.Steps); n > 0 {
+		at = latest(at, r.Steps[n-1].At.Add(deniedPause))
+	}
+	if r.NextAt.After(at) {
+		r.NextAt = at
+	}
+	return r, true
 }
 
 func (r Record) onRepair(e Event, now time.Time) (Record, bool) {

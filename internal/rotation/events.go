@@ -53,6 +53,7 @@ const (
 	Sending    EventKind = "sending"
 	Accepted   EventKind = "accepted"
 	Unreached  EventKind = "not-reached"
+	Denied     EventKind = "denied"
 	NoAnswer   EventKind = "no-answer"
 	Declined   EventKind = "refused"
 	Resolved   EventKind = "resolved"
@@ -113,6 +114,7 @@ var events = []eventRow{
 	{Sending, RecordedTwice, "the candidate is about to be sent to the target", ""},
 	{Accepted, RecordedOnce, "the target has taken the candidate", ""},
 	{Unreached, RecordedOnce, "the target was not reached, so nothing was sent", "not reached"},
+	{Denied, RecordedOnce, "the target does not allow the change, so nothing has happened", ""},
 	{NoAnswer, RecordedOnce, "no clear answer came from the target; it may have the candidate", "no answer"},
 	{Declined, RecordedOnce, "the target's rules do not allow the credential", "refused by the target's rules"},
 	{Resolved, RecordedOnce, "the target was asked which credential it accepts", ""},

@@ -21,8 +21,11 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 		r.LoginFailedAt = now
 	}
 	on := from.row().on
-	if on == nil {
+	switch {
+	case on == nil:
 		return r, illegal(r, e)
+	case e.Kind == Probed && from != Quarantined:
+		on = Record.onHurry
 	}
 	r, ok := on(r, e, now)
 	if !ok {
@@ -79,6 +82,7 @@ func (r Record) quiet(now time.Time) Record {
 
 // to moves on: what went wrong before is over.
 func (r Record) to(s State) Record {
+	r.Doubtful = r.Doubtful || s == Unknown || s == Applied
 	r.State, r.Failures, r.NextAt, r.Reason = s, 0, time.Time{}, ""
 	return r
 }
@@ -91,10 +95,14 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 		r.BaseAccepted = r.Accepted == r.Base
 		r.Strategy, r.Target = e.Strategy, e.Target
 		r.Candidates++
+		r.Doubtful = false
 		// A request of an earlier rotation must not arrive after this candidate.
 		r.NextAt = r.SettledAt(now)
 		r = r.quiet(now)
 	case Failed:
+		if e.Answered && r.Failures+1 >= MaxUndecided {
+			return r.abandon(e.Text, now), true
+		}
 		r = r.later(e, now)
 	case Impossible:
 		r = r.abandon(e.Text, now)
@@ -121,15 +129,12 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 		r.Attempt++
 	case Unready:
 		r = r.unready(e, now)
-	case Unreached: // found out before anything was to be sent
+	case Unreached, Failed: // found out before anything was to be sent
 		r = r.later(e, now)
+	case Denied:
+		r = r.denied(e, now)
 	case Impossible: // the target was removed, lacks the strategy now, or does not allow the account
-		if r.Mode == Reapply {
-			r = r.to(Quarantined)
-			r.Reason = e.Text
-			break
-		}
-		r = r.abandon(e.Text, now)
+		r = r.unsent(e.Text, now)
 	default:
 		return r, false
 	}

@@ -13,6 +13,8 @@ func (r Record) unready(e Event, now time.Time) Record {
 	what := "Nothing was sent, because no login with the credential in use succeeded: " + e.Text + ". " +
 		"Fix how the secret's logins connect (addresses, database, TLS), or what the target refuses."
 	switch {
+	case r.Then != nil && r.Attempt == 0: // an emergency waits for the end
+		return r.abandon(what, now)
 	case e.Base != target.Dead && e.Answered && r.Failures+1 >= MaxUndecided:
 		return r.abandon(what, now)
 	case e.Base != target.Dead:

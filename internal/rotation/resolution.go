@@ -104,6 +104,8 @@ func (q Resolution) Answered(ask Ask, a Answer, known ...target.Liveness) Resolu
 	switch {
 	case ask == AskCandidate || ask == AskBase:
 		return q.answeredByLogin(ask, a)
+	case ask == AskState && a.Class == target.Denied: // the administrator is refused; logins decide
+		q.Inspected = true
 	case !a.OK:
 		q.Failed, q.Event = true, a.failed()
 	case ask == AskState:

@@ -101,6 +101,9 @@ type Record struct {
 	// Cancelled says that an operator cancelled the rotation. It is Prepared until the target holds
 	// nothing of an attempt.
 	Cancelled bool `json:"cancelled,omitempty"`
+	// Doubtful says that the target may have, or has had, the candidate: an attempt was not answered,
+	// or was accepted.
+	Doubtful bool `json:"doubtful,omitempty"`
 
 	Grace
 
@@ -332,7 +335,7 @@ func (r Record) Why() string {
 func (r Record) Advice() string {
 	switch {
 	case r.State == Quarantined:
-		return "RepairRotation repairs it. RepairAction probe: the target was fixed by hand, check it again. " +
+		return r.State.InsteadOfCancel() + " RepairAction probe: the target was fixed by hand, check it again. " +
 			"apply: give the target the stored credential again, if the target has accepted it before or the " +
 			"service has generated it. adopt, with SecretData and VersionId: store a credential that the target accepts."
 	case r.Cancelled:
@@ -341,10 +344,12 @@ func (r Record) Advice() string {
 			"another CancelRotation (keyturn rotation cancel) does not wait for the target."
 	case r.State == InGrace && r.Waiting > 0:
 		return "ListSecretConsumers with Behind lists the consumers that hold another version. EndRotationGrace " +
-			"retires the previous credential although they hold it; UndoRotation makes it current again."
+			"(keyturn rotation end-grace) retires the previous credential although they hold it; UndoRotation (keyturn " +
+			"rotation undo) makes it current again."
 	case r.InFlight() && (r.Failures > 2 || r.Rejections > 0):
 		return "The service retries automatically, at least every five minutes. Check that the target can be " +
-			"reached, that its administrator may change the account, and that applications can log in. " + r.State.WayOut()
+			"reached, that its administrator may change the account, and that applications can log in. RepairRotation " +
+			"(keyturn rotation repair) with RepairAction probe asks the target again now. " + r.State.WayOut()
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
 		return "Nothing has changed at the target. Fix what Reason says. An automatic rotation is retried; " +
 			"RotateSecret tries at once."

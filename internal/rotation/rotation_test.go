@@ -249,7 +249,8 @@ func TestNext(t *testing.T) {
 		},
 		{
 			"a rehearsal whose base is not taken back is a rotation", rotation.Reverting,
-			[]change{mode(rotation.Rehearse)}, rotation.Event{Kind: rotation.Declined}, rotation.Verified, 0,
+			[]change{mode(rotation.Rehearse), func(r *rotation.Record) { r.Strategy = target.Single }},
+			rotation.Event{Kind: rotation.Declined}, rotation.Verified, 0,
 		},
 		{
 			"a repair is refused", rotation.Applying, []change{mode(rotation.Reapply)},

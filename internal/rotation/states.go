@@ -154,8 +154,8 @@ var states = []stateRow{
 		step:     Expire,
 		on:       Record.onGrace,
 		waitsFor: "the end of the grace period",
-		instead: "the new credential is current. UndoRotation makes the previous one current again, EndRotationGrace " +
-			"retires it now.",
+		instead: "the new credential is current. UndoRotation (keyturn rotation undo) makes the previous one current " +
+			"again, EndRotationGrace (keyturn rotation end-grace) retires it now.",
 	},
 	{
 		state:     Undoing,
@@ -165,11 +165,12 @@ var states = []stateRow{
 		cancelled: "keeps the new credential, and the grace period goes on.",
 	},
 	{
-		state:     Retiring,
-		step:      Retire,
-		on:        Record.onRetire,
-		waitsFor:  "the target to retire the previous credential",
-		cancelled: "ends the rotation, and the previous credential keeps working at the target.",
+		state:    Retiring,
+		step:     Retire,
+		on:       Record.onRetire,
+		waitsFor: "the target to retire the previous credential",
+		cancelled: "ends the rotation, and the previous credential keeps working at the target. Once the retirement " +
+			"has failed, UndoRotation (keyturn rotation undo) makes it current again, except in an emergency.",
 	},
 	{
 		state:       Reverting,
@@ -200,7 +201,7 @@ var states = []stateRow{
 		on:       Record.onRepair,
 		pending:  true,
 		waitsFor: "an operator to repair it",
-		instead:  "RepairRotation repairs it.",
+		instead:  "RepairRotation (keyturn rotation repair) repairs it.",
 		outcome:  kms.OutcomeNeedsOperator,
 	},
 }
@@ -254,6 +255,9 @@ func (s State) WayOut() string {
 
 // InFlight reports whether a rotation is under way, or stuck.
 func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
+
+// Unsent reports whether no candidate of the rotation was sent to the target.
+func (r Record) Unsent() bool { return r.InFlight() && r.Attempt == 0 }
 
 // GoesOn reports whether the engine has something left to do for the rotation.
 func (r Record) GoesOn() bool { return r.InFlight() && r.State != Quarantined }

@@ -207,6 +207,7 @@ func TestTokensAreStable(t *testing.T) {
 		"sending":               "RotationSending",
 		"accepted":              "RotationAccepted",
 		"not-reached":           "RotationNotReached",
+		"denied":                "RotationDenied",
 		"no-answer":             "RotationNoAnswer",
 		"refused":               "RotationRefused",
 		"resolved":              "RotationResolved",
@@ -275,7 +276,7 @@ func TestStepsBeforeTokens(t *testing.T) {
 	slices.Sort(got)
 	want := rotation.EventKinds()
 	want = slices.DeleteFunc(want, func(k rotation.EventKind) bool {
-		newer := k == rotation.Proven || k == rotation.Unready || k == rotation.CopiesLate
+		newer := k == rotation.Proven || k == rotation.Unready || k == rotation.CopiesLate || k == rotation.Denied
 		return newer || k == rotation.Overdue // which was never a step
 	})
 	slices.Sort(want)

@@ -73,7 +73,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		return t.MayBegin(ctx, system)
 	}
 	if err := w.within(ctx, admit); err != nil {
-		return w.move(ctx, t, notBegun(t, err), nil)
+		return w.end(ctx, t, system, change, notBegun(t, err))
 	}
 	sending := rotation.Event{Kind: rotation.Sending, Hold: w.engine.Hold()}
 	if t.Record.NeedsBase() {
@@ -110,7 +110,8 @@ func reached(ctx context.Context, t *api.Turn, system target.Target, base target
 }
 
 // end stores the outcome of an attempt. Before a change is given up, the target takes back what an
-// attempt may have left.
+// attempt may have left. One that does not let the administrator do that keeps no change from its
+// end of which nothing has happened.
 func (w *worker) end(
 	ctx context.Context,
 	t *api.Turn,
@@ -119,12 +120,12 @@ func (w *worker) end(
 	e rotation.Event,
 ) (bool, error) {
 	after, err := rotation.Next(t.Record, e, w.engine.Now())
-	if reverter, ok := system.(target.Reverter); ok && err == nil && after.State == rotation.Abandoned {
-		if err := w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) }); err != nil {
-			return w.move(ctx, t, rotation.Event{Kind: rotation.Failed, Text: textOf(t, err)}, nil)
-		}
+	reverter, ok := system.(target.Reverter)
+	if !ok || err != nil || after.State != rotation.Abandoned || t.Record.Attempt == 0 {
+		return w.move(ctx, t, e, nil)
 	}
-	return w.move(ctx, t, e, nil)
+	err = w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) })
+	return w.move(ctx, t, rotation.AfterClearing(t.Record, e, answerOf(t, err)), nil)
 }
 
 // simple takes a step that is tried again until it succeeds.
@@ -149,9 +150,14 @@ func (w *worker) verifyBase(
 	return w.login(ctx, t, system, change.Old)
 }
 
-// retire makes the base useless, after a login with the candidate has succeeded.
+// retire makes the base useless, after a login with the candidate has succeeded where one is
+// needed.
 func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
-	if e, ready := w.logsIn(ctx, t, system, change.New); !ready {
+	e, ready := rotation.Event{}, !t.Record.NeedsCandidate()
+	if !ready {
+		e, ready = w.logsIn(ctx, t, system, change.New)
+	}
+	if !ready {
 		known := make([]target.Liveness, 1)
 		err := w.within(ctx, func(ctx context.Context) error {
 			return inspect(ctx, system, []target.Credential{change.New}, known)

@@ -79,7 +79,8 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 		return inspect(ctx, system, []target.Credential{c}, known)
 	})
 	if err != nil {
-		p.Text = textOf(t, err)
+		answer := answerOf(t, err)
+		p.Text, p.Answered = answer.Text, answer.Reached()
 		return p
 	}
 	if known[0] != target.NotKnown {
@@ -93,7 +94,7 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 	}
 	answer := w.verify(ctx, t, system, c)
 	p.Live, p.Text = answer.Liveness(), answer.Text
-	p.LoginFailed = answer.LoginFailed()
+	p.LoginFailed, p.Answered = answer.LoginFailed(), answer.Reached()
 	p.Late = w.lateCopies(ctx, t, system, c, p.Live)
 	return p
 }

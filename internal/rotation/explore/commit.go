@@ -62,6 +62,13 @@ func (x *walk) revertsFirst(i int, e rotation.Event) bool {
 	if err != nil || after.State != rotation.Abandoned || x.from.flights == [2]flight{} {
 		return false
 	}
+	if x.from.locked {
+		if then := rotation.AfterClearing(*from.rec, e, denied); then.Kind != e.Kind {
+			x.transact(i, "is not let take back what was left", func(w *world) bool { return x.commit(w, i, then) })
+			return true
+		}
+		return false
+	}
 	to := *x.from
 	to.flights = [2]flight{}
 	x.out(i, "lets the target take back what was left", to)
@@ -82,6 +89,9 @@ func (x *walk) commit(w *world, i int, e rotation.Event) bool {
 	}
 	if bad := unfounded(old.State, r.State, from.evidence); bad != "" {
 		w.bad = bad
+	}
+	if e.Kind == rotation.Unready && r.State == old.State && waitsInVain(&old) {
+		w.bad = "I10: an emergency waits for a login with the credential that it replaces"
 	}
 	d.rec = r
 	x.follow(w, &d, old, e, from.evidence)
@@ -108,6 +118,14 @@ func (x *walk) commit(w *world, i int, e rotation.Event) bool {
 		}
 	}
 	return true
+}
+
+// waitsInVain reports whether a login would be with a credential that an emergency makes useless.
+func waitsInVain(r *rotation.Record) bool {
+	if r.State == rotation.Retiring {
+		return r.Then != nil
+	}
+	return r.Trigger == rotation.Emergency || r.Then != nil && r.Unsent()
 }
 
 // unfounded holds that what is open stays so until the target has said something.

@@ -12,6 +12,7 @@ import (
 var (
 	lostReply   = rotation.Answer{Class: target.Unknown}
 	unreachable = rotation.Answer{Class: target.Unreachable}
+	denied      = rotation.Answer{Class: target.Denied} // the administrator is refused
 )
 
 // effect takes a step at the target.
@@ -21,13 +22,17 @@ func (x *walk) effect(i int, step rotation.Step) {
 	switch step {
 	case rotation.Send:
 		x.gone(i)
+		if x.from.locked && x.c.Inspect { // it was asked about the account before
+			x.says(i, "checks the account", rotation.NotBegun(*e.rec, denied, false))
+			return
+		}
 		if x.r.noIntent {
 			to := *x.from
 			to.engines[i].pc, to.engines[i].proved = sending, true
 			x.out(i, "does not store that it sends", to)
 			return
 		}
-		if e.rec.NeedsBase() && !x.r.unproven {
+		if x.needsBase(*e.rec) && !x.r.unproven {
 			x.prove(i, base)
 			return
 		}
@@ -43,7 +48,7 @@ func (x *walk) effect(i int, step rotation.Step) {
 		}
 		x.login(i, base)
 	case rotation.Retire:
-		if x.r.unproven {
+		if x.r.unproven || !e.rec.NeedsCandidate() {
 			x.retire(i)
 			return
 		}
@@ -59,12 +64,19 @@ func (x *walk) effect(i int, step rotation.Step) {
 	}
 }
 
+func (x *walk) needsBase(r rotation.Record) bool {
+	if x.r.emergencyWaits {
+		r.Trigger = rotation.Manual
+	}
+	return r.NeedsBase()
+}
+
 // prove tries a credential that must work before another is destroyed.
 func (x *walk) prove(i int, v int8) {
 	told := func(w *world, a rotation.Answer, said evidence, _ ...target.Liveness) {
 		event, ready := rotation.Before(a)
 		e := &w.engines[i]
-		state := x.c.Inspect && e.step == rotation.Retire && event.Base != target.Dead && w.live&bit(v) != 0
+		state := x.c.Inspect && !w.locked && e.step == rotation.Retire && event.Base != target.Dead && w.live&bit(v) != 0
 		if ready || state {
 			e.pc, e.proved = proved, true
 			return
@@ -101,7 +113,8 @@ func (x *walk) retire(i int) {
 // unprovenChange is I11: what destroys a credential comes after a login that has succeeded.
 func (e *engine) unprovenChange(retire bool) string {
 	single := e.rec.Strategy == target.Single && e.rec.Mode != rotation.Reapply && !e.rec.Imposed && !retire
-	if (retire || single) && !e.proved {
+	emergency := retire && e.rec.Then != nil || single && e.rec.Trigger == rotation.Emergency
+	if (retire || single) && !emergency && !e.proved {
 		return "I11: a credential is destroyed, and no login has succeeded before"
 	}
 	return ""
@@ -111,6 +124,10 @@ func (e *engine) unprovenChange(retire bool) string {
 // can.
 func (x *walk) clear(i int) {
 	to := *x.from
+	if x.c.Revert && to.locked {
+		x.says(i, "clears up", rotation.After(rotation.Cleared, denied))
+		return
+	}
 	if x.c.Revert {
 		to.flights = [2]flight{}
 		x.fault(Down, i, "clears up: the target cannot be reached", func(w *world) {
@@ -142,6 +159,10 @@ func (x *walk) send(i int) {
 	e := &x.from.engines[i]
 	f := flight{strategy: e.rec.Strategy, in: number(e.rec.Candidate), out: number(e.rec.Base)}
 	hear := func(w *world, a rotation.Answer, said evidence) { w.hear(i, rotation.AfterSend(a), said) }
+	if x.from.locked {
+		x.says(i, "sends the candidate", rotation.AfterSend(denied))
+		return
+	}
 	to := *x.from
 	to.bad = e.unprovenChange(false)
 	to.land(f)
@@ -183,8 +204,19 @@ func (x *walk) send(i int) {
 	}
 }
 
+// says is an answer of a target that refuses the administrator: nothing has happened.
+func (x *walk) says(i int, what string, e rotation.Event) {
+	to := *x.from
+	to.hear(i, e, declined)
+	x.out(i, what+": the administrator is refused", to)
+}
+
 // simple is a change that is tried until it succeeds.
 func (x *walk) simple(i int, what string, done rotation.EventKind, f flight) {
+	if x.from.locked {
+		x.says(i, what, rotation.After(done, denied))
+		return
+	}
 	to := *x.from
 	if done == rotation.Retired {
 		to.bad = x.from.engines[i].unprovenChange(true)
@@ -233,6 +265,10 @@ func (x *walk) resolve(i int) {
 	}
 	candidate, base := number(e.rec.Candidate), number(e.rec.Base)
 	to := *x.from
+	asked := rotation.Answer{OK: true}
+	if to.locked {
+		asked = x.r.denied
+	}
 	switch ask {
 	case rotation.AskCandidate:
 		x.tryLogin(i, candidate, false, x.r.down, told)
@@ -245,8 +281,10 @@ func (x *walk) resolve(i int) {
 			"lets the target take back what is under way: it cannot be reached",
 			func(w *world) { told(w, x.r.down, untouched) },
 		)
-		to.flights = [2]flight{}
-		told(&to, rotation.Answer{OK: true}, answered)
+		if asked.OK {
+			to.flights = [2]flight{}
+		}
+		told(&to, asked, answered)
 		x.out(i, "lets the target take back what is under way", to)
 	case rotation.AskState:
 		x.fault(
@@ -259,7 +297,7 @@ func (x *walk) resolve(i int) {
 		if e.rec.Mode == rotation.Reapply {
 			known = known[:1]
 		}
-		told(&to, rotation.Answer{OK: true}, answered, known...)
+		told(&to, asked, answered, known...)
 		x.out(i, "asks which credential is live: the target tells", to)
 	}
 }
@@ -298,7 +336,7 @@ func (x *walk) quiet(w *world, i int) time.Duration {
 func (x *walk) login(i int, v int8) {
 	hear := func(w *world, event rotation.Event, said evidence) {
 		r := w.engines[i].rec
-		if r.AsksState(event) && x.c.Inspect {
+		if r.AsksState(event) && x.c.Inspect && !w.locked {
 			event = rotation.AfterState(event, rotation.Answer{OK: true}, w.liveness(v))
 		}
 		if x.c.Faults&Behind != 0 {
@@ -337,7 +375,7 @@ func (x *walk) tryLogin(
 	to := *x.from
 	if a, said := to.moody(v); said {
 		if a.LoginFailed() {
-			if to.live&bit(v) == 0 {
+			if to.live&bit(v) == 0 || to.mood == rejects {
 				to.loginFails(v, excused)
 			}
 			to.engines[i].loginFailed = to.now
@@ -369,9 +407,14 @@ func (w *world) moody(v int8) (a rotation.Answer, ok bool) {
 		return rotation.Answer{Class: target.Denied}, true
 	case w.mood == mumbles:
 		return rotation.Answer{Class: target.Unclear}, true
+	case w.mood == rejects:
+		return rotation.Answer{Class: target.Rejected}, true
 	}
 	return rotation.Answer{Class: target.Admitted}, w.mood == refuses && w.live&bit(v) != 0
 }
+
+// odd reports whether the target answers in its own way, so that an operator must act.
+func (w *world) odd() bool { return w.mood != content || w.locked }
 
 // prepare makes a candidate and stores it.
 func (x *walk) prepare(i int) {
@@ -417,6 +460,17 @@ func (x *walk) probe(i int) {
 	if !x.c.Inspect && x.quiet(x.from, i) > 0 {
 		found(&to, target.NotKnown, untouched)
 		x.out(i, what+"waits before another login", to)
+		return
+	}
+	if to.locked && x.c.Inspect {
+		found(&to, target.NotKnown, answered)
+		x.out(i, what+"the administrator is refused", to)
+		return
+	}
+	if a, said := to.moody(to.db.cur); said && !x.c.Inspect && a.Class == target.Rejected {
+		to.loginFails(to.db.cur, false)
+		found(&to, target.Dead, answered)
+		x.out(i, what+"rejected", to)
 		return
 	}
 	if a, said := to.moody(to.db.cur); said && !x.c.Inspect && a.Liveness() == target.NotKnown {

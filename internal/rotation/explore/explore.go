@@ -42,6 +42,7 @@ const (
 	Restore                        // the store is put back to an earlier state
 	Moody                          // from now on the target gives other answers to logins, for ever
 	Behind                         // a replica does not learn of the new credential
+	Locked                         // from now on the target refuses the administrator, for ever
 )
 
 // Config says what is explored.
@@ -336,7 +337,7 @@ func (x *explorer) well(w world) (then edge, moved bool) {
 		d.rec.Seq++
 		w.db = &d
 	}
-	if r := w.db.rec; w.mood != content && r.State == rotation.Retiring && r.Failures >= rotation.MaxUndecided {
+	if r := w.db.rec; w.odd() && r.State == rotation.Retiring && r.Failures >= rotation.MaxUndecided {
 		x.cancels(&w) // the engine goes on for ever, and an operator ends it
 	}
 	x.edges(&w, true, func(e edge) {
@@ -421,7 +422,7 @@ func (x *explorer) story(w world) (lines []string) {
 func (x *explorer) isEnd(w *world) bool {
 	r := &w.db.rec
 	if r.State == rotation.Quarantined {
-		return w.touched || w.mood != content
+		return w.touched || w.odd()
 	}
 	if r.State.Step() == rotation.Prepare && w.made >= maxMade {
 		return true // the history is long enough

@@ -18,7 +18,7 @@ import (
 // model that shrinks would find less and look as well.
 var least = map[string]int{
 	"faults": 3000, "late requests": 2000, "two engines": 8000, "change by hand": 3000, "restored backup": 15000, "clock": 2500, "near the bounds": 3000, "takes back": 1500, "consumers": 3000,
-	"moods": 3000, "replicas": 2000,
+	"moods": 3000, "replicas": 2000, "refused administrator": 3000,
 }
 
 func TestExplore(t *testing.T) {
@@ -197,6 +197,7 @@ func TestKeyForgetsNothing(t *testing.T) {
 		func(w *world) { w.people = 0 },
 		func(w *world) { w.touched = true },
 		func(w *world) { w.lagged = true },
+		func(w *world) { w.locked = true },
 		func(w *world) { w.holds = 0 },
 		func(w *world) { d := *w.db; d.holding, w.db = w.now.Add(time.Second), &d },
 		record(func(r *rotation.Record) { r.GraceDeadline = base.now.Add(time.Second) }),
@@ -224,6 +225,7 @@ func TestKeyForgetsNothing(t *testing.T) {
 		record(func(r *rotation.Record) { r.Failures++ }),
 		record(func(r *rotation.Record) { r.Paused = true }),
 		record(func(r *rotation.Record) { r.Cancelled = true }),
+		record(func(r *rotation.Record) { r.Doubtful = true }),
 		record(func(r *rotation.Record) { r.Grace.Min = 0 }),
 		record(func(r *rotation.Record) { r.NextAt = base.now.Add(time.Second) }),
 		record(func(r *rotation.Record) { r.GraceUntil = base.now.Add(time.Second) }),

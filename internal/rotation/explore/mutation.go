@@ -20,6 +20,7 @@ type rules struct {
 	lost     rotation.Answer // what a lost answer to a candidate is taken for
 	rejected rotation.Answer // what a rejected login is taken for
 	down     rotation.Answer // what a target is taken for that cannot be reached when it is asked which credential is live
+	denied   rotation.Answer // what a refused administrator is taken for when the target is asked that
 
 	noIntent       bool // Sending is not stored
 	noFence        bool // the right is not checked
@@ -32,6 +33,7 @@ type rules struct {
 	undoUnproven   bool // the previous credential is not tried before an undo
 	unproven       bool // nothing is tried before a credential is destroyed
 	waitsForNobody bool // a grace ends whatever consumers hold
+	emergencyWaits bool // an emergency needs a login with the credential that it replaces
 }
 
 // Mutation is a rule that is broken on purpose.
@@ -48,6 +50,7 @@ func (m *Mutation) rules() *rules {
 	r := &rules{
 		plan: rotation.Plan, next: rotation.Next, holds: rotation.Record.BlocksReads,
 		quiet: rotation.Record.Quiet, lost: lostReply, rejected: rotation.Answer{Class: target.Rejected}, down: unreachable,
+		denied: denied,
 	}
 	if m != nil {
 		m.change(r)
@@ -383,6 +386,42 @@ var mutations = []Mutation{
 	{"asked for ever which credential is live", "I10", "single, by login, moods", 1, 1, undecided(rotation.Unknown)},
 	{"tried for ever whether the credential in use works", "I10", "single, moods", 1, 1, undecided(rotation.Prepared)},
 	{"a replica is waited for without an end", "I10", "overlap, replicas", 1, 1, undecided(rotation.Applied)},
+	{"a refused administrator is tried for ever", "I10", "overlap, refused administrator", 1, 1, instead(rotation.Denied,
+		func(before, after rotation.Record, now time.Time) rotation.Record {
+			if !after.InFlight() {
+				before.NextAt = now.Add(time.Minute)
+				return before
+			}
+			return after
+		},
+	)},
+	{
+		"a refused administrator keeps logins from deciding",
+		"I10",
+		"single, refused administrator",
+		2,
+		1,
+		func(r *rules) { r.denied = unreachable },
+	},
+	{
+		"a candidate that is not given up is taken back for ever",
+		"I10",
+		"single, refused administrator",
+		2,
+		1,
+		undecided(rotation.Reverting),
+	},
+	{"an emergency waits for a login with the leaked credential", "I10", "single, faults", 1, 1, func(r *rules) {
+		r.emergencyWaits = true
+	}},
+	{"an undo does not wait for a retirement under way", "I2", "overlap, late requests", 1, 1, instead(rotation.Undo,
+		func(before, after rotation.Record, _ time.Time) rotation.Record {
+			if before.State == rotation.Retiring {
+				after.NextAt = time.Time{}
+			}
+			return after
+		},
+	)},
 	{"a retirement cannot be cancelled", "I12", "overlap, faults", 1, 1, uncancelled(rotation.Retiring)},
 	{"a candidate that is taken back cannot be left", "I12", "single, faults", 1, 1, uncancelled(rotation.Reverting)},
 	{"a rotation of which nothing is known cannot end", "I12", "single, faults", 1, 1, uncancelled(rotation.Unknown)},

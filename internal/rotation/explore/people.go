@@ -41,10 +41,15 @@ func (x *walk) people() {
 	case rotation.InGrace:
 		event("EndRotationGrace", rotation.EndGrace, breaks)
 		event("UndoRotation", rotation.Undo, nil)
+	case rotation.Retiring:
+		event("UndoRotation", rotation.Undo, nil)
 	case rotation.Quarantined:
 		event("RepairRotation probe", rotation.Probed, nil)
 		event("RepairRotation apply", rotation.Again, nil)
 		x.adopt(ask)
+	}
+	if r.State != rotation.Quarantined {
+		event("RepairRotation probe", rotation.Probed, nil)
 	}
 	ask("PauseRotation or ResumeRotation", func(_ *world, d *data) { d.rec.Paused = !d.rec.Paused })
 }
@@ -164,6 +169,10 @@ func (x *walk) moods() {
 		x.fault(Moody, -1, "the target denies every login from now on", func(w *world) { w.mood = denies })
 		x.fault(Moody, -1, "the target refuses every session from now on", func(w *world) { w.mood = refuses })
 		x.fault(Moody, -1, "the target's answers to logins are unclear from now on", func(w *world) { w.mood = mumbles })
+		x.fault(Moody, -1, "the target rejects every login from now on", func(w *world) { w.mood = rejects })
+	}
+	if !w.locked {
+		x.fault(Locked, -1, "the target refuses the administrator from now on", func(w *world) { w.locked = true })
 	}
 	if !w.behind {
 		x.fault(Behind, -1, "a replica stops learning", func(w *world) { w.behind = true })
@@ -313,7 +322,7 @@ func (x *walk) check(w *world) string {
 	}
 	base := bit(number(r.Base))
 	switch {
-	case r.State == rotation.Quarantined && w.mood != content: // it has answered, and nothing is known
+	case r.State == rotation.Quarantined && w.odd(): // it has answered, and nothing is known
 		return ""
 	case !d.hold && w.live&bit(d.cur) == 0:
 		return "I2: a read returns what does not authenticate"
@@ -321,7 +330,8 @@ func (x *walk) check(w *world) string {
 		return "I3: the previous credential does not work in its grace period"
 	case d.promised != noVersion && w.holds == d.promised && d.holding.After(w.now) && w.live&bit(d.promised) == 0:
 		return "I3: the previous credential does not work, and a consumer is known to hold it"
-	case (r.State == rotation.InGrace || r.State == rotation.Undoing) &&
+	case (r.State == rotation.InGrace ||
+		r.State == rotation.Undoing && r.Rejections == 0 && r.GraceDeadline.After(w.now)) &&
 		r.Trigger != rotation.Emergency &&
 		w.live&base == 0:
 		return "I3: the base does not authenticate in GRACE"

@@ -28,6 +28,7 @@ func Scopes(most, people int) []Config {
 			add("clock", Crash|Lost|Down|Lag|Jump, nil)
 			add("near the bounds", Crash|Lost|Late|Down|Refuse|Lie|Lag|StoreError|Hand, func(c *Config) { c.Worn = true })
 			add("moods", Crash|Lost|Moody, nil)
+			add("refused administrator", Crash|Lost|Moody|Locked, nil)
 			if strategy != target.Single {
 				add("replicas", Crash|Lost|Behind, nil)
 				add("consumers", Crash|Lost|Down|StoreError, func(c *Config) { c.Holder = true })

@@ -96,6 +96,8 @@ type world struct {
 	// nothing.
 	mood   mood
 	behind bool
+	// locked says that the target refuses the administrator.
+	locked bool
 	// kept are the versions that an operator has let the target accept.
 	kept uint16
 	// spared says that an engine stopped between a failed login and its note of it.
@@ -112,6 +114,7 @@ const (
 	denies       // every login is denied
 	refuses      // a login that succeeds gets no session
 	mumbles      // every answer is one whose meaning is not known
+	rejects      // every login is rejected, whatever the target has taken
 )
 
 // pc is how far an engine is with one step.
@@ -274,7 +277,7 @@ func (w *world) key(all bool) uint64 {
 	if !all {
 		return uint64(h)
 	}
-	h.word(uint64(w.mood) | uint64(w.kept)<<8 | flag(w.behind)<<24)
+	h.word(uint64(w.mood) | uint64(w.kept)<<8 | flag(w.behind)<<24 | flag(w.locked)<<25)
 	h.word(uint64(w.faults) | uint64(w.people)<<8 | flag(w.spared)<<16 | flag(w.lagged)<<18 | flag(w.backup != nil)<<17)
 	if w.backup != nil {
 		h.data(w.backup, w.now)
@@ -350,7 +353,7 @@ func (h *hash) record(r *rotation.Record, now time.Time) {
 	h.text(r.Base)
 	failures := min(r.Failures, 10) // the back-off grows no more then
 	h.bytes(int8(r.Attempt), int8(r.Candidates), int8(r.Rejections), int8(failures), int8(min(r.Waiting, 1)))
-	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled, r.Imposed)
+	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled, r.Imposed, r.Doubtful)
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
 	h.time(r.GraceDeadline, now)
