@@ -22,6 +22,7 @@ const (
 	maxDifferences = 5
 
 	lockAfterFailures = "lock-after-failures"
+	objectsOfOne      = "objects-of-one-account"
 )
 
 var (
@@ -50,7 +51,7 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	err = c.check(ctx)
 	if number, message, _ := numberOf(err); number == 1142 || number == 1143 {
 		c.report("not-readable", target.Impossible, "",
-			"The administrator may not read what a rotation must know: "+message+".", c.grants(c.t.server.tables()))
+			"The administrator may not read what a rotation must know: "+message+".", c.grants())
 		err = nil
 	}
 	if err != nil {
@@ -66,8 +67,7 @@ type checker struct {
 	current target.Credential
 	partner string
 	found   []target.Finding
-	// unread are tables of rights that the administrator may not read.
-	unread []string
+	unread  []unread
 }
 
 // report adds a finding about all strategies.
@@ -88,10 +88,9 @@ func (c *checker) ask(consent, account, text, fix string, s ...target.Strategy) 
 	c.found[len(c.found)-1].Consent = consent
 }
 
-// grants returns the statements that let the administrator read tables.
-func (c *checker) grants(tables []string) string {
+func (c *checker) grants() string {
 	var out []string
-	for _, table := range tables {
+	for _, table := range c.t.server.tables() {
 		out = append(out, "GRANT SELECT ON "+table+" TO "+quote(c.t.admin.Account)+";")
 	}
 	return strings.Join(out, " ")

@@ -125,6 +125,7 @@ func checkScopes(t *testing.T, f fixture, tt target.Target) {
 	pair := target.CheckRequest{Current: first, Partner: other.Account}
 	got := findings(t, tt, pair)["not-compared note double"]
 	if !strings.Contains(got.Text, "mysql.columns_priv, mysql.procs_priv") ||
+		!strings.Contains(got.Text, "definers of views, definers of routines") ||
 		!strings.Contains(got.Fix, "GRANT SELECT ON mysql.columns_priv TO 'rotator'") {
 		t.Errorf("the rights that are not compared are not named: %+v", got)
 	}
@@ -164,6 +165,14 @@ func checkScopes(t *testing.T, f fixture, tt target.Target) {
 			t.Errorf("%s is not named: %s", want, text)
 		}
 	}
+	f.exec(t, "CREATE DEFINER = 'check-scopes-2'@'%' PROCEDURE scopes_db.q() SELECT 1",
+		"CREATE DEFINER = 'check-scopes'@'%' VIEW scopes_db.v AS SELECT a FROM scopes_db.t")
+	const definers = "objects-of-one-account needs-consent double"
+	got = reports(t, tt, pair, definers)[definers]
+	if !strings.Contains(got.Text, "scopes_db.v, scopes_db.q") {
+		t.Errorf("the objects are not named: %s", got.Text)
+	}
+	f.exec(t, "DROP PROCEDURE scopes_db.q", "DROP VIEW scopes_db.v")
 	f.exec(t, "ALTER USER "+quote(other.Account)+"@'%' WITH MAX_QUERIES_PER_HOUR 100")
 	got = reports(t, tt, pair, "different-rights needs-consent double")["different-rights needs-consent double"]
 	if !strings.Contains(got.Text, "terms of logins at host %") {

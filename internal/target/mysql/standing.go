@@ -46,6 +46,9 @@ type grants interface {
 	// defaultRoles returns the query for the roles that a login of an identity has at once, and the
 	// table that it reads.
 	defaultRoles(who identity) (query, table string)
+	// objects returns the queries for objects with a definer, and within3s bounds such a query.
+	objects() []objects
+	within3s(query string) string
 	// tables returns the tables that a look-up reads.
 	tables() []string
 }

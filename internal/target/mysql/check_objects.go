@@ -1,0 +1,125 @@
+package mysql
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// objects is a query for what has accounts as its definer.
+type objects struct {
+	what string
+	// query returns names of objects; %s stands for the list of definers.
+	query string
+	// privilege lets the administrator see all of them. A table is read instead where it is empty.
+	privilege, table string
+}
+
+// views and routines are what only its definer may alter or read, whatever the others may do.
+var views = objects{
+	what:      "views",
+	query:     "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) FROM information_schema.VIEWS WHERE DEFINER IN (%s)",
+	privilege: "SHOW VIEW",
+}
+
+func (mariaDB) objects() []objects {
+	return []objects{views, {
+		what:  "routines",
+		query: "SELECT CONCAT(db, '.', name) FROM mysql.proc WHERE definer IN (%s)",
+		table: "mysql.proc",
+	}}
+}
+
+func (mySQL) objects() []objects {
+	return []objects{views, {
+		what: "routines",
+		query: "SELECT CONCAT(ROUTINE_SCHEMA, '.', ROUTINE_NAME) FROM information_schema.ROUTINES " +
+			"WHERE DEFINER IN (%s)",
+		privilege: "SHOW_ROUTINE",
+	}}
+}
+
+// within3s bounds a query of a server with very many tables.
+func (mariaDB) within3s(query string) string {
+	return "SET STATEMENT max_statement_time = 3 FOR " + query
+}
+
+func (mySQL) within3s(query string) string {
+	return strings.Replace(query, "SELECT ", "SELECT /*+ MAX_EXECUTION_TIME(3000) */ ", 1)
+}
+
+// definers reports objects that the application has made: of the two accounts, one alone may alter
+// these views and read the text of these routines.
+func (c *checker) definers(ctx context.Context, members, partners []account) error {
+	var list []string
+	for _, a := range members {
+		list = append(list, quote(c.current.Account+"@"+a.host))
+	}
+	for _, a := range partners {
+		list = append(list, quote(c.partner+"@"+a.host))
+	}
+	var found []string
+	for _, o := range c.t.server.objects() {
+		rows, err := c.conn.rows(ctx, c.t.server.within3s(fmt.Sprintf(o.query, strings.Join(list, ", "))+" LIMIT 20"))
+		if number, _, _ := numberOf(err); slices.Contains([]uint16{1142, 1969, 3024}, number) {
+			rows, err = nil, nil // not readable, or not within the time
+		}
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			found = append(found, r[0])
+		}
+		if err := c.sees(ctx, o); err != nil {
+			return err
+		}
+	}
+	if len(found) > 0 {
+		shown := strings.Join(found[:min(len(found), maxDifferences)], ", ")
+		c.ask(objectsOfOne, quote(c.current.Account), quote(c.current.Account)+" or "+quote(c.partner)+" is the definer of "+
+			shown+": the other account may not alter such views, nor read the text of such routines.",
+			"Have another account make and alter them, or use strategy overlap.", target.Double)
+	}
+	return nil
+}
+
+// sees notes objects of which the administrator may see only some.
+func (c *checker) sees(ctx context.Context, o objects) error {
+	missing := false
+	if o.privilege == "" {
+		_, err := c.conn.row(ctx, "SELECT 1 FROM "+o.table+" LIMIT 1")
+		missing = err != nil
+	} else {
+		row, err := c.conn.row(ctx, "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = "+
+			quote(o.privilege)+" AND GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')")
+		if err != nil || len(row) == 0 {
+			return err
+		}
+		missing = row[0] == "0"
+	}
+	if missing && o.privilege != "" {
+		c.unread = append(c.unread, unread{"definers of " + o.what, "GRANT " + o.privilege + " ON *.*"})
+	} else if missing {
+		c.unread = append(c.unread, unread{"definers of " + o.what, "GRANT SELECT ON " + o.table})
+	}
+	return nil
+}
+
+// unread is what is not compared, and the grant that changes that.
+type unread struct{ what, grant string }
+
+// notCompared reports what of the two accounts the administrator may not see.
+func (c *checker) notCompared() {
+	var what, grants []string
+	for _, u := range c.unread {
+		what = append(what, u.what)
+		grants = append(grants, u.grant+" TO "+quote(c.t.admin.Account)+";")
+	}
+	if len(what) > 0 {
+		c.report("not-compared", target.Note, "", "Of the two accounts are not compared: "+strings.Join(what, ", ")+
+			". The administrator may not see them.", strings.Join(grants, " "), target.Double)
+	}
+}
