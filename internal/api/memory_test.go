@@ -41,6 +41,7 @@ func (m *memory) kinds() []target.Kind {
 		Check: func(raw json.RawMessage) error {
 			var c struct {
 				Address string `json:"address"`
+				Moved   bool   `json:"moved"`
 			}
 			if err := target.Decode(raw, &c); err != nil {
 				return err
@@ -56,14 +57,18 @@ func (m *memory) kinds() []target.Kind {
 			m.admin, m.login = s.Admin, s.Login
 			return m, nil
 		},
-		Endpoints: func(json.RawMessage) target.EndpointList {
+		Endpoints: func(raw json.RawMessage) target.EndpointList {
+			if strings.Contains(string(raw), `"moved"`) {
+				return target.WritersAt([]string{"new:1"})
+			}
 			return target.EndpointList{
 				{Address: "db:1", Role: target.Writer},
 				{Address: "standby:1", Role: target.Replica, Lag: target.DefaultLag},
 			}
 		},
 		Canonical: func(_ json.RawMessage, account string) string { return strings.ToLower(account) },
-	}.Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate)
+	}.Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
+		Consenting("change-plugin", "change-auth-plugin")
 	free := k
 	free.Name, free.NeedsAdmin, free.Strategies = "open", false, []target.Strategy{target.Overlap}
 	broken := k

@@ -240,6 +240,7 @@ func TestConfigureChecks(t *testing.T) {
 		"only replicas of target":          {"LoginEndpoint.1", "standby:1"},
 		"does not follow role":             {"LoginRole", "r"},
 		"use tokens of lower-case letters": {"Consent.1", "No!"},
+		"has no consent \"change-plugins\"; it has: change-auth-plugin, change-plugin": {"Consent.1", "change-plugins"},
 	} {
 		w.refused(t, "InvalidParameter", text, "ConfigureRotation", append(configure, params...)...)
 	}
@@ -372,4 +373,18 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 	m.down = true
 	m.mu.Unlock()
 	w.must(t, "EmergencyRotation", emergency...) // repeated: the target is not asked
+}
+
+// TestTargetKeepsLogins verifies that a target is not changed in a way that leaves the application
+// of a secret without an address to log in at.
+func TestTargetKeepsLogins(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	configure := []string{"SecretName", "gen", "TargetName", "pg"}
+	w.must(t, "ConfigureRotation", append(configure, "LoginEndpoint.1", "db:1")...)
+	move := []string{"TargetName", "pg", "Config", `{"address":"elsewhere","moved":true}`}
+	w.refused(t, "Rejected.ResourceInUse", "of the secrets gen. Keep these addresses in verify", "UpdateTarget", move...)
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"elsewhere"}`)
+	w.must(t, "ConfigureRotation", configure...)
+	w.must(t, "UpdateTarget", move...)
 }

@@ -237,8 +237,11 @@ func (c *Call) configure(
 		return s, fault.New(fault.InUse, "The rotation %q at target %q has not ended.", r.ID, before)
 	}
 	if s.TargetName() == secret.OwnUsers {
-		if !settings.Login.IsZero() {
+		switch {
+		case !settings.Login.IsZero():
 			return s, fault.Parameter("LoginEndpoint.N", "access keys of this service have no settings of their logins.")
+		case len(settings.Consents) > 0:
+			return s, fault.Parameter("Consent.N", "a rotation of access keys of this service needs no consent.")
 		}
 		s, _, err = c.bind(tx, s)
 	} else {
@@ -261,6 +264,11 @@ func (c *Call) bindChecked(tx *store.Tx, s secret.Secret) (secret.Secret, error)
 	t, err := c.existingTarget(tx, s.TargetName())
 	if err != nil {
 		return s, err
+	}
+	for _, token := range s.Settings().Consents {
+		if err := c.Kinds[t.Kind].CheckConsent(token); err != nil {
+			return s, fault.Parameter("Consent.N", "%s.", err)
+		}
 	}
 	system, err := c.openFor(tx, t, s) // it does not connect
 	if err != nil {

@@ -202,9 +202,35 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		if err := c.checkTarget(tx, &t); err != nil {
 			return nil, err
 		}
+		if err := c.keepsLogins(tx, t); err != nil {
+			return nil, err
+		}
 		t.UpdatedAt = c.At
 		return c.targetNamed(t.Name), tx.PutTarget(t)
 	})
+}
+
+// keepsLogins refuses a configuration of a target that no longer has an address at which the
+// application of an attached secret logs in: no login would stand for the application then, and no
+// rotation could begin.
+func (c *Call) keepsLogins(tx *store.Tx, t store.Target) error {
+	attached, err := c.attachedSecrets(tx, t)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, s := range attached {
+		if c.checkLogin(t, s.Settings().Login) != nil {
+			names = append(names, s.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fault.New(fault.InUse,
+		"Applications log in at addresses (LoginEndpoint) that target %q would no longer have: of the secrets %s. Keep "+
+			"these addresses in verify beside the new ones, change LoginEndpoint of each secret (keyturn rotation configure "+
+			"NAME --login-endpoint), and then remove them.", t.Name, shortList(names, mostAttached))
 }
 
 // checkUnchanged refuses a change of a target when other secrets than those in judged are sent

@@ -32,8 +32,8 @@ func (c *rotationCheck) Run(e *env) error {
 	}
 	if e.json() {
 		err = printResponse(e.stdout, out)
-	} else {
-		err = printCheck(e.stdout, out)
+	} else if err = printCheck(e.stdout, out); err == nil {
+		err = printConsent(e, client, out)
 	}
 	if err == nil && out.Verdict != kms.VerdictSafe {
 		err = coded{exitFailed, ""}
@@ -60,6 +60,74 @@ func printCheck(w io.Writer, out *kms.CheckRotationResponse) error {
 		return err
 	}
 	return printFindings(w, out.Findings)
+}
+
+// printConsent prints the command that agrees to what the strategy of the secret lacks consent for.
+func printConsent(e *env, client *kms.Client, out *kms.CheckRotationResponse) error {
+	var missing []string
+	for _, s := range out.Strategies {
+		if s.Strategy == out.Strategy {
+			missing = s.Consents
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	r, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: out.SecretName})
+	if err != nil {
+		return err
+	}
+	r.Consents = append(r.Consents, missing...)
+	_, err = fmt.Fprintf(e.stdout, "\nTo agree to everything that %s needs, with the present settings:\n  %s\n",
+		out.Strategy, configureCommand(r))
+	return err
+}
+
+// configureCommand returns the command that configures a rotation as it is. Configure replaces all
+// settings, so it repeats them.
+func configureCommand(r *kms.DescribeRotationResponse) string {
+	words := []string{"keyturn rotation configure", r.SecretName}
+	add := func(flag string, values ...string) {
+		for _, v := range values {
+			if v != "" {
+				words = append(words, flag+" "+shellWord(v))
+			}
+		}
+	}
+	add("--target", r.TargetName)
+	add("--strategy", r.ConfiguredStrategy)
+	add("--account", r.AccountName)
+	add("--clone-account", r.CloneAccountName)
+	add("--account-member", r.AccountMember)
+	add("--secret-member", r.SecretMember)
+	add("--cron", r.Cron)
+	if r.Cron == "" {
+		add("--interval", span(r.RotationInterval))
+	}
+	if r.AutomaticRotation == "Disabled" && r.Cron != "" {
+		words = append(words, "--manual")
+	}
+	add("--time-zone", r.TimeZone)
+	add("--window", r.Window)
+	add("--blackouts", r.Blackouts)
+	add("--grace", span(r.GracePeriod))
+	add("--grace-limit", span(r.GraceLimit))
+	add("--group", r.Group)
+	add("--group-gap", span(r.GroupGap))
+	add("--login-endpoint", r.LoginEndpoints...)
+	add("--login-database", r.LoginDatabase)
+	add("--login-role", r.LoginRole)
+	add("--login-certificate-secret", r.LoginCertificateSecret)
+	add("--consent", r.Consents...)
+	return strings.Join(words, " ")
+}
+
+// shellWord quotes a word for a shell where that is necessary.
+func shellWord(s string) string {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/@+=") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func printFindings(w io.Writer, list []kms.RotationFinding) error {

@@ -29,8 +29,8 @@ type Finding struct {
 	Text string `json:"text"`
 	// Fix says what to do: a statement to run at the target, or a setting to give; empty for a note.
 	Fix string `json:"fix,omitempty"`
-	// Consent is the value of a secret's rotation setting Consent that agrees to this finding;
-	// required for NeedsConsent, empty otherwise.
+	// Consent is the value of a secret's rotation setting Consent that agrees to this finding: Code
+	// for NeedsConsent, empty otherwise.
 	Consent string `json:"consent,omitempty"`
 }
 

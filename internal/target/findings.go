@@ -17,15 +17,16 @@ func (f *Findings) Impossible(code, text, fix string, strategies ...Strategy) {
 	f.add(Finding{Code: code, Verdict: Impossible, Strategies: strategies, Text: text, Fix: fix})
 }
 
-// NeedsConsent adds a finding that the operator must agree to.
-func (f *Findings) NeedsConsent(code, consent, text, fix string, strategies ...Strategy) {
+// NeedsConsent adds a finding that the operator must agree to. Its code is the token that agrees to
+// it, which [Kind.Consents] lists.
+func (f *Findings) NeedsConsent(code, text, fix string, strategies ...Strategy) {
 	f.add(Finding{
 		Code:       code,
 		Verdict:    NeedsConsent,
 		Strategies: strategies,
 		Text:       text,
 		Fix:        fix,
-		Consent:    consent,
+		Consent:    code,
 	})
 }
 

@@ -27,6 +27,9 @@ type Kind struct {
 	Action string
 	// Logins are the members of a secret's [Login] that targets of this kind follow.
 	Logins []LoginField
+	// Consents are the codes of the findings that an operator can agree to, each of which is the token
+	// that does. One that ends with an asterisk stands for all that begin so.
+	Consents []string
 	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
 	// origin of a URL, or the path of a program. It needs no network.
 	Addresses func(config json.RawMessage) []string
@@ -153,6 +156,27 @@ func (k Kind) WithAdmin() Kind {
 func (k Kind) Following(fields ...LoginField) Kind {
 	k.Logins = fields
 	return k
+}
+
+// Consenting returns the kind with Consents set.
+func (k Kind) Consenting(tokens ...string) Kind {
+	k.Consents = slices.Sorted(slices.Values(tokens))
+	return k
+}
+
+// CheckConsent returns an error that lists the tokens of the kind if it does not know one.
+func (k Kind) CheckConsent(token string) error {
+	known := slices.ContainsFunc(k.Consents, func(c string) bool {
+		prefix, all := strings.CutSuffix(c, "*")
+		return c == token || all && strings.HasPrefix(token, prefix)
+	})
+	switch {
+	case known:
+		return nil
+	case len(k.Consents) == 0:
+		return fmt.Errorf("no finding of a target of kind %s needs a consent", k.Name)
+	}
+	return fmt.Errorf("a target of kind %s has no consent %q; it has: %s", k.Name, token, strings.Join(k.Consents, ", "))
 }
 
 // Settings are one target's settings.

@@ -322,8 +322,9 @@ var (
 func memoryKind() target.Kind {
 	return target.Kind{
 		Name: "memory", Strategies: []target.Strategy{target.Overlap, target.Double, target.Single}, NeedsAdmin: true,
-		Check: func(raw json.RawMessage) error { return target.Decode(raw, &struct{ Address string }{}) },
-		Open:  func(target.Settings) (target.Target, error) { return memory{}, nil },
+		Check:    func(raw json.RawMessage) error { return target.Decode(raw, &struct{ Address string }{}) },
+		Open:     func(target.Settings) (target.Target, error) { return memory{}, nil },
+		Consents: []string{"change-auth-plugin"},
 	}
 }
 

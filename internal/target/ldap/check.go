@@ -16,10 +16,10 @@ import (
 )
 
 // consentToOthers is the consent to remove passwords that are not the secret's.
-const consentToOthers = "remove-other-passwords"
+const consentToOthers = "further-values"
 
 // consentToManage is the operator's word that the administrator lacks the right manage.
-const consentToManage = "administrator-without-manage"
+const consentToManage = "policy-must-change"
 
 // Test binds as the administrator at every address, and reads where accounts are searched for.
 func (d *directory) Test(ctx context.Context) error {
@@ -159,7 +159,7 @@ func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.
 	if others > 0 {
 		count := fmt.Sprintf("The entry has %d values of userPassword besides the password in use", others)
 		f.Note("further-values", count+", which stay.", target.Overlap)
-		f.NeedsConsent("further-values", consentToOthers, count+"; the strategy single removes them.",
+		f.NeedsConsent(consentToOthers, count+"; the strategy single removes them.",
 			"Use the strategy overlap.", target.Single)
 	}
 	d.judgeScheme(f, e.example(password), mechanisms)
@@ -171,7 +171,7 @@ func (d *directory) judgeUnread(f *target.Findings) {
 	f.Impossible("values-not-read", text+", so the old one could not be found to be removed.",
 		"Give it read on userPassword.", target.Overlap)
 	if d.Scheme == schemeKeep {
-		f.NeedsConsent("hash-changes", consentToHash, text+", so their scheme is not known; a rotation stores {CRYPT}$6$.",
+		f.NeedsConsent(consentToHash, text+", so their scheme is not known; a rotation stores {CRYPT}$6$.",
 			"Give it read on userPassword, or set scheme in the target.", target.Single)
 	}
 }
@@ -189,14 +189,14 @@ func (d *directory) judgeScheme(f *target.Findings, stored string, mechanisms []
 		f.Note("stored-in-clear", "The password is stored in clear, and so will the new one: programs may need it (SASL, "+
 			"RADIUS). If all applications use simple binds, give the consent "+consentToHash+" to store a hash.")
 	case clear && !keep && len(mechanisms) > 0:
-		f.NeedsConsent("hash-changes", consentToHash,
+		f.NeedsConsent(consentToHash,
 			fmt.Sprintf("The password is stored in clear, which the server's %s need; a rotation stores a hash, with "+
 				"which simple binds alone work.", strings.Join(mechanisms, ", ")),
 			"Set scheme keep in the target, or store a hash, if all applications use simple binds.")
 	case clear:
 		f.Note("hash-changes", "The password is stored in clear; a rotation stores a hash.")
 	case keep && errors.Is(err, errForm):
-		f.NeedsConsent("hash-changes", consentToHash,
+		f.NeedsConsent(consentToHash,
 			fmt.Sprintf("The password is stored in the scheme {%s}, of which no value can be made here; a rotation stores "+
 				"{CRYPT}$6$.", name),
 			"Set scheme in the target.")
@@ -277,7 +277,7 @@ func (d *directory) judgePolicy(f *target.Findings, p policy) {
 	case p.mustChange && p.byManager:
 		f.Impossible("policy-must-change", mustChange, fix)
 	case p.mustChange:
-		f.NeedsConsent("policy-must-change", consentToManage,
+		f.NeedsConsent(consentToManage,
 			mustChange+" Whether the administrator has that right cannot be read.", fix)
 	}
 	if p.safeModify {

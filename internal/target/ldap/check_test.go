@@ -105,7 +105,7 @@ func TestCheckSASL(t *testing.T) {
 		expectFound(t, "a scheme of the target",
 			found(t, open(t, plain(s.Addr, `"scheme":"ssha"`), admin(s)), c, target.Overlap), want)
 		consents, err := ldap.Kind().Open(target.Settings{
-			Config: []byte(plain(s.Addr)), Admin: admin(s), Consent: []string{"change-hash"},
+			Config: []byte(plain(s.Addr)), Admin: admin(s), Consent: []string{"hash-changes"},
 		})
 		targettest.Must(t, err)
 		expectFound(t, "with consent", found(t, consents, c, target.Overlap), "note hash-changes")
@@ -113,7 +113,7 @@ func TestCheckSASL(t *testing.T) {
 		targettest.Must(t, consents.Apply(targettest.Within(t), hashed))
 		targettest.Must(t, consents.Verify(targettest.Within(t), hashed.New))
 		if slices.Contains(s.Values(t, c.Account, "userPassword"), "second-password") {
-			t.Error("with the consent change-hash a password is stored in clear")
+			t.Error("with the consent hash-changes a password is stored in clear")
 		}
 	}
 }

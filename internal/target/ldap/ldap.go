@@ -78,7 +78,7 @@ const (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("ldap", strategies, target.Parser((*config).complete), open).
-		WithAdmin().Following(target.LoginEndpoints)
+		WithAdmin().Following(target.LoginEndpoints).Consenting(consentToHash, consentToOthers, consentToManage)
 }
 
 type config struct {
@@ -225,7 +225,7 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 }
 
 // consentToHash is the consent to a hash of another form.
-const consentToHash = "change-hash"
+const consentToHash = "hash-changes"
 
 // newValue returns the value to store for the new password; empty if the server makes it.
 func (d *directory) newValue(e entry, dn string, c target.Change) (string, error) {

@@ -218,7 +218,7 @@ func testStoredSchemes(t *testing.T, s *servers.LDAP) {
 		}
 		c := change(target.Overlap, old, "second-password")
 		if want == target.NotKnown {
-			targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "is stored", "change-hash")
+			targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "is stored", "hash-changes")
 			tt = open(t, plain(s.Addr, `"scheme":"crypt"`), admin(s))
 		}
 		targettest.Must(t, tt.Apply(targettest.Within(t), c))

@@ -16,8 +16,8 @@ import (
 
 // Consents to findings.
 const (
-	consentToReplace = "replace-client"
-	consentToRemove  = "remove-other-secrets"
+	consentToReplace = "set-replaces-client"
+	consentToRemove  = "other-secrets"
 )
 
 // Window says how long a credential may be refused.
@@ -32,7 +32,7 @@ func (p *provider) Window(s target.Strategy) string {
 func (p *provider) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
 	f := &target.Findings{Account: r.Current.Account}
 	if p.config.mayDropMembers() {
-		f.NeedsConsent("set-replaces-client", consentToReplace,
+		f.NeedsConsent(consentToReplace,
 			"The call set is a PUT of the whole client, and whether its body has all that the client must keep is not known.",
 			"Set get to the same URL as set: everything else is then carried over.")
 	}
@@ -174,7 +174,7 @@ func (p *provider) checkSecrets(f *target.Findings, c map[string]any) {
 		f.Note("other-secrets",
 			fmt.Sprintf("The client has %d secrets. A rotation removes only the one that it replaces.", len(list)))
 	case len(list) > 1:
-		f.NeedsConsent("other-secrets", consentToRemove,
+		f.NeedsConsent(consentToRemove,
 			fmt.Sprintf("The client has %d secrets, and the provider may remove all others when a secret is set.", len(list)),
 			"Remove those that are not in use, or set remove for the strategy overlap.", target.Single)
 	}

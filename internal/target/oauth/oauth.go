@@ -73,7 +73,8 @@ import (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("oauth", strategies, parse, open).
-		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole)
+		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole).
+		Consenting(consentToReplace, consentToRemove)
 }
 
 type config struct {

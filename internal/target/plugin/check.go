@@ -20,6 +20,9 @@ const MaxFindings = 20
 // is taken for a finding of this service.
 const FindingPrefix = "plugin-"
 
+// Consents stands for all consents that a plug-in may ask for.
+const Consents = FindingPrefix + "*"
+
 // finding is one member of findings in an answer.
 type finding struct {
 	Code    string `json:"code"`
@@ -69,7 +72,7 @@ func (f finding) addTo(to *target.Findings) {
 	case target.Impossible:
 		to.Impossible(code, text, f.Fix)
 	case target.NeedsConsent:
-		to.NeedsConsent(code, code, text, f.Fix)
+		to.NeedsConsent(code, text, f.Fix)
 	default:
 		to.Note(code, text)
 	}

@@ -183,7 +183,7 @@ func (k *check) form(ctx context.Context, r role) error {
 		if slices.Equal(methods, authMethods[:1]) {
 			return nil // a login by SCRAM alone has shown the form
 		}
-		f.Code, f.Verdict, f.Consent = "unknown-form", target.NeedsConsent, consentSCRAM
+		f.Code, f.Verdict, f.Consent = consentSCRAM, target.NeedsConsent, consentSCRAM
 		f.Text = fmt.Sprintf(
 			"The administrator cannot read how the password of %q is stored; the new one is stored for SCRAM, "+
 				"which a driver without SCRAM cannot use.", r.name,
@@ -204,18 +204,19 @@ func (k *check) form(ctx context.Context, r role) error {
 		f.Text = fmt.Sprintf("Role %q has no password.", r.name)
 		f.Fix = "Give the role the password that the secret holds (keyturn rotation repair)."
 	case !known:
-		f.Code, f.Verdict, f.Consent = "unknown-form", target.NeedsConsent, consentSCRAM
+		f.Code, f.Verdict, f.Consent = consentSCRAM, target.NeedsConsent, consentSCRAM
 		f.Text = fmt.Sprintf("The password of %q is stored in a form that is not known; the new one is stored for SCRAM.",
 			r.name)
 	case !kept.md5:
 		return nil
 	case agreed:
-		f.Code, f.Verdict, f.Consent = "form-changes", target.NeedsConsent, consentSCRAM
+		f.Code, f.Verdict, f.Consent = consentSCRAM, target.NeedsConsent, consentSCRAM
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5; the new one is stored for SCRAM, as agreed.", r.name)
 	case !slices.Contains(methods, "md5"):
 		f.Code, f.Verdict = "md5-not-allowed", target.Impossible
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it.", r.name)
-		f.Fix = "Add md5 to require_auth of the target, or the consent scram to the secret, if its driver knows SCRAM."
+		f.Fix = "Add md5 to require_auth of the target, or the consent " + consentSCRAM + " to the secret, if its " +
+			"driver knows SCRAM."
 	default:
 		f.Code, f.Verdict = "md5", target.Note
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the new one will be.", r.name)

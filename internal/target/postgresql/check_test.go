@@ -80,8 +80,8 @@ func testCheck(t *testing.T, c *cluster, reader, blind target.Credential) {
 	}{
 		{reader, `"scram-sha-256"`, nil, "md5-not-allowed impossible"},
 		{reader, `"scram-sha-256","md5"`, nil, "md5 note"},
-		{reader, `"scram-sha-256"`, []string{"scram"}, "form-changes needs-consent"},
-		{blind, `"scram-sha-256","md5"`, nil, "unknown-form needs-consent"},
+		{reader, `"scram-sha-256"`, []string{"form-changes"}, "form-changes needs-consent"},
+		{blind, `"scram-sha-256","md5"`, nil, "form-changes needs-consent"},
 		{blind, `"scram-sha-256"`, nil, ""},
 	} {
 		in := c.openWith(t, target.Settings{
@@ -117,7 +117,7 @@ func testForm(t *testing.T, c *cluster, reader, blind target.Credential) {
 			want    string
 		}{
 			"MD5":               {reader, nil, true, "md5"},
-			"MD5, agreed":       {reader, []string{"scram"}, true, "SCRAM-SHA-256$4096:"},
+			"MD5, agreed":       {reader, []string{"form-changes"}, true, "SCRAM-SHA-256$4096:"},
 			"MD5, not readable": {blind, nil, true, "SCRAM-SHA-256$4096:"},
 			"SCRAM":             {reader, nil, false, "SCRAM-SHA-256$4321:"},
 		} {

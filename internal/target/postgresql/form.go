@@ -11,7 +11,7 @@ import (
 )
 
 // consentSCRAM agrees to another form than MD5, or than an unknown one.
-const consentSCRAM = "scram"
+const consentSCRAM = "form-changes"
 
 // form is how the server stores a password. A driver without SCRAM can log in to a role whose
 // password is stored as MD5, and to no other.

@@ -52,7 +52,8 @@ import (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
 	return target.NewKind("postgresql", strategies, target.Parser((*config).complete), open).WithAdmin().
-		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate)
+		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate).
+		Consenting(consentSCRAM, consentUnequal, consentSession, consentReset)
 }
 
 func open(c config, s target.Settings) (target.Target, error) {

@@ -35,7 +35,7 @@ type user struct {
 }
 
 // consentToHash is the consent to replace a hash of an algorithm in which none can be made here.
-const consentToHash = "change-hash"
+const consentToHash = "hash-changes"
 
 // keeps reports whether a rotation can make a hash in the algorithm of the user's.
 func (u user) keeps() bool {

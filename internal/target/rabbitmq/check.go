@@ -16,8 +16,8 @@ import (
 
 // Consents to findings.
 const (
-	consentToLinks   = "links-keep-old-password"
-	consentToPartner = "partner-has-other-rights"
+	consentToLinks   = "links"
+	consentToPartner = "partner-differs"
 )
 
 // Window says how long a credential may be refused.
@@ -77,7 +77,7 @@ func (b *broker) checkUser(
 	case err != nil:
 		return user{}, f.Denied("user-not-read", err, "rabbitmqctl set_user_tags "+b.admin.Account+" administrator")
 	case !u.keeps():
-		f.NeedsConsent("hash-changes", consentToHash,
+		f.NeedsConsent(consentToHash,
 			fmt.Sprintf("The password has the algorithm %s, in which no hash can be made here; a rotation stores %s.",
 				target.Clean(u.Algorithm), u.algorithm()),
 			"Set the password again with rabbitmqctl change_password.", strategies...)
@@ -184,7 +184,7 @@ func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
 	}
 	if len(links) > 0 {
 		slices.Sort(links)
-		f.NeedsConsent("links", consentToLinks,
+		f.NeedsConsent(consentToLinks,
 			fmt.Sprintf("Links of the broker log in with this user and keep its old password: %s.", strings.Join(links, ", ")),
 			"Give the links a user of their own.")
 	}
@@ -238,7 +238,7 @@ func (b *broker) checkPartner(
 		differ = append(differ, "limits")
 	}
 	if len(differ) > 0 {
-		f.NeedsConsent("partner-differs", consentToPartner,
+		f.NeedsConsent(consentToPartner,
 			fmt.Sprintf("The user has other %s than %q.", strings.Join(differ, ", "), u.Name),
 			"Give both users the same with rabbitmqctl.", target.Double)
 	}

@@ -43,7 +43,8 @@ import (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
 	return target.NewKind("rabbitmq", strategies, target.Parser((*config).complete), open).WithAdmin().
-		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate)
+		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
+		Consenting(consentToHash, consentToLinks, consentToPartner)
 }
 
 type config struct {

@@ -301,8 +301,8 @@ func (n *node) otherAlgorithms(t *testing.T) {
 		t.Errorf("Retire of a password with MD5: %v", err)
 	}
 	c := target.Change{ID: "c", Strategy: target.Double, Old: other, New: with(md5, "a-password-for-sha256")}
-	targettest.Expect(t, tt.Apply(t.Context(), c), target.Denied, "rabbit_password_hashing_md5", "change-hash")
-	targettest.Must(t, n.openAs(t, target.Login{}, "change-hash").Apply(t.Context(), c))
+	targettest.Expect(t, tt.Apply(t.Context(), c), target.Denied, "rabbit_password_hashing_md5", "hash-changes")
+	targettest.Must(t, n.openAs(t, target.Login{}, "hash-changes").Apply(t.Context(), c))
 	targettest.Must(t, tt.Verify(t.Context(), c.New))
 	c.New = with(sha512, "a-password-for-sha512")
 	targettest.Must(t, tt.Apply(t.Context(), c))

@@ -12,9 +12,9 @@ import (
 
 // Consents to findings.
 const (
-	consentToPartner  = "partner-has-other-rights"
-	consentToOthers   = "other-nodes-keep-users"
-	consentToReplicas = "replicas-keep-old-password"
+	consentToPartner  = "partner-differs"
+	consentToOthers   = "nodes-not-named"
+	consentToReplicas = "replication"
 )
 
 // Window says how long a credential may be refused.
@@ -101,7 +101,7 @@ func (s *server) checkAdministrator(ctx context.Context, f *target.Findings, nod
 func checkReplication(f *target.Findings, places []place, users []user) {
 	for i, p := range places {
 		if (p.replica || len(p.copies) > 0) && permits(users[i].commands, "psync") {
-			f.NeedsConsent("replication", consentToReplicas,
+			f.NeedsConsent(consentToReplicas,
 				fmt.Sprintf("Replicas of %s may log in with this user, because it may run PSYNC. Their setting masterauth keeps "+
 					"the old password.", cmp.Or(p.master, p.addr)),
 				"Give replicas a user of their own with the setting masteruser.")
@@ -162,7 +162,7 @@ func checkPartner(f *target.Findings, nodes []*node, users []user, partner strin
 	for i, n := range nodes {
 		one, two := users[i], users[len(nodes)+i]
 		if one.exists && two.exists && one.rights != two.rights {
-			of.NeedsConsent("partner-differs", consentToPartner,
+			of.NeedsConsent(consentToPartner,
 				fmt.Sprintf("The rules of the user at %s differ from the rules of %q.", n.addr, f.Account),
 				"Give both users the same rules with ACL SETUSER.", target.Double)
 		}

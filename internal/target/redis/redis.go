@@ -72,7 +72,8 @@ const (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Double}
 	return target.NewKind("redis", strategies, target.Parser((*config).complete), open).WithAdmin().
-		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate)
+		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
+		Consenting(consentToPartner, consentToOthers, consentToReplicas)
 }
 
 type config struct {

@@ -44,7 +44,7 @@ func (s *server) checkTopology(ctx context.Context, f *target.Findings, nodes []
 		places = append(places, p)
 	}
 	if others := unnamed(places, s.Addresses(), len(s.config.Verify.Replicas())); len(others) > 0 {
-		f.NeedsConsent("nodes-not-named", consentToOthers,
+		f.NeedsConsent(consentToOthers,
 			fmt.Sprintf("Other servers belong to these nodes, and the target does not name them: %s. A new password does not "+
 				"work there, also after one of them has become the master.", inShort(others)),
 			"Name every node in the setting nodes of the target, or agree if something else copies the users to them.")

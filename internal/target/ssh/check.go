@@ -418,12 +418,12 @@ func (h *host) judgePassword(f *target.Findings, found shadow, now time.Time) {
 func judgeHash(f *target.Findings, found shadow) {
 	switch made := makerOf(found.hash); {
 	case made == madeByNoOne:
-		f.NeedsConsent("hash-changes", consentToHash, fmt.Sprintf(
+		f.NeedsConsent(consentToHash, fmt.Sprintf(
 			"The password is stored in the obsolete form %s; a rotation stores a hash of the form $6$ (%d rounds).",
 			formOfHash(found.hash), shacrypt.DefaultRounds,
 		), "Set the password once with passwd, which stores it in the form of the host.")
 	case made == madeByHost && !found.perl:
-		f.NeedsConsent("hash-changes", consentToHash, fmt.Sprintf(
+		f.NeedsConsent(consentToHash, fmt.Sprintf(
 			"The password is stored in the form %s, and the host has no perl, by which its crypt(3) is called; a "+
 				"rotation stores a hash of the form $6$.", formOfHash(found.hash),
 		), "Install perl at the host.")

@@ -236,7 +236,7 @@ func TestKeepsHashes(t *testing.T) {
 	s := servers.StartSSH(t)
 	tt := open(t, config(s, s.Addr()), admin(s))
 	consenting, err := ssh.Kind().Open(target.Settings{
-		Config: []byte(config(s, s.Addr())), Admin: admin(s), Consent: []string{"change-hash"},
+		Config: []byte(config(s, s.Addr())), Admin: admin(s), Consent: []string{"hash-changes"},
 	})
 	targettest.Must(t, err)
 	for form, want := range map[string]string{
@@ -249,7 +249,7 @@ func TestKeepsHashes(t *testing.T) {
 		old.Account = s.NewAccount(t, "/bin/sh", cryptOf(t, old.Secret.Reveal(), form)).Name
 		c := change(t, tt, old)
 		if form == "$1$" {
-			targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "obsolete form $1$", "change-hash")
+			targettest.Expect(t, tt.Apply(targettest.Within(t), c), target.Denied, "obsolete form $1$", "hash-changes")
 			tt = consenting
 		}
 		targettest.Must(t, tt.Apply(targettest.Within(t), c))

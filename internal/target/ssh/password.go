@@ -125,7 +125,7 @@ func (s *session) hash(ctx context.Context, account string) (string, error) {
 }
 
 // consentToHash is the consent to a hash of another form.
-const consentToHash = "change-hash"
+const consentToHash = "hash-changes"
 
 // hashLike returns a hash of the new password in the form of the stored one: the stored one itself
 // if it is of that password already. A form that cannot be kept becomes $6$ if the operator

@@ -83,7 +83,7 @@ const (
 // Kind returns the kind "ssh". A target needs an administrator unless its configuration says self.
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
-	return target.NewKind("ssh", strategies, parse, open).Following(target.LoginEndpoints)
+	return target.NewKind("ssh", strategies, parse, open).Following(target.LoginEndpoints).Consenting(consentToHash)
 }
 
 type config struct {

@@ -47,7 +47,7 @@ const minKey = 16
 // Kind returns the kind "webhook".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single, target.Double}
-	return target.NewKind("webhook", strategies, parse, open).WithAdmin()
+	return target.NewKind("webhook", strategies, parse, open).WithAdmin().Consenting(plugin.Consents)
 }
 
 type config struct {
