@@ -2,261 +2,323 @@ package messy
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
-	"regexp"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
-
-	"github.com/go-sql-driver/mysql"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/test/applications"
 	"github.com/keyturn/keyturn/test/servers"
-	"github.com/keyturn/keyturn/test/support"
 )
 
 func TestMariaDB(t *testing.T) {
 	t.Parallel()
-	db := &mariadb{MariaDB: servers.StartMariaDB(t, nil), kind: "mariadb", plugins: []string{"mysql_native_password"}}
-	if db.Exec(t.Context(), "INSTALL SONAME 'auth_ed25519'") == nil {
-		db.plugins = append(db.plugins, "ed25519")
-	}
-	db.play(t)
+	playMySQL(t, &mysqlKind{
+		name:    "mariadb",
+		plugins: []string{"mysql_native_password", "mysql_native_password", "ed25519"},
+		start: func(a *servers.Authority, arguments ...string) *servers.MariaDB {
+			return servers.StartMariaDB(t, a, append(arguments, "--plugin-load-add=auth_ed25519")...)
+		},
+		replicated: func() (primary, replica *servers.MariaDB) {
+			primary, replica = servers.StartReplicated(t, replicaDelay)
+			good(t, primary.Exec(t.Context(), "INSTALL SONAME 'auth_ed25519'"))
+			good(t, replica.Exec(t.Context(), "INSTALL SONAME 'auth_ed25519'"))
+			return primary, replica
+		},
+		hardening: []string{
+			"INSTALL SONAME 'simple_password_check'",
+			"SET GLOBAL strict_password_validation = OFF",
+			"SET GLOBAL max_password_errors = 50",
+		},
+	})
 }
 
 func TestMySQL(t *testing.T) {
 	t.Parallel()
-	db := &mariadb{MariaDB: servers.StartMySQL(t, nil), kind: "mysql"}
-	db.plugins = []string{"caching_sha2_password", "caching_sha2_password", "sha256_password"}
-	db.play(t)
+	playMySQL(t, &mysqlKind{
+		name:    "mysql",
+		plugins: []string{"caching_sha2_password", "caching_sha2_password", "sha256_password"},
+		start: func(a *servers.Authority, arguments ...string) *servers.MariaDB {
+			return servers.StartMySQL(t, a, arguments...)
+		},
+		replicated: func() (primary, replica *servers.MariaDB) {
+			return servers.StartReplicatedMySQL(t, replicaDelay)
+		},
+		hardening: []string{
+			"INSTALL COMPONENT 'file://component_validate_password'",
+			"SET GLOBAL partial_revokes = ON",
+			"SET GLOBAL password_history = 5",
+			"SET GLOBAL password_reuse_interval = 30",
+			"SET GLOBAL default_password_lifetime = 90",
+			"SET GLOBAL require_secure_transport = ON",
+		},
+	})
 }
 
-// mariadb is the server that all scenes of a kind share.
-type mariadb struct {
+// replicaDelay is what a replica is late, and crowd the number of connections of a full server.
+const (
+	replicaDelay = time.Second
+	crowd        = 10
+)
+
+// mysqlKind is MariaDB or MySQL.
+type mysqlKind struct {
+	name       string
+	plugins    []string // of which an account has one
+	start      func(a *servers.Authority, arguments ...string) *servers.MariaDB
+	replicated func() (primary, replica *servers.MariaDB)
+	hardening  []string
+	product    *product
+	// worlds are the servers of scenes; each starts when the first scene needs it.
+	worlds map[string]func() *mysqlWorld
+}
+
+// mysqlWorld is a server that scenes share.
+type mysqlWorld struct {
 	*servers.MariaDB
-	kind    string
-	plugins []string // of which an account has one
+	kind    *mysqlKind
+	replica *servers.MariaDB
+	// authority is set when the server speaks TLS.
+	authority *servers.Authority
+	// turn is of the scenes that need the server for themselves.
+	turn sync.Mutex
 }
 
-func (db *mariadb) play(t *testing.T) {
-	applications.Require(t, db.kind)
-	good(t, db.Exec(t.Context(), applications.MySQLShared...))
-	good(t, db.Exec(t.Context(),
-		"CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'",
+func playMySQL(t *testing.T, k *mysqlKind) {
+	applications.Require(t, k.name)
+	if k.name == "mysql" && !servers.HasMySQL() {
+		t.Skip("there is no MySQL server; scripts/test-mysql fetches one")
+	}
+	k.product = start(t, k.name, compact(pair{"rotator", "The-administrator's-1"}))
+	k.worlds = map[string]func() *mysqlWorld{
+		"as installed": sync.OnceValue(func() *mysqlWorld {
+			return k.prepare(t, &mysqlWorld{MariaDB: k.start(nil)}, "CREATE USER ''@'%'", "CREATE USER ''@'localhost'")
+		}),
+		"hardened": sync.OnceValue(func() *mysqlWorld {
+			a := servers.NewAuthority(t, t.TempDir())
+			return k.prepare(t, &mysqlWorld{MariaDB: k.start(a), authority: a}, k.hardening...)
+		}),
+		"replicated": sync.OnceValue(func() *mysqlWorld {
+			primary, replica := k.replicated()
+			return k.prepare(t, &mysqlWorld{MariaDB: primary, replica: replica})
+		}),
+		"full": sync.OnceValue(func() *mysqlWorld {
+			return k.prepare(t, &mysqlWorld{MariaDB: k.start(nil, fmt.Sprintf("--max-connections=%d", crowd))})
+		}),
+	}
+	p := player{product: k.product, label: "messy_" + k.name}
+	p.build = func(t *testing.T, s *scene, r *rand.Rand) { k.build(t, s, r) }
+	p.play(t)
+}
+
+// prepare makes what all scenes of a server share.
+func (k *mysqlKind) prepare(t *testing.T, w *mysqlWorld, more ...string) *mysqlWorld {
+	t.Helper()
+	w.kind = k
+	good(t, w.Exec(t.Context(), applications.MySQLShared...))
+	good(t, w.Exec(t.Context(), append([]string{
+		"CREATE USER rotator@'%' IDENTIFIED BY 'The-administrator''s-1'",
 		"GRANT ALL ON *.* TO rotator@'%' WITH GRANT OPTION",
 		"CREATE ROLE readers",
 		"GRANT SELECT ON shared.* TO readers",
-	))
-	p := player{product: start(t, db.kind, compact(pair{"rotator", "the-administrators"})), label: "messy_" + db.kind}
-	p.build = func(t *testing.T, s *scene, r *rand.Rand) { db.build(t, p.product, s, r) }
-	p.play(t)
+	}, more...)...))
+	return w
 }
 
 // user is an account of a scene.
 type user struct {
-	name, password, plugin string
-	hosts                  []string
-	grants, options        []string
+	name, password string
+	rows           []row
+	// options follow how it logs in, and limits follow WITH. In grants and after, {} is the account
+	// at a host.
+	options, limits, grants, after []string
 }
+
+// row is an account at a host.
+type row struct{ host, plugin string }
 
 // create makes the account at each of its hosts.
-func (db *mariadb) create(t *testing.T, u user) {
+func (w *mysqlWorld) create(t *testing.T, u user) {
 	t.Helper()
-	for _, host := range u.hosts {
-		at := fmt.Sprintf("%s@'%s'", u.name, host)
-		how := fmt.Sprintf("IDENTIFIED WITH %s BY '%s'", u.plugin, u.password)
-		if db.kind == "mariadb" {
-			how = fmt.Sprintf("IDENTIFIED VIA %s USING PASSWORD('%s')", u.plugin, u.password)
+	for _, row := range u.rows {
+		at := sqlText(u.name) + "@" + sqlText(row.host)
+		how := " IDENTIFIED WITH " + row.plugin + " BY " + sqlText(u.password)
+		if w.kind.name == "mariadb" {
+			how = " IDENTIFIED VIA " + row.plugin + " USING PASSWORD(" + sqlText(u.password) + ")"
 		}
-		statements := []string{fmt.Sprintf("CREATE USER %s %s %s", at, how, strings.Join(u.options, " "))}
-		for _, g := range u.grants {
+		options := slices.Clone(u.options)
+		if len(u.limits) > 0 { // between REQUIRE and all others
+			at := slices.IndexFunc(options, func(o string) bool { return !strings.HasPrefix(o, "REQUIRE") })
+			if at < 0 {
+				at = len(options)
+			}
+			options = slices.Insert(options, at, "WITH "+strings.Join(u.limits, " "))
+		}
+		statements := []string{"CREATE USER " + at + how + " " + strings.Join(options, " ")}
+		for _, g := range append(slices.Clone(u.grants), u.after...) {
 			statements = append(statements, strings.ReplaceAll(g, "{}", at))
 		}
-		good(t, db.Exec(t.Context(), statements...))
+		good(t, w.Exec(t.Context(), statements...))
 	}
 }
 
-func (db *mariadb) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
-	database := "db_" + s.name
-	u := user{name: "app_" + s.name, password: "first-password-of-" + s.name, hosts: []string{"%"}}
-	u.plugin = s.one(r, "plugin", db.plugins...)
-	good(t, db.Exec(t.Context(), applications.MySQLObjects(database)...))
-	t.Cleanup(func() { _ = db.Exec(context.Background(), "DROP DATABASE "+database) })
-	u.grants = []string{applications.MySQLGrant(database, "{}")}
-	source := db.options(s, r, &u)
-	config := map[string]any{"address": db.Addr, "tls": map[string]bool{"off": true}}
-	switch s.one(r, "hosts", "%", "%", "127.0.0.%", "% and 127.0.0.2") {
-	case "127.0.0.%":
-		u.hosts = []string{"127.0.0.%"}
-		config["account_host"] = "127.0.0.%"
-	case "% and 127.0.0.2":
-		u.hosts = append(u.hosts, "127.0.0.2")
-		if s.trait(r, 2, "the application comes from 127.0.0.2") {
-			source = "127.0.0.2"
+// sqlText is a literal.
+func sqlText(s string) string {
+	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", "''") + "'"
+}
+
+// mysqlScene is a scene while it is made.
+type mysqlScene struct {
+	*scene
+	*mysqlWorld
+	t         *testing.T
+	r         *rand.Rand
+	database  string
+	user      user
+	config    map[string]any
+	configure kms.ConfigureRotationRequest
+	app       applications.Config
+	// agrees is set when the operator agrees to all that a check asks about.
+	agrees bool
+}
+
+func (k *mysqlKind) build(t *testing.T, s *scene, r *rand.Rand) {
+	worlds := []string{"as installed", "as installed", "as installed", "hardened", "hardened", "replicated"}
+	world := s.one(r, "server", worlds...)
+	if s.trait(r, 50, "a server whose connections are all in use") {
+		world = "full"
+	}
+	w := k.worlds[world]()
+	b := &mysqlScene{scene: s, mysqlWorld: w, t: t, r: r, database: "db_" + s.name}
+	b.user = user{name: "app_" + s.name, password: "First-password-1-of-" + s.name}
+	b.user.rows = []row{{"%", s.one(r, "plugin", k.plugins...)}}
+	b.user.grants = []string{
+		applications.MySQLGrant(b.database, "{}"),
+		"GRANT CREATE VIEW, SHOW VIEW ON " + b.database + ".* TO {}",
+	}
+	b.config = map[string]any{"address": w.Addr, "tls": map[string]any{"off": true}}
+	b.app = applications.Config{Kind: k.name, Address: w.Addr, Database: b.database}
+	b.strategy = []target.Strategy{target.Overlap, target.Overlap, target.Single, target.Double}[r.IntN(4)]
+	b.connections(world)
+	for _, trait := range mysqlTraits {
+		if (trait.kind == "" || trait.kind == k.name) && s.trait(r, trait.odds, trait.name) {
+			trait.apply(b)
 		}
 	}
-	if s.trait(r, 4, "a database that the application opens") {
-		config["database"] = database
+	b.agrees = s.trait(r, 2, "an operator who agrees")
+	b.objects()
+	b.bind()
+}
+
+// connections follows the server: TLS, a replica, sessions that fill it.
+func (b *mysqlScene) connections(world string) {
+	switch world {
+	case "hardened":
+		b.config["tls"] = map[string]any{"ca": b.authority.CA}
+		b.app.CA = b.authority.CAFile
+	case "replicated":
+		b.config["verify"] = []any{b.Addr, map[string]any{"address": b.replica.Addr, "role": "replica"}}
+	case "full":
+		b.turn.Lock()
+		b.t.Cleanup(b.turn.Unlock)
+		b.occupy = func(value string) func() { return b.occupies(value, crowd) }
 	}
-	db.create(t, u)
-	p.register(t, s.name, compact(config))
-	s.first = compact(pair{u.name, u.password})
-	s.strategy = []target.Strategy{target.Overlap, target.Overlap, target.Single, target.Double}[r.IntN(4)]
-	configure := kms.ConfigureRotationRequest{
-		TargetName:  s.name,
-		Strategy:    string(s.strategy),
-		GracePeriod: "1h",
-		AccountName: u.name,
+}
+
+// objects makes the tables of the application, and what runs with the rights of its account.
+func (b *mysqlScene) objects() {
+	b.create(b.t, b.user)
+	db := b.database
+	statements := applications.MySQLObjects(db)
+	if b.trait(b.r, 3, "objects that run as the account") {
+		as := " DEFINER = " + sqlText(b.user.name) + "@" + sqlText(b.user.rows[0].host) + " "
+		statements = append(statements,
+			"CREATE TABLE "+db+".audited (id int)",
+			"CREATE TABLE "+db+".log (id int)",
+			"CREATE"+as+"VIEW "+db+".v AS SELECT id FROM "+db+".orders",
+			"CREATE"+as+"PROCEDURE "+db+".definer() SELECT count(*) FROM "+db+".orders",
+			"CREATE"+as+"FUNCTION "+db+".definer_of() RETURNS int READS SQL DATA RETURN (SELECT count(*) FROM "+db+".orders)",
+			"CREATE"+as+"EVENT "+db+".e ON SCHEDULE EVERY 1 DAY DO DELETE FROM "+db+".log",
+		)
+		if b.strategy == target.Double && b.agrees {
+			b.stated = append(b.stated, "failures") // only its definer may alter a view
+		}
 	}
+	good(b.t, b.Exec(b.t.Context(), statements...))
+	b.t.Cleanup(func() { _ = b.Exec(context.Background(), "DROP DATABASE "+db) })
+}
+
+// bind makes the secret, its rotation and the application.
+func (b *mysqlScene) bind() {
+	s, p := b.scene, b.kind.product
+	p.register(b.t, s.name, compact(b.config))
+	s.first = compact(pair{b.user.name, b.user.password})
+	b.configure.TargetName, b.configure.Strategy = s.name, string(s.strategy)
+	b.configure.AccountName, b.configure.GracePeriod = b.user.name, "1h"
 	switch s.strategy {
 	case target.Single:
-		configure.GracePeriod = "0s"
+		b.configure.GracePeriod = "0s"
 	case target.Double:
-		clone := u
-		clone.name += "_clone"
-		clone.password = "another-password-of-" + s.name
-		db.create(t, clone)
-		configure.CloneAccountName = clone.name
+		clone := b.user
+		clone.name, clone.password = "app_"+s.name+"_clone", "Another-password-1-of-"+s.name
+		b.create(b.t, clone)
+		b.configure.CloneAccountName = clone.name
 	}
-	s.attach = func() (string, error) { return p.configure(t, s.first, configure) }
-	s.app = applications.New(applications.Config{Kind: db.kind, Address: db.Addr, Database: database, Source: source})
-	s.also = func(ctx context.Context, value string, out outcome) error {
-		a, err := applications.Parse(value)
-		if err == nil {
-			out["account"], err = db.account(ctx, a.AccountName)
+	s.attach = func() (string, error) {
+		secret, err := p.configure(b.t, s.first, b.configure)
+		if err == nil && b.agrees {
+			err = b.agree(secret)
 		}
+		return secret, err
+	}
+	s.app = applications.New(b.app)
+	s.also = func(ctx context.Context, value string, out outcome) error {
+		v, err := applications.Parse(value)
+		if err != nil {
+			return err
+		}
+		seen, err := b.seen(ctx, v.AccountName)
+		maps.Copy(out, seen)
 		return err
 	}
 }
 
-// options are the rights and limits of an account. It returns where the application comes from;
-// empty for any address.
-func (db *mariadb) options(s *scene, r *rand.Rand, u *user) (source string) {
-	if s.trait(r, 3, "a right on columns") {
-		u.grants = append(u.grants, "GRANT SELECT (id) ON shared.t TO {}")
+// agree gives the consents that a check asks for.
+func (b *mysqlScene) agree(secret string) error {
+	p := b.kind.product
+	r, err := p.CheckRotation(b.t.Context(), &kms.SecretNameRequest{SecretName: secret})
+	if err != nil {
+		return err
 	}
-	if s.trait(r, 3, "a default role") {
-		u.grants = append(u.grants, "GRANT readers TO {}")
-		if db.kind == "mariadb" {
-			u.grants = append(u.grants, "SET DEFAULT ROLE readers FOR {}")
-		} else {
-			u.grants = append(u.grants, "ALTER USER {} DEFAULT ROLE readers")
+	again := b.configure
+	again.SecretName, again.GraceLimit = secret, again.GracePeriod
+	for _, f := range r.Findings {
+		if f.Consent != "" && !slices.Contains(again.Consents, f.Consent) {
+			again.Consents = append(again.Consents, f.Consent)
 		}
 	}
-	if s.trait(r, 4, "limits that are far") {
-		u.options = append(u.options, "WITH MAX_QUERIES_PER_HOUR 100000 MAX_USER_CONNECTIONS 50")
-	} else if s.trait(r, 4, "connections reached by the application's pool") {
-		u.options = append(u.options, "WITH MAX_USER_CONNECTIONS 2")
-		s.occupy = func(value string) func() { return db.occupy(s, value, 2) }
+	if len(again.Consents) == 0 {
+		return nil
 	}
-	if s.trait(r, 5, "an expiry that is far") {
-		u.options = append(u.options, "PASSWORD EXPIRE INTERVAL 1000 DAY")
-	}
-	if db.kind == "mysql" && s.trait(r, 4, "an attribute") {
-		u.options = append(u.options, `ATTRIBUTE '{"team": "blue"}'`)
-	}
-	return ""
+	return second(p.ConfigureRotation(b.t.Context(), &again))
 }
 
-// occupy keeps sessions open.
-func (db *mariadb) occupy(s *scene, value string, n int) (release func()) {
-	var open []func() error
-	for range n {
-		if end, err := s.app.Open(context.Background(), value); err == nil {
-			open = append(open, end)
-		}
+// certify gives the application a client certificate, and the product its secret.
+func (b *mysqlScene) certify() {
+	var both []byte
+	for _, file := range []string{b.authority.CertFile, b.authority.KeyFile} {
+		part, err := os.ReadFile(file)
+		good(b.t, err)
+		both = append(both, part...)
 	}
-	return func() {
-		for _, end := range open {
-			_ = end() // nothing depends on the goodbye
-		}
-		// The server counts a session a little longer than its client does.
-		support.Eventually(func() bool {
-			in, err := s.app.Login(context.Background(), value)
-			return in || err == nil
-		})
-	}
-}
-
-var (
-	// identified is how an account logs in, with its hashes, up to what follows.
-	identified = regexp.MustCompile(`(?s) IDENTIFIED .*?( DEFAULT ROLE| REQUIRE| WITH MAX| PASSWORD EXPIRE|$)`)
-)
-
-// waysToLogIn are the plug-ins of an account; the hashes of one plug-in count as one.
-var waysToLogIn = map[string]string{
-	"mariadb": "SELECT JSON_EXTRACT(Priv, '$.plugin', '$.auth_or[*].plugin') FROM mysql.global_priv WHERE user = '%s'",
-	"mysql":   "SELECT plugin FROM mysql.user WHERE user = '%s'",
-}
-
-// admin is a pool of the administrator's sessions.
-func (db *mariadb) admin() (*sql.DB, error) {
-	c := mysql.NewConfig()
-	c.Net, c.Addr, c.User, c.Passwd, c.Logger = "tcp", db.Addr, "rotator", "the-administrators", &mysql.NopLogger{}
-	connector, err := mysql.NewConnector(c)
-	if err != nil {
-		return nil, err
-	}
-	return sql.OpenDB(connector), nil
-}
-
-// account is what the server's administrator sees of an account: its plug-in, limits, expiry,
-// attributes and rights, without hashes.
-func (db *mariadb) account(ctx context.Context, name string) (string, error) {
-	pool, err := db.admin()
-	if err != nil {
-		return "", err
-	}
-	defer pool.Close()
-	hosts, err := column(ctx, pool, fmt.Sprintf("SELECT host FROM mysql.user WHERE user = '%s'", name))
-	if err != nil {
-		return "", err
-	}
-	var lines []string
-	for _, host := range hosts {
-		for _, statement := range []string{"SHOW CREATE USER", "SHOW GRANTS FOR"} {
-			said, err := column(ctx, pool, fmt.Sprintf("%s '%s'@'%s'", statement, name, host))
-			if err != nil {
-				return "", err
-			}
-			for _, line := range said {
-				lines = append(lines, identified.ReplaceAllString(strings.ReplaceAll(line, name, "app"), "$1"))
-			}
-		}
-	}
-	ways, err := column(ctx, pool, fmt.Sprintf(waysToLogIn[db.kind], name))
-	if err != nil {
-		return "", err
-	}
-	for _, way := range ways {
-		plugins := pluginNames.FindAllString(way, -1)
-		slices.Sort(plugins)
-		lines = append(lines, strings.Join(slices.Compact(plugins), " or "))
-	}
-	slices.Sort(lines)
-	return strings.Join(lines, "; "), nil
-}
-
-var pluginNames = regexp.MustCompile(`\w+`)
-
-// column reads the only column of a statement.
-func column(ctx context.Context, pool *sql.DB, statement string) (list []string, err error) {
-	rows, err := pool.QueryContext(ctx, statement)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			return nil, err
-		}
-		list = append(list, text)
-	}
-	return list, errors.Join(err, rows.Err())
+	b.app.Certificate, b.app.Key = b.authority.CertFile, b.authority.KeyFile
+	b.configure.LoginCertificateSecret = "certificate-of-" + b.name
+	b.kind.product.put(b.t, b.configure.LoginCertificateSecret, string(both))
 }

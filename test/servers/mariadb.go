@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -185,6 +186,28 @@ func (m *MariaDB) Value(ctx context.Context, query string) (string, error) {
 		return "", fmt.Errorf("%s: %w", query, err)
 	}
 	return fmt.Sprintf("%s", values[0]), nil
+}
+
+// Column returns the first column of a query, as the administrator reads it.
+func (m *MariaDB) Column(ctx context.Context, query string) (list []string, err error) {
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	rows, err := conn.(driver.QueryerContext).QueryContext(ctx, query, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", query, err)
+	}
+	defer rows.Close()
+	for values := make([]driver.Value, len(rows.Columns())); ; {
+		if err := rows.Next(values); errors.Is(err, io.EOF) {
+			return list, nil
+		} else if err != nil {
+			return nil, err
+		}
+		list = append(list, fmt.Sprintf("%s", values[0]))
+	}
 }
 
 func (m *MariaDB) connect(ctx context.Context) (driver.Conn, error) {

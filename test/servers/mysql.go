@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
 )
@@ -63,6 +65,36 @@ func StartMySQL(t testing.TB, authority *Authority, arguments ...string) *MariaD
 		}
 	})
 	return m
+}
+
+// StartReplicatedMySQL starts a MySQL server without TLS and a read-only replica of it, which
+// applies each change after a delay.
+func StartReplicatedMySQL(t testing.TB, delay time.Duration) (primary, replica *MariaDB) {
+	t.Helper()
+	gtid := []string{"--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--log-bin=binlog"}
+	primary = StartMySQL(t, nil, append(gtid, "--server-id=1")...)
+	replica = StartMySQL(t, nil, append(gtid, "--server-id=2", "--read-only")...)
+	ctx, cancel := context.WithTimeout(t.Context(), mariaDBTimeout)
+	defer cancel()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("replicate MySQL: %v", err)
+		}
+	}
+	password := rand.Text()
+	must(primary.Exec(ctx, "CREATE USER repl@'%' IDENTIFIED BY '"+password+"'",
+		"GRANT REPLICATION SLAVE ON *.* TO repl@'%'"))
+	done, err := primary.Value(ctx, "SELECT @@GLOBAL.gtid_executed")
+	must(err)
+	host, port, err := net.SplitHostPort(primary.Addr)
+	must(err)
+	must(replica.Exec(ctx, "RESET BINARY LOGS AND GTIDS", "SET GLOBAL gtid_purged = '"+done+"'",
+		fmt.Sprintf("CHANGE REPLICATION SOURCE TO SOURCE_HOST='%s', SOURCE_PORT=%s, SOURCE_USER='repl', "+
+			"SOURCE_PASSWORD='%s', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_DELAY=%d",
+			host, port, password, int(delay.Seconds())),
+		"START REPLICA"))
+	return primary, replica
 }
 
 // HasMySQL reports whether there is a MySQL server to start.
