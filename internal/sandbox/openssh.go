@@ -30,7 +30,8 @@ type OpenSSHConfig struct {
 	// Dir is where the directory of all its files is made.
 	Dir string
 	// Settings are lines of sshd_config such as "PermitTTY yes". They go before those that a
-	// throw-away server has, and sshd takes the first one of a name.
+	// throw-away server has, and sshd takes the first one of a name. From the first Match on they go
+	// behind.
 	Settings []string
 	// Log gets what the server writes.
 	Log io.Writer
@@ -180,7 +181,7 @@ func (o *OpenSSH) Kill() error { return o.server.Kill() }
 // unknown, and then need none.
 func (o *OpenSSH) configure(ctx context.Context) error {
 	config := o.settings()
-	for _, text := range []string{config + "PerSourcePenalties no\n", config} {
+	for _, text := range []string{"PerSourcePenalties no\n" + config, config} {
 		if err := os.WriteFile(o.file("sshd_config"), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -225,7 +226,12 @@ func (o *OpenSSH) settings() string {
 		"LoginGraceTime 15",
 		"LogLevel ERROR",
 	}
-	return strings.Join(append(slices.Clone(o.config.Settings), lines...), "\n") + "\n"
+	own := o.config.Settings
+	blocks := slices.IndexFunc(own, func(s string) bool { return strings.HasPrefix(s, "Match ") })
+	if blocks < 0 {
+		blocks = len(own)
+	}
+	return strings.Join(slices.Concat(own[:blocks], lines, own[blocks:]), "\n") + "\n"
 }
 
 var errGreeted = errors.New("greeted")

@@ -34,4 +34,12 @@ var ldapMutations = []mutation{
 		pkg:  "internal/target/ldap",
 		test: "TestCheckSASL",
 	},
+	{
+		name: "a check passes a password that is too young to be changed",
+		file: "internal/target/ldap/check.go",
+		old:  "young.After(time.Now())",
+		new:  "false",
+		pkg:  "internal/target/ldap",
+		test: "TestLDAP",
+	},
 }

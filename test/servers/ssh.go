@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -57,7 +59,11 @@ func StartSSH(t testing.TB, settings ...string) *SSH {
 	}
 	var public ssh.PublicKey
 	s.AdminKey, public = NewSSHKey(t)
-	settings = append(settings, "AllowUsers "+accountPrefix+"*", "PasswordAuthentication yes",
+	blocks := slices.IndexFunc(settings, func(s string) bool { return strings.HasPrefix(s, "Match ") })
+	if blocks < 0 {
+		blocks = len(settings)
+	}
+	settings = slices.Insert(slices.Clone(settings), blocks, "AllowUsers "+accountPrefix+"*", "PasswordAuthentication yes",
 		"AuthorizedKeysFile "+s.Keys()+"/%u .ssh/authorized_keys .ssh/authorized_keys2")
 	s.OpenSSH, err = sandbox.StartOpenSSH(t.Context(), sandbox.OpenSSHConfig{Dir: dir, Settings: settings, Log: s.Log})
 	if errors.Is(err, sandbox.ErrNoOpenSSH) {

@@ -21,6 +21,9 @@ const consentToOthers = "further-values"
 // consentToManage is the operator's word that the administrator lacks the right manage.
 const consentToManage = "policy-must-change"
 
+// consentWithoutUndo is the consent to a change that the directory does not let be taken back soon.
+const consentWithoutUndo = "password-too-young"
+
 // Test binds as the administrator at every address, and reads where accounts are searched for.
 func (d *directory) Test(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -91,7 +94,8 @@ func (s *session) checkEntry(f *target.Findings, dn string, password sensitive.V
 	if err != nil {
 		return err
 	}
-	result, err := s.readEntry(dn, "objectClass", "aliasedObjectName", "pwdReset", "nsAccountLock", "pwdPolicySubentry")
+	result, err := s.readEntry(dn, "objectClass", "aliasedObjectName", "pwdReset", "nsAccountLock", "pwdPolicySubentry",
+		"pwdChangedTime")
 	if err != nil {
 		return s.failed(fmt.Sprintf("%s: read %q", s.addr, dn), err)
 	}
@@ -121,7 +125,8 @@ func (s *session) checkEntry(f *target.Findings, dn string, password sensitive.V
 		f.Impossible("must-change", "The password must be changed at the next login (pwdReset).", "Delete pwdReset.")
 	}
 	s.d.judgeValues(f, e, password, s.mechanisms())
-	return s.checkPolicy(f, dn, entry.GetEqualFoldAttributeValue("pwdPolicySubentry"))
+	changed, _ := time.Parse("20060102150405Z", entry.GetEqualFoldAttributeValue("pwdChangedTime")) // zero: not known
+	return s.checkPolicy(f, dn, entry.GetEqualFoldAttributeValue("pwdPolicySubentry"), changed)
 }
 
 // mechanisms returns the SASL mechanisms of the server that need passwords in clear.
@@ -215,10 +220,12 @@ type policy struct {
 	quality    int
 	maxAge     time.Duration
 	minAge     time.Duration
+	changed    time.Time // the password, last; zero: not known
 }
 
-// checkPolicy reads the policy of an entry: its own, or else the database's.
-func (s *session) checkPolicy(f *target.Findings, dn, own string) error {
+// checkPolicy reads the policy of an entry: its own, or else the database's. changed is when the
+// password was changed last.
+func (s *session) checkPolicy(f *target.Findings, dn, own string, changed time.Time) error {
 	database, err := s.database(dn)
 	if err != nil {
 		return err
@@ -257,6 +264,7 @@ func (s *session) checkPolicy(f *target.Findings, dn, own string) error {
 	}
 	admin := identity{names: []string{normalize(s.d.admin.Account)}}
 	s.d.judgePolicy(f, policy{
+		changed:    changed,
 		byManager:  slices.ContainsFunc(managers, admin.is),
 		dn:         own,
 		mustChange: is("pwdMustChange"),
@@ -297,8 +305,16 @@ func (d *directory) judgePolicy(f *target.Findings, p policy) {
 	if p.maxAge > 0 {
 		f.Note("password-expires", fmt.Sprintf("%s lets a password expire after %s: rotate it sooner.", where, p.maxAge))
 	}
-	if p.minAge > 0 {
-		f.Note("password-too-young", fmt.Sprintf("%s refuses another change within %s, also to go back.", where, p.minAge))
+	young := p.changed.Add(p.minAge)
+	switch {
+	case p.minAge > 0 && !p.changed.IsZero() && young.After(time.Now()):
+		f.Impossible(consentWithoutUndo, fmt.Sprintf("%s refuses a change within %s of the last one, until %s.", where,
+			p.minAge, young.UTC().Format(time.RFC3339)), "Wait until then, or shorten pwdMinAge.")
+	case p.minAge > 0:
+		f.NeedsConsent(consentWithoutUndo, fmt.Sprintf(
+			"%s refuses another change within %s, so that neither a rehearsal nor a rotation that fails can be taken back, "+
+				"and an old value cannot be removed.", where, p.minAge,
+		), "Set pwdMinAge 0 for the account.")
 	}
 }
 

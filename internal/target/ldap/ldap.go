@@ -78,7 +78,8 @@ const (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("ldap", strategies, target.Parser((*config).complete), open).
-		WithAdmin().Following(target.LoginEndpoints).Consenting(consentToHash, consentToOthers, consentToManage)
+		WithAdmin().Following(target.LoginEndpoints).
+		Consenting(consentToHash, consentToOthers, consentToManage, consentWithoutUndo)
 }
 
 type config struct {

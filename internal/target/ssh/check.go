@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"github.com/keyturn/keyturn/internal/target"
-	"github.com/keyturn/keyturn/internal/target/shacrypt"
 )
 
 // managed is a host with an administrator, who can try what a rotation will do.
@@ -37,7 +35,7 @@ fi
 
 // tools fails where a program is missing that every change of keys uses.
 const tools = `
-for tool in awk cat cmp cp dirname id mktemp mv; do
+for tool in awk cat cmp cp dirname grep id ls mktemp mv; do
   command -v "$tool" >/dev/null 2>&1 || fail "the host has no $tool"
 done
 `
@@ -119,10 +117,10 @@ func (h *host) checkKeys(ctx context.Context, s *session, f *target.Findings, c 
 		return target.Denied.Errorf("%v", err)
 	}
 	var lines []keyLine
-	for _, path := range h.AuthorizedKeys.of(c.Account) {
-		found, err := h.checkFile(ctx, s, f, path, key.PublicKey())
+	for _, file := range h.AuthorizedKeys.of(c.Account) {
+		found, err := h.checkFile(ctx, s, f, file, key.PublicKey())
 		if target.ClassOf(err) == target.Denied {
-			return f.Denied("keys-not-changed", err, "Give the administrator root, or the sudo rule of docs/targets/ssh.md.")
+			return f.Denied("keys-not-changed", err, "Fix that at the host; docs/targets/ssh.md has the sudo rule.")
 		}
 		if err != nil {
 			return err
@@ -134,6 +132,10 @@ func (h *host) checkKeys(ctx context.Context, s *session, f *target.Findings, c 
 		return err
 	}
 	if err := h.checkDaemon(ctx, s, f, daemon, lines, key.PublicKey()); err != nil {
+		return err
+	}
+	h.checkAlgorithms(f, daemon, c)
+	if err := h.checkOwner(ctx, s, f, lines); err != nil {
 		return err
 	}
 	if len(lines) == 0 {
@@ -156,8 +158,8 @@ func (h *host) checkFile(
 	ctx context.Context, s *session, f *target.Findings, path string, key ssh.PublicKey,
 ) ([]keyLine, error) {
 	text, err := s.run(
-		ctx, "read the keys of "+f.Account, h.asKeeper(path, f.Account), script(tools+locate+tryFile, "file", path,
-			"account", f.Account),
+		ctx, "read the keys of "+f.Account, h.asKeeper(path, f.Account), script(tools+own+locate+tryFile, "file", path,
+			"account", f.Account, "blob", strings.Fields(line(key, comment))[1]),
 	)
 	if err != nil {
 		return nil, err
@@ -180,7 +182,15 @@ func (h *host) checkFile(
 const tryFile = `
 if [ -e "$file" ]; then
   [ -f "$file" ] && [ -r "$file" ] || fail "$file is not a file that can be read"
-  [ -w "$dir" ] || fail "$dir cannot be written"
+  if grep -qF -- "$blob" "$file"; then
+    [ -w "$dir" ] || fail "$dir cannot be written"
+    own
+    for each in "$file" "$dir"; do
+      case $(lsattr -d -- "$each" 2>/dev/null | awk '{ print $1 }') in
+      *[ai]*) fail "$each cannot be replaced (chattr +i or +a)" ;;
+      esac
+    done
+  fi
   cat -- "$file" || fail "$file cannot be read"
 fi
 `
@@ -232,203 +242,42 @@ func expiry(option string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// daemon reads the settings of sshd for an account; nil where the administrator may not.
-func (h *host) daemon(ctx context.Context, s *session, account string) (map[string]string, error) {
-	text, err := s.run(ctx, "read the settings of sshd", asRoot, script(`
-sshd=$(command -v sshd) || fail "sshd is not found"
-[ -z "$config" ] || set -- -f "$config"
-"$sshd" -T "$@" -C "user=$account,host=localhost,addr=127.0.0.1" || fail "sshd does not print its settings"
-`, "account", account, "config", h.SSHDConfig))
-	switch {
-	case target.ClassOf(err) == target.Denied:
-		return nil, nil
-	case err != nil:
-		return nil, err
-	}
-	settings := map[string]string{}
-	for line := range strings.Lines(text) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		settings[strings.ToLower(name)] = value
-	}
-	return settings, nil
-}
+// consentToSharedKeys is the consent to change keys that open other accounts, too.
+const consentToSharedKeys = "shared-keys"
 
-// checkDaemon reports where sshd finds credentials besides the files of the target.
-func (h *host) checkDaemon(
-	ctx context.Context, s *session, f *target.Findings, settings map[string]string, lines []keyLine, key ssh.PublicKey,
-) error {
-	if settings == nil {
-		f.Note("sshd-not-read", "The administrator cannot read the settings of sshd (sshd -T needs root), so other places "+
-			"of keys are not known.")
-		return nil
-	}
-	set := func(name string) bool { return settings[name] != "" && settings[name] != "none" }
-	if set("authorizedkeyscommand") {
-		f.Note("keys-by-program", "sshd also accepts the keys that a program returns (AuthorizedKeysCommand).")
-	}
-	if set("trustedusercakeys") {
-		f.Note("trusted-authority", "sshd trusts a certificate authority (TrustedUserCAKeys); a rotation does not end what "+
-			"its certificates permit.")
-	}
-	if set("forcecommand") && *h.config.Check != "" {
-		f.Impossible("forced-command", "sshd runs one command for every login of the account (ForceCommand), which the "+
-			"check of a login would run.", `Set check to "" in the target.`)
-	}
-	if !set("authorizedkeysfile") {
-		return nil
-	}
-	return h.checkOtherFiles(ctx, s, f, strings.Fields(settings["authorizedkeysfile"]), lines, key)
-}
-
-// checkOtherFiles looks for the key in files that sshd reads and the target does not name, and for
-// files that the target names and sshd does not read.
-func (h *host) checkOtherFiles(
-	ctx context.Context, s *session, f *target.Findings, files []string, lines []keyLine, key ssh.PublicKey,
-) error {
-	read, err := paths(files).complete()
+// checkOwner reports other accounts that have the same files of keys, and an account that cannot
+// run the check.
+func (h *host) checkOwner(ctx context.Context, s *session, f *target.Findings, lines []keyLine) error {
+	text, err := s.run(ctx, "read the account "+f.Account, asLogin, script(readAccount, "account", f.Account))
 	if err != nil {
-		return nil // a path with tokens that are not followed here
+		return f.Denied("keys-not-changed", err, "Give the administrator a shell with getent and awk.")
 	}
-	named := h.AuthorizedKeys.of(f.Account)
-	inHome := "/" + f.Account + "/"
-	reads := func(file string) bool {
-		return slices.ContainsFunc(read.of(f.Account), func(r string) bool {
-			return r == file || strings.HasPrefix(r, "/") && strings.HasSuffix(r, inHome+file)
-		})
+	shell, others, _ := strings.Cut(strings.TrimSuffix(text, "\n"), "\n")
+	relative := func(l keyLine) bool { return !strings.HasPrefix(l.file, "/") }
+	if others = strings.Join(strings.Fields(others), ", "); others != "" && slices.ContainsFunc(lines, relative) {
+		f.NeedsConsent(consentToSharedKeys, fmt.Sprintf(
+			"The account has its home directory, and so its keys, in common with %s: a rotation changes what opens them, too.",
+			others,
+		), "Give each account a home directory of its own.")
 	}
-	if len(lines) > 0 && !slices.ContainsFunc(lines, func(l keyLine) bool { return reads(l.file) }) {
-		f.Impossible("file-not-read", fmt.Sprintf(
-			"The key is listed in %s, and sshd reads %s.", lines[0].file, strings.Join(read.of(f.Account), ", "),
-		), "Correct authorized_keys of the target.")
-	}
-	for _, path := range read.of(f.Account) {
-		if slices.Contains(named, path) {
-			continue
-		}
-		text, err := s.run(ctx, "read the keys of "+f.Account, h.asKeeper(path, f.Account), readKeys(path, f.Account))
-		if target.ClassOf(err) == target.Denied {
-			f.Note("file-not-read", "The administrator cannot read "+path+", which sshd reads.")
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if found, _ := linesOf(path, text, key); len(found) > 0 {
-			f.Impossible("key-elsewhere", fmt.Sprintf("The key in use is also in %s, which the target does not name.", path),
-				"Add the file to authorized_keys of the target.")
-		}
+	noShell := strings.HasSuffix(shell, "/nologin") || strings.HasSuffix(shell, "/false")
+	forced := slices.ContainsFunc(lines, func(l keyLine) bool { return l.has("command") })
+	if noShell && !forced && *h.config.Check != "" {
+		f.Impossible("no-shell", fmt.Sprintf("The login shell of the account is %s, so it cannot run the check.", shell),
+			`Set check to "" in the target.`)
 	}
 	return nil
 }
 
-// shadow is what the shadow file says of an account.
-type shadow struct {
-	hash                 string
-	changed, max, expire int // days; -1 for none
-	local, perl          bool
-}
-
-// readShadow prints the fields of the shadow file, and which programs there are.
-const readShadow = `
-id -- "$account" >/dev/null 2>&1 || fail "account $account does not exist"
-command -v chpasswd >/dev/null 2>&1 || fail "the host has no chpasswd"
-cat /etc/shadow >/dev/null || fail "the hashes of passwords cannot be read"
-line=$(awk -F: -v a="$account" '$1 == a { print $2 ":" $3 ":" $5 ":" $8 }' </etc/shadow)
-perl=no
-command -v perl >/dev/null 2>&1 && perl=yes
-printf '%s\n%s\n' "$perl" "$line"
+// readAccount prints the login shell of an account, and the other accounts with its home directory.
+const readAccount = `
+list() { getent passwd 2>/dev/null || cat /etc/passwd; }
+entry() { getent passwd "$account" 2>/dev/null || awk -F: -v a="$account" '$1 == a' /etc/passwd; }
+entry | awk -F: '{ print $7 }'
+home=$(entry | awk -F: '{ print $6 }')
+uid=$(entry | awk -F: '{ print $3 }')
+list | awk -F: -v h="$home" -v u="$uid" 'h != "" && $6 == h && $3 != u { print $1 }'
 `
-
-func parseShadow(text string) (shadow, bool) {
-	perl, line, ok := strings.Cut(strings.TrimSuffix(text, "\n"), "\n")
-	fields := strings.Split(line, ":")
-	if !ok || len(fields) != 4 {
-		return shadow{perl: perl == "yes"}, ok && line == ""
-	}
-	days := func(s string) int {
-		if n, err := strconv.Atoi(s); err == nil {
-			return n
-		}
-		return -1
-	}
-	return shadow{
-		hash:    fields[0],
-		changed: days(fields[1]),
-		max:     days(fields[2]),
-		expire:  days(fields[3]),
-		local:   true,
-		perl:    perl == "yes",
-	}, true
-}
-
-// checkPassword reads the stored hash and the dates of an account.
-func (h *host) checkPassword(ctx context.Context, s *session, f *target.Findings, c target.Credential) error {
-	text, err := s.run(ctx, "read the hash of "+c.Account, asRoot, script(readShadow, "account", c.Account))
-	if err != nil {
-		return f.Denied("password-not-changed", err, "Make the administrator root, or permit it sudo of sh -s as root.")
-	}
-	found, ok := parseShadow(text)
-	if !ok {
-		return target.Unknown.Errorf("%s: the host's answer about %s cannot be read", s.addr, c.Account)
-	}
-	s.hide(found.hash)
-	h.judgePassword(f, found, time.Now())
-	return nil
-}
-
-// judgePassword reports what the shadow file says of an account.
-func (h *host) judgePassword(f *target.Findings, found shadow, now time.Time) {
-	switch {
-	case !found.local:
-		f.Impossible("not-local", "The account has no line in /etc/shadow: another system keeps its password.",
-			"Rotate it there.")
-		return
-	case found.hash == "":
-		f.Impossible("no-password", "The account has no password to replace.", "Set one with passwd.")
-		return
-	case isLocked(found.hash):
-		f.Impossible("password-locked", "The password is locked.", "Unlock it: usermod -U "+f.Account)
-		return
-	}
-	judgeHash(f, found)
-	if strings.HasPrefix(found.hash, "$2") && h.Length > 72 {
-		f.Impossible("password-length", "The password is stored by bcrypt, which takes 72 bytes.",
-			"Set password_length of the target to at most 72.")
-	}
-	today := int(now.Unix() / (24 * 60 * 60))
-	const never = 99999
-	switch {
-	case found.changed == 0:
-		f.Impossible("must-change", "The password must be changed at the next login.",
-			"Lift that: chage -d today "+f.Account)
-	case found.max >= 0 && found.max < never && found.changed >= 0 && found.changed+found.max < today:
-		f.Impossible("password-expired", "The password has expired.", "Renew it: chage -d today "+f.Account)
-	case found.max >= 0 && found.max < never:
-		f.Note("password-expires", fmt.Sprintf("A password expires %d days after its change: rotate it sooner.", found.max))
-	}
-	switch {
-	case found.expire >= 0 && found.expire <= today:
-		f.Impossible("account-expired", "The account has expired.", "Renew it: chage -E -1 "+f.Account)
-	case found.expire > today:
-		f.Note("account-expires", fmt.Sprintf("The account expires in %d days.", found.expire-today))
-	}
-}
-
-// judgeHash reports a form of hash that cannot be kept.
-func judgeHash(f *target.Findings, found shadow) {
-	switch made := makerOf(found.hash); {
-	case made == madeByNoOne:
-		f.NeedsConsent(consentToHash, fmt.Sprintf(
-			"The password is stored in the obsolete form %s; a rotation stores a hash of the form $6$ (%d rounds).",
-			formOfHash(found.hash), shacrypt.DefaultRounds,
-		), "Set the password once with passwd, which stores it in the form of the host.")
-	case made == madeByHost && !found.perl:
-		f.NeedsConsent(consentToHash, fmt.Sprintf(
-			"The password is stored in the form %s, and the host has no perl, by which its crypt(3) is called; a "+
-				"rotation stores a hash of the form $6$.", formOfHash(found.hash),
-		), "Install perl at the host.")
-	}
-}
 
 var (
 	_ target.Checker  = (*host)(nil)

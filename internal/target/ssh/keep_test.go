@@ -119,6 +119,7 @@ func TestSecondFile(t *testing.T) {
 	old, a := keyAccount(t, s, "/bin/sh")
 	path := s.Authorize(t, a, "# nothing here\n")
 	targettest.Must(t, os.WriteFile(path+"2", []byte("no-pty "+public(t, old)+"\n"), 0o644))
+	run(t, "chown", a.Name, path+"2")
 	login(s).Works(t, "a key in the second file", old, true)
 	tt := open(t, config(s, s.Addr()), admin(s))
 	seen, err := tt.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{old})

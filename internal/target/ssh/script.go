@@ -101,6 +101,15 @@ if [ -h "$file" ]; then file=$(readlink -f -- "$file") || fail "$file is a link 
 dir=$(dirname -- "$file")
 `
 
+// own is a function of the shell that fails where replacing the file would change who owns it.
+const own = `
+own() {
+  if [ "$(id -u)" -ne 0 ] && [ "$(ls -ldn -- "$file" | awk '{ print $3 }')" != "$(id -u)" ]; then
+    fail "$file belongs to another account than $(id -un); name it by an absolute path, which root changes"
+  fi
+}
+`
+
 // findKey is a function of awk that returns where the key begins in a line that lists it, as sshd
 // reads a line: options end at the first space outside quotation marks. It returns 0 for any other
 // line, for a comment, and for a key that a line names as a certificate authority.
@@ -138,7 +147,7 @@ const findKey = `
 // old one, with the options of that line as they are written; "append" adds a line at the end;
 // "remove" removes each line of the old key. It prints how many lines of the old key and of the new
 // key there are before.
-const editBody = locate + `
+const editBody = own + locate + `
 if [ ! -e "$file" ]; then
   if [ "$action" != append ]; then echo "0 0"; echo; echo ` + done + `; exit 0; fi
   [ -d "$dir" ] || mkdir -p -- "$dir" || fail "$dir cannot be created"
@@ -158,6 +167,8 @@ while :; do
   seen=$(mktemp "$file.keyturn.XXXXXX") && new=$(mktemp "$file.keyturn.XXXXXX") &&
     counts=$(mktemp "$file.keyturn.XXXXXX") || fail "$dir cannot be written"
   cp -p -- "$file" "$seen" && cp -p -- "$seen" "$new" || fail "$file cannot be copied"
+  readonly=
+  [ -w "$new" ] || { readonly=yes; chmod u+w -- "$new"; }
   ACTION=$action OPTIONS=$options LINE=$line TYPE=$type BLOB=$blob \
     OLD_TYPE=$oldtype OLD_BLOB=$oldblob COUNTS=$counts awk '` +
 	findKey + `
@@ -187,6 +198,8 @@ while :; do
   3) break ;;
   *) fail "$file cannot be rewritten" ;;
   esac
+  own
+  [ -z "$readonly" ] || chmod u-w -- "$new" || fail "$new cannot be changed"
   cmp -s -- "$file" "$seen" || continue
   sync -- "$new" 2>/dev/null
   mv -f -- "$new" "$file" || fail "$file cannot be replaced"

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -174,12 +176,19 @@ func (a *attempt) failed(addr string, err error, secrets []sensitive.Value) erro
 		return target.Failed(target.Admitted, "", text+": "+a.obstacle, secrets...)
 	case a.obstacle != "":
 		return target.Failed(target.Denied, "", text+": "+a.obstacle, secrets...)
-	case a.offered && strings.Contains(err.Error(), "unable to authenticate"):
+	case a.offered && isRejection(err):
 		return target.Failed(target.Rejected, "", text+": "+err.Error(), secrets...)
 	case !a.offered:
 		return target.NotSent(text, err, secrets...)
 	}
 	return target.NoAnswer(text, err, secrets...)
+}
+
+// isRejection reports whether the host has rejected what was offered. With MaxAuthTries 1 it
+// disconnects instead of an answer.
+func isRejection(err error) bool {
+	return strings.Contains(err.Error(), "unable to authenticate") ||
+		strings.Contains(err.Error(), "Too many authentication failures")
 }
 
 // check runs a command that has to succeed.
@@ -265,7 +274,7 @@ func (o *output) said() string {
 func (s *session) exec(ctx context.Context, command, input string) (*output, error) {
 	out := &output{}
 	defer s.bound(ctx)()
-	sess, err := s.client.NewSession()
+	sess, err := s.newSession(ctx)
 	if err != nil {
 		if errors.As(err, new(*ssh.OpenChannelError)) {
 			err = fmt.Errorf("%w: %w", errNotRun, err)
@@ -283,6 +292,29 @@ func (s *session) exec(ctx context.Context, command, input string) (*output, err
 	err = sess.Wait()
 	s.lost = err != nil && !errors.As(err, new(*ssh.ExitError))
 	return out, timedOut(ctx, err)
+}
+
+const (
+	sessionTries = 6
+	sessionPause = 20 * time.Millisecond // after the first try, and twice as long after each
+)
+
+// newSession opens a session. A host that permits one at a time (MaxSessions) may need a moment to
+// end the one before.
+func (s *session) newSession(ctx context.Context) (*ssh.Session, error) {
+	pause := sessionPause
+	for try := 1; ; try++ {
+		sess, err := s.client.NewSession()
+		if err == nil || try == sessionTries || !errors.As(err, new(*ssh.OpenChannelError)) {
+			return sess, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause + rand.N(pause)):
+		}
+		pause *= 2
+	}
 }
 
 func timedOut(ctx context.Context, err error) error {

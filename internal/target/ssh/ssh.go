@@ -49,8 +49,8 @@
 //
 //	keyturn ALL=(app1,app2) NOPASSWD: /usr/bin/sh -s
 //
-// and for passwords or keys at an absolute path as root. sh, awk, cp, mv, cmp and mktemp are on the
-// host, and chpasswd for passwords (perl for some forms of hashes).
+// and for passwords or keys at an absolute path as root. sh, awk, cp, mv, cmp, grep, ls and mktemp
+// are on the host, and chpasswd for passwords (perl for some forms of hashes).
 package ssh
 
 import (
@@ -83,7 +83,8 @@ const (
 // Kind returns the kind "ssh". A target needs an administrator unless its configuration says self.
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
-	return target.NewKind("ssh", strategies, parse, open).Following(target.LoginEndpoints).Consenting(consentToHash)
+	return target.NewKind("ssh", strategies, parse, open).Following(target.LoginEndpoints).
+		Consenting(consentToHash, consentToSharedKeys)
 }
 
 type config struct {

@@ -151,6 +151,8 @@ func TestSSH(t *testing.T) {
 		"broken login": testBrokenLogin, "inspect": testInspect, "IPv6": testIPv6,
 		"standing of root's other name": testStandingOfAlias, "standing without root": testStandingWithoutRoot,
 		"several lines":        testSeveralLines,
+		"unusual files":        testUnusualFiles,
+		"check of the account": testCheckOwner,
 		"login from elsewhere": testFrom,
 		"login shells":         testLoginShells,
 		"check of keys":        testCheckKeys,
