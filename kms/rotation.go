@@ -326,7 +326,8 @@ type PauseRotationRequest struct {
 	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
 }
 
-// RepairRotationRequest repairs a rotation that is quarantined.
+// RepairRotationRequest repairs a rotation that is quarantined. With RepairAction probe it also
+// makes the service try again now what has failed and waits.
 type RepairRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`

@@ -222,9 +222,8 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 				"EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
 	}
 	return r, fault.New(fault.InUse,
-		"The rotation %q of secret %q has not ended: it is in state %s%s. DescribeRotation shows what it waits for; "+
-			"CancelRotation ends it, if its candidate is not at the target.",
-		r.ID, s.Name, r.State, nextTry(r, c.At))
+		"The rotation %q of secret %q has not ended: it is in state %s%s. DescribeRotation shows what it waits for. %s",
+		r.ID, s.Name, r.State, nextTry(r, c.At), r.State.WayOut())
 }
 
 // nextTry says when the engine repeats an attempt that failed; empty when none has failed.

@@ -388,3 +388,21 @@ func TestTargetKeepsLogins(t *testing.T) {
 	w.must(t, "ConfigureRotation", configure...)
 	w.must(t, "UpdateTarget", move...)
 }
+
+// TestDeletedCertificate verifies that a rotation whose client certificate was deleted ends before
+// anything is sent, and that the reason says what to do.
+func TestDeletedCertificate(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "pem", "SecretData", "-----BEGIN", "VersionId", "v1")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "LoginCertificateSecret", "pem")
+	w.must(t, "DeleteSecret", "SecretName", "pem", "RecoveryWindowInDays", "7")
+	turn, ok, err := w.gate.Engine(1).Load(t.Context(), account, "gen")
+	if err != nil || !ok {
+		t.Fatalf("load: %v, %v", ok, err)
+	}
+	_, err = turn.Open()
+	if text, final := api.Impossible(err); !final || !strings.Contains(text, "LoginCertificateSecret names another") {
+		t.Errorf("without the certificate: %v, final %t", err, final)
+	}
+}

@@ -57,7 +57,7 @@ func notInState(s secret.Secret, r rotation.Record, why string) error {
 	return fault.New(fault.InUse, "%s", strings.TrimSpace(text))
 }
 
-// cancelRotation ends a rotation whose candidate is not at the target. When the candidate was sent
+// cancelRotation ends a rotation on the safe way out of its state. When the candidate was sent
 // before, the engine ends the rotation once nothing of it is left at the target.
 func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.DescribeRotationResponse, error) {
 	event := rotation.Event{Kind: rotation.Cancel}

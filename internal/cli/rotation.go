@@ -18,7 +18,7 @@ type rotationCommand struct {
 	Emergency rotationEmergency `cmd:"" help:"Replace a leaked credential: the previous one stops working at once."`
 	EndGrace  rotationEndGrace  `cmd:"" help:"Retire the previous credential now."`
 	Undo      rotationUndo      `cmd:"" help:"Make the previous credential current again during its grace period."`
-	Cancel    rotationCancel    `cmd:"" help:"End a rotation whose candidate is not at the target."`
+	Cancel    rotationCancel    `cmd:"" help:"End a rotation on the safe way out of its state."`
 	Pause     rotationPause     `cmd:"" help:"Stop new rotations: of a secret, at a target, or all."`
 	Resume    rotationResume    `cmd:"" help:"Permit rotations again."`
 	Probe     rotationProbe     `cmd:"" help:"Check now that targets accept the credentials in use."`

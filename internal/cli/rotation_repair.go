@@ -12,7 +12,7 @@ import (
 
 type rotationRepair struct {
 	Name  string `arg:"" help:"Name or ARN of the secret."`
-	Probe bool   `help:"Ask the target again which credential it accepts."`
+	Probe bool   `help:"Ask the target again which credential it accepts, or try again now what has failed."`
 	Apply bool   `help:"Give the target the stored credential again."`
 	Adopt string `help:"File with a value that the target accepts, to be adopted; - for stdin." placeholder:"FILE"`
 	ID    string `name:"version-id" help:"Identifier of the adopted version; a random one if left out." placeholder:"ID"`

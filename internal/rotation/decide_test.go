@@ -604,3 +604,28 @@ func TestAfterClearing(t *testing.T) {
 		}
 	}
 }
+
+// TestReplicas verifies that a promotion waits for a replica that does not accept the new
+// credential yet, where reads are not blocked, and that only a login that was proven counts.
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Applied)
+	single := r
+	single.Strategy = target.Single
+	in := rotation.Event{Kind: rotation.LoggedIn, Lag: time.Minute}
+	rejected := rotation.Event{Kind: rotation.NoLogin, Lag: time.Minute}
+	at := rotation.Event{Kind: rotation.LoggedIn}
+	if !r.WaitsForCopies(in) || r.WaitsForCopies(rejected) || r.WaitsForCopies(at) || single.WaitsForCopies(in) {
+		t.Errorf("waits: %t, after a rejection %t, without a replica %t, while reads are blocked %t; want true once",
+			r.WaitsForCopies(in), r.WaitsForCopies(rejected), r.WaitsForCopies(at), single.WaitsForCopies(in))
+	}
+	for _, a := range answers() {
+		want := rotation.CopiesLate
+		if a.Liveness() == target.Live {
+			want = rotation.LoggedIn
+		}
+		if got := rotation.AfterCopies(in, a); got.Kind != want || got.Lag != in.Lag {
+			t.Errorf("a replica answers %s: %+v; want %s", answerName(a), got, want)
+		}
+	}
+}

@@ -57,7 +57,11 @@ type Placed interface {
 	LoginEndpoints() EndpointList
 }
 
-// Naming is a configuration whose system takes several spellings for one account.
+// Naming is a configuration whose system takes several spellings for one account. Kinds without it
+// compare names exactly: roles of PostgreSQL, users of Redis, RabbitMQ and SSH hosts, client IDs of
+// OAuth; a plug-in decides for itself. Two users of a host with one uid have passwords of their
+// own, and a rotation of keys changes no other line of a file that they share. Package targettest
+// tries other spellings at each real server.
 type Naming interface {
 	// CanonicalAccount returns the one spelling for all that mean the same account.
 	CanonicalAccount(account string) string

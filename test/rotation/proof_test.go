@@ -2,12 +2,15 @@ package rotation_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // TestSingleProvesFirst rotates the only credential of an account with which no session can be
@@ -66,4 +69,92 @@ func TestSingleProvesFirst(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEmergencyNeedsNoLogin replaces a leaked credential with which no login is possible at one of
+// the addresses now: an emergency does not wait for that, and the new credential is proven by the
+// target's own state.
+func TestEmergencyNeedsNoLogin(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	x := d.system("single")
+	s := x.run(t)
+	untilLive(t, s, "app")
+	leaked, before := read(t, s, "app", "", ""), x.stored(t, "app")
+	known, err := s.Client.DescribeRotation(t.Context(), name("app"))
+	must(t, err)
+	described, err := s.Client.DescribeTarget(t.Context(), &kms.TargetNameRequest{TargetName: known.TargetName})
+	must(t, err)
+	config := map[string]any{}
+	must(t, json.Unmarshal([]byte(described.Config), &config))
+	config["verify"] = []string{d.Addr(), "127.0.0.1:1"}
+	down, err := json.Marshal(config)
+	must(t, err)
+	must(t, second(s.Client.UpdateTarget(t.Context(), &kms.UpdateTargetRequest{
+		TargetName: known.TargetName,
+		Config:     string(down),
+	})))
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName: "app",
+		VersionID:  "v2",
+	})))
+	untilRotation(t, s, "app", "v2", "done")
+	if x.stored(t, "app") == before {
+		t.Error("the target has the leaked credential")
+	}
+	x.works(t, "the leaked credential", leaked, false)
+	x.works(t, "the new credential", read(t, s, "app", "", ""), true)
+}
+
+// TestRetiresAfterALogin changes the new credential by hand before the previous one is retired: the
+// previous one is kept, and cancel leaves it as it is.
+func TestRetiresAfterALogin(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	x := d.system("double")
+	s := x.run(t)
+	untilLive(t, s, "app")
+	previous := read(t, s, "app", "", "")
+	rotate(t, s, "app", "v2")
+	until(t, s, "app", "grace")
+	now := read(t, s, "app", "", "")
+	d.run(t, "ALTER ROLE "+now.AccountName+" PASSWORD 'set by hand'")
+	must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
+	support.Until(t, "a login with the new credential to be rejected", func() bool {
+		r, err := s.Client.DescribeRotation(t.Context(), name("app"))
+		must(t, err)
+		return r.Steps[len(r.Steps)-1].Event == "not-ready"
+	})
+	x.works(t, "the previous credential", previous, true)
+	if r := until(t, s, "app", "retiring"); !strings.Contains(r.Advice, "keyturn rotation undo") {
+		t.Errorf("the advice: %s", r.Advice)
+	}
+	must(t, second(s.Client.CancelRotation(t.Context(), name("app"))))
+	until(t, s, "app", "done")
+	x.works(t, "the previous credential after cancel", previous, true)
+}
+
+// TestUndoWhileRetiring makes the previous credential current again when the target no longer lets
+// the administrator retire it.
+func TestUndoWhileRetiring(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	x := d.system("double")
+	s := x.run(t)
+	untilLive(t, s, "app")
+	previous := read(t, s, "app", "", "")
+	rotate(t, s, "app", "v2")
+	until(t, s, "app", "grace")
+	d.run(t, "ALTER ROLE "+d.admin.AccountName+" NOLOGIN")
+	must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
+	support.Until(t, "the administrator to be refused", func() bool {
+		r, err := s.Client.DescribeRotation(t.Context(), name("app"))
+		must(t, err)
+		return r.State == "retiring" && r.Steps[len(r.Steps)-1].Event == "failed"
+	})
+	must(t, second(s.Client.UndoRotation(t.Context(), name("app"))))
+	support.Until(t, "the previous credential to be current", func() bool {
+		return read(t, s, "app", "", "") == previous
+	})
+	x.works(t, "the previous credential", previous, true)
 }

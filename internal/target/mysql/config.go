@@ -68,3 +68,12 @@ func (c *config) complete() error {
 	}
 	return errors.Join(append(errs, c.TLS.Check(), c.PasswordRule.Check())...)
 }
+
+// CanonicalAccount returns the name that the server reads in a login: it takes one pair of single
+// quotes around a name away.
+func (c config) CanonicalAccount(account string) string {
+	if inner, ok := strings.CutPrefix(account, "'"); ok && strings.HasSuffix(inner, "'") {
+		return strings.TrimSuffix(inner, "'")
+	}
+	return account
+}

@@ -72,6 +72,7 @@ func Run(t *testing.T, h Harness) {
 		})
 	}
 	t.Run("wrong credential", func(t *testing.T) { t.Parallel(); h.wrongCredential(t) })
+	t.Run("one account", func(t *testing.T) { t.Parallel(); h.oneAccount(t) })
 	t.Run("no verdict", func(t *testing.T) { t.Parallel(); h.noVerdict(t) })
 	t.Run("unreachable", func(t *testing.T) { t.Parallel(); h.unreachable(t) })
 	t.Run("silent", func(t *testing.T) { t.Parallel(); h.silent(t) })
