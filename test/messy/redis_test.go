@@ -151,7 +151,7 @@ func (all *redisSites) build(t *testing.T, p *product, scene *scene, r *rand.Ran
 		AccountName: s.app,
 	}
 	if (place == hiddenReplica || place == hiddenCluster) && s.trait(r, 2, "consent to it") {
-		s.configure.Consents = append(s.configure.Consents, "other-nodes-keep-users")
+		s.configure.Consents = append(s.configure.Consents, "nodes-not-named")
 	}
 	other := s.makeUsers(t, r)
 	s.connect(t, r)

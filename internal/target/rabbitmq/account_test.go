@@ -125,6 +125,16 @@ func (n *node) checkAccount(t *testing.T) {
 		change(url.PathEscape(other.Account))
 		expect(what, found(t, tt, c, other.Account), "needs-consent partner-differs, "+limit)
 	}
+	n.api(t, http.MethodPut, "/api/vhosts/narrow", "")
+	for _, u := range []target.Credential{c, partner} {
+		n.api(t, http.MethodPut, "/api/permissions/narrow/"+url.PathEscape(u.Account),
+			`{"configure":"","write":"","read":""}`)
+	}
+	narrow := n.openAs(t, target.Login{Database: "narrow"})
+	n.api(t, http.MethodPut, "/api/vhost-limits/narrow/max-connections", `{"value":1}`)
+	expect("a virtual host with room", found(t, narrow, c, partner.Account), limit)
+	n.api(t, http.MethodPut, "/api/vhost-limits/narrow/max-connections", `{"value":0}`)
+	expect("a virtual host that is full", found(t, narrow, c, partner.Account), "impossible virtual-host-full, "+limit)
 	other := url.PathEscape(partner.Account)
 	n.api(t, http.MethodPut, "/api/user-limits/"+other+"/max-connections", `{"value":0}`)
 	expect("a partner without a connection", found(t, tt, c, partner.Account),
@@ -134,8 +144,7 @@ func (n *node) checkAccount(t *testing.T) {
 	expect("a partner that cannot open the virtual host", found(t, tt, c, partner.Account),
 		"impossible no-permission, needs-consent partner-differs, "+limit)
 	md5 := n.account(t)
-	n.api(t, http.MethodPut, "/api/users/"+url.PathEscape(md5.Account),
-		`{"password_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAA=","hashing_algorithm":"rabbit_password_hashing_md5","tags":""}`)
+	n.hashedByMD5(t, md5)
 	expect("MD5", found(t, tt, md5, ""), "needs-consent hash-changes, "+limit)
 	n.api(t, http.MethodPut, "/api/users/"+url.PathEscape(md5.Account), `{"password_hash":"","tags":""}`)
 	expect("no password", found(t, tt, md5, ""), "impossible no-password, "+limit)

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -22,7 +24,8 @@ import (
 const (
 	algorithmSHA256 = "rabbit_password_hashing_sha256"
 	algorithmSHA512 = "rabbit_password_hashing_sha512"
-	saltSize        = 4 // RabbitMQ's; the hash is Base64 of salt and digest
+	algorithmMD5    = "rabbit_password_hashing_md5" // known and never made
+	saltSize        = 4                             // RabbitMQ's; the hash is Base64 of salt and digest
 )
 
 // user is a user as the API shows it.
@@ -33,6 +36,9 @@ type user struct {
 	Tags      json.RawMessage `json:"tags"` // a list, before version 3.9 a string; sent back unchanged
 	Limits    map[string]int  `json:"limits"`
 }
+
+// algorithms lists those in which a password can be compared with its hash.
+var algorithms = []string{algorithmSHA256, algorithmSHA512, algorithmMD5}
 
 // consentToHash is the consent to replace a hash of an algorithm in which none can be made here.
 const consentToHash = "hash-changes"
@@ -59,7 +65,7 @@ func (u user) accepts(password sensitive.Value) target.Liveness {
 	if err != nil || len(stored) < saltSize {
 		return target.NotKnown
 	}
-	if u.Algorithm != u.algorithm() {
+	if !slices.Contains(algorithms, u.Algorithm) {
 		return target.NotKnown
 	}
 	if subtle.ConstantTimeCompare(digest(u.Algorithm, stored[:saltSize], password), stored[saltSize:]) == 1 {
@@ -71,12 +77,17 @@ func (u user) accepts(password sensitive.Value) target.Liveness {
 // digest returns the digest of a password with a salt.
 func digest(algorithm string, salt []byte, password sensitive.Value) []byte {
 	salted := append(bytes.Clone(salt), password.Reveal()...)
-	if algorithm == algorithmSHA512 {
+	switch algorithm {
+	case algorithmMD5:
+		sum := md5.Sum(salted)
+		return sum[:]
+	case algorithmSHA512:
 		sum := sha512.Sum512(salted)
 		return sum[:]
+	default:
+		sum := sha256.Sum256(salted)
+		return sum[:]
 	}
-	sum := sha256.Sum256(salted)
-	return sum[:]
 }
 
 func newHash(algorithm string, password sensitive.Value) (string, error) {

@@ -77,6 +77,11 @@ func (b *broker) checkUser(
 	case err != nil:
 		return user{}, f.Denied("user-not-read", err, "rabbitmqctl set_user_tags "+b.admin.Account+" administrator")
 	case !u.keeps():
+		if !slices.Contains(algorithms, u.Algorithm) && u.Hash != "" {
+			f.Impossible("hash-not-known", fmt.Sprintf("The password has the algorithm %s. Whether it is the one to be cleared "+
+				"cannot be found out.", target.Clean(u.Algorithm)), "Set the password again with rabbitmqctl change_password.",
+				target.Double)
+		}
 		f.NeedsConsent(consentToHash,
 			fmt.Sprintf("The password has the algorithm %s, in which no hash can be made here; a rotation stores %s.",
 				target.Clean(u.Algorithm), u.algorithm()),
@@ -113,6 +118,9 @@ func (b *broker) checkSession(ctx context.Context, f *target.Findings, u user) e
 		f.Impossible("no-connection", "The user may have no connection, so it cannot become current.",
 			"rabbitmqctl clear_user_limits "+f.Account+" max-connections", target.Double)
 	}
+	if err := b.checkFull(ctx, f); err != nil {
+		return err
+	}
 	permitted, err := b.mayOpen(ctx, f.Account)
 	if err == nil && !permitted {
 		f.Impossible("no-permission", fmt.Sprintf("The user has no permissions in the virtual host %q, so it cannot become "+
@@ -121,6 +129,34 @@ func (b *broker) checkSession(ctx context.Context, f *target.Findings, u user) e
 				"keyturn rotation configure with --login-database.", target.Double)
 	}
 	return err
+}
+
+// checkFull reports a virtual host that has as many connections as it may have.
+func (b *broker) checkFull(ctx context.Context, f *target.Findings) error {
+	var limits []struct {
+		Value map[string]int `json:"value"`
+	}
+	of := url.PathEscape(b.config.VHost)
+	if err := b.read(ctx, "read the limits of the virtual host at "+b.name, "/api/vhost-limits/"+of, &limits); err != nil {
+		return err
+	}
+	for _, l := range limits {
+		limit, ok := l.Value["max-connections"]
+		if !ok || limit < 0 {
+			continue
+		}
+		var open []struct{}
+		path := "/api/vhosts/" + of + "/connections?columns=name"
+		if err := b.read(ctx, "count the connections of the virtual host at "+b.name, path, &open); err != nil {
+			return err
+		}
+		if len(open) >= limit {
+			f.Impossible("virtual-host-full", fmt.Sprintf("The virtual host %q has %d of at most %d connections, so the user "+
+				"would get none and cannot become current.", b.config.VHost, len(open), limit),
+				"rabbitmqctl set_vhost_limits with a higher max-connections, or fewer connections.", target.Double)
+		}
+	}
+	return nil
 }
 
 // rights returns the permissions, or topic-permissions, of a user without its name.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/rabbitmq"
+	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -102,4 +103,32 @@ func TestOnlyAHashIsSent(t *testing.T) {
 	if hashes[0] == hashes[1] {
 		t.Error("two hashes have the same salt")
 	}
+}
+
+// TestUnknownHash verifies that a hash of an unknown algorithm is neither replaced without consent
+// nor cleared.
+func TestUnknownHash(t *testing.T) {
+	t.Parallel()
+	answers := map[string]string{
+		"/api/users/app":             `{"name":"app","tags":[],"hashing_algorithm":"our_own","password_hash":"AAAAAAAA"}`,
+		"/api/users/app/permissions": `[]`, "/api/parameters": `[]`, "/api/nodes": `[]`,
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, answers[r.URL.Path])
+	}))
+	t.Cleanup(s.Close)
+	tt, err := rabbitmq.Kind().Open(target.Settings{
+		Name:   "bus",
+		Config: fmt.Appendf(nil, `{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
+		Admin:  target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")},
+	})
+	targettest.Must(t, err)
+	c := target.Credential{Account: "app", Secret: sensitive.New("password-of-app")}
+	const want = "impossible hash-not-known, needs-consent hash-changes, note no-permission"
+	if got := found(t, tt, c, ""); got != want {
+		t.Errorf("the check finds %q, want %q", got, want)
+	}
+	change := target.Change{ID: "c", Strategy: target.Double, Old: c, New: target.Credential{Account: "other"}}
+	targettest.Expect(t, tt.Retire(t.Context(), change), target.Denied, "our_own", "clear it by hand")
 }
