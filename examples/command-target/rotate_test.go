@@ -63,6 +63,10 @@ func TestProgramsWithoutCheck(t *testing.T) {
 
 // rotates runs the suite of targets with a program.
 func rotates(t *testing.T, source, more string) {
+	unread := ""
+	if more == "" {
+		unread = "the program has no step check"
+	}
 	dir, script := install(t, source)
 	keys := filepath.Join(dir, "keys")
 	// The service: it reads the file as it is now.
@@ -89,6 +93,7 @@ func rotates(t *testing.T, source, more string) {
 			kind.Strategies = []target.Strategy{strategy}
 			targettest.Run(t, targettest.Harness{
 				Unguarded: "the program is not asked what an account is",
+				Unread:    unread,
 				Kind:      kind,
 				Config:    func(string) string { return config(strategy) },
 				Account: func(t *testing.T) target.Credential {

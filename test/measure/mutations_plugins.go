@@ -154,4 +154,28 @@ var pluginMutations = []mutation{
 		pkg:  "internal/target/oauth",
 		test: "TestReplacedUnread",
 	},
+	{
+		name: "an application's token endpoints are not followed",
+		file: "internal/target/oauth/token.go",
+		old:  "return p.application.At(p.config.TokenURLs)",
+		new:  "return p.config.TokenURLs",
+		pkg:  "internal/target/oauth",
+		test: "TestProviderWithTwoSecrets",
+	},
+	{
+		name: "a check of a client reports a lost answer as a finding",
+		file: "internal/target/oauth/check.go",
+		old:  "return f.List, f.Denied(\"client-denied\", target.AsAdmin(err), \"",
+		new:  "return f.List, f.Denied(\"client-denied\", target.Denied.Errorf(\"%v\", err), \"",
+		pkg:  "internal/target/oauth",
+		test: "TestCheckWithoutAnswer",
+	},
+	{
+		name: "a finding has a token that no page documents",
+		file: "internal/target/plugin/check.go",
+		old:  "code := FindingPrefix + f.Code",
+		new:  "code := \"program-\" + f.Code",
+		pkg:  "examples/webhook-target",
+		test: "TestKeyturnRotatesTheKeys",
+	},
 }

@@ -96,6 +96,11 @@ func (s *service) step(m message) string {
 			)
 		}
 		return `{"result":"ok","states":[` + strings.Join(states, ",") + `]}`
+	case "check":
+		if len(s.has[m.Account]) == 0 {
+			return `{"result":"ok","findings":[{"code":"no-account","verdict":"impossible","message":"There is none"}]}`
+		}
+		return `{"result":"ok","window":"None","findings":[{"code":"keys","verdict":"note","message":"There is a key"}]}`
 	}
 	return `{"result":"ok"}`
 }
@@ -140,7 +145,7 @@ func TestConformance(t *testing.T) {
 				Kind:      kind,
 				Addr:      s.addr,
 				Config: func(addr string) string {
-					return fmt.Sprintf(`{"command":"it-%s","strategy":%q}`, addr, strategy)
+					return fmt.Sprintf(`{"command":"it-%s","strategy":%q,"check":true}`, addr, strategy)
 				},
 				Account: func(*testing.T) target.Credential {
 					n := s.n.Add(1)

@@ -302,11 +302,7 @@ func (d *directory) Retire(ctx context.Context, c target.Change) error {
 
 // Verify binds at every address that decides.
 func (d *directory) Verify(ctx context.Context, c target.Credential) error {
-	deciding := d.application.At(d.LoginEndpoints()).Deciding()
-	if len(deciding) == 0 {
-		deciding = d.LoginEndpoints()[:1]
-	}
-	err := d.verify(ctx, c, deciding)
+	err := d.verify(ctx, c, d.application.At(d.LoginEndpoints()).Deciding())
 	if target.ClassOf(err) == target.Rejected {
 		return d.orLocked(ctx, err, c)
 	}

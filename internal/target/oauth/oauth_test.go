@@ -125,11 +125,12 @@ func TestHydra(t *testing.T) {
 				Addr:      addr,
 				Config: func(addr string) string {
 					return fmt.Sprintf(
-						`{"token_urls":["http://%s/oauth2/token"],"client_auth":%q,"password_punctuation":"&%%+$/","set":{"method":"PATCH",
-						"url":"http://%s/admin/clients/{client_id}","body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`,
+						`{"token_urls":["http://%[1]s/oauth2/token"],"client_auth":%[2]q,"password_punctuation":"&%%+$/",
+						"admitted":["invalid_scope"],"get":{"url":"http://%[1]s/admin/clients/{client_id}"},
+						"set":{"method":"PATCH","url":"http://%[1]s/admin/clients/{client_id}",
+						"body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`,
 						addr,
 						auth,
-						addr,
 					)
 				},
 				Admin:   target.Credential{Account: "admin", Secret: sensitive.New(adminToken)},
@@ -202,6 +203,13 @@ func (k *keeper) token(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
 		return
 	}
+	for name, refusal := range map[string]string{"scope": "invalid_scope", "audience": "invalid_target"} {
+		if r.FormValue(name) != "" {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"error":%q}`, refusal)
+			return
+		}
+	}
 	_, _ = io.WriteString(w, `{"access_token":"t","token_type":"Bearer"}`)
 }
 
@@ -210,10 +218,11 @@ func TestProviderWithTwoSecrets(t *testing.T) {
 	k := startKeeper(t)
 	targettest.Run(t, targettest.Harness{
 		Unguarded: "OAuth 2.0 has no look-up of what a client may do",
+		Unread:    "this provider shows no clients",
 		Kind:      kind(target.Overlap),
 		Addr:      strings.TrimPrefix(k.url, "http://"),
 		Config: func(addr string) string {
-			return fmt.Sprintf(`{"token_urls":["http://%[1]s/token"],"admin_auth":"basic",
+			return fmt.Sprintf(`{"token_urls":["http://%[1]s/token"],"admin_auth":"basic","admitted":["invalid_scope","invalid_target"],
 				"set":{"method":"POST","url":"http://%[1]s/clients/{client_id}/secrets","body":{"secret":"{secret}"}},
 				"remove":{"method":"DELETE","url":"http://%[1]s/clients/{client_id}/secrets","body":{"secret":"{secret}"}}}`, addr)
 		},

@@ -269,11 +269,7 @@ func (h *host) changeKeys(
 
 // Verify logs in at every address that decides, and runs the check.
 func (h *host) Verify(ctx context.Context, c target.Credential) error {
-	all := h.application.At(h.LoginEndpoints())
-	deciding := all.Deciding()
-	if len(deciding) == 0 {
-		deciding = h.LoginEndpoints()[:1]
-	}
+	deciding := h.application.At(h.LoginEndpoints()).Deciding()
 	check := *h.config.Check
 	if check != "" && h.forced(ctx, c) {
 		check = ""

@@ -127,10 +127,15 @@ func (s *secrets) add(c target.Credential) target.Credential {
 // absent fails the test if a secret is in what callers or operators read of an error.
 func (s *secrets) absent(t testing.TB, err error) {
 	t.Helper()
+	s.absentIn(t, OperatorText(err))
+}
+
+// absentIn fails the test if a secret is in a text.
+func (s *secrets) absentIn(t testing.TB, text string) {
+	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	text := OperatorText(err)
 	if slices.ContainsFunc(s.list, func(v sensitive.Value) bool { return strings.Contains(text, v.Reveal()) }) {
-		t.Error("the text of an error has a secret")
+		t.Error("the text of an error or a finding has a secret")
 	}
 }

@@ -50,6 +50,8 @@ type Harness struct {
 	// Standing says which accounts are more than ordinary ones. Nil for a target that does not
 	// implement [target.Guarded].
 	Standing *Standing
+	// Unread says why a check does not read the account at the target; empty for a kind that does.
+	Unread string
 
 	secrets *secrets // of all credentials that the suite has made
 }
@@ -78,6 +80,9 @@ func Run(t *testing.T, h Harness) {
 	t.Run("silent", func(t *testing.T) { t.Parallel(); h.silent(t) })
 	t.Run("wrong administrator", func(t *testing.T) { t.Parallel(); h.wrongAdmin(t) })
 	t.Run("standing", func(t *testing.T) { t.Parallel(); h.standing(t) })
+	t.Run("check", func(t *testing.T) { t.Parallel(); h.check(t) })
+	t.Run("logins of applications", func(t *testing.T) { t.Parallel(); h.follows(t) })
+	t.Run("another service", func(t *testing.T) { t.Parallel(); h.otherService(t) })
 	t.Run("addresses", func(t *testing.T) { t.Parallel(); h.addresses(t) })
 	t.Run("unknown setting", func(t *testing.T) { t.Parallel(); h.unknownSetting(t) })
 	if h.Refused != nil {
