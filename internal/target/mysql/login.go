@@ -65,7 +65,7 @@ func (t *my) login(ctx context.Context, e target.Endpoint, c target.Credential) 
 			failed.Text += "; a pooler answers from a list or a cache of its own"
 			return failed
 		}
-		return t.explained(ctx, c, failed)
+		return t.explained(ctx, e, c, failed)
 	}
 	defer conn.Close()
 	if err := t.takeRole(ctx, conn, attempt, c); err != nil {
@@ -135,7 +135,9 @@ func (t *my) check(ctx context.Context, conn *conn, address string, c target.Cre
 // explained returns a rejection as it is, unless the server stores the password: then the rejection
 // is not about the password, and an operator must act. The servers answer in the same way to a
 // wrong password, a missing client certificate, and a login that reaches another account.
-func (t *my) explained(ctx context.Context, c target.Credential, rejected *target.Error) error {
+func (t *my) explained(
+	ctx context.Context, e target.Endpoint, c target.Credential, rejected *target.Error,
+) error {
 	conn, err := t.asAdmin(ctx, "explain a rejection", c.Secret)
 	if err != nil {
 		return rejected
@@ -149,15 +151,8 @@ func (t *my) explained(ctx context.Context, c target.Credential, rejected *targe
 	if len(opens) == 0 {
 		return rejected
 	}
-	why := "a login from here may reach another account of the name, or one of the anonymous user; or the server " +
-		"at the endpoint has not applied the change yet (then its role is replica)"
-	for _, a := range opens {
-		if fix := t.unmet(a.terms); fix != "" {
-			why = fix
-		}
-	}
 	return target.Failed(target.Denied, rejected.Code, fmt.Sprintf("%s; the server stores this password for %s: %s",
-		rejected.Text, whoAll(c.Account, opens), why), c.Secret)
+		rejected.Text, whoAll(c.Account, opens), t.whyRejected(ctx, conn, e, c, all, opens)), c.Secret)
 }
 
 // unmet says which requirement of an account the application's connection does not meet; empty when
@@ -201,15 +196,18 @@ func (t *my) loginFailed(attempt string, err error, secrets ...sensitive.Value) 
 	return target.NotSent(attempt, err, secrets...)
 }
 
-// proxySQL begins the messages of ProxySQL, which knows users and passwords by a list of its own.
-const proxySQL = "ProxySQL Error"
+// byProxySQL reports whether a message is of ProxySQL, which knows users and passwords by a list of
+// its own, and answers 1045 also when it reaches no server.
+func byProxySQL(message string) bool {
+	return strings.HasPrefix(message, "ProxySQL Error") || strings.Contains(message, " hostgroup ")
+}
 
 // loginClass returns the class of the server's answer to a login. Which answers come after the
 // password was accepted was measured with MariaDB 10.11 and MySQL 9.7.
 func loginClass(number uint16, message string) target.Class {
 	switch number {
 	case 1045, 1698: // access denied for user
-		if strings.HasPrefix(message, proxySQL) {
+		if byProxySQL(message) {
 			return target.Unclear
 		}
 		return target.Rejected

@@ -68,7 +68,36 @@ func testLogin(t *testing.T, f fixture, h targettest.Harness, authority *servers
 	// Another account of the name comes first for this host.
 	hidden := f.account(t, "login-hidden")
 	f.exec(t, "CREATE USER "+quote(hidden.Account)+"@'127.0.0.1' IDENTIFIED BY 'Another-password-1'")
-	verify(hidden, target.Login{}, target.Denied, "may reach another account")
+	verify(hidden, target.Login{}, target.Denied, "can reach 'login-hidden'@'127.0.0.1' instead")
+
+	// Each of these is the only account of its name.
+	n := 0
+	for host, from := range map[string][2]bool{
+		"%":                         {true, true},
+		"127.0.0.1":                 {true, false},
+		"127.0.0._":                 {true, true},
+		"127.%.2":                   {false, true},
+		"127.0.0.0/255.255.255.0":   {true, true},
+		"127.0.0.2/255.255.255.255": {false, true},
+		"10.0.0.0/255.0.0.0":        {false, false},
+		"127.0.0.0/255.255.255.254": {true, false},
+		"db.example.test":           {false, false},
+	} {
+		n++
+		only := f.account(t, fmt.Sprint("login-only-", n))
+		f.exec(t, "RENAME USER "+quote(only.Account)+"@'%' TO 'login-only'@'%'",
+			"RENAME USER 'login-only'@'%' TO "+quote(only.Account)+"@"+quote(host))
+		for i, ip := range []string{"127.0.0.1", "127.0.0.2"} {
+			if in := loggedIn(t, f, ip, only) != ""; in != from[i] || mysql.MatchesHost(h.Kind.Name, host, ip) != in {
+				t.Errorf("an account at %s and a client at %s: the server says %v", host, ip, in)
+			}
+		}
+		if from[0] {
+			verify(only, target.Login{}, 0, "")
+		} else {
+			verify(only, target.Login{}, target.Denied, "create "+quote(only.Account)+"@'127.0.0.1' with the same password")
+		}
+	}
 }
 
 func mariaLogin(t *testing.T, n *node) {
