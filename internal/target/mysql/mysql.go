@@ -87,7 +87,9 @@ func kind(name string, s server) target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single, target.Double}
 	return target.NewKind(name, strategies, target.Parser((*config).complete), s.open).WithAdmin().Following(
 		target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate,
-	).Consenting(leaveHosts, replaceOthers, dropSecond, otherHosts, otherRights, lockAfterFailures, changePlugin)
+	).Consenting(
+		leaveHosts, replaceOthers, dropSecond, otherHosts, otherRights, lockAfterFailures, objectsOfOne, changePlugin,
+	)
 }
 
 func (s server) open(c config, settings target.Settings) (target.Target, error) {
