@@ -118,10 +118,12 @@ func AfterLogin(r Record, a Answer) Event {
 }
 
 // AsksState reports whether the target's own state decides after a login with the candidate that
-// decided nothing, because reads are blocked meanwhile. It does not after a rejection: an endpoint
-// that rejects what the target's state has is one where applications are rejected too.
+// decided nothing, because reads are blocked meanwhile. It does not after a rejection, or after an
+// answer that may be one: at an endpoint that refuses what the target's state has, such as a pooler
+// with a list of its own, applications are refused too.
 func (r Record) AsksState(e Event) bool {
-	return r.State == Applied && r.Strategy == target.Single && e.Kind == Failed && r.Rejections == 0
+	refused := e.LoginFailed || r.Rejections > 0 || !r.LoginFailedAt.IsZero() && !r.LoginFailedAt.Before(r.HeldAt)
+	return r.State == Applied && r.Strategy == target.Single && e.Kind == Failed && !refused
 }
 
 // AfterState returns what the target's own state means after a login that decided nothing: e is the

@@ -303,6 +303,26 @@ func TestOnlyARejectionIsDead(t *testing.T) {
 	}
 }
 
+// TestStateDecides verifies that the target's own state promotes a candidate only where no endpoint
+// has given an answer that may be a rejection: applications would get the same.
+func TestStateDecides(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Applied)
+	r.Strategy = target.Single
+	for _, a := range answers() {
+		e := rotation.AfterLogin(r, a)
+		silent := !a.OK && (a.Class == target.Unknown || a.Class == target.Unreachable || a.Class == target.Denied)
+		if got := r.AsksState(e); got != silent && a.Class != target.Refused {
+			t.Errorf("%v: the state is asked: %v", a, got)
+		}
+		after := r
+		after.HeldAt, after.LoginFailedAt = noon, noon.Add(time.Second)
+		if after.AsksState(e) {
+			t.Errorf("%v: the state is asked after an answer that may be a rejection", a)
+		}
+	}
+}
+
 // TestQuiet verifies that one login at most fails in a window, also when the store does not have
 // the last one.
 func TestQuiet(t *testing.T) {

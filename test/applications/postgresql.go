@@ -13,21 +13,23 @@ import (
 )
 
 // postgresqlClients work on what their search_path finds: the tables orders (id, item, made_by) and
-// lent (id), the view latest, the function acting and the publication news. Groups of the server
-// are the roles readers and writers.
+// lent (id), the view latest, the functions acting and vault, and the publication news. Groups
+// of the server are the roles readers and writers.
 var postgresqlClients = []client{
 	{name: "psql", program: "psql", debian: "postgresql-client", work: psql},
 	{name: "pgx", anywhere: true, work: pgxPool},
 }
 
 // PostgreSQLObjects returns statements for a superuser that make the tables, the view and the
-// function in a schema. An owner, who has the schema, has them too.
+// functions in a schema. An owner, who has the schema, has them too.
 func PostgreSQLObjects(schema, owner string) string {
 	return fmt.Sprintf(`SET ROLE %[2]s;
 		CREATE TABLE %[1]s.orders (id serial PRIMARY KEY, item text, made_by name DEFAULT current_user);
 		INSERT INTO %[1]s.orders (item) VALUES ('one'), ('two');
 		CREATE VIEW %[1]s.latest AS SELECT max(id) AS id FROM %[1]s.orders;
 		CREATE FUNCTION %[1]s.acting() RETURNS name LANGUAGE sql AS 'SELECT current_user';
+		CREATE FUNCTION %[1]s.vault() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = %[1]s
+			AS 'SELECT count(*) FROM orders';
 		RESET ROLE`, schema, owner)
 }
 
@@ -67,10 +69,10 @@ var postgresqlProbes = []probe{
 		ROLLBACK;`},
 	{"ownership by name", `BEGIN;
 		CREATE TABLE m (id int);
-		ALTER TABLE m OWNER TO :app;
+		ALTER TABLE m OWNER TO :"app";
 		ROLLBACK;`},
 	{"default privileges", `BEGIN;
-		ALTER DEFAULT PRIVILEGES FOR ROLE :app GRANT SELECT ON TABLES TO readers;
+		ALTER DEFAULT PRIVILEGES FOR ROLE :"app" GRANT SELECT ON TABLES TO readers;
 		CREATE TABLE m (id int);
 		SELECT has_table_privilege('readers', 'm', 'SELECT');
 		ROLLBACK;`},
@@ -80,6 +82,13 @@ var postgresqlProbes = []probe{
 		SELECT made_by FROM orders WHERE id = -5;
 		ROLLBACK;`},
 	{"lent", `SELECT * FROM lent;`},
+	{"grants on", `BEGIN;
+		GRANT SELECT ON lent TO readers;
+		SELECT has_table_privilege('readers', 'lent', 'SELECT');
+		ROLLBACK;`},
+	{"function with its owner's rights", `SELECT vault();`},
+	{"user mapping", `SELECT srvname, umoptions FROM pg_user_mappings WHERE srvname ~ '^remote' AND umuser <> 0;`},
+	{"large objects", `SELECT count(*), sum(length(lo_get(oid))) FROM pg_largeobject_metadata;`},
 	{"groups", `SELECT pg_has_role('readers', 'usage'), pg_has_role('writers', 'usage');`},
 	{"set role readers", `BEGIN;
 		SET LOCAL ROLE readers;
@@ -166,7 +175,7 @@ func (c Config) libpq() (env []string) {
 
 // pgx returns the settings of a pool.
 func (c Config) pgx(v Value) (*pgxpool.Config, error) {
-	config, err := pgxpool.ParseConfig("postgres://" + c.Address + "/" + c.Database + "?sslmode=disable&pool_max_conns=2")
+	config, err := pgxpool.ParseConfig("postgres://" + c.Address + "/?sslmode=disable&pool_max_conns=2")
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +183,7 @@ func (c Config) pgx(v Value) (*pgxpool.Config, error) {
 	if to.TLSConfig, err = c.tls(); err != nil {
 		return nil, err
 	}
-	to.User, to.Password = v.AccountName, v.AccountPassword
+	to.Database, to.User, to.Password = c.Database, v.AccountName, v.AccountPassword
 	to.ConnectTimeout, to.DialFunc = patience, c.dialer().DialContext
 	if c.Role != "" {
 		to.RuntimeParams["role"] = c.Role

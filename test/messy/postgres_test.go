@@ -12,8 +12,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/internal/target"
@@ -24,38 +27,109 @@ import (
 	"github.com/keyturn/keyturn/test/support"
 )
 
+func TestPostgreSQL(t *testing.T) {
+	t.Parallel()
+	playPostgres(t, "messy_postgresql", "")
+}
+
 // TestPostgreSQLNewest plays on another major version than the system's.
 func TestPostgreSQLNewest(t *testing.T) {
 	t.Parallel()
-	version := servers.PostgresVersions[len(servers.PostgresVersions)-1]
-	playPostgres(t, "messy_postgresql_newest", sandbox.PostgresConfig{Programs: servers.PostgresPrograms(t, version)})
+	playPostgres(t, "messy_postgresql_newest", servers.PostgresVersions[len(servers.PostgresVersions)-1])
 }
 
-func TestPostgreSQL(t *testing.T) {
+// TestPostgreSQLFirstMinor plays on a minor release where DISCARD ALL ends the effect of a role's
+// setting "role".
+func TestPostgreSQLFirstMinor(t *testing.T) {
 	t.Parallel()
-	playPostgres(t, "messy_postgresql", sandbox.PostgresConfig{})
+	playPostgres(t, "messy_postgresql_17_0", servers.PostgresVersions[0])
 }
 
-// playPostgres plays on a server of one version.
-func playPostgres(t *testing.T, label string, config sandbox.PostgresConfig) {
+// postgresHBA says who comes in from where, by groups of roles.
+var postgresHBA = []string{
+	"host all +elsewhere 127.0.0.2/32 md5",
+	"host all +elsewhere 0.0.0.0/0 reject",
+	"hostssl all +encrypted 127.0.0.1/32 md5",
+	"host all +encrypted 127.0.0.1/32 reject",
+	"hostssl all +certified 127.0.0.1/32 md5 clientcert=verify-ca",
+	"host all +certified 127.0.0.1/32 reject",
+	"hostssl all +called 127.0.0.1/32 md5 clientcert=verify-full",
+	"host all +called 127.0.0.1/32 reject",
+	"host samerole +confined 127.0.0.1/32 md5",
+	"host all +confined 127.0.0.1/32 reject",
+	"host all all 127.0.0.1/32 md5", // takes SCRAM verifiers too
+	"local all all md5",
+}
+
+// postgresRoles are the administrators, and the groups.
+const postgresRoles = `CREATE ROLE rotator SUPERUSER LOGIN PASSWORD 'the-administrators';
+	CREATE ROLE reader CREATEROLE LOGIN PASSWORD 'the-readers';
+	GRANT SELECT (rolname, rolpassword) ON pg_authid TO reader;
+	CREATE ROLE blind CREATEROLE LOGIN PASSWORD 'the-blinds';
+	CREATE ROLE elsewhere; CREATE ROLE encrypted; CREATE ROLE certified; CREATE ROLE called; CREATE ROLE confined;
+	CREATE ROLE readers;
+	CREATE ROLE writers NOINHERIT;
+	REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
+	CREATE ROLE visitors;
+	GRANT CONNECT ON DATABASE postgres TO visitors, reader, blind`
+
+// playPostgres plays on a server of one version; empty means the system's.
+func playPostgres(t *testing.T, label, version string) {
 	applications.Require(t, "postgresql")
-	config.HBA = []string{"host all all 127.0.0.1/32 md5"} // takes SCRAM verifiers too
-	config.Settings = []string{"max_prepared_transactions=64", "max_connections=200"}
-	pg := &postgres{servers.StartPostgres(t, config)}
-	good(t, pg.Exec(t.Context(), "postgres", `
-		CREATE ROLE rotator SUPERUSER LOGIN PASSWORD 'the-administrators';
-		CREATE ROLE readers;
-		CREATE ROLE writers NOINHERIT;
-		REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
-		CREATE ROLE visitors;
-		GRANT CONNECT ON DATABASE postgres TO visitors`))
+	config := sandbox.PostgresConfig{
+		HBA: postgresHBA,
+		Settings: []string{
+			"max_prepared_transactions=64", "max_connections=300", "wal_level=replica", "max_wal_senders=4",
+		},
+	}
+	if version != "" {
+		config.Programs = servers.PostgresPrograms(t, version)
+	}
+	pg := &postgres{ca: servers.NewLocalCA(t), dir: t.TempDir(), resets: version == servers.PostgresVersions[0]}
+	cert, key := pg.ca.Issue(t, pg.dir, "localhost", "127.0.0.1")
+	pg.caFile = cert + ".ca"
+	good(t, os.WriteFile(pg.caFile, []byte(pg.ca.PEM), 0o600))
+	config.Certificate, config.Key, config.ClientCA = contents(t, cert), contents(t, key), []byte(pg.ca.PEM)
+	pg.Postgres = servers.StartPostgres(t, config)
+	late := sandbox.PostgresConfig{StandbyOf: pg.Postgres, Settings: []string{"recovery_min_apply_delay=300ms"}}
+	late.Certificate, late.Key, late.ClientCA = config.Certificate, config.Key, config.ClientCA
+	pg.standby = servers.StartPostgres(t, late)
+	good(t, pg.Exec(t.Context(), "postgres", postgresRoles))
+	pg.poolers(t)
 	p := player{product: start(t, "postgresql", compact(pair{"rotator", "the-administrators"})), label: label}
+	p.put(t, "admin-reader", compact(pair{"reader", "the-readers"}))
+	p.put(t, "admin-blind", compact(pair{"blind", "the-blinds"}))
 	p.build = func(t *testing.T, s *scene, r *rand.Rand) { pg.build(t, p.product, s, r) }
 	p.play(t)
 }
 
-// postgres is the server that all scenes of a version share.
-type postgres struct{ *sandbox.Postgres }
+func contents(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	good(t, err)
+	return text
+}
+
+// postgres is the servers that all scenes of a version share.
+type postgres struct {
+	*sandbox.Postgres
+	standby *sandbox.Postgres
+	// asking takes passwords from the server, and listed from its own list.
+	asking, listed *servers.PgBouncer
+	ca             *servers.LocalCA
+	dir, caFile    string
+	// resets is set where DISCARD ALL ends the effect of a role's setting "role".
+	resets bool
+}
+
+// poolers starts the poolers. Their sessions at the server end soon, because scenes come and go.
+func (pg *postgres) poolers(t *testing.T) {
+	t.Helper()
+	settings := []string{"auth_type = md5", "pool_mode = session", "server_idle_timeout = 2", "max_client_conn = 400"}
+	pg.asking = servers.StartPgBouncer(t, pg.Postgres, nil, append(settings, "auth_user = "+sandbox.PostgresAdmin,
+		"auth_query = SELECT usename, passwd FROM pg_shadow WHERE usename = $1")...)
+	pg.listed = servers.StartPgBouncer(t, pg.Postgres, nil, settings...)
+}
 
 // admin runs statements, and fails the test when one fails.
 func (pg *postgres) admin(t testing.TB, database string, statements ...string) {
@@ -68,93 +142,143 @@ func (pg *postgres) admin(t testing.TB, database string, statements ...string) {
 	}
 }
 
+// identifier is a name as an identifier.
+func identifier(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// postgresScene is a scene while it is made.
+type postgresScene struct {
+	*scene
+	pg *postgres
+	p  *product
+	t  *testing.T
+	r  *rand.Rand
+	// app is the account, owner the role that its objects belong to.
+	app, owner, database, password string
+	// schema is quoted; admin is the secret with the target's administrator.
+	schema, admin string
+	// config is of the target, connects how the product learns that the application connects.
+	config   map[string]any
+	connects kms.ConfigureRotationRequest
+	client   applications.Config
+}
+
 // build makes a role with a database of its own, and an application that owns what is in it.
 func (pg *postgres) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
-	app, database := "app_"+s.name, "db_"+s.name
-	password := "first-password-of-" + s.name
-	s.first = compact(pair{app, password})
-	pg.admin(t, "postgres", "CREATE ROLE "+app+" LOGIN PASSWORD "+pg.verifier(s, r, app, password))
-	pg.admin(t, "postgres", "CREATE DATABASE "+database)
+	b := &postgresScene{scene: s, pg: pg, p: p, t: t, r: r}
+	b.app, b.database, b.password = "app_"+s.name, "db_"+s.name, "first-password-of-"+s.name
+	if s.trait(r, 6, "names that need quoting") {
+		b.app, b.database = `App "`+s.name+`" é'`, "DB of "+s.name
+	}
+	b.owner = b.app
+	s.first = compact(pair{b.app, b.password})
+	pg.admin(t, "postgres", b.create(), "CREATE DATABASE "+identifier(b.database))
 	t.Cleanup(func() {
-		_ = pg.Exec(context.Background(), "postgres", "DROP DATABASE "+database+" WITH (FORCE)")
+		_ = pg.Exec(context.Background(), "postgres", "DROP DATABASE "+identifier(b.database)+" WITH (FORCE)")
 	})
-	pg.objects(t, s, r, app, database)
-	pg.options(t, s, r, app, database)
-	config := map[string]any{"address": pg.Addr(), "tls": map[string]bool{"off": true}, "database": database}
-	config["require_auth"] = []string{"scram-sha-256", "md5"}
-	if s.trait(r, 4, "target logs in to the database postgres") {
-		delete(config, "database")
-		if s.trait(r, 2, "which the application may open") {
-			pg.admin(t, "postgres", "GRANT visitors TO "+app)
+	b.client = applications.Config{Kind: "postgresql", Address: pg.Addr(), Database: b.database, Name: b.app}
+	b.config = map[string]any{"address": pg.Addr(), "tls": map[string]bool{"off": true}, "database": b.database}
+	b.config["require_auth"] = []string{"scram-sha-256", "md5"}
+	b.objects()
+	b.options()
+	b.way()
+	b.administrator()
+	b.register()
+	b.strategies()
+	s.app = applications.New(b.client)
+	s.also = b.witness
+}
+
+// strategies picks one, and how the product gets the application's credential.
+func (b *postgresScene) strategies() {
+	in := b.connects
+	in.TargetName = b.name
+	if b.r.IntN(2) == 0 {
+		b.strategy = target.Single
+		b.attach = func() (string, error) {
+			in.Strategy, in.GracePeriod = string(target.Single), "0s"
+			return b.p.configure(b.t, b.first, in)
 		}
+		return
 	}
-	p.register(t, s.name, compact(config))
-	if r.IntN(2) == 0 {
-		s.strategy = target.Single
-		s.attach = func() (string, error) {
-			return p.configure(t, s.first, kms.ConfigureRotationRequest{
-				TargetName:  s.name,
-				Strategy:    string(target.Single),
-				GracePeriod: "0s",
-			})
-		}
-	} else {
-		s.strategy = target.Double
-		// A session belongs to its login: the acting role may not end one of the second login.
-		s.stated = []string{"ends its own sessions"}
-		s.attach = func() (string, error) { return prepare(t, p, s.name, app, database, password) }
+	b.strategy = target.Double
+	// A session belongs to its login: the acting role may not end one of the second login.
+	b.stated = append(b.stated, "ends its own sessions")
+	if b.pg.resets && b.trait(b.r, 2, "agrees that DISCARD ALL ends a role") {
+		in.Consents = append(in.Consents, "role-reset")
+		b.stated = append(b.stated, "after DISCARD ALL", "after SET SESSION AUTHORIZATION", "pool 0", "pool 1")
 	}
-	s.app = applications.New(applications.Config{
-		Kind:     "postgresql",
-		Address:  pg.Addr(),
-		Database: database,
-		Name:     app,
-	})
-	s.also = func(ctx context.Context, value string, out outcome) (err error) {
-		a, err := applications.Parse(value)
-		if err == nil {
-			out["way of logging in"], err = pg.asks(ctx, a.AccountName, database)
+	in.GracePeriod, in.GraceLimit = "1h", "1h"
+	b.attach = func() (string, error) {
+		in.SecretName, in.TargetName = "of-"+b.name, ""
+		if in.LoginDatabase+in.LoginRole+in.LoginCertificateSecret == "" && in.LoginEndpoints == nil {
+			if err := b.prepare(in.SecretName); err != nil {
+				return "", err
+			}
+		} else if err := b.byHand(in.SecretName); err != nil {
+			return "", err
 		}
-		return err
+		_, err := b.p.ConfigureRotation(b.t.Context(), &in)
+		return in.SecretName, err
 	}
 }
 
 // prepare has the product make a second login.
-func prepare(t *testing.T, p *product, name, app, database, password string) (string, error) {
-	secret := "of-" + name
-	out, err := p.PrepareTargetAccounts(t.Context(), &kms.PrepareTargetAccountsRequest{
-		TargetName:       name,
-		AccountName:      app,
-		CloneAccountName: app + "_clone",
-		Databases:        []string{database}, // others come and go with their scenes
-		AccountPassword:  sensitive.New(password),
+func (b *postgresScene) prepare(secret string) error {
+	out, err := b.p.PrepareTargetAccounts(b.t.Context(), &kms.PrepareTargetAccountsRequest{
+		TargetName:       b.name,
+		AccountName:      b.app,
+		CloneAccountName: b.app + "_clone",
+		Databases:        []string{b.database}, // others come and go with their scenes
+		AccountPassword:  sensitive.New(b.password),
 		Apply:            true,
 		SecretName:       secret,
 		VersionID:        "v1",
 	})
-	if err != nil {
-		return "", err
+	if err == nil && !out.Proven {
+		err = fmt.Errorf("not proven: %s", strings.Join(out.Findings, "; "))
 	}
-	if !out.Proven {
-		return "", fmt.Errorf("not proven: %s", strings.Join(out.Findings, "; "))
-	}
-	_, err = p.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
-		SecretName:  secret,
-		GracePeriod: "1h",
-		GraceLimit:  "1h",
-	})
-	return secret, err
+	return err
 }
 
-// verifier is how the server has stored the password, as a literal.
-func (pg *postgres) verifier(s *scene, r *rand.Rand, app, password string) string {
-	switch s.one(r, "verifier", "scram", "scram", "md5", "scram with 12000 iterations") {
-	case "md5":
-		return fmt.Sprintf("'md5%x'", md5.Sum([]byte(password+app)))
-	case "scram with 12000 iterations":
-		return "'" + scram(password, 12000) + "'"
+// byHand makes the second login as an operator does whose application connects in a way of its own:
+// with the statements that the product shows.
+func (b *postgresScene) byHand(secret string) error {
+	out, err := b.p.PrepareTargetAccounts(b.t.Context(), &kms.PrepareTargetAccountsRequest{
+		TargetName:       b.name,
+		AccountName:      b.app,
+		CloneAccountName: b.app + "_clone",
+		AccountPassword:  sensitive.New(b.password),
+	})
+	if err != nil {
+		return err
 	}
-	return "'" + password + "'"
+	for _, s := range out.Statements {
+		b.pg.admin(b.t, s.DatabaseName, s.Statement)
+	}
+	second := pair{b.app + "_clone", "second-password-of-" + b.name}
+	b.pg.admin(b.t, "postgres", "ALTER ROLE "+identifier(second.AccountName)+" PASSWORD '"+second.AccountPassword+"'")
+	_, err = b.p.CreateSecret(b.t.Context(), &kms.CreateSecretRequest{
+		SecretName:     secret,
+		SecretType:     kms.TypeRds,
+		VersionID:      "v1",
+		SecretData:     sensitive.New(compact(map[string]any{"Accounts": []pair{{b.app, b.password}, second}})),
+		ExtendedConfig: compact(map[string]string{"SecretSubType": "DoubleUsers", "DBInstanceId": b.name}),
+	})
+	return err
+}
+
+// create makes the account, with a password in one of the forms that servers store.
+func (b *postgresScene) create() string {
+	role := "CREATE ROLE " + identifier(b.app) + " LOGIN PASSWORD "
+	switch b.one(b.r, "verifier", "scram", "scram", "md5", "md5 by password_encryption", "scram with 12000 iterations") {
+	case "md5":
+		return role + fmt.Sprintf("'md5%x'", md5.Sum([]byte(b.password+b.app)))
+	case "md5 by password_encryption":
+		return "SET password_encryption = 'md5'; " + role + "'" + b.password + "'"
+	case "scram with 12000 iterations":
+		return role + "'" + scram(b.password, 12000) + "'"
+	}
+	return role + "'" + b.password + "'"
 }
 
 func scram(password string, iterations int) string {
@@ -170,69 +294,6 @@ func scram(password string, iterations int) string {
 	}
 	stored, b64 := sha256.Sum256(mac("Client Key")), base64.StdEncoding.EncodeToString
 	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64(salt), b64(stored[:]), b64(mac("Server Key")))
-}
-
-// objects makes what the application works with, found by its search_path.
-func (pg *postgres) objects(t *testing.T, s *scene, r *rand.Rand, app, database string) {
-	schema := map[string]string{
-		"named like the login":  app,
-		"public":                "public",
-		"in a role's setting":   "stuff",
-		"in a database setting": "stuff",
-	}
-	where := s.one(r, "schema", "named like the login", "public", "in a role's setting", "in a database setting")
-	in := schema[where]
-	statements := []string{fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %[1]s; ALTER SCHEMA %[1]s OWNER TO %[2]s", in, app)}
-	switch where {
-	case "in a role's setting":
-		statements = append(statements, "ALTER ROLE "+app+" SET search_path = stuff, public")
-	case "in a database setting":
-		statements = append(statements, "ALTER ROLE "+app+" IN DATABASE "+database+" SET search_path = stuff")
-	}
-	statements = append(statements, applications.PostgreSQLObjects(in, app))
-	if s.trait(r, 2, "row level security by current_user") {
-		statements = append(statements, applications.PostgreSQLRowSecurity(in))
-	}
-	if s.trait(r, 2, "a table of another owner") {
-		statements = append(statements, applications.PostgreSQLLent(in, app))
-	}
-	if s.trait(r, 3, "default privileges of its own") {
-		statements = append(statements, "ALTER DEFAULT PRIVILEGES FOR ROLE "+app+" GRANT SELECT ON TABLES TO readers")
-	}
-	if s.trait(r, 3, "a publication of its own") {
-		statements = append(statements, "GRANT CREATE ON DATABASE "+database+" TO "+app,
-			fmt.Sprintf("SET ROLE %s; CREATE PUBLICATION news FOR TABLE %s.orders; RESET ROLE", app, in))
-	}
-	pg.admin(t, database, statements...)
-}
-
-// options are the settings, limits and memberships of the role.
-func (pg *postgres) options(t *testing.T, s *scene, r *rand.Rand, app, database string) {
-	var statements []string
-	add := func(n int, trait, statement string) bool {
-		there := s.trait(r, n, trait)
-		if there {
-			statements = append(statements, statement)
-		}
-		return there
-	}
-	add(4, "statement_timeout", "ALTER ROLE "+app+" SET statement_timeout = '20s'")
-	add(4, "a setting of its own", "ALTER ROLE "+app+" SET app.tenant = 'a b''c'")
-	add(5, "VALID UNTIL", "ALTER ROLE "+app+" VALID UNTIL '2099-01-01'")
-	add(5, "VALID UNTIL infinity", "ALTER ROLE "+app+" VALID UNTIL 'infinity'")
-	add(4, "member of readers", "GRANT readers TO "+app)
-	add(5, "member of writers, which does not inherit", "GRANT writers TO "+app)
-	add(6, "NOINHERIT", "ALTER ROLE "+app+" NOINHERIT")
-	add(6, "CREATEDB", "ALTER ROLE "+app+" CREATEDB")
-	add(5, "CONNECT by name alone", fmt.Sprintf(
-		"REVOKE CONNECT ON DATABASE %[1]s FROM PUBLIC; GRANT CONNECT ON DATABASE %[1]s TO %[2]s", database, app))
-	if s.trait(r, 5, "connection limit reached by the application's pool") {
-		statements = append(statements, "ALTER ROLE "+app+" CONNECTION LIMIT 4")
-		s.occupy = func(value string) func() { return pg.occupy(t, s, value, 4) }
-	} else {
-		add(6, "connection limit", "ALTER ROLE "+app+" CONNECTION LIMIT 40")
-	}
-	pg.admin(t, "postgres", statements...)
 }
 
 // asks returns how the server asks a role for its password: a driver without SCRAM cannot answer

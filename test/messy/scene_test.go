@@ -48,6 +48,8 @@ type scene struct {
 	occupy func(value string) (release func())
 	// stated are pieces of work that the documents say differ with the strategy.
 	stated []string
+	// misled is set when the operator has agreed to something that is not so: no check can know.
+	misled bool
 	// first is the value of the application before the product knows of it.
 	first string
 }
@@ -195,7 +197,7 @@ func (f *performance) check() {
 	r, err := f.CheckRotation(f.t.Context(), &kms.SecretNameRequest{SecretName: f.secret})
 	release()
 	good(f.t, err)
-	f.safe = r.Verdict == kms.VerdictSafe
+	f.safe = r.Verdict == kms.VerdictSafe && !f.misled
 	f.count("check_"+r.Verdict, 1)
 	var words []string
 	for _, finding := range r.Findings {

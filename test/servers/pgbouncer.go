@@ -2,15 +2,19 @@ package servers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/internal/sandbox"
 	"github.com/keyturn/keyturn/test/support"
@@ -22,7 +26,13 @@ type PgBouncer struct {
 	dir    string
 	as     *sandbox.Account
 	daemon *sandbox.Daemon
+
+	mu    sync.Mutex
+	users []string
 }
+
+// console is the user of the admin console.
+const console = "console"
 
 // StartPgBouncer starts a pooler with TLS off before a server; it ends with the test. users are the
 // lines of userlist.txt, settings further lines of the section [pgbouncer].
@@ -49,7 +59,8 @@ func StartPgBouncer(t testing.TB, p *sandbox.Postgres, users []string, settings 
 	must(b.as.Own(b.dir))
 	port := support.FreePorts(t, 1)[0]
 	b.Addr = net.JoinHostPort("127.0.0.1", port)
-	must(b.write("userlist.txt", users))
+	b.users = append([]string{User(console, console)}, users...)
+	must(b.write("userlist.txt", b.users))
 	must(b.write("pgbouncer.ini", append([]string{
 		"[databases]",
 		fmt.Sprintf("* = host=%s port=%d", p.Sockets, p.Port),
@@ -59,7 +70,7 @@ func StartPgBouncer(t testing.TB, p *sandbox.Postgres, users []string, settings 
 		"unix_socket_dir = " + b.dir,
 		"auth_type = scram-sha-256",
 		"auth_file = " + filepath.Join(b.dir, "userlist.txt"),
-		"admin_users = " + sandbox.PostgresAdmin,
+		"admin_users = " + console,
 	}, settings...)))
 	cmd := exec.Command(program, filepath.Join(b.dir, "pgbouncer.ini"))
 	cmd.Env = sandbox.Environment("PG")
@@ -80,6 +91,36 @@ func StartPgBouncer(t testing.TB, p *sandbox.Postgres, users []string, settings 
 		return c.Close()
 	}))
 	return b
+}
+
+// Add adds a line to userlist.txt, as an operator would.
+func (b *PgBouncer) Add(t testing.TB, user string) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.users = append(b.users, user)
+	err := b.write("userlist.txt", b.users)
+	if err == nil {
+		err = b.command(t.Context(), "RELOAD")
+	}
+	if err != nil {
+		t.Fatalf("add a user to PgBouncer: %v", err)
+	}
+}
+
+// command gives a command to the admin console.
+func (b *PgBouncer) command(ctx context.Context, text string) error {
+	config, err := pgconn.ParseConfig("postgres://" + b.Addr + "/pgbouncer?sslmode=disable")
+	if err != nil {
+		return err
+	}
+	config.User, config.Password = console, console
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, text).ReadAll()
+	return errors.Join(err, conn.Close(ctx))
 }
 
 func exists(path string) bool {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/internal/target"
 )
@@ -18,6 +19,7 @@ const (
 	consentUnequal = "unequal-logins"
 	consentSession = "session-user"
 	consentReset   = "role-reset"
+	consentPooler  = "pooler"
 )
 
 // expirySoon is how long before its expiry an account is reported.
@@ -228,16 +230,11 @@ func (k *check) form(ctx context.Context, r role) error {
 // endpoints reports standbys that the configuration takes for writers, and poolers.
 func (k *check) endpoints(ctx context.Context) {
 	for _, e := range k.t.login.At(k.t.config.Verify) {
-		if e.Role == target.Pooler {
-			k.found(target.Finding{
-				Code:    "pooler",
-				Verdict: target.Note,
-				Text: "The pooler at " + e.Address + " must take passwords from the server (auth_query), or get the new one " +
-					"in its list; until then it refuses the new password.",
-			})
+		standby, pooler, err := k.t.what(ctx, e.Address)
+		if pooler || e.Role == target.Pooler {
+			k.pooler(e.Address)
 			continue
 		}
-		standby, err := k.t.standby(ctx, e.Address)
 		if err != nil || standby == (e.Role == target.Replica) {
 			continue // a login of the application says more than the administrator's failure
 		}
@@ -264,15 +261,32 @@ func (k *check) endpoints(ctx context.Context) {
 	}
 }
 
-// standby reports whether the server at an address is one.
-func (t *pg) standby(ctx context.Context, address string) (is bool, err error) {
-	conn, err := t.connect(ctx, address, t.config.Database, t.admin)
+// pooler reports a pooler, which may have a list of passwords of its own: no login shows that.
+func (k *check) pooler(address string) {
+	k.found(target.Finding{
+		Code:    "pooler",
+		Verdict: target.NeedsConsent,
+		Text: "A pooler answers at " + address + ". With a list of its own (userlist.txt) it refuses a new password until " +
+			"the list has it, and a rotation is taken back.",
+		Fix:     "Have it take passwords from the server (auth_query), and consent.",
+		Consent: consentPooler,
+	})
+}
+
+// unusual is a parameter that every server has, and PgBouncer refuses before it asks for a password
+// unless it is told to ignore it.
+const unusual = "backslash_quote"
+
+// what reports what answers at an address.
+func (t *pg) what(ctx context.Context, address string) (standby, pooler bool, err error) {
+	conn, err := t.connectWith(ctx, address, t.config.Database, t.admin, nil, unusual)
 	if err != nil {
-		return false, err
+		answer, ok := errors.AsType[*pgconn.PgError](err)
+		return false, ok && answer.Code == "08P01" && strings.Contains(answer.Message, unusual), err
 	}
 	defer disconnect(conn)
-	err = conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&is)
-	return is, err
+	err = conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&standby)
+	return standby, false, err
 }
 
 var (

@@ -237,42 +237,46 @@ func (k *check) session(ctx context.Context, clone string) error {
 		defer other.close()
 		a = other
 	}
-	rows, err := a.conn.Query(ctx, `SELECT 'policy ' || polname || ' on ' || polrelid::pg_catalog.regclass::text, true
-			FROM pg_catalog.pg_policy WHERE pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid),
-				pg_catalog.pg_get_expr(polwithcheck, polrelid)) OPERATOR(pg_catalog.~*) 'session_user'
-		UNION ALL SELECT 'default of a column of ' || adrelid::pg_catalog.regclass::text, false
-			FROM pg_catalog.pg_attrdef
-			WHERE pg_catalog.pg_get_expr(adbin, adrelid) OPERATOR(pg_catalog.~*) 'session_user'
-		UNION ALL SELECT 'function ' || oid::pg_catalog.regprocedure::pg_catalog.text, false FROM pg_catalog.pg_proc
-			WHERE prosrc OPERATOR(pg_catalog.~*) 'session_user' AND pronamespace NOT IN
-				('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
-		ORDER BY 2 DESC, 1 LIMIT 20`)
+	rows, err := a.conn.Query(ctx, readsSessionAt(k.release))
 	if err != nil {
 		return asFailed(a, err)
 	}
-	var what string
-	var policy bool
-	var policies, others []string
-	_, err = pgx.ForEachRow(rows, []any{&what, &policy}, func() error {
-		if policy {
-			policies = append(policies, what)
-		} else {
-			others = append(others, what)
-		}
-		return nil
+	where, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(where) == 0 {
+		return asFailed(a, err)
+	}
+	k.found(target.Finding{
+		Code:       "session-user",
+		Verdict:    target.NeedsConsent,
+		Strategies: double,
+		Account:    clone,
+		Text:       "session_user differs between the logins, and is read by " + strings.Join(where, ", ") + ".",
+		Fix:        "Use current_user there, which is the same for both.",
+		Consent:    consentSession,
 	})
-	f := target.Finding{Code: "session-user", Strategies: double, Account: clone}
-	if len(policies) > 0 {
-		f.Verdict, f.Consent = target.NeedsConsent, consentSession
-		f.Text = "session_user differs between the logins, and decides in " + strings.Join(policies, ", ") + "."
-		f.Fix = "Use current_user there, which is the same for both."
-		k.found(f)
+	return nil
+}
+
+// readsSession lists policies, views, functions and defaults that read session_user.
+const readsSession = `SELECT 'policy ' || polname || ' on ' || polrelid::pg_catalog.regclass::text
+		FROM pg_catalog.pg_policy WHERE pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid),
+			pg_catalog.pg_get_expr(polwithcheck, polrelid)) OPERATOR(pg_catalog.~*) 'session_user'
+	UNION ALL SELECT 'default of a column of ' || adrelid::pg_catalog.regclass::text
+		FROM pg_catalog.pg_attrdef
+		WHERE pg_catalog.pg_get_expr(adbin, adrelid) OPERATOR(pg_catalog.~*) 'session_user'
+	UNION ALL SELECT 'rule or view ' || ev_class::pg_catalog.regclass::text FROM pg_catalog.pg_rewrite
+		WHERE pg_catalog.pg_get_ruledef(oid) OPERATOR(pg_catalog.~*) 'session_user' AND ev_class OPERATOR(pg_catalog.>=) 16384
+	UNION ALL SELECT 'function ' || oid::pg_catalog.regprocedure::pg_catalog.text FROM pg_catalog.pg_proc
+		WHERE (prosrc OPERATOR(pg_catalog.~*) 'session_user' %s) AND pronamespace NOT IN
+			('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
+	ORDER BY 1 LIMIT 20`
+
+// readsSessionAt returns the query for a version of the server: since PostgreSQL 14 the body of a
+// function may be stored as it was understood.
+func readsSessionAt(release int) string {
+	understood := ""
+	if release >= 140000 {
+		understood = "OR pg_catalog.pg_get_function_sqlbody(oid) OPERATOR(pg_catalog.~*) 'session_user'"
 	}
-	if others = slices.Compact(others); len(others) > 0 {
-		f.Verdict, f.Consent = target.Note, ""
-		f.Text = "session_user differs between the logins, and is read by " + strings.Join(others, ", ") + "."
-		f.Fix = ""
-		k.found(f)
-	}
-	return asFailed(a, err)
+	return fmt.Sprintf(readsSession, understood)
 }

@@ -194,14 +194,25 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	if got, text := findings(t, tt, target.CheckRequest{Current: clone, Partner: "pair"}); got != "" {
 		t.Errorf("the clone in use: %s: %s", got, text)
 	}
-	c.exec(t, `CREATE TABLE pair.audited (who text DEFAULT session_user);
-		ALTER TABLE pair.audited ENABLE ROW LEVEL SECURITY;
-		CREATE POLICY own ON pair.audited USING (who = session_user)`)
-	got, text := findings(t, tt, ask)
-	if got != "session-user needs-consent, session-user note" || !strings.Contains(text, "policy own on pair.audited") {
-		t.Errorf("what asks for session_user: %s: %s", got, text)
+	c.exec(t, `CREATE TABLE pair.audited (who text)`)
+	for what, tc := range map[string][2]string{
+		"policy own on pair.audited": {`ALTER TABLE pair.audited ENABLE ROW LEVEL SECURITY;
+			CREATE POLICY own ON pair.audited USING (who = session_user)`, "DROP POLICY own ON pair.audited"},
+		"default of a column of pair.audited": {"ALTER TABLE pair.audited ALTER who SET DEFAULT session_user",
+			"ALTER TABLE pair.audited ALTER who DROP DEFAULT"},
+		"rule or view pair.own": {"CREATE VIEW pair.own AS SELECT FROM pair.audited WHERE who = session_user",
+			"DROP VIEW pair.own"},
+		"function pair.who()": {"CREATE FUNCTION pair.who() RETURNS name LANGUAGE sql AS 'SELECT session_user'",
+			"DROP FUNCTION pair.who()"},
+		"function pair.login()": {"CREATE FUNCTION pair.login() RETURNS name LANGUAGE sql RETURN session_user",
+			"DROP FUNCTION pair.login()"},
+	} {
+		c.exec(t, tc[0])
+		if got, text := findings(t, tt, ask); got != "session-user needs-consent" || !strings.Contains(text, what) {
+			t.Errorf("%s asks for session_user: %s: %s", what, got, text)
+		}
+		c.exec(t, tc[1])
 	}
-	c.exec(t, "DROP TABLE pair.audited")
 	ask.Partner = "no such role"
 	if got, _ := findings(t, tt, ask); got != "no-such-account impossible" {
 		t.Errorf("a partner that does not exist: %s", got)

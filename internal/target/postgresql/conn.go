@@ -29,7 +29,7 @@ func (t *pg) connectAs(ctx context.Context, address, database string, c target.C
 }
 
 func (t *pg) connectWith(
-	ctx context.Context, address, database string, c target.Credential, certificate *tls.Certificate,
+	ctx context.Context, address, database string, c target.Credential, certificate *tls.Certificate, parameters ...string,
 ) (*pgx.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -44,6 +44,9 @@ func (t *pg) connectWith(
 		return nil, errors.New("the PG* variables of the environment are not well formed; unset them")
 	}
 	t.ignoreEnvironment(cfg)
+	for _, name := range parameters {
+		cfg.RuntimeParams[name] = "safe_encoding"
+	}
 	cfg.Host = host
 	cfg.Port = uint16(n)
 	cfg.Database = database

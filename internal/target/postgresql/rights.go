@@ -103,7 +103,7 @@ UNION ALL SELECT 'database ' || d.datname,
 			SELECT p FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) q, unnest(ARRAY[q, q || ' WITH GRANT OPTION']) p
 			WHERE has_database_privilege(d.oid, p))
 		|| ARRAY(SELECT 'owner' WHERE pg_has_role(d.datdba, 'USAGE')))
-	FROM pg_database d
+	FROM pg_database d WHERE d.datname = current_database()
 UNION ALL SELECT 'may become ' || r.rolname, 'yes'
 	FROM pg_roles r
 	WHERE pg_has_role(session_user, r.oid, '%[1]s') AND r.rolname NOT IN (session_user, current_user)

@@ -169,8 +169,14 @@ func TestPgBouncer(t *testing.T) {
 	list, query := behind(listed.Addr), behind(asking.Addr)
 	for _, tt := range []target.Target{list, query} {
 		targettest.Must(t, tt.Verify(targettest.Within(t), who))
-		if got, text := findings(t, tt, target.CheckRequest{Current: who}); got != "pooler note" {
+		if got, text := findings(t, tt, target.CheckRequest{Current: who}); got != "pooler needs-consent" {
 			t.Errorf("found: %s: %s", got, text)
+		}
+	}
+	for _, pooler := range []string{listed.Addr, asking.Addr} {
+		undeclared := c.open(t, pooler, reader, fmt.Sprintf(`"admin_address":%q`, c.Addr()))
+		if got, text := findings(t, undeclared, target.CheckRequest{Current: who}); got != "pooler needs-consent" {
+			t.Errorf("not declared: %s: %s", got, text)
 		}
 	}
 	candidate, err := targetGenerate(t, list, who.Account)
