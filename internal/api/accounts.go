@@ -194,7 +194,7 @@ func (p *preparation) said(err error) string {
 func (p *preparation) describe(plan target.Plan) {
 	p.out = &kms.PrepareTargetAccountsResponse{
 		TargetName: p.target.Name,
-		OwnerName:  plan.Request.Owner,
+		OwnerName:  plan.Owner,
 		Findings:   append([]string{}, plan.Notes...),
 		Statements: []kms.TargetStatement{},
 	}
@@ -237,7 +237,9 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 			"repeat the call to continue.", p.in.SecretName))
 	}
 	p.out.Applied = true
-	return p.prove(ctx, plan.Request, one, other)
+	proof := plan.Request
+	proof.Owner = plan.Owner
+	return p.prove(ctx, proof, one, other)
 }
 
 // second generates the credential of the other account.

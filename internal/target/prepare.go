@@ -40,7 +40,9 @@ type PlanRequest struct {
 // Plan lists the steps that turn one account into two. It contains no secret, so it can be shown.
 type Plan struct {
 	Request PlanRequest `json:"request"`
-	Steps   []PlanStep  `json:"steps,omitempty"`
+	// Owner is the account that the two logins act as afterwards.
+	Owner string     `json:"owner,omitempty"`
+	Steps []PlanStep `json:"steps,omitempty"`
 	// Others are the accounts besides Logins that the steps change.
 	Others []string `json:"others,omitempty"`
 	// Notes are for the operator: what the plan does not do.

@@ -51,7 +51,7 @@ func (b *postgresScene) objects() {
 	}
 	b.schema = identifier(b.owner)
 	switch b.one(b.r, "schema", "named like the role", "public", "in a role's setting", "in a database setting",
-		"after one that is gone") {
+		"after one that was dropped") {
 	case "public":
 		b.schema = "public"
 	case "in a role's setting":
@@ -60,9 +60,9 @@ func (b *postgresScene) objects() {
 	case "in a database setting":
 		b.schema = "stuff"
 		b.shared("ALTER ROLE {app} IN DATABASE {db} SET search_path = stuff")
-	case "after one that is gone":
+	case "after one that was dropped":
 		b.schema = "stuff"
-		b.shared("ALTER ROLE {app} SET search_path = gone, stuff")
+		b.shared("ALTER ROLE {app} SET search_path = dropped, stuff")
 	}
 	in := func(statements ...string) {
 		b.own("SET search_path = " + b.schema + "; " + strings.Join(statements, ";"))
@@ -161,7 +161,7 @@ func (b *postgresScene) options() {
 	}
 }
 
-// way is how the application reaches the server, and what the product is told of it.
+// way is how the application reaches the server, and what the product knows of it.
 func (b *postgresScene) way() {
 	ways := []string{
 		"straight", "straight", "straight", "straight", "with a standby", "by TLS alone", "by a client certificate",
@@ -191,9 +191,9 @@ func (b *postgresScene) way() {
 	case "by a pooler that asks the server", "by a pooler with a list":
 		b.pooled(way)
 	case "taking a role":
-		b.shared("CREATE ROLE \"taken {scene}\"; GRANT \"taken {scene}\" TO {app}")
-		b.own("GRANT USAGE ON SCHEMA "+b.schema+" TO \"taken {scene}\"",
-			"GRANT ALL ON ALL TABLES IN SCHEMA "+b.schema+" TO \"taken {scene}\"")
+		b.shared("CREATE ROLE taken_{scene}; GRANT taken_{scene} TO {app}")
+		b.own("GRANT USAGE ON SCHEMA "+b.schema+" TO taken_{scene}",
+			"GRANT ALL ON ALL TABLES IN SCHEMA "+b.schema+" TO taken_{scene}")
 		b.client.Role = "taken_" + b.name
 		b.connects.LoginRole = b.client.Role
 	case "past an address that is closed":
@@ -227,6 +227,9 @@ func (b *postgresScene) certificate(name string) {
 
 // pooled puts a pooler between the application and the server.
 func (b *postgresScene) pooled(way string) {
+	if b.pg.resets && b.owner != b.app {
+		return // a pooler's DISCARD ALL between two clients ends the role of the application, too
+	}
 	pooler := b.pg.asking
 	if way == "by a pooler with a list" {
 		pooler = b.pg.listed
@@ -284,7 +287,7 @@ func (b *postgresScene) register() {
 	}
 	if slices.ContainsFunc(b.traits, func(s string) bool { return strings.HasPrefix(s, "verifier md5") }) &&
 		b.trait(b.r, 4, "agrees to SCRAM") {
-		b.connects.Consents = append(b.connects.Consents, "scram")
+		b.connects.Consents = append(b.connects.Consents, "form-changes")
 		b.stated = append(b.stated, "way of logging in")
 	}
 	good(b.t, second(b.p.RegisterTarget(b.t.Context(), &kms.RegisterTargetRequest{

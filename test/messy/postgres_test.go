@@ -203,9 +203,10 @@ func (b *postgresScene) strategies() {
 	b.strategy = target.Double
 	// A session belongs to its login: the acting role may not end one of the second login.
 	b.stated = append(b.stated, "ends its own sessions")
-	if b.pg.resets && b.trait(b.r, 2, "agrees that DISCARD ALL ends a role") {
+	if b.pg.resets && b.client.Address == b.pg.Addr() && b.trait(b.r, 2, "agrees that DISCARD ALL ends a role") {
 		in.Consents = append(in.Consents, "role-reset")
-		b.stated = append(b.stated, "after DISCARD ALL", "after SET SESSION AUTHORIZATION", "pool 0", "pool 1")
+		b.stated = append(b.stated, "after DISCARD ALL", "after RESET ALL", "after RESET ROLE",
+			"after SET SESSION AUTHORIZATION", "pool 0", "pool 1")
 	}
 	in.GracePeriod, in.GraceLimit = "1h", "1h"
 	b.attach = func() (string, error) {

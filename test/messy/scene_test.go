@@ -472,7 +472,7 @@ func (f *performance) refused(reason string) {
 	f.count("refused", 1)
 	key := short(reason, f.name)
 	figures.Count(f.label+"_refused:"+key, 1)
-	f.t.Logf("refused: %s", reason)
+	f.t.Logf("refused: %s; traits: %s", reason, strings.Join(f.traits, ", "))
 }
 
 var (

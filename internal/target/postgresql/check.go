@@ -274,7 +274,7 @@ func (k *check) pooler(address string) {
 }
 
 // unusual is a parameter that every server has, and PgBouncer refuses before it asks for a password
-// unless it is told to ignore it.
+// unless its settings ignore it.
 const unusual = "backslash_quote"
 
 // what reports what answers at an address.

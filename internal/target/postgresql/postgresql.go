@@ -53,7 +53,7 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
 	return target.NewKind("postgresql", strategies, target.Parser((*config).complete), open).WithAdmin().
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate).
-		Consenting(consentSCRAM, consentUnequal, consentSession, consentReset)
+		Consenting(consentSCRAM, consentUnequal, consentSession, consentReset, consentPooler)
 }
 
 func open(c config, s target.Settings) (target.Target, error) {

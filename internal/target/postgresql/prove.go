@@ -80,6 +80,9 @@ func (t *pg) compare(
 	if r.Owner != "" && one["acts as"] != r.Owner {
 		return nil, target.Denied.Errorf("%s: %s acts as %q, not as %q", what, a.Account, one["acts as"], r.Owner)
 	}
+	// The clone is a member of the account, also where both act as a third role.
+	delete(one, "may become "+b.Account)
+	delete(other, "may become "+a.Account)
 	return one.differences(other), nil
 }
 

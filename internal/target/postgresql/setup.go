@@ -26,6 +26,7 @@ type setup struct {
 	moves    map[string][]string // statements in each database, after the shared ones
 	first    bool                // the moves come before the shared statements
 	renames  bool                // the account acts under another name afterwards
+	owner    string              // the role that the logins act as afterwards
 	others   []string            // accounts besides the logins that the statements change
 	notes    []string
 }
@@ -127,7 +128,7 @@ func (s *setup) decide(ctx context.Context) error {
 	if legacy {
 		group = account.acts
 	}
-	s.request.Owner = account.acts
+	s.owner = account.acts
 	if exists {
 		return s.joinClone(ctx, account, clone, group)
 	}
@@ -335,7 +336,7 @@ func (s *setup) migrate(ctx context.Context, account, clone role, exists bool) e
 		return err
 	}
 	account.acts = account.name
-	s.request.Owner = account.name
+	s.owner = account.name
 	if !exists {
 		s.makeClone(account, s.clone(), account.name)
 		return nil
@@ -394,7 +395,7 @@ func (s *setup) keep(ctx context.Context, account role) (string, error) {
 
 // undo plans to remove the clone.
 func (s *setup) undo(ctx context.Context, account, clone role, exists bool) error {
-	s.request.Owner = account.acts
+	s.owner = account.acts
 	if !exists {
 		return nil
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func (s *setup) plan() target.Plan {
-	p := target.Plan{Request: s.request, Others: s.others}
+	p := target.Plan{Request: s.request, Owner: s.owner, Others: s.others}
 	for database, statements := range s.moves {
 		p.Steps = append(p.Steps, target.PlanStep{Database: database, Statements: statements})
 	}
@@ -70,10 +70,9 @@ func (t *pg) carryOut(ctx context.Context, what string, p target.Plan) (renames 
 	if len(now.Steps) == 0 {
 		return false, s.rollback(ctx)
 	}
-	if !slices.EqualFunc(now.Steps, p.Steps, func(a, b target.PlanStep) bool {
-		return a.Database == b.Database && slices.Equal(a.Statements, b.Statements)
-	}) {
-		return false, s.refuse("the server is not as it was when this was planned; plan again")
+	if was, is := statementsOf(p), statementsOf(now); !slices.Equal(was, is) {
+		return false, s.refuse("the server is not as it was when this was planned; plan again. Planned then: %s; "+
+			"planned now: %s", apart(was, is), apart(is, was))
 	}
 	if s.first {
 		// The moves take the same lock.
@@ -91,6 +90,25 @@ func (t *pg) carryOut(ctx context.Context, what string, p target.Plan) (renames 
 		return false, err
 	}
 	return s.renames, t.moveAll(ctx, s)
+}
+
+// statementsOf returns all statements of a plan, with their databases.
+func statementsOf(p target.Plan) (all []string) {
+	for _, step := range p.Steps {
+		for _, statement := range step.Statements {
+			all = append(all, statement+" in database "+step.Database)
+		}
+	}
+	return all
+}
+
+// apart returns the first statement that only one of two plans has.
+func apart(has, lacks []string) string {
+	at := slices.IndexFunc(has, func(s string) bool { return !slices.Contains(lacks, s) })
+	if at < 0 {
+		return "nothing else"
+	}
+	return has[at]
 }
 
 // runShared runs the statements on roles, and commits.

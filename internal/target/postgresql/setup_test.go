@@ -58,6 +58,7 @@ func TestTwoLogins(t *testing.T) {
 	t.Run("from one", func(t *testing.T) { testFromOne(t, c) })
 	t.Run("as before", func(t *testing.T) { testStaysAsItWas(t, c) })
 	t.Run("from an owner", func(t *testing.T) { testMigrates(t, c) })
+	t.Run("of a team", func(t *testing.T) { testTeam(t, c) })
 	t.Run("undone", func(t *testing.T) { testUndo(t, c) })
 	t.Run("proof", func(t *testing.T) { testProof(t, c) })
 	t.Run("before and after", func(t *testing.T) { testBeforeAndAfter(t, c) })
@@ -344,6 +345,24 @@ func testMigrates(t *testing.T, c *cluster) {
 	if got := c.read(t, "SELECT rolconnlimit || ' ' || rolcanlogin FROM pg_roles WHERE rolname = 'old'"); got != "9 true" {
 		t.Errorf("the account has limit and login %q", got)
 	}
+}
+
+// testTeam verifies a plan for a login that acts as its team by a setting of its own.
+func testTeam(t *testing.T, c *cluster) {
+	tt := c.open(t, c.Addr(), c.role(t, "teams", "LOGIN SUPERUSER"))
+	app := c.role(t, "player", "LOGIN")
+	c.exec(t, `CREATE ROLE team; CREATE ROLE others; GRANT team, others TO player; ALTER ROLE player SET role = 'team';
+		CREATE SCHEMA team AUTHORIZATION team`)
+	r := target.PlanRequest{Account: "player", Logins: [2]string{"player", "player_clone"}, Current: app}
+	p := planned(t, tt, r)
+	if p.Owner != "team" {
+		t.Errorf("the logins act as %q", p.Owner)
+	}
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
+	clone := c.clone(t, tt, app, r)
+	r.Owner = p.Owner
+	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone))
+	targettest.Must(t, c.as(t, clone, "CREATE TABLE mine (n int)", "SET ROLE others", "RESET ROLE", "DROP TABLE mine"))
 }
 
 func testPlanRefuses(t *testing.T, c *cluster) {
