@@ -90,4 +90,20 @@ var sshMutations = []mutation{
 		pkg:  "internal/target/ssh",
 		test: "TestSSH",
 	},
+	{
+		name: "a host that keeps an account out has rejected its password",
+		file: "internal/target/ssh/ssh.go",
+		old:  "err != nil || live != target.Live {\n\t\treturn rejected",
+		new:  "err != nil || live == target.Live {\n\t\treturn rejected",
+		pkg:  "internal/target/ssh",
+		test: "TestKeptOut",
+	},
+	{
+		name: "an RSA key signs with an algorithm that the host may not take",
+		file: "internal/target/ssh/session.go",
+		old:  "ssh.PublicKeys(strongest(a.key))",
+		new:  "ssh.PublicKeys(a.key)",
+		pkg:  "internal/target/ssh",
+		test: "TestStrongestSignature",
+	},
 }

@@ -142,7 +142,7 @@ func (d *directory) policy(t *testing.T, s *scene, r *rand.Rand, dn string) {
 		attribute:      {value},
 	})
 	d.Modify(t, dn, "pwdPolicySubentry", policy)
-	if s.trait(r, 2, "changed today") {
+	if name == "a minimum age" && s.trait(r, 2, "changed today") {
 		c, err := d.Bind(t.Context(), d.AdminDN, d.Password)
 		good(t, err)
 		defer c.Close()

@@ -32,6 +32,18 @@ func TestCheckAlgorithms(t *testing.T) {
 	}
 }
 
+// TestStrongestSignature verifies that an RSA key logs in where the host takes one algorithm from
+// the account.
+func TestStrongestSignature(t *testing.T) {
+	t.Parallel()
+	s := servers.StartSSH(t, "Match User ktest*", "PubkeyAcceptedAlgorithms rsa-sha2-512,ssh-ed25519")
+	old, _ := keyAccount(t, s, "/bin/sh")
+	tt := open(t, config(s, s.Addr(), `"key_type":"rsa-2048"`), admin(s))
+	c := change(t, tt, old)
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Must(t, tt.Verify(targettest.Within(t), c.New))
+}
+
 // testCheckOwner verifies what a check finds about the account itself.
 func testCheckOwner(t *testing.T, s *servers.SSH) {
 	daemon := fmt.Sprintf(`"sshd_config":%q`, filepath.Join(s.Dir, "sshd_config"))
@@ -104,4 +116,19 @@ func TestOneTry(t *testing.T) {
 	targettest.Must(t, tt.Verify(targettest.Within(t), password))
 	password.Secret = sensitive.New("another-password")
 	targettest.Expect(t, tt.Verify(targettest.Within(t), password), target.Rejected, password.Account)
+}
+
+// TestKeptOut verifies that a host which rejects an account says nothing about its password.
+func TestKeptOut(t *testing.T) {
+	t.Parallel()
+	s := servers.StartSSH(t, "Match User ktest*", "DenyUsers *")
+	tt := open(t, config(s, s.Addr()), admin(s))
+	password := passwordAccount(t, s)
+	targettest.Expect(t, tt.Verify(targettest.Within(t), password), target.Denied, "pam_faillock")
+	wrong := password
+	wrong.Secret = sensitive.New("another-password")
+	targettest.Expect(t, tt.Verify(targettest.Within(t), wrong), target.Rejected, password.Account)
+	further := fmt.Sprintf(`"verify":[%q]`, strings.Replace(s.Addr(), "127.0.0.1", "localhost", 1))
+	several := open(t, config(s, s.Addr(), further), admin(s))
+	targettest.Expect(t, several.Verify(targettest.Within(t), password), target.Rejected, password.Account)
 }

@@ -275,8 +275,13 @@ func (h *host) Verify(ctx context.Context, c target.Credential) error {
 		check = ""
 	}
 	err := h.verify(ctx, c, deciding, check)
-	if target.ClassOf(err) == target.Rejected {
+	switch {
+	case target.ClassOf(err) != target.Rejected:
+		return err
+	case isKey(c):
 		return h.orShutOut(ctx, err, c)
+	case len(deciding) == 1 && deciding[0].Address == h.Address:
+		return h.orLockedOut(ctx, err, c)
 	}
 	return err
 }
@@ -348,6 +353,28 @@ func (h *host) orShutOut(ctx context.Context, rejected error, c target.Credentia
 		"%v; the options of its line in %s (from, expiry-time or verify-required) shut out this login, which says "+
 			"nothing about the key: add this server's address to from, or correct the line",
 		rejected, lines[0].file,
+	)
+}
+
+// orLockedOut returns a Denied error instead of a rejection if the host has stored the password:
+// then it rejects the account, which says nothing about the password.
+func (h *host) orLockedOut(ctx context.Context, rejected error, c target.Credential) error {
+	if h.Self {
+		return rejected
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	s, err := h.session(ctx, c.Account, target.Credential{}, c.Secret)
+	if err != nil {
+		return rejected
+	}
+	defer s.close()
+	if live, err := h.inspectPassword(ctx, s, c); err != nil || live != target.Live {
+		return rejected
+	}
+	return target.Denied.Errorf(
+		"%v; the host has stored this password, so it keeps the account out (pam_faillock, AllowUsers, DenyUsers, "+
+			"pam_access): lift that, or wait if the lock ends automatically", rejected,
 	)
 }
 
