@@ -44,6 +44,16 @@ func (b *broker) Standing(ctx context.Context, account string) (target.Standing,
 	return s, nil
 }
 
+// Test reads the administrator's own user, which only an administrator may. The administrator needs
+// no permissions in a virtual host, so no session is opened. Another backend may know it.
+func (b *broker) Test(ctx context.Context) error {
+	_, err := b.user(ctx, "read the administrator at "+b.name, b.admin)
+	if errors.Is(err, errNoUser) {
+		return nil
+	}
+	return target.WithAdvice(err, "rabbitmqctl set_user_tags "+b.admin.Account+" administrator", b.admin.Secret)
+}
+
 // tags reads the list, or the text with commas that RabbitMQ before version 3.9 sends.
 func (u user) tags() ([]string, error) {
 	var list []string
@@ -60,4 +70,7 @@ func (u user) tags() ([]string, error) {
 	return list, nil
 }
 
-var _ target.Guarded = (*broker)(nil)
+var (
+	_ target.Guarded = (*broker)(nil)
+	_ target.Tester  = (*broker)(nil)
+)

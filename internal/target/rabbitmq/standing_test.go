@@ -66,6 +66,7 @@ func (n *node) tags(t *testing.T) {
 // standingWithoutRights asks as users who may not read others.
 func (n *node) standingWithoutRights(t *testing.T) {
 	account := n.tagged(t, "administrator").Account
+	targettest.Must(t, n.plain(t).(target.Tester).Test(t.Context()))
 	for _, tag := range []string{"management", "monitoring", "policymaker"} {
 		admin := n.tagged(t, tag)
 		tt, err := rabbitmq.Kind().Open(target.Settings{
@@ -76,6 +77,7 @@ func (n *node) standingWithoutRights(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		targettest.Expect(t, tt.(target.Tester).Test(t.Context()), target.Denied, "set_user_tags")
 		got, err := tt.(target.Guarded).Standing(t.Context(), account)
 		if target.ClassOf(err) != target.Denied || !strings.Contains(err.Error(), "rabbitmqctl set_user_tags") {
 			t.Errorf("with tag %s: %+v, %v of class %v, want denied", tag, got, err, target.ClassOf(err))
