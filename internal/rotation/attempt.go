@@ -163,6 +163,9 @@ func (r Record) neither(e Event, now time.Time) Record {
 
 // resend sends the same candidate again, up to a bound.
 func (r Record) resend(e Event, now time.Time) Record {
+	if r.BaseRejected && r.Mode != Reapply {
+		return r.abandon("The target has the credential in use, and rejects logins with it.", now)
+	}
 	if r.Attempt < MaxAttempts {
 		failures := r.Failures
 		r = r.to(Prepared)

@@ -34,6 +34,8 @@ var outlives = map[string]bool{
 	"Swapped":       false,
 	"Cancelled":     false,
 	"Doubtful":      false,
+	"BaseRejected":  false,
+	"GraceOver":     false,
 	"Grace":         false,
 	"StartedAt":     false,
 	"PromotedAt":    false,

@@ -104,8 +104,7 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 			return r, false
 		}
 		r = r.to(Undoing)
-		r.Rejections, r.SentAt = 0, now
-		r.GraceUntil, r.GraceDeadline = now, now // it is over
+		r.Rejections, r.SentAt, r.GraceOver = 0, now, true
 		r.NextAt = r.SettledAt(now)
 		return r.quiet(now), true
 	case Cancel:
@@ -130,7 +129,7 @@ func (r Record) keepsBase(e Event, now time.Time) Record {
 	if r.Trigger == Emergency || r.Then != nil {
 		return r.Drifted(r.Candidate, r.Target, r.Strategy, e.Text, now)
 	}
-	r.State, r.NextAt, r.Failures, r.Reason = Undoing, time.Time{}, 0, e.Text
+	r.State, r.NextAt, r.Failures, r.Reason, r.GraceOver = Undoing, time.Time{}, 0, e.Text, true
 	return r.quiet(now)
 }
 
@@ -138,7 +137,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case LoggedIn, Proven: // the engine moves the labels back in the transaction that stores this
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
-		r.Rejections = 0
+		r.Rejections, r.GraceOver = 0, false
 		return r.beginGrace(now), true
 	case NoLogin:
 		return r.notUndone("the previous credential does not authenticate. "+e.Text, now), true
@@ -155,12 +154,14 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 
 // afterUndo goes on where an undo began that changed nothing: with the grace period, or with the
 // retirement when that is over.
-func (r Record) afterUndo(now time.Time) Record {
-	if !r.GraceDeadline.IsZero() && !r.GraceDeadline.After(now) {
+func (r Record) afterUndo() Record {
+	r.Rejections = 0
+	if r.GraceOver {
+		r.GraceOver = false
 		return r.to(Retiring)
 	}
 	r = r.to(InGrace)
-	r.NextAt, r.Rejections = r.GraceUntil, 0
+	r.NextAt = r.GraceUntil
 	return r
 }
 
@@ -170,7 +171,7 @@ func (r Record) notUndone(why string, now time.Time) Record {
 	if r.Rejections >= MaxRejections {
 		return r.Drifted(r.Candidate, r.Target, r.Strategy, "it rejected logins, and "+why, now)
 	}
-	r = r.afterUndo(now)
+	r = r.afterUndo()
 	r.Reason = "Not undone: " + why
 	if r.Then != nil && r.State == InGrace { // an emergency does not wait for the end of a grace period
 		r = r.endGrace(now)

@@ -95,7 +95,7 @@ func (r Record) onPrepare(e Event, now time.Time) (Record, bool) {
 		r.BaseAccepted = r.Accepted == r.Base
 		r.Strategy, r.Target = e.Strategy, e.Target
 		r.Candidates++
-		r.Doubtful = false
+		r.Doubtful, r.BaseRejected = false, false
 		// A request of an earlier rotation must not arrive after this candidate.
 		r.NextAt = r.SettledAt(now)
 		r = r.quiet(now)

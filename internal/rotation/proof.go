@@ -28,7 +28,7 @@ func (r Record) unready(e Event, now time.Time) Record {
 	}
 	if r.Attempt > 0 { // the target may have the candidate of an earlier attempt
 		r = r.to(Unknown)
-		r.Rejections = 0
+		r.Rejections, r.BaseRejected = 0, true
 		return r.quiet(now)
 	}
 	return r.Drifted(r.Base, r.Target, r.Strategy, e.Text, now)

@@ -104,6 +104,11 @@ type Record struct {
 	// Doubtful says that the target may have, or has had, the candidate: an attempt was not answered,
 	// or was accepted.
 	Doubtful bool `json:"doubtful,omitempty"`
+	// GraceOver says, in Undoing, that the base was being retired when the undo began.
+	GraceOver bool `json:"grace_over,omitempty"`
+	// BaseRejected says that the target was asked what is live because it has rejected logins with the
+	// base: the candidate is not sent again then.
+	BaseRejected bool `json:"base_rejected,omitempty"`
 
 	Grace
 

@@ -377,7 +377,7 @@ var rotationMutations = []mutation{
 		name: "a login at an address that the target does not name is configured",
 		file: "internal/api/login.go",
 		old:  "if !slices.Contains(known.Addresses(), address) {",
-		new:  "if address == \"\" {",
+		new:  "if !slices.Contains(known.Addresses(), address) && address == \"\" {",
 		pkg:  "internal/api",
 		test: "TestConfigureChecks",
 	},

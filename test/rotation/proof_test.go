@@ -2,7 +2,6 @@ package rotation_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -81,19 +80,7 @@ func TestEmergencyNeedsNoLogin(t *testing.T) {
 	s := x.run(t)
 	untilLive(t, s, "app")
 	leaked, before := read(t, s, "app", "", ""), x.stored(t, "app")
-	known, err := s.Client.DescribeRotation(t.Context(), name("app"))
-	must(t, err)
-	described, err := s.Client.DescribeTarget(t.Context(), &kms.TargetNameRequest{TargetName: known.TargetName})
-	must(t, err)
-	config := map[string]any{}
-	must(t, json.Unmarshal([]byte(described.Config), &config))
-	config["verify"] = []string{d.Addr(), "127.0.0.1:1"}
-	down, err := json.Marshal(config)
-	must(t, err)
-	must(t, second(s.Client.UpdateTarget(t.Context(), &kms.UpdateTargetRequest{
-		TargetName: known.TargetName,
-		Config:     string(down),
-	})))
+	verifyAt(t, s, "app", d.Addr(), "127.0.0.1:1")
 	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
 		SecretName: "app",
 		VersionID:  "v2",

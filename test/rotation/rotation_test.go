@@ -56,13 +56,16 @@ func (l login) json() string {
 	return string(b)
 }
 
-func startDatabase(t *testing.T) *database {
+func startDatabase(t *testing.T, settings ...string) *database {
 	t.Helper()
 	d := &database{
-		Postgres: servers.StartPostgres(t, sandbox.PostgresConfig{HBA: []string{"host all all 127.0.0.1/32 scram-sha-256"}}),
-		admin:    login{"rotator", "the-administrators-password"},
-		app:      login{"app", "first-password-of-app"},
-		clone:    login{"app_clone", "first-password-of-clone"},
+		Postgres: servers.StartPostgres(t, sandbox.PostgresConfig{
+			HBA:      []string{"host all all 127.0.0.1/32 scram-sha-256"},
+			Settings: settings,
+		}),
+		admin: login{"rotator", "the-administrators-password"},
+		app:   login{"app", "first-password-of-app"},
+		clone: login{"app_clone", "first-password-of-clone"},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -226,6 +226,8 @@ func TestKeyForgetsNothing(t *testing.T) {
 		record(func(r *rotation.Record) { r.Paused = true }),
 		record(func(r *rotation.Record) { r.Cancelled = true }),
 		record(func(r *rotation.Record) { r.Doubtful = true }),
+		record(func(r *rotation.Record) { r.BaseRejected = true }),
+		record(func(r *rotation.Record) { r.GraceOver = true }),
 		record(func(r *rotation.Record) { r.Grace.Min = 0 }),
 		record(func(r *rotation.Record) { r.NextAt = base.now.Add(time.Second) }),
 		record(func(r *rotation.Record) { r.GraceUntil = base.now.Add(time.Second) }),

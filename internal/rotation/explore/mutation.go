@@ -411,6 +411,12 @@ var mutations = []Mutation{
 		1,
 		undecided(rotation.Reverting),
 	},
+	{"a base that is rejected is asked about for ever", "I10", "single, moods", 2, 1, func(r *rules) {
+		r.next = func(rec rotation.Record, e rotation.Event, now time.Time) (rotation.Record, error) {
+			rec.BaseRejected = false
+			return rotation.Next(rec, e, now)
+		}
+	}},
 	{"an emergency waits for a login with the leaked credential", "I10", "single, faults", 1, 1, func(r *rules) {
 		r.emergencyWaits = true
 	}},

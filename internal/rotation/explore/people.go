@@ -44,8 +44,9 @@ func (x *walk) people() {
 	case rotation.Retiring:
 		event("UndoRotation", rotation.Undo, nil)
 	case rotation.Quarantined:
-		event("RepairRotation probe", rotation.Probed, nil)
-		event("RepairRotation apply", rotation.Again, nil)
+		repairs := func(w *world, _ *data) { w.touched = w.touched || w.odd() } // nothing is known of such a target
+		event("RepairRotation probe", rotation.Probed, repairs)
+		event("RepairRotation apply", rotation.Again, repairs)
 		x.adopt(ask)
 	}
 	if r.State != rotation.Quarantined {
@@ -331,7 +332,7 @@ func (x *walk) check(w *world) string {
 	case d.promised != noVersion && w.holds == d.promised && d.holding.After(w.now) && w.live&bit(d.promised) == 0:
 		return "I3: the previous credential does not work, and a consumer is known to hold it"
 	case (r.State == rotation.InGrace ||
-		r.State == rotation.Undoing && r.Rejections == 0 && r.GraceDeadline.After(w.now)) &&
+		r.State == rotation.Undoing && !r.GraceOver) &&
 		r.Trigger != rotation.Emergency &&
 		w.live&base == 0:
 		return "I3: the base does not authenticate in GRACE"

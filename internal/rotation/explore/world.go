@@ -353,7 +353,8 @@ func (h *hash) record(r *rotation.Record, now time.Time) {
 	h.text(r.Base)
 	failures := min(r.Failures, 10) // the back-off grows no more then
 	h.bytes(int8(r.Attempt), int8(r.Candidates), int8(r.Rejections), int8(failures), int8(min(r.Waiting, 1)))
-	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled, r.Imposed, r.Doubtful)
+	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled, r.Imposed)
+	h.flags(r.Doubtful, r.BaseRejected, r.GraceOver)
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
 	h.time(r.GraceDeadline, now)
