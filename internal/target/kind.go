@@ -205,12 +205,14 @@ type Settings struct {
 }
 
 // Dialer returns the function that connects to the target. A kind must not reach the network in
-// another way: this one enforces the egress rules and records where credentials go.
+// another way: this one enforces the egress rules, records where credentials go, and bounds what the
+// target may send ([MaxReceived]).
 func (s Settings) Dialer() egress.DialFunc {
-	if s.Dial == nil {
-		return egress.Default.DialContext
+	dial := s.Dial
+	if dial == nil {
+		dial = egress.Default.DialContext
 	}
-	return s.Dial
+	return Bounded(dial, MaxReceived)
 }
 
 // AddressesOf lists where a target of this kind with that configuration sends credentials, without

@@ -6,6 +6,7 @@ import "slices"
 var mutations = slices.Concat(
 	productMutations,
 	rotationMutations,
+	targetMutations,
 	ldapMutations,
 	mysqlMutations,
 	rabbitmqMutations,

@@ -152,6 +152,10 @@ func (c *config) checkLookup() error {
 	return errors.Join(errs...)
 }
 
+// maxReceived is how many bytes a connection may receive. The driver needs up to 150 times as much
+// memory for an answer of many small values.
+const maxReceived = 1 << 20
+
 type directory struct {
 	config
 	admin       target.Credential
@@ -169,7 +173,7 @@ func open(c config, s target.Settings) (target.Target, error) {
 		admin:       s.Admin,
 		application: s.Login,
 		consent:     s.Consent,
-		dialTCP:     s.Dialer(),
+		dialTCP:     target.Bounded(s.Dialer(), maxReceived),
 	}, nil
 }
 

@@ -39,6 +39,7 @@ func (s *server) dialNode(
 	if err != nil {
 		return nil, target.NotSent("connect to "+addr, err)
 	}
+	c = &replies{Conn: c}
 	n := &node{addr: addr, secrets: secrets, proven: !s.TLS.Off}
 	made := false
 	n.client = redis.NewClient(&redis.Options{
