@@ -299,11 +299,7 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 // check returns what makes a rotation between the two accounts impossible; empty for nothing.
 // Findings that need consent are left to ConfigureRotation.
 func (p *preparation) check(ctx context.Context, one target.Credential) (reason string, err error) {
-	checker, ok := p.system.(target.Checker)
-	if !ok {
-		return "", nil
-	}
-	findings, err := checker.CheckAccount(ctx, target.CheckRequest{
+	findings, err := target.CheckAccount(ctx, p.system, target.CheckRequest{
 		Current:    one,
 		Partner:    p.in.CloneAccountName,
 		Strategies: []target.Strategy{target.Double},

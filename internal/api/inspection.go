@@ -157,11 +157,7 @@ func (k *inspection) account(ctx context.Context) {
 		k.failed(err)
 		return
 	}
-	checker, ok := k.system.(target.Checker)
-	if !ok {
-		return
-	}
-	findings, err := checker.CheckAccount(ctx, target.CheckRequest{
+	findings, err := target.CheckAccount(ctx, k.system, target.CheckRequest{
 		Current:    k.method.current,
 		Partner:    k.partner.Account,
 		Strategies: k.has,

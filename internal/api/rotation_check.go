@@ -47,6 +47,7 @@ func checkRotation(
 	}
 	bounded, ended := c.concealing(ctx, t, checkTime)
 	k.everything(bounded)
+	k.check = k.check.Bounded()
 	ended(k.silence)
 	if err := c.keepCheck(ctx, k, r.LoginFailedAt); err != nil {
 		return nil, err
@@ -114,8 +115,7 @@ func (c *Call) keepCheck(ctx context.Context, k *inspection, lastFailed time.Tim
 		if s.Stages[secret.Current] != k.secret.Stages[secret.Current] || s.TargetName() != k.secret.TargetName() {
 			return fault.New(fault.InUse, "The credential of secret %q has changed during the check; repeat the call.", s.Name)
 		}
-		check := k.check.Bounded()
-		r.Check = &check
+		r.Check = &k.check
 		return tx.PutRotation(&r)
 	})
 }
@@ -194,12 +194,8 @@ func (t *Turn) MayBegin(ctx context.Context, system target.Target) error {
 	if t.Secret.TargetName() == secret.OwnUsers || t.Record.Mode == rotation.Reapply || t.Record.Attempt > 0 {
 		return nil
 	}
-	checker, ok := system.(target.Checker)
-	if !ok {
-		return nil
-	}
 	k := t.call(t.purpose()).inspecting(t.tx, t.Secret, t.Record, t.Target, system)
-	findings, err := checker.CheckAccount(ctx, target.CheckRequest{
+	findings, err := target.CheckAccount(ctx, system, target.CheckRequest{
 		Current:    k.method.current,
 		Partner:    k.partner.Account,
 		Strategies: []target.Strategy{t.Record.Strategy},
@@ -225,9 +221,9 @@ func (t *Turn) Check(
 	} else {
 		k.everything(ctx)
 	}
-	check := k.check.Bounded()
+	k.check = k.check.Bounded()
 	return func(r rotation.Record) rotation.Record {
-		r.Check = &check
+		r.Check = &k.check
 		if k.loginFailed {
 			r.LoginFailedAt = k.At
 		}

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -8,11 +9,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Bounds of what is stored of a check.
-const (
-	maxFindings    = 32
-	maxFindingText = 600
-)
+// maxReasons is how many findings the reason of a rotation names.
+const maxReasons = 3
 
 // Check is the result of the last check of a secret's rotation.
 type Check struct {
@@ -95,27 +93,14 @@ func MayBegin(findings []target.Finding, strategy target.Strategy, consents []st
 		}
 		reasons = append(reasons, text)
 	}
+	if n := len(reasons); n > maxReasons {
+		reasons = append(reasons[:maxReasons], fmt.Sprintf("There are %d more findings.", n-maxReasons))
+	}
 	return strings.Join(reasons, " "), len(reasons) == 0
 }
 
-// Bounded returns the check with as many findings, and as much text of each, as a record may hold.
-// The most serious findings come first.
+// Bounded returns the check with as many findings, and as much text, as a record may hold.
 func (c Check) Bounded() Check {
-	rank := map[target.Verdict]int{target.Impossible: 0, target.NeedsConsent: 1, target.Note: 2}
-	c.Findings = slices.Clone(c.Findings)
-	slices.SortStableFunc(c.Findings, func(a, b target.Finding) int { return rank[a.Verdict] - rank[b.Verdict] })
-	c.Findings = c.Findings[:min(len(c.Findings), maxFindings)]
-	for i := range c.Findings {
-		f := &c.Findings[i]
-		f.Text, f.Fix, f.Account = cut(f.Text), cut(f.Fix), cut(f.Account)
-	}
-	c.Unchecked = cut(c.Unchecked)
+	c.Findings, c.Unchecked = target.BoundedFindings(c.Findings), target.Clean(c.Unchecked)
 	return c
-}
-
-func cut(text string) string {
-	if r := []rune(text); len(r) > maxFindingText {
-		return string(r[:maxFindingText]) + "…"
-	}
-	return text
 }

@@ -1,6 +1,7 @@
 package rotation_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,5 +76,15 @@ func TestCheckIsBounded(t *testing.T) {
 	}
 	if len(c.Findings) != 101 || c.Findings[0].Verdict != target.Note {
 		t.Error("the check itself has changed")
+	}
+}
+
+// TestReasonIsBounded verifies that the reason of a rotation does not grow with the findings.
+func TestReasonIsBounded(t *testing.T) {
+	t.Parallel()
+	list := slices.Repeat([]target.Finding{{Verdict: target.Impossible, Text: "No."}}, 32)
+	reason, ok := rotation.MayBegin(list, target.Single, nil)
+	if want := "No. No. No. There are 29 more findings."; ok || reason != want {
+		t.Errorf("may begin %v, %q; want %q", ok, reason, want)
 	}
 }

@@ -1,6 +1,12 @@
 package target
 
-import "context"
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/keyturn/keyturn/sensitive"
+)
 
 // Verdict says what a finding means for a rotation.
 type Verdict string
@@ -53,6 +59,41 @@ type Checker interface {
 	// classes of [Target]; what the administrator may not read is a finding, not an error.
 	CheckAccount(ctx context.Context, r CheckRequest) ([]Finding, error)
 }
+
+// Bounds of what a check may find.
+const (
+	maxFindings    = 32
+	maxFindingText = 600
+)
+
+// CheckAccount asks a target that is a [Checker], and returns nothing for any other. The target
+// decides part of what a finding says, so each text is one line of printable characters with
+// at most 600 of them, and without the credential in use. There are at most 32 findings, the most
+// serious first.
+func CheckAccount(ctx context.Context, t Target, r CheckRequest) ([]Finding, error) {
+	checker, ok := t.(Checker)
+	if !ok {
+		return nil, nil
+	}
+	list, err := checker.CheckAccount(ctx, r)
+	return BoundedFindings(list, r.Current.Secret), err
+}
+
+// BoundedFindings returns the most serious findings, with texts that can be stored and shown.
+func BoundedFindings(list []Finding, secrets ...sensitive.Value) []Finding {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b Finding) int { return cmp.Compare(seriousness[b.Verdict], seriousness[a.Verdict]) })
+	list = list[:min(len(list), maxFindings)]
+	for i := range list {
+		f := &list[i]
+		for _, text := range []*string{&f.Text, &f.Fix, &f.Account} {
+			*text = cleanTo(maxFindingText, *text, secrets)
+		}
+	}
+	return list
+}
+
+var seriousness = map[Verdict]int{Impossible: 2, NeedsConsent: 1}
 
 // Windower is a target that can say how long a credential may be refused with a strategy.
 type Windower interface {

@@ -100,8 +100,11 @@ const maxText = 1000
 // bounded makes a text one line of at most maxText characters.
 func bounded(text string) string {
 	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		switch {
+		case unicode.IsControl(r), unicode.IsSpace(r):
 			return ' '
+		case !unicode.IsPrint(r): // such as marks that turn the direction of a line
+			return '?'
 		}
 		return r
 	}, strings.ToValidUTF8(text, "?"))
@@ -275,9 +278,14 @@ const maxClean = 300
 // Clean makes one line for an error's text from what a target wrote. It scrubs secrets before it
 // cuts the text, because a cut could leave a part of a secret that scrubbing no longer recognizes.
 func Clean(text string, secrets ...sensitive.Value) string {
+	return cleanTo(maxClean, text, secrets)
+}
+
+// cleanTo is [Clean] with another number of characters.
+func cleanTo(n int, text string, secrets []sensitive.Value) string {
 	line := oneLine(text, secrets)
-	if r := []rune(line); len(r) > maxClean {
-		return string(r[:maxClean]) + "…"
+	if r := []rune(line); len(r) > n {
+		return string(r[:n]) + "…"
 	}
 	return line
 }
@@ -293,8 +301,11 @@ func CleanEnd(text string, secrets ...sensitive.Value) string {
 
 func oneLine(text string, secrets []sensitive.Value) string {
 	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		switch {
+		case unicode.IsControl(r), unicode.IsSpace(r):
 			return ' '
+		case !unicode.IsPrint(r): // such as marks that turn the direction of a line
+			return '?'
 		}
 		return r
 	}, strings.ToValidUTF8(Scrub(text, secrets...), "?"))

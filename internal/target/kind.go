@@ -205,8 +205,8 @@ type Settings struct {
 }
 
 // Dialer returns the function that connects to the target. A kind must not reach the network in
-// another way: this one enforces the egress rules, records where credentials go, and bounds what the
-// target may send ([MaxReceived]).
+// another way: this one enforces the egress rules, records where credentials go, and bounds what
+// the target may send ([MaxReceived]).
 func (s Settings) Dialer() egress.DialFunc {
 	dial := s.Dial
 	if dial == nil {

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestBoundedConnectionEnds verifies that a target that sends without end is cut off after a number of bytes.
+// TestBoundedConnectionEnds verifies that a target that sends without end is cut off after a number
+// of bytes.
 func TestBoundedConnectionEnds(t *testing.T) {
 	t.Parallel()
 	const limit = 1 << 20

@@ -153,7 +153,7 @@ func open(c config, s target.Settings) (target.Target, error) {
 		admin:       s.Admin,
 		application: s.Login,
 		certificate: certificate,
-		dial:        s.Dialer(),
+		dial:        target.Bounded(s.Dialer(), maxReceived),
 	}, nil
 }
 

@@ -18,6 +18,9 @@ type sent struct {
 func (s sent) Read(p []byte) (int, error) { return s.Reader.Read(p) }
 func (s sent) Close() error               { return nil }
 
+// getUser is what ACL GETUSER answers, shortened.
+const getUser = "*4\r\n$5\r\nflags\r\n*1\r\n+on\r\n$9\r\nselectors\r\n*1\r\n*2\r\n$1\r\na\r\n*0\r\n"
+
 // TestRepliesAreBounded verifies that no reply makes the driver allocate without end, in whatever
 // pieces it arrives.
 func TestRepliesAreBounded(t *testing.T) {
@@ -26,7 +29,7 @@ func TestRepliesAreBounded(t *testing.T) {
 		name, text string
 		refused    bool
 	}{
-		{"what ACL GETUSER answers", "*4\r\n$5\r\nflags\r\n*1\r\n+on\r\n$9\r\nselectors\r\n*1\r\n*2\r\n$1\r\na\r\n*0\r\n", false},
+		{"what ACL GETUSER answers", getUser, false},
 		{"several replies", strings.Repeat("*2\r\n:1\r\n$-1\r\n", 100_000), false},
 		{"a bulk string with line ends", "$6\r\n*9999\n\r\n+OK\r\n", false},
 		{"an array announced longer than any", "*150000000\r\n", true},

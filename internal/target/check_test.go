@@ -1,0 +1,48 @@
+package target
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/sensitive"
+)
+
+// hostile is a target whose own words are in what it finds.
+type hostile struct {
+	Target
+	text string
+}
+
+func (h hostile) CheckAccount(context.Context, CheckRequest) ([]Finding, error) {
+	f := Finding{Code: "x", Verdict: NeedsConsent, Text: h.text, Fix: h.text, Account: h.text}
+	return []Finding{{Code: "n", Verdict: Note}, f}, nil
+}
+
+// TestFindingsAreClean verifies that a check shows nothing of a target that a terminal would obey, that
+// would fill a record, or that is the credential.
+func TestFindingsAreClean(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"an escape":             "a\x1b[2Jb",
+		"a line break":          "a\r\nverdict: safe",
+		"a mark of direction":   "a\u202eb",
+		"the credential":        "it is hunter2-hunter2",
+		"megabytes":             strings.Repeat("x", 20<<20),
+		"what is no text":       "a\xff\x00b",
+		"a separator of lines":  "a\u2028b",
+		"a C1 control sequence": "a\u009b2Jb",
+	} {
+		credential := Credential{Account: "app", Secret: sensitive.New("hunter2-hunter2")}
+		list, err := CheckAccount(t.Context(), hostile{text: text}, CheckRequest{Current: credential})
+		if err != nil || len(list) != 2 || list[0].Code != "x" {
+			t.Fatalf("%s: %d findings, %v; want the serious one first", name, len(list), err)
+		}
+		for _, shown := range []string{list[0].Text, list[0].Fix, list[0].Account} {
+			if len(shown) > 2000 || strings.ContainsAny(shown, "\x1b\r\n\x00\u202e\u2028\u009b\xff") ||
+				strings.Contains(shown, "hunter2") {
+				t.Errorf("%s: shown as %.100q", name, shown)
+			}
+		}
+	}
+}
