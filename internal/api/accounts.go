@@ -187,7 +187,7 @@ func (p *preparation) refused(err error, advice string) error {
 
 // said returns what a caller may learn of a target's error, and logs the rest for the operator.
 func (p *preparation) said(err error) string {
-	p.logDetail(p.target.Name, err)
+	p.note(p.target, err)
 	return target.TextForCaller(err)
 }
 
@@ -216,7 +216,11 @@ const adviceNoSession = ". The password is right, but no session of %q can be op
 // apply stores both credentials, and then carries out the plan.
 func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 	one := p.request.Current
-	if err := p.system.Verify(ctx, one); err != nil {
+	err := p.logInOnce(p.target, one.Account, func() error { return p.system.Verify(ctx, one) })
+	if err != nil {
+		if fault.KindOf(err) == fault.Throttled {
+			return err
+		}
 		if target.ClassOf(err) == target.Rejected {
 			return fault.Parameter("AccountPassword", "target %q does not accept it: %s", p.target.Name, p.said(err))
 		}

@@ -35,6 +35,7 @@ type Gate struct {
 	env       *Env
 	audit     Recorder
 	endpoints map[*operation.Op]*endpoint
+	logins    *loginWindows
 
 	// strangers counts the calls of unverified callers by source, keys the calls of verified callers
 	// by access key.
@@ -57,6 +58,7 @@ func NewGate(env *Env, recorder Recorder) *Gate {
 		env:       env,
 		audit:     recorder,
 		endpoints: byOperation(served),
+		logins:    newLoginWindows(),
 		strangers: newTallies(strangerRecords, strangerRecordsAtOnce, all),
 		keys:      newTallies(keyRecords, keyRecordsAtOnce, nil),
 	}

@@ -218,9 +218,8 @@ func (k *inspection) failed(err error) {
 	k.check.Unchecked = cmp.Or(k.check.Unchecked, answer.Error())
 }
 
-// mayLogIn returns why no login may be made now; empty when one may.
-func (k *inspection) mayLogIn() string {
-	r := k.record
+// mayLogInWith returns why a record allows no login now; empty when it allows one.
+func (k *inspection) mayLogInWith(r rotation.Record) string {
 	switch {
 	case r.InFlight() && !slices.Contains(quietStates, r.State):
 		return fmt.Sprintf("a rotation is in state %s, so no login was made", r.State)
@@ -239,7 +238,7 @@ var quietStates = []rotation.State{
 
 // logIn logs in as the application does: with the credential in use, and with the other account's.
 func (k *inspection) logIn(ctx context.Context) {
-	if why := k.mayLogIn(); why != "" {
+	if why := k.mayLogInWith(k.record); why != "" {
 		k.check.Unchecked = cmp.Or(k.check.Unchecked, why)
 		return
 	}
@@ -249,6 +248,9 @@ func (k *inspection) logIn(ctx context.Context) {
 	if copied, ok := k.system.(target.Copied); ok && copied.Lag() > 0 {
 		if err := copied.VerifyCopies(ctx, k.method.current); err != nil {
 			answer := k.answerFor(k.target, err)
+			if _, withheld := target.ForCaller(err); withheld {
+				k.silence = err
+			}
 			k.add(target.Finding{
 				Code:    "replica-login",
 				Verdict: target.Note,
@@ -275,9 +277,13 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 		k.add(k.deadCredential(c, rejected, "its own state says so"))
 		return false
 	}
-	err := k.system.Verify(ctx, c)
-	if err == nil {
+	err := k.logInOnce(k.target, c.Account, func() error { return k.system.Verify(ctx, c) })
+	switch {
+	case err == nil:
 		return true
+	case fault.KindOf(err) == fault.Throttled:
+		k.check.Unchecked = cmp.Or(k.check.Unchecked, err.Error())
+		return false
 	}
 	answer := k.answerFor(k.target, err)
 	switch target.ClassOf(err) {

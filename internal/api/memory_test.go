@@ -23,6 +23,8 @@ type memory struct {
 	answer    error                      // guarded by mu; what it says to a login that is right
 	findings  []target.Finding           // guarded by mu; what it says of an account
 	asked     target.CheckRequest        // guarded by mu; what it was asked last
+	refusal   error                      // guarded by mu; of a question about an account
+	checks    int                        // guarded by mu
 }
 
 func newMemory(accounts ...string) *memory {
@@ -127,7 +129,11 @@ func (m *memory) CheckAccount(_ context.Context, r target.CheckRequest) ([]targe
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked = r
-	if m.down {
+	m.checks++
+	switch {
+	case m.refusal != nil:
+		return nil, m.refusal
+	case m.down:
 		return nil, target.Failed(target.Unreachable, "", "connect: connection refused")
 	}
 	return m.findings, nil
@@ -138,6 +144,20 @@ func (m *memory) says(answer error, findings ...target.Finding) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.answer, m.findings = answer, findings
+}
+
+// refuses sets the error of each question about an account.
+func (m *memory) refuses(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refusal = err
+}
+
+// checked is how often the target was asked about an account.
+func (m *memory) checked() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checks
 }
 
 // followed returns the settings of logins with which the target was opened last, and the request

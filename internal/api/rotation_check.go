@@ -42,14 +42,14 @@ func checkRotation(
 		return nil, err
 	}
 	defer func() { _ = k.system.Close() }() // its answers are stored
-	if r, err = c.startCheck(ctx, s.Name, k.mayLogIn() == ""); err != nil {
+	if k.record, err = c.startCheck(ctx, k); err != nil {
 		return nil, err
 	}
 	bounded, ended := c.concealing(ctx, t, checkTime)
 	k.everything(bounded)
 	k.check = k.check.Bounded()
 	ended(k.silence)
-	if err := c.keepCheck(ctx, k, r.LoginFailedAt); err != nil {
+	if err := c.keepCheck(ctx, k, k.record.LoginFailedAt); err != nil {
 		return nil, err
 	}
 	return k.answer(), nil
@@ -82,10 +82,10 @@ func (c *Call) checkOwn(s secret.Secret) *kms.CheckRotationResponse {
 
 // startCheck takes a check from the allowance of the secret, and reserves the login that may fail.
 // Both are stored first, so neither simultaneous calls nor a crash make more logins. It returns the
-// record as it was.
-func (c *Call) startCheck(ctx context.Context, name string, logsIn bool) (rotation.Record, error) {
+// record as it was, by which the check judges whether it may log in.
+func (c *Call) startCheck(ctx context.Context, k *inspection) (rotation.Record, error) {
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (rotation.Record, error) {
-		s, r, err := c.rotated(tx, name)
+		s, r, err := c.rotated(tx, k.secret.Name)
 		if err != nil {
 			return r, err
 		}
@@ -93,7 +93,7 @@ func (c *Call) startCheck(ctx context.Context, name string, logsIn bool) (rotati
 			return r, err
 		}
 		before := r
-		if logsIn {
+		if k.mayLogInWith(r) == "" {
 			r = r.Trying(c.At)
 			err = tx.PutRotation(&r)
 		}

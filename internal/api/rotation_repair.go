@@ -63,7 +63,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if err != nil {
 		return err
 	}
-	system, err := c.targetOf(s)
+	t, system, err := c.targetOf(s)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,11 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if a.lastFailed, err = c.trying(ctx, s.Name); err != nil {
 		return err
 	}
-	if err := system.Verify(ctx, a.credential); err != nil && target.ClassOf(err) != target.Admitted {
+	err = c.logInOnce(t, a.credential.Account, func() error { return system.Verify(ctx, a.credential) })
+	switch {
+	case fault.KindOf(err) == fault.Throttled:
+		return err
+	case err != nil && target.ClassOf(err) != target.Admitted:
 		return fault.New(fault.InUse, "Target %q does not accept this credential: %s", s.TargetName(), err)
 	}
 	return c.adopted(ctx, in, s, a)
@@ -121,15 +125,15 @@ func (c *Call) quarantined(tx *store.Tx, name string) (secret.Secret, rotation.R
 }
 
 // targetOf opens the target of a secret, to ask it and to change nothing.
-func (c *Call) targetOf(s secret.Secret) (target.Target, error) {
+func (c *Call) targetOf(s secret.Secret) (t store.Target, system target.Target, err error) {
 	if s.TargetName() == secret.OwnUsers {
-		return &ownUsers{env: c.Env, account: s.Account}, nil
+		return store.Target{Name: secret.OwnUsers}, &ownUsers{env: c.Env, account: s.Account}, nil
 	}
-	t, err := c.existingTarget(c.Snapshot, s.TargetName())
-	if err != nil {
-		return nil, err
+	if t, err = c.existingTarget(c.Snapshot, s.TargetName()); err != nil {
+		return t, nil, err
 	}
-	return c.openFor(c.Snapshot, t, s)
+	system, err = c.openFor(c.Snapshot, t, s)
+	return t, system, err
 }
 
 // adopted stores an adoption, unless the current version has changed during the login.

@@ -39,10 +39,13 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 			"target %q has no administrator to log in as. SecretName must name a secret "+
 				"that is attached to the target; its current credential is tried.", t.Name)
 	default:
-		err = system.Verify(ctx, credential)
+		err = c.logInOnce(t, credential.Account, func() error { return system.Verify(ctx, credential) })
 	}
 	ended(err)
-	if err != nil {
+	switch {
+	case fault.KindOf(err) == fault.Throttled:
+		return nil, err
+	case err != nil:
 		answer := c.answerFor(t, err)
 		out.Result, out.Code, out.Message = answer.Class.String(), answer.Code, answer.Text
 	}
@@ -70,7 +73,7 @@ func (c *Call) openTested(t store.Target, name string) (target.Target, target.Cr
 // answerFor returns the part of a target's error that a caller may learn, and logs the rest for the
 // operator. Callers learn all that a program on this machine answers.
 func (c *Call) answerFor(t store.Target, err error) target.Error {
-	c.logDetail(t.Name, err)
+	c.note(t, err)
 	if whole := (*target.Error)(nil); c.isLocal(t) && errors.As(err, &whole) {
 		return *whole
 	}
@@ -106,12 +109,15 @@ func (c *Call) admitWithin(
 	bounded, ended := c.concealing(ctx, t, d)
 	err := c.admit(bounded, c.Snapshot, t, system, name, accounts)
 	ended(err)
+	c.adminAnswered(t, err)
 	return err
 }
 
-// logDetail logs for the operator what callers must not learn about a target's error.
-func (e *Env) logDetail(name string, err error) {
-	if target.Withholds(err) && e.Log != nil {
-		e.Log.Info("a target did not answer as it should", "target", name, "err", err, "detail", target.DetailOf(err))
+// note logs for the operator what callers must not learn about a target's error, and begins the
+// window of an administrator that was rejected.
+func (c *Call) note(t store.Target, err error) {
+	c.adminAnswered(t, err)
+	if target.Withholds(err) && c.Log != nil {
+		c.Log.Info("a target did not answer as it should", "target", t.Name, "err", err, "detail", target.DetailOf(err))
 	}
 }

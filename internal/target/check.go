@@ -82,7 +82,9 @@ func CheckAccount(ctx context.Context, t Target, r CheckRequest) ([]Finding, err
 // BoundedFindings returns the most serious findings, with texts that can be stored and shown.
 func BoundedFindings(list []Finding, secrets ...sensitive.Value) []Finding {
 	list = slices.Clone(list)
-	slices.SortStableFunc(list, func(a, b Finding) int { return cmp.Compare(seriousness[b.Verdict], seriousness[a.Verdict]) })
+	slices.SortStableFunc(list, func(a, b Finding) int {
+		return cmp.Compare(seriousness[b.Verdict], seriousness[a.Verdict])
+	})
 	list = list[:min(len(list), maxFindings)]
 	for i := range list {
 		f := &list[i]

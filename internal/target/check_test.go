@@ -19,8 +19,8 @@ func (h hostile) CheckAccount(context.Context, CheckRequest) ([]Finding, error) 
 	return []Finding{{Code: "n", Verdict: Note}, f}, nil
 }
 
-// TestFindingsAreClean verifies that a check shows nothing of a target that a terminal would obey, that
-// would fill a record, or that is the credential.
+// TestFindingsAreClean verifies that a check shows nothing of a target that a terminal would obey,
+// that would fill a record, or that is the credential.
 func TestFindingsAreClean(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{

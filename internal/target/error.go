@@ -74,6 +74,15 @@ type Error struct {
 	// has not proved its identity. A caller who could read it could use a target as a port scanner
 	// and to read the banners of other services.
 	Detail string
+	// adminRejected says that the target has rejected the credential of its administrator.
+	adminRejected bool
+}
+
+// IsAdminRejected reports whether err says that the target has rejected the credential of its
+// administrator.
+func IsAdminRejected(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.adminRejected
 }
 
 func (e *Error) Error() string {
@@ -226,6 +235,7 @@ func AsAdmin(err error) error {
 		return err
 	}
 	out := *e
+	out.adminRejected = e.Class == Rejected
 	switch e.Class {
 	case Rejected, Admitted, Unclear:
 		out.Class, out.Text = Denied, "the administrator: "+e.Text
@@ -241,7 +251,9 @@ func WithAdvice(err error, advice string, secrets ...sensitive.Value) error {
 	if ClassOf(err) != Denied {
 		return err
 	}
-	return Failed(Denied, "", err.Error()+"; "+advice, secrets...)
+	out := Failed(Denied, "", err.Error()+"; "+advice, secrets...)
+	out.adminRejected = IsAdminRejected(err)
+	return out
 }
 
 // plain returns the text of an error; of a URL error only its cause, because it quotes the URL,

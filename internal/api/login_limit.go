@@ -1,0 +1,121 @@
+package api
+
+import (
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// maxLoginWindows is how many accounts may be within a window at the same time.
+const maxLoginWindows = 10_000
+
+// loginWindows keep the calls of this node from guessing passwords and from locking accounts: after
+// a login that failed, the account of the target has none for a [rotation.LoginWindow], whatever
+// secret it belongs to. The record of a secret has its own window for all nodes, which is deleted
+// with the secret.
+type loginWindows struct {
+	mu    sync.Mutex
+	until map[loginWindow]time.Time // guarded by mu
+}
+
+// loginWindow is an account at a target, or the administrator of a target with one version of its
+// secret: a new version may be tried at once.
+type loginWindow struct{ target, account, administrator string }
+
+func newLoginWindows() *loginWindows { return &loginWindows{until: map[loginWindow]time.Time{}} }
+
+// take begins a login. It returns when the next one may be made, if none may be made now. A login
+// that did not fail must give its window back.
+func (l *loginWindows) take(w loginWindow, now time.Time) (next time.Time, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if next = l.until[w]; within(next, now) {
+		return next, false
+	}
+	if next = now.Add(rotation.LoginWindow); !l.roomLocked(now) {
+		return next, false
+	}
+	l.until[w] = next
+	return next, true
+}
+
+// within reports whether a window that ends at next contains now. It lasts no longer than a window
+// after the clock was set back.
+func within(next, now time.Time) bool {
+	return next.After(now) && !next.After(now.Add(rotation.LoginWindow))
+}
+
+// roomLocked reports whether another window fits. It forgets those that are over.
+func (l *loginWindows) roomLocked(now time.Time) bool {
+	if len(l.until) < maxLoginWindows {
+		return true
+	}
+	for w, next := range l.until {
+		if !within(next, now) {
+			delete(l.until, w)
+		}
+	}
+	return len(l.until) < maxLoginWindows
+}
+
+// open reports whether a window has no end ahead, without taking it.
+func (l *loginWindows) open(w loginWindow, now time.Time) (next time.Time, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next = l.until[w]
+	return next, !within(next, now)
+}
+
+func (l *loginWindows) giveBack(w loginWindow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.until, w)
+}
+
+// logInOnce makes a login with a credential unless one with its account has failed a moment ago.
+// verify returns the target's answer. Simultaneous logins with one account count as failed until
+// they are answered.
+func (c *Call) logInOnce(t store.Target, account string, verify func() error) error {
+	w := loginWindow{target: t.ID, account: c.Kinds[t.Kind].CanonicalAccount(t.Config, account)}
+	if next, ok := c.gate.logins.take(w, c.At); !ok {
+		return tooManyLogins("account "+account, t.Name, next)
+	}
+	err := verify()
+	if class := target.ClassOf(err); err == nil || class != target.Rejected && class != target.Unknown {
+		c.gate.logins.giveBack(w)
+	}
+	return err
+}
+
+// adminMayLogIn refuses a call that would log in as an administrator whose credential was rejected
+// a moment ago.
+func (c *Call) adminMayLogIn(t store.Target, version string) error {
+	if c.op == nil { // the engine tries an administrator that is refused once a minute
+		return nil
+	}
+	w := loginWindow{target: t.ID, administrator: version}
+	if next, ok := c.gate.logins.open(w, c.At); !ok {
+		return tooManyLogins("the administrator", t.Name, next)
+	}
+	return nil
+}
+
+// adminAnswered begins the window of an administrator if err says that its login was rejected.
+func (c *Call) adminAnswered(t store.Target, err error) {
+	if !target.IsAdminRejected(err) {
+		return
+	}
+	if _, version, err := c.adminCredential(c.Snapshot, t); err == nil {
+		c.gate.logins.take(loginWindow{target: t.ID, administrator: version}, c.At)
+	}
+}
+
+func tooManyLogins(who, targetName string, next time.Time) error {
+	return fault.New(fault.Throttled, "A login as %s of target %q is under way or was rejected a moment ago; "+
+		"the next one may be made at %s, so that no account is locked.",
+		who, targetName, next.UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
+}

@@ -1,0 +1,99 @@
+package api_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// TestGuessesAreFew verifies that no way to a login lets a caller guess the password of an account,
+// or lock it: after a login that failed there is none for a window, whatever secret it is for.
+func TestGuessesAreFew(t *testing.T) {
+	t.Parallel()
+	for name, guess := range map[string]func(t *testing.T, w *world, n int) error{
+		"new secrets": func(t *testing.T, w *world, n int) error {
+			name := fmt.Sprint("guess", n)
+			w.managed(t, name, "SingleUser", fmt.Sprintf(
+				`{"Accounts":[{"AccountName":"victim","AccountPassword":"guess-%d"}]}`, n), "pg")
+			_, err := w.call(t, rootPrincipal, "CheckRotation", "SecretName", name)
+			w.must(t, "DeleteSecret", "SecretName", name, "ForceDeleteWithoutRecovery", "true")
+			return err
+		},
+		"tests of a target": func(t *testing.T, w *world, n int) error {
+			if n == 0 {
+				w.managed(t, "guess", "SingleUser", `{"Accounts":[{"AccountName":"victim","AccountPassword":"guess"}]}`, "pg")
+			}
+			_, err := w.call(t, rootPrincipal, "TestTarget", "TargetName", "pg", "SecretName", "guess")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, m := rotating(t)
+			m.set("victim", "right")
+			for n := range 10 {
+				if err := guess(t, w, n); err != nil && fault.KindOf(err) != fault.Throttled {
+					t.Fatal(err)
+				}
+			}
+			if n := m.logins("victim"); n != 1 {
+				t.Errorf("%d logins in one window", n)
+			}
+			w.now = w.now.Add(rotation.LoginWindow)
+			_ = guess(t, w, 10)
+			if n := m.logins("victim"); n != 2 {
+				t.Errorf("%d logins after a window; want one more", n)
+			}
+		})
+	}
+}
+
+// TestChecksAtTheSameTime verifies that simultaneous calls make no more failed logins than one.
+func TestChecksAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	for _, call := range [][]string{
+		{"CheckRotation", "SecretName", "db"},
+		{"TestTarget", "TargetName", "pg", "SecretName", "db"},
+	} {
+		w, m := rotating(t)
+		m.set("app", "changed by hand")
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() { _, _ = w.call(t, rootPrincipal, call[0], call[1:]...) })
+		}
+		all.Wait()
+		if n := m.logins("app"); n != 1 {
+			t.Errorf("%s: %d failed logins", call[0], n)
+		}
+	}
+}
+
+// TestRejectedAdministratorIsNotTriedAgain verifies that calls do not lock the account of an
+// administrator whose password is out of date, and that a new one is tried at once.
+func TestRejectedAdministratorIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	rejected := target.Failed(target.Rejected, "28P01", "log in as rotator: password authentication failed")
+	m.says(nil)
+	m.refuses(target.AsAdmin(rejected))
+	const calls = 10
+	for n := range calls {
+		for _, call := range [][]string{
+			{"CheckRotation", "SecretName", "db"},
+			{"ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "VersionId", fmt.Sprint("c", n)},
+		} {
+			_, _ = w.call(t, rootPrincipal, call[0], call[1:]...)
+		}
+	}
+	if n := m.checked(); n != 1 {
+		t.Errorf("the administrator was tried %d times", n)
+	}
+	w.must(t, "PutSecretValue", "SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v2")
+	if w.check(t, "db"); m.checked() != 2 {
+		t.Errorf("a new administrator was tried %d times", m.checked()-1)
+	}
+}
