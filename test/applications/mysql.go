@@ -111,7 +111,23 @@ func (c Config) mysql(v Value) (driver.Connector, error) {
 	to := mysql.NewConfig()
 	to.Net, to.Addr, to.User, to.Passwd, to.DBName = "tcp", c.Address, v.AccountName, v.AccountPassword, c.Database
 	to.Logger, to.TLS, to.Timeout, to.DialFunc = &mysql.NopLogger{}, secure, patience, c.dialer().DialContext
-	return mysql.NewConnector(to)
+	connector, err := mysql.NewConnector(to)
+	return again{connector}, err
+}
+
+// again connects once more when the driver has cut a challenge of ed25519 that ends in a zero byte,
+// one in 256. An application would try again, too.
+type again struct{ driver.Connector }
+
+func (a again) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := a.Connector.Connect(ctx)
+	for range 3 {
+		if !errors.Is(err, mysql.ErrMalformPkt) {
+			break
+		}
+		conn, err = a.Connector.Connect(ctx)
+	}
+	return conn, err
 }
 
 // goSQLDriver works with a pool, whose second statement has the session of the first.

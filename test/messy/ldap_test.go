@@ -119,6 +119,10 @@ func (d *directory) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 	}
 	s.attach = func() (string, error) { return p.configure(t, s.first, configure) }
 	s.app = applications.New(app)
+	s.changes = map[string][]string{
+		"hash-changes":   {"forms"},
+		"further-values": {"forms", "the other team"},
+	}
 	s.also = func(ctx context.Context, _ string, out outcome) error {
 		out["forms"] = d.forms(t, dn, other != "")
 		if other == "" {

@@ -21,6 +21,7 @@ import (
 var (
 	full  = flag.Bool("full", false, "run everything, and print the figures")
 	seeds = flag.Int("seeds", 0, "how many seeds of each kind; 0 means 500, or 4 without -full")
+	first = flag.Uint64("first", 0, "the first seed; 0 means 1")
 )
 
 var figures support.Figures

@@ -185,8 +185,6 @@ type mysqlScene struct {
 	config    map[string]any
 	configure kms.ConfigureRotationRequest
 	app       applications.Config
-	// agrees is set when the operator agrees to all that a check asks about.
-	agrees bool
 }
 
 func (k *mysqlKind) build(t *testing.T, s *scene, r *rand.Rand) {
@@ -212,7 +210,6 @@ func (k *mysqlKind) build(t *testing.T, s *scene, r *rand.Rand) {
 			trait.apply(b)
 		}
 	}
-	b.agrees = s.trait(r, 2, "an operator who agrees")
 	b.objects()
 	b.bind()
 }
@@ -247,9 +244,6 @@ func (b *mysqlScene) objects() {
 			"CREATE"+as+"FUNCTION "+db+".definer_of() RETURNS int READS SQL DATA RETURN (SELECT count(*) FROM "+db+".orders)",
 			"CREATE"+as+"EVENT "+db+".e ON SCHEDULE EVERY 1 DAY DO DELETE FROM "+db+".log",
 		)
-		if b.strategy == target.Double && b.agrees {
-			b.stated = append(b.stated, "failures") // only its definer may alter a view
-		}
 	}
 	good(b.t, b.Exec(b.t.Context(), statements...))
 	b.t.Cleanup(func() { _ = b.Exec(context.Background(), "DROP DATABASE "+db) })
@@ -271,12 +265,10 @@ func (b *mysqlScene) bind() {
 		b.create(b.t, clone)
 		b.configure.CloneAccountName = clone.name
 	}
-	s.attach = func() (string, error) {
-		secret, err := p.configure(b.t, s.first, b.configure)
-		if err == nil && b.agrees {
-			err = b.agree(secret)
-		}
-		return secret, err
+	s.attach = func() (string, error) { return p.configure(b.t, s.first, b.configure) }
+	s.changes = map[string][]string{
+		"change-auth-plugin": {"account"},
+		"objects-of-one":     {"failures"}, // only its definer may alter a view
 	}
 	s.app = applications.New(b.app)
 	s.also = func(ctx context.Context, value string, out outcome) error {
@@ -288,26 +280,6 @@ func (b *mysqlScene) bind() {
 		maps.Copy(out, seen)
 		return err
 	}
-}
-
-// agree gives the consents that a check asks for.
-func (b *mysqlScene) agree(secret string) error {
-	p := b.kind.product
-	r, err := p.CheckRotation(b.t.Context(), &kms.SecretNameRequest{SecretName: secret})
-	if err != nil {
-		return err
-	}
-	again := b.configure
-	again.SecretName, again.GraceLimit = secret, again.GracePeriod
-	for _, f := range r.Findings {
-		if f.Consent != "" && !slices.Contains(again.Consents, f.Consent) {
-			again.Consents = append(again.Consents, f.Consent)
-		}
-	}
-	if len(again.Consents) == 0 {
-		return nil
-	}
-	return second(p.ConfigureRotation(b.t.Context(), &again))
 }
 
 // certify gives the application a client certificate, and the product its secret.
